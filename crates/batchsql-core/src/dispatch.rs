@@ -1,0 +1,330 @@
+//! Owns the order of writing: which sealed or due batch goes next, how many at once, flush and drain.
+//! Must not know rows or databases; `execute` does the writing.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until};
+
+use crate::group::{LaneId, Table};
+use crate::job::Job;
+use crate::ledger::Ledger;
+use crate::reporter::{FlushReason, PipelineGauges};
+
+/// How often the state of a busy pipeline is told to the reporter.
+const GAUGE_INTERVAL: Duration = Duration::from_millis(250);
+
+/// What the dispatcher is told.
+pub(crate) enum Message {
+    /// A lane got its first row.
+    Opened { table: Arc<Table>, lane: LaneId, generation: u64, at: Instant },
+    /// A batch is full.
+    Sealed { table: Arc<Table>, job: Job },
+    /// Write everything that was accepted, then answer.
+    Flush(oneshot::Sender<()>),
+    /// A submitter waits for room.
+    Pressure,
+    /// Drain until the deadline, then end.
+    Close { deadline: Instant },
+}
+
+/// A batch to be written: already sealed, or still filling until a connection is there.
+pub(crate) enum Work {
+    Sealed(Job),
+    Due { table: Arc<Table>, lane: usize, generation: u64 },
+}
+
+/// Writes one batch. It must come to an end by itself.
+pub(crate) trait Writer: Send + Sync + 'static {
+    fn write(self: Arc<Self>, work: Work) -> impl Future<Output = ()> + Send + 'static;
+}
+
+/// Tells the submitters whether a batch is on its way, so that they know whether to ask for room.
+#[derive(Debug, Default)]
+pub(crate) struct Activity {
+    busy: AtomicBool,
+}
+
+impl Activity {
+    /// Whether the end of a batch will give room without asking.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::SeqCst)
+    }
+}
+
+pub(crate) struct Dispatcher<W> {
+    pub(crate) writer: Arc<W>,
+    pub(crate) messages: mpsc::UnboundedReceiver<Message>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) activity: Arc<Activity>,
+    /// Told `true` once draining begins, so that retries stop sleeping.
+    pub(crate) draining: watch::Sender<bool>,
+    pub(crate) concurrency: usize,
+    pub(crate) flush_interval: Duration,
+}
+
+/// What the dispatcher keeps for itself.
+#[derive(Default)]
+struct State {
+    tables: HashMap<usize, Arc<Table>>,
+    lanes: HashMap<LaneId, LaneState>,
+    /// Lanes that may start work, each once: taking turns keeps tables from starving each other.
+    ready: VecDeque<LaneId>,
+    /// Open batches by deadline; at most one entry per lane.
+    deadlines: BTreeSet<(Instant, LaneId)>,
+    /// The open batch of each lane: its deadline and generation.
+    opened: HashMap<LaneId, (Instant, u64)>,
+    /// Work that is queued or running, with the age of its oldest row.
+    outstanding: BTreeMap<u64, Instant>,
+    next_work: u64,
+    running: HashMap<Id, (LaneId, u64)>,
+    /// Flush calls that wait for all work below a number.
+    flushes: Vec<(u64, oneshot::Sender<()>)>,
+}
+
+#[derive(Default)]
+struct LaneState {
+    work: VecDeque<(u64, Work)>,
+    running: usize,
+    is_ready: bool,
+}
+
+/// How the dispatcher was told to end.
+enum Ending {
+    Deadline(Instant),
+    /// Every handle was dropped.
+    Abandoned,
+}
+
+impl<W: Writer> Dispatcher<W> {
+    /// Runs until the pipeline is closed or every handle is dropped, and everything has an outcome.
+    pub(crate) async fn run(mut self) {
+        let mut state = State::default();
+        let mut running = JoinSet::new();
+        let mut next_report = Instant::now();
+        let ending = loop {
+            // Time is looked at every turn, so that a flood of messages cannot hold deadlines up.
+            let now = Instant::now();
+            self.fall_due(&mut state, now);
+            self.start_ready(&mut state, &mut running);
+            self.relieve(&mut state, &mut running);
+            let waits = !state.outstanding.is_empty() || !state.deadlines.is_empty();
+            if now >= next_report {
+                self.report(&state, &running);
+                next_report = now + GAUGE_INTERVAL;
+            }
+            let deadline = state.deadlines.first().map(|(deadline, _)| *deadline);
+            let wake = deadline.map_or(next_report, |deadline| deadline.min(next_report));
+            tokio::select! {
+                biased;
+                Some(ended) = running.join_next_with_id() => self.ended(&mut state, ended),
+                message = self.messages.recv() => match message {
+                    Some(Message::Close { deadline }) => break Ending::Deadline(deadline),
+                    Some(message) => self.take(&mut state, message),
+                    None => break Ending::Abandoned,
+                },
+                () = sleep_until(wake), if waits => {}
+            }
+        };
+        self.drain(state, running, ending).await;
+    }
+
+    fn take(&self, state: &mut State, message: Message) {
+        match message {
+            Message::Opened { table, lane, generation, at } => {
+                state.tables.entry(lane.table).or_insert(table);
+                let deadline = at + self.flush_interval;
+                state.deadlines.insert((deadline, lane));
+                state.opened.insert(lane, (deadline, generation));
+            }
+            Message::Sealed { table, job } => {
+                let serial = table.is_serial();
+                state.tables.entry(job.lane.table).or_insert(table);
+                state.forget_deadline(job.lane, job.generation);
+                state.enqueue(job.lane, serial, job.opened_at, Work::Sealed(job));
+            }
+            Message::Flush(done) => {
+                self.seal_all(state, FlushReason::Explicit);
+                state.flushes.push((state.next_work, done));
+                state.answer_flushes();
+            }
+            // `relieve` looks at every turn; the message only wakes the dispatcher.
+            Message::Pressure | Message::Close { .. } => {}
+        }
+    }
+
+    /// Turns open batches whose deadline has passed into work. They keep filling until they start.
+    fn fall_due(&self, state: &mut State, now: Instant) {
+        while let Some((deadline, lane)) = state.deadlines.first().copied().filter(|(at, _)| *at <= now) {
+            state.deadlines.remove(&(deadline, lane));
+            let (_, generation) = state.opened.remove(&lane).expect("every deadline has its open batch");
+            let table = Arc::clone(&state.tables[&lane.table]);
+            let (since, serial) = (deadline - self.flush_interval, table.is_serial());
+            state.enqueue(lane, serial, since, Work::Due { table, lane: lane.lane, generation });
+        }
+    }
+
+    /// Seals every open batch.
+    fn seal_all(&self, state: &mut State, reason: FlushReason) {
+        state.deadlines.clear();
+        state.opened.clear();
+        let tables: Vec<Arc<Table>> = state.tables.values().cloned().collect();
+        for table in tables {
+            for lane in 0..table.lane_count() {
+                if let Some(job) = table.seal(lane, None, reason, &self.ledger) {
+                    state.enqueue(job.lane, table.is_serial(), job.opened_at, Work::Sealed(job));
+                }
+            }
+        }
+    }
+
+    /// When submitters wait and nothing is on its way that would give room, the open batches hold it.
+    fn relieve(&self, state: &mut State, running: &mut JoinSet<()>) {
+        // Order matters: say "idle" first, then look for waiters. A waiter counts itself first, then
+        // looks whether the pipeline is busy. So one of the two sees the other.
+        self.activity.busy.store(!state.outstanding.is_empty(), Ordering::SeqCst);
+        if state.outstanding.is_empty() && self.ledger.budget.waiting() > 0 {
+            self.seal_all(state, FlushReason::Pressure);
+            self.start_ready(state, running);
+            self.activity.busy.store(!state.outstanding.is_empty(), Ordering::SeqCst);
+        }
+    }
+
+    fn start_ready(&self, state: &mut State, running: &mut JoinSet<()>) {
+        while running.len() < self.concurrency {
+            let Some(lane) = state.ready.pop_front() else { break };
+            let serial = state.tables[&lane.table].is_serial();
+            let lane_state = state.lanes.get_mut(&lane).expect("a ready lane is known");
+            lane_state.is_ready = false;
+            let Some((number, work)) = lane_state.work.pop_front() else { continue };
+            lane_state.running += 1;
+            let task = running.spawn(Arc::clone(&self.writer).write(work));
+            state.running.insert(task.id(), (lane, number));
+            state.make_ready(lane, serial);
+        }
+    }
+
+    fn ended(&self, state: &mut State, ended: Result<(Id, ()), JoinError>) {
+        let id = match ended {
+            Ok((id, ())) => id,
+            Err(error) => {
+                if error.is_panic() {
+                    tracing::error!("the sink panicked while writing a batch; its rows have an outcome");
+                }
+                error.id()
+            }
+        };
+        let (lane, number) = state.running.remove(&id).expect("every task was registered at its start");
+        state.outstanding.remove(&number);
+        let serial = state.tables[&lane.table].is_serial();
+        let lane_state = state.lanes.get_mut(&lane).expect("a running lane is known");
+        lane_state.running -= 1;
+        if lane_state.running == 0 && lane_state.work.is_empty() {
+            state.lanes.remove(&lane);
+        } else {
+            state.make_ready(lane, serial);
+        }
+        state.answer_flushes();
+    }
+
+    /// Writes what is left. New rows are refused by now.
+    async fn drain(mut self, mut state: State, mut running: JoinSet<()>, ending: Ending) {
+        // After this every `Opened` is either received below or refused to its submitter.
+        self.messages.close();
+        while let Some(message) = self.messages.recv().await {
+            self.take(&mut state, message);
+        }
+        self.seal_all(&mut state, FlushReason::Drain);
+        self.draining.send_replace(true);
+        let deadline = match ending {
+            Ending::Deadline(deadline) => Some(deadline),
+            Ending::Abandoned => {
+                if !state.outstanding.is_empty() {
+                    tracing::warn!("the last handle was dropped before close(); draining in the background");
+                }
+                None
+            }
+        };
+        loop {
+            self.start_ready(&mut state, &mut running);
+            if running.is_empty() {
+                break;
+            }
+            tokio::select! {
+                biased;
+                Some(ended) = running.join_next_with_id() => self.ended(&mut state, ended),
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => break,
+            }
+        }
+        // Past the deadline: dropping queued work purges it, aborting running work ends it.
+        state.lanes.clear();
+        running.shutdown().await;
+        state.outstanding.clear();
+        state.answer_flushes();
+        self.report(&state, &running);
+    }
+
+    fn report(&self, state: &State, running: &JoinSet<()>) {
+        let (buffer_rows, buffer_bytes) = self.ledger.budget.used();
+        let open = state.deadlines.first().map(|(deadline, _)| *deadline - self.flush_interval);
+        let oldest = state.outstanding.values().copied().chain(open).min();
+        let oldest_row = oldest.map(|at| SystemTime::now() - at.elapsed());
+        let gauges = PipelineGauges {
+            buffer_rows,
+            buffer_rows_limit: self.ledger.budget.rows_limit(),
+            buffer_bytes,
+            buffer_bytes_limit: self.ledger.budget.bytes_limit(),
+            inflight_batches: running.len(),
+            concurrency_limit: self.concurrency,
+            oldest_row: oldest_row.filter(|_| buffer_rows > 0),
+            last_success: self.ledger.last_success(),
+        };
+        self.ledger.reporter.call(|reporter| reporter.gauges(&gauges));
+    }
+}
+
+/// If the dispatcher ends, nobody may wait for room any more.
+impl<W> Drop for Dispatcher<W> {
+    fn drop(&mut self) {
+        self.ledger.budget.close();
+    }
+}
+
+impl State {
+    fn enqueue(&mut self, lane: LaneId, serial: bool, oldest: Instant, work: Work) {
+        let number = self.next_work;
+        self.next_work += 1;
+        self.outstanding.insert(number, oldest);
+        self.lanes.entry(lane).or_default().work.push_back((number, work));
+        self.make_ready(lane, serial);
+    }
+
+    fn forget_deadline(&mut self, lane: LaneId, generation: u64) {
+        if let Some((deadline, _)) = self.opened.get(&lane).copied().filter(|(_, g)| *g == generation) {
+            self.opened.remove(&lane);
+            self.deadlines.remove(&(deadline, lane));
+        }
+    }
+
+    fn make_ready(&mut self, lane: LaneId, serial: bool) {
+        let state = self.lanes.get_mut(&lane).expect("the lane has work or a running task");
+        let may_start = !(state.work.is_empty() || serial && state.running > 0);
+        if may_start && !state.is_ready {
+            state.is_ready = true;
+            self.ready.push_back(lane);
+        }
+    }
+
+    fn answer_flushes(&mut self) {
+        let oldest = self.outstanding.first_key_value().map_or(u64::MAX, |(number, _)| *number);
+        for (_, done) in self.flushes.extract_if(.., |(below, _)| oldest >= *below) {
+            // A flush call that was cancelled needs no answer.
+            let _ = done.send(());
+        }
+    }
+}

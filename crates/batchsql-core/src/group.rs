@@ -1,0 +1,214 @@
+//! Owns the open batches: one per table and lane, filled on the caller's task under a short lock.
+//! Must not know who writes a sealed batch, or when.
+
+use std::sync::atomic::{AtomicBool, Ordering as Atomic};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::batch::Batch;
+use crate::columns::ColumnBuffer;
+use crate::config::{Ordering, PipelineConfig};
+use crate::dispatch::Message;
+use crate::error::SubmitError;
+use crate::job::{Job, Progress};
+use crate::ledger::Ledger;
+use crate::queue::Reservation;
+use crate::receipt::{Completion, Receipt};
+use crate::reporter::{BatchSealed, FlushReason};
+use crate::row::{Row, RowWriter};
+use crate::schema::Schema;
+use crate::sink::Limits;
+
+/// Columns start with room for this many rows, and later for as many as the last batch held.
+const FIRST_CAPACITY: usize = 16;
+
+/// Everything that `push` needs besides the row; one per pipeline.
+pub(crate) struct Intake {
+    pub(crate) messages: mpsc::UnboundedSender<Message>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) closed: AtomicBool,
+    pub(crate) flush_size: usize,
+    pub(crate) flush_bytes: usize,
+}
+
+/// One schema's open batches.
+pub(crate) struct Table {
+    schema: Schema,
+    limits: Limits,
+    lanes: Box<[Mutex<OpenBatch>]>,
+    /// Whether a lane may have only one batch on its way, so that its rows keep their order.
+    serial: bool,
+    /// A number of its own within the pipeline.
+    number: usize,
+}
+
+/// Rows with equal keys meet in one lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct LaneId {
+    pub(crate) table: usize,
+    pub(crate) lane: usize,
+}
+
+/// The batch that is being filled.
+#[derive(Default)]
+struct OpenBatch {
+    /// Empty until the first row, so that an idle lane holds no memory.
+    columns: Vec<ColumnBuffer>,
+    len: usize,
+    bytes: usize,
+    opened_at: Option<Instant>,
+    /// Counts sealed batches, so that a late deadline can tell that it is late.
+    generation: u64,
+    completion: Option<Arc<Completion>>,
+    accepted: u64,
+    last_len: usize,
+}
+
+/// Takes a half-written row back unless it was completed, also when the row's code panics.
+struct Rollback<'a> {
+    open: &'a mut OpenBatch,
+    completed: bool,
+}
+
+impl Drop for Rollback<'_> {
+    fn drop(&mut self) {
+        if !self.completed {
+            let len = self.open.len;
+            self.open.columns.iter_mut().for_each(|column| column.truncate(len));
+        }
+    }
+}
+
+impl Table {
+    pub(crate) fn new(
+        schema: Schema,
+        limits: Limits,
+        config: &PipelineConfig,
+        concurrency: usize,
+        number: usize,
+    ) -> Self {
+        let keyed = !schema.key_columns().is_empty();
+        let (lanes, serial) = match config.ordering {
+            Ordering::Auto | Ordering::PerKey if keyed => (concurrency, true),
+            Ordering::PerTable => (1, true),
+            // Without a key there is no order of equal keys to keep.
+            Ordering::Auto | Ordering::PerKey | Ordering::None => (1, false),
+        };
+        let lanes = (0..lanes).map(|_| Mutex::default()).collect();
+        Self { schema, limits, lanes, serial, number }
+    }
+
+    pub(crate) fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    pub(crate) fn is_serial(&self) -> bool {
+        self.serial
+    }
+
+    pub(crate) fn lane_count(&self) -> usize {
+        self.lanes.len()
+    }
+
+    fn lock(&self, lane: usize) -> MutexGuard<'_, OpenBatch> {
+        // A panic under the lock is rolled back, so the data behind a poisoned lock is sound.
+        self.lanes[lane].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Rows accepted since the start, over all lanes.
+    pub(crate) fn accepted(&self) -> u64 {
+        (0..self.lanes.len()).map(|lane| self.lock(lane).accepted).sum()
+    }
+
+    /// Encodes a row into its lane's open batch and seals that batch when it is full. The caller has
+    /// reserved `bytes` for it, which the batch takes over. Not accepted means: nothing of it is kept.
+    pub(crate) fn push<R: Row + ?Sized>(
+        self: &Arc<Self>,
+        intake: &Intake,
+        row: &R,
+        bytes: usize,
+        tracked: bool,
+        reservation: &mut Reservation<'_>,
+    ) -> Result<Option<Receipt>, SubmitError> {
+        let lane = match self.lanes.len() {
+            1 => 0,
+            lanes => (row.key_hash() % lanes as u64) as usize,
+        };
+        let mut guard = self.lock(lane);
+        if intake.closed.load(Atomic::SeqCst) {
+            return Err(SubmitError::closed());
+        }
+        let open = &mut *guard;
+        if open.columns.is_empty() {
+            let capacity = open.last_len.max(FIRST_CAPACITY);
+            let column = |c: &crate::schema::Column| ColumnBuffer::new(c.column_type(), c.is_nullable(), capacity);
+            open.columns = self.schema.columns().iter().map(column).collect();
+        }
+        let mut rollback = Rollback { open, completed: false };
+        let mut writer = RowWriter::new(&self.schema, &mut rollback.open.columns, self.limits.values);
+        row.write(&mut writer)?;
+        writer.finish(bytes - self.schema.fixed_row_len())?;
+        let fills = rollback.open.len + 1 >= intake.flush_size;
+        let oversized = rollback.open.bytes + bytes >= intake.flush_bytes;
+        let (id, generation) = (LaneId { table: self.number, lane }, rollback.open.generation);
+        if rollback.open.len == 0 {
+            let now = Instant::now();
+            rollback.open.opened_at = Some(now);
+            let opened = Message::Opened { table: Arc::clone(self), lane: id, generation, at: now };
+            if !(fills || oversized) && intake.messages.send(opened).is_err() {
+                return Err(SubmitError::closed());
+            }
+        }
+        reservation.keep_row(bytes);
+        rollback.completed = true;
+        let open = &mut *rollback.open;
+        let index = u32::try_from(open.len).expect("buffer_size fits u32");
+        open.len += 1;
+        open.bytes += bytes;
+        open.accepted += 1;
+        let receipt = tracked.then(|| Receipt::new(Arc::clone(open.completion.get_or_insert_default()), index));
+        drop(rollback);
+        if fills || oversized {
+            let reason = if fills { FlushReason::Rows } else { FlushReason::Bytes };
+            let job = self.seal_open(&mut guard, lane, reason, &intake.ledger);
+            // If the dispatcher is gone, which is a defect, the job ends its rows as it is dropped.
+            let _ = intake.messages.send(Message::Sealed { table: Arc::clone(self), job });
+        }
+        Ok(receipt)
+    }
+
+    /// Seals a lane's open batch when it holds rows and, with `generation`, is still that one.
+    pub(crate) fn seal(
+        &self,
+        lane: usize,
+        generation: Option<u64>,
+        reason: FlushReason,
+        ledger: &Arc<Ledger>,
+    ) -> Option<Job> {
+        let mut open = self.lock(lane);
+        let current = generation.is_none_or(|generation| generation == open.generation);
+        (open.len > 0 && current).then(|| self.seal_open(&mut open, lane, reason, ledger))
+    }
+
+    fn seal_open(&self, open: &mut OpenBatch, lane: usize, reason: FlushReason, ledger: &Arc<Ledger>) -> Job {
+        let columns = std::mem::take(&mut open.columns);
+        let (len, bytes) = (std::mem::take(&mut open.len), std::mem::take(&mut open.bytes));
+        open.last_len = len;
+        let generation = open.generation;
+        open.generation += 1;
+        let job = Job {
+            lane: LaneId { table: self.number, lane },
+            generation,
+            batch: Arc::new(Batch::new(self.schema.clone(), columns, len, bytes)),
+            completion: open.completion.take(),
+            context: ledger.reporter.call(|reporter| reporter.context()),
+            opened_at: open.opened_at.take().expect("a batch with rows has its opening time"),
+            ledger: Arc::clone(ledger),
+            progress: Progress::default(),
+        };
+        ledger.reporter.call(|reporter| reporter.batch_sealed(&job.info(), &BatchSealed { reason }));
+        job
+    }
+}

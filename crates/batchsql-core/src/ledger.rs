@@ -1,0 +1,141 @@
+//! Owns the books: what was accepted, what became of it, and what is still held by the budget.
+//! Must not know how batches are written.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::dead_letter::DeadLetter;
+use crate::queue::Budget;
+use crate::receipt::{Completion, FailedRow, Outcome, OutcomeCounts, OutcomeKind};
+use crate::reporter::{BatchInfo, GuardedReporter};
+
+/// The books of one pipeline, shared by its handles and tasks.
+pub(crate) struct Ledger {
+    pub(crate) budget: Budget,
+    pub(crate) reporter: GuardedReporter,
+    dead_letter: Option<DeadLetter>,
+    outcomes: [AtomicU64; 7],
+    /// Milliseconds since 1970 of the last batch that was written; 0 before the first.
+    last_success: AtomicU64,
+    /// Rows that ended unwritten since closing began, for the close report.
+    unwritten: Mutex<Vec<FailedRow>>,
+    closing: AtomicBool,
+}
+
+/// The balance of a pipeline: every accepted row is in exactly one of these numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Balance {
+    /// Rows accepted since the start.
+    pub accepted: u64,
+    /// Rows per outcome since the start.
+    pub outcomes: OutcomeCounts,
+}
+
+impl Balance {
+    /// Rows committed.
+    pub fn written(&self) -> u64 {
+        self.outcomes.get(OutcomeKind::Written)
+    }
+
+    /// Rows whose key was already there.
+    pub fn ignored(&self) -> u64 {
+        self.outcomes.get(OutcomeKind::Ignored)
+    }
+
+    /// Rows rejected, expired, purged or unknown.
+    pub fn failed(&self) -> u64 {
+        self.outcomes.failed()
+    }
+
+    /// Rows without an outcome yet.
+    pub fn in_flight(&self) -> u64 {
+        self.accepted - self.outcomes.total()
+    }
+}
+
+impl Ledger {
+    pub(crate) fn new(budget: Budget, reporter: GuardedReporter, dead_letter: Option<DeadLetter>) -> Self {
+        Self {
+            budget,
+            reporter,
+            dead_letter,
+            outcomes: Default::default(),
+            last_success: AtomicU64::new(0),
+            unwritten: Mutex::default(),
+            closing: AtomicBool::new(false),
+        }
+    }
+
+    /// Rows per outcome so far.
+    pub(crate) fn outcomes(&self) -> OutcomeCounts {
+        let mut counts = OutcomeCounts::default();
+        for kind in OutcomeKind::ALL {
+            counts.add(kind, self.outcomes[kind as usize].load(Ordering::Acquire));
+        }
+        counts
+    }
+
+    /// When a batch was last written.
+    pub(crate) fn last_success(&self) -> Option<SystemTime> {
+        match self.last_success.load(Ordering::Relaxed) {
+            0 => None,
+            millis => Some(UNIX_EPOCH + std::time::Duration::from_millis(millis)),
+        }
+    }
+
+    /// From now on rows that end unwritten are kept for the close report.
+    pub(crate) fn begin_closing(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn take_unwritten(&self) -> Vec<FailedRow> {
+        std::mem::take(&mut *self.unwritten.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether anyone besides receipts wants to see failed rows.
+    pub(crate) fn wants_failed_rows(&self) -> bool {
+        self.dead_letter.is_some() || self.closing.load(Ordering::Acquire)
+    }
+
+    /// Enters the end of a batch: failed rows, metrics, counts, receipts, then the room it held.
+    ///
+    /// `outcomes` has one entry per row when there is a completion, and is empty when every row was
+    /// written.
+    pub(crate) fn settle(
+        &self,
+        batch: BatchInfo<'_>,
+        counts: &OutcomeCounts,
+        outcomes: Vec<Outcome>,
+        completion: Option<&Completion>,
+    ) {
+        debug_assert_eq!(counts.total(), batch.rows as u64, "each row has one outcome");
+        if counts.get(OutcomeKind::Written) > 0 {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.last_success.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+        if counts.failed() > 0 {
+            self.hand_over(&outcomes);
+        }
+        self.reporter.call(|reporter| reporter.rows_resolved(&batch, counts));
+        for kind in OutcomeKind::ALL {
+            self.outcomes[kind as usize].fetch_add(counts.get(kind), Ordering::Release);
+        }
+        if let Some(completion) = completion {
+            completion.resolve(outcomes);
+        }
+        self.budget.release(batch.rows, batch.bytes);
+    }
+
+    fn hand_over(&self, outcomes: &[Outcome]) {
+        let failed = || outcomes.iter().filter(|outcome| outcome.failure().is_some());
+        if let Some(dead_letter) = &self.dead_letter {
+            failed().for_each(|outcome| dead_letter.send(outcome));
+        }
+        if self.closing.load(Ordering::Acquire) {
+            let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
+            unwritten.extend(failed().filter_map(Outcome::failure).cloned());
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The BatchSQL pipeline: rows from many tasks become batches, batches reach a database, and every
+//! row ends in exactly one outcome.
+//!
+//! This crate has no database in it: drivers implement [`Sink`]. Most people depend on the facade
+//! crate `batchsql`.
+//!
+//! ```text
+//! submit ──▶ queue ──▶ group ──▶ dispatch ──▶ execute ──▶ receipt, ledger
+//! (caller)   budget    open      order,       connection,  outcome of
+//!            of rows   batch of  fairness,    retries,     every row,
+//!            and bytes a table   drain        isolation    the balance
+//! ```
+//!
+//! The only thing that makes [`BatchSql::submit`] wait is the budget of rows and bytes. A row is
+//! encoded on the caller's task straight into the open columnar batch of its table; only full or due
+//! batches travel through a channel.
+
+// What flows.
+mod batch;
+mod columns;
+mod row;
+mod schema;
+mod temporal;
+mod value;
+
+// The way it flows, in the order that a row walks.
+mod dead_letter;
+mod dispatch;
+mod execute;
+mod group;
+mod handle;
+mod isolate;
+mod job;
+mod ledger;
+mod queue;
+mod receipt;
+mod retry;
+
+// The edges.
+mod config;
+mod error;
+mod reporter;
+mod sink;
+
+pub use batch::{Batch, RowView, Rows, SharedRows};
+pub use columns::{BytesValues, ColumnValues, ColumnView, TextValues};
+pub use config::{Ordering, PipelineConfig};
+pub use error::{ErrorClass, RowError, SchemaError, SinkError, StartError, SubmitAllError, SubmitError};
+pub use handle::{BatchSql, BatchSqlBuilder, CloseReport, FlushError};
+pub use ledger::Balance;
+pub use receipt::{FailedRow, Outcome, OutcomeCounts, OutcomeKind, Receipt};
+pub use reporter::{
+    BatchExecuted, BatchInfo, BatchSealed, BatchStarted, FlushReason, MetricsReporter, NoopReporter, PipelineGauges,
+};
+pub use row::{DynRow, Encode, KeyHasher, Row, RowBuilder, RowWriter, TypedRow, ValueRules};
+pub use schema::{Column, Conflict, Schema, SchemaBuilder, SchemaId, TableName};
+pub use sink::{DynSink, Limits, Sink, Written};
+pub use temporal::{Date, OutOfCalendar, Time, Timestamp, TimestampTz};
+pub use value::{ColumnType, Decimal, InvalidDecimal, InvalidJson, Json, Value, ValueRef};

@@ -1,0 +1,302 @@
+//! Owns what became of rows: outcomes, their counts, and the receipts that wait for them.
+//! Must not know how outcomes come about.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use crate::error::{ErrorClass, SinkError};
+use crate::row::{DynRow, Row};
+use crate::schema::TableName;
+
+/// What became of one accepted row. Every accepted row ends in exactly one of these.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Committed to the database.
+    Written,
+    /// Its key was already there and the conflict rule keeps the old row.
+    Ignored,
+    /// A later row with the same key, written in the same batch, took its place.
+    Superseded,
+    /// The database refused it, or its table.
+    Rejected(FailedRow),
+    /// It was retried for `retry_for` without success.
+    Expired(FailedRow),
+    /// It was given up before it was sent: the deadline of `close` passed.
+    Purged(FailedRow),
+    /// It was sent, and whether it was committed cannot be known.
+    Unknown(FailedRow),
+}
+
+impl Outcome {
+    /// The name of the outcome.
+    pub fn kind(&self) -> OutcomeKind {
+        match self {
+            Self::Written => OutcomeKind::Written,
+            Self::Ignored => OutcomeKind::Ignored,
+            Self::Superseded => OutcomeKind::Superseded,
+            Self::Rejected(_) => OutcomeKind::Rejected,
+            Self::Expired(_) => OutcomeKind::Expired,
+            Self::Purged(_) => OutcomeKind::Purged,
+            Self::Unknown(_) => OutcomeKind::Unknown,
+        }
+    }
+
+    /// True when the row is in the database.
+    pub fn is_written(&self) -> bool {
+        matches!(self, Self::Written)
+    }
+
+    /// The row and the reason, for every outcome that may need the caller's action.
+    pub fn failure(&self) -> Option<&FailedRow> {
+        match self {
+            Self::Written | Self::Ignored | Self::Superseded => None,
+            Self::Rejected(row) | Self::Expired(row) | Self::Purged(row) | Self::Unknown(row) => Some(row),
+        }
+    }
+
+    pub(crate) fn failed(kind: FailureKind, row: FailedRow) -> Self {
+        match kind {
+            FailureKind::Rejected => Self::Rejected(row),
+            FailureKind::Expired => Self::Expired(row),
+            FailureKind::Purged => Self::Purged(row),
+            FailureKind::Unknown => Self::Unknown(row),
+        }
+    }
+}
+
+/// The outcomes that hand the row back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FailureKind {
+    Rejected,
+    Expired,
+    Purged,
+    Unknown,
+}
+
+impl From<FailureKind> for OutcomeKind {
+    fn from(kind: FailureKind) -> Self {
+        match kind {
+            FailureKind::Rejected => Self::Rejected,
+            FailureKind::Expired => Self::Expired,
+            FailureKind::Purged => Self::Purged,
+            FailureKind::Unknown => Self::Unknown,
+        }
+    }
+}
+
+/// The name of an [`Outcome`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "described at the variants of Outcome")]
+pub enum OutcomeKind {
+    Written,
+    Ignored,
+    Superseded,
+    Rejected,
+    Expired,
+    Purged,
+    Unknown,
+}
+
+impl OutcomeKind {
+    /// Every kind, in declaration order.
+    pub const ALL: [Self; 7] =
+        [Self::Written, Self::Ignored, Self::Superseded, Self::Rejected, Self::Expired, Self::Purged, Self::Unknown];
+
+    /// The name used in metric labels and reports, for example `written`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Written => "written",
+            Self::Ignored => "ignored",
+            Self::Superseded => "superseded",
+            Self::Rejected => "rejected",
+            Self::Expired => "expired",
+            Self::Purged => "purged",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Rows per outcome.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OutcomeCounts([u64; 7]);
+
+impl OutcomeCounts {
+    /// Rows that ended in `kind`.
+    pub fn get(&self, kind: OutcomeKind) -> u64 {
+        self.0[kind as usize]
+    }
+
+    /// Rows over all outcomes.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// Rows that are not in the database although they should be: rejected, expired, purged and
+    /// unknown.
+    pub fn failed(&self) -> u64 {
+        [OutcomeKind::Rejected, OutcomeKind::Expired, OutcomeKind::Purged, OutcomeKind::Unknown]
+            .into_iter()
+            .map(|kind| self.get(kind))
+            .sum()
+    }
+
+    /// Adds rows.
+    pub fn add(&mut self, kind: OutcomeKind, rows: u64) {
+        self.0[kind as usize] += rows;
+    }
+}
+
+/// A row that was not written, with the reason. Cheap to clone.
+#[derive(Clone)]
+pub struct FailedRow(Arc<FailedRowInner>);
+
+struct FailedRowInner {
+    row: DynRow,
+    attempts: u32,
+    error: Option<SinkError>,
+}
+
+impl FailedRow {
+    pub(crate) fn new(row: DynRow, attempts: u32, error: Option<SinkError>) -> Self {
+        Self(Arc::new(FailedRowInner { row, attempts, error }))
+    }
+
+    /// The row, to be mended and submitted again.
+    pub fn row(&self) -> &DynRow {
+        &self.0.row
+    }
+
+    /// The table it was for.
+    pub fn table(&self) -> &TableName {
+        self.0.row.schema().table()
+    }
+
+    /// How often it was sent to the database.
+    pub fn attempts(&self) -> u32 {
+        self.0.attempts
+    }
+
+    /// The last error, when there was one.
+    pub fn error(&self) -> Option<&SinkError> {
+        self.0.error.as_ref()
+    }
+
+    /// The class of the last error, when there was one.
+    pub fn class(&self) -> Option<ErrorClass> {
+        self.error().map(SinkError::class)
+    }
+
+    /// The server's code, when there is one.
+    pub fn code(&self) -> Option<&str> {
+        self.error().and_then(SinkError::code)
+    }
+}
+
+/// Shows table and reason, never a value.
+impl fmt::Debug for FailedRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FailedRow")
+            .field("table", self.table())
+            .field("attempts", &self.attempts())
+            .field("error", &self.error())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The outcomes of one batch. A batch that has any tracked row carries one, shared by its receipts.
+#[derive(Default)]
+pub(crate) struct Completion {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// `None` while the batch is on its way. One entry per row, or empty when every row was written.
+    outcomes: Option<Box<[Outcome]>>,
+    waiting: Vec<Option<Waker>>,
+}
+
+impl Completion {
+    /// Tells every receipt. `outcomes` has one entry per row, or none when every row was written.
+    pub(crate) fn resolve(&self, outcomes: Vec<Outcome>) {
+        let waiting = {
+            let mut state = self.lock();
+            state.outcomes = Some(outcomes.into());
+            std::mem::take(&mut state.waiting)
+        };
+        waiting.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Resolves to the [`Outcome`] of one row. Dropping it does not affect the row.
+///
+/// # Cancel safety
+/// It can be polled again after a `select!` or a timeout dropped the wait, and resolves once.
+#[must_use = "a receipt tells the outcome only when it is awaited"]
+pub struct Receipt {
+    completion: Arc<Completion>,
+    row: u32,
+    slot: Option<usize>,
+}
+
+impl Receipt {
+    pub(crate) fn new(completion: Arc<Completion>, row: u32) -> Self {
+        Self { completion, row, slot: None }
+    }
+
+    /// The outcome, when it is already known.
+    pub fn try_outcome(&self) -> Option<Outcome> {
+        outcome_of(&self.completion.lock(), self.row)
+    }
+}
+
+fn outcome_of(state: &State, row: u32) -> Option<Outcome> {
+    let outcomes = state.outcomes.as_ref()?;
+    Some(outcomes.get(row as usize).cloned().unwrap_or(Outcome::Written))
+}
+
+impl Future for Receipt {
+    type Output = Outcome;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let this = self.get_mut();
+        let mut state = this.completion.lock();
+        if let Some(outcome) = outcome_of(&state, this.row) {
+            return Poll::Ready(outcome);
+        }
+        let slot = *this.slot.get_or_insert_with(|| {
+            state.waiting.push(None);
+            state.waiting.len() - 1
+        });
+        match &mut state.waiting[slot] {
+            Some(waker) if waker.will_wake(cx.waker()) => {}
+            other => *other = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot
+            && let Some(waiting) = self.completion.lock().waiting.get_mut(slot)
+        {
+            *waiting = None;
+        }
+    }
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receipt").field("row", &self.row).field("known", &self.try_outcome().is_some()).finish()
+    }
+}

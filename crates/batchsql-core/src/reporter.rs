@@ -1,0 +1,172 @@
+//! Owns the events that a pipeline tells its observer, and the observer's trait.
+//! Must not know metric names or exporters.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::error::ErrorClass;
+use crate::receipt::OutcomeCounts;
+
+/// Why a batch was closed and written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FlushReason {
+    /// It reached `flush_size`.
+    Rows,
+    /// It reached `flush_bytes`.
+    Bytes,
+    /// Its oldest row reached `flush_interval`.
+    Interval,
+    /// `flush()` was called.
+    Explicit,
+    /// The pipeline is closing.
+    Drain,
+    /// A submitter waits for room, and the open batches hold it.
+    Pressure,
+}
+
+impl FlushReason {
+    /// Every reason, in declaration order.
+    pub const ALL: [Self; 6] = [Self::Rows, Self::Bytes, Self::Interval, Self::Explicit, Self::Drain, Self::Pressure];
+
+    /// The name used in metric labels.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rows => "rows",
+            Self::Bytes => "bytes",
+            Self::Interval => "interval",
+            Self::Explicit => "explicit",
+            Self::Drain => "drain",
+            Self::Pressure => "pressure",
+        }
+    }
+}
+
+/// Identifies the batch of an event.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchInfo<'a> {
+    /// `namespace.table`.
+    pub table: &'a str,
+    /// What [`MetricsReporter::context`] said when the batch was sealed.
+    pub context: Option<&'a Arc<str>>,
+    /// Rows in the batch.
+    pub rows: usize,
+    /// Bytes in the batch.
+    pub bytes: usize,
+}
+
+/// A batch was sealed: nothing is added to it any more.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct BatchSealed {
+    /// Why.
+    pub reason: FlushReason,
+}
+
+/// A batch was taken up for writing.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct BatchStarted {
+    /// From its first row to now: how long the oldest row waited.
+    pub queue_wait: Duration,
+    /// Part of that spent on preparing the batch for its statement (sorting, coalescing).
+    pub assemble: Duration,
+}
+
+/// One attempt to write a batch, or a part of it, ended.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct BatchExecuted {
+    /// Rows of this attempt; fewer than the batch while bad rows are isolated.
+    pub rows: usize,
+    /// Time in the sink, from statement to confirmed commit.
+    pub duration: Duration,
+    /// `None` for success.
+    pub error: Option<ErrorClass>,
+}
+
+/// The state of a pipeline at one moment.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct PipelineGauges {
+    /// Rows that wait or are on their way.
+    pub buffer_rows: usize,
+    /// The limit of `buffer_rows`.
+    pub buffer_rows_limit: usize,
+    /// Bytes that wait or are on their way.
+    pub buffer_bytes: usize,
+    /// The limit of `buffer_bytes`.
+    pub buffer_bytes_limit: usize,
+    /// Batches being written.
+    pub inflight_batches: usize,
+    /// The limit of `inflight_batches`.
+    pub concurrency_limit: usize,
+    /// When the oldest row that is not yet written was submitted; `None` when nothing waits.
+    pub oldest_row: Option<SystemTime>,
+    /// When a batch was last written; `None` before the first.
+    pub last_success: Option<SystemTime>,
+}
+
+/// Observes a pipeline. Every method has an empty default, so implement what you need.
+///
+/// The methods are called from the pipeline's tasks and, for refusals and waits, from the caller's
+/// task; they must not block. A panic in one is caught and logged.
+#[allow(unused_variables)]
+pub trait MetricsReporter: Send + Sync + 'static {
+    /// A context, for example a test case, that is captured when a batch is sealed and handed back
+    /// with every event of that batch.
+    fn context(&self) -> Option<Arc<str>> {
+        None
+    }
+
+    /// A batch was sealed.
+    fn batch_sealed(&self, batch: &BatchInfo<'_>, event: &BatchSealed) {}
+
+    /// A batch was taken up for writing.
+    fn batch_started(&self, batch: &BatchInfo<'_>, event: &BatchStarted) {}
+
+    /// An attempt to write a batch or a part of it ended.
+    fn batch_executed(&self, batch: &BatchInfo<'_>, event: &BatchExecuted) {}
+
+    /// Rows of a batch got their outcomes. The counts of all calls for one batch add up to its rows.
+    fn rows_resolved(&self, batch: &BatchInfo<'_>, counts: &OutcomeCounts) {}
+
+    /// A batch will be tried again.
+    fn batch_retried(&self, batch: &BatchInfo<'_>, class: ErrorClass) {}
+
+    /// A refused batch is being split to find its bad rows.
+    fn batch_isolated(&self, batch: &BatchInfo<'_>) {}
+
+    /// A row was not accepted; `reason` is `closed`, `full` or `invalid`.
+    fn row_refused(&self, table: &str, reason: &'static str) {}
+
+    /// A submit waited for room.
+    fn submit_waited(&self, table: &str, wait: Duration) {}
+
+    /// The state of the pipeline, told at least every second while there is work, and at its end.
+    fn gauges(&self, gauges: &PipelineGauges) {}
+}
+
+/// Reports nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoopReporter;
+
+impl MetricsReporter for NoopReporter {}
+
+/// A reporter whose panics are caught, so that it can never take rows with it.
+#[derive(Clone)]
+pub(crate) struct GuardedReporter(Arc<dyn MetricsReporter>);
+
+impl GuardedReporter {
+    pub(crate) fn new(reporter: Arc<dyn MetricsReporter>) -> Self {
+        Self(reporter)
+    }
+
+    pub(crate) fn call<T: Default>(&self, event: impl FnOnce(&dyn MetricsReporter) -> T) -> T {
+        catch_unwind(AssertUnwindSafe(|| event(&*self.0))).unwrap_or_else(|_| {
+            tracing::error!("the metrics reporter panicked; the event is lost, the rows are not");
+            T::default()
+        })
+    }
+}

@@ -1,0 +1,68 @@
+//! Owns the delays between attempts: exponential backoff with full jitter and a time budget.
+//! Must not know clocks or sleeps: it takes and returns durations.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+
+use crate::error::ErrorClass;
+
+/// The delays before the attempts of one batch.
+#[derive(Debug)]
+pub(crate) struct RetrySchedule {
+    delays: ExponentialBackoff,
+    slow_delays: ExponentialBackoff,
+    budget: Duration,
+}
+
+impl RetrySchedule {
+    /// Delays for at most `budget` from the first error on.
+    pub(crate) fn new(budget: Duration) -> Self {
+        let schedule = |min, max| {
+            ExponentialBuilder::default()
+                .with_min_delay(min)
+                .with_max_delay(max)
+                .with_jitter()
+                .without_max_times()
+                .build()
+        };
+        Self {
+            delays: schedule(Duration::from_millis(5), Duration::from_secs(2)),
+            // A full disk or a failover does not go away in milliseconds.
+            slow_delays: schedule(Duration::from_millis(250), Duration::from_secs(5)),
+            budget,
+        }
+    }
+
+    /// The delay before the next attempt, or `None` when `elapsed` since the first error leaves no
+    /// time for one.
+    pub(crate) fn next(&mut self, class: ErrorClass, elapsed: Duration) -> Option<Duration> {
+        let left = self.budget.checked_sub(elapsed).filter(|left| !left.is_zero())?;
+        let delays = if class == ErrorClass::Resource { &mut self.slow_delays } else { &mut self.delays };
+        delays.next().map(|delay| delay.min(left))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_grow_and_end_with_the_budget() {
+        let mut schedule = RetrySchedule::new(Duration::from_secs(10));
+        let mut elapsed = Duration::ZERO;
+        let mut attempts = 0;
+        while let Some(delay) = schedule.next(ErrorClass::Transient, elapsed) {
+            assert!(delay <= Duration::from_secs(4), "{delay:?}");
+            elapsed += delay + Duration::from_millis(1);
+            attempts += 1;
+        }
+        assert!((5..60).contains(&attempts), "{attempts} attempts");
+        assert!(elapsed >= Duration::from_secs(10));
+    }
+
+    #[test]
+    fn no_budget_means_no_retry() {
+        assert_eq!(RetrySchedule::new(Duration::ZERO).next(ErrorClass::Transient, Duration::ZERO), None);
+    }
+}

@@ -1,0 +1,210 @@
+//! Owns the contract between the pipeline and a database driver.
+//! Must not know any driver.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::batch::Rows;
+use crate::error::SinkError;
+use crate::row::ValueRules;
+use crate::schema::Schema;
+
+/// What a sink can take at once. `usize::MAX` means no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Columns that one row may have, because a statement can bind no more values.
+    pub max_columns: usize,
+    /// Values refused at admission.
+    pub values: ValueRules,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_columns: usize::MAX, values: ValueRules::default() }
+    }
+}
+
+impl Limits {
+    /// Sets the number of columns that one row may have.
+    #[must_use]
+    pub fn with_max_columns(mut self, columns: usize) -> Self {
+        self.max_columns = columns;
+        self
+    }
+
+    /// Sets the values refused at admission.
+    #[must_use]
+    pub fn with_values(mut self, values: ValueRules) -> Self {
+        self.values = values;
+        self
+    }
+}
+
+/// What a successful write did, where rows differ from "written".
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Written {
+    /// Rows, by index within the view, whose key was already there (`Conflict::Ignore`). Ascending.
+    pub ignored: Vec<u32>,
+    /// Rows that the database refused on their own, with the reason; every other row is durable.
+    /// Ascending by index.
+    pub rejected: Vec<(u32, SinkError)>,
+}
+
+/// A database driver.
+///
+/// The pipeline calls [`acquire`](Sink::acquire), then [`prepare`](Sink::prepare) once per schema,
+/// then [`write`](Sink::write). It may drop any of these futures (timeout, shutdown): a driver must
+/// then leave no transaction open. A connection is given back by dropping it.
+pub trait Sink: Send + Sync + 'static {
+    /// A connection, held for one batch.
+    type Conn: Send;
+    /// What is prepared once per schema: SQL text, column types, the chosen strategy.
+    type Plan: Send + Sync + 'static;
+
+    /// The database's name in metrics and logs, for example `sqlite`.
+    fn name(&self) -> &'static str;
+
+    /// The limits for rows of this schema.
+    fn limits(&self, schema: &Schema) -> Limits {
+        let _ = schema;
+        Limits::default()
+    }
+
+    /// How many batches can be written at once, usually the size of the connection pool; `None`
+    /// when the sink has no limit of its own.
+    fn max_concurrency(&self) -> Option<usize> {
+        None
+    }
+
+    /// Whether writing the same rows again is harmless, so that a batch whose commit got lost may be
+    /// repeated. The default: every conflict rule except none.
+    fn is_repeatable(&self, schema: &Schema) -> bool {
+        !schema.key_columns().is_empty()
+    }
+
+    /// Gets a connection.
+    fn acquire(&self) -> impl Future<Output = Result<Self::Conn, SinkError>> + Send;
+
+    /// Prepares the writing of one schema: checks table and columns, chooses the statement.
+    fn prepare(
+        &self,
+        conn: &mut Self::Conn,
+        schema: &Schema,
+    ) -> impl Future<Output = Result<Self::Plan, SinkError>> + Send;
+
+    /// Writes the rows in one transaction, in their order.
+    ///
+    /// `Ok`: the transaction is committed; every row that is not listed in the result is durable.
+    /// `Err`: no row is durable, unless the class is [`Unknown`](crate::ErrorClass::Unknown).
+    fn write(
+        &self,
+        conn: &mut Self::Conn,
+        plan: &Self::Plan,
+        rows: Rows<'_>,
+    ) -> impl Future<Output = Result<Written, SinkError>> + Send;
+}
+
+type BoxConn = Box<dyn std::any::Any + Send>;
+type BoxPlan = Box<dyn std::any::Any + Send + Sync>;
+
+/// The object-safe form of [`Sink`], for a driver chosen at run time. It costs one box per batch.
+#[async_trait]
+trait ErasedSink: Send + Sync + 'static {
+    fn name(&self) -> &'static str;
+    fn limits(&self, schema: &Schema) -> Limits;
+    fn max_concurrency(&self) -> Option<usize>;
+    fn is_repeatable(&self, schema: &Schema) -> bool;
+    async fn acquire(&self) -> Result<BoxConn, SinkError>;
+    async fn prepare(&self, conn: &mut BoxConn, schema: &Schema) -> Result<BoxPlan, SinkError>;
+    async fn write(&self, conn: &mut BoxConn, plan: &BoxPlan, rows: Rows<'_>) -> Result<Written, SinkError>;
+}
+
+const OWN_TYPE: &str = "a DynSink hands its own connections and plans back to itself";
+
+#[async_trait]
+impl<S: Sink> ErasedSink for S {
+    fn name(&self) -> &'static str {
+        Sink::name(self)
+    }
+
+    fn limits(&self, schema: &Schema) -> Limits {
+        Sink::limits(self, schema)
+    }
+
+    fn max_concurrency(&self) -> Option<usize> {
+        Sink::max_concurrency(self)
+    }
+
+    fn is_repeatable(&self, schema: &Schema) -> bool {
+        Sink::is_repeatable(self, schema)
+    }
+
+    async fn acquire(&self) -> Result<BoxConn, SinkError> {
+        Ok(Box::new(Sink::acquire(self).await?))
+    }
+
+    async fn prepare(&self, conn: &mut BoxConn, schema: &Schema) -> Result<BoxPlan, SinkError> {
+        let conn = conn.downcast_mut::<S::Conn>().expect(OWN_TYPE);
+        Ok(Box::new(Sink::prepare(self, conn, schema).await?))
+    }
+
+    async fn write(&self, conn: &mut BoxConn, plan: &BoxPlan, rows: Rows<'_>) -> Result<Written, SinkError> {
+        let conn = conn.downcast_mut::<S::Conn>().expect(OWN_TYPE);
+        let plan = plan.downcast_ref::<S::Plan>().expect(OWN_TYPE);
+        Sink::write(self, conn, plan, rows).await
+    }
+}
+
+/// Any sink behind one type, so that the database can be chosen at run time.
+#[derive(Clone)]
+pub struct DynSink(Arc<dyn ErasedSink>);
+
+impl DynSink {
+    /// Wraps a sink.
+    pub fn new<S: Sink>(sink: S) -> Self {
+        Self(Arc::new(sink))
+    }
+}
+
+impl std::fmt::Debug for DynSink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("DynSink").field(&self.0.name()).finish()
+    }
+}
+
+impl Sink for DynSink {
+    type Conn = BoxConn;
+    type Plan = BoxPlan;
+
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn limits(&self, schema: &Schema) -> Limits {
+        self.0.limits(schema)
+    }
+
+    fn max_concurrency(&self) -> Option<usize> {
+        self.0.max_concurrency()
+    }
+
+    fn is_repeatable(&self, schema: &Schema) -> bool {
+        self.0.is_repeatable(schema)
+    }
+
+    async fn acquire(&self) -> Result<BoxConn, SinkError> {
+        self.0.acquire().await
+    }
+
+    async fn prepare(&self, conn: &mut BoxConn, schema: &Schema) -> Result<BoxPlan, SinkError> {
+        self.0.prepare(conn, schema).await
+    }
+
+    async fn write(&self, conn: &mut BoxConn, plan: &BoxPlan, rows: Rows<'_>) -> Result<Written, SinkError> {
+        self.0.write(conn, plan, rows).await
+    }
+}

@@ -1,0 +1,29 @@
+//! Owns the sink that takes everything and keeps nothing.
+//! Must not know what it is measured against.
+
+use batchsql_core::{Rows, Schema, Sink, SinkError, Written};
+
+/// Takes every batch at once and keeps nothing: what remains is the cost of the pipeline itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NullSink;
+
+impl Sink for NullSink {
+    type Conn = ();
+    type Plan = ();
+
+    fn name(&self) -> &'static str {
+        "null"
+    }
+
+    async fn acquire(&self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    async fn prepare(&self, (): &mut (), _: &Schema) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    async fn write(&self, (): &mut (), (): &(), _: Rows<'_>) -> Result<Written, SinkError> {
+        Ok(Written::default())
+    }
+}
