@@ -23,8 +23,8 @@ const GAUGE_INTERVAL: Duration = Duration::from_millis(250);
 pub(crate) enum Message {
     /// A lane got its first row.
     Opened { table: Arc<Table>, lane: LaneId, generation: u64, at: Instant },
-    /// A batch is full.
-    Sealed { table: Arc<Table>, job: Job },
+    /// A lane has a full batch.
+    Sealed { table: Arc<Table>, lane: LaneId },
     /// Write everything that was accepted, then answer.
     Flush(oneshot::Sender<()>),
     /// A submitter waits for room.
@@ -138,15 +138,14 @@ impl<W: Writer> Dispatcher<W> {
         match message {
             Message::Opened { table, lane, generation, at } => {
                 state.tables.entry(lane.table).or_insert(table);
-                let deadline = at + self.flush_interval;
-                state.deadlines.insert((deadline, lane));
-                state.opened.insert(lane, (deadline, generation));
+                state.open_until(lane, at + self.flush_interval, generation);
             }
-            Message::Sealed { table, job } => {
-                let serial = table.is_serial();
-                state.tables.entry(job.lane.table).or_insert(table);
-                state.forget_deadline(job.lane, job.generation);
-                state.enqueue(job.lane, serial, job.opened_at, Work::Sealed(job));
+            Message::Sealed { table, lane } => {
+                for job in table.take_sealed(lane.lane) {
+                    state.forget_deadline(lane, job.generation);
+                    state.enqueue(lane, table.is_serial(), job.opened_at, Work::Sealed(job));
+                }
+                state.tables.entry(lane.table).or_insert(table);
             }
             Message::Flush(done) => {
                 self.seal_all(state, FlushReason::Explicit);
@@ -176,7 +175,7 @@ impl<W: Writer> Dispatcher<W> {
         let tables: Vec<Arc<Table>> = state.tables.values().cloned().collect();
         for table in tables {
             for lane in 0..table.lane_count() {
-                if let Some(job) = table.seal(lane, None, reason, &self.ledger) {
+                for job in table.take_all(lane, reason, &self.ledger) {
                     state.enqueue(job.lane, table.is_serial(), job.opened_at, Work::Sealed(job));
                 }
             }
@@ -188,7 +187,8 @@ impl<W: Writer> Dispatcher<W> {
         // Order matters: say "idle" first, then look for waiters. A waiter counts itself first, then
         // looks whether the pipeline is busy. So one of the two sees the other.
         self.activity.busy.store(!state.outstanding.is_empty(), Ordering::SeqCst);
-        if state.outstanding.is_empty() && self.ledger.budget.waiting() > 0 {
+        let idle = state.outstanding.is_empty() && self.messages.is_empty();
+        if idle && self.ledger.budget.waiting() > 0 {
             self.seal_all(state, FlushReason::Pressure);
             self.start_ready(state, running);
             self.activity.busy.store(!state.outstanding.is_empty(), Ordering::SeqCst);
@@ -302,6 +302,13 @@ impl State {
         self.outstanding.insert(number, oldest);
         self.lanes.entry(lane).or_default().work.push_back((number, work));
         self.make_ready(lane, serial);
+    }
+
+    fn open_until(&mut self, lane: LaneId, deadline: Instant, generation: u64) {
+        if let Some((earlier, _)) = self.opened.insert(lane, (deadline, generation)) {
+            self.deadlines.remove(&(earlier, lane));
+        }
+        self.deadlines.insert((deadline, lane));
     }
 
     fn forget_deadline(&mut self, lane: LaneId, generation: u64) {

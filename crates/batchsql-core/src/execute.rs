@@ -16,7 +16,7 @@ use crate::isolate::{Bisection, Verdict};
 use crate::job::Job;
 use crate::ledger::Ledger;
 use crate::receipt::FailureKind;
-use crate::reporter::{BatchExecuted, BatchStarted, FlushReason};
+use crate::reporter::{BatchExecuted, BatchStarted};
 use crate::retry::RetrySchedule;
 use crate::schema::{Schema, SchemaId};
 use crate::sink::{Limits, Sink, Written};
@@ -61,9 +61,7 @@ impl<S: Sink> Writer for Executor<S> {
         let mut conn = Some(self.acquire().await);
         let job = match work {
             Work::Sealed(job) => Some(job),
-            Work::Due { table, lane, generation } => {
-                table.seal(lane, Some(generation), FlushReason::Interval, &self.ledger)
-            }
+            Work::Due { table, lane, generation } => table.take_open(lane, generation, &self.ledger),
         };
         if let Some(mut job) = job {
             self.run(&mut job, &mut conn).await;

@@ -1,6 +1,7 @@
 //! Owns the open batches: one per table and lane, filled on the caller's task under a short lock.
 //! Must not know who writes a sealed batch, or when.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering as Atomic};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,14 +12,14 @@ use crate::batch::Batch;
 use crate::columns::ColumnBuffer;
 use crate::config::{Ordering, PipelineConfig};
 use crate::dispatch::Message;
-use crate::error::SubmitError;
+use crate::error::{RowError, SubmitError};
 use crate::job::{Job, Progress};
 use crate::ledger::Ledger;
 use crate::queue::Reservation;
 use crate::receipt::{Completion, Receipt};
 use crate::reporter::{BatchSealed, FlushReason};
 use crate::row::{Row, RowWriter};
-use crate::schema::Schema;
+use crate::schema::{Column, Schema};
 use crate::sink::Limits;
 
 /// Columns start with room for this many rows, and later for as many as the last batch held.
@@ -37,7 +38,7 @@ pub(crate) struct Intake {
 pub(crate) struct Table {
     schema: Schema,
     limits: Limits,
-    lanes: Box<[Mutex<OpenBatch>]>,
+    lanes: Box<[Mutex<Lane>]>,
     /// Whether a lane may have only one batch on its way, so that its rows keep their order.
     serial: bool,
     /// A number of its own within the pipeline.
@@ -49,6 +50,14 @@ pub(crate) struct Table {
 pub(crate) struct LaneId {
     pub(crate) table: usize,
     pub(crate) lane: usize,
+}
+
+/// What waits in a lane. Sealed batches stay here until the dispatcher takes them, so that their order
+/// is the order of the lock, and none is lost between a submitter and a closing dispatcher.
+#[derive(Default)]
+struct Lane {
+    open: OpenBatch,
+    sealed: VecDeque<Job>,
 }
 
 /// The batch that is being filled.
@@ -75,9 +84,32 @@ struct Rollback<'a> {
 impl Drop for Rollback<'_> {
     fn drop(&mut self) {
         if !self.completed {
-            let len = self.open.len;
-            self.open.columns.iter_mut().for_each(|column| column.truncate(len));
+            self.open.forget_row();
         }
+    }
+}
+
+impl OpenBatch {
+    /// Writes the values of a row behind the last row; the row does not count yet.
+    fn write_row<R: Row + ?Sized>(&mut self, table: &Table, row: &R, bytes: usize) -> Result<(), RowError> {
+        let schema = &table.schema;
+        if self.columns.is_empty() {
+            let capacity = self.last_len.max(FIRST_CAPACITY);
+            let column = |c: &Column| ColumnBuffer::new(c.column_type(), c.is_nullable(), capacity);
+            self.columns = schema.columns().iter().map(column).collect();
+        }
+        let mut rollback = Rollback { open: self, completed: false };
+        let mut writer = RowWriter::new(schema, &mut rollback.open.columns, table.limits.values);
+        row.write(&mut writer)?;
+        writer.finish(bytes - schema.fixed_row_len())?;
+        rollback.completed = true;
+        Ok(())
+    }
+
+    /// Takes back what was written behind the last row that counts.
+    fn forget_row(&mut self) {
+        let len = self.len;
+        self.columns.iter_mut().for_each(|column| column.truncate(len));
     }
 }
 
@@ -112,14 +144,14 @@ impl Table {
         self.lanes.len()
     }
 
-    fn lock(&self, lane: usize) -> MutexGuard<'_, OpenBatch> {
+    fn lock(&self, lane: usize) -> MutexGuard<'_, Lane> {
         // A panic under the lock is rolled back, so the data behind a poisoned lock is sound.
         self.lanes[lane].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Rows accepted since the start, over all lanes.
     pub(crate) fn accepted(&self) -> u64 {
-        (0..self.lanes.len()).map(|lane| self.lock(lane).accepted).sum()
+        (0..self.lanes.len()).map(|lane| self.lock(lane).open.accepted).sum()
     }
 
     /// Encodes a row into its lane's open batch and seals that batch when it is full. The caller has
@@ -140,56 +172,55 @@ impl Table {
         if intake.closed.load(Atomic::SeqCst) {
             return Err(SubmitError::closed());
         }
-        let open = &mut *guard;
-        if open.columns.is_empty() {
-            let capacity = open.last_len.max(FIRST_CAPACITY);
-            let column = |c: &crate::schema::Column| ColumnBuffer::new(c.column_type(), c.is_nullable(), capacity);
-            open.columns = self.schema.columns().iter().map(column).collect();
-        }
-        let mut rollback = Rollback { open, completed: false };
-        let mut writer = RowWriter::new(&self.schema, &mut rollback.open.columns, self.limits.values);
-        row.write(&mut writer)?;
-        writer.finish(bytes - self.schema.fixed_row_len())?;
-        let fills = rollback.open.len + 1 >= intake.flush_size;
-        let oversized = rollback.open.bytes + bytes >= intake.flush_bytes;
-        let (id, generation) = (LaneId { table: self.number, lane }, rollback.open.generation);
-        if rollback.open.len == 0 {
+        let Lane { open, sealed } = &mut *guard;
+        open.write_row(self, row, bytes)?;
+        let fills = open.len + 1 >= intake.flush_size;
+        let reason = if fills { FlushReason::Rows } else { FlushReason::Bytes };
+        let full = fills || open.bytes + bytes >= intake.flush_bytes;
+        let id = LaneId { table: self.number, lane };
+        if open.len == 0 {
             let now = Instant::now();
-            rollback.open.opened_at = Some(now);
-            let opened = Message::Opened { table: Arc::clone(self), lane: id, generation, at: now };
-            if !(fills || oversized) && intake.messages.send(opened).is_err() {
+            open.opened_at = Some(now);
+            let opened = Message::Opened { table: Arc::clone(self), lane: id, generation: open.generation, at: now };
+            if !full && intake.messages.send(opened).is_err() {
+                open.forget_row();
                 return Err(SubmitError::closed());
             }
         }
         reservation.keep_row(bytes);
-        rollback.completed = true;
-        let open = &mut *rollback.open;
         let index = u32::try_from(open.len).expect("buffer_size fits u32");
         open.len += 1;
         open.bytes += bytes;
         open.accepted += 1;
         let receipt = tracked.then(|| Receipt::new(Arc::clone(open.completion.get_or_insert_default()), index));
-        drop(rollback);
-        if fills || oversized {
-            let reason = if fills { FlushReason::Rows } else { FlushReason::Bytes };
-            let job = self.seal_open(&mut guard, lane, reason, &intake.ledger);
-            // If the dispatcher is gone, which is a defect, the job ends its rows as it is dropped.
-            let _ = intake.messages.send(Message::Sealed { table: Arc::clone(self), job });
+        if full {
+            sealed.push_back(self.seal_open(open, lane, reason, &intake.ledger));
+            // A dispatcher that does not take messages any more looks through the lanes before it ends.
+            let _ = intake.messages.send(Message::Sealed { table: Arc::clone(self), lane: id });
         }
         Ok(receipt)
     }
 
-    /// Seals a lane's open batch when it holds rows and, with `generation`, is still that one.
-    pub(crate) fn seal(
-        &self,
-        lane: usize,
-        generation: Option<u64>,
-        reason: FlushReason,
-        ledger: &Arc<Ledger>,
-    ) -> Option<Job> {
-        let mut open = self.lock(lane);
-        let current = generation.is_none_or(|generation| generation == open.generation);
-        (open.len > 0 && current).then(|| self.seal_open(&mut open, lane, reason, ledger))
+    /// Takes the sealed batches of a lane, the oldest first.
+    pub(crate) fn take_sealed(&self, lane: usize) -> VecDeque<Job> {
+        std::mem::take(&mut self.lock(lane).sealed)
+    }
+
+    /// Takes every batch of a lane, the open one last.
+    pub(crate) fn take_all(&self, lane: usize, reason: FlushReason, ledger: &Arc<Ledger>) -> VecDeque<Job> {
+        let mut guard = self.lock(lane);
+        let Lane { open, sealed } = &mut *guard;
+        if open.len > 0 {
+            sealed.push_back(self.seal_open(open, lane, reason, ledger));
+        }
+        std::mem::take(sealed)
+    }
+
+    /// Seals and takes a lane's open batch if it still is the one of `generation`.
+    pub(crate) fn take_open(&self, lane: usize, generation: u64, ledger: &Arc<Ledger>) -> Option<Job> {
+        let open = &mut self.lock(lane).open;
+        let current = open.len > 0 && open.generation == generation;
+        current.then(|| self.seal_open(open, lane, FlushReason::Interval, ledger))
     }
 
     fn seal_open(&self, open: &mut OpenBatch, lane: usize, reason: FlushReason, ledger: &Arc<Ledger>) -> Job {

@@ -1,0 +1,195 @@
+//! How a pipeline ends.
+
+use std::time::Duration;
+
+use batchsql_core::{BatchSql, ErrorClass, OutcomeKind, PipelineConfig};
+use batchsql_testkit::{NullSink, ScriptedSink, Step};
+use tokio::time::Instant;
+
+use crate::support::{HOUR, Recorder, config, ids, pipeline, plain, row, settle};
+
+#[tokio::test(start_paused = true)]
+async fn close_writes_everything_that_was_accepted() {
+    let (db, sink) = pipeline(config());
+    sink.script([Step::Delay(Duration::from_secs(2)), Step::Fail(ErrorClass::Transient)]);
+    for id in 0..33 {
+        db.submit(&row(&plain(), id)).await.unwrap();
+    }
+    let report = db.close(Duration::from_secs(60)).await;
+    assert!(report.is_complete());
+    assert_eq!((report.balance.accepted, report.balance.written()), (33, 33));
+    let mut written = ids(&sink.applied());
+    written.sort_unstable();
+    assert_eq!(written, (0..33).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_close_rows_are_refused_and_the_report_stays_the_same() {
+    let (db, sink) = pipeline(config());
+    db.submit(&row(&plain(), 1)).await.unwrap();
+    let clone = db.clone();
+    let (first, second) = tokio::join!(db.close(HOUR), clone.close(Duration::ZERO));
+    assert_eq!(first.balance, second.balance);
+    assert!(db.submit(&row(&plain(), 2)).await.unwrap_err().is_closed());
+    assert!(db.try_submit(&row(&plain(), 2)).unwrap_err().is_closed());
+    assert!(db.submit_tracked(&row(&plain(), 2)).await.unwrap_err().is_closed());
+    assert!(clone.submit_all([row(&plain(), 2)]).await.unwrap_err().submit_error().is_closed());
+    assert_eq!(db.flush().await.unwrap().written(), 1);
+    assert_eq!(db.close(HOUR).await.balance.accepted, 1);
+    assert_eq!(sink.applied().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_wakes_submitters_that_wait_for_room() {
+    let (db, sink) = pipeline(PipelineConfig { buffer_size: 10, ..config() });
+    sink.script([Step::Delay(Duration::from_secs(1))]);
+    for id in 0..10 {
+        db.submit(&row(&plain(), id)).await.unwrap();
+    }
+    let waiting = tokio::spawn({
+        let db = db.clone();
+        async move { db.submit(&row(&plain(), 10)).await }
+    });
+    settle().await;
+    let report = db.close(HOUR).await;
+    assert!(waiting.await.unwrap().unwrap_err().is_closed());
+    assert_eq!((report.balance.accepted, report.balance.written()), (10, 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn past_the_deadline_rows_are_reported_and_never_guessed() {
+    let (db, sink) = pipeline(PipelineConfig { max_concurrency: 1, statement_timeout: HOUR, ..config() });
+    sink.script([Step::Apply, Step::Hang]);
+    let mut receipts = Vec::new();
+    for id in 0..35 {
+        receipts.push(db.submit_tracked(&row(&plain(), id)).await.unwrap());
+    }
+    let begin = Instant::now();
+    let report = db.close(Duration::from_secs(3)).await;
+    assert_eq!(begin.elapsed(), Duration::from_secs(3));
+    let balance = report.balance;
+    assert_eq!((balance.accepted, balance.written(), balance.in_flight()), (35, 10, 0));
+    assert_eq!(balance.outcomes.get(OutcomeKind::Unknown), 10, "the batch that was being written");
+    assert_eq!(balance.outcomes.get(OutcomeKind::Purged), 15, "the batches that were never sent");
+    assert!(!report.is_complete());
+    let mut unwritten: Vec<i64> = report.unwritten.iter().map(|failed| crate::support::id(failed.row())).collect();
+    unwritten.sort_unstable();
+    assert_eq!(unwritten, (10..35).collect::<Vec<_>>());
+    for receipt in receipts {
+        receipt.await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_cuts_backoff_short() {
+    let (db, sink) = pipeline(PipelineConfig { retry_for: HOUR, ..config() });
+    sink.script([Step::Fail(ErrorClass::Resource); 12]);
+    for id in 0..10 {
+        db.submit(&row(&plain(), id)).await.unwrap();
+    }
+    // By now the delays are seconds long.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let begin = Instant::now();
+    let report = db.close(HOUR).await;
+    assert!(report.is_complete());
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_close_goes_on() {
+    let (db, sink) = pipeline(config());
+    sink.script([Step::Delay(Duration::from_secs(5))]);
+    db.submit(&row(&plain(), 1)).await.unwrap();
+    assert!(tokio::time::timeout(Duration::from_secs(1), db.close(HOUR)).await.is_err());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(sink.applied().len(), 1);
+    assert_eq!(db.close(HOUR).await.balance.written(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_last_handle_drains_in_the_background() {
+    let (db, sink) = pipeline(config());
+    for id in 0..15 {
+        db.submit(&row(&plain(), id)).await.unwrap();
+    }
+    let receipt = db.submit_tracked(&row(&plain(), 15)).await.unwrap();
+    drop(db.clone());
+    drop(db);
+    assert!(receipt.await.is_written());
+    settle().await;
+    assert_eq!(sink.applied().len(), 16);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_gauges_are_those_of_an_empty_pipeline() {
+    let recorder = Recorder::default();
+    let db =
+        BatchSql::builder(ScriptedSink::new()).config(config()).metrics_reporter(recorder.clone()).start().unwrap();
+    for id in 0..95 {
+        db.submit(&row(&plain(), id)).await.unwrap();
+    }
+    db.close(HOUR).await;
+    let recorded = recorder.0.lock().unwrap();
+    let gauges = recorded.gauges.unwrap();
+    assert_eq!((gauges.buffer_rows, gauges.buffer_bytes, gauges.inflight_batches), (0, 0, 0));
+    assert_eq!((gauges.buffer_rows_limit, gauges.concurrency_limit), (100, 4));
+    assert!(gauges.oldest_row.is_none() && gauges.last_success.is_some());
+    assert_eq!((recorded.received, recorded.resolved), (95, 95));
+    assert!(recorded.executed.iter().all(|(_, ok)| *ok));
+}
+
+#[test]
+fn start_outside_a_runtime_is_an_error() {
+    let error = BatchSql::builder(NullSink).start().unwrap_err();
+    assert!(error.to_string().contains("Tokio runtime"), "{error}");
+}
+
+#[tokio::test]
+async fn start_refuses_a_configuration_that_cannot_work() {
+    let config = PipelineConfig { flush_size: 0, ..PipelineConfig::default() };
+    let error = BatchSql::builder(NullSink).config(config).start().unwrap_err();
+    assert!(error.to_string().contains("flush_size is 0"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_is_lost_between_many_producers_and_close() {
+    for round in 0..20 {
+        let (db, sink) = pipeline(PipelineConfig {
+            buffer_size: 64,
+            flush_size: 8,
+            flush_interval: Duration::from_millis(1),
+            ..config()
+        });
+        let producers: Vec<_> = (0..8)
+            .map(|producer| {
+                let db = db.clone();
+                tokio::spawn(async move {
+                    let mut accepted = Vec::new();
+                    for n in 0.. {
+                        let id = producer * 1_000_000 + n;
+                        match db.submit(&row(&plain(), id)).await {
+                            Ok(()) => accepted.push(id),
+                            Err(error) => {
+                                assert!(error.is_closed(), "{error}");
+                                break;
+                            }
+                        }
+                    }
+                    accepted
+                })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(5 + round)).await;
+        let report = db.close(HOUR).await;
+        let mut written = ids(&sink.applied());
+        let mut accepted = Vec::new();
+        for producer in producers {
+            accepted.extend(producer.await.unwrap());
+        }
+        written.sort_unstable();
+        accepted.sort_unstable();
+        assert_eq!(written, accepted);
+        assert_eq!(report.balance.accepted, accepted.len() as u64);
+        assert!(report.is_complete());
+    }
+}

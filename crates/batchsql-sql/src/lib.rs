@@ -1,0 +1,26 @@
+//! SQL text for drivers, without any I/O: quoting, multi-row inserts with their conflict clauses, and
+//! the arithmetic of splitting rows into statements.
+//!
+//! ```
+//! use batchsql_core::{ColumnType, Conflict, Schema};
+//! use batchsql_sql::{Dialect, insert};
+//!
+//! let schema = Schema::builder("odd \"name\"")
+//!     .column("id", ColumnType::I64)
+//!     .column("note", ColumnType::Text)
+//!     .on_conflict(Conflict::update(["id"]))
+//!     .build()?;
+//! assert_eq!(
+//!     insert(Dialect::Sqlite, &schema, 2),
+//!     r#"INSERT INTO "odd ""name""" ("id","note") VALUES (?,?),(?,?) ON CONFLICT ("id") DO UPDATE SET "note"=excluded."note""#,
+//! );
+//! # Ok::<(), batchsql_core::SchemaError>(())
+//! ```
+
+mod ident;
+mod insert;
+mod split;
+
+pub use ident::{quote, quote_table};
+pub use insert::{Dialect, insert};
+pub use split::{Shapes, rows_per_statement};

@@ -1,0 +1,75 @@
+//! Owns the translation of SQLite result codes into error classes.
+//! Must not know statements: the code decides, never the message.
+//!
+//! Codes: <https://www.sqlite.org/rescode.html>.
+
+use batchsql_core::{ErrorClass, SinkError};
+use rusqlite::ffi;
+
+/// The class of an extended result code.
+pub(crate) fn class(code: i32) -> ErrorClass {
+    match code & 0xff {
+        ffi::SQLITE_BUSY
+        | ffi::SQLITE_LOCKED
+        | ffi::SQLITE_PROTOCOL
+        | ffi::SQLITE_SCHEMA
+        | ffi::SQLITE_ABORT
+        | ffi::SQLITE_INTERRUPT => ErrorClass::Transient,
+        ffi::SQLITE_CONSTRAINT | ffi::SQLITE_MISMATCH => ErrorClass::Row,
+        // "no such table", "no such column": the statement was right when it was prepared.
+        ffi::SQLITE_ERROR => ErrorClass::Schema,
+        ffi::SQLITE_PERM | ffi::SQLITE_AUTH | ffi::SQLITE_READONLY => ErrorClass::Permission,
+        ffi::SQLITE_TOOBIG => ErrorClass::Size,
+        ffi::SQLITE_FULL | ffi::SQLITE_NOMEM | ffi::SQLITE_IOERR | ffi::SQLITE_CANTOPEN => ErrorClass::Resource,
+        _ => ErrorClass::Internal,
+    }
+}
+
+/// An error of a statement before the commit: nothing of the transaction is durable.
+pub(crate) fn statement_error(error: rusqlite::Error) -> SinkError {
+    sink_error(error, class)
+}
+
+/// An error of the commit itself. After an I/O error the transaction may or may not be on disk.
+pub(crate) fn commit_error(error: rusqlite::Error) -> SinkError {
+    sink_error(error, |code| match code & 0xff {
+        ffi::SQLITE_IOERR => ErrorClass::Unknown,
+        _ => class(code),
+    })
+}
+
+fn sink_error(error: rusqlite::Error, class: impl Fn(i32) -> ErrorClass) -> SinkError {
+    match error {
+        rusqlite::Error::SqliteFailure(ffi::Error { extended_code, .. }, message) => {
+            // A trigger's own words may quote the row.
+            let quotable = extended_code != ffi::SQLITE_CONSTRAINT_TRIGGER;
+            let standard = ffi::code_to_str(extended_code);
+            let message = message.filter(|_| quotable).unwrap_or_else(|| standard.to_owned());
+            SinkError::with_code(class(extended_code), extended_code, message)
+        }
+        // Everything else is rusqlite's own: a defect of this driver, described without values.
+        other => SinkError::new(ErrorClass::Internal, "the sqlite client failed").caused_by(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_have_their_class() {
+        let check = |code, expected| assert_eq!(class(code), expected, "code {code}");
+        check(ffi::SQLITE_BUSY, ErrorClass::Transient);
+        check(ffi::SQLITE_BUSY_SNAPSHOT, ErrorClass::Transient);
+        check(ffi::SQLITE_LOCKED, ErrorClass::Transient);
+        check(ffi::SQLITE_CONSTRAINT_UNIQUE, ErrorClass::Row);
+        check(ffi::SQLITE_CONSTRAINT_NOTNULL, ErrorClass::Row);
+        check(ffi::SQLITE_MISMATCH, ErrorClass::Row);
+        check(ffi::SQLITE_ERROR, ErrorClass::Schema);
+        check(ffi::SQLITE_READONLY, ErrorClass::Permission);
+        check(ffi::SQLITE_FULL, ErrorClass::Resource);
+        check(ffi::SQLITE_TOOBIG, ErrorClass::Size);
+        check(ffi::SQLITE_MISUSE, ErrorClass::Internal);
+        check(ffi::SQLITE_CORRUPT, ErrorClass::Internal);
+    }
+}

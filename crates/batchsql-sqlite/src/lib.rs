@@ -1,0 +1,62 @@
+//! The SQLite sink of BatchSQL: one writer, `BEGIN IMMEDIATE`, WAL, cached multi-row statements, and an
+//! exact outcome for every row.
+//!
+//! ```
+//! use batchsql_core::{BatchSql, ColumnType, Conflict, Schema};
+//! use batchsql_sqlite::SqliteSink;
+//! use std::time::Duration;
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+//! let sink = SqliteSink::open("sqlite::memory:")?;
+//! sink.call(|conn| conn.execute_batch("CREATE TABLE events (id INTEGER PRIMARY KEY, body TEXT)")).await?;
+//!
+//! let db = BatchSql::builder(sink.clone()).start()?;
+//! let events = Schema::builder("events")
+//!     .column("id", ColumnType::I64)
+//!     .nullable("body", ColumnType::Text)
+//!     .on_conflict(Conflict::ignore(["id"]))
+//!     .build()?;
+//! db.submit(&events.row().set("id", 1_i64)?.set("body", "hi")?.finish()?).await?;
+//! let report = db.close(Duration::from_secs(10)).await;
+//! assert_eq!(report.balance.written(), 1);
+//!
+//! let rows: i64 = sink.call(|conn| conn.query_row("SELECT count(*) FROM events", [], |row| row.get(0))).await?;
+//! assert_eq!(rows, 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Types
+//!
+//! | BatchSQL | stored as | declared type of the column |
+//! |---|---|---|
+//! | bool, i16, i32 | INTEGER | any but TEXT |
+//! | i64, u64 | INTEGER; a `u64` above `i64::MAX` is refused at admission | not TEXT, not REAL |
+//! | f32, f64 | REAL; `NaN`, which SQLite would turn into NULL, is refused at admission | any but TEXT |
+//! | decimal, text, json | TEXT | TEXT, BLOB or none: SQLite turns numbers in text into floating point in every other column, for example `DECIMAL(10,2)` |
+//! | bytes | BLOB | any; a STRICT table needs BLOB |
+//! | uuid | hyphenated TEXT in a TEXT column, else BLOB of 16 bytes | any |
+//! | date, time, timestamp, timestamptz | ISO 8601 TEXT with microseconds, `timestamptz` with `+00:00` | not INTEGER, not REAL |
+//!
+//! A column that would change values is refused when its table is first looked at.
+//!
+//! # Durability
+//!
+//! The default is WAL with `synchronous=NORMAL`: a commit survives a crash of the process, and a crash
+//! of the machine may lose the last commits but never corrupts the file. With
+//! [`Synchronous::Full`] every commit survives both.
+
+mod bind;
+mod classify;
+mod options;
+mod plan;
+mod sink;
+mod types;
+mod write;
+
+/// The SQLite client of this sink, for [`SqliteSink::call`].
+pub use rusqlite;
+
+pub use options::{OpenError, SqliteOptions, Synchronous};
+pub use sink::{SqliteConn, SqliteSink};

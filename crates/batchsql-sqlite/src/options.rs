@@ -1,0 +1,283 @@
+//! Owns where the database is and how it is opened: DSN, options, pragmas.
+//! Must not know rows or statements.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use percent_encoding::percent_decode_str;
+use rusqlite::{Connection, OpenFlags};
+
+/// How long a commit takes to be safe; SQLite's `PRAGMA synchronous`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Synchronous {
+    /// A crash of the machine may lose the last commits, never the file. Not for a process crash.
+    #[default]
+    Normal,
+    /// Every commit survives a crash of the machine; each one waits for the disk.
+    Full,
+    /// A crash of the machine may destroy the file. Only for data that can be made again.
+    Off,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Location {
+    Memory,
+    File(PathBuf),
+}
+
+/// Where and how to open a database.
+///
+/// As a DSN: `sqlite::memory:`, `sqlite:relative.db`, `sqlite:///absolute.db`, with the parameters
+/// `mode` (`rwc` creates the file and is the default, `rw` needs it to exist), `synchronous`
+/// (`normal`, `full`, `off`) and `busy_timeout_ms`.
+///
+/// ```
+/// use batchsql_sqlite::SqliteOptions;
+/// let options: SqliteOptions = "sqlite:///var/lib/app.db?mode=rw&synchronous=full".parse()?;
+/// assert!("postgres://user:secret@host/db".parse::<SqliteOptions>().is_err());
+/// # let _ = options;
+/// # Ok::<(), batchsql_sqlite::OpenError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SqliteOptions {
+    location: Location,
+    create: bool,
+    synchronous: Synchronous,
+    busy_timeout: Duration,
+}
+
+/// The database could not be opened.
+#[derive(Debug)]
+pub struct OpenError {
+    problem: String,
+    source: Option<rusqlite::Error>,
+}
+
+impl OpenError {
+    fn new(problem: impl Into<String>) -> Self {
+        Self { problem: problem.into(), source: None }
+    }
+
+    pub(crate) fn caused_by(problem: impl Into<String>, source: rusqlite::Error) -> Self {
+        Self { problem: problem.into(), source: Some(source) }
+    }
+}
+
+impl std::fmt::Display for OpenError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.problem)
+    }
+}
+
+impl std::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|source| source as _)
+    }
+}
+
+impl SqliteOptions {
+    /// A database file, created when it does not exist.
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self::at(Location::File(path.into()))
+    }
+
+    /// A database in memory, gone with the sink.
+    pub fn in_memory() -> Self {
+        Self::at(Location::Memory)
+    }
+
+    fn at(location: Location) -> Self {
+        Self { location, create: true, synchronous: Synchronous::Normal, busy_timeout: Duration::from_secs(5) }
+    }
+
+    /// Whether a missing file is created; default true.
+    #[must_use]
+    pub fn create_if_missing(mut self, create: bool) -> Self {
+        self.create = create;
+        self
+    }
+
+    /// When a commit counts as safe; default [`Synchronous::Normal`].
+    #[must_use]
+    pub fn synchronous(mut self, synchronous: Synchronous) -> Self {
+        self.synchronous = synchronous;
+        self
+    }
+
+    /// How long one attempt waits for another process's lock; default 5 s. After it the batch is
+    /// retried with backoff.
+    #[must_use]
+    pub fn busy_timeout(mut self, timeout: Duration) -> Self {
+        self.busy_timeout = timeout;
+        self
+    }
+
+    /// The database's file; `None` in memory.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.location {
+            Location::Memory => None,
+            Location::File(path) => Some(path),
+        }
+    }
+
+    /// Opens the database and sets it up for one writer.
+    pub(crate) fn open(&self) -> Result<Connection, OpenError> {
+        let access = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let result = match &self.location {
+            Location::Memory => Connection::open_in_memory(),
+            Location::File(path) if self.create => {
+                Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_CREATE)
+            }
+            Location::File(path) => Connection::open_with_flags(path, access),
+        };
+        result.and_then(|conn| self.set_up(&conn).map(|()| conn)).map_err(|error| self.open_error(error))
+    }
+
+    fn set_up(&self, conn: &Connection) -> rusqlite::Result<()> {
+        conn.busy_timeout(self.busy_timeout)?;
+        if let Location::File(path) = &self.location {
+            let mode: String = conn.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0))?;
+            if mode != "wal" {
+                tracing::warn!(path = %path.display(), mode, "sqlite refused WAL; readers and the writer block each other");
+            }
+        }
+        let synchronous = match self.synchronous {
+            Synchronous::Off => 0,
+            Synchronous::Normal => 1,
+            Synchronous::Full => 2,
+        };
+        conn.pragma_update(None, "synchronous", synchronous)?;
+        conn.pragma_update(None, "foreign_keys", true)
+    }
+
+    fn open_error(&self, error: rusqlite::Error) -> OpenError {
+        let Some(path) = self.path() else {
+            return OpenError::caused_by("cannot open a sqlite database in memory", error);
+        };
+        let shown = path.display();
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let problem = if parent.is_some_and(|parent| !parent.is_dir()) {
+            format!("cannot open sqlite database {shown}: its folder does not exist; create the folder first")
+        } else if path.is_dir() {
+            format!("cannot open sqlite database {shown}: it is a folder; name a file")
+        } else if !self.create && !path.exists() {
+            format!("cannot open sqlite database {shown}: there is no such file; create it or use mode=rwc")
+        } else if error.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase) {
+            format!("cannot open sqlite database {shown}: the file is not a sqlite database; name another file")
+        } else {
+            format!("cannot open sqlite database {shown}: {error}; check the path and its permissions")
+        };
+        OpenError::caused_by(problem, error)
+    }
+}
+
+impl FromStr for SqliteOptions {
+    type Err = OpenError;
+
+    fn from_str(dsn: &str) -> Result<Self, OpenError> {
+        const FORMS: &str = "use sqlite::memory:, sqlite:relative.db or sqlite:///absolute.db";
+        let Some(rest) = dsn.strip_prefix("sqlite:") else {
+            // Only the scheme is shown: the rest may hold a password.
+            let problem = match dsn.split_once(':') {
+                Some((scheme, _)) if scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+') => {
+                    format!("a dsn with scheme {scheme:?} is not for sqlite; {FORMS}")
+                }
+                _ => format!("the sqlite dsn has no scheme; {FORMS}"),
+            };
+            return Err(OpenError::new(problem));
+        };
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let path = path.strip_prefix("//").unwrap_or(path);
+        if path.contains('@') && path.contains(':') && path != ":memory:" {
+            return Err(OpenError::new(format!("a sqlite dsn has no user, password or host; {FORMS}")));
+        }
+        let mut options = if path == ":memory:" {
+            Self::in_memory()
+        } else if path.is_empty() {
+            return Err(OpenError::new(format!("the sqlite dsn names no file; {FORMS}")));
+        } else {
+            let path = percent_decode_str(path).decode_utf8();
+            Self::file(&*path.map_err(|_| OpenError::new("the path in the sqlite dsn is not UTF-8"))?)
+        };
+        for (name, value) in
+            query.split('&').filter(|pair| !pair.is_empty()).map(|p| p.split_once('=').unwrap_or((p, "")))
+        {
+            match (name, value) {
+                ("mode", "rwc") => options.create = true,
+                ("mode", "rw") => options.create = false,
+                ("mode", "memory") => options.location = Location::Memory,
+                ("synchronous", "normal") => options.synchronous = Synchronous::Normal,
+                ("synchronous", "full") => options.synchronous = Synchronous::Full,
+                ("synchronous", "off") => options.synchronous = Synchronous::Off,
+                ("busy_timeout_ms", millis) if millis.parse::<u32>().is_ok() => {
+                    options.busy_timeout = Duration::from_millis(millis.parse().unwrap_or_default());
+                }
+                ("mode", _) => return Err(OpenError::new("unknown mode in the sqlite dsn; use rwc, rw or memory")),
+                ("synchronous", _) => {
+                    return Err(OpenError::new("unknown synchronous in the sqlite dsn; use normal, full or off"));
+                }
+                ("busy_timeout_ms", _) => {
+                    return Err(OpenError::new("busy_timeout_ms in the sqlite dsn is not a number of milliseconds"));
+                }
+                (name, _) => {
+                    return Err(OpenError::new(format!(
+                        "unknown parameter {name:?} in the sqlite dsn; use mode, synchronous or busy_timeout_ms"
+                    )));
+                }
+            }
+        }
+        Ok(options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dsns_name_memory_or_a_file() {
+        let check = |dsn: &str, expected: SqliteOptions| assert_eq!(dsn.parse::<SqliteOptions>().unwrap(), expected);
+        check("sqlite::memory:", SqliteOptions::in_memory());
+        check("sqlite://:memory:", SqliteOptions::in_memory());
+        check("sqlite:a.db", SqliteOptions::file("a.db"));
+        check("sqlite://a.db?mode=rw", SqliteOptions::file("a.db").create_if_missing(false));
+        check("sqlite:///x/a%20b%3F.db", SqliteOptions::file("/x/a b?.db"));
+        check(
+            "sqlite:a.db?synchronous=full&busy_timeout_ms=250",
+            SqliteOptions::file("a.db").synchronous(Synchronous::Full).busy_timeout(Duration::from_millis(250)),
+        );
+    }
+
+    #[test]
+    fn mistakes_say_what_to_do_and_show_no_password() {
+        let check = |dsn: &str, part: &str| {
+            let message = dsn.parse::<SqliteOptions>().unwrap_err().to_string();
+            assert!(message.contains(part), "{message:?} does not contain {part:?}");
+            assert!(!message.contains("secret"), "{message:?}");
+        };
+        check("postgres://user:secret@host/db", "scheme \"postgres\"");
+        check("user:secret@host", "not for sqlite");
+        check("just-a-secret", "no scheme");
+        check("sqlite://user:secret@host/db", "no user, password or host");
+        check("sqlite:", "names no file");
+        check("sqlite:a.db?mode=secret", "rwc, rw or memory");
+        check("sqlite:a.db?pass=secret", "unknown parameter \"pass\"");
+        check("sqlite:a.db?busy_timeout_ms=-1", "not a number");
+    }
+
+    #[test]
+    fn a_database_that_cannot_be_opened_says_why() {
+        let dir = tempfile::tempdir().unwrap();
+        let check = |options: SqliteOptions, part: &str| {
+            let message = options.open().unwrap_err().to_string();
+            assert!(message.contains(part), "{message:?} does not contain {part:?}");
+        };
+        check(SqliteOptions::file(dir.path().join("no/where.db")), "its folder does not exist");
+        check(SqliteOptions::file(dir.path()), "it is a folder");
+        check(SqliteOptions::file(dir.path().join("a.db")).create_if_missing(false), "no such file");
+        std::fs::write(dir.path().join("text.db"), "this is certainly not a database file".repeat(50)).unwrap();
+        check(SqliteOptions::file(dir.path().join("text.db")), "not a sqlite database");
+    }
+}

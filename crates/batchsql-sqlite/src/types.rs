@@ -1,0 +1,107 @@
+//! Owns how values are stored: a column's affinity, the form a value takes in it, and the refusal of
+//! columns that would change values. Must not know statements or connections.
+//!
+//! Affinity rules: <https://www.sqlite.org/datatype3.html>, section 3.1.
+
+use batchsql_core::ColumnType;
+
+/// What SQLite does to a value that is stored in a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Affinity {
+    Integer,
+    Text,
+    /// No conversion: `BLOB`, no declared type, or `ANY` in a STRICT table.
+    Blob,
+    Real,
+    Numeric,
+}
+
+impl Affinity {
+    /// The affinity of a declared type.
+    pub(crate) fn of(declared: &str, strict: bool) -> Self {
+        let declared = declared.to_ascii_uppercase();
+        let has = |part: &str| declared.contains(part);
+        if strict && declared == "ANY" {
+            Self::Blob
+        } else if has("INT") {
+            Self::Integer
+        } else if has("CHAR") || has("CLOB") || has("TEXT") {
+            Self::Text
+        } else if has("BLOB") || declared.is_empty() {
+            Self::Blob
+        } else if has("REAL") || has("FLOA") || has("DOUB") {
+            Self::Real
+        } else {
+            Self::Numeric
+        }
+    }
+}
+
+/// The form in which the values of a column are bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Integers, floats, text and bytes as they are; calendar values as ISO text.
+    Plain,
+    UuidText,
+    UuidBlob,
+}
+
+/// The form of a column, or why SQLite would change its values there.
+pub(crate) fn form(ty: ColumnType, affinity: Affinity) -> Result<Form, &'static str> {
+    use Affinity::{Integer, Numeric, Real, Text};
+    match ty {
+        ColumnType::Bool | ColumnType::I16 | ColumnType::I32 if affinity == Text => {
+            Err("would be stored as text; declare the column INTEGER")
+        }
+        ColumnType::I64 | ColumnType::U64 if matches!(affinity, Text | Real) => {
+            Err("would be stored as text or floating point; declare the column INTEGER")
+        }
+        ColumnType::F32 | ColumnType::F64 if affinity == Text => {
+            Err("would be stored as rounded text; declare the column REAL")
+        }
+        ColumnType::Decimal | ColumnType::Text | ColumnType::Json if matches!(affinity, Integer | Real | Numeric) => {
+            Err("would be turned into floating point where it looks like a number; declare the column TEXT")
+        }
+        ColumnType::Date | ColumnType::Time | ColumnType::Timestamp | ColumnType::TimestampTz
+            if matches!(affinity, Integer | Real) =>
+        {
+            Err("is stored as ISO 8601 text; declare the column TEXT, or send the number as i64 or f64")
+        }
+        ColumnType::Uuid if affinity == Text => Ok(Form::UuidText),
+        ColumnType::Uuid => Ok(Form::UuidBlob),
+        _ => Ok(Form::Plain),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn declared_types_have_their_affinity() {
+        let check = |declared, expected| assert_eq!(Affinity::of(declared, false), expected, "{declared}");
+        check("BIGINT", Affinity::Integer);
+        check("varchar(20)", Affinity::Text);
+        check("", Affinity::Blob);
+        check("DOUBLE PRECISION", Affinity::Real);
+        check("DECIMAL(10,2)", Affinity::Numeric);
+        check("DATETIME", Affinity::Numeric);
+        check("ANY", Affinity::Numeric);
+        // The documentation's own warning: "INT" wins.
+        check("FLOATING POINT", Affinity::Integer);
+        assert_eq!(Affinity::of("ANY", true), Affinity::Blob);
+    }
+
+    #[test]
+    fn columns_that_change_values_are_refused() {
+        assert!(form(ColumnType::Decimal, Affinity::Numeric).is_err());
+        assert!(form(ColumnType::I64, Affinity::Real).is_err());
+        assert!(form(ColumnType::F64, Affinity::Text).is_err());
+        assert!(form(ColumnType::Timestamp, Affinity::Integer).is_err());
+        assert_eq!(form(ColumnType::Timestamp, Affinity::Numeric), Ok(Form::Plain));
+        assert_eq!(form(ColumnType::Uuid, Affinity::Text), Ok(Form::UuidText));
+        for ty in ColumnType::ALL {
+            assert!(form(ty, Affinity::Blob).is_ok(), "{ty} in a column without affinity");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What goes wrong at the table, and what the message says to do.
+
+use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, Outcome, Schema, SchemaBuilder};
+
+use crate::support::{HOUR, memory, outcomes, pipeline, read, row, schema, write};
+
+#[tokio::test]
+async fn tables_that_cannot_be_written_are_refused_with_advice() {
+    let sink = memory(
+        "CREATE TABLE t (id INTEGER, price DECIMAL(10,2), name TEXT, big REAL, must TEXT NOT NULL DEFAULT 'x',
+                         twice INTEGER GENERATED ALWAYS AS (id * 2));
+         CREATE TABLE needs (id INTEGER, other TEXT NOT NULL);
+         CREATE VIEW v AS SELECT 1 AS id",
+    )
+    .await;
+    let db = pipeline(&sink);
+    let check = async |builder: SchemaBuilder, part: &str| {
+        let error = db.prepare(&builder.build().unwrap()).await.unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Schema, "{error}");
+        assert!(error.to_string().contains(part), "{error} does not contain {part:?}");
+    };
+    let t = || Schema::builder("t").column("id", ColumnType::I64);
+    check(Schema::builder("nowhere").column("id", ColumnType::I64), "nowhere: it does not exist; create it").await;
+    check(t().column("nope", ColumnType::Text), "it has no column \"nope\"").await;
+    check(t().column("price", ColumnType::Decimal), "declared \"DECIMAL(10,2)\"").await;
+    check(t().column("name", ColumnType::F64), "rounded text").await;
+    check(t().column("big", ColumnType::U64), "floating point").await;
+    check(t().column("twice", ColumnType::I64), "\"twice\" is generated").await;
+    check(t().on_conflict(Conflict::ignore(["id"])), "PRIMARY KEY or UNIQUE index over exactly these").await;
+    check(Schema::builder("needs").column("id", ColumnType::I64), "\"other\" is NOT NULL without a default").await;
+    check(Schema::builder("v").column("id", ColumnType::I64), "v").await;
+    // Names are compared as SQLite compares them.
+    db.prepare(&Schema::builder("T").column("ID", ColumnType::I64).build().unwrap()).await.unwrap();
+}
+
+#[tokio::test]
+async fn rows_for_a_missing_table_come_back_and_other_tables_go_on() {
+    let sink = memory("CREATE TABLE t (id INTEGER, note TEXT)").await;
+    let db = pipeline(&sink);
+    let nowhere = Schema::builder("nowhere").column("id", ColumnType::I64).build().unwrap();
+    let lost = db.submit_tracked(&nowhere.row().set("id", 7_i64).unwrap().finish().unwrap()).await.unwrap();
+    db.submit(&row(&schema(Conflict::None), 1, "a")).await.unwrap();
+    let report = db.close(HOUR).await;
+    assert_eq!((report.balance.written(), report.balance.failed()), (1, 1));
+    match lost.await {
+        Outcome::Rejected(failed) => {
+            assert_eq!(failed.class(), Some(ErrorClass::Schema));
+            assert_eq!(failed.row().get("id"), Some(batchsql_core::ValueRef::I64(7)));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(report.unwritten.len(), 1);
+}
+
+#[tokio::test]
+async fn a_table_that_changes_under_the_pipeline_is_looked_at_again() {
+    let sink = memory("CREATE TABLE t (id INTEGER, note TEXT)").await;
+    let db = pipeline(&sink);
+    let schema = schema(Conflict::None);
+    db.submit(&row(&schema, 1, "a")).await.unwrap();
+    assert_eq!(db.flush().await.unwrap().written(), 1);
+    sink.call(|conn| conn.execute_batch("DROP TABLE t")).await.unwrap();
+    let gone = db.submit_tracked(&row(&schema, 2, "b")).await.unwrap();
+    db.flush().await.unwrap();
+    assert!(gone.await.failure().unwrap().error().unwrap().to_string().contains("does not exist"));
+    sink.call(|conn| conn.execute_batch("CREATE TABLE t (note TEXT, id INTEGER, more TEXT)")).await.unwrap();
+    db.submit(&row(&schema, 3, "c")).await.unwrap();
+    assert_eq!(db.flush().await.unwrap().written(), 2);
+    assert_eq!(read(&sink, "SELECT id, note, more FROM t").await, ["3|c|NULL"]);
+}
+
+#[tokio::test]
+async fn bad_rows_in_a_large_batch_are_found_exactly() {
+    let sink = memory("CREATE TABLE t (id INTEGER PRIMARY KEY, note TEXT CHECK (length(note) < 5))").await;
+    let schema = schema(Conflict::None);
+    let bad = [0_i64, 99, 100, 250, 499];
+    let rows = (0..500).map(|id| row(&schema, id, if bad.contains(&id) { "too long" } else { "ok" }));
+    for (id, outcome) in (0..500).zip(outcomes(&sink, rows).await) {
+        match outcome {
+            Outcome::Written => assert!(!bad.contains(&id), "row {id}"),
+            Outcome::Rejected(failed) => {
+                assert!(bad.contains(&id), "row {id}");
+                assert_eq!((failed.class(), failed.code()), (Some(ErrorClass::Row), Some("275")));
+                assert!(!failed.error().unwrap().to_string().contains("too long"));
+            }
+            other => panic!("row {id}: {other:?}"),
+        }
+    }
+    assert_eq!(read(&sink, "SELECT count(*) FROM t").await, ["495"]);
+}
+
+#[tokio::test]
+async fn deferred_foreign_keys_that_fail_at_the_commit_are_isolated() {
+    let sink = memory(
+        "CREATE TABLE parents (id INTEGER PRIMARY KEY); INSERT INTO parents VALUES (1);
+         CREATE TABLE t (id INTEGER PRIMARY KEY, note TEXT,
+                         parent INTEGER NOT NULL REFERENCES parents DEFERRABLE INITIALLY DEFERRED)",
+    )
+    .await;
+    let schema = Schema::builder("t").column("id", ColumnType::I64).column("parent", ColumnType::I64).build().unwrap();
+    let rows = (0..20).map(|id| {
+        let parent = if id == 7 { 2_i64 } else { 1 };
+        schema.row().set("id", id as i64).unwrap().set("parent", parent).unwrap().finish().unwrap()
+    });
+    let outcomes = write(&sink, rows).await;
+    for (id, outcome) in outcomes.iter().enumerate() {
+        assert_eq!(*outcome, if id == 7 { "rejected" } else { "written" }, "row {id}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_trigger_says_is_not_repeated() {
+    let sink = memory(
+        "CREATE TABLE t (id INTEGER, note TEXT);
+         CREATE TRIGGER no BEFORE INSERT ON t WHEN new.note = 'secret' BEGIN SELECT RAISE(ABORT, 'secret'); END",
+    )
+    .await;
+    let schema = schema(Conflict::None);
+    let outcomes = outcomes(&sink, [row(&schema, 1, "a"), row(&schema, 2, "secret")]).await;
+    let error = outcomes[1].failure().unwrap().error().unwrap().to_string();
+    assert!(error.contains("code 1811") && !error.contains("secret"), "{error}");
+    assert!(outcomes[0].is_written());
+}
+
+#[tokio::test]
+async fn wide_tables_are_split_by_the_bind_limit() {
+    const COLUMNS: usize = 1_500;
+    let sink = memory("").await;
+    let columns: Vec<String> = (0..COLUMNS).map(|n| format!("c{n} INTEGER")).collect();
+    sink.call(move |conn| conn.execute_batch(&format!("CREATE TABLE wide ({})", columns.join(",")))).await.unwrap();
+    let schema = (0..COLUMNS).fold(Schema::builder("wide"), |b, n| b.column(format!("c{n}"), ColumnType::I64));
+    let schema = schema.build().unwrap();
+    // 32,766 placeholders hold 21 such rows, so 50 rows take several statements.
+    let rows = (0..50_i64).map(|id| {
+        let values = (0..COLUMNS as i64).map(|n| batchsql_core::Value::I64(id * 10_000 + n));
+        schema.row().set_all(values).unwrap().finish().unwrap()
+    });
+    assert!(write(&sink, rows).await.iter().all(|outcome| *outcome == "written"));
+    assert_eq!(read(&sink, "SELECT count(*), min(c0), max(c1499) FROM wide").await, ["50|0|491499"]);
+}
+
+#[tokio::test]
+async fn a_sink_chosen_at_run_time_works_the_same() {
+    let sink = memory("CREATE TABLE t (id INTEGER PRIMARY KEY, note TEXT)").await;
+    let db = BatchSql::builder(batchsql_core::DynSink::new(sink.clone())).start().unwrap();
+    let schema = schema(Conflict::ignore(["id"]));
+    for id in [1, 2, 2] {
+        db.submit(&row(&schema, id, "a")).await.unwrap();
+    }
+    let report = db.close(HOUR).await;
+    assert_eq!((report.balance.written(), report.balance.ignored()), (2, 1));
+}
