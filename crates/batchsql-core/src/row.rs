@@ -372,7 +372,17 @@ encode_fixed! {
 }
 
 #[cfg(feature = "uuid")]
-encode_fixed! { uuid::Uuid => Uuid uuid }
+impl Encode for uuid::Uuid {
+    const TYPE: ColumnType = ColumnType::Uuid;
+
+    fn hash_key(&self, hasher: &mut KeyHasher) {
+        hasher.add(ValueRef::Uuid(self.into_bytes()));
+    }
+
+    fn encode(&self, writer: &mut RowWriter<'_>) -> Result<(), RowError> {
+        writer.uuid(self.into_bytes())
+    }
+}
 
 macro_rules! encode_variable {
     ($($rust:ty => $variant:ident $method:ident |$value:ident| $borrow:expr),* $(,)?) => {$(

@@ -4,7 +4,7 @@
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Data, DeriveInput, Error, Fields, GenericParam, Result};
+use syn::{Data, DeriveInput, Error, Fields, GenericParam, Result, Type};
 
 use crate::attributes::{Column, ConflictRule, Container};
 
@@ -51,24 +51,19 @@ pub(crate) fn row(input: &DeriveInput) -> Result<TokenStream> {
         let field = column.expect("check() found every key column").field;
         quote!(#api::Encode::hash_key(&self.#field, &mut hasher);)
     });
-    // `NULL` keys never conflict; saying so here points at the field instead of failing at run time.
-    let key_checks = key.iter().map(|key| {
-        let column = columns.iter().find(|column| column.name.value() == key.value());
-        let ty = column.expect("check() found every key column").ty;
-        quote_spanned! { ty.span() =>
-            const { assert!(!<#ty as #api::Encode>::NULLABLE, "a key column cannot be an Option: NULL keys never conflict") };
-        }
-    });
+    let key_types = key.iter().filter_map(|key| columns.iter().find(|column| column.name.value() == key.value()));
+    if let Some(column) = key_types.into_iter().find(|column| is_option(column.ty)) {
+        return Err(Error::new_spanned(column.ty, "a key column cannot be an Option: NULL keys never conflict"));
+    }
     Ok(quote! {
         #[automatically_derived]
         impl #impl_generics #api::TypedRow for #name #type_generics #where_clause {
             fn type_schema() -> &'static #api::Schema {
                 static SCHEMA: ::std::sync::OnceLock<#api::Schema> = ::std::sync::OnceLock::new();
-                #(#key_checks)*
                 SCHEMA.get_or_init(|| {
                     let builder = #api::Schema::builder(#table_name);
                     #(#declare)*
-                    builder.on_conflict(#conflict).build().expect("derive(Row) checked the schema")
+                    builder.on_conflict(#conflict).build().unwrap_or_else(|error| panic!("{error}"))
                 })
             }
         }
@@ -99,6 +94,11 @@ pub(crate) fn row(input: &DeriveInput) -> Result<TokenStream> {
             }
         }
     })
+}
+
+/// Whether a type is written as an `Option`. An alias of one is found when the schema is built.
+fn is_option(ty: &Type) -> bool {
+    matches!(ty, Type::Path(path) if path.path.segments.last().is_some_and(|last| last.ident == "Option"))
 }
 
 fn columns(input: &DeriveInput) -> Result<Vec<Column<'_>>> {
