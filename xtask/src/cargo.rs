@@ -1,0 +1,34 @@
+//! Starts cargo at the workspace root, as a person would from a shell.
+//! Must not know any verb.
+
+use std::{env, path::Path, process::Command};
+
+/// A cargo of the same toolchain that runs this program.
+pub(crate) fn command() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(workspace_root());
+    forget_this_package(&mut command);
+    command
+}
+
+/// Whether `cargo <subcommand>` is installed.
+pub(crate) fn has_subcommand(subcommand: &str) -> bool {
+    command().args([subcommand, "--version"]).output().is_ok_and(|output| output.status.success())
+}
+
+/// Removes what `cargo run` tells about the xtask package. Some build scripts watch these variables:
+/// with them, a build from here and one from a shell would each undo the other's cache.
+pub(crate) fn forget_this_package(command: &mut Command) {
+    for (name, _) in env::vars_os() {
+        let about_package = name.to_str().is_some_and(|name| {
+            ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"].iter().any(|prefix| name.starts_with(prefix))
+        });
+        if about_package {
+            command.env_remove(name);
+        }
+    }
+}
+
+fn workspace_root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the xtask crate is a folder of the workspace")
+}

@@ -1,0 +1,51 @@
+//! `cargo xtask <verb>`: the one entry point of this repository for people and CI.
+//! Parses and dispatches; what a verb does is in the file of that name.
+
+mod bench;
+mod cargo;
+mod integration_test;
+mod lint;
+mod promtool;
+mod steps;
+mod suite;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// The verbs of this repository.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Build the integration and load suite and run it; every argument goes to the suite
+    #[command(disable_help_flag = true)]
+    IntegrationTest(suite::Arguments),
+    /// Run every test and doctest of the workspace
+    Test(test::Arguments),
+    /// Check the format, clippy, the documentation and the dependencies
+    Lint,
+    /// Build the benchmarks and run them; every argument goes to the benchmarks
+    #[command(disable_help_flag = true)]
+    Bench(suite::Arguments),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().verb {
+        None => Cli::command().print_help().map(|()| ExitCode::SUCCESS).map_err(anyhow::Error::from),
+        Some(Verb::IntegrationTest(arguments)) => integration_test::run(arguments),
+        Some(Verb::Test(arguments)) => test::run(arguments),
+        Some(Verb::Lint) => lint::run(),
+        Some(Verb::Bench(arguments)) => bench::run(arguments),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,117 @@
+//! Runs steps one after the other, whatever the outcome of the earlier ones, and sums them up.
+//! Must not know what a step does.
+
+use std::{
+    fmt,
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
+};
+
+/// The steps of one verb so far.
+#[derive(Debug, Default)]
+pub(crate) struct Steps {
+    finished: Vec<Finished>,
+}
+
+#[derive(Debug)]
+struct Finished {
+    title: &'static str,
+    end: End,
+}
+
+#[derive(Debug)]
+enum End {
+    Passed(Duration),
+    Failed(Duration),
+    /// Did not run, and the verb fails: the reason.
+    Impossible(String),
+    /// Did not run, and that is all right: the reason.
+    Skipped(String),
+}
+
+impl Steps {
+    pub(crate) fn run(&mut self, title: &'static str, mut command: Command) {
+        heading(title);
+        let start = Instant::now();
+        let status = command.status();
+        let took = start.elapsed();
+        let end = match status {
+            Ok(status) if status.success() => End::Passed(took),
+            Ok(_) => End::Failed(took),
+            Err(error) => End::Impossible(format!("cannot start {}: {error}", command.get_program().display())),
+        };
+        self.finished.push(Finished { title, end });
+    }
+
+    pub(crate) fn skip(&mut self, title: &'static str, reason: impl Into<String>) {
+        self.without_running(title, End::Skipped(reason.into()));
+    }
+
+    pub(crate) fn impossible(&mut self, title: &'static str, reason: impl Into<String>) {
+        self.without_running(title, End::Impossible(reason.into()));
+    }
+
+    /// Prints one line per step and says how the verb ends.
+    pub(crate) fn finish(self) -> ExitCode {
+        heading("summary");
+        for step in &self.finished {
+            println!("{step}");
+        }
+        if self.failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    }
+
+    fn failed(&self) -> bool {
+        self.finished.iter().any(|step| matches!(step.end, End::Failed(_) | End::Impossible(_)))
+    }
+
+    fn without_running(&mut self, title: &'static str, end: End) {
+        heading(title);
+        let step = Finished { title, end };
+        println!("{step}");
+        self.finished.push(step);
+    }
+}
+
+pub(crate) fn heading(title: &str) {
+    println!("==> {title}");
+}
+
+impl fmt::Display for Finished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let title = self.title;
+        match &self.end {
+            End::Passed(took) => write!(f, "passed   {title} ({:.1} s)", took.as_secs_f64()),
+            End::Failed(took) => write!(f, "FAILED   {title} ({:.1} s)", took.as_secs_f64()),
+            End::Impossible(reason) => write!(f, "FAILED   {title}: {reason}"),
+            End::Skipped(reason) => write!(f, "skipped  {title}: {reason}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(ends: impl IntoIterator<Item = End>, failed: bool) {
+        let finished = ends.into_iter().map(|end| Finished { title: "step", end }).collect();
+        let steps = Steps { finished };
+        assert_eq!(steps.failed(), failed, "{steps:?}");
+    }
+
+    #[test]
+    fn one_failed_step_fails_the_verb() {
+        let second = Duration::from_secs(1);
+        check([], false);
+        check([End::Passed(second), End::Skipped("not installed".into())], false);
+        check([End::Failed(second), End::Passed(second)], true);
+        check([End::Impossible("not installed".into()), End::Passed(second)], true);
+    }
+
+    #[test]
+    fn a_program_that_does_not_exist_is_a_failed_step() {
+        let mut steps = Steps::default();
+        steps.run("missing", Command::new("there-is-no-program-of-this-name"));
+        assert!(steps.failed());
+        assert!(steps.finished[0].to_string().starts_with("FAILED   missing: cannot start"));
+    }
+}

@@ -1,0 +1,107 @@
+//! Builds a binary of the suite crate for release and becomes it.
+//! Must not know what the binary does with its arguments.
+
+use std::{
+    ffi::OsString,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, ExitStatus, Stdio},
+};
+
+use anyhow::Context;
+use serde_json::Value;
+
+use crate::cargo;
+
+/// Arguments that go to another program as they are, `--help` included.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) args: Vec<OsString>,
+}
+
+/// Returns only when the binary cannot be built or, outside Unix, when it has ended.
+pub(crate) fn build_and_become(binary: &str, args: Vec<OsString>) -> anyhow::Result<ExitCode> {
+    match build(binary)? {
+        Built::Executable(path) => {
+            let mut command = Command::new(&path);
+            command.args(args);
+            cargo::forget_this_package(&mut command);
+            become_program(command, &path)
+        }
+        Built::Failed(status) => Ok(exit_code(status)),
+    }
+}
+
+enum Built {
+    Executable(PathBuf),
+    /// Cargo has already said why.
+    Failed(ExitStatus),
+}
+
+fn build(binary: &str) -> anyhow::Result<Built> {
+    // Progress and diagnostics stay on stderr; stdout tells where the executable is, whatever target
+    // directory or target triple is configured.
+    let mut child = cargo::command()
+        .args(["build", "--release", "--package", "batchsql-suite", "--bin", binary])
+        .arg("--message-format=json-render-diagnostics")
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start cargo; is it in PATH?")?;
+    let stdout = child.stdout.take().expect("stdout was asked to be piped");
+    let mut executable = None;
+    for line in BufReader::new(stdout).lines() {
+        let line = line.context("cannot read what cargo reports")?;
+        executable = executable_in(&line, binary).or(executable);
+    }
+    let status = child.wait().context("cannot wait for cargo")?;
+    if !status.success() {
+        return Ok(Built::Failed(status));
+    }
+    let path = executable.with_context(|| format!("cargo built {binary} but did not say where it is"))?;
+    Ok(Built::Executable(path))
+}
+
+/// The executable in one line of cargo's JSON messages, when the line is about `binary`.
+fn executable_in(line: &str, binary: &str) -> Option<PathBuf> {
+    let message: Value = serde_json::from_str(line).ok()?;
+    let is_binary = message["reason"] == "compiler-artifact" && message["target"]["name"] == binary;
+    is_binary.then(|| message["executable"].as_str().map(PathBuf::from))?
+}
+
+/// Replaces this process, so that signals and the exit status are the program's own: Ctrl-C or a
+/// SIGTERM lets it drain, and nothing here can end before it.
+#[cfg(unix)]
+fn become_program(mut command: Command, path: &Path) -> anyhow::Result<ExitCode> {
+    use std::os::unix::process::CommandExt;
+
+    Err(command.exec()).with_context(|| format!("cannot start {}", path.display()))
+}
+
+#[cfg(not(unix))]
+fn become_program(mut command: Command, path: &Path) -> anyhow::Result<ExitCode> {
+    command.status().map(exit_code).with_context(|| format!("cannot start {}", path.display()))
+}
+
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    code.map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(line: &str, expected: Option<&str>) {
+        assert_eq!(executable_in(line, "tool"), expected.map(PathBuf::from), "{line}");
+    }
+
+    #[test]
+    fn the_executable_is_found_among_the_messages() {
+        check(r#"{"reason":"compiler-artifact","target":{"name":"tool"},"executable":"/t/tool"}"#, Some("/t/tool"));
+        check(r#"{"reason":"compiler-artifact","target":{"name":"tool"},"executable":null}"#, None);
+        check(r#"{"reason":"compiler-artifact","target":{"name":"other"},"executable":"/t/other"}"#, None);
+        check(r#"{"reason":"build-finished","success":true}"#, None);
+        check("not json", None);
+    }
+}
