@@ -1,0 +1,174 @@
+//! Owns the command line and environment of the suite, and the check of what was asked for.
+//! Must not know how cases run.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use batchsql::PipelineConfig;
+use clap::{Parser, ValueEnum};
+
+use crate::cases::CaseName;
+
+/// Runs the BatchSQL integration and load cases against real databases, serves live metrics while they
+/// run, and writes report.html, report.json and junit.xml.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "batchsql-suite", version, max_term_width = 100)]
+pub struct Options {
+    /// Database to run against
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "sqlite")]
+    pub db: Vec<DatabaseName>,
+
+    /// Case to run, repeatable; all cases when left out
+    #[arg(long = "case", value_enum, value_name = "NAME")]
+    pub cases: Vec<CaseName>,
+
+    /// Longest time that one case may submit rows, for example 90s or 30m
+    #[arg(long, env = "TEST_DURATION", default_value = "30m", value_parser = positive_duration)]
+    pub duration: Duration,
+
+    /// Tasks that submit rows at the same time
+    #[arg(long, env = "CONCURRENT_WORKERS", default_value = "10", value_parser = positive)]
+    pub workers: usize,
+
+    /// Rows that each of these tasks submits
+    #[arg(long, env = "RECORDS_PER_WORKER", default_value = "20000", value_parser = positive)]
+    pub records_per_worker: usize,
+
+    /// Rows after which a batch is written
+    #[arg(long, env = "BATCH_SIZE", default_value = "500", value_parser = positive)]
+    pub batch_size: usize,
+
+    /// Rows that may wait or be on their way at once
+    #[arg(long, env = "BUFFER_SIZE", default_value = "10000", value_parser = positive)]
+    pub buffer_size: usize,
+
+    /// Age after which a batch is written although it is not full
+    #[arg(long, env = "FLUSH_INTERVAL", default_value = "100ms", value_parser = duration)]
+    pub flush_interval: Duration,
+
+    /// Port on which /metrics is served while the suite runs; 0 lets the system choose
+    #[arg(long, env = "PROMETHEUS_PORT", default_value = "9090")]
+    pub metrics_port: u16,
+
+    /// Folder for report.html, report.json and junit.xml
+    #[arg(long, default_value = "batchsql-report")]
+    pub report_dir: PathBuf,
+
+    /// SQLite database to use instead of a temporary file, for example sqlite::memory: or
+    /// sqlite:suite.db; tables named batchsql_suite_* in it are dropped
+    #[arg(long, env = "SQLITE_DSN", hide_env_values = true)]
+    pub sqlite_dsn: Option<String>,
+}
+
+/// A database that the suite can run against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DatabaseName {
+    /// Embedded SQLite; needs nothing.
+    Sqlite,
+}
+
+impl DatabaseName {
+    /// The name in labels and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+        }
+    }
+}
+
+impl Options {
+    /// The pipeline settings that these options stand for.
+    ///
+    /// # Errors
+    /// Sizes that cannot work together, with what to do about it.
+    pub fn pipeline_config(&self) -> anyhow::Result<PipelineConfig> {
+        anyhow::ensure!(
+            self.batch_size <= self.buffer_size,
+            "--batch-size {} is above --buffer-size {}; raise --buffer-size or lower --batch-size",
+            self.batch_size,
+            self.buffer_size
+        );
+        let config = PipelineConfig {
+            buffer_size: self.buffer_size,
+            flush_size: self.batch_size,
+            flush_interval: self.flush_interval,
+            ..PipelineConfig::default()
+        };
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// The cases to run: those asked for, each once, or all.
+    pub fn selected_cases(&self) -> Vec<CaseName> {
+        if self.cases.is_empty() {
+            return CaseName::value_variants().to_vec();
+        }
+        let mut selected = Vec::new();
+        for case in &self.cases {
+            if !selected.contains(case) {
+                selected.push(*case);
+            }
+        }
+        selected
+    }
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(0) => Err("must be at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(_) => Err("not a whole number".to_owned()),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write it like 100ms, 90s or 30m"))
+}
+
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    duration(text).and_then(|time| if time.is_zero() { Err("must be above zero".to_owned()) } else { Ok(time) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Options, clap::Error> {
+        Options::try_parse_from(std::iter::once(&"batchsql-suite").chain(args))
+    }
+
+    #[test]
+    fn the_defaults_are_the_documented_ones() {
+        let options = parse(&[]).unwrap();
+        assert_eq!(options.duration, Duration::from_secs(1800));
+        assert_eq!((options.workers, options.records_per_worker), (10, 20_000));
+        assert_eq!((options.batch_size, options.buffer_size), (500, 10_000));
+        assert_eq!((options.flush_interval, options.metrics_port), (Duration::from_millis(100), 9090));
+        assert_eq!(options.selected_cases().len(), 8);
+    }
+
+    #[test]
+    fn bad_options_say_what_is_wrong() {
+        let check = |args: &[&str], part: &str| {
+            let message = parse(args).unwrap_err().to_string();
+            assert!(message.contains(part), "{message:?} does not contain {part:?}");
+        };
+        check(&["--workres", "3"], "--workers");
+        check(&["--case", "hihg_throughput"], "high_throughput");
+        check(&["--db", "oracle"], "sqlite");
+        check(&["--workers", "0"], "at least 1");
+        check(&["--batch-size", "many"], "not a whole number");
+        check(&["--duration", "0s"], "above zero");
+        check(&["--duration", "soon"], "write it like");
+        check(&["--metrics-port", "70000"], "70000");
+        let options = parse(&["--batch-size", "600", "--buffer-size", "500"]).unwrap();
+        let message = options.pipeline_config().unwrap_err().to_string();
+        assert!(message.contains("raise --buffer-size"), "{message}");
+    }
+
+    #[test]
+    fn a_case_asked_for_twice_runs_once() {
+        let options = parse(&["--case", "large_batch", "--case", "large_batch"]).unwrap();
+        assert_eq!(options.selected_cases(), [CaseName::LargeBatch]);
+    }
+}

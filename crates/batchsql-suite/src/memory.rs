@@ -1,0 +1,111 @@
+//! Owns the measurement of this process's memory.
+//! Must not know cases or metrics names.
+
+use batchsql::metrics::MemoryUsage;
+use serde::Deserialize;
+use tikv_jemalloc_ctl::{epoch, stats, stats_print};
+
+/// Memory in physical use by this process, in bytes.
+pub fn resident() -> Option<u64> {
+    memory_stats::memory_stats().map(|stats| stats.physical_mem as u64)
+}
+
+/// Physical memory of the machine, in bytes, where the system tells it.
+pub fn machine() -> Option<u64> {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// What the operating system and the allocator say. The allocator's own figures are there only where
+/// jemalloc is the process's allocator, as in the suite's binary.
+pub fn usage() -> MemoryUsage {
+    let advanced = epoch::advance().is_ok();
+    let figure = |value: Result<usize, _>| value.ok().filter(|v| advanced && *v > 0).map(|v| v as u64);
+    let totals = allocator_totals();
+    MemoryUsage {
+        alloc: figure(stats::allocated::read()),
+        total_alloc: totals.as_ref().map(|totals| totals.allocated),
+        sys: figure(stats::mapped::read()),
+        current: resident(),
+        gc_count: totals.map(|totals| totals.purges),
+    }
+}
+
+/// Figures since the start of the process.
+struct Totals {
+    /// Bytes handed out, freed or not.
+    allocated: u64,
+    /// Sweeps that gave unused pages back.
+    purges: u64,
+}
+
+// jemalloc tells these figures only through its statistics dump; the parts of it that are read here.
+#[derive(Deserialize)]
+struct Dump {
+    jemalloc: Jemalloc,
+}
+
+#[derive(Deserialize)]
+struct Jemalloc {
+    arenas: Sizes,
+    #[serde(rename = "stats.arenas")]
+    stats: Arenas,
+}
+
+#[derive(Deserialize)]
+struct Sizes {
+    bin: Vec<Size>,
+    lextent: Vec<Size>,
+}
+
+#[derive(Deserialize)]
+struct Size {
+    size: u64,
+}
+
+#[derive(Deserialize)]
+struct Arenas {
+    merged: Merged,
+}
+
+#[derive(Deserialize)]
+struct Merged {
+    dirty_npurge: u64,
+    muzzy_npurge: u64,
+    bins: Vec<Count>,
+    lextents: Vec<Count>,
+}
+
+#[derive(Deserialize)]
+struct Count {
+    #[serde(default)]
+    nmalloc: u64,
+}
+
+fn allocator_totals() -> Option<Totals> {
+    let mut dump = Vec::new();
+    let options = stats_print::Options { json_format: true, skip_per_arena: true, ..Default::default() };
+    stats_print::stats_print(&mut dump, options).ok()?;
+    let Jemalloc { arenas, stats } = serde_json::from_slice::<Dump>(&dump).ok()?.jemalloc;
+    let bytes = |sizes: &[Size], counts: &[Count]| -> u64 {
+        sizes.iter().zip(counts).map(|(size, count)| size.size * count.nmalloc).sum()
+    };
+    let merged = stats.merged;
+    Some(Totals {
+        allocated: bytes(&arenas.bin, &merged.bins) + bytes(&arenas.lextent, &merged.lextents),
+        purges: merged.dirty_npurge + merged.muzzy_npurge,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_uses_memory() {
+        assert!(resident().unwrap() > 1 << 20);
+        assert!(machine().is_none_or(|bytes| bytes > resident().unwrap()));
+    }
+}
