@@ -1,0 +1,200 @@
+//! Owns the catalogue: name, kind, unit, help, labels and buckets of every metric, as pure functions.
+//! Must not know recorders or who emits what.
+
+use metrics::Unit;
+
+/// Upper bounds in seconds for writes and waits: a local SQLite commit to a database in trouble.
+const SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+/// Upper bounds in seconds for work in memory.
+const SHORT_SECONDS: &[f64] = &[0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.1];
+/// Upper bounds in rows.
+const ROWS: &[f64] = &[1.0, 10.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0, 10000.0, 20000.0];
+
+/// What a metric does over time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum MetricKind {
+    /// It only grows, until the process starts anew.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+    /// It counts observations in buckets.
+    Histogram,
+}
+
+/// One table for everything: a metric cannot be added without name, kind, unit, labels and help.
+macro_rules! catalogue {
+    ($($metric:ident: $kind:ident, $unit:ident, $name:literal, [$($label:literal),*], $help:literal;)*) => {
+        /// Every metric that BatchSQL emits.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Metric {
+            $(#[doc = concat!("`", $name, "`: ", $help, ".")] $metric,)*
+        }
+
+        impl Metric {
+            /// Every metric, in the order of the catalogue.
+            pub const ALL: &'static [Self] = &[$(Self::$metric),*];
+
+            /// The full name, as a query spells it.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$metric => $name),* }
+            }
+
+            /// What it does over time.
+            pub const fn kind(self) -> MetricKind {
+                match self { $(Self::$metric => MetricKind::$kind),* }
+            }
+
+            /// The unit of its values.
+            pub const fn unit(self) -> Unit {
+                match self { $(Self::$metric => Unit::$unit),* }
+            }
+
+            /// One line for people, without a full stop.
+            pub const fn help(self) -> &'static str {
+                match self { $(Self::$metric => $help),* }
+            }
+
+            /// The names of its labels. `test_case` is absent from a series that belongs to no test case.
+            pub const fn labels(self) -> &'static [&'static str] {
+                match self { $(Self::$metric => &[$($label),*]),* }
+            }
+        }
+    };
+}
+
+catalogue! {
+    // Required, with exactly these names and labels.
+    BatchExecutionDuration: Histogram, Seconds, "batchsql_batch_execution_duration_seconds",
+        ["database", "table", "status", "test_case"],
+        "Time from statement to confirmed commit of one attempt to write a batch or a part of it";
+    BatchExecution: Counter, Count, "batchsql_batch_execution_total",
+        ["database", "table", "status", "test_case"],
+        "Attempts to write a batch or a part of it, by status success or failure";
+    BatchSize: Histogram, Count, "batchsql_batch_size", ["database", "table", "test_case"],
+        "Rows per sealed batch";
+    RecordsProcessed: Counter, Count, "batchsql_records_processed_total", ["database", "table", "test_case"],
+        "Rows committed to the database";
+    TestDuration: Gauge, Seconds, "batchsql_test_duration_seconds", ["database", "test_case"],
+        "How long the test took";
+    TestRecords: Gauge, Count, "batchsql_test_records_total", ["database", "test_case", "type"],
+        "Rows of the test, by type submitted or actual (found in the database)";
+    TestRps: Gauge, CountPerSecond, "batchsql_test_rps", ["database", "test_case"],
+        "Rows per second, live during the test and for all of it at the end";
+    TestSuccess: Gauge, Count, "batchsql_test_success", ["database", "test_case"],
+        "1 when the test passed, 0 when it failed";
+    TestDataIntegrityRate: Gauge, Percent, "batchsql_test_data_integrity_rate", ["database", "test_case"],
+        "Share of the expected rows that are in the database, in percent from 0 to 100";
+    MemoryUsageMb: Gauge, Mebibytes, "batchsql_memory_usage_mb", ["database", "test_case", "type"],
+        "Memory in MiB, by type alloc, total_alloc, sys or current";
+    GcCount: Gauge, Count, "batchsql_gc_count", ["database", "test_case"],
+        "Purge sweeps of the allocator, where it tells them";
+    Errors: Counter, Count, "batchsql_errors_total", ["database", "test_case", "error_type"],
+        "Failed attempts to write a batch or a part of it, by class of error";
+
+    // Rows.
+    RecordsReceived: Counter, Count, "batchsql_records_received_total", ["database", "table"],
+        "Rows accepted, counted when their batch is sealed";
+    RecordsOutcome: Counter, Count, "batchsql_records_outcome_total", ["database", "table", "outcome"],
+        "Rows by what became of them; over all outcomes they add up to the rows received";
+    SubmitRefused: Counter, Count, "batchsql_submit_refused_total", ["database", "reason"],
+        "Rows not accepted, by reason closed, full or invalid";
+
+    // Batches.
+    Flushes: Counter, Count, "batchsql_flushes_total", ["database", "reason"],
+        "Sealed batches, by what sealed them";
+    Retries: Counter, Count, "batchsql_retries_total", ["database", "reason"],
+        "Batches tried again, by class of error";
+    Isolations: Counter, Count, "batchsql_isolations_total", ["database", "table"],
+        "Refused batches that were split to find their bad rows";
+    QueueWait: Histogram, Seconds, "batchsql_queue_wait_seconds", ["database", "table"],
+        "From the first row of a batch to the begin of its writing";
+    EnqueueWait: Histogram, Seconds, "batchsql_enqueue_wait_seconds", ["database"],
+        "How long submits that found the buffer full waited for room";
+    BatchAssemble: Histogram, Seconds, "batchsql_batch_assemble_seconds", ["database", "table"],
+        "Time to prepare a batch for its statement";
+
+    // The state of a pipeline.
+    BufferRecords: Gauge, Count, "batchsql_buffer_records", ["database"],
+        "Rows that wait or are on their way";
+    BufferRecordsLimit: Gauge, Count, "batchsql_buffer_records_limit", ["database"],
+        "Rows that may wait or be on their way; beyond it submits wait";
+    BufferBytes: Gauge, Bytes, "batchsql_buffer_bytes", ["database"],
+        "Bytes of the rows that wait or are on their way";
+    BufferBytesLimit: Gauge, Bytes, "batchsql_buffer_bytes_limit", ["database"],
+        "Bytes that may wait or be on their way; beyond it submits wait";
+    InflightBatches: Gauge, Count, "batchsql_inflight_batches", ["database"],
+        "Batches being written";
+    ConcurrencyLimit: Gauge, Count, "batchsql_concurrency_limit", ["database"],
+        "Batches that may be written at once";
+    OldestBufferedRecord: Gauge, Seconds, "batchsql_oldest_buffered_record_timestamp_seconds", ["database"],
+        "Unix time at which the oldest row that still waits was submitted; 0 when none waits";
+    LastSuccess: Gauge, Seconds, "batchsql_last_success_timestamp_seconds", ["database"],
+        "Unix time of the last committed batch; 0 before the first";
+
+    // The process and its tests.
+    MemoryUsageBytes: Gauge, Bytes, "batchsql_memory_usage_bytes", ["database", "test_case", "type"],
+        "Memory in bytes, by type alloc, total_alloc, sys or current";
+    TestLastCompletion: Gauge, Seconds, "batchsql_test_last_completion_timestamp_seconds", ["database", "test_case"],
+        "Unix time at which the result of the test was recorded";
+    BuildInfo: Gauge, Count, "batchsql_build_info", ["version"],
+        "Always 1; the label tells the version of BatchSQL";
+}
+
+impl Metric {
+    /// The upper bounds of its buckets, ascending, without infinity; empty unless it is a histogram.
+    pub const fn buckets(self) -> &'static [f64] {
+        match self {
+            Self::BatchSize => ROWS,
+            Self::BatchAssemble => SHORT_SECONDS,
+            _ => match self.kind() {
+                MetricKind::Histogram => SECONDS,
+                MetricKind::Counter | MetricKind::Gauge => &[],
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_follow_the_rules_of_prometheus() {
+        // Required as they are, although they break the rules.
+        let excused = ["batchsql_memory_usage_mb", "batchsql_test_records_total", "batchsql_gc_count"];
+        let mut seen = HashSet::new();
+        for metric in Metric::ALL {
+            let name = metric.name();
+            assert!(seen.insert(name), "{name} is there twice");
+            assert!(name.starts_with("batchsql_") && !name.contains("__"), "{name}");
+            assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{name}");
+            if !excused.contains(&name) {
+                assert_eq!(name.ends_with("_total"), metric.kind() == MetricKind::Counter, "{name}");
+                let unit = name.trim_end_matches("_total").trim_end_matches("_limit");
+                assert_eq!(unit.ends_with("_seconds"), metric.unit() == Unit::Seconds, "{name}");
+                assert_eq!(unit.ends_with("_bytes"), metric.unit() == Unit::Bytes, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn help_is_one_line() {
+        for metric in Metric::ALL {
+            let help = metric.help();
+            assert!(!help.is_empty() && !help.contains(['\n', '\\']) && !help.ends_with('.'), "{help:?}");
+        }
+    }
+
+    #[test]
+    fn buckets_belong_to_histograms_and_ascend() {
+        for metric in Metric::ALL {
+            let buckets = metric.buckets();
+            assert_eq!(buckets.is_empty(), metric.kind() != MetricKind::Histogram, "{}", metric.name());
+            assert!(buckets.is_sorted_by(|a, b| a < b), "{}", metric.name());
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Owns the entry point: the recorder to emit to, the current test case, and what tests record.
+//! Must not know events of a pipeline; `reporter` does.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
+
+use metrics::{Recorder, SharedString};
+
+use crate::catalogue::Metric;
+use crate::emit::Emitter;
+use crate::reporter::{Reporter, unix_seconds};
+use crate::test_result::{MemoryUsage, TestResult};
+
+/// Bytes in the unit of `batchsql_memory_usage_mb`.
+const MIB: f64 = 1_048_576.0;
+
+/// Limits for the labels whose values come from you.
+///
+/// ```
+/// use batchsql_metrics::MetricsOptions;
+/// let options = MetricsOptions { max_tables: 50, ..Default::default() };
+/// # let _ = options;
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetricsOptions {
+    /// Tables per reporter with a `table` label of their own; default 1,000. All later ones share
+    /// `table="other"`; with 0 every table does.
+    pub max_tables: usize,
+    /// Test cases per table with a `test_case` label of their own in the metrics of batches; default
+    /// 1,000. All later ones share `test_case="other"`.
+    pub max_test_cases: usize,
+}
+
+impl Default for MetricsOptions {
+    fn default() -> Self {
+        Self { max_tables: 1_000, max_test_cases: 1_000 }
+    }
+}
+
+/// Emits the metrics of pipelines and tests to a recorder of the [`metrics`] crate. Cheap to clone;
+/// clones share the current test case.
+#[derive(Clone)]
+pub struct Metrics {
+    emitter: Emitter,
+    options: MetricsOptions,
+    current: Arc<CurrentTestCase>,
+}
+
+impl Metrics {
+    /// Emits to the global recorder. Install it first: handles are kept, and those registered before
+    /// go nowhere.
+    pub fn new() -> Self {
+        Self::start(Emitter::Global)
+    }
+
+    /// Emits to this recorder, whatever the global one is.
+    pub fn with_recorder(recorder: Arc<dyn Recorder + Send + Sync>) -> Self {
+        Self::start(Emitter::Injected(recorder))
+    }
+
+    fn start(emitter: Emitter) -> Self {
+        emitter.describe_all();
+        let version = SharedString::const_str(env!("CARGO_PKG_VERSION"));
+        emitter.gauge(Metric::BuildInfo, [Some(version)]).set(1.0);
+        Self { emitter, options: MetricsOptions::default(), current: Arc::default() }
+    }
+
+    /// Sets the limits for reporters made from now on.
+    #[must_use]
+    pub fn options(mut self, options: MetricsOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// An observer for one pipeline; `database` becomes the label of that name, for example
+    /// `postgres`. Pipelines with the same name add up in counters, but overwrite each other's gauges:
+    /// name them apart.
+    pub fn reporter(&self, database: impl Into<String>) -> Reporter {
+        Reporter::new(&self.emitter, database.into().into(), self.options, Arc::clone(&self.current))
+    }
+
+    /// Sets the `test_case` label of every batch that is sealed from now on; an empty name clears it.
+    /// Tests that run at the same time use [`Reporter::test_case`] instead.
+    pub fn set_current_test_case(&self, test_case: &str) {
+        self.current.set(Some(test_case).filter(|case| !case.is_empty()));
+    }
+
+    /// Leaves the `test_case` label out of batches that are sealed from now on.
+    pub fn clear_current_test_case(&self) {
+        self.current.set(None);
+    }
+
+    /// Records how a test ended. Its rate is recorded only when `rps_valid` says that it means
+    /// something; otherwise the last live rate stays.
+    ///
+    /// Each test case has series of its own for as long as the process runs, so names must come from
+    /// a limited set.
+    pub fn record_test_result(&self, database: &str, test_case: &str, result: &TestResult) {
+        let set = |metric, value: f64| self.emitter.gauge(metric, labels(database, test_case)).set(value);
+        set(Metric::TestDuration, result.duration.as_secs_f64());
+        if result.rps_valid {
+            set(Metric::TestRps, result.records_per_second);
+        }
+        set(Metric::TestSuccess, f64::from(u8::from(result.success)));
+        set(Metric::TestDataIntegrityRate, result.data_integrity_rate);
+        self.typed(Metric::TestRecords, database, test_case, "submitted", result.total_records as f64);
+        self.typed(Metric::TestRecords, database, test_case, "actual", result.actual_records as f64);
+        set(Metric::TestLastCompletion, unix_seconds(SystemTime::now()));
+    }
+
+    /// Records the rate in rows per second and the memory in MiB of a test that is running.
+    pub fn record_real_time_metrics(&self, database: &str, test_case: &str, rps: f64, memory_mb: f64) {
+        self.emitter.gauge(Metric::TestRps, labels(database, test_case)).set(rps);
+        self.typed(Metric::MemoryUsageMb, database, test_case, "current", memory_mb);
+    }
+
+    /// Records the memory of the process during a test, in MiB and in bytes. What is `None` is left
+    /// out.
+    pub fn record_memory(&self, database: &str, test_case: &str, usage: &MemoryUsage) {
+        for (kind, bytes) in usage.sizes() {
+            self.typed(Metric::MemoryUsageMb, database, test_case, kind, bytes as f64 / MIB);
+            self.typed(Metric::MemoryUsageBytes, database, test_case, kind, bytes as f64);
+        }
+        if let Some(sweeps) = usage.gc_count {
+            self.emitter.gauge(Metric::GcCount, labels(database, test_case)).set(sweeps as f64);
+        }
+    }
+
+    fn typed(&self, metric: Metric, database: &str, test_case: &str, kind: &'static str, value: f64) {
+        let [database, test_case] = labels(database, test_case);
+        self.emitter.gauge(metric, [database, test_case, Some(SharedString::const_str(kind))]).set(value);
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").field("options", &self.options).field("test_case", &self.current.get()).finish()
+    }
+}
+
+fn labels(database: &str, test_case: &str) -> [Option<SharedString>; 2] {
+    [database, test_case].map(|value| Some(value.to_owned().into()))
+}
+
+/// The test case that is running, shared by a facade and its reporters.
+#[derive(Default)]
+pub(crate) struct CurrentTestCase(RwLock<Option<Arc<str>>>);
+
+impl CurrentTestCase {
+    pub(crate) fn get(&self) -> Option<Arc<str>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, test_case: Option<&str>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = test_case.map(Arc::from);
+    }
+}

@@ -1,0 +1,128 @@
+//! Owns the translation of a pipeline's events into metrics.
+//! Must not know metric names, labels or exporters; `series` holds the handles.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use batchsql_core::{
+    BatchExecuted, BatchInfo, BatchSealed, BatchStarted, ErrorClass, MetricsReporter, OutcomeCounts, OutcomeKind,
+    PipelineGauges,
+};
+use metrics::SharedString;
+
+use crate::emit::Emitter;
+use crate::facade::{CurrentTestCase, MetricsOptions};
+use crate::series::{PipelineSeries, Tables};
+
+/// Observes one pipeline. Made by [`Metrics::reporter`](crate::Metrics::reporter).
+///
+/// What it counts, where the name of the metric does not say it all:
+/// - rows are *received* when their batch is sealed, so rows in an open batch are not yet counted;
+/// - rows are *processed* when they are committed (outcome `written`). `ignored` and `superseded` rows
+///   are only in the counts by outcome, and those add up to the rows received once all is settled;
+/// - an *execution* is one attempt in the database: a batch that is retried or split has several, and
+///   each failed one is an *error*. Errors on the way to a connection or a plan are no execution.
+#[must_use = "give the reporter to the builder of a pipeline"]
+pub struct Reporter {
+    pipeline: PipelineSeries,
+    tables: Tables,
+    current: Arc<CurrentTestCase>,
+    fixed: Option<Arc<str>>,
+}
+
+impl Reporter {
+    pub(crate) fn new(
+        emitter: &Emitter,
+        database: SharedString,
+        options: MetricsOptions,
+        current: Arc<CurrentTestCase>,
+    ) -> Self {
+        let pipeline = PipelineSeries::new(emitter, &database);
+        let tables = Tables::new(emitter.clone(), database, options);
+        Self { pipeline, tables, current, fixed: None }
+    }
+
+    /// Sets the test case of this pipeline alone, for tests that run at the same time. It wins over
+    /// [`Metrics::set_current_test_case`](crate::Metrics::set_current_test_case).
+    pub fn test_case(mut self, test_case: impl Into<Arc<str>>) -> Self {
+        self.fixed = Some(test_case.into()).filter(|case| !case.is_empty());
+        self
+    }
+}
+
+impl MetricsReporter for Reporter {
+    fn context(&self) -> Option<Arc<str>> {
+        self.fixed.clone().or_else(|| self.current.get())
+    }
+
+    fn batch_sealed(&self, batch: &BatchInfo<'_>, event: &BatchSealed) {
+        let table = self.tables.table(batch.table);
+        table.received.increment(batch.rows as u64);
+        self.tables.batch_of(&table, batch.context).size.record(batch.rows as f64);
+        self.pipeline.flushes(event.reason).increment(1);
+    }
+
+    fn batch_started(&self, batch: &BatchInfo<'_>, event: &BatchStarted) {
+        let table = self.tables.table(batch.table);
+        table.queue_wait.record(event.queue_wait);
+        table.assemble.record(event.assemble);
+    }
+
+    fn batch_executed(&self, batch: &BatchInfo<'_>, event: &BatchExecuted) {
+        let series = self.tables.batch(batch.table, batch.context);
+        let attempt = if event.error.is_none() { &series.success } else { &series.failure };
+        attempt.duration.record(event.duration);
+        attempt.total.increment(1);
+        if let Some(class) = event.error {
+            series.errors(class).increment(1);
+        }
+    }
+
+    fn rows_resolved(&self, batch: &BatchInfo<'_>, counts: &OutcomeCounts) {
+        let table = self.tables.table(batch.table);
+        for (kind, counter) in table.outcomes() {
+            counter.increment(counts.get(*kind));
+        }
+        self.tables.batch_of(&table, batch.context).processed.increment(counts.get(OutcomeKind::Written));
+    }
+
+    fn batch_retried(&self, _: &BatchInfo<'_>, class: ErrorClass) {
+        self.pipeline.retries(class).increment(1);
+    }
+
+    fn batch_isolated(&self, batch: &BatchInfo<'_>) {
+        self.tables.table(batch.table).isolations.increment(1);
+    }
+
+    fn row_refused(&self, _: &str, reason: &'static str) {
+        self.pipeline.refused(reason).increment(1);
+    }
+
+    fn submit_waited(&self, _: &str, wait: Duration) {
+        self.pipeline.enqueue_wait.record(wait);
+    }
+
+    fn gauges(&self, gauges: &PipelineGauges) {
+        let pipeline = &self.pipeline;
+        pipeline.buffer_records.set(gauges.buffer_rows as f64);
+        pipeline.buffer_records_limit.set(gauges.buffer_rows_limit as f64);
+        pipeline.buffer_bytes.set(gauges.buffer_bytes as f64);
+        pipeline.buffer_bytes_limit.set(gauges.buffer_bytes_limit as f64);
+        pipeline.inflight_batches.set(gauges.inflight_batches as f64);
+        pipeline.concurrency_limit.set(gauges.concurrency_limit as f64);
+        pipeline.oldest_buffered_record.set(gauges.oldest_row.map_or(0.0, unix_seconds));
+        pipeline.last_success.set(gauges.last_success.map_or(0.0, unix_seconds));
+    }
+}
+
+impl fmt::Debug for Reporter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reporter").field("test_case", &self.context()).finish_non_exhaustive()
+    }
+}
+
+/// Seconds since 1970, as Prometheus wants its timestamps; 0 for times before.
+pub(crate) fn unix_seconds(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}

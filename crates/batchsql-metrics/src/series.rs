@@ -1,0 +1,264 @@
+//! Owns the handles of one pipeline: registered once per label set, starting at 0, bounded in number.
+//! Must not know events; `reporter` translates them.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use batchsql_core::{ErrorClass, FlushReason, OutcomeKind};
+use metrics::{Counter, Gauge, Histogram, SharedString};
+
+use crate::catalogue::Metric;
+use crate::emit::Emitter;
+use crate::facade::MetricsOptions;
+
+/// The label value for everything beyond a limit.
+const OTHER: &str = "other";
+
+/// Why rows are not accepted; the closed set of the events' `reason`.
+const REFUSALS: [&str; 3] = ["closed", "full", "invalid"];
+
+/// The handles that belong to no table.
+pub(crate) struct PipelineSeries {
+    flushes: Vec<(FlushReason, Counter)>,
+    retries: Vec<(ErrorClass, Counter)>,
+    refused: Vec<(&'static str, Counter)>,
+    pub(crate) enqueue_wait: Histogram,
+    pub(crate) buffer_records: Gauge,
+    pub(crate) buffer_records_limit: Gauge,
+    pub(crate) buffer_bytes: Gauge,
+    pub(crate) buffer_bytes_limit: Gauge,
+    pub(crate) inflight_batches: Gauge,
+    pub(crate) concurrency_limit: Gauge,
+    pub(crate) oldest_buffered_record: Gauge,
+    pub(crate) last_success: Gauge,
+}
+
+/// The handles of one table.
+pub(crate) struct TableSeries {
+    table: SharedString,
+    pub(crate) received: Counter,
+    outcomes: Vec<(OutcomeKind, Counter)>,
+    pub(crate) isolations: Counter,
+    pub(crate) queue_wait: Histogram,
+    pub(crate) assemble: Histogram,
+    /// Without a test case.
+    plain: OnceLock<Arc<BatchSeries>>,
+    cases: Capped<Arc<str>, BatchSeries>,
+}
+
+/// The handles of one table in one test case.
+pub(crate) struct BatchSeries {
+    pub(crate) success: AttemptSeries,
+    pub(crate) failure: AttemptSeries,
+    pub(crate) size: Histogram,
+    pub(crate) processed: Counter,
+    errors: Vec<(ErrorClass, Counter)>,
+}
+
+/// The handles of one status.
+pub(crate) struct AttemptSeries {
+    pub(crate) duration: Histogram,
+    pub(crate) total: Counter,
+}
+
+/// The tables of one pipeline.
+pub(crate) struct Tables {
+    emitter: Emitter,
+    database: SharedString,
+    options: MetricsOptions,
+    tables: Capped<Box<str>, TableSeries>,
+}
+
+impl PipelineSeries {
+    pub(crate) fn new(emitter: &Emitter, database: &SharedString) -> Self {
+        let database = || Some(database.clone());
+        let by_reason = |metric, reason| emitter.counter(metric, [database(), Some(SharedString::const_str(reason))]);
+        let gauge = |metric| emitter.gauge(metric, [database()]);
+        Self {
+            flushes: keyed(&FlushReason::ALL, |reason| by_reason(Metric::Flushes, reason.name())),
+            retries: keyed(&ErrorClass::ALL, |class| by_reason(Metric::Retries, class.name())),
+            refused: keyed(&REFUSALS, |reason| by_reason(Metric::SubmitRefused, reason)),
+            enqueue_wait: emitter.histogram(Metric::EnqueueWait, [database()]),
+            buffer_records: gauge(Metric::BufferRecords),
+            buffer_records_limit: gauge(Metric::BufferRecordsLimit),
+            buffer_bytes: gauge(Metric::BufferBytes),
+            buffer_bytes_limit: gauge(Metric::BufferBytesLimit),
+            inflight_batches: gauge(Metric::InflightBatches),
+            concurrency_limit: gauge(Metric::ConcurrencyLimit),
+            oldest_buffered_record: gauge(Metric::OldestBufferedRecord),
+            last_success: gauge(Metric::LastSuccess),
+        }
+    }
+
+    pub(crate) fn flushes(&self, reason: FlushReason) -> &Counter {
+        find(&self.flushes, reason)
+    }
+
+    pub(crate) fn retries(&self, class: ErrorClass) -> &Counter {
+        find(&self.retries, class)
+    }
+
+    pub(crate) fn refused(&self, reason: &'static str) -> &Counter {
+        find(&self.refused, reason)
+    }
+}
+
+impl Tables {
+    pub(crate) fn new(emitter: Emitter, database: SharedString, options: MetricsOptions) -> Self {
+        Self { emitter, database, options, tables: Capped::new(options.max_tables) }
+    }
+
+    /// The handles of a table.
+    pub(crate) fn table(&self, table: &str) -> Arc<TableSeries> {
+        self.tables.get(
+            table,
+            || table.into(),
+            |known| {
+                let table = if known { table.to_owned().into() } else { SharedString::const_str(OTHER) };
+                TableSeries::new(&self.emitter, &self.database, table, self.options.max_test_cases)
+            },
+        )
+    }
+
+    /// The handles of a table in a test case, or in none.
+    pub(crate) fn batch(&self, table: &str, case: Option<&Arc<str>>) -> Arc<BatchSeries> {
+        self.batch_of(&self.table(table), case)
+    }
+
+    /// As [`batch`](Self::batch), when the table's handles are at hand.
+    pub(crate) fn batch_of(&self, table: &TableSeries, case: Option<&Arc<str>>) -> Arc<BatchSeries> {
+        let new = |case| BatchSeries::new(&self.emitter, &self.database, &table.table, case);
+        let Some(case) = case else {
+            return Arc::clone(table.plain.get_or_init(|| Arc::new(new(None))));
+        };
+        table.cases.get(
+            &**case,
+            || Arc::clone(case),
+            |known| new(Some(if known { Arc::clone(case).into() } else { SharedString::const_str(OTHER) })),
+        )
+    }
+}
+
+impl TableSeries {
+    fn new(emitter: &Emitter, database: &SharedString, table: SharedString, max_test_cases: usize) -> Self {
+        let labels = || [Some(database.clone()), Some(table.clone())];
+        let outcome = |kind: OutcomeKind| {
+            let [database, table] = labels();
+            emitter.counter(Metric::RecordsOutcome, [database, table, Some(SharedString::const_str(kind.name()))])
+        };
+        Self {
+            received: emitter.counter(Metric::RecordsReceived, labels()),
+            outcomes: keyed(&OutcomeKind::ALL, outcome),
+            isolations: emitter.counter(Metric::Isolations, labels()),
+            queue_wait: emitter.histogram(Metric::QueueWait, labels()),
+            assemble: emitter.histogram(Metric::BatchAssemble, labels()),
+            plain: OnceLock::new(),
+            cases: Capped::new(max_test_cases),
+            table,
+        }
+    }
+
+    /// The counter of every outcome.
+    pub(crate) fn outcomes(&self) -> &[(OutcomeKind, Counter)] {
+        &self.outcomes
+    }
+}
+
+impl BatchSeries {
+    fn new(emitter: &Emitter, database: &SharedString, table: &SharedString, case: Option<SharedString>) -> Self {
+        let (database, table) = (|| Some(database.clone()), || Some(table.clone()));
+        let attempt = |status| {
+            let labels = || [database(), table(), Some(SharedString::const_str(status)), case.clone()];
+            AttemptSeries {
+                duration: emitter.histogram(Metric::BatchExecutionDuration, labels()),
+                total: emitter.counter(Metric::BatchExecution, labels()),
+            }
+        };
+        let error = |class: ErrorClass| {
+            let class = Some(SharedString::const_str(class.name()));
+            emitter.counter(Metric::Errors, [database(), case.clone(), class])
+        };
+        Self {
+            success: attempt("success"),
+            failure: attempt("failure"),
+            size: emitter.histogram(Metric::BatchSize, [database(), table(), case.clone()]),
+            processed: emitter.counter(Metric::RecordsProcessed, [database(), table(), case.clone()]),
+            errors: keyed(&ErrorClass::ALL, error),
+        }
+    }
+
+    pub(crate) fn errors(&self, class: ErrorClass) -> &Counter {
+        find(&self.errors, class)
+    }
+}
+
+/// One handle for each value of a closed set.
+fn keyed<T: Copy, H>(values: &[T], handle: impl Fn(T) -> H) -> Vec<(T, H)> {
+    values.iter().map(|value| (*value, handle(*value))).collect()
+}
+
+fn find<T: PartialEq, H>(handles: &[(T, H)], value: T) -> &H {
+    let found = handles.iter().find(|(known, _)| *known == value);
+    &found.expect("the handles were made from the closed set of all values").1
+}
+
+/// Values by name, at most `limit` of them; whatever comes later shares one more.
+struct Capped<K, V> {
+    limit: usize,
+    known: RwLock<HashMap<K, Arc<V>>>,
+    other: OnceLock<Arc<V>>,
+}
+
+impl<K: Hash + Eq, V> Capped<K, V> {
+    fn new(limit: usize) -> Self {
+        Self { limit, known: RwLock::default(), other: OnceLock::new() }
+    }
+
+    /// The value of `name`, made by `new(true)`, or by `new(false)` for all names beyond the limit.
+    fn get<Q>(&self, name: &Q, key: impl FnOnce() -> K, new: impl FnOnce(bool) -> V) -> Arc<V>
+    where
+        K: std::borrow::Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let is_full = {
+            let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(value) = known.get(name) {
+                return Arc::clone(value);
+            }
+            known.len() >= self.limit
+        };
+        if is_full {
+            return Arc::clone(self.other.get_or_init(|| Arc::new(new(false))));
+        }
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= self.limit && !known.contains_key(name) {
+            drop(known);
+            return Arc::clone(self.other.get_or_init(|| Arc::new(new(false))));
+        }
+        Arc::clone(known.entry(key()).or_insert_with(|| Arc::new(new(true))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beyond_the_limit_names_share_one_value() {
+        let capped: Capped<Box<str>, String> = Capped::new(2);
+        let get = |name: &str| {
+            let value =
+                capped.get(name, || name.into(), |known| if known { name.to_owned() } else { OTHER.to_owned() });
+            value.to_string()
+        };
+        assert_eq!(["a", "b", "c", "d", "a", "b"].map(get), ["a", "b", "other", "other", "a", "b"]);
+        assert_eq!(capped.known.read().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_limit_of_zero_switches_the_label_off() {
+        let capped: Capped<Box<str>, bool> = Capped::new(0);
+        assert!(!*capped.get("a", || "a".into(), |known| known));
+    }
+}

@@ -1,0 +1,179 @@
+//! Owns the checks of what a pipeline's events become.
+//! Must not know how tests record their results.
+
+use std::time::Duration;
+
+use batchsql_core::{BatchSql, ColumnType, DynRow, ErrorClass, OutcomeKind, PipelineConfig, Schema, ValueRef};
+use batchsql_metrics::{Metric, Metrics, MetricsOptions};
+use batchsql_testkit::{NullSink, ScriptedSink, Step};
+use metrics_util::debugging::DebuggingRecorder;
+
+use crate::snapshot::{Seen, recorded};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn table(name: &str) -> Schema {
+    Schema::builder(name).column("id", ColumnType::I64).build().unwrap()
+}
+
+fn row(schema: &Schema, id: i64) -> DynRow {
+    schema.row().set("id", id).unwrap().finish().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_with_every_kind_of_trouble_adds_up() {
+    let (metrics, snapshotter) = recorded();
+    metrics.set_current_test_case("trouble");
+    let sink = ScriptedSink::new();
+    sink.script([Step::Fail(ErrorClass::Transient)]);
+    sink.poison(|row| row.get("id") == Some(ValueRef::I64(7)));
+    let config = PipelineConfig { flush_size: 10, buffer_size: 20, max_concurrency: 1, ..Default::default() };
+    let reporter = metrics.reporter("scripted");
+    let db = BatchSql::builder(sink).config(config).metrics_reporter(reporter).start().unwrap();
+    let events = table("events");
+    for id in 0..95 {
+        db.submit(&row(&events, id)).await.unwrap();
+    }
+    let balance = db.close(MINUTE).await.balance;
+    assert!(db.submit(&row(&events, 0)).await.unwrap_err().is_closed());
+
+    let seen = Seen::by(&snapshotter);
+    let database = ("database", "scripted");
+    let received = seen.sum(Metric::RecordsReceived, &[database, ("table", "events")]);
+    assert_eq!((received, balance.accepted), (95.0, 95));
+    for kind in OutcomeKind::ALL {
+        let outcome = seen.sum(Metric::RecordsOutcome, &[database, ("outcome", kind.name())]);
+        assert_eq!(outcome, balance.outcomes.get(kind) as f64, "{kind:?}");
+    }
+    assert_eq!(seen.sum(Metric::RecordsOutcome, &[]), received);
+    assert_eq!(seen.sum(Metric::RecordsProcessed, &[database, ("test_case", "trouble")]), 94.0);
+    assert_eq!(seen.sum(Metric::SubmitRefused, &[database, ("reason", "closed")]), 1.0);
+
+    assert_eq!(seen.sum(Metric::Flushes, &[("reason", "rows")]), 9.0);
+    assert_eq!(seen.sum(Metric::Flushes, &[("reason", "drain")]), 1.0);
+    assert_eq!(seen.sum(Metric::Flushes, &[]), 10.0);
+    let mut sizes = seen.observed(Metric::BatchSize, &[("test_case", "trouble")]);
+    sizes.sort_by(f64::total_cmp);
+    assert_eq!(sizes, [&[5.0][..], &[10.0; 9]].concat());
+
+    assert_eq!(seen.sum(Metric::Retries, &[("reason", "transient")]), 1.0);
+    assert_eq!(seen.sum(Metric::Isolations, &[("table", "events")]), 1.0);
+    assert_eq!(seen.sum(Metric::Errors, &[("error_type", "transient"), ("test_case", "trouble")]), 1.0);
+    let failures = seen.sum(Metric::BatchExecution, &[("status", "failure")]);
+    assert_eq!(seen.sum(Metric::Errors, &[]), failures, "each failed attempt is one error");
+    let durations = seen.observed(Metric::BatchExecutionDuration, &[("status", "failure")]);
+    assert_eq!(durations.len() as f64, failures);
+    assert!(seen.sum(Metric::BatchExecution, &[("status", "success")]) >= 9.0);
+
+    assert_eq!(seen.observed(Metric::QueueWait, &[("table", "events")]).len(), 10);
+    assert_eq!(seen.observed(Metric::BatchAssemble, &[("table", "events")]).len(), 10);
+    assert!(!seen.observed(Metric::EnqueueWait, &[database]).is_empty(), "20 rows of room make 95 rows wait");
+
+    assert_eq!(seen.sum(Metric::BufferRecords, &[database]), 0.0);
+    assert_eq!(seen.sum(Metric::BufferRecordsLimit, &[database]), 20.0);
+    assert_eq!(seen.sum(Metric::BufferBytes, &[database]), 0.0);
+    assert_eq!(seen.sum(Metric::BufferBytesLimit, &[database]), f64::from(32 << 20));
+    assert_eq!(seen.sum(Metric::InflightBatches, &[database]), 0.0);
+    assert_eq!(seen.sum(Metric::ConcurrencyLimit, &[database]), 1.0);
+    assert_eq!(seen.sum(Metric::OldestBufferedRecord, &[database]), 0.0);
+    assert!(seen.sum(Metric::LastSuccess, &[database]) > 1.7e9, "seconds since 1970");
+}
+
+#[tokio::test]
+async fn counters_start_at_0_with_exactly_the_labels_of_the_catalogue() {
+    let (metrics, snapshotter) = recorded();
+    metrics.set_current_test_case("first");
+    let db = BatchSql::builder(NullSink).metrics_reporter(metrics.reporter("null")).start().unwrap();
+    db.submit(&row(&table("events"), 1)).await.unwrap();
+    db.flush().await.unwrap();
+
+    let seen = Seen::by(&snapshotter);
+    assert_eq!(seen.sum(Metric::BatchExecution, &[("status", "success")]), 1.0);
+    assert_eq!(seen.sum(Metric::BatchExecution, &[("status", "failure")]), 0.0);
+    for class in ErrorClass::ALL {
+        assert_eq!(seen.sum(Metric::Errors, &[("error_type", class.name())]), 0.0);
+        assert_eq!(seen.sum(Metric::Retries, &[("reason", class.name())]), 0.0);
+    }
+    for kind in OutcomeKind::ALL {
+        let expected = if kind == OutcomeKind::Written { 1.0 } else { 0.0 };
+        assert_eq!(seen.sum(Metric::RecordsOutcome, &[("outcome", kind.name())]), expected);
+    }
+    for metric in Metric::ALL {
+        let mut expected = metric.labels().to_vec();
+        expected.sort_unstable();
+        for labels in seen.label_names(*metric) {
+            assert_eq!(labels, expected, "{metric:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_test_case_is_the_one_at_the_time_of_sealing() {
+    let (metrics, snapshotter) = recorded();
+    let sink = ScriptedSink::new();
+    sink.script([Step::Delay(Duration::from_secs(1))]);
+    let db = BatchSql::builder(sink).metrics_reporter(metrics.reporter("scripted")).start().unwrap();
+    let fixed = metrics.reporter("fixed").test_case("own");
+    let other = BatchSql::builder(NullSink).metrics_reporter(fixed).start().unwrap();
+    let events = table("events");
+
+    metrics.set_current_test_case("first");
+    db.submit(&row(&events, 1)).await.unwrap();
+    other.submit(&row(&events, 1)).await.unwrap();
+    // Sealed after 100 ms, written a second later.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    metrics.set_current_test_case("second");
+    db.flush().await.unwrap();
+    db.submit_all([row(&events, 2), row(&events, 3)]).await.unwrap();
+    db.flush().await.unwrap();
+    metrics.clear_current_test_case();
+    db.submit_all([4, 5, 6].map(|id| row(&events, id))).await.unwrap();
+    db.flush().await.unwrap();
+
+    let seen = Seen::by(&snapshotter);
+    let database = ("database", "scripted");
+    assert_eq!(seen.sum(Metric::RecordsProcessed, &[database, ("test_case", "first")]), 1.0);
+    assert_eq!(seen.sum(Metric::RecordsProcessed, &[database, ("test_case", "second")]), 2.0);
+    assert_eq!(seen.sum(Metric::RecordsProcessed, &[database]), 6.0, "3 of them without a test case");
+    assert_eq!(seen.count(Metric::RecordsProcessed, &[database]), 3);
+    let without =
+        seen.label_names(Metric::RecordsProcessed).into_iter().filter(|labels| !labels.contains(&"test_case"));
+    assert_eq!(without.count(), 1, "the label is absent, not empty");
+    assert_eq!(seen.sum(Metric::RecordsProcessed, &[("database", "fixed"), ("test_case", "own")]), 1.0);
+    assert_eq!(seen.count(Metric::RecordsProcessed, &[("database", "fixed")]), 1);
+}
+
+#[tokio::test]
+async fn labels_from_outside_are_bounded() {
+    let (metrics, snapshotter) = recorded();
+    let metrics = metrics.options(MetricsOptions { max_tables: 2, max_test_cases: 1 });
+    let db = BatchSql::builder(NullSink).metrics_reporter(metrics.reporter("null")).start().unwrap();
+    for (case, name) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        metrics.set_current_test_case(&format!("case-{case}"));
+        db.submit(&row(&table(name), 1)).await.unwrap();
+        db.flush().await.unwrap();
+        db.submit(&row(&table("a"), 1)).await.unwrap();
+        db.flush().await.unwrap();
+    }
+    let seen = Seen::by(&snapshotter);
+    assert_eq!(seen.count(Metric::RecordsReceived, &[]), 3);
+    assert_eq!(seen.sum(Metric::RecordsReceived, &[("table", "a")]), 5.0);
+    assert_eq!(seen.sum(Metric::RecordsReceived, &[("table", "other")]), 2.0);
+    assert_eq!(seen.sum(Metric::RecordsProcessed, &[("table", "a"), ("test_case", "case-0")]), 2.0);
+    assert_eq!(seen.sum(Metric::RecordsProcessed, &[("table", "a"), ("test_case", "other")]), 3.0);
+}
+
+#[test]
+fn without_an_injected_recorder_the_default_one_is_used() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    // The default recorder of this thread stands for the global one, which can be set only once.
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        let db = BatchSql::builder(NullSink).metrics_reporter(Metrics::new().reporter("null")).start().unwrap();
+        db.submit(&row(&table("events"), 1)).await.unwrap();
+        db.flush().await.unwrap();
+    });
+    assert_eq!(Seen::by(&snapshotter).sum(Metric::RecordsProcessed, &[("database", "null")]), 1.0);
+}

@@ -1,0 +1,40 @@
+//! Owns the paths of the endpoint and their answers.
+//! Must not know sockets, threads or limits.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+
+use crate::exposition::Exposition;
+
+/// Prometheus 3 refuses a scrape that does not name its format.
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+
+const INDEX: &str = "<!doctype html>\n<html lang=\"en\"><title>BatchSQL</title>\n<h1>BatchSQL</h1>\n<ul>\n\
+    <li><a href=\"/metrics\">/metrics</a>\n<li><a href=\"/health\">/health</a>\n</ul>\n</html>\n";
+
+pub(crate) fn router(exposition: Arc<Exposition>) -> Router {
+    Router::new()
+        .route("/", get(|| async { answer(HTML, INDEX) }))
+        .route("/metrics", get(scrape))
+        .route("/health", get(|| async { answer(TEXT, "ok") }))
+        .method_not_allowed_fallback(|| async {
+            (StatusCode::METHOD_NOT_ALLOWED, answer(TEXT, "only GET and HEAD work here\n"))
+        })
+        .fallback(|| async { (StatusCode::NOT_FOUND, answer(TEXT, "not found; try /metrics or /health\n")) })
+        .with_state(exposition)
+}
+
+async fn scrape(State(exposition): State<Arc<Exposition>>) -> impl IntoResponse {
+    answer(METRICS, exposition.render())
+}
+
+fn answer(content_type: &'static str, body: impl IntoResponse) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, content_type)], body)
+}

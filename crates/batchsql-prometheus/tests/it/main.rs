@@ -1,0 +1,8 @@
+//! Owns the checks of the exporter from outside: over HTTP, as Prometheus sees it.
+//! Must not know the exporter's inside.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, which clippy does not see")]
+
+mod endpoint;
+mod http;
+mod scrape;
