@@ -54,19 +54,21 @@ pub fn render(report: &Report, width: Option<usize>) -> String {
 /// One line: what came of the run.
 pub fn verdict(report: &Report) -> String {
     let summary = &report.summary;
-    let word = match (summary.success, summary.interrupted) {
-        (true, _) => "PASSED",
-        (false, true) => "INTERRUPTED",
-        (false, false) => "FAILED",
+    let word = match (summary.success, summary.failed, summary.interrupted) {
+        (true, ..) => "PASSED",
+        (false, 1.., _) => "FAILED",
+        (false, 0, true) => "INTERRUPTED",
+        (false, 0, false) => "NOTHING PASSED",
     };
     format!(
-        "{word}: {} of {} cases passed, {} failed, {} skipped; {} records in {} s",
+        "{word}: {} of {} cases passed, {} failed, {} skipped; {} records in {} s{}",
         summary.passed,
         summary.total,
         summary.failed,
         summary.skipped,
         count(summary.records),
         measure(summary.duration_seconds),
+        if summary.interrupted { "; stopped before its end" } else { "" },
     )
 }
 
@@ -117,7 +119,7 @@ fn plain(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::sample;
+    use crate::report::{Summary, sample};
 
     #[test]
     fn columns_go_before_lines_overflow() {
@@ -154,8 +156,23 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("* rate not comparable"), "{text}");
-        let edges = render(&sample::edges(), None);
-        assert!(edges.contains("INTERRUPTED") && edges.contains("skipped"), "{edges}");
+        assert!(render(&sample::edges(), None).contains("┆ skipped │"));
+    }
+
+    #[test]
+    fn the_verdict_says_the_worst_first() {
+        for (success, failed, interrupted, word) in [
+            (true, 0, false, "PASSED: "),
+            (false, 1, false, "FAILED: "),
+            (false, 1, true, "FAILED: "),
+            (false, 0, true, "INTERRUPTED: "),
+            (false, 0, false, "NOTHING PASSED: "),
+        ] {
+            let summary = Summary { success, failed, interrupted, ..Default::default() };
+            let text = verdict(&Report { summary, ..Default::default() });
+            assert!(text.starts_with(word), "{text}");
+            assert_eq!(text.ends_with("; stopped before its end"), interrupted, "{text}");
+        }
     }
 
     #[test]
