@@ -1,0 +1,123 @@
+// The four curves of a case: rate, batch latency, memory, buffer. Knows uPlot and the samples; the
+// rest of the page is built by report.js, which calls batchsqlCurves and then batchsqlDraw once.
+(function () {
+  "use strict";
+  const HEIGHT = 210;
+  // Two curves beside each other on A4, and a case on one page.
+  const PRINT_WIDTH = 325;
+  const PRINT_HEIGHT = 160;
+  const plots = [];
+  let paper = false;
+
+  const color = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
+  const highest = (values) => values.reduce((most, value) => (value > most ? value : most), 0);
+
+  // A value between two gaps has no line to be seen by: it needs a point.
+  const alone = (values) => [...values.keys()].filter((i) =>
+    values[i] !== null && (values[i - 1] ?? null) === null && (values[i + 1] ?? null) === null);
+
+  // What each figure shows; a series without a value at a moment leaves a gap.
+  function panels(data) {
+    const column = (pick) => data.series.map(pick).map((value) => (Number.isFinite(value) ? value : null));
+    const memory = column((s) => s.memory_mb);
+    const bound = data.memory.bound_mb;
+    const panel = (title, unit, ...lines) => ({ title, unit, lines: lines.filter(Boolean) });
+    return [
+      panel("Rate", "records/s", { name: "", stroke: "first", fill: true, values: column((s) => s.records_per_second) }),
+      panel("Batch latency", "ms",
+        { name: "p50", stroke: "first", values: column((s) => s.batch_latency_p50_ms) },
+        { name: "p99", stroke: "second", values: column((s) => s.batch_latency_p99_ms) }),
+      panel("Memory", "MB", { name: "", stroke: "first", fill: true, values: memory },
+        // A bound far above the curve would press it flat; the figures name it in any case.
+        Number.isFinite(bound) && bound < 3 * highest(memory)
+          ? { name: "bound", stroke: "limit", dash: [6, 4], values: memory.map(() => bound) } : null),
+      panel("Buffer", "rows", { name: "waiting", stroke: "first", fill: true, values: column((s) => s.buffer_records) },
+        { name: "limit", stroke: "limit", dash: [6, 4], values: column((s) => s.buffer_limit) }),
+    ];
+  }
+
+  function figure(panel, times, sync, page) {
+    const { el, measure } = page;
+    // Beside each name its highest value, or under the cursor the value there.
+    const keys = panel.lines.map((line) => {
+      const text = document.createTextNode("");
+      const mark = el("i", line.dash ? { class: "dashed" } : {});
+      mark.style.setProperty("--stroke", "var(--" + line.stroke + ")");
+      return { line, text, node: el("span", { class: "key" }, mark, text) };
+    });
+    function read(index) {
+      for (const { line, text } of keys) {
+        const name = line.name ? line.name + " " : "";
+        text.data = line.dash ? name + measure(line.values[0])
+          : index === null || index === undefined ? name + "max " + measure(highest(line.values))
+          : name + measure(line.values[index]) + " at " + measure(times[index]) + " s";
+      }
+    }
+    read(null);
+    const host = el("div", { role: "img", "aria-label": panel.title + " over time in " + panel.unit + ": "
+      + panel.lines.map((line) => (line.name + " highest " + measure(highest(line.values))).trim()).join(", ") });
+    plots.push({ host, plot: null, make: (width) => build(panel, times, sync, read, host, width, page.compact) });
+    return el("figure", { class: "curve" },
+      el("figcaption", {}, el("b", {}, panel.title + ", " + panel.unit), el("span", { class: "keys" }, keys.map((key) => key.node))), host);
+  }
+
+  function build(panel, times, sync, read, host, width, compact) {
+    const font = "12px " + getComputedStyle(document.body).fontFamily;
+    const axis = { font, labelFont: font, stroke: color("muted"), labelGap: 2, labelSize: 18,
+      grid: { stroke: color("line"), width: 1 }, ticks: { stroke: color("line"), width: 1, size: 4 }, gap: 4 };
+    const most = highest(panel.lines.flatMap((line) => line.values)) || 1;
+    return new uPlot({
+      width, height: paper ? PRINT_HEIGHT : HEIGHT, padding: [8, 14, 0, 0], legend: { show: false },
+      cursor: { sync: { key: sync }, drag: { x: false, y: false }, y: false, points: { size: 6 } },
+      hooks: { setCursor: [(u) => read(u.cursor.idx)] },
+      scales: { x: { time: false, range: () => [0, times[times.length - 1] || 1] }, y: { range: () => [0, most * 1.08] } },
+      axes: [
+        { ...axis, label: "time, s", size: 26, space: 56 },
+        { ...axis, label: panel.unit, space: 34, values: (_, ticks) => ticks.map((tick) => compact.format(tick)),
+          // As wide as its longest label needs, so that none is cut off, and mostly the same everywhere,
+          // so that curves above each other share their moments.
+          size: (u, labels) => (labels || []).reduce((most, text) => Math.max(most, 12 + text.length * 7), 44) },
+      ],
+      series: [{}, ...panel.lines.map((line) => ({
+        label: line.name || panel.title, stroke: color(line.stroke), width: 1.5, dash: line.dash,
+        fill: line.fill ? color(line.stroke) + "1f" : undefined,
+        points: line.dash ? { show: false } : { size: 4, filter: (u, series, all) => (all ? null : alone(line.values)) },
+      }))],
+    }, [times, ...panel.lines.map((line) => line.values)], host);
+  }
+
+  function draw() {
+    // All widths first: reading one after a change to the page costs a layout each.
+    const widths = plots.map(({ host }) => (paper ? PRINT_WIDTH : Math.floor(host.clientWidth)));
+    plots.forEach((entry, i) => {
+      if (entry.plot) entry.plot.destroy();
+      entry.plot = widths[i] > 0 ? entry.make(widths[i]) : null;
+    });
+  }
+
+  function onPaper(yes) {
+    paper = yes;
+    document.documentElement.dataset.theme = yes ? "light" : "";
+    draw();
+  }
+
+  window.batchsqlCurves = function (data, sync, page) {
+    if (data.series.length < 2) return page.el("p", { class: "empty" }, "Too short for a curve: fewer than 2 samples.");
+    const times = data.series.map((sample) => sample.at_seconds);
+    return page.el("div", { class: "curves" }, panels(data).map((panel) => figure(panel, times, sync, page)));
+  };
+  window.batchsqlDraw = function () {
+    draw();
+    let width = document.documentElement.clientWidth;
+    let waiting = 0;
+    window.addEventListener("resize", () => {
+      if (paper || width === document.documentElement.clientWidth) return;
+      width = document.documentElement.clientWidth;
+      clearTimeout(waiting);
+      waiting = setTimeout(draw, 120);
+    });
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { if (!paper) draw(); });
+    window.addEventListener("beforeprint", () => onPaper(true));
+    window.addEventListener("afterprint", () => onPaper(false));
+  };
+})();
