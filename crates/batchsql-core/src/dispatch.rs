@@ -107,6 +107,7 @@ impl<W: Writer> Dispatcher<W> {
         let mut state = State::default();
         let mut running = JoinSet::new();
         let mut next_report = Instant::now();
+        let mut was_busy = false;
         let ending = loop {
             // Time is looked at every turn, so that a flood of messages cannot hold deadlines up.
             let now = Instant::now();
@@ -114,10 +115,12 @@ impl<W: Writer> Dispatcher<W> {
             self.start_ready(&mut state, &mut running);
             self.relieve(&mut state, &mut running);
             let waits = !state.outstanding.is_empty() || !state.deadlines.is_empty();
-            if now >= next_report {
+            // The change to idle is told at once: what it leaves behind would look like a stall.
+            if now >= next_report || was_busy && !waits {
                 self.report(&state, &running);
                 next_report = now + GAUGE_INTERVAL;
             }
+            was_busy = waits;
             let deadline = state.deadlines.first().map(|(deadline, _)| *deadline);
             let wake = deadline.map_or(next_report, |deadline| deadline.min(next_report));
             tokio::select! {

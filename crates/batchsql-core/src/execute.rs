@@ -148,9 +148,9 @@ impl<S: Sink> Executor<S> {
                 None => self.acquire().await,
             };
             let error = match acquired {
-                Err(error) => error,
+                Err(error) => self.not_sent(job, error),
                 Ok(mut connection) => match self.plan(&mut connection, &schema).await {
-                    Err(error) => error,
+                    Err(error) => self.not_sent(job, error),
                     Ok(prepared) => match self.attempt(job, range.clone(), &mut connection, &prepared.plan).await {
                         Ok(written) => {
                             *conn = Some(Ok(connection));
@@ -171,7 +171,6 @@ impl<S: Sink> Executor<S> {
                     },
                 },
             };
-            job.progress.writing = None;
             job.progress.last_error = Some(error.clone());
             let refused = |kind, error| Err(Refused { kind, error });
             match error.class() {
@@ -208,8 +207,8 @@ impl<S: Sink> Executor<S> {
         plan: &S::Plan,
     ) -> Result<Written, SinkError> {
         job.progress.attempts += 1;
-        job.progress.writing = Some(range.clone());
         let begin = Instant::now();
+        job.progress.writing = Some((range.clone(), begin));
         let rows = job.rows().slice(range.clone());
         let result = match timeout(self.statement_timeout, self.sink.write(conn, plan, rows)).await {
             Ok(result) => result,
@@ -220,8 +219,14 @@ impl<S: Sink> Executor<S> {
             duration: begin.elapsed(),
             error: result.as_ref().err().map(SinkError::class),
         };
+        job.progress.writing = None;
         self.ledger.reporter.call(|reporter| reporter.batch_executed(&job.info(), &executed));
         result
+    }
+
+    fn not_sent(&self, job: &Job, error: SinkError) -> SinkError {
+        self.ledger.reporter.call(|reporter| reporter.batch_not_sent(&job.info(), error.class()));
+        error
     }
 
     async fn acquire(&self) -> Result<S::Conn, SinkError> {

@@ -367,26 +367,36 @@ impl BatchSql {
         bytes: usize,
         accepted: &mut usize,
     ) -> Result<(), SubmitAllError> {
-        let Some((first, _)) = chunk.first() else { return Ok(()) };
-        let result = async {
-            let table = self.table(first.schema())?;
-            let mut reservation = match self.try_reserve(chunk.len(), bytes) {
-                Err(error) if error.is_full() => self.wait_for_room(&table, chunk.len(), bytes).await?,
-                other => other?,
-            };
-            let mut last = table;
-            for (row, bytes) in chunk.iter() {
-                if last.schema() != row.schema() {
-                    last = self.table(row.schema())?;
-                }
-                self.push(&last, row, *bytes, false, &mut reservation).inspect_err(|error| self.refused(row, error))?;
-                *accepted += 1;
-            }
-            Ok(())
-        };
-        let result: Result<(), SubmitError> = result.await;
+        let mut pushed = 0;
+        let result = self.push_chunk(chunk, bytes, &mut pushed).await;
+        *accepted += pushed;
+        if let (Err(error), Some((row, _))) = (&result, chunk.get(pushed)) {
+            self.refused(row, error);
+        }
         chunk.clear();
         result.map_err(|source| SubmitAllError { accepted: *accepted, source })
+    }
+
+    async fn push_chunk<R: Row>(
+        &self,
+        chunk: &[(R, usize)],
+        bytes: usize,
+        pushed: &mut usize,
+    ) -> Result<(), SubmitError> {
+        let Some((first, _)) = chunk.first() else { return Ok(()) };
+        let mut table = self.table(first.schema())?;
+        let mut reservation = match self.try_reserve(chunk.len(), bytes) {
+            Err(error) if error.is_full() => self.wait_for_room(&table, chunk.len(), bytes).await?,
+            other => other?,
+        };
+        for (row, bytes) in chunk {
+            if table.schema() != row.schema() {
+                table = self.table(row.schema())?;
+            }
+            self.push(&table, row, *bytes, false, &mut reservation)?;
+            *pushed += 1;
+        }
+        Ok(())
     }
 
     /// The row's table and the room it needs.
@@ -424,17 +434,15 @@ impl BatchSql {
     }
 
     async fn wait_for_room(&self, table: &Table, rows: usize, bytes: usize) -> Result<Reservation<'_>, SubmitError> {
-        let begin = Instant::now();
+        let ledger = &self.0.intake.ledger;
+        let _reported = ReportedWait { ledger, table: table.schema(), begin: Instant::now() };
         let ask = || {
             if !self.0.activity.is_busy() {
                 // If the dispatcher is gone, the budget is closed and the wait ends at once.
                 let _ = self.0.intake.messages.send(Message::Pressure);
             }
         };
-        let ledger = &self.0.intake.ledger;
-        let reservation = ledger.budget.reserve(rows, bytes, ask).await.map_err(submit_error);
-        ledger.reporter.call(|reporter| reporter.submit_waited(table.schema().table_display(), begin.elapsed()));
-        reservation
+        ledger.budget.reserve(rows, bytes, ask).await.map_err(submit_error)
     }
 
     #[inline]
@@ -453,6 +461,20 @@ impl BatchSql {
     fn refused<R: Row + ?Sized>(&self, row: &R, error: &SubmitError) {
         let table = row.schema().table_display();
         self.0.intake.ledger.reporter.call(|reporter| reporter.row_refused(table, error.reason()));
+    }
+}
+
+/// Reports a wait for room when it ends, also when it ends by cancellation.
+struct ReportedWait<'a> {
+    ledger: &'a Ledger,
+    table: &'a Schema,
+    begin: Instant,
+}
+
+impl Drop for ReportedWait<'_> {
+    fn drop(&mut self) {
+        let waited = self.begin.elapsed();
+        self.ledger.reporter.call(|reporter| reporter.submit_waited(self.table.table_display(), waited));
     }
 }
 

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::batch::{Batch, Rows};
-use crate::error::SinkError;
+use crate::error::{ErrorClass, SinkError};
 use crate::group::LaneId;
 use crate::ledger::Ledger;
 use crate::receipt::{Completion, FailedRow, FailureKind, Outcome, OutcomeCounts, OutcomeKind};
-use crate::reporter::BatchInfo;
+use crate::reporter::{BatchExecuted, BatchInfo};
 use crate::sink::Written;
 
 /// A batch that must end. Dropping it ends the rows that have no outcome yet: as `Unknown` while they
@@ -33,12 +33,14 @@ pub(crate) struct Job {
 pub(crate) struct Progress {
     /// Times that rows of the batch were sent.
     pub(crate) attempts: u32,
-    /// The rows being written at this moment.
-    pub(crate) writing: Option<Range<usize>>,
+    /// The rows being written at this moment, and since when.
+    pub(crate) writing: Option<(Range<usize>, Instant)>,
     /// The commit of an earlier attempt may have reached the database.
     pub(crate) maybe_committed: bool,
     pub(crate) last_error: Option<SinkError>,
     counts: OutcomeCounts,
+    /// Rejected rows by the class of their error, in the order of [`ErrorClass::ALL`].
+    rejected: [u64; ErrorClass::ALL.len()],
     /// One entry per row; empty while nothing is decided, and for good when every row was written.
     ends: Vec<End>,
 }
@@ -70,7 +72,6 @@ impl Job {
 
     /// Enters a committed write of `range`.
     pub(crate) fn written(&mut self, range: Range<usize>, written: &Written) {
-        self.progress.writing = None;
         let plain = written.ignored.is_empty() && written.rejected.is_empty();
         if plain && range == (0..self.batch.len()) {
             self.progress.counts.add(OutcomeKind::Written, range.len() as u64);
@@ -91,7 +92,6 @@ impl Job {
 
     /// Ends the rows of `range` that have no outcome yet.
     pub(crate) fn failed(&mut self, range: Range<usize>, kind: FailureKind, error: Option<&SinkError>) {
-        self.progress.writing = None;
         for row in range {
             if self.is_open(row) {
                 self.fail(row, kind, error);
@@ -100,6 +100,9 @@ impl Job {
     }
 
     fn fail(&mut self, row: usize, kind: FailureKind, error: Option<&SinkError>) {
+        if let (FailureKind::Rejected, Some(error)) = (kind, error) {
+            self.progress.rejected[error.class() as usize] += 1;
+        }
         // The row is copied only for someone who will look at it.
         if self.completion.is_some() || self.ledger.wants_failed_rows() {
             let failed = FailedRow::new(self.batch.row(row), self.progress.attempts, error.cloned());
@@ -135,8 +138,11 @@ impl Drop for Job {
     fn drop(&mut self) {
         if self.open_rows() > 0 {
             let error = self.progress.last_error.clone();
-            if let Some(writing) = self.progress.writing.take() {
-                self.failed(writing, FailureKind::Unknown, error.as_ref());
+            if let Some((rows, since)) = self.progress.writing.take() {
+                let executed =
+                    BatchExecuted { rows: rows.len(), duration: since.elapsed(), error: Some(ErrorClass::Unknown) };
+                self.ledger.reporter.call(|reporter| reporter.batch_executed(&self.info(), &executed));
+                self.failed(rows, FailureKind::Unknown, error.as_ref());
             }
             let kind = if self.progress.maybe_committed { FailureKind::Unknown } else { FailureKind::Purged };
             self.failed(0..self.batch.len(), kind, error.as_ref());
@@ -146,6 +152,9 @@ impl Drop for Job {
             End::Open | End::Counted => None,
         };
         let outcomes = std::mem::take(&mut self.progress.ends).into_iter().filter_map(known).collect();
+        for (class, rows) in ErrorClass::ALL.into_iter().zip(self.progress.rejected).filter(|(_, rows)| *rows > 0) {
+            self.ledger.reporter.call(|reporter| reporter.rows_rejected(&self.info(), class, rows));
+        }
         self.ledger.settle(self.info(), &self.progress.counts, outcomes, self.completion.as_deref());
     }
 }

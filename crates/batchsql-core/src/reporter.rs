@@ -82,7 +82,8 @@ pub struct BatchExecuted {
     pub rows: usize,
     /// Time in the sink, from statement to confirmed commit.
     pub duration: Duration,
-    /// `None` for success.
+    /// `None` for success. An attempt that ended by a panic or by the deadline of `close` counts as
+    /// [`ErrorClass::Unknown`].
     pub error: Option<ErrorClass>,
 }
 
@@ -131,6 +132,13 @@ pub trait MetricsReporter: Send + Sync + 'static {
 
     /// Rows of a batch got their outcomes. The counts of all calls for one batch add up to its rows.
     fn rows_resolved(&self, batch: &BatchInfo<'_>, counts: &OutcomeCounts) {}
+
+    /// An attempt failed before anything was sent: there was no connection, or the table could not be
+    /// looked at.
+    fn batch_not_sent(&self, batch: &BatchInfo<'_>, class: ErrorClass) {}
+
+    /// Rows were rejected for errors of one class; told before the `rows_resolved` that counts them.
+    fn rows_rejected(&self, batch: &BatchInfo<'_>, class: ErrorClass, rows: u64) {}
 
     /// A batch will be tried again.
     fn batch_retried(&self, batch: &BatchInfo<'_>, class: ErrorClass) {}

@@ -98,6 +98,8 @@ catalogue! {
         "Rows accepted, counted when their batch is sealed";
     RecordsOutcome: Counter, Count, "batchsql_records_outcome_total", ["database", "table", "outcome"],
         "Rows by what became of them; over all outcomes they add up to the rows received";
+    RecordsRejected: Counter, Count, "batchsql_records_rejected_total", ["database", "table", "reason"],
+        "Rows that the database refused, by class of error";
     SubmitRefused: Counter, Count, "batchsql_submit_refused_total", ["database", "reason"],
         "Rows not accepted, by reason closed, full or invalid";
 

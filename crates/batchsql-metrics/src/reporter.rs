@@ -22,7 +22,8 @@ use crate::series::{PipelineSeries, Tables};
 /// - rows are *processed* when they are committed (outcome `written`). `ignored` and `superseded` rows
 ///   are only in the counts by outcome, and those add up to the rows received once all is settled;
 /// - an *execution* is one attempt in the database: a batch that is retried or split has several, and
-///   each failed one is an *error*. Errors on the way to a connection or a plan are no execution.
+///   each failed one is an *error*. A failure on the way to a connection or a plan is an error too, but
+///   no execution.
 #[must_use = "give the reporter to the builder of a pipeline"]
 pub struct Reporter {
     pipeline: PipelineSeries,
@@ -85,6 +86,14 @@ impl MetricsReporter for Reporter {
             counter.increment(counts.get(*kind));
         }
         self.tables.batch_of(&table, batch.context).processed.increment(counts.get(OutcomeKind::Written));
+    }
+
+    fn batch_not_sent(&self, batch: &BatchInfo<'_>, class: ErrorClass) {
+        self.tables.batch(batch.table, batch.context).errors(class).increment(1);
+    }
+
+    fn rows_rejected(&self, batch: &BatchInfo<'_>, class: ErrorClass, rows: u64) {
+        self.tables.table(batch.table).rejected(class).increment(rows);
     }
 
     fn batch_retried(&self, _: &BatchInfo<'_>, class: ErrorClass) {

@@ -39,6 +39,7 @@ pub(crate) struct TableSeries {
     table: SharedString,
     pub(crate) received: Counter,
     outcomes: Vec<(OutcomeKind, Counter)>,
+    rejected: Vec<(ErrorClass, Counter)>,
     pub(crate) isolations: Counter,
     pub(crate) queue_wait: Histogram,
     pub(crate) assemble: Histogram,
@@ -147,9 +148,14 @@ impl TableSeries {
             let [database, table] = labels();
             emitter.counter(Metric::RecordsOutcome, [database, table, Some(SharedString::const_str(kind.name()))])
         };
+        let rejected = |class: ErrorClass| {
+            let [database, table] = labels();
+            emitter.counter(Metric::RecordsRejected, [database, table, Some(SharedString::const_str(class.name()))])
+        };
         Self {
             received: emitter.counter(Metric::RecordsReceived, labels()),
             outcomes: keyed(&OutcomeKind::ALL, outcome),
+            rejected: keyed(&ErrorClass::ALL, rejected),
             isolations: emitter.counter(Metric::Isolations, labels()),
             queue_wait: emitter.histogram(Metric::QueueWait, labels()),
             assemble: emitter.histogram(Metric::BatchAssemble, labels()),
@@ -157,6 +163,11 @@ impl TableSeries {
             cases: Capped::new(max_test_cases),
             table,
         }
+    }
+
+    /// The counter of the rows rejected for errors of a class.
+    pub(crate) fn rejected(&self, class: ErrorClass) -> &Counter {
+        find(&self.rejected, class)
     }
 
     /// The counter of every outcome.

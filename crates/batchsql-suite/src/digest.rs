@@ -114,6 +114,9 @@ mod tests {
         assert_ne!(both, digest(&[&a]));
         assert_ne!(both, digest(&[&a, &[ValueRef::I64(2), ValueRef::Text("")]]));
         assert_ne!(both, digest(&[&a, &[ValueRef::Null, ValueRef::I64(2)]]));
-        assert_ne!(digest(&[&[ValueRef::Text("ab"), ValueRef::Text("c")]]), digest(&[&[ValueRef::Text("a"), ValueRef::Text("bc")]]));
+        assert_ne!(
+            digest(&[&[ValueRef::Text("ab"), ValueRef::Text("c")]]),
+            digest(&[&[ValueRef::Text("a"), ValueRef::Text("bc")]])
+        );
     }
 }

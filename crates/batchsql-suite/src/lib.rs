@@ -1,5 +1,16 @@
-//! The BatchSQL integration suite: runs cases against real databases and reports what happened.
+//! The BatchSQL integration suite: runs cases against real databases, compares every row, serves live
+//! metrics meanwhile, and reports what happened.
 //!
-//! This crate is not published. [`report`] turns the results of a run into files and a table.
+//! This crate is not published. [`cases`] say what is written and what must be there afterwards,
+//! [`run`](mod@run) runs them, [`report`] turns the results into files and a table.
 
+pub mod cases;
+pub mod cli;
+pub mod database;
+pub mod digest;
+pub mod memory;
 pub mod report;
+pub mod rows;
+pub mod run;
+pub mod sqlite;
+pub mod watch;

@@ -86,7 +86,9 @@ struct Count {
 
 fn allocator_totals() -> Option<Totals> {
     let mut dump = Vec::new();
-    let options = stats_print::Options { json_format: true, skip_per_arena: true, ..Default::default() };
+    let mut options = stats_print::Options::default();
+    options.json_format = true;
+    options.skip_per_arena = true;
     stats_print::stats_print(&mut dump, options).ok()?;
     let Jemalloc { arenas, stats } = serde_json::from_slice::<Dump>(&dump).ok()?.jemalloc;
     let bytes = |sizes: &[Size], counts: &[Count]| -> u64 {

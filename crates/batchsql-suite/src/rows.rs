@@ -91,7 +91,8 @@ impl Texts {
         payload.clear();
         write!(name, "user {id}").expect("writing to a String cannot fail");
         write!(email, "user{id}@example.org").expect("writing to a String cannot fail");
-        write!(payload, "événement {id} — 事件 {}", id.wrapping_mul(0x9E37_79B9)).expect("writing to a String cannot fail");
+        write!(payload, "événement {id} — 事件 {}", id.wrapping_mul(0x9E37_79B9))
+            .expect("writing to a String cannot fail");
         payload.extend(std::iter::repeat_n('x', padding));
         let created_at = TimestampTz::from_micros_since_epoch(EPOCH + id * 1_000_003 % 31_536_000_000_000);
         Event {

@@ -87,7 +87,10 @@ impl Database for Sqlite {
     async fn create(&self, table: &TableSpec) -> Result<()> {
         let sql = create_sql(table);
         let name = table.schema.table_display();
-        self.sink.call(move |conn| conn.execute_batch(&sql)).await.with_context(|| format!("cannot create table {name}"))
+        self.sink
+            .call(move |conn| conn.execute_batch(&sql))
+            .await
+            .with_context(|| format!("cannot create table {name}"))
     }
 
     async fn digest(&self, schema: &Schema) -> Result<Digest> {

@@ -23,7 +23,7 @@ pub fn to_string(report: &Report) -> anyhow::Result<String> {
     for database in databases(report) {
         let mut suite = TestSuite::new(database);
         let cases = report.results.iter().filter(|case| case.result.database == database);
-        suite.set_time(seconds(cases.clone().map(|case| case.result.duration).sum()));
+        suite.set_time(seconds(cases.clone().map(|case| case.result.duration.as_secs_f64()).sum()));
         if let Some(made) = made {
             suite.set_timestamp(made);
         }
@@ -68,7 +68,7 @@ fn test_case(case: &CaseResult) -> TestCase {
     }
     let mut test = TestCase::new(result.test_name.as_str(), status);
     test.set_classname(format!("batchsql.{}", result.database));
-    test.set_time(seconds(result.duration));
+    test.set_time(seconds(result.duration.as_secs_f64()));
     if !case.skipped {
         test.set_system_out(figures(case));
     }
@@ -100,7 +100,7 @@ fn figures(case: &CaseResult) -> String {
     format!(
         "{} records in {} s, {} records/s{}, integrity {} %, peak memory {} MB",
         count(result.total_records),
-        measure(result.duration),
+        measure(result.duration.as_secs_f64()),
         measure(result.records_per_second),
         if result.rps_valid { "" } else { " (not comparable)" },
         percent(result.data_integrity_rate),
@@ -154,7 +154,7 @@ mod tests {
     fn hostile_strings_and_figures_are_tamed() {
         let mut report = sample::edges();
         let case = &mut report.results[0].result;
-        case.duration = f64::NAN;
+        case.records_per_second = f64::NAN;
         case.errors = vec!["control \u{1b}[31m \u{0} and ]]> end".to_owned()];
         report.generated_at = "yesterday".to_owned();
         let xml = to_string(&report).unwrap();

@@ -20,12 +20,11 @@ mod model;
 mod number;
 pub mod sample;
 pub mod table;
-mod test_result;
 mod write;
 
+pub use batchsql::metrics::TestResult;
 pub use model::{
     CaseResult, DatabaseInfo, Environment, Integrity, Latency, MemorySummary, Report, RunConfig, Sample, Status,
     Summary,
 };
-pub use test_result::TestResult;
 pub use write::{FILES, check_writable, write_all};

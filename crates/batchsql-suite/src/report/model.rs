@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::number::nan_when_null;
-use super::test_result::TestResult;
+use batchsql::metrics::TestResult;
 
 /// One run of the suite.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::f64::consts::PI;
+use std::time::Duration;
 
 use super::model::{
     CaseResult, DatabaseInfo, Environment, Integrity, Latency, MemorySummary, Report, RunConfig, Sample, Summary,
 };
-use super::test_result::TestResult;
+use batchsql::metrics::TestResult;
 
 /// A string that leaves its place wherever it is not escaped.
 pub const HOSTILE: &str = "</script><img src=x onerror=alert(1)>";
@@ -180,7 +181,7 @@ pub fn edges() -> Report {
 fn wrap(results: Vec<CaseResult>, interrupted: bool) -> Report {
     let mut databases: Vec<_> = results.iter().map(|case| case.result.database.clone()).collect();
     databases.dedup();
-    let seconds = short(results.iter().map(|case| case.result.duration + 1.6).sum());
+    let seconds = short(results.iter().map(|case| case.result.duration.as_secs_f64() + 1.6).sum());
     Report {
         generated_at: "2026-03-14T09:26:53Z".to_owned(),
         config: RunConfig {
@@ -217,7 +218,7 @@ fn case(shape: &Shape, seed: u64) -> CaseResult {
         result: TestResult {
             database: "sqlite".to_owned(),
             test_name: shape.name.to_owned(),
-            duration: shape.seconds,
+            duration: Duration::from_secs_f64(shape.seconds),
             total_records: records,
             actual_records: records,
             data_integrity_rate: 100.0,

@@ -1,0 +1,71 @@
+//! The suite's command: options in, report and exit status out.
+//!
+//! Exit status: 0 when every case passed, 1 when one failed, 2 when the run could not start, 130 when
+//! it was interrupted.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use batchsql::prometheus::PrometheusMetrics;
+use batchsql_suite::cli::Options;
+use batchsql_suite::report::{self, Report};
+use batchsql_suite::run::run;
+use clap::Parser;
+use tokio::sync::watch;
+
+/// Its statistics are the memory figures of the report.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+const INTERRUPTED: u8 = 130;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = Options::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into()))
+        .init();
+    match suite(&options).await {
+        Ok(report) if report.summary.interrupted => ExitCode::from(INTERRUPTED),
+        Ok(report) if report.summary.success => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn suite(options: &Options) -> Result<Report> {
+    // Everything that can be known to fail is found before the first row.
+    options.pipeline_config()?;
+    report::check_writable(&options.report_dir)?;
+    let metrics = PrometheusMetrics::new()?;
+    let address = metrics
+        .start_server(options.metrics_port)
+        .await
+        .context("the metrics endpoint did not start; choose another port with --metrics-port or PROMETHEUS_PORT")?;
+    eprintln!("live metrics: http://{address}/metrics");
+    let (interrupt, interrupted) = watch::channel(false);
+    let signals = tokio::spawn(listen(interrupt));
+    let report = run(options, &metrics, interrupted).await?;
+    signals.abort();
+    report::write_all(&report, &options.report_dir)?;
+    let width = console::Term::stdout().size_checked().map(|(_, columns)| columns.into());
+    println!("{}", report::table::render(&report, width));
+    println!("report: {}", options.report_dir.join("report.html").display());
+    metrics.stop_server().await?;
+    Ok(report)
+}
+
+/// The first Ctrl-C drains and reports, the second one ends at once.
+async fn listen(interrupt: watch::Sender<bool>) {
+    if tokio::signal::ctrl_c().await.is_ok() {
+        eprintln!("\ninterrupted: draining and writing the report; press Ctrl-C again to end at once");
+        interrupt.send_replace(true);
+        if tokio::signal::ctrl_c().await.is_ok() {
+            std::process::exit(INTERRUPTED.into());
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Owns what is seen of a case while it runs: latencies, curves over time, memory, progress.
+//! Must not know what the case does.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use batchsql::metrics::Reporter;
+use batchsql::prometheus::PrometheusMetrics;
+use batchsql::{
+    BatchExecuted, BatchInfo, BatchSealed, BatchStarted, ErrorClass, MetricsReporter, OutcomeCounts, OutcomeKind,
+    PipelineGauges,
+};
+use hdrhistogram::Histogram;
+use indicatif::ProgressBar;
+
+use crate::memory;
+use crate::report::{Latency, MemorySummary, Sample};
+
+/// Between two looks at memory.
+const LOOK: Duration = Duration::from_millis(20);
+/// Between two points of the curves, until the case is so long that they are thinned out.
+const POINT: Duration = Duration::from_millis(200);
+/// Points of a curve at most.
+const MAX_POINTS: usize = 600;
+
+/// Latencies in microseconds, up to an hour.
+#[derive(Debug, Clone)]
+struct Times(Histogram<u64>);
+
+impl Times {
+    fn new() -> Self {
+        Self(Histogram::new_with_max(3_600_000_000, 3).expect("the bounds of the histogram are valid"))
+    }
+
+    fn record(&mut self, time: Duration) {
+        self.0.saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1));
+    }
+
+    fn quantile_ms(&self, quantile: f64) -> Option<f64> {
+        (!self.0.is_empty()).then(|| self.0.value_at_quantile(quantile) as f64 / 1000.0)
+    }
+
+    fn summary(&self) -> Option<Latency> {
+        Some(Latency {
+            p50_ms: self.quantile_ms(0.5)?,
+            p90_ms: self.quantile_ms(0.9)?,
+            p99_ms: self.quantile_ms(0.99)?,
+            p999_ms: self.quantile_ms(0.999)?,
+            max_ms: self.0.max() as f64 / 1000.0,
+            samples: self.0.len(),
+        })
+    }
+}
+
+/// Passes every event on to the metrics and keeps what the report needs.
+#[derive(Clone)]
+pub struct Observer {
+    metrics: Arc<Reporter>,
+    seen: Arc<Mutex<Seen>>,
+    resolved: Arc<AtomicU64>,
+}
+
+struct Seen {
+    batches: u64,
+    all: Times,
+    since_point: Times,
+    rows: Times,
+    gauges: PipelineGauges,
+}
+
+impl Observer {
+    /// Observes for the report and for `metrics`.
+    pub fn new(metrics: Reporter) -> Self {
+        let seen = Seen {
+            batches: 0,
+            all: Times::new(),
+            since_point: Times::new(),
+            rows: Times::new(),
+            gauges: PipelineGauges::default(),
+        };
+        Self { metrics: Arc::new(metrics), seen: Arc::new(Mutex::new(seen)), resolved: Arc::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enters the time from submit to outcome of one row.
+    pub fn row_resolved_after(&self, time: Duration) {
+        self.lock().rows.record(time);
+    }
+
+    /// Rows that reached the database so far, written or ignored.
+    pub fn rows_done(&self) -> u64 {
+        self.resolved.load(Ordering::Relaxed)
+    }
+
+    /// Number of batches, time of one batch write, time of one row from submit to outcome.
+    pub fn latencies(&self) -> (u64, Option<Latency>, Option<Latency>) {
+        let seen = self.lock();
+        (seen.batches, seen.all.summary(), seen.rows.summary())
+    }
+}
+
+impl MetricsReporter for Observer {
+    fn context(&self) -> Option<Arc<str>> {
+        self.metrics.context()
+    }
+
+    fn batch_sealed(&self, batch: &BatchInfo<'_>, event: &BatchSealed) {
+        self.metrics.batch_sealed(batch, event);
+    }
+
+    fn batch_started(&self, batch: &BatchInfo<'_>, event: &BatchStarted) {
+        self.metrics.batch_started(batch, event);
+    }
+
+    fn batch_executed(&self, batch: &BatchInfo<'_>, event: &BatchExecuted) {
+        {
+            let mut seen = self.lock();
+            seen.batches += 1;
+            seen.all.record(event.duration);
+            seen.since_point.record(event.duration);
+        }
+        self.metrics.batch_executed(batch, event);
+    }
+
+    fn rows_resolved(&self, batch: &BatchInfo<'_>, counts: &OutcomeCounts) {
+        let done = counts.get(OutcomeKind::Written) + counts.get(OutcomeKind::Ignored);
+        self.resolved.fetch_add(done, Ordering::Relaxed);
+        self.metrics.rows_resolved(batch, counts);
+    }
+
+    fn batch_not_sent(&self, batch: &BatchInfo<'_>, class: ErrorClass) {
+        self.metrics.batch_not_sent(batch, class);
+    }
+
+    fn rows_rejected(&self, batch: &BatchInfo<'_>, class: ErrorClass, rows: u64) {
+        self.metrics.rows_rejected(batch, class, rows);
+    }
+
+    fn batch_retried(&self, batch: &BatchInfo<'_>, class: ErrorClass) {
+        self.metrics.batch_retried(batch, class);
+    }
+
+    fn batch_isolated(&self, batch: &BatchInfo<'_>) {
+        self.metrics.batch_isolated(batch);
+    }
+
+    fn row_refused(&self, table: &str, reason: &'static str) {
+        self.metrics.row_refused(table, reason);
+    }
+
+    fn submit_waited(&self, table: &str, wait: Duration) {
+        self.metrics.submit_waited(table, wait);
+    }
+
+    fn gauges(&self, gauges: &PipelineGauges) {
+        self.lock().gauges = *gauges;
+        self.metrics.gauges(gauges);
+    }
+}
+
+/// Where the watching of a case goes.
+pub struct Watch {
+    /// What the pipeline reports to.
+    pub observer: Observer,
+    /// The live metrics.
+    pub metrics: PrometheusMetrics,
+    /// The database's name.
+    pub database: &'static str,
+    /// The case's name.
+    pub case: &'static str,
+    /// Shown to people.
+    pub bar: ProgressBar,
+    /// Rows that may wait in the pipeline.
+    pub buffer_limit: u64,
+}
+
+/// What was seen.
+#[derive(Debug, Default)]
+pub struct Watched {
+    /// The curves.
+    pub series: Vec<Sample>,
+    /// Memory at the start, at its highest and at the end.
+    pub memory: MemorySummary,
+}
+
+impl Watch {
+    /// Looks at the case until `stop` says so, and once more.
+    pub async fn run(self, mut stop: tokio::sync::oneshot::Receiver<()>) -> Watched {
+        let begin = Instant::now();
+        let mut watched = Watched::default();
+        let start = mb(memory::resident());
+        watched.memory = MemorySummary { start_mb: start, peak_mb: start, ..MemorySummary::default() };
+        let (mut last_at, mut last_rows, mut spacing) = (begin, 0, POINT);
+        loop {
+            let ended = tokio::time::timeout(LOOK, &mut stop).await.is_ok();
+            let memory_mb = mb(memory::resident());
+            watched.memory.peak_mb = watched.memory.peak_mb.max(memory_mb);
+            watched.memory.end_mb = memory_mb;
+            let since = last_at.elapsed();
+            if since >= spacing || ended && !since.is_zero() {
+                let rows = self.observer.rows_done();
+                let rate = (rows - last_rows) as f64 / since.as_secs_f64();
+                watched.series.push(self.point(begin.elapsed(), rate, memory_mb));
+                (last_at, last_rows) = (Instant::now(), rows);
+                if watched.series.len() >= MAX_POINTS {
+                    spacing *= 2;
+                    thin_out(&mut watched.series);
+                }
+            }
+            if ended {
+                return watched;
+            }
+        }
+    }
+
+    /// Takes a point of the curves, and tells metrics and people.
+    fn point(&self, at: Duration, rate: f64, memory_mb: f64) -> Sample {
+        let (times, gauges) = {
+            let mut seen = self.observer.lock();
+            (std::mem::replace(&mut seen.since_point, Times::new()), seen.gauges)
+        };
+        self.metrics.record_real_time_metrics(self.database, self.case, rate, memory_mb);
+        self.metrics.record_memory(self.database, self.case, &memory::usage());
+        self.bar.set_position(self.observer.rows_done());
+        Sample {
+            at_seconds: rounded(at.as_secs_f64()),
+            records_per_second: rounded(rate),
+            batch_latency_p50_ms: times.quantile_ms(0.5),
+            batch_latency_p99_ms: times.quantile_ms(0.99),
+            memory_mb: rounded(memory_mb),
+            buffer_records: gauges.buffer_rows as u64,
+            buffer_limit: self.buffer_limit,
+        }
+    }
+}
+
+/// Keeps every second point; the rate of a kept point is the mean of both.
+fn thin_out(series: &mut Vec<Sample>) {
+    let merged = series.chunks(2).map(|pair| {
+        let mut kept = pair[pair.len() - 1].clone();
+        kept.records_per_second = pair.iter().map(|s| s.records_per_second).sum::<f64>() / pair.len() as f64;
+        kept
+    });
+    *series = merged.collect();
+}
+
+fn mb(bytes: Option<u64>) -> f64 {
+    bytes.unwrap_or(0) as f64 / 1e6
+}
+
+/// Three digits are enough for a curve and keep the report small.
+fn rounded(number: f64) -> f64 {
+    (number * 1000.0).round() / 1000.0
+}

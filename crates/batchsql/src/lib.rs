@@ -1,0 +1,37 @@
+//! BatchSQL gathers rows from many tasks into batches per table and writes each batch to a database in
+//! the fastest way that database offers. Every accepted row ends in exactly one [`Outcome`], and
+//! everything it does can be seen in Prometheus.
+//!
+//! This crate is a facade: it re-exports the pipeline ([`BatchSql`]) and, behind features, the drivers
+//! and the metrics.
+//!
+//! | feature | gives |
+//! |---|---|
+//! | `derive` (default) | `#[derive(Row)]` |
+//! | `sqlite` | [`sqlite`]: `SqliteSink` |
+//! | `metrics` | [`metrics`]: a reporter over the `metrics` crate |
+//! | `prometheus` | [`prometheus`]: `PrometheusMetrics` with its own scrape endpoint |
+//! | `chrono`, `uuid`, `rust_decimal` | row fields and values of these crates |
+//!
+//! # Example
+#![doc = include_str!("../example.md")]
+//! # Where to go on
+//!
+//! - [`PipelineConfig`]: sizes, times and limits, with their defaults.
+//! - [`BatchSql`]: `submit`, `try_submit`, `submit_timeout`, `submit_all`, `submit_tracked`, `flush`,
+//!   `close`, and which of them wait for what.
+//! - [`Outcome`]: what can become of a row. [`BatchSqlBuilder::on_failed_row`] sees every row that was
+//!   not written.
+//! - [`Schema`] and [`Conflict`]: tables and what happens when a key is already there.
+//! - [`Sink`]: write a driver of your own.
+
+pub use batchsql_core::*;
+#[cfg(feature = "derive")]
+pub use batchsql_derive::Row;
+
+#[cfg(feature = "metrics")]
+pub use batchsql_metrics as metrics;
+#[cfg(feature = "prometheus")]
+pub use batchsql_prometheus as prometheus;
+#[cfg(feature = "sqlite")]
+pub use batchsql_sqlite as sqlite;
