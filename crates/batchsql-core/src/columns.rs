@@ -103,9 +103,9 @@ pub(crate) struct ColumnBuffer {
 }
 
 impl ColumnBuffer {
-    /// An empty column with room for `rows` values.
-    pub(crate) fn new(ty: ColumnType, nullable: bool, rows: usize) -> Self {
-        let text = || TextBuffer { ends: Vec::with_capacity(rows), data: String::new() };
+    /// An empty column with room for `rows` values of together `bytes` variable bytes.
+    pub(crate) fn new(ty: ColumnType, nullable: bool, rows: usize, bytes: usize) -> Self {
+        let text = || TextBuffer { ends: Vec::with_capacity(rows), data: String::with_capacity(bytes) };
         let buffer = match ty {
             ColumnType::Bool => Buffer::Bool(Vec::with_capacity(rows)),
             ColumnType::I16 => Buffer::I16(Vec::with_capacity(rows)),
@@ -117,7 +117,9 @@ impl ColumnBuffer {
             ColumnType::Decimal => Buffer::Decimal(text()),
             ColumnType::Text => Buffer::Text(text()),
             ColumnType::Json => Buffer::Json(text()),
-            ColumnType::Bytes => Buffer::Bytes(BytesBuffer { ends: Vec::with_capacity(rows), data: Vec::new() }),
+            ColumnType::Bytes => {
+                Buffer::Bytes(BytesBuffer { ends: Vec::with_capacity(rows), data: Vec::with_capacity(bytes) })
+            }
             ColumnType::Uuid => Buffer::Uuid(Vec::with_capacity(rows)),
             ColumnType::Date => Buffer::Date(Vec::with_capacity(rows)),
             ColumnType::Time => Buffer::Time(Vec::with_capacity(rows)),
@@ -148,6 +150,11 @@ impl ColumnBuffer {
         if let Some(validity) = &mut self.validity {
             validity.push(false);
         }
+    }
+
+    /// Bytes of the variable parts.
+    pub(crate) fn variable_len(&self) -> usize {
+        for_each_buffer!(&self.buffer, _v => 0, v => v.data.len(), v => v.data.len())
     }
 
     /// Forgets every value from row `rows` on.

@@ -35,7 +35,7 @@ pub(crate) enum Message {
 
 /// A batch to be written: already sealed, or still filling until a connection is there.
 pub(crate) enum Work {
-    Sealed(Job),
+    Sealed(Box<Job>),
     Due { table: Arc<Table>, lane: usize, generation: u64 },
 }
 
@@ -146,7 +146,7 @@ impl<W: Writer> Dispatcher<W> {
             Message::Sealed { table, lane } => {
                 for job in table.take_sealed(lane.lane) {
                     state.forget_deadline(lane, job.generation);
-                    state.enqueue(lane, table.is_serial(), job.opened_at, Work::Sealed(job));
+                    state.enqueue(lane, table.is_serial(), job.opened_at, Work::Sealed(Box::new(job)));
                 }
                 state.tables.entry(lane.table).or_insert(table);
             }
@@ -179,7 +179,7 @@ impl<W: Writer> Dispatcher<W> {
         for table in tables {
             for lane in 0..table.lane_count() {
                 for job in table.take_all(lane, reason, &self.ledger) {
-                    state.enqueue(job.lane, table.is_serial(), job.opened_at, Work::Sealed(job));
+                    state.enqueue(job.lane, table.is_serial(), job.opened_at, Work::Sealed(Box::new(job)));
                 }
             }
         }

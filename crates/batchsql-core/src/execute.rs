@@ -60,7 +60,7 @@ impl<S: Sink> Writer for Executor<S> {
         // The connection comes first: a due batch keeps filling while it waits for one.
         let mut conn = Some(self.acquire().await);
         let job = match work {
-            Work::Sealed(job) => Some(job),
+            Work::Sealed(job) => Some(*job),
             Work::Due { table, lane, generation } => table.take_open(lane, generation, &self.ledger),
         };
         if let Some(mut job) = job {
@@ -216,7 +216,7 @@ impl<S: Sink> Executor<S> {
         };
         let executed = BatchExecuted {
             rows: range.len(),
-            duration: begin.elapsed(),
+            duration: result.as_ref().ok().and_then(|written| written.took).unwrap_or_else(|| begin.elapsed()),
             error: result.as_ref().err().map(SinkError::class),
         };
         job.progress.writing = None;

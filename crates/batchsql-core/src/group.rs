@@ -72,7 +72,10 @@ struct OpenBatch {
     generation: u64,
     completion: Option<Arc<Completion>>,
     accepted: u64,
+    /// Rows of the last batch and the variable bytes of its columns: the room to start the next with,
+    /// so that buffers rarely grow while they are filled.
     last_len: usize,
+    last_bytes: Vec<usize>,
 }
 
 /// Takes a half-written row back unless it was completed, also when the row's code panics.
@@ -95,8 +98,10 @@ impl OpenBatch {
         let schema = &table.schema;
         if self.columns.is_empty() {
             let capacity = self.last_len.max(FIRST_CAPACITY);
-            let column = |c: &Column| ColumnBuffer::new(c.column_type(), c.is_nullable(), capacity);
-            self.columns = schema.columns().iter().map(column).collect();
+            let bytes = self.last_bytes.iter().copied().chain(std::iter::repeat(0));
+            let column =
+                |(c, bytes): (&Column, usize)| ColumnBuffer::new(c.column_type(), c.is_nullable(), capacity, bytes);
+            self.columns = schema.columns().iter().zip(bytes).map(column).collect();
         }
         let mut rollback = Rollback { open: self, completed: false };
         let mut writer = RowWriter::new(schema, &mut rollback.open.columns, table.limits.values);
@@ -227,6 +232,9 @@ impl Table {
         let columns = std::mem::take(&mut open.columns);
         let (len, bytes) = (std::mem::take(&mut open.len), std::mem::take(&mut open.bytes));
         open.last_len = len;
+        open.last_bytes.clear();
+        // An eighth more, because batches of the same table differ a little.
+        open.last_bytes.extend(columns.iter().map(|column| column.variable_len() / 8 * 9));
         let generation = open.generation;
         open.generation += 1;
         let job = Job {

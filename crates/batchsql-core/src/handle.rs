@@ -1,7 +1,6 @@
 //! Owns the front of the pipeline: the builder, and the handle that callers submit rows to.
 //! Must not know how batches are written.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering as Atomic};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -22,8 +21,9 @@ use crate::queue::{Budget, Refusal, Reservation};
 use crate::receipt::{FailedRow, Outcome, Receipt};
 use crate::reporter::{GuardedReporter, MetricsReporter, NoopReporter};
 use crate::row::{Row, TypedRow};
-use crate::schema::{Schema, SchemaId};
+use crate::schema::Schema;
 use crate::sink::Sink;
+use crate::tables::Tables;
 
 /// `submit_all` reserves room for this many rows at once.
 const CHUNK_ROWS: usize = 64;
@@ -38,7 +38,7 @@ pub struct BatchSql(Arc<Shared>);
 
 struct Shared {
     engine: Arc<dyn Engine>,
-    tables: RwLock<HashMap<SchemaId, Arc<Table>>>,
+    tables: Tables,
     intake: Intake,
     activity: Arc<Activity>,
     config: PipelineConfig,
@@ -161,7 +161,7 @@ impl<S: Sink> BatchSqlBuilder<S> {
         };
         Ok(BatchSql(Arc::new(Shared {
             engine: executor,
-            tables: RwLock::default(),
+            tables: Tables::new(),
             intake,
             activity,
             config,
@@ -226,7 +226,7 @@ impl BatchSql {
     pub fn try_submit<R: Row + ?Sized>(&self, row: &R) -> Result<(), SubmitError> {
         let accepted = self.admit(row).and_then(|(table, bytes)| {
             let mut reservation = self.try_reserve(1, bytes)?;
-            self.push(&table, row, bytes, false, &mut reservation).map(drop)
+            self.push(table, row, bytes, false, &mut reservation).map(drop)
         });
         accepted.inspect_err(|error| self.refused(row, error))
     }
@@ -333,8 +333,7 @@ impl BatchSql {
     pub fn balance(&self) -> Balance {
         // Outcomes first: a row that is accepted in between may be missing, but never counts twice.
         let outcomes = self.0.intake.ledger.outcomes();
-        let tables = self.0.tables.read().unwrap_or_else(PoisonError::into_inner);
-        let accepted = tables.values().map(|table| table.accepted()).sum();
+        let accepted = self.0.tables.all().iter().map(|table| table.accepted()).sum();
         Balance { accepted, outcomes }
     }
 
@@ -352,10 +351,10 @@ impl BatchSql {
         let accepted = async {
             let (table, bytes) = self.admit(row)?;
             let mut reservation = match self.try_reserve(1, bytes) {
-                Err(error) if error.is_full() => self.wait_for_room(&table, 1, bytes).await?,
+                Err(error) if error.is_full() => self.wait_for_room(table, 1, bytes).await?,
                 other => other?,
             };
-            self.push(&table, row, bytes, tracked, &mut reservation)
+            self.push(table, row, bytes, tracked, &mut reservation)
         };
         accepted.await.inspect_err(|error| self.refused(row, error))
     }
@@ -386,14 +385,14 @@ impl BatchSql {
         let Some((first, _)) = chunk.first() else { return Ok(()) };
         let mut table = self.table(first.schema())?;
         let mut reservation = match self.try_reserve(chunk.len(), bytes) {
-            Err(error) if error.is_full() => self.wait_for_room(&table, chunk.len(), bytes).await?,
+            Err(error) if error.is_full() => self.wait_for_room(table, chunk.len(), bytes).await?,
             other => other?,
         };
         for (row, bytes) in chunk {
             if table.schema() != row.schema() {
                 table = self.table(row.schema())?;
             }
-            self.push(&table, row, *bytes, false, &mut reservation)?;
+            self.push(table, row, *bytes, false, &mut reservation)?;
             *pushed += 1;
         }
         Ok(())
@@ -401,7 +400,7 @@ impl BatchSql {
 
     /// The row's table and the room it needs.
     #[inline]
-    fn admit<R: Row + ?Sized>(&self, row: &R) -> Result<(Arc<Table>, usize), SubmitError> {
+    fn admit<R: Row + ?Sized>(&self, row: &R) -> Result<(&Arc<Table>, usize), SubmitError> {
         Ok((self.table(row.schema())?, self.row_bytes(row)?))
     }
 
@@ -413,19 +412,22 @@ impl BatchSql {
         if bytes > limit { Err(RowError::too_large(schema, bytes, limit).into()) } else { Ok(bytes) }
     }
 
-    fn table(&self, schema: &Schema) -> Result<Arc<Table>, SubmitError> {
-        let known = self.0.tables.read().unwrap_or_else(PoisonError::into_inner).get(&schema.id()).cloned();
-        if let Some(table) = known {
-            return Ok(table);
+    #[inline]
+    fn table(&self, schema: &Schema) -> Result<&Arc<Table>, SubmitError> {
+        match self.0.tables.get(schema) {
+            Some(table) => Ok(table),
+            None => self.new_table(schema),
         }
+    }
+
+    #[cold]
+    fn new_table(&self, schema: &Schema) -> Result<&Arc<Table>, SubmitError> {
         let limits = self.0.engine.limits(schema);
         if schema.columns().len() > limits.max_columns {
             return Err(RowError::too_wide(schema, limits.max_columns).into());
         }
-        let mut tables = self.0.tables.write().unwrap_or_else(PoisonError::into_inner);
-        let number = tables.len();
-        let new = || Arc::new(Table::new(schema.clone(), limits, &self.0.config, self.0.concurrency, number));
-        Ok(Arc::clone(tables.entry(schema.id()).or_insert_with(new)))
+        let make = |number| Table::new(schema.clone(), limits, &self.0.config, self.0.concurrency, number);
+        Ok(self.0.tables.get_or_insert(schema, make))
     }
 
     #[inline]

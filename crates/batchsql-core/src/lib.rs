@@ -35,6 +35,7 @@ mod ledger;
 mod queue;
 mod receipt;
 mod retry;
+mod tables;
 
 // The edges.
 mod config;

@@ -145,7 +145,15 @@ fn names<S: Into<String>>(names: impl IntoIterator<Item = S>) -> Vec<String> {
 
 /// The identity of a schema: equal content gives equal ids while any copy of the schema is alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SchemaId(u64);
+pub struct SchemaId(usize);
+
+impl SchemaId {
+    /// A small number: ids of dead schemas are used again, so ids stay below the largest number of
+    /// schemas that were ever alive at once.
+    pub(crate) fn index(self) -> usize {
+        self.0
+    }
+}
 
 /// The shape of the rows of one table. Cheap to clone and to compare.
 ///
@@ -335,8 +343,25 @@ static INTERNER: LazyLock<Mutex<Interner>> = LazyLock::new(Mutex::default);
 #[derive(Default)]
 struct Interner {
     known: HashMap<Content, Weak<Inner>>,
-    next_id: u64,
     sweep_at: usize,
+}
+
+/// Ids that are free, and the first one that was never used. Apart from the interner, because a
+/// schema may die while the interner is locked.
+static IDS: Mutex<(Vec<usize>, usize)> = Mutex::new((Vec::new(), 0));
+
+fn next_id() -> SchemaId {
+    let (free, next) = &mut *IDS.lock().unwrap_or_else(PoisonError::into_inner);
+    SchemaId(free.pop().unwrap_or_else(|| {
+        *next += 1;
+        *next - 1
+    }))
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        IDS.lock().unwrap_or_else(PoisonError::into_inner).0.push(self.id.0);
+    }
 }
 
 fn intern(content: Content) -> Result<Schema, SchemaError> {
@@ -349,9 +374,8 @@ fn intern(content: Content) -> Result<Schema, SchemaError> {
         interner.known.retain(|_, inner| inner.strong_count() > 0);
         interner.sweep_at = (interner.known.len() * 2).max(64);
     }
-    interner.next_id += 1;
     let inner = Arc::new(Inner {
-        id: SchemaId(interner.next_id),
+        id: next_id(),
         display: content.table.to_string().into(),
         fixed_len: content.columns.iter().map(|c| c.ty.fixed_len() + usize::from(c.nullable)).sum(),
         key,

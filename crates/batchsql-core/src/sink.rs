@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -52,6 +53,9 @@ pub struct Written {
     /// Rows that the database refused on their own, with the reason; every other row is durable.
     /// Ascending by index.
     pub rejected: Vec<(u32, SinkError)>,
+    /// The time in the database, where the driver knows it better than its caller, for example because
+    /// the batch waited in a queue of the driver. It is what the metrics show.
+    pub took: Option<Duration>,
 }
 
 /// A database driver.

@@ -1,4 +1,5 @@
 //! What the derive generates, and what it refuses.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::borrow::Cow;
 

@@ -54,6 +54,7 @@ mod plan;
 mod sink;
 mod types;
 mod write;
+mod writer;
 
 /// The SQLite client of this sink, for [`SqliteSink::call`].
 pub use rusqlite;

@@ -60,6 +60,10 @@ impl OpenError {
         Self { problem: problem.into(), source: None }
     }
 
+    pub(crate) fn no_thread(error: std::io::Error) -> Self {
+        Self::new(format!("the system gives no thread for the sqlite writer: {error}"))
+    }
+
     pub(crate) fn caused_by(problem: impl Into<String>, source: rusqlite::Error) -> Self {
         Self { problem: problem.into(), source: Some(source) }
     }

@@ -4,6 +4,7 @@
 //! This crate is not published. [`cases`] say what is written and what must be there afterwards,
 //! [`run`](mod@run) runs them, [`report`] turns the results into files and a table.
 
+pub mod bench;
 pub mod cases;
 pub mod cli;
 pub mod database;

@@ -33,8 +33,16 @@ pub fn usage() -> MemoryUsage {
     }
 }
 
+/// Allocations since the start of the process, where jemalloc is its allocator.
+pub fn allocations() -> Option<u64> {
+    // Counts of live threads' caches reach the statistics when the epoch advances.
+    epoch::advance().ok()?;
+    allocator_totals().map(|totals| totals.allocations)
+}
+
 /// Figures since the start of the process.
 struct Totals {
+    allocations: u64,
     /// Bytes handed out, freed or not.
     allocated: u64,
     /// Sweeps that gave unused pages back.
@@ -96,6 +104,7 @@ fn allocator_totals() -> Option<Totals> {
     };
     let merged = stats.merged;
     Some(Totals {
+        allocations: merged.bins.iter().chain(&merged.lextents).map(|count| count.nmalloc).sum(),
         allocated: bytes(&arenas.bin, &merged.bins) + bytes(&arenas.lextent, &merged.lextents),
         purges: merged.dirty_npurge + merged.muzzy_npurge,
     })

@@ -94,12 +94,17 @@ impl Texts {
         write!(payload, "événement {id} — 事件 {}", id.wrapping_mul(0x9E37_79B9))
             .expect("writing to a String cannot fail");
         payload.extend(std::iter::repeat_n('x', padding));
+        self.again(id)
+    }
+
+    /// The event that was made last, if that was number `id`.
+    pub fn again(&self, id: i64) -> Event<'_> {
         let created_at = TimestampTz::from_micros_since_epoch(EPOCH + id * 1_000_003 % 31_536_000_000_000);
         Event {
             id,
-            name,
-            email,
-            payload,
+            name: &self.name,
+            email: &self.email,
+            payload: &self.payload,
             amount: id as f64 / 8.0,
             active: id % 3 == 0,
             created_at: created_at.expect("within the year 2024"),

@@ -81,7 +81,7 @@ async fn a_write_given_up_by_its_timeout_leaves_the_connection_usable() {
 #[tokio::test]
 async fn an_existing_connection_can_be_used() {
     let (_dir, path) = database();
-    let sink = SqliteSink::from_connection(Connection::open(&path).unwrap());
+    let sink = SqliteSink::from_connection(Connection::open(&path).unwrap()).unwrap();
     let db = BatchSql::builder(sink).start().unwrap();
     db.submit(&row(&schema(Conflict::None), 1, "a")).await.unwrap();
     assert!(db.close(HOUR).await.is_complete());

@@ -1,4 +1,5 @@
 //! The sink on real databases, in memory and in files.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod conflicts;
 mod errors;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use batchsql_core::{BatchSql, ColumnType, Conflict, DynRow, Outcome, PipelineConfig, Receipt, Schema, Value};
+use batchsql_core::{
+    BatchSql, ColumnType, Conflict, DynRow, Ordering, Outcome, PipelineConfig, Receipt, Schema, Value,
+};
 use batchsql_sqlite::SqliteSink;
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
@@ -14,8 +16,9 @@ pub(crate) async fn memory(sql: &'static str) -> SqliteSink {
     sink
 }
 
+/// A pipeline whose batches are written in order, so that outcomes do not depend on luck.
 pub(crate) fn pipeline(sink: &SqliteSink) -> BatchSql {
-    let config = PipelineConfig { flush_interval: HOUR, ..PipelineConfig::default() };
+    let config = PipelineConfig { flush_interval: HOUR, ordering: Ordering::PerTable, ..PipelineConfig::default() };
     BatchSql::builder(sink.clone()).config(config).start().unwrap()
 }
 

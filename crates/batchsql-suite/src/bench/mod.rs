@@ -1,0 +1,10 @@
+//! Benchmarks: contenders measured in interleaved rounds, so that the noise of the machine meets all
+//! of them alike.
+
+mod figures;
+mod overhead;
+mod sqlite;
+
+pub use figures::{Figure, Plan, table};
+pub use overhead::overhead;
+pub use sqlite::database;

@@ -1,0 +1,156 @@
+//! Owns the measurement of the pipeline alone: a sink that does nothing, ten producers, seven columns.
+//! Must not know databases.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use batchsql::prometheus::PrometheusMetrics;
+use batchsql::{BatchSql, BatchSqlBuilder, DynRow, Row, TypedRow, Value};
+use batchsql_testkit::NullSink;
+use tokio::task::JoinSet;
+
+use super::figures::{Figure, Measurement, Plan, summarise};
+use crate::memory;
+use crate::rows::{Event, Texts};
+
+const PRODUCERS: usize = 10;
+/// Rows that each producer made before, and submits again and again.
+const PREPARED: usize = 1000;
+
+/// What is submitted, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Contender {
+    Typed,
+    TypedMany,
+    TypedWithMetrics,
+    TypedTracked,
+    DynamicPrepared,
+    DynamicBuilt,
+}
+
+const CONTENDERS: [(Contender, &str); 6] = [
+    (Contender::Typed, "typed rows, submit"),
+    (Contender::TypedMany, "typed rows, submit_all"),
+    (Contender::TypedWithMetrics, "typed rows, submit, metrics on"),
+    (Contender::TypedTracked, "typed rows, submit_tracked, all receipts awaited"),
+    (Contender::DynamicPrepared, "dynamic rows made before, submit"),
+    (Contender::DynamicBuilt, "dynamic rows built and submitted"),
+];
+
+/// Measures the pipeline with a sink that does nothing.
+///
+/// # Errors
+/// The pipeline refuses a row, which is a defect.
+pub async fn overhead(plan: Plan) -> Result<Vec<Figure>> {
+    let mut rounds = Vec::new();
+    for round in 0..plan.rounds {
+        let mut measurements = Vec::new();
+        for (contender, name) in
+            CONTENDERS.into_iter().filter(|(_, name)| std::env::var("ONLY").map_or(true, |only| name.contains(&only)))
+        {
+            eprintln!("overhead, round {} of {}: {name}", round + 1, plan.rounds);
+            measurements.push(measure(contender, plan.rows).await?);
+        }
+        rounds.push(measurements);
+    }
+    Ok(summarise("pipeline alone", &CONTENDERS.map(|(_, name)| name), &rounds))
+}
+
+fn builder() -> BatchSqlBuilder<NullSink> {
+    BatchSql::builder(NullSink)
+}
+
+async fn measure(contender: Contender, rows: usize) -> Result<Measurement> {
+    let metrics = PrometheusMetrics::new()?;
+    let builder = match contender {
+        Contender::TypedWithMetrics => builder().metrics_reporter(metrics.reporter("null")),
+        _ => builder(),
+    };
+    let db = builder.start()?;
+    let per_producer = rows / PRODUCERS;
+    let mut producers = JoinSet::new();
+    let ready = Arc::new(tokio::sync::Barrier::new(PRODUCERS + 1));
+    for producer in 0..PRODUCERS {
+        let (db, ready) = (db.clone(), Arc::clone(&ready));
+        producers.spawn(async move {
+            let mut texts: Vec<Texts> = std::iter::repeat_with(Texts::default).take(PREPARED).collect();
+            let first = (producer * per_producer) as i64;
+            let events: Vec<Event<'_>> = texts.iter_mut().zip(first..).map(|(t, id)| t.event(id, 0)).collect();
+            let dynamic: Vec<DynRow> = events.iter().map(dynamic).collect::<Result<_, _>>()?;
+            ready.wait().await;
+            produce(contender, &db, &events, &dynamic, per_producer).await
+        });
+    }
+    ready.wait().await;
+    let (before, begin) = (memory::allocations(), Instant::now());
+    while let Some(produced) = producers.join_next().await {
+        produced??;
+    }
+    let report = db.close(Duration::from_secs(60)).await;
+    let took = begin.elapsed();
+    let allocations = memory::allocations().zip(before).map(|(after, before)| (after - before) as f64);
+    anyhow::ensure!(report.is_complete(), "rows were lost: {:?}", report.balance);
+    let written = report.balance.written() as f64;
+    Ok(Measurement { rate: written / took.as_secs_f64(), allocations: allocations.map(|count| count / written) })
+}
+
+fn dynamic(event: &Event<'_>) -> Result<DynRow, batchsql::RowError> {
+    let values = event.values().map(|value| value.to_value());
+    Event::type_schema().row().set_all(values)?.finish()
+}
+
+async fn produce(
+    contender: Contender,
+    db: &BatchSql,
+    events: &[Event<'_>],
+    dynamic: &[DynRow],
+    rows: usize,
+) -> Result<()> {
+    match contender {
+        Contender::Typed | Contender::TypedWithMetrics => submit(db, events, rows).await,
+        Contender::DynamicPrepared => submit(db, dynamic, rows).await,
+        Contender::TypedMany => {
+            for _ in 0..rows / events.len() {
+                db.submit_all(events).await?;
+            }
+            Ok(())
+        }
+        Contender::TypedTracked => {
+            let mut receipts = Vec::with_capacity(500);
+            for event in events.iter().cycle().take(rows) {
+                receipts.push(db.submit_tracked(event).await?);
+                if receipts.len() == receipts.capacity() {
+                    for receipt in receipts.drain(..) {
+                        anyhow::ensure!(receipt.await.is_written(), "a row was not written");
+                    }
+                }
+            }
+            Ok(())
+        }
+        Contender::DynamicBuilt => {
+            let schema = Event::type_schema();
+            for event in events.iter().cycle().take(rows) {
+                let row = schema
+                    .row()
+                    .set("id", event.id)?
+                    .set("name", event.name)?
+                    .set("email", event.email)?
+                    .set("payload", event.payload)?
+                    .set("amount", event.amount)?
+                    .set("active", Value::Bool(event.active))?
+                    .set("created_at", event.created_at)?
+                    .finish()?;
+                db.submit(&row).await?;
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn submit<R: Row>(db: &BatchSql, prepared: &[R], rows: usize) -> Result<()> {
+    for row in prepared.iter().cycle().take(rows) {
+        db.submit(row).await?;
+    }
+    Ok(())
+}

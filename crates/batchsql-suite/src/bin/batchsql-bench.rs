@@ -1,0 +1,60 @@
+//! The benchmarks' command: `overhead` measures the pipeline alone, `database` measures it against
+//! hand-written loops. Figures are medians of interleaved rounds; only their ratios travel between
+//! machines.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use batchsql_suite::bench::{self, Plan};
+use clap::{Parser, ValueEnum};
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Measures BatchSQL.
+#[derive(Debug, Parser)]
+#[command(name = "batchsql-bench", version)]
+struct Options {
+    /// What to measure; both when left out
+    #[arg(value_enum)]
+    group: Option<Group>,
+
+    /// Interleaved rounds; the median of each contender counts
+    #[arg(long, default_value = "5")]
+    rounds: usize,
+
+    /// Rows of one measurement in the database group; the overhead group takes ten times as many
+    #[arg(long, default_value = "200000")]
+    rows: usize,
+
+    /// Also write the figures to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Group {
+    /// The pipeline with a sink that does nothing
+    Overhead,
+    /// The pipeline with a real database, against a hand-written loop
+    Database,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let options = Options::parse();
+    anyhow::ensure!(options.rounds > 0 && options.rows > 0, "--rounds and --rows must be at least 1");
+    let mut figures = Vec::new();
+    if options.group != Some(Group::Database) {
+        figures.extend(bench::overhead(Plan { rounds: options.rounds, rows: options.rows * 10 }).await?);
+    }
+    if options.group != Some(Group::Overhead) {
+        figures.extend(bench::database(Plan { rounds: options.rounds, rows: options.rows }).await?);
+    }
+    println!("{}", bench::table(&figures));
+    if let Some(file) = options.json {
+        let json = serde_json::to_string_pretty(&figures)?;
+        std::fs::write(&file, json).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! Owns the checks of what Prometheus sees while the suite runs.
+//! Must not know how metrics come about.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{ErrorKind, Write};
+use std::process::{Command, Stdio};
+
+use crate::support::{Answer, Suite, eventually, get};
+
+/// The table of the requirements document, word for word.
+const REQUIRED: [(&str, &str, &str); 12] = [
+    ("batchsql_batch_execution_duration_seconds", "histogram", "database, table, status, test_case"),
+    ("batchsql_batch_execution_total", "counter", "database, table, status, test_case"),
+    ("batchsql_batch_size", "histogram", "database, table, test_case"),
+    ("batchsql_records_processed_total", "counter", "database, table, test_case"),
+    ("batchsql_test_duration_seconds", "gauge", "database, test_case"),
+    ("batchsql_test_records_total", "gauge", "database, test_case, type"),
+    ("batchsql_test_rps", "gauge", "database, test_case"),
+    ("batchsql_test_success", "gauge", "database, test_case"),
+    ("batchsql_test_data_integrity_rate", "gauge", "database, test_case"),
+    ("batchsql_memory_usage_mb", "gauge", "database, test_case, type"),
+    ("batchsql_gc_count", "gauge", "database, test_case"),
+    ("batchsql_errors_total", "counter", "database, test_case, error_type"),
+];
+
+/// Set it to 1 where promtool must be there, for example in CI.
+const REQUIRE_PROMTOOL: &str = "BATCHSQL_REQUIRE_PROMTOOL";
+
+/// One line of a scrape.
+#[derive(Debug)]
+struct Sample {
+    name: String,
+    labels: BTreeMap<String, String>,
+    value: f64,
+}
+
+// No value of a label has a quote or a comma in it here.
+fn sample(line: &str) -> Sample {
+    let (series, value) = line.rsplit_once(' ').unwrap();
+    let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+    let pairs = labels.trim_end_matches('}').split(',').filter_map(|pair| pair.split_once('='));
+    let labels = pairs.map(|(label, value)| (label.to_owned(), value.trim_matches('"').to_owned())).collect();
+    Sample { name: name.to_owned(), labels, value: value.parse().unwrap() }
+}
+
+fn samples(page: &str) -> Vec<Sample> {
+    page.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(sample).collect()
+}
+
+fn value(samples: &[Sample], name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    let fits = |sample: &&Sample| {
+        sample.name == name && labels.iter().all(|(label, value)| sample.labels.get(*label).is_some_and(|v| v == value))
+    };
+    let found: Vec<f64> = samples.iter().filter(fits).map(|sample| sample.value).collect();
+    (!found.is_empty()).then(|| found.iter().sum())
+}
+
+/// One case has ended, and the next one is writing.
+fn well_under_way(answer: &Answer) -> bool {
+    let samples = samples(&answer.body);
+    value(&samples, "batchsql_test_success", &[("test_case", "high_throughput")]).is_some()
+        && value(&samples, "batchsql_records_processed_total", &[("test_case", "long_duration")])
+            .is_some_and(|n| n > 0.0)
+        && value(&samples, "batchsql_memory_usage_mb", &[("test_case", "long_duration")]).is_some()
+}
+
+/// One run for everything, because a run takes time.
+#[test]
+fn a_scrape_during_a_run_has_every_required_metric() {
+    let cases = ["--case", "high_throughput", "--case", "long_duration"];
+    let mut running = Suite::new(&cases).args(&["--workers", "2", "--records-per-worker", "15000"]).start();
+    let address = running.address();
+    assert!(address.ip().is_loopback(), "{address}");
+    let health = get(address, "/health");
+    assert_eq!(health.status, 200, "{health:?}");
+    let answer =
+        eventually("a scrape with the result of a case", || Some(get(address, "/metrics")).filter(well_under_way));
+    assert!(running.is_running(), "the scrape was to be during the run");
+
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    has_every_required_metric(&answer.body);
+    has_the_numbers_of_the_run(&samples(&answer.body));
+    promtool_objects_to_the_three_known_names_only(&answer.body);
+    running.wait().expect_code(0);
+    assert!(std::net::TcpStream::connect(address).is_err(), "the endpoint is still there after the run");
+}
+
+fn has_every_required_metric(page: &str) {
+    let samples = samples(page);
+    for (name, kind, labels) in REQUIRED {
+        assert!(page.lines().any(|line| line == format!("# TYPE {name} {kind}")), "{name} is no {kind}");
+        assert!(page.lines().any(|line| line.starts_with(&format!("# HELP {name} "))), "{name} has no help");
+        let mut expected: BTreeSet<&str> = labels.split(", ").collect();
+        let mut exposed = name.to_owned();
+        if kind == "histogram" {
+            expected.insert("le");
+            exposed += "_bucket";
+        }
+        let series: Vec<_> = samples.iter().filter(|sample| sample.name == exposed).collect();
+        assert!(!series.is_empty(), "{name} has no series");
+        for sample in series {
+            let labels: BTreeSet<&str> = sample.labels.keys().map(String::as_str).collect();
+            assert_eq!(labels, expected, "{sample:?}");
+            assert_eq!(sample.labels["database"], "sqlite", "{sample:?}");
+            let case = &*sample.labels["test_case"];
+            assert!(["high_throughput", "long_duration"].contains(&case), "{sample:?}");
+        }
+    }
+}
+
+fn has_the_numbers_of_the_run(samples: &[Sample]) {
+    let first = ("test_case", "high_throughput");
+    let check = |name: &str, labels: &[(&str, &str)], expected: f64| {
+        assert_eq!(value(samples, name, labels), Some(expected), "{name} {labels:?}");
+    };
+    check("batchsql_records_processed_total", &[first, ("table", "batchsql_suite_events")], 30_000.0);
+    check("batchsql_batch_size_sum", &[first], 30_000.0);
+    check("batchsql_batch_execution_total", &[first, ("status", "failure")], 0.0);
+    check("batchsql_test_records_total", &[first, ("type", "submitted")], 30_000.0);
+    check("batchsql_test_records_total", &[first, ("type", "actual")], 30_000.0);
+    check("batchsql_test_success", &[first], 1.0);
+    check("batchsql_test_data_integrity_rate", &[first], 100.0);
+    check("batchsql_errors_total", &[], 0.0);
+    for (name, labels) in [
+        ("batchsql_test_duration_seconds", vec![first]),
+        ("batchsql_test_rps", vec![first]),
+        ("batchsql_memory_usage_mb", vec![first, ("type", "alloc")]),
+        ("batchsql_memory_usage_mb", vec![first, ("type", "total_alloc")]),
+        ("batchsql_memory_usage_mb", vec![first, ("type", "sys")]),
+        ("batchsql_memory_usage_mb", vec![first, ("type", "current")]),
+    ] {
+        assert!(value(samples, name, &labels).is_some_and(|value| value > 0.0), "{name} {labels:?}");
+    }
+}
+
+fn promtool_objects_to_the_three_known_names_only(page: &str) {
+    let promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut promtool = match promtool {
+        Ok(promtool) => promtool,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let required = std::env::var_os(REQUIRE_PROMTOOL).is_some_and(|value| value == "1");
+            assert!(!required, "promtool is not on the PATH; install it (Debian package prometheus)");
+            eprintln!("skipped: promtool is not on the PATH; set {REQUIRE_PROMTOOL}=1 to make this an error");
+            return;
+        }
+        Err(error) => panic!("promtool cannot be started: {error}"),
+    };
+    promtool.stdin.take().expect("stdin is piped").write_all(page.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    let names: BTreeSet<&str> = said.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    // Required as they are, although they break the rules.
+    let known = BTreeSet::from(["batchsql_gc_count", "batchsql_memory_usage_mb", "batchsql_test_records_total"]);
+    assert_eq!(names, known, "promtool said:\n{said}");
+}

@@ -1,0 +1,287 @@
+//! Owns how tests run the program, and how they read what it says and writes.
+//! Must not know what any test expects.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::{JoinHandle, sleep, spawn};
+use std::time::{Duration, Instant};
+
+use batchsql::sqlite::rusqlite::Connection;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Every case, in the order they run.
+pub(crate) const CASES: [&str; 8] = [
+    "high_throughput",
+    "concurrent_workers",
+    "large_batch",
+    "memory_pressure",
+    "long_duration",
+    "duplicate_key_upsert",
+    "mixed_tables",
+    "real_dataset",
+];
+
+/// Every variable that the program reads.
+pub(crate) const VARIABLES: [&str; 8] = [
+    "TEST_DURATION",
+    "CONCURRENT_WORKERS",
+    "RECORDS_PER_WORKER",
+    "BATCH_SIZE",
+    "BUFFER_SIZE",
+    "FLUSH_INTERVAL",
+    "PROMETHEUS_PORT",
+    "SQLITE_DSN",
+];
+
+/// Enough rows for every case to do what it is for, and no more.
+pub(crate) const SMALL: [&str; 4] = ["--workers", "2", "--records-per-worker", "500"];
+
+/// Longer than any run of these tests takes on a machine that is busy with something else.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Between two looks at something that is waited for.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// A run to be: a folder of its own, an environment without the suite's variables.
+pub(crate) struct Suite {
+    command: Command,
+    scratch: TempDir,
+}
+
+impl Suite {
+    /// A run that serves its metrics on a free port.
+    pub(crate) fn new(args: &[&str]) -> Self {
+        Self::with_default_port(args).args(&["--metrics-port", "0"])
+    }
+
+    /// A run that serves its metrics where `PROMETHEUS_PORT` or the default says.
+    pub(crate) fn with_default_port(args: &[&str]) -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        let temporary = scratch.path().join("tmp");
+        std::fs::create_dir(&temporary).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_batchsql-suite"));
+        for name in VARIABLES {
+            command.env_remove(name);
+        }
+        command.env_remove("RUST_LOG").env("TMPDIR", temporary).current_dir(scratch.path());
+        Self { command, scratch }.args(args).args(&["--report-dir", "report"])
+    }
+
+    pub(crate) fn args(mut self, args: &[&str]) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// The folder in which the program runs.
+    pub(crate) fn dir(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    pub(crate) fn start(mut self) -> Running {
+        let stdio = self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = stdio.spawn().unwrap();
+        let (announce, address) = channel();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let stderr = spawn(move || {
+            let mut said = String::new();
+            for line in stderr.lines() {
+                let line = line.unwrap();
+                if let Some(url) = line.strip_prefix("live metrics: http://") {
+                    // Most tests do not ask for the address.
+                    let _ = announce.send(url.strip_suffix("/metrics").unwrap().parse().unwrap());
+                }
+                said += &line;
+                said.push('\n');
+            }
+            said
+        });
+        let mut stdout = child.stdout.take().unwrap();
+        let stdout = spawn(move || {
+            let mut said = String::new();
+            stdout.read_to_string(&mut said).unwrap();
+            said
+        });
+        Running { child, output: Some((stdout, stderr)), address, scratch: Some(self.scratch) }
+    }
+
+    /// Runs to the end.
+    pub(crate) fn run(self) -> Finished {
+        self.start().wait()
+    }
+}
+
+/// A run that has begun. Dropping it ends it.
+pub(crate) struct Running {
+    child: Child,
+    output: Option<(JoinHandle<String>, JoinHandle<String>)>,
+    address: Receiver<SocketAddr>,
+    scratch: Option<TempDir>,
+}
+
+impl Running {
+    /// Where the metrics are, once the program has said so.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address.recv_timeout(PATIENCE).expect("the address of the metrics is on stderr")
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Sends what Ctrl-C sends.
+    #[cfg(unix)]
+    pub(crate) fn interrupt(&self) {
+        let status = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success(), "the program has already ended");
+    }
+
+    pub(crate) fn wait(mut self) -> Finished {
+        eventually("the end of the program", || self.child.try_wait().unwrap());
+        let code = self.child.wait().unwrap().code();
+        let (stdout, stderr) = self.output.take().unwrap();
+        let (stdout, stderr) = (stdout.join().unwrap(), stderr.join().unwrap());
+        Finished { code, stdout, stderr, scratch: self.scratch.take().unwrap() }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Has ended already unless a test failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A run that has ended.
+pub(crate) struct Finished {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    scratch: TempDir,
+}
+
+impl Finished {
+    #[track_caller]
+    pub(crate) fn expect_code(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    /// The folder in which the program ran.
+    pub(crate) fn dir(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    fn file(&self, name: &str) -> String {
+        std::fs::read_to_string(self.dir().join("report").join(name)).unwrap()
+    }
+
+    pub(crate) fn report(&self) -> Value {
+        serde_json::from_str(&self.file("report.json")).unwrap()
+    }
+
+    pub(crate) fn page(&self) -> String {
+        self.file("report.html")
+    }
+
+    pub(crate) fn junit(&self) -> String {
+        self.file("junit.xml")
+    }
+
+    /// Everything that people or programs get to read.
+    pub(crate) fn everything(&self) -> String {
+        let files = ["report.json", "report.html", "junit.xml"].map(|name| self.file(name));
+        [self.stdout.clone(), self.stderr.clone()].into_iter().chain(files).collect()
+    }
+}
+
+/// The results of a report by case.
+pub(crate) fn results(report: &Value) -> Vec<(&str, &Value)> {
+    let results = report["results"].as_array().unwrap();
+    results.iter().map(|result| (result["test_name"].as_str().unwrap(), result)).collect()
+}
+
+/// The messages of a case.
+pub(crate) fn errors(result: &Value) -> Vec<&str> {
+    result["errors"].as_array().unwrap().iter().map(|error| error.as_str().unwrap()).collect()
+}
+
+/// The line of a case in the table on stdout.
+pub(crate) fn line<'a>(stdout: &'a str, case: &str) -> &'a str {
+    let mut lines = stdout.lines().filter(|line| line.split_whitespace().any(|word| word == case));
+    let line = lines.next().unwrap_or_else(|| panic!("{case} is not in the table:\n{stdout}"));
+    assert_eq!(lines.next(), None, "{case} is in the table twice");
+    line
+}
+
+/// The element of a case in a JUnit file.
+pub(crate) fn test_case<'a>(junit: &'a str, case: &str) -> &'a str {
+    let (_, rest) =
+        junit.split_once(&format!("<testcase name=\"{case}\"")).unwrap_or_else(|| panic!("{case}: {junit}"));
+    rest.split_once("</testcase>").unwrap().0
+}
+
+/// Waits until `look` finds something.
+pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(begin.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
+        sleep(LOOK);
+    }
+}
+
+/// A database file that the program and a test can both write to, the test's connection to it, and the
+/// DSN for the program.
+pub(crate) fn database(dir: &Path) -> (PathBuf, Connection, String) {
+    let path = dir.join("own-data.db");
+    let conn = Connection::open(&path).unwrap();
+    conn.busy_timeout(PATIENCE).unwrap();
+    conn.execute_batch("PRAGMA journal_mode=WAL; CREATE TABLE users (name TEXT); INSERT INTO users VALUES ('Ada');")
+        .unwrap();
+    let dsn = format!("sqlite://{}", path.display());
+    (path, conn, dsn)
+}
+
+/// Everything that the database has, as `type name`.
+pub(crate) fn objects(conn: &Connection) -> Vec<String> {
+    let mut statement = conn.prepare("SELECT type || ' ' || name FROM sqlite_master ORDER BY 1").unwrap();
+    statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+}
+
+/// An answer over HTTP.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    head: String,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut fields = self.head.lines().filter_map(|line| line.split_once(": "));
+        fields.find(|(have, _)| have.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+}
+
+/// Just enough of HTTP/1.1.
+pub(crate) fn get(address: SocketAddr, path: &str) -> Answer {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("an answer has a status");
+    Answer { status, head: head.to_owned(), body: body.to_owned() }
+}
