@@ -192,11 +192,13 @@ impl FromStr for SqliteOptions {
             };
             return Err(OpenError::new(problem));
         };
-        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let path = path.strip_prefix("//").unwrap_or(path);
-        if path.contains('@') && path.contains(':') && path != ":memory:" {
+        // Looked at as a whole and decoded: a password may hold any character.
+        let decoded = percent_decode_str(rest).decode_utf8_lossy();
+        if decoded.contains('@') && decoded.contains(':') {
             return Err(OpenError::new(format!("a sqlite dsn has no user, password or host; {FORMS}")));
         }
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let path = path.strip_prefix("//").unwrap_or(path);
         let mut options = if path == ":memory:" {
             Self::in_memory()
         } else if path.is_empty() {
@@ -265,6 +267,8 @@ mod tests {
         check("user:secret@host", "not for sqlite");
         check("just-a-secret", "no scheme");
         check("sqlite://user:secret@host/db", "no user, password or host");
+        check("sqlite://user:x?secret@host/db", "no user, password or host");
+        check("sqlite://user%3Asecret%40host/db", "no user, password or host");
         check("sqlite:", "names no file");
         check("sqlite:a.db?mode=secret", "rwc, rw or memory");
         check("sqlite:a.db?pass=secret", "unknown parameter \"pass\"");

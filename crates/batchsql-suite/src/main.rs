@@ -3,6 +3,7 @@
 //! Exit status: 0 when every case passed, 1 when one failed, 2 when the run could not start, 130 when
 //! it was interrupted.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -40,7 +41,7 @@ async fn main() -> ExitCode {
 async fn suite(options: &Options) -> Result<Report> {
     // Everything that can be known to fail is found before the first row.
     options.pipeline_config()?;
-    report::check_writable(&options.report_dir)?;
+    report::check_writable(&options.report_dir).map_err(elsewhere)?;
     let metrics = PrometheusMetrics::new()?;
     let address = metrics
         .start_server(options.metrics_port)
@@ -51,21 +52,43 @@ async fn suite(options: &Options) -> Result<Report> {
     let signals = tokio::spawn(listen(interrupt));
     let report = run(options, &metrics, interrupted).await?;
     signals.abort();
-    report::write_all(&report, &options.report_dir)?;
+    report::write_all(&report, &options.report_dir).map_err(elsewhere)?;
     let width = console::Term::stdout().size_checked().map(|(_, columns)| columns.into());
-    println!("{}", report::table::render(&report, width));
-    println!("report: {}", options.report_dir.join("report.html").display());
+    let table = report::table::render(&report, width);
+    let page = options.report_dir.join("report.html");
+    // A reader that has gone away does not turn a passed run into a failed one.
+    let _ = writeln!(std::io::stdout(), "{table}\nreport: {}", page.display());
     metrics.stop_server().await?;
     Ok(report)
 }
 
-/// The first Ctrl-C drains and reports, the second one ends at once.
+fn elsewhere(error: anyhow::Error) -> anyhow::Error {
+    anyhow::anyhow!("{error:#}; choose another folder with --report-dir")
+}
+
+/// The first Ctrl-C, or a request to terminate, drains and reports; the second one ends at once.
 async fn listen(interrupt: watch::Sender<bool>) {
-    if tokio::signal::ctrl_c().await.is_ok() {
-        eprintln!("\ninterrupted: draining and writing the report; press Ctrl-C again to end at once");
-        interrupt.send_replace(true);
-        if tokio::signal::ctrl_c().await.is_ok() {
-            std::process::exit(INTERRUPTED.into());
+    stop_requested().await;
+    eprintln!("\ninterrupted: draining and writing the report; press Ctrl-C again to end at once");
+    interrupt.send_replace(true);
+    stop_requested().await;
+    std::process::exit(INTERRUPTED.into());
+}
+
+/// Waits for Ctrl-C or, where there is such a thing, SIGTERM.
+async fn stop_requested() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+            return;
         }
+    }
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }

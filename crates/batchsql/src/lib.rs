@@ -13,8 +13,11 @@
 //! | `prometheus` | [`prometheus`]: `PrometheusMetrics` with its own scrape endpoint |
 //! | `chrono`, `uuid`, `rust_decimal` | row fields and values of these crates |
 //!
-//! # Example
-#![doc = include_str!("../example.md")]
+#![cfg_attr(
+    all(feature = "derive", feature = "sqlite", feature = "prometheus"),
+    doc = "# Example",
+    doc = include_str!("../example.md")
+)]
 //! # Where to go on
 //!
 //! - [`PipelineConfig`]: sizes, times and limits, with their defaults.

@@ -42,7 +42,7 @@ pub struct RunConfig {
     pub buffer_size: usize,
     /// Age that makes a batch due, in milliseconds.
     pub flush_interval_ms: f64,
-    /// Port of the metrics exporter; 0 when it was chosen by the system.
+    /// Port on which the metrics were served.
     pub metrics_port: u16,
 }
 
