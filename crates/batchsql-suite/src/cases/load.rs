@@ -46,7 +46,7 @@ impl Load {
     /// # Errors
     /// The row was not accepted, which no case expects.
     pub async fn submit<R: Row + ?Sized + Sync>(&self, row: &R) -> Result<()> {
-        if self.count(1) % TRACKED != 0 {
+        if !self.count(1).is_multiple_of(TRACKED) {
             return self.db.submit(row).await.context("a row was not accepted");
         }
         let begin = Instant::now();

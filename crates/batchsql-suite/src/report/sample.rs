@@ -197,7 +197,7 @@ fn wrap(results: Vec<CaseResult>, interrupted: bool) -> Report {
         },
         environment: Environment {
             batchsql_version: env!("CARGO_PKG_VERSION").to_owned(),
-            rust_version: Some("1.95.0".to_owned()),
+            rust_version: Some("rustc 1.95.0".to_owned()),
             os: "linux".to_owned(),
             arch: "x86_64".to_owned(),
             cpus: 8,

@@ -37,7 +37,8 @@
     if (missing(value)) return NONE;
     if (value < 120) return measure(value) + " s";
     const rounded = Math.round(value);
-    return Math.floor(rounded / 60) + " min " + String(rounded % 60).padStart(2, "0") + " s";
+    const rest = rounded % 60;
+    return Math.floor(rounded / 60) + " min" + (rest === 0 ? "" : " " + String(rest).padStart(2, "0") + " s");
   }
   const plural = (n, word) => count(n) + " " + word + (n === 1 ? "" : "s");
 
@@ -87,11 +88,11 @@
       el("div", {}, el("h4", {}, "Environment"), facts([
         ["Databases", databases.length ? el("div", {}, databases) : NONE],
         ["Machine", env.os + " " + env.arch + ", " + plural(env.cpus, "processor") + memory],
-        env.rust_version ? ["Compiler", "rustc " + env.rust_version] : null,
+        env.rust_version ? ["Compiler", env.rust_version] : null,
         ["Metrics port", String(config.metrics_port)],
       ])),
       el("div", {}, el("h4", {}, "Configuration"), facts([
-        ["Load", plural(config.workers, "worker") + ", " + count(config.records_per_worker) + " records each; timed cases " + seconds(config.duration_seconds)],
+        ["Load", plural(config.workers, "worker") + ", " + count(config.records_per_worker) + " records each, " + seconds(config.duration_seconds) + " per case at most"],
         ["Batch", count(config.batch_size) + " rows or " + measure(config.flush_interval_ms) + " ms"],
         ["Buffer", count(config.buffer_size) + " rows"],
       ])));
