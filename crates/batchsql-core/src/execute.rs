@@ -120,6 +120,8 @@ impl<S: Sink> Executor<S> {
     }
 
     fn give_up(&self, job: &mut Job, range: Range<usize>, kind: FailureKind, error: &SinkError) {
+        // Whatever the last attempt said: an earlier one may have reached the database.
+        let kind = if job.progress.maybe_committed { FailureKind::Unknown } else { kind };
         tracing::error!(
             sink = self.sink.name(),
             table = job.batch.schema().table_display(),
@@ -140,7 +142,8 @@ impl<S: Sink> Executor<S> {
     ) -> Result<Written, Refused> {
         let mut schedule = RetrySchedule::new(self.retry_for);
         let mut first_error = None;
-        let mut maybe_committed = false;
+        // Whether an attempt with exactly these rows may have been committed.
+        let mut repeated = false;
         let schema = job.batch.schema().clone();
         loop {
             let acquired = match conn.take() {
@@ -174,12 +177,15 @@ impl<S: Sink> Executor<S> {
             job.progress.last_error = Some(error.clone());
             let refused = |kind, error| Err(Refused { kind, error });
             match error.class() {
+                // All of these rows may be there already. Writing only some of them again could put an
+                // older version of a key over a newer one, so they are not looked at more closely.
+                ErrorClass::Row | ErrorClass::Size if repeated => return refused(Some(FailureKind::Unknown), error),
                 ErrorClass::Row | ErrorClass::Size => return refused(None, error),
                 ErrorClass::Schema | ErrorClass::Permission | ErrorClass::Internal => {
                     return refused(Some(FailureKind::Rejected), error);
                 }
                 ErrorClass::Unknown => {
-                    maybe_committed = true;
+                    repeated = true;
                     job.progress.maybe_committed = true;
                     if !self.sink.is_repeatable(&schema) {
                         return refused(Some(FailureKind::Unknown), error);
@@ -189,8 +195,7 @@ impl<S: Sink> Executor<S> {
             }
             let since = *first_error.get_or_insert_with(Instant::now);
             let Some(delay) = schedule.next(error.class(), since.elapsed()) else {
-                let kind = if maybe_committed { FailureKind::Unknown } else { FailureKind::Expired };
-                return refused(Some(kind), error);
+                return refused(Some(FailureKind::Expired), error);
             };
             tracing::warn!(sink = self.sink.name(), table = schema.table_display(), %error, ?delay, "trying again");
             self.ledger.reporter.call(|reporter| reporter.batch_retried(&job.info(), error.class()));

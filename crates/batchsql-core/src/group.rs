@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering as Atomic};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -24,6 +24,9 @@ use crate::sink::Limits;
 
 /// Columns start with room for this many rows, and later for as many as the last batch held.
 const FIRST_CAPACITY: usize = 16;
+
+/// Lanes of a table whose order does not matter, at most.
+const MAX_SPARE_LANES: usize = 4;
 
 /// Everything that `push` needs besides the row; one per pipeline.
 pub(crate) struct Intake {
@@ -118,6 +121,11 @@ impl OpenBatch {
     }
 }
 
+/// As many lanes as submitters can run at once, within reason.
+fn spare_lanes() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(MAX_SPARE_LANES)
+}
+
 impl Table {
     pub(crate) fn new(
         schema: Schema,
@@ -130,8 +138,9 @@ impl Table {
         let (lanes, serial) = match config.ordering {
             Ordering::Auto | Ordering::PerKey if keyed => (concurrency, true),
             Ordering::PerTable => (1, true),
-            // Without a key there is no order of equal keys to keep.
-            Ordering::Auto | Ordering::PerKey | Ordering::None => (1, false),
+            // Without a key there is no order to keep: further lanes are for submitters that would
+            // otherwise wait for each other.
+            Ordering::Auto | Ordering::PerKey | Ordering::None => (spare_lanes(), false),
         };
         let lanes = (0..lanes).map(|_| Mutex::default()).collect();
         Self { schema, limits, lanes, serial, number }
@@ -147,6 +156,26 @@ impl Table {
 
     pub(crate) fn lane_count(&self) -> usize {
         self.lanes.len()
+    }
+
+    /// The lane of a row, locked. Where order does not matter that is the first one that nobody holds,
+    /// so that there is only one open batch unless submitters meet.
+    fn lock_for<R: Row + ?Sized>(&self, row: &R) -> (usize, MutexGuard<'_, Lane>) {
+        if self.serial {
+            let lane = match self.lanes.len() {
+                1 => 0,
+                lanes => (row.key_hash() % lanes as u64) as usize,
+            };
+            return (lane, self.lock(lane));
+        }
+        for (number, lane) in self.lanes.iter().enumerate() {
+            match lane.try_lock() {
+                Ok(guard) => return (number, guard),
+                Err(TryLockError::Poisoned(poisoned)) => return (number, poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => {}
+            }
+        }
+        (0, self.lock(0))
     }
 
     fn lock(&self, lane: usize) -> MutexGuard<'_, Lane> {
@@ -169,11 +198,7 @@ impl Table {
         tracked: bool,
         reservation: &mut Reservation<'_>,
     ) -> Result<Option<Receipt>, SubmitError> {
-        let lane = match self.lanes.len() {
-            1 => 0,
-            lanes => (row.key_hash() % lanes as u64) as usize,
-        };
-        let mut guard = self.lock(lane);
+        let (lane, mut guard) = self.lock_for(row);
         if intake.closed.load(Atomic::SeqCst) {
             return Err(SubmitError::closed());
         }

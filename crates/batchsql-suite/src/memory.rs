@@ -86,10 +86,10 @@ struct Merged {
     lextents: Vec<Count>,
 }
 
+/// Requests, also those that a thread's cache served; large sizes have no cache.
 #[derive(Deserialize)]
 struct Count {
-    #[serde(default)]
-    nmalloc: u64,
+    nrequests: u64,
 }
 
 fn allocator_totals() -> Option<Totals> {
@@ -100,11 +100,11 @@ fn allocator_totals() -> Option<Totals> {
     stats_print::stats_print(&mut dump, options).ok()?;
     let Jemalloc { arenas, stats } = serde_json::from_slice::<Dump>(&dump).ok()?.jemalloc;
     let bytes = |sizes: &[Size], counts: &[Count]| -> u64 {
-        sizes.iter().zip(counts).map(|(size, count)| size.size * count.nmalloc).sum()
+        sizes.iter().zip(counts).map(|(size, count)| size.size * count.nrequests).sum()
     };
     let merged = stats.merged;
     Some(Totals {
-        allocations: merged.bins.iter().chain(&merged.lextents).map(|count| count.nmalloc).sum(),
+        allocations: merged.bins.iter().chain(&merged.lextents).map(|count| count.nrequests).sum(),
         allocated: bytes(&arenas.bin, &merged.bins) + bytes(&arenas.lextent, &merged.lextents),
         purges: merged.dirty_npurge + merged.muzzy_npurge,
     })

@@ -4,5 +4,6 @@
 mod admission;
 mod failure;
 mod flush;
+mod model;
 mod shutdown;
 mod support;
