@@ -1,13 +1,13 @@
 //! Owns the typed column buffers of a batch: values, NULLs, and the borrowed views of both.
 //! Must not know schemas, rows or who writes them.
 
+use std::fmt;
 use std::ops::Range;
 
 use crate::temporal::{Date, Time, Timestamp, TimestampTz};
 use crate::value::{ColumnType, ValueRef};
 
 /// The values of one column. A `NULL` keeps a placeholder here, so that indexes stay aligned.
-#[derive(Debug)]
 pub(crate) enum Buffer {
     Bool(Vec<bool>),
     I16(Vec<i16>),
@@ -50,14 +50,14 @@ macro_rules! for_each_buffer {
 }
 
 /// Text values end to end; `ends[i]` is where value `i` stops.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct TextBuffer {
     ends: Vec<u32>,
     data: String,
 }
 
 /// Byte values end to end; `ends[i]` is where value `i` stops.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct BytesBuffer {
     ends: Vec<u32>,
     data: Vec<u8>,
@@ -95,7 +95,6 @@ impl BytesBuffer {
 }
 
 /// One column of an open or sealed batch.
-#[derive(Debug)]
 pub(crate) struct ColumnBuffer {
     pub(crate) buffer: Buffer,
     /// `Some` for nullable columns: true where the value is present.
@@ -191,7 +190,7 @@ impl ColumnBuffer {
 }
 
 /// The values of one column over a range of rows, for drivers that write whole columns.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct ColumnView<'a> {
     values: ColumnValues<'a>,
     validity: Option<&'a [bool]>,
@@ -243,7 +242,7 @@ impl<'a> ColumnView<'a> {
 }
 
 /// Typed slices of one column.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "each variant is the slice of the column type of the same name")]
 pub enum ColumnValues<'a> {
@@ -266,7 +265,7 @@ pub enum ColumnValues<'a> {
 }
 
 /// Text values of one column, stored end to end.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct TextValues<'a> {
     first: u32,
     ends: &'a [u32],
@@ -274,7 +273,7 @@ pub struct TextValues<'a> {
 }
 
 /// Byte values of one column, stored end to end.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct BytesValues<'a> {
     first: u32,
     ends: &'a [u32],
@@ -329,5 +328,49 @@ impl<'a> BytesValues<'a> {
     /// True when there is no value.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
+    }
+}
+
+// Row values never reach a log, also not by way of `Debug`: these show kind and size.
+
+impl fmt::Debug for ColumnView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ColumnView").field("values", &self.values).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ColumnValues<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, rows) = match self {
+            Self::Bool(v) => ("Bool", v.len()),
+            Self::I16(v) => ("I16", v.len()),
+            Self::I32(v) => ("I32", v.len()),
+            Self::I64(v) => ("I64", v.len()),
+            Self::U64(v) => ("U64", v.len()),
+            Self::F32(v) => ("F32", v.len()),
+            Self::F64(v) => ("F64", v.len()),
+            Self::Decimal(v) => ("Decimal", v.len()),
+            Self::Text(v) => ("Text", v.len()),
+            Self::Bytes(v) => ("Bytes", v.len()),
+            Self::Uuid(v) => ("Uuid", v.len()),
+            Self::Json(v) => ("Json", v.len()),
+            Self::Date(v) => ("Date", v.len()),
+            Self::Time(v) => ("Time", v.len()),
+            Self::Timestamp(v) => ("Timestamp", v.len()),
+            Self::TimestampTz(v) => ("TimestampTz", v.len()),
+        };
+        write!(f, "{kind}({rows} values)")
+    }
+}
+
+impl fmt::Debug for TextValues<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TextValues({} values)", self.len())
+    }
+}
+
+impl fmt::Debug for BytesValues<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BytesValues({} values)", self.len())
     }
 }

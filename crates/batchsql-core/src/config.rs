@@ -34,8 +34,8 @@ pub struct PipelineConfig {
     pub max_concurrency: usize,
     /// Which rows keep their order; default [`Ordering::Auto`].
     pub ordering: Ordering,
-    /// How long a batch is retried after its first passing error; default 60 s. Then its rows end
-    /// as `Expired`.
+    /// How long a batch is retried after its first passing error, over all of its rows; default 60 s.
+    /// Then its rows end as `Expired`.
     pub retry_for: Duration,
     /// Time for one attempt to write a batch; default 30 s. What the database made of it is then
     /// not known, see [`Outcome::Unknown`](crate::Outcome::Unknown).
@@ -70,9 +70,11 @@ pub enum Ordering {
     /// inserts.
     #[default]
     Auto,
-    /// Rows with equal keys keep their order; others may be written side by side.
+    /// Rows with equal keys keep their order; others may be written side by side. Dynamic rows that
+    /// leave out different columns are written by different statements, which are not ordered among
+    /// each other: flush between them where that matters.
     PerKey,
-    /// All rows of the table keep their order: one batch of it at a time.
+    /// All rows of the table that carry the same columns keep their order: one batch at a time.
     PerTable,
     /// No order.
     None,

@@ -15,6 +15,7 @@ use crate::group::{LaneId, Table};
 use crate::job::Job;
 use crate::ledger::Ledger;
 use crate::reporter::{FlushReason, PipelineGauges};
+use crate::tables::Tables;
 
 /// How often the state of a busy pipeline is told to the reporter.
 const GAUGE_INTERVAL: Duration = Duration::from_millis(250);
@@ -62,6 +63,7 @@ pub(crate) struct Dispatcher<W> {
     pub(crate) messages: mpsc::UnboundedReceiver<Message>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) activity: Arc<Activity>,
+    pub(crate) tables: Arc<Tables>,
     /// Told `true` once draining begins, so that retries stop sleeping.
     pub(crate) draining: watch::Sender<bool>,
     pub(crate) concurrency: usize,
@@ -152,6 +154,7 @@ impl<W: Writer> Dispatcher<W> {
             }
             Message::Flush(done) => {
                 self.seal_all(state, FlushReason::Explicit);
+                state.flushes.retain(|(_, done)| !done.is_closed());
                 state.flushes.push((state.next_work, done));
                 state.answer_flushes();
             }
@@ -175,8 +178,9 @@ impl<W: Writer> Dispatcher<W> {
     fn seal_all(&self, state: &mut State, reason: FlushReason) {
         state.deadlines.clear();
         state.opened.clear();
-        let tables: Vec<Arc<Table>> = state.tables.values().cloned().collect();
-        for table in tables {
+        // Every table there is, also one whose first message has not come, or never will.
+        for table in self.tables.all() {
+            state.tables.entry(table.number()).or_insert_with(|| Arc::clone(&table));
             for lane in 0..table.lane_count() {
                 for job in table.take_all(lane, reason, &self.ledger) {
                     state.enqueue(job.lane, table.is_serial(), job.opened_at, Work::Sealed(Box::new(job)));
@@ -213,18 +217,21 @@ impl<W: Writer> Dispatcher<W> {
     }
 
     fn ended(&self, state: &mut State, ended: Result<(Id, ()), JoinError>) {
-        let id = match ended {
-            Ok((id, ())) => id,
-            Err(error) => {
-                if error.is_panic() {
-                    tracing::error!("the sink panicked while writing a batch; its rows have an outcome");
-                }
-                error.id()
-            }
+        let (id, panicked) = match ended {
+            Ok((id, ())) => (id, false),
+            Err(error) => (error.id(), error.is_panic()),
         };
         let (lane, number) = state.running.remove(&id).expect("every task was registered at its start");
         state.outstanding.remove(&number);
-        let serial = state.tables[&lane.table].is_serial();
+        let table = Arc::clone(&state.tables[&lane.table]);
+        let serial = table.is_serial();
+        if panicked {
+            tracing::error!("the sink panicked while writing a batch");
+            // It may have panicked before it took the open batch that was due, whose deadline is gone.
+            for job in table.take_all(lane.lane, FlushReason::Interval, &self.ledger) {
+                state.enqueue(lane, serial, job.opened_at, Work::Sealed(Box::new(job)));
+            }
+        }
         let lane_state = state.lanes.get_mut(&lane).expect("a running lane is known");
         lane_state.running -= 1;
         if lane_state.running == 0 && lane_state.work.is_empty() {

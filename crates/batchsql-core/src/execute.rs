@@ -31,6 +31,9 @@ pub(crate) trait Engine: Send + Sync + 'static {
     async fn prepare(&self, schema: &Schema) -> Result<(), SinkError>;
 }
 
+/// Plans by schema.
+type Plans<P> = HashMap<SchemaId, (Schema, Arc<P>)>;
+
 /// Writes batches to one sink.
 pub(crate) struct Executor<S: Sink> {
     pub(crate) sink: S,
@@ -39,7 +42,8 @@ pub(crate) struct Executor<S: Sink> {
     pub(crate) retry_for: Duration,
     pub(crate) statement_timeout: Duration,
     pub(crate) isolation_budget: usize,
-    pub(crate) plans: RwLock<HashMap<SchemaId, Arc<S::Plan>>>,
+    /// With the schema, because a schema that is gone gives its id to another one.
+    pub(crate) plans: RwLock<Plans<S::Plan>>,
 }
 
 /// Why rows could not be written, after every retry that made sense.
@@ -94,6 +98,8 @@ impl<S: Sink> Executor<S> {
             Err(Refused { kind: None, error }) if all.len() > 1 => self.isolate(job, error, conn).await,
             Err(Refused { kind, error }) => self.give_up(job, all, kind.unwrap_or(FailureKind::Rejected), &error),
         }
+        // Others may use the connection while the outcomes are told.
+        drop(conn.take());
     }
 
     /// Finds the rows that make the database refuse the batch, and writes the others.
@@ -120,8 +126,6 @@ impl<S: Sink> Executor<S> {
     }
 
     fn give_up(&self, job: &mut Job, range: Range<usize>, kind: FailureKind, error: &SinkError) {
-        // Whatever the last attempt said: an earlier one may have reached the database.
-        let kind = if job.progress.maybe_committed { FailureKind::Unknown } else { kind };
         tracing::error!(
             sink = self.sink.name(),
             table = job.batch.schema().table_display(),
@@ -140,10 +144,9 @@ impl<S: Sink> Executor<S> {
         range: Range<usize>,
         conn: &mut Option<Result<S::Conn, SinkError>>,
     ) -> Result<Written, Refused> {
-        let mut schedule = RetrySchedule::new(self.retry_for);
-        let mut first_error = None;
         // Whether an attempt with exactly these rows may have been committed.
         let mut repeated = false;
+        job.progress.maybe_committed = false;
         let schema = job.batch.schema().clone();
         loop {
             let acquired = match conn.take() {
@@ -175,11 +178,14 @@ impl<S: Sink> Executor<S> {
                 },
             };
             job.progress.last_error = Some(error.clone());
+            // Whatever the last attempt says: an earlier one may have reached the database.
             let refused = |kind, error| Err(Refused { kind, error });
             match error.class() {
-                // All of these rows may be there already. Writing only some of them again could put an
-                // older version of a key over a newer one, so they are not looked at more closely.
-                ErrorClass::Row | ErrorClass::Size if repeated => return refused(Some(FailureKind::Unknown), error),
+                // All of these rows may be there already. They are not looked at more closely: writing
+                // only some of them again could put an older version of a key over a newer one.
+                _ if repeated && !error.is_retryable() && error.class() != ErrorClass::Unknown => {
+                    return refused(Some(FailureKind::Unknown), error);
+                }
                 ErrorClass::Row | ErrorClass::Size => return refused(None, error),
                 ErrorClass::Schema | ErrorClass::Permission | ErrorClass::Internal => {
                     return refused(Some(FailureKind::Rejected), error);
@@ -193,9 +199,11 @@ impl<S: Sink> Executor<S> {
                 }
                 ErrorClass::Transient | ErrorClass::Resource => {}
             }
-            let since = *first_error.get_or_insert_with(Instant::now);
-            let Some(delay) = schedule.next(error.class(), since.elapsed()) else {
-                return refused(Some(FailureKind::Expired), error);
+            let retries =
+                job.progress.retries.get_or_insert_with(|| (RetrySchedule::new(self.retry_for), Instant::now()));
+            let Some(delay) = retries.0.next(error.class(), retries.1.elapsed()) else {
+                let kind = if repeated { FailureKind::Unknown } else { FailureKind::Expired };
+                return refused(Some(kind), error);
             };
             tracing::warn!(sink = self.sink.name(), table = schema.table_display(), %error, ?delay, "trying again");
             self.ledger.reporter.call(|reporter| reporter.batch_retried(&job.info(), error.class()));
@@ -242,7 +250,12 @@ impl<S: Sink> Executor<S> {
     }
 
     async fn plan(&self, conn: &mut S::Conn, schema: &Schema) -> Result<Prepared<S::Plan>, SinkError> {
-        let known = self.plans.read().unwrap_or_else(PoisonError::into_inner).get(&schema.id()).cloned();
+        let known = self
+            .plans
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&schema.id())
+            .map(|(_, plan)| Arc::clone(plan));
         if let Some(plan) = known {
             return Ok(Prepared { plan, fresh: false });
         }
@@ -252,7 +265,7 @@ impl<S: Sink> Executor<S> {
             Err(_) => return Err(timed_out("looking at the table", self.statement_timeout, ErrorClass::Transient)),
         };
         let mut plans = self.plans.write().unwrap_or_else(PoisonError::into_inner);
-        plans.insert(schema.id(), Arc::clone(&plan));
+        plans.insert(schema.id(), (schema.clone(), Arc::clone(&plan)));
         Ok(Prepared { plan, fresh: true })
     }
 

@@ -22,8 +22,12 @@ use crate::row::{Row, RowWriter};
 use crate::schema::{Column, Schema};
 use crate::sink::Limits;
 
-/// Columns start with room for this many rows, and later for as many as the last batch held.
+/// Columns start with room for this many rows, and later for as many as the last batch held, up to a
+/// limit: this room is not in the budget.
 const FIRST_CAPACITY: usize = 16;
+const MAX_CAPACITY: usize = 512;
+/// The same for the variable bytes of a column.
+const MAX_CAPACITY_BYTES: usize = 16 << 10;
 
 /// Lanes of a table whose order does not matter, at most.
 const MAX_SPARE_LANES: usize = 4;
@@ -100,7 +104,7 @@ impl OpenBatch {
     fn write_row<R: Row + ?Sized>(&mut self, table: &Table, row: &R, bytes: usize) -> Result<(), RowError> {
         let schema = &table.schema;
         if self.columns.is_empty() {
-            let capacity = self.last_len.max(FIRST_CAPACITY);
+            let capacity = self.last_len.clamp(FIRST_CAPACITY, MAX_CAPACITY);
             let bytes = self.last_bytes.iter().copied().chain(std::iter::repeat(0));
             let column =
                 |(c, bytes): (&Column, usize)| ColumnBuffer::new(c.column_type(), c.is_nullable(), capacity, bytes);
@@ -148,6 +152,10 @@ impl Table {
 
     pub(crate) fn schema(&self) -> &Schema {
         &self.schema
+    }
+
+    pub(crate) fn number(&self) -> usize {
+        self.number
     }
 
     pub(crate) fn is_serial(&self) -> bool {
@@ -233,7 +241,8 @@ impl Table {
 
     /// Takes the sealed batches of a lane, the oldest first.
     pub(crate) fn take_sealed(&self, lane: usize) -> VecDeque<Job> {
-        std::mem::take(&mut self.lock(lane).sealed)
+        let jobs = std::mem::take(&mut self.lock(lane).sealed);
+        told(jobs)
     }
 
     /// Takes every batch of a lane, the open one last.
@@ -243,14 +252,19 @@ impl Table {
         if open.len > 0 {
             sealed.push_back(self.seal_open(open, lane, reason, ledger));
         }
-        std::mem::take(sealed)
+        let jobs = std::mem::take(sealed);
+        drop(guard);
+        told(jobs)
     }
 
     /// Seals and takes a lane's open batch if it still is the one of `generation`.
     pub(crate) fn take_open(&self, lane: usize, generation: u64, ledger: &Arc<Ledger>) -> Option<Job> {
-        let open = &mut self.lock(lane).open;
-        let current = open.len > 0 && open.generation == generation;
-        current.then(|| self.seal_open(open, lane, FlushReason::Interval, ledger))
+        let job = {
+            let open = &mut self.lock(lane).open;
+            let current = open.len > 0 && open.generation == generation;
+            current.then(|| self.seal_open(open, lane, FlushReason::Interval, ledger))
+        };
+        told(job.into_iter().collect()).pop_front()
     }
 
     fn seal_open(&self, open: &mut OpenBatch, lane: usize, reason: FlushReason, ledger: &Arc<Ledger>) -> Job {
@@ -259,20 +273,29 @@ impl Table {
         open.last_len = len;
         open.last_bytes.clear();
         // An eighth more, because batches of the same table differ a little.
-        open.last_bytes.extend(columns.iter().map(|column| column.variable_len() / 8 * 9));
+        let room = columns.iter().map(|column| (column.variable_len() / 8 * 9).min(MAX_CAPACITY_BYTES));
+        open.last_bytes.extend(room);
         let generation = open.generation;
         open.generation += 1;
-        let job = Job {
+        Job {
             lane: LaneId { table: self.number, lane },
             generation,
             batch: Arc::new(Batch::new(self.schema.clone(), columns, len, bytes)),
             completion: open.completion.take(),
             context: ledger.reporter.call(|reporter| reporter.context()),
             opened_at: open.opened_at.take().expect("a batch with rows has its opening time"),
+            reason,
             ledger: Arc::clone(ledger),
             progress: Progress::default(),
-        };
-        ledger.reporter.call(|reporter| reporter.batch_sealed(&job.info(), &BatchSealed { reason }));
-        job
+        }
     }
+}
+
+/// Tells the reporter of sealed batches as they leave their lane, when its lock is no longer held.
+fn told(jobs: VecDeque<Job>) -> VecDeque<Job> {
+    for job in &jobs {
+        let sealed = BatchSealed { reason: job.reason };
+        job.ledger.reporter.call(|reporter| reporter.batch_sealed(&job.info(), &sealed));
+    }
+    jobs
 }

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering as Atomic};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -19,11 +19,14 @@ use crate::group::{Intake, Table};
 use crate::ledger::{Balance, Ledger};
 use crate::queue::{Budget, Refusal, Reservation};
 use crate::receipt::{FailedRow, Outcome, Receipt};
-use crate::reporter::{GuardedReporter, MetricsReporter, NoopReporter};
+use crate::reporter::{FlushReason, GuardedReporter, MetricsReporter, NoopReporter};
 use crate::row::{Row, TypedRow};
 use crate::schema::Schema;
 use crate::sink::Sink;
 use crate::tables::Tables;
+
+/// Longer than any process runs, and short enough to be added to the current time.
+const FAR: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// `submit_all` reserves room for this many rows at once.
 const CHUNK_ROWS: usize = 64;
@@ -38,14 +41,15 @@ pub struct BatchSql(Arc<Shared>);
 
 struct Shared {
     engine: Arc<dyn Engine>,
-    tables: Tables,
+    tables: Arc<Tables>,
     intake: Intake,
     activity: Arc<Activity>,
     config: PipelineConfig,
     concurrency: usize,
     /// `true` once the dispatcher has ended and everything has its outcome.
     ended: watch::Receiver<bool>,
-    close_asked: AtomicBool,
+    /// When `close` was first called.
+    closing_since: OnceLock<Instant>,
     report: std::sync::Mutex<Option<CloseReport>>,
 }
 
@@ -70,7 +74,8 @@ impl<S> fmt::Debug for BatchSqlBuilder<S> {
 pub struct CloseReport {
     /// Every row since the start and what became of it; nothing is in flight any more.
     pub balance: Balance,
-    /// The rows that ended without being written since `close` was called, with their reasons.
+    /// The rows that were given up since `close` was called, with their reasons. Earlier ones went to
+    /// their receipts and to [`on_failed_row`](BatchSqlBuilder::on_failed_row).
     pub unwritten: Vec<FailedRow>,
     /// How long draining took.
     pub took: Duration,
@@ -80,7 +85,7 @@ impl CloseReport {
     /// True when every row ever accepted is in the database or was meant not to be (`Ignored`,
     /// `Superseded`).
     pub fn is_complete(&self) -> bool {
-        self.balance.failed() == 0
+        self.balance.failed() == 0 && self.balance.in_flight() == 0
     }
 }
 
@@ -112,7 +117,8 @@ impl<S: Sink> BatchSqlBuilder<S> {
     }
 
     /// Validates the configuration and starts the pipeline on the current Tokio runtime. The database
-    /// is not contacted before the first row, or [`BatchSql::prepare`].
+    /// is not contacted before the first row, or [`BatchSql::prepare`]. The runtime needs its time driver
+    /// (`enable_time` or `enable_all`; `#[tokio::main]` has it).
     ///
     /// # Errors
     /// A setting that cannot work, or a call from outside a Tokio runtime.
@@ -137,14 +143,16 @@ impl<S: Sink> BatchSqlBuilder<S> {
             plans: RwLock::default(),
         });
         let activity = Arc::new(Activity::default());
+        let tables = Arc::new(Tables::new());
         let dispatcher = Dispatcher {
+            tables: Arc::clone(&tables),
             writer: Arc::clone(&executor),
             messages,
             ledger: Arc::clone(&ledger),
             activity: Arc::clone(&activity),
             draining,
             concurrency,
-            flush_interval: config.flush_interval,
+            flush_interval: config.flush_interval.min(FAR),
         };
         runtime.spawn(async move {
             // Dropped at the end, also by a panic: then `ended` says so.
@@ -161,13 +169,13 @@ impl<S: Sink> BatchSqlBuilder<S> {
         };
         Ok(BatchSql(Arc::new(Shared {
             engine: executor,
-            tables: Tables::new(),
+            tables,
             intake,
             activity,
             config,
             concurrency,
             ended,
-            close_asked: AtomicBool::new(false),
+            closing_since: OnceLock::new(),
             report: std::sync::Mutex::default(),
         })))
     }
@@ -308,16 +316,15 @@ impl BatchSql {
     /// # Cancel safety
     /// Cancelling stops the wait, not the closing.
     pub async fn close(&self, deadline: Duration) -> CloseReport {
-        let begin = Instant::now();
         self.0.intake.closed.store(true, Atomic::SeqCst);
-        if !self.0.close_asked.swap(true, Atomic::SeqCst) {
+        let begin = *self.0.closing_since.get_or_init(|| {
+            let begin = Instant::now();
             self.0.intake.ledger.begin_closing();
             self.0.intake.ledger.budget.close();
             // `send` fails only when the dispatcher has already ended.
-            let far = begin + Duration::from_secs(86_400 * 365);
-            let deadline = begin.checked_add(deadline).unwrap_or(far).min(far);
-            let _ = self.0.intake.messages.send(Message::Close { deadline });
-        }
+            let _ = self.0.intake.messages.send(Message::Close { deadline: begin + deadline.min(FAR) });
+            begin
+        });
         self.ended().await;
         let mut report = self.0.report.lock().unwrap_or_else(PoisonError::into_inner);
         report
@@ -342,9 +349,18 @@ impl BatchSql {
         &self.0.config
     }
 
-    /// True once the dispatcher has ended in order.
+    /// True once the dispatcher has ended in order. If it ended by a defect, nobody will write what is
+    /// still in the lanes: it ends here.
     async fn ended(&self) -> bool {
-        self.0.ended.clone().wait_for(|ended| *ended).await.is_ok()
+        let in_order = self.0.ended.clone().wait_for(|ended| *ended).await.is_ok();
+        if !in_order {
+            for table in self.0.tables.all() {
+                for lane in 0..table.lane_count() {
+                    drop(table.take_all(lane, FlushReason::Drain, &self.0.intake.ledger));
+                }
+            }
+        }
+        in_order
     }
 
     async fn accept<R: Row + ?Sized>(&self, row: &R, tracked: bool) -> Result<Option<Receipt>, SubmitError> {

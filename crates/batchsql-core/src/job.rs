@@ -11,7 +11,8 @@ use crate::error::{ErrorClass, SinkError};
 use crate::group::LaneId;
 use crate::ledger::Ledger;
 use crate::receipt::{Completion, FailedRow, FailureKind, Outcome, OutcomeCounts, OutcomeKind};
-use crate::reporter::{BatchExecuted, BatchInfo};
+use crate::reporter::{BatchExecuted, BatchInfo, FlushReason};
+use crate::retry::RetrySchedule;
 use crate::sink::Written;
 
 /// A batch that must end. Dropping it ends the rows that have no outcome yet: as `Unknown` while they
@@ -24,6 +25,7 @@ pub(crate) struct Job {
     pub(crate) completion: Option<Arc<Completion>>,
     pub(crate) context: Option<Arc<str>>,
     pub(crate) opened_at: Instant,
+    pub(crate) reason: FlushReason,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) progress: Progress,
 }
@@ -35,8 +37,10 @@ pub(crate) struct Progress {
     pub(crate) attempts: u32,
     /// The rows being written at this moment, and since when.
     pub(crate) writing: Option<(Range<usize>, Instant)>,
-    /// The commit of an earlier attempt may have reached the database.
+    /// An earlier attempt with the rows that are being worked on may have reached the database.
     pub(crate) maybe_committed: bool,
+    /// The delays of this batch, and since when it is retried.
+    pub(crate) retries: Option<(RetrySchedule, Instant)>,
     pub(crate) last_error: Option<SinkError>,
     counts: OutcomeCounts,
     /// Rejected rows by the class of their error, in the order of [`ErrorClass::ALL`].
@@ -72,6 +76,10 @@ impl Job {
 
     /// Enters a committed write of `range`.
     pub(crate) fn written(&mut self, range: Range<usize>, written: &Written) {
+        if !is_sound(written, range.len()) {
+            let error = SinkError::new(ErrorClass::Internal, "the sink told outcomes of rows that it was not given");
+            return self.failed(range, FailureKind::Unknown, Some(&error));
+        }
         let plain = written.ignored.is_empty() && written.rejected.is_empty();
         if plain && range == (0..self.batch.len()) {
             self.progress.counts.add(OutcomeKind::Written, range.len() as u64);
@@ -132,6 +140,14 @@ impl Job {
     fn is_open(&self, row: usize) -> bool {
         self.open_rows() > 0 && self.progress.ends.get(row).is_none_or(|end| matches!(end, End::Open))
     }
+}
+
+/// Whether the rows listed are rows of the write, each once.
+fn is_sound(written: &Written, rows: usize) -> bool {
+    let mut listed: Vec<u32> =
+        written.ignored.iter().copied().chain(written.rejected.iter().map(|(row, _)| *row)).collect();
+    listed.sort_unstable();
+    listed.windows(2).all(|pair| pair[0] != pair[1]) && listed.last().is_none_or(|last| (*last as usize) < rows)
 }
 
 impl Drop for Job {

@@ -17,7 +17,9 @@ use crate::schema::TableName;
 pub enum Outcome {
     /// Committed to the database.
     Written,
-    /// Its key was already there and the conflict rule keeps the old row.
+    /// The database kept what was there: its key existed and the conflict rule keeps the old row, or a
+    /// rule of the table itself dropped it. After a lost reply the old row may be this one, written by
+    /// the attempt whose reply was lost.
     Ignored,
     /// A later row with the same key, written in the same batch, took its place.
     Superseded,

@@ -111,8 +111,9 @@ pub struct PipelineGauges {
 
 /// Observes a pipeline. Every method has an empty default, so implement what you need.
 ///
-/// The methods are called from the pipeline's tasks and, for refusals and waits, from the caller's
-/// task; they must not block. A panic in one is caught and logged.
+/// The methods are called from the pipeline's tasks and, for refusals, waits and the context, from the
+/// caller's task; they must not block. [`context`](Self::context) is called under the lock of an open
+/// batch: it must not call the pipeline. A panic in a method is caught and logged.
 #[allow(unused_variables)]
 pub trait MetricsReporter: Send + Sync + 'static {
     /// A context, for example a test case, that is captured when a batch is sealed and handed back
@@ -121,7 +122,7 @@ pub trait MetricsReporter: Send + Sync + 'static {
         None
     }
 
-    /// A batch was sealed.
+    /// A batch was sealed; told when it leaves its lane, before anything else of that batch.
     fn batch_sealed(&self, batch: &BatchInfo<'_>, event: &BatchSealed) {}
 
     /// A batch was taken up for writing.

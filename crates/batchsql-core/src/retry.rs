@@ -1,4 +1,4 @@
-//! Owns the delays between attempts: exponential backoff with full jitter and a time budget.
+//! Owns the delays between attempts: exponential backoff with jitter and a time budget.
 //! Must not know clocks or sleeps: it takes and returns durations.
 
 use std::time::Duration;

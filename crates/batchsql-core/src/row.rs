@@ -77,7 +77,6 @@ pub struct ValueRules {
 }
 
 /// Writes one row into the column buffers of a batch, checking every value on the way.
-#[derive(Debug)]
 pub struct RowWriter<'a> {
     schema: &'a Schema,
     columns: &'a mut [ColumnBuffer],
@@ -295,6 +294,14 @@ impl<'a> RowWriter<'a> {
     #[cold]
     fn out_of_range(&self, what: &str) -> RowError {
         RowError::out_of_range(self.schema, self.column_name(), what)
+    }
+}
+
+/// Shows the table and how far the row is, never a value.
+impl fmt::Debug for RowWriter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (table, columns) = (self.schema.table(), self.next);
+        f.debug_struct("RowWriter").field("table", table).field("columns_written", &columns).finish_non_exhaustive()
     }
 }
 

@@ -213,7 +213,8 @@ impl From<&serde_json::Value> for Json {
     }
 }
 
-/// A borrowed value of one column of one row.
+/// A borrowed value of one column of one row. Unlike every type that holds rows, its `Debug` shows the
+/// value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum ValueRef<'a> {

@@ -38,14 +38,39 @@ pub(crate) fn commit_error(error: rusqlite::Error) -> SinkError {
     })
 }
 
+/// A row that makes an expression of its table fail: an index, a CHECK, a trigger or a default.
+pub(crate) fn row_error() -> SinkError {
+    let message = "an expression of the table (CHECK, index or trigger) failed for this row";
+    SinkError::with_code(ErrorClass::Row, ffi::SQLITE_ERROR, message)
+}
+
+/// Whether SQLite's message names only tables, columns and constraints. Others, for example those of
+/// triggers and functions, may quote the row.
+fn is_quotable(code: i32) -> bool {
+    matches!(
+        code,
+        ffi::SQLITE_ERROR
+            | ffi::SQLITE_READONLY
+            | ffi::SQLITE_CONSTRAINT_CHECK
+            | ffi::SQLITE_CONSTRAINT_FOREIGNKEY
+            | ffi::SQLITE_CONSTRAINT_NOTNULL
+            | ffi::SQLITE_CONSTRAINT_PRIMARYKEY
+            | ffi::SQLITE_CONSTRAINT_ROWID
+            | ffi::SQLITE_CONSTRAINT_UNIQUE
+            | ffi::SQLITE_CONSTRAINT_DATATYPE
+    )
+}
+
 fn sink_error(error: rusqlite::Error, class: impl Fn(i32) -> ErrorClass) -> SinkError {
     match error {
         rusqlite::Error::SqliteFailure(ffi::Error { extended_code, .. }, message) => {
-            // A trigger's own words may quote the row.
-            let quotable = extended_code != ffi::SQLITE_CONSTRAINT_TRIGGER;
             let standard = ffi::code_to_str(extended_code);
-            let message = message.filter(|_| quotable).unwrap_or_else(|| standard.to_owned());
+            let message = message.filter(|_| is_quotable(extended_code)).unwrap_or_else(|| standard.to_owned());
             SinkError::with_code(class(extended_code), extended_code, message)
+        }
+        // The statement itself, as it was prepared: no value has been bound yet.
+        rusqlite::Error::SqlInputError { error, msg, .. } => {
+            SinkError::with_code(class(error.extended_code), error.extended_code, msg)
         }
         // Everything else is rusqlite's own: a defect of this driver, described without values.
         other => SinkError::new(ErrorClass::Internal, "the sqlite client failed").caused_by(other),

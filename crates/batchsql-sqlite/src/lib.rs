@@ -36,10 +36,17 @@
 //! | f32, f64 | REAL; `NaN`, which SQLite would turn into NULL, is refused at admission | any but TEXT |
 //! | decimal, text, json | TEXT | TEXT, BLOB or none: SQLite turns numbers in text into floating point in every other column, for example `DECIMAL(10,2)` |
 //! | bytes | BLOB | any; a STRICT table needs BLOB |
-//! | uuid | hyphenated TEXT in a TEXT column, else BLOB of 16 bytes | any |
+//! | uuid | hyphenated TEXT in a TEXT column, else BLOB of 16 bytes | any; a STRICT table needs TEXT or BLOB |
 //! | date, time, timestamp, timestamptz | ISO 8601 TEXT with microseconds, `timestamptz` with `+00:00` | not INTEGER, not REAL |
 //!
 //! A column that would change values is refused when its table is first looked at.
+//!
+//! # One writer
+//!
+//! One batch is written while the next one waits in the writer's queue. The time in that queue counts for
+//! `statement_timeout` and for the deadline of `close`: a batch that is given up there ends as `Unknown`,
+//! although it was not sent. It takes more than `statement_timeout` (30 s) for the batch before it, or
+//! for a [`call`](SqliteSink::call), to bring that about.
 //!
 //! # Durability
 //!

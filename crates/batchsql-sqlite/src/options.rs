@@ -12,7 +12,8 @@ use rusqlite::{Connection, OpenFlags};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Synchronous {
-    /// A crash of the machine may lose the last commits, never the file. Not for a process crash.
+    /// A crash of the process loses nothing; a crash of the machine may lose the last commits, never the
+    /// file.
     #[default]
     Normal,
     /// Every commit survives a crash of the machine; each one waits for the disk.
@@ -30,7 +31,7 @@ enum Location {
 /// Where and how to open a database.
 ///
 /// As a DSN: `sqlite::memory:`, `sqlite:relative.db`, `sqlite:///absolute.db`, with the parameters
-/// `mode` (`rwc` creates the file and is the default, `rw` needs it to exist), `synchronous`
+/// `mode` (`rwc` creates the file and is the default, `rw` needs it to exist, `memory`), `synchronous`
 /// (`normal`, `full`, `off`) and `busy_timeout_ms`.
 ///
 /// ```

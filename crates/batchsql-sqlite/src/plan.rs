@@ -26,6 +26,7 @@ struct TableColumn {
     name: String,
     declared: String,
     must_be_given: bool,
+    is_key: bool,
     generated: bool,
 }
 
@@ -39,9 +40,13 @@ impl SqlitePlan {
     pub(crate) fn make(conn: &Connection, schema: &Schema) -> Result<Self, SinkError> {
         let problem =
             |text: String| SinkError::new(ErrorClass::Schema, format!("table {}: {text}", schema.table_display()));
-        let (columns, strict) = table_columns(conn, schema.table()).map_err(statement_error)?;
+        let (columns, kind, strict) = table_columns(conn, schema.table()).map_err(statement_error)?;
         if columns.is_empty() {
             return Err(problem("it does not exist; create it before rows are submitted".into()));
+        }
+        if kind == "view" {
+            // Its triggers decide what becomes of a row, and SQLite does not tell.
+            return Err(problem("it is a view; write to the table behind it".into()));
         }
         let forms = schema
             .columns()
@@ -75,7 +80,7 @@ pub(crate) fn max_binds(conn: &Connection) -> usize {
     usize::try_from(conn.limit(Limit::SQLITE_LIMIT_VARIABLE_NUMBER)).unwrap_or(999)
 }
 
-fn table_columns(conn: &Connection, table: &TableName) -> rusqlite::Result<(Vec<TableColumn>, bool)> {
+fn table_columns(conn: &Connection, table: &TableName) -> rusqlite::Result<(Vec<TableColumn>, String, bool)> {
     // Without a namespace SQLite looks in temp, main, then the attached databases; so do the pragmas.
     let schema_clause = table.namespace().map(|namespace| format!("{}.", quote(namespace))).unwrap_or_default();
     let mut statement = conn.prepare(&format!("PRAGMA {schema_clause}table_xinfo({})", quote(table.name())))?;
@@ -86,20 +91,27 @@ fn table_columns(conn: &Connection, table: &TableName) -> rusqlite::Result<(Vec<
         let hidden: i64 = row.get("hidden")?;
         Ok(TableColumn {
             name: row.get("name")?,
-            // A lone INTEGER PRIMARY KEY is the row id, which SQLite fills in.
-            must_be_given: not_null && default.is_none() && key == 0 && hidden == 0,
+            must_be_given: not_null && default.is_none() && hidden == 0,
+            is_key: key > 0,
             generated: hidden == 2 || hidden == 3,
             declared,
         })
     })?;
-    let columns = columns.collect::<rusqlite::Result<Vec<_>>>()?;
-    let strict = conn
+    let mut columns = columns.collect::<rusqlite::Result<Vec<_>>>()?;
+    let mut keys = columns.iter_mut().filter(|column| column.is_key);
+    if let (Some(key), None) = (keys.next(), keys.next())
+        && key.declared.eq_ignore_ascii_case("INTEGER")
+    {
+        // A lone INTEGER PRIMARY KEY is the row id, which SQLite fills in.
+        key.must_be_given = false;
+    }
+    let (kind, strict) = conn
         .prepare(&format!("PRAGMA {schema_clause}table_list({})", quote(table.name())))?
-        .query_map([], |row| row.get::<_, bool>("strict"))?
+        .query_map([], |row| Ok((row.get("type")?, row.get("strict")?)))?
         .next()
         .transpose()?
-        .unwrap_or(false);
-    Ok((columns, strict))
+        .unwrap_or_default();
+    Ok((columns, kind, strict))
 }
 
 fn column_form(column: &Column, table: &[TableColumn], strict: bool) -> Result<Form, String> {

@@ -6,10 +6,10 @@
 //! guessed. Single rows run at about 0.8 of the speed (measured), so this needs no bisection.
 
 use batchsql_core::{ErrorClass, Rows, SinkError, Written};
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior, ffi};
 
 use crate::bind::bind_rows;
-use crate::classify::{commit_error, statement_error};
+use crate::classify::{commit_error, row_error, statement_error};
 use crate::plan::SqlitePlan;
 
 /// Writes the rows in one transaction. After an error nothing of them is durable, unless its class
@@ -63,16 +63,19 @@ fn write_row(
     written: &mut Written,
 ) -> Result<(), SinkError> {
     let index = u32::try_from(index).expect("buffer_size fits u32");
+    // Undoes what a trigger with `RAISE(FAIL)` leaves of a refused row.
+    run(transaction, "SAVEPOINT batchsql")?;
     match execute(transaction, plan, row) {
         Ok(0) => written.ignored.push(index),
         Ok(_) => {}
         Err(error) if matches!(error.class(), ErrorClass::Row | ErrorClass::Size) => {
             still_open(transaction, &error)?;
+            run(transaction, "ROLLBACK TO batchsql")?;
             written.rejected.push((index, error));
         }
         Err(error) => return Err(error),
     }
-    Ok(())
+    run(transaction, "RELEASE batchsql")
 }
 
 /// A trigger or a constraint with `ROLLBACK` ends the whole transaction: then the batch failed.
@@ -81,9 +84,16 @@ fn still_open(transaction: &Transaction<'_>, error: &SinkError) -> Result<(), Si
 }
 
 fn execute(transaction: &Transaction<'_>, plan: &SqlitePlan, rows: Rows<'_>) -> Result<usize, SinkError> {
-    let mut statement = transaction.prepare_cached(plan.statement(rows.len())).map_err(statement_error)?;
+    let sql = plan.statement(rows.len());
+    let mut statement = transaction.prepare_cached(sql).map_err(statement_error)?;
     bind_rows(&mut statement, rows, &plan.forms).map_err(statement_error)?;
-    statement.raw_execute().map_err(statement_error)
+    statement.raw_execute().map_err(|error| {
+        // SQLITE_ERROR while a statement runs is either the table, which has changed since the
+        // statement was prepared, or the row (for example a CHECK with json_extract over bad JSON).
+        // Preparing it again tells which.
+        let is_general = error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_ERROR);
+        if is_general && transaction.prepare(sql).is_ok() { row_error() } else { statement_error(error) }
+    })
 }
 
 fn run(transaction: &Transaction<'_>, sql: &str) -> Result<(), SinkError> {

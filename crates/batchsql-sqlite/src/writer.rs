@@ -6,8 +6,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
 use rusqlite::{Connection, InterruptHandle};
@@ -15,10 +14,14 @@ use tokio::sync::oneshot;
 
 type Work = Box<dyn FnOnce(&mut Connection) + Send>;
 
-const QUEUED: u8 = 0;
-const RUNNING: u8 = 1;
-const DONE: u8 = 2;
-const ABANDONED: u8 = 3;
+/// How far a piece of work is. It changes under a lock, so that an interrupt meets the work it is meant
+/// for and never the one after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Queued,
+    Running,
+    Over,
+}
 
 /// Why there is no result.
 pub(crate) enum Failed {
@@ -37,18 +40,24 @@ pub(crate) struct Writer {
     interrupt: InterruptHandle,
 }
 
-/// Takes work back that nobody waits for any more: what has not begun never does, what runs is
-/// interrupted, so that the connection is soon free and its transaction rolled back.
+/// Takes work back that nobody waits for any more: what has not begun never does, and the statement that
+/// runs is interrupted, so that the connection is free sooner.
 struct Ticket<'a> {
-    state: Arc<AtomicU8>,
+    stage: Arc<Mutex<Stage>>,
     interrupt: &'a InterruptHandle,
+}
+
+fn lock(stage: &Mutex<Stage>) -> MutexGuard<'_, Stage> {
+    stage.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        if self.state.swap(ABANDONED, Ordering::SeqCst) == RUNNING {
+        let mut stage = lock(&self.stage);
+        if *stage == Stage::Running {
             self.interrupt.interrupt();
         }
+        *stage = Stage::Over;
     }
 }
 
@@ -67,20 +76,22 @@ impl Writer {
         &self,
         work: impl FnOnce(&mut Connection) -> T + Send + 'static,
     ) -> Result<T, Failed> {
-        let ticket = Ticket { state: Arc::new(AtomicU8::new(QUEUED)), interrupt: &self.interrupt };
-        let state = Arc::clone(&ticket.state);
-        let result = self
-            .queue(move |connection, reply| {
-                if state.compare_exchange(QUEUED, RUNNING, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
-                    let result = catch_unwind(AssertUnwindSafe(|| work(connection)));
-                    state.store(DONE, Ordering::SeqCst);
-                    // Nobody waits any more: then nobody wants the result.
-                    let _ = reply.send(result);
+        let ticket = Ticket { stage: Arc::new(Mutex::new(Stage::Queued)), interrupt: &self.interrupt };
+        let stage = Arc::clone(&ticket.stage);
+        self.queue(move |connection, reply| {
+            {
+                let mut stage = lock(&stage);
+                if *stage == Stage::Over {
+                    return;
                 }
-            })
-            .await;
-        ticket.state.store(DONE, Ordering::SeqCst);
-        result
+                *stage = Stage::Running;
+            }
+            let result = catch_unwind(AssertUnwindSafe(|| work(connection)));
+            *lock(&stage) = Stage::Over;
+            // Nobody may wait any more: then nobody wants the result.
+            let _ = reply.send(result);
+        })
+        .await
     }
 
     /// Runs `work` when its turn comes, to its end, also when the returned future is dropped.
@@ -108,7 +119,9 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         drop(self.queue.take());
-        if let Some(thread) = self.thread.take() {
+        // Work that owned the last handle drops it on the thread itself, which cannot wait for itself.
+        let elsewhere = |thread: &JoinHandle<()>| thread.thread().id() != std::thread::current().id();
+        if let Some(thread) = self.thread.take().filter(elsewhere) {
             // Panics of work are caught; one of the thread itself has been printed by then.
             let _ = thread.join();
         }

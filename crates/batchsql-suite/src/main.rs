@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use batchsql::prometheus::PrometheusMetrics;
+use batchsql_suite::cases::Settings;
 use batchsql_suite::cli::Options;
 use batchsql_suite::report::{self, Report};
 use batchsql_suite::run::run;
@@ -40,7 +41,9 @@ async fn main() -> ExitCode {
 
 async fn suite(options: &Options) -> Result<Report> {
     // Everything that can be known to fail is found before the first row.
-    options.pipeline_config()?;
+    for name in options.selected_cases() {
+        Settings::of(options, &*name.case()).with_context(|| format!("case {}", name.name()))?;
+    }
     report::check_writable(&options.report_dir).map_err(elsewhere)?;
     let metrics = PrometheusMetrics::new()?;
     let address = metrics

@@ -43,7 +43,7 @@ pub fn allocations() -> Option<u64> {
 /// Figures since the start of the process.
 struct Totals {
     allocations: u64,
-    /// Bytes handed out, freed or not.
+    /// Bytes handed out, freed or not; a lower bound, see below.
     allocated: u64,
     /// Sweeps that gave unused pages back.
     purges: u64,
@@ -83,10 +83,10 @@ struct Merged {
     dirty_npurge: u64,
     muzzy_npurge: u64,
     bins: Vec<Count>,
-    lextents: Vec<Count>,
+    large: Count,
 }
 
-/// Requests, also those that a thread's cache served; large sizes have no cache.
+/// Requests, also those that a thread's cache served.
 #[derive(Deserialize)]
 struct Count {
     nrequests: u64,
@@ -99,13 +99,13 @@ fn allocator_totals() -> Option<Totals> {
     options.skip_per_arena = true;
     stats_print::stats_print(&mut dump, options).ok()?;
     let Jemalloc { arenas, stats } = serde_json::from_slice::<Dump>(&dump).ok()?.jemalloc;
-    let bytes = |sizes: &[Size], counts: &[Count]| -> u64 {
-        sizes.iter().zip(counts).map(|(size, count)| size.size * count.nrequests).sum()
-    };
     let merged = stats.merged;
+    let small: u64 = arenas.bin.iter().zip(&merged.bins).map(|(size, count)| size.size * count.nrequests).sum();
+    // jemalloc does not tell the sizes of large allocations that are gone: the smallest counts for all.
+    let large = arenas.lextent.first().map_or(0, |size| size.size) * merged.large.nrequests;
     Some(Totals {
-        allocations: merged.bins.iter().chain(&merged.lextents).map(|count| count.nrequests).sum(),
-        allocated: bytes(&arenas.bin, &merged.bins) + bytes(&arenas.lextent, &merged.lextents),
+        allocations: merged.bins.iter().map(|count| count.nrequests).sum::<u64>() + merged.large.nrequests,
+        allocated: small + large,
         purges: merged.dirty_npurge + merged.muzzy_npurge,
     })
 }

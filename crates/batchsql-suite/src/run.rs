@@ -21,6 +21,8 @@ use crate::memory;
 use crate::report::{CaseResult, Environment, Integrity, Report, RunConfig, Summary};
 use crate::watch::{Observer, Watch, Watched};
 
+/// More than any case lasts, and short enough to be added to the current time.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 /// How long a case may drain after its last row was submitted.
 const DRAIN: Duration = Duration::from_secs(120);
 /// Messages of failed rows that a case keeps.
@@ -141,11 +143,7 @@ impl CaseRun<'_> {
             description: case.description().to_owned(),
             ..CaseResult::default()
         };
-        let settings = self.options.pipeline_config().map(|pipeline| {
-            let mut settings = Settings::plain(self.options, pipeline);
-            case.adjust(&mut settings);
-            Arc::new(settings)
-        });
+        let settings = Settings::of(self.options, &*case).map(Arc::new);
         let outcome = match settings {
             Ok(settings) => {
                 result.result.concurrent_workers = settings.workers;
@@ -205,7 +203,7 @@ impl CaseRun<'_> {
             db: db.clone(),
             settings: Arc::clone(&settings),
             observer: observer.clone(),
-            deadline: begin + self.options.duration,
+            deadline: begin + self.options.duration.min(LONGEST),
             interrupted: self.interrupted.clone(),
             submitted: Arc::new(AtomicU64::new(0)),
         };

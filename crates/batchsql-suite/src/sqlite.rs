@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use batchsql::sqlite::rusqlite::types::ValueRef;
 use batchsql::sqlite::{SqliteOptions, SqliteSink};
 use batchsql::{ColumnType, DynSink, Schema};
+use batchsql_sql::quote;
 
 use crate::database::{Database, TableSpec};
 use crate::digest::{Canonical, Digest, RowDigest};
@@ -36,10 +37,6 @@ impl Sqlite {
         let sink = SqliteSink::with_options(&SqliteOptions::file(temporary.path().join("suite.db")))?;
         Ok(Self { sink, _temporary: Some(temporary) })
     }
-}
-
-fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 fn declared(ty: ColumnType) -> &'static str {

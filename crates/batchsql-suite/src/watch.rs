@@ -118,10 +118,13 @@ impl MetricsReporter for Observer {
 
     fn batch_executed(&self, batch: &BatchInfo<'_>, event: &BatchExecuted) {
         {
+            // A failed attempt wrote nothing; its time is in the metrics.
             let mut seen = self.lock();
-            seen.batches += 1;
-            seen.all.record(event.duration);
-            seen.since_point.record(event.duration);
+            if event.error.is_none() {
+                seen.batches += 1;
+                seen.all.record(event.duration);
+                seen.since_point.record(event.duration);
+            }
         }
         self.metrics.batch_executed(batch, event);
     }
@@ -223,7 +226,8 @@ impl Watch {
             let mut seen = self.observer.lock();
             (std::mem::replace(&mut seen.since_point, Times::new()), seen.gauges)
         };
-        self.metrics.record_real_time_metrics(self.database, self.case, rate, memory_mb);
+        // The metric counts in MiB, as the Go original did; the report in MB.
+        self.metrics.record_real_time_metrics(self.database, self.case, rate, memory_mb * 1e6 / f64::from(1 << 20));
         self.metrics.record_memory(self.database, self.case, &memory::usage());
         self.bar.set_position(self.observer.rows_done());
         Sample {

@@ -51,6 +51,18 @@ async fn an_interval_of_zero_writes_as_soon_as_it_can() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_interval_without_end_means_by_size_only() {
+    let (db, sink) = pipeline(PipelineConfig { flush_interval: Duration::MAX, ..config() });
+    for id in 0..15 {
+        db.submit(&row(&plain(), id)).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(86_400)).await;
+    assert_eq!(sink.applied().len(), 10);
+    assert!(db.close(Duration::MAX).await.is_complete());
+    assert_eq!(sink.applied().len(), 15);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_due_batch_keeps_filling_until_it_can_start() {
     let (db, sink) =
         pipeline(PipelineConfig { flush_interval: Duration::from_millis(10), max_concurrency: 1, ..config() });

@@ -138,6 +138,102 @@ async fn the_last_gauges_are_those_of_an_empty_pipeline() {
     assert!(recorded.executed.iter().all(|(_, ok)| *ok));
 }
 
+/// A sink that panics when it is asked for a connection, the first time.
+struct PanicsFirst(std::sync::atomic::AtomicBool);
+
+impl batchsql_core::Sink for PanicsFirst {
+    type Conn = ();
+    type Plan = ();
+
+    fn name(&self) -> &'static str {
+        "panics first"
+    }
+
+    async fn acquire(&self) -> Result<(), batchsql_core::SinkError> {
+        assert!(self.0.swap(true, std::sync::atomic::Ordering::SeqCst), "the first connection");
+        Ok(())
+    }
+
+    async fn prepare(&self, (): &mut (), _: &batchsql_core::Schema) -> Result<(), batchsql_core::SinkError> {
+        Ok(())
+    }
+
+    async fn write(
+        &self,
+        (): &mut (),
+        (): &(),
+        _: batchsql_core::Rows<'_>,
+    ) -> Result<batchsql_core::Written, batchsql_core::SinkError> {
+        Ok(batchsql_core::Written::default())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_due_batch_survives_a_panic_before_it_is_taken() {
+    let config = PipelineConfig { flush_interval: Duration::from_millis(10), ..config() };
+    let db = BatchSql::builder(PanicsFirst(false.into())).config(config).start().unwrap();
+    let receipt = db.submit_tracked(&row(&plain(), 1)).await.unwrap();
+    let outcome = tokio::time::timeout(Duration::from_secs(1), receipt).await;
+    assert!(outcome.expect("the batch is stranded").is_written());
+}
+
+/// A sink that says more than it was asked.
+struct Confused;
+
+impl batchsql_core::Sink for Confused {
+    type Conn = ();
+    type Plan = ();
+
+    fn name(&self) -> &'static str {
+        "confused"
+    }
+
+    async fn acquire(&self) -> Result<(), batchsql_core::SinkError> {
+        Ok(())
+    }
+
+    async fn prepare(&self, (): &mut (), _: &batchsql_core::Schema) -> Result<(), batchsql_core::SinkError> {
+        Ok(())
+    }
+
+    async fn write(
+        &self,
+        (): &mut (),
+        (): &(),
+        _: batchsql_core::Rows<'_>,
+    ) -> Result<batchsql_core::Written, batchsql_core::SinkError> {
+        let mut written = batchsql_core::Written::default();
+        written.ignored = vec![0, 0, 7000];
+        Ok(written)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_tells_nonsense_cannot_break_the_books() {
+    let db = BatchSql::builder(Confused).config(config()).start().unwrap();
+    for id in 0..15 {
+        db.submit(&row(&plain(), id)).await.unwrap();
+    }
+    let balance = db.close(HOUR).await.balance;
+    assert_eq!((balance.in_flight(), balance.outcomes.get(OutcomeKind::Unknown)), (0, 15));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_row_that_fills_its_batch_is_never_lost_to_a_close() {
+    for round in 0..300 {
+        let (db, sink) = pipeline(PipelineConfig { flush_size: 1, ..config() });
+        let submitter = tokio::spawn({
+            let db = db.clone();
+            let schema = crate::support::table(&format!("t{round}"), batchsql_core::Conflict::None);
+            async move { db.submit(&row(&schema, 1)).await.is_ok() }
+        });
+        let report = db.close(HOUR).await;
+        let accepted = u64::from(submitter.await.unwrap());
+        assert_eq!((report.balance.accepted, report.balance.written()), (accepted, accepted));
+        assert_eq!(sink.applied().len() as u64, accepted);
+    }
+}
+
 #[test]
 fn start_outside_a_runtime_is_an_error() {
     let error = BatchSql::builder(NullSink).start().unwrap_err();

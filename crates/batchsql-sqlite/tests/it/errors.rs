@@ -10,6 +10,7 @@ async fn tables_that_cannot_be_written_are_refused_with_advice() {
         "CREATE TABLE t (id INTEGER, price DECIMAL(10,2), name TEXT, big REAL, must TEXT NOT NULL DEFAULT 'x',
                          twice INTEGER GENERATED ALWAYS AS (id * 2));
          CREATE TABLE needs (id INTEGER, other TEXT NOT NULL);
+         CREATE TABLE keyed (id INTEGER NOT NULL, part TEXT NOT NULL, PRIMARY KEY (id, part));
          CREATE VIEW v AS SELECT 1 AS id",
     )
     .await;
@@ -28,7 +29,8 @@ async fn tables_that_cannot_be_written_are_refused_with_advice() {
     check(t().column("twice", ColumnType::I64), "\"twice\" is generated").await;
     check(t().on_conflict(Conflict::ignore(["id"])), "PRIMARY KEY or UNIQUE index over exactly these").await;
     check(Schema::builder("needs").column("id", ColumnType::I64), "\"other\" is NOT NULL without a default").await;
-    check(Schema::builder("v").column("id", ColumnType::I64), "v").await;
+    check(Schema::builder("v").column("id", ColumnType::I64), "it is a view").await;
+    check(Schema::builder("keyed").column("id", ColumnType::I64), "\"part\" is NOT NULL without a default").await;
     // Names are compared as SQLite compares them.
     db.prepare(&Schema::builder("T").column("ID", ColumnType::I64).build().unwrap()).await.unwrap();
 }
@@ -120,6 +122,49 @@ async fn what_a_trigger_says_is_not_repeated() {
     let error = outcomes[1].failure().unwrap().error().unwrap().to_string();
     assert!(error.contains("code 1811") && !error.contains("secret"), "{error}");
     assert!(outcomes[0].is_written());
+}
+
+#[tokio::test]
+async fn a_refused_row_leaves_nothing_behind_whatever_its_trigger_does() {
+    let sink = memory(
+        "CREATE TABLE t (id INTEGER, note TEXT); CREATE TABLE log (note TEXT);
+         CREATE TRIGGER before BEFORE INSERT ON t BEGIN INSERT INTO log VALUES (new.note); END;
+         CREATE TRIGGER after AFTER INSERT ON t WHEN new.note = 'bad' BEGIN SELECT RAISE(FAIL, 'no'); END",
+    )
+    .await;
+    let schema = schema(Conflict::None);
+    for rows in [vec!["a", "bad", "b"], vec!["bad"]] {
+        let rows = rows.into_iter().map(|note| row(&schema, 1, note));
+        let outcomes = write(&sink, rows).await;
+        assert!(outcomes.contains(&"rejected"), "{outcomes:?}");
+    }
+    assert_eq!(read(&sink, "SELECT note FROM t").await, ["a", "b"]);
+    assert_eq!(read(&sink, "SELECT note FROM log").await, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn a_row_that_makes_an_expression_of_the_table_fail_is_rejected_alone_and_not_quoted() {
+    let sink = memory("CREATE TABLE t (id INTEGER, note TEXT); CREATE INDEX i ON t (json_extract('[1]', note))").await;
+    let schema = schema(Conflict::None);
+    let rows = (0..50).map(|id| row(&schema, id, if id == 20 { "secret path" } else { "$[0]" }));
+    let outcomes = outcomes(&sink, rows).await;
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_written()).count(), 49);
+    let failed = outcomes[20].failure().unwrap();
+    assert_eq!(failed.class(), Some(ErrorClass::Row));
+    assert!(!failed.error().unwrap().to_string().contains("secret"));
+}
+
+#[tokio::test]
+async fn a_schema_that_takes_the_place_of_a_dropped_one_gets_its_own_plan() {
+    let sink = memory("CREATE TABLE a (id INTEGER); CREATE TABLE b (id INTEGER, n INTEGER)").await;
+    let db = pipeline(&sink);
+    let a = Schema::builder("a").column("id", ColumnType::I64).build().unwrap();
+    db.prepare(&a).await.unwrap();
+    drop(a);
+    let b = Schema::builder("b").column("id", ColumnType::I64).column("n", ColumnType::I64).build().unwrap();
+    db.submit(&b.row().set("id", 1_i64).unwrap().set("n", 2_i64).unwrap().finish().unwrap()).await.unwrap();
+    assert!(db.close(HOUR).await.is_complete());
+    assert_eq!(read(&sink, "SELECT (SELECT count(*) FROM a), (SELECT count(*) FROM b)").await, ["0|1"]);
 }
 
 #[tokio::test]

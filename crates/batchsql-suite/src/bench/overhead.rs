@@ -46,9 +46,7 @@ pub async fn overhead(plan: Plan) -> Result<Vec<Figure>> {
     let mut rounds = Vec::new();
     for round in 0..plan.rounds {
         let mut measurements = Vec::new();
-        for (contender, name) in
-            CONTENDERS.into_iter().filter(|(_, name)| std::env::var("ONLY").map_or(true, |only| name.contains(&only)))
-        {
+        for (contender, name) in CONTENDERS {
             eprintln!("overhead, round {} of {}: {name}", round + 1, plan.rounds);
             measurements.push(measure(contender, plan.rows).await?);
         }

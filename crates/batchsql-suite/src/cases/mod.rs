@@ -1,4 +1,5 @@
-//! The cases: what each writes, and what must be in the database afterwards.
+//! Owns what a case is: its settings, its rows, and what must be in the database afterwards.
+//! Must not know databases or how a run is reported.
 
 mod dataset;
 mod load;
@@ -96,15 +97,21 @@ pub struct MemoryBound {
 }
 
 impl Settings {
-    /// The settings of the options, as they are.
-    pub fn plain(options: &Options, pipeline: PipelineConfig) -> Self {
-        Self {
-            pipeline,
+    /// The settings with which a case runs.
+    ///
+    /// # Errors
+    /// The options cannot work, as they are or as the case changes them.
+    pub fn of(options: &Options, case: &dyn Case) -> Result<Self> {
+        let mut settings = Self {
+            pipeline: options.pipeline_config()?,
             workers: options.workers,
             rows_per_worker: options.records_per_worker,
             memory_bound: None,
             parameters: BTreeMap::new(),
-        }
+        };
+        case.adjust(&mut settings);
+        settings.pipeline.validate()?;
+        Ok(settings)
     }
 
     /// Rows over all workers.

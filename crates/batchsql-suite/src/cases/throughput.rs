@@ -74,7 +74,7 @@ impl Case for ConcurrentWorkers {
 
     fn adjust(&self, settings: &mut Settings) {
         let rows = settings.rows();
-        settings.workers *= 10;
+        settings.workers = settings.workers.saturating_mul(10);
         settings.rows_per_worker = rows.div_ceil(settings.workers);
         settings.note("workers", settings.workers);
         settings.note("records_per_worker", settings.rows_per_worker);
@@ -146,9 +146,9 @@ impl Case for LargeBatch {
 
     fn adjust(&self, settings: &mut Settings) {
         let pipeline = &mut settings.pipeline;
-        pipeline.flush_size *= 10;
+        pipeline.flush_size = pipeline.flush_size.saturating_mul(10);
         pipeline.flush_bytes *= 2;
-        pipeline.buffer_size = pipeline.buffer_size.max(pipeline.flush_size * 4);
+        pipeline.buffer_size = pipeline.buffer_size.max(pipeline.flush_size.saturating_mul(4));
         let (batch, buffer) = (pipeline.flush_size, pipeline.buffer_size);
         settings.note("batch_size", batch);
         settings.note("buffer_size", buffer);
