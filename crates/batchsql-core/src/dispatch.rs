@@ -20,6 +20,9 @@ use crate::tables::Tables;
 /// How often the state of a busy pipeline is told to the reporter.
 const GAUGE_INTERVAL: Duration = Duration::from_millis(250);
 
+/// How long a submitter that got its room may take to wake up.
+const WAKING_UP: Duration = Duration::from_millis(1);
+
 /// What the dispatcher is told.
 pub(crate) enum Message {
     /// A lane got its first row.
@@ -85,6 +88,8 @@ struct State {
     outstanding: BTreeMap<u64, Instant>,
     next_work: u64,
     running: HashMap<Id, (LaneId, u64)>,
+    /// Since when submitters wait although nothing is on its way.
+    waited_for_since: Option<Instant>,
     /// Flush calls that wait for all work below a number.
     flushes: Vec<(u64, oneshot::Sender<()>)>,
 }
@@ -115,7 +120,7 @@ impl<W: Writer> Dispatcher<W> {
             let now = Instant::now();
             self.fall_due(&mut state, now);
             self.start_ready(&mut state, &mut running);
-            self.relieve(&mut state, &mut running);
+            let relief = self.relieve(&mut state, &mut running, now);
             let waits = !state.outstanding.is_empty() || !state.deadlines.is_empty();
             // The change to idle is told at once: what it leaves behind would look like a stall.
             if now >= next_report || was_busy && !waits {
@@ -124,7 +129,7 @@ impl<W: Writer> Dispatcher<W> {
             }
             was_busy = waits;
             let deadline = state.deadlines.first().map(|(deadline, _)| *deadline);
-            let wake = deadline.map_or(next_report, |deadline| deadline.min(next_report));
+            let wake = deadline.into_iter().chain(relief).fold(next_report, Instant::min);
             tokio::select! {
                 biased;
                 Some(ended) = running.join_next_with_id() => self.ended(&mut state, ended),
@@ -133,7 +138,7 @@ impl<W: Writer> Dispatcher<W> {
                     Some(message) => self.take(&mut state, message),
                     None => break Ending::Abandoned,
                 },
-                () = sleep_until(wake), if waits => {}
+                () = sleep_until(wake), if waits || relief.is_some() => {}
             }
         };
         self.drain(state, running, ending).await;
@@ -190,16 +195,26 @@ impl<W: Writer> Dispatcher<W> {
     }
 
     /// When submitters wait and nothing is on its way that would give room, the open batches hold it.
-    fn relieve(&self, state: &mut State, running: &mut JoinSet<()>) {
+    /// Returns when to look again.
+    fn relieve(&self, state: &mut State, running: &mut JoinSet<()>, now: Instant) -> Option<Instant> {
         // Order matters: say "idle" first, then look for waiters. A waiter counts itself first, then
         // looks whether the pipeline is busy. So one of the two sees the other.
         self.activity.busy.store(!state.outstanding.is_empty(), Ordering::SeqCst);
         let idle = state.outstanding.is_empty() && self.messages.is_empty();
-        if idle && self.ledger.budget.waiting() > 0 {
-            self.seal_all(state, FlushReason::Pressure);
-            self.start_ready(state, running);
-            self.activity.busy.store(!state.outstanding.is_empty(), Ordering::SeqCst);
+        if !(idle && self.ledger.budget.waiting() > 0) {
+            state.waited_for_since = None;
+            return None;
         }
+        // Where something is left, those who wait may have got their room and not be woken yet.
+        let since = *state.waited_for_since.get_or_insert(now);
+        if !self.ledger.budget.is_exhausted() && now < since + WAKING_UP {
+            return Some(since + WAKING_UP);
+        }
+        state.waited_for_since = None;
+        self.seal_all(state, FlushReason::Pressure);
+        self.start_ready(state, running);
+        self.activity.busy.store(!state.outstanding.is_empty(), Ordering::SeqCst);
+        None
     }
 
     fn start_ready(&self, state: &mut State, running: &mut JoinSet<()>) {

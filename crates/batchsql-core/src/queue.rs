@@ -75,7 +75,12 @@ impl Budget {
         (rows, self.bytes_limit.saturating_sub(self.bytes.available_permits()))
     }
 
-    /// How many submitters wait for room.
+    /// Whether nothing at all is left of rows or of bytes.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.rows.available_permits() == 0 || self.bytes.available_permits() == 0
+    }
+
+    /// How many submitters wait for room, or have got it and were not woken yet.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::SeqCst)
     }

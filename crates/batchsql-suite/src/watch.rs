@@ -204,7 +204,9 @@ impl Watch {
             watched.memory.peak_mb = watched.memory.peak_mb.max(memory_mb);
             watched.memory.end_mb = memory_mb;
             let since = last_at.elapsed();
-            if since >= spacing || ended && !since.is_zero() {
+            // A point of a few milliseconds at the end would show a rate that never was.
+            let last = ended && (watched.series.is_empty() && !since.is_zero() || since >= spacing / 4);
+            if since >= spacing || last {
                 let rows = self.observer.rows_done();
                 let rate = (rows - last_rows) as f64 / since.as_secs_f64();
                 watched.series.push(self.point(begin.elapsed(), rate, memory_mb));

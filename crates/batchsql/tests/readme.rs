@@ -1,9 +1,24 @@
-//! The example of the README is the doctest of this crate.
+//! The README is true where a test can tell: its example is the doctest of this crate, and what it
+//! links to is there.
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+
+fn readme() -> String {
+    std::fs::read_to_string(format!("{ROOT}/README.md")).expect("the workspace has a README")
+}
 
 #[test]
 fn the_readme_shows_the_example_that_is_tested() {
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-    let readme = std::fs::read_to_string(format!("{root}/README.md")).expect("the workspace has a README");
     let example = include_str!("../example.md");
-    assert!(readme.contains(example), "copy crates/batchsql/example.md into README.md");
+    assert!(readme().contains(example), "copy crates/batchsql/example.md into README.md");
+}
+
+#[test]
+fn what_the_readme_links_to_is_there() {
+    let readme = readme();
+    let links: Vec<&str> = readme.split("](").skip(1).filter_map(|rest| rest.split(')').next()).collect();
+    assert!(links.len() >= 4, "{links:?}");
+    for link in links.into_iter().filter(|link| !link.starts_with("http")) {
+        assert!(std::path::Path::new(ROOT).join(link).exists(), "{link} is not there");
+    }
 }

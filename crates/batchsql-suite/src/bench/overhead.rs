@@ -1,12 +1,13 @@
 //! Owns the measurement of the pipeline alone: a sink that does nothing, ten producers, seven columns.
 //! Must not know databases.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use batchsql::prometheus::PrometheusMetrics;
-use batchsql::{BatchSql, BatchSqlBuilder, DynRow, Row, TypedRow, Value};
+use batchsql::{BatchSql, BatchSqlBuilder, DynRow, Receipt, Row, TypedRow, Value};
 use batchsql_testkit::NullSink;
 use tokio::task::JoinSet;
 
@@ -17,6 +18,9 @@ use crate::rows::{Event, Texts};
 const PRODUCERS: usize = 10;
 /// Rows that each producer made before, and submits again and again.
 const PREPARED: usize = 1000;
+
+/// Receipts that each producer holds before it awaits the oldest.
+const UNTOLD: usize = 2000;
 
 /// What is submitted, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,14 +119,18 @@ async fn produce(
             Ok(())
         }
         Contender::TypedTracked => {
-            let mut receipts = Vec::with_capacity(500);
+            // The oldest receipts are awaited once there are more than the buffer has room for, so that
+            // nobody waits for a batch that only fills when others go on.
+            let mut receipts = VecDeque::with_capacity(UNTOLD);
             for event in events.iter().cycle().take(rows) {
-                receipts.push(db.submit_tracked(event).await?);
-                if receipts.len() == receipts.capacity() {
-                    for receipt in receipts.drain(..) {
-                        anyhow::ensure!(receipt.await.is_written(), "a row was not written");
-                    }
+                if receipts.len() == UNTOLD {
+                    await_one(&mut receipts).await?;
                 }
+                receipts.push_back(db.submit_tracked(event).await?);
+            }
+            db.flush().await?;
+            while !receipts.is_empty() {
+                await_one(&mut receipts).await?;
             }
             Ok(())
         }
@@ -144,6 +152,13 @@ async fn produce(
             Ok(())
         }
     }
+}
+
+async fn await_one(receipts: &mut VecDeque<Receipt>) -> Result<()> {
+    if let Some(receipt) = receipts.pop_front() {
+        anyhow::ensure!(receipt.await.is_written(), "a row was not written");
+    }
+    Ok(())
 }
 
 async fn submit<R: Row>(db: &BatchSql, prepared: &[R], rows: usize) -> Result<()> {
