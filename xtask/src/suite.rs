@@ -42,6 +42,7 @@ enum Built {
 fn build(binary: &str) -> anyhow::Result<Built> {
     // Progress and diagnostics stay on stderr; stdout tells where the executable is, whatever target
     // directory or target triple is configured.
+    eprintln!("==> building {binary} for release; the first time takes minutes");
     let mut child = cargo::command()
         .args(["build", "--release", "--package", "batchsql-suite", "--bin", binary])
         .arg("--message-format=json-render-diagnostics")

@@ -203,17 +203,37 @@ impl RowError {
     }
 
     pub(crate) fn null(schema: &Schema, column: &str) -> Self {
-        let problem = "is NULL but not nullable; give a value or declare the column with .nullable()";
-        Self::new(schema, Some(column), RowErrorKind::Null, problem)
+        Self::new(schema, Some(column), RowErrorKind::Null, Self::needs_value(schema, column, "is NULL"))
     }
 
     pub(crate) fn missing(schema: &Schema, column: &str) -> Self {
-        let problem = "has no value and is not nullable; set it or declare the column with .nullable()";
-        Self::new(schema, Some(column), RowErrorKind::Null, problem)
+        Self::new(schema, Some(column), RowErrorKind::Null, Self::needs_value(schema, column, "has no value"))
+    }
+
+    fn needs_value(schema: &Schema, column: &str, what: &str) -> String {
+        let is_key = schema.key_columns().iter().any(|index| schema.columns()[*index].name() == column);
+        if is_key {
+            format!("{what}, and it is part of the key; give a value")
+        } else {
+            format!("{what} and is not nullable; give a value or declare the column with .nullable()")
+        }
+    }
+
+    pub(crate) fn wrong_count(schema: &Schema, values: usize) -> Self {
+        let problem = format!(
+            "{values} values for {} columns; give one for each, NULL included, or set() the columns you have",
+            schema.columns().len()
+        );
+        Self::new(schema, None, RowErrorKind::Column, problem)
     }
 
     pub(crate) fn out_of_range(schema: &Schema, column: &str, what: &str) -> Self {
-        Self::new(schema, Some(column), RowErrorKind::Range, format!("has a value {what}"))
+        Self::new(
+            schema,
+            Some(column),
+            RowErrorKind::Range,
+            format!("has a value {what}; check the value or use a wider type"),
+        )
     }
 
     pub(crate) fn refused_value(schema: &Schema, column: &str, what: &str) -> Self {

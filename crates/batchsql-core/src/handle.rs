@@ -82,8 +82,9 @@ pub struct CloseReport {
 }
 
 impl CloseReport {
-    /// True when every row ever accepted is in the database or was meant not to be (`Ignored`,
-    /// `Superseded`).
+    /// True when no row since the start of the pipeline failed: each was written, `Ignored` or
+    /// `Superseded`. A row that was rejected and submitted again, mended, still counts as failed; look
+    /// at [`unwritten`](Self::unwritten) for what this call had to give up.
     pub fn is_complete(&self) -> bool {
         self.balance.failed() == 0 && self.balance.in_flight() == 0
     }
@@ -107,7 +108,8 @@ impl<S: Sink> BatchSqlBuilder<S> {
         self
     }
 
-    /// Calls back with every row that ends without being written, whether it has a receipt or not.
+    /// Calls back with every row that ends as rejected, expired, purged or unknown, whether it has a
+    /// receipt or not.
     ///
     /// The callback runs on the pipeline's tasks before the row's room is given back: it must not
     /// block, and while it runs it slows the pipeline down. A panic in it is caught and logged.
@@ -344,7 +346,7 @@ impl BatchSql {
         Balance { accepted, outcomes }
     }
 
-    /// The settings this pipeline runs with.
+    /// The settings as they were given; a sink may lower `max_concurrency`.
     pub fn config(&self) -> &PipelineConfig {
         &self.0.config
     }

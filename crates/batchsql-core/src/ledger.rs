@@ -1,6 +1,7 @@
 //! Owns the books: what was accepted, what became of it, and what is still held by the budget.
 //! Must not know how batches are written.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -44,6 +45,31 @@ impl Balance {
         self.outcomes.get(OutcomeKind::Ignored)
     }
 
+    /// Rows whose place was taken by a later one.
+    pub fn superseded(&self) -> u64 {
+        self.outcomes.get(OutcomeKind::Superseded)
+    }
+
+    /// Rows that the database refused.
+    pub fn rejected(&self) -> u64 {
+        self.outcomes.get(OutcomeKind::Rejected)
+    }
+
+    /// Rows retried in vain.
+    pub fn expired(&self) -> u64 {
+        self.outcomes.get(OutcomeKind::Expired)
+    }
+
+    /// Rows given up before they were sent.
+    pub fn purged(&self) -> u64 {
+        self.outcomes.get(OutcomeKind::Purged)
+    }
+
+    /// Rows of which it cannot be known whether they were committed.
+    pub fn unknown(&self) -> u64 {
+        self.outcomes.get(OutcomeKind::Unknown)
+    }
+
     /// Rows rejected, expired, purged or unknown.
     pub fn failed(&self) -> u64 {
         self.outcomes.failed()
@@ -52,6 +78,20 @@ impl Balance {
     /// Rows without an outcome yet.
     pub fn in_flight(&self) -> u64 {
         self.accepted - self.outcomes.total()
+    }
+}
+
+/// One line, for logs: what was accepted, and each outcome that occurred.
+impl fmt::Display for Balance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} accepted", self.accepted)?;
+        for kind in OutcomeKind::ALL.into_iter().filter(|kind| self.outcomes.get(*kind) > 0) {
+            write!(f, ", {} {kind}", self.outcomes.get(kind))?;
+        }
+        match self.in_flight() {
+            0 => Ok(()),
+            rows => write!(f, ", {rows} in flight"),
+        }
     }
 }
 

@@ -15,13 +15,14 @@ use crate::schema::TableName;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// Committed to the database.
+    /// Committed to the database. A later row with the same key may have overwritten it since.
     Written,
     /// The database kept what was there: its key existed and the conflict rule keeps the old row, or a
     /// rule of the table itself dropped it. After a lost reply the old row may be this one, written by
     /// the attempt whose reply was lost.
     Ignored,
-    /// A later row with the same key, written in the same batch, took its place.
+    /// A later row with the same key, in the same batch, took its place before it was written. SQLite
+    /// writes both, one after the other, and reports both as written.
     Superseded,
     /// The database refused it, or its table.
     Rejected(FailedRow),
@@ -123,9 +124,24 @@ impl OutcomeKind {
     }
 }
 
+/// The name, for example `written`.
+impl fmt::Display for OutcomeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// Rows per outcome.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct OutcomeCounts([u64; 7]);
+
+/// The outcomes that occurred, by name.
+impl fmt::Debug for OutcomeCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let occurred = OutcomeKind::ALL.into_iter().filter(|kind| self.get(*kind) > 0);
+        f.debug_map().entries(occurred.map(|kind| (kind, self.get(kind)))).finish()
+    }
+}
 
 impl OutcomeCounts {
     /// Rows that ended in `kind`.

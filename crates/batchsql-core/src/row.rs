@@ -17,6 +17,10 @@ use crate::value::{ColumnType, Decimal, Json, Value, ValueRef};
 /// A hand-written implementation must write exactly one value per column, in the schema's order.
 /// The pipeline calls [`write`](Row::write) under the lock of one open batch: it must not block and
 /// must not submit to the same pipeline.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no row",
+    note = "add #[derive(Row)] and #[row(table = \"...\")] to the struct"
+)]
 pub trait Row {
     /// The shape of this row.
     fn schema(&self) -> &Schema;
@@ -305,7 +309,29 @@ impl fmt::Debug for RowWriter<'_> {
     }
 }
 
-/// A Rust type that fills one column of a derived row.
+/// A Rust type that fills one column of a derived row. `Option` of it is a nullable column.
+///
+/// | Rust type | column type |
+/// |---|---|
+/// | `bool` | bool |
+/// | `i8`, `u8`, `i16` | i16 |
+/// | `u16`, `i32` | i32 |
+/// | `u32`, `i64` | i64 |
+/// | `u64` | u64 |
+/// | `f32`, `f64` | f32, f64 |
+/// | `str`, `String`, `Box<str>`, `Arc<str>`, `Cow<str>` | text |
+/// | `[u8]`, `Vec<u8>`, `Box<[u8]>` | bytes |
+/// | [`Decimal`], `rust_decimal::Decimal` (feature) | decimal |
+/// | [`Json`] | json |
+/// | `uuid::Uuid` (feature) | uuid |
+/// | [`Date`], [`Time`], [`Timestamp`], [`TimestampTz`] | date, time, timestamp, timestamptz |
+/// | `chrono::NaiveDate`, `NaiveTime`, `NaiveDateTime`, `DateTime<Utc>`, `DateTime<FixedOffset>` (feature) | the same |
+///
+/// References to these work too. Implement it for a type of your own by calling the [`RowWriter`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot fill a column",
+    note = "the docs of `Encode` list the types that can; convert the field, skip it with #[row(skip)], or implement `Encode`"
+)]
 pub trait Encode {
     /// The column type it maps to.
     const TYPE: ColumnType;
@@ -540,6 +566,20 @@ impl DynRow {
         self.schema.column_index(column).map(|index| self.values[index].as_ref())
     }
 
+    /// Starts a changed copy: to mend a row that was refused and submit it again.
+    ///
+    /// ```
+    /// # use batchsql_core::{ColumnType, Schema, ValueRef};
+    /// # let readings = Schema::builder("readings").column("value", ColumnType::F64).build()?;
+    /// let refused = readings.row().set("value", -1.0)?.finish()?;
+    /// let mended = refused.edit().set("value", 1.0)?.finish()?;
+    /// assert_eq!(mended.get("value"), Some(ValueRef::F64(1.0)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn edit(&self) -> RowBuilder {
+        RowBuilder { schema: self.schema.clone(), values: self.values.iter().cloned().map(Some).collect() }
+    }
+
     /// Names and values in column order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, ValueRef<'_>)> {
         self.schema.columns().iter().map(|c| c.name()).zip(self.values.iter().map(Value::as_ref))
@@ -615,15 +655,12 @@ impl RowBuilder {
         let mut count = 0;
         for value in values {
             if count == self.values.len() {
-                return Err(RowError::too_many_values(&self.schema));
+                return Err(RowError::wrong_count(&self.schema, count + 1));
             }
             self.values[count] = Some(self.checked(count, value)?);
             count += 1;
         }
-        match self.schema.columns().get(count) {
-            Some(column) => Err(RowError::missing(&self.schema, column.name())),
-            None => Ok(self),
-        }
+        if count < self.values.len() { Err(RowError::wrong_count(&self.schema, count)) } else { Ok(self) }
     }
 
     /// Ends the row. Nullable columns that were not set are left out of the statement.

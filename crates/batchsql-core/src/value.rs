@@ -1,9 +1,11 @@
 //! Owns the value model: column types, owned and borrowed values, and the lossless conversions.
 //! Must not know rows, batches or databases.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use crate::temporal::{Date, Time, Timestamp, TimestampTz};
 
@@ -482,6 +484,30 @@ impl From<uuid::Uuid> for Value {
 impl From<rust_decimal::Decimal> for Value {
     fn from(number: rust_decimal::Decimal) -> Self {
         Self::Decimal(number.into())
+    }
+}
+
+impl From<&String> for Value {
+    fn from(text: &String) -> Self {
+        Self::Text(text.clone())
+    }
+}
+
+impl From<Cow<'_, str>> for Value {
+    fn from(text: Cow<'_, str>) -> Self {
+        Self::Text(text.into_owned())
+    }
+}
+
+impl From<Arc<str>> for Value {
+    fn from(text: Arc<str>) -> Self {
+        Self::Text(text.as_ref().to_owned())
+    }
+}
+
+impl<const N: usize> From<&[u8; N]> for Value {
+    fn from(bytes: &[u8; N]) -> Self {
+        Self::Bytes(bytes.to_vec())
     }
 }
 

@@ -91,7 +91,7 @@ catalogue! {
     GcCount: Gauge, Count, "batchsql_gc_count", ["database", "test_case"],
         "Purge sweeps of the allocator, where it tells them";
     Errors: Counter, Count, "batchsql_errors_total", ["database", "test_case", "error_type"],
-        "Failed attempts to write a batch or a part of it, by class of error";
+        "Failed attempts, by class of error; refused rows of a written batch are in batchsql_records_rejected_total";
 
     // Rows.
     RecordsReceived: Counter, Count, "batchsql_records_received_total", ["database", "table"],

@@ -129,7 +129,7 @@ fn column_form(column: &Column, table: &[TableColumn], strict: bool) -> Result<F
     }
     form(column.column_type(), Affinity::of(&found.declared, strict)).map_err(|why| {
         format!(
-            "its column {:?} is declared {:?}, where a {} {why}",
+            "its column {:?} is declared {:?}: {} values {why}",
             column.name(),
             found.declared,
             column.column_type()

@@ -51,21 +51,21 @@ pub(crate) fn form(ty: ColumnType, affinity: Affinity) -> Result<Form, &'static 
     use Affinity::{Integer, Numeric, Real, Text};
     match ty {
         ColumnType::Bool | ColumnType::I16 | ColumnType::I32 if affinity == Text => {
-            Err("would be stored as text; declare the column INTEGER")
+            Err("would be stored as text; declare it INTEGER")
         }
         ColumnType::I64 | ColumnType::U64 if matches!(affinity, Text | Real) => {
-            Err("would be stored as text or floating point; declare the column INTEGER")
+            Err("would be stored as text or floating point; declare it INTEGER")
         }
         ColumnType::F32 | ColumnType::F64 if affinity == Text => {
-            Err("would be stored as rounded text; declare the column REAL")
+            Err("would be stored as rounded text; declare it REAL")
         }
         ColumnType::Decimal | ColumnType::Text | ColumnType::Json if matches!(affinity, Integer | Real | Numeric) => {
-            Err("would be turned into floating point where it looks like a number; declare the column TEXT")
+            Err("that look like numbers would become numbers; declare it TEXT")
         }
         ColumnType::Date | ColumnType::Time | ColumnType::Timestamp | ColumnType::TimestampTz
             if matches!(affinity, Integer | Real) =>
         {
-            Err("is stored as ISO 8601 text; declare the column TEXT, or send the number as i64 or f64")
+            Err("are stored as ISO 8601 text; declare it TEXT, or send the number as i64 or f64")
         }
         ColumnType::Uuid if affinity == Text => Ok(Form::UuidText),
         ColumnType::Uuid => Ok(Form::UuidBlob),

@@ -125,9 +125,11 @@ fn values_are_checked_when_a_dynamic_row_is_built() {
     check(schema.row().set("id", Value::Null).and_then(|b| b.finish()), "\"id\" is NULL");
     check(schema.row().set("id", u64::MAX).and_then(|b| b.finish()), "outside the range of i64");
     check(schema.row().set("nope", 1_i64).and_then(|b| b.finish()), "the columns are id, note");
-    check(schema.row().set_all([Value::I64(1)]).and_then(|b| b.finish()), "\"note\" has no value");
+    check(schema.row().set_all([Value::I64(1)]).and_then(|b| b.finish()), "1 values for 2 columns");
+    let keyed = table("k", Conflict::ignore(["id"]));
+    check(keyed.row().set("id", Value::Null).and_then(|b| b.finish()), "part of the key; give a value");
     let three = [Value::I64(1), Value::Null, Value::Null];
-    check(schema.row().set_all(three).and_then(|b| b.finish()), "more values than the 2 declared");
+    check(schema.row().set_all(three).and_then(|b| b.finish()), "3 values for 2 columns");
     assert!(schema.row().set("id", 5_i16).unwrap().finish().is_ok());
 }
 
