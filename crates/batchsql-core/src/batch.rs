@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::columns::{ColumnBuffer, ColumnView};
-use crate::row::DynRow;
+use crate::dyn_row::DynRow;
 use crate::schema::Schema;
 use crate::value::{Value, ValueRef};
 

@@ -18,6 +18,8 @@
 // What flows.
 mod batch;
 mod columns;
+mod dyn_row;
+mod encode;
 mod row;
 mod schema;
 mod temporal;
@@ -46,6 +48,8 @@ mod sink;
 pub use batch::{Batch, RowView, Rows, SharedRows};
 pub use columns::{BytesValues, ColumnValues, ColumnView, TextValues};
 pub use config::{Ordering, PipelineConfig};
+pub use dyn_row::{DynRow, RowBuilder};
+pub use encode::{Encode, KeyHasher};
 pub use error::{ErrorClass, RowError, SchemaError, SinkError, StartError, SubmitAllError, SubmitError};
 pub use handle::{BatchSql, BatchSqlBuilder, CloseReport, FlushError};
 pub use ledger::Balance;
@@ -53,7 +57,7 @@ pub use receipt::{FailedRow, Outcome, OutcomeCounts, OutcomeKind, Receipt};
 pub use reporter::{
     BatchExecuted, BatchInfo, BatchSealed, BatchStarted, FlushReason, MetricsReporter, NoopReporter, PipelineGauges,
 };
-pub use row::{DynRow, Encode, KeyHasher, Row, RowBuilder, RowWriter, TypedRow, ValueRules};
+pub use row::{Row, RowWriter, TypedRow, ValueRules};
 pub use schema::{Column, Conflict, Schema, SchemaBuilder, SchemaId, TableName};
 pub use sink::{DynSink, Limits, Sink, Written};
 pub use temporal::{Date, OutOfCalendar, Time, Timestamp, TimestampTz};

@@ -7,8 +7,9 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use crate::dyn_row::DynRow;
 use crate::error::{ErrorClass, SinkError};
-use crate::row::{DynRow, Row};
+use crate::row::Row;
 use crate::schema::TableName;
 
 /// What became of one accepted row. Every accepted row ends in exactly one of these.

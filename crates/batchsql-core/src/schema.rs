@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
+use crate::dyn_row::RowBuilder;
 use crate::error::SchemaError;
-use crate::row::RowBuilder;
 use crate::value::ColumnType;
 
 /// A table name, optionally qualified by the schema (PostgreSQL), database (MySQL) or attached

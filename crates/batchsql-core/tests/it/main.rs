@@ -3,6 +3,7 @@
 
 mod admission;
 mod failure;
+mod features;
 mod flush;
 mod model;
 mod shutdown;
