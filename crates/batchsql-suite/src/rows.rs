@@ -118,7 +118,12 @@ impl Texts {
         payload.clear();
         write!(name, "owner {version} of {id}").expect("writing to a String cannot fail");
         write!(payload, "“note” {version}").expect("writing to a String cannot fail");
-        Account { id, version, owner: name, note: (version % 3 != 0).then_some(payload) }
+        self.account_again(id, version)
+    }
+
+    /// The account that was made last, if that was this version of it.
+    pub fn account_again(&self, id: i64, version: i64) -> Account<'_> {
+        Account { id, version, owner: &self.name, note: (version % 3 != 0).then_some(&self.payload) }
     }
 
     /// The `nth` visit of a visitor to one of the pages.
