@@ -39,7 +39,7 @@ pub trait Encode {
     /// Whether it can be `NULL`.
     const NULLABLE: bool = false;
 
-    /// Bytes of the variable part, see [`Row::variable_len`].
+    /// Bytes of the variable part, see [`Row::variable_len`](crate::Row::variable_len).
     fn variable_len(&self) -> usize {
         0
     }

@@ -9,7 +9,8 @@ use crate::schema::Schema;
 use crate::temporal::{Date, Time, Timestamp, TimestampTz};
 use crate::value::{ColumnType, Decimal, Json, ValueRef};
 
-/// A row that can be submitted: usually `#[derive(Row)]` on a struct, or a [`DynRow`].
+/// A row that can be submitted: usually `#[derive(Row)]` on a struct, or a
+/// [`DynRow`](crate::DynRow).
 ///
 /// A hand-written implementation must write exactly one value per column, in the schema's order.
 /// The pipeline calls [`write`](Row::write) under the lock of one open batch: it must not block and
