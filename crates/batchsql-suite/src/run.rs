@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use batchsql::metrics::TestResult;
 use batchsql::prometheus::PrometheusMetrics;
 use batchsql::{BatchSql, CloseReport, Outcome, OutcomeKind, TimestampTz};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
 use tokio::sync::{oneshot, watch};
 
 use crate::cases::{Case, CaseName, Expected, Load, Settings};
@@ -318,8 +318,12 @@ fn balance(closed: &CloseReport) -> BTreeMap<String, u64> {
 }
 
 fn progress_bar(database: &str, case: &str, rows: u64) -> ProgressBar {
-    let template = "{prefix:<32} {bar:30} {human_pos:>10}/{human_len} rows  {per_sec:>14}  {elapsed}";
-    let style = ProgressStyle::with_template(template).expect("the template is valid");
+    let template = "{prefix:<28} {bar:20} {human_pos:>9}/{human_len} rows {rate:>10} {elapsed:>4}";
+    let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+        // A bar that cannot be drawn is no reason to stop a run.
+        let _ = write!(out, "{}/s", HumanCount(state.per_sec() as u64));
+    };
+    let style = ProgressStyle::with_template(template).expect("the template is valid").with_key("rate", rate);
     let bar = ProgressBar::new(rows).with_style(style).with_prefix(format!("{database} {case}"));
     bar.enable_steady_tick(Duration::from_millis(100));
     bar
