@@ -151,11 +151,12 @@ impl<W: Writer> Dispatcher<W> {
                 state.open_until(lane, at + self.flush_interval, generation);
             }
             Message::Sealed { table, lane } => {
-                for job in table.take_sealed(lane.lane) {
-                    state.forget_deadline(lane, job.generation);
-                    state.enqueue(lane, table.is_serial(), job.opened_at, Work::Sealed(Box::new(job)));
-                }
+                let jobs = table.take_sealed(lane.lane);
                 state.tables.entry(lane.table).or_insert(table);
+                for job in jobs {
+                    state.forget_deadline(lane, job.generation);
+                    state.enqueue(lane, job.opened_at, Work::Sealed(Box::new(job)));
+                }
             }
             Message::Flush(done) => {
                 self.seal_all(state, FlushReason::Explicit);
@@ -174,8 +175,8 @@ impl<W: Writer> Dispatcher<W> {
             state.deadlines.remove(&(deadline, lane));
             let (_, generation) = state.opened.remove(&lane).expect("every deadline has its open batch");
             let table = Arc::clone(&state.tables[&lane.table]);
-            let (since, serial) = (deadline - self.flush_interval, table.is_serial());
-            state.enqueue(lane, serial, since, Work::Due { table, lane: lane.lane, generation });
+            let since = deadline - self.flush_interval;
+            state.enqueue(lane, since, Work::Due { table, lane: lane.lane, generation });
         }
     }
 
@@ -188,7 +189,7 @@ impl<W: Writer> Dispatcher<W> {
             state.tables.entry(table.number()).or_insert_with(|| Arc::clone(&table));
             for lane in 0..table.lane_count() {
                 for job in table.take_all(lane, reason, &self.ledger) {
-                    state.enqueue(job.lane, table.is_serial(), job.opened_at, Work::Sealed(Box::new(job)));
+                    state.enqueue(job.lane, job.opened_at, Work::Sealed(Box::new(job)));
                 }
             }
         }
@@ -220,14 +221,13 @@ impl<W: Writer> Dispatcher<W> {
     fn start_ready(&self, state: &mut State, running: &mut JoinSet<()>) {
         while running.len() < self.concurrency {
             let Some(lane) = state.ready.pop_front() else { break };
-            let serial = state.tables[&lane.table].is_serial();
             let lane_state = state.lanes.get_mut(&lane).expect("a ready lane is known");
             lane_state.is_ready = false;
             let Some((number, work)) = lane_state.work.pop_front() else { continue };
             lane_state.running += 1;
             let task = running.spawn(Arc::clone(&self.writer).write(work));
             state.running.insert(task.id(), (lane, number));
-            state.make_ready(lane, serial);
+            state.make_ready(lane);
         }
     }
 
@@ -238,13 +238,12 @@ impl<W: Writer> Dispatcher<W> {
         };
         let (lane, number) = state.running.remove(&id).expect("every task was registered at its start");
         state.outstanding.remove(&number);
-        let table = Arc::clone(&state.tables[&lane.table]);
-        let serial = table.is_serial();
         if panicked {
             tracing::error!("the sink panicked while writing a batch");
+            let table = Arc::clone(&state.tables[&lane.table]);
             // It may have panicked before it took the open batch that was due, whose deadline is gone.
             for job in table.take_all(lane.lane, FlushReason::Interval, &self.ledger) {
-                state.enqueue(lane, serial, job.opened_at, Work::Sealed(Box::new(job)));
+                state.enqueue(lane, job.opened_at, Work::Sealed(Box::new(job)));
             }
         }
         let lane_state = state.lanes.get_mut(&lane).expect("a running lane is known");
@@ -252,7 +251,7 @@ impl<W: Writer> Dispatcher<W> {
         if lane_state.running == 0 && lane_state.work.is_empty() {
             state.lanes.remove(&lane);
         } else {
-            state.make_ready(lane, serial);
+            state.make_ready(lane);
         }
         state.answer_flushes();
     }
@@ -321,12 +320,12 @@ impl<W> Drop for Dispatcher<W> {
 }
 
 impl State {
-    fn enqueue(&mut self, lane: LaneId, serial: bool, oldest: Instant, work: Work) {
+    fn enqueue(&mut self, lane: LaneId, oldest: Instant, work: Work) {
         let number = self.next_work;
         self.next_work += 1;
         self.outstanding.insert(number, oldest);
         self.lanes.entry(lane).or_default().work.push_back((number, work));
-        self.make_ready(lane, serial);
+        self.make_ready(lane);
     }
 
     fn open_until(&mut self, lane: LaneId, deadline: Instant, generation: u64) {
@@ -343,7 +342,8 @@ impl State {
         }
     }
 
-    fn make_ready(&mut self, lane: LaneId, serial: bool) {
+    fn make_ready(&mut self, lane: LaneId) {
+        let serial = self.tables[&lane.table].is_serial();
         let state = self.lanes.get_mut(&lane).expect("the lane has work or a running task");
         let may_start = !(state.work.is_empty() || serial && state.running > 0);
         if may_start && !state.is_ready {

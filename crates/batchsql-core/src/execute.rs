@@ -144,8 +144,6 @@ impl<S: Sink> Executor<S> {
         range: Range<usize>,
         conn: &mut Option<Result<S::Conn, SinkError>>,
     ) -> Result<Written, Refused> {
-        // Whether an attempt with exactly these rows may have been committed.
-        let mut repeated = false;
         job.progress.maybe_committed = false;
         let schema = job.batch.schema().clone();
         loop {
@@ -178,12 +176,11 @@ impl<S: Sink> Executor<S> {
                 },
             };
             job.progress.last_error = Some(error.clone());
-            // Whatever the last attempt says: an earlier one may have reached the database.
             let refused = |kind, error| Err(Refused { kind, error });
             match error.class() {
                 // All of these rows may be there already. They are not looked at more closely: writing
                 // only some of them again could put an older version of a key over a newer one.
-                _ if repeated && !error.is_retryable() && error.class() != ErrorClass::Unknown => {
+                _ if job.progress.maybe_committed && !error.is_retryable() && error.class() != ErrorClass::Unknown => {
                     return refused(Some(FailureKind::Unknown), error);
                 }
                 ErrorClass::Row | ErrorClass::Size => return refused(None, error),
@@ -191,7 +188,6 @@ impl<S: Sink> Executor<S> {
                     return refused(Some(FailureKind::Rejected), error);
                 }
                 ErrorClass::Unknown => {
-                    repeated = true;
                     job.progress.maybe_committed = true;
                     if !self.sink.is_repeatable(&schema) {
                         return refused(Some(FailureKind::Unknown), error);
@@ -202,7 +198,7 @@ impl<S: Sink> Executor<S> {
             let retries =
                 job.progress.retries.get_or_insert_with(|| (RetrySchedule::new(self.retry_for), Instant::now()));
             let Some(delay) = retries.0.next(error.class(), retries.1.elapsed()) else {
-                let kind = if repeated { FailureKind::Unknown } else { FailureKind::Expired };
+                let kind = if job.progress.maybe_committed { FailureKind::Unknown } else { FailureKind::Expired };
                 return refused(Some(kind), error);
             };
             tracing::warn!(sink = self.sink.name(), table = schema.table_display(), %error, ?delay, "trying again");
