@@ -23,6 +23,14 @@ impl Batch {
         Self { schema, columns, len, bytes }
     }
 
+    /// A copy of some rows, in the order given.
+    pub(crate) fn gather(&self, rows: &[u32]) -> Self {
+        let columns: Vec<ColumnBuffer> = self.columns.iter().map(|column| column.gather(rows)).collect();
+        let variable: usize = columns.iter().map(ColumnBuffer::variable_len).sum();
+        let bytes = rows.len() * self.schema.fixed_row_len() + variable;
+        Self::new(self.schema.clone(), columns, rows.len(), bytes)
+    }
+
     /// The table and columns of the batch.
     pub fn schema(&self) -> &Schema {
         &self.schema

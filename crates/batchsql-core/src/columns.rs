@@ -156,6 +156,45 @@ impl ColumnBuffer {
         for_each_buffer!(&self.buffer, _v => 0, v => v.data.len(), v => v.data.len())
     }
 
+    /// A copy of some rows, in the order given.
+    pub(crate) fn gather(&self, rows: &[u32]) -> Self {
+        /// Copies values of fixed width.
+        macro_rules! fixed {
+            ($variant:ident, $values:expr) => {
+                Buffer::$variant(rows.iter().map(|row| $values[*row as usize]).collect())
+            };
+        }
+        /// Copies values that lie end to end.
+        macro_rules! variable {
+            ($variant:ident, $buffer:ident, $view:ident, $values:expr) => {{
+                let view = $view::new($values, 0..$values.ends.len());
+                let mut copy = $buffer::default();
+                rows.iter().for_each(|row| copy.push(view.get(*row as usize)));
+                Buffer::$variant(copy)
+            }};
+        }
+        let buffer = match &self.buffer {
+            Buffer::Bool(v) => fixed!(Bool, v),
+            Buffer::I16(v) => fixed!(I16, v),
+            Buffer::I32(v) => fixed!(I32, v),
+            Buffer::I64(v) => fixed!(I64, v),
+            Buffer::U64(v) => fixed!(U64, v),
+            Buffer::F32(v) => fixed!(F32, v),
+            Buffer::F64(v) => fixed!(F64, v),
+            Buffer::Uuid(v) => fixed!(Uuid, v),
+            Buffer::Date(v) => fixed!(Date, v),
+            Buffer::Time(v) => fixed!(Time, v),
+            Buffer::Timestamp(v) => fixed!(Timestamp, v),
+            Buffer::TimestampTz(v) => fixed!(TimestampTz, v),
+            Buffer::Decimal(v) => variable!(Decimal, TextBuffer, TextValues, v),
+            Buffer::Text(v) => variable!(Text, TextBuffer, TextValues, v),
+            Buffer::Json(v) => variable!(Json, TextBuffer, TextValues, v),
+            Buffer::Bytes(v) => variable!(Bytes, BytesBuffer, BytesValues, v),
+        };
+        let validity = self.validity.as_ref().map(|validity| rows.iter().map(|row| validity[*row as usize]).collect());
+        Self { buffer, validity }
+    }
+
     /// Forgets every value from row `rows` on.
     pub(crate) fn truncate(&mut self, rows: usize) {
         for_each_buffer!(&mut self.buffer, v => v.truncate(rows), v => v.truncate(rows), v => v.truncate(rows));

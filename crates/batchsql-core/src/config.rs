@@ -34,15 +34,24 @@ pub struct PipelineConfig {
     pub max_concurrency: usize,
     /// Which rows keep their order; default [`Ordering::Auto`].
     pub ordering: Ordering,
+    /// What a submit does when the buffer is full; default [`WhenFull::Wait`].
+    pub when_full: WhenFull,
+    /// What becomes of rows with equal keys in one batch; default [`Coalesce::LastPerKey`].
+    pub coalesce: Coalesce,
     /// How long a batch is retried after its first passing error, over all of its rows; default 60 s.
     /// Then its rows end as `Expired`.
     pub retry_for: Duration,
+    /// How long batches of a table wait that cannot be written (it does not exist, or may not be
+    /// written), while other tables go on; default 60 s. Then their rows are rejected. A probe tries the
+    /// table every few seconds, so it may be repaired meanwhile. With [`Duration::ZERO`] such batches are
+    /// rejected at once.
+    pub park_for: Duration,
     /// Time for one attempt to write a batch; default 30 s. What the database made of it is then
     /// not known, see [`Outcome::Unknown`](crate::Outcome::Unknown).
     pub statement_timeout: Duration,
-    /// Statements that may be spent on finding the bad rows of one batch; default 256. Beyond it
-    /// the remaining rows are rejected together.
-    pub isolation_budget: usize,
+    /// How bad rows are told from good ones in a batch that the database refused; the default halves the
+    /// batch, with at most 256 statements.
+    pub isolation: Isolation,
 }
 
 impl Default for PipelineConfig {
@@ -55,9 +64,12 @@ impl Default for PipelineConfig {
             flush_interval: Duration::from_millis(100),
             max_concurrency: 4,
             ordering: Ordering::Auto,
+            when_full: WhenFull::Wait,
+            coalesce: Coalesce::LastPerKey,
             retry_for: Duration::from_secs(60),
+            park_for: Duration::from_secs(60),
             statement_timeout: Duration::from_secs(30),
-            isolation_budget: 256,
+            isolation: Isolation::default(),
         }
     }
 }
@@ -70,14 +82,80 @@ pub enum Ordering {
     /// inserts.
     #[default]
     Auto,
-    /// Rows with equal keys keep their order; others may be written side by side. Dynamic rows that
-    /// leave out different columns are written by different statements, which are not ordered among
-    /// each other: flush between them where that matters.
+    /// Rows with equal keys keep their order, whichever columns they carry; others may be written side
+    /// by side. Rows of plain inserts have no key, hence no order.
     PerKey,
-    /// All rows of the table that carry the same columns keep their order: one batch at a time.
+    /// All rows of the table keep their order: one batch at a time. Rows that carry other columns than
+    /// the row before them start a new batch.
     PerTable,
     /// No order.
     None,
+}
+
+/// What [`submit`](crate::BatchSql::submit), `submit_tracked` and `submit_all` do when there is no room.
+/// `try_submit` never waits and `submit_timeout` has its own limit, whatever is set here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// Wait for room: the producers slow down to the speed of the database.
+    #[default]
+    Wait,
+    /// Wait this long, then refuse the row.
+    WaitAtMost(Duration),
+    /// Refuse the row at once; the caller keeps it.
+    Reject,
+    /// Give up the oldest batch that is not being written, and accept the row: for data of which the
+    /// newest counts. The rows given up end as `Purged`, in their receipts too.
+    DropOldest,
+}
+
+/// What becomes of rows with equal keys in one batch, where the conflict rule overwrites every column that
+/// the rows carry. (With [`Conflict::update_columns`](crate::Conflict::update_columns) of only some columns
+/// the earlier row may have an effect of its own, so every row is written.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Coalesce {
+    /// Only the last row of each key is written; the earlier ones end as `Superseded` when it is
+    /// committed. If it is rejected, the one before it is written.
+    #[default]
+    LastPerKey,
+    /// Every row is written, in order: for tables with triggers that must see each version.
+    Off,
+}
+
+/// How bad rows are told from good ones when the database refuses a batch for its rows. Databases that
+/// tell it row by row (SQLite, Redis) need no search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Isolation {
+    /// Halve the batch until each bad row was refused alone; the good rows are committed on the way, in
+    /// transactions of their own. One bad row in 1,000 costs about 20 statements.
+    Bisect {
+        /// Statements that may be spent on one batch.
+        max_statements: usize,
+        /// What becomes of the rows that are undecided then.
+        beyond: BeyondBudget,
+    },
+    /// All rows of a batch are written, or none: one bad row rejects its whole batch.
+    AtomicBatch,
+}
+
+impl Default for Isolation {
+    fn default() -> Self {
+        Self::Bisect { max_statements: 256, beyond: BeyondBudget::Reject }
+    }
+}
+
+/// What becomes of rows that are still undecided when the search for bad rows has used its statements:
+/// so many bad rows are rarely a matter of single rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum BeyondBudget {
+    /// Reject them together.
+    #[default]
+    Reject,
+    /// Park the table: the rows wait for `park_for` and are tried again from time to time.
+    Park,
 }
 
 impl PipelineConfig {
@@ -93,7 +171,6 @@ impl PipelineConfig {
             ("flush_size", flush_size),
             ("flush_bytes", flush_bytes),
             ("max_concurrency", self.max_concurrency),
-            ("isolation_budget", self.isolation_budget),
         ];
         let limit = u32::MAX as usize;
         let problem = if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
@@ -106,6 +183,15 @@ impl PipelineConfig {
             format!(
                 "flush_bytes {flush_bytes} is above buffer_bytes {buffer_bytes}; raise buffer_bytes or lower flush_bytes"
             )
+        } else if self.when_full == WhenFull::WaitAtMost(Duration::ZERO) {
+            "when_full is WaitAtMost(0), which never waits; use WhenFull::Reject".to_owned()
+        } else if matches!(self.isolation, Isolation::Bisect { max_statements: 0, .. }) {
+            "isolation may spend 0 statements; use Isolation::AtomicBatch to reject refused batches whole".to_owned()
+        } else if matches!(self.isolation, Isolation::Bisect { beyond: BeyondBudget::Park, .. })
+            && self.park_for.is_zero()
+        {
+            "isolation parks the table beyond its budget, but park_for is 0; raise park_for or use BeyondBudget::Reject"
+                .to_owned()
         } else if self.statement_timeout.is_zero() {
             "statement_timeout is 0, so that no write could succeed; set it to seconds".to_owned()
         } else {
@@ -132,7 +218,18 @@ mod tests {
         check(|c| c.flush_size = 0, "flush_size is 0");
         check(|c| c.flush_bytes = 0, "flush_bytes is 0");
         check(|c| c.max_concurrency = 0, "max_concurrency is 0");
-        check(|c| c.isolation_budget = 0, "isolation_budget is 0");
+        check(|c| c.when_full = WhenFull::WaitAtMost(Duration::ZERO), "use WhenFull::Reject");
+        check(
+            |c| c.isolation = Isolation::Bisect { max_statements: 0, beyond: BeyondBudget::Reject },
+            "use Isolation::AtomicBatch",
+        );
+        check(
+            |c| {
+                c.isolation = Isolation::Bisect { max_statements: 9, beyond: BeyondBudget::Park };
+                c.park_for = Duration::ZERO;
+            },
+            "park_for is 0",
+        );
         check(|c| c.buffer_size = usize::MAX, "at most");
         check(|c| c.flush_size = 10_001, "above buffer_size 10000");
         check(|c| c.flush_bytes = 64 << 20, "above buffer_bytes");

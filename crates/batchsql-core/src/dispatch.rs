@@ -1,21 +1,25 @@
 //! Owns the order of writing: which sealed or due batch goes next, how many at once, flush and drain.
 //! Must not know rows or databases; `execute` does the writing.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-use crate::group::{LaneId, Table};
+use crate::config::WhenFull;
+use crate::error::{ErrorClass, SinkError};
+use crate::groups::Groups;
 use crate::job::Job;
 use crate::ledger::Ledger;
+use crate::queue::Wanted;
+use crate::receipt::FailureKind;
 use crate::reporter::{FlushReason, PipelineGauges};
-use crate::tables::Tables;
+use crate::schedule::Schedule;
+use crate::table::{LaneId, OpenId, Table};
 
 /// How often the state of a busy pipeline is told to the reporter.
 const GAUGE_INTERVAL: Duration = Duration::from_millis(250);
@@ -23,10 +27,13 @@ const GAUGE_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a submitter that got its room may take to wake up.
 const WAKING_UP: Duration = Duration::from_millis(1);
 
+/// While draining, retries come at least this fast.
+const DRAINING_DELAY: Duration = Duration::from_millis(20);
+
 /// What the dispatcher is told.
 pub(crate) enum Message {
-    /// A lane got its first row.
-    Opened { table: Arc<Table>, lane: LaneId, generation: u64, at: Instant },
+    /// A lane got its first row of a group.
+    Opened { table: Arc<Table>, batch: OpenId, generation: u64, at: Instant },
     /// A lane has a full batch.
     Sealed { table: Arc<Table>, lane: LaneId },
     /// Write everything that was accepted, then answer.
@@ -40,12 +47,22 @@ pub(crate) enum Message {
 /// A batch to be written: already sealed, or still filling until a connection is there.
 pub(crate) enum Work {
     Sealed(Box<Job>),
-    Due { table: Arc<Table>, lane: usize, generation: u64 },
+    Due { table: Arc<Table>, batch: OpenId, generation: u64 },
+}
+
+/// How the writing of a batch ended.
+pub(crate) enum Ended {
+    /// Every row has its outcome.
+    Done,
+    /// It is to be tried again after a while.
+    Resting { job: Box<Job>, delay: Duration, error: SinkError },
+    /// Its table cannot be written for now.
+    Parked { job: Box<Job>, error: SinkError },
 }
 
 /// Writes one batch. It must come to an end by itself.
 pub(crate) trait Writer: Send + Sync + 'static {
-    fn write(self: Arc<Self>, work: Work) -> impl Future<Output = ()> + Send + 'static;
+    fn write(self: Arc<Self>, work: Work) -> impl Future<Output = Ended> + Send + 'static;
 }
 
 /// Tells the submitters whether a batch is on its way, so that they know whether to ask for room.
@@ -64,41 +81,27 @@ impl Activity {
 pub(crate) struct Dispatcher<W> {
     pub(crate) writer: Arc<W>,
     pub(crate) messages: mpsc::UnboundedReceiver<Message>,
+    pub(crate) own_messages: mpsc::WeakUnboundedSender<Message>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) activity: Arc<Activity>,
-    pub(crate) tables: Arc<Tables>,
-    /// Told `true` once draining begins, so that retries stop sleeping.
-    pub(crate) draining: watch::Sender<bool>,
+    pub(crate) groups: Arc<Groups>,
     pub(crate) concurrency: usize,
     pub(crate) flush_interval: Duration,
+    pub(crate) park_for: Duration,
+    pub(crate) when_full: WhenFull,
+    /// Whether rows of the oldest batches were given up before, so that the warning comes once.
+    pub(crate) has_dropped: bool,
 }
 
 /// What the dispatcher keeps for itself.
-#[derive(Default)]
 struct State {
-    tables: HashMap<usize, Arc<Table>>,
-    lanes: HashMap<LaneId, LaneState>,
-    /// Lanes that may start work, each once: taking turns keeps tables from starving each other.
-    ready: VecDeque<LaneId>,
-    /// Open batches by deadline; at most one entry per lane.
-    deadlines: BTreeSet<(Instant, LaneId)>,
-    /// The open batch of each lane: its deadline and generation.
-    opened: HashMap<LaneId, (Instant, u64)>,
-    /// Work that is queued or running, with the age of its oldest row.
-    outstanding: BTreeMap<u64, Instant>,
-    next_work: u64,
-    running: HashMap<Id, (LaneId, u64)>,
+    schedule: Schedule,
+    running: JoinSet<Ended>,
     /// Since when submitters wait although nothing is on its way.
     waited_for_since: Option<Instant>,
     /// Flush calls that wait for all work below a number.
     flushes: Vec<(u64, oneshot::Sender<()>)>,
-}
-
-#[derive(Default)]
-struct LaneState {
-    work: VecDeque<(u64, Work)>,
-    running: usize,
-    is_ready: bool,
+    draining: bool,
 }
 
 /// How the dispatcher was told to end.
@@ -111,28 +114,32 @@ enum Ending {
 impl<W: Writer> Dispatcher<W> {
     /// Runs until the pipeline is closed or every handle is dropped, and everything has an outcome.
     pub(crate) async fn run(mut self) {
-        let mut state = State::default();
-        let mut running = JoinSet::new();
+        let mut state = State {
+            schedule: Schedule::new(self.concurrency, self.park_for),
+            running: JoinSet::new(),
+            waited_for_since: None,
+            flushes: Vec::new(),
+            draining: false,
+        };
         let mut next_report = Instant::now();
         let mut was_busy = false;
         let ending = loop {
             // Time is looked at every turn, so that a flood of messages cannot hold deadlines up.
             let now = Instant::now();
             self.fall_due(&mut state, now);
-            self.start_ready(&mut state, &mut running);
-            let relief = self.relieve(&mut state, &mut running, now);
-            let waits = !state.outstanding.is_empty() || !state.deadlines.is_empty();
+            self.start_ready(&mut state, now);
+            let relief = self.relieve(&mut state, now);
+            let waits = state.schedule.has_rows();
             // The change to idle is told at once: what it leaves behind would look like a stall.
             if now >= next_report || was_busy && !waits {
-                self.report(&state, &running);
+                self.report(&state);
                 next_report = now + GAUGE_INTERVAL;
             }
             was_busy = waits;
-            let deadline = state.deadlines.first().map(|(deadline, _)| *deadline);
-            let wake = deadline.into_iter().chain(relief).fold(next_report, Instant::min);
+            let wake = state.schedule.next_time().into_iter().chain(relief).fold(next_report, Instant::min);
             tokio::select! {
                 biased;
-                Some(ended) = running.join_next_with_id() => self.ended(&mut state, ended),
+                Some(ended) = state.running.join_next_with_id() => self.ended(&mut state, ended),
                 message = self.messages.recv() => match message {
                     Some(Message::Close { deadline }) => break Ending::Deadline(deadline),
                     Some(message) => self.take(&mut state, message),
@@ -141,27 +148,21 @@ impl<W: Writer> Dispatcher<W> {
                 () = sleep_until(wake), if waits || relief.is_some() => {}
             }
         };
-        self.drain(state, running, ending).await;
+        self.drain(state, ending).await;
     }
 
     fn take(&self, state: &mut State, message: Message) {
         match message {
-            Message::Opened { table, lane, generation, at } => {
-                state.tables.entry(lane.table).or_insert(table);
-                state.open_until(lane, at + self.flush_interval, generation);
+            Message::Opened { table, batch, generation, at } => {
+                state.schedule.open_until(&table, batch, at + self.flush_interval, generation);
             }
             Message::Sealed { table, lane } => {
-                let jobs = table.take_sealed(lane.lane);
-                state.tables.entry(lane.table).or_insert(table);
-                for job in jobs {
-                    state.forget_deadline(lane, job.generation);
-                    state.enqueue(lane, job.opened_at, Work::Sealed(Box::new(job)));
-                }
+                self.take_sealed(state, &table, lane);
             }
             Message::Flush(done) => {
                 self.seal_all(state, FlushReason::Explicit);
                 state.flushes.retain(|(_, done)| !done.is_closed());
-                state.flushes.push((state.next_work, done));
+                state.flushes.push((state.schedule.next_number(), done));
                 state.answer_flushes();
             }
             // `relieve` looks at every turn; the message only wakes the dispatcher.
@@ -169,142 +170,259 @@ impl<W: Writer> Dispatcher<W> {
         }
     }
 
-    /// Turns open batches whose deadline has passed into work. They keep filling until they start.
+    /// Queues the sealed batches of a lane.
+    fn take_sealed(&self, state: &mut State, table: &Arc<Table>, lane: LaneId) {
+        for job in table.take_sealed(lane.lane) {
+            state.schedule.forget_deadline(job.open_id(), job.generation);
+            state.schedule.enqueue(table, lane, job.opened_at, Work::Sealed(Box::new(job)));
+        }
+        self.seal_due(state, table, lane);
+    }
+
+    /// In a lane with an order, batches that are due and still open may have newer rows than anything
+    /// that is sealed: nothing comes behind them. So they are sealed when something does.
+    fn seal_due(&self, state: &mut State, table: &Arc<Table>, lane: LaneId) {
+        if !table.is_serial() {
+            return;
+        }
+        for (batch, generation) in state.schedule.take_due(lane) {
+            if let Some(job) = table.take_open(batch, generation, &self.ledger, &self.own_messages) {
+                state.schedule.enqueue(table, lane, job.opened_at, Work::Sealed(Box::new(job)));
+            }
+        }
+    }
+
+    /// What is to happen at this time.
     fn fall_due(&self, state: &mut State, now: Instant) {
-        while let Some((deadline, lane)) = state.deadlines.first().copied().filter(|(at, _)| *at <= now) {
-            state.deadlines.remove(&(deadline, lane));
-            let (_, generation) = state.opened.remove(&lane).expect("every deadline has its open batch");
-            let table = Arc::clone(&state.tables[&lane.table]);
+        // Open batches whose deadline has passed become work. They keep filling until they start.
+        while let Some((table, batch, deadline, generation)) = state.schedule.pop_deadline(now) {
             let since = deadline - self.flush_interval;
-            state.enqueue(lane, since, Work::Due { table, lane: lane.lane, generation });
+            let lane = batch.lane;
+            self.seal_due(state, &table, lane);
+            state.schedule.enqueue(&table, lane, since, Work::Due { table: Arc::clone(&table), batch, generation });
+        }
+        state.schedule.wake(now);
+        for (table, error, work) in state.schedule.take_expired(now) {
+            self.reject(&table, &error, work);
+        }
+        self.tell_resumed(state);
+        state.answer_flushes();
+    }
+
+    /// Ends work of a parked table whose time is over.
+    fn reject(&self, table: &Table, error: &SinkError, work: Work) {
+        let job = match work {
+            Work::Sealed(job) => Some(job),
+            Work::Due { table, batch, generation } => {
+                table.take_open(batch, generation, &self.ledger, &self.own_messages).map(Box::new)
+            }
+        };
+        if let Some(mut job) = job {
+            tracing::error!(table = table.name(), rows = job.batch.len(), %error, "rows of a parked table were rejected");
+            job.failed_rest(FailureKind::Rejected, Some(error));
         }
     }
 
     /// Seals every open batch.
     fn seal_all(&self, state: &mut State, reason: FlushReason) {
-        state.deadlines.clear();
-        state.opened.clear();
+        state.schedule.forget_deadlines();
         // Every table there is, also one whose first message has not come, or never will.
-        for table in self.tables.all() {
-            state.tables.entry(table.number()).or_insert_with(|| Arc::clone(&table));
-            for lane in 0..table.lane_count() {
-                for job in table.take_all(lane, reason, &self.ledger) {
-                    state.enqueue(job.lane, job.opened_at, Work::Sealed(Box::new(job)));
-                }
+        for table in self.groups.tables() {
+            self.seal_table(state, &table, reason);
+        }
+    }
+
+    fn seal_table(&self, state: &mut State, table: &Arc<Table>, reason: FlushReason) {
+        for lane in 0..table.lane_count() {
+            for job in table.take_all(lane, reason, &self.ledger) {
+                state.schedule.forget_deadline(job.open_id(), job.generation);
+                state.schedule.enqueue(table, job.lane, job.opened_at, Work::Sealed(Box::new(job)));
             }
         }
     }
 
     /// When submitters wait and nothing is on its way that would give room, the open batches hold it.
     /// Returns when to look again.
-    fn relieve(&self, state: &mut State, running: &mut JoinSet<()>, now: Instant) -> Option<Instant> {
+    fn relieve(&mut self, state: &mut State, now: Instant) -> Option<Instant> {
+        if self.when_full == WhenFull::DropOldest {
+            self.make_room(state);
+        }
         // Order matters: say "idle" first, then look for waiters. A waiter counts itself first, then
         // looks whether the pipeline is busy. So one of the two sees the other.
-        self.activity.busy.store(!state.outstanding.is_empty(), Ordering::SeqCst);
-        let idle = state.outstanding.is_empty() && self.messages.is_empty();
-        if !(idle && self.ledger.budget.waiting() > 0) {
+        self.activity.busy.store(!state.is_idle(), Ordering::SeqCst);
+        let idle = state.is_idle() && self.messages.is_empty();
+        if !(idle && self.ledger.budget.wanted() == Some(Wanted::Room)) {
             state.waited_for_since = None;
             return None;
         }
-        // Where something is left, those who wait may have got their room and not be woken yet.
+        // Those who have got room and are not awake yet are about to fill a batch.
         let since = *state.waited_for_since.get_or_insert(now);
-        if !self.ledger.budget.is_exhausted() && now < since + WAKING_UP {
+        if self.ledger.budget.is_waking() && now < since + WAKING_UP {
             return Some(since + WAKING_UP);
         }
         state.waited_for_since = None;
         self.seal_all(state, FlushReason::Pressure);
-        self.start_ready(state, running);
-        self.activity.busy.store(!state.outstanding.is_empty(), Ordering::SeqCst);
+        self.start_ready(state, now);
+        self.activity.busy.store(!state.is_idle(), Ordering::SeqCst);
         None
     }
 
-    fn start_ready(&self, state: &mut State, running: &mut JoinSet<()>) {
-        while running.len() < self.concurrency {
-            let Some(lane) = state.ready.pop_front() else { break };
-            let lane_state = state.lanes.get_mut(&lane).expect("a ready lane is known");
-            lane_state.is_ready = false;
-            let Some((number, work)) = lane_state.work.pop_front() else { continue };
-            lane_state.running += 1;
-            let task = running.spawn(Arc::clone(&self.writer).write(work));
-            state.running.insert(task.id(), (lane, number));
-            state.make_ready(lane);
-        }
-    }
-
-    fn ended(&self, state: &mut State, ended: Result<(Id, ()), JoinError>) {
-        let (id, panicked) = match ended {
-            Ok((id, ())) => (id, false),
-            Err(error) => (error.id(), error.is_panic()),
-        };
-        let (lane, number) = state.running.remove(&id).expect("every task was registered at its start");
-        state.outstanding.remove(&number);
-        if panicked {
-            tracing::error!("the sink panicked while writing a batch");
-            let table = Arc::clone(&state.tables[&lane.table]);
-            // It may have panicked before it took the open batch that was due, whose deadline is gone.
-            for job in table.take_all(lane.lane, FlushReason::Interval, &self.ledger) {
-                state.enqueue(lane, job.opened_at, Work::Sealed(Box::new(job)));
+    /// Gives up the oldest batches that are not being written, for as long as someone waits for room.
+    fn make_room(&mut self, state: &mut State) {
+        while let Some(wanted) = self.ledger.budget.wanted() {
+            let only = match wanted {
+                Wanted::Room => None,
+                Wanted::Share(table) => Some(table),
+            };
+            let Some((table, work)) = state.schedule.take_oldest(only) else {
+                // What is left is open, or being written.
+                let next_number = state.schedule.next_number();
+                let tables = self.groups.tables().into_iter().filter(|table| only.is_none_or(|n| n == table.number()));
+                tables.for_each(|table| self.seal_table(state, &table, FlushReason::Pressure));
+                if state.schedule.next_number() == next_number {
+                    return;
+                }
+                continue;
+            };
+            let job = match work {
+                Work::Sealed(job) => Some(job),
+                Work::Due { table, batch, generation } => {
+                    table.take_open(batch, generation, &self.ledger, &self.own_messages).map(Box::new)
+                }
+            };
+            let Some(mut job) = job else { continue };
+            if !std::mem::replace(&mut self.has_dropped, true) {
+                tracing::warn!(
+                    table = table.name(),
+                    "the buffer is full: the oldest batches are given up, as configured"
+                );
             }
-        }
-        let lane_state = state.lanes.get_mut(&lane).expect("a running lane is known");
-        lane_state.running -= 1;
-        if lane_state.running == 0 && lane_state.work.is_empty() {
-            state.lanes.remove(&lane);
-        } else {
-            state.make_ready(lane);
+            let why = "the buffer was full and its oldest batch had to make room (WhenFull::DropOldest)";
+            job.progress.last_error.get_or_insert_with(|| SinkError::new(ErrorClass::Resource, why));
         }
         state.answer_flushes();
     }
 
+    fn start_ready(&self, state: &mut State, now: Instant) {
+        let several = self.groups.table_count() > 1;
+        while let Some((start, work)) = state.schedule.next_start(now, several) {
+            let task = state.running.spawn(Arc::clone(&self.writer).write(work));
+            state.schedule.started(task.id(), start, now);
+        }
+    }
+
+    fn ended(&self, state: &mut State, ended: Result<(Id, Ended), JoinError>) {
+        let (id, result) = match ended {
+            Ok((id, ended)) => (id, Ok(ended)),
+            Err(error) => (error.id(), Err(error.is_panic())),
+        };
+        let now = Instant::now();
+        let start = state.schedule.finished(id, now);
+        match result {
+            Ok(Ended::Done) => state.schedule.done(&start),
+            Ok(Ended::Resting { job, delay, error }) => {
+                self.rest(&job, delay, &error, state.draining);
+                let delay = if state.draining { delay.min(DRAINING_DELAY) } else { delay };
+                state.schedule.rest(start, job, now + delay);
+            }
+            // The last chance of a table is the one that it has while the pipeline drains.
+            Ok(Ended::Parked { job, error }) if state.draining => {
+                self.reject(&start.table, &error, Work::Sealed(job));
+                state.schedule.done(&start);
+            }
+            Ok(Ended::Parked { job, error }) => {
+                let (table, class) = (Arc::clone(&start.table), error.class());
+                if state.schedule.park(start, job, error.clone(), now) {
+                    tracing::error!(table = table.name(), %error, "the table cannot be written; its rows wait");
+                    self.ledger.reporter.call(|reporter| reporter.table_parked(table.name(), class));
+                }
+            }
+            Err(panicked) => {
+                if panicked {
+                    tracing::error!(table = start.table.name(), "the sink panicked while writing a batch");
+                    // It may have panicked before it took the open batch that was due, whose deadline is gone.
+                    self.seal_table(state, &start.table, FlushReason::Interval);
+                }
+                state.schedule.done(&start);
+            }
+        }
+        self.tell_resumed(state);
+        state.answer_flushes();
+    }
+
+    fn rest(&self, job: &Job, delay: Duration, error: &SinkError, draining: bool) {
+        let table = job.batch.schema().table_display();
+        if draining {
+            tracing::debug!(table, %error, "trying again");
+        } else {
+            tracing::warn!(table, %error, ?delay, "trying again");
+        }
+        self.ledger.reporter.call(|reporter| reporter.batch_retried(&job.info(), error.class()));
+    }
+
+    fn tell_resumed(&self, state: &mut State) {
+        for (table, parked_for) in state.schedule.take_resumed() {
+            tracing::info!(table = table.name(), ?parked_for, "the table is no longer parked");
+            self.ledger.reporter.call(|reporter| reporter.table_resumed(table.name(), parked_for));
+        }
+    }
+
     /// Writes what is left. New rows are refused by now.
-    async fn drain(mut self, mut state: State, mut running: JoinSet<()>, ending: Ending) {
+    async fn drain(mut self, mut state: State, ending: Ending) {
         // After this every `Opened` is either received below or refused to its submitter.
         self.messages.close();
         while let Some(message) = self.messages.recv().await {
             self.take(&mut state, message);
         }
         self.seal_all(&mut state, FlushReason::Drain);
-        self.draining.send_replace(true);
+        state.draining = true;
+        state.schedule.hurry(Instant::now());
         let deadline = match ending {
             Ending::Deadline(deadline) => Some(deadline),
             Ending::Abandoned => {
-                if !state.outstanding.is_empty() {
+                if state.schedule.has_rows() {
                     tracing::warn!("the last handle was dropped before close(); draining in the background");
                 }
                 None
             }
         };
         loop {
-            self.start_ready(&mut state, &mut running);
-            if running.is_empty() {
+            let now = Instant::now();
+            self.fall_due(&mut state, now);
+            self.start_ready(&mut state, now);
+            if !state.schedule.has_rows() && state.running.is_empty() {
                 break;
             }
+            let wake = state.schedule.next_time().into_iter().chain(deadline).min();
             tokio::select! {
                 biased;
-                Some(ended) = running.join_next_with_id() => self.ended(&mut state, ended),
-                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => break,
+                Some(ended) = state.running.join_next_with_id() => self.ended(&mut state, ended),
+                () = sleep_until(wake.unwrap_or(now)), if wake.is_some() => {
+                    if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                        break;
+                    }
+                }
             }
         }
         // Past the deadline: dropping queued work purges it, aborting running work ends it.
-        state.lanes.clear();
-        running.shutdown().await;
-        state.outstanding.clear();
+        state.schedule.clear();
+        state.running.shutdown().await;
+        self.tell_resumed(&mut state);
         state.answer_flushes();
-        self.report(&state, &running);
+        self.report(&state);
     }
 
-    fn report(&self, state: &State, running: &JoinSet<()>) {
+    fn report(&self, state: &State) {
         let (buffer_rows, buffer_bytes) = self.ledger.budget.used();
-        let open = state.deadlines.first().map(|(deadline, _)| *deadline - self.flush_interval);
-        let oldest = state.outstanding.values().copied().chain(open).min();
-        let oldest_row = oldest.map(|at| SystemTime::now() - at.elapsed());
+        let oldest_row = state.schedule.oldest_row(self.flush_interval).map(|at| SystemTime::now() - at.elapsed());
         let gauges = PipelineGauges {
             buffer_rows,
             buffer_rows_limit: self.ledger.budget.rows_limit(),
             buffer_bytes,
             buffer_bytes_limit: self.ledger.budget.bytes_limit(),
-            inflight_batches: running.len(),
+            inflight_batches: state.running.len(),
             concurrency_limit: self.concurrency,
+            parked_tables: state.schedule.parked_tables(),
             oldest_row: oldest_row.filter(|_| buffer_rows > 0),
             last_success: self.ledger.last_success(),
         };
@@ -320,40 +438,13 @@ impl<W> Drop for Dispatcher<W> {
 }
 
 impl State {
-    fn enqueue(&mut self, lane: LaneId, oldest: Instant, work: Work) {
-        let number = self.next_work;
-        self.next_work += 1;
-        self.outstanding.insert(number, oldest);
-        self.lanes.entry(lane).or_default().work.push_back((number, work));
-        self.make_ready(lane);
-    }
-
-    fn open_until(&mut self, lane: LaneId, deadline: Instant, generation: u64) {
-        if let Some((earlier, _)) = self.opened.insert(lane, (deadline, generation)) {
-            self.deadlines.remove(&(earlier, lane));
-        }
-        self.deadlines.insert((deadline, lane));
-    }
-
-    fn forget_deadline(&mut self, lane: LaneId, generation: u64) {
-        if let Some((deadline, _)) = self.opened.get(&lane).copied().filter(|(_, g)| *g == generation) {
-            self.opened.remove(&lane);
-            self.deadlines.remove(&(deadline, lane));
-        }
-    }
-
-    fn make_ready(&mut self, lane: LaneId) {
-        let serial = self.tables[&lane.table].is_serial();
-        let state = self.lanes.get_mut(&lane).expect("the lane has work or a running task");
-        let may_start = !(state.work.is_empty() || serial && state.running > 0);
-        if may_start && !state.is_ready {
-            state.is_ready = true;
-            self.ready.push_back(lane);
-        }
+    /// Whether nothing is on its way. What rests or is parked gives no room by itself.
+    fn is_idle(&self) -> bool {
+        self.running.is_empty()
     }
 
     fn answer_flushes(&mut self) {
-        let oldest = self.outstanding.first_key_value().map_or(u64::MAX, |(number, _)| *number);
+        let oldest = self.schedule.oldest_number();
         for (_, done) in self.flushes.extract_if(.., |(below, _)| oldest >= *below) {
             // A flush call that was cancelled needs no answer.
             let _ = done.send(());

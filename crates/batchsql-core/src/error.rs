@@ -17,12 +17,15 @@ pub enum ErrorClass {
     Transient,
     /// One or more rows are at fault (constraint, range, encoding). Isolated.
     Row,
-    /// The table or a column does not exist or has an unfit type. Not retried.
+    /// The table or a column does not exist or has an unfit type. The table is parked.
     Schema,
-    /// The user may not write the table. Not retried.
+    /// The user may not write the table. The table is parked.
     Permission,
     /// The statement was too large. Split.
     Size,
+    /// Two rows of the statement are the same row to the database (PostgreSQL 21000), although their keys
+    /// differ here, for example in case. Split, so that they are written one after the other.
+    Duplicate,
     /// The database is out of something (disk, memory) or read-only. Retried slowly.
     Resource,
     /// The link was lost, or time ran out, after the commit may have been sent.
@@ -33,12 +36,13 @@ pub enum ErrorClass {
 
 impl ErrorClass {
     /// Every class, in declaration order; the closed set of the `error_type` metric label.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Transient,
         Self::Row,
         Self::Schema,
         Self::Permission,
         Self::Size,
+        Self::Duplicate,
         Self::Resource,
         Self::Unknown,
         Self::Internal,
@@ -52,6 +56,7 @@ impl ErrorClass {
             Self::Schema => "schema",
             Self::Permission => "permission",
             Self::Size => "size",
+            Self::Duplicate => "duplicate",
             Self::Resource => "resource",
             Self::Unknown => "unknown",
             Self::Internal => "internal",

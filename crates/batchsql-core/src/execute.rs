@@ -1,5 +1,5 @@
 //! Owns the writing of one batch: connection, plan, attempts, and the verdict over each of its rows.
-//! Must not know how batches are filled or in which order they come.
+//! Must not know how batches are filled, in which order they come, or how long they rest.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -7,28 +7,28 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::mpsc::WeakUnboundedSender;
+use tokio::time::{Instant, timeout};
 
-use crate::dispatch::{Work, Writer};
+use crate::config::{BeyondBudget, Coalesce, Isolation, PipelineConfig};
+use crate::dispatch::{Ended, Message, Work, Writer};
 use crate::error::{ErrorClass, SinkError};
-use crate::isolate::{Bisection, Verdict};
+use crate::isolate::{Next, Verdict};
 use crate::job::Job;
 use crate::ledger::Ledger;
 use crate::receipt::FailureKind;
 use crate::reporter::{BatchExecuted, BatchStarted};
 use crate::retry::RetrySchedule;
 use crate::schema::{Schema, SchemaId};
-use crate::sink::{Limits, Sink, Written};
-
-/// While draining, retries come at least this fast.
-const DRAINING_DELAY: Duration = Duration::from_millis(20);
+use crate::sink::{Attempt, Limits, Sink, Written};
 
 /// What the handle needs of a sink, without its type.
 #[async_trait]
 pub(crate) trait Engine: Send + Sync + 'static {
     fn limits(&self, schema: &Schema) -> Limits;
     async fn prepare(&self, schema: &Schema) -> Result<(), SinkError>;
+    /// Forgets what was prepared for schemas that are no longer used.
+    fn forget(&self, schemas: &[SchemaId]);
 }
 
 /// Plans by schema.
@@ -36,21 +36,30 @@ type Plans<P> = HashMap<SchemaId, (Schema, Arc<P>)>;
 
 /// Writes batches to one sink.
 pub(crate) struct Executor<S: Sink> {
-    pub(crate) sink: S,
-    pub(crate) ledger: Arc<Ledger>,
-    pub(crate) draining: watch::Receiver<bool>,
-    pub(crate) retry_for: Duration,
-    pub(crate) statement_timeout: Duration,
-    pub(crate) isolation_budget: usize,
+    sink: S,
+    ledger: Arc<Ledger>,
+    messages: WeakUnboundedSender<Message>,
+    retry_for: Duration,
+    statement_timeout: Duration,
+    isolation: Isolation,
+    coalesces: bool,
+    parks: bool,
     /// With the schema, because a schema that is gone gives its id to another one.
-    pub(crate) plans: RwLock<Plans<S::Plan>>,
+    plans: RwLock<Plans<S::Plan>>,
 }
 
-/// Why rows could not be written, after every retry that made sense.
-struct Refused {
-    /// `None`: at least one of the rows is at fault, so look closer.
-    kind: Option<FailureKind>,
-    error: SinkError,
+/// Why a range of rows was not written.
+enum Stop {
+    /// At least one of the rows is at fault.
+    Bad(SinkError),
+    /// The rows cannot be written by one statement.
+    Inseparable(SinkError),
+    /// Every retry that made sense was made.
+    Failed(FailureKind, SinkError),
+    /// It is to be tried again.
+    Wait(Duration, SinkError),
+    /// The table cannot be written.
+    Broken(SinkError),
 }
 
 /// A plan, and whether it was made just now.
@@ -59,16 +68,32 @@ struct Prepared<P> {
     fresh: bool,
 }
 
+/// A connection, or why there is none; `None` when it has to be asked for again.
+type Conn<S> = Option<Result<<S as Sink>::Conn, SinkError>>;
+
 impl<S: Sink> Writer for Executor<S> {
-    async fn write(self: Arc<Self>, work: Work) {
+    async fn write(self: Arc<Self>, work: Work) -> Ended {
         // The connection comes first: a due batch keeps filling while it waits for one.
         let mut conn = Some(self.acquire().await);
         let job = match work {
-            Work::Sealed(job) => Some(*job),
-            Work::Due { table, lane, generation } => table.take_open(lane, generation, &self.ledger),
+            Work::Sealed(job) => Some(job),
+            Work::Due { table, batch, generation } => {
+                table.take_open(batch, generation, &self.ledger, &self.messages).map(Box::new)
+            }
         };
-        if let Some(mut job) = job {
-            self.run(&mut job, &mut conn).await;
+        let Some(mut job) = job else { return Ended::Done };
+        if job.progress.search.is_none() {
+            self.begin(&mut job);
+        }
+        let stop = self.run(&mut job, &mut conn).await;
+        // Others may use the connection while the outcomes are told.
+        drop(conn);
+        match stop {
+            None => Ended::Done,
+            Some(Stop::Wait(delay, error)) => Ended::Resting { job, delay, error },
+            Some(Stop::Broken(error) | Stop::Bad(error) | Stop::Inseparable(error) | Stop::Failed(_, error)) => {
+                Ended::Parked { job, error }
+            }
         }
     }
 }
@@ -83,49 +108,107 @@ impl<S: Sink> Engine for Executor<S> {
         let mut conn = self.acquire().await?;
         self.plan(&mut conn, schema).await.map(drop)
     }
+
+    fn forget(&self, schemas: &[SchemaId]) {
+        let mut plans = self.plans.write().unwrap_or_else(PoisonError::into_inner);
+        schemas.iter().for_each(|id| drop(plans.remove(id)));
+    }
 }
 
 impl<S: Sink> Executor<S> {
-    /// Brings every row of the job to its outcome. The rows of a job that is dropped on the way have
-    /// theirs from its `Drop`.
-    async fn run(&self, job: &mut Job, conn: &mut Option<Result<S::Conn, SinkError>>) {
-        let queue_wait = job.opened_at.elapsed();
-        let started = BatchStarted { queue_wait, assemble: Duration::ZERO };
-        self.ledger.reporter.call(|reporter| reporter.batch_started(&job.info(), &started));
-        let all = 0..job.batch.len();
-        match self.write_range(job, all.clone(), conn).await {
-            Ok(written) => job.written(all, &written),
-            Err(Refused { kind: None, error }) if all.len() > 1 => self.isolate(job, error, conn).await,
-            Err(Refused { kind, error }) => self.give_up(job, all, kind.unwrap_or(FailureKind::Rejected), &error),
+    pub(crate) fn new(
+        sink: S,
+        ledger: Arc<Ledger>,
+        messages: WeakUnboundedSender<Message>,
+        config: &PipelineConfig,
+    ) -> Self {
+        Self {
+            sink,
+            ledger,
+            messages,
+            retry_for: config.retry_for,
+            statement_timeout: config.statement_timeout,
+            isolation: config.isolation,
+            coalesces: config.coalesce == Coalesce::LastPerKey,
+            parks: !config.park_for.is_zero(),
+            plans: RwLock::default(),
         }
-        // Others may use the connection while the outcomes are told.
-        drop(conn.take());
     }
 
-    /// Finds the rows that make the database refuse the batch, and writes the others.
-    async fn isolate(&self, job: &mut Job, refusal: SinkError, conn: &mut Option<Result<S::Conn, SinkError>>) {
-        self.ledger.reporter.call(|reporter| reporter.batch_isolated(&job.info()));
-        let mut search = Bisection::of_refused(0..job.batch.len(), self.isolation_budget);
-        while let Some(range) = search.next() {
-            match self.write_range(job, range.clone(), conn).await {
-                Ok(written) => {
-                    job.written(range.clone(), &written);
-                    search.judge(range, Verdict::Good);
-                }
-                Err(Refused { kind: None, error }) => {
-                    if search.judge(range.clone(), Verdict::Bad) {
-                        self.give_up(job, range, FailureKind::Rejected, &error);
+    fn begin(&self, job: &mut Job) {
+        let queue_wait = job.opened_at.elapsed();
+        let begin = std::time::Instant::now();
+        job.begin(self.coalesces, self.isolation_budget());
+        let started = BatchStarted { queue_wait, assemble: begin.elapsed() };
+        self.ledger.reporter.call(|reporter| reporter.batch_started(&job.info(), &started));
+    }
+
+    fn isolation_budget(&self) -> usize {
+        match self.isolation {
+            Isolation::Bisect { max_statements, .. } => max_statements,
+            Isolation::AtomicBatch => 0,
+        }
+    }
+
+    /// Brings every row of the job to its outcome, or says why it has to wait. The rows of a job that is
+    /// dropped on the way have theirs from its `Drop`.
+    async fn run(&self, job: &mut Job, conn: &mut Conn<S>) -> Option<Stop> {
+        loop {
+            match search(job).next() {
+                Next::Done if job.begin_next_round(self.isolation_budget()) => {}
+                Next::Done => return None,
+                Next::Undecided => {
+                    let error = job.progress.last_error.clone().expect("the search goes on only after an error");
+                    if matches!(self.isolation, Isolation::Bisect { beyond: BeyondBudget::Park, .. }) && self.parks {
+                        search(job).renew(self.isolation_budget());
+                        return Some(Stop::Broken(error));
+                    }
+                    for undecided in search(job).take_rest() {
+                        self.give_up(job, undecided, FailureKind::Rejected, &error);
                     }
                 }
-                Err(Refused { kind: Some(kind), error }) => self.give_up(job, range, kind, &error),
+                Next::Try(range) => match self.write_range(job, range.clone(), conn).await {
+                    Ok(written) => {
+                        job.written(range.clone(), &written);
+                        search(job).judge(range, Verdict::Ended);
+                    }
+                    Err(Stop::Bad(error)) => self.refused(job, range, Verdict::Bad, &error),
+                    Err(Stop::Inseparable(error)) => self.refused(job, range, Verdict::Inseparable, &error),
+                    Err(Stop::Failed(kind, error)) => {
+                        self.give_up(job, range.clone(), kind, &error);
+                        search(job).judge(range, Verdict::Ended);
+                    }
+                    Err(stop @ (Stop::Wait(..) | Stop::Broken(_))) => {
+                        search(job).put_back(range);
+                        return Some(stop);
+                    }
+                },
             }
         }
-        for undecided in search.rest() {
-            self.give_up(job, undecided, FailureKind::Rejected, &refusal);
+    }
+
+    /// Looks closer at rows that were refused together.
+    fn refused(&self, job: &mut Job, range: Range<usize>, verdict: Verdict, error: &SinkError) {
+        if self.isolation == Isolation::AtomicBatch {
+            self.give_up(job, range.clone(), FailureKind::Rejected, error);
+            search(job).judge(range, Verdict::Ended);
+            return;
+        }
+        let was_isolating = search(job).is_isolating();
+        if search(job).judge(range.clone(), verdict) {
+            self.log(job, &range, FailureKind::Rejected, error);
+            job.convict(range.start, error);
+        } else if search(job).is_isolating() && !was_isolating {
+            self.ledger.reporter.call(|reporter| reporter.batch_isolated(&job.info()));
         }
     }
 
     fn give_up(&self, job: &mut Job, range: Range<usize>, kind: FailureKind, error: &SinkError) {
+        self.log(job, &range, kind, error);
+        job.failed(range, kind, Some(error));
+    }
+
+    fn log(&self, job: &Job, range: &Range<usize>, kind: FailureKind, error: &SinkError) {
         tracing::error!(
             sink = self.sink.name(),
             table = job.batch.schema().table_display(),
@@ -134,76 +217,74 @@ impl<S: Sink> Executor<S> {
             %error,
             "rows were not written"
         );
-        job.failed(range, kind, Some(error));
     }
 
-    /// Writes a range of rows in one transaction, trying again for as long as that makes sense.
-    async fn write_range(
-        &self,
-        job: &mut Job,
-        range: Range<usize>,
-        conn: &mut Option<Result<S::Conn, SinkError>>,
-    ) -> Result<Written, Refused> {
-        job.progress.maybe_committed = false;
+    /// Writes a range of rows in one transaction, or says what is to be done about it.
+    async fn write_range(&self, job: &mut Job, range: Range<usize>, conn: &mut Conn<S>) -> Result<Written, Stop> {
         let schema = job.batch.schema().clone();
-        loop {
+        let error = loop {
             let acquired = match conn.take() {
                 Some(acquired) => acquired,
                 None => self.acquire().await,
             };
-            let error = match acquired {
-                Err(error) => self.not_sent(job, error),
-                Ok(mut connection) => match self.plan(&mut connection, &schema).await {
-                    Err(error) => self.not_sent(job, error),
-                    Ok(prepared) => match self.attempt(job, range.clone(), &mut connection, &prepared.plan).await {
-                        Ok(written) => {
-                            *conn = Some(Ok(connection));
-                            return Ok(written);
-                        }
-                        Err(error) if error.class() == ErrorClass::Schema && !prepared.fresh => {
-                            // The table may have changed since the plan was made: look again, once.
-                            self.forget_plan(schema.id());
-                            *conn = Some(Ok(connection));
-                            continue;
-                        }
-                        Err(error) => {
-                            if matches!(error.class(), ErrorClass::Row | ErrorClass::Size) {
-                                *conn = Some(Ok(connection));
-                            }
-                            error
-                        }
-                    },
-                },
+            let mut connection = match acquired {
+                Ok(connection) => connection,
+                Err(error) => break self.not_sent(job, error),
             };
-            job.progress.last_error = Some(error.clone());
-            let refused = |kind, error| Err(Refused { kind, error });
-            match error.class() {
-                // All of these rows may be there already. They are not looked at more closely: writing
-                // only some of them again could put an older version of a key over a newer one.
-                _ if job.progress.maybe_committed && !error.is_retryable() && error.class() != ErrorClass::Unknown => {
-                    return refused(Some(FailureKind::Unknown), error);
+            let prepared = match self.plan(&mut connection, &schema).await {
+                Ok(prepared) => prepared,
+                Err(error) => break self.not_sent(job, error),
+            };
+            match self.attempt(job, range.clone(), &mut connection, &prepared.plan).await {
+                Ok(written) => {
+                    *conn = Some(Ok(connection));
+                    return Ok(written);
                 }
-                ErrorClass::Row | ErrorClass::Size => return refused(None, error),
-                ErrorClass::Schema | ErrorClass::Permission | ErrorClass::Internal => {
-                    return refused(Some(FailureKind::Rejected), error);
+                Err(error) if error.class() == ErrorClass::Schema && !prepared.fresh => {
+                    // The table may have changed since the plan was made: look again, once.
+                    self.forget(&[schema.id()]);
+                    *conn = Some(Ok(connection));
                 }
-                ErrorClass::Unknown => {
-                    job.progress.maybe_committed = true;
-                    if !self.sink.is_repeatable(&schema) {
-                        return refused(Some(FailureKind::Unknown), error);
+                Err(error) => {
+                    if matches!(error.class(), ErrorClass::Row | ErrorClass::Size | ErrorClass::Duplicate) {
+                        *conn = Some(Ok(connection));
                     }
+                    break error;
                 }
-                ErrorClass::Transient | ErrorClass::Resource => {}
             }
-            let retries =
-                job.progress.retries.get_or_insert_with(|| (RetrySchedule::new(self.retry_for), Instant::now()));
-            let Some(delay) = retries.0.next(error.class(), retries.1.elapsed()) else {
-                let kind = if job.progress.maybe_committed { FailureKind::Unknown } else { FailureKind::Expired };
-                return refused(Some(kind), error);
-            };
-            tracing::warn!(sink = self.sink.name(), table = schema.table_display(), %error, ?delay, "trying again");
-            self.ledger.reporter.call(|reporter| reporter.batch_retried(&job.info(), error.class()));
-            self.pause(delay).await;
+        };
+        job.progress.last_error = Some(error.clone());
+        Err(self.judge(job, range, error))
+    }
+
+    /// What is to be done after an error.
+    fn judge(&self, job: &mut Job, range: Range<usize>, error: SinkError) -> Stop {
+        let maybe_committed = job.progress.maybe_committed.is_some();
+        match error.class() {
+            // All of these rows may be there already. They are not looked at more closely: writing
+            // only some of them again could put an older version of a key over a newer one.
+            _ if maybe_committed && !error.is_retryable() && error.class() != ErrorClass::Unknown => {
+                return Stop::Failed(FailureKind::Unknown, error);
+            }
+            ErrorClass::Row => return Stop::Bad(error),
+            ErrorClass::Size | ErrorClass::Duplicate => return Stop::Inseparable(error),
+            ErrorClass::Schema | ErrorClass::Permission if self.parks => return Stop::Broken(error),
+            ErrorClass::Schema | ErrorClass::Permission | ErrorClass::Internal => {
+                return Stop::Failed(FailureKind::Rejected, error);
+            }
+            ErrorClass::Unknown => {
+                job.progress.maybe_committed = Some(range);
+                if !self.sink.is_repeatable(job.batch.schema()) {
+                    return Stop::Failed(FailureKind::Unknown, error);
+                }
+            }
+            ErrorClass::Transient | ErrorClass::Resource => {}
+        }
+        let retries = job.progress.retries.get_or_insert_with(|| (RetrySchedule::new(self.retry_for), Instant::now()));
+        match retries.0.next(error.class(), retries.1.elapsed()) {
+            Some(delay) => Stop::Wait(delay, error),
+            None if job.progress.maybe_committed.is_some() => Stop::Failed(FailureKind::Unknown, error),
+            None => Stop::Failed(FailureKind::Expired, error),
         }
     }
 
@@ -217,12 +298,21 @@ impl<S: Sink> Executor<S> {
     ) -> Result<Written, SinkError> {
         job.progress.attempts += 1;
         let begin = Instant::now();
-        job.progress.writing = Some((range.clone(), begin));
+        let attempt = Attempt::new(self.isolation == Isolation::AtomicBatch);
+        job.progress.writing = Some((range.clone(), begin, attempt.clone()));
         let rows = job.rows().slice(range.clone());
-        let result = match timeout(self.statement_timeout, self.sink.write(conn, plan, rows)).await {
+        let result = match timeout(self.statement_timeout, self.sink.write(conn, plan, rows, &attempt)).await {
             Ok(result) => result,
+            Err(_) if attempt.abandon() => {
+                let what = "waiting in the sink's queue";
+                Err(timed_out(what, self.statement_timeout, ErrorClass::Transient))
+            }
             Err(_) => Err(timed_out("the write", self.statement_timeout, ErrorClass::Unknown)),
         };
+        if attempt.is_atomic() && result.as_ref().is_ok_and(|written| !written.rejected.is_empty()) {
+            // Its other rows are in the database, which is what was not to happen.
+            tracing::error!(sink = self.sink.name(), "the sink wrote a part of a batch that must be atomic");
+        }
         let executed = BatchExecuted {
             rows: range.len(),
             duration: result.as_ref().ok().and_then(|written| written.took).unwrap_or_else(|| begin.elapsed()),
@@ -264,23 +354,11 @@ impl<S: Sink> Executor<S> {
         plans.insert(schema.id(), (schema.clone(), Arc::clone(&plan)));
         Ok(Prepared { plan, fresh: true })
     }
+}
 
-    fn forget_plan(&self, id: SchemaId) {
-        self.plans.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
-    }
-
-    /// Sleeps, but not for long once the pipeline is draining.
-    async fn pause(&self, delay: Duration) {
-        let mut draining = self.draining.clone();
-        if *draining.borrow() {
-            return sleep(delay.min(DRAINING_DELAY)).await;
-        }
-        tokio::select! {
-            () = sleep(delay) => {}
-            // The sender lives as long as the dispatcher, which owns this task.
-            _ = draining.wait_for(|draining| *draining) => {}
-        }
-    }
+/// What is left of the round that was begun.
+fn search(job: &mut Job) -> &mut crate::isolate::Search {
+    job.progress.search.as_mut().expect("a job is begun before it is run")
 }
 
 fn timed_out(what: &str, after: Duration, class: ErrorClass) -> SinkError {

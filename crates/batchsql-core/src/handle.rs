@@ -1,32 +1,28 @@
-//! Owns the front of the pipeline: the builder, and the handle that callers submit rows to.
+//! Owns the front of the pipeline: the handle that callers submit rows to.
 //! Must not know how batches are written.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering as Atomic};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::atomic::Ordering as Atomic;
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
-use crate::config::PipelineConfig;
-use crate::dead_letter::DeadLetter;
-use crate::dispatch::{Activity, Dispatcher, Message};
-use crate::error::{RowError, SinkError, StartError, SubmitAllError, SubmitError};
-use crate::execute::{Engine, Executor};
-use crate::group::{Intake, Table};
+use crate::builder::FAR;
+use crate::config::{PipelineConfig, WhenFull};
+use crate::dispatch::{Activity, Message};
+use crate::error::{RowError, SinkError, SubmitAllError, SubmitError};
+use crate::execute::Engine;
+use crate::group::Group;
+use crate::groups::{Found, Groups};
 use crate::ledger::{Balance, Ledger};
-use crate::queue::{Budget, Refusal, Reservation};
-use crate::receipt::{FailedRow, Outcome, Receipt};
-use crate::reporter::{FlushReason, GuardedReporter, MetricsReporter, NoopReporter};
+use crate::queue::{Refusal, Reservation};
+use crate::receipt::{FailedRow, Receipt};
+use crate::reporter::FlushReason;
 use crate::row::{Row, TypedRow};
 use crate::schema::Schema;
-use crate::sink::Sink;
-use crate::tables::Tables;
-
-/// Longer than any process runs, and short enough to be added to the current time.
-const FAR: Duration = Duration::from_secs(10 * 365 * 86_400);
+use crate::table::{Intake, NotPushed, Table};
 
 /// `submit_all` reserves room for this many rows at once.
 const CHUNK_ROWS: usize = 64;
@@ -37,35 +33,20 @@ const CHUNK_ROWS: usize = 64;
 /// without [`close`](Self::close), the pipeline drains in the background and warns; rows that are not
 /// written when the runtime ends are lost.
 #[derive(Clone)]
-pub struct BatchSql(Arc<Shared>);
+pub struct BatchSql(pub(crate) Arc<Shared>);
 
-struct Shared {
-    engine: Arc<dyn Engine>,
-    tables: Arc<Tables>,
-    intake: Intake,
-    activity: Arc<Activity>,
-    config: PipelineConfig,
-    concurrency: usize,
+pub(crate) struct Shared {
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) groups: Arc<Groups>,
+    pub(crate) intake: Intake,
+    pub(crate) activity: Arc<Activity>,
+    pub(crate) config: PipelineConfig,
+    pub(crate) concurrency: usize,
     /// `true` once the dispatcher has ended and everything has its outcome.
-    ended: watch::Receiver<bool>,
+    pub(crate) ended: watch::Receiver<bool>,
     /// When `close` was first called.
-    closing_since: OnceLock<Instant>,
-    report: std::sync::Mutex<Option<CloseReport>>,
-}
-
-/// Configures a pipeline. Made by [`BatchSql::builder`].
-#[must_use = "a builder does nothing until start() is called"]
-pub struct BatchSqlBuilder<S> {
-    sink: S,
-    config: PipelineConfig,
-    reporter: Arc<dyn MetricsReporter>,
-    dead_letter: Option<DeadLetter>,
-}
-
-impl<S> fmt::Debug for BatchSqlBuilder<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BatchSqlBuilder").field("config", &self.config).finish_non_exhaustive()
-    }
+    pub(crate) closing_since: OnceLock<Instant>,
+    pub(crate) report: std::sync::Mutex<Option<CloseReport>>,
 }
 
 /// What `close` found when it was done.
@@ -95,100 +76,7 @@ impl CloseReport {
 #[error("the pipeline ended before everything was written; the receipts tell which rows")]
 pub struct FlushError(());
 
-impl<S: Sink> BatchSqlBuilder<S> {
-    /// Sets the sizes, times and limits; the default is [`PipelineConfig::default`].
-    pub fn config(mut self, config: PipelineConfig) -> Self {
-        self.config = config;
-        self
-    }
-
-    /// Sets the observer; the default reports nothing.
-    pub fn metrics_reporter(mut self, reporter: impl MetricsReporter) -> Self {
-        self.reporter = Arc::new(reporter);
-        self
-    }
-
-    /// Calls back with every row that ends as rejected, expired, purged or unknown, whether it has a
-    /// receipt or not.
-    ///
-    /// The callback runs on the pipeline's tasks before the row's room is given back: it must not
-    /// block, and while it runs it slows the pipeline down. A panic in it is caught and logged.
-    pub fn on_failed_row(mut self, callback: impl Fn(&Outcome) + Send + Sync + 'static) -> Self {
-        self.dead_letter = Some(DeadLetter::new(callback));
-        self
-    }
-
-    /// Validates the configuration and starts the pipeline on the current Tokio runtime. The database
-    /// is not contacted before the first row, or [`BatchSql::prepare`]. The runtime needs its time driver
-    /// (`enable_time` or `enable_all`; `#[tokio::main]` has it).
-    ///
-    /// # Errors
-    /// A setting that cannot work, or a call from outside a Tokio runtime.
-    pub fn start(self) -> Result<BatchSql, StartError> {
-        let Self { sink, config, reporter, dead_letter } = self;
-        config.validate()?;
-        let runtime = Handle::try_current()
-            .map_err(|_| StartError::new("there is no Tokio runtime here; call start() from within one"))?;
-        let concurrency = sink.max_concurrency().unwrap_or(usize::MAX).min(config.max_concurrency).max(1);
-        let budget = Budget::new(config.buffer_size, config.buffer_bytes);
-        let ledger = Arc::new(Ledger::new(budget, GuardedReporter::new(reporter), dead_letter));
-        let (sender, messages) = mpsc::unbounded_channel();
-        let (draining, drains) = watch::channel(false);
-        let (end, ended) = watch::channel(false);
-        let executor = Arc::new(Executor {
-            sink,
-            ledger: Arc::clone(&ledger),
-            draining: drains,
-            retry_for: config.retry_for,
-            statement_timeout: config.statement_timeout,
-            isolation_budget: config.isolation_budget,
-            plans: RwLock::default(),
-        });
-        let activity = Arc::new(Activity::default());
-        let tables = Arc::new(Tables::new());
-        let dispatcher = Dispatcher {
-            tables: Arc::clone(&tables),
-            writer: Arc::clone(&executor),
-            messages,
-            ledger: Arc::clone(&ledger),
-            activity: Arc::clone(&activity),
-            draining,
-            concurrency,
-            flush_interval: config.flush_interval.min(FAR),
-        };
-        runtime.spawn(async move {
-            // Dropped at the end, also by a panic: then `ended` says so.
-            let _end = end;
-            dispatcher.run().await;
-            _end.send_replace(true);
-        });
-        let intake = Intake {
-            messages: sender,
-            ledger,
-            closed: AtomicBool::new(false),
-            flush_size: config.flush_size,
-            flush_bytes: config.flush_bytes,
-        };
-        Ok(BatchSql(Arc::new(Shared {
-            engine: executor,
-            tables,
-            intake,
-            activity,
-            config,
-            concurrency,
-            ended,
-            closing_since: OnceLock::new(),
-            report: std::sync::Mutex::default(),
-        })))
-    }
-}
-
 impl BatchSql {
-    /// Starts the configuration of a pipeline that writes to `sink`.
-    pub fn builder<S: Sink>(sink: S) -> BatchSqlBuilder<S> {
-        BatchSqlBuilder { sink, config: PipelineConfig::default(), reporter: Arc::new(NoopReporter), dead_letter: None }
-    }
-
     /// Checks now that the table of `schema` can be written: it exists and has the columns. Without
     /// this call the first batch finds out.
     ///
@@ -206,15 +94,20 @@ impl BatchSql {
         self.prepare(R::type_schema()).await
     }
 
-    /// Accepts a row, waiting for room when the buffer is full.
+    /// Accepts a row. When the buffer is full it does what [`PipelineConfig::when_full`] says: by default
+    /// it waits for room.
+    ///
+    /// Where a pipeline has several tables, one table gets at most eight times the room that is left, so
+    /// that a table that cannot be written does not fill the buffer for all.
     ///
     /// # Errors
-    /// The row does not fit its table or can never fit the buffer, or the pipeline is closed.
+    /// The row does not fit its table or can never fit the buffer, or the pipeline is closed, or there is
+    /// no room ([`is_full`](SubmitError::is_full)) where `when_full` does not wait for ever.
     ///
     /// # Cancel safety
     /// Cancelled means not accepted: the only wait is the one for room.
     pub async fn submit<R: Row + ?Sized>(&self, row: &R) -> Result<(), SubmitError> {
-        self.accept(row, false).await.map(drop)
+        self.accept(row, false, self.0.config.when_full).await.map(drop)
     }
 
     /// Accepts a row and returns a receipt that resolves to its outcome.
@@ -225,7 +118,7 @@ impl BatchSql {
     /// # Cancel safety
     /// As [`submit`](Self::submit).
     pub async fn submit_tracked<R: Row + ?Sized>(&self, row: &R) -> Result<Receipt, SubmitError> {
-        let receipt = self.accept(row, true).await?;
+        let receipt = self.accept(row, true, self.0.config.when_full).await?;
         Ok(receipt.expect("a tracked row has a receipt"))
     }
 
@@ -234,9 +127,9 @@ impl BatchSql {
     /// # Errors
     /// As [`submit`](Self::submit), and [`is_full`](SubmitError::is_full) when there is no room.
     pub fn try_submit<R: Row + ?Sized>(&self, row: &R) -> Result<(), SubmitError> {
-        let accepted = self.admit(row).and_then(|(table, bytes)| {
-            let mut reservation = self.try_reserve(1, bytes)?;
-            self.push(table, row, bytes, false, &mut reservation).map(drop)
+        let accepted = self.admit(row).and_then(|(group, bytes)| {
+            let mut reservation = self.try_reserve(&group, 1, bytes)?;
+            self.push(&group, row, bytes, false, &mut reservation).map(drop)
         });
         accepted.inspect_err(|error| self.refused(row, error))
     }
@@ -249,10 +142,7 @@ impl BatchSql {
     /// # Cancel safety
     /// As [`submit`](Self::submit).
     pub async fn submit_timeout<R: Row + ?Sized>(&self, row: &R, limit: Duration) -> Result<(), SubmitError> {
-        match tokio::time::timeout(limit, self.submit(row)).await {
-            Ok(result) => result,
-            Err(_) => Err(SubmitError::full()).inspect_err(|error| self.refused(row, error)),
-        }
+        self.accept(row, false, WhenFull::WaitAtMost(limit)).await.map(drop)
     }
 
     /// Accepts many rows in their order, waiting for room as needed; returns how many.
@@ -342,8 +232,7 @@ impl BatchSql {
     pub fn balance(&self) -> Balance {
         // Outcomes first: a row that is accepted in between may be missing, but never counts twice.
         let outcomes = self.0.intake.ledger.outcomes();
-        let accepted = self.0.tables.all().iter().map(|table| table.accepted()).sum();
-        Balance { accepted, outcomes }
+        Balance { accepted: self.0.groups.accepted(), outcomes }
     }
 
     /// The settings as they were given; a sink may lower `max_concurrency`.
@@ -356,7 +245,7 @@ impl BatchSql {
     async fn ended(&self) -> bool {
         let in_order = self.0.ended.clone().wait_for(|ended| *ended).await.is_ok();
         if !in_order {
-            for table in self.0.tables.all() {
+            for table in self.0.groups.tables() {
                 for lane in 0..table.lane_count() {
                     drop(table.take_all(lane, FlushReason::Drain, &self.0.intake.ledger));
                 }
@@ -365,14 +254,22 @@ impl BatchSql {
         in_order
     }
 
-    async fn accept<R: Row + ?Sized>(&self, row: &R, tracked: bool) -> Result<Option<Receipt>, SubmitError> {
+    async fn accept<R: Row + ?Sized>(
+        &self,
+        row: &R,
+        tracked: bool,
+        when_full: WhenFull,
+    ) -> Result<Option<Receipt>, SubmitError> {
         let accepted = async {
-            let (table, bytes) = self.admit(row)?;
-            let mut reservation = match self.try_reserve(1, bytes) {
-                Err(error) if error.is_full() => self.wait_for_room(table, 1, bytes).await?,
-                other => other?,
-            };
-            self.push(table, row, bytes, tracked, &mut reservation)
+            let (group, bytes) = self.admit(row)?;
+            match self.try_reserve(&group, 1, bytes) {
+                Ok(mut reservation) => return self.push(&group, row, bytes, tracked, &mut reservation),
+                Err(error) if error.is_full() => {}
+                Err(error) => return Err(error),
+            }
+            let group = group.into_arc();
+            let mut reservation = self.wait_for_room(&group, 1, bytes, when_full).await?;
+            self.push(&group, row, bytes, tracked, &mut reservation)
         };
         accepted.await.inspect_err(|error| self.refused(row, error))
     }
@@ -401,25 +298,27 @@ impl BatchSql {
         pushed: &mut usize,
     ) -> Result<(), SubmitError> {
         let Some((first, _)) = chunk.first() else { return Ok(()) };
-        let mut table = self.table(first.schema())?;
-        let mut reservation = match self.try_reserve(chunk.len(), bytes) {
-            Err(error) if error.is_full() => self.wait_for_room(table, chunk.len(), bytes).await?,
+        let mut group = self.group(first.schema())?.into_arc();
+        let mut reservation = match self.try_reserve(&group, chunk.len(), bytes) {
+            Err(error) if error.is_full() => {
+                self.wait_for_room(&group, chunk.len(), bytes, self.0.config.when_full).await?
+            }
             other => other?,
         };
         for (row, bytes) in chunk {
-            if table.schema() != row.schema() {
-                table = self.table(row.schema())?;
+            if group.schema != *row.schema() {
+                group = self.group(row.schema())?.into_arc();
             }
-            self.push(table, row, *bytes, false, &mut reservation)?;
+            self.push(&group, row, *bytes, false, &mut reservation)?;
             *pushed += 1;
         }
         Ok(())
     }
 
-    /// The row's table and the room it needs.
+    /// The row's group and the room it needs.
     #[inline]
-    fn admit<R: Row + ?Sized>(&self, row: &R) -> Result<(&Arc<Table>, usize), SubmitError> {
-        Ok((self.table(row.schema())?, self.row_bytes(row)?))
+    fn admit<R: Row + ?Sized>(&self, row: &R) -> Result<(Found, usize), SubmitError> {
+        Ok((self.group(row.schema())?, self.row_bytes(row)?))
     }
 
     /// The room that a row needs.
@@ -431,50 +330,95 @@ impl BatchSql {
     }
 
     #[inline]
-    fn table(&self, schema: &Schema) -> Result<&Arc<Table>, SubmitError> {
-        match self.0.tables.get(schema) {
-            Some(table) => Ok(table),
-            None => self.new_table(schema),
+    fn group(&self, schema: &Schema) -> Result<Found, SubmitError> {
+        match self.0.groups.get(schema) {
+            Some(group) => Ok(group),
+            None => self.new_group(schema),
         }
     }
 
     #[cold]
-    fn new_table(&self, schema: &Schema) -> Result<&Arc<Table>, SubmitError> {
+    fn new_group(&self, schema: &Schema) -> Result<Found, SubmitError> {
         let limits = self.0.engine.limits(schema);
         if schema.columns().len() > limits.max_columns {
             return Err(RowError::too_wide(schema, limits.max_columns).into());
         }
-        let make = |number| Table::new(schema.clone(), limits, &self.0.config, self.0.concurrency, number);
-        Ok(self.0.tables.get_or_insert(schema, make))
+        let make_table = |number| Table::new(number, schema, &self.0.config, self.0.concurrency);
+        let added = self.0.groups.get_or_insert(schema, limits, make_table);
+        if added.tables > 1 {
+            self.0.intake.ledger.budget.share_fairly();
+        }
+        self.0.engine.forget(&added.retired);
+        Ok(Found::from(added.group))
     }
 
     #[inline]
-    fn try_reserve(&self, rows: usize, bytes: usize) -> Result<Reservation<'_>, SubmitError> {
-        self.0.intake.ledger.budget.try_reserve(rows, bytes).map_err(submit_error)
+    fn try_reserve(&self, group: &Group, rows: usize, bytes: usize) -> Result<Reservation<'_>, SubmitError> {
+        let table = &group.table;
+        self.0.intake.ledger.budget.try_reserve(table.number(), &table.share, rows, bytes).map_err(submit_error)
     }
 
-    async fn wait_for_room(&self, table: &Table, rows: usize, bytes: usize) -> Result<Reservation<'_>, SubmitError> {
+    async fn wait_for_room(
+        &self,
+        group: &Group,
+        rows: usize,
+        bytes: usize,
+        when_full: WhenFull,
+    ) -> Result<Reservation<'_>, SubmitError> {
+        let limit = match when_full {
+            WhenFull::Wait | WhenFull::DropOldest => None,
+            WhenFull::WaitAtMost(limit) => Some(limit),
+            WhenFull::Reject => return Err(SubmitError::full()),
+        };
         let ledger = &self.0.intake.ledger;
-        let _reported = ReportedWait { ledger, table: table.schema(), begin: Instant::now() };
+        let _reported = ReportedWait { ledger, table: &group.schema, begin: Instant::now() };
         let ask = || {
-            if !self.0.activity.is_busy() {
+            if !self.0.activity.is_busy() || self.0.config.when_full == WhenFull::DropOldest {
                 // If the dispatcher is gone, the budget is closed and the wait ends at once.
                 let _ = self.0.intake.messages.send(Message::Pressure);
             }
         };
-        ledger.budget.reserve(rows, bytes, ask).await.map_err(submit_error)
+        let room = ledger.budget.reserve(group.table.number(), &group.table.share, rows, bytes, ask);
+        let room = match limit {
+            None => room.await,
+            Some(limit) => tokio::time::timeout(limit, room).await.unwrap_or(Err(Refusal::Full)),
+        };
+        room.map_err(submit_error)
     }
 
     #[inline]
     fn push<R: Row + ?Sized>(
         &self,
-        table: &Arc<Table>,
+        group: &Arc<Group>,
         row: &R,
         bytes: usize,
         tracked: bool,
         reservation: &mut Reservation<'_>,
     ) -> Result<Option<Receipt>, SubmitError> {
-        table.push(&self.0.intake, row, bytes, tracked, reservation)
+        match group.table.push(group, &self.0.intake, row, bytes, tracked, reservation) {
+            Ok(receipt) => Ok(receipt),
+            Err(NotPushed::Refused(error)) => Err(error),
+            Err(NotPushed::Retired) => self.push_again(row, bytes, tracked, reservation),
+        }
+    }
+
+    /// The group had been idle and was forgotten just now.
+    #[cold]
+    fn push_again<R: Row + ?Sized>(
+        &self,
+        row: &R,
+        bytes: usize,
+        tracked: bool,
+        reservation: &mut Reservation<'_>,
+    ) -> Result<Option<Receipt>, SubmitError> {
+        loop {
+            let group = self.group(row.schema())?;
+            match group.table.push(&group, &self.0.intake, row, bytes, tracked, reservation) {
+                Ok(receipt) => return Ok(receipt),
+                Err(NotPushed::Refused(error)) => return Err(error),
+                Err(NotPushed::Retired) => std::thread::yield_now(),
+            }
+        }
     }
 
     #[cold]
@@ -507,6 +451,7 @@ fn submit_error(refusal: Refusal) -> SubmitError {
 
 impl fmt::Debug for BatchSql {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BatchSql").field("config", &self.0.config).finish_non_exhaustive()
+        let groups = self.0.groups.count();
+        f.debug_struct("BatchSql").field("groups", &groups).field("config", &self.0.config).finish_non_exhaustive()
     }
 }

@@ -6,64 +6,86 @@ use std::ops::Range;
 /// What came of trying a range of rows in a transaction of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Committed: none of them is bad.
-    Good,
+    /// Committed, or ended in another way: nothing is left to search.
+    Ended,
     /// Refused with a row-class error: at least one of them is bad.
     Bad,
+    /// Refused because of their number, or because two of them are the same row to the database.
+    Inseparable,
 }
 
-/// Halves a refused batch until every bad row failed alone. Good rows keep their order.
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Next {
+    Try(Range<usize>),
+    /// The budget is spent and rows are left: it is not a matter of single rows.
+    Undecided,
+    Done,
+}
+
+/// Tries rows together, and halves what is refused until every bad row failed alone. Good rows keep
+/// their order.
 #[derive(Debug)]
-pub(crate) struct Bisection {
+pub(crate) struct Search {
     /// Ranges still to try, the next one last.
     pending: Vec<Range<usize>>,
+    /// Whether a range was bad: from then on tries are counted.
+    isolating: bool,
     budget: usize,
 }
 
-impl Bisection {
-    /// Starts with a batch that was refused as a whole; `budget` is the number of statements that
-    /// may be spent.
-    pub(crate) fn of_refused(rows: Range<usize>, budget: usize) -> Self {
-        let mut bisection = Self { pending: Vec::new(), budget };
-        bisection.split(rows);
-        bisection
+impl Search {
+    /// Starts with all rows together. `budget` is the number of tries once a range was bad.
+    pub(crate) fn new(rows: usize, budget: usize) -> Self {
+        Self { pending: std::iter::once(0..rows).collect(), isolating: false, budget }
     }
 
-    /// The next range to try; `None` when all is decided or the budget is spent.
-    pub(crate) fn next(&mut self) -> Option<Range<usize>> {
-        if self.budget == 0 {
-            return None;
+    /// The next range to try. It must be judged, or put back.
+    pub(crate) fn next(&mut self) -> Next {
+        if self.pending.is_empty() {
+            return Next::Done;
         }
-        let next = self.pending.pop()?;
-        self.budget -= 1;
-        Some(next)
+        if self.isolating && self.budget == 0 {
+            return Next::Undecided;
+        }
+        self.budget -= usize::from(self.isolating);
+        self.pending.pop().map_or(Next::Done, Next::Try)
+    }
+
+    /// Takes back a range that could not be judged: it is tried again.
+    pub(crate) fn put_back(&mut self, range: Range<usize>) {
+        self.budget += usize::from(self.isolating);
+        self.pending.push(range);
     }
 
     /// Takes the verdict over the range that `next` gave; true when it convicts a single row.
     pub(crate) fn judge(&mut self, range: Range<usize>, verdict: Verdict) -> bool {
         match verdict {
-            Verdict::Good => false,
-            Verdict::Bad if range.len() == 1 => true,
-            Verdict::Bad => {
-                self.split(range);
+            Verdict::Ended => false,
+            Verdict::Bad | Verdict::Inseparable if range.len() <= 1 => true,
+            Verdict::Bad | Verdict::Inseparable => {
+                self.isolating |= verdict == Verdict::Bad;
+                let middle = range.start + range.len() / 2;
+                self.pending.push(middle..range.end);
+                self.pending.push(range.start..middle);
                 false
             }
         }
     }
 
-    /// What is undecided because the budget was spent.
-    pub(crate) fn rest(self) -> impl Iterator<Item = Range<usize>> {
-        self.pending.into_iter().rev()
+    /// Whether a range was bad so far.
+    pub(crate) fn is_isolating(&self) -> bool {
+        self.isolating
     }
 
-    fn split(&mut self, range: Range<usize>) {
-        if range.len() <= 1 {
-            self.pending.push(range);
-            return;
-        }
-        let middle = range.start + range.len() / 2;
-        self.pending.push(middle..range.end);
-        self.pending.push(range.start..middle);
+    /// What is left, in order.
+    pub(crate) fn take_rest(&mut self) -> impl Iterator<Item = Range<usize>> + use<> {
+        std::mem::take(&mut self.pending).into_iter().rev()
+    }
+
+    /// Grants a new budget for what is left.
+    pub(crate) fn renew(&mut self, budget: usize) {
+        self.budget = budget;
     }
 }
 
@@ -72,48 +94,94 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Runs a search over `rows` rows of which `bad` are bad: (convicted, committed, undecided, statements).
-    fn search(rows: usize, bad: &[usize], budget: usize) -> (Vec<usize>, Vec<usize>, usize, usize) {
-        let mut bisection = Bisection::of_refused(0..rows, budget);
-        let (mut convicted, mut committed, mut statements) = (Vec::new(), Vec::new(), 0);
-        while let Some(range) = bisection.next() {
-            statements += 1;
-            let verdict = if range.clone().any(|row| bad.contains(&row)) { Verdict::Bad } else { Verdict::Good };
-            if verdict == Verdict::Good {
-                committed.extend(range.clone());
-            }
-            if bisection.judge(range.clone(), verdict) {
-                convicted.push(range.start);
+    #[derive(Debug, Default, PartialEq)]
+    struct Found {
+        convicted: Vec<usize>,
+        committed: Vec<usize>,
+        undecided: usize,
+        tries: usize,
+    }
+
+    /// Runs a search over `rows` rows of which `bad` are bad, where a try takes at most `most` rows.
+    fn search(rows: usize, bad: &[usize], budget: usize, most: usize) -> Found {
+        let mut search = Search::new(rows, budget);
+        let mut found = Found::default();
+        loop {
+            let range = match search.next() {
+                Next::Try(range) => range,
+                Next::Undecided => {
+                    found.undecided = search.take_rest().map(|range| range.len()).sum();
+                    continue;
+                }
+                Next::Done => return found,
+            };
+            found.tries += 1;
+            let verdict = if range.len() > most {
+                Verdict::Inseparable
+            } else if range.clone().any(|row| bad.contains(&row)) {
+                Verdict::Bad
+            } else {
+                found.committed.extend(range.clone());
+                Verdict::Ended
+            };
+            if search.judge(range.clone(), verdict) {
+                found.convicted.push(range.start);
             }
         }
-        (convicted, committed, bisection.rest().map(|range| range.len()).sum(), statements)
     }
 
     #[test]
     fn one_bad_row_in_a_thousand_costs_about_twenty_statements() {
-        let (convicted, committed, undecided, statements) = search(1000, &[617], usize::MAX);
-        assert_eq!((convicted, committed.len(), undecided), (vec![617], 999, 0));
-        assert!(statements <= 21, "{statements}");
+        let found = search(1000, &[617], usize::MAX, usize::MAX);
+        assert_eq!((found.convicted, found.committed.len(), found.undecided), (vec![617], 999, 0));
+        assert!(found.tries <= 21, "{}", found.tries);
+    }
+
+    #[test]
+    fn splitting_because_of_size_is_not_in_the_budget() {
+        let found = search(1000, &[], 1, 3);
+        assert_eq!((found.committed.len(), found.undecided), (1000, 0));
+    }
+
+    #[test]
+    fn a_range_that_is_put_back_costs_nothing() {
+        let mut search = Search::new(2, 2);
+        assert!(!search.judge(0..2, Verdict::Bad));
+        search.take_rest().for_each(drop);
+        let mut search = Search::new(2, 2);
+        assert_eq!(search.next(), Next::Try(0..2));
+        search.judge(0..2, Verdict::Bad);
+        for _ in 0..10 {
+            assert_eq!(search.next(), Next::Try(0..1));
+            search.put_back(0..1);
+        }
+        assert_eq!(search.next(), Next::Try(0..1));
+        assert_eq!(search.next(), Next::Try(1..2));
+        assert_eq!(search.next(), Next::Done);
     }
 
     proptest! {
         #[test]
-        fn exactly_the_bad_rows_are_convicted(rows in 1usize..300, seed in proptest::collection::vec(0usize..300, 1..9)) {
+        fn exactly_the_bad_rows_are_convicted(
+            rows in 1usize..300,
+            seed in proptest::collection::vec(0usize..300, 1..9),
+            most in 1usize..300,
+        ) {
             let mut bad: Vec<usize> = seed.into_iter().map(|row| row % rows).collect();
             bad.sort_unstable();
             bad.dedup();
-            let (convicted, committed, undecided, _) = search(rows, &bad, usize::MAX);
-            prop_assert_eq!(&convicted, &bad);
-            prop_assert_eq!(undecided, 0);
-            prop_assert!(committed.is_sorted());
-            prop_assert_eq!(committed.len() + bad.len(), rows);
+            let found = search(rows, &bad, usize::MAX, most);
+            prop_assert_eq!(&found.convicted, &bad);
+            prop_assert_eq!(found.undecided, 0);
+            prop_assert!(found.committed.is_sorted());
+            prop_assert_eq!(found.committed.len() + bad.len(), rows);
         }
 
         #[test]
         fn a_spent_budget_leaves_every_row_in_one_place(rows in 1usize..300, bad in 0usize..300, budget in 0usize..20) {
-            let (convicted, committed, undecided, statements) = search(rows, &[bad % rows], budget);
-            prop_assert!(statements <= budget);
-            prop_assert_eq!(convicted.len() + committed.len() + undecided, rows);
+            let found = search(rows, &[bad % rows], budget, usize::MAX);
+            prop_assert!(found.tries <= budget + 1);
+            prop_assert_eq!(found.convicted.len() + found.committed.len() + found.undecided, rows);
         }
     }
 }

@@ -1,5 +1,9 @@
 //! Owns a sealed batch on its way: whatever happens to it, each of its rows ends in one outcome.
 //! Must not know who carries it or how it is written.
+//!
+//! A batch is written in rounds. The first round has the last row of each key, or all rows where rows are
+//! not coalesced. When a row was convicted, the row before it with the same key has its turn in the next
+//! round.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,21 +11,25 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::batch::{Batch, Rows};
+use crate::coalesce;
 use crate::error::{ErrorClass, SinkError};
-use crate::group::LaneId;
+use crate::group::Group;
+use crate::isolate::Search;
 use crate::ledger::Ledger;
 use crate::receipt::{Completion, FailedRow, FailureKind, Outcome, OutcomeCounts, OutcomeKind};
 use crate::reporter::{BatchExecuted, BatchInfo, FlushReason};
 use crate::retry::RetrySchedule;
-use crate::sink::Written;
+use crate::sink::{Attempt, Written};
+use crate::table::{LaneId, OpenId};
 
 /// A batch that must end. Dropping it ends the rows that have no outcome yet: as `Unknown` while they
 /// are being written (a panic, a deadline), as `Purged` otherwise.
 pub(crate) struct Job {
     pub(crate) lane: LaneId,
-    /// Which of its lane's batches it is.
+    /// Which of the batches of its lane and group it is.
     pub(crate) generation: u64,
     pub(crate) batch: Arc<Batch>,
+    pub(crate) group: Arc<Group>,
     pub(crate) completion: Option<Arc<Completion>>,
     pub(crate) context: Option<Arc<str>>,
     pub(crate) opened_at: Instant,
@@ -36,17 +44,32 @@ pub(crate) struct Progress {
     /// Times that rows of the batch were sent.
     pub(crate) attempts: u32,
     /// The rows being written at this moment, and since when.
-    pub(crate) writing: Option<(Range<usize>, Instant)>,
-    /// An earlier attempt with the rows that are being worked on may have reached the database.
-    pub(crate) maybe_committed: bool,
+    pub(crate) writing: Option<(Range<usize>, Instant, Attempt)>,
+    /// Rows of the round of which an earlier attempt may have reached the database.
+    pub(crate) maybe_committed: Option<Range<usize>>,
     /// The delays of this batch, and since when it is retried.
     pub(crate) retries: Option<(RetrySchedule, Instant)>,
     pub(crate) last_error: Option<SinkError>,
+    /// What is left of the round; `None` before the first.
+    pub(crate) search: Option<Search>,
+    /// `None` while all rows are written as they are.
+    round: Option<Round>,
     counts: OutcomeCounts,
     /// Rejected rows by the class of their error, in the order of [`ErrorClass::ALL`].
     rejected: [u64; ErrorClass::ALL.len()],
     /// One entry per row; empty while nothing is decided, and for good when every row was written.
     ends: Vec<End>,
+}
+
+/// The rows that are being written, when they are not simply all of the batch.
+struct Round {
+    batch: Arc<Batch>,
+    /// The row of the job for each row of the round.
+    rows: Box<[u32]>,
+    /// For each row of the job the row before it with the same key.
+    previous: Box<[Option<u32>]>,
+    /// Rows whose successor was convicted: the next round.
+    next: Vec<u32>,
 }
 
 /// How one row ended.
@@ -59,9 +82,37 @@ enum End {
 }
 
 impl Job {
-    /// All rows of the batch.
+    /// The open batch that it was.
+    pub(crate) fn open_id(&self) -> OpenId {
+        OpenId { lane: self.lane, group: self.group.number }
+    }
+
+    /// Begins the first round.
+    pub(crate) fn begin(&mut self, coalesces: bool, budget: usize) {
+        if coalesces
+            && coalesce::is_last_wins(self.batch.schema())
+            && let Some(chosen) = coalesce::coalesce(Rows::all(&self.batch))
+        {
+            let batch = Arc::new(self.batch.gather(&chosen.winners));
+            let next = Vec::new();
+            self.progress.round = Some(Round { batch, rows: chosen.winners, previous: chosen.previous, next });
+        }
+        self.progress.search = Some(Search::new(self.rows().len(), budget));
+    }
+
+    /// Begins a round with the rows whose successors were convicted; false when there is none.
+    pub(crate) fn begin_next_round(&mut self, budget: usize) -> bool {
+        let Some(round) = self.progress.round.as_mut().filter(|round| !round.next.is_empty()) else { return false };
+        round.rows = std::mem::take(&mut round.next).into();
+        round.rows.sort_unstable();
+        round.batch = Arc::new(self.batch.gather(&round.rows));
+        self.progress.search = Some(Search::new(round.rows.len(), budget));
+        true
+    }
+
+    /// The rows of the round.
     pub(crate) fn rows(&self) -> Rows<'_> {
-        Rows::all(&self.batch)
+        Rows::all(self.progress.round.as_ref().map_or(&self.batch, |round| &round.batch))
     }
 
     /// Identifies the batch to the reporter.
@@ -74,37 +125,86 @@ impl Job {
         }
     }
 
-    /// Enters a committed write of `range`.
+    /// Enters a committed write of a range of the round.
     pub(crate) fn written(&mut self, range: Range<usize>, written: &Written) {
+        self.progress.maybe_committed = None;
         if !is_sound(written, range.len()) {
             let error = SinkError::new(ErrorClass::Internal, "the sink told outcomes of rows that it was not given");
             return self.failed(range, FailureKind::Unknown, Some(&error));
         }
         let plain = written.ignored.is_empty() && written.rejected.is_empty();
-        if plain && range == (0..self.batch.len()) {
+        if plain && self.progress.round.is_none() && range == (0..self.batch.len()) {
             self.progress.counts.add(OutcomeKind::Written, range.len() as u64);
             return;
         }
-        for row in &written.ignored {
-            self.decide(range.start + *row as usize, Outcome::Ignored);
-        }
-        for (row, error) in &written.rejected {
-            self.fail(range.start + *row as usize, FailureKind::Rejected, Some(error));
-        }
-        for row in range {
-            if self.is_open(row) {
-                self.decide(row, Outcome::Written);
+        let mut special = vec![None; if plain { 0 } else { range.len() }];
+        written.ignored.iter().for_each(|row| special[*row as usize] = Some(None));
+        written.rejected.iter().for_each(|(row, error)| special[*row as usize] = Some(Some(error)));
+        for row in range.clone() {
+            match special.get(row - range.start).copied().flatten() {
+                None => self.succeed(row, Outcome::Written),
+                Some(None) => self.succeed(row, Outcome::Ignored),
+                Some(Some(error)) => self.convict(row, error),
             }
         }
     }
 
-    /// Ends the rows of `range` that have no outcome yet.
+    /// Rejects one row of the round; the row before it with the same key has its turn next.
+    pub(crate) fn convict(&mut self, row: usize, error: &SinkError) {
+        self.progress.maybe_committed = None;
+        let row = self.row_of_job(row);
+        self.fail(row, FailureKind::Rejected, Some(error));
+        if let Some(round) = &mut self.progress.round
+            && let Some(previous) = round.previous[row]
+        {
+            round.next.push(previous);
+        }
+    }
+
+    /// Ends the rows of a range of the round, and the rows that they would have superseded.
     pub(crate) fn failed(&mut self, range: Range<usize>, kind: FailureKind, error: Option<&SinkError>) {
+        self.progress.maybe_committed = None;
         for row in range {
+            let mut next = Some(self.row_of_job(row));
+            while let Some(row) = next {
+                if self.is_open(row) {
+                    self.fail(row, kind, error);
+                }
+                next = self.row_before(row);
+            }
+        }
+    }
+
+    /// Ends every row that has no outcome yet.
+    pub(crate) fn failed_rest(&mut self, kind: FailureKind, error: Option<&SinkError>) {
+        if let Some(range) = self.progress.maybe_committed.take() {
+            self.failed(range, FailureKind::Unknown, error);
+        }
+        for row in 0..self.batch.len() {
             if self.is_open(row) {
                 self.fail(row, kind, error);
             }
         }
+    }
+
+    /// Ends a row of the round that was not refused, and the rows that it supersedes.
+    fn succeed(&mut self, row: usize, outcome: Outcome) {
+        let row = self.row_of_job(row);
+        self.decide(row, outcome);
+        let mut next = self.row_before(row);
+        while let Some(row) = next {
+            self.decide(row, Outcome::Superseded);
+            next = self.row_before(row);
+        }
+    }
+
+    fn row_of_job(&self, row: usize) -> usize {
+        self.progress.round.as_ref().map_or(row, |round| round.rows[row] as usize)
+    }
+
+    /// The row before a row of the job, with the same key.
+    fn row_before(&self, row: usize) -> Option<usize> {
+        self.progress.round.as_ref()?.previous[row].map(|row| row as usize)
     }
 
     fn fail(&mut self, row: usize, kind: FailureKind, error: Option<&SinkError>) {
@@ -130,6 +230,7 @@ impl Job {
         if self.progress.ends.is_empty() {
             self.progress.ends.resize(self.batch.len(), End::Open);
         }
+        debug_assert!(matches!(self.progress.ends[row], End::Open), "no row ends twice");
         self.progress.ends[row] = end;
     }
 
@@ -154,14 +255,15 @@ impl Drop for Job {
     fn drop(&mut self) {
         if self.open_rows() > 0 {
             let error = self.progress.last_error.clone();
-            if let Some((rows, since)) = self.progress.writing.take() {
+            if let Some((rows, since, attempt)) = self.progress.writing.take()
+                && !attempt.abandon()
+            {
                 let executed =
                     BatchExecuted { rows: rows.len(), duration: since.elapsed(), error: Some(ErrorClass::Unknown) };
                 self.ledger.reporter.call(|reporter| reporter.batch_executed(&self.info(), &executed));
                 self.failed(rows, FailureKind::Unknown, error.as_ref());
             }
-            let kind = if self.progress.maybe_committed { FailureKind::Unknown } else { FailureKind::Purged };
-            self.failed(0..self.batch.len(), kind, error.as_ref());
+            self.failed_rest(FailureKind::Purged, error.as_ref());
         }
         let known = |end| match end {
             End::Known(outcome) => Some(outcome),
@@ -171,6 +273,7 @@ impl Drop for Job {
         for (class, rows) in ErrorClass::ALL.into_iter().zip(self.progress.rejected).filter(|(_, rows)| *rows > 0) {
             self.ledger.reporter.call(|reporter| reporter.rows_rejected(&self.info(), class, rows));
         }
+        self.group.job_ended(self.batch.len(), self.batch.bytes());
         self.ledger.settle(self.info(), &self.progress.counts, outcomes, self.completion.as_deref());
     }
 }

@@ -3,19 +3,19 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::dead_letter::DeadLetter;
+use crate::dead_letter::Consumers;
 use crate::queue::Budget;
 use crate::receipt::{Completion, FailedRow, Outcome, OutcomeCounts, OutcomeKind};
 use crate::reporter::{BatchInfo, GuardedReporter};
 
 /// The books of one pipeline, shared by its handles and tasks.
 pub(crate) struct Ledger {
-    pub(crate) budget: Budget,
+    pub(crate) budget: Arc<Budget>,
     pub(crate) reporter: GuardedReporter,
-    dead_letter: Option<DeadLetter>,
+    dead_letters: Consumers,
     outcomes: [AtomicU64; 7],
     /// Milliseconds since 1970 of the last batch that was written; 0 before the first.
     last_success: AtomicU64,
@@ -96,11 +96,11 @@ impl fmt::Display for Balance {
 }
 
 impl Ledger {
-    pub(crate) fn new(budget: Budget, reporter: GuardedReporter, dead_letter: Option<DeadLetter>) -> Self {
+    pub(crate) fn new(budget: Arc<Budget>, reporter: GuardedReporter, dead_letters: Consumers) -> Self {
         Self {
             budget,
             reporter,
-            dead_letter,
+            dead_letters,
             outcomes: Default::default(),
             last_success: AtomicU64::new(0),
             unwritten: Mutex::default(),
@@ -136,10 +136,11 @@ impl Ledger {
 
     /// Whether anyone besides receipts wants to see failed rows.
     pub(crate) fn wants_failed_rows(&self) -> bool {
-        self.dead_letter.is_some() || self.closing.load(Ordering::Acquire)
+        self.dead_letters.is_any() || self.closing.load(Ordering::Acquire)
     }
 
-    /// Enters the end of a batch: failed rows, metrics, counts, receipts, then the room it held.
+    /// Enters the end of a batch: failed rows, metrics, counts, receipts, then the room it held, but for
+    /// that of rows on their way to a dead-letter consumer.
     ///
     /// `outcomes` has one entry per row when there is a completion, and is empty when every row was
     /// written.
@@ -155,9 +156,7 @@ impl Ledger {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             self.last_success.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
         }
-        if counts.failed() > 0 {
-            self.hand_over(&outcomes);
-        }
+        let (kept_rows, kept_bytes) = if counts.failed() > 0 { self.hand_over(&outcomes) } else { (0, 0) };
         self.reporter.call(|reporter| reporter.rows_resolved(&batch, counts));
         for kind in OutcomeKind::ALL {
             self.outcomes[kind as usize].fetch_add(counts.get(kind), Ordering::Release);
@@ -165,17 +164,25 @@ impl Ledger {
         if let Some(completion) = completion {
             completion.resolve(outcomes);
         }
-        self.budget.release(batch.rows, batch.bytes);
+        self.budget.release(batch.rows - kept_rows, batch.bytes - kept_bytes);
     }
 
-    fn hand_over(&self, outcomes: &[Outcome]) {
+    /// No row can fail any more.
+    pub(crate) async fn finish(&self) {
+        self.dead_letters.finish().await;
+    }
+
+    /// Shows failed rows to those who want them. Returns the rows and bytes of room that they keep.
+    fn hand_over(&self, outcomes: &[Outcome]) -> (usize, usize) {
         let failed = || outcomes.iter().filter(|outcome| outcome.failure().is_some());
-        if let Some(dead_letter) = &self.dead_letter {
-            failed().for_each(|outcome| dead_letter.send(outcome));
-        }
         if self.closing.load(Ordering::Acquire) {
             let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
             unwritten.extend(failed().filter_map(Outcome::failure).cloned());
         }
+        if !self.dead_letters.is_any() {
+            return (0, 0);
+        }
+        let kept = failed().filter_map(|outcome| self.dead_letters.send(outcome, &self.budget));
+        kept.fold((0, 0), |(rows, bytes), row| (rows + 1, bytes + row))
     }
 }

@@ -26,18 +26,23 @@ mod temporal;
 mod value;
 
 // The way it flows, in the order that a row walks.
+mod builder;
+mod coalesce;
 mod dead_letter;
 mod dispatch;
 mod execute;
 mod group;
+mod groups;
 mod handle;
 mod isolate;
 mod job;
 mod ledger;
+mod ndjson;
 mod queue;
 mod receipt;
 mod retry;
-mod tables;
+mod schedule;
+mod table;
 
 // The edges.
 mod config;
@@ -46,12 +51,14 @@ mod reporter;
 mod sink;
 
 pub use batch::{Batch, RowView, Rows, SharedRows};
+pub use builder::BatchSqlBuilder;
 pub use columns::{BytesValues, ColumnValues, ColumnView, TextValues};
-pub use config::{Ordering, PipelineConfig};
+pub use config::{BeyondBudget, Coalesce, Isolation, Ordering, PipelineConfig, WhenFull};
+pub use dead_letter::{DeadLetter, DeadLetters, FailedRows};
 pub use dyn_row::{DynRow, RowBuilder};
 pub use encode::{Encode, KeyHasher};
 pub use error::{ErrorClass, RowError, SchemaError, SinkError, StartError, SubmitAllError, SubmitError};
-pub use handle::{BatchSql, BatchSqlBuilder, CloseReport, FlushError};
+pub use handle::{BatchSql, CloseReport, FlushError};
 pub use ledger::Balance;
 pub use receipt::{FailedRow, Outcome, OutcomeCounts, OutcomeKind, Receipt};
 pub use reporter::{
@@ -59,6 +66,6 @@ pub use reporter::{
 };
 pub use row::{Row, RowWriter, TypedRow, ValueRules};
 pub use schema::{Column, Conflict, Schema, SchemaBuilder, SchemaId, TableName};
-pub use sink::{DynSink, Limits, Sink, Written};
+pub use sink::{Attempt, DynSink, Limits, Sink, Written};
 pub use temporal::{Date, OutOfCalendar, Time, Timestamp, TimestampTz};
 pub use value::{ColumnType, Decimal, InvalidDecimal, InvalidJson, Json, Value, ValueRef};

@@ -1,18 +1,90 @@
 //! Owns the budget of rows and bytes that may wait or be on their way: the only thing that makes a
-//! submitter wait. Must not know rows, batches or databases.
+//! submitter wait, and who is next when there is room. Must not know rows, batches or databases.
+//!
+//! Room is taken with one compare-and-swap while nobody waits. Who finds none waits in the line of its
+//! table; the lines take turns. A table may have at most [`SHARE`] times as many rows sealed as there is
+//! room left ("dynamic threshold", Choudhury and Hahne, 1998): a table that cannot be written takes eight
+//! ninths of the buffer, two such tables eight seventeenths each, and there is always room for others.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, PoisonError};
 
-use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError};
+use tokio::sync::oneshot;
 
-/// A hard bound over everything that was accepted and has no outcome yet. First come, first served.
-#[derive(Debug)]
+use sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
+
+/// The atomics and locks of this room. `cargo xtask fuzz` replaces them by those of a model checker.
+mod sync {
+    #[cfg(batchsql_loom)]
+    pub(super) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+    #[cfg(batchsql_loom)]
+    pub(super) use loom::sync::{Mutex, MutexGuard};
+    #[cfg(not(batchsql_loom))]
+    pub(super) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+    #[cfg(not(batchsql_loom))]
+    pub(super) use std::sync::{Mutex, MutexGuard};
+}
+
+/// How many times the free room a table may hold in sealed batches.
+const SHARE: usize = 8;
+
+/// In `waiting`: no more rows are accepted.
+const CLOSED: usize = 1 << (usize::BITS - 1);
+
+/// A hard bound over everything that was accepted and has no outcome yet.
 pub(crate) struct Budget {
-    rows: Semaphore,
-    bytes: Semaphore,
-    rows_limit: usize,
-    bytes_limit: usize,
+    /// Rows in the upper half, bytes in the lower one, so that both are taken at once or not at all.
+    used: AtomicU64,
+    /// How many wait in the lines, and whether the budget is closed. While it is not zero, room is only
+    /// taken under the lock of the lines.
     waiting: AtomicUsize,
+    /// How many have left the lines with room and have not been woken yet.
+    waking: AtomicUsize,
+    lines: Mutex<Lines>,
+    /// Whether there are several tables, so that shares matter.
+    shared: AtomicBool,
+    rows_limit: u32,
+    bytes_limit: u32,
+}
+
+/// What one table holds in sealed batches.
+#[derive(Debug, Default)]
+pub(crate) struct Share {
+    rows: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Share {
+    /// A batch was sealed.
+    pub(crate) fn add(&self, rows: usize, bytes: usize) {
+        self.rows.fetch_add(rows, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// The rows of a batch have their outcomes. Their room must be released after this.
+    pub(crate) fn remove(&self, rows: usize, bytes: usize) {
+        self.rows.fetch_sub(rows, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Who waits, one line per table; the tables take turns.
+#[derive(Default)]
+struct Lines {
+    turns: VecDeque<usize>,
+    lines: HashMap<usize, VecDeque<Waiter>>,
+    next_ticket: u64,
+}
+
+struct Waiter {
+    /// Ascending within a line.
+    ticket: u64,
+    budget: Arc<Budget>,
+    share: Arc<Share>,
+    rows: u32,
+    bytes: u32,
+    baton: oneshot::Sender<Granted>,
 }
 
 /// Why there is no reservation.
@@ -22,124 +94,406 @@ pub(crate) enum Refusal {
     Closed,
 }
 
+/// What someone waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Room that others have.
+    Room,
+    /// This table has more than its share.
+    Share(usize),
+}
+
 /// Room for rows that are about to be accepted. What is not kept goes back when it is dropped, so a
 /// cancelled submit leaks nothing.
-#[derive(Debug)]
 #[must_use]
 pub(crate) struct Reservation<'a> {
-    rows: SemaphorePermit<'a>,
-    bytes: SemaphorePermit<'a>,
+    budget: &'a Budget,
+    rows: u32,
+    bytes: u32,
 }
 
 impl Reservation<'_> {
     /// Hands room for one row of `bytes` over to the batch that carries it.
+    #[inline]
     pub(crate) fn keep_row(&mut self, bytes: usize) {
-        for (permit, count) in [(&mut self.rows, 1), (&mut self.bytes, bytes)] {
-            permit.split(count).expect("the reservation covers every row it was made for").forget();
+        let covered = "the reservation covers every row it was made for";
+        self.rows = self.rows.checked_sub(1).expect(covered);
+        self.bytes = self.bytes.checked_sub(count(bytes)).expect(covered);
+    }
+}
+
+impl Drop for Reservation<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.rows > 0 || self.bytes > 0 {
+            self.budget.give_back(self.rows, self.bytes);
         }
     }
 }
 
-/// Counts a waiting submitter for as long as it waits.
-struct Waiting<'a>(&'a AtomicUsize);
+impl fmt::Debug for Reservation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reservation").field("rows", &self.rows).field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
 
-impl Drop for Waiting<'_> {
+/// Room that goes back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Room {
+    budget: Arc<Budget>,
+    rows: u32,
+    bytes: u32,
+}
+
+impl Room {
+    /// Answers for room of one row that is in use and will not be released otherwise.
+    pub(crate) fn of_row(budget: &Arc<Budget>, bytes: usize) -> Self {
+        Self { budget: Arc::clone(budget), rows: 1, bytes: count(bytes) }
+    }
+
+    fn take(&mut self) -> (u32, u32) {
+        (std::mem::take(&mut self.rows), std::mem::take(&mut self.bytes))
+    }
+}
+
+impl Drop for Room {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        let (rows, bytes) = self.take();
+        if rows > 0 || bytes > 0 {
+            self.budget.give_back(rows, bytes);
+        }
+    }
+}
+
+/// Room on its way to a submitter that waits. If the submitter has gone away, it goes back.
+struct Granted {
+    room: Room,
+    _waking: Waking,
+}
+
+/// Counts a submitter that has got room until it is awake, or gone.
+struct Waking(Arc<Budget>);
+
+impl Drop for Waking {
+    fn drop(&mut self) {
+        self.0.waking.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A place in a line, left when the submitter goes away.
+struct Place<'a> {
+    budget: &'a Budget,
+    table: usize,
+    ticket: u64,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        {
+            let mut lines = self.budget.lines();
+            if !lines.leave(self.table, self.ticket) {
+                return;
+            }
+            self.budget.waiting.fetch_sub(1, Ordering::SeqCst);
+        }
+        // Others may have waited for this one to have its turn.
+        self.budget.serve();
+    }
+}
+
+impl Lines {
+    fn join(&mut self, table: usize, waiter: Waiter) {
+        let line = self.lines.entry(table).or_default();
+        if line.is_empty() {
+            self.turns.push_back(table);
+        }
+        line.push_back(waiter);
+    }
+
+    /// Takes a waiter out of the middle of its line; false when it has left already.
+    fn leave(&mut self, table: usize, ticket: u64) -> bool {
+        let Some(line) = self.lines.get_mut(&table) else { return false };
+        let Ok(place) = line.binary_search_by_key(&ticket, |waiter| waiter.ticket) else { return false };
+        line.remove(place);
+        if line.is_empty() {
+            self.lines.remove(&table);
+            self.turns.retain(|turn| *turn != table);
+        }
+        true
+    }
+
+    /// The table whose turn it is, among those that `may` have room.
+    fn next_turn(&self, may: impl Fn(&Share) -> bool) -> Option<usize> {
+        self.turns.iter().position(|table| self.lines[table].front().is_some_and(|waiter| may(&waiter.share)))
+    }
+
+    /// Takes the first waiter of the table that has turn number `turn`, whose next turn is the last.
+    fn call(&mut self, turn: usize) -> Waiter {
+        let table = self.turns.remove(turn).expect("the turn was found just now");
+        let line = self.lines.get_mut(&table).expect("a table with a turn has a line");
+        let waiter = line.pop_front().expect("a line is never empty");
+        if line.is_empty() {
+            self.lines.remove(&table);
+        } else {
+            self.turns.push_back(table);
+        }
+        waiter
     }
 }
 
 impl Budget {
     /// Both limits are at most `u32::MAX`, which the configuration checks.
-    pub(crate) fn new(rows: usize, bytes: usize) -> Self {
-        Self {
-            rows: Semaphore::new(rows),
-            bytes: Semaphore::new(bytes),
-            rows_limit: rows,
-            bytes_limit: bytes,
+    pub(crate) fn new(rows: usize, bytes: usize) -> Arc<Self> {
+        Arc::new(Self {
+            used: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
-        }
+            waking: AtomicUsize::new(0),
+            lines: Mutex::new(Lines::default()),
+            shared: AtomicBool::new(false),
+            rows_limit: count(rows),
+            bytes_limit: count(bytes),
+        })
     }
 
     pub(crate) fn rows_limit(&self) -> usize {
-        self.rows_limit
+        self.rows_limit as usize
     }
 
     pub(crate) fn bytes_limit(&self) -> usize {
-        self.bytes_limit
+        self.bytes_limit as usize
     }
 
     /// Rows and bytes in use.
     pub(crate) fn used(&self) -> (usize, usize) {
-        let rows = self.rows_limit.saturating_sub(self.rows.available_permits());
-        (rows, self.bytes_limit.saturating_sub(self.bytes.available_permits()))
+        let (rows, bytes) = unpack(self.used.load(Ordering::SeqCst));
+        (rows as usize, bytes as usize)
     }
 
-    /// Whether nothing at all is left of rows or of bytes.
-    pub(crate) fn is_exhausted(&self) -> bool {
-        self.rows.available_permits() == 0 || self.bytes.available_permits() == 0
+    /// There are several tables from now on.
+    pub(crate) fn share_fairly(&self) {
+        self.shared.store(true, Ordering::Relaxed);
     }
 
-    /// How many submitters wait for room, or have got it and were not woken yet.
-    pub(crate) fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::SeqCst)
+    /// What those who wait lack; `None` when nobody waits.
+    pub(crate) fn wanted(&self) -> Option<Wanted> {
+        let waiting = self.waiting.load(Ordering::SeqCst);
+        if waiting == 0 || waiting & CLOSED != 0 {
+            return None;
+        }
+        let lines = self.lines();
+        match lines.next_turn(|share| !self.is_over(share)) {
+            Some(_) => Some(Wanted::Room),
+            None => lines.turns.front().map(|table| Wanted::Share(*table)),
+        }
+    }
+
+    /// Whether someone has got room and has not been woken yet.
+    pub(crate) fn is_waking(&self) -> bool {
+        self.waking.load(Ordering::SeqCst) > 0
     }
 
     /// Room without waiting.
     #[inline]
-    pub(crate) fn try_reserve(&self, rows: usize, bytes: usize) -> Result<Reservation<'_>, Refusal> {
-        let refusal = |error| match error {
-            TryAcquireError::NoPermits => Refusal::Full,
-            TryAcquireError::Closed => Refusal::Closed,
-        };
-        let rows = self.rows.try_acquire_many(count(rows)).map_err(refusal)?;
-        let bytes = self.bytes.try_acquire_many(count(bytes)).map_err(refusal)?;
-        Ok(Reservation { rows, bytes })
+    pub(crate) fn try_reserve(
+        &self,
+        table: usize,
+        share: &Share,
+        rows: usize,
+        bytes: usize,
+    ) -> Result<Reservation<'_>, Refusal> {
+        let (rows, bytes) = (count(rows), count(bytes));
+        let nobody_waits = self.waiting.load(Ordering::SeqCst) == 0;
+        if nobody_waits && !self.is_over(share) && self.take(rows, bytes) {
+            return Ok(Reservation { budget: self, rows, bytes });
+        }
+        self.try_reserve_slowly(table, share, rows, bytes)
     }
 
-    /// Waits for room; `on_wait` is called once the submitter counts as waiting.
-    ///
-    /// Rows come before bytes for everyone, so two submitters can never wait for each other.
-    pub(crate) async fn reserve(
+    /// Nobody overtakes the line of its own table, nor anyone who has a right to the room that is left.
+    #[cold]
+    fn try_reserve_slowly(
         &self,
+        table: usize,
+        share: &Share,
+        rows: u32,
+        bytes: u32,
+    ) -> Result<Reservation<'_>, Refusal> {
+        if self.waiting.load(Ordering::SeqCst) & CLOSED != 0 {
+            return Err(Refusal::Closed);
+        }
+        let lines = self.lines();
+        let overtakes = lines.lines.contains_key(&table) || lines.next_turn(|share| !self.is_over(share)).is_some();
+        if overtakes || self.is_over(share) || !self.take(rows, bytes) {
+            return Err(Refusal::Full);
+        }
+        Ok(Reservation { budget: self, rows, bytes })
+    }
+
+    /// Waits for room in the line of `table`; `on_wait` is called once the submitter stands in it.
+    ///
+    /// Cancel safe: who goes away leaves the line, or gives the room back.
+    pub(crate) async fn reserve(
+        self: &Arc<Self>,
+        table: usize,
+        share: &Arc<Share>,
         rows: usize,
         bytes: usize,
         on_wait: impl FnOnce(),
     ) -> Result<Reservation<'_>, Refusal> {
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        let _waiting = Waiting(&self.waiting);
+        let (baton, granted) = oneshot::channel();
+        let place = {
+            let mut lines = self.lines();
+            // Counted first, served later: room that is given back meanwhile is seen by one of the two.
+            if self.waiting.fetch_add(1, Ordering::SeqCst) & CLOSED != 0 {
+                self.waiting.fetch_sub(1, Ordering::SeqCst);
+                return Err(Refusal::Closed);
+            }
+            let ticket = lines.next_ticket;
+            lines.next_ticket += 1;
+            let (budget, share) = (Arc::clone(self), Arc::clone(share));
+            lines.join(table, Waiter { ticket, budget, share, rows: count(rows), bytes: count(bytes), baton });
+            Place { budget: self, table, ticket }
+        };
+        self.serve();
         on_wait();
-        let rows = self.rows.acquire_many(count(rows)).await.map_err(|_| Refusal::Closed)?;
-        let bytes = self.bytes.acquire_many(count(bytes)).await.map_err(|_| Refusal::Closed)?;
-        Ok(Reservation { rows, bytes })
+        let granted = granted.await;
+        drop(place);
+        let mut granted = granted.map_err(|_| Refusal::Closed)?;
+        let (rows, bytes) = granted.room.take();
+        Ok(Reservation { budget: self, rows, bytes })
     }
 
     /// Gives back the room of rows that have their outcome.
-    pub(crate) fn release(&self, rows: usize, bytes: usize) {
-        self.bytes.add_permits(bytes);
-        self.rows.add_permits(rows);
+    pub(crate) fn release(self: &Arc<Self>, rows: usize, bytes: usize) {
+        self.give_back(count(rows), count(bytes));
     }
 
     /// Refuses everyone who waits and everyone who comes.
     pub(crate) fn close(&self) {
-        self.rows.close();
-        self.bytes.close();
+        let gone = {
+            let mut lines = self.lines();
+            self.waiting.store(CLOSED, Ordering::SeqCst);
+            std::mem::take(&mut *lines)
+        };
+        // Dropping the batons wakes those who hold their other ends.
+        drop(gone);
     }
+
+    /// Whether a table holds more than its share, so that it must leave the room to others.
+    #[inline]
+    fn is_over(&self, share: &Share) -> bool {
+        if !self.shared.load(Ordering::Relaxed) {
+            return false;
+        }
+        let (rows, bytes) = self.used();
+        let is_over = |held: &AtomicUsize, free: usize| held.load(Ordering::Relaxed) > free.saturating_mul(SHARE);
+        is_over(&share.rows, self.rows_limit() - rows) || is_over(&share.bytes, self.bytes_limit() - bytes)
+    }
+
+    /// Takes room if there is enough of both.
+    #[inline]
+    fn take(&self, rows: u32, bytes: u32) -> bool {
+        let mut used = self.used.load(Ordering::SeqCst);
+        loop {
+            let (used_rows, used_bytes) = unpack(used);
+            let fits = rows <= self.rows_limit - used_rows && bytes <= self.bytes_limit - used_bytes;
+            if !fits {
+                return false;
+            }
+            let more = used + pack(rows, bytes);
+            match self.used.compare_exchange_weak(used, more, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => return true,
+                Err(now) => used = now,
+            }
+        }
+    }
+
+    fn give_back(&self, rows: u32, bytes: u32) {
+        self.used.fetch_sub(pack(rows, bytes), Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) & !CLOSED != 0 {
+            self.serve();
+        }
+    }
+
+    /// Gives room to those who wait, for as long as there is some for the one whose turn it is.
+    fn serve(&self) {
+        loop {
+            let mut lines = self.lines();
+            let Some(turn) = lines.next_turn(|share| !self.is_over(share)) else { return };
+            let (rows, bytes) = {
+                let waiter = lines.lines[&lines.turns[turn]].front().expect("a line is never empty");
+                (waiter.rows, waiter.bytes)
+            };
+            if !self.take(rows, bytes) {
+                return;
+            }
+            let waiter = lines.call(turn);
+            self.waiting.fetch_sub(1, Ordering::SeqCst);
+            self.waking.fetch_add(1, Ordering::SeqCst);
+            drop(lines);
+            let room = Room { budget: Arc::clone(&waiter.budget), rows, bytes };
+            let granted = Granted { room, _waking: Waking(waiter.budget) };
+            // A submitter that has gone away meanwhile leaves the room to the next one, in this loop.
+            if let Err(mut unclaimed) = waiter.baton.send(granted) {
+                let (rows, bytes) = unclaimed.room.take();
+                self.used.fetch_sub(pack(rows, bytes), Ordering::SeqCst);
+            }
+        }
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        // Nothing panics while it is held.
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn pack(rows: u32, bytes: u32) -> u64 {
+    u64::from(rows) << 32 | u64::from(bytes)
+}
+
+fn unpack(used: u64) -> (u32, u32) {
+    ((used >> 32) as u32, used as u32)
 }
 
 fn count(permits: usize) -> u32 {
     u32::try_from(permits).expect("callers stay within the limits, which fit u32")
 }
 
-#[cfg(test)]
+impl fmt::Debug for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (rows, bytes) = self.used();
+        f.debug_struct("Budget").field("rows", &rows).field("bytes", &bytes).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(batchsql_loom)))]
 mod tests {
     use super::*;
-    use std::sync::Arc;
+
+    fn share() -> Arc<Share> {
+        Arc::default()
+    }
+
+    async fn until_waiting(budget: &Budget, waiting: usize) {
+        while budget.waiting.load(Ordering::SeqCst) != waiting {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// A submitter of table `table` that waits for `rows` rows and keeps them.
+    fn waiter(budget: &Arc<Budget>, table: usize, share: &Arc<Share>, rows: usize) -> tokio::task::JoinHandle<bool> {
+        let (budget, share) = (Arc::clone(budget), Arc::clone(share));
+        tokio::spawn(async move {
+            let Ok(mut room) = budget.reserve(table, &share, rows, rows, || ()).await else { return false };
+            (0..rows).for_each(|_| room.keep_row(1));
+            true
+        })
+    }
 
     #[test]
     fn what_is_not_kept_goes_back() {
         let budget = Budget::new(10, 1000);
-        let mut reservation = budget.try_reserve(3, 300).unwrap();
+        let mut reservation = budget.try_reserve(0, &share(), 3, 300).unwrap();
         reservation.keep_row(100);
         drop(reservation);
         assert_eq!(budget.used(), (1, 100));
@@ -150,44 +504,200 @@ mod tests {
     #[test]
     fn bytes_alone_can_be_full_and_then_no_row_is_held() {
         let budget = Budget::new(10, 100);
-        let first = budget.try_reserve(1, 90).unwrap();
-        assert_eq!(budget.try_reserve(1, 20).unwrap_err(), Refusal::Full);
+        let first = budget.try_reserve(0, &share(), 1, 90).unwrap();
+        assert_eq!(budget.try_reserve(0, &share(), 1, 20).unwrap_err(), Refusal::Full);
         assert_eq!(budget.used(), (1, 90));
         drop(first);
     }
 
     #[tokio::test]
-    async fn a_cancelled_wait_leaks_nothing() {
-        let budget = Arc::new(Budget::new(2, 100));
-        let held = budget.try_reserve(1, 100).unwrap();
-        let waiter = tokio::spawn({
-            let budget = Arc::clone(&budget);
-            async move { budget.reserve(1, 50, || ()).await.map(drop) }
-        });
-        while budget.waiting() == 0 {
-            tokio::task::yield_now().await;
-        }
-        waiter.abort();
-        assert!(waiter.await.unwrap_err().is_cancelled());
-        assert_eq!((budget.waiting(), budget.used()), (0, (1, 100)));
+    async fn a_cancelled_wait_leaks_nothing_and_lets_the_next_one_go() {
+        let budget = Budget::new(4, 100);
+        let held = budget.try_reserve(0, &share(), 2, 2).unwrap();
+        let large = waiter(&budget, 0, &share(), 3);
+        until_waiting(&budget, 1).await;
+        let small = waiter(&budget, 1, &share(), 1);
+        until_waiting(&budget, 2).await;
+        assert_eq!(budget.try_reserve(2, &share(), 1, 1).unwrap_err(), Refusal::Full, "nobody overtakes");
+        large.abort();
+        assert!(large.await.unwrap_err().is_cancelled());
+        assert!(small.await.unwrap());
         drop(held);
-        assert_eq!(budget.used(), (0, 0));
+        assert_eq!((budget.used(), budget.waiting.load(Ordering::SeqCst)), ((1, 1), 0));
+        assert!(!budget.is_waking());
+    }
+
+    #[tokio::test]
+    async fn those_who_go_away_leave_their_line() {
+        let budget = Budget::new(1, 10);
+        let held = budget.try_reserve(0, &share(), 1, 1).unwrap();
+        let waiters: Vec<_> = (0..100).map(|_| waiter(&budget, 7, &share(), 1)).collect();
+        until_waiting(&budget, 100).await;
+        for waiter in waiters {
+            waiter.abort();
+            assert!(waiter.await.unwrap_err().is_cancelled());
+        }
+        assert!(budget.lines().lines.is_empty() && budget.lines().turns.is_empty());
+        assert_eq!(budget.waiting.load(Ordering::SeqCst), 0);
+        drop(held);
+    }
+
+    #[tokio::test]
+    async fn room_granted_to_someone_who_is_gone_goes_back() {
+        let budget = Budget::new(1, 10);
+        let held = budget.try_reserve(0, &share(), 1, 1).unwrap();
+        let shares = share();
+        let mut gone = Box::pin(budget.reserve(0, &shares, 1, 1, || ()));
+        assert!(futures_now(&mut gone).await.is_none());
+        drop(held);
+        // Granted, but not awake yet.
+        assert!(budget.is_waking());
+        assert_eq!(budget.used(), (1, 1));
+        drop(gone);
+        assert_eq!((budget.used(), budget.is_waking()), ((0, 0), false));
+    }
+
+    /// Polls once.
+    async fn futures_now<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+        tokio::select! {
+            biased;
+            output = future => Some(output),
+            () = std::future::ready(()) => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn tables_take_turns() {
+        let budget = Budget::new(2, 100);
+        let held = budget.try_reserve(0, &share(), 2, 2).unwrap();
+        let order = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let mut waiters = Vec::new();
+        for (place, table) in [0, 0, 0, 1].into_iter().enumerate() {
+            let (budget_of_task, order) = (Arc::clone(&budget), Arc::clone(&order));
+            waiters.push(tokio::spawn(async move {
+                let _room = budget_of_task.reserve(table, &share(), 2, 2, || ()).await.unwrap();
+                order.lock().unwrap().push((place, table));
+            }));
+            until_waiting(&budget, place + 1).await;
+        }
+        drop(held);
+        for waiter in waiters {
+            waiter.await.unwrap();
+        }
+        assert_eq!(*order.lock().unwrap(), [(0, 0), (3, 1), (1, 0), (2, 0)]);
+    }
+
+    #[tokio::test]
+    async fn a_table_over_its_share_leaves_room_to_others() {
+        let budget = Budget::new(90, 9000);
+        let (stuck, other) = (share(), share());
+        budget.share_fairly();
+        let mut held = 0;
+        while let Ok(mut room) = budget.try_reserve(0, &stuck, 1, 1) {
+            room.keep_row(1);
+            stuck.add(1, 1);
+            held += 1;
+        }
+        assert_eq!(held, 81, "a row more than eight times the ten that are left");
+        let waits = waiter(&budget, 0, &stuck, 1);
+        until_waiting(&budget, 1).await;
+        assert_eq!(budget.wanted(), Some(Wanted::Share(0)), "it waits for itself");
+        // Its waiting submitter is in nobody's way.
+        let mut room = budget.try_reserve(1, &other, 1, 1).unwrap();
+        room.keep_row(1);
+        drop(room);
+        stuck.remove(11, 11);
+        budget.release(11, 11);
+        assert!(waits.await.unwrap());
     }
 
     #[tokio::test]
     async fn closing_refuses_those_who_wait() {
-        let budget = Arc::new(Budget::new(1, 100));
-        let held = budget.try_reserve(1, 1).unwrap();
-        let waiter = tokio::spawn({
-            let budget = Arc::clone(&budget);
-            async move { budget.reserve(1, 1, || ()).await.map(drop) }
-        });
-        while budget.waiting() == 0 {
-            tokio::task::yield_now().await;
-        }
+        let budget = Budget::new(1, 100);
+        let held = budget.try_reserve(0, &share(), 1, 1).unwrap();
+        let waits = waiter(&budget, 0, &share(), 1);
+        until_waiting(&budget, 1).await;
         budget.close();
-        assert_eq!(waiter.await.unwrap(), Err(Refusal::Closed));
-        assert_eq!(budget.try_reserve(1, 1).unwrap_err(), Refusal::Closed);
+        assert!(!waits.await.unwrap());
+        assert_eq!(budget.try_reserve(0, &share(), 1, 1).unwrap_err(), Refusal::Closed);
+        assert_eq!(budget.reserve(0, &share(), 1, 1, || ()).await.unwrap_err(), Refusal::Closed);
         drop(held);
+        assert_eq!(budget.used(), (0, 0));
+    }
+}
+
+/// Every interleaving of two threads, by `cargo xtask fuzz`.
+#[cfg(all(test, batchsql_loom))]
+mod interleavings {
+    use super::*;
+    use loom::future::block_on;
+    use loom::thread;
+
+    #[test]
+    fn room_given_back_reaches_the_one_who_waits() {
+        loom::model(|| {
+            let budget = Budget::new(1, 10);
+            let share = Arc::new(Share::default());
+            drop(budget.try_reserve(0, &share, 1, 1).map(|mut room| room.keep_row(1)));
+            let waits = thread::spawn({
+                let (budget, share) = (Arc::clone(&budget), Arc::clone(&share));
+                move || drop(block_on(budget.reserve(0, &share, 1, 1, || ())).unwrap())
+            });
+            budget.release(1, 1);
+            waits.join().unwrap();
+            assert_eq!((budget.used(), budget.is_waking()), ((0, 0), false));
+        });
+    }
+
+    #[test]
+    fn who_goes_away_while_room_comes_leaks_none() {
+        loom::model(|| {
+            let budget = Budget::new(1, 10);
+            let share = Arc::new(Share::default());
+            drop(budget.try_reserve(0, &share, 1, 1).map(|mut room| room.keep_row(1)));
+            let goes = thread::spawn({
+                let (budget, share) = (Arc::clone(&budget), Arc::clone(&share));
+                move || {
+                    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+                    let mut wait = Box::pin(budget.reserve(0, &share, 1, 1, || ()));
+                    // Polled once, then dropped, with or without room.
+                    drop(wait.as_mut().poll(&mut context));
+                }
+            });
+            budget.release(1, 1);
+            goes.join().unwrap();
+            assert_eq!((budget.used(), budget.is_waking()), ((0, 0), false));
+            assert_eq!(budget.waiting.load(Ordering::SeqCst), 0);
+        });
+    }
+
+    #[test]
+    fn closing_wakes_the_one_who_comes_to_wait() {
+        loom::model(|| {
+            let budget = Budget::new(1, 10);
+            let share = Arc::new(Share::default());
+            drop(budget.try_reserve(0, &share, 1, 1).map(|mut room| room.keep_row(1)));
+            let waits = thread::spawn({
+                let (budget, share) = (Arc::clone(&budget), Arc::clone(&share));
+                move || block_on(budget.reserve(0, &share, 1, 1, || ())).map(drop)
+            });
+            budget.close();
+            assert_eq!(waits.join().unwrap(), Err(Refusal::Closed));
+        });
+    }
+
+    #[test]
+    fn the_bound_holds_against_two_who_take_at_once() {
+        loom::model(|| {
+            let budget = Budget::new(1, 10);
+            let share = Arc::new(Share::default());
+            let takes = thread::spawn({
+                let (budget, share) = (Arc::clone(&budget), Arc::clone(&share));
+                move || budget.try_reserve(0, &share, 1, 1).map(|mut room| room.keep_row(1)).is_ok()
+            });
+            let here = budget.try_reserve(1, &share, 1, 1).map(|mut room| room.keep_row(1)).is_ok();
+            assert!(takes.join().unwrap() != here, "exactly one finds room");
+            assert_eq!(budget.used(), (1, 1));
+        });
     }
 }

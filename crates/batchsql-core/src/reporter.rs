@@ -24,11 +24,14 @@ pub enum FlushReason {
     Drain,
     /// A submitter waits for room, and the open batches hold it.
     Pressure,
+    /// A row of the same table that leaves out other columns came, and must be written after it.
+    Order,
 }
 
 impl FlushReason {
     /// Every reason, in declaration order.
-    pub const ALL: [Self; 6] = [Self::Rows, Self::Bytes, Self::Interval, Self::Explicit, Self::Drain, Self::Pressure];
+    pub const ALL: [Self; 7] =
+        [Self::Rows, Self::Bytes, Self::Interval, Self::Explicit, Self::Drain, Self::Pressure, Self::Order];
 
     /// The name used in metric labels.
     pub fn name(self) -> &'static str {
@@ -39,6 +42,7 @@ impl FlushReason {
             Self::Explicit => "explicit",
             Self::Drain => "drain",
             Self::Pressure => "pressure",
+            Self::Order => "order",
         }
     }
 }
@@ -103,6 +107,9 @@ pub struct PipelineGauges {
     pub inflight_batches: usize,
     /// The limit of `inflight_batches`.
     pub concurrency_limit: usize,
+    /// Tables that cannot be written for now, with all of their rows or with those that carry certain
+    /// columns.
+    pub parked_tables: usize,
     /// When the oldest row that is not yet written was submitted; `None` when nothing waits.
     pub oldest_row: Option<SystemTime>,
     /// When a batch was last written; `None` before the first.
@@ -146,6 +153,12 @@ pub trait MetricsReporter: Send + Sync + 'static {
 
     /// A refused batch is being split to find its bad rows.
     fn batch_isolated(&self, batch: &BatchInfo<'_>) {}
+
+    /// A table cannot be written for now: its batches wait, and a probe tries it from time to time.
+    fn table_parked(&self, table: &str, class: ErrorClass) {}
+
+    /// A parked table takes rows again, or has nothing left to write.
+    fn table_resumed(&self, table: &str, parked_for: Duration) {}
 
     /// A row was not accepted; `reason` is `closed`, `full` or `invalid`.
     fn row_refused(&self, table: &str, reason: &'static str) {}

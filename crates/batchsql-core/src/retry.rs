@@ -1,4 +1,4 @@
-//! Owns the delays between attempts: exponential backoff with jitter and a time budget.
+//! Owns the delays between attempts: exponential backoff with full jitter and a time budget.
 //! Must not know clocks or sleeps: it takes and returns durations.
 
 use std::time::Duration;
@@ -7,7 +7,10 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
 use crate::error::ErrorClass;
 
-/// The delays before the attempts of one batch.
+/// No delay is shorter, whatever the dice say.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// The delays before the attempts of one batch, or before the probes of a parked table.
 #[derive(Debug)]
 pub(crate) struct RetrySchedule {
     delays: ExponentialBackoff,
@@ -19,12 +22,7 @@ impl RetrySchedule {
     /// Delays for at most `budget` from the first error on.
     pub(crate) fn new(budget: Duration) -> Self {
         let schedule = |min, max| {
-            ExponentialBuilder::default()
-                .with_min_delay(min)
-                .with_max_delay(max)
-                .with_jitter()
-                .without_max_times()
-                .build()
+            ExponentialBuilder::default().with_min_delay(min).with_max_delay(max).without_max_times().build()
         };
         Self {
             delays: schedule(Duration::from_millis(5), Duration::from_secs(2)),
@@ -39,7 +37,9 @@ impl RetrySchedule {
     pub(crate) fn next(&mut self, class: ErrorClass, elapsed: Duration) -> Option<Duration> {
         let left = self.budget.checked_sub(elapsed).filter(|left| !left.is_zero())?;
         let delays = if class == ErrorClass::Resource { &mut self.slow_delays } else { &mut self.delays };
-        delays.next().map(|delay| delay.min(left))
+        // Full jitter: anything up to the delay, so that clients that failed together do not come back
+        // together (<https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>).
+        delays.next().map(|delay| delay.mul_f64(fastrand::f64()).max(SHORTEST).min(left))
     }
 }
 
@@ -53,12 +53,34 @@ mod tests {
         let mut elapsed = Duration::ZERO;
         let mut attempts = 0;
         while let Some(delay) = schedule.next(ErrorClass::Transient, elapsed) {
-            assert!(delay <= Duration::from_secs(4), "{delay:?}");
+            assert!(delay <= Duration::from_secs(2), "{delay:?}");
             elapsed += delay + Duration::from_millis(1);
             attempts += 1;
         }
-        assert!((5..60).contains(&attempts), "{attempts} attempts");
+        assert!((8..200).contains(&attempts), "{attempts} attempts");
         assert!(elapsed >= Duration::from_secs(10));
+    }
+
+    #[test]
+    fn jitter_is_full() {
+        // The ninth delay is 1.28 s before jitter: over many batches it must be small and large.
+        let ninth = || {
+            let mut schedule = RetrySchedule::new(Duration::from_secs(60));
+            (0..9).map(|_| schedule.next(ErrorClass::Transient, Duration::ZERO).unwrap()).last().unwrap()
+        };
+        let delays: Vec<Duration> = (0..200).map(|_| ninth()).collect();
+        assert!(delays.iter().all(|delay| *delay <= Duration::from_millis(1_280)));
+        assert!(delays.iter().any(|delay| *delay < Duration::from_millis(320)), "a quarter is below a quarter");
+        assert!(delays.iter().any(|delay| *delay > Duration::from_millis(960)), "a quarter is above three quarters");
+    }
+
+    #[test]
+    fn resources_come_back_slowly() {
+        let sum = |class| {
+            let mut schedule = RetrySchedule::new(Duration::from_secs(600));
+            (0..40).map(|_| schedule.next(class, Duration::ZERO).unwrap()).sum::<Duration>()
+        };
+        assert!(sum(ErrorClass::Resource) > sum(ErrorClass::Transient));
     }
 
     #[test]

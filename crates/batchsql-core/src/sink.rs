@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -58,6 +59,63 @@ pub struct Written {
     pub took: Option<Duration>,
 }
 
+/// One attempt to write rows, seen by the pipeline and by the driver. Clones are the same attempt.
+///
+/// When the pipeline gives an attempt up (a timeout, the deadline of `close`), its rows end as `Unknown`
+/// if they may have been sent. A driver that keeps writes in a queue of its own calls
+/// [`defer`](Self::defer) first and [`begin`](Self::begin) when their turn has come: then rows that
+/// were only waiting are known not to be written. Without these calls a write has begun when it is
+/// called.
+#[derive(Debug, Clone)]
+pub struct Attempt(Arc<AttemptState>);
+
+#[derive(Debug)]
+struct AttemptState {
+    stage: AtomicU8,
+    atomic: bool,
+}
+
+const BEGUN: u8 = 0;
+const DEFERRED: u8 = 1;
+const ABANDONED: u8 = 2;
+
+impl Attempt {
+    pub(crate) fn new(atomic: bool) -> Self {
+        Self(Arc::new(AttemptState { stage: AtomicU8::new(BEGUN), atomic }))
+    }
+
+    /// Whether one refused row must refuse all of them ([`Isolation::AtomicBatch`]): then
+    /// [`Written::rejected`] must stay empty.
+    ///
+    /// [`Isolation::AtomicBatch`]: crate::Isolation::AtomicBatch
+    pub fn is_atomic(&self) -> bool {
+        self.0.atomic
+    }
+
+    /// Says that nothing has been sent, and nothing will be before [`begin`](Self::begin).
+    pub fn defer(&self) {
+        self.0.stage.store(DEFERRED, Ordering::Release);
+    }
+
+    /// Says that the rows are about to be sent. `false`: the pipeline has given the attempt up, and
+    /// nothing of it may be written.
+    #[must_use = "an attempt that was given up must not be written"]
+    pub fn begin(&self) -> bool {
+        match self.0.stage.compare_exchange(DEFERRED, BEGUN, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => true,
+            Err(stage) => stage == BEGUN,
+        }
+    }
+
+    /// Gives the attempt up; true when nothing was sent and nothing will be.
+    pub(crate) fn abandon(&self) -> bool {
+        match self.0.stage.compare_exchange(DEFERRED, ABANDONED, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => true,
+            Err(stage) => stage == ABANDONED,
+        }
+    }
+}
+
 /// A database driver.
 ///
 /// The pipeline calls [`acquire`](Sink::acquire), then [`prepare`](Sink::prepare) once per schema,
@@ -104,11 +162,14 @@ pub trait Sink: Send + Sync + 'static {
     ///
     /// `Ok`: the transaction is committed; every row that is not listed in the result is durable.
     /// `Err`: no row is durable, unless the class is [`Unknown`](crate::ErrorClass::Unknown).
+    /// `attempt` says whether single rows may be refused, and takes part in the decision whether a
+    /// write that is given up has begun.
     fn write(
         &self,
         conn: &mut Self::Conn,
         plan: &Self::Plan,
         rows: Rows<'_>,
+        attempt: &Attempt,
     ) -> impl Future<Output = Result<Written, SinkError>> + Send;
 }
 
@@ -124,7 +185,13 @@ trait ErasedSink: Send + Sync + 'static {
     fn is_repeatable(&self, schema: &Schema) -> bool;
     async fn acquire(&self) -> Result<BoxConn, SinkError>;
     async fn prepare(&self, conn: &mut BoxConn, schema: &Schema) -> Result<BoxPlan, SinkError>;
-    async fn write(&self, conn: &mut BoxConn, plan: &BoxPlan, rows: Rows<'_>) -> Result<Written, SinkError>;
+    async fn write(
+        &self,
+        conn: &mut BoxConn,
+        plan: &BoxPlan,
+        rows: Rows<'_>,
+        attempt: &Attempt,
+    ) -> Result<Written, SinkError>;
 }
 
 const OWN_TYPE: &str = "a DynSink hands its own connections and plans back to itself";
@@ -156,10 +223,16 @@ impl<S: Sink> ErasedSink for S {
         Ok(Box::new(Sink::prepare(self, conn, schema).await?))
     }
 
-    async fn write(&self, conn: &mut BoxConn, plan: &BoxPlan, rows: Rows<'_>) -> Result<Written, SinkError> {
+    async fn write(
+        &self,
+        conn: &mut BoxConn,
+        plan: &BoxPlan,
+        rows: Rows<'_>,
+        attempt: &Attempt,
+    ) -> Result<Written, SinkError> {
         let conn = conn.downcast_mut::<S::Conn>().expect(OWN_TYPE);
         let plan = plan.downcast_ref::<S::Plan>().expect(OWN_TYPE);
-        Sink::write(self, conn, plan, rows).await
+        Sink::write(self, conn, plan, rows, attempt).await
     }
 }
 
@@ -208,7 +281,13 @@ impl Sink for DynSink {
         self.0.prepare(conn, schema).await
     }
 
-    async fn write(&self, conn: &mut BoxConn, plan: &BoxPlan, rows: Rows<'_>) -> Result<Written, SinkError> {
-        self.0.write(conn, plan, rows).await
+    async fn write(
+        &self,
+        conn: &mut BoxConn,
+        plan: &BoxPlan,
+        rows: Rows<'_>,
+        attempt: &Attempt,
+    ) -> Result<Written, SinkError> {
+        self.0.write(conn, plan, rows, attempt).await
     }
 }

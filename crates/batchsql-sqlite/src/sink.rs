@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use batchsql_core::{ErrorClass, Limits, Rows, Schema, Sink, SinkError, ValueRules, Written};
+use batchsql_core::{Attempt, ErrorClass, Limits, Rows, Schema, Sink, SinkError, ValueRules, Written};
 use rusqlite::Connection;
 
 use crate::options::{OpenError, SqliteOptions};
@@ -145,11 +145,22 @@ impl Sink for SqliteSink {
         conn.run(move |connection| SqlitePlan::make(connection, &schema).map(Arc::new)).await
     }
 
-    async fn write(&self, conn: &mut SqliteConn, plan: &Arc<SqlitePlan>, rows: Rows<'_>) -> Result<Written, SinkError> {
-        let (plan, rows) = (Arc::clone(plan), rows.to_shared());
+    async fn write(
+        &self,
+        conn: &mut SqliteConn,
+        plan: &Arc<SqlitePlan>,
+        rows: Rows<'_>,
+        attempt: &Attempt,
+    ) -> Result<Written, SinkError> {
+        let (plan, rows, attempt) = (Arc::clone(plan), rows.to_shared(), attempt.clone());
+        // The batch before it may still be on the writer thread.
+        attempt.defer();
         conn.run(move |connection| {
+            if !attempt.begin() {
+                return Err(SinkError::new(ErrorClass::Transient, "the batch was given up before its turn came"));
+            }
             let begin = Instant::now();
-            let mut written = write_rows(connection, &plan, rows.rows())?;
+            let mut written = write_rows(connection, &plan, rows.rows(), attempt.is_atomic())?;
             // Without the time in the queue.
             written.took = Some(begin.elapsed());
             Ok(written)

@@ -13,14 +13,23 @@ use crate::classify::{commit_error, row_error, statement_error};
 use crate::plan::SqlitePlan;
 
 /// Writes the rows in one transaction. After an error nothing of them is durable, unless its class
-/// says that this is unknown.
-pub(crate) fn write_rows(conn: &mut Connection, plan: &SqlitePlan, rows: Rows<'_>) -> Result<Written, SinkError> {
+/// says that this is unknown. Where the batch is `atomic`, a refused row is such an error.
+pub(crate) fn write_rows(
+    conn: &mut Connection,
+    plan: &SqlitePlan,
+    rows: Rows<'_>,
+    atomic: bool,
+) -> Result<Written, SinkError> {
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(statement_error)?;
     let mut written = Written::default();
     let mut start = 0;
     for size in plan.shapes.split(rows.len()) {
         write_chunk(&transaction, plan, rows.slice(start..start + size), start, &mut written)?;
         start += size;
+        if let Some((_, refusal)) = written.rejected.first().filter(|_| atomic) {
+            // Dropping the transaction undoes it.
+            return Err(refusal.clone());
+        }
     }
     transaction.commit().map_err(commit_error)?;
     Ok(written)

@@ -1,7 +1,7 @@
 //! Owns the sink that takes everything and keeps nothing.
 //! Must not know what it is measured against.
 
-use batchsql_core::{Rows, Schema, Sink, SinkError, Written};
+use batchsql_core::{Attempt, Rows, Schema, Sink, SinkError, Written};
 
 /// Takes every batch at once and keeps nothing: what remains is the cost of the pipeline itself.
 #[derive(Debug, Clone, Copy, Default)]
@@ -23,7 +23,7 @@ impl Sink for NullSink {
         Ok(())
     }
 
-    async fn write(&self, (): &mut (), (): &(), _: Rows<'_>) -> Result<Written, SinkError> {
+    async fn write(&self, (): &mut (), (): &(), _: Rows<'_>, _: &Attempt) -> Result<Written, SinkError> {
         Ok(Written::default())
     }
 }

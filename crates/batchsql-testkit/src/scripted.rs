@@ -1,15 +1,17 @@
 //! Owns the sink that does what a test tells it to, and the record of what it applied.
 //! Must not know the pipeline's inside: it sees only what a driver sees.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use batchsql_core::{DynRow, ErrorClass, Rows, Schema, Sink, SinkError, Written};
+use batchsql_core::{Attempt, DynRow, ErrorClass, Row, Rows, Schema, Sink, SinkError, Written};
 use tokio::sync::Semaphore;
 
-/// What the sink does with one write.
+use crate::model::{Effect, Model};
+
+/// What the sink does with one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Step {
@@ -19,6 +21,9 @@ pub enum Step {
     Delay(Duration),
     /// Applies nothing and fails with this class.
     Fail(ErrorClass),
+    /// Refuses the row with this number (the first is 0) and applies the others, as databases do that tell
+    /// the outcome row by row.
+    RejectRow(usize),
     /// Applies the rows, then fails with [`ErrorClass::Unknown`], as when the link breaks after the
     /// commit.
     LoseReply,
@@ -26,17 +31,22 @@ pub enum Step {
     Panic,
     /// Waits until [`ScriptedSink::release`], then applies the rows.
     Hang,
+    /// Waits in a queue of the sink until [`ScriptedSink::release`], then applies the rows: while it
+    /// waits, nothing has been sent.
+    HangInQueue,
 }
 
 /// A sink for tests. Clones share everything.
 ///
 /// Each write takes the next step of the script; when there is none, it applies the rows. A write that
 /// contains a poisoned row fails as a whole with [`ErrorClass::Row`], as on PostgreSQL, and applies
-/// nothing.
+/// nothing. What is applied follows the conflict rules ([`Model`]): rows that the rule ignores are told
+/// as ignored.
 #[derive(Clone)]
 pub struct ScriptedSink(Arc<Shared>);
 
 type Poison = Box<dyn Fn(&DynRow) -> bool + Send + Sync>;
+type Identity = Box<dyn Fn(&DynRow) -> String + Send + Sync>;
 
 struct Shared {
     state: Mutex<State>,
@@ -46,9 +56,17 @@ struct Shared {
 #[derive(Default)]
 struct State {
     script: VecDeque<Step>,
+    acquire_script: VecDeque<Step>,
+    prepare_script: VecDeque<Step>,
     poison: Option<Poison>,
+    tells_rows: bool,
+    identity: Option<Identity>,
+    broken: BTreeMap<String, ErrorClass>,
+    slow: BTreeMap<String, Duration>,
     batches: Vec<Vec<DynRow>>,
+    model: Model,
     writes: usize,
+    prepares: usize,
     max_concurrency: Option<usize>,
 }
 
@@ -69,9 +87,46 @@ impl ScriptedSink {
         self.lock().script.extend(steps);
     }
 
+    /// Appends steps for the next connections. Steps about rows do nothing here.
+    pub fn script_acquire(&self, steps: impl IntoIterator<Item = Step>) {
+        self.lock().acquire_script.extend(steps);
+    }
+
+    /// Appends steps for the next looks at a table. Steps about rows do nothing here.
+    pub fn script_prepare(&self, steps: impl IntoIterator<Item = Step>) {
+        self.lock().prepare_script.extend(steps);
+    }
+
     /// Refuses every write that contains a row for which `is_bad` is true.
     pub fn poison(&self, is_bad: impl Fn(&DynRow) -> bool + Send + Sync + 'static) {
         self.lock().poison = Some(Box::new(is_bad));
+    }
+
+    /// From now on poisoned rows are refused one by one and the others are applied, as on SQLite, unless
+    /// the batch is to be atomic.
+    pub fn tell_rows(&self) {
+        self.lock().tells_rows = true;
+    }
+
+    /// Refuses, with [`ErrorClass::Duplicate`], every write of two rows that have the same `identity`, as
+    /// PostgreSQL does when its collation sees two keys as one.
+    pub fn refuse_equal(&self, identity: impl Fn(&DynRow) -> String + Send + Sync + 'static) {
+        self.lock().identity = Some(Box::new(identity));
+    }
+
+    /// Fails every write to `table` with `class`, until [`mend_table`](Self::mend_table).
+    pub fn break_table(&self, table: impl Into<String>, class: ErrorClass) {
+        self.lock().broken.insert(table.into(), class);
+    }
+
+    /// Lets writes to `table` succeed again.
+    pub fn mend_table(&self, table: &str) {
+        self.lock().broken.remove(table);
+    }
+
+    /// Makes every write to `table` take this long.
+    pub fn slow_table(&self, table: impl Into<String>, time: Duration) {
+        self.lock().slow.insert(table.into(), time);
     }
 
     /// Sets how many batches the sink takes at once; it must be set before the pipeline starts.
@@ -79,9 +134,9 @@ impl ScriptedSink {
         self.lock().max_concurrency = Some(batches);
     }
 
-    /// Lets `writes` hanging writes go on, now or when they come to hang.
-    pub fn release(&self, writes: usize) {
-        self.0.released.add_permits(writes);
+    /// Lets `calls` hanging calls go on, now or when they come to hang.
+    pub fn release(&self, calls: usize) {
+        self.0.released.add_permits(calls);
     }
 
     /// Every row that was applied, in the order of application.
@@ -94,24 +149,85 @@ impl ScriptedSink {
         self.lock().batches.clone()
     }
 
+    /// What is in the tables now.
+    pub fn tables(&self) -> Model {
+        self.lock().model.clone()
+    }
+
     /// How many writes were tried.
     pub fn writes(&self) -> usize {
         self.lock().writes
+    }
+
+    /// How many looks at a table were taken.
+    pub fn prepares(&self) -> usize {
+        self.lock().prepares
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn apply(&self, rows: Rows<'_>) -> Result<Written, SinkError> {
+    /// Applies the rows that are not refused.
+    fn apply(&self, rows: Rows<'_>, attempt: &Attempt, rejected: Option<usize>) -> Result<Written, SinkError> {
         let owned: Vec<DynRow> = (0..rows.len()).map(|row| rows.to_row(row)).collect();
         let mut state = self.lock();
-        if state.poison.as_ref().is_some_and(|is_bad| owned.iter().any(is_bad)) {
-            return Err(SinkError::with_code(ErrorClass::Row, "poison", "a row of the batch is poisoned"));
+        if let Some(identity) = &state.identity {
+            let mut seen = HashSet::new();
+            if !owned.iter().all(|row| seen.insert(identity(row))) {
+                let text = "the statement has two rows for one row of the table";
+                return Err(SinkError::with_code(ErrorClass::Duplicate, "duplicate", text));
+            }
         }
-        state.batches.push(owned);
-        Ok(Written::default())
+        let is_bad = |(number, row): (usize, &DynRow)| {
+            rejected == Some(number) || state.poison.as_ref().is_some_and(|is_bad| is_bad(row))
+        };
+        let bad: Vec<usize> = owned.iter().enumerate().filter(|row| is_bad(*row)).map(|(number, _)| number).collect();
+        let refusal = || SinkError::with_code(ErrorClass::Row, "poison", "a row is poisoned");
+        if !bad.is_empty() && (attempt.is_atomic() || rejected.is_none() && !state.tells_rows) {
+            return Err(refusal());
+        }
+        let mut written = Written::default();
+        let mut applied = Vec::with_capacity(owned.len());
+        for (number, row) in owned.into_iter().enumerate() {
+            let index = u32::try_from(number).expect("a batch has fewer rows");
+            if bad.contains(&number) {
+                written.rejected.push((index, refusal()));
+                continue;
+            }
+            if state.model.apply(&row) == Effect::Ignored {
+                written.ignored.push(index);
+            } else {
+                applied.push(row);
+            }
+        }
+        state.batches.push(applied);
+        Ok(written)
     }
+
+    async fn released(&self) -> Result<(), SinkError> {
+        let released = self.0.released.acquire().await;
+        released.map_err(|_| SinkError::new(ErrorClass::Internal, "never released"))?.forget();
+        Ok(())
+    }
+
+    /// Does a step that has nothing to do with rows.
+    async fn go(&self, step: Option<Step>) -> Result<(), SinkError> {
+        match step.unwrap_or(Step::Apply) {
+            Step::Apply | Step::RejectRow(_) | Step::LoseReply => Ok(()),
+            Step::Delay(delay) => {
+                tokio::time::sleep(delay).await;
+                Ok(())
+            }
+            Step::Fail(class) => Err(scripted(class)),
+            Step::Panic => panic!("the script says so"),
+            Step::Hang | Step::HangInQueue => self.released().await,
+        }
+    }
+}
+
+fn scripted(class: ErrorClass) -> SinkError {
+    SinkError::with_code(class, "scripted", "the script says so")
 }
 
 impl fmt::Debug for ScriptedSink {
@@ -137,36 +253,56 @@ impl Sink for ScriptedSink {
     }
 
     async fn acquire(&self) -> Result<(), SinkError> {
-        Ok(())
+        let step = self.lock().acquire_script.pop_front();
+        self.go(step).await
     }
 
     async fn prepare(&self, (): &mut (), _: &Schema) -> Result<(), SinkError> {
-        Ok(())
-    }
-
-    async fn write(&self, (): &mut (), (): &(), rows: Rows<'_>) -> Result<Written, SinkError> {
         let step = {
             let mut state = self.lock();
-            state.writes += 1;
-            state.script.pop_front().unwrap_or(Step::Apply)
+            state.prepares += 1;
+            state.prepare_script.pop_front()
         };
+        self.go(step).await
+    }
+
+    async fn write(&self, (): &mut (), (): &(), rows: Rows<'_>, attempt: &Attempt) -> Result<Written, SinkError> {
+        let (step, broken, slow) = {
+            let mut state = self.lock();
+            state.writes += 1;
+            let table = rows.schema().table_display();
+            let (broken, slow) = (state.broken.get(table).copied(), state.slow.get(table).copied());
+            (state.script.pop_front().unwrap_or(Step::Apply), broken, slow)
+        };
+        if let Some(time) = slow {
+            tokio::time::sleep(time).await;
+        }
+        if let Some(class) = broken {
+            return Err(SinkError::with_code(class, "broken", "the table is broken"));
+        }
         match step {
-            Step::Apply => self.apply(rows),
-            Step::Delay(delay) => {
-                tokio::time::sleep(delay).await;
-                self.apply(rows)
-            }
-            Step::Fail(class) => Err(SinkError::with_code(class, "scripted", "the script says so")),
+            Step::RejectRow(row) => self.apply(rows, attempt, Some(row)),
             Step::LoseReply => {
-                self.apply(rows)?;
+                self.apply(rows, attempt, None)?;
                 Err(SinkError::new(ErrorClass::Unknown, "the reply was lost"))
             }
-            Step::Panic => panic!("the script says so"),
-            Step::Hang => {
-                let released = self.0.released.acquire().await;
-                released.map_err(|_| SinkError::new(ErrorClass::Internal, "never released"))?.forget();
-                self.apply(rows)
+            Step::HangInQueue => {
+                attempt.defer();
+                self.released().await?;
+                if !attempt.begin() {
+                    return Err(SinkError::new(ErrorClass::Internal, "given up while it waited"));
+                }
+                self.apply(rows, attempt, None)
+            }
+            step => {
+                self.go(Some(step)).await?;
+                self.apply(rows, attempt, None)
             }
         }
     }
+}
+
+/// The name of a row's table, as [`ScriptedSink::break_table`] and [`Model::rows`] take it.
+pub(crate) fn table_of(row: &DynRow) -> &str {
+    row.schema().table_display()
 }

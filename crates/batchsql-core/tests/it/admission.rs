@@ -4,8 +4,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use batchsql_core::{
-    BatchSql, ColumnType, Conflict, DynRow, Limits, PipelineConfig, Row, RowError, RowWriter, Rows, Schema, Sink,
-    SinkError, Value, ValueRules, Written,
+    Attempt, BatchSql, ColumnType, Conflict, DynRow, Limits, PipelineConfig, Row, RowError, RowWriter, Rows, Schema,
+    Sink, SinkError, Value, ValueRules, Written,
 };
 use batchsql_testkit::{ScriptedSink, Step};
 
@@ -217,7 +217,7 @@ impl Sink for Strict {
         Ok(())
     }
 
-    async fn write(&self, (): &mut (), (): &(), _: Rows<'_>) -> Result<Written, SinkError> {
+    async fn write(&self, (): &mut (), (): &(), _: Rows<'_>, _: &Attempt) -> Result<Written, SinkError> {
         Ok(Written::default())
     }
 }

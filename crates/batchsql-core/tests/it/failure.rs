@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use batchsql_core::{
-    BatchExecuted, BatchInfo, BatchSql, Conflict, ErrorClass, MetricsReporter, Outcome, OutcomeKind, PipelineConfig,
-    Receipt,
+    BatchExecuted, BatchInfo, BatchSql, BeyondBudget, Conflict, ErrorClass, Isolation, MetricsReporter, Outcome,
+    OutcomeKind, PipelineConfig, Receipt,
 };
 use batchsql_testkit::{ScriptedSink, Step};
 use tokio::time::Instant;
@@ -23,8 +23,9 @@ async fn receipts(db: &BatchSql, schema: &batchsql_core::Schema, rows: std::ops:
 #[tokio::test(start_paused = true)]
 async fn each_class_of_error_has_its_outcome() {
     let check = async |class, conflict: Conflict, expected: OutcomeKind| {
-        let (db, sink) = pipeline(PipelineConfig { retry_for: Duration::from_secs(5), ..config() });
-        sink.script([Step::Fail(class); 1000]);
+        let config = PipelineConfig { retry_for: Duration::from_secs(5), park_for: Duration::ZERO, ..config() };
+        let (db, sink) = pipeline(config);
+        sink.script([Step::Fail(class); 10_000]);
         let schema = table("t", conflict);
         let begin = Instant::now();
         let mut receipts = receipts(&db, &schema, 1..2).await;
@@ -93,7 +94,8 @@ async fn a_passing_error_during_isolation_convicts_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn isolation_beyond_its_budget_rejects_the_rest_together() {
-    let (db, sink) = pipeline(PipelineConfig { isolation_budget: 3, ..config() });
+    let isolation = Isolation::Bisect { max_statements: 3, beyond: BeyondBudget::Reject };
+    let (db, sink) = pipeline(PipelineConfig { isolation, ..config() });
     sink.poison(|row| id(row) % 2 == 1);
     drop(receipts(&db, &plain(), 0..10).await);
     let balance = db.flush().await.unwrap();

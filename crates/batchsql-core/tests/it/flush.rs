@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batchsql_core::{BatchSql, Conflict, FlushReason, Ordering, PipelineConfig};
+use batchsql_core::{BatchSql, Coalesce, Conflict, FlushReason, Ordering, PipelineConfig};
 use batchsql_testkit::{ScriptedSink, Step};
 use tokio::time::Instant;
 
@@ -134,7 +134,7 @@ async fn one_busy_table_does_not_keep_another_waiting() {
 #[tokio::test(start_paused = true)]
 async fn rows_with_equal_keys_keep_their_order_through_retries() {
     use batchsql_core::ErrorClass::Transient;
-    let (db, sink) = pipeline(PipelineConfig { flush_size: 4, ..config() });
+    let (db, sink) = pipeline(PipelineConfig { flush_size: 4, coalesce: Coalesce::Off, ..config() });
     let schema = table("t", Conflict::update(["id"]));
     sink.script([Step::Fail(Transient), Step::Apply, Step::Fail(Transient), Step::Fail(Transient), Step::Apply]);
     for version in 0..90 {

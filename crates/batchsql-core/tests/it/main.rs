@@ -2,9 +2,14 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod admission;
+mod coalesce;
+mod dead_letters;
 mod failure;
+mod fairness;
 mod features;
 mod flush;
 mod model;
+mod order;
+mod parking;
 mod shutdown;
 mod support;

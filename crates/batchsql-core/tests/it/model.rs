@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use batchsql_core::{
-    BatchSql, ColumnType, Conflict, DynRow, ErrorClass, OutcomeKind, PipelineConfig, Receipt, Schema, ValueRef,
+    BatchSql, BeyondBudget, ColumnType, Conflict, DynRow, ErrorClass, Isolation, OutcomeKind, PipelineConfig, Receipt,
+    Schema, ValueRef,
 };
 use batchsql_testkit::{ScriptedSink, Step};
 use proptest::prelude::*;
@@ -65,7 +66,7 @@ fn config() -> impl Strategy<Value = PipelineConfig> {
             flush_bytes: if tight { 200 } else { 1 << 20 },
             max_concurrency,
             flush_interval: Duration::from_millis(interval),
-            isolation_budget,
+            isolation: Isolation::Bisect { max_statements: isolation_budget, beyond: BeyondBudget::Reject },
             retry_for: Duration::from_secs(2),
             statement_timeout: Duration::from_secs(3),
             ..PipelineConfig::default()

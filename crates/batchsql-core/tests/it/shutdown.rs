@@ -138,40 +138,11 @@ async fn the_last_gauges_are_those_of_an_empty_pipeline() {
     assert!(recorded.executed.iter().all(|(_, ok)| *ok));
 }
 
-/// A sink that panics when it is asked for a connection, the first time.
-struct PanicsFirst(std::sync::atomic::AtomicBool);
-
-impl batchsql_core::Sink for PanicsFirst {
-    type Conn = ();
-    type Plan = ();
-
-    fn name(&self) -> &'static str {
-        "panics first"
-    }
-
-    async fn acquire(&self) -> Result<(), batchsql_core::SinkError> {
-        assert!(self.0.swap(true, std::sync::atomic::Ordering::SeqCst), "the first connection");
-        Ok(())
-    }
-
-    async fn prepare(&self, (): &mut (), _: &batchsql_core::Schema) -> Result<(), batchsql_core::SinkError> {
-        Ok(())
-    }
-
-    async fn write(
-        &self,
-        (): &mut (),
-        (): &(),
-        _: batchsql_core::Rows<'_>,
-    ) -> Result<batchsql_core::Written, batchsql_core::SinkError> {
-        Ok(batchsql_core::Written::default())
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_due_batch_survives_a_panic_before_it_is_taken() {
     let config = PipelineConfig { flush_interval: Duration::from_millis(10), ..config() };
-    let db = BatchSql::builder(PanicsFirst(false.into())).config(config).start().unwrap();
+    let (db, sink) = pipeline(config);
+    sink.script_acquire([Step::Panic]);
     let receipt = db.submit_tracked(&row(&plain(), 1)).await.unwrap();
     let outcome = tokio::time::timeout(Duration::from_secs(1), receipt).await;
     assert!(outcome.expect("the batch is stranded").is_written());
@@ -201,6 +172,7 @@ impl batchsql_core::Sink for Confused {
         (): &mut (),
         (): &(),
         _: batchsql_core::Rows<'_>,
+        _: &batchsql_core::Attempt,
     ) -> Result<batchsql_core::Written, batchsql_core::SinkError> {
         let mut written = batchsql_core::Written::default();
         written.ignored = vec![0, 0, 7000];

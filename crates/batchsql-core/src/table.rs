@@ -1,0 +1,330 @@
+//! Owns the lanes of one table: which open batch takes a row, and in which order batches leave.
+//! Must not know who writes a sealed batch, or when.
+//!
+//! A lane has one open batch per group. Where order matters, the open batches of a lane hold different
+//! keys, so it does not matter which of them is written first; a row whose key is in the open batch of
+//! another group seals that one, which then leaves first.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering as Atomic};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::config::{Ordering, PipelineConfig};
+use crate::dispatch::Message;
+use crate::error::SubmitError;
+use crate::group::{Group, OpenBatch};
+use crate::job::Job;
+use crate::ledger::Ledger;
+use crate::queue::{Reservation, Share};
+use crate::receipt::Receipt;
+use crate::reporter::{BatchSealed, FlushReason};
+use crate::row::Row;
+use crate::schema::Schema;
+
+/// Lanes of a table whose order does not matter, at most.
+const MAX_SPARE_LANES: usize = 4;
+
+/// Everything that `push` needs besides the row; one per pipeline.
+pub(crate) struct Intake {
+    pub(crate) messages: mpsc::UnboundedSender<Message>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) closed: AtomicBool,
+    pub(crate) flush_size: usize,
+    pub(crate) flush_bytes: usize,
+}
+
+/// The rows of a table whose order among each other is kept: one table name and one key.
+pub(crate) struct Table {
+    /// A number of its own within the pipeline.
+    number: usize,
+    name: Box<str>,
+    lanes: Box<[Mutex<Lane>]>,
+    order: Order,
+    pub(crate) share: Arc<Share>,
+    /// Whether its last batch took long. Slow tables leave a permit to the others.
+    pub(crate) slow: AtomicBool,
+}
+
+/// What is kept in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Nothing,
+    /// Rows with equal keys; they meet in one lane.
+    Key,
+    /// All rows; there is one lane.
+    Table,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct LaneId {
+    pub(crate) table: usize,
+    pub(crate) lane: usize,
+}
+
+/// The open batch of one group in one lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct OpenId {
+    pub(crate) lane: LaneId,
+    pub(crate) group: usize,
+}
+
+/// What waits in a lane. Sealed batches stay here until the dispatcher takes them, so that their order
+/// is the order of the lock, and none is lost between a submitter and a closing dispatcher.
+#[derive(Default)]
+struct Lane {
+    open: Vec<OpenBatch>,
+    sealed: VecDeque<Job>,
+    accepted: u64,
+}
+
+/// Why a row is not in a batch.
+pub(crate) enum NotPushed {
+    /// The group was idle and is gone: ask for it again.
+    Retired,
+    Refused(SubmitError),
+}
+
+impl<E: Into<SubmitError>> From<E> for NotPushed {
+    fn from(error: E) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+/// As many lanes as submitters can run at once, within reason.
+fn spare_lanes() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(MAX_SPARE_LANES)
+}
+
+impl Table {
+    pub(crate) fn new(number: usize, schema: &Schema, config: &PipelineConfig, concurrency: usize) -> Self {
+        let keyed = !schema.key_columns().is_empty();
+        let (lanes, order) = match config.ordering {
+            Ordering::Auto | Ordering::PerKey if keyed => (concurrency, Order::Key),
+            Ordering::PerTable => (1, Order::Table),
+            // Without a key there is no order to keep: further lanes are for submitters that would
+            // otherwise wait for each other.
+            Ordering::Auto | Ordering::PerKey | Ordering::None => (spare_lanes(), Order::Nothing),
+        };
+        Self {
+            number,
+            name: schema.table_display().into(),
+            lanes: (0..lanes).map(|_| Mutex::default()).collect(),
+            order,
+            share: Arc::default(),
+            slow: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
+
+    /// `namespace.table`.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether a lane may have only one batch on its way.
+    pub(crate) fn is_serial(&self) -> bool {
+        self.order != Order::Nothing
+    }
+
+    pub(crate) fn lane_count(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// Rows accepted since the start, over all lanes.
+    pub(crate) fn accepted(&self) -> u64 {
+        (0..self.lanes.len()).map(|lane| self.lock(lane).accepted).sum()
+    }
+
+    /// The lane of a row, locked. Where order does not matter that is the first one that nobody holds,
+    /// so that there is only one open batch unless submitters meet.
+    fn lock_for<R: Row + ?Sized>(&self, row: &R) -> (usize, MutexGuard<'_, Lane>) {
+        if self.is_serial() {
+            let lane = match self.lanes.len() {
+                1 => 0,
+                lanes => (row.key_hash() % lanes as u64) as usize,
+            };
+            return (lane, self.lock(lane));
+        }
+        for (number, lane) in self.lanes.iter().enumerate() {
+            match lane.try_lock() {
+                Ok(guard) => return (number, guard),
+                Err(TryLockError::Poisoned(poisoned)) => return (number, poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => {}
+            }
+        }
+        (0, self.lock(0))
+    }
+
+    fn lock(&self, lane: usize) -> MutexGuard<'_, Lane> {
+        // A panic under the lock is rolled back, so the data behind a poisoned lock is sound.
+        self.lanes[lane].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Encodes a row into its lane's open batch and seals that batch when it is full. The caller has
+    /// reserved `bytes` for it, which the batch takes over. Not accepted means: nothing of it is kept.
+    pub(crate) fn push<R: Row + ?Sized>(
+        self: &Arc<Self>,
+        group: &Arc<Group>,
+        intake: &Intake,
+        row: &R,
+        bytes: usize,
+        tracked: bool,
+        reservation: &mut Reservation<'_>,
+    ) -> Result<Option<Receipt>, NotPushed> {
+        let (number, mut guard) = self.lock_for(row);
+        if intake.closed.load(Atomic::SeqCst) {
+            return Err(SubmitError::closed().into());
+        }
+        if group.is_retired() {
+            return Err(NotPushed::Retired);
+        }
+        let id = LaneId { table: self.number, lane: number };
+        let lane = &mut *guard;
+        let place = lane.open_batch_of(group);
+        if lane.open.len() > 1 && self.is_serial() && lane.make_way(self.order, place, row, id, &intake.ledger) {
+            // A dispatcher that does not take messages any more looks through the lanes before it ends.
+            let _ = intake.messages.send(Message::Sealed { table: Arc::clone(self), lane: id });
+        }
+        let open = &mut lane.open[place];
+        open.write_row(row, bytes)?;
+        let fills = open.len + 1 >= intake.flush_size;
+        let reason = if fills { FlushReason::Rows } else { FlushReason::Bytes };
+        let full = fills || open.bytes + bytes >= intake.flush_bytes;
+        if open.len == 0 {
+            let at = Instant::now();
+            open.opened(at);
+            let batch = OpenId { lane: id, group: group.number };
+            let opened = Message::Opened { table: Arc::clone(self), batch, generation: open.generation, at };
+            if !full && intake.messages.send(opened).is_err() {
+                open.forget_row();
+                return Err(SubmitError::closed().into());
+            }
+        }
+        reservation.keep_row(bytes);
+        let receipt = open.keep_row(bytes, tracked);
+        lane.accepted += 1;
+        if full {
+            lane.sealed.push_back(open.seal(id, reason, &intake.ledger));
+            let _ = intake.messages.send(Message::Sealed { table: Arc::clone(self), lane: id });
+        }
+        Ok(receipt)
+    }
+
+    /// Takes the sealed batches of a lane, the oldest first.
+    pub(crate) fn take_sealed(&self, lane: usize) -> VecDeque<Job> {
+        let jobs = std::mem::take(&mut self.lock(lane).sealed);
+        told(jobs)
+    }
+
+    /// Takes every batch of a lane, the open ones last.
+    pub(crate) fn take_all(&self, lane: usize, reason: FlushReason, ledger: &Arc<Ledger>) -> VecDeque<Job> {
+        let id = LaneId { table: self.number, lane };
+        let mut guard = self.lock(lane);
+        let Lane { open, sealed, .. } = &mut *guard;
+        sealed.extend(open.iter_mut().filter(|open| open.len > 0).map(|open| open.seal(id, reason, ledger)));
+        let jobs = std::mem::take(sealed);
+        drop(guard);
+        told(jobs)
+    }
+
+    /// Seals and takes an open batch if it still is the one of `generation`. Where order matters and
+    /// sealed batches are still in the lane, they must leave first: then the batch is put behind them
+    /// and `messages` is told.
+    pub(crate) fn take_open(
+        self: &Arc<Self>,
+        batch: OpenId,
+        generation: u64,
+        ledger: &Arc<Ledger>,
+        messages: &mpsc::WeakUnboundedSender<Message>,
+    ) -> Option<Job> {
+        let mut guard = self.lock(batch.lane.lane);
+        let Lane { open, sealed, .. } = &mut *guard;
+        let open = open.iter_mut().find(|open| open.group.number == batch.group)?;
+        if open.len == 0 || open.generation != generation {
+            return None;
+        }
+        let job = open.seal(batch.lane, FlushReason::Interval, ledger);
+        if self.is_serial() && !sealed.is_empty() {
+            sealed.push_back(job);
+            drop(guard);
+            // Without a sender every handle is gone, and the dispatcher looks through the lanes.
+            if let Some(messages) = messages.upgrade() {
+                let _ = messages.send(Message::Sealed { table: Arc::clone(self), lane: batch.lane });
+            }
+            return None;
+        }
+        drop(guard);
+        told(VecDeque::from([job])).pop_front()
+    }
+
+    /// Ends a group if it holds nothing and has sealed no batch since `generations`. Returns the number of
+    /// batches that it has sealed, or `None` when it is gone.
+    pub(crate) fn retire_if_idle(&self, group: &Arc<Group>, generations: Option<u64>) -> Option<u64> {
+        let mut lanes: Vec<_> = (0..self.lanes.len()).map(|lane| self.lock(lane)).collect();
+        let is_of = |open: &&OpenBatch| Arc::ptr_eq(&open.group, group);
+        let sealed = lanes.iter().flat_map(|lane| lane.open.iter().filter(is_of)).map(|open| open.generation).sum();
+        let is_empty = lanes.iter().flat_map(|lane| lane.open.iter().filter(is_of)).all(|open| open.len == 0);
+        if !is_empty || generations != Some(sealed) || !group.has_no_jobs() {
+            return Some(sealed);
+        }
+        group.retire();
+        lanes.iter_mut().for_each(|lane| lane.open.retain(|open| !Arc::ptr_eq(&open.group, group)));
+        None
+    }
+}
+
+impl Lane {
+    /// The place of a group's open batch.
+    #[inline]
+    fn open_batch_of(&mut self, group: &Arc<Group>) -> usize {
+        match self.open.iter().position(|open| Arc::ptr_eq(&open.group, group)) {
+            Some(place) => place,
+            None => {
+                self.open.push(OpenBatch::new(Arc::clone(group)));
+                self.open.len() - 1
+            }
+        }
+    }
+
+    /// Seals what must be written before a row of the open batch at `place`; true when it did.
+    #[cold]
+    fn make_way<R: Row + ?Sized>(
+        &mut self,
+        order: Order,
+        place: usize,
+        row: &R,
+        id: LaneId,
+        ledger: &Arc<Ledger>,
+    ) -> bool {
+        let hash = if order == Order::Key { row.key_hash() } else { 0 };
+        let before = self.sealed.len();
+        for (other, open) in self.open.iter_mut().enumerate().filter(|(_, open)| open.len > 0) {
+            if other != place && (order == Order::Table || open.may_hold_key(hash)) {
+                self.sealed.push_back(open.seal(id, FlushReason::Order, ledger));
+            }
+        }
+        self.sealed.len() > before
+    }
+}
+
+/// Tells the reporter of sealed batches as they leave their lane, when its lock is no longer held.
+fn told(jobs: VecDeque<Job>) -> VecDeque<Job> {
+    for job in &jobs {
+        let sealed = BatchSealed { reason: job.reason };
+        job.ledger.reporter.call(|reporter| reporter.batch_sealed(&job.info(), &sealed));
+    }
+    jobs
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table").field("name", &self.name).finish_non_exhaustive()
+    }
+}

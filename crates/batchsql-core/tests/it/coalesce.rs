@@ -1,0 +1,163 @@
+//! Rows with equal keys in one batch.
+
+use batchsql_core::{Coalesce, Conflict, DynRow, ErrorClass, Isolation, OutcomeKind, PipelineConfig, Schema, ValueRef};
+use batchsql_testkit::{ScriptedSink, Step};
+
+use crate::support::{config, pipeline, table};
+
+fn version(schema: &Schema, id: i64, note: &str) -> DynRow {
+    schema.row().set("id", id).unwrap().set("note", note).unwrap().finish().unwrap()
+}
+
+fn note(row: &DynRow) -> &str {
+    match row.get("note") {
+        Some(ValueRef::Text(note)) => note,
+        other => panic!("no note: {other:?}"),
+    }
+}
+
+fn notes(rows: &[DynRow]) -> Vec<&str> {
+    rows.iter().map(note).collect()
+}
+
+/// Submits versions `(id, note)` in one batch, and tells what became of each and what the sink applied.
+async fn outcomes(
+    config: PipelineConfig,
+    conflict: Conflict,
+    versions: &[(i64, &str)],
+    prepare: impl FnOnce(&ScriptedSink),
+) -> (Vec<OutcomeKind>, ScriptedSink) {
+    let (db, sink) = pipeline(config);
+    prepare(&sink);
+    let schema = table("t", conflict);
+    let mut receipts = Vec::new();
+    for (id, note) in versions {
+        receipts.push(db.submit_tracked(&version(&schema, *id, note)).await.unwrap());
+    }
+    let balance = db.flush().await.unwrap();
+    assert_eq!((balance.accepted, balance.in_flight()), (versions.len() as u64, 0));
+    let mut kinds = Vec::new();
+    for (receipt, (id, note)) in receipts.into_iter().zip(versions) {
+        let outcome = receipt.await;
+        if let Some(failed) = outcome.failure() {
+            assert_eq!(failed.row().get("id"), Some(ValueRef::I64(*id)));
+            assert_eq!(failed.row().get("note"), Some(ValueRef::Text(note)));
+        }
+        kinds.push(outcome.kind());
+    }
+    for kind in OutcomeKind::ALL {
+        assert_eq!(balance.outcomes.get(kind) as usize, kinds.iter().filter(|other| **other == kind).count());
+    }
+    (kinds, sink)
+}
+
+/// One lane, so that all rows meet in one batch.
+fn one_lane() -> PipelineConfig {
+    PipelineConfig { max_concurrency: 1, ..config() }
+}
+
+use OutcomeKind::{Ignored, Rejected, Superseded, Unknown, Written};
+
+const VERSIONS: [(i64, &str); 6] = [(1, "a"), (2, "b"), (1, "c"), (3, "d"), (1, "e"), (2, "f")];
+
+#[tokio::test(start_paused = true)]
+async fn the_last_version_of_a_key_is_written_and_the_others_are_superseded() {
+    for conflict in [Conflict::update(["id"]), Conflict::replace(["id"])] {
+        let (kinds, sink) = outcomes(one_lane(), conflict, &VERSIONS, |_| {}).await;
+        assert_eq!(kinds, [Superseded, Superseded, Superseded, Written, Written, Written]);
+        assert_eq!(notes(&sink.applied()), ["d", "e", "f"]);
+        assert_eq!(sink.writes(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rules_under_which_an_earlier_version_counts_are_not_coalesced() {
+    let written = [Written; 6];
+    let (kinds, _) = outcomes(one_lane(), Conflict::None, &VERSIONS, |_| {}).await;
+    assert_eq!(kinds, written);
+    let off = PipelineConfig { coalesce: Coalesce::Off, ..one_lane() };
+    let (kinds, sink) = outcomes(off, Conflict::update(["id"]), &VERSIONS, |_| {}).await;
+    assert_eq!((kinds.as_slice(), sink.applied().len()), (&written[..], 6));
+    let (kinds, sink) = outcomes(one_lane(), Conflict::ignore(["id"]), &VERSIONS, |_| {}).await;
+    assert_eq!(kinds, [Written, Written, Ignored, Written, Ignored, Ignored]);
+    assert_eq!(notes(&sink.applied()), ["a", "b", "d"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_winner_lets_the_version_before_it_run() {
+    let poison = |sink: &ScriptedSink| sink.poison(|row| ["e", "c"].contains(&note(row)));
+    // Found by halving, and told by the sink.
+    for tells_rows in [false, true] {
+        let (kinds, sink) = outcomes(one_lane(), Conflict::update(["id"]), &VERSIONS, |sink| {
+            poison(sink);
+            if tells_rows {
+                sink.tell_rows();
+            }
+        })
+        .await;
+        assert_eq!(kinds, [Written, Superseded, Rejected, Written, Rejected, Written], "tells rows: {tells_rows}");
+        assert_eq!(notes(&sink.applied()), ["d", "f", "a"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_atomic_batch_is_rejected_with_the_versions_it_would_have_superseded() {
+    let atomic = PipelineConfig { isolation: Isolation::AtomicBatch, ..one_lane() };
+    for tells_rows in [false, true] {
+        let (kinds, sink) = outcomes(atomic.clone(), Conflict::update(["id"]), &VERSIONS, |sink| {
+            sink.poison(|row| note(row) == "d");
+            if tells_rows {
+                sink.tell_rows();
+            }
+        })
+        .await;
+        assert_eq!((kinds, sink.writes(), sink.applied().len()), (vec![Rejected; 6], 1, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn superseded_rows_share_the_fate_of_a_winner_that_was_not_judged() {
+    let check = async |step, expected| {
+        let config = PipelineConfig { retry_for: std::time::Duration::ZERO, ..one_lane() };
+        let (kinds, _) = outcomes(config, Conflict::update(["id"]), &VERSIONS, |sink| sink.script([step])).await;
+        assert_eq!(kinds, [expected; 6], "{step:?}");
+    };
+    check(Step::Fail(ErrorClass::Transient), OutcomeKind::Expired).await;
+    check(Step::Fail(ErrorClass::Internal), Rejected).await;
+    check(Step::LoseReply, Unknown).await;
+    // The winners were being written when the sink panicked.
+    check(Step::Panic, Unknown).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_reply_repeats_the_winners() {
+    let (kinds, sink) =
+        outcomes(one_lane(), Conflict::update(["id"]), &VERSIONS, |sink| sink.script([Step::LoseReply])).await;
+    assert_eq!(kinds, [Superseded, Superseded, Superseded, Written, Written, Written]);
+    assert_eq!(sink.tables().rows("t").len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_only_the_database_sees_as_equal_are_written_apart_and_in_order() {
+    // The database does not tell 1 from 101 and 201, as a collation does not tell "a" from "A".
+    let same = |row: &DynRow| match row.get("id") {
+        Some(ValueRef::I64(id)) => (id % 100).to_string(),
+        other => panic!("{other:?}"),
+    };
+    let versions = [(1, "a"), (2, "b"), (101, "c"), (3, "d"), (201, "e"), (2, "f")];
+    let (kinds, sink) = outcomes(one_lane(), Conflict::update(["id"]), &versions, |sink| sink.refuse_equal(same)).await;
+    assert_eq!(kinds, [Written, Superseded, Written, Written, Written, Written]);
+    let applied = sink.applied();
+    let ones: Vec<&str> = applied.iter().filter(|row| same(row) == "1").map(note).collect();
+    assert_eq!(ones, ["a", "c", "e"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_equal_keys_are_no_matter_of_the_isolation_budget() {
+    let isolation = Isolation::Bisect { max_statements: 1, beyond: batchsql_core::BeyondBudget::Reject };
+    let config = PipelineConfig { isolation, flush_size: 64, ..one_lane() };
+    let versions: Vec<(i64, &str)> = (0..64).map(|id| (id, "x")).collect();
+    let (kinds, _) =
+        outcomes(config, Conflict::update(["id"]), &versions, |sink| sink.refuse_equal(|_| "same".to_owned())).await;
+    assert_eq!(kinds, [Written; 64]);
+}

@@ -1,0 +1,209 @@
+//! Where rows go that were not written.
+
+use std::time::Duration;
+
+use batchsql_core::{
+    BatchSql, Column, ColumnType, Date, DeadLetters, Decimal, ErrorClass, Json, OutcomeKind, PipelineConfig, Schema,
+    Time, Timestamp, TimestampTz, Value,
+};
+use batchsql_testkit::{ScriptedSink, Step};
+
+use crate::support::{HOUR, config, id, plain, row, settle};
+
+fn start(config: PipelineConfig, dead_letters: DeadLetters) -> (BatchSql, ScriptedSink) {
+    let sink = ScriptedSink::new();
+    (BatchSql::builder(sink.clone()).config(config).dead_letters(dead_letters).start().unwrap(), sink)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_channel_has_every_failed_row_and_ends_with_the_pipeline() {
+    let (dead_letters, mut failed) = DeadLetters::channel();
+    let (db, sink) = start(config(), dead_letters);
+    sink.poison(|row| id(row) % 10 == 3);
+    for id in 0..50 {
+        db.submit(&row(&plain(), id)).await.unwrap();
+    }
+    db.close(HOUR).await;
+    let mut rows = Vec::new();
+    while let Some(letter) = failed.recv().await {
+        assert_eq!(letter.outcome().kind(), OutcomeKind::Rejected);
+        assert_eq!(letter.failed_row().code(), Some("poison"));
+        rows.push(id(letter.failed_row().row()));
+    }
+    rows.sort_unstable();
+    assert_eq!(rows, [3, 13, 23, 33, 43]);
+    assert!(failed.try_recv().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_in_the_channel_keep_their_room_until_they_are_taken() {
+    let (dead_letters, mut failed) = DeadLetters::channel();
+    let (db, sink) = start(PipelineConfig { buffer_size: 20, flush_size: 5, ..config() }, dead_letters);
+    sink.script([Step::Fail(ErrorClass::Internal); 100]);
+    for id in 0..20 {
+        db.submit(&row(&plain(), id)).await.unwrap();
+    }
+    settle().await;
+    // All of them failed, and nobody took them: the buffer is full of them.
+    assert_eq!(db.balance().rejected(), 20);
+    assert!(db.submit_timeout(&row(&plain(), 20), Duration::from_secs(1)).await.unwrap_err().is_full());
+    let letter = failed.recv().await.unwrap();
+    assert!(db.try_submit(&row(&plain(), 20)).unwrap_err().is_full(), "it is still held");
+    let outcome = letter.into_outcome();
+    assert_eq!(id(outcome.failure().unwrap().row()), 0);
+    db.submit(&row(&plain(), 20)).await.unwrap();
+    // Whoever wants no rows any more drops the receiver.
+    drop(failed);
+    for id in 21..100 {
+        db.submit_timeout(&row(&plain(), id), Duration::from_secs(1)).await.unwrap();
+    }
+    assert_eq!(db.close(HOUR).await.balance.rejected(), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_consumers_see_the_same_rows() {
+    let (first, mut first_rows) = DeadLetters::channel();
+    let (second, mut second_rows) = DeadLetters::channel();
+    let sink = ScriptedSink::new();
+    let called = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let builder = BatchSql::builder(sink.clone()).config(config()).dead_letters(first).dead_letters(second);
+    let db = builder
+        .on_failed_row({
+            let called = std::sync::Arc::clone(&called);
+            move |_| {
+                called.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            }
+        })
+        .start()
+        .unwrap();
+    sink.poison(|row| id(row) == 7);
+    let receipt = {
+        let mut receipts = Vec::new();
+        for id in 0..10 {
+            receipts.push(db.submit_tracked(&row(&plain(), id)).await.unwrap());
+        }
+        receipts.remove(7)
+    };
+    let report = db.close(HOUR).await;
+    assert_eq!(report.balance.rejected(), 1);
+    assert_eq!(id(first_rows.recv().await.unwrap().failed_row().row()), 7);
+    assert_eq!(id(second_rows.recv().await.unwrap().failed_row().row()), 7);
+    assert!(first_rows.recv().await.is_none() && second_rows.recv().await.is_none());
+    assert_eq!(called.load(std::sync::atomic::Ordering::SeqCst), 1);
+    assert_eq!(receipt.await.kind(), OutcomeKind::Rejected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_fail_while_closing_are_in_the_report_and_in_the_channel() {
+    let (dead_letters, mut failed) = DeadLetters::channel();
+    let (db, sink) = start(config(), dead_letters);
+    sink.script([Step::Hang; 10]);
+    for id in 0..30 {
+        db.submit(&row(&plain(), id)).await.unwrap();
+    }
+    let report = db.close(Duration::from_secs(1)).await;
+    assert_eq!(report.unwritten.len(), 30);
+    let mut received = 0;
+    while let Some(letter) = failed.recv().await {
+        assert!(matches!(letter.outcome().kind(), OutcomeKind::Unknown | OutcomeKind::Purged));
+        received += 1;
+    }
+    assert_eq!(received, 30);
+}
+
+/// A file in a folder of its own, which goes away with it.
+fn file() -> (tempfile::TempDir, std::path::PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("failed.ndjson");
+    (folder, path)
+}
+
+fn lines(path: &std::path::Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(path).unwrap();
+    assert!(text.is_empty() || text.ends_with('\n'));
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn the_file_has_one_line_per_row_when_close_returns() {
+    let (_folder, path) = file();
+    for round in 0..2 {
+        let (db, sink) = start(config(), DeadLetters::file(&path).unwrap());
+        sink.poison(|row| id(row) % 2 == 1);
+        for id in 0..1000 {
+            db.submit(&row(&plain(), id)).await.unwrap();
+        }
+        let balance = db.close(HOUR).await.balance;
+        assert_eq!(balance.rejected(), 500);
+        let lines = lines(&path);
+        assert_eq!(lines.len(), 500 * (round + 1), "it is appended to");
+        let mut ids: Vec<i64> = lines[500 * round..].iter().map(|line| line["row"]["id"].as_i64().unwrap()).collect();
+        ids.sort_unstable();
+        assert!(ids.iter().copied().eq((0..1000).filter(|id| id % 2 == 1)));
+        assert_eq!(lines[0]["outcome"], "rejected");
+        assert_eq!(lines[0]["table"], "t");
+        assert_eq!((&lines[0]["class"], &lines[0]["code"]), (&"row".into(), &"poison".into()));
+        assert_eq!(lines[0]["types"]["id"], "i64");
+        assert!(lines[0]["attempts"].as_u64().unwrap() > 1);
+        assert!(lines[0]["time"].as_str().unwrap().starts_with("20"));
+    }
+}
+
+#[tokio::test]
+async fn the_file_shows_every_type_without_loss() {
+    let values: Vec<(&str, ColumnType, Value, serde_json::Value)> = vec![
+        ("bool", ColumnType::Bool, true.into(), true.into()),
+        ("i16", ColumnType::I16, i16::MIN.into(), i16::MIN.into()),
+        ("i32", ColumnType::I32, i32::MAX.into(), i32::MAX.into()),
+        ("i64", ColumnType::I64, i64::MIN.into(), i64::MIN.into()),
+        ("u64", ColumnType::U64, u64::MAX.into(), u64::MAX.into()),
+        ("f64", ColumnType::F64, 0.1.into(), 0.1.into()),
+        ("nan", ColumnType::F64, f64::NAN.into(), "NaN".into()),
+        ("inf", ColumnType::F64, f64::NEG_INFINITY.into(), "-inf".into()),
+        ("decimal", ColumnType::Decimal, "0.10".parse::<Decimal>().unwrap().into(), "0.10".into()),
+        ("text", ColumnType::Text, "a\n\"b\"".into(), "a\n\"b\"".into()),
+        ("bytes", ColumnType::Bytes, Value::Bytes([0, 255].into()), "\\x00ff".into()),
+        ("uuid", ColumnType::Uuid, Value::Uuid([0x11; 16]), "11111111-1111-1111-1111-111111111111".into()),
+        ("json", ColumnType::Json, "{\n \"a\": 1}".parse::<Json>().unwrap().into(), "{\n \"a\": 1}".into()),
+        ("date", ColumnType::Date, Date::from_ymd(2026, 11, 23).unwrap().into(), "2026-11-23".into()),
+        ("time", ColumnType::Time, Time::MIN.into(), Time::MIN.to_string().into()),
+        ("timestamp", ColumnType::Timestamp, Timestamp::MIN.into(), Timestamp::MIN.to_string().into()),
+        ("timestamptz", ColumnType::TimestampTz, TimestampTz::MIN.into(), TimestampTz::MIN.to_string().into()),
+        ("null", ColumnType::Text, Value::Null, serde_json::Value::Null),
+    ];
+    let builder = values.iter().fold(Schema::builder("all"), |builder, (name, ty, ..)| builder.nullable(*name, *ty));
+    let schema = builder.nullable("left out", ColumnType::I64).build().unwrap();
+    let row = values.iter().fold(schema.row(), |row, (name, _, value, _)| row.set(name, value.clone()).unwrap());
+    let (_folder, path) = file();
+    let (db, sink) = start(config(), DeadLetters::file(&path).unwrap());
+    sink.script([Step::Fail(ErrorClass::Row)]);
+    db.submit(&row.finish().unwrap()).await.unwrap();
+    db.close(HOUR).await;
+    let line = lines(&path).remove(0);
+    for (name, ty, _, expected) in &values {
+        assert_eq!(&line["row"][name], expected, "{name}");
+        assert_eq!(line["types"][name], ty.name(), "{name}");
+    }
+    assert_eq!(line["row"].as_object().unwrap().len(), schema.columns().len() - 1);
+    assert!(!schema.columns().iter().map(Column::name).all(|name| line["row"].get(name).is_some()));
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_is_an_error_at_once() {
+    let (folder, _) = file();
+    assert!(DeadLetters::file(folder.path()).is_err());
+    assert!(DeadLetters::file(folder.path().join("no such folder/failed.ndjson")).is_err());
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_file_that_cannot_be_written_holds_close_up_for_a_while_only() {
+    // Every write to it fails, as on a full disk.
+    let (db, sink) = start(config(), DeadLetters::file("/dev/full").unwrap());
+    sink.script([Step::Fail(ErrorClass::Row)]);
+    db.submit(&row(&plain(), 1)).await.unwrap();
+    let begin = std::time::Instant::now();
+    let report = db.close(HOUR).await;
+    assert_eq!((report.balance.rejected(), report.unwritten.len()), (1, 1));
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+}
