@@ -18,6 +18,8 @@ pub(crate) fn class(code: i32) -> ErrorClass {
         ffi::SQLITE_CONSTRAINT | ffi::SQLITE_MISMATCH => ErrorClass::Row,
         // "no such table", "no such column": the statement was right when it was prepared.
         ffi::SQLITE_ERROR => ErrorClass::Schema,
+        // Not a resource, as a server's read-only failover is: what is read-only here is the connection, its
+        // file or the folder (DIRECTORY), or the file is another one (DBMOVED). None of it passes by itself.
         ffi::SQLITE_PERM | ffi::SQLITE_AUTH | ffi::SQLITE_READONLY => ErrorClass::Permission,
         ffi::SQLITE_TOOBIG => ErrorClass::Size,
         ffi::SQLITE_FULL | ffi::SQLITE_NOMEM | ffi::SQLITE_IOERR | ffi::SQLITE_CANTOPEN => ErrorClass::Resource,
@@ -92,7 +94,10 @@ mod tests {
         check(ffi::SQLITE_MISMATCH, ErrorClass::Row);
         check(ffi::SQLITE_ERROR, ErrorClass::Schema);
         check(ffi::SQLITE_READONLY, ErrorClass::Permission);
+        check(ffi::SQLITE_READONLY_DIRECTORY, ErrorClass::Permission);
+        check(ffi::SQLITE_READONLY_DBMOVED, ErrorClass::Permission);
         check(ffi::SQLITE_FULL, ErrorClass::Resource);
+        check(ffi::SQLITE_IOERR_WRITE, ErrorClass::Resource);
         check(ffi::SQLITE_TOOBIG, ErrorClass::Size);
         check(ffi::SQLITE_MISUSE, ErrorClass::Internal);
         check(ffi::SQLITE_CORRUPT, ErrorClass::Internal);

@@ -53,6 +53,9 @@
 //! The default is WAL with `synchronous=NORMAL`: a commit survives a crash of the process, and a crash
 //! of the machine may lose the last commits but never corrupts the file. With
 //! [`Synchronous::Full`] every commit survives both.
+//!
+//! Do not move or delete the file while the sink is open: with WAL, SQLite does not notice, and writes on to
+//! the file that has no name any more.
 
 mod bind;
 mod classify;

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, DatabaseName, OpenFlags};
 
 /// How long a commit takes to be safe; SQLite's `PRAGMA synchronous`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -137,7 +137,16 @@ impl SqliteOptions {
             }
             Location::File(path) => Connection::open_with_flags(path, access),
         };
-        result.and_then(|conn| self.set_up(&conn).map(|()| conn)).map_err(|error| self.open_error(error))
+        let conn = result.map_err(|error| self.open_error(error))?;
+        // SQLite opens a file that may not be written for reading, and says nothing.
+        if conn.is_readonly(DatabaseName::Main).map_err(|error| self.open_error(error))? {
+            return Err(OpenError::new(format!(
+                "cannot open sqlite database {}: it may only be read; check its permissions",
+                self.path().unwrap_or(Path::new(":memory:")).display()
+            )));
+        }
+        self.set_up(&conn).map_err(|error| self.open_error(error))?;
+        Ok(conn)
     }
 
     fn set_up(&self, conn: &Connection) -> rusqlite::Result<()> {

@@ -1,6 +1,8 @@
 //! What goes wrong at the table, and what the message says to do.
 
-use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, Outcome, Schema, SchemaBuilder};
+use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, Outcome, Schema, SchemaBuilder, Value};
+use batchsql_sqlite::rusqlite::{Connection, ffi};
+use batchsql_sqlite::{SqliteOptions, SqliteSink};
 
 use crate::support::{HOUR, memory, outcomes, pipeline, read, row, schema, write};
 
@@ -89,6 +91,67 @@ async fn bad_rows_in_a_large_batch_are_found_exactly() {
         }
     }
     assert_eq!(read(&sink, "SELECT count(*) FROM t").await, ["495"]);
+}
+
+#[tokio::test]
+async fn each_kind_of_constraint_rejects_exactly_its_rows_with_its_code() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("constraints.db");
+    let sink = SqliteSink::with_options(&SqliteOptions::file(&path)).unwrap();
+    let sql = "CREATE TABLE parents (id INTEGER PRIMARY KEY); INSERT INTO parents VALUES (1);
+         CREATE TABLE t (id INTEGER PRIMARY KEY, note TEXT NOT NULL CHECK (note <> 'checked'), u INTEGER UNIQUE,
+                         parent INTEGER NOT NULL REFERENCES parents);
+         INSERT INTO t VALUES (-1, 'old', -7, 1);
+         CREATE TRIGGER no BEFORE INSERT ON t WHEN new.note = 'raised' BEGIN SELECT RAISE(ABORT, 'raised'); END";
+    sink.call(|conn| conn.execute_batch(sql)).await.unwrap();
+    let schema = Schema::builder("t")
+        .column("id", ColumnType::I64)
+        .nullable("note", ColumnType::Text)
+        .column("u", ColumnType::I64)
+        .column("parent", ColumnType::I64)
+        .build()
+        .unwrap();
+    // At both ends of the batch and of its statements, alone and side by side.
+    let bad = |n: i64| match n {
+        0 | 400 => Some(ffi::SQLITE_CONSTRAINT_NOTNULL),
+        1 | 399 => Some(ffi::SQLITE_CONSTRAINT_CHECK),
+        2 | 498 => Some(ffi::SQLITE_CONSTRAINT_UNIQUE),
+        99 | 333 => Some(ffi::SQLITE_CONSTRAINT_FOREIGNKEY),
+        100 | 101 => Some(ffi::SQLITE_CONSTRAINT_TRIGGER),
+        250 | 499 => Some(ffi::SQLITE_CONSTRAINT_PRIMARYKEY),
+        _ => None,
+    };
+    let rows = (0..500_i64).map(|n| {
+        let code = bad(n);
+        let is = |kind| code == Some(kind);
+        let note = match code {
+            Some(ffi::SQLITE_CONSTRAINT_NOTNULL) => Value::Null,
+            Some(ffi::SQLITE_CONSTRAINT_CHECK) => "checked".into(),
+            Some(ffi::SQLITE_CONSTRAINT_TRIGGER) => "raised".into(),
+            _ => "good".into(),
+        };
+        // A key of this very batch, or the one that was there before it.
+        let id = if is(ffi::SQLITE_CONSTRAINT_PRIMARYKEY) { 10 } else { n };
+        let u = if is(ffi::SQLITE_CONSTRAINT_UNIQUE) { [-7, 20][(n > 250) as usize] } else { n };
+        let parent = if is(ffi::SQLITE_CONSTRAINT_FOREIGNKEY) { 2 } else { 1 };
+        schema.row().set_all([Value::I64(id), note, Value::I64(u), Value::I64(parent)]).unwrap().finish().unwrap()
+    });
+    for (n, outcome) in (0..).zip(outcomes(&sink, rows).await) {
+        match (outcome, bad(n)) {
+            (Outcome::Written, None) => {}
+            (Outcome::Rejected(failed), Some(code)) => {
+                assert_eq!((failed.class(), failed.code()), (Some(ErrorClass::Row), Some(&*code.to_string())), "{n}");
+            }
+            (other, expected) => panic!("row {n}: {other:?}, not {expected:?}"),
+        }
+    }
+    // Read through another connection.
+    let conn = Connection::open(&path).unwrap();
+    let mut statement =
+        conn.prepare("SELECT id FROM t WHERE note = 'good' AND u = id AND parent = 1 ORDER BY id").unwrap();
+    let good: Vec<i64> = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    assert_eq!(good, (0..500).filter(|n| bad(*n).is_none()).collect::<Vec<_>>());
+    assert_eq!(read(&sink, "SELECT count(*) - 488, sum(id < 0) FROM t").await, ["1|1"]);
 }
 
 #[tokio::test]

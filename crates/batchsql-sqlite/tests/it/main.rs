@@ -4,5 +4,17 @@
 mod conflicts;
 mod errors;
 mod files;
+#[cfg(unix)]
+mod full;
+#[cfg(unix)]
+mod kill;
+#[cfg(unix)]
+mod locks;
+#[cfg(unix)]
+mod numbered;
+#[cfg(unix)]
+mod process;
+#[cfg(unix)]
+mod readonly;
 mod support;
 mod types;
