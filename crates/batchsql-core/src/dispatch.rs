@@ -19,7 +19,7 @@ use crate::queue::Wanted;
 use crate::receipt::FailureKind;
 use crate::reporter::{FlushReason, PipelineGauges};
 use crate::schedule::Schedule;
-use crate::table::{LaneId, OpenId, Table};
+use crate::table::{DueBatch, LaneId, OpenId, Table};
 
 /// How often the state of a busy pipeline is told to the reporter.
 const GAUGE_INTERVAL: Duration = Duration::from_millis(250);
@@ -47,7 +47,7 @@ pub(crate) enum Message {
 /// A batch to be written: already sealed, or still filling until a connection is there.
 pub(crate) enum Work {
     Sealed(Box<Job>),
-    Due { table: Arc<Table>, batch: OpenId, generation: u64 },
+    Due { table: Arc<Table>, batch: DueBatch },
 }
 
 /// How the writing of a batch ended.
@@ -170,26 +170,22 @@ impl<W: Writer> Dispatcher<W> {
         }
     }
 
-    /// Queues the sealed batches of a lane.
-    fn take_sealed(&self, state: &mut State, table: &Arc<Table>, lane: LaneId) {
-        for job in table.take_sealed(lane.lane) {
+    /// Queues the sealed batches of a lane, and says how many it has sealed so far.
+    ///
+    /// In a lane with an order, batches that are due and still open may have newer rows than anything that
+    /// is sealed: nothing comes behind them. So they are sealed, too, when something does.
+    fn take_sealed(&self, state: &mut State, table: &Arc<Table>, lane: LaneId) -> u64 {
+        if table.is_serial() {
+            for batch in state.schedule.take_due(lane) {
+                table.seal_due(batch, &self.ledger);
+            }
+        }
+        let (jobs, seals) = table.take_sealed(lane.lane);
+        for job in jobs {
             state.schedule.forget_deadline(job.open_id(), job.generation);
             state.schedule.enqueue(table, lane, job.opened_at, Work::Sealed(Box::new(job)));
         }
-        self.seal_due(state, table, lane);
-    }
-
-    /// In a lane with an order, batches that are due and still open may have newer rows than anything
-    /// that is sealed: nothing comes behind them. So they are sealed when something does.
-    fn seal_due(&self, state: &mut State, table: &Arc<Table>, lane: LaneId) {
-        if !table.is_serial() {
-            return;
-        }
-        for (batch, generation) in state.schedule.take_due(lane) {
-            if let Some(job) = table.take_open(batch, generation, &self.ledger, &self.own_messages) {
-                state.schedule.enqueue(table, lane, job.opened_at, Work::Sealed(Box::new(job)));
-            }
-        }
+        seals
     }
 
     /// What is to happen at this time.
@@ -197,9 +193,9 @@ impl<W: Writer> Dispatcher<W> {
         // Open batches whose deadline has passed become work. They keep filling until they start.
         while let Some((table, batch, deadline, generation)) = state.schedule.pop_deadline(now) {
             let since = deadline - self.flush_interval;
-            let lane = batch.lane;
-            self.seal_due(state, &table, lane);
-            state.schedule.enqueue(&table, lane, since, Work::Due { table: Arc::clone(&table), batch, generation });
+            let seals = self.take_sealed(state, &table, batch.lane);
+            let due = DueBatch { id: batch, generation, seals };
+            state.schedule.enqueue(&table, batch.lane, since, Work::Due { table: Arc::clone(&table), batch: due });
         }
         state.schedule.wake(now);
         for (table, error, work) in state.schedule.take_expired(now) {
@@ -213,9 +209,7 @@ impl<W: Writer> Dispatcher<W> {
     fn reject(&self, table: &Table, error: &SinkError, work: Work) {
         let job = match work {
             Work::Sealed(job) => Some(job),
-            Work::Due { table, batch, generation } => {
-                table.take_open(batch, generation, &self.ledger, &self.own_messages).map(Box::new)
-            }
+            Work::Due { table, batch } => table.take_due(batch, &self.ledger, &self.own_messages).map(Box::new),
         };
         if let Some(mut job) = job {
             tracing::error!(table = table.name(), rows = job.batch.len(), %error, "rows of a parked table were rejected");
@@ -286,9 +280,7 @@ impl<W: Writer> Dispatcher<W> {
             };
             let job = match work {
                 Work::Sealed(job) => Some(job),
-                Work::Due { table, batch, generation } => {
-                    table.take_open(batch, generation, &self.ledger, &self.own_messages).map(Box::new)
-                }
+                Work::Due { table, batch } => table.take_due(batch, &self.ledger, &self.own_messages).map(Box::new),
             };
             let Some(mut job) = job else { continue };
             if !std::mem::replace(&mut self.has_dropped, true) {

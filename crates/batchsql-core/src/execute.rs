@@ -77,9 +77,7 @@ impl<S: Sink> Writer for Executor<S> {
         let mut conn = Some(self.acquire().await);
         let job = match work {
             Work::Sealed(job) => Some(job),
-            Work::Due { table, batch, generation } => {
-                table.take_open(batch, generation, &self.ledger, &self.messages).map(Box::new)
-            }
+            Work::Due { table, batch } => table.take_due(batch, &self.ledger, &self.messages).map(Box::new),
         };
         let Some(mut job) = job else { return Ended::Done };
         if job.progress.search.is_none() {

@@ -127,7 +127,7 @@ impl Job {
 
     /// Enters a committed write of a range of the round.
     pub(crate) fn written(&mut self, range: Range<usize>, written: &Written) {
-        self.progress.maybe_committed = None;
+        let is_repeat = self.progress.maybe_committed.take().is_some();
         if !is_sound(written, range.len()) {
             let error = SinkError::new(ErrorClass::Internal, "the sink told outcomes of rows that it was not given");
             return self.failed(range, FailureKind::Unknown, Some(&error));
@@ -144,6 +144,8 @@ impl Job {
             match special.get(row - range.start).copied().flatten() {
                 None => self.succeed(row, Outcome::Written),
                 Some(None) => self.succeed(row, Outcome::Ignored),
+                // The attempt whose reply was lost may have written it.
+                Some(Some(error)) if is_repeat => self.failed(row..row + 1, FailureKind::Unknown, Some(error)),
                 Some(Some(error)) => self.convict(row, error),
             }
         }

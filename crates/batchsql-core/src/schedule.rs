@@ -17,7 +17,7 @@ use crate::dispatch::Work;
 use crate::error::{ErrorClass, SinkError};
 use crate::job::Job;
 use crate::retry::RetrySchedule;
-use crate::table::{LaneId, OpenId, Table};
+use crate::table::{DueBatch, LaneId, OpenId, Table};
 
 /// A batch that takes longer makes its table a slow one.
 const SLOW: Duration = Duration::from_millis(100);
@@ -51,6 +51,13 @@ struct LaneState {
     busy: usize,
     /// Whether it is in `ready` or `blocked`.
     is_listed: bool,
+}
+
+impl LaneState {
+    /// Whether there is work, and nothing on its way that must come first.
+    fn may_start(&self) -> bool {
+        !(self.work.is_empty() || self.table.is_serial() && self.busy > 0)
+    }
 }
 
 struct Opened {
@@ -91,7 +98,7 @@ impl Work {
     fn group(&self) -> usize {
         match self {
             Self::Sealed(job) => job.group.number,
-            Self::Due { batch, .. } => batch.group,
+            Self::Due { batch, .. } => batch.id.group,
         }
     }
 }
@@ -155,14 +162,14 @@ impl Schedule {
     }
 
     /// Takes the batches of a lane that are due and not started: they are still open.
-    pub(crate) fn take_due(&mut self, lane: LaneId) -> Vec<(OpenId, u64)> {
+    pub(crate) fn take_due(&mut self, lane: LaneId) -> Vec<DueBatch> {
         let Some(state) = self.lanes.get_mut(&lane) else { return Vec::new() };
         let mut due = Vec::new();
         let outstanding = &mut self.outstanding;
         state.work.retain(|(number, work)| match work {
-            Work::Due { batch, generation, .. } => {
+            Work::Due { batch, .. } => {
                 outstanding.remove(number);
-                due.push((*batch, *generation));
+                due.push(*batch);
                 false
             }
             Work::Sealed(_) => true,
@@ -181,8 +188,9 @@ impl Schedule {
         let mut skipped = Vec::new();
         let mut found = None;
         while let Some(lane) = self.ready.pop_front() {
+            // A lane that was forgotten and came back may be listed twice.
             let Some(state) = self.lanes.get(&lane) else { continue };
-            if state.work.is_empty() {
+            if !state.may_start() {
                 self.unlist(lane);
                 continue;
             }
@@ -427,8 +435,7 @@ impl Schedule {
     /// Puts a lane in line if it may start work.
     fn list(&mut self, lane: LaneId) {
         let Some(state) = self.lanes.get_mut(&lane) else { return };
-        let may_start = !(state.work.is_empty() || state.table.is_serial() && state.busy > 0);
-        if may_start && !state.is_listed {
+        if state.may_start() && !state.is_listed {
             state.is_listed = true;
             self.ready.push_back(lane);
         }

@@ -78,7 +78,18 @@ pub(crate) struct OpenId {
 struct Lane {
     open: Vec<OpenBatch>,
     sealed: VecDeque<Job>,
+    /// Batches sealed since the start.
+    seals: u64,
     accepted: u64,
+}
+
+/// An open batch that is to be taken when it can be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DueBatch {
+    pub(crate) id: OpenId,
+    pub(crate) generation: u64,
+    /// How many batches its lane had sealed when nothing was before it.
+    pub(crate) seals: u64,
 }
 
 /// Why a row is not in a batch.
@@ -212,56 +223,78 @@ impl Table {
         lane.accepted += 1;
         if full {
             lane.sealed.push_back(open.seal(id, reason, &intake.ledger));
+            lane.seals += 1;
             let _ = intake.messages.send(Message::Sealed { table: Arc::clone(self), lane: id });
         }
         Ok(receipt)
     }
 
-    /// Takes the sealed batches of a lane, the oldest first.
-    pub(crate) fn take_sealed(&self, lane: usize) -> VecDeque<Job> {
-        let jobs = std::mem::take(&mut self.lock(lane).sealed);
-        told(jobs)
+    /// Takes the sealed batches of a lane, the oldest first, and says how many it has sealed so far.
+    pub(crate) fn take_sealed(&self, lane: usize) -> (VecDeque<Job>, u64) {
+        let (jobs, seals) = {
+            let mut lane = self.lock(lane);
+            (std::mem::take(&mut lane.sealed), lane.seals)
+        };
+        (told(jobs), seals)
     }
 
     /// Takes every batch of a lane, the open ones last.
     pub(crate) fn take_all(&self, lane: usize, reason: FlushReason, ledger: &Arc<Ledger>) -> VecDeque<Job> {
         let id = LaneId { table: self.number, lane };
         let mut guard = self.lock(lane);
-        let Lane { open, sealed, .. } = &mut *guard;
-        sealed.extend(open.iter_mut().filter(|open| open.len > 0).map(|open| open.seal(id, reason, ledger)));
+        let Lane { open, sealed, seals, .. } = &mut *guard;
+        for open in open.iter_mut().filter(|open| open.len > 0) {
+            sealed.push_back(open.seal(id, reason, ledger));
+            *seals += 1;
+        }
         let jobs = std::mem::take(sealed);
         drop(guard);
         told(jobs)
     }
 
-    /// Seals and takes an open batch if it still is the one of `generation`. Where order matters and
-    /// sealed batches are still in the lane, they must leave first: then the batch is put behind them
-    /// and `messages` is told.
-    pub(crate) fn take_open(
+    /// Seals and takes an open batch if it still is the one that was due. Where order matters and other
+    /// batches of the lane were sealed since, its newest rows may belong after theirs: then it is put
+    /// behind them and `messages` is told.
+    pub(crate) fn take_due(
         self: &Arc<Self>,
-        batch: OpenId,
-        generation: u64,
+        batch: DueBatch,
         ledger: &Arc<Ledger>,
         messages: &mpsc::WeakUnboundedSender<Message>,
     ) -> Option<Job> {
-        let mut guard = self.lock(batch.lane.lane);
-        let Lane { open, sealed, .. } = &mut *guard;
-        let open = open.iter_mut().find(|open| open.group.number == batch.group)?;
-        if open.len == 0 || open.generation != generation {
+        let lane = batch.id.lane;
+        let mut guard = self.lock(lane.lane);
+        let Lane { open, sealed, seals, .. } = &mut *guard;
+        let open = open.iter_mut().find(|open| open.group.number == batch.id.group)?;
+        if open.len == 0 || open.generation != batch.generation {
             return None;
         }
-        let job = open.seal(batch.lane, FlushReason::Interval, ledger);
-        if self.is_serial() && !sealed.is_empty() {
+        let job = open.seal(lane, FlushReason::Interval, ledger);
+        *seals += 1;
+        if self.is_serial() && *seals != batch.seals + 1 {
             sealed.push_back(job);
             drop(guard);
             // Without a sender every handle is gone, and the dispatcher looks through the lanes.
             if let Some(messages) = messages.upgrade() {
-                let _ = messages.send(Message::Sealed { table: Arc::clone(self), lane: batch.lane });
+                let _ = messages.send(Message::Sealed { table: Arc::clone(self), lane });
             }
             return None;
         }
         drop(guard);
         told(VecDeque::from([job])).pop_front()
+    }
+
+    /// Seals an open batch if it still is the one that was due, behind everything that is sealed.
+    pub(crate) fn seal_due(&self, batch: DueBatch, ledger: &Arc<Ledger>) {
+        let lane = batch.id.lane;
+        let mut guard = self.lock(lane.lane);
+        let Lane { open, sealed, seals, .. } = &mut *guard;
+        let is_it = |open: &&mut OpenBatch| {
+            open.group.number == batch.id.group && open.len > 0 && open.generation == batch.generation
+        };
+        if let Some(open) = open.iter_mut().find(is_it) {
+            sealed.push_back(open.seal(lane, FlushReason::Interval, ledger));
+            *seals += 1;
+        }
     }
 
     /// Ends a group if it holds nothing and has sealed no batch since `generations`. Returns the number of
@@ -308,6 +341,7 @@ impl Lane {
         for (other, open) in self.open.iter_mut().enumerate().filter(|(_, open)| open.len > 0) {
             if other != place && (order == Order::Table || open.may_hold_key(hash)) {
                 self.sealed.push_back(open.seal(id, FlushReason::Order, ledger));
+                self.seals += 1;
             }
         }
         self.sealed.len() > before

@@ -54,13 +54,11 @@ async fn drop_oldest_gives_up_the_oldest_rows_that_are_not_being_written() {
     sink.script([Step::Hang]);
     let mut receipts = Vec::new();
     for id in 0..200 {
-        let submit = tokio::time::timeout(Duration::from_secs(1), async {
-            let receipt = db.submit_tracked(&row(&plain(), id)).await.unwrap();
-            // Give the first batch the time to begin.
-            settle().await;
-            receipt
-        });
-        receipts.push(submit.await.expect("drop-oldest never waits for the database"));
+        let row = row(&plain(), id);
+        let receipt = tokio::time::timeout(Duration::from_secs(1), db.submit_tracked(&row)).await;
+        receipts.push(receipt.expect("drop-oldest never waits for the database").unwrap());
+        // Give the first batch the time to begin.
+        settle().await;
     }
     sink.release(1);
     let balance = db.flush().await.unwrap();

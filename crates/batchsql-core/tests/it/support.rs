@@ -104,6 +104,7 @@ impl MetricsReporter for Recorder {
 
     fn gauges(&self, gauges: &PipelineGauges) {
         let mut recorded = self.0.lock().unwrap();
+        assert!(gauges.buffer_rows <= gauges.buffer_rows_limit && gauges.buffer_bytes <= gauges.buffer_bytes_limit);
         recorded.max_in_flight = recorded.max_in_flight.max(gauges.inflight_batches);
         recorded.gauges = Some(*gauges);
     }
