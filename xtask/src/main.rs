@@ -3,6 +3,7 @@
 
 mod bench;
 mod cargo;
+mod fuzz;
 mod integration_test;
 mod lint;
 mod promtool;
@@ -29,6 +30,8 @@ enum Verb {
     IntegrationTest(suite::Arguments),
     /// Run every test and doctest of the workspace
     Test(test::Arguments),
+    /// Search for defects at random for longer than `test` does: schedules, and processes that are killed
+    Fuzz(fuzz::Arguments),
     /// Check the format, clippy, the documentation and the dependencies
     Lint,
     /// Build the benchmarks and run them; every argument goes to the benchmarks
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         None => Cli::command().print_help().map(|()| ExitCode::SUCCESS).map_err(anyhow::Error::from),
         Some(Verb::IntegrationTest(arguments)) => integration_test::run(arguments),
         Some(Verb::Test(arguments)) => test::run(arguments),
+        Some(Verb::Fuzz(arguments)) => fuzz::run(arguments),
         Some(Verb::Lint) => lint::run(),
         Some(Verb::Bench(arguments)) => bench::run(arguments),
     };

@@ -4,7 +4,7 @@
 use std::{ffi::OsString, process::ExitCode};
 
 use crate::{
-    cargo,
+    cargo, fuzz,
     promtool::{self, Promtool},
     steps::Steps,
 };
@@ -40,6 +40,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     steps.run("doctests", cargo_test(&["--workspace", "--all-features", "--doc"]));
     // In a workspace build other crates may switch the core's optional features on.
     steps.run("core without optional features", cargo_test(&["--package", "batchsql-core"]));
+    steps.run("interleavings", fuzz::interleavings());
     Ok(steps.finish())
 }
 

@@ -156,7 +156,7 @@ impl<S: Sink> Executor<S> {
                 Next::Done if job.begin_next_round(self.isolation_budget()) => {}
                 Next::Done => return None,
                 Next::Undecided => {
-                    let error = job.progress.last_error.clone().expect("the search goes on only after an error");
+                    let error = job.progress.refusal.clone().expect("only a refusal makes tries count");
                     if matches!(self.isolation, Isolation::Bisect { beyond: BeyondBudget::Park, .. }) && self.parks {
                         search(job).renew(self.isolation_budget());
                         return Some(Stop::Broken(error));
@@ -191,6 +191,9 @@ impl<S: Sink> Executor<S> {
             self.give_up(job, range.clone(), FailureKind::Rejected, error);
             search(job).judge(range, Verdict::Ended);
             return;
+        }
+        if verdict == Verdict::Bad {
+            job.progress.refusal = Some(error.clone());
         }
         let was_isolating = search(job).is_isolating();
         if search(job).judge(range.clone(), verdict) {

@@ -50,6 +50,8 @@ pub(crate) struct Progress {
     /// The delays of this batch, and since when it is retried.
     pub(crate) retries: Option<(RetrySchedule, Instant)>,
     pub(crate) last_error: Option<SinkError>,
+    /// The last error for which bad rows were searched.
+    pub(crate) refusal: Option<SinkError>,
     /// What is left of the round; `None` before the first.
     pub(crate) search: Option<Search>,
     /// `None` while all rows are written as they are.

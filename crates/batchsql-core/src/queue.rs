@@ -12,16 +12,16 @@ use std::sync::{Arc, PoisonError};
 
 use tokio::sync::oneshot;
 
-use sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
+use sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, fence};
 
-/// The atomics and locks of this room. `cargo xtask fuzz` replaces them by those of a model checker.
+/// The atomics and locks of this room. `cargo xtask test` replaces them, in one step, by those of a model checker.
 mod sync {
     #[cfg(batchsql_loom)]
-    pub(super) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+    pub(super) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
     #[cfg(batchsql_loom)]
     pub(super) use loom::sync::{Mutex, MutexGuard};
     #[cfg(not(batchsql_loom))]
-    pub(super) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+    pub(super) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
     #[cfg(not(batchsql_loom))]
     pub(super) use std::sync::{Mutex, MutexGuard};
 }
@@ -343,7 +343,6 @@ impl Budget {
         let (baton, granted) = oneshot::channel();
         let place = {
             let mut lines = self.lines();
-            // Counted first, served later: room that is given back meanwhile is seen by one of the two.
             if self.waiting.fetch_add(1, Ordering::SeqCst) & CLOSED != 0 {
                 self.waiting.fetch_sub(1, Ordering::SeqCst);
                 return Err(Refusal::Closed);
@@ -354,6 +353,9 @@ impl Budget {
             lines.join(table, Waiter { ticket, budget, share, rows: count(rows), bytes: count(bytes), baton });
             Place { budget: self, table, ticket }
         };
+        // With the fence in `give_back`: either the room that is given back is seen here, or who gives it
+        // back sees that someone waits.
+        fence(Ordering::SeqCst);
         self.serve();
         on_wait();
         let granted = granted.await;
@@ -410,6 +412,7 @@ impl Budget {
 
     fn give_back(&self, rows: u32, bytes: u32) {
         self.used.fetch_sub(pack(rows, bytes), Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         if self.waiting.load(Ordering::SeqCst) & !CLOSED != 0 {
             self.serve();
         }
@@ -626,7 +629,7 @@ mod tests {
     }
 }
 
-/// Every interleaving of two threads, by `cargo xtask fuzz`.
+/// Every interleaving of two threads, by a step of `cargo xtask test`.
 #[cfg(all(test, batchsql_loom))]
 mod interleavings {
     use super::*;
@@ -638,7 +641,7 @@ mod interleavings {
         loom::model(|| {
             let budget = Budget::new(1, 10);
             let share = Arc::new(Share::default());
-            drop(budget.try_reserve(0, &share, 1, 1).map(|mut room| room.keep_row(1)));
+            budget.try_reserve(0, &share, 1, 1).unwrap().keep_row(1);
             let waits = thread::spawn({
                 let (budget, share) = (Arc::clone(&budget), Arc::clone(&share));
                 move || drop(block_on(budget.reserve(0, &share, 1, 1, || ())).unwrap())
@@ -654,7 +657,7 @@ mod interleavings {
         loom::model(|| {
             let budget = Budget::new(1, 10);
             let share = Arc::new(Share::default());
-            drop(budget.try_reserve(0, &share, 1, 1).map(|mut room| room.keep_row(1)));
+            budget.try_reserve(0, &share, 1, 1).unwrap().keep_row(1);
             let goes = thread::spawn({
                 let (budget, share) = (Arc::clone(&budget), Arc::clone(&share));
                 move || {
@@ -676,7 +679,7 @@ mod interleavings {
         loom::model(|| {
             let budget = Budget::new(1, 10);
             let share = Arc::new(Share::default());
-            drop(budget.try_reserve(0, &share, 1, 1).map(|mut room| room.keep_row(1)));
+            budget.try_reserve(0, &share, 1, 1).unwrap().keep_row(1);
             let waits = thread::spawn({
                 let (budget, share) = (Arc::clone(&budget), Arc::clone(&share));
                 move || block_on(budget.reserve(0, &share, 1, 1, || ())).map(drop)

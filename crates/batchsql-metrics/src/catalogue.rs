@@ -114,6 +114,8 @@ catalogue! {
         "From the first row of a batch to the begin of its writing";
     EnqueueWait: Histogram, Seconds, "batchsql_enqueue_wait_seconds", ["database"],
         "How long submits that found the buffer full waited for room";
+    TableParks: Counter, Count, "batchsql_table_parks_total", ["database", "table", "reason"],
+        "How often a table was found that cannot be written, by class of error schema, permission or row";
     BatchAssemble: Histogram, Seconds, "batchsql_batch_assemble_seconds", ["database", "table"],
         "Time to prepare a batch for its statement";
 
@@ -130,6 +132,8 @@ catalogue! {
         "Batches being written";
     ConcurrencyLimit: Gauge, Count, "batchsql_concurrency_limit", ["database"],
         "Batches that may be written at once";
+    ParkedTables: Gauge, Count, "batchsql_parked_tables", ["database"],
+        "Tables that cannot be written for now; their rows wait";
     OldestBufferedRecord: Gauge, Seconds, "batchsql_oldest_buffered_record_timestamp_seconds", ["database"],
         "Unix time at which the oldest row that still waits was submitted; 0 when none waits";
     LastSuccess: Gauge, Seconds, "batchsql_last_success_timestamp_seconds", ["database"],

@@ -104,6 +104,10 @@ impl MetricsReporter for Reporter {
         self.tables.table(batch.table).isolations.increment(1);
     }
 
+    fn table_parked(&self, table: &str, class: ErrorClass) {
+        self.tables.table(table).parks(class).increment(1);
+    }
+
     fn row_refused(&self, _: &str, reason: &'static str) {
         self.pipeline.refused(reason).increment(1);
     }
@@ -120,6 +124,7 @@ impl MetricsReporter for Reporter {
         pipeline.buffer_bytes_limit.set(gauges.buffer_bytes_limit as f64);
         pipeline.inflight_batches.set(gauges.inflight_batches as f64);
         pipeline.concurrency_limit.set(gauges.concurrency_limit as f64);
+        pipeline.parked_tables.set(gauges.parked_tables as f64);
         pipeline.oldest_buffered_record.set(gauges.oldest_row.map_or(0.0, unix_seconds));
         pipeline.last_success.set(gauges.last_success.map_or(0.0, unix_seconds));
     }

@@ -18,6 +18,9 @@ const OTHER: &str = "other";
 /// Why rows are not accepted; the closed set of the events' `reason`.
 const REFUSALS: [&str; 3] = ["closed", "full", "invalid"];
 
+/// The classes of error for which a table is parked.
+const PARKING: [ErrorClass; 3] = [ErrorClass::Schema, ErrorClass::Permission, ErrorClass::Row];
+
 /// The handles that belong to no table.
 pub(crate) struct PipelineSeries {
     flushes: Vec<(FlushReason, Counter)>,
@@ -30,6 +33,7 @@ pub(crate) struct PipelineSeries {
     pub(crate) buffer_bytes_limit: Gauge,
     pub(crate) inflight_batches: Gauge,
     pub(crate) concurrency_limit: Gauge,
+    pub(crate) parked_tables: Gauge,
     pub(crate) oldest_buffered_record: Gauge,
     pub(crate) last_success: Gauge,
 }
@@ -40,6 +44,7 @@ pub(crate) struct TableSeries {
     pub(crate) received: Counter,
     outcomes: Vec<(OutcomeKind, Counter)>,
     rejected: Vec<(ErrorClass, Counter)>,
+    parks: Vec<(ErrorClass, Counter)>,
     pub(crate) isolations: Counter,
     pub(crate) queue_wait: Histogram,
     pub(crate) assemble: Histogram,
@@ -87,6 +92,7 @@ impl PipelineSeries {
             buffer_bytes_limit: gauge(Metric::BufferBytesLimit),
             inflight_batches: gauge(Metric::InflightBatches),
             concurrency_limit: gauge(Metric::ConcurrencyLimit),
+            parked_tables: gauge(Metric::ParkedTables),
             oldest_buffered_record: gauge(Metric::OldestBufferedRecord),
             last_success: gauge(Metric::LastSuccess),
         }
@@ -152,10 +158,15 @@ impl TableSeries {
             let [database, table] = labels();
             emitter.counter(Metric::RecordsRejected, [database, table, Some(SharedString::const_str(class.name()))])
         };
+        let parked = |class: ErrorClass| {
+            let [database, table] = labels();
+            emitter.counter(Metric::TableParks, [database, table, Some(SharedString::const_str(class.name()))])
+        };
         Self {
             received: emitter.counter(Metric::RecordsReceived, labels()),
             outcomes: keyed(&OutcomeKind::ALL, outcome),
             rejected: keyed(&ErrorClass::ALL, rejected),
+            parks: keyed(&PARKING, parked),
             isolations: emitter.counter(Metric::Isolations, labels()),
             queue_wait: emitter.histogram(Metric::QueueWait, labels()),
             assemble: emitter.histogram(Metric::BatchAssemble, labels()),
@@ -168,6 +179,11 @@ impl TableSeries {
     /// The counter of the rows rejected for errors of a class.
     pub(crate) fn rejected(&self, class: ErrorClass) -> &Counter {
         find(&self.rejected, class)
+    }
+
+    /// The counter of how often the table was parked for errors of a class.
+    pub(crate) fn parks(&self, class: ErrorClass) -> &Counter {
+        find(&self.parks, class)
     }
 
     /// The counter of every outcome.

@@ -21,6 +21,22 @@ fn row(schema: &Schema, id: i64) -> DynRow {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_parked_table_is_shown_and_so_is_its_end() {
+    let (metrics, snapshotter) = recorded();
+    let sink = ScriptedSink::new();
+    sink.break_table("events", ErrorClass::Permission);
+    let db = BatchSql::builder(sink.clone()).metrics_reporter(metrics.reporter("scripted")).start().unwrap();
+    db.submit(&row(&table("events"), 1)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let seen = Seen::by(&snapshotter);
+    assert_eq!(seen.sum(Metric::ParkedTables, &[("database", "scripted")]), 1.0);
+    assert_eq!(seen.sum(Metric::TableParks, &[("table", "events"), ("reason", "permission")]), 1.0);
+    sink.mend_table("events");
+    assert_eq!(db.close(MINUTE).await.balance.written(), 1);
+    assert_eq!(Seen::by(&snapshotter).sum(Metric::ParkedTables, &[]), 0.0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_run_with_every_kind_of_trouble_adds_up() {
     let (metrics, snapshotter) = recorded();
     metrics.set_current_test_case("trouble");

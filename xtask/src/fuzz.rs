@@ -1,0 +1,43 @@
+//! `cargo xtask fuzz`: the random searches of the tests, for as long as someone wants to wait.
+//! Must not know what they check: the tests of the same name run them for a short time.
+
+use std::process::{Command, ExitCode};
+
+use crate::{cargo, steps::Steps};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Random schedules against the model of the pipeline; 100,000 take about five minutes
+    #[arg(long, default_value_t = 100_000)]
+    cases: u32,
+    /// How often a writing process is killed (`kill -9`); 200 take about a minute
+    #[arg(long, default_value_t = 200)]
+    kills: u32,
+}
+
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let mut steps = Steps::default();
+    let test = |package: &str, name: &str| {
+        let mut command = cargo::command();
+        command.args(["test", "--release", "--package", package, "--test", "it", name, "--", "--nocapture"]);
+        command
+    };
+    let mut model = test("batchsql-core", "model::");
+    model.env("PROPTEST_CASES", arguments.cases.to_string());
+    // Deliberate panics of the sink would fill the terminal.
+    model.env("RUST_BACKTRACE", "0").stderr(std::process::Stdio::null());
+    steps.run("random schedules against the model", model);
+    let mut kills = test("batchsql-sqlite", "kill::");
+    kills.env("BATCHSQL_KILLS", arguments.kills.to_string());
+    steps.run("kill -9 while writing", kills);
+    Ok(steps.finish())
+}
+
+/// Every interleaving of the threads that meet in the core's own synchronisation, by the model checker
+/// loom. It has a target folder of its own, because its flag would rebuild everything else.
+pub(crate) fn interleavings() -> Command {
+    let mut command = cargo::command();
+    command.args(["test", "--package", "batchsql-core", "--lib", "--target-dir", "target/loom", "interleavings"]);
+    command.env("RUSTFLAGS", "--cfg batchsql_loom").env("RUST_BACKTRACE", "0");
+    command
+}
