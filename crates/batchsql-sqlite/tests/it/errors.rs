@@ -1,6 +1,10 @@
 //! What goes wrong at the table, and what the message says to do.
 
-use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, Outcome, Schema, SchemaBuilder, Value};
+use std::time::Duration;
+
+use batchsql_core::{
+    BatchSql, ColumnType, Conflict, ErrorClass, Outcome, PipelineConfig, Schema, SchemaBuilder, Value,
+};
 use batchsql_sqlite::rusqlite::{Connection, ffi};
 use batchsql_sqlite::{SqliteOptions, SqliteSink};
 
@@ -59,7 +63,8 @@ async fn rows_for_a_missing_table_come_back_and_other_tables_go_on() {
 #[tokio::test]
 async fn a_table_that_changes_under_the_pipeline_is_looked_at_again() {
     let sink = memory("CREATE TABLE t (id INTEGER, note TEXT)").await;
-    let db = pipeline(&sink);
+    let config = PipelineConfig { park_for: Duration::ZERO, ..PipelineConfig::default() };
+    let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
     let schema = schema(Conflict::None);
     db.submit(&row(&schema, 1, "a")).await.unwrap();
     assert_eq!(db.flush().await.unwrap().written(), 1);

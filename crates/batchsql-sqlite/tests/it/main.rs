@@ -12,6 +12,7 @@ mod kill;
 mod locks;
 #[cfg(unix)]
 mod numbered;
+mod policies;
 #[cfg(unix)]
 mod process;
 #[cfg(unix)]
