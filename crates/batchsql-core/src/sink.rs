@@ -80,7 +80,8 @@ const DEFERRED: u8 = 1;
 const ABANDONED: u8 = 2;
 
 impl Attempt {
-    pub(crate) fn new(atomic: bool) -> Self {
+    /// An attempt, for tests of drivers and for sinks that wrap another sink.
+    pub fn new(atomic: bool) -> Self {
         Self(Arc::new(AttemptState { stage: AtomicU8::new(BEGUN), atomic }))
     }
 

@@ -284,7 +284,7 @@ impl CaseRun<'_> {
             actual_checksum: is.checksum(),
             matches: expected.tables.iter().zip(found).all(|((_, expected), found)| expected == found),
         };
-        let reached = closed.balance.written() + closed.balance.ignored();
+        let reached = closed.balance.written() + closed.balance.ignored() + closed.balance.superseded();
         let test = &mut result.result;
         test.duration = *duration;
         test.total_records = *submitted;

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use batchsql::metrics::Reporter;
 use batchsql::prometheus::PrometheusMetrics;
 use batchsql::{
-    BatchExecuted, BatchInfo, BatchSealed, BatchStarted, ErrorClass, MetricsReporter, OutcomeCounts, OutcomeKind,
-    PipelineGauges,
+    BatchExecuted, BatchInfo, BatchSealed, BatchStarted, ErrorClass, MetricsReporter, OutcomeCounts, PipelineGauges,
 };
 use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
@@ -130,7 +129,7 @@ impl MetricsReporter for Observer {
     }
 
     fn rows_resolved(&self, batch: &BatchInfo<'_>, counts: &OutcomeCounts) {
-        let done = counts.get(OutcomeKind::Written) + counts.get(OutcomeKind::Ignored);
+        let done = counts.total() - counts.failed();
         self.resolved.fetch_add(done, Ordering::Relaxed);
         self.metrics.rows_resolved(batch, counts);
     }

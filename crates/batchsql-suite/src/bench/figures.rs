@@ -58,7 +58,7 @@ pub(super) fn summarise(group: &str, names: &[&str], rounds: &[Vec<Measurement>]
     names.iter().enumerate().map(contender).collect()
 }
 
-fn median(mut numbers: Vec<f64>) -> f64 {
+pub(super) fn median(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);
     numbers.get(numbers.len() / 2).copied().unwrap_or(0.0)
 }

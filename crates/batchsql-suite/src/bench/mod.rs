@@ -3,8 +3,10 @@
 
 mod figures;
 mod overhead;
+mod poison;
 mod sqlite;
 
 pub use figures::{Figure, Plan, table};
 pub use overhead::overhead;
+pub use poison::poison;
 pub use sqlite::database;

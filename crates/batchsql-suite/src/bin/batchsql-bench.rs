@@ -1,5 +1,5 @@
 //! The benchmarks' command: `overhead` measures the pipeline alone, `database` measures it against
-//! hand-written loops. Figures are medians of interleaved rounds; only their ratios travel between
+//! hand-written loops, `poison` measures what a bad row costs. Figures are medians of interleaved rounds; only their ratios travel between
 //! machines.
 
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 #[derive(Debug, Parser)]
 #[command(name = "batchsql-bench", version)]
 struct Options {
-    /// What to measure; both when left out
+    /// What to measure; everything when left out
     #[arg(value_enum)]
     group: Option<Group>,
 
@@ -38,6 +38,8 @@ enum Group {
     Overhead,
     /// The pipeline with a real database, against a hand-written loop
     Database,
+    /// What one bad row costs its batch, in statements and time
+    Poison,
 }
 
 #[tokio::main]
@@ -45,13 +47,19 @@ async fn main() -> Result<()> {
     let options = Options::parse();
     anyhow::ensure!(options.rounds > 0 && options.rows > 0, "--rounds and --rows must be at least 1");
     let mut figures = Vec::new();
-    if options.group != Some(Group::Database) {
+    let wants = |group| options.group.is_none_or(|wanted| wanted == group);
+    if wants(Group::Overhead) {
         figures.extend(bench::overhead(Plan { rounds: options.rounds, rows: options.rows * 10 }).await?);
     }
-    if options.group != Some(Group::Overhead) {
+    if wants(Group::Database) {
         figures.extend(bench::database(Plan { rounds: options.rounds, rows: options.rows }).await?);
     }
-    println!("{}", bench::table(&figures));
+    if wants(Group::Poison) {
+        println!("{}", bench::poison(options.rounds).await?);
+    }
+    if !figures.is_empty() {
+        println!("{}", bench::table(&figures));
+    }
     if let Some(file) = options.json {
         let json = serde_json::to_string_pretty(&figures)?;
         std::fs::write(&file, json).with_context(|| format!("cannot write {}", file.display()))?;
