@@ -90,6 +90,7 @@ impl<S: Sink> BatchSqlBuilder<S> {
         let (end, ended) = watch::channel(false);
         let executor = Arc::new(Executor::new(sink, Arc::clone(&ledger), sender.downgrade(), &config));
         let activity = Arc::new(Activity::default());
+        let closed = Arc::new(AtomicBool::new(false));
         let groups = Arc::new(Groups::new());
         let dispatcher = Dispatcher {
             groups: Arc::clone(&groups),
@@ -98,6 +99,7 @@ impl<S: Sink> BatchSqlBuilder<S> {
             own_messages: sender.downgrade(),
             ledger: Arc::clone(&ledger),
             activity: Arc::clone(&activity),
+            closed: Arc::clone(&closed),
             concurrency,
             flush_interval: config.flush_interval.min(FAR),
             park_for: config.park_for.min(FAR),
@@ -112,13 +114,8 @@ impl<S: Sink> BatchSqlBuilder<S> {
             books.finish().await;
             _end.send_replace(true);
         });
-        let intake = Intake {
-            messages: sender,
-            ledger,
-            closed: AtomicBool::new(false),
-            flush_size: config.flush_size,
-            flush_bytes: config.flush_bytes,
-        };
+        let intake =
+            Intake { messages: sender, ledger, closed, flush_size: config.flush_size, flush_bytes: config.flush_bytes };
         Ok(BatchSql(Arc::new(Shared {
             engine: executor,
             groups,

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::ndjson::{FileWriter, OpenFile};
-use crate::queue::{Budget, Room};
+use crate::queue::{Budget, HeldRoom};
 use crate::receipt::{FailedRow, Outcome};
 use crate::row::Row;
 
@@ -125,7 +125,7 @@ impl FailedRows {
 #[must_use = "take the row out of it; dropping it gives the row up"]
 pub struct DeadLetter {
     outcome: Outcome,
-    _room: Arc<Room>,
+    _room: Arc<HeldRoom>,
 }
 
 impl DeadLetter {
@@ -192,7 +192,7 @@ impl Consumers {
         }
         let row = outcome.failure()?.row();
         let bytes = row.schema().fixed_row_len() + row.variable_len();
-        let room = Arc::new(Room::of_row(budget, bytes));
+        let room = Arc::new(HeldRoom::of_row(budget, bytes));
         for channel in channels.iter() {
             // A receiver that is gone wants no rows: then the letter gives its room back here.
             drop(channel.send(DeadLetter { outcome: outcome.clone(), _room: Arc::clone(&room) }));
@@ -205,9 +205,7 @@ impl Consumers {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let files = std::mem::take(&mut *self.files.lock().unwrap_or_else(PoisonError::into_inner));
         for file in files {
-            if tokio::time::timeout(FILE_GRACE, file.finish()).await.is_err() {
-                tracing::error!("the dead-letter file could not be written; its rows are lost to it");
-            }
+            file.finish(FILE_GRACE).await;
         }
     }
 }

@@ -52,8 +52,11 @@ pub(crate) enum Work {
 
 /// How the writing of a batch ended.
 pub(crate) enum Ended {
-    /// Every row has its outcome.
-    Done,
+    /// Every row has its outcome, or there was nothing to write.
+    Done {
+        /// How long the last write took, and whether rows were written; `None` when there was nothing.
+        wrote: Option<(Duration, bool)>,
+    },
     /// It is to be tried again after a while.
     Resting { job: Box<Job>, delay: Duration, error: SinkError },
     /// Its table cannot be written for now.
@@ -84,6 +87,8 @@ pub(crate) struct Dispatcher<W> {
     pub(crate) own_messages: mpsc::WeakUnboundedSender<Message>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) activity: Arc<Activity>,
+    /// Set when no more rows are accepted.
+    pub(crate) closed: Arc<AtomicBool>,
     pub(crate) groups: Arc<Groups>,
     pub(crate) concurrency: usize,
     pub(crate) flush_interval: Duration,
@@ -245,7 +250,8 @@ impl<W: Writer> Dispatcher<W> {
         // looks whether the pipeline is busy. So one of the two sees the other.
         self.activity.busy.store(!state.is_idle(), Ordering::SeqCst);
         let idle = state.is_idle() && self.messages.is_empty();
-        if !(idle && self.ledger.budget.wanted() == Some(Wanted::Room)) {
+        let is_wanted = || matches!(self.ledger.budget.wanted(), Some(Wanted::Room { .. }));
+        if !(idle && is_wanted()) {
             state.waited_for_since = None;
             return None;
         }
@@ -261,43 +267,64 @@ impl<W: Writer> Dispatcher<W> {
         None
     }
 
-    /// Gives up the oldest batches that are not being written, for as long as someone waits for room.
+    /// Gives up the oldest batches that are not being written, as far as that makes room for those who
+    /// wait.
     fn make_room(&mut self, state: &mut State) {
         while let Some(wanted) = self.ledger.budget.wanted() {
-            let only = match wanted {
-                Wanted::Room => None,
-                Wanted::Share(table) => Some(table),
-            };
-            let Some((table, work)) = state.schedule.take_oldest(only) else {
-                // What is left is open, or being written.
-                let next_number = state.schedule.next_number();
-                let tables = self.groups.tables().into_iter().filter(|table| only.is_none_or(|n| n == table.number()));
-                tables.for_each(|table| self.seal_table(state, &table, FlushReason::Pressure));
-                if state.schedule.next_number() == next_number {
-                    return;
+            // Rows whose consumers have not taken them give their room by themselves.
+            let (held_rows, held_bytes) = self.ledger.budget.held();
+            let (only, rows, bytes) = match wanted {
+                Wanted::Room { rows, bytes } => {
+                    (None, rows.saturating_sub(held_rows), bytes.saturating_sub(held_bytes))
                 }
-                continue;
+                Wanted::Share { table } => (Some(table), 1, 1),
             };
-            let job = match work {
-                Work::Sealed(job) => Some(job),
-                Work::Due { table, batch } => table.take_due(batch, &self.ledger, &self.own_messages).map(Box::new),
-            };
-            let Some(mut job) = job else { continue };
-            if !std::mem::replace(&mut self.has_dropped, true) {
-                tracing::warn!(
-                    table = table.name(),
-                    "the buffer is full: the oldest batches are given up, as configured"
-                );
+            if (rows == 0 && bytes == 0) || !self.can_drop(state, rows, bytes) {
+                break;
             }
-            let why = "the buffer was full and its oldest batch had to make room (WhenFull::DropOldest)";
-            job.progress.last_error.get_or_insert_with(|| SinkError::new(ErrorClass::Resource, why));
+            if !self.drop_oldest(state, only) {
+                break;
+            }
         }
         state.answer_flushes();
     }
 
+    /// Whether rows that are not being written hold so much room.
+    fn can_drop(&self, state: &State, rows: usize, bytes: usize) -> bool {
+        let (used_rows, used_bytes) = self.ledger.budget.used();
+        let (held_rows, held_bytes) = self.ledger.budget.held();
+        let (running_rows, running_bytes) = state.schedule.running_room();
+        used_rows.saturating_sub(held_rows + running_rows) >= rows
+            && used_bytes.saturating_sub(held_bytes + running_bytes) >= bytes
+    }
+
+    /// Gives up one batch; false when all that is left is being written.
+    fn drop_oldest(&mut self, state: &mut State, only: Option<usize>) -> bool {
+        let (table, work) = match state.schedule.take_oldest(only) {
+            Some(taken) => taken,
+            None => {
+                // What is left is open, or being written.
+                let next_number = state.schedule.next_number();
+                let tables = self.groups.tables().into_iter().filter(|table| only.is_none_or(|n| n == table.number()));
+                tables.for_each(|table| self.seal_table(state, &table, FlushReason::Pressure));
+                return state.schedule.next_number() > next_number;
+            }
+        };
+        let job = match work {
+            Work::Sealed(job) => Some(job),
+            Work::Due { table, batch } => table.take_due(batch, &self.ledger, &self.own_messages).map(Box::new),
+        };
+        let Some(mut job) = job else { return true };
+        if !std::mem::replace(&mut self.has_dropped, true) {
+            tracing::warn!(table = table.name(), "the buffer is full: the oldest batches are given up, as configured");
+        }
+        let why = "the buffer was full and its oldest batch had to make room (WhenFull::DropOldest)";
+        job.progress.last_error.get_or_insert_with(|| SinkError::new(ErrorClass::Resource, why));
+        true
+    }
+
     fn start_ready(&self, state: &mut State, now: Instant) {
-        let several = self.groups.table_count() > 1;
-        while let Some((start, work)) = state.schedule.next_start(now, several) {
+        while let Some((start, work)) = state.schedule.next_start(now) {
             let task = state.running.spawn(Arc::clone(&self.writer).write(work));
             state.schedule.started(task.id(), start, now);
         }
@@ -309,9 +336,14 @@ impl<W: Writer> Dispatcher<W> {
             Err(error) => (error.id(), Err(error.is_panic())),
         };
         let now = Instant::now();
-        let start = state.schedule.finished(id, now);
+        let start = state.schedule.finished(id);
         match result {
-            Ok(Ended::Done) => state.schedule.done(&start),
+            Ok(Ended::Done { wrote }) => {
+                if let Some((time, _)) = wrote {
+                    state.schedule.took(&start.table, time, now);
+                }
+                state.schedule.done(&start, wrote.is_some_and(|(_, has_written)| has_written), now);
+            }
             Ok(Ended::Resting { job, delay, error }) => {
                 self.rest(&job, delay, &error, state.draining);
                 let delay = if state.draining { delay.min(DRAINING_DELAY) } else { delay };
@@ -320,7 +352,7 @@ impl<W: Writer> Dispatcher<W> {
             // The last chance of a table is the one that it has while the pipeline drains.
             Ok(Ended::Parked { job, error }) if state.draining => {
                 self.reject(&start.table, &error, Work::Sealed(job));
-                state.schedule.done(&start);
+                state.schedule.done(&start, false, now);
             }
             Ok(Ended::Parked { job, error }) => {
                 let (table, class) = (Arc::clone(&start.table), error.class());
@@ -335,7 +367,7 @@ impl<W: Writer> Dispatcher<W> {
                     // It may have panicked before it took the open batch that was due, whose deadline is gone.
                     self.seal_table(state, &start.table, FlushReason::Interval);
                 }
-                state.schedule.done(&start);
+                state.schedule.done(&start, false, now);
             }
         }
         self.tell_resumed(state);
@@ -344,10 +376,11 @@ impl<W: Writer> Dispatcher<W> {
 
     fn rest(&self, job: &Job, delay: Duration, error: &SinkError, draining: bool) {
         let table = job.batch.schema().table_display();
-        if draining {
-            tracing::debug!(table, %error, "trying again");
-        } else {
+        // The first time, and when it begins to take long: not with every attempt.
+        if !draining && (job.progress.attempts <= 1 || delay > Duration::from_secs(1)) {
             tracing::warn!(table, %error, ?delay, "trying again");
+        } else {
+            tracing::debug!(table, %error, ?delay, "trying again");
         }
         self.ledger.reporter.call(|reporter| reporter.batch_retried(&job.info(), error.class()));
     }
@@ -380,6 +413,9 @@ impl<W: Writer> Dispatcher<W> {
         };
         loop {
             let now = Instant::now();
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                break;
+            }
             self.fall_due(&mut state, now);
             self.start_ready(&mut state, now);
             if !state.schedule.has_rows() && state.running.is_empty() {
@@ -389,11 +425,7 @@ impl<W: Writer> Dispatcher<W> {
             tokio::select! {
                 biased;
                 Some(ended) = state.running.join_next_with_id() => self.ended(&mut state, ended),
-                () = sleep_until(wake.unwrap_or(now)), if wake.is_some() => {
-                    if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                        break;
-                    }
-                }
+                () = sleep_until(wake.unwrap_or(now)), if wake.is_some() => {}
             }
         }
         // Past the deadline: dropping queued work purges it, aborting running work ends it.
@@ -422,10 +454,17 @@ impl<W: Writer> Dispatcher<W> {
     }
 }
 
-/// If the dispatcher ends, nobody may wait for room any more.
+/// If the dispatcher ends, nobody may wait for room any more, and no row for its outcome: also when its
+/// runtime was shut down, or by a defect.
 impl<W> Drop for Dispatcher<W> {
     fn drop(&mut self) {
+        self.closed.store(true, Ordering::SeqCst);
         self.ledger.budget.close();
+        for table in self.groups.tables() {
+            for lane in 0..table.lane_count() {
+                drop(table.take_all(lane, FlushReason::Drain, &self.ledger));
+            }
+        }
     }
 }
 

@@ -79,7 +79,8 @@ impl<S: Sink> Writer for Executor<S> {
             Work::Sealed(job) => Some(job),
             Work::Due { table, batch } => table.take_due(batch, &self.ledger, &self.messages).map(Box::new),
         };
-        let Some(mut job) = job else { return Ended::Done };
+        let Some(mut job) = job else { return Ended::Done { wrote: None } };
+        job.progress.wrote = None;
         if job.progress.search.is_none() {
             self.begin(&mut job);
         }
@@ -87,7 +88,7 @@ impl<S: Sink> Writer for Executor<S> {
         // Others may use the connection while the outcomes are told.
         drop(conn);
         match stop {
-            None => Ended::Done,
+            None => Ended::Done { wrote: job.progress.wrote },
             Some(Stop::Wait(delay, error)) => Ended::Resting { job, delay, error },
             Some(Stop::Broken(error) | Stop::Bad(error) | Stop::Inseparable(error) | Stop::Failed(_, error)) => {
                 Ended::Parked { job, error }
@@ -153,7 +154,7 @@ impl<S: Sink> Executor<S> {
     async fn run(&self, job: &mut Job, conn: &mut Conn<S>) -> Option<Stop> {
         loop {
             match search(job).next() {
-                Next::Done if job.begin_next_round(self.isolation_budget()) => {}
+                Next::Done if job.begin_next_round() => {}
                 Next::Done => return None,
                 Next::Undecided => {
                     let error = job.progress.refusal.clone().expect("only a refusal makes tries count");
@@ -162,7 +163,7 @@ impl<S: Sink> Executor<S> {
                         return Some(Stop::Broken(error));
                     }
                     for undecided in search(job).take_rest() {
-                        self.give_up(job, undecided, FailureKind::Rejected, &error);
+                        job.failed(undecided, FailureKind::Rejected, Some(&error));
                     }
                 }
                 Next::Try(range) => match self.write_range(job, range.clone(), conn).await {
@@ -173,7 +174,7 @@ impl<S: Sink> Executor<S> {
                     Err(Stop::Bad(error)) => self.refused(job, range, Verdict::Bad, &error),
                     Err(Stop::Inseparable(error)) => self.refused(job, range, Verdict::Inseparable, &error),
                     Err(Stop::Failed(kind, error)) => {
-                        self.give_up(job, range.clone(), kind, &error);
+                        job.failed(range.clone(), kind, Some(&error));
                         search(job).judge(range, Verdict::Ended);
                     }
                     Err(stop @ (Stop::Wait(..) | Stop::Broken(_))) => {
@@ -188,7 +189,7 @@ impl<S: Sink> Executor<S> {
     /// Looks closer at rows that were refused together.
     fn refused(&self, job: &mut Job, range: Range<usize>, verdict: Verdict, error: &SinkError) {
         if self.isolation == Isolation::AtomicBatch {
-            self.give_up(job, range.clone(), FailureKind::Rejected, error);
+            job.failed(range.clone(), FailureKind::Rejected, Some(error));
             search(job).judge(range, Verdict::Ended);
             return;
         }
@@ -197,27 +198,10 @@ impl<S: Sink> Executor<S> {
         }
         let was_isolating = search(job).is_isolating();
         if search(job).judge(range.clone(), verdict) {
-            self.log(job, &range, FailureKind::Rejected, error);
             job.convict(range.start, error);
         } else if search(job).is_isolating() && !was_isolating {
             self.ledger.reporter.call(|reporter| reporter.batch_isolated(&job.info()));
         }
-    }
-
-    fn give_up(&self, job: &mut Job, range: Range<usize>, kind: FailureKind, error: &SinkError) {
-        self.log(job, &range, kind, error);
-        job.failed(range, kind, Some(error));
-    }
-
-    fn log(&self, job: &Job, range: &Range<usize>, kind: FailureKind, error: &SinkError) {
-        tracing::error!(
-            sink = self.sink.name(),
-            table = job.batch.schema().table_display(),
-            rows = range.len(),
-            outcome = ?kind,
-            %error,
-            "rows were not written"
-        );
     }
 
     /// Writes a range of rows in one transaction, or says what is to be done about it.
@@ -320,6 +304,8 @@ impl<S: Sink> Executor<S> {
             error: result.as_ref().err().map(SinkError::class),
         };
         job.progress.writing = None;
+        let has_written = result.is_ok() || job.progress.wrote.is_some_and(|(_, has_written)| has_written);
+        job.progress.wrote = Some((executed.duration, has_written));
         self.ledger.reporter.call(|reporter| reporter.batch_executed(&job.info(), &executed));
         result
     }

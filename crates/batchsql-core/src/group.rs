@@ -156,16 +156,26 @@ impl OpenBatch {
         tracked.then(|| Receipt::new(Arc::clone(self.completion.get_or_insert_default()), index))
     }
 
+    /// The hash of the key of the row that was written and does not count yet.
+    pub(crate) fn key_hash_of_last_row(&self) -> u64 {
+        self.key_hash(self.len)
+    }
+
     /// Whether a row with a key of this hash may be in it.
     pub(crate) fn may_hold_key(&mut self, hash: u64) -> bool {
-        let key = self.group.schema.key_columns();
         for row in self.hashed..self.len {
-            let mut hasher = KeyHasher::default();
-            key.iter().for_each(|column| hasher.add(self.columns[*column].view(row..row + 1).get(0)));
-            self.keys.insert(hasher.finish());
+            self.keys.insert(self.key_hash(row));
         }
         self.hashed = self.len;
         self.keys.contains(&hash)
+    }
+
+    /// From the columns: the hash of a row that users wrote may be another one.
+    fn key_hash(&self, row: usize) -> u64 {
+        let mut hasher = KeyHasher::default();
+        let key = self.group.schema.key_columns().iter();
+        key.for_each(|column| hasher.add(self.columns[*column].view(row..row + 1).get(0)));
+        hasher.finish()
     }
 
     /// Closes the batch and starts an empty one.

@@ -137,11 +137,6 @@ impl Groups {
         self.lock().groups.len()
     }
 
-    /// How many tables there are.
-    pub(crate) fn table_count(&self) -> usize {
-        self.lock().tables.len()
-    }
-
     /// Rows accepted since the start.
     pub(crate) fn accepted(&self) -> u64 {
         let list = self.lock();

@@ -19,7 +19,6 @@ use crate::groups::{Found, Groups};
 use crate::ledger::{Balance, Ledger};
 use crate::queue::{Refusal, Reservation};
 use crate::receipt::{FailedRow, Receipt};
-use crate::reporter::FlushReason;
 use crate::row::{Row, TypedRow};
 use crate::schema::Schema;
 use crate::table::{Intake, NotPushed, Table};
@@ -83,6 +82,9 @@ impl BatchSql {
     /// # Errors
     /// What the driver found, for example a missing column.
     pub async fn prepare(&self, schema: &Schema) -> Result<(), SinkError> {
+        // A table that is known gets its share of the buffer before it has a row. If the group cannot be
+        // made, the sink says why.
+        let _ = self.group(schema);
         self.0.engine.prepare(schema).await
     }
 
@@ -240,18 +242,9 @@ impl BatchSql {
         &self.0.config
     }
 
-    /// True once the dispatcher has ended in order. If it ended by a defect, nobody will write what is
-    /// still in the lanes: it ends here.
+    /// True once the dispatcher has ended in order.
     async fn ended(&self) -> bool {
-        let in_order = self.0.ended.clone().wait_for(|ended| *ended).await.is_ok();
-        if !in_order {
-            for table in self.0.groups.tables() {
-                for lane in 0..table.lane_count() {
-                    drop(table.take_all(lane, FlushReason::Drain, &self.0.intake.ledger));
-                }
-            }
-        }
-        in_order
+        self.0.ended.clone().wait_for(|ended| *ended).await.is_ok()
     }
 
     async fn accept<R: Row + ?Sized>(
@@ -297,20 +290,28 @@ impl BatchSql {
         bytes: usize,
         pushed: &mut usize,
     ) -> Result<(), SubmitError> {
-        let Some((first, _)) = chunk.first() else { return Ok(()) };
-        let mut group = self.group(first.schema())?.into_arc();
-        let mut reservation = match self.try_reserve(&group, chunk.len(), bytes) {
-            Err(error) if error.is_full() => {
-                self.wait_for_room(&group, chunk.len(), bytes, self.0.config.when_full).await?
+        let mut left = chunk;
+        let mut left_bytes = bytes;
+        while let Some((first, first_bytes)) = left.first() {
+            let mut group = self.group(first.schema())?.into_arc();
+            // All of them, or else only the first: who waits for much holds up those who want little.
+            let (mut reservation, rows) = match self.try_reserve(&group, left.len(), left_bytes) {
+                Ok(reservation) => (reservation, left.len()),
+                Err(error) if error.is_full() => {
+                    (self.wait_for_room(&group, 1, *first_bytes, self.0.config.when_full).await?, 1)
+                }
+                Err(error) => return Err(error),
+            };
+            let (now, later) = left.split_at(rows);
+            for (row, bytes) in now {
+                if group.schema != *row.schema() {
+                    group = self.group(row.schema())?.into_arc();
+                }
+                self.push(&group, row, *bytes, false, &mut reservation)?;
+                *pushed += 1;
+                left_bytes -= bytes;
             }
-            other => other?,
-        };
-        for (row, bytes) in chunk {
-            if group.schema != *row.schema() {
-                group = self.group(row.schema())?.into_arc();
-            }
-            self.push(&group, row, *bytes, false, &mut reservation)?;
-            *pushed += 1;
+            left = later;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -50,6 +51,8 @@ pub(crate) struct Progress {
     /// The delays of this batch, and since when it is retried.
     pub(crate) retries: Option<(RetrySchedule, Instant)>,
     pub(crate) last_error: Option<SinkError>,
+    /// How long the last write took, and whether rows were written since the job was last taken up.
+    pub(crate) wrote: Option<(Duration, bool)>,
     /// The last error for which bad rows were searched.
     pub(crate) refusal: Option<SinkError>,
     /// What is left of the round; `None` before the first.
@@ -103,12 +106,13 @@ impl Job {
     }
 
     /// Begins a round with the rows whose successors were convicted; false when there is none.
-    pub(crate) fn begin_next_round(&mut self, budget: usize) -> bool {
-        let Some(round) = self.progress.round.as_mut().filter(|round| !round.next.is_empty()) else { return false };
+    pub(crate) fn begin_next_round(&mut self) -> bool {
+        let Progress { round, search, .. } = &mut self.progress;
+        let Some(round) = round.as_mut().filter(|round| !round.next.is_empty()) else { return false };
         round.rows = std::mem::take(&mut round.next).into();
         round.rows.sort_unstable();
         round.batch = Arc::new(self.batch.gather(&round.rows));
-        self.progress.search = Some(Search::new(round.rows.len(), budget));
+        search.as_mut().expect("a round was begun").next_round(round.rows.len());
         true
     }
 
@@ -212,6 +216,9 @@ impl Job {
     }
 
     fn fail(&mut self, row: usize, kind: FailureKind, error: Option<&SinkError>) {
+        if let Some(error) = error {
+            self.progress.last_error = Some(error.clone());
+        }
         if let (FailureKind::Rejected, Some(error)) = (kind, error) {
             self.progress.rejected[error.class() as usize] += 1;
         }
@@ -258,7 +265,9 @@ fn is_sound(written: &Written, rows: usize) -> bool {
 impl Drop for Job {
     fn drop(&mut self) {
         if self.open_rows() > 0 {
-            let error = self.progress.last_error.clone();
+            let panicked = || SinkError::new(ErrorClass::Internal, "the sink panicked");
+            let error = if std::thread::panicking() { Some(panicked()) } else { self.progress.last_error.clone() };
+            self.progress.last_error.clone_from(&error);
             if let Some((rows, since, attempt)) = self.progress.writing.take()
                 && !attempt.abandon()
             {
@@ -268,6 +277,11 @@ impl Drop for Job {
                 self.failed(rows, FailureKind::Unknown, error.as_ref());
             }
             self.failed_rest(FailureKind::Purged, error.as_ref());
+        }
+        if self.progress.counts.failed() > 0 {
+            let (counts, error) = (self.progress.counts, self.progress.last_error.as_ref());
+            let error = error.map(tracing::field::display);
+            tracing::error!(table = self.batch.schema().table_display(), ?counts, error, "rows were not written");
         }
         let known = |end| match end {
             End::Known(outcome) => Some(outcome),

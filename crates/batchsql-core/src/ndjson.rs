@@ -4,6 +4,8 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Map, Value as JsonValue, json};
@@ -24,7 +26,11 @@ pub(crate) struct OpenFile {
 }
 
 /// The thread that writes a file. It ends when the channel ends.
-pub(crate) struct FileWriter(oneshot::Receiver<()>);
+pub(crate) struct FileWriter {
+    finished: oneshot::Receiver<()>,
+    /// Set when nobody waits for the file any more.
+    gives_up: Arc<AtomicBool>,
+}
 
 impl OpenFile {
     pub(crate) fn open(path: &Path) -> std::io::Result<Self> {
@@ -35,15 +41,17 @@ impl OpenFile {
     /// Writes everything that comes.
     pub(crate) fn write_on_thread(self, rows: FailedRows) -> std::io::Result<FileWriter> {
         let (done, finished) = oneshot::channel();
+        let gives_up = Arc::new(AtomicBool::new(false));
+        let give_up = Arc::clone(&gives_up);
         std::thread::Builder::new().name("batchsql-dead-letters".to_owned()).spawn(move || {
-            self.write_all(rows);
+            self.write_all(rows, &give_up);
             // Nobody may wait any more.
             let _ = done.send(());
         })?;
-        Ok(FileWriter(finished))
+        Ok(FileWriter { finished, gives_up })
     }
 
-    fn write_all(mut self, mut rows: FailedRows) {
+    fn write_all(mut self, mut rows: FailedRows, give_up: &AtomicBool) {
         while let Some(first) = rows.blocking_recv() {
             // What is there now is one burst; each row keeps its room until the burst is on disk.
             let mut burst = vec![first];
@@ -54,13 +62,14 @@ impl OpenFile {
                 lines.push_str(&line(&letter));
                 burst.push(letter);
             }
-            self.append(lines.as_bytes());
+            self.append(lines.as_bytes(), give_up);
         }
     }
 
-    /// Appends and syncs, for as long as it takes.
-    fn append(&mut self, mut lines: &[u8]) {
-        loop {
+    /// Appends and syncs, for as long as it takes. When the system says after a failed sync that the next
+    /// one was fine, that is believed.
+    fn append(&mut self, mut lines: &[u8], give_up: &AtomicBool) {
+        while !give_up.load(Ordering::Relaxed) {
             let error = match self.file.write(lines) {
                 Ok(0) if !lines.is_empty() => std::io::ErrorKind::WriteZero.into(),
                 Ok(written) => {
@@ -83,10 +92,14 @@ impl OpenFile {
 }
 
 impl FileWriter {
-    /// Waits until everything is written, after the channel has ended.
-    pub(crate) async fn finish(self) {
-        // An error means that the thread has ended, too.
-        let _ = self.0.await;
+    /// Waits until everything is written, after the channel has ended; after `patience` the rest is given
+    /// up.
+    pub(crate) async fn finish(self, patience: Duration) {
+        // An error of the channel means that the thread has ended, too.
+        if tokio::time::timeout(patience, self.finished).await.is_err() {
+            tracing::error!("the dead-letter file could not be written; the rows left are lost to it");
+            self.gives_up.store(true, Ordering::Relaxed);
+        }
     }
 }
 

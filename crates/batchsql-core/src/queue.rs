@@ -41,6 +41,8 @@ pub(crate) struct Budget {
     waiting: AtomicUsize,
     /// How many have left the lines with room and have not been woken yet.
     waking: AtomicUsize,
+    /// Rows and bytes in use by rows that have their outcome already.
+    held: AtomicU64,
     lines: Mutex<Lines>,
     /// Whether there are several tables, so that shares matter.
     shared: AtomicBool,
@@ -97,10 +99,10 @@ pub(crate) enum Refusal {
 /// What someone waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wanted {
-    /// Room that others have.
-    Room,
+    /// Room that others have: so many rows and bytes are lacking.
+    Room { rows: usize, bytes: usize },
     /// This table has more than its share.
-    Share(usize),
+    Share { table: usize },
 }
 
 /// Room for rows that are about to be accepted. What is not kept goes back when it is dropped, so a
@@ -137,20 +139,34 @@ impl fmt::Debug for Reservation<'_> {
     }
 }
 
+/// The room of one row that has its outcome, and waits for a consumer.
+#[derive(Debug)]
+pub(crate) struct HeldRoom(Room);
+
+impl HeldRoom {
+    /// Answers for room that is in use and will not be released otherwise.
+    pub(crate) fn of_row(budget: &Arc<Budget>, bytes: usize) -> Self {
+        let room = Room { budget: Arc::clone(budget), rows: 1, bytes: count(bytes) };
+        budget.held.fetch_add(pack(room.rows, room.bytes), Ordering::SeqCst);
+        Self(room)
+    }
+}
+
+impl Drop for HeldRoom {
+    fn drop(&mut self) {
+        self.0.budget.held.fetch_sub(pack(self.0.rows, self.0.bytes), Ordering::SeqCst);
+    }
+}
+
 /// Room that goes back when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Room {
+struct Room {
     budget: Arc<Budget>,
     rows: u32,
     bytes: u32,
 }
 
 impl Room {
-    /// Answers for room of one row that is in use and will not be released otherwise.
-    pub(crate) fn of_row(budget: &Arc<Budget>, bytes: usize) -> Self {
-        Self { budget: Arc::clone(budget), rows: 1, bytes: count(bytes) }
-    }
-
     fn take(&mut self) -> (u32, u32) {
         (std::mem::take(&mut self.rows), std::mem::take(&mut self.bytes))
     }
@@ -248,6 +264,7 @@ impl Budget {
             used: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             waking: AtomicUsize::new(0),
+            held: AtomicU64::new(0),
             lines: Mutex::new(Lines::default()),
             shared: AtomicBool::new(false),
             rows_limit: count(rows),
@@ -281,10 +298,22 @@ impl Budget {
             return None;
         }
         let lines = self.lines();
-        match lines.next_turn(|share| !self.is_over(share)) {
-            Some(_) => Some(Wanted::Room),
-            None => lines.turns.front().map(|table| Wanted::Share(*table)),
-        }
+        let Some(turn) = lines.next_turn(|share| !self.is_over(share)) else {
+            return lines.turns.front().map(|table| Wanted::Share { table: *table });
+        };
+        let waiter = lines.lines[&lines.turns[turn]].front().expect("a line is never empty");
+        let (rows, bytes) = self.used();
+        let lacking = |wanted: u32, free: usize| (wanted as usize).saturating_sub(free);
+        Some(Wanted::Room {
+            rows: lacking(waiter.rows, self.rows_limit() - rows),
+            bytes: lacking(waiter.bytes, self.bytes_limit() - bytes),
+        })
+    }
+
+    /// Rows and bytes of rows that have their outcome, and whose consumers have not taken them.
+    pub(crate) fn held(&self) -> (usize, usize) {
+        let (rows, bytes) = unpack(self.held.load(Ordering::SeqCst));
+        (rows as usize, bytes as usize)
     }
 
     /// Whether someone has got room and has not been woken yet.
@@ -604,7 +633,7 @@ mod tests {
         assert_eq!(held, 81, "a row more than eight times the ten that are left");
         let waits = waiter(&budget, 0, &stuck, 1);
         until_waiting(&budget, 1).await;
-        assert_eq!(budget.wanted(), Some(Wanted::Share(0)), "it waits for itself");
+        assert_eq!(budget.wanted(), Some(Wanted::Share { table: 0 }), "it waits for itself");
         // Its waiting submitter is in nobody's way.
         let mut room = budget.try_reserve(1, &other, 1, 1).unwrap();
         room.keep_row(1);

@@ -1,7 +1,7 @@
 //! Owns the waiting work of a pipeline: what may start next, what rests, what is parked, what is due when.
 //! Must not write, wait or look at a clock: it is told the time.
 //!
-//! Lanes take turns. A lane with an order has one batch on its way, and while it rests the lane waits.
+//! Lanes take turns; a table with keys has as many lanes as there are permits. A lane with an order has one batch on its way, and while it rests the lane waits.
 //! Groups that cannot be written are parked: their batches wait in their lanes, and one of them at a
 //! time is tried as a probe.
 
@@ -21,13 +21,17 @@ use crate::table::{DueBatch, LaneId, OpenId, Table};
 
 /// A batch that takes longer makes its table a slow one.
 const SLOW: Duration = Duration::from_millis(100);
+/// How long a permit is kept for tables that are not slow, after the last of their batches.
+const KEPT_FOR_FAST: Duration = Duration::from_secs(30);
 
 pub(crate) struct Schedule {
     concurrency: usize,
     park_for: Duration,
     lanes: HashMap<LaneId, LaneState>,
-    /// Lanes that may start work, each once: taking turns keeps tables from starving each other.
+    /// Lanes that may start work, each once.
     ready: VecDeque<LaneId>,
+    /// Lanes of slow tables that wait until a batch ends.
+    held_back: VecDeque<LaneId>,
     /// Lanes whose next work is of a parked group.
     blocked: Vec<LaneId>,
     /// Open batches by deadline.
@@ -42,6 +46,8 @@ pub(crate) struct Schedule {
     outstanding: BTreeMap<u64, Instant>,
     next_number: u64,
     running: HashMap<Id, (Start, Instant)>,
+    /// When a batch of a table that is not slow last ended.
+    last_fast: Option<Instant>,
 }
 
 struct LaneState {
@@ -49,7 +55,7 @@ struct LaneState {
     work: VecDeque<(u64, Work)>,
     /// Batches that are running or resting.
     busy: usize,
-    /// Whether it is in `ready` or `blocked`.
+    /// Whether it is in `ready`, `held_back` or `blocked`, once.
     is_listed: bool,
 }
 
@@ -92,6 +98,8 @@ pub(crate) struct Start {
     lane: LaneId,
     group: usize,
     number: u64,
+    /// Rows and bytes, as far as they are known: a batch that is due is still open.
+    room: (usize, usize),
 }
 
 impl Work {
@@ -110,6 +118,7 @@ impl Schedule {
             park_for,
             lanes: HashMap::new(),
             ready: VecDeque::new(),
+            held_back: VecDeque::new(),
             blocked: Vec::new(),
             deadlines: BTreeSet::new(),
             opened: HashMap::new(),
@@ -119,6 +128,7 @@ impl Schedule {
             outstanding: BTreeMap::new(),
             next_number: 0,
             running: HashMap::new(),
+            last_fast: None,
         }
     }
 
@@ -180,32 +190,30 @@ impl Schedule {
 
     /// The next work to start, when there is a permit for it. Must be followed by `started`.
     ///
-    /// Slow tables together leave one permit to the others, if there are several tables.
-    pub(crate) fn next_start(&mut self, now: Instant, several: bool) -> Option<(Start, Work)> {
+    /// Slow tables together leave one permit to the others, while there are others.
+    pub(crate) fn next_start(&mut self, now: Instant) -> Option<(Start, Work)> {
         if self.running.len() >= self.concurrency {
             return None;
         }
-        let mut skipped = Vec::new();
         let mut found = None;
         while let Some(lane) = self.ready.pop_front() {
-            // A lane that was forgotten and came back may be listed twice.
             let Some(state) = self.lanes.get(&lane) else { continue };
             if !state.may_start() {
                 self.unlist(lane);
+                self.forget_lane_if_idle(lane);
                 continue;
             }
             let Some(place) = self.startable(state) else {
                 self.blocked.push(lane);
                 continue;
             };
-            if several && self.leaves_permit(&state.table, now) {
-                skipped.push(lane);
+            if self.leaves_permit(&state.table, now) {
+                self.held_back.push_back(lane);
                 continue;
             }
             found = Some((lane, place));
             break;
         }
-        skipped.into_iter().rev().for_each(|lane| self.ready.push_front(lane));
         let (lane, place) = found?;
         let state = self.lanes.get_mut(&lane)?;
         state.is_listed = false;
@@ -217,7 +225,11 @@ impl Schedule {
         }
         let table = Arc::clone(&state.table);
         self.list(lane);
-        Some((Start { table, lane, group, number }, work))
+        let room = match &work {
+            Work::Sealed(job) => (job.batch.len(), job.batch.bytes()),
+            Work::Due { .. } => (0, 0),
+        };
+        Some((Start { table, lane, group, number, room }, work))
     }
 
     /// Registers the task of work that was started.
@@ -225,18 +237,42 @@ impl Schedule {
         self.running.insert(task, (start, now));
     }
 
-    /// Takes a task back. Must be followed by `done`, `rest` or `park`.
-    pub(crate) fn finished(&mut self, task: Id, now: Instant) -> Start {
-        let (start, since) = self.running.remove(&task).expect("every task was registered at its start");
-        start.table.slow.store(now - since > SLOW, Ordering::Relaxed);
-        start
+    /// Rows and bytes of the batches that are being written.
+    pub(crate) fn running_room(&self) -> (usize, usize) {
+        let rooms = self.running.values().map(|(start, _)| start.room);
+        rooms.fold((0, 0), |(rows, bytes), room| (rows + room.0, bytes + room.1))
     }
 
-    /// All rows of the work have their outcomes: its group can be written.
-    pub(crate) fn done(&mut self, start: &Start) {
+    /// Takes a task back. Must be followed by `done`, `rest` or `park`.
+    pub(crate) fn finished(&mut self, task: Id) -> Start {
+        // Those who were held back are the oldest in line.
+        while let Some(lane) = self.held_back.pop_back() {
+            self.ready.push_front(lane);
+        }
+        self.running.remove(&task).expect("every task was registered at its start").0
+    }
+
+    /// Notes how long a write to a table took.
+    pub(crate) fn took(&mut self, table: &Table, time: Duration, now: Instant) {
+        table.slow.store(time > SLOW, Ordering::Relaxed);
+        if time <= SLOW {
+            self.last_fast = Some(now);
+        }
+    }
+
+    /// All rows of the work have their outcomes, or there were none. If some were written, its group can
+    /// be written.
+    pub(crate) fn done(&mut self, start: &Start, has_written: bool, now: Instant) {
         self.outstanding.remove(&start.number);
-        self.resume(start.group);
+        if has_written {
+            self.resume(start.group);
+        } else if let Some(park) = self.parks.get_mut(&start.group).filter(|park| park.probe == Probe::Running) {
+            // The probe did not answer the question; the next batch is one.
+            park.probe = Probe::Waits;
+            park.next_probe = now;
+        }
         self.leave(start.lane);
+        self.resume_unused();
     }
 
     /// The work is to be tried again at a time.
@@ -426,8 +462,10 @@ impl Schedule {
         self.list(lane);
     }
 
+    /// A lane in line is forgotten when its turn comes.
     fn forget_lane_if_idle(&mut self, lane: LaneId) {
-        if self.lanes.get(&lane).is_some_and(|state| state.busy == 0 && state.work.is_empty()) {
+        let is_idle = |state: &LaneState| state.busy == 0 && state.work.is_empty() && !state.is_listed;
+        if self.lanes.get(&lane).is_some_and(is_idle) {
             self.lanes.remove(&lane);
         }
     }
@@ -461,15 +499,19 @@ impl Schedule {
         state.work.iter().position(may)
     }
 
-    /// Whether a table must leave the last permit to others: it is slow, and so are those that run.
+    /// Whether a table must leave the last permit to others: it is slow, so are those that run, and there
+    /// are some that are not.
     fn leaves_permit(&self, table: &Table, now: Instant) -> bool {
+        if self.concurrency == 1 || self.last_fast.is_none_or(|at| now - at > KEPT_FOR_FAST) {
+            return false;
+        }
         let runs_long = |since: &Instant| now - *since > SLOW;
         let is_slow = |other: &Table| {
             let runs = self.running.values().filter(|(start, _)| start.table.number() == other.number());
             other.slow.load(Ordering::Relaxed) || runs.map(|(_, since)| since).any(runs_long)
         };
         let slow = self.running.values().filter(|(start, _)| is_slow(&start.table)).count();
-        self.concurrency > 1 && slow + 1 >= self.concurrency && is_slow(table)
+        slow + 1 >= self.concurrency && is_slow(table)
     }
 
     fn resume(&mut self, group: usize) {
@@ -506,4 +548,59 @@ fn first_parked(
         Some((place, since.checked_add(park_for).unwrap_or(since)))
     };
     state.work.iter().enumerate().find_map(parked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::PipelineConfig;
+    use crate::schema::Schema;
+    use crate::table::OpenId;
+    use crate::value::ColumnType;
+
+    fn table(number: usize) -> Arc<Table> {
+        let schema = Schema::builder(format!("t{number}")).column("id", ColumnType::I64).build().unwrap();
+        Arc::new(Table::new(number, &schema, &PipelineConfig::default(), 4))
+    }
+
+    /// Due work for `lane` of `table`.
+    fn due(table: &Arc<Table>, lane: usize) -> (LaneId, Work) {
+        let lane = LaneId { table: table.number(), lane };
+        let batch = DueBatch { id: OpenId { lane, group: table.number() }, generation: 0, seals: 0 };
+        (lane, Work::Due { table: Arc::clone(table), batch })
+    }
+
+    #[tokio::test]
+    async fn nothing_is_left_of_lanes_that_come_and_go() {
+        let (table, now) = (table(0), Instant::now());
+        let mut schedule = Schedule::new(1, Duration::from_secs(60));
+        for _ in 0..1000 {
+            let (lane, work) = due(&table, 0);
+            schedule.enqueue(&table, lane, now, work);
+            assert!(schedule.take_oldest(None).is_some());
+        }
+        assert!(schedule.ready.len() <= 1, "{} entries", schedule.ready.len());
+        assert!(schedule.next_start(now).is_none());
+        assert!(schedule.ready.is_empty() && schedule.lanes.is_empty() && !schedule.has_rows());
+    }
+
+    #[tokio::test]
+    async fn lanes_take_turns_and_permits_are_kept() {
+        let tables = [table(0), table(1)];
+        let now = Instant::now();
+        let mut schedule = Schedule::new(3, Duration::from_secs(60));
+        for table in [0, 0, 0, 1].map(|number| &tables[number]) {
+            let (lane, work) = due(table, 0);
+            schedule.enqueue(table, lane, now, work);
+        }
+        let mut started = Vec::new();
+        while let Some((start, _)) = schedule.next_start(now) {
+            started.push(start.table.number());
+            let task = tokio::spawn(async {});
+            schedule.started(task.id(), start, now);
+            // The id of a task is its own for as long as its handle lives.
+            std::mem::forget(task);
+        }
+        assert_eq!(started, [0, 1, 0], "three permits");
+    }
 }

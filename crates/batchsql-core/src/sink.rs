@@ -95,7 +95,8 @@ impl Attempt {
 
     /// Says that nothing has been sent, and nothing will be before [`begin`](Self::begin).
     pub fn defer(&self) {
-        self.0.stage.store(DEFERRED, Ordering::Release);
+        // An attempt that was given up meanwhile stays so.
+        let _ = self.0.stage.compare_exchange(BEGUN, DEFERRED, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// Says that the rows are about to be sent. `false`: the pipeline has given the attempt up, and
@@ -110,10 +111,7 @@ impl Attempt {
 
     /// Gives the attempt up; true when nothing was sent and nothing will be.
     pub(crate) fn abandon(&self) -> bool {
-        match self.0.stage.compare_exchange(DEFERRED, ABANDONED, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => true,
-            Err(stage) => stage == ABANDONED,
-        }
+        self.0.stage.swap(ABANDONED, Ordering::AcqRel) == DEFERRED
     }
 }
 

@@ -32,7 +32,7 @@ const MAX_SPARE_LANES: usize = 4;
 pub(crate) struct Intake {
     pub(crate) messages: mpsc::UnboundedSender<Message>,
     pub(crate) ledger: Arc<Ledger>,
-    pub(crate) closed: AtomicBool,
+    pub(crate) closed: Arc<AtomicBool>,
     pub(crate) flush_size: usize,
     pub(crate) flush_bytes: usize,
 }
@@ -199,12 +199,12 @@ impl Table {
         let id = LaneId { table: self.number, lane: number };
         let lane = &mut *guard;
         let place = lane.open_batch_of(group);
-        if lane.open.len() > 1 && self.is_serial() && lane.make_way(self.order, place, row, id, &intake.ledger) {
+        lane.open[place].write_row(row, bytes)?;
+        if lane.open.len() > 1 && self.is_serial() && lane.make_way(self.order, place, id, &intake.ledger) {
             // A dispatcher that does not take messages any more looks through the lanes before it ends.
             let _ = intake.messages.send(Message::Sealed { table: Arc::clone(self), lane: id });
         }
         let open = &mut lane.open[place];
-        open.write_row(row, bytes)?;
         let fills = open.len + 1 >= intake.flush_size;
         let reason = if fills { FlushReason::Rows } else { FlushReason::Bytes };
         let full = fills || open.bytes + bytes >= intake.flush_bytes;
@@ -326,17 +326,11 @@ impl Lane {
         }
     }
 
-    /// Seals what must be written before a row of the open batch at `place`; true when it did.
+    /// Seals what must be written before the row that was written last into the open batch at `place`;
+    /// true when there was something.
     #[cold]
-    fn make_way<R: Row + ?Sized>(
-        &mut self,
-        order: Order,
-        place: usize,
-        row: &R,
-        id: LaneId,
-        ledger: &Arc<Ledger>,
-    ) -> bool {
-        let hash = if order == Order::Key { row.key_hash() } else { 0 };
+    fn make_way(&mut self, order: Order, place: usize, id: LaneId, ledger: &Arc<Ledger>) -> bool {
+        let hash = self.open[place].key_hash_of_last_row();
         let before = self.sealed.len();
         for (other, open) in self.open.iter_mut().enumerate().filter(|(_, open)| open.len > 0) {
             if other != place && (order == Order::Table || open.may_hold_key(hash)) {

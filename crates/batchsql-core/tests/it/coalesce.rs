@@ -161,3 +161,13 @@ async fn many_equal_keys_are_no_matter_of_the_isolation_budget() {
         outcomes(config, Conflict::update(["id"]), &versions, |sink| sink.refuse_equal(|_| "same".to_owned())).await;
     assert_eq!(kinds, [Written; 64]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_isolation_budget_is_that_of_the_batch_over_all_versions() {
+    let isolation = Isolation::Bisect { max_statements: 4, beyond: batchsql_core::BeyondBudget::Reject };
+    let config = PipelineConfig { isolation, flush_size: 64, ..one_lane() };
+    let versions: Vec<(i64, &str)> = (0..64).map(|id| (id % 4, "x")).collect();
+    let (kinds, sink) = outcomes(config, Conflict::update(["id"]), &versions, |sink| sink.poison(|_| true)).await;
+    assert_eq!(kinds, [Rejected; 64]);
+    assert!(sink.writes() <= 5, "{} writes", sink.writes());
+}

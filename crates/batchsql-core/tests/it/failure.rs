@@ -232,3 +232,30 @@ async fn errors_and_debug_output_show_no_values() {
     let shown = format!("{outcome:?} {report:?} {db:?} {secret:?} {}", outcome.failure().unwrap().error().unwrap());
     assert!(!shown.contains("hunter2") && !shown.contains("4711"), "{shown}");
 }
+
+/// Counts how often a batch is taken apart.
+#[derive(Clone, Default)]
+struct Isolations(Arc<Mutex<usize>>);
+
+impl MetricsReporter for Isolations {
+    fn batch_isolated(&self, _: &BatchInfo<'_>) {
+        *self.0.lock().unwrap() += 1;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_is_taken_apart_is_told_once() {
+    let isolations = Isolations::default();
+    let sink = ScriptedSink::new();
+    let builder = BatchSql::builder(sink.clone()).config(config()).metrics_reporter(isolations.clone());
+    let db = builder.start().unwrap();
+    // Too large is no matter of single rows.
+    sink.script([Step::Fail(ErrorClass::Size)]);
+    drop(receipts(&db, &plain(), 0..10).await);
+    db.flush().await.unwrap();
+    assert_eq!(*isolations.0.lock().unwrap(), 0);
+    sink.poison(|row| matches!(id(row), 13 | 17));
+    drop(receipts(&db, &plain(), 10..20).await);
+    db.flush().await.unwrap();
+    assert_eq!(*isolations.0.lock().unwrap(), 1);
+}

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use batchsql_core::{ColumnType, Conflict, ErrorClass, OutcomeKind, PipelineConfig, Schema, WhenFull};
-use batchsql_testkit::Step;
+use batchsql_core::{
+    BatchSql, ColumnType, Conflict, DeadLetters, ErrorClass, OutcomeKind, PipelineConfig, Schema, WhenFull,
+};
+use batchsql_testkit::{ScriptedSink, Step};
 use tokio::time::Instant;
 
 use crate::support::{HOUR, config, id, ids, pipeline, plain, row, settle, table};
@@ -120,7 +122,7 @@ async fn a_table_that_cannot_be_written_leaves_room_to_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_stuck_tables_still_leave_room() {
+async fn three_stuck_tables_still_leave_room() {
     let (db, sink) = pipeline(PipelineConfig { buffer_size: 1000, park_for: HOUR, ..config() });
     let names = ["stuck 1", "stuck 2", "stuck 3"];
     let fast = table("fast", Conflict::None);
@@ -242,4 +244,89 @@ async fn no_row_is_lost_while_groups_are_forgotten() {
     let report = db.close(HOUR).await;
     assert_eq!((report.balance.accepted, report.balance.written()), (12_000, 12_000));
     assert_eq!(sink.applied().len(), 12_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn drop_oldest_gives_up_no_more_than_is_needed_when_consumers_are_slow() {
+    let (dead_letters, mut failed) = DeadLetters::channel();
+    let sink = ScriptedSink::new();
+    let config = PipelineConfig { buffer_size: 100, when_full: WhenFull::DropOldest, max_concurrency: 1, ..config() };
+    let db = BatchSql::builder(sink.clone()).config(config).dead_letters(dead_letters).start().unwrap();
+    tokio::spawn(async move {
+        while let Some(letter) = failed.recv().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            drop(letter);
+        }
+    });
+    sink.script([Step::Hang]);
+    for id in 0..100 {
+        db.submit(&row(&plain(), id)).await.unwrap();
+        if id == 9 {
+            settle().await;
+        }
+    }
+    db.submit(&row(&plain(), 100)).await.unwrap();
+    assert_eq!(db.balance().purged(), 10, "one row needs one batch");
+}
+
+#[tokio::test(start_paused = true)]
+async fn drop_oldest_gives_up_nothing_when_that_would_not_make_enough_room() {
+    let config = PipelineConfig {
+        buffer_bytes: 10_000,
+        flush_bytes: 10_000,
+        buffer_size: 1000,
+        when_full: WhenFull::DropOldest,
+        max_concurrency: 1,
+        ..config()
+    };
+    let (db, sink) = pipeline(config);
+    let large = |bytes: usize| {
+        plain().row().set("id", 1_i64).unwrap().set("note", "x".repeat(bytes)).unwrap().finish().unwrap()
+    };
+    sink.script([Step::Hang]);
+    db.submit(&large(4000)).await.unwrap();
+    let flushing = db.clone();
+    tokio::spawn(async move { flushing.flush().await });
+    settle().await;
+    for id in 0..30 {
+        db.submit(&row(&plain(), id)).await.unwrap();
+    }
+    // The first row is being written and holds too much.
+    assert!(db.submit_timeout(&large(7000), Duration::from_secs(1)).await.unwrap_err().is_full());
+    assert_eq!(db.balance().purged(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_rows_at_once_do_not_hold_up_others_beside_a_stuck_table() {
+    let (db, sink) = pipeline(PipelineConfig { buffer_size: 200, park_for: HOUR, ..config() });
+    let (stuck, fast) = (table("stuck", Conflict::None), table("fast", Conflict::None));
+    db.submit(&row(&fast, 0)).await.unwrap();
+    sink.break_table("stuck", ErrorClass::Schema);
+    let flood = db.clone();
+    tokio::spawn(async move {
+        for id in 0..2000 {
+            let _ = flood.submit(&row(&stuck, id)).await;
+        }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let rows: Vec<_> = (0..50).map(|id| row(&fast, id)).collect();
+    let all = tokio::time::timeout(Duration::from_secs(60), db.submit_all(&rows)).await;
+    assert_eq!(all.expect("submit_all waits for room that never comes").unwrap(), 50);
+    db.submit_timeout(&row(&table("third", Conflict::None), 1), Duration::from_secs(1)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_all_tables_are_slow_they_use_all_permits() {
+    let run = async |tables: usize| {
+        let (db, sink) = pipeline(PipelineConfig { max_concurrency: 2, buffer_size: 10_000, ..config() });
+        (0..tables).for_each(|table| sink.slow_table(format!("t{table}"), Duration::from_millis(150)));
+        let begin = Instant::now();
+        for id in 0..2000 {
+            db.submit(&row(&table(&format!("t{}", id as usize % tables), Conflict::None), id)).await.unwrap();
+        }
+        db.flush().await.unwrap();
+        begin.elapsed()
+    };
+    let (one, two) = (run(1).await, run(2).await);
+    assert!(two < one * 11 / 10, "one table {one:?}, two tables {two:?}");
 }

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use batchsql_core::{ColumnType, Conflict, DynRow, ErrorClass, Ordering, PipelineConfig, Schema, ValueRef};
+use batchsql_core::{
+    Coalesce, ColumnType, Conflict, DynRow, ErrorClass, Ordering, PipelineConfig, Row, RowError, RowWriter, Schema,
+    ValueRef,
+};
 use batchsql_testkit::{Model, Step};
 
-use crate::support::{Recorder, config, id, ids, pipeline};
+use crate::support::{HOUR, Recorder, config, id, ids, pipeline};
 
 fn schema(conflict: Conflict) -> Schema {
     let schema = Schema::builder("t").column("id", ColumnType::I64);
@@ -116,4 +119,87 @@ async fn an_update_leaves_columns_alone_that_the_row_does_not_carry() {
     let tables = sink.tables();
     let value = |column: &str| tables.rows("t")[0][column].as_ref().to_owned();
     assert_eq!((value("a"), value("b")), (ValueRef::I64(1), ValueRef::I64(2)));
+}
+
+/// A row that hashes its key as it likes, with one value column of `self.2`.
+struct Own(Schema, i64, i64);
+
+impl Row for Own {
+    fn schema(&self) -> &Schema {
+        &self.0
+    }
+
+    fn variable_len(&self) -> usize {
+        0
+    }
+
+    fn key_hash(&self) -> u64 {
+        self.1 as u64
+    }
+
+    fn write(&self, writer: &mut RowWriter<'_>) -> Result<(), RowError> {
+        writer.i64(self.1)?;
+        writer.i64(self.2)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn order_does_not_depend_on_how_a_row_hashes_its_key() {
+    let schema = |column: &str| {
+        let schema = Schema::builder("t").column("id", ColumnType::I64).column(column, ColumnType::I64);
+        schema.on_conflict(Conflict::update(["id"])).build().unwrap()
+    };
+    let (db, sink) = pipeline(PipelineConfig { max_concurrency: 1, ..config() });
+    db.submit(&Own(schema("b"), 7, 0)).await.unwrap();
+    db.submit(&Own(schema("a"), 1, 1)).await.unwrap();
+    db.submit(&Own(schema("b"), 1, 2)).await.unwrap();
+    db.flush().await.unwrap();
+    let applied = sink.applied();
+    let place = |column: &str| applied.iter().position(|row| id(row) == 1 && row.get(column).is_some()).unwrap();
+    assert!(place("a") < place("b"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn rows_of_a_key_keep_their_order_with_many_threads() {
+    for round in 0..30 {
+        let config = PipelineConfig {
+            flush_size: 5,
+            buffer_size: 64,
+            flush_interval: Duration::from_micros(if round % 2 == 0 { 0 } else { 300 }),
+            max_concurrency: 3,
+            coalesce: if round % 3 == 0 { Coalesce::Off } else { Coalesce::LastPerKey },
+            ..config()
+        };
+        let (db, sink) = pipeline(config);
+        sink.script((0..400).map(|write| match write % 7 {
+            0 => Step::Fail(ErrorClass::Transient),
+            3 => Step::Delay(Duration::from_micros(200)),
+            _ => Step::Apply,
+        }));
+        let schema = schema(Conflict::update(["id"]));
+        let tasks: Vec<_> = (0..6_i64)
+            .map(|task| {
+                let (db, schema) = (db.clone(), schema.clone());
+                tokio::spawn(async move {
+                    let mut submitted = Vec::new();
+                    for value in 0..300_i64 {
+                        let shape = SHAPES[(value * 7 % 4) as usize];
+                        let row = row(&schema, task * 10 + value * 7 % 3, shape, value);
+                        db.submit(&row).await.unwrap();
+                        submitted.push(row);
+                    }
+                    submitted
+                })
+            })
+            .collect();
+        let mut expected = Model::default();
+        for task in tasks {
+            for row in task.await.unwrap() {
+                expected.apply(&row);
+            }
+        }
+        let report = db.close(HOUR).await;
+        assert!(report.is_complete(), "{}", report.balance);
+        assert!(sink.tables() == expected, "round {round}");
+    }
 }

@@ -189,3 +189,29 @@ async fn flush_waits_for_parked_rows_and_cancelled_flushes_do_no_harm() {
     sink.mend_table("t");
     assert_eq!(db.flush().await.unwrap().written(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn work_that_wrote_nothing_resumes_no_table() {
+    let config = PipelineConfig {
+        flush_interval: Duration::from_millis(10),
+        flush_size: 50,
+        park_for: Duration::from_secs(30),
+        ..config()
+    };
+    let (db, sink, parks) = observed(config);
+    let schema = table("t", Conflict::update(["id"]));
+    sink.break_table("t", ErrorClass::Schema);
+    let begin = Instant::now();
+    let first = db.submit_tracked(&row(&schema, 0)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    // They wait in other lanes, due but open; the flush seals them, and what was due is void.
+    for id in 1..90 {
+        db.submit(&row(&schema, id)).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    let flushing = db.clone();
+    tokio::spawn(async move { flushing.flush().await });
+    assert_eq!(first.await.kind(), OutcomeKind::Rejected);
+    assert!(begin.elapsed() < Duration::from_secs(31), "{:?}", begin.elapsed());
+    assert_eq!(parks.0.lock().unwrap().0, ["t parked: schema"]);
+}

@@ -261,3 +261,54 @@ async fn nothing_is_lost_between_many_producers_and_close() {
         assert!(report.is_complete());
     }
 }
+
+#[test]
+fn receipts_resolve_when_the_runtime_ends_before_the_pipeline() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (db, receipt) = runtime.block_on(async {
+        let (db, _) = pipeline(config());
+        let receipt = db.submit_tracked(&row(&plain(), 1)).await.unwrap();
+        (db, receipt)
+    });
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    assert_eq!(receipt.try_outcome().expect("the receipt hangs").kind(), OutcomeKind::Purged);
+    assert!(db.try_submit(&row(&plain(), 2)).unwrap_err().is_closed());
+    assert_eq!((db.balance().accepted, db.balance().in_flight()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_before_the_write_is_told_as_the_reason() {
+    for (step_of, expected) in
+        [("acquire", OutcomeKind::Purged), ("prepare", OutcomeKind::Purged), ("write", OutcomeKind::Unknown)]
+    {
+        let (db, sink) = pipeline(config());
+        match step_of {
+            "acquire" => sink.script_acquire([Step::Panic]),
+            "prepare" => sink.script_prepare([Step::Panic]),
+            _ => sink.script([Step::Panic]),
+        }
+        let mut receipts = Vec::new();
+        for id in 0..10 {
+            receipts.push(db.submit_tracked(&row(&plain(), id)).await.unwrap());
+        }
+        for receipt in receipts {
+            let outcome = receipt.await;
+            assert_eq!(outcome.kind(), expected, "{step_of}");
+            assert!(outcome.failure().unwrap().error().unwrap().to_string().contains("panicked"), "{step_of}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_deadline_of_close_holds_under_instant_failures() {
+    let config = PipelineConfig { flush_size: 1, buffer_size: 20_000, retry_for: HOUR, ..config() };
+    let (db, sink) = pipeline(config);
+    sink.break_table("t", batchsql_core::ErrorClass::Transient);
+    for id in 0..20_000 {
+        db.submit(&row(&plain(), id)).await.unwrap();
+    }
+    let begin = std::time::Instant::now();
+    let report = db.close(Duration::from_millis(300)).await;
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    assert_eq!(report.balance.purged(), 20_000);
+}
