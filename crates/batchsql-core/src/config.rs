@@ -30,7 +30,9 @@ pub struct PipelineConfig {
     /// [`Duration::ZERO`] a batch is written as soon as a permit is free (eager flushing).
     pub flush_interval: Duration,
     /// Batches that may be written at once, over all tables; default 4. A sink with fewer
-    /// connections lowers it.
+    /// connections lowers it. Tables whose batches take longer than 100 ms together leave one of these
+    /// permits to the others, while there are others that are faster. Batches that wait to be tried again
+    /// hold no permit.
     pub max_concurrency: usize,
     /// Which rows keep their order; default [`Ordering::Auto`].
     pub ordering: Ordering,
@@ -83,7 +85,9 @@ pub enum Ordering {
     #[default]
     Auto,
     /// Rows with equal keys keep their order, whichever columns they carry; others may be written side
-    /// by side. Rows of plain inserts have no key, hence no order.
+    /// by side. Keys are equal when their values are: where a collation of the database sees more keys as
+    /// equal (`'A'` and `'a'`), use [`PerTable`](Self::PerTable). Rows of plain inserts have no key, hence no
+    /// order.
     PerKey,
     /// All rows of the table keep their order: one batch at a time. Rows that carry other columns than
     /// the row before them start a new batch.

@@ -328,9 +328,9 @@ pub struct SubmitError(SubmitErrorKind);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 enum SubmitErrorKind {
-    #[error("the pipeline is closed; submit before close() is called")]
+    #[error("the pipeline is closed, by close() or with its runtime; submit before that")]
     Closed,
-    #[error("the buffer is full; wait with submit(), or raise buffer_size or buffer_bytes")]
+    #[error("the buffer is full; wait for room (WhenFull::Wait), or raise buffer_size or buffer_bytes")]
     Full,
     #[error(transparent)]
     Row(RowError),

@@ -22,16 +22,19 @@ pub enum Outcome {
     /// rule of the table itself dropped it. After a lost reply the old row may be this one, written by
     /// the attempt whose reply was lost.
     Ignored,
-    /// A later row with the same key, in the same batch, took its place before it was written. SQLite
-    /// writes both, one after the other, and reports both as written.
+    /// A later row with the same key, in the same batch, took its place and was committed, see
+    /// [`Coalesce`](crate::Coalesce).
     Superseded,
     /// The database refused it, or its table.
     Rejected(FailedRow),
     /// It was retried for `retry_for` without success.
     Expired(FailedRow),
-    /// It was given up before it was sent: the deadline of `close` passed.
+    /// It was given up before it was sent: the deadline of `close` passed, it had to make room
+    /// ([`WhenFull::DropOldest`](crate::WhenFull::DropOldest)), the sink panicked before the write, or the
+    /// runtime ended.
     Purged(FailedRow),
-    /// It was sent, and whether it was committed cannot be known.
+    /// It was sent, or a later row that would have superseded it was, and whether that was committed cannot
+    /// be known.
     Unknown(FailedRow),
 }
 
@@ -195,7 +198,8 @@ impl FailedRow {
         self.0.row.schema().table()
     }
 
-    /// How often it was sent to the database.
+    /// How often rows of its batch were sent to the database, over retries and the search for bad rows; 0
+    /// when the batch never was.
     pub fn attempts(&self) -> u32 {
         self.0.attempts
     }

@@ -154,7 +154,8 @@ pub trait MetricsReporter: Send + Sync + 'static {
     /// A refused batch is being split to find its bad rows.
     fn batch_isolated(&self, batch: &BatchInfo<'_>) {}
 
-    /// A table cannot be written for now: its batches wait, and a probe tries it from time to time.
+    /// A table cannot be written for now: its batches wait, and a probe tries it from time to time. Rows
+    /// that carry different columns are parked and resumed on their own, and told on their own.
     fn table_parked(&self, table: &str, class: ErrorClass) {}
 
     /// A parked table takes rows again, or has nothing left to write.

@@ -14,7 +14,7 @@ use crate::value::{ColumnType, Decimal, Json, ValueRef};
 ///
 /// A hand-written implementation must write exactly one value per column, in the schema's order.
 /// The pipeline calls [`write`](Row::write) under the lock of one open batch: it must not block and
-/// must not submit to the same pipeline.
+/// must not call the pipeline.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no row",
     note = "add #[derive(Row)] and #[row(table = \"...\")] to the struct"
@@ -27,8 +27,9 @@ pub trait Row {
     /// them before the row is written. A row that then writes more is refused.
     fn variable_len(&self) -> usize;
 
-    /// A hash of the key columns: equal keys must give equal hashes. Only asked where the order of
-    /// equal keys matters.
+    /// A hash of the key columns, made with [`KeyHasher`](crate::KeyHasher): rows of different types that go
+    /// to one table keep their order per key only if equal keys give equal hashes. Only asked where the
+    /// order of equal keys matters.
     fn key_hash(&self) -> u64;
 
     /// Writes the values in column order.

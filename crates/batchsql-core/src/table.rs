@@ -5,6 +5,7 @@
 //! keys, so it does not matter which of them is written first; a row whose key is in the open batch of
 //! another group seals that one, which then leaves first.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering as Atomic};
@@ -27,6 +28,11 @@ use crate::schema::Schema;
 
 /// Lanes of a table whose order does not matter, at most.
 const MAX_SPARE_LANES: usize = 4;
+
+thread_local! {
+    /// The lane that this thread used last in a table without an order; a hint.
+    static SPARE_LANE: Cell<usize> = const { Cell::new(0) };
+}
 
 /// Everything that `push` needs besides the row; one per pipeline.
 pub(crate) struct Intake {
@@ -74,7 +80,10 @@ pub(crate) struct OpenId {
 
 /// What waits in a lane. Sealed batches stay here until the dispatcher takes them, so that their order
 /// is the order of the lock, and none is lost between a submitter and a closing dispatcher.
+///
+/// Lanes lie side by side: without the alignment, submitters in different lanes would share cache lines.
 #[derive(Default)]
+#[repr(align(128))]
 struct Lane {
     open: Vec<OpenBatch>,
     sealed: VecDeque<Job>,
@@ -163,9 +172,15 @@ impl Table {
             };
             return (lane, self.lock(lane));
         }
-        for (number, lane) in self.lanes.iter().enumerate() {
-            match lane.try_lock() {
-                Ok(guard) => return (number, guard),
+        // A thread stays with a lane for a batch, so that threads that met once do not fight for the first
+        // lane with every row.
+        let first = SPARE_LANE.get();
+        for number in (first..self.lanes.len()).chain(0..first.min(self.lanes.len())) {
+            match self.lanes[number].try_lock() {
+                Ok(guard) => {
+                    SPARE_LANE.set(number);
+                    return (number, guard);
+                }
                 Err(TryLockError::Poisoned(poisoned)) => return (number, poisoned.into_inner()),
                 Err(TryLockError::WouldBlock) => {}
             }
@@ -209,6 +224,9 @@ impl Table {
         let reason = if fills { FlushReason::Rows } else { FlushReason::Bytes };
         let full = fills || open.bytes + bytes >= intake.flush_bytes;
         if open.len == 0 {
+            // With the next row the thread looks at the first lane again: threads that do not meet any more
+            // fill one batch together.
+            SPARE_LANE.set(0);
             let at = Instant::now();
             open.opened(at);
             let batch = OpenId { lane: id, group: group.number };
