@@ -48,6 +48,8 @@ pub struct PipelineConfig {
     /// table every few seconds, so it may be repaired meanwhile. With [`Duration::ZERO`] such batches are
     /// rejected at once.
     pub park_for: Duration,
+    /// What is done when the reply to a write got lost; default [`Delivery::AtMostOnce`].
+    pub delivery: Delivery,
     /// Time for one attempt to write a batch; default 30 s. What the database made of it is then
     /// not known, see [`Outcome::Unknown`](crate::Outcome::Unknown).
     pub statement_timeout: Duration,
@@ -70,6 +72,7 @@ impl Default for PipelineConfig {
             coalesce: Coalesce::LastPerKey,
             retry_for: Duration::from_secs(60),
             park_for: Duration::from_secs(60),
+            delivery: Delivery::AtMostOnce,
             statement_timeout: Duration::from_secs(30),
             isolation: Isolation::default(),
         }
@@ -125,6 +128,18 @@ pub enum Coalesce {
     LastPerKey,
     /// Every row is written, in order: for tables with triggers that must see each version.
     Off,
+}
+
+/// What is done when the link breaks, or time runs out, after a batch was sent: it may be committed, or not.
+/// Batches with a conflict rule are written again in any case, because that changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Delivery {
+    /// Plain inserts are not repeated; their rows end as [`Unknown`](crate::Outcome::Unknown).
+    #[default]
+    AtMostOnce,
+    /// Plain inserts are repeated, too, and may be in the table twice.
+    AtLeastOnce,
 }
 
 /// How bad rows are told from good ones when the database refuses a batch for its rows. Databases that

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use tokio::sync::mpsc::WeakUnboundedSender;
 use tokio::time::{Instant, timeout};
 
-use crate::config::{BeyondBudget, Coalesce, Isolation, PipelineConfig};
+use crate::config::{BeyondBudget, Coalesce, Delivery, Isolation, PipelineConfig};
 use crate::dispatch::{Ended, Message, Work, Writer};
 use crate::error::{ErrorClass, SinkError};
 use crate::isolate::{Next, Verdict};
@@ -43,6 +43,7 @@ pub(crate) struct Executor<S: Sink> {
     statement_timeout: Duration,
     isolation: Isolation,
     coalesces: bool,
+    repeats_inserts: bool,
     parks: bool,
     /// With the schema, because a schema that is gone gives its id to another one.
     plans: RwLock<Plans<S::Plan>>,
@@ -129,6 +130,7 @@ impl<S: Sink> Executor<S> {
             statement_timeout: config.statement_timeout,
             isolation: config.isolation,
             coalesces: config.coalesce == Coalesce::LastPerKey,
+            repeats_inserts: config.delivery == Delivery::AtLeastOnce,
             parks: !config.park_for.is_zero(),
             plans: RwLock::default(),
         }
@@ -259,7 +261,7 @@ impl<S: Sink> Executor<S> {
             }
             ErrorClass::Unknown => {
                 job.progress.maybe_committed = Some(range);
-                if !self.sink.is_repeatable(job.batch.schema()) {
+                if !self.repeats_inserts && !self.sink.is_repeatable(job.batch.schema()) {
                     return Stop::Failed(FailureKind::Unknown, error);
                 }
             }

@@ -53,7 +53,7 @@ mod sink;
 pub use batch::{Batch, RowView, Rows, SharedRows};
 pub use builder::BatchSqlBuilder;
 pub use columns::{BytesValues, ColumnValues, ColumnView, TextValues};
-pub use config::{BeyondBudget, Coalesce, Isolation, Ordering, PipelineConfig, WhenFull};
+pub use config::{BeyondBudget, Coalesce, Delivery, Isolation, Ordering, PipelineConfig, WhenFull};
 pub use dead_letter::{DeadLetter, DeadLetters, FailedRows};
 pub use dyn_row::{DynRow, RowBuilder};
 pub use encode::{Encode, KeyHasher};

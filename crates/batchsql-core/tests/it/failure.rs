@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use batchsql_core::{
-    BatchExecuted, BatchInfo, BatchSql, BeyondBudget, Conflict, ErrorClass, Isolation, MetricsReporter, Outcome,
-    OutcomeKind, PipelineConfig, Receipt,
+    BatchExecuted, BatchInfo, BatchSql, BeyondBudget, Conflict, Delivery, ErrorClass, Isolation, MetricsReporter,
+    Outcome, OutcomeKind, PipelineConfig, Receipt,
 };
 use batchsql_testkit::{ScriptedSink, Step};
 use tokio::time::Instant;
@@ -120,6 +120,16 @@ async fn a_lost_reply_is_repeated_only_where_that_is_harmless() {
         assert!(receipt.await.is_written());
     }
     assert_eq!(sink.writes(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn plain_inserts_are_repeated_after_a_lost_reply_where_that_was_asked_for() {
+    let (db, sink) = pipeline(PipelineConfig { delivery: Delivery::AtLeastOnce, ..config() });
+    sink.script([Step::LoseReply]);
+    for receipt in receipts(&db, &plain(), 0..10).await {
+        assert!(receipt.await.is_written());
+    }
+    assert_eq!((sink.writes(), sink.applied().len()), (2, 20));
 }
 
 #[tokio::test(start_paused = true)]

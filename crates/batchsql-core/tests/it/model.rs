@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use batchsql_core::{
-    BatchSql, BeyondBudget, Coalesce, ColumnType, Conflict, DeadLetters, DynRow, ErrorClass, Isolation, Ordering,
-    OutcomeKind, PipelineConfig, Receipt, Row, Schema, ValueRef, WhenFull,
+    BatchSql, BeyondBudget, Coalesce, ColumnType, Conflict, DeadLetters, Delivery, DynRow, ErrorClass, Isolation,
+    Ordering, OutcomeKind, PipelineConfig, Receipt, Row, Schema, ValueRef, WhenFull,
 };
 use batchsql_testkit::{Model, ScriptedSink, Step};
 use proptest::prelude::*;
@@ -122,9 +122,10 @@ fn config() -> impl Strategy<Value = PipelineConfig> {
             1 => Just(Ordering::None),
         ],
         prop_oneof![1 => Just(0u64), 3 => 1u64..5000],
+        prop_oneof![3 => Just(Delivery::AtMostOnce), 1 => Just(Delivery::AtLeastOnce)],
     );
     (sizes, policies).prop_map(|((flush_size, more, max_concurrency, interval, tight), policies)| {
-        let (when_full, coalesce, isolation, ordering, park_for) = policies;
+        let (when_full, coalesce, isolation, ordering, park_for, delivery) = policies;
         let parks = matches!(isolation, Isolation::Bisect { beyond: BeyondBudget::Park, .. });
         PipelineConfig {
             flush_size,
@@ -139,6 +140,7 @@ fn config() -> impl Strategy<Value = PipelineConfig> {
             isolation,
             ordering,
             park_for: Duration::from_millis(if parks { park_for.max(1) } else { park_for }),
+            delivery,
             retry_for: Duration::from_secs(2),
             statement_timeout: Duration::from_secs(3),
         }

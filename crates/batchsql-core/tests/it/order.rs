@@ -8,7 +8,7 @@ use batchsql_core::{
 };
 use batchsql_testkit::{Model, Step};
 
-use crate::support::{HOUR, Recorder, config, id, ids, pipeline};
+use crate::support::{HOUR, Recorder, config, id, ids, pipeline, settle};
 
 fn schema(conflict: Conflict) -> Schema {
     let schema = Schema::builder("t").column("id", ColumnType::I64);
@@ -64,6 +64,27 @@ async fn a_due_batch_does_not_overtake_rows_that_its_newer_rows_follow() {
     };
     assert!(place(2, "b") < place(2, "a"));
     assert!(place(1, "a") < place(1, "b"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_due_batch_that_waits_for_its_connection_does_not_overtake_what_is_sealed_meanwhile() {
+    let config = PipelineConfig { flush_interval: Duration::from_millis(10), max_concurrency: 1, ..config() };
+    let (db, sink) = pipeline(config);
+    let schema = schema(Conflict::update(["id"]));
+    sink.script_acquire([Step::Hang]);
+    db.submit(&row(&schema, 2, &["b"], 0)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    // The batch of rows with `b` was started and is still open. The second row seals that with `a`.
+    db.submit(&row(&schema, 1, &["a"], 1)).await.unwrap();
+    db.submit(&row(&schema, 1, &["b"], 2)).await.unwrap();
+    settle().await;
+    sink.release(1);
+    db.flush().await.unwrap();
+    let place = |column: &str| {
+        let applied = sink.applied();
+        applied.iter().position(|row| id(row) == 1 && row.get(column).is_some()).unwrap()
+    };
+    assert!(place("a") < place("b"));
 }
 
 #[tokio::test(start_paused = true)]
