@@ -43,10 +43,8 @@
 //!
 //! # One writer
 //!
-//! One batch is written while the next one waits in the writer's queue. The time in that queue counts for
-//! `statement_timeout` and for the deadline of `close`: a batch that is given up there ends as `Unknown`,
-//! although it was not sent. It takes more than `statement_timeout` (30 s) for the batch before it, or
-//! for a [`call`](SqliteSink::call), to bring that about.
+//! One batch is written while the next one waits in the writer's queue. A batch that is given up there, by
+//! `statement_timeout` or by the deadline of `close`, was not sent: it is tried again, or ends as `Purged`.
 //!
 //! # Durability
 //!
@@ -54,12 +52,13 @@
 //! of the machine may lose the last commits but never corrupts the file. With
 //! [`Synchronous::Full`] every commit survives both.
 //!
-//! Do not move or delete the file while the sink is open: with WAL, SQLite does not notice, and writes on to
-//! the file that has no name any more.
+//! When the file is moved, deleted or replaced while it is open, rows are not written into nowhere: their table
+//! is parked until the file is back (on Unix; elsewhere an open file stays where it is).
 
 mod bind;
 mod classify;
 mod options;
+mod place;
 mod plan;
 mod sink;
 mod types;

@@ -10,6 +10,7 @@ use batchsql_core::{Attempt, ErrorClass, Limits, Rows, Schema, Sink, SinkError, 
 use rusqlite::Connection;
 
 use crate::options::{OpenError, SqliteOptions};
+use crate::place::{self, FileId};
 use crate::plan::{SqlitePlan, max_binds};
 use crate::write::write_rows;
 use crate::writer::{Failed, Writer};
@@ -26,6 +27,7 @@ struct Inner {
     writer: Writer,
     max_columns: usize,
     path: Option<PathBuf>,
+    file: Option<FileId>,
 }
 
 /// The way to the writer connection.
@@ -66,8 +68,9 @@ impl SqliteSink {
     fn start(connection: Connection, path: Option<PathBuf>) -> Result<Self, OpenError> {
         connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
         let max_columns = max_binds(&connection);
+        let file = path.as_deref().and_then(FileId::of);
         let writer = Writer::start(connection).map_err(OpenError::no_thread)?;
-        Ok(Self(Arc::new(Inner { writer, max_columns, path })))
+        Ok(Self(Arc::new(Inner { writer, max_columns, path, file })))
     }
 
     /// The database's file; `None` in memory.
@@ -153,6 +156,7 @@ impl Sink for SqliteSink {
         attempt: &Attempt,
     ) -> Result<Written, SinkError> {
         let (plan, rows, attempt) = (Arc::clone(plan), rows.to_shared(), attempt.clone());
+        let (path, file) = (self.0.path.clone(), self.0.file);
         // The batch before it may still be on the writer thread.
         attempt.defer();
         conn.run(move |connection| {
@@ -160,7 +164,8 @@ impl Sink for SqliteSink {
                 return Err(SinkError::new(ErrorClass::Transient, "the batch was given up before its turn came"));
             }
             let begin = Instant::now();
-            let mut written = write_rows(connection, &plan, rows.rows(), attempt.is_atomic())?;
+            let is_in_place = || place::check(path.as_deref(), file);
+            let mut written = write_rows(connection, &plan, rows.rows(), attempt.is_atomic(), is_in_place)?;
             // Without the time in the queue.
             written.took = Some(begin.elapsed());
             Ok(written)

@@ -13,12 +13,14 @@ use crate::classify::{commit_error, row_error, statement_error};
 use crate::plan::SqlitePlan;
 
 /// Writes the rows in one transaction. After an error nothing of them is durable, unless its class
-/// says that this is unknown. Where the batch is `atomic`, a refused row is such an error.
+/// says that this is unknown. Where the batch is `atomic`, a refused row is such an error. `may_commit` has
+/// the last word.
 pub(crate) fn write_rows(
     conn: &mut Connection,
     plan: &SqlitePlan,
     rows: Rows<'_>,
     atomic: bool,
+    may_commit: impl FnOnce() -> Result<(), SinkError>,
 ) -> Result<Written, SinkError> {
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(statement_error)?;
     let mut written = Written::default();
@@ -31,6 +33,7 @@ pub(crate) fn write_rows(
             return Err(refusal.clone());
         }
     }
+    may_commit()?;
     transaction.commit().map_err(commit_error)?;
     Ok(written)
 }

@@ -43,6 +43,30 @@ fn rollback_journal(path: &Path) -> Connection {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rows_are_not_written_into_a_file_that_is_gone_with_a_write_ahead_log_either() {
+    let (_dir, path) = file();
+    let sink = SqliteSink::with_options(&SqliteOptions::file(&path)).unwrap();
+    written(&sink, "in place", &path).await;
+    let moved = path.with_extension("moved");
+    std::fs::rename(&path, &moved).unwrap();
+    let db = pipeline(&sink, RETRY_FOR);
+    let outcomes = submit(&db, &plain(), 1000..1000 + ROWS).await.outcomes().await;
+    outcomes.assert_all(OutcomeKind::Rejected);
+    outcomes.assert_failures(ErrorClass::Permission, ffi::SQLITE_READONLY_DBMOVED);
+    db.close(HOUR).await;
+    std::fs::rename(&moved, &path).unwrap();
+    let db = pipeline(&sink, RETRY_FOR);
+    submit(&db, &plain(), 2000..2000 + ROWS).await.outcomes().await.assert_all(OutcomeKind::Written);
+    db.close(HOUR).await;
+    // Another file took its place.
+    std::fs::copy(&path, &moved).unwrap();
+    std::fs::rename(&moved, &path).unwrap();
+    let db = pipeline(&sink, RETRY_FOR);
+    submit(&db, &plain(), 3000..3000 + ROWS).await.outcomes().await.assert_all(OutcomeKind::Rejected);
+    db.close(HOUR).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_may_only_query_rejects_rows_until_it_may_write() {
     let (_dir, path) = file();
     let sink = SqliteSink::with_options(&SqliteOptions::file(&path)).unwrap();
