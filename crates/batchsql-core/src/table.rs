@@ -114,9 +114,12 @@ impl<E: Into<SubmitError>> From<E> for NotPushed {
     }
 }
 
-/// As many lanes as submitters can run at once, within reason.
-fn spare_lanes() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from).min(MAX_SPARE_LANES)
+/// As many lanes as submitters can run at once, within reason. One for a sink that writes one or two batches
+/// at once: it is slower than any lane, and is faster with neighbouring rows in one batch (measured with
+/// SQLite: keys that are about sorted).
+fn spare_lanes(concurrency: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if concurrency <= 2 { 1 } else { cores.min(MAX_SPARE_LANES) }
 }
 
 impl Table {
@@ -127,7 +130,7 @@ impl Table {
             Ordering::PerTable => (1, Order::Table),
             // Without a key there is no order to keep: further lanes are for submitters that would
             // otherwise wait for each other.
-            Ordering::Auto | Ordering::PerKey | Ordering::None => (spare_lanes(), Order::Nothing),
+            Ordering::Auto | Ordering::PerKey | Ordering::None => (spare_lanes(concurrency), Order::Nothing),
         };
         Self {
             number,
