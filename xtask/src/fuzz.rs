@@ -7,7 +7,7 @@ use crate::{cargo, steps::Steps};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Random schedules against the model of the pipeline; 100,000 take about five minutes
+    /// Random schedules against the model of the pipeline; 100,000 take about a minute
     #[arg(long, default_value_t = 100_000)]
     cases: u32,
     /// How often a writing process is killed (`kill -9`); 200 take about a minute
@@ -17,17 +17,17 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut steps = Steps::default();
-    let test = |package: &str, name: &str| {
+    let test = |args: &[&str]| {
         let mut command = cargo::command();
-        command.args(["test", "--release", "--package", package, "--test", "it", name, "--", "--nocapture"]);
+        command.args(["test", "--release", "--test", "it"]).args(args).env("RUST_BACKTRACE", "0");
         command
     };
-    let mut model = test("batchsql-core", "model::");
+    steps.run("build", test(&["--package", "batchsql-core", "--package", "batchsql-sqlite", "--no-run"]));
+    let mut model = test(&["--package", "batchsql-core", "model::"]);
     model.env("PROPTEST_CASES", arguments.cases.to_string());
-    // Deliberate panics of the sink would fill the terminal.
-    model.env("RUST_BACKTRACE", "0").stderr(std::process::Stdio::null());
     steps.run("random schedules against the model", model);
-    let mut kills = test("batchsql-sqlite", "kill::");
+    // With the figures and the seed, which the test prints.
+    let mut kills = test(&["--package", "batchsql-sqlite", "kill::", "--", "--nocapture"]);
     kills.env("BATCHSQL_KILLS", arguments.kills.to_string());
     steps.run("kill -9 while writing", kills);
     Ok(steps.finish())

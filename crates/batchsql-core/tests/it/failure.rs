@@ -133,6 +133,18 @@ async fn plain_inserts_are_repeated_after_a_lost_reply_where_that_was_asked_for(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_row_that_the_repeat_refuses_may_have_been_written_before() {
+    let (db, sink) = pipeline(PipelineConfig { max_concurrency: 1, ..config() });
+    sink.script([Step::LoseReply, Step::RejectRow(3)]);
+    let schema = table("t", Conflict::update(["id"]));
+    for (id, receipt) in (0..10).zip(receipts(&db, &schema, 0..10).await) {
+        let expected = if id == 3 { OutcomeKind::Unknown } else { OutcomeKind::Written };
+        assert_eq!(receipt.await.kind(), expected, "row {id}");
+    }
+    assert!(ids(&sink.applied()).contains(&3));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_write_that_takes_too_long_is_given_up() {
     let (db, sink) = pipeline(PipelineConfig { statement_timeout: Duration::from_secs(2), ..config() });
     sink.script([Step::Hang]);
