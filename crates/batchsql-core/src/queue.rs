@@ -16,13 +16,13 @@ use sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, fenc
 
 /// The atomics and locks of this room. `cargo xtask test` replaces them, in one step, by those of a model checker.
 mod sync {
-    #[cfg(batchsql_loom)]
+    #[cfg(all(test, batchsql_loom))]
     pub(super) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
-    #[cfg(batchsql_loom)]
+    #[cfg(all(test, batchsql_loom))]
     pub(super) use loom::sync::{Mutex, MutexGuard};
-    #[cfg(not(batchsql_loom))]
+    #[cfg(not(all(test, batchsql_loom)))]
     pub(super) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
-    #[cfg(not(batchsql_loom))]
+    #[cfg(not(all(test, batchsql_loom)))]
     pub(super) use std::sync::{Mutex, MutexGuard};
 }
 
