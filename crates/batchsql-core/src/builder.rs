@@ -105,6 +105,7 @@ impl<S: Sink> BatchSqlBuilder<S> {
             park_for: config.park_for.min(FAR),
             when_full: config.when_full,
             has_dropped: false,
+            has_warned_of_letters: false,
         };
         let books = Arc::clone(&ledger);
         runtime.spawn(async move {

@@ -41,7 +41,7 @@ pub struct PipelineConfig {
     /// What becomes of rows with equal keys in one batch; default [`Coalesce::LastPerKey`].
     pub coalesce: Coalesce,
     /// How long a batch is retried after its first passing error, over all of its rows; default 60 s.
-    /// Then its rows end as `Expired`.
+    /// Then its rows end as `Expired`. With [`Duration::ZERO`] nothing is retried.
     pub retry_for: Duration,
     /// How long batches of a table wait that cannot be written (it does not exist, or may not be
     /// written), while other tables go on; default 60 s. Then their rows are rejected. A probe tries the
@@ -113,6 +113,10 @@ pub enum WhenFull {
     Reject,
     /// Give up the oldest batch that is not being written, and accept the row: for data of which the
     /// newest counts. The rows given up end as `Purged`, in their receipts too.
+    ///
+    /// Rows go by batches, and what is being written stays: keep `flush_size * max_concurrency` far below
+    /// `buffer_size`, and use [`Ordering::None`] or plain inserts, whose batches are few. Failed rows that a
+    /// dead-letter consumer has not taken cannot be given up: a submit waits for that consumer.
     DropOldest,
 }
 
@@ -155,7 +159,9 @@ pub enum Isolation {
         /// What becomes of the rows that are undecided then.
         beyond: BeyondBudget,
     },
-    /// All rows of a batch are written, or none: one bad row rejects its whole batch.
+    /// All rows of a batch are written, or none: one bad row rejects its whole batch, and each row has the
+    /// error of the bad one. Which rows share a batch is not yours to choose: it depends on their keys, on
+    /// time and on room.
     AtomicBatch,
 }
 

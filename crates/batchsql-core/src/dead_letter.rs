@@ -57,6 +57,10 @@ impl DeadLetters {
     /// Sends each row through a channel. A row keeps its room in the buffer (`buffer_size`,
     /// `buffer_bytes`) until its [`DeadLetter`] is dropped: that bounds the channel. So the receiver must
     /// be read, or dropped; then rows are no longer sent.
+    ///
+    /// A reader that submits rows again must do so with [`resubmit`](crate::BatchSql::resubmit):
+    /// `submit` would wait for room that only this reader can give, when the buffer is full of failed
+    /// rows.
     pub fn channel() -> (Self, FailedRows) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (Self(Kind::Channel(sender)), FailedRows(receiver))
@@ -64,22 +68,28 @@ impl DeadLetters {
 
     /// Appends each row to a file, as one JSON object per line (NDJSON), and syncs the file after each
     /// burst. A row keeps its room in the buffer until its line is written. While the file cannot be
-    /// written it is tried again every second; `close` waits for it for 5 seconds at most.
+    /// written it is tried again every second. [`close`](crate::BatchSql::close) waits for it, beyond its own
+    /// deadline, for 5 seconds at most.
     ///
     /// ```text
-    /// {"time":"2026-11-23 03:09:28.000000+00","outcome":"rejected","table":"readings","class":"row",
-    ///  "code":"2067","error":"UNIQUE constraint failed: readings.id","attempts":1,
-    ///  "row":{"id":7,"note":"n"},"types":{"id":"i64","note":"text"}}
+    /// {"attempts":1,"class":"row","code":"2067","error":"UNIQUE constraint failed: readings.id (row error, code 2067)",
+    ///  "outcome":"rejected","row":{"id":7,"note":"n"},"table":"readings",
+    ///  "time":"2026-11-23 03:09:28.000000+00:00","types":{"id":"i64","note":"text"}}
     /// ```
     ///
-    /// (One line; broken here.) Integers and finite floats are JSON numbers, bytes are `\x` and hex
+    /// (One line; broken here.) Integers (also above 2^53, which some readers round) and finite floats are JSON numbers, bytes are `\x` and hex
     /// digits, everything else is text. Columns that the row left out are absent. The file holds row
     /// values: protect it like the table. It is created with the process's default permissions.
     ///
     /// # Errors
     /// The file cannot be opened for appending.
     pub fn file(path: impl AsRef<Path>) -> std::io::Result<Self> {
-        OpenFile::open(path.as_ref()).map(|file| Self(Kind::File(file)))
+        let path = path.as_ref();
+        let explain = |error: std::io::Error| {
+            let text = format!("cannot open the dead-letter file {}: {error}; create its folder", path.display());
+            std::io::Error::new(error.kind(), text)
+        };
+        OpenFile::open(path).map(|file| Self(Kind::File(file))).map_err(explain)
     }
 }
 
@@ -125,10 +135,19 @@ impl FailedRows {
 #[must_use = "take the row out of it; dropping it gives the row up"]
 pub struct DeadLetter {
     outcome: Outcome,
-    _room: Arc<HeldRoom>,
+    room: Option<Arc<HeldRoom>>,
 }
 
 impl DeadLetter {
+    /// A letter whose room is gone.
+    pub(crate) fn without_room(outcome: Outcome) -> Self {
+        Self { outcome, room: None }
+    }
+
+    pub(crate) fn with_room(outcome: Outcome, room: HeldRoom) -> Self {
+        Self { outcome, room: Some(Arc::new(room)) }
+    }
+
     /// What became of the row.
     pub fn outcome(&self) -> &Outcome {
         &self.outcome
@@ -139,7 +158,15 @@ impl DeadLetter {
         self.outcome.failure().expect("only outcomes that hand the row back become dead letters")
     }
 
-    /// Gives the room in the buffer back and keeps the row.
+    /// The room that the row keeps, unless another consumer has the row, too.
+    pub(crate) fn into_room(self) -> Result<HeldRoom, Self> {
+        let Self { outcome, room } = self;
+        let Some(room) = room else { return Err(Self::without_room(outcome)) };
+        Arc::try_unwrap(room).map_err(|room| Self { outcome, room: Some(room) })
+    }
+
+    /// Gives the room in the buffer back and keeps the row. To submit the row again, use
+    /// [`resubmit`](crate::BatchSql::resubmit), which needs no other room.
     pub fn into_outcome(self) -> Outcome {
         self.outcome
     }
@@ -195,7 +222,7 @@ impl Consumers {
         let room = Arc::new(HeldRoom::of_row(budget, bytes));
         for channel in channels.iter() {
             // A receiver that is gone wants no rows: then the letter gives its room back here.
-            drop(channel.send(DeadLetter { outcome: outcome.clone(), _room: Arc::clone(&room) }));
+            drop(channel.send(DeadLetter { outcome: outcome.clone(), room: Some(Arc::clone(&room)) }));
         }
         Some(bytes)
     }

@@ -96,6 +96,8 @@ pub(crate) struct Dispatcher<W> {
     pub(crate) when_full: WhenFull,
     /// Whether rows of the oldest batches were given up before, so that the warning comes once.
     pub(crate) has_dropped: bool,
+    /// The same for dead letters that nobody takes.
+    pub(crate) has_warned_of_letters: bool,
 }
 
 /// What the dispatcher keeps for itself.
@@ -246,6 +248,7 @@ impl<W: Writer> Dispatcher<W> {
         if self.when_full == WhenFull::DropOldest {
             self.make_room(state);
         }
+        self.warn_of_untaken_letters();
         // Order matters: say "idle" first, then look for waiters. A waiter counts itself first, then
         // looks whether the pipeline is busy. So one of the two sees the other.
         self.activity.busy.store(!state.is_idle(), Ordering::SeqCst);
@@ -265,6 +268,19 @@ impl<W: Writer> Dispatcher<W> {
         self.start_ready(state, now);
         self.activity.busy.store(!state.is_idle(), Ordering::SeqCst);
         None
+    }
+
+    /// Says once that submitters wait for a consumer of dead letters, and not for the database.
+    fn warn_of_untaken_letters(&mut self) {
+        if self.has_warned_of_letters {
+            return;
+        }
+        let budget = &self.ledger.budget;
+        let ((used, _), (held, _)) = (budget.used(), budget.held());
+        if held > 0 && held == used && budget.wanted().is_some() {
+            self.has_warned_of_letters = true;
+            tracing::warn!(rows = held, "the buffer is full of failed rows that no dead-letter consumer has taken");
+        }
     }
 
     /// Gives up the oldest batches that are not being written, as far as that makes room for those who
@@ -319,7 +335,8 @@ impl<W: Writer> Dispatcher<W> {
             tracing::warn!(table = table.name(), "the buffer is full: the oldest batches are given up, as configured");
         }
         let why = "the buffer was full and its oldest batch had to make room (WhenFull::DropOldest)";
-        job.progress.last_error.get_or_insert_with(|| SinkError::new(ErrorClass::Resource, why));
+        job.progress.makes_room = true;
+        job.progress.last_error = Some(SinkError::new(ErrorClass::Transient, why));
         true
     }
 

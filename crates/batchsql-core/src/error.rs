@@ -26,7 +26,8 @@ pub enum ErrorClass {
     /// Two rows of the statement are the same row to the database (PostgreSQL 21000), although their keys
     /// differ here, for example in case. Split, so that they are written one after the other.
     Duplicate,
-    /// The database is out of something (disk, memory) or read-only. Retried slowly.
+    /// The database is out of something (disk, memory), or a server is read-only until it has failed over.
+    /// Retried slowly.
     Resource,
     /// The link was lost, or time ran out, after the commit may have been sent.
     Unknown,
@@ -328,7 +329,7 @@ pub struct SubmitError(SubmitErrorKind);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 enum SubmitErrorKind {
-    #[error("the pipeline is closed, by close() or with its runtime; submit before that")]
+    #[error("the pipeline is closed, by close() or with its runtime; the row is still yours: submit it to a new one")]
     Closed,
     #[error("the buffer is full; wait for room (WhenFull::Wait), or raise buffer_size or buffer_bytes")]
     Full,

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::sync::atomic::Ordering as Atomic;
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::builder::FAR;
 use crate::config::{PipelineConfig, WhenFull};
+use crate::dead_letter::DeadLetter;
 use crate::dispatch::{Activity, Message};
 use crate::error::{RowError, SinkError, SubmitAllError, SubmitError};
 use crate::execute::Engine;
@@ -18,7 +19,7 @@ use crate::group::Group;
 use crate::groups::{Found, Groups};
 use crate::ledger::{Balance, Ledger};
 use crate::queue::{Refusal, Reservation};
-use crate::receipt::{FailedRow, Receipt};
+use crate::receipt::{Outcome, Receipt};
 use crate::row::{Row, TypedRow};
 use crate::schema::Schema;
 use crate::table::{Intake, NotPushed, Table};
@@ -54,9 +55,9 @@ pub(crate) struct Shared {
 pub struct CloseReport {
     /// Every row since the start and what became of it; nothing is in flight any more.
     pub balance: Balance,
-    /// The rows that were given up since `close` was called, with their reasons. Earlier ones went to
-    /// their receipts and to [`on_failed_row`](BatchSqlBuilder::on_failed_row).
-    pub unwritten: Vec<FailedRow>,
+    /// The rows that were given up since `close` was called: what became of each, and why. Earlier ones
+    /// went to their receipts and to the [dead letters](crate::DeadLetters).
+    pub unwritten: Vec<Outcome>,
     /// How long draining took.
     pub took: Duration,
 }
@@ -70,12 +71,55 @@ impl CloseReport {
     }
 }
 
+/// A row was not accepted in the place of one that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{source}")]
+pub struct ResubmitError {
+    letter: Box<DeadLetter>,
+    source: SubmitError,
+}
+
+impl ResubmitError {
+    /// Why the row was not accepted.
+    pub fn submit_error(&self) -> &SubmitError {
+        &self.source
+    }
+
+    /// The letter, to be kept or tried again.
+    pub fn into_letter(self) -> DeadLetter {
+        *self.letter
+    }
+}
+
 /// The dispatcher ended by a defect before everything had an outcome.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the pipeline ended before everything was written; the receipts tell which rows")]
 pub struct FlushError(());
 
+/// A handle that does not keep the pipeline open, for tasks that live as long as it, such as consumers of
+/// dead letters. Made by [`BatchSql::downgrade`].
+#[derive(Clone)]
+pub struct WeakBatchSql(Weak<Shared>);
+
+impl WeakBatchSql {
+    /// The pipeline, while any other handle is left.
+    pub fn upgrade(&self) -> Option<BatchSql> {
+        self.0.upgrade().map(BatchSql)
+    }
+}
+
+impl fmt::Debug for WeakBatchSql {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WeakBatchSql").finish_non_exhaustive()
+    }
+}
+
 impl BatchSql {
+    /// A handle that does not keep the pipeline open.
+    pub fn downgrade(&self) -> WeakBatchSql {
+        WeakBatchSql(Arc::downgrade(&self.0))
+    }
+
     /// Checks now that the table of `schema` can be written: it exists and has the columns. Without
     /// this call the first batch finds out.
     ///
@@ -147,6 +191,46 @@ impl BatchSql {
         self.accept(row, false, WhenFull::WaitAtMost(limit)).await.map(drop)
     }
 
+    /// Accepts a row in the place of one that failed, with the room that that one still has in the buffer:
+    /// for consumers of [`DeadLetters::channel`](crate::DeadLetters::channel) that mend rows. It never waits.
+    ///
+    /// Mind that a row that is submitted again comes after rows of its key that were accepted meanwhile.
+    ///
+    /// # Errors
+    /// As [`try_submit`](Self::try_submit), with the letter; full when the new row needs more room than the
+    /// old one and there is none, or when another consumer still has the row.
+    pub fn resubmit<R: Row + ?Sized>(&self, letter: DeadLetter, row: &R) -> Result<(), ResubmitError> {
+        let (group, bytes) = match self.admit(row) {
+            Ok(admitted) => admitted,
+            Err(source) => {
+                self.refused(row, &source);
+                return Err(ResubmitError { letter: Box::new(letter), source });
+            }
+        };
+        let outcome = letter.outcome().clone();
+        let room = match letter.into_room() {
+            Ok(room) => room,
+            // Another consumer has the row and its room.
+            Err(letter) => {
+                let pushed = self.try_submit(row);
+                return pushed.map_err(|source| ResubmitError { letter: Box::new(letter), source });
+            }
+        };
+        let budget = &self.0.intake.ledger.budget;
+        match room.reuse(budget, bytes) {
+            Ok(mut reservation) => self.push(&group, row, bytes, false, &mut reservation).map(drop).map_err(|source| {
+                self.refused(row, &source);
+                // The reservation gives the room back; the letter goes without.
+                ResubmitError { letter: Box::new(DeadLetter::without_room(outcome)), source }
+            }),
+            Err(room) => {
+                let source = SubmitError::full();
+                self.refused(row, &source);
+                Err(ResubmitError { letter: Box::new(DeadLetter::with_room(outcome, room)), source })
+            }
+        }
+    }
+
     /// Accepts many rows in their order, waiting for room as needed; returns how many.
     ///
     /// # Errors
@@ -205,7 +289,8 @@ impl BatchSql {
     /// not yet sent ends as `Purged`, what is being written as `Unknown`; both are in the report.
     ///
     /// Every call, from any clone, gets the same report; the deadline of the first one holds. When it
-    /// returns, every row counted as written is in the database.
+    /// returns, every row counted as written is in the database. A [dead-letter
+    /// file](crate::DeadLetters::file) that cannot be written holds it up by 5 seconds at most.
     ///
     /// # Cancel safety
     /// Cancelling stops the wait, not the closing.

@@ -55,6 +55,8 @@ pub(crate) struct Progress {
     pub(crate) wrote: Option<(Duration, bool)>,
     /// The last error for which bad rows were searched.
     pub(crate) refusal: Option<SinkError>,
+    /// It is given up for newer rows, as configured.
+    pub(crate) makes_room: bool,
     /// What is left of the round; `None` before the first.
     pub(crate) search: Option<Search>,
     /// `None` while all rows are written as they are.
@@ -227,7 +229,7 @@ impl Job {
             let failed = FailedRow::new(self.batch.row(row), self.progress.attempts, error.cloned());
             self.decide(row, Outcome::failed(kind, failed));
         } else {
-            self.progress.counts.add(kind.into(), 1);
+            self.progress.counts.add(kind.outcome(), 1);
             self.mark(row, End::Counted);
         }
     }
@@ -265,20 +267,28 @@ fn is_sound(written: &Written, rows: usize) -> bool {
 impl Drop for Job {
     fn drop(&mut self) {
         if self.open_rows() > 0 {
-            let panicked = || SinkError::new(ErrorClass::Internal, "the sink panicked");
-            let error = if std::thread::panicking() { Some(panicked()) } else { self.progress.last_error.clone() };
-            self.progress.last_error.clone_from(&error);
+            let given_up = |class, what: &str| {
+                let why = if std::thread::panicking() {
+                    SinkError::new(ErrorClass::Internal, format!("the sink panicked {what} this row was sent"))
+                } else {
+                    let text = format!("given up {what} it was sent: by the deadline of close(), or with its runtime");
+                    SinkError::new(class, text)
+                };
+                Some(why)
+            };
             if let Some((rows, since, attempt)) = self.progress.writing.take()
                 && !attempt.abandon()
             {
                 let executed =
                     BatchExecuted { rows: rows.len(), duration: since.elapsed(), error: Some(ErrorClass::Unknown) };
                 self.ledger.reporter.call(|reporter| reporter.batch_executed(&self.info(), &executed));
-                self.failed(rows, FailureKind::Unknown, error.as_ref());
+                self.failed(rows, FailureKind::Unknown, given_up(ErrorClass::Unknown, "after").as_ref());
             }
+            let error = self.progress.last_error.clone().filter(|_| !std::thread::panicking());
+            let error = error.or_else(|| given_up(ErrorClass::Transient, "before"));
             self.failed_rest(FailureKind::Purged, error.as_ref());
         }
-        if self.progress.counts.failed() > 0 {
+        if self.progress.counts.failed() > 0 && !self.progress.makes_room {
             let (counts, error) = (self.progress.counts, self.progress.last_error.as_ref());
             let error = error.map(tracing::field::display);
             tracing::error!(table = self.batch.schema().table_display(), ?counts, error, "rows were not written");

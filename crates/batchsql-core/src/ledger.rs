@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::dead_letter::Consumers;
 use crate::queue::Budget;
-use crate::receipt::{Completion, FailedRow, Outcome, OutcomeCounts, OutcomeKind};
+use crate::receipt::{Completion, Outcome, OutcomeCounts, OutcomeKind};
 use crate::reporter::{BatchInfo, GuardedReporter};
 
 /// The books of one pipeline, shared by its handles and tasks.
@@ -20,7 +20,7 @@ pub(crate) struct Ledger {
     /// Milliseconds since 1970 of the last batch that was written; 0 before the first.
     last_success: AtomicU64,
     /// Rows that ended unwritten since closing began, for the close report.
-    unwritten: Mutex<Vec<FailedRow>>,
+    unwritten: Mutex<Vec<Outcome>>,
     closing: AtomicBool,
 }
 
@@ -130,7 +130,7 @@ impl Ledger {
         self.closing.store(true, Ordering::Release);
     }
 
-    pub(crate) fn take_unwritten(&self) -> Vec<FailedRow> {
+    pub(crate) fn take_unwritten(&self) -> Vec<Outcome> {
         std::mem::take(&mut *self.unwritten.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -177,7 +177,7 @@ impl Ledger {
         let failed = || outcomes.iter().filter(|outcome| outcome.failure().is_some());
         if self.closing.load(Ordering::Acquire) {
             let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
-            unwritten.extend(failed().filter_map(Outcome::failure).cloned());
+            unwritten.extend(failed().cloned());
         }
         if !self.dead_letters.is_any() {
             return (0, 0);

@@ -58,7 +58,7 @@ pub use dead_letter::{DeadLetter, DeadLetters, FailedRows};
 pub use dyn_row::{DynRow, RowBuilder};
 pub use encode::{Encode, KeyHasher};
 pub use error::{ErrorClass, RowError, SchemaError, SinkError, StartError, SubmitAllError, SubmitError};
-pub use handle::{BatchSql, CloseReport, FlushError};
+pub use handle::{BatchSql, CloseReport, FlushError, ResubmitError, WeakBatchSql};
 pub use ledger::Balance;
 pub use receipt::{FailedRow, Outcome, OutcomeCounts, OutcomeKind, Receipt};
 pub use reporter::{

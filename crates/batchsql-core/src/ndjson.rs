@@ -6,15 +6,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
-
-use serde_json::{Map, Value as JsonValue, json};
-use tokio::sync::oneshot;
 
 use crate::dead_letter::{DeadLetter, FailedRows};
 use crate::row::Row;
 use crate::temporal::TimestampTz;
 use crate::value::ValueRef;
+use serde_json::{Map, Value as JsonValue, json};
 
 /// How long the thread waits before it tries a file again that could not be written.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
@@ -27,7 +26,7 @@ pub(crate) struct OpenFile {
 
 /// The thread that writes a file. It ends when the channel ends.
 pub(crate) struct FileWriter {
-    finished: oneshot::Receiver<()>,
+    finished: mpsc::Receiver<()>,
     /// Set when nobody waits for the file any more.
     gives_up: Arc<AtomicBool>,
 }
@@ -40,7 +39,7 @@ impl OpenFile {
 
     /// Writes everything that comes.
     pub(crate) fn write_on_thread(self, rows: FailedRows) -> std::io::Result<FileWriter> {
-        let (done, finished) = oneshot::channel();
+        let (done, finished) = mpsc::channel();
         let gives_up = Arc::new(AtomicBool::new(false));
         let give_up = Arc::clone(&gives_up);
         std::thread::Builder::new().name("batchsql-dead-letters".to_owned()).spawn(move || {
@@ -95,8 +94,10 @@ impl FileWriter {
     /// Waits until everything is written, after the channel has ended; after `patience` the rest is given
     /// up.
     pub(crate) async fn finish(self, patience: Duration) {
-        // An error of the channel means that the thread has ended, too.
-        if tokio::time::timeout(patience, self.finished).await.is_err() {
+        // On a thread, so that the time is real: the clock of the runtime may be a paused one, in tests.
+        let finished = self.finished;
+        let waited = tokio::task::spawn_blocking(move || finished.recv_timeout(patience)).await;
+        if matches!(waited, Ok(Err(RecvTimeoutError::Timeout))) {
             tracing::error!("the dead-letter file could not be written; the rows left are lost to it");
             self.gives_up.store(true, Ordering::Relaxed);
         }

@@ -152,6 +152,21 @@ impl HeldRoom {
     }
 }
 
+impl HeldRoom {
+    /// Makes a reservation for one row of `bytes` out of it; back if that needs more room than there is.
+    pub(crate) fn reuse<'a>(self, budget: &'a Budget, bytes: usize) -> Result<Reservation<'a>, Self> {
+        let more = count(bytes).saturating_sub(self.0.bytes);
+        if !budget.take(0, more) {
+            return Err(self);
+        }
+        let mut room = self;
+        let held = (room.0.rows, room.0.bytes);
+        room.0.budget.held.fetch_sub(pack(held.0, held.1), Ordering::SeqCst);
+        let (rows, bytes) = room.0.take();
+        Ok(Reservation { budget, rows, bytes: bytes + more })
+    }
+}
+
 impl Drop for HeldRoom {
     fn drop(&mut self) {
         self.0.budget.held.fetch_sub(pack(self.0.rows, self.0.bytes), Ordering::SeqCst);

@@ -84,14 +84,33 @@ pub(crate) enum FailureKind {
     Unknown,
 }
 
-impl From<FailureKind> for OutcomeKind {
-    fn from(kind: FailureKind) -> Self {
-        match kind {
-            FailureKind::Rejected => Self::Rejected,
-            FailureKind::Expired => Self::Expired,
-            FailureKind::Purged => Self::Purged,
-            FailureKind::Unknown => Self::Unknown,
+impl FailureKind {
+    pub(crate) fn outcome(self) -> OutcomeKind {
+        match self {
+            Self::Rejected => OutcomeKind::Rejected,
+            Self::Expired => OutcomeKind::Expired,
+            Self::Purged => OutcomeKind::Purged,
+            Self::Unknown => OutcomeKind::Unknown,
         }
+    }
+}
+
+/// One line for logs: the outcome and, where there is one, table and reason; never a value.
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.failure() {
+            None => write!(f, "{}", self.kind()),
+            Some(failed) => write!(f, "{} {failed}", self.kind()),
+        }
+    }
+}
+
+/// One line for logs: table, attempts and reason; never a value.
+impl fmt::Display for FailedRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let attempts = self.attempts();
+        write!(f, "row of {} after {attempts} attempt{}", self.table(), if attempts == 1 { "" } else { "s" })?;
+        self.error().map_or(Ok(()), |error| write!(f, ": {error}"))
     }
 }
 

@@ -97,7 +97,8 @@ impl ScriptedSink {
         self.lock().prepare_script.extend(steps);
     }
 
-    /// Refuses every write that contains a row for which `is_bad` is true.
+    /// Refuses every write that contains a row for which `is_bad` is true. The last call counts, so
+    /// `poison(|_| false)` ends it.
     pub fn poison(&self, is_bad: impl Fn(&DynRow) -> bool + Send + Sync + 'static) {
         self.lock().poison = Some(Box::new(is_bad));
     }
@@ -114,7 +115,8 @@ impl ScriptedSink {
         self.lock().identity = Some(Box::new(identity));
     }
 
-    /// Fails every write to `table` with `class`, until [`mend_table`](Self::mend_table).
+    /// Fails every write to `table` with `class`, and every look at it, until
+    /// [`mend_table`](Self::mend_table).
     pub fn break_table(&self, table: impl Into<String>, class: ErrorClass) {
         self.lock().broken.insert(table.into(), class);
     }
@@ -226,6 +228,10 @@ impl ScriptedSink {
     }
 }
 
+fn broken_table(class: ErrorClass) -> SinkError {
+    SinkError::with_code(class, "broken", "the table is broken")
+}
+
 fn scripted(class: ErrorClass) -> SinkError {
     SinkError::with_code(class, "scripted", "the script says so")
 }
@@ -257,13 +263,16 @@ impl Sink for ScriptedSink {
         self.go(step).await
     }
 
-    async fn prepare(&self, (): &mut (), _: &Schema) -> Result<(), SinkError> {
-        let step = {
+    async fn prepare(&self, (): &mut (), schema: &Schema) -> Result<(), SinkError> {
+        let (step, broken) = {
             let mut state = self.lock();
             state.prepares += 1;
-            state.prepare_script.pop_front()
+            (state.prepare_script.pop_front(), state.broken.get(schema.table_display()).copied())
         };
-        self.go(step).await
+        match broken {
+            Some(class) => Err(broken_table(class)),
+            None => self.go(step).await,
+        }
     }
 
     async fn write(&self, (): &mut (), (): &(), rows: Rows<'_>, attempt: &Attempt) -> Result<Written, SinkError> {
@@ -278,7 +287,7 @@ impl Sink for ScriptedSink {
             tokio::time::sleep(time).await;
         }
         if let Some(class) = broken {
-            return Err(SinkError::with_code(class, "broken", "the table is broken"));
+            return Err(broken_table(class));
         }
         match step {
             Step::RejectRow(row) => self.apply(rows, attempt, Some(row)),

@@ -191,7 +191,8 @@ async fn the_file_shows_every_type_without_loss() {
 #[test]
 fn a_file_that_cannot_be_opened_is_an_error_at_once() {
     let (folder, _) = file();
-    assert!(DeadLetters::file(folder.path()).is_err());
+    let error = DeadLetters::file(folder.path()).unwrap_err().to_string();
+    assert!(error.contains(&*folder.path().display().to_string()), "{error}");
     assert!(DeadLetters::file(folder.path().join("no such folder/failed.ndjson")).is_err());
 }
 
@@ -206,4 +207,72 @@ async fn a_file_that_cannot_be_written_holds_close_up_for_a_while_only() {
     let report = db.close(HOUR).await;
     assert_eq!((report.balance.rejected(), report.unwritten.len()), (1, 1));
     assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_consumer_that_mends_rows_needs_no_other_room() {
+    let (dead_letters, mut failed) = DeadLetters::channel();
+    let (db, sink) = start(PipelineConfig { buffer_size: 20, flush_size: 5, ..config() }, dead_letters);
+    // Every row is bad at first.
+    sink.poison(|row| id(row) < 1000);
+    let mender = tokio::spawn({
+        let db = db.downgrade();
+        async move {
+            while let Some(letter) = failed.recv().await {
+                let row = letter.failed_row().row();
+                let mended = row.edit().set("id", id(row) + 1000).unwrap().finish().unwrap();
+                let Some(db) = db.upgrade() else { return };
+                db.resubmit(letter, &mended).unwrap();
+            }
+        }
+    });
+    for id in 0..500 {
+        tokio::time::timeout(HOUR, db.submit(&row(&plain(), id)))
+            .await
+            .expect("submitters wait for each other")
+            .unwrap();
+    }
+    while db.balance().written() < 500 {
+        tokio::time::timeout(HOUR, db.flush()).await.unwrap().unwrap();
+        settle().await;
+    }
+    let balance = db.close(HOUR).await.balance;
+    assert_eq!((balance.accepted, balance.rejected(), balance.written()), (1000, 500, 500));
+    mender.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_needs_more_room_than_there_is_leaves_the_letter() {
+    let (dead_letters, mut failed) = DeadLetters::channel();
+    let config = PipelineConfig { buffer_bytes: 1000, flush_bytes: 1000, flush_size: 1, ..config() };
+    let (db, sink) = start(config, dead_letters);
+    sink.poison(|row| id(row) == 1);
+    db.submit(&row(&plain(), 1)).await.unwrap();
+    let letter = failed.recv().await.unwrap();
+    let small = letter.failed_row().row().edit().set("id", 2_i64).unwrap().finish().unwrap();
+    let large = small.edit().set("note", "x".repeat(980)).unwrap().finish().unwrap();
+    sink.script([Step::Hang]);
+    db.submit(&plain().row().set("id", 3_i64).unwrap().set("note", "y".repeat(100)).unwrap().finish().unwrap())
+        .await
+        .unwrap();
+    let refused = db.resubmit(letter, &large).unwrap_err();
+    assert!(refused.submit_error().is_full(), "{refused}");
+    db.resubmit(refused.into_letter(), &small).unwrap();
+    sink.release(1);
+    let balance = db.close(HOUR).await.balance;
+    assert_eq!((balance.written(), balance.rejected()), (2, 1));
+    assert_eq!(db.balance().in_flight(), 0);
+    assert!(db.downgrade().upgrade().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_file_is_complete_also_when_the_clock_is_paused() {
+    let (_folder, path) = file();
+    let (db, sink) = start(config(), DeadLetters::file(&path).unwrap());
+    sink.poison(|_| true);
+    for id in 0..200 {
+        db.submit(&row(&plain(), id)).await.unwrap();
+    }
+    db.close(HOUR).await;
+    assert_eq!(lines(&path).len(), 200);
 }

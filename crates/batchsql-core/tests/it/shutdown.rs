@@ -72,9 +72,15 @@ async fn past_the_deadline_rows_are_reported_and_never_guessed() {
     assert_eq!(balance.outcomes.get(OutcomeKind::Unknown), 10, "the batch that was being written");
     assert_eq!(balance.outcomes.get(OutcomeKind::Purged), 15, "the batches that were never sent");
     assert!(!report.is_complete());
-    let mut unwritten: Vec<i64> = report.unwritten.iter().map(|failed| crate::support::id(failed.row())).collect();
+    let mut unwritten: Vec<i64> =
+        report.unwritten.iter().map(|outcome| crate::support::id(outcome.failure().unwrap().row())).collect();
     unwritten.sort_unstable();
     assert_eq!(unwritten, (10..35).collect::<Vec<_>>());
+    for outcome in &report.unwritten {
+        let error = outcome.failure().unwrap().error().expect("every failure has its reason").to_string();
+        assert!(error.contains("deadline of close()"), "{error}");
+    }
+    assert_eq!(report.unwritten.iter().filter(|outcome| outcome.kind() == OutcomeKind::Unknown).count(), 10);
     for receipt in receipts {
         receipt.await;
     }
