@@ -255,13 +255,17 @@ async fn errors_and_debug_output_show_no_values() {
     assert!(!shown.contains("hunter2") && !shown.contains("4711"), "{shown}");
 }
 
-/// Counts how often a batch is taken apart.
+/// Counts how often a batch is taken apart, and notes rejected rows.
 #[derive(Clone, Default)]
-struct Isolations(Arc<Mutex<usize>>);
+struct Isolations(Arc<Mutex<usize>>, Arc<Mutex<Vec<(ErrorClass, u64)>>>);
 
 impl MetricsReporter for Isolations {
     fn batch_isolated(&self, _: &BatchInfo<'_>) {
         *self.0.lock().unwrap() += 1;
+    }
+
+    fn rows_rejected(&self, _: &BatchInfo<'_>, class: ErrorClass, rows: u64) {
+        self.1.lock().unwrap().push((class, rows));
     }
 }
 
@@ -280,4 +284,5 @@ async fn a_batch_that_is_taken_apart_is_told_once() {
     drop(receipts(&db, &plain(), 10..20).await);
     db.flush().await.unwrap();
     assert_eq!(*isolations.0.lock().unwrap(), 1);
+    assert_eq!(*isolations.1.lock().unwrap(), [(ErrorClass::Row, 2)]);
 }
