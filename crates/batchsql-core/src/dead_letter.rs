@@ -158,10 +158,13 @@ impl DeadLetter {
         self.outcome.failure().expect("only outcomes that hand the row back become dead letters")
     }
 
-    /// The room that the row keeps, unless another consumer has the row, too.
-    pub(crate) fn into_room(self) -> Result<HeldRoom, Self> {
+    /// The room that the row keeps, unless another consumer has the row, too, or it is of another budget.
+    pub(crate) fn into_room(self, budget: &Budget) -> Result<HeldRoom, Self> {
         let Self { outcome, room } = self;
         let Some(room) = room else { return Err(Self::without_room(outcome)) };
+        if !room.is_of(budget) {
+            return Err(Self { outcome, room: Some(room) });
+        }
         Arc::try_unwrap(room).map_err(|room| Self { outcome, room: Some(room) })
     }
 
@@ -231,8 +234,9 @@ impl Consumers {
     pub(crate) async fn finish(&self) {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let files = std::mem::take(&mut *self.files.lock().unwrap_or_else(PoisonError::into_inner));
+        let begin = std::time::Instant::now();
         for file in files {
-            file.finish(FILE_GRACE).await;
+            file.finish(FILE_GRACE.saturating_sub(begin.elapsed())).await;
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
@@ -47,7 +47,25 @@ pub(crate) enum Message {
 /// A batch to be written: already sealed, or still filling until a connection is there.
 pub(crate) enum Work {
     Sealed(Box<Job>),
-    Due { table: Arc<Table>, batch: DueBatch },
+    Due { table: Arc<Table>, batch: DueBatch, taken: Arc<Taken> },
+}
+
+/// Rows and bytes of a batch that is being written, once they are known.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    rows: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Taken {
+    pub(crate) fn note(&self, rows: usize, bytes: usize) {
+        self.rows.store(rows, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn room(&self) -> (usize, usize) {
+        (self.rows.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
 }
 
 /// How the writing of a batch ended.
@@ -202,7 +220,8 @@ impl<W: Writer> Dispatcher<W> {
             let since = deadline - self.flush_interval;
             let seals = self.take_sealed(state, &table, batch.lane);
             let due = DueBatch { id: batch, generation, seals };
-            state.schedule.enqueue(&table, batch.lane, since, Work::Due { table: Arc::clone(&table), batch: due });
+            let work = Work::Due { table: Arc::clone(&table), batch: due, taken: Arc::default() };
+            state.schedule.enqueue(&table, batch.lane, since, work);
         }
         state.schedule.wake(now);
         for (table, error, work) in state.schedule.take_expired(now) {
@@ -216,7 +235,7 @@ impl<W: Writer> Dispatcher<W> {
     fn reject(&self, table: &Table, error: &SinkError, work: Work) {
         let job = match work {
             Work::Sealed(job) => Some(job),
-            Work::Due { table, batch } => table.take_due(batch, &self.ledger, &self.own_messages).map(Box::new),
+            Work::Due { table, batch, .. } => table.take_due(batch, &self.ledger, &self.own_messages).map(Box::new),
         };
         if let Some(mut job) = job {
             tracing::error!(table = table.name(), rows = job.batch.len(), %error, "rows of a parked table were rejected");
@@ -328,7 +347,7 @@ impl<W: Writer> Dispatcher<W> {
         };
         let job = match work {
             Work::Sealed(job) => Some(job),
-            Work::Due { table, batch } => table.take_due(batch, &self.ledger, &self.own_messages).map(Box::new),
+            Work::Due { table, batch, .. } => table.take_due(batch, &self.ledger, &self.own_messages).map(Box::new),
         };
         let Some(mut job) = job else { return true };
         if !std::mem::replace(&mut self.has_dropped, true) {

@@ -14,7 +14,7 @@ use crate::config::{BeyondBudget, Coalesce, Delivery, Isolation, PipelineConfig}
 use crate::dispatch::{Ended, Message, Work, Writer};
 use crate::error::{ErrorClass, SinkError};
 use crate::isolate::{Next, Verdict};
-use crate::job::Job;
+use crate::job::{Job, Progress};
 use crate::ledger::Ledger;
 use crate::receipt::FailureKind;
 use crate::reporter::{BatchExecuted, BatchStarted};
@@ -78,7 +78,10 @@ impl<S: Sink> Writer for Executor<S> {
         let mut conn = Some(self.acquire().await);
         let job = match work {
             Work::Sealed(job) => Some(job),
-            Work::Due { table, batch } => table.take_due(batch, &self.ledger, &self.messages).map(Box::new),
+            Work::Due { table, batch, taken } => {
+                let job = table.take_due(batch, &self.ledger, &self.messages).map(Box::new);
+                job.inspect(|job| taken.note(job.batch.len(), job.batch.bytes()))
+            }
         };
         let Some(mut job) = job else { return Ended::Done { wrote: None } };
         job.progress.wrote = None;
@@ -159,7 +162,9 @@ impl<S: Sink> Executor<S> {
                 Next::Done if job.begin_next_round() => {}
                 Next::Done => return None,
                 Next::Undecided => {
-                    let error = job.progress.refusal.clone().expect("only a refusal makes tries count");
+                    let Progress { refusal, last_error, .. } = &job.progress;
+                    let error = refusal.as_ref().or(last_error.as_ref()).expect("only a refusal makes tries count");
+                    let error = error.clone();
                     if matches!(self.isolation, Isolation::Bisect { beyond: BeyondBudget::Park, .. }) && self.parks {
                         search(job).renew(self.isolation_budget());
                         return Some(Stop::Broken(error));

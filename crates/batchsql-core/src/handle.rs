@@ -197,8 +197,9 @@ impl BatchSql {
     /// Mind that a row that is submitted again comes after rows of its key that were accepted meanwhile.
     ///
     /// # Errors
-    /// As [`try_submit`](Self::try_submit), with the letter; full when the new row needs more room than the
-    /// old one and there is none, or when another consumer still has the row.
+    /// As [`try_submit`](Self::try_submit), with the letter. It is full when there is no room and the new row
+    /// needs more than the old one, or another consumer still has the old one, or that was of another
+    /// pipeline: keep the letter and try again.
     pub fn resubmit<R: Row + ?Sized>(&self, letter: DeadLetter, row: &R) -> Result<(), ResubmitError> {
         let (group, bytes) = match self.admit(row) {
             Ok(admitted) => admitted,
@@ -208,15 +209,15 @@ impl BatchSql {
             }
         };
         let outcome = letter.outcome().clone();
-        let room = match letter.into_room() {
+        let budget = &self.0.intake.ledger.budget;
+        let room = match letter.into_room(budget) {
             Ok(room) => room,
-            // Another consumer has the row and its room.
+            // Another consumer has the row and its room, or it is room of another pipeline.
             Err(letter) => {
                 let pushed = self.try_submit(row);
                 return pushed.map_err(|source| ResubmitError { letter: Box::new(letter), source });
             }
         };
-        let budget = &self.0.intake.ledger.budget;
         match room.reuse(budget, bytes) {
             Ok(mut reservation) => self.push(&group, row, bytes, false, &mut reservation).map(drop).map_err(|source| {
                 self.refused(row, &source);

@@ -83,11 +83,10 @@ impl Search {
         std::mem::take(&mut self.pending).into_iter().rev()
     }
 
-    /// Starts over with `rows` rows, of which some were refused in company before: tries are counted, and
-    /// the budget is what is left of it.
+    /// Starts over with `rows` rows. If a range was bad before, tries are still counted, and the budget is
+    /// what is left of it.
     pub(crate) fn next_round(&mut self, rows: usize) {
         self.pending = std::iter::once(0..rows).collect();
-        self.isolating = true;
     }
 
     /// Grants a new budget for what is left.

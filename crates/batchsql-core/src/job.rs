@@ -51,6 +51,8 @@ pub(crate) struct Progress {
     /// The delays of this batch, and since when it is retried.
     pub(crate) retries: Option<(RetrySchedule, Instant)>,
     pub(crate) last_error: Option<SinkError>,
+    /// The error of the row that failed last, for the log.
+    logged_error: Option<SinkError>,
     /// How long the last write took, and whether rows were written since the job was last taken up.
     pub(crate) wrote: Option<(Duration, bool)>,
     /// The last error for which bad rows were searched.
@@ -162,6 +164,7 @@ impl Job {
     /// Rejects one row of the round; the row before it with the same key has its turn next.
     pub(crate) fn convict(&mut self, row: usize, error: &SinkError) {
         self.progress.maybe_committed = None;
+        self.progress.refusal = Some(error.clone());
         let row = self.row_of_job(row);
         self.fail(row, FailureKind::Rejected, Some(error));
         if let Some(round) = &mut self.progress.round
@@ -219,7 +222,7 @@ impl Job {
 
     fn fail(&mut self, row: usize, kind: FailureKind, error: Option<&SinkError>) {
         if let Some(error) = error {
-            self.progress.last_error = Some(error.clone());
+            self.progress.logged_error = Some(error.clone());
         }
         if let (FailureKind::Rejected, Some(error)) = (kind, error) {
             self.progress.rejected[error.class() as usize] += 1;
@@ -284,12 +287,17 @@ impl Drop for Job {
                 self.ledger.reporter.call(|reporter| reporter.batch_executed(&self.info(), &executed));
                 self.failed(rows, FailureKind::Unknown, given_up(ErrorClass::Unknown, "after").as_ref());
             }
-            let error = self.progress.last_error.clone().filter(|_| !std::thread::panicking());
+            // What was said of other rows is no reason for these.
+            let is_of_all = |error: &SinkError| {
+                let of_some = matches!(error.class(), ErrorClass::Row | ErrorClass::Size | ErrorClass::Duplicate);
+                !of_some && !std::thread::panicking()
+            };
+            let error = self.progress.last_error.clone().filter(is_of_all);
             let error = error.or_else(|| given_up(ErrorClass::Transient, "before"));
             self.failed_rest(FailureKind::Purged, error.as_ref());
         }
         if self.progress.counts.failed() > 0 && !self.progress.makes_room {
-            let (counts, error) = (self.progress.counts, self.progress.last_error.as_ref());
+            let (counts, error) = (self.progress.counts, self.progress.logged_error.as_ref());
             let error = error.map(tracing::field::display);
             tracing::error!(table = self.batch.schema().table_display(), ?counts, error, "rows were not written");
         }

@@ -26,7 +26,8 @@ pub(crate) struct OpenFile {
 
 /// The thread that writes a file. It ends when the channel ends.
 pub(crate) struct FileWriter {
-    finished: mpsc::Receiver<()>,
+    /// `None` while it is waited for.
+    finished: Option<mpsc::Receiver<()>>,
     /// Set when nobody waits for the file any more.
     gives_up: Arc<AtomicBool>,
 }
@@ -47,7 +48,7 @@ impl OpenFile {
             // Nobody may wait any more.
             let _ = done.send(());
         })?;
-        Ok(FileWriter { finished, gives_up })
+        Ok(FileWriter { finished: Some(finished), gives_up })
     }
 
     fn write_all(mut self, mut rows: FailedRows, give_up: &AtomicBool) {
@@ -68,7 +69,7 @@ impl OpenFile {
     /// Appends and syncs, for as long as it takes. When the system says after a failed sync that the next
     /// one was fine, that is believed.
     fn append(&mut self, mut lines: &[u8], give_up: &AtomicBool) {
-        while !give_up.load(Ordering::Relaxed) {
+        loop {
             let error = match self.file.write(lines) {
                 Ok(0) if !lines.is_empty() => std::io::ErrorKind::WriteZero.into(),
                 Ok(written) => {
@@ -84,6 +85,9 @@ impl OpenFile {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(error) => error,
             };
+            if give_up.load(Ordering::Relaxed) {
+                return;
+            }
             tracing::error!(path = %self.path.display(), %error, "the dead-letter file cannot be written; trying again");
             std::thread::sleep(TRY_AGAIN);
         }
@@ -93,14 +97,20 @@ impl OpenFile {
 impl FileWriter {
     /// Waits until everything is written, after the channel has ended; after `patience` the rest is given
     /// up.
-    pub(crate) async fn finish(self, patience: Duration) {
+    pub(crate) async fn finish(mut self, patience: Duration) {
+        let Some(finished) = self.finished.take() else { return };
         // On a thread, so that the time is real: the clock of the runtime may be a paused one, in tests.
-        let finished = self.finished;
         let waited = tokio::task::spawn_blocking(move || finished.recv_timeout(patience)).await;
         if matches!(waited, Ok(Err(RecvTimeoutError::Timeout))) {
             tracing::error!("the dead-letter file could not be written; the rows left are lost to it");
-            self.gives_up.store(true, Ordering::Relaxed);
         }
+    }
+}
+
+/// Nobody waits any more: a file that cannot be written is not tried again.
+impl Drop for FileWriter {
+    fn drop(&mut self) {
+        self.gives_up.store(true, Ordering::Relaxed);
     }
 }
 

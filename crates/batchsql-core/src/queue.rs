@@ -153,8 +153,14 @@ impl HeldRoom {
 }
 
 impl HeldRoom {
+    /// Whether it is room of this budget.
+    pub(crate) fn is_of(&self, budget: &Budget) -> bool {
+        std::ptr::eq(&*self.0.budget, budget)
+    }
+
     /// Makes a reservation for one row of `bytes` out of it; back if that needs more room than there is.
     pub(crate) fn reuse<'a>(self, budget: &'a Budget, bytes: usize) -> Result<Reservation<'a>, Self> {
+        debug_assert!(self.is_of(budget), "room moves within its own budget");
         let more = count(bytes).saturating_sub(self.0.bytes);
         if !budget.take(0, more) {
             return Err(self);
@@ -169,7 +175,12 @@ impl HeldRoom {
 
 impl Drop for HeldRoom {
     fn drop(&mut self) {
-        self.0.budget.held.fetch_sub(pack(self.0.rows, self.0.bytes), Ordering::SeqCst);
+        let (rows, bytes) = self.0.take();
+        if rows > 0 || bytes > 0 {
+            // In this order, so that nobody sees room that is neither there nor about to come.
+            self.0.budget.give_back(rows, bytes);
+            self.0.budget.held.fetch_sub(pack(rows, bytes), Ordering::SeqCst);
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::task::Id;
 use tokio::time::Instant;
 
-use crate::dispatch::Work;
+use crate::dispatch::{Taken, Work};
 use crate::error::{ErrorClass, SinkError};
 use crate::job::Job;
 use crate::retry::RetrySchedule;
@@ -46,8 +46,8 @@ pub(crate) struct Schedule {
     outstanding: BTreeMap<u64, Instant>,
     next_number: u64,
     running: HashMap<Id, (Start, Instant)>,
-    /// When a batch of a table that is not slow last ended.
-    last_fast: Option<Instant>,
+    /// The two tables that last ended a batch and are not slow, the newest first, and when.
+    last_fast: Vec<(usize, Instant)>,
 }
 
 struct LaneState {
@@ -98,8 +98,7 @@ pub(crate) struct Start {
     lane: LaneId,
     group: usize,
     number: u64,
-    /// Rows and bytes, as far as they are known: a batch that is due is still open.
-    room: (usize, usize),
+    taken: Arc<Taken>,
 }
 
 impl Work {
@@ -128,7 +127,7 @@ impl Schedule {
             outstanding: BTreeMap::new(),
             next_number: 0,
             running: HashMap::new(),
-            last_fast: None,
+            last_fast: Vec::new(),
         }
     }
 
@@ -138,6 +137,13 @@ impl Schedule {
         self.next_number += 1;
         self.outstanding.insert(number, oldest);
         self.lane(table, lane).work.push_back((number, work));
+        // Where there is no order, what comes need not wait for what is parked.
+        if !table.is_serial()
+            && let Some(place) = self.blocked.iter().position(|blocked| *blocked == lane)
+        {
+            self.blocked.swap_remove(place);
+            self.ready.push_back(lane);
+        }
         self.list(lane);
     }
 
@@ -225,11 +231,16 @@ impl Schedule {
         }
         let table = Arc::clone(&state.table);
         self.list(lane);
-        let room = match &work {
-            Work::Sealed(job) => (job.batch.len(), job.batch.bytes()),
-            Work::Due { .. } => (0, 0),
+        let taken = match &work {
+            Work::Sealed(job) => {
+                let taken = Arc::new(Taken::default());
+                taken.note(job.batch.len(), job.batch.bytes());
+                taken
+            }
+            // It is still open.
+            Work::Due { taken, .. } => Arc::clone(taken),
         };
-        Some((Start { table, lane, group, number, room }, work))
+        Some((Start { table, lane, group, number, taken }, work))
     }
 
     /// Registers the task of work that was started.
@@ -239,7 +250,7 @@ impl Schedule {
 
     /// Rows and bytes of the batches that are being written.
     pub(crate) fn running_room(&self) -> (usize, usize) {
-        let rooms = self.running.values().map(|(start, _)| start.room);
+        let rooms = self.running.values().map(|(start, _)| start.taken.room());
         rooms.fold((0, 0), |(rows, bytes), room| (rows + room.0, bytes + room.1))
     }
 
@@ -256,7 +267,9 @@ impl Schedule {
     pub(crate) fn took(&mut self, table: &Table, time: Duration, now: Instant) {
         table.slow.store(time > SLOW, Ordering::Relaxed);
         if time <= SLOW {
-            self.last_fast = Some(now);
+            self.last_fast.retain(|(number, _)| *number != table.number());
+            self.last_fast.insert(0, (table.number(), now));
+            self.last_fast.truncate(2);
         }
     }
 
@@ -371,6 +384,8 @@ impl Schedule {
             }
             (None, None) => None,
         };
+        // It may have stood before work that can be started.
+        self.unblock();
         self.resume_unused();
         taken
     }
@@ -502,7 +517,8 @@ impl Schedule {
     /// Whether a table must leave the last permit to others: it is slow, so are those that run, and there
     /// are some that are not.
     fn leaves_permit(&self, table: &Table, now: Instant) -> bool {
-        if self.concurrency == 1 || self.last_fast.is_none_or(|at| now - at > KEPT_FOR_FAST) {
+        let is_other = |(number, at): &(usize, Instant)| *number != table.number() && now - *at <= KEPT_FOR_FAST;
+        if self.concurrency == 1 || !self.last_fast.iter().any(is_other) {
             return false;
         }
         let runs_long = |since: &Instant| now - *since > SLOW;
@@ -567,7 +583,7 @@ mod tests {
     fn due(table: &Arc<Table>, lane: usize) -> (LaneId, Work) {
         let lane = LaneId { table: table.number(), lane };
         let batch = DueBatch { id: OpenId { lane, group: table.number() }, generation: 0, seals: 0 };
-        (lane, Work::Due { table: Arc::clone(table), batch })
+        (lane, Work::Due { table: Arc::clone(table), batch, taken: Arc::default() })
     }
 
     #[tokio::test]

@@ -4,35 +4,49 @@
 //! SQLite asks it itself with a rollback journal (`SQLITE_READONLY_DBMOVED`), but not with a write-ahead log:
 //! rows for a file that was deleted or replaced would be committed, and gone.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use batchsql_core::{ErrorClass, SinkError};
 use rusqlite::ffi;
 
-/// The file that was opened, where the system tells files apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct FileId(u64, u64);
+/// The file that was opened, and where.
+#[derive(Debug)]
+pub(crate) struct OpenedFile {
+    path: PathBuf,
+    id: (u64, u64),
+}
 
-impl FileId {
+/// What tells files apart. Elsewhere than on Unix an open file cannot be moved or deleted.
+fn id_of(path: &Path) -> std::io::Result<Option<(u64, u64)>> {
+    let file = std::fs::metadata(path)?;
     #[cfg(unix)]
-    pub(crate) fn of(path: &Path) -> Option<Self> {
+    {
         use std::os::unix::fs::MetadataExt;
-        std::fs::metadata(path).ok().map(|file| Self(file.dev(), file.ino()))
+        Ok(Some((file.dev(), file.ino())))
     }
-
-    /// Elsewhere an open file cannot be deleted or moved.
     #[cfg(not(unix))]
-    pub(crate) fn of(_: &Path) -> Option<Self> {
-        None
+    {
+        let _ = file;
+        Ok(None)
     }
 }
 
-/// An error when another file, or none, is at `path`.
-pub(crate) fn check(path: Option<&Path>, opened: Option<FileId>) -> Result<(), SinkError> {
-    let (Some(path), Some(opened)) = (path, opened) else { return Ok(()) };
-    if FileId::of(path) == Some(opened) {
-        return Ok(());
+impl OpenedFile {
+    /// The file at `path`, which was opened just now; `None` where files cannot be told apart.
+    pub(crate) fn new(path: PathBuf) -> Option<Self> {
+        let id = id_of(&path).ok()??;
+        Some(Self { path, id })
     }
-    let message = "the database file was moved, deleted or replaced while it was open; put it back, or start anew";
-    Err(SinkError::with_code(ErrorClass::Permission, ffi::SQLITE_READONLY_DBMOVED, message))
+
+    /// An error when another file, or none, is at its path.
+    pub(crate) fn check(&self) -> Result<(), SinkError> {
+        match id_of(&self.path) {
+            Ok(Some(id)) if id != self.id => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            // That it cannot be looked at any more (rights that were given up) says nothing about the file.
+            Ok(_) | Err(_) => return Ok(()),
+        }
+        let message = "the database file was moved, deleted or replaced while it was open; put it back, or start anew";
+        Err(SinkError::with_code(ErrorClass::Permission, ffi::SQLITE_READONLY_DBMOVED, message))
+    }
 }

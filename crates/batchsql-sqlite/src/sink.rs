@@ -10,7 +10,7 @@ use batchsql_core::{Attempt, ErrorClass, Limits, Rows, Schema, Sink, SinkError, 
 use rusqlite::Connection;
 
 use crate::options::{OpenError, SqliteOptions};
-use crate::place::{self, FileId};
+use crate::place::OpenedFile;
 use crate::plan::{SqlitePlan, max_binds};
 use crate::write::write_rows;
 use crate::writer::{Failed, Writer};
@@ -27,7 +27,7 @@ struct Inner {
     writer: Writer,
     max_columns: usize,
     path: Option<PathBuf>,
-    file: Option<FileId>,
+    file: Option<OpenedFile>,
 }
 
 /// The way to the writer connection.
@@ -68,7 +68,9 @@ impl SqliteSink {
     fn start(connection: Connection, path: Option<PathBuf>) -> Result<Self, OpenError> {
         connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
         let max_columns = max_binds(&connection);
-        let file = path.as_deref().and_then(FileId::of);
+        // The path as SQLite resolved it: the folder of the process may change.
+        let resolved = connection.path().filter(|path| !path.is_empty()).map(PathBuf::from);
+        let file = resolved.and_then(OpenedFile::new);
         let writer = Writer::start(connection).map_err(OpenError::no_thread)?;
         Ok(Self(Arc::new(Inner { writer, max_columns, path, file })))
     }
@@ -156,7 +158,7 @@ impl Sink for SqliteSink {
         attempt: &Attempt,
     ) -> Result<Written, SinkError> {
         let (plan, rows, attempt) = (Arc::clone(plan), rows.to_shared(), attempt.clone());
-        let (path, file) = (self.0.path.clone(), self.0.file);
+        let sink = Arc::clone(&self.0);
         // The batch before it may still be on the writer thread.
         attempt.defer();
         conn.run(move |connection| {
@@ -164,7 +166,7 @@ impl Sink for SqliteSink {
                 return Err(SinkError::new(ErrorClass::Transient, "the batch was given up before its turn came"));
             }
             let begin = Instant::now();
-            let is_in_place = || place::check(path.as_deref(), file);
+            let is_in_place = || sink.file.as_ref().map_or(Ok(()), OpenedFile::check);
             let mut written = write_rows(connection, &plan, rows.rows(), attempt.is_atomic(), is_in_place)?;
             // Without the time in the queue.
             written.took = Some(begin.elapsed());

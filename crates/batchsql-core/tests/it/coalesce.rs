@@ -171,3 +171,16 @@ async fn the_isolation_budget_is_that_of_the_batch_over_all_versions() {
     assert_eq!(kinds, [Rejected; 64]);
     assert!(sink.writes() <= 5, "{} writes", sink.writes());
 }
+
+#[tokio::test(start_paused = true)]
+async fn each_of_many_refused_versions_has_its_turn_where_the_sink_tells_rows() {
+    let config = PipelineConfig { flush_size: 400, buffer_size: 400, ..one_lane() };
+    let versions: Vec<(i64, &str)> = (0..400).map(|version| (1, if version == 0 { "good" } else { "bad" })).collect();
+    let (kinds, sink) = outcomes(config, Conflict::update(["id"]), &versions, |sink| {
+        sink.tell_rows();
+        sink.poison(|row| note(row) == "bad");
+    })
+    .await;
+    assert_eq!((kinds[0], &kinds[1..]), (Written, &[Rejected; 399][..]));
+    assert_eq!(notes(&sink.applied()), ["good"]);
+}

@@ -276,3 +276,42 @@ async fn the_file_is_complete_also_when_the_clock_is_paused() {
     db.close(HOUR).await;
     assert_eq!(lines(&path).len(), 200);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_letter_of_another_pipeline_takes_no_room_with_it() {
+    let (dead_letters, mut failed) = DeadLetters::channel();
+    let (first, sink) = start(PipelineConfig { buffer_size: 20, ..config() }, dead_letters);
+    sink.poison(|_| true);
+    let (second, _) = crate::support::pipeline(PipelineConfig { buffer_size: 20, ..config() });
+    for id in 0..20 {
+        first.submit(&row(&plain(), id)).await.unwrap();
+    }
+    first.flush().await.unwrap();
+    for _ in 0..20 {
+        let letter = failed.recv().await.unwrap();
+        let again = letter.failed_row().row().clone();
+        second.resubmit(letter, &again).unwrap();
+    }
+    assert_eq!(second.flush().await.unwrap().written(), 20);
+    first.submit_timeout(&row(&plain(), 99), Duration::from_secs(1)).await.unwrap();
+    second.try_submit(&row(&plain(), 100)).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_letter_that_another_consumer_has_too_uses_room_of_its_own() {
+    let (one, mut first) = DeadLetters::channel();
+    let (two, mut second) = DeadLetters::channel();
+    let sink = ScriptedSink::new();
+    let builder = BatchSql::builder(sink.clone()).config(PipelineConfig { buffer_size: 10, ..config() });
+    let db = builder.dead_letters(one).dead_letters(two).start().unwrap();
+    sink.poison(|row| id(row) < 10);
+    for id in 0..10 {
+        db.submit(&row(&plain(), id)).await.unwrap();
+    }
+    db.flush().await.unwrap();
+    let refused = db.resubmit(first.recv().await.unwrap(), &row(&plain(), 10)).unwrap_err();
+    assert!(refused.submit_error().is_full());
+    drop(second.recv().await.unwrap());
+    db.resubmit(refused.into_letter(), &row(&plain(), 10)).unwrap();
+    assert_eq!(db.flush().await.unwrap().written(), 1);
+}

@@ -331,3 +331,19 @@ async fn when_all_tables_are_slow_they_use_all_permits() {
     let (one, two) = (run(1).await, run(2).await);
     assert!(two < one * 11 / 10, "one table {one:?}, two tables {two:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_table_alone_has_every_permit_however_fast_it_was_before() {
+    let (db, sink) = pipeline(PipelineConfig { buffer_size: 1000, ..config() });
+    let schema = table("t", Conflict::None);
+    db.submit(&row(&schema, 0)).await.unwrap();
+    db.flush().await.unwrap();
+    sink.slow_table("t", Duration::from_millis(150));
+    let begin = Instant::now();
+    for id in 0..800 {
+        db.submit(&row(&schema, id)).await.unwrap();
+    }
+    db.flush().await.unwrap();
+    // 80 batches, four at once.
+    assert!(begin.elapsed() <= Duration::from_millis(20 * 150 + 10), "{:?}", begin.elapsed());
+}

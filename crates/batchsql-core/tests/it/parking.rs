@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use batchsql_core::{
-    BatchSql, BeyondBudget, ColumnType, Conflict, ErrorClass, Isolation, MetricsReporter, OutcomeKind, PipelineConfig,
-    PipelineGauges, Schema,
+    Attempt, BatchSql, BeyondBudget, ColumnType, Conflict, ErrorClass, Isolation, MetricsReporter, OutcomeKind,
+    PipelineConfig, PipelineGauges, Rows, Schema, Sink, SinkError, Written,
 };
 use batchsql_testkit::{ScriptedSink, Step};
 use tokio::time::Instant;
@@ -214,4 +214,45 @@ async fn work_that_wrote_nothing_resumes_no_table() {
     assert_eq!(first.await.kind(), OutcomeKind::Rejected);
     assert!(begin.elapsed() < Duration::from_secs(31), "{:?}", begin.elapsed());
     assert_eq!(parks.0.lock().unwrap().0, ["t parked: schema"]);
+}
+
+/// A sink without the column `note`.
+struct WithoutNote;
+
+impl Sink for WithoutNote {
+    type Conn = ();
+    type Plan = ();
+
+    fn name(&self) -> &'static str {
+        "without note"
+    }
+
+    async fn acquire(&self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    async fn prepare(&self, (): &mut (), schema: &Schema) -> Result<(), SinkError> {
+        let missing = || SinkError::new(ErrorClass::Schema, "no such column");
+        if schema.column_index("note").is_some() { Err(missing()) } else { Ok(()) }
+    }
+
+    async fn write(&self, (): &mut (), (): &(), _: Rows<'_>, _: &Attempt) -> Result<Written, SinkError> {
+        Ok(Written::default())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_of_a_table_without_order_need_not_wait_for_the_probe_of_others() {
+    let config = PipelineConfig { park_for: HOUR, flush_interval: Duration::from_millis(10), ..config() };
+    let db = BatchSql::builder(WithoutNote).config(config).start().unwrap();
+    let schema = table("t", Conflict::None);
+    let parked = db.submit_tracked(&row(&schema, 1)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    for id in 0..50 {
+        let begin = Instant::now();
+        let row = schema.row().set("id", id).unwrap().finish().unwrap();
+        assert!(db.submit_tracked(&row).await.unwrap().await.is_written());
+        assert!(begin.elapsed() <= Duration::from_millis(20), "row {id} took {:?}", begin.elapsed());
+    }
+    assert!(parked.try_outcome().is_none());
 }

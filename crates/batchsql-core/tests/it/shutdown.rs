@@ -318,3 +318,23 @@ async fn the_deadline_of_close_holds_under_instant_failures() {
     assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
     assert_eq!(report.balance.purged(), 20_000);
 }
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_were_not_sent_have_no_reason_of_rows_that_were() {
+    let (db, sink) = pipeline(config());
+    // Split in two; the first half hangs until the deadline.
+    sink.script([Step::Fail(batchsql_core::ErrorClass::Size), Step::Hang]);
+    let mut receipts = Vec::new();
+    for id in 0..10 {
+        receipts.push(db.submit_tracked(&row(&plain(), id)).await.unwrap());
+    }
+    settle().await;
+    let balance = db.close(Duration::from_secs(1)).await.balance;
+    assert_eq!((balance.unknown(), balance.purged()), (5, 5));
+    for receipt in receipts {
+        let outcome = receipt.await;
+        let error = outcome.failure().unwrap().error().unwrap().to_string();
+        let expected = if outcome.kind() == OutcomeKind::Purged { "before it was sent" } else { "after it was sent" };
+        assert!(error.contains(expected), "{outcome}");
+    }
+}
