@@ -4,7 +4,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::dyn_row::DynRow;
@@ -251,31 +251,34 @@ impl fmt::Debug for FailedRow {
 }
 
 /// The outcomes of one batch. A batch that has any tracked row carries one, shared by its receipts.
+///
+/// The alignment keeps the outcomes, which are read, off the cache line of the reference count, which every
+/// receipt changes.
 #[derive(Default)]
+#[repr(align(128))]
 pub(crate) struct Completion {
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    /// `None` while the batch is on its way. One entry per row, or empty when every row was written.
-    outcomes: Option<Box<[Outcome]>>,
-    waiting: Vec<Option<Waker>>,
+    /// Empty while the batch is on its way. One entry per row, or none when every row was written.
+    outcomes: OnceLock<Box<[Outcome]>>,
+    waiting: Mutex<Vec<Option<Waker>>>,
 }
 
 impl Completion {
     /// Tells every receipt. `outcomes` has one entry per row, or none when every row was written.
     pub(crate) fn resolve(&self, outcomes: Vec<Outcome>) {
-        let waiting = {
-            let mut state = self.lock();
-            state.outcomes = Some(outcomes.into());
-            std::mem::take(&mut state.waiting)
-        };
+        // A batch is resolved once, when its job is dropped.
+        let _ = self.outcomes.set(outcomes.into());
+        // Who comes to wait after this sees the outcomes first.
+        let waiting = std::mem::take(&mut *self.lock());
         waiting.into_iter().flatten().for_each(Waker::wake);
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn outcome(&self, row: u32) -> Option<Outcome> {
+        let outcomes = self.outcomes.get()?;
+        Some(outcomes.get(row as usize).cloned().unwrap_or(Outcome::Written))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Option<Waker>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -297,13 +300,8 @@ impl Receipt {
 
     /// The outcome, when it is already known.
     pub fn try_outcome(&self) -> Option<Outcome> {
-        outcome_of(&self.completion.lock(), self.row)
+        self.completion.outcome(self.row)
     }
-}
-
-fn outcome_of(state: &State, row: u32) -> Option<Outcome> {
-    let outcomes = state.outcomes.as_ref()?;
-    Some(outcomes.get(row as usize).cloned().unwrap_or(Outcome::Written))
 }
 
 impl Future for Receipt {
@@ -311,15 +309,19 @@ impl Future for Receipt {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
         let this = self.get_mut();
-        let mut state = this.completion.lock();
-        if let Some(outcome) = outcome_of(&state, this.row) {
+        if let Some(outcome) = this.completion.outcome(this.row) {
+            return Poll::Ready(outcome);
+        }
+        let mut waiting = this.completion.lock();
+        // It may have been resolved since.
+        if let Some(outcome) = this.completion.outcome(this.row) {
             return Poll::Ready(outcome);
         }
         let slot = *this.slot.get_or_insert_with(|| {
-            state.waiting.push(None);
-            state.waiting.len() - 1
+            waiting.push(None);
+            waiting.len() - 1
         });
-        match &mut state.waiting[slot] {
+        match &mut waiting[slot] {
             Some(waker) if waker.will_wake(cx.waker()) => {}
             other => *other = Some(cx.waker().clone()),
         }
@@ -330,7 +332,7 @@ impl Future for Receipt {
 impl Drop for Receipt {
     fn drop(&mut self) {
         if let Some(slot) = self.slot
-            && let Some(waiting) = self.completion.lock().waiting.get_mut(slot)
+            && let Some(waiting) = self.completion.lock().get_mut(slot)
         {
             *waiting = None;
         }

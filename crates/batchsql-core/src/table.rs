@@ -181,6 +181,15 @@ impl Table {
         for number in (first..self.lanes.len()).chain(0..first.min(self.lanes.len())) {
             match self.lanes[number].try_lock() {
                 Ok(guard) => {
+                    // Before it opens another batch it looks at the first lane again: threads that do not meet
+                    // any more fill one batch together, and no row is left behind alone.
+                    if number > 0
+                        && guard.open.iter().all(|open| open.len == 0)
+                        && let Ok(first) = self.lanes[0].try_lock()
+                    {
+                        SPARE_LANE.set(0);
+                        return (0, first);
+                    }
                     SPARE_LANE.set(number);
                     return (number, guard);
                 }
@@ -227,9 +236,6 @@ impl Table {
         let reason = if fills { FlushReason::Rows } else { FlushReason::Bytes };
         let full = fills || open.bytes + bytes >= intake.flush_bytes;
         if open.len == 0 {
-            // With the next row the thread looks at the first lane again: threads that do not meet any more
-            // fill one batch together.
-            SPARE_LANE.set(0);
             let at = Instant::now();
             open.opened(at);
             let batch = OpenId { lane: id, group: group.number };
