@@ -313,3 +313,27 @@ impl Drop for Job {
         self.ledger.settle(self.info(), &self.progress.counts, outcomes, self.completion.as_deref());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sink_may_list_each_row_of_a_write_once() {
+        let check = |ignored: &[u32], rejected: &[u32], sound| {
+            let error = SinkError::new(ErrorClass::Row, "bad");
+            let written = Written {
+                ignored: ignored.to_vec(),
+                rejected: rejected.iter().map(|row| (*row, error.clone())).collect(),
+                ..Written::default()
+            };
+            assert_eq!(is_sound(&written, 3), sound, "{ignored:?} {rejected:?}");
+        };
+        check(&[], &[], true);
+        check(&[0, 2], &[1], true);
+        check(&[3], &[], false);
+        check(&[], &[3], false);
+        check(&[1, 1], &[], false);
+        check(&[1], &[1], false);
+    }
+}
