@@ -9,7 +9,7 @@ use batchsql_core::{ErrorClass, OutcomeKind};
 use batchsql_sqlite::rusqlite::{Connection, OpenFlags, ffi};
 use batchsql_sqlite::{SqliteOptions, SqliteSink};
 
-use crate::numbered::{BATCH, Outcomes, file, pipeline, plain, submit};
+use crate::numbered::{BATCH, Outcomes, create, file, pipeline, plain, submit};
 use crate::process::{self, Process};
 use crate::support::HOUR;
 
@@ -167,4 +167,26 @@ fn missing_permissions_are_told_honestly() {
         Ok(program) => program.finish_aloud(),
         Err(error) => process::skip(&format!("missing permissions: no program as another user: {error}")),
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a program, started by other tests"]
+async fn wanderer() {
+    if process::arguments().is_none() {
+        return;
+    }
+    let path = std::env::current_dir().unwrap().join("here.db");
+    create(&path);
+    let sink = SqliteSink::open("sqlite:here.db").unwrap();
+    std::env::set_current_dir("/").unwrap();
+    written(&sink, "another folder", &path).await;
+    process::tell("done");
+}
+
+#[test]
+fn a_process_that_changes_its_folder_writes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = process::command("readonly::wanderer", &[]);
+    command.current_dir(dir.path());
+    Process::start(&mut command).unwrap().finish_aloud();
 }
