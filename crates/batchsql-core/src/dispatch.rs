@@ -50,6 +50,24 @@ pub(crate) enum Work {
     Due { table: Arc<Table>, batch: DueBatch, taken: Arc<Taken> },
 }
 
+impl Work {
+    /// The batch, sealed now if it was still open; `None` when it is no longer there.
+    pub(crate) fn into_job(
+        self,
+        ledger: &Arc<Ledger>,
+        messages: &mpsc::WeakUnboundedSender<Message>,
+    ) -> Option<Box<Job>> {
+        match self {
+            Self::Sealed(job) => Some(job),
+            Self::Due { table, batch, taken } => {
+                let job = table.take_due(batch, ledger, messages)?;
+                taken.note(job.batch.len(), job.batch.bytes());
+                Some(Box::new(job))
+            }
+        }
+    }
+}
+
 /// Rows and bytes of a batch that is being written, once they are known.
 #[derive(Debug, Default)]
 pub(crate) struct Taken {
@@ -206,10 +224,7 @@ impl<W: Writer> Dispatcher<W> {
             }
         }
         let (jobs, seals) = table.take_sealed(lane.lane);
-        for job in jobs {
-            state.schedule.forget_deadline(job.open_id(), job.generation);
-            state.schedule.enqueue(table, lane, job.opened_at, Work::Sealed(Box::new(job)));
-        }
+        state.enqueue(table, jobs);
         seals
     }
 
@@ -233,11 +248,7 @@ impl<W: Writer> Dispatcher<W> {
 
     /// Ends work of a parked table whose time is over.
     fn reject(&self, table: &Table, error: &SinkError, work: Work) {
-        let job = match work {
-            Work::Sealed(job) => Some(job),
-            Work::Due { table, batch, .. } => table.take_due(batch, &self.ledger, &self.own_messages).map(Box::new),
-        };
-        if let Some(mut job) = job {
+        if let Some(mut job) = work.into_job(&self.ledger, &self.own_messages) {
             tracing::error!(table = table.name(), rows = job.batch.len(), %error, "rows of a parked table were rejected");
             job.failed_rest(FailureKind::Rejected, Some(error));
         }
@@ -254,10 +265,7 @@ impl<W: Writer> Dispatcher<W> {
 
     fn seal_table(&self, state: &mut State, table: &Arc<Table>, reason: FlushReason) {
         for lane in 0..table.lane_count() {
-            for job in table.take_all(lane, reason, &self.ledger) {
-                state.schedule.forget_deadline(job.open_id(), job.generation);
-                state.schedule.enqueue(table, job.lane, job.opened_at, Work::Sealed(Box::new(job)));
-            }
+            state.enqueue(table, table.take_all(lane, reason, &self.ledger));
         }
     }
 
@@ -345,11 +353,7 @@ impl<W: Writer> Dispatcher<W> {
                 return state.schedule.next_number() > next_number;
             }
         };
-        let job = match work {
-            Work::Sealed(job) => Some(job),
-            Work::Due { table, batch, .. } => table.take_due(batch, &self.ledger, &self.own_messages).map(Box::new),
-        };
-        let Some(mut job) = job else { return true };
+        let Some(mut job) = work.into_job(&self.ledger, &self.own_messages) else { return true };
         if !std::mem::replace(&mut self.has_dropped, true) {
             tracing::warn!(table = table.name(), "the buffer is full: the oldest batches are given up, as configured");
         }
@@ -508,6 +512,14 @@ impl State {
     /// Whether nothing is on its way. What rests or is parked gives no room by itself.
     fn is_idle(&self) -> bool {
         self.running.is_empty()
+    }
+
+    /// Queues sealed batches of a table.
+    fn enqueue(&mut self, table: &Arc<Table>, jobs: impl IntoIterator<Item = Job>) {
+        for job in jobs {
+            self.schedule.forget_deadline(job.open_id(), job.generation);
+            self.schedule.enqueue(table, job.lane, job.opened_at, Work::Sealed(Box::new(job)));
+        }
     }
 
     fn answer_flushes(&mut self) {

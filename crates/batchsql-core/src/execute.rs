@@ -57,10 +57,16 @@ enum Stop {
     Inseparable(SinkError),
     /// Every retry that made sense was made.
     Failed(FailureKind, SinkError),
+    /// The batch has to wait.
+    Pause(Pause),
+}
+
+/// Why a batch has to wait.
+enum Pause {
     /// It is to be tried again.
-    Wait(Duration, SinkError),
+    Rest(Duration, SinkError),
     /// The table cannot be written.
-    Broken(SinkError),
+    Park(SinkError),
 }
 
 /// A plan, and whether it was made just now.
@@ -76,27 +82,18 @@ impl<S: Sink> Writer for Executor<S> {
     async fn write(self: Arc<Self>, work: Work) -> Ended {
         // The connection comes first: a due batch keeps filling while it waits for one.
         let mut conn = Some(self.acquire().await);
-        let job = match work {
-            Work::Sealed(job) => Some(job),
-            Work::Due { table, batch, taken } => {
-                let job = table.take_due(batch, &self.ledger, &self.messages).map(Box::new);
-                job.inspect(|job| taken.note(job.batch.len(), job.batch.bytes()))
-            }
-        };
-        let Some(mut job) = job else { return Ended::Done { wrote: None } };
+        let Some(mut job) = work.into_job(&self.ledger, &self.messages) else { return Ended::Done { wrote: None } };
         job.progress.wrote = None;
         if job.progress.search.is_none() {
             self.begin(&mut job);
         }
-        let stop = self.run(&mut job, &mut conn).await;
+        let pause = self.run(&mut job, &mut conn).await;
         // Others may use the connection while the outcomes are told.
         drop(conn);
-        match stop {
+        match pause {
             None => Ended::Done { wrote: job.progress.wrote },
-            Some(Stop::Wait(delay, error)) => Ended::Resting { job, delay, error },
-            Some(Stop::Broken(error) | Stop::Bad(error) | Stop::Inseparable(error) | Stop::Failed(_, error)) => {
-                Ended::Parked { job, error }
-            }
+            Some(Pause::Rest(delay, error)) => Ended::Resting { job, delay, error },
+            Some(Pause::Park(error)) => Ended::Parked { job, error },
         }
     }
 }
@@ -156,7 +153,7 @@ impl<S: Sink> Executor<S> {
 
     /// Brings every row of the job to its outcome, or says why it has to wait. The rows of a job that is
     /// dropped on the way have theirs from its `Drop`.
-    async fn run(&self, job: &mut Job, conn: &mut Conn<S>) -> Option<Stop> {
+    async fn run(&self, job: &mut Job, conn: &mut Conn<S>) -> Option<Pause> {
         loop {
             match search(job).next() {
                 Next::Done if job.begin_next_round() => {}
@@ -167,7 +164,7 @@ impl<S: Sink> Executor<S> {
                     let error = error.clone();
                     if matches!(self.isolation, Isolation::Bisect { beyond: BeyondBudget::Park, .. }) && self.parks {
                         search(job).renew(self.isolation_budget());
-                        return Some(Stop::Broken(error));
+                        return Some(Pause::Park(error));
                     }
                     for undecided in search(job).take_rest() {
                         job.failed(undecided, FailureKind::Rejected, Some(&error));
@@ -184,9 +181,9 @@ impl<S: Sink> Executor<S> {
                         job.failed(range.clone(), kind, Some(&error));
                         search(job).judge(range, Verdict::Ended);
                     }
-                    Err(stop @ (Stop::Wait(..) | Stop::Broken(_))) => {
+                    Err(Stop::Pause(pause)) => {
                         search(job).put_back(range);
-                        return Some(stop);
+                        return Some(pause);
                     }
                 },
             }
@@ -260,7 +257,7 @@ impl<S: Sink> Executor<S> {
             }
             ErrorClass::Row => return Stop::Bad(error),
             ErrorClass::Size | ErrorClass::Duplicate => return Stop::Inseparable(error),
-            ErrorClass::Schema | ErrorClass::Permission if self.parks => return Stop::Broken(error),
+            ErrorClass::Schema | ErrorClass::Permission if self.parks => return Stop::Pause(Pause::Park(error)),
             ErrorClass::Schema | ErrorClass::Permission | ErrorClass::Internal => {
                 return Stop::Failed(FailureKind::Rejected, error);
             }
@@ -274,7 +271,7 @@ impl<S: Sink> Executor<S> {
         }
         let retries = job.progress.retries.get_or_insert_with(|| (RetrySchedule::new(self.retry_for), Instant::now()));
         match retries.0.next(error.class(), retries.1.elapsed()) {
-            Some(delay) => Stop::Wait(delay, error),
+            Some(delay) => Stop::Pause(Pause::Rest(delay, error)),
             None if job.progress.maybe_committed.is_some() => Stop::Failed(FailureKind::Unknown, error),
             None => Stop::Failed(FailureKind::Expired, error),
         }

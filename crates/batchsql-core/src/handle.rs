@@ -498,14 +498,9 @@ impl BatchSql {
         tracked: bool,
         reservation: &mut Reservation<'_>,
     ) -> Result<Option<Receipt>, SubmitError> {
-        loop {
-            let group = self.group(row.schema())?;
-            match group.table.push(&group, &self.0.intake, row, bytes, tracked, reservation) {
-                Ok(receipt) => return Ok(receipt),
-                Err(NotPushed::Refused(error)) => return Err(error),
-                Err(NotPushed::Retired) => std::thread::yield_now(),
-            }
-        }
+        std::thread::yield_now();
+        let group = self.group(row.schema())?;
+        self.push(&group, row, bytes, tracked, reservation)
     }
 
     #[cold]
