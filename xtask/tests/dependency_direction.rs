@@ -31,6 +31,7 @@ const ALLOWED: &[(&str, &[&[&str]])] = &[
     ("batchsql-metrics", &[&["batchsql-core"]]),
     ("batchsql-prometheus", &[&["batchsql-core", "batchsql-metrics"]]),
     ("batchsql", &[LIBRARIES]),
+    ("batchsql-testserver", &[]),
     ("batchsql-suite", &[LIBRARIES, &["batchsql"]]),
     ("xtask", &[]),
 ];

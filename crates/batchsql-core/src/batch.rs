@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::coalesce;
 use crate::columns::{ColumnBuffer, ColumnView};
 use crate::dyn_row::DynRow;
 use crate::schema::Schema;
@@ -140,6 +141,29 @@ impl<'a> Rows<'a> {
     pub fn to_row(&self, row: usize) -> DynRow {
         assert!(row < self.len(), "row {row} of {} rows", self.len());
         self.batch.row(self.start + row)
+    }
+
+    /// A copy of some of these rows, in the order given.
+    ///
+    /// # Panics
+    /// When a number in `rows` is not below [`len`](Self::len).
+    pub fn gather(&self, rows: &[u32]) -> SharedRows {
+        let place = |row: &u32| {
+            assert!((*row as usize) < self.len(), "row {row} of {} rows", self.len());
+            self.start as u32 + row
+        };
+        let places: Vec<u32> = rows.iter().map(place).collect();
+        let batch = Arc::new(self.batch.gather(&places));
+        SharedRows { start: 0, end: batch.len, batch }
+    }
+
+    /// Splits the rows by key: no key occurs twice in one part, and rows with equal keys are in the order of
+    /// the parts. For databases that refuse a statement with the same row twice. One part when every key occurs
+    /// once, or when the schema declares no key.
+    ///
+    /// Keys are equal here when their values are; a database may see more of them as equal (case, collation).
+    pub fn waves(&self) -> Vec<Vec<u32>> {
+        coalesce::waves(*self)
     }
 
     /// The same rows without a borrow, for drivers that write on another thread. Copies no row.

@@ -1,19 +1,21 @@
-//! Owns the choice of one row per key: the last one of a batch takes the place of the earlier ones.
-//! Must not know outcomes or databases: it takes rows and returns numbers of rows.
+//! Owns which rows of a batch are written, and in which order: one row per key where the last one wins,
+//! sorted by key where that avoids deadlocks. Must not know outcomes or databases: it takes rows and returns
+//! numbers of rows.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 
 use crate::batch::Rows;
-use crate::columns::ColumnView;
+use crate::columns::{ColumnValues, ColumnView};
 use crate::schema::{Conflict, Schema};
 
 /// Which rows of a batch are written first, and what comes after them.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Coalesced {
-    /// The last row of each key, ascending.
-    pub(crate) winners: Box<[u32]>,
-    /// For each row the row before it with the same key.
+pub(crate) struct Arranged {
+    /// The rows to write, in the order to write them in: all, or the last row of each key.
+    pub(crate) rows: Box<[u32]>,
+    /// For each row of the batch the row before it with the same key; empty when all rows are written.
     pub(crate) previous: Box<[Option<u32>]>,
 }
 
@@ -25,18 +27,38 @@ pub(crate) fn is_last_wins(schema: &Schema) -> bool {
     overwrites && update > 0 && key + update == schema.columns().len()
 }
 
-/// The rows to write; `None` when every key occurs once.
+/// The rows to write; `None` when they are all rows as they are.
 ///
 /// Keys are equal here when their values are. A database may see more keys as equal (collations, trailing
 /// spaces, `1.0` and `1.00`), never fewer.
-pub(crate) fn coalesce(rows: Rows<'_>) -> Option<Coalesced> {
-    let columns: Vec<ColumnView<'_>> = rows.schema().key_columns().iter().map(|column| rows.column(*column)).collect();
-    let mut last: HashMap<Key<'_, '_>, u32> = HashMap::with_capacity(rows.len());
+pub(crate) fn arrange(rows: Rows<'_>, last_wins: bool, sort: bool) -> Option<Arranged> {
+    let columns = key_columns(rows);
+    if columns.is_empty() {
+        return None;
+    }
+    let chosen = if last_wins { last_of_each_key(&columns, rows.len()) } else { None };
+    let is_whole = chosen.is_none();
+    let mut arranged = chosen.unwrap_or_else(|| {
+        let all = (0..rows.len()).map(number);
+        Arranged { rows: all.collect(), previous: Box::default() }
+    });
+    let compare = |a: &u32, b: &u32| compare_keys(&columns, *a as usize, *b as usize);
+    if sort && !arranged.rows.is_sorted_by(|a, b| compare(a, b).is_le()) {
+        // Stable: rows with equal keys keep their order.
+        arranged.rows.sort_by(compare);
+    } else if is_whole {
+        return None;
+    }
+    Some(arranged)
+}
+
+/// The last row of each key, in their order; `None` when every key occurs once.
+fn last_of_each_key(columns: &[ColumnView<'_>], rows: usize) -> Option<Arranged> {
+    let mut last: HashMap<Key<'_, '_>, u32> = HashMap::with_capacity(rows);
     let mut previous = Vec::new();
-    for row in 0..rows.len() {
-        let number = u32::try_from(row).expect("buffer_size fits u32");
-        if let Some(before) = last.insert(Key { columns: &columns, row }, number) {
-            previous.resize(rows.len(), None);
+    for row in 0..rows {
+        if let Some(before) = last.insert(Key { columns, row }, number(row)) {
+            previous.resize(rows, None);
             previous[row] = Some(before);
         }
     }
@@ -45,7 +67,56 @@ pub(crate) fn coalesce(rows: Rows<'_>) -> Option<Coalesced> {
     }
     let mut winners: Vec<u32> = last.into_values().collect();
     winners.sort_unstable();
-    Some(Coalesced { winners: winners.into(), previous: previous.into() })
+    Some(Arranged { rows: winners.into(), previous: previous.into() })
+}
+
+/// See [`Rows::waves`].
+pub(crate) fn waves(rows: Rows<'_>) -> Vec<Vec<u32>> {
+    let columns = key_columns(rows);
+    if columns.is_empty() {
+        return vec![(0..rows.len()).map(number).collect()];
+    }
+    let mut seen: HashMap<Key<'_, '_>, usize> = HashMap::with_capacity(rows.len());
+    let mut waves: Vec<Vec<u32>> = Vec::new();
+    for row in 0..rows.len() {
+        let times = seen.entry(Key { columns: &columns, row }).or_default();
+        if *times == waves.len() {
+            waves.push(Vec::new());
+        }
+        waves[*times].push(number(row));
+        *times += 1;
+    }
+    waves
+}
+
+fn key_columns(rows: Rows<'_>) -> Vec<ColumnView<'_>> {
+    rows.schema().key_columns().iter().map(|column| rows.column(*column)).collect()
+}
+
+fn number(row: usize) -> u32 {
+    u32::try_from(row).expect("buffer_size fits u32")
+}
+
+/// An order of keys that is the same in every process; it need not be the database's.
+fn compare_keys(columns: &[ColumnView<'_>], a: usize, b: usize) -> Ordering {
+    // Key columns are never NULL.
+    let by_column = columns.iter().map(|column| match column.values() {
+        ColumnValues::Bool(v) => v[a].cmp(&v[b]),
+        ColumnValues::I16(v) => v[a].cmp(&v[b]),
+        ColumnValues::I32(v) => v[a].cmp(&v[b]),
+        ColumnValues::I64(v) => v[a].cmp(&v[b]),
+        ColumnValues::U64(v) => v[a].cmp(&v[b]),
+        ColumnValues::F32(v) => v[a].total_cmp(&v[b]),
+        ColumnValues::F64(v) => v[a].total_cmp(&v[b]),
+        ColumnValues::Decimal(v) | ColumnValues::Text(v) | ColumnValues::Json(v) => v.get(a).cmp(v.get(b)),
+        ColumnValues::Bytes(v) => v.get(a).cmp(v.get(b)),
+        ColumnValues::Uuid(v) => v[a].cmp(&v[b]),
+        ColumnValues::Date(v) => v[a].cmp(&v[b]),
+        ColumnValues::Time(v) => v[a].cmp(&v[b]),
+        ColumnValues::Timestamp(v) => v[a].cmp(&v[b]),
+        ColumnValues::TimestampTz(v) => v[a].cmp(&v[b]),
+    });
+    by_column.fold(Ordering::Equal, Ordering::then)
 }
 
 /// The key of one row.
@@ -97,13 +168,46 @@ mod tests {
     fn the_last_row_of_each_key_wins() {
         let schema = schema(Conflict::replace(["a", "b"]));
         let check = |keys: &[(i64, &str)], winners: &[u32], previous: &[Option<u32>]| {
-            let chosen = coalesce(Rows::all(&batch(&schema, keys))).unwrap();
-            assert_eq!((&*chosen.winners, &*chosen.previous), (winners, previous), "{keys:?}");
+            let chosen = arrange(Rows::all(&batch(&schema, keys)), true, false).unwrap();
+            assert_eq!((&*chosen.rows, &*chosen.previous), (winners, previous), "{keys:?}");
         };
         check(&[(1, "x"), (1, "x")], &[1], &[None, Some(0)]);
         check(&[(1, "x"), (1, "y"), (1, "x"), (2, "x")], &[1, 2, 3], &[None, None, Some(0), None]);
         check(&[(1, "x"); 4], &[3], &[None, Some(0), Some(1), Some(2)]);
-        assert_eq!(coalesce(Rows::all(&batch(&schema, &[(1, "x"), (1, "X"), (2, "x")]))), None);
+        assert_eq!(arrange(Rows::all(&batch(&schema, &[(1, "x"), (1, "X"), (2, "x")])), true, false), None);
+    }
+
+    #[test]
+    fn rows_are_sorted_by_key_where_asked() {
+        let schema = schema(Conflict::replace(["b", "a"]));
+        let check = |last_wins, keys: &[(i64, &str)], expected: Option<&[u32]>| {
+            let arranged = arrange(Rows::all(&batch(&schema, keys)), last_wins, true);
+            assert_eq!(arranged.as_ref().map(|arranged| &*arranged.rows), expected, "{keys:?}");
+        };
+        check(false, &[(2, "x"), (1, "x"), (1, "a")], Some(&[2, 1, 0]));
+        // Equal keys keep their order; what is sorted stays as it is.
+        check(false, &[(1, "x"), (1, "a"), (1, "x"), (1, "a")], Some(&[1, 3, 0, 2]));
+        check(false, &[(1, "a"), (1, "a"), (0, "x")], None);
+        check(true, &[(1, "x"), (1, "a"), (1, "x"), (0, "a")], Some(&[3, 1, 2]));
+        check(true, &[(1, "a"), (1, "a"), (0, "x")], Some(&[1, 2]));
+    }
+
+    #[test]
+    fn waves_hold_each_key_once_and_keep_its_order() {
+        let check = |conflict, keys: &[(i64, &str)], expected: &[&[u32]]| {
+            assert_eq!(Rows::all(&batch(&schema(conflict), keys)).waves(), expected, "{keys:?}");
+        };
+        check(Conflict::update(["a"]), &[(1, "x"), (2, "x")], &[&[0, 1]]);
+        check(Conflict::update(["a"]), &[(1, "x"), (2, "x"), (1, "y"), (1, "z")], &[&[0, 1], &[2], &[3]]);
+        check(Conflict::None, &[(1, "x"), (1, "x")], &[&[0, 1]]);
+    }
+
+    #[test]
+    fn gathered_rows_are_counted_from_the_start_of_their_view() {
+        let batch = batch(&schema(Conflict::None), &[(10, "a"), (11, "b"), (12, "c"), (13, "d")]);
+        let gathered = Rows::all(&batch).slice(1..4).gather(&[2, 0]);
+        let keys: Vec<_> = gathered.rows().iter().map(|row| row.get(0)).collect();
+        assert_eq!(keys, [crate::value::ValueRef::I64(13), crate::value::ValueRef::I64(11)]);
     }
 
     #[test]

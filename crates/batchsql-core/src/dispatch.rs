@@ -19,6 +19,7 @@ use crate::queue::Wanted;
 use crate::receipt::FailureKind;
 use crate::reporter::{FlushReason, PipelineGauges};
 use crate::schedule::Schedule;
+use crate::sink::PoolState;
 use crate::table::{DueBatch, LaneId, OpenId, Table};
 
 /// How often the state of a busy pipeline is told to the reporter.
@@ -101,6 +102,9 @@ pub(crate) enum Ended {
 
 /// Writes one batch. It must come to an end by itself.
 pub(crate) trait Writer: Send + Sync + 'static {
+    /// The connections of the sink's pool.
+    fn pool(&self) -> Option<PoolState>;
+
     fn write(self: Arc<Self>, work: Work) -> impl Future<Output = Ended> + Send + 'static;
 }
 
@@ -489,6 +493,7 @@ impl<W: Writer> Dispatcher<W> {
             parked_tables: state.schedule.parked_tables(),
             oldest_row: oldest_row.filter(|_| buffer_rows > 0),
             last_success: self.ledger.last_success(),
+            pool: self.writer.pool(),
         };
         self.ledger.reporter.call(|reporter| reporter.gauges(&gauges));
     }

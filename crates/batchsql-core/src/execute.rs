@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use tokio::sync::mpsc::WeakUnboundedSender;
 use tokio::time::{Instant, timeout};
 
-use crate::config::{BeyondBudget, Coalesce, Delivery, Isolation, PipelineConfig};
+use crate::config::{BeyondBudget, Coalesce, Delivery, Isolation, Ordering, PipelineConfig};
 use crate::dispatch::{Ended, Message, Work, Writer};
 use crate::error::{ErrorClass, SinkError};
 use crate::isolate::{Next, Verdict};
@@ -20,7 +20,7 @@ use crate::receipt::FailureKind;
 use crate::reporter::{BatchExecuted, BatchStarted};
 use crate::retry::RetrySchedule;
 use crate::schema::{Schema, SchemaId};
-use crate::sink::{Attempt, Limits, Sink, Written};
+use crate::sink::{Attempt, Limits, PoolState, Sink, Written};
 
 /// What the handle needs of a sink, without its type.
 #[async_trait]
@@ -43,6 +43,7 @@ pub(crate) struct Executor<S: Sink> {
     statement_timeout: Duration,
     isolation: Isolation,
     coalesces: bool,
+    sorts: bool,
     repeats_inserts: bool,
     parks: bool,
     /// With the schema, because a schema that is gone gives its id to another one.
@@ -79,6 +80,10 @@ struct Prepared<P> {
 type Conn<S> = Option<Result<<S as Sink>::Conn, SinkError>>;
 
 impl<S: Sink> Writer for Executor<S> {
+    fn pool(&self) -> Option<PoolState> {
+        self.sink.pool()
+    }
+
     async fn write(self: Arc<Self>, work: Work) -> Ended {
         // The connection comes first: a due batch keeps filling while it waits for one.
         let mut conn = Some(self.acquire().await);
@@ -123,6 +128,7 @@ impl<S: Sink> Executor<S> {
         config: &PipelineConfig,
     ) -> Self {
         Self {
+            sorts: sink.sorts_by_key() && config.ordering != Ordering::PerTable,
             sink,
             ledger,
             messages,
@@ -139,7 +145,7 @@ impl<S: Sink> Executor<S> {
     fn begin(&self, job: &mut Job) {
         let queue_wait = job.opened_at.elapsed();
         let begin = std::time::Instant::now();
-        job.begin(self.coalesces, self.isolation_budget());
+        job.begin(self.coalesces, self.sorts, self.isolation_budget());
         let started = BatchStarted { queue_wait, assemble: begin.elapsed() };
         self.ledger.reporter.call(|reporter| reporter.batch_started(&job.info(), &started));
     }

@@ -2,7 +2,7 @@
 //! Must not know who carries it or how it is written.
 //!
 //! A batch is written in rounds. The first round has the last row of each key, or all rows where rows are
-//! not coalesced. When a row was convicted, the row before it with the same key has its turn in the next
+//! not coalesced, sorted by key where the sink asks for it. When a row was convicted, the row before it with the same key has its turn in the next
 //! round.
 
 use std::ops::Range;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::batch::{Batch, Rows};
-use crate::coalesce;
+use crate::coalesce::{self, Arranged};
 use crate::error::{ErrorClass, SinkError};
 use crate::group::Group;
 use crate::isolate::Search;
@@ -75,7 +75,7 @@ struct Round {
     batch: Arc<Batch>,
     /// The row of the job for each row of the round.
     rows: Box<[u32]>,
-    /// For each row of the job the row before it with the same key.
+    /// For each row of the job the row before it with the same key; empty when no row takes the place of another.
     previous: Box<[Option<u32>]>,
     /// Rows whose successor was convicted: the next round.
     next: Vec<u32>,
@@ -97,14 +97,13 @@ impl Job {
     }
 
     /// Begins the first round.
-    pub(crate) fn begin(&mut self, coalesces: bool, budget: usize) {
-        if coalesces
-            && coalesce::is_last_wins(self.batch.schema())
-            && let Some(chosen) = coalesce::coalesce(Rows::all(&self.batch))
+    pub(crate) fn begin(&mut self, coalesces: bool, sorts: bool, budget: usize) {
+        let last_wins = coalesces && coalesce::is_last_wins(self.batch.schema());
+        if (last_wins || sorts)
+            && let Some(Arranged { rows, previous }) = coalesce::arrange(Rows::all(&self.batch), last_wins, sorts)
         {
-            let batch = Arc::new(self.batch.gather(&chosen.winners));
-            let next = Vec::new();
-            self.progress.round = Some(Round { batch, rows: chosen.winners, previous: chosen.previous, next });
+            let batch = Arc::new(self.batch.gather(&rows));
+            self.progress.round = Some(Round { batch, rows, previous, next: Vec::new() });
         }
         self.progress.search = Some(Search::new(self.rows().len(), budget));
     }
@@ -143,7 +142,8 @@ impl Job {
             return self.failed(range, FailureKind::Unknown, Some(&error));
         }
         let plain = written.ignored.is_empty() && written.rejected.is_empty();
-        if plain && self.progress.round.is_none() && range == (0..self.batch.len()) {
+        if plain && range == (0..self.batch.len()) {
+            // A round of as many rows supersedes none.
             self.progress.counts.add(OutcomeKind::Written, range.len() as u64);
             return;
         }
@@ -168,7 +168,7 @@ impl Job {
         let row = self.row_of_job(row);
         self.fail(row, FailureKind::Rejected, Some(error));
         if let Some(round) = &mut self.progress.round
-            && let Some(previous) = round.previous[row]
+            && let Some(previous) = round.previous.get(row).copied().flatten()
         {
             round.next.push(previous);
         }
@@ -217,7 +217,7 @@ impl Job {
 
     /// The row before a row of the job, with the same key.
     fn row_before(&self, row: usize) -> Option<usize> {
-        self.progress.round.as_ref()?.previous[row].map(|row| row as usize)
+        self.progress.round.as_ref()?.previous.get(row)?.map(|row| row as usize)
     }
 
     fn fail(&mut self, row: usize, kind: FailureKind, error: Option<&SinkError>) {

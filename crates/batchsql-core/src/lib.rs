@@ -66,6 +66,6 @@ pub use reporter::{
 };
 pub use row::{Row, RowWriter, TypedRow, ValueRules};
 pub use schema::{Column, Conflict, Schema, SchemaBuilder, SchemaId, TableName};
-pub use sink::{Attempt, DynSink, Limits, Sink, Written};
+pub use sink::{Attempt, DynSink, Limits, PoolState, Sink, Written};
 pub use temporal::{Date, OutOfCalendar, Time, Timestamp, TimestampTz};
 pub use value::{ColumnType, Decimal, InvalidDecimal, InvalidJson, Json, Value, ValueRef};

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::error::ErrorClass;
 use crate::receipt::OutcomeCounts;
+use crate::sink::PoolState;
 
 /// Why a batch was closed and written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -114,6 +115,8 @@ pub struct PipelineGauges {
     pub oldest_row: Option<SystemTime>,
     /// When a batch was last written; `None` before the first.
     pub last_success: Option<SystemTime>,
+    /// The connections of the sink's pool; `None` where it has none.
+    pub pool: Option<PoolState>,
 }
 
 /// Observes a pipeline. Every method has an empty default, so implement what you need.

@@ -59,6 +59,17 @@ pub struct Written {
     pub took: Option<Duration>,
 }
 
+/// The connections of a pool at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PoolState {
+    /// Connections that are being used, also by others than the pipeline.
+    pub in_use: usize,
+    /// Open connections that nobody uses.
+    pub idle: usize,
+    /// The most connections that the pool opens.
+    pub max: usize,
+}
+
 /// One attempt to write rows, seen by the pipeline and by the driver. Clones are the same attempt.
 ///
 /// When the pipeline gives an attempt up (a timeout, the deadline of `close`), its rows end as `Unknown`
@@ -147,6 +158,17 @@ pub trait Sink: Send + Sync + 'static {
         !schema.key_columns().is_empty()
     }
 
+    /// Whether rows are to be sorted by key inside a batch, so that several writers lock the rows of a table in
+    /// one order and do not wait for each other in a circle. Rows with equal keys keep their order. Default: no.
+    fn sorts_by_key(&self) -> bool {
+        false
+    }
+
+    /// The connections of the sink's pool at this moment, for the metrics; `None` where there is no pool.
+    fn pool(&self) -> Option<PoolState> {
+        None
+    }
+
     /// Gets a connection.
     fn acquire(&self) -> impl Future<Output = Result<Self::Conn, SinkError>> + Send;
 
@@ -182,6 +204,8 @@ trait ErasedSink: Send + Sync + 'static {
     fn limits(&self, schema: &Schema) -> Limits;
     fn max_concurrency(&self) -> Option<usize>;
     fn is_repeatable(&self, schema: &Schema) -> bool;
+    fn sorts_by_key(&self) -> bool;
+    fn pool(&self) -> Option<PoolState>;
     async fn acquire(&self) -> Result<BoxConn, SinkError>;
     async fn prepare(&self, conn: &mut BoxConn, schema: &Schema) -> Result<BoxPlan, SinkError>;
     async fn write(
@@ -211,6 +235,14 @@ impl<S: Sink> ErasedSink for S {
 
     fn is_repeatable(&self, schema: &Schema) -> bool {
         Sink::is_repeatable(self, schema)
+    }
+
+    fn sorts_by_key(&self) -> bool {
+        Sink::sorts_by_key(self)
+    }
+
+    fn pool(&self) -> Option<PoolState> {
+        Sink::pool(self)
     }
 
     async fn acquire(&self) -> Result<BoxConn, SinkError> {
@@ -270,6 +302,14 @@ impl Sink for DynSink {
 
     fn is_repeatable(&self, schema: &Schema) -> bool {
         self.0.is_repeatable(schema)
+    }
+
+    fn sorts_by_key(&self) -> bool {
+        self.0.sorts_by_key()
+    }
+
+    fn pool(&self) -> Option<PoolState> {
+        self.0.pool()
     }
 
     async fn acquire(&self) -> Result<BoxConn, SinkError> {

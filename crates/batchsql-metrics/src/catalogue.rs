@@ -134,6 +134,8 @@ catalogue! {
         "Batches that may be written at once";
     ParkedTables: Gauge, Count, "batchsql_parked_tables", ["database"],
         "Tables that cannot be written for now; their rows wait";
+    PoolConnections: Gauge, Count, "batchsql_pool_connections", ["database", "state"],
+        "Connections of the sink's pool, by state in_use, idle or max (the limit)";
     OldestBufferedRecord: Gauge, Seconds, "batchsql_oldest_buffered_record_timestamp_seconds", ["database"],
         "Unix time at which the oldest row that still waits was submitted; 0 when none waits";
     LastSuccess: Gauge, Seconds, "batchsql_last_success_timestamp_seconds", ["database"],

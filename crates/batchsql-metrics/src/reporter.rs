@@ -127,6 +127,12 @@ impl MetricsReporter for Reporter {
         pipeline.parked_tables.set(gauges.parked_tables as f64);
         pipeline.oldest_buffered_record.set(gauges.oldest_row.map_or(0.0, unix_seconds));
         pipeline.last_success.set(gauges.last_success.map_or(0.0, unix_seconds));
+        if let Some(state) = gauges.pool {
+            let pool = pipeline.pool();
+            pool.in_use.set(state.in_use as f64);
+            pool.idle.set(state.idle as f64);
+            pool.max.set(state.max as f64);
+        }
     }
 }
 

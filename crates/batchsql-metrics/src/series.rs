@@ -36,6 +36,17 @@ pub(crate) struct PipelineSeries {
     pub(crate) parked_tables: Gauge,
     pub(crate) oldest_buffered_record: Gauge,
     pub(crate) last_success: Gauge,
+    /// Not before a sink is seen to have a pool: a series without a source would be made up.
+    pool: OnceLock<PoolSeries>,
+    emitter: Emitter,
+    database: SharedString,
+}
+
+/// The handles of a connection pool.
+pub(crate) struct PoolSeries {
+    pub(crate) in_use: Gauge,
+    pub(crate) idle: Gauge,
+    pub(crate) max: Gauge,
 }
 
 /// The handles of one table.
@@ -78,7 +89,8 @@ pub(crate) struct Tables {
 
 impl PipelineSeries {
     pub(crate) fn new(emitter: &Emitter, database: &SharedString) -> Self {
-        let database = || Some(database.clone());
+        let name = database;
+        let database = || Some(name.clone());
         let by_reason = |metric, reason| emitter.counter(metric, [database(), Some(SharedString::const_str(reason))]);
         let gauge = |metric| emitter.gauge(metric, [database()]);
         Self {
@@ -95,7 +107,21 @@ impl PipelineSeries {
             parked_tables: gauge(Metric::ParkedTables),
             oldest_buffered_record: gauge(Metric::OldestBufferedRecord),
             last_success: gauge(Metric::LastSuccess),
+            pool: OnceLock::new(),
+            emitter: emitter.clone(),
+            database: name.clone(),
         }
+    }
+
+    /// The gauges of the connection pool; made when a sink is seen to have one.
+    pub(crate) fn pool(&self) -> &PoolSeries {
+        self.pool.get_or_init(|| {
+            let gauge = |state| {
+                let labels = [Some(self.database.clone()), Some(SharedString::const_str(state))];
+                self.emitter.gauge(Metric::PoolConnections, labels)
+            };
+            PoolSeries { in_use: gauge("in_use"), idle: gauge("idle"), max: gauge("max") }
+        })
     }
 
     pub(crate) fn flushes(&self, reason: FlushReason) -> &Counter {

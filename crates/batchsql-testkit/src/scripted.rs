@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use batchsql_core::{Attempt, DynRow, ErrorClass, Row, Rows, Schema, Sink, SinkError, Written};
+use batchsql_core::{Attempt, DynRow, ErrorClass, PoolState, Row, Rows, Schema, Sink, SinkError, Written};
 use tokio::sync::Semaphore;
 
 use crate::model::{Effect, Model};
@@ -68,6 +68,8 @@ struct State {
     writes: usize,
     prepares: usize,
     max_concurrency: Option<usize>,
+    sorts_by_key: bool,
+    pool: Option<PoolState>,
 }
 
 impl Default for ScriptedSink {
@@ -134,6 +136,16 @@ impl ScriptedSink {
     /// Sets how many batches the sink takes at once; it must be set before the pipeline starts.
     pub fn set_max_concurrency(&self, batches: usize) {
         self.lock().max_concurrency = Some(batches);
+    }
+
+    /// Asks for rows sorted by key, as a sink whose database locks rows does; before the pipeline is started.
+    pub fn sort_by_key(&self) {
+        self.lock().sorts_by_key = true;
+    }
+
+    /// Pretends to have a connection pool in this state.
+    pub fn set_pool(&self, state: PoolState) {
+        self.lock().pool = Some(state);
     }
 
     /// Lets `calls` hanging calls go on, now or when they come to hang.
@@ -256,6 +268,14 @@ impl Sink for ScriptedSink {
 
     fn max_concurrency(&self) -> Option<usize> {
         self.lock().max_concurrency
+    }
+
+    fn sorts_by_key(&self) -> bool {
+        self.lock().sorts_by_key
+    }
+
+    fn pool(&self) -> Option<PoolState> {
+        self.lock().pool
     }
 
     async fn acquire(&self) -> Result<(), SinkError> {

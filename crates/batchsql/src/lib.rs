@@ -39,7 +39,13 @@ pub use batchsql_derive::Row;
 
 #[cfg(feature = "metrics")]
 pub use batchsql_metrics as metrics;
+#[cfg(feature = "mysql")]
+pub use batchsql_mysql as mysql;
+#[cfg(feature = "postgres")]
+pub use batchsql_postgres as postgres;
 #[cfg(feature = "prometheus")]
 pub use batchsql_prometheus as prometheus;
+#[cfg(feature = "redis")]
+pub use batchsql_redis as redis;
 #[cfg(feature = "sqlite")]
 pub use batchsql_sqlite as sqlite;

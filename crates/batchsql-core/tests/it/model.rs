@@ -297,6 +297,7 @@ impl Run {
 struct Nature {
     poison: i64,
     tells_rows: bool,
+    sorts_by_key: bool,
     /// Two rows of a key in one statement are an error, as on PostgreSQL.
     refuses_equal: bool,
     /// Failed rows are taken from a channel, each after so many milliseconds.
@@ -309,6 +310,9 @@ async fn check(config: PipelineConfig, actions: Vec<Action>, nature: Nature, dea
     sink.poison(move |row| id(row) % poison == 0);
     if nature.tells_rows {
         sink.tell_rows();
+    }
+    if nature.sorts_by_key {
+        sink.sort_by_key();
     }
     if nature.refuses_equal {
         let is_plain = |row: &DynRow| *row.schema().conflict() == Conflict::None;
@@ -434,9 +438,9 @@ proptest! {
     fn every_row_ends_once_and_as_it_is_told(
         config in config(),
         actions in proptest::collection::vec(action(), 1..25),
-        nature in (3i64..60, any::<bool>(), any::<bool>(), proptest::option::weighted(0.3, 0u64..20)).prop_map(
-            |(poison, tells_rows, refuses_equal, takes_letters)| {
-                Nature { poison, tells_rows, refuses_equal, takes_letters }
+        nature in (3i64..60, any::<bool>(), any::<bool>(), any::<bool>(), proptest::option::weighted(0.3, 0u64..20)).prop_map(
+            |(poison, tells_rows, sorts_by_key, refuses_equal, takes_letters)| {
+                Nature { poison, tells_rows, sorts_by_key, refuses_equal, takes_letters }
             }),
         patient in any::<bool>(),
     ) {

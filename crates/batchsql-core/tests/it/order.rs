@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use batchsql_core::{
-    Coalesce, ColumnType, Conflict, DynRow, ErrorClass, Ordering, PipelineConfig, Row, RowError, RowWriter, Schema,
-    ValueRef,
+    BatchSql, Coalesce, ColumnType, Conflict, DynRow, ErrorClass, Ordering, PipelineConfig, Row, RowError, RowWriter,
+    Schema, ValueRef,
 };
-use batchsql_testkit::{Model, Step};
+use batchsql_testkit::{Model, ScriptedSink, Step};
 
 use crate::support::{HOUR, Recorder, config, id, ids, pipeline, settle};
 
@@ -222,5 +222,61 @@ async fn rows_of_a_key_keep_their_order_with_many_threads() {
         let report = db.close(HOUR).await;
         assert!(report.is_complete(), "{}", report.balance);
         assert!(sink.tables() == expected, "round {round}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_sorted_by_key_where_the_sink_asks_for_it() {
+    let check = async |ordering: Ordering, coalesce: Coalesce, conflict: Conflict, expected: &[&[(i64, i64)]]| {
+        let sink = ScriptedSink::new();
+        sink.sort_by_key();
+        // One lane, so that there is one batch.
+        sink.set_max_concurrency(1);
+        let config = PipelineConfig { ordering, coalesce, ..config() };
+        let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
+        let schema = schema(conflict);
+        let mut receipts = Vec::new();
+        for (place, key) in [5, 3, 3, 9, 1].into_iter().enumerate() {
+            receipts.push(db.submit_tracked(&row(&schema, key, &["a", "b"], place as i64)).await.unwrap());
+        }
+        db.flush().await.unwrap();
+        let place = |row: &DynRow| match row.get("a") {
+            Some(ValueRef::I64(place)) => (id(row), place),
+            other => panic!("{other:?}"),
+        };
+        let batches: Vec<Vec<_>> = sink.batches().iter().map(|batch| batch.iter().map(place).collect()).collect();
+        assert_eq!(batches, expected, "{ordering:?}");
+        // The outcomes go to the right rows.
+        let superseded = expected[0].len() < 5;
+        for (place, receipt) in receipts.into_iter().enumerate() {
+            assert_eq!(receipt.await.is_written(), place != 1 || !superseded, "row {place}");
+        }
+    };
+    let update = || Conflict::update(["id"]);
+    let sorted: &[(i64, i64)] = &[(1, 4), (3, 1), (3, 2), (5, 0), (9, 3)];
+    let as_it_came: &[(i64, i64)] = &[(5, 0), (3, 1), (3, 2), (9, 3), (1, 4)];
+    check(Ordering::Auto, Coalesce::Off, update(), &[sorted]).await;
+    check(Ordering::None, Coalesce::Off, update(), &[sorted]).await;
+    check(Ordering::PerKey, Coalesce::LastPerKey, update(), &[&[(1, 4), (3, 2), (5, 0), (9, 3)]]).await;
+    check(Ordering::PerTable, Coalesce::Off, update(), &[as_it_came]).await;
+    check(Ordering::Auto, Coalesce::LastPerKey, Conflict::None, &[as_it_came]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn bad_rows_of_a_sorted_batch_are_found_under_their_own_numbers() {
+    let sink = ScriptedSink::new();
+    sink.sort_by_key();
+    sink.poison(|row| id(row) == 3);
+    let db = BatchSql::builder(sink.clone()).config(config()).start().unwrap();
+    let schema = schema(Conflict::ignore(["id"]));
+    let mut receipts = Vec::new();
+    for key in [8, 3, 5, 1, 9] {
+        receipts.push((key, db.submit_tracked(&row(&schema, key, &[], 0)).await.unwrap()));
+    }
+    db.flush().await.unwrap();
+    for (key, receipt) in receipts {
+        let outcome = receipt.await;
+        assert_eq!(outcome.is_written(), key != 3, "{key}: {outcome:?}");
+        assert_eq!(outcome.failure().map(|failed| id(failed.row())), (key == 3).then_some(3));
     }
 }

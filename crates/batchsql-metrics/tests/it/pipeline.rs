@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use batchsql_core::{BatchSql, ColumnType, DynRow, ErrorClass, OutcomeKind, PipelineConfig, Schema, ValueRef};
+use batchsql_core::{
+    BatchSql, ColumnType, DynRow, ErrorClass, OutcomeKind, PipelineConfig, PoolState, Schema, ValueRef,
+};
 use batchsql_metrics::{Metric, Metrics, MetricsOptions};
 use batchsql_testkit::{NullSink, ScriptedSink, Step};
 use metrics_util::debugging::DebuggingRecorder;
@@ -34,6 +36,22 @@ async fn a_parked_table_is_shown_and_so_is_its_end() {
     sink.mend_table("events");
     assert_eq!(db.close(MINUTE).await.balance.written(), 1);
     assert_eq!(Seen::by(&snapshotter).sum(Metric::ParkedTables, &[]), 0.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_connections_of_a_pool_are_shown_where_there_is_one() {
+    let run = async |pool: Option<PoolState>| {
+        let (metrics, snapshotter) = recorded();
+        let sink = ScriptedSink::new();
+        pool.into_iter().for_each(|state| sink.set_pool(state));
+        let db = BatchSql::builder(sink).metrics_reporter(metrics.reporter("scripted")).start().unwrap();
+        db.submit(&row(&table("events"), 1)).await.unwrap();
+        db.close(MINUTE).await;
+        let seen = Seen::by(&snapshotter);
+        ["in_use", "idle", "max"].map(|state| seen.sum(Metric::PoolConnections, &[("state", state)]))
+    };
+    assert_eq!(run(Some(PoolState { in_use: 3, idle: 2, max: 8 })).await, [3.0, 2.0, 8.0]);
+    assert_eq!(run(None).await, [0.0; 3]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,190 @@
+//! Where tests find their database servers: the shared one of the run, or one of their own that they may
+//! stop, restart and configure.
+//!
+//! `cargo xtask test` starts the servers and tells the tests by environment variables:
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `POSTGRES_DSN`, `MYSQL_DSN`, `REDIS_DSN` | the shared server of the run, with the right to make databases and users |
+//! | `BATCHSQL_XTASK` | the `xtask` program, whose verb `server` starts further servers |
+//!
+//! A person may set the DSNs and call `cargo test`; a test never touches any other server. Every test keeps to
+//! a schema, database or key prefix of its own, see [`unique`].
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A kind of server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// PostgreSQL.
+    Postgres,
+    /// PgBouncer in transaction mode, before a PostgreSQL of its own.
+    PgBouncer,
+    /// MySQL or MariaDB.
+    MySql,
+    /// Redis.
+    Redis,
+    /// Redis in cluster mode: three nodes without replicas.
+    RedisCluster,
+}
+
+impl Kind {
+    /// The name as the `server` verb spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::PgBouncer => "pgbouncer",
+            Self::MySql => "mysql",
+            Self::Redis => "redis",
+            Self::RedisCluster => "redis-cluster",
+        }
+    }
+
+    fn variable(self) -> Option<&'static str> {
+        match self {
+            Self::Postgres => Some("POSTGRES_DSN"),
+            Self::MySql => Some("MYSQL_DSN"),
+            Self::Redis => Some("REDIS_DSN"),
+            Self::PgBouncer | Self::RedisCluster => None,
+        }
+    }
+}
+
+/// The DSN of the shared server of this run.
+///
+/// # Panics
+/// When there is none: a test that does not run must not pass.
+pub fn dsn(kind: Kind) -> String {
+    let variable = kind.variable().expect("there is no shared server of this kind");
+    std::env::var(variable).unwrap_or_else(|_| {
+        panic!("this test needs a server: run `cargo xtask test`, which starts one, or set {variable}")
+    })
+}
+
+/// A name that no other test of this or another run has: lower case letters, digits and `_`, at most 40 long.
+pub fn unique(prefix: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+    let (pid, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    format!("{}_{pid:x}_{:x}_{number}", &prefix[..prefix.len().min(12)], nanos & 0xffff_ffff)
+}
+
+/// A server that only one test uses. It is stopped and its files are removed when this is dropped, also when
+/// the test process dies.
+#[derive(Debug)]
+pub struct Server {
+    process: Child,
+    commands: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+    dsn: String,
+    ca: Option<PathBuf>,
+}
+
+impl Server {
+    /// Starts a server with arguments for the server program, for example `["-c", "max_connections=5"]` or
+    /// `["--max-connections=5"]`. Waits until it takes connections.
+    ///
+    /// # Panics
+    /// When it cannot be started: a test that does not run must not pass.
+    pub fn start(kind: Kind, arguments: &[&str]) -> Self {
+        let xtask = std::env::var_os("BATCHSQL_XTASK").unwrap_or_else(|| {
+            panic!("this test starts a server of its own: run `cargo xtask test`, which tells it how")
+        });
+        let mut process = Command::new(xtask)
+            .args(["server", kind.name(), "--"])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("BATCHSQL_XTASK is the xtask program");
+        let commands = process.stdin.take();
+        let answers = BufReader::new(process.stdout.take().expect("it was piped"));
+        let mut server = Self { process, commands, answers, dsn: String::new(), ca: None };
+        server.wait_for("READY");
+        server
+    }
+
+    /// The DSN of a user with every right.
+    pub fn dsn(&self) -> &str {
+        &self.dsn
+    }
+
+    /// The certificate authority of the server's certificate, for `localhost` and `127.0.0.1`; SQL servers take
+    /// connections with and without TLS. Redis listens without TLS only.
+    ///
+    /// # Panics
+    /// When the server has none.
+    pub fn ca(&self) -> &Path {
+        self.ca.as_deref().expect("this server has a certificate")
+    }
+
+    /// Stops the server as an administrator would; its data stays.
+    pub fn stop(&mut self) {
+        self.tell("stop");
+        self.wait_for("STOPPED");
+    }
+
+    /// Kills the server (`SIGKILL`); its data stays.
+    pub fn kill(&mut self) {
+        self.tell("kill");
+        self.wait_for("STOPPED");
+    }
+
+    /// Starts a stopped server again, on the same port, and waits until it takes connections.
+    pub fn start_again(&mut self) {
+        self.tell("start");
+        self.wait_for("READY");
+    }
+
+    /// Starts a stopped server again, and does not wait: it may refuse connections, or be loading.
+    pub fn launch(&mut self) {
+        self.tell("launch");
+        self.wait_for("LAUNCHED");
+    }
+
+    fn tell(&mut self, command: &str) {
+        let commands = self.commands.as_mut().expect("open until it is dropped");
+        writeln!(commands, "{command}").and_then(|()| commands.flush()).expect("the server's keeper is alive");
+    }
+
+    fn wait_for(&mut self, answer: &str) {
+        loop {
+            let mut line = String::new();
+            let read = self.answers.read_line(&mut line).expect("the server's keeper is alive");
+            assert!(read > 0, "the server's keeper ended before it said {answer}; see above for its reason");
+            let (word, rest) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
+            match word {
+                "CA" => self.ca = Some(rest.into()),
+                "READY" => rest.clone_into(&mut self.dsn),
+                _ => {}
+            }
+            if word == answer {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // The end of its input tells it to stop the server and to clean up.
+        drop(self.commands.take());
+        let _ = self.process.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_differ_and_fit_every_database() {
+        let (a, b) = (unique("a_rather_long_prefix"), unique("a_rather_long_prefix"));
+        assert_ne!(a, b);
+        assert!(a.len() <= 40 && a.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'), "{a}");
+    }
+}
