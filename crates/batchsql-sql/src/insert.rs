@@ -1,6 +1,8 @@
 //! Owns the text of multi-row inserts with their conflict clauses.
 //! Must not know connections, values or limits.
 
+use std::fmt::Write;
+
 use batchsql_core::{Conflict, Schema};
 
 use crate::ident::{quote, quote_table};
@@ -11,6 +13,8 @@ use crate::ident::{quote, quote_table};
 pub enum Dialect {
     /// SQLite 3.24 and later.
     Sqlite,
+    /// PostgreSQL 9.5 and later.
+    Postgres,
 }
 
 /// An insert of `rows` rows with one placeholder per value, row by row.
@@ -19,17 +23,33 @@ pub enum Dialect {
 /// When `rows` is 0.
 pub fn insert(dialect: Dialect, schema: &Schema, rows: usize) -> String {
     assert!(rows > 0, "an insert has at least one row");
-    let Dialect::Sqlite = dialect;
-    let columns: Vec<String> = schema.columns().iter().map(|column| quote(column.name())).collect();
-    let row = format!("({})", vec!["?"; columns.len()].join(","));
-    let mut sql = format!("INSERT INTO {} ({}) VALUES {row}", quote_table(schema.table()), columns.join(","));
-    sql.reserve((rows - 1) * (row.len() + 1));
-    for _ in 1..rows {
-        sql.push(',');
-        sql.push_str(&row);
+    let columns = schema.columns().len();
+    let mut source = String::from("VALUES ");
+    for row in 0..rows {
+        source.push_str(if row == 0 { "(" } else { ",(" });
+        for column in 0..columns {
+            if column > 0 {
+                source.push(',');
+            }
+            match dialect {
+                Dialect::Sqlite => source.push('?'),
+                Dialect::Postgres => write!(source, "${}", row * columns + column + 1).expect(INTO_STRING),
+            }
+        }
+        source.push(')');
     }
-    sql.push_str(&conflict_clause(schema, &columns));
-    sql
+    insert_from(dialect, schema, &source)
+}
+
+const INTO_STRING: &str = "writing to a String cannot fail";
+
+/// An insert of what `source` gives, in the order of the schema's columns: `VALUES …` or `SELECT …`.
+pub fn insert_from(dialect: Dialect, schema: &Schema, source: &str) -> String {
+    // Both spell the clause the same way.
+    let (Dialect::Sqlite | Dialect::Postgres) = dialect;
+    let columns: Vec<String> = schema.columns().iter().map(|column| quote(column.name())).collect();
+    let (table, clause) = (quote_table(schema.table()), conflict_clause(schema, &columns));
+    format!("INSERT INTO {table} ({}) {source}{clause}", columns.join(","))
 }
 
 /// The clause with its leading space; empty for a plain insert.
@@ -54,14 +74,23 @@ mod tests {
     use batchsql_core::{ColumnType, TableName};
 
     fn sql(conflict: Conflict, rows: usize) -> String {
-        let schema = Schema::builder(TableName::qualified("main", "t"))
+        insert(Dialect::Sqlite, &schema(conflict), rows)
+    }
+
+    fn schema(conflict: Conflict) -> Schema {
+        Schema::builder(TableName::qualified("main", "t"))
             .column("a", ColumnType::I64)
             .column("b", ColumnType::I64)
             .nullable("c \"c\"", ColumnType::Text)
             .on_conflict(conflict)
             .build()
-            .unwrap();
-        insert(Dialect::Sqlite, &schema, rows)
+            .unwrap()
+    }
+
+    #[test]
+    fn postgres_numbers_its_placeholders() {
+        insta::assert_snapshot!(insert(Dialect::Postgres, &schema(Conflict::ignore(["a"])), 2), @r#"INSERT INTO "main"."t" ("a","b","c ""c""") VALUES ($1,$2,$3),($4,$5,$6) ON CONFLICT ("a") DO NOTHING"#);
+        insta::assert_snapshot!(insert_from(Dialect::Postgres, &schema(Conflict::None), "SELECT * FROM s"), @r#"INSERT INTO "main"."t" ("a","b","c ""c""") SELECT * FROM s"#);
     }
 
     #[test]

@@ -22,5 +22,5 @@ mod insert;
 mod split;
 
 pub use ident::{quote, quote_table};
-pub use insert::{Dialect, insert};
+pub use insert::{Dialect, insert, insert_from};
 pub use split::{Shapes, rows_per_statement};

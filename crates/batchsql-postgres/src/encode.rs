@@ -1,0 +1,211 @@
+//! Owns the binary form of values: how each is written for each type of the server.
+//! Must not know statements or where the bytes go.
+//!
+//! The forms are those of the `*_recv` functions of PostgreSQL, which are the same in COPY BINARY, in the elements of
+//! binary arrays and in bound values: <https://www.postgresql.org/docs/current/protocol-message-formats.html>.
+
+use std::fmt;
+
+use batchsql_core::ValueRef;
+
+use crate::types::Wire;
+
+/// Days from 1970-01-01 to 2000-01-01, where PostgreSQL's calendar starts.
+const EPOCH_DAYS: i32 = 10_957;
+const EPOCH_MICROS: i64 = EPOCH_DAYS as i64 * 86_400_000_000;
+
+/// The most bytes of one value, and of one bound array: a message of the protocol and an allocation of the server are
+/// bounded by 1 GiB.
+pub(crate) const MAX_VALUE_BYTES: usize = (1 << 30) - (1 << 16);
+
+/// Why a value cannot be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unfit {
+    /// The column's type cannot hold the number.
+    OutOfRange,
+    /// It is larger than what the server takes.
+    TooLarge,
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OutOfRange => "out of range",
+            Self::TooLarge => "too large",
+        })
+    }
+}
+
+impl std::error::Error for Unfit {}
+
+/// Writes a value with its length before it, as COPY and arrays want it; -1 for `NULL`.
+#[inline]
+pub(crate) fn write_field(out: &mut Vec<u8>, value: ValueRef<'_>, wire: Wire) -> Result<(), Unfit> {
+    if value.is_null() {
+        out.extend_from_slice(&(-1_i32).to_be_bytes());
+        return Ok(());
+    }
+    let start = out.len();
+    out.extend_from_slice(&[0; 4]);
+    write_value(out, value, wire)?;
+    let len = out.len() - start - 4;
+    if len > MAX_VALUE_BYTES {
+        return Err(Unfit::TooLarge);
+    }
+    let len = i32::try_from(len).expect("MAX_VALUE_BYTES fits i32");
+    out[start..start + 4].copy_from_slice(&len.to_be_bytes());
+    Ok(())
+}
+
+/// Writes a value that is not `NULL`, without its length.
+#[inline]
+pub(crate) fn write_value(out: &mut Vec<u8>, value: ValueRef<'_>, wire: Wire) -> Result<(), Unfit> {
+    match value {
+        ValueRef::Bool(v) => out.push(v.into()),
+        ValueRef::I16(v) => write_integer(out, v.into(), wire)?,
+        ValueRef::I32(v) => write_integer(out, v.into(), wire)?,
+        ValueRef::I64(v) => write_integer(out, v, wire)?,
+        ValueRef::U64(v) => match i64::try_from(v) {
+            Ok(v) => write_integer(out, v, wire)?,
+            Err(_) if wire == Wire::Numeric => write_numeric(out, &v.to_string())?,
+            Err(_) => return Err(Unfit::OutOfRange),
+        },
+        ValueRef::F32(v) if wire == Wire::Float4 => out.extend_from_slice(&v.to_be_bytes()),
+        ValueRef::F32(v) => out.extend_from_slice(&f64::from(v).to_be_bytes()),
+        ValueRef::F64(v) => out.extend_from_slice(&v.to_be_bytes()),
+        ValueRef::Decimal(v) if wire == Wire::Numeric => write_numeric(out, v)?,
+        ValueRef::Text(v) | ValueRef::Json(v) | ValueRef::Decimal(v) => {
+            if wire == Wire::Jsonb {
+                // The version of the form.
+                out.push(1);
+            }
+            out.extend_from_slice(v.as_bytes());
+        }
+        ValueRef::Bytes(v) => out.extend_from_slice(v),
+        ValueRef::Uuid(v) => out.extend_from_slice(&v),
+        ValueRef::Date(v) => out.extend_from_slice(&(v.days_since_epoch() - EPOCH_DAYS).to_be_bytes()),
+        ValueRef::Time(v) => out.extend_from_slice(&v.micros_since_midnight().to_be_bytes()),
+        ValueRef::Timestamp(v) => out.extend_from_slice(&(v.micros_since_epoch() - EPOCH_MICROS).to_be_bytes()),
+        ValueRef::TimestampTz(v) => out.extend_from_slice(&(v.micros_since_epoch() - EPOCH_MICROS).to_be_bytes()),
+        _ => unreachable!("a plan is made only for known column types, and NULL is written before"),
+    }
+    Ok(())
+}
+
+#[inline]
+fn write_integer(out: &mut Vec<u8>, number: i64, wire: Wire) -> Result<(), Unfit> {
+    match wire {
+        Wire::Int8 => out.extend_from_slice(&number.to_be_bytes()),
+        Wire::Int4 => out.extend_from_slice(&i32::try_from(number).map_err(|_| Unfit::OutOfRange)?.to_be_bytes()),
+        Wire::Int2 => out.extend_from_slice(&i16::try_from(number).map_err(|_| Unfit::OutOfRange)?.to_be_bytes()),
+        Wire::Numeric => write_numeric(out, &number.to_string())?,
+        // Only what these types hold exactly is sent to them: i16 and i32, see `types::form`.
+        Wire::Float8 => out.extend_from_slice(&(number as f64).to_be_bytes()),
+        Wire::Float4 => out.extend_from_slice(&(number as f32).to_be_bytes()),
+        _ => unreachable!("an integer has no such form, see `types::form`"),
+    }
+    Ok(())
+}
+
+/// Writes `[-]digits[.digits]` exactly: digits to the base 10,000, the weight of the first one, sign, and how many
+/// decimal digits follow the point (`numeric_recv`).
+fn write_numeric(out: &mut Vec<u8>, text: &str) -> Result<(), Unfit> {
+    /// The most digits before and after the point that `numeric` holds.
+    const MAX_WHOLE: usize = 131_072;
+    const MAX_FRACTION: usize = 16_383;
+
+    let (is_negative, unsigned) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
+    let whole = whole.trim_start_matches('0').as_bytes();
+    let fraction = fraction.as_bytes();
+    if whole.len() > MAX_WHOLE || fraction.len() > MAX_FRACTION {
+        return Err(Unfit::OutOfRange);
+    }
+    let start = out.len();
+    out.extend_from_slice(&[0; 8]);
+    // The point is between groups of four: the first group of the whole part may be short, the last of the
+    // fraction is filled with zeros.
+    let (short, full) = whole.split_at(whole.len() % 4);
+    let groups = [short].into_iter().filter(|group| !group.is_empty()).chain(full.chunks(4)).map(|group| (group, 1));
+    let groups = groups.chain(fraction.chunks(4).map(|group| (group, 10_u16.pow(4 - group.len() as u32))));
+    let mut weight = whole.len().div_ceil(4) as i32 - 1;
+    let (mut digits, mut last) = (0_usize, 0);
+    for (group, factor) in groups {
+        let digit = group.iter().fold(0, |digit, byte| digit * 10 + u16::from(byte - b'0')) * factor;
+        if digits == 0 && digit == 0 {
+            weight -= 1;
+            continue;
+        }
+        out.extend_from_slice(&digit.to_be_bytes());
+        digits += 1;
+        if digit != 0 {
+            last = digits;
+        }
+    }
+    // The form in which the server keeps it, so that what comes back is the same: no zeros at either end.
+    out.truncate(start + 8 + 2 * last);
+    let (weight, sign) = match last {
+        0 => (0, 0),
+        _ => (weight, if is_negative { 0x4000_u16 } else { 0 }),
+    };
+    let scale = fraction.len() as u16;
+    for (index, part) in [last as u16, weight as u16, sign, scale].into_iter().enumerate() {
+        out[start + 2 * index..start + 2 * index + 2].copy_from_slice(&part.to_be_bytes());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numeric(text: &str) -> (Vec<u16>, i16, u16, u16) {
+        let mut out = Vec::new();
+        write_numeric(&mut out, text).unwrap();
+        let words: Vec<u16> = out.chunks(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect();
+        assert_eq!(words[0] as usize, words.len() - 4);
+        (words[4..].to_vec(), words[1] as i16, words[2], words[3])
+    }
+
+    #[test]
+    fn decimals_are_written_digit_by_digit() {
+        assert_eq!(numeric("0"), (vec![], 0, 0, 0));
+        assert_eq!(numeric("-0.00"), (vec![], 0, 0, 2));
+        assert_eq!(numeric("1"), (vec![1], 0, 0, 0));
+        assert_eq!(numeric("-12345.6"), (vec![1, 2345, 6000], 1, 0x4000, 1));
+        assert_eq!(numeric("00010000"), (vec![1], 1, 0, 0));
+        assert_eq!(numeric("0.00001"), (vec![1000], -2, 0, 5));
+        assert_eq!(numeric("10000.00010000"), (vec![1, 0, 1], 1, 0, 8));
+        assert_eq!(numeric("99999999.9999"), (vec![9999, 9999, 9999], 1, 0, 4));
+    }
+
+    #[test]
+    fn numbers_beyond_the_type_are_refused() {
+        let mut out = Vec::new();
+        let mut check = |value, wire, expected| {
+            out.clear();
+            assert_eq!(write_field(&mut out, value, wire), expected, "{value:?} as {wire:?}");
+        };
+        let refused = Err(Unfit::OutOfRange);
+        check(ValueRef::I64(i64::from(i32::MAX)), Wire::Int4, Ok(()));
+        check(ValueRef::I64(i64::from(i32::MAX) + 1), Wire::Int4, refused);
+        check(ValueRef::I32(-32_769), Wire::Int2, refused);
+        check(ValueRef::U64(i64::MAX as u64), Wire::Int8, Ok(()));
+        check(ValueRef::U64(i64::MAX as u64 + 1), Wire::Int8, refused);
+        check(ValueRef::U64(u64::MAX), Wire::Numeric, Ok(()));
+        check(ValueRef::Decimal(&"1".repeat(131_073)), Wire::Numeric, refused);
+        check(ValueRef::Decimal(&format!("0.{}", "1".repeat(16_384))), Wire::Numeric, refused);
+    }
+
+    #[test]
+    fn fields_carry_their_length() {
+        let mut out = Vec::new();
+        write_field(&mut out, ValueRef::Text("ab"), Wire::Text).unwrap();
+        write_field(&mut out, ValueRef::Null, Wire::Text).unwrap();
+        write_field(&mut out, ValueRef::Json("1"), Wire::Jsonb).unwrap();
+        assert_eq!(out, [0, 0, 0, 2, b'a', b'b', 255, 255, 255, 255, 0, 0, 0, 2, 1, b'1']);
+    }
+}

@@ -1,0 +1,137 @@
+//! Owns the values that are bound to a statement: one array per column, or one value per column and row.
+//! Must not know what the statement does.
+//!
+//! Arrays are written straight from the column's slices into the buffer of the message: nothing is transposed, and
+//! nothing is allocated per value.
+
+use batchsql_core::{ColumnView, ErrorClass, Rows, SinkError};
+use sqlx::encode::IsNull;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::types::Oid;
+use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgTypeInfo};
+use sqlx::{Arguments, Encode, Postgres, Type};
+
+use crate::classify::row_error;
+use crate::encode::{MAX_VALUE_BYTES, Unfit, write_field, write_value};
+use crate::plan::Field;
+use crate::types::Wire;
+
+/// One array per column.
+pub(crate) fn arrays(rows: Rows<'_>, fields: &[Field]) -> Result<PgArguments, SinkError> {
+    let mut arguments = PgArguments::default();
+    for (index, field) in fields.iter().enumerate() {
+        let array = Array { column: rows.column(index), rows: rows.len(), wire: field.form.wire };
+        arguments.add(array).map_err(|error| refused(&error, field))?;
+    }
+    Ok(arguments)
+}
+
+/// The types of [`arrays`].
+pub(crate) fn array_types(fields: &[Field]) -> Vec<PgTypeInfo> {
+    fields.iter().map(|field| type_info(field.form.wire.array_oid())).collect()
+}
+
+/// One value per column and row, row by row.
+pub(crate) fn values(rows: Rows<'_>, fields: &[Field]) -> Result<PgArguments, SinkError> {
+    let columns: Vec<ColumnView<'_>> = (0..fields.len()).map(|index| rows.column(index)).collect();
+    let mut arguments = PgArguments::default();
+    arguments.reserve(rows.len() * fields.len(), rows.len() * rows.schema().fixed_row_len());
+    for row in 0..rows.len() {
+        for (column, field) in columns.iter().zip(fields) {
+            let value = Scalar { column, row, wire: field.form.wire };
+            arguments.add(value).map_err(|error| refused(&error, field))?;
+        }
+    }
+    Ok(arguments)
+}
+
+/// The types of [`values`].
+pub(crate) fn value_types(rows: usize, fields: &[Field]) -> Vec<PgTypeInfo> {
+    let row = fields.iter().map(|field| type_info(field.form.wire.oid()));
+    std::iter::repeat_n(row, rows).flatten().collect()
+}
+
+/// The error of a value that cannot be sent.
+pub(crate) fn unfit(why: Unfit, column: &str) -> SinkError {
+    match why {
+        Unfit::OutOfRange => row_error("22003", column),
+        Unfit::TooLarge => {
+            let text =
+                format!("the values of column {column:?} are more than {MAX_VALUE_BYTES} bytes for one statement");
+            SinkError::with_code(ErrorClass::Size, "54000", text)
+        }
+    }
+}
+
+fn refused(error: &BoxDynError, field: &Field) -> SinkError {
+    // The client's own refusal is of an argument above 2 GiB.
+    unfit(error.downcast_ref::<Unfit>().copied().unwrap_or(Unfit::TooLarge), &field.name)
+}
+
+fn type_info(oid: u32) -> PgTypeInfo {
+    PgTypeInfo::with_oid(Oid(oid))
+}
+
+/// A column as a binary array.
+struct Array<'a> {
+    column: ColumnView<'a>,
+    rows: usize,
+    wire: Wire,
+}
+
+impl Encode<'_, Postgres> for Array<'_> {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        let start = buffer.len();
+        let rows = i32::try_from(self.rows).map_err(|_| Unfit::TooLarge)?;
+        // Dimensions, whether there may be NULLs, type; then the length and the first index of the one dimension.
+        let has_nulls = self.column.validity().is_some();
+        for word in [1, i32::from(has_nulls), self.wire.oid() as i32, rows, 1] {
+            buffer.extend_from_slice(&word.to_be_bytes());
+        }
+        for row in 0..self.rows {
+            write_field(buffer, self.column.get(row), self.wire)?;
+        }
+        if buffer.len() - start > MAX_VALUE_BYTES {
+            return Err(Unfit::TooLarge.into());
+        }
+        Ok(IsNull::No)
+    }
+
+    fn produces(&self) -> Option<PgTypeInfo> {
+        Some(type_info(self.wire.array_oid()))
+    }
+}
+
+/// One value of a column.
+struct Scalar<'c, 'a> {
+    column: &'c ColumnView<'a>,
+    row: usize,
+    wire: Wire,
+}
+
+impl Encode<'_, Postgres> for Scalar<'_, '_> {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        let value = self.column.get(self.row);
+        if value.is_null() {
+            return Ok(IsNull::Yes);
+        }
+        write_value(buffer, value, self.wire)?;
+        Ok(IsNull::No)
+    }
+
+    fn produces(&self) -> Option<PgTypeInfo> {
+        Some(type_info(self.wire.oid()))
+    }
+}
+
+/// Asked of the client only for values that do not say themselves what they are: these do.
+macro_rules! typed_by_value {
+    ($($ty:ty),*) => {$(
+        impl Type<Postgres> for $ty {
+            fn type_info() -> PgTypeInfo {
+                type_info(Wire::Text.oid())
+            }
+        }
+    )*};
+}
+typed_by_value!(Array<'_>, Scalar<'_, '_>);

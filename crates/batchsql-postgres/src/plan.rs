@@ -1,0 +1,301 @@
+//! Owns what is decided once per schema: the checked table, the form of each column, the way of writing.
+//! Must not know rows.
+
+use batchsql_core::{Column, Conflict, ErrorClass, Schema, SinkError};
+use batchsql_sql::{Shapes, rows_per_statement};
+use sqlx::{Executor, PgConnection};
+
+use crate::catalog::{Table, TableColumn, read_table};
+use crate::classify::{LinkLost, is_refusal, sink_error};
+use crate::conn::PostgresConn;
+use crate::settings::{Settings, Strategy};
+use crate::statements::{self, Insert, Staging};
+use crate::types::{Echo, Form, form};
+
+/// Values that one statement can bind, by the protocol.
+const MAX_BINDS: usize = 65_535;
+
+/// Rows per multi-row `VALUES`.
+const VALUES_ROWS: usize = 500;
+
+/// How batches of one schema are written.
+#[derive(Debug)]
+pub struct PostgresPlan {
+    pub(crate) schema: Schema,
+    pub(crate) fields: Box<[Field]>,
+    pub(crate) tell: Tell,
+    pub(crate) named: bool,
+    pub(crate) has_row_security: bool,
+    pub(crate) unnest: Insert,
+    pub(crate) copy: Box<str>,
+    pub(crate) staging: Staging,
+    pub(crate) values: Option<Values>,
+    choice: Choice,
+}
+
+/// A column of the rows, and how its values are sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Field {
+    pub(crate) name: Box<str>,
+    pub(crate) form: Form,
+}
+
+/// The statements of multi-row `VALUES`.
+#[derive(Debug)]
+pub(crate) struct Values {
+    pub(crate) shapes: Shapes,
+    statements: Vec<(usize, Insert)>,
+}
+
+/// How the outcome of each row is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tell {
+    /// Every row is written, or the statement fails.
+    Total,
+    /// Rows may be ignored; the inserted ones are known by their keys.
+    Keys,
+    /// Rows may be ignored, and are not known by their keys: parts are written that are inserted whole or not at all.
+    Parts,
+}
+
+/// One way of writing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    Values,
+    Unnest,
+    Copy,
+    Staging,
+}
+
+/// Which ways there are.
+#[derive(Debug, Clone, Copy)]
+enum Choice {
+    Always(Way),
+    /// By the number of rows: the way for larger batches, from how many on.
+    From {
+        rows: usize,
+        larger: Way,
+    },
+}
+
+impl PostgresPlan {
+    /// The way of a batch.
+    pub(crate) fn way(&self, rows: usize) -> Way {
+        match self.choice {
+            Choice::Always(way) => way,
+            Choice::From { rows: from, larger } if rows >= from => larger,
+            Choice::From { .. } => Way::Unnest,
+        }
+    }
+
+    /// Whether a row's key may be twice in a batch, because the pipeline keeps every version of it.
+    pub(crate) fn keeps_versions(&self) -> bool {
+        let (key, update) = (self.schema.key_columns().len(), self.schema.update_columns().len());
+        update > 0 && key + update < self.schema.columns().len()
+    }
+
+    /// Looks at the table and makes the statements.
+    pub(crate) async fn make(conn: &mut PostgresConn, schema: &Schema, settings: Settings) -> Result<Self, SinkError> {
+        let link = conn.begin()?;
+        let table = look(link, schema, settings.prepared_statements).await;
+        if table.as_ref().err().is_none_or(is_refusal) {
+            conn.end();
+        }
+        Self::of(schema, table?, settings)
+    }
+
+    fn of(schema: &Schema, table: Option<Table>, settings: Settings) -> Result<Self, SinkError> {
+        let problem = |class, text: String| SinkError::new(class, format!("table {}: {text}", schema.table_display()));
+        let unfit = |text: String| problem(ErrorClass::Schema, text);
+        let Some(table) = table else {
+            return Err(unfit("it does not exist; create it before rows are submitted".into()));
+        };
+        check_kind(&table).map_err(unfit)?;
+        let fields = fields(schema, &table).map_err(unfit)?;
+        check_given(schema, &table).map_err(unfit)?;
+        check_key(schema, &table).map_err(unfit)?;
+        check_rights(schema, &table).map_err(|text| problem(ErrorClass::Permission, text))?;
+
+        let ignores = *schema.conflict() != Conflict::None && schema.update_columns().is_empty();
+        let is_known_by_key = schema.key_columns().iter().all(|column| fields[*column].form.echo != Echo::Changed);
+        let tell = match ignores {
+            _ if table.has_row_triggers => Tell::Parts,
+            false => Tell::Total,
+            true if is_known_by_key => Tell::Keys,
+            true => Tell::Parts,
+        };
+        let choice = choose(schema, &table, &fields, settings.strategy).map_err(unfit)?;
+        let values = match settings.strategy {
+            Strategy::MultiValues => {
+                let full = rows_per_statement(fields.len(), MAX_BINDS, VALUES_ROWS)
+                    .ok_or_else(|| unfit("it has more columns than a statement binds values".into()))?;
+                let shapes = Shapes::new(full);
+                let statements = shapes.sizes().map(|rows| (rows, statements::values(schema, &fields, rows, tell)));
+                Some(Values { shapes, statements: statements.collect() })
+            }
+            _ => None,
+        };
+        Ok(Self {
+            unnest: statements::unnest(schema, &fields, tell),
+            copy: statements::copy(schema).into(),
+            staging: statements::staging(schema, &fields, tell),
+            schema: schema.clone(),
+            tell,
+            named: settings.prepared_statements,
+            has_row_security: table.has_row_security,
+            values,
+            choice,
+            fields,
+        })
+    }
+
+    /// Whether the table's columns are still what they were.
+    pub(crate) async fn is_current(&self, link: &mut PgConnection) -> Result<bool, SinkError> {
+        let table = look(link, &self.schema, self.named).await?;
+        Ok(table.and_then(|table| fields(&self.schema, &table).ok()).is_some_and(|fields| fields == self.fields))
+    }
+}
+
+impl Values {
+    pub(crate) fn statement(&self, rows: usize) -> &Insert {
+        let known = self.statements.iter().find(|(size, _)| *size == rows);
+        &known.expect("a plan has a statement for each of its shapes").1
+    }
+}
+
+/// Asks for the table. Without named statements in a transaction, so that a pooler keeps the server connection.
+async fn look(link: &mut PgConnection, schema: &Schema, named: bool) -> Result<Option<Table>, SinkError> {
+    let failed = |error| sink_error(error, LinkLost::BeforeCommit);
+    if named {
+        return read_table(link, schema.table(), true).await;
+    }
+    link.execute("BEGIN READ ONLY").await.map_err(failed)?;
+    let table = read_table(link, schema.table(), false).await;
+    link.execute("ROLLBACK").await.map_err(failed)?;
+    table
+}
+
+fn check_kind(table: &Table) -> Result<(), String> {
+    let what = match table.kind {
+        'r' | 'p' if table.has_insert_rule => {
+            return Err("it has a rule that replaces INSERT; write to the table behind it, or use a trigger".into());
+        }
+        'r' | 'p' => return Ok(()),
+        'v' => "a view",
+        'm' => "a materialized view",
+        'f' => "a foreign table",
+        'S' => "a sequence",
+        'i' | 'I' => "an index",
+        _ => "not a table",
+    };
+    Err(format!("it is {what}; write to the table behind it"))
+}
+
+fn fields(schema: &Schema, table: &Table) -> Result<Box<[Field]>, String> {
+    schema.columns().iter().map(|column| field(column, table)).collect()
+}
+
+fn field(column: &Column, table: &Table) -> Result<Field, String> {
+    let name = column.name();
+    let Some(found) = find(table, name) else {
+        let known: Vec<&str> = table.columns.iter().map(|found| found.name.as_str()).collect();
+        return Err(format!(
+            "it has no column {name:?}; add it with ALTER TABLE or remove it from the schema (the table has {})",
+            known.join(", ")
+        ));
+    };
+    if found.is_generated {
+        return Err(format!("its column {name:?} is generated; remove it from the schema"));
+    }
+    if found.is_always_identity {
+        return Err(format!(
+            "its column {name:?} is GENERATED ALWAYS AS IDENTITY; remove it from the schema, or make it BY DEFAULT"
+        ));
+    }
+    let form = form(column.column_type(), &found.real).map_err(|why| {
+        format!("its column {name:?} is declared {:?}: {} values {why}", found.declared, column.column_type())
+    })?;
+    Ok(Field { name: name.into(), form })
+}
+
+fn find<'a>(table: &'a Table, name: &str) -> Option<&'a TableColumn> {
+    table.columns.iter().find(|found| found.name == name)
+}
+
+fn check_given(schema: &Schema, table: &Table) -> Result<(), String> {
+    let missing =
+        table.columns.iter().find(|column| column.must_be_given && schema.column_index(&column.name).is_none());
+    missing.map_or(Ok(()), |column| {
+        Err(format!(
+            "its column {:?} is NOT NULL without a default, but rows do not carry it; add it to the schema",
+            column.name
+        ))
+    })
+}
+
+fn check_key(schema: &Schema, table: &Table) -> Result<(), String> {
+    let names = || schema.key_columns().iter().map(|index| schema.columns()[*index].name());
+    let mut key: Vec<i16> = names().filter_map(|name| find(table, name)).map(|column| column.number).collect();
+    key.sort_unstable();
+    if key.is_empty() || table.unique.contains(&key) {
+        return Ok(());
+    }
+    Err(format!(
+        "rows cannot be inserted with conflict key ({}); a PRIMARY KEY or UNIQUE index over exactly these columns must \
+         exist, not deferrable, without WHERE and without expressions",
+        names().collect::<Vec<_>>().join(", ")
+    ))
+}
+
+fn check_rights(schema: &Schema, table: &Table) -> Result<(), String> {
+    let column = |index: usize| find(table, schema.columns()[index].name());
+    let lacks = |indexes: &mut dyn Iterator<Item = usize>, may: fn(&TableColumn) -> bool, right: &str| {
+        let lacking = indexes.filter_map(column).find(|column| !may(column));
+        lacking.map_or(Ok(()), |column| {
+            Err(format!("the user may not {right} column {:?}; GRANT {right} on the table to it", column.name))
+        })
+    };
+    lacks(&mut (0..schema.columns().len()), |column| column.may_insert, "INSERT")?;
+    lacks(&mut schema.update_columns().iter().copied(), |column| column.may_update, "UPDATE")?;
+    // What a conflict rule compares or reads has to be readable.
+    lacks(&mut schema.key_columns().iter().copied(), |column| column.may_select, "SELECT")?;
+    lacks(&mut schema.update_columns().iter().copied(), |column| column.may_select, "SELECT")
+}
+
+/// The way of writing, or why the one that was asked for cannot be.
+fn choose(schema: &Schema, table: &Table, fields: &[Field], strategy: Strategy) -> Result<Choice, String> {
+    let is_plain = *schema.conflict() == Conflict::None;
+    let odd = fields.iter().find(|field| !field.form.copies);
+    let no_copy = if !is_plain {
+        Some("it knows no conflict rule; use staging or unnest".to_owned())
+    } else if table.has_row_security {
+        Some("the table has row security; use unnest".to_owned())
+    } else if table.has_row_triggers {
+        Some("a trigger of the table may drop rows, and it does not tell which; use unnest".to_owned())
+    } else {
+        odd.map(|field| format!("the binary form of column {:?} is not known; use unnest", field.name))
+    };
+    let no_staging = if !table.may_stage {
+        Some("the user may not make temporary tables; GRANT TEMPORARY on the database, or use unnest")
+    } else if table.has_row_triggers {
+        Some("a trigger of the table may drop rows, and it does not tell which; use unnest")
+    } else {
+        None
+    };
+    let refuse = |why: &str| Err(format!("strategy {} cannot write it: {why}", strategy.name()));
+    match strategy {
+        Strategy::MultiValues => Ok(Choice::Always(Way::Values)),
+        Strategy::Unnest => Ok(Choice::Always(Way::Unnest)),
+        Strategy::Copy => no_copy.map_or(Ok(Choice::Always(Way::Copy)), |why| refuse(&why)),
+        Strategy::Staging => no_staging.map_or(Ok(Choice::Always(Way::Staging)), refuse),
+        Strategy::Auto if is_plain && no_copy.is_none() => Ok(Choice::From { rows: COPY_FROM_ROWS, larger: Way::Copy }),
+        Strategy::Auto if !is_plain && no_staging.is_none() => {
+            Ok(Choice::From { rows: STAGING_FROM_ROWS, larger: Way::Staging })
+        }
+        Strategy::Auto => Ok(Choice::Always(Way::Unnest)),
+    }
+}
+
+// Where `Strategy::Auto` changes its way.
+const COPY_FROM_ROWS: usize = 20;
+const STAGING_FROM_ROWS: usize = 5_000;

@@ -1,0 +1,77 @@
+//! Owns what a user chooses about the way of writing.
+//! Must not know how it is done.
+
+/// How rows are sent. All of them write the same rows and tell the same outcomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Strategy {
+    /// The fastest way for the conflict rule, the column types and the size of each batch.
+    #[default]
+    Auto,
+    /// `INSERT … VALUES (…), (…)`: one bound value per column and row. For servers that speak the protocol but know
+    /// neither `UNNEST` of several arrays nor `COPY`.
+    MultiValues,
+    /// `INSERT … SELECT … FROM unnest(…)`: one bound array per column. One statement for every size of batch, every
+    /// rule and every type.
+    Unnest,
+    /// `COPY … FROM STDIN (FORMAT binary)`: the fastest way to insert. It knows no conflict rule, no row security,
+    /// and only columns whose binary form is known: a table with others is refused.
+    Copy,
+    /// `COPY` into a temporary table, which is then merged into the table in the same transaction. For large batches
+    /// with a conflict rule. Needs the right to make temporary tables.
+    Staging,
+}
+
+impl Strategy {
+    pub(crate) const ALL: [Self; 5] = [Self::Auto, Self::MultiValues, Self::Unnest, Self::Copy, Self::Staging];
+
+    /// The name as in a DSN, for example `multi-values`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::MultiValues => "multi-values",
+            Self::Unnest => "unnest",
+            Self::Copy => "copy",
+            Self::Staging => "staging",
+        }
+    }
+}
+
+/// What holds for every batch of a sink, whoever made its pool.
+///
+/// ```
+/// use batchsql_postgres::{Settings, Strategy};
+/// let settings = Settings::default().strategy(Strategy::Unnest).prepared_statements(false);
+/// # let _ = settings;
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    pub(crate) strategy: Strategy,
+    pub(crate) prepared_statements: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { strategy: Strategy::Auto, prepared_statements: true }
+    }
+}
+
+impl Settings {
+    /// How rows are sent; default [`Strategy::Auto`].
+    #[must_use]
+    pub fn strategy(mut self, strategy: Strategy) -> Self {
+        self.strategy = strategy;
+        self
+    }
+
+    /// Whether statements are prepared under a name and kept per connection; default true.
+    ///
+    /// Say false behind a pooler that gives each transaction another server connection (PgBouncer in transaction
+    /// mode, Supavisor, RDS Proxy). Then no statement is named, and what is not one simple query is sent inside an
+    /// explicit transaction. It costs up to three round trips per batch.
+    #[must_use]
+    pub fn prepared_statements(mut self, named: bool) -> Self {
+        self.prepared_statements = named;
+        self
+    }
+}

@@ -1,0 +1,337 @@
+//! Owns which value goes into which column type, and in which form it is sent; columns that would change values are
+//! refused. Must not know rows, bytes or statements.
+
+use batchsql_core::ColumnType;
+use batchsql_sql::quote;
+
+/// The binary form in which values are sent. Each is a built-in type, so that neither the client nor the server has
+/// to look anything up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wire {
+    Bool,
+    Int2,
+    Int4,
+    Int8,
+    Float4,
+    Float8,
+    Numeric,
+    Text,
+    Name,
+    Bytea,
+    Uuid,
+    Json,
+    Jsonb,
+    Date,
+    Time,
+    Timestamp,
+    TimestampTz,
+}
+
+impl Wire {
+    /// The object ids of the type and of its array type, and its name; fixed in every PostgreSQL (`pg_type.dat`).
+    const fn known(self) -> (u32, u32, &'static str) {
+        match self {
+            Self::Bool => (16, 1000, "bool"),
+            Self::Int2 => (21, 1005, "int2"),
+            Self::Int4 => (23, 1007, "int4"),
+            Self::Int8 => (20, 1016, "int8"),
+            Self::Float4 => (700, 1021, "float4"),
+            Self::Float8 => (701, 1022, "float8"),
+            Self::Numeric => (1700, 1231, "numeric"),
+            Self::Text => (25, 1009, "text"),
+            Self::Name => (19, 1003, "name"),
+            Self::Bytea => (17, 1001, "bytea"),
+            Self::Uuid => (2950, 2951, "uuid"),
+            Self::Json => (114, 199, "json"),
+            Self::Jsonb => (3802, 3807, "jsonb"),
+            Self::Date => (1082, 1182, "date"),
+            Self::Time => (1083, 1183, "time"),
+            Self::Timestamp => (1114, 1115, "timestamp"),
+            Self::TimestampTz => (1184, 1185, "timestamptz"),
+        }
+    }
+
+    pub(crate) const fn oid(self) -> u32 {
+        self.known().0
+    }
+
+    pub(crate) const fn array_oid(self) -> u32 {
+        self.known().1
+    }
+
+    /// The type's name in SQL, whatever the search path.
+    pub(crate) fn sql(self) -> String {
+        format!("pg_catalog.{}", self.known().2)
+    }
+}
+
+/// The real type of a column: a domain is already resolved to what it is based on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RealType {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    /// `b`ase, `e`num, `r`ange and so on (`pg_type.typtype`).
+    pub(crate) kind: char,
+    /// `A`rray, `S`tring and so on (`pg_type.typcategory`).
+    pub(crate) category: char,
+    /// The function that reads its binary form (`pg_type.typreceive`).
+    pub(crate) receive: String,
+    /// Length, precision or scale, -1 when none is declared.
+    pub(crate) modifier: i32,
+}
+
+/// What becomes of a value on the server before it is in its column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Cast {
+    /// Nothing: it is of the column's type.
+    No,
+    /// It is text that the type reads. The type carries no length or precision: these are the column's, and checked
+    /// when the value is assigned. A cast would cut off silently what is too long.
+    Text { to: String },
+    /// It is a JSON array whose elements the element type reads.
+    JsonArray { to: String },
+}
+
+/// How the values of a column are sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Form {
+    pub(crate) wire: Wire,
+    cast: Cast,
+    /// Whether the column's type reads the binary form itself, as `COPY` needs.
+    pub(crate) copies: bool,
+    /// Whether the column's values come back as they were sent, so that a row is known by its key.
+    pub(crate) echo: Echo,
+}
+
+/// Whether a value comes back from its column as it was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Echo {
+    /// Always, byte for byte.
+    Same,
+    /// When it has at most so many characters: `varchar(n)` cuts off spaces beyond its length.
+    UpTo(usize),
+    /// It may be rounded, padded or written otherwise.
+    Changed,
+}
+
+impl Form {
+    /// The expression that a placeholder or the column of a subquery becomes.
+    pub(crate) fn expression(&self, value: &str) -> String {
+        match &self.cast {
+            Cast::No => value.to_owned(),
+            Cast::Text { to } => format!("{value}::{to}"),
+            Cast::JsonArray { to } => format!(
+                "CASE WHEN {value} IS NOT NULL THEN \
+                 ARRAY(SELECT pg_catalog.jsonb_array_elements_text({value}))::{to} END"
+            ),
+        }
+    }
+}
+
+/// The form of a column, or why its values cannot be sent.
+pub(crate) fn form(ty: ColumnType, real: &RealType) -> Result<Form, &'static str> {
+    use Echo::{Changed, Same};
+    let is_builtin = real.namespace == "pg_catalog";
+    let is = |name: &str| is_builtin && real.name == name;
+    let plain = |wire, echo| Ok(Form { wire, cast: Cast::No, copies: true, echo });
+    // A precision makes the server round.
+    let unrounded = if real.modifier < 0 { Same } else { Changed };
+    match ty {
+        ColumnType::Bool if is("bool") => plain(Wire::Bool, Same),
+        ColumnType::Bool => Err("need a boolean column"),
+
+        ColumnType::I16 | ColumnType::I32 | ColumnType::I64 | ColumnType::U64 if is("int2") => plain(Wire::Int2, Same),
+        ColumnType::I16 | ColumnType::I32 | ColumnType::I64 | ColumnType::U64 if is("int4") => plain(Wire::Int4, Same),
+        ColumnType::I16 | ColumnType::I32 | ColumnType::I64 | ColumnType::U64 if is("int8") => plain(Wire::Int8, Same),
+        ColumnType::I16 | ColumnType::I32 | ColumnType::I64 | ColumnType::U64 if is("numeric") => {
+            plain(Wire::Numeric, unrounded)
+        }
+        ColumnType::I16 | ColumnType::I32 if is("float8") => plain(Wire::Float8, Changed),
+        ColumnType::I16 if is("float4") => plain(Wire::Float4, Changed),
+        ColumnType::I16 | ColumnType::I32 | ColumnType::I64 | ColumnType::U64 => {
+            Err("need a column of an integer type or numeric")
+        }
+
+        ColumnType::F32 if is("float4") => plain(Wire::Float4, Changed),
+        ColumnType::F32 | ColumnType::F64 if is("float8") => plain(Wire::Float8, Changed),
+        ColumnType::F64 if is("float4") => Err("would lose digits; declare the column double precision, or send f32"),
+        ColumnType::F32 | ColumnType::F64 => Err("need a column of type real or double precision"),
+
+        ColumnType::Decimal if is("numeric") => plain(Wire::Numeric, unrounded),
+        ColumnType::Decimal => text_form(real).ok_or("need a column of type numeric or text"),
+
+        ColumnType::Bytes if is("bytea") => plain(Wire::Bytea, Same),
+        ColumnType::Bytes => Err("need a bytea column"),
+
+        ColumnType::Uuid if is("uuid") => plain(Wire::Uuid, Same),
+        ColumnType::Uuid => Err("need a uuid column"),
+
+        ColumnType::Json if is("json") => plain(Wire::Json, Changed),
+        ColumnType::Json if is("jsonb") => plain(Wire::Jsonb, Changed),
+        ColumnType::Json if real.category == 'A' => {
+            Ok(Form { wire: Wire::Jsonb, cast: Cast::JsonArray { to: sql_name(real) }, copies: false, echo: Changed })
+        }
+        ColumnType::Json => text_form(real).ok_or("need a column of type json, jsonb, text or an array"),
+
+        ColumnType::Date if is("date") => plain(Wire::Date, Same),
+        ColumnType::Date => Err("need a date column"),
+        ColumnType::Time if is("time") => plain(Wire::Time, unrounded),
+        ColumnType::Time => Err("need a column of type time"),
+        ColumnType::Timestamp if is("timestamp") => plain(Wire::Timestamp, unrounded),
+        ColumnType::Timestamp if is("timestamptz") => {
+            Err("have no zone, and the column wants instants; send timestamptz")
+        }
+        ColumnType::Timestamp => Err("need a column of type timestamp"),
+        ColumnType::TimestampTz if is("timestamptz") => plain(Wire::TimestampTz, unrounded),
+        ColumnType::TimestampTz if is("timestamp") => {
+            Err("are instants, and the column has no zone; declare it timestamptz, or send timestamp")
+        }
+        ColumnType::TimestampTz => Err("need a column of type timestamptz"),
+
+        ColumnType::Text if is("json") => plain(Wire::Json, Changed),
+        ColumnType::Text if is("jsonb") => plain(Wire::Jsonb, Changed),
+        ColumnType::Text if is_builtin && has_own_column_type(&real.name) => {
+            Err("are not converted; declare them with the type of the column")
+        }
+        ColumnType::Text if is("char") => Err("would be cut to one byte; declare the column text"),
+        ColumnType::Text if matches!(real.kind, 'c' | 'p') => Err("cannot become rows or pseudo-types"),
+        ColumnType::Text => Ok(text_form(real).unwrap_or_else(|| Form {
+            wire: Wire::Text,
+            cast: Cast::Text { to: sql_name(real) },
+            copies: false,
+            echo: Changed,
+        })),
+        _ => Err("are of a type that this driver does not know; update it"),
+    }
+}
+
+/// The form of text in a column that stores text.
+fn text_form(real: &RealType) -> Option<Form> {
+    let cast = || Cast::Text { to: sql_name(real) };
+    let form = |cast, echo| Some(Form { wire: Wire::Text, cast, copies: true, echo });
+    match (real.kind, &*real.receive) {
+        ('e', _) => form(cast(), Echo::Same),
+        (_, "textrecv") if real.name == "text" => form(Cast::No, Echo::Same),
+        // citext: it is compared without case, and kept as it is.
+        (_, "textrecv" | "citextrecv") => form(cast(), Echo::Same),
+        (_, "varcharrecv") => {
+            // The modifier counts a header of four bytes.
+            let length = usize::try_from(real.modifier).ok().and_then(|modifier| modifier.checked_sub(4));
+            form(Cast::No, length.map_or(Echo::Same, Echo::UpTo))
+        }
+        (_, "bpcharrecv") => form(cast(), Echo::Changed),
+        // A cast to name cuts off silently; its binary form is checked.
+        (_, "namerecv") => Some(Form { wire: Wire::Name, cast: Cast::No, copies: true, echo: Echo::Same }),
+        _ => None,
+    }
+}
+
+/// Types for which there is a column type, so that text for them is a mistake, or would depend on settings of the
+/// session (`DateStyle`, `TimeZone`).
+fn has_own_column_type(name: &str) -> bool {
+    const NAMES: [&str; 12] = [
+        "bool",
+        "int2",
+        "int4",
+        "int8",
+        "float4",
+        "float8",
+        "numeric",
+        "bytea",
+        "date",
+        "time",
+        "timestamp",
+        "timestamptz",
+    ];
+    NAMES.contains(&name)
+}
+
+fn sql_name(real: &RealType) -> String {
+    format!("{}.{}", quote(&real.namespace), quote(&real.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn real(name: &str) -> RealType {
+        let receive = match name {
+            "text" | "varchar" | "bpchar" | "name" => format!("{name}recv"),
+            _ => format!("{name}_recv"),
+        };
+        let category = if name.starts_with('_') { 'A' } else { 'X' };
+        RealType { namespace: "pg_catalog".into(), name: name.into(), kind: 'b', category, receive, modifier: -1 }
+    }
+
+    #[test]
+    fn each_type_has_a_column_type_of_its_own() {
+        let names = [
+            "bool",
+            "int2",
+            "int4",
+            "int8",
+            "numeric",
+            "float4",
+            "float8",
+            "numeric",
+            "text",
+            "bytea",
+            "uuid",
+            "jsonb",
+            "date",
+            "time",
+            "timestamp",
+            "timestamptz",
+        ];
+        for (ty, name) in ColumnType::ALL.into_iter().zip(names) {
+            let form = form(ty, &real(name)).unwrap();
+            assert_eq!((form.wire.sql(), form.copies), (format!("pg_catalog.{name}"), true), "{ty}");
+            assert_eq!(form.expression("$1"), "$1");
+        }
+    }
+
+    #[test]
+    fn columns_that_change_values_are_refused() {
+        let check = |ty, name, part: &str| {
+            let why = form(ty, &real(name)).unwrap_err();
+            assert!(why.contains(part), "{ty} in {name}: {why:?}");
+        };
+        check(ColumnType::F64, "float4", "lose digits");
+        check(ColumnType::I64, "float8", "integer type");
+        check(ColumnType::Decimal, "float8", "numeric");
+        check(ColumnType::Timestamp, "timestamptz", "no zone");
+        check(ColumnType::TimestampTz, "timestamp", "no zone");
+        check(ColumnType::Text, "timestamptz", "not converted");
+        check(ColumnType::Text, "char", "one byte");
+        check(ColumnType::Bytes, "text", "bytea");
+    }
+
+    #[test]
+    fn text_becomes_what_the_column_reads() {
+        let check = |ty, name, copies, expression: &str| {
+            let form = form(ty, &real(name)).unwrap();
+            assert_eq!((form.copies, &*form.expression("u.c")), (copies, expression), "{ty} in {name}");
+        };
+        check(ColumnType::Text, "inet", false, r#"u.c::"pg_catalog"."inet""#);
+        check(ColumnType::Text, "_int4", false, r#"u.c::"pg_catalog"."_int4""#);
+        check(ColumnType::Text, "bpchar", true, r#"u.c::"pg_catalog"."bpchar""#);
+        check(ColumnType::Text, "varchar", true, "u.c");
+        check(ColumnType::Json, "text", true, "u.c");
+        let json = form(ColumnType::Json, &real("_int4")).unwrap();
+        assert_eq!(json.wire, Wire::Jsonb);
+        assert!(json.expression("u.c").ends_with(r#"::"pg_catalog"."_int4" END"#));
+    }
+
+    #[test]
+    fn keys_are_known_again_only_where_the_server_keeps_them() {
+        let echo = |ty, name, modifier| form(ty, &RealType { modifier, ..real(name) }).unwrap().echo;
+        assert_eq!(echo(ColumnType::I64, "int8", -1), Echo::Same);
+        assert_eq!(echo(ColumnType::Text, "text", -1), Echo::Same);
+        assert_eq!(echo(ColumnType::Text, "varchar", 14), Echo::UpTo(10));
+        assert_eq!(echo(ColumnType::Text, "bpchar", 14), Echo::Changed);
+        assert_eq!(echo(ColumnType::Decimal, "numeric", -1), Echo::Same);
+        assert_eq!(echo(ColumnType::Decimal, "numeric", 655_366), Echo::Changed);
+        assert_eq!(echo(ColumnType::Timestamp, "timestamp", 3), Echo::Changed);
+        assert_eq!(echo(ColumnType::F64, "float8", -1), Echo::Changed);
+    }
+}

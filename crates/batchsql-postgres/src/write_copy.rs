@@ -1,0 +1,75 @@
+//! Owns the writing of rows by COPY BINARY, into the table or into a temporary one.
+//! Must not know transactions: its caller has begun one, or wants none.
+
+use batchsql_core::{ColumnView, Rows, SinkError};
+use sqlx::{Executor, PgConnection};
+
+use crate::classify::{LinkLost, sink_error};
+use crate::encode::write_field;
+use crate::params::unfit;
+use crate::plan::{Field, PostgresPlan};
+use crate::write_insert::{expect_all, insert};
+
+/// Bytes that are sent at once. Smaller pieces cost a system call each; larger ones gain nothing.
+const CHUNK: usize = 64 * 1024;
+
+/// Signature, flags and the length of an extension, see
+/// <https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.55.9.4>.
+const HEADER: &[u8; 19] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+const TRAILER: [u8; 2] = (-1_i16).to_be_bytes();
+
+/// One COPY into the table; no row is ignored.
+pub(crate) async fn by_copy(
+    link: &mut PgConnection,
+    plan: &PostgresPlan,
+    rows: Rows<'_>,
+    lost: LinkLost,
+) -> Result<Vec<u32>, SinkError> {
+    let total = copy(link, &plan.copy, &plan.fields, rows, lost).await?;
+    expect_all(total, rows.len())
+}
+
+/// COPY into a temporary table, then one INSERT from there, inside a transaction; the rows that were ignored.
+pub(crate) async fn by_staging(
+    link: &mut PgConnection,
+    plan: &PostgresPlan,
+    rows: Rows<'_>,
+) -> Result<Vec<u32>, SinkError> {
+    let lost = LinkLost::BeforeCommit;
+    link.execute(&*plan.staging.create).await.map_err(|error| sink_error(error, lost))?;
+    copy(link, &plan.staging.copy, &plan.fields, rows, lost).await?;
+    insert(link, plan, &plan.staging.merge, rows, Default::default(), &[], lost).await
+}
+
+/// Sends the rows; how many were stored.
+async fn copy(
+    link: &mut PgConnection,
+    sql: &str,
+    fields: &[Field],
+    rows: Rows<'_>,
+    lost: LinkLost,
+) -> Result<u64, SinkError> {
+    // Nothing is stored before the end of the data was sent.
+    let failed = |error| sink_error(error, LinkLost::BeforeCommit);
+    let columns: Vec<ColumnView<'_>> = (0..fields.len()).map(|index| rows.column(index)).collect();
+    let count = i16::try_from(fields.len()).expect("a table has at most 1600 columns").to_be_bytes();
+    let mut stream = link.copy_in_raw(sql).await.map_err(failed)?;
+    let mut chunk = Vec::with_capacity(2 * CHUNK);
+    chunk.extend_from_slice(HEADER);
+    for row in 0..rows.len() {
+        chunk.extend_from_slice(&count);
+        for (column, field) in columns.iter().zip(fields) {
+            if let Err(why) = write_field(&mut chunk, column.get(row), field.form.wire) {
+                stream.abort("a value does not fit its column").await.map_err(failed)?;
+                return Err(unfit(why, &field.name));
+            }
+        }
+        if chunk.len() >= CHUNK {
+            stream.send(&*chunk).await.map_err(failed)?;
+            chunk.clear();
+        }
+    }
+    chunk.extend_from_slice(&TRAILER);
+    stream.send(&*chunk).await.map_err(failed)?;
+    stream.finish().await.map_err(|error| sink_error(error, lost))
+}

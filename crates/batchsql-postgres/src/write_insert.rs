@@ -1,0 +1,96 @@
+//! Owns the writing of rows by INSERT statements, from arrays or from values.
+//! Must not know transactions: its caller has begun one, or wants none.
+
+use batchsql_core::{ErrorClass, Rows, SinkError};
+use sqlx::postgres::{PgArguments, PgTypeInfo};
+use sqlx::{Executor, PgConnection};
+
+use crate::classify::{LinkLost, sink_error};
+use crate::params::{array_types, arrays, value_types, values};
+use crate::plan::PostgresPlan;
+use crate::statements::Insert;
+use crate::told::ignored_rows;
+
+/// One statement with an array per column; the rows that were ignored.
+pub(crate) async fn by_unnest(
+    link: &mut PgConnection,
+    plan: &PostgresPlan,
+    rows: Rows<'_>,
+    lost: LinkLost,
+) -> Result<Vec<u32>, SinkError> {
+    let arguments = arrays(rows, &plan.fields)?;
+    insert(link, plan, &plan.unnest, rows, arguments, &array_types(&plan.fields), lost).await
+}
+
+/// Statements with a value per column and row; the rows that were ignored.
+pub(crate) async fn by_values(
+    link: &mut PgConnection,
+    plan: &PostgresPlan,
+    rows: Rows<'_>,
+    lost: LinkLost,
+) -> Result<Vec<u32>, SinkError> {
+    let shapes = plan.values.as_ref().expect("a plan that writes by values has their statements");
+    let mut ignored = Vec::new();
+    let mut start = 0;
+    for size in shapes.shapes.split(rows.len()) {
+        let part = rows.slice(start..start + size);
+        let (arguments, types) = (values(part, &plan.fields)?, value_types(size, &plan.fields));
+        let of_part = insert(link, plan, shapes.statement(size), part, arguments, &types, lost).await?;
+        ignored.extend(of_part.into_iter().map(|row| row + start as u32));
+        start += size;
+    }
+    Ok(ignored)
+}
+
+/// One statement with an array per column, inside a transaction; how many rows were written.
+pub(crate) async fn count(link: &mut PgConnection, plan: &PostgresPlan, rows: Rows<'_>) -> Result<u64, SinkError> {
+    let arguments = arrays(rows, &plan.fields)?;
+    total(link, &plan.unnest.plain, arguments, plan.named, LinkLost::BeforeCommit).await
+}
+
+/// One statement; the rows that were ignored.
+pub(crate) async fn insert(
+    link: &mut PgConnection,
+    plan: &PostgresPlan,
+    insert: &Insert,
+    rows: Rows<'_>,
+    arguments: PgArguments,
+    types: &[PgTypeInfo],
+    lost: LinkLost,
+) -> Result<Vec<u32>, SinkError> {
+    let sql = insert.telling.as_ref().unwrap_or(&insert.plain);
+    if plan.named && lost == LinkLost::AfterCommit {
+        // Apart from the execution: when the link is lost here, nothing was executed. Once per connection.
+        let prepared = link.prepare_with(sql, types).await;
+        prepared.map_err(|error| sink_error(error, LinkLost::BeforeCommit))?;
+    }
+    if insert.telling.is_some() {
+        let query = sqlx::query_with(sql, arguments).persistent(plan.named);
+        let answer = query.fetch_one(link).await.map_err(|error| sink_error(error, lost))?;
+        return ignored_rows(rows, &plan.fields, &answer);
+    }
+    let total = total(link, sql, arguments, plan.named, lost).await?;
+    expect_all(total, rows.len())
+}
+
+/// None was ignored, and the server agrees.
+pub(crate) fn expect_all(total: u64, rows: usize) -> Result<Vec<u32>, SinkError> {
+    if total == rows as u64 {
+        return Ok(Vec::new());
+    }
+    let text = format!(
+        "the server wrote {total} of {rows} rows without an error; look for new triggers or rules of the table"
+    );
+    Err(SinkError::new(ErrorClass::Unknown, text))
+}
+
+async fn total(
+    link: &mut PgConnection,
+    sql: &str,
+    arguments: PgArguments,
+    named: bool,
+    lost: LinkLost,
+) -> Result<u64, SinkError> {
+    let done = sqlx::query_with(sql, arguments).persistent(named).execute(link).await;
+    done.map(|done| done.rows_affected()).map_err(|error| sink_error(error, lost))
+}
