@@ -19,8 +19,11 @@
 
 mod ident;
 mod insert;
+pub mod mysql;
+mod sizes;
 mod split;
 
 pub use ident::{quote, quote_table};
 pub use insert::{Dialect, insert, insert_from};
+pub use sizes::{KeptSizes, pieces};
 pub use split::{Shapes, rows_per_statement};

@@ -1,0 +1,171 @@
+//! Owns what the server says of itself, of a session and of a table.
+//! Must not know what is made of it.
+
+use batchsql_core::TableName;
+use sqlx::mysql::{MySqlConnection, MySqlRow};
+use sqlx::{Decode, MySql, Row};
+
+/// How the session treats values.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) sql_mode: String,
+    pub(crate) time_zone: String,
+    /// Where `time_zone` is `SYSTEM`.
+    pub(crate) system_time_zone: String,
+    pub(crate) character_set: String,
+    pub(crate) autocommit: bool,
+    /// Bytes of the largest packet that the server takes.
+    pub(crate) max_allowed_packet: usize,
+    /// Without it, NULL in a TIMESTAMP column that takes none becomes the current time.
+    pub(crate) explicit_timestamps: bool,
+    /// The database of names that name none.
+    pub(crate) database: Option<String>,
+}
+
+/// A table as the server has it.
+#[derive(Debug)]
+pub(crate) struct Table {
+    /// `BASE TABLE`, `VIEW` and so on.
+    pub(crate) kind: String,
+    pub(crate) engine: String,
+    /// Whether a part of a transaction can be undone.
+    pub(crate) has_savepoints: bool,
+    pub(crate) columns: Vec<TableColumn>,
+    pub(crate) unique_indexes: Vec<UniqueIndex>,
+}
+
+/// A column as the server has it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TableColumn {
+    pub(crate) name: String,
+    /// The bare type in lower case, for example `bigint`.
+    pub(crate) data_type: String,
+    /// The full type, for example `bigint(20) unsigned`.
+    pub(crate) full_type: String,
+    pub(crate) nullable: bool,
+    pub(crate) has_default: bool,
+    pub(crate) generated: bool,
+    pub(crate) auto_increment: bool,
+    /// Characters, or bytes of a binary column.
+    pub(crate) max_chars: u64,
+    pub(crate) max_octets: u64,
+    /// Fraction digits of a DECIMAL, or of a FLOAT(M,D).
+    pub(crate) scale: Option<u64>,
+    /// Fraction digits of seconds.
+    pub(crate) fraction: u64,
+}
+
+/// A unique index.
+#[derive(Debug)]
+pub(crate) struct UniqueIndex {
+    pub(crate) name: String,
+    /// `None` for a part that is not a whole column: a prefix or an expression.
+    pub(crate) columns: Vec<Option<String>>,
+}
+
+/// Decodes without a look at the declared type: servers and versions declare the columns of their catalog differently.
+fn get<'r, T: Decode<'r, MySql>>(row: &'r MySqlRow, column: &str) -> sqlx::Result<T> {
+    row.try_get_unchecked(column)
+}
+
+impl Session {
+    pub(crate) async fn read(connection: &mut MySqlConnection) -> sqlx::Result<Self> {
+        let sql = "SELECT CAST(@@sql_mode AS CHAR) AS sql_mode, CAST(@@time_zone AS CHAR) AS time_zone, \
+                   CAST(@@system_time_zone AS CHAR) AS system_time_zone, \
+                   CAST(@@character_set_client AS CHAR) AS character_set, \
+                   CAST(@@autocommit AS SIGNED) AS autocommit, \
+                   CAST(@@max_allowed_packet AS SIGNED) AS max_allowed_packet, \
+                   CAST(@@explicit_defaults_for_timestamp AS SIGNED) AS explicit_timestamps, \
+                   CAST(DATABASE() AS CHAR) AS current_database";
+        let row = sqlx::query(sql).persistent(false).fetch_one(connection).await?;
+        Ok(Self {
+            sql_mode: get(&row, "sql_mode")?,
+            time_zone: get(&row, "time_zone")?,
+            system_time_zone: get(&row, "system_time_zone")?,
+            character_set: get(&row, "character_set")?,
+            autocommit: get::<i64>(&row, "autocommit")? != 0,
+            max_allowed_packet: usize::try_from(get::<i64>(&row, "max_allowed_packet")?).unwrap_or(1024),
+            explicit_timestamps: get::<i64>(&row, "explicit_timestamps")? != 0,
+            database: get(&row, "current_database")?,
+        })
+    }
+}
+
+impl Table {
+    /// Looks a table up; `None` where there is none that this user may see.
+    pub(crate) async fn read(
+        connection: &mut MySqlConnection,
+        database: &str,
+        table: &TableName,
+    ) -> sqlx::Result<Option<Self>> {
+        let sql = "SELECT CAST(t.TABLE_TYPE AS CHAR) AS kind, CAST(COALESCE(t.ENGINE, '') AS CHAR) AS engine, \
+                   CAST(COALESCE(e.SAVEPOINTS, '') AS CHAR) AS savepoints \
+                   FROM information_schema.TABLES t LEFT JOIN information_schema.ENGINES e ON e.ENGINE = t.ENGINE \
+                   WHERE t.TABLE_SCHEMA = ? AND t.TABLE_NAME = ?";
+        let query = sqlx::query(sql).bind(database).bind(table.name()).persistent(false);
+        let Some(row) = query.fetch_optional(&mut *connection).await? else { return Ok(None) };
+        Ok(Some(Self {
+            kind: get(&row, "kind")?,
+            engine: get(&row, "engine")?,
+            has_savepoints: get::<String>(&row, "savepoints")?.eq_ignore_ascii_case("YES"),
+            columns: columns(connection, database, table).await?,
+            unique_indexes: unique_indexes(connection, database, table).await?,
+        }))
+    }
+}
+
+async fn columns(
+    connection: &mut MySqlConnection,
+    database: &str,
+    table: &TableName,
+) -> sqlx::Result<Vec<TableColumn>> {
+    let sql = "SELECT CAST(COLUMN_NAME AS CHAR) AS name, CAST(DATA_TYPE AS CHAR) AS data_type, \
+               CAST(COLUMN_TYPE AS CHAR) AS full_type, IS_NULLABLE = 'YES' AS nullable, \
+               COLUMN_DEFAULT IS NOT NULL AS has_default, COALESCE(GENERATION_EXPRESSION, '') <> '' AS is_generated, \
+               EXTRA LIKE '%auto_increment%' AS is_auto, \
+               CAST(COALESCE(CHARACTER_MAXIMUM_LENGTH, 0) AS UNSIGNED) AS max_chars, \
+               CAST(COALESCE(CHARACTER_OCTET_LENGTH, 0) AS UNSIGNED) AS max_octets, \
+               CAST(NUMERIC_SCALE AS UNSIGNED) AS scale, \
+               CAST(COALESCE(DATETIME_PRECISION, 0) AS UNSIGNED) AS fraction \
+               FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION";
+    let query = sqlx::query(sql).bind(database).bind(table.name()).persistent(false);
+    let column = |row: &MySqlRow| {
+        Ok(TableColumn {
+            name: get(row, "name")?,
+            data_type: get::<String>(row, "data_type")?.to_ascii_lowercase(),
+            full_type: get(row, "full_type")?,
+            nullable: get::<i64>(row, "nullable")? != 0,
+            has_default: get::<i64>(row, "has_default")? != 0,
+            generated: get::<i64>(row, "is_generated")? != 0,
+            auto_increment: get::<i64>(row, "is_auto")? != 0,
+            max_chars: get(row, "max_chars")?,
+            max_octets: get(row, "max_octets")?,
+            scale: get(row, "scale")?,
+            fraction: get(row, "fraction")?,
+        })
+    };
+    query.fetch_all(connection).await?.iter().map(column).collect()
+}
+
+async fn unique_indexes(
+    connection: &mut MySqlConnection,
+    database: &str,
+    table: &TableName,
+) -> sqlx::Result<Vec<UniqueIndex>> {
+    let sql = "SELECT CAST(INDEX_NAME AS CHAR) AS name, CAST(COLUMN_NAME AS CHAR) AS column_name, \
+               SUB_PART IS NOT NULL AS is_prefix \
+               FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND NON_UNIQUE = 0 \
+               ORDER BY INDEX_NAME, SEQ_IN_INDEX";
+    let query = sqlx::query(sql).bind(database).bind(table.name()).persistent(false);
+    let mut indexes: Vec<UniqueIndex> = Vec::new();
+    for row in &query.fetch_all(connection).await? {
+        let name: String = get(row, "name")?;
+        let column: Option<String> = get(row, "column_name")?;
+        let column = if get::<i64>(row, "is_prefix")? == 0 { column } else { None };
+        match indexes.last_mut() {
+            Some(index) if index.name == name => index.columns.push(column),
+            _ => indexes.push(UniqueIndex { name, columns: vec![column] }),
+        }
+    }
+    Ok(indexes)
+}

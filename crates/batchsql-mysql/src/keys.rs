@@ -1,0 +1,178 @@
+//! Owns the comparison of keys with those in the table: the query for them, and a form in which both can be compared.
+//! Must not know transactions or outcomes.
+//!
+//! Two forms are equal only if the values are equal. The reverse does not hold (collations, padding): such keys are
+//! found by the insert itself.
+
+use batchsql_core::{ColumnType, RowView, Schema, ValueRef};
+use batchsql_sql::mysql::{quote, select_keys};
+use sqlx::Row;
+use sqlx::mysql::MySqlRow;
+
+use crate::bind::{push_calendar, push_uuid};
+use crate::catalog::TableColumn;
+use crate::plan::{Statement, Statements, same_name};
+
+/// Keys asked for by one statement: below the number of values from which MariaDB turns a list into a join.
+pub(crate) const KEYS_PER_STATEMENT: usize = 500;
+
+/// The search for the keys of a batch.
+pub(crate) struct KeySearch {
+    schema: Schema,
+    parts: Vec<Part>,
+    /// The key columns as text or bytes.
+    shown: Vec<String>,
+    statements: Statements,
+}
+
+/// A column of the key.
+struct Part {
+    column: usize,
+    /// Whether it is a number to the server, so that 1.5 and 1.50 are one.
+    is_decimal: bool,
+}
+
+/// A key in comparable form.
+pub(crate) type KeyBytes = Vec<u8>;
+
+impl KeySearch {
+    /// `None` where the schema has no key, or where a part of it is shown with less digits than it has.
+    pub(crate) fn new(schema: &Schema, table: &[TableColumn]) -> Option<Self> {
+        let key = schema.key_columns();
+        let is_exact = |i: &usize| !matches!(schema.columns()[*i].column_type(), ColumnType::F32 | ColumnType::F64);
+        if key.is_empty() || !key.iter().all(is_exact) {
+            return None;
+        }
+        let stored = |i: usize| {
+            let name = schema.columns()[i].name();
+            table.iter().find(|column| same_name(&column.name, name)).map_or("", |column| &column.data_type)
+        };
+        let shown = key.iter().map(|i| {
+            let column = quote(schema.columns()[*i].name());
+            match (schema.columns()[*i].column_type(), stored(*i)) {
+                (ColumnType::Bytes, _)
+                | (_, "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob") => column,
+                (_, "bit") => format!("CAST({column}+0 AS CHAR)"),
+                (_, "time") => format!("CAST(CAST({column} AS TIME(6)) AS CHAR)"),
+                (_, "datetime" | "timestamp") => format!("CAST(CAST({column} AS DATETIME(6)) AS CHAR)"),
+                _ => format!("CAST({column} AS CHAR)"),
+            }
+        });
+        Some(Self {
+            shown: shown.collect(),
+            parts: key.iter().map(|i| Part { column: *i, is_decimal: stored(*i) == "decimal" }).collect(),
+            schema: schema.clone(),
+            statements: Statements::default(),
+        })
+    }
+
+    pub(crate) fn select(&self, keys: usize) -> Statement {
+        self.statements.get(keys, || select_keys(&self.schema, keys, &self.shown))
+    }
+
+    /// The key of a row that is to be written.
+    pub(crate) fn of_row(&self, row: RowView<'_>) -> KeyBytes {
+        let mut key = KeyBytes::new();
+        for part in &self.parts {
+            push_part(&mut key, |text| match row.get(part.column) {
+                ValueRef::Decimal(digits) if !part.is_decimal => text.extend_from_slice(digits.as_bytes()),
+                ValueRef::I16(v) if part.is_decimal => push_decimal(text, &v.to_string()),
+                ValueRef::I32(v) if part.is_decimal => push_decimal(text, &v.to_string()),
+                ValueRef::I64(v) if part.is_decimal => push_decimal(text, &v.to_string()),
+                ValueRef::U64(v) if part.is_decimal => push_decimal(text, &v.to_string()),
+                value => push_value(text, value),
+            });
+        }
+        key
+    }
+
+    /// The key of a row that is in the table.
+    pub(crate) fn of_found(&self, row: &MySqlRow) -> sqlx::Result<KeyBytes> {
+        let mut key = KeyBytes::new();
+        for (place, part) in self.parts.iter().enumerate() {
+            let found: &[u8] = row.try_get_unchecked(place)?;
+            let is_uuid = self.schema.columns()[part.column].column_type() == ColumnType::Uuid;
+            push_part(&mut key, |text| match <&[u8; 16]>::try_from(found) {
+                Ok(uuid) if is_uuid => push_uuid(text, uuid),
+                _ if part.is_decimal => push_decimal(text, &String::from_utf8_lossy(found)),
+                _ => text.extend_from_slice(found),
+            });
+        }
+        Ok(key)
+    }
+}
+
+/// A part with its length, so that the parts of a key cannot run into each other.
+fn push_part(key: &mut KeyBytes, write: impl FnOnce(&mut Vec<u8>)) {
+    let place = key.len();
+    key.extend_from_slice(&[0; 4]);
+    write(key);
+    let len = u32::try_from(key.len() - place - 4).expect("the byte budget keeps a value below 4 GiB");
+    key[place..place + 4].copy_from_slice(&len.to_le_bytes());
+}
+
+fn push_value(part: &mut Vec<u8>, value: ValueRef<'_>) {
+    match value {
+        ValueRef::Bool(v) => part.push(if v { b'1' } else { b'0' }),
+        ValueRef::I16(v) => part.extend_from_slice(v.to_string().as_bytes()),
+        ValueRef::I32(v) => part.extend_from_slice(v.to_string().as_bytes()),
+        ValueRef::I64(v) => part.extend_from_slice(v.to_string().as_bytes()),
+        ValueRef::U64(v) => part.extend_from_slice(v.to_string().as_bytes()),
+        ValueRef::Decimal(v) => push_decimal(part, v),
+        ValueRef::Text(v) | ValueRef::Json(v) => part.extend_from_slice(v.as_bytes()),
+        ValueRef::Bytes(v) => part.extend_from_slice(v),
+        ValueRef::Uuid(v) => push_uuid(part, &v),
+        ValueRef::Date(v) => push_calendar(part, Some(v), None),
+        ValueRef::Time(v) => push_calendar(part, None, Some(v)),
+        ValueRef::Timestamp(v) => {
+            let (date, time) = v.parts();
+            push_calendar(part, Some(date), Some(time));
+        }
+        ValueRef::TimestampTz(v) => {
+            let (date, time) = v.parts();
+            push_calendar(part, Some(date), Some(time));
+        }
+        other => unreachable!("a key has no NULL and no float, not {:?}", other.column_type()),
+    }
+}
+
+/// One spelling per number: no zeros before or after, no negative zero.
+fn push_decimal(part: &mut Vec<u8>, digits: &str) {
+    let (sign, digits) = digits.strip_prefix('-').map_or(("", digits), |digits| ("-", digits));
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let (whole, fraction) = (whole.trim_start_matches('0'), fraction.trim_end_matches('0'));
+    if !(whole.is_empty() && fraction.is_empty()) {
+        part.extend_from_slice(sign.as_bytes());
+    }
+    part.extend_from_slice(whole.as_bytes());
+    part.push(b'.');
+    part.extend_from_slice(fraction.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_has_one_spelling() {
+        let spelled = |digits| {
+            let mut part = Vec::new();
+            push_decimal(&mut part, digits);
+            String::from_utf8(part).unwrap()
+        };
+        for same in ["1.5", "01.50", "1.500"] {
+            assert_eq!(spelled(same), "1.5");
+        }
+        assert_eq!([spelled("0"), spelled("-0.00"), spelled("-10"), spelled("0.01")], [".", ".", "-10.", ".01"]);
+    }
+
+    #[test]
+    fn parts_do_not_run_into_each_other() {
+        let key = |parts: [&str; 2]| {
+            let mut key = KeyBytes::new();
+            parts.iter().for_each(|part| push_part(&mut key, |key| key.extend_from_slice(part.as_bytes())));
+            key
+        };
+        assert_ne!(key(["a", "bc"]), key(["ab", "c"]));
+    }
+}

@@ -1,0 +1,383 @@
+//! Owns how a server is reached: DSN, settings, the session of every connection, and errors without passwords.
+//! Must not know rows or statements.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPoolOptions};
+use sqlx::{ConnectOptions, Connection, Executor, MySqlPool};
+
+/// How [`Conflict::Ignore`](batchsql_core::Conflict::Ignore) is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum IgnoreWith {
+    /// A plain insert; rows are ignored only where a unique index has their key already. Every other mistake of a
+    /// row is still an error of that row.
+    #[default]
+    Exact,
+    /// MySQL's `INSERT IGNORE`. It **also hides** NULL in a column that takes none, text that is cut off, numbers
+    /// that are clipped, and rows whose foreign key is missing: such a row ends as `Written` or `Ignored`,
+    /// whichever the server made of it.
+    InsertIgnore,
+}
+
+/// How [`Conflict::Replace`](batchsql_core::Conflict::Replace) is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum ReplaceWith {
+    /// `INSERT … ON DUPLICATE KEY UPDATE` of every column that the row carries.
+    #[default]
+    Update,
+    /// MySQL's `REPLACE INTO`, which **deletes** the old row and inserts the new one: `ON DELETE CASCADE` deletes
+    /// what hangs on the old row, delete triggers fire, and columns that the row does not carry fall back to
+    /// their defaults.
+    ReplaceInto,
+}
+
+/// Where and how to connect.
+///
+/// As a DSN: `mysql://user:password@host:3306/database` (or `mariadb://`), with the parameters of `sqlx`
+/// (`ssl-mode`, `ssl-ca`, `ssl-cert`, `ssl-key`, `charset`, `collation`, `socket`, `statement-cache-capacity`,
+/// `timezone`) and these:
+///
+/// | parameter | values | default |
+/// |---|---|---|
+/// | `max_connections` | connections, at least 1 | 8 |
+/// | `connect_timeout_ms` | milliseconds, at least 1 | 5000 |
+/// | `ignore_with` | `exact`, `insert_ignore` | `exact` |
+/// | `replace_with` | `update`, `replace_into` | `update` |
+///
+/// ```
+/// use batchsql_mysql::MySqlOptions;
+/// let options: MySqlOptions = "mysql://app:secret@db.example/shop?ssl-mode=VERIFY_IDENTITY&max_connections=4".parse()?;
+/// assert!(!format!("{options:?}").contains("secret"));
+/// assert!("postgres://app:secret@db.example/shop".parse::<MySqlOptions>().is_err());
+/// # Ok::<(), batchsql_mysql::OpenError>(())
+/// ```
+#[derive(Clone)]
+pub struct MySqlOptions {
+    connect: MySqlConnectOptions,
+    max_connections: u32,
+    connect_timeout: Duration,
+    pub(crate) ignore_with: IgnoreWith,
+    pub(crate) replace_with: ReplaceWith,
+}
+
+/// The sink could not be opened. Its text never holds a password.
+#[derive(Debug)]
+pub struct OpenError {
+    problem: String,
+}
+
+impl OpenError {
+    fn new(problem: impl Into<String>) -> Self {
+        Self { problem: problem.into() }
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.problem)
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+/// Shows where to, never the password.
+impl fmt::Debug for MySqlOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MySqlOptions")
+            .field("server", &self.place())
+            .field("user", &self.connect.get_username())
+            .field("ssl_mode", &self.connect.get_ssl_mode())
+            .field("max_connections", &self.max_connections)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("ignore_with", &self.ignore_with)
+            .field("replace_with", &self.replace_with)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What every connection of our own pool starts with, after what `sqlx` sets (`utf8mb4`, `time_zone '+00:00'`):
+/// strict, so that nothing is cut off silently; a 0 is a 0 in an AUTO_INCREMENT column too; each statement is a
+/// transaction of its own.
+const SESSION: &str = "SET sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO'), autocommit = 1";
+
+/// A connection that was used this recently is taken without asking whether it still lives.
+const FRESH: Duration = Duration::from_millis(100);
+
+impl MySqlOptions {
+    /// Settings around the connect options of `sqlx`, for what a DSN cannot say.
+    pub fn new(connect: MySqlConnectOptions) -> Self {
+        Self {
+            // Its log of slow statements would repeat thousands of placeholders.
+            connect: connect.disable_statement_logging(),
+            max_connections: 8,
+            connect_timeout: Duration::from_secs(5),
+            ignore_with: IgnoreWith::default(),
+            replace_with: ReplaceWith::default(),
+        }
+    }
+
+    /// The most connections that are opened, and so the most batches that are written at once; default 8, at
+    /// least 1.
+    #[must_use]
+    pub fn max_connections(mut self, connections: u32) -> Self {
+        self.max_connections = connections.max(1);
+        self
+    }
+
+    /// How long one attempt to get a connection may take; default 5 s.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How `Conflict::Ignore` is written; default [`IgnoreWith::Exact`].
+    #[must_use]
+    pub fn ignore_with(mut self, way: IgnoreWith) -> Self {
+        self.ignore_with = way;
+        self
+    }
+
+    /// How `Conflict::Replace` is written; default [`ReplaceWith::Update`].
+    #[must_use]
+    pub fn replace_with(mut self, way: ReplaceWith) -> Self {
+        self.replace_with = way;
+        self
+    }
+
+    /// Opens one connection, to know that it can be done, and makes the pool.
+    pub(crate) async fn open(&self) -> Result<MySqlPool, OpenError> {
+        let first = async {
+            let mut connection = self.connect.connect().await?;
+            connection.execute(SESSION).await?;
+            connection.close().await
+        };
+        match tokio::time::timeout(self.connect_timeout, first).await {
+            Ok(Ok(())) => Ok(self.pool()),
+            Ok(Err(error)) => Err(self.open_error(&error)),
+            Err(_) => {
+                let (place, timeout) = (self.place(), self.connect_timeout);
+                let problem = format!("{place} did not answer within {timeout:?}; check host, port and firewall");
+                Err(OpenError::new(problem))
+            }
+        }
+    }
+
+    fn pool(&self) -> MySqlPool {
+        MySqlPoolOptions::new()
+            .max_connections(self.max_connections)
+            .acquire_timeout(self.connect_timeout)
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for > FRESH {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .after_connect(|connection: &mut MySqlConnection, _| {
+                Box::pin(async move { connection.execute(SESSION).await.map(drop) })
+            })
+            .connect_lazy_with(self.connect.clone())
+    }
+
+    /// Host, port and database, for errors.
+    fn place(&self) -> String {
+        let database = self.connect.get_database().map(|name| format!(", database {name:?}")).unwrap_or_default();
+        match self.connect.get_socket() {
+            Some(socket) => format!("mysql server at socket {}{database}", socket.display()),
+            None => format!("mysql server {}:{}{database}", self.connect.get_host(), self.connect.get_port()),
+        }
+    }
+
+    fn open_error(&self, error: &sqlx::Error) -> OpenError {
+        let place = self.place();
+        let problem = match error {
+            sqlx::Error::Database(error) => {
+                let code = crate::classify::number(error.as_ref());
+                let advice = match code {
+                    1045 | 1698 => "check user and password",
+                    1044 => "grant the user a right on the database",
+                    1049 => "create the database or name another one",
+                    1040 | 1203 | 1226 => "wait, or raise the limit of connections",
+                    1129 | 1130 => "allow this host to connect",
+                    _ => "check the server and the dsn",
+                };
+                format!("{place} refused the connection: {}; {advice}", crate::classify::describe(error.as_ref()))
+            }
+            sqlx::Error::Io(error) => {
+                format!("cannot connect to {place}: {error}; check that it runs and that host and port are right")
+            }
+            sqlx::Error::Tls(error) => {
+                format!("cannot connect to {place}: no TLS connection ({error}); check ssl-mode and ssl-ca")
+            }
+            sqlx::Error::Configuration(_) => {
+                format!(
+                    "cannot connect to {place}: a parameter of the dsn has an unknown value; check charset and collation"
+                )
+            }
+            // Its text says what was unexpected about the bytes of the handshake, which hold no password.
+            _ => format!("cannot connect to {place}: it does not speak the mysql protocol; check host and port"),
+        };
+        OpenError::new(problem)
+    }
+}
+
+/// The parameters that `sqlx` knows; it ignores others silently, which hides mistakes.
+const KNOWN_TO_SQLX: [&str; 14] = [
+    "sslmode",
+    "ssl-mode",
+    "sslca",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "charset",
+    "collation",
+    "statement-cache-capacity",
+    "socket",
+    "timezone",
+    "time-zone",
+];
+
+impl FromStr for MySqlOptions {
+    type Err = OpenError;
+
+    fn from_str(dsn: &str) -> Result<Self, OpenError> {
+        const FORM: &str = "use mysql://user:password@host:3306/database";
+        let Some(rest) = dsn.strip_prefix("mysql://").or_else(|| dsn.strip_prefix("mariadb://")) else {
+            // Only the scheme is shown: the rest may hold a password.
+            let problem = match dsn.split_once("://") {
+                Some((scheme, _)) if scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+') => {
+                    format!("a dsn with scheme {scheme:?} is not for mysql; {FORM}")
+                }
+                _ => format!("the mysql dsn has no scheme; {FORM}"),
+            };
+            return Err(OpenError::new(problem));
+        };
+        let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
+        // A password with one of these, as it is, would be taken for a host or a parameter, and be shown.
+        if rest.contains('#') || query.contains('@') || address.matches('@').count() > 1 {
+            let problem = "the mysql dsn has a character in user, password or database that must be percent-encoded: write # as %23, ? as %3F, @ as %40";
+            return Err(OpenError::new(problem));
+        }
+        let mut own = Vec::new();
+        let mut passed_on = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            if KNOWN_TO_SQLX.contains(&name) { passed_on.push(pair) } else { own.push((name, value)) }
+        }
+        let url = format!("mysql://{address}?{}", passed_on.join("&"));
+        // The reason may quote the value of any part, so it is not shown.
+        let connect = url.parse::<MySqlConnectOptions>().map_err(|_| {
+            let problem = format!("the mysql dsn is not a URL, or one of its parameters has a value that makes no sense; {FORM}, with special characters percent-encoded");
+            OpenError::new(problem)
+        })?;
+        let mut options = Self::new(connect);
+        for (name, value) in own {
+            options.set(name, value)?;
+        }
+        Ok(options)
+    }
+}
+
+impl MySqlOptions {
+    /// Sets one of our own parameters.
+    fn set(&mut self, name: &str, value: &str) -> Result<(), OpenError> {
+        let positive = || value.parse::<u32>().ok().filter(|number| *number > 0);
+        match name {
+            "max_connections" => {
+                let problem = "max_connections in the mysql dsn is not a number of connections from 1 on";
+                self.max_connections = positive().ok_or_else(|| OpenError::new(problem))?;
+            }
+            "connect_timeout_ms" => {
+                let problem = "connect_timeout_ms in the mysql dsn is not a number of milliseconds from 1 on";
+                let millis = positive().ok_or_else(|| OpenError::new(problem))?;
+                self.connect_timeout = Duration::from_millis(millis.into());
+            }
+            "ignore_with" => {
+                self.ignore_with = match value {
+                    "exact" => IgnoreWith::Exact,
+                    "insert_ignore" => IgnoreWith::InsertIgnore,
+                    _ => {
+                        return Err(OpenError::new("unknown ignore_with in the mysql dsn; use exact or insert_ignore"));
+                    }
+                };
+            }
+            "replace_with" => {
+                self.replace_with = match value {
+                    "update" => ReplaceWith::Update,
+                    "replace_into" => ReplaceWith::ReplaceInto,
+                    _ => {
+                        return Err(OpenError::new("unknown replace_with in the mysql dsn; use update or replace_into"));
+                    }
+                };
+            }
+            _ => {
+                let known = KNOWN_TO_SQLX.join(", ");
+                return Err(OpenError::new(format!(
+                    "unknown parameter {name:?} in the mysql dsn; use max_connections, connect_timeout_ms, ignore_with, replace_with, or one of sqlx: {known}"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dsns_carry_every_setting() {
+        let options: MySqlOptions = "mariadb://a:b@h:3307/d?max_connections=3&connect_timeout_ms=250&ignore_with=insert_ignore&replace_with=replace_into&ssl-mode=DISABLED"
+            .parse()
+            .unwrap();
+        assert_eq!((options.max_connections, options.connect_timeout), (3, Duration::from_millis(250)));
+        assert_eq!(options.ignore_with, IgnoreWith::InsertIgnore);
+        assert_eq!(options.replace_with, ReplaceWith::ReplaceInto);
+        assert_eq!(options.place(), "mysql server h:3307, database \"d\"");
+        let options: MySqlOptions = "mysql://h".parse().unwrap();
+        assert_eq!((options.max_connections, options.connect_timeout), (8, Duration::from_secs(5)));
+        assert_eq!((options.ignore_with, options.replace_with), (IgnoreWith::Exact, ReplaceWith::Update));
+        let options: MySqlOptions = "mysql://h/d?socket=/run/x.sock".parse().unwrap();
+        assert_eq!(options.place(), "mysql server at socket /run/x.sock, database \"d\"");
+    }
+
+    #[test]
+    fn mistakes_say_what_to_do_and_show_no_password() {
+        let check = |dsn: &str, part: &str| {
+            let error = dsn.parse::<MySqlOptions>().unwrap_err();
+            let shown = format!("{error} {error:?}");
+            assert!(shown.contains(part), "{shown:?} does not contain {part:?}");
+            assert!(!shown.contains("secret"), "{shown:?}");
+        };
+        check("postgres://user:secret@host/db", "scheme \"postgres\"");
+        check("user:secret@host", "no scheme");
+        check("secret", "no scheme");
+        check("mysql://user:12#secret@host/db", "percent-encoded");
+        check("mysql://user:12?secret@host/db", "percent-encoded");
+        check("mysql://user:x@secret@host/db", "percent-encoded");
+        check("mysql://user:se/secret@host/db", "percent-encoded");
+        check("mysql://user:secret@host:port/db", "not a URL");
+        check("mysql://user:secret@host/db?ssl-mode=secret", "makes no sense");
+        check("mysql://user:secret@host/db?timeout=3", "unknown parameter \"timeout\"");
+        check("mysql://user:secret@host/db?max_connections=0", "from 1 on");
+        check("mysql://user:secret@host/db?connect_timeout_ms=soon", "from 1 on");
+        check("mysql://user:secret@host/db?ignore_with=secret", "exact or insert_ignore");
+        check("mysql://user:secret@host/db?replace_with=secret", "update or replace_into");
+    }
+
+    #[test]
+    fn debug_shows_no_password() {
+        let options: MySqlOptions = "mysql://user:secret@host/db".parse().unwrap();
+        let shown = format!("{options:?}");
+        assert!(shown.contains("host:3306") && !shown.contains("secret"), "{shown}");
+    }
+}

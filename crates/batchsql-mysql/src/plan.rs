@@ -1,0 +1,296 @@
+//! Owns what is decided once per schema: the checked table, the form of each column, the way to write, the statements.
+//! Must not know rows.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use batchsql_core::{Column, Conflict, ErrorClass, Schema, SinkError};
+use batchsql_sql::mysql::{OnDuplicate, insert};
+use batchsql_sql::{KeptSizes, rows_per_statement};
+use sqlx::Executor;
+use sqlx::mysql::MySqlConnection;
+
+use crate::bind::PACKET_HEADER;
+use crate::catalog::{Session, Table, TableColumn};
+use crate::classify::{Failed, Stage};
+use crate::keys::KeySearch;
+use crate::options::{IgnoreWith, ReplaceWith};
+use crate::types::{Storage, storage};
+
+/// Placeholders of one statement: the protocol counts them in two bytes.
+pub(crate) const MAX_BINDS: usize = 65_535;
+/// A statement is at most this large, also where the server takes more: a larger one gains nothing and only makes
+/// the server hold more memory.
+const PREFERRED_BYTES: usize = 16 << 20;
+/// Rows per statement, also where more would fit.
+const PREFERRED_ROWS: usize = 10_000;
+
+/// How rows meet those that are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// One statement says it all: a plain insert, an update, a replace.
+    Direct(OnDuplicate),
+    /// Rows whose key is there are left out, and each row is told which it was.
+    Ignore(IgnoreWith),
+}
+
+/// How batches of one schema are written.
+pub struct MySqlPlan {
+    schema: Schema,
+    pub(crate) storage: Box<[Storage]>,
+    pub(crate) way: Way,
+    /// Rows of a statement, at most.
+    pub(crate) max_rows: usize,
+    /// Bytes of the rows of a statement, at most.
+    pub(crate) max_bytes: usize,
+    /// The server's own word, for errors.
+    pub(crate) max_allowed_packet: usize,
+    pub(crate) keys: Option<KeySearch>,
+    /// Whether the last batch had rows whose key was there, so that the next one asks first.
+    expects_duplicates: AtomicBool,
+    statements: Statements,
+}
+
+/// The text of a statement, and whether it stays prepared.
+pub(crate) struct Statement {
+    pub(crate) sql: Arc<str>,
+    pub(crate) keep: bool,
+}
+
+/// Statements by size; those of sizes that come again keep their text.
+#[derive(Default)]
+pub(crate) struct Statements(Mutex<(KeptSizes, HashMap<usize, Arc<str>>)>);
+
+impl fmt::Debug for MySqlPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MySqlPlan")
+            .field("table", &self.schema.table())
+            .field("way", &self.way)
+            .field("max_rows", &self.max_rows)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Statements {
+    /// The statement for `size` rows or keys; `text` makes it.
+    pub(crate) fn get(&self, size: usize, text: impl FnOnce() -> String) -> Statement {
+        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (sizes, texts) = &mut *guard;
+        let keep = sizes.keeps(size);
+        if let Some(sql) = texts.get(&size) {
+            return Statement { sql: Arc::clone(sql), keep };
+        }
+        let sql: Arc<str> = text().into();
+        if keep {
+            // A size that is not kept any more is rarely asked for: its text goes when there are too many.
+            if texts.len() >= KeptSizes::bound(PREFERRED_ROWS) {
+                texts.clear();
+            }
+            texts.insert(size, Arc::clone(&sql));
+        }
+        Statement { sql, keep }
+    }
+}
+
+impl MySqlPlan {
+    pub(crate) fn insert(&self, rows: usize) -> Statement {
+        let on_duplicate = match self.way {
+            Way::Direct(on_duplicate) => on_duplicate,
+            Way::Ignore(IgnoreWith::InsertIgnore) => OnDuplicate::Ignore,
+            Way::Ignore(IgnoreWith::Exact) => OnDuplicate::Fail,
+        };
+        self.statements.get(rows, || insert(&self.schema, rows, on_duplicate))
+    }
+
+    pub(crate) fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    pub(crate) fn expects_duplicates(&self) -> bool {
+        self.expects_duplicates.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_expects_duplicates(&self, expects: bool) {
+        self.expects_duplicates.store(expects, Ordering::Relaxed);
+    }
+
+    /// Looks at the session and the table, and has the server check statement and rights.
+    pub(crate) async fn make(
+        connection: &mut MySqlConnection,
+        schema: &Schema,
+        ignore_with: IgnoreWith,
+        replace_with: ReplaceWith,
+    ) -> Result<Self, Failed> {
+        let problem = |text: String| {
+            let text = format!("table {}: {text}", schema.table_display());
+            Failed::unsent(SinkError::new(ErrorClass::Schema, text))
+        };
+        let open = |error| Failed::of(error, Stage::Open);
+        let session = Session::read(connection).await.map_err(open)?;
+        check_session(&session).map_err(problem)?;
+        let Some(database) = schema.table().namespace().or(session.database.as_deref()) else {
+            return Err(problem("no database is chosen; name one in the dsn, or qualify the table".into()));
+        };
+        let way = way(schema, ignore_with, replace_with);
+        let Some(table) = Table::read(connection, database, schema.table()).await.map_err(open)? else {
+            // The server knows whether there is none or it is not for this user.
+            try_statement(connection, &insert(schema, 1, OnDuplicate::Fail)).await?;
+            return Err(problem("it does not exist; create it before rows are submitted".into()));
+        };
+        check_kind(&table).map_err(problem)?;
+        let storage = schema
+            .columns()
+            .iter()
+            .map(|column| column_storage(column, &table.columns, &session).map_err(problem))
+            .collect::<Result<Box<[Storage]>, Failed>>()?;
+        check_left_out(schema, &table.columns).map_err(problem)?;
+        check_key(schema, &table).map_err(problem)?;
+        warn_of_further_indexes(schema, &table, way);
+        let columns = schema.columns().len();
+        let packet = session.max_allowed_packet;
+        let text_of_rows = |rows| insert(schema, rows, OnDuplicate::Fail).len();
+        // The text of a statement is a packet too: two bytes per placeholder, two per row.
+        let preparable = (packet.saturating_sub(text_of_rows(1) * 2) / (2 * columns + 2)).clamp(1, PREFERRED_ROWS);
+        let max_rows = rows_per_statement(columns, MAX_BINDS, preparable)
+            .ok_or_else(|| problem(format!("{columns} columns are more than the {MAX_BINDS} values of a statement")))?;
+        let plan = Self {
+            storage,
+            way,
+            max_rows,
+            max_bytes: packet.min(PREFERRED_BYTES).saturating_sub(PACKET_HEADER),
+            max_allowed_packet: packet,
+            keys: KeySearch::new(schema, &table.columns),
+            expects_duplicates: AtomicBool::new(false),
+            statements: Statements::default(),
+            schema: schema.clone(),
+        };
+        // Checks the rights, and what the look at the catalog cannot see.
+        try_statement(connection, &plan.insert(1).sql).await?;
+        if let (Way::Ignore(IgnoreWith::Exact), Some(keys)) = (way, &plan.keys) {
+            try_statement(connection, &keys.select(1).sql).await?;
+        }
+        Ok(plan)
+    }
+}
+
+fn way(schema: &Schema, ignore_with: IgnoreWith, replace_with: ReplaceWith) -> Way {
+    match (schema.conflict(), replace_with) {
+        (Conflict::None, _) => Way::Direct(OnDuplicate::Fail),
+        (Conflict::Replace { .. }, ReplaceWith::ReplaceInto) => Way::Direct(OnDuplicate::Replace),
+        // Ignore, or an update of a table whose columns are all part of the key.
+        _ if schema.update_columns().is_empty() => Way::Ignore(ignore_with),
+        _ => Way::Direct(OnDuplicate::Update),
+    }
+}
+
+/// Has the server parse the statement and check the rights of the user; nothing is executed.
+async fn try_statement(connection: &mut MySqlConnection, sql: &str) -> Result<(), Failed> {
+    connection.prepare(sql).await.map(drop).map_err(|error| Failed::of(error, Stage::Open))
+}
+
+fn check_session(session: &Session) -> Result<(), String> {
+    let has = |mode: &str| session.sql_mode.split(',').any(|set| set == mode);
+    if !has("STRICT_ALL_TABLES") && !has("STRICT_TRANS_TABLES") {
+        return Err("the session is not strict, so the server would cut values off silently; add STRICT_ALL_TABLES to sql_mode on the connections of the pool".into());
+    }
+    if !session.autocommit {
+        return Err("the session is not in autocommit, so a statement would not be committed; set autocommit = 1 on the connections of the pool".into());
+    }
+    if session.character_set != "utf8mb4" {
+        return Err(format!(
+            "the session's character set is {}, so text would be changed; use charset utf8mb4 on the connections of the pool",
+            session.character_set
+        ));
+    }
+    Ok(())
+}
+
+fn check_kind(table: &Table) -> Result<(), String> {
+    if !matches!(table.kind.as_str(), "BASE TABLE" | "SYSTEM VERSIONED") {
+        return Err(format!("it is a {}; write to the table behind it", table.kind.to_ascii_lowercase()));
+    }
+    if !table.has_savepoints {
+        return Err(format!(
+            "its engine {} has no transactions, so a batch that fails could not be undone; ALTER TABLE … ENGINE = InnoDB",
+            table.engine
+        ));
+    }
+    Ok(())
+}
+
+fn column_storage(column: &Column, table: &[TableColumn], session: &Session) -> Result<Storage, String> {
+    let name = column.name();
+    // The server compares column names without case.
+    let Some(found) = table.iter().find(|found| same_name(&found.name, name)) else {
+        let known: Vec<&str> = table.iter().map(|found| found.name.as_str()).collect();
+        return Err(format!(
+            "it has no column {name:?}; add it with ALTER TABLE or remove it from the schema (the table has {})",
+            known.join(", ")
+        ));
+    };
+    if found.generated {
+        return Err(format!("its column {name:?} is generated; remove it from the schema"));
+    }
+    let keeps_zero = session.sql_mode.split(',').any(|mode| mode == "NO_AUTO_VALUE_ON_ZERO");
+    if found.auto_increment && !keeps_zero {
+        return Err(format!(
+            "its column {name:?} is AUTO_INCREMENT, where the server would replace 0 by a number of its own; add NO_AUTO_VALUE_ON_ZERO to sql_mode on the connections of the pool, or remove the column from the schema"
+        ));
+    }
+    if found.data_type == "timestamp" && !found.nullable && column.is_nullable() && !session.explicit_timestamps {
+        return Err(format!(
+            "its column {name:?} takes no NULL, and the server would replace NULL by the current time; declare the column nullable on one side, or set explicit_defaults_for_timestamp"
+        ));
+    }
+    storage(column.column_type(), found, session).map_err(|why| {
+        format!("its column {name:?} is declared {:?}: {} values {why}", found.full_type, column.column_type())
+    })
+}
+
+fn check_left_out(schema: &Schema, table: &[TableColumn]) -> Result<(), String> {
+    let carried = |name: &str| schema.columns().iter().any(|column| same_name(column.name(), name));
+    let must_be_given = |column: &&TableColumn| {
+        !(column.nullable || column.has_default || column.generated || column.auto_increment || carried(&column.name))
+    };
+    match table.iter().find(must_be_given) {
+        None => Ok(()),
+        Some(missing) => Err(format!(
+            "its column {:?} is NOT NULL without a default, but rows do not carry it; add it to the schema",
+            missing.name
+        )),
+    }
+}
+
+fn check_key(schema: &Schema, table: &Table) -> Result<(), String> {
+    let key: Vec<&str> = schema.key_columns().iter().map(|i| schema.columns()[*i].name()).collect();
+    let is_key = |columns: &[Option<String>]| {
+        let is_part = |column: &Option<String>| column.as_ref().is_some_and(|c| key.iter().any(|k| same_name(k, c)));
+        columns.len() == key.len() && columns.iter().all(is_part)
+    };
+    if key.is_empty() || table.unique_indexes.iter().any(|index| is_key(&index.columns)) {
+        return Ok(());
+    }
+    Err(format!(
+        "rows cannot be inserted with conflict key ({}); a PRIMARY KEY or UNIQUE index over exactly these columns must exist, without prefix lengths",
+        key.join(", ")
+    ))
+}
+
+/// MySQL has no conflict target: a row that meets another one in any unique index overwrites that one.
+fn warn_of_further_indexes(schema: &Schema, table: &Table, way: Way) {
+    if matches!(way, Way::Direct(OnDuplicate::Update | OnDuplicate::Replace)) && table.unique_indexes.len() > 1 {
+        let indexes: Vec<&str> = table.unique_indexes.iter().map(|index| index.name.as_str()).collect();
+        tracing::warn!(
+            table = schema.table_display(),
+            indexes = indexes.join(", "),
+            "mysql takes every unique index of the table for the conflict key; a row may overwrite one with another key"
+        );
+    }
+}
+
+/// Names of columns are compared without case.
+pub(crate) fn same_name(a: &str, b: &str) -> bool {
+    a == b || a.to_lowercase() == b.to_lowercase()
+}

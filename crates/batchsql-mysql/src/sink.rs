@@ -1,0 +1,189 @@
+//! Owns the sink: what MySQL can take, the pool, and the connection that is closed when it was left in the middle.
+//! Must not know SQL text.
+
+use std::fmt;
+
+use batchsql_core::{Attempt, Limits, PoolState, Rows, Schema, Sink, SinkError, ValueRules, Written};
+use sqlx::MySqlPool;
+use sqlx::mysql::{MySql, MySqlConnection};
+use sqlx::pool::PoolConnection;
+
+use crate::classify::{Failed, acquire_error};
+use crate::options::{IgnoreWith, MySqlOptions, OpenError, ReplaceWith};
+use crate::plan::{MAX_BINDS, MySqlPlan};
+use crate::write;
+
+/// Writes batches to a MySQL or MariaDB server. Clones share the pool.
+#[derive(Clone)]
+pub struct MySqlSink {
+    pool: MySqlPool,
+    ignore_with: IgnoreWith,
+    replace_with: ReplaceWith,
+}
+
+impl MySqlSink {
+    /// Connects by DSN, see [`MySqlOptions`].
+    ///
+    /// # Errors
+    /// A DSN that makes no sense, or a server that does not take the connection within the connect timeout.
+    ///
+    /// # Cancel safety
+    /// A cancelled call leaves nothing open.
+    pub async fn connect(dsn: &str) -> Result<Self, OpenError> {
+        Self::with_options(&dsn.parse()?).await
+    }
+
+    /// Opens one connection at once, so that a mistake shows here, and others when they are needed.
+    ///
+    /// # Errors
+    /// The server does not take the connection within the connect timeout.
+    ///
+    /// # Cancel safety
+    /// A cancelled call leaves nothing open.
+    pub async fn with_options(options: &MySqlOptions) -> Result<Self, OpenError> {
+        let pool = options.open().await?;
+        Ok(Self { pool, ignore_with: options.ignore_with, replace_with: options.replace_with })
+    }
+
+    /// Writes through a pool of yours. Its sessions must be strict (`STRICT_ALL_TABLES` or `STRICT_TRANS_TABLES` in
+    /// `sql_mode`), in autocommit and in `utf8mb4`, and in UTC where a `timestamptz` goes into a TIMESTAMP column:
+    /// a table is refused when the session that first looks at it is not.
+    ///
+    /// `statement_cache_capacity` of the pool's connect options bounds the prepared statements per connection;
+    /// it must not be 0, or every batch is prepared anew.
+    pub fn new(pool: MySqlPool) -> Self {
+        Self { pool, ignore_with: IgnoreWith::default(), replace_with: ReplaceWith::default() }
+    }
+
+    /// How `Conflict::Ignore` is written; default [`IgnoreWith::Exact`].
+    #[must_use]
+    pub fn ignore_with(mut self, way: IgnoreWith) -> Self {
+        self.ignore_with = way;
+        self
+    }
+
+    /// How `Conflict::Replace` is written; default [`ReplaceWith::Update`].
+    #[must_use]
+    pub fn replace_with(mut self, way: ReplaceWith) -> Self {
+        self.replace_with = way;
+        self
+    }
+
+    /// The pool, for your own queries: to create tables, or to read what was written.
+    pub fn mysql_pool(&self) -> &MySqlPool {
+        &self.pool
+    }
+}
+
+/// Shows the size of the pool, never how it connects.
+impl fmt::Debug for MySqlSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MySqlSink")
+            .field("connections", &self.pool.size())
+            .field("ignore_with", &self.ignore_with)
+            .field("replace_with", &self.replace_with)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A connection of the pool. One that is dropped in the middle of something is closed, not given back: what still
+/// runs on it must not meet the next batch, and the server undoes the transaction that was open.
+pub struct MySqlConn {
+    pool: MySqlPool,
+    /// `None` after the link broke; the next use gets another one.
+    live: Option<PoolConnection<MySql>>,
+    busy: bool,
+}
+
+impl fmt::Debug for MySqlConn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MySqlConn").field("busy", &self.busy).finish_non_exhaustive()
+    }
+}
+
+impl MySqlConn {
+    /// The connection for a piece of work; [`end`](Self::end) says that it is over.
+    async fn begin(&mut self) -> Result<&mut MySqlConnection, SinkError> {
+        let live = match self.live.take() {
+            Some(live) => live,
+            None => self.pool.acquire().await.map_err(acquire_error)?,
+        };
+        self.busy = true;
+        Ok(self.live.insert(live))
+    }
+
+    fn end<T>(&mut self, result: Result<T, Failed>) -> Result<T, SinkError> {
+        self.busy = result.as_ref().is_err_and(|failed| !failed.usable);
+        if self.busy {
+            self.close();
+        }
+        result.map_err(|failed| failed.error)
+    }
+
+    fn close(&mut self) {
+        // Without a word to the server: it may not listen, and nothing here may wait.
+        drop(self.live.take().map(PoolConnection::detach));
+        self.busy = false;
+    }
+}
+
+impl Drop for MySqlConn {
+    fn drop(&mut self) {
+        if self.busy {
+            self.close();
+        }
+    }
+}
+
+impl Sink for MySqlSink {
+    type Conn = MySqlConn;
+    type Plan = MySqlPlan;
+
+    fn name(&self) -> &'static str {
+        "mysql"
+    }
+
+    fn limits(&self, _: &Schema) -> Limits {
+        let values = ValueRules { refuse_nan: true, refuse_infinity: true, ..ValueRules::default() };
+        Limits::default().with_max_columns(MAX_BINDS).with_values(values)
+    }
+
+    fn max_concurrency(&self) -> Option<usize> {
+        Some(self.pool.options().get_max_connections() as usize)
+    }
+
+    fn sorts_by_key(&self) -> bool {
+        true
+    }
+
+    fn pool(&self) -> Option<PoolState> {
+        let (size, idle) = (self.pool.size() as usize, self.pool.num_idle());
+        let max = self.pool.options().get_max_connections() as usize;
+        Some(PoolState { in_use: size.saturating_sub(idle), idle, max })
+    }
+
+    async fn acquire(&self) -> Result<MySqlConn, SinkError> {
+        let live = self.pool.acquire().await.map_err(acquire_error)?;
+        Ok(MySqlConn { pool: self.pool.clone(), live: Some(live), busy: false })
+    }
+
+    async fn prepare(&self, conn: &mut MySqlConn, schema: &Schema) -> Result<MySqlPlan, SinkError> {
+        let connection = conn.begin().await?;
+        let plan = MySqlPlan::make(connection, schema, self.ignore_with, self.replace_with).await;
+        conn.end(plan)
+    }
+
+    /// Dropping the returned future closes the connection; the server undoes an open transaction. A statement that
+    /// was sent may still be carried out, which is why the pipeline calls such rows `Unknown`.
+    async fn write(
+        &self,
+        conn: &mut MySqlConn,
+        plan: &MySqlPlan,
+        rows: Rows<'_>,
+        _: &Attempt,
+    ) -> Result<Written, SinkError> {
+        let connection = conn.begin().await?;
+        let written = write::write_rows(connection, plan, rows).await;
+        conn.end(written)
+    }
+}

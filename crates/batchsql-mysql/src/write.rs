@@ -1,0 +1,145 @@
+//! Owns the writing of one batch: how it is cut into statements, and what is a transaction.
+//! Must not know keys or pools.
+//!
+//! One statement is a transaction of its own. Several are `START TRANSACTION … COMMIT`, and after an error nothing
+//! of them is left.
+
+use std::ops::Range;
+
+use batchsql_core::{ErrorClass, Rows, SinkError, Written};
+use batchsql_sql::pieces;
+use sqlx::mysql::MySqlConnection;
+use sqlx::{Executor, Statement as _};
+
+use crate::bind::{PACKET_HEADER, bind_rows, row_bytes, views};
+use crate::classify::{Failed, Stage};
+use crate::plan::{MySqlPlan, Statement, Way};
+use crate::write_ignore::write_ignore;
+
+/// Writes the rows in one transaction. After an error nothing of them is durable, unless its class says that this
+/// is unknown.
+pub(crate) async fn write_rows(
+    connection: &mut MySqlConnection,
+    plan: &MySqlPlan,
+    rows: Rows<'_>,
+) -> Result<Written, Failed> {
+    check_values(plan, rows)?;
+    match plan.way {
+        Way::Direct(_) => {
+            insert_all(connection, plan, rows).await?;
+            Ok(Written::default())
+        }
+        Way::Ignore(ignore_with) => write_ignore(connection, plan, rows, ignore_with).await,
+    }
+}
+
+/// Inserts every row, or none of them.
+pub(crate) async fn insert_all(
+    connection: &mut MySqlConnection,
+    plan: &MySqlPlan,
+    rows: Rows<'_>,
+) -> Result<(), Failed> {
+    match &*cut(plan, rows)? {
+        [whole] => insert(connection, plan, whole, rows, Stage::Commit).await.map(drop),
+        pieces => {
+            begin(connection).await?;
+            for piece in pieces {
+                if let Err(failed) = insert(connection, plan, piece, rows, Stage::Open).await {
+                    return Err(undo(connection, failed).await);
+                }
+            }
+            commit(connection).await
+        }
+    }
+}
+
+/// Rows that fit into one statement.
+pub(crate) struct Piece {
+    pub(crate) rows: Range<usize>,
+    bytes: usize,
+}
+
+/// Cuts rows into statements that the server takes.
+pub(crate) fn cut(plan: &MySqlPlan, rows: Rows<'_>) -> Result<Vec<Piece>, Failed> {
+    let views = views(rows, &plan.storage);
+    let bytes: Vec<usize> = (0..rows.len()).map(|row| row_bytes(&views, row)).collect();
+    let sum = |rows: &Range<usize>| bytes[rows.clone()].iter().sum();
+    let pieces: Vec<Piece> = pieces(bytes.iter().copied(), plan.max_rows, plan.max_bytes)
+        .into_iter()
+        .map(|rows| Piece { bytes: sum(&rows), rows })
+        .collect();
+    // A row larger than the preferred size is a piece of its own; what counts for it is the server's limit.
+    let limit = plan.max_allowed_packet.saturating_sub(PACKET_HEADER);
+    match pieces.iter().find(|piece| piece.bytes > limit) {
+        None => Ok(pieces),
+        Some(piece) => {
+            let text = format!(
+                "a row of {} bytes does not fit into the server's max_allowed_packet = {}; raise it, or split the row",
+                piece.bytes, plan.max_allowed_packet
+            );
+            Err(Failed::unsent(SinkError::new(ErrorClass::Size, text)))
+        }
+    }
+}
+
+/// Sends one statement; how many rows the server says were affected. `stage` says whether it is a transaction of
+/// its own.
+pub(crate) async fn insert(
+    connection: &mut MySqlConnection,
+    plan: &MySqlPlan,
+    piece: &Piece,
+    rows: Rows<'_>,
+    stage: Stage,
+) -> Result<u64, Failed> {
+    let rows = rows.slice(piece.rows.clone());
+    let statement = plan.insert(rows.len());
+    let columns: Vec<usize> = (0..plan.storage.len()).collect();
+    let arguments = bind_rows(rows, &columns, &plan.storage, piece.bytes).map_err(Failed::unsent)?;
+    ready(connection, &statement).await?;
+    let query = sqlx::query_with(&statement.sql, arguments).persistent(statement.keep);
+    let result = query.execute(&mut *connection).await.map_err(|error| Failed::of(error, stage))?;
+    Ok(result.rows_affected())
+}
+
+/// Prepares a statement that stays prepared, so that a link that is lost on the way there is known to have carried
+/// nothing. A statement for one use is prepared and executed in one go.
+pub(crate) async fn ready(connection: &mut MySqlConnection, statement: &Statement) -> Result<(), Failed> {
+    if statement.keep {
+        let prepared = connection.prepare(&statement.sql).await.map_err(|error| Failed::of(error, Stage::Open))?;
+        debug_assert_eq!(prepared.sql(), &*statement.sql);
+    }
+    Ok(())
+}
+
+pub(crate) async fn begin(connection: &mut MySqlConnection) -> Result<(), Failed> {
+    run(connection, "START TRANSACTION", Stage::Open).await
+}
+
+pub(crate) async fn commit(connection: &mut MySqlConnection) -> Result<(), Failed> {
+    run(connection, "COMMIT", Stage::Commit).await
+}
+
+/// Undoes the open transaction. When that fails, the connection is closed, which undoes it too.
+pub(crate) async fn undo(connection: &mut MySqlConnection, mut failed: Failed) -> Failed {
+    if failed.usable {
+        failed.usable = run(connection, "ROLLBACK", Stage::Open).await.is_ok();
+    }
+    failed
+}
+
+/// Runs a statement without parameters.
+pub(crate) async fn run(connection: &mut MySqlConnection, sql: &'static str, stage: Stage) -> Result<(), Failed> {
+    connection.execute(sql).await.map(drop).map_err(|error| Failed::of(error, stage))
+}
+
+/// Refuses values that the server would change without an error, before anything is sent.
+fn check_values(plan: &MySqlPlan, rows: Rows<'_>) -> Result<(), Failed> {
+    for (index, storage) in plan.storage.iter().enumerate() {
+        if storage.guard.first_refused(&rows.column(index), rows.len()).is_some() {
+            let column = rows.schema().columns()[index].name();
+            let text = format!("a value of column {column:?} {}", storage.guard.reason());
+            return Err(Failed::unsent(SinkError::new(ErrorClass::Row, text)));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,201 @@
+//! Owns `Conflict::Ignore`: rows whose key is there are left out, and every row is told which it was.
+//! Must not know pools or plans of other ways.
+//!
+//! A no-op `ON DUPLICATE KEY UPDATE` cannot tell: with the flag CLIENT_FOUND_ROWS, which `sqlx` sets, an old row
+//! counts as much as a new one. So a batch goes this way, and most batches only the first step of it:
+//!
+//! 1. A plain insert in one statement. When it succeeds, every row was new.
+//! 2. After error 1062, which undoes the statement: ask for the keys that are there, and insert the other rows.
+//! 3. When that meets 1062 too (the server sees more keys as equal than we do, another unique index, another
+//!    writer): in one transaction, halves of halves, down to single rows.
+
+use std::collections::HashSet;
+use std::ops::Range;
+
+use batchsql_core::{Rows, SharedRows, Written};
+use sqlx::mysql::MySqlConnection;
+
+use crate::bind::bind_rows;
+use crate::classify::{DUPLICATE, Failed, Stage};
+use crate::keys::{KEYS_PER_STATEMENT, KeyBytes, KeySearch};
+use crate::options::IgnoreWith;
+use crate::plan::MySqlPlan;
+use crate::write::{begin, commit, cut, insert, insert_all, ready, run, undo};
+
+/// Halves of at most so many rows are written row by row.
+const SINGLY: usize = 8;
+
+/// Writes the rows whose key is not there.
+pub(crate) async fn write_ignore(
+    connection: &mut MySqlConnection,
+    plan: &MySqlPlan,
+    rows: Rows<'_>,
+    with: IgnoreWith,
+) -> Result<Written, Failed> {
+    if with == IgnoreWith::InsertIgnore {
+        return search(connection, plan, rows, with).await.map(listed);
+    }
+    if !plan.expects_duplicates() && is_new(insert_all(connection, plan, rows).await)? {
+        return Ok(Written::default());
+    }
+    let Some(keys) = &plan.keys else {
+        return search(connection, plan, rows, with).await.map(listed);
+    };
+    let own: Vec<KeyBytes> = rows.iter().map(|row| keys.of_row(row)).collect();
+    let found = find(connection, plan, keys, rows).await?;
+    let mut ignored: Vec<u32> = places(&own, |key| found.contains(key));
+    // A batch without any goes back to the short way.
+    let mut met = HashSet::with_capacity(own.len());
+    let firsts = places(&own, |key| !found.contains(key) && met.insert(key.as_slice()));
+    plan.set_expects_duplicates(firsts.len() < rows.len());
+    if firsts.is_empty() {
+        return Ok(listed(ignored));
+    }
+    if is_new(insert_all(connection, plan, gathered(rows, &firsts).rows()).await)? {
+        return Ok(listed(places_without(rows.len(), &firsts)));
+    }
+    plan.set_expects_duplicates(true);
+    // With the rows that share a key: the first of them may be one that is ignored for another reason.
+    let open = places(&own, |key| !found.contains(key));
+    let refused = search(connection, plan, gathered(rows, &open).rows(), with).await?;
+    ignored.extend(refused.into_iter().map(|place| open[place as usize]));
+    ignored.sort_unstable();
+    Ok(listed(ignored))
+}
+
+fn listed(ignored: Vec<u32>) -> Written {
+    let mut written = Written::default();
+    written.ignored = ignored;
+    written
+}
+
+/// Whether every row was new; an error that is not about a duplicate is one.
+fn is_new(inserted: Result<(), Failed>) -> Result<bool, Failed> {
+    match inserted {
+        Ok(()) => Ok(true),
+        Err(failed) if failed.code == DUPLICATE => Ok(false),
+        Err(failed) => Err(failed),
+    }
+}
+
+fn gathered(rows: Rows<'_>, places: &[u32]) -> SharedRows {
+    if places.len() == rows.len() { rows.to_shared() } else { rows.gather(places) }
+}
+
+/// The places of the keys for which `take` is true.
+fn places<'a>(keys: &'a [KeyBytes], mut take: impl FnMut(&'a KeyBytes) -> bool) -> Vec<u32> {
+    (0_u32..).zip(keys).filter_map(|(place, key)| take(key).then_some(place)).collect()
+}
+
+/// Every place below `len` that is not listed; `listed` is ascending.
+fn places_without(len: usize, listed: &[u32]) -> Vec<u32> {
+    let mut listed = listed.iter().peekable();
+    let len = u32::try_from(len).expect("buffer_size fits u32");
+    (0..len).filter(|place| listed.next_if(|next| *next == place).is_none()).collect()
+}
+
+/// The keys of the rows that are in the table now. Read outside of any transaction, so that what others have
+/// committed is seen whatever the isolation level, and no gap is locked.
+async fn find(
+    connection: &mut MySqlConnection,
+    plan: &MySqlPlan,
+    keys: &KeySearch,
+    rows: Rows<'_>,
+) -> Result<HashSet<KeyBytes>, Failed> {
+    let open = |error| Failed::of(error, Stage::Open);
+    let mut found = HashSet::new();
+    for piece in cut(plan, rows)? {
+        let mut start = piece.rows.start;
+        while start < piece.rows.end {
+            let end = piece.rows.end.min(start + KEYS_PER_STATEMENT);
+            let part = rows.slice(start..end);
+            let statement = keys.select(part.len());
+            let arguments = bind_rows(part, plan.schema().key_columns(), &plan.storage, 0).map_err(Failed::unsent)?;
+            ready(connection, &statement).await?;
+            let query = sqlx::query_with(&statement.sql, arguments).persistent(statement.keep);
+            for row in &query.fetch_all(&mut *connection).await.map_err(open)? {
+                found.insert(keys.of_found(row).map_err(open)?);
+            }
+            start = end;
+        }
+    }
+    Ok(found)
+}
+
+/// What a statement did with its rows.
+enum Did {
+    All,
+    Nothing,
+    /// Some were new, and the statement was undone.
+    Some,
+}
+
+/// Writes the rows in one transaction, in their order, and says which were ignored.
+async fn search(
+    connection: &mut MySqlConnection,
+    plan: &MySqlPlan,
+    rows: Rows<'_>,
+    with: IgnoreWith,
+) -> Result<Vec<u32>, Failed> {
+    begin(connection).await?;
+    match search_halves(connection, plan, rows, with).await {
+        Ok(ignored) => commit(connection).await.map(|()| ignored),
+        Err(failed) => Err(undo(connection, failed).await),
+    }
+}
+
+async fn search_halves(
+    connection: &mut MySqlConnection,
+    plan: &MySqlPlan,
+    rows: Rows<'_>,
+    with: IgnoreWith,
+) -> Result<Vec<u32>, Failed> {
+    let mut ignored = Vec::new();
+    // What is left to do, the next last.
+    let mut left: Vec<Range<usize>> = cut(plan, rows)?.into_iter().rev().map(|piece| piece.rows).collect();
+    while let Some(range) = left.pop() {
+        let len = range.len();
+        match try_insert(connection, plan, rows, range.clone(), with).await? {
+            Did::All => {}
+            Did::Nothing => ignored.extend(range.map(|row| u32::try_from(row).expect("buffer_size fits u32"))),
+            Did::Some if len <= SINGLY => left.extend(range.rev().map(|row| row..row + 1)),
+            Did::Some => {
+                // A power of two, because such statements stay prepared.
+                let middle = range.start + (1 << (len - 1).ilog2());
+                left.push(middle..range.end);
+                left.push(range.start..middle);
+            }
+        }
+    }
+    Ok(ignored)
+}
+
+/// Inserts a range of rows inside the open transaction.
+async fn try_insert(
+    connection: &mut MySqlConnection,
+    plan: &MySqlPlan,
+    rows: Rows<'_>,
+    range: Range<usize>,
+    with: IgnoreWith,
+) -> Result<Did, Failed> {
+    let (len, part) = (range.len(), rows.slice(range));
+    let pieces = cut(plan, part)?;
+    let piece = pieces.first().expect("a part of a piece is one piece");
+    match with {
+        IgnoreWith::Exact => match insert(connection, plan, piece, part, Stage::Open).await {
+            Ok(_) => Ok(Did::All),
+            // The server undoes the statement, not the transaction.
+            Err(failed) if failed.code == DUPLICATE => Ok(if len == 1 { Did::Nothing } else { Did::Some }),
+            Err(failed) => Err(failed),
+        },
+        IgnoreWith::InsertIgnore => {
+            run(connection, "SAVEPOINT batchsql", Stage::Open).await?;
+            match insert(connection, plan, piece, part, Stage::Open).await? {
+                // The number of rows inserted: with IGNORE, no row is ever updated.
+                0 => Ok(Did::Nothing),
+                inserted if inserted == len as u64 => Ok(Did::All),
+                _ => run(connection, "ROLLBACK TO SAVEPOINT batchsql", Stage::Open).await.map(|()| Did::Some),
+            }
+        }
+    }
+}
