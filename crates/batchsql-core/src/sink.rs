@@ -54,6 +54,14 @@ pub struct Written {
     /// Rows that the database refused on their own, with the reason; every other row is durable.
     /// Ascending by index.
     pub rejected: Vec<(u32, SinkError)>,
+    /// Rows without an outcome, with the reason, for databases without transactions. What becomes of them depends on
+    /// the class: `Transient` and `Resource` say that the row was not written, and it is tried again, in its order
+    /// among the other unfinished rows; `Unknown` says that it may be written, and it is tried again where that is
+    /// harmless. Any other class rejects the row. Ascending by index.
+    ///
+    /// A sink must not list a row here if a later row with the same key was written: the repeat would put the older
+    /// one over the newer one.
+    pub unfinished: Vec<(u32, SinkError)>,
     /// The time in the database, where the driver knows it better than its caller, for example because
     /// the batch waited in a queue of the driver. It is what the metrics show.
     pub took: Option<Duration>,

@@ -1,0 +1,164 @@
+//! Owns the translation of Redis errors into error classes and words.
+//! Must not know commands or rows: the first word of the server's error decides, never the rest of it.
+//!
+//! Codes: `src/server.c` (`createSharedObjects`) and <https://redis.io/docs/latest/develop/reference/protocol-spec/>.
+
+use batchsql_core::{ErrorClass, SinkError};
+use redis::{ErrorKind, RedisError, ServerError};
+
+/// What a code means for the command that it answers, and what to say. The server's own words are not repeated:
+/// those of `ERR` and `NOPERM` may quote arguments.
+fn meaning(code: &str) -> (ErrorClass, &'static str) {
+    use ErrorClass::{Permission, Resource, Row, Schema, Transient};
+    match code {
+        "LOADING" => (Transient, "the server is loading its data"),
+        "BUSY" => (Transient, "the server is busy with a script"),
+        "TRYAGAIN" => (Transient, "the keys of the command are being moved in the cluster"),
+        "CLUSTERDOWN" => (Transient, "the cluster does not serve the key at the moment"),
+        "MASTERDOWN" => (Transient, "the replica has lost its master"),
+        "UNBLOCKED" => (Transient, "the server gave the command up"),
+        "OOM" => (Resource, "the server has no memory left (maxmemory); raise it or choose an eviction policy"),
+        "READONLY" => (Resource, "the server is a replica, which takes no writes; name the master"),
+        "MISCONF" => {
+            (Resource, "the server cannot save its data and takes no writes (stop-writes-on-bgsave-error); see its log")
+        }
+        "NOREPLICAS" => (Resource, "the server has not enough replicas to take writes (min-replicas-to-write)"),
+        "NOAUTH" => (Permission, "the server asks for a password; give it in the dsn"),
+        "WRONGPASS" => (Permission, "the server does not know this user and password"),
+        "NOPERM" => (Permission, "the user may not run this command on this key; see ACL SETUSER"),
+        "DENIED" => (Permission, "the server is in protected mode and takes no connections from elsewhere"),
+        "MOVED" | "ASK" => (Schema, "the server is part of a cluster; use redis+cluster:// in the dsn"),
+        "WRONGTYPE" => (Row, "the key holds a value of another type"),
+        "CROSSSLOT" => (Row, "the keys of the command are in different slots of the cluster"),
+        "EXECABORT" => (Row, "the server refused a command of the row's transaction"),
+        "ERR" => (Row, "the server refused the command: an argument does not fit it"),
+        // Every code is the answer to one command: it was refused, and the others were not.
+        _ => (Row, "the server refused the command"),
+    }
+}
+
+/// The words of `ERR` that never quote an argument, as the server writes them. They only choose what people
+/// read; the class is that of the code.
+const QUOTABLE: [&str; 12] = [
+    "value is not an integer or out of range",
+    "value is not a valid float",
+    "hash value is not an integer",
+    "hash value is not a float",
+    "increment or decrement would overflow",
+    "increment would produce NaN or Infinity",
+    "resulting score is not a number (NaN)",
+    "syntax error",
+    "no such key",
+    "Invalid stream ID specified as stream command argument",
+    "The ID specified in XADD must be greater than 0-0",
+    "The ID specified in XADD is equal or smaller than the target stream top item",
+];
+
+/// The error of one command.
+pub(crate) fn reply_error(error: &ServerError) -> SinkError {
+    let (class, text) = meaning(error.code());
+    // Codes are words of the server, not of a row; a strange one is not repeated.
+    let is_word = error.code().len() <= 32 && error.code().bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
+    let known = error.details().and_then(|details| QUOTABLE.iter().find(|known| **known == details));
+    match (is_word, error.code(), known) {
+        (true, "ERR", Some(words)) => {
+            SinkError::with_code(class, "ERR", format!("the server refused the command: {words}"))
+        }
+        (true, code, _) => SinkError::with_code(class, code, text),
+        (false, ..) => SinkError::new(class, text),
+    }
+}
+
+/// Whether the server answered, and refused.
+pub(crate) fn is_refusal(error: &RedisError) -> bool {
+    error.code().is_some()
+}
+
+/// An error before a batch was sent: no connection, or a question about a command.
+pub(crate) fn connect_error(error: &RedisError, place: &str) -> SinkError {
+    if let Ok(error) = ServerError::try_from(error.clone()) {
+        return match meaning(error.code()) {
+            // Neither a row nor a command is at fault yet. Among others: no more clients (maxclients), and no such
+            // database, which the server does not tell apart.
+            (ErrorClass::Row, _) => SinkError::with_code(
+                ErrorClass::Transient,
+                error.code(),
+                format!("redis at {place} refuses the connection: too many clients (maxclients), or no such database"),
+            ),
+            (class, text) => SinkError::with_code(class, error.code(), format!("redis at {place}: {text}")),
+        };
+    }
+    match error.kind() {
+        ErrorKind::AuthenticationFailed => {
+            SinkError::new(ErrorClass::Permission, format!("redis at {place} does not know this user and password"))
+        }
+        ErrorKind::RESP3NotSupported => SinkError::new(
+            ErrorClass::Schema,
+            format!("redis at {place} is older than version 6; remove protocol=3 from the dsn"),
+        ),
+        ErrorKind::Io if error.is_timeout() => SinkError::new(
+            ErrorClass::Transient,
+            format!("redis at {place} does not answer within the connect timeout; check host, port and firewall"),
+        ),
+        ErrorKind::Io if error.is_connection_refusal() => {
+            SinkError::new(ErrorClass::Transient, format!("nothing listens at {place}; check host and port"))
+        }
+        ErrorKind::Io if error.is_connection_dropped() => SinkError::new(
+            ErrorClass::Transient,
+            format!("{place} closed the connection in the handshake; check that it is a redis server, and its TLS"),
+        ),
+        ErrorKind::Parse => {
+            SinkError::new(ErrorClass::Transient, format!("{place} does not answer as redis does; check host and port"))
+        }
+        _ => SinkError::new(
+            ErrorClass::Transient,
+            format!("cannot connect to redis at {place}; check host, port, certificates and network"),
+        ),
+    }
+}
+
+/// The link broke after the batch may have been sent.
+pub(crate) fn lost(place: &str) -> SinkError {
+    SinkError::new(ErrorClass::Unknown, format!("the connection to redis at {place} broke before the replies came"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(line: &str) -> ServerError {
+        let reply = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
+        ServerError::try_from(reply.extract_error().unwrap_err()).unwrap()
+    }
+
+    #[test]
+    fn codes_have_their_class() {
+        let check = |line, expected| assert_eq!(reply_error(&error(line)).class(), expected, "{line}");
+        check("LOADING Redis is loading the dataset in memory", ErrorClass::Transient);
+        check("TRYAGAIN Multiple keys request during rehashing of slot", ErrorClass::Transient);
+        check("CLUSTERDOWN Hash slot not served", ErrorClass::Transient);
+        check("BUSY Redis is busy running a script", ErrorClass::Transient);
+        check("OOM command not allowed when used memory > 'maxmemory'.", ErrorClass::Resource);
+        check("READONLY You can't write against a read only replica.", ErrorClass::Resource);
+        check("MISCONF Redis is configured to save RDB snapshots", ErrorClass::Resource);
+        check("NOREPLICAS Not enough good replicas to write.", ErrorClass::Resource);
+        check("NOPERM this user has no permissions to run the 'set' command", ErrorClass::Permission);
+        check("NOAUTH Authentication required.", ErrorClass::Permission);
+        check("MOVED 3999 127.0.0.1:6381", ErrorClass::Schema);
+        check("WRONGTYPE Operation against a key holding the wrong kind of value", ErrorClass::Row);
+        check("ERR value is not an integer or out of range", ErrorClass::Row);
+        check("SOMEMODULE says no", ErrorClass::Row);
+    }
+
+    #[test]
+    fn what_may_quote_a_row_is_not_repeated() {
+        let text = |line| reply_error(&error(line)).to_string();
+        let quoting =
+            ["ERR unknown command 'x', with args beginning with: 'secret'", "NOPERM no access to key 'secret'"];
+        for line in quoting.into_iter().chain(["secret", "OOM secret"]) {
+            assert!(!text(line).contains("secret"), "{}", text(line));
+        }
+        assert!(text("ERR value is not an integer or out of range").contains("not an integer"));
+        assert_eq!(reply_error(&error("OOM x")).code(), Some("OOM"));
+    }
+}

@@ -1,0 +1,260 @@
+//! Owns how a row becomes commands: its values as arguments, without a copy per argument but the command's own.
+//! Must not know replies or connections.
+
+use batchsql_core::{ColumnView, ErrorClass, Rows, SinkError, ValueRef};
+use redis::{Arg, Cmd, RedisWrite};
+
+use crate::plan::{Body, Field, KeyPlan, RedisPlan, Shape, TtlPlan};
+use crate::types::{write_json, write_key, write_key_part, write_text};
+use crate::words::is_forbidden;
+
+/// The commands of one row.
+pub(crate) struct Encoded {
+    pub(crate) command: Cmd,
+    /// A second command, which counts only together with the first: both go into a `MULTI`.
+    pub(crate) second: Option<Cmd>,
+}
+
+/// Makes the commands of a batch.
+pub(crate) struct Encoder<'a> {
+    plan: &'a RedisPlan,
+    columns: Vec<ColumnView<'a>>,
+    scratch: Vec<u8>,
+}
+
+impl<'a> Encoder<'a> {
+    pub(crate) fn new(plan: &'a RedisPlan, rows: Rows<'a>) -> Self {
+        let columns = (0..rows.schema().columns().len()).map(|column| rows.column(column)).collect();
+        Self { plan, columns, scratch: Vec::new() }
+    }
+
+    /// The commands of one row.
+    ///
+    /// # Errors
+    /// The row makes no command; the others may.
+    pub(crate) fn row(&mut self, row: usize) -> Result<Encoded, SinkError> {
+        let plan = self.plan;
+        let command = match &plan.shape {
+            Shape::Set { key, body, ttl, nx } => self.set(row, key, body, ttl, *nx),
+            Shape::Hash { key, fields } => return self.hash(row, key, fields),
+            Shape::Simple { word, key, flag, columns } => {
+                let mut command = self.begin(word, 3 + columns.len());
+                self.key(&mut command, key, row);
+                flag.iter().for_each(|flag| command.write_arg(flag.as_bytes()));
+                columns.iter().for_each(|column| self.column(&mut command, *column, row));
+                command
+            }
+            Shape::Stream { key, max_len, id, fields } => {
+                return self.stream(row, key, max_len.as_deref(), *id, fields).map(only);
+            }
+            Shape::Raw { words, columns } => return self.raw(row, words, *columns).map(only),
+        };
+        Ok(only(command))
+    }
+
+    /// What a row overwrites, to be compared with that of other rows.
+    pub(crate) fn place(&mut self, row: usize) -> Option<Vec<u8>> {
+        let command = self.row(row).ok()?.command;
+        let argument = |index: usize| match command.args_iter().nth(index) {
+            Some(Arg::Simple(bytes)) => bytes,
+            _ => &[],
+        };
+        let mut place = argument(self.plan.key_argument?).to_vec();
+        if let Shape::Simple { columns, .. } = &self.plan.shape
+            && columns.len() > 1
+        {
+            // A member of a sorted set. No length can be mistaken for another, because the key's is told.
+            let length = place.len() as u64;
+            place.extend_from_slice(&length.to_le_bytes());
+            place.extend_from_slice(argument(command.args_iter().len() - 1));
+        }
+        Some(place)
+    }
+
+    fn begin(&self, word: &str, arguments: usize) -> Cmd {
+        let mut command = Cmd::with_capacity(arguments, 64);
+        command.write_arg(word.as_bytes());
+        command
+    }
+
+    #[inline]
+    fn column(&mut self, command: &mut Cmd, column: usize, row: usize) {
+        self.value(command, self.columns[column].get(row));
+    }
+
+    #[inline]
+    fn value(&mut self, command: &mut Cmd, value: ValueRef<'_>) {
+        match value {
+            ValueRef::Text(v) | ValueRef::Decimal(v) | ValueRef::Json(v) => command.write_arg(v.as_bytes()),
+            ValueRef::Bytes(v) => command.write_arg(v),
+            other => {
+                self.scratch.clear();
+                write_text(&mut self.scratch, other);
+                command.write_arg(&self.scratch);
+            }
+        }
+    }
+
+    /// Names and values, without those that are `NULL`.
+    fn fields(&mut self, command: &mut Cmd, fields: &[Field], row: usize) {
+        for field in fields {
+            match self.columns[field.column].get(row) {
+                ValueRef::Null => {}
+                value => {
+                    command.write_arg(&field.name);
+                    self.value(command, value);
+                }
+            }
+        }
+    }
+
+    fn key(&mut self, command: &mut Cmd, key: &KeyPlan, row: usize) {
+        if let ([], [column]) = (&*key.prefix, &*key.columns)
+            && let ValueRef::Text(text) = self.columns[*column].get(row)
+        {
+            return command.write_arg(text.as_bytes());
+        }
+        self.scratch.clear();
+        self.scratch.extend_from_slice(&key.prefix);
+        for (index, column) in key.columns.iter().enumerate() {
+            if index > 0 {
+                self.scratch.push(b':');
+            }
+            let value = self.columns[*column].get(row);
+            if key.escapes { write_key_part(&mut self.scratch, value) } else { write_key(&mut self.scratch, value) }
+        }
+        command.write_arg(&self.scratch);
+    }
+
+    fn set(&mut self, row: usize, key: &KeyPlan, body: &Body, ttl: &TtlPlan, nx: bool) -> Cmd {
+        let ttl = match ttl {
+            TtlPlan::Column(column) if self.columns[*column].is_null(row) => &TtlPlan::None,
+            other => other,
+        };
+        let short = match ttl {
+            TtlPlan::Seconds(_) | TtlPlan::Column(_) if !nx => Some("SETEX"),
+            TtlPlan::Millis(_) if !nx => Some("PSETEX"),
+            _ => None,
+        };
+        let mut command = self.begin(short.unwrap_or("SET"), 6);
+        self.key(&mut command, key, row);
+        if short.is_some() {
+            self.time(&mut command, ttl, row);
+        }
+        match body {
+            Body::Column(column) => self.column(&mut command, *column, row),
+            Body::Document(members) => self.document(&mut command, members, row),
+        }
+        if nx {
+            command.write_arg(b"NX");
+        }
+        match (short, ttl) {
+            (None, TtlPlan::Keep) => command.write_arg(b"KEEPTTL"),
+            (None, TtlPlan::Seconds(_) | TtlPlan::Column(_)) => {
+                command.write_arg(b"EX");
+                self.time(&mut command, ttl, row);
+            }
+            (None, TtlPlan::Millis(_)) => {
+                command.write_arg(b"PX");
+                self.time(&mut command, ttl, row);
+            }
+            (Some(_), _) | (None, TtlPlan::None) => {}
+        }
+        command
+    }
+
+    fn time(&mut self, command: &mut Cmd, ttl: &TtlPlan, row: usize) {
+        match ttl {
+            TtlPlan::Seconds(time) | TtlPlan::Millis(time) => command.write_arg(time.as_bytes()),
+            TtlPlan::Column(column) => self.column(command, *column, row),
+            TtlPlan::None | TtlPlan::Keep => {}
+        }
+    }
+
+    fn document(&mut self, command: &mut Cmd, members: &[Field], row: usize) {
+        let out = &mut self.scratch;
+        out.clear();
+        out.push(b'{');
+        for (index, member) in members.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(&member.name);
+            write_json(out, self.columns[member.column].get(row));
+        }
+        out.push(b'}');
+        command.write_arg(out);
+    }
+
+    fn hash(&mut self, row: usize, key: &KeyPlan, fields: &[Field]) -> Result<Encoded, SinkError> {
+        let nulls = fields.iter().filter(|field| self.columns[field.column].is_null(row)).count();
+        let set = (nulls < fields.len()).then(|| {
+            let mut command = self.begin("HSET", 2 + 2 * fields.len());
+            self.key(&mut command, key, row);
+            self.fields(&mut command, fields, row);
+            command
+        });
+        let delete = (nulls > 0).then(|| {
+            let mut command = self.begin("HDEL", 2 + nulls);
+            self.key(&mut command, key, row);
+            for field in fields.iter().filter(|field| self.columns[field.column].is_null(row)) {
+                command.write_arg(&field.name);
+            }
+            command
+        });
+        match (set, delete) {
+            (Some(command), second) => Ok(Encoded { command, second }),
+            (None, Some(command)) => Ok(only(command)),
+            (None, None) => Err(SinkError::new(ErrorClass::Internal, "a hash without fields")),
+        }
+    }
+
+    fn stream(
+        &mut self,
+        row: usize,
+        key: &KeyPlan,
+        max_len: Option<&str>,
+        id: Option<usize>,
+        fields: &[Field],
+    ) -> Result<Cmd, SinkError> {
+        let mut command = self.begin("XADD", 6 + 2 * fields.len());
+        self.key(&mut command, key, row);
+        if let Some(max_len) = max_len {
+            ["MAXLEN", "~", max_len].iter().for_each(|argument| command.write_arg(argument.as_bytes()));
+        }
+        match id {
+            Some(id) if !self.columns[id].is_null(row) => self.column(&mut command, id, row),
+            _ => command.write_arg(b"*"),
+        }
+        let before = command.args_iter().len();
+        self.fields(&mut command, fields, row);
+        if command.args_iter().len() == before {
+            let text = "every field of the row is NULL, and an entry of a stream needs one; give a value";
+            return Err(SinkError::new(ErrorClass::Row, text));
+        }
+        Ok(command)
+    }
+
+    fn raw(&mut self, row: usize, words: &[String], columns: usize) -> Result<Cmd, SinkError> {
+        let mut command = Cmd::with_capacity(words.len() + columns, 64);
+        words.iter().for_each(|word| command.write_arg(word.as_bytes()));
+        for column in 0..columns {
+            match self.columns[column].get(row) {
+                ValueRef::Null => {}
+                value => self.value(&mut command, value),
+            }
+        }
+        if words.is_empty()
+            && let Some(Arg::Simple(word)) = command.args_iter().next()
+            && (word.is_empty() || is_forbidden(word))
+        {
+            let text = "the row's command is empty, or would change the connection; use one that reads or writes data";
+            return Err(SinkError::new(ErrorClass::Row, text));
+        }
+        Ok(command)
+    }
+}
+
+fn only(command: Cmd) -> Encoded {
+    Encoded { command, second: None }
+}

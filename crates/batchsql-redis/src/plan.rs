@@ -1,0 +1,437 @@
+//! Owns what is decided once per schema: which command its rows become, where each argument comes from, and what
+//! the replies mean. Must not know rows or connections.
+
+use batchsql_core::{Column, ColumnType, Conflict, ErrorClass, Schema, SinkError};
+
+use crate::command::{Command, Key, KeyParts, Ttl, TtlKind};
+use crate::types::{escape_key, has_text};
+
+/// How batches of one schema are written.
+#[derive(Debug)]
+pub struct RedisPlan {
+    pub(crate) shape: Shape,
+    /// The argument that decides to which node of a cluster a command goes; the word itself is argument 0.
+    /// `None`: any node.
+    pub(crate) key_argument: Option<usize>,
+    /// The reply of a command whose row was there already.
+    pub(crate) ignored: Option<IgnoredReply>,
+    /// Whether what a row writes is overwritten by a later row with the same key.
+    pub(crate) overwrites: bool,
+    /// Whether writing the rows again changes nothing.
+    pub(crate) is_repeatable: bool,
+}
+
+/// The reply that says "it was there already".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IgnoredReply {
+    Nil,
+    Zero,
+}
+
+/// The form of a command. Columns are meant by number.
+#[derive(Debug)]
+pub(crate) enum Shape {
+    /// `SET`, `SETEX` or `PSETEX`.
+    Set { key: KeyPlan, body: Body, ttl: TtlPlan, nx: bool },
+    /// `HSET`, with `HDEL` for `NULL`.
+    Hash { key: KeyPlan, fields: Box<[Field]> },
+    /// `word key [flag] columns…`.
+    Simple { word: &'static str, key: KeyPlan, flag: Option<&'static str>, columns: Box<[usize]> },
+    /// `XADD key [MAXLEN ~ n] id fields…`.
+    Stream { key: KeyPlan, max_len: Option<String>, id: Option<usize>, fields: Box<[Field]> },
+    /// `words… columns…`; without words the first column is the word.
+    Raw { words: Box<[String]>, columns: usize },
+}
+
+/// A column with its name as the command writes it.
+#[derive(Debug)]
+pub(crate) struct Field {
+    pub(crate) name: Box<[u8]>,
+    pub(crate) column: usize,
+}
+
+/// The value of a string.
+#[derive(Debug)]
+pub(crate) enum Body {
+    Column(usize),
+    /// A JSON object. The names are quoted and escaped, with a colon.
+    Document(Box<[Field]>),
+}
+
+#[derive(Debug)]
+pub(crate) enum TtlPlan {
+    None,
+    Seconds(String),
+    Millis(String),
+    /// Seconds.
+    Column(usize),
+    Keep,
+}
+
+/// How a key is put together.
+#[derive(Debug)]
+pub(crate) struct KeyPlan {
+    /// What stands before the columns, with the colon.
+    pub(crate) prefix: Box<[u8]>,
+    pub(crate) columns: Box<[usize]>,
+    /// Whether values are parts of a key, and not all of it.
+    pub(crate) escapes: bool,
+}
+
+/// Looks up the columns that a command names, and finds those that nothing uses.
+struct Columns<'a> {
+    schema: &'a Schema,
+    used: Vec<usize>,
+}
+
+const NO_COMMAND: &str = "nothing says which command its rows become; name one with \
+                          RedisOptions::command(table, Command::…), or declare a key to write hashes";
+
+impl RedisPlan {
+    /// Checks that the rows of the schema can become the command.
+    pub(crate) fn make(schema: &Schema, command: Option<&Command>) -> Result<Self, SinkError> {
+        let problem =
+            |text: String| SinkError::new(ErrorClass::Schema, format!("table {}: {text}", schema.table_display()));
+        let default = Command::Hash(Command::hash());
+        let command = match command {
+            Some(command) => command,
+            None if !schema.key_columns().is_empty() => &default,
+            None => return Err(problem(NO_COMMAND.into())),
+        };
+        if let Some(column) = schema.columns().iter().find(|column| !has_text(column.column_type())) {
+            return Err(problem(format!("its column {:?} has a type without a text form", column.name())));
+        }
+        Self::of(Columns { schema, used: Vec::new() }, command).map_err(problem)
+    }
+
+    fn of(mut columns: Columns<'_>, command: &Command) -> Result<Self, String> {
+        let nx = matches!(columns.schema.conflict(), Conflict::Ignore { .. });
+        let no_ignored = None;
+        let (shape, ignored) = match command {
+            Command::Set(set) => {
+                let key = columns.key(&set.key)?;
+                columns.check_rule("SET", &key.columns, true)?;
+                let body = Body::Column(columns.value(&set.value, "value")?);
+                let ttl = columns.ttl(&set.ttl)?;
+                columns.all_used("SET")?;
+                (Shape::Set { key, body, ttl, nx }, nx.then_some(IgnoredReply::Nil))
+            }
+            Command::Document(document) => {
+                let key = columns.key(&document.key)?;
+                columns.check_rule("a document", &key.columns, true)?;
+                let ttl = columns.ttl(&document.ttl)?;
+                let quoted = |name: &str| {
+                    let mut quoted = Vec::new();
+                    crate::types::write_json_string(&mut quoted, name);
+                    quoted.push(b':');
+                    quoted
+                };
+                let body = Body::Document(columns.rest(quoted));
+                (Shape::Set { key, body, ttl, nx }, nx.then_some(IgnoredReply::Nil))
+            }
+            Command::Hash(hash) => {
+                let key = columns.key(&hash.key)?;
+                if nx {
+                    return Err(
+                        "HSET cannot leave a whole hash as it is; use Command::document() or another conflict \
+                                rule"
+                            .into(),
+                    );
+                }
+                columns.check_rule("HSET", &key.columns, true)?;
+                let fields = columns.rest(|name| name.as_bytes().to_vec());
+                if fields.is_empty() {
+                    return Err(
+                        "a hash needs a column that is not in its key; rows may not leave all of them out".into()
+                    );
+                }
+                (Shape::Hash { key, fields }, no_ignored)
+            }
+            Command::ZAdd(zadd) => {
+                let key = columns.key(&zadd.key)?;
+                let score = columns.value(&zadd.score, "score")?;
+                let member = columns.value(&zadd.member, "member")?;
+                if !is_number(columns.schema.columns()[score].column_type()) {
+                    return Err(format!("its column {:?} is the score, but is no number", zadd.score));
+                }
+                columns.check_rule("ZADD", &[&*key.columns, &[member]].concat(), true)?;
+                columns.all_used("ZADD")?;
+                let shape =
+                    Shape::Simple { word: "ZADD", key, flag: nx.then_some("NX"), columns: [score, member].into() };
+                (shape, nx.then_some(IgnoredReply::Zero))
+            }
+            Command::SAdd(sadd) => {
+                let key = columns.key(&sadd.key)?;
+                let member = columns.value(&sadd.member, "member")?;
+                columns.check_rule("SADD", &[&*key.columns, &[member]].concat(), false)?;
+                columns.all_used("SADD")?;
+                let shape = Shape::Simple { word: "SADD", key, flag: None, columns: [member].into() };
+                (shape, nx.then_some(IgnoredReply::Zero))
+            }
+            Command::XAdd(xadd) => {
+                columns.no_rule("XADD")?;
+                let key = columns.key(&xadd.key)?;
+                let id = xadd.id.as_deref().map(|id| columns.find(id, "id")).transpose()?;
+                let fields = columns.rest(|name| name.as_bytes().to_vec());
+                if fields.is_empty() {
+                    return Err("an entry of a stream needs a column that is in neither key nor id".into());
+                }
+                let max_len = xadd.max_len.map(|entries| entries.to_string());
+                (Shape::Stream { key, max_len, id, fields }, no_ignored)
+            }
+            Command::Push(push) => {
+                columns.no_rule(push.word)?;
+                let key = columns.key(&push.key)?;
+                let value = columns.value(&push.value, "value")?;
+                columns.all_used(push.word)?;
+                (Shape::Simple { word: push.word, key, flag: None, columns: [value].into() }, no_ignored)
+            }
+            Command::Publish(publish) => {
+                columns.no_rule("PUBLISH")?;
+                let key = columns.key(&publish.channel)?;
+                let message = columns.value(&publish.message, "message")?;
+                columns.all_used("PUBLISH")?;
+                (Shape::Simple { word: "PUBLISH", key, flag: None, columns: [message].into() }, no_ignored)
+            }
+            Command::Raw(raw) => {
+                columns.no_rule("a raw command")?;
+                let words: Box<[String]> =
+                    raw.word.iter().flat_map(|word| word.split_whitespace()).map(str::to_owned).collect();
+                match (&raw.word, words.first(), columns.schema.columns()[0].is_nullable()) {
+                    (Some(_), None, _) => return Err("its raw command has no word; name one".into()),
+                    (None, _, true) => {
+                        return Err("its first column is the word of the command, so it cannot be nullable".into());
+                    }
+                    _ => {}
+                }
+                (Shape::Raw { words, columns: columns.schema.columns().len() }, no_ignored)
+            }
+        };
+        let is_repeatable = is_repeatable(command);
+        let overwrites =
+            (is_repeatable && !nx && !matches!(command, Command::SAdd(_))) || matches!(command, Command::Raw(_));
+        Ok(Self { shape, key_argument: Some(1), ignored, overwrites, is_repeatable })
+    }
+}
+
+/// Whether writing the rows of a command twice is as good as once. With `NX` the repeat says `Ignored` of rows that
+/// the first attempt wrote, as every database does: a row with the key is there.
+pub(crate) fn is_repeatable(command: &Command) -> bool {
+    matches!(command, Command::Set(_) | Command::Hash(_) | Command::Document(_) | Command::ZAdd(_) | Command::SAdd(_))
+}
+
+impl Columns<'_> {
+    fn find(&mut self, name: &str, role: &str) -> Result<usize, String> {
+        let Some(index) = self.schema.column_index(name) else {
+            let known: Vec<&str> = self.schema.columns().iter().map(Column::name).collect();
+            return Err(format!(
+                "its rows carry no column {name:?}, which the command needs as {role} (they carry {})",
+                known.join(", ")
+            ));
+        };
+        self.used.push(index);
+        Ok(index)
+    }
+
+    /// A column that becomes an argument, so that it needs a value.
+    fn value(&mut self, name: &str, role: &str) -> Result<usize, String> {
+        let index = self.find(name, role)?;
+        if self.schema.columns()[index].is_nullable() {
+            return Err(format!("its column {name:?} is the {role}, but nullable; redis has no NULL, so forbid it"));
+        }
+        Ok(index)
+    }
+
+    fn key(&mut self, key: &Key) -> Result<KeyPlan, String> {
+        let schema = self.schema;
+        let (prefix, columns, escapes) = match &key.0 {
+            KeyParts::Column(name) => (Vec::new(), [self.value(name, "key")?].into(), false),
+            KeyParts::Constant(key) => (key.as_bytes().to_vec(), Box::default(), false),
+            KeyParts::Prefixed(_, names) if names.is_empty() => {
+                return Err("its key has a prefix and no column; use Key::constant for one key".into());
+            }
+            KeyParts::Prefixed(prefix, names) => {
+                let columns = names.iter().map(|name| self.value(name, "key")).collect::<Result<_, _>>()?;
+                (format!("{prefix}:").into_bytes(), columns, true)
+            }
+            KeyParts::OfRow if schema.key_columns().is_empty() => {
+                return Err("it declares no key to make redis keys of; declare one with a conflict rule, for example \
+                            Conflict::replace([\"id\"]), or choose the key with Key::prefixed"
+                    .into());
+            }
+            KeyParts::OfRow => {
+                self.used.extend(schema.key_columns());
+                let mut prefix = Vec::new();
+                for part in schema.table().namespace().into_iter().chain([schema.table().name()]) {
+                    if !prefix.is_empty() {
+                        prefix.push(b'.');
+                    }
+                    escape_key(&mut prefix, part.as_bytes(), b":%.");
+                }
+                prefix.push(b':');
+                (prefix, schema.key_columns().into(), true)
+            }
+        };
+        Ok(KeyPlan { prefix: prefix.into(), columns, escapes })
+    }
+
+    fn ttl(&mut self, ttl: &Ttl) -> Result<TtlPlan, String> {
+        Ok(match &ttl.0 {
+            TtlKind::None => TtlPlan::None,
+            TtlKind::Keep => TtlPlan::Keep,
+            TtlKind::After(duration) if duration.as_millis() == 0 => {
+                return Err("its time to live is below 1 ms; give a longer one, or none".into());
+            }
+            TtlKind::After(duration) if duration.subsec_nanos() == 0 => {
+                TtlPlan::Seconds(duration.as_secs().to_string())
+            }
+            TtlKind::After(duration) => TtlPlan::Millis(duration.as_millis().to_string()),
+            TtlKind::Column(name) => {
+                let index = self.find(name, "time to live")?;
+                let ty = self.schema.columns()[index].column_type();
+                if !matches!(ty, ColumnType::I16 | ColumnType::I32 | ColumnType::I64 | ColumnType::U64) {
+                    return Err(format!("its column {name:?} is the time to live, but no integer (seconds)"));
+                }
+                TtlPlan::Column(index)
+            }
+        })
+    }
+
+    /// The columns that nothing else uses.
+    fn rest(&mut self, name: impl Fn(&str) -> Vec<u8>) -> Box<[Field]> {
+        let columns = self.schema.columns().iter().enumerate().filter(|(index, _)| !self.used.contains(index));
+        columns.map(|(column, declared)| Field { name: name(declared.name()).into(), column }).collect()
+    }
+
+    fn all_used(&self, word: &str) -> Result<(), String> {
+        match self.schema.columns().iter().enumerate().find(|(index, _)| !self.used.contains(index)) {
+            None => Ok(()),
+            Some((_, column)) => Err(format!(
+                "{word} has no use for its column {:?}; remove the column, or choose another command",
+                column.name()
+            )),
+        }
+    }
+
+    fn no_rule(&self, word: &str) -> Result<(), String> {
+        match self.schema.conflict() {
+            Conflict::None => Ok(()),
+            _ => Err(format!("{word} knows no conflicts; declare no conflict rule")),
+        }
+    }
+
+    /// Whether the command can do what the conflict rule says. `place` are the columns that say what a row
+    /// overwrites.
+    fn check_rule(&self, word: &str, place: &[usize], can_overwrite: bool) -> Result<(), String> {
+        let key = self.schema.key_columns();
+        if *self.schema.conflict() == Conflict::None {
+            return Ok(());
+        }
+        let is_place = key.len() == place.len() && key.iter().all(|column| place.contains(column));
+        if !is_place {
+            let names = |columns: &[usize]| {
+                let names: Vec<&str> = columns.iter().map(|column| self.schema.columns()[*column].name()).collect();
+                names.join(", ")
+            };
+            return Err(format!(
+                "its conflict key is ({}), but for {word} the columns ({}) say what a row overwrites; make them the same",
+                names(key),
+                names(place)
+            ));
+        }
+        match self.schema.conflict() {
+            Conflict::Ignore { .. } => Ok(()),
+            Conflict::Replace { .. } | Conflict::Update { .. } if !can_overwrite => {
+                Err(format!("{word} has nothing to overwrite; use Conflict::ignore or no conflict rule"))
+            }
+            Conflict::Replace { .. } | Conflict::Update { .. }
+                if key.len() + self.schema.update_columns().len() == self.schema.columns().len() =>
+            {
+                Ok(())
+            }
+            Conflict::Update { .. } => Err(format!(
+                "{word} cannot overwrite some columns of a row that is there and set the others of a new one; use \
+                 Conflict::replace, or a schema of the columns to overwrite"
+            )),
+            _ => Err(format!("{word} does not know this conflict rule")),
+        }
+    }
+}
+
+fn is_number(ty: ColumnType) -> bool {
+    matches!(ty, ColumnType::I16 | ColumnType::I32 | ColumnType::I64 | ColumnType::U64 | ColumnType::Decimal)
+        || is_float(ty)
+}
+
+pub(crate) fn is_float(ty: ColumnType) -> bool {
+    matches!(ty, ColumnType::F32 | ColumnType::F64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use batchsql_core::{SchemaBuilder, TableName};
+    use std::time::Duration;
+
+    fn table() -> SchemaBuilder {
+        Schema::builder("t").column("id", ColumnType::I64).column("v", ColumnType::Text)
+    }
+
+    fn refused(schema: SchemaBuilder, command: impl Into<Command>, part: &str) {
+        let error = RedisPlan::make(&schema.build().unwrap(), Some(&command.into())).unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Schema);
+        assert!(error.to_string().contains(part), "{error} does not contain {part:?}");
+    }
+
+    #[test]
+    fn what_a_command_cannot_do_is_refused_with_advice() {
+        let wide = || table().column("more", ColumnType::Text);
+        let opt = || Schema::builder("t").column("id", ColumnType::I64).nullable("v", ColumnType::Text);
+        refused(wide(), Command::set("id", "v"), "SET has no use for its column \"more\"");
+        refused(
+            table(),
+            Command::set("id", "w"),
+            "no column \"w\", which the command needs as value (they carry id, v)",
+        );
+        refused(opt(), Command::set("id", "v"), "\"v\" is the value, but nullable");
+        refused(opt(), Command::set("v", "id"), "\"v\" is the key, but nullable");
+        refused(table(), Command::set("id", "v").ttl(Ttl::column("v")), "no integer (seconds)");
+        refused(table(), Command::set("id", "v").ttl(Duration::from_micros(10)), "below 1 ms");
+        refused(table(), Command::hash(), "declares no key");
+        refused(table(), Command::hash().key(Key::prefixed("p", Vec::<String>::new())), "use Key::constant");
+        refused(table().on_conflict(Conflict::ignore(["id"])), Command::hash(), "use Command::document()");
+        refused(table().on_conflict(Conflict::replace(["id", "v"])), Command::hash(), "needs a column");
+        refused(wide().on_conflict(Conflict::update_columns(["id"], ["v"])), Command::hash(), "use Conflict::replace");
+        refused(table().on_conflict(Conflict::replace(["v"])), Command::set("id", "v"), "make them the same");
+        refused(table(), Command::zadd("id", "v", "id"), "is no number");
+        refused(table().on_conflict(Conflict::replace(["id"])), Command::lpush("id", "v"), "declare no conflict rule");
+        refused(table().on_conflict(Conflict::replace(["id", "v"])), Command::sadd("id", "v"), "nothing to overwrite");
+        refused(Schema::builder("t").column("id", ColumnType::I64), Command::xadd("id"), "needs a column");
+        refused(table(), Command::raw(" "), "no word");
+        refused(Schema::builder("t").nullable("w", ColumnType::Text), Command::raw_from_row(), "cannot be nullable");
+    }
+
+    #[test]
+    fn without_a_command_a_key_makes_hashes() {
+        let keyed = table().on_conflict(Conflict::replace(["id"])).build().unwrap();
+        assert!(matches!(RedisPlan::make(&keyed, None).unwrap().shape, Shape::Hash { .. }));
+        let error = RedisPlan::make(&table().build().unwrap(), None).unwrap_err();
+        assert!(error.to_string().contains("RedisOptions::command(table"), "{error}");
+    }
+
+    #[test]
+    fn names_of_tables_never_meet_in_a_key() {
+        let prefix = |name: TableName| {
+            let schema = Schema::builder(name).column("id", ColumnType::I64).column("v", ColumnType::I64);
+            let schema = schema.on_conflict(Conflict::replace(["id"])).build().unwrap();
+            match RedisPlan::make(&schema, None).unwrap().shape {
+                Shape::Hash { key, .. } => String::from_utf8(key.prefix.into()).unwrap(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(prefix(TableName::new("users")), "users:");
+        assert_eq!(prefix(TableName::qualified("app", "users")), "app.users:");
+        assert_eq!(prefix(TableName::new("app.users")), "app%2Eusers:");
+        assert_eq!(prefix(TableName::new("a:b%")), "a%3Ab%25:");
+    }
+}

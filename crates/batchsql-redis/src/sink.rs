@@ -1,0 +1,196 @@
+//! Owns the sink: what Redis can take, and which way a batch goes.
+//! Must not know commands or replies.
+
+use std::fmt;
+use std::sync::Arc;
+
+use batchsql_core::{Attempt, ErrorClass, Limits, PoolState, Rows, Schema, Sink, SinkError, ValueRules, Written};
+
+use crate::classify::connect_error;
+use crate::cluster::Cluster;
+use crate::command::Command;
+use crate::link::{self, Lease, Pool};
+use crate::options::{OpenError, RedisOptions};
+use crate::plan::{RedisPlan, Shape, is_float, is_repeatable};
+use crate::words::{self, KeyPlace};
+use crate::write::write_to_server;
+
+/// Writes batches to one Redis server or cluster. Clones share the connections, which are closed with the last
+/// clone.
+#[derive(Clone)]
+pub struct RedisSink(Arc<Inner>);
+
+struct Inner {
+    pool: Arc<Pool>,
+    cluster: Option<Cluster>,
+}
+
+/// The right to write one batch. Connections that are in order when it is dropped are kept for the next one.
+pub struct RedisConn(Lease);
+
+impl fmt::Debug for RedisConn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisConn").finish_non_exhaustive()
+    }
+}
+
+impl RedisSink {
+    /// Connects to a server by DSN, see [`RedisOptions`]. Without options that say which command rows become, rows
+    /// of schemas with a key become hashes.
+    ///
+    /// # Errors
+    /// A DSN that makes no sense, or a server that cannot be used: it is not there, does not answer within the
+    /// connect timeout, knows no such user, password or database. The error shows no password.
+    ///
+    /// # Cancel safety
+    /// Nothing is left behind.
+    pub async fn connect(dsn: &str) -> Result<Self, OpenError> {
+        Self::with_options(&dsn.parse()?).await
+    }
+
+    /// Connects to a server, at once, to find out whether it can be used.
+    ///
+    /// # Errors
+    /// The server cannot be used, see [`connect`](Self::connect). A server that is still loading its data can.
+    ///
+    /// # Cancel safety
+    /// Nothing is left behind.
+    pub async fn with_options(options: &RedisOptions) -> Result<Self, OpenError> {
+        let pool = Arc::new(Pool::new(options.clone()));
+        link::check(&pool).await?;
+        let cluster = options.is_cluster.then(Cluster::default);
+        if let Some(cluster) = &cluster {
+            let mut lease = pool.lease().await;
+            let check = tokio::time::timeout(options.connect_timeout, cluster.check(&mut lease));
+            match check.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(OpenError::new(error.to_string())),
+                Err(_) => {
+                    let (place, patience) = (options.place(), options.connect_timeout);
+                    return Err(OpenError::new(format!(
+                        "the cluster at {place} does not tell its slots within {patience:?}"
+                    )));
+                }
+            }
+        }
+        Ok(Self(Arc::new(Inner { pool, cluster })))
+    }
+
+    /// The command of a table, that of its key included.
+    fn command<'a>(&'a self, schema: &Schema) -> Option<&'a Command> {
+        self.0.pool.options().commands.of(schema.table_display())
+    }
+
+    /// Asks the server about a command that the user chose.
+    async fn ask_about(&self, lease: &mut Lease, schema: &Schema, words: &[String]) -> Result<KeyPlace, SinkError> {
+        let server = lease.pool.options().seeds[0].clone();
+        let place = server.addr().to_string();
+        let link = lease.link(&server).await?;
+        let optional = schema.columns().iter().filter(|column| column.is_nullable()).count();
+        let most = words.len() + schema.columns().len();
+        match link.ask(redis::cmd("COMMAND").arg("INFO").arg(&words[0])).await {
+            Ok(reply) => words::check(&reply, words, most - optional, most),
+            // Who may not ask finds out when rows are written.
+            Err(error) if error.code() == Some("NOPERM") => Ok(KeyPlace::Argument(words.len())),
+            Err(error) => Err(connect_error(&error, &place)),
+        }
+    }
+}
+
+impl fmt::Debug for RedisSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisSink").field("options", self.0.pool.options()).finish_non_exhaustive()
+    }
+}
+
+impl Sink for RedisSink {
+    type Conn = RedisConn;
+    type Plan = RedisPlan;
+
+    fn name(&self) -> &'static str {
+        "redis"
+    }
+
+    /// Scores cannot be `NaN`; JSON documents have neither `NaN` nor infinity. Everything else is text.
+    fn limits(&self, schema: &Schema) -> Limits {
+        let floats = |name: Option<&str>| {
+            schema.columns().iter().any(|c| is_float(c.column_type()) && name.is_none_or(|name| c.name() == name))
+        };
+        let values = match self.command(schema) {
+            Some(Command::ZAdd(zadd)) => ValueRules { refuse_nan: floats(Some(&zadd.score)), ..ValueRules::default() },
+            Some(Command::Document(_)) => {
+                ValueRules { refuse_nan: floats(None), refuse_infinity: floats(None), ..ValueRules::default() }
+            }
+            _ => ValueRules::default(),
+        };
+        Limits::default().with_values(values)
+    }
+
+    fn max_concurrency(&self) -> Option<usize> {
+        Some(self.0.pool.options().max_connections)
+    }
+
+    /// Setting the same again changes nothing, whatever the conflict rule says; adding to lists and streams,
+    /// publishing, and commands that the sink does not know are not repeated.
+    fn is_repeatable(&self, schema: &Schema) -> bool {
+        match self.command(schema) {
+            Some(command) => is_repeatable(command),
+            // A hash, or refused.
+            None => true,
+        }
+    }
+
+    fn pool(&self) -> Option<PoolState> {
+        Some(self.0.pool.state())
+    }
+
+    async fn acquire(&self) -> Result<RedisConn, SinkError> {
+        let mut lease = self.0.pool.lease().await;
+        if self.0.cluster.is_none() {
+            let server = lease.pool.options().seeds[0].clone();
+            lease.link(&server).await?;
+        }
+        Ok(RedisConn(lease))
+    }
+
+    async fn prepare(&self, conn: &mut RedisConn, schema: &Schema) -> Result<RedisPlan, SinkError> {
+        let mut plan = RedisPlan::make(schema, self.command(schema))?;
+        let Shape::Raw { words, .. } = &plan.shape else { return Ok(plan) };
+        if !words.is_empty() {
+            let key = self.ask_about(&mut conn.0, schema, words).await?;
+            plan.key_argument = match key {
+                KeyPlace::Argument(place) => Some(place),
+                KeyPlace::Nowhere => None,
+                KeyPlace::Depends if self.0.cluster.is_some() => {
+                    let text = format!(
+                        "table {}: the place of the key of {:?} depends on its arguments, so a cluster cannot be \
+                         written with it; use another command",
+                        schema.table_display(),
+                        words.join(" ")
+                    );
+                    return Err(SinkError::new(ErrorClass::Schema, text));
+                }
+                KeyPlace::Depends => Some(words.len()),
+            };
+        }
+        Ok(plan)
+    }
+
+    async fn write(
+        &self,
+        conn: &mut RedisConn,
+        plan: &RedisPlan,
+        rows: Rows<'_>,
+        attempt: &Attempt,
+    ) -> Result<Written, SinkError> {
+        if attempt.is_atomic() && rows.len() > 1 {
+            let text =
+                "redis cannot undo the rows of a batch when one is refused; use Isolation::Bisect, or flush_size 1";
+            return Err(SinkError::new(ErrorClass::Schema, text));
+        }
+        match &self.0.cluster {
+            None => write_to_server(&mut conn.0, plan, rows).await,
+            Some(cluster) => cluster.write(&mut conn.0, plan, rows).await,
+        }
+    }
+}

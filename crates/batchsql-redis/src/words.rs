@@ -1,0 +1,150 @@
+//! Owns what is known of commands that the user chooses: which ones a pipeline of rows must not send, how many
+//! arguments they take, where their key is. Must not know rows.
+//!
+//! Source: <https://redis.io/docs/latest/commands/command/>.
+
+use batchsql_core::{ErrorClass, SinkError};
+use redis::Value;
+
+/// Commands that change the state of their connection, that wait, or whose reply is not one reply: what comes after
+/// them on the connection would be late, misunderstood, or never come.
+const FORBIDDEN: [&str; 36] = [
+    "ASKING",
+    "AUTH",
+    "BLMOVE",
+    "BLMPOP",
+    "BLPOP",
+    "BRPOP",
+    "BRPOPLPUSH",
+    "BZMPOP",
+    "BZPOPMAX",
+    "BZPOPMIN",
+    "CLIENT",
+    "DEBUG",
+    "DISCARD",
+    "EXEC",
+    "FAILOVER",
+    "HELLO",
+    "MONITOR",
+    "MULTI",
+    "PSUBSCRIBE",
+    "PSYNC",
+    "PUNSUBSCRIBE",
+    "QUIT",
+    "READONLY",
+    "READWRITE",
+    "REPLCONF",
+    "RESET",
+    "SELECT",
+    "SHUTDOWN",
+    "SSUBSCRIBE",
+    "SUBSCRIBE",
+    "SUNSUBSCRIBE",
+    "SYNC",
+    "UNSUBSCRIBE",
+    "UNWATCH",
+    "WAIT",
+    "WATCH",
+];
+
+/// Whether rows may not become this command.
+pub(crate) fn is_forbidden(word: &[u8]) -> bool {
+    FORBIDDEN.iter().any(|forbidden| word.eq_ignore_ascii_case(forbidden.as_bytes()))
+}
+
+/// Where the key of a command is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyPlace {
+    /// The argument with this number; the word is argument 0.
+    Argument(usize),
+    /// There is none.
+    Nowhere,
+    /// It depends on the other arguments.
+    Depends,
+}
+
+/// Reads the reply of `COMMAND INFO word`, and checks that the command can be sent with so many arguments (words
+/// included): at least `fewest`, at most `most`.
+pub(crate) fn check(reply: &Value, words: &[String], fewest: usize, most: usize) -> Result<KeyPlace, SinkError> {
+    let word = words.join(" ");
+    let problem = |text: String| Err(SinkError::new(ErrorClass::Schema, format!("the command {word:?} {text}")));
+    if words.first().is_some_and(|word| is_forbidden(word.as_bytes())) {
+        return problem("waits, or changes the connection; use one that reads or writes data".into());
+    }
+    let Some([_, Value::Int(arity), flags, Value::Int(first_key), ..]) = items(reply).first().map(items) else {
+        return problem("is not known to the server; check its name, and the server's version and modules".into());
+    };
+    let has_flag = |name: &str| {
+        items(flags).iter().any(|flag| match flag {
+            Value::SimpleString(text) => text == name,
+            Value::BulkString(text) => text == name.as_bytes(),
+            _ => false,
+        })
+    };
+    if has_flag("blocking") {
+        return problem("waits until there is something; use one that does not".into());
+    }
+    let needed = usize::try_from(arity.unsigned_abs()).unwrap_or(usize::MAX);
+    let fits = if *arity < 0 { most >= needed } else { (fewest..=most).contains(&needed) };
+    if !fits {
+        let exactly = if *arity < 0 { "at least " } else { "" };
+        return problem(format!(
+            "takes {exactly}{} arguments, but the rows have {}; change the columns of the schema",
+            needed.saturating_sub(words.len()),
+            most - words.len()
+        ));
+    }
+    Ok(match usize::try_from(*first_key) {
+        Ok(place) if place > 0 => KeyPlace::Argument(place),
+        _ if words.len() > 1 => KeyPlace::Argument(words.len()),
+        _ if has_flag("movablekeys") => KeyPlace::Depends,
+        _ => KeyPlace::Nowhere,
+    })
+}
+
+fn items(value: &Value) -> &[Value] {
+    match value {
+        Value::Array(items) | Value::Set(items) => items,
+        _ => &[],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(arity: i64, flags: &[&str], first_key: i64) -> Value {
+        let flags = flags.iter().map(|flag| Value::SimpleString((*flag).to_owned())).collect();
+        let command = vec![Value::Nil, Value::Int(arity), Value::Set(flags), Value::Int(first_key)];
+        Value::Array(vec![Value::Array(command)])
+    }
+
+    #[test]
+    fn what_the_server_says_of_a_command_is_checked() {
+        let check = |reply, words: &str, fewest, most| {
+            let words: Vec<String> = words.split(' ').map(str::to_owned).collect();
+            super::check(&reply, &words, fewest, most).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(info(3, &["write"], 1), "INCRBY", 3, 3), Ok(KeyPlace::Argument(1)));
+        assert_eq!(check(info(-3, &["write"], 1), "DEL", 3, 9), Ok(KeyPlace::Argument(1)));
+        assert_eq!(check(info(3, &["write"], 1), "X", 2, 4), Ok(KeyPlace::Argument(1)), "NULL may be left out");
+        assert_eq!(check(info(-2, &[], 0), "XGROUP CREATE", 5, 5), Ok(KeyPlace::Argument(2)));
+        assert_eq!(check(info(-3, &["movablekeys"], 0), "EVAL", 4, 4), Ok(KeyPlace::Depends));
+        assert_eq!(check(info(1, &[], 0), "PING", 1, 1), Ok(KeyPlace::Nowhere));
+        let part = |result: Result<KeyPlace, String>, part: &str| {
+            let error = result.unwrap_err();
+            assert!(error.contains(part), "{error}");
+        };
+        part(check(Value::Array(vec![Value::Nil]), "NOSUCH", 2, 2), "\"NOSUCH\" is not known");
+        part(check(info(3, &[], 1), "INCRBY", 4, 4), "takes 2 arguments, but the rows have 3");
+        part(check(info(-4, &[], 1), "HSET", 3, 3), "takes at least 3 arguments, but the rows have 2");
+        part(check(info(-3, &["blocking"], 1), "NEWPOP", 3, 3), "waits until");
+        part(check(info(-2, &[], 0), "SUBSCRIBE", 2, 2), "changes the connection");
+    }
+
+    #[test]
+    fn commands_that_change_the_connection_are_forbidden_in_any_case() {
+        assert!(is_forbidden(b"multi") && is_forbidden(b"SUBSCRIBE") && is_forbidden(b"Client"));
+        assert!(!is_forbidden(b"SET") && !is_forbidden(b""));
+    }
+}

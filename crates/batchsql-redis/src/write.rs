@@ -1,0 +1,125 @@
+//! Owns the way of one batch to one server and back: one pipeline, every reply read.
+//! Must not know clusters or what the pipeline does with outcomes.
+
+use batchsql_core::{Rows, SinkError, Written};
+use redis::{Pipeline, RedisResult, Value};
+
+use crate::classify::{lost, reply_error};
+use crate::encode::{Encoded, Encoder};
+use crate::link::{Lease, Link};
+use crate::plan::RedisPlan;
+use crate::replies::{IN_TRANSACTION, Tally};
+
+/// Commands for one server, and whose they are.
+pub(crate) struct Shipment {
+    pipeline: Pipeline,
+    replies: usize,
+    rows: Vec<Shipped>,
+}
+
+/// A row on its way.
+#[derive(Clone, Copy)]
+struct Shipped {
+    row: u32,
+    /// Replies to be skipped, and those that tell the outcome.
+    skipped: u8,
+    replies: u8,
+}
+
+impl Shipment {
+    pub(crate) fn with_capacity(commands: usize) -> Self {
+        Self { pipeline: Pipeline::with_capacity(commands), replies: 0, rows: Vec::with_capacity(commands) }
+    }
+
+    /// Adds the commands of a row. `asking`: the node is to take them although the slot is still another's.
+    pub(crate) fn add(&mut self, row: u32, encoded: Encoded, asking: bool) {
+        let replies = match encoded {
+            Encoded { command, second: None } => {
+                if asking {
+                    self.pipeline.cmd("ASKING");
+                }
+                self.pipeline.add_command(command);
+                1
+            }
+            Encoded { command, second: Some(second) } => {
+                self.pipeline.cmd("MULTI").add_command(command).add_command(second).cmd("EXEC");
+                IN_TRANSACTION as u8
+            }
+        };
+        let shipped = Shipped { row, skipped: u8::from(asking && replies == 1), replies };
+        self.replies += usize::from(shipped.skipped + shipped.replies);
+        self.rows.push(shipped);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The numbers of the rows.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = u32> {
+        self.rows.iter().map(|shipped| shipped.row)
+    }
+
+    /// Sends everything and reads every reply.
+    ///
+    /// # Cancel safety
+    /// What was sent may be executed; the link is of no more use, and knows it.
+    pub(crate) async fn send(&self, link: &mut Link) -> RedisResult<Vec<Value>> {
+        link.send(&self.pipeline, self.replies).await
+    }
+
+    /// Each row with the replies that tell its outcome.
+    pub(crate) fn sort<'v>(&self, mut values: &'v [Value]) -> impl Iterator<Item = (u32, &'v [Value])> {
+        self.rows.iter().map(move |shipped| {
+            let (_, rest) = values.split_at(usize::from(shipped.skipped).min(values.len()));
+            let (replies, rest) = rest.split_at(usize::from(shipped.replies).min(rest.len()));
+            values = rest;
+            (shipped.row, replies)
+        })
+    }
+}
+
+/// Writes a batch to the only server.
+///
+/// # Cancel safety
+/// See [`Shipment::send`].
+pub(crate) async fn write_to_server(lease: &mut Lease, plan: &RedisPlan, rows: Rows<'_>) -> Result<Written, SinkError> {
+    let server = lease.pool.options().seeds[0].clone();
+    let mut tally = Tally::default();
+    let shipment = encode(plan, rows, &mut tally);
+    if !shipment.is_empty() {
+        // Only now: a link that broke meanwhile is replaced before anything is sent.
+        let link = lease.link(&server).await?;
+        let replies = shipment.send(link).await.map_err(|_| lost(&server.addr().to_string()))?;
+        for (row, replies) in shipment.sort(&replies) {
+            if let Some(redirected) = tally.enter(plan, row, replies) {
+                tally.failed.push((row, reply_error(redirected)));
+            }
+        }
+    }
+    settle(tally, plan, rows)
+}
+
+fn encode(plan: &RedisPlan, rows: Rows<'_>, tally: &mut Tally) -> Shipment {
+    let mut encoder = Encoder::new(plan, rows);
+    let mut shipment = Shipment::with_capacity(rows.len());
+    for row in 0..rows.len() {
+        match encoder.row(row) {
+            Ok(encoded) => shipment.add(number(row), encoded, false),
+            Err(error) => tally.failed.push((number(row), error)),
+        }
+    }
+    shipment
+}
+
+/// Tells the pipeline what became of the rows.
+pub(crate) fn settle(tally: Tally, plan: &RedisPlan, rows: Rows<'_>) -> Result<Written, SinkError> {
+    let mut encoder = None;
+    let place = |row: u32| encoder.get_or_insert_with(|| Encoder::new(plan, rows)).place(row as usize);
+    tally.settle(plan, number(rows.len()), place)
+}
+
+/// Numbers of rows are small: the pipeline's buffer counts them in 32 bits.
+pub(crate) fn number(row: usize) -> u32 {
+    u32::try_from(row).expect("a batch has less than 4 billion rows")
+}
