@@ -1,18 +1,21 @@
 //! `cargo xtask <verb>`: the one entry point of this repository for people and CI.
 //! Parses and dispatches; what a verb does is in the file of that name.
 
+#[cfg(not(unix))]
+compile_error!("the verbs start servers and send signals as Unix does; on Windows use WSL");
+
 mod bench;
 mod cargo;
 mod fuzz;
 mod integration_test;
 mod interrupt;
 mod lint;
-mod promtool;
 mod server;
 mod servers;
 mod steps;
 mod suite;
 mod test;
+mod tools;
 
 use std::process::ExitCode;
 

@@ -13,7 +13,7 @@ use anyhow::Context;
 
 use crate::{
     interrupt,
-    servers::{self, Kind, Purpose, Server},
+    servers::{Kind, Purpose, Server, Sources},
 };
 
 #[derive(Debug, clap::Args)]
@@ -22,6 +22,9 @@ pub(crate) struct Arguments {
     /// Do not install the server when it is missing
     #[arg(long, env = "BATCHSQL_NO_INSTALL", value_parser = clap::builder::FalseyValueParser::new())]
     no_install: bool,
+    /// Use Docker even when the server is on this machine
+    #[arg(long)]
+    docker: bool,
     /// Arguments for the server program; they win over those that it gets here
     #[arg(last = true, value_name = "SERVER ARGS")]
     server_args: Vec<String>,
@@ -38,7 +41,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let signals = events.clone();
     interrupt::watch(move |_| drop(signals.send(Event::End))).context("cannot watch for Ctrl-C")?;
     let person = io::stdin().is_terminal();
-    let mut server = servers::start(arguments.kind, &arguments.server_args, Purpose::Test)?;
+    let sources = if arguments.docker { Sources::docker() } else { Sources::new(!arguments.no_install) };
+    // A refusal matters only when the server is missing, and is told then.
+    let _ = sources.install(&[arguments.kind], &[]);
+    let (mut server, origin) = sources.start(arguments.kind, &arguments.server_args, Purpose::Test)?;
+    if person {
+        eprintln!("{}: {origin}", arguments.kind.title());
+    }
     introduce(arguments.kind, &server, person)?;
     thread::spawn(move || read_commands(&events));
     while let Ok(Event::Command(command)) = next.recv() {

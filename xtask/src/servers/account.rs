@@ -21,7 +21,7 @@ pub(crate) enum Account {
 impl Account {
     /// Who called; when that is root, the first of these users that the system has, else `nobody`.
     pub(crate) fn unprivileged(users: &[&str]) -> anyhow::Result<Self> {
-        if id(&["-u"]) != Some(0) {
+        if !is_root() {
             return Ok(Self::Caller);
         }
         let known = users.iter().chain(&["nobody"]).find_map(|user| {
@@ -59,17 +59,24 @@ impl Account {
         Ok(())
     }
 
-    /// The folder for temporary files that this user can reach.
+    /// Where this user can make and remove folders.
     pub(crate) fn temporary(self) -> PathBuf {
         let own = std::env::temp_dir();
         if self == Self::Caller || open_to_all(&own) { own } else { "/tmp".into() }
     }
 }
 
+/// Whether root called.
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Whether everybody can reach a folder and write into it.
 fn open_to_all(folder: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
 
-    folder.ancestors().all(|part| part.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o001 != 0))
+    let allows = |path: &Path, bits| path.metadata().is_ok_and(|data| data.permissions().mode() & bits == bits);
+    allows(folder, 0o003) && folder.ancestors().all(|part| allows(part, 0o001))
 }
 
 fn id(arguments: &[&str]) -> Option<u32> {
@@ -84,7 +91,7 @@ mod tests {
     #[test]
     fn a_server_never_runs_as_root() {
         match Account::unprivileged(&["root", "there-is-no-such-user"]).expect("every system has nobody") {
-            Account::Caller => assert_ne!(id(&["-u"]), Some(0)),
+            Account::Caller => assert!(!is_root()),
             Account::Other { uid, gid } => {
                 assert_eq!((Some(uid), Some(gid)), (id(&["-u", "nobody"]), id(&["-g", "nobody"])))
             }
@@ -97,5 +104,24 @@ mod tests {
         let names: Vec<_> = command.get_envs().map(|(name, _)| name.to_owned()).collect();
         let allowed = ["HOME", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR"];
         assert!(names.iter().all(|name| allowed.iter().any(|allowed| name == allowed)), "{names:?}");
+    }
+
+    #[test]
+    fn a_folder_is_open_when_all_above_it_are() {
+        use std::{fs, os::unix::fs::PermissionsExt};
+
+        let outer = std::env::temp_dir().join(format!("batchsql-open-{}", std::process::id()));
+        let inner = outer.join("inner");
+        fs::create_dir_all(&inner).unwrap();
+        let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        let check = |of_outer, of_inner, expected| {
+            mode(&inner, of_inner);
+            mode(&outer, of_outer);
+            assert_eq!(open_to_all(&inner), expected, "{of_outer:o} {of_inner:o}");
+        };
+        check(0o755, 0o1777, true);
+        check(0o755, 0o755, false);
+        check(0o700, 0o1777, false);
+        fs::remove_dir_all(&outer).unwrap();
     }
 }

@@ -8,8 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Where programs are that a person seldom has in PATH: those of administrators, and of Homebrew.
-const PLACES: &[&str] = &["/usr/sbin", "/usr/local/sbin", "/usr/libexec", "/opt/homebrew/bin", "/usr/local/bin"];
+/// Where servers are that a person seldom has in PATH.
+const PLACES: &[&str] = &["/usr/sbin", "/usr/local/sbin", "/usr/libexec"];
 
 /// Where PostgreSQL keeps its servers, one folder per version: on Debian, on Fedora, by Homebrew.
 const POSTGRES: &[&str] = &["/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql@*/bin"];

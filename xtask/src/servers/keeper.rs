@@ -61,11 +61,6 @@ impl Keeper {
         &self.folder
     }
 
-    /// The user of the server.
-    pub(crate) fn account(&self) -> Account {
-        self.account
-    }
-
     /// What `launch` starts: a program that stays in the foreground, and its arguments.
     pub(crate) fn set_program(&self, program: &Path, arguments: &[String]) -> anyhow::Result<()> {
         let mut line = format!("exec {}", quoted(program.to_str().context("the path of a server is not UTF-8")?));

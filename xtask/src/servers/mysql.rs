@@ -60,13 +60,13 @@ pub(crate) fn start(programs: &Programs, arguments: &[String], purpose: Purpose)
     let data = format!("--datadir={folder}/data");
     match &programs.install {
         Install::Program(install) => {
-            let arguments = ["--no-defaults", &data, "--auth-root-authentication-method=normal", "--skip-test-db"];
+            let arguments = ["--no-defaults", &data, "--auth-root-authentication-method=socket", "--skip-test-db"];
             keeper.run(install, &arguments, "")?;
         }
         Install::Itself => keeper.run(&programs.server, &["--no-defaults", "--initialize-insecure", &data], "")?,
     }
     let password = random::password()?;
-    // At every start, before the first connection; root has no password.
+    // At every start, before the first connection. MySQL leaves root without a password.
     let users = format!(
         "DROP USER IF EXISTS 'root'@'localhost';\n\
          CREATE USER IF NOT EXISTS 'batchsql'@'%' IDENTIFIED BY '{password}';\n\
@@ -107,7 +107,7 @@ pub(crate) fn start(programs: &Programs, arguments: &[String], purpose: Purpose)
     let (process, port) = Process::start(keeper, &programs.server, |_, port| Ok(command(port)), is_ready)?;
     Ok(Server {
         processes: vec![process],
-        behind: None,
+        _behind: None,
         port,
         dsn: format!("mysql://batchsql:{password}@127.0.0.1:{port}/batchsql"),
         authority: certificate.map(|certificate| certificate.authority),

@@ -50,6 +50,7 @@ pub(crate) fn start(programs: &Programs, arguments: &[String], purpose: Purpose)
         "unix_socket_dir =".to_owned(),
         "auth_type = scram-sha-256".to_owned(),
         "auth_file = users".to_owned(),
+        "admin_users = batchsql".to_owned(),
         // What drivers say about themselves when they connect, and what it cannot pass on.
         "ignore_startup_parameters = extra_float_digits".to_owned(),
         "max_client_conn = 200".to_owned(),
@@ -69,7 +70,7 @@ pub(crate) fn start(programs: &Programs, arguments: &[String], purpose: Purpose)
     let (process, port) = Process::start(keeper, &programs.pgbouncer, configure, is_ready)?;
     Ok(Server {
         processes: vec![process],
-        behind: Some(Box::new(behind)),
+        _behind: Some(Box::new(behind)),
         port,
         dsn: postgres::dsn(&password, port),
         authority: certificate.map(|certificate| certificate.authority),

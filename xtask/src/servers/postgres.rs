@@ -74,7 +74,7 @@ pub(crate) fn start(
     let (process, port) = Process::start(keeper, &postgres, |_, port| Ok(command(port)), is_ready)?;
     Ok(Server {
         processes: vec![process],
-        behind: None,
+        _behind: None,
         port,
         dsn: dsn(password, port),
         authority: certificate.map(|certificate| certificate.authority),

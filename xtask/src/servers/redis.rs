@@ -50,7 +50,7 @@ fn major_version(text: &str) -> Option<u32> {
 pub(crate) fn start(programs: &Programs, arguments: &[String]) -> anyhow::Result<Server> {
     let (process, port) = node(programs, &[], arguments)?;
     let dsn = format!("redis://127.0.0.1:{port}");
-    Ok(Server { processes: vec![process], behind: None, port, dsn, authority: None })
+    Ok(Server { processes: vec![process], _behind: None, port, dsn, authority: None })
 }
 
 /// Every node takes connections when all of them know who has which of the 16384 slots.
@@ -79,7 +79,7 @@ pub(crate) fn start_cluster(programs: &Programs, arguments: &[String]) -> anyhow
         process.set_ready(|_, port| knows_its_cluster(port));
     }
     let dsn = format!("redis://{}?cluster=true", nodes[0]);
-    Ok(Server { processes, behind: None, port: ports[0], dsn, authority: None })
+    Ok(Server { processes, _behind: None, port: ports[0], dsn, authority: None })
 }
 
 fn node(programs: &Programs, settings: &[&str], arguments: &[String]) -> anyhow::Result<(Process, u16)> {

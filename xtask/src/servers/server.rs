@@ -20,7 +20,7 @@ pub(crate) enum Purpose {
 pub(crate) struct Server {
     pub(crate) processes: Vec<Process>,
     /// The server to which this one leads.
-    pub(crate) behind: Option<Box<Self>>,
+    pub(crate) _behind: Option<Box<Self>>,
     pub(crate) port: u16,
     pub(crate) dsn: String,
     /// Who signed its certificate, when it speaks TLS.
