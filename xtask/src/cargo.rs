@@ -1,7 +1,11 @@
 //! Starts cargo at the workspace root, as a person would from a shell.
 //! Must not know any verb.
 
-use std::{env, path::Path, process::Command};
+use std::{
+    env,
+    path::Path,
+    process::{Command, ExitCode, ExitStatus},
+};
 
 /// A cargo of the same toolchain that runs this program.
 pub(crate) fn command() -> Command {
@@ -29,6 +33,13 @@ pub(crate) fn forget_this_package(command: &mut Command) {
     }
 }
 
-fn workspace_root() -> &'static Path {
+/// The exit status of a program, as that of this one.
+pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    code.map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+/// The root of this repository.
+pub(crate) fn workspace_root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the xtask crate is a folder of the workspace")
 }

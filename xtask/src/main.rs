@@ -1,15 +1,21 @@
 //! `cargo xtask <verb>`: the one entry point of this repository for people and CI.
 //! Parses and dispatches; what a verb does is in the file of that name.
 
+#[cfg(not(unix))]
+compile_error!("the verbs start servers and send signals as Unix does; on Windows use WSL");
+
 mod bench;
 mod cargo;
 mod fuzz;
 mod integration_test;
+mod interrupt;
 mod lint;
-mod promtool;
+mod server;
+mod servers;
 mod steps;
 mod suite;
 mod test;
+mod tools;
 
 use std::process::ExitCode;
 
@@ -32,6 +38,8 @@ enum Verb {
     Test(test::Arguments),
     /// Search for defects at random for longer than `test` does: schedules, and processes that are killed
     Fuzz(fuzz::Arguments),
+    /// Start a database server for tests; it is stopped, and its files are removed, when the input ends
+    Server(server::Arguments),
     /// Check the format, clippy, the documentation and the dependencies
     Lint,
     /// Build the benchmarks and run them; every argument goes to the benchmarks
@@ -45,11 +53,13 @@ fn main() -> ExitCode {
         Some(Verb::IntegrationTest(arguments)) => integration_test::run(arguments),
         Some(Verb::Test(arguments)) => test::run(arguments),
         Some(Verb::Fuzz(arguments)) => fuzz::run(arguments),
+        Some(Verb::Server(arguments)) => server::run(&arguments),
         Some(Verb::Lint) => lint::run(),
         Some(Verb::Bench(arguments)) => bench::run(arguments),
     };
-    outcome.unwrap_or_else(|error| {
+    let code = outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
-    })
+    });
+    interrupt::exit_code().unwrap_or(code)
 }

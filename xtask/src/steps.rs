@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::interrupt;
+
 /// The steps of one verb so far.
 #[derive(Debug, Default)]
 pub(crate) struct Steps {
@@ -30,10 +32,14 @@ enum End {
 }
 
 impl Steps {
+    /// Runs a program, unless a signal asked for the end.
     pub(crate) fn run(&mut self, title: &'static str, mut command: Command) {
+        if interrupt::caught() {
+            return self.finished.push(Finished { title, end: End::Impossible("interrupted".into()) });
+        }
         heading(title);
         let start = Instant::now();
-        let status = command.status();
+        let status = interrupt::status(&mut command);
         let took = start.elapsed();
         let end = match status {
             Ok(status) if status.success() => End::Passed(took),

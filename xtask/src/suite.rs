@@ -4,7 +4,7 @@
 use std::{
     ffi::OsString,
     io::{BufRead, BufReader},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, ExitCode, ExitStatus, Stdio},
 };
 
@@ -20,16 +20,26 @@ pub(crate) struct Arguments {
     pub(crate) args: Vec<OsString>,
 }
 
-/// Returns only when the binary cannot be built or, outside Unix, when it has ended.
+/// Returns only when the binary cannot be built or started.
 pub(crate) fn build_and_become(binary: &str, args: Vec<OsString>) -> anyhow::Result<ExitCode> {
+    build_and_run(binary, |command| {
+        command.args(args);
+        become_program(command)
+    })
+}
+
+/// Calls `run` with the binary, when it could be built.
+pub(crate) fn build_and_run(
+    binary: &str,
+    run: impl FnOnce(&mut Command) -> anyhow::Result<ExitCode>,
+) -> anyhow::Result<ExitCode> {
     match build(binary)? {
         Built::Executable(path) => {
-            let mut command = Command::new(&path);
-            command.args(args);
+            let mut command = Command::new(path);
             cargo::forget_this_package(&mut command);
-            become_program(command, &path)
+            run(&mut command)
         }
-        Built::Failed(status) => Ok(exit_code(status)),
+        Built::Failed(status) => Ok(cargo::exit_code(status)),
     }
 }
 
@@ -72,21 +82,11 @@ fn executable_in(line: &str, binary: &str) -> Option<PathBuf> {
 
 /// Replaces this process, so that signals and the exit status are the program's own: Ctrl-C or a
 /// SIGTERM lets it drain, and nothing here can end before it.
-#[cfg(unix)]
-fn become_program(mut command: Command, path: &Path) -> anyhow::Result<ExitCode> {
+fn become_program(command: &mut Command) -> anyhow::Result<ExitCode> {
     use std::os::unix::process::CommandExt;
 
-    Err(command.exec()).with_context(|| format!("cannot start {}", path.display()))
-}
-
-#[cfg(not(unix))]
-fn become_program(mut command: Command, path: &Path) -> anyhow::Result<ExitCode> {
-    command.status().map(exit_code).with_context(|| format!("cannot start {}", path.display()))
-}
-
-fn exit_code(status: ExitStatus) -> ExitCode {
-    let code = status.code().and_then(|code| u8::try_from(code).ok());
-    code.map_or(ExitCode::FAILURE, ExitCode::from)
+    let error = command.exec();
+    Err(error).with_context(|| format!("cannot start {}", command.get_program().display()))
 }
 
 #[cfg(test)]

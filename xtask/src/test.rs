@@ -1,17 +1,25 @@
-//! `cargo xtask test`: every test and doctest of the workspace.
+//! `cargo xtask test`: every test and doctest of the workspace, with the servers that they need.
 //! Must not know any test.
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{env, ffi::OsString, fs, path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
 
 use crate::{
-    cargo, fuzz,
-    promtool::{self, Promtool},
-    steps::Steps,
+    cargo, fuzz, interrupt,
+    servers::{Account, Keeper, Kind, Provided, Purpose, Sources},
+    steps::{self, Steps},
+    tools::{self, Expectation},
 };
 
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Servers: POSTGRES_DSN, MYSQL_DSN and REDIS_DSN name servers that tests may use, with the right \
+                        to make databases and users. Those that are not named are started from the programs of this \
+                        machine, or by Docker, or are installed with apt-get. Nothing is left running."
+)]
 pub(crate) struct Arguments {
-    /// Do not install promtool when it is missing
+    /// Do not install servers, promtool and other tools when they are missing
     #[arg(long)]
     no_install: bool,
     /// Arguments for each `cargo test`; arguments for the test programs follow a second `--`
@@ -19,20 +27,35 @@ pub(crate) struct Arguments {
     cargo_args: Vec<OsString>,
 }
 
+/// Those that tests start for themselves.
+const OWN: [Kind; 4] = [Kind::Postgres, Kind::PgBouncer, Kind::MySql, Kind::Redis];
+
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    interrupt::watch(|_| ()).context("cannot watch for Ctrl-C")?;
     let mut steps = Steps::default();
-    let promtool = promtool::ensure(!arguments.no_install);
-    match &promtool {
-        Promtool::Present => {}
-        Promtool::Optional(advice) => steps.skip("promtool", advice),
-        Promtool::Required(advice) => steps.impossible("promtool", advice),
+    let sources = Sources::new(!arguments.no_install);
+    let packages: Vec<_> = tools::ALL.iter().filter_map(tools::Tool::missing_package).collect();
+    let refusal = sources.install(&OWN, &packages).err();
+    let mut required = Vec::new();
+    for tool in &tools::ALL {
+        match tool.expectation(refusal) {
+            Expectation::Present => required.push(tool.variable),
+            Expectation::Optional(advice) => steps.skip(tool.name, advice),
+            Expectation::Required(advice) => steps.impossible(tool.name, advice),
+        }
     }
+    let servers = servers(&sources, &mut steps);
+    let own_copy = own_copy()?;
+
     let cargo_test = |args: &[&str]| {
         let mut command = cargo::command();
         command.args(["test", "--no-fail-fast"]).args(args).args(&arguments.cargo_args);
-        if matches!(promtool, Promtool::Present) {
-            command.env("BATCHSQL_REQUIRE_PROMTOOL", "1");
+        command.envs(required.iter().map(|variable| (variable, "1")));
+        for (variable, server) in &servers {
+            command.env(variable, &server.dsn);
         }
+        // Whatever was missing has been installed, or may not be.
+        command.env("BATCHSQL_XTASK", &own_copy.program).env("BATCHSQL_NO_INSTALL", "1");
         command
     };
     // `--all-targets` would leave out the doctests and run the benchmarks.
@@ -41,7 +64,50 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     // In a workspace build other crates may switch the core's optional features on.
     steps.run("core without optional features", cargo_test(&["--package", "batchsql-core"]));
     steps.run("interleavings", fuzz::interleavings());
+    drop(servers);
     Ok(steps.finish())
 }
 
 const WORKSPACE: [&str; 6] = ["--workspace", "--all-features", "--lib", "--bins", "--tests", "--examples"];
+
+/// The servers that tests share, by the variable that names them. One that cannot be had fails the verb; the tests
+/// that need it fail as well, and the others run.
+fn servers(sources: &Sources, steps: &mut Steps) -> Vec<(&'static str, Provided)> {
+    steps::heading("servers");
+    let mut servers = Vec::new();
+    for (kind, provided) in sources.all_shared(&Kind::SHARED, Purpose::Test) {
+        match (provided, kind.variable()) {
+            (Ok(provided), Some(variable)) => {
+                println!("{}: {provided}", kind.title());
+                servers.push((variable, provided));
+            }
+            (Err(error), _) => steps.impossible(kind.title(), format!("{error:#}")),
+            (Ok(_), None) => {}
+        }
+    }
+    let shared_is_missing =
+        |kind: Kind| kind.variable().is_some_and(|name| !servers.iter().any(|(has, _)| *has == name));
+    for kind in OWN {
+        // Also beside a server that was named: tests restart and configure those of their own.
+        if let Err(advice) = sources.check(kind)
+            && !shared_is_missing(kind)
+        {
+            steps.impossible(kind.title(), advice);
+        }
+    }
+    servers
+}
+
+/// This program where no build replaces it.
+struct OwnCopy {
+    program: PathBuf,
+    _folder: Keeper,
+}
+
+fn own_copy() -> anyhow::Result<OwnCopy> {
+    let folder = Keeper::new("xtask", Account::Caller, "TERM")?;
+    let program = folder.folder().join("xtask");
+    let this = env::current_exe().context("cannot find this program")?;
+    fs::copy(&this, &program).with_context(|| format!("cannot copy {}", this.display()))?;
+    Ok(OwnCopy { program, _folder: folder })
+}

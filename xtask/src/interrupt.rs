@@ -1,0 +1,106 @@
+//! Ctrl-C and its kin while something must be put in order before this program ends: what is running hears of
+//! the signal, and the verb goes on to its end.
+//! Must not know what is put in order.
+
+use std::{
+    io,
+    process::{Command, ExitCode, ExitStatus},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+/// What the thread of the signals and the verb share.
+static WATCH: Mutex<Watch> = Mutex::new(Watch { watching: false, caught: None, child: None });
+
+#[derive(Debug)]
+struct Watch {
+    watching: bool,
+    caught: Option<i32>,
+    /// Leads a process group of its own, so that a terminal does not deliver a signal twice.
+    child: Option<u32>,
+}
+
+/// From now on SIGINT, SIGTERM and SIGHUP do not end this program. `tell` is called with each of them.
+pub(crate) fn watch(tell: impl Fn(i32) + Send + 'static) -> io::Result<()> {
+    use signal_hook::{
+        consts::{SIGHUP, SIGINT, SIGTERM},
+        iterator::Signals,
+    };
+
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    shared().watching = true;
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            let mut watch = shared();
+            watch.caught.get_or_insert(signal);
+            forward(signal, watch.child);
+            drop(watch);
+            tell(signal);
+        }
+    });
+    Ok(())
+}
+
+/// An error when a signal asked this program to end.
+pub(crate) fn check() -> anyhow::Result<()> {
+    anyhow::ensure!(!caught(), "interrupted");
+    Ok(())
+}
+
+/// Whether a signal asked this program to end.
+pub(crate) fn caught() -> bool {
+    shared().caught.is_some()
+}
+
+/// 128 and the number of the signal, as shells do, when there was one.
+pub(crate) fn exit_code() -> Option<ExitCode> {
+    let signal = shared().caught?;
+    Some(u8::try_from(128 + signal).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// Runs a program to its end. While signals are watched, it gets each of them.
+pub(crate) fn status(command: &mut Command) -> io::Result<ExitStatus> {
+    use std::os::unix::process::CommandExt;
+
+    if !shared().watching {
+        return command.status();
+    }
+    let mut child = command.process_group(0).spawn()?;
+    let mut watch = shared();
+    watch.child = Some(child.id());
+    // One that came before the child was there.
+    if let Some(signal) = watch.caught {
+        forward(signal, watch.child);
+    }
+    drop(watch);
+    wait_without_reaping(child.id());
+    // Before its number may become that of another process.
+    shared().child = None;
+    child.wait()
+}
+
+fn wait_without_reaping(pid: u32) {
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+
+    while let Some(pid) = process_id(pid) {
+        match waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
+            Err(rustix::io::Errno::INTR) => {}
+            _ => return,
+        }
+    }
+}
+
+fn forward(signal: i32, group: Option<u32>) {
+    let signal = rustix::process::Signal::from_named_raw(signal);
+    if let (Some(signal), Some(group)) = (signal, group.and_then(process_id)) {
+        // It may have ended in this moment.
+        let _ = rustix::process::kill_process_group(group, signal);
+    }
+}
+
+fn process_id(pid: u32) -> Option<rustix::process::Pid> {
+    i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw)
+}
+
+fn shared() -> MutexGuard<'static, Watch> {
+    WATCH.lock().unwrap_or_else(PoisonError::into_inner)
+}

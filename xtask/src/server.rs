@@ -1,0 +1,106 @@
+//! `cargo xtask server`: one server, for as long as the input is open. A test tells it by lines what to do; a person
+//! reads how to use it, and ends it with Ctrl-C.
+//! Must not know how a server is found or started.
+
+use std::{
+    io::{self, BufRead, IsTerminal, Write},
+    process::ExitCode,
+    sync::mpsc,
+    thread,
+};
+
+use anyhow::Context;
+
+use crate::{
+    interrupt,
+    servers::{Kind, Purpose, Server, Sources},
+};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    kind: Kind,
+    /// Do not install the server when it is missing
+    #[arg(long, env = "BATCHSQL_NO_INSTALL", value_parser = clap::builder::FalseyValueParser::new())]
+    no_install: bool,
+    /// Use Docker even when the server is on this machine
+    #[arg(long)]
+    docker: bool,
+    /// Arguments for the server program; they win over those that it gets here
+    #[arg(last = true, value_name = "SERVER ARGS")]
+    server_args: Vec<String>,
+}
+
+enum Event {
+    Command(String),
+    /// The input has ended, or a signal came.
+    End,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let (events, next) = mpsc::channel();
+    let signals = events.clone();
+    interrupt::watch(move |_| drop(signals.send(Event::End))).context("cannot watch for Ctrl-C")?;
+    let person = io::stdin().is_terminal();
+    let sources = if arguments.docker { Sources::docker() } else { Sources::new(!arguments.no_install) };
+    // A refusal matters only when the server is missing, and is told then.
+    let _ = sources.install(&[arguments.kind], &[]);
+    let (mut server, origin) = sources.start(arguments.kind, &arguments.server_args, Purpose::Test)?;
+    if person {
+        eprintln!("{}: {origin}", arguments.kind.title());
+    }
+    introduce(arguments.kind, &server, person)?;
+    thread::spawn(move || read_commands(&events));
+    while let Ok(Event::Command(command)) = next.recv() {
+        let answer = obey(&mut server, &command).with_context(|| format!("cannot {command}"))?;
+        say(&answer)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn introduce(kind: Kind, server: &Server, person: bool) -> anyhow::Result<()> {
+    if person {
+        let variable = kind.variable().map_or_else(String::new, |variable| format!("export {variable}="));
+        println!("\n{variable}'{}'", server.dsn);
+        if let Some(authority) = &server.authority {
+            println!("# TLS, with a certificate that this authority signed: {}", authority.display());
+        }
+        println!("# Lines that it understands: stop, start, launch (start without waiting), kill");
+        println!("# Ctrl-C stops the server and removes its files");
+        return Ok(());
+    }
+    if let Some(authority) = &server.authority {
+        say(&format!("CA {}", authority.display()))?;
+    }
+    say(&format!("READY {}", server.dsn))
+}
+
+fn read_commands(events: &mpsc::Sender<Event>) {
+    for line in io::stdin().lock().lines().map_while(Result::ok) {
+        if events.send(Event::Command(line.trim().to_owned())).is_err() {
+            return;
+        }
+    }
+    // The receiver may be at its end already.
+    let _ = events.send(Event::End);
+}
+
+fn obey(server: &mut Server, command: &str) -> anyhow::Result<String> {
+    match command {
+        "stop" => server.stop().map(|()| "STOPPED".to_owned()),
+        "kill" => server.kill().map(|()| "STOPPED".to_owned()),
+        "launch" => server.launch().map(|()| "LAUNCHED".to_owned()),
+        "start" => {
+            server.launch()?;
+            server.wait()?;
+            Ok(format!("READY {}", server.dsn))
+        }
+        "" => Ok(String::new()),
+        _ => anyhow::bail!("unknown command; use stop, start, launch or kill"),
+    }
+}
+
+/// Fails when nobody reads any more, which is the end as well.
+fn say(line: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("cannot tell the state of the server")
+}

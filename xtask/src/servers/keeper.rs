@@ -1,0 +1,235 @@
+//! A temporary folder and the process that keeps it: a shell, which stops what runs there and removes the folder
+//! when its input ends. That happens when the [`Keeper`] is dropped, and also when this program is killed.
+//! Must not know which server is kept.
+
+use std::{
+    fs::{self, DirBuilder, OpenOptions},
+    io::{BufRead, BufReader, Write},
+    os::unix::{fs::DirBuilderExt, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+};
+
+use anyhow::Context;
+
+use super::{account::Account, random};
+use crate::interrupt;
+
+/// How many lines of its log are shown when a server does not start.
+const LOG_LINES: usize = 20;
+
+/// A folder, its keeper, and the server in it, which may be stopped.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    process: Child,
+    /// Open until the folder is given up.
+    commands: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+    folder: PathBuf,
+    account: Account,
+}
+
+impl Keeper {
+    /// A new folder for a server that ends at `signal`, for example `TERM`.
+    pub(crate) fn new(name: &str, account: Account, signal: &str) -> anyhow::Result<Self> {
+        let script = include_str!("keeper.sh");
+        Self::start(name, account, |folder| {
+            let mut shell = account.command("/bin/sh", folder);
+            shell.args(["-c", script, "batchsql-keeper"]).arg(folder).arg(signal);
+            shell
+        })
+    }
+
+    /// A new folder with a keeper of another kind, which answers the same commands.
+    pub(crate) fn start(name: &str, account: Account, shell: impl Fn(&Path) -> Command) -> anyhow::Result<Self> {
+        let folder = new_folder(name, account)?;
+        let started = shell(&folder)
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("cannot start /bin/sh");
+        let mut process = started.inspect_err(|_| drop(fs::remove_dir_all(&folder)))?;
+        let commands = process.stdin.take();
+        let answers = BufReader::new(process.stdout.take().expect("it was piped"));
+        Ok(Self { process, commands, answers, folder, account })
+    }
+
+    /// Where the server lives. Only its user can look into it, and this program.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What `launch` starts: a program that stays in the foreground, and its arguments.
+    pub(crate) fn set_program(&self, program: &Path, arguments: &[String]) -> anyhow::Result<()> {
+        let mut line = format!("exec {}", quoted(program.to_str().context("the path of a server is not UTF-8")?));
+        for argument in arguments {
+            line.push(' ');
+            line.push_str(&quoted(argument));
+        }
+        line.push('\n');
+        self.write("run", &line)?;
+        Ok(())
+    }
+
+    /// Writes a file that only the server's user can read.
+    pub(crate) fn write(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+        use std::os::unix::fs::OpenOptionsExt;
+
+        let path = self.folder.join(name);
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
+        file.and_then(|mut file| file.write_all(text.as_bytes()))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        self.account.own(&path)?;
+        Ok(path)
+    }
+
+    /// Runs a program in the folder, as the server's user, until it ends; what it says goes to the log.
+    pub(crate) fn run(&self, program: &Path, arguments: &[&str], input: &str) -> anyhow::Result<()> {
+        interrupt::check()?;
+        let name = program.display();
+        let log = self.folder.join("log");
+        let open = || OpenOptions::new().append(true).create(true).open(&log);
+        let (out, err) = open().and_then(|out| Ok((out, open()?))).context("cannot write the log of a server")?;
+        self.account.own(&log)?;
+        let mut child = self
+            .account
+            .command(program, &self.folder)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(out)
+            .stderr(err)
+            .spawn()
+            .with_context(|| format!("cannot start {name}"))?;
+        let mut stdin = child.stdin.take().expect("it was piped");
+        // A program that does not read has ended, and its status says more.
+        let _ = stdin.write_all(input.as_bytes());
+        drop(stdin);
+        let status = child.wait().with_context(|| format!("cannot wait for {name}"))?;
+        interrupt::check()?;
+        anyhow::ensure!(status.success(), "{name} ended with {status}; the end of its log:\n{}", self.log());
+        Ok(())
+    }
+
+    /// Tells the keeper `launch`, `stop` or `kill`, and waits until it has done so.
+    pub(crate) fn tell(&mut self, command: &str) -> anyhow::Result<()> {
+        let commands = self.commands.as_mut().expect("open until this is dropped");
+        writeln!(commands, "{command}").context("the keeper of a server has ended")?;
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).context("the keeper of a server does not answer")?;
+        anyhow::ensure!(answer.trim() == command, "cannot {command} the server; the end of its log:\n{}", self.log());
+        Ok(())
+    }
+
+    /// Whether the server has ended by itself.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.folder.join("ended").exists()
+    }
+
+    /// The end of what the server said.
+    pub(crate) fn log(&self) -> String {
+        let log = fs::read(self.folder.join("log")).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        drop(self.commands.take());
+        let _ = self.process.wait();
+    }
+}
+
+fn new_folder(name: &str, account: Account) -> anyhow::Result<PathBuf> {
+    let folder = account.temporary().join(format!("batchsql-{name}-{:08x}", random::number()?));
+    // Fails when it exists, whoever made it.
+    let made = DirBuilder::new().mode(0o700).create(&folder);
+    made.with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    account.own(&folder).inspect_err(|_| drop(fs::remove_dir(&folder)))?;
+    Ok(folder)
+}
+
+/// A word for the shell.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        thread,
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+
+    fn keeper(script: &str) -> Keeper {
+        let keeper = Keeper::new("test", Account::Caller, "TERM").unwrap();
+        keeper.set_program(Path::new("/bin/sh"), &["-c".into(), script.into()]).unwrap();
+        keeper
+    }
+
+    fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+        let start = Instant::now();
+        while !holds() {
+            assert!(start.elapsed() < Duration::from_secs(20), "{what}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    #[test]
+    fn words_reach_a_program_unchanged() {
+        let words = ["plain", "", "two words", "it's", "$HOME `x` \"q\" \\ *", "--save"];
+        let mut keeper = Keeper::new("test", Account::Caller, "TERM").unwrap();
+        let arguments: Vec<String> = ["-c", r#"for word; do echo "<$word>"; done"#, "sh"].map(String::from).to_vec();
+        keeper.set_program(Path::new("/bin/sh"), &[arguments, words.map(String::from).to_vec()].concat()).unwrap();
+        keeper.tell("launch").unwrap();
+        wait_for("it ends", || keeper.has_ended());
+        assert_eq!(keeper.log(), words.map(|word| format!("<{word}>")).join("\n"));
+    }
+
+    #[test]
+    fn a_server_is_stopped_and_started_again() {
+        let mut keeper = keeper("trap 'echo asked; exit' TERM; echo up; while :; do sleep 0.05; done");
+        for round in 1..=2 {
+            keeper.tell("launch").unwrap();
+            wait_for("it starts", || keeper.log().lines().filter(|line| *line == "up").count() == round);
+            keeper.tell("stop").unwrap();
+            assert_eq!(keeper.log().lines().filter(|line| *line == "asked").count(), round);
+            assert!(keeper.has_ended());
+        }
+        keeper.tell("stop").unwrap();
+    }
+
+    #[test]
+    fn a_killed_server_is_not_asked() {
+        let mut keeper = keeper("trap 'echo asked; exit' TERM; echo up; while :; do sleep 0.05; done");
+        keeper.tell("launch").unwrap();
+        wait_for("it starts", || keeper.log() == "up");
+        keeper.tell("kill").unwrap();
+        assert!(keeper.has_ended());
+        assert!(!keeper.log().contains("asked"), "{}", keeper.log());
+    }
+
+    #[test]
+    fn nothing_is_left_when_it_is_dropped() {
+        let mut keeper = keeper("trap 'touch \"$0\"; exit' TERM; echo up; while :; do sleep 0.05; done");
+        let folder = keeper.folder().to_owned();
+        keeper.tell("launch").unwrap();
+        wait_for("it starts", || keeper.log() == "up");
+        let pid = fs::read_to_string(folder.join("pid")).unwrap();
+        drop(keeper);
+        assert!(!folder.exists());
+        assert!(!Command::new("kill").args(["-0", pid.trim()]).stderr(Stdio::null()).status().unwrap().success());
+    }
+
+    #[test]
+    fn a_program_that_fails_shows_its_log() {
+        let keeper = keeper("");
+        let error = keeper.run(Path::new("/bin/sh"), &["-c", "echo this is why; exit 3"], "").unwrap_err();
+        assert!(error.to_string().contains("this is why"), "{error}");
+    }
+}

@@ -1,0 +1,67 @@
+# Keeps the server of one folder: starts, stops and kills it on command. When the input ends, in whatever way the
+# program at its other end has ended, it stops the server and removes the folder.
+#
+# The folder has the file `run`, which starts the server in the foreground. This script writes `pid` and, when the
+# server has ended, `ended` with its exit status.
+folder=$1 signal=$2 launched=no
+cd "$folder" || exit 1
+
+# An answer may find nobody: then the end of the input follows.
+trap '' PIPE
+# Whoever wants this script to end closes its input.
+trap : INT TERM HUP
+
+launch() {
+  rm -f pid ended
+  launched=yes
+  (
+    sh -c 'echo $$ >pid.new; mv pid.new pid; exec sh ./run' </dev/null >>log 2>&1
+    echo $? >ended
+  ) </dev/null >/dev/null &
+}
+
+# Sends a signal to the server and waits for its end: $2 times 50 ms, then it is killed.
+halt() {
+  [ "$launched" = yes ] || return 0
+  until [ -e pid ] || [ -e ended ]; do sleep 0.05; done
+  left=$2
+  [ -e ended ] || kill "-$1" "$(cat pid)" 2>/dev/null
+  until [ -e ended ]; do
+    sleep 0.05
+    left=$((left - 1))
+    if [ "$left" -eq 0 ]; then crash; fi
+  done
+  launched=no
+}
+
+# The processes of a server that has several would outlive it, and hold on to what it needs to start again.
+crash() {
+  [ "$launched" = yes ] || return 0
+  until [ -e pid ] || [ -e ended ]; do sleep 0.05; done
+  if [ ! -e ended ]; then
+    server=$(cat pid)
+    children=$(cat "/proc/$server/task/$server/children" 2>/dev/null || pgrep -P "$server" 2>/dev/null)
+    # shellcheck disable=SC2086 # a list of numbers
+    kill -KILL "$server" $children 2>/dev/null
+  fi
+  until [ -e ended ]; do sleep 0.05; done
+  launched=no
+}
+
+while read -r command; do
+  case $command in
+    launch) launch ;;
+    stop) halt "$signal" 200 ;;
+    kill) crash ;;
+  esac
+  echo "$command"
+done
+
+halt "$signal" 200
+cd /
+# Programs that prepare the server may still write for a moment.
+for _ in 1 2 3 4 5; do
+  rm -rf "$folder" && exit 0
+  sleep 0.2
+done 2>/dev/null
+exit 1

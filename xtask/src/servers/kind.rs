@@ -1,0 +1,76 @@
+//! The kinds of servers, and what people call them.
+//! Must not know how one is started.
+
+/// A kind of server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kind {
+    /// PostgreSQL
+    Postgres,
+    /// PgBouncer in transaction mode, before a PostgreSQL of its own; each argument is a setting, `key=value`
+    #[value(name = "pgbouncer")]
+    PgBouncer,
+    /// MySQL or MariaDB, whichever is there
+    #[value(name = "mysql")]
+    MySql,
+    /// Redis
+    Redis,
+    /// Three Redis nodes without replicas; the DSN names the first one: `redis://127.0.0.1:<port>?cluster=true`
+    RedisCluster,
+}
+
+impl Kind {
+    /// Those of which tests share one.
+    pub(crate) const SHARED: [Self; 3] = [Self::Postgres, Self::MySql, Self::Redis];
+
+    /// Its name on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::PgBouncer => "pgbouncer",
+            Self::MySql => "mysql",
+            Self::Redis => "redis",
+            Self::RedisCluster => "redis-cluster",
+        }
+    }
+
+    /// Its name in a sentence.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Postgres => "PostgreSQL",
+            Self::PgBouncer => "PgBouncer",
+            Self::MySql => "MySQL or MariaDB",
+            Self::Redis => "Redis",
+            Self::RedisCluster => "Redis Cluster",
+        }
+    }
+
+    /// Where a person names a server of this kind, and where programs that are started here find it.
+    pub(crate) fn variable(self) -> Option<&'static str> {
+        match self {
+            Self::Postgres => Some("POSTGRES_DSN"),
+            Self::MySql => Some("MYSQL_DSN"),
+            Self::Redis => Some("REDIS_DSN"),
+            Self::PgBouncer | Self::RedisCluster => None,
+        }
+    }
+
+    /// Packages of Debian and Ubuntu that have the programs.
+    pub(crate) fn packages(self) -> &'static [&'static str] {
+        match self {
+            Self::Postgres => &["postgresql"],
+            Self::PgBouncer => &["pgbouncer", "postgresql"],
+            Self::MySql => &["mariadb-server"],
+            Self::Redis | Self::RedisCluster => &["redis-server"],
+        }
+    }
+
+    /// Its service in the compose file.
+    pub(crate) fn service(self) -> Option<&'static str> {
+        match self {
+            Self::Postgres => Some("postgres"),
+            Self::MySql => Some("mysql"),
+            Self::Redis => Some("redis"),
+            Self::PgBouncer | Self::RedisCluster => None,
+        }
+    }
+}

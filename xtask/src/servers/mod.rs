@@ -1,0 +1,29 @@
+//! Servers for tests and measurements: found, started, and nothing of them left afterwards.
+//!
+//! [`Sources`] decides where a server comes from; there is a room for each kind of server, and one for Docker. Each
+//! server lives in a folder with a keeper, which outlives this program for as long as it takes to clean up.
+
+mod account;
+mod certificates;
+mod docker;
+mod find;
+mod keeper;
+mod kind;
+mod mysql;
+mod packages;
+mod pgbouncer;
+mod port;
+mod postgres;
+mod process;
+mod random;
+mod redis;
+mod server;
+mod source;
+
+pub(crate) use account::Account;
+pub(crate) use find::program;
+pub(crate) use keeper::Keeper;
+pub(crate) use kind::Kind;
+pub(crate) use packages::{Refusal, is_ci};
+pub(crate) use server::{Purpose, Server};
+pub(crate) use source::{Provided, Sources};

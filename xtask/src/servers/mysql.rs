@@ -1,0 +1,126 @@
+//! MySQL or MariaDB from the programs of this machine.
+//! Must not know who connects to it.
+
+use std::{
+    io::Read,
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use super::{
+    account::Account,
+    certificates, find,
+    keeper::Keeper,
+    port,
+    process::Process,
+    random,
+    server::{Purpose, Server},
+};
+
+/// The programs.
+#[derive(Debug)]
+pub(crate) struct Programs {
+    server: PathBuf,
+    install: Install,
+}
+
+/// How the first tables come into being.
+#[derive(Debug)]
+enum Install {
+    /// MariaDB has a program for it.
+    Program(PathBuf),
+    /// MySQL does it itself.
+    Itself,
+}
+
+impl Programs {
+    pub(crate) fn find() -> Option<Self> {
+        let server = find::program(&["mariadbd", "mysqld"])?;
+        let version = Command::new(&server).arg("--version").output().ok()?;
+        let install = if String::from_utf8_lossy(&version.stdout).contains("MariaDB") {
+            Install::Program(find::beside(&server, &["mariadb-install-db", "mysql_install_db"])?)
+        } else {
+            Install::Itself
+        };
+        Some(Self { server, install })
+    }
+
+    /// Where the server is.
+    pub(crate) fn place(&self) -> &Path {
+        &self.server
+    }
+}
+
+/// A user `batchsql` with every right, the database `batchsql`, TLS where there is openssl.
+pub(crate) fn start(programs: &Programs, arguments: &[String], purpose: Purpose) -> anyhow::Result<Server> {
+    let keeper = Keeper::new("mysql", Account::unprivileged(&["mysql"])?, "TERM")?;
+    let folder = keeper.folder().display().to_string();
+    let data = format!("--datadir={folder}/data");
+    match &programs.install {
+        Install::Program(install) => {
+            let arguments = ["--no-defaults", &data, "--auth-root-authentication-method=socket", "--skip-test-db"];
+            keeper.run(install, &arguments, "")?;
+        }
+        Install::Itself => keeper.run(&programs.server, &["--no-defaults", "--initialize-insecure", &data], "")?,
+    }
+    let password = random::password()?;
+    // At every start, before the first connection. MySQL leaves root without a password.
+    let users = format!(
+        "DROP USER IF EXISTS 'root'@'localhost';\n\
+         CREATE USER IF NOT EXISTS 'batchsql'@'%' IDENTIFIED BY '{password}';\n\
+         GRANT ALL PRIVILEGES ON *.* TO 'batchsql'@'%' WITH GRANT OPTION;\n\
+         CREATE DATABASE IF NOT EXISTS batchsql;\n"
+    );
+    keeper.write("users.sql", &users)?;
+
+    let certificate = certificates::make(&keeper)?;
+    let mut settings = vec![
+        "--no-defaults".to_owned(),
+        data,
+        "--bind-address=127.0.0.1".to_owned(),
+        format!("--socket={folder}/mysql.sock"),
+        format!("--pid-file={folder}/mysql.pid"),
+        format!("--tmpdir={folder}"),
+        format!("--init-file={folder}/users.sql"),
+        "--skip-name-resolve".to_owned(),
+        "--character-set-server=utf8mb4".to_owned(),
+        "--max-connections=200".to_owned(),
+        // A second port, which only MySQL has.
+        "--loose-mysqlx=OFF".to_owned(),
+    ];
+    if let Some(certificate) = &certificate {
+        settings.push(format!("--ssl-ca={}", certificate.authority.display()));
+        settings.push(format!("--ssl-cert={}", certificate.certificate.display()));
+        settings.push(format!("--ssl-key={}", certificate.key.display()));
+    }
+    if purpose == Purpose::Test {
+        // With 0, rows that were committed would be lost when a test kills the server.
+        settings.extend(["--innodb-flush-log-at-trx-commit=2".to_owned(), "--sync-binlog=0".to_owned()]);
+    }
+    let command = |port: u16| {
+        // Later arguments win.
+        let own = settings.iter().cloned().chain([format!("--port={port}")]);
+        own.chain(arguments.iter().cloned()).collect()
+    };
+    let (process, port) = Process::start(keeper, &programs.server, |_, port| Ok(command(port)), is_ready)?;
+    Ok(Server {
+        processes: vec![process],
+        _behind: None,
+        port,
+        dsn: format!("mysql://batchsql:{password}@127.0.0.1:{port}/batchsql"),
+        authority: certificate.map(|certificate| certificate.authority),
+    })
+}
+
+/// The server speaks first, and only when it takes connections.
+fn is_ready(_: &Path, port: u16) -> bool {
+    let greeted = || {
+        let mut stream = TcpStream::connect_timeout(&port::local(port), Duration::from_secs(1))?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        // The length of the greeting, its number, and the version of the protocol (or 255, an error).
+        stream.read_exact(&mut [0; 5])
+    };
+    greeted().is_ok()
+}

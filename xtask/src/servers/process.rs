@@ -1,0 +1,115 @@
+//! A server program under its keeper: started on a free port, and waited for.
+//! Must not know which program it is.
+
+use std::{
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{keeper::Keeper, port};
+use crate::interrupt;
+
+/// How long a server may take until it takes connections.
+const PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(25);
+
+/// Whether the server of a folder takes connections on a port.
+pub(crate) type Ready = fn(&Path, u16) -> bool;
+
+/// A server that can be stopped and started again, on the same port and with the same data.
+#[derive(Debug)]
+pub(crate) struct Process {
+    keeper: Keeper,
+    readiness: Readiness,
+}
+
+#[derive(Debug)]
+enum Readiness {
+    Probe {
+        ready: Ready,
+        port: u16,
+    },
+    /// The keeper itself knows how to wait.
+    Kept,
+}
+
+impl Process {
+    /// Starts a program with the arguments for a port, and waits until it takes connections. Should somebody else
+    /// take the port at the same time, another one is tried.
+    pub(crate) fn start(
+        mut keeper: Keeper,
+        program: &Path,
+        arguments: impl Fn(&Keeper, u16) -> anyhow::Result<Vec<String>>,
+        ready: Ready,
+    ) -> anyhow::Result<(Self, u16)> {
+        let mut tries = 5;
+        loop {
+            let port = port::free()?;
+            keeper.set_program(program, &arguments(&keeper, port)?)?;
+            keeper.tell("launch")?;
+            let mut process = Self { keeper, readiness: Readiness::Probe { ready, port } };
+            match process.wait() {
+                Ok(()) => return Ok((process, port)),
+                Err(error) => {
+                    tries -= 1;
+                    if tries == 0 || !process.keeper.has_ended() || port::is_free(port) {
+                        return Err(error);
+                    }
+                    keeper = process.keeper;
+                }
+            }
+        }
+    }
+
+    /// A server whose keeper knows how to wait for it (`wait`).
+    pub(crate) fn kept(keeper: Keeper) -> Self {
+        Self { keeper, readiness: Readiness::Kept }
+    }
+
+    /// From now on it is ready only when `ready` says so.
+    pub(crate) fn set_ready(&mut self, ready: Ready) {
+        if let Readiness::Probe { ready: before, .. } = &mut self.readiness {
+            *before = ready;
+        }
+    }
+
+    /// The keeper of its folder.
+    pub(crate) fn keeper(&self) -> &Keeper {
+        &self.keeper
+    }
+
+    /// Stops it as an administrator would.
+    pub(crate) fn stop(&mut self) -> anyhow::Result<()> {
+        self.keeper.tell("stop")
+    }
+
+    /// Kills it without a warning.
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+        self.keeper.tell("kill")
+    }
+
+    /// Starts it, and does not wait.
+    pub(crate) fn launch(&mut self) -> anyhow::Result<()> {
+        self.keeper.tell("launch")
+    }
+
+    /// Waits until it takes connections.
+    pub(crate) fn wait(&mut self) -> anyhow::Result<()> {
+        let Readiness::Probe { ready, port } = self.readiness else { return self.keeper.tell("wait") };
+        let start = Instant::now();
+        while !ready(self.keeper.folder(), port) {
+            interrupt::check()?;
+            let trouble = if self.keeper.has_ended() {
+                "it ended".to_owned()
+            } else if start.elapsed() > PATIENCE {
+                format!("it took no connections for {} s", PATIENCE.as_secs())
+            } else {
+                thread::sleep(POLL);
+                continue;
+            };
+            anyhow::bail!("the server did not start: {trouble}; the end of its log:\n{}", self.keeper.log());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,22 @@
+//! Passwords and numbers that nobody else has chosen.
+//! Must not know what they are for.
+
+use std::{fs::File, io::Read};
+
+use anyhow::Context;
+
+/// 128 bits in hexadecimal digits: nothing in it must be escaped in a DSN, in SQL or in a file.
+pub(crate) fn password() -> anyhow::Result<String> {
+    Ok(format!("{:032x}", u128::from_ne_bytes(bytes()?)))
+}
+
+/// Any number.
+pub(crate) fn number() -> anyhow::Result<u32> {
+    Ok(u32::from_ne_bytes(bytes()?))
+}
+
+fn bytes<const N: usize>() -> anyhow::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).context("cannot read /dev/urandom")?;
+    Ok(bytes)
+}

@@ -1,0 +1,269 @@
+//! Where a server comes from: the person's own, the programs of this machine, Docker, or packages, in this order.
+//! Must not know how a server is started there.
+
+use std::{env, fmt, path::Path, sync::OnceLock, thread};
+
+use super::{
+    certificates, docker, find,
+    kind::Kind,
+    mysql,
+    packages::{self, Refusal},
+    pgbouncer, postgres, random, redis,
+    server::{Purpose, Server},
+};
+use crate::interrupt;
+
+/// Finds and starts servers for one run.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    may_install: bool,
+    docker_only: bool,
+    /// Asked for once, and only when it matters: that may take seconds.
+    engine: OnceLock<Result<(), String>>,
+}
+
+/// A server that is there, and where it comes from. One that was started is stopped when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Provided {
+    pub(crate) dsn: String,
+    origin: String,
+    _started: Option<Server>,
+}
+
+impl fmt::Display for Provided {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.origin)
+    }
+}
+
+/// The way to a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Choice {
+    Programs,
+    Docker,
+    Packages,
+}
+
+/// Why there is no way to a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Missing {
+    engine: String,
+    refusal: Refusal,
+}
+
+/// The order. Whether an engine answers is asked only where it matters.
+fn choose(
+    programs: bool,
+    engine: impl FnOnce() -> Result<(), String>,
+    packages: Result<(), Refusal>,
+) -> Result<Choice, Missing> {
+    if programs {
+        return Ok(Choice::Programs);
+    }
+    match (engine(), packages) {
+        (Ok(()), _) => Ok(Choice::Docker),
+        (Err(_), Ok(())) => Ok(Choice::Packages),
+        (Err(engine), Err(refusal)) => Err(Missing { engine, refusal }),
+    }
+}
+
+impl Missing {
+    fn advice(&self, kind: Kind) -> String {
+        let (title, packages) = (kind.title(), kind.packages().join("`, `"));
+        let dsn =
+            kind.variable().map_or_else(String::new, |variable| format!(", or set {variable} to a server for tests"));
+        let docker = if kind.service().is_some() { ", or start Docker" } else { "" };
+        format!(
+            "{title} is not on this machine, {}, and {}; install it (Debian, Ubuntu: `{packages}`){docker}{dsn}",
+            self.engine,
+            self.refusal.reason(),
+        )
+    }
+}
+
+/// The programs of a kind of server.
+enum Programs {
+    Postgres(postgres::Programs),
+    PgBouncer(pgbouncer::Programs),
+    MySql(mysql::Programs),
+    Redis(redis::Programs),
+}
+
+impl Programs {
+    fn find(kind: Kind) -> Option<Self> {
+        match kind {
+            Kind::Postgres => postgres::Programs::find().map(Self::Postgres),
+            Kind::PgBouncer => pgbouncer::Programs::find().map(Self::PgBouncer),
+            Kind::MySql => mysql::Programs::find().map(Self::MySql),
+            Kind::Redis | Kind::RedisCluster => redis::Programs::find().map(Self::Redis),
+        }
+    }
+
+    fn place(&self) -> &Path {
+        match self {
+            Self::Postgres(programs) => programs.place(),
+            Self::PgBouncer(programs) => programs.place(),
+            Self::MySql(programs) => programs.place(),
+            Self::Redis(programs) => programs.place(),
+        }
+    }
+
+    fn start(&self, kind: Kind, arguments: &[String], purpose: Purpose) -> anyhow::Result<Server> {
+        match self {
+            Self::Postgres(programs) => postgres::start(programs, arguments, purpose, &random::password()?),
+            Self::PgBouncer(programs) => pgbouncer::start(programs, arguments, purpose),
+            Self::MySql(programs) => mysql::start(programs, arguments, purpose),
+            Self::Redis(programs) if kind == Kind::RedisCluster => redis::start_cluster(programs, arguments),
+            Self::Redis(programs) => redis::start(programs, arguments),
+        }
+    }
+}
+
+impl Sources {
+    pub(crate) fn new(may_install: bool) -> Self {
+        Self { may_install, docker_only: false, engine: OnceLock::new() }
+    }
+
+    /// Docker, whatever else is there.
+    pub(crate) fn docker() -> Self {
+        Self { may_install: false, docker_only: true, engine: OnceLock::new() }
+    }
+
+    /// Installs what these servers need and nothing else provides, and further packages, in one go. Whatever cannot
+    /// be installed is told by the one who needs it.
+    pub(crate) fn install(&self, kinds: &[Kind], further: &[&'static str]) -> Result<(), Refusal> {
+        let mut needed = further.to_vec();
+        for &kind in kinds {
+            if self.choose(kind) == Ok(Choice::Packages) {
+                needed.extend(kind.packages());
+            }
+        }
+        let with_tls = kinds.iter().any(|kind| !matches!(kind, Kind::Redis | Kind::RedisCluster));
+        if with_tls && find::program(&[certificates::PROGRAM]).is_none() {
+            needed.push(certificates::PROGRAM);
+        }
+        needed.sort_unstable();
+        needed.dedup();
+        if needed.is_empty() {
+            return Ok(());
+        }
+        packages::install(packages::way(self.may_install)?, &needed);
+        Ok(())
+    }
+
+    /// The server that this run shares: the one of the DSN in the environment, or one that is started now.
+    pub(crate) fn shared(&self, kind: Kind, purpose: Purpose) -> anyhow::Result<Provided> {
+        let variable = kind.variable().expect("only kinds with a variable are shared");
+        if let Some(dsn) = given(env::var(variable).ok()) {
+            return Ok(Provided { dsn, origin: format!("the one of {variable}"), _started: None });
+        }
+        let (server, origin) = self.start(kind, &[], purpose)?;
+        let tls =
+            if server.authority.is_none() && kind != Kind::Redis { ", without TLS: there is no openssl" } else { "" };
+        Ok(Provided { dsn: server.dsn.clone(), origin: format!("{origin}{tls}"), _started: Some(server) })
+    }
+
+    /// All servers that this run shares, started at the same time.
+    pub(crate) fn all_shared(&self, kinds: &[Kind], purpose: Purpose) -> Vec<(Kind, anyhow::Result<Provided>)> {
+        thread::scope(|scope| {
+            let start = |kind| (kind, scope.spawn(move || self.shared(kind, purpose)));
+            let started: Vec<_> = kinds.iter().copied().map(start).collect();
+            let outcome = |thread: thread::ScopedJoinHandle<'_, _>| {
+                thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("starting it panicked, see above")))
+            };
+            started.into_iter().map(|(kind, thread)| (kind, outcome(thread))).collect()
+        })
+    }
+
+    /// A server of this run's own, and where it comes from.
+    pub(crate) fn start(&self, kind: Kind, arguments: &[String], purpose: Purpose) -> anyhow::Result<(Server, String)> {
+        interrupt::check()?;
+        if let Some(programs) = self.programs(kind) {
+            let server = programs.start(kind, arguments, purpose)?;
+            return Ok((server, format!("started {}", programs.place().display())));
+        }
+        match self.choose(kind) {
+            Ok(Choice::Docker) => {
+                let server = docker::start(kind, arguments, purpose)?;
+                Ok((server, format!("started by Docker, {}", docker::FILE)))
+            }
+            Ok(_) => anyhow::bail!("{} is missing, and installing it failed, see above", kind.title()),
+            Err(missing) if self.docker_only => anyhow::bail!("cannot use Docker: {}", missing.engine),
+            Err(missing) => anyhow::bail!(missing.advice(kind)),
+        }
+    }
+
+    /// Whether a server of one's own could be started; otherwise what to do about it.
+    pub(crate) fn check(&self, kind: Kind) -> Result<(), String> {
+        match self.choose(kind) {
+            Ok(Choice::Packages) => Err(format!("{} is missing, and installing it failed, see above", kind.title())),
+            Ok(_) => Ok(()),
+            Err(missing) => Err(missing.advice(kind)),
+        }
+    }
+
+    fn programs(&self, kind: Kind) -> Option<Programs> {
+        Programs::find(kind).filter(|_| !self.docker_only)
+    }
+
+    fn choose(&self, kind: Kind) -> Result<Choice, Missing> {
+        let engine = || match kind.service() {
+            Some(_) => self.engine.get_or_init(docker::engine).clone(),
+            None => Err("the Docker file has none".to_owned()),
+        };
+        choose(self.programs(kind).is_some(), engine, packages::way(self.may_install).map(drop))
+    }
+}
+
+/// A variable that is set to nothing names no server.
+fn given(variable: Option<String>) -> Option<String> {
+    variable.filter(|dsn| !dsn.trim().is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NO_ENGINE: Result<(), &str> = Err("no engine");
+
+    fn check(programs: bool, engine: Result<(), &str>, packages: Result<(), Refusal>, expected: Option<Choice>) {
+        let choice = choose(programs, || engine.map_err(str::to_owned), packages);
+        assert_eq!(choice.ok(), expected);
+    }
+
+    #[test]
+    fn programs_come_before_docker_and_docker_before_packages() {
+        check(true, Ok(()), Ok(()), Some(Choice::Programs));
+        check(true, NO_ENGINE, Err(Refusal::Forbidden), Some(Choice::Programs));
+        check(false, Ok(()), Ok(()), Some(Choice::Docker));
+        check(false, Ok(()), Err(Refusal::Forbidden), Some(Choice::Docker));
+        check(false, NO_ENGINE, Ok(()), Some(Choice::Packages));
+        check(false, NO_ENGINE, Err(Refusal::NoRights), None);
+    }
+
+    #[test]
+    fn an_engine_is_asked_only_when_it_matters() {
+        let choice = choose(true, || panic!("nobody should ask"), Ok(()));
+        assert_eq!(choice, Ok(Choice::Programs));
+    }
+
+    #[test]
+    fn the_advice_names_every_way() {
+        let missing = Missing { engine: "no Docker engine answers".into(), refusal: Refusal::Forbidden };
+        assert_eq!(
+            missing.advice(Kind::Redis),
+            "Redis is not on this machine, no Docker engine answers, and --no-install forbids to install it; install \
+             it (Debian, Ubuntu: `redis-server`), or start Docker, or set REDIS_DSN to a server for tests"
+        );
+        let missing = Missing { engine: "the Docker file has none".into(), refusal: Refusal::NoApt };
+        let advice = missing.advice(Kind::PgBouncer);
+        assert!(advice.contains("`pgbouncer`, `postgresql`") && !advice.contains("set "), "{advice}");
+    }
+
+    #[test]
+    fn an_empty_variable_names_no_server() {
+        assert_eq!(given(Some("redis://h".into())).as_deref(), Some("redis://h"));
+        assert_eq!(given(Some(" ".into())), None);
+        assert_eq!(given(None), None);
+    }
+}
