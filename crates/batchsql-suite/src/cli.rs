@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context;
 use batchsql::PipelineConfig;
 use clap::{Parser, ValueEnum};
 
@@ -14,9 +15,9 @@ use crate::cases::CaseName;
 #[derive(Debug, Clone, Parser)]
 #[command(name = "batchsql-suite", version, max_term_width = 100)]
 pub struct Options {
-    /// Database to run against
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "sqlite")]
-    pub db: Vec<DatabaseName>,
+    /// Databases to run against, separated by commas; all stands for every one
+    #[arg(long, value_delimiter = ',', default_value = "sqlite", value_name = "NAME")]
+    pub db: Vec<DatabaseChoice>,
 
     /// Case to run, repeatable; all cases when left out
     #[arg(long = "case", value_enum, value_name = "NAME")]
@@ -58,13 +59,49 @@ pub struct Options {
     /// sqlite:suite.db; tables named batchsql_suite_* in it are dropped
     #[arg(long, env = "SQLITE_DSN", hide_env_values = true)]
     pub sqlite_dsn: Option<String>,
+
+    /// PostgreSQL server, for example postgres://user:password@host/database; tables named
+    /// batchsql_suite_* in it are dropped
+    #[arg(long, env = "POSTGRES_DSN", hide_env_values = true)]
+    pub postgres_dsn: Option<String>,
+
+    /// MySQL or MariaDB server, for example mysql://user:password@host/database; tables named
+    /// batchsql_suite_* in it are dropped
+    #[arg(long, env = "MYSQL_DSN", hide_env_values = true)]
+    pub mysql_dsn: Option<String>,
+
+    /// Redis server, for example redis://host:6379; keys named batchsql_suite_* in it are deleted
+    #[arg(long, env = "REDIS_DSN", hide_env_values = true)]
+    pub redis_dsn: Option<String>,
+}
+
+/// What may stand after `--db`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DatabaseChoice {
+    /// Embedded SQLite; needs nothing
+    Sqlite,
+    /// PostgreSQL
+    Postgres,
+    /// MySQL or MariaDB
+    #[value(alias = "mariadb")]
+    Mysql,
+    /// Redis
+    Redis,
+    /// Every one of them
+    All,
 }
 
 /// A database that the suite can run against.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DatabaseName {
     /// Embedded SQLite; needs nothing.
     Sqlite,
+    /// PostgreSQL.
+    Postgres,
+    /// MySQL or MariaDB.
+    Mysql,
+    /// Redis.
+    Redis,
 }
 
 impl DatabaseName {
@@ -72,6 +109,49 @@ impl DatabaseName {
     pub fn name(self) -> &'static str {
         match self {
             Self::Sqlite => "sqlite",
+            Self::Postgres => "postgres",
+            Self::Mysql => "mysql",
+            Self::Redis => "redis",
+        }
+    }
+
+    /// The DSN of its server.
+    ///
+    /// # Errors
+    /// There is none; the message says what to do.
+    pub fn needed(self, dsn: &Option<String>) -> anyhow::Result<&str> {
+        let variable = match self {
+            Self::Sqlite => "SQLITE_DSN",
+            Self::Postgres => "POSTGRES_DSN",
+            Self::Mysql => "MYSQL_DSN",
+            Self::Redis => "REDIS_DSN",
+        };
+        dsn.as_deref().with_context(|| {
+            let name = self.name();
+            format!(
+                "there is no {name} server to run against; set {variable}, or let cargo xtask integration-test --db \
+                 {name} start one"
+            )
+        })
+    }
+
+    /// Every database, in the order they run.
+    pub const ALL: [Self; 4] = [Self::Sqlite, Self::Postgres, Self::Mysql, Self::Redis];
+}
+
+impl DatabaseChoice {
+    /// The databases of a list, each once.
+    pub fn names_of(choices: &[Self]) -> Vec<DatabaseName> {
+        each_once(choices.iter().flat_map(|choice| choice.names()).copied())
+    }
+
+    fn names(self) -> &'static [DatabaseName] {
+        match self {
+            Self::Sqlite => &[DatabaseName::Sqlite],
+            Self::Postgres => &[DatabaseName::Postgres],
+            Self::Mysql => &[DatabaseName::Mysql],
+            Self::Redis => &[DatabaseName::Redis],
+            Self::All => &DatabaseName::ALL,
         }
     }
 }
@@ -103,14 +183,23 @@ impl Options {
         if self.cases.is_empty() {
             return CaseName::value_variants().to_vec();
         }
-        let mut selected = Vec::new();
-        for case in &self.cases {
-            if !selected.contains(case) {
-                selected.push(*case);
-            }
-        }
-        selected
+        each_once(self.cases.iter().copied())
     }
+
+    /// The databases to run against, each once.
+    pub fn selected_databases(&self) -> Vec<DatabaseName> {
+        DatabaseChoice::names_of(&self.db)
+    }
+}
+
+fn each_once<T: PartialEq>(items: impl Iterator<Item = T>) -> Vec<T> {
+    let mut once = Vec::new();
+    for item in items {
+        if !once.contains(&item) {
+            once.push(item);
+        }
+    }
+    once
 }
 
 fn positive(text: &str) -> Result<usize, String> {
@@ -144,7 +233,8 @@ mod tests {
         assert_eq!((options.workers, options.records_per_worker), (10, 20_000));
         assert_eq!((options.batch_size, options.buffer_size), (500, 10_000));
         assert_eq!((options.flush_interval, options.metrics_port), (Duration::from_millis(100), 9090));
-        assert_eq!(options.selected_cases().len(), 8);
+        assert_eq!(options.selected_cases().len(), 10);
+        assert_eq!(options.selected_databases(), [DatabaseName::Sqlite]);
     }
 
     #[test]
@@ -164,6 +254,20 @@ mod tests {
         let options = parse(&["--batch-size", "600", "--buffer-size", "500"]).unwrap();
         let message = options.pipeline_config().unwrap_err().to_string();
         assert!(message.contains("raise --buffer-size"), "{message}");
+    }
+
+    #[test]
+    fn databases_are_named_one_by_one_or_all_at_once() {
+        let check = |db: &str, expected: &[DatabaseName]| {
+            assert_eq!(parse(&["--db", db]).unwrap().selected_databases(), expected, "{db}");
+        };
+        check("all", &DatabaseName::ALL);
+        check("redis,sqlite", &[DatabaseName::Redis, DatabaseName::Sqlite]);
+        check("mariadb,mysql", &[DatabaseName::Mysql]);
+        check(
+            "postgres,all",
+            &[DatabaseName::Postgres, DatabaseName::Sqlite, DatabaseName::Mysql, DatabaseName::Redis],
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use batchsql::ValueRef;
+use batchsql::{ColumnType, ValueRef};
 
 /// A value in the form in which it is compared: databases have fewer kinds of values than rows.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -11,13 +11,38 @@ pub enum Canonical<'a> {
     /// SQL `NULL`.
     Null,
     /// Integers and booleans.
-    Int(i64),
+    Int(i128),
     /// Floats, compared bit by bit.
     Float(f64),
-    /// Text, decimals, JSON and, as ISO 8601, calendar values.
+    /// Text and, as ISO 8601, calendar values.
     Text(&'a str),
+    /// A decimal number; zeros at the end of the fraction do not count.
+    Decimal(&'a str),
+    /// A JSON document; spaces and the order of members do not count.
+    Json(&'a str),
     /// Bytes and UUIDs.
     Bytes(&'a [u8]),
+}
+
+impl<'a> Canonical<'a> {
+    /// What a database holds as text for a column of this type.
+    pub fn of_text(text: &'a str, ty: ColumnType) -> Self {
+        match ty {
+            ColumnType::Decimal => Self::Decimal(text),
+            ColumnType::Json => Self::Json(text),
+            _ => Self::Text(text),
+        }
+    }
+}
+
+/// `1.50` and `1.5` are one number.
+fn without_zeros(decimal: &str) -> &str {
+    if decimal.contains('.') { decimal.trim_end_matches('0').trim_end_matches('.') } else { decimal }
+}
+
+/// The document in one form; what is no JSON stays as it is, and equals no document.
+fn normal_json(text: &str) -> String {
+    serde_json::from_str(text).map_or_else(|_| text.to_owned(), |json: serde_json::Value| json.to_string())
 }
 
 /// Number of rows and checksum over all of their values.
@@ -41,6 +66,8 @@ impl RowDigest {
             Canonical::Float(v) => (2_u8, v.to_bits()).hash(&mut self.0),
             Canonical::Text(v) => (3_u8, v).hash(&mut self.0),
             Canonical::Bytes(v) => (4_u8, v).hash(&mut self.0),
+            Canonical::Decimal(v) => (5_u8, without_zeros(v)).hash(&mut self.0),
+            Canonical::Json(v) => (6_u8, normal_json(v)).hash(&mut self.0),
         }
     }
 
@@ -51,12 +78,13 @@ impl RowDigest {
             ValueRef::Bool(v) => self.add(Canonical::Int(v.into())),
             ValueRef::I16(v) => self.add(Canonical::Int(v.into())),
             ValueRef::I32(v) => self.add(Canonical::Int(v.into())),
-            ValueRef::I64(v) => self.add(Canonical::Int(v)),
-            // The suite only sends what every database can hold.
-            ValueRef::U64(v) => self.add(Canonical::Int(i64::try_from(v).unwrap_or(i64::MAX))),
+            ValueRef::I64(v) => self.add(Canonical::Int(v.into())),
+            ValueRef::U64(v) => self.add(Canonical::Int(v.into())),
             ValueRef::F32(v) => self.add(Canonical::Float(v.into())),
             ValueRef::F64(v) => self.add(Canonical::Float(v)),
-            ValueRef::Text(v) | ValueRef::Decimal(v) | ValueRef::Json(v) => self.add(Canonical::Text(v)),
+            ValueRef::Text(v) => self.add(Canonical::Text(v)),
+            ValueRef::Decimal(v) => self.add(Canonical::Decimal(v)),
+            ValueRef::Json(v) => self.add(Canonical::Json(v)),
             ValueRef::Bytes(v) => self.add(Canonical::Bytes(v)),
             ValueRef::Uuid(v) => self.add(Canonical::Bytes(&v)),
             ValueRef::Date(v) => self.add(Canonical::Text(&v.to_string())),
@@ -80,6 +108,13 @@ impl Digest {
     pub fn add_values<'a>(&mut self, values: impl IntoIterator<Item = ValueRef<'a>>) {
         let mut row = RowDigest::default();
         values.into_iter().for_each(|value| row.add_submitted(value));
+        self.add(&row);
+    }
+
+    /// Adds a row of values as the database holds them.
+    pub fn add_canonical<'a>(&mut self, values: impl IntoIterator<Item = Canonical<'a>>) {
+        let mut row = RowDigest::default();
+        values.into_iter().for_each(|value| row.add(value));
         self.add(&row);
     }
 

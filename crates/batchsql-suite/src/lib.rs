@@ -13,5 +13,4 @@ pub mod memory;
 pub mod report;
 pub mod rows;
 pub mod run;
-pub mod sqlite;
 pub mod watch;

@@ -34,6 +34,43 @@ pub struct Event<'a> {
     pub created_at: TimestampTz,
 }
 
+/// The same table where the row that is already there stays.
+#[derive(Debug, Clone, Copy, Row)]
+#[row(table = "batchsql_suite_events", key = "id", on_conflict = "ignore")]
+pub struct EventIfNew<'a> {
+    /// Unique number.
+    pub id: i64,
+    /// Short text.
+    pub name: &'a str,
+    /// Text with an index.
+    pub email: &'a str,
+    /// Longer text with multi-byte characters.
+    pub payload: &'a str,
+    /// A number.
+    pub amount: f64,
+    /// A boolean.
+    pub active: bool,
+    /// Has an index.
+    pub created_at: TimestampTz,
+}
+
+impl<'a> From<Event<'a>> for EventIfNew<'a> {
+    fn from(event: Event<'a>) -> Self {
+        let Event { id, name, email, payload, amount, active, created_at } = event;
+        Self { id, name, email, payload, amount, active, created_at }
+    }
+}
+
+/// A key and its value.
+#[derive(Debug, Clone, Copy, Row)]
+#[row(table = "batchsql_suite_sessions", key = "id", on_conflict = "replace")]
+pub struct Session<'a> {
+    /// The key.
+    pub id: i64,
+    /// The value.
+    pub payload: &'a str,
+}
+
 /// The same shape where a later row overwrites an earlier one.
 #[derive(Debug, Clone, Copy, Row)]
 #[row(table = "batchsql_suite_accounts", key = "id", on_conflict = "update")]
@@ -150,7 +187,7 @@ impl Event<'_> {
 
     /// The table.
     pub fn table() -> TableSpec {
-        TableSpec { schema: Self::type_schema().clone(), primary_key: &["id"], indexes: &["email", "created_at"] }
+        TableSpec { indexes: &["email", "created_at"], ..TableSpec::new(Self::type_schema().clone(), &["id"]) }
     }
 }
 
@@ -169,7 +206,7 @@ impl<'a> Account<'a> {
 
     /// The table.
     pub fn table() -> TableSpec {
-        TableSpec { schema: Self::type_schema().clone(), primary_key: &["id"], indexes: &[] }
+        TableSpec::new(Self::type_schema().clone(), &["id"])
     }
 }
 
@@ -181,7 +218,7 @@ impl Visit<'_> {
 
     /// The table.
     pub fn table() -> TableSpec {
-        TableSpec { schema: Self::type_schema().clone(), primary_key: &["visitor", "page"], indexes: &[] }
+        TableSpec::new(Self::type_schema().clone(), &["visitor", "page"])
     }
 }
 
@@ -194,7 +231,7 @@ pub static SAMPLES: LazyLock<Schema> = LazyLock::new(|| {
 
 /// The table of [`SAMPLES`].
 pub fn samples_table() -> TableSpec {
-    TableSpec { schema: SAMPLES.clone(), primary_key: &["id"], indexes: &[] }
+    TableSpec::new(SAMPLES.clone(), &["id"])
 }
 
 /// Row `id` of [`SAMPLES`]: some columns `NULL`, in every fourth row some left out.

@@ -38,9 +38,14 @@ pub async fn run(options: &Options, metrics: &PrometheusMetrics, interrupted: wa
     let cases = options.selected_cases();
     let mut environment = environment();
     let mut results = Vec::new();
-    for name in &options.db {
-        let database = database::open(*name, options).await?;
+    // A database that cannot be reached is found before the first row of any other.
+    let mut databases = Vec::new();
+    for name in options.selected_databases() {
+        let database = database::open(name, options).await?;
         environment.databases.push(database.info().await?);
+        databases.push((name, database));
+    }
+    for (name, database) in &databases {
         for case in &cases {
             if *interrupted.borrow() {
                 results.push(skipped(name.name(), *case));
@@ -49,7 +54,7 @@ pub async fn run(options: &Options, metrics: &PrometheusMetrics, interrupted: wa
             let run = CaseRun {
                 options,
                 metrics,
-                database: &*database,
+                database: &**database,
                 database_name: name.name(),
                 name: *case,
                 interrupted: interrupted.clone(),
@@ -71,7 +76,7 @@ pub async fn run(options: &Options, metrics: &PrometheusMetrics, interrupted: wa
 
 fn config(options: &Options, cases: &[CaseName], metrics: &PrometheusMetrics) -> RunConfig {
     RunConfig {
-        databases: options.db.iter().map(|name| name.name().to_owned()).collect(),
+        databases: options.selected_databases().iter().map(|name| name.name().to_owned()).collect(),
         cases: cases.iter().map(|case| case.name().to_owned()).collect(),
         duration_seconds: options.duration.as_secs_f64(),
         workers: options.workers,
@@ -203,12 +208,13 @@ impl CaseRun<'_> {
             db: db.clone(),
             settings: Arc::clone(&settings),
             observer: observer.clone(),
+            sink: self.database.sink(),
             deadline: begin + self.options.duration.min(LONGEST),
             interrupted: self.interrupted.clone(),
             submitted: Arc::new(AtomicU64::new(0)),
         };
-        let driven = case.drive(&load).await;
-        let closed = db.close(DRAIN).await;
+        let driven = case.drive(&load, self.database).await;
+        let mut closed = db.close(DRAIN).await;
         let duration = begin.elapsed();
         // The watcher only stops early when it panicked, and then there are no curves.
         let _ = stop.send(());
@@ -221,8 +227,20 @@ impl CaseRun<'_> {
             result.memory.bound_note = Some(format!("memory at the start, {}", bound.note));
         }
         result.result.errors.append(&mut failures.lock().unwrap_or_else(PoisonError::into_inner));
+        let expected = match driven {
+            Ok(expected) => expected,
+            Err(error) => {
+                result.balance = balance(&closed);
+                return Err(error);
+            }
+        };
+        for other in &expected.elsewhere {
+            closed.balance.accepted += other.balance.accepted;
+            OutcomeKind::ALL
+                .into_iter()
+                .for_each(|kind| closed.balance.outcomes.add(kind, other.balance.outcomes.get(kind)));
+        }
         result.balance = balance(&closed);
-        let expected = driven?;
         let mut found = Vec::new();
         for (schema, _) in &expected.tables {
             found.push(self.database.digest(schema).await?);

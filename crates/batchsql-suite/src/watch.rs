@@ -150,6 +150,14 @@ impl MetricsReporter for Observer {
         self.metrics.batch_isolated(batch);
     }
 
+    fn table_parked(&self, table: &str, class: ErrorClass) {
+        self.metrics.table_parked(table, class);
+    }
+
+    fn table_resumed(&self, table: &str, parked_for: Duration) {
+        self.metrics.table_resumed(table, parked_for);
+    }
+
     fn row_refused(&self, table: &str, reason: &'static str) {
         self.metrics.row_refused(table, reason);
     }

@@ -9,6 +9,10 @@
 //! |---|---|
 //! | `derive` (default) | `#[derive(Row)]` |
 //! | `sqlite` | [`sqlite`]: `SqliteSink` |
+//! | `postgres` | [`postgres`]: `PostgresSink` |
+//! | `mysql` | [`mysql`]: `MySqlSink`, also for MariaDB |
+//! | `redis` | [`redis`]: `RedisSink`, also for clusters |
+//! | `tls` (default) | TLS for the drivers that are switched on |
 //! | `metrics` | [`metrics`]: a reporter over the `metrics` crate |
 //! | `prometheus` | [`prometheus`]: `PrometheusMetrics` with its own scrape endpoint |
 //! | `chrono`, `uuid`, `rust_decimal` | row fields and values of these crates |
@@ -20,6 +24,7 @@
 )]
 //! # Where to go on
 //!
+//! - [`connect`]: a driver chosen by the scheme of a URL, at run time.
 //! - [`PipelineConfig`]: sizes, times and limits, with their defaults.
 //! - [`BatchSql`]: `submit`, `try_submit`, `submit_timeout`, `submit_all`, `submit_tracked`, `flush`,
 //!   `close`, and which of them wait for what.
@@ -33,9 +38,12 @@
 #[doc = include_str!("../../../docs/outcomes.md")]
 struct Outcomes;
 
+mod connect;
+
 pub use batchsql_core::*;
 #[cfg(feature = "derive")]
 pub use batchsql_derive::Row;
+pub use connect::{ConnectError, connect};
 
 #[cfg(feature = "metrics")]
 pub use batchsql_metrics as metrics;

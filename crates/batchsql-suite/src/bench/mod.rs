@@ -2,11 +2,18 @@
 //! of them alike.
 
 mod figures;
+mod mysql;
 mod overhead;
 mod poison;
+mod postgres;
+mod redis;
 mod sqlite;
+mod workload;
 
 pub use figures::{Figure, Plan, table};
+pub use mysql::mysql;
 pub use overhead::overhead;
 pub use poison::poison;
-pub use sqlite::database;
+pub use postgres::postgres;
+pub use redis::redis;
+pub use sqlite::sqlite;

@@ -5,7 +5,8 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use batchsql_suite::bench::{self, Plan};
+use batchsql_suite::bench::{self, Figure, Plan};
+use batchsql_suite::cli::{DatabaseChoice, DatabaseName};
 use clap::{Parser, ValueEnum};
 
 #[global_allocator]
@@ -18,6 +19,22 @@ struct Options {
     /// What to measure; everything when left out
     #[arg(value_enum)]
     group: Option<Group>,
+
+    /// Databases to measure in the database group, separated by commas; all stands for every one
+    #[arg(long, value_delimiter = ',', default_value = "sqlite", value_name = "NAME")]
+    db: Vec<DatabaseChoice>,
+
+    /// PostgreSQL server; tables named batchsql_suite_* in it are dropped
+    #[arg(long, env = "POSTGRES_DSN", hide_env_values = true)]
+    postgres_dsn: Option<String>,
+
+    /// MySQL or MariaDB server; tables named batchsql_suite_* in it are dropped
+    #[arg(long, env = "MYSQL_DSN", hide_env_values = true)]
+    mysql_dsn: Option<String>,
+
+    /// Redis server; keys named batchsql_suite_* in it are deleted
+    #[arg(long, env = "REDIS_DSN", hide_env_values = true)]
+    redis_dsn: Option<String>,
 
     /// Interleaved rounds; the median of each contender counts
     #[arg(long, default_value = "5")]
@@ -42,6 +59,17 @@ enum Group {
     Poison,
 }
 
+impl Options {
+    async fn database(&self, name: DatabaseName, plan: Plan) -> Result<Vec<Figure>> {
+        match name {
+            DatabaseName::Sqlite => bench::sqlite(plan).await,
+            DatabaseName::Postgres => bench::postgres(plan, name.needed(&self.postgres_dsn)?).await,
+            DatabaseName::Mysql => bench::mysql(plan, name.needed(&self.mysql_dsn)?).await,
+            DatabaseName::Redis => bench::redis(plan, name.needed(&self.redis_dsn)?).await,
+        }
+    }
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let options = Options::parse();
@@ -52,7 +80,10 @@ async fn main() -> Result<()> {
         figures.extend(bench::overhead(Plan { rounds: options.rounds, rows: options.rows * 10 }).await?);
     }
     if wants(Group::Database) {
-        figures.extend(bench::database(Plan { rounds: options.rounds, rows: options.rows }).await?);
+        let plan = Plan { rounds: options.rounds, rows: options.rows };
+        for name in DatabaseChoice::names_of(&options.db) {
+            figures.extend(options.database(name, plan).await?);
+        }
     }
     if wants(Group::Poison) {
         println!("{}", bench::poison(options.rounds).await?);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use batchsql::{BatchSql, Row};
+use batchsql::{BatchSql, DynSink, Row};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -24,6 +24,8 @@ pub struct Load {
     pub db: BatchSql,
     /// How the case runs.
     pub settings: Arc<Settings>,
+    /// Where the pipeline writes to.
+    pub(crate) sink: DynSink,
     pub(crate) observer: Observer,
     pub(crate) deadline: Instant,
     pub(crate) interrupted: watch::Receiver<bool>,
@@ -34,6 +36,15 @@ impl Load {
     /// Whether the case should submit no more: its time is up, or the run was interrupted.
     pub fn is_over(&self) -> bool {
         *self.interrupted.borrow() || Instant::now() >= self.deadline
+    }
+
+    /// Another pipeline to the same database, as another process would have one. The case closes it.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn another_pipeline(&self) -> Result<BatchSql> {
+        let builder = BatchSql::builder(self.sink.clone()).config(self.settings.pipeline.clone());
+        Ok(builder.metrics_reporter(self.observer.clone()).start()?)
     }
 
     /// Counts rows that were accepted by a way of their own.

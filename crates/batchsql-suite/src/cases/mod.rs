@@ -1,6 +1,8 @@
 //! Owns what a case is: its settings, its rows, and what must be in the database afterwards.
 //! Must not know databases or how a run is reported.
 
+mod change;
+mod contention;
 mod dataset;
 mod load;
 mod pressure;
@@ -15,7 +17,7 @@ use batchsql::{CloseReport, PipelineConfig, Schema};
 use clap::ValueEnum;
 
 use crate::cli::Options;
-use crate::database::TableSpec;
+use crate::database::{Database, TableSpec};
 use crate::digest::Digest;
 
 pub use load::Load;
@@ -40,6 +42,10 @@ pub enum CaseName {
     MixedTables,
     /// A real data set with NULLs and many scripts, repeated with new keys
     RealDataset,
+    /// Several pipelines write the same keys in opposite orders; no deadlock shows
+    ConcurrentUpserts,
+    /// A column is added and another one dropped while rows are written
+    SchemaChange,
 }
 
 impl CaseName {
@@ -54,6 +60,8 @@ impl CaseName {
             Self::DuplicateKeyUpsert => "duplicate_key_upsert",
             Self::MixedTables => "mixed_tables",
             Self::RealDataset => "real_dataset",
+            Self::ConcurrentUpserts => "concurrent_upserts",
+            Self::SchemaChange => "schema_change",
         }
     }
 
@@ -68,6 +76,8 @@ impl CaseName {
             Self::DuplicateKeyUpsert => Box::new(upsert::DuplicateKeyUpsert),
             Self::MixedTables => Box::new(upsert::MixedTables),
             Self::RealDataset => Box::new(dataset::RealDataset),
+            Self::ConcurrentUpserts => Box::new(contention::ConcurrentUpserts),
+            Self::SchemaChange => Box::new(change::SchemaChange),
         }
     }
 }
@@ -131,6 +141,8 @@ pub struct Expected {
     pub tables: Vec<(Schema, Digest)>,
     /// Rows that must end as `Ignored`.
     pub ignored: u64,
+    /// What became of rows in other pipelines than the load's.
+    pub elsewhere: Vec<CloseReport>,
 }
 
 /// One case.
@@ -147,8 +159,9 @@ pub trait Case: Send + Sync {
         let _ = settings;
     }
 
-    /// Submits rows until all are submitted or the load says stop; what must then be there.
-    async fn drive(&self, load: &Load) -> Result<Expected>;
+    /// Submits rows until all are submitted or the load says stop; what must then be there. The database is for
+    /// cases that change their table meanwhile.
+    async fn drive(&self, load: &Load, database: &dyn Database) -> Result<Expected>;
 
     /// Checks beyond the content of the tables; each finding is an error of the case.
     fn check(&self, expected: &Expected, report: &CloseReport) -> Vec<String> {

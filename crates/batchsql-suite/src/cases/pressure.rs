@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::throughput::insert_events;
 use super::{Case, Expected, Load, MemoryBound, Settings};
-use crate::database::TableSpec;
+use crate::database::{Database, TableSpec};
 use crate::rows::Event;
 
 /// Bytes added to the payload of each row.
@@ -51,7 +51,7 @@ impl Case for MemoryPressure {
         settings.note("row_bytes", PADDING);
     }
 
-    async fn drive(&self, load: &Load) -> Result<Expected> {
+    async fn drive(&self, load: &Load, _: &dyn Database) -> Result<Expected> {
         insert_events(load, PADDING).await
     }
 }

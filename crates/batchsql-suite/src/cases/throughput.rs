@@ -9,7 +9,7 @@ use batchsql::TypedRow;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Case, Expected, Load, Settings};
-use crate::database::TableSpec;
+use crate::database::{Database, TableSpec};
 use crate::digest::Digest;
 use crate::rows::{Event, Texts};
 
@@ -22,7 +22,7 @@ const STEADY_RATE: usize = 10_000;
 fn events(digests: Vec<Digest>) -> Expected {
     let mut all = Digest::default();
     digests.into_iter().for_each(|digest| all.merge(digest));
-    Expected { tables: vec![(Event::type_schema().clone(), all)], ignored: 0 }
+    Expected { tables: vec![(Event::type_schema().clone(), all)], ..Expected::default() }
 }
 
 /// One row after the other, from every worker.
@@ -54,7 +54,7 @@ impl Case for HighThroughput {
         vec![Event::table()]
     }
 
-    async fn drive(&self, load: &Load) -> Result<Expected> {
+    async fn drive(&self, load: &Load, _: &dyn Database) -> Result<Expected> {
         insert_events(load, 0).await
     }
 }
@@ -80,7 +80,7 @@ impl Case for ConcurrentWorkers {
         settings.note("records_per_worker", settings.rows_per_worker);
     }
 
-    async fn drive(&self, load: &Load) -> Result<Expected> {
+    async fn drive(&self, load: &Load, _: &dyn Database) -> Result<Expected> {
         let digests = load.workers(|load, worker| async move {
             let mut digest = Digest::default();
             let mut all: [Texts; 8] = Default::default();
@@ -154,7 +154,7 @@ impl Case for LargeBatch {
         settings.note("buffer_size", buffer);
     }
 
-    async fn drive(&self, load: &Load) -> Result<Expected> {
+    async fn drive(&self, load: &Load, _: &dyn Database) -> Result<Expected> {
         let digests = load.workers(|load, worker| async move {
             let mut digest = Digest::default();
             let mut all: Vec<Texts> = std::iter::repeat_with(Texts::default).take(1000).collect();
@@ -191,7 +191,7 @@ impl Case for LongDuration {
         settings.note("rate", format!("{STEADY_RATE} rows/s"));
     }
 
-    async fn drive(&self, load: &Load) -> Result<Expected> {
+    async fn drive(&self, load: &Load, _: &dyn Database) -> Result<Expected> {
         let digests = load.workers(|load, worker| async move {
             let (mut texts, mut digest) = (Texts::default(), Digest::default());
             // A hundred turns per second; what does not divide evenly comes in later turns.

@@ -7,7 +7,7 @@ use batchsql::TypedRow;
 
 use super::throughput::KEYS_PER_WORKER;
 use super::{Case, Expected, Load, Settings};
-use crate::database::TableSpec;
+use crate::database::{Database, TableSpec};
 use crate::digest::Digest;
 use crate::rows::{self, Account, Event, SAMPLES, Texts, Visit};
 
@@ -41,7 +41,7 @@ impl Case for DuplicateKeyUpsert {
         settings.note("rows_per_key", VERSIONS);
     }
 
-    async fn drive(&self, load: &Load) -> Result<Expected> {
+    async fn drive(&self, load: &Load, _: &dyn Database) -> Result<Expected> {
         let latest = load.workers(|load, worker| async move {
             let mut texts = Texts::default();
             let mut latest = vec![None; keys(&load) as usize];
@@ -70,7 +70,7 @@ impl Case for DuplicateKeyUpsert {
                 }
             }
         }
-        Ok(Expected { tables: vec![(Account::type_schema().clone(), expected)], ignored })
+        Ok(Expected { tables: vec![(Account::type_schema().clone(), expected)], ignored, ..Expected::default() })
     }
 }
 
@@ -87,7 +87,7 @@ impl Case for MixedTables {
         vec![Event::table(), Account::table(), Visit::table(), rows::samples_table()]
     }
 
-    async fn drive(&self, load: &Load) -> Result<Expected> {
+    async fn drive(&self, load: &Load, _: &dyn Database) -> Result<Expected> {
         let parts = load.workers(|load, worker| async move {
             let mut texts = Texts::default();
             let [mut events, mut accounts, mut visits, mut samples] = [Digest::default(); 4];

@@ -44,7 +44,7 @@ fn a_file_keeps_what_is_in_it_and_loses_what_the_suite_made() {
     let check: String = conn.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(check, "ok");
     let report = run.report();
-    assert_eq!(report["summary"]["passed"], 8);
+    assert_eq!(report["summary"]["passed"], 10);
     assert_eq!(report["environment"]["databases"][0]["location"], "file");
     // A DSN may hold a password, and a path may tell more than its owner wants to publish.
     let everything = run.everything();
@@ -56,8 +56,8 @@ fn a_file_keeps_what_is_in_it_and_loses_what_the_suite_made() {
 fn memory_works_as_a_database() {
     let run = Suite::new(&SMALL).env("SQLITE_DSN", "sqlite::memory:").run().expect_code(0);
     let report = run.report();
-    assert_eq!(results(&report).len(), 8);
-    assert_eq!(report["summary"]["passed"], 8);
+    assert_eq!(results(&report).len(), 10);
+    assert_eq!(report["summary"]["passed"], 10);
     assert_eq!(report["environment"]["databases"][0]["location"], "in memory");
     let left: Vec<_> = std::fs::read_dir(run.dir()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 2, "only the report and the folder for temporary files: {left:?}");

@@ -44,7 +44,7 @@ fn with_a_view_named(name: &str) -> (Finished, Connection) {
 #[test]
 fn a_case_without_its_table_fails_and_the_others_run() {
     let (run, _conn) = with_a_view_named("batchsql_suite_accounts");
-    let failed = ["duplicate_key_upsert", "mixed_tables"];
+    let failed = ["duplicate_key_upsert", "mixed_tables", "concurrent_upserts"];
     only(&run, &failed);
     let report = run.report();
     assert_eq!(results(&report).len(), CASES.len());

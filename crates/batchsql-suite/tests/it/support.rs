@@ -14,7 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Every case, in the order they run.
-pub(crate) const CASES: [&str; 8] = [
+pub(crate) const CASES: [&str; 10] = [
     "high_throughput",
     "concurrent_workers",
     "large_batch",
@@ -23,10 +23,12 @@ pub(crate) const CASES: [&str; 8] = [
     "duplicate_key_upsert",
     "mixed_tables",
     "real_dataset",
+    "concurrent_upserts",
+    "schema_change",
 ];
 
 /// Every variable that the program reads.
-pub(crate) const VARIABLES: [&str; 8] = [
+pub(crate) const VARIABLES: [&str; 11] = [
     "TEST_DURATION",
     "CONCURRENT_WORKERS",
     "RECORDS_PER_WORKER",
@@ -35,6 +37,9 @@ pub(crate) const VARIABLES: [&str; 8] = [
     "FLUSH_INTERVAL",
     "PROMETHEUS_PORT",
     "SQLITE_DSN",
+    "POSTGRES_DSN",
+    "MYSQL_DSN",
+    "REDIS_DSN",
 ];
 
 /// Enough rows for every case to do what it is for, and no more.

@@ -3,13 +3,15 @@
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
-use batchsql::sqlite::rusqlite::types::ValueRef;
+use batchsql::sqlite::rusqlite;
+use batchsql::sqlite::rusqlite::types::{Value, ValueRef};
 use batchsql::sqlite::{SqliteOptions, SqliteSink};
 use batchsql::{ColumnType, DynSink, Schema};
 use batchsql_sql::quote;
 
-use crate::database::{Database, TableSpec};
-use crate::digest::{Canonical, Digest, RowDigest};
+use super::sql::Spelling;
+use super::{Database, TableSpec, Visitor};
+use crate::digest::Canonical;
 use crate::report::DatabaseInfo;
 
 /// An SQLite database.
@@ -39,7 +41,9 @@ impl Sqlite {
     }
 }
 
-fn declared(ty: ColumnType) -> &'static str {
+const SPELLING: Spelling = Spelling { quote, declared, tail: "" };
+
+fn declared(ty: ColumnType, _: bool) -> &'static str {
     match ty {
         ColumnType::Bool | ColumnType::I16 | ColumnType::I32 | ColumnType::I64 | ColumnType::U64 => "INTEGER",
         ColumnType::F32 | ColumnType::F64 => "REAL",
@@ -48,21 +52,10 @@ fn declared(ty: ColumnType) -> &'static str {
     }
 }
 
-fn create_sql(table: &TableSpec) -> String {
-    let name = table.schema.table().name();
-    let mut parts: Vec<String> = Vec::new();
-    for column in table.schema.columns() {
-        let not_null = if column.is_nullable() { "" } else { " NOT NULL" };
-        parts.push(format!("{} {}{not_null}", quote(column.name()), declared(column.column_type())));
+impl Sqlite {
+    async fn run(&self, statements: Vec<String>) -> Result<()> {
+        Ok(self.sink.call(move |conn| conn.execute_batch(&statements.join(";"))).await?)
     }
-    let key: Vec<String> = table.primary_key.iter().map(|name| quote(name)).collect();
-    parts.push(format!("PRIMARY KEY ({})", key.join(",")));
-    let mut sql = format!("DROP TABLE IF EXISTS {0}; CREATE TABLE {0} ({1});", quote(name), parts.join(","));
-    for column in table.indexes {
-        let index = quote(&format!("{name}_{column}"));
-        sql += &format!(" CREATE INDEX {index} ON {} ({});", quote(name), quote(column));
-    }
-    sql
 }
 
 #[async_trait]
@@ -82,38 +75,56 @@ impl Database for Sqlite {
     }
 
     async fn create(&self, table: &TableSpec) -> Result<()> {
-        let sql = create_sql(table);
         let name = table.schema.table_display();
-        self.sink
-            .call(move |conn| conn.execute_batch(&sql))
-            .await
-            .with_context(|| format!("cannot create table {name}"))
+        self.run(SPELLING.create(table)).await.with_context(|| format!("cannot create table {name}"))
     }
 
-    async fn digest(&self, schema: &Schema) -> Result<Digest> {
+    async fn add_column(&self, schema: &Schema, column: &str, ty: ColumnType) -> Result<()> {
+        self.run(vec![SPELLING.add_column(schema, column, ty)]).await
+    }
+
+    async fn drop_column(&self, schema: &Schema, column: &str) -> Result<()> {
+        self.run(vec![SPELLING.drop_column(schema, column)]).await
+    }
+
+    async fn read(&self, schema: &Schema, visit: Visitor<'_>) -> Result<()> {
         let types: Vec<ColumnType> = schema.columns().iter().map(|column| column.column_type()).collect();
-        let columns: Vec<String> = schema.columns().iter().map(|column| quote(column.name())).collect();
-        let sql = format!("SELECT {} FROM {}", columns.join(","), quote(schema.table().name()));
-        let digest = self.sink.call(move |conn| {
-            let mut statement = conn.prepare(&sql)?;
-            let mut rows = statement.query([])?;
-            let mut digest = Digest::default();
-            while let Some(row) = rows.next()? {
-                let mut row_digest = RowDigest::default();
-                for (index, ty) in types.iter().enumerate() {
-                    row_digest.add(canonical(row.get_ref(index)?, *ty));
-                }
-                digest.add(&row_digest);
+        let sql = SPELLING.select(schema, |column, _| column.to_owned());
+        // The connection lives on a thread of its own, which the visitor cannot be sent to: pages of rows come back.
+        let mut last = None;
+        loop {
+            let page = page(&self.sink, &sql, last, types.len()).await?;
+            let Some((row_id, _)) = page.last() else { return Ok(()) };
+            last = Some(*row_id);
+            for (_, values) in &page {
+                let values: Vec<Canonical<'_>> =
+                    values.iter().zip(&types).map(|(value, ty)| canonical(value.into(), *ty)).collect();
+                visit(&values);
             }
-            Ok(digest)
-        });
-        digest.await.with_context(|| format!("cannot read table {} back", schema.table_display()))
+        }
     }
 
     async fn drop_table(&self, schema: &Schema) -> Result<()> {
-        let sql = format!("DROP TABLE IF EXISTS {}", quote(schema.table().name()));
-        Ok(self.sink.call(move |conn| conn.execute_batch(&sql)).await?)
+        self.run(vec![SPELLING.drop_table(schema)]).await
     }
+}
+
+/// Rows of one page.
+const PAGE: usize = 5_000;
+
+/// The rows after a row id, with theirs.
+async fn page(sink: &SqliteSink, sql: &str, after: Option<i64>, columns: usize) -> Result<Vec<(i64, Vec<Value>)>> {
+    let sql = sql.replacen("SELECT ", "SELECT rowid,", 1);
+    let sql = format!("{sql} WHERE rowid > ?1 OR ?1 IS NULL ORDER BY rowid LIMIT {PAGE}");
+    let page = sink.call(move |conn| {
+        let mut statement = conn.prepare(&sql)?;
+        let rows = statement.query_map([after], |row| {
+            let values = (1..=columns).map(|column| row.get(column)).collect::<rusqlite::Result<_>>()?;
+            Ok((row.get(0)?, values))
+        })?;
+        rows.collect::<rusqlite::Result<_>>()
+    });
+    Ok(page.await?)
 }
 
 fn canonical(value: ValueRef<'_>, ty: ColumnType) -> Canonical<'_> {
@@ -121,10 +132,10 @@ fn canonical(value: ValueRef<'_>, ty: ColumnType) -> Canonical<'_> {
         ValueRef::Null => Canonical::Null,
         // A float without a fraction may be stored as an integer.
         ValueRef::Integer(v) if matches!(ty, ColumnType::F32 | ColumnType::F64) => Canonical::Float(v as f64),
-        ValueRef::Integer(v) => Canonical::Int(v),
+        ValueRef::Integer(v) => Canonical::Int(v.into()),
         ValueRef::Real(v) => Canonical::Float(v),
         // Bytes that are no text never equal a text: the digests differ, as they should.
-        ValueRef::Text(v) => std::str::from_utf8(v).map_or(Canonical::Bytes(v), Canonical::Text),
+        ValueRef::Text(v) => std::str::from_utf8(v).map_or(Canonical::Bytes(v), |text| Canonical::of_text(text, ty)),
         ValueRef::Blob(v) => Canonical::Bytes(v),
     }
 }

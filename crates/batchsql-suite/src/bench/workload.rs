@@ -1,0 +1,161 @@
+//! Owns what is written to databases in a measurement, and the pipeline's side of it.
+//! Must not know databases.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use batchsql::{BatchSql, PipelineConfig, Sink, SubmitError};
+use tokio::task::JoinSet;
+
+use super::figures::Measurement;
+use crate::rows::{Account, Event, EventIfNew, Texts};
+
+pub(super) const PRODUCERS: usize = 10;
+pub(super) const BATCH: usize = 500;
+/// Batches on their way at once, where the database takes more than one.
+pub(super) const IN_FLIGHT: usize = 4;
+/// Rows per key where rows are updated.
+const VERSIONS: usize = 10;
+
+/// What is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Workload {
+    /// New rows into the suite's table with two secondary indexes.
+    Insert,
+    /// The same rows under the rule that keeps what is there; nothing is.
+    Ignore,
+    /// Ten rows per key; the last one wins.
+    Update,
+}
+
+impl Workload {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Insert => "plain insert",
+            Self::Ignore => "ignore by key",
+            Self::Update => "update by key",
+        }
+    }
+
+    /// The key of row `n` of `rows`.
+    pub(super) fn key(self, n: usize, rows: usize) -> i64 {
+        match self {
+            Self::Insert | Self::Ignore => n as i64,
+            // A prime step visits the keys in an order without neighbours.
+            Self::Update => (n.wrapping_mul(7_919) % self.rows_afterwards(rows)) as i64,
+        }
+    }
+
+    /// Rows in the table when `rows` rows were written.
+    pub(super) fn rows_afterwards(self, rows: usize) -> usize {
+        match self {
+            Self::Insert | Self::Ignore => rows,
+            Self::Update => (rows / VERSIONS).max(1),
+        }
+    }
+
+    /// Every row, made before the clock starts.
+    pub(super) fn texts(self, rows: usize) -> Arc<Vec<Texts>> {
+        let make = |n| {
+            let mut texts = Texts::default();
+            match self {
+                Self::Insert | Self::Ignore => drop(texts.event(self.key(n, rows), 0)),
+                Self::Update => drop(texts.account(self.key(n, rows), n as i64)),
+            }
+            texts
+        };
+        Arc::new((0..rows).map(make).collect())
+    }
+
+    /// Row `n` of an insert.
+    pub(super) fn event(self, texts: &[Texts], n: usize) -> Event<'_> {
+        texts[n].again(self.key(n, texts.len()))
+    }
+
+    /// Row `n` of an update.
+    pub(super) fn account(self, texts: &[Texts], n: usize) -> Account<'_> {
+        texts[n].account_again(self.key(n, texts.len()), n as i64)
+    }
+}
+
+/// How row `n` gets into a pipeline.
+pub(super) trait Submit: Copy + Send + 'static {
+    fn submit(self, db: &BatchSql, texts: &[Texts], n: usize) -> impl Future<Output = Result<(), SubmitError>> + Send;
+}
+
+impl Submit for Workload {
+    async fn submit(self, db: &BatchSql, texts: &[Texts], n: usize) -> Result<(), SubmitError> {
+        match self {
+            Self::Insert => db.submit(&self.event(texts, n)).await,
+            Self::Ignore => db.submit(&EventIfNew::from(self.event(texts, n))).await,
+            Self::Update => db.submit(&self.account(texts, n)).await,
+        }
+    }
+}
+
+/// Rows per second of a whole run.
+pub(super) fn rate(rows: usize, took: Duration) -> Measurement {
+    Measurement { rate: rows as f64 / took.as_secs_f64(), allocations: None }
+}
+
+/// From the first submit of many producers to the end of close.
+pub(super) async fn pipeline<S: Sink>(sink: S, workload: impl Submit, texts: &Arc<Vec<Texts>>) -> Result<Duration> {
+    let config = PipelineConfig { flush_size: BATCH, max_concurrency: IN_FLIGHT, ..PipelineConfig::default() };
+    let begin = Instant::now();
+    let db = BatchSql::builder(sink).config(config).start()?;
+    let mut producers = JoinSet::new();
+    // Rows come from one sequence, as keys do in most applications, so that they are about as sorted as
+    // in the loop: inserting in random order is slower by itself, for any writer.
+    let sequence = Arc::new(AtomicUsize::new(0));
+    for _ in 0..PRODUCERS {
+        let (db, texts, sequence) = (db.clone(), Arc::clone(texts), Arc::clone(&sequence));
+        producers.spawn(async move {
+            loop {
+                let n = sequence.fetch_add(1, Ordering::Relaxed);
+                if n >= texts.len() {
+                    return anyhow::Ok(());
+                }
+                workload.submit(&db, &texts, n).await?;
+            }
+        });
+    }
+    while let Some(produced) = producers.join_next().await {
+        produced??;
+    }
+    let report = db.close(Duration::from_secs(60)).await;
+    let took = begin.elapsed();
+    // Hardly a key comes twice in a batch, so about as many rows are sent as by the loop.
+    let reached = report.balance.written() + report.balance.superseded();
+    anyhow::ensure!(reached == texts.len() as u64, "rows were not written: {}", report.balance);
+    Ok(took)
+}
+
+/// Calls `write` with the numbers of the rows of one batch after the other, from as many tasks as a pipeline has
+/// batches on their way: what a careful engineer writes by hand, without queue, back-pressure, outcomes or metrics.
+pub(super) async fn hand_written<W, F>(rows: usize, mut connect: impl FnMut() -> W) -> Result<Duration>
+where
+    W: FnMut(std::ops::Range<usize>) -> F + Send + 'static,
+    F: Future<Output = Result<()>> + Send,
+{
+    let sequence = Arc::new(AtomicUsize::new(0));
+    let mut writers = JoinSet::new();
+    let begin = Instant::now();
+    for _ in 0..IN_FLIGHT {
+        let (mut write, sequence) = (connect(), Arc::clone(&sequence));
+        writers.spawn(async move {
+            loop {
+                let start = sequence.fetch_add(BATCH, Ordering::Relaxed);
+                if start >= rows {
+                    return anyhow::Ok(());
+                }
+                write(start..(start + BATCH).min(rows)).await?;
+            }
+        });
+    }
+    while let Some(written) = writers.join_next().await {
+        written??;
+    }
+    Ok(begin.elapsed())
+}

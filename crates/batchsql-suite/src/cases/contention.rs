@@ -1,0 +1,86 @@
+//! Owns the case in which several writers fight for the same rows.
+//! Must not know databases.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use async_trait::async_trait;
+use batchsql::{BatchSql, TypedRow};
+
+use super::{Case, Expected, Load, Settings};
+use crate::database::{Database, TableSpec};
+use crate::digest::Digest;
+use crate::rows::{Account, Texts};
+
+/// Pipelines that write at the same time: one alone keeps the rows of a key in one batch at a time.
+const PIPELINES: usize = 4;
+/// How long the other pipelines may drain.
+const DRAIN: Duration = Duration::from_secs(120);
+
+/// Keys that everybody writes: few enough that every batch meets the others.
+fn keys(load: &Load) -> i64 {
+    (load.settings.pipeline.flush_size as i64 * 2).min(load.settings.rows_per_worker as i64).max(1)
+}
+
+pub(super) struct ConcurrentUpserts;
+
+#[async_trait]
+impl Case for ConcurrentUpserts {
+    fn description(&self) -> &'static str {
+        "Four pipelines, as four processes would have them, update the same keys at the same time, half of the workers \
+         from the first key to the last, half from the last to the first. No row may fail, also not by a deadlock. A last \
+         pass writes every key once more; exactly that must be in the table."
+    }
+
+    fn tables(&self) -> Vec<TableSpec> {
+        vec![Account::table()]
+    }
+
+    fn adjust(&self, settings: &mut Settings) {
+        settings.note("pipelines", PIPELINES);
+    }
+
+    async fn drive(&self, load: &Load, _: &dyn Database) -> Result<Expected> {
+        let others = (1..PIPELINES).map(|_| load.another_pipeline()).collect::<Result<Vec<BatchSql>>>()?;
+        let keys = keys(load);
+        let wrote = load.workers(|load, worker| {
+            // Each pipeline has workers of both directions.
+            let (pipeline, upwards) = (worker as usize / 2 % PIPELINES, worker % 2 == 0);
+            let other = pipeline.checked_sub(1).map(|number| others[number].clone());
+            async move {
+                let mut texts = Texts::default();
+                for n in 0..load.settings.rows_per_worker as i64 {
+                    if load.is_over() {
+                        break;
+                    }
+                    let key = if upwards { n % keys } else { keys - 1 - n % keys };
+                    let account = texts.account(key, n);
+                    match &other {
+                        None => load.submit(&account).await?,
+                        Some(other) => {
+                            other.submit(&account).await.context("a row was not accepted")?;
+                            load.count(1);
+                        }
+                    }
+                }
+                Ok(())
+            }
+        });
+        let wrote = wrote.await;
+        let mut expected = Expected::default();
+        for other in others {
+            expected.elsewhere.push(other.close(DRAIN).await);
+        }
+        wrote?;
+        load.db.flush().await?;
+        let (mut texts, mut digest) = (Texts::default(), Digest::default());
+        for key in 0..keys {
+            // Also after an interruption: only this pass makes the content known.
+            let account = texts.account(key, -1);
+            load.submit(&account).await?;
+            digest.add_values(account.values());
+        }
+        expected.tables = vec![(Account::type_schema().clone(), digest)];
+        Ok(expected)
+    }
+}

@@ -1,0 +1,143 @@
+//! Owns MySQL and MariaDB as a database under test.
+//! Must not know cases.
+
+use anyhow::{Context, Result};
+use async_trait::async_trait;
+use batchsql::mysql::MySqlSink;
+use batchsql::{ColumnType, DynSink, Schema};
+use futures_util::TryStreamExt;
+use sqlx::mysql::MySqlRow;
+use sqlx::{Executor, Row, ValueRef};
+
+use super::sql::Spelling;
+use super::{Database, TableSpec, Visitor};
+use crate::digest::Canonical;
+use crate::report::DatabaseInfo;
+
+/// A MySQL or MariaDB database.
+#[derive(Debug)]
+pub struct MySql {
+    sink: MySqlSink,
+}
+
+/// `utf8mb4_bin`, so that keys are equal here exactly when they are equal in other databases.
+const SPELLING: Spelling =
+    Spelling { quote, declared, tail: " ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin" };
+
+fn quote(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
+}
+
+fn declared(ty: ColumnType, indexed: bool) -> &'static str {
+    match ty {
+        ColumnType::Bool => "BOOLEAN",
+        ColumnType::I16 => "SMALLINT",
+        ColumnType::I32 => "INT",
+        ColumnType::I64 => "BIGINT",
+        ColumnType::U64 => "BIGINT UNSIGNED",
+        ColumnType::F32 => "FLOAT",
+        ColumnType::F64 => "DOUBLE",
+        ColumnType::Decimal => "DECIMAL(65,30)",
+        ColumnType::Bytes if indexed => "VARBINARY(255)",
+        ColumnType::Bytes => "LONGBLOB",
+        ColumnType::Uuid => "BINARY(16)",
+        ColumnType::Json => "JSON",
+        ColumnType::Date => "DATE",
+        ColumnType::Time => "TIME(6)",
+        ColumnType::Timestamp | ColumnType::TimestampTz => "DATETIME(6)",
+        // An index needs a length.
+        _ if indexed => "VARCHAR(255)",
+        _ => "LONGTEXT",
+    }
+}
+
+/// The form in which a column is read; calendar values as the driver-independent ISO 8601.
+fn expression(column: &str, ty: ColumnType) -> String {
+    match ty {
+        ColumnType::TimestampTz => format!("CONCAT(CAST({column} AS CHAR),'+00:00')"),
+        ColumnType::Decimal | ColumnType::Json | ColumnType::Date | ColumnType::Time | ColumnType::Timestamp => {
+            format!("CAST({column} AS CHAR)")
+        }
+        _ => column.to_owned(),
+    }
+}
+
+fn canonical(row: &MySqlRow, index: usize, ty: ColumnType) -> Result<Canonical<'_>> {
+    if row.try_get_raw(index)?.is_null() {
+        return Ok(Canonical::Null);
+    }
+    Ok(match ty {
+        ColumnType::Bool => Canonical::Int(row.try_get::<bool, _>(index)?.into()),
+        ColumnType::I16 => Canonical::Int(row.try_get::<i16, _>(index)?.into()),
+        ColumnType::I32 => Canonical::Int(row.try_get::<i32, _>(index)?.into()),
+        ColumnType::I64 => Canonical::Int(row.try_get::<i64, _>(index)?.into()),
+        ColumnType::U64 => Canonical::Int(row.try_get::<u64, _>(index)?.into()),
+        ColumnType::F32 => Canonical::Float(row.try_get::<f32, _>(index)?.into()),
+        ColumnType::F64 => Canonical::Float(row.try_get(index)?),
+        ColumnType::Bytes | ColumnType::Uuid => Canonical::Bytes(row.try_get(index)?),
+        _ => Canonical::of_text(row.try_get(index)?, ty),
+    })
+}
+
+impl MySql {
+    /// Opens the database of the DSN.
+    ///
+    /// # Errors
+    /// The DSN makes no sense or the server does not let us in.
+    pub async fn open(dsn: &str) -> Result<Self> {
+        let sink = MySqlSink::connect(dsn).await.context("MYSQL_DSN or --mysql-dsn")?;
+        Ok(Self { sink })
+    }
+
+    /// Runs a statement of the test itself.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn execute(&self, sql: &str) -> Result<()> {
+        self.sink.mysql_pool().execute(sql).await?;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Database for MySql {
+    async fn info(&self) -> Result<DatabaseInfo> {
+        let version: String = sqlx::query_scalar("SELECT version()").fetch_one(self.sink.mysql_pool()).await?;
+        Ok(DatabaseInfo { name: "mysql".to_owned(), version, location: "server".to_owned() })
+    }
+
+    fn sink(&self) -> DynSink {
+        DynSink::new(self.sink.clone())
+    }
+
+    async fn create(&self, table: &TableSpec) -> Result<()> {
+        for statement in SPELLING.create(table) {
+            let created = self.execute(&statement).await;
+            created.with_context(|| format!("cannot create table {}", table.schema.table_display()))?;
+        }
+        Ok(())
+    }
+
+    async fn add_column(&self, schema: &Schema, column: &str, ty: ColumnType) -> Result<()> {
+        self.execute(&SPELLING.add_column(schema, column, ty)).await
+    }
+
+    async fn drop_column(&self, schema: &Schema, column: &str) -> Result<()> {
+        self.execute(&SPELLING.drop_column(schema, column)).await
+    }
+
+    async fn read(&self, schema: &Schema, visit: Visitor<'_>) -> Result<()> {
+        let types: Vec<ColumnType> = schema.columns().iter().map(|column| column.column_type()).collect();
+        let sql = SPELLING.select(schema, expression);
+        let mut rows = sqlx::query(&sql).persistent(false).fetch(self.sink.mysql_pool());
+        while let Some(row) = rows.try_next().await? {
+            let values = types.iter().enumerate().map(|(index, ty)| canonical(&row, index, *ty));
+            visit(&values.collect::<Result<Vec<_>>>()?);
+        }
+        Ok(())
+    }
+
+    async fn drop_table(&self, schema: &Schema) -> Result<()> {
+        self.execute(&SPELLING.drop_table(schema)).await
+    }
+}

@@ -1,0 +1,142 @@
+//! Owns PostgreSQL as a database under test.
+//! Must not know cases.
+
+use anyhow::{Context, Result};
+use async_trait::async_trait;
+use batchsql::postgres::PostgresSink;
+use batchsql::{ColumnType, DynSink, Schema};
+use batchsql_sql::quote;
+use futures_util::TryStreamExt;
+use sqlx::postgres::PgRow;
+use sqlx::{Executor, Row, ValueRef};
+
+use super::sql::Spelling;
+use super::{Database, TableSpec, Visitor};
+use crate::digest::Canonical;
+use crate::report::DatabaseInfo;
+
+/// A PostgreSQL database.
+#[derive(Debug)]
+pub struct Postgres {
+    sink: PostgresSink,
+}
+
+const SPELLING: Spelling = Spelling { quote, declared, tail: "" };
+
+fn declared(ty: ColumnType, _: bool) -> &'static str {
+    match ty {
+        ColumnType::Bool => "BOOLEAN",
+        ColumnType::I16 => "SMALLINT",
+        ColumnType::I32 => "INTEGER",
+        ColumnType::I64 => "BIGINT",
+        ColumnType::U64 => "NUMERIC(20)",
+        ColumnType::F32 => "REAL",
+        ColumnType::F64 => "DOUBLE PRECISION",
+        ColumnType::Decimal => "NUMERIC",
+        ColumnType::Bytes => "BYTEA",
+        ColumnType::Uuid => "UUID",
+        ColumnType::Json => "JSONB",
+        ColumnType::Date => "DATE",
+        ColumnType::Time => "TIME",
+        ColumnType::Timestamp => "TIMESTAMP",
+        ColumnType::TimestampTz => "TIMESTAMPTZ",
+        _ => "TEXT",
+    }
+}
+
+/// The form in which a column is read; calendar values as the driver-independent ISO 8601.
+fn expression(column: &str, ty: ColumnType) -> String {
+    match ty {
+        ColumnType::U64 | ColumnType::Decimal | ColumnType::Json => format!("{column}::text"),
+        ColumnType::Date => format!("to_char({column},'YYYY-MM-DD')"),
+        ColumnType::Time => format!("to_char({column},'HH24:MI:SS.US')"),
+        ColumnType::Timestamp => format!("to_char({column},'YYYY-MM-DD HH24:MI:SS.US')"),
+        ColumnType::TimestampTz => {
+            format!("to_char({column} AT TIME ZONE 'UTC','YYYY-MM-DD HH24:MI:SS.US')||'+00:00'")
+        }
+        _ => column.to_owned(),
+    }
+}
+
+fn canonical(row: &PgRow, index: usize, ty: ColumnType) -> Result<Canonical<'_>> {
+    let raw = row.try_get_raw(index)?;
+    if raw.is_null() {
+        return Ok(Canonical::Null);
+    }
+    Ok(match ty {
+        ColumnType::Bool => Canonical::Int(row.try_get::<bool, _>(index)?.into()),
+        ColumnType::I16 => Canonical::Int(row.try_get::<i16, _>(index)?.into()),
+        ColumnType::I32 => Canonical::Int(row.try_get::<i32, _>(index)?.into()),
+        ColumnType::I64 => Canonical::Int(row.try_get::<i64, _>(index)?.into()),
+        ColumnType::U64 => Canonical::Int(row.try_get::<&str, _>(index)?.parse()?),
+        ColumnType::F32 => Canonical::Float(row.try_get::<f32, _>(index)?.into()),
+        ColumnType::F64 => Canonical::Float(row.try_get(index)?),
+        ColumnType::Bytes => Canonical::Bytes(row.try_get(index)?),
+        // The binary form of a uuid is its 16 bytes.
+        ColumnType::Uuid => Canonical::Bytes(raw.as_bytes().map_err(anyhow::Error::from_boxed)?),
+        _ => Canonical::of_text(row.try_get(index)?, ty),
+    })
+}
+
+impl Postgres {
+    /// Opens the database of the DSN.
+    ///
+    /// # Errors
+    /// The DSN makes no sense or the server does not let us in.
+    pub async fn open(dsn: &str) -> Result<Self> {
+        let sink = PostgresSink::connect(dsn).await.context("POSTGRES_DSN or --postgres-dsn")?;
+        Ok(Self { sink })
+    }
+
+    /// Runs a statement of the test itself.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn execute(&self, sql: &str) -> Result<()> {
+        self.sink.pg_pool().execute(sql).await?;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Database for Postgres {
+    async fn info(&self) -> Result<DatabaseInfo> {
+        let version: String = sqlx::query_scalar("SHOW server_version").fetch_one(self.sink.pg_pool()).await?;
+        Ok(DatabaseInfo { name: "postgres".to_owned(), version, location: "server".to_owned() })
+    }
+
+    fn sink(&self) -> DynSink {
+        DynSink::new(self.sink.clone())
+    }
+
+    async fn create(&self, table: &TableSpec) -> Result<()> {
+        for statement in SPELLING.create(table) {
+            let created = self.execute(&statement).await;
+            created.with_context(|| format!("cannot create table {}", table.schema.table_display()))?;
+        }
+        Ok(())
+    }
+
+    async fn add_column(&self, schema: &Schema, column: &str, ty: ColumnType) -> Result<()> {
+        self.execute(&SPELLING.add_column(schema, column, ty)).await
+    }
+
+    async fn drop_column(&self, schema: &Schema, column: &str) -> Result<()> {
+        self.execute(&SPELLING.drop_column(schema, column)).await
+    }
+
+    async fn read(&self, schema: &Schema, visit: Visitor<'_>) -> Result<()> {
+        let types: Vec<ColumnType> = schema.columns().iter().map(|column| column.column_type()).collect();
+        let sql = SPELLING.select(schema, expression);
+        let mut rows = sqlx::query(&sql).persistent(false).fetch(self.sink.pg_pool());
+        while let Some(row) = rows.try_next().await? {
+            let values = types.iter().enumerate().map(|(index, ty)| canonical(&row, index, *ty));
+            visit(&values.collect::<Result<Vec<_>>>()?);
+        }
+        Ok(())
+    }
+
+    async fn drop_table(&self, schema: &Schema) -> Result<()> {
+        self.execute(&SPELLING.drop_table(schema)).await
+    }
+}

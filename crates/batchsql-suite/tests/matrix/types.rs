@@ -1,0 +1,215 @@
+//! The type matrix: every column type with its extremes and NULL, on every database. A value comes back as it
+//! was, or is refused at admission, or, where only the column of the table decides, its row is rejected.
+//! `docs/databases.md` has the matrix for people.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use batchsql::{
+    BatchSql, ColumnType, Date, Json, OutcomeKind, PipelineConfig, Schema, Time, Timestamp, TimestampTz, Value,
+};
+use batchsql_suite::cli::DatabaseName::{self, Mysql, Postgres, Redis, Sqlite};
+use batchsql_suite::database::{Database, TableSpec};
+use batchsql_suite::digest::{Canonical, Digest};
+use batchsql_testserver::unique;
+
+use crate::servers::on;
+
+/// What becomes of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    ComesBack,
+    /// By `submit`.
+    Refused,
+    /// Its row, by the driver or by the database.
+    Rejected,
+}
+
+/// The values of a type, each with a name.
+fn values(ty: ColumnType) -> Vec<(&'static str, Value)> {
+    let decimal = |text: &str| Value::Decimal(text.parse().unwrap());
+    let json = |text: &str| Value::Json(text.parse::<Json>().unwrap());
+    match ty {
+        ColumnType::Bool => vec![("false", false.into()), ("true", true.into())],
+        ColumnType::I16 => vec![("min", i16::MIN.into()), ("zero", 0_i16.into()), ("max", i16::MAX.into())],
+        ColumnType::I32 => vec![("min", i32::MIN.into()), ("zero", 0_i32.into()), ("max", i32::MAX.into())],
+        ColumnType::I64 => vec![("min", i64::MIN.into()), ("zero", 0_i64.into()), ("max", i64::MAX.into())],
+        ColumnType::U64 => vec![
+            ("zero", 0_u64.into()),
+            ("i64 max", (i64::MAX as u64).into()),
+            ("above i64 max", (i64::MAX as u64 + 1).into()),
+            ("max", u64::MAX.into()),
+        ],
+        ColumnType::F32 => vec![
+            ("min", f32::MIN.into()),
+            ("max", f32::MAX.into()),
+            ("smallest", f32::MIN_POSITIVE.into()),
+            ("third", (1.0_f32 / 3.0).into()),
+            ("NaN", f32::NAN.into()),
+            ("infinity", f32::INFINITY.into()),
+            ("-infinity", f32::NEG_INFINITY.into()),
+        ],
+        ColumnType::F64 => vec![
+            ("min", f64::MIN.into()),
+            ("max", f64::MAX.into()),
+            ("smallest", f64::MIN_POSITIVE.into()),
+            ("third", (1.0_f64 / 3.0).into()),
+            ("tenth", 0.1_f64.into()),
+            ("NaN", f64::NAN.into()),
+            ("infinity", f64::INFINITY.into()),
+            ("-infinity", f64::NEG_INFINITY.into()),
+        ],
+        ColumnType::Decimal => vec![
+            ("zero", decimal("0")),
+            ("small", decimal("-0.000000000000000000000000000001")),
+            ("35 digits", decimal("99999999999999999999999999999999999.999999999999999999999999999999")),
+            ("zeros", decimal("1.500")),
+            ("10000", decimal("10000")),
+            ("0.0001", decimal("0.0001")),
+            ("40 digits", decimal("1234567890123456789012345678901234567890")),
+            ("31 places", decimal("0.1234567890123456789012345678901")),
+        ],
+        ColumnType::Text => vec![
+            ("empty", "".into()),
+            ("spaces", "  a  ".into()),
+            ("quotes", "'\"`\\;--\n\t\r%_".into()),
+            ("scripts", "été текст 事件 🦀 \u{10FFFF}".into()),
+            ("1 MB", "x".repeat(1 << 20).into()),
+            ("NUL", "a\0b".into()),
+        ],
+        ColumnType::Bytes => vec![
+            ("empty", Vec::new().into()),
+            ("every byte", (0..=255).collect::<Vec<u8>>().into()),
+            ("1 MB", vec![0xff; 1 << 20].into()),
+        ],
+        ColumnType::Uuid => vec![
+            ("nil", Value::Uuid([0; 16])),
+            ("max", Value::Uuid([0xff; 16])),
+            ("some", Value::Uuid(*b"0123456789abcdef")),
+        ],
+        ColumnType::Json => vec![
+            ("null", json("null")),
+            ("nested", json(r#"{"a":[1,2.5,null,{"b":"été 🦀 \" \\ \n"}],"":false}"#)),
+            ("number", json("-12345678901234")),
+            ("string", json(r#""a""#)),
+            ("NUL", json("\"a\\u0000b\"")),
+        ],
+        ColumnType::Date => vec![
+            ("min", Date::MIN.into()),
+            ("1969", Date::from_ymd(1969, 12, 31).into()),
+            ("leap day", Date::from_ymd(2024, 2, 29).into()),
+            ("max", Date::MAX.into()),
+        ],
+        ColumnType::Time => vec![
+            ("min", Time::MIN.into()),
+            ("noon", Time::from_hms_micro(12, 0, 0, 1).into()),
+            ("max", Time::MAX.into()),
+        ],
+        ColumnType::Timestamp => vec![
+            ("min", Timestamp::MIN.into()),
+            ("1969", Timestamp::from_micros_since_epoch(-1).into()),
+            ("1970", Timestamp::from_micros_since_epoch(0).into()),
+            ("max", Timestamp::MAX.into()),
+        ],
+        ColumnType::TimestampTz => vec![
+            ("min", TimestampTz::MIN.into()),
+            ("1969", TimestampTz::from_micros_since_epoch(-1).into()),
+            ("1970", TimestampTz::from_micros_since_epoch(0).into()),
+            ("max", TimestampTz::MAX.into()),
+        ],
+        other => unreachable!("ColumnType::ALL has no {other}"),
+    }
+}
+
+/// What becomes of a value; everything that is not named here comes back.
+fn fate(database: DatabaseName, ty: ColumnType, value: &str) -> Fate {
+    use ColumnType as T;
+    match (database, ty, value) {
+        (Sqlite, T::U64, "above i64 max" | "max") => Fate::Refused,
+        (Sqlite, T::F32 | T::F64, "NaN") => Fate::Refused,
+        (Mysql, T::F32 | T::F64, "NaN" | "infinity" | "-infinity") => Fate::Refused,
+        (Postgres, T::Text, "NUL") => Fate::Refused,
+        // jsonb has no NUL character, also not in its escaped form.
+        (Postgres, T::Json, "NUL") => Fate::Rejected,
+        // The column is DECIMAL(65,30), which is as large as it gets.
+        (Mysql, T::Decimal, "40 digits" | "31 places") => Fate::Rejected,
+        _ => Fate::ComesBack,
+    }
+}
+
+/// The rows of a table by number.
+async fn content(database: &dyn Database, schema: &Schema) -> BTreeMap<i128, Digest> {
+    let mut rows = BTreeMap::new();
+    let mut add = |values: &[Canonical<'_>]| {
+        let [Canonical::Int(id), value] = values else { panic!("{} values", values.len()) };
+        let mut digest = Digest::default();
+        digest.add_canonical([*value]);
+        rows.insert(*id, digest);
+    };
+    database.read(schema, &mut add).await.unwrap();
+    rows
+}
+
+async fn matrix(name: DatabaseName) {
+    on(name, async |own| {
+        let config = PipelineConfig { retry_for: Duration::from_secs(5), ..PipelineConfig::default() };
+        let db = BatchSql::builder(own.database.sink()).config(config).start().unwrap();
+        for ty in ColumnType::ALL {
+            // Where there are no databases, the name keeps tests apart.
+            let schema = Schema::builder(format!("batchsql_suite_{}", unique(ty.name())));
+            let schema = schema.column("id", ColumnType::I64).nullable("v", ty);
+            let schema = schema.on_conflict(batchsql::Conflict::update(["id"])).build().unwrap();
+            own.database.create(&TableSpec::new(schema.clone(), &["id"])).await.unwrap();
+            let mut all = vec![("NULL", Value::Null)];
+            all.extend(values(ty));
+            let mut receipts = Vec::new();
+            for (id, (value_name, value)) in all.iter().enumerate() {
+                let row = schema.row().set("id", id as i64).unwrap().set("v", value.clone()).unwrap().finish().unwrap();
+                let receipt = db.submit_tracked(&row).await;
+                let cell = format!("{name:?} {ty} {value_name}");
+                let refused = fate(name, ty, value_name) == Fate::Refused;
+                assert_eq!(receipt.is_err(), refused, "{cell}: {:?}", receipt.err());
+                receipts.extend(receipt.ok().map(|receipt| (id, cell, receipt)));
+            }
+            db.flush().await.unwrap();
+            let found = content(&*own.database, &schema).await;
+            let mut rejected = 0;
+            for (id, cell, receipt) in receipts {
+                let (value_name, value) = &all[id];
+                let outcome = receipt.await;
+                let rejects = fate(name, ty, value_name) == Fate::Rejected;
+                let expected = if rejects { OutcomeKind::Rejected } else { OutcomeKind::Written };
+                assert_eq!(outcome.kind(), expected, "{cell}: {outcome:?}");
+                rejected += usize::from(rejects);
+                let mut submitted = Digest::default();
+                submitted.add_values([value.as_ref()]);
+                assert_eq!(found.get(&(id as i128)), (!rejects).then_some(&submitted), "{cell} comes back as it was");
+            }
+            let refused = all.iter().filter(|(value, _)| fate(name, ty, value) == Fate::Refused).count();
+            assert_eq!(found.len(), all.len() - rejected - refused, "{name:?} {ty}");
+            own.database.drop_table(&schema).await.unwrap();
+        }
+        assert_eq!(db.close(Duration::from_secs(10)).await.balance.in_flight(), 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_keeps_every_value() {
+    matrix(Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_keeps_every_value() {
+    matrix(Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mysql_keeps_every_value() {
+    matrix(Mysql).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_keeps_every_value() {
+    matrix(Redis).await;
+}

@@ -1,0 +1,183 @@
+//! Owns the choice of a driver by the scheme of a URL.
+//! Must not know what stands after the scheme.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use batchsql_core::DynSink;
+
+type Opened = Result<DynSink, ConnectError>;
+
+/// A driver: its schemes, the feature that brings it, and an example of its URLs.
+struct Driver {
+    schemes: &'static [&'static str],
+    feature: &'static str,
+    example: &'static str,
+}
+
+const DRIVERS: [Driver; 4] = [
+    Driver {
+        schemes: &["postgres", "postgresql"],
+        feature: "postgres",
+        example: "postgres://user:password@host/database",
+    },
+    Driver { schemes: &["mysql", "mariadb"], feature: "mysql", example: "mysql://user:password@host/database" },
+    Driver { schemes: &["sqlite"], feature: "sqlite", example: "sqlite:file.db" },
+    Driver { schemes: &["redis", "rediss"], feature: "redis", example: "redis://host:6379" },
+];
+
+/// Opens the database of a URL with the driver of its scheme, so that the database can be chosen at run time.
+///
+/// | scheme | driver | feature |
+/// |---|---|---|
+/// | `postgres://`, `postgresql://` | PostgreSQL | `postgres` |
+/// | `mysql://`, `mariadb://` | MySQL and MariaDB | `mysql` |
+/// | `sqlite:` | SQLite | `sqlite` |
+/// | `redis://`, `rediss://` | Redis, single server or cluster | `redis` |
+///
+/// What may follow the scheme is told by the driver's options, for example `postgres::PostgresOptions`. A
+/// server is contacted at once, so that mistakes are seen before the first row. The [`DynSink`] costs one box
+/// per batch; to configure a driver in code, open its sink and wrap it with [`DynSink::new`].
+///
+/// ```
+/// # #[cfg(feature = "sqlite")]
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// let url = "sqlite::memory:"; // from the configuration
+/// let db = batchsql::BatchSql::builder(batchsql::connect(url).await?).start()?;
+/// # let _ = db;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// A scheme without a driver in this build, a URL that the driver does not understand, or a database that
+/// cannot be opened within the driver's connect timeout (5 s unless the URL says otherwise). The message never
+/// shows a password.
+///
+/// # Cancel safety
+/// When it is cancelled, connections that were made are closed.
+pub async fn connect(url: &str) -> Result<DynSink, ConnectError> {
+    let scheme = url.split_once(':').map(|(scheme, _)| scheme);
+    let driver = scheme.and_then(|scheme| DRIVERS.iter().find(|driver| driver.schemes.contains(&scheme)));
+    let Some(driver) = driver else { return Err(unknown(url)) };
+    match driver.feature {
+        "postgres" => postgres(url).await,
+        "mysql" => mysql(url).await,
+        "sqlite" => sqlite(url).await,
+        _ => redis(url).await,
+    }
+}
+
+/// One way to open per driver; without its feature it says so.
+macro_rules! way {
+    ($name:ident, $feature:literal, $url:ident => $open:expr) => {
+        #[cfg(feature = $feature)]
+        async fn $name($url: &str) -> Opened {
+            $open.map(DynSink::new).map_err(ConnectError::of_driver)
+        }
+
+        #[cfg(not(feature = $feature))]
+        async fn $name(_: &str) -> Opened {
+            Err(missing($feature))
+        }
+    };
+}
+
+way!(postgres, "postgres", url => batchsql_postgres::PostgresSink::connect(url).await);
+way!(mysql, "mysql", url => batchsql_mysql::MySqlSink::connect(url).await);
+way!(sqlite, "sqlite", url => batchsql_sqlite::SqliteSink::open(url));
+way!(redis, "redis", url => batchsql_redis::RedisSink::connect(url).await);
+
+#[cfg_attr(
+    all(feature = "postgres", feature = "mysql", feature = "sqlite", feature = "redis"),
+    allow(dead_code, reason = "no driver is missing")
+)]
+fn missing(feature: &str) -> ConnectError {
+    ConnectError {
+        problem: format!(
+            "this program was built without the {feature} driver; switch on the feature {feature:?} of batchsql"
+        ),
+        source: None,
+    }
+}
+
+fn unknown(url: &str) -> ConnectError {
+    let examples: Vec<&str> = DRIVERS.iter().map(|driver| driver.example).collect();
+    // Without a `://` the text before the colon may be anything, also a password.
+    let shown = url.split_once("://").map(|(scheme, _)| scheme);
+    let shown =
+        shown.filter(|scheme| scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)));
+    let what = match shown {
+        Some(scheme) => format!("there is no driver for the scheme {scheme:?}"),
+        None => "the database url has no scheme".to_owned(),
+    };
+    ConnectError { problem: format!("{what}; write it like {}", examples.join(", ")), source: None }
+}
+
+/// The database could not be opened. The message shows no password.
+#[derive(Debug)]
+pub struct ConnectError {
+    problem: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl ConnectError {
+    #[cfg_attr(
+        not(any(feature = "postgres", feature = "mysql", feature = "sqlite", feature = "redis")),
+        allow(dead_code, reason = "there is no driver")
+    )]
+    fn of_driver(error: impl StdError + Send + Sync + 'static) -> Self {
+        Self { problem: error.to_string(), source: Some(Box::new(error)) }
+    }
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.problem)
+    }
+}
+
+impl StdError for ConnectError {
+    /// What lies behind the driver's message.
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_ref()?.source()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_cannot_be_opened_says_why_and_shows_no_password() {
+        let check = async |url: &str, part: &str| {
+            let error = connect(url).await.unwrap_err();
+            let all = format!("{error} {error:?} {:?}", error.source());
+            assert!(error.to_string().contains(part), "{url}: {error}");
+            assert!(!all.contains("hunter2"), "{all}");
+        };
+        check("oracle://u:hunter2@h/db", "no driver for the scheme \"oracle\"").await;
+        check("hunter2", "has no scheme").await;
+        check("u:hunter2@h", "has no scheme").await;
+        check("u:hunter2@h://x", "has no scheme").await;
+        check("", "postgres://user:password@host/database").await;
+        #[cfg(feature = "sqlite")]
+        check("sqlite:/no/such/folder/a.db", "its folder does not exist").await;
+        #[cfg(not(feature = "sqlite"))]
+        check("sqlite::memory:", "switch on the feature \"sqlite\"").await;
+        #[cfg(feature = "postgres")]
+        check("postgres://u:hunter2@127.0.0.1:1/db", "127.0.0.1").await;
+        #[cfg(feature = "mysql")]
+        check("mysql://u:hunter2@127.0.0.1:1/db", "127.0.0.1").await;
+        #[cfg(feature = "redis")]
+        check("redis://u:hunter2@127.0.0.1:1", "127.0.0.1").await;
+    }
+
+    #[cfg(feature = "sqlite")]
+    #[tokio::test]
+    async fn a_url_opens_its_driver() {
+        use batchsql_core::Sink;
+        assert_eq!(connect("sqlite::memory:").await.unwrap().name(), "sqlite");
+    }
+}
