@@ -75,7 +75,8 @@ fn canonical(row: &MySqlRow, index: usize, ty: ColumnType) -> Result<Canonical<'
         ColumnType::F32 => Canonical::Float(row.try_get::<f32, _>(index)?.into()),
         ColumnType::F64 => Canonical::Float(row.try_get(index)?),
         ColumnType::Bytes | ColumnType::Uuid => Canonical::Bytes(row.try_get(index)?),
-        _ => Canonical::of_text(row.try_get(index)?, ty),
+        // Unchecked: sqlx takes text with a binary collation for bytes.
+        _ => Canonical::of_text(row.try_get_unchecked(index)?, ty),
     })
 }
 

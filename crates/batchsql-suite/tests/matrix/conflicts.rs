@@ -283,3 +283,36 @@ fn a_key_that_may_be_null_is_refused() {
     let schema = Schema::builder("t").nullable("k", ColumnType::I64).on_conflict(Conflict::ignore(["k"])).build();
     assert!(schema.unwrap_err().to_string().contains("nullable"));
 }
+
+/// The outcomes of the batch, a letter for each row.
+fn letters(outcomes: &[OutcomeKind]) -> String {
+    let letter = |kind: &OutcomeKind| match kind {
+        OutcomeKind::Written => "W",
+        OutcomeKind::Ignored => "I",
+        OutcomeKind::Superseded => "S",
+        OutcomeKind::Rejected => "R",
+        other => panic!("no cell of the matrix has {other:?}"),
+    };
+    outcomes.iter().map(letter).collect::<Vec<_>>().join(" ")
+}
+
+/// The model is what the tests above hold the databases to; the guide shows it.
+#[test]
+fn the_guide_has_this_matrix() {
+    let mut table =
+        "| the batch has | no rule | ignore | replace, update | update of some columns |\n|---|---|---|---|---|\n"
+            .to_owned();
+    for situation in situations() {
+        let cell = |rule| {
+            let of = |database| situation.expected(database, rule);
+            assert_eq!(of(Sqlite), of(Postgres));
+            let (common, mysql) = (letters(&of(Sqlite).1), letters(&of(Mysql).1));
+            if common == mysql { common } else { format!("{common} (MySQL: {mysql})") }
+        };
+        assert_eq!(cell(Rule::Replace), cell(Rule::Update));
+        let cells = [Rule::None, Rule::Ignore, Rule::Update, Rule::UpdateSome].map(cell);
+        table += &format!("| {} | {} |\n", situation.name, cells.join(" | "));
+    }
+    let guide = include_str!("../../../../docs/databases.md");
+    assert!(guide.contains(&table), "docs/databases.md should have\n{table}");
+}

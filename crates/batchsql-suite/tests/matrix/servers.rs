@@ -20,6 +20,8 @@ fn with_database(dsn: &str, name: &str) -> String {
 pub(crate) struct Own {
     pub(crate) name: DatabaseName,
     pub(crate) database: Box<dyn Database>,
+    /// Where it is, for another program.
+    pub(crate) dsn: Option<String>,
     made: Option<String>,
 }
 
@@ -27,25 +29,27 @@ impl Own {
     pub(crate) async fn new(name: DatabaseName) -> Self {
         let own = unique("suite");
         match name {
-            DatabaseName::Sqlite => Self { name, database: Box::new(Sqlite::open(None).unwrap()), made: None },
+            DatabaseName::Sqlite => {
+                Self { name, database: Box::new(Sqlite::open(None).unwrap()), dsn: None, made: None }
+            }
             DatabaseName::Postgres => {
                 let shared = Postgres::open(&dsn(Kind::Postgres)).await.unwrap();
                 shared.execute(&format!("CREATE DATABASE {own}")).await.unwrap();
                 let dsn = with_database(&dsn(Kind::Postgres), &own);
                 let database = Box::new(Postgres::open(&dsn).await.unwrap());
-                Self { name, database, made: Some(own) }
+                Self { name, database, dsn: Some(dsn), made: Some(own) }
             }
             DatabaseName::Mysql => {
                 let shared = MySql::open(&dsn(Kind::MySql)).await.unwrap();
                 shared.execute(&format!("CREATE DATABASE {own}")).await.unwrap();
                 let dsn = with_database(&dsn(Kind::MySql), &own);
                 let database = Box::new(MySql::open(&dsn).await.unwrap());
-                Self { name, database, made: Some(own) }
+                Self { name, database, dsn: Some(dsn), made: Some(own) }
             }
             // Its tables have names of their own instead.
             DatabaseName::Redis => {
                 let dsn = dsn(Kind::Redis);
-                Self { name, database: Box::new(Redis::open(&dsn).await.unwrap()), made: None }
+                Self { name, database: Box::new(Redis::open(&dsn).await.unwrap()), dsn: Some(dsn), made: None }
             }
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use batchsql::{
     BatchSql, ColumnType, Date, Json, OutcomeKind, PipelineConfig, Schema, Time, Timestamp, TimestampTz, Value,
+    ValueRef,
 };
 use batchsql_suite::cli::DatabaseName::{self, Mysql, Postgres, Redis, Sqlite};
 use batchsql_suite::database::{Database, TableSpec};
@@ -19,6 +20,8 @@ use crate::servers::on;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     ComesBack,
+    /// What is there afterwards cannot be told from `NULL`.
+    IsNull,
     /// By `submit`.
     Refused,
     /// Its row, by the driver or by the database.
@@ -128,6 +131,10 @@ fn fate(database: DatabaseName, ty: ColumnType, value: &str) -> Fate {
         (Sqlite, T::U64, "above i64 max" | "max") => Fate::Refused,
         (Sqlite, T::F32 | T::F64, "NaN") => Fate::Refused,
         (Mysql, T::F32 | T::F64, "NaN" | "infinity" | "-infinity") => Fate::Refused,
+        // JSON has neither, and the rows are documents there.
+        (Redis, T::F32 | T::F64, "NaN" | "infinity" | "-infinity") => Fate::Refused,
+        // In a document both are the JSON `null`.
+        (Redis, T::Json, "null") => Fate::IsNull,
         (Postgres, T::Text, "NUL") => Fate::Refused,
         // jsonb has no NUL character, also not in its escaped form.
         (Postgres, T::Json, "NUL") => Fate::Rejected,
@@ -182,7 +189,8 @@ async fn matrix(name: DatabaseName) {
                 assert_eq!(outcome.kind(), expected, "{cell}: {outcome:?}");
                 rejected += usize::from(rejects);
                 let mut submitted = Digest::default();
-                submitted.add_values([value.as_ref()]);
+                let is_null = fate(name, ty, value_name) == Fate::IsNull;
+                submitted.add_values([if is_null { ValueRef::Null } else { value.as_ref() }]);
                 assert_eq!(found.get(&(id as i128)), (!rejects).then_some(&submitted), "{cell} comes back as it was");
             }
             let refused = all.iter().filter(|(value, _)| fate(name, ty, value) == Fate::Refused).count();
@@ -212,4 +220,26 @@ async fn mysql_keeps_every_value() {
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_keeps_every_value() {
     matrix(Redis).await;
+}
+
+/// What does not come back as it was; the tests above hold the databases to it, the guide shows it.
+#[test]
+fn the_guide_has_these_exceptions() {
+    let mut table = "| database | type | value | |\n|---|---|---|---|\n".to_owned();
+    for (database, shown) in [(Sqlite, "SQLite"), (Postgres, "PostgreSQL"), (Mysql, "MySQL"), (Redis, "Redis document")]
+    {
+        for ty in ColumnType::ALL {
+            for (value, _) in values(ty) {
+                let what = match fate(database, ty, value) {
+                    Fate::ComesBack => continue,
+                    Fate::IsNull => "becomes NULL",
+                    Fate::Refused => "refused by `submit`",
+                    Fate::Rejected => "its row is rejected",
+                };
+                table += &format!("| {shown} | {ty} | {value} | {what} |\n");
+            }
+        }
+    }
+    let guide = include_str!("../../../../docs/databases.md");
+    assert!(guide.contains(&table), "docs/databases.md should have\n{table}");
 }
