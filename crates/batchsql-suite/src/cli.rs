@@ -83,7 +83,6 @@ pub enum DatabaseChoice {
     /// PostgreSQL
     Postgres,
     /// MySQL or MariaDB
-    #[value(alias = "mariadb")]
     Mysql,
     /// Redis
     Redis,
@@ -263,7 +262,6 @@ mod tests {
         };
         check("all", &DatabaseName::ALL);
         check("redis,sqlite", &[DatabaseName::Redis, DatabaseName::Sqlite]);
-        check("mariadb,mysql", &[DatabaseName::Mysql]);
         check(
             "postgres,all",
             &[DatabaseName::Postgres, DatabaseName::Sqlite, DatabaseName::Mysql, DatabaseName::Redis],
