@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod conflicts;
+mod errors;
+mod link;
 mod support;
 mod tables;
 mod types;

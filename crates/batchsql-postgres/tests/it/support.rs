@@ -1,9 +1,11 @@
 //! Owns what the tests share: a schema of its own per test, and short ways to write and read it.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use batchsql_core::{
-    BatchSql, ColumnType, Conflict, DynRow, Ordering, Outcome, PipelineConfig, Receipt, Schema, Value,
+    Attempt, BatchSql, ColumnType, Conflict, DynRow, Ordering, Outcome, PipelineConfig, Receipt, Rows, Schema,
+    SharedRows, Sink, SinkError, Value, Written,
 };
 use batchsql_postgres::sqlx::{Executor, PgPool, Row, ValueRef as _};
 use batchsql_postgres::{PostgresOptions, PostgresSink, Strategy};
@@ -106,4 +108,41 @@ pub(crate) async fn read(sink: &PostgresSink, sql: &str) -> Vec<String> {
         if value.is_null() { "NULL".to_owned() } else { value.as_str().unwrap().to_owned() }
     };
     rows.iter().map(|row| (0..row.len()).map(|index| text(row, index)).collect::<Vec<_>>().join("|")).collect()
+}
+
+/// A sink that keeps the rows it is given.
+struct Keep(Arc<Mutex<Option<SharedRows>>>);
+
+impl Sink for Keep {
+    type Conn = ();
+    type Plan = ();
+
+    fn name(&self) -> &'static str {
+        "keep"
+    }
+
+    async fn acquire(&self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    async fn prepare(&self, (): &mut (), _: &Schema) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    async fn write(&self, (): &mut (), (): &(), rows: Rows<'_>, _: &Attempt) -> Result<Written, SinkError> {
+        *self.0.lock().unwrap() = Some(rows.to_shared());
+        Ok(Written::default())
+    }
+}
+
+/// A batch of `id` and `note`, to be written without a pipeline that retries.
+pub(crate) async fn batch_of(schema: &Schema, ids: std::ops::Range<i64>) -> SharedRows {
+    let kept = Arc::default();
+    let config = PipelineConfig { flush_interval: HOUR, ordering: Ordering::PerTable, ..PipelineConfig::default() };
+    let db = BatchSql::builder(Keep(Arc::clone(&kept))).config(config).start().unwrap();
+    for id in ids {
+        db.submit(&row(schema, id, "new")).await.unwrap();
+    }
+    db.close(HOUR).await;
+    kept.lock().unwrap().take().unwrap()
 }
