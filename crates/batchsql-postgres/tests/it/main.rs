@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod conflicts;
+mod connect;
 mod errors;
 mod link;
+mod pooler;
+mod servers;
 mod support;
 mod tables;
 mod types;
