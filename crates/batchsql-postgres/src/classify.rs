@@ -32,6 +32,8 @@ pub(crate) fn class(code: &str) -> ErrorClass {
         "25006" => ErrorClass::Resource,
         "25P03" | "25P04" => ErrorClass::Transient,
         "42501" => ErrorClass::Permission,
+        // A value that is too long for a column of type name.
+        "42622" => ErrorClass::Row,
         // 53300: too many connections.
         "53300" | "53000" => ErrorClass::Transient,
         // Object in use, lock not available, and a function that sees the server change.
@@ -83,6 +85,7 @@ fn meaning(code: &str) -> &'static str {
         "40001" => "the transaction could not be serialized",
         "40P01" => "deadlock",
         "42501" => "the user has no right to do this; grant it",
+        "42622" => "a text is too long for its column",
         "42703" => "a column does not exist",
         "42804" => "a column has another type than the rows",
         "42P01" => "the table does not exist",
@@ -177,7 +180,10 @@ mod tests {
         check(&["08000", "08006", "08P01", "40001", "40P01", "53300", "55P03", "55006"], ErrorClass::Transient);
         check(&["57014", "57P01", "57P02", "57P03", "25P03", "72000"], ErrorClass::Transient);
         check(&["22001", "22003", "22007", "22021", "22023", "22P02", "22P05"], ErrorClass::Row);
-        check(&["23502", "23503", "23505", "23514", "23P01", "44000", "P0001", "P0004", "27000"], ErrorClass::Row);
+        check(
+            &["23502", "23503", "23505", "23514", "23P01", "44000", "P0001", "P0004", "27000", "42622"],
+            ErrorClass::Row,
+        );
         check(&["42P01", "42703", "42804", "42P10", "3F000", "3D000", "0A000", "22P03", "55000"], ErrorClass::Schema);
         check(&["42501", "28000", "28P01"], ErrorClass::Permission);
         check(&["54000", "54001", "54011"], ErrorClass::Size);

@@ -184,11 +184,9 @@ mod tests {
 
     #[test]
     fn numbers_beyond_the_type_are_refused() {
-        let mut out = Vec::new();
-        let mut check = |value, wire, expected| {
-            out.clear();
-            assert_eq!(write_field(&mut out, value, wire), expected, "{value:?} as {wire:?}");
-        };
+        fn check(value: ValueRef<'_>, wire: Wire, expected: Result<(), Unfit>) {
+            assert_eq!(write_field(&mut Vec::new(), value, wire), expected, "{value:?} as {wire:?}");
+        }
         let refused = Err(Unfit::OutOfRange);
         check(ValueRef::I64(i64::from(i32::MAX)), Wire::Int4, Ok(()));
         check(ValueRef::I64(i64::from(i32::MAX) + 1), Wire::Int4, refused);
@@ -196,8 +194,9 @@ mod tests {
         check(ValueRef::U64(i64::MAX as u64), Wire::Int8, Ok(()));
         check(ValueRef::U64(i64::MAX as u64 + 1), Wire::Int8, refused);
         check(ValueRef::U64(u64::MAX), Wire::Numeric, Ok(()));
-        check(ValueRef::Decimal(&"1".repeat(131_073)), Wire::Numeric, refused);
-        check(ValueRef::Decimal(&format!("0.{}", "1".repeat(16_384))), Wire::Numeric, refused);
+        let (whole, fraction) = ("1".repeat(131_073), format!("0.{}", "1".repeat(16_384)));
+        check(ValueRef::Decimal(&whole), Wire::Numeric, refused);
+        check(ValueRef::Decimal(&fraction), Wire::Numeric, refused);
     }
 
     #[test]

@@ -206,6 +206,10 @@ impl PostgresOptions {
                         "the server closed the link while connecting; check that it is postgresql and takes connections"
                             .to_owned()
                     }
+                    // What rustls says of certificates comes as invalid data.
+                    std::io::ErrorKind::InvalidData => {
+                        format!("TLS failed: {error}; check sslmode, sslrootcert and the name of the host")
+                    }
                     _ => format!("{error}; check host, port and network"),
                 };
                 OpenError { source: Some(error), ..self.problem(&what) }

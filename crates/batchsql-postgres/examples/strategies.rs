@@ -1,0 +1,191 @@
+//! Compares the strategies on your server: rows per second by rows per batch, for each kind of conflict rule.
+//!
+//! ```text
+//! POSTGRES_DSN=postgres://user:password@host/database cargo run --release -p batchsql-postgres --example strategies
+//! ```
+//!
+//! It makes a table `batchsql_strategies`, writes it with four connections, and drops it. Strategies take turns, and
+//! medians are shown, because a machine is never quite idle. `ROUNDS` (default 5) and `SIZES` (for example
+//! `100,500`) may be set.
+
+use std::error::Error;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use batchsql_core::{
+    Attempt, BatchSql, ColumnType, Conflict, Ordering, PipelineConfig, Rows, Schema, SharedRows, Sink, SinkError,
+    TimestampTz, Value, Written,
+};
+use batchsql_postgres::sqlx::Executor;
+use batchsql_postgres::{PostgresOptions, PostgresSink, Strategy};
+
+const CONNECTIONS: usize = 4;
+const TABLE: &str = "batchsql_strategies";
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let dsn = std::env::var("POSTGRES_DSN").map_err(|_| "set POSTGRES_DSN to the server to measure")?;
+    let rounds: usize = std::env::var("ROUNDS").map_or(Ok(5), |rounds| rounds.parse())?;
+    let sizes = std::env::var("SIZES").unwrap_or_else(|_| "1,10,50,100,200,500,1000,2000,5000,10000".to_owned());
+    let sizes: Vec<usize> = sizes.split(',').map(str::parse).collect::<Result<_, _>>()?;
+    let with_rule = [Strategy::Unnest, Strategy::MultiValues, Strategy::Staging];
+    let cases = [
+        ("plain", Conflict::None, vec![Strategy::Unnest, Strategy::MultiValues, Strategy::Copy]),
+        ("ignore", Conflict::ignore(["id"]), with_rule.to_vec()),
+        ("update", Conflict::update(["id"]), with_rule.to_vec()),
+    ];
+    let options: PostgresOptions = dsn.parse()?;
+    let admin = PostgresSink::with_options(&options).await?;
+    admin.pg_pool().execute(&*format!("DROP TABLE IF EXISTS {TABLE}; {}", create())).await?;
+    for (name, conflict, strategies) in cases {
+        print!("{name:>8}");
+        strategies.iter().for_each(|strategy| print!(" {:>22}", strategy.name()));
+        println!("   (rows/s, ratio to {})", strategies[0].name());
+        let schema = schema(conflict)?;
+        let mut writers = Vec::new();
+        for strategy in &strategies {
+            let options = options.clone().strategy(*strategy).max_connections(CONNECTIONS as u32);
+            writers.push(Writer::new(PostgresSink::with_options(&options).await?, &schema).await?);
+        }
+        for size in &sizes {
+            let batches = batches(&schema, *size, (*size * 4 * CONNECTIONS).clamp(2_000, 80_000)).await?;
+            let mut measured = vec![Vec::new(); writers.len()];
+            for _ in 0..rounds {
+                for (writer, measured) in writers.iter().zip(&mut measured) {
+                    admin.pg_pool().execute(&*format!("TRUNCATE {TABLE}; CHECKPOINT")).await?;
+                    measured.push(writer.rows_per_second(&batches).await?);
+                }
+            }
+            // Of the same round, so that what slows the machine down slows both.
+            let ratio =
+                |measured: &[f64], first: &[f64]| median(measured.iter().zip(first).map(|(a, b)| a / b).collect());
+            print!("{size:>8}");
+            for of_strategy in &measured {
+                print!(" {:>12.0} x{:<8.2}", median(of_strategy.clone()), ratio(of_strategy, &measured[0]));
+            }
+            println!();
+        }
+    }
+    admin.pg_pool().execute(&*format!("DROP TABLE {TABLE}")).await?;
+    Ok(())
+}
+
+fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers[numbers.len() / 2]
+}
+
+fn create() -> String {
+    format!(
+        "CREATE TABLE {TABLE} (id bigint PRIMARY KEY, name text NOT NULL, email text NOT NULL, payload text NOT NULL,
+                               amount double precision NOT NULL, active boolean NOT NULL, created_at timestamptz NOT NULL);
+         CREATE INDEX ON {TABLE} (email); CREATE INDEX ON {TABLE} (created_at)"
+    )
+}
+
+fn schema(conflict: Conflict) -> Result<Schema, Box<dyn Error>> {
+    let schema = Schema::builder(TABLE)
+        .column("id", ColumnType::I64)
+        .column("name", ColumnType::Text)
+        .column("email", ColumnType::Text)
+        .column("payload", ColumnType::Text)
+        .column("amount", ColumnType::F64)
+        .column("active", ColumnType::Bool)
+        .column("created_at", ColumnType::TimestampTz);
+    Ok(schema.on_conflict(conflict).build()?)
+}
+
+/// A sink that keeps the batches it is given: the strategies are measured without the pipeline.
+#[derive(Clone, Default)]
+struct Keep(Arc<Mutex<Vec<SharedRows>>>);
+
+impl Sink for Keep {
+    type Conn = ();
+    type Plan = ();
+
+    fn name(&self) -> &'static str {
+        "keep"
+    }
+
+    async fn acquire(&self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    async fn prepare(&self, (): &mut (), _: &Schema) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    async fn write(&self, (): &mut (), (): &(), rows: Rows<'_>, _: &Attempt) -> Result<Written, SinkError> {
+        self.0.lock().expect("no holder panics").push(rows.to_shared());
+        Ok(Written::default())
+    }
+}
+
+async fn batches(schema: &Schema, size: usize, rows: usize) -> Result<Vec<SharedRows>, Box<dyn Error>> {
+    let keep = Keep::default();
+    let hour = Duration::from_secs(3600);
+    let config = PipelineConfig {
+        flush_size: size,
+        buffer_size: size.max(10_000),
+        flush_interval: hour,
+        ordering: Ordering::PerTable,
+        ..PipelineConfig::default()
+    };
+    let db = BatchSql::builder(keep.clone()).config(config).start()?;
+    for id in 0..rows.next_multiple_of(size) as i64 {
+        let at = TimestampTz::from_micros_since_epoch(1_704_067_200_000_000 + id * 1_000_003 % 31_536_000_000_000);
+        let payload = format!("événement {id} — 事件 {}", id.wrapping_mul(0x9E37_79B9));
+        let row: [Value; 7] = [
+            id.into(),
+            format!("user {id}").into(),
+            format!("user{id}@example.org").into(),
+            payload.into(),
+            (id as f64 / 8.0).into(),
+            (id % 3 == 0).into(),
+            at.ok_or("within the year 2024")?.into(),
+        ];
+        db.submit(&schema.row().set_all(row)?.finish()?).await?;
+    }
+    db.close(hour).await;
+    let batches = std::mem::take(&mut *keep.0.lock().expect("no holder panics"));
+    Ok(batches)
+}
+
+type Plan = <PostgresSink as Sink>::Plan;
+
+/// A sink with its plan.
+#[derive(Clone)]
+struct Writer {
+    sink: PostgresSink,
+    plan: Arc<Plan>,
+}
+
+impl Writer {
+    async fn new(sink: PostgresSink, schema: &Schema) -> Result<Self, SinkError> {
+        let mut conn = sink.acquire().await?;
+        let plan = Arc::new(sink.prepare(&mut conn, schema).await?);
+        drop(conn);
+        Ok(Self { sink, plan })
+    }
+
+    /// Writes the batches with every connection at once.
+    async fn rows_per_second(&self, batches: &[SharedRows]) -> Result<f64, Box<dyn Error>> {
+        let queue = Arc::new(Mutex::new(batches.to_vec()));
+        let begin = Instant::now();
+        let tasks: Vec<_> = (0..CONNECTIONS).map(|_| tokio::spawn(self.clone().drain(Arc::clone(&queue)))).collect();
+        for task in tasks {
+            task.await??;
+        }
+        let rows: usize = batches.iter().map(|batch| batch.rows().len()).sum();
+        Ok(rows as f64 / begin.elapsed().as_secs_f64())
+    }
+
+    async fn drain(self, queue: Arc<Mutex<Vec<SharedRows>>>) -> Result<(), SinkError> {
+        let next = || queue.lock().expect("no holder panics").pop();
+        while let Some(batch) = next() {
+            let mut conn = self.sink.acquire().await?;
+            self.sink.write(&mut conn, &self.plan, batch.rows(), &Attempt::new(false)).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,148 @@
+//! Connecting: mistakes are told in time and without the password; TLS is verified; the user's own pool.
+
+use std::time::{Duration, Instant};
+
+use batchsql_core::Conflict;
+use batchsql_postgres::sqlx::PgPool;
+use batchsql_postgres::{PostgresOptions, PostgresSink};
+use batchsql_testserver::{Kind, Server, dsn, unique};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use crate::support::{execute, fresh, prepared_dsn, read, row, schema, with_parameter, write};
+
+/// What connecting says, within its timeout.
+async fn refused(options: PostgresOptions) -> String {
+    let begin = Instant::now();
+    let error = PostgresSink::with_options(&options.connect_timeout(Duration::from_secs(2))).await.unwrap_err();
+    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+    let mut text = format!("{error} {error:?}");
+    let mut source = std::error::Error::source(&error);
+    while let Some(error) = source {
+        text += &format!(" {error} {error:?}");
+        source = error.source();
+    }
+    assert!(!text.contains("secret-password"), "{text}");
+    text
+}
+
+/// A server that does one thing with each link.
+async fn listen<F: Future<Output = ()> + Send>(answer: fn(tokio::net::TcpStream) -> F) -> u16
+where
+    F: 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((link, _)) = listener.accept().await {
+            tokio::spawn(answer(link));
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn mistakes_are_told_in_time_and_without_the_password() {
+    let server = fresh("").await;
+    let good = (*server.pg_pool().connect_options()).clone().password("secret-password");
+    let check = async |options, part: &str| {
+        let text = refused(PostgresOptions::from_connect_options(options)).await;
+        assert!(text.contains(part), "{text:?} does not contain {part:?}");
+    };
+    // A port that nobody listens on: it was free a moment ago.
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    check(good.clone().host("127.0.0.1").port(free), "nothing listens there").await;
+    check(good.clone().host("host.invalid"), "check host, port and network").await;
+    let silent = listen(|link| async move {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        drop(link);
+    });
+    check(good.clone().host("127.0.0.1").port(silent.await), "does not answer within connect_timeout = 2s").await;
+    let closes = listen(|link| async move { drop(link) });
+    check(good.clone().host("127.0.0.1").port(closes.await), "closed the link while connecting").await;
+    let garbage = listen(|mut link| async move {
+        let _ = link.read(&mut [0; 64]).await;
+        let _ = link.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+    });
+    check(good.clone().host("127.0.0.1").port(garbage.await), "check").await;
+
+    let user = unique("user");
+    execute(server.pg_pool(), &format!("CREATE USER {user} PASSWORD 'right'")).await;
+    execute(server.pg_pool(), &format!("CREATE DATABASE {user}")).await;
+    check(good.clone().username(&user), "check user, password and pg_hba.conf (code 28P01)").await;
+    let known = good.clone().username(&user).password("right");
+    check(known.clone().database("no_such_database"), "check the database name, or create it (code 3D000)").await;
+    execute(server.pg_pool(), &format!("REVOKE CONNECT ON DATABASE {user} FROM PUBLIC")).await;
+    check(known.database(&user), "grant the user the right to connect (code 42501)").await;
+    execute(server.pg_pool(), &format!("DROP DATABASE {user}")).await;
+    execute(server.pg_pool(), &format!("DROP USER {user}")).await;
+
+    let wrong_scheme = dsn(Kind::Postgres).replacen("postgres", "mysql", 1);
+    let error = PostgresSink::connect(&wrong_scheme).await.unwrap_err().to_string();
+    assert!(error.contains("scheme \"mysql\" is not for postgresql"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_goes_while_rows_come_is_told_in_time() {
+    let sink = fresh("CREATE TABLE t (id bigint, note text)").await;
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let options = (*sink.pg_pool().connect_options()).clone().host("127.0.0.1").port(free);
+    let pool = batchsql_postgres::sqlx::postgres::PgPoolOptions::new().acquire_timeout(Duration::from_millis(200));
+    let lost = PostgresSink::new(pool.connect_lazy_with(options));
+    let error = batchsql_core::Sink::acquire(&lost).await.unwrap_err();
+    assert_eq!(error.class(), batchsql_core::ErrorClass::Transient, "{error}");
+}
+
+#[tokio::test]
+async fn a_pool_of_the_user_is_shared() {
+    let sink = fresh("CREATE TABLE t (id bigint PRIMARY KEY, note text)").await;
+    let pool = PgPool::connect_with((*sink.pg_pool().connect_options()).clone()).await.unwrap();
+    let sink = PostgresSink::new(pool.clone());
+    let schema = schema(Conflict::ignore(["id"]));
+    assert_eq!(write(&sink, [row(&schema, 1, "a"), row(&schema, 1, "b")]).await, ["written", "ignored"]);
+    assert_eq!(batchsql_core::Sink::max_concurrency(&sink), Some(10));
+    let state = batchsql_core::Sink::pool(&sink).unwrap();
+    assert_eq!(state.max, 10);
+    // The pool is still the user's.
+    execute(&pool, "DELETE FROM t").await;
+    assert_eq!(read(&sink, "SELECT count(*) FROM t").await, ["0"]);
+}
+
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn rows_go_over_a_verified_link() {
+    let server = Server::start(Kind::Postgres, &[]);
+    let dsn = prepared_dsn(server.dsn(), "CREATE TABLE t (id bigint PRIMARY KEY, note text)").await;
+    let ca = server.ca().display();
+    let verified = with_parameter(&dsn, &format!("sslmode=verify-full&sslrootcert={ca}"));
+    let sink = PostgresSink::connect(&verified).await.unwrap();
+    let schema = schema(Conflict::replace(["id"]));
+    assert_eq!(write(&sink, (0..100).map(|id| row(&schema, id, "a"))).await, ["written"; 100]);
+    assert_eq!(read(&sink, "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").await, ["t"]);
+    // An authority that did not sign it, and a name that is not in it.
+    let error = PostgresSink::connect(&with_parameter(&dsn, "sslmode=verify-full")).await.unwrap_err().to_string();
+    assert!(error.contains("TLS failed") && error.contains("check sslmode, sslrootcert"), "{error}");
+    // Another address of this machine, which is not in the certificate.
+    #[cfg(target_os = "linux")]
+    {
+        let options = (*sink.pg_pool().connect_options()).clone();
+        let port = forward("127.0.0.2:0", format!("{}:{}", options.get_host(), options.get_port())).await;
+        let options = PostgresOptions::from_connect_options(options.host("127.0.0.2").port(port));
+        let error = PostgresSink::with_options(&options).await.unwrap_err().to_string();
+        assert!(error.contains("TLS failed") && error.contains("name of the host"), "{error}");
+    }
+}
+
+/// Carries links from another address to the server.
+#[cfg(all(feature = "tls", target_os = "linux"))]
+async fn forward(from: &str, server: String) -> u16 {
+    let listener = TcpListener::bind(from).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut link, _)) = listener.accept().await {
+            let mut server = tokio::net::TcpStream::connect(&*server).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut link, &mut server).await });
+        }
+    });
+    port
+}

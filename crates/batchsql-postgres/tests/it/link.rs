@@ -1,0 +1,294 @@
+//! Links that break, and writes that are given up: what was sent decides.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use batchsql_core::{Attempt, BatchSql, Conflict, ErrorClass, OutcomeKind, PipelineConfig, Sink};
+use batchsql_postgres::sqlx::{Connection, Executor, PgConnection};
+use batchsql_postgres::{PostgresOptions, PostgresSink, Strategy};
+use batchsql_testserver::unique;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::support::{HOUR, batch_of, fresh_dsn, outcomes_of, read, row, schema, with_parameter};
+
+/// When the proxy cuts a link: once, at the first message that it is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    /// Instead of passing on a message of the client that contains this.
+    Before(&'static [u8]),
+    /// After passing it on, so that the server does it and nobody hears of it.
+    After(&'static [u8]),
+}
+
+/// A proxy before the server that cuts one link.
+struct Proxy {
+    address: SocketAddr,
+    armed: Arc<AtomicBool>,
+}
+
+impl Proxy {
+    async fn start(server: String, cut: Cut) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let armed = Arc::new(AtomicBool::new(false));
+        let of_links = Arc::clone(&armed);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect(&*server).await.unwrap();
+                tokio::spawn(carry(client, server, cut, Arc::clone(&of_links)));
+            }
+        });
+        Self { address, armed }
+    }
+
+    fn arm(&self) {
+        self.armed.store(true, Ordering::SeqCst);
+    }
+
+    fn has_cut(&self) -> bool {
+        !self.armed.load(Ordering::SeqCst)
+    }
+}
+
+/// Carries one link until it is cut or closed.
+async fn carry(client: TcpStream, server: TcpStream, cut: Cut, armed: Arc<AtomicBool>) -> io::Result<()> {
+    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+        (client.into_split(), server.into_split());
+    let answers = tokio::spawn(async move {
+        tokio::io::copy(&mut from_server, &mut to_client).await.ok();
+    });
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let len = from_client.read(&mut buffer).await?;
+        if len == 0 {
+            return Ok(());
+        }
+        let sent = &buffer[..len];
+        let has = |part: &[u8]| sent.windows(part.len()).any(|window| window == part);
+        match cut {
+            Cut::Before(part) if has(part) && armed.swap(false, Ordering::SeqCst) => {
+                answers.abort();
+                return Ok(());
+            }
+            Cut::After(part) if has(part) && armed.swap(false, Ordering::SeqCst) => {
+                // No answer may come back, and the server must have got everything.
+                answers.abort();
+                let _ = answers.await;
+                to_server.write_all(sent).await?;
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                return Ok(());
+            }
+            _ => to_server.write_all(sent).await?,
+        }
+    }
+}
+
+/// A sink that reaches its own tables through a proxy, without TLS so that the proxy sees the messages.
+async fn through_proxy(cut: Cut, strategy: Strategy) -> (PostgresSink, Proxy, PostgresSink) {
+    let dsn = fresh_dsn("CREATE TABLE t (id bigint UNIQUE, note text, version int DEFAULT 1)").await;
+    let direct = PostgresSink::connect(&dsn).await.unwrap();
+    let options = (*direct.pg_pool().connect_options()).clone();
+    let proxy = Proxy::start(format!("{}:{}", options.get_host(), options.get_port()), cut).await;
+    let options = options
+        .host(&proxy.address.ip().to_string())
+        .port(proxy.address.port())
+        .ssl_mode(batchsql_postgres::sqlx::postgres::PgSslMode::Disable);
+    let options = PostgresOptions::from_connect_options(options).strategy(strategy);
+    let sink = PostgresSink::with_options(&options).await.unwrap();
+    (sink, proxy, direct)
+}
+
+fn start(sink: &PostgresSink) -> BatchSql {
+    let config = PipelineConfig { flush_interval: HOUR, ..PipelineConfig::default() };
+    BatchSql::builder(sink.clone()).config(config).start().unwrap()
+}
+
+/// The message that makes rows durable: an Execute of the unnamed portal, the end of the data of a COPY, a COMMIT.
+const EXECUTE: &[u8] = b"E\0\0\0\x09\0\0\0\0\0";
+const COPY_DONE: &[u8] = b"c\0\0\0\x04";
+const COMMIT: &[u8] = b"COMMIT\0";
+
+fn commits(strategy: Strategy) -> &'static [u8] {
+    match strategy {
+        Strategy::Copy => COPY_DONE,
+        Strategy::Staging => COMMIT,
+        _ => EXECUTE,
+    }
+}
+
+#[tokio::test]
+async fn a_link_that_breaks_before_the_rows_are_sent_costs_nothing() {
+    for (strategy, part) in
+        [(Strategy::Unnest, &b"INSERT INTO"[..]), (Strategy::Copy, b"COPY "), (Strategy::Staging, b"CREATE TEMP")]
+    {
+        let (sink, proxy, direct) = through_proxy(Cut::Before(part), strategy).await;
+        let db = start(&sink);
+        let schema = schema(Conflict::None);
+        db.prepare(&schema).await.unwrap();
+        proxy.arm();
+        let outcomes = outcomes_of(&db, (0..50).map(|id| row(&schema, id, "a"))).await;
+        assert!(
+            proxy.has_cut() && outcomes.iter().all(batchsql_core::Outcome::is_written),
+            "{strategy:?} {outcomes:?}"
+        );
+        assert_eq!(read(&direct, "SELECT count(*), count(DISTINCT id) FROM t").await, ["50|50"], "{strategy:?}");
+    }
+}
+
+#[tokio::test]
+async fn plain_rows_whose_reply_is_lost_end_as_unknown_and_are_not_repeated() {
+    for strategy in [Strategy::Unnest, Strategy::MultiValues, Strategy::Copy, Strategy::Staging] {
+        let (sink, proxy, direct) = through_proxy(Cut::After(commits(strategy)), strategy).await;
+        let db = start(&sink);
+        let schema = schema(Conflict::None);
+        db.prepare(&schema).await.unwrap();
+        proxy.arm();
+        let outcomes = outcomes_of(&db, (0..64).map(|id| row(&schema, id, "a"))).await;
+        assert!(proxy.has_cut(), "{strategy:?}");
+        assert!(outcomes.iter().all(|o| o.kind() == OutcomeKind::Unknown), "{strategy:?} {outcomes:?}");
+        assert_eq!(read(&direct, "SELECT count(*), count(DISTINCT id) FROM t").await, ["64|64"], "{strategy:?}");
+    }
+}
+
+#[tokio::test]
+async fn rows_with_a_rule_whose_reply_is_lost_are_repeated() {
+    for strategy in [Strategy::Unnest, Strategy::MultiValues, Strategy::Staging] {
+        let (sink, proxy, direct) = through_proxy(Cut::After(commits(strategy)), strategy).await;
+        let db = start(&sink);
+        let schema = schema(Conflict::replace(["id"]));
+        db.prepare(&schema).await.unwrap();
+        proxy.arm();
+        let outcomes = outcomes_of(&db, (0..64).map(|id| row(&schema, id, "a"))).await;
+        assert!(
+            proxy.has_cut() && outcomes.iter().all(batchsql_core::Outcome::is_written),
+            "{strategy:?} {outcomes:?}"
+        );
+        assert_eq!(read(&direct, "SELECT count(*), count(DISTINCT id) FROM t").await, ["64|64"], "{strategy:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_never_arrived_is_unknown_too() {
+    let (sink, proxy, direct) = through_proxy(Cut::Before(COMMIT), Strategy::Staging).await;
+    let db = start(&sink);
+    let schema = schema(Conflict::None);
+    db.prepare(&schema).await.unwrap();
+    proxy.arm();
+    let outcomes = outcomes_of(&db, (0..10).map(|id| row(&schema, id, "a"))).await;
+    assert!(proxy.has_cut() && outcomes.iter().all(|outcome| outcome.kind() == OutcomeKind::Unknown), "{outcomes:?}");
+    assert_eq!(read(&direct, "SELECT count(*) FROM t").await, ["0"]);
+}
+
+#[tokio::test]
+async fn connections_that_the_server_ends_are_replaced_and_no_row_is_lost() {
+    let name = unique("ended");
+    let dsn = fresh_dsn("CREATE TABLE t (id bigint, note text)").await;
+    let sink = PostgresSink::connect(&with_parameter(&dsn, &format!("application_name={name}"))).await.unwrap();
+    let admin = PostgresSink::connect(&dsn).await.unwrap();
+    let db = start(&sink);
+    let schema = schema(Conflict::None);
+    for round in 0..5_i64 {
+        for id in 0..10 {
+            db.submit(&row(&schema, round * 10 + id, "a")).await.unwrap();
+        }
+        assert_eq!(db.flush().await.unwrap().written(), (round as u64 + 1) * 10);
+        let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{name}'");
+        assert!(!read(&admin, &end).await.is_empty());
+    }
+    assert!(db.close(HOUR).await.is_complete());
+    assert_eq!(read(&admin, "SELECT count(*), count(DISTINCT id) FROM t").await, ["50|50"]);
+}
+
+#[tokio::test]
+async fn a_write_that_is_given_up_closes_its_connection_and_leaves_no_transaction() {
+    for strategy in [Strategy::Unnest, Strategy::Staging, Strategy::MultiValues] {
+        let name = unique("given_up");
+        let dsn = fresh_dsn("CREATE TABLE t (id bigint PRIMARY KEY, note text); INSERT INTO t VALUES (3, 'old')").await;
+        let options: PostgresOptions = with_parameter(&dsn, &format!("application_name={name}")).parse().unwrap();
+        let sink = PostgresSink::with_options(&options.strategy(strategy).max_connections(1)).await.unwrap();
+        let admin = PostgresSink::connect(&dsn).await.unwrap();
+        let mut locker = PgConnection::connect_with(&admin.pg_pool().connect_options()).await.unwrap();
+        locker.execute("BEGIN; UPDATE t SET note = 'locked' WHERE id = 3").await.unwrap();
+        let schema = schema(Conflict::replace(["id"]));
+        let batch = batch_of(&schema, 0..10).await;
+        let mut conn = sink.acquire().await.unwrap();
+        let plan = sink.prepare(&mut conn, &schema).await.unwrap();
+        let attempt = Attempt::new(false);
+        let write = sink.write(&mut conn, &plan, batch.rows(), &attempt);
+        assert!(tokio::time::timeout(Duration::from_millis(200), write).await.is_err(), "{strategy:?}");
+        // The connection is of no use any more, and says so.
+        let error = sink.write(&mut conn, &plan, batch.rows(), &attempt).await.unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Transient, "{strategy:?}: {error}");
+        drop(conn);
+        assert_eq!(Sink::pool(&sink).unwrap().in_use, 0, "{strategy:?}");
+        // What was left behind ends with the lock, and does not meet the next batch.
+        let next = tokio::spawn({
+            let (sink, batch) = (sink.clone(), batch.clone());
+            async move {
+                let mut conn = sink.acquire().await.unwrap();
+                sink.write(&mut conn, &plan, batch.rows(), &Attempt::new(false)).await.unwrap();
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        locker.execute("COMMIT").await.unwrap();
+        next.await.unwrap();
+        assert_eq!(read(&admin, "SELECT count(*) FROM t WHERE note = 'new'").await, ["10"], "{strategy:?}");
+        let open = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}' AND state LIKE 'idle in trans%'"
+        );
+        assert_eq!(read(&admin, &open).await, ["0"], "{strategy:?}");
+    }
+}
+
+/// Writes that are given up at every moment, and batches that follow on the same pool.
+#[tokio::test(flavor = "multi_thread")]
+async fn giving_up_a_write_never_touches_the_batches_after_it() {
+    for strategy in [Strategy::Unnest, Strategy::Copy, Strategy::Staging] {
+        let dsn =
+            fresh_dsn("CREATE TABLE t (id bigint, note text); CREATE TABLE given_up (id bigint, note text)").await;
+        let options: PostgresOptions = dsn.parse().unwrap();
+        let sink = PostgresSink::with_options(&options.strategy(strategy).max_connections(2)).await.unwrap();
+        let schema = schema(Conflict::None);
+        let batch = batch_of(&schema, 0..300).await;
+        let mut conn = sink.acquire().await.unwrap();
+        let plan = sink.prepare(&mut conn, &schema).await.unwrap();
+        let to_other = batchsql_core::Schema::builder("given_up")
+            .column("id", batchsql_core::ColumnType::I64)
+            .nullable("note", batchsql_core::ColumnType::Text)
+            .build()
+            .unwrap();
+        let other = sink.prepare(&mut conn, &to_other).await.unwrap();
+        drop(conn);
+        let mut given_up = 0;
+        for micros in (0..4_000).step_by(100) {
+            let mut conn = sink.acquire().await.unwrap();
+            let attempt = Attempt::new(false);
+            let write = sink.write(&mut conn, &other, batch.rows(), &attempt);
+            // Shorter than the resolution of the timer: polled a few times, then dropped.
+            tokio::select! {
+                biased;
+                result = write => drop(result.unwrap()),
+                () = spin(Duration::from_micros(micros)) => given_up += 1,
+            }
+            drop(conn);
+            let mut conn = sink.acquire().await.unwrap();
+            sink.write(&mut conn, &plan, batch.rows(), &attempt).await.unwrap();
+        }
+        assert!(given_up > 5, "{given_up} of 40 were given up, {strategy:?}");
+        assert_eq!(read(&sink, "SELECT count(*) FROM t").await, ["12000"], "{strategy:?}");
+        // Whole batches only.
+        assert_eq!(read(&sink, "SELECT count(*) % 300 FROM given_up").await, ["0"], "{strategy:?}");
+    }
+}
+
+/// Waits without the timer, whose ticks are a millisecond long.
+async fn spin(time: Duration) {
+    let begin = std::time::Instant::now();
+    while begin.elapsed() < time {
+        tokio::task::yield_now().await;
+    }
+}

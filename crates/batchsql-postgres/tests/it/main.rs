@@ -1,0 +1,12 @@
+//! The sink on real servers.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod conflicts;
+mod connect;
+mod errors;
+mod link;
+mod pooler;
+mod servers;
+mod support;
+mod tables;
+mod types;

@@ -1,0 +1,51 @@
+//! PgBouncer in transaction mode: every statement may meet another server connection.
+
+use batchsql_core::{BatchSql, Conflict, PipelineConfig};
+use batchsql_postgres::{PostgresOptions, PostgresSink, Strategy};
+use batchsql_testserver::{Kind, Server, unique};
+
+use crate::support::{execute, outcomes_of, read, row};
+
+#[tokio::test]
+async fn every_strategy_works_behind_a_pooler_in_transaction_mode() {
+    let server = Server::start(Kind::PgBouncer, &[]);
+    let namespace = unique("pooled");
+    for strategy in [Strategy::Auto, Strategy::MultiValues, Strategy::Unnest, Strategy::Copy, Strategy::Staging] {
+        let options: PostgresOptions = server.dsn().parse().unwrap();
+        let options = options.strategy(strategy).prepared_statements(false).max_connections(4);
+        let sink = PostgresSink::with_options(&options).await.unwrap();
+        let table = format!("{}_{}", namespace, strategy.name().replace('-', "_"));
+        execute(sink.pg_pool(), &format!("CREATE TABLE {table} (id bigint PRIMARY KEY, note text, e text)")).await;
+        for conflict in [Conflict::None, Conflict::ignore(["id"]), Conflict::replace(["id"])] {
+            if strategy == Strategy::Copy && conflict != Conflict::None {
+                continue;
+            }
+            let schema = batchsql_core::Schema::builder(&*table)
+                .column("id", batchsql_core::ColumnType::I64)
+                .nullable("note", batchsql_core::ColumnType::Text)
+                .on_conflict(conflict.clone())
+                .build()
+                .unwrap();
+            // Many batches at once on few server connections.
+            let config = PipelineConfig { flush_size: 50, ..PipelineConfig::default() };
+            let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
+            let outcomes = outcomes_of(&db, (0..1_000).map(|id| row(&schema, id, "a"))).await;
+            let expected = if matches!(conflict, Conflict::Ignore { .. }) {
+                batchsql_core::OutcomeKind::Ignored
+            } else {
+                batchsql_core::OutcomeKind::Written
+            };
+            assert!(outcomes.iter().all(|o| o.kind() == expected), "{strategy:?} {conflict:?} {:?}", outcomes.first());
+        }
+        assert_eq!(read(&sink, &format!("SELECT count(*) FROM {table}")).await, ["1000"], "{strategy:?}");
+        // Bad rows leave no transaction behind on a connection that others share.
+        let schema = batchsql_core::Schema::builder(&*table)
+            .column("id", batchsql_core::ColumnType::I64)
+            .nullable("note", batchsql_core::ColumnType::Text)
+            .build()
+            .unwrap();
+        let db = BatchSql::builder(sink.clone()).start().unwrap();
+        let outcomes = outcomes_of(&db, (990..1_010).map(|id| row(&schema, id, "a"))).await;
+        assert_eq!(outcomes.iter().filter(|outcome| outcome.is_written()).count(), 10, "{strategy:?}");
+    }
+}

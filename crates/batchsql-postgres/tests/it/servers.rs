@@ -1,0 +1,104 @@
+//! Servers that stop, crash, refuse and change their role while rows come.
+
+use std::time::Duration;
+
+use batchsql_core::{BatchSql, Conflict, PipelineConfig};
+use batchsql_postgres::{PostgresOptions, PostgresSink};
+use batchsql_testserver::{Kind, Server};
+
+use crate::support::{HOUR, execute, prepared_dsn, read, row, schema};
+
+fn config() -> PipelineConfig {
+    PipelineConfig { flush_size: 20, flush_interval: Duration::from_millis(2), ..PipelineConfig::default() }
+}
+
+/// Submits rows until told to stop; how many.
+fn feed(db: &BatchSql, conflict: Conflict) -> (tokio::sync::oneshot::Sender<()>, tokio::task::JoinHandle<i64>) {
+    let (stop, mut stopped) = tokio::sync::oneshot::channel();
+    let (db, schema) = (db.clone(), schema(conflict));
+    let task = tokio::spawn(async move {
+        let mut id = 0;
+        while stopped.try_recv().is_err() {
+            db.submit(&row(&schema, id, "a")).await.unwrap();
+            id += 1;
+            tokio::time::sleep(Duration::from_micros(200)).await;
+        }
+        id
+    });
+    (stop, task)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_survive_a_restart_and_a_crash_of_the_server() {
+    let mut server = Server::start(Kind::Postgres, &[]);
+    let dsn = prepared_dsn(server.dsn(), "CREATE TABLE t (id bigint PRIMARY KEY, note text)").await;
+    let options: PostgresOptions = dsn.parse().unwrap();
+    let sink = PostgresSink::with_options(&options.max_connections(4).connect_timeout(Duration::from_secs(1))).await;
+    let sink = sink.unwrap();
+    let db = BatchSql::builder(sink.clone()).config(config()).start().unwrap();
+    let (stop, fed) = feed(&db, Conflict::ignore(["id"]));
+    for crash in [false, true] {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        if crash {
+            server.kill()
+        } else {
+            server.stop()
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        // It takes connections only after a while (57P03).
+        server.launch();
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    stop.send(()).unwrap();
+    let rows = fed.await.unwrap();
+    let report = db.close(HOUR).await;
+    let balance = report.balance;
+    assert_eq!((balance.failed(), balance.written() + balance.ignored()), (0, rows as u64), "{balance}");
+    assert_eq!(read(&sink, "SELECT count(*) FROM t").await, [rows.to_string()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_wait_while_the_server_has_too_many_connections() {
+    let server = Server::start(Kind::Postgres, &["-c", "max_connections=6", "-c", "superuser_reserved_connections=0"]);
+    let dsn = prepared_dsn(server.dsn(), "CREATE TABLE t (id bigint PRIMARY KEY, note text)").await;
+    let options: PostgresOptions = dsn.parse().unwrap();
+    let options = options.connect_timeout(Duration::from_millis(300)).max_connections(4);
+    let sink = PostgresSink::with_options(&options).await.unwrap();
+    // Someone else has them all.
+    let others = PostgresSink::connect(&dsn).await.unwrap();
+    let mut taken = Vec::new();
+    while let Ok(Ok(conn)) = tokio::time::timeout(Duration::from_secs(1), others.pg_pool().acquire()).await {
+        taken.push(conn);
+    }
+    assert!(!taken.is_empty());
+    let error = PostgresSink::with_options(&options).await.unwrap_err().to_string();
+    assert!(error.contains("too many clients") && error.contains("code 53300"), "{error}");
+    let error = batchsql_core::Sink::acquire(&sink).await.unwrap_err();
+    assert_eq!(error.class(), batchsql_core::ErrorClass::Transient, "{error}");
+    let db = BatchSql::builder(sink.clone()).config(config()).start().unwrap();
+    let receipt = db.submit_tracked(&row(&schema(Conflict::None), 1, "a")).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(db.balance().in_flight(), 1);
+    drop(taken);
+    others.pg_pool().close().await;
+    assert!(receipt.await.is_written());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_wait_while_the_server_is_read_only() {
+    let server = Server::start(Kind::Postgres, &["-c", "default_transaction_read_only=on"]);
+    // The setup may write, the sink may not.
+    let writable = format!("{}?options[default_transaction_read_only]=off", server.dsn());
+    let dsn = prepared_dsn(&writable, "CREATE TABLE t (id bigint PRIMARY KEY, note text)").await;
+    let sink = PostgresSink::connect(&dsn.replace("options[default_transaction_read_only]=off&", "")).await.unwrap();
+    let db = BatchSql::builder(sink.clone()).config(config()).start().unwrap();
+    let receipt = db.submit_tracked(&row(&schema(Conflict::None), 1, "a")).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!((db.balance().in_flight(), db.balance().written()), (1, 0));
+    // The failover is over.
+    let admin = PostgresSink::connect(&dsn).await.unwrap();
+    execute(admin.pg_pool(), "ALTER SYSTEM SET default_transaction_read_only = off").await;
+    execute(admin.pg_pool(), "SELECT pg_reload_conf()").await;
+    execute(sink.pg_pool(), "SET default_transaction_read_only = off").await;
+    assert!(receipt.await.is_written());
+}

@@ -1,0 +1,148 @@
+//! Owns what the tests share: a schema of its own per test, and short ways to write and read it.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use batchsql_core::{
+    Attempt, BatchSql, ColumnType, Conflict, DynRow, Ordering, Outcome, PipelineConfig, Receipt, Rows, Schema,
+    SharedRows, Sink, SinkError, Value, Written,
+};
+use batchsql_postgres::sqlx::{Executor, PgPool, Row, ValueRef as _};
+use batchsql_postgres::{PostgresOptions, PostgresSink, Strategy};
+use batchsql_testserver::{Kind, dsn, unique};
+
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+
+/// Every strategy that can write a table with and without a conflict rule.
+pub(crate) const FOR_EVERY_RULE: [Strategy; 4] =
+    [Strategy::Auto, Strategy::MultiValues, Strategy::Unnest, Strategy::Staging];
+
+/// The shared server's DSN for a schema of this test, after running `sql` there.
+pub(crate) async fn fresh_dsn(sql: &str) -> String {
+    prepared_dsn(&dsn(Kind::Postgres), sql).await
+}
+
+/// A DSN whose connections find their tables in a new schema, after running `sql` there.
+pub(crate) async fn prepared_dsn(server: &str, sql: &str) -> String {
+    let namespace = unique("t");
+    let dsn = with_parameter(server, &format!("options[search_path]={namespace}"));
+    let pool = PostgresSink::connect(&dsn).await.unwrap().pg_pool().clone();
+    pool.execute(&*format!("CREATE SCHEMA {namespace}; {sql}")).await.unwrap();
+    pool.close().await;
+    dsn
+}
+
+pub(crate) fn with_parameter(dsn: &str, parameter: &str) -> String {
+    format!("{dsn}{}{parameter}", if dsn.contains('?') { '&' } else { '?' })
+}
+
+/// A sink with tables of its own.
+pub(crate) async fn fresh(sql: &str) -> PostgresSink {
+    PostgresSink::connect(&fresh_dsn(sql).await).await.unwrap()
+}
+
+/// The same with a strategy.
+pub(crate) async fn with_strategy(dsn: &str, strategy: Strategy) -> PostgresSink {
+    let options: PostgresOptions = dsn.parse().unwrap();
+    PostgresSink::with_options(&options.strategy(strategy)).await.unwrap()
+}
+
+/// A pipeline whose batches are written in order, so that outcomes do not depend on luck.
+pub(crate) fn pipeline(sink: &PostgresSink) -> BatchSql {
+    let config = PipelineConfig { flush_interval: HOUR, ordering: Ordering::PerTable, ..PipelineConfig::default() };
+    BatchSql::builder(sink.clone()).config(config).start().unwrap()
+}
+
+/// `id` and `note` of table `t`.
+pub(crate) fn schema(conflict: Conflict) -> Schema {
+    Schema::builder("t")
+        .column("id", ColumnType::I64)
+        .nullable("note", ColumnType::Text)
+        .on_conflict(conflict)
+        .build()
+        .unwrap()
+}
+
+pub(crate) fn row(schema: &Schema, id: i64, note: impl Into<Value>) -> DynRow {
+    schema.row().set("id", id).unwrap().set("note", note).unwrap().finish().unwrap()
+}
+
+pub(crate) fn values(schema: &Schema, values: impl IntoIterator<Item = Value>) -> DynRow {
+    schema.row().set_all(values).unwrap().finish().unwrap()
+}
+
+/// Writes the rows in one batch; their outcomes by name.
+pub(crate) async fn write(sink: &PostgresSink, rows: impl IntoIterator<Item = DynRow>) -> Vec<&'static str> {
+    outcomes(sink, rows).await.iter().map(|outcome| outcome.kind().name()).collect()
+}
+
+/// Writes the rows in one batch.
+pub(crate) async fn outcomes(sink: &PostgresSink, rows: impl IntoIterator<Item = DynRow>) -> Vec<Outcome> {
+    outcomes_of(&pipeline(sink), rows).await
+}
+
+/// Writes the rows through a pipeline, and closes it.
+pub(crate) async fn outcomes_of(db: &BatchSql, rows: impl IntoIterator<Item = DynRow>) -> Vec<Outcome> {
+    let mut receipts: Vec<Receipt> = Vec::new();
+    for row in rows {
+        receipts.push(db.submit_tracked(&row).await.unwrap());
+    }
+    db.close(HOUR).await;
+    let mut outcomes = Vec::new();
+    for receipt in receipts {
+        outcomes.push(receipt.await);
+    }
+    outcomes
+}
+
+pub(crate) async fn execute(pool: &PgPool, sql: &str) {
+    pool.execute(sql).await.unwrap();
+}
+
+/// Every row of a query as text, its columns joined by `|`.
+pub(crate) async fn read(sink: &PostgresSink, sql: &str) -> Vec<String> {
+    // A simple query: the server gives text.
+    let rows = sink.pg_pool().fetch_all(sql).await.unwrap();
+    let text = |row: &batchsql_postgres::sqlx::postgres::PgRow, index: usize| {
+        let value = row.try_get_raw(index).unwrap();
+        if value.is_null() { "NULL".to_owned() } else { value.as_str().unwrap().to_owned() }
+    };
+    rows.iter().map(|row| (0..row.len()).map(|index| text(row, index)).collect::<Vec<_>>().join("|")).collect()
+}
+
+/// A sink that keeps the rows it is given.
+struct Keep(Arc<Mutex<Option<SharedRows>>>);
+
+impl Sink for Keep {
+    type Conn = ();
+    type Plan = ();
+
+    fn name(&self) -> &'static str {
+        "keep"
+    }
+
+    async fn acquire(&self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    async fn prepare(&self, (): &mut (), _: &Schema) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    async fn write(&self, (): &mut (), (): &(), rows: Rows<'_>, _: &Attempt) -> Result<Written, SinkError> {
+        *self.0.lock().unwrap() = Some(rows.to_shared());
+        Ok(Written::default())
+    }
+}
+
+/// A batch of `id` and `note`, to be written without a pipeline that retries.
+pub(crate) async fn batch_of(schema: &Schema, ids: std::ops::Range<i64>) -> SharedRows {
+    let kept = Arc::default();
+    let config = PipelineConfig { flush_interval: HOUR, ordering: Ordering::PerTable, ..PipelineConfig::default() };
+    let db = BatchSql::builder(Keep(Arc::clone(&kept))).config(config).start().unwrap();
+    for id in ids {
+        db.submit(&row(schema, id, "new")).await.unwrap();
+    }
+    db.close(HOUR).await;
+    kept.lock().unwrap().take().unwrap()
+}
