@@ -315,7 +315,9 @@ impl MySqlOptions {
                     "update" => ReplaceWith::Update,
                     "replace_into" => ReplaceWith::ReplaceInto,
                     _ => {
-                        return Err(OpenError::new("unknown replace_with in the mysql dsn; use update or replace_into"));
+                        return Err(OpenError::new(
+                            "unknown replace_with in the mysql dsn; use update or replace_into",
+                        ));
                     }
                 };
             }
