@@ -233,16 +233,7 @@ async fn a_key_that_another_transaction_holds_is_waited_for() {
         let schema = schema(Conflict::ignore(["id"]));
         let rows = [row(&schema, 6, "ours"), row(&schema, 7, "ours"), row(&schema, 8, "ours")];
         let ending = async {
-            // Once our statement waits for the lock.
-            let waiting = format!(
-                "SELECT COUNT(*) FROM information_schema.INNODB_TRX JOIN information_schema.PROCESSLIST
-                 ON trx_mysql_thread_id = ID WHERE trx_state = 'LOCK WAIT' AND DB = '{}'",
-                db.name
-            );
-            while db.read(&waiting).await == ["0"] {
-                // The server looks again only where nobody has asked for 100 ms.
-                tokio::time::sleep(std::time::Duration::from_millis(150)).await;
-            }
+            db.wait_for_a_lock_wait().await;
             if commits { transaction.commit().await.unwrap() } else { transaction.rollback().await.unwrap() }
         };
         let (names, ()) = tokio::join!(write(&db.sink, rows), ending);

@@ -3,5 +3,6 @@
 
 mod catalog;
 mod conflicts;
+mod errors;
 mod support;
 mod types;

@@ -91,6 +91,19 @@ impl Database {
         rows.iter().map(text).collect()
     }
 
+    /// Waits until a statement in this database waits for a lock.
+    pub(crate) async fn wait_for_a_lock_wait(&self) {
+        let waiting = format!(
+            "SELECT COUNT(*) FROM information_schema.INNODB_TRX JOIN information_schema.PROCESSLIST
+             ON trx_mysql_thread_id = ID WHERE trx_state = 'LOCK WAIT' AND DB = '{}'",
+            self.name
+        );
+        while self.read(&waiting).await == ["0"] {
+            // The server looks again only where nobody has asked for 100 ms.
+            tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+    }
+
     /// A connection of its own.
     pub(crate) async fn connection(&self) -> MySqlConnection {
         MySqlConnection::connect(&self.dsn).await.unwrap()
