@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use batchsql_core::{BatchSql, ColumnType, Conflict, DynRow, ErrorClass, Ordering, Outcome, PipelineConfig, Schema, Value};
+use batchsql_core::{
+    BatchSql, ColumnType, Conflict, DynRow, ErrorClass, Ordering, Outcome, PipelineConfig, Schema, Value,
+};
 use batchsql_mysql::MySqlSink;
 use batchsql_mysql::sqlx::mysql::{MySqlConnection, MySqlPoolOptions};
 use batchsql_mysql::sqlx::{Connection, Executor};

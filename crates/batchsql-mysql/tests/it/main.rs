@@ -3,6 +3,9 @@
 
 mod catalog;
 mod conflicts;
+mod connect;
 mod errors;
+mod link;
+mod statements;
 mod support;
 mod types;
