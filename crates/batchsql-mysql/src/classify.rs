@@ -121,13 +121,11 @@ fn class(code: u16, state: &str, stage: Stage) -> ErrorClass {
         | 4031 => ErrorClass::Transient,
         // "Got error during COMMIT": the engine does not say on which side of it.
         1180 if stage == Stage::Commit => ErrorClass::Unknown,
-        1022 | 1048 | 1062 | 1118 | 1169 | 1216 | 1217 | 1264 | 1265 | 1292 | 1300 | 1301 | 1364 | 1365 | 1366
-        | 1367 | 1406 | 1411 | 1416 | 1441 | 1451 | 1452 | 1525 | 1526 | 1557 | 1586 | 1644 | 1645 | 1690 | 1748
-        | 1761 | 1762 | 1859 | 1977 | 3140 | 3141 | 3144 | 3156 | 3819 | 3854 | 3903 | 3988 | 4025 | 4038 => {
-            ErrorClass::Row
-        }
-        1046 | 1049 | 1051 | 1054 | 1064 | 1100 | 1109 | 1136 | 1146 | 1288 | 1305 | 1347 | 1348 | 1356 | 1394
-        | 1471 | 1814 | 1906 | 1932 | 3105 => ErrorClass::Schema,
+        1022 | 1048 | 1062 | 1118 | 1169 | 1216 | 1217 | 1264 | 1265 | 1292 | 1300 | 1301 | 1365 | 1366 | 1367
+        | 1406 | 1411 | 1416 | 1441 | 1451 | 1452 | 1525 | 1526 | 1557 | 1586 | 1644 | 1645 | 1690 | 1748 | 1761
+        | 1762 | 1859 | 1977 | 3140 | 3141 | 3144 | 3156 | 3819 | 3854 | 3903 | 3988 | 4025 | 4038 => ErrorClass::Row,
+        1046 | 1049 | 1051 | 1054 | 1064 | 1100 | 1109 | 1136 | 1146 | 1288 | 1305 | 1347 | 1348 | 1356 | 1364
+        | 1394 | 1471 | 1814 | 1906 | 1932 | 3105 => ErrorClass::Schema,
         1044 | 1045 | 1129 | 1130 | 1142 | 1143 | 1227 | 1251 | 1370 | 1449 | 1524 | 1698 | 1820 | 1862 | 3118
         | 3159 | 4151 => ErrorClass::Permission,
         // A packet, the placeholders, or a transaction that is larger than the binary log's cache.
@@ -219,9 +217,10 @@ mod tests {
         };
         check(&[1205, 1213, 1040, 1203, 1226, 1053, 1317, 1615, 1927], ErrorClass::Transient);
         // The last ones are of MySQL 8: check constraint, JSON text, conversion of characters.
-        check(&[1062, 1048, 1452, 4025, 1406, 1264, 1366, 1364, 1292, 1526, 1644, 3819, 3140, 3988], ErrorClass::Row);
-        // 3105: MySQL's word for a generated column, 1906 MariaDB's.
-        check(&[1146, 1054, 1049, 3105, 1906], ErrorClass::Schema);
+        check(&[1062, 1048, 1452, 4025, 1406, 1264, 1366, 1292, 1526, 1644, 3819, 3140, 3988], ErrorClass::Row);
+        // 1364: a column that rows do not carry has no default. 3105 is MySQL's word for a generated column, 1906
+        // MariaDB's.
+        check(&[1146, 1054, 1049, 1364, 3105, 1906], ErrorClass::Schema);
         check(&[1142, 1143, 1044, 1045, 1227], ErrorClass::Permission);
         check(&[1290, 1792, 1836, 1206, 1021, 1114, 1030, 3100], ErrorClass::Resource);
         check(&[1153, 1197, 1390], ErrorClass::Size);

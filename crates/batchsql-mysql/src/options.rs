@@ -210,6 +210,10 @@ impl MySqlOptions {
                 };
                 format!("{place} refused the connection: {}; {advice}", crate::classify::describe(error.as_ref()))
             }
+            // Where the certificate is not trusted.
+            sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                format!("cannot connect to {place}: no TLS connection ({error}); check ssl-mode and ssl-ca")
+            }
             sqlx::Error::Io(error) => {
                 format!("cannot connect to {place}: {error}; check that it runs and that host and port are right")
             }

@@ -185,9 +185,14 @@ fn way(schema: &Schema, ignore_with: IgnoreWith, replace_with: ReplaceWith) -> W
     }
 }
 
-/// Has the server parse the statement and check the rights of the user; nothing is executed.
+/// Has the server parse the statement and check the rights of the user; nothing is executed. In SQL, because a
+/// statement that this connection has prepared before would not be sent again.
 async fn try_statement(connection: &mut MySqlConnection, sql: &str) -> Result<(), Failed> {
-    connection.prepare(sql).await.map(drop).map_err(|error| Failed::of(error, Stage::Open))
+    let open = |error| Failed::of(error, Stage::Open);
+    let text = sqlx::query("SET @batchsql_statement = ?").bind(sql).persistent(false);
+    text.execute(&mut *connection).await.map_err(open)?;
+    connection.execute("PREPARE batchsql_statement FROM @batchsql_statement").await.map_err(open)?;
+    connection.execute("DEALLOCATE PREPARE batchsql_statement").await.map(drop).map_err(open)
 }
 
 fn check_session(session: &Session) -> Result<(), String> {

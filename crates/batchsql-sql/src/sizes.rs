@@ -94,7 +94,7 @@ mod tests {
         assert!(!sizes.keeps(37));
         assert!(sizes.keeps(500));
         // Many sizes that come once do not push it out.
-        assert!((600..700).filter(|size| !size.is_power_of_two()).all(|size| !sizes.keeps(size)));
+        assert!((600_usize..700).filter(|size| !size.is_power_of_two()).all(|size| !sizes.keeps(size)));
         assert!(sizes.keeps(500));
         for size in [701, 702, 703, 704] {
             assert!(!sizes.keeps(size) && sizes.keeps(size));

@@ -1,0 +1,92 @@
+//! How the server is reached: TLS, and mistakes with a clear error in time that shows no password.
+
+use std::time::{Duration, Instant};
+
+use batchsql_core::Conflict;
+use batchsql_mysql::{MySqlOptions, MySqlSink};
+use batchsql_testserver::{Kind, Server, dsn};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+
+use crate::support::{Database, row, schema, with_parameters, with_path, with_user, write};
+
+/// What connecting says, within the connect timeout and a little more, and without the password.
+async fn refusal(dsn: &str) -> String {
+    let begin = Instant::now();
+    let error = MySqlSink::connect(&with_parameters(dsn, "connect_timeout_ms=1000")).await.unwrap_err();
+    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}: {error}", begin.elapsed());
+    let source = std::error::Error::source(&error).map(ToString::to_string);
+    let shown = format!("{error} {error:?} {source:?}");
+    assert!(!shown.contains("secret"), "{shown}");
+    error.to_string()
+}
+
+#[tokio::test]
+async fn mistakes_have_a_clear_error_in_time() {
+    let check = async |dsn: &str, part: &str| {
+        let text = refusal(dsn).await;
+        assert!(text.contains(part), "{text:?} does not contain {part:?}");
+    };
+    let server = dsn(Kind::MySql);
+    check(&with_user(&server, "nobody", "secret"), "refused the connection: Access denied for user 'nobody'").await;
+    check(&with_user(&server, "nobody", "secret"), "check user and password").await;
+    check(&with_path(&server, "no_such_database"), "create the database or name another one").await;
+    check(&with_parameters(&server, "charset=nonsense"), "check charset and collation").await;
+    // Nobody listens, nobody answers, somebody hangs up, somebody speaks something else.
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    check(&format!("mysql://u:secret@127.0.0.1:{free}/d"), "check that it runs and that host and port are right").await;
+    check("mysql://u:secret@host.invalid/d", "cannot connect to mysql server host.invalid:3306").await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = silent.local_addr().unwrap().port();
+    check(&format!("mysql://u:secret@127.0.0.1:{port}/d"), "did not answer within 1s").await;
+    let says = async |words: &'static [u8]| {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let _ = client.write_all(words).await;
+            }
+        });
+        port
+    };
+    let hangs_up = says(b"").await;
+    check(&format!("mysql://u:secret@127.0.0.1:{hangs_up}/d"), "cannot connect to mysql server").await;
+    let other = says(b"\x05\x00\x00\x00\x63hello").await;
+    check(&format!("mysql://u:secret@127.0.0.1:{other}/d"), "does not speak the mysql protocol").await;
+    let http = says(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n").await;
+    check(&format!("mysql://u:secret@127.0.0.1:{http}/d"), "cannot connect to mysql server").await;
+}
+
+#[tokio::test]
+async fn rows_travel_over_tls_to_the_server_that_the_certificate_names() {
+    let server = Server::start(Kind::MySql, &[]);
+    let ca = server.ca().display().to_string();
+    let db = Database::on(server.dsn(), "CREATE TABLE t (id BIGINT PRIMARY KEY, note TEXT)", "").await;
+    let port = db.dsn.rsplit_once(':').unwrap().1.split('/').next().unwrap().to_owned();
+    let (user, _) = db.dsn.split_once('@').unwrap();
+    let at = |host: &str, parameters: &str| format!("{user}@{host}:{port}/{}?{parameters}", db.name);
+    let verified = format!("ssl-mode=VERIFY_IDENTITY&ssl-ca={ca}&max_connections=1");
+    let sink = MySqlSink::connect(&at("localhost", &verified)).await.unwrap();
+    let schema = schema(Conflict::ignore(["id"]));
+    let rows = (0..1_000).map(|id| row(&schema, id, "x".repeat(100)));
+    assert!(write(&sink, rows).await.iter().all(|name| *name == "written"));
+    let cipher: (String, String) = batchsql_mysql::sqlx::query_as("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
+        .fetch_one(sink.mysql_pool())
+        .await
+        .unwrap();
+    assert!(!cipher.1.is_empty(), "the link is not encrypted");
+    // An authority that did not sign the certificate.
+    let text = refusal(&at("localhost", "ssl-mode=VERIFY_IDENTITY")).await;
+    assert!(text.contains("check ssl-mode and ssl-ca"), "{text}");
+}
+
+#[tokio::test]
+async fn debug_and_display_show_no_password() {
+    let options: MySqlOptions = dsn(Kind::MySql).parse().unwrap();
+    let sink = MySqlSink::with_options(&options).await.unwrap();
+    let server = dsn(Kind::MySql);
+    let password = server.split_once("://").unwrap().1.split_once('@').unwrap().0.split_once(':').unwrap().1.to_owned();
+    let secret = format!("password: Some(\"{password}\")");
+    let shown = format!("{options:?} {sink:?}");
+    assert!(!shown.contains(&secret) && !shown.contains("mysql://"), "{shown}");
+}

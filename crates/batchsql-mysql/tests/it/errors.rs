@@ -1,0 +1,301 @@
+//! Each error that a server can be brought to, through the pipeline: its class, its code, and what is said of it.
+
+use std::time::Duration;
+
+use batchsql_core::{
+    BatchSql, ColumnType, Conflict, DynRow, ErrorClass, Ordering, Outcome, PipelineConfig, Schema, Value,
+};
+use batchsql_mysql::MySqlSink;
+use batchsql_mysql::sqlx::mysql::{MySqlConnection, MySqlPoolOptions};
+use batchsql_mysql::sqlx::{Connection, Executor};
+use batchsql_testserver::{Kind, Server};
+
+use crate::support::{Database, HOUR, outcomes, pipeline, row, schema, submitted, with_parameters, with_user};
+
+#[tokio::test]
+async fn bad_rows_are_rejected_alone_with_the_servers_code_and_without_their_values() {
+    let db = Database::new(
+        "CREATE TABLE parents (id BIGINT PRIMARY KEY); INSERT INTO parents VALUES (1);
+         CREATE TABLE t (id BIGINT PRIMARY KEY, note VARCHAR(20) NOT NULL, small TINYINT, parent BIGINT NOT NULL,
+                         code VARCHAR(9) CHARACTER SET latin1, day TIMESTAMP(6) NULL,
+                         CONSTRAINT no_bad CHECK (note <> 'bad'), FOREIGN KEY (parent) REFERENCES parents (id));
+         INSERT INTO t VALUES (-1, 'old', 0, 1, '', NULL);
+         CREATE TRIGGER no BEFORE INSERT ON t FOR EACH ROW
+             IF NEW.note = 'raised' THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no secret here'; END IF",
+    )
+    .await;
+    let schema = Schema::builder("t")
+        .column("id", ColumnType::I64)
+        .nullable("note", ColumnType::Text)
+        .column("small", ColumnType::I64)
+        .column("parent", ColumnType::I64)
+        .column("code", ColumnType::Text)
+        .column("day", ColumnType::TimestampTz)
+        .build()
+        .unwrap();
+    let day = batchsql_core::TimestampTz::from_micros_since_epoch(1_700_000_000_000_000).unwrap();
+    let check = if db.read("SELECT VERSION()").await[0].contains("MariaDB") { "4025" } else { "3819" };
+    // Place in the batch and the server's code: at both ends, side by side and alone.
+    let bad = [
+        (0, "1062"),
+        (1, "1048"),
+        (77, "1452"),
+        (78, check),
+        (150, "1406"),
+        (200, "1264"),
+        (201, "1366"),
+        (298, "1644"),
+        (299, "1292"),
+    ];
+    let code = |n: i64| bad.iter().find(|(place, _)| *place == n).map(|(_, code)| *code);
+    let rows = (0..300_i64).map(|n| {
+        let is = |other: &str| code(n) == Some(other);
+        let note = match code(n) {
+            Some("1048") => Value::Null,
+            Some("1406") => "secret".repeat(9).into(),
+            Some("1644") => "raised".into(),
+            Some(code) if code == check => "bad".into(),
+            _ => "good".into(),
+        };
+        let values = [
+            Value::I64(if is("1062") { -1 } else { n }),
+            note,
+            Value::I64(if is("1264") { 1_000 } else { 1 }),
+            Value::I64(if is("1452") { 4_711 } else { 1 }),
+            if is("1366") { "日本".into() } else { "a".into() },
+            if is("1292") { batchsql_core::TimestampTz::MIN.into() } else { day.into() },
+        ];
+        schema.row().set_all(values).unwrap().finish().unwrap()
+    });
+    for (n, outcome) in (0..).zip(outcomes(&db.sink, rows).await) {
+        match (outcome, code(n)) {
+            (Outcome::Written, None) => {}
+            (Outcome::Rejected(failed), Some(code)) => {
+                assert_eq!((failed.class(), failed.code()), (Some(ErrorClass::Row), Some(code)), "row {n}: {failed:?}");
+                let error = failed.error().unwrap();
+                let shown =
+                    format!("{error} {error:?} {:?}", std::error::Error::source(error).map(ToString::to_string));
+                for value in ["secret", "4711", "日本", "'-1'", "raised", "0001-01-01"] {
+                    assert!(!shown.contains(value), "{shown}");
+                }
+            }
+            (other, expected) => panic!("row {n}: {other:?}, not {expected:?}"),
+        }
+    }
+    assert_eq!(db.read("SELECT COUNT(*), SUM(note = 'good') FROM t WHERE id >= 0").await, ["291|291"]);
+}
+
+/// A pipeline that neither retries nor parks, so that the first error is the outcome.
+fn impatient(sink: &MySqlSink) -> BatchSql {
+    let config = PipelineConfig {
+        retry_for: Duration::ZERO,
+        park_for: Duration::ZERO,
+        flush_interval: HOUR,
+        ordering: Ordering::PerTable,
+        ..PipelineConfig::default()
+    };
+    BatchSql::builder(sink.clone()).config(config).start().unwrap()
+}
+
+/// Class and code of the error that the row ends with.
+async fn error_of(pipeline: &BatchSql, row: DynRow) -> (Option<ErrorClass>, Option<String>, String) {
+    let outcome = submitted(pipeline, [row]).await.remove(0);
+    let failed = outcome.failure().unwrap_or_else(|| panic!("{outcome:?}"));
+    let text = failed.error().map(ToString::to_string).unwrap_or_default();
+    (failed.class(), failed.code().map(str::to_owned), text)
+}
+
+/// A sink whose sessions are as ours, and then set up with `sql`.
+async fn sink_with_session(db: &Database, sql: &'static str) -> MySqlSink {
+    let pool = MySqlPoolOptions::new().max_connections(2).after_connect(move |connection, _| {
+        Box::pin(async move {
+            connection.execute("SET sql_mode = 'STRICT_ALL_TABLES'").await?;
+            connection.execute(sql).await.map(drop)
+        })
+    });
+    MySqlSink::new(pool.connect_with(db.dsn.parse().unwrap()).await.unwrap())
+}
+
+const TABLE: &str = "CREATE TABLE t (id BIGINT PRIMARY KEY, note VARCHAR(50))";
+
+#[tokio::test]
+async fn a_lock_that_is_not_given_is_transient() {
+    let db = Database::new(&format!("{TABLE}; INSERT INTO t VALUES (1, 'old')")).await;
+    let sink = sink_with_session(&db, "SET innodb_lock_wait_timeout = 1").await;
+    let mut other = db.connection().await;
+    let mut transaction = other.begin().await.unwrap();
+    transaction.execute("UPDATE t SET note = 'theirs'").await.unwrap();
+    let schema = schema(Conflict::update(["id"]));
+    let (class, code, _) = error_of(&impatient(&sink), row(&schema, 1, "ours")).await;
+    assert_eq!((class, code.as_deref()), (Some(ErrorClass::Transient), Some("1205")));
+    transaction.rollback().await.unwrap();
+    assert!(outcomes(&sink, [row(&schema, 1, "ours")]).await[0].is_written());
+}
+
+#[tokio::test]
+async fn the_victim_of_a_deadlock_is_written_by_a_retry() {
+    let db = Database::new(&format!("{TABLE}; INSERT INTO t VALUES (1, 'old'), (2, 'old')")).await;
+    let schema = schema(Conflict::update(["id"]));
+    let fight = async |pipeline: &BatchSql| {
+        let mut other = db.connection().await;
+        let mut transaction = other.begin().await.unwrap();
+        // With more changes than ours, so that ours is the one that is undone.
+        let many: Vec<String> = (100..300).map(|id| format!("({id}, 'x')")).collect();
+        transaction.execute(&*format!("INSERT INTO t VALUES {}", many.join(","))).await.unwrap();
+        transaction.execute("UPDATE t SET note = 'theirs' WHERE id = 2").await.unwrap();
+        let theirs = async {
+            db.wait_for_a_lock_wait().await;
+            transaction.execute("UPDATE t SET note = 'theirs' WHERE id = 1").await.unwrap();
+            transaction.rollback().await.unwrap();
+        };
+        let rows = [row(&schema, 1, "ours"), row(&schema, 2, "ours")];
+        tokio::join!(submitted(pipeline, rows), theirs).0
+    };
+    for outcome in fight(&impatient(&db.sink)).await {
+        let failed = outcome.failure().unwrap_or_else(|| panic!("{outcome:?}"));
+        assert_eq!((failed.class(), failed.code()), (Some(ErrorClass::Transient), Some("1213")));
+    }
+    assert!(fight(&pipeline(&db.sink)).await.iter().all(Outcome::is_written));
+    assert_eq!(db.read("SELECT note FROM t ORDER BY id").await, ["ours", "ours"]);
+}
+
+#[tokio::test]
+async fn a_table_that_was_changed_is_a_matter_of_the_schema_not_of_the_row() {
+    let db = Database::new(TABLE).await;
+    let pipeline = impatient(&db.sink);
+    let schema = schema(Conflict::None);
+    assert!(submitted(&pipeline, [row(&schema, 1, "a")]).await[0].is_written());
+    // 1364 at the server; the second look says what to do.
+    db.run("ALTER TABLE t ADD COLUMN must INT NOT NULL").await;
+    let (class, _, text) = error_of(&pipeline, row(&schema, 2, "b")).await;
+    assert_eq!(class, Some(ErrorClass::Schema));
+    assert!(text.contains("\"must\" is NOT NULL without a default"), "{text}");
+    // 1906 or 3105.
+    db.run("ALTER TABLE t DROP COLUMN must").await;
+    assert!(submitted(&pipeline, [row(&schema, 3, "c")]).await[0].is_written());
+    db.run("ALTER TABLE t DROP COLUMN note, ADD COLUMN note VARCHAR(50) AS (CONCAT('n', id)) VIRTUAL").await;
+    let (class, _, text) = error_of(&pipeline, row(&schema, 4, "d")).await;
+    assert_eq!(class, Some(ErrorClass::Schema));
+    assert!(text.contains("\"note\" is generated"), "{text}");
+}
+
+#[tokio::test]
+async fn a_right_that_is_taken_away_is_a_matter_of_permission() {
+    let db = Database::new(TABLE).await;
+    let user = batchsql_testserver::unique("user");
+    db.run(&format!("CREATE USER '{user}'@'%' IDENTIFIED BY 'x'; GRANT INSERT ON {}.t TO '{user}'@'%'", db.name)).await;
+    let sink = MySqlSink::connect(&with_user(&db.dsn, &user, "x")).await.unwrap();
+    let pipeline = impatient(&sink);
+    let schema = schema(Conflict::None);
+    assert!(submitted(&pipeline, [row(&schema, 1, "a")]).await[0].is_written());
+    db.run(&format!("REVOKE INSERT ON {}.t FROM '{user}'@'%'", db.name)).await;
+    let (class, code, _) = error_of(&pipeline, row(&schema, 2, "b")).await;
+    assert_eq!((class, code.as_deref()), (Some(ErrorClass::Permission), Some("1142")));
+    db.run(&format!("DROP USER '{user}'@'%'")).await;
+}
+
+#[tokio::test]
+async fn a_user_with_too_many_connections_waits() {
+    let db = Database::new(TABLE).await;
+    let user = batchsql_testserver::unique("user");
+    let sql = format!(
+        "CREATE USER '{user}'@'%' IDENTIFIED BY 'x' WITH MAX_USER_CONNECTIONS 1; GRANT ALL ON {}.* TO '{user}'@'%'",
+        db.name
+    );
+    db.run(&sql).await;
+    let dsn = with_user(&db.dsn, &user, "x");
+    let sink = MySqlSink::connect(&dsn).await.unwrap();
+    let held = connect_when_free(&dsn).await;
+    let schema = schema(Conflict::None);
+    let (class, code, _) = error_of(&impatient(&sink), row(&schema, 1, "a")).await;
+    assert_eq!((class, code.as_deref()), (Some(ErrorClass::Transient), Some("1226")));
+    let patient = pipeline(&sink);
+    let (outcomes, ()) = tokio::join!(submitted(&patient, [row(&schema, 1, "a")]), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        held.close().await.unwrap();
+    });
+    assert!(outcomes[0].is_written(), "{outcomes:?}");
+    db.run(&format!("DROP USER '{user}'@'%'")).await;
+}
+
+/// The server counts a connection for a moment after it was closed.
+async fn connect_when_free(dsn: &str) -> MySqlConnection {
+    loop {
+        match MySqlConnection::connect(dsn).await {
+            Ok(connection) => return connection,
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_full_or_read_only_is_waited_for() {
+    let server = Server::start(Kind::MySql, &["--max-connections=10"]);
+    let db = Database::on(server.dsn(), TABLE, "").await;
+    db.run(&format!("CREATE USER 'plain'@'%' IDENTIFIED BY 'x'; GRANT ALL ON {}.* TO 'plain'@'%'", db.name)).await;
+    let dsn = with_user(&db.dsn, "plain", "x");
+    let sink = MySqlSink::connect(&with_parameters(&dsn, "max_connections=2&connect_timeout_ms=1000")).await.unwrap();
+    let schema = schema(Conflict::None);
+
+    // Another user reads only, as a replica does.
+    db.run("SET GLOBAL read_only = 1").await;
+    let (class, code, text) = error_of(&impatient(&sink), row(&schema, 1, "a")).await;
+    assert_eq!((class, code.as_deref()), (Some(ErrorClass::Resource), Some("1290")), "{text}");
+    let patient = pipeline(&sink);
+    let (outcomes, ()) = tokio::join!(submitted(&patient, [row(&schema, 1, "a")]), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        db.run("SET GLOBAL read_only = 0").await;
+    });
+    assert!(outcomes[0].is_written(), "{outcomes:?}");
+    drop(patient);
+
+    // Every connection is taken.
+    sink.mysql_pool().close().await;
+    let sink = MySqlSink::connect(&with_parameters(&dsn, "max_connections=2&connect_timeout_ms=1000")).await.unwrap();
+    let mut held = Vec::new();
+    while let Ok(connection) = MySqlConnection::connect(&dsn).await {
+        held.push(connection);
+    }
+    let (class, code, text) = error_of(&impatient(&sink), row(&schema, 2, "b")).await;
+    assert_eq!((class, code.as_deref()), (Some(ErrorClass::Transient), Some("1040")), "{text}");
+    let error = MySqlSink::connect(&dsn).await.unwrap_err().to_string();
+    assert!(error.contains("raise the limit of connections"), "{error}");
+    drop(held);
+    assert!(outcomes_of(&sink, row(&schema, 2, "b")).await);
+}
+
+async fn outcomes_of(sink: &MySqlSink, row: DynRow) -> bool {
+    outcomes(sink, [row]).await[0].is_written()
+}
+
+#[tokio::test]
+async fn a_session_that_may_only_read_is_a_resource() {
+    let db = Database::new(TABLE).await;
+    let sink = sink_with_session(&db, "SET SESSION TRANSACTION READ ONLY").await;
+    let (class, code, _) = error_of(&impatient(&sink), row(&schema(Conflict::None), 1, "a")).await;
+    assert_eq!((class, code.as_deref()), (Some(ErrorClass::Resource), Some("1792")));
+}
+
+#[tokio::test]
+async fn a_full_table_is_a_resource_and_room_lets_the_rows_in() {
+    // One tablespace for everything, which cannot grow.
+    let server = Server::start(
+        Kind::MySql,
+        &["--innodb-file-per-table=0", "--innodb-data-file-path=ibdata1:12M;full:16M", "--skip-log-bin"],
+    );
+    let db = Database::on(server.dsn(), "CREATE TABLE t (id BIGINT PRIMARY KEY, note LONGTEXT)", "").await;
+    let pipeline = impatient(&db.sink);
+    let schema = schema(Conflict::None);
+    let mut written = 0_i64;
+    let (class, code) = loop {
+        let outcome = submitted(&pipeline, [row(&schema, written, "x".repeat(1_000_000))]).await.remove(0);
+        match outcome.failure() {
+            None => written += 1,
+            Some(failed) => break (failed.class(), failed.code().map(str::to_owned)),
+        }
+        assert!(written < 100, "the table does not become full");
+    };
+    assert_eq!((class, code.as_deref()), (Some(ErrorClass::Resource), Some("1114")));
+    // Nothing of the refused row is left.
+    assert_eq!(db.read("SELECT COUNT(*) FROM t").await, [written.to_string()]);
+}

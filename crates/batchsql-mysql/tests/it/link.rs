@@ -1,0 +1,272 @@
+//! Links that break and writes that are given up: what is known of their rows, and that nothing of them stays open.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering as Atomic};
+use std::time::Duration;
+
+use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, Ordering, Outcome, PipelineConfig, Schema};
+use batchsql_mysql::MySqlSink;
+use batchsql_mysql::sqlx::{Connection, Executor};
+use batchsql_testserver::{Kind, Server};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::support::{Database, HOUR, pipeline, row, schema, submitted, with_parameters, write};
+
+/// Where the link breaks, once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Cut {
+    Nowhere,
+    /// Before a statement that is to be prepared reaches the server.
+    Prepare,
+    /// Before the server gets a statement with its rows.
+    Execute,
+    /// After the server has answered a statement with its rows: the answer is lost.
+    Executed,
+    /// After the server has answered a COMMIT: the answer is lost.
+    Committed,
+}
+
+/// A way to the server that can be cut. Without TLS, so that it sees what it carries.
+struct Proxy {
+    port: u16,
+    cut: Arc<AtomicU8>,
+    /// Statements with rows that are let through before the cut.
+    spared: Arc<AtomicU8>,
+}
+
+impl Proxy {
+    async fn start(server: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (cut, spared) = (Arc::new(AtomicU8::new(0)), Arc::new(AtomicU8::new(0)));
+        let proxy = Self { port, cut: Arc::clone(&cut), spared: Arc::clone(&spared) };
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect(&server).await.unwrap();
+                tokio::spawn(carry(client, server, Arc::clone(&cut), Arc::clone(&spared)));
+            }
+        });
+        proxy
+    }
+
+    fn cut(&self, place: Cut, after: u8) {
+        self.spared.store(after, Atomic::SeqCst);
+        self.cut.store(place as u8, Atomic::SeqCst);
+    }
+
+    fn was_cut(&self) -> bool {
+        self.cut.load(Atomic::SeqCst) == Cut::Nowhere as u8
+    }
+}
+
+/// Carries bytes both ways until one side closes or the link is cut.
+async fn carry(mut client: TcpStream, mut server: TcpStream, cut: Arc<AtomicU8>, spared: Arc<AtomicU8>) {
+    let (mut request, mut reply) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    // Bytes of the request's packet that are still to come: commands are looked for only where a packet begins.
+    let mut rest = 0_usize;
+    let mut loses_reply = false;
+    loop {
+        tokio::select! {
+            read = client.read(&mut request) => {
+                let Ok(len @ 1..) = read else { return };
+                let packet = &request[..len];
+                let begins = rest == 0 && len > 4;
+                if begins {
+                    rest = 4 + (packet[0] as usize | (packet[1] as usize) << 8 | (packet[2] as usize) << 16);
+                }
+                rest = rest.saturating_sub(len);
+                let place = cut.load(Atomic::SeqCst);
+                let is = |cut: Cut| place == cut as u8;
+                let meets = begins && match packet[4] {
+                    0x16 => is(Cut::Prepare),
+                    0x17 => {
+                        let wanted = is(Cut::Execute) || is(Cut::Executed);
+                        wanted && spared.fetch_update(Atomic::SeqCst, Atomic::SeqCst, |n| n.checked_sub(1)).is_err()
+                    }
+                    0x03 => is(Cut::Committed) && packet.windows(6).any(|word| word == b"COMMIT"),
+                    _ => false,
+                };
+                if meets {
+                    cut.store(Cut::Nowhere as u8, Atomic::SeqCst);
+                    if is(Cut::Prepare) || is(Cut::Execute) {
+                        return;
+                    }
+                    loses_reply = true;
+                }
+                if server.write_all(packet).await.is_err() { return }
+            }
+            read = server.read(&mut reply) => {
+                let Ok(len @ 1..) = read else { return };
+                if loses_reply || client.write_all(&reply[..len]).await.is_err() { return }
+            }
+        }
+    }
+}
+
+/// A sink that reaches the database through a proxy.
+async fn through_proxy(db: &Database) -> (Proxy, MySqlSink) {
+    let (_, rest) = db.dsn.split_once('@').unwrap();
+    let (server, path) = rest.split_once('/').unwrap();
+    let proxy = Proxy::start(server.to_owned()).await;
+    let (user, _) = db.dsn.split_once('@').unwrap();
+    let dsn =
+        with_parameters(&format!("{user}@127.0.0.1:{}/{path}", proxy.port), "ssl-mode=DISABLED&max_connections=1");
+    (proxy, MySqlSink::connect(&dsn).await.unwrap())
+}
+
+const TABLE: &str = "CREATE TABLE t (id BIGINT PRIMARY KEY, note LONGTEXT)";
+
+/// What becomes of two rows when the link is cut, and what is in the table then.
+async fn cut(conflict: Conflict, place: Cut) -> (Vec<&'static str>, Vec<String>) {
+    let db = Database::new(TABLE).await;
+    let (proxy, sink) = through_proxy(&db).await;
+    let pipeline = pipeline(&sink);
+    let schema = schema(conflict);
+    assert!(submitted(&pipeline, [row(&schema, 1, "a")]).await[0].is_written());
+    proxy.cut(place, 0);
+    // Two rows: a statement that this connection has not prepared yet.
+    let outcomes = submitted(&pipeline, [row(&schema, 2, "b"), row(&schema, 3, "c")]).await;
+    assert!(proxy.was_cut(), "{place:?}");
+    let names = outcomes.iter().map(|outcome| outcome.kind().name()).collect();
+    // The sink goes on with another connection.
+    assert!(submitted(&pipeline, [row(&schema, 4, "d")]).await[0].is_written());
+    pipeline.close(HOUR).await;
+    (names, db.read("SELECT id FROM t ORDER BY id").await)
+}
+
+#[tokio::test]
+async fn a_link_that_breaks_before_anything_was_sent_loses_nothing() {
+    for conflict in [Conflict::None, Conflict::ignore(["id"]), Conflict::update(["id"])] {
+        let (names, table) = cut(conflict, Cut::Prepare).await;
+        assert_eq!((names, table), (vec!["written"; 2], ["1", "2", "3", "4"].map(String::from).to_vec()));
+    }
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_unknown_where_a_repeat_could_harm_and_is_repeated_elsewhere() {
+    let all = || ["1", "2", "3", "4"].map(String::from).to_vec();
+    let (names, table) = cut(Conflict::None, Cut::Executed).await;
+    assert_eq!((names, table), (vec!["unknown"; 2], all()), "the rows are there, and nobody can know");
+    let (names, table) = cut(Conflict::None, Cut::Execute).await;
+    assert_eq!((names, table), (vec!["unknown"; 2], ["1", "4"].map(String::from).to_vec()));
+    let (names, table) = cut(Conflict::update(["id"]), Cut::Executed).await;
+    assert_eq!((names, table), (vec!["written"; 2], all()));
+    let (names, table) = cut(Conflict::update(["id"]), Cut::Execute).await;
+    assert_eq!((names, table), (vec!["written"; 2], all()));
+    let (names, table) = cut(Conflict::ignore(["id"]), Cut::Executed).await;
+    assert_eq!((names, table), (vec!["ignored"; 2], all()), "the repeat finds its own rows");
+}
+
+/// Rows that together need two statements.
+fn large(schema: &Schema) -> impl Iterator<Item = batchsql_core::DynRow> {
+    (10..28).map(|id| row(schema, id, "x".repeat(1_000_000)))
+}
+
+async fn cut_large(place: Cut, after: u8) -> (Vec<&'static str>, Vec<String>) {
+    let db = Database::new(TABLE).await;
+    let (proxy, sink) = through_proxy(&db).await;
+    let config = PipelineConfig {
+        flush_interval: HOUR,
+        flush_bytes: 64 << 20,
+        buffer_bytes: 128 << 20,
+        ordering: Ordering::PerTable,
+        ..PipelineConfig::default()
+    };
+    let pipeline = BatchSql::builder(sink).config(config).start().unwrap();
+    let schema = schema(Conflict::None);
+    pipeline.prepare(&schema).await.unwrap();
+    proxy.cut(place, after);
+    let outcomes = submitted(&pipeline, large(&schema)).await;
+    assert!(proxy.was_cut(), "{place:?}");
+    (outcomes.iter().map(|outcome| outcome.kind().name()).collect(), db.read("SELECT COUNT(*) FROM t").await)
+}
+
+#[tokio::test]
+async fn of_several_statements_all_or_nothing_is_written() {
+    // The statement with the first rows arrives, the one with the others does not.
+    let (names, count) = cut_large(Cut::Execute, 1).await;
+    assert_eq!((names, count), (vec!["written"; 18], vec!["18".to_owned()]), "it was retried");
+    let (names, count) = cut_large(Cut::Committed, 0).await;
+    assert_eq!((names, count), (vec!["unknown"; 18], vec!["18".to_owned()]));
+}
+
+#[tokio::test]
+async fn a_write_that_is_given_up_closes_its_connection_and_leaves_no_transaction() {
+    let db = Database::with(&format!("{TABLE}; INSERT INTO t VALUES (27, 'old')"), "max_connections=1").await;
+    let mut other = db.connection().await;
+    let mut transaction = other.begin().await.unwrap();
+    transaction.execute("UPDATE t SET note = 'theirs' WHERE id = 27").await.unwrap();
+    let config = PipelineConfig {
+        statement_timeout: Duration::from_millis(1_500),
+        retry_for: Duration::ZERO,
+        flush_interval: HOUR,
+        flush_bytes: 64 << 20,
+        buffer_bytes: 128 << 20,
+        ordering: Ordering::PerTable,
+        ..PipelineConfig::default()
+    };
+    let pipeline = BatchSql::builder(db.sink.clone()).config(config).start().unwrap();
+    let schema = schema(Conflict::update(["id"]));
+    // The second statement waits for the lock until time is over.
+    for outcome in submitted(&pipeline, large(&schema)).await {
+        match outcome {
+            Outcome::Unknown(failed) => assert_eq!(failed.class(), Some(ErrorClass::Unknown)),
+            other => panic!("{other:?}"),
+        }
+    }
+    // The only connection was not given back: another one takes its place at once.
+    assert!(write(&db.sink, [row(&schema, 1, "a")]).await == ["written"]);
+    transaction.rollback().await.unwrap();
+    let open = format!(
+        "SELECT COUNT(*) FROM information_schema.INNODB_TRX JOIN information_schema.PROCESSLIST
+         ON trx_mysql_thread_id = ID WHERE DB = '{}'",
+        db.name
+    );
+    while db.read(&open).await != ["0"] {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+    assert_eq!(db.read("SELECT id, note FROM t ORDER BY id").await, ["1|a", "27|old"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_restarts_is_waited_for() {
+    let mut server = Server::start(Kind::MySql, &[]);
+    let db = Database::on(server.dsn(), TABLE, "connect_timeout_ms=500").await;
+    let schema = schema(Conflict::ignore(["id"]));
+    let pipeline = pipeline(&db.sink);
+    assert!(submitted(&pipeline, [row(&schema, 1, "a")]).await[0].is_written());
+    server.stop();
+    let waiting = tokio::spawn({
+        let (pipeline, row) = (pipeline.clone(), row(&schema, 2, "b"));
+        async move { submitted(&pipeline, [row]).await }
+    });
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    assert!(!waiting.is_finished());
+    tokio::task::block_in_place(|| server.start_again());
+    assert!(waiting.await.unwrap()[0].is_written());
+    // Killed while statements run: whatever is said to be written is there.
+    let rows =
+        Schema::builder("t").column("id", ColumnType::I64).on_conflict(Conflict::ignore(["id"])).build().unwrap();
+    let writing = tokio::spawn({
+        let pipeline = pipeline.clone();
+        async move {
+            let mut written = 0;
+            for batch in 1..40_i64 {
+                let rows = (0..50).map(|n| rows.row().set("id", batch * 100 + n).unwrap().finish().unwrap());
+                let outcomes = submitted(&pipeline, rows).await;
+                // A repeat after a lost answer finds its own rows.
+                written += outcomes.iter().filter(|o| o.is_written() || o.kind().name() == "ignored").count();
+            }
+            written
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    tokio::task::block_in_place(|| server.kill());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::task::block_in_place(|| server.start_again());
+    let written = writing.await.unwrap();
+    assert_eq!(written, 39 * 50);
+    assert_eq!(db.read("SELECT COUNT(*) FROM t WHERE id >= 100").await, [written.to_string()]);
+}

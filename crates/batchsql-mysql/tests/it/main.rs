@@ -1,0 +1,11 @@
+//! The sink on real servers.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod catalog;
+mod conflicts;
+mod connect;
+mod errors;
+mod link;
+mod statements;
+mod support;
+mod types;

@@ -1,0 +1,197 @@
+//! How batches become statements: few shapes, no packet that the server refuses, wide tables and large rows.
+
+use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, Ordering, Outcome, PipelineConfig, Schema, Value};
+use batchsql_mysql::sqlx::Connection;
+use batchsql_testserver::{Kind, Server};
+
+use crate::support::{Database, HOUR, outcomes, pipeline, row, schema, submitted, write};
+
+#[tokio::test]
+async fn batches_of_every_size_leave_few_statements_prepared() {
+    let db = Database::with("CREATE TABLE t (id BIGINT PRIMARY KEY, note TEXT)", "max_connections=1").await;
+    let pipeline = pipeline(&db.sink);
+    let schema = schema(Conflict::ignore(["id"]));
+    let mut next = 0_i64;
+    for size in (1..400).step_by(3).chain([500; 3]).chain((1..400).step_by(7)) {
+        let rows: Vec<_> = (0..size).map(|n| row(&schema, next + n, "a")).collect();
+        next += size;
+        assert!(submitted(&pipeline, rows).await.iter().all(Outcome::is_written), "{size}");
+    }
+    let prepared = db.pool().acquire().await.unwrap().cached_statements_size();
+    assert!((5..=40).contains(&prepared), "{prepared} statements are prepared");
+    // The server has as many: what was prepared for one use is closed.
+    assert_eq!(db.read("SELECT COUNT(*) FROM t").await, [next.to_string()]);
+    let open: i64 = own_statements(&db).await;
+    assert!(open <= 40, "{open} statements are open at the server");
+}
+
+/// Statements that this server has open for the one connection of the pool.
+async fn own_statements(db: &Database) -> i64 {
+    let count = async |name: &str| -> i64 {
+        let rows = db.read(&format!("SHOW SESSION STATUS LIKE '{name}'")).await;
+        rows[0].split_once('|').unwrap().1.parse().unwrap()
+    };
+    count("Com_stmt_prepare").await - count("Com_stmt_close").await
+}
+
+#[tokio::test]
+async fn a_batch_of_the_usual_size_is_one_statement_and_one_transaction() {
+    let db = Database::with("CREATE TABLE t (id BIGINT PRIMARY KEY, note TEXT)", "max_connections=1").await;
+    let pipeline = pipeline(&db.sink);
+    let count = async |name: &str| -> i64 {
+        let rows = db.read(&format!("SHOW SESSION STATUS LIKE '{name}'")).await;
+        rows[0].split_once('|').unwrap().1.parse().unwrap()
+    };
+    for (batch, conflict) in
+        [Conflict::None, Conflict::ignore(["id"]), Conflict::update(["id"])].into_iter().enumerate()
+    {
+        let schema = schema(conflict);
+        pipeline.prepare(&schema).await.unwrap();
+        let before = (count("Com_stmt_execute").await, count("Com_begin").await);
+        let first = batch as i64 * 10_000;
+        for start in [first, first + 500, first + 1_000] {
+            let rows = (start..start + 500).map(|id| row(&schema, id, "a"));
+            assert!(submitted(&pipeline, rows).await.iter().all(Outcome::is_written));
+        }
+        assert_eq!((count("Com_stmt_execute").await, count("Com_begin").await), (before.0 + 3, before.1));
+    }
+}
+
+#[tokio::test]
+async fn wide_tables_are_split_by_the_bind_limit() {
+    const COLUMNS: usize = 900;
+    let columns: Vec<String> = (0..COLUMNS).map(|n| format!("c{n} INT")).collect();
+    let db = Database::new(&format!("CREATE TABLE wide ({}, PRIMARY KEY (c0))", columns.join(","))).await;
+    let schema = (0..COLUMNS).fold(Schema::builder("wide"), |b, n| b.column(format!("c{n}"), ColumnType::I32));
+    let schema = schema.on_conflict(Conflict::ignore(["c0"])).build().unwrap();
+    // 65,535 placeholders hold 72 such rows, so 200 rows take three statements, in one transaction.
+    let rows = || {
+        (0..200_i32).map(|id| {
+            let values = (0..COLUMNS as i32).map(|n| Value::I32(id * 10_000 + n));
+            schema.row().set_all(values).unwrap().finish().unwrap()
+        })
+    };
+    assert!(write(&db.sink, rows()).await.iter().all(|name| *name == "written"));
+    assert_eq!(db.read("SELECT COUNT(*), MIN(c0), MAX(c899) FROM wide").await, ["200|0|1990899"]);
+    db.run("DELETE FROM wide WHERE c0 >= 1000000").await;
+    let names = write(&db.sink, rows()).await;
+    assert_eq!(names.iter().filter(|name| **name == "ignored").count(), 100);
+    assert_eq!(db.read("SELECT COUNT(*) FROM wide").await, ["200"]);
+}
+
+#[tokio::test]
+async fn batches_are_cut_below_max_allowed_packet_and_a_row_above_it_is_rejected_alone() {
+    let server = Server::start(Kind::MySql, &["--max-allowed-packet=1M"]);
+    for conflict in [Conflict::None, Conflict::ignore(["id"]), Conflict::update(["id"])] {
+        let table = "CREATE TABLE t (id BIGINT PRIMARY KEY, note LONGTEXT)";
+        let db = Database::on(server.dsn(), table, "").await;
+        let config = PipelineConfig {
+            flush_interval: HOUR,
+            flush_bytes: 64 << 20,
+            buffer_bytes: 128 << 20,
+            ordering: Ordering::PerTable,
+            ..PipelineConfig::default()
+        };
+        let pipeline = BatchSql::builder(db.sink.clone()).config(config).start().unwrap();
+        let schema = schema(conflict);
+        let aborted = async || db.read("SHOW GLOBAL STATUS LIKE 'Aborted_clients'").await;
+        let before = aborted().await;
+        // 10 MB in rows of 100 kB; one row that just fits, one that just does not, and one far above.
+        let size = |id: i64| match id {
+            10 => 1_048_576 - 100,
+            20 => 1_048_576,
+            30 => 3_000_000,
+            _ => 100_000,
+        };
+        let rows = (0..100).map(|id| row(&schema, id, "x".repeat(size(id))));
+        for (id, outcome) in (0..).zip(submitted(&pipeline, rows).await) {
+            match (id, outcome) {
+                (20 | 30, Outcome::Rejected(failed)) => {
+                    assert_eq!(failed.class(), Some(ErrorClass::Size));
+                    let text = failed.error().unwrap().to_string();
+                    assert!(text.contains("max_allowed_packet = 1048576; raise it, or split the row"), "{text}");
+                }
+                (id, outcome) => assert!(id != 20 && id != 30 && outcome.is_written(), "row {id}: {outcome:?}"),
+            }
+        }
+        assert_eq!(db.read("SELECT COUNT(*), SUM(LENGTH(note)) FROM t").await, ["98|10748476"]);
+        // No link was lost on the way.
+        assert_eq!(aborted().await, before);
+    }
+}
+
+#[tokio::test]
+async fn a_limit_that_was_lowered_meanwhile_loses_no_row() {
+    let server = Server::start(Kind::MySql, &["--max-allowed-packet=4M"]);
+    let table = "CREATE TABLE t (id BIGINT PRIMARY KEY, note LONGTEXT)";
+    let db = Database::on(server.dsn(), table, "max_connections=1").await;
+    let pipeline = pipeline(&db.sink);
+    let schema = schema(Conflict::update(["id"]));
+    assert!(submitted(&pipeline, [row(&schema, 0, "a")]).await[0].is_written());
+    // The plan was made for 4 MB; the next connection takes 1 MB.
+    db.run("SET GLOBAL max_allowed_packet = 1048576").await;
+    let id = db.read("SELECT CONNECTION_ID()").await.remove(0);
+    let mut other = db.connection().await;
+    batchsql_mysql::sqlx::Executor::execute(&mut other, &*format!("KILL {id}")).await.unwrap();
+    other.close().await.unwrap();
+    let rows = (1..20).map(|id| row(&schema, id, "x".repeat(100_000)));
+    let outcomes = submitted(&pipeline, rows).await;
+    assert!(outcomes.iter().all(Outcome::is_written), "{outcomes:?}");
+    assert_eq!(db.read("SELECT COUNT(*) FROM t").await, ["20"]);
+}
+
+#[tokio::test]
+async fn rows_larger_than_a_packet_of_the_protocol_are_written() {
+    let server = Server::start(Kind::MySql, &["--max-allowed-packet=64M", "--innodb-log-file-size=512M"]);
+    let table = "CREATE TABLE t (id BIGINT PRIMARY KEY, note LONGTEXT)";
+    let db = Database::on(server.dsn(), table, "").await;
+    let config = PipelineConfig { buffer_bytes: 512 << 20, flush_bytes: 64 << 20, ..PipelineConfig::default() };
+    let pipeline = BatchSql::builder(db.sink.clone()).config(config).start().unwrap();
+    let schema = schema(Conflict::None);
+    // 16 MiB is where the protocol splits a packet.
+    let sizes = [(16 << 20) - 64, 16 << 20, (16 << 20) + 64, 40 << 20];
+    let rows = sizes.iter().zip(0..).map(|(size, id)| row(&schema, id, "x".repeat(*size)));
+    let outcomes = submitted(&pipeline, rows).await;
+    assert!(outcomes.iter().all(Outcome::is_written), "{outcomes:?}");
+    let stored = db.read("SELECT LENGTH(note) FROM t ORDER BY id").await;
+    assert_eq!(stored, sizes.map(|size: usize| size.to_string()));
+}
+
+#[tokio::test]
+async fn more_rows_than_one_statement_takes_are_one_transaction() {
+    let db =
+        Database::new("CREATE TABLE t (id BIGINT PRIMARY KEY, note VARCHAR(9)); INSERT INTO t VALUES (29999, 'old')")
+            .await;
+    let config = PipelineConfig {
+        buffer_size: 50_000,
+        flush_size: 30_000,
+        flush_interval: HOUR,
+        ordering: Ordering::PerTable,
+        isolation: batchsql_core::Isolation::AtomicBatch,
+        ..PipelineConfig::default()
+    };
+    let pipeline = BatchSql::builder(db.sink.clone()).config(config).start().unwrap();
+    // The very last row is refused, so nothing of the batch may be there.
+    let schema = schema(Conflict::None);
+    let rows = (0..30_000).map(|id| row(&schema, id, "new"));
+    let outcomes = submitted(&pipeline, rows).await;
+    assert!(outcomes.iter().all(|outcome| outcome.kind().name() == "rejected"));
+    assert_eq!(db.read("SELECT * FROM t").await, ["29999|old"]);
+    db.run("DELETE FROM t").await;
+    let rows = (0..30_000).map(|id| row(&schema, id, "new"));
+    assert!(submitted(&pipeline, rows).await.iter().all(Outcome::is_written));
+    assert_eq!(db.read("SELECT COUNT(*) FROM t").await, ["30000"]);
+}
+
+#[tokio::test]
+async fn a_sink_chosen_at_run_time_works_the_same() {
+    let db = Database::new("CREATE TABLE t (id BIGINT PRIMARY KEY, note TEXT)").await;
+    let pipeline = BatchSql::builder(batchsql_core::DynSink::new(db.sink.clone())).start().unwrap();
+    let schema = schema(Conflict::ignore(["id"]));
+    for id in [1, 2, 2] {
+        pipeline.submit(&row(&schema, id, "a")).await.unwrap();
+    }
+    let report = pipeline.close(HOUR).await;
+    assert_eq!((report.balance.written(), report.balance.ignored()), (2, 1));
+    assert!(outcomes(&db.sink, [row(&schema, 3, "a")]).await[0].is_written());
+}

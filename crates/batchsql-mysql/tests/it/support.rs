@@ -1,0 +1,179 @@
+//! Owns what the tests share: a database per test, and short ways to write and read it.
+
+use std::time::Duration;
+
+use batchsql_core::{
+    BatchSql, ColumnType, Conflict, DynRow, Ordering, Outcome, PipelineConfig, Receipt, Schema, Value,
+};
+use batchsql_mysql::sqlx::mysql::{MySqlConnection, MySqlPool};
+use batchsql_mysql::sqlx::{Connection, Executor, Row, raw_sql};
+use batchsql_mysql::{MySqlOptions, MySqlSink};
+use batchsql_testserver::{Kind, dsn, unique};
+
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+
+/// A database that only one test uses; it is dropped with this.
+pub(crate) struct Database {
+    pub(crate) name: String,
+    /// The DSN of this database.
+    pub(crate) dsn: String,
+    /// The DSN of the server, as it was given.
+    server: String,
+    pub(crate) sink: MySqlSink,
+}
+
+/// A DSN with another path.
+pub(crate) fn with_path(dsn: &str, path: &str) -> String {
+    let (address, query) = dsn.split_once('?').unwrap_or((dsn, ""));
+    let host = address.split_once("://").map_or(address, |(_, rest)| rest.split('/').next().unwrap_or_default());
+    let query = if query.is_empty() { String::new() } else { format!("?{query}") };
+    format!("mysql://{host}/{path}{query}")
+}
+
+/// A DSN with further parameters.
+pub(crate) fn with_parameters(dsn: &str, parameters: &str) -> String {
+    format!("{dsn}{}{parameters}", if dsn.contains('?') { '&' } else { '?' })
+}
+
+/// `user:password@host:port` of a DSN with another user.
+pub(crate) fn with_user(dsn: &str, user: &str, password: &str) -> String {
+    let (_, rest) = dsn.split_once("://").unwrap();
+    let (_, address) = rest.split_once('@').unwrap();
+    format!("mysql://{user}:{password}@{address}")
+}
+
+impl Database {
+    /// A database of the shared server after running `sql`.
+    pub(crate) async fn new(sql: &str) -> Self {
+        Self::on(&dsn(Kind::MySql), sql, "").await
+    }
+
+    /// A database of the shared server, and a sink with further parameters in its DSN.
+    pub(crate) async fn with(sql: &str, parameters: &str) -> Self {
+        Self::on(&dsn(Kind::MySql), sql, parameters).await
+    }
+
+    /// A database of a server.
+    pub(crate) async fn on(server: &str, sql: &str, parameters: &str) -> Self {
+        let name = unique("mysql");
+        let mut connection = MySqlConnection::connect(server).await.unwrap();
+        connection.execute(&*format!("CREATE DATABASE {name} CHARACTER SET utf8mb4")).await.unwrap();
+        connection.close().await.unwrap();
+        let dsn = with_path(server, &name);
+        let options = if parameters.is_empty() { dsn.clone() } else { with_parameters(&dsn, parameters) };
+        let sink = MySqlSink::with_options(&options.parse::<MySqlOptions>().unwrap()).await.unwrap();
+        let database = Self { name, dsn, server: server.to_owned(), sink };
+        if !sql.is_empty() {
+            database.run(sql).await;
+        }
+        database
+    }
+
+    pub(crate) fn pool(&self) -> &MySqlPool {
+        self.sink.mysql_pool()
+    }
+
+    /// Runs statements, separated by `;`.
+    pub(crate) async fn run(&self, sql: &str) {
+        raw_sql(sql).execute(self.pool()).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
+    /// Every row of a query, its columns joined by `|`.
+    pub(crate) async fn read(&self, sql: &str) -> Vec<String> {
+        let rows = raw_sql(sql).fetch_all(self.pool()).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let text = |row: &batchsql_mysql::sqlx::mysql::MySqlRow| {
+            let value = |place| match row.try_get_unchecked::<Option<&[u8]>, _>(place).unwrap() {
+                Some(value) => String::from_utf8_lossy(value).into_owned(),
+                None => "NULL".to_owned(),
+            };
+            (0..row.len()).map(value).collect::<Vec<_>>().join("|")
+        };
+        rows.iter().map(text).collect()
+    }
+
+    /// Waits until a statement in this database waits for a lock.
+    pub(crate) async fn wait_for_a_lock_wait(&self) {
+        let waiting = format!(
+            "SELECT COUNT(*) FROM information_schema.INNODB_TRX JOIN information_schema.PROCESSLIST
+             ON trx_mysql_thread_id = ID WHERE trx_state = 'LOCK WAIT' AND DB = '{}'",
+            self.name
+        );
+        while self.read(&waiting).await == ["0"] {
+            // The server looks again only where nobody has asked for 100 ms.
+            tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+    }
+
+    /// A connection of its own.
+    pub(crate) async fn connection(&self) -> MySqlConnection {
+        MySqlConnection::connect(&self.dsn).await.unwrap()
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let sql = format!("DROP DATABASE IF EXISTS {}", self.name);
+        let server = self.server.clone();
+        // On a thread, because dropping cannot wait. A server of the test's own may be gone.
+        let _ = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let patience = Duration::from_secs(5);
+                let _ = tokio::time::timeout(patience, async {
+                    let mut connection = MySqlConnection::connect(&server).await.ok()?;
+                    connection.execute("SET lock_wait_timeout = 3").await.ok()?;
+                    connection.execute(&*sql).await.ok()
+                })
+                .await;
+            });
+        })
+        .join();
+    }
+}
+
+/// A pipeline whose batches are written in order, so that outcomes do not depend on luck.
+pub(crate) fn pipeline(sink: &MySqlSink) -> BatchSql {
+    let config = PipelineConfig { flush_interval: HOUR, ordering: Ordering::PerTable, ..PipelineConfig::default() };
+    BatchSql::builder(sink.clone()).config(config).start().unwrap()
+}
+
+/// `id` and `note` of table `t`.
+pub(crate) fn schema(conflict: Conflict) -> Schema {
+    Schema::builder("t")
+        .column("id", ColumnType::I64)
+        .nullable("note", ColumnType::Text)
+        .on_conflict(conflict)
+        .build()
+        .unwrap()
+}
+
+pub(crate) fn row(schema: &Schema, id: i64, note: impl Into<Value>) -> DynRow {
+    schema.row().set("id", id).unwrap().set("note", note).unwrap().finish().unwrap()
+}
+
+/// Writes the rows in one batch; their outcomes by name.
+pub(crate) async fn write(sink: &MySqlSink, rows: impl IntoIterator<Item = DynRow>) -> Vec<&'static str> {
+    outcomes(sink, rows).await.iter().map(|outcome| outcome.kind().name()).collect()
+}
+
+/// Writes the rows in one batch.
+pub(crate) async fn outcomes(sink: &MySqlSink, rows: impl IntoIterator<Item = DynRow>) -> Vec<Outcome> {
+    let db = pipeline(sink);
+    let outcomes = submitted(&db, rows).await;
+    db.close(HOUR).await;
+    outcomes
+}
+
+/// Submits the rows to a pipeline that goes on, and waits for their outcomes.
+pub(crate) async fn submitted(db: &BatchSql, rows: impl IntoIterator<Item = DynRow>) -> Vec<Outcome> {
+    let mut receipts: Vec<Receipt> = Vec::new();
+    for row in rows {
+        receipts.push(db.submit_tracked(&row).await.unwrap());
+    }
+    db.flush().await.unwrap();
+    let mut outcomes = Vec::new();
+    for receipt in receipts {
+        outcomes.push(receipt.await);
+    }
+    outcomes
+}

@@ -1,0 +1,226 @@
+//! Every value type with its extremes and NULL, written and read back by SQL; and values that are refused.
+
+use batchsql_core::{ColumnType, Date, ErrorClass, Schema, Time, Timestamp, TimestampTz, Value};
+
+use crate::support::{Database, outcomes, write};
+
+fn column(ty: ColumnType) -> Schema {
+    Schema::builder("t").column("n", ColumnType::I64).nullable("v", ty).build().unwrap()
+}
+
+async fn table(declared: &str) -> Database {
+    Database::new(&format!("CREATE TABLE t (n BIGINT PRIMARY KEY, v {declared} NULL)")).await
+}
+
+/// Writes values into a column of the declared type; what `shown` then gives.
+async fn round_trip(declared: &str, ty: ColumnType, values: Vec<Value>, shown: &str) -> Vec<String> {
+    let db = table(declared).await;
+    let schema = column(ty);
+    // NULLs between the values would show a bitmap that is off by one.
+    let values: Vec<Value> = values.into_iter().flat_map(|value| [value, Value::Null]).collect();
+    let rows = values
+        .into_iter()
+        .enumerate()
+        .map(|(n, value)| schema.row().set("n", n as i64).unwrap().set("v", value).unwrap().finish().unwrap());
+    let names = write(&db.sink, rows).await;
+    assert!(names.iter().all(|outcome| *outcome == "written"), "{declared}: {names:?}");
+    let stored = db.read(&format!("SELECT {shown} FROM t ORDER BY n")).await;
+    assert!(stored.iter().skip(1).step_by(2).all(|value| value == "NULL"), "{stored:?}");
+    stored.into_iter().step_by(2).collect()
+}
+
+async fn check(declared: &str, ty: ColumnType, values: Vec<Value>, expected: &[&str]) {
+    assert_eq!(round_trip(declared, ty, values, "v").await, expected, "{ty} in {declared}");
+}
+
+/// Each value is refused as a row error, alone, with this code where the server gave one; nothing of it is stored.
+async fn refused(declared: &str, ty: ColumnType, values: Vec<Value>, code: Option<&str>) {
+    let db = table(declared).await;
+    let schema = column(ty);
+    let count = values.len();
+    let good = schema.row().set("n", -1_i64).unwrap().set("v", Value::Null).unwrap().finish().unwrap();
+    let bad = values
+        .into_iter()
+        .enumerate()
+        .map(|(n, value)| schema.row().set("n", n as i64).unwrap().set("v", value).unwrap().finish().unwrap());
+    let outcomes = outcomes(&db.sink, std::iter::once(good).chain(bad)).await;
+    assert!(outcomes[0].is_written(), "{declared}: {:?}", outcomes[0]);
+    for outcome in &outcomes[1..] {
+        let failed = outcome.failure().unwrap_or_else(|| panic!("{ty} in {declared}: {outcome:?}"));
+        assert_eq!((failed.class(), failed.code()), (Some(ErrorClass::Row), code), "{ty} in {declared}: {failed:?}");
+    }
+    assert_eq!((outcomes.len(), db.read("SELECT COUNT(*) FROM t").await), (count + 1, vec!["1".to_owned()]));
+}
+
+#[tokio::test]
+async fn integers_and_booleans() {
+    for declared in ["BOOLEAN", "TINYINT", "INT UNSIGNED"] {
+        check(declared, ColumnType::Bool, vec![true.into(), false.into()], &["1", "0"]).await;
+    }
+    let bits = round_trip("BIT(1)", ColumnType::Bool, vec![true.into(), false.into()], "v + 0").await;
+    assert_eq!(bits, ["1", "0"]);
+    check("SMALLINT", ColumnType::I16, vec![i16::MIN.into(), i16::MAX.into()], &["-32768", "32767"]).await;
+    check("INT", ColumnType::I32, vec![i32::MIN.into(), i32::MAX.into()], &["-2147483648", "2147483647"]).await;
+    let extremes = ["-9223372036854775808", "9223372036854775807", "9007199254740993"];
+    let values = || vec![i64::MIN.into(), i64::MAX.into(), 9_007_199_254_740_993_i64.into()];
+    check("BIGINT", ColumnType::I64, values(), &extremes).await;
+    check("DECIMAL(19,0)", ColumnType::I64, values(), &extremes).await;
+    let unsigned = || vec![0_u64.into(), u64::MAX.into()];
+    check("BIGINT UNSIGNED", ColumnType::U64, unsigned(), &["0", "18446744073709551615"]).await;
+    check("DECIMAL(20)", ColumnType::U64, unsigned(), &["0", "18446744073709551615"]).await;
+    check("BIGINT", ColumnType::U64, vec![(i64::MAX as u64).into()], &["9223372036854775807"]).await;
+    refused("BIGINT", ColumnType::U64, vec![u64::MAX.into()], Some("1264")).await;
+    refused("TINYINT", ColumnType::I16, vec![128_i16.into(), (-129_i16).into()], Some("1264")).await;
+    refused("INT UNSIGNED", ColumnType::I64, vec![(-1_i64).into()], Some("1264")).await;
+}
+
+#[tokio::test]
+async fn a_zero_in_an_auto_increment_column_stays_a_zero() {
+    let db = Database::new("CREATE TABLE t (id BIGINT AUTO_INCREMENT PRIMARY KEY, note VARCHAR(9))").await;
+    let schema = crate::support::schema(batchsql_core::Conflict::update(["id"]));
+    assert_eq!(write(&db.sink, [crate::support::row(&schema, 0, "zero")]).await, ["written"]);
+    assert_eq!(db.read("SELECT id FROM t").await, ["0"]);
+}
+
+#[tokio::test]
+async fn floats_keep_every_bit() {
+    let values = [f64::MIN, f64::MAX, f64::MIN_POSITIVE, 5e-324, 0.1, 1.0 / 3.0, 0.0, 9_007_199_254_740_993.0];
+    let db = table("DOUBLE").await;
+    let schema = column(ColumnType::F64);
+    let row = |(n, v): (usize, &f64)| schema.row().set("n", n as i64).unwrap().set("v", *v).unwrap().finish().unwrap();
+    assert!(write(&db.sink, values.iter().enumerate().map(row)).await.iter().all(|name| *name == "written"));
+    // By the binary protocol, because the text of a server may have less digits.
+    let query = batchsql_mysql::sqlx::query_scalar::<_, f64>("SELECT v FROM t ORDER BY n");
+    let stored = query.fetch_all(db.pool()).await.unwrap();
+    assert_eq!(stored.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), values.map(f64::to_bits));
+    let values = [f32::MIN, f32::MAX, f32::MIN_POSITIVE, 0.1, 16_777_217.0];
+    for (declared, shown) in [("FLOAT", "CAST(v AS DOUBLE)"), ("DOUBLE", "v")] {
+        let stored = round_trip(declared, ColumnType::F32, values.map(Value::F32).to_vec(), shown).await;
+        for (value, stored) in values.iter().zip(stored) {
+            assert_eq!(stored.parse::<f64>().unwrap() as f32, *value, "{declared}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn decimals_keep_every_digit_or_are_refused() {
+    let digits = |text: &str| Value::Decimal(text.parse().unwrap());
+    let long = "-12345678901234567890123456789012345.123456789012345678901234567890";
+    check("DECIMAL(65,30)", ColumnType::Decimal, vec![digits(long)], &[long]).await;
+    check(
+        "DECIMAL(10,2)",
+        ColumnType::Decimal,
+        vec![digits("1.500000"), digits("-0.01"), digits("7")],
+        &["1.50", "-0.01", "7.00"],
+    )
+    .await;
+    check("VARCHAR(90)", ColumnType::Decimal, vec![digits(long)], &[long]).await;
+    // The server would round this, and say so only in a note.
+    refused("DECIMAL(10,2)", ColumnType::Decimal, vec![digits("1.005"), digits("0.001")], None).await;
+    refused("DECIMAL(10,0)", ColumnType::Decimal, vec![digits("0.5")], None).await;
+    refused("DECIMAL(4,2)", ColumnType::Decimal, vec![digits("100")], Some("1264")).await;
+    refused("DECIMAL(4,2) UNSIGNED", ColumnType::Decimal, vec![digits("-1")], Some("1264")).await;
+}
+
+#[tokio::test]
+async fn text_and_json() {
+    let texts =
+        ["", "plain", "a\0b", "línea\n日本語 🦀 \u{200c}", "007", "1e5", "'); DROP TABLE t; --", "\\", "spaces  "];
+    let values = || texts.map(Value::from).to_vec();
+    for declared in ["VARCHAR(100)", "TEXT", "LONGTEXT", "VARCHAR(100) CHARACTER SET utf16"] {
+        check(declared, ColumnType::Text, values(), &texts).await;
+    }
+    check("CHAR(10)", ColumnType::Text, vec![" a".into(), "".into()], &[" a", ""]).await;
+    check("ENUM('small','10')", ColumnType::Text, vec!["small".into(), "10".into()], &["small", "10"]).await;
+    let long = "x".repeat(70_000);
+    check("MEDIUMTEXT", ColumnType::Text, vec![long.as_str().into()], &[&long]).await;
+    let json = r#"{"a":[1,2.50,null],"b":"ü"}"#;
+    check("LONGTEXT", ColumnType::Json, vec![Value::Json(json.parse().unwrap())], &[json]).await;
+    let stored =
+        round_trip("JSON", ColumnType::Json, vec![Value::Json(json.parse().unwrap())], "JSON_EXTRACT(v, '$.a[1]')")
+            .await;
+    assert_eq!(stored, ["2.50"]);
+    refused("VARCHAR(3)", ColumnType::Text, vec!["abcd".into()], Some("1406")).await;
+    refused("TINYTEXT", ColumnType::Text, vec!["x".repeat(256).into()], Some("1406")).await;
+    refused("VARCHAR(9) CHARACTER SET latin1", ColumnType::Text, vec!["日本".into()], Some("1366")).await;
+    refused("VARCHAR(9) CHARACTER SET utf8mb3", ColumnType::Text, vec!["🦀".into()], Some("1366")).await;
+    refused("ENUM('small','large')", ColumnType::Text, vec!["huge".into()], Some("1265")).await;
+    // What the server would change without a word.
+    refused("CHAR(10)", ColumnType::Text, vec!["a ".into()], None).await;
+    refused("VARCHAR(3)", ColumnType::Text, vec!["abc  ".into()], None).await;
+    refused("ENUM('small','large')", ColumnType::Text, vec!["1".into()], None).await;
+}
+
+#[tokio::test]
+async fn bytes_and_uuids() {
+    let bytes: Vec<u8> = (0..=255).collect();
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
+    for declared in ["VARBINARY(256)", "BLOB", "LONGBLOB"] {
+        let values = vec![bytes.clone().into(), Vec::new().into(), vec![0_u8, 32, 0].into()];
+        assert_eq!(round_trip(declared, ColumnType::Bytes, values, "HEX(v)").await, [hex.as_str(), "", "002000"]);
+    }
+    let exact = round_trip("BINARY(2)", ColumnType::Bytes, vec![vec![0_u8, 0].into()], "HEX(v)").await;
+    assert_eq!(exact, ["0000"]);
+    refused("BINARY(2)", ColumnType::Bytes, vec![vec![1_u8].into(), Vec::new().into()], None).await;
+    refused("VARBINARY(2)", ColumnType::Bytes, vec![vec![1_u8; 3].into()], Some("1406")).await;
+    let id = || vec![Value::Uuid([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 254, 255])];
+    let text = ["00010203-0405-0607-0809-0a0b0c0dfeff"];
+    for declared in ["CHAR(36)", "VARCHAR(40)", "TEXT"] {
+        check(declared, ColumnType::Uuid, id(), &text).await;
+    }
+    let stored = round_trip("BINARY(16)", ColumnType::Uuid, id(), "HEX(v)").await;
+    assert_eq!(stored, ["000102030405060708090A0B0C0DFEFF"]);
+}
+
+#[tokio::test]
+async fn mariadb_has_a_uuid_type() {
+    let db = Database::new("").await;
+    if !db.read("SELECT VERSION()").await[0].contains("MariaDB") {
+        return;
+    }
+    let id = || vec![Value::Uuid([0, 1, 2, 3, 4, 5, 0x16, 7, 0x88, 9, 10, 11, 12, 13, 254, 255])];
+    check("UUID", ColumnType::Uuid, id(), &["00010203-0405-1607-8809-0a0b0c0dfeff"]).await;
+}
+
+#[tokio::test]
+async fn calendar_values() {
+    check("DATE", ColumnType::Date, vec![Date::MIN.into(), Date::MAX.into()], &["0001-01-01", "9999-12-31"]).await;
+    let times = || vec![Time::MIN.into(), Time::MAX.into()];
+    check("TIME(6)", ColumnType::Time, times(), &["00:00:00.000000", "23:59:59.999999"]).await;
+    let before = Timestamp::from_micros_since_epoch(-1).unwrap();
+    check(
+        "DATETIME(6)",
+        ColumnType::Timestamp,
+        vec![Timestamp::MIN.into(), before.into(), Timestamp::MAX.into()],
+        &["0001-01-01 00:00:00.000000", "1969-12-31 23:59:59.999999", "9999-12-31 23:59:59.999999"],
+    )
+    .await;
+    let instant = |micros: i64| Value::from(TimestampTz::from_micros_since_epoch(micros).unwrap());
+    let values = || vec![instant(1_000_000), instant(1_700_000_000_123_456)];
+    let shown = ["1970-01-01 00:00:01.000000", "2023-11-14 22:13:20.123456"];
+    check("DATETIME(6)", ColumnType::TimestampTz, values(), &shown).await;
+    check("TIMESTAMP(6)", ColumnType::TimestampTz, values(), &shown).await;
+    let unix = round_trip("TIMESTAMP(6)", ColumnType::TimestampTz, values(), "UNIX_TIMESTAMP(v)").await;
+    assert_eq!(unix, ["1.000000", "1700000000.123456"]);
+    // Columns with less digits take what they can hold, and nothing is rounded.
+    let noon = Time::from_hms_micro(12, 0, 0, 0).unwrap();
+    check("TIME", ColumnType::Time, vec![noon.into()], &["12:00:00"]).await;
+    check("DATETIME(3)", ColumnType::TimestampTz, vec![instant(1_500_000)], &["1970-01-01 00:00:01.500"]).await;
+    refused("TIME", ColumnType::Time, vec![Time::MAX.into()], None).await;
+    refused("DATETIME", ColumnType::Timestamp, vec![before.into()], None).await;
+    refused("TIMESTAMP(3)", ColumnType::TimestampTz, vec![instant(1_700_000_000_123_456)], None).await;
+    refused("TIMESTAMP(6)", ColumnType::TimestampTz, vec![instant(-1_000_000)], Some("1292")).await;
+}
+
+#[tokio::test]
+async fn values_that_mysql_cannot_hold_are_refused_at_the_caller() {
+    let db = table("DOUBLE").await;
+    let pipeline = crate::support::pipeline(&db.sink);
+    let schema = column(ColumnType::F64);
+    for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        let row = schema.row().set("n", 1_i64).unwrap().set("v", value).unwrap().finish().unwrap();
+        let error = pipeline.submit(&row).await.unwrap_err();
+        assert!(error.row_error().unwrap().is_out_of_range(), "{error}");
+    }
+    assert_eq!(pipeline.balance().accepted, 0);
+}
