@@ -178,8 +178,11 @@ impl<S: Sink> Executor<S> {
                 }
                 Next::Try(range) => match self.write_range(job, range.clone(), conn).await {
                     Ok(written) => {
-                        job.written(range.clone(), &written);
+                        job.written(range.clone(), &written, self.repeats(job));
                         search(job).judge(range, Verdict::Ended);
+                        if let Some(pause) = self.rest_unfinished(job, &written) {
+                            return Some(pause);
+                        }
                     }
                     Err(Stop::Bad(error)) => self.refused(job, range, Verdict::Bad, &error),
                     Err(Stop::Inseparable(error)) => self.refused(job, range, Verdict::Inseparable, &error),
@@ -194,6 +197,32 @@ impl<S: Sink> Executor<S> {
                 },
             }
         }
+    }
+
+    /// A rest before the next round, when the sink left rows without an outcome and there is time for it.
+    fn rest_unfinished(&self, job: &mut Job, written: &Written) -> Option<Pause> {
+        if !job.has_unfinished() {
+            return None;
+        }
+        // What is left of the round waits too: it may have later rows with the keys of those that are unfinished.
+        for left in search(job).take_rest() {
+            job.postpone(left);
+        }
+        let slow = written.unfinished.iter().find(|(_, error)| error.class() == ErrorClass::Resource);
+        let (_, error) = slow.or(written.unfinished.first())?;
+        job.progress.last_error = Some(error.clone());
+        match next_delay(job, error.class(), self.retry_for) {
+            Some(delay) => Some(Pause::Rest(delay, error.clone())),
+            None => {
+                job.fail_unfinished(FailureKind::Expired, Some(error));
+                None
+            }
+        }
+    }
+
+    /// Whether rows may be sent again that may be in the database.
+    fn repeats(&self, job: &Job) -> bool {
+        self.repeats_inserts || self.sink.is_repeatable(job.batch.schema())
     }
 
     /// Looks closer at rows that were refused together.
@@ -269,14 +298,13 @@ impl<S: Sink> Executor<S> {
             }
             ErrorClass::Unknown => {
                 job.progress.maybe_committed = Some(range);
-                if !self.repeats_inserts && !self.sink.is_repeatable(job.batch.schema()) {
+                if !self.repeats(job) {
                     return Stop::Failed(FailureKind::Unknown, error);
                 }
             }
             ErrorClass::Transient | ErrorClass::Resource => {}
         }
-        let retries = job.progress.retries.get_or_insert_with(|| (RetrySchedule::new(self.retry_for), Instant::now()));
-        match retries.0.next(error.class(), retries.1.elapsed()) {
+        match next_delay(job, error.class(), self.retry_for) {
             Some(delay) => Stop::Pause(Pause::Rest(delay, error)),
             None if job.progress.maybe_committed.is_some() => Stop::Failed(FailureKind::Unknown, error),
             None => Stop::Failed(FailureKind::Expired, error),
@@ -304,7 +332,8 @@ impl<S: Sink> Executor<S> {
             }
             Err(_) => Err(timed_out("the write", self.statement_timeout, ErrorClass::Unknown)),
         };
-        if attempt.is_atomic() && result.as_ref().is_ok_and(|written| !written.rejected.is_empty()) {
+        let is_part = |written: &Written| !written.rejected.is_empty() || !written.unfinished.is_empty();
+        if attempt.is_atomic() && result.as_ref().is_ok_and(is_part) {
             // Its other rows are in the database, which is what was not to happen.
             tracing::error!(sink = self.sink.name(), "the sink wrote a part of a batch that must be atomic");
         }
@@ -356,6 +385,12 @@ impl<S: Sink> Executor<S> {
 /// What is left of the round that was begun.
 fn search(job: &mut Job) -> &mut crate::isolate::Search {
     job.progress.search.as_mut().expect("a job is begun before it is run")
+}
+
+/// How long a batch rests before it is tried again; `None` when its time is over.
+fn next_delay(job: &mut Job, class: ErrorClass, retry_for: Duration) -> Option<Duration> {
+    let retries = job.progress.retries.get_or_insert_with(|| (RetrySchedule::new(retry_for), Instant::now()));
+    retries.0.next(class, retries.1.elapsed())
 }
 
 fn timed_out(what: &str, after: Duration, class: ErrorClass) -> SinkError {

@@ -2,8 +2,8 @@
 //! Must not know who carries it or how it is written.
 //!
 //! A batch is written in rounds. The first round has the last row of each key, or all rows where rows are
-//! not coalesced, sorted by key where the sink asks for it. When a row was convicted, the row before it with the same key has its turn in the next
-//! round.
+//! not coalesced, sorted by key where the sink asks for it. When a row was convicted, the row before it with the same
+//! key has its turn in the next round; so have rows that the sink could not finish, after a rest.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -79,6 +79,10 @@ struct Round {
     previous: Box<[Option<u32>]>,
     /// Rows whose successor was convicted: the next round.
     next: Vec<u32>,
+    /// Rows that the sink left without an outcome: the next round too, after a rest.
+    unfinished: Vec<u32>,
+    /// Whether some of the unfinished rows may be in the database.
+    maybe_written: bool,
 }
 
 /// How one row ended.
@@ -88,6 +92,12 @@ enum End {
     Known(Outcome),
     /// It failed, and nobody asked to see it: it is only counted.
     Counted,
+}
+
+impl Round {
+    fn new(batch: Arc<Batch>, rows: Box<[u32]>, previous: Box<[Option<u32>]>) -> Self {
+        Self { batch, rows, previous, next: Vec::new(), unfinished: Vec::new(), maybe_written: false }
+    }
 }
 
 impl Job {
@@ -103,18 +113,25 @@ impl Job {
             && let Some(Arranged { rows, previous }) = coalesce::arrange(Rows::all(&self.batch), last_wins, sorts)
         {
             let batch = Arc::new(self.batch.gather(&rows));
-            self.progress.round = Some(Round { batch, rows, previous, next: Vec::new() });
+            self.progress.round = Some(Round::new(batch, rows, previous));
         }
         self.progress.search = Some(Search::new(self.rows().len(), budget));
     }
 
-    /// Begins a round with the rows whose successors were convicted; false when there is none.
+    /// Begins a round with the rows whose successors were convicted and with those that are unfinished; false when
+    /// there is none.
     pub(crate) fn begin_next_round(&mut self) -> bool {
-        let Progress { round, search, .. } = &mut self.progress;
-        let Some(round) = round.as_mut().filter(|round| !round.next.is_empty()) else { return false };
+        let Progress { round, search, maybe_committed, .. } = &mut self.progress;
+        let Some(round) = round.as_mut() else { return false };
+        round.next.append(&mut round.unfinished);
+        if round.next.is_empty() {
+            return false;
+        }
         round.rows = std::mem::take(&mut round.next).into();
         round.rows.sort_unstable();
         round.batch = Arc::new(self.batch.gather(&round.rows));
+        // Of all of them, to be on the safe side: a row that is refused then ends as unknown.
+        *maybe_committed = std::mem::take(&mut round.maybe_written).then(|| 0..round.rows.len());
         search.as_mut().expect("a round was begun").next_round(round.rows.len());
         true
     }
@@ -134,14 +151,15 @@ impl Job {
         }
     }
 
-    /// Enters a committed write of a range of the round.
-    pub(crate) fn written(&mut self, range: Range<usize>, written: &Written) {
+    /// Enters a committed write of a range of the round. `repeats` says whether rows may be sent again that may be
+    /// in the database.
+    pub(crate) fn written(&mut self, range: Range<usize>, written: &Written, repeats: bool) {
         let is_repeat = self.progress.maybe_committed.take().is_some();
         if !is_sound(written, range.len()) {
             let error = SinkError::new(ErrorClass::Internal, "the sink told outcomes of rows that it was not given");
             return self.failed(range, FailureKind::Unknown, Some(&error));
         }
-        let plain = written.ignored.is_empty() && written.rejected.is_empty();
+        let plain = written.ignored.is_empty() && written.rejected.is_empty() && written.unfinished.is_empty();
         if plain && range == (0..self.batch.len()) {
             // A round of as many rows supersedes none.
             self.progress.counts.add(OutcomeKind::Written, range.len() as u64);
@@ -149,11 +167,24 @@ impl Job {
         }
         let mut special = vec![None; if plain { 0 } else { range.len() }];
         written.ignored.iter().for_each(|row| special[*row as usize] = Some(None));
-        written.rejected.iter().for_each(|(row, error)| special[*row as usize] = Some(Some(error)));
+        let failed = written.rejected.iter().chain(&written.unfinished);
+        failed.for_each(|(row, error)| special[*row as usize] = Some(Some(error)));
+        let is_unfinished = |row: usize| {
+            let row = (row - range.start) as u32;
+            written.unfinished.binary_search_by_key(&row, |(row, _)| *row).is_ok()
+        };
         for row in range.clone() {
             match special.get(row - range.start).copied().flatten() {
                 None => self.succeed(row, Outcome::Written),
                 Some(None) => self.succeed(row, Outcome::Ignored),
+                Some(Some(error)) if is_unfinished(row) && error.is_retryable() => self.leave(row, is_repeat),
+                Some(Some(error)) if is_unfinished(row) && error.class() == ErrorClass::Unknown => {
+                    if repeats {
+                        self.leave(row, true);
+                    } else {
+                        self.failed(row..row + 1, FailureKind::Unknown, Some(error));
+                    }
+                }
                 // The attempt whose reply was lost may have written it.
                 Some(Some(error)) if is_repeat => self.failed(row..row + 1, FailureKind::Unknown, Some(error)),
                 Some(Some(error)) => self.convict(row, error),
@@ -174,17 +205,56 @@ impl Job {
         }
     }
 
+    /// Leaves a row of the round to the next one.
+    fn leave(&mut self, row: usize, maybe_written: bool) {
+        let row = self.row_of_job(row) as u32;
+        let batch = &self.batch;
+        let round = self.progress.round.get_or_insert_with(|| {
+            let all = (0..batch.len() as u32).collect();
+            Round::new(Arc::clone(batch), all, Box::default())
+        });
+        round.unfinished.push(row);
+        round.maybe_written |= maybe_written;
+    }
+
+    /// Leaves a range of the round, of which nothing was sent, to the next one.
+    pub(crate) fn postpone(&mut self, range: Range<usize>) {
+        let rows: Vec<u32> = range.map(|row| self.row_of_job(row) as u32).collect();
+        if let Some(round) = &mut self.progress.round {
+            round.next.extend(rows);
+        }
+    }
+
+    /// Whether rows are left to the next round because the sink could not finish them.
+    pub(crate) fn has_unfinished(&self) -> bool {
+        self.progress.round.as_ref().is_some_and(|round| !round.unfinished.is_empty())
+    }
+
+    /// Ends the rows that the sink could not finish: those that may be in the database as `Unknown`.
+    pub(crate) fn fail_unfinished(&mut self, kind: FailureKind, error: Option<&SinkError>) {
+        let Some(round) = &mut self.progress.round else { return };
+        let kind = if std::mem::take(&mut round.maybe_written) { FailureKind::Unknown } else { kind };
+        for row in std::mem::take(&mut round.unfinished) {
+            self.fail_with_elders(row as usize, kind, error);
+        }
+    }
+
     /// Ends the rows of a range of the round, and the rows that they would have superseded.
     pub(crate) fn failed(&mut self, range: Range<usize>, kind: FailureKind, error: Option<&SinkError>) {
         self.progress.maybe_committed = None;
         for row in range {
-            let mut next = Some(self.row_of_job(row));
-            while let Some(row) = next {
-                if self.is_open(row) {
-                    self.fail(row, kind, error);
-                }
-                next = self.row_before(row);
+            self.fail_with_elders(self.row_of_job(row), kind, error);
+        }
+    }
+
+    /// Ends a row of the job, and the rows that it would have superseded.
+    fn fail_with_elders(&mut self, row: usize, kind: FailureKind, error: Option<&SinkError>) {
+        let mut next = Some(row);
+        while let Some(row) = next {
+            if self.is_open(row) {
+                self.fail(row, kind, error);
             }
+            next = self.row_before(row);
         }
     }
 
@@ -193,6 +263,7 @@ impl Job {
         if let Some(range) = self.progress.maybe_committed.take() {
             self.failed(range, FailureKind::Unknown, error);
         }
+        self.fail_unfinished(kind, error);
         for row in 0..self.batch.len() {
             if self.is_open(row) {
                 self.fail(row, kind, error);
@@ -261,10 +332,12 @@ impl Job {
 
 /// Whether the rows listed are rows of the write, each once.
 fn is_sound(written: &Written, rows: usize) -> bool {
-    let mut listed: Vec<u32> =
-        written.ignored.iter().copied().chain(written.rejected.iter().map(|(row, _)| *row)).collect();
+    let failed = written.rejected.iter().chain(&written.unfinished).map(|(row, _)| *row);
+    let mut listed: Vec<u32> = written.ignored.iter().copied().chain(failed).collect();
     listed.sort_unstable();
-    listed.windows(2).all(|pair| pair[0] != pair[1]) && listed.last().is_none_or(|last| (*last as usize) < rows)
+    written.unfinished.is_sorted_by_key(|(row, _)| *row)
+        && listed.windows(2).all(|pair| pair[0] != pair[1])
+        && listed.last().is_none_or(|last| (*last as usize) < rows)
 }
 
 impl Drop for Job {
@@ -320,20 +393,25 @@ mod tests {
 
     #[test]
     fn a_sink_may_list_each_row_of_a_write_once() {
-        let check = |ignored: &[u32], rejected: &[u32], sound| {
+        let check = |ignored: &[u32], rejected: &[u32], unfinished: &[u32], sound| {
             let error = SinkError::new(ErrorClass::Row, "bad");
+            let failed = |rows: &[u32]| rows.iter().map(|row| (*row, error.clone())).collect();
             let written = Written {
                 ignored: ignored.to_vec(),
-                rejected: rejected.iter().map(|row| (*row, error.clone())).collect(),
+                rejected: failed(rejected),
+                unfinished: failed(unfinished),
                 ..Written::default()
             };
-            assert_eq!(is_sound(&written, 3), sound, "{ignored:?} {rejected:?}");
+            assert_eq!(is_sound(&written, 3), sound, "{ignored:?} {rejected:?} {unfinished:?}");
         };
-        check(&[], &[], true);
-        check(&[0, 2], &[1], true);
-        check(&[3], &[], false);
-        check(&[], &[3], false);
-        check(&[1, 1], &[], false);
-        check(&[1], &[1], false);
+        check(&[], &[], &[], true);
+        check(&[0], &[1], &[2], true);
+        check(&[3], &[], &[], false);
+        check(&[], &[3], &[], false);
+        check(&[], &[], &[3], false);
+        check(&[1, 1], &[], &[], false);
+        check(&[1], &[1], &[], false);
+        check(&[], &[1], &[1], false);
+        check(&[], &[], &[2, 1], false);
     }
 }

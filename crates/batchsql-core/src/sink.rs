@@ -51,7 +51,7 @@ impl Limits {
 pub struct Written {
     /// Rows, by index within the view, whose key was already there (`Conflict::Ignore`). Ascending.
     pub ignored: Vec<u32>,
-    /// Rows that the database refused on their own, with the reason; every other row is durable.
+    /// Rows that the database refused on their own, with the reason; every row that is not listed is durable.
     /// Ascending by index.
     pub rejected: Vec<(u32, SinkError)>,
     /// Rows without an outcome, with the reason, for databases without transactions. What becomes of them depends on
@@ -59,8 +59,8 @@ pub struct Written {
     /// among the other unfinished rows; `Unknown` says that it may be written, and it is tried again where that is
     /// harmless. Any other class rejects the row. Ascending by index.
     ///
-    /// A sink must not list a row here if a later row with the same key was written: the repeat would put the older
-    /// one over the newer one.
+    /// A row must not be listed here with a later row of the same key written: the repeat would put the older one over
+    /// the newer one.
     pub unfinished: Vec<(u32, SinkError)>,
     /// The time in the database, where the driver knows it better than its caller, for example because
     /// the batch waited in a queue of the driver. It is what the metrics show.
@@ -105,7 +105,7 @@ impl Attempt {
     }
 
     /// Whether one refused row must refuse all of them ([`Isolation::AtomicBatch`]): then
-    /// [`Written::rejected`] must stay empty.
+    /// [`Written::rejected`] and [`Written::unfinished`] must stay empty.
     ///
     /// [`Isolation::AtomicBatch`]: crate::Isolation::AtomicBatch
     pub fn is_atomic(&self) -> bool {
@@ -187,7 +187,7 @@ pub trait Sink: Send + Sync + 'static {
         schema: &Schema,
     ) -> impl Future<Output = Result<Self::Plan, SinkError>> + Send;
 
-    /// Writes the rows in one transaction, in their order.
+    /// Writes the rows in one transaction, in their order. Without transactions, each row has its own outcome.
     ///
     /// `Ok`: the transaction is committed; every row that is not listed in the result is durable.
     /// `Err`: no row is durable, unless the class is [`Unknown`](crate::ErrorClass::Unknown).

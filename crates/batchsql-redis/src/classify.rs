@@ -27,7 +27,7 @@ fn meaning(code: &str) -> (ErrorClass, &'static str) {
         "WRONGPASS" => (Permission, "the server does not know this user and password"),
         "NOPERM" => (Permission, "the user may not run this command on this key; see ACL SETUSER"),
         "DENIED" => (Permission, "the server is in protected mode and takes no connections from elsewhere"),
-        "MOVED" | "ASK" => (Schema, "the server is part of a cluster; use redis+cluster:// in the dsn"),
+        "MOVED" | "ASK" => (Schema, "the server is part of a cluster; add cluster=true to the dsn"),
         "WRONGTYPE" => (Row, "the key holds a value of another type"),
         "CROSSSLOT" => (Row, "the keys of the command are in different slots of the cluster"),
         "EXECABORT" => (Row, "the server refused a command of the row's transaction"),

@@ -271,7 +271,7 @@ async fn look(lease: &mut Lease, server: &ConnectionInfo) -> Result<Topology, Si
     let link = lease.link(server).await?;
     let reply = link.ask(redis::cmd("CLUSTER").arg("SLOTS")).await.map_err(|error| {
         if error.code() == Some("ERR") {
-            let text = format!("redis at {place} is not part of a cluster; use redis:// in the dsn");
+            let text = format!("redis at {place} is not part of a cluster; remove cluster=true from the dsn");
             return SinkError::with_code(ErrorClass::Schema, "ERR", text);
         }
         connect_error(&error, &place)

@@ -22,7 +22,7 @@ const DEFAULT_PORT: u16 = 6379;
 /// | `redis://[user[:password]@]host[:port][/database]` | one server; `redis://:password@host` without a user |
 /// | `rediss://…` | the same with TLS (feature `tls`) |
 /// | `unix:///path?db=0&user=…&pass=…` | a Unix socket |
-/// | `redis+cluster://[user[:password]@]host[:port],host[:port]…` | a cluster, by some of its nodes; `rediss+cluster://` with TLS |
+/// | `redis://[user[:password]@]host[:port],host[:port]…?cluster=true` | a cluster, by some of its nodes |
 ///
 /// with the parameters `max_connections`, `connect_timeout_ms`, `protocol` (`2` or `3`) and, for TLS, `ca` (a file
 /// of certificates in PEM form, instead of the system's). Percent-encode what has a meaning in URLs.
@@ -132,8 +132,8 @@ impl fmt::Debug for RedisOptions {
     }
 }
 
-const FORMS: &str = "use redis://[user[:password]@]host[:port][/database], rediss://…, unix:///path or \
-                     redis+cluster://host1,host2";
+const FORMS: &str = "use redis://[user[:password]@]host[:port][/database], rediss://…, unix:///path or, for a \
+                     cluster, redis://host1,host2?cluster=true";
 
 fn wrong(problem: impl fmt::Display) -> OpenError {
     OpenError::new(format!("{problem} in the redis dsn"))
@@ -147,11 +147,9 @@ impl FromStr for RedisOptions {
             return Err(OpenError::new(format!("the redis dsn has no scheme; {FORMS}")));
         };
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (is_tls, is_cluster) = match scheme {
-            "redis" => (false, false),
-            "rediss" => (true, false),
-            "redis+cluster" => (false, true),
-            "rediss+cluster" => (true, true),
+        let is_tls = match scheme {
+            "redis" => false,
+            "rediss" => true,
             "unix" | "redis+unix" => return unix(rest, query),
             // Only the scheme is shown: the rest may hold a password.
             other if other.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+') => {
@@ -179,14 +177,22 @@ impl FromStr for RedisOptions {
         if !path.is_empty() {
             settings = settings.set_db(database(path)?);
         }
-        if is_cluster && settings.db() != 0 {
-            return Err(wrong("a cluster has only database 0; remove the database"));
-        }
-        let hosts: Vec<&str> = if is_cluster { hosts.split(',').collect() } else { vec![hosts] };
+        // Before the parameters: after a password that was not encoded they are no parameters.
+        let hosts = hosts.split(',').map(host_and_port).collect::<Result<Vec<_>, _>>()?;
         let mut extra = Extra::default();
-        extra.read(query, &[])?;
-        let seeds = hosts.into_iter().map(|place| {
-            let (host, port) = host_and_port(place)?;
+        extra.read(query, &["cluster"])?;
+        let is_cluster = match extra.special.get("cluster").map(String::as_str) {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(_) => return Err(wrong("cluster is neither true nor false")),
+        };
+        if is_cluster && settings.db() != 0 {
+            return Err(wrong("a cluster has only database 0, but another one is named"));
+        }
+        if !is_cluster && hosts.len() > 1 {
+            return Err(wrong("several hosts are for a cluster; add cluster=true, or name one"));
+        }
+        let seeds = hosts.into_iter().map(|(host, port)| {
             let addr = if is_tls {
                 ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
             } else {
@@ -234,7 +240,7 @@ impl Extra {
                     // What is no name may be a part of a password that was not encoded.
                     None if name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') => {
                         return Err(wrong(format_args!(
-                            "unknown parameter {name:?} (known are max_connections, connect_timeout_ms, protocol and ca)"
+                            "unknown parameter {name:?} (known are cluster, max_connections, connect_timeout_ms, protocol and ca)"
                         )));
                     }
                     None => return Err(wrong("a parameter without a proper name; percent-encode special characters")),
@@ -365,8 +371,8 @@ mod tests {
         check("redis://u:p@ss@h/1/", "h:6379", Some("u"), Some("p@ss"), 1);
         check("redis://[::1]:7000", "::1:7000", None, None, 0);
         check("unix:///run/redis.sock?db=2&user=u&pass=p%26w", "/run/redis.sock", Some("u"), Some("p&w"), 2);
-        check("redis+cluster://u:p@a:7000,b", "a:7000, b:6379", Some("u"), Some("p"), 0);
-        assert!(parsed("redis+cluster://a,b").is_cluster && !parsed("redis://a").is_cluster);
+        check("redis://u:p@a:7000,b?cluster=true", "a:7000, b:6379", Some("u"), Some("p"), 0);
+        assert!(parsed("redis://a,b?cluster=true").is_cluster && !parsed("redis://a?cluster=false").is_cluster);
     }
 
     #[test]
@@ -404,7 +410,9 @@ mod tests {
         check("redis://host?connect_timeout_ms=soon", "milliseconds");
         check("redis://host?protocol=4", "neither 2 nor 3");
         check("redis://host?ca=/nowhere", "ca is for rediss://");
-        check("redis+cluster://user:secret@host/2", "only database 0");
+        check("redis://user:secret@host/2?cluster=true", "only database 0");
+        check("redis://user:secret@a,b", "add cluster=true");
+        check("redis://a?cluster=secret", "neither true nor false");
         check("unix://relative?pass=secret", "not absolute");
     }
 }

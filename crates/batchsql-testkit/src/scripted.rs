@@ -24,6 +24,9 @@ pub enum Step {
     /// Refuses the row with this number (the first is 0) and applies the others, as databases do that tell
     /// the outcome row by row.
     RejectRow(usize),
+    /// Leaves the row with this number without an outcome, for a reason of this class, and the later ones with its
+    /// key; applies the others, as databases do that have no transactions. In an atomic batch nothing is applied.
+    LeaveRow(usize, ErrorClass),
     /// Applies the rows, then fails with [`ErrorClass::Unknown`], as when the link breaks after the
     /// commit.
     LoseReply,
@@ -219,6 +222,30 @@ impl ScriptedSink {
         Ok(written)
     }
 
+    /// Applies the rows but one and its successors.
+    fn leave(&self, rows: Rows<'_>, attempt: &Attempt, row: usize, class: ErrorClass) -> Result<Written, SinkError> {
+        if row >= rows.len() {
+            return self.apply(rows, attempt, None);
+        }
+        if attempt.is_atomic() {
+            return Err(scripted(class));
+        }
+        let key = |row: usize| {
+            let values = rows.schema().key_columns().iter().map(|column| rows.column(*column).get(row).to_value());
+            values.collect::<Vec<_>>()
+        };
+        let is_left = |number: usize| number == row || number > row && !key(row).is_empty() && key(number) == key(row);
+        let number = |row: usize| u32::try_from(row).expect("a batch has fewer rows");
+        let (left, applied): (Vec<u32>, Vec<u32>) =
+            (0..rows.len()).map(number).partition(|number| is_left(*number as usize));
+        let told = self.apply(rows.gather(&applied).rows(), attempt, None)?;
+        let mut written = Written::default();
+        written.ignored = told.ignored.iter().map(|index| applied[*index as usize]).collect();
+        written.rejected = told.rejected.into_iter().map(|(index, error)| (applied[index as usize], error)).collect();
+        written.unfinished = left.into_iter().map(|row| (row, scripted(class))).collect();
+        Ok(written)
+    }
+
     async fn released(&self) -> Result<(), SinkError> {
         let released = self.0.released.acquire().await;
         released.map_err(|_| SinkError::new(ErrorClass::Internal, "never released"))?.forget();
@@ -228,7 +255,7 @@ impl ScriptedSink {
     /// Does a step that has nothing to do with rows.
     async fn go(&self, step: Option<Step>) -> Result<(), SinkError> {
         match step.unwrap_or(Step::Apply) {
-            Step::Apply | Step::RejectRow(_) | Step::LoseReply => Ok(()),
+            Step::Apply | Step::RejectRow(_) | Step::LeaveRow(..) | Step::LoseReply => Ok(()),
             Step::Delay(delay) => {
                 tokio::time::sleep(delay).await;
                 Ok(())
@@ -311,6 +338,7 @@ impl Sink for ScriptedSink {
         }
         match step {
             Step::RejectRow(row) => self.apply(rows, attempt, Some(row)),
+            Step::LeaveRow(row, class) => self.leave(rows, attempt, row, class),
             Step::LoseReply => {
                 self.apply(rows, attempt, None)?;
                 Err(SinkError::new(ErrorClass::Unknown, "the reply was lost"))

@@ -1,0 +1,13 @@
+//! The sink on real servers.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod cluster;
+mod commands;
+mod errors;
+mod links;
+mod open;
+mod outcomes;
+mod support;
+#[cfg(feature = "tls")]
+mod tls;
+mod types;

@@ -1,0 +1,99 @@
+//! What is said of servers that cannot be used, within the connect timeout and without the password.
+
+use std::time::{Duration, Instant};
+
+use batchsql_redis::{RedisOptions, RedisSink};
+use batchsql_testserver::{Kind, Server, dsn, unique};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use crate::support::{ask, ask_at};
+
+async fn refused(dsn: &str, part: &str) {
+    let begin = Instant::now();
+    let patience = Duration::from_secs(1);
+    let error = match dsn.parse::<RedisOptions>() {
+        Ok(options) => RedisSink::with_options(&options.connect_timeout(patience)).await.unwrap_err(),
+        Err(error) => error,
+    };
+    assert!(begin.elapsed() < patience * 4, "{dsn}: {:?}", begin.elapsed());
+    let shown = format!("{error} {error:?} {:?}", std::error::Error::source(&error));
+    assert!(shown.contains(part), "{dsn}: {error} does not contain {part:?}");
+    assert!(!shown.contains("hunter2"), "{shown}");
+}
+
+/// A server that does one thing with every connection.
+async fn listen<F: Future<Output = ()> + Send>(act: impl Fn(tokio::net::TcpStream) -> F + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let place = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            act(stream).await;
+        }
+    });
+    place
+}
+
+#[tokio::test]
+async fn servers_that_are_not_there() {
+    refused("redis://app:hunter2@127.0.0.1:1", "nothing listens at 127.0.0.1:1").await;
+    refused("redis://app:hunter2@no-such-host.invalid", "no-such-host.invalid:6379").await;
+    refused("unix:///no/such/socket?pass=hunter2", "nothing listens at /no/such/socket").await;
+    refused("redis://app:hunter2@127.0.0.1:1,127.0.0.1:2?cluster=true", "127.0.0.1:2").await;
+}
+
+#[tokio::test]
+async fn servers_that_do_not_answer_as_redis() {
+    let closing = listen(|stream| async move { drop(stream) }).await;
+    refused(&format!("redis://:hunter2@{closing}"), "closed the connection in the handshake").await;
+    let silent = listen(|mut stream| async move {
+        tokio::spawn(async move {
+            let mut sink = Vec::new();
+            let _ = stream.read_to_end(&mut sink).await;
+        });
+    });
+    refused(&format!("redis://:hunter2@{}", silent.await), "does not answer within the connect timeout").await;
+    let other = listen(|mut stream| async move {
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+    });
+    refused(&format!("redis://:hunter2@{}", other.await), "check").await;
+}
+
+#[tokio::test]
+async fn users_and_databases_that_are_not_there() {
+    let dsn = dsn(Kind::Redis);
+    let place = dsn.trim_start_matches("redis://");
+    refused(&format!("redis://nobody:hunter2@{place}"), "does not know this user and password").await;
+    refused(&format!("redis://{place}/9999"), "no such database").await;
+    refused(&format!("redis://{place}?cluster=true"), "remove cluster=true").await;
+    let user = unique("weak");
+    ask::<()>(&["ACL", "SETUSER", &user, "on", ">hunter2", "~*", "-@all", "+hello", "+client"]).await;
+    refused(&format!("redis://{user}:hunter2@{place}"), "may not run this command").await;
+    ask::<i64>(&["ACL", "DELUSER", &user]).await;
+}
+
+#[tokio::test]
+async fn passwords() {
+    let server = Server::start(Kind::Redis, &[]);
+    ask_at::<()>(server.dsn(), &["CONFIG", "SET", "requirepass", "p@ss/w:rd%"]).await;
+    let place = server.dsn().trim_start_matches("redis://").to_owned();
+    refused(&format!("redis://{place}"), "asks for a password").await;
+    refused(&format!("redis://:hunter2@{place}"), "does not know this user and password").await;
+    RedisSink::connect(&format!("redis://:p%40ss%2Fw%3Ard%25@{place}")).await.unwrap();
+    RedisSink::connect(&format!("redis://default:p%40ss%2Fw%3Ard%25@{place}?protocol=2")).await.unwrap();
+}
+
+#[tokio::test]
+async fn sockets_and_databases_are_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("redis.sock");
+    let _server = Server::start(Kind::Redis, &["--unixsocket", socket.to_str().unwrap()]);
+    let dsn = format!("unix://{}?db=3", socket.display());
+    let schema = batchsql_core::Schema::builder("t").column("k", batchsql_core::ColumnType::Text).build().unwrap();
+    let sink =
+        crate::support::sink_at(&dsn, "t", batchsql_redis::Command::sadd(batchsql_redis::Key::constant("s"), "k"))
+            .await;
+    assert_eq!(crate::support::write(&sink, [crate::support::row(&schema, ["a".into()])]).await, ["written"]);
+    assert_eq!(ask_at::<i64>(&format!("redis+unix://{}?db=3", socket.display()), &["SCARD", "s"]).await, 1);
+}

@@ -1,0 +1,190 @@
+//! What is told of the rows of a batch when the server refuses some of them, and what is never told.
+
+use std::time::Duration;
+
+use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, Isolation, PipelineConfig, Schema, Sink};
+use batchsql_redis::{Command, Key, RedisOptions, RedisSink};
+use batchsql_testserver::{Kind, Server, dsn, unique};
+
+use crate::support::{HOUR, ask, ask_at, config, ended, name, outcomes, pipeline, row, sink, sink_at, submit, write};
+
+fn pairs(table: &str, conflict: Conflict) -> Schema {
+    let schema = Schema::builder(table).column("k", ColumnType::Text).column("v", ColumnType::Text);
+    schema.on_conflict(conflict).build().unwrap()
+}
+
+#[tokio::test]
+async fn bad_commands_among_good_ones_are_told_one_by_one() {
+    let t = unique("mixed");
+    let sink = sink(&t, Command::rpush(Key::prefixed(t.as_str(), ["k"]), "v")).await;
+    let schema = pairs(&t, Conflict::None);
+    ask::<()>(&["SET", &format!("{t}:bad"), "a string"]).await;
+    let bad = [0, 1, 250, 498, 499];
+    let rows = (0..500).map(|n| {
+        let key = if bad.contains(&n) { "bad" } else { "good" };
+        row(&schema, [key.into(), format!("secret {n}").into()])
+    });
+    for (n, outcome) in (0..).zip(outcomes(&sink, rows).await) {
+        assert_eq!(name(&outcome), if bad.contains(&n) { "rejected WRONGTYPE" } else { "written" }, "row {n}");
+        if let Some(failed) = outcome.failure() {
+            assert_eq!(failed.class(), Some(ErrorClass::Row));
+            assert!(!format!("{failed:?} {}", failed.error().unwrap()).contains("secret"), "{failed:?}");
+        }
+    }
+    let list: Vec<String> = ask(&["LRANGE", &format!("{t}:good"), "0", "-1"]).await;
+    assert_eq!(list, (0..500).filter(|n| !bad.contains(n)).map(|n| format!("secret {n}")).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_hash_row_with_null_is_written_whole_or_not_at_all() {
+    let t = unique("whole");
+    let schema = Schema::builder(t.as_str())
+        .column("k", ColumnType::Text)
+        .nullable("a", ColumnType::Text)
+        .nullable("b", ColumnType::Text)
+        .on_conflict(Conflict::replace(["k"]))
+        .build()
+        .unwrap();
+    let sink = sink(&t, Command::hash()).await;
+    ask::<()>(&["SET", &format!("{t}:bad"), "a string"]).await;
+    let rows = ["x", "bad", "y"].map(|k| row(&schema, [k.into(), "1".into(), None::<String>.into()]));
+    assert_eq!(write(&sink, rows).await, ["written", "rejected WRONGTYPE", "written"]);
+    assert_eq!(ask::<String>(&["GET", &format!("{t}:bad")]).await, "a string");
+    assert_eq!(ask::<String>(&["HGET", &format!("{t}:y"), "a"]).await, "1");
+}
+
+#[tokio::test]
+async fn rows_that_found_no_memory_are_written_when_there_is_some() {
+    let server = Server::start(Kind::Redis, &["--maxmemory", "4mb", "--maxmemory-policy", "noeviction"]);
+    let sink = sink_at(server.dsn(), "t", Command::set("k", "v")).await;
+    let schema = pairs("t", Conflict::None);
+    let config = PipelineConfig { retry_for: Duration::from_secs(30), ..config() };
+    let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
+    // Ten of them are more than there is room for.
+    let rows = (0..10).map(|n| row(&schema, [format!("k{n}").into(), "x".repeat(500_000).into()]));
+    let receipts = submit(&db, rows).await;
+    let flush = tokio::spawn({
+        let db = db.clone();
+        async move { db.flush().await }
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let there: i64 = ask_at(server.dsn(), &["DBSIZE"]).await;
+    assert!((1..10).contains(&there), "{there} rows are there: the batch was written in part");
+    ask_at::<()>(server.dsn(), &["CONFIG", "SET", "maxmemory", "100mb"]).await;
+    flush.await.unwrap().unwrap();
+    assert!(ended(receipts).await.iter().all(batchsql_core::Outcome::is_written));
+    assert_eq!(ask_at::<i64>(server.dsn(), &["DBSIZE"]).await, 10);
+}
+
+#[tokio::test]
+async fn a_row_is_not_written_over_a_later_one_with_its_key() {
+    let server = Server::start(Kind::Redis, &["--maxmemory", "4mb", "--maxmemory-policy", "noeviction"]);
+    // Deleting needs no memory and makes room: what comes after it is written.
+    let sink = sink_at(server.dsn(), "t", Command::raw_from_row()).await;
+    let schema = Schema::builder("t")
+        .column("word", ColumnType::Text)
+        .column("k", ColumnType::Text)
+        .nullable("v", ColumnType::Text)
+        .build()
+        .unwrap();
+    let mut fill = 0;
+    let big = || "x".repeat(300_000);
+    let mut conn = crate::support::looker(server.dsn()).await;
+    while redis::cmd("SET").arg(format!("fill{fill}")).arg(big()).exec_async(&mut conn).await.is_ok() {
+        fill += 1;
+    }
+    let line = |word: &str, k: &str, v: Option<String>| row(&schema, [word.into(), k.into(), v.into()]);
+    let rows = [
+        line("SET", "k", Some("older".into())),
+        line("SET", "other", Some("other".into())),
+        line("DEL", "fill0", None),
+        line("DEL", "fill1", None),
+        line("SET", "k", Some("newer".into())),
+    ];
+    let config = PipelineConfig { retry_for: Duration::from_secs(30), ..config() };
+    let db = BatchSql::builder(sink).config(config).start().unwrap();
+    let receipts = submit(&db, rows).await;
+    db.close(HOUR).await;
+    let names: Vec<String> = ended(receipts).await.iter().map(name).collect();
+    assert_eq!(names, ["rejected OOM", "written", "written", "written", "written"]);
+    assert_eq!(ask_at::<String>(server.dsn(), &["GET", "k"]).await, "newer");
+}
+
+#[tokio::test]
+async fn atomic_batches_are_refused_before_anything_is_sent() {
+    let t = unique("atomic");
+    let sink = sink(&t, Command::set(Key::prefixed(t.as_str(), ["k"]), "v")).await;
+    let config = PipelineConfig { isolation: Isolation::AtomicBatch, ..config() };
+    let db = BatchSql::builder(sink).config(config).start().unwrap();
+    let schema = pairs(&t, Conflict::None);
+    let receipts = submit(&db, ["a", "b"].map(|k| row(&schema, [k.into(), "v".into()]))).await;
+    db.flush().await.unwrap();
+    for outcome in ended(receipts).await {
+        let error = outcome.failure().unwrap().error().unwrap().to_string();
+        assert!(error.contains("cannot undo"), "{error}");
+    }
+    // One row is atomic by itself.
+    db.submit(&row(&schema, ["a".into(), "v".into()])).await.unwrap();
+    assert_eq!(db.close(HOUR).await.balance.written(), 1);
+    assert_eq!(ask::<Vec<String>>(&["KEYS", &format!("{t}:*")]).await, [format!("{t}:a")]);
+}
+
+#[tokio::test]
+async fn what_may_be_repeated_depends_on_the_command() {
+    let t = unique("repeat");
+    let schema = pairs(&t, Conflict::None);
+    let check = async |command: Command, expected| {
+        let sink = sink(&t, command.clone()).await;
+        assert_eq!(sink.is_repeatable(&schema), expected, "{command:?}");
+    };
+    check(Command::set("k", "v").into(), true).await;
+    check(Command::hash().key("k").into(), true).await;
+    check(Command::document().key("k").into(), true).await;
+    check(Command::sadd("k", "v").into(), true).await;
+    check(Command::lpush("k", "v").into(), false).await;
+    check(Command::xadd("k").into(), false).await;
+    check(Command::publish("k", "v").into(), false).await;
+    check(Command::raw("SET").into(), false).await;
+}
+
+#[tokio::test]
+async fn each_table_has_its_command_and_the_others_the_default() {
+    let (a, b) = (unique("a"), unique("b"));
+    let options: RedisOptions = dsn(Kind::Redis).parse().unwrap();
+    let options = options.command(a.as_str(), Command::rpush("k", "v")).default_command(Command::set("k", "v"));
+    let sink = RedisSink::with_options(&options).await.unwrap();
+    let db = pipeline(&sink);
+    for table in [&a, &b] {
+        db.submit(&row(&pairs(table, Conflict::None), [table.as_str().into(), "v".into()])).await.unwrap();
+    }
+    assert!(db.close(HOUR).await.is_complete());
+    assert_eq!(ask::<String>(&["TYPE", &a]).await, "list");
+    assert_eq!(ask::<String>(&["TYPE", &b]).await, "string");
+}
+
+#[tokio::test]
+async fn many_producers_and_connections_lose_nothing() {
+    let t = unique("many");
+    let sink = sink(&t, Command::sadd(Key::constant(t.as_str()), "v")).await;
+    let schema = Schema::builder(t.as_str()).column("v", ColumnType::I64).build().unwrap();
+    let config = PipelineConfig { flush_size: 100, ..PipelineConfig::default() };
+    let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
+    let producers: Vec<_> = (0..8_i64)
+        .map(|producer| {
+            let (db, schema) = (db.clone(), schema.clone());
+            tokio::spawn(async move {
+                for n in 0..2_000 {
+                    db.submit(&row(&schema, [(producer * 2_000 + n).into()])).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for producer in producers {
+        producer.await.unwrap();
+    }
+    assert_eq!(db.close(HOUR).await.balance.written(), 16_000);
+    assert_eq!(ask::<i64>(&["SCARD", &t]).await, 16_000);
+    let state = sink.pool().unwrap();
+    assert_eq!((state.in_use, state.max), (0, 4));
+    assert!((1..=4).contains(&state.idle), "{state:?}");
+}
