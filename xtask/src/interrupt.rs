@@ -4,7 +4,7 @@
 
 use std::{
     io,
-    process::{Command, ExitCode, ExitStatus},
+    process::{Command, ExitCode, ExitStatus, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -57,14 +57,15 @@ pub(crate) fn exit_code() -> Option<ExitCode> {
     Some(u8::try_from(128 + signal).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
-/// Runs a program to its end. While signals are watched, it gets each of them.
+/// Runs a program to its end. While signals are watched, it gets each of them, and no input: a terminal stops programs
+/// that read from it outside its foreground group.
 pub(crate) fn status(command: &mut Command) -> io::Result<ExitStatus> {
     use std::os::unix::process::CommandExt;
 
     if !shared().watching {
         return command.status();
     }
-    let mut child = command.process_group(0).spawn()?;
+    let mut child = command.process_group(0).stdin(Stdio::null()).spawn()?;
     let mut watch = shared();
     watch.child = Some(child.id());
     // One that came before the child was there.

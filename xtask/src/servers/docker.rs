@@ -28,9 +28,9 @@ pub(crate) const FILE: &str = "docker/docker-compose.integration.yml";
 
 /// An engine may be configured that nobody can reach.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Where the container finds the certificate, and where it puts it for the server's user.
-const MOUNTED: &str = "/batchsql-tls";
-const INSTALLED: &str = "/run/batchsql-tls";
+/// Where a container keeps its certificate. It gets it by the environment: a mounted file would have the wrong owner,
+/// and on some systems no right to be read.
+const TLS: &str = "/run/batchsql-tls";
 
 /// Whether an engine answers and the program has `compose`; otherwise why not, as a part of a sentence.
 pub(crate) fn engine() -> Result<(), String> {
@@ -79,15 +79,16 @@ pub(crate) fn start(kind: Kind, arguments: &[String], purpose: Purpose) -> anyho
                 .env("BATCHSQL_PASSWORD", &password)
                 .env(format!("BATCHSQL_{}_PORT", service.to_uppercase()), port.to_string());
         };
-        let keeper = Keeper::start(service, Account::Caller, |folder| {
+        let mut keeper = Keeper::start(service, Account::Caller, |folder| {
             let mut shell = Command::new("/bin/sh");
             shell.args(["-c", include_str!("docker-keeper.sh"), "batchsql-keeper"]).arg(folder).arg(service);
             shell.args(compose(folder));
             with_settings(&mut shell);
             shell
         })?;
-        let certificate = if kind == Kind::Redis { None } else { certificates::make(&keeper)? };
-        let settings = override_of(kind, service, arguments, purpose, certificate.as_ref(), keeper.folder());
+        let certificate = if kind == Kind::Redis { None } else { certificates::make(&mut keeper)? };
+        let tls = certificate.as_ref().map(Certificate::texts).transpose()?;
+        let settings = override_of(kind, service, arguments, purpose, tls);
         keeper.write("override.json", &settings.to_string())?;
 
         // Shows what is downloaded, and can be interrupted.
@@ -137,8 +138,7 @@ fn override_of(
     service: &str,
     arguments: &[String],
     purpose: Purpose,
-    certificate: Option<&Certificate>,
-    folder: &Path,
+    certificate: Option<[String; 3]>,
 ) -> Value {
     let test = purpose == Purpose::Test;
     let (user, mut command): (_, Vec<&str>) = match kind {
@@ -155,21 +155,21 @@ fn override_of(
     }
     let mut command: Vec<String> = command.into_iter().map(str::to_owned).collect();
     let mut changes = json!({});
-    if certificate.is_some() {
-        let [ca, cert, key] = ["ca.pem", "server.pem", "server.key"].map(|file| format!("{INSTALLED}/{file}"));
+    if let Some([authority, certificate, key]) = certificate {
+        let [ca, cert, private] = ["ca.pem", "server.pem", "server.key"].map(|file| format!("{TLS}/{file}"));
         if kind == Kind::MySql {
-            command.extend([format!("--ssl-ca={ca}"), format!("--ssl-cert={cert}"), format!("--ssl-key={key}")]);
+            command.extend([format!("--ssl-ca={ca}"), format!("--ssl-cert={cert}"), format!("--ssl-key={private}")]);
         } else {
-            let settings = ["ssl=on".to_owned(), format!("ssl_cert_file={cert}"), format!("ssl_key_file={key}")];
+            let settings = ["ssl=on".to_owned(), format!("ssl_cert_file={cert}"), format!("ssl_key_file={private}")];
             command.extend(settings.into_iter().flat_map(|setting| ["-c".to_owned(), setting]));
         }
-        // The key must be the server's own, whoever owns it outside.
-        let install = format!(
-            "install -d -o {user} {INSTALLED} && for file in ca.pem server.pem server.key; do \
-             install -o {user} -m 600 {MOUNTED}/$$file {INSTALLED}/ || exit; done; exec docker-entrypoint.sh \"$$@\""
+        let write = format!(
+            "umask 077 && mkdir -p {TLS} && echo \"$$BATCHSQL_CA\" >{ca} && echo \"$$BATCHSQL_CERTIFICATE\" >{cert} && \
+             echo \"$$BATCHSQL_KEY\" >{private} && chown -R {user} {TLS} && exec docker-entrypoint.sh \"$$@\""
         );
-        changes["entrypoint"] = json!(["sh", "-c", install, "sh"]);
-        changes["volumes"] = json!([{ "type": "bind", "source": folder, "target": MOUNTED, "read_only": true }]);
+        changes["entrypoint"] = json!(["sh", "-c", write, "sh"]);
+        changes["environment"] =
+            json!({ "BATCHSQL_CA": authority, "BATCHSQL_CERTIFICATE": certificate, "BATCHSQL_KEY": key });
     }
     // Compose would look for variables in them.
     command.extend(arguments.iter().map(|argument| argument.replace('$', "$$")));
@@ -183,7 +183,7 @@ mod tests {
 
     fn command(kind: Kind, purpose: Purpose, arguments: &[&str]) -> Vec<String> {
         let arguments: Vec<_> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let changes = override_of(kind, "service", &arguments, purpose, None, Path::new("/folder"));
+        let changes = override_of(kind, "service", &arguments, purpose, None);
         let command = changes["services"]["service"]["command"].as_array().cloned().unwrap();
         command.iter().map(|word| word.as_str().unwrap().to_owned()).collect()
     }

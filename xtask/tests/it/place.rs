@@ -46,7 +46,7 @@ impl Place {
     /// A verb, with a place of its own.
     pub(crate) fn xtask(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(XTASK);
-        command.args(arguments).env("TMPDIR", &self.0);
+        command.args(arguments).env("TMPDIR", &self.0).env_remove("CI");
         command
     }
 }

@@ -6,6 +6,8 @@ use std::{
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::Path,
     process::Stdio,
+    thread,
+    time::Duration,
 };
 
 use crate::place::{Place, Running, text, within_seconds};
@@ -51,6 +53,25 @@ fn nothing_is_left_when_the_program_is_killed() {
     assert_eq!(server.end_by("-KILL").code(), None);
     within_seconds("the server stops", || TcpStream::connect(&address).is_err());
     within_seconds("its folder is removed", || place.is_empty());
+}
+
+#[test]
+fn nothing_is_left_when_the_program_is_killed_while_it_prepares_the_server() {
+    let places: Vec<_> = ["postgres", "mysql", "pgbouncer"].into_iter().map(|kind| (kind, Place::new())).collect();
+    for moment in 0..4 {
+        for (kind, place) in &places {
+            let running = Running::start(&mut place.server(&[kind]));
+            within_seconds("its folder is made", || !place.is_empty());
+            thread::sleep(Duration::from_millis(moment * 120));
+            let _ = running.end_by("-KILL");
+        }
+    }
+    for (kind, place) in &places {
+        within_seconds("its folders are removed", || place.is_empty());
+        // Nothing that it started comes back to them.
+        thread::sleep(Duration::from_millis(500));
+        assert!(place.is_empty(), "{kind}: {:?}", place.entries());
+    }
 }
 
 #[test]
