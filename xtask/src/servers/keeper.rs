@@ -8,6 +8,7 @@ use std::{
     os::unix::{fs::DirBuilderExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::{Mutex, PoisonError},
 };
 
 use anyhow::Context;
@@ -43,6 +44,10 @@ impl Keeper {
     /// A new folder with a keeper of another kind, which answers the same commands.
     pub(crate) fn start(name: &str, account: Account, shell: impl Fn(&Path) -> Command) -> anyhow::Result<Self> {
         let folder = new_folder(name, account)?;
+        // One at a time: where a pipe cannot be made private in one step (macOS), a keeper that is started meanwhile
+        // would hold the input of this one open.
+        static ONE: Mutex<()> = Mutex::new(());
+        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let started = shell(&folder)
             .process_group(0)
             .stdin(Stdio::piped())
@@ -50,6 +55,7 @@ impl Keeper {
             .stderr(Stdio::null())
             .spawn()
             .context("cannot start /bin/sh");
+        drop(one);
         let mut process = started.inspect_err(|_| drop(fs::remove_dir_all(&folder)))?;
         let commands = process.stdin.take();
         let answers = BufReader::new(process.stdout.take().expect("it was piped"));
