@@ -4,19 +4,19 @@
 
 use std::{
     io,
-    process::{Command, ExitCode, ExitStatus},
+    process::{Command, ExitCode, ExitStatus, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 /// What the thread of the signals and the verb share.
-static WATCH: Mutex<Watch> = Mutex::new(Watch { watching: false, caught: None, child: None });
+static WATCH: Mutex<Watch> = Mutex::new(Watch { watching: false, caught: None, children: Vec::new() });
 
 #[derive(Debug)]
 struct Watch {
     watching: bool,
     caught: Option<i32>,
-    /// Leads a process group of its own, so that a terminal does not deliver a signal twice.
-    child: Option<u32>,
+    /// Each leads a process group of its own, so that a terminal does not deliver a signal twice.
+    children: Vec<u32>,
 }
 
 /// From now on SIGINT, SIGTERM and SIGHUP do not end this program. `tell` is called with each of them.
@@ -32,7 +32,7 @@ pub(crate) fn watch(tell: impl Fn(i32) + Send + 'static) -> io::Result<()> {
         for signal in signals.forever() {
             let mut watch = shared();
             watch.caught.get_or_insert(signal);
-            forward(signal, watch.child);
+            watch.children.iter().for_each(|child| forward(signal, *child));
             drop(watch);
             tell(signal);
         }
@@ -57,24 +57,25 @@ pub(crate) fn exit_code() -> Option<ExitCode> {
     Some(u8::try_from(128 + signal).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
-/// Runs a program to its end. While signals are watched, it gets each of them.
+/// Runs a program to its end. While signals are watched, it gets each of them, and no input: a terminal stops programs
+/// that read from it outside its foreground group.
 pub(crate) fn status(command: &mut Command) -> io::Result<ExitStatus> {
     use std::os::unix::process::CommandExt;
 
     if !shared().watching {
         return command.status();
     }
-    let mut child = command.process_group(0).spawn()?;
+    let mut child = command.process_group(0).stdin(Stdio::null()).spawn()?;
     let mut watch = shared();
-    watch.child = Some(child.id());
+    watch.children.push(child.id());
     // One that came before the child was there.
     if let Some(signal) = watch.caught {
-        forward(signal, watch.child);
+        forward(signal, child.id());
     }
     drop(watch);
     wait_without_reaping(child.id());
     // Before its number may become that of another process.
-    shared().child = None;
+    shared().children.retain(|other| *other != child.id());
     child.wait()
 }
 
@@ -89,9 +90,9 @@ fn wait_without_reaping(pid: u32) {
     }
 }
 
-fn forward(signal: i32, group: Option<u32>) {
+fn forward(signal: i32, group: u32) {
     let signal = rustix::process::Signal::from_named_raw(signal);
-    if let (Some(signal), Some(group)) = (signal, group.and_then(process_id)) {
+    if let (Some(signal), Some(group)) = (signal, process_id(group)) {
         // It may have ended in this moment.
         let _ = rustix::process::kill_process_group(group, signal);
     }

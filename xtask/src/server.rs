@@ -51,8 +51,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     introduce(arguments.kind, &server, person)?;
     thread::spawn(move || read_commands(&events));
     while let Ok(Event::Command(command)) = next.recv() {
-        let answer = obey(&mut server, &command).with_context(|| format!("cannot {command}"))?;
-        say(&answer)?;
+        match obey(&mut server, &command) {
+            Ok(answer) => say(&answer)?,
+            // Who mistypes a command goes on.
+            Err(error) if person => eprintln!("{command}: {error:#}"),
+            Err(error) => return Err(error.context(command)),
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,6 +3,8 @@
 
 use std::{fs, path::PathBuf};
 
+use anyhow::Context;
+
 use super::{find, keeper::Keeper};
 
 /// Files of a server that speaks TLS.
@@ -11,6 +13,14 @@ pub(crate) struct Certificate {
     pub(crate) authority: PathBuf,
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
+}
+
+impl Certificate {
+    /// What is in the files: authority, certificate, key.
+    pub(crate) fn texts(&self) -> anyhow::Result<[String; 3]> {
+        let text = |path| fs::read_to_string(path).context("cannot read a certificate");
+        Ok([text(&self.authority)?, text(&self.certificate)?, text(&self.key)?])
+    }
 }
 
 /// What openssl reads instead of the system's configuration.
@@ -36,7 +46,7 @@ authorityKeyIdentifier = keyid
 pub(crate) const PROGRAM: &str = "openssl";
 
 /// Makes a certificate in the folder of a server. None where there is no openssl: the server has no TLS then.
-pub(crate) fn make(keeper: &Keeper) -> anyhow::Result<Option<Certificate>> {
+pub(crate) fn make(keeper: &mut Keeper) -> anyhow::Result<Option<Certificate>> {
     let Some(openssl) = find::program(&[PROGRAM]) else { return Ok(None) };
     keeper.write("tls.cnf", CONFIGURATION)?;
     for (key, request) in [("ca.key", None), ("server.key", Some("server.csr"))] {

@@ -13,12 +13,13 @@ trap : INT TERM HUP
 
 while read -r command; do
   case $command in
-    launch) "$@" up --detach "$service" ;;
-    wait) "$@" up --detach --wait "$service" ;;
-    stop) "$@" stop "$service" ;;
-    kill) "$@" kill "$service" ;;
+    prepare) sh ./prepare <input ;;
+    launch) "$@" up --detach "$service" </dev/null ;;
+    wait) "$@" up --detach --wait "$service" </dev/null ;;
+    stop) "$@" stop "$service" </dev/null ;;
+    kill) "$@" kill "$service" </dev/null ;;
     *) false ;;
-  esac </dev/null >>log 2>&1 && echo "$command" || echo failed
+  esac >>log 2>&1 && echo "$command" || echo failed
 done
 
 "$@" down --volumes --timeout 10 </dev/null >>log 2>&1

@@ -2,7 +2,7 @@
 //! Must not know how the keeper of a project works.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -28,10 +28,6 @@ pub(crate) const FILE: &str = "docker/docker-compose.integration.yml";
 
 /// An engine may be configured that nobody can reach.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Where the container finds the certificate, and where it puts it for the server's user.
-const MOUNTED: &str = "/batchsql-tls";
-const INSTALLED: &str = "/run/batchsql-tls";
-
 /// Whether an engine answers and the program has `compose`; otherwise why not, as a part of a sentence.
 pub(crate) fn engine() -> Result<(), String> {
     if !succeeds(&["compose", "version"])? {
@@ -60,146 +56,205 @@ fn succeeds(arguments: &[&str]) -> Result<bool, String> {
     Ok(false)
 }
 
-/// Starts a service with further arguments for its server program.
+/// A service of the compose file, with all that its kind differs in.
+struct Service {
+    /// In the compose file. SQL servers run as a user of the same name.
+    name: &'static str,
+    command: &'static [&'static str],
+    /// Further arguments for tests, which need not wait for the disk.
+    relaxed: &'static [&'static str],
+    /// Further arguments for one that speaks TLS.
+    tls: Option<&'static [&'static str]>,
+    dsn: fn(&str, u16) -> String,
+}
+
+const POSTGRES: Service = Service {
+    name: "postgres",
+    command: &["postgres", "-c", "max_connections=200"],
+    relaxed: &["-c", "fsync=off"],
+    tls: Some(&[
+        "-c",
+        "ssl=on",
+        "-c",
+        "ssl_cert_file=/run/batchsql-tls/server.pem",
+        "-c",
+        "ssl_key_file=/run/batchsql-tls/server.key",
+    ]),
+    dsn: |password, port| format!("postgres://batchsql:{password}@127.0.0.1:{port}/batchsql"),
+};
+
+const MYSQL: Service = Service {
+    name: "mysql",
+    command: &["mysqld", "--max-connections=200", "--character-set-server=utf8mb4"],
+    relaxed: &["--innodb-flush-log-at-trx-commit=2", "--sync-binlog=0"],
+    tls: Some(&[
+        "--ssl-ca=/run/batchsql-tls/ca.pem",
+        "--ssl-cert=/run/batchsql-tls/server.pem",
+        "--ssl-key=/run/batchsql-tls/server.key",
+    ]),
+    // The image gives the right to make users and databases to nobody else.
+    dsn: |password, port| format!("mysql://root:{password}@127.0.0.1:{port}/batchsql"),
+};
+
+const REDIS: Service = Service {
+    name: "redis",
+    // Who connects to a container comes from elsewhere: `local` would keep DEBUG from the tests.
+    command: &["redis-server", "--save", "", "--appendonly", "no", "--enable-debug-command", "yes"],
+    relaxed: &[],
+    tls: None,
+    dsn: |_, port| format!("redis://127.0.0.1:{port}"),
+};
+
+/// Puts the certificate where the arguments say it is. It comes by the environment: a mounted file would have the
+/// wrong owner, and on some systems no right to be read.
+const WRITE_CERTIFICATE: &str = r#"
+umask 077 && mkdir -p /run/batchsql-tls && cd /run/batchsql-tls &&
+echo "$BATCHSQL_CA" >ca.pem && echo "$BATCHSQL_CERTIFICATE" >server.pem && echo "$BATCHSQL_KEY" >server.key &&
+chown -R "$0" . && cd / && exec docker-entrypoint.sh "$@"
+"#;
+
+fn service(kind: Kind) -> Option<&'static Service> {
+    match kind {
+        Kind::Postgres => Some(&POSTGRES),
+        Kind::MySql => Some(&MYSQL),
+        Kind::Redis => Some(&REDIS),
+        Kind::PgBouncer | Kind::RedisCluster => None,
+    }
+}
+
+/// Whether the compose file has servers of this kind.
+pub(crate) fn has(kind: Kind) -> bool {
+    service(kind).is_some()
+}
+
+/// Starts a server with further arguments for its program. Should somebody else take its port at the same time,
+/// another one is tried.
 pub(crate) fn start(kind: Kind, arguments: &[String], purpose: Purpose) -> anyhow::Result<Server> {
-    let service = kind.service().with_context(|| format!("the compose file has no {}", kind.title()))?;
-    let project = format!("batchsql-{}-{:08x}", std::process::id(), random::number()?);
-    let password = random::password()?;
-    let file = cargo::workspace_root().join(FILE);
+    let service = service(kind).with_context(|| format!("{FILE} has no {}", kind.title()))?;
     let mut tries = 5;
     loop {
-        let port = port::free()?;
-        let compose = |folder: &Path| -> Vec<PathBuf> {
-            let fixed = ["docker", "compose", "-p", &project, "-f"].map(PathBuf::from);
-            fixed.into_iter().chain([file.clone(), "-f".into(), folder.join("override.json")]).collect()
-        };
-        // Docker's own variables stay: they say where the engine is.
-        let with_settings = |command: &mut Command| {
-            command
-                .env("BATCHSQL_PASSWORD", &password)
-                .env(format!("BATCHSQL_{}_PORT", service.to_uppercase()), port.to_string());
-        };
-        let keeper = Keeper::start(service, Account::Caller, |folder| {
+        let project = Project::new(service)?;
+        tries -= 1;
+        match project.start(arguments, purpose) {
+            // Docker listens on the port while the container runs; somebody else may still do so.
+            Err(_) if tries > 0 && !interrupt::caught() && !port::is_free(project.port) => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+/// One server, with its own name for Docker.
+struct Project {
+    service: &'static Service,
+    name: String,
+    password: String,
+    port: u16,
+}
+
+impl Project {
+    fn new(service: &'static Service) -> anyhow::Result<Self> {
+        let name = format!("batchsql-{}-{:08x}", std::process::id(), random::number()?);
+        Ok(Self { service, name, password: random::password()?, port: port::free()? })
+    }
+
+    fn start(&self, arguments: &[String], purpose: Purpose) -> anyhow::Result<Server> {
+        let service = self.service;
+        let mut keeper = Keeper::start(service.name, Account::Caller, |folder| {
             let mut shell = Command::new("/bin/sh");
-            shell.args(["-c", include_str!("docker-keeper.sh"), "batchsql-keeper"]).arg(folder).arg(service);
-            shell.args(compose(folder));
-            with_settings(&mut shell);
+            shell.args(["-c", include_str!("docker-keeper.sh"), "batchsql-keeper"]).arg(folder).arg(service.name);
+            self.describe(shell.arg("docker"), folder);
             shell
         })?;
-        let certificate = if kind == Kind::Redis { None } else { certificates::make(&keeper)? };
-        let settings = override_of(kind, service, arguments, purpose, certificate.as_ref(), keeper.folder());
-        keeper.write("override.json", &settings.to_string())?;
+        let certificate = if service.tls.is_some() { certificates::make(&mut keeper)? } else { None };
+        let changes = service.changes(arguments, purpose, certificate.as_ref())?;
+        keeper.write("override.json", &changes.to_string())?;
 
         // Shows what is downloaded, and can be interrupted.
-        let words = compose(keeper.folder());
-        let mut create = Command::new(&words[0]);
-        create.args(&words[1..]).args(["create", service]);
-        with_settings(&mut create);
-        let created =
-            interrupt::status(create.stdin(Stdio::null()).stdout(Stdio::null())).context("cannot start docker")?;
+        let mut create = Command::new("docker");
+        self.describe(&mut create, keeper.folder());
+        let created = interrupt::status(create.args(["create", service.name]).stdout(std::io::stderr()));
         interrupt::check()?;
-        anyhow::ensure!(created.success(), "docker compose could not make the container of {service}, see above");
-
-        let mut process = Process::kept(keeper);
-        match process.wait() {
-            Ok(()) => {
-                return Ok(Server {
-                    processes: vec![process],
-                    _behind: None,
-                    port,
-                    dsn: dsn(kind, &password, port),
-                    authority: certificate.map(|certificate| certificate.authority),
-                });
-            }
-            Err(error) => {
-                tries -= 1;
-                // Docker listens on the port while the container runs; somebody else may do so afterwards.
-                drop(process);
-                if tries == 0 || port::is_free(port) {
-                    return Err(error);
-                }
-            }
-        }
-    }
-}
-
-fn dsn(kind: Kind, password: &str, port: u16) -> String {
-    match kind {
-        Kind::MySql => format!("mysql://root:{password}@127.0.0.1:{port}/batchsql"),
-        Kind::Redis | Kind::RedisCluster => format!("redis://127.0.0.1:{port}"),
-        Kind::Postgres | Kind::PgBouncer => format!("postgres://batchsql:{password}@127.0.0.1:{port}/batchsql"),
-    }
-}
-
-/// What this run changes in a service: the arguments of its program, and its certificate.
-fn override_of(
-    kind: Kind,
-    service: &str,
-    arguments: &[String],
-    purpose: Purpose,
-    certificate: Option<&Certificate>,
-    folder: &Path,
-) -> Value {
-    let test = purpose == Purpose::Test;
-    let (user, mut command): (_, Vec<&str>) = match kind {
-        Kind::MySql => ("mysql", vec!["mysqld", "--max-connections=200", "--character-set-server=utf8mb4"]),
-        Kind::Redis | Kind::RedisCluster => ("redis", vec!["redis-server", "--save", "", "--appendonly", "no"]),
-        Kind::Postgres | Kind::PgBouncer => ("postgres", vec!["postgres", "-c", "max_connections=200"]),
-    };
-    match kind {
-        Kind::MySql if test => command.extend(["--innodb-flush-log-at-trx-commit=2", "--sync-binlog=0"]),
-        Kind::Postgres if test => command.extend(["-c", "fsync=off"]),
-        // Who connects to a container comes from elsewhere.
-        Kind::Redis => command.extend(["--enable-debug-command", "yes"]),
-        _ => {}
-    }
-    let mut command: Vec<String> = command.into_iter().map(str::to_owned).collect();
-    let mut changes = json!({});
-    if certificate.is_some() {
-        let [ca, cert, key] = ["ca.pem", "server.pem", "server.key"].map(|file| format!("{INSTALLED}/{file}"));
-        if kind == Kind::MySql {
-            command.extend([format!("--ssl-ca={ca}"), format!("--ssl-cert={cert}"), format!("--ssl-key={key}")]);
-        } else {
-            let settings = ["ssl=on".to_owned(), format!("ssl_cert_file={cert}"), format!("ssl_key_file={key}")];
-            command.extend(settings.into_iter().flat_map(|setting| ["-c".to_owned(), setting]));
-        }
-        // The key must be the server's own, whoever owns it outside.
-        let install = format!(
-            "install -d -o {user} {INSTALLED} && for file in ca.pem server.pem server.key; do \
-             install -o {user} -m 600 {MOUNTED}/$$file {INSTALLED}/ || exit; done; exec docker-entrypoint.sh \"$$@\""
+        anyhow::ensure!(
+            created.context("cannot start docker")?.success(),
+            "docker compose could not make the container of {}, see above",
+            service.name
         );
-        changes["entrypoint"] = json!(["sh", "-c", install, "sh"]);
-        changes["volumes"] = json!([{ "type": "bind", "source": folder, "target": MOUNTED, "read_only": true }]);
+        let mut process = Process::kept(keeper);
+        process.wait()?;
+        Ok(Server {
+            processes: vec![process],
+            _behind: None,
+            port: self.port,
+            dsn: (service.dsn)(&self.password, self.port),
+            authority: certificate.map(|certificate| certificate.authority),
+        })
     }
-    // Compose would look for variables in them.
-    command.extend(arguments.iter().map(|argument| argument.replace('$', "$$")));
-    changes["command"] = json!(command);
-    json!({ "services": { service: changes } })
+
+    /// The words that lead to this project, and the settings that the compose file asks for. Docker's own variables
+    /// stay: they say where the engine is.
+    fn describe(&self, docker: &mut Command, folder: &Path) {
+        docker.args(["compose", "-p", &self.name]);
+        docker.arg("-f").arg(cargo::workspace_root().join(FILE)).arg("-f").arg(folder.join("override.json"));
+        docker.env("BATCHSQL_PASSWORD", &self.password);
+        docker.env(format!("BATCHSQL_{}_PORT", self.service.name.to_uppercase()), self.port.to_string());
+    }
+}
+
+impl Service {
+    /// What a run changes in the compose file: the command, and the certificate.
+    fn changes(
+        &self,
+        arguments: &[String],
+        purpose: Purpose,
+        certificate: Option<&Certificate>,
+    ) -> anyhow::Result<Value> {
+        let mut command: Vec<String> = self.command.iter().map(|&word| word.to_owned()).collect();
+        if purpose == Purpose::Test {
+            command.extend(self.relaxed.iter().map(|&word| word.to_owned()));
+        }
+        let mut changes = json!({});
+        if let Some((certificate, settings)) = certificate.zip(self.tls) {
+            let [authority, certificate, key] = certificate.texts()?;
+            command.extend(settings.iter().map(|&word| word.to_owned()));
+            changes["entrypoint"] = json!(["sh", "-c", escaped(WRITE_CERTIFICATE), self.name]);
+            changes["environment"] =
+                json!({ "BATCHSQL_CA": authority, "BATCHSQL_CERTIFICATE": certificate, "BATCHSQL_KEY": key });
+        }
+        // Later arguments win.
+        command.extend(arguments.iter().map(|argument| escaped(argument)));
+        changes["command"] = json!(command);
+        Ok(json!({ "services": { self.name: changes } }))
+    }
+}
+
+/// Compose replaces variables in its files.
+fn escaped(text: &str) -> String {
+    text.replace('$', "$$")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn command(kind: Kind, purpose: Purpose, arguments: &[&str]) -> Vec<String> {
+    fn command(service: &Service, purpose: Purpose, arguments: &[&str]) -> Vec<String> {
         let arguments: Vec<_> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let changes = override_of(kind, "service", &arguments, purpose, None, Path::new("/folder"));
-        let command = changes["services"]["service"]["command"].as_array().cloned().unwrap();
+        let changes = service.changes(&arguments, purpose, None).unwrap();
+        let command = changes["services"][service.name]["command"].as_array().cloned().unwrap();
         command.iter().map(|word| word.as_str().unwrap().to_owned()).collect()
     }
 
     #[test]
     fn later_arguments_win_and_keep_their_dollars() {
-        let words = command(Kind::Postgres, Purpose::Test, &["-c", "max_connections=5", "$x"]);
+        let words = command(&POSTGRES, Purpose::Test, &["-c", "max_connections=5", "$x"]);
         assert_eq!(words.first().unwrap(), "postgres");
         assert_eq!(words[words.len() - 3..], ["-c", "max_connections=5", "$$x"]);
     }
 
     #[test]
     fn measurements_wait_for_the_disk() {
-        for (kind, relaxed) in [(Kind::Postgres, "fsync=off"), (Kind::MySql, "--sync-binlog=0")] {
-            assert!(command(kind, Purpose::Test, &[]).iter().any(|word| word == relaxed));
-            assert!(!command(kind, Purpose::Measure, &[]).iter().any(|word| word == relaxed));
+        for (service, relaxed) in [(&POSTGRES, "fsync=off"), (&MYSQL, "--sync-binlog=0")] {
+            assert!(command(service, Purpose::Test, &[]).iter().any(|word| word == relaxed));
+            assert!(!command(service, Purpose::Measure, &[]).iter().any(|word| word == relaxed));
         }
     }
 }

@@ -31,7 +31,7 @@ status=0
 apt-get update || true
 for package in "$@"; do
   # One that cannot be had does not keep the others away.
-  apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=300 "$package" || status=1
+  apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$package" || status=1
 done
 
 # Not at the next boot either, and not when another policy let them start.

@@ -8,6 +8,7 @@ use std::{
     os::unix::{fs::DirBuilderExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::{Mutex, PoisonError},
 };
 
 use anyhow::Context;
@@ -43,6 +44,10 @@ impl Keeper {
     /// A new folder with a keeper of another kind, which answers the same commands.
     pub(crate) fn start(name: &str, account: Account, shell: impl Fn(&Path) -> Command) -> anyhow::Result<Self> {
         let folder = new_folder(name, account)?;
+        // One at a time: where a pipe cannot be made private in one step (macOS), a keeper that is started meanwhile
+        // would hold the input of this one open.
+        static ONE: Mutex<()> = Mutex::new(());
+        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let started = shell(&folder)
             .process_group(0)
             .stdin(Stdio::piped())
@@ -50,6 +55,7 @@ impl Keeper {
             .stderr(Stdio::null())
             .spawn()
             .context("cannot start /bin/sh");
+        drop(one);
         let mut process = started.inspect_err(|_| drop(fs::remove_dir_all(&folder)))?;
         let commands = process.stdin.take();
         let answers = BufReader::new(process.stdout.take().expect("it was piped"));
@@ -63,62 +69,42 @@ impl Keeper {
 
     /// What `launch` starts: a program that stays in the foreground, and its arguments.
     pub(crate) fn set_program(&self, program: &Path, arguments: &[String]) -> anyhow::Result<()> {
-        let mut line = format!("exec {}", quoted(program.to_str().context("the path of a server is not UTF-8")?));
-        for argument in arguments {
-            line.push(' ');
-            line.push_str(&quoted(argument));
-        }
-        line.push('\n');
-        self.write("run", &line)?;
-        Ok(())
+        self.write("run", &command_line(program, arguments)?)
     }
 
     /// Writes a file that only the server's user can read.
-    pub(crate) fn write(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+    pub(crate) fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
         use std::os::unix::fs::OpenOptionsExt;
 
         let path = self.folder.join(name);
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
         file.and_then(|mut file| file.write_all(text.as_bytes()))
             .with_context(|| format!("cannot write {}", path.display()))?;
-        self.account.own(&path)?;
-        Ok(path)
+        self.account.own(&path)
     }
 
-    /// Runs a program in the folder, as the server's user, until it ends; what it says goes to the log.
-    pub(crate) fn run(&self, program: &Path, arguments: &[&str], input: &str) -> anyhow::Result<()> {
+    /// Runs a program in the folder, as the server's user, until it ends; what it says goes to the log. The keeper
+    /// does it, so that the folder is not removed under the program's hands.
+    pub(crate) fn run(&mut self, program: &Path, arguments: &[&str], input: &str) -> anyhow::Result<()> {
         interrupt::check()?;
-        let name = program.display();
-        let log = self.folder.join("log");
-        let open = || OpenOptions::new().append(true).create(true).open(&log);
-        let (out, err) = open().and_then(|out| Ok((out, open()?))).context("cannot write the log of a server")?;
-        self.account.own(&log)?;
-        let mut child = self
-            .account
-            .command(program, &self.folder)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(out)
-            .stderr(err)
-            .spawn()
-            .with_context(|| format!("cannot start {name}"))?;
-        let mut stdin = child.stdin.take().expect("it was piped");
-        // A program that does not read has ended, and its status says more.
-        let _ = stdin.write_all(input.as_bytes());
-        drop(stdin);
-        let status = child.wait().with_context(|| format!("cannot wait for {name}"))?;
+        self.write("prepare", &command_line(program, arguments)?)?;
+        self.write("input", input)?;
+        let outcome = self.tell("prepare");
         interrupt::check()?;
-        anyhow::ensure!(status.success(), "{name} ended with {status}; the end of its log:\n{}", self.log());
-        Ok(())
+        outcome.with_context(|| format!("{} failed", program.display()))
     }
 
-    /// Tells the keeper `launch`, `stop` or `kill`, and waits until it has done so.
+    /// Tells the keeper what to do, for example `launch`, `stop` or `kill`, and waits until it has done so.
     pub(crate) fn tell(&mut self, command: &str) -> anyhow::Result<()> {
         let commands = self.commands.as_mut().expect("open until this is dropped");
         writeln!(commands, "{command}").context("the keeper of a server has ended")?;
         let mut answer = String::new();
         self.answers.read_line(&mut answer).context("the keeper of a server does not answer")?;
-        anyhow::ensure!(answer.trim() == command, "cannot {command} the server; the end of its log:\n{}", self.log());
+        anyhow::ensure!(
+            answer.trim() == command,
+            "the server's keeper could not {command} it; the end of its log:\n{}",
+            self.log()
+        );
         Ok(())
     }
 
@@ -150,6 +136,13 @@ fn new_folder(name: &str, account: Account) -> anyhow::Result<PathBuf> {
     made.with_context(|| format!("cannot make the folder {}", folder.display()))?;
     account.own(&folder).inspect_err(|_| drop(fs::remove_dir(&folder)))?;
     Ok(folder)
+}
+
+/// A program and its arguments, for the shell.
+fn command_line(program: &Path, arguments: &[impl AsRef<str>]) -> anyhow::Result<String> {
+    let program = program.to_str().with_context(|| format!("the path of {} is not UTF-8", program.display()))?;
+    let words: Vec<_> = arguments.iter().map(|argument| quoted(argument.as_ref())).collect();
+    Ok(format!("exec {} {}\n", quoted(program), words.join(" ")))
 }
 
 /// A word for the shell.
@@ -228,8 +221,10 @@ mod tests {
 
     #[test]
     fn a_program_that_fails_shows_its_log() {
-        let keeper = keeper("");
+        let mut keeper = keeper("");
         let error = keeper.run(Path::new("/bin/sh"), &["-c", "echo this is why; exit 3"], "").unwrap_err();
-        assert!(error.to_string().contains("this is why"), "{error}");
+        assert!(format!("{error:#}").contains("this is why"), "{error:#}");
+        keeper.run(Path::new("/bin/sh"), &["-c", "read word; echo \"<$word>\""], "input\n").unwrap();
+        assert!(keeper.log().ends_with("<input>"), "{}", keeper.log());
     }
 }

@@ -2,7 +2,7 @@
 # program at its other end has ended, it stops the server and removes the folder.
 #
 # The folder has the file `run`, which starts the server in the foreground. This script writes `pid` and, when the
-# server has ended, `ended` with its exit status.
+# server has ended, `ended` with its exit status. The file `prepare`, which reads `input`, is run to its end.
 folder=$1 signal=$2 launched=no
 cd "$folder" || exit 1
 
@@ -50,18 +50,13 @@ crash() {
 
 while read -r command; do
   case $command in
+    prepare) sh ./prepare <input >>log 2>&1 ;;
     launch) launch ;;
     stop) halt "$signal" 200 ;;
     kill) crash ;;
-  esac
-  echo "$command"
+    *) false ;;
+  esac && echo "$command" || echo failed
 done
 
 halt "$signal" 200
-cd /
-# Programs that prepare the server may still write for a moment.
-for _ in 1 2 3 4 5; do
-  rm -rf "$folder" && exit 0
-  sleep 0.2
-done 2>/dev/null
-exit 1
+cd / && rm -rf "$folder"

@@ -63,14 +63,4 @@ impl Kind {
             Self::Redis | Self::RedisCluster => &["redis-server"],
         }
     }
-
-    /// Its service in the compose file.
-    pub(crate) fn service(self) -> Option<&'static str> {
-        match self {
-            Self::Postgres => Some("postgres"),
-            Self::MySql => Some("mysql"),
-            Self::Redis => Some("redis"),
-            Self::PgBouncer | Self::RedisCluster => None,
-        }
-    }
 }

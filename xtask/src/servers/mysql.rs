@@ -55,7 +55,7 @@ impl Programs {
 
 /// A user `batchsql` with every right, the database `batchsql`, TLS where there is openssl.
 pub(crate) fn start(programs: &Programs, arguments: &[String], purpose: Purpose) -> anyhow::Result<Server> {
-    let keeper = Keeper::new("mysql", Account::unprivileged(&["mysql"])?, "TERM")?;
+    let mut keeper = Keeper::new("mysql", Account::unprivileged(&["mysql"])?, "TERM")?;
     let folder = keeper.folder().display().to_string();
     let data = format!("--datadir={folder}/data");
     match &programs.install {
@@ -75,7 +75,7 @@ pub(crate) fn start(programs: &Programs, arguments: &[String], purpose: Purpose)
     );
     keeper.write("users.sql", &users)?;
 
-    let certificate = certificates::make(&keeper)?;
+    let certificate = certificates::make(&mut keeper)?;
     let mut settings = vec![
         "--no-defaults".to_owned(),
         data,

@@ -4,7 +4,7 @@
 use std::{env, process::Command};
 
 use super::{account, find};
-use crate::{interrupt, steps};
+use crate::interrupt;
 
 /// How this program may install packages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub(crate) fn is_ci() -> bool {
 
 /// Installs packages, and says so. What could not be installed is still missing afterwards.
 pub(crate) fn install(way: Way, packages: &[&str]) {
-    steps::heading("install what is missing");
+    eprintln!("==> install what is missing");
     eprintln!("installing with apt-get: {}; their services are not started", packages.join(", "));
     eprintln!("(`--no-install` forbids it)");
     let shell: &[&str] = match way {
@@ -64,6 +64,8 @@ pub(crate) fn install(way: Way, packages: &[&str]) {
     let script = include_str!("install.sh");
     let mut command = Command::new(shell[0]);
     command.args(&shell[1..]).args(["-c", script, "install"]).args(packages);
+    // The output of this program may be read by another one.
+    command.stdout(std::io::stderr());
     if let Err(error) = interrupt::status(&mut command) {
         eprintln!("cannot start {}: {error}", shell[0]);
     }

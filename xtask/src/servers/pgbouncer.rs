@@ -41,9 +41,9 @@ impl Programs {
 pub(crate) fn start(programs: &Programs, arguments: &[String], purpose: Purpose) -> anyhow::Result<Server> {
     let password = random::password()?;
     let behind = postgres::start(&programs.postgres, &[], purpose, &password)?;
-    let keeper = Keeper::new("pgbouncer", Account::unprivileged(&["postgres"])?, "TERM")?;
+    let mut keeper = Keeper::new("pgbouncer", Account::unprivileged(&["postgres"])?, "TERM")?;
     keeper.write("users", &format!("\"batchsql\" \"{password}\"\n"))?;
-    let certificate = certificates::make(&keeper)?;
+    let certificate = certificates::make(&mut keeper)?;
     let mut settings = vec![
         "pool_mode = transaction".to_owned(),
         "listen_addr = 127.0.0.1".to_owned(),

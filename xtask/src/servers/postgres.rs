@@ -17,17 +17,19 @@ use super::{
 /// The programs of one version.
 #[derive(Debug)]
 pub(crate) struct Programs {
-    folder: PathBuf,
+    postgres: PathBuf,
+    initdb: PathBuf,
 }
 
 impl Programs {
     pub(crate) fn find() -> Option<Self> {
-        Some(Self { folder: find::postgres(&["postgres", "initdb"])? })
+        let folder = find::postgres(&["postgres", "initdb"])?;
+        Some(Self { postgres: folder.join("postgres"), initdb: folder.join("initdb") })
     }
 
-    /// Where they are.
+    /// Where the server is.
     pub(crate) fn place(&self) -> &Path {
-        &self.folder
+        &self.postgres
     }
 }
 
@@ -38,20 +40,20 @@ pub(crate) fn start(
     purpose: Purpose,
     password: &str,
 ) -> anyhow::Result<Server> {
-    let (postgres, initdb) = (programs.folder.join("postgres"), programs.folder.join("initdb"));
+    let Programs { postgres, initdb } = programs;
     // SIGINT is the shutdown that does not wait for clients.
-    let keeper = Keeper::new("postgres", Account::unprivileged(&["postgres"])?, "INT")?;
+    let mut keeper = Keeper::new("postgres", Account::unprivileged(&["postgres"])?, "INT")?;
     keeper.write("password", password)?;
     let common = ["-D", "data", "-U", "batchsql", "--pwfile=password", "-A", "scram-sha-256", "-E", "UTF8", "-N"];
     let with_locale = |locale| [&common[..], &[locale]].concat();
     // Not every system has it; C orders in the same way, but knows letters of ASCII only.
-    if keeper.run(&initdb, &with_locale("--locale=C.UTF-8"), "").is_err() {
-        keeper.run(&initdb, &with_locale("--locale=C"), "")?;
+    if keeper.run(initdb, &with_locale("--locale=C.UTF-8"), "").is_err() {
+        keeper.run(initdb, &with_locale("--locale=C"), "")?;
     }
     let create = ["--single", "-D", "data", "-c", "fsync=off", "postgres"];
-    keeper.run(&postgres, &create, "CREATE DATABASE batchsql\n")?;
+    keeper.run(postgres, &create, "CREATE DATABASE batchsql\n")?;
 
-    let certificate = certificates::make(&keeper)?;
+    let certificate = certificates::make(&mut keeper)?;
     let sockets = keeper.folder().display().to_string();
     let mut settings = vec![
         "listen_addresses=127.0.0.1".to_owned(),
@@ -71,7 +73,7 @@ pub(crate) fn start(
         let fixed = ["-D".to_owned(), "data".to_owned(), "-p".to_owned(), port.to_string()];
         fixed.into_iter().chain(settings).chain(arguments.iter().cloned()).collect()
     };
-    let (process, port) = Process::start(keeper, &postgres, |_, port| Ok(command(port)), is_ready)?;
+    let (process, port) = Process::start(keeper, postgres, |_, port| Ok(command(port)), is_ready)?;
     Ok(Server {
         processes: vec![process],
         _behind: None,

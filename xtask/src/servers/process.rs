@@ -75,8 +75,8 @@ impl Process {
     }
 
     /// The keeper of its folder.
-    pub(crate) fn keeper(&self) -> &Keeper {
-        &self.keeper
+    pub(crate) fn keeper_mut(&mut self) -> &mut Keeper {
+        &mut self.keeper
     }
 
     /// Stops it as an administrator would.

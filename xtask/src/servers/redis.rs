@@ -67,7 +67,7 @@ pub(crate) fn start_cluster(programs: &Programs, arguments: &[String]) -> anyhow
     let mut create = vec!["--cluster", "create"];
     create.extend(nodes.iter().map(String::as_str));
     create.push("--cluster-yes");
-    processes[0].keeper().run(&cli, &create, "")?;
+    processes[0].keeper_mut().run(&cli, &create, "")?;
 
     let start = Instant::now();
     while !ports.iter().all(|port| knows_its_cluster(*port)) {

@@ -72,7 +72,7 @@ impl Missing {
         let (title, packages) = (kind.title(), kind.packages().join("`, `"));
         let dsn =
             kind.variable().map_or_else(String::new, |variable| format!(", or set {variable} to a server for tests"));
-        let docker = if kind.service().is_some() { ", or start Docker" } else { "" };
+        let docker = if docker::has(kind) { ", or start Docker" } else { "" };
         format!(
             "{title} is not on this machine, {}, and {}; install it (Debian, Ubuntu: `{packages}`){docker}{dsn}",
             self.engine,
@@ -207,9 +207,9 @@ impl Sources {
     }
 
     fn choose(&self, kind: Kind) -> Result<Choice, Missing> {
-        let engine = || match kind.service() {
-            Some(_) => self.engine.get_or_init(docker::engine).clone(),
-            None => Err("the Docker file has none".to_owned()),
+        let engine = || match docker::has(kind) {
+            true => self.engine.get_or_init(docker::engine).clone(),
+            false => Err("the Docker file has none".to_owned()),
         };
         choose(self.programs(kind).is_some(), engine, packages::way(self.may_install).map(drop))
     }

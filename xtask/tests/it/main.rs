@@ -1,0 +1,7 @@
+//! The verbs that start servers, from outside. Needs the servers' programs, which `cargo xtask test` installs.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod docker;
+mod place;
+mod server;
+mod verbs;

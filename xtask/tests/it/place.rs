@@ -1,0 +1,138 @@
+//! A place for one test, and the program that runs in it.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+const XTASK: &str = env!("CARGO_BIN_EXE_xtask");
+
+/// A folder in which a server's folder is the only one, so that what is left can be seen.
+pub(crate) struct Place(pub(crate) PathBuf);
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("batchsql-xtask-{}-{number}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        // As the system's: servers of another user live in it.
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o1777)).unwrap();
+        Self(folder)
+    }
+
+    pub(crate) fn entries(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.0).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries().is_empty()
+    }
+
+    /// The verb `server`, with a place of its own.
+    pub(crate) fn server(&self, arguments: &[&str]) -> Command {
+        let mut command = self.xtask(&["server"]);
+        command.args(arguments).env("BATCHSQL_NO_INSTALL", "1");
+        command
+    }
+
+    /// A verb, with a place of its own.
+    pub(crate) fn xtask(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(XTASK);
+        command.args(arguments).env("TMPDIR", &self.0).env_remove("CI");
+        command
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The verb while it runs.
+pub(crate) struct Running {
+    pub(crate) process: Child,
+    pub(crate) input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+    pub(crate) dsn: String,
+}
+
+impl Running {
+    /// Starts a server and waits for it.
+    pub(crate) fn server(command: &mut Command) -> Self {
+        let mut running = Self::start(command);
+        running.dsn = running.answer("READY");
+        running
+    }
+
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let input = process.stdin.take();
+        let output = BufReader::new(process.stdout.take().unwrap());
+        Self { process, input, output, dsn: String::new() }
+    }
+
+    pub(crate) fn tell(&mut self, command: &str, answer: &str) -> String {
+        writeln!(self.input.as_mut().unwrap(), "{command}").unwrap();
+        self.answer(answer)
+    }
+
+    /// The rest of the next line that begins with a word.
+    pub(crate) fn answer(&mut self, word: &str) -> String {
+        loop {
+            let mut line = String::new();
+            assert!(self.output.read_line(&mut line).unwrap() > 0, "it ended before it said {word}");
+            if let Some(rest) = line.strip_prefix(word) {
+                return rest.trim().to_owned();
+            }
+        }
+    }
+
+    pub(crate) fn address(&self) -> String {
+        let address = self.dsn.rsplit(['@']).next().unwrap().trim_start_matches("redis://");
+        address.split(['/', '?']).next().unwrap().to_owned()
+    }
+
+    /// Sends a signal, waits for what it brings about, and says how the verb ended.
+    pub(crate) fn interrupt(mut self, signal: &str, answer: &str) -> ExitStatus {
+        self.signal(signal);
+        self.answer(answer);
+        let mut rest = Vec::new();
+        self.output.read_to_end(&mut rest).unwrap();
+        self.process.wait().unwrap()
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.process.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    /// Sends a signal, and says how the verb ended.
+    pub(crate) fn end_by(mut self, signal: &str) -> ExitStatus {
+        self.signal(signal);
+        let status = self.process.wait().unwrap();
+        // Its input is open until here: it did not end by that.
+        drop(self.input.take());
+        status
+    }
+}
+
+pub(crate) fn within_seconds(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(15), "{what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+pub(crate) fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
+}

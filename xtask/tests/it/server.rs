@@ -1,0 +1,130 @@
+//! The verb `server`: servers answer, obey, and leave nothing behind, however their keeper ends.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
+    process::Stdio,
+    thread,
+    time::Duration,
+};
+
+use crate::place::{Place, Running, text, within_seconds};
+
+fn redis(address: &str, command: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+#[test]
+fn a_server_obeys_and_goes_with_the_end_of_its_input() {
+    let place = Place::new();
+    let mut server = Running::server(&mut place.server(&["redis", "--", "--appendonly", "yes", "--maxmemory", "12mb"]));
+    let address = server.address();
+    assert!(redis(&address, "CONFIG GET maxmemory").unwrap().contains("12582912"), "its arguments arrive");
+    assert!(redis(&address, "SET key kept").unwrap().starts_with("+OK"));
+
+    assert_eq!(server.tell("stop", "STOPPED"), "");
+    assert!(TcpStream::connect(&address).is_err());
+    assert_eq!(server.tell("start", "READY"), server.dsn);
+    assert!(redis(&address, "GET key").unwrap().contains("kept"));
+    server.tell("kill", "STOPPED");
+    assert!(TcpStream::connect(&address).is_err());
+    server.tell("launch", "LAUNCHED");
+    within_seconds("it starts again", || redis(&address, "PING").is_ok_and(|answer| answer.contains("PONG")));
+
+    drop(server.input.take());
+    assert!(server.process.wait().unwrap().success());
+    assert!(place.is_empty(), "{:?}", place.entries());
+    assert!(TcpStream::connect(&address).is_err());
+}
+
+#[test]
+fn nothing_is_left_when_the_program_is_killed() {
+    let place = Place::new();
+    let server = Running::server(&mut place.server(&["redis"]));
+    let address = server.address();
+    assert!(redis(&address, "PING").unwrap().contains("PONG"));
+    assert!(!place.is_empty());
+    assert_eq!(server.end_by("-KILL").code(), None);
+    within_seconds("the server stops", || TcpStream::connect(&address).is_err());
+    within_seconds("its folder is removed", || place.is_empty());
+}
+
+#[test]
+fn nothing_is_left_when_the_program_is_killed_while_it_prepares_the_server() {
+    let places: Vec<_> = ["postgres", "mysql", "pgbouncer"].into_iter().map(|kind| (kind, Place::new())).collect();
+    for moment in 0..4 {
+        for (kind, place) in &places {
+            let running = Running::start(&mut place.server(&[kind]));
+            within_seconds("its folder is made", || !place.is_empty());
+            thread::sleep(Duration::from_millis(moment * 120));
+            let _ = running.end_by("-KILL");
+        }
+    }
+    for (kind, place) in &places {
+        within_seconds("its folders are removed", || place.is_empty());
+        // Nothing that it started comes back to them.
+        thread::sleep(Duration::from_millis(500));
+        assert!(place.is_empty(), "{kind}: {:?}", place.entries());
+    }
+}
+
+#[test]
+fn nothing_is_left_after_an_interrupt() {
+    for (signal, code) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129)] {
+        let place = Place::new();
+        let server = Running::server(&mut place.server(&["postgres"]));
+        let address = server.address();
+        TcpStream::connect(&address).unwrap();
+        assert_eq!(server.end_by(signal).code(), Some(code));
+        assert!(place.is_empty(), "{:?}", place.entries());
+        assert!(TcpStream::connect(&address).is_err());
+    }
+}
+
+#[test]
+fn a_server_that_does_not_start_shows_its_log_and_leaves_nothing() {
+    let place = Place::new();
+    let output = place.server(&["redis", "--", "--no-such-setting", "1"]).stdin(Stdio::null()).output().unwrap();
+    assert!(!output.status.success());
+    assert!(text(&output).contains("no-such-setting"), "{}", text(&output));
+    assert!(place.is_empty(), "{:?}", place.entries());
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let place = Place::new();
+    let mut command = place.server(&["redis", "--no-install"]);
+    let output = command.env("PATH", "/there-is-no-such-folder").stdin(Stdio::null()).output().unwrap();
+    assert!(!output.status.success());
+    for word in ["Redis", "Docker is not installed", "--no-install", "`redis-server`", "REDIS_DSN"] {
+        assert!(text(&output).contains(word), "{word}: {}", text(&output));
+    }
+    assert!(place.is_empty(), "{:?}", place.entries());
+}
+
+/// Every kind, its certificate, and who its processes run as.
+#[test]
+fn every_kind_starts_as_a_user_without_rights() {
+    for kind in ["postgres", "pgbouncer", "mysql", "redis", "redis-cluster"] {
+        let place = Place::new();
+        let server = Running::server(&mut place.server(&[kind]));
+        TcpStream::connect(server.address()).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        for folder in place.entries() {
+            let folder = place.0.join(folder);
+            assert_eq!(folder.metadata().unwrap().permissions().mode() & 0o077, 0, "{}", folder.display());
+            assert_ne!(owner(&folder.join("log")), 0, "{} runs as root", folder.display());
+        }
+        assert_eq!(server.end_by("-TERM").code(), Some(143));
+        assert!(place.is_empty(), "{kind}: {:?}", place.entries());
+    }
+}
+
+fn owner(file: &Path) -> u32 {
+    file.metadata().unwrap().uid()
+}

@@ -1,0 +1,134 @@
+//! The verbs `test` and `integration-test`, with a cargo that only writes down what it was called with.
+
+use std::{fs, net::TcpStream, os::unix::fs::PermissionsExt, path::PathBuf, process::Stdio};
+
+use crate::place::{Place, Running, text, within_seconds};
+
+/// Asked for a build, it names a suite; otherwise it stands for the tests. Both say which servers they got, and wait
+/// when they are told to.
+const FAKE_CARGO: &str = r#"#!/bin/sh
+case "$*" in *--bin*)
+  echo '{"reason":"compiler-artifact","target":{"name":"batchsql-suite"},"executable":"'"$0"'"}'
+  exit ;;
+esac
+echo "CALL $*"
+for variable in POSTGRES_DSN MYSQL_DSN REDIS_DSN BATCHSQL_XTASK; do
+  eval "echo \"$variable \$$variable\""
+done
+if [ -n "$BATCHSQL_XTASK" ]; then "$BATCHSQL_XTASK" server redis </dev/null >/dev/null && echo "OWN works"; fi
+trap 'echo "HEARD it"; exit 3' INT TERM
+echo WAITING
+# Not longer than the test that made this file.
+while [ -n "$FAKE_WAITS" ] && [ -e "$0" ]; do sleep 0.05; done
+"#;
+
+/// A cargo in a folder of its own.
+struct FakeCargo(Place);
+
+impl FakeCargo {
+    fn new() -> Self {
+        let place = Place::new();
+        fs::write(place.0.join("cargo"), FAKE_CARGO).unwrap();
+        fs::set_permissions(place.0.join("cargo"), fs::Permissions::from_mode(0o755)).unwrap();
+        Self(place)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.0.join("cargo")
+    }
+}
+
+const VARIABLES: [&str; 3] = ["POSTGRES_DSN", "MYSQL_DSN", "REDIS_DSN"];
+
+fn value<'a>(text: &'a str, word: &str) -> &'a str {
+    let line = text.lines().find_map(|line| line.strip_prefix(word));
+    line.unwrap_or_else(|| panic!("no {word} in {text}")).trim()
+}
+
+fn address(dsn: &str) -> &str {
+    let address = dsn.rsplit("//").next().unwrap().rsplit('@').next().unwrap();
+    address.split('/').next().unwrap()
+}
+
+#[test]
+fn tests_get_every_server_and_nothing_is_left() {
+    let (cargo, place) = (FakeCargo::new(), Place::new());
+    let mut command = place.xtask(&["test", "--no-install"]);
+    for variable in VARIABLES {
+        command.env_remove(variable);
+    }
+    let output = command.env("CARGO", cargo.path()).stdin(Stdio::null()).output().unwrap();
+    let text = text(&output);
+    assert!(output.status.success(), "{text}");
+    assert!(value(&text, "POSTGRES_DSN").starts_with("postgres://batchsql:"));
+    assert!(value(&text, "MYSQL_DSN").starts_with("mysql://batchsql:"));
+    assert!(value(&text, "REDIS_DSN").starts_with("redis://127.0.0.1:"));
+    assert!(text.contains("OWN works"), "{text}");
+    for title in ["PostgreSQL: started /", "MySQL or MariaDB: started /", "Redis: started /"] {
+        assert!(text.contains(title), "{title}: {text}");
+    }
+    for variable in VARIABLES {
+        let address = address(value(&text, variable));
+        assert!(TcpStream::connect(address).is_err(), "{variable} still runs");
+    }
+    assert!(place.is_empty(), "{:?}", place.entries());
+}
+
+#[test]
+fn a_server_that_was_named_is_used_and_its_name_is_not_told() {
+    let (cargo, place) = (FakeCargo::new(), Place::new());
+    let mut command = place.xtask(&["integration-test", "--db=postgres,mysql", "--db", "redis", "--no-install"]);
+    command.env("POSTGRES_DSN", "postgres://u:secret@h/d").env("MYSQL_DSN", "mysql://u:secret@h/d");
+    let output = command.env_remove("REDIS_DSN").env("CARGO", cargo.path()).output().unwrap();
+    let text = text(&output);
+    assert!(output.status.success(), "{text}");
+    assert_eq!(value(&text, "POSTGRES_DSN"), "postgres://u:secret@h/d");
+    assert_eq!(value(&text, "MYSQL_DSN"), "mysql://u:secret@h/d");
+    assert!(value(&text, "REDIS_DSN").starts_with("redis://127.0.0.1:"));
+    assert_eq!(value(&text, "CALL"), "--metrics-port 9091 --db=postgres,mysql --db redis");
+    assert!(text.contains("PostgreSQL: the one of POSTGRES_DSN"), "{text}");
+    assert_eq!(text.matches("secret").count(), 2, "only the suite says it here: {text}");
+    assert!(place.is_empty(), "{:?}", place.entries());
+}
+
+#[test]
+fn without_a_database_no_server_is_started() {
+    let (cargo, place) = (FakeCargo::new(), Place::new());
+    let mut command = place.xtask(&["integration-test", "--duration", "1s"]);
+    let output = command.env_remove("REDIS_DSN").env("CARGO", cargo.path()).output().unwrap();
+    let text = text(&output);
+    assert_eq!(value(&text, "REDIS_DSN"), "");
+    assert!(!text.contains("==> servers"), "{text}");
+}
+
+#[test]
+fn an_interrupt_reaches_what_runs_and_then_the_servers_stop() {
+    for (verb, signal, code) in [("test", "-INT", 130), ("integration-test", "-TERM", 143)] {
+        let (cargo, place) = (FakeCargo::new(), Place::new());
+        let mut command = place.xtask(&[verb, "--no-install"]);
+        if verb == "integration-test" {
+            command.arg("--db=redis");
+        }
+        command.env_remove("REDIS_DSN").env("CARGO", cargo.path()).env("FAKE_WAITS", "1");
+        let mut running = Running::start(&mut command);
+        let dsn = running.answer("REDIS_DSN");
+        running.answer("WAITING");
+        TcpStream::connect(address(&dsn)).unwrap();
+        let status = running.interrupt(signal, "HEARD");
+        assert_eq!(status.code(), Some(code), "{verb}");
+        assert!(TcpStream::connect(address(&dsn)).is_err());
+        assert!(place.is_empty(), "{verb}: {:?}", place.entries());
+    }
+}
+
+#[test]
+fn servers_stop_when_the_verb_is_killed() {
+    let (cargo, place) = (FakeCargo::new(), Place::new());
+    let mut command = place.xtask(&["integration-test", "--db", "redis"]);
+    command.env_remove("REDIS_DSN").env("CARGO", cargo.path());
+    let mut running = Running::start(command.env("FAKE_WAITS", "1"));
+    let dsn = running.answer("REDIS_DSN");
+    let _ = running.end_by("-KILL");
+    within_seconds("the server stops", || TcpStream::connect(address(&dsn)).is_err());
+    within_seconds("its folder is removed", || place.is_empty());
+}
