@@ -104,14 +104,9 @@ pub(crate) fn start(programs: &Programs, arguments: &[String], purpose: Purpose)
         let own = settings.iter().cloned().chain([format!("--port={port}")]);
         own.chain(arguments.iter().cloned()).collect()
     };
-    let (process, port) = Process::start(keeper, &programs.server, |_, port| Ok(command(port)), is_ready)?;
-    Ok(Server {
-        processes: vec![process],
-        _behind: None,
-        port,
-        dsn: format!("mysql://batchsql:{password}@127.0.0.1:{port}/batchsql"),
-        authority: certificate.map(|certificate| certificate.authority),
-    })
+    let process = Process::start(keeper, &programs.server, |_, port| Ok(command(port)), is_ready)?;
+    let dsn = format!("mysql://batchsql:{password}@127.0.0.1:{}/batchsql", process.port());
+    Ok(Server::new(process, dsn, certificate))
 }
 
 /// The server speaks first, and only when it takes connections.
