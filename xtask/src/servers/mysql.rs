@@ -68,7 +68,7 @@ pub(crate) fn start(programs: &Programs, arguments: &[String], purpose: Purpose)
     let password = random::password()?;
     // At every start, before the first connection. MySQL leaves root without a password.
     let users = format!(
-        "DROP USER IF EXISTS 'root'@'localhost';\n\
+        "ALTER USER IF EXISTS 'root'@'localhost' IDENTIFIED BY '{password}';\n\
          CREATE USER IF NOT EXISTS 'batchsql'@'%' IDENTIFIED BY '{password}';\n\
          GRANT ALL PRIVILEGES ON *.* TO 'batchsql'@'%' WITH GRANT OPTION;\n\
          CREATE DATABASE IF NOT EXISTS batchsql;\n"
