@@ -16,7 +16,7 @@ use super::{
     certificates::{self, Certificate},
     keeper::Keeper,
     kind::Kind,
-    port,
+    port::{self, Port},
     process::Process,
     random,
     server::{Purpose, Server},
@@ -108,9 +108,11 @@ const REDIS: Service = Service {
 /// Puts the certificate where the arguments say it is. It comes by the environment: a mounted file would have the
 /// wrong owner, and on some systems no right to be read.
 const WRITE_CERTIFICATE: &str = r#"
-umask 077 && mkdir -p /run/batchsql-tls && cd /run/batchsql-tls &&
-echo "$BATCHSQL_CA" >ca.pem && echo "$BATCHSQL_CERTIFICATE" >server.pem && echo "$BATCHSQL_KEY" >server.key &&
-chown -R "$0" . && cd / && exec docker-entrypoint.sh "$@"
+(
+  umask 077 && mkdir -p /run/batchsql-tls && cd /run/batchsql-tls &&
+  echo "$BATCHSQL_CA" >ca.pem && echo "$BATCHSQL_CERTIFICATE" >server.pem && echo "$BATCHSQL_KEY" >server.key &&
+  chown -R "$0" .
+) && exec docker-entrypoint.sh "$@"
 "#;
 
 fn service(kind: Kind) -> Option<&'static Service> {
@@ -133,11 +135,12 @@ pub(crate) fn start(kind: Kind, arguments: &[String], purpose: Purpose) -> anyho
     let service = service(kind).with_context(|| format!("{FILE} has no {}", kind.title()))?;
     let mut tries = 5;
     loop {
-        let project = Project::new(service)?;
+        let port = Port::claim()?;
+        let number = port.number();
         tries -= 1;
-        match project.start(arguments, purpose) {
-            // Docker listens on the port while the container runs; somebody else may still do so.
-            Err(_) if tries > 0 && !interrupt::caught() && !port::is_free(project.port) => {}
+        match Project::new(service, number)?.start(port, arguments, purpose) {
+            // Our container has been removed, so somebody else listens.
+            Err(_) if tries > 0 && !interrupt::caught() && !port::is_free(number) => {}
             outcome => return outcome,
         }
     }
@@ -152,12 +155,12 @@ struct Project {
 }
 
 impl Project {
-    fn new(service: &'static Service) -> anyhow::Result<Self> {
+    fn new(service: &'static Service, port: u16) -> anyhow::Result<Self> {
         let name = format!("batchsql-{}-{:08x}", std::process::id(), random::number()?);
-        Ok(Self { service, name, password: random::password()?, port: port::free()? })
+        Ok(Self { service, name, password: random::password()?, port })
     }
 
-    fn start(&self, arguments: &[String], purpose: Purpose) -> anyhow::Result<Server> {
+    fn start(&self, port: Port, arguments: &[String], purpose: Purpose) -> anyhow::Result<Server> {
         let service = self.service;
         let mut keeper = Keeper::start(service.name, Account::Caller, |folder| {
             let mut shell = Command::new("/bin/sh");
@@ -179,15 +182,10 @@ impl Project {
             "docker compose could not make the container of {}, see above",
             service.name
         );
-        let mut process = Process::kept(keeper);
+        let mut process = Process::kept(keeper, port);
         process.wait()?;
-        Ok(Server {
-            processes: vec![process],
-            _behind: None,
-            port: self.port,
-            dsn: (service.dsn)(&self.password, self.port),
-            authority: certificate.map(|certificate| certificate.authority),
-        })
+        let dsn = (service.dsn)(&self.password, self.port);
+        Ok(Server::new(process, dsn, certificate))
     }
 
     /// The words that lead to this project, and the settings that the compose file asks for. Docker's own variables

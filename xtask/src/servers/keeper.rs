@@ -126,6 +126,8 @@ impl Drop for Keeper {
     fn drop(&mut self) {
         drop(self.commands.take());
         let _ = self.process.wait();
+        // A test of root's may have put something there that the server's user cannot remove.
+        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -217,6 +219,15 @@ mod tests {
         drop(keeper);
         assert!(!folder.exists());
         assert!(!Command::new("kill").args(["-0", pid.trim()]).stderr(Stdio::null()).status().unwrap().success());
+    }
+
+    #[test]
+    fn what_a_test_puts_into_the_folder_goes_with_it() {
+        let keeper = Keeper::new("test", Account::unprivileged(&[]).unwrap(), "TERM").unwrap();
+        let folder = keeper.folder().to_owned();
+        fs::create_dir_all(folder.join("not/of the server's user")).unwrap();
+        drop(keeper);
+        assert!(!folder.exists());
     }
 
     #[test]

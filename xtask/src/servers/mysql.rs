@@ -68,7 +68,7 @@ pub(crate) fn start(programs: &Programs, arguments: &[String], purpose: Purpose)
     let password = random::password()?;
     // At every start, before the first connection. MySQL leaves root without a password.
     let users = format!(
-        "DROP USER IF EXISTS 'root'@'localhost';\n\
+        "ALTER USER IF EXISTS 'root'@'localhost' IDENTIFIED BY '{password}';\n\
          CREATE USER IF NOT EXISTS 'batchsql'@'%' IDENTIFIED BY '{password}';\n\
          GRANT ALL PRIVILEGES ON *.* TO 'batchsql'@'%' WITH GRANT OPTION;\n\
          CREATE DATABASE IF NOT EXISTS batchsql;\n"
@@ -104,14 +104,9 @@ pub(crate) fn start(programs: &Programs, arguments: &[String], purpose: Purpose)
         let own = settings.iter().cloned().chain([format!("--port={port}")]);
         own.chain(arguments.iter().cloned()).collect()
     };
-    let (process, port) = Process::start(keeper, &programs.server, |_, port| Ok(command(port)), is_ready)?;
-    Ok(Server {
-        processes: vec![process],
-        _behind: None,
-        port,
-        dsn: format!("mysql://batchsql:{password}@127.0.0.1:{port}/batchsql"),
-        authority: certificate.map(|certificate| certificate.authority),
-    })
+    let process = Process::start(keeper, &programs.server, |_, port| Ok(command(port)), is_ready)?;
+    let dsn = format!("mysql://batchsql:{password}@127.0.0.1:{}/batchsql", process.port());
+    Ok(Server::new(process, dsn, certificate))
 }
 
 /// The server speaks first, and only when it takes connections.

@@ -62,19 +62,14 @@ pub(crate) fn start(programs: &Programs, arguments: &[String], purpose: Purpose)
     }
     settings.extend_from_slice(arguments);
     let settings = settings.join("\n");
-    let databases = format!("[databases]\n* = host=127.0.0.1 port={}\n", behind.port);
+    let databases = format!("[databases]\n* = host=127.0.0.1 port={}\n", behind.port());
     let configure = |keeper: &Keeper, port| {
         keeper.write("pgbouncer.ini", &format!("{databases}[pgbouncer]\nlisten_port = {port}\n{settings}\n"))?;
         Ok(vec!["pgbouncer.ini".to_owned()])
     };
-    let (process, port) = Process::start(keeper, &programs.pgbouncer, configure, is_ready)?;
-    Ok(Server {
-        processes: vec![process],
-        _behind: Some(Box::new(behind)),
-        port,
-        dsn: postgres::dsn(&password, port),
-        authority: certificate.map(|certificate| certificate.authority),
-    })
+    let process = Process::start(keeper, &programs.pgbouncer, configure, is_ready)?;
+    let dsn = postgres::dsn(&password, process.port());
+    Ok(Server::new(process, dsn, certificate).before(behind))
 }
 
 /// It answers whether it speaks TLS, before it asks who is there.

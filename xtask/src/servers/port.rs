@@ -1,7 +1,7 @@
-//! Free ports of the loopback interface.
+//! Free ports of the loopback interface, each for one server at a time.
 //! Must not know who listens on them.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 
 use super::random;
 
@@ -11,27 +11,48 @@ const FIRST: u16 = 12_000;
 const COUNT: u16 = 10_000;
 
 /// How far the second port of a Redis node is from its first.
-pub(crate) const BUS: u16 = 10_000;
+const BUS: u16 = 10_000;
 
-/// A port on which nobody listens now, nor on the one that is [`BUS`] higher.
-pub(crate) fn free() -> anyhow::Result<u16> {
-    for _ in 0..1_000 {
-        let port = FIRST + u16::try_from(random::number()? % u32::from(COUNT))?;
-        if is_free(port) && is_free(port + BUS) {
-            return Ok(port);
+/// A TCP port that no other run of this program chooses while this exists.
+#[derive(Debug)]
+pub(crate) struct Port {
+    number: u16,
+    /// The same number of UDP, which none of our servers uses: the system gives it to one process only, and takes it
+    /// back however that ends. Without it, a server could be taken for another one that was faster.
+    _claim: UdpSocket,
+}
+
+impl Port {
+    /// A port on which nobody listens now, nor on the one that a Redis node needs with it.
+    pub(crate) fn claim() -> anyhow::Result<Self> {
+        for _ in 0..1_000 {
+            let number = FIRST + u16::try_from(random::number()? % u32::from(COUNT))?;
+            let Ok(claim) = UdpSocket::bind(local(number)) else { continue };
+            if is_free(number) && is_free(number + BUS) {
+                return Ok(Self { number, _claim: claim });
+            }
         }
+        anyhow::bail!("found no free port between {FIRST} and {}", FIRST + COUNT)
     }
-    anyhow::bail!("found no free port between {FIRST} and {}", FIRST + COUNT)
+
+    pub(crate) fn number(&self) -> u16 {
+        self.number
+    }
+
+    /// Whether nobody listens on it.
+    pub(crate) fn is_free(&self) -> bool {
+        is_free(self.number)
+    }
 }
 
-/// Whether nobody listens on a port of the loopback interface.
-pub(crate) fn is_free(port: u16) -> bool {
-    TcpListener::bind(local(port)).is_ok()
-}
-
-/// A port of the loopback interface.
+/// The address of a port.
 pub(crate) fn local(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
+}
+
+/// Whether nobody listens on a port.
+pub(crate) fn is_free(port: u16) -> bool {
+    TcpListener::bind(local(port)).is_ok()
 }
 
 #[cfg(test)]
@@ -40,11 +61,20 @@ mod tests {
 
     #[test]
     fn a_port_is_free_while_nobody_listens() {
-        let port = free().unwrap();
-        assert!((FIRST..FIRST + COUNT).contains(&port));
-        let listener = TcpListener::bind(local(port)).unwrap();
-        assert!(!is_free(port));
+        let port = Port::claim().unwrap();
+        assert!((FIRST..FIRST + COUNT).contains(&port.number()));
+        let listener = TcpListener::bind(local(port.number())).unwrap();
+        assert!(!port.is_free());
         drop(listener);
-        assert!(is_free(port));
+        assert!(port.is_free());
+    }
+
+    #[test]
+    fn a_port_is_claimed_once() {
+        let port = Port::claim().unwrap();
+        assert!(UdpSocket::bind(local(port.number())).is_err());
+        let number = port.number();
+        drop(port);
+        assert!(UdpSocket::bind(local(number)).is_ok());
     }
 }

@@ -73,14 +73,9 @@ pub(crate) fn start(
         let fixed = ["-D".to_owned(), "data".to_owned(), "-p".to_owned(), port.to_string()];
         fixed.into_iter().chain(settings).chain(arguments.iter().cloned()).collect()
     };
-    let (process, port) = Process::start(keeper, postgres, |_, port| Ok(command(port)), is_ready)?;
-    Ok(Server {
-        processes: vec![process],
-        _behind: None,
-        port,
-        dsn: dsn(password, port),
-        authority: certificate.map(|certificate| certificate.authority),
-    })
+    let process = Process::start(keeper, postgres, |_, port| Ok(command(port)), is_ready)?;
+    let dsn = dsn(password, process.port());
+    Ok(Server::new(process, dsn, certificate))
 }
 
 /// The DSN of the user and database that [`start`] makes.

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{keeper::Keeper, port};
+use super::{keeper::Keeper, port::Port};
 use crate::interrupt;
 
 /// How long a server may take until it takes connections.
@@ -21,17 +21,9 @@ pub(crate) type Ready = fn(&Path, u16) -> bool;
 #[derive(Debug)]
 pub(crate) struct Process {
     keeper: Keeper,
-    readiness: Readiness,
-}
-
-#[derive(Debug)]
-enum Readiness {
-    Probe {
-        ready: Ready,
-        port: u16,
-    },
-    /// The keeper itself knows how to wait.
-    Kept,
+    port: Port,
+    /// Without one, the keeper itself knows how to wait.
+    ready: Option<Ready>,
 }
 
 impl Process {
@@ -42,18 +34,18 @@ impl Process {
         program: &Path,
         arguments: impl Fn(&Keeper, u16) -> anyhow::Result<Vec<String>>,
         ready: Ready,
-    ) -> anyhow::Result<(Self, u16)> {
+    ) -> anyhow::Result<Self> {
         let mut tries = 5;
         loop {
-            let port = port::free()?;
-            keeper.set_program(program, &arguments(&keeper, port)?)?;
+            let port = Port::claim()?;
+            keeper.set_program(program, &arguments(&keeper, port.number())?)?;
             keeper.tell("launch")?;
-            let mut process = Self { keeper, readiness: Readiness::Probe { ready, port } };
+            let mut process = Self { keeper, port, ready: Some(ready) };
             match process.wait() {
-                Ok(()) => return Ok((process, port)),
+                Ok(()) => return Ok(process),
                 Err(error) => {
                     tries -= 1;
-                    if tries == 0 || !process.keeper.has_ended() || port::is_free(port) {
+                    if tries == 0 || !process.keeper.has_ended() || process.port.is_free() {
                         return Err(error);
                     }
                     keeper = process.keeper;
@@ -63,15 +55,18 @@ impl Process {
     }
 
     /// A server whose keeper knows how to wait for it (`wait`).
-    pub(crate) fn kept(keeper: Keeper) -> Self {
-        Self { keeper, readiness: Readiness::Kept }
+    pub(crate) fn kept(keeper: Keeper, port: Port) -> Self {
+        Self { keeper, port, ready: None }
     }
 
     /// From now on it is ready only when `ready` says so.
     pub(crate) fn set_ready(&mut self, ready: Ready) {
-        if let Readiness::Probe { ready: before, .. } = &mut self.readiness {
-            *before = ready;
-        }
+        self.ready = Some(ready);
+    }
+
+    /// Where it listens.
+    pub(crate) fn port(&self) -> u16 {
+        self.port.number()
     }
 
     /// The keeper of its folder.
@@ -96,9 +91,9 @@ impl Process {
 
     /// Waits until it takes connections.
     pub(crate) fn wait(&mut self) -> anyhow::Result<()> {
-        let Readiness::Probe { ready, port } = self.readiness else { return self.keeper.tell("wait") };
+        let Some(ready) = self.ready else { return self.keeper.tell("wait") };
         let start = Instant::now();
-        while !ready(self.keeper.folder(), port) {
+        while !ready(self.keeper.folder(), self.port()) {
             interrupt::check()?;
             let trouble = if self.keeper.has_ended() {
                 "it ended".to_owned()

@@ -6,19 +6,15 @@ use std::{
     net::TcpStream,
     path::{Path, PathBuf},
     process::Command,
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::Context;
 
 use super::{account::Account, find, keeper::Keeper, port, process::Process, server::Server};
-use crate::interrupt;
 
 /// A cluster needs as many nodes to elect a master.
 const NODES: usize = 3;
-/// How long the nodes may take to agree.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The programs.
 #[derive(Debug)]
@@ -48,41 +44,32 @@ fn major_version(text: &str) -> Option<u32> {
 /// Without a password and without files: a server that is started again is empty, unless an argument says otherwise
 /// (`--appendonly yes`).
 pub(crate) fn start(programs: &Programs, arguments: &[String]) -> anyhow::Result<Server> {
-    let (process, port) = node(programs, &[], arguments)?;
-    let dsn = format!("redis://127.0.0.1:{port}");
-    Ok(Server { processes: vec![process], _behind: None, port, dsn, authority: None })
+    let process = node(programs, &[], arguments)?;
+    let dsn = format!("redis://127.0.0.1:{}", process.port());
+    Ok(Server::new(process, dsn, None))
 }
 
 /// Every node takes connections when all of them know who has which of the 16384 slots.
 pub(crate) fn start_cluster(programs: &Programs, arguments: &[String]) -> anyhow::Result<Server> {
     let cli = find::beside(&programs.server, &["redis-cli", "valkey-cli"])
         .context("a cluster is made by redis-cli, which is missing; install the package `redis-tools`")?;
-    let (mut processes, mut ports) = (Vec::new(), Vec::new());
-    for _ in 0..NODES {
-        let (process, port) = node(programs, &["--cluster-enabled", "yes"], arguments)?;
-        processes.push(process);
-        ports.push(port);
-    }
-    let nodes: Vec<_> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    let nodes = (0..NODES).map(|_| node(programs, &["--cluster-enabled", "yes"], arguments));
+    let mut processes = nodes.collect::<anyhow::Result<Vec<_>>>()?;
+    let nodes: Vec<_> = processes.iter().map(|process| format!("127.0.0.1:{}", process.port())).collect();
     let mut create = vec!["--cluster", "create"];
     create.extend(nodes.iter().map(String::as_str));
     create.push("--cluster-yes");
     processes[0].keeper_mut().run(&cli, &create, "")?;
 
-    let start = Instant::now();
-    while !ports.iter().all(|port| knows_its_cluster(*port)) {
-        interrupt::check()?;
-        anyhow::ensure!(start.elapsed() < PATIENCE, "the nodes of the cluster did not agree");
-        thread::sleep(Duration::from_millis(50));
-    }
     for process in &mut processes {
         process.set_ready(|_, port| knows_its_cluster(port));
+        process.wait()?;
     }
     let dsn = format!("redis://{}?cluster=true", nodes[0]);
-    Ok(Server { processes, _behind: None, port: ports[0], dsn, authority: None })
+    Ok(Server::cluster(processes, dsn))
 }
 
-fn node(programs: &Programs, settings: &[&str], arguments: &[String]) -> anyhow::Result<(Process, u16)> {
+fn node(programs: &Programs, settings: &[&str], arguments: &[String]) -> anyhow::Result<Process> {
     let keeper = Keeper::new("redis", Account::unprivileged(&["redis"])?, "TERM")?;
     let mut fixed = vec!["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--daemonize", "no"];
     if programs.version >= 7 {

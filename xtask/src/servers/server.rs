@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use super::process::Process;
+use super::{certificates::Certificate, process::Process};
 
 /// What a server is for, as far as it matters for its settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,16 +18,35 @@ pub(crate) enum Purpose {
 /// A running or stopped server. It is stopped and its files are removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
-    pub(crate) processes: Vec<Process>,
-    /// The server to which this one leads.
-    pub(crate) _behind: Option<Box<Self>>,
-    pub(crate) port: u16,
+    /// One, or the nodes of a cluster.
+    processes: Vec<Process>,
+    /// The server to which this one leads: it is stopped afterwards.
+    _behind: Option<Box<Self>>,
     pub(crate) dsn: String,
     /// Who signed its certificate, when it speaks TLS.
     pub(crate) authority: Option<PathBuf>,
 }
 
 impl Server {
+    pub(crate) fn new(process: Process, dsn: String, certificate: Option<Certificate>) -> Self {
+        let authority = certificate.map(|certificate| certificate.authority);
+        Self { processes: vec![process], _behind: None, dsn, authority }
+    }
+
+    pub(crate) fn cluster(processes: Vec<Process>, dsn: String) -> Self {
+        Self { processes, _behind: None, dsn, authority: None }
+    }
+
+    /// Keeps another server for as long as this one is there.
+    pub(crate) fn before(self, behind: Self) -> Self {
+        Self { _behind: Some(Box::new(behind)), ..self }
+    }
+
+    /// Where it listens; the first node of a cluster.
+    pub(crate) fn port(&self) -> u16 {
+        self.processes[0].port()
+    }
+
     /// Stops it as an administrator would; its data stays. The server behind it goes on.
     pub(crate) fn stop(&mut self) -> anyhow::Result<()> {
         self.processes.iter_mut().try_for_each(Process::stop)
