@@ -6,6 +6,7 @@ compile_error!("the verbs start servers and send signals as Unix does; on Window
 
 mod bench;
 mod cargo;
+mod databases;
 mod fuzz;
 mod integration_test;
 mod interrupt;

@@ -1,0 +1,137 @@
+//! Runs a program of the suite crate with the servers of the databases that its `--db` names.
+//! Must not know the program's other arguments.
+
+use std::{
+    ffi::OsString,
+    process::{Command, ExitCode},
+};
+
+use anyhow::Context;
+
+use crate::{
+    cargo, interrupt,
+    servers::{Kind, Purpose, Sources},
+    steps, suite,
+};
+
+/// Builds the program and runs it, with the servers that it needs, until both have ended.
+pub(crate) fn run(verb: &str, binary: &str, args: Vec<OsString>) -> anyhow::Result<ExitCode> {
+    let request = Request::new(args);
+    if request.help {
+        println!("{}", help(verb));
+    }
+    if request.help || request.servers.is_empty() {
+        return suite::build_and_become(binary, request.args);
+    }
+    suite::build_and_run(binary, |program| {
+        program.args(&request.args);
+        with_servers(program, &request.servers, request.may_install)
+    })
+}
+
+fn help(verb: &str) -> String {
+    format!(
+        "\
+Options of cargo xtask {verb}:
+      --no-install
+          Do not install a database server that is missing
+
+Servers of the databases that --db names: POSTGRES_DSN, MYSQL_DSN and REDIS_DSN name servers that may be used. Those
+that are not named are started from the programs of this machine, or by Docker, or are installed with apt-get when
+root calls. They are stopped and removed at the end.
+
+Everything else goes to the program:
+"
+    )
+}
+
+/// Runs the program while the servers run.
+fn with_servers(program: &mut Command, kinds: &[Kind], may_install: bool) -> anyhow::Result<ExitCode> {
+    interrupt::watch(|_| ()).context("cannot watch for Ctrl-C")?;
+    steps::heading("servers");
+    let sources = Sources::new(may_install);
+    let named =
+        |kind: &Kind| kind.variable().is_some_and(|name| std::env::var_os(name).is_some_and(|dsn| !dsn.is_empty()));
+    let unnamed: Vec<_> = kinds.iter().copied().filter(|kind| !named(kind)).collect();
+    // A refusal matters only when a server is missing, and is told then.
+    let _ = sources.install(&unnamed, &[]);
+    let mut servers = Vec::new();
+    for (kind, provided) in sources.all_shared(kinds, Purpose::Measure) {
+        let provided = provided.with_context(|| format!("no server for {}", kind.name()))?;
+        println!("{}: {provided}", kind.title());
+        if let Some(variable) = kind.variable() {
+            // Never as an argument, where every user of the machine could read the password.
+            program.env(variable, &provided.dsn);
+        }
+        servers.push(provided);
+    }
+    let status = interrupt::status(program).context("cannot start the program")?;
+    Ok(cargo::exit_code(status))
+}
+
+/// What the arguments ask of this verb, and what is left for the program.
+#[derive(Debug, PartialEq, Eq)]
+struct Request {
+    servers: Vec<Kind>,
+    may_install: bool,
+    help: bool,
+    args: Vec<OsString>,
+}
+
+impl Request {
+    fn new(mut args: Vec<OsString>) -> Self {
+        let given = args.len();
+        args.retain(|arg| arg != "--no-install");
+        let may_install = args.len() == given;
+        let help = args.iter().any(|arg| arg == "--help" || arg == "-h");
+        let mut servers = Vec::new();
+        let mut rest = args.iter().filter_map(|arg| arg.to_str());
+        while let Some(arg) = rest.next() {
+            let list = if arg == "--db" { rest.next() } else { arg.strip_prefix("--db=") };
+            for name in list.unwrap_or_default().split(',') {
+                // The program knows what is wrong with other names.
+                servers.extend(Kind::SHARED.into_iter().filter(|kind| name == "all" || name == kind.name()));
+            }
+        }
+        servers.sort_by_key(|kind| kind.name());
+        servers.dedup();
+        Self { servers, may_install, help, args }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(args: &[&str]) -> Request {
+        Request::new(args.iter().map(OsString::from).collect())
+    }
+
+    #[test]
+    fn servers_are_started_for_the_databases_that_are_named() {
+        let check = |args: &[&str], servers: &[Kind]| {
+            let request = request(args);
+            assert_eq!(request.servers, servers, "{args:?}");
+            assert_eq!(request.args, args);
+            assert!(request.may_install && !request.help);
+        };
+        let all = [Kind::MySql, Kind::Postgres, Kind::Redis];
+        check(&[], &[]);
+        check(&["--duration", "5s"], &[]);
+        check(&["--db", "sqlite"], &[]);
+        check(&["--db", "redis"], &[Kind::Redis]);
+        check(&["--db=sqlite,postgres", "-v"], &[Kind::Postgres]);
+        check(&["--db", "postgres,mysql,redis,sqlite"], &all);
+        check(&["--db", "mysql", "--db", "mysql,redis"], &[Kind::MySql, Kind::Redis]);
+        check(&["--db", "all"], &all);
+        check(&["--db", "oracle"], &[]);
+        check(&["--db"], &[]);
+    }
+
+    #[test]
+    fn only_the_options_of_this_verb_are_taken_out() {
+        let request = request(&["--no-install", "--db", "redis", "-h"]);
+        assert!(!request.may_install && request.help);
+        assert_eq!(request.args, ["--db", "redis", "-h"]);
+    }
+}
