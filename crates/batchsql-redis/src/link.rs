@@ -117,7 +117,9 @@ impl Pool {
 
     async fn connect_with(&self, server: &ConnectionInfo, version: ProtocolVersion) -> RedisResult<Link> {
         let is_lost = Arc::new(AtomicBool::new(false));
-        let settings = server.redis_settings().clone().set_protocol(version);
+        // Without a name for the client, which makes the answer of a server that is full get lost: `redis` waits for
+        // the answer to the name.
+        let settings = server.redis_settings().clone().set_protocol(version).set_skip_set_lib_name();
         // The pipeline's statement_timeout bounds a write; a reply that is late is not a lost one.
         let mut config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.options.connect_timeout))
@@ -172,6 +174,8 @@ impl Lease {
             }
         }
         while let Some(mut link) = self.pool.take_idle(&place) {
+            // If it was lost since its last batch, this lets its task find out before anything is sent.
+            tokio::task::yield_now().await;
             let is_alive = link.is_usable() && (link.tells_loss || link.ask(&redis::cmd("PING")).await.is_ok());
             if is_alive {
                 return Ok(self.keep(place, link));
