@@ -134,6 +134,8 @@ impl Pool {
                 Ok::<(), redis::aio::SendError>(())
             });
         }
+        #[cfg(feature = "tls")]
+        choose_cryptography(server.addr());
         let client = Client::open(server.clone().set_redis_settings(settings))?;
         let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
         Ok(Link { connection, is_lost, is_busy: false, tells_loss })
@@ -200,6 +202,16 @@ impl Drop for Lease {
     fn drop(&mut self) {
         self.pool.used.fetch_sub(self.links.len(), Ordering::Relaxed);
         self.pool.give_back(self.links.drain());
+    }
+}
+
+/// `redis` takes the cryptography of the process, and panics when there is none or a choice of several: then it is
+/// that of this crate. What the application chose stays.
+#[cfg(feature = "tls")]
+fn choose_cryptography(addr: &ConnectionAddr) {
+    if matches!(addr, ConnectionAddr::TcpTls { .. }) && rustls::crypto::CryptoProvider::get_default().is_none() {
+        // An error says that another thread was faster.
+        let _ = rustls::crypto::ring::default_provider().install_default();
     }
 }
 
