@@ -14,8 +14,8 @@ fn pairs() -> Schema {
 
 /// The nodes, as DSNs, with the first slot and the id of each.
 async fn nodes(server: &Server) -> Vec<(String, i64, String)> {
-    let ranges: Vec<(i64, i64, (String, u16, String, redis::Value))> =
-        ask_at(seed(server), &["CLUSTER", "SLOTS"]).await;
+    type Range = (i64, i64, (String, u16, String, redis::Value));
+    let ranges: Vec<Range> = ask_at(seed(server), &["CLUSTER", "SLOTS"]).await;
     ranges.into_iter().map(|(first, _, (host, port, id, _))| (format!("redis://{host}:{port}"), first, id)).collect()
 }
 
