@@ -131,7 +131,7 @@ impl Job {
         round.rows.sort_unstable();
         round.batch = Arc::new(self.batch.gather(&round.rows));
         // Of all of them, to be on the safe side: a row that is refused then ends as unknown.
-        *maybe_committed = std::mem::take(&mut round.maybe_written).then(|| 0..round.rows.len());
+        *maybe_committed = std::mem::take(&mut round.maybe_written).then_some(0..round.rows.len());
         search.as_mut().expect("a round was begun").next_round(round.rows.len());
         true
     }

@@ -76,16 +76,15 @@ pub(crate) fn is_refusal(error: &RedisError) -> bool {
 
 /// An error before a batch was sent: no connection, or a question about a command.
 pub(crate) fn connect_error(error: &RedisError, place: &str) -> SinkError {
-    if let Ok(error) = ServerError::try_from(error.clone()) {
-        return match meaning(error.code()) {
-            // Neither a row nor a command is at fault yet. Among others: no more clients (maxclients), and no such
-            // database, which the server does not tell apart.
+    if let Some(code) = error.code() {
+        return match meaning(code) {
+            // Neither a row nor a command is at fault yet. The server tells these two apart only in words.
             (ErrorClass::Row, _) => SinkError::with_code(
                 ErrorClass::Transient,
-                error.code(),
-                format!("redis at {place} refuses the connection: too many clients (maxclients), or no such database"),
+                if code == "ERR" { code } else { "other" },
+                format!("redis at {place} refuses: too many clients (maxclients), or no such database"),
             ),
-            (class, text) => SinkError::with_code(class, error.code(), format!("redis at {place}: {text}")),
+            (class, text) => SinkError::with_code(class, code, format!("redis at {place}: {text}")),
         };
     }
     match error.kind() {
@@ -105,7 +104,9 @@ pub(crate) fn connect_error(error: &RedisError, place: &str) -> SinkError {
         }
         ErrorKind::Io if error.is_connection_dropped() => SinkError::new(
             ErrorClass::Transient,
-            format!("{place} closed the connection in the handshake; check that it is a redis server, and its TLS"),
+            format!(
+                "{place} closed the connection in the handshake; check that it is a redis server, its TLS and its maxclients"
+            ),
         ),
         ErrorKind::Parse => {
             SinkError::new(ErrorClass::Transient, format!("{place} does not answer as redis does; check host and port"))

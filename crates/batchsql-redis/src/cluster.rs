@@ -13,16 +13,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
-use batchsql_core::{ErrorClass, Rows, SinkError, Written};
-use redis::{Arg, ConnectionAddr, ConnectionInfo, RedisResult, ServerError, Value};
+use batchsql_core::{Attempt, ErrorClass, Rows, SinkError, Written};
+use redis::{ConnectionAddr, ConnectionInfo, RedisResult, ServerError, Value};
 
 use crate::classify::{connect_error, lost};
-use crate::encode::{Encoded, Encoder};
+use crate::encode::{Encoded, Encoder, bytes_of};
 use crate::link::{Lease, with_host};
 use crate::plan::RedisPlan;
 use crate::replies::Tally;
 use crate::slot::{SLOTS, slot};
-use crate::write::{Shipment, number, settle};
+use crate::write::{Shipment, given_up, number, settle};
 
 /// How often a row follows a redirection in one write. More than one happens only while slots are moved.
 const MOST_HOPS: usize = 5;
@@ -100,7 +100,9 @@ impl Cluster {
         lease: &mut Lease,
         plan: &RedisPlan,
         rows: Rows<'_>,
+        attempt: &Attempt,
     ) -> Result<Written, SinkError> {
+        attempt.defer();
         let topology = self.topology(lease).await?;
         let mut servers = topology.masters.clone();
         let mut tally = Tally::default();
@@ -116,7 +118,7 @@ impl Cluster {
             }
         }
         for _ in 0..=MOST_HOPS {
-            let redirected = self.ship(lease, plan, shipments, &mut servers, &mut tally).await;
+            let redirected = self.ship(lease, plan, shipments, &mut servers, &mut tally, attempt).await?;
             shipments = Shipments::default();
             for Redirected { row, server, asking } in redirected {
                 match encoder.row(row as usize) {
@@ -142,7 +144,8 @@ impl Cluster {
         mut shipments: Shipments,
         servers: &mut Vec<ConnectionInfo>,
         tally: &mut Tally,
-    ) -> Vec<Redirected> {
+        attempt: &Attempt,
+    ) -> Result<Vec<Redirected>, SinkError> {
         let mut by_place: BTreeMap<String, Shipment> = BTreeMap::new();
         for (server, info) in servers.iter().enumerate() {
             let Some(shipment) = shipments.0.remove(&server) else { continue };
@@ -153,6 +156,10 @@ impl Cluster {
                     tally.failed.extend(shipment.rows().map(|row| (row, error.clone())));
                 }
             }
+        }
+        // It has been sent to some nodes when this is not the first time, and then it goes on.
+        if !attempt.begin() {
+            return Err(given_up());
         }
         let mut sendings: Vec<Sending<'_>> = Vec::with_capacity(by_place.len());
         for (place, link) in lease.links() {
@@ -181,7 +188,7 @@ impl Cluster {
         }
         tally.failed.iter().for_each(|(_, error)| self.mark_stale_if_passing(error));
         redirected.sort_unstable_by_key(|redirected| redirected.row);
-        redirected
+        Ok(redirected)
     }
 
     /// A node that is down, loading or read-only may have been replaced.
@@ -195,11 +202,8 @@ impl Cluster {
 impl Topology {
     fn master_of(&self, encoded: &Encoded, plan: &RedisPlan) -> Result<usize, SinkError> {
         let Some(argument) = plan.key_argument else { return Ok(0) };
-        let slot = match encoded.command.args_iter().nth(argument) {
-            Some(Arg::Simple(key)) => slot(key),
-            // The node says what is missing.
-            _ => 0,
-        };
+        // Of a command without a key any node says what is missing.
+        let slot = encoded.command.args_iter().nth(argument).map_or(0, |key| slot(bytes_of(&key)));
         match self.slots[slot] {
             NOBODY => Err(SinkError::with_code(
                 ErrorClass::Transient,

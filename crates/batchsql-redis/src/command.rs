@@ -25,7 +25,7 @@ use std::time::Duration;
 /// | command | writes | `NULL` | conflict rules |
 /// |---|---|---|---|
 /// | [`Set`] | `SETEX`, `PSETEX` or `SET` | no; of the time to live: none | none and replace overwrite, ignore is `NX` |
-/// | [`Hash`] | `HSET` | the field is deleted (`HDEL`, in one `MULTI`) | none and replace overwrite the fields of the row; no ignore |
+/// | [`Hash`](struct@Hash) | `HSET` | the field is deleted (`HDEL`, in one `MULTI`) | none and replace overwrite the fields of the row; no ignore |
 /// | [`Document`] | `SET` of a JSON object | `null` | as `Set` |
 /// | [`ZAdd`] | `ZADD` | no | none and replace set the score, ignore is `NX` |
 /// | [`SAdd`] | `SADD` | no | none; ignore tells members that were there |
@@ -62,7 +62,7 @@ impl Command {
         Set { key: key.into(), value: value.into(), ttl: Ttl::none() }
     }
 
-    /// `HSET key field value …`; see [`Hash`].
+    /// `HSET key field value …`; see [`Hash`](struct@Hash).
     pub fn hash() -> Hash {
         Hash { key: Key::of_row() }
     }

@@ -20,12 +20,17 @@ pub(crate) struct Encoder<'a> {
     plan: &'a RedisPlan,
     columns: Vec<ColumnView<'a>>,
     scratch: Vec<u8>,
+    /// Bytes to reserve for the arguments of a command: a little more than the first of the batch has.
+    reserve: usize,
 }
+
+/// No command reserves more: one large row must not make all others large.
+const MOST_RESERVED: usize = 4096;
 
 impl<'a> Encoder<'a> {
     pub(crate) fn new(plan: &'a RedisPlan, rows: Rows<'a>) -> Self {
         let columns = (0..rows.schema().columns().len()).map(|column| rows.column(column)).collect();
-        Self { plan, columns, scratch: Vec::new() }
+        Self { plan, columns, scratch: Vec::new(), reserve: 0 }
     }
 
     /// The commands of one row.
@@ -33,6 +38,15 @@ impl<'a> Encoder<'a> {
     /// # Errors
     /// The row makes no command; the others may.
     pub(crate) fn row(&mut self, row: usize) -> Result<Encoded, SinkError> {
+        let encoded = self.encode(row)?;
+        if self.reserve == 0 {
+            let bytes: usize = encoded.command.args_iter().map(|argument| bytes_of(&argument).len()).sum();
+            self.reserve = (bytes + bytes / 4).min(MOST_RESERVED);
+        }
+        Ok(encoded)
+    }
+
+    fn encode(&mut self, row: usize) -> Result<Encoded, SinkError> {
         let plan = self.plan;
         let command = match &plan.shape {
             Shape::Set { key, body, ttl, nx } => self.set(row, key, body, ttl, *nx),
@@ -55,10 +69,7 @@ impl<'a> Encoder<'a> {
     /// What a row overwrites, to be compared with that of other rows.
     pub(crate) fn place(&mut self, row: usize) -> Option<Vec<u8>> {
         let command = self.row(row).ok()?.command;
-        let argument = |index: usize| match command.args_iter().nth(index) {
-            Some(Arg::Simple(bytes)) => bytes,
-            _ => &[],
-        };
+        let argument = |index: usize| command.args_iter().nth(index).map_or(&[][..], |argument| bytes_of(&argument));
         let mut place = argument(self.plan.key_argument?).to_vec();
         if let Shape::Simple { columns, .. } = &self.plan.shape
             && columns.len() > 1
@@ -72,7 +83,7 @@ impl<'a> Encoder<'a> {
     }
 
     fn begin(&self, word: &str, arguments: usize) -> Cmd {
-        let mut command = Cmd::with_capacity(arguments, 64);
+        let mut command = Cmd::with_capacity(arguments, self.reserve);
         command.write_arg(word.as_bytes());
         command
     }
@@ -236,7 +247,7 @@ impl<'a> Encoder<'a> {
     }
 
     fn raw(&mut self, row: usize, words: &[String], columns: usize) -> Result<Cmd, SinkError> {
-        let mut command = Cmd::with_capacity(words.len() + columns, 64);
+        let mut command = Cmd::with_capacity(words.len() + columns, self.reserve);
         words.iter().for_each(|word| command.write_arg(word.as_bytes()));
         for column in 0..columns {
             match self.columns[column].get(row) {
@@ -252,6 +263,14 @@ impl<'a> Encoder<'a> {
             return Err(SinkError::new(ErrorClass::Row, text));
         }
         Ok(command)
+    }
+}
+
+/// The bytes of an argument. There are no cursors here.
+pub(crate) fn bytes_of<'a>(argument: &Arg<&'a [u8]>) -> &'a [u8] {
+    match argument {
+        Arg::Simple(bytes) => bytes,
+        _ => &[],
     }
 }
 

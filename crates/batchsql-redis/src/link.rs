@@ -117,7 +117,9 @@ impl Pool {
 
     async fn connect_with(&self, server: &ConnectionInfo, version: ProtocolVersion) -> RedisResult<Link> {
         let is_lost = Arc::new(AtomicBool::new(false));
-        let settings = server.redis_settings().clone().set_protocol(version);
+        // Without a name for the client, which makes the answer of a server that is full get lost: `redis` waits for
+        // the answer to the name.
+        let settings = server.redis_settings().clone().set_protocol(version).set_skip_set_lib_name();
         // The pipeline's statement_timeout bounds a write; a reply that is late is not a lost one.
         let mut config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.options.connect_timeout))
@@ -132,6 +134,8 @@ impl Pool {
                 Ok::<(), redis::aio::SendError>(())
             });
         }
+        #[cfg(feature = "tls")]
+        choose_cryptography(server.addr());
         let client = Client::open(server.clone().set_redis_settings(settings))?;
         let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
         Ok(Link { connection, is_lost, is_busy: false, tells_loss })
@@ -172,6 +176,8 @@ impl Lease {
             }
         }
         while let Some(mut link) = self.pool.take_idle(&place) {
+            // If it was lost since its last batch, this lets its task find out before anything is sent.
+            tokio::task::yield_now().await;
             let is_alive = link.is_usable() && (link.tells_loss || link.ask(&redis::cmd("PING")).await.is_ok());
             if is_alive {
                 return Ok(self.keep(place, link));
@@ -196,6 +202,16 @@ impl Drop for Lease {
     fn drop(&mut self) {
         self.pool.used.fetch_sub(self.links.len(), Ordering::Relaxed);
         self.pool.give_back(self.links.drain());
+    }
+}
+
+/// `redis` takes the cryptography of the process, and panics when there is none or a choice of several: then it is
+/// that of this crate. What the application chose stays.
+#[cfg(feature = "tls")]
+fn choose_cryptography(addr: &ConnectionAddr) {
+    if matches!(addr, ConnectionAddr::TcpTls { .. }) && rustls::crypto::CryptoProvider::get_default().is_none() {
+        // An error says that another thread was faster.
+        let _ = rustls::crypto::ring::default_provider().install_default();
     }
 }
 

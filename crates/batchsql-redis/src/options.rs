@@ -304,9 +304,12 @@ fn with_ca(info: ConnectionInfo, ca: &str) -> Result<ConnectionInfo, OpenError> 
     }
     let pem =
         std::fs::read(ca).map_err(|error| OpenError::new(format!("cannot read the certificates {ca}: {error}")))?;
+    let no_certificates = || OpenError::new(format!("the file {ca} has no certificates in PEM form; name another one"));
+    if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {
+        return Err(no_certificates());
+    }
     let certificates = redis::TlsCertificates { client_tls: None, root_cert: Some(pem) };
-    let client = redis::Client::build_with_tls(info, certificates)
-        .map_err(|_| OpenError::new(format!("the file {ca} has no certificates in PEM form; name another one")))?;
+    let client = redis::Client::build_with_tls(info, certificates).map_err(|_| no_certificates())?;
     Ok(client.get_connection_info().clone())
 }
 

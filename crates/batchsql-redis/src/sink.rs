@@ -9,7 +9,7 @@ use batchsql_core::{Attempt, ErrorClass, Limits, PoolState, Rows, Schema, Sink, 
 use crate::classify::connect_error;
 use crate::cluster::Cluster;
 use crate::command::Command;
-use crate::link::{self, Lease, Pool};
+use crate::link::{self, Lease, Link, Pool};
 use crate::options::{OpenError, RedisOptions};
 use crate::plan::{RedisPlan, Shape, is_float, is_repeatable};
 use crate::words::{self, KeyPlace};
@@ -81,11 +81,21 @@ impl RedisSink {
         self.0.pool.options().commands.of(schema.table_display())
     }
 
+    /// A connection to one of the servers of the DSN.
+    async fn any_link<'l>(&self, lease: &'l mut Lease) -> Result<(String, &'l mut Link), SinkError> {
+        let pool = Arc::clone(&lease.pool);
+        let (last, others) = pool.options().seeds.split_last().expect("a dsn names a host");
+        for server in others {
+            if lease.link(server).await.is_ok() {
+                return Ok((server.addr().to_string(), lease.link(server).await?));
+            }
+        }
+        Ok((last.addr().to_string(), lease.link(last).await?))
+    }
+
     /// Asks the server about a command that the user chose.
     async fn ask_about(&self, lease: &mut Lease, schema: &Schema, words: &[String]) -> Result<KeyPlace, SinkError> {
-        let server = lease.pool.options().seeds[0].clone();
-        let place = server.addr().to_string();
-        let link = lease.link(&server).await?;
+        let (place, link) = self.any_link(lease).await?;
         let optional = schema.columns().iter().filter(|column| column.is_nullable()).count();
         let most = words.len() + schema.columns().len();
         match link.ask(redis::cmd("COMMAND").arg("INFO").arg(&words[0])).await {
@@ -189,8 +199,8 @@ impl Sink for RedisSink {
             return Err(SinkError::new(ErrorClass::Schema, text));
         }
         match &self.0.cluster {
-            None => write_to_server(&mut conn.0, plan, rows).await,
-            Some(cluster) => cluster.write(&mut conn.0, plan, rows).await,
+            None => write_to_server(&mut conn.0, plan, rows, attempt).await,
+            Some(cluster) => cluster.write(&mut conn.0, plan, rows, attempt).await,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Owns the way of one batch to one server and back: one pipeline, every reply read.
 //! Must not know clusters or what the pipeline does with outcomes.
 
-use batchsql_core::{Rows, SinkError, Written};
+use batchsql_core::{Attempt, ErrorClass, Rows, SinkError, Written};
 use redis::{Pipeline, RedisResult, Value};
 
 use crate::classify::{lost, reply_error};
@@ -83,13 +83,22 @@ impl Shipment {
 ///
 /// # Cancel safety
 /// See [`Shipment::send`].
-pub(crate) async fn write_to_server(lease: &mut Lease, plan: &RedisPlan, rows: Rows<'_>) -> Result<Written, SinkError> {
+pub(crate) async fn write_to_server(
+    lease: &mut Lease,
+    plan: &RedisPlan,
+    rows: Rows<'_>,
+    attempt: &Attempt,
+) -> Result<Written, SinkError> {
     let server = lease.pool.options().seeds[0].clone();
     let mut tally = Tally::default();
     let shipment = encode(plan, rows, &mut tally);
     if !shipment.is_empty() {
+        attempt.defer();
         // Only now: a link that broke meanwhile is replaced before anything is sent.
         let link = lease.link(&server).await?;
+        if !attempt.begin() {
+            return Err(given_up());
+        }
         let replies = shipment.send(link).await.map_err(|_| lost(&server.addr().to_string()))?;
         for (row, replies) in shipment.sort(&replies) {
             if let Some(redirected) = tally.enter(plan, row, replies) {
@@ -98,6 +107,11 @@ pub(crate) async fn write_to_server(lease: &mut Lease, plan: &RedisPlan, rows: R
         }
     }
     settle(tally, plan, rows)
+}
+
+/// The pipeline has turned to something else before anything was sent.
+pub(crate) fn given_up() -> SinkError {
+    SinkError::new(ErrorClass::Transient, "the batch was given up before it was sent")
 }
 
 fn encode(plan: &RedisPlan, rows: Rows<'_>, tally: &mut Tally) -> Shipment {

@@ -1,1 +1,191 @@
+//! A cluster of three nodes: keys in all slots, slots that move, nodes that go away.
 
+use std::time::Duration;
+
+use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, Outcome, PipelineConfig, Schema};
+use batchsql_redis::{Command, Key};
+use batchsql_testserver::{Kind, Server};
+
+use crate::support::{HOUR, ask_at, config, ended, name, outcomes, pipeline, row, sink_at, submit, write};
+
+fn pairs() -> Schema {
+    Schema::builder("t").column("k", ColumnType::Text).column("v", ColumnType::Text).build().unwrap()
+}
+
+/// The nodes, as DSNs, with the first slot and the id of each.
+async fn nodes(server: &Server) -> Vec<(String, i64, String)> {
+    type Range = (i64, i64, (String, u16, String, redis::Value));
+    let ranges: Vec<Range> = ask_at(seed(server), &["CLUSTER", "SLOTS"]).await;
+    ranges.into_iter().map(|(first, _, (host, port, id, _))| (format!("redis://{host}:{port}"), first, id)).collect()
+}
+
+fn seed(server: &Server) -> &str {
+    server.dsn().split('?').next().unwrap()
+}
+
+async fn size(server: &Server) -> i64 {
+    let mut size = 0;
+    for (node, ..) in nodes(server).await {
+        size += ask_at::<i64>(&node, &["DBSIZE"]).await;
+    }
+    size
+}
+
+#[tokio::test]
+async fn keys_of_all_slots_find_their_nodes_and_have_their_own_outcomes() {
+    let server = Server::start(Kind::RedisCluster, &[]);
+    let sink = sink_at(server.dsn(), "t", Command::rpush("k", "v")).await;
+    let schema = pairs();
+    let keys: Vec<String> = (0..2_000).map(|n| format!("key{n}")).collect();
+    let rows = keys.iter().map(|k| row(&schema, [k.as_str().into(), "v".into()]));
+    assert!(write(&sink, rows).await.iter().all(|outcome| outcome == "written"));
+    assert_eq!(size(&server).await, 2_000);
+    for (node, ..) in nodes(&server).await {
+        assert!(ask_at::<i64>(&node, &["DBSIZE"]).await > 500, "{node} has its share");
+    }
+    // Two of three rows are refused, wherever they are, and the order in a list is that of the batch.
+    let set = sink_at(server.dsn(), "t", Command::raw_from_row()).await;
+    let words =
+        Schema::builder("t").column("w", ColumnType::Text).column("k", ColumnType::Text).column("v", ColumnType::I64);
+    let words = words.build().unwrap();
+    let rows = (0..600_i64).map(|n| {
+        let word = if n % 3 == 0 { "RPUSH" } else { "SADD" };
+        row(&words, [word.into(), keys[(n % 30) as usize].as_str().into(), n.into()])
+    });
+    for (n, outcome) in (0..).zip(outcomes(&set, rows).await) {
+        assert_eq!(name(&outcome), if n % 3 == 0 { "written" } else { "rejected WRONGTYPE" }, "row {n}");
+    }
+    let list = sink_at(server.dsn(), "t", Command::rpush(Key::constant("{one}:list"), "v")).await;
+    let numbers = Schema::builder("t").column("v", ColumnType::I64).build().unwrap();
+    assert!(write(&list, (0..100_i64).map(|n| row(&numbers, [n.into()]))).await.iter().all(|o| o == "written"));
+    let mut conn = redis::Client::open(node_of(&server, "{one}:list").await).unwrap().get_connection().unwrap();
+    let found: Vec<i64> = redis::cmd("LRANGE").arg(&["{one}:list", "0", "-1"]).query(&mut conn).unwrap();
+    assert_eq!(found, (0..100).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn commands_find_their_key_also_raw_ones_and_those_without() {
+    let server = Server::start(Kind::RedisCluster, &[]);
+    let schema = pairs();
+    let rows = || (0..50).map(|n| row(&schema, [format!("key{n}").into(), "1".into()]));
+    for command in
+        [Command::from(Command::raw("INCRBY")), Command::publish("k", "v").into(), Command::raw("XGROUP").into()]
+    {
+        let expected = if command == Command::raw("XGROUP").into() { "rejected ERR" } else { "written" };
+        let sink = sink_at(server.dsn(), "t", command).await;
+        assert!(write(&sink, rows()).await.iter().all(|outcome| outcome == expected));
+    }
+    assert_eq!(size(&server).await, 50);
+    let moving = sink_at(server.dsn(), "t", Command::raw("EVAL")).await;
+    let three = Schema::builder("t").column("s", ColumnType::Text).column("n", ColumnType::I64).build().unwrap();
+    let error = pipeline(&moving).prepare(&three).await.unwrap_err();
+    assert!(error.class() == ErrorClass::Schema && error.to_string().contains("depends on its arguments"), "{error}");
+}
+
+/// The node that serves the slot of a key.
+async fn node_of(server: &Server, key: &str) -> String {
+    let slot: i64 = ask_at(seed(server), &["CLUSTER", "KEYSLOT", key]).await;
+    let mut nodes = nodes(server).await;
+    nodes.sort_by_key(|(_, first, _)| *first);
+    nodes.into_iter().rev().find(|(_, first, _)| *first <= slot).unwrap().0
+}
+
+#[tokio::test]
+async fn rows_follow_a_slot_that_moves() {
+    let server = Server::start(Kind::RedisCluster, &[]);
+    let sink = sink_at(server.dsn(), "t", Command::rpush("k", "v")).await;
+    let schema = pairs();
+    let (key, other) = ("{tag}:a", "{tag}:b");
+    let slot: i64 = ask_at(seed(&server), &["CLUSTER", "KEYSLOT", key]).await;
+    let slot = slot.to_string();
+    let from = node_of(&server, key).await;
+    let all = nodes(&server).await;
+    let id_of = |dsn: &str| all.iter().find(|(node, ..)| node == dsn).unwrap().2.clone();
+    let to = all.iter().map(|(node, ..)| node.clone()).find(|node| *node != from).unwrap();
+    let values = async |node: &str, key: &str| -> Vec<String> {
+        let mut conn = redis::Client::open(node).unwrap().get_connection().unwrap();
+        redis::cmd("LRANGE").arg(&[key, "0", "-1"]).query(&mut conn).unwrap()
+    };
+    let mix = |value: &str| {
+        // The slot that moves among others.
+        let keys = ["x", key, "y", other, "z", key];
+        keys.map(|k| row(&schema, [k.into(), value.into()]))
+    };
+    assert!(write(&sink, mix("1")).await.iter().all(|outcome| outcome == "written"));
+
+    // On its way: what is there stays, what is new is asked of the other (ASK).
+    ask_at::<()>(&to, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &id_of(&from)]).await;
+    ask_at::<()>(&from, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &id_of(&to)]).await;
+    let (host, port) = to.trim_start_matches("redis://").split_once(':').unwrap();
+    ask_at::<redis::Value>(&from, &["MIGRATE", host, port, key, "0", "5000"]).await;
+    assert!(write(&sink, mix("2")).await.iter().all(|outcome| outcome == "written"));
+    assert_eq!(values(&from, other).await, ["1", "2"]);
+
+    // Arrived (MOVED).
+    ask_at::<redis::Value>(&from, &["MIGRATE", host, port, other, "0", "5000"]).await;
+    for node in [&to, &from] {
+        ask_at::<()>(node, &["CLUSTER", "SETSLOT", &slot, "NODE", &id_of(&to)]).await;
+    }
+    assert!(write(&sink, mix("3")).await.iter().all(|outcome| outcome == "written"));
+    assert!(write(&sink, mix("4")).await.iter().all(|outcome| outcome == "written"));
+    assert_eq!(values(&to, key).await, ["1", "1", "2", "2", "3", "3", "4", "4"]);
+    assert_eq!(values(&to, other).await, ["1", "2", "3", "4"]);
+}
+
+#[tokio::test]
+async fn a_slot_that_nobody_serves_holds_up_only_its_rows() {
+    let server = Server::start(Kind::RedisCluster, &["--cluster-require-full-coverage", "no"]);
+    let sink = sink_at(server.dsn(), "t", Command::set("k", "v")).await;
+    let schema = pairs();
+    let slot: i64 = ask_at(seed(&server), &["CLUSTER", "KEYSLOT", "gone"]).await;
+    let slot = slot.to_string();
+    let owner = node_of(&server, "gone").await;
+    for (node, ..) in nodes(&server).await {
+        ask_at::<()>(&node, &["CLUSTER", "DELSLOTS", &slot]).await;
+    }
+    let rows = ["a", "gone", "b", "c", "d"].map(|k| row(&schema, [k.into(), "v".into()]));
+    let expected = ["written", "expired CLUSTERDOWN", "written", "written", "written"];
+    assert_eq!(write(&sink, rows.clone()).await, expected);
+
+    let config = PipelineConfig { retry_for: Duration::from_secs(60), ..config() };
+    let db = BatchSql::builder(sink).config(config).start().unwrap();
+    let receipts = submit(&db, rows).await;
+    let close = tokio::spawn(async move { db.close(HOUR).await });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    ask_at::<()>(&owner, &["CLUSTER", "ADDSLOTS", &slot]).await;
+    close.await.unwrap();
+    assert!(ended(receipts).await.iter().all(Outcome::is_written));
+}
+
+#[tokio::test]
+async fn a_node_that_dies_takes_only_its_rows_and_only_until_it_is_back() {
+    let mut server = Server::start(Kind::RedisCluster, &["--cluster-require-full-coverage", "no"]);
+    let schema = Schema::builder("t").column("k", ColumnType::Text).column("v", ColumnType::Text);
+    let schema = schema.on_conflict(Conflict::replace(["k"])).build().unwrap();
+    let sink = sink_at(server.dsn(), "t", Command::set("k", "v")).await;
+    let rows = |value: &'static str| (0..300).map(move |n| (format!("key{n}"), value));
+    let row_of = |(k, v): (String, &str)| row(&schema, [k.into(), v.into()]);
+    assert!(write(&sink, rows("1").map(row_of)).await.iter().all(|outcome| outcome == "written"));
+
+    let victim = nodes(&server).await.into_iter().find(|(node, ..)| node != seed(&server)).unwrap().0;
+    let mut conn = crate::support::looker(&victim).await;
+    let _ = redis::cmd("SHUTDOWN").arg("NOSAVE").query_async::<redis::Value>(&mut conn).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let told = outcomes(&sink, rows("2").map(row_of)).await;
+    let (written, failed): (Vec<_>, Vec<_>) = told.iter().partition(|outcome| outcome.is_written());
+    assert!(written.len() > 150 && failed.len() > 50, "{} written, {} failed", written.len(), failed.len());
+    for outcome in failed {
+        let class = outcome.failure().unwrap().class();
+        assert!(matches!(class, Some(ErrorClass::Transient)), "{outcome:?}");
+    }
+
+    let config = PipelineConfig { retry_for: Duration::from_secs(60), ..config() };
+    let db = BatchSql::builder(sink).config(config).start().unwrap();
+    let receipts = submit(&db, rows("3").map(row_of)).await;
+    let close = tokio::spawn(async move { db.close(HOUR).await });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    server.stop();
+    server.start_again();
+    close.await.unwrap();
+    assert!(ended(receipts).await.iter().all(Outcome::is_written));
+}

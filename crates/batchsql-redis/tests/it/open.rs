@@ -84,11 +84,15 @@ async fn passwords() {
     RedisSink::connect(&format!("redis://default:p%40ss%2Fw%3Ard%25@{place}?protocol=2")).await.unwrap();
 }
 
+#[cfg(unix)]
 #[tokio::test]
 async fn sockets_and_databases_are_found() {
     let dir = tempfile::tempdir().unwrap();
+    // The server runs as another user, perhaps.
+    std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     let socket = dir.path().join("redis.sock");
-    let _server = Server::start(Kind::Redis, &["--unixsocket", socket.to_str().unwrap()]);
+    let arguments = ["--unixsocket", socket.to_str().unwrap(), "--unixsocketperm", "777"];
+    let _server = Server::start(Kind::Redis, &arguments);
     let dsn = format!("unix://{}?db=3", socket.display());
     let schema = batchsql_core::Schema::builder("t").column("k", batchsql_core::ColumnType::Text).build().unwrap();
     let sink =

@@ -78,7 +78,7 @@ async fn rows_that_found_no_memory_are_written_when_there_is_some() {
 
 #[tokio::test]
 async fn a_row_is_not_written_over_a_later_one_with_its_key() {
-    let server = Server::start(Kind::Redis, &["--maxmemory", "4mb", "--maxmemory-policy", "noeviction"]);
+    let server = Server::start(Kind::Redis, &["--maxmemory-policy", "noeviction"]);
     // Deleting needs no memory and makes room: what comes after it is written.
     let sink = sink_at(server.dsn(), "t", Command::raw_from_row()).await;
     let schema = Schema::builder("t")
@@ -87,12 +87,14 @@ async fn a_row_is_not_written_over_a_later_one_with_its_key() {
         .nullable("v", ColumnType::Text)
         .build()
         .unwrap();
-    let mut fill = 0;
-    let big = || "x".repeat(300_000);
     let mut conn = crate::support::looker(server.dsn()).await;
-    while redis::cmd("SET").arg(format!("fill{fill}")).arg(big()).exec_async(&mut conn).await.is_ok() {
-        fill += 1;
+    for n in 0..4 {
+        redis::cmd("SET").arg(format!("fill{n}")).arg("x".repeat(1_000_000)).exec_async(&mut conn).await.unwrap();
     }
+    let memory: String = redis::cmd("INFO").arg("memory").query_async(&mut conn).await.unwrap();
+    let used = memory.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+    let limit = used.trim().parse::<u64>().unwrap() - 1_000_000;
+    redis::cmd("CONFIG").arg(&["SET", "maxmemory"]).arg(limit).exec_async(&mut conn).await.unwrap();
     let line = |word: &str, k: &str, v: Option<String>| row(&schema, [word.into(), k.into(), v.into()]);
     let rows = [
         line("SET", "k", Some("older".into())),
