@@ -5,8 +5,8 @@
 //! ```
 //!
 //! It makes a table `batchsql_strategies`, writes it with four connections, and drops it. Strategies take turns, and
-//! medians are shown, because a machine is never quite idle. `ROUNDS` (default 5), `SIZES` (for example `100,500`) and
-//! `CASE` (`plain`, `ignore` or `update`) may be set.
+//! medians are shown, because a machine is never quite idle. `ROUNDS` (default 5), `SIZES` (for example `100,500`),
+//! `CASE` (`plain`, `ignore` or `update`) and `STRATEGIES` (for example `unnest,copy`) may be set.
 
 use std::error::Error;
 use std::sync::{Arc, Mutex};
@@ -38,9 +38,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let admin = PostgresSink::with_options(&options).await?;
     admin.pg_pool().execute(&*format!("DROP TABLE IF EXISTS {TABLE}; {}", create())).await?;
     let only = std::env::var("CASE").ok();
-    for (name, conflict, strategies) in cases {
+    let chosen = std::env::var("STRATEGIES").ok();
+    for (name, conflict, mut strategies) in cases {
         if only.as_ref().is_some_and(|only| only != name) {
             continue;
+        }
+        let is_chosen = |name: &str| chosen.as_ref().is_none_or(|chosen| chosen.split(',').any(|one| one == name));
+        strategies.retain(|strategy| is_chosen(strategy.name()));
+        if strategies.is_empty() {
+            return Err("none of STRATEGIES can write this case".into());
         }
         print!("{name:>8}");
         strategies.iter().for_each(|strategy| print!(" {:>22}", strategy.name()));

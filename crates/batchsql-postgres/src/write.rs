@@ -199,9 +199,10 @@ async fn try_waves(
 /// some of its rows, or met one row twice, it is undone and its halves are written. There is a savepoint at the start.
 async fn write_parts(link: &mut PgConnection, plan: &PostgresPlan, rows: Rows<'_>) -> Result<Vec<u32>, SinkError> {
     let mut ignored: Vec<u32> = Vec::new();
-    // The next part is the last one.
-    let mut parts: Vec<Range<usize>> = vec![0..rows.len()];
-    while let Some(part) = parts.pop() {
+    // What comes after `part`; the next part is the last one.
+    let mut parts: Vec<Range<usize>> = Vec::new();
+    let mut next = Some(0..rows.len());
+    while let Some(part) = next {
         let inserted = match write_insert::count(link, plan, rows.slice(part.clone())).await {
             Err(error) if error.class() == ErrorClass::Duplicate && part.len() > 1 => None,
             result => Some(result?),
@@ -210,7 +211,8 @@ async fn write_parts(link: &mut PgConnection, plan: &PostgresPlan, rows: Rows<'_
             if inserted == Some(0) {
                 ignored.extend((0..).take(part.end).skip(part.start));
             }
-            if !parts.is_empty() {
+            next = parts.pop();
+            if next.is_some() {
                 command(link, "RELEASE batchsql; SAVEPOINT batchsql").await?;
             }
             continue;
@@ -222,7 +224,7 @@ async fn write_parts(link: &mut PgConnection, plan: &PostgresPlan, rows: Rows<'_
         command(link, "ROLLBACK TO batchsql").await?;
         let middle = part.start + part.len() / 2;
         parts.push(middle..part.end);
-        parts.push(part.start..middle);
+        next = Some(part.start..middle);
     }
     Ok(ignored)
 }

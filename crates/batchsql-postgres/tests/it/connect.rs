@@ -27,10 +27,7 @@ async fn refused(options: PostgresOptions) -> String {
 }
 
 /// A server that does one thing with each link.
-async fn listen<F: Future<Output = ()> + Send>(answer: fn(tokio::net::TcpStream) -> F) -> u16
-where
-    F: 'static,
-{
+async fn listen<F: Future<Output = ()> + Send + 'static>(answer: fn(tokio::net::TcpStream) -> F) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
