@@ -90,7 +90,8 @@ async fn rows_wait_for_a_failover_and_find_the_new_primary() {
     let admin = fresh("").await;
     execute(admin.pg_pool(), &format!("CREATE DATABASE {name}")).await;
     let options = (*admin.pg_pool().connect_options()).clone().database(&name).options([("search_path", "public")]);
-    let sink = PostgresSink::with_options(&PostgresOptions::from_connect_options(options)).await.unwrap();
+    let options = PostgresOptions::from_connect_options(options).max_connections(1);
+    let sink = PostgresSink::with_options(&options).await.unwrap();
     execute(sink.pg_pool(), "CREATE TABLE t (id bigint PRIMARY KEY, note text)").await;
     // As on a primary that has become a standby: its connections are read-only for good, new ones are not.
     execute(sink.pg_pool(), "SET default_transaction_read_only = on").await;
