@@ -91,6 +91,16 @@ async fn a_server_that_goes_while_rows_come_is_told_in_time() {
 }
 
 #[tokio::test]
+async fn a_sink_shows_no_password_and_hears_no_notices() {
+    let sink = fresh("").await;
+    let shown = format!("{sink:?} {:?}", batchsql_core::Sink::acquire(&sink).await.unwrap());
+    let password = dsn(Kind::Postgres).split(['/', ':', '@']).nth(4).unwrap().to_owned();
+    assert!(!shown.contains(&password) && shown.contains("Auto"), "{shown}");
+    // What a trigger says of a row would come to the log of the client.
+    assert_eq!(read(&sink, "SHOW client_min_messages").await, ["error"]);
+}
+
+#[tokio::test]
 async fn a_pool_of_the_user_is_shared() {
     let sink = fresh("CREATE TABLE t (id bigint PRIMARY KEY, note text)").await;
     let pool = PgPool::connect_with((*sink.pg_pool().connect_options()).clone()).await.unwrap();
