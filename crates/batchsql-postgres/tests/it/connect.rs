@@ -61,7 +61,7 @@ async fn mistakes_are_told_in_time_and_without_the_password() {
         let _ = link.read(&mut [0; 64]).await;
         let _ = link.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
     });
-    check(good.clone().host("127.0.0.1").port(garbage.await), "check").await;
+    check(good.clone().host("127.0.0.1").port(garbage.await), "does not speak the protocol of postgresql").await;
 
     let user = unique("user");
     execute(server.pg_pool(), &format!("CREATE USER {user} PASSWORD 'right'")).await;
