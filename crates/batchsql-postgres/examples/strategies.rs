@@ -5,8 +5,8 @@
 //! ```
 //!
 //! It makes a table `batchsql_strategies`, writes it with four connections, and drops it. Strategies take turns, and
-//! medians are shown, because a machine is never quite idle. `ROUNDS` (default 5) and `SIZES` (for example
-//! `100,500`) may be set.
+//! medians are shown, because a machine is never quite idle. `ROUNDS` (default 5), `SIZES` (for example `100,500`),
+//! `CASE` (`plain`, `ignore` or `update`) and `STRATEGIES` (for example `unnest,copy`) may be set.
 
 use std::error::Error;
 use std::sync::{Arc, Mutex};
@@ -37,7 +37,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let options: PostgresOptions = dsn.parse()?;
     let admin = PostgresSink::with_options(&options).await?;
     admin.pg_pool().execute(&*format!("DROP TABLE IF EXISTS {TABLE}; {}", create())).await?;
-    for (name, conflict, strategies) in cases {
+    let only = std::env::var("CASE").ok();
+    let chosen = std::env::var("STRATEGIES").ok();
+    for (name, conflict, mut strategies) in cases {
+        if only.as_ref().is_some_and(|only| only != name) {
+            continue;
+        }
+        let is_chosen = |name: &str| chosen.as_ref().is_none_or(|chosen| chosen.split(',').any(|one| one == name));
+        strategies.retain(|strategy| is_chosen(strategy.name()));
+        if strategies.is_empty() {
+            return Err("none of STRATEGIES can write this case".into());
+        }
         print!("{name:>8}");
         strategies.iter().for_each(|strategy| print!(" {:>22}", strategy.name()));
         println!("   (rows/s, ratio to {})", strategies[0].name());
@@ -48,11 +58,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
             writers.push(Writer::new(PostgresSink::with_options(&options).await?, &schema).await?);
         }
         for size in &sizes {
-            let batches = batches(&schema, *size, (*size * 4 * CONNECTIONS).clamp(2_000, 80_000)).await?;
+            let batches = batches(&schema, *size, (*size * 160).clamp(2_000, 80_000)).await?;
             let mut measured = vec![Vec::new(); writers.len()];
             for _ in 0..rounds {
                 for (writer, measured) in writers.iter().zip(&mut measured) {
-                    admin.pg_pool().execute(&*format!("TRUNCATE {TABLE}; CHECKPOINT")).await?;
+                    admin.pg_pool().execute(&*format!("TRUNCATE {TABLE}")).await?;
                     measured.push(writer.rows_per_second(&batches).await?);
                 }
             }

@@ -162,10 +162,13 @@ pub(crate) fn sink_error(error: sqlx::Error, lost: LinkLost) -> SinkError {
     }
 }
 
-/// Whether the connection is as usable as before: the server refused something, and said so.
+/// Whether the connection is as useful as before: the server refused something, and said so.
+///
+/// One that ended is not, nor is one to a server that is read-only: after a failover the name of the server leads to
+/// another one, and only a new connection finds it.
 pub(crate) fn is_refusal(error: &SinkError) -> bool {
-    let ended = |code: &str| code.starts_with("08") || code.starts_with("57P") || code.starts_with("25P03");
-    error.code().is_some_and(|code| !ended(code))
+    let is_useless = |code: &str| ["08", "57P", "25P03", "25P04", "25006"].iter().any(|start| code.starts_with(start));
+    error.code().is_some_and(|code| !is_useless(code))
 }
 
 #[cfg(test)]
@@ -201,5 +204,6 @@ mod tests {
         assert!(!is_refusal(&sink_error(lost(), LinkLost::AfterCommit)));
         assert!(is_refusal(&server_error("23505", ErrorClass::Row, None)));
         assert!(!is_refusal(&server_error("57P01", ErrorClass::Transient, None)));
+        assert!(!is_refusal(&server_error("25006", ErrorClass::Resource, None)));
     }
 }

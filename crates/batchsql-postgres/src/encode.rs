@@ -14,8 +14,8 @@ use crate::types::Wire;
 const EPOCH_DAYS: i32 = 10_957;
 const EPOCH_MICROS: i64 = EPOCH_DAYS as i64 * 86_400_000_000;
 
-/// The most bytes of one value, and of one bound array: a message of the protocol and an allocation of the server are
-/// bounded by 1 GiB.
+/// The most bytes of one value, and of the values of one statement: a message of the protocol and an allocation of the
+/// server are bounded by 1 GiB.
 pub(crate) const MAX_VALUE_BYTES: usize = (1 << 30) - (1 << 16);
 
 /// Why a value cannot be sent.

@@ -217,6 +217,7 @@ impl PostgresOptions {
             sqlx::Error::Database(error) => {
                 let code = error.code().unwrap_or_default().into_owned();
                 let advice = match &*code {
+                    "08P01" if self.settings.prepared_statements => "behind a pooler use prepared_statements(false)",
                     "28P01" | "28000" => "check user, password and pg_hba.conf",
                     "3D000" => "check the database name, or create it",
                     "42501" => "grant the user the right to connect",

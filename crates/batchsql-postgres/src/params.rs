@@ -57,7 +57,7 @@ pub(crate) fn unfit(why: Unfit, column: &str) -> SinkError {
         Unfit::OutOfRange => row_error("22003", column),
         Unfit::TooLarge => {
             let text =
-                format!("the values of column {column:?} are more than {MAX_VALUE_BYTES} bytes for one statement");
+                format!("up to column {column:?}, the values are more than the {MAX_VALUE_BYTES} bytes of a statement");
             SinkError::with_code(ErrorClass::Size, "54000", text)
         }
     }
@@ -66,6 +66,11 @@ pub(crate) fn unfit(why: Unfit, column: &str) -> SinkError {
 fn refused(error: &BoxDynError, field: &Field) -> SinkError {
     // The client's own refusal is of an argument above 2 GiB.
     unfit(error.downcast_ref::<Unfit>().copied().unwrap_or(Unfit::TooLarge), &field.name)
+}
+
+/// The buffer holds every argument so far. The server ends the connection at a message of 1 GiB.
+fn fits_message(buffer: &PgArgumentBuffer) -> Result<(), Unfit> {
+    if buffer.len() > MAX_VALUE_BYTES { Err(Unfit::TooLarge) } else { Ok(()) }
 }
 
 fn type_info(oid: u32) -> PgTypeInfo {
@@ -81,7 +86,6 @@ struct Array<'a> {
 
 impl Encode<'_, Postgres> for Array<'_> {
     fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
-        let start = buffer.len();
         let rows = i32::try_from(self.rows).map_err(|_| Unfit::TooLarge)?;
         // Dimensions, whether there may be NULLs, type; then the length and the first index of the one dimension.
         let has_nulls = self.column.validity().is_some();
@@ -91,9 +95,7 @@ impl Encode<'_, Postgres> for Array<'_> {
         for row in 0..self.rows {
             write_field(buffer, self.column.get(row), self.wire)?;
         }
-        if buffer.len() - start > MAX_VALUE_BYTES {
-            return Err(Unfit::TooLarge.into());
-        }
+        fits_message(buffer)?;
         Ok(IsNull::No)
     }
 
@@ -116,6 +118,7 @@ impl Encode<'_, Postgres> for Scalar<'_, '_> {
             return Ok(IsNull::Yes);
         }
         write_value(buffer, value, self.wire)?;
+        fits_message(buffer)?;
         Ok(IsNull::No)
     }
 

@@ -8,8 +8,9 @@ pub enum Strategy {
     /// The fastest way for the conflict rule, the column types and the size of each batch.
     #[default]
     Auto,
-    /// `INSERT … VALUES (…), (…)`: one bound value per column and row. For servers that speak the protocol but know
-    /// neither `UNNEST` of several arrays nor `COPY`.
+    /// `INSERT … VALUES (…), (…)`: one bound value per column and row. For comparison, and for servers that only
+    /// resemble PostgreSQL. Batches with rows that need a closer look (keys that the server changes, triggers that
+    /// drop rows, one row twice) are written by `UNNEST` with this strategy too.
     MultiValues,
     /// `INSERT … SELECT … FROM unnest(…)`: one bound array per column. One statement for every size of batch, every
     /// rule and every type.

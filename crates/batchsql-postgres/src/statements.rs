@@ -82,10 +82,12 @@ fn insert(schema: &Schema, fields: &[Field], source: &str, rows: &str, tell: Tel
     let plain = insert_from(Dialect::Postgres, schema, source);
     let telling = (tell == Tell::Keys).then(|| {
         let key: Vec<String> = schema.key_columns().iter().map(|column| quote(&fields[*column].name)).collect();
-        // The keys are sent back only when they are needed.
+        // The subqueries run only when rows were ignored. Counting alone costs 1 % of a batch of 500 rows that are
+        // all new; gathering the keys in any case would cost 4 % (measured).
         let arrays = schema.key_columns().iter().zip(&key).map(|(column, name)| {
             let ty = fields[*column].form.wire.sql();
-            format!(",CASE WHEN pg_catalog.count(*) < {rows} THEN pg_catalog.array_agg({name}::{ty}) END")
+            let keys = format!("SELECT pg_catalog.array_agg({name}::{ty}) FROM i");
+            format!(",CASE WHEN pg_catalog.count(*) < {rows} THEN ({keys}) END")
         });
         let arrays: String = arrays.collect();
         let returning = key.join(",");

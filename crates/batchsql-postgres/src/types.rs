@@ -194,7 +194,6 @@ pub(crate) fn form(ty: ColumnType, real: &RealType) -> Result<Form, &'static str
             Err("are not converted; declare them with the type of the column")
         }
         ColumnType::Text if is("char") => Err("would be cut to one byte; declare the column text"),
-        ColumnType::Text if matches!(real.kind, 'c' | 'p') => Err("cannot become rows or pseudo-types"),
         ColumnType::Text => Ok(text_form(real).unwrap_or_else(|| Form {
             wire: Wire::Text,
             cast: Cast::Text { to: sql_name(real) },

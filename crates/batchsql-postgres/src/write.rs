@@ -115,9 +115,9 @@ fn is_one_statement(plan: &PostgresPlan, way: Way, rows: usize) -> bool {
 enum Body {
     /// All rows at once.
     Once(Way),
-    /// Rows with one key after the other.
+    /// Rows with one key after the other, after a savepoint.
     Waves(Vec<Vec<u32>>),
-    /// Parts that are inserted whole or not at all.
+    /// Parts that are inserted whole or not at all, after a savepoint.
     Parts,
 }
 
@@ -127,7 +127,9 @@ async fn transaction(
     rows: Rows<'_>,
     body: Body,
 ) -> Result<Vec<u32>, SinkError> {
-    command(link, "BEGIN").await?;
+    // Two commands in one round trip.
+    let begin = if matches!(body, Body::Once(_)) { "BEGIN" } else { "BEGIN; SAVEPOINT batchsql" };
+    command(link, begin).await?;
     let done = match body {
         Body::Once(way) => run(link, plan, way, rows, LinkLost::BeforeCommit).await,
         Body::Waves(waves) => write_waves(link, plan, rows, &waves).await,
@@ -172,7 +174,6 @@ async fn write_waves(
     waves: &[Vec<u32>],
 ) -> Result<Vec<u32>, SinkError> {
     if waves.len() > 1 {
-        command(link, "SAVEPOINT batchsql").await?;
         match try_waves(link, plan, rows, waves).await {
             Err(error) if error.class() == ErrorClass::Duplicate => command(link, "ROLLBACK TO batchsql").await?,
             result => return result,
@@ -195,13 +196,13 @@ async fn try_waves(
 }
 
 /// Writes the rows in their order in parts, each of which is written whole or ignored whole. Where a statement wrote
-/// some of its rows, or met one row twice, it is undone and its halves are written.
+/// some of its rows, or met one row twice, it is undone and its halves are written. There is a savepoint at the start.
 async fn write_parts(link: &mut PgConnection, plan: &PostgresPlan, rows: Rows<'_>) -> Result<Vec<u32>, SinkError> {
     let mut ignored: Vec<u32> = Vec::new();
-    // The next part is the last one.
-    let mut parts: Vec<Range<usize>> = vec![0..rows.len()];
-    command(link, "SAVEPOINT batchsql").await?;
-    while let Some(part) = parts.pop() {
+    // What comes after `part`; the next part is the last one.
+    let mut parts: Vec<Range<usize>> = Vec::new();
+    let mut next = Some(0..rows.len());
+    while let Some(part) = next {
         let inserted = match write_insert::count(link, plan, rows.slice(part.clone())).await {
             Err(error) if error.class() == ErrorClass::Duplicate && part.len() > 1 => None,
             result => Some(result?),
@@ -210,7 +211,8 @@ async fn write_parts(link: &mut PgConnection, plan: &PostgresPlan, rows: Rows<'_
             if inserted == Some(0) {
                 ignored.extend((0..).take(part.end).skip(part.start));
             }
-            if !parts.is_empty() {
+            next = parts.pop();
+            if next.is_some() {
                 command(link, "RELEASE batchsql; SAVEPOINT batchsql").await?;
             }
             continue;
@@ -222,7 +224,7 @@ async fn write_parts(link: &mut PgConnection, plan: &PostgresPlan, rows: Rows<'_
         command(link, "ROLLBACK TO batchsql").await?;
         let middle = part.start + part.len() / 2;
         parts.push(middle..part.end);
-        parts.push(part.start..middle);
+        next = Some(part.start..middle);
     }
     Ok(ignored)
 }

@@ -54,7 +54,8 @@ async fn copy(
     let columns: Vec<ColumnView<'_>> = (0..fields.len()).map(|index| rows.column(index)).collect();
     let count = i16::try_from(fields.len()).expect("a table has at most 1600 columns").to_be_bytes();
     let mut stream = link.copy_in_raw(sql).await.map_err(failed)?;
-    let mut chunk = Vec::with_capacity(2 * CHUNK);
+    let fixed = rows.schema().fixed_row_len() + 4 * fields.len();
+    let mut chunk = Vec::with_capacity((HEADER.len() + 2 * fixed * rows.len()).min(2 * CHUNK));
     chunk.extend_from_slice(HEADER);
     for row in 0..rows.len() {
         chunk.extend_from_slice(&count);

@@ -229,3 +229,28 @@ async fn rows_that_a_trigger_drops_are_told_as_ignored() {
         assert_eq!(expected, ["53|52"], "{rule:?}");
     }
 }
+
+/// Two processes, as far as the server can tell, that write the same keys in different orders.
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_of_the_same_keys_do_not_stop_each_other() {
+    let dsn = fresh_dsn("CREATE TABLE t (id bigint PRIMARY KEY, note text)").await;
+    let dsn = crate::support::with_parameter(&dsn, "options[deadlock_timeout]=20ms");
+    let mut writers = Vec::new();
+    for writer in 0..2_i64 {
+        let sink = batchsql_postgres::PostgresSink::connect(&dsn).await.unwrap();
+        writers.push(tokio::spawn(async move {
+            let config = PipelineConfig { flush_size: 100, ..PipelineConfig::default() };
+            let db = BatchSql::builder(sink).config(config).start().unwrap();
+            let schema = schema(Conflict::replace(["id"]));
+            // 7 and 11 have no factor in common with 400: every key, in another order for each.
+            let rows = (0..4_000).map(|n| row(&schema, n * [7, 11][writer as usize] % 400, format!("{writer}")));
+            outcomes_of(&db, rows).await.into_iter().map(|outcome| outcome.kind().name()).collect::<Vec<_>>()
+        }));
+    }
+    for writer in writers {
+        let told = writer.await.unwrap();
+        assert!(told.iter().all(|outcome| matches!(*outcome, "written" | "superseded")), "{told:?}");
+    }
+    let sink = batchsql_postgres::PostgresSink::connect(&dsn).await.unwrap();
+    assert_eq!(read(&sink, "SELECT count(*) FROM t").await, ["400"]);
+}

@@ -27,10 +27,7 @@ async fn refused(options: PostgresOptions) -> String {
 }
 
 /// A server that does one thing with each link.
-async fn listen<F: Future<Output = ()> + Send>(answer: fn(tokio::net::TcpStream) -> F) -> u16
-where
-    F: 'static,
-{
+async fn listen<F: Future<Output = ()> + Send + 'static>(answer: fn(tokio::net::TcpStream) -> F) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -64,7 +61,7 @@ async fn mistakes_are_told_in_time_and_without_the_password() {
         let _ = link.read(&mut [0; 64]).await;
         let _ = link.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
     });
-    check(good.clone().host("127.0.0.1").port(garbage.await), "check").await;
+    check(good.clone().host("127.0.0.1").port(garbage.await), "does not speak the protocol of postgresql").await;
 
     let user = unique("user");
     execute(server.pg_pool(), &format!("CREATE USER {user} PASSWORD 'right'")).await;
@@ -91,6 +88,16 @@ async fn a_server_that_goes_while_rows_come_is_told_in_time() {
     let lost = PostgresSink::new(pool.connect_lazy_with(options));
     let error = batchsql_core::Sink::acquire(&lost).await.unwrap_err();
     assert_eq!(error.class(), batchsql_core::ErrorClass::Transient, "{error}");
+}
+
+#[tokio::test]
+async fn a_sink_shows_no_password_and_hears_no_notices() {
+    let sink = fresh("").await;
+    let shown = format!("{sink:?} {:?}", batchsql_core::Sink::acquire(&sink).await.unwrap());
+    let password = dsn(Kind::Postgres).split(['/', ':', '@']).nth(4).unwrap().to_owned();
+    assert!(!shown.contains(&password) && shown.contains("Auto"), "{shown}");
+    // What a trigger says of a row would come to the log of the client.
+    assert_eq!(read(&sink, "SHOW client_min_messages").await, ["error"]);
 }
 
 #[tokio::test]

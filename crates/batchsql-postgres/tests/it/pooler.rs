@@ -49,3 +49,10 @@ async fn every_strategy_works_behind_a_pooler_in_transaction_mode() {
         assert_eq!(outcomes.iter().filter(|outcome| outcome.is_written()).count(), 10, "{strategy:?}");
     }
 }
+
+#[tokio::test]
+async fn named_statements_behind_a_pooler_are_told_what_to_do() {
+    let server = Server::start(Kind::PgBouncer, &[]);
+    let error = PostgresSink::connect(server.dsn()).await.unwrap_err().to_string();
+    assert!(error.contains("behind a pooler use prepared_statements(false)"), "{error}");
+}

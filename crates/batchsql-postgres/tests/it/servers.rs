@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use batchsql_core::{BatchSql, Conflict, PipelineConfig};
 use batchsql_postgres::{PostgresOptions, PostgresSink};
-use batchsql_testserver::{Kind, Server};
+use batchsql_testserver::{Kind, Server, unique};
 
-use crate::support::{HOUR, execute, prepared_dsn, read, row, schema};
+use crate::support::{HOUR, execute, fresh, prepared_dsn, read, row, schema};
 
 fn config() -> PipelineConfig {
     PipelineConfig { flush_size: 20, flush_interval: Duration::from_millis(2), ..PipelineConfig::default() }
@@ -84,21 +84,25 @@ async fn rows_wait_while_the_server_has_too_many_connections() {
     assert!(receipt.await.is_written());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn rows_wait_while_the_server_is_read_only() {
-    let server = Server::start(Kind::Postgres, &["-c", "default_transaction_read_only=on"]);
-    // The setup may write, the sink may not.
-    let writable = format!("{}?options[default_transaction_read_only]=off", server.dsn());
-    let dsn = prepared_dsn(&writable, "CREATE TABLE t (id bigint PRIMARY KEY, note text)").await;
-    let sink = PostgresSink::connect(&dsn.replace("options[default_transaction_read_only]=off&", "")).await.unwrap();
+#[tokio::test]
+async fn rows_wait_for_a_failover_and_find_the_new_primary() {
+    let name = unique("failover");
+    let admin = fresh("").await;
+    execute(admin.pg_pool(), &format!("CREATE DATABASE {name}")).await;
+    let options = (*admin.pg_pool().connect_options()).clone().database(&name).options([("search_path", "public")]);
+    let options = PostgresOptions::from_connect_options(options).max_connections(1);
+    let sink = PostgresSink::with_options(&options).await.unwrap();
+    execute(sink.pg_pool(), "CREATE TABLE t (id bigint PRIMARY KEY, note text)").await;
+    // As on a primary that has become a standby: its connections are read-only for good, new ones are not.
+    execute(sink.pg_pool(), "SET default_transaction_read_only = on").await;
     let db = BatchSql::builder(sink.clone()).config(config()).start().unwrap();
+    execute(admin.pg_pool(), &format!("ALTER DATABASE {name} SET default_transaction_read_only = on")).await;
     let receipt = db.submit_tracked(&row(&schema(Conflict::None), 1, "a")).await.unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!((db.balance().in_flight(), db.balance().written()), (1, 0));
-    // The failover is over.
-    let admin = PostgresSink::connect(&dsn).await.unwrap();
-    execute(admin.pg_pool(), "ALTER SYSTEM SET default_transaction_read_only = off").await;
-    execute(admin.pg_pool(), "SELECT pg_reload_conf()").await;
-    execute(sink.pg_pool(), "SET default_transaction_read_only = off").await;
+    execute(admin.pg_pool(), &format!("ALTER DATABASE {name} RESET default_transaction_read_only")).await;
     assert!(receipt.await.is_written());
+    db.close(HOUR).await;
+    sink.pg_pool().close().await;
+    execute(admin.pg_pool(), &format!("DROP DATABASE {name}")).await;
 }

@@ -102,6 +102,7 @@ fn text_cases() -> Vec<Case> {
         case("int4range", ColumnType::Text, [("[1,5]", "[1,6)")]),
         case("point", ColumnType::Text, [("(1,2)", "(1,2)")]),
         case("bit(3)", ColumnType::Text, [("101", "101")]),
+        case("pair", ColumnType::Text, [("(1,\"a b\")", "(1,\"a b\")")]),
         case("xml", ColumnType::Text, [("<a/>", "<a/>")]),
         case(
             "uuid",
@@ -123,7 +124,7 @@ fn text_cases() -> Vec<Case> {
 
 const TYPES: &str = "CREATE TYPE mood AS ENUM ('sad', 'it''s ok'); CREATE DOMAIN positive AS bigint CHECK (value > 0);
                      CREATE DOMAIN shorter AS varchar(3); CREATE DOMAIN short AS shorter;
-                     CREATE TYPE \"Odd type\" AS ENUM ('x');";
+                     CREATE TYPE \"Odd type\" AS ENUM ('x'); CREATE TYPE pair AS (a int, b text);";
 
 async fn check_round_trips(cases: Vec<Case>, strategies: &[Strategy], conflict: Conflict) {
     let columns: Vec<String> = cases.iter().enumerate().map(|(n, case)| format!("c{n} {}", case.column)).collect();
@@ -235,5 +236,22 @@ async fn hostile_and_qualified_names_are_only_names() {
         let rows = [values(&schema, ["x".into(), 1_i64.into()])];
         assert_eq!(write(&sink, rows).await, ["written"], "{strategy:?}");
         assert_eq!(read(&sink, &format!("SELECT * FROM {quoted_ns}.{quoted}")).await, ["1|x"], "{strategy:?}");
+    }
+}
+
+#[tokio::test]
+async fn wide_tables_are_split_by_the_bind_limit() {
+    const COLUMNS: i64 = 1_000;
+    let columns: Vec<String> = (0..COLUMNS).map(|n| format!("c{n} int")).collect();
+    let table = format!("CREATE TABLE wide ({})", columns.join(","));
+    let schema = (0..COLUMNS).fold(Schema::builder("wide"), |b, n| b.column(format!("c{n}"), ColumnType::I32));
+    let schema = schema.build().unwrap();
+    for strategy in ALL {
+        let sink = with_strategy(&fresh_dsn(&table).await, strategy).await;
+        // A statement binds 65,535 values, so 150 rows of values take several.
+        let rows = (0..150).map(|id| values(&schema, (0..COLUMNS as i32).map(|n| Value::I32(id * 10_000 + n))));
+        assert_eq!(write(&sink, rows).await, ["written"; 150], "{strategy:?}");
+        let stored = read(&sink, "SELECT count(*), min(c0), max(c999) FROM wide").await;
+        assert_eq!(stored, ["150|0|1490999"], "{strategy:?}");
     }
 }
