@@ -1,4 +1,74 @@
-//! The MySQL and MariaDB sink of BatchSQL.
+//! The MySQL and MariaDB sink of BatchSQL: prepared multi-row inserts over the binary protocol, one transaction per
+//! batch, and an exact outcome for every row. MySQL 8 and MariaDB 10.6 or later.
+//!
+//! ```no_run
+//! use batchsql_core::{BatchSql, ColumnType, Conflict, Schema};
+//! use batchsql_mysql::MySqlSink;
+//! use std::time::Duration;
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let sink = MySqlSink::connect("mysql://app:secret@localhost/shop").await?;
+//! let db = BatchSql::builder(sink).start()?;
+//! let events = Schema::builder("events")
+//!     .column("id", ColumnType::I64)
+//!     .nullable("body", ColumnType::Text)
+//!     .on_conflict(Conflict::ignore(["id"]))
+//!     .build()?;
+//! db.submit(&events.row().set("id", 1_i64)?.set("body", "hi")?.finish()?).await?;
+//! let report = db.close(Duration::from_secs(10)).await;
+//! assert_eq!(report.balance.written(), 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Conflicts
+//!
+//! | rule | statement |
+//! |---|---|
+//! | none | `INSERT`; a duplicate is an error of that row |
+//! | ignore | `INSERT`; after a duplicate the keys that are there are read, and the other rows inserted |
+//! | update, replace | `INSERT … ON DUPLICATE KEY UPDATE` |
+//!
+//! **MySQL has no conflict target: a duplicate in any unique index of the table counts**, not only in the one over
+//! the key. With ignore such a row ends as `Ignored`; with update and replace it overwrites the row that it meets,
+//! whose key is another one. Where a table has further unique indexes, a warning says so once.
+//!
+//! [`IgnoreWith::InsertIgnore`] and [`ReplaceWith::ReplaceInto`] use MySQL's own statements, with what they do beside.
+//!
+//! Values are equal as the server sees it: where the collation of a key does not tell `a` from `A`, neither do these
+//! rules.
+//!
+//! # Types
+//!
+//! | BatchSQL | column |
+//! |---|---|
+//! | bool | BOOLEAN, BIT(1), integers |
+//! | i16, i32, i64, u64 | integers, DECIMAL; a number that the column cannot hold is an error of its row |
+//! | f32 | FLOAT, DOUBLE |
+//! | f64 | DOUBLE; `NaN` and infinity are refused at admission, and MariaDB stores `-0.0` as `0.0` |
+//! | decimal | DECIMAL, or text; more fraction digits than the column has are an error of their row |
+//! | text | CHAR, VARCHAR, TEXT, ENUM; characters that the column's set lacks are an error of their row |
+//! | bytes | VARBINARY, BLOB, BINARY(n) for values of exactly n bytes |
+//! | uuid | BINARY(16), CHAR(36) and other text, MariaDB's UUID |
+//! | json | JSON, or text |
+//! | date, time | DATE, TIME |
+//! | timestamp | DATETIME |
+//! | timestamptz | DATETIME, which then holds UTC, or TIMESTAMP (1970 to 2038) in a session in UTC |
+//!
+//! Declare TIME, DATETIME and TIMESTAMP with `(6)`: a value with finer fractions of a second than its column is an
+//! error of its row, as is everything else that a server, even a strict one, would change silently: digits of a
+//! decimal, spaces at the end of a CHAR, zeros that fill up a BINARY. A column that does not fit its type is refused
+//! when its table is first looked at.
+//!
+//! # Statements
+//!
+//! A batch that fits into one statement is one round trip, in autocommit. What does not fit (65,535 values, the
+//! server's `max_allowed_packet`, 16 MiB) is cut, inside one transaction. So is a number of rows that was not seen
+//! lately, into powers of two: about 30 statements per table and connection stay prepared at most, and a number of rows
+//! that comes again is one of them. Tables need an engine with transactions (InnoDB).
+//!
+//! The user needs INSERT; for ignore also SELECT on the key columns, and for update UPDATE.
+
 mod bind;
 mod catalog;
 mod classify;

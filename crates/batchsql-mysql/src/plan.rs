@@ -74,6 +74,11 @@ impl fmt::Debug for MySqlPlan {
 }
 
 impl Statements {
+    /// The sizes of statements that stay prepared and together hold `rows` rows.
+    fn split(&self, rows: usize) -> Vec<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.split(rows)
+    }
+
     /// The statement for `size` rows or keys; `text` makes it.
     pub(crate) fn get(&self, size: usize, text: impl FnOnce() -> String) -> Statement {
         let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -102,6 +107,12 @@ impl MySqlPlan {
             Way::Ignore(IgnoreWith::Exact) => OnDuplicate::Fail,
         };
         self.statements.get(rows, || insert(&self.schema, rows, on_duplicate))
+    }
+
+    /// The sizes of inserts that stay prepared and together hold `rows` rows. A number of rows that comes again is one
+    /// insert; one that comes once is cut rather than prepared for one use, which costs more (measured: 0.9 of it).
+    pub(crate) fn split(&self, rows: usize) -> Vec<usize> {
+        self.statements.split(rows)
     }
 
     pub(crate) fn schema(&self) -> &Schema {

@@ -39,7 +39,8 @@ pub(crate) async fn insert_all(
     plan: &MySqlPlan,
     rows: Rows<'_>,
 ) -> Result<(), Failed> {
-    match &*cut(plan, rows)? {
+    let pieces: Vec<Piece> = cut(plan, rows)?.into_iter().flat_map(|piece| piece.split(plan)).collect();
+    match &*pieces {
         [whole] => insert(connection, plan, whole, rows, Stage::Commit).await.map(drop),
         pieces => {
             begin(connection).await?;
@@ -57,6 +58,19 @@ pub(crate) async fn insert_all(
 pub(crate) struct Piece {
     pub(crate) rows: Range<usize>,
     bytes: usize,
+}
+
+impl Piece {
+    /// Cuts the piece into statements that stay prepared.
+    fn split(self, plan: &MySqlPlan) -> impl Iterator<Item = Self> {
+        let (len, mut next) = (self.rows.len(), self.rows.start);
+        plan.split(len).into_iter().map(move |size| {
+            let start = next;
+            next += size;
+            // What is reserved for a part: about its share.
+            Self { rows: start..next, bytes: self.bytes / len * size }
+        })
+    }
 }
 
 /// Cuts rows into statements that the server takes.

@@ -9,15 +9,14 @@ const SMALL: usize = 16;
 /// Other sizes that are kept because they come again and again, for example `flush_size`.
 const REPEATED: usize = 4;
 
-/// Which numbers of rows have a statement that stays prepared; any other is prepared for one use. A bounded set:
-/// small sizes, powers of two, and the few sizes that came at least twice lately.
+/// Which numbers of rows have a statement that stays prepared. A bounded set: small sizes, powers of two, and the few
+/// sizes that came at least twice lately.
 ///
 /// ```
 /// use batchsql_sql::KeptSizes;
 /// let mut sizes = KeptSizes::default();
-/// assert!(sizes.keeps(7) && sizes.keeps(256));
-/// assert!(!sizes.keeps(500));
-/// assert!(sizes.keeps(500) && sizes.keeps(500));
+/// assert_eq!(sizes.split(500), [256, 128, 64, 32, 16, 4]);
+/// assert_eq!(sizes.split(500), [500]);
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct KeptSizes {
@@ -51,6 +50,21 @@ impl KeptSizes {
         }
         queue.push_back(rows);
         known.is_some()
+    }
+
+    /// The sizes of kept statements that together hold `rows` rows: one, where such a number of rows came before.
+    pub fn split(&mut self, rows: usize) -> Vec<usize> {
+        if self.keeps(rows) {
+            return vec![rows];
+        }
+        let (mut sizes, mut left) = (Vec::new(), rows);
+        while left > SMALL {
+            let size = 1 << left.ilog2();
+            sizes.push(size);
+            left -= size;
+        }
+        sizes.extend((left > 0).then_some(left));
+        sizes
     }
 
     /// The most sizes that are kept at one time, when no statement has more than `full` rows.
@@ -116,6 +130,15 @@ mod tests {
             came.iter().for_each(|size| drop(sizes.keeps(*size)));
             let kept = (1..3_000).filter(|size| sizes.clone().keeps(*size) && !sizes.seen.contains(size)).count();
             prop_assert!(kept <= KeptSizes::bound(3_000), "{kept}");
+        }
+
+        #[test]
+        fn every_row_is_in_one_statement_that_is_kept(rows in 1_usize..5_000) {
+            let mut sizes = KeptSizes::default();
+            let split = sizes.split(rows);
+            prop_assert_eq!(split.iter().sum::<usize>(), rows);
+            prop_assert!(split.iter().all(|size| sizes.keeps(*size)));
+            prop_assert_eq!(sizes.split(rows), vec![rows]);
         }
 
         #[test]
