@@ -77,6 +77,7 @@ mod options;
 mod plan;
 mod sink;
 mod types;
+mod warm;
 mod write;
 mod write_ignore;
 

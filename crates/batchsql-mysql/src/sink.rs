@@ -2,6 +2,7 @@
 //! Must not know SQL text.
 
 use std::fmt;
+use std::sync::Arc;
 
 use batchsql_core::{Attempt, Limits, PoolState, Rows, Schema, Sink, SinkError, ValueRules, Written};
 use sqlx::MySqlPool;
@@ -11,12 +12,14 @@ use sqlx::pool::PoolConnection;
 use crate::classify::{Failed, acquire_error};
 use crate::options::{IgnoreWith, MySqlOptions, OpenError, ReplaceWith};
 use crate::plan::{MAX_BINDS, MySqlPlan};
+use crate::warm::Warm;
 use crate::write;
 
 /// Writes batches to a MySQL or MariaDB server. Clones share the pool.
 #[derive(Clone)]
 pub struct MySqlSink {
     pool: MySqlPool,
+    warm: Arc<Warm>,
     ignore_with: IgnoreWith,
     replace_with: ReplaceWith,
 }
@@ -42,7 +45,7 @@ impl MySqlSink {
     /// A cancelled call leaves nothing open.
     pub async fn with_options(options: &MySqlOptions) -> Result<Self, OpenError> {
         let pool = options.open().await?;
-        Ok(Self { pool, ignore_with: options.ignore_with, replace_with: options.replace_with })
+        Ok(Self::new(pool).ignore_with(options.ignore_with).replace_with(options.replace_with))
     }
 
     /// Writes through a pool of yours. Its sessions must be strict (`STRICT_ALL_TABLES` or `STRICT_TRANS_TABLES` in
@@ -51,8 +54,11 @@ impl MySqlSink {
     ///
     /// `statement_cache_capacity` of the pool's connect options bounds the prepared statements per connection;
     /// it must not be 0, or every batch is prepared anew.
+    ///
+    /// Under load the pipeline holds up to `max_concurrency` connections; one that it does not need any more goes back
+    /// to the pool within 100 ms.
     pub fn new(pool: MySqlPool) -> Self {
-        Self { pool, ignore_with: IgnoreWith::default(), replace_with: ReplaceWith::default() }
+        Self { pool, warm: Arc::default(), ignore_with: IgnoreWith::default(), replace_with: ReplaceWith::default() }
     }
 
     /// How `Conflict::Ignore` is written; default [`IgnoreWith::Exact`].
@@ -90,6 +96,7 @@ impl fmt::Debug for MySqlSink {
 /// runs on it must not meet the next batch, and the server undoes the transaction that was open.
 pub struct MySqlConn {
     pool: MySqlPool,
+    warm: Arc<Warm>,
     /// `None` after the link broke; the next use gets another one.
     live: Option<PoolConnection<MySql>>,
     busy: bool,
@@ -131,6 +138,8 @@ impl Drop for MySqlConn {
     fn drop(&mut self) {
         if self.busy {
             self.close();
+        } else if let Some(live) = self.live.take() {
+            self.warm.keep(live);
         }
     }
 }
@@ -157,14 +166,17 @@ impl Sink for MySqlSink {
     }
 
     fn pool(&self) -> Option<PoolState> {
-        let (size, idle) = (self.pool.size() as usize, self.pool.num_idle());
+        let (size, idle) = (self.pool.size() as usize, self.pool.num_idle() + self.warm.len());
         let max = self.pool.options().get_max_connections() as usize;
-        Some(PoolState { in_use: size.saturating_sub(idle), idle, max })
+        Some(PoolState { in_use: size.saturating_sub(idle), idle: idle.min(size), max })
     }
 
     async fn acquire(&self) -> Result<MySqlConn, SinkError> {
-        let live = self.pool.acquire().await.map_err(acquire_error)?;
-        Ok(MySqlConn { pool: self.pool.clone(), live: Some(live), busy: false })
+        let live = match self.warm.take() {
+            Some(live) => live,
+            None => self.pool.acquire().await.map_err(acquire_error)?,
+        };
+        Ok(MySqlConn { pool: self.pool.clone(), warm: Arc::clone(&self.warm), live: Some(live), busy: false })
     }
 
     async fn prepare(&self, conn: &mut MySqlConn, schema: &Schema) -> Result<MySqlPlan, SinkError> {

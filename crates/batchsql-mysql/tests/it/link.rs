@@ -270,3 +270,32 @@ async fn a_server_that_restarts_is_waited_for() {
     assert_eq!(written, 39 * 50);
     assert_eq!(db.read("SELECT COUNT(*) FROM t WHERE id >= 100").await, [written.to_string()]);
 }
+
+#[tokio::test]
+async fn connections_go_back_to_the_pool_when_no_batch_wants_them() {
+    let db = Database::new(TABLE).await;
+    let schema = schema(Conflict::None);
+    let pipeline = pipeline(&db.sink);
+    for id in 0..50 {
+        assert!(submitted(&pipeline, [row(&schema, id, "a")]).await[0].is_written());
+    }
+    // One after the other, on one connection; the other one made the table.
+    assert!(db.pool().size() <= 2, "{} connections", db.pool().size());
+    while db.pool().num_idle() < db.pool().size() as usize {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let state = batchsql_core::Sink::pool(&db.sink).unwrap();
+    assert_eq!((state.in_use, state.idle, state.max), (0, db.pool().num_idle(), 8));
+    // The pool can be closed, which waits for every connection.
+    tokio::time::timeout(Duration::from_secs(5), db.pool().close()).await.unwrap();
+}
+
+#[test]
+fn a_sink_may_outlive_its_runtime() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let db = runtime.block_on(Database::new(TABLE));
+    let schema = schema(Conflict::None);
+    assert_eq!(runtime.block_on(write(&db.sink, [row(&schema, 1, "a")])), ["written"]);
+    drop(runtime);
+    drop(db);
+}
