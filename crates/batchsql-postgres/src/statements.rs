@@ -46,7 +46,9 @@ pub(crate) fn values(schema: &Schema, fields: &[Field], rows: usize, tell: Tell)
             if column > 0 {
                 source.push(',');
             }
-            source.push_str(&field.form.expression(&format!("${number}")));
+            // The text says the types: the client finds a statement again by its text, also after a column changed.
+            let value = if row == 0 { format!("${number}::{}", field.form.wire.sql()) } else { format!("${number}") };
+            source.push_str(&field.form.expression(&value));
         }
         source.push(')');
     }
