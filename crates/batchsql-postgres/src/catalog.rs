@@ -51,9 +51,10 @@ const RELATION: &str = "\
 SELECT c.oid::pg_catalog.int8, c.relkind::pg_catalog.text, pg_catalog.row_security_active(c.oid),
        EXISTS (SELECT FROM pg_catalog.pg_trigger t
                WHERE t.tgtype & 3 = 3 AND t.tgtype & 20 <> 0 AND t.tgenabled IN ('O', 'A')
-                 AND (t.tgrelid = c.oid
-                      OR t.tgrelid IN (SELECT p.relid FROM pg_catalog.pg_partition_tree(c.oid::pg_catalog.regclass) p))),
-       EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type = '3' AND r.ev_enabled <> 'D'),
+                 AND (t.tgrelid = c.oid OR t.tgrelid IN (
+                     SELECT p.relid FROM pg_catalog.pg_partition_tree(c.oid::pg_catalog.regclass) p))),
+       EXISTS (SELECT FROM pg_catalog.pg_rewrite r
+               WHERE r.ev_class = c.oid AND r.ev_type = '3' AND r.ev_enabled <> 'D'),
        pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMP')
 FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)";
 

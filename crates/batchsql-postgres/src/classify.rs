@@ -77,7 +77,7 @@ fn meaning(code: &str) -> &'static str {
         "23P01" => "an exclusion constraint is violated",
         "25006" => "the server is read-only; wait for the failover, or connect to the primary",
         "26000" | "42P05" => {
-            "a prepared statement is not where it was made; behind a pooler in transaction mode use prepared_statements(false)"
+            "a prepared statement is not where it was made; behind a pooler use prepared_statements(false)"
         }
         "28000" | "28P01" => "the user may not connect; check user, password and pg_hba.conf",
         "3D000" | "57P04" => "the database does not exist; check its name",

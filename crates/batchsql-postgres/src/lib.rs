@@ -47,9 +47,9 @@
 //!
 //! One batch is one transaction. Rows that `ON CONFLICT DO NOTHING` leaves out are told by the keys that the insert
 //! returns. Where a key does not come back as it was sent (`char(n)`, `numeric(p,s)`, floating point, text that is
-//! read as another type), and where a `BEFORE` trigger of the table may drop rows, the batch is written in parts that are inserted whole or not at all; that
-//! is slower when rows are ignored. A row that a trigger drops ends as `Ignored`, also when the trigger put it
-//! somewhere else.
+//! read as another type), and where a `BEFORE` trigger of the table may drop rows, the batch is written in parts that
+//! are inserted whole or not at all. That takes two round trips more, and further statements when rows are ignored.
+//! A row that a trigger drops ends as `Ignored`, also when the trigger put it somewhere else.
 //!
 //! # The table
 //!

@@ -46,7 +46,9 @@ pub(crate) fn values(schema: &Schema, fields: &[Field], rows: usize, tell: Tell)
             if column > 0 {
                 source.push(',');
             }
-            source.push_str(&field.form.expression(&format!("${number}")));
+            // The text says the types: the client finds a statement again by its text, also after a column changed.
+            let value = if row == 0 { format!("${number}::{}", field.form.wire.sql()) } else { format!("${number}") };
+            source.push_str(&field.form.expression(&value));
         }
         source.push(')');
     }
@@ -94,4 +96,67 @@ fn insert(schema: &Schema, fields: &[Field], source: &str, rows: &str, tell: Tel
         format!("WITH i AS ({plain} RETURNING {returning}) SELECT pg_catalog.count(*){arrays} FROM i").into()
     });
     Insert { plain: plain.into(), telling }
+}
+
+#[cfg(test)]
+mod tests {
+    use batchsql_core::{ColumnType, Conflict, TableName};
+
+    use super::*;
+    use crate::types::{RealType, form};
+
+    /// A key, and a column of an enum.
+    fn table(conflict: Conflict) -> (Schema, [Field; 2]) {
+        let real = |namespace: &str, name: &str, kind| RealType {
+            namespace: namespace.into(),
+            name: name.into(),
+            kind,
+            category: ' ',
+            receive: String::new(),
+            modifier: -1,
+        };
+        let field = |name: &str, ty, real| Field { name: name.into(), form: form(ty, &real).unwrap() };
+        let schema = Schema::builder(TableName::qualified("s", "t"))
+            .column("id", ColumnType::I64)
+            .column("a \"b\"", ColumnType::Text)
+            .on_conflict(conflict)
+            .build()
+            .unwrap();
+        let id = field("id", ColumnType::I64, real("pg_catalog", "int8", 'b'));
+        (schema, [id, field("a \"b\"", ColumnType::Text, real("s", "mood", 'e'))])
+    }
+
+    #[test]
+    fn each_way_has_its_text() {
+        let (schema, fields) = table(Conflict::update(["id"]));
+        let rule = r#" ON CONFLICT ("id") DO UPDATE SET "a ""b"""=excluded."a ""b""""#;
+        let columns = r#""s"."t" ("id","a ""b""")"#;
+        let source = r#"SELECT u.c0,u.c1::"s"."mood" FROM"#;
+        let arrays = "unnest($1::pg_catalog.int8[],$2::pg_catalog.text[]) AS u(c0,c1)";
+        let unnest = unnest(&schema, &fields, Tell::Total);
+        assert_eq!(*unnest.plain, format!("INSERT INTO {columns} {source} {arrays}{rule}"));
+        assert!(unnest.telling.is_none());
+        let rows = r#"VALUES ($1::pg_catalog.int8,$2::pg_catalog.text::"s"."mood"),($3,$4::"s"."mood")"#;
+        let values = values(&schema, &fields, 2, Tell::Total);
+        assert_eq!(*values.plain, format!("INSERT INTO {columns} {rows}{rule}"));
+        assert_eq!(copy(&schema), format!("COPY {columns} FROM STDIN (FORMAT binary)"));
+        let staging = staging(&schema, &fields, Tell::Total);
+        let create = "CREATE TEMPORARY TABLE batchsql_stage (c0 pg_catalog.int8,c1 pg_catalog.text) ON COMMIT DROP";
+        assert_eq!(*staging.create, *create);
+        assert_eq!(*staging.copy, *"COPY pg_temp.batchsql_stage FROM STDIN (FORMAT binary)");
+        assert_eq!(*staging.merge.plain, format!("INSERT INTO {columns} {source} pg_temp.batchsql_stage AS u{rule}"));
+    }
+
+    #[test]
+    fn keys_are_asked_for_only_where_rows_were_ignored() {
+        let (schema, fields) = table(Conflict::ignore(["a \"b\"", "id"]));
+        let insert = unnest(&schema, &fields, Tell::Keys);
+        let telling = insert.telling.unwrap();
+        assert!(telling.starts_with(&format!("WITH i AS ({} RETURNING \"a \"\"b\"\"\",\"id\") SELECT", insert.plain)));
+        let (if_fewer, n) = ("CASE WHEN pg_catalog.count(*) < pg_catalog.cardinality($1) THEN", "pg_catalog.array_agg");
+        let keys = format!(
+            r#"count(*),{if_fewer} (SELECT {n}("a ""b"""::pg_catalog.text) FROM i) END,{if_fewer} (SELECT {n}("id"::pg_catalog.int8) FROM i) END FROM i"#
+        );
+        assert!(telling.ends_with(&keys), "{telling}");
+    }
 }

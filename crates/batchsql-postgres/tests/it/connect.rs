@@ -71,7 +71,7 @@ async fn mistakes_are_told_in_time_and_without_the_password() {
     check(known.clone().database("no_such_database"), "check the database name, or create it (code 3D000)").await;
     execute(server.pg_pool(), &format!("REVOKE CONNECT ON DATABASE {user} FROM PUBLIC")).await;
     check(known.database(&user), "grant the user the right to connect (code 42501)").await;
-    execute(server.pg_pool(), &format!("DROP DATABASE {user}")).await;
+    execute(server.pg_pool(), &format!("DROP DATABASE {user} WITH (FORCE)")).await;
     execute(server.pg_pool(), &format!("DROP USER {user}")).await;
 
     let wrong_scheme = dsn(Kind::Postgres).replacen("postgres", "mysql", 1);

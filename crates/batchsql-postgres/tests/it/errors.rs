@@ -147,7 +147,7 @@ async fn text_that_the_database_cannot_encode_rejects_its_row() {
         execute(sink.pg_pool(), "DROP TABLE t").await;
         sink.pg_pool().close().await;
     }
-    execute(admin.pg_pool(), &format!("DROP DATABASE {name}")).await;
+    execute(admin.pg_pool(), &format!("DROP DATABASE {name} WITH (FORCE)")).await;
 }
 
 #[tokio::test]

@@ -104,5 +104,5 @@ async fn rows_wait_for_a_failover_and_find_the_new_primary() {
     assert!(receipt.await.is_written());
     db.close(HOUR).await;
     sink.pg_pool().close().await;
-    execute(admin.pg_pool(), &format!("DROP DATABASE {name}")).await;
+    execute(admin.pg_pool(), &format!("DROP DATABASE {name} WITH (FORCE)")).await;
 }

@@ -199,7 +199,9 @@ async fn row_security_rejects_rows_and_not_the_table() {
 #[tokio::test]
 async fn a_table_that_changes_under_the_pipeline_is_looked_at_again() {
     for strategy in [Strategy::Auto, Strategy::MultiValues, Strategy::Unnest, Strategy::Copy, Strategy::Staging] {
-        let sink = with_strategy(&fresh_dsn("CREATE TABLE t (id int, note varchar(9))").await, strategy).await;
+        // One connection: it has prepared the statements of before.
+        let dsn = fresh_dsn("CREATE TABLE t (id int, note varchar(9))").await;
+        let sink = with_strategy(&crate::support::with_parameter(&dsn, "max_connections=1"), strategy).await;
         let config = PipelineConfig { park_for: Duration::ZERO, ..PipelineConfig::default() };
         let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
         let schema = schema(Conflict::None);
