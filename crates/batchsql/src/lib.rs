@@ -33,10 +33,11 @@
 //! - [`Schema`] and [`Conflict`]: tables and what happens when a key is already there.
 //! - [`Sink`]: write a driver of your own.
 
-/// The examples of the guide are tested.
+/// The examples of the guides are tested.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/outcomes.md")]
-struct Outcomes;
+#[doc = include_str!("../../../docs/databases.md")]
+struct Guides;
 
 mod connect;
 

@@ -19,9 +19,11 @@ struct Run {
 fn run(database: &str, variable: &str, dsn: Option<&str>, args: &[&str]) -> Run {
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_batchsql-suite"));
-    VARIABLES.iter().for_each(|name| drop(command.env_remove(name)));
+    for name in VARIABLES {
+        command.env_remove(name);
+    }
     command.args(["--db", database, "--metrics-port", "0", "--report-dir"]).arg(folder.path()).args(args);
-    dsn.into_iter().for_each(|dsn| drop(command.env(variable, dsn)));
+    command.envs(dsn.map(|dsn| (variable, dsn)));
     let output = command.env_remove("RUST_LOG").output().unwrap();
     let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
     let report = std::fs::read_to_string(folder.path().join("report.json")).ok();
