@@ -200,6 +200,28 @@ mod tests {
     }
 
     #[test]
+    fn a_command_may_come_twice() {
+        let mut keeper = keeper("trap 'echo asked; exit' TERM; echo up; while :; do sleep 0.05; done");
+        let folder = keeper.folder().to_owned();
+        keeper.tell("launch").unwrap();
+        wait_for("it starts", || keeper.log() == "up");
+        let pid = fs::read_to_string(folder.join("pid")).unwrap();
+        keeper.tell("launch").unwrap();
+        assert_eq!(fs::read_to_string(folder.join("pid")).unwrap(), pid);
+        for end in ["stop", "stop", "kill", "kill"] {
+            keeper.tell(end).unwrap();
+        }
+        assert_eq!(keeper.log(), "up\nasked");
+        // One that ended by itself starts again.
+        keeper.set_program(Path::new("/bin/sh"), &["-c".into(), "echo again".into()]).unwrap();
+        for rounds in 1..=2 {
+            keeper.tell("launch").unwrap();
+            wait_for("it ends", || keeper.has_ended());
+            assert_eq!(keeper.log().lines().filter(|line| *line == "again").count(), rounds);
+        }
+    }
+
+    #[test]
     fn a_killed_server_is_not_asked() {
         let mut keeper = keeper("trap 'echo asked; exit' TERM; echo up; while :; do sleep 0.05; done");
         keeper.tell("launch").unwrap();

@@ -44,6 +44,29 @@ fn a_server_obeys_and_goes_with_the_end_of_its_input() {
 }
 
 #[test]
+fn a_command_that_comes_twice_changes_nothing() {
+    let place = Place::new();
+    let mut server = Running::server(&mut place.server(&["redis"]));
+    let address = server.address();
+    assert!(redis(&address, "SET key kept").unwrap().starts_with("+OK"));
+    for (command, answer) in [("start", "READY"), ("launch", "LAUNCHED"), ("start", "READY")] {
+        server.tell(command, answer);
+        assert!(redis(&address, "GET key").unwrap().contains("kept"), "{command}");
+    }
+    for command in ["stop", "stop", "kill", "kill"] {
+        server.tell(command, "STOPPED");
+        assert!(TcpStream::connect(&address).is_err(), "{command}");
+    }
+    server.tell("launch", "LAUNCHED");
+    server.tell("start", "READY");
+    server.tell("start", "READY");
+    drop(server.input.take());
+    assert!(server.process.wait().unwrap().success());
+    assert!(TcpStream::connect(&address).is_err());
+    assert!(place.is_empty(), "{:?}", place.entries());
+}
+
+#[test]
 fn nothing_is_left_when_the_program_is_killed() {
     let place = Place::new();
     let server = Running::server(&mut place.server(&["redis"]));
