@@ -36,6 +36,18 @@ impl Place {
         self.entries().is_empty()
     }
 
+    /// Puts a program into it.
+    pub(crate) fn program(&self, name: &str, text: &str) {
+        let program = self.0.join(name);
+        fs::write(&program, text).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// Lets a command find the programs of this place before all others.
+    pub(crate) fn put_first<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command.env("PATH", format!("{}:{}", self.0.display(), std::env::var("PATH").unwrap()))
+    }
+
     /// The verb `server`, with a place of its own.
     pub(crate) fn server(&self, arguments: &[&str]) -> Command {
         let mut command = self.xtask(&["server"]);

@@ -7,7 +7,7 @@ use std::{
     path::Path,
     process::Stdio,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::place::{Place, Running, text, within_seconds};
@@ -108,6 +108,25 @@ fn nothing_is_left_after_an_interrupt() {
         assert!(place.is_empty(), "{:?}", place.entries());
         assert!(TcpStream::connect(&address).is_err());
     }
+}
+
+/// With programs that take too long, in place of those that prepare a server.
+#[test]
+fn an_interrupt_is_heard_while_a_server_is_prepared() {
+    let (programs, place) = (Place::new(), Place::new());
+    for (name, text) in [("postgres", ""), ("initdb", "echo prepares >&2\nexec sleep 60\n")] {
+        programs.program(name, &format!("#!/bin/sh\n{text}"));
+    }
+    let mut command = place.server(&["postgres"]);
+    let running = Running::start(programs.put_first(&mut command));
+    within_seconds("it is prepared", || {
+        let logs = place.entries().into_iter().map(|folder| place.0.join(folder).join("log"));
+        logs.into_iter().any(|log| std::fs::read_to_string(log).is_ok_and(|log| log.contains("prepares")))
+    });
+    let start = Instant::now();
+    assert_eq!(running.end_by("-INT").code(), Some(130));
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    assert!(place.is_empty(), "{:?}", place.entries());
 }
 
 #[test]
