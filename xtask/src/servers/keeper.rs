@@ -4,7 +4,7 @@
 
 use std::{
     fs::{self, DirBuilder, OpenOptions},
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, ErrorKind, Write},
     os::unix::{fs::DirBuilderExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
@@ -80,15 +80,23 @@ impl Keeper {
         self.write("run", &command_line(program, arguments)?)
     }
 
-    /// Writes a file that only the server's user can read.
+    /// Writes a file that only the server's user can read. A new one each time: the folder is that user's, and root
+    /// must not write where a link of another user leads.
     pub(crate) fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
         use std::os::unix::fs::OpenOptionsExt;
 
         let path = self.folder.join(name);
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
-        file.and_then(|mut file| file.write_all(text.as_bytes()))
-            .with_context(|| format!("cannot write {}", path.display()))?;
-        self.account.own(&path)
+        let write = || {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            // Does not follow links.
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+            file.write_all(text.as_bytes())?;
+            self.account.own_file(&file)
+        };
+        write().with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// Runs a program in the folder, as the server's user, until it ends; what it says goes to the log. The keeper
@@ -325,6 +333,22 @@ mod tests {
         drop(keeper);
         assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
         assert!(!folder.exists());
+    }
+
+    #[test]
+    fn a_file_is_not_written_where_a_link_leads() {
+        use std::os::unix::fs::{MetadataExt, symlink};
+
+        let (keeper, other) = (keeper(""), keeper(""));
+        let (target, link) = (other.folder().join("target"), keeper.folder().join("file"));
+        fs::write(&target, "kept").unwrap();
+        symlink(&target, &link).unwrap();
+        for text in ["first", "second"] {
+            keeper.write("file", text).unwrap();
+            assert_eq!(fs::read_to_string(&target).unwrap(), "kept");
+            assert_eq!(fs::read_to_string(&link).unwrap(), text);
+            assert_eq!(link.symlink_metadata().unwrap().mode(), 0o100_600);
+        }
     }
 
     #[test]
