@@ -92,6 +92,17 @@ fn a_server_that_was_named_is_used_and_its_name_is_not_told() {
 }
 
 #[test]
+fn no_server_is_started_beside_one_that_an_argument_names() {
+    let (cargo, place) = (FakeCargo::new(), Place::new());
+    let mut command = place.xtask(&["integration-test", "--db", "redis", "--redis-dsn", "redis://h"]);
+    let output = command.env_remove("REDIS_DSN").env("CARGO", cargo.path()).output().unwrap();
+    let text = text(&output);
+    assert_eq!(value(&text, "REDIS_DSN"), "");
+    assert_eq!(value(&text, "CALL"), "--metrics-port 9091 --db redis --redis-dsn redis://h");
+    assert!(!text.contains("==> servers"), "{text}");
+}
+
+#[test]
 fn without_a_database_no_server_is_started() {
     let (cargo, place) = (FakeCargo::new(), Place::new());
     let mut command = place.xtask(&["integration-test", "--duration", "1s"]);
