@@ -53,8 +53,7 @@ fn with_servers(program: &mut Command, kinds: &[Kind], may_install: bool) -> any
     let named =
         |kind: &Kind| kind.variable().is_some_and(|name| std::env::var_os(name).is_some_and(|dsn| !dsn.is_empty()));
     let unnamed: Vec<_> = kinds.iter().copied().filter(|kind| !named(kind)).collect();
-    // A refusal matters only when a server is missing, and is told then.
-    let _ = sources.install(&unnamed, &[]);
+    sources.install(&unnamed);
     let mut servers = Vec::new();
     for (kind, provided) in sources.all_shared(kinds, Purpose::Measure) {
         let provided = provided.with_context(|| format!("no server for {}", kind.name()))?;

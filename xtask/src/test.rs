@@ -16,7 +16,10 @@ use crate::{
 #[command(
     after_help = "Servers: POSTGRES_DSN, MYSQL_DSN and REDIS_DSN name servers that tests may use, with the right \
                         to make databases and users. Those that are not named are started from the programs of this \
-                        machine, or by Docker, or are installed with apt-get. Nothing is left running."
+                        machine, or by Docker, or are installed with apt-get. The variables alone are not enough: \
+                        tests that stop, restart or configure a server start one of their own, also of PgBouncer and \
+                        Redis Cluster. Programs that are missing for these are installed even where Docker answers. \
+                        Nothing is left running."
 )]
 pub(crate) struct Arguments {
     /// Do not install servers, promtool and other tools when they are missing
@@ -27,15 +30,12 @@ pub(crate) struct Arguments {
     cargo_args: Vec<OsString>,
 }
 
-/// Those that tests start for themselves.
-const OWN: [Kind; 4] = [Kind::Postgres, Kind::PgBouncer, Kind::MySql, Kind::Redis];
-
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     interrupt::watch(|_| ()).context("cannot watch for Ctrl-C")?;
     let mut steps = Steps::default();
     let sources = Sources::new(!arguments.no_install);
     let packages: Vec<_> = tools::ALL.iter().filter_map(tools::Tool::missing_package).collect();
-    let refusal = sources.install(&OWN, &packages).err();
+    let refusal = sources.install_programs(&Kind::ALL, &packages).err();
     let mut required = Vec::new();
     for tool in &tools::ALL {
         match tool.expectation(refusal) {
@@ -87,8 +87,8 @@ fn servers(sources: &Sources, steps: &mut Steps) -> Vec<(&'static str, Provided)
     }
     let shared_is_missing =
         |kind: Kind| kind.variable().is_some_and(|name| !servers.iter().any(|(has, _)| *has == name));
-    for kind in OWN {
-        // Also beside a server that was named: tests restart and configure those of their own.
+    for kind in Kind::ALL {
+        // Tests start some of each kind for themselves, also beside a server that was named.
         if let Err(advice) = sources.check(kind)
             && !shared_is_missing(kind)
         {

@@ -160,7 +160,9 @@ fn every_kind_starts_as_a_user_without_rights() {
         for folder in place.entries() {
             let folder = place.0.join(folder);
             assert_eq!(folder.metadata().unwrap().permissions().mode() & 0o077, 0, "{}", folder.display());
-            assert_ne!(owner(&folder.join("log")), 0, "{} runs as root", folder.display());
+            // In a container the image knows who runs it; its log here is that of Docker.
+            let in_container = folder.join("override.json").exists();
+            assert!(in_container || owner(&folder.join("log")) != 0, "{} runs as root", folder.display());
         }
         assert_eq!(server.end_by("-TERM").code(), Some(143));
         assert!(place.is_empty(), "{kind}: {:?}", place.entries());

@@ -64,7 +64,8 @@ fn tests_get_every_server_and_nothing_is_left() {
     assert!(value(&text, "MYSQL_DSN").starts_with("mysql://batchsql:"));
     assert!(value(&text, "REDIS_DSN").starts_with("redis://127.0.0.1:"));
     assert!(text.contains("OWN works"), "{text}");
-    for title in ["PostgreSQL: started /", "MySQL or MariaDB: started /", "Redis: started /"] {
+    // From a program, or by Docker.
+    for title in ["PostgreSQL: started ", "MySQL or MariaDB: started ", "Redis: started "] {
         assert!(text.contains(title), "{title}: {text}");
     }
     for variable in VARIABLES {
@@ -72,6 +73,37 @@ fn tests_get_every_server_and_nothing_is_left() {
         assert!(TcpStream::connect(address).is_err(), "{variable} still runs");
     }
     assert!(place.is_empty(), "{:?}", place.entries());
+}
+
+/// Docker has no cluster, and no server whose socket a test could reach.
+#[test]
+fn programs_for_servers_of_single_tests_are_installed_even_where_docker_answers() {
+    let (cargo, place, programs) = (FakeCargo::new(), Place::new(), Place::new());
+    let note = format!("#!/bin/sh\necho \"$@\" >>{}/installed\n", programs.0.display());
+    for (name, text) in [("docker", "#!/bin/sh\n"), ("apt-get", "#!/bin/sh\n"), ("sh", &note), ("sudo", &note)] {
+        programs.program(name, text);
+    }
+    let mut command = place.xtask(&["test"]);
+    for variable in VARIABLES {
+        command.env(variable, "named");
+    }
+    // Where root or sudo would install.
+    command.env("PATH", &programs.0).env("CI", "true").env("CARGO", cargo.path());
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let (text, installed) = (text(&output), fs::read_to_string(programs.0.join("installed")).unwrap_or_default());
+    assert!(installed.contains(" redis-server"), "{installed}{text}");
+    // It is still missing, and each kind says so.
+    assert!(text.contains("FAILED   Redis Cluster: "), "{text}");
+    assert!(!text.contains("FAILED   Redis: "), "Docker has it: {text}");
+    assert!(!output.status.success());
+    assert!(place.is_empty(), "{:?}", place.entries());
+}
+
+#[test]
+fn the_help_of_test_says_that_variables_are_not_enough() {
+    let output = Place::new().xtask(&["test", "--help"]).output().unwrap();
+    let words = text(&output).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("The variables alone are not enough"), "{words}");
 }
 
 #[test]
