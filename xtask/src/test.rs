@@ -1,7 +1,14 @@
 //! `cargo xtask test`: every test and doctest of the workspace, with the servers that they need.
 //! Must not know any test.
 
-use std::{env, ffi::OsString, fs, path::PathBuf, process::ExitCode};
+use std::{
+    env,
+    ffi::OsString,
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context;
 
@@ -45,7 +52,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
     }
     let servers = servers(&sources, &mut steps);
-    let own_copy = own_copy()?;
+    let place = Place::new()?;
 
     let cargo_test = |args: &[&str]| {
         let mut command = cargo::command();
@@ -55,7 +62,10 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             command.env(variable, &server.dsn);
         }
         // Whatever was missing has been installed, or may not be.
-        command.env("BATCHSQL_XTASK", &own_copy.program).env("BATCHSQL_NO_INSTALL", "1");
+        command.env("BATCHSQL_XTASK", &place.xtask).env("BATCHSQL_NO_INSTALL", "1");
+        if let Some(folder) = &place.temporary {
+            command.env("TMPDIR", folder);
+        }
         command
     };
     // `--all-targets` would leave out the doctests and run the benchmarks.
@@ -98,16 +108,58 @@ fn servers(sources: &Sources, steps: &mut Steps) -> Vec<(&'static str, Provided)
     servers
 }
 
-/// This program where no build replaces it.
-struct OwnCopy {
-    program: PathBuf,
+/// What tests get besides servers. It is removed when this is dropped.
+struct Place {
+    /// This program where no build replaces it.
+    xtask: PathBuf,
+    /// For temporary files: tests that are killed do not remove theirs. None when its path is so long that that of a
+    /// server's socket in it would be too long.
+    temporary: Option<PathBuf>,
     _folder: Keeper,
 }
 
-fn own_copy() -> anyhow::Result<OwnCopy> {
-    let folder = Keeper::new("xtask", Account::Caller, "TERM")?;
-    let program = folder.folder().join("xtask");
-    let this = env::current_exe().context("cannot find this program")?;
-    fs::copy(&this, &program).with_context(|| format!("cannot copy {}", this.display()))?;
-    Ok(OwnCopy { program, _folder: folder })
+/// A socket's path may have 103 bytes on every system. A server takes 42 of them in its folder, a test 17 for a folder
+/// of its own.
+const LONGEST_TEMPORARY: usize = 103 - 42 - 17;
+
+impl Place {
+    fn new() -> anyhow::Result<Self> {
+        // A short name, see below.
+        let keeper = Keeper::new("t", Account::Caller, "TERM")?;
+        let folder = keeper.folder();
+        let xtask = folder.join("xtask");
+        let this = env::current_exe().context("cannot find this program")?;
+        fs::copy(&this, &xtask).with_context(|| format!("cannot copy {}", this.display()))?;
+        let temporary = temporary(folder).context("cannot make a folder for temporary files")?;
+        Ok(Self { xtask, temporary, _folder: keeper })
+    }
+}
+
+fn temporary(within: &Path) -> io::Result<Option<PathBuf>> {
+    let folder = within.join("t");
+    if folder.as_os_str().len() > LONGEST_TEMPORARY {
+        return Ok(None);
+    }
+    let allow = |folder: &Path, mode| fs::set_permissions(folder, fs::Permissions::from_mode(mode));
+    // As that of the system: root's tests start servers of other users in it.
+    fs::create_dir(&folder)?;
+    allow(&folder, 0o1777)?;
+    allow(within, 0o711)?;
+    Ok(Some(folder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_temporary_folder_is_short_and_open() {
+        let keeper = Keeper::new("test", Account::Caller, "TERM").unwrap();
+        let long = keeper.folder().join("x".repeat(LONGEST_TEMPORARY));
+        assert_eq!(temporary(&long).unwrap(), None);
+        if let Some(folder) = temporary(keeper.folder()).unwrap() {
+            let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o7777;
+            assert_eq!((mode(&folder), mode(keeper.folder())), (0o1777, 0o711));
+        }
+    }
 }

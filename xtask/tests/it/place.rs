@@ -18,9 +18,19 @@ pub(crate) struct Place(pub(crate) PathBuf);
 
 impl Place {
     pub(crate) fn new() -> Self {
+        Self::within(std::env::temp_dir())
+    }
+
+    /// One whose path is short, wherever temporary files are.
+    pub(crate) fn short() -> Self {
+        Self::within("/tmp".into())
+    }
+
+    fn within(parent: PathBuf) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("batchsql-xtask-{}-{number}", std::process::id()));
+        // Short, because paths of sockets have a limit.
+        let folder = parent.join(format!("xtask-{}-{number}", std::process::id()));
         fs::create_dir(&folder).unwrap();
         // As the system's: servers of another user live in it.
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o1777)).unwrap();

@@ -16,6 +16,15 @@ for variable in POSTGRES_DSN MYSQL_DSN REDIS_DSN BATCHSQL_XTASK; do
   eval "echo \"$variable \$$variable\""
 done
 if [ -n "$BATCHSQL_XTASK" ]; then "$BATCHSQL_XTASK" server redis </dev/null >/dev/null && echo "OWN works"; fi
+if [ -n "$FAKE_SLOW_END" ]; then
+  mktemp -d >/dev/null
+  (
+    trap 'sleep 1; echo ended >"$FAKE_SLOW_END"; exit' TERM
+    echo >"$FAKE_SLOW_END.begun"
+    while [ -e "$0" ]; do sleep 0.05; done
+  ) >/dev/null 2>&1 &
+  until [ -e "$FAKE_SLOW_END.begun" ]; do sleep 0.01; done
+fi
 trap 'echo "HEARD it"; exit 3' INT TERM
 echo WAITING
 # Not longer than the test that made this file.
@@ -162,6 +171,20 @@ fn an_interrupt_reaches_what_runs_and_then_the_servers_stop() {
         assert!(TcpStream::connect(address(&dsn)).is_err());
         assert!(place.is_empty(), "{verb}: {:?}", place.entries());
     }
+}
+
+/// Tests that are killed leave their servers, which take a while to stop, and their temporary files.
+#[test]
+fn what_was_interrupted_is_over_when_the_verb_ends() {
+    let (cargo, place) = (FakeCargo::new(), Place::short());
+    let ended = cargo.0.0.join("ended");
+    let mut command = place.xtask(&["test", "--no-install"]);
+    command.envs(VARIABLES.map(|variable| (variable, "named"))).env("CARGO", cargo.path());
+    let mut running = Running::start(command.env("FAKE_WAITS", "1").env("FAKE_SLOW_END", &ended));
+    running.answer("WAITING");
+    assert_eq!(running.interrupt("-TERM", "HEARD").code(), Some(143));
+    assert!(ended.exists(), "the verb ended before what it had started");
+    assert!(place.is_empty(), "{:?}", place.entries());
 }
 
 #[test]
