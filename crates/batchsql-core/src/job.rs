@@ -141,6 +141,11 @@ impl Job {
         Rows::all(self.progress.round.as_ref().map_or(&self.batch, |round| &round.batch))
     }
 
+    /// Whether rows ended without being in the database.
+    pub(crate) fn has_failed_rows(&self) -> bool {
+        self.progress.counts.failed() > 0
+    }
+
     /// Identifies the batch to the reporter.
     pub(crate) fn info(&self) -> BatchInfo<'_> {
         BatchInfo {
