@@ -114,6 +114,7 @@ mod tests {
             category: ' ',
             receive: String::new(),
             modifier: -1,
+            element: String::new(),
         };
         let field = |name: &str, ty, real| Field { name: name.into(), form: form(ty, &real).unwrap() };
         let schema = Schema::builder(TableName::qualified("s", "t"))
