@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
-use sqlx::{ConnectOptions, Connection};
+use sqlx::{ConnectOptions, Connection, Executor};
 
 use crate::settings::{Settings, Strategy};
 
@@ -18,6 +18,12 @@ const CACHED_STATEMENTS: usize = 256;
 /// A connection that was idle for longer is asked for a sign of life before it is used. A batch that is sent over a
 /// dead link may end as unknown; asking each time would cost a round trip per batch.
 const TRUSTED_IDLE: Duration = Duration::from_millis(500);
+
+/// Lets the server look whether we are still there while it executes a statement. A write that is given up closes its
+/// connection; without this its statement would go on waiting for a lock, and keep its own. PostgreSQL 12 and 13 do not
+/// have it, and then this sets nothing.
+const NOTICE_GONE_CLIENTS: &str = "SELECT pg_catalog.set_config(name, '1s', false) FROM pg_catalog.pg_settings \
+                                   WHERE name = 'client_connection_check_interval' AND setting = '0'";
 
 /// Parameters of the URL that `sqlx` understands; it would only warn of others, and show their values.
 const SQLX_PARAMETERS: [&str; 17] = [
@@ -166,7 +172,7 @@ impl PostgresOptions {
                 )));
             }
         }
-        let options = PgPoolOptions::new()
+        let pool = PgPoolOptions::new()
             .max_connections(self.max_connections)
             .acquire_timeout(self.connect_timeout)
             .test_before_acquire(false)
@@ -178,7 +184,20 @@ impl PostgresOptions {
                     Ok(true)
                 })
             });
-        Ok(options.connect_lazy_with(connect))
+        // A pooler would hand the setting on to others.
+        if !self.settings.prepared_statements {
+            return Ok(pool.connect_lazy_with(connect));
+        }
+        let pool = pool.after_connect(|conn, _| {
+            Box::pin(async move {
+                match conn.execute(NOTICE_GONE_CLIENTS).await {
+                    // A platform on which the server cannot do this.
+                    Err(sqlx::Error::Database(_)) => Ok(()),
+                    done => done.map(drop),
+                }
+            })
+        });
+        Ok(pool.connect_lazy_with(connect))
     }
 
     fn connect_options(&self) -> PgConnectOptions {
@@ -274,6 +293,8 @@ impl FromStr for PostgresOptions {
             return Err(OpenError::new(format!("the postgresql dsn has a # or a misplaced @; {advice}")));
         }
         let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
+        // A raw `&` in a password makes its rest a parameter of its own.
+        let has_password = query.split('&').any(|pair| pair == "password" || pair.starts_with("password="));
         let (mut own, mut foreign) = (Vec::new(), Vec::new());
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -283,8 +304,12 @@ impl FromStr for PostgresOptions {
                     foreign.push(pair);
                 }
                 _ => {
+                    let shown = match pair.contains('=') && !has_password {
+                        true => format!(" {name:?}"),
+                        false => String::new(),
+                    };
                     return Err(OpenError::new(format!(
-                        "unknown parameter {name:?} in the postgresql dsn; use those of libpq, or max_connections, \
+                        "unknown parameter{shown} in the postgresql dsn; use those of libpq, or max_connections, \
                          connect_timeout, strategy or prepared_statements"
                     )));
                 }
@@ -386,6 +411,9 @@ mod tests {
         check("postgres://user:secret@host:99999/db", "port");
         check("postgres://user:secret@host/db?sslmode=secret", "verify-full");
         check("postgres://user:secret@host/db?ssl=secret", "unknown parameter \"ssl\"");
+        check("postgres://user@host/db?password=top&secret", "unknown parameter in");
+        check("postgres://user@host/db?password=top&secret=more", "unknown parameter in");
+        check("postgres://user:top@host/db?secret", "unknown parameter in");
         check("postgres://user:secret@host/db?max_connections=0", "at least 1");
         check("postgres://user:secret@host/db?connect_timeout=-1", "number of seconds");
         check("postgres://user:secret@host/db?strategy=secret", "multi-values");
