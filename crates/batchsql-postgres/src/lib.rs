@@ -71,6 +71,7 @@ mod params;
 mod plan;
 mod settings;
 mod sink;
+mod stage;
 mod statements;
 mod told;
 mod types;

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use batchsql_core::Conflict;
-use batchsql_postgres::sqlx::PgPool;
+use batchsql_postgres::sqlx::postgres::PgPoolOptions;
+use batchsql_postgres::sqlx::{self, Executor, PgPool};
 use batchsql_postgres::{PostgresOptions, PostgresSink};
 use batchsql_testserver::{Kind, Server, dsn, unique};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -80,14 +81,16 @@ async fn mistakes_are_told_in_time_and_without_the_password() {
 }
 
 #[tokio::test]
-async fn a_server_that_goes_while_rows_come_is_told_in_time() {
-    let sink = fresh("CREATE TABLE t (id bigint, note text)").await;
+async fn a_pool_that_finds_no_server_says_so_within_its_timeout() {
+    let sink = fresh("").await;
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     let options = (*sink.pg_pool().connect_options()).clone().host("127.0.0.1").port(free);
-    let pool = batchsql_postgres::sqlx::postgres::PgPoolOptions::new().acquire_timeout(Duration::from_millis(200));
+    let pool = PgPoolOptions::new().acquire_timeout(Duration::from_millis(200));
     let lost = PostgresSink::new(pool.connect_lazy_with(options));
+    let begin = Instant::now();
     let error = batchsql_core::Sink::acquire(&lost).await.unwrap_err();
     assert_eq!(error.class(), batchsql_core::ErrorClass::Transient, "{error}");
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
 }
 
 #[tokio::test]
@@ -113,6 +116,45 @@ async fn a_pool_of_the_user_is_shared() {
     // The pool is still the user's.
     execute(&pool, "DELETE FROM t").await;
     assert_eq!(read(&sink, "SELECT count(*) FROM t").await, ["0"]);
+}
+
+#[tokio::test]
+async fn a_pool_without_a_statement_cache_leaves_no_statements_on_the_server() {
+    let sink = fresh("CREATE TABLE t (id bigint PRIMARY KEY, note text)").await;
+    let options = (*sink.pg_pool().connect_options()).clone().statement_cache_capacity(0);
+    let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
+    for conflict in [Conflict::None, Conflict::ignore(["id"]), Conflict::replace(["id"])] {
+        let sink = PostgresSink::new(pool.clone());
+        let schema = schema(conflict);
+        for id in 0..10 {
+            write(&sink, [row(&schema, id, "a")]).await;
+        }
+    }
+    // One per sink: how it finds out.
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_prepared_statements")
+        .persistent(false)
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    assert_eq!(left, 3);
+}
+
+#[tokio::test]
+async fn a_pool_that_discards_statements_costs_connections_and_no_row() {
+    let sink = fresh("CREATE TABLE t (id bigint PRIMARY KEY, note text)").await;
+    let options = (*sink.pg_pool().connect_options()).clone();
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .after_release(|conn, _| Box::pin(async move { conn.execute("DISCARD ALL").await.map(|_| true) }));
+    let sink = PostgresSink::new(pool.connect_with(options).await.unwrap());
+    let schema = schema(Conflict::replace(["id"]));
+    let db = batchsql_core::BatchSql::builder(sink.clone()).start().unwrap();
+    for id in 0..4 {
+        let receipt = db.submit_tracked(&row(&schema, id, "a")).await.unwrap();
+        db.flush().await.unwrap();
+        let outcome = receipt.await;
+        assert!(outcome.is_written(), "{outcome:?}");
+    }
 }
 
 #[cfg(feature = "tls")]

@@ -66,7 +66,7 @@ async fn tables_that_cannot_be_written_are_refused_with_advice() {
     check(table("v"), "it is a view").await;
     check(table("m"), "it is a materialized view").await;
     check(Schema::builder("s").column("last_value", ColumnType::I64), "it is a sequence").await;
-    check(table("ruled"), "a rule that replaces INSERT").await;
+    check(table("ruled"), "a rule for INSERT").await;
     // The order of the key does not matter, nor do columns that an index only carries along.
     let db = pipeline(&sink);
     db.prepare(&wide().on_conflict(Conflict::ignore(["part", "id"])).build().unwrap()).await.unwrap();
