@@ -7,7 +7,7 @@ use batchsql_postgres::sqlx::PgPool;
 use batchsql_postgres::{PostgresSink, Settings, Strategy};
 use batchsql_testserver::unique;
 
-use crate::support::{HOUR, execute, fresh, read, row, schema};
+use crate::support::{HOUR, execute, fresh, read, row, schema, user_until_end};
 
 fn start(sink: &PostgresSink) -> BatchSql {
     let config = PipelineConfig { flush_interval: HOUR, ..PipelineConfig::default() };
@@ -67,6 +67,7 @@ async fn a_trigger_that_comes_later_is_noticed_with_the_first_batch() {
 #[tokio::test]
 async fn policies_and_rights_that_change_are_noticed() {
     let user = unique("user");
+    let _user = user_until_end(&user);
     let admin = fresh(&format!(
         "CREATE USER {user} PASSWORD 'x'; CREATE TABLE t (id bigint PRIMARY KEY, note text); GRANT ALL ON t TO {user};
          DO $$ BEGIN EXECUTE format('GRANT USAGE ON SCHEMA %I TO {user}', current_schema); END $$"
@@ -86,7 +87,6 @@ async fn policies_and_rights_that_change_are_noticed() {
     let receipt = db.submit_tracked(&row(&schema, 20, "a")).await.unwrap();
     db.flush().await.unwrap();
     assert_eq!(receipt.await.failure().unwrap().class(), Some(batchsql_core::ErrorClass::Permission));
-    execute(admin.pg_pool(), &format!("DROP OWNED BY {user}; DROP USER {user}")).await;
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use batchsql_testserver::{Kind, Server, dsn, unique};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::support::{execute, fresh, prepared_dsn, read, row, schema, with_parameter, write};
+use crate::support::{at_end, execute, fresh, prepared_dsn, read, row, schema, user_until_end, with_parameter, write};
 
 /// What connecting says, within its timeout.
 async fn refused(options: PostgresOptions) -> String {
@@ -65,6 +65,8 @@ async fn mistakes_are_told_in_time_and_without_the_password() {
     check(good.clone().host("127.0.0.1").port(garbage.await), "does not speak the protocol of postgresql").await;
 
     let user = unique("user");
+    let _user = user_until_end(&user);
+    let _database = at_end([format!("DROP DATABASE IF EXISTS {user} WITH (FORCE)")]);
     execute(server.pg_pool(), &format!("CREATE USER {user} PASSWORD 'right'")).await;
     execute(server.pg_pool(), &format!("CREATE DATABASE {user}")).await;
     check(good.clone().username(&user), "check user, password and pg_hba.conf (code 28P01)").await;
@@ -72,8 +74,6 @@ async fn mistakes_are_told_in_time_and_without_the_password() {
     check(known.clone().database("no_such_database"), "check the database name, or create it (code 3D000)").await;
     execute(server.pg_pool(), &format!("REVOKE CONNECT ON DATABASE {user} FROM PUBLIC")).await;
     check(known.database(&user), "grant the user the right to connect (code 42501)").await;
-    execute(server.pg_pool(), &format!("DROP DATABASE {user} WITH (FORCE)")).await;
-    execute(server.pg_pool(), &format!("DROP USER {user}")).await;
 
     let wrong_scheme = dsn(Kind::Postgres).replacen("postgres", "mysql", 1);
     let error = PostgresSink::connect(&wrong_scheme).await.unwrap_err().to_string();
@@ -96,7 +96,7 @@ async fn a_pool_that_finds_no_server_says_so_within_its_timeout() {
 #[tokio::test]
 async fn a_sink_shows_no_password_and_hears_no_notices() {
     let sink = fresh("").await;
-    let shown = format!("{sink:?} {:?}", batchsql_core::Sink::acquire(&sink).await.unwrap());
+    let shown = format!("{:?} {:?}", *sink, batchsql_core::Sink::acquire(&*sink).await.unwrap());
     let password = dsn(Kind::Postgres).split(['/', ':', '@']).nth(4).unwrap().to_owned();
     assert!(!shown.contains(&password) && shown.contains("Auto"), "{shown}");
     // What a trigger says of a row would come to the log of the client.

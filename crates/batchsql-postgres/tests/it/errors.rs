@@ -9,8 +9,8 @@ use batchsql_postgres::sqlx::{Connection, Executor, PgConnection};
 use batchsql_postgres::{PostgresOptions, PostgresSink, Strategy};
 
 use crate::support::{
-    HOUR, batch_of, execute, fresh, fresh_dsn, outcomes, outcomes_of, read, row, schema, values, with_parameter,
-    with_strategy,
+    HOUR, at_end, batch_of, execute, fresh, fresh_dsn, outcomes, outcomes_of, read, row, schema, user_until_end,
+    values, with_parameter, with_strategy,
 };
 
 const ALL: [Strategy; 5] = [Strategy::Auto, Strategy::MultiValues, Strategy::Unnest, Strategy::Copy, Strategy::Staging];
@@ -129,6 +129,7 @@ async fn deferred_constraints_that_fail_at_the_commit_are_isolated() {
 #[tokio::test]
 async fn text_that_the_database_cannot_encode_rejects_its_row() {
     let name = batchsql_testserver::unique("latin");
+    let _database = at_end([format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")]);
     let admin = fresh("").await;
     let create = format!("CREATE DATABASE {name} ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
     execute(admin.pg_pool(), &create).await;
@@ -147,7 +148,6 @@ async fn text_that_the_database_cannot_encode_rejects_its_row() {
         execute(sink.pg_pool(), "DROP TABLE t").await;
         sink.pg_pool().close().await;
     }
-    execute(admin.pg_pool(), &format!("DROP DATABASE {name} WITH (FORCE)")).await;
 }
 
 #[tokio::test]
@@ -264,6 +264,7 @@ async fn a_read_only_server_is_a_resource_that_comes_back() {
 #[tokio::test]
 async fn tables_and_columns_that_go_are_schema_errors_and_rights_that_go_are_permission_errors() {
     let user = batchsql_testserver::unique("user");
+    let _user = user_until_end(&user);
     let admin = fresh(&format!("CREATE USER {user} PASSWORD 'x'")).await;
     execute(
         admin.pg_pool(),
@@ -299,7 +300,6 @@ async fn tables_and_columns_that_go_are_schema_errors_and_rights_that_go_are_per
         check("ALTER TABLE t ADD more bigint NOT NULL", ErrorClass::Schema, "23502").await;
         sink.pg_pool().close().await;
     }
-    execute(admin.pg_pool(), &format!("DROP TABLE t; DROP OWNED BY {user}; DROP USER {user}")).await;
 }
 
 #[tokio::test]

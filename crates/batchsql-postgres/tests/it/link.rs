@@ -13,7 +13,9 @@ use batchsql_testserver::unique;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::{HOUR, batch_of, fresh_dsn, outcomes_of, read, row, schema, with_parameter, with_strategy};
+use crate::support::{
+    HOUR, TestSink, batch_of, fresh, fresh_dsn, outcomes_of, read, row, schema, with_parameter, with_strategy,
+};
 
 /// When the proxy cuts a link: once, at the first message that it is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,9 +90,8 @@ async fn carry(client: TcpStream, server: TcpStream, cut: Cut, armed: Arc<Atomic
 }
 
 /// A sink that reaches its own tables through a proxy, without TLS so that the proxy sees the messages.
-async fn through_proxy(cut: Cut, strategy: Strategy) -> (PostgresSink, Proxy, PostgresSink) {
-    let dsn = fresh_dsn("CREATE TABLE t (id bigint UNIQUE, note text, version int DEFAULT 1)").await;
-    let direct = PostgresSink::connect(&dsn).await.unwrap();
+async fn through_proxy(cut: Cut, strategy: Strategy) -> (PostgresSink, Proxy, TestSink) {
+    let direct = fresh("CREATE TABLE t (id bigint UNIQUE, note text, version int DEFAULT 1)").await;
     let options = (*direct.pg_pool().connect_options()).clone();
     let proxy = Proxy::start(format!("{}:{}", options.get_host(), options.get_port()), cut).await;
     let options = options
