@@ -154,6 +154,14 @@ impl PostgresOptions {
         self
     }
 
+    /// How long a table is taken to be what it was when it was last looked at, see
+    /// [`Settings::check_tables_every`]; default 30 s.
+    #[must_use]
+    pub fn check_tables_every(mut self, interval: Duration) -> Self {
+        self.settings = self.settings.check_tables_every(interval);
+        self
+    }
+
     pub(crate) fn settings(&self) -> Settings {
         self.settings
     }
