@@ -10,7 +10,9 @@ use batchsql_testserver::{Kind, Server, dsn, unique};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::support::{at_end, execute, fresh, prepared_dsn, read, row, schema, user_until_end, with_parameter, write};
+use crate::support::{
+    at_end, execute, fresh, fresh_dsn, prepared_dsn, read, row, schema, user_until_end, with_parameter, write,
+};
 
 /// What connecting says, within its timeout.
 async fn refused(options: PostgresOptions) -> String {
@@ -116,6 +118,21 @@ async fn a_pool_of_the_user_is_shared() {
     // The pool is still the user's.
     execute(&pool, "DELETE FROM t").await;
     assert_eq!(read(&sink, "SELECT count(*) FROM t").await, ["0"]);
+}
+
+#[tokio::test]
+async fn notices_are_kept_back_inside_transactions_of_a_pool_of_the_user() {
+    let dsn = fresh_dsn(
+        "CREATE TABLE t (id bigint, note text);
+         CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN new.note := current_setting(''client_min_messages''); RETURN new; END';
+         CREATE TRIGGER f BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()",
+    )
+    .await;
+    let sink = PostgresSink::new(PgPool::connect(&dsn).await.unwrap());
+    // A table with such a trigger is written in a transaction.
+    assert_eq!(write(&sink, [row(&schema(Conflict::None), 1, "a")]).await, ["written"]);
+    assert_eq!(read(&sink, "SELECT note, current_setting('client_min_messages') FROM t").await, ["error|notice"]);
 }
 
 #[tokio::test]
