@@ -91,6 +91,7 @@
 mod catalog;
 mod classify;
 mod conn;
+mod dsn;
 mod encode;
 mod options;
 mod params;
