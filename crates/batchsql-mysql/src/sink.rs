@@ -13,7 +13,7 @@ use crate::classify::{Failed, acquire_error};
 use crate::options::{IgnoreWith, MySqlOptions, OpenError, ReplaceWith};
 use crate::plan::{MAX_BINDS, MySqlPlan};
 use crate::warm::Warm;
-use crate::write;
+use crate::write::{self, Link};
 
 /// Writes batches to a MySQL or MariaDB server. Clones share the pool.
 #[derive(Clone)]
@@ -185,17 +185,19 @@ impl Sink for MySqlSink {
         conn.end(plan)
     }
 
-    /// Dropping the returned future closes the connection; the server undoes an open transaction. A statement that
-    /// was sent may still be carried out, which is why the pipeline calls such rows `Unknown`.
+    /// Dropping the returned future closes the connection; the server undoes an open transaction. A statement that is
+    /// a transaction of its own, or a COMMIT, may still be carried out, which is why the pipeline then calls the rows
+    /// `Unknown`.
     async fn write(
         &self,
         conn: &mut MySqlConn,
         plan: &MySqlPlan,
         rows: Rows<'_>,
-        _: &Attempt,
+        attempt: &Attempt,
     ) -> Result<Written, SinkError> {
+        attempt.defer();
         let connection = conn.begin().await?;
-        let written = write::write_rows(connection, plan, rows).await;
+        let written = write::write_rows(&mut Link { connection, attempt }, plan, rows).await;
         conn.end(written)
     }
 }
