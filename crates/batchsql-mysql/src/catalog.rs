@@ -35,7 +35,7 @@ pub(crate) struct Table {
 }
 
 /// A column as the server has it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct TableColumn {
     pub(crate) name: String,
     /// The bare type in lower case, for example `bigint`.
@@ -84,11 +84,21 @@ impl Session {
             system_time_zone: get(&row, "system_time_zone")?,
             character_set: get(&row, "character_set")?,
             autocommit: get::<i64>(&row, "autocommit")? != 0,
-            max_allowed_packet: usize::try_from(get::<i64>(&row, "max_allowed_packet")?).unwrap_or(1024),
+            max_allowed_packet: packet(&row)?,
             explicit_timestamps: get::<i64>(&row, "explicit_timestamps")? != 0,
             database: get(&row, "current_database")?,
         })
     }
+}
+
+/// Bytes of the largest packet that the server takes on this connection: what is set later is for later ones.
+pub(crate) async fn max_allowed_packet(connection: &mut MySqlConnection) -> sqlx::Result<usize> {
+    let sql = "SELECT CAST(@@max_allowed_packet AS SIGNED) AS max_allowed_packet";
+    packet(&sqlx::query(sql).persistent(false).fetch_one(connection).await?)
+}
+
+fn packet(row: &MySqlRow) -> sqlx::Result<usize> {
+    Ok(usize::try_from(get::<i64>(row, "max_allowed_packet")?).unwrap_or(1024))
 }
 
 impl Table {
@@ -114,7 +124,8 @@ impl Table {
     }
 }
 
-async fn columns(
+/// The columns of a table, in their order; none where there is no such table.
+pub(crate) async fn columns(
     connection: &mut MySqlConnection,
     database: &str,
     table: &TableName,

@@ -38,6 +38,11 @@ impl Failed {
         Self { error, usable: true, code: 0 }
     }
 
+    /// Whether a row is refused for what it holds, rather than for its key.
+    pub(crate) fn is_about_values(&self) -> bool {
+        self.error.class() == ErrorClass::Row && self.code != DUPLICATE && self.usable
+    }
+
     /// What a statement's error means.
     pub(crate) fn of(error: sqlx::Error, stage: Stage) -> Self {
         if let sqlx::Error::Database(error) = &error {

@@ -77,7 +77,6 @@ mod options;
 mod plan;
 mod sink;
 mod types;
-mod warm;
 mod write;
 mod write_ignore;
 

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use batchsql_core::{Column, Conflict, ErrorClass, Schema, SinkError};
@@ -13,7 +13,7 @@ use sqlx::Executor;
 use sqlx::mysql::MySqlConnection;
 
 use crate::bind::PACKET_HEADER;
-use crate::catalog::{Session, Table, TableColumn};
+use crate::catalog::{Session, Table, TableColumn, columns};
 use crate::classify::{Failed, Stage};
 use crate::keys::KeySearch;
 use crate::options::{IgnoreWith, ReplaceWith};
@@ -39,6 +39,9 @@ pub(crate) enum Way {
 /// How batches of one schema are written.
 pub struct MySqlPlan {
     schema: Schema,
+    /// Where the table was found, and the columns that it had.
+    database: String,
+    columns: Vec<TableColumn>,
     pub(crate) storage: Box<[Storage]>,
     pub(crate) way: Way,
     /// Rows of a statement, at most.
@@ -110,7 +113,7 @@ impl MySqlPlan {
     }
 
     /// The sizes of inserts that stay prepared and together hold `rows` rows. A number of rows that comes again is one
-    /// insert; one that comes once is cut rather than prepared for one use, which costs more (measured: 0.9 of it).
+    /// insert; one that comes once is cut, rather than prepared for one use.
     pub(crate) fn split(&self, rows: usize) -> Vec<usize> {
         self.statements.split(rows)
     }
@@ -127,12 +130,18 @@ impl MySqlPlan {
         self.expects_duplicates.store(expects, Ordering::Relaxed);
     }
 
-    /// Looks at the session and the table, and has the server check statement and rights.
+    /// Whether the table has other columns now than when it was looked at.
+    pub(crate) async fn is_outdated(&self, connection: &mut MySqlConnection) -> sqlx::Result<bool> {
+        Ok(columns(connection, &self.database, self.schema.table()).await? != self.columns)
+    }
+
+    /// Looks at the session and the table, and has the server check statement and rights. No packet is larger than
+    /// `packet`.
     pub(crate) async fn make(
         connection: &mut MySqlConnection,
         schema: &Schema,
-        ignore_with: IgnoreWith,
-        replace_with: ReplaceWith,
+        (ignore_with, replace_with): (IgnoreWith, ReplaceWith),
+        packet: &AtomicUsize,
     ) -> Result<Self, Failed> {
         let problem = |text: String| {
             let text = format!("table {}: {text}", schema.table_display());
@@ -160,7 +169,8 @@ impl MySqlPlan {
         check_key(schema, &table).map_err(problem)?;
         warn_of_further_indexes(schema, &table, way);
         let columns = schema.columns().len();
-        let packet = session.max_allowed_packet;
+        packet.fetch_min(session.max_allowed_packet, Ordering::Relaxed);
+        let packet = packet.load(Ordering::Relaxed);
         let text_of_rows = |rows| insert(schema, rows, OnDuplicate::Fail).len();
         // The text of a statement is a packet too: two bytes per placeholder, two per row.
         let preparable = (packet.saturating_sub(text_of_rows(1) * 2) / (2 * columns + 2)).clamp(1, PREFERRED_ROWS);
@@ -176,6 +186,8 @@ impl MySqlPlan {
             expects_duplicates: AtomicBool::new(false),
             statements: Statements::default(),
             schema: schema.clone(),
+            database: database.to_owned(),
+            columns: table.columns,
         };
         // Checks the rights, and what the look at the catalog cannot see.
         try_statement(connection, &plan.insert(1).sql).await?;

@@ -180,6 +180,28 @@ async fn a_table_that_was_changed_is_a_matter_of_the_schema_not_of_the_row() {
 }
 
 #[tokio::test]
+async fn a_column_that_was_changed_refuses_no_row_that_fits_and_blames_no_row_that_does_not() {
+    let db = Database::new("CREATE TABLE t (id BIGINT PRIMARY KEY, note CHAR(50))").await;
+    let pipeline = impatient(&db.sink);
+    let schema = schema(Conflict::None);
+    let (class, ..) = error_of(&pipeline, row(&schema, 1, "a ")).await;
+    assert_eq!(class, Some(ErrorClass::Row));
+    // What was refused before anything was sent.
+    db.run("ALTER TABLE t MODIFY note VARCHAR(50)").await;
+    assert!(submitted(&pipeline, [row(&schema, 1, "a ")]).await[0].is_written());
+    // 1366 at the server.
+    db.run("DELETE FROM t; ALTER TABLE t MODIFY note INT").await;
+    for outcome in submitted(&pipeline, (0..5).map(|id| row(&schema, id, "a"))).await {
+        let failed = outcome.failure().unwrap_or_else(|| panic!("{outcome:?}"));
+        assert_eq!(failed.class(), Some(ErrorClass::Schema), "{failed:?}");
+    }
+    // A row that is bad in the new table too is still a bad row.
+    db.run("ALTER TABLE t MODIFY note VARCHAR(2)").await;
+    let (class, code, _) = error_of(&pipeline, row(&schema, 1, "abc")).await;
+    assert_eq!((class, code.as_deref()), (Some(ErrorClass::Row), Some("1406")));
+}
+
+#[tokio::test]
 async fn a_right_that_is_taken_away_is_a_matter_of_permission() {
     let db = Database::new(TABLE).await;
     let user = batchsql_testserver::unique("user");

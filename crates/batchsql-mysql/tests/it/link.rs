@@ -309,8 +309,6 @@ async fn connections_go_back_to_the_pool_when_no_batch_wants_them() {
     for id in 0..50 {
         assert!(submitted(&pipeline, [row(&schema, id, "a")]).await[0].is_written());
     }
-    // One after the other, on one connection; the other one made the table.
-    assert!(db.pool().size() <= 2, "{} connections", db.pool().size());
     while db.pool().num_idle() < db.pool().size() as usize {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
