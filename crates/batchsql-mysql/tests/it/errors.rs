@@ -204,8 +204,8 @@ async fn a_column_that_was_changed_refuses_no_row_that_fits_and_blames_no_row_th
 #[tokio::test]
 async fn a_right_that_is_taken_away_is_a_matter_of_permission() {
     let db = Database::new(TABLE).await;
-    let user = batchsql_testserver::unique("user");
-    db.run(&format!("CREATE USER '{user}'@'%' IDENTIFIED BY 'x'; GRANT INSERT ON {}.t TO '{user}'@'%'", db.name)).await;
+    let user = db.user("x", "").await;
+    db.run(&format!("GRANT INSERT ON {}.t TO '{user}'@'%'", db.name)).await;
     let sink = MySqlSink::connect(&with_user(&db.dsn, &user, "x")).await.unwrap();
     let pipeline = impatient(&sink);
     let schema = schema(Conflict::None);
@@ -213,18 +213,13 @@ async fn a_right_that_is_taken_away_is_a_matter_of_permission() {
     db.run(&format!("REVOKE INSERT ON {}.t FROM '{user}'@'%'", db.name)).await;
     let (class, code, _) = error_of(&pipeline, row(&schema, 2, "b")).await;
     assert_eq!((class, code.as_deref()), (Some(ErrorClass::Permission), Some("1142")));
-    db.run(&format!("DROP USER '{user}'@'%'")).await;
 }
 
 #[tokio::test]
 async fn a_user_with_too_many_connections_waits() {
     let db = Database::new(TABLE).await;
-    let user = batchsql_testserver::unique("user");
-    let sql = format!(
-        "CREATE USER '{user}'@'%' IDENTIFIED BY 'x' WITH MAX_USER_CONNECTIONS 1; GRANT ALL ON {}.* TO '{user}'@'%'",
-        db.name
-    );
-    db.run(&sql).await;
+    let user = db.user("x", "WITH MAX_USER_CONNECTIONS 1").await;
+    db.run(&format!("GRANT ALL ON {}.* TO '{user}'@'%'", db.name)).await;
     let dsn = with_user(&db.dsn, &user, "x");
     let sink = MySqlSink::connect(&dsn).await.unwrap();
     let held = connect_when_free(&dsn).await;
@@ -237,7 +232,6 @@ async fn a_user_with_too_many_connections_waits() {
         held.close().await.unwrap();
     });
     assert!(outcomes[0].is_written(), "{outcomes:?}");
-    db.run(&format!("DROP USER '{user}'@'%'")).await;
 }
 
 /// The server counts a connection for a moment after it was closed.
