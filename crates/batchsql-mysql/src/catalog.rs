@@ -23,7 +23,7 @@ pub(crate) struct Session {
 }
 
 /// A table as the server has it.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Table {
     /// `BASE TABLE`, `VIEW` and so on.
     pub(crate) kind: String,
@@ -56,7 +56,7 @@ pub(crate) struct TableColumn {
 }
 
 /// A unique index.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct UniqueIndex {
     pub(crate) name: String,
     /// `None` for a part that is not a whole column: a prefix or an expression.
@@ -124,8 +124,7 @@ impl Table {
     }
 }
 
-/// The columns of a table, in their order; none where there is no such table.
-pub(crate) async fn columns(
+async fn columns(
     connection: &mut MySqlConnection,
     database: &str,
     table: &TableName,

@@ -31,7 +31,8 @@ pub enum ReplaceWith {
     Update,
     /// MySQL's `REPLACE INTO`, which **deletes** the old row and inserts the new one: `ON DELETE CASCADE` deletes
     /// what hangs on the old row, delete triggers fire, and columns that the row does not carry fall back to
-    /// their defaults.
+    /// their defaults. A write whose answer is lost is repeated, and then does all this again, also to what was put
+    /// beside the row meanwhile.
     ReplaceInto,
 }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use batchsql_core::{Column, Conflict, ErrorClass, Schema, SinkError};
 use batchsql_sql::mysql::{OnDuplicate, insert};
@@ -13,7 +14,7 @@ use sqlx::Executor;
 use sqlx::mysql::MySqlConnection;
 
 use crate::bind::PACKET_HEADER;
-use crate::catalog::{Session, Table, TableColumn, columns};
+use crate::catalog::{Session, Table, TableColumn};
 use crate::classify::{Failed, Stage};
 use crate::keys::KeySearch;
 use crate::options::{IgnoreWith, ReplaceWith};
@@ -39,9 +40,10 @@ pub(crate) enum Way {
 /// How batches of one schema are written.
 pub struct MySqlPlan {
     schema: Schema,
-    /// Where the table was found, and the columns that it had.
+    /// Where the table was found, what it was, and when that was looked at last.
     database: String,
-    columns: Vec<TableColumn>,
+    table: Table,
+    looked_at: Mutex<Instant>,
     pub(crate) storage: Box<[Storage]>,
     pub(crate) way: Way,
     /// Rows of a statement, at most.
@@ -130,9 +132,20 @@ impl MySqlPlan {
         self.expects_duplicates.store(expects, Ordering::Relaxed);
     }
 
-    /// Whether the table has other columns now than when it was looked at.
+    /// Whether the table was not looked at for so long; then the caller does it.
+    pub(crate) fn is_due(&self, after: Duration) -> bool {
+        let mut looked_at = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = looked_at.elapsed() >= after;
+        if is_due {
+            *looked_at = Instant::now();
+        }
+        is_due
+    }
+
+    /// Whether the table is another one now than when the plan was made.
     pub(crate) async fn is_outdated(&self, connection: &mut MySqlConnection) -> sqlx::Result<bool> {
-        Ok(columns(connection, &self.database, self.schema.table()).await? != self.columns)
+        let now = Table::read(connection, &self.database, self.schema.table()).await?;
+        Ok(now.as_ref() != Some(&self.table))
     }
 
     /// Looks at the session and the table, and has the server check statement and rights. No packet is larger than
@@ -187,7 +200,8 @@ impl MySqlPlan {
             statements: Statements::default(),
             schema: schema.clone(),
             database: database.to_owned(),
-            columns: table.columns,
+            table,
+            looked_at: Mutex::new(Instant::now()),
         };
         // Checks the rights, and what the look at the catalog cannot see.
         try_statement(connection, &plan.insert(1).sql).await?;

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use batchsql_core::{Attempt, ErrorClass, Limits, PoolState, Rows, Schema, Sink, SinkError, ValueRules, Written};
 use sqlx::{Connection, MySqlPool};
@@ -23,6 +24,7 @@ pub struct MySqlSink {
     pool: MySqlPool,
     /// Bytes of the largest packet that every connection so far may send.
     packet: Arc<AtomicUsize>,
+    look_again_after: Duration,
     ignore_with: IgnoreWith,
     replace_with: ReplaceWith,
 }
@@ -56,11 +58,15 @@ impl MySqlSink {
     /// a table is refused when the session that first looks at it is not.
     ///
     /// `statement_cache_capacity` of the pool's connect options bounds the prepared statements per connection;
-    /// it must not be 0, or every batch is prepared anew.
+    /// it must not be 0, or every batch is prepared anew, twice.
+    ///
+    /// No connection may come back to the pool with a transaction that is open (by `START TRANSACTION` as text): what
+    /// is written on it would be part of that.
     pub fn new(pool: MySqlPool) -> Self {
         Self {
             pool,
             packet: Arc::new(AtomicUsize::new(usize::MAX)),
+            look_again_after: Duration::from_secs(60),
             ignore_with: IgnoreWith::default(),
             replace_with: ReplaceWith::default(),
         }
@@ -80,6 +86,15 @@ impl MySqlSink {
         self
     }
 
+    /// How long a table is taken for what it was when it was looked at, while every row of it is accepted; default
+    /// 60 s. A table that changes meanwhile in a way that the server has no error for may lose digits or get rows
+    /// twice: a DATETIME(6) that becomes a DATETIME, a unique index that is dropped.
+    #[must_use]
+    pub fn look_again_after(mut self, time: Duration) -> Self {
+        self.look_again_after = time;
+        self
+    }
+
     /// The pool, for your own queries: to create tables, or to read what was written.
     pub fn mysql_pool(&self) -> &MySqlPool {
         &self.pool
@@ -92,11 +107,17 @@ impl MySqlSink {
         if packet < plan.max_allowed_packet {
             return Err(outdated(format!("max_allowed_packet is {packet} now")));
         }
+        if plan.is_due(self.look_again_after) {
+            let is_outdated = plan.is_outdated(link.connection).await;
+            if is_outdated.map_err(|error| Failed::of(error, Stage::Open))? {
+                return Err(outdated("it was changed".into()));
+            }
+        }
         match write::write_rows(link, plan, rows).await {
             // It is about to be rejected, perhaps because the table is not what the plan was made for.
             Err(failed) if failed.is_about_values() && (rows.len() == 1 || link.attempt.is_atomic()) => {
                 match plan.is_outdated(link.connection).await {
-                    Ok(true) => Err(outdated("its columns were changed".into())),
+                    Ok(true) => Err(outdated("it was changed".into())),
                     Ok(false) => Err(failed),
                     Err(_) => Err(Failed { usable: false, ..failed }),
                 }

@@ -202,6 +202,25 @@ async fn a_column_that_was_changed_refuses_no_row_that_fits_and_blames_no_row_th
 }
 
 #[tokio::test]
+async fn a_change_that_the_server_has_no_error_for_is_seen_before_long() {
+    let db = Database::new("CREATE TABLE t (id BIGINT PRIMARY KEY, at DATETIME(6))").await;
+    let builder = Schema::builder("t").column("id", ColumnType::I64).column("at", ColumnType::Timestamp);
+    let schema = builder.on_conflict(Conflict::update(["id"])).build().unwrap();
+    let at = batchsql_core::Timestamp::from_micros_since_epoch(123_456).unwrap();
+    let row = |id: i64| schema.row().set("id", id).unwrap().set("at", at).unwrap().finish().unwrap();
+    let pipeline = impatient(&db.sink.clone().look_again_after(Duration::from_millis(1)));
+    assert!(submitted(&pipeline, [row(1)]).await[0].is_written());
+    db.run("ALTER TABLE t MODIFY at DATETIME").await;
+    let (class, _, text) = error_of(&pipeline, row(2)).await;
+    assert_eq!(class, Some(ErrorClass::Row), "{text}");
+    assert!(text.contains("finer fractions of a second than the column"), "{text}");
+    db.run("ALTER TABLE t MODIFY at DATETIME(6), DROP PRIMARY KEY").await;
+    let (class, _, text) = error_of(&pipeline, row(1)).await;
+    assert_eq!(class, Some(ErrorClass::Schema), "{text}");
+    assert_eq!(db.read("SELECT COUNT(*) FROM t").await, ["1"]);
+}
+
+#[tokio::test]
 async fn a_right_that_is_taken_away_is_a_matter_of_permission() {
     let db = Database::new(TABLE).await;
     let user = db.user("x", "").await;
