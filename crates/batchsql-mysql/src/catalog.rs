@@ -3,7 +3,7 @@
 
 use batchsql_core::TableName;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
-use sqlx::{Decode, MySql, Row};
+use sqlx::{Decode, Executor, MySql, Row};
 
 /// How the session treats values.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub(crate) struct Session {
     pub(crate) max_allowed_packet: usize,
     /// Without it, NULL in a TIMESTAMP column that takes none becomes the current time.
     pub(crate) explicit_timestamps: bool,
+    /// Whether it reads what others may still undo.
+    pub(crate) reads_uncommitted: bool,
     /// The database of names that name none.
     pub(crate) database: Option<String>,
 }
@@ -77,8 +79,13 @@ impl Session {
                    CAST(@@max_allowed_packet AS SIGNED) AS max_allowed_packet, \
                    CAST(@@explicit_defaults_for_timestamp AS SIGNED) AS explicit_timestamps, \
                    CAST(DATABASE() AS CHAR) AS current_database";
-        let row = sqlx::query(sql).persistent(false).fetch_one(connection).await?;
+        let row = sqlx::query(sql).persistent(false).fetch_one(&mut *connection).await?;
+        // MariaDB's name and MySQL's.
+        let sql = "SHOW SESSION VARIABLES WHERE Variable_name IN ('tx_isolation', 'transaction_isolation')";
+        let levels = connection.fetch_all(sql).await?;
+        let levels: Vec<String> = levels.iter().map(|level| level.try_get_unchecked(1)).collect::<sqlx::Result<_>>()?;
         Ok(Self {
+            reads_uncommitted: levels.iter().any(|level| level == "READ-UNCOMMITTED"),
             sql_mode: get(&row, "sql_mode")?,
             time_zone: get(&row, "time_zone")?,
             system_time_zone: get(&row, "system_time_zone")?,

@@ -52,6 +52,7 @@ pub struct MySqlPlan {
     pub(crate) max_bytes: usize,
     /// The server's own word, for errors.
     pub(crate) max_allowed_packet: usize,
+    /// `None` where keys cannot be looked up.
     pub(crate) keys: Option<KeySearch>,
     /// Whether the last batch had rows whose key was there, so that the next one asks first.
     expects_duplicates: AtomicBool,
@@ -195,7 +196,8 @@ impl MySqlPlan {
             max_rows,
             max_bytes: packet.min(PREFERRED_BYTES).saturating_sub(PACKET_HEADER),
             max_allowed_packet: packet,
-            keys: KeySearch::new(schema, &table.columns),
+            // A key that is read before it is committed may be undone: then only the insert knows.
+            keys: KeySearch::new(schema, &table.columns).filter(|_| !session.reads_uncommitted),
             expects_duplicates: AtomicBool::new(false),
             statements: Statements::default(),
             schema: schema.clone(),

@@ -221,6 +221,7 @@ mod tests {
             autocommit: true,
             max_allowed_packet: 1 << 20,
             explicit_timestamps: true,
+            reads_uncommitted: false,
             database: None,
         }
     }
