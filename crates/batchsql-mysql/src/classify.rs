@@ -100,8 +100,9 @@ pub(crate) fn describe(error: &dyn DatabaseError) -> String {
 
 /// Whether the server may have carried out what this code is the answer to.
 fn may_be_done(code: u16, stage: Stage) -> bool {
-    // The link to the server was lost, in the words of a proxy before it: MaxScale says 1927, ProxySQL 2006 or 2013.
-    let is_lost_link = matches!(code, 1158..=1161 | 1927 | 2006 | 2013 | 2055);
+    // The link to the server was lost, in the words of a proxy before it: MaxScale says 1927, ProxySQL 2006 or 2013,
+    // Vitess 1105.
+    let is_lost_link = matches!(code, 1105 | 1158..=1161 | 1927 | 2006 | 2013 | 2055);
     match stage {
         Stage::Open => false,
         // An interrupted statement is undone before the server says so.
@@ -123,8 +124,10 @@ fn class(code: u16, state: &str, stage: Stage) -> ErrorClass {
         _ if may_be_done(code, stage) => ErrorClass::Unknown,
         // Too many connections, of the server or of the user.
         1040 | 1203 | 1226 => ErrorClass::Transient,
-        // Shutdown, killed, out of time, network, deadlock, lock timeout, table or statement changed meanwhile.
-        1047
+        // Shutdown, offline, killed, out of time, network, deadlock, lock timeout, row, table or statement changed
+        // meanwhile. 9001 is ProxySQL's word for no server that answers.
+        1020
+        | 1047
         | 1053
         | 1152
         | 1158..=1161
@@ -142,28 +145,34 @@ fn class(code: u16, state: &str, stage: Stage) -> ErrorClass {
         | 2013
         | 2055
         | 3024
+        | 3032
         | 3101
+        | 3168
         | 3169
-        | 4031 => ErrorClass::Transient,
+        | 4031
+        | 9001 => ErrorClass::Transient,
         1022 | 1048 | 1062 | 1118 | 1169 | 1216 | 1217 | 1264 | 1265 | 1292 | 1300 | 1301 | 1365 | 1366 | 1367
         | 1406 | 1411 | 1416 | 1441 | 1451 | 1452 | 1525 | 1526 | 1557 | 1586 | 1644 | 1645 | 1690 | 1748 | 1761
         | 1762 | 1859 | 1977 | 3140 | 3141 | 3144 | 3156 | 3819 | 3854 | 3903 | 3988 | 4025 | 4038 => ErrorClass::Row,
+        // Also what a trigger does that it may not do.
         1046 | 1049 | 1051 | 1054 | 1064 | 1100 | 1109 | 1136 | 1146 | 1288 | 1305 | 1347 | 1348 | 1356 | 1364
-        | 1394 | 1471 | 1814 | 1906 | 1932 | 3105 => ErrorClass::Schema,
+        | 1394 | 1415 | 1422 | 1424 | 1442 | 1471 | 1814 | 1906 | 1932 | 3098 | 3105 => ErrorClass::Schema,
         1044 | 1045 | 1129 | 1130 | 1142 | 1143 | 1227 | 1251 | 1370 | 1449 | 1524 | 1698 | 1820 | 1862 | 3118
-        | 3159 | 4151 => ErrorClass::Permission,
+        | 3159 | 3955 | 4151 => ErrorClass::Permission,
         // A packet, the placeholders, or a transaction that is larger than the binary log's cache.
         1153 | 1197 | 1390 => ErrorClass::Size,
         // Disk, memory, table or lock table full, a damaged table, numbers that are used up, too many prepared
         // statements, and servers that are read-only, perhaps until they have failed over.
-        1021 | 1026 | 1030 | 1034 | 1037 | 1038 | 1041 | 1114 | 1135 | 1180 | 1194 | 1195 | 1206 | 1290 | 1461
-        | 1467 | 1598 | 1785 | 1792 | 1836 | 3100 => ErrorClass::Resource,
+        1021 | 1026 | 1030 | 1034 | 1036 | 1037 | 1038 | 1041 | 1114 | 1135 | 1180 | 1194 | 1195 | 1206 | 1223 | 1290
+        | 1461 | 1467 | 1598 | 1637 | 1785 | 1792 | 1836 | 1874 | 3100 => ErrorClass::Resource,
         _ => match state.get(..2) {
             Some("22" | "23" | "44" | "45") => ErrorClass::Row,
             Some("08") if stage != Stage::Open => ErrorClass::Unknown,
             Some("08" | "40") => ErrorClass::Transient,
             Some("28") => ErrorClass::Permission,
             Some("42") => ErrorClass::Schema,
+            // Nobody knows what stands behind a COMMIT that fails for a reason that nobody knows.
+            _ if stage == Stage::Commit => ErrorClass::Unknown,
             _ => ErrorClass::Internal,
         },
     }
@@ -241,14 +250,14 @@ mod tests {
                 }
             }
         };
-        check(&[1205, 1213, 1040, 1203, 1226, 1615, 3101], ErrorClass::Transient);
+        check(&[1205, 1213, 1020, 1040, 1203, 1226, 1615, 3032, 3101], ErrorClass::Transient);
         // The last ones are of MySQL 8: check constraint, JSON text, conversion of characters.
         check(&[1062, 1048, 1452, 4025, 1406, 1264, 1366, 1292, 1526, 1644, 3819, 3140, 3988], ErrorClass::Row);
         // 1364: a column that rows do not carry has no default. 3105 is MySQL's word for a generated column, 1906
         // MariaDB's.
-        check(&[1146, 1054, 1049, 1364, 3105, 1906], ErrorClass::Schema);
+        check(&[1146, 1054, 1049, 1364, 1442, 3105, 1906], ErrorClass::Schema);
         check(&[1142, 1143, 1044, 1045, 1227], ErrorClass::Permission);
-        check(&[1290, 1792, 1836, 1206, 1021, 1114, 1030, 3100], ErrorClass::Resource);
+        check(&[1290, 1792, 1836, 1874, 1036, 1206, 1021, 1114, 1030, 3100], ErrorClass::Resource);
         check(&[1153, 1197, 1390], ErrorClass::Size);
     }
 
@@ -279,6 +288,7 @@ mod tests {
         for (code, state) in [(1927, "70100"), (2013, "HY000"), (2006, "HY000"), (1160, "08S01"), (9999, "08S01")] {
             check(code, state, [ErrorClass::Transient, ErrorClass::Unknown, ErrorClass::Unknown]);
         }
+        check(9999, "HY000", [ErrorClass::Internal, ErrorClass::Internal, ErrorClass::Unknown]);
         // The server had hung up before it got the statement.
         check(4031, "HY000", [ErrorClass::Transient; 3]);
         check(1153, "08S01", [ErrorClass::Size; 3]);

@@ -221,6 +221,21 @@ async fn a_change_that_the_server_has_no_error_for_is_seen_before_long() {
 }
 
 #[tokio::test]
+async fn a_trigger_that_no_row_can_pass_is_a_matter_of_the_schema() {
+    let db = Database::new(TABLE).await;
+    let pipeline = impatient(&db.sink);
+    let schema = schema(Conflict::None);
+    assert!(submitted(&pipeline, [row(&schema, 1, "a")]).await[0].is_written());
+    for (action, code) in [("UPDATE t SET note = 'x'", "1442"), ("INSERT INTO missing VALUES (1)", "1146")] {
+        db.run(&format!("DROP TRIGGER IF EXISTS tr; CREATE TRIGGER tr BEFORE INSERT ON t FOR EACH ROW {action}")).await;
+        let (class, found, text) = error_of(&pipeline, row(&schema, 2, "b")).await;
+        assert_eq!((class, found.as_deref()), (Some(ErrorClass::Schema), Some(code)), "{text}");
+    }
+    db.run("DROP TRIGGER tr").await;
+    assert!(submitted(&pipeline, [row(&schema, 2, "b")]).await[0].is_written());
+}
+
+#[tokio::test]
 async fn a_right_that_is_taken_away_is_a_matter_of_permission() {
     let db = Database::new(TABLE).await;
     let user = db.user("x", "").await;
