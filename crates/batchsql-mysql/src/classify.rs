@@ -163,8 +163,8 @@ fn class(code: u16, state: &str, stage: Stage) -> ErrorClass {
         1153 | 1197 | 1390 => ErrorClass::Size,
         // Disk, memory, table or lock table full, a damaged table, numbers that are used up, too many prepared
         // statements, and servers that are read-only, perhaps until they have failed over.
-        1021 | 1026 | 1030 | 1034 | 1036 | 1037 | 1038 | 1041 | 1114 | 1135 | 1180 | 1194 | 1195 | 1206 | 1223 | 1290
-        | 1461 | 1467 | 1598 | 1637 | 1785 | 1792 | 1836 | 1874 | 3100 => ErrorClass::Resource,
+        1021 | 1026 | 1030 | 1034 | 1036 | 1037 | 1038 | 1041 | 1114 | 1135 | 1180 | 1194 | 1195 | 1206 | 1223
+        | 1290 | 1461 | 1467 | 1598 | 1637 | 1785 | 1792 | 1836 | 1874 | 3100 => ErrorClass::Resource,
         _ => match state.get(..2) {
             Some("22" | "23" | "44" | "45") => ErrorClass::Row,
             Some("08") if stage != Stage::Open => ErrorClass::Unknown,

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use batchsql_core::{Attempt, ErrorClass, Limits, PoolState, Rows, Schema, Sink, SinkError, ValueRules, Written};
-use sqlx::{Connection, MySqlPool};
 use sqlx::mysql::{MySql, MySqlConnection};
 use sqlx::pool::PoolConnection;
+use sqlx::{Connection, MySqlPool};
 use tokio::runtime::Handle;
 
 use crate::catalog::max_allowed_packet;

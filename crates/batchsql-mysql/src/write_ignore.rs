@@ -130,12 +130,7 @@ enum Did {
 }
 
 /// Writes the rows in one transaction, in their order, and says which were ignored.
-async fn search(
-    link: &mut Link<'_>,
-    plan: &MySqlPlan,
-    rows: Rows<'_>,
-    with: IgnoreWith,
-) -> Result<Vec<u32>, Failed> {
+async fn search(link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows<'_>, with: IgnoreWith) -> Result<Vec<u32>, Failed> {
     begin(link).await?;
     match search_halves(link, plan, rows, with).await {
         Ok(ignored) => commit(link).await.map(|()| ignored),
