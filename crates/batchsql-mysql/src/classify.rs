@@ -103,13 +103,14 @@ fn may_be_done(code: u16, stage: Stage) -> bool {
     // The link to the server was lost, in the words of a proxy before it: MaxScale says 1927, ProxySQL 2006 or 2013,
     // Vitess 1105.
     let is_lost_link = matches!(code, 1105 | 1158..=1161 | 1927 | 2006 | 2013 | 2055);
+    // MySQL looks for a KILL or its own shutdown also when the statement is done, and then says this instead. 1180 is
+    // "got error during COMMIT": the engine does not say on which side of it.
+    let is_perhaps_late = matches!(code, 1053 | 1180 | 1317 | 3169);
     match stage {
         Stage::Open => false,
-        // An interrupted statement is undone before the server says so.
-        Stage::Statement => is_lost_link || code == 1180,
-        // "Got error during COMMIT": the engine does not say on which side of it. And who interrupts a COMMIT may come
-        // after it: the server looks for that at its end too.
-        Stage::Commit => is_lost_link || matches!(code, 1053 | 1180 | 1317 | 1969 | 3024 | 3169),
+        // A statement that is out of time is undone before the server says so.
+        Stage::Statement => is_lost_link || is_perhaps_late,
+        Stage::Commit => is_lost_link || is_perhaps_late || matches!(code, 1969 | 3024),
     }
 }
 
@@ -281,8 +282,11 @@ mod tests {
             assert_eq!(stages.map(|stage| class(code, state, stage)), classes, "code {code}");
         };
         check(1180, "HY000", [ErrorClass::Resource, ErrorClass::Unknown, ErrorClass::Unknown]);
-        for (interrupted, state) in [(1053, "08S01"), (1317, "70100"), (1969, "70100"), (3024, "HY000")] {
-            check(interrupted, state, [ErrorClass::Transient, ErrorClass::Transient, ErrorClass::Unknown]);
+        for (late, state) in [(1053, "08S01"), (1317, "70100"), (3169, "HY000")] {
+            check(late, state, [ErrorClass::Transient, ErrorClass::Unknown, ErrorClass::Unknown]);
+        }
+        for (late, state) in [(1969, "70100"), (3024, "HY000")] {
+            check(late, state, [ErrorClass::Transient, ErrorClass::Transient, ErrorClass::Unknown]);
         }
         // Lost links as proxies tell of them.
         for (code, state) in [(1927, "70100"), (2013, "HY000"), (2006, "HY000"), (1160, "08S01"), (9999, "08S01")] {

@@ -40,7 +40,8 @@ pub enum ReplaceWith {
 ///
 /// As a DSN: `mysql://user:password@host:3306/database` (or `mariadb://`), with the parameters of `sqlx`
 /// (`ssl-mode`, `ssl-ca`, `ssl-cert`, `ssl-key`, `charset`, `collation`, `socket`, `statement-cache-capacity`,
-/// `timezone`) and these:
+/// `timezone`) and these. Without `ssl-mode` the link is encrypted where the server offers it, and no certificate is
+/// checked.
 ///
 /// | parameter | values | default |
 /// |---|---|---|
