@@ -64,6 +64,7 @@
 //! Made for Redis 6 and later, and tested with 7. Older servers, which know only version 2 of the protocol, cost a
 //! `PING` for each batch, because without version 3 the client does not tell when a connection was lost.
 
+mod at_once;
 mod classify;
 mod cluster;
 mod command;

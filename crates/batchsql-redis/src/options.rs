@@ -24,8 +24,8 @@ const DEFAULT_PORT: u16 = 6379;
 /// | `unix:///path?db=0&user=…&pass=…` | a Unix socket |
 /// | `redis://[user[:password]@]host[:port],host[:port]…?cluster=true` | a cluster, by some of its nodes |
 ///
-/// with the parameters `max_connections`, `connect_timeout_ms`, `protocol` (`2` or `3`) and, for TLS, `ca` (a file
-/// of certificates in PEM form, instead of the system's). Percent-encode what has a meaning in URLs.
+/// with the parameters `max_connections`, `connect_timeout_ms`, `node_timeout_ms`, `protocol` (`2` or `3`) and, for
+/// TLS, `ca` (a file of certificates in PEM form, instead of the system's). Percent-encode what has a meaning in URLs.
 ///
 /// ```
 /// use batchsql_redis::RedisOptions;
@@ -43,6 +43,7 @@ pub struct RedisOptions {
     pub(crate) protocol: Option<ProtocolVersion>,
     pub(crate) max_connections: usize,
     pub(crate) connect_timeout: Duration,
+    pub(crate) node_timeout: Duration,
     pub(crate) commands: Commands,
 }
 
@@ -96,6 +97,15 @@ impl RedisOptions {
         self
     }
 
+    /// How long the nodes of a cluster may take to answer one batch; default 10 s. The rows of a node that is late
+    /// end as unknown, or are written again where that is harmless; those of the other nodes have their outcomes.
+    /// Choose it some seconds below the pipeline's `statement_timeout`, which ends the whole batch.
+    #[must_use]
+    pub fn node_timeout(mut self, timeout: Duration) -> Self {
+        self.node_timeout = timeout;
+        self
+    }
+
     /// What the rows of `table` become (`namespace.table` where the schema has a namespace). Without it, and
     /// without a [`default_command`](Self::default_command), rows of schemas that declare a key become hashes
     /// ([`Command::hash`]), and other schemas are refused.
@@ -127,6 +137,7 @@ impl fmt::Debug for RedisOptions {
             .field("is_cluster", &self.is_cluster)
             .field("max_connections", &self.max_connections)
             .field("connect_timeout", &self.connect_timeout)
+            .field("node_timeout", &self.node_timeout)
             .field("commands", &self.commands)
             .finish_non_exhaustive()
     }
@@ -210,6 +221,7 @@ impl FromStr for RedisOptions {
 struct Extra {
     max_connections: Option<usize>,
     connect_timeout: Option<Duration>,
+    node_timeout: Option<Duration>,
     protocol: Option<ProtocolVersion>,
     ca: Option<String>,
     /// Parameters that only some DSNs have.
@@ -229,6 +241,10 @@ impl Extra {
                     Ok(millis) if millis > 0 => self.connect_timeout = Some(Duration::from_millis(millis)),
                     _ => return Err(wrong("connect_timeout_ms is not a number of milliseconds above 0")),
                 },
+                "node_timeout_ms" => match value.parse() {
+                    Ok(millis) if millis > 0 => self.node_timeout = Some(Duration::from_millis(millis)),
+                    _ => return Err(wrong("node_timeout_ms is not a number of milliseconds above 0")),
+                },
                 "protocol" => match value {
                     "2" | "resp2" => self.protocol = Some(ProtocolVersion::RESP2),
                     "3" | "resp3" => self.protocol = Some(ProtocolVersion::RESP3),
@@ -240,7 +256,7 @@ impl Extra {
                     // What is no name may be a part of a password that was not encoded.
                     None if name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') => {
                         return Err(wrong(format_args!(
-                            "unknown parameter {name:?} (known are cluster, max_connections, connect_timeout_ms, protocol and ca)"
+                            "unknown parameter {name:?} (known are cluster, max_connections, connect_timeout_ms, node_timeout_ms, protocol and ca)"
                         )));
                     }
                     None => return Err(wrong("a parameter without a proper name; percent-encode special characters")),
@@ -257,6 +273,7 @@ impl Extra {
             protocol: self.protocol,
             max_connections: self.max_connections.unwrap_or(4),
             connect_timeout: self.connect_timeout.unwrap_or(Duration::from_secs(5)),
+            node_timeout: self.node_timeout.unwrap_or(Duration::from_secs(10)),
             commands: Commands::default(),
         }
     }
@@ -411,6 +428,7 @@ mod tests {
         check("redis://host?x@secret", "without a proper name");
         check("redis://host?max_connections=0", "above 0");
         check("redis://host?connect_timeout_ms=soon", "milliseconds");
+        check("redis://host?node_timeout_ms=0", "node_timeout_ms");
         check("redis://host?protocol=4", "neither 2 nor 3");
         check("redis://host?ca=/nowhere", "ca is for rediss://");
         check("redis://user:secret@host/2?cluster=true", "only database 0");

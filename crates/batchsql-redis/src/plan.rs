@@ -35,8 +35,8 @@ pub(crate) enum Shape {
     Set { key: KeyPlan, body: Body, ttl: TtlPlan, nx: bool },
     /// `HSET`, with `HDEL` for `NULL`.
     Hash { key: KeyPlan, fields: Box<[Field]> },
-    /// `word key [flag] columns…`.
-    Simple { word: &'static str, key: KeyPlan, flag: Option<&'static str>, columns: Box<[usize]> },
+    /// `word key [flag] columns…`. A score is the first of the columns.
+    Simple { word: &'static str, key: KeyPlan, flag: Option<&'static str>, columns: Box<[usize]>, has_score: bool },
     /// `XADD key [MAXLEN ~ n] id fields…`.
     Stream { key: KeyPlan, max_len: Option<String>, id: Option<usize>, fields: Box<[Field]> },
     /// `words… columns…`; without words the first column is the word.
@@ -156,8 +156,8 @@ impl RedisPlan {
                 }
                 columns.check_rule("ZADD", &[&*key.columns, &[member]].concat(), true)?;
                 columns.all_used("ZADD")?;
-                let shape =
-                    Shape::Simple { word: "ZADD", key, flag: nx.then_some("NX"), columns: [score, member].into() };
+                let (flag, columns) = (nx.then_some("NX"), [score, member].into());
+                let shape = Shape::Simple { word: "ZADD", key, flag, columns, has_score: true };
                 (shape, nx.then_some(IgnoredReply::Zero))
             }
             Command::SAdd(sadd) => {
@@ -165,7 +165,8 @@ impl RedisPlan {
                 let member = columns.value(&sadd.member, "member")?;
                 columns.check_rule("SADD", &[&*key.columns, &[member]].concat(), false)?;
                 columns.all_used("SADD")?;
-                let shape = Shape::Simple { word: "SADD", key, flag: None, columns: [member].into() };
+                let columns = [member].into();
+                let shape = Shape::Simple { word: "SADD", key, flag: None, columns, has_score: false };
                 (shape, nx.then_some(IgnoredReply::Zero))
             }
             Command::XAdd(xadd) => {
@@ -184,14 +185,16 @@ impl RedisPlan {
                 let key = columns.key(&push.key)?;
                 let value = columns.value(&push.value, "value")?;
                 columns.all_used(push.word)?;
-                (Shape::Simple { word: push.word, key, flag: None, columns: [value].into() }, no_ignored)
+                let columns = [value].into();
+                (Shape::Simple { word: push.word, key, flag: None, columns, has_score: false }, no_ignored)
             }
             Command::Publish(publish) => {
                 columns.no_rule("PUBLISH")?;
                 let key = columns.key(&publish.channel)?;
                 let message = columns.value(&publish.message, "message")?;
                 columns.all_used("PUBLISH")?;
-                (Shape::Simple { word: "PUBLISH", key, flag: None, columns: [message].into() }, no_ignored)
+                let columns = [message].into();
+                (Shape::Simple { word: "PUBLISH", key, flag: None, columns, has_score: false }, no_ignored)
             }
             Command::Raw(raw) => {
                 columns.no_rule("a raw command")?;
@@ -207,17 +210,29 @@ impl RedisPlan {
                 (Shape::Raw { words, columns: columns.schema.columns().len() }, no_ignored)
             }
         };
-        let is_repeatable = is_repeatable(command);
-        let overwrites =
-            (is_repeatable && !nx && !matches!(command, Command::SAdd(_))) || matches!(command, Command::Raw(_));
+        let is_repeatable = is_repeatable(columns.schema, command);
+        let overwrites = match command {
+            Command::Set(_) | Command::Hash(_) | Command::Document(_) | Command::ZAdd(_) => !nx,
+            Command::Raw(_) => true,
+            _ => false,
+        };
         Ok(Self { shape, key_argument: Some(1), ignored, overwrites, is_repeatable })
     }
 }
 
 /// Whether writing the rows of a command twice is as good as once. With `NX` the repeat says `Ignored` of rows that
 /// the first attempt wrote, as every database does: a row with the key is there.
-pub(crate) fn is_repeatable(command: &Command) -> bool {
-    matches!(command, Command::Set(_) | Command::Hash(_) | Command::Document(_) | Command::ZAdd(_) | Command::SAdd(_))
+///
+/// What overwrites is repeated only when the schema declares its key: without one, a later batch may have written
+/// the same key meanwhile, and the repeat would put the older row over the newer one.
+pub(crate) fn is_repeatable(schema: &Schema, command: &Command) -> bool {
+    match command {
+        Command::Set(_) | Command::Hash(_) | Command::Document(_) | Command::ZAdd(_) => {
+            !schema.key_columns().is_empty()
+        }
+        Command::SAdd(_) => true,
+        _ => false,
+    }
 }
 
 impl Columns<'_> {
