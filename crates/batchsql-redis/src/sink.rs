@@ -12,8 +12,9 @@ use crate::classify::connect_error;
 use crate::cluster::Cluster;
 use crate::command::Command;
 use crate::link::{self, Lease, Pool};
+use crate::lookup::is_float;
 use crate::options::{OpenError, RedisOptions};
-use crate::plan::{RedisPlan, Shape, is_float, is_repeatable};
+use crate::plan::{RedisPlan, Shape, is_repeatable};
 use crate::words::{self, KeyPlace};
 use crate::write::write_to_server;
 
