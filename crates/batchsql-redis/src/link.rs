@@ -60,7 +60,9 @@ impl Link {
         let asked = timeout(self.patience, self.connection.req_packed_command(command));
         let result = asked.await.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()));
         self.is_busy = result.is_err();
-        result?.extract_error()
+        let answer = result?.extract_error();
+        self.is_outdated |= answer.as_ref().is_err_and(|error| error.code().is_some_and(is_of_another_role));
+        answer
     }
 
     /// Whether the server is there. Who may not ask is answered too.

@@ -1,9 +1,13 @@
 //! What is told of the rows of a batch when the server refuses some of them, and what is never told.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, Isolation, PipelineConfig, Schema, Sink};
-use batchsql_redis::{Command, Key, RedisOptions, RedisSink};
+use batchsql_core::{
+    Attempt, BatchSql, ColumnType, Conflict, ErrorClass, Isolation, PipelineConfig, Rows, Schema, Sink, SinkError,
+    Written,
+};
+use batchsql_redis::{Command, Key, RedisConn, RedisOptions, RedisPlan, RedisSink};
 use batchsql_testserver::{Kind, Server, dsn};
 
 use crate::support::{
@@ -114,6 +118,38 @@ async fn a_row_is_not_written_over_a_later_one_with_its_key() {
     assert_eq!(ask_at::<String>(server.dsn(), &["GET", "k"]).await, "newer");
 }
 
+/// A sink that remembers the class of the error of each write.
+struct Told(RedisSink, Arc<Mutex<Vec<Option<ErrorClass>>>>);
+
+impl Sink for Told {
+    type Conn = RedisConn;
+    type Plan = RedisPlan;
+
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    async fn acquire(&self) -> Result<RedisConn, SinkError> {
+        self.0.acquire().await
+    }
+
+    async fn prepare(&self, conn: &mut RedisConn, schema: &Schema) -> Result<RedisPlan, SinkError> {
+        self.0.prepare(conn, schema).await
+    }
+
+    async fn write(
+        &self,
+        conn: &mut RedisConn,
+        plan: &RedisPlan,
+        rows: Rows<'_>,
+        attempt: &Attempt,
+    ) -> Result<Written, SinkError> {
+        let result = self.0.write(conn, plan, rows, attempt).await;
+        self.1.lock().unwrap().push(result.as_ref().err().map(SinkError::class));
+        result
+    }
+}
+
 #[tokio::test]
 async fn atomic_batches_are_refused_before_anything_is_sent() {
     let t = unique("atomic");
@@ -131,13 +167,15 @@ async fn atomic_batches_are_refused_before_anything_is_sent() {
     db.submit(&row(&schema, ["a".into(), "v".into()])).await.unwrap();
     db.flush().await.unwrap();
     assert_eq!(ask::<Vec<String>>(&["KEYS", &format!("{t}:*")]).await, [format!("{t}:a")]);
-    // Also when it is refused.
+    // Also when it is refused: that is an error, and nothing that was written.
     ask::<i64>(&["DEL", &format!("{t}:a")]).await;
     ask::<i64>(&["RPUSH", &format!("{t}:a"), "list"]).await;
-    let alone = sink_at(&dsn(Kind::Redis), &t, Command::raw("APPEND")).await;
+    let alone = Told(sink_at(&dsn(Kind::Redis), &t, Command::raw("APPEND")).await, Arc::default());
+    let told = Arc::clone(&alone.1);
     let db = BatchSql::builder(alone).config(atomic).start().unwrap();
     let receipts = submit(&db, [row(&schema, [format!("{t}:a").into(), "v".into()])]).await;
     db.close(HOUR).await;
+    assert_eq!(*told.lock().unwrap(), [Some(ErrorClass::Row)]);
     assert_eq!(name(&ended(receipts).await[0]), "rejected WRONGTYPE");
 }
 
