@@ -227,10 +227,13 @@ async fn hashes_with_null_need_transactions() {
         assert_eq!(write(&sink, [row(&plain, ["z".into(), right.into()])]).await, ["written"]);
         assert_eq!(ask::<String>(&["HGET", &format!("{t}:z"), "a"]).await, right);
     }
-    let server = Server::start(Kind::Redis, &["--rename-command", "MULTI", "HIDDEN"]);
-    let sink = sink_at(server.dsn(), &t, Command::hash()).await;
-    let error = pipeline(&sink).prepare(&schema).await.unwrap_err();
-    assert_eq!((error.class(), error.code()), (ErrorClass::Schema, Some("ERR")), "{error}");
+    for word in ["MULTI", "EXEC"] {
+        let server = Server::start(Kind::Redis, &["--rename-command", word, "HIDDEN"]);
+        let sink = sink_at(server.dsn(), &t, Command::hash()).await;
+        let error = pipeline(&sink).prepare(&schema).await.unwrap_err();
+        assert_eq!((error.class(), error.code()), (ErrorClass::Schema, Some("ERR")), "{error}");
+        assert_eq!(sink.pool().unwrap().idle, 0, "it may be in the middle of a transaction");
+    }
 
     // Rights that go after the table was looked at: what was written is not told as rejected …
     ask::<()>(&["ACL", "SETUSER", &t, "reset", "on", ">pw", "~*", "+@all"]).await;

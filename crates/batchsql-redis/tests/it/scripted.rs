@@ -1,8 +1,8 @@
-//! Redirections in an order that a real cluster shows only for moments: nodes that say what the test wants.
+//! What real servers say only for moments, or never: nodes that answer as the test wants.
 
 use std::sync::{Arc, Mutex};
 
-use batchsql_core::{ColumnType, Schema};
+use batchsql_core::{ColumnType, Conflict, Schema, Sink, Value};
 use batchsql_redis::Command;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -72,4 +72,29 @@ async fn a_redirected_row_is_not_written_over_a_later_one_with_its_key() {
     assert_eq!(write(&sink, rows).await, ["rejected TRYAGAIN", "written", "written"]);
     let asked: Vec<String> = asked.lock().unwrap().iter().filter(|words| words.starts_with("SET")).cloned().collect();
     assert_eq!(asked, ["SET other elsewhere"]);
+}
+
+#[tokio::test]
+async fn a_transaction_that_could_not_be_ended_does_not_take_in_the_next_batch() {
+    // As a proxy may do: it takes MULTI, and EXEC once, when the sink asks whether there are transactions.
+    let ends = Arc::new(Mutex::new(0));
+    let port = node(move |words| {
+        let answer = match words[0].as_str() {
+            "MULTI" | "PING" => "+OK\r\n",
+            "EXEC" => {
+                *ends.lock().unwrap() += 1;
+                if *ends.lock().unwrap() == 1 { "*0\r\n" } else { "-ERR unknown command\r\n" }
+            }
+            _ => "+QUEUED\r\n",
+        };
+        answer.to_owned()
+    })
+    .await;
+    let sink = sink_at(&format!("redis://127.0.0.1:{port}?protocol=2"), "t", Command::hash()).await;
+    let schema = Schema::builder("t").column("k", ColumnType::Text).nullable("a", ColumnType::Text);
+    let schema = schema.nullable("b", ColumnType::Text).on_conflict(Conflict::replace(["k"])).build().unwrap();
+    let rows = [("x", Value::Null), ("y", "2".into())].map(|(k, b)| row(&schema, [k.into(), "1".into(), b]));
+    // Nothing of the first was executed; the second was queued behind it, and nobody says what becomes of it.
+    assert_eq!(write(&sink, rows).await, ["rejected ERR", "unknown"]);
+    assert_eq!(sink.pool().unwrap().idle, 0);
 }
