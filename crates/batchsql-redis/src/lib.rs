@@ -63,6 +63,9 @@
 //! declared key, and members of sets in any case, are written again, because that is harmless. With `Conflict::ignore`,
 //! a row that the first attempt wrote is then told as ignored: its key is there. All other rows end as unknown.
 //!
+//! One thing nobody can prevent: what was sent to a server that stalls, and given up after `statement_timeout` or
+//! [`node_timeout`](RedisOptions::node_timeout), may still be executed when the server goes on, after newer rows.
+//!
 //! A row of a hash with `NULL` is two commands in a `MULTI`. Where the server refuses transactions, tables with
 //! nullable fields are refused. If it begins to refuse them later, the replies of the two commands decide; a row of
 //! which only one was executed is unknown.
