@@ -1,13 +1,15 @@
 //! Owns Redis as a database under test: a row is a hash or a JSON document under a key of its own.
 //! Must not know cases.
 
-use anyhow::{Context, Result, bail};
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
 use async_trait::async_trait;
 use batchsql::redis::{Command, Key, RedisOptions, RedisSink};
 use batchsql::{ColumnType, DynSink, Schema, TypedRow};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncCommands, Client};
-use serde_json::Value as Json;
+use serde_json::value::RawValue;
 
 use super::{Database, TableSpec, Visitor};
 use crate::digest::Canonical;
@@ -84,9 +86,10 @@ impl Redis {
             return Ok(rows.into_iter().map(cells).collect());
         }
         let documents: Vec<String> = connection.mget(keys).await?;
-        let object = |text: &String| match serde_json::from_str(text)? {
-            Json::Object(members) => Ok(members.into_iter().map(|(name, value)| (name, Cell::Member(value))).collect()),
-            other => bail!("a document is {other} instead of an object"),
+        let object = |text: &String| {
+            let members: BTreeMap<String, Box<RawValue>> =
+                serde_json::from_str(text).context("a document is no object")?;
+            Ok(members.into_iter().map(|(name, value)| (name, Cell::Member(value))).collect())
         };
         documents.iter().map(object).collect()
     }
@@ -96,8 +99,8 @@ impl Redis {
 enum Cell {
     /// Part of a key, or field of a hash.
     Raw(Vec<u8>),
-    /// Member of a document.
-    Member(Json),
+    /// Member of a document, with the digits of its numbers as they are.
+    Member(Box<RawValue>),
 }
 
 /// A value that owns what it was made from.
@@ -112,10 +115,11 @@ enum Owned {
 impl Owned {
     fn of(cell: &Cell, ty: ColumnType) -> Result<Self> {
         let (text, is_member) = match cell {
-            Cell::Member(Json::Null) => return Ok(Self::Null),
-            Cell::Member(json) if ty == ColumnType::Json => (json.to_string(), true),
-            Cell::Member(Json::String(text)) => (text.clone(), true),
-            Cell::Member(json) => (json.to_string(), true),
+            Cell::Member(json) if json.get() == "null" => return Ok(Self::Null),
+            Cell::Member(json) if ty != ColumnType::Json && json.get().starts_with('"') => {
+                (serde_json::from_str(json.get())?, true)
+            }
+            Cell::Member(json) => (json.get().to_owned(), true),
             Cell::Raw(raw) if ty == ColumnType::Bytes => return Ok(Self::Bytes(raw.clone())),
             Cell::Raw(raw) => (String::from_utf8(raw.clone())?, false),
         };
@@ -223,7 +227,7 @@ mod tests {
         let texts: Vec<String> = parts("t:1:a%3Ab%2525")
             .map(|cell| match cell {
                 Cell::Raw(raw) => String::from_utf8(raw).unwrap(),
-                Cell::Member(json) => json.to_string(),
+                Cell::Member(json) => json.get().to_owned(),
             })
             .collect();
         assert_eq!(texts, ["1", "a:b%25"]);

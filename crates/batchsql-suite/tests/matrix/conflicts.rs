@@ -274,7 +274,7 @@ async fn sqlite_follows_every_rule() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_follows_every_rule() {
-    for strategy in ["auto", "multi_values", "unnest", "staging"] {
+    for strategy in ["auto", "multi-values", "unnest", "staging"] {
         matrix(Postgres, &format!("strategy={strategy}")).await;
     }
 }
