@@ -66,6 +66,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0usize..12).prop_map(Step::RejectRow),
         1 => (0usize..12).prop_map(|row| Step::LeaveRow(row, ErrorClass::Transient)),
         1 => (0usize..12).prop_map(|row| Step::LeaveRow(row, ErrorClass::Unknown)),
+        1 => (0usize..12).prop_map(Step::LoseRow),
         1 => Just(Step::Panic),
         1 => Just(Step::Hang),
         1 => Just(Step::HangInQueue),
