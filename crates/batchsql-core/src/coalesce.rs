@@ -3,7 +3,7 @@
 //! numbers of rows.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 
 use crate::batch::Rows;
@@ -42,14 +42,39 @@ pub(crate) fn arrange(rows: Rows<'_>, last_wins: bool, sort: bool) -> Option<Arr
         let all = (0..rows.len()).map(number);
         Arranged { rows: all.collect(), previous: Box::default() }
     });
-    let compare = |a: &u32, b: &u32| compare_keys(&columns, *a as usize, *b as usize);
-    if sort && !arranged.rows.is_sorted_by(|a, b| compare(a, b).is_le()) {
-        // Stable: rows with equal keys keep their order.
-        arranged.rows.sort_by(compare);
-    } else if is_whole {
-        return None;
+    let is_moved = sort && sort_by_key(&columns, &mut arranged.rows);
+    if is_whole && !is_moved { None } else { Some(arranged) }
+}
+
+/// Sorts some of the rows by key. Rows with equal keys keep their order.
+pub(crate) fn sort(rows: Rows<'_>, numbers: &mut [u32]) {
+    sort_by_key(&key_columns(rows), numbers);
+}
+
+/// For each row whether one of the marked rows comes later and has its key.
+pub(crate) fn has_later(rows: Rows<'_>, marked: &[bool]) -> Vec<bool> {
+    let columns = key_columns(rows);
+    let mut later = vec![false; rows.len()];
+    let mut keys = HashSet::new();
+    for row in (0..rows.len()).rev().filter(|_| !columns.is_empty()) {
+        let key = Key { columns: &columns, row };
+        later[row] = keys.contains(&key);
+        if marked[row] {
+            keys.insert(key);
+        }
     }
-    Some(arranged)
+    later
+}
+
+/// True when that moved rows.
+fn sort_by_key(columns: &[ColumnView<'_>], numbers: &mut [u32]) -> bool {
+    let compare = |a: &u32, b: &u32| compare_keys(columns, *a as usize, *b as usize);
+    if numbers.is_sorted_by(|a, b| compare(a, b).is_le()) {
+        return false;
+    }
+    // Stable: rows with equal keys keep their order.
+    numbers.sort_by(compare);
+    true
 }
 
 /// The last row of each key, in their order; `None` when every key occurs once.
@@ -200,6 +225,19 @@ mod tests {
         check(Conflict::update(["a"]), &[(1, "x"), (2, "x")], &[&[0, 1]]);
         check(Conflict::update(["a"]), &[(1, "x"), (2, "x"), (1, "y"), (1, "z")], &[&[0, 1], &[2], &[3]]);
         check(Conflict::None, &[(1, "x"), (1, "x")], &[&[0, 1]]);
+    }
+
+    #[test]
+    fn rows_are_marked_that_come_before_marked_ones_with_their_key() {
+        let check = |conflict, keys: &[(i64, &str)], marked: &[bool], expected: &[bool]| {
+            assert_eq!(has_later(Rows::all(&batch(&schema(conflict), keys)), marked), expected, "{keys:?}");
+        };
+        let keys = [(1, "x"), (2, "x"), (1, "x"), (1, "y")];
+        let key = || Conflict::update(["a"]);
+        check(key(), &keys, &[false, false, true, false], &[true, false, false, false]);
+        check(key(), &keys, &[true, true, false, true], &[true, false, true, false]);
+        check(Conflict::replace(["a", "b"]), &keys, &[false, false, false, true], &[false; 4]);
+        check(Conflict::None, &keys, &[true; 4], &[false; 4]);
     }
 
     #[test]

@@ -38,9 +38,11 @@ mod isolate;
 mod job;
 mod ledger;
 mod ndjson;
+mod plans;
 mod queue;
 mod receipt;
 mod retry;
+mod round;
 mod schedule;
 mod table;
 

@@ -67,6 +67,18 @@ pub struct Written {
     pub took: Option<Duration>,
 }
 
+impl Written {
+    /// Whether the rows listed are rows of the write, each once.
+    pub(crate) fn is_sound(&self, rows: usize) -> bool {
+        let failed = self.rejected.iter().chain(&self.unfinished).map(|(row, _)| *row);
+        let mut listed: Vec<u32> = self.ignored.iter().copied().chain(failed).collect();
+        listed.sort_unstable();
+        self.unfinished.is_sorted_by_key(|(row, _)| *row)
+            && listed.windows(2).all(|pair| pair[0] != pair[1])
+            && listed.last().is_none_or(|last| (*last as usize) < rows)
+    }
+}
+
 /// The connections of a pool at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PoolState {
@@ -336,5 +348,35 @@ impl Sink for DynSink {
         attempt: &Attempt,
     ) -> Result<Written, SinkError> {
         self.0.write(conn, plan, rows, attempt).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorClass;
+
+    #[test]
+    fn a_sink_may_list_each_row_of_a_write_once() {
+        let check = |ignored: &[u32], rejected: &[u32], unfinished: &[u32], sound| {
+            let error = SinkError::new(ErrorClass::Row, "bad");
+            let failed = |rows: &[u32]| rows.iter().map(|row| (*row, error.clone())).collect();
+            let written = Written {
+                ignored: ignored.to_vec(),
+                rejected: failed(rejected),
+                unfinished: failed(unfinished),
+                ..Written::default()
+            };
+            assert_eq!(written.is_sound(3), sound, "{ignored:?} {rejected:?} {unfinished:?}");
+        };
+        check(&[], &[], &[], true);
+        check(&[0], &[1], &[2], true);
+        check(&[3], &[], &[], false);
+        check(&[], &[3], &[], false);
+        check(&[], &[], &[3], false);
+        check(&[1, 1], &[], &[], false);
+        check(&[1], &[1], &[], false);
+        check(&[], &[1], &[1], false);
+        check(&[], &[], &[2, 1], false);
     }
 }

@@ -11,5 +11,6 @@ mod flush;
 mod model;
 mod order;
 mod parking;
+mod rounds;
 mod shutdown;
 mod support;
