@@ -8,7 +8,9 @@ use std::hash::{Hash, Hasher};
 
 use crate::batch::Rows;
 use crate::columns::{ColumnValues, ColumnView};
+use crate::decimal::Number;
 use crate::schema::{Conflict, Schema};
+use crate::value::one_of_equals;
 
 /// Which rows of a batch are written first, and what comes after them.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,8 +31,9 @@ pub(crate) fn is_last_wins(schema: &Schema) -> bool {
 
 /// The rows to write; `None` when they are all rows as they are.
 ///
-/// Keys are equal here when their values are. A database may see more keys as equal (collations, trailing
-/// spaces, `1.0` and `1.00`), never fewer.
+/// For the choice of one row per key, keys are equal when their values are as they were given: a database may see
+/// more keys as equal (collations, trailing spaces, `1.5` and `1.50`), but no row may be left out for one that another
+/// database (SQLite, Redis) keeps beside it.
 pub(crate) fn arrange(rows: Rows<'_>, last_wins: bool, sort: bool) -> Option<Arranged> {
     let columns = key_columns(rows);
     if columns.is_empty() {
@@ -122,7 +125,9 @@ fn number(row: usize) -> u32 {
     u32::try_from(row).expect("buffer_size fits u32")
 }
 
-/// An order of keys that is the same in every process; it need not be the database's.
+/// An order of keys that is the same in every process; it need not be the database's. Keys that may be one to a
+/// database are equal, so that their rows keep their order, as far as the values tell: what a collation does to text,
+/// and a database to a JSON document, is not known here.
 fn compare_keys(columns: &[ColumnView<'_>], a: usize, b: usize) -> Ordering {
     // Key columns are never NULL.
     let by_column = columns.iter().map(|column| match column.values() {
@@ -131,9 +136,10 @@ fn compare_keys(columns: &[ColumnView<'_>], a: usize, b: usize) -> Ordering {
         ColumnValues::I32(v) => v[a].cmp(&v[b]),
         ColumnValues::I64(v) => v[a].cmp(&v[b]),
         ColumnValues::U64(v) => v[a].cmp(&v[b]),
-        ColumnValues::F32(v) => v[a].total_cmp(&v[b]),
-        ColumnValues::F64(v) => v[a].total_cmp(&v[b]),
-        ColumnValues::Decimal(v) | ColumnValues::Text(v) | ColumnValues::Json(v) => v.get(a).cmp(v.get(b)),
+        ColumnValues::F32(v) => one_of_equals(v[a].into()).total_cmp(&one_of_equals(v[b].into())),
+        ColumnValues::F64(v) => one_of_equals(v[a]).total_cmp(&one_of_equals(v[b])),
+        ColumnValues::Decimal(v) => Number::of(v.get(a)).cmp(&Number::of(v.get(b))),
+        ColumnValues::Text(v) | ColumnValues::Json(v) => v.get(a).cmp(v.get(b)),
         ColumnValues::Bytes(v) => v.get(a).cmp(v.get(b)),
         ColumnValues::Uuid(v) => v[a].cmp(&v[b]),
         ColumnValues::Date(v) => v[a].cmp(&v[b]),

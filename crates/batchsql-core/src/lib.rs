@@ -18,6 +18,7 @@
 // What flows.
 mod batch;
 mod columns;
+mod decimal;
 mod dyn_row;
 mod encode;
 mod row;

@@ -8,6 +8,7 @@ mod failure;
 mod fairness;
 mod features;
 mod flush;
+mod keys;
 mod model;
 mod order;
 mod parking;
