@@ -184,6 +184,13 @@ pub trait Sink: Send + Sync + 'static {
         false
     }
 
+    /// Whether a batch can be undone as a whole, so that [`Isolation::AtomicBatch`](crate::Isolation::AtomicBatch)
+    /// can be kept. A pipeline with this setting does not start otherwise, unless its `flush_size` is 1. Default:
+    /// yes.
+    fn is_atomic(&self) -> bool {
+        true
+    }
+
     /// The connections of the sink's pool at this moment, for the metrics; `None` where there is no pool.
     fn pool(&self) -> Option<PoolState> {
         None
@@ -225,6 +232,7 @@ trait ErasedSink: Send + Sync + 'static {
     fn max_concurrency(&self) -> Option<usize>;
     fn is_repeatable(&self, schema: &Schema) -> bool;
     fn sorts_by_key(&self) -> bool;
+    fn is_atomic(&self) -> bool;
     fn pool(&self) -> Option<PoolState>;
     async fn acquire(&self) -> Result<BoxConn, SinkError>;
     async fn prepare(&self, conn: &mut BoxConn, schema: &Schema) -> Result<BoxPlan, SinkError>;
@@ -259,6 +267,10 @@ impl<S: Sink> ErasedSink for S {
 
     fn sorts_by_key(&self) -> bool {
         Sink::sorts_by_key(self)
+    }
+
+    fn is_atomic(&self) -> bool {
+        Sink::is_atomic(self)
     }
 
     fn pool(&self) -> Option<PoolState> {
@@ -326,6 +338,10 @@ impl Sink for DynSink {
 
     fn sorts_by_key(&self) -> bool {
         self.0.sorts_by_key()
+    }
+
+    fn is_atomic(&self) -> bool {
+        self.0.is_atomic()
     }
 
     fn pool(&self) -> Option<PoolState> {

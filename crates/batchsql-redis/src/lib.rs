@@ -50,7 +50,8 @@
 //! of streams and messages do not overwrite each other, so a row that is written again may come after its
 //! successors.
 //!
-//! `Isolation::AtomicBatch` is refused, because Redis cannot undo a part of a batch.
+//! `Isolation::AtomicBatch` is refused when the pipeline is started, because Redis cannot undo a part of a batch;
+//! with `flush_size` 1 every batch is one row.
 //!
 //! When a connection breaks before the replies came, strings, hashes, documents and members of sets are
 //! written again, because that is harmless. With `Conflict::ignore`, a row that the first attempt wrote is then told

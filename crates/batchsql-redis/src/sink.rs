@@ -150,6 +150,10 @@ impl Sink for RedisSink {
         }
     }
 
+    fn is_atomic(&self) -> bool {
+        false
+    }
+
     fn pool(&self) -> Option<PoolState> {
         Some(self.0.pool.state())
     }

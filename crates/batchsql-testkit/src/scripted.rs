@@ -75,6 +75,7 @@ struct State {
     prepares: usize,
     max_concurrency: Option<usize>,
     sorts_by_key: bool,
+    is_not_atomic: bool,
     pool: Option<PoolState>,
 }
 
@@ -147,6 +148,11 @@ impl ScriptedSink {
     /// Asks for rows sorted by key, as a sink whose database locks rows does; before the pipeline is started.
     pub fn sort_by_key(&self) {
         self.lock().sorts_by_key = true;
+    }
+
+    /// Cannot undo a part of a batch, as Redis; before the pipeline is started.
+    pub fn never_undo(&self) {
+        self.lock().is_not_atomic = true;
     }
 
     /// Pretends to have a connection pool in this state.
@@ -322,6 +328,10 @@ impl Sink for ScriptedSink {
 
     fn sorts_by_key(&self) -> bool {
         self.lock().sorts_by_key
+    }
+
+    fn is_atomic(&self) -> bool {
+        !self.lock().is_not_atomic
     }
 
     fn pool(&self) -> Option<PoolState> {
