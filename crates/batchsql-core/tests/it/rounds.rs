@@ -260,3 +260,47 @@ async fn every_round_is_sorted_where_the_sink_asks_for_it() {
     let batches: Vec<Vec<i64>> = sink.batches().iter().map(|rows| ids(rows)).collect();
     assert_eq!(batches, [vec![5], vec![1, 9]]);
 }
+
+/// Keeps the text of errors that are logged.
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Log {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::ERROR
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut text = String::new();
+        event.record(&mut |_: &tracing::field::Field, value: &dyn std::fmt::Debug| text += &format!("{value:?} "));
+        self.0.lock().unwrap().push(text);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_row_is_no_part_of_an_atomic_batch() {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let _guard = tracing::subscriber::set_default(Log(Arc::clone(&log)));
+    let config = PipelineConfig { isolation: Isolation::AtomicBatch, ..config() };
+    let check = async |rows: &[i64], expected| {
+        let mut written = Written::default();
+        written.rejected.push((0, SinkError::new(ErrorClass::Row, "bad")));
+        let (ends, _) = told(config.clone(), rows, [Ok(written)]).await;
+        assert_eq!(ends[0].0, Rejected);
+        let is_logged = std::mem::take(&mut *log.lock().unwrap()).iter().any(|text| text.contains("must be atomic"));
+        assert_eq!(is_logged, expected, "{rows:?}");
+    };
+    check(&[1], false).await;
+    check(&[1, 2], true).await;
+}
