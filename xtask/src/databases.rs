@@ -1,5 +1,5 @@
 //! Runs a program of the suite crate with the servers of the databases that its `--db` names.
-//! Must not know the program's other arguments.
+//! Must not know the program's other arguments, except those that name a server.
 
 use std::{
     ffi::OsString,
@@ -36,9 +36,9 @@ Options of cargo xtask {verb}:
       --no-install
           Do not install a database server that is missing
 
-Servers of the databases that --db names: POSTGRES_DSN, MYSQL_DSN and REDIS_DSN name servers that may be used. Those
-that are not named are started from the programs of this machine, or by Docker, or are installed with apt-get when
-root calls. They are stopped and removed at the end.
+Servers of the databases that --db names: POSTGRES_DSN, MYSQL_DSN and REDIS_DSN, or --postgres-dsn, --mysql-dsn and
+--redis-dsn, name servers that may be used. Those that are not named are started from the programs of this machine, or
+by Docker, or are installed with apt-get when root calls. They are stopped and removed at the end.
 
 Everything else goes to the program:
 "
@@ -53,8 +53,7 @@ fn with_servers(program: &mut Command, kinds: &[Kind], may_install: bool) -> any
     let named =
         |kind: &Kind| kind.variable().is_some_and(|name| std::env::var_os(name).is_some_and(|dsn| !dsn.is_empty()));
     let unnamed: Vec<_> = kinds.iter().copied().filter(|kind| !named(kind)).collect();
-    // A refusal matters only when a server is missing, and is told then.
-    let _ = sources.install(&unnamed, &[]);
+    sources.install(&unnamed);
     let mut servers = Vec::new();
     for (kind, provided) in sources.all_shared(kinds, Purpose::Measure) {
         let provided = provided.with_context(|| format!("no server for {}", kind.name()))?;
@@ -72,6 +71,7 @@ fn with_servers(program: &mut Command, kinds: &[Kind], may_install: bool) -> any
 /// What the arguments ask of this verb, and what is left for the program.
 #[derive(Debug, PartialEq, Eq)]
 struct Request {
+    /// Those that no argument names. A variable may name them.
     servers: Vec<Kind>,
     may_install: bool,
     help: bool,
@@ -84,9 +84,17 @@ impl Request {
         args.retain(|arg| arg != "--no-install");
         let may_install = args.len() == given;
         let help = args.iter().any(|arg| arg == "--help" || arg == "-h");
-        let mut servers = Vec::new();
+        let (mut servers, mut named) = (Vec::new(), Vec::new());
         let mut rest = args.iter().filter_map(|arg| arg.to_str());
         while let Some(arg) = rest.next() {
+            if let Some(kind) = named_by(arg) {
+                named.push(kind);
+                if !arg.contains('=') {
+                    // Its value, whatever that looks like.
+                    rest.next();
+                }
+                continue;
+            }
             let list = if arg == "--db" { rest.next() } else { arg.strip_prefix("--db=") };
             for name in list.unwrap_or_default().split(',') {
                 // The program knows what is wrong with other names.
@@ -95,8 +103,16 @@ impl Request {
         }
         servers.sort_by_key(|kind| kind.name());
         servers.dedup();
+        servers.retain(|kind| !named.contains(kind));
         Self { servers, may_install, help, args }
     }
+}
+
+/// The kind whose server an option of the program names, for example `--redis-dsn` or `--redis-dsn=…`.
+fn named_by(arg: &str) -> Option<Kind> {
+    let option = arg.split_once('=').map_or(arg, |(option, _)| option);
+    let name = option.strip_prefix("--")?.strip_suffix("-dsn")?;
+    Kind::SHARED.into_iter().find(|kind| kind.name() == name)
 }
 
 #[cfg(test)]
@@ -126,6 +142,11 @@ mod tests {
         check(&["--db", "all"], &all);
         check(&["--db", "oracle"], &[]);
         check(&["--db"], &[]);
+        // The program knows these already.
+        check(&["--db", "postgres", "--postgres-dsn", "postgres://h/d"], &[]);
+        check(&["--mysql-dsn=mysql://h/d", "--db", "all"], &[Kind::Postgres, Kind::Redis]);
+        check(&["--redis-dsn", "--db", "--db=redis,mysql", "--postgres-dsn=x"], &[Kind::MySql]);
+        check(&["--db", "redis", "--sqlite-dsn", "x", "--dsn", "y"], &[Kind::Redis]);
     }
 
     #[test]

@@ -6,7 +6,13 @@ use std::{
     io,
     process::{Command, ExitCode, ExitStatus, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
 };
+
+/// How long the programs that a program started may take to end after a signal: a server of a test stops, and its
+/// files are removed.
+const AFTERWARDS: Duration = Duration::from_secs(60);
 
 /// What the thread of the signals and the verb share.
 static WATCH: Mutex<Watch> = Mutex::new(Watch { watching: false, caught: None, children: Vec::new() });
@@ -28,7 +34,7 @@ pub(crate) fn watch(tell: impl Fn(i32) + Send + 'static) -> io::Result<()> {
 
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     shared().watching = true;
-    std::thread::spawn(move || {
+    thread::spawn(move || {
         for signal in signals.forever() {
             let mut watch = shared();
             watch.caught.get_or_insert(signal);
@@ -58,7 +64,7 @@ pub(crate) fn exit_code() -> Option<ExitCode> {
 }
 
 /// Runs a program to its end. While signals are watched, it gets each of them, and no input: a terminal stops programs
-/// that read from it outside its foreground group.
+/// that read from it outside its foreground group. After a signal, those that it started are waited for as well.
 pub(crate) fn status(command: &mut Command) -> io::Result<ExitStatus> {
     use std::os::unix::process::CommandExt;
 
@@ -76,7 +82,26 @@ pub(crate) fn status(command: &mut Command) -> io::Result<ExitStatus> {
     wait_without_reaping(child.id());
     // Before its number may become that of another process.
     shared().children.retain(|other| *other != child.id());
-    child.wait()
+    let status = child.wait();
+    if caught() && !is_empty_within(child.id(), AFTERWARDS) {
+        eprintln!("a program that {} started still runs", command.get_program().display());
+    }
+    status
+}
+
+/// Whether the last process of a group ends within a limit. Its leader has been waited for; the system gives the
+/// number to nobody else before the last one has ended.
+fn is_empty_within(group: u32, limit: Duration) -> bool {
+    use rustix::process::test_kill_process_group;
+
+    let start = Instant::now();
+    while process_id(group).is_some_and(|group| test_kill_process_group(group).is_ok()) {
+        if start.elapsed() > limit {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    true
 }
 
 fn wait_without_reaping(pid: u32) {
@@ -104,4 +129,19 @@ fn process_id(pid: u32) -> Option<rustix::process::Pid> {
 
 fn shared() -> MutexGuard<'static, Watch> {
     WATCH.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt;
+
+    use super::*;
+
+    #[test]
+    fn waiting_for_a_group_has_an_end() {
+        let mut leader = Command::new("sh").args(["-c", "sleep 0.5 &"]).process_group(0).spawn().unwrap();
+        leader.wait().unwrap();
+        assert!(!is_empty_within(leader.id(), Duration::from_millis(50)));
+        assert!(is_empty_within(leader.id(), Duration::from_secs(20)));
+    }
 }

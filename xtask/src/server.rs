@@ -42,8 +42,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     interrupt::watch(move |_| drop(signals.send(Event::End))).context("cannot watch for Ctrl-C")?;
     let person = io::stdin().is_terminal();
     let sources = if arguments.docker { Sources::docker() } else { Sources::new(!arguments.no_install) };
-    // A refusal matters only when the server is missing, and is told then.
-    let _ = sources.install(&[arguments.kind], &[]);
+    sources.install(&[arguments.kind]);
     let (mut server, origin) = sources.start(arguments.kind, &arguments.server_args, Purpose::Test)?;
     if person {
         eprintln!("{}: {origin}", arguments.kind.title());

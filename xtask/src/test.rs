@@ -1,7 +1,14 @@
 //! `cargo xtask test`: every test and doctest of the workspace, with the servers that they need.
 //! Must not know any test.
 
-use std::{env, ffi::OsString, fs, path::PathBuf, process::ExitCode};
+use std::{
+    env,
+    ffi::OsString,
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context;
 
@@ -16,7 +23,10 @@ use crate::{
 #[command(
     after_help = "Servers: POSTGRES_DSN, MYSQL_DSN and REDIS_DSN name servers that tests may use, with the right \
                         to make databases and users. Those that are not named are started from the programs of this \
-                        machine, or by Docker, or are installed with apt-get. Nothing is left running."
+                        machine, or by Docker, or are installed with apt-get. The variables alone are not enough: \
+                        tests that stop, restart or configure a server start one of their own, also of PgBouncer and \
+                        Redis Cluster. Programs that are missing for these are installed even where Docker answers. \
+                        Nothing is left running."
 )]
 pub(crate) struct Arguments {
     /// Do not install servers, promtool and other tools when they are missing
@@ -27,15 +37,12 @@ pub(crate) struct Arguments {
     cargo_args: Vec<OsString>,
 }
 
-/// Those that tests start for themselves.
-const OWN: [Kind; 4] = [Kind::Postgres, Kind::PgBouncer, Kind::MySql, Kind::Redis];
-
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     interrupt::watch(|_| ()).context("cannot watch for Ctrl-C")?;
     let mut steps = Steps::default();
     let sources = Sources::new(!arguments.no_install);
     let packages: Vec<_> = tools::ALL.iter().filter_map(tools::Tool::missing_package).collect();
-    let refusal = sources.install(&OWN, &packages).err();
+    let refusal = sources.install_programs(&Kind::ALL, &packages).err();
     let mut required = Vec::new();
     for tool in &tools::ALL {
         match tool.expectation(refusal) {
@@ -45,7 +52,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
     }
     let servers = servers(&sources, &mut steps);
-    let own_copy = own_copy()?;
+    let place = Place::new()?;
 
     let cargo_test = |args: &[&str]| {
         let mut command = cargo::command();
@@ -55,7 +62,10 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             command.env(variable, &server.dsn);
         }
         // Whatever was missing has been installed, or may not be.
-        command.env("BATCHSQL_XTASK", &own_copy.program).env("BATCHSQL_NO_INSTALL", "1");
+        command.env("BATCHSQL_XTASK", &place.xtask).env("BATCHSQL_NO_INSTALL", "1");
+        if let Some(folder) = &place.temporary {
+            command.env("TMPDIR", folder);
+        }
         command
     };
     // `--all-targets` would leave out the doctests and run the benchmarks.
@@ -87,8 +97,8 @@ fn servers(sources: &Sources, steps: &mut Steps) -> Vec<(&'static str, Provided)
     }
     let shared_is_missing =
         |kind: Kind| kind.variable().is_some_and(|name| !servers.iter().any(|(has, _)| *has == name));
-    for kind in OWN {
-        // Also beside a server that was named: tests restart and configure those of their own.
+    for kind in Kind::ALL {
+        // Tests start some of each kind for themselves, also beside a server that was named.
         if let Err(advice) = sources.check(kind)
             && !shared_is_missing(kind)
         {
@@ -98,16 +108,58 @@ fn servers(sources: &Sources, steps: &mut Steps) -> Vec<(&'static str, Provided)
     servers
 }
 
-/// This program where no build replaces it.
-struct OwnCopy {
-    program: PathBuf,
+/// What tests get besides servers. It is removed when this is dropped.
+struct Place {
+    /// This program where no build replaces it.
+    xtask: PathBuf,
+    /// For temporary files: tests that are killed do not remove theirs. None when its path is so long that that of a
+    /// server's socket in it would be too long.
+    temporary: Option<PathBuf>,
     _folder: Keeper,
 }
 
-fn own_copy() -> anyhow::Result<OwnCopy> {
-    let folder = Keeper::new("xtask", Account::Caller, "TERM")?;
-    let program = folder.folder().join("xtask");
-    let this = env::current_exe().context("cannot find this program")?;
-    fs::copy(&this, &program).with_context(|| format!("cannot copy {}", this.display()))?;
-    Ok(OwnCopy { program, _folder: folder })
+/// A socket's path may have 103 bytes on every system. A server takes 42 of them in its folder, a test 17 for a folder
+/// of its own.
+const LONGEST_TEMPORARY: usize = 103 - 42 - 17;
+
+impl Place {
+    fn new() -> anyhow::Result<Self> {
+        // A short name, see below.
+        let keeper = Keeper::new("t", Account::Caller, "TERM")?;
+        let folder = keeper.folder();
+        let xtask = folder.join("xtask");
+        let this = env::current_exe().context("cannot find this program")?;
+        fs::copy(&this, &xtask).with_context(|| format!("cannot copy {}", this.display()))?;
+        let temporary = temporary(folder).context("cannot make a folder for temporary files")?;
+        Ok(Self { xtask, temporary, _folder: keeper })
+    }
+}
+
+fn temporary(within: &Path) -> io::Result<Option<PathBuf>> {
+    let folder = within.join("t");
+    if folder.as_os_str().len() > LONGEST_TEMPORARY {
+        return Ok(None);
+    }
+    let allow = |folder: &Path, mode| fs::set_permissions(folder, fs::Permissions::from_mode(mode));
+    // As that of the system: root's tests start servers of other users in it.
+    fs::create_dir(&folder)?;
+    allow(&folder, 0o1777)?;
+    allow(within, 0o711)?;
+    Ok(Some(folder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_temporary_folder_is_short_and_open() {
+        let keeper = Keeper::new("test", Account::Caller, "TERM").unwrap();
+        let long = keeper.folder().join("x".repeat(LONGEST_TEMPORARY));
+        assert_eq!(temporary(&long).unwrap(), None);
+        if let Some(folder) = temporary(keeper.folder()).unwrap() {
+            let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o7777;
+            assert_eq!((mode(&folder), mode(keeper.folder())), (0o1777, 0o711));
+        }
+    }
 }

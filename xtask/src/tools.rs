@@ -33,6 +33,8 @@ pub(crate) const ALL: [Tool; 2] = [
         otherwise: "install Docker with its compose plugin",
         // It is large, and checks one file that seldom changes.
         only_in_ci: true,
+        // Not only the plugin, which servers need: any compose can read the file, while the program of that name may
+        // be older than `up --wait`, and the package that has it does not bring an engine.
         is_present: || servers::program(&["docker-compose"]).is_some() || has_compose_plugin(),
     },
 ];

@@ -88,11 +88,13 @@ impl Taken {
 }
 
 /// How the writing of a batch ended.
-pub(crate) enum Ended {
+pub(crate) enum Ended<C> {
     /// Every row has its outcome, or there was nothing to write.
     Done {
         /// How long the last write took, and whether rows were written; `None` when there was nothing.
         wrote: Option<(Duration, bool)>,
+        /// Its connection, when the next batch may go on with it.
+        conn: Option<C>,
     },
     /// It is to be tried again after a while.
     Resting { job: Box<Job>, delay: Duration, error: SinkError },
@@ -102,10 +104,18 @@ pub(crate) enum Ended {
 
 /// Writes one batch. It must come to an end by itself.
 pub(crate) trait Writer: Send + Sync + 'static {
+    /// A connection that goes from batch to batch.
+    type Conn: Send + 'static;
+
     /// The connections of the sink's pool.
     fn pool(&self) -> Option<PoolState>;
 
-    fn write(self: Arc<Self>, work: Work) -> impl Future<Output = Ended> + Send + 'static;
+    /// Writes with the connection of the batch before, or with one of its own.
+    fn write(
+        self: Arc<Self>,
+        work: Work,
+        conn: Option<Self::Conn>,
+    ) -> impl Future<Output = Ended<Self::Conn>> + Send + 'static;
 }
 
 /// Tells the submitters whether a batch is on its way, so that they know whether to ask for room.
@@ -141,9 +151,12 @@ pub(crate) struct Dispatcher<W> {
 }
 
 /// What the dispatcher keeps for itself.
-struct State {
+struct State<C> {
     schedule: Schedule,
-    running: JoinSet<Ended>,
+    running: JoinSet<Ended<C>>,
+    /// Connections of batches that have just ended, for those that start at once. Nothing else is kept: others
+    /// may use the pool, too.
+    handed_on: Vec<C>,
     /// Since when submitters wait although nothing is on its way.
     waited_for_since: Option<Instant>,
     /// Flush calls that wait for all work below a number.
@@ -164,6 +177,7 @@ impl<W: Writer> Dispatcher<W> {
         let mut state = State {
             schedule: Schedule::new(self.concurrency, self.park_for),
             running: JoinSet::new(),
+            handed_on: Vec::new(),
             waited_for_since: None,
             flushes: Vec::new(),
             draining: false,
@@ -176,6 +190,7 @@ impl<W: Writer> Dispatcher<W> {
             self.fall_due(&mut state, now);
             self.start_ready(&mut state, now);
             let relief = self.relieve(&mut state, now);
+            state.handed_on.clear();
             let waits = state.schedule.has_rows();
             // The change to idle is told at once: what it leaves behind would look like a stall.
             if now >= next_report || was_busy && !waits {
@@ -198,7 +213,7 @@ impl<W: Writer> Dispatcher<W> {
         self.drain(state, ending).await;
     }
 
-    fn take(&self, state: &mut State, message: Message) {
+    fn take(&self, state: &mut State<W::Conn>, message: Message) {
         match message {
             Message::Opened { table, batch, generation, at } => {
                 state.schedule.open_until(&table, batch, at + self.flush_interval, generation);
@@ -221,7 +236,7 @@ impl<W: Writer> Dispatcher<W> {
     ///
     /// In a lane with an order, batches that are due and still open may have newer rows than anything that
     /// is sealed: nothing comes behind them. So they are sealed, too, when something does.
-    fn take_sealed(&self, state: &mut State, table: &Arc<Table>, lane: LaneId) -> u64 {
+    fn take_sealed(&self, state: &mut State<W::Conn>, table: &Arc<Table>, lane: LaneId) -> u64 {
         if table.is_serial() {
             for batch in state.schedule.take_due(lane) {
                 table.seal_due(batch, &self.ledger);
@@ -233,7 +248,7 @@ impl<W: Writer> Dispatcher<W> {
     }
 
     /// What is to happen at this time.
-    fn fall_due(&self, state: &mut State, now: Instant) {
+    fn fall_due(&self, state: &mut State<W::Conn>, now: Instant) {
         // Open batches whose deadline has passed become work. They keep filling until they start.
         while let Some((table, batch, deadline, generation)) = state.schedule.pop_deadline(now) {
             let since = deadline - self.flush_interval;
@@ -259,7 +274,7 @@ impl<W: Writer> Dispatcher<W> {
     }
 
     /// Seals every open batch.
-    fn seal_all(&self, state: &mut State, reason: FlushReason) {
+    fn seal_all(&self, state: &mut State<W::Conn>, reason: FlushReason) {
         state.schedule.forget_deadlines();
         // Every table there is, also one whose first message has not come, or never will.
         for table in self.groups.tables() {
@@ -267,7 +282,7 @@ impl<W: Writer> Dispatcher<W> {
         }
     }
 
-    fn seal_table(&self, state: &mut State, table: &Arc<Table>, reason: FlushReason) {
+    fn seal_table(&self, state: &mut State<W::Conn>, table: &Arc<Table>, reason: FlushReason) {
         for lane in 0..table.lane_count() {
             state.enqueue(table, table.take_all(lane, reason, &self.ledger));
         }
@@ -275,7 +290,7 @@ impl<W: Writer> Dispatcher<W> {
 
     /// When submitters wait and nothing is on its way that would give room, the open batches hold it.
     /// Returns when to look again.
-    fn relieve(&mut self, state: &mut State, now: Instant) -> Option<Instant> {
+    fn relieve(&mut self, state: &mut State<W::Conn>, now: Instant) -> Option<Instant> {
         if self.when_full == WhenFull::DropOldest {
             self.make_room(state);
         }
@@ -316,7 +331,7 @@ impl<W: Writer> Dispatcher<W> {
 
     /// Gives up the oldest batches that are not being written, as far as that makes room for those who
     /// wait.
-    fn make_room(&mut self, state: &mut State) {
+    fn make_room(&mut self, state: &mut State<W::Conn>) {
         while let Some(wanted) = self.ledger.budget.wanted() {
             // Rows whose consumers have not taken them give their room by themselves.
             let (held_rows, held_bytes) = self.ledger.budget.held();
@@ -337,7 +352,7 @@ impl<W: Writer> Dispatcher<W> {
     }
 
     /// Whether rows that are not being written hold so much room.
-    fn can_drop(&self, state: &State, rows: usize, bytes: usize) -> bool {
+    fn can_drop(&self, state: &State<W::Conn>, rows: usize, bytes: usize) -> bool {
         let (used_rows, used_bytes) = self.ledger.budget.used();
         let (held_rows, held_bytes) = self.ledger.budget.held();
         let (running_rows, running_bytes) = state.schedule.running_room();
@@ -346,7 +361,7 @@ impl<W: Writer> Dispatcher<W> {
     }
 
     /// Gives up one batch; false when all that is left is being written.
-    fn drop_oldest(&mut self, state: &mut State, only: Option<usize>) -> bool {
+    fn drop_oldest(&mut self, state: &mut State<W::Conn>, only: Option<usize>) -> bool {
         let (table, work) = match state.schedule.take_oldest(only) {
             Some(taken) => taken,
             None => {
@@ -367,14 +382,14 @@ impl<W: Writer> Dispatcher<W> {
         true
     }
 
-    fn start_ready(&self, state: &mut State, now: Instant) {
+    fn start_ready(&self, state: &mut State<W::Conn>, now: Instant) {
         while let Some((start, work)) = state.schedule.next_start(now) {
-            let task = state.running.spawn(Arc::clone(&self.writer).write(work));
+            let task = state.running.spawn(Arc::clone(&self.writer).write(work, state.handed_on.pop()));
             state.schedule.started(task.id(), start, now);
         }
     }
 
-    fn ended(&self, state: &mut State, ended: Result<(Id, Ended), JoinError>) {
+    fn ended(&self, state: &mut State<W::Conn>, ended: Result<(Id, Ended<W::Conn>), JoinError>) {
         let (id, result) = match ended {
             Ok((id, ended)) => (id, Ok(ended)),
             Err(error) => (error.id(), Err(error.is_panic())),
@@ -382,7 +397,8 @@ impl<W: Writer> Dispatcher<W> {
         let now = Instant::now();
         let start = state.schedule.finished(id);
         match result {
-            Ok(Ended::Done { wrote }) => {
+            Ok(Ended::Done { wrote, conn }) => {
+                state.handed_on.extend(conn);
                 if let Some((time, _)) = wrote {
                     state.schedule.took(&start.table, time, now);
                 }
@@ -429,7 +445,7 @@ impl<W: Writer> Dispatcher<W> {
         self.ledger.reporter.call(|reporter| reporter.batch_retried(&job.info(), error.class()));
     }
 
-    fn tell_resumed(&self, state: &mut State) {
+    fn tell_resumed(&self, state: &mut State<W::Conn>) {
         for (table, parked_for) in state.schedule.take_resumed() {
             tracing::info!(table = table.name(), ?parked_for, "the table is no longer parked");
             self.ledger.reporter.call(|reporter| reporter.table_resumed(table.name(), parked_for));
@@ -437,7 +453,7 @@ impl<W: Writer> Dispatcher<W> {
     }
 
     /// Writes what is left. New rows are refused by now.
-    async fn drain(mut self, mut state: State, ending: Ending) {
+    async fn drain(mut self, mut state: State<W::Conn>, ending: Ending) {
         // After this every `Opened` is either received below or refused to its submitter.
         self.messages.close();
         while let Some(message) = self.messages.recv().await {
@@ -462,6 +478,7 @@ impl<W: Writer> Dispatcher<W> {
             }
             self.fall_due(&mut state, now);
             self.start_ready(&mut state, now);
+            state.handed_on.clear();
             if !state.schedule.has_rows() && state.running.is_empty() {
                 break;
             }
@@ -480,7 +497,7 @@ impl<W: Writer> Dispatcher<W> {
         self.report(&state);
     }
 
-    fn report(&self, state: &State) {
+    fn report(&self, state: &State<W::Conn>) {
         let (buffer_rows, buffer_bytes) = self.ledger.budget.used();
         let oldest_row = state.schedule.oldest_row(self.flush_interval).map(|at| SystemTime::now() - at.elapsed());
         let gauges = PipelineGauges {
@@ -513,7 +530,7 @@ impl<W> Drop for Dispatcher<W> {
     }
 }
 
-impl State {
+impl<C> State<C> {
     /// Whether nothing is on its way. What rests or is parked gives no room by itself.
     fn is_idle(&self) -> bool {
         self.running.is_empty()

@@ -68,6 +68,16 @@ enum Pause {
     Park(SinkError),
 }
 
+/// A connection that goes from one batch to the next one.
+pub(crate) struct HeldConn<C> {
+    conn: C,
+    /// When it was acquired.
+    since: Instant,
+}
+
+/// How long a connection goes from batch to batch. Pools check and renew what is given back to them.
+const HOLD: Duration = Duration::from_secs(1);
+
 /// A plan, and whether it was made just now.
 struct Prepared<P> {
     plan: Arc<P>,
@@ -78,24 +88,32 @@ struct Prepared<P> {
 type Conn<S> = Option<Result<<S as Sink>::Conn, SinkError>>;
 
 impl<S: Sink> Writer for Executor<S> {
+    type Conn = HeldConn<S::Conn>;
+
     fn pool(&self) -> Option<PoolState> {
         self.sink.pool()
     }
 
-    async fn write(self: Arc<Self>, work: Work) -> Ended {
-        // The connection comes first: a due batch keeps filling while it waits for one.
-        let mut conn = Some(self.acquire().await);
-        let Some(mut job) = work.into_job(&self.ledger, &self.messages) else { return Ended::Done { wrote: None } };
+    async fn write(self: Arc<Self>, work: Work, held: Option<HeldConn<S::Conn>>) -> Ended<HeldConn<S::Conn>> {
+        let (mut conn, since) = match held {
+            Some(HeldConn { conn, since }) => (Some(Ok(conn)), since),
+            // The connection comes first: a due batch keeps filling while it waits for one.
+            None => (Some(self.acquire().await), Instant::now()),
+        };
+        let Some(mut job) = work.into_job(&self.ledger, &self.messages) else {
+            return Ended::Done { wrote: None, conn: None };
+        };
         job.progress.wrote = None;
         if job.progress.search.is_none() {
             self.begin(&mut job);
         }
         let pause = self.run(&mut job, &mut conn).await;
         job.rest();
-        // Others may use the connection while the outcomes are told.
-        drop(conn);
+        // Where rows failed, others may use the connection while their consumers are told.
+        let may_hold = pause.is_none() && !job.has_failed_rows() && since.elapsed() < HOLD;
+        let conn = conn.and_then(Result::ok).filter(|_| may_hold).map(|conn| HeldConn { conn, since });
         match pause {
-            None => Ended::Done { wrote: job.progress.wrote },
+            None => Ended::Done { wrote: job.progress.wrote, conn },
             Some(Pause::Rest(delay, error)) => Ended::Resting { job, delay, error },
             Some(Pause::Park(error)) => Ended::Parked { job, error },
         }

@@ -118,6 +118,11 @@ impl Job {
         self.progress.round.iter_mut().for_each(Round::rest);
     }
 
+    /// Whether rows ended without being in the database.
+    pub(crate) fn has_failed_rows(&self) -> bool {
+        self.progress.counts.failed() > 0
+    }
+
     /// Identifies the batch to the reporter.
     pub(crate) fn info(&self) -> BatchInfo<'_> {
         BatchInfo {

@@ -152,7 +152,7 @@ impl Attempt {
 /// then [`write`](Sink::write). It may drop any of these futures (timeout, shutdown): a driver must
 /// then leave no transaction open. A connection is given back by dropping it.
 pub trait Sink: Send + Sync + 'static {
-    /// A connection, held for one batch.
+    /// A connection, held for one batch, or for batches that follow each other without a pause (at most a second).
     type Conn: Send;
     /// What is prepared once per schema: SQL text, column types, the chosen strategy.
     type Plan: Send + Sync + 'static;

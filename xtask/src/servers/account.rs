@@ -3,6 +3,8 @@
 
 use std::{
     ffi::OsStr,
+    fs::File,
+    io,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -50,7 +52,15 @@ impl Account {
         command
     }
 
-    /// Makes a file or folder this user's.
+    /// Makes an open file this user's, whatever has its name by now.
+    pub(crate) fn own_file(self, file: &File) -> io::Result<()> {
+        match self {
+            Self::Caller => Ok(()),
+            Self::Other { uid, gid } => std::os::unix::fs::fchown(file, Some(uid), Some(gid)),
+        }
+    }
+
+    /// Makes a folder this user's.
     pub(crate) fn own(self, path: &Path) -> anyhow::Result<()> {
         if let Self::Other { uid, gid } = self {
             std::os::unix::fs::chown(path, Some(uid), Some(gid))

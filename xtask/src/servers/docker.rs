@@ -28,6 +28,9 @@ pub(crate) const FILE: &str = "docker/docker-compose.integration.yml";
 
 /// An engine may be configured that nobody can reach.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// An image may have to be downloaded.
+const DOWNLOAD: Duration = Duration::from_secs(30 * 60);
+
 /// Whether an engine answers and the program has `compose`; otherwise why not, as a part of a sentence.
 pub(crate) fn engine() -> Result<(), String> {
     if !succeeds(&["compose", "version"])? {
@@ -44,7 +47,7 @@ fn succeeds(arguments: &[&str]) -> Result<bool, String> {
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn().map_err(|_| "Docker is not installed".to_owned())?;
     let start = Instant::now();
-    while start.elapsed() < PATIENCE {
+    while start.elapsed() < PATIENCE && !interrupt::caught() {
         match child.try_wait() {
             Ok(Some(status)) => return Ok(status.success()),
             Ok(None) => thread::sleep(Duration::from_millis(20)),
@@ -172,16 +175,11 @@ impl Project {
         let changes = service.changes(arguments, purpose, certificate.as_ref())?;
         keeper.write("override.json", &changes.to_string())?;
 
-        // Shows what is downloaded, and can be interrupted.
-        let mut create = Command::new("docker");
-        self.describe(&mut create, keeper.folder());
-        let created = interrupt::status(create.args(["create", service.name]).stdout(std::io::stderr()));
+        // The keeper does it: were this program killed meanwhile, nobody else would remove what is made.
+        let created = keeper.tell_within("create", DOWNLOAD);
         interrupt::check()?;
-        anyhow::ensure!(
-            created.context("cannot start docker")?.success(),
-            "docker compose could not make the container of {}, see above",
-            service.name
-        );
+        created
+            .with_context(|| format!("docker compose could not make the container of {}, see above", service.name))?;
         let mut process = Process::kept(keeper, port);
         process.wait()?;
         let dsn = (service.dsn)(&self.password, self.port);

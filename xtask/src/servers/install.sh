@@ -1,8 +1,12 @@
 # Installs Debian packages, and keeps the services that come with them from running. Services that were there before
 # are left alone.
+#
+# The arguments are the file that package scripts ask, and the packages.
 set -eu
 
-policy=/usr/sbin/policy-rc.d
+policy=$1
+shift
+marker='# of BatchSQL'"'"'s xtask, while this process installs: '
 ours=no
 cleanup() {
   if [ "$ours" = yes ]; then rm -f "$policy"; fi
@@ -12,10 +16,14 @@ trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
+# One that was killed could not remove its file, and no service would ever start again.
+owner=$(sed -n "s/^$marker//p" "$policy" 2>/dev/null || true)
+if [ -n "$owner" ] && ! kill -0 "$owner" 2>/dev/null; then rm -f "$policy"; fi
+
 # Package scripts ask this file before they start a service; 101 means no.
 if [ ! -e "$policy" ]; then
   ours=yes
-  printf '#!/bin/sh\nexit 101\n' >"$policy"
+  printf '#!/bin/sh\n%s\nexit 101\n' "$marker$$" >"$policy"
   chmod 755 "$policy"
 fi
 

@@ -4,11 +4,13 @@
 
 use std::{
     fs::{self, DirBuilder, OpenOptions},
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, ErrorKind, Write},
     os::unix::{fs::DirBuilderExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -19,11 +21,18 @@ use crate::interrupt;
 /// How many lines of its log are shown when a server does not start.
 const LOG_LINES: usize = 20;
 
+/// How long a keeper may take to do what it is told. The slowest is to make the first tables, on a busy disk.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// How long it may take to stop what it keeps and to remove the folder.
+const CLEANUP: Duration = Duration::from_secs(60);
+/// How soon an interrupt is noticed.
+const POLL: Duration = Duration::from_millis(50);
+
 /// A folder, its keeper, and the server in it, which may be stopped.
 #[derive(Debug)]
 pub(crate) struct Keeper {
     process: Child,
-    /// Open until the folder is given up.
+    /// Open until the folder is given up, or a keeper that does not answer.
     commands: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
     folder: PathBuf,
@@ -36,7 +45,7 @@ impl Keeper {
         let script = include_str!("keeper.sh");
         Self::start(name, account, |folder| {
             let mut shell = account.command("/bin/sh", folder);
-            shell.args(["-c", script, "batchsql-keeper"]).arg(folder).arg(signal);
+            shell.args(["-c", script, "batchsql-keeper"]).arg(folder).arg(signal).stderr(Stdio::null());
             shell
         })
     }
@@ -52,7 +61,6 @@ impl Keeper {
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
             .spawn()
             .context("cannot start /bin/sh");
         drop(one);
@@ -72,15 +80,23 @@ impl Keeper {
         self.write("run", &command_line(program, arguments)?)
     }
 
-    /// Writes a file that only the server's user can read.
+    /// Writes a file that only the server's user can read. A new one each time: the folder is that user's, and root
+    /// must not write where a link of another user leads.
     pub(crate) fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
         use std::os::unix::fs::OpenOptionsExt;
 
         let path = self.folder.join(name);
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
-        file.and_then(|mut file| file.write_all(text.as_bytes()))
-            .with_context(|| format!("cannot write {}", path.display()))?;
-        self.account.own(&path)
+        let write = || {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            // Does not follow links.
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+            file.write_all(text.as_bytes())?;
+            self.account.own_file(&file)
+        };
+        write().with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// Runs a program in the folder, as the server's user, until it ends; what it says goes to the log. The keeper
@@ -96,16 +112,77 @@ impl Keeper {
 
     /// Tells the keeper what to do, for example `launch`, `stop` or `kill`, and waits until it has done so.
     pub(crate) fn tell(&mut self, command: &str) -> anyhow::Result<()> {
-        let commands = self.commands.as_mut().expect("open until this is dropped");
+        self.tell_within(command, PATIENCE)
+    }
+
+    /// The same with a limit. One that does not answer in time, or before an interrupt, is given up: it would take
+    /// the next command for the answer to this one.
+    pub(crate) fn tell_within(&mut self, command: &str, limit: Duration) -> anyhow::Result<()> {
+        let commands = self.commands.as_mut().context("the keeper of a server was given up")?;
         writeln!(commands, "{command}").context("the keeper of a server has ended")?;
-        let mut answer = String::new();
-        self.answers.read_line(&mut answer).context("the keeper of a server does not answer")?;
+        let answer = self.answer(limit).inspect_err(|_| self.give_up())?;
         anyhow::ensure!(
             answer.trim() == command,
             "the server's keeper could not {command} it; the end of its log:\n{}",
             self.log()
         );
         Ok(())
+    }
+
+    fn answer(&mut self, limit: Duration) -> anyhow::Result<String> {
+        let start = Instant::now();
+        while !self.has_answered()? {
+            interrupt::check()?;
+            anyhow::ensure!(
+                start.elapsed() < limit,
+                "the keeper of a server did not answer for {} s; the end of its log:\n{}",
+                limit.as_secs_f32(),
+                self.log()
+            );
+        }
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).context("the keeper of a server does not answer")?;
+        Ok(answer)
+    }
+
+    /// Waits for an answer for a moment. An answer is one short line, which arrives as a whole.
+    fn has_answered(&self) -> anyhow::Result<bool> {
+        use rustix::{
+            event::{PollFd, PollFlags, Timespec, poll},
+            io::Errno,
+        };
+
+        let moment = Timespec::try_from(POLL).expect("it is short");
+        match poll(&mut [PollFd::new(self.answers.get_ref(), PollFlags::IN)], Some(&moment)) {
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::INTR) => Ok(false),
+            Err(error) => Err(error).context("cannot wait for the keeper of a server"),
+        }
+    }
+
+    /// Ends what the keeper waits for, and then its input. In this order: the signal must not end what it does to
+    /// clean up.
+    fn give_up(&mut self) {
+        self.signal(rustix::process::Signal::TERM);
+        drop(self.commands.take());
+    }
+
+    /// Sends a signal to the keeper, which leads a process group, and to what it runs.
+    fn signal(&self, signal: rustix::process::Signal) {
+        // Until it was waited for, its number is not that of another group. It may have ended.
+        let _ = rustix::process::kill_process_group(rustix::process::Pid::from_child(&self.process), signal);
+    }
+
+    /// Whether the keeper ends by itself within a limit.
+    fn ends_within(&mut self, limit: Duration) -> bool {
+        let start = Instant::now();
+        while matches!(self.process.try_wait(), Ok(None)) {
+            if start.elapsed() > limit {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        true
     }
 
     /// Whether the server has ended by itself.
@@ -125,7 +202,11 @@ impl Keeper {
 impl Drop for Keeper {
     fn drop(&mut self) {
         drop(self.commands.take());
-        let _ = self.process.wait();
+        if !self.ends_within(CLEANUP) {
+            eprintln!("{} is not cleaned up after {} s; ending it by force", self.folder.display(), CLEANUP.as_secs());
+            self.signal(rustix::process::Signal::KILL);
+            let _ = self.process.wait();
+        }
         // A test of root's may have put something there that the server's user cannot remove.
         let _ = fs::remove_dir_all(&self.folder);
     }
@@ -154,11 +235,6 @@ fn quoted(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        thread,
-        time::{Duration, Instant},
-    };
-
     use super::*;
 
     fn keeper(script: &str) -> Keeper {
@@ -200,6 +276,28 @@ mod tests {
     }
 
     #[test]
+    fn a_command_may_come_twice() {
+        let mut keeper = keeper("trap 'echo asked; exit' TERM; echo up; while :; do sleep 0.05; done");
+        let folder = keeper.folder().to_owned();
+        keeper.tell("launch").unwrap();
+        wait_for("it starts", || keeper.log() == "up");
+        let pid = fs::read_to_string(folder.join("pid")).unwrap();
+        keeper.tell("launch").unwrap();
+        assert_eq!(fs::read_to_string(folder.join("pid")).unwrap(), pid);
+        for end in ["stop", "stop", "kill", "kill"] {
+            keeper.tell(end).unwrap();
+        }
+        assert_eq!(keeper.log(), "up\nasked");
+        // One that ended by itself starts again.
+        keeper.set_program(Path::new("/bin/sh"), &["-c".into(), "echo again".into()]).unwrap();
+        for rounds in 1..=2 {
+            keeper.tell("launch").unwrap();
+            wait_for("it ends", || keeper.has_ended());
+            assert_eq!(keeper.log().lines().filter(|line| *line == "again").count(), rounds);
+        }
+    }
+
+    #[test]
     fn a_killed_server_is_not_asked() {
         let mut keeper = keeper("trap 'echo asked; exit' TERM; echo up; while :; do sleep 0.05; done");
         keeper.tell("launch").unwrap();
@@ -219,6 +317,38 @@ mod tests {
         drop(keeper);
         assert!(!folder.exists());
         assert!(!Command::new("kill").args(["-0", pid.trim()]).stderr(Stdio::null()).status().unwrap().success());
+    }
+
+    #[test]
+    fn one_that_does_not_answer_is_given_up() {
+        let mut keeper = keeper("");
+        let folder = keeper.folder().to_owned();
+        keeper.write("prepare", "exec sleep 30").unwrap();
+        keeper.write("input", "").unwrap();
+        let start = Instant::now();
+        let error = keeper.tell_within("prepare", Duration::from_millis(200)).unwrap_err();
+        assert!(error.to_string().contains("did not answer for 0.2 s"), "{error:#}");
+        // Its late answer would be taken for that to another command.
+        assert!(keeper.tell("stop").unwrap_err().to_string().contains("given up"));
+        drop(keeper);
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+        assert!(!folder.exists());
+    }
+
+    #[test]
+    fn a_file_is_not_written_where_a_link_leads() {
+        use std::os::unix::fs::{MetadataExt, symlink};
+
+        let (keeper, other) = (keeper(""), keeper(""));
+        let (target, link) = (other.folder().join("target"), keeper.folder().join("file"));
+        fs::write(&target, "kept").unwrap();
+        symlink(&target, &link).unwrap();
+        for text in ["first", "second"] {
+            keeper.write("file", text).unwrap();
+            assert_eq!(fs::read_to_string(&target).unwrap(), "kept");
+            assert_eq!(fs::read_to_string(&link).unwrap(), text);
+            assert_eq!(link.symlink_metadata().unwrap().mode(), 0o100_600);
+        }
     }
 
     #[test]

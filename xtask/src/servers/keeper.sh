@@ -12,6 +12,8 @@ trap '' PIPE
 trap : INT TERM HUP
 
 launch() {
+  # A second server could not listen, and would hide the first one from `halt`.
+  if [ "$launched" = yes ] && [ ! -e ended ]; then return 0; fi
   rm -f pid ended
   launched=yes
   (

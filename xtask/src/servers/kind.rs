@@ -19,6 +19,8 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// All of them.
+    pub(crate) const ALL: [Self; 5] = [Self::Postgres, Self::PgBouncer, Self::MySql, Self::Redis, Self::RedisCluster];
     /// Those of which tests share one.
     pub(crate) const SHARED: [Self; 3] = [Self::Postgres, Self::MySql, Self::Redis];
 
@@ -62,5 +64,17 @@ impl Kind {
             Self::MySql => &["mariadb-server"],
             Self::Redis | Self::RedisCluster => &["redis-server"],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum;
+
+    use super::*;
+
+    #[test]
+    fn all_are_all() {
+        assert_eq!(Kind::ALL, Kind::value_variants());
     }
 }

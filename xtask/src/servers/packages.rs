@@ -32,6 +32,11 @@ impl Refusal {
     }
 }
 
+const SCRIPT: &str = include_str!("install.sh");
+
+/// What package scripts ask whether they may start a service.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
 /// How packages can be installed here.
 pub(crate) fn way(may_install: bool) -> Result<Way, Refusal> {
     decide(may_install, find::program(&["apt-get"]).is_some(), account::is_root(), is_ci())
@@ -61,9 +66,8 @@ pub(crate) fn install(way: Way, packages: &[&str]) {
         Way::AsRoot => &["sh"],
         Way::WithSudo => &["sudo", "-n", "sh"],
     };
-    let script = include_str!("install.sh");
     let mut command = Command::new(shell[0]);
-    command.args(&shell[1..]).args(["-c", script, "install"]).args(packages);
+    command.args(&shell[1..]).args(["-c", SCRIPT, "install", POLICY]).args(packages);
     // The output of this program may be read by another one.
     command.stdout(std::io::stderr());
     if let Err(error) = interrupt::status(&mut command) {
@@ -73,7 +77,80 @@ pub(crate) fn install(way: Way, packages: &[&str]) {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        fs,
+        os::unix::{fs::PermissionsExt, process::ExitStatusExt},
+        path::{Path, PathBuf},
+        process::{ExitStatus, Stdio},
+    };
+
     use super::*;
+    use crate::servers::{Account, Keeper};
+
+    /// A folder with an `apt-get` of its own, and a policy that nobody asks.
+    struct Place(Keeper);
+
+    impl Place {
+        fn new(apt: &str) -> Self {
+            let keeper = Keeper::new("test", Account::Caller, "TERM").unwrap();
+            let program = keeper.folder().join("apt-get");
+            keeper.write("apt-get", &format!("#!/bin/sh\n{apt}\n")).unwrap();
+            fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
+            Self(keeper)
+        }
+
+        fn policy(&self) -> PathBuf {
+            self.0.folder().join("policy")
+        }
+
+        fn install(&self) -> ExitStatus {
+            let path = format!("{}:{}", self.0.folder().display(), env::var("PATH").unwrap());
+            let mut shell = Command::new("sh");
+            shell.args(["-c", SCRIPT, "install"]).arg(self.policy()).arg("package");
+            shell.env("PATH", path).env("POLICY", self.policy()).stdout(Stdio::null()).status().unwrap()
+        }
+    }
+
+    fn says_no(policy: &Path) -> bool {
+        Command::new(policy).status().is_ok_and(|status| status.code() == Some(101))
+    }
+
+    #[test]
+    fn no_service_is_started_while_packages_are_installed() {
+        let place = Place::new(r#"[ "$1" = update ] || { "$POLICY"; [ "$?" = 101 ]; }"#);
+        assert!(place.install().success());
+        assert!(!place.policy().exists());
+    }
+
+    #[test]
+    fn the_policy_of_one_that_was_killed_is_removed() {
+        let killed = Place::new("kill -9 $PPID");
+        assert_eq!(killed.install().signal(), Some(9));
+        assert!(says_no(&killed.policy()));
+        let next = Place::new(":");
+        fs::copy(killed.policy(), next.policy()).unwrap();
+        assert!(next.install().success());
+        assert!(!next.policy().exists());
+    }
+
+    #[test]
+    fn the_policy_of_somebody_else_stays() {
+        let text = |pid: &str| {
+            let killed = Place::new("kill -9 $PPID");
+            killed.install();
+            let text = fs::read_to_string(killed.policy()).unwrap();
+            let (before, _) = text.trim_end().rsplit_once("\nexit").unwrap();
+            let words = before.trim_end_matches(|digit: char| digit.is_ascii_digit());
+            format!("{words}{pid}\nexit 101\n")
+        };
+        // An administrator's, and that of a run that goes on.
+        for policy in ["#!/bin/sh\nexit 101\n".to_owned(), text(&std::process::id().to_string())] {
+            let place = Place::new(":");
+            fs::write(place.policy(), &policy).unwrap();
+            assert!(place.install().success());
+            assert_eq!(fs::read_to_string(place.policy()).unwrap(), policy);
+        }
+    }
 
     #[test]
     fn installing_needs_permission_apt_and_rights() {

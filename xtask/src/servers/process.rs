@@ -13,6 +13,8 @@ use crate::interrupt;
 /// How long a server may take until it takes connections.
 const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(25);
+/// How often it must answer, one after the other.
+const ANSWERS: u32 = 3;
 
 /// Whether the server of a folder takes connections on a port.
 pub(crate) type Ready = fn(&Path, u16) -> bool;
@@ -93,10 +95,16 @@ impl Process {
     pub(crate) fn wait(&mut self) -> anyhow::Result<()> {
         let Some(ready) = self.ready else { return self.keeper.tell("wait") };
         let start = Instant::now();
-        while !ready(self.keeper.folder(), self.port()) {
+        let mut answers = 0;
+        loop {
             interrupt::check()?;
+            answers = if ready(self.keeper.folder(), self.port()) { answers + 1 } else { 0 };
+            // Asked after `ready`: on a port that somebody else took first, somebody else answers, and this server
+            // ends soon.
             let trouble = if self.keeper.has_ended() {
                 "it ended".to_owned()
+            } else if answers == ANSWERS {
+                return Ok(());
             } else if start.elapsed() > PATIENCE {
                 format!("it took no connections for {} s", PATIENCE.as_secs())
             } else {
@@ -105,6 +113,28 @@ impl Process {
             };
             anyhow::bail!("the server did not start: {trouble}; the end of its log:\n{}", self.keeper.log());
         }
-        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::servers::account::Account;
+
+    fn start(script: &str, ready: Ready) -> anyhow::Result<Process> {
+        let keeper = Keeper::new("test", Account::Caller, "TERM")?;
+        let arguments = ["-c".to_owned(), script.to_owned()];
+        Process::start(keeper, Path::new("/bin/sh"), |_, _| Ok(arguments.to_vec()), ready)
+    }
+
+    #[test]
+    fn the_answer_of_another_server_is_not_taken() {
+        // It answers at once, while this server finds its port taken.
+        for moment in ["0", "0.02"] {
+            let error = start(&format!("sleep {moment}; echo the port is taken; exit 1"), |_, _| true).unwrap_err();
+            let error = error.to_string();
+            assert!(error.contains("it ended") && error.contains("the port is taken"), "{error}");
+        }
+        start("exec sleep 60", |_, _| true).unwrap();
     }
 }

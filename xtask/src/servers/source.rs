@@ -129,15 +129,23 @@ impl Sources {
         Self { may_install: false, docker_only: true, engine: OnceLock::new() }
     }
 
-    /// Installs what these servers need and nothing else provides, and further packages, in one go. Whatever cannot
-    /// be installed is told by the one who needs it.
-    pub(crate) fn install(&self, kinds: &[Kind], further: &[&'static str]) -> Result<(), Refusal> {
-        let mut needed = further.to_vec();
-        for &kind in kinds {
-            if self.choose(kind) == Ok(Choice::Packages) {
-                needed.extend(kind.packages());
-            }
-        }
+    /// Installs what these servers need and nothing else provides. Whatever cannot be installed is told by the one
+    /// who needs it.
+    pub(crate) fn install(&self, kinds: &[Kind]) {
+        let missing = kinds.iter().filter(|kind| self.choose(**kind) == Ok(Choice::Packages));
+        // A refusal matters only when a server is missing, and is told then.
+        let _ = self.install_packages(kinds, missing.flat_map(|kind| kind.packages()).copied().collect());
+    }
+
+    /// Installs the programs of these servers, also where Docker could provide them, and further packages, in one go:
+    /// a server in a container cannot be reached by its socket, and does not see the files of a test.
+    pub(crate) fn install_programs(&self, kinds: &[Kind], further: &[&'static str]) -> Result<(), Refusal> {
+        let missing = kinds.iter().filter(|kind| self.programs(**kind).is_none());
+        let packages = missing.flat_map(|kind| kind.packages()).chain(further).copied().collect();
+        self.install_packages(kinds, packages)
+    }
+
+    fn install_packages(&self, kinds: &[Kind], mut needed: Vec<&'static str>) -> Result<(), Refusal> {
         let with_tls = kinds.iter().any(|kind| !matches!(kind, Kind::Redis | Kind::RedisCluster));
         if with_tls && find::program(&[certificates::PROGRAM]).is_none() {
             needed.push(certificates::PROGRAM);

@@ -2,9 +2,9 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
     path::PathBuf,
     process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use crate::place::{Place, Running, text, within_seconds};
@@ -18,7 +18,9 @@ for word; do
   case $word in */override.json) cat "$word" >"$FAKE_OVERRIDE" ;; esac
 done
 case "$*" in
-  *" create "*) [ "${#BATCHSQL_PASSWORD}" = 32 ] && env | grep -q "^BATCHSQL_[A-Z]*_PORT=[0-9]*$" ;;
+  *" create "*)
+    if [ -n "$FAKE_SLOW" ]; then sleep "$FAKE_SLOW"; echo created >>"$FAKE_CALLS"; fi
+    [ "${#BATCHSQL_PASSWORD}" = 32 ] && env | grep -q "^BATCHSQL_[A-Z]*_PORT=[0-9]*$" ;;
 esac
 "#;
 
@@ -29,21 +31,20 @@ struct FakeDocker {
 impl FakeDocker {
     fn new() -> Self {
         let folder = Place::new();
-        let program = folder.0.join("docker");
-        fs::write(&program, FAKE_DOCKER).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        folder.program("docker", FAKE_DOCKER);
         Self { folder }
     }
 
     fn put_into(&self, command: &mut Command) {
-        let path = std::env::var("PATH").unwrap();
-        command.env("PATH", format!("{}:{path}", self.folder.0.display()));
-        command.env("FAKE_CALLS", self.folder.0.join("calls")).env("FAKE_OVERRIDE", self.settings());
+        self.folder
+            .put_first(command)
+            .env("FAKE_CALLS", self.folder.0.join("calls"))
+            .env("FAKE_OVERRIDE", self.settings());
     }
 
     /// What it was called with, without the options that name the project.
     fn calls(&self) -> Vec<String> {
-        let calls = fs::read_to_string(self.folder.0.join("calls")).unwrap();
+        let calls = fs::read_to_string(self.folder.0.join("calls")).unwrap_or_default();
         let short = |call: &str| match call.split_once("override.json ") {
             None => call.to_owned(),
             Some((project, verb)) => {
@@ -78,10 +79,10 @@ fn docker_is_asked_for_a_project_and_to_remove_it() {
         "compose version",
         "version",
         "create postgres",
-        "up --detach --wait postgres",
+        "up --detach --wait --wait-timeout 240 postgres",
         "stop postgres",
         "up --detach postgres",
-        "up --detach --wait postgres",
+        "up --detach --wait --wait-timeout 240 postgres",
         "kill postgres",
         "down --volumes --timeout 10",
     ];
@@ -98,6 +99,37 @@ fn a_container_is_removed_when_the_program_is_killed() {
     Running::server(&mut command).end_by("-KILL");
     within_seconds("the container is removed", || docker.calls().last().unwrap() == "down --volumes --timeout 10");
     within_seconds("its folder is removed", || place.is_empty());
+}
+
+#[test]
+fn a_container_that_is_being_made_is_removed_as_well() {
+    // An interrupt ends the making; who was killed cannot end it.
+    for (signal, seconds, last) in [("-KILL", "1", "created"), ("-INT", "60", "create redis")] {
+        let (docker, place) = (FakeDocker::new(), Place::new());
+        let mut command = place.server(&["redis", "--docker"]);
+        docker.put_into(&mut command);
+        let running = Running::start(command.env("FAKE_SLOW", seconds));
+        within_seconds("it is being made", || docker.calls().iter().any(|call| call == "create redis"));
+        let _ = running.end_by(signal);
+        within_seconds("its folder is removed", || place.is_empty());
+        let calls = docker.calls();
+        assert_eq!(calls[calls.len() - 2..], [last, "down --volumes --timeout 10"], "{signal}: {calls:?}");
+    }
+}
+
+#[test]
+fn an_interrupt_is_heard_while_docker_starts_the_server() {
+    let (docker, place) = (FakeDocker::new(), Place::new());
+    docker.folder.program("docker", &format!("{FAKE_DOCKER}case \"$*\" in *\" up \"*) exec sleep 60 ;; esac\n"));
+    let mut command = place.server(&["redis", "--docker"]);
+    docker.put_into(&mut command);
+    let running = Running::start(&mut command);
+    within_seconds("it is started", || docker.calls().last().is_some_and(|call| call.starts_with("up ")));
+    let start = Instant::now();
+    assert_eq!(running.end_by("-INT").code(), Some(130));
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    assert_eq!(docker.calls().last().unwrap(), "down --volumes --timeout 10");
+    assert!(place.is_empty(), "{:?}", place.entries());
 }
 
 #[test]

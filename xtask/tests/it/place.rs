@@ -18,9 +18,19 @@ pub(crate) struct Place(pub(crate) PathBuf);
 
 impl Place {
     pub(crate) fn new() -> Self {
+        Self::within(std::env::temp_dir())
+    }
+
+    /// One whose path is short, wherever temporary files are.
+    pub(crate) fn short() -> Self {
+        Self::within("/tmp".into())
+    }
+
+    fn within(parent: PathBuf) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("batchsql-xtask-{}-{number}", std::process::id()));
+        // Short, because paths of sockets have a limit.
+        let folder = parent.join(format!("xtask-{}-{number}", std::process::id()));
         fs::create_dir(&folder).unwrap();
         // As the system's: servers of another user live in it.
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o1777)).unwrap();
@@ -34,6 +44,18 @@ impl Place {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.entries().is_empty()
+    }
+
+    /// Puts a program into it.
+    pub(crate) fn program(&self, name: &str, text: &str) {
+        let program = self.0.join(name);
+        fs::write(&program, text).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// Lets a command find the programs of this place before all others.
+    pub(crate) fn put_first<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command.env("PATH", format!("{}:{}", self.0.display(), std::env::var("PATH").unwrap()))
     }
 
     /// The verb `server`, with a place of its own.
@@ -128,7 +150,8 @@ impl Running {
 pub(crate) fn within_seconds(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(15), "{what}");
+        // Long, because programs that prepare a server run to their end, on a busy machine as well.
+        assert!(start.elapsed() < Duration::from_secs(60), "{what}");
         thread::sleep(Duration::from_millis(20));
     }
 }

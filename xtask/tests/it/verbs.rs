@@ -16,6 +16,15 @@ for variable in POSTGRES_DSN MYSQL_DSN REDIS_DSN BATCHSQL_XTASK; do
   eval "echo \"$variable \$$variable\""
 done
 if [ -n "$BATCHSQL_XTASK" ]; then "$BATCHSQL_XTASK" server redis </dev/null >/dev/null && echo "OWN works"; fi
+if [ -n "$FAKE_SLOW_END" ]; then
+  mktemp -d >/dev/null
+  (
+    trap 'sleep 1; echo ended >"$FAKE_SLOW_END"; exit' TERM
+    echo >"$FAKE_SLOW_END.begun"
+    while [ -e "$0" ]; do sleep 0.05; done
+  ) >/dev/null 2>&1 &
+  until [ -e "$FAKE_SLOW_END.begun" ]; do sleep 0.01; done
+fi
 trap 'echo "HEARD it"; exit 3' INT TERM
 echo WAITING
 # Not longer than the test that made this file.
@@ -64,7 +73,8 @@ fn tests_get_every_server_and_nothing_is_left() {
     assert!(value(&text, "MYSQL_DSN").starts_with("mysql://batchsql:"));
     assert!(value(&text, "REDIS_DSN").starts_with("redis://127.0.0.1:"));
     assert!(text.contains("OWN works"), "{text}");
-    for title in ["PostgreSQL: started /", "MySQL or MariaDB: started /", "Redis: started /"] {
+    // From a program, or by Docker.
+    for title in ["PostgreSQL: started ", "MySQL or MariaDB: started ", "Redis: started "] {
         assert!(text.contains(title), "{title}: {text}");
     }
     for variable in VARIABLES {
@@ -72,6 +82,37 @@ fn tests_get_every_server_and_nothing_is_left() {
         assert!(TcpStream::connect(address).is_err(), "{variable} still runs");
     }
     assert!(place.is_empty(), "{:?}", place.entries());
+}
+
+/// Docker has no cluster, and no server whose socket a test could reach.
+#[test]
+fn programs_for_servers_of_single_tests_are_installed_even_where_docker_answers() {
+    let (cargo, place, programs) = (FakeCargo::new(), Place::new(), Place::new());
+    let note = format!("#!/bin/sh\necho \"$@\" >>{}/installed\n", programs.0.display());
+    for (name, text) in [("docker", "#!/bin/sh\n"), ("apt-get", "#!/bin/sh\n"), ("sh", &note), ("sudo", &note)] {
+        programs.program(name, text);
+    }
+    let mut command = place.xtask(&["test"]);
+    for variable in VARIABLES {
+        command.env(variable, "named");
+    }
+    // Where root or sudo would install.
+    command.env("PATH", &programs.0).env("CI", "true").env("CARGO", cargo.path());
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let (text, installed) = (text(&output), fs::read_to_string(programs.0.join("installed")).unwrap_or_default());
+    assert!(installed.contains(" redis-server"), "{installed}{text}");
+    // It is still missing, and each kind says so.
+    assert!(text.contains("FAILED   Redis Cluster: "), "{text}");
+    assert!(!text.contains("FAILED   Redis: "), "Docker has it: {text}");
+    assert!(!output.status.success());
+    assert!(place.is_empty(), "{:?}", place.entries());
+}
+
+#[test]
+fn the_help_of_test_says_that_variables_are_not_enough() {
+    let output = Place::new().xtask(&["test", "--help"]).output().unwrap();
+    let words = text(&output).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("The variables alone are not enough"), "{words}");
 }
 
 #[test]
@@ -89,6 +130,17 @@ fn a_server_that_was_named_is_used_and_its_name_is_not_told() {
     assert!(text.contains("PostgreSQL: the one of POSTGRES_DSN"), "{text}");
     assert_eq!(text.matches("secret").count(), 2, "only the suite says it here: {text}");
     assert!(place.is_empty(), "{:?}", place.entries());
+}
+
+#[test]
+fn no_server_is_started_beside_one_that_an_argument_names() {
+    let (cargo, place) = (FakeCargo::new(), Place::new());
+    let mut command = place.xtask(&["integration-test", "--db", "redis", "--redis-dsn", "redis://h"]);
+    let output = command.env_remove("REDIS_DSN").env("CARGO", cargo.path()).output().unwrap();
+    let text = text(&output);
+    assert_eq!(value(&text, "REDIS_DSN"), "");
+    assert_eq!(value(&text, "CALL"), "--metrics-port 9091 --db redis --redis-dsn redis://h");
+    assert!(!text.contains("==> servers"), "{text}");
 }
 
 #[test]
@@ -119,6 +171,20 @@ fn an_interrupt_reaches_what_runs_and_then_the_servers_stop() {
         assert!(TcpStream::connect(address(&dsn)).is_err());
         assert!(place.is_empty(), "{verb}: {:?}", place.entries());
     }
+}
+
+/// Tests that are killed leave their servers, which take a while to stop, and their temporary files.
+#[test]
+fn what_was_interrupted_is_over_when_the_verb_ends() {
+    let (cargo, place) = (FakeCargo::new(), Place::short());
+    let ended = cargo.0.0.join("ended");
+    let mut command = place.xtask(&["test", "--no-install"]);
+    command.envs(VARIABLES.map(|variable| (variable, "named"))).env("CARGO", cargo.path());
+    let mut running = Running::start(command.env("FAKE_WAITS", "1").env("FAKE_SLOW_END", &ended));
+    running.answer("WAITING");
+    assert_eq!(running.interrupt("-TERM", "HEARD").code(), Some(143));
+    assert!(ended.exists(), "the verb ended before what it had started");
+    assert!(place.is_empty(), "{:?}", place.entries());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod admission;
 mod coalesce;
+mod connections;
 mod dead_letters;
 mod failure;
 mod fairness;

@@ -1,0 +1,107 @@
+//! How connections are acquired, kept and given back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use batchsql_core::{Attempt, BatchSql, ErrorClass, PipelineConfig, Rows, Schema, Sink, SinkError, ValueRef, Written};
+
+use crate::support::{HOUR, config, plain, row};
+
+/// Counts its connections; each write takes 10 ms, and refuses rows with a negative id.
+#[derive(Clone, Default)]
+struct Counting(Arc<Counts>);
+
+#[derive(Default)]
+struct Counts {
+    acquired: AtomicUsize,
+    open: AtomicUsize,
+    most_open: AtomicUsize,
+}
+
+struct Conn(Arc<Counts>);
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Sink for Counting {
+    type Conn = Conn;
+    type Plan = ();
+
+    fn name(&self) -> &'static str {
+        "counting"
+    }
+
+    async fn acquire(&self) -> Result<Conn, SinkError> {
+        self.0.acquired.fetch_add(1, Ordering::SeqCst);
+        let open = self.0.open.fetch_add(1, Ordering::SeqCst) + 1;
+        self.0.most_open.fetch_max(open, Ordering::SeqCst);
+        Ok(Conn(Arc::clone(&self.0)))
+    }
+
+    async fn prepare(&self, _: &mut Conn, _: &Schema) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    async fn write(&self, _: &mut Conn, (): &(), rows: Rows<'_>, _: &Attempt) -> Result<Written, SinkError> {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let is_bad = rows.iter().any(|row| matches!(row.get(0), ValueRef::I64(id) if id < 0));
+        if is_bad { Err(SinkError::new(ErrorClass::Row, "negative")) } else { Ok(Written::default()) }
+    }
+}
+
+fn start(concurrency: usize) -> (BatchSql, Counting) {
+    let sink = Counting::default();
+    let config = PipelineConfig { max_concurrency: concurrency, buffer_size: 100_000, ..config() };
+    (BatchSql::builder(sink.clone()).config(config).start().unwrap(), sink)
+}
+
+fn load(counter: &AtomicUsize) -> usize {
+    counter.load(Ordering::SeqCst)
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_that_wait_go_on_with_the_connection_of_the_one_before() {
+    let (db, sink) = start(2);
+    // 50 batches of 10 rows on two connections take 250 ms.
+    for id in 0..500 {
+        db.submit(&row(&plain(), id)).await.unwrap();
+    }
+    db.flush().await.unwrap();
+    assert_eq!(load(&sink.0.acquired), 2);
+    assert_eq!(load(&sink.0.most_open), 2);
+    // Nothing waits: nothing is kept from others who use the pool.
+    assert_eq!(load(&sink.0.open), 0);
+    db.submit(&row(&plain(), 500)).await.unwrap();
+    db.flush().await.unwrap();
+    assert_eq!((load(&sink.0.acquired), load(&sink.0.open)), (3, 0));
+    assert_eq!(db.close(HOUR).await.balance.written(), 501);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_goes_back_to_its_pool_every_second() {
+    let (db, sink) = start(1);
+    // 350 batches of 10 ms.
+    for id in 0..3500 {
+        db.submit(&row(&plain(), id)).await.unwrap();
+    }
+    let report = db.close(HOUR).await;
+    assert_eq!(report.balance.written(), 3500);
+    assert_eq!(load(&sink.0.acquired), 4);
+    assert_eq!((load(&sink.0.most_open), load(&sink.0.open)), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_with_failed_rows_gives_its_connection_back() {
+    let (db, sink) = start(1);
+    for id in [-1].into_iter().chain(1..30) {
+        db.submit(&row(&plain(), id)).await.unwrap();
+    }
+    let report = db.close(HOUR).await;
+    assert_eq!((report.balance.written(), report.balance.rejected()), (29, 1));
+    // One for the batch with the bad row, one for the two after it.
+    assert_eq!((load(&sink.0.acquired), load(&sink.0.open)), (2, 0));
+}
