@@ -3,7 +3,7 @@
 
 use batchsql_core::TableName;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
-use sqlx::{Decode, MySql, Row};
+use sqlx::{Decode, Executor, MySql, Row};
 
 /// How the session treats values.
 #[derive(Debug)]
@@ -18,12 +18,14 @@ pub(crate) struct Session {
     pub(crate) max_allowed_packet: usize,
     /// Without it, NULL in a TIMESTAMP column that takes none becomes the current time.
     pub(crate) explicit_timestamps: bool,
+    /// Whether it reads what others may still undo.
+    pub(crate) reads_uncommitted: bool,
     /// The database of names that name none.
     pub(crate) database: Option<String>,
 }
 
 /// A table as the server has it.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Table {
     /// `BASE TABLE`, `VIEW` and so on.
     pub(crate) kind: String,
@@ -35,7 +37,7 @@ pub(crate) struct Table {
 }
 
 /// A column as the server has it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct TableColumn {
     pub(crate) name: String,
     /// The bare type in lower case, for example `bigint`.
@@ -56,7 +58,7 @@ pub(crate) struct TableColumn {
 }
 
 /// A unique index.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct UniqueIndex {
     pub(crate) name: String,
     /// `None` for a part that is not a whole column: a prefix or an expression.
@@ -77,18 +79,33 @@ impl Session {
                    CAST(@@max_allowed_packet AS SIGNED) AS max_allowed_packet, \
                    CAST(@@explicit_defaults_for_timestamp AS SIGNED) AS explicit_timestamps, \
                    CAST(DATABASE() AS CHAR) AS current_database";
-        let row = sqlx::query(sql).persistent(false).fetch_one(connection).await?;
+        let row = sqlx::query(sql).persistent(false).fetch_one(&mut *connection).await?;
+        // MariaDB's name and MySQL's.
+        let sql = "SHOW SESSION VARIABLES WHERE Variable_name IN ('tx_isolation', 'transaction_isolation')";
+        let levels = connection.fetch_all(sql).await?;
+        let levels: Vec<String> = levels.iter().map(|level| level.try_get_unchecked(1)).collect::<sqlx::Result<_>>()?;
         Ok(Self {
+            reads_uncommitted: levels.iter().any(|level| level == "READ-UNCOMMITTED"),
             sql_mode: get(&row, "sql_mode")?,
             time_zone: get(&row, "time_zone")?,
             system_time_zone: get(&row, "system_time_zone")?,
             character_set: get(&row, "character_set")?,
             autocommit: get::<i64>(&row, "autocommit")? != 0,
-            max_allowed_packet: usize::try_from(get::<i64>(&row, "max_allowed_packet")?).unwrap_or(1024),
+            max_allowed_packet: packet(&row)?,
             explicit_timestamps: get::<i64>(&row, "explicit_timestamps")? != 0,
             database: get(&row, "current_database")?,
         })
     }
+}
+
+/// Bytes of the largest packet that the server takes on this connection: what is set later is for later ones.
+pub(crate) async fn max_allowed_packet(connection: &mut MySqlConnection) -> sqlx::Result<usize> {
+    let sql = "SELECT CAST(@@max_allowed_packet AS SIGNED) AS max_allowed_packet";
+    packet(&sqlx::query(sql).persistent(false).fetch_one(connection).await?)
+}
+
+fn packet(row: &MySqlRow) -> sqlx::Result<usize> {
+    Ok(usize::try_from(get::<i64>(row, "max_allowed_packet")?).unwrap_or(1024))
 }
 
 impl Table {

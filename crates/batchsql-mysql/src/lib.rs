@@ -36,7 +36,8 @@
 //! [`IgnoreWith::InsertIgnore`] and [`ReplaceWith::ReplaceInto`] use MySQL's own statements, with what they do beside.
 //!
 //! Values are equal as the server sees it: where the collation of a key does not tell `a` from `A`, neither do these
-//! rules.
+//! rules. The order per key does: rows of such keys are written in any order, also within a batch, unless the pipeline
+//! has `Ordering::PerTable`.
 //!
 //! # Types
 //!
@@ -67,6 +68,23 @@
 //! lately, into powers of two: about 30 statements per table and connection stay prepared at most, and a number of rows
 //! that comes again is one of them. Tables need an engine with transactions (InnoDB).
 //!
+//! # Writes that are given up
+//!
+//! A write that takes longer than `statement_timeout`, or longer than `close` may wait, is given up, and its connection
+//! closed. The server does not notice before the statement ends. A transaction of several statements is then undone,
+//! and its rows are known not to be written. A statement in autocommit may still be carried out, also after its repeat:
+//! its rows end as `Unknown` where they are not repeated. Nothing is killed at the server: sessions of
+//! [`MySqlSink::connect`] wait for a lock for 20 s at most, which is an error that is retried. Where `statement_timeout`
+//! is shorter, or the pool is yours, set `innodb_lock_wait_timeout` and `lock_wait_timeout` below it.
+//!
+//! # Tables that change
+//!
+//! A table is looked at before its first row, after an error that may come from a change, and every 60 s
+//! ([`MySqlSink::look_again_after`]). A smaller `max_allowed_packet` is seen by the connections that it is for; a larger
+//! one is used by the next sink.
+//!
+//! # Rights
+//!
 //! The user needs INSERT; for ignore also SELECT on the key columns, and for update UPDATE.
 
 mod bind;
@@ -77,7 +95,6 @@ mod options;
 mod plan;
 mod sink;
 mod types;
-mod warm;
 mod write;
 mod write_ignore;
 

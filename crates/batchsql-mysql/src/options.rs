@@ -31,7 +31,8 @@ pub enum ReplaceWith {
     Update,
     /// MySQL's `REPLACE INTO`, which **deletes** the old row and inserts the new one: `ON DELETE CASCADE` deletes
     /// what hangs on the old row, delete triggers fire, and columns that the row does not carry fall back to
-    /// their defaults.
+    /// their defaults. A write whose answer is lost is repeated, and then does all this again, also to what was put
+    /// beside the row meanwhile.
     ReplaceInto,
 }
 
@@ -39,7 +40,8 @@ pub enum ReplaceWith {
 ///
 /// As a DSN: `mysql://user:password@host:3306/database` (or `mariadb://`), with the parameters of `sqlx`
 /// (`ssl-mode`, `ssl-ca`, `ssl-cert`, `ssl-key`, `charset`, `collation`, `socket`, `statement-cache-capacity`,
-/// `timezone`) and these:
+/// `timezone`) and these. Without `ssl-mode` the link is encrypted where the server offers it, and no certificate is
+/// checked.
 ///
 /// | parameter | values | default |
 /// |---|---|---|
@@ -101,8 +103,11 @@ impl fmt::Debug for MySqlOptions {
 
 /// What every connection of our own pool starts with, after what `sqlx` sets (`utf8mb4`, `time_zone '+00:00'`):
 /// strict, so that nothing is cut off silently; a 0 is a 0 in an AUTO_INCREMENT column too; each statement is a
-/// transaction of its own.
-const SESSION: &str = "SET sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO'), autocommit = 1";
+/// transaction of its own; and a lock is waited for shorter than the usual `statement_timeout` of 30 s. A write that is
+/// given up would go on waiting at the server, for up to a day, and its retries beside it.
+const SESSION: &str = "SET sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO'), autocommit = 1, \
+                       innodb_lock_wait_timeout = LEAST(@@innodb_lock_wait_timeout, 20), \
+                       lock_wait_timeout = LEAST(@@lock_wait_timeout, 20)";
 
 /// A connection that was used this recently is taken without asking whether it still lives.
 const FRESH: Duration = Duration::from_millis(100);
@@ -267,8 +272,9 @@ impl FromStr for MySqlOptions {
         };
         let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
         // A password with one of these, as it is, would be taken for a host or a parameter, and be shown.
-        if rest.contains('#') || query.contains('@') || address.matches('@').count() > 1 {
-            let problem = "the mysql dsn has a character in user, password or database that must be percent-encoded: write # as %23, ? as %3F, @ as %40";
+        let (host, path) = address.split_once('/').unwrap_or((address, ""));
+        if rest.contains('#') || query.contains('@') || path.contains('@') || host.matches('@').count() > 1 {
+            let problem = "the mysql dsn has a character in user, password or database that must be percent-encoded: write # as %23, / as %2F, ? as %3F, @ as %40";
             return Err(OpenError::new(problem));
         }
         let mut own = Vec::new();
@@ -285,15 +291,23 @@ impl FromStr for MySqlOptions {
         })?;
         let mut options = Self::new(connect);
         for (name, value) in own {
-            options.set(name, value)?;
+            if !options.set(name, value)? {
+                // What stands before a host that is missing may be a password, and so may what is not `name=value`.
+                let is_name = host.contains('@') && query.contains(&format!("{name}="));
+                let shown = if is_name { format!(" {name:?}") } else { String::new() };
+                let known = KNOWN_TO_SQLX.join(", ");
+                return Err(OpenError::new(format!(
+                    "unknown parameter{shown} in the mysql dsn; use max_connections, connect_timeout_ms, ignore_with, replace_with, or one of sqlx: {known}"
+                )));
+            }
         }
         Ok(options)
     }
 }
 
 impl MySqlOptions {
-    /// Sets one of our own parameters.
-    fn set(&mut self, name: &str, value: &str) -> Result<(), OpenError> {
+    /// Sets one of our own parameters; false where there is none of this name.
+    fn set(&mut self, name: &str, value: &str) -> Result<bool, OpenError> {
         let positive = || value.parse::<u32>().ok().filter(|number| *number > 0);
         match name {
             "max_connections" => {
@@ -325,14 +339,9 @@ impl MySqlOptions {
                     }
                 };
             }
-            _ => {
-                let known = KNOWN_TO_SQLX.join(", ");
-                return Err(OpenError::new(format!(
-                    "unknown parameter {name:?} in the mysql dsn; use max_connections, connect_timeout_ms, ignore_with, replace_with, or one of sqlx: {known}"
-                )));
-            }
+            _ => return Ok(false),
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -371,6 +380,10 @@ mod tests {
         check("mysql://user:12?secret@host/db", "percent-encoded");
         check("mysql://user:x@secret@host/db", "percent-encoded");
         check("mysql://user:se/secret@host/db", "percent-encoded");
+        check("mysql://user:12/secret@host/db", "percent-encoded");
+        check("mysql://user:12?secret", "unknown parameter in");
+        check("mysql://user:12?secret=1", "unknown parameter in");
+        check("mysql://user:x@host/db?secret", "unknown parameter in");
         check("mysql://user:secret@host:port/db", "not a URL");
         check("mysql://user:secret@host/db?ssl-mode=secret", "makes no sense");
         check("mysql://user:secret@host/db?timeout=3", "unknown parameter \"timeout\"");

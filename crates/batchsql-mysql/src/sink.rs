@@ -3,23 +3,28 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use batchsql_core::{Attempt, Limits, PoolState, Rows, Schema, Sink, SinkError, ValueRules, Written};
-use sqlx::MySqlPool;
+use batchsql_core::{Attempt, ErrorClass, Limits, PoolState, Rows, Schema, Sink, SinkError, ValueRules, Written};
 use sqlx::mysql::{MySql, MySqlConnection};
 use sqlx::pool::PoolConnection;
+use sqlx::{Connection, MySqlPool};
+use tokio::runtime::Handle;
 
-use crate::classify::{Failed, acquire_error};
+use crate::catalog::max_allowed_packet;
+use crate::classify::{Failed, Stage, acquire_error};
 use crate::options::{IgnoreWith, MySqlOptions, OpenError, ReplaceWith};
 use crate::plan::{MAX_BINDS, MySqlPlan};
-use crate::warm::Warm;
-use crate::write;
+use crate::write::{self, Link};
 
 /// Writes batches to a MySQL or MariaDB server. Clones share the pool.
 #[derive(Clone)]
 pub struct MySqlSink {
     pool: MySqlPool,
-    warm: Arc<Warm>,
+    /// Bytes of the largest packet that every connection so far may send.
+    packet: Arc<AtomicUsize>,
+    look_again_after: Duration,
     ignore_with: IgnoreWith,
     replace_with: ReplaceWith,
 }
@@ -53,12 +58,18 @@ impl MySqlSink {
     /// a table is refused when the session that first looks at it is not.
     ///
     /// `statement_cache_capacity` of the pool's connect options bounds the prepared statements per connection;
-    /// it must not be 0, or every batch is prepared anew.
+    /// it must not be 0, or every batch is prepared anew, twice.
     ///
-    /// Under load the pipeline holds up to `max_concurrency` connections; one that it does not need any more goes back
-    /// to the pool within 100 ms.
+    /// No connection may come back to the pool with a transaction that is open (by `START TRANSACTION` as text): what
+    /// is written on it would be part of that.
     pub fn new(pool: MySqlPool) -> Self {
-        Self { pool, warm: Arc::default(), ignore_with: IgnoreWith::default(), replace_with: ReplaceWith::default() }
+        Self {
+            pool,
+            packet: Arc::new(AtomicUsize::new(usize::MAX)),
+            look_again_after: Duration::from_secs(60),
+            ignore_with: IgnoreWith::default(),
+            replace_with: ReplaceWith::default(),
+        }
     }
 
     /// How `Conflict::Ignore` is written; default [`IgnoreWith::Exact`].
@@ -75,10 +86,60 @@ impl MySqlSink {
         self
     }
 
+    /// How long a table is taken for what it was when it was looked at, while every row of it is accepted; default
+    /// 60 s. A table that changes meanwhile in a way that the server has no error for may lose digits or get rows
+    /// twice: a DATETIME(6) that becomes a DATETIME, a unique index that is dropped.
+    #[must_use]
+    pub fn look_again_after(mut self, time: Duration) -> Self {
+        self.look_again_after = time;
+        self
+    }
+
     /// The pool, for your own queries: to create tables, or to read what was written.
     pub fn mysql_pool(&self) -> &MySqlPool {
         &self.pool
     }
+}
+
+impl MySqlSink {
+    async fn write_rows(&self, link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows<'_>) -> Result<Written, Failed> {
+        let packet = self.packet_of(link.connection).await?;
+        if packet < plan.max_allowed_packet {
+            return Err(outdated(format!("max_allowed_packet is {packet} now")));
+        }
+        if plan.is_due(self.look_again_after) {
+            let is_outdated = plan.is_outdated(link.connection).await;
+            if is_outdated.map_err(|error| Failed::of(error, Stage::Open))? {
+                return Err(outdated("it was changed".into()));
+            }
+        }
+        match write::write_rows(link, plan, rows).await {
+            // It is about to be rejected, perhaps because the table is not what the plan was made for.
+            Err(failed) if failed.is_about_values() && (rows.len() == 1 || link.attempt.is_atomic()) => {
+                match plan.is_outdated(link.connection).await {
+                    Ok(true) => Err(outdated("it was changed".into())),
+                    Ok(false) => Err(failed),
+                    Err(_) => Err(Failed { usable: false, ..failed }),
+                }
+            }
+            written => written,
+        }
+    }
+
+    /// The largest packet that may be sent. A connection that has nothing prepared is a new one, and may take less than
+    /// those before it: a server that gets more hangs up, and nobody knows what it has done.
+    async fn packet_of(&self, connection: &mut MySqlConnection) -> Result<usize, Failed> {
+        if connection.cached_statements_size() == 0 {
+            let packet = max_allowed_packet(connection).await.map_err(|error| Failed::of(error, Stage::Open))?;
+            self.packet.fetch_min(packet, Ordering::Relaxed);
+        }
+        Ok(self.packet.load(Ordering::Relaxed))
+    }
+}
+
+/// Has the pipeline make another plan.
+fn outdated(why: String) -> Failed {
+    Failed::unsent(SinkError::new(ErrorClass::Schema, format!("the table must be looked at again: {why}")))
 }
 
 /// Shows the size of the pool, never how it connects.
@@ -96,7 +157,6 @@ impl fmt::Debug for MySqlSink {
 /// runs on it must not meet the next batch, and the server undoes the transaction that was open.
 pub struct MySqlConn {
     pool: MySqlPool,
-    warm: Arc<Warm>,
     /// `None` after the link broke; the next use gets another one.
     live: Option<PoolConnection<MySql>>,
     busy: bool,
@@ -136,10 +196,9 @@ impl MySqlConn {
 
 impl Drop for MySqlConn {
     fn drop(&mut self) {
-        if self.busy {
+        // The pool takes a connection back in a task, which needs a runtime.
+        if self.busy || Handle::try_current().is_err() {
             self.close();
-        } else if let Some(live) = self.live.take() {
-            self.warm.keep(live);
         }
     }
 }
@@ -166,36 +225,35 @@ impl Sink for MySqlSink {
     }
 
     fn pool(&self) -> Option<PoolState> {
-        let (size, idle) = (self.pool.size() as usize, self.pool.num_idle() + self.warm.len());
+        let (size, idle) = (self.pool.size() as usize, self.pool.num_idle());
         let max = self.pool.options().get_max_connections() as usize;
         Some(PoolState { in_use: size.saturating_sub(idle), idle: idle.min(size), max })
     }
 
     async fn acquire(&self) -> Result<MySqlConn, SinkError> {
-        let live = match self.warm.take() {
-            Some(live) => live,
-            None => self.pool.acquire().await.map_err(acquire_error)?,
-        };
-        Ok(MySqlConn { pool: self.pool.clone(), warm: Arc::clone(&self.warm), live: Some(live), busy: false })
+        let live = self.pool.acquire().await.map_err(acquire_error)?;
+        Ok(MySqlConn { pool: self.pool.clone(), live: Some(live), busy: false })
     }
 
     async fn prepare(&self, conn: &mut MySqlConn, schema: &Schema) -> Result<MySqlPlan, SinkError> {
         let connection = conn.begin().await?;
-        let plan = MySqlPlan::make(connection, schema, self.ignore_with, self.replace_with).await;
+        let plan = MySqlPlan::make(connection, schema, (self.ignore_with, self.replace_with), &self.packet).await;
         conn.end(plan)
     }
 
-    /// Dropping the returned future closes the connection; the server undoes an open transaction. A statement that
-    /// was sent may still be carried out, which is why the pipeline calls such rows `Unknown`.
+    /// Dropping the returned future closes the connection; the server undoes an open transaction. A statement that is
+    /// a transaction of its own, or a COMMIT, may still be carried out, which is why the pipeline then calls the rows
+    /// `Unknown`.
     async fn write(
         &self,
         conn: &mut MySqlConn,
         plan: &MySqlPlan,
         rows: Rows<'_>,
-        _: &Attempt,
+        attempt: &Attempt,
     ) -> Result<Written, SinkError> {
+        attempt.defer();
         let connection = conn.begin().await?;
-        let written = write::write_rows(connection, plan, rows).await;
+        let written = self.write_rows(&mut Link { connection, attempt }, plan, rows).await;
         conn.end(written)
     }
 }

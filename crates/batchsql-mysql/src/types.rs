@@ -33,7 +33,8 @@ pub(crate) enum Guard {
     Chars(usize),
     /// Spaces beyond so many bytes are cut off.
     Octets(usize),
-    /// ENUM takes text that is a number as the position of a member; its declaration tells the members.
+    /// ENUM takes text that is a number as the position of a member, and text that its collation sees as a member for
+    /// that member; its declaration tells the members.
     Member(Box<str>),
 }
 
@@ -176,8 +177,10 @@ impl Guard {
             Self::Chars(max) => text.ends_with(' ') && text.len() > *max && text.chars().count() > *max,
             Self::Octets(max) => text.ends_with(' ') && text.len() > *max,
             Self::Member(declared) => {
-                let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-                text.ends_with(' ') || (is_number && !declared.contains(&format!("'{text}'")))
+                // How a backslash or a control character is declared differs between servers.
+                let is_plain = !text.contains(|c: char| c == '\\' || c.is_control());
+                let quoted = text.replace('\'', "''");
+                is_plain && !['(', ','].iter().any(|before| declared.contains(&format!("{before}'{quoted}'")))
             }
             _ => false,
         }
@@ -218,6 +221,7 @@ mod tests {
             autocommit: true,
             max_allowed_packet: 1 << 20,
             explicit_timestamps: true,
+            reads_uncommitted: false,
             database: None,
         }
     }
@@ -270,10 +274,13 @@ mod tests {
         check(Guard::Chars(2), ValueRef::Text("ü "), false);
         check(Guard::Chars(2), ValueRef::Text("üü "), true);
         check(Guard::Octets(4), ValueRef::Text("üü "), true);
-        let size = || Guard::Member("enum('s','10')".into());
+        let size = || Guard::Member("enum('s','10','it''s')".into());
         check(size(), ValueRef::Text("s"), false);
         check(size(), ValueRef::Text("10"), false);
-        check(size(), ValueRef::Text("1"), true);
+        check(size(), ValueRef::Text("it's"), false);
+        for other in ["1", "S", "s ", "", "it''s"] {
+            check(size(), ValueRef::Text(other), true);
+        }
         check(size(), ValueRef::Null, false);
     }
 }

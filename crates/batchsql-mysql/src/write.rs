@@ -2,11 +2,11 @@
 //! Must not know keys or pools.
 //!
 //! One statement is a transaction of its own. Several are `START TRANSACTION … COMMIT`, and after an error nothing
-//! of them is left.
+//! of them is left. A batch that is given up before its last step, whichever it is, is known not to be written.
 
 use std::ops::Range;
 
-use batchsql_core::{ErrorClass, Rows, SinkError, Written};
+use batchsql_core::{Attempt, ErrorClass, Rows, SinkError, Written};
 use batchsql_sql::pieces;
 use sqlx::mysql::MySqlConnection;
 use sqlx::{Executor, Statement as _};
@@ -16,40 +16,38 @@ use crate::classify::{Failed, Stage};
 use crate::plan::{MySqlPlan, Statement, Way};
 use crate::write_ignore::write_ignore;
 
+/// The connection that carries a batch, and the attempt that it is.
+pub(crate) struct Link<'a> {
+    pub(crate) connection: &'a mut MySqlConnection,
+    pub(crate) attempt: &'a Attempt,
+}
+
 /// Writes the rows in one transaction. After an error nothing of them is durable, unless its class says that this
 /// is unknown.
-pub(crate) async fn write_rows(
-    connection: &mut MySqlConnection,
-    plan: &MySqlPlan,
-    rows: Rows<'_>,
-) -> Result<Written, Failed> {
+pub(crate) async fn write_rows(link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows<'_>) -> Result<Written, Failed> {
     check_values(plan, rows)?;
     match plan.way {
         Way::Direct(_) => {
-            insert_all(connection, plan, rows).await?;
+            insert_all(link, plan, rows).await?;
             Ok(Written::default())
         }
-        Way::Ignore(ignore_with) => write_ignore(connection, plan, rows, ignore_with).await,
+        Way::Ignore(ignore_with) => write_ignore(link, plan, rows, ignore_with).await,
     }
 }
 
 /// Inserts every row, or none of them.
-pub(crate) async fn insert_all(
-    connection: &mut MySqlConnection,
-    plan: &MySqlPlan,
-    rows: Rows<'_>,
-) -> Result<(), Failed> {
+pub(crate) async fn insert_all(link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows<'_>) -> Result<(), Failed> {
     let pieces: Vec<Piece> = cut(plan, rows)?.into_iter().flat_map(|piece| piece.split(plan)).collect();
     match &*pieces {
-        [whole] => insert(connection, plan, whole, rows, Stage::Commit).await.map(drop),
+        [whole] => insert(link, plan, whole, rows, Stage::Statement).await.map(drop),
         pieces => {
-            begin(connection).await?;
+            begin(link).await?;
             for piece in pieces {
-                if let Err(failed) = insert(connection, plan, piece, rows, Stage::Open).await {
-                    return Err(undo(connection, failed).await);
+                if let Err(failed) = insert(link, plan, piece, rows, Stage::Open).await {
+                    return Err(undo(link, failed).await);
                 }
             }
-            commit(connection).await
+            commit(link).await
         }
     }
 }
@@ -99,7 +97,7 @@ pub(crate) fn cut(plan: &MySqlPlan, rows: Rows<'_>) -> Result<Vec<Piece>, Failed
 /// Sends one statement; how many rows the server says were affected. `stage` says whether it is a transaction of
 /// its own.
 pub(crate) async fn insert(
-    connection: &mut MySqlConnection,
+    link: &mut Link<'_>,
     plan: &MySqlPlan,
     piece: &Piece,
     rows: Rows<'_>,
@@ -109,10 +107,32 @@ pub(crate) async fn insert(
     let statement = plan.insert(rows.len());
     let columns: Vec<usize> = (0..plan.storage.len()).collect();
     let arguments = bind_rows(rows, &columns, &plan.storage, piece.bytes).map_err(Failed::unsent)?;
-    ready(connection, &statement).await?;
+    ready(link.connection, &statement).await?;
     let query = sqlx::query_with(&statement.sql, arguments).persistent(statement.keep);
-    let result = query.execute(&mut *connection).await.map_err(|error| Failed::of(error, stage))?;
-    Ok(result.rows_affected())
+    link.enter(stage)?;
+    let result = query.execute(&mut *link.connection).await;
+    link.leave(stage, result).map(|result| result.rows_affected())
+}
+
+impl Link<'_> {
+    /// What is sent next may become durable, unless the stage is [`Stage::Open`].
+    fn enter(&self, stage: Stage) -> Result<(), Failed> {
+        if stage == Stage::Open || self.attempt.begin() {
+            return Ok(());
+        }
+        let mut failed = Failed::unsent(SinkError::new(ErrorClass::Transient, "given up before it was sent"));
+        failed.usable = false;
+        Err(failed)
+    }
+
+    /// After an answer that says that nothing became durable, the next step begins as the first one did.
+    fn leave<T>(&self, stage: Stage, result: sqlx::Result<T>) -> Result<T, Failed> {
+        let result = result.map_err(|error| Failed::of(error, stage));
+        if stage != Stage::Open && result.as_ref().is_err_and(|failed| failed.error.class() != ErrorClass::Unknown) {
+            self.attempt.defer();
+        }
+        result
+    }
 }
 
 /// Prepares a statement that stays prepared, so that a link that is lost on the way there is known to have carried
@@ -125,25 +145,31 @@ pub(crate) async fn ready(connection: &mut MySqlConnection, statement: &Statemen
     Ok(())
 }
 
-pub(crate) async fn begin(connection: &mut MySqlConnection) -> Result<(), Failed> {
-    run(connection, "START TRANSACTION", Stage::Open).await
+pub(crate) async fn begin(link: &mut Link<'_>) -> Result<(), Failed> {
+    run(link, "START TRANSACTION", Stage::Open).await
 }
 
-pub(crate) async fn commit(connection: &mut MySqlConnection) -> Result<(), Failed> {
-    run(connection, "COMMIT", Stage::Commit).await
+/// With words for what is the usual case: where `completion_type` is CHAIN, a bare COMMIT would open the next
+/// transaction, in which the next batch would stay.
+pub(crate) async fn commit(link: &mut Link<'_>) -> Result<(), Failed> {
+    let committed = run(link, "COMMIT AND NO CHAIN", Stage::Commit).await;
+    // What is left of a commit that fails is for nobody to meet.
+    committed.map_err(|failed| Failed { usable: false, ..failed })
 }
 
 /// Undoes the open transaction. When that fails, the connection is closed, which undoes it too.
-pub(crate) async fn undo(connection: &mut MySqlConnection, mut failed: Failed) -> Failed {
+pub(crate) async fn undo(link: &mut Link<'_>, mut failed: Failed) -> Failed {
     if failed.usable {
-        failed.usable = run(connection, "ROLLBACK", Stage::Open).await.is_ok();
+        failed.usable = run(link, "ROLLBACK AND NO CHAIN", Stage::Open).await.is_ok();
     }
     failed
 }
 
 /// Runs a statement without parameters.
-pub(crate) async fn run(connection: &mut MySqlConnection, sql: &'static str, stage: Stage) -> Result<(), Failed> {
-    connection.execute(sql).await.map(drop).map_err(|error| Failed::of(error, stage))
+pub(crate) async fn run(link: &mut Link<'_>, sql: &'static str, stage: Stage) -> Result<(), Failed> {
+    link.enter(stage)?;
+    let result = link.connection.execute(sql).await;
+    link.leave(stage, result).map(drop)
 }
 
 /// Refuses values that the server would change without an error, before anything is sent.

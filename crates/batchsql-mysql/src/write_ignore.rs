@@ -13,36 +13,35 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use batchsql_core::{Rows, SharedRows, Written};
-use sqlx::mysql::MySqlConnection;
 
 use crate::bind::bind_rows;
 use crate::classify::{DUPLICATE, Failed, Stage};
 use crate::keys::{KEYS_PER_STATEMENT, KeyBytes, KeySearch};
 use crate::options::IgnoreWith;
 use crate::plan::MySqlPlan;
-use crate::write::{begin, commit, cut, insert, insert_all, ready, run, undo};
+use crate::write::{Link, begin, commit, cut, insert, insert_all, ready, run, undo};
 
 /// Halves of at most so many rows are written row by row.
 const SINGLY: usize = 8;
 
 /// Writes the rows whose key is not there.
 pub(crate) async fn write_ignore(
-    connection: &mut MySqlConnection,
+    link: &mut Link<'_>,
     plan: &MySqlPlan,
     rows: Rows<'_>,
     with: IgnoreWith,
 ) -> Result<Written, Failed> {
     if with == IgnoreWith::InsertIgnore {
-        return search(connection, plan, rows, with).await.map(listed);
+        return search(link, plan, rows, with).await.map(listed);
     }
-    if !plan.expects_duplicates() && is_new(insert_all(connection, plan, rows).await)? {
+    if !plan.expects_duplicates() && is_new(insert_all(link, plan, rows).await)? {
         return Ok(Written::default());
     }
     let Some(keys) = &plan.keys else {
-        return search(connection, plan, rows, with).await.map(listed);
+        return search(link, plan, rows, with).await.map(listed);
     };
     let own: Vec<KeyBytes> = rows.iter().map(|row| keys.of_row(row)).collect();
-    let found = find(connection, plan, keys, rows).await?;
+    let found = find(link, plan, keys, rows).await?;
     let mut ignored: Vec<u32> = places(&own, |key| found.contains(key));
     // A batch without any goes back to the short way.
     let mut met = HashSet::with_capacity(own.len());
@@ -51,13 +50,13 @@ pub(crate) async fn write_ignore(
     if firsts.is_empty() {
         return Ok(listed(ignored));
     }
-    if is_new(insert_all(connection, plan, gathered(rows, &firsts).rows()).await)? {
+    if is_new(insert_all(link, plan, gathered(rows, &firsts).rows()).await)? {
         return Ok(listed(places_without(rows.len(), &firsts)));
     }
     plan.set_expects_duplicates(true);
     // With the rows that share a key: the first of them may be one that is ignored for another reason.
     let open = places(&own, |key| !found.contains(key));
-    let refused = search(connection, plan, gathered(rows, &open).rows(), with).await?;
+    let refused = search(link, plan, gathered(rows, &open).rows(), with).await?;
     ignored.extend(refused.into_iter().map(|place| open[place as usize]));
     ignored.sort_unstable();
     Ok(listed(ignored))
@@ -97,7 +96,7 @@ fn places_without(len: usize, listed: &[u32]) -> Vec<u32> {
 /// The keys of the rows that are in the table now. Read outside of any transaction, so that what others have
 /// committed is seen whatever the isolation level, and no gap is locked.
 async fn find(
-    connection: &mut MySqlConnection,
+    link: &mut Link<'_>,
     plan: &MySqlPlan,
     keys: &KeySearch,
     rows: Rows<'_>,
@@ -111,9 +110,9 @@ async fn find(
             let part = rows.slice(start..end);
             let statement = keys.select(part.len());
             let arguments = bind_rows(part, plan.schema().key_columns(), &plan.storage, 0).map_err(Failed::unsent)?;
-            ready(connection, &statement).await?;
+            ready(link.connection, &statement).await?;
             let query = sqlx::query_with(&statement.sql, arguments).persistent(statement.keep);
-            for row in &query.fetch_all(&mut *connection).await.map_err(open)? {
+            for row in &query.fetch_all(&mut *link.connection).await.map_err(open)? {
                 found.insert(keys.of_found(row).map_err(open)?);
             }
             start = end;
@@ -131,21 +130,16 @@ enum Did {
 }
 
 /// Writes the rows in one transaction, in their order, and says which were ignored.
-async fn search(
-    connection: &mut MySqlConnection,
-    plan: &MySqlPlan,
-    rows: Rows<'_>,
-    with: IgnoreWith,
-) -> Result<Vec<u32>, Failed> {
-    begin(connection).await?;
-    match search_halves(connection, plan, rows, with).await {
-        Ok(ignored) => commit(connection).await.map(|()| ignored),
-        Err(failed) => Err(undo(connection, failed).await),
+async fn search(link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows<'_>, with: IgnoreWith) -> Result<Vec<u32>, Failed> {
+    begin(link).await?;
+    match search_halves(link, plan, rows, with).await {
+        Ok(ignored) => commit(link).await.map(|()| ignored),
+        Err(failed) => Err(undo(link, failed).await),
     }
 }
 
 async fn search_halves(
-    connection: &mut MySqlConnection,
+    link: &mut Link<'_>,
     plan: &MySqlPlan,
     rows: Rows<'_>,
     with: IgnoreWith,
@@ -155,7 +149,7 @@ async fn search_halves(
     let mut left: Vec<Range<usize>> = cut(plan, rows)?.into_iter().rev().map(|piece| piece.rows).collect();
     while let Some(range) = left.pop() {
         let len = range.len();
-        match try_insert(connection, plan, rows, range.clone(), with).await? {
+        match try_insert(link, plan, rows, range.clone(), with).await? {
             Did::All => {}
             Did::Nothing => ignored.extend(range.map(|row| u32::try_from(row).expect("buffer_size fits u32"))),
             Did::Some if len <= SINGLY => left.extend(range.rev().map(|row| row..row + 1)),
@@ -172,7 +166,7 @@ async fn search_halves(
 
 /// Inserts a range of rows inside the open transaction.
 async fn try_insert(
-    connection: &mut MySqlConnection,
+    link: &mut Link<'_>,
     plan: &MySqlPlan,
     rows: Rows<'_>,
     range: Range<usize>,
@@ -182,19 +176,19 @@ async fn try_insert(
     let pieces = cut(plan, part)?;
     let piece = pieces.first().expect("a part of a piece is one piece");
     match with {
-        IgnoreWith::Exact => match insert(connection, plan, piece, part, Stage::Open).await {
+        IgnoreWith::Exact => match insert(link, plan, piece, part, Stage::Open).await {
             Ok(_) => Ok(Did::All),
             // The server undoes the statement, not the transaction.
             Err(failed) if failed.code == DUPLICATE => Ok(if len == 1 { Did::Nothing } else { Did::Some }),
             Err(failed) => Err(failed),
         },
         IgnoreWith::InsertIgnore => {
-            run(connection, "SAVEPOINT batchsql", Stage::Open).await?;
-            match insert(connection, plan, piece, part, Stage::Open).await? {
+            run(link, "SAVEPOINT batchsql", Stage::Open).await?;
+            match insert(link, plan, piece, part, Stage::Open).await? {
                 // The number of rows inserted: with IGNORE, no row is ever updated.
                 0 => Ok(Did::Nothing),
                 inserted if inserted == len as u64 => Ok(Did::All),
-                _ => run(connection, "ROLLBACK TO SAVEPOINT batchsql", Stage::Open).await.map(|()| Did::Some),
+                _ => run(link, "ROLLBACK TO SAVEPOINT batchsql", Stage::Open).await.map(|()| Did::Some),
             }
         }
     }

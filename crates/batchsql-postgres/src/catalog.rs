@@ -12,7 +12,7 @@ use crate::classify::{LinkLost, sink_error};
 use crate::types::RealType;
 
 /// A table as the server has it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Table {
     /// `pg_class.relkind`.
     pub(crate) kind: char,
@@ -20,7 +20,7 @@ pub(crate) struct Table {
     pub(crate) has_row_security: bool,
     /// A trigger may drop or change rows before they are inserted.
     pub(crate) has_row_triggers: bool,
-    /// A rule replaces INSERT by something else.
+    /// A rule makes INSERT something else, or something more.
     pub(crate) has_insert_rule: bool,
     /// Temporary tables may be made.
     pub(crate) may_stage: bool,
@@ -30,7 +30,7 @@ pub(crate) struct Table {
 }
 
 /// A column as the server has it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TableColumn {
     pub(crate) number: i16,
     pub(crate) name: String,
@@ -71,7 +71,7 @@ WITH RECURSIVE types AS (
     FROM types d JOIN pg_catalog.pg_type t ON t.oid = d.typbasetype WHERE d.typtype = 'd')
 SELECT a.attnum, a.attname::pg_catalog.text, pg_catalog.format_type(a.atttypid, a.atttypmod),
        n.nspname::pg_catalog.text, t.typname::pg_catalog.text, t.typtype::pg_catalog.text,
-       t.typcategory::pg_catalog.text, p.proname::pg_catalog.text, b.modifier,
+       t.typcategory::pg_catalog.text, p.proname::pg_catalog.text, b.modifier, o.proname::pg_catalog.text,
        (a.attnotnull OR b.not_null) AND NOT (a.atthasdef OR b.has_default OR a.attidentity <> ''),
        a.attgenerated <> '', a.attidentity = 'a',
        pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'INSERT'),
@@ -82,6 +82,8 @@ JOIN pg_catalog.pg_attribute a ON a.attrelid = $1::pg_catalog.oid AND a.attnum =
 JOIN pg_catalog.pg_type t ON t.oid = b.oid
 JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
 LEFT JOIN pg_catalog.pg_proc p ON p.oid = t.typreceive
+LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
+LEFT JOIN pg_catalog.pg_proc o ON o.oid = e.typoutput
 WHERE b.typtype <> 'd'
 ORDER BY a.attnum";
 
@@ -90,7 +92,8 @@ const UNIQUE: &str = "\
 SELECT ARRAY(SELECT k FROM pg_catalog.unnest(i.indkey[0:i.indnkeyatts - 1]) k ORDER BY k)::pg_catalog._int2
 FROM pg_catalog.pg_index i
 WHERE i.indrelid = $1::pg_catalog.oid AND i.indisunique AND i.indisvalid AND i.indimmediate
-  AND i.indpred IS NULL AND i.indexprs IS NULL";
+  AND i.indpred IS NULL AND i.indexprs IS NULL
+ORDER BY i.indexrelid";
 
 /// Asks for a table; `None` when there is none. `named` as in [`crate::settings::Settings`]: without named
 /// statements the caller has begun a transaction.
@@ -127,13 +130,14 @@ fn column(row: &PgRow) -> Result<TableColumn, SinkError> {
             category: letter(row, 6)?,
             receive: get::<Option<String>>(row, 7)?.unwrap_or_default(),
             modifier: get(row, 8)?,
+            element: get::<Option<String>>(row, 9)?.unwrap_or_default(),
         },
-        must_be_given: get(row, 9)?,
-        is_generated: get(row, 10)?,
-        is_always_identity: get(row, 11)?,
-        may_insert: get(row, 12)?,
-        may_update: get(row, 13)?,
-        may_select: get(row, 14)?,
+        must_be_given: get(row, 10)?,
+        is_generated: get(row, 11)?,
+        is_always_identity: get(row, 12)?,
+        may_insert: get(row, 13)?,
+        may_update: get(row, 14)?,
+        may_select: get(row, 15)?,
     })
 }
 

@@ -7,8 +7,10 @@
 //! detail does so for most errors, and a trigger may say what it likes under any code. What is shown is our own text
 //! for the code, and the names of constraint and column.
 
+use std::fmt;
+
 use batchsql_core::{ErrorClass, SinkError};
-use sqlx::postgres::PgDatabaseError;
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 /// What it means that the link is lost, or that the server's answer makes no sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +19,44 @@ pub(crate) enum LinkLost {
     BeforeCommit,
     /// The statement that commits has been sent: nobody knows.
     AfterCommit,
+}
+
+/// Who raised an error, and how badly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Raised {
+    /// The server itself, which says where in its source. A pooler between us does not.
+    by_server: bool,
+    /// The connection ends with it.
+    ends_link: bool,
+}
+
+impl Raised {
+    fn of(error: &PgDatabaseError) -> Self {
+        let ends_link = matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic);
+        Self { by_server: error.routine().is_some(), ends_link }
+    }
+
+    /// Whether a statement that is answered by this error is undone. What a pooler says of its own troubles
+    /// (`query_timeout`, a server that it lost) says nothing of what the server did.
+    fn undoes(self, code: &str) -> bool {
+        let is_of = |starts: &[&str]| starts.iter().any(|start| code.starts_with(start));
+        match self {
+            // Shutdown and timeouts of the session: the server looks for them before a commit, not in it.
+            Self { by_server: true, ends_link: true } => is_of(&["57P0", "25P0"]),
+            Self { by_server: true, ends_link: false } => true,
+            Self { by_server: false, ends_link: true } => false,
+            Self { by_server: false, ends_link: false } => !is_of(&["08", "57", "58", "XX"]),
+        }
+    }
+}
+
+/// The class of an error that answers a statement.
+fn class_of(code: &str, raised: Raised, lost: LinkLost) -> ErrorClass {
+    match lost {
+        LinkLost::AfterCommit if !raised.undoes(code) => ErrorClass::Unknown,
+        LinkLost::BeforeCommit if !raised.by_server && code.starts_with("XX") => ErrorClass::Transient,
+        _ => class(code),
+    }
 }
 
 /// The class of a code.
@@ -32,6 +72,13 @@ pub(crate) fn class(code: &str) -> ErrorClass {
         "25006" => ErrorClass::Resource,
         "25P03" | "25P04" => ErrorClass::Transient,
         "42501" => ErrorClass::Permission,
+        // Prepared statements that are not where they were made: on another connection they are made again.
+        "26000" | "42P05" => ErrorClass::Transient,
+        // What the server did not foresee: often a passing race, or an extension that cannot read a value. It is
+        // tried once more before anything is concluded from it, see `write`.
+        "XX000" => ErrorClass::Row,
+        // Corrupt data or a corrupt index: the rows wait for help.
+        "XX001" | "XX002" => ErrorClass::Resource,
         // A value that is too long for a column of type name.
         "42622" => ErrorClass::Row,
         // 53300: too many connections.
@@ -99,6 +146,8 @@ fn meaning(code: &str) -> &'static str {
         "57P01" => "the server ended the connection",
         "57P02" => "the server ended the connection after a crash",
         "57P03" => "the server does not take connections now",
+        "XX000" => "the server failed in a way that it did not foresee; its log says how",
+        "XX001" | "XX002" => "the server's data or an index is corrupt; its log says where",
         _ => match class(code) {
             ErrorClass::Row => "the row is refused, perhaps by a trigger or function of the table",
             ErrorClass::Schema => "the table cannot be written as it is",
@@ -131,14 +180,18 @@ pub(crate) fn row_error(code: &'static str, column: &str) -> SinkError {
 }
 
 /// Any error of the client.
-pub(crate) fn sink_error(error: sqlx::Error, lost: LinkLost) -> SinkError {
-    let lost = match lost {
+pub(crate) fn sink_error(error: sqlx::Error, sent: LinkLost) -> SinkError {
+    let lost = match sent {
         LinkLost::BeforeCommit => ErrorClass::Transient,
         LinkLost::AfterCommit => ErrorClass::Unknown,
     };
     match error {
         sqlx::Error::Database(error) => match error.try_downcast_ref::<PgDatabaseError>() {
-            Some(error) => server_error(error.code(), class(error.code()), Some(error)),
+            Some(error) => {
+                let raised = Raised::of(error);
+                let told = server_error(error.code(), class_of(error.code(), raised, sent), Some(error));
+                if raised.ends_link { told.caused_by(LinkEnded) } else { told }
+            }
             None => SinkError::new(ErrorClass::Internal, "the client gave an error of another database"),
         },
         // Its text is the operating system's.
@@ -162,13 +215,34 @@ pub(crate) fn sink_error(error: sqlx::Error, lost: LinkLost) -> SinkError {
     }
 }
 
-/// Whether the connection is as useful as before: the server refused something, and said so.
+/// The source of errors that end the connection.
+#[derive(Debug)]
+struct LinkEnded;
+
+impl fmt::Display for LinkEnded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the other side ended the connection")
+    }
+}
+
+impl std::error::Error for LinkEnded {}
+
+/// Whether the connection is as useful as before: the server refused something, and said so, or we found something
+/// wrong with the table.
 ///
 /// One that ended is not, nor is one to a server that is read-only: after a failover the name of the server leads to
-/// another one, and only a new connection finds it.
+/// another one, and only a new connection finds it. One whose prepared statements were taken away makes them again
+/// only when it is new.
 pub(crate) fn is_refusal(error: &SinkError) -> bool {
-    let is_useless = |code: &str| ["08", "57P", "25P03", "25P04", "25006"].iter().any(|start| code.starts_with(start));
-    error.code().is_some_and(|code| !is_useless(code))
+    const USELESS: [&str; 7] = ["08", "57P", "25P03", "25P04", "25006", "26000", "42P05"];
+    let has_ended = std::error::Error::source(error).is_some_and(|source| source.is::<LinkEnded>());
+    match error.code() {
+        None => error.class() == ErrorClass::Schema,
+        Some(code) => {
+            let is_useless = USELESS.iter().any(|start| code.starts_with(start));
+            !has_ended && !is_useless && error.class() != ErrorClass::Unknown
+        }
+    }
 }
 
 #[cfg(test)]
@@ -193,7 +267,32 @@ mod tests {
         check(&["21000"], ErrorClass::Duplicate);
         check(&["25006", "53100", "53200", "53400", "58030"], ErrorClass::Resource);
         check(&["08007", "40003"], ErrorClass::Unknown);
-        check(&["XX000", "25P02", "26000", "nonsense", ""], ErrorClass::Internal);
+        check(&["25P02", "nonsense", ""], ErrorClass::Internal);
+        check(&["26000", "42P05"], ErrorClass::Transient);
+        check(&["XX001", "XX002"], ErrorClass::Resource);
+    }
+
+    #[test]
+    fn only_the_server_itself_knows_that_a_commit_failed() {
+        let (server, pooler) = (true, false);
+        let check = |by_server, ends_link, code, before, after| {
+            let raised = Raised { by_server, ends_link };
+            assert_eq!(class_of(code, raised, LinkLost::BeforeCommit), before, "{code} {raised:?}");
+            assert_eq!(class_of(code, raised, LinkLost::AfterCommit), after, "{code} {raised:?}");
+        };
+        use ErrorClass::{Resource, Row, Transient, Unknown};
+        // A connection to another database that a trigger lost; PgBouncer's query_timeout.
+        check(server, false, "08006", Transient, Transient);
+        check(pooler, true, "08P01", Transient, Unknown);
+        check(pooler, false, "58000", Resource, Unknown);
+        check(pooler, false, "XX000", Transient, Unknown);
+        check(server, false, "XX000", Row, Row);
+        check(server, true, "57P01", Transient, Transient);
+        check(pooler, true, "57P01", Transient, Unknown);
+        check(server, false, "57014", Transient, Transient);
+        check(server, true, "XX000", Row, Unknown);
+        check(server, false, "23505", Row, Row);
+        check(pooler, false, "23505", Row, Row);
     }
 
     #[test]
@@ -205,5 +304,8 @@ mod tests {
         assert!(is_refusal(&server_error("23505", ErrorClass::Row, None)));
         assert!(!is_refusal(&server_error("57P01", ErrorClass::Transient, None)));
         assert!(!is_refusal(&server_error("25006", ErrorClass::Resource, None)));
+        assert!(!is_refusal(&server_error("26000", ErrorClass::Transient, None)));
+        assert!(!is_refusal(&server_error("3D000", ErrorClass::Schema, None).caused_by(LinkEnded)));
+        assert!(is_refusal(&SinkError::new(ErrorClass::Schema, "ours")));
     }
 }

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use batchsql_core::ValueRef;
+use batchsql_core::{ColumnView, ValueRef};
 
 use crate::types::Wire;
 
@@ -25,6 +25,8 @@ pub(crate) enum Unfit {
     OutOfRange,
     /// It is larger than what the server takes.
     TooLarge,
+    /// An array whose elements are not JSON has an array or an object as element.
+    Nested,
 }
 
 impl fmt::Display for Unfit {
@@ -32,11 +34,46 @@ impl fmt::Display for Unfit {
         f.write_str(match self {
             Self::OutOfRange => "out of range",
             Self::TooLarge => "too large",
+            Self::Nested => "nested",
         })
     }
 }
 
 impl std::error::Error for Unfit {}
+
+/// Whether every value of a column can be sent, so that what is begun needs not be broken off. Looks only at values
+/// that may be unfit.
+pub(crate) fn check_fit(column: &ColumnView<'_>, rows: usize, wire: Wire) -> Result<(), Unfit> {
+    // A decimal of so many characters has at most so many digits after the point.
+    const SHORT: usize = 16_383;
+    let mut out = Vec::new();
+    for row in 0..rows {
+        let bytes = match column.get(row) {
+            ValueRef::I16(_) if wire != Wire::Numeric => return Ok(()),
+            ValueRef::I32(_) if wire == Wire::Int4 || wire == Wire::Int8 => return Ok(()),
+            ValueRef::I64(_) if wire == Wire::Int8 => return Ok(()),
+            ValueRef::Decimal(v) if v.len() <= SHORT => continue,
+            ValueRef::Text(v) | ValueRef::Json(v) if wire != Wire::FlatJsonb => v.len(),
+            ValueRef::Bytes(v) => v.len(),
+            value @ (ValueRef::I32(_)
+            | ValueRef::I64(_)
+            | ValueRef::U64(_)
+            | ValueRef::Decimal(_)
+            | ValueRef::Json(_)) => {
+                out.clear();
+                write_field(&mut out, value, wire)?;
+                continue;
+            }
+            ValueRef::Null => continue,
+            // Every other value has a fixed form.
+            _ => return Ok(()),
+        };
+        if bytes >= MAX_VALUE_BYTES {
+            return Err(Unfit::TooLarge);
+        }
+    }
+    Ok(())
+}
 
 /// Writes a value with its length before it, as COPY and arrays want it; -1 for `NULL`.
 #[inline]
@@ -75,7 +112,10 @@ pub(crate) fn write_value(out: &mut Vec<u8>, value: ValueRef<'_>, wire: Wire) ->
         ValueRef::F64(v) => out.extend_from_slice(&v.to_be_bytes()),
         ValueRef::Decimal(v) if wire == Wire::Numeric => write_numeric(out, v)?,
         ValueRef::Text(v) | ValueRef::Json(v) | ValueRef::Decimal(v) => {
-            if wire == Wire::Jsonb {
+            if wire == Wire::FlatJsonb && is_nested(v) {
+                return Err(Unfit::Nested);
+            }
+            if matches!(wire, Wire::Jsonb | Wire::FlatJsonb) {
                 // The version of the form.
                 out.push(1);
             }
@@ -90,6 +130,21 @@ pub(crate) fn write_value(out: &mut Vec<u8>, value: ValueRef<'_>, wire: Wire) ->
         _ => unreachable!("a plan is made only for known column types, and NULL is written before"),
     }
     Ok(())
+}
+
+/// Whether an array of JSON has an array or an object in it. The text is known to be JSON.
+fn is_nested(json: &str) -> bool {
+    let (mut depth, mut in_string, mut is_escaped) = (0, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = in_string,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => depth += 1,
+            _ => {}
+        }
+    }
+    depth > 1
 }
 
 #[inline]
@@ -197,6 +252,19 @@ mod tests {
         let (whole, fraction) = ("1".repeat(131_073), format!("0.{}", "1".repeat(16_384)));
         check(ValueRef::Decimal(&whole), Wire::Numeric, refused);
         check(ValueRef::Decimal(&fraction), Wire::Numeric, refused);
+    }
+
+    #[test]
+    fn an_array_in_an_array_is_found() {
+        for (json, expected) in [
+            (r#"[1, "a [{ \"[\\", null]"#, false),
+            ("[]", false),
+            ("[[]]", true),
+            (r#"["\\", {}]"#, true),
+            ("\"[[\"", false),
+        ] {
+            assert_eq!(is_nested(json), expected, "{json}");
+        }
     }
 
     #[test]

@@ -37,8 +37,12 @@
 //! | text | `text`, `varchar`, `char`, `name`, `citext`, enums, `json`, `jsonb`; and, read by the server, any type that has no column type of its own: `inet`, `interval`, `xml`, `uuid`, ranges, arrays as `{1,2}`, … |
 //! | bytes | `bytea` |
 //! | uuid | `uuid` |
-//! | json | `json`, `jsonb`, `text`; in an array column a JSON array becomes an array of one dimension |
+//! | json | `json`, `jsonb`, `text`; in an array column a JSON array becomes an array of one dimension, whose elements stay JSON in `json[]` and `jsonb[]`, and must not be arrays or objects in others |
 //! | date, time, timestamp, timestamptz | `date`, `time`, `timestamp`, `timestamptz`; instants are never turned into local times or back |
+//!
+//! Text that the server reads is read with the settings of its session: `TimeZone` and `DateStyle` for arrays and ranges
+//! of dates and times and for `timetz`, `IntervalStyle` for `interval`, `lc_monetary` for `money`. So write instants with
+//! their zone (`2026-01-31T12:00:00Z`) and dates with the year first.
 //!
 //! A domain is taken as the type it is based on. A column that would change values is refused when its table is first
 //! looked at; text with a NUL character when the row is submitted.
@@ -48,29 +52,53 @@
 //! One batch is one transaction. Rows that `ON CONFLICT DO NOTHING` leaves out are told by the keys that the insert
 //! returns. Where a key does not come back as it was sent (`char(n)`, `numeric(p,s)`, floating point, text that is
 //! read as another type), and where a `BEFORE` trigger of the table may drop rows, the batch is written in parts that
-//! are inserted whole or not at all. That takes two round trips more, and further statements when rows are ignored.
+//! are inserted whole or not at all. That takes two round trips more, and further statements when rows are ignored: a
+//! part of 256 rows is halved until each piece is uniform, so where rows are dropped here and there, one row may take
+//! several statements. Keep batches small on such tables, or `statement_timeout` long.
 //! A row that a trigger drops ends as `Ignored`, also when the trigger put it somewhere else.
+//!
+//! A timeout, or a link that is lost, means `Unknown` only after the message was sent that makes rows durable: a
+//! statement that commits itself, the end of the data of a COPY, a COMMIT. Before that the rows are written again.
+//!
+//! # Keys that are equal only to the server
+//!
+//! Rows of one key are written in the order in which they were submitted. What one key is, the pipeline decides by
+//! comparing values. Where the server sees more of them as equal (`citext`, nondeterministic collations, trailing
+//! spaces in `char(n)`, values that `numeric(p,s)`, `timestamp(p)` or a `BEFORE` trigger make equal), rows of such keys
+//! may be in different batches on their way at the same time, and inside a batch they are sorted by key. So the last
+//! one that was submitted need not be the one that stays. Send such keys in one form (for example in lower case), or use
+//! `Ordering::PerTable`, which keeps the order of submission.
 //!
 //! # The table
 //!
-//! It is looked at once per schema, and again after an error that says that it changed. While rows are written by
-//! COPY, do not change the type of a column to another one of the same width (`bigint` to `timestamptz`): its binary
-//! form says nothing of its type.
+//! It is looked at once per schema, again after 30 seconds of use
+//! ([`check_tables_every`](Settings::check_tables_every)), and after an error or a count of rows that points to a change.
+//! A trigger, rule or policy that comes meanwhile may cost the first batch its outcomes (`Unknown`) where that batch was
+//! a statement that commits itself; after it the table is looked at again.
+//!
+//! A column that gets another type may change values silently until then, with every strategy: the server converts what
+//! it is sent as an assignment does (`numeric` to `double precision`, `timestamp` to `timestamptz`), and with COPY takes
+//! the binary form of another type of the same width as its own (`bigint` to `timestamptz`). Stop the rows of a table
+//! while the type of one of its columns changes.
 //!
 //! # Poolers
 //!
 //! Behind PgBouncer in transaction mode, and poolers like it, use
-//! [`prepared_statements(false)`](PostgresOptions::prepared_statements).
+//! [`prepared_statements(false)`](PostgresOptions::prepared_statements), and see [`Settings::prepared_statements`] for
+//! what to set on the server. When the pooler itself gives up a COMMIT or a COPY that was sent (PgBouncer:
+//! `query_timeout`), nobody knows what became of it, and its rows are `Unknown`.
 
 mod catalog;
 mod classify;
 mod conn;
+mod dsn;
 mod encode;
 mod options;
 mod params;
 mod plan;
 mod settings;
 mod sink;
+mod stage;
 mod statements;
 mod told;
 mod types;

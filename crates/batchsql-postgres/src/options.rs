@@ -1,13 +1,11 @@
-//! Owns where the server is and how it is connected to: DSN, settings, and the errors of connecting.
-//! Must not know rows, tables or statements.
+//! Owns where the server is and how it is connected to: settings, the pool, and the errors of connecting.
+//! Must not know rows, tables or how a DSN is spelled.
 
 use std::fmt;
-use std::path::Path;
-use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
-use sqlx::{ConnectOptions, Connection};
+use sqlx::{ConnectOptions, Connection, Executor};
 
 use crate::settings::{Settings, Strategy};
 
@@ -19,28 +17,11 @@ const CACHED_STATEMENTS: usize = 256;
 /// dead link may end as unknown; asking each time would cost a round trip per batch.
 const TRUSTED_IDLE: Duration = Duration::from_millis(500);
 
-/// Parameters of the URL that `sqlx` understands; it would only warn of others, and show their values.
-const SQLX_PARAMETERS: [&str; 17] = [
-    "sslmode",
-    "ssl-mode",
-    "sslrootcert",
-    "ssl-root-cert",
-    "ssl-ca",
-    "sslcert",
-    "ssl-cert",
-    "sslkey",
-    "ssl-key",
-    "statement-cache-capacity",
-    "host",
-    "hostaddr",
-    "port",
-    "dbname",
-    "user",
-    "password",
-    "application_name",
-];
-
-const FORM: &str = "use postgres://user:password@host:port/database?sslmode=verify-full";
+/// Lets the server look whether we are still there while it executes a statement. A write that is given up closes its
+/// connection; without this its statement would go on waiting for a lock, and keep its own. PostgreSQL 12 and 13 do not
+/// have it, and then this sets nothing.
+const NOTICE_GONE_CLIENTS: &str = "SELECT pg_catalog.set_config(name, '1s', false) FROM pg_catalog.pg_settings \
+                                   WHERE name = 'client_connection_check_interval' AND setting = '0'";
 
 /// Where and how to connect.
 ///
@@ -92,7 +73,7 @@ pub struct OpenError {
 }
 
 impl OpenError {
-    fn new(problem: impl Into<String>) -> Self {
+    pub(crate) fn new(problem: impl Into<String>) -> Self {
         Self { problem: problem.into(), source: None }
     }
 }
@@ -148,6 +129,14 @@ impl PostgresOptions {
         self
     }
 
+    /// How long a table is taken to be what it was when it was last looked at, see
+    /// [`Settings::check_tables_every`]; default 30 s.
+    #[must_use]
+    pub fn check_tables_every(mut self, interval: Duration) -> Self {
+        self.settings = self.settings.check_tables_every(interval);
+        self
+    }
+
     pub(crate) fn settings(&self) -> Settings {
         self.settings
     }
@@ -166,7 +155,7 @@ impl PostgresOptions {
                 )));
             }
         }
-        let options = PgPoolOptions::new()
+        let pool = PgPoolOptions::new()
             .max_connections(self.max_connections)
             .acquire_timeout(self.connect_timeout)
             .test_before_acquire(false)
@@ -178,7 +167,20 @@ impl PostgresOptions {
                     Ok(true)
                 })
             });
-        Ok(options.connect_lazy_with(connect))
+        // A pooler would hand the setting on to others.
+        if !self.settings.prepared_statements {
+            return Ok(pool.connect_lazy_with(connect));
+        }
+        let pool = pool.after_connect(|conn, _| {
+            Box::pin(async move {
+                match conn.execute(NOTICE_GONE_CLIENTS).await {
+                    // A platform on which the server cannot do this.
+                    Err(sqlx::Error::Database(_)) => Ok(()),
+                    done => done.map(drop),
+                }
+            })
+        });
+        Ok(pool.connect_lazy_with(connect))
     }
 
     fn connect_options(&self) -> PgConnectOptions {
@@ -254,102 +256,6 @@ fn server(connect: &PgConnectOptions) -> String {
     format!("{place} as user {user:?}, database {database:?}")
 }
 
-impl FromStr for PostgresOptions {
-    type Err = OpenError;
-
-    fn from_str(dsn: &str) -> Result<Self, OpenError> {
-        let Some((scheme, rest)) = dsn.split_once("://") else {
-            return Err(OpenError::new(format!("the postgresql dsn has no scheme; {FORM}")));
-        };
-        if !matches!(scheme, "postgres" | "postgresql") {
-            // Only a real scheme is shown: it may be the start of a password.
-            let shown = scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+');
-            let scheme = if shown { format!(" {scheme:?}") } else { String::new() };
-            return Err(OpenError::new(format!("a dsn with scheme{scheme} is not for postgresql; {FORM}")));
-        }
-        // A raw `/`, `?` or `#` in a password ends the part before the host, and its rest would be taken for
-        // something that may be shown.
-        if rest.find(['/', '?', '#']).is_some_and(|end| rest[end..].contains('@')) || rest.contains('#') {
-            let advice = "percent-encode / ? # and @ in user, password and parameters";
-            return Err(OpenError::new(format!("the postgresql dsn has a # or a misplaced @; {advice}")));
-        }
-        let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (mut own, mut foreign) = (Vec::new(), Vec::new());
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            match name {
-                "max_connections" | "connect_timeout" | "strategy" | "prepared_statements" => own.push((name, value)),
-                _ if SQLX_PARAMETERS.contains(&name) || name == "options" || name.starts_with("options[") => {
-                    foreign.push(pair);
-                }
-                _ => {
-                    return Err(OpenError::new(format!(
-                        "unknown parameter {name:?} in the postgresql dsn; use those of libpq, or max_connections, \
-                         connect_timeout, strategy or prepared_statements"
-                    )));
-                }
-            }
-        }
-        let connect: PgConnectOptions = format!("{scheme}://{address}?{}", foreign.join("&"))
-            .parse()
-            .map_err(|error| OpenError::new(unparsable(&error)))?;
-        check_files(&foreign)?;
-        own.into_iter().try_fold(Self::from_connect_options(connect), |options, (name, value)| options.set(name, value))
-    }
-}
-
-impl PostgresOptions {
-    /// Sets one of the parameters that are ours.
-    fn set(self, name: &str, value: &str) -> Result<Self, OpenError> {
-        let wrong = |expected: &str| OpenError::new(format!("{name} in the postgresql dsn is not {expected}"));
-        Ok(match name {
-            "max_connections" => {
-                let connections = value.parse().ok().filter(|connections| *connections > 0);
-                self.max_connections(connections.ok_or_else(|| wrong("a number of at least 1"))?)
-            }
-            "connect_timeout" => {
-                let seconds = value.parse().ok().filter(|seconds: &u32| *seconds > 0);
-                let seconds = seconds.ok_or_else(|| wrong("a number of seconds of at least 1"))?;
-                self.connect_timeout(Duration::from_secs(seconds.into()))
-            }
-            "strategy" => {
-                let known = Strategy::ALL.into_iter().find(|strategy| strategy.name() == value);
-                self.strategy(known.ok_or_else(|| wrong("auto, multi-values, unnest, copy or staging"))?)
-            }
-            _ => self.prepared_statements(value.parse().map_err(|_| wrong("true or false"))?),
-        })
-    }
-}
-
-/// What is wrong with a URL. The error itself may quote a value.
-fn unparsable(error: &sqlx::Error) -> String {
-    let shown = error.to_string();
-    let part = if shown.contains("port") {
-        "its port is not a number up to 65535"
-    } else if shown.contains("ssl") {
-        "its sslmode is not disable, allow, prefer, require, verify-ca or verify-full"
-    } else {
-        "it is not a URL"
-    };
-    format!("the postgresql dsn cannot be read: {part}; {FORM}, and percent-encode special characters of the password")
-}
-
-/// A certificate file that is not there would only be found while connecting, without its name.
-fn check_files(parameters: &[&str]) -> Result<(), OpenError> {
-    for pair in parameters {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let is_file =
-            matches!(name, "sslrootcert" | "ssl-root-cert" | "ssl-ca" | "sslcert" | "ssl-cert" | "sslkey" | "ssl-key");
-        // An encoded path is left to the server's library to find.
-        if is_file && !value.contains('%') && !Path::new(value).is_file() {
-            return Err(OpenError::new(format!(
-                "the file of {name} in the postgresql dsn does not exist; name a PEM file"
-            )));
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -366,31 +272,6 @@ mod tests {
         let plain: PostgresOptions = "postgres://h/d".parse().unwrap();
         assert_eq!((plain.max_connections, plain.connect_timeout), (8, Duration::from_secs(5)));
         assert_eq!(plain.settings, Settings::default());
-    }
-
-    #[test]
-    fn mistakes_say_what_to_do_and_show_no_password() {
-        let check = |dsn: &str, part: &str| {
-            let message = dsn.parse::<PostgresOptions>().unwrap_err().to_string();
-            assert!(message.contains(part), "{message:?} does not contain {part:?}");
-            assert!(!message.contains("secret"), "{message:?}");
-        };
-        check("mysql://user:secret@host/db", "scheme \"mysql\"");
-        check("user:secret@host", "no scheme");
-        check("a-secret://host", "is not for postgresql");
-        check("postgres://user:sec/ret@host/db", "misplaced @");
-        check("postgres://user:1?secret@host/db", "misplaced @");
-        check("postgres://user:1#secret@host/db", "misplaced @");
-        check("postgres://user:1/secret@host/db", "misplaced @");
-        check("postgres://user:secret@host:port/db", "port");
-        check("postgres://user:secret@host:99999/db", "port");
-        check("postgres://user:secret@host/db?sslmode=secret", "verify-full");
-        check("postgres://user:secret@host/db?ssl=secret", "unknown parameter \"ssl\"");
-        check("postgres://user:secret@host/db?max_connections=0", "at least 1");
-        check("postgres://user:secret@host/db?connect_timeout=-1", "number of seconds");
-        check("postgres://user:secret@host/db?strategy=secret", "multi-values");
-        check("postgres://user:secret@host/db?prepared_statements=secret", "true or false");
-        check("postgres://user:secret@host/db?sslrootcert=/no/secret.pem", "sslrootcert");
     }
 
     #[test]

@@ -55,6 +55,7 @@ pub(crate) fn value_types(rows: usize, fields: &[Field]) -> Vec<PgTypeInfo> {
 pub(crate) fn unfit(why: Unfit, column: &str) -> SinkError {
     match why {
         Unfit::OutOfRange => row_error("22003", column),
+        Unfit::Nested => row_error("22P02", column),
         Unfit::TooLarge => {
             let text =
                 format!("up to column {column:?}, the values are more than the {MAX_VALUE_BYTES} bytes of a statement");

@@ -1,6 +1,8 @@
 //! Owns what a user chooses about the way of writing.
 //! Must not know how it is done.
 
+use std::time::Duration;
+
 /// How rows are sent. All of them write the same rows and tell the same outcomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -49,11 +51,12 @@ impl Strategy {
 pub struct Settings {
     pub(crate) strategy: Strategy,
     pub(crate) prepared_statements: bool,
+    pub(crate) check_tables_every: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { strategy: Strategy::Auto, prepared_statements: true }
+        Self { strategy: Strategy::Auto, prepared_statements: true, check_tables_every: Duration::from_secs(30) }
     }
 }
 
@@ -69,10 +72,24 @@ impl Settings {
     ///
     /// Say false behind a pooler that gives each transaction another server connection (PgBouncer in transaction
     /// mode, Supavisor, RDS Proxy). Then no statement is named, and what is not one simple query is sent inside an
-    /// explicit transaction. It costs up to three round trips per batch.
+    /// explicit transaction. It costs up to three round trips per batch. A pooler also shares what is set on a
+    /// connection, so the server is not told to keep notices back (a trigger may say values of rows in one, and `sqlx`
+    /// logs them) or to notice clients that are gone: set `client_min_messages = error` and
+    /// `client_connection_check_interval` for the user, by `ALTER ROLE … SET …`.
     #[must_use]
     pub fn prepared_statements(mut self, named: bool) -> Self {
         self.prepared_statements = named;
+        self
+    }
+
+    /// How long a table is taken to be what it was when it was last looked at; default 30 s.
+    ///
+    /// After that the next batch looks again before it is sent (three statements on the catalogue), so that triggers,
+    /// policies and column types that changed meanwhile are met by a plan that knows them. Errors that point to a
+    /// change make it look at once.
+    #[must_use]
+    pub fn check_tables_every(mut self, interval: Duration) -> Self {
+        self.check_tables_every = interval;
         self
     }
 }

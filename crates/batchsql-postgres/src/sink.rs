@@ -2,9 +2,10 @@
 //! Must not know SQL text.
 
 use std::fmt;
+use std::sync::{Arc, OnceLock};
 
 use batchsql_core::{Attempt, Limits, PoolState, Rows, Schema, Sink, SinkError, ValueRules, Written};
-use sqlx::PgPool;
+use sqlx::{Connection, Executor, PgPool};
 
 use crate::classify::{LinkLost, sink_error};
 use crate::conn::PostgresConn;
@@ -21,6 +22,8 @@ const MAX_COLUMNS: usize = 1600;
 pub struct PostgresSink {
     pool: PgPool,
     settings: Settings,
+    /// Whether connections keep prepared statements; asked once.
+    keeps_statements: Arc<OnceLock<bool>>,
 }
 
 impl PostgresSink {
@@ -43,20 +46,47 @@ impl PostgresSink {
     /// # Cancel safety
     /// Nothing is left behind when the call is cancelled.
     pub async fn with_options(options: &PostgresOptions) -> Result<Self, OpenError> {
-        Ok(Self { pool: options.open().await?, settings: options.settings() })
+        Ok(Self::from_pool(options.open().await?, options.settings()))
     }
 
     /// Writes through a pool that you have, with the default [`Settings`]. As many batches are written at once as it
     /// has connections, so leave some to its other users by `max_concurrency` of the pipeline.
     ///
-    /// The sink leaves nothing behind on a connection: no transaction, no temporary table, no setting.
+    /// The sink leaves nothing behind on a connection: no transaction, no temporary table, no setting. So these are
+    /// yours to set, for example in `after_connect` of the pool:
+    ///
+    /// - `client_min_messages = error`. A trigger may say anything in a notice, also the values of a row, and `sqlx`
+    ///   logs notices (target `sqlx::postgres::notice`). The sink keeps them away only inside its own transactions,
+    ///   and most batches are one statement.
+    /// - `client_connection_check_interval` (PostgreSQL 14 and later), for example `1s`. A write that is given up
+    ///   closes its connection, but the server notices only when it next sends something: without this setting, a
+    ///   statement that waits for a lock goes on waiting, and keeps its locks and its place among `max_connections`.
+    ///
+    /// With `statement_cache_capacity(0)` nothing is prepared under a name, as with
+    /// [`Settings::prepared_statements`]`(false)`. `DISCARD ALL` or `DEALLOCATE ALL` in `after_release` take away
+    /// statements that `sqlx` believes to be there; say `prepared_statements(false)` then, or each batch needs a new
+    /// connection.
     pub fn new(pool: PgPool) -> Self {
         Self::from_pool(pool, Settings::default())
     }
 
-    /// Writes through a pool that you have.
+    /// Writes through a pool that you have, see [`new`](Self::new).
     pub fn from_pool(pool: PgPool, settings: Settings) -> Self {
-        Self { pool, settings }
+        Self { pool, settings, keeps_statements: Arc::default() }
+    }
+
+    /// Whether what is prepared under a name is found again. Where the client's cache is off, each use would leave
+    /// another statement on the server.
+    async fn keeps_statements(&self, conn: &mut PostgresConn) -> Result<bool, SinkError> {
+        if let Some(known) = self.keeps_statements.get() {
+            return Ok(*known);
+        }
+        let link = conn.begin()?;
+        // Nothing is executed. Without a cache this statement stays, once.
+        link.prepare("SELECT").await.map_err(|error| sink_error(error, LinkLost::BeforeCommit))?;
+        let keeps = link.cached_statements_size() > 0;
+        conn.end();
+        Ok(*self.keeps_statements.get_or_init(|| keeps))
     }
 
     /// The pool, for example to create tables or to read.
@@ -107,7 +137,11 @@ impl Sink for PostgresSink {
     }
 
     async fn prepare(&self, conn: &mut PostgresConn, schema: &Schema) -> Result<PostgresPlan, SinkError> {
-        PostgresPlan::make(conn, schema, self.settings).await
+        let mut settings = self.settings;
+        if settings.prepared_statements && !self.keeps_statements(conn).await? {
+            settings = settings.prepared_statements(false);
+        }
+        PostgresPlan::make(conn, schema, settings).await
     }
 
     async fn write(
@@ -116,8 +150,8 @@ impl Sink for PostgresSink {
         plan: &PostgresPlan,
         rows: Rows<'_>,
         // Rows are never refused one by one here, so an atomic batch is as any other.
-        _: &Attempt,
+        attempt: &Attempt,
     ) -> Result<Written, SinkError> {
-        write_rows(conn, plan, rows).await
+        write_rows(conn, plan, rows, attempt).await
     }
 }

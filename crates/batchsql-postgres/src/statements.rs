@@ -2,7 +2,7 @@
 //! Must not know rows, connections or which way is chosen.
 
 use batchsql_core::Schema;
-use batchsql_sql::{Dialect, insert_from, quote, quote_table};
+use batchsql_sql::{insert_from, quote, quote_table};
 
 use crate::plan::{Field, Tell};
 
@@ -81,7 +81,7 @@ fn expressions(fields: &[Field]) -> String {
 
 /// An insert from a source of `rows` rows.
 fn insert(schema: &Schema, fields: &[Field], source: &str, rows: &str, tell: Tell) -> Insert {
-    let plain = insert_from(Dialect::Postgres, schema, source);
+    let plain = insert_from(schema, source);
     let telling = (tell == Tell::Keys).then(|| {
         let key: Vec<String> = schema.key_columns().iter().map(|column| quote(&fields[*column].name)).collect();
         // The subqueries run only when rows were ignored. Counting alone costs 1 % of a batch of 500 rows that are
@@ -114,6 +114,7 @@ mod tests {
             category: ' ',
             receive: String::new(),
             modifier: -1,
+            element: String::new(),
         };
         let field = |name: &str, ty, real| Field { name: name.into(), form: form(ty, &real).unwrap() };
         let schema = Schema::builder(TableName::qualified("s", "t"))

@@ -21,6 +21,8 @@ pub(crate) enum Wire {
     Uuid,
     Json,
     Jsonb,
+    /// An array of JSON without arrays or objects in it.
+    FlatJsonb,
     Date,
     Time,
     Timestamp,
@@ -43,7 +45,7 @@ impl Wire {
             Self::Bytea => (17, 1001, "bytea"),
             Self::Uuid => (2950, 2951, "uuid"),
             Self::Json => (114, 199, "json"),
-            Self::Jsonb => (3802, 3807, "jsonb"),
+            Self::Jsonb | Self::FlatJsonb => (3802, 3807, "jsonb"),
             Self::Date => (1082, 1182, "date"),
             Self::Time => (1083, 1183, "time"),
             Self::Timestamp => (1114, 1115, "timestamp"),
@@ -78,6 +80,9 @@ pub(crate) struct RealType {
     pub(crate) receive: String,
     /// Length, precision or scale, -1 when none is declared.
     pub(crate) modifier: i32,
+    /// The function that writes an element of it as text, where it is an array (`pg_type.typoutput`). A domain has that
+    /// of the type it is based on.
+    pub(crate) element: String,
 }
 
 /// What becomes of a value on the server before it is in its column.
@@ -88,8 +93,8 @@ enum Cast {
     /// It is text that the type reads. The type carries no length or precision: these are the column's, and checked
     /// when the value is assigned. A cast would cut off silently what is too long.
     Text { to: String },
-    /// It is a JSON array whose elements the element type reads.
-    JsonArray { to: String },
+    /// It is a JSON array whose elements, taken apart by a function, the element type reads.
+    JsonArray { elements: &'static str, to: String },
 }
 
 /// How the values of a column are sent.
@@ -120,10 +125,9 @@ impl Form {
         match &self.cast {
             Cast::No => value.to_owned(),
             Cast::Text { to } => format!("{value}::{to}"),
-            Cast::JsonArray { to } => format!(
-                "CASE WHEN {value} IS NOT NULL THEN \
-                 ARRAY(SELECT pg_catalog.jsonb_array_elements_text({value}))::{to} END"
-            ),
+            Cast::JsonArray { elements, to } => {
+                format!("CASE WHEN {value} IS NOT NULL THEN ARRAY(SELECT pg_catalog.{elements}({value}))::{to} END")
+            }
         }
     }
 }
@@ -169,7 +173,13 @@ pub(crate) fn form(ty: ColumnType, real: &RealType) -> Result<Form, &'static str
         ColumnType::Json if is("json") => plain(Wire::Json, Changed),
         ColumnType::Json if is("jsonb") => plain(Wire::Jsonb, Changed),
         ColumnType::Json if real.category == 'A' => {
-            Ok(Form { wire: Wire::Jsonb, cast: Cast::JsonArray { to: sql_name(real) }, copies: false, echo: Changed })
+            // The elements of an array of JSON are JSON themselves: a text keeps its quotes, a null is not NULL.
+            let (wire, elements) = match &*real.element {
+                "json_out" => (Wire::Json, "json_array_elements"),
+                "jsonb_out" => (Wire::Jsonb, "jsonb_array_elements"),
+                _ => (Wire::FlatJsonb, "jsonb_array_elements_text"),
+            };
+            Ok(Form { wire, cast: Cast::JsonArray { elements, to: sql_name(real) }, copies: false, echo: Changed })
         }
         ColumnType::Json => text_form(real).ok_or("need a column of type json, jsonb, text or an array"),
 
@@ -259,7 +269,16 @@ mod tests {
             _ => format!("{name}_recv"),
         };
         let category = if name.starts_with('_') { 'A' } else { 'X' };
-        RealType { namespace: "pg_catalog".into(), name: name.into(), kind: 'b', category, receive, modifier: -1 }
+        let element = name.strip_prefix('_').map(|name| format!("{name}_out")).unwrap_or_default();
+        RealType {
+            namespace: "pg_catalog".into(),
+            name: name.into(),
+            kind: 'b',
+            category,
+            receive,
+            modifier: -1,
+            element,
+        }
     }
 
     #[test]
@@ -317,8 +336,11 @@ mod tests {
         check(ColumnType::Text, "varchar", true, "u.c");
         check(ColumnType::Json, "text", true, "u.c");
         let json = form(ColumnType::Json, &real("_int4")).unwrap();
+        assert_eq!(json.wire, Wire::FlatJsonb);
+        assert!(json.expression("u.c").ends_with(r#"_elements_text(u.c))::"pg_catalog"."_int4" END"#));
+        let json = form(ColumnType::Json, &real("_jsonb")).unwrap();
         assert_eq!(json.wire, Wire::Jsonb);
-        assert!(json.expression("u.c").ends_with(r#"::"pg_catalog"."_int4" END"#));
+        assert!(json.expression("u.c").contains("pg_catalog.jsonb_array_elements(u.c)"));
     }
 
     #[test]

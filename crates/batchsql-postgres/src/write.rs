@@ -3,36 +3,52 @@
 
 use std::ops::Range;
 
-use batchsql_core::{ErrorClass, Rows, SinkError, Written};
+use batchsql_core::{Attempt, ErrorClass, Rows, SinkError, Written};
 use sqlx::{Executor, PgConnection};
 
 use crate::classify::{LinkLost, is_refusal, server_error, sink_error};
 use crate::conn::PostgresConn;
-use crate::plan::{PostgresPlan, Tell, Way};
+use crate::plan::{Now, PostgresPlan, Tell, Way};
+use crate::stage::Stage;
 use crate::types::Echo;
 use crate::{write_copy, write_insert};
 
 /// Writes the rows in one transaction. After an error nothing of them is durable, unless its class says that this is
-/// unknown.
+/// unknown. Until `attempt` is begun nothing can be durable, whenever it is given up.
 pub(crate) async fn write_rows(
     conn: &mut PostgresConn,
     plan: &PostgresPlan,
     rows: Rows<'_>,
+    attempt: &Attempt,
 ) -> Result<Written, SinkError> {
+    if plan.is_outdated() {
+        return Err(outdated());
+    }
     let link = conn.begin()?;
-    let mut result = write(link, plan, rows).await;
-    if let Err(error) = &result {
-        if !is_refusal(error) {
+    attempt.defer();
+    if plan.is_due() && plan.look_again(link).await? != Now::Same {
+        conn.end();
+        return Err(outdated());
+    }
+    let mut result = write(link, plan, rows, attempt).await;
+    if result.as_ref().is_err_and(|error| error.code() == Some("XX000") && is_refusal(error)) {
+        attempt.defer();
+        result = write(link, plan, rows, attempt).await;
+    }
+    if let Err(error) = result {
+        if !is_refusal(&error) {
             // The connection stays busy, and is closed.
-            return result.map(written);
+            return Err(error);
         }
-        if may_be_outdated(error) && !plan.is_current(link).await? {
-            let text = "a column has another type than when the table was looked at";
-            result = Err(SinkError::with_code(ErrorClass::Schema, "42804", text));
-        }
+        attempt.defer();
+        result = Err(explained(link, plan, rows, error).await?);
     }
     conn.end();
-    result.map(written).map_err(|error| of_these_rows(error, plan, rows))
+    result.map(written)
+}
+
+fn outdated() -> SinkError {
+    SinkError::new(ErrorClass::Schema, "the table is not what it was; it is looked at again")
 }
 
 fn written(ignored: Vec<u32>) -> Written {
@@ -41,44 +57,57 @@ fn written(ignored: Vec<u32>) -> Written {
     written
 }
 
-/// A number that does not fit was compared with the type that the column had.
-fn may_be_outdated(error: &SinkError) -> bool {
-    error.code() == Some("22003")
-}
-
-/// What a code means for these rows, where it depends on them.
-fn of_these_rows(error: SinkError, plan: &PostgresPlan, rows: Rows<'_>) -> SinkError {
-    match error.class() {
-        // A policy of the table refused the row; the right to insert was checked before.
-        ErrorClass::Permission if plan.has_row_security && error.code() == Some("42501") => {
-            SinkError::with_code(ErrorClass::Row, "42501", "a policy of the table (row security) refuses the row")
+/// What an error means for these rows. It may come of a change of the table: a number that was compared with the type
+/// that its column had, a new column that wants a value, a right or a policy. Looked at again, it is known.
+async fn explained(
+    link: &mut PgConnection,
+    plan: &PostgresPlan,
+    rows: Rows<'_>,
+    error: SinkError,
+) -> Result<SinkError, SinkError> {
+    let code = match error.code() {
+        Some(code @ ("22003" | "23502" | "42501")) => code,
+        Some("21000") if rows.len() == 1 => return Ok(server_error("21000", ErrorClass::Row, None)),
+        _ => return Ok(error),
+    };
+    let (class, text) = match plan.look_again(link).await? {
+        // The right to insert is there.
+        Now::Same if plan.has_row_security && code == "42501" => {
+            (ErrorClass::Row, "a policy of the table (row security) refuses the row")
         }
-        ErrorClass::Duplicate if rows.len() == 1 => server_error("21000", ErrorClass::Row, None),
-        _ => error,
-    }
+        Now::Same => return Ok(error),
+        Now::Unfit(ErrorClass::Permission) => (ErrorClass::Permission, "the user has no right to do this any more"),
+        Now::Changed | Now::Unfit(_) => (ErrorClass::Schema, "the table is not what it was when it was looked at"),
+    };
+    Ok(SinkError::with_code(class, code, text))
 }
 
 /// The rows that were ignored.
-async fn write(link: &mut PgConnection, plan: &PostgresPlan, rows: Rows<'_>) -> Result<Vec<u32>, SinkError> {
+async fn write(
+    link: &mut PgConnection,
+    plan: &PostgresPlan,
+    rows: Rows<'_>,
+    attempt: &Attempt,
+) -> Result<Vec<u32>, SinkError> {
     if plan.tell == Tell::Parts || (plan.tell == Tell::Keys && !is_known_by_key(plan, rows)) {
-        return transaction(link, plan, rows, Body::Parts).await;
+        return transaction(link, plan, rows, Body::Parts, attempt).await;
     }
     let way = plan.way(rows.len());
     if plan.keeps_versions() {
         let waves = rows.waves();
         if waves.len() > 1 {
-            return transaction(link, plan, rows, Body::Waves(waves)).await;
+            return transaction(link, plan, rows, Body::Waves(waves), attempt).await;
         }
     }
     let result = if is_one_statement(plan, way, rows.len()) {
-        run(link, plan, way, rows, LinkLost::AfterCommit).await
+        run(link, plan, way, rows, Stage::Commits(attempt)).await
     } else {
-        transaction(link, plan, rows, Body::Once(way)).await
+        transaction(link, plan, rows, Body::Once(way), attempt).await
     };
     match result {
         // The statement was undone: two of its rows are the same row to the server.
         Err(error) if error.class() == ErrorClass::Duplicate && rows.len() > 1 => {
-            transaction(link, plan, rows, Body::Waves(rows.waves())).await
+            transaction(link, plan, rows, Body::Waves(rows.waves()), attempt).await
         }
         result => result,
     }
@@ -126,19 +155,27 @@ async fn transaction(
     plan: &PostgresPlan,
     rows: Rows<'_>,
     body: Body,
+    attempt: &Attempt,
 ) -> Result<Vec<u32>, SinkError> {
-    // Two commands in one round trip.
-    let begin = if matches!(body, Body::Once(_)) { "BEGIN" } else { "BEGIN; SAVEPOINT batchsql" };
+    // One statement may have been sent before, and was undone.
+    attempt.defer();
+    // Several commands in one round trip. A trigger may say anything in a notice, also the values of a row, and the
+    // client logs notices.
+    let begin = match body {
+        Body::Once(_) => "BEGIN; SET LOCAL client_min_messages TO error",
+        _ => "BEGIN; SET LOCAL client_min_messages TO error; SAVEPOINT batchsql",
+    };
     command(link, begin).await?;
     let done = match body {
-        Body::Once(way) => run(link, plan, way, rows, LinkLost::BeforeCommit).await,
+        Body::Once(way) => run(link, plan, way, rows, Stage::Within).await,
         Body::Waves(waves) => write_waves(link, plan, rows, &waves).await,
         Body::Parts => write_parts(link, plan, rows).await,
     };
     match done {
         Ok(ignored) => {
             // An error of a deferred constraint comes here, and ends the transaction.
-            link.execute("COMMIT").await.map_err(|error| sink_error(error, LinkLost::AfterCommit))?;
+            let lost = Stage::Commits(attempt).begin()?;
+            link.execute("COMMIT").await.map_err(|error| sink_error(error, lost))?;
             Ok(ignored)
         }
         Err(error) if is_refusal(&error) => {
@@ -155,12 +192,12 @@ async fn run(
     plan: &PostgresPlan,
     way: Way,
     rows: Rows<'_>,
-    lost: LinkLost,
+    stage: Stage<'_>,
 ) -> Result<Vec<u32>, SinkError> {
     match way {
-        Way::Unnest => write_insert::by_unnest(link, plan, rows, lost).await,
-        Way::Values => write_insert::by_values(link, plan, rows, lost).await,
-        Way::Copy => write_copy::by_copy(link, plan, rows, lost).await,
+        Way::Unnest => write_insert::by_unnest(link, plan, rows, stage).await,
+        Way::Values => write_insert::by_values(link, plan, rows, stage).await,
+        Way::Copy => write_copy::by_copy(link, plan, rows, stage).await,
         Way::Staging => write_copy::by_staging(link, plan, rows).await,
     }
 }
@@ -190,19 +227,25 @@ async fn try_waves(
 ) -> Result<Vec<u32>, SinkError> {
     for wave in waves {
         let wave = rows.gather(wave);
-        write_insert::by_unnest(link, plan, wave.rows(), LinkLost::BeforeCommit).await?;
+        write_insert::by_unnest(link, plan, wave.rows(), Stage::Within).await?;
     }
     Ok(Vec::new())
 }
+
+/// Rows of the first part. It doubles with each part that is written at once.
+const FIRST_PART: usize = 256;
 
 /// Writes the rows in their order in parts, each of which is written whole or ignored whole. Where a statement wrote
 /// some of its rows, or met one row twice, it is undone and its halves are written. There is a savepoint at the start.
 async fn write_parts(link: &mut PgConnection, plan: &PostgresPlan, rows: Rows<'_>) -> Result<Vec<u32>, SinkError> {
     let mut ignored: Vec<u32> = Vec::new();
-    // What comes after `part`; the next part is the last one.
+    // Parts of the rows up to `cut` that are not written, the next one last.
     let mut parts: Vec<Range<usize>> = Vec::new();
-    let mut next = Some(0..rows.len());
-    while let Some(part) = next {
+    // Of rows that are dropped here and there, a part of all rows would be undone and written again many times.
+    let (mut cut, mut size) = (0, FIRST_PART);
+    loop {
+        let part = parts.pop().unwrap_or_else(|| cut..rows.len().min(cut.saturating_add(size)));
+        cut = cut.max(part.end);
         let inserted = match write_insert::count(link, plan, rows.slice(part.clone())).await {
             Err(error) if error.class() == ErrorClass::Duplicate && part.len() > 1 => None,
             result => Some(result?),
@@ -211,10 +254,13 @@ async fn write_parts(link: &mut PgConnection, plan: &PostgresPlan, rows: Rows<'_
             if inserted == Some(0) {
                 ignored.extend((0..).take(part.end).skip(part.start));
             }
-            next = parts.pop();
-            if next.is_some() {
-                command(link, "RELEASE batchsql; SAVEPOINT batchsql").await?;
+            if parts.is_empty() && cut == rows.len() {
+                return Ok(ignored);
             }
+            if part.len() >= FIRST_PART {
+                size = size.saturating_mul(2);
+            }
+            command(link, "RELEASE batchsql; SAVEPOINT batchsql").await?;
             continue;
         }
         if part.len() == 1 {
@@ -222,11 +268,11 @@ async fn write_parts(link: &mut PgConnection, plan: &PostgresPlan, rows: Rows<'_
             return Err(SinkError::new(ErrorClass::Internal, text));
         }
         command(link, "ROLLBACK TO batchsql").await?;
+        size = FIRST_PART;
         let middle = part.start + part.len() / 2;
         parts.push(middle..part.end);
-        next = Some(part.start..middle);
+        parts.push(part.start..middle);
     }
-    Ok(ignored)
 }
 
 /// Sends a command of the transaction that commits nothing.

@@ -1,13 +1,14 @@
 //! Owns the writing of rows by COPY BINARY, into the table or into a temporary one.
 //! Must not know transactions: its caller has begun one, or wants none.
 
-use batchsql_core::{ColumnView, Rows, SinkError};
+use batchsql_core::{ColumnView, ErrorClass, Rows, SinkError};
 use sqlx::{Executor, PgConnection};
 
 use crate::classify::{LinkLost, sink_error};
-use crate::encode::write_field;
+use crate::encode::{check_fit, write_field};
 use crate::params::unfit;
 use crate::plan::{Field, PostgresPlan};
+use crate::stage::Stage;
 use crate::write_insert::{expect_all, insert};
 
 /// Bytes that are sent at once. Smaller pieces cost a system call each; larger ones gain nothing.
@@ -23,10 +24,10 @@ pub(crate) async fn by_copy(
     link: &mut PgConnection,
     plan: &PostgresPlan,
     rows: Rows<'_>,
-    lost: LinkLost,
+    stage: Stage<'_>,
 ) -> Result<Vec<u32>, SinkError> {
-    let total = copy(link, &plan.copy, &plan.fields, rows, lost).await?;
-    expect_all(total, rows.len())
+    let total = copy(link, &plan.copy, &plan.fields, rows, stage).await?;
+    expect_all(plan, total, rows.len(), stage)
 }
 
 /// COPY into a temporary table, then one INSERT from there, inside a transaction; the rows that were ignored.
@@ -35,10 +36,10 @@ pub(crate) async fn by_staging(
     plan: &PostgresPlan,
     rows: Rows<'_>,
 ) -> Result<Vec<u32>, SinkError> {
-    let lost = LinkLost::BeforeCommit;
-    link.execute(&*plan.staging.create).await.map_err(|error| sink_error(error, lost))?;
-    copy(link, &plan.staging.copy, &plan.fields, rows, lost).await?;
-    insert(link, plan, &plan.staging.merge, rows, Default::default(), &[], lost).await
+    let create = link.execute(&*plan.staging.create).await;
+    create.map_err(|error| sink_error(error, LinkLost::BeforeCommit))?;
+    copy(link, &plan.staging.copy, &plan.fields, rows, Stage::Within).await?;
+    insert(link, plan, &plan.staging.merge, rows, Default::default(), &[], Stage::Within).await
 }
 
 /// Sends the rows; how many were stored.
@@ -47,11 +48,16 @@ async fn copy(
     sql: &str,
     fields: &[Field],
     rows: Rows<'_>,
-    lost: LinkLost,
+    stage: Stage<'_>,
 ) -> Result<u64, SinkError> {
     // Nothing is stored before the end of the data was sent.
     let failed = |error| sink_error(error, LinkLost::BeforeCommit);
     let columns: Vec<ColumnView<'_>> = (0..fields.len()).map(|index| rows.column(index)).collect();
+    // Now, because a COPY cannot be broken off: where the server has refused an earlier row meanwhile, the client
+    // (`PgCopyIn::abort`) loses count of the replies, and every later one is taken for that of another statement.
+    for (column, field) in columns.iter().zip(fields) {
+        check_fit(column, rows.len(), field.form.wire).map_err(|why| unfit(why, &field.name))?;
+    }
     let count = i16::try_from(fields.len()).expect("a table has at most 1600 columns").to_be_bytes();
     let mut stream = link.copy_in_raw(sql).await.map_err(failed)?;
     let fixed = rows.schema().fixed_row_len() + 4 * fields.len();
@@ -60,10 +66,9 @@ async fn copy(
     for row in 0..rows.len() {
         chunk.extend_from_slice(&count);
         for (column, field) in columns.iter().zip(fields) {
-            if let Err(why) = write_field(&mut chunk, column.get(row), field.form.wire) {
-                stream.abort("a value does not fit its column").await.map_err(failed)?;
-                return Err(unfit(why, &field.name));
-            }
+            // Without a code: the connection is closed.
+            write_field(&mut chunk, column.get(row), field.form.wire)
+                .map_err(|_| SinkError::new(ErrorClass::Internal, "a value was found to fit and does not"))?;
         }
         if chunk.len() >= CHUNK {
             stream.send(&*chunk).await.map_err(failed)?;
@@ -72,5 +77,6 @@ async fn copy(
     }
     chunk.extend_from_slice(&TRAILER);
     stream.send(&*chunk).await.map_err(failed)?;
+    let lost = stage.begin()?;
     stream.finish().await.map_err(|error| sink_error(error, lost))
 }

@@ -1,13 +1,14 @@
 //! Owns the writing of rows by INSERT statements, from arrays or from values.
 //! Must not know transactions: its caller has begun one, or wants none.
 
-use batchsql_core::{ErrorClass, Rows, SinkError};
+use batchsql_core::{Rows, SinkError};
 use sqlx::postgres::{PgArguments, PgTypeInfo};
 use sqlx::{Executor, PgConnection};
 
 use crate::classify::{LinkLost, sink_error};
 use crate::params::{array_types, arrays, value_types, values};
 use crate::plan::PostgresPlan;
+use crate::stage::Stage;
 use crate::statements::Insert;
 use crate::told::ignored_rows;
 
@@ -16,10 +17,10 @@ pub(crate) async fn by_unnest(
     link: &mut PgConnection,
     plan: &PostgresPlan,
     rows: Rows<'_>,
-    lost: LinkLost,
+    stage: Stage<'_>,
 ) -> Result<Vec<u32>, SinkError> {
     let arguments = arrays(rows, &plan.fields)?;
-    insert(link, plan, &plan.unnest, rows, arguments, &array_types(&plan.fields), lost).await
+    insert(link, plan, &plan.unnest, rows, arguments, &array_types(&plan.fields), stage).await
 }
 
 /// Statements with a value per column and row; the rows that were ignored.
@@ -27,7 +28,7 @@ pub(crate) async fn by_values(
     link: &mut PgConnection,
     plan: &PostgresPlan,
     rows: Rows<'_>,
-    lost: LinkLost,
+    stage: Stage<'_>,
 ) -> Result<Vec<u32>, SinkError> {
     let shapes = plan.values.as_ref().expect("a plan that writes by values has their statements");
     let mut ignored = Vec::new();
@@ -35,7 +36,7 @@ pub(crate) async fn by_values(
     for size in shapes.shapes.split(rows.len()) {
         let part = rows.slice(start..start + size);
         let (arguments, types) = (values(part, &plan.fields)?, value_types(size, &plan.fields));
-        let of_part = insert(link, plan, shapes.statement(size), part, arguments, &types, lost).await?;
+        let of_part = insert(link, plan, shapes.statement(size), part, arguments, &types, stage).await?;
         ignored.extend(of_part.into_iter().map(|row| row + start as u32));
         start += size;
     }
@@ -45,7 +46,7 @@ pub(crate) async fn by_values(
 /// One statement with an array per column, inside a transaction; how many rows were written.
 pub(crate) async fn count(link: &mut PgConnection, plan: &PostgresPlan, rows: Rows<'_>) -> Result<u64, SinkError> {
     let arguments = arrays(rows, &plan.fields)?;
-    total(link, &plan.unnest.plain, arguments, plan.named, LinkLost::BeforeCommit).await
+    total(link, &plan.unnest.plain, arguments, plan.named, Stage::Within).await
 }
 
 /// One statement; the rows that were ignored.
@@ -56,32 +57,42 @@ pub(crate) async fn insert(
     rows: Rows<'_>,
     arguments: PgArguments,
     types: &[PgTypeInfo],
-    lost: LinkLost,
+    stage: Stage<'_>,
 ) -> Result<Vec<u32>, SinkError> {
     let sql = insert.telling.as_ref().unwrap_or(&insert.plain);
-    if plan.named && lost == LinkLost::AfterCommit {
+    if plan.named && stage.commits() {
         // Apart from the execution: when the link is lost here, nothing was executed. Once per connection.
         let prepared = link.prepare_with(sql, types).await;
         prepared.map_err(|error| sink_error(error, LinkLost::BeforeCommit))?;
     }
     if insert.telling.is_some() {
+        let lost = stage.begin()?;
         let query = sqlx::query_with(sql, arguments).persistent(plan.named);
         let answer = query.fetch_one(link).await.map_err(|error| sink_error(error, lost))?;
-        return ignored_rows(rows, &plan.fields, &answer);
+        return ignored_rows(rows, &plan.fields, &answer).ok_or_else(|| {
+            plan.surprised(
+                stage,
+                "the server returned other keys than were sent; look for triggers of the table".into(),
+            )
+        });
     }
-    let total = total(link, sql, arguments, plan.named, lost).await?;
-    expect_all(total, rows.len())
+    let total = total(link, sql, arguments, plan.named, stage).await?;
+    expect_all(plan, total, rows.len(), stage)
 }
 
 /// None was ignored, and the server agrees.
-pub(crate) fn expect_all(total: u64, rows: usize) -> Result<Vec<u32>, SinkError> {
+pub(crate) fn expect_all(
+    plan: &PostgresPlan,
+    total: u64,
+    rows: usize,
+    stage: Stage<'_>,
+) -> Result<Vec<u32>, SinkError> {
     if total == rows as u64 {
         return Ok(Vec::new());
     }
-    let text = format!(
-        "the server wrote {total} of {rows} rows without an error; look for new triggers or rules of the table"
-    );
-    Err(SinkError::new(ErrorClass::Unknown, text))
+    let text =
+        format!("the server wrote {total} of {rows} rows without an error; look for triggers and rules of the table");
+    Err(plan.surprised(stage, text))
 }
 
 async fn total(
@@ -89,8 +100,9 @@ async fn total(
     sql: &str,
     arguments: PgArguments,
     named: bool,
-    lost: LinkLost,
+    stage: Stage<'_>,
 ) -> Result<u64, SinkError> {
+    let lost = stage.begin()?;
     let done = sqlx::query_with(sql, arguments).persistent(named).execute(link).await;
     done.map(|done| done.rows_affected()).map_err(|error| sink_error(error, lost))
 }

@@ -30,7 +30,7 @@ fn meaning(code: &str) -> (ErrorClass, &'static str) {
         "MOVED" | "ASK" => (Schema, "the server is part of a cluster; add cluster=true to the dsn"),
         "WRONGTYPE" => (Row, "the key holds a value of another type"),
         "CROSSSLOT" => (Row, "the keys of the command are in different slots of the cluster"),
-        "EXECABORT" => (Row, "the server refused a command of the row's transaction"),
+        "EXECABORT" => (Transient, "the server gave the transaction of the row up"),
         "ERR" => (Row, "the server refused the command: an argument does not fit it"),
         // Every code is the answer to one command: it was refused, and the others were not.
         _ => (Row, "the server refused the command"),
@@ -56,17 +56,32 @@ const QUOTABLE: [&str; 12] = [
 
 /// The error of one command.
 pub(crate) fn reply_error(error: &ServerError) -> SinkError {
-    let (class, text) = meaning(error.code());
+    let code = code_of(error);
+    let (class, text) = meaning(code);
     // Codes are words of the server, not of a row; a strange one is not repeated.
-    let is_word = error.code().len() <= 32 && error.code().bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
+    let is_word = code.len() <= 32 && code.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
     let known = error.details().and_then(|details| QUOTABLE.iter().find(|known| **known == details));
-    match (is_word, error.code(), known) {
+    match (is_word, code, known) {
         (true, "ERR", Some(words)) => {
             SinkError::with_code(class, "ERR", format!("the server refused the command: {words}"))
         }
         (true, code, _) => SinkError::with_code(class, code, text),
         (false, ..) => SinkError::new(class, text),
     }
+}
+
+/// The code of an error; of a transaction that was given up the one that follows as its reason, if any.
+pub(crate) fn code_of(error: &ServerError) -> &str {
+    let reason = (error.code() == "EXECABORT")
+        .then(|| error.details()?.strip_prefix("Transaction discarded because of: ")?.split(' ').next())
+        .flatten();
+    reason.unwrap_or(error.code())
+}
+
+/// Whether a server with this error is not the one that takes writes any more: behind its name there may be
+/// another one by now, which only a new connection finds.
+pub(crate) fn is_of_another_role(code: &str) -> bool {
+    matches!(code, "READONLY" | "MASTERDOWN" | "NOAUTH")
 }
 
 /// Whether the server answered, and refused.
@@ -78,11 +93,13 @@ pub(crate) fn is_refusal(error: &RedisError) -> bool {
 pub(crate) fn connect_error(error: &RedisError, place: &str) -> SinkError {
     if let Some(code) = error.code() {
         return match meaning(code) {
-            // Neither a row nor a command is at fault yet. The server tells these two apart only in words.
+            // Neither a row nor a command is at fault yet. The server tells these apart only in words.
             (ErrorClass::Row, _) => SinkError::with_code(
                 ErrorClass::Transient,
                 if code == "ERR" { code } else { "other" },
-                format!("redis at {place} refuses: too many clients (maxclients), or no such database"),
+                format!(
+                    "redis at {place} refuses: too many clients (maxclients), no such database, or no right to SELECT it"
+                ),
             ),
             (class, text) => SinkError::with_code(class, code, format!("redis at {place}: {text}")),
         };
@@ -95,10 +112,7 @@ pub(crate) fn connect_error(error: &RedisError, place: &str) -> SinkError {
             ErrorClass::Schema,
             format!("redis at {place} is older than version 6; remove protocol=3 from the dsn"),
         ),
-        ErrorKind::Io if error.is_timeout() => SinkError::new(
-            ErrorClass::Transient,
-            format!("redis at {place} does not answer within the connect timeout; check host, port and firewall"),
-        ),
+        ErrorKind::Io if error.is_timeout() => silent(place),
         ErrorKind::Io if error.is_connection_refusal() => {
             SinkError::new(ErrorClass::Transient, format!("nothing listens at {place}; check host and port"))
         }
@@ -116,6 +130,18 @@ pub(crate) fn connect_error(error: &RedisError, place: &str) -> SinkError {
             format!("cannot connect to redis at {place}; check host, port, certificates and network"),
         ),
     }
+}
+
+/// Nothing came back in time, before a batch was sent.
+pub(crate) fn silent(place: &str) -> SinkError {
+    let text = format!("redis at {place} does not answer within the connect timeout; check host, port and firewall");
+    SinkError::new(ErrorClass::Transient, text)
+}
+
+/// A node of a cluster has not answered, and the others are not to wait for it.
+pub(crate) fn late(place: &str) -> SinkError {
+    let text = format!("redis at {place} did not answer within node_timeout, so nobody knows what it wrote");
+    SinkError::new(ErrorClass::Unknown, text)
 }
 
 /// The link broke after the batch may have been sent.
@@ -149,6 +175,8 @@ mod tests {
         check("WRONGTYPE Operation against a key holding the wrong kind of value", ErrorClass::Row);
         check("ERR value is not an integer or out of range", ErrorClass::Row);
         check("SOMEMODULE says no", ErrorClass::Row);
+        check("EXECABORT Transaction discarded because of previous errors.", ErrorClass::Transient);
+        check("EXECABORT Transaction discarded because of: NOPERM this user has no", ErrorClass::Permission);
     }
 
     #[test]

@@ -6,19 +6,18 @@
 //! (`choose_response` in its `cluster_handling/async_connection/request.rs`). Here only what was refused is sent
 //! again, so that outcomes stay exact.
 
-use std::collections::BTreeMap;
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
 
 use batchsql_core::{Attempt, ErrorClass, Rows, SinkError, Written};
-use redis::{ConnectionAddr, ConnectionInfo, RedisResult, ServerError, Value};
+use redis::{ConnectionAddr, ConnectionInfo, ServerError, Value};
+use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::classify::{connect_error, lost};
+use crate::at_once::{Task, first_ok, head_start, join_all};
+use crate::classify::{connect_error, late, lost};
 use crate::encode::{Encoded, Encoder, bytes_of};
-use crate::link::{Lease, with_host};
+use crate::link::{Lease, Link, Pool, with_host};
 use crate::plan::RedisPlan;
 use crate::replies::Tally;
 use crate::slot::{SLOTS, slot};
@@ -44,6 +43,15 @@ struct Topology {
     slots: Box<[u16]>,
 }
 
+/// One batch on its way.
+struct Journey {
+    /// The masters, and the nodes that redirections name.
+    servers: Vec<ConnectionInfo>,
+    tally: Tally,
+    /// Until when nodes may answer, from the first commands on.
+    deadline: Option<Instant>,
+}
+
 /// Rows that another node is to be asked about.
 struct Redirected {
     row: u32,
@@ -52,32 +60,53 @@ struct Redirected {
 }
 
 impl Cluster {
-    /// Asks the nodes that are known, then those of the DSN, until one tells.
+    /// Asks the nodes that are known and those of the DSN, one soon after the other, until one tells: within the
+    /// connect timeout, however many of them are silent.
     ///
     /// # Errors
-    /// None of them does; the error is that of the last one.
+    /// None of them does; the error is one of theirs.
     async fn topology(&self, lease: &mut Lease) -> Result<Arc<Topology>, SinkError> {
-        let known = self.topology.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = self.known();
         if let Some(topology) = known.as_ref().filter(|_| !self.is_stale.load(Ordering::Acquire)) {
             return Ok(Arc::clone(topology));
         }
+        let (pool, patience) = (Arc::clone(&lease.pool), lease.pool.options().connect_timeout);
         let mut servers = known.map_or_else(Vec::new, |topology| topology.masters.clone());
-        servers.extend(lease.pool.options().seeds.clone());
-        let mut problem = SinkError::new(ErrorClass::Transient, "no node of the cluster is known");
-        for server in servers {
-            match look(lease, &server).await {
-                Ok(topology) => {
-                    let topology = Arc::new(topology);
-                    self.is_stale.store(false, Ordering::Release);
-                    *self.topology.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&topology));
-                    let places: Vec<String> = topology.masters.iter().map(|node| node.addr().to_string()).collect();
-                    lease.pool.forget_all_but(|place| places.iter().any(|known| known == place));
-                    return Ok(topology);
-                }
-                Err(error) => problem = error,
+        for seed in &pool.options().seeds {
+            if servers.iter().all(|server| server.addr() != seed.addr()) {
+                servers.push(seed.clone());
             }
         }
-        Err(problem)
+        let tasks = servers.iter().enumerate().map(|(turn, server)| -> Task<'_, _> {
+            let pool = &pool;
+            Box::pin(async move {
+                tokio::time::sleep(head_start(turn, patience)).await;
+                look(pool, server).await.map(|(topology, link)| (topology, server.addr().to_string(), link))
+            })
+        });
+        let (topology, place, link) = match timeout(patience, first_ok(tasks.collect())).await {
+            Ok(found) => found.map_err(|mut errors| errors.pop().expect("a dsn names a host"))?,
+            Err(_) => {
+                let text = format!("no node of the cluster tells its slots within {patience:?}");
+                return Err(SinkError::new(ErrorClass::Transient, text));
+            }
+        };
+        lease.keep(place, link);
+        let topology = Arc::new(topology);
+        self.is_stale.store(false, Ordering::Release);
+        *self.topology.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&topology));
+        let places: Vec<String> = topology.masters.iter().map(|node| node.addr().to_string()).collect();
+        pool.forget_all_but(|place| places.iter().any(|known| known == place));
+        Ok(topology)
+    }
+
+    fn known(&self) -> Option<Arc<Topology>> {
+        self.topology.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many nodes take writes, as far as is known.
+    pub(crate) fn masters(&self) -> usize {
+        self.known().map_or(0, |topology| topology.masters.len())
     }
 
     /// Finds out whether there is a cluster.
@@ -104,8 +133,7 @@ impl Cluster {
     ) -> Result<Written, SinkError> {
         attempt.defer();
         let topology = self.topology(lease).await?;
-        let mut servers = topology.masters.clone();
-        let mut tally = Tally::default();
+        let mut journey = Journey { servers: topology.masters.clone(), tally: Tally::default(), deadline: None };
         let mut encoder = Encoder::new(plan, rows);
         let mut shipments = Shipments::default();
         for row in 0..rows.len() {
@@ -113,27 +141,37 @@ impl Cluster {
                 Ok((master, encoded)) => shipments.of(master).add(number(row), encoded, false),
                 Err(error) => {
                     self.mark_stale_if_passing(&error);
-                    tally.failed.push((number(row), error));
+                    journey.tally.failed.push((number(row), error));
                 }
             }
         }
         for _ in 0..=MOST_HOPS {
-            let redirected = self.ship(lease, plan, shipments, &mut servers, &mut tally, attempt).await?;
+            let redirected = self.ship(lease, plan, shipments, &mut journey, attempt).await?;
             shipments = Shipments::default();
+            let going: Vec<u32> = redirected.iter().map(|redirected| redirected.row).collect();
+            let undone = match going.is_empty() {
+                true => HashSet::new(),
+                false => journey.tally.undone(&going, plan, number(rows.len()), |row| encoder.place(row as usize)),
+            };
             for Redirected { row, server, asking } in redirected {
+                // A later row with its key was written meanwhile.
+                if undone.contains(&row) {
+                    journey.tally.failed.push((row, on_the_move()));
+                    continue;
+                }
                 match encoder.row(row as usize) {
                     // ASKING holds for one command, and MULTI would use it up.
-                    Ok(Encoded { second: Some(_), .. }) if asking => tally.failed.push((row, on_the_move())),
+                    Ok(Encoded { second: Some(_), .. }) if asking => journey.tally.failed.push((row, on_the_move())),
                     Ok(encoded) => shipments.of(server).add(row, encoded, asking),
-                    Err(error) => tally.failed.push((row, error)),
+                    Err(error) => journey.tally.failed.push((row, error)),
                 }
             }
             if shipments.0.is_empty() {
                 break;
             }
         }
-        tally.failed.extend(shipments.0.values().flat_map(Shipment::rows).map(|row| (row, on_the_move())));
-        settle(tally, plan, rows)
+        journey.tally.failed.extend(shipments.0.values().flat_map(Shipment::rows).map(|row| (row, on_the_move())));
+        settle(journey.tally, plan, rows)
     }
 
     /// Sends each server its commands and enters the replies; returns the rows that were redirected, in order.
@@ -141,38 +179,52 @@ impl Cluster {
         &self,
         lease: &mut Lease,
         plan: &RedisPlan,
-        mut shipments: Shipments,
-        servers: &mut Vec<ConnectionInfo>,
-        tally: &mut Tally,
+        shipments: Shipments,
+        Journey { servers, tally, deadline }: &mut Journey,
         attempt: &Attempt,
     ) -> Result<Vec<Redirected>, SinkError> {
-        let mut by_place: BTreeMap<String, Shipment> = BTreeMap::new();
-        for (server, info) in servers.iter().enumerate() {
-            let Some(shipment) = shipments.0.remove(&server) else { continue };
-            match lease.link(info).await {
-                Ok(_) => drop(by_place.insert(info.addr().to_string(), shipment)),
-                Err(error) => {
+        let ways: Vec<_> = shipments.0.keys().map(|server| (*server, &servers[*server])).collect();
+        let mut problems = lease.open_all(&ways).await;
+        let mut by_place: HashMap<String, Shipment> = HashMap::with_capacity(ways.len());
+        for (server, shipment) in shipments.0 {
+            match problems.remove(&server) {
+                None => drop(by_place.insert(servers[server].addr().to_string(), shipment)),
+                Some(error) => {
                     self.is_stale.store(true, Ordering::Release);
                     tally.failed.extend(shipment.rows().map(|row| (row, error.clone())));
                 }
             }
         }
+        let now = Instant::now();
+        let deadline = *deadline.get_or_insert(now + lease.pool.options().node_timeout);
+        if now >= deadline {
+            // Nothing of these was sent, and there is no time left for the answer.
+            tally.failed.extend(by_place.values().flat_map(Shipment::rows).map(|row| (row, on_the_move())));
+            by_place.clear();
+        }
         // It has been sent to some nodes when this is not the first time, and then it goes on.
         if !attempt.begin() {
             return Err(given_up());
         }
-        let mut sendings: Vec<Sending<'_>> = Vec::with_capacity(by_place.len());
+        let mut sendings: Vec<Task<'_, _>> = Vec::with_capacity(by_place.len());
         for (place, link) in lease.links() {
-            if let Some((place, shipment)) = by_place.get_key_value(place) {
-                sendings.push(Box::pin(async move { (place.as_str(), shipment, shipment.send(link).await) }));
+            if let Some(shipment) = by_place.remove(place) {
+                sendings.push(Box::pin(async move {
+                    let sent = timeout_at(deadline, shipment.send(link)).await;
+                    (place, sent, shipment)
+                }));
             }
         }
         let mut redirected = Vec::new();
-        for (place, shipment, result) in join_all(sendings).await {
-            let Ok(replies) = result else {
-                self.is_stale.store(true, Ordering::Release);
-                tally.failed.extend(shipment.rows().map(|row| (row, lost(place))));
-                continue;
+        for (place, sent, shipment) in join_all(sendings).await {
+            let replies = match sent {
+                Ok(Ok(replies)) => replies,
+                broken => {
+                    self.is_stale.store(true, Ordering::Release);
+                    let error = if broken.is_err() { late(place) } else { lost(place) };
+                    tally.failed.extend(shipment.rows().map(|row| (row, error.clone())));
+                    continue;
+                }
             };
             for (row, replies) in shipment.sort(&replies) {
                 let Some(error) = tally.enter(plan, row, replies) else { continue };
@@ -186,6 +238,8 @@ impl Cluster {
                 }
             }
         }
+        // Every place has its connection; if one had not, its rows would not vanish.
+        tally.failed.extend(by_place.values().flat_map(Shipment::rows).map(|row| (row, on_the_move())));
         tally.failed.iter().for_each(|(_, error)| self.mark_stale_if_passing(error));
         redirected.sort_unstable_by_key(|redirected| redirected.row);
         Ok(redirected)
@@ -201,10 +255,15 @@ impl Cluster {
 
 impl Topology {
     fn master_of(&self, encoded: &Encoded, plan: &RedisPlan) -> Result<usize, SinkError> {
-        let Some(argument) = plan.key_argument else { return Ok(0) };
-        // Of a command without a key any node says what is missing.
-        let slot = encoded.command.args_iter().nth(argument).map_or(0, |key| slot(bytes_of(&key)));
-        match self.slots[slot] {
+        let master = match plan.key_argument {
+            // Of a command without a key any node says what is missing.
+            Some(argument) => {
+                self.slots[encoded.command.args_iter().nth(argument).map_or(0, |key| slot(bytes_of(&key)))]
+            }
+            None if self.masters.is_empty() => NOBODY,
+            None => 0,
+        };
+        match master {
             NOBODY => Err(SinkError::with_code(
                 ErrorClass::Transient,
                 "CLUSTERDOWN",
@@ -223,26 +282,6 @@ impl Shipments {
     fn of(&mut self, server: usize) -> &mut Shipment {
         self.0.entry(server).or_insert_with(|| Shipment::with_capacity(64))
     }
-}
-
-type Sent<'a> = (&'a str, &'a Shipment, RedisResult<Vec<Value>>);
-type Sending<'a> = Pin<Box<dyn Future<Output = Sent<'a>> + Send + 'a>>;
-
-/// Runs the few sendings of one batch at the same time.
-async fn join_all(mut sendings: Vec<Sending<'_>>) -> Vec<Sent<'_>> {
-    let mut sent = Vec::with_capacity(sendings.len());
-    poll_fn(|context| {
-        sendings.retain_mut(|sending| match sending.as_mut().poll(context) {
-            Poll::Ready(result) => {
-                sent.push(result);
-                false
-            }
-            Poll::Pending => true,
-        });
-        if sendings.is_empty() { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-    sent
 }
 
 /// The number of the server that a redirection names, which is new to the list perhaps.
@@ -270,9 +309,9 @@ fn on_the_move() -> SinkError {
 }
 
 /// Asks one node for the slots.
-async fn look(lease: &mut Lease, server: &ConnectionInfo) -> Result<Topology, SinkError> {
+async fn look(pool: &Pool, server: &ConnectionInfo) -> Result<(Topology, Link), SinkError> {
     let place = server.addr().to_string();
-    let link = lease.link(server).await?;
+    let mut link = pool.open(server).await?;
     let reply = link.ask(redis::cmd("CLUSTER").arg("SLOTS")).await.map_err(|error| {
         if error.code() == Some("ERR") {
             let text = format!("redis at {place} is not part of a cluster; remove cluster=true from the dsn");
@@ -281,7 +320,7 @@ async fn look(lease: &mut Lease, server: &ConnectionInfo) -> Result<Topology, Si
         connect_error(&error, &place)
     })?;
     let mut topology = Topology { masters: Vec::new(), slots: vec![NOBODY; SLOTS].into() };
-    let Value::Array(ranges) = reply else { return Ok(topology) };
+    let Value::Array(ranges) = reply else { return Ok((topology, link)) };
     for range in ranges {
         let Value::Array(range) = range else { continue };
         let [Value::Int(first), Value::Int(last), Value::Array(master), ..] = &*range else { continue };
@@ -304,5 +343,5 @@ async fn look(lease: &mut Lease, server: &ConnectionInfo) -> Result<Topology, Si
             slots.fill(index);
         }
     }
-    Ok(topology)
+    Ok((topology, link))
 }

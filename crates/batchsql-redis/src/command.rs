@@ -261,7 +261,8 @@ impl Document {
 }
 
 /// A member of a sorted set. The score is an integer, decimal or float column; the server keeps it as a double.
-/// `NaN`, which is no score, is refused at admission.
+/// `NaN`, which is no score, is refused at admission. Integers that a double cannot hold (beyond 2^53, unless they end
+/// in enough binary zeros) are rejected, because the server would round them. Decimals become the nearest double.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ZAdd {
     pub(crate) key: Key,
@@ -287,6 +288,10 @@ pub struct XAdd {
 impl XAdd {
     /// The column with the entry's id, for example `1526919030474-55`; `NULL` and the default let the server
     /// choose (`*`).
+    ///
+    /// The server takes only ids above the last one, so rows have to come in this order: `Ordering::PerTable`, one
+    /// process. An entry that was refused for a passing reason (no memory) and is written again after its successors is
+    /// rejected.
     #[must_use]
     pub fn id(mut self, column: impl Into<String>) -> Self {
         self.id = Some(column.into());
@@ -316,10 +321,18 @@ pub struct Publish {
     pub(crate) message: String,
 }
 
-/// Any command whose arguments are the columns in their order. Commands that change the state of their
-/// connection (`MULTI`, `SUBSCRIBE`, `SELECT`, …) or that wait (`BLPOP`, …) are refused. What the server replies
-/// is not looked at, unless it is an error. Where rows refused by a passing error are written again, and in a
-/// cluster, the first argument counts as the key, or the one that the server says (`COMMAND INFO`).
+/// Any command whose arguments are the columns in their order. What the server replies is not looked at, unless it is
+/// an error.
+///
+/// Commands that change the state of their connection (`MULTI`, `SUBSCRIBE`, `SELECT`, …) or that may wait (`BLPOP`,
+/// `WAITAOF`, `XREAD`, …) are refused: for a fixed word also those of which the server says so. What
+/// [`raw_from_row`](Command::raw_from_row) cannot know are commands of modules that wait; a batch that waits ends as
+/// unknown with the pipeline's `statement_timeout`.
+///
+/// Where rows refused by a passing error are written again, and in a cluster, the first argument counts as the key,
+/// or the one that the server says (`COMMAND INFO`). Of `EVAL`, `FCALL` and others whose key depends on their
+/// arguments nothing is known: as fixed words they are refused in a cluster, and their rows are written again also
+/// after later ones. In rows of `raw_from_row` they count as having the script as their key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Raw {
     pub(crate) word: Option<String>,

@@ -51,7 +51,11 @@ impl<'a> Encoder<'a> {
         let command = match &plan.shape {
             Shape::Set { key, body, ttl, nx } => self.set(row, key, body, ttl, *nx),
             Shape::Hash { key, fields } => return self.hash(row, key, fields),
-            Shape::Simple { word, key, flag, columns } => {
+            Shape::Simple { word, key, flag, columns, has_score } => {
+                if *has_score && !is_exact(self.columns[columns[0]].get(row)) {
+                    let text = "the score of the row has digits that a double cannot hold; redis would round it";
+                    return Err(SinkError::new(ErrorClass::Row, text));
+                }
                 let mut command = self.begin(word, 3 + columns.len());
                 self.key(&mut command, key, row);
                 flag.iter().for_each(|flag| command.write_arg(flag.as_bytes()));
@@ -257,12 +261,24 @@ impl<'a> Encoder<'a> {
         }
         if words.is_empty()
             && let Some(Arg::Simple(word)) = command.args_iter().next()
-            && (word.is_empty() || is_forbidden(word))
+            && (word.is_empty()
+                || is_forbidden(word, command.args_iter().nth(1).map_or(&[][..], |next| bytes_of(&next))))
         {
             let text = "the row's command is empty, or would change the connection; use one that reads or writes data";
             return Err(SinkError::new(ErrorClass::Row, text));
         }
         Ok(command)
+    }
+}
+
+/// Whether a double can hold an integer. Fractions are nobody's integers: they are as near as a double comes.
+fn is_exact(score: ValueRef<'_>) -> bool {
+    // Every number of up to 53 bits, and larger ones that end in as many zeros.
+    let holds = |size: u64| size == 0 || 64 - size.leading_zeros() - size.trailing_zeros() <= f64::MANTISSA_DIGITS;
+    match score {
+        ValueRef::I64(v) => holds(v.unsigned_abs()),
+        ValueRef::U64(v) => holds(v),
+        _ => true,
     }
 }
 
@@ -276,4 +292,24 @@ pub(crate) fn bytes_of<'a>(argument: &Arg<&'a [u8]>) -> &'a [u8] {
 
 fn only(command: Cmd) -> Encoded {
     Encoded { command, second: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_double_holds_what_has_53_bits() {
+        let check = |score, expected| assert_eq!(is_exact(score), expected, "{score:?}");
+        for exact in [0, 1, -1, 1 << 53, -(1 << 53), (1 << 53) + 2, i64::MIN, i64::MAX - 1023] {
+            check(ValueRef::I64(exact), true);
+            assert_eq!(exact as f64 as i128, i128::from(exact));
+        }
+        for rounded in [(1 << 53) + 1, -(1 << 53) - 1, i64::MAX, i64::MAX - 1] {
+            check(ValueRef::I64(rounded), false);
+        }
+        check(ValueRef::U64(1 << 63), true);
+        check(ValueRef::U64(u64::MAX), false);
+        check(ValueRef::F64(0.1), true);
+    }
 }

@@ -45,31 +45,56 @@
 //!
 //! There is no transaction: each row has the outcome of its own command, and the other rows of its batch have theirs.
 //! Rows that the server refuses for a reason that will pass (no memory, loading, a failover) are written again later,
-//! also when other rows of their batch were written meanwhile. One thing is never done: to write a row after a later
-//! one with the same key. Such a row ends as rejected, with the error of the server. Elements of lists, entries
-//! of streams and messages do not overwrite each other, so a row that is written again may come after its
-//! successors.
+//! also when other rows of their batch were written meanwhile. A row that a later row of its batch has overwritten is
+//! not written again: it ends as rejected, with the error of the server. Elements of lists, entries of streams and
+//! messages do not overwrite each other, so a row that is written again may come after its successors. An entry of a
+//! stream with an id of its own is then refused by the server, as its id is not above the last one.
 //!
 //! `Isolation::AtomicBatch` is refused when the pipeline is started, because Redis cannot undo a part of a batch;
 //! with `flush_size` 1 every batch is one row.
 //!
-//! When a connection breaks before the replies came, strings, hashes, documents and members of sets are
-//! written again, because that is harmless. With `Conflict::ignore`, a row that the first attempt wrote is then told
-//! as ignored: its key is there. All other rows end as unknown.
+//! # Order, and what is repeated
 //!
-//! Rows of one key keep their order when the schema declares the key (`Conflict::replace`), or with
-//! `Ordering::PerTable`.
+//! **Declare the key of what is overwritten** (`Conflict::replace`, `Conflict::ignore`). Then rows of one key keep their
+//! order, and an older row is never written over a newer one, whatever is written again. Without a declared key
+//! batches are independent of each other: two of them may be written in any order, and one that waits for memory
+//! may be overtaken. `Ordering::PerTable` keeps the order then, one batch at a time.
+//!
+//! When a connection breaks before the replies came, strings, hashes, documents and members of sorted sets with a
+//! declared key, and members of sets in any case, are written again, because that is harmless. With `Conflict::ignore`,
+//! a row that the first attempt wrote is then told as ignored: its key is there. All other rows end as unknown.
+//!
+//! One thing nobody can prevent: what was sent to a server that stalls, and given up after `statement_timeout` or
+//! [`node_timeout`](RedisOptions::node_timeout), may still be executed when the server goes on, after newer rows.
+//!
+//! A row of a hash with `NULL` is two commands in a `MULTI`. Where the server refuses transactions, tables with
+//! nullable fields are refused. If it begins to refuse them later, the replies of the two commands decide; a row of
+//! which only one was executed is unknown.
+//!
+//! # Rights
+//!
+//! A user needs the right to the keys and to the commands of its tables: those of [`Command`]'s table, `MULTI` and
+//! `EXEC` for hashes with nullable fields, `SELECT` for a database other than 0, `CLUSTER SLOTS` for a cluster.
+//! `COMMAND INFO` is asked for about raw commands; without it, or when it is renamed, their first argument
+//! counts as the key.
 //!
 //! # Servers
 //!
 //! Made for Redis 6 and later, and tested with 7. Older servers, which know only version 2 of the protocol, cost a
 //! `PING` for each batch, because without version 3 the client does not tell when a connection was lost.
+//!
+//! A server that says that it is a replica (`READONLY`) is connected to anew for the next attempt, so that a failover
+//! behind one name is followed. In a cluster, a node that stalls holds the others up for
+//! [`node_timeout`](RedisOptions::node_timeout) and no longer.
 
+mod at_once;
 mod classify;
 mod cluster;
 mod command;
+mod dsn;
 mod encode;
 mod link;
+mod lookup;
 mod options;
 mod plan;
 mod replies;

@@ -13,8 +13,10 @@ use redis::{
     PushKind, RedisResult, Value,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::classify::{connect_error, is_refusal};
+use crate::at_once::{Task, first_ok, head_start, join_all};
+use crate::classify::{code_of, connect_error, is_of_another_role, is_refusal, silent};
 use crate::options::{OpenError, RedisOptions};
 
 /// One connection to one server, used by one batch at a time.
@@ -26,6 +28,10 @@ pub(crate) struct Link {
     is_lost: Arc<AtomicBool>,
     /// Something was sent, and not all replies were read.
     is_busy: bool,
+    /// The server takes no writes any more: behind its name there may be another one by now.
+    is_outdated: bool,
+    /// How long the answer to a question may take.
+    patience: Duration,
     /// With version 2 of the protocol the client does not say when a connection is lost.
     tells_loss: bool,
 }
@@ -39,23 +45,51 @@ impl Link {
         self.is_busy = true;
         let result = self.connection.req_packed_commands(pipeline, 0, replies).await;
         self.is_busy = result.is_err();
+        if let Ok(values) = &result {
+            self.is_outdated |= values.iter().any(says_another_role);
+        }
         result
     }
 
-    /// Sends one command.
+    /// Sends one command, whose answer may take as long as a connection.
     ///
     /// # Cancel safety
     /// As [`send`](Self::send).
     pub(crate) async fn ask(&mut self, command: &Cmd) -> RedisResult<Value> {
         self.is_busy = true;
-        let result = self.connection.req_packed_command(command).await;
+        let asked = timeout(self.patience, self.connection.req_packed_command(command));
+        let result = asked.await.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()));
         self.is_busy = result.is_err();
-        result?.extract_error()
+        let answer = result?.extract_error();
+        self.is_outdated |= answer.as_ref().is_err_and(|error| error.code().is_some_and(is_of_another_role));
+        answer
+    }
+
+    /// Whether the server is there. Who may not ask is answered too.
+    async fn is_alive(&mut self) -> bool {
+        match self.ask(&redis::cmd("PING")).await {
+            Ok(_) => true,
+            Err(error) => error.code() == Some("NOPERM"),
+        }
     }
 
     /// Whether it can be used, as far as this side knows.
     pub(crate) fn is_usable(&self) -> bool {
-        !self.is_busy && !self.is_lost.load(Ordering::Acquire)
+        !self.is_busy && !self.is_outdated && !self.is_lost.load(Ordering::Acquire)
+    }
+
+    /// Says that it was left in a state that the next batch must not meet.
+    pub(crate) fn spoil(&mut self) {
+        self.is_busy = true;
+    }
+}
+
+fn says_another_role(value: &Value) -> bool {
+    match value {
+        Value::ServerError(error) => is_of_another_role(code_of(error)),
+        // The replies of a transaction.
+        Value::Array(inner) => inner.iter().any(|v| matches!(v, Value::ServerError(e) if is_of_another_role(e.code()))),
+        _ => false,
     }
 }
 
@@ -100,7 +134,25 @@ impl Pool {
         Lease { pool: Arc::clone(self), links: HashMap::new(), _permit: permit }
     }
 
-    /// Makes a connection, within the connect timeout.
+    /// A connection that nobody uses, or a new one, within the connect timeout.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or refuses the connection.
+    pub(crate) async fn open(&self, server: &ConnectionInfo) -> Result<Link, SinkError> {
+        let place = server.addr().to_string();
+        let opened = timeout(self.options.connect_timeout, async {
+            while let Some(mut link) = self.take_idle(&place) {
+                // If it was lost since its last batch, this lets its task find out before anything is sent.
+                tokio::task::yield_now().await;
+                if link.is_usable() && (link.tells_loss || link.is_alive().await) {
+                    return Ok(link);
+                }
+            }
+            self.connect(server).await.map_err(|error| connect_error(&error, &place))
+        });
+        opened.await.unwrap_or_else(|_| Err(silent(&place)))
+    }
+
     async fn connect(&self, server: &ConnectionInfo) -> RedisResult<Link> {
         match self.options.protocol {
             Some(version) => self.connect_with(server, version).await,
@@ -121,9 +173,8 @@ impl Pool {
         // the answer to the name.
         let settings = server.redis_settings().clone().set_protocol(version).set_skip_set_lib_name();
         // The pipeline's statement_timeout bounds a write; a reply that is late is not a lost one.
-        let mut config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.options.connect_timeout))
-            .set_response_timeout(None);
+        // `open` bounds the making of the connection.
+        let mut config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         let tells_loss = version.supports_resp3();
         if tells_loss {
             let is_lost = Arc::clone(&is_lost);
@@ -138,7 +189,8 @@ impl Pool {
         choose_cryptography(server.addr());
         let client = Client::open(server.clone().set_redis_settings(settings))?;
         let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-        Ok(Link { connection, is_lost, is_busy: false, tells_loss })
+        let patience = self.options.connect_timeout;
+        Ok(Link { connection, is_lost, is_busy: false, is_outdated: false, patience, tells_loss })
     }
 
     fn take_idle(&self, place: &str) -> Option<Link> {
@@ -148,7 +200,14 @@ impl Pool {
     /// Keeps links for the next batch, as many for each server as batches can be written at once.
     fn give_back(&self, links: impl Iterator<Item = (String, Link)>) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        for (place, link) in links.filter(|(_, link)| link.is_usable()) {
+        for (place, link) in links {
+            if link.is_outdated {
+                // So are the others to this place.
+                idle.remove(&place);
+            }
+            if !link.is_usable() {
+                continue;
+            }
             let others = idle.entry(place).or_default();
             if others.len() < self.options.max_connections {
                 others.push(link);
@@ -169,22 +228,69 @@ impl Lease {
     /// The server cannot be reached, or refuses the connection.
     pub(crate) async fn link(&mut self, server: &ConnectionInfo) -> Result<&mut Link, SinkError> {
         let place = server.addr().to_string();
-        if let Some(link) = self.links.remove(&place) {
+        if !self.has(&place) {
+            let link = self.pool.open(server).await?;
+            self.keep(place.clone(), link);
+        }
+        Ok(self.links.get_mut(&place).expect("it was there, or is just made"))
+    }
+
+    /// The connections to several servers, made at the same time; afterwards [`links`](Self::links) has those that
+    /// are here without an error.
+    pub(crate) async fn open_all(&mut self, servers: &[(usize, &ConnectionInfo)]) -> HashMap<usize, SinkError> {
+        let mut tasks: Vec<Task<'_, _>> = Vec::new();
+        for (number, server) in servers {
+            let (pool, place) = (Arc::clone(&self.pool), server.addr().to_string());
+            if !self.has(&place) {
+                tasks.push(Box::pin(async move { (*number, place, pool.open(server).await) }));
+            }
+        }
+        let mut errors = HashMap::new();
+        for (number, place, opened) in join_all(tasks).await {
+            match opened {
+                Ok(link) => self.keep(place, link),
+                Err(error) => drop(errors.insert(number, error)),
+            }
+        }
+        errors
+    }
+
+    /// A connection that it has already, or one to any of the servers of the DSN.
+    pub(crate) async fn any_link(&mut self) -> Result<(String, &mut Link), SinkError> {
+        let here = self.links.iter().find(|(_, link)| link.is_usable()).map(|(place, _)| place.clone());
+        if let Some(place) = here {
+            let link = self.links.get_mut(&place).expect("it was just found there");
+            return Ok((place, link));
+        }
+        let pool = Arc::clone(&self.pool);
+        let tasks = pool.options.seeds.iter().enumerate().map(|(turn, seed)| -> Task<'_, _> {
+            let pool = &pool;
+            Box::pin(async move {
+                tokio::time::sleep(head_start(turn, pool.options.connect_timeout)).await;
+                pool.open(seed).await.map(|link| (seed.addr().to_string(), link))
+            })
+        });
+        match first_ok(tasks.collect()).await {
+            Ok((place, link)) => {
+                self.keep(place.clone(), link);
+                let link = self.links.get_mut(&place).expect("it was just put there");
+                Ok((place, link))
+            }
+            Err(mut errors) => Err(errors.pop().expect("a dsn names a host")),
+        }
+    }
+
+    /// Whether there is a connection to a place that can be used; others are given up.
+    fn has(&mut self, place: &str) -> bool {
+        let Some(link) = self.links.get(place) else { return false };
+        if link.is_usable() {
+            return true;
+        }
+        if let Some(link) = self.links.remove_entry(place) {
             self.pool.used.fetch_sub(1, Ordering::Relaxed);
-            if link.is_usable() {
-                return Ok(self.keep(place, link));
-            }
+            self.pool.give_back(std::iter::once(link));
         }
-        while let Some(mut link) = self.pool.take_idle(&place) {
-            // If it was lost since its last batch, this lets its task find out before anything is sent.
-            tokio::task::yield_now().await;
-            let is_alive = link.is_usable() && (link.tells_loss || link.ask(&redis::cmd("PING")).await.is_ok());
-            if is_alive {
-                return Ok(self.keep(place, link));
-            }
-        }
-        let link = self.pool.connect(server).await.map_err(|error| connect_error(&error, &place))?;
-        Ok(self.keep(place, link))
+        false
     }
 
     /// The connections that were asked for, by place, to use several at once.
@@ -192,9 +298,12 @@ impl Lease {
         self.links.iter_mut().map(|(place, link)| (place.as_str(), link))
     }
 
-    fn keep(&mut self, place: String, link: Link) -> &mut Link {
-        self.pool.used.fetch_add(1, Ordering::Relaxed);
-        self.links.entry(place).insert_entry(link).into_mut()
+    /// Takes a connection for this batch. One that it has already to that place is given back.
+    pub(crate) fn keep(&mut self, place: String, link: Link) {
+        match self.links.insert(place.clone(), link) {
+            Some(other) => self.pool.give_back(std::iter::once((place, other))),
+            None => drop(self.pool.used.fetch_add(1, Ordering::Relaxed)),
+        }
     }
 }
 
@@ -215,31 +324,41 @@ fn choose_cryptography(addr: &ConnectionAddr) {
     }
 }
 
-/// Connects for the first time, to find out at once whether the server can be used.
-pub(crate) async fn check(pool: &Arc<Pool>) -> Result<(), OpenError> {
-    let mut problems = Vec::new();
-    let mut lease = pool.lease().await;
-    for seed in &pool.options.seeds {
-        match first_words(&mut lease, seed, pool.options.connect_timeout).await {
-            Ok(()) => return Ok(()),
-            Err(problem) => problems.push(problem),
-        }
-    }
-    Err(OpenError::new(problems.join("; ")))
+/// Connects for the first time, to find out at once whether a server can be used. It tries all of them until the
+/// deadline, because the first may be silent.
+pub(crate) async fn check(pool: &Pool, deadline: Instant) -> Result<(), OpenError> {
+    let patience = pool.options.connect_timeout;
+    let tasks = pool.options.seeds.iter().enumerate().map(|(turn, seed)| -> Task<'_, _> {
+        Box::pin(async move {
+            tokio::time::sleep(head_start(turn, patience)).await;
+            first_words(pool, seed, deadline).await
+        })
+    });
+    first_ok(tasks.collect()).await.map_err(|problems| OpenError::new(problems.join("; ")))
 }
 
-async fn first_words(lease: &mut Lease, seed: &ConnectionInfo, patience: Duration) -> Result<(), String> {
+async fn first_words(pool: &Pool, seed: &ConnectionInfo, deadline: Instant) -> Result<(), String> {
     let place = seed.addr().to_string();
-    let link = lease.link(seed).await.map_err(|error| error.to_string())?;
-    match tokio::time::timeout(patience, link.ask(&redis::cmd("PING"))).await {
+    let opened = timeout_at(deadline, pool.open(seed)).await.unwrap_or_else(|_| Err(silent(&place)));
+    let mut link = opened.map_err(|error| error.to_string())?;
+    let result = match timeout_at(deadline, link.ask(&redis::cmd("PING"))).await {
         Ok(Ok(_)) => Ok(()),
         // It answers, so it is there; whether it takes commands is seen when it gets some.
-        Ok(Err(error)) if is_refusal(&error) && connect_error(&error, &place).class() == ErrorClass::Transient => {
+        Ok(Err(error))
+            if is_refusal(&error)
+                && (connect_error(&error, &place).class() == ErrorClass::Transient
+                    || error.code() == Some("NOPERM")) =>
+        {
             Ok(())
         }
         Ok(Err(error)) => Err(connect_error(&error, &place).to_string()),
-        Err(_) => Err(format!("redis at {place} takes connections but does not answer within {patience:?}")),
-    }
+        Err(_) => {
+            let patience = pool.options.connect_timeout;
+            Err(format!("redis at {place} takes connections but does not answer within {patience:?}"))
+        }
+    };
+    pool.give_back(std::iter::once((place, link)));
+    result
 }
 
 /// The way to another server of the same cluster.

@@ -1,17 +1,13 @@
-//! Owns where the server is and how it is reached: DSN, settings, the commands of the tables.
-//! Must not know rows or connections.
+//! Owns the settings: where the server is and how it is reached, the commands of the tables.
+//! Must not know rows or connections, or how a DSN is read.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
-use percent_encoding::percent_decode_str;
-use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
+use redis::{ConnectionInfo, ProtocolVersion};
 
 use crate::command::Command;
-
-const DEFAULT_PORT: u16 = 6379;
 
 /// Where the server is, and what rows become.
 ///
@@ -24,8 +20,8 @@ const DEFAULT_PORT: u16 = 6379;
 /// | `unix:///path?db=0&user=…&pass=…` | a Unix socket |
 /// | `redis://[user[:password]@]host[:port],host[:port]…?cluster=true` | a cluster, by some of its nodes |
 ///
-/// with the parameters `max_connections`, `connect_timeout_ms`, `protocol` (`2` or `3`) and, for TLS, `ca` (a file
-/// of certificates in PEM form, instead of the system's). Percent-encode what has a meaning in URLs.
+/// with the parameters `max_connections`, `connect_timeout_ms`, `node_timeout_ms`, `protocol` (`2` or `3`) and, for
+/// TLS, `ca` (a file of certificates in PEM form, instead of the system's). Percent-encode what has a meaning in URLs.
 ///
 /// ```
 /// use batchsql_redis::RedisOptions;
@@ -43,6 +39,7 @@ pub struct RedisOptions {
     pub(crate) protocol: Option<ProtocolVersion>,
     pub(crate) max_connections: usize,
     pub(crate) connect_timeout: Duration,
+    pub(crate) node_timeout: Duration,
     pub(crate) commands: Commands,
 }
 
@@ -96,6 +93,15 @@ impl RedisOptions {
         self
     }
 
+    /// How long the nodes of a cluster may take to answer one batch; default 10 s. The rows of a node that is late
+    /// end as unknown, or are written again where that is harmless; those of the other nodes have their outcomes.
+    /// Choose it some seconds below the pipeline's `statement_timeout`, which ends the whole batch.
+    #[must_use]
+    pub fn node_timeout(mut self, timeout: Duration) -> Self {
+        self.node_timeout = timeout;
+        self
+    }
+
     /// What the rows of `table` become (`namespace.table` where the schema has a namespace). Without it, and
     /// without a [`default_command`](Self::default_command), rows of schemas that declare a key become hashes
     /// ([`Command::hash`]), and other schemas are refused.
@@ -127,295 +133,8 @@ impl fmt::Debug for RedisOptions {
             .field("is_cluster", &self.is_cluster)
             .field("max_connections", &self.max_connections)
             .field("connect_timeout", &self.connect_timeout)
+            .field("node_timeout", &self.node_timeout)
             .field("commands", &self.commands)
             .finish_non_exhaustive()
-    }
-}
-
-const FORMS: &str = "use redis://[user[:password]@]host[:port][/database], rediss://…, unix:///path or, for a \
-                     cluster, redis://host1,host2?cluster=true";
-
-fn wrong(problem: impl fmt::Display) -> OpenError {
-    OpenError::new(format!("{problem} in the redis dsn"))
-}
-
-impl FromStr for RedisOptions {
-    type Err = OpenError;
-
-    fn from_str(dsn: &str) -> Result<Self, OpenError> {
-        let Some((scheme, rest)) = dsn.split_once("://") else {
-            return Err(OpenError::new(format!("the redis dsn has no scheme; {FORMS}")));
-        };
-        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let is_tls = match scheme {
-            "redis" => false,
-            "rediss" => true,
-            "unix" | "redis+unix" => return unix(rest, query),
-            // Only the scheme is shown: the rest may hold a password.
-            other if other.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+') => {
-                return Err(OpenError::new(format!("a dsn with scheme {other:?} is not for redis; {FORMS}")));
-            }
-            _ => return Err(OpenError::new(format!("the redis dsn has no scheme; {FORMS}"))),
-        };
-        if is_tls && !cfg!(feature = "tls") {
-            return Err(OpenError::new("rediss:// needs the feature \"tls\" of this crate; turn it on"));
-        }
-        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let (user, hosts) = match authority.rsplit_once('@') {
-            Some((user, hosts)) => (Some(user), hosts),
-            None => (None, authority),
-        };
-        let mut settings = RedisConnectionInfo::default();
-        if let Some((name, password)) = user.map(|user| user.split_once(':').unwrap_or((user, ""))) {
-            if !name.is_empty() {
-                settings = settings.set_username(decoded(name, "the user")?);
-            }
-            if !password.is_empty() {
-                settings = settings.set_password(decoded(password, "the password")?);
-            }
-        }
-        if !path.is_empty() {
-            settings = settings.set_db(database(path)?);
-        }
-        // Before the parameters: after a password that was not encoded they are no parameters.
-        let hosts = hosts.split(',').map(host_and_port).collect::<Result<Vec<_>, _>>()?;
-        let mut extra = Extra::default();
-        extra.read(query, &["cluster"])?;
-        let is_cluster = match extra.special.get("cluster").map(String::as_str) {
-            None | Some("false") => false,
-            Some("true") => true,
-            Some(_) => return Err(wrong("cluster is neither true nor false")),
-        };
-        if is_cluster && settings.db() != 0 {
-            return Err(wrong("a cluster has only database 0, but another one is named"));
-        }
-        if !is_cluster && hosts.len() > 1 {
-            return Err(wrong("several hosts are for a cluster; add cluster=true, or name one"));
-        }
-        let seeds = hosts.into_iter().map(|(host, port)| {
-            let addr = if is_tls {
-                ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
-            } else {
-                ConnectionAddr::Tcp(host, port)
-            };
-            seed(addr, settings.clone(), extra.ca.as_deref())
-        });
-        let seeds = seeds.collect::<Result<Vec<_>, _>>()?;
-        Ok(extra.options(seeds, is_cluster))
-    }
-}
-
-/// What the parameters of a DSN say.
-#[derive(Default)]
-struct Extra {
-    max_connections: Option<usize>,
-    connect_timeout: Option<Duration>,
-    protocol: Option<ProtocolVersion>,
-    ca: Option<String>,
-    /// Parameters that only some DSNs have.
-    special: HashMap<&'static str, String>,
-}
-
-impl Extra {
-    fn read(&mut self, query: &str, special: &[&'static str]) -> Result<(), OpenError> {
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            match name {
-                "max_connections" => match value.parse() {
-                    Ok(connections) if connections > 0 => self.max_connections = Some(connections),
-                    _ => return Err(wrong("max_connections is not a number above 0")),
-                },
-                "connect_timeout_ms" => match value.parse() {
-                    Ok(millis) if millis > 0 => self.connect_timeout = Some(Duration::from_millis(millis)),
-                    _ => return Err(wrong("connect_timeout_ms is not a number of milliseconds above 0")),
-                },
-                "protocol" => match value {
-                    "2" | "resp2" => self.protocol = Some(ProtocolVersion::RESP2),
-                    "3" | "resp3" => self.protocol = Some(ProtocolVersion::RESP3),
-                    _ => return Err(wrong("protocol is neither 2 nor 3")),
-                },
-                "ca" => self.ca = Some(decoded(value, "the path of ca")?),
-                _ => match special.iter().find(|known| **known == name) {
-                    Some(known) => drop(self.special.insert(known, decoded(value, known)?)),
-                    // What is no name may be a part of a password that was not encoded.
-                    None if name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') => {
-                        return Err(wrong(format_args!(
-                            "unknown parameter {name:?} (known are cluster, max_connections, connect_timeout_ms, protocol and ca)"
-                        )));
-                    }
-                    None => return Err(wrong("a parameter without a proper name; percent-encode special characters")),
-                },
-            }
-        }
-        Ok(())
-    }
-
-    fn options(self, seeds: Vec<ConnectionInfo>, is_cluster: bool) -> RedisOptions {
-        RedisOptions {
-            seeds,
-            is_cluster,
-            protocol: self.protocol,
-            max_connections: self.max_connections.unwrap_or(4),
-            connect_timeout: self.connect_timeout.unwrap_or(Duration::from_secs(5)),
-            commands: Commands::default(),
-        }
-    }
-}
-
-fn unix(path: &str, query: &str) -> Result<RedisOptions, OpenError> {
-    if !cfg!(unix) {
-        return Err(OpenError::new("this system has no unix sockets; use redis://host"));
-    }
-    if !path.starts_with('/') {
-        return Err(wrong("the path of the socket is not absolute"));
-    }
-    let mut extra = Extra::default();
-    extra.read(query, &["db", "user", "pass"])?;
-    let mut settings = RedisConnectionInfo::default();
-    if let Some(db) = extra.special.get("db") {
-        settings = settings.set_db(database(db)?);
-    }
-    if let Some(user) = extra.special.get("user") {
-        settings = settings.set_username(user);
-    }
-    if let Some(password) = extra.special.get("pass") {
-        settings = settings.set_password(password);
-    }
-    let addr = ConnectionAddr::Unix(decoded(path, "the path of the socket")?.into());
-    let seed = seed(addr, settings, extra.ca.as_deref())?;
-    Ok(extra.options(vec![seed], false))
-}
-
-/// The way to one server.
-fn seed(addr: ConnectionAddr, settings: RedisConnectionInfo, ca: Option<&str>) -> Result<ConnectionInfo, OpenError> {
-    // It cannot fail for an address; its error is not shown, because it might show one.
-    let plain = addr.into_connection_info().map_err(|_| wrong("an address that makes no sense"))?;
-    let info = plain.set_redis_settings(settings);
-    match ca {
-        None => Ok(info),
-        Some(ca) => with_ca(info, ca),
-    }
-}
-
-#[cfg(feature = "tls")]
-fn with_ca(info: ConnectionInfo, ca: &str) -> Result<ConnectionInfo, OpenError> {
-    if !matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
-        return Err(wrong("ca is for rediss://, but the scheme has no TLS; remove one of them"));
-    }
-    let pem =
-        std::fs::read(ca).map_err(|error| OpenError::new(format!("cannot read the certificates {ca}: {error}")))?;
-    let no_certificates = || OpenError::new(format!("the file {ca} has no certificates in PEM form; name another one"));
-    if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {
-        return Err(no_certificates());
-    }
-    let certificates = redis::TlsCertificates { client_tls: None, root_cert: Some(pem) };
-    let client = redis::Client::build_with_tls(info, certificates).map_err(|_| no_certificates())?;
-    Ok(client.get_connection_info().clone())
-}
-
-#[cfg(not(feature = "tls"))]
-fn with_ca(_: ConnectionInfo, _: &str) -> Result<ConnectionInfo, OpenError> {
-    Err(OpenError::new("ca needs the feature \"tls\" of this crate; turn it on"))
-}
-
-fn decoded(text: &str, what: &str) -> Result<String, OpenError> {
-    let decoded = percent_decode_str(text).decode_utf8();
-    decoded.map(Into::into).map_err(|_| wrong(format_args!("{what} is not UTF-8")))
-}
-
-fn database(text: &str) -> Result<i64, OpenError> {
-    match text.trim_end_matches('/').parse() {
-        Ok(number) if (0..=i64::from(i32::MAX)).contains(&number) => Ok(number),
-        _ => Err(wrong("the database is not a number from 0 on")),
-    }
-}
-
-/// `host`, `host:port`, `[::1]` or `[::1]:port`.
-fn host_and_port(place: &str) -> Result<(String, u16), OpenError> {
-    let (host, port) = match place.strip_prefix('[') {
-        Some(rest) => {
-            let (host, after) = rest.split_once(']').ok_or_else(|| wrong("an IPv6 address has no closing bracket"))?;
-            (host, after.strip_prefix(':'))
-        }
-        None => match place.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (place, None),
-        },
-    };
-    let port = match port {
-        None => DEFAULT_PORT,
-        Some(port) => port.parse().map_err(|_| wrong("the port is not a number up to 65535"))?,
-    };
-    match host {
-        "" => Err(OpenError::new(format!("the redis dsn names no host; {FORMS}"))),
-        host => Ok((decoded(host, "the host")?, port)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parsed(dsn: &str) -> RedisOptions {
-        dsn.parse().unwrap_or_else(|error| panic!("{dsn}: {error}"))
-    }
-
-    #[test]
-    fn dsns_name_servers() {
-        let check = |dsn: &str, place: &str, user: Option<&str>, password: Option<&str>, db| {
-            let options = parsed(dsn);
-            let settings = options.seeds[0].redis_settings();
-            assert_eq!(options.place(), place, "{dsn}");
-            assert_eq!((settings.username(), settings.password(), settings.db()), (user, password, db), "{dsn}");
-        };
-        check("redis://localhost", "localhost:6379", None, None, 0);
-        check("redis://h:7000/3", "h:7000", None, None, 3);
-        check("redis://:p%40ss%2F@h", "h:6379", None, Some("p@ss/"), 0);
-        check("redis://u:p@ss@h/1/", "h:6379", Some("u"), Some("p@ss"), 1);
-        check("redis://[::1]:7000", "::1:7000", None, None, 0);
-        check("unix:///run/redis.sock?db=2&user=u&pass=p%26w", "/run/redis.sock", Some("u"), Some("p&w"), 2);
-        check("redis://u:p@a:7000,b?cluster=true", "a:7000, b:6379", Some("u"), Some("p"), 0);
-        assert!(parsed("redis://a,b?cluster=true").is_cluster && !parsed("redis://a?cluster=false").is_cluster);
-    }
-
-    #[test]
-    fn parameters_are_settings() {
-        let options = parsed("redis://h?max_connections=9&connect_timeout_ms=250&protocol=2");
-        assert_eq!((options.max_connections, options.connect_timeout), (9, Duration::from_millis(250)));
-        assert_eq!(options.protocol, Some(ProtocolVersion::RESP2));
-        let options = parsed("redis://h");
-        assert_eq!((options.max_connections, options.connect_timeout), (4, Duration::from_secs(5)));
-        assert_eq!(options.protocol, None);
-    }
-
-    #[test]
-    fn mistakes_say_what_to_do_and_show_no_password() {
-        let check = |dsn: &str, part: &str| {
-            let message = dsn.parse::<RedisOptions>().unwrap_err().to_string();
-            assert!(message.contains(part), "{dsn}: {message:?} does not contain {part:?}");
-            assert!(!message.contains("secret"), "{message:?}");
-        };
-        check("postgres://user:secret@host/db", "scheme \"postgres\"");
-        check("user:secret@host", "no scheme");
-        check("user:secret://host", "no scheme");
-        check("redis://", "names no host");
-        check("redis://user:secret@", "names no host");
-        check("redis://user:secret@host:port", "port is not a number");
-        check("redis://user:secret@host:70000", "port is not a number");
-        check("redis://user:sec?ret=secret@host", "port is not a number");
-        check("redis://user:secret@host/sixteen", "not a number from 0 on");
-        check("redis://user:secret@host/-1", "not a number from 0 on");
-        check("redis://user:secret@[::1", "closing bracket");
-        check("redis://user:%FFsecret@host", "not UTF-8");
-        check("redis://host?pass=secret", "unknown parameter \"pass\"");
-        check("redis://host?x@secret", "without a proper name");
-        check("redis://host?max_connections=0", "above 0");
-        check("redis://host?connect_timeout_ms=soon", "milliseconds");
-        check("redis://host?protocol=4", "neither 2 nor 3");
-        check("redis://host?ca=/nowhere", "ca is for rediss://");
-        check("redis://user:secret@host/2?cluster=true", "only database 0");
-        check("redis://user:secret@a,b", "add cluster=true");
-        check("redis://a?cluster=secret", "neither true nor false");
-        check("unix://relative?pass=secret", "not absolute");
     }
 }

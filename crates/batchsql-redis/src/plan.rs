@@ -1,10 +1,11 @@
 //! Owns what is decided once per schema: which command its rows become, where each argument comes from, and what
 //! the replies mean. Must not know rows or connections.
 
-use batchsql_core::{Column, ColumnType, Conflict, ErrorClass, Schema, SinkError};
+use batchsql_core::{Conflict, ErrorClass, Schema, SinkError};
 
-use crate::command::{Command, Key, KeyParts, Ttl, TtlKind};
-use crate::types::{escape_key, has_text};
+use crate::command::Command;
+use crate::lookup::{Columns, is_number};
+use crate::types::has_text;
 
 /// How batches of one schema are written.
 #[derive(Debug)]
@@ -35,8 +36,8 @@ pub(crate) enum Shape {
     Set { key: KeyPlan, body: Body, ttl: TtlPlan, nx: bool },
     /// `HSET`, with `HDEL` for `NULL`.
     Hash { key: KeyPlan, fields: Box<[Field]> },
-    /// `word key [flag] columns…`.
-    Simple { word: &'static str, key: KeyPlan, flag: Option<&'static str>, columns: Box<[usize]> },
+    /// `word key [flag] columns…`. A score is the first of the columns.
+    Simple { word: &'static str, key: KeyPlan, flag: Option<&'static str>, columns: Box<[usize]>, has_score: bool },
     /// `XADD key [MAXLEN ~ n] id fields…`.
     Stream { key: KeyPlan, max_len: Option<String>, id: Option<usize>, fields: Box<[Field]> },
     /// `words… columns…`; without words the first column is the word.
@@ -76,12 +77,6 @@ pub(crate) struct KeyPlan {
     pub(crate) columns: Box<[usize]>,
     /// Whether values are parts of a key, and not all of it.
     pub(crate) escapes: bool,
-}
-
-/// Looks up the columns that a command names, and finds those that nothing uses.
-struct Columns<'a> {
-    schema: &'a Schema,
-    used: Vec<usize>,
 }
 
 const NO_COMMAND: &str = "nothing says which command its rows become; name one with \
@@ -156,8 +151,8 @@ impl RedisPlan {
                 }
                 columns.check_rule("ZADD", &[&*key.columns, &[member]].concat(), true)?;
                 columns.all_used("ZADD")?;
-                let shape =
-                    Shape::Simple { word: "ZADD", key, flag: nx.then_some("NX"), columns: [score, member].into() };
+                let (flag, columns) = (nx.then_some("NX"), [score, member].into());
+                let shape = Shape::Simple { word: "ZADD", key, flag, columns, has_score: true };
                 (shape, nx.then_some(IgnoredReply::Zero))
             }
             Command::SAdd(sadd) => {
@@ -165,7 +160,8 @@ impl RedisPlan {
                 let member = columns.value(&sadd.member, "member")?;
                 columns.check_rule("SADD", &[&*key.columns, &[member]].concat(), false)?;
                 columns.all_used("SADD")?;
-                let shape = Shape::Simple { word: "SADD", key, flag: None, columns: [member].into() };
+                let columns = [member].into();
+                let shape = Shape::Simple { word: "SADD", key, flag: None, columns, has_score: false };
                 (shape, nx.then_some(IgnoredReply::Zero))
             }
             Command::XAdd(xadd) => {
@@ -184,14 +180,16 @@ impl RedisPlan {
                 let key = columns.key(&push.key)?;
                 let value = columns.value(&push.value, "value")?;
                 columns.all_used(push.word)?;
-                (Shape::Simple { word: push.word, key, flag: None, columns: [value].into() }, no_ignored)
+                let columns = [value].into();
+                (Shape::Simple { word: push.word, key, flag: None, columns, has_score: false }, no_ignored)
             }
             Command::Publish(publish) => {
                 columns.no_rule("PUBLISH")?;
                 let key = columns.key(&publish.channel)?;
                 let message = columns.value(&publish.message, "message")?;
                 columns.all_used("PUBLISH")?;
-                (Shape::Simple { word: "PUBLISH", key, flag: None, columns: [message].into() }, no_ignored)
+                let columns = [message].into();
+                (Shape::Simple { word: "PUBLISH", key, flag: None, columns, has_score: false }, no_ignored)
             }
             Command::Raw(raw) => {
                 columns.no_rule("a raw command")?;
@@ -207,170 +205,36 @@ impl RedisPlan {
                 (Shape::Raw { words, columns: columns.schema.columns().len() }, no_ignored)
             }
         };
-        let is_repeatable = is_repeatable(command);
-        let overwrites =
-            (is_repeatable && !nx && !matches!(command, Command::SAdd(_))) || matches!(command, Command::Raw(_));
+        let is_repeatable = is_repeatable(columns.schema, command);
+        let overwrites = match command {
+            Command::Set(_) | Command::Hash(_) | Command::Document(_) | Command::ZAdd(_) => !nx,
+            Command::Raw(_) => true,
+            _ => false,
+        };
         Ok(Self { shape, key_argument: Some(1), ignored, overwrites, is_repeatable })
     }
 }
 
 /// Whether writing the rows of a command twice is as good as once. With `NX` the repeat says `Ignored` of rows that
 /// the first attempt wrote, as every database does: a row with the key is there.
-pub(crate) fn is_repeatable(command: &Command) -> bool {
-    matches!(command, Command::Set(_) | Command::Hash(_) | Command::Document(_) | Command::ZAdd(_) | Command::SAdd(_))
-}
-
-impl Columns<'_> {
-    fn find(&mut self, name: &str, role: &str) -> Result<usize, String> {
-        let Some(index) = self.schema.column_index(name) else {
-            let known: Vec<&str> = self.schema.columns().iter().map(Column::name).collect();
-            return Err(format!(
-                "its rows carry no column {name:?}, which the command needs as {role} (they carry {})",
-                known.join(", ")
-            ));
-        };
-        self.used.push(index);
-        Ok(index)
-    }
-
-    /// A column that becomes an argument, so that it needs a value.
-    fn value(&mut self, name: &str, role: &str) -> Result<usize, String> {
-        let index = self.find(name, role)?;
-        if self.schema.columns()[index].is_nullable() {
-            return Err(format!("its column {name:?} is the {role}, but nullable; redis has no NULL, so forbid it"));
+///
+/// What overwrites is repeated only when the schema declares its key: without one, a later batch may have written
+/// the same key meanwhile, and the repeat would put the older row over the newer one.
+pub(crate) fn is_repeatable(schema: &Schema, command: &Command) -> bool {
+    match command {
+        Command::Set(_) | Command::Hash(_) | Command::Document(_) | Command::ZAdd(_) => {
+            !schema.key_columns().is_empty()
         }
-        Ok(index)
+        Command::SAdd(_) => true,
+        _ => false,
     }
-
-    fn key(&mut self, key: &Key) -> Result<KeyPlan, String> {
-        let schema = self.schema;
-        let (prefix, columns, escapes) = match &key.0 {
-            KeyParts::Column(name) => (Vec::new(), [self.value(name, "key")?].into(), false),
-            KeyParts::Constant(key) => (key.as_bytes().to_vec(), Box::default(), false),
-            KeyParts::Prefixed(_, names) if names.is_empty() => {
-                return Err("its key has a prefix and no column; use Key::constant for one key".into());
-            }
-            KeyParts::Prefixed(prefix, names) => {
-                let columns = names.iter().map(|name| self.value(name, "key")).collect::<Result<_, _>>()?;
-                (format!("{prefix}:").into_bytes(), columns, true)
-            }
-            KeyParts::OfRow if schema.key_columns().is_empty() => {
-                return Err("it declares no key to make redis keys of; declare one with a conflict rule, for example \
-                            Conflict::replace([\"id\"]), or choose the key with Key::prefixed"
-                    .into());
-            }
-            KeyParts::OfRow => {
-                self.used.extend(schema.key_columns());
-                let mut prefix = Vec::new();
-                for part in schema.table().namespace().into_iter().chain([schema.table().name()]) {
-                    if !prefix.is_empty() {
-                        prefix.push(b'.');
-                    }
-                    escape_key(&mut prefix, part.as_bytes(), b":%.");
-                }
-                prefix.push(b':');
-                (prefix, schema.key_columns().into(), true)
-            }
-        };
-        Ok(KeyPlan { prefix: prefix.into(), columns, escapes })
-    }
-
-    fn ttl(&mut self, ttl: &Ttl) -> Result<TtlPlan, String> {
-        Ok(match &ttl.0 {
-            TtlKind::None => TtlPlan::None,
-            TtlKind::Keep => TtlPlan::Keep,
-            TtlKind::After(duration) if duration.as_millis() == 0 => {
-                return Err("its time to live is below 1 ms; give a longer one, or none".into());
-            }
-            TtlKind::After(duration) if duration.subsec_nanos() == 0 => {
-                TtlPlan::Seconds(duration.as_secs().to_string())
-            }
-            TtlKind::After(duration) => TtlPlan::Millis(duration.as_millis().to_string()),
-            TtlKind::Column(name) => {
-                let index = self.find(name, "time to live")?;
-                let ty = self.schema.columns()[index].column_type();
-                if !matches!(ty, ColumnType::I16 | ColumnType::I32 | ColumnType::I64 | ColumnType::U64) {
-                    return Err(format!("its column {name:?} is the time to live, but no integer (seconds)"));
-                }
-                TtlPlan::Column(index)
-            }
-        })
-    }
-
-    /// The columns that nothing else uses.
-    fn rest(&mut self, name: impl Fn(&str) -> Vec<u8>) -> Box<[Field]> {
-        let columns = self.schema.columns().iter().enumerate().filter(|(index, _)| !self.used.contains(index));
-        columns.map(|(column, declared)| Field { name: name(declared.name()).into(), column }).collect()
-    }
-
-    fn all_used(&self, word: &str) -> Result<(), String> {
-        match self.schema.columns().iter().enumerate().find(|(index, _)| !self.used.contains(index)) {
-            None => Ok(()),
-            Some((_, column)) => Err(format!(
-                "{word} has no use for its column {:?}; remove the column, or choose another command",
-                column.name()
-            )),
-        }
-    }
-
-    fn no_rule(&self, word: &str) -> Result<(), String> {
-        match self.schema.conflict() {
-            Conflict::None => Ok(()),
-            _ => Err(format!("{word} knows no conflicts; declare no conflict rule")),
-        }
-    }
-
-    /// Whether the command can do what the conflict rule says. `place` are the columns that say what a row
-    /// overwrites.
-    fn check_rule(&self, word: &str, place: &[usize], can_overwrite: bool) -> Result<(), String> {
-        let key = self.schema.key_columns();
-        if *self.schema.conflict() == Conflict::None {
-            return Ok(());
-        }
-        let is_place = key.len() == place.len() && key.iter().all(|column| place.contains(column));
-        if !is_place {
-            let names = |columns: &[usize]| {
-                let names: Vec<&str> = columns.iter().map(|column| self.schema.columns()[*column].name()).collect();
-                names.join(", ")
-            };
-            return Err(format!(
-                "its conflict key is ({}), but for {word} the columns ({}) say what a row overwrites; make them the same",
-                names(key),
-                names(place)
-            ));
-        }
-        match self.schema.conflict() {
-            Conflict::Ignore { .. } => Ok(()),
-            Conflict::Replace { .. } | Conflict::Update { .. } if !can_overwrite => {
-                Err(format!("{word} has nothing to overwrite; use Conflict::ignore or no conflict rule"))
-            }
-            Conflict::Replace { .. } | Conflict::Update { .. }
-                if key.len() + self.schema.update_columns().len() == self.schema.columns().len() =>
-            {
-                Ok(())
-            }
-            Conflict::Update { .. } => Err(format!(
-                "{word} cannot overwrite some columns of a row that is there and set the others of a new one; use \
-                 Conflict::replace, or a schema of the columns to overwrite"
-            )),
-            _ => Err(format!("{word} does not know this conflict rule")),
-        }
-    }
-}
-
-fn is_number(ty: ColumnType) -> bool {
-    matches!(ty, ColumnType::I16 | ColumnType::I32 | ColumnType::I64 | ColumnType::U64 | ColumnType::Decimal)
-        || is_float(ty)
-}
-
-pub(crate) fn is_float(ty: ColumnType) -> bool {
-    matches!(ty, ColumnType::F32 | ColumnType::F64)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use batchsql_core::{SchemaBuilder, TableName};
+    use crate::command::{Key, Ttl};
+    use batchsql_core::{ColumnType, SchemaBuilder, TableName};
     use std::time::Duration;
 
     fn table() -> SchemaBuilder {

@@ -1,7 +1,7 @@
 //! Owns what the replies of a batch mean for its rows, and how they are told to the pipeline.
 //! Must not know connections or how commands are made.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use batchsql_core::{ErrorClass, SinkError, Written};
 use redis::{ServerError, Value};
@@ -24,10 +24,11 @@ impl Tally {
     /// Enters the replies to one row; returns the error of a row that another node of the cluster is to be asked
     /// about, which is not entered.
     pub(crate) fn enter<'v>(&mut self, plan: &RedisPlan, row: u32, replies: &'v [Value]) -> Option<&'v ServerError> {
-        match first_error(replies) {
-            Some(error) if matches!(error.code(), "MOVED" | "ASK") => return Some(error),
-            Some(error) => self.failed.push((row, reply_error(error))),
-            None => match (plan.ignored, replies.last()) {
+        match fate(replies) {
+            Fate::Refused(error) if matches!(error.code(), "MOVED" | "ASK") => return Some(error),
+            Fate::Refused(error) => self.failed.push((row, reply_error(error))),
+            Fate::InPart => self.failed.push((row, in_part())),
+            Fate::Done => match (plan.ignored, replies.last()) {
                 (Some(IgnoredReply::Nil), Some(Value::Nil)) | (Some(IgnoredReply::Zero), Some(Value::Int(0))) => {
                     self.ignored.push(row);
                 }
@@ -59,7 +60,7 @@ impl Tally {
             let slow = self.failed.iter().find(|(_, error)| error.class() == ErrorClass::Resource);
             return Err(slow.map_or(first, |(_, error)| error).clone());
         }
-        let undone = self.undone(plan, rows, place);
+        let undone = self.undone(&[], plan, rows, place);
         for (row, error) in self.failed {
             match error.class() {
                 ErrorClass::Transient | ErrorClass::Resource if undone.contains(&row) => {
@@ -76,45 +77,96 @@ impl Tally {
     }
 
     /// Rows that were not written and must not be any more, because a later row overwrote what they would write.
-    fn undone(&self, plan: &RedisPlan, rows: u32, mut place: impl FnMut(u32) -> Option<Vec<u8>>) -> Vec<u32> {
+    /// `going`: rows that are not entered, because they are on their way to another node.
+    pub(crate) fn undone(
+        &self,
+        going: &[u32],
+        plan: &RedisPlan,
+        rows: u32,
+        mut place: impl FnMut(u32) -> Option<Vec<u8>>,
+    ) -> HashSet<u32> {
         let is_passing = |error: &SinkError| error.is_retryable();
-        if !plan.overwrites || !self.failed.iter().any(|(_, error)| is_passing(error)) {
-            return Vec::new();
+        if !plan.overwrites || going.is_empty() && !self.failed.iter().any(|(_, error)| is_passing(error)) {
+            return HashSet::new();
         }
-        let mut failed = self.failed.iter().rev().peekable();
-        let mut last_written: HashMap<Vec<u8>, u32> = HashMap::new();
-        let mut undone = Vec::new();
+        let failed = self.failed.iter().map(|(row, error)| (*row, error.class()));
+        let classes: HashMap<u32, ErrorClass> =
+            failed.chain(going.iter().map(|row| (*row, ErrorClass::Transient))).collect();
+        let mut overwritten = HashSet::new();
+        let mut undone = HashSet::new();
         for row in (0..rows).rev() {
-            let error = failed.next_if(|(number, _)| *number == row).map(|(_, error)| error);
             let Some(place) = place(row) else { continue };
-            match error {
-                Some(error) if is_passing(error) => {
-                    if last_written.contains_key(&place) {
-                        undone.push(row);
+            match classes.get(&row) {
+                Some(ErrorClass::Transient | ErrorClass::Resource) => {
+                    if overwritten.contains(&place) {
+                        undone.insert(row);
                     }
                 }
                 // It is written again after the rows before it.
-                Some(error) if error.class() == ErrorClass::Unknown && plan.is_repeatable => {}
-                Some(error) if error.class() != ErrorClass::Unknown => {}
-                _ => drop(last_written.entry(place).or_insert(row)),
+                Some(ErrorClass::Unknown) if plan.is_repeatable => {}
+                None | Some(ErrorClass::Unknown) => drop(overwritten.insert(place)),
+                Some(_) => {}
             }
         }
         undone
     }
 }
 
-/// The error that says what became of a row.
-fn first_error(replies: &[Value]) -> Option<&ServerError> {
-    let error = |reply: &'_ Value| matches!(reply, Value::ServerError(_));
-    let found = replies.iter().find(|reply| error(reply)).or_else(|| match replies {
+/// What became of a row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fate<'v> {
+    Done,
+    /// Nothing of it was executed.
+    Refused(&'v ServerError),
+    /// One of its commands was executed, or nobody can say.
+    InPart,
+}
+
+fn fate(replies: &[Value]) -> Fate<'_> {
+    let [multi, first, second, exec] = replies else { return replies.first().map_or(Fate::InPart, single) };
+    let queued = [first, second].into_iter().find_map(error_of);
+    match (error_of(multi), exec) {
+        // Without `MULTI`, as for users who may not run it and proxies, each command was executed on its own.
+        (Some(_), _) => both(first, second),
         // Errors of commands that ran stand inside the reply of EXEC.
-        [_, _, _, Value::Array(inner)] => inner.iter().find(|reply| error(reply)),
-        _ => None,
-    });
-    match found {
-        Some(Value::ServerError(error)) => Some(error),
+        (None, Value::Array(inner)) => match (&**inner, queued) {
+            ([first, second], None) => both(first, second),
+            _ => Fate::InPart,
+        },
+        // The transaction was not executed; the command that was not queued says why.
+        (None, Value::ServerError(error)) => Fate::Refused(queued.unwrap_or(error)),
+        _ => Fate::InPart,
+    }
+}
+
+fn both<'v>(first: &'v Value, second: &'v Value) -> Fate<'v> {
+    match (single(first), single(second)) {
+        (Fate::Done, Fate::Done) => Fate::Done,
+        (Fate::Refused(error), Fate::Refused(_)) => Fate::Refused(error),
+        _ => Fate::InPart,
+    }
+}
+
+fn single(reply: &Value) -> Fate<'_> {
+    match reply {
+        Value::ServerError(error) => Fate::Refused(error),
+        // Of a transaction that was never ended: it is not executed yet.
+        Value::SimpleString(word) if word == "QUEUED" => Fate::InPart,
+        _ => Fate::Done,
+    }
+}
+
+fn error_of(reply: &Value) -> Option<&ServerError> {
+    match reply {
+        Value::ServerError(error) => Some(error),
         _ => None,
     }
+}
+
+fn in_part() -> SinkError {
+    let text = "the server executed only a part of the row's commands, or does not say; it needs MULTI, EXEC, HSET \
+                and HDEL for hashes with NULL";
+    SinkError::new(ErrorClass::Unknown, text)
 }
 
 /// Whether two errors of a batch ask for the same: trying again, or a look at the server.
@@ -219,6 +271,49 @@ mod tests {
         let wrong = Value::Array(vec![error("WRONGTYPE x"), error("WRONGTYPE x")]);
         check([Value::Okay, queued(), queued(), wrong], Some(ErrorClass::Row));
         check([Value::Okay, error("OOM x"), queued(), error("EXECABORT x")], Some(ErrorClass::Resource));
+        // Nothing of it was executed, and the row is not at fault.
+        let aborted = |reason| [Value::Okay, queued(), queued(), error(reason)];
+        check(aborted("EXECABORT Transaction discarded because of previous errors."), Some(ErrorClass::Transient));
+        check(aborted("EXECABORT Transaction discarded because of: OOM x"), Some(ErrorClass::Resource));
+        check(aborted("EXECABORT Transaction discarded because of: NOPERM x"), Some(ErrorClass::Permission));
+        check(aborted("NOPERM x"), Some(ErrorClass::Permission));
+    }
+
+    #[test]
+    fn without_a_transaction_the_commands_themselves_say_what_was_written() {
+        let hash = plan(Command::hash(), Conflict::replace(["k"]));
+        let check = |first: Value, second: Value, expected: Option<ErrorClass>| {
+            let mut tally = Tally::default();
+            let replies = [error("NOPERM x"), first, second, error("ERR EXEC without MULTI")];
+            assert!(tally.enter(&hash, 0, &replies).is_none());
+            assert_eq!(tally.failed.first().map(|(_, error)| error.class()), expected);
+        };
+        check(Value::Int(1), Value::Int(0), None);
+        check(error("WRONGTYPE x"), error("WRONGTYPE x"), Some(ErrorClass::Row));
+        check(Value::Int(1), error("NOPERM x"), Some(ErrorClass::Unknown));
+        // Left over from a transaction that could not be ended.
+        let queued = || Value::SimpleString("QUEUED".into());
+        check(queued(), queued(), Some(ErrorClass::Unknown));
+        let mut tally = Tally::default();
+        tally.enter(&hash, 0, &[queued()]);
+        assert_eq!(tally.failed[0].1.class(), ErrorClass::Unknown);
+    }
+
+    #[test]
+    fn a_redirected_row_does_not_follow_a_later_one_with_its_key() {
+        let keys = |row: u32| Some(vec![b"aba"[row as usize]]);
+        let undone = |command: Command, failed: &[(u32, ErrorClass)]| {
+            let failed = failed.iter().map(|(row, class)| (*row, SinkError::new(*class, ""))).collect();
+            let tally = Tally { failed, ignored: Vec::new() };
+            let mut undone: Vec<u32> =
+                tally.undone(&[0, 1], &plan(command, Conflict::None), 3, keys).into_iter().collect();
+            undone.sort_unstable();
+            undone
+        };
+        assert_eq!(undone(Command::set("k", "v").into(), &[]), [0]);
+        assert_eq!(undone(Command::set("k", "v").into(), &[(2, ErrorClass::Row)]), [0_u32; 0]);
+        assert_eq!(undone(Command::set("k", "v").into(), &[(2, ErrorClass::Unknown)]), [0], "nobody repeats it");
+        assert_eq!(undone(Command::rpush("k", "v").into(), &[]), [0_u32; 0]);
     }
 
     #[test]

@@ -6,12 +6,15 @@ use std::sync::Arc;
 
 use batchsql_core::{Attempt, ErrorClass, Limits, PoolState, Rows, Schema, Sink, SinkError, ValueRules, Written};
 
+use tokio::time::{Instant, timeout_at};
+
 use crate::classify::connect_error;
 use crate::cluster::Cluster;
 use crate::command::Command;
-use crate::link::{self, Lease, Link, Pool};
+use crate::link::{self, Lease, Pool};
+use crate::lookup::is_float;
 use crate::options::{OpenError, RedisOptions};
-use crate::plan::{RedisPlan, Shape, is_float, is_repeatable};
+use crate::plan::{RedisPlan, Shape, is_repeatable};
 use crate::words::{self, KeyPlace};
 use crate::write::write_to_server;
 
@@ -57,12 +60,12 @@ impl RedisSink {
     /// Nothing is left behind.
     pub async fn with_options(options: &RedisOptions) -> Result<Self, OpenError> {
         let pool = Arc::new(Pool::new(options.clone()));
-        link::check(&pool).await?;
+        let deadline = Instant::now() + options.connect_timeout;
+        link::check(&pool, deadline).await?;
         let cluster = options.is_cluster.then(Cluster::default);
         if let Some(cluster) = &cluster {
             let mut lease = pool.lease().await;
-            let check = tokio::time::timeout(options.connect_timeout, cluster.check(&mut lease));
-            match check.await {
+            match timeout_at(deadline, cluster.check(&mut lease)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return Err(OpenError::new(error.to_string())),
                 Err(_) => {
@@ -81,28 +84,42 @@ impl RedisSink {
         self.0.pool.options().commands.of(schema.table_display())
     }
 
-    /// A connection to one of the servers of the DSN.
-    async fn any_link<'l>(&self, lease: &'l mut Lease) -> Result<(String, &'l mut Link), SinkError> {
-        let pool = Arc::clone(&lease.pool);
-        let (last, others) = pool.options().seeds.split_last().expect("a dsn names a host");
-        for server in others {
-            if lease.link(server).await.is_ok() {
-                return Ok((server.addr().to_string(), lease.link(server).await?));
-            }
-        }
-        Ok((last.addr().to_string(), lease.link(last).await?))
-    }
-
     /// Asks the server about a command that the user chose.
     async fn ask_about(&self, lease: &mut Lease, schema: &Schema, words: &[String]) -> Result<KeyPlace, SinkError> {
-        let (place, link) = self.any_link(lease).await?;
+        let (place, link) = lease.any_link().await?;
         let optional = schema.columns().iter().filter(|column| column.is_nullable()).count();
         let most = words.len() + schema.columns().len();
         match link.ask(redis::cmd("COMMAND").arg("INFO").arg(&words[0])).await {
             Ok(reply) => words::check(&reply, words, most - optional, most),
-            // Who may not ask finds out when rows are written.
-            Err(error) if error.code() == Some("NOPERM") => Ok(KeyPlace::Argument(words.len())),
+            // Who may not ask, or cannot because the command is renamed, finds out when rows are written.
+            Err(error) if matches!(error.code(), Some("NOPERM" | "ERR")) => Ok(KeyPlace::Argument(words.len())),
             Err(error) => Err(connect_error(&error, &place)),
+        }
+    }
+
+    /// Finds out whether the server takes transactions, which rows of hashes with `NULL` are: otherwise their
+    /// commands would be executed one by one.
+    async fn check_transactions(&self, lease: &mut Lease, schema: &Schema) -> Result<(), SinkError> {
+        let (place, link) = lease.any_link().await?;
+        let answer = match link.ask(&redis::cmd("MULTI")).await {
+            Ok(_) => link.ask(&redis::cmd("EXEC")).await,
+            refused => refused,
+        };
+        let Err(error) = answer else { return Ok(()) };
+        // It may be in the middle of a transaction.
+        link.spoil();
+        let problem = |class, code: &str, what: &str| {
+            let text = format!(
+                "table {}: {what} MULTI and EXEC, which write hashes with NULL; allow them, or declare columns that \
+                 are not nullable",
+                schema.table_display()
+            );
+            Err(SinkError::with_code(class, code, text))
+        };
+        match error.code() {
+            Some("NOPERM" | "EXECABORT") => problem(ErrorClass::Permission, "NOPERM", "the user may not run"),
+            Some("ERR") => problem(ErrorClass::Schema, "ERR", "the server does not know"),
+            _ => Err(connect_error(&error, &place)),
         }
     }
 }
@@ -140,11 +157,12 @@ impl Sink for RedisSink {
         Some(self.0.pool.options().max_connections)
     }
 
-    /// Setting the same again changes nothing, whatever the conflict rule says; adding to lists and streams,
-    /// publishing, and commands that the sink does not know are not repeated.
+    /// Setting the same again changes nothing, where a declared key says that nothing newer was set meanwhile; adding
+    /// to a set never does harm. Adding to lists and streams, publishing, and commands that the sink does not know
+    /// are not repeated.
     fn is_repeatable(&self, schema: &Schema) -> bool {
         match self.command(schema) {
-            Some(command) => is_repeatable(command),
+            Some(command) => is_repeatable(schema, command),
             // A hash, or refused.
             None => true,
         }
@@ -155,7 +173,10 @@ impl Sink for RedisSink {
     }
 
     fn pool(&self) -> Option<PoolState> {
-        Some(self.0.pool.state())
+        let mut state = self.0.pool.state();
+        // One connection to each node.
+        state.max *= self.0.cluster.as_ref().map_or(1, |cluster| cluster.masters().max(1));
+        Some(state)
     }
 
     async fn acquire(&self) -> Result<RedisConn, SinkError> {
@@ -169,8 +190,14 @@ impl Sink for RedisSink {
 
     async fn prepare(&self, conn: &mut RedisConn, schema: &Schema) -> Result<RedisPlan, SinkError> {
         let mut plan = RedisPlan::make(schema, self.command(schema))?;
-        let Shape::Raw { words, .. } = &plan.shape else { return Ok(plan) };
-        if !words.is_empty() {
+        if let Shape::Hash { fields, .. } = &plan.shape
+            && fields.iter().any(|field| schema.columns()[field.column].is_nullable())
+        {
+            self.check_transactions(&mut conn.0, schema).await?;
+        }
+        if let Shape::Raw { words, .. } = &plan.shape
+            && !words.is_empty()
+        {
             let key = self.ask_about(&mut conn.0, schema, words).await?;
             plan.key_argument = match key {
                 KeyPlace::Argument(place) => Some(place),
@@ -184,7 +211,11 @@ impl Sink for RedisSink {
                     );
                     return Err(SinkError::new(ErrorClass::Schema, text));
                 }
-                KeyPlace::Depends => Some(words.len()),
+                KeyPlace::Depends => {
+                    // The same script is not the same key.
+                    plan.overwrites = false;
+                    None
+                }
             };
         }
         Ok(plan)
@@ -202,9 +233,16 @@ impl Sink for RedisSink {
                 "redis cannot undo the rows of a batch when one is refused; use Isolation::Bisect, or flush_size 1";
             return Err(SinkError::new(ErrorClass::Schema, text));
         }
-        match &self.0.cluster {
-            None => write_to_server(&mut conn.0, plan, rows, attempt).await,
-            Some(cluster) => cluster.write(&mut conn.0, plan, rows, attempt).await,
+        let mut written = match &self.0.cluster {
+            None => write_to_server(&mut conn.0, plan, rows, attempt).await?,
+            Some(cluster) => cluster.write(&mut conn.0, plan, rows, attempt).await?,
+        };
+        // The only row of an atomic batch is the batch.
+        let alone =
+            if attempt.is_atomic() { written.rejected.pop().or_else(|| written.unfinished.pop()) } else { None };
+        match alone {
+            Some((_, error)) => Err(error),
+            None => Ok(written),
         }
     }
 }

@@ -8,7 +8,7 @@ use redis::Value;
 
 /// Commands that change the state of their connection, that wait, or whose reply is not one reply: what comes after
 /// them on the connection would be late, misunderstood, or never come.
-const FORBIDDEN: [&str; 36] = [
+const FORBIDDEN: [&str; 39] = [
     "ASKING",
     "AUTH",
     "BLMOVE",
@@ -44,12 +44,16 @@ const FORBIDDEN: [&str; 36] = [
     "UNSUBSCRIBE",
     "UNWATCH",
     "WAIT",
+    "WAITAOF",
     "WATCH",
+    "XREAD",
+    "XREADGROUP",
 ];
 
-/// Whether rows may not become this command.
-pub(crate) fn is_forbidden(word: &[u8]) -> bool {
-    FORBIDDEN.iter().any(|forbidden| word.eq_ignore_ascii_case(forbidden.as_bytes()))
+/// Whether rows may not become this command. `next` is its first argument.
+pub(crate) fn is_forbidden(word: &[u8], next: &[u8]) -> bool {
+    let is = |word: &[u8], other: &str| word.eq_ignore_ascii_case(other.as_bytes());
+    FORBIDDEN.iter().any(|forbidden| is(word, forbidden)) || is(word, "SCRIPT") && is(next, "DEBUG")
 }
 
 /// Where the key of a command is.
@@ -68,7 +72,8 @@ pub(crate) enum KeyPlace {
 pub(crate) fn check(reply: &Value, words: &[String], fewest: usize, most: usize) -> Result<KeyPlace, SinkError> {
     let word = words.join(" ");
     let problem = |text: String| Err(SinkError::new(ErrorClass::Schema, format!("the command {word:?} {text}")));
-    if words.first().is_some_and(|word| is_forbidden(word.as_bytes())) {
+    let next = words.get(1).map_or("", String::as_str);
+    if words.first().is_some_and(|word| is_forbidden(word.as_bytes(), next.as_bytes())) {
         return problem("waits, or changes the connection; use one that reads or writes data".into());
     }
     let Some([_, Value::Int(arity), flags, Value::Int(first_key), ..]) = items(reply).first().map(items) else {
@@ -144,7 +149,10 @@ mod tests {
 
     #[test]
     fn commands_that_change_the_connection_are_forbidden_in_any_case() {
-        assert!(is_forbidden(b"multi") && is_forbidden(b"SUBSCRIBE") && is_forbidden(b"Client"));
-        assert!(!is_forbidden(b"SET") && !is_forbidden(b""));
+        for word in ["multi", "SUBSCRIBE", "Client", "WAITAOF", "XRead", "XREADGROUP"] {
+            assert!(is_forbidden(word.as_bytes(), b"x"), "{word}");
+        }
+        assert!(is_forbidden(b"script", b"debug") && !is_forbidden(b"script", b"load"));
+        assert!(!is_forbidden(b"SET", b"multi") && !is_forbidden(b"", b""));
     }
 }

@@ -15,6 +15,7 @@ pub(crate) struct Shipment {
     pipeline: Pipeline,
     replies: usize,
     rows: Vec<Shipped>,
+    has_transactions: bool,
 }
 
 /// A row on its way.
@@ -28,7 +29,8 @@ struct Shipped {
 
 impl Shipment {
     pub(crate) fn with_capacity(commands: usize) -> Self {
-        Self { pipeline: Pipeline::with_capacity(commands), replies: 0, rows: Vec::with_capacity(commands) }
+        let (pipeline, rows) = (Pipeline::with_capacity(commands), Vec::with_capacity(commands));
+        Self { pipeline, replies: 0, rows, has_transactions: false }
     }
 
     /// Adds the commands of a row. `asking`: the node is to take them although the slot is still another's.
@@ -42,6 +44,7 @@ impl Shipment {
                 1
             }
             Encoded { command, second: Some(second) } => {
+                self.has_transactions = true;
                 self.pipeline.cmd("MULTI").add_command(command).add_command(second).cmd("EXEC");
                 IN_TRANSACTION as u8
             }
@@ -65,7 +68,16 @@ impl Shipment {
     /// # Cancel safety
     /// What was sent may be executed; the link is of no more use, and knows it.
     pub(crate) async fn send(&self, link: &mut Link) -> RedisResult<Vec<Value>> {
-        link.send(&self.pipeline, self.replies).await
+        let values = link.send(&self.pipeline, self.replies).await?;
+        // A transaction that could not be ended, unless the server gave it up, would take in the next batch.
+        let is_open = |replies: &[Value]| match replies {
+            [_, _, _, Value::ServerError(error)] => error.code() != "EXECABORT",
+            _ => false,
+        };
+        if self.has_transactions && self.sort(&values).any(|(_, replies)| is_open(replies)) {
+            link.spoil();
+        }
+        Ok(values)
     }
 
     /// Each row with the replies that tell its outcome.

@@ -3,7 +3,7 @@
 //!
 //! ```
 //! use batchsql_core::{ColumnType, Conflict, Schema};
-//! use batchsql_sql::{Dialect, insert};
+//! use batchsql_sql::insert;
 //!
 //! let schema = Schema::builder("odd \"name\"")
 //!     .column("id", ColumnType::I64)
@@ -11,7 +11,7 @@
 //!     .on_conflict(Conflict::update(["id"]))
 //!     .build()?;
 //! assert_eq!(
-//!     insert(Dialect::Sqlite, &schema, 2),
+//!     insert(&schema, 2),
 //!     r#"INSERT INTO "odd ""name""" ("id","note") VALUES (?,?),(?,?) ON CONFLICT ("id") DO UPDATE SET "note"=excluded."note""#,
 //! );
 //! # Ok::<(), batchsql_core::SchemaError>(())
@@ -24,6 +24,6 @@ mod sizes;
 mod split;
 
 pub use ident::{quote, quote_table};
-pub use insert::{Dialect, insert, insert_from};
+pub use insert::{insert, insert_from};
 pub use sizes::{KeptSizes, pieces};
 pub use split::{Shapes, rows_per_statement};

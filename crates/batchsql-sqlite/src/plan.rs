@@ -2,7 +2,7 @@
 //! Must not know rows.
 
 use batchsql_core::{Column, ErrorClass, Schema, SinkError, TableName};
-use batchsql_sql::{Dialect, Shapes, insert, quote, rows_per_statement};
+use batchsql_sql::{Shapes, insert, quote, rows_per_statement};
 use rusqlite::Connection;
 use rusqlite::limits::Limit;
 
@@ -67,7 +67,7 @@ impl SqlitePlan {
         })?;
         let shapes = Shapes::new(full);
         let statements: Vec<(usize, Box<str>)> =
-            shapes.sizes().map(|rows| (rows, insert(Dialect::Sqlite, schema, rows).into())).collect();
+            shapes.sizes().map(|rows| (rows, insert(schema, rows).into())).collect();
         let plan = Self { forms, shapes, statements };
         // Finds what the look at the columns cannot, for example a key without a unique index.
         conn.prepare(plan.statement(1)).map_err(|error| unpreparable(error, schema))?;

@@ -1,9 +1,11 @@
 //! Owns the checksum over the content of a table, independent of the order of its rows.
 //! Must not know where rows come from: the sending side and every database use the same form.
 
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use batchsql::{ColumnType, ValueRef};
+use serde_json::value::RawValue;
 
 /// A value in the form in which it is compared: databases have fewer kinds of values than rows.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -40,9 +42,31 @@ fn without_zeros(decimal: &str) -> &str {
     if decimal.contains('.') { decimal.trim_end_matches('0').trim_end_matches('.') } else { decimal }
 }
 
-/// The document in one form; what is no JSON stays as it is, and equals no document.
+/// The document in one form, with the digits of its numbers as they are; what is no JSON stays as it is, and equals
+/// no document.
 fn normal_json(text: &str) -> String {
-    serde_json::from_str(text).map_or_else(|_| text.to_owned(), |json: serde_json::Value| json.to_string())
+    fn normal(json: &RawValue) -> serde_json::Result<String> {
+        let text = json.get().trim();
+        Ok(match text.as_bytes().first() {
+            Some(b'{') => {
+                let members: BTreeMap<String, &RawValue> = serde_json::from_str(text)?;
+                let member = |(name, value): (&String, &&RawValue)| {
+                    Ok(format!("{}:{}", serde_json::to_string(name)?, normal(value)?))
+                };
+                let members: Vec<String> = members.iter().map(member).collect::<serde_json::Result<_>>()?;
+                format!("{{{}}}", members.join(","))
+            }
+            Some(b'[') => {
+                let elements: Vec<&RawValue> = serde_json::from_str(text)?;
+                let elements: Vec<String> = elements.into_iter().map(normal).collect::<serde_json::Result<_>>()?;
+                format!("[{}]", elements.join(","))
+            }
+            // Escapes may be spelled in more than one way.
+            Some(b'"') => serde_json::to_string(&serde_json::from_str::<String>(text)?)?,
+            _ => text.to_owned(),
+        })
+    }
+    serde_json::from_str::<&RawValue>(text).and_then(normal).unwrap_or_else(|_| text.to_owned())
 }
 
 /// Number of rows and checksum over all of their values.
@@ -138,6 +162,16 @@ mod tests {
         let mut digest = Digest::default();
         rows.iter().for_each(|row| digest.add_values(row.iter().copied()));
         digest
+    }
+
+    #[test]
+    fn documents_are_one_when_they_say_the_same_in_every_digit() {
+        let check = |a: &str, b: &str, same| assert_eq!(normal_json(a) == normal_json(b), same, "{a} {b}");
+        check(r#"{"b": [1, {"c": null}], "a": "é"}"#, r#"{"a":"\u00e9","b":[1,{"c":null}]}"#, true);
+        check("12345678901234567890.123", "12345678901234567000", false);
+        check("[1.0]", "[1]", false);
+        check(r#"{"a":1}"#, r#"{"a":"1"}"#, false);
+        check("no json", "no json", true);
     }
 
     #[test]

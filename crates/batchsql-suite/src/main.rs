@@ -75,27 +75,47 @@ fn elsewhere(error: anyhow::Error) -> anyhow::Error {
 
 /// The first Ctrl-C, or a request to terminate, drains and reports; the second one ends at once.
 async fn listen(interrupt: watch::Sender<bool>) {
-    stop_requested().await;
+    let mut requests = Requests::new();
+    requests.next().await;
     eprintln!("\ninterrupted: draining and writing the report; press Ctrl-C again to end at once");
     interrupt.send_replace(true);
-    stop_requested().await;
+    requests.next().await;
     std::process::exit(INTERRUPTED.into());
 }
 
-/// Waits for Ctrl-C or, where there is such a thing, SIGTERM.
-async fn stop_requested() {
-    #[cfg(unix)]
-    {
+/// Ctrl-C and, where there are such things, SIGTERM and SIGHUP. None is lost between two of them.
+#[cfg(unix)]
+struct Requests(Vec<tokio::signal::unix::Signal>);
+
+#[cfg(unix)]
+impl Requests {
+    fn new() -> Self {
         use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-            return;
-        }
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        Self(kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect())
     }
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
+
+    async fn next(&mut self) {
+        std::future::poll_fn(|context| {
+            let came = self.0.iter_mut().any(|signal| signal.poll_recv(context).is_ready());
+            if came { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        })
+        .await;
+    }
+}
+
+#[cfg(not(unix))]
+struct Requests;
+
+#[cfg(not(unix))]
+impl Requests {
+    fn new() -> Self {
+        Self
+    }
+
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }

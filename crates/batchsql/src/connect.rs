@@ -23,7 +23,7 @@ const DRIVERS: [Driver; 4] = [
     },
     Driver { schemes: &["mysql", "mariadb"], feature: "mysql", example: "mysql://user:password@host/database" },
     Driver { schemes: &["sqlite"], feature: "sqlite", example: "sqlite:file.db" },
-    Driver { schemes: &["redis", "rediss"], feature: "redis", example: "redis://host:6379" },
+    Driver { schemes: &["redis", "rediss", "unix", "redis+unix"], feature: "redis", example: "redis://host:6379" },
 ];
 
 /// Opens the database of a URL with the driver of its scheme, so that the database can be chosen at run time.
@@ -33,7 +33,7 @@ const DRIVERS: [Driver; 4] = [
 /// | `postgres://`, `postgresql://` | PostgreSQL | `postgres` |
 /// | `mysql://`, `mariadb://` | MySQL and MariaDB | `mysql` |
 /// | `sqlite:` | SQLite | `sqlite` |
-/// | `redis://`, `rediss://` | Redis, single server or cluster | `redis` |
+/// | `redis://`, `rediss://`, `unix://` | Redis, single server or cluster | `redis` |
 ///
 /// What may follow the scheme is told by the driver's options, for example `postgres::PostgresOptions`. A
 /// server is contacted at once, so that mistakes are seen before the first row. The [`DynSink`] costs one box
@@ -65,7 +65,8 @@ pub async fn connect(url: &str) -> Result<DynSink, ConnectError> {
         "postgres" => postgres(url).await,
         "mysql" => mysql(url).await,
         "sqlite" => sqlite(url).await,
-        _ => redis(url).await,
+        "redis" => redis(url).await,
+        other => unreachable!("the table of drivers has {other}, and nothing opens it"),
     }
 }
 
@@ -166,12 +167,20 @@ mod tests {
         check("sqlite:/no/such/folder/a.db", "its folder does not exist").await;
         #[cfg(not(feature = "sqlite"))]
         check("sqlite::memory:", "switch on the feature \"sqlite\"").await;
-        #[cfg(feature = "postgres")]
-        check("postgres://u:hunter2@127.0.0.1:1/db", "127.0.0.1").await;
-        #[cfg(feature = "mysql")]
-        check("mysql://u:hunter2@127.0.0.1:1/db", "127.0.0.1").await;
-        #[cfg(feature = "redis")]
-        check("redis://u:hunter2@127.0.0.1:1", "127.0.0.1").await;
+        // Nobody listens on port 1. Each scheme is understood by the driver that it belongs to.
+        for driver in &DRIVERS {
+            for scheme in driver.schemes.iter().filter(|scheme| !["sqlite", "unix", "redis+unix"].contains(scheme)) {
+                let is_missing = match driver.feature {
+                    "postgres" => cfg!(not(feature = "postgres")),
+                    "mysql" => cfg!(not(feature = "mysql")),
+                    _ => cfg!(not(feature = "redis")),
+                };
+                let part = if is_missing { "switch on the feature" } else { "127.0.0.1" };
+                check(&format!("{scheme}://u:hunter2@127.0.0.1:1/0"), part).await;
+            }
+        }
+        let part = if cfg!(feature = "redis") { "/no/such/socket" } else { "switch on the feature" };
+        check("unix:///no/such/socket?pass=hunter2", part).await;
     }
 
     #[cfg(feature = "sqlite")]

@@ -1,5 +1,6 @@
 //! What is looked at before the first row: tables and sessions that cannot be written, and what the message says.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, PipelineConfig, Schema, SchemaBuilder, SinkError};
@@ -108,9 +109,9 @@ async fn a_pool_of_the_users_own_works_where_its_sessions_are_right_and_is_refus
 #[tokio::test]
 async fn rights_that_are_missing_are_found_before_the_first_row() {
     let db = Database::new("CREATE TABLE t (id BIGINT PRIMARY KEY, note TEXT)").await;
-    let user = batchsql_testserver::unique("user");
+    let user = db.user("secret", "").await;
     let grant = |rights: &str| format!("GRANT {rights} ON {}.t TO '{user}'@'%'", db.name);
-    db.run(&format!("CREATE USER '{user}'@'%' IDENTIFIED BY 'secret'; {}", grant("SELECT"))).await;
+    db.run(&grant("SELECT")).await;
     let dsn = crate::support::with_user(&db.dsn, &user, "secret");
     let sink = MySqlSink::connect(&dsn).await.unwrap();
     let check = async |conflict: Conflict, code: Option<&str>| {
@@ -141,7 +142,6 @@ async fn rights_that_are_missing_are_found_before_the_first_row() {
     let elsewhere = batchsql_core::TableName::qualified("mysql", "user");
     let error = refusal(&sink, Schema::builder(elsewhere).column("id", ColumnType::I64)).await;
     assert_eq!(error.class(), ErrorClass::Permission, "{error}");
-    db.run(&format!("DROP USER '{user}'@'%'")).await;
 }
 
 #[tokio::test]
@@ -166,11 +166,55 @@ async fn a_table_that_changes_under_the_pipeline_is_looked_at_again() {
     assert_eq!(db.read("SELECT id, note FROM t").await, ["5|e"]);
 }
 
+/// Collects the warnings of this crate.
+#[derive(Clone, Default)]
+struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::WARN && metadata.target().starts_with("batchsql_mysql")
+    }
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Text(String);
+        impl tracing::field::Visit for Text {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                self.0.push_str(&format!("{field}={value:?} "));
+            }
+        }
+        let mut text = Text(String::new());
+        event.record(&mut text);
+        self.0.lock().unwrap().push(text.0);
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
 #[tokio::test]
 async fn further_unique_indexes_are_warned_of_where_they_may_overwrite() {
-    let db =
-        Database::new("CREATE TABLE t (id BIGINT PRIMARY KEY, note VARCHAR(20) UNIQUE); INSERT INTO t VALUES (1, 'a')")
-            .await;
+    let db = Database::new(
+        "CREATE TABLE t (id BIGINT PRIMARY KEY, note VARCHAR(20), UNIQUE by_note (note));
+         INSERT INTO t VALUES (1, 'a')",
+    )
+    .await;
+    let warnings = Warnings::default();
+    let guard = tracing::subscriber::set_default(warnings.clone());
+    let pipeline = pipeline(&db.sink);
+    for harmless in [Conflict::None, Conflict::ignore(["id"])] {
+        pipeline.prepare(&schema(harmless)).await.unwrap();
+    }
+    assert_eq!(warnings.0.lock().unwrap().len(), 0);
+    pipeline.prepare(&schema(Conflict::update(["id"]))).await.unwrap();
+    drop(guard);
+    let text = warnings.0.lock().unwrap().join("; ");
+    assert!(text.contains("table=\"t\"") && text.contains("indexes=\"by_note, PRIMARY\""), "{text:?}");
     // What the warning is about: the row with another key is overwritten.
     let schema = schema(Conflict::update(["id"]));
     assert_eq!(write(&db.sink, [row(&schema, 2, "a")]).await, ["written"]);

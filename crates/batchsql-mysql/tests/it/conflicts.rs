@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use batchsql_core::{BatchSql, ColumnType, Conflict, DynRow, Schema, TableName, Value};
+use batchsql_mysql::sqlx::mysql::MySqlPoolOptions;
 use batchsql_mysql::sqlx::{Acquire, Executor};
 
 use crate::support::{Database, HOUR, outcomes, pipeline, row, schema, submitted, write};
@@ -239,6 +240,30 @@ async fn a_key_that_another_transaction_holds_is_waited_for() {
         let (names, ()) = tokio::join!(write(&db.sink, rows), ending);
         assert_eq!(names, ["written", expected, "written"]);
     }
+}
+
+#[tokio::test]
+async fn a_key_that_is_not_committed_is_no_reason_to_ignore_a_row_also_where_it_can_be_read() {
+    let db = Database::new(TABLE).await;
+    let pool = MySqlPoolOptions::new().after_connect(|connection, _| {
+        Box::pin(async move {
+            connection.execute("SET sql_mode = 'STRICT_ALL_TABLES'").await?;
+            connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ UNCOMMITTED").await.map(drop)
+        })
+    });
+    let sink = batchsql_mysql::MySqlSink::new(pool.connect(&db.dsn).await.unwrap());
+    let (pipeline, schema) = (pipeline(&sink), schema(Conflict::ignore(["id"])));
+    // After a duplicate, keys are looked up before anything is inserted.
+    assert!(submitted(&pipeline, [row(&schema, 1, "ours")]).await[0].kind().name() == "ignored");
+    let mut other = db.connection().await;
+    let mut transaction = other.begin().await.unwrap();
+    transaction.execute("INSERT INTO t VALUES (7, 'theirs')").await.unwrap();
+    let (outcomes, ()) = tokio::join!(submitted(&pipeline, [row(&schema, 7, "ours")]), async {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        transaction.rollback().await.unwrap();
+    });
+    assert!(outcomes[0].is_written(), "{outcomes:?}");
+    assert_eq!(db.read("SELECT note FROM t WHERE id = 7").await, ["ours"]);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use batchsql_core::Conflict;
+use batchsql_core::{Conflict, Sink};
 use batchsql_mysql::{MySqlOptions, MySqlSink};
 use batchsql_testserver::{Kind, Server, dsn};
 use tokio::io::AsyncWriteExt;
@@ -58,6 +58,13 @@ async fn mistakes_have_a_clear_error_in_time() {
 }
 
 #[tokio::test]
+async fn sessions_of_our_own_wait_for_locks_shorter_than_a_write_may_take() {
+    let db = Database::new("").await;
+    let waits = db.read("SELECT @@innodb_lock_wait_timeout, @@lock_wait_timeout").await;
+    assert_eq!(waits, ["20|20"]);
+}
+
+#[tokio::test]
 async fn rows_travel_over_tls_to_the_server_that_the_certificate_names() {
     let server = Server::start(Kind::MySql, &[]);
     let ca = server.ca().display().to_string();
@@ -82,11 +89,16 @@ async fn rows_travel_over_tls_to_the_server_that_the_certificate_names() {
 
 #[tokio::test]
 async fn debug_and_display_show_no_password() {
-    let options: MySqlOptions = dsn(Kind::MySql).parse().unwrap();
+    let db = Database::new("CREATE TABLE t (id BIGINT PRIMARY KEY)").await;
+    // One that is found nowhere else.
+    let user = db.user("hunter2-hunter3", "").await;
+    db.run(&format!("GRANT ALL ON {}.* TO '{user}'@'%'", db.name)).await;
+    let options: MySqlOptions = with_user(&db.dsn, &user, "hunter2-hunter3").parse().unwrap();
     let sink = MySqlSink::with_options(&options).await.unwrap();
-    let server = dsn(Kind::MySql);
-    let password = server.split_once("://").unwrap().1.split_once('@').unwrap().0.split_once(':').unwrap().1.to_owned();
-    let secret = format!("password: Some(\"{password}\")");
-    let shown = format!("{options:?} {sink:?}");
-    assert!(!shown.contains(&secret) && !shown.contains("mysql://"), "{shown}");
+    let conn = Sink::acquire(&sink).await.unwrap();
+    // The server takes the user no more.
+    db.run(&format!("ALTER USER '{user}'@'%' IDENTIFIED BY 'another'")).await;
+    let refused = MySqlSink::with_options(&options).await.unwrap_err();
+    let shown = format!("{options:?} {sink:?} {conn:?} {refused} {refused:?}");
+    assert!(shown.contains(&user) && !shown.contains("hunter"), "{shown}");
 }

@@ -180,10 +180,66 @@ async fn a_table_that_was_changed_is_a_matter_of_the_schema_not_of_the_row() {
 }
 
 #[tokio::test]
+async fn a_column_that_was_changed_refuses_no_row_that_fits_and_blames_no_row_that_does_not() {
+    let db = Database::new("CREATE TABLE t (id BIGINT PRIMARY KEY, note CHAR(50))").await;
+    let pipeline = impatient(&db.sink);
+    let schema = schema(Conflict::None);
+    let (class, ..) = error_of(&pipeline, row(&schema, 1, "a ")).await;
+    assert_eq!(class, Some(ErrorClass::Row));
+    // What was refused before anything was sent.
+    db.run("ALTER TABLE t MODIFY note VARCHAR(50)").await;
+    assert!(submitted(&pipeline, [row(&schema, 1, "a ")]).await[0].is_written());
+    // 1366 at the server.
+    db.run("DELETE FROM t; ALTER TABLE t MODIFY note INT").await;
+    for outcome in submitted(&pipeline, (0..5).map(|id| row(&schema, id, "a"))).await {
+        let failed = outcome.failure().unwrap_or_else(|| panic!("{outcome:?}"));
+        assert_eq!(failed.class(), Some(ErrorClass::Schema), "{failed:?}");
+    }
+    // A row that is bad in the new table too is still a bad row.
+    db.run("ALTER TABLE t MODIFY note VARCHAR(2)").await;
+    let (class, code, _) = error_of(&pipeline, row(&schema, 1, "abc")).await;
+    assert_eq!((class, code.as_deref()), (Some(ErrorClass::Row), Some("1406")));
+}
+
+#[tokio::test]
+async fn a_change_that_the_server_has_no_error_for_is_seen_before_long() {
+    let db = Database::new("CREATE TABLE t (id BIGINT PRIMARY KEY, at DATETIME(6))").await;
+    let builder = Schema::builder("t").column("id", ColumnType::I64).column("at", ColumnType::Timestamp);
+    let schema = builder.on_conflict(Conflict::update(["id"])).build().unwrap();
+    let at = batchsql_core::Timestamp::from_micros_since_epoch(123_456).unwrap();
+    let row = |id: i64| schema.row().set("id", id).unwrap().set("at", at).unwrap().finish().unwrap();
+    let pipeline = impatient(&db.sink.clone().look_again_after(Duration::from_millis(1)));
+    assert!(submitted(&pipeline, [row(1)]).await[0].is_written());
+    db.run("ALTER TABLE t MODIFY at DATETIME").await;
+    let (class, _, text) = error_of(&pipeline, row(2)).await;
+    assert_eq!(class, Some(ErrorClass::Row), "{text}");
+    assert!(text.contains("finer fractions of a second than the column"), "{text}");
+    db.run("ALTER TABLE t MODIFY at DATETIME(6), DROP PRIMARY KEY").await;
+    let (class, _, text) = error_of(&pipeline, row(1)).await;
+    assert_eq!(class, Some(ErrorClass::Schema), "{text}");
+    assert_eq!(db.read("SELECT COUNT(*) FROM t").await, ["1"]);
+}
+
+#[tokio::test]
+async fn a_trigger_that_no_row_can_pass_is_a_matter_of_the_schema() {
+    let db = Database::new(TABLE).await;
+    let pipeline = impatient(&db.sink);
+    let schema = schema(Conflict::None);
+    assert!(submitted(&pipeline, [row(&schema, 1, "a")]).await[0].is_written());
+    for (action, code) in [("UPDATE t SET note = 'x'", "1442"), ("INSERT INTO missing VALUES (1)", "1146")] {
+        db.run(&format!("DROP TRIGGER IF EXISTS tr; CREATE TRIGGER tr BEFORE INSERT ON t FOR EACH ROW {action}")).await;
+        let (class, found, text) = error_of(&pipeline, row(&schema, 2, "b")).await;
+        assert_eq!((class, found.as_deref()), (Some(ErrorClass::Schema), Some(code)), "{text}");
+    }
+    db.run("DROP TRIGGER tr").await;
+    assert!(submitted(&pipeline, [row(&schema, 2, "b")]).await[0].is_written());
+}
+
+#[tokio::test]
 async fn a_right_that_is_taken_away_is_a_matter_of_permission() {
     let db = Database::new(TABLE).await;
-    let user = batchsql_testserver::unique("user");
-    db.run(&format!("CREATE USER '{user}'@'%' IDENTIFIED BY 'x'; GRANT INSERT ON {}.t TO '{user}'@'%'", db.name)).await;
+    let user = db.user("x", "").await;
+    db.run(&format!("GRANT INSERT ON {}.t TO '{user}'@'%'", db.name)).await;
     let sink = MySqlSink::connect(&with_user(&db.dsn, &user, "x")).await.unwrap();
     let pipeline = impatient(&sink);
     let schema = schema(Conflict::None);
@@ -191,18 +247,13 @@ async fn a_right_that_is_taken_away_is_a_matter_of_permission() {
     db.run(&format!("REVOKE INSERT ON {}.t FROM '{user}'@'%'", db.name)).await;
     let (class, code, _) = error_of(&pipeline, row(&schema, 2, "b")).await;
     assert_eq!((class, code.as_deref()), (Some(ErrorClass::Permission), Some("1142")));
-    db.run(&format!("DROP USER '{user}'@'%'")).await;
 }
 
 #[tokio::test]
 async fn a_user_with_too_many_connections_waits() {
     let db = Database::new(TABLE).await;
-    let user = batchsql_testserver::unique("user");
-    let sql = format!(
-        "CREATE USER '{user}'@'%' IDENTIFIED BY 'x' WITH MAX_USER_CONNECTIONS 1; GRANT ALL ON {}.* TO '{user}'@'%'",
-        db.name
-    );
-    db.run(&sql).await;
+    let user = db.user("x", "WITH MAX_USER_CONNECTIONS 1").await;
+    db.run(&format!("GRANT ALL ON {}.* TO '{user}'@'%'", db.name)).await;
     let dsn = with_user(&db.dsn, &user, "x");
     let sink = MySqlSink::connect(&dsn).await.unwrap();
     let held = connect_when_free(&dsn).await;
@@ -215,7 +266,6 @@ async fn a_user_with_too_many_connections_waits() {
         held.close().await.unwrap();
     });
     assert!(outcomes[0].is_written(), "{outcomes:?}");
-    db.run(&format!("DROP USER '{user}'@'%'")).await;
 }
 
 /// The server counts a connection for a moment after it was closed.

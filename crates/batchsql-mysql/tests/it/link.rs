@@ -26,6 +26,19 @@ enum Cut {
     Executed,
     /// After the server has answered a COMMIT: the answer is lost.
     Committed,
+    /// As `Executed`, and in place of the answer comes the error of a proxy that has lost its server.
+    ExecutedBehindProxy,
+    /// As `Committed`, and in place of the answer comes the error of a session that is killed.
+    CommittedAndKilled,
+}
+
+/// A packet with an error.
+fn error_packet(code: u16, state: &str) -> Vec<u8> {
+    let mut packet = vec![0, 0, 0, 1, 0xff];
+    packet.extend_from_slice(&code.to_le_bytes());
+    packet.extend_from_slice(format!("#{state}as a proxy says it").as_bytes());
+    packet[0] = (packet.len() - 4) as u8;
+    packet
 }
 
 /// A way to the server that can be cut. Without TLS, so that it sees what it carries.
@@ -66,7 +79,7 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, cut: Arc<AtomicU8>,
     let (mut request, mut reply) = (vec![0; 1 << 16], vec![0; 1 << 16]);
     // Bytes of the request's packet that are still to come: commands are looked for only where a packet begins.
     let mut rest = 0_usize;
-    let mut loses_reply = false;
+    let (mut loses_reply, mut answer) = (false, None);
     loop {
         tokio::select! {
             read = client.read(&mut request) => {
@@ -82,10 +95,10 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, cut: Arc<AtomicU8>,
                 let meets = begins && match packet[4] {
                     0x16 => is(Cut::Prepare),
                     0x17 => {
-                        let wanted = is(Cut::Execute) || is(Cut::Executed);
+                        let wanted = is(Cut::Execute) || is(Cut::Executed) || is(Cut::ExecutedBehindProxy);
                         wanted && spared.fetch_update(Atomic::SeqCst, Atomic::SeqCst, |n| n.checked_sub(1)).is_err()
                     }
-                    0x03 => is(Cut::Committed) && packet.windows(6).any(|word| word == b"COMMIT"),
+                    0x03 => (is(Cut::Committed) || is(Cut::CommittedAndKilled)) && packet.windows(6).any(|word| word == b"COMMIT"),
                     _ => false,
                 };
                 if meets {
@@ -94,11 +107,18 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, cut: Arc<AtomicU8>,
                         return;
                     }
                     loses_reply = true;
+                    answer = is(Cut::ExecutedBehindProxy).then(|| error_packet(2013, "HY000"));
+                    if is(Cut::CommittedAndKilled) {
+                        answer = Some(error_packet(1317, "70100"));
+                    }
                 }
                 if server.write_all(packet).await.is_err() { return }
             }
             read = server.read(&mut reply) => {
                 let Ok(len @ 1..) = read else { return };
+                if let Some(answer) = answer.take() {
+                    let _ = client.write_all(&answer).await;
+                }
                 if loses_reply || client.write_all(&reply[..len]).await.is_err() { return }
             }
         }
@@ -157,6 +177,9 @@ async fn a_lost_answer_is_unknown_where_a_repeat_could_harm_and_is_repeated_else
     assert_eq!((names, table), (vec!["written"; 2], all()));
     let (names, table) = cut(Conflict::ignore(["id"]), Cut::Executed).await;
     assert_eq!((names, table), (vec!["ignored"; 2], all()), "the repeat finds its own rows");
+    // A proxy tells of a lost server in a packet, as if the server had refused the rows.
+    let (names, table) = cut(Conflict::None, Cut::ExecutedBehindProxy).await;
+    assert_eq!((names, table), (vec!["unknown"; 2], all()));
 }
 
 /// Rows that together need two statements.
@@ -190,6 +213,8 @@ async fn of_several_statements_all_or_nothing_is_written() {
     assert_eq!((names, count), (vec!["written"; 18], vec!["18".to_owned()]), "it was retried");
     let (names, count) = cut_large(Cut::Committed, 0).await;
     assert_eq!((names, count), (vec!["unknown"; 18], vec!["18".to_owned()]));
+    let (names, count) = cut_large(Cut::CommittedAndKilled, 0).await;
+    assert_eq!((names, count), (vec!["unknown"; 18], vec!["18".to_owned()]));
 }
 
 #[tokio::test]
@@ -209,12 +234,16 @@ async fn a_write_that_is_given_up_closes_its_connection_and_leaves_no_transactio
     };
     let pipeline = BatchSql::builder(db.sink.clone()).config(config).start().unwrap();
     let schema = schema(Conflict::update(["id"]));
-    // The second statement waits for the lock until time is over.
+    // The second statement waits for the lock until time is over. No COMMIT was sent, so nothing can be there.
     for outcome in submitted(&pipeline, large(&schema)).await {
         match outcome {
-            Outcome::Unknown(failed) => assert_eq!(failed.class(), Some(ErrorClass::Unknown)),
+            Outcome::Expired(failed) => assert_eq!(failed.class(), Some(ErrorClass::Transient)),
             other => panic!("{other:?}"),
         }
+    }
+    // A statement that is a transaction of its own may be carried out when the lock is free.
+    for outcome in submitted(&pipeline, [row(&schema, 27, "late")]).await {
+        assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}");
     }
     // The only connection was not given back: another one takes its place at once.
     assert!(write(&db.sink, [row(&schema, 1, "a")]).await == ["written"]);
@@ -227,7 +256,8 @@ async fn a_write_that_is_given_up_closes_its_connection_and_leaves_no_transactio
     while db.read(&open).await != ["0"] {
         tokio::time::sleep(Duration::from_millis(150)).await;
     }
-    assert_eq!(db.read("SELECT id, note FROM t ORDER BY id").await, ["1|a", "27|old"]);
+    let table = db.read("SELECT id, note FROM t ORDER BY id").await;
+    assert!(table == ["1|a", "27|old"] || table == ["1|a", "27|late"], "{table:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -279,8 +309,6 @@ async fn connections_go_back_to_the_pool_when_no_batch_wants_them() {
     for id in 0..50 {
         assert!(submitted(&pipeline, [row(&schema, id, "a")]).await[0].is_written());
     }
-    // One after the other, on one connection; the other one made the table.
-    assert!(db.pool().size() <= 2, "{} connections", db.pool().size());
     while db.pool().num_idle() < db.pool().size() as usize {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -1,7 +1,7 @@
 //! How batches become statements: few shapes, no packet that the server refuses, wide tables and large rows.
 
 use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, Ordering, Outcome, PipelineConfig, Schema, Value};
-use batchsql_mysql::sqlx::Connection;
+use batchsql_mysql::sqlx::{Connection, Executor};
 use batchsql_testserver::{Kind, Server};
 
 use crate::support::{Database, HOUR, outcomes, pipeline, row, schema, submitted, write};
@@ -122,6 +122,25 @@ async fn batches_are_cut_below_max_allowed_packet_and_a_row_above_it_is_rejected
         // No link was lost on the way.
         assert_eq!(aborted().await, before);
     }
+}
+
+#[tokio::test]
+async fn a_max_allowed_packet_that_becomes_smaller_is_kept_by_the_next_connection() {
+    let server = Server::start(Kind::MySql, &["--max-allowed-packet=16M"]);
+    let table = "CREATE TABLE t (id BIGINT PRIMARY KEY, note LONGTEXT)";
+    let db = Database::on(server.dsn(), table, "max_connections=1").await;
+    let pipeline = pipeline(&db.sink);
+    let schema = schema(Conflict::None);
+    let write = async |start: i64| {
+        let rows = (start..start + 40).map(|id| row(&schema, id, "x".repeat(100_000)));
+        submitted(&pipeline, rows).await
+    };
+    assert!(write(0).await.iter().all(Outcome::is_written));
+    let id = db.read("SELECT CONNECTION_ID()").await.remove(0);
+    db.run("SET GLOBAL max_allowed_packet = 1048576").await;
+    db.connection().await.execute(&*format!("KILL {id}")).await.unwrap();
+    let outcomes = write(100).await;
+    assert!(outcomes.iter().all(Outcome::is_written), "{:?}", outcomes[0]);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Owns what the tests share: a database per test, and short ways to write and read it.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use batchsql_core::{
@@ -17,9 +18,16 @@ pub(crate) struct Database {
     pub(crate) name: String,
     /// The DSN of this database.
     pub(crate) dsn: String,
+    pub(crate) sink: MySqlSink,
+    left: Left,
+}
+
+/// What a test leaves at the server; it is dropped with this, also after a failure.
+struct Left {
     /// The DSN of the server, as it was given.
     server: String,
-    pub(crate) sink: MySqlSink,
+    database: String,
+    users: Mutex<Vec<String>>,
 }
 
 /// A DSN with another path.
@@ -56,13 +64,14 @@ impl Database {
     /// A database of a server.
     pub(crate) async fn on(server: &str, sql: &str, parameters: &str) -> Self {
         let name = unique("mysql");
+        let left = Left { server: server.to_owned(), database: name.clone(), users: Mutex::default() };
         let mut connection = MySqlConnection::connect(server).await.unwrap();
         connection.execute(&*format!("CREATE DATABASE {name} CHARACTER SET utf8mb4")).await.unwrap();
         connection.close().await.unwrap();
         let dsn = with_path(server, &name);
         let options = if parameters.is_empty() { dsn.clone() } else { with_parameters(&dsn, parameters) };
         let sink = MySqlSink::with_options(&options.parse::<MySqlOptions>().unwrap()).await.unwrap();
-        let database = Self { name, dsn, server: server.to_owned(), sink };
+        let database = Self { name, dsn, sink, left };
         if !sql.is_empty() {
             database.run(sql).await;
         }
@@ -71,6 +80,14 @@ impl Database {
 
     pub(crate) fn pool(&self) -> &MySqlPool {
         self.sink.mysql_pool()
+    }
+
+    /// A user with a password, and what else `CREATE USER` is to say.
+    pub(crate) async fn user(&self, password: &str, more: &str) -> String {
+        let user = unique("user");
+        self.left.users.lock().unwrap().push(user.clone());
+        self.run(&format!("CREATE USER '{user}'@'%' IDENTIFIED BY '{password}' {more}")).await;
+        user
     }
 
     /// Runs statements, separated by `;`.
@@ -110,9 +127,11 @@ impl Database {
     }
 }
 
-impl Drop for Database {
+impl Drop for Left {
     fn drop(&mut self) {
-        let sql = format!("DROP DATABASE IF EXISTS {}", self.name);
+        let users = std::mem::take(&mut *self.users.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut drops: Vec<String> = users.iter().map(|user| format!("DROP USER IF EXISTS '{user}'@'%'")).collect();
+        drops.push(format!("DROP DATABASE IF EXISTS {}", self.database));
         let server = self.server.clone();
         // On a thread, because dropping cannot wait. A server of the test's own may be gone.
         let _ = std::thread::spawn(move || {
@@ -122,7 +141,10 @@ impl Drop for Database {
                 let _ = tokio::time::timeout(patience, async {
                     let mut connection = MySqlConnection::connect(&server).await.ok()?;
                     connection.execute("SET lock_wait_timeout = 3").await.ok()?;
-                    connection.execute(&*sql).await.ok()
+                    for sql in &drops {
+                        connection.execute(&**sql).await.ok()?;
+                    }
+                    Some(())
                 })
                 .await;
             });

@@ -254,3 +254,23 @@ async fn writers_of_the_same_keys_do_not_stop_each_other() {
     let sink = batchsql_postgres::PostgresSink::connect(&dsn).await.unwrap();
     assert_eq!(read(&sink, "SELECT count(*) FROM t").await, ["400"]);
 }
+
+/// More rows than one part has, with parts that grow and parts that are halved.
+#[tokio::test]
+async fn rows_that_a_trigger_drops_here_and_there_are_told_one_by_one() {
+    let table = "CREATE TABLE t (id bigint PRIMARY KEY, note text); INSERT INTO t VALUES (3, 'old');
+         CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN IF new.id IN (255, 256, 400) OR new.id > 2900 THEN RETURN NULL; END IF; RETURN new; END';
+         CREATE TRIGGER f BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()";
+    for conflict in [Conflict::ignore(["id"]), Conflict::replace(["id"])] {
+        let sink = fresh(table).await;
+        let schema = schema(conflict.clone());
+        let is_kept = conflict == Conflict::ignore(["id"]);
+        let told = write(&sink, (0..3_000).map(|id| row(&schema, id, "a"))).await;
+        for (id, outcome) in told.into_iter().enumerate() {
+            let drops = matches!(id, 255 | 256 | 400) || id > 2_900 || (id == 3 && is_kept);
+            assert_eq!(outcome, if drops { "ignored" } else { "written" }, "row {id}, {conflict:?}");
+        }
+        assert_eq!(read(&sink, "SELECT count(*) FROM t").await, ["2898"], "{conflict:?}");
+    }
+}

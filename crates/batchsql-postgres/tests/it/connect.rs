@@ -3,13 +3,16 @@
 use std::time::{Duration, Instant};
 
 use batchsql_core::Conflict;
-use batchsql_postgres::sqlx::PgPool;
+use batchsql_postgres::sqlx::postgres::PgPoolOptions;
+use batchsql_postgres::sqlx::{self, Executor, PgPool};
 use batchsql_postgres::{PostgresOptions, PostgresSink};
 use batchsql_testserver::{Kind, Server, dsn, unique};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::support::{execute, fresh, prepared_dsn, read, row, schema, with_parameter, write};
+use crate::support::{
+    at_end, execute, fresh, fresh_dsn, prepared_dsn, read, row, schema, user_until_end, with_parameter, write,
+};
 
 /// What connecting says, within its timeout.
 async fn refused(options: PostgresOptions) -> String {
@@ -64,6 +67,8 @@ async fn mistakes_are_told_in_time_and_without_the_password() {
     check(good.clone().host("127.0.0.1").port(garbage.await), "does not speak the protocol of postgresql").await;
 
     let user = unique("user");
+    let _user = user_until_end(&user);
+    let _database = at_end([format!("DROP DATABASE IF EXISTS {user} WITH (FORCE)")]);
     execute(server.pg_pool(), &format!("CREATE USER {user} PASSWORD 'right'")).await;
     execute(server.pg_pool(), &format!("CREATE DATABASE {user}")).await;
     check(good.clone().username(&user), "check user, password and pg_hba.conf (code 28P01)").await;
@@ -71,8 +76,6 @@ async fn mistakes_are_told_in_time_and_without_the_password() {
     check(known.clone().database("no_such_database"), "check the database name, or create it (code 3D000)").await;
     execute(server.pg_pool(), &format!("REVOKE CONNECT ON DATABASE {user} FROM PUBLIC")).await;
     check(known.database(&user), "grant the user the right to connect (code 42501)").await;
-    execute(server.pg_pool(), &format!("DROP DATABASE {user} WITH (FORCE)")).await;
-    execute(server.pg_pool(), &format!("DROP USER {user}")).await;
 
     let wrong_scheme = dsn(Kind::Postgres).replacen("postgres", "mysql", 1);
     let error = PostgresSink::connect(&wrong_scheme).await.unwrap_err().to_string();
@@ -80,20 +83,22 @@ async fn mistakes_are_told_in_time_and_without_the_password() {
 }
 
 #[tokio::test]
-async fn a_server_that_goes_while_rows_come_is_told_in_time() {
-    let sink = fresh("CREATE TABLE t (id bigint, note text)").await;
+async fn a_pool_that_finds_no_server_says_so_within_its_timeout() {
+    let sink = fresh("").await;
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     let options = (*sink.pg_pool().connect_options()).clone().host("127.0.0.1").port(free);
-    let pool = batchsql_postgres::sqlx::postgres::PgPoolOptions::new().acquire_timeout(Duration::from_millis(200));
+    let pool = PgPoolOptions::new().acquire_timeout(Duration::from_millis(200));
     let lost = PostgresSink::new(pool.connect_lazy_with(options));
+    let begin = Instant::now();
     let error = batchsql_core::Sink::acquire(&lost).await.unwrap_err();
     assert_eq!(error.class(), batchsql_core::ErrorClass::Transient, "{error}");
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
 }
 
 #[tokio::test]
 async fn a_sink_shows_no_password_and_hears_no_notices() {
     let sink = fresh("").await;
-    let shown = format!("{sink:?} {:?}", batchsql_core::Sink::acquire(&sink).await.unwrap());
+    let shown = format!("{:?} {:?}", *sink, batchsql_core::Sink::acquire(&*sink).await.unwrap());
     let password = dsn(Kind::Postgres).split(['/', ':', '@']).nth(4).unwrap().to_owned();
     assert!(!shown.contains(&password) && shown.contains("Auto"), "{shown}");
     // What a trigger says of a row would come to the log of the client.
@@ -113,6 +118,60 @@ async fn a_pool_of_the_user_is_shared() {
     // The pool is still the user's.
     execute(&pool, "DELETE FROM t").await;
     assert_eq!(read(&sink, "SELECT count(*) FROM t").await, ["0"]);
+}
+
+#[tokio::test]
+async fn notices_are_kept_back_inside_transactions_of_a_pool_of_the_user() {
+    let dsn = fresh_dsn(
+        "CREATE TABLE t (id bigint, note text);
+         CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN new.note := current_setting(''client_min_messages''); RETURN new; END';
+         CREATE TRIGGER f BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()",
+    )
+    .await;
+    let sink = PostgresSink::new(PgPool::connect(&dsn).await.unwrap());
+    // A table with such a trigger is written in a transaction.
+    assert_eq!(write(&sink, [row(&schema(Conflict::None), 1, "a")]).await, ["written"]);
+    assert_eq!(read(&sink, "SELECT note, current_setting('client_min_messages') FROM t").await, ["error|notice"]);
+}
+
+#[tokio::test]
+async fn a_pool_without_a_statement_cache_leaves_no_statements_on_the_server() {
+    let sink = fresh("CREATE TABLE t (id bigint PRIMARY KEY, note text)").await;
+    let options = (*sink.pg_pool().connect_options()).clone().statement_cache_capacity(0);
+    let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
+    for conflict in [Conflict::None, Conflict::ignore(["id"]), Conflict::replace(["id"])] {
+        let sink = PostgresSink::new(pool.clone());
+        let schema = schema(conflict);
+        for id in 0..10 {
+            write(&sink, [row(&schema, id, "a")]).await;
+        }
+    }
+    // One per sink: how it finds out.
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_prepared_statements")
+        .persistent(false)
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    assert_eq!(left, 3);
+}
+
+#[tokio::test]
+async fn a_pool_that_discards_statements_costs_connections_and_no_row() {
+    let sink = fresh("CREATE TABLE t (id bigint PRIMARY KEY, note text)").await;
+    let options = (*sink.pg_pool().connect_options()).clone();
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .after_release(|conn, _| Box::pin(async move { conn.execute("DISCARD ALL").await.map(|_| true) }));
+    let sink = PostgresSink::new(pool.connect_with(options).await.unwrap());
+    let schema = schema(Conflict::replace(["id"]));
+    let db = batchsql_core::BatchSql::builder(sink.clone()).start().unwrap();
+    for id in 0..4 {
+        let receipt = db.submit_tracked(&row(&schema, id, "a")).await.unwrap();
+        db.flush().await.unwrap();
+        let outcome = receipt.await;
+        assert!(outcome.is_written(), "{outcome:?}");
+    }
 }
 
 #[cfg(feature = "tls")]

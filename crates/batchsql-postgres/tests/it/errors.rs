@@ -9,8 +9,8 @@ use batchsql_postgres::sqlx::{Connection, Executor, PgConnection};
 use batchsql_postgres::{PostgresOptions, PostgresSink, Strategy};
 
 use crate::support::{
-    HOUR, batch_of, execute, fresh, fresh_dsn, outcomes, outcomes_of, read, row, schema, values, with_parameter,
-    with_strategy,
+    HOUR, at_end, batch_of, execute, fresh, fresh_dsn, outcomes, outcomes_of, read, row, schema, user_until_end,
+    values, with_parameter, with_strategy,
 };
 
 const ALL: [Strategy; 5] = [Strategy::Auto, Strategy::MultiValues, Strategy::Unnest, Strategy::Copy, Strategy::Staging];
@@ -129,6 +129,7 @@ async fn deferred_constraints_that_fail_at_the_commit_are_isolated() {
 #[tokio::test]
 async fn text_that_the_database_cannot_encode_rejects_its_row() {
     let name = batchsql_testserver::unique("latin");
+    let _database = at_end([format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")]);
     let admin = fresh("").await;
     let create = format!("CREATE DATABASE {name} ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
     execute(admin.pg_pool(), &create).await;
@@ -147,7 +148,6 @@ async fn text_that_the_database_cannot_encode_rejects_its_row() {
         execute(sink.pg_pool(), "DROP TABLE t").await;
         sink.pg_pool().close().await;
     }
-    execute(admin.pg_pool(), &format!("DROP DATABASE {name} WITH (FORCE)")).await;
 }
 
 #[tokio::test]
@@ -264,6 +264,7 @@ async fn a_read_only_server_is_a_resource_that_comes_back() {
 #[tokio::test]
 async fn tables_and_columns_that_go_are_schema_errors_and_rights_that_go_are_permission_errors() {
     let user = batchsql_testserver::unique("user");
+    let _user = user_until_end(&user);
     let admin = fresh(&format!("CREATE USER {user} PASSWORD 'x'")).await;
     execute(
         admin.pg_pool(),
@@ -286,17 +287,19 @@ async fn tables_and_columns_that_go_are_schema_errors_and_rights_that_go_are_per
             let attempt = batchsql_core::Attempt::new(false);
             let error = sink.write(&mut conn, &plan, batch.rows(), &attempt).await.unwrap_err();
             assert_eq!((error.class(), error.code()), (class, Some(code)), "{change}: {error}, {strategy:?}");
-            // The same connection goes on.
+            // The same connection goes on, and says at least that another plan is needed.
             let error = sink.write(&mut conn, &plan, batch.rows(), &attempt).await.unwrap_err();
-            assert_eq!(error.class(), class, "{change}: {error}, {strategy:?}");
+            let classes = [class, ErrorClass::Schema];
+            assert!(classes.contains(&error.class()), "{change}: {error}, {strategy:?}");
+            let again = sink.prepare(&mut conn, &schema).await.map(drop);
+            assert_eq!(again.unwrap_err().class(), class, "{change}, {strategy:?}");
         };
         check("DROP TABLE t", ErrorClass::Schema, "42P01").await;
         check("ALTER TABLE t DROP note", ErrorClass::Schema, "42703").await;
         check(&format!("REVOKE INSERT ON t FROM {user}"), ErrorClass::Permission, "42501").await;
-        check("ALTER TABLE t ADD more bigint NOT NULL", ErrorClass::Row, "23502").await;
+        check("ALTER TABLE t ADD more bigint NOT NULL", ErrorClass::Schema, "23502").await;
         sink.pg_pool().close().await;
     }
-    execute(admin.pg_pool(), &format!("DROP TABLE t; DROP OWNED BY {user}; DROP USER {user}")).await;
 }
 
 #[tokio::test]
@@ -311,5 +314,25 @@ async fn an_atomic_batch_is_written_whole_or_not_at_all() {
             assert_eq!(outcome.failure().and_then(|failed| failed.code()), Some("23505"), "{strategy:?}");
         }
         assert_eq!(read(&sink, "SELECT * FROM t").await, ["5|old"], "{strategy:?}");
+    }
+}
+
+/// XX000: often a race that is over at once, or a value that an extension cannot read.
+#[tokio::test]
+async fn what_the_server_did_not_foresee_is_tried_again_before_a_row_is_blamed() {
+    let table = "CREATE TABLE t (id bigint PRIMARY KEY, note text); CREATE SEQUENCE calls;
+         CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF new.id = 7 OR new.id = 100 AND nextval('calls') = 1 THEN
+                 RAISE EXCEPTION 'unforeseen' USING ERRCODE = 'XX000';
+             END IF; RETURN new; END $$;
+         CREATE TRIGGER f AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()";
+    for strategy in ALL {
+        let sink = with_strategy(&fresh_dsn(table).await, strategy).await;
+        let schema = schema(Conflict::None);
+        assert!(outcomes(&sink, [row(&schema, 100, "a")]).await[0].is_written(), "{strategy:?}");
+        for (id, outcome) in outcomes(&sink, (0..30).map(|id| row(&schema, id, "a"))).await.iter().enumerate() {
+            let code = outcome.failure().and_then(|failed| failed.code());
+            assert_eq!(code, (id == 7).then_some("XX000"), "row {id}, {strategy:?}");
+        }
     }
 }

@@ -13,7 +13,9 @@ use batchsql_testserver::unique;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::{HOUR, batch_of, fresh_dsn, outcomes_of, read, row, schema, with_parameter};
+use crate::support::{
+    HOUR, TestSink, batch_of, fresh, fresh_dsn, outcomes_of, read, row, schema, with_parameter, with_strategy,
+};
 
 /// When the proxy cuts a link: once, at the first message that it is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,9 +90,8 @@ async fn carry(client: TcpStream, server: TcpStream, cut: Cut, armed: Arc<Atomic
 }
 
 /// A sink that reaches its own tables through a proxy, without TLS so that the proxy sees the messages.
-async fn through_proxy(cut: Cut, strategy: Strategy) -> (PostgresSink, Proxy, PostgresSink) {
-    let dsn = fresh_dsn("CREATE TABLE t (id bigint UNIQUE, note text, version int DEFAULT 1)").await;
-    let direct = PostgresSink::connect(&dsn).await.unwrap();
+async fn through_proxy(cut: Cut, strategy: Strategy) -> (PostgresSink, Proxy, TestSink) {
+    let direct = fresh("CREATE TABLE t (id bigint UNIQUE, note text, version int DEFAULT 1)").await;
     let options = (*direct.pg_pool().connect_options()).clone();
     let proxy = Proxy::start(format!("{}:{}", options.get_host(), options.get_port()), cut).await;
     let options = options
@@ -290,5 +291,64 @@ async fn spin(time: Duration) {
     let begin = std::time::Instant::now();
     while begin.elapsed() < time {
         tokio::task::yield_now().await;
+    }
+}
+
+/// Until the COMMIT, or the end of a COPY, nothing can be durable, so the rows are written again.
+#[tokio::test]
+async fn a_timeout_before_the_commit_is_not_unknown() {
+    for strategy in [Strategy::Staging, Strategy::Copy] {
+        let dsn = fresh_dsn("CREATE TABLE t (id bigint UNIQUE, note text)").await;
+        let sink = with_strategy(&dsn, strategy).await;
+        let mut locker = PgConnection::connect_with(&sink.pg_pool().connect_options()).await.unwrap();
+        let schema = schema(Conflict::None);
+        let statement_timeout = Duration::from_millis(300);
+        let config = PipelineConfig { flush_interval: HOUR, statement_timeout, ..PipelineConfig::default() };
+        let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
+        db.prepare(&schema).await.unwrap();
+        // COPY waits before it asks for data, the merge of the staging table at its first row.
+        let lock = if strategy == Strategy::Copy { "BEGIN; LOCK t" } else { "BEGIN; INSERT INTO t VALUES (3)" };
+        locker.execute(lock).await.unwrap();
+        let write = tokio::spawn({
+            let db = db.clone();
+            async move { outcomes_of(&db, (0..5).map(|id| row(&schema, id, "a"))).await }
+        });
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        assert_eq!((db.balance().in_flight(), db.balance().failed()), (5, 0), "{strategy:?}");
+        locker.execute("ROLLBACK").await.unwrap();
+        let outcomes = write.await.unwrap();
+        assert!(outcomes.iter().all(batchsql_core::Outcome::is_written), "{strategy:?} {outcomes:?}");
+        assert_eq!(read(&sink, "SELECT count(*) FROM t").await, ["5"], "{strategy:?}");
+    }
+}
+
+/// PostgreSQL 14 and later.
+#[tokio::test]
+async fn the_server_notices_that_a_write_was_given_up() {
+    let name = unique("gone");
+    let dsn = fresh_dsn("CREATE TABLE t (id bigint PRIMARY KEY, note text)").await;
+    let admin = PostgresSink::connect(&dsn).await.unwrap();
+    if read(&admin, "SELECT current_setting('client_connection_check_interval', true)").await == ["NULL"] {
+        return;
+    }
+    let sink = PostgresSink::connect(&with_parameter(&dsn, &format!("application_name={name}"))).await.unwrap();
+    let schema = schema(Conflict::None);
+    let batch = batch_of(&schema, 0..10).await;
+    let mut conn = sink.acquire().await.unwrap();
+    let plan = sink.prepare(&mut conn, &schema).await.unwrap();
+    let mut locker = PgConnection::connect_with(&admin.pg_pool().connect_options()).await.unwrap();
+    locker.execute("BEGIN; LOCK t").await.unwrap();
+    let attempt = Attempt::new(false);
+    let write = sink.write(&mut conn, &plan, batch.rows(), &attempt);
+    assert!(tokio::time::timeout(Duration::from_millis(200), write).await.is_err());
+    drop(conn);
+    // The lock is still held.
+    let waiting =
+        format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}' AND state = 'active'");
+    assert_eq!(read(&admin, &waiting).await, ["1"]);
+    let begin = std::time::Instant::now();
+    while read(&admin, &waiting).await != ["0"] {
+        assert!(begin.elapsed() < Duration::from_secs(10));
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

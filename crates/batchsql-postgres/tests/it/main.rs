@@ -1,8 +1,10 @@
 //! The sink on real servers.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod changes;
 mod conflicts;
 mod connect;
+mod copy;
 mod errors;
 mod link;
 mod pooler;

@@ -1,10 +1,12 @@
 //! PgBouncer in transaction mode: every statement may meet another server connection.
 
-use batchsql_core::{BatchSql, Conflict, PipelineConfig};
+use std::time::Duration;
+
+use batchsql_core::{BatchSql, Conflict, OutcomeKind, PipelineConfig};
 use batchsql_postgres::{PostgresOptions, PostgresSink, Strategy};
 use batchsql_testserver::{Kind, Server, unique};
 
-use crate::support::{execute, outcomes_of, read, row};
+use crate::support::{HOUR, execute, outcomes_of, read, row, schema};
 
 #[tokio::test]
 async fn every_strategy_works_behind_a_pooler_in_transaction_mode() {
@@ -55,4 +57,30 @@ async fn named_statements_behind_a_pooler_are_told_what_to_do() {
     let server = Server::start(Kind::PgBouncer, &[]);
     let error = PostgresSink::connect(server.dsn()).await.unwrap_err().to_string();
     assert!(error.contains("behind a pooler use prepared_statements(false)"), "{error}");
+}
+
+/// PgBouncer ends the link with an error of its own (08P01), and the server goes on with the COMMIT.
+#[tokio::test]
+async fn a_pooler_that_gives_up_a_commit_does_not_know_whether_it_was_done() {
+    let server = Server::start(Kind::PgBouncer, &["query_timeout=1"]);
+    let slow = "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.1); RETURN new; END';
+        CREATE TABLE t (id bigint, note text);
+        CREATE CONSTRAINT TRIGGER f AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW EXECUTE FUNCTION f()";
+    let options: PostgresOptions = server.dsn().parse().unwrap();
+    let sink = PostgresSink::with_options(&options.clone().prepared_statements(false)).await.unwrap();
+    execute(sink.pg_pool(), slow).await;
+    for strategy in [Strategy::Unnest, Strategy::Copy, Strategy::Staging] {
+        let options = options.clone().prepared_statements(false).strategy(strategy);
+        let sink = PostgresSink::with_options(&options).await.unwrap();
+        execute(sink.pg_pool(), "TRUNCATE t").await;
+        let config = PipelineConfig { flush_interval: HOUR, ..PipelineConfig::default() };
+        let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
+        let schema = schema(Conflict::None);
+        let outcomes = outcomes_of(&db, (0..15).map(|id| row(&schema, id, "a"))).await;
+        assert!(outcomes.iter().all(|o| o.kind() == OutcomeKind::Unknown), "{strategy:?} {:?}", outcomes[0]);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let there = read(&sink, "SELECT count(*) = count(DISTINCT id) FROM t").await;
+        assert_eq!(there, ["t"], "{strategy:?}");
+    }
 }

@@ -6,7 +6,7 @@ use batchsql_core::{BatchSql, Conflict, PipelineConfig};
 use batchsql_postgres::{PostgresOptions, PostgresSink};
 use batchsql_testserver::{Kind, Server, unique};
 
-use crate::support::{HOUR, execute, fresh, prepared_dsn, read, row, schema};
+use crate::support::{HOUR, at_end, execute, fresh, prepared_dsn, read, row, schema};
 
 fn config() -> PipelineConfig {
     PipelineConfig { flush_size: 20, flush_interval: Duration::from_millis(2), ..PipelineConfig::default() }
@@ -87,6 +87,7 @@ async fn rows_wait_while_the_server_has_too_many_connections() {
 #[tokio::test]
 async fn rows_wait_for_a_failover_and_find_the_new_primary() {
     let name = unique("failover");
+    let _database = at_end([format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")]);
     let admin = fresh("").await;
     execute(admin.pg_pool(), &format!("CREATE DATABASE {name}")).await;
     let options = (*admin.pg_pool().connect_options()).clone().database(&name).options([("search_path", "public")]);
@@ -103,6 +104,4 @@ async fn rows_wait_for_a_failover_and_find_the_new_primary() {
     execute(admin.pg_pool(), &format!("ALTER DATABASE {name} RESET default_transaction_read_only")).await;
     assert!(receipt.await.is_written());
     db.close(HOUR).await;
-    sink.pg_pool().close().await;
-    execute(admin.pg_pool(), &format!("DROP DATABASE {name} WITH (FORCE)")).await;
 }

@@ -7,7 +7,7 @@ use batchsql_core::{
     Attempt, BatchSql, ColumnType, Conflict, DynRow, Ordering, Outcome, PipelineConfig, Receipt, Rows, Schema,
     SharedRows, Sink, SinkError, Value, Written,
 };
-use batchsql_postgres::sqlx::{Executor, PgPool, Row, ValueRef as _};
+use batchsql_postgres::sqlx::{Connection, Executor, PgConnection, PgPool, Row, ValueRef as _};
 use batchsql_postgres::{PostgresOptions, PostgresSink, Strategy};
 use batchsql_testserver::{Kind, dsn, unique};
 
@@ -17,34 +17,110 @@ pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) const FOR_EVERY_RULE: [Strategy; 4] =
     [Strategy::Auto, Strategy::MultiValues, Strategy::Unnest, Strategy::Staging];
 
+/// Statements that take away what a test has made on a server, also when it fails.
+pub(crate) struct AtEnd {
+    server: String,
+    sql: Vec<String>,
+}
+
+/// Statements for the end of a test on the shared server. Declare it before what uses the things that go.
+pub(crate) fn at_end<const N: usize>(sql: [String; N]) -> AtEnd {
+    AtEnd { server: dsn(Kind::Postgres), sql: sql.into() }
+}
+
+/// Takes a user and its rights away at the end of a test.
+pub(crate) fn user_until_end(user: &str) -> AtEnd {
+    at_end([format!("DROP OWNED BY {user}"), format!("DROP USER {user}")])
+}
+
+impl Drop for AtEnd {
+    fn drop(&mut self) {
+        let (server, sql) = (std::mem::take(&mut self.server), std::mem::take(&mut self.sql));
+        // On a thread, because dropping cannot wait. A server of the test's own may be gone.
+        let _ = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let _ = tokio::time::timeout(Duration::from_secs(5), async {
+                    let mut conn = PgConnection::connect(&server).await.ok()?;
+                    conn.execute("SET lock_timeout = '3s'; SET client_min_messages = error").await.ok()?;
+                    for sql in &sql {
+                        // The others are to be done in any case.
+                        let _ = conn.execute(&**sql).await;
+                    }
+                    conn.close().await.ok()
+                })
+                .await;
+            });
+        })
+        .join();
+    }
+}
+
+/// A DSN whose connections find their tables in a schema of the test. It is dropped with the last clone.
+#[derive(Clone)]
+pub(crate) struct Dsn {
+    text: String,
+    _made: Arc<AtEnd>,
+}
+
+impl std::ops::Deref for Dsn {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.text
+    }
+}
+
+/// A sink whose tables are there as long as this.
+pub(crate) struct TestSink {
+    sink: PostgresSink,
+    _dsn: Dsn,
+}
+
+impl std::ops::Deref for TestSink {
+    type Target = PostgresSink;
+
+    fn deref(&self) -> &PostgresSink {
+        &self.sink
+    }
+}
+
 /// The shared server's DSN for a schema of this test, after running `sql` there.
-pub(crate) async fn fresh_dsn(sql: &str) -> String {
+pub(crate) async fn fresh_dsn(sql: &str) -> Dsn {
     prepared_dsn(&dsn(Kind::Postgres), sql).await
 }
 
 /// A DSN whose connections find their tables in a new schema, after running `sql` there.
-pub(crate) async fn prepared_dsn(server: &str, sql: &str) -> String {
+pub(crate) async fn prepared_dsn(server: &str, sql: &str) -> Dsn {
     let namespace = unique("t");
-    let dsn = with_parameter(server, &format!("options[search_path]={namespace}"));
-    let pool = PostgresSink::connect(&dsn).await.unwrap().pg_pool().clone();
-    pool.execute(&*format!("CREATE SCHEMA {namespace}; {sql}")).await.unwrap();
-    pool.close().await;
-    dsn
+    let drop = format!("DROP SCHEMA IF EXISTS {namespace} CASCADE");
+    let made = AtEnd { server: server.to_owned(), sql: vec![drop] };
+    let text = joined(server, &format!("options[search_path]={namespace}"));
+    let mut conn = PgConnection::connect(&text).await.unwrap();
+    conn.execute(&*format!("CREATE SCHEMA {namespace}; {sql}")).await.unwrap();
+    conn.close().await.unwrap();
+    Dsn { text, _made: Arc::new(made) }
 }
 
-pub(crate) fn with_parameter(dsn: &str, parameter: &str) -> String {
+pub(crate) fn with_parameter(dsn: &Dsn, parameter: &str) -> Dsn {
+    Dsn { text: joined(dsn, parameter), ..dsn.clone() }
+}
+
+fn joined(dsn: &str, parameter: &str) -> String {
     format!("{dsn}{}{parameter}", if dsn.contains('?') { '&' } else { '?' })
 }
 
 /// A sink with tables of its own.
-pub(crate) async fn fresh(sql: &str) -> PostgresSink {
-    PostgresSink::connect(&fresh_dsn(sql).await).await.unwrap()
+pub(crate) async fn fresh(sql: &str) -> TestSink {
+    let dsn = fresh_dsn(sql).await;
+    TestSink { sink: PostgresSink::connect(&dsn).await.unwrap(), _dsn: dsn }
 }
 
 /// The same with a strategy.
-pub(crate) async fn with_strategy(dsn: &str, strategy: Strategy) -> PostgresSink {
+pub(crate) async fn with_strategy(dsn: &Dsn, strategy: Strategy) -> TestSink {
     let options: PostgresOptions = dsn.parse().unwrap();
-    PostgresSink::with_options(&options.strategy(strategy)).await.unwrap()
+    let sink = PostgresSink::with_options(&options.strategy(strategy)).await.unwrap();
+    TestSink { sink, _dsn: dsn.clone() }
 }
 
 /// A pipeline whose batches are written in order, so that outcomes do not depend on luck.

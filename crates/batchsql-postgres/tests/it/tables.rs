@@ -10,7 +10,8 @@ use batchsql_postgres::{PostgresSink, Strategy};
 use batchsql_testserver::unique;
 
 use crate::support::{
-    HOUR, execute, fresh, fresh_dsn, outcomes, pipeline, read, row, schema, values, with_strategy, write,
+    HOUR, at_end, execute, fresh, fresh_dsn, outcomes, pipeline, read, row, schema, user_until_end, values,
+    with_strategy, write,
 };
 
 async fn refused(sink: &PostgresSink, builder: SchemaBuilder) -> (ErrorClass, String) {
@@ -66,7 +67,7 @@ async fn tables_that_cannot_be_written_are_refused_with_advice() {
     check(table("v"), "it is a view").await;
     check(table("m"), "it is a materialized view").await;
     check(Schema::builder("s").column("last_value", ColumnType::I64), "it is a sequence").await;
-    check(table("ruled"), "a rule that replaces INSERT").await;
+    check(table("ruled"), "a rule for INSERT").await;
     // The order of the key does not matter, nor do columns that an index only carries along.
     let db = pipeline(&sink);
     db.prepare(&wide().on_conflict(Conflict::ignore(["part", "id"])).build().unwrap()).await.unwrap();
@@ -76,6 +77,8 @@ async fn tables_that_cannot_be_written_are_refused_with_advice() {
 #[tokio::test]
 async fn rights_that_are_missing_are_told_before_the_first_row() {
     let (user, namespace) = (unique("user"), unique("rights"));
+    let _user = user_until_end(&user);
+    let _namespace = at_end([format!("DROP SCHEMA IF EXISTS {namespace} CASCADE")]);
     let sink = fresh(&format!(
         "CREATE USER {user} PASSWORD 'x'; CREATE SCHEMA {namespace};
          CREATE TABLE {namespace}.t (id bigint PRIMARY KEY, note text, secret text)"
@@ -114,7 +117,6 @@ async fn rights_that_are_missing_are_told_before_the_first_row() {
         let many = (1..=100).map(|id| row(&schema, first + id, "x"));
         assert_eq!(write(&user_sink, many).await, ["written"; 100]);
     }
-    grant(format!("DROP SCHEMA {namespace} CASCADE; DROP USER {user}")).await;
 }
 
 #[tokio::test]
@@ -179,6 +181,7 @@ async fn a_trigger_of_a_partition_is_seen() {
 #[tokio::test]
 async fn row_security_rejects_rows_and_not_the_table() {
     let user = unique("user");
+    let _user = user_until_end(&user);
     let sink = fresh(&format!(
         "CREATE USER {user} PASSWORD 'x'; CREATE TABLE t (id bigint PRIMARY KEY, note text);
          ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON t WITH CHECK (id <> 7); GRANT ALL ON t TO {user};
@@ -193,7 +196,6 @@ async fn row_security_rejects_rows_and_not_the_table() {
         let failed = outcome.failure().map(|failed| (failed.class(), failed.code()));
         assert_eq!(failed, (id == 7).then_some((Some(ErrorClass::Row), Some("42501"))), "row {id}");
     }
-    execute(sink.pg_pool(), &format!("DROP OWNED BY {user}; DROP USER {user}")).await;
 }
 
 #[tokio::test]

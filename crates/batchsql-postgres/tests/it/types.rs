@@ -118,11 +118,27 @@ fn text_cases() -> Vec<Case> {
             [(json("[\"a,\\\"b\\\"\", \"NULL\", null]"), "{\"a,\\\"b\\\"\",\"NULL\",NULL}")],
         ),
         case("mood[]", ColumnType::Json, [(json("[\"sad\"]"), "{sad}")]),
+        // A text that looks like another value stays a text, and null stays a value.
+        case(
+            "jsonb[]",
+            ColumnType::Json,
+            [(
+                json(r#"["1",1,"true",true,null,{"a":[1]},[2]]"#),
+                r#"{"\"1\"",1,"\"true\"",true,"null","{\"a\": [1]}",[2]}"#,
+            )],
+        ),
+        case(
+            "json[]",
+            ColumnType::Json,
+            [(json(r#"["1",null,{"b":1,"a":[]}]"#), r#"{"\"1\"","null","{\"b\":1,\"a\":[]}"}"#)],
+        ),
+        case("documents", ColumnType::Json, [(json(r#"["1",{}]"#), r#"{"\"1\"","{}"}"#)]),
         case("numeric[]", ColumnType::Json, [(json("[12345678901234567890.123]"), "{12345678901234567890.123}")]),
     ]
 }
 
-const TYPES: &str = "CREATE TYPE mood AS ENUM ('sad', 'it''s ok'); CREATE DOMAIN positive AS bigint CHECK (value > 0);
+const TYPES: &str = "CREATE TYPE mood AS ENUM ('sad', 'it''s ok'); CREATE DOMAIN document AS jsonb;
+    CREATE DOMAIN documents AS document[]; CREATE DOMAIN positive AS bigint CHECK (value > 0);
                      CREATE DOMAIN shorter AS varchar(3); CREATE DOMAIN short AS shorter;
                      CREATE TYPE \"Odd type\" AS ENUM ('x'); CREATE TYPE pair AS (a int, b text);";
 
@@ -201,6 +217,8 @@ async fn values_that_a_column_cannot_hold_reject_exactly_their_rows() {
     check("inet", ColumnType::Text, "::1".into(), "nowhere".into(), "22P02").await;
     check("int[]", ColumnType::Json, json("[1]"), json("{\"a\":1}"), "22023").await;
     check("int[]", ColumnType::Json, json("[1]"), json("[[1]]"), "22P02").await;
+    check("text[]", ColumnType::Json, json("[\"[\"]"), json("[\"a\", {}]"), "22P02").await;
+    check("text[]", ColumnType::Json, json("[]"), json("[[\"a\"]]"), "22P02").await;
     check("positive", ColumnType::I64, 1_i64.into(), 0_i64.into(), "23514").await;
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, Outcome, PipelineConfig, Schema};
+use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, Outcome, PipelineConfig, Schema, Sink};
 use batchsql_redis::{Command, Key};
 use batchsql_testserver::{Kind, Server};
 
@@ -188,4 +188,81 @@ async fn a_node_that_dies_takes_only_its_rows_and_only_until_it_is_back() {
     server.start_again();
     close.await.unwrap();
     assert!(ended(receipts).await.iter().all(Outcome::is_written));
+}
+
+#[tokio::test]
+async fn what_nobody_serves_is_never_told_as_written() {
+    // A cluster that has no slots yet.
+    let server = Server::start(Kind::Redis, &["--cluster-enabled", "yes"]);
+    let schema = pairs();
+    for command in [Command::raw("PUBLISH").into(), Command::from(Command::publish("k", "v"))] {
+        let sink = sink_at(&format!("{}?cluster=true", server.dsn()), "t", command).await;
+        let rows = ["a", "b"].map(|k| row(&schema, [k.into(), "v".into()]));
+        assert_eq!(write(&sink, rows).await, ["expired CLUSTERDOWN"; 2]);
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_stalls_makes_only_its_rows_unknown() {
+    let server = Server::start(Kind::RedisCluster, &[]);
+    let schema = pairs();
+    let sink = sink_at(&format!("{}&node_timeout_ms=1000", server.dsn()), "t", Command::rpush("k", "v")).await;
+    let rows = || (0..300).map(|n| row(&schema, [format!("key{n}").into(), "v".into()]));
+    assert!(write(&sink, rows()).await.iter().all(|outcome| outcome == "written"));
+    let state = sink.pool().unwrap();
+    assert_eq!((state.in_use, state.idle, state.max), (0, 3, 12), "four to each node");
+    let stalled = nodes(&server).await.remove(0).0;
+    ask_at::<()>(&stalled, &["CLIENT", "PAUSE", "4000", "WRITE"]).await;
+    let begin = std::time::Instant::now();
+    let told = outcomes(&sink, rows()).await;
+    assert!(begin.elapsed() < Duration::from_millis(2_500), "{:?}", begin.elapsed());
+    let (written, unknown): (Vec<_>, Vec<_>) = told.iter().partition(|outcome| outcome.is_written());
+    assert!(written.len() > 150 && unknown.len() > 50, "{} written, {} unknown", written.len(), unknown.len());
+    assert!(unknown.iter().all(|outcome| matches!(outcome, Outcome::Unknown(_))));
+    let state = sink.pool().unwrap();
+    assert_eq!((state.in_use, state.idle), (0, 2), "what is late on the link does not meet the next batch");
+}
+
+#[tokio::test]
+async fn hashes_with_null_follow_a_slot_when_it_has_arrived() {
+    let server = Server::start(Kind::RedisCluster, &[]);
+    let schema = Schema::builder("t").column("k", ColumnType::Text).nullable("a", ColumnType::Text);
+    let schema = schema.nullable("b", ColumnType::Text).on_conflict(Conflict::replace(["k"])).build().unwrap();
+    let sink = sink_at(server.dsn(), "t", Command::hash().key("k")).await;
+    let rows = |a: &'static str| {
+        ["x", "{tag}:a", "y", "{tag}:b"].map(|k| row(&schema, [k.into(), a.into(), batchsql_core::Value::Null]))
+    };
+    assert_eq!(write(&sink, rows("1")).await, ["written"; 4]);
+    let slot = ask_at::<i64>(seed(&server), &["CLUSTER", "KEYSLOT", "{tag}:a"]).await.to_string();
+    let from = node_of(&server, "{tag}:a").await;
+    let all = nodes(&server).await;
+    let id_of = |dsn: &str| all.iter().find(|(node, ..)| node == dsn).unwrap().2.clone();
+    let to = all.iter().map(|(node, ..)| node.clone()).find(|node| *node != from).unwrap();
+    let (host, port) = to.trim_start_matches("redis://").split_once(':').unwrap();
+    ask_at::<()>(&to, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &id_of(&from)]).await;
+    ask_at::<()>(&from, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &id_of(&to)]).await;
+    ask_at::<redis::Value>(&from, &["MIGRATE", host, port, "{tag}:a", "0", "5000"]).await;
+    // ASKING is for one command, not for a transaction: the row waits until the slot has arrived.
+    let db = BatchSql::builder(sink.clone())
+        .config(PipelineConfig { retry_for: Duration::from_secs(30), ..config() })
+        .start()
+        .unwrap();
+    let receipts = submit(&db, rows("2")).await;
+    let flush = tokio::spawn(async move { db.flush().await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let hash = async |node: &str, key: &str| ask_at::<Vec<String>>(node, &["HGETALL", key]).await;
+    assert_eq!(hash(&from, "{tag}:b").await, ["a", "2"]);
+    ask_at::<redis::Value>(&from, &["MIGRATE", host, port, "{tag}:b", "0", "5000"]).await;
+    for node in [&to, &from] {
+        ask_at::<()>(node, &["CLUSTER", "SETSLOT", &slot, "NODE", &id_of(&to)]).await;
+    }
+    flush.await.unwrap().unwrap();
+    assert!(ended(receipts).await.iter().all(Outcome::is_written));
+    // MOVED, for one who still thinks that the slot is where it was.
+    assert_eq!(hash(&to, "{tag}:a").await, ["a", "2"]);
+    assert_eq!(write(&sink, rows("3")).await, ["written"; 4]);
+    assert_eq!(
+        (hash(&to, "{tag}:a").await, hash(&to, "{tag}:b").await),
+        (vec!["a".to_owned(), "3".into()], vec!["a".to_owned(), "3".into()])
+    );
 }

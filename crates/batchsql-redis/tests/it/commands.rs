@@ -6,9 +6,9 @@ use std::time::Duration;
 use batchsql_core::{ColumnType, Conflict, ErrorClass, Json, Schema, SchemaBuilder, Value};
 use batchsql_derive::Row;
 use batchsql_redis::{Command, Key, RedisSink, Ttl};
-use batchsql_testserver::{Kind, dsn, unique};
+use batchsql_testserver::{Kind, dsn};
 
-use crate::support::{ask, looker, outcomes, pipeline, row, sink, write};
+use crate::support::{ask, looker, outcomes, pipeline, row, sink, unique, write};
 
 /// A key and a value.
 fn pairs(table: &str) -> SchemaBuilder {
@@ -164,6 +164,18 @@ async fn sorted_sets() {
 }
 
 #[tokio::test]
+async fn a_score_that_a_double_cannot_hold_is_rejected_not_rounded() {
+    let t = unique("score");
+    let sink = sink(&t, Command::zadd(Key::constant(t.as_str()), "score", "member")).await;
+    let schema = Schema::builder(t.as_str()).column("score", ColumnType::I64).column("member", ColumnType::Text);
+    let schema = schema.build().unwrap();
+    let rows = [1 << 53, (1 << 53) + 1, i64::MIN, i64::MAX].map(|n| row(&schema, [n.into(), n.to_string().into()]));
+    assert_eq!(write(&sink, rows).await, ["written", "rejected", "written", "rejected"]);
+    let all: Vec<String> = ask(&["ZRANGE", &t, "0", "-1"]).await;
+    assert_eq!(all, [i64::MIN.to_string(), (1_i64 << 53).to_string()]);
+}
+
+#[tokio::test]
 async fn sets_tell_members_that_were_there_when_asked() {
     let t = unique("set");
     let sink = sink(&t, Command::sadd(Key::constant(t.as_str()), "member")).await;
@@ -228,7 +240,7 @@ async fn messages_reach_those_who_listen() {
     let config = redis::AsyncConnectionConfig::new().set_push_sender(sender);
     let client = redis::Client::open(format!("{}?protocol=3", dsn(Kind::Redis))).unwrap();
     let mut listener = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
-    listener.subscribe(&t).await.unwrap();
+    listener.subscribe(t.as_str()).await.unwrap();
     let sink = sink(&t, Command::publish("k", "v")).await;
     let schema = pairs(&t).build().unwrap();
     assert_eq!(write(&sink, ["one", "two"].map(|v| row(&schema, [t.as_str().into(), v.into()]))).await, ["written"; 2]);

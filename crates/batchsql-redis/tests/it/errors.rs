@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, PipelineConfig, Schema, Sink};
 use batchsql_redis::{Command, Key, RedisSink};
-use batchsql_testserver::{Kind, Server, dsn, unique};
+use batchsql_testserver::{Kind, Server, dsn};
 
-use crate::support::{HOUR, ask, ask_at, config, name, outcomes, row, sink, sink_at, write};
+use crate::support::{HOUR, ask, ask_at, config, name, outcomes, row, sink, sink_at, unique, write};
 
 fn pairs(table: &str) -> Schema {
     Schema::builder(table).column("k", ColumnType::Text).column("v", ColumnType::Text).build().unwrap()

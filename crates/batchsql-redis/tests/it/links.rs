@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, Outcome, PipelineConfig, Schema, Sink};
 use batchsql_redis::{Command, Key};
-use batchsql_testserver::{Kind, Server, dsn, unique};
+use batchsql_testserver::{Kind, Server, dsn};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::support::{HOUR, ask, config, ended, name, outcomes, pipeline, row, sink_at, submit, write};
+use crate::support::{HOUR, ask, ask_at, config, ended, name, outcomes, pipeline, row, sink_at, submit, unique, write};
 
 fn pairs(table: &str) -> Schema {
     Schema::builder(table).column("k", ColumnType::Text).column("v", ColumnType::Text).build().unwrap()
@@ -133,14 +133,76 @@ async fn a_reply_that_never_comes_is_unknown_or_repeated() {
     let sink = sink_at(&proxy.dsn, &t, Command::set(Key::prefixed(t.as_str(), ["k"]), "v")).await;
     let config = PipelineConfig { retry_for: Duration::from_secs(30), ..config() };
     let db = BatchSql::builder(sink).config(config).start().unwrap();
-    db.prepare(&schema).await.unwrap();
+    let keyed = Schema::builder(t.as_str()).column("k", ColumnType::Text).column("v", ColumnType::Text);
+    let keyed = keyed.on_conflict(Conflict::replace(["k"])).build().unwrap();
+    db.prepare(&keyed).await.unwrap();
     proxy.set(Mode::CutAnswers);
-    let receipts = submit(&db, rows()).await;
+    let receipts = submit(&db, ["a", "b"].map(|k| row(&keyed, [k.into(), "v".into()]))).await;
     let flush = tokio::spawn(async move { db.flush().await });
     tokio::time::sleep(Duration::from_millis(300)).await;
     proxy.set(Mode::Pass);
     flush.await.unwrap().unwrap();
     assert!(ended(receipts).await.iter().all(Outcome::is_written), "strings are set again");
+}
+
+#[tokio::test]
+async fn an_older_row_is_not_repeated_over_a_newer_one() {
+    for keyed in [false, true] {
+        let t = unique("norder");
+        let proxy = Proxy::start().await;
+        let schema = Schema::builder(t.as_str()).column("k", ColumnType::Text).column("v", ColumnType::Text);
+        let conflict = if keyed { Conflict::replace(["k"]) } else { Conflict::None };
+        let schema = schema.on_conflict(conflict).build().unwrap();
+        let sink = sink_at(&proxy.dsn, &t, Command::set("k", "v")).await;
+        // Each row is a batch, and they are written in any order where nothing says otherwise.
+        let config = PipelineConfig {
+            retry_for: Duration::from_secs(30),
+            flush_interval: Duration::from_millis(1),
+            ..PipelineConfig::default()
+        };
+        let db = BatchSql::builder(sink).config(config).start().unwrap();
+        db.prepare(&schema).await.unwrap();
+        proxy.set(Mode::CutAnswers);
+        let old = submit(&db, [row(&schema, [t.as_str().into(), "old".into()])]).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        proxy.set(Mode::Pass);
+        let new = submit(&db, [row(&schema, [t.as_str().into(), "new".into()])]).await;
+        assert!(ended(new).await[0].is_written());
+        // Where the key is declared, the new one waits for the repeat; elsewhere there is none.
+        assert_eq!(name(&ended(old).await[0]), if keyed { "written" } else { "unknown" });
+        assert_eq!(ask::<String>(&["GET", &t]).await, "new");
+    }
+}
+
+#[tokio::test]
+async fn a_failover_behind_one_name_is_followed() {
+    // One address whose target changes, as with DNS or a virtual address.
+    let (old, new) = (Server::start(Kind::Redis, &[]), Server::start(Kind::Redis, &[]));
+    let place = |server: &Server| server.dsn().trim_start_matches("redis://").to_owned();
+    let (sender, target) = watch::channel(place(&old));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let name_of_both = format!("redis://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let place = target.borrow().clone();
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(place).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    let sink = sink_at(&name_of_both, "t", Command::set("k", "v")).await;
+    let schema = pairs("t");
+    // Two connections that will be of the old one.
+    let held = [sink.acquire().await.unwrap(), sink.acquire().await.unwrap()];
+    drop(held);
+    assert_eq!(sink.pool().unwrap().idle, 2);
+    ask_at::<()>(old.dsn(), &["REPLICAOF", "127.0.0.1", "1"]).await;
+    sender.send(place(&new)).unwrap();
+    assert_eq!(write(&sink, [row(&schema, ["a".into(), "v".into()])]).await, ["expired READONLY"]);
+    assert_eq!(sink.pool().unwrap().idle, 0, "all of them are of the old one");
+    assert_eq!(write(&sink, [row(&schema, ["b".into(), "v".into()])]).await, ["written"]);
+    assert_eq!(ask_at::<String>(new.dsn(), &["GET", "b"]).await, "v");
 }
 
 #[tokio::test]
@@ -234,5 +296,5 @@ async fn every_row_is_accounted_for_while_the_server_is_killed() {
     let report = db.close(HOUR).await;
     assert_eq!((report.balance.written(), report.balance.failed()), (4_000, 0), "members of sets are added again");
     assert!(ended(receipts).await.iter().all(Outcome::is_written));
-    assert_eq!(crate::support::ask_at::<i64>(server.dsn(), &["SCARD", "s"]).await, 4_000);
+    assert_eq!(ask_at::<i64>(server.dsn(), &["SCARD", "s"]).await, 4_000);
 }

@@ -7,6 +7,7 @@ mod errors;
 mod links;
 mod open;
 mod outcomes;
+mod scripted;
 mod support;
 #[cfg(feature = "tls")]
 mod tls;

@@ -1,12 +1,18 @@
 //! What is told of the rows of a batch when the server refuses some of them, and what is never told.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, Isolation, PipelineConfig, Schema, Sink};
-use batchsql_redis::{Command, Key, RedisOptions, RedisSink};
-use batchsql_testserver::{Kind, Server, dsn, unique};
+use batchsql_core::{
+    Attempt, BatchSql, ColumnType, Conflict, ErrorClass, Isolation, PipelineConfig, Rows, Schema, Sink, SinkError,
+    Written,
+};
+use batchsql_redis::{Command, Key, RedisConn, RedisOptions, RedisPlan, RedisSink};
+use batchsql_testserver::{Kind, Server, dsn};
 
-use crate::support::{HOUR, ask, ask_at, config, ended, name, outcomes, pipeline, row, sink, sink_at, submit, write};
+use crate::support::{
+    HOUR, ask, ask_at, config, ended, name, outcomes, pipeline, row, sink, sink_at, submit, unique, write,
+};
 
 fn pairs(table: &str, conflict: Conflict) -> Schema {
     let schema = Schema::builder(table).column("k", ColumnType::Text).column("v", ColumnType::Text);
@@ -112,37 +118,164 @@ async fn a_row_is_not_written_over_a_later_one_with_its_key() {
     assert_eq!(ask_at::<String>(server.dsn(), &["GET", "k"]).await, "newer");
 }
 
+/// A sink that remembers the class of the error of each write.
+struct Told(RedisSink, Arc<Mutex<Vec<Option<ErrorClass>>>>);
+
+impl Sink for Told {
+    type Conn = RedisConn;
+    type Plan = RedisPlan;
+
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    async fn acquire(&self) -> Result<RedisConn, SinkError> {
+        self.0.acquire().await
+    }
+
+    async fn prepare(&self, conn: &mut RedisConn, schema: &Schema) -> Result<RedisPlan, SinkError> {
+        self.0.prepare(conn, schema).await
+    }
+
+    async fn write(
+        &self,
+        conn: &mut RedisConn,
+        plan: &RedisPlan,
+        rows: Rows<'_>,
+        attempt: &Attempt,
+    ) -> Result<Written, SinkError> {
+        let result = self.0.write(conn, plan, rows, attempt).await;
+        self.1.lock().unwrap().push(result.as_ref().err().map(SinkError::class));
+        result
+    }
+}
+
 #[tokio::test]
 async fn atomic_batches_are_refused_before_anything_is_sent() {
     let t = unique("atomic");
     let sink = sink(&t, Command::set(Key::prefixed(t.as_str(), ["k"]), "v")).await;
-    let config = PipelineConfig { isolation: Isolation::AtomicBatch, ..config() };
-    let error = BatchSql::builder(sink.clone()).config(config.clone()).start().unwrap_err().to_string();
+    let atomic = PipelineConfig { isolation: Isolation::AtomicBatch, ..config() };
+    let error = BatchSql::builder(sink.clone()).config(atomic.clone()).start().unwrap_err().to_string();
     assert!(error.contains("redis cannot undo"), "{error}");
     // One row is atomic by itself.
-    let db = BatchSql::builder(sink).config(PipelineConfig { flush_size: 1, ..config }).start().unwrap();
+    let atomic = PipelineConfig { flush_size: 1, ..atomic };
+    let db = BatchSql::builder(sink).config(atomic.clone()).start().unwrap();
     let schema = pairs(&t, Conflict::None);
-    let receipts = submit(&db, ["a", "b"].map(|k| row(&schema, [k.into(), "v".into()]))).await;
-    assert_eq!(db.close(HOUR).await.balance.written(), 2);
+    let receipts = submit(&db, [row(&schema, ["a".into(), "v".into()])]).await;
+    db.close(HOUR).await;
     assert!(ended(receipts).await.iter().all(batchsql_core::Outcome::is_written));
+    // Also when it is refused: that is an error, and nothing that was written.
+    ask::<i64>(&["DEL", &format!("{t}:a")]).await;
+    ask::<i64>(&["RPUSH", &format!("{t}:a"), "list"]).await;
+    let alone = Told(sink_at(&dsn(Kind::Redis), &t, Command::raw("APPEND")).await, Arc::default());
+    let told = Arc::clone(&alone.1);
+    let db = BatchSql::builder(alone).config(atomic).start().unwrap();
+    let receipts = submit(&db, [row(&schema, [format!("{t}:a").into(), "v".into()])]).await;
+    db.close(HOUR).await;
+    assert_eq!(*told.lock().unwrap(), [Some(ErrorClass::Row)]);
+    assert_eq!(name(&ended(receipts).await[0]), "rejected WRONGTYPE");
 }
 
 #[tokio::test]
 async fn what_may_be_repeated_depends_on_the_command() {
     let t = unique("repeat");
-    let schema = pairs(&t, Conflict::None);
-    let check = async |command: Command, expected| {
-        let sink = sink(&t, command.clone()).await;
-        assert_eq!(sink.is_repeatable(&schema), expected, "{command:?}");
+    for keyed in [false, true] {
+        let conflict = if keyed { Conflict::replace(["k"]) } else { Conflict::None };
+        let schema = pairs(&t, conflict);
+        let check = async |command: Command, expected| {
+            let sink = sink(&t, command.clone()).await;
+            assert_eq!(sink.is_repeatable(&schema), expected, "{command:?}");
+        };
+        // What overwrites is repeated only where a key says that nothing newer was written meanwhile.
+        check(Command::set("k", "v").into(), keyed).await;
+        check(Command::hash().key("k").into(), keyed).await;
+        check(Command::document().key("k").into(), keyed).await;
+        check(Command::sadd("k", "v").into(), true).await;
+        check(Command::lpush("k", "v").into(), false).await;
+        check(Command::xadd("k").into(), false).await;
+        check(Command::publish("k", "v").into(), false).await;
+        check(Command::raw("SET").into(), false).await;
+    }
+}
+
+fn with_null(table: &str) -> Schema {
+    let schema = Schema::builder(table).column("k", ColumnType::Text).nullable("a", ColumnType::Text);
+    schema.nullable("b", ColumnType::Text).on_conflict(Conflict::replace(["k"])).build().unwrap()
+}
+
+#[tokio::test]
+async fn hashes_with_null_need_transactions() {
+    let t = unique("notx");
+    let dsn = dsn(Kind::Redis).replace("redis://", &format!("redis://{t}:pw@"));
+    let schema = with_null(&t);
+    let rows = || {
+        let second = |b: Option<&str>| b.map_or(batchsql_core::Value::Null, Into::into);
+        [("x", Some("2")), ("y", None)].map(|(k, b)| row(&schema, [k.into(), "1".into(), second(b)]))
     };
-    check(Command::set("k", "v").into(), true).await;
-    check(Command::hash().key("k").into(), true).await;
-    check(Command::document().key("k").into(), true).await;
-    check(Command::sadd("k", "v").into(), true).await;
-    check(Command::lpush("k", "v").into(), false).await;
-    check(Command::xadd("k").into(), false).await;
-    check(Command::publish("k", "v").into(), false).await;
-    check(Command::raw("SET").into(), false).await;
+    for right in ["-multi", "-exec"] {
+        ask::<()>(&["ACL", "SETUSER", &t, "reset", "on", ">pw", "~*", "+@all", right]).await;
+        let sink = sink_at(&dsn, &t, Command::hash()).await;
+        let error = pipeline(&sink).prepare(&schema).await.unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Permission, "{right}: {error}");
+        assert!(error.to_string().contains("may not run MULTI and EXEC"), "{error}");
+        // What the check began is not where the next batch goes on.
+        let plain = Schema::builder(t.as_str()).column("k", ColumnType::Text).column("a", ColumnType::Text);
+        let plain = plain.on_conflict(Conflict::replace(["k"])).build().unwrap();
+        assert_eq!(write(&sink, [row(&plain, ["z".into(), right.into()])]).await, ["written"]);
+        assert_eq!(ask::<String>(&["HGET", &format!("{t}:z"), "a"]).await, right);
+    }
+    for word in ["MULTI", "EXEC"] {
+        let server = Server::start(Kind::Redis, &["--rename-command", word, "HIDDEN"]);
+        let sink = sink_at(server.dsn(), &t, Command::hash()).await;
+        let error = pipeline(&sink).prepare(&schema).await.unwrap_err();
+        assert_eq!((error.class(), error.code()), (ErrorClass::Schema, Some("ERR")), "{error}");
+        assert_eq!(sink.pool().unwrap().idle, 0, "it may be in the middle of a transaction");
+    }
+
+    // Rights that go after the table was looked at: what was written is not told as rejected …
+    ask::<()>(&["ACL", "SETUSER", &t, "reset", "on", ">pw", "~*", "+@all"]).await;
+    let sink = sink_at(&dsn, &t, Command::hash()).await;
+    let db = pipeline(&sink);
+    db.prepare(&schema).await.unwrap();
+    ask::<()>(&["ACL", "SETUSER", &t, "-multi"]).await;
+    let receipts = submit(&db, rows()).await;
+    db.flush().await.unwrap();
+    assert!(ended(receipts).await.iter().all(batchsql_core::Outcome::is_written));
+    assert_eq!(ask::<Vec<String>>(&["HGETALL", &format!("{t}:y")]).await, ["a", "1"]);
+    // … and what was not is no fault of its rows.
+    ask::<()>(&["ACL", "SETUSER", &t, "+multi", "-exec"]).await;
+    ask::<i64>(&["DEL", &format!("{t}:y")]).await;
+    let receipts = submit(&db, rows().into_iter().skip(1)).await;
+    db.flush().await.unwrap();
+    let outcome = ended(receipts).await.remove(0);
+    assert_eq!(
+        (name(&outcome).as_str(), outcome.failure().unwrap().class()),
+        ("rejected NOPERM", Some(ErrorClass::Permission))
+    );
+    assert_eq!(ask::<i64>(&["EXISTS", &format!("{t}:y")]).await, 0);
+}
+
+#[tokio::test]
+async fn the_text_of_a_script_is_not_its_key() {
+    let server = Server::start(Kind::Redis, &["--maxmemory-policy", "noeviction"]);
+    let sink = sink_at(server.dsn(), "t", Command::raw("EVAL")).await;
+    let schema = Schema::builder("t")
+        .column("script", ColumnType::Text)
+        .column("keys", ColumnType::I64)
+        .column("key", ColumnType::Text)
+        .column("word", ColumnType::Text)
+        .nullable("value", ColumnType::Text)
+        .build()
+        .unwrap();
+    ask_at::<()>(server.dsn(), &["SET", "fill", &"x".repeat(100_000)]).await;
+    ask_at::<()>(server.dsn(), &["CONFIG", "SET", "maxmemory", "1mb"]).await;
+    let script = "return redis.call(ARGV[1], KEYS[1], unpack(ARGV, 2))";
+    let line = |key: &str, word: &str, value: Option<&str>| {
+        let value = value.map_or(batchsql_core::Value::Null, Into::into);
+        row(&schema, [script.into(), 1_i64.into(), key.into(), word.into(), value])
+    };
+    let rows = [line("k", "SET", Some("v")), line("fill", "DEL", None)];
+    assert_eq!(write(&sink, rows).await, ["expired OOM", "written"], "the first is tried again, not rejected");
 }
 
 #[tokio::test]

@@ -10,6 +10,71 @@ use redis::aio::MultiplexedConnection;
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
+/// A name that only one test has, and with which its keys and users begin. They go when it is dropped, however the
+/// test ends.
+#[derive(Debug)]
+pub(crate) struct Name(String);
+
+pub(crate) fn unique(prefix: &str) -> Name {
+    Name(batchsql_testserver::unique(prefix))
+}
+
+impl std::ops::Deref for Name {
+    type Target = String;
+
+    fn deref(&self) -> &String {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        // A second panic would hide the reason of the first.
+        let _ = self.remove();
+    }
+}
+
+impl Name {
+    fn remove(&self) -> redis::RedisResult<()> {
+        let mut conn = redis::Client::open(dsn(Kind::Redis))?.get_connection()?;
+        let mut cursor = 0_u64;
+        loop {
+            let mut scan = redis::cmd("SCAN");
+            scan.arg(cursor).arg(&["MATCH", &format!("{self}*"), "COUNT", "1000"]);
+            let (next, keys): (u64, Vec<Vec<u8>>) = scan.query(&mut conn)?;
+            if !keys.is_empty() {
+                redis::cmd("UNLINK").arg(keys).exec(&mut conn)?;
+            }
+            if next == 0 {
+                return redis::cmd("ACL").arg(&["DELUSER", &self.0]).exec(&mut conn);
+            }
+            cursor = next;
+        }
+    }
+}
+
+#[tokio::test]
+async fn keys_and_users_go_with_their_name() {
+    let name = unique("gone");
+    let key = format!("{name}:key");
+    ask::<()>(&["SET", &key, "v"]).await;
+    ask::<()>(&["ACL", "SETUSER", &name]).await;
+    let failing = tokio::spawn(async move {
+        let _name = name;
+        std::panic::resume_unwind(Box::new("a test that fails"));
+    });
+    assert!(failing.await.is_err());
+    assert_eq!(ask::<i64>(&["EXISTS", &key]).await, 0);
+    let users: Vec<String> = ask(&["ACL", "USERS"]).await;
+    assert!(!users.iter().any(|user| key.starts_with(user)), "{users:?}");
+}
+
 /// A sink on the shared server that writes rows of `table` with `command`.
 pub(crate) async fn sink(table: &str, command: impl Into<Command>) -> RedisSink {
     sink_at(&dsn(Kind::Redis), table, command).await

@@ -2,13 +2,15 @@
 
 use batchsql_core::{ColumnType, Date, Schema, Time, Timestamp, TimestampTz, Value};
 use batchsql_redis::{Command, Key};
-use batchsql_testserver::unique;
+use batchsql_testserver::{Kind, Server};
 
-use crate::support::{ask, row, sink, write};
+use crate::support::{ask_at, looker, row, sink_at, write};
 
 #[tokio::test]
 async fn values_are_stored_in_their_text_form() {
-    let t = unique("types");
+    // One key is the value alone, which no other test must meet.
+    let server = Server::start(Kind::Redis, &[]);
+    let t = "types";
     let date = Date::from_ymd(2026, 2, 28).unwrap();
     let time = Time::from_hms_micro(23, 59, 59, 1).unwrap();
     let cases: Vec<(Value, &[u8])> = vec![
@@ -36,15 +38,15 @@ async fn values_are_stored_in_their_text_form() {
         let ty = value.as_ref().column_type().unwrap();
         let table = format!("{t}_{number}");
         let schema = Schema::builder(table.as_str()).column("k", ColumnType::I64).column("v", ty).build().unwrap();
-        let as_value = sink(&table, Command::set(Key::prefixed(t.as_str(), ["k"]), "v")).await;
+        let as_value = sink_at(server.dsn(), &table, Command::set(Key::prefixed(t, ["k"]), "v")).await;
         assert_eq!(write(&as_value, [row(&schema, [number.into(), value.clone()])]).await, ["written"], "{ty}");
-        assert_eq!(ask::<Vec<u8>>(&["GET", &format!("{t}:{number}")]).await, expected, "{ty}");
+        assert_eq!(ask_at::<Vec<u8>>(server.dsn(), &["GET", &format!("{t}:{number}")]).await, expected, "{ty}");
         // The same value as the key: the set remembers what its own key is called.
-        let as_key = sink(&table, Command::sadd("v", "k")).await;
+        let as_key = sink_at(server.dsn(), &table, Command::sadd("v", "k")).await;
         assert_eq!(write(&as_key, [row(&schema, [(-1 - number).into(), value])]).await, ["written"], "{ty}");
         let mut exists = redis::cmd("SREM");
         exists.arg(expected).arg(-1 - number);
-        let mut conn = crate::support::looker(&batchsql_testserver::dsn(batchsql_testserver::Kind::Redis)).await;
+        let mut conn = looker(server.dsn()).await;
         assert_eq!(exists.query_async::<i64>(&mut conn).await.unwrap(), 1, "{ty}");
     }
 }

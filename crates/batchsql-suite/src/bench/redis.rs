@@ -5,10 +5,10 @@ use std::io::Write;
 use std::process::{Command as Process, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use batchsql::redis::{Command, Key, RedisOptions, RedisSink};
 use batchsql::{BatchSql, SubmitError};
-use redis::AsyncCommands;
+use redis::{AsyncCommands, ConnectionAddr};
 
 use super::figures::{Figure, Plan, summarise};
 use super::workload::{BATCH, IN_FLIGHT, PRODUCERS, Submit, Workload, pipeline, rate};
@@ -84,9 +84,21 @@ fn commands(texts: &[Texts]) -> Result<tempfile::NamedTempFile> {
 }
 
 fn pipe(dsn: &str, commands: &std::path::Path) -> Result<Duration> {
+    let client = redis::Client::open(dsn)?;
+    let ConnectionAddr::Tcp(host, port) = client.get_connection_info().addr() else {
+        bail!("redis-cli --pipe is measured over TCP without TLS; set REDIS_DSN to redis://host:port");
+    };
+    let settings = client.get_connection_info().redis_settings();
+    let mut process = Process::new("redis-cli");
+    process.args(["-h", host, "-p", &port.to_string(), "-n", &settings.db().to_string()]);
+    if let Some(user) = settings.username() {
+        process.args(["--user", user]);
+    }
+    // Not as an argument, where every user of the machine could read it.
+    process.envs(settings.password().map(|password| ("REDISCLI_AUTH", password)));
     let begin = Instant::now();
-    let output = Process::new("redis-cli")
-        .args(["-u", dsn, "--pipe"])
+    let output = process
+        .arg("--pipe")
         .stdin(std::fs::File::open(commands)?)
         .stderr(Stdio::inherit())
         .output()

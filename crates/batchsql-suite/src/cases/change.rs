@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use async_trait::async_trait;
 use batchsql::{ColumnType, Conflict, DynRow, RowError, Schema};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::throughput::KEYS_PER_WORKER;
 use super::{Case, Expected, Load, Settings};
@@ -17,6 +17,9 @@ use crate::rows::all_values;
 
 /// How long rows carry the new column before the table has it.
 const AHEAD: Duration = Duration::from_millis(300);
+
+/// How often a worker that waits looks whether the case is over.
+const LOOK: Duration = Duration::from_millis(50);
 
 fn table(columns: &[&str]) -> Schema {
     let table = Schema::builder("batchsql_suite_changes").column("id", ColumnType::I64);
@@ -66,7 +69,8 @@ pub(super) struct SchemaChange;
 impl Case for SchemaChange {
     fn description(&self) -> &'static str {
         "While rows are written, they begin to carry a column that the table gets a moment later, and stop to carry one \
-         that is then dropped. No row may fail: those that came too early wait."
+         that is then dropped; the last rows come after that. No row may fail: those that came too early wait. (Redis \
+         has no columns: there the rows change, and nothing else.)"
     }
 
     fn tables(&self) -> Vec<TableSpec> {
@@ -79,14 +83,21 @@ impl Case for SchemaChange {
 
     async fn drive(&self, load: &Load, database: &dyn Database) -> Result<Expected> {
         let (tell, mut told) = mpsc::unbounded_channel();
+        let (say_dropped, dropped) = watch::channel(false);
         // Whoever listens learns of the end when the last worker is done.
         let workers = load.workers(move |load, worker| {
-            let tell = tell.clone();
+            let (tell, mut dropped) = (tell.clone(), dropped.clone());
             async move {
                 let mut digest = Digest::default();
                 let rows = load.settings.rows_per_worker;
                 let mut phase = Phase::Old;
                 for n in 0..rows {
+                    if n == rows - rows.div_ceil(10) {
+                        // The last rows come after the column is gone.
+                        while !*dropped.borrow_and_update() && !load.is_over() {
+                            let _ = tokio::time::timeout(LOOK, dropped.changed()).await;
+                        }
+                    }
                     if load.is_over() {
                         break;
                     }
@@ -116,7 +127,9 @@ impl Case for SchemaChange {
             }
             // Everything that carries the column must be in the table before the column goes.
             load.db.flush().await?;
-            database.drop_column(&BEFORE, "dropped").await
+            database.drop_column(&BEFORE, "dropped").await?;
+            say_dropped.send_replace(true);
+            anyhow::Ok(())
         };
         let (digests, changed) = tokio::join!(workers, change);
         changed?;

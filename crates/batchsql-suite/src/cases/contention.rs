@@ -9,13 +9,43 @@ use batchsql::{BatchSql, TypedRow};
 
 use super::{Case, Expected, Load, Settings};
 use crate::database::{Database, TableSpec};
-use crate::digest::Digest;
+use crate::digest::{Canonical, Digest};
 use crate::rows::{Account, Texts};
 
 /// Pipelines that write at the same time: one alone keeps the rows of a key in one batch at a time.
 const PIPELINES: usize = 4;
 /// How long the other pipelines may drain.
 const DRAIN: Duration = Duration::from_secs(120);
+
+/// Checks that each key holds one of the versions that were written, and all of it. Which one is for the database
+/// to decide.
+async fn check_versions(database: &dyn Database, keys: i64, is_over: bool) -> Result<()> {
+    let mut found = 0;
+    let mut mixed = None;
+    let mut texts = Texts::default();
+    let mut check = |values: &[Canonical<'_>]| {
+        found += 1;
+        let [Canonical::Int(id), Canonical::Int(version), ..] = values else {
+            mixed = Some("a row without key or version".to_owned());
+            return;
+        };
+        let (id, version) = (*id as i64, *version as i64);
+        let (mut is, mut should) = (Digest::default(), Digest::default());
+        is.add_canonical(values.iter().copied());
+        should.add_values(texts.account(id, version).values());
+        // Upwards the key is the version, downwards it is counted from the end.
+        let is_of_key = (version - id) % keys == 0 || (version + id + 1) % keys == 0;
+        if is != should || version < 0 || !is_of_key {
+            mixed = Some(format!("key {id} holds what no row had at version {version}"));
+        }
+    };
+    database.read(Account::type_schema(), &mut check).await?;
+    if let Some(problem) = mixed {
+        anyhow::bail!("{problem}");
+    }
+    anyhow::ensure!(is_over || found == keys, "{found} keys are in the table instead of {keys}");
+    Ok(())
+}
 
 /// Keys that everybody writes: few enough that every batch meets the others.
 fn keys(load: &Load) -> i64 {
@@ -38,13 +68,15 @@ impl Case for ConcurrentUpserts {
 
     fn adjust(&self, settings: &mut Settings) {
         settings.note("pipelines", PIPELINES);
+        // Each pipeline has workers of both directions.
+        settings.workers = settings.workers.max(2 * PIPELINES);
+        settings.note("workers", settings.workers);
     }
 
-    async fn drive(&self, load: &Load, _: &dyn Database) -> Result<Expected> {
+    async fn drive(&self, load: &Load, database: &dyn Database) -> Result<Expected> {
         let others = (1..PIPELINES).map(|_| load.another_pipeline()).collect::<Result<Vec<BatchSql>>>()?;
         let keys = keys(load);
         let wrote = load.workers(|load, worker| {
-            // Each pipeline has workers of both directions.
             let (pipeline, upwards) = (worker as usize / 2 % PIPELINES, worker % 2 == 0);
             let other = pipeline.checked_sub(1).map(|number| others[number].clone());
             async move {
@@ -73,6 +105,7 @@ impl Case for ConcurrentUpserts {
         }
         wrote?;
         load.db.flush().await?;
+        check_versions(database, keys, load.is_over()).await?;
         let (mut texts, mut digest) = (Texts::default(), Digest::default());
         for key in 0..keys {
             // Also after an interruption: only this pass makes the content known.

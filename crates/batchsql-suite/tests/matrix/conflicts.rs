@@ -9,7 +9,7 @@ use batchsql_suite::cli::DatabaseName::{self, Mysql, Postgres, Sqlite};
 use batchsql_suite::database::{Database, TableSpec};
 use batchsql_suite::digest::Canonical;
 
-use crate::servers::on;
+use crate::servers::with;
 
 /// A row: every column is a number, so that no database sees keys differently.
 type Cells = Vec<Option<i64>>;
@@ -232,8 +232,8 @@ async fn content(database: &dyn Database, schema: &Schema) -> BTreeSet<Cells> {
     rows
 }
 
-async fn matrix(name: DatabaseName) {
-    on(name, async |own| {
+async fn matrix(name: DatabaseName, parameters: &str) {
+    with(name, parameters, async |own| {
         // One lane, so that the rows are in one batch.
         let config = PipelineConfig {
             max_concurrency: 1,
@@ -243,7 +243,11 @@ async fn matrix(name: DatabaseName) {
         };
         for (number, situation) in situations().into_iter().enumerate() {
             for rule in RULES {
-                let cell = format!("{name:?}, {rule:?}, {}", situation.name);
+                if rule == Rule::None && parameters == "strategy=staging" {
+                    // There is nothing to merge.
+                    continue;
+                }
+                let cell = format!("{name:?} {parameters}, {rule:?}, {}", situation.name);
                 let table = format!("batchsql_suite_matrix_{number}_{rule:?}").to_lowercase();
                 let loose = situation.schema(&table, None);
                 let spec =
@@ -265,17 +269,19 @@ async fn matrix(name: DatabaseName) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_follows_every_rule() {
-    matrix(Sqlite).await;
+    matrix(Sqlite, "").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_follows_every_rule() {
-    matrix(Postgres).await;
+    for strategy in ["auto", "multi_values", "unnest", "staging"] {
+        matrix(Postgres, &format!("strategy={strategy}")).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mysql_follows_every_rule() {
-    matrix(Mysql).await;
+    matrix(Mysql, "").await;
 }
 
 #[test]

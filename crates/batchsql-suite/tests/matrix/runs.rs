@@ -3,9 +3,10 @@
 use std::process::Command;
 
 use batchsql_suite::cli::DatabaseName::{self, Mysql, Postgres, Redis};
+use batchsql_testserver::{Kind, Server};
 use serde_json::Value;
 
-use crate::servers::{Own, on};
+use crate::servers::on;
 
 const VARIABLES: [&str; 3] = ["POSTGRES_DSN", "MYSQL_DSN", "REDIS_DSN"];
 
@@ -38,43 +39,40 @@ fn variable(name: DatabaseName) -> &'static str {
     }
 }
 
-async fn every_case_passes(name: DatabaseName) {
-    on(name, async |own: &Own| {
-        let dsn = own.dsn.clone().unwrap();
-        let small = ["--workers", "4", "--records-per-worker", "600", "--batch-size", "100"];
-        let run = tokio::task::spawn_blocking({
-            let dsn = dsn.clone();
-            move || run(name.name(), variable(name), Some(&dsn), &small)
-        });
-        let run = run.await.unwrap();
-        assert_eq!(run.code, Some(0), "{}", run.output);
-        let report = run.report.unwrap();
-        assert_eq!(report["summary"]["passed"], 10, "{report}");
-        let database = &report["environment"]["databases"][0];
-        assert_eq!(database["name"], name.name());
-        assert!(database["version"].as_str().unwrap().starts_with(|c: char| c.is_ascii_digit()), "{database}");
-        // Neither user nor password nor host.
-        let everything = format!("{}{report}", run.output);
-        let (_, authority) = dsn.split_once("://").unwrap();
-        assert!(!everything.contains(authority), "{everything}");
-    })
-    .await;
+async fn every_case_passes(name: DatabaseName, dsn: String) {
+    let small = ["--workers", "4", "--records-per-worker", "600", "--batch-size", "100"];
+    let run = tokio::task::spawn_blocking({
+        let dsn = dsn.clone();
+        move || run(name.name(), variable(name), Some(&dsn), &small)
+    });
+    let run = run.await.unwrap();
+    assert_eq!(run.code, Some(0), "{}", run.output);
+    let report = run.report.unwrap();
+    assert_eq!(report["summary"]["passed"], 10, "{report}");
+    let database = &report["environment"]["databases"][0];
+    assert_eq!(database["name"], name.name());
+    assert!(database["version"].as_str().unwrap().starts_with(|c: char| c.is_ascii_digit()), "{database}");
+    // Neither user nor password nor host.
+    let everything = format!("{}{report}", run.output);
+    let (_, authority) = dsn.split_once("://").unwrap();
+    assert!(!everything.contains(authority), "{everything}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_case_passes_on_postgres() {
-    every_case_passes(Postgres).await;
+    on(Postgres, async |own| every_case_passes(Postgres, own.dsn.clone().unwrap()).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_case_passes_on_mysql() {
-    every_case_passes(Mysql).await;
+    on(Mysql, async |own| every_case_passes(Mysql, own.dsn.clone().unwrap()).await).await;
 }
 
-/// Alone on its server as far as keys of the suite go: its tables have no database of their own.
+/// On a server of its own: the suite's keys have fixed names.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_case_passes_on_redis() {
-    every_case_passes(Redis).await;
+    let server = Server::start(Kind::Redis, &[]);
+    every_case_passes(Redis, server.dsn().to_owned()).await;
 }
 
 #[test]

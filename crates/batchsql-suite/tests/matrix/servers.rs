@@ -10,10 +10,18 @@ use futures_util::FutureExt;
 
 /// The DSN of another database on the same server.
 fn with_database(dsn: &str, name: &str) -> String {
-    let (server, query) = dsn.split_once('?').map_or((dsn, None), |(server, query)| (server, Some(query)));
-    let (start, _) = server.rsplit_once('/').expect("a dsn of the test run names a database");
-    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
-    format!("{start}/{name}{query}")
+    let (address, query) = dsn.split_once('?').map_or((dsn, String::new()), |(a, query)| (a, format!("?{query}")));
+    let (scheme, authority) = address.split_once("://").expect("a dsn has a scheme");
+    let (authority, _) = authority.split_once('/').unwrap_or((authority, ""));
+    format!("{scheme}://{authority}/{name}{query}")
+}
+
+fn with_parameters(dsn: String, parameters: &str) -> String {
+    match (parameters, dsn.contains('?')) {
+        ("", _) => dsn,
+        (_, true) => format!("{dsn}&{parameters}"),
+        (_, false) => format!("{dsn}?{parameters}"),
+    }
 }
 
 /// A database that only one test uses; `drop` removes it again.
@@ -26,7 +34,8 @@ pub(crate) struct Own {
 }
 
 impl Own {
-    pub(crate) async fn new(name: DatabaseName) -> Self {
+    /// `parameters` are added to the DSN of a server.
+    pub(crate) async fn new(name: DatabaseName, parameters: &str) -> Self {
         let own = unique("suite");
         match name {
             DatabaseName::Sqlite => {
@@ -35,14 +44,14 @@ impl Own {
             DatabaseName::Postgres => {
                 let shared = Postgres::open(&dsn(Kind::Postgres)).await.unwrap();
                 shared.execute(&format!("CREATE DATABASE {own}")).await.unwrap();
-                let dsn = with_database(&dsn(Kind::Postgres), &own);
+                let dsn = with_parameters(with_database(&dsn(Kind::Postgres), &own), parameters);
                 let database = Box::new(Postgres::open(&dsn).await.unwrap());
                 Self { name, database, dsn: Some(dsn), made: Some(own) }
             }
             DatabaseName::Mysql => {
                 let shared = MySql::open(&dsn(Kind::MySql)).await.unwrap();
                 shared.execute(&format!("CREATE DATABASE {own}")).await.unwrap();
-                let dsn = with_database(&dsn(Kind::MySql), &own);
+                let dsn = with_parameters(with_database(&dsn(Kind::MySql), &own), parameters);
                 let database = Box::new(MySql::open(&dsn).await.unwrap());
                 Self { name, database, dsn: Some(dsn), made: Some(own) }
             }
@@ -74,7 +83,12 @@ impl Own {
 
 /// Runs a test on a database of its own, which is removed however the test ends.
 pub(crate) async fn on(name: DatabaseName, test: impl AsyncFnOnce(&Own)) {
-    let own = Own::new(name).await;
+    with(name, "", test).await;
+}
+
+/// The same, with parameters of the DSN.
+pub(crate) async fn with(name: DatabaseName, parameters: &str, test: impl AsyncFnOnce(&Own)) {
+    let own = Own::new(name, parameters).await;
     let result = AssertUnwindSafe(test(&own)).catch_unwind().await;
     own.remove().await;
     if let Err(panic) = result {

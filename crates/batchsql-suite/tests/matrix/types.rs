@@ -94,6 +94,7 @@ fn values(ty: ColumnType) -> Vec<(&'static str, Value)> {
             ("null", json("null")),
             ("nested", json(r#"{"a":[1,2.5,null,{"b":"été 🦀 \" \\ \n"}],"":false}"#)),
             ("number", json("-12345678901234")),
+            ("digits", json("12345678901234567890.123")),
             ("string", json(r#""a""#)),
             ("NUL", json("\"a\\u0000b\"")),
         ],

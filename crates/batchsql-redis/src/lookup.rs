@@ -1,0 +1,162 @@
+//! Owns how the columns that a command names are found in a schema, and whether the schema fits the command.
+//! Must not know which commands there are.
+
+use batchsql_core::{Column, ColumnType, Conflict, Schema};
+
+use crate::command::{Key, KeyParts, Ttl, TtlKind};
+use crate::plan::{Field, KeyPlan, TtlPlan};
+use crate::types::escape_key;
+
+/// Looks up the columns that a command names, and finds those that nothing uses.
+pub(crate) struct Columns<'a> {
+    pub(crate) schema: &'a Schema,
+    /// Those that something uses, by number.
+    pub(crate) used: Vec<usize>,
+}
+
+impl Columns<'_> {
+    pub(crate) fn find(&mut self, name: &str, role: &str) -> Result<usize, String> {
+        let Some(index) = self.schema.column_index(name) else {
+            let known: Vec<&str> = self.schema.columns().iter().map(Column::name).collect();
+            return Err(format!(
+                "its rows carry no column {name:?}, which the command needs as {role} (they carry {})",
+                known.join(", ")
+            ));
+        };
+        self.used.push(index);
+        Ok(index)
+    }
+
+    /// A column that becomes an argument, so that it needs a value.
+    pub(crate) fn value(&mut self, name: &str, role: &str) -> Result<usize, String> {
+        let index = self.find(name, role)?;
+        if self.schema.columns()[index].is_nullable() {
+            return Err(format!("its column {name:?} is the {role}, but nullable; redis has no NULL, so forbid it"));
+        }
+        Ok(index)
+    }
+
+    pub(crate) fn key(&mut self, key: &Key) -> Result<KeyPlan, String> {
+        let schema = self.schema;
+        let (prefix, columns, escapes) = match &key.0 {
+            KeyParts::Column(name) => (Vec::new(), [self.value(name, "key")?].into(), false),
+            KeyParts::Constant(key) => (key.as_bytes().to_vec(), Box::default(), false),
+            KeyParts::Prefixed(_, names) if names.is_empty() => {
+                return Err("its key has a prefix and no column; use Key::constant for one key".into());
+            }
+            KeyParts::Prefixed(prefix, names) => {
+                let columns = names.iter().map(|name| self.value(name, "key")).collect::<Result<_, _>>()?;
+                (format!("{prefix}:").into_bytes(), columns, true)
+            }
+            KeyParts::OfRow if schema.key_columns().is_empty() => {
+                return Err("it declares no key to make redis keys of; declare one with a conflict rule, for example \
+                            Conflict::replace([\"id\"]), or choose the key with Key::prefixed"
+                    .into());
+            }
+            KeyParts::OfRow => {
+                self.used.extend(schema.key_columns());
+                let mut prefix = Vec::new();
+                for part in schema.table().namespace().into_iter().chain([schema.table().name()]) {
+                    if !prefix.is_empty() {
+                        prefix.push(b'.');
+                    }
+                    escape_key(&mut prefix, part.as_bytes(), b":%.");
+                }
+                prefix.push(b':');
+                (prefix, schema.key_columns().into(), true)
+            }
+        };
+        Ok(KeyPlan { prefix: prefix.into(), columns, escapes })
+    }
+
+    pub(crate) fn ttl(&mut self, ttl: &Ttl) -> Result<TtlPlan, String> {
+        Ok(match &ttl.0 {
+            TtlKind::None => TtlPlan::None,
+            TtlKind::Keep => TtlPlan::Keep,
+            TtlKind::After(duration) if duration.as_millis() == 0 => {
+                return Err("its time to live is below 1 ms; give a longer one, or none".into());
+            }
+            TtlKind::After(duration) if duration.subsec_nanos() == 0 => {
+                TtlPlan::Seconds(duration.as_secs().to_string())
+            }
+            TtlKind::After(duration) => TtlPlan::Millis(duration.as_millis().to_string()),
+            TtlKind::Column(name) => {
+                let index = self.find(name, "time to live")?;
+                let ty = self.schema.columns()[index].column_type();
+                if !matches!(ty, ColumnType::I16 | ColumnType::I32 | ColumnType::I64 | ColumnType::U64) {
+                    return Err(format!("its column {name:?} is the time to live, but no integer (seconds)"));
+                }
+                TtlPlan::Column(index)
+            }
+        })
+    }
+
+    /// The columns that nothing else uses.
+    pub(crate) fn rest(&mut self, name: impl Fn(&str) -> Vec<u8>) -> Box<[Field]> {
+        let columns = self.schema.columns().iter().enumerate().filter(|(index, _)| !self.used.contains(index));
+        columns.map(|(column, declared)| Field { name: name(declared.name()).into(), column }).collect()
+    }
+
+    pub(crate) fn all_used(&self, word: &str) -> Result<(), String> {
+        match self.schema.columns().iter().enumerate().find(|(index, _)| !self.used.contains(index)) {
+            None => Ok(()),
+            Some((_, column)) => Err(format!(
+                "{word} has no use for its column {:?}; remove the column, or choose another command",
+                column.name()
+            )),
+        }
+    }
+
+    pub(crate) fn no_rule(&self, word: &str) -> Result<(), String> {
+        match self.schema.conflict() {
+            Conflict::None => Ok(()),
+            _ => Err(format!("{word} knows no conflicts; declare no conflict rule")),
+        }
+    }
+
+    /// Whether the command can do what the conflict rule says. `place` are the columns that say what a row
+    /// overwrites.
+    pub(crate) fn check_rule(&self, word: &str, place: &[usize], can_overwrite: bool) -> Result<(), String> {
+        let key = self.schema.key_columns();
+        if *self.schema.conflict() == Conflict::None {
+            return Ok(());
+        }
+        let is_place = key.len() == place.len() && key.iter().all(|column| place.contains(column));
+        if !is_place {
+            let names = |columns: &[usize]| {
+                let names: Vec<&str> = columns.iter().map(|column| self.schema.columns()[*column].name()).collect();
+                names.join(", ")
+            };
+            return Err(format!(
+                "its conflict key is ({}), but for {word} the columns ({}) say what a row overwrites; make them the same",
+                names(key),
+                names(place)
+            ));
+        }
+        match self.schema.conflict() {
+            Conflict::Ignore { .. } => Ok(()),
+            Conflict::Replace { .. } | Conflict::Update { .. } if !can_overwrite => {
+                Err(format!("{word} has nothing to overwrite; use Conflict::ignore or no conflict rule"))
+            }
+            Conflict::Replace { .. } | Conflict::Update { .. }
+                if key.len() + self.schema.update_columns().len() == self.schema.columns().len() =>
+            {
+                Ok(())
+            }
+            Conflict::Update { .. } => Err(format!(
+                "{word} cannot overwrite some columns of a row that is there and set the others of a new one; use \
+                 Conflict::replace, or a schema of the columns to overwrite"
+            )),
+            _ => Err(format!("{word} does not know this conflict rule")),
+        }
+    }
+}
+
+pub(crate) fn is_number(ty: ColumnType) -> bool {
+    matches!(ty, ColumnType::I16 | ColumnType::I32 | ColumnType::I64 | ColumnType::U64 | ColumnType::Decimal)
+        || is_float(ty)
+}
+
+pub(crate) fn is_float(ty: ColumnType) -> bool {
+    matches!(ty, ColumnType::F32 | ColumnType::F64)
+}

@@ -1,0 +1,100 @@
+//! What real servers say only for moments, or never: nodes that answer as the test wants.
+
+use std::sync::{Arc, Mutex};
+
+use batchsql_core::{ColumnType, Conflict, Schema, Sink, Value};
+use batchsql_redis::Command;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::support::{row, sink_at, write};
+
+/// Reads one command; `None` at the end of the connection.
+async fn command(client: &mut BufReader<TcpStream>) -> Option<Vec<String>> {
+    let number = async |client: &mut BufReader<TcpStream>| -> Option<usize> {
+        let mut line = String::new();
+        client.read_line(&mut line).await.ok()?;
+        line.trim().get(1..)?.parse().ok()
+    };
+    let mut words = Vec::new();
+    for _ in 0..number(client).await? {
+        let mut word = vec![0; number(client).await? + 2];
+        client.read_exact(&mut word).await.ok()?;
+        words.push(String::from_utf8(word).unwrap().trim_end().to_owned());
+    }
+    Some(words)
+}
+
+/// A node that answers each command as `answer` says.
+async fn node(answer: impl Fn(&[String]) -> String + Clone + Send + Sync + 'static) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let answer = answer.clone();
+            tokio::spawn(async move {
+                let mut client = BufReader::new(client);
+                while let Some(words) = command(&mut client).await {
+                    client.write_all(answer(&words).as_bytes()).await.unwrap();
+                }
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_redirected_row_is_not_written_over_a_later_one_with_its_key() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&asked);
+    let other = node(move |words| {
+        seen.lock().unwrap().push(words.join(" "));
+        "+OK\r\n".to_owned()
+    })
+    .await;
+    // The slot stops moving between the first row of the key and the second: only the first is redirected.
+    let own = Arc::new(Mutex::new(0));
+    let port = Arc::clone(&own);
+    let first = node(move |words| match (words[0].as_str(), words.last().unwrap().as_str()) {
+        ("CLUSTER", _) => {
+            let port = *port.lock().unwrap();
+            format!("*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:{port}\r\n")
+        }
+        (_, "old" | "elsewhere") => format!("-ASK 1 127.0.0.1:{other}\r\n"),
+        _ => "+OK\r\n".to_owned(),
+    })
+    .await;
+    *own.lock().unwrap() = first;
+    let dsn = format!("redis://127.0.0.1:{first}?cluster=true&protocol=2");
+    let sink = sink_at(&dsn, "t", Command::set("k", "v")).await;
+    let schema = Schema::builder("t").column("k", ColumnType::Text).column("v", ColumnType::Text).build().unwrap();
+    let rows = [("k", "old"), ("k", "new"), ("other", "elsewhere")].map(|(k, v)| row(&schema, [k.into(), v.into()]));
+    assert_eq!(write(&sink, rows).await, ["rejected TRYAGAIN", "written", "written"]);
+    let asked: Vec<String> = asked.lock().unwrap().iter().filter(|words| words.starts_with("SET")).cloned().collect();
+    assert_eq!(asked, ["SET other elsewhere"]);
+}
+
+#[tokio::test]
+async fn a_transaction_that_could_not_be_ended_does_not_take_in_the_next_batch() {
+    // As a proxy may do: it takes MULTI, and EXEC once, when the sink asks whether there are transactions.
+    let ends = Arc::new(Mutex::new(0));
+    let port = node(move |words| {
+        let answer = match words[0].as_str() {
+            "MULTI" | "PING" => "+OK\r\n",
+            "EXEC" => {
+                *ends.lock().unwrap() += 1;
+                if *ends.lock().unwrap() == 1 { "*0\r\n" } else { "-ERR unknown command\r\n" }
+            }
+            _ => "+QUEUED\r\n",
+        };
+        answer.to_owned()
+    })
+    .await;
+    let sink = sink_at(&format!("redis://127.0.0.1:{port}?protocol=2"), "t", Command::hash()).await;
+    let schema = Schema::builder("t").column("k", ColumnType::Text).nullable("a", ColumnType::Text);
+    let schema = schema.nullable("b", ColumnType::Text).on_conflict(Conflict::replace(["k"])).build().unwrap();
+    let rows = [("x", Value::Null), ("y", "2".into())].map(|(k, b)| row(&schema, [k.into(), "1".into(), b]));
+    // Nothing of the first was executed; the second was queued behind it, and nobody says what becomes of it.
+    assert_eq!(write(&sink, rows).await, ["rejected ERR", "unknown"]);
+    assert_eq!(sink.pool().unwrap().idle, 0);
+}
