@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
-use crate::config::PipelineConfig;
+use crate::config::{Isolation, PipelineConfig};
 use crate::dead_letter::{Consumers, DeadLetters};
 use crate::dispatch::{Activity, Dispatcher};
 use crate::error::StartError;
@@ -75,10 +75,15 @@ impl<S: Sink> BatchSqlBuilder<S> {
     /// (`enable_time` or `enable_all`; `#[tokio::main]` has it).
     ///
     /// # Errors
-    /// A setting that cannot work, or a call from outside a Tokio runtime.
+    /// A setting that cannot work, also with this sink, or a call from outside a Tokio runtime.
     pub fn start(self) -> Result<BatchSql, StartError> {
         let Self { sink, config, reporter, dead_letters } = self;
         config.validate()?;
+        if config.isolation == Isolation::AtomicBatch && config.flush_size > 1 && !sink.is_atomic() {
+            let text = "cannot undo a part of a batch, so isolation cannot be AtomicBatch; use Isolation::Bisect, \
+                        or set flush_size to 1";
+            return Err(StartError::new(format!("{} {text}", sink.name())));
+        }
         let runtime = Handle::try_current()
             .map_err(|_| StartError::new("there is no Tokio runtime here; call start() from within one"))?;
         let concurrency = sink.max_concurrency().unwrap_or(usize::MAX).min(config.max_concurrency).max(1);

@@ -3,12 +3,14 @@
 //! numbers of rows.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 
 use crate::batch::Rows;
 use crate::columns::{ColumnValues, ColumnView};
+use crate::decimal::Number;
 use crate::schema::{Conflict, Schema};
+use crate::value::one_of_equals;
 
 /// Which rows of a batch are written first, and what comes after them.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,8 +31,9 @@ pub(crate) fn is_last_wins(schema: &Schema) -> bool {
 
 /// The rows to write; `None` when they are all rows as they are.
 ///
-/// Keys are equal here when their values are. A database may see more keys as equal (collations, trailing
-/// spaces, `1.0` and `1.00`), never fewer.
+/// For the choice of one row per key, keys are equal when their values are as they were given: a database may see
+/// more keys as equal (collations, trailing spaces, `1.5` and `1.50`), but no row may be left out for one that another
+/// database (SQLite, Redis) keeps beside it.
 pub(crate) fn arrange(rows: Rows<'_>, last_wins: bool, sort: bool) -> Option<Arranged> {
     let columns = key_columns(rows);
     if columns.is_empty() {
@@ -42,14 +45,39 @@ pub(crate) fn arrange(rows: Rows<'_>, last_wins: bool, sort: bool) -> Option<Arr
         let all = (0..rows.len()).map(number);
         Arranged { rows: all.collect(), previous: Box::default() }
     });
-    let compare = |a: &u32, b: &u32| compare_keys(&columns, *a as usize, *b as usize);
-    if sort && !arranged.rows.is_sorted_by(|a, b| compare(a, b).is_le()) {
-        // Stable: rows with equal keys keep their order.
-        arranged.rows.sort_by(compare);
-    } else if is_whole {
-        return None;
+    let is_moved = sort && sort_by_key(&columns, &mut arranged.rows);
+    if is_whole && !is_moved { None } else { Some(arranged) }
+}
+
+/// Sorts some of the rows by key. Rows with equal keys keep their order.
+pub(crate) fn sort(rows: Rows<'_>, numbers: &mut [u32]) {
+    sort_by_key(&key_columns(rows), numbers);
+}
+
+/// For each row whether one of the marked rows comes later and has its key.
+pub(crate) fn has_later(rows: Rows<'_>, marked: &[bool]) -> Vec<bool> {
+    let columns = key_columns(rows);
+    let mut later = vec![false; rows.len()];
+    let mut keys = HashSet::new();
+    for row in (0..rows.len()).rev().filter(|_| !columns.is_empty()) {
+        let key = Key { columns: &columns, row };
+        later[row] = keys.contains(&key);
+        if marked[row] {
+            keys.insert(key);
+        }
     }
-    Some(arranged)
+    later
+}
+
+/// True when that moved rows.
+fn sort_by_key(columns: &[ColumnView<'_>], numbers: &mut [u32]) -> bool {
+    let compare = |a: &u32, b: &u32| compare_keys(columns, *a as usize, *b as usize);
+    if numbers.is_sorted_by(|a, b| compare(a, b).is_le()) {
+        return false;
+    }
+    // Stable: rows with equal keys keep their order.
+    numbers.sort_by(compare);
+    true
 }
 
 /// The last row of each key, in their order; `None` when every key occurs once.
@@ -97,7 +125,9 @@ fn number(row: usize) -> u32 {
     u32::try_from(row).expect("buffer_size fits u32")
 }
 
-/// An order of keys that is the same in every process; it need not be the database's.
+/// An order of keys that is the same in every process; it need not be the database's. Keys that may be one to a
+/// database are equal, so that their rows keep their order, as far as the values tell: what a collation does to text,
+/// and a database to a JSON document, is not known here.
 fn compare_keys(columns: &[ColumnView<'_>], a: usize, b: usize) -> Ordering {
     // Key columns are never NULL.
     let by_column = columns.iter().map(|column| match column.values() {
@@ -106,9 +136,10 @@ fn compare_keys(columns: &[ColumnView<'_>], a: usize, b: usize) -> Ordering {
         ColumnValues::I32(v) => v[a].cmp(&v[b]),
         ColumnValues::I64(v) => v[a].cmp(&v[b]),
         ColumnValues::U64(v) => v[a].cmp(&v[b]),
-        ColumnValues::F32(v) => v[a].total_cmp(&v[b]),
-        ColumnValues::F64(v) => v[a].total_cmp(&v[b]),
-        ColumnValues::Decimal(v) | ColumnValues::Text(v) | ColumnValues::Json(v) => v.get(a).cmp(v.get(b)),
+        ColumnValues::F32(v) => one_of_equals(v[a].into()).total_cmp(&one_of_equals(v[b].into())),
+        ColumnValues::F64(v) => one_of_equals(v[a]).total_cmp(&one_of_equals(v[b])),
+        ColumnValues::Decimal(v) => Number::of(v.get(a)).cmp(&Number::of(v.get(b))),
+        ColumnValues::Text(v) | ColumnValues::Json(v) => v.get(a).cmp(v.get(b)),
         ColumnValues::Bytes(v) => v.get(a).cmp(v.get(b)),
         ColumnValues::Uuid(v) => v[a].cmp(&v[b]),
         ColumnValues::Date(v) => v[a].cmp(&v[b]),
@@ -200,6 +231,19 @@ mod tests {
         check(Conflict::update(["a"]), &[(1, "x"), (2, "x")], &[&[0, 1]]);
         check(Conflict::update(["a"]), &[(1, "x"), (2, "x"), (1, "y"), (1, "z")], &[&[0, 1], &[2], &[3]]);
         check(Conflict::None, &[(1, "x"), (1, "x")], &[&[0, 1]]);
+    }
+
+    #[test]
+    fn rows_are_marked_that_come_before_marked_ones_with_their_key() {
+        let check = |conflict, keys: &[(i64, &str)], marked: &[bool], expected: &[bool]| {
+            assert_eq!(has_later(Rows::all(&batch(&schema(conflict), keys)), marked), expected, "{keys:?}");
+        };
+        let keys = [(1, "x"), (2, "x"), (1, "x"), (1, "y")];
+        let key = || Conflict::update(["a"]);
+        check(key(), &keys, &[false, false, true, false], &[true, false, false, false]);
+        check(key(), &keys, &[true, true, false, true], &[true, false, true, false]);
+        check(Conflict::replace(["a", "b"]), &keys, &[false, false, false, true], &[false; 4]);
+        check(Conflict::None, &keys, &[true; 4], &[false; 4]);
     }
 
     #[test]

@@ -50,14 +50,12 @@ macro_rules! for_each_buffer {
 }
 
 /// Text values end to end; `ends[i]` is where value `i` stops.
-#[derive(Default)]
 pub(crate) struct TextBuffer {
     ends: Vec<u32>,
     data: String,
 }
 
 /// Byte values end to end; `ends[i]` is where value `i` stops.
-#[derive(Default)]
 pub(crate) struct BytesBuffer {
     ends: Vec<u32>,
     data: Vec<u8>,
@@ -69,6 +67,10 @@ fn end(len: usize) -> u32 {
 }
 
 impl TextBuffer {
+    fn with_capacity(rows: usize, bytes: usize) -> Self {
+        Self { ends: Vec::with_capacity(rows), data: String::with_capacity(bytes) }
+    }
+
     #[inline]
     pub(crate) fn push(&mut self, text: &str) {
         self.data.push_str(text);
@@ -82,6 +84,10 @@ impl TextBuffer {
 }
 
 impl BytesBuffer {
+    fn with_capacity(rows: usize, bytes: usize) -> Self {
+        Self { ends: Vec::with_capacity(rows), data: Vec::with_capacity(bytes) }
+    }
+
     #[inline]
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.data.extend_from_slice(bytes);
@@ -104,7 +110,7 @@ pub(crate) struct ColumnBuffer {
 impl ColumnBuffer {
     /// An empty column with room for `rows` values of together `bytes` variable bytes.
     pub(crate) fn new(ty: ColumnType, nullable: bool, rows: usize, bytes: usize) -> Self {
-        let text = || TextBuffer { ends: Vec::with_capacity(rows), data: String::with_capacity(bytes) };
+        let text = || TextBuffer::with_capacity(rows, bytes);
         let buffer = match ty {
             ColumnType::Bool => Buffer::Bool(Vec::with_capacity(rows)),
             ColumnType::I16 => Buffer::I16(Vec::with_capacity(rows)),
@@ -116,9 +122,7 @@ impl ColumnBuffer {
             ColumnType::Decimal => Buffer::Decimal(text()),
             ColumnType::Text => Buffer::Text(text()),
             ColumnType::Json => Buffer::Json(text()),
-            ColumnType::Bytes => {
-                Buffer::Bytes(BytesBuffer { ends: Vec::with_capacity(rows), data: Vec::with_capacity(bytes) })
-            }
+            ColumnType::Bytes => Buffer::Bytes(BytesBuffer::with_capacity(rows, bytes)),
             ColumnType::Uuid => Buffer::Uuid(Vec::with_capacity(rows)),
             ColumnType::Date => Buffer::Date(Vec::with_capacity(rows)),
             ColumnType::Time => Buffer::Time(Vec::with_capacity(rows)),
@@ -156,7 +160,7 @@ impl ColumnBuffer {
         for_each_buffer!(&self.buffer, _v => 0, v => v.data.len(), v => v.data.len())
     }
 
-    /// A copy of some rows, in the order given.
+    /// A copy of some rows, in the order given. It takes no more room than they need.
     pub(crate) fn gather(&self, rows: &[u32]) -> Self {
         /// Copies values of fixed width.
         macro_rules! fixed {
@@ -168,8 +172,9 @@ impl ColumnBuffer {
         macro_rules! variable {
             ($variant:ident, $buffer:ident, $view:ident, $values:expr) => {{
                 let view = $view::new($values, 0..$values.ends.len());
-                let mut copy = $buffer::default();
-                rows.iter().for_each(|row| copy.push(view.get(*row as usize)));
+                let values = || rows.iter().map(|row| view.get(*row as usize));
+                let mut copy = $buffer::with_capacity(rows.len(), values().map(|value| value.len()).sum());
+                values().for_each(|value| copy.push(value));
                 Buffer::$variant(copy)
             }};
         }
@@ -411,5 +416,24 @@ impl fmt::Debug for TextValues<'_> {
 impl fmt::Debug for BytesValues<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "BytesValues({} values)", self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_takes_no_more_room_than_its_rows_need() {
+        let mut column = ColumnBuffer::new(ColumnType::Text, true, 16, 0);
+        let Buffer::Text(text) = &mut column.buffer else { panic!("no text") };
+        (0..1000).for_each(|row| text.push(&"x".repeat(row % 7)));
+        column.validity = Some(vec![true; 1000]);
+        let rows: Vec<u32> = (0..1000).rev().collect();
+        let copy = column.gather(&rows);
+        let Buffer::Text(text) = &copy.buffer else { panic!("no text") };
+        assert_eq!((text.ends.capacity(), text.data.capacity()), (1000, text.data.len()));
+        assert_eq!(copy.validity.as_ref().map(Vec::capacity), Some(1000));
+        assert_eq!(copy.view(0..1000).get(1), ValueRef::Text("xxxx"));
     }
 }

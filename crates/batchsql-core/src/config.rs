@@ -87,10 +87,14 @@ pub enum Ordering {
     /// inserts.
     #[default]
     Auto,
-    /// Rows with equal keys keep their order, whichever columns they carry; others may be written side
-    /// by side. Keys are equal when their values are: where a collation of the database sees more keys as
-    /// equal (`'A'` and `'a'`), use [`PerTable`](Self::PerTable). Rows of plain inserts have no key, hence no
-    /// order.
+    /// Rows with equal keys keep their order, whichever columns they carry; others may be written side by side,
+    /// and are sorted by key where the sink asks for it ([`Sink::sorts_by_key`](crate::Sink::sorts_by_key)). Rows
+    /// of plain inserts have no key, hence no order.
+    ///
+    /// Keys are equal when their values are: `1.5` and `1.50`, `0.0` and `-0.0`. What else the database sees as
+    /// equal is not known here, and such rows have no order among each other: text by its collation or column
+    /// (`'A'` and `'a'`, trailing spaces), numbers and times that a column rounds, JSON documents written in
+    /// different ways. There use [`PerTable`](Self::PerTable).
     PerKey,
     /// All rows of the table keep their order: one batch at a time. Rows that carry other columns than
     /// the row before them start a new batch.
@@ -127,7 +131,8 @@ pub enum WhenFull {
 #[non_exhaustive]
 pub enum Coalesce {
     /// Only the last row of each key is written; the earlier ones end as `Superseded` when it is
-    /// committed. If it is rejected, the one before it is written.
+    /// committed. If it is rejected, the one before it is written. Keys are equal here when they are given
+    /// in the same form: decimals `1.5` and `1.50` are both written, one after the other.
     #[default]
     LastPerKey,
     /// Every row is written, in order: for tables with triggers that must see each version.
@@ -161,7 +166,7 @@ pub enum Isolation {
     },
     /// All rows of a batch are written, or none: one bad row rejects its whole batch, and each row has the
     /// error of the bad one. Which rows share a batch is not yours to choose: it depends on their keys, on
-    /// time and on room.
+    /// time and on room. A sink that cannot undo a part of a batch (Redis) needs `flush_size` 1 for it.
     AtomicBatch,
 }
 

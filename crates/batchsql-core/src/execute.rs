@@ -1,9 +1,8 @@
 //! Owns the writing of one batch: connection, plan, attempts, and the verdict over each of its rows.
 //! Must not know how batches are filled, in which order they come, or how long they rest.
 
-use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,6 +15,7 @@ use crate::error::{ErrorClass, SinkError};
 use crate::isolate::{Next, Verdict};
 use crate::job::{Job, Progress};
 use crate::ledger::Ledger;
+use crate::plans::Plans;
 use crate::receipt::FailureKind;
 use crate::reporter::{BatchExecuted, BatchStarted};
 use crate::retry::RetrySchedule;
@@ -31,9 +31,6 @@ pub(crate) trait Engine: Send + Sync + 'static {
     fn forget(&self, schemas: &[SchemaId]);
 }
 
-/// Plans by schema.
-type Plans<P> = HashMap<SchemaId, (Schema, Arc<P>)>;
-
 /// Writes batches to one sink.
 pub(crate) struct Executor<S: Sink> {
     sink: S,
@@ -46,8 +43,7 @@ pub(crate) struct Executor<S: Sink> {
     sorts: bool,
     repeats_inserts: bool,
     parks: bool,
-    /// With the schema, because a schema that is gone gives its id to another one.
-    plans: RwLock<Plans<S::Plan>>,
+    plans: Plans<S::Plan>,
 }
 
 /// Why a range of rows was not written.
@@ -56,6 +52,8 @@ enum Stop {
     Bad(SinkError),
     /// The rows cannot be written by one statement.
     Inseparable(SinkError),
+    /// They were refused, and some of them may be there already.
+    Doubtful(SinkError),
     /// Every retry that made sense was made.
     Failed(FailureKind, SinkError),
     /// The batch has to wait.
@@ -110,6 +108,7 @@ impl<S: Sink> Writer for Executor<S> {
             self.begin(&mut job);
         }
         let pause = self.run(&mut job, &mut conn).await;
+        job.rest();
         // Where rows failed, others may use the connection while their consumers are told.
         let may_hold = pause.is_none() && !job.has_failed_rows() && since.elapsed() < HOLD;
         let conn = conn.and_then(Result::ok).filter(|_| may_hold).map(|conn| HeldConn { conn, since });
@@ -133,8 +132,7 @@ impl<S: Sink> Engine for Executor<S> {
     }
 
     fn forget(&self, schemas: &[SchemaId]) {
-        let mut plans = self.plans.write().unwrap_or_else(PoisonError::into_inner);
-        schemas.iter().for_each(|id| drop(plans.remove(id)));
+        self.plans.forget(schemas);
     }
 }
 
@@ -156,7 +154,7 @@ impl<S: Sink> Executor<S> {
             coalesces: config.coalesce == Coalesce::LastPerKey,
             repeats_inserts: config.delivery == Delivery::AtLeastOnce,
             parks: !config.park_for.is_zero(),
-            plans: RwLock::default(),
+            plans: Plans::default(),
         }
     }
 
@@ -204,6 +202,12 @@ impl<S: Sink> Executor<S> {
                     }
                     Err(Stop::Bad(error)) => self.refused(job, range, Verdict::Bad, &error),
                     Err(Stop::Inseparable(error)) => self.refused(job, range, Verdict::Inseparable, &error),
+                    Err(Stop::Doubtful(error)) => {
+                        search(job).judge(range.clone(), Verdict::Ended);
+                        if job.fail_maybe_written(range, &error) {
+                            postpone_rest(job);
+                        }
+                    }
                     Err(Stop::Failed(kind, error)) => {
                         job.failed(range.clone(), kind, Some(&error));
                         search(job).judge(range, Verdict::Ended);
@@ -222,12 +226,11 @@ impl<S: Sink> Executor<S> {
         if !job.has_unfinished() {
             return None;
         }
-        // What is left of the round waits too: it may have later rows with the keys of those that are unfinished.
-        for left in search(job).take_rest() {
-            job.postpone(left);
-        }
-        let slow = written.unfinished.iter().find(|(_, error)| error.class() == ErrorClass::Resource);
-        let (_, error) = slow.or(written.unfinished.first())?;
+        postpone_rest(job);
+        let errors = || written.unfinished.iter().map(|(_, error)| error);
+        // Others are reasons of rows that are rejected.
+        let mut passing = errors().filter(|error| error.is_retryable() || error.class() == ErrorClass::Unknown);
+        let error = errors().find(|error| error.class() == ErrorClass::Resource).or(passing.next())?;
         job.progress.last_error = Some(error.clone());
         match next_delay(job, error.class(), self.retry_for) {
             Some(delay) => Some(Pause::Rest(delay, error.clone())),
@@ -301,30 +304,25 @@ impl<S: Sink> Executor<S> {
 
     /// What is to be done after an error.
     fn judge(&self, job: &mut Job, range: Range<usize>, error: SinkError) -> Stop {
-        let maybe_committed = job.progress.maybe_committed.is_some();
+        let is_doubtful = job.has_maybe_written(range.clone());
         match error.class() {
-            // All of these rows may be there already. They are not looked at more closely: writing
-            // only some of them again could put an older version of a key over a newer one.
-            _ if maybe_committed && !error.is_retryable() && error.class() != ErrorClass::Unknown => {
-                return Stop::Failed(FailureKind::Unknown, error);
-            }
+            ErrorClass::Unknown | ErrorClass::Transient | ErrorClass::Resource => {}
+            _ if is_doubtful => return Stop::Doubtful(error),
             ErrorClass::Row => return Stop::Bad(error),
             ErrorClass::Size | ErrorClass::Duplicate => return Stop::Inseparable(error),
             ErrorClass::Schema | ErrorClass::Permission if self.parks => return Stop::Pause(Pause::Park(error)),
             ErrorClass::Schema | ErrorClass::Permission | ErrorClass::Internal => {
                 return Stop::Failed(FailureKind::Rejected, error);
             }
-            ErrorClass::Unknown => {
-                job.progress.maybe_committed = Some(range);
-                if !self.repeats(job) {
-                    return Stop::Failed(FailureKind::Unknown, error);
-                }
+        }
+        if error.class() == ErrorClass::Unknown {
+            job.may_have_written(range);
+            if !self.repeats(job) {
+                return Stop::Failed(FailureKind::Unknown, error);
             }
-            ErrorClass::Transient | ErrorClass::Resource => {}
         }
         match next_delay(job, error.class(), self.retry_for) {
             Some(delay) => Stop::Pause(Pause::Rest(delay, error)),
-            None if job.progress.maybe_committed.is_some() => Stop::Failed(FailureKind::Unknown, error),
             None => Stop::Failed(FailureKind::Expired, error),
         }
     }
@@ -351,7 +349,7 @@ impl<S: Sink> Executor<S> {
             Err(_) => Err(timed_out("the write", self.statement_timeout, ErrorClass::Unknown)),
         };
         let is_part = |written: &Written| !written.rejected.is_empty() || !written.unfinished.is_empty();
-        if attempt.is_atomic() && result.as_ref().is_ok_and(is_part) {
+        if attempt.is_atomic() && range.len() > 1 && result.as_ref().is_ok_and(is_part) {
             // Its other rows are in the database, which is what was not to happen.
             tracing::error!(sink = self.sink.name(), "the sink wrote a part of a batch that must be atomic");
         }
@@ -380,13 +378,7 @@ impl<S: Sink> Executor<S> {
     }
 
     async fn plan(&self, conn: &mut S::Conn, schema: &Schema) -> Result<Prepared<S::Plan>, SinkError> {
-        let known = self
-            .plans
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&schema.id())
-            .map(|(_, plan)| Arc::clone(plan));
-        if let Some(plan) = known {
+        if let Some(plan) = self.plans.get(schema) {
             return Ok(Prepared { plan, fresh: false });
         }
         let prepared = timeout(self.statement_timeout, self.sink.prepare(conn, schema)).await;
@@ -394,8 +386,7 @@ impl<S: Sink> Executor<S> {
             Ok(result) => Arc::new(result?),
             Err(_) => return Err(timed_out("looking at the table", self.statement_timeout, ErrorClass::Transient)),
         };
-        let mut plans = self.plans.write().unwrap_or_else(PoisonError::into_inner);
-        plans.insert(schema.id(), (schema.clone(), Arc::clone(&plan)));
+        self.plans.insert(schema, Arc::clone(&plan));
         Ok(Prepared { plan, fresh: true })
     }
 }
@@ -403,6 +394,13 @@ impl<S: Sink> Executor<S> {
 /// What is left of the round that was begun.
 fn search(job: &mut Job) -> &mut crate::isolate::Search {
     job.progress.search.as_mut().expect("a job is begun before it is run")
+}
+
+/// Leaves the rest of the round to the next one: it may have later rows with the keys of those that are left already.
+fn postpone_rest(job: &mut Job) {
+    for left in search(job).take_rest() {
+        job.postpone(left);
+    }
 }
 
 /// How long a batch rests before it is tried again; `None` when its time is over.

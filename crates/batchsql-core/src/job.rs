@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::batch::{Batch, Rows};
-use crate::coalesce::{self, Arranged};
+use crate::coalesce;
 use crate::error::{ErrorClass, SinkError};
 use crate::group::Group;
 use crate::isolate::Search;
@@ -20,6 +20,7 @@ use crate::ledger::Ledger;
 use crate::receipt::{Completion, FailedRow, FailureKind, Outcome, OutcomeCounts, OutcomeKind};
 use crate::reporter::{BatchExecuted, BatchInfo, FlushReason};
 use crate::retry::RetrySchedule;
+use crate::round::{MaybeWritten, Round};
 use crate::sink::{Attempt, Written};
 use crate::table::{LaneId, OpenId};
 
@@ -46,8 +47,6 @@ pub(crate) struct Progress {
     pub(crate) attempts: u32,
     /// The rows being written at this moment, and since when.
     pub(crate) writing: Option<(Range<usize>, Instant, Attempt)>,
-    /// Rows of the round of which an earlier attempt may have reached the database.
-    pub(crate) maybe_committed: Option<Range<usize>>,
     /// The delays of this batch, and since when it is retried.
     pub(crate) retries: Option<(RetrySchedule, Instant)>,
     pub(crate) last_error: Option<SinkError>,
@@ -70,21 +69,6 @@ pub(crate) struct Progress {
     ends: Vec<End>,
 }
 
-/// The rows that are being written, when they are not simply all of the batch.
-struct Round {
-    batch: Arc<Batch>,
-    /// The row of the job for each row of the round.
-    rows: Box<[u32]>,
-    /// For each row of the job the row before it with the same key; empty when no row takes the place of another.
-    previous: Box<[Option<u32>]>,
-    /// Rows whose successor was convicted: the next round.
-    next: Vec<u32>,
-    /// Rows that the sink left without an outcome: the next round too, after a rest.
-    unfinished: Vec<u32>,
-    /// Whether some of the unfinished rows may be in the database.
-    maybe_written: bool,
-}
-
 /// How one row ended.
 #[derive(Clone)]
 enum End {
@@ -92,12 +76,6 @@ enum End {
     Known(Outcome),
     /// It failed, and nobody asked to see it: it is only counted.
     Counted,
-}
-
-impl Round {
-    fn new(batch: Arc<Batch>, rows: Box<[u32]>, previous: Box<[Option<u32>]>) -> Self {
-        Self { batch, rows, previous, next: Vec::new(), unfinished: Vec::new(), maybe_written: false }
-    }
 }
 
 impl Job {
@@ -110,35 +88,34 @@ impl Job {
     pub(crate) fn begin(&mut self, coalesces: bool, sorts: bool, budget: usize) {
         let last_wins = coalesces && coalesce::is_last_wins(self.batch.schema());
         if (last_wins || sorts)
-            && let Some(Arranged { rows, previous }) = coalesce::arrange(Rows::all(&self.batch), last_wins, sorts)
+            && let Some(arranged) = coalesce::arrange(Rows::all(&self.batch), last_wins, sorts)
         {
-            let batch = Arc::new(self.batch.gather(&rows));
-            self.progress.round = Some(Round::new(batch, rows, previous));
+            self.progress.round = Some(Round::arranged(arranged, sorts));
         }
-        self.progress.search = Some(Search::new(self.rows().len(), budget));
+        let rows = self.rows().len();
+        self.progress.search = Some(Search::new(rows, budget));
     }
 
     /// Begins a round with the rows whose successors were convicted and with those that are unfinished; false when
     /// there is none.
     pub(crate) fn begin_next_round(&mut self) -> bool {
-        let Progress { round, search, maybe_committed, .. } = &mut self.progress;
-        let Some(round) = round.as_mut() else { return false };
-        round.next.append(&mut round.unfinished);
-        if round.next.is_empty() {
-            return false;
-        }
-        round.rows = std::mem::take(&mut round.next).into();
-        round.rows.sort_unstable();
-        round.batch = Arc::new(self.batch.gather(&round.rows));
-        // Of all of them, to be on the safe side: a row that is refused then ends as unknown.
-        *maybe_committed = std::mem::take(&mut round.maybe_written).then_some(0..round.rows.len());
-        search.as_mut().expect("a round was begun").next_round(round.rows.len());
+        let Progress { round, search, .. } = &mut self.progress;
+        let Some(rows) = round.as_mut().and_then(|round| round.begin_next(&self.batch)) else { return false };
+        search.as_mut().expect("a round was begun").next_round(rows);
         true
     }
 
     /// The rows of the round.
-    pub(crate) fn rows(&self) -> Rows<'_> {
-        Rows::all(self.progress.round.as_ref().map_or(&self.batch, |round| &round.batch))
+    pub(crate) fn rows(&mut self) -> Rows<'_> {
+        match &mut self.progress.round {
+            Some(round) => round.rows(&self.batch),
+            None => Rows::all(&self.batch),
+        }
+    }
+
+    /// Holds its rows only once while it waits.
+    pub(crate) fn rest(&mut self) {
+        self.progress.round.iter_mut().for_each(Round::rest);
     }
 
     /// Whether rows ended without being in the database.
@@ -159,8 +136,7 @@ impl Job {
     /// Enters a committed write of a range of the round. `repeats` says whether rows may be sent again that may be
     /// in the database.
     pub(crate) fn written(&mut self, range: Range<usize>, written: &Written, repeats: bool) {
-        let is_repeat = self.progress.maybe_committed.take().is_some();
-        if !is_sound(written, range.len()) {
+        if !written.is_sound(range.len()) {
             let error = SinkError::new(ErrorClass::Internal, "the sink told outcomes of rows that it was not given");
             return self.failed(range, FailureKind::Unknown, Some(&error));
         }
@@ -182,16 +158,19 @@ impl Job {
             match special.get(row - range.start).copied().flatten() {
                 None => self.succeed(row, Outcome::Written),
                 Some(None) => self.succeed(row, Outcome::Ignored),
-                Some(Some(error)) if is_unfinished(row) && error.is_retryable() => self.leave(row, is_repeat),
+                Some(Some(error)) if is_unfinished(row) && error.is_retryable() => self.round().leave(row),
                 Some(Some(error)) if is_unfinished(row) && error.class() == ErrorClass::Unknown => {
+                    self.may_have_written(row..row + 1);
                     if repeats {
-                        self.leave(row, true);
+                        self.round().leave(row);
                     } else {
                         self.failed(row..row + 1, FailureKind::Unknown, Some(error));
                     }
                 }
                 // The attempt whose reply was lost may have written it.
-                Some(Some(error)) if is_repeat => self.failed(row..row + 1, FailureKind::Unknown, Some(error)),
+                Some(Some(error)) if self.is_maybe_written(self.row_of_batch(row)) => {
+                    self.failed(row..row + 1, FailureKind::Unknown, Some(error));
+                }
                 Some(Some(error)) => self.convict(row, error),
             }
         }
@@ -199,61 +178,70 @@ impl Job {
 
     /// Rejects one row of the round; the row before it with the same key has its turn next.
     pub(crate) fn convict(&mut self, row: usize, error: &SinkError) {
-        self.progress.maybe_committed = None;
         self.progress.refusal = Some(error.clone());
-        let row = self.row_of_job(row);
+        let row = self.row_of_batch(row);
         self.fail(row, FailureKind::Rejected, Some(error));
-        if let Some(round) = &mut self.progress.round
-            && let Some(previous) = round.previous.get(row).copied().flatten()
-        {
-            round.next.push(previous);
-        }
-    }
-
-    /// Leaves a row of the round to the next one.
-    fn leave(&mut self, row: usize, maybe_written: bool) {
-        let row = self.row_of_job(row) as u32;
-        let batch = &self.batch;
-        let round = self.progress.round.get_or_insert_with(|| {
-            let all = (0..batch.len() as u32).collect();
-            Round::new(Arc::clone(batch), all, Box::default())
-        });
-        round.unfinished.push(row);
-        round.maybe_written |= maybe_written;
-    }
-
-    /// Leaves a range of the round, of which nothing was sent, to the next one.
-    pub(crate) fn postpone(&mut self, range: Range<usize>) {
-        let rows: Vec<u32> = range.map(|row| self.row_of_job(row) as u32).collect();
         if let Some(round) = &mut self.progress.round {
-            round.next.extend(rows);
+            round.give_turn_to_row_before(row);
         }
+    }
+
+    /// Says that a range of the round may be in the database.
+    pub(crate) fn may_have_written(&mut self, range: Range<usize>) {
+        self.round().may_have_written(range);
+    }
+
+    /// Whether rows of a range of the round may be in the database.
+    pub(crate) fn has_maybe_written(&self, mut range: Range<usize>) -> bool {
+        range.any(|row| self.is_maybe_written(self.row_of_batch(row)))
+    }
+
+    /// Ends the rows of a range of the round that may be in the database, after the range was refused, and leaves
+    /// the others to the next round. They are not looked at more closely: writing only some of them again could put
+    /// an older version of a key over a newer one. True when rows have the next round.
+    pub(crate) fn fail_maybe_written(&mut self, range: Range<usize>, error: &SinkError) -> bool {
+        let Some(round) = &mut self.progress.round else { return false };
+        let MaybeWritten { rows, overtaken } = round.maybe_written(&self.batch, range.clone());
+        let mut leaves = false;
+        for (place, row) in range.enumerate() {
+            if rows[place] || overtaken[place] {
+                self.failed(row..row + 1, FailureKind::Rejected, Some(error));
+            } else {
+                self.postpone(row..row + 1);
+                leaves = true;
+            }
+        }
+        leaves
+    }
+
+    /// Leaves a range of the round to the next one.
+    pub(crate) fn postpone(&mut self, range: Range<usize>) {
+        self.round().postpone(range);
     }
 
     /// Whether rows are left to the next round because the sink could not finish them.
     pub(crate) fn has_unfinished(&self) -> bool {
-        self.progress.round.as_ref().is_some_and(|round| !round.unfinished.is_empty())
+        self.progress.round.as_ref().is_some_and(Round::has_unfinished)
     }
 
     /// Ends the rows that the sink could not finish: those that may be in the database as `Unknown`.
     pub(crate) fn fail_unfinished(&mut self, kind: FailureKind, error: Option<&SinkError>) {
-        let Some(round) = &mut self.progress.round else { return };
-        let kind = if std::mem::take(&mut round.maybe_written) { FailureKind::Unknown } else { kind };
-        for row in std::mem::take(&mut round.unfinished) {
+        for row in self.progress.round.as_mut().map(Round::take_unfinished).unwrap_or_default() {
             self.fail_with_elders(row as usize, kind, error);
         }
     }
 
-    /// Ends the rows of a range of the round, and the rows that they would have superseded.
+    /// Ends the rows of a range of the round, and the rows that they would have superseded: those that may be in the
+    /// database as `Unknown`.
     pub(crate) fn failed(&mut self, range: Range<usize>, kind: FailureKind, error: Option<&SinkError>) {
-        self.progress.maybe_committed = None;
         for row in range {
-            self.fail_with_elders(self.row_of_job(row), kind, error);
+            self.fail_with_elders(self.row_of_batch(row), kind, error);
         }
     }
 
-    /// Ends a row of the job, and the rows that it would have superseded.
+    /// Ends a row of the batch, and the rows that it would have superseded.
     fn fail_with_elders(&mut self, row: usize, kind: FailureKind, error: Option<&SinkError>) {
+        let kind = if self.is_maybe_written(row) { FailureKind::Unknown } else { kind };
         let mut next = Some(row);
         while let Some(row) = next {
             if self.is_open(row) {
@@ -265,10 +253,11 @@ impl Job {
 
     /// Ends every row that has no outcome yet.
     pub(crate) fn failed_rest(&mut self, kind: FailureKind, error: Option<&SinkError>) {
-        if let Some(range) = self.progress.maybe_committed.take() {
-            self.failed(range, FailureKind::Unknown, error);
+        for row in 0..self.batch.len() {
+            if self.is_maybe_written(row) && self.is_open(row) {
+                self.fail_with_elders(row, kind, error);
+            }
         }
-        self.fail_unfinished(kind, error);
         for row in 0..self.batch.len() {
             if self.is_open(row) {
                 self.fail(row, kind, error);
@@ -278,7 +267,7 @@ impl Job {
 
     /// Ends a row of the round that was not refused, and the rows that it supersedes.
     fn succeed(&mut self, row: usize, outcome: Outcome) {
-        let row = self.row_of_job(row);
+        let row = self.row_of_batch(row);
         self.decide(row, outcome);
         let mut next = self.row_before(row);
         while let Some(row) = next {
@@ -287,13 +276,23 @@ impl Job {
         }
     }
 
-    fn row_of_job(&self, row: usize) -> usize {
-        self.progress.round.as_ref().map_or(row, |round| round.rows[row] as usize)
+    /// The round; all rows as they are, when there was none.
+    fn round(&mut self) -> &mut Round {
+        self.progress.round.get_or_insert_with(|| Round::whole(self.batch.len()))
     }
 
-    /// The row before a row of the job, with the same key.
+    fn row_of_batch(&self, row: usize) -> usize {
+        self.progress.round.as_ref().map_or(row, |round| round.row_of_batch(row))
+    }
+
+    /// The row before a row of the batch, with the same key.
     fn row_before(&self, row: usize) -> Option<usize> {
-        self.progress.round.as_ref()?.previous.get(row)?.map(|row| row as usize)
+        self.progress.round.as_ref()?.row_before(row)
+    }
+
+    /// Whether a row of the batch may be in the database.
+    fn is_maybe_written(&self, row: usize) -> bool {
+        self.progress.round.as_ref().is_some_and(|round| round.is_maybe_written(row))
     }
 
     fn fail(&mut self, row: usize, kind: FailureKind, error: Option<&SinkError>) {
@@ -333,16 +332,6 @@ impl Job {
     fn is_open(&self, row: usize) -> bool {
         self.open_rows() > 0 && self.progress.ends.get(row).is_none_or(|end| matches!(end, End::Open))
     }
-}
-
-/// Whether the rows listed are rows of the write, each once.
-fn is_sound(written: &Written, rows: usize) -> bool {
-    let failed = written.rejected.iter().chain(&written.unfinished).map(|(row, _)| *row);
-    let mut listed: Vec<u32> = written.ignored.iter().copied().chain(failed).collect();
-    listed.sort_unstable();
-    written.unfinished.is_sorted_by_key(|(row, _)| *row)
-        && listed.windows(2).all(|pair| pair[0] != pair[1])
-        && listed.last().is_none_or(|last| (*last as usize) < rows)
 }
 
 impl Drop for Job {
@@ -389,34 +378,5 @@ impl Drop for Job {
         }
         self.group.job_ended(self.batch.len(), self.batch.bytes());
         self.ledger.settle(self.info(), &self.progress.counts, outcomes, self.completion.as_deref());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sink_may_list_each_row_of_a_write_once() {
-        let check = |ignored: &[u32], rejected: &[u32], unfinished: &[u32], sound| {
-            let error = SinkError::new(ErrorClass::Row, "bad");
-            let failed = |rows: &[u32]| rows.iter().map(|row| (*row, error.clone())).collect();
-            let written = Written {
-                ignored: ignored.to_vec(),
-                rejected: failed(rejected),
-                unfinished: failed(unfinished),
-                ..Written::default()
-            };
-            assert_eq!(is_sound(&written, 3), sound, "{ignored:?} {rejected:?} {unfinished:?}");
-        };
-        check(&[], &[], &[], true);
-        check(&[0], &[1], &[2], true);
-        check(&[3], &[], &[], false);
-        check(&[], &[3], &[], false);
-        check(&[], &[], &[3], false);
-        check(&[1, 1], &[], &[], false);
-        check(&[1], &[1], &[], false);
-        check(&[], &[1], &[1], false);
-        check(&[], &[], &[2, 1], false);
     }
 }

@@ -18,6 +18,7 @@
 // What flows.
 mod batch;
 mod columns;
+mod decimal;
 mod dyn_row;
 mod encode;
 mod row;
@@ -38,9 +39,11 @@ mod isolate;
 mod job;
 mod ledger;
 mod ndjson;
+mod plans;
 mod queue;
 mod receipt;
 mod retry;
+mod round;
 mod schedule;
 mod table;
 

@@ -67,6 +67,18 @@ pub struct Written {
     pub took: Option<Duration>,
 }
 
+impl Written {
+    /// Whether the rows listed are rows of the write, each once.
+    pub(crate) fn is_sound(&self, rows: usize) -> bool {
+        let failed = self.rejected.iter().chain(&self.unfinished).map(|(row, _)| *row);
+        let mut listed: Vec<u32> = self.ignored.iter().copied().chain(failed).collect();
+        listed.sort_unstable();
+        self.unfinished.is_sorted_by_key(|(row, _)| *row)
+            && listed.windows(2).all(|pair| pair[0] != pair[1])
+            && listed.last().is_none_or(|last| (*last as usize) < rows)
+    }
+}
+
 /// The connections of a pool at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PoolState {
@@ -172,6 +184,13 @@ pub trait Sink: Send + Sync + 'static {
         false
     }
 
+    /// Whether a batch can be undone as a whole, so that [`Isolation::AtomicBatch`](crate::Isolation::AtomicBatch)
+    /// can be kept. A pipeline with this setting does not start otherwise, unless its `flush_size` is 1. Default:
+    /// yes.
+    fn is_atomic(&self) -> bool {
+        true
+    }
+
     /// The connections of the sink's pool at this moment, for the metrics; `None` where there is no pool.
     fn pool(&self) -> Option<PoolState> {
         None
@@ -213,6 +232,7 @@ trait ErasedSink: Send + Sync + 'static {
     fn max_concurrency(&self) -> Option<usize>;
     fn is_repeatable(&self, schema: &Schema) -> bool;
     fn sorts_by_key(&self) -> bool;
+    fn is_atomic(&self) -> bool;
     fn pool(&self) -> Option<PoolState>;
     async fn acquire(&self) -> Result<BoxConn, SinkError>;
     async fn prepare(&self, conn: &mut BoxConn, schema: &Schema) -> Result<BoxPlan, SinkError>;
@@ -247,6 +267,10 @@ impl<S: Sink> ErasedSink for S {
 
     fn sorts_by_key(&self) -> bool {
         Sink::sorts_by_key(self)
+    }
+
+    fn is_atomic(&self) -> bool {
+        Sink::is_atomic(self)
     }
 
     fn pool(&self) -> Option<PoolState> {
@@ -316,6 +340,10 @@ impl Sink for DynSink {
         self.0.sorts_by_key()
     }
 
+    fn is_atomic(&self) -> bool {
+        self.0.is_atomic()
+    }
+
     fn pool(&self) -> Option<PoolState> {
         self.0.pool()
     }
@@ -336,5 +364,35 @@ impl Sink for DynSink {
         attempt: &Attempt,
     ) -> Result<Written, SinkError> {
         self.0.write(conn, plan, rows, attempt).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorClass;
+
+    #[test]
+    fn a_sink_may_list_each_row_of_a_write_once() {
+        let check = |ignored: &[u32], rejected: &[u32], unfinished: &[u32], sound| {
+            let error = SinkError::new(ErrorClass::Row, "bad");
+            let failed = |rows: &[u32]| rows.iter().map(|row| (*row, error.clone())).collect();
+            let written = Written {
+                ignored: ignored.to_vec(),
+                rejected: failed(rejected),
+                unfinished: failed(unfinished),
+                ..Written::default()
+            };
+            assert_eq!(written.is_sound(3), sound, "{ignored:?} {rejected:?} {unfinished:?}");
+        };
+        check(&[], &[], &[], true);
+        check(&[0], &[1], &[2], true);
+        check(&[3], &[], &[], false);
+        check(&[], &[3], &[], false);
+        check(&[], &[], &[3], false);
+        check(&[1, 1], &[], &[], false);
+        check(&[1], &[1], &[], false);
+        check(&[], &[1], &[1], false);
+        check(&[], &[], &[2, 1], false);
     }
 }

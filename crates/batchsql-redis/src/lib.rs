@@ -50,7 +50,8 @@
 //! messages do not overwrite each other, so a row that is written again may come after its successors. An entry of a
 //! stream with an id of its own is then refused by the server, as its id is not above the last one.
 //!
-//! Redis cannot undo a part of a batch, so `Isolation::AtomicBatch` is refused for batches of more than one row.
+//! `Isolation::AtomicBatch` is refused when the pipeline is started, because Redis cannot undo a part of a batch;
+//! with `flush_size` 1 every batch is one row.
 //!
 //! # Order, and what is repeated
 //!

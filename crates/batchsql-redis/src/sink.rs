@@ -168,6 +168,10 @@ impl Sink for RedisSink {
         }
     }
 
+    fn is_atomic(&self) -> bool {
+        false
+    }
+
     fn pool(&self) -> Option<PoolState> {
         let mut state = self.0.pool.state();
         // One connection to each node.

@@ -27,6 +27,9 @@ pub enum Step {
     /// Leaves the row with this number without an outcome, for a reason of this class, and the later ones with its
     /// key; applies the others, as databases do that have no transactions. In an atomic batch nothing is applied.
     LeaveRow(usize, ErrorClass),
+    /// Applies the rows, but says of the row with this number, and of the later ones with its key, that nobody can
+    /// tell ([`ErrorClass::Unknown`]): their replies were lost. An atomic batch fails so as a whole.
+    LoseRow(usize),
     /// Applies the rows, then fails with [`ErrorClass::Unknown`], as when the link breaks after the
     /// commit.
     LoseReply,
@@ -72,6 +75,7 @@ struct State {
     prepares: usize,
     max_concurrency: Option<usize>,
     sorts_by_key: bool,
+    is_not_atomic: bool,
     pool: Option<PoolState>,
 }
 
@@ -144,6 +148,11 @@ impl ScriptedSink {
     /// Asks for rows sorted by key, as a sink whose database locks rows does; before the pipeline is started.
     pub fn sort_by_key(&self) {
         self.lock().sorts_by_key = true;
+    }
+
+    /// Cannot undo a part of a batch, as Redis; before the pipeline is started.
+    pub fn never_undo(&self) {
+        self.lock().is_not_atomic = true;
     }
 
     /// Pretends to have a connection pool in this state.
@@ -222,7 +231,7 @@ impl ScriptedSink {
         Ok(written)
     }
 
-    /// Applies the rows but one and its successors.
+    /// Applies the rows but one and the later ones with its key.
     fn leave(&self, rows: Rows<'_>, attempt: &Attempt, row: usize, class: ErrorClass) -> Result<Written, SinkError> {
         if row >= rows.len() {
             return self.apply(rows, attempt, None);
@@ -230,19 +239,28 @@ impl ScriptedSink {
         if attempt.is_atomic() {
             return Err(scripted(class));
         }
-        let key = |row: usize| {
-            let values = rows.schema().key_columns().iter().map(|column| rows.column(*column).get(row).to_value());
-            values.collect::<Vec<_>>()
-        };
-        let is_left = |number: usize| number == row || number > row && !key(row).is_empty() && key(number) == key(row);
-        let number = |row: usize| u32::try_from(row).expect("a batch has fewer rows");
-        let (left, applied): (Vec<u32>, Vec<u32>) =
-            (0..rows.len()).map(number).partition(|number| is_left(*number as usize));
+        let (left, applied) = part_from(rows, row);
         let told = self.apply(rows.gather(&applied).rows(), attempt, None)?;
         let mut written = Written::default();
         written.ignored = told.ignored.iter().map(|index| applied[*index as usize]).collect();
         written.rejected = told.rejected.into_iter().map(|(index, error)| (applied[index as usize], error)).collect();
         written.unfinished = left.into_iter().map(|row| (row, scripted(class))).collect();
+        Ok(written)
+    }
+
+    /// Applies the rows, and tells nothing of one and of the later ones with its key.
+    fn lose(&self, rows: Rows<'_>, attempt: &Attempt, row: usize) -> Result<Written, SinkError> {
+        let mut written = self.apply(rows, attempt, None)?;
+        if row >= rows.len() {
+            return Ok(written);
+        }
+        if attempt.is_atomic() {
+            return Err(scripted(ErrorClass::Unknown));
+        }
+        let (left, _) = part_from(rows, row);
+        written.ignored.retain(|row| !left.contains(row));
+        written.rejected.retain(|(row, _)| !left.contains(row));
+        written.unfinished = left.into_iter().map(|row| (row, scripted(ErrorClass::Unknown))).collect();
         Ok(written)
     }
 
@@ -255,7 +273,7 @@ impl ScriptedSink {
     /// Does a step that has nothing to do with rows.
     async fn go(&self, step: Option<Step>) -> Result<(), SinkError> {
         match step.unwrap_or(Step::Apply) {
-            Step::Apply | Step::RejectRow(_) | Step::LeaveRow(..) | Step::LoseReply => Ok(()),
+            Step::Apply | Step::RejectRow(_) | Step::LeaveRow(..) | Step::LoseRow(_) | Step::LoseReply => Ok(()),
             Step::Delay(delay) => {
                 tokio::time::sleep(delay).await;
                 Ok(())
@@ -265,6 +283,17 @@ impl ScriptedSink {
             Step::Hang | Step::HangInQueue => self.released().await,
         }
     }
+}
+
+/// A row and the later ones with its key, and the others.
+fn part_from(rows: Rows<'_>, row: usize) -> (Vec<u32>, Vec<u32>) {
+    let key = |row: usize| {
+        let values = rows.schema().key_columns().iter().map(|column| rows.column(*column).get(row).to_value());
+        values.collect::<Vec<_>>()
+    };
+    let is_left = |number: usize| number == row || number > row && !key(row).is_empty() && key(number) == key(row);
+    let number = |row: usize| u32::try_from(row).expect("a batch has fewer rows");
+    (0..rows.len()).map(number).partition(|number| is_left(*number as usize))
 }
 
 fn broken_table(class: ErrorClass) -> SinkError {
@@ -299,6 +328,10 @@ impl Sink for ScriptedSink {
 
     fn sorts_by_key(&self) -> bool {
         self.lock().sorts_by_key
+    }
+
+    fn is_atomic(&self) -> bool {
+        !self.lock().is_not_atomic
     }
 
     fn pool(&self) -> Option<PoolState> {
@@ -339,6 +372,7 @@ impl Sink for ScriptedSink {
         match step {
             Step::RejectRow(row) => self.apply(rows, attempt, Some(row)),
             Step::LeaveRow(row, class) => self.leave(rows, attempt, row, class),
+            Step::LoseRow(row) => self.lose(rows, attempt, row),
             Step::LoseReply => {
                 self.apply(rows, attempt, None)?;
                 Err(SinkError::new(ErrorClass::Unknown, "the reply was lost"))

@@ -4,21 +4,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use batchsql_core::{
-    BatchExecuted, BatchInfo, BatchSql, BeyondBudget, ColumnType, Conflict, Delivery, ErrorClass, Isolation,
-    MetricsReporter, Ordering, Outcome, OutcomeKind, PipelineConfig, Receipt, Schema,
+    BatchExecuted, BatchInfo, BatchSql, BeyondBudget, Conflict, Delivery, ErrorClass, Isolation, MetricsReporter,
+    Outcome, OutcomeKind, PipelineConfig,
 };
 use batchsql_testkit::{ScriptedSink, Step};
 use tokio::time::Instant;
 
-use crate::support::{HOUR, config, id, ids, pipeline, plain, row, table};
-
-async fn receipts(db: &BatchSql, schema: &batchsql_core::Schema, rows: std::ops::Range<i64>) -> Vec<Receipt> {
-    let mut receipts = Vec::new();
-    for id in rows {
-        receipts.push(db.submit_tracked(&row(schema, id)).await.unwrap());
-    }
-    receipts
-}
+use crate::support::{HOUR, config, id, ids, pipeline, plain, receipts, row, table};
 
 #[tokio::test(start_paused = true)]
 async fn each_class_of_error_has_its_outcome() {
@@ -285,102 +277,4 @@ async fn a_batch_that_is_taken_apart_is_told_once() {
     db.flush().await.unwrap();
     assert_eq!(*isolations.0.lock().unwrap(), 1);
     assert_eq!(*isolations.1.lock().unwrap(), [(ErrorClass::Row, 2)]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn rows_that_the_sink_could_not_finish_are_written_later_and_alone() {
-    for class in [ErrorClass::Transient, ErrorClass::Resource] {
-        let (db, sink) = pipeline(config());
-        sink.script([Step::LeaveRow(3, class), Step::Fail(ErrorClass::Transient), Step::RejectRow(0)]);
-        let receipts = receipts(&db, &plain(), 0..10).await;
-        let report = db.flush().await.unwrap();
-        assert_eq!((report.written(), report.rejected()), (9, 1), "{class}");
-        for (row, receipt) in (0..10).zip(receipts) {
-            assert_eq!(receipt.await.kind() == OutcomeKind::Rejected, row == 3, "{row}");
-        }
-        assert_eq!((sink.writes(), sink.applied().len()), (3, 9));
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_row_that_stays_unfinished_expires_and_takes_its_elders_with_it() {
-    let (db, sink) =
-        pipeline(PipelineConfig { retry_for: Duration::from_secs(5), ordering: Ordering::PerTable, ..config() });
-    let keyed = table("t", Conflict::update(["id"]));
-    let mut receipts = Vec::new();
-    for id in [1, 2, 1] {
-        receipts.push(db.submit_tracked(&row(&keyed, id)).await.unwrap());
-    }
-    // Row 2 and the later row 1 are sent; the latter never comes through.
-    sink.script([Step::LeaveRow(1, ErrorClass::Transient)]);
-    sink.script(std::iter::repeat_n(Step::Fail(ErrorClass::Transient), 1_000));
-    let begin = Instant::now();
-    db.flush().await.unwrap();
-    assert!(begin.elapsed() >= Duration::from_secs(5), "{:?}", begin.elapsed());
-    let mut kinds = Vec::new();
-    for receipt in receipts {
-        kinds.push(receipt.await.kind());
-    }
-    assert_eq!(kinds, [OutcomeKind::Expired, OutcomeKind::Written, OutcomeKind::Expired]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn rows_that_may_be_written_are_repeated_only_where_that_is_harmless() {
-    let check = async |conflict: Conflict, steps: &[Step], expected: OutcomeKind| {
-        let (db, sink) = pipeline(PipelineConfig { ordering: Ordering::PerTable, ..config() });
-        sink.script(steps.iter().copied());
-        let mut receipts = receipts(&db, &table("t", conflict), 0..3).await;
-        db.flush().await.unwrap();
-        let kind = receipts.remove(1).await.kind();
-        assert_eq!(kind, expected, "{steps:?}");
-        for receipt in receipts {
-            assert!(receipt.await.is_written());
-        }
-    };
-    let left = Step::LeaveRow(1, ErrorClass::Unknown);
-    check(Conflict::None, &[left], OutcomeKind::Unknown).await;
-    check(Conflict::update(["id"]), &[left], OutcomeKind::Written).await;
-    // A repeat that is refused says nothing of the first attempt.
-    check(Conflict::update(["id"]), &[left, Step::RejectRow(0)], OutcomeKind::Unknown).await;
-    check(Conflict::update(["id"]), &[left, Step::Fail(ErrorClass::Internal)], OutcomeKind::Unknown).await;
-    let retried = [left, Step::LeaveRow(0, ErrorClass::Transient), Step::RejectRow(0)];
-    check(Conflict::update(["id"]), &retried, OutcomeKind::Unknown).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn unfinished_rows_are_accounted_for_when_the_pipeline_closes() {
-    let check = async |class, expected: OutcomeKind| {
-        let (db, sink) = pipeline(PipelineConfig { ordering: Ordering::PerTable, ..config() });
-        sink.script([Step::LeaveRow(1, class)]);
-        // It is tried again until time is over.
-        sink.script(std::iter::repeat_n(Step::Fail(ErrorClass::Transient), 10_000));
-        let mut receipts = receipts(&db, &table("t", Conflict::update(["id"])), 0..3).await;
-        let report = db.close(Duration::from_secs(1)).await;
-        assert_eq!((report.balance.written(), report.balance.failed()), (2, 1));
-        assert_eq!(receipts.remove(1).await.kind(), expected, "{class}");
-    };
-    check(ErrorClass::Unknown, OutcomeKind::Unknown).await;
-    check(ErrorClass::Transient, OutcomeKind::Purged).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_unfinished_row_never_comes_after_a_later_one_with_its_key() {
-    let (db, sink) = pipeline(PipelineConfig { ordering: Ordering::PerTable, ..config() });
-    // Every version is written, because the rule leaves a column alone.
-    let schema = Schema::builder("t")
-        .column("id", ColumnType::I64)
-        .column("note", ColumnType::I64)
-        .column("kept", ColumnType::I64)
-        .on_conflict(Conflict::update_columns(["id"], ["note"]))
-        .build()
-        .unwrap();
-    sink.script([Step::Fail(ErrorClass::Row), Step::LeaveRow(0, ErrorClass::Transient)]);
-    for (note, id) in (0_i64..).zip([1_i64, 2, 1, 3]) {
-        let row = schema.row().set_all([id, note, 0].map(batchsql_core::Value::I64)).unwrap().finish().unwrap();
-        db.submit(&row).await.unwrap();
-    }
-    assert_eq!(db.flush().await.unwrap().failed(), 0);
-    let batches: Vec<Vec<i64>> = sink.batches().iter().map(|rows| ids(rows)).collect();
-    // The second half waited for the row that was left.
-    assert_eq!(batches, [vec![2], vec![1, 1, 3]]);
 }

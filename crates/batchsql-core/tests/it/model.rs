@@ -66,6 +66,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0usize..12).prop_map(Step::RejectRow),
         1 => (0usize..12).prop_map(|row| Step::LeaveRow(row, ErrorClass::Transient)),
         1 => (0usize..12).prop_map(|row| Step::LeaveRow(row, ErrorClass::Unknown)),
+        1 => (0usize..12).prop_map(Step::LoseRow),
         1 => Just(Step::Panic),
         1 => Just(Step::Hang),
         1 => Just(Step::HangInQueue),
@@ -113,7 +114,7 @@ fn config() -> impl Strategy<Value = PipelineConfig> {
         ],
         prop_oneof![3 => Just(Coalesce::LastPerKey), 1 => Just(Coalesce::Off)],
         prop_oneof![
-            4 => (1usize..40).prop_map(|max_statements| (max_statements, BeyondBudget::Reject)).prop_map(bisect),
+            4 => prop_oneof![1usize..4, 1usize..40].prop_map(|most| bisect((most, BeyondBudget::Reject))),
             1 => (1usize..10).prop_map(|max_statements| (max_statements, BeyondBudget::Park)).prop_map(bisect),
             1 => Just(Isolation::AtomicBatch),
         ],
@@ -294,6 +295,21 @@ impl Run {
     }
 }
 
+fn nature() -> impl Strategy<Value = Nature> {
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    let loses = proptest::option::weighted(0.2, 1usize..6);
+    (3i64..60, flags, loses, proptest::option::weighted(0.3, 0u64..20)).prop_map(
+        |(poison, (tells_rows, sorts_by_key, refuses_equal), loses_replies, takes_letters)| Nature {
+            poison,
+            tells_rows,
+            sorts_by_key,
+            refuses_equal,
+            loses_replies,
+            takes_letters,
+        },
+    )
+}
+
 /// How the sink of a schedule behaves in general.
 #[derive(Debug, Clone)]
 struct Nature {
@@ -302,6 +318,8 @@ struct Nature {
     sorts_by_key: bool,
     /// Two rows of a key in one statement are an error, as on PostgreSQL.
     refuses_equal: bool,
+    /// At first, each of so many writes loses the reply of a row, as on Redis: also while bad rows are searched.
+    loses_replies: Option<usize>,
     /// Failed rows are taken from a channel, each after so many milliseconds.
     takes_letters: Option<u64>,
 }
@@ -312,6 +330,10 @@ async fn check(config: PipelineConfig, actions: Vec<Action>, nature: Nature, dea
     sink.poison(move |row| id(row) % poison == 0);
     if nature.tells_rows {
         sink.tell_rows();
+    }
+    if let Some(every) = nature.loses_replies {
+        let step = |write| if write % every == 0 { Step::LoseRow(write % 3) } else { Step::Apply };
+        sink.script((1..60).map(step));
     }
     if nature.sorts_by_key {
         sink.sort_by_key();
@@ -440,10 +462,7 @@ proptest! {
     fn every_row_ends_once_and_as_it_is_told(
         config in config(),
         actions in proptest::collection::vec(action(), 1..25),
-        nature in (3i64..60, any::<bool>(), any::<bool>(), any::<bool>(), proptest::option::weighted(0.3, 0u64..20)).prop_map(
-            |(poison, tells_rows, sorts_by_key, refuses_equal, takes_letters)| {
-                Nature { poison, tells_rows, sorts_by_key, refuses_equal, takes_letters }
-            }),
+        nature in nature(),
         patient in any::<bool>(),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();

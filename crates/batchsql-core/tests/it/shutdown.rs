@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batchsql_core::{BatchSql, ErrorClass, OutcomeKind, PipelineConfig};
+use batchsql_core::{BatchSql, DynSink, ErrorClass, Isolation, OutcomeKind, PipelineConfig};
 use batchsql_testkit::{NullSink, ScriptedSink, Step};
 use tokio::time::Instant;
 
@@ -223,6 +223,25 @@ async fn start_refuses_a_configuration_that_cannot_work() {
     let config = PipelineConfig { flush_size: 0, ..PipelineConfig::default() };
     let error = BatchSql::builder(NullSink).config(config).start().unwrap_err();
     assert!(error.to_string().contains("flush_size is 0"), "{error}");
+}
+
+#[tokio::test]
+async fn start_refuses_atomic_batches_where_the_sink_cannot_undo_them() {
+    let sink = ScriptedSink::new();
+    let start = |flush_size, isolation, sink: &ScriptedSink| {
+        let config = PipelineConfig { flush_size, isolation, ..PipelineConfig::default() };
+        // A sink that is chosen at run time says the same.
+        let chosen = BatchSql::builder(DynSink::new(sink.clone())).config(config.clone()).start();
+        let started = BatchSql::builder(sink.clone()).config(config).start();
+        assert_eq!(started.as_ref().err(), chosen.as_ref().err());
+        started.err().map(|error| error.to_string())
+    };
+    assert_eq!(start(500, Isolation::AtomicBatch, &sink), None);
+    sink.never_undo();
+    let error = start(500, Isolation::AtomicBatch, &sink).unwrap();
+    assert!(error.contains("scripted cannot undo") && error.contains("Isolation::Bisect"), "{error}");
+    assert_eq!(start(1, Isolation::AtomicBatch, &sink), None);
+    assert_eq!(start(500, Isolation::default(), &sink), None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use batchsql_core::{
     BatchExecuted, BatchInfo, BatchSealed, BatchSql, ColumnType, Conflict, DynRow, FlushReason, MetricsReporter,
-    OutcomeCounts, PipelineConfig, PipelineGauges, Schema, ValueRef,
+    OutcomeCounts, PipelineConfig, PipelineGauges, Receipt, Schema, ValueRef,
 };
 use batchsql_testkit::ScriptedSink;
 
@@ -48,6 +48,15 @@ pub(crate) fn config() -> PipelineConfig {
 pub(crate) fn pipeline(config: PipelineConfig) -> (BatchSql, ScriptedSink) {
     let sink = ScriptedSink::new();
     (BatchSql::builder(sink.clone()).config(config).start().unwrap(), sink)
+}
+
+/// Submits rows with these ids.
+pub(crate) async fn receipts(db: &BatchSql, schema: &Schema, rows: std::ops::Range<i64>) -> Vec<Receipt> {
+    let mut receipts = Vec::new();
+    for id in rows {
+        receipts.push(db.submit_tracked(&row(schema, id)).await.unwrap());
+    }
+    receipts
 }
 
 /// Lets every task run until all of them wait.

@@ -1,0 +1,168 @@
+//! Owns exact decimal numbers: their text, and the number that it means.
+//! Must not know other values.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::str::FromStr;
+
+/// An exact decimal number of any precision, kept as text so that no digit is lost.
+///
+/// The accepted form is `[-]digits[.digits]`; there is no exponent, no `NaN` and no infinity.
+///
+/// ```
+/// use batchsql_core::Decimal;
+/// let price: Decimal = "-12345678901234567890.10".parse()?;
+/// assert_eq!(price.as_str(), "-12345678901234567890.10");
+/// assert!("1e5".parse::<Decimal>().is_err());
+/// # Ok::<(), batchsql_core::InvalidDecimal>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Decimal(Box<str>);
+
+impl Decimal {
+    /// From text that was checked before.
+    pub(crate) fn of(digits: &str) -> Self {
+        Self(digits.into())
+    }
+
+    /// The digits as they were given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The text is not of the form `[-]digits[.digits]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a decimal number: expected [-]digits[.digits]")]
+pub struct InvalidDecimal;
+
+impl FromStr for Decimal {
+    type Err = InvalidDecimal;
+
+    fn from_str(text: &str) -> Result<Self, InvalidDecimal> {
+        let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        let unsigned = text.strip_prefix('-').unwrap_or(text);
+        let valid = match unsigned.split_once('.') {
+            Some((whole, fraction)) => digits(whole) && digits(fraction),
+            None => digits(unsigned),
+        };
+        if valid { Ok(Self(text.into())) } else { Err(InvalidDecimal) }
+    }
+}
+
+impl fmt::Display for Decimal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+macro_rules! decimal_from_integer {
+    ($($int:ty),*) => {$(
+        impl From<$int> for Decimal {
+            fn from(number: $int) -> Self {
+                Self(number.to_string().into())
+            }
+        }
+    )*};
+}
+decimal_from_integer!(i16, i32, i64, i128, u16, u32, u64, u128);
+
+#[cfg(feature = "rust_decimal")]
+impl From<rust_decimal::Decimal> for Decimal {
+    fn from(number: rust_decimal::Decimal) -> Self {
+        // Its Display never uses an exponent.
+        Self(number.to_string().into())
+    }
+}
+
+/// The number that the digits of a decimal mean: `1.5` and `01.50` are equal, and so are `0` and `-0.0`. Numbers are
+/// ordered by size.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Number<'a> {
+    is_negative: bool,
+    /// Without leading zeros.
+    whole: &'a str,
+    /// Without trailing zeros.
+    fraction: &'a str,
+}
+
+impl<'a> Number<'a> {
+    /// The number of the digits of a [`Decimal`].
+    pub(crate) fn of(digits: &'a str) -> Self {
+        let unsigned = digits.strip_prefix('-').unwrap_or(digits);
+        let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
+        let (whole, fraction) = (whole.trim_start_matches('0'), fraction.trim_end_matches('0'));
+        let is_zero = whole.is_empty() && fraction.is_empty();
+        Self { is_negative: unsigned.len() < digits.len() && !is_zero, whole, fraction }
+    }
+}
+
+impl Ord for Number<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // More digits are a larger number, and digits sort as text does.
+        let size = |number: &Self| (number.whole.len(), number.whole, number.fraction);
+        match (self.is_negative, other.is_negative) {
+            (false, false) => size(self).cmp(&size(other)),
+            (true, true) => size(other).cmp(&size(self)),
+            (is_negative, _) => {
+                if is_negative {
+                    Ordering::Less
+                } else {
+                    Ordering::Greater
+                }
+            }
+        }
+    }
+}
+
+impl PartialOrd for Number<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_accept_digits_only() {
+        for good in ["0", "-0", "1.50", "123456789012345678901234567890.000000000001"] {
+            assert_eq!(good.parse::<Decimal>().map(|d| d.to_string()), Ok(good.to_owned()));
+        }
+        for bad in ["", "-", ".5", "5.", "1e3", "NaN", "+1", " 1", "1_000", "１"] {
+            assert!(bad.parse::<Decimal>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_ordered_by_size_however_they_are_written() {
+        let check = |equal: &[&[&str]]| {
+            let numbers = equal.iter().enumerate().flat_map(|(size, forms)| forms.iter().map(move |form| (size, form)));
+            for (size, form) in numbers.clone() {
+                for (other_size, other) in numbers.clone() {
+                    assert_eq!(Number::of(form).cmp(&Number::of(other)), size.cmp(&other_size), "{form} {other}");
+                    assert_eq!(Number::of(form) == Number::of(other), size == other_size, "{form} {other}");
+                }
+            }
+        };
+        check(&[
+            &["-100", "-0100.0"],
+            &["-99.9"],
+            &["-2"],
+            &["-1.51"],
+            &["-1.5", "-01.500"],
+            &["-0.10", "-00.1"],
+            &["0", "-0", "0.0", "-000.00"],
+            &["0.0009"],
+            &["0.01", "000.0100"],
+            &["0.1"],
+            &["1", "1.0", "01"],
+            &["1.5", "1.50", "0001.5"],
+            &["1.51"],
+            &["9", "9.00"],
+            &["10"],
+            &["123456789012345678901234567890.1", "123456789012345678901234567890.10"],
+        ]);
+    }
+}
