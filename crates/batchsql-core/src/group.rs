@@ -2,6 +2,7 @@
 //! Must not know lanes, or who writes a sealed batch.
 
 use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering as Atomic};
 
@@ -9,7 +10,6 @@ use tokio::time::Instant;
 
 use crate::batch::Batch;
 use crate::columns::ColumnBuffer;
-use crate::encode::KeyHasher;
 use crate::error::RowError;
 use crate::job::{Job, Progress};
 use crate::ledger::Ledger;
@@ -170,11 +170,12 @@ impl OpenBatch {
         self.keys.contains(&hash)
     }
 
-    /// From the columns: the hash of a row that users wrote may be another one.
+    /// From the columns, and of the key alone: the hash that finds the lane is shared by neighbours, and users may
+    /// write their own.
     fn key_hash(&self, row: usize) -> u64 {
-        let mut hasher = KeyHasher::default();
+        let mut hasher = DefaultHasher::new();
         let key = self.group.schema.key_columns().iter();
-        key.for_each(|column| hasher.add(self.columns[*column].view(row..row + 1).get(0)));
+        key.for_each(|column| self.columns[*column].view(row..row + 1).get(0).hash(&mut hasher));
         hasher.finish()
     }
 

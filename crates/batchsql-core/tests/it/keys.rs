@@ -97,3 +97,23 @@ async fn sorting_leaves_floats_in_order_that_are_equal() {
     check(ColumnType::F32, [0.0_f32.into(), (-0.0_f32).into(), (-1.0_f32).into()]).await;
     check(ColumnType::F64, [f64::NAN.into(), (-f64::NAN).into(), 1.0.into()]).await;
 }
+
+#[test]
+fn neighbours_go_the_same_way_and_far_keys_do_not() {
+    let hash = |values: &[ValueRef<'_>]| {
+        let mut hasher = KeyHasher::default();
+        values.iter().for_each(|value| hasher.add(*value));
+        hasher.finish()
+    };
+    // Equal numbers are equal keys, whatever their width.
+    let same = [ValueRef::I16(-300), ValueRef::I32(-300), ValueRef::I64(-300)];
+    assert!(same.iter().all(|value| hash(&[*value]) == hash(&same[..1])));
+    assert_eq!(hash(&[ValueRef::U64(7)]), hash(&[ValueRef::I64(7)]));
+    assert_eq!(hash(&[ValueRef::I64(256)]), hash(&[ValueRef::I64(511)]));
+    let runs: std::collections::HashSet<u64> = (0..1000).map(|run| hash(&[ValueRef::I64(run * 256)])).collect();
+    assert_eq!(runs.len(), 1000);
+    assert_ne!(hash(&[ValueRef::U64(u64::MAX)]), hash(&[ValueRef::U64(u64::MAX - 300)]));
+    // The other columns of a key count in full.
+    let of = |text| hash(&[ValueRef::I64(1), ValueRef::Text(text)]);
+    assert_ne!(of("a"), of("b"));
+}

@@ -13,7 +13,7 @@ use batchsql_core::{
 use batchsql_testkit::{Model, ScriptedSink, Step};
 use proptest::prelude::*;
 
-use crate::support::{HOUR, Recorder, id};
+use crate::support::{FAR, HOUR, Recorder, id};
 
 /// The tables of a schedule; see [`table`].
 const TABLES: usize = 6;
@@ -199,7 +199,7 @@ struct Run {
 impl Run {
     fn row(&mut self, table: usize) -> DynRow {
         self.next += 1;
-        let row = self.schemas[table].row().set("id", self.next).unwrap().set("key", self.next * 3 % 5).unwrap();
+        let row = self.schemas[table].row().set("id", self.next).unwrap().set("key", self.next * 3 % 5 * FAR).unwrap();
         // Rows leave out different columns.
         let row = if self.next % 3 == 0 { row } else { row.set("a", self.next).unwrap() };
         let row = if self.next % 4 == 0 { row } else { row.set("b", -self.next).unwrap() };

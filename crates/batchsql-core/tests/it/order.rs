@@ -8,7 +8,7 @@ use batchsql_core::{
 };
 use batchsql_testkit::{Model, ScriptedSink, Step};
 
-use crate::support::{HOUR, Recorder, config, id, ids, pipeline, settle};
+use crate::support::{FAR, HOUR, Recorder, config, id, ids, pipeline, settle};
 
 fn schema(conflict: Conflict) -> Schema {
     let schema = Schema::builder("t").column("id", ColumnType::I64);
@@ -33,7 +33,7 @@ async fn rows_of_a_key_are_written_in_order_whichever_columns_they_carry() {
         let schema = schema(Conflict::update(["id"]));
         let mut expected = Model::default();
         for value in 0..500_i64 {
-            let row = row(&schema, value * 7 % 11, SHAPES[(value * value % 4) as usize], value);
+            let row = row(&schema, value * 7 % 11 * FAR, SHAPES[(value * value % 4) as usize], value);
             expected.apply(&row);
             db.submit(&row).await.unwrap();
         }

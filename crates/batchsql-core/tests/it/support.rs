@@ -9,6 +9,9 @@ use batchsql_core::{
 };
 use batchsql_testkit::ScriptedSink;
 
+/// Keys this far from each other may be in different lanes; neighbours never are.
+pub(crate) const FAR: i64 = 1_000;
+
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
 /// A table with a key and a note.
