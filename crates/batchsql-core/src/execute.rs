@@ -343,7 +343,7 @@ impl<S: Sink> Executor<S> {
         let result = match timeout(self.statement_timeout, self.sink.write(conn, plan, rows, &attempt)).await {
             Ok(result) => result,
             Err(_) if attempt.abandon() => {
-                let what = "waiting in the sink's queue";
+                let what = "the write, of which nothing was committed,";
                 Err(timed_out(what, self.statement_timeout, ErrorClass::Transient))
             }
             Err(_) => Err(timed_out("the write", self.statement_timeout, ErrorClass::Unknown)),
