@@ -34,6 +34,11 @@ impl Seen {
         })
     }
 
+    /// Whether there is a series of a metric.
+    pub(crate) fn has(&self, metric: Metric) -> bool {
+        self.find(metric, &[]).next().is_some()
+    }
+
     /// The sum over the series with these labels; panics when there is none.
     pub(crate) fn sum(&self, metric: Metric, labels: &[(&str, &str)]) -> f64 {
         assert!(self.find(metric, labels).count() > 0, "no series of {metric:?} with {labels:?}");

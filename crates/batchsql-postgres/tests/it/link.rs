@@ -265,15 +265,16 @@ async fn giving_up_a_write_never_touches_the_batches_after_it() {
         let other = sink.prepare(&mut conn, &to_other).await.unwrap();
         drop(conn);
         let mut given_up = 0;
-        for micros in (0..4_000).step_by(100) {
+        for moment in 0..40_u32 {
             let mut conn = sink.acquire().await.unwrap();
             let attempt = Attempt::new(false);
             let write = sink.write(&mut conn, &other, batch.rows(), &attempt);
-            // Shorter than the resolution of the timer: polled a few times, then dropped.
+            // Polled a few times, then dropped: before anything came back, and later.
+            let (polls, time) = if moment < 20 { (moment, Duration::ZERO) } else { (0, SHORT * (moment - 20)) };
             tokio::select! {
                 biased;
                 result = write => drop(result.unwrap()),
-                () = spin(Duration::from_micros(micros)) => given_up += 1,
+                () = spin(polls, time) => given_up += 1,
             }
             drop(conn);
             let mut conn = sink.acquire().await.unwrap();
@@ -286,10 +287,15 @@ async fn giving_up_a_write_never_touches_the_batches_after_it() {
     }
 }
 
-/// Waits without the timer, whose ticks are a millisecond long.
-async fn spin(time: Duration) {
+/// Shorter than the resolution of the timer.
+const SHORT: Duration = Duration::from_micros(200);
+
+/// Waits for so many turns and so long, without the timer, whose ticks are a millisecond long.
+async fn spin(polls: u32, time: Duration) {
     let begin = std::time::Instant::now();
-    while begin.elapsed() < time {
+    let mut polled = 0;
+    while polled < polls || begin.elapsed() < time {
+        polled += 1;
         tokio::task::yield_now().await;
     }
 }
