@@ -119,6 +119,16 @@ impl SinkError {
         self.0.code.as_deref()
     }
 
+    /// The error of rows that were refused together with others, and then not written alone.
+    pub(crate) fn not_looked_at_alone(&self) -> Self {
+        let message = format!(
+            "this row was not looked at alone, because its batch has more bad rows than Isolation::Bisect allows to \
+             search for; the rows were refused together: {}",
+            self.0.message
+        );
+        Self::build(self.0.class, self.0.code.clone(), message, None)
+    }
+
     /// Whether the same transaction may succeed later.
     pub fn is_retryable(&self) -> bool {
         matches!(self.class(), ErrorClass::Transient | ErrorClass::Resource)

@@ -188,6 +188,7 @@ impl<S: Sink> Executor<S> {
                         search(job).renew(self.isolation_budget());
                         return Some(Pause::Park(error));
                     }
+                    let error = error.not_looked_at_alone();
                     for undecided in search(job).take_rest() {
                         job.failed(undecided, FailureKind::Rejected, Some(&error));
                     }

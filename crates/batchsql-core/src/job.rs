@@ -366,7 +366,12 @@ impl Drop for Job {
         if self.progress.counts.failed() > 0 && !self.progress.makes_room {
             let (counts, error) = (self.progress.counts, self.progress.logged_error.as_ref());
             let error = error.map(tracing::field::display);
-            tracing::error!(table = self.batch.schema().table_display(), ?counts, error, "rows were not written");
+            tracing::error!(
+                table = self.batch.schema().table_display(),
+                ?counts,
+                error,
+                "rows of this batch were not written"
+            );
         }
         let known = |end| match end {
             End::Known(outcome) => Some(outcome),

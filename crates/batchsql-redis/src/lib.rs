@@ -2,7 +2,7 @@
 //! row. For one server or a cluster.
 //!
 //! ```no_run
-//! use batchsql_core::{BatchSql, ColumnType, Schema};
+//! use batchsql_core::{BatchSql, ColumnType, Conflict, Schema};
 //! use batchsql_redis::{Command, RedisOptions, RedisSink};
 //! use std::time::Duration;
 //!
@@ -15,6 +15,7 @@
 //! let sessions = Schema::builder("sessions")
 //!     .column("id", ColumnType::Text)
 //!     .column("token", ColumnType::Bytes)
+//!     .on_conflict(Conflict::replace(["id"]))
 //!     .build()?;
 //! db.submit(&sessions.row().set("id", "session:7")?.set("token", vec![1_u8, 2, 3])?.finish()?).await?;
 //! let report = db.close(Duration::from_secs(10)).await;

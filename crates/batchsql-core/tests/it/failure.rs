@@ -89,8 +89,15 @@ async fn isolation_beyond_its_budget_rejects_the_rest_together() {
     let isolation = Isolation::Bisect { max_statements: 3, beyond: BeyondBudget::Reject };
     let (db, sink) = pipeline(PipelineConfig { isolation, ..config() });
     sink.poison(|row| id(row) % 2 == 1);
-    drop(receipts(&db, &plain(), 0..10).await);
+    let receipts = receipts(&db, &plain(), 0..10).await;
     let balance = db.flush().await.unwrap();
+    for receipt in receipts {
+        let outcome = receipt.await;
+        // A good row that nobody looked at is not told that it is bad.
+        if let Some(failed) = outcome.failure().filter(|failed| id(failed.row()) % 2 == 0) {
+            assert!(failed.error().unwrap().to_string().contains("not looked at alone"), "{outcome:?}");
+        }
+    }
     assert_eq!(sink.writes(), 4);
     assert_eq!(balance.in_flight(), 0);
     assert_eq!(balance.written() as usize, sink.applied().len());

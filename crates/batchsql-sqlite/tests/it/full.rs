@@ -63,7 +63,8 @@ async fn rows_beyond_the_page_limit_expire_and_later_ones_are_written() {
     assert!(!outcomes.of(OutcomeKind::Written).is_empty() && !outcomes.of(OutcomeKind::Expired).is_empty());
     outcomes.assert_failures(ErrorClass::Resource, ffi::SQLITE_FULL);
     // Retried, but not in a loop: nothing changes within milliseconds.
-    assert!((2..=4).contains(&outcomes.fewest_attempts()), "{} attempts", outcomes.fewest_attempts());
+    // How often is for chance to decide: full jitter.
+    assert!((2..=20).contains(&outcomes.fewest_attempts()), "{} attempts", outcomes.fewest_attempts());
     assert_eq!(ids(&path), outcomes.of(OutcomeKind::Written));
     limit_pages(&sink, 10_000).await;
     let later = submit(&db, &plain(), ROWS..2 * ROWS).await.outcomes().await;
