@@ -71,10 +71,7 @@ async fn create(pool: &MySqlPool, workload: Workload) -> Result<()> {
 }
 
 async fn check(pool: &MySqlPool, workload: Workload, rows: usize) -> Result<()> {
-    let table = match workload {
-        Workload::Insert | Workload::Ignore => "batchsql_suite_events",
-        Workload::Update => "batchsql_suite_accounts",
-    };
+    let table = workload.table();
     let found: i64 = sqlx::query_scalar(&format!("SELECT count(*) FROM {table}")).fetch_one(pool).await?;
     let expected = workload.rows_afterwards(rows);
     anyhow::ensure!(found == expected as i64, "{table} has {found} rows instead of {expected}");

@@ -83,10 +83,7 @@ impl SqliteWorkload for Workload {
 
     fn check(self, path: &Path, rows: usize) -> Result<()> {
         let conn = Connection::open(path)?;
-        let table = match self {
-            Self::Insert | Self::Ignore => "batchsql_suite_events",
-            Self::Update => "batchsql_suite_accounts",
-        };
+        let table = self.table();
         let expected = self.rows_afterwards(rows);
         let found: usize = conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?;
         anyhow::ensure!(found == expected, "{table} has {found} rows instead of {expected}");

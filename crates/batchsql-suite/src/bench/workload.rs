@@ -39,6 +39,14 @@ impl Workload {
         }
     }
 
+    /// The table that is written.
+    pub(super) fn table(self) -> &'static str {
+        match self {
+            Self::Insert | Self::Ignore => "batchsql_suite_events",
+            Self::Update => "batchsql_suite_accounts",
+        }
+    }
+
     /// The key of row `n` of `rows`.
     pub(super) fn key(self, n: usize, rows: usize) -> i64 {
         match self {

@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use async_trait::async_trait;
 use batchsql::mysql::MySqlSink;
 use batchsql::{ColumnType, DynSink, Schema};
+use batchsql_sql::mysql::quote;
 use futures_util::TryStreamExt;
 use sqlx::mysql::MySqlRow;
 use sqlx::{Executor, Row, ValueRef};
@@ -23,10 +24,6 @@ pub struct MySql {
 /// `utf8mb4_bin`, so that keys are equal here exactly when they are equal in other databases.
 const SPELLING: Spelling =
     Spelling { quote, declared, tail: " ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin" };
-
-fn quote(name: &str) -> String {
-    format!("`{}`", name.replace('`', "``"))
-}
 
 fn declared(ty: ColumnType, indexed: bool) -> &'static str {
     match ty {
