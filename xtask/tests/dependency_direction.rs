@@ -32,6 +32,7 @@ const ALLOWED: &[(&str, &[&[&str]])] = &[
     ("batchsql-prometheus", &[&["batchsql-core", "batchsql-metrics"]]),
     ("batchsql", &[LIBRARIES]),
     ("batchsql-testserver", &[]),
+    ("batchsql-monitoring", &[&["batchsql-core", "batchsql-metrics"]]),
     ("batchsql-suite", &[LIBRARIES, &["batchsql"]]),
     ("xtask", &[]),
 ];

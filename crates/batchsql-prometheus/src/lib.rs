@@ -72,6 +72,7 @@
 
 mod error;
 mod exposition;
+mod live;
 mod metrics;
 mod routes;
 mod server;

@@ -10,18 +10,16 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 
 use crate::exposition::Exposition;
+use crate::live;
 
 /// Prometheus 3 refuses a scrape that does not name its format.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
 
-const INDEX: &str = "<!doctype html>\n<html lang=\"en\"><title>BatchSQL</title>\n<h1>BatchSQL</h1>\n<ul>\n\
-    <li><a href=\"/metrics\">/metrics</a>\n<li><a href=\"/health\">/health</a>\n</ul>\n</html>\n";
-
 pub(crate) fn router(exposition: Arc<Exposition>) -> Router {
     Router::new()
-        .route("/", get(|| async { answer(HTML, INDEX) }))
+        .route("/", get(|| async { answer(HTML, live::page()) }))
         .route("/metrics", get(scrape))
         .route("/health", get(|| async { answer(TEXT, "ok") }))
         .method_not_allowed_fallback(|| async {
