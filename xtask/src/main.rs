@@ -8,6 +8,7 @@ mod bench;
 mod cargo;
 mod databases;
 mod fuzz;
+mod http;
 mod integration_test;
 mod interrupt;
 mod lint;

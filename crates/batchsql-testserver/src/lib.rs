@@ -30,6 +30,10 @@ pub enum Kind {
     Redis,
     /// Redis in cluster mode: three nodes without replicas.
     RedisCluster,
+    /// Prometheus with the configuration and the rules of this repository. Its arguments are `target=HOST:PORT` for
+    /// the suite and `app=HOST:PORT` for an application, each as often as there are targets, and `interval=1s` in
+    /// place of every interval of the files; its "DSN" is `http://127.0.0.1:PORT`.
+    Prometheus,
 }
 
 impl Kind {
@@ -41,6 +45,7 @@ impl Kind {
             Self::MySql => "mysql",
             Self::Redis => "redis",
             Self::RedisCluster => "redis-cluster",
+            Self::Prometheus => "prometheus",
         }
     }
 
@@ -49,7 +54,7 @@ impl Kind {
             Self::Postgres => Some("POSTGRES_DSN"),
             Self::MySql => Some("MYSQL_DSN"),
             Self::Redis => Some("REDIS_DSN"),
-            Self::PgBouncer | Self::RedisCluster => None,
+            Self::PgBouncer | Self::RedisCluster | Self::Prometheus => None,
         }
     }
 }

@@ -99,6 +99,13 @@ impl Keeper {
         write().with_context(|| format!("cannot write {}", path.display()))
     }
 
+    /// Writes a file that may be in a folder of the folder. The server's user does it, because only the outermost one
+    /// is known to be what it seems.
+    pub(crate) fn write_within(&mut self, name: &str, text: &str) -> anyhow::Result<()> {
+        const SCRIPT: &str = r#"umask 077 && mkdir -p "$(dirname "$0")" && cat >"$0""#;
+        self.run(Path::new("/bin/sh"), &["-c", SCRIPT, name], text).with_context(|| format!("cannot write {name}"))
+    }
+
     /// Runs a program in the folder, as the server's user, until it ends; what it says goes to the log. The keeper
     /// does it, so that the folder is not removed under the program's hands.
     pub(crate) fn run(&mut self, program: &Path, arguments: &[&str], input: &str) -> anyhow::Result<()> {
@@ -349,6 +356,24 @@ mod tests {
             assert_eq!(fs::read_to_string(&link).unwrap(), text);
             assert_eq!(link.symlink_metadata().unwrap().mode(), 0o100_600);
         }
+    }
+
+    #[test]
+    fn files_are_written_within_folders() {
+        use std::os::unix::fs::MetadataExt;
+
+        let account = Account::unprivileged(&[]).unwrap();
+        let mut keeper = Keeper::new("test", account, "TERM").unwrap();
+        for text in ["first", "it's the second"] {
+            keeper.write_within("a b/c/file", text).unwrap();
+            let file = keeper.folder().join("a b/c/file");
+            assert_eq!(fs::read_to_string(&file).unwrap(), text);
+            let owner = fs::metadata(keeper.folder()).unwrap().uid();
+            let data = file.metadata().unwrap();
+            assert_eq!((data.uid(), data.mode()), (owner, 0o100_600));
+        }
+        let error = keeper.write_within("a b/c", "").unwrap_err();
+        assert!(format!("{error:#}").contains("cannot write a b/c"), "{error:#}");
     }
 
     #[test]

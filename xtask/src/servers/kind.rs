@@ -16,11 +16,15 @@ pub(crate) enum Kind {
     Redis,
     /// Three Redis nodes without replicas; the DSN names the first one: `redis://127.0.0.1:<port>?cluster=true`
     RedisCluster,
+    /// Prometheus with the configuration and the rules of this repository; arguments: target=HOST:PORT and app=HOST:PORT
+    /// for what it scrapes, interval=1s for how often, and its own options
+    Prometheus,
 }
 
 impl Kind {
     /// All of them.
-    pub(crate) const ALL: [Self; 5] = [Self::Postgres, Self::PgBouncer, Self::MySql, Self::Redis, Self::RedisCluster];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Postgres, Self::PgBouncer, Self::MySql, Self::Redis, Self::RedisCluster, Self::Prometheus];
     /// Those of which tests share one.
     pub(crate) const SHARED: [Self; 3] = [Self::Postgres, Self::MySql, Self::Redis];
 
@@ -32,6 +36,7 @@ impl Kind {
             Self::MySql => "mysql",
             Self::Redis => "redis",
             Self::RedisCluster => "redis-cluster",
+            Self::Prometheus => "prometheus",
         }
     }
 
@@ -43,6 +48,7 @@ impl Kind {
             Self::MySql => "MySQL or MariaDB",
             Self::Redis => "Redis",
             Self::RedisCluster => "Redis Cluster",
+            Self::Prometheus => "Prometheus",
         }
     }
 
@@ -52,7 +58,7 @@ impl Kind {
             Self::Postgres => Some("POSTGRES_DSN"),
             Self::MySql => Some("MYSQL_DSN"),
             Self::Redis => Some("REDIS_DSN"),
-            Self::PgBouncer | Self::RedisCluster => None,
+            Self::PgBouncer | Self::RedisCluster | Self::Prometheus => None,
         }
     }
 
@@ -63,6 +69,7 @@ impl Kind {
             Self::PgBouncer => &["pgbouncer", "postgresql"],
             Self::MySql => &["mariadb-server"],
             Self::Redis | Self::RedisCluster => &["redis-server"],
+            Self::Prometheus => &["prometheus"],
         }
     }
 }

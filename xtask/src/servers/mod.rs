@@ -15,6 +15,7 @@ mod pgbouncer;
 mod port;
 mod postgres;
 mod process;
+mod prometheus;
 mod random;
 mod redis;
 mod server;

@@ -63,7 +63,7 @@ pub(crate) fn start(programs: &Programs, arguments: &[String], purpose: Purpose)
     settings.extend_from_slice(arguments);
     let settings = settings.join("\n");
     let databases = format!("[databases]\n* = host=127.0.0.1 port={}\n", behind.port());
-    let configure = |keeper: &Keeper, port| {
+    let configure = |keeper: &mut Keeper, port| {
         keeper.write("pgbouncer.ini", &format!("{databases}[pgbouncer]\nlisten_port = {port}\n{settings}\n"))?;
         Ok(vec!["pgbouncer.ini".to_owned()])
     };

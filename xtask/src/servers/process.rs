@@ -34,13 +34,14 @@ impl Process {
     pub(crate) fn start(
         mut keeper: Keeper,
         program: &Path,
-        arguments: impl Fn(&Keeper, u16) -> anyhow::Result<Vec<String>>,
+        arguments: impl Fn(&mut Keeper, u16) -> anyhow::Result<Vec<String>>,
         ready: Ready,
     ) -> anyhow::Result<Self> {
         let mut tries = 5;
         loop {
             let port = Port::claim()?;
-            keeper.set_program(program, &arguments(&keeper, port.number())?)?;
+            let arguments = arguments(&mut keeper, port.number())?;
+            keeper.set_program(program, &arguments)?;
             keeper.tell("launch")?;
             let mut process = Self { keeper, port, ready: Some(ready) };
             match process.wait() {

@@ -8,7 +8,7 @@ use super::{
     kind::Kind,
     mysql,
     packages::{self, Refusal},
-    pgbouncer, postgres, random, redis,
+    pgbouncer, postgres, prometheus, random, redis,
     server::{Purpose, Server},
 };
 use crate::interrupt;
@@ -87,6 +87,7 @@ enum Programs {
     PgBouncer(pgbouncer::Programs),
     MySql(mysql::Programs),
     Redis(redis::Programs),
+    Prometheus(prometheus::Programs),
 }
 
 impl Programs {
@@ -96,6 +97,7 @@ impl Programs {
             Kind::PgBouncer => pgbouncer::Programs::find().map(Self::PgBouncer),
             Kind::MySql => mysql::Programs::find().map(Self::MySql),
             Kind::Redis | Kind::RedisCluster => redis::Programs::find().map(Self::Redis),
+            Kind::Prometheus => prometheus::Programs::find().map(Self::Prometheus),
         }
     }
 
@@ -105,6 +107,7 @@ impl Programs {
             Self::PgBouncer(programs) => programs.place(),
             Self::MySql(programs) => programs.place(),
             Self::Redis(programs) => programs.place(),
+            Self::Prometheus(programs) => programs.place(),
         }
     }
 
@@ -115,6 +118,7 @@ impl Programs {
             Self::MySql(programs) => mysql::start(programs, arguments, purpose),
             Self::Redis(programs) if kind == Kind::RedisCluster => redis::start_cluster(programs, arguments),
             Self::Redis(programs) => redis::start(programs, arguments),
+            Self::Prometheus(programs) => prometheus::start(programs, arguments),
         }
     }
 }
@@ -146,7 +150,7 @@ impl Sources {
     }
 
     fn install_packages(&self, kinds: &[Kind], mut needed: Vec<&'static str>) -> Result<(), Refusal> {
-        let with_tls = kinds.iter().any(|kind| !matches!(kind, Kind::Redis | Kind::RedisCluster));
+        let with_tls = kinds.iter().any(|kind| !matches!(kind, Kind::Redis | Kind::RedisCluster | Kind::Prometheus));
         if with_tls && find::program(&[certificates::PROGRAM]).is_none() {
             needed.push(certificates::PROGRAM);
         }

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod docker;
+mod exporter;
 mod place;
+mod prometheus;
 mod server;
 mod verbs;

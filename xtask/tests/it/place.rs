@@ -119,7 +119,7 @@ impl Running {
     }
 
     pub(crate) fn address(&self) -> String {
-        let address = self.dsn.rsplit(['@']).next().unwrap().trim_start_matches("redis://");
+        let address = self.dsn.rsplit('@').next().unwrap().rsplit("//").next().unwrap();
         address.split(['/', '?']).next().unwrap().to_owned()
     }
 

@@ -153,7 +153,7 @@ fn what_is_missing_is_named() {
 /// Every kind, its certificate, and who its processes run as.
 #[test]
 fn every_kind_starts_as_a_user_without_rights() {
-    for kind in ["postgres", "pgbouncer", "mysql", "redis", "redis-cluster"] {
+    for kind in ["postgres", "pgbouncer", "mysql", "redis", "redis-cluster", "prometheus"] {
         let place = Place::new();
         let server = Running::server(&mut place.server(&[kind]));
         TcpStream::connect(server.address()).unwrap_or_else(|error| panic!("{kind}: {error}"));

@@ -1,0 +1,219 @@
+//! Prometheus from the programs of this machine, with the configuration and the rules of this repository.
+//! Must not know who looks at it.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Context;
+use serde_json::json;
+
+use super::{account::Account, find, keeper::Keeper, process::Process, server::Server};
+use crate::{cargo, http};
+
+/// The jobs of `monitoring/prometheus.yml`, by what they scrape.
+const ITSELF: &str = "prometheus";
+const SUITE: &str = "batchsql-integration-test";
+const APP: &str = "batchsql-app";
+
+/// The programs.
+#[derive(Debug)]
+pub(crate) struct Programs {
+    server: PathBuf,
+}
+
+/// What differs from one to the next.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// Where suites tell their metrics, `HOST:PORT`.
+    pub(crate) suite: Vec<String>,
+    /// Where applications do.
+    pub(crate) app: Vec<String>,
+    /// In place of every interval of the files, as Prometheus writes it: `500ms`, `1s`.
+    pub(crate) interval: Option<String>,
+    /// Options for the program.
+    pub(crate) further: Vec<String>,
+}
+
+impl Programs {
+    pub(crate) fn find() -> Option<Self> {
+        Some(Self { server: find::program(&["prometheus"])? })
+    }
+
+    /// Where it is.
+    pub(crate) fn place(&self) -> &Path {
+        &self.server
+    }
+}
+
+impl Settings {
+    /// `target=HOST:PORT` and `app=HOST:PORT`, each as often as there are targets, and `interval=1s`. What begins with
+    /// `-` is for the program.
+    pub(crate) fn new(arguments: &[String]) -> anyhow::Result<Self> {
+        let mut settings = Self::default();
+        for argument in arguments {
+            match argument.split_once('=') {
+                _ if argument.starts_with('-') => settings.further.push(argument.clone()),
+                Some(("target", address)) => settings.suite.push(address.to_owned()),
+                Some(("app", address)) => settings.app.push(address.to_owned()),
+                Some(("interval", interval)) if is_interval(interval) => settings.interval = Some(interval.to_owned()),
+                _ => anyhow::bail!(
+                    "Prometheus has no setting {argument:?}; use target=HOST:PORT, app=HOST:PORT or interval=1s"
+                ),
+            }
+        }
+        Ok(settings)
+    }
+}
+
+/// On a port that is free; nothing of it stays.
+pub(crate) fn start(programs: &Programs, arguments: &[String]) -> anyhow::Result<Server> {
+    let settings = Settings::new(arguments)?;
+    let mut keeper = keeper()?;
+    configure(&mut keeper, &cargo::workspace_root().join("monitoring"), &settings)?;
+    let command = |keeper: &mut Keeper, port| {
+        keeper.write_within(&target_file(ITSELF), &targets(&[format!("127.0.0.1:{port}")]))?;
+        Ok(command(port, "data", &settings.further))
+    };
+    let process = Process::start(keeper, &programs.server, command, is_ready)?;
+    let dsn = format!("http://127.0.0.1:{}", process.port());
+    Ok(Server::new(process, dsn, None))
+}
+
+fn keeper() -> anyhow::Result<Keeper> {
+    Keeper::new("prometheus", Account::unprivileged(&["prometheus"])?, "TERM")
+}
+
+/// Later options win.
+fn command(port: u16, data: &str, further: &[String]) -> Vec<String> {
+    let own = [
+        "--config.file=prometheus.yml".to_owned(),
+        format!("--storage.tsdb.path={data}"),
+        format!("--web.listen-address=127.0.0.1:{port}"),
+        "--log.level=warn".to_owned(),
+    ];
+    own.into_iter().chain(further.iter().cloned()).collect()
+}
+
+/// Copies the configuration into the keeper's folder: its user may have no right to read the repository.
+fn configure(keeper: &mut Keeper, monitoring: &Path, settings: &Settings) -> anyhow::Result<()> {
+    let mut copy = |name: &str, path: &Path| {
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let changed = settings.interval.as_ref().map(|interval| with_interval(&text, interval));
+        keeper.write_within(name, &changed.unwrap_or(text))
+    };
+    copy("prometheus.yml", &monitoring.join("prometheus.yml"))?;
+    for rules in files(&monitoring.join("rules"), "yml") {
+        let name = rules.file_name().and_then(OsStr::to_str).context("the name of a rule file is not UTF-8")?;
+        copy(&format!("rules/{name}"), &rules)?;
+    }
+    keeper.write_within(&target_file(SUITE), &targets(&settings.suite))?;
+    keeper.write_within(&target_file(APP), &targets(&settings.app))
+}
+
+fn target_file(job: &str) -> String {
+    format!("targets/{job}.yml")
+}
+
+/// The text of a file with targets; JSON is YAML.
+fn targets(addresses: &[String]) -> String {
+    if addresses.is_empty() { "[]\n".to_owned() } else { format!("{}\n", json!([{ "targets": addresses }])) }
+}
+
+/// The same file with one interval for everything. A time limit may not be above it, so that of the interval is used.
+fn with_interval(text: &str, interval: &str) -> String {
+    let line = |line: &str| {
+        let words = line.trim_start().trim_start_matches("- ");
+        let (key, _) = words.split_once(':')?;
+        match key {
+            "scrape_interval" | "evaluation_interval" | "interval" => {
+                let before = &line[..line.len() - words.len()];
+                Some(format!("{before}{key}: {interval}"))
+            }
+            "scrape_timeout" => None,
+            _ => Some(line.to_owned()),
+        }
+    };
+    let without_key = |text: &str| (!text.contains(':')).then(|| text.to_owned());
+    let lines: Vec<_> = text.lines().filter_map(|text| without_key(text).or_else(|| line(text))).collect();
+    lines.join("\n") + "\n"
+}
+
+/// Whether a text is a duration of Prometheus: digits with a unit, once or several times.
+fn is_interval(text: &str) -> bool {
+    let digits = |text: &str| text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let after = &rest[rest.len() - digits(rest)..];
+        let unit = ["ms", "s", "m", "h"].into_iter().find(|unit| after.starts_with(unit));
+        match unit {
+            Some(unit) if after.len() < rest.len() => rest = &after[unit.len()..],
+            _ => return false,
+        }
+    }
+    !text.is_empty()
+}
+
+/// The files of a folder with an ending, by name.
+fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut files: Vec<_> = entries.filter(|path| path.extension().is_some_and(|it| it == ending)).collect();
+    files.sort();
+    files
+}
+
+fn is_ready(_: &Path, port: u16) -> bool {
+    let answer = http::get(&format!("http://127.0.0.1:{port}/-/ready"), Duration::from_secs(1));
+    answer.is_ok_and(|answer| answer.status == 200)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(arguments: &[&str]) -> anyhow::Result<Settings> {
+        Settings::new(&arguments.iter().map(|&argument| argument.to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn settings_are_read() {
+        let words = ["target=127.0.0.1:1", "app=h:2", "target=h:3", "interval=500ms", "--web.enable-lifecycle"];
+        let expected = Settings {
+            suite: vec!["127.0.0.1:1".into(), "h:3".into()],
+            app: vec!["h:2".into()],
+            interval: Some("500ms".into()),
+            further: vec!["--web.enable-lifecycle".into()],
+        };
+        assert_eq!(settings(&words).unwrap(), expected);
+        for wrong in ["targets=x", "x", "interval=", "interval=1", "interval=s", "interval=1s\nrule_files: x"] {
+            let error = settings(&[wrong]).unwrap_err().to_string();
+            assert!(error.contains("use target=HOST:PORT"), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn intervals_are_those_of_prometheus() {
+        for (text, expected) in [("1s", true), ("1m30s", true), ("100ms", true), ("1d1", false), ("5 s", false)] {
+            assert_eq!(is_interval(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_interval_is_replaced_and_nothing_else() {
+        let text = "global:\n  scrape_interval: 15s # often\n  evaluation_interval: 15s\n  scrape_timeout: 4s\n\
+                    groups:\n  - name: x\n    interval: 30s\n  - interval: 5s\n    rules:\n      - expr: a[5m]\n# end";
+        let expected = "global:\n  scrape_interval: 1s\n  evaluation_interval: 1s\n\
+                        groups:\n  - name: x\n    interval: 1s\n  - interval: 1s\n    rules:\n      - expr: a[5m]\n\
+                        # end\n";
+        assert_eq!(with_interval(text, "1s"), expected);
+    }
+
+    #[test]
+    fn targets_are_yaml() {
+        assert_eq!(targets(&[]), "[]\n");
+        assert_eq!(targets(&["h:1".into(), "i:2".into()]), "[{\"targets\":[\"h:1\",\"i:2\"]}]\n");
+    }
+}
