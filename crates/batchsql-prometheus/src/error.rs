@@ -1,8 +1,14 @@
 //! Owns the error of the exporter: opaque, with what to do about it.
 //! Must not know where errors come from.
 
+#[cfg(feature = "tls")]
+use std::error::Error;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+#[cfg(feature = "tls")]
+use std::path::PathBuf;
+
+use crate::listener::Process;
 
 /// The exporter cannot do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -12,10 +18,10 @@ pub struct PrometheusError(Kind);
 #[derive(Debug, thiserror::Error)]
 enum Kind {
     #[error(
-        "cannot listen on {address}: another process already listens there; stop it, or give start_server \
-         another port (0 takes any free one)"
+        "cannot listen on {address}: {} already listens there; stop it, or choose another port (0 takes any free one)",
+        name(.by.as_ref())
     )]
-    PortInUse { address: SocketAddr, source: io::Error },
+    PortInUse { address: SocketAddr, by: Option<Process>, source: io::Error },
     #[error("cannot listen on {address}: permission denied; use a port above 1023")]
     PermissionDenied { address: SocketAddr, source: io::Error },
     #[error("cannot listen on {address}: this machine has no such address; use 127.0.0.1, or 0.0.0.0 for all")]
@@ -33,12 +39,82 @@ enum Kind {
          or is not needed: reporter() works without it"
     )]
     AlreadyInstalled,
+    #[error(transparent)]
+    Options(#[from] Mistake),
+}
+
+/// What is wrong with the options of a server. None shows a secret.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Mistake {
+    #[error("there is no address to listen on; give bind() at least one, or leave it out for 127.0.0.1")]
+    NoAddress,
+    #[error("{address} is given to bind() twice; once is enough")]
+    AddressTwice { address: IpAddr },
+    #[error("{address} already stands for every address of this machine; give it alone to bind()")]
+    EveryAddressAndMore { address: IpAddr },
+    #[error("both a bearer token and basic auth are set; choose one of them")]
+    TokenAndAccount,
+    #[error("the bearer token is empty; leave bearer_token() out to serve everyone")]
+    EmptyToken,
+    #[error(
+        "the bearer token has a character at byte {position} that a header cannot carry; use printable ASCII without \
+         spaces (a token read from a file often ends with a line break: trim it)"
+    )]
+    TokenCharacter { position: usize },
+    #[error("the user of basic auth is empty; leave basic_auth() out to serve everyone")]
+    EmptyUser,
+    #[error("the user of basic auth has a colon, which ends the name of a user; choose another one")]
+    UserWithColon,
+    #[error("the password of basic auth is empty; leave basic_auth() out to serve everyone")]
+    EmptyPassword,
+    #[error(
+        "the user or the password of basic auth has a control character, which a client cannot send (a password read \
+         from a file often ends with a line break: trim it)"
+    )]
+    ControlCharacter,
+    #[error("max_connections is 0, so nobody could connect; it must be at least 1")]
+    ZeroConnections,
+    #[error("{name} is zero, so no client could be in time; it must be above zero")]
+    ZeroTime { name: &'static str },
+    #[cfg(feature = "tls")]
+    #[error("cannot read {}; check the path, and that the user of this process may read the file", .path.display())]
+    UnreadableFile { path: PathBuf, source: io::Error },
+    #[cfg(feature = "tls")]
+    #[error("{name} is broken PEM; each item begins with -----BEGIN …----- and ends with -----END …-----")]
+    BrokenPem { name: String, source: Box<dyn Error + Send + Sync> },
+    #[cfg(feature = "tls")]
+    #[error("there is no certificate in {name}; it must have a PEM item named CERTIFICATE")]
+    NoCertificate { name: String },
+    #[cfg(feature = "tls")]
+    #[error(
+        "there is no private key in {name}; it must have a PEM item named PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE \
+         KEY, and an encrypted one must be decrypted first"
+    )]
+    NoKey { name: String },
+    #[cfg(feature = "tls")]
+    #[error(
+        "the private key in {key} does not fit the first certificate in {certificates}; the certificate of the server \
+         comes first, those of its authorities after it"
+    )]
+    KeyOfAnother { certificates: String, key: String },
+    #[cfg(feature = "tls")]
+    #[error("the certificate in {name}, or its key, cannot be used; make a new pair (RSA, ECDSA or Ed25519)")]
+    RefusedByTls { name: String, source: Box<dyn Error + Send + Sync> },
+}
+
+fn name(process: Option<&Process>) -> String {
+    process.map_or_else(|| "another process".to_owned(), ToString::to_string)
 }
 
 impl PrometheusError {
-    pub(crate) fn listen(address: SocketAddr, source: io::Error) -> Self {
+    /// Nobody could be asked who is there: `holder` tells it where that is to be known.
+    pub(crate) fn listen(
+        address: SocketAddr,
+        source: io::Error,
+        holder: impl FnOnce(SocketAddr) -> Option<Process>,
+    ) -> Self {
         Self(match source.kind() {
-            io::ErrorKind::AddrInUse => Kind::PortInUse { address, source },
+            io::ErrorKind::AddrInUse => Kind::PortInUse { address, by: holder(address), source },
             io::ErrorKind::PermissionDenied => Kind::PermissionDenied { address, source },
             io::ErrorKind::AddrNotAvailable => Kind::NoSuchAddress { address, source },
             _ => Kind::Listen { address, source },
@@ -81,6 +157,12 @@ impl PrometheusError {
         matches!(self.0, Kind::AlreadyInstalled)
     }
 
+    /// The [`ServerOptions`](crate::ServerOptions) cannot work, wherever they are used: a token that no client can
+    /// send, a key that does not fit its certificate, a limit of zero, and the like.
+    pub fn is_invalid_options(&self) -> bool {
+        matches!(self.0, Kind::Options(_))
+    }
+
     /// The address that the error is about, when it is about one.
     pub fn address(&self) -> Option<SocketAddr> {
         match self.0 {
@@ -89,7 +171,13 @@ impl PrometheusError {
             | Kind::NoSuchAddress { address, .. }
             | Kind::Listen { address, .. }
             | Kind::AlreadyRunning { address } => Some(address),
-            Kind::Thread { .. } | Kind::Panicked | Kind::AlreadyInstalled => None,
+            Kind::Thread { .. } | Kind::Panicked | Kind::AlreadyInstalled | Kind::Options(_) => None,
         }
+    }
+}
+
+impl From<Mistake> for PrometheusError {
+    fn from(mistake: Mistake) -> Self {
+        Self(Kind::Options(mistake))
     }
 }

@@ -70,14 +70,25 @@
 //! runtime busy. It listens on the loopback interface unless told otherwise, and it limits the number
 //! of connections and the time that each may take.
 
+mod access;
+mod connections;
+mod encoding;
 mod error;
 mod exposition;
+mod listener;
 mod live;
 mod metrics;
+mod options;
+mod patience;
+mod policy;
 mod routes;
 mod server;
+mod tls;
 mod upkeep;
+mod watchers;
 
 pub use batchsql_metrics::{MemoryUsage, MetricsOptions, Reporter, TestResult};
 pub use error::PrometheusError;
 pub use metrics::PrometheusMetrics;
+pub use options::ServerOptions;
+pub use watchers::Lingered;

@@ -1,16 +1,21 @@
-//! Owns the face of the exporter: collect, serve, stop.
+//! Owns the face of the exporter: collect, serve, linger, stop.
 //! Must not know metric names or HTTP.
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use batchsql_metrics::{MemoryUsage, Metrics, MetricsOptions, Reporter, TestResult};
 
 use crate::error::PrometheusError;
 use crate::exposition::Exposition;
-use crate::routes;
-use crate::server::{Limits, Server};
+use crate::listener;
+use crate::options::{ServerOptions, Settings};
+use crate::routes::{self, Endpoint};
+use crate::server::Server;
+use crate::watchers::{Lingered, Watchers};
 
 /// Collects the metrics of pipelines and tests and serves them to Prometheus. Cheap to clone; clones
 /// share everything.
@@ -22,6 +27,8 @@ pub struct PrometheusMetrics {
     metrics: Metrics,
     exposition: Arc<Exposition>,
     server: Arc<Mutex<Option<Server>>>,
+    watchers: Arc<Watchers>,
+    is_ready: Arc<AtomicBool>,
 }
 
 impl PrometheusMetrics {
@@ -41,7 +48,13 @@ impl PrometheusMetrics {
     pub fn with_options(options: MetricsOptions) -> Result<Self, PrometheusError> {
         let exposition = Arc::new(Exposition::new()?);
         let metrics = Metrics::with_recorder(exposition.recorder()).options(options);
-        Ok(Self { metrics, exposition, server: Arc::default() })
+        Ok(Self {
+            metrics,
+            exposition,
+            server: Arc::default(),
+            watchers: Arc::new(Watchers::new()),
+            is_ready: Arc::new(AtomicBool::new(true)),
+        })
     }
 
     /// Makes the recorder of these metrics the global one of the `metrics` crate, so that they also
@@ -53,48 +66,112 @@ impl PrometheusMetrics {
         metrics::set_global_recorder(self.exposition.recorder()).map_err(|_| PrometheusError::already_installed())
     }
 
-    /// Serves the metrics on this port of the loopback interface and returns the address; port 0 takes
-    /// any free one.
+    /// Serves the metrics on this port of 127.0.0.1, to everyone who can reach it, and returns the address;
+    /// port 0 takes any free one. [`start_server_with`](Self::start_server_with) has more to choose.
     ///
     /// # Errors
-    /// As [`start_server_on`](Self::start_server_on).
+    /// As [`start_server_with`](Self::start_server_with).
     ///
     /// # Cancel safety
-    /// As [`start_server_on`](Self::start_server_on).
+    /// As [`start_server_with`](Self::start_server_with).
     pub async fn start_server(&self, port: u16) -> Result<SocketAddr, PrometheusError> {
-        self.start_server_on((Ipv4Addr::LOCALHOST, port).into()).await
+        self.start_server_with(ServerOptions::new().port(port)).await
     }
 
-    /// Serves the metrics on this address and returns it, with the port that was bound. Whoever can
-    /// reach the address can read the metrics.
+    /// Serves the metrics as the options say, and returns the first address, with the port that was bound;
+    /// [`server_addresses`](Self::server_addresses) has the others.
     ///
     /// # Errors
-    /// Something else [listens there](PrometheusError::is_port_in_use), the address cannot be bound for
-    /// another reason, or the server of these metrics
-    /// [already runs](PrometheusError::is_already_running).
+    /// The options [cannot work](PrometheusError::is_invalid_options), something else
+    /// [listens there](PrometheusError::is_port_in_use), an address cannot be bound for another reason, or the
+    /// server of these metrics [already runs](PrometheusError::is_already_running). Nothing is served then.
     ///
     /// # Cancel safety
     /// A cancelled call may leave the server running; [`stop_server`](Self::stop_server) then stops it.
-    pub async fn start_server_on(&self, address: SocketAddr) -> Result<SocketAddr, PrometheusError> {
-        let (address, ready) = {
+    pub async fn start_server_with(&self, options: ServerOptions) -> Result<SocketAddr, PrometheusError> {
+        let Settings { addresses, access, tls, limits, live_page } = options.check()?;
+        let is_open = access.is_open();
+        let (addresses, ready) = {
             let mut slot = self.slot();
             if let Some(server) = slot.as_ref().filter(|server| server.is_running()) {
-                return Err(PrometheusError::already_running(server.address()));
+                return Err(PrometheusError::already_running(server.addresses()[0]));
             }
-            let router = routes::router(Arc::clone(&self.exposition));
-            let (server, ready) = Server::start(address, router, Limits::default())?;
-            (slot.insert(server).address(), ready)
+            let endpoint = |stopping| Endpoint {
+                exposition: Arc::clone(&self.exposition),
+                watchers: Arc::clone(&self.watchers),
+                is_ready: Arc::clone(&self.is_ready),
+                access,
+                live_page,
+                stopping,
+            };
+            let router = |stopping| routes::router(endpoint(stopping));
+            let (server, ready) = Server::start(&addresses, tls, limits, router)?;
+            (slot.insert(server).addresses().to_vec(), ready)
         };
+        let first = addresses[0];
         match ready.await {
-            Ok(Ok(())) => Ok(address),
-            Ok(Err(source)) => Err(PrometheusError::listen(address, source)),
-            Err(_) => Err(PrometheusError::panicked()),
+            Ok(Ok(())) => {}
+            Ok(Err(source)) => return Err(PrometheusError::listen(first, source, listener::holder)),
+            Err(_) => return Err(PrometheusError::panicked()),
         }
+        for address in addresses.iter().filter(|address| is_open && !address.ip().is_loopback()) {
+            tracing::warn!(
+                %address,
+                "everyone who can reach this address can read the metrics; ask for a bearer token or a password"
+            );
+        }
+        Ok(first)
     }
 
-    /// The address that is served, if one is.
+    /// The first address that is served, if one is.
     pub fn server_address(&self) -> Option<SocketAddr> {
-        self.slot().as_ref().filter(|server| server.is_running()).map(Server::address)
+        self.server_addresses().first().copied()
+    }
+
+    /// Every address that is served, in the order of [`ServerOptions::bind`].
+    pub fn server_addresses(&self) -> Vec<SocketAddr> {
+        let slot = self.slot();
+        slot.as_ref().filter(|server| server.is_running()).map_or_else(Vec::new, |server| server.addresses().to_vec())
+    }
+
+    /// Sets what `/ready` answers: 200, or 503 while the application is not, or no longer, ready for work. It is
+    /// ready until told otherwise. A server that is being stopped is never ready.
+    pub fn set_ready(&self, ready: bool) {
+        self.is_ready.store(ready, Ordering::Release);
+    }
+
+    /// Waits until a Prometheus that watches has seen the last values: for two scrapes that begin from now on,
+    /// at most for `limit`. To be called at the end of a short run, before [`stop_server`](Self::stop_server).
+    ///
+    /// A Prometheus is known by the header `X-Prometheus-Scrape-Timeout-Seconds`, and it watches if it scraped
+    /// within `limit` before the call. When none did, or nothing is served, this returns at once. Requests that
+    /// were not authorized do not count.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime with time.
+    ///
+    /// # Cancel safety
+    /// Cancelling stops the wait and nothing else.
+    pub async fn linger(&self, limit: Duration) -> Lingered {
+        if !self.watchers.is_watched(limit) {
+            return Lingered::NobodyWatches;
+        }
+        self.await_scrapes(limit).await
+    }
+
+    /// As [`linger`](Self::linger), and also when no Prometheus has come yet, because it is known that one will:
+    /// a run may be over before the first scrape.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime with time.
+    ///
+    /// # Cancel safety
+    /// Cancelling stops the wait and nothing else.
+    pub async fn await_scrapes(&self, limit: Duration) -> Lingered {
+        if self.server_address().is_none() {
+            return Lingered::NobodyWatches;
+        }
+        self.watchers.wait(limit).await
     }
 
     /// Stops the server: current answers end, within two seconds, then its thread has ended and the

@@ -1,38 +1,117 @@
 //! Owns the paths of the endpoint and their answers.
 //! Must not know sockets, threads or limits.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
+use crate::access::Access;
+use crate::encoding::{accepts_gzip, gzip};
 use crate::exposition::Exposition;
-use crate::live;
+use crate::server::Stopping;
+use crate::watchers::Watchers;
+use crate::{live, policy};
 
 /// Prometheus 3 refuses a scrape that does not name its format.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
 
-pub(crate) fn router(exposition: Arc<Exposition>) -> Router {
-    Router::new()
-        .route("/", get(|| async { answer(HTML, live::page()) }))
-        .route("/metrics", get(scrape))
-        .route("/health", get(|| async { answer(TEXT, "ok") }))
-        .method_not_allowed_fallback(|| async {
+/// The live page, with what is made of it once.
+struct Page {
+    gzip: Vec<u8>,
+    policy: HeaderValue,
+}
+
+static PAGE: LazyLock<Page> = LazyLock::new(|| Page {
+    gzip: gzip(live::page().as_bytes()),
+    policy: HeaderValue::from_str(&policy::of_page(live::page())).expect("it is made of ASCII"),
+});
+
+/// What the answers are made of.
+pub(crate) struct Endpoint {
+    pub(crate) exposition: Arc<Exposition>,
+    pub(crate) watchers: Arc<Watchers>,
+    /// What the application says of itself.
+    pub(crate) is_ready: Arc<AtomicBool>,
+    pub(crate) access: Access,
+    pub(crate) live_page: bool,
+    pub(crate) stopping: Stopping,
+}
+
+pub(crate) fn router(endpoint: Endpoint) -> Router {
+    let mut router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/health", get(async || answer(TEXT, "ok")))
+        .route("/ready", get(ready));
+    if endpoint.live_page {
+        router = router.route("/", get(page));
+    }
+    router
+        .method_not_allowed_fallback(async || {
             (StatusCode::METHOD_NOT_ALLOWED, answer(TEXT, "only GET and HEAD work here\n"))
         })
-        .fallback(|| async { (StatusCode::NOT_FOUND, answer(TEXT, "not found; try /metrics or /health\n")) })
-        .with_state(exposition)
+        .fallback(async || (StatusCode::NOT_FOUND, answer(TEXT, "not found; try /metrics, /health or /ready\n")))
+        .with_state(Arc::new(endpoint))
 }
 
-async fn scrape(State(exposition): State<Arc<Exposition>>) -> impl IntoResponse {
-    answer(METRICS, exposition.render())
+async fn metrics(State(endpoint): State<Arc<Endpoint>>, method: Method, headers: HeaderMap) -> Response {
+    if let Some(challenge) = endpoint.access.refusal(&headers) {
+        let challenge = [(header::WWW_AUTHENTICATE, challenge.clone())];
+        return (StatusCode::UNAUTHORIZED, challenge, answer(TEXT, "not authorized\n")).into_response();
+    }
+    // Who only asks for the head has seen nothing.
+    let _scrape = (method == Method::GET).then(|| endpoint.watchers.begin(&headers)).flatten();
+    let text = endpoint.exposition.render();
+    if accepts_gzip(&headers) {
+        compressed(answer(METRICS, gzip(text.as_bytes())))
+    } else {
+        varied(answer(METRICS, text))
+    }
 }
 
-fn answer(content_type: &'static str, body: impl IntoResponse) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, content_type)], body)
+async fn ready(State(endpoint): State<Arc<Endpoint>>) -> Response {
+    if endpoint.is_ready.load(Ordering::Acquire) && !endpoint.stopping.has_begun() {
+        answer(TEXT, "ready")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, answer(TEXT, "not ready")).into_response()
+    }
+}
+
+async fn page(headers: HeaderMap) -> Response {
+    let mut answer = if accepts_gzip(&headers) {
+        compressed(answer(HTML, PAGE.gzip.as_slice()))
+    } else {
+        varied(answer(HTML, live::page()))
+    };
+    answer.headers_mut().insert(header::CONTENT_SECURITY_POLICY, PAGE.policy.clone());
+    answer
+}
+
+/// Every answer is of the moment, and nothing but what it says it is.
+fn answer(content_type: &'static str, body: impl Into<Body>) -> Response {
+    const HEADERS: [(HeaderName, &str); 3] = [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ];
+    ([(header::CONTENT_TYPE, content_type)], HEADERS, body.into()).into_response()
+}
+
+/// What is in the answer is compressed.
+fn compressed(mut answer: Response) -> Response {
+    answer.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    varied(answer)
+}
+
+/// What could have been compressed, and was not.
+fn varied(mut answer: Response) -> Response {
+    answer.headers_mut().insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    answer
 }

@@ -5,9 +5,9 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use batchsql_prometheus::PrometheusMetrics;
+use batchsql_prometheus::{PrometheusMetrics, ServerOptions};
 
-use crate::http::{get, request};
+use crate::http::{free_port, get, request, serve_again};
 
 async fn started() -> (PrometheusMetrics, SocketAddr) {
     let metrics = PrometheusMetrics::new().unwrap();
@@ -31,7 +31,7 @@ async fn every_path_has_its_answer() {
 
     let index = get(address, "/");
     assert_eq!(index.status, 200);
-    assert!(index.body.contains("\"/metrics\"") && index.body.contains("\"/health\""), "{}", index.body);
+    assert!(index.body.contains("/metrics") && index.body.to_lowercase().contains("<!doctype html>"), "{}", index.body);
 
     let head = request(address, "HEAD", "/metrics");
     assert_eq!((head.status, head.body.as_str()), (200, ""));
@@ -39,7 +39,7 @@ async fn every_path_has_its_answer() {
     for path in ["/metric", "/metrics/", "/favicon.ico", "/../etc/passwd"] {
         assert_eq!(get(address, path).status, 404, "{path}");
     }
-    for path in ["/", "/metrics", "/health"] {
+    for path in ["/", "/metrics", "/health", "/ready"] {
         for method in ["POST", "PUT", "DELETE"] {
             let answer = request(address, method, path);
             assert_eq!(answer.status, 405, "{method} {path}");
@@ -51,14 +51,15 @@ async fn every_path_has_its_answer() {
 
 #[tokio::test]
 async fn the_server_starts_and_stops_again_and_again_on_one_port() {
-    let (metrics, address) = started().await;
+    let metrics = PrometheusMetrics::new().unwrap();
+    let address = serve_again(&metrics, free_port()).await;
     for _ in 0..10 {
         assert_eq!(get(address, "/health").status, 200);
         assert_eq!(metrics.server_address(), Some(address));
         metrics.stop_server().await.unwrap();
         assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
         assert_eq!(metrics.server_address(), None);
-        assert_eq!(metrics.start_server(address.port()).await.unwrap(), address);
+        assert_eq!(serve_again(&metrics, address.port()).await, address);
     }
     metrics.stop_server().await.unwrap();
     metrics.stop_server().await.expect("stopping twice is no mistake");
@@ -78,27 +79,48 @@ async fn starting_twice_is_a_clear_error() {
 
 #[tokio::test]
 async fn a_busy_port_is_a_clear_error() {
-    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = TcpListener::bind(("127.0.0.1", free_port())).unwrap();
     let address = other.local_addr().unwrap();
     let metrics = PrometheusMetrics::new().unwrap();
     let error = metrics.start_server(address.port()).await.unwrap_err();
     assert!(error.is_port_in_use() && !error.is_already_running());
     assert_eq!(error.address(), Some(address));
     let message = error.to_string();
-    for part in [&address.to_string(), "another process already listens there", "another port"] {
+    let who = if cfg!(target_os = "linux") { "this process itself (" } else { "another process" };
+    for part in [&address.to_string(), who, "already listens there", "another port"] {
         assert!(message.contains(part), "{message}");
     }
     assert!(std::error::Error::source(&error).is_some(), "what the system said is there");
     drop(other);
-    assert_eq!(metrics.start_server(address.port()).await.unwrap(), address, "once the port is free it works");
+    assert_eq!(serve_again(&metrics, address.port()).await, address, "once the port is free it works");
     metrics.stop_server().await.unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_busy_port_names_the_other_process() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+    let script = "import socket, sys, time\ns = socket.create_server(('0.0.0.0', 0))\n\
+                  print(s.getsockname()[1], flush=True)\nsys.stdin.read()";
+    let child = Command::new("python3").args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let Ok(mut child) = child else { return eprintln!("skipped: there is no python3 to listen") };
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let error = PrometheusMetrics::new().unwrap().start_server(line.trim().parse().unwrap()).await.unwrap_err();
+    let message = error.to_string();
+    let who = format!("the process python3 (pid {}) already listens there", child.id());
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    assert!(message.contains(&who), "{message}");
 }
 
 #[tokio::test]
 async fn an_address_of_another_machine_is_a_clear_error() {
     let metrics = PrometheusMetrics::new().unwrap();
     // Reserved for documentation (RFC 5737), so no machine has it.
-    let error = metrics.start_server_on("192.0.2.1:0".parse().unwrap()).await.unwrap_err();
+    let options = ServerOptions::new().port(0).bind(["192.0.2.1".parse().unwrap()]);
+    let error = metrics.start_server_with(options).await.unwrap_err();
     assert!(error.to_string().contains("127.0.0.1"), "{error}");
 }
 

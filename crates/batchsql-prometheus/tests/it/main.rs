@@ -3,6 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, which clippy does not see")]
 
+mod access;
+mod answers;
 mod endpoint;
 mod http;
+mod linger;
+mod mistakes;
+mod prometheus;
+mod saturated;
 mod scrape;
+mod tls;

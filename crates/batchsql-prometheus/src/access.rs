@@ -1,0 +1,137 @@
+//! Owns who may read the metrics: the token or the password that is asked for, compared in constant time.
+//! Must not know paths, sockets or where secrets come from.
+
+use axum::http::{HeaderMap, HeaderValue, header};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use subtle::ConstantTimeEq;
+
+use crate::error::{Mistake, PrometheusError};
+
+/// What a client must show.
+pub(crate) struct Access(Option<Demand>);
+
+struct Demand {
+    scheme: &'static str,
+    /// What must stand after the scheme.
+    credentials: Vec<u8>,
+    challenge: HeaderValue,
+}
+
+impl Access {
+    /// Everyone may read.
+    pub(crate) fn open() -> Self {
+        Self(None)
+    }
+
+    /// # Errors
+    /// A token that no client could send.
+    pub(crate) fn bearer(token: &str) -> Result<Self, PrometheusError> {
+        if token.is_empty() {
+            return Err(Mistake::EmptyToken.into());
+        }
+        // The position helps to find it, and tells nothing about the rest.
+        if let Some(position) = token.bytes().position(|byte| !byte.is_ascii_graphic()) {
+            return Err(Mistake::TokenCharacter { position: position + 1 }.into());
+        }
+        let challenge = HeaderValue::from_static("Bearer realm=\"batchsql\"");
+        Ok(Self(Some(Demand { scheme: "Bearer", credentials: token.as_bytes().to_vec(), challenge })))
+    }
+
+    /// # Errors
+    /// A user or a password that no client could send.
+    pub(crate) fn basic(user: &str, password: &str) -> Result<Self, PrometheusError> {
+        if user.is_empty() {
+            return Err(Mistake::EmptyUser.into());
+        }
+        if user.contains(':') {
+            return Err(Mistake::UserWithColon.into());
+        }
+        if password.is_empty() {
+            return Err(Mistake::EmptyPassword.into());
+        }
+        if user.chars().chain(password.chars()).any(char::is_control) {
+            return Err(Mistake::ControlCharacter.into());
+        }
+        let credentials = STANDARD.encode(format!("{user}:{password}")).into_bytes();
+        let challenge = HeaderValue::from_static("Basic realm=\"batchsql\", charset=\"UTF-8\"");
+        Ok(Self(Some(Demand { scheme: "Basic", credentials, challenge })))
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Why this request gets no answer: what it must show. The same for what is missing and what is wrong.
+    pub(crate) fn refusal(&self, headers: &HeaderMap) -> Option<&HeaderValue> {
+        let demand = self.0.as_ref()?;
+        (!demand.is_met_by(headers)).then_some(&demand.challenge)
+    }
+}
+
+impl Demand {
+    fn is_met_by(&self, headers: &HeaderMap) -> bool {
+        let mut sent = headers.get_all(header::AUTHORIZATION).iter();
+        // With two of them it would be a matter of taste which one counts.
+        let (Some(value), None) = (sent.next(), sent.next()) else { return false };
+        let value = value.as_bytes();
+        let Some((scheme, rest)) = value.split_at_checked(self.scheme.len()) else { return false };
+        let Some((b' ', credentials)) = rest.split_first() else { return false };
+        // The time tells the length of the secret, and nothing of what it is.
+        scheme.eq_ignore_ascii_case(self.scheme.as_bytes())
+            && bool::from(credentials.trim_ascii_start().ct_eq(&self.credentials))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grants(access: &Access, sent: &[&str]) -> bool {
+        let mut headers = HeaderMap::new();
+        for value in sent {
+            headers.append(header::AUTHORIZATION, HeaderValue::from_str(value).unwrap());
+        }
+        access.refusal(&headers).is_none()
+    }
+
+    #[test]
+    fn a_token_is_taken_as_it_is_and_nothing_else() {
+        let access = Access::bearer("s3cret").unwrap();
+        for good in ["Bearer s3cret", "bearer s3cret", "BEARER  s3cret"] {
+            assert!(grants(&access, &[good]), "{good}");
+        }
+        for bad in [
+            "",
+            "Bearer",
+            "Bearer ",
+            "s3cret",
+            "Bearer s3cre",
+            "Bearer s3cretx",
+            "Bearer S3CRET",
+            "Bearers3cret",
+            "Bearer s3cret x",
+            "Basic s3cret",
+        ] {
+            assert!(!grants(&access, &[bad]), "{bad}");
+        }
+        assert!(!grants(&access, &[]));
+        assert!(!grants(&access, &["Bearer s3cret", "Bearer s3cret"]), "which of two counts is no question to answer");
+    }
+
+    #[test]
+    fn a_password_may_have_colons_and_letters_of_any_language() {
+        let access = Access::basic("prometheus", "pass:wörd").unwrap();
+        assert!(grants(&access, &[&format!("Basic {}", STANDARD.encode("prometheus:pass:wörd"))]));
+        for bad in ["prometheus:pass:word", "prometheus:", "Prometheus:pass:wörd", ":pass:wörd", "prometheus"] {
+            assert!(!grants(&access, &[&format!("Basic {}", STANDARD.encode(bad))]), "{bad}");
+        }
+        assert!(!grants(&access, &["Basic prometheus:pass:word"]), "it must be encoded");
+    }
+
+    #[test]
+    fn open_means_open() {
+        assert!(Access::open().is_open());
+        assert!(grants(&Access::open(), &[]) && grants(&Access::open(), &["Bearer whatever"]));
+    }
+}

@@ -1,0 +1,256 @@
+//! Owns connections: how many, how long each part of them may take, and how they end.
+//! Must not know what is answered.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{sleep, timeout};
+
+use crate::options::Limits;
+use crate::patience::Patient;
+use crate::server::Stopping;
+use crate::tls::Tls;
+
+/// What every connection of a server shares.
+#[derive(Clone)]
+pub(crate) struct Door {
+    router: Router,
+    tls: Option<Tls>,
+    limits: Limits,
+    permits: Arc<Semaphore>,
+    stopping: Stopping,
+}
+
+impl Door {
+    pub(crate) fn new(router: Router, tls: Option<Tls>, limits: Limits, stopping: Stopping) -> Self {
+        Self { router, tls, limits, permits: Arc::new(Semaphore::new(limits.connections)), stopping }
+    }
+}
+
+/// Accepts connections until the server is stopped, then lets them end.
+pub(crate) async fn accept(listener: TcpListener, door: Door) {
+    let mut stopping = door.stopping.clone();
+    let mut connections = JoinSet::new();
+    loop {
+        let enter = async {
+            let accepted = listener.accept().await;
+            // The next one waits here, those after it in the backlog of the listener.
+            let permits = Arc::clone(&door.permits);
+            (accepted, permits.acquire_owned().await.expect("the semaphore is never closed"))
+        };
+        let (accepted, permit) = tokio::select! {
+            () = stopping.begins() => break,
+            entered = enter => entered,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                connections.spawn(admit(stream, permit, door.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the metrics server cannot accept a connection; trying again");
+                // Without open files to be had, accepting fails at once, again and again.
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+        while let Some(ended) = connections.try_join_next() {
+            tell_panic(ended);
+        }
+    }
+    drop(listener);
+    while let Some(ended) = connections.join_next().await {
+        tell_panic(ended);
+    }
+}
+
+pub(crate) fn tell_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a part of the metrics server panicked, which is a defect");
+    }
+}
+
+/// Shakes hands where that is needed, and serves the connection. It always comes to an end.
+async fn admit(stream: TcpStream, _permit: OwnedSemaphorePermit, door: Door) {
+    // An answer is one piece and is not to wait for another. Without it, all works as well.
+    let _ = stream.set_nodelay(true);
+    let Some(tls) = &door.tls else { return converse(stream, &door).await };
+    let mut stopping = door.stopping.clone();
+    let shaken = tokio::select! {
+        () = stopping.begins() => return,
+        shaken = timeout(door.limits.header_time, tls.accept(stream)) => shaken,
+    };
+    match shaken {
+        Ok(Ok(stream)) => converse(stream, &door).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake with the metrics server failed"),
+        Err(_) => tracing::debug!("a TLS handshake with the metrics server took too long"),
+    }
+}
+
+/// Answers the requests of one connection.
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, door: &Door) {
+    let Door { limits, .. } = door;
+    let mut stopping = door.stopping.clone();
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_time)
+        .max_buf_size(limits.header_bytes)
+        .serve_connection(
+            TokioIo::new(Patient::new(stream, limits.answer_time)),
+            TowerToHyperService::new(door.router.clone()),
+        );
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        () = stopping.begins() => None,
+        () = sleep(limits.connection_age) => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            // Whoever does not take the answer in time is cut off.
+            timeout(limits.grace, connection).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = ended {
+        // The client's fault, mostly: it sent no or half a request, or went away.
+        tracing::debug!(%error, "a connection to the metrics server ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Read, Write};
+    use std::net::TcpStream as StdStream;
+    use std::thread;
+    use std::time::Instant;
+
+    use axum::routing::get;
+
+    use super::*;
+    use crate::server::Server;
+
+    const TINY: Limits = Limits {
+        connections: 2,
+        header_time: Duration::from_millis(200),
+        header_bytes: 8 << 10,
+        answer_time: Duration::from_millis(400),
+        connection_age: Duration::from_millis(500),
+        grace: Duration::from_millis(200),
+    };
+
+    const HERE: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+
+    async fn start() -> Server {
+        start_with(TINY).await
+    }
+
+    async fn start_with(limits: Limits) -> Server {
+        let router = Router::new().route("/", get(|| async { "here" }));
+        let (server, ready) = Server::start(&[([127, 0, 0, 1], 0).into()], None, limits, |_| router).unwrap();
+        ready.await.unwrap().unwrap();
+        server
+    }
+
+    /// Everything that comes until the server closes the connection.
+    fn drain(mut stream: StdStream) -> String {
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let mut answer = Vec::new();
+        // A reset is an end, too.
+        match stream.read_to_end(&mut answer) {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "the connection was not closed"),
+        }
+        String::from_utf8(answer).unwrap()
+    }
+
+    fn send(server: &Server, request: &str) -> StdStream {
+        let mut stream = StdStream::connect(server.addresses()[0]).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        stream
+    }
+
+    #[tokio::test]
+    async fn connections_beyond_the_limit_wait_for_those_that_say_nothing() {
+        let server = start().await;
+        let mute = [send(&server, ""), send(&server, "GET / HT")];
+        let answer = drain(send(&server, "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"));
+        assert!(answer.ends_with("here"), "{answer:?}");
+        for stream in mute {
+            assert!(!drain(stream).contains("here"));
+        }
+        server.stop().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_connection_ends_when_it_is_too_old() {
+        let server = start_with(Limits { header_time: Duration::from_secs(30), ..TINY }).await;
+        let mut stream = send(&server, "");
+        let begin = Instant::now();
+        let died = loop {
+            if stream.write_all(HERE.as_bytes()).is_err() {
+                break true;
+            }
+            if stream.read(&mut [0; 512]).unwrap_or(0) == 0 {
+                break true;
+            }
+            if begin.elapsed() > Duration::from_secs(30) {
+                break false;
+            }
+            thread::sleep(Duration::from_millis(20));
+        };
+        assert!(died);
+        assert!(begin.elapsed() >= Duration::from_millis(400));
+        server.stop().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_does_not_take_an_answer_is_cut_off() {
+        let limits = Limits { connection_age: Duration::from_secs(600), header_time: Duration::from_secs(600), ..TINY };
+        let body = "x".repeat(16 << 20);
+        let router = Router::new().route("/", get(async move || body));
+        let (server, ready) = Server::start(&[([127, 0, 0, 1], 0).into()], None, limits, |_| router).unwrap();
+        ready.await.unwrap().unwrap();
+        let mut deaf = [send(&server, HERE), send(&server, HERE)];
+        let begin = Instant::now();
+        // Both places are taken until then.
+        let answer = drain(send(&server, "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"));
+        assert!(answer.len() > 16 << 20, "those who read get it all");
+        assert!(begin.elapsed() < Duration::from_secs(60), "it waited for {:?}", begin.elapsed());
+        for stream in &mut deaf {
+            let mut taken = Vec::new();
+            let _ = stream.read_to_end(&mut taken);
+            assert!(taken.len() < 16 << 20, "the rest was kept for it");
+        }
+        server.stop().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn stopping_does_not_wait_for_those_that_say_nothing() {
+        let server = start().await;
+        let _mute = [send(&server, ""), send(&server, "GET / HT")];
+        let begin = Instant::now();
+        let address = server.addresses()[0];
+        server.stop().await.unwrap();
+        assert!(begin.elapsed() < Duration::from_secs(10));
+        assert!(StdStream::connect(address).is_err(), "nobody listens any more");
+    }
+
+    #[tokio::test]
+    async fn a_head_that_is_too_long_is_refused() {
+        let server = start().await;
+        let long = format!("GET / HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "x".repeat(9 << 10));
+        let answer = drain(send(&server, &long));
+        // Empty where the reset, because of the rest that nobody read, overtakes the answer.
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer:?}");
+        server.stop().await.unwrap();
+    }
+}

@@ -1,0 +1,294 @@
+//! Owns where the server listens, who may ask, and what a client may take; refuses what cannot work.
+//! Must not know HTTP or threads.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+#[cfg(feature = "tls")]
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::access::Access;
+use crate::error::{Mistake, PrometheusError};
+use crate::tls::Tls;
+
+/// The port of [`ServerOptions::new`].
+const DEFAULT_PORT: u16 = 9090;
+/// Longer than any server lives, and short enough to be added to the current time.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// Where the metrics are served, who may read them, and what clients may take. Nothing is checked before
+/// [`start_server_with`](crate::PrometheusMetrics::start_server_with), which tells each mistake.
+///
+/// ```
+/// use std::net::Ipv4Addr;
+/// use batchsql_prometheus::{PrometheusMetrics, ServerOptions};
+///
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// let metrics = PrometheusMetrics::new()?;
+/// # let token_from_your_secrets = "of 32 random bytes in hexadecimal".replace(' ', "-");
+/// let options = ServerOptions::new()
+///     .port(0)
+///     .bind([Ipv4Addr::LOCALHOST.into()])
+///     .bearer_token(token_from_your_secrets)
+///     .live_page(false);
+/// let address = metrics.start_server_with(options).await?;
+/// # assert!(address.ip().is_loopback());
+/// # metrics.stop_server().await?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+#[must_use = "options do nothing before start_server_with"]
+pub struct ServerOptions {
+    port: u16,
+    bind: Vec<IpAddr>,
+    token: Option<String>,
+    account: Option<(String, String)>,
+    #[cfg(feature = "tls")]
+    tls: Option<Pem>,
+    limits: Limits,
+    live_page: bool,
+}
+
+/// What the clients of the server may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Connections at once; later ones wait.
+    pub(crate) connections: usize,
+    /// Time for a TLS handshake and for the head of a request, which is also how long a connection may be idle.
+    pub(crate) header_time: Duration,
+    /// Bytes of the head of a request.
+    pub(crate) header_bytes: usize,
+    /// Time for a client to take an answer that was begun.
+    pub(crate) answer_time: Duration,
+    /// Time for a connection from its begin; then it ends after the current answer.
+    pub(crate) connection_age: Duration,
+    /// Time for the last answer of a connection.
+    pub(crate) grace: Duration,
+}
+
+/// Certificates and the key to them.
+#[cfg(feature = "tls")]
+#[derive(Clone)]
+enum Pem {
+    Text { certificates: String, key: String },
+    Files { certificates: PathBuf, key: PathBuf },
+}
+
+/// Options that were checked.
+pub(crate) struct Settings {
+    /// At least one, all with the same port.
+    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) access: Access,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) limits: Limits,
+    pub(crate) live_page: bool,
+}
+
+impl ServerOptions {
+    /// Port 9090 of 127.0.0.1, open to everyone who can reach it, with the live page.
+    pub fn new() -> Self {
+        Self {
+            port: DEFAULT_PORT,
+            bind: vec![Ipv4Addr::LOCALHOST.into()],
+            token: None,
+            account: None,
+            #[cfg(feature = "tls")]
+            tls: None,
+            limits: Limits::default(),
+            live_page: true,
+        }
+    }
+
+    /// The port; default 9090. With 0 the first address takes any free port, and the others take the same.
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// The addresses to listen on, instead of 127.0.0.1. `0.0.0.0` or `::` stands for all of the machine and
+    /// must be alone. Whoever can reach one of them can read the metrics, unless a token or a password is
+    /// asked for; without that, each address beyond the loopback interface is a warning in the log.
+    pub fn bind(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        self.bind = addresses.into_iter().collect();
+        self
+    }
+
+    /// Asks everyone who wants `/metrics` for this token (`Authorization: Bearer …`): printable ASCII without
+    /// spaces. Without TLS it crosses the network as it is. Not together with [`basic_auth`](Self::basic_auth).
+    pub fn bearer_token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// Asks everyone who wants `/metrics` for this user and password. Without TLS they cross the network in
+    /// clear text. Not together with [`bearer_token`](Self::bearer_token).
+    pub fn basic_auth(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        self.account = Some((user.into(), password.into()));
+        self
+    }
+
+    /// Serves HTTPS (TLS 1.2 and 1.3) with these certificates, the server's own first, and this private key
+    /// (PKCS #8, PKCS #1 or SEC 1, not encrypted), both as PEM text. Plain HTTP is then refused.
+    #[cfg(feature = "tls")]
+    pub fn tls_pem(mut self, certificates: impl Into<String>, key: impl Into<String>) -> Self {
+        self.tls = Some(Pem::Text { certificates: certificates.into(), key: key.into() });
+        self
+    }
+
+    /// As [`tls_pem`](Self::tls_pem), from files, which may be one and the same. They are read when the server
+    /// starts: after a renewal, stop it and start it again.
+    #[cfg(feature = "tls")]
+    pub fn tls_pem_files(mut self, certificates: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.tls = Some(Pem::Files { certificates: certificates.into(), key: key.into() });
+        self
+    }
+
+    /// Connections that are served at once; default 64. Later ones wait.
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.limits.connections = connections;
+        self
+    }
+
+    /// Time for a TLS handshake, and for the head of each request; default 10 s. It is also how long a
+    /// connection may be idle.
+    pub fn header_time(mut self, time: Duration) -> Self {
+        self.limits.header_time = time;
+        self
+    }
+
+    /// Time for a client to take an answer, once it lets the server wait; default 10 s. Then the connection is
+    /// cut off.
+    pub fn answer_time(mut self, time: Duration) -> Self {
+        self.limits.answer_time = time;
+        self
+    }
+
+    /// Age at which a connection ends, after its current answer; default 5 minutes.
+    pub fn connection_age(mut self, age: Duration) -> Self {
+        self.limits.connection_age = age;
+        self
+    }
+
+    /// Whether `/` is the live page; default true. The page itself holds no data and is open to everyone.
+    pub fn live_page(mut self, live_page: bool) -> Self {
+        self.live_page = live_page;
+        self
+    }
+
+    /// What to serve, and how, once it is known to work.
+    pub(crate) fn check(self) -> Result<Settings, PrometheusError> {
+        let addresses = self.addresses()?;
+        let access = match (&self.token, &self.account) {
+            (None, None) => Access::open(),
+            (Some(token), None) => Access::bearer(token)?,
+            (None, Some((user, password))) => Access::basic(user, password)?,
+            (Some(_), Some(_)) => return Err(Mistake::TokenAndAccount.into()),
+        };
+        Ok(Settings { addresses, access, tls: self.tls()?, limits: self.limits.check()?, live_page: self.live_page })
+    }
+
+    fn addresses(&self) -> Result<Vec<SocketAddr>, PrometheusError> {
+        if self.bind.is_empty() {
+            return Err(Mistake::NoAddress.into());
+        }
+        for (position, address) in self.bind.iter().enumerate() {
+            if address.is_unspecified() && self.bind.len() > 1 {
+                return Err(Mistake::EveryAddressAndMore { address: *address }.into());
+            }
+            if self.bind[..position].contains(address) {
+                return Err(Mistake::AddressTwice { address: *address }.into());
+            }
+        }
+        Ok(self.bind.iter().map(|address| SocketAddr::new(*address, self.port)).collect())
+    }
+
+    #[cfg(feature = "tls")]
+    fn tls(&self) -> Result<Option<Tls>, PrometheusError> {
+        let tls = match &self.tls {
+            None => return Ok(None),
+            Some(Pem::Text { certificates, key }) => Tls::from_text(certificates, key),
+            Some(Pem::Files { certificates, key }) => Tls::from_files(certificates, key),
+        };
+        tls.map(Some)
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[allow(clippy::unnecessary_wraps, reason = "its twin can fail")]
+    fn tls(&self) -> Result<Option<Tls>, PrometheusError> {
+        Ok(None)
+    }
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for ServerOptions {
+    /// Without secrets, and without the name of the user, which is half of one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("ServerOptions");
+        shown.field("port", &self.port).field("bind", &self.bind);
+        shown.field("bearer_token", &self.token.as_ref().map(|_| Hidden));
+        shown.field("basic_auth", &self.account.as_ref().map(|_| Hidden));
+        #[cfg(feature = "tls")]
+        shown.field("tls", &self.tls);
+        shown.field("limits", &self.limits).field("live_page", &self.live_page).finish()
+    }
+}
+
+#[cfg(feature = "tls")]
+impl fmt::Debug for Pem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text { .. } => Hidden.fmt(f),
+            Self::Files { certificates, key } => {
+                f.debug_struct("Files").field("certificates", certificates).field("key", key).finish()
+            }
+        }
+    }
+}
+
+struct Hidden;
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("hidden")
+    }
+}
+
+impl Limits {
+    fn check(mut self) -> Result<Self, PrometheusError> {
+        if self.connections == 0 {
+            return Err(Mistake::ZeroConnections.into());
+        }
+        self.connections = self.connections.min(tokio::sync::Semaphore::MAX_PERMITS);
+        for (name, time) in [
+            ("header_time", &mut self.header_time),
+            ("answer_time", &mut self.answer_time),
+            ("connection_age", &mut self.connection_age),
+        ] {
+            if time.is_zero() {
+                return Err(Mistake::ZeroTime { name }.into());
+            }
+            *time = LONGEST.min(*time);
+        }
+        Ok(self)
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 64,
+            header_time: Duration::from_secs(10),
+            header_bytes: 16 << 10,
+            answer_time: Duration::from_secs(10),
+            connection_age: Duration::from_secs(300),
+            grace: Duration::from_secs(2),
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Owns the time that a client may take for an answer.
+//! Must not know what is answered, or by which protocol.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+/// A stream that fails when what was written is not taken in time.
+///
+/// The time runs from the first byte that the peer left waiting until nothing is left to be sent: who reads one
+/// byte now and then is cut off as well.
+pub(crate) struct Patient<S> {
+    stream: S,
+    limit: Duration,
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Patient<S> {
+    pub(crate) fn new(stream: S, limit: Duration) -> Self {
+        Self { stream, limit, waiting: None }
+    }
+
+    fn within_time<T>(&mut self, context: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            return polled;
+        }
+        let limit = self.limit;
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(limit)));
+        waiting.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(context, buf);
+        self.within_time(context, polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(context, bufs);
+        self.within_time(context, polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_flush(context);
+        if polled.is_ready() {
+            // Hyper flushes once it has written everything.
+            self.waiting = None;
+        }
+        self.within_time(context, polled)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.within_time(context, polled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_a_little_now_and_then_is_cut_off_too() {
+        let (near, mut far) = duplex(16);
+        let begin = Instant::now();
+        let reader = tokio::spawn(async move {
+            let mut taken = 0;
+            while let Ok(1) = far.read(&mut [0]).await {
+                taken += 1;
+                sleep(Duration::from_secs(1)).await;
+            }
+            taken
+        });
+        let error = Patient::new(near, LIMIT).write_all(&[0; 1000]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(begin.elapsed(), LIMIT);
+        assert!(reader.await.unwrap() > 10, "it did read");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_answer_has_the_whole_time() {
+        let (near, mut far) = duplex(16);
+        tokio::spawn(async move {
+            while let Ok(1..) = far.read(&mut [0; 16]).await {
+                sleep(Duration::from_secs(2)).await;
+            }
+        });
+        let mut near = Patient::new(near, LIMIT);
+        for answer in 0..10 {
+            // Six seconds each.
+            near.write_all(&[0; 64]).await.unwrap_or_else(|error| panic!("answer {answer}: {error}"));
+            near.flush().await.unwrap();
+        }
+    }
+}
