@@ -1,8 +1,75 @@
 //! Owns the live page: one self-contained file that asks for `/metrics` each second and draws its curves.
 //! Must not know what is measured; the page reads the names as a scrape does.
+//!
+//! # The live page
+//! `GET /` shows what the dashboard of Grafana shows, without anything but a browser: rates, percentiles, buffer,
+//! outcomes, memory and tests of the last 15 minutes, from the text that Prometheus gets. Nothing is stored, and
+//! nothing is loaded from elsewhere. The page itself holds no data, so it may be served to anyone; the figures are
+//! asked for with the token that a person enters, which stays in the memory of the page.
+//!
+//! | room of `assets/live` | owns |
+//! |---|---|
+//! | `head.html`, `body.html`, `page.css` | what is where, and its look; colours shared with the suite's report are in `assets/tokens.css` |
+//! | `parse.js` | the text format 0.0.4 |
+//! | `history.js` | the last 15 minutes, and which metrics are kept by which labels |
+//! | `figures.js` | rates, quantiles, how numbers are written |
+//! | `panels.js` | what each panel, tile and table shows |
+//! | `curves.js`, `table.js` | drawing, with [uPlot](https://github.com/leeoniya/uPlot) in `assets/uplot` |
+//! | `poll.js` | requests: one at a time, slower when hidden, tokens, lost connections |
+//! | `page.js` | controls and states |
 
-/// The page.
+/// The page. There is one style and one script, so that a policy can name them by their hash.
 pub(crate) fn page() -> &'static str {
-    "<!doctype html>\n<html lang=\"en\"><title>BatchSQL</title>\n<h1>BatchSQL</h1>\n<ul>\n\
-    <li><a href=\"/metrics\">/metrics</a>\n<li><a href=\"/health\">/health</a>\n</ul>\n</html>\n"
+    concat!(
+        include_str!("../assets/live/head.html"),
+        "<style>\n",
+        include_str!("../assets/uplot/uPlot.min.css"),
+        include_str!("../assets/tokens.css"),
+        include_str!("../assets/live/page.css"),
+        "</style>\n",
+        include_str!("../assets/live/body.html"),
+        "<script>\n/*\n",
+        include_str!("../assets/uplot/uPlot-LICENSE"),
+        "*/\n",
+        include_str!("../assets/uplot/uPlot.iife.min.js"),
+        include_str!("../assets/live/parse.js"),
+        include_str!("../assets/live/history.js"),
+        include_str!("../assets/live/figures.js"),
+        include_str!("../assets/live/panels.js"),
+        include_str!("../assets/live/curves.js"),
+        include_str!("../assets/live/table.js"),
+        include_str!("../assets/live/poll.js"),
+        include_str!("../assets/live/page.js"),
+        "</script>\n</body>\n</html>\n",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_one_document_that_needs_nothing_else() {
+        let page = page();
+        for (tag, count) in [("<script>", 1), ("</script>", 1), ("<style>", 1), ("</style>", 1), ("</html>", 1)] {
+            assert_eq!(page.matches(tag).count(), count, "{tag}");
+        }
+        assert!(page.starts_with("<!doctype html>") && page.contains("default-src 'none'"));
+        assert!(page.contains("uPlot (v1.6.32)") && page.contains("The MIT License"));
+        for way_out in ["src=", "@import", "url(", "XMLHttpRequest", "WebSocket", "sendBeacon", "rel=\"stylesheet\""] {
+            assert!(!page.contains(way_out), "{way_out}");
+        }
+        assert_eq!(page.matches("fetch(").count(), 1, "the only request is that for the metrics");
+    }
+
+    #[test]
+    fn it_writes_text_and_never_markup_and_keeps_nothing() {
+        let page = page();
+        for sink in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"] {
+            assert!(!page.contains(sink), "{sink}");
+        }
+        for store in ["localStorage", "sessionStorage", "indexedDB", "document.cookie"] {
+            assert!(!page.contains(store), "{store}");
+        }
+    }
 }

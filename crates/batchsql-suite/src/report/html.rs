@@ -1,5 +1,6 @@
 //! `report.html`: one self-contained page that works from a file, without a network.
-//! Only joins the assets with the data; what is shown and how is decided in `assets/`.
+//! Only joins the assets with the data; what is shown and how is decided in `assets/`. The drawing library and the
+//! colours are those of the exporter's live page.
 
 use anyhow::Context as _;
 
@@ -8,11 +9,12 @@ use super::model::Report;
 const PAGE: &str = include_str!("assets/report.html");
 
 /// Assets in the order of their marks in the page; the data comes last.
-const ASSETS: [(&str, &str); 6] = [
-    ("{{UPLOT_CSS}}", include_str!("assets/uPlot.min.css")),
+const ASSETS: [(&str, &str); 7] = [
+    ("{{UPLOT_CSS}}", include_str!("../../../batchsql-prometheus/assets/uplot/uPlot.min.css")),
+    ("{{TOKENS_CSS}}", include_str!("../../../batchsql-prometheus/assets/tokens.css")),
     ("{{REPORT_CSS}}", include_str!("assets/report.css")),
-    ("{{UPLOT_LICENSE}}", include_str!("assets/uPlot-LICENSE")),
-    ("{{UPLOT_JS}}", include_str!("assets/uPlot.iife.min.js")),
+    ("{{UPLOT_LICENSE}}", include_str!("../../../batchsql-prometheus/assets/uplot/uPlot-LICENSE")),
+    ("{{UPLOT_JS}}", include_str!("../../../batchsql-prometheus/assets/uplot/uPlot.iife.min.js")),
     ("{{CURVES_JS}}", include_str!("assets/curves.js")),
     ("{{REPORT_JS}}", include_str!("assets/report.js")),
 ];

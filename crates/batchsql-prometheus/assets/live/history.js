@@ -1,0 +1,201 @@
+// What was scraped in the last 15 minutes, in cells of equal length: a point per scrape, NaN where a series was not
+// there. Knows which metrics the page needs and by which labels it adds them up; not what is shown of them.
+(function (live) {
+  "use strict";
+  // Points that are kept: 15 minutes of one a second.
+  const CAPACITY = 900;
+  // Scrapes after which a series that is not there any more is forgotten.
+  const FORGET = 120;
+  // Scrapes after the end of a test case in which its gauges still count.
+  const LINGER = 2;
+
+  // One kind of cell per line. `by` are its labels; beyond `limit` cells those that are not in `keep` become "other".
+  // A counter's point is its increase since the last scrape, a gauge's its value. `lean` cells keep no points.
+  const KEEP = ["database", "status", "outcome", "type", "le"];
+  const CASE = ["database", "test_case"];
+  const SPECS = [
+    { id: "processed", name: "batchsql_records_processed_total", counter: true, by: ["database", "table", "test_case"] },
+    { id: "executions", name: "batchsql_batch_execution_total", counter: true, by: ["database", "status", "test_case"] },
+    { id: "durations", name: "batchsql_batch_execution_duration_seconds_bucket", counter: true, by: ["database", "test_case", "le"], limit: 3000 },
+    { id: "outcomes", name: "batchsql_records_outcome_total", counter: true, by: ["database", "outcome"] },
+    { id: "tables", name: "batchsql_records_outcome_total", counter: true, lean: true, by: ["database", "table", "outcome"], limit: 7000 },
+    { id: "retries", name: "batchsql_retries_total", counter: true, lean: true, by: ["database"] },
+    { id: "refused", name: "batchsql_submit_refused_total", counter: true, lean: true, by: ["database"] },
+    { id: "bufferRecords", name: "batchsql_buffer_records", by: ["database"] },
+    { id: "bufferRecordsLimit", name: "batchsql_buffer_records_limit", by: ["database"] },
+    { id: "bufferBytes", name: "batchsql_buffer_bytes", by: ["database"] },
+    { id: "bufferBytesLimit", name: "batchsql_buffer_bytes_limit", by: ["database"] },
+    { id: "inflight", name: "batchsql_inflight_batches", lean: true, by: ["database"] },
+    { id: "concurrency", name: "batchsql_concurrency_limit", lean: true, by: ["database"] },
+    { id: "parked", name: "batchsql_parked_tables", lean: true, by: ["database"] },
+    { id: "oldest", name: "batchsql_oldest_buffered_record_timestamp_seconds", lean: true, by: ["database"] },
+    { id: "rps", name: "batchsql_test_rps", running: true, by: CASE },
+    { id: "memory", name: "batchsql_memory_usage_mb", running: true, by: ["database", "test_case", "type"] },
+    { id: "success", name: "batchsql_test_success", by: CASE },
+    { id: "integrity", name: "batchsql_test_data_integrity_rate", by: CASE },
+    { id: "duration", name: "batchsql_test_duration_seconds", lean: true, by: CASE },
+    { id: "completion", name: "batchsql_test_last_completion_timestamp_seconds", lean: true, by: CASE },
+    { id: "testRecords", name: "batchsql_test_records_total", lean: true, by: ["database", "test_case", "type"] },
+    { id: "build", name: "batchsql_build_info", lean: true, by: ["version"] },
+    { id: "resident", name: "process_resident_memory_bytes", by: [] },
+    { id: "started", name: "process_start_time_seconds", lean: true, by: [] },
+  ];
+
+  // A text of its own: a piece of a scrape would keep all of it in memory.
+  const own = (text) => (" " + text).slice(1);
+
+  class History {
+    constructor(capacity = CAPACITY) {
+      this.capacity = capacity;
+      this.times = new Float64Array(2 * capacity);
+      // Seconds since the scrape before; NaN when there is none to compare with.
+      this.spans = new Float64Array(2 * capacity);
+      // The point that is written next, and how many scrapes there were.
+      this.end = 0;
+      this.tick = 0;
+      this.last = NaN;
+      this.broken = 0;
+      this.kinds = new Map(SPECS.map((spec) => [spec.id, { spec, cells: new Map() }]));
+      this.wanted = new Map();
+      for (const kind of this.kinds.values()) {
+        const family = this.wanted.get(kind.spec.name) || { kinds: [], entries: new Map() };
+        family.kinds.push(kind);
+        this.wanted.set(kind.spec.name, family);
+      }
+    }
+
+    // Cells of a kind, for a database and a test case where these are asked for and the kind has them.
+    cells(id, filter = {}) {
+      const fits = (cell) => ["database", "test_case"].every((label) =>
+        !filter[label] || !cell.labels.has(label) || cell.labels.get(label) === filter[label]);
+      return [...this.kinds.get(id).cells.values()].filter(fits);
+    }
+
+    // The points whose time is from `since` on, as a range of indices.
+    range(since) {
+      let from = Math.max(0, this.end - this.capacity);
+      while (from < this.end && this.times[from] < since) from += 1;
+      return [from, this.end];
+    }
+
+    // One scrape, at a time in milliseconds. Tells whether the process is another one than before.
+    take(text, now) {
+      const begun = live.parse.number((/^process_start_time_seconds (\S+)/m.exec(text) || [])[1] || "");
+      const known = [...this.kinds.get("started").cells.values()][0];
+      const restarted = Boolean(known) && Math.abs(begun - known.now) > 1.5;
+      const isFirst = this.tick === 0;
+      this.tick += 1;
+      this.broken = live.parse.scan(text, this.wanted, (family, raw, value) => {
+        let entry = family.entries.get(raw);
+        if (entry === undefined) {
+          entry = this.enter(family, own(raw));
+          if (entry === null) return;
+        }
+        // A series that appears while we look has begun at 0; of the first scrape nothing is known.
+        const before = entry.tick === 0 ? (isFirst ? NaN : 0) : entry.value;
+        const increase = restarted || value < before ? value : value - before;
+        entry.tick = this.tick;
+        entry.value = value;
+        for (const cell of entry.cells) this.add(cell, value, increase);
+      });
+      this.write(now, isFirst ? NaN : (now - this.last) / 1000);
+      this.last = now;
+      if (this.tick % FORGET === 0) this.forget();
+      return restarted;
+    }
+
+    // Breaks every curve, because for a while nothing is known.
+    gap(now) {
+      if (this.end === 0 || Number.isNaN(this.times[this.end - 1])) return;
+      this.tick += 1;
+      this.write(now, NaN);
+    }
+
+    enter(family, raw) {
+      const labels = live.parse.labels(raw);
+      if (labels === null) return null;
+      const entry = { tick: 0, value: NaN, cells: family.kinds.map((kind) => this.cell(kind, labels)) };
+      family.entries.set(raw, entry);
+      return entry;
+    }
+
+    cell({ spec, cells }, labels) {
+      const pick = (of) => new Map(spec.by.map((label) => [label, of(label)]));
+      let own = pick((label) => labels.get(label) || "");
+      let key = JSON.stringify([...own.values()]);
+      if (!cells.has(key) && cells.size >= (spec.limit || 600)) {
+        own = pick((label) => (KEEP.includes(label) ? labels.get(label) || "" : "other"));
+        key = JSON.stringify([...own.values()]);
+      }
+      if (!cells.has(key)) {
+        const points = spec.lean ? null : new Float32Array(2 * this.capacity).fill(NaN);
+        // Times of change are scrapes; before the first one nothing has changed.
+        cells.set(key, { spec, labels: own, key, points, tick: 0, now: NaN, sum: 0, increase: NaN, changed: this.tick > 1 ? this.tick : -Infinity });
+      }
+      return cells.get(key);
+    }
+
+    add(cell, value, increase) {
+      if (cell.tick !== this.tick) {
+        cell.tick = this.tick;
+        cell.sum = 0;
+        cell.increase = NaN;
+      }
+      cell.sum += value;
+      // Those of the first scrape are unknown and do not make the others so.
+      if (!Number.isNaN(increase)) cell.increase = Number.isNaN(cell.increase) ? increase : cell.increase + increase;
+    }
+
+    write(now, span) {
+      if (this.end === 2 * this.capacity) this.compact();
+      this.times[this.end] = now;
+      this.spans[this.end] = span;
+      for (const { spec, cells } of this.kinds.values()) {
+        for (const cell of cells.values()) {
+          const isHere = cell.tick === this.tick;
+          if (isHere && cell.sum !== cell.now) {
+            if (!Number.isNaN(cell.now)) cell.changed = this.tick;
+            cell.now = cell.sum;
+          }
+          if (!isHere) cell.increase = NaN;
+          if (cell.points) cell.points[this.end] = !isHere ? NaN : spec.counter ? cell.increase : cell.now;
+        }
+      }
+      this.hush();
+      this.end += 1;
+    }
+
+    // The gauges of a test case stay as they were when it ended. That is a result, not a curve.
+    hush() {
+      const ends = this.kinds.get("completion").cells;
+      for (const id of ["rps", "memory"]) {
+        for (const cell of this.kinds.get(id).cells.values()) {
+          const end = ends.get(JSON.stringify([cell.labels.get("database"), cell.labels.get("test_case")]));
+          if (end && this.tick - Math.max(end.changed, cell.changed) > LINGER) cell.points[this.end] = NaN;
+        }
+      }
+    }
+
+    compact() {
+      const half = this.capacity;
+      const keep = (points) => points.copyWithin(0, half, 2 * half).fill(NaN, half);
+      keep(this.times);
+      keep(this.spans);
+      for (const { cells } of this.kinds.values()) {
+        for (const cell of cells.values()) if (cell.points) keep(cell.points);
+      }
+      this.end = half;
+    }
+
+    forget() {
+      for (const family of this.wanted.values()) {
+        for (const [raw, entry] of family.entries) if (this.tick - entry.tick > FORGET) family.entries.delete(raw);
+      }
+      for (const { cells } of this.kinds.values()) {
+        for (const [key, cell] of cells) if (this.tick - cell.tick > this.capacity) cells.delete(key);
+      }
+    }
+  }
+
+  live.History = History;
+})(window.batchsqlLive = window.batchsqlLive || {});

@@ -1,0 +1,233 @@
+// What each panel shows: which cells become which lines, in which unit. Knows the history and the figures; not how a
+// line is drawn.
+(function (live) {
+  "use strict";
+  const { sum, most, rate, quantiles, count, measure, percent, bytes, compact } = live.figures;
+  // Seconds over which rates and quantiles are taken: calm enough to read, short enough to be now.
+  const SPAN = 3;
+  // Lines of a panel, at most; the smaller ones are added up.
+  const LINES = 8;
+
+  // Cells in groups of one name each: the labels that are there, with the database where there are several.
+  function grouped(view, cells, labels) {
+    const groups = new Map();
+    for (const cell of cells) {
+      const parts = labels.map((label) => cell.labels.get(label)).filter(Boolean);
+      if (view.manyDatabases) parts.unshift(cell.labels.get("database"));
+      const name = parts.join(" / ") || cell.labels.get("database") || "rows";
+      if (!groups.has(name)) groups.set(name, []);
+      groups.get(name).push(cell);
+    }
+    return groups;
+  }
+
+  const area = (values) => values.reduce((total, value) => (value === value ? total + value : total), 0);
+  const isEmpty = (values) => values.every((value) => value !== value);
+
+  function limited(lines) {
+    const shown = lines.filter((line) => !isEmpty(line.values));
+    if (shown.length <= LINES) return shown;
+    shown.sort((a, b) => area(b.values) - area(a.values));
+    const rest = shown.splice(LINES - 1);
+    const values = rest[0].values.map((_, i) => rest.reduce((total, line) => {
+      const value = line.values[i];
+      return value !== value ? total : total === total ? total + value : value;
+    }, NaN));
+    return [...shown, { name: rest.length + " others", tone: "rest", values }];
+  }
+
+  const rates = (view, cells) => rate(sum(cells, view.from, view.to), view.history.spans, view.from, SPAN);
+  const lines = (groups, values) => limited([...groups].map(([name, cells]) => ({ name, values: values(cells) })));
+
+  // Share of a limit in percent; nothing where no limit is known.
+  function share(view, used, limit) {
+    const [have, may] = [used, limit].map((id) => sum(view.cells(id), view.from, view.to));
+    return have.map((value, i) => (may[i] > 0 ? (100 * value) / may[i] : NaN));
+  }
+
+  const OUTCOMES = [["written", "s0"], ["ignored", "s7"], ["superseded", "s4"], ["rejected", "failed"], ["expired", "s1"], ["purged", "s3"], ["unknown", "s5"]];
+
+  const PANELS = [
+    {
+      id: "records-per-second", title: "Records Per Second", unit: "rows/s", group: "flow",
+      about: "Rows per second as each test case reports them while it runs; without tests, rows written per database.",
+      empty: "No test case is running. What they reached is in the table below.",
+      lines(view) {
+        const cases = view.cells("rps");
+        if (cases.length > 0) return lines(grouped(view, cases, ["test_case"]), (cells) => sum(cells, view.from, view.to));
+        return lines(grouped(view, view.cells("processed"), ["database"]), (cells) => rates(view, cells));
+      },
+    },
+    {
+      id: "records-processing-rate", title: "Records Processing Rate", unit: "rows/s", group: "flow",
+      about: "Rows committed per second and table, over the last 3 seconds.",
+      empty: "No row has been written while this page was open.",
+      lines: (view) => lines(grouped(view, view.cells("processed"), ["table"]), (cells) => rates(view, cells)),
+    },
+    {
+      id: "batch-execution-duration", title: "Batch Execution Duration", unit: "ms", group: "flow",
+      about: "From statement to confirmed commit, of the batches of the last 3 seconds: half, nine tenths and 99 % took no longer. Read from the buckets of the histogram, as Prometheus does.",
+      empty: "No batch has been written while this page was open.",
+      lines(view) {
+        const buckets = view.cells("durations");
+        const found = quantiles([0.5, 0.9, 0.99], buckets, view.history.spans, view.from, view.to, SPAN);
+        return ["p50", "p90", "p99"].map((name, i) => ({ name, tone: ["s0", "s2", "s1"][i], values: found[i].map((value) => value * 1e3) }))
+          .filter((line) => !isEmpty(line.values));
+      },
+    },
+    {
+      id: "batch-execution-rate", title: "Batch Execution Rate", unit: "batches/s", group: "flow",
+      about: "Attempts to write a batch per second, by how they ended.",
+      empty: "No batch has been written while this page was open.",
+      lines(view) {
+        const of = (status) => view.cells("executions").filter((cell) => cell.labels.get("status") === status);
+        return [["success", "s0"], ["failure", "failed"]]
+          .map(([name, tone]) => ({ name, tone, fill: name === "success", values: rates(view, of(name)) }))
+          .filter((line) => !isEmpty(line.values));
+      },
+    },
+    {
+      id: "buffer-fill", title: "Buffer Fill", unit: "% of limit", group: "state", top: 100, figure: (value) => measure(value) + " %",
+      about: "Rows and bytes that wait or are on their way, against their limits. At 100 % submits wait.",
+      empty: "No pipeline has told how full its buffer is.",
+      lines: (view) => [
+        { name: "rows", tone: "s0", fill: true, values: share(view, "bufferRecords", "bufferRecordsLimit") },
+        { name: "bytes", tone: "s1", values: share(view, "bufferBytes", "bufferBytesLimit") },
+      ].filter((line) => !isEmpty(line.values)),
+    },
+    {
+      id: "outcomes", title: "Outcomes", unit: "rows/s", group: "state",
+      about: "What became of rows, per second. Outcomes that never happened are left out. They are counted for all test cases together.",
+      empty: "No row has had an outcome while this page was open.",
+      lines(view) {
+        const cells = view.cells("outcomes");
+        return OUTCOMES.map(([name, tone]) => {
+          const own = cells.filter((cell) => cell.labels.get("outcome") === name);
+          return { name, tone, fill: name === "written", seen: own.some((cell) => cell.now > 0), values: rates(view, own) };
+        }).filter((line) => (line.seen || line.name === "written") && !isEmpty(line.values));
+      },
+    },
+    {
+      id: "memory-usage", title: "Memory Usage", unit: "MiB", group: "state",
+      about: "Memory of the process: resident, and during tests what is allocated and what the allocator took from the system.",
+      empty: "This process does not tell its memory.",
+      lines(view) {
+        const of = (type) => most(view.cells("memory").filter((cell) => cell.labels.get("type") === type), view.from, view.to);
+        const resident = sum(view.history.cells("resident"), view.from, view.to).map((value) => value / 2 ** 20);
+        // The process itself tells it at every moment; tests only while they run.
+        const first = isEmpty(resident) ? { name: "current", values: of("current") } : { name: "resident", values: resident };
+        return [{ ...first, tone: "s0", fill: true }, { name: "alloc", tone: "s2", values: of("alloc") }, { name: "sys", tone: "s3", values: of("sys") }]
+          .filter((line) => !isEmpty(line.values));
+      },
+    },
+    {
+      id: "data-integrity-rate", title: "Data Integrity Rate", unit: "%", group: "tests", range: [90, 100], figure: (value) => percent(value) + " %",
+      about: "Share of the expected rows that were found in the database, of every case that has ended: the lowest, and each that is below 100 %.",
+      empty: "No test case has ended yet.",
+      lines(view) {
+        const cells = view.cells("integrity");
+        const lowest = most(cells.map((cell) => ({ points: cell.points.map((value) => -value) })), view.from, view.to).map((value) => -value);
+        const torn = new Map([...grouped(view, cells, ["test_case"])].filter(([, own]) => own.some((cell) => cell.now < 100)));
+        return [{ name: "lowest", tone: "s0", fill: true, wide: true, values: lowest },
+          ...lines(torn, (own) => sum(own, view.from, view.to))].filter((line) => !isEmpty(line.values));
+      },
+    },
+    {
+      id: "test-success-status", title: "Test Success Status", unit: "cases", group: "tests", whole: true, figure: count,
+      about: "Test cases that have passed and failed so far. The dashed lines in every curve are their ends.",
+      empty: "No test case has ended yet.",
+      lines(view) {
+        const cells = view.cells("success");
+        const tally = (is) => sum(cells.map((cell) => ({ points: cell.points.map((value) => (value === value ? Number(is(value)) : NaN)) })), view.from, view.to);
+        return [{ name: "passed", tone: "passed", fill: true, values: tally((value) => value === 1) },
+          { name: "failed", tone: "failed", values: tally((value) => value !== 1) }].filter((line) => !isEmpty(line.values));
+      },
+    },
+  ];
+
+  // --- Figures of this moment ---------------------------------------------------------------------------------------
+  const total = (cells, tick) => cells.reduce((all, cell) => (cell.tick === tick ? (all === all ? all : 0) + cell.now : all), NaN);
+  const lastOf = (values) => (values.length ? values[values.length - 1] : NaN);
+
+  // What the tiles show: [id, name, figure, unit, note, tone, share of 100 for a bar].
+  function tiles(view, serverNow) {
+    const { history } = view;
+    const recent = { ...view, from: Math.max(0, view.to - 8) };
+    const now = (id) => total(view.cells(id), history.tick);
+    const attempts = (status) => total(view.cells("executions").filter((cell) => cell.labels.get("status") === status), history.tick);
+    const became = (outcome) => total(view.cells("outcomes").filter((cell) => cell.labels.get("outcome") === outcome), history.tick);
+    const perSecond = lastOf(rates(recent, view.cells("processed")));
+    const [p50, p99] = quantiles([0.5, 0.99], view.cells("durations"), history.spans, recent.from, recent.to, SPAN).map(lastOf);
+    const [records, recordsLimit, held, heldLimit] = ["bufferRecords", "bufferRecordsLimit", "bufferBytes", "bufferBytesLimit"].map(now);
+    const fill = [[records, recordsLimit], [held, heldLimit]].reduce((high, [have, may]) => (may > 0 ? Math.max(high, (100 * have) / may) : high), -1);
+    const oldest = view.cells("oldest").filter((cell) => cell.tick === history.tick && cell.now > 0).map((cell) => serverNow / 1000 - cell.now);
+    const age = oldest.length ? live.figures.time(Math.max(0, ...oldest)) : records >= 0 ? ["none", ""] : [live.figures.NONE, ""];
+    const [p99Figure, p99Unit] = live.figures.time(p99);
+    const size = (value) => bytes(value).join(" ").trim();
+    const parked = now("parked");
+    const [rejected, failed, unknown] = [became("rejected"), attempts("failure"), became("unknown")];
+    return [
+      { id: "rows-per-second", name: "Rows per second", figure: count(perSecond), value: perSecond, note: count(now("processed")) + " written", lead: true },
+      { id: "p99", name: "Batch p99", figure: p99Figure, unit: p99Unit, value: p99, note: "p50 " + live.figures.time(p50).join(" ").trim(), lead: true },
+      { id: "buffer", name: "Buffer", figure: fill < 0 ? live.figures.NONE : measure(fill), unit: fill < 0 ? "" : "%", value: fill, share: Math.max(0, fill), note: size(held) + " of " + size(heldLimit), tone: fill >= 90 ? "warn" : "", lead: true },
+      { id: "waiting", name: "Rows waiting", figure: count(records), value: records, note: "of " + count(recordsLimit) },
+      { id: "inflight", name: "In flight", figure: count(now("inflight")), value: now("inflight"), note: "of " + count(now("concurrency")) + " batches at once" },
+      { id: "oldest", name: "Oldest waiting row", figure: age[0], unit: age[1], value: oldest.length ? Math.max(...oldest) : 0, note: parked > 0 ? count(parked) + (parked === 1 ? " table is parked" : " tables are parked") : oldest.length ? "since it was submitted" : "nothing waits", tone: parked > 0 ? "warn" : "" },
+      { id: "rejected", name: "Rows rejected", figure: count(rejected), value: rejected, note: count(unknown) + " unknown", tone: rejected > 0 || unknown > 0 ? "bad" : "" },
+      { id: "failed", name: "Failed attempts", figure: count(failed), value: failed, note: count(now("retries")) + " retries", tone: failed > 0 ? "bad" : "" },
+    ];
+  }
+
+  // The rows of the table of test cases, the newest first.
+  function cases(view) {
+    const { history } = view;
+    const rows = new Map();
+    const put = (id, field) => {
+      for (const cell of view.cells(id)) {
+        if (cell.tick !== history.tick) continue;
+        const [database, name] = [cell.labels.get("database"), cell.labels.get("test_case")];
+        const key = JSON.stringify([database, name]);
+        if (!rows.has(key)) rows.set(key, { key, database, name });
+        rows.get(key)[field(cell)] = cell;
+      }
+    };
+    for (const id of ["rps", "success", "integrity", "duration", "completion"]) put(id, () => id);
+    put("testRecords", (cell) => "records_" + cell.labels.get("type"));
+    const value = (cell) => (cell ? cell.now : NaN);
+    return [...rows.values()].map((row) => {
+      const ended = row.completion !== undefined;
+      const isRunning = row.rps !== undefined && (ended ? row.rps.changed > row.completion.changed && history.tick - row.rps.changed <= 5
+        : true);
+      return {
+        key: row.key, database: row.database, name: row.name,
+        result: isRunning ? "running" : row.success === undefined ? "no result" : row.success.now === 1 ? "passed" : "failed",
+        rate: value(row.rps), integrity: ended ? value(row.integrity) : NaN, duration: ended ? value(row.duration) : NaN,
+        submitted: value(row.records_submitted), actual: value(row.records_actual), at: ended ? row.completion.now : Infinity,
+      };
+    }).sort((a, b) => (b.at === a.at ? (a.key < b.key ? -1 : 1) : b.at - a.at));
+  }
+
+  // The rows of the table of tables, the busiest first.
+  function tables(view) {
+    const rows = new Map();
+    for (const cell of view.cells("tables")) {
+      if (cell.tick !== view.history.tick) continue;
+      const [database, name, outcome] = ["database", "table", "outcome"].map((label) => cell.labels.get(label));
+      const key = JSON.stringify([database, name]);
+      if (!rows.has(key)) rows.set(key, { key, database, name, written: 0, rejected: 0, other: 0, rate: NaN });
+      const row = rows.get(key);
+      row[outcome === "written" || outcome === "rejected" ? outcome : "other"] += cell.now;
+    }
+    const recent = { ...view, from: Math.max(0, view.to - 8) };
+    const flows = new Map();
+    for (const cell of view.cells("processed")) {
+      const key = JSON.stringify([cell.labels.get("database"), cell.labels.get("table")]);
+      if (!flows.has(key)) flows.set(key, []);
+      flows.get(key).push(cell);
+    }
+    for (const [key, cells] of flows) if (rows.has(key)) rows.get(key).rate = lastOf(rates(recent, cells));
+    return [...rows.values()].sort((a, b) => (b.rate || 0) - (a.rate || 0) || b.written - a.written || (a.key < b.key ? -1 : 1));
+  }
+
+  live.panels = { PANELS, SPAN, tiles, cases, tables, compact };
+})(window.batchsqlLive = window.batchsqlLive || {});

@@ -1,0 +1,81 @@
+// The text format 0.0.4: from text to samples. Knows no metric; who calls says which names it wants.
+(function (live) {
+  "use strict";
+  const NEWLINE = 10, HASH = 35, BRACE = 123, SPACE = 32;
+
+  // A number as the format writes it; undefined when it is none.
+  function number(text) {
+    const value = Number(text);
+    if (text !== "" && !Number.isNaN(value)) return value;
+    switch (text.toLowerCase()) {
+      case "+inf": case "inf": return Infinity;
+      case "-inf": return -Infinity;
+      case "nan": return NaN;
+      default: return undefined;
+    }
+  }
+
+  // Calls visit(wanted.get(name), labels as they stand there, value) for each sample with a wanted name. Returns how
+  // many lines were no samples. Labels are not taken apart: who has seen them before need not read them again.
+  function scan(text, wanted, visit) {
+    let broken = 0;
+    // Samples of a name follow each other, so that most lines need no search by name.
+    let name = "", found;
+    for (let at = 0; at < text.length;) {
+      let end = text.indexOf("\n", at);
+      if (end < 0) end = text.length;
+      const begin = at;
+      at = end + 1;
+      const first = text.charCodeAt(begin);
+      if (begin === end || first === HASH || first === NEWLINE) continue;
+      let after = begin + name.length;
+      const follows = text.charCodeAt(after);
+      if (name === "" || (follows !== BRACE && follows !== SPACE) || !text.startsWith(name, begin)) {
+        after = begin;
+        for (let code; after < end && (code = text.charCodeAt(after)) !== BRACE && code !== SPACE;) after += 1;
+        name = text.slice(begin, after);
+        found = wanted.get(name);
+      }
+      if (found === undefined) continue;
+      // Behind the labels there are only numbers, so the last brace is theirs, whatever the labels hold.
+      let close = after;
+      if (text.charCodeAt(after) === BRACE) {
+        close = text.lastIndexOf("}", end - 1) + 1;
+        if (close <= after) { broken += 1; continue; }
+      }
+      let tail = text.slice(close, end).trim();
+      const gap = tail.indexOf(" ");
+      if (gap > 0) tail = tail.slice(0, gap);
+      const value = number(tail);
+      if (value === undefined) { broken += 1; continue; }
+      visit(found, text.slice(after, close), value);
+    }
+    return broken;
+  }
+
+  const ESCAPES = { "\\": "\\", '"': '"', n: "\n" };
+
+  // Takes {name="value",...} apart; null when it cannot be.
+  function labels(raw) {
+    const found = new Map();
+    if (raw === "") return found;
+    const end = raw.length - 1;
+    for (let at = 1; ;) {
+      while (at < end && (raw[at] === "," || raw[at] === " ")) at += 1;
+      if (at >= end) return found;
+      const equals = raw.indexOf("=", at);
+      if (equals < 0) return null;
+      const open = raw.indexOf('"', equals);
+      if (open < 0 || raw.slice(equals + 1, open).trim() !== "") return null;
+      let close = open + 1;
+      while (close < end && raw[close] !== '"') close += raw[close] === "\\" ? 2 : 1;
+      if (close >= end) return null;
+      const value = raw.slice(open + 1, close);
+      const plain = value.includes("\\") ? value.replace(/\\([\\"n])/g, (_, code) => ESCAPES[code]) : value;
+      found.set(raw.slice(at, equals).trim(), plain);
+      at = close + 1;
+    }
+  }
+
+  live.parse = { scan, labels, number };
+})(window.batchsqlLive = window.batchsqlLive || {});
