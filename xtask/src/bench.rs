@@ -6,5 +6,5 @@ use std::process::ExitCode;
 use crate::{databases, suite};
 
 pub(crate) fn run(arguments: suite::Arguments) -> anyhow::Result<ExitCode> {
-    databases::run("bench", "batchsql-bench", arguments.args)
+    databases::run("bench", "batchsql-bench", arguments.args, "")
 }

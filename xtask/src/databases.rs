@@ -3,7 +3,7 @@
 
 use std::{
     ffi::OsString,
-    process::{Command, ExitCode},
+    process::{Command, ExitCode, ExitStatus},
 };
 
 use anyhow::Context;
@@ -15,25 +15,47 @@ use crate::{
 };
 
 /// Builds the program and runs it, with the servers that it needs, until both have ended.
-pub(crate) fn run(verb: &str, binary: &str, args: Vec<OsString>) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(verb: &str, binary: &str, args: Vec<OsString>, options: &str) -> anyhow::Result<ExitCode> {
     let request = Request::new(args);
     if request.help {
-        println!("{}", help(verb));
+        println!("{}", help(verb, options));
     }
     if request.help || request.servers.is_empty() {
         return suite::build_and_become(binary, request.args);
     }
-    suite::build_and_run(binary, |program| {
-        program.args(&request.args);
-        with_servers(program, &request.servers, request.may_install)
-    })
+    run_within(binary, request.args, |run| run.with(&[]).map(cargo::exit_code))
 }
 
-fn help(verb: &str) -> String {
+/// Builds the program, and leaves to `around` when to run it.
+pub(crate) fn run_within(
+    binary: &str,
+    args: Vec<OsString>,
+    around: impl FnOnce(Run<'_>) -> anyhow::Result<ExitCode>,
+) -> anyhow::Result<ExitCode> {
+    let request = Request::new(args);
+    suite::build_and_run(binary, |program| around(Run { program, request }))
+}
+
+/// A program that was built, and what it was asked.
+pub(crate) struct Run<'a> {
+    program: &'a mut Command,
+    request: Request,
+}
+
+impl Run<'_> {
+    /// Runs it with its servers, until both have ended. `further` arguments come before those that were given.
+    pub(crate) fn with(self, further: &[OsString]) -> anyhow::Result<ExitStatus> {
+        let Self { program, request } = self;
+        program.args(further).args(&request.args);
+        with_servers(program, &request.servers, request.may_install)
+    }
+}
+
+fn help(verb: &str, options: &str) -> String {
     format!(
         "\
 Options of cargo xtask {verb}:
-      --no-install
+{options}      --no-install
           Do not install a database server that is missing
 
 Servers of the databases that --db names: POSTGRES_DSN, MYSQL_DSN and REDIS_DSN, or --postgres-dsn, --mysql-dsn and
@@ -46,9 +68,11 @@ Everything else goes to the program:
 }
 
 /// Runs the program while the servers run.
-fn with_servers(program: &mut Command, kinds: &[Kind], may_install: bool) -> anyhow::Result<ExitCode> {
+fn with_servers(program: &mut Command, kinds: &[Kind], may_install: bool) -> anyhow::Result<ExitStatus> {
     interrupt::watch(|_| ()).context("cannot watch for Ctrl-C")?;
-    steps::heading("servers");
+    if !kinds.is_empty() {
+        steps::heading("servers");
+    }
     let sources = Sources::new(may_install);
     let named =
         |kind: &Kind| kind.variable().is_some_and(|name| std::env::var_os(name).is_some_and(|dsn| !dsn.is_empty()));
@@ -64,8 +88,7 @@ fn with_servers(program: &mut Command, kinds: &[Kind], may_install: bool) -> any
         }
         servers.push(provided);
     }
-    let status = interrupt::status(program).context("cannot start the program")?;
-    Ok(cargo::exit_code(status))
+    interrupt::status(program).context("cannot start the program")
 }
 
 /// What the arguments ask of this verb, and what is left for the program.

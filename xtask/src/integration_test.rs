@@ -1,50 +1,209 @@
 //! `cargo xtask integration-test`: the suite, built for release, with the servers of its databases, on the port that
-//! Prometheus scrapes.
-//! Must not know the suite's arguments, except the port that it may have to choose.
+//! Prometheus scrapes; with `--monitor` inside of the monitoring stack.
+//! Must not know the suite's arguments, except where its metrics and its report are.
 
 use std::{
     ffi::{OsStr, OsString},
-    process::ExitCode,
+    io::{self, IsTerminal},
+    net::IpAddr,
+    path::Path,
+    process::{ExitCode, ExitStatus},
+    time::SystemTime,
 };
 
-use crate::{databases, suite};
+use anyhow::Context;
 
-/// Not the 9090 of the bare binary: the Prometheus that scrapes the suite listens there.
-const METRICS_PORT: &str = "9091";
+use crate::{
+    cargo, databases, interrupt,
+    monitor::{self, Options, Stack, Started, State},
+    steps, suite,
+};
+
+/// Not the 9090 of the bare binary: applications have that one.
+const METRICS_PORT: u16 = 9091;
+/// The suite's own default.
+const REPORT: &str = "batchsql-report";
+
+const HELP: &str = "\x20     --monitor
+          Start Prometheus and Grafana around the run, unless `cargo xtask monitor` runs already, and mark the run in
+          Grafana. On a terminal they stay until Ctrl-C. Their options come from the environment, see
+          `cargo xtask monitor --help`. Without --monitor a stack that runs already is found and used as well.
+";
 
 pub(crate) fn run(arguments: suite::Arguments) -> anyhow::Result<ExitCode> {
-    let port_from_env = std::env::var_os("PROMETHEUS_PORT").is_some();
-    databases::run("integration-test", "batchsql-suite", with_port(arguments.args, port_from_env))
-}
-
-/// The arguments, with the default port in front unless the user chose one.
-fn with_port(mut args: Vec<OsString>, port_from_env: bool) -> Vec<OsString> {
-    if !port_from_env && !args.iter().any(|arg| chooses_port(arg)) {
-        args.splice(0..0, ["--metrics-port".into(), METRICS_PORT.into()]);
+    let mut args = arguments.args;
+    let with_monitor = take(&mut args, "--monitor");
+    let help = args.iter().any(|arg| arg == "--help" || arg == "-h");
+    if with_monitor && !help {
+        return monitored(args);
     }
-    args
+    let mut further = Vec::new();
+    if let Some(state) = monitor::running().filter(|state| state.ready && !help) {
+        steps::heading("monitor");
+        println!("{}", monitor::tell(&state));
+        further = told_by(&state, &args);
+    } else if !chooses(&args, PORT) {
+        further = vec![PORT.option.into(), METRICS_PORT.to_string().into()];
+    }
+    databases::run("integration-test", "batchsql-suite", [further, args].concat(), HELP)
 }
 
-fn chooses_port(arg: &OsStr) -> bool {
-    arg == "--metrics-port" || arg.as_encoded_bytes().starts_with(b"--metrics-port=")
+/// Inside of a stack that runs already, or of one that is started now.
+fn monitored(args: Vec<OsString>) -> anyhow::Result<ExitCode> {
+    let mut options = Options::of_environment()?;
+    options.no_install |= args.iter().any(|arg| arg == "--no-install");
+    if let Some(port) = value(&args, PORT.option) {
+        let port = port.to_str().and_then(|port| port.parse().ok()).filter(|port| *port != 0);
+        options.metrics_port =
+            port.context("with --monitor the port must be known: give --metrics-port a number above 0, or none")?;
+    }
+    let folder = value(&args, "--report-dir").unwrap_or_else(|| REPORT.into());
+    databases::run_within("batchsql-suite", args.clone(), |run| {
+        interrupt::watch(|_| ()).context("cannot watch for Ctrl-C")?;
+        steps::heading("monitor");
+        let started = Stack::start(&options)?;
+        let state = match &started {
+            Started::Now(stack) => stack.state.clone(),
+            Started::Already(state) => state.clone(),
+        };
+        println!("\n{}", monitor::tell(&state));
+        let from = SystemTime::now();
+        let outcome = run.with(&told_by(&state, &args));
+        if let Ok(status) = &outcome {
+            mark(&state, from, *status, Path::new(&folder));
+        }
+        if let Started::Now(stack) = started {
+            leave(*stack);
+        }
+        outcome.map(cargo::exit_code)
+    })
+}
+
+/// A person may look at the curves for as long as it pleases; nobody else does.
+fn leave(stack: Stack) {
+    if let Some(trouble) = stack.trouble() {
+        eprintln!("{trouble}");
+    }
+    let person = io::stdin().is_terminal() && io::stdout().is_terminal();
+    if !person || interrupt::caught() {
+        return stack.stop();
+    }
+    println!("\nthe suite has ended; the monitor stays until Ctrl-C:\n{}", monitor::tell(&stack.state));
+    if let Err(error) = monitor::stay(stack) {
+        eprintln!("{error:#}");
+    }
+    // The exit status is the suite's.
+    interrupt::forget();
+}
+
+/// Marks the run in Grafana. What comes of that changes nothing about the run.
+fn mark(state: &State, from: SystemTime, status: ExitStatus, folder: &Path) {
+    let Some(grafana) = &state.grafana else {
+        return println!("no annotation without Grafana; the live page and Prometheus have the end of each test");
+    };
+    let report = monitor::report(folder, from);
+    match monitor::annotate(grafana, from, SystemTime::now(), status.success(), report.as_ref()) {
+        Ok(()) => println!("annotated in Grafana: {grafana}/d/batchsql-performance"),
+        Err(error) => eprintln!("the run is not annotated in Grafana: {error:#}"),
+    }
+}
+
+/// An option of the suite, and the variable that stands for it.
+#[derive(Clone, Copy)]
+struct Named {
+    option: &'static str,
+    variable: &'static str,
+}
+
+const PORT: Named = Named { option: "--metrics-port", variable: "PROMETHEUS_PORT" };
+const BIND: Named = Named { option: "--metrics-bind", variable: "METRICS_BIND" };
+
+/// What the suite must be told so that the Prometheus of a stack reaches it, unless the user chose. Says so.
+fn told_by(state: &State, args: &[OsString]) -> Vec<OsString> {
+    let mut further = Vec::new();
+    let port = state.metrics_port;
+    if !chooses(args, PORT) {
+        further.extend([PORT.option.into(), port.to_string().into()]);
+    } else if chosen_port(args).is_some_and(|chosen| chosen != port) {
+        println!("Prometheus looks at port {port}: it sees nothing of this run; leave {} out", PORT.option);
+    }
+    // The suite's own default is the loopback interface alone.
+    if state.bind.len() > 1 {
+        let addresses: Vec<_> = state.bind.iter().map(IpAddr::to_string).collect();
+        let addresses = addresses.join(",");
+        if chooses(args, BIND) {
+            println!("containers reach the suite only when it listens on {addresses}");
+        } else {
+            println!("the suite's metrics listen on {addresses}, because containers do not reach 127.0.0.1");
+            further.extend([BIND.option.into(), addresses.into()]);
+        }
+    }
+    further
+}
+
+fn chosen_port(args: &[OsString]) -> Option<u16> {
+    let given = value(args, PORT.option).or_else(|| std::env::var_os(PORT.variable))?;
+    given.to_str()?.parse().ok()
+}
+
+/// Whether an argument or a variable names it.
+fn chooses(args: &[OsString], named: Named) -> bool {
+    value(args, named.option).is_some() || std::env::var_os(named.variable).is_some()
+}
+
+/// The value of an option, written `--option value` or `--option=value`. The last one counts.
+fn value(args: &[OsString], option: &str) -> Option<OsString> {
+    let after = |arg: &OsStr| {
+        let text = arg.to_str()?.strip_prefix(option)?.strip_prefix('=')?;
+        Some(OsString::from(text))
+    };
+    let mut found = None;
+    let mut rest = args.iter().take_while(|arg| *arg != "--");
+    while let Some(arg) = rest.next() {
+        let given = if arg == option { rest.next().cloned().or_else(|| Some(OsString::new())) } else { after(arg) };
+        found = given.or(found);
+    }
+    found
+}
+
+/// Takes a word out of the arguments before `--`, and says whether it was there.
+fn take(args: &mut Vec<OsString>, word: &str) -> bool {
+    let end = args.iter().position(|arg| arg == "--").unwrap_or(args.len());
+    let rest = args.split_off(end);
+    let given = args.len();
+    args.retain(|arg| arg != word);
+    let taken = args.len() < given;
+    args.extend(rest);
+    taken
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn check(args: &[&str], port_from_env: bool, expected: &[&str]) {
-        let args = args.iter().map(OsString::from).collect();
-        assert_eq!(with_port(args, port_from_env), expected);
+    fn words(args: &[&str]) -> Vec<OsString> {
+        args.iter().map(OsString::from).collect()
     }
 
     #[test]
-    fn the_port_is_added_only_when_nobody_chose_one() {
-        check(&[], false, &["--metrics-port", "9091"]);
-        check(&["--duration", "5s"], false, &["--metrics-port", "9091", "--duration", "5s"]);
-        check(&["--metrics-portal"], false, &["--metrics-port", "9091", "--metrics-portal"]);
-        check(&["--metrics-port", "0"], false, &["--metrics-port", "0"]);
-        check(&["--metrics-port=0", "-v"], false, &["--metrics-port=0", "-v"]);
-        check(&["-v"], true, &["-v"]);
+    fn an_option_is_found_in_both_forms() {
+        let check = |args: &[&str], expected: Option<&str>| {
+            assert_eq!(value(&words(args), "--metrics-port").as_deref(), expected.map(OsStr::new), "{args:?}");
+        };
+        check(&[], None);
+        check(&["--metrics-portal", "1"], None);
+        check(&["--metrics-port", "0"], Some("0"));
+        check(&["-v", "--metrics-port=7", "-q"], Some("7"));
+        check(&["--metrics-port=7", "--metrics-port", "8"], Some("8"));
+        check(&["--metrics-port"], Some(""));
+        check(&["--", "--metrics-port", "8"], None);
+    }
+
+    #[test]
+    fn a_word_is_taken_before_the_dashes_only() {
+        let mut args = words(&["--db", "sqlite", "--monitor", "--", "--monitor"]);
+        assert!(take(&mut args, "--monitor"));
+        assert_eq!(args, words(&["--db", "sqlite", "--", "--monitor"]));
+        assert!(!take(&mut args, "--monitor"));
     }
 }

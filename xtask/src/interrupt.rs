@@ -25,15 +25,21 @@ struct Watch {
     children: Vec<u32>,
 }
 
-/// From now on SIGINT, SIGTERM and SIGHUP do not end this program. `tell` is called with each of them.
+/// From now on SIGINT, SIGTERM and SIGHUP do not end this program. `tell` is called with each of them. Only the first
+/// call counts.
 pub(crate) fn watch(tell: impl Fn(i32) + Send + 'static) -> io::Result<()> {
     use signal_hook::{
         consts::{SIGHUP, SIGINT, SIGTERM},
         iterator::Signals,
     };
 
+    let mut watch = shared();
+    if watch.watching {
+        return Ok(());
+    }
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
-    shared().watching = true;
+    watch.watching = true;
+    drop(watch);
     thread::spawn(move || {
         for signal in signals.forever() {
             let mut watch = shared();
@@ -50,6 +56,11 @@ pub(crate) fn watch(tell: impl Fn(i32) + Send + 'static) -> io::Result<()> {
 pub(crate) fn check() -> anyhow::Result<()> {
     anyhow::ensure!(!caught(), "interrupted");
     Ok(())
+}
+
+/// Forgets the signal that asked for the end of something that was not this program's task.
+pub(crate) fn forget() {
+    shared().caught = None;
 }
 
 /// Whether a signal asked this program to end.

@@ -12,6 +12,7 @@ mod http;
 mod integration_test;
 mod interrupt;
 mod lint;
+mod monitor;
 mod server;
 mod servers;
 mod steps;
@@ -42,6 +43,8 @@ enum Verb {
     Fuzz(fuzz::Arguments),
     /// Start a database server for tests; it is stopped, and its files are removed, when the input ends
     Server(server::Arguments),
+    /// Start Prometheus and Grafana beside the suite, or stop, watch and check them
+    Monitor(monitor::Arguments),
     /// Check the format, clippy, the documentation and the dependencies
     Lint,
     /// Build the benchmarks and run them; every argument goes to the benchmarks
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Some(Verb::Test(arguments)) => test::run(arguments),
         Some(Verb::Fuzz(arguments)) => fuzz::run(arguments),
         Some(Verb::Server(arguments)) => server::run(&arguments),
+        Some(Verb::Monitor(arguments)) => monitor::run(arguments),
         Some(Verb::Lint) => lint::run(),
         Some(Verb::Bench(arguments)) => bench::run(arguments),
     };

@@ -1,9 +1,10 @@
-# Keeps a server of the compose file: starts, stops and kills it on command. When the input ends, in whatever way the
-# program at its other end has ended, it removes the container, its data and the folder.
+# Keeps services of a compose file: starts, stops and kills them on command. When the input ends, in whatever way the
+# program at its other end has ended, it removes the containers and the folder.
 #
-# The arguments are the folder, the service, and the command that leads to the project: docker compose -p … -f …
-folder=$1 service=$2
-shift 2
+# The arguments are the folder, the services in one word, what becomes of their data at the end (`drop` or `keep`), and
+# the command that leads to the project: docker compose -p … -f …
+folder=$1 services=$2 data=$3
+shift 3
 cd "$folder" || exit 1
 
 # Only what is downloaded is told to a person.
@@ -14,18 +15,20 @@ trap '' PIPE
 # Whoever wants this script to end closes its input.
 trap : INT TERM HUP
 
+# shellcheck disable=SC2086 # a list of names
 while read -r command; do
   case $command in
     prepare) sh ./prepare <input >>log 2>&1 ;;
-    create) "$@" create "$service" </dev/null >&3 2>&3 3>&- ;;
-    launch) "$@" up --detach "$service" </dev/null >>log 2>&1 ;;
-    wait) "$@" up --detach --wait --wait-timeout 240 "$service" </dev/null >>log 2>&1 ;;
-    stop) "$@" stop "$service" </dev/null >>log 2>&1 ;;
-    kill) "$@" kill "$service" </dev/null >>log 2>&1 ;;
+    create) "$@" create $services </dev/null >&3 2>&3 3>&- ;;
+    launch) "$@" up --detach $services </dev/null >>log 2>&1 ;;
+    wait) "$@" up --detach --wait --wait-timeout 240 $services </dev/null >>log 2>&1 ;;
+    stop) "$@" stop $services </dev/null >>log 2>&1 ;;
+    kill) "$@" kill $services </dev/null >>log 2>&1 ;;
     *) false ;;
   esac && echo "$command" || echo failed
 done
 
-"$@" down --volumes --timeout 10 </dev/null >>log 2>&1
+if [ "$data" = drop ]; then set -- "$@" down --volumes; else set -- "$@" down; fi
+"$@" --timeout 10 </dev/null >>log 2>&1
 cd /
 rm -rf "$folder"

@@ -29,7 +29,7 @@ pub(crate) const FILE: &str = "docker/docker-compose.integration.yml";
 /// An engine may be configured that nobody can reach.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// An image may have to be downloaded.
-const DOWNLOAD: Duration = Duration::from_secs(30 * 60);
+pub(crate) const DOWNLOAD: Duration = Duration::from_secs(30 * 60);
 
 /// Whether an engine answers and the program has `compose`; otherwise why not, as a part of a sentence.
 pub(crate) fn engine() -> Result<(), String> {
@@ -40,6 +40,24 @@ pub(crate) fn engine() -> Result<(), String> {
         return Err("no Docker engine answers".to_owned());
     }
     Ok(())
+}
+
+/// What becomes of the data of services when their containers are removed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Data {
+    Drop,
+    Keep,
+}
+
+/// The keeper of services, separated by spaces; the command that leads to their project must follow.
+pub(crate) fn keeper(folder: &Path, services: &str, data: Data) -> Command {
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", include_str!("docker-keeper.sh"), "batchsql-keeper"]).arg(folder).arg(services);
+    shell.arg(match data {
+        Data::Drop => "drop",
+        Data::Keep => "keep",
+    });
+    shell
 }
 
 fn succeeds(arguments: &[&str]) -> Result<bool, String> {
@@ -166,8 +184,7 @@ impl Project {
     fn start(&self, port: Port, arguments: &[String], purpose: Purpose) -> anyhow::Result<Server> {
         let service = self.service;
         let mut keeper = Keeper::start(service.name, Account::Caller, |folder| {
-            let mut shell = Command::new("/bin/sh");
-            shell.args(["-c", include_str!("docker-keeper.sh"), "batchsql-keeper"]).arg(folder).arg(service.name);
+            let mut shell = keeper(folder, service.name, Data::Drop);
             self.describe(shell.arg("docker"), folder);
             shell
         })?;

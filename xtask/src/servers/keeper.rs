@@ -70,6 +70,20 @@ impl Keeper {
         Ok(Self { process, commands, answers, folder, account })
     }
 
+    /// Makes a folder outside of this one that belongs to the server's user, unless there is one.
+    pub(crate) fn provide(&mut self, folder: &Path) -> anyhow::Result<()> {
+        if !folder.exists() {
+            fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+            self.account.own(folder)?;
+        }
+        anyhow::ensure!(
+            self.can_write(folder),
+            "the user of this server cannot write into {}; choose a folder that this user can reach",
+            folder.display()
+        );
+        Ok(())
+    }
+
     /// Where the server lives. Only its user can look into it, and this program.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
@@ -192,6 +206,17 @@ impl Keeper {
         true
     }
 
+    /// Whether its user can write into a folder.
+    pub(crate) fn can_write(&mut self, folder: &Path) -> bool {
+        let Some(folder) = folder.to_str() else { return false };
+        self.run(Path::new("/bin/sh"), &["-c", r#"test -d "$0" && test -w "$0" && test -x "$0""#, folder], "").is_ok()
+    }
+
+    /// What the server says goes there.
+    pub(crate) fn log_file(&self) -> PathBuf {
+        self.folder.join("log")
+    }
+
     /// Whether the server has ended by itself.
     pub(crate) fn has_ended(&self) -> bool {
         self.folder.join("ended").exists()
@@ -199,7 +224,7 @@ impl Keeper {
 
     /// The end of what the server said.
     pub(crate) fn log(&self) -> String {
-        let log = fs::read(self.folder.join("log")).unwrap_or_default();
+        let log = fs::read(self.log_file()).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")

@@ -5,17 +5,18 @@
 
 mod account;
 mod certificates;
-mod docker;
+pub(crate) mod docker;
 mod find;
+pub(crate) mod grafana;
 mod keeper;
 mod kind;
 mod mysql;
 mod packages;
 mod pgbouncer;
-mod port;
+pub(crate) mod port;
 mod postgres;
 mod process;
-mod prometheus;
+pub(crate) mod prometheus;
 mod random;
 mod redis;
 mod server;
@@ -26,5 +27,6 @@ pub(crate) use find::program;
 pub(crate) use keeper::Keeper;
 pub(crate) use kind::Kind;
 pub(crate) use packages::{Refusal, is_ci};
+pub(crate) use process::Process;
 pub(crate) use server::{Purpose, Server};
 pub(crate) use source::{Provided, Sources};

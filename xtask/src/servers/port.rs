@@ -19,7 +19,7 @@ pub(crate) struct Port {
     number: u16,
     /// The same number of UDP, which none of our servers uses: the system gives it to one process only, and takes it
     /// back however that ends. Without it, a server could be taken for another one that was faster.
-    _claim: UdpSocket,
+    _claim: Option<UdpSocket>,
 }
 
 impl Port {
@@ -29,10 +29,15 @@ impl Port {
             let number = FIRST + u16::try_from(random::number()? % u32::from(COUNT))?;
             let Ok(claim) = UdpSocket::bind(local(number)) else { continue };
             if is_free(number) && is_free(number + BUS) {
-                return Ok(Self { number, _claim: claim });
+                return Ok(Self { number, _claim: Some(claim) });
             }
         }
         anyhow::bail!("found no free port between {FIRST} and {}", FIRST + COUNT)
+    }
+
+    /// The one that a person chose, or any free one for 0. Whether somebody listens on it is seen by who starts there.
+    pub(crate) fn chosen(number: u16) -> anyhow::Result<Self> {
+        if number == 0 { Self::claim() } else { Ok(Self { number, _claim: UdpSocket::bind(local(number)).ok() }) }
     }
 
     pub(crate) fn number(&self) -> u16 {

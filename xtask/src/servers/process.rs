@@ -57,6 +57,32 @@ impl Process {
         }
     }
 
+    /// The same on one port, for programs that take up to `patience` until they take connections.
+    pub(crate) fn start_on(
+        port: Port,
+        mut keeper: Keeper,
+        program: &Path,
+        arguments: &[String],
+        ready: Ready,
+        patience: Duration,
+    ) -> anyhow::Result<Self> {
+        keeper.set_program(program, arguments)?;
+        keeper.tell("launch")?;
+        let mut process = Self { keeper, port, ready: Some(ready) };
+        process.wait_within(patience)?;
+        Ok(process)
+    }
+
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.keeper.has_ended()
+    }
+
+    /// The keeper of its folder.
+    pub(crate) fn keeper(&self) -> &Keeper {
+        &self.keeper
+    }
+
     /// A server whose keeper knows how to wait for it (`wait`).
     pub(crate) fn kept(keeper: Keeper, port: Port) -> Self {
         Self { keeper, port, ready: None }
@@ -94,6 +120,10 @@ impl Process {
 
     /// Waits until it takes connections.
     pub(crate) fn wait(&mut self) -> anyhow::Result<()> {
+        self.wait_within(PATIENCE)
+    }
+
+    fn wait_within(&mut self, patience: Duration) -> anyhow::Result<()> {
         let Some(ready) = self.ready else { return self.keeper.tell("wait") };
         let start = Instant::now();
         let mut answers = 0;
@@ -106,8 +136,8 @@ impl Process {
                 "it ended".to_owned()
             } else if answers == ANSWERS {
                 return Ok(());
-            } else if start.elapsed() > PATIENCE {
-                format!("it took no connections for {} s", PATIENCE.as_secs())
+            } else if start.elapsed() > patience {
+                format!("it took no connections for {} s", patience.as_secs())
             } else {
                 thread::sleep(POLL);
                 continue;

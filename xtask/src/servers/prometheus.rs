@@ -4,6 +4,7 @@
 use std::{
     ffi::OsStr,
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,13 +12,16 @@ use std::{
 use anyhow::Context;
 use serde_json::json;
 
-use super::{account::Account, find, keeper::Keeper, process::Process, server::Server};
+use super::{account::Account, find, keeper::Keeper, port::Port, process::Process, server::Server};
 use crate::{cargo, http};
 
 /// The jobs of `monitoring/prometheus.yml`, by what they scrape.
 const ITSELF: &str = "prometheus";
 const SUITE: &str = "batchsql-integration-test";
 const APP: &str = "batchsql-app";
+
+/// With much history it reads its log first.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The programs.
 #[derive(Debug)]
@@ -83,11 +87,43 @@ pub(crate) fn start(programs: &Programs, arguments: &[String]) -> anyhow::Result
     Ok(Server::new(process, dsn, None))
 }
 
-fn keeper() -> anyhow::Result<Keeper> {
+/// On one port, with the files of a folder; its history is in the keeper's folder unless `data` names another.
+pub(crate) fn start_on(
+    programs: &Programs,
+    mut keeper: Keeper,
+    port: Port,
+    monitoring: &Path,
+    settings: &Settings,
+    data: Option<&Path>,
+) -> anyhow::Result<Process> {
+    configure(&mut keeper, monitoring, settings)?;
+    keeper.write_within(&target_file(ITSELF), &targets(&[format!("127.0.0.1:{}", port.number())]))?;
+    let data = data.unwrap_or(Path::new("data")).to_str().context("the path of the history is not UTF-8")?;
+    let arguments = command(port.number(), data, &settings.further);
+    Process::start_on(port, keeper, &programs.server, &arguments, is_ready, PATIENCE)
+}
+
+/// A keeper for it.
+pub(crate) fn keeper() -> anyhow::Result<Keeper> {
     Keeper::new("prometheus", Account::unprivileged(&["prometheus"])?, "TERM")
 }
 
-/// Later options win.
+/// Writes files with targets, for a Prometheus in a container. It finds itself where it always is.
+pub(crate) fn write_targets(folder: &Path, settings: &Settings) -> anyhow::Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    let itself = ["localhost:9090".to_owned()];
+    for (job, addresses) in [(ITSELF, &itself[..]), (SUITE, &settings.suite), (APP, &settings.app)] {
+        let path = folder.join(format!("{job}.yml"));
+        // Another user reads it there.
+        let readable = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o644));
+        let written = fs::write(&path, targets(addresses)).and_then(|()| readable(&path));
+        written.with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let open = fs::set_permissions(folder, fs::Permissions::from_mode(0o755));
+    open.with_context(|| format!("cannot open {} to containers", folder.display()))
+}
+
+/// Prometheus refuses an option that comes twice, so one that was given replaces that of the same name.
 fn command(port: u16, data: &str, further: &[String]) -> Vec<String> {
     let own = [
         "--config.file=prometheus.yml".to_owned(),
@@ -95,7 +131,9 @@ fn command(port: u16, data: &str, further: &[String]) -> Vec<String> {
         format!("--web.listen-address=127.0.0.1:{port}"),
         "--log.level=warn".to_owned(),
     ];
-    own.into_iter().chain(further.iter().cloned()).collect()
+    let name = |option: &str| option.split_once('=').map_or(option, |(name, _)| name).to_owned();
+    let given = |option: &String| further.iter().any(|other| name(other) == name(option));
+    own.into_iter().filter(|option| !given(option)).chain(further.iter().cloned()).collect()
 }
 
 /// Copies the configuration into the keeper's folder: its user may have no right to read the repository.
@@ -209,6 +247,14 @@ mod tests {
                         groups:\n  - name: x\n    interval: 1s\n  - interval: 1s\n    rules:\n      - expr: a[5m]\n\
                         # end\n";
         assert_eq!(with_interval(text, "1s"), expected);
+    }
+
+    #[test]
+    fn an_option_that_was_given_replaces_that_of_the_same_name() {
+        let options = command(1, "data", &["--log.level=debug".to_owned(), "--web.enable-lifecycle".to_owned()]);
+        let levels: Vec<_> = options.iter().filter(|option| option.starts_with("--log.level")).collect();
+        assert_eq!(levels, ["--log.level=debug"]);
+        assert_eq!(options.len(), 5);
     }
 
     #[test]

@@ -1,0 +1,173 @@
+//! The stack in containers: `docker/docker-compose.monitoring.yml`, and how containers reach this machine.
+//! Must not know who asked for Docker.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::Context;
+
+use super::options::Options;
+use crate::{
+    cargo, interrupt,
+    servers::{Account, Keeper, docker, prometheus},
+};
+
+/// From the root of the repository.
+pub(super) const FILE: &str = "docker/docker-compose.monitoring.yml";
+/// The name of the project for Docker: containers and volumes begin with it.
+pub(super) const PROJECT: &str = "batchsql-monitoring";
+
+/// How a container reaches programs of this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// The engine is in a virtual machine, which leads to the loopback interface of this one.
+    Loopback,
+    /// By the address of the bridge, on which these programs must listen.
+    Bridge(IpAddr),
+}
+
+impl Reach {
+    /// Where a suite must listen.
+    pub(super) fn bind(&self) -> Vec<IpAddr> {
+        let local = IpAddr::from(Ipv4Addr::LOCALHOST);
+        match self {
+            Self::Loopback => vec![local],
+            Self::Bridge(address) => vec![local, *address],
+        }
+    }
+
+    /// Asks the engine; otherwise why there is no way, as a part of a sentence.
+    pub(super) fn find() -> Result<Self, String> {
+        if cfg!(target_os = "macos") || ask(&["info", "--format", "{{.OperatingSystem}}"]) == "Docker Desktop" {
+            return Ok(Self::Loopback);
+        }
+        let told = ask(&["network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"]);
+        let Ok(address) = told.parse::<IpAddr>() else {
+            return Err("Docker does not tell the address of its bridge, where containers find this machine".to_owned());
+        };
+        // An engine without rights has its bridge elsewhere.
+        match TcpListener::bind((address, 0)) {
+            Ok(_) => Ok(Self::Bridge(address)),
+            Err(_) => Err(format!(
+                "containers cannot reach this machine: the address of Docker's bridge, {address}, is not here (an engine \
+                 without root, or on another machine)"
+            )),
+        }
+    }
+}
+
+/// What Docker prints, in one line; nothing when it fails.
+fn ask(arguments: &[&str]) -> String {
+    let output = Command::new("docker").args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).output();
+    let text = output.ok().filter(|output| output.status.success()).map(|output| output.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&text).trim().to_owned()
+}
+
+/// The project of one start.
+pub(super) struct Project {
+    settings: [(&'static str, String); 5],
+}
+
+impl Project {
+    /// Ports are those that are free; `targets` is the folder with the files of [`prometheus::write_targets`].
+    pub(super) fn new(options: &Options, prometheus_port: u16, grafana_port: u16, targets: &Path) -> Self {
+        let settings = [
+            ("BATCHSQL_PROMETHEUS_PORT", prometheus_port.to_string()),
+            ("BATCHSQL_GRAFANA_PORT", grafana_port.to_string()),
+            ("BATCHSQL_RETENTION", options.retention.clone()),
+            ("BATCHSQL_TARGETS", targets.display().to_string()),
+            ("BATCHSQL_MONITORING", options.monitoring().display().to_string()),
+        ];
+        Self { settings }
+    }
+
+    /// Starts it under a keeper, which removes the containers however this program ends. Volumes stay.
+    pub(super) fn start_kept(&self) -> anyhow::Result<Keeper> {
+        let mut keeper = Keeper::start("monitor", Account::Caller, |folder| {
+            let mut shell = docker::keeper(folder, "prometheus grafana", docker::Data::Keep);
+            describe(shell.arg("docker")).envs(self.settings.clone());
+            shell
+        })?;
+        let created = keeper.tell_within("create", docker::DOWNLOAD);
+        interrupt::check()?;
+        created.context("docker compose could not make the containers, see above")?;
+        let ready = keeper.tell("wait");
+        interrupt::check()?;
+        ready.with_context(|| format!("the containers did not become ready\n{}", last_words()))?;
+        Ok(keeper)
+    }
+
+    /// Starts it so that it goes on by itself.
+    pub(super) fn start_detached(&self) -> anyhow::Result<()> {
+        let mut up = compose(&["up", "--detach", "--wait", "--wait-timeout", "240"]);
+        up.envs(self.settings.clone()).stdout(std::io::stderr());
+        let status = interrupt::status(&mut up).context("cannot start docker")?;
+        if let Err(error) = interrupt::check() {
+            down(false)?;
+            return Err(error);
+        }
+        if !status.success() {
+            let words = last_words();
+            down(false)?;
+            anyhow::bail!("the containers did not become ready\n{words}");
+        }
+        Ok(())
+    }
+}
+
+/// The files with targets that containers see.
+pub(super) fn write_targets(folder: &Path, options: &Options) -> anyhow::Result<PathBuf> {
+    let here = |port| vec![format!("host.docker.internal:{port}")];
+    let settings =
+        prometheus::Settings { suite: here(options.metrics_port), app: here(options.app_port), ..Default::default() };
+    let folder = folder.join("targets");
+    prometheus::write_targets(&folder, &settings)?;
+    Ok(folder)
+}
+
+/// Removes the containers, and the volumes when history shall go.
+pub(super) fn down(volumes: bool) -> anyhow::Result<()> {
+    let mut down = compose(&["down", "--timeout", "10"]);
+    if volumes {
+        down.arg("--volumes");
+    }
+    let status = down.stdin(Stdio::null()).stdout(std::io::stderr()).status().context("cannot start docker")?;
+    anyhow::ensure!(status.success(), "docker compose could not remove the containers, see above");
+    Ok(())
+}
+
+/// Whether there are containers of the project that run.
+pub(super) fn has_containers() -> bool {
+    let output = compose(&["ps", "--quiet"]).stdin(Stdio::null()).stderr(Stdio::null()).output();
+    output.is_ok_and(|output| output.status.success() && !output.stdout.trim_ascii().is_empty())
+}
+
+/// The command that shows logs.
+pub(super) fn logs(follow: bool, lines: usize, services: &[&str]) -> Command {
+    let mut logs = compose(&["logs", "--tail"]);
+    logs.arg(lines.to_string());
+    if follow {
+        logs.arg("--follow");
+    }
+    logs.args(services);
+    logs
+}
+
+fn last_words() -> String {
+    let output = logs(false, 20, &[]).stdin(Stdio::null()).stderr(Stdio::null()).output();
+    String::from_utf8_lossy(&output.map(|output| output.stdout).unwrap_or_default()).trim().to_owned()
+}
+
+fn compose(arguments: &[&str]) -> Command {
+    let mut docker = Command::new("docker");
+    describe(&mut docker).args(arguments);
+    docker
+}
+
+/// The words that lead to the project.
+fn describe(docker: &mut Command) -> &mut Command {
+    docker.args(["compose", "-p", PROJECT, "-f"]).arg(cargo::workspace_root().join(FILE))
+}

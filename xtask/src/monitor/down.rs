@@ -1,0 +1,73 @@
+//! `monitor down`: stops the stack wherever it was started from, and waits for its end.
+//! Must not know how it is stopped where it runs.
+
+use std::{
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    background, compose, links,
+    state::{self, Lock, State, Way},
+};
+use crate::servers::docker;
+
+/// The keepers of the parts have a minute each.
+const PATIENCE: Duration = Duration::from_secs(150);
+const POLL: Duration = Duration::from_millis(50);
+
+pub(super) fn run(volumes: bool) -> anyhow::Result<ExitCode> {
+    let state = state::running();
+    match &state {
+        Some(State { pid: Some(pid), .. }) => stop(*pid)?,
+        Some(_) => {
+            compose::down(volumes)?;
+            State::forget();
+        }
+        None if Lock::is_held() => anyhow::bail!("{} is starting it just now; try again in a moment", state::holder()),
+        None => {}
+    }
+    background::remove_copy();
+    // Volumes may be there without a stack, and a stack without its state, after `cargo clean`.
+    let by_docker = state.as_ref().is_some_and(|state| state.way == Way::Docker);
+    let mut dropped = by_docker && volumes;
+    let of_docker = if by_docker { state.as_ref().is_some_and(|state| state.pid.is_some()) && volumes } else { true };
+    if of_docker && docker::engine().is_ok() && (volumes || compose::has_containers()) {
+        compose::down(volumes)?;
+        dropped = volumes;
+    }
+    match &state {
+        None => println!("nothing runs"),
+        Some(_) if dropped => println!("stopped; the volumes with the history are dropped"),
+        Some(state) => println!("stopped; {}", links::what_stays(state)),
+    }
+    if let (true, Some(data)) = (volumes, state.and_then(|state| state.data)) {
+        println!("{} is yours: remove it when you do not need it", data.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Asks the process that runs it to end, and waits until it has put everything in order.
+fn stop(pid: u32) -> anyhow::Result<()> {
+    use rustix::process::{Pid, Signal, kill_process};
+
+    println!("stopping process {pid}");
+    // The lock was held a moment ago, so the number is its holder's.
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw)
+        && let Err(error) = kill_process(pid, Signal::TERM)
+        && Lock::is_held()
+    {
+        anyhow::bail!("cannot stop process {pid:?}: {error}; it may be another user's");
+    }
+    let start = Instant::now();
+    while Lock::is_held() {
+        anyhow::ensure!(
+            start.elapsed() < PATIENCE,
+            "process {pid} has not ended after {} s; see `cargo xtask monitor logs`",
+            PATIENCE.as_secs()
+        );
+        thread::sleep(POLL);
+    }
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! What can be asked of the verb `monitor`.
+//! Must not know how any of it is done.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Parser, Subcommand, builder::FalseyValueParser};
+
+use super::{logs, way::Forced};
+
+#[derive(Debug, clap::Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Without a verb: up. It stays until Ctrl-C and leaves nothing behind; with --detach it goes on, and \
+                  `down` stops it. With Docker: Prometheus and Grafana in containers. Without: the `prometheus` of \
+                  this machine (root: installed by apt-get when it is missing), and `grafana` where it is installed."
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(super) verb: Option<Verb>,
+    #[command(flatten)]
+    pub(super) options: Options,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Start Prometheus and Grafana
+    Up(Options),
+    /// Stop them, wherever they were started from
+    Down {
+        /// Drop the history in Docker's volumes as well
+        #[arg(long)]
+        volumes: bool,
+    },
+    /// Tell what runs: components, targets, rules, alerts; fails unless all is ready
+    Status,
+    /// Show the end of their logs
+    Logs(logs::Arguments),
+    /// Check all that is needed, without starting anything; when it runs, every panel of the dashboard too
+    Check(Options),
+}
+
+/// How the stack is started.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Options {
+    /// Port of Prometheus; 0: any free one
+    #[arg(long, env = "BATCHSQL_PROMETHEUS_PORT", default_value_t = 9092, value_name = "PORT")]
+    pub(crate) prometheus_port: u16,
+    /// Port of Grafana; 0: any free one
+    #[arg(long, env = "BATCHSQL_GRAFANA_PORT", default_value_t = 3002, value_name = "PORT")]
+    pub(crate) grafana_port: u16,
+    /// Port on which the suite tells its metrics
+    #[arg(long, env = "PROMETHEUS_PORT", default_value_t = 9091, value_name = "PORT", value_parser = target)]
+    pub(crate) metrics_port: u16,
+    /// Port on which an application of yours tells its metrics
+    #[arg(long, env = "BATCHSQL_APP_PORT", default_value_t = 9090, value_name = "PORT", value_parser = target)]
+    pub(crate) app_port: u16,
+    /// Use Docker, or fail
+    #[arg(long, env = "BATCHSQL_MONITOR_DOCKER", value_parser = FalseyValueParser::new())]
+    docker: bool,
+    /// Use the programs of this machine, also where Docker answers
+    #[arg(long, env = "BATCHSQL_MONITOR_LOCAL", value_parser = FalseyValueParser::new())]
+    local: bool,
+    /// Leave it running in the background; `cargo xtask monitor down` stops it
+    #[arg(long, short)]
+    pub(crate) detach: bool,
+    /// Do not install Prometheus when it is missing
+    #[arg(long, env = "BATCHSQL_NO_INSTALL", value_parser = FalseyValueParser::new())]
+    pub(crate) no_install: bool,
+    /// Keep the history in this folder (programs of this machine; Docker has volumes); otherwise it goes at the end
+    #[arg(long, env = "BATCHSQL_MONITOR_DATA", value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// How long Prometheus keeps history
+    #[arg(long, env = "BATCHSQL_RETENTION", default_value = "15d", value_name = "TIME")]
+    pub(crate) retention: String,
+    /// In place of the folder `monitoring` of this repository
+    #[arg(long, env = "BATCHSQL_MONITORING", hide = true)]
+    monitoring: Option<PathBuf>,
+    /// What --detach starts
+    #[arg(long, hide = true)]
+    pub(crate) in_background: bool,
+}
+
+impl Options {
+    /// Those of the environment.
+    ///
+    /// # Errors
+    /// A variable has a value that cannot be.
+    pub(crate) fn of_environment() -> anyhow::Result<Self> {
+        #[derive(Parser)]
+        struct Environment {
+            #[command(flatten)]
+            options: Options,
+        }
+        Ok(Environment::try_parse_from(["monitor"])?.options)
+    }
+
+    /// The way that must be taken.
+    pub(crate) fn forced(&self) -> anyhow::Result<Option<Forced>> {
+        match (self.docker, self.local) {
+            (true, true) => anyhow::bail!("--docker and --local exclude each other; give one of them, or none"),
+            (true, false) => Ok(Some(Forced::Docker)),
+            (false, true) => Ok(Some(Forced::Local)),
+            (false, false) => Ok(None),
+        }
+    }
+
+    /// The words that lead to the same options.
+    pub(super) fn arguments(&self) -> Vec<OsString> {
+        let mut words: Vec<OsString> = vec!["monitor".into(), "up".into()];
+        let ports = [
+            ("--prometheus-port", self.prometheus_port),
+            ("--grafana-port", self.grafana_port),
+            ("--metrics-port", self.metrics_port),
+            ("--app-port", self.app_port),
+        ];
+        for (name, port) in ports {
+            words.extend([name.into(), port.to_string().into()]);
+        }
+        words.extend(["--retention".into(), self.retention.clone().into()]);
+        for (name, folder) in [("--data", &self.data), ("--monitoring", &self.monitoring)] {
+            words.extend(folder.iter().flat_map(|folder| [name.into(), folder.clone().into_os_string()]));
+        }
+        words.extend(self.no_install.then(|| "--no-install".into()));
+        words
+    }
+
+    /// The folder with what Prometheus and Grafana read.
+    pub(crate) fn monitoring(&self) -> PathBuf {
+        self.monitoring.clone().unwrap_or_else(|| crate::cargo::workspace_root().join("monitoring"))
+    }
+}
+
+/// A port that something else listens on.
+fn target(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(0) => Err("Prometheus must know it, so 0 (any free one) cannot be".to_owned()),
+        Ok(port) => Ok(port),
+        Err(_) => Err("not a port; ports are 1 to 65535".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn parse(args: &[&str]) -> Result<Arguments, clap::Error> {
+        Cli::try_parse_from(std::iter::once(&"monitor").chain(args)).map(|cli| cli.arguments)
+    }
+
+    #[test]
+    fn a_missing_verb_is_up() {
+        let arguments = parse(&["--detach", "--grafana-port", "0"]).unwrap();
+        assert!(arguments.verb.is_none() && arguments.options.detach);
+        assert!(matches!(parse(&["up", "-d"]).unwrap().verb, Some(Verb::Up(options)) if options.detach));
+        assert!(matches!(parse(&["down", "--volumes"]).unwrap().verb, Some(Verb::Down { volumes: true })));
+        assert!(parse(&["--detach", "down"]).is_err());
+    }
+
+    #[test]
+    fn bad_options_say_what_is_wrong() {
+        let check = |args: &[&str], part: &str| {
+            let message = parse(args).unwrap_err().to_string();
+            assert!(message.contains(part), "{message}");
+        };
+        check(&["--metrics-port", "0"], "must know it");
+        check(&["--app-port", "x"], "1 to 65535");
+        check(&["--prometheus-port", "70000"], "70000");
+        let both = parse(&["--docker", "--local"]).unwrap().options.forced().unwrap_err();
+        assert!(both.to_string().contains("exclude each other"));
+    }
+}

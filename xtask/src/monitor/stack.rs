@@ -1,0 +1,301 @@
+//! The stack while it runs: started in order, known by its state, stopped without a trace.
+//! Must not know for whom it runs.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    path::{self, Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+
+use super::{
+    compose::{self, Project, Reach},
+    options::Options,
+    preflight,
+    state::{self, Lock, State, Way},
+    way::{self, Choice},
+};
+use crate::servers::{Keeper, Kind, Process, Sources, docker, grafana, port::Port, prometheus};
+
+/// How often a person hears that something still takes its time.
+const PROGRESS: Duration = Duration::from_secs(5);
+
+/// A running stack. It is stopped when this is dropped, and no longer known to run.
+#[derive(Debug)]
+pub(crate) struct Stack {
+    pub(crate) state: State,
+    running: Running,
+    _known: Known,
+}
+
+#[derive(Debug)]
+enum Running {
+    Local {
+        grafana: Option<Process>,
+        prometheus: Box<Process>,
+    },
+    Docker {
+        _keeper: Keeper,
+    },
+    /// It goes on by itself.
+    Left,
+}
+
+/// The state file, for as long as it is true. Last in its struct: what it tells of is gone before it.
+#[derive(Debug)]
+struct Known {
+    _lock: Lock,
+    leave: bool,
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        if !self.leave {
+            State::forget();
+        }
+    }
+}
+
+/// Somebody else's stack runs already.
+#[derive(Debug)]
+pub(crate) enum Started {
+    Now(Box<Stack>),
+    /// It is ready.
+    Already(State),
+}
+
+impl Stack {
+    /// Looks at everything that could go wrong, then starts. Says what it does.
+    ///
+    /// # Errors
+    /// With what to do about it; nothing is left running.
+    pub(crate) fn start(options: &Options) -> anyhow::Result<Started> {
+        let Some(lock) = Lock::take()? else {
+            return Self::other().map(Started::Already);
+        };
+        if let Some(state) = state::running_besides() {
+            return Ok(Started::Already(state));
+        }
+        let known = Known { _lock: lock, leave: false };
+        let choice = way::choose(options.forced()?, docker::engine, Reach::find)?;
+        let stack = match &choice.reach {
+            Some(reach) => Self::start_docker(options, &choice, reach, known)?,
+            None => Self::start_local(options, &choice, known)?,
+        };
+        Ok(Started::Now(Box::new(stack)))
+    }
+
+    /// The one that another process runs or starts.
+    fn other() -> anyhow::Result<State> {
+        let start = Instant::now();
+        loop {
+            match state::running() {
+                Some(state) if state.ready => return Ok(state),
+                _ if start.elapsed() > Duration::from_secs(1) => {
+                    anyhow::bail!("{} is starting or stopping it just now; try again in a moment", state::holder())
+                }
+                _ => thread::sleep(Duration::from_millis(50)),
+            }
+        }
+    }
+
+    fn start_local(options: &Options, choice: &Choice, known: Known) -> anyhow::Result<Self> {
+        println!("from programs of this machine ({})", choice.why);
+        let sources = Sources::new(!options.no_install);
+        let refusal = sources.install_programs(&[Kind::Prometheus], &[]).err();
+        let programs = prometheus::Programs::find().with_context(|| {
+            let packages = match refusal {
+                Some(refusal) => format!(", and {}", refusal.reason()),
+                None => ", and installing it failed, see above".to_owned(),
+            };
+            format!(
+                "there is no way to a Prometheus: Docker cannot be used ({}), the program `prometheus` is not on this \
+                 machine{packages}; start Docker, install the package `prometheus` (Debian, Ubuntu), or put a release \
+                 of Prometheus into PATH",
+                choice.why
+            )
+        })?;
+        let grafana = grafana::Programs::find();
+        preflight::ports(options, grafana.is_some())?;
+        let monitoring = options.monitoring();
+        check_configuration(&monitoring)?;
+        let data = options.data.as_ref().map(path::absolute).transpose().context("--data is not a path")?;
+
+        let port = Port::chosen(options.prometheus_port)?;
+        let mut keeper = prometheus::keeper()?;
+        let mut state = state(options, Way::Local, port.number());
+        state.pid = Some(std::process::id());
+        state.data = data.clone();
+        state.logs = BTreeMap::from([("prometheus".to_owned(), keeper.log_file())]);
+        state.save()?;
+        let settings = local_settings(options);
+        let data_of = |keeper: &mut Keeper, name| -> anyhow::Result<Option<PathBuf>> {
+            let folder = data.as_ref().map(|data| data.join(name));
+            folder.as_ref().map(|folder| keeper.provide(folder)).transpose()?;
+            Ok(folder)
+        };
+        let place = programs.place().display().to_string();
+        let prometheus = waiting(&format!("Prometheus ({place})"), || {
+            let data = data_of(&mut keeper, "prometheus")?;
+            prometheus::start_on(&programs, keeper, port, &monitoring, &settings, data.as_deref())
+        })?;
+        let mut stack =
+            Self { state, running: Running::Local { grafana: None, prometheus: Box::new(prometheus) }, _known: known };
+        if let Some(programs) = grafana {
+            stack.start_grafana(&programs, options, &monitoring, data_of)?;
+        }
+        stack.state.ready = true;
+        stack.state.save()?;
+        Ok(stack)
+    }
+
+    fn start_grafana(
+        &mut self,
+        programs: &grafana::Programs,
+        options: &Options,
+        monitoring: &Path,
+        data_of: impl Fn(&mut Keeper, &'static str) -> anyhow::Result<Option<PathBuf>>,
+    ) -> anyhow::Result<()> {
+        let port = Port::chosen(options.grafana_port)?;
+        let url = local(port.number());
+        let mut keeper = programs.keeper()?;
+        self.state.logs.insert("grafana".to_owned(), keeper.log_file());
+        self.state.save()?;
+        let started = waiting(&format!("Grafana ({})", programs.place().display()), || {
+            let data = data_of(&mut keeper, "grafana")?;
+            programs.start(keeper, port, monitoring, &self.state.prometheus, data.as_deref())
+        })?;
+        self.state.grafana = Some(url);
+        if let Running::Local { grafana, .. } = &mut self.running {
+            *grafana = Some(started);
+        }
+        Ok(())
+    }
+
+    fn start_docker(options: &Options, choice: &Choice, reach: &Reach, mut known: Known) -> anyhow::Result<Self> {
+        println!("by Docker, {} ({})", compose::FILE, choice.why);
+        anyhow::ensure!(
+            options.data.is_none(),
+            "with Docker history is in its volumes; leave --data out, or add --local for the programs of this machine"
+        );
+        anyhow::ensure!(
+            !compose::has_containers(),
+            "Docker runs a stack of this name already, started elsewhere or by hand; stop it with `cargo xtask monitor \
+             down` or `docker compose -p {} down`",
+            compose::PROJECT
+        );
+        preflight::ports(options, true)?;
+        check_configuration(&options.monitoring())?;
+        let (port, other) = (Port::chosen(options.prometheus_port)?, Port::chosen(options.grafana_port)?);
+        let targets = compose::write_targets(&state::folder(), options)?;
+        let project = Project::new(options, port.number(), other.number(), &targets);
+        let mut state = state(options, Way::Docker, port.number());
+        state.grafana = Some(local(other.number()));
+        state.bind = reach.bind();
+        state.pid = Some(std::process::id());
+        state.save()?;
+        let running = waiting("Prometheus and Grafana (the first time Docker downloads them)", || {
+            if options.detach {
+                project.start_detached().map(|()| Running::Left)
+            } else {
+                project.start_kept().map(|keeper| Running::Docker { _keeper: keeper })
+            }
+        })?;
+        state.ready = true;
+        if options.detach {
+            state.pid = None;
+            known.leave = true;
+        }
+        state.save()?;
+        Ok(Self { state, running, _known: known })
+    }
+
+    /// A part that ended although nobody asked it to, with its last words.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        let Running::Local { grafana, prometheus } = &self.running else { return None };
+        let parts = [("Prometheus", Some(&**prometheus)), ("Grafana", grafana.as_ref())];
+        let ended = parts.into_iter().find_map(|(name, part)| Some((name, part.filter(|part| part.has_ended())?)));
+        ended.map(|(name, part)| format!("{name} has ended; the end of its log:\n{}", part.keeper().log()))
+    }
+
+    /// Whether it goes on without this process.
+    pub(crate) fn is_left(&self) -> bool {
+        matches!(self.running, Running::Left)
+    }
+
+    /// Stops everything, and says what stays.
+    pub(crate) fn stop(self) {
+        let Self { state, running, _known: known } = self;
+        println!("stopping");
+        drop(running);
+        drop(known);
+        println!("stopped; {}", super::links::what_stays(&state));
+    }
+}
+
+fn local_settings(options: &Options) -> prometheus::Settings {
+    let here = |port| vec![format!("127.0.0.1:{port}")];
+    prometheus::Settings {
+        suite: here(options.metrics_port),
+        app: here(options.app_port),
+        interval: None,
+        further: vec![
+            "--log.level=info".to_owned(),
+            format!("--storage.tsdb.retention.time={}", options.retention),
+            "--storage.tsdb.retention.size=2GB".to_owned(),
+        ],
+    }
+}
+
+fn state(options: &Options, way: Way, prometheus: u16) -> State {
+    State {
+        way,
+        pid: None,
+        ready: false,
+        detached: options.detach || options.in_background,
+        prometheus: local(prometheus),
+        grafana: None,
+        metrics_port: options.metrics_port,
+        app_port: options.app_port,
+        bind: vec![IpAddr::from(Ipv4Addr::LOCALHOST)],
+        logs: BTreeMap::new(),
+        data: None,
+    }
+}
+
+fn local(port: u16) -> String {
+    format!("http://127.0.0.1:{port}")
+}
+
+fn check_configuration(monitoring: &Path) -> anyhow::Result<()> {
+    let checked = preflight::configuration(monitoring)?;
+    println!(
+        "configuration: {}",
+        if checked.is_some() { "promtool takes it" } else { "not checked, there is no promtool" }
+    );
+    Ok(())
+}
+
+/// Does what takes a while, and says so now and then.
+fn waiting<T>(what: &str, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    use std::sync::mpsc;
+
+    println!("{what}: starting");
+    let start = Instant::now();
+    let (done, over) = mpsc::channel::<()>();
+    let outcome = thread::scope(|scope| {
+        scope.spawn(move || {
+            while over.recv_timeout(PROGRESS) == Err(mpsc::RecvTimeoutError::Timeout) {
+                println!("{what}: not ready yet ({:.0} s)", start.elapsed().as_secs_f32());
+            }
+        });
+        let outcome = work();
+        drop(done);
+        outcome
+    })?;
+    println!("{what}: ready after {:.1} s", start.elapsed().as_secs_f32());
+    Ok(outcome)
+}

@@ -1,0 +1,126 @@
+//! `monitor status`: what runs, and what Prometheus says of it.
+//! Must not know how anything was started.
+
+use std::process::ExitCode;
+
+use super::{
+    api::{self, Target},
+    links,
+    state::{self, Lock, State, Way},
+};
+
+/// The job of an application of the user's: it need not run.
+const APP: &str = "batchsql-app";
+const SUITE: &str = "batchsql-integration-test";
+
+pub(super) fn run() -> anyhow::Result<ExitCode> {
+    let Some(state) = state::running() else {
+        let word =
+            if Lock::is_held() { "it is being started" } else { "nothing runs; start it with `cargo xtask monitor`" };
+        println!("{word}");
+        return Ok(ExitCode::FAILURE);
+    };
+    let way = match state.way {
+        Way::Docker => "by Docker",
+        Way::Local => "from programs of this machine",
+    };
+    let whose = state.pid.map_or_else(String::new, |pid| format!(", process {pid}"));
+    println!("monitor {way}{whose}\n\n{}", links::tell(&state));
+    let ready = components(&state);
+    println!();
+    let told = tell_prometheus(&state);
+    Ok(if ready && told { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whether all of them are ready, with a line for each.
+fn components(state: &State) -> bool {
+    let prometheus = Some(("Prometheus", format!("{}/-/ready", state.prometheus)));
+    let grafana = state.grafana.as_ref().map(|grafana| ("Grafana", format!("{grafana}/api/health")));
+    let mut ready = state.ready;
+    for (name, url) in prometheus.into_iter().chain(grafana) {
+        let outcome = api::is_ready(&url);
+        println!(
+            "  {name:<14}{}",
+            outcome.as_ref().map_or_else(|why| format!("NOT READY  {why}"), |()| "ready".into())
+        );
+        ready &= outcome.is_ok();
+    }
+    ready
+}
+
+/// Targets, rules and alerts; whether Prometheus told them and can evaluate its rules.
+fn tell_prometheus(state: &State) -> bool {
+    let tell = || {
+        let (targets, rules) = (api::targets(&state.prometheus)?, api::rules(&state.prometheus)?);
+        let alerts = api::alerts(&state.prometheus)?;
+        for target in &targets {
+            println!("{}", line(target));
+        }
+        if targets.is_empty() {
+            println!("  {:<26}none yet; Prometheus reads them within seconds", "targets");
+        }
+        println!("  {:<26}{} recording, {} alerting", "rules", rules.recording, rules.alerting);
+        for broken in &rules.broken {
+            println!("  {:<26}BROKEN  {broken}", "");
+        }
+        for alert in &alerts {
+            println!("  {:<26}{:<9}{}", alert.name, alert.state, alert.summary);
+        }
+        if alerts.is_empty() {
+            println!("  {:<26}none", "alerts");
+        }
+        anyhow::Ok(rules.broken.is_empty())
+    };
+    tell().unwrap_or_else(|error| {
+        println!("  Prometheus does not tell its targets: {error:#}");
+        false
+    })
+}
+
+fn line(target: &Target) -> String {
+    let Target { job, url, health, trouble } = target;
+    // Nobody has started these yet; that is no defect.
+    let note = match (health.as_str(), job.as_str()) {
+        ("down", SUITE) => format!("  (no suite runs there: {trouble})"),
+        ("down", APP) => format!("  (no application runs there: {trouble})"),
+        _ if trouble.is_empty() => String::new(),
+        _ => format!("  {trouble}"),
+    };
+    format!("  {job:<26}{health:<9}{url}{note}")
+}
+
+/// Whether a suite runs that Prometheus cannot reach: what to do about it.
+pub(super) fn unreachable(state: &State, targets: &[Target]) -> Option<String> {
+    let suite = targets.iter().find(|target| target.job == SUITE && target.health == "down")?;
+    let here = api::is_ready(&format!("http://127.0.0.1:{}/health", state.metrics_port)).is_ok();
+    let addresses: Vec<_> = state.bind.iter().map(ToString::to_string).collect();
+    here.then(|| {
+        format!(
+            "a suite runs on port {}, and Prometheus cannot reach it ({}); it must listen on {} (--metrics-bind), and a \
+             firewall must let containers in",
+            state.metrics_port,
+            suite.trouble,
+            addresses.join(" and ")
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_down_says_whether_that_matters() {
+        let target = |job: &str, health: &str, trouble: &str| Target {
+            job: job.into(),
+            url: "http://h/metrics".into(),
+            health: health.into(),
+            trouble: trouble.into(),
+        };
+        let down = line(&target(SUITE, "down", "connection refused"));
+        assert!(down.contains("no suite runs there: connection refused"), "{down}");
+        let itself = line(&target("prometheus", "down", "refused"));
+        assert!(itself.contains("down     http://h/metrics  refused"), "{itself}");
+        assert!(line(&target(APP, "up", "")).ends_with("up       http://h/metrics"));
+    }
+}

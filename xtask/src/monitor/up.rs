@@ -1,0 +1,62 @@
+//! The verb itself: up, and on to the rooms of the others.
+//! Must not know how anything is started.
+
+use std::{process::ExitCode, thread, time::Duration};
+
+use anyhow::Context;
+
+use super::{
+    background, check, down, links, logs,
+    options::{Arguments, Options, Verb},
+    stack::{Stack, Started},
+    status,
+};
+use crate::{interrupt, steps};
+
+/// How soon an interrupt, or the end of a part, is noticed.
+const POLL: Duration = Duration::from_millis(100);
+
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    match arguments.verb.unwrap_or(Verb::Up(arguments.options)) {
+        Verb::Up(options) => up(&options),
+        Verb::Down { volumes } => down::run(volumes),
+        Verb::Status => status::run(),
+        Verb::Logs(arguments) => logs::run(&arguments),
+        Verb::Check(options) => check::run(&options),
+    }
+}
+
+fn up(options: &Options) -> anyhow::Result<ExitCode> {
+    if options.in_background {
+        background::leave_the_terminal()?;
+    } else if options.detach && background::is_needed(options)? {
+        return background::start(options);
+    }
+    interrupt::watch(|_| ()).context("cannot watch for Ctrl-C")?;
+    steps::heading("monitor");
+    let stack = match Stack::start(options)? {
+        Started::Now(stack) => stack,
+        Started::Already(state) => {
+            println!("it runs already:\n{}", links::tell(&state));
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    println!("\n{}\n{}", links::tell(&stack.state), links::next(&stack.state));
+    if stack.is_left() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    stay(*stack)
+}
+
+/// Until a signal comes, or a part ends.
+pub(crate) fn stay(stack: Stack) -> anyhow::Result<ExitCode> {
+    while !interrupt::caught() {
+        if let Some(trouble) = stack.trouble() {
+            stack.stop();
+            anyhow::bail!(trouble);
+        }
+        thread::sleep(POLL);
+    }
+    stack.stop();
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,141 @@
+//! Grafana from the programs of this machine, with the datasource and the dashboards of this repository.
+//! Must not know who looks at it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Context;
+
+use super::{account::Account, find, keeper::Keeper, port::Port, process::Process};
+use crate::http;
+
+/// At its first start it makes its tables, one by one, on a busy disk.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Where the pages and defaults are that belong to the program, seen from its folder, or on this machine.
+const HOMES: [&str; 6] = [
+    "..",
+    "../share/grafana",
+    "/usr/share/grafana",
+    "/usr/local/share/grafana",
+    "/opt/homebrew/opt/grafana/share/grafana",
+    "/usr/local/opt/grafana/share/grafana",
+];
+
+/// The programs.
+#[derive(Debug)]
+pub(crate) struct Programs {
+    server: PathBuf,
+    home: PathBuf,
+}
+
+impl Programs {
+    pub(crate) fn find() -> Option<Self> {
+        let server = find::program(&["grafana", "grafana-server"])?;
+        let real = server.canonicalize().ok()?;
+        let home = HOMES.iter().map(|home| real.parent().unwrap_or(&real).join(home));
+        let home = home.into_iter().find(|home| home.join("conf/defaults.ini").is_file())?;
+        Some(Self { home: home.canonicalize().ok()?, server })
+    }
+
+    /// Where it is.
+    pub(crate) fn place(&self) -> &Path {
+        &self.server
+    }
+
+    /// A keeper for it.
+    pub(crate) fn keeper(&self) -> anyhow::Result<Keeper> {
+        Keeper::new("grafana", Account::unprivileged(&["grafana"])?, "TERM")
+    }
+
+    /// Starts it on the loopback interface, with the login `admin`, `admin123`. Dashboards and all of its data are in
+    /// the keeper's folder unless `data` names another.
+    pub(crate) fn start(
+        &self,
+        mut keeper: Keeper,
+        port: Port,
+        monitoring: &Path,
+        prometheus: &str,
+        data: Option<&Path>,
+    ) -> anyhow::Result<Process> {
+        let folder = keeper.folder().to_owned();
+        copy(&mut keeper, &monitoring.join("grafana"), "grafana")?;
+        let data = data.map_or_else(|| folder.join("data"), Path::to_owned);
+        keeper.write("grafana.ini", &settings(&folder, &data, port.number()))?;
+        let words = [
+            // Grafana puts these into its files.
+            format!("BATCHSQL_PROMETHEUS_URL={prometheus}"),
+            format!("BATCHSQL_DASHBOARDS={}", folder.join("grafana/dashboards").display()),
+            self.server.display().to_string(),
+        ];
+        // The program of the old name has no commands.
+        let command = self.server.file_name().is_some_and(|name| name == "grafana").then(|| "server".to_owned());
+        let options = [
+            format!("--homepath={}", self.home.display()),
+            format!("--config={}", folder.join("grafana.ini").display()),
+        ];
+        let arguments: Vec<_> = words.into_iter().chain(command).chain(options).collect();
+        Process::start_on(port, keeper, Path::new("/usr/bin/env"), &arguments, is_ready, PATIENCE)
+    }
+}
+
+/// In a file, where other users cannot read the password.
+fn settings(folder: &Path, data: &Path, port: u16) -> String {
+    let (folder, data) = (folder.display(), data.display());
+    format!(
+        "\
+[paths]
+data = {data}
+logs = {folder}/logs
+plugins = {folder}/plugins
+provisioning = {folder}/grafana/provisioning
+[server]
+http_addr = 127.0.0.1
+http_port = {port}
+[log]
+mode = console
+[security]
+admin_user = admin
+admin_password = admin123
+disable_gravatar = true
+[users]
+allow_sign_up = false
+default_theme = system
+[auth.anonymous]
+enabled = false
+[analytics]
+reporting_enabled = false
+check_for_updates = false
+check_for_plugin_updates = false
+feedback_links_enabled = false
+[news]
+news_feed_enabled = false
+[plugins]
+preinstall_disabled = true
+"
+    )
+}
+
+/// Copies a folder into that of the keeper: its user may have no right to read the repository.
+fn copy(keeper: &mut Keeper, from: &Path, to: &str) -> anyhow::Result<()> {
+    let entries = fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))?;
+    for entry in entries.flatten() {
+        let name = entry.file_name().into_string().ok().context("the name of a file of Grafana is not UTF-8")?;
+        let (path, to) = (entry.path(), format!("{to}/{name}"));
+        if path.is_dir() {
+            copy(keeper, &path, &to)?;
+        } else {
+            let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            keeper.write_within(&to, &text)?;
+        }
+    }
+    Ok(())
+}
+
+fn is_ready(_: &Path, port: u16) -> bool {
+    let answer = http::get(&format!("http://127.0.0.1:{port}/api/health"), Duration::from_secs(1));
+    answer.is_ok_and(|answer| answer.status == 200)
+}
