@@ -1,0 +1,78 @@
+//! Owns the database of the service: opening it, and its tables where it is a SQLite file.
+//! Must not know rows or rates.
+
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::Duration;
+
+use batchsql::sqlite::SqliteSink;
+use batchsql::{DynSink, Sink};
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+use crate::Result;
+
+/// Tables are yours to create; here is what the service writes to.
+const TABLES: [&str; 2] = [
+    "CREATE TABLE IF NOT EXISTS app_orders (id BIGINT PRIMARY KEY, customer VARCHAR(40) NOT NULL, \
+     total_cents BIGINT NOT NULL, note VARCHAR(200))",
+    "CREATE TABLE IF NOT EXISTS app_events (id BIGINT PRIMARY KEY, kind VARCHAR(20) NOT NULL, body VARCHAR(200))",
+];
+
+/// Events that stay in a SQLite file; a service that runs for months must not fill the disk.
+const EVENTS_KEPT: u32 = 100_000;
+
+/// Cheap to clone; clones share everything.
+#[derive(Clone)]
+pub(crate) struct Database {
+    sink: DynSink,
+    sqlite: Option<SqliteSink>,
+    /// Removed with the last clone.
+    _temporary: Option<Arc<TempDir>>,
+}
+
+impl Database {
+    /// The database of a URL, or a SQLite file that is removed at the end.
+    pub(crate) async fn open(url: Option<&str>) -> Result<Self> {
+        let temporary = if url.is_none() { Some(Arc::new(tempfile::tempdir()?)) } else { None };
+        let url = match (&temporary, url) {
+            (Some(folder), _) => format!("sqlite:{}", folder.path().join("app.db").display()),
+            (None, url) => url.unwrap_or_default().to_owned(),
+        };
+        if !url.starts_with("sqlite:") {
+            return Ok(Self { sink: batchsql::connect(&url).await?, sqlite: None, _temporary: temporary });
+        }
+        let sqlite = SqliteSink::open(&url)?;
+        sqlite.call(|connection| connection.execute_batch(&TABLES.join(";"))).await?;
+        Ok(Self { sink: DynSink::new(sqlite.clone()), sqlite: Some(sqlite), _temporary: temporary })
+    }
+
+    pub(crate) fn sink(&self) -> DynSink {
+        self.sink.clone()
+    }
+
+    /// As it is in the label `database`.
+    pub(crate) fn name(&self) -> &'static str {
+        self.sink.name()
+    }
+
+    /// Why the tables cannot be written, with what to do about it.
+    pub(crate) fn advice(&self, error: impl Display) -> String {
+        format!("{error}; the service needs these tables:\n{};", TABLES.join(";\n"))
+    }
+
+    /// Drops old events from a SQLite file until it is told to stop.
+    pub(crate) async fn keep_small(self, mut stop: watch::Receiver<bool>) -> Result<()> {
+        let Some(sqlite) = self.sqlite else { return Ok(()) };
+        let mut ticks = tokio::time::interval(Duration::from_secs(10));
+        loop {
+            tokio::select! {
+                _ = stop.changed() => return Ok(()),
+                _ = ticks.tick() => {}
+            }
+            let delete = "DELETE FROM app_events WHERE id <= \
+                          (SELECT id FROM app_events ORDER BY id DESC LIMIT 1 OFFSET ?1)";
+            sqlite.call(move |connection| connection.execute(delete, [EVENTS_KEPT])).await?;
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! A small service as it would run in production: it writes rows all the time, can be watched and probed, and drains
+//! when it is asked to end.
+//!
+//! ```sh
+//! cargo run --release -p batchsql --example monitored_app --features sqlite,postgres,mysql,prometheus
+//! ```
+//!
+//! Then <http://127.0.0.1:9090/> shows its curves. [`Settings`] lists the environment variables. Exit status: 0 when
+//! every row that was accepted is accounted for, 1 when rows failed, 2 when it could not start.
+
+mod database;
+mod health;
+mod load;
+mod settings;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use batchsql::BatchSql;
+use batchsql::prometheus::{PrometheusMetrics, ServerOptions};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::database::Database;
+use crate::load::{Event, Order};
+use crate::settings::Settings;
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// What is still waiting has this long to be written when the service ends. Stay below the grace period of whoever
+/// ends it: 10 s with Docker unless it is told, 30 s with Kubernetes.
+const DRAIN: Duration = Duration::from_secs(8);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let outcome = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => serve().await,
+        // For the health check of a container, whose image has neither shell nor curl.
+        ["--health-check"] => Settings::from_env().and_then(|settings| health::check(&settings)).map(|()| true),
+        _ => Err("unknown arguments; there is only --health-check, everything else comes by the environment".into()),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Runs until somebody asks for the end. `false` when rows failed.
+async fn serve() -> Result<bool> {
+    let settings = Settings::from_env()?;
+    // First of all: a request to end that comes before this would kill the process.
+    let mut stop = stop_requested()?;
+
+    // The endpoint first, so that probes see a service that is alive and not ready yet.
+    let metrics = PrometheusMetrics::new()?;
+    metrics.set_ready(false);
+    let address = metrics.start_server_with(exporter(&settings)?).await?;
+    eprintln!("metrics: {}://{address}/metrics", if settings.tls.is_some() { "https" } else { "http" });
+
+    let database = Database::open(settings.database_url.as_deref()).await?;
+    let db = BatchSql::builder(database.sink())
+        .metrics_reporter(metrics.reporter(database.name()))
+        .on_failed_row(|outcome| tracing::error!("not written: {outcome}"))
+        .start()?;
+    // A missing table or column is found here and not by the first row.
+    db.prepare_for::<Order>().await.map_err(|error| database.advice(error))?;
+    db.prepare_for::<Event>().await.map_err(|error| database.advice(error))?;
+    metrics.set_ready(true);
+    eprintln!("ready: {} rows per second into {}", settings.rows_per_second, database.name());
+
+    let orders = tokio::spawn(load::orders(db.clone(), settings.rows_per_second / 2.0, stop.clone()));
+    let events = tokio::spawn(load::events(db.clone(), settings.rows_per_second / 2.0, stop.clone()));
+    let tidy = tokio::spawn(database.clone().keep_small(stop.clone()));
+    stop.changed().await?;
+
+    // Nobody should send new work here; the metrics stay until the last row has its outcome.
+    metrics.set_ready(false);
+    eprintln!("ending: writing what waits, for at most {} s", DRAIN.as_secs());
+    for task in [orders, events, tidy] {
+        task.await??;
+    }
+    let report = db.close(DRAIN).await;
+    println!("{}", report.balance);
+    metrics.stop_server().await?;
+    Ok(report.is_complete())
+}
+
+fn exporter(settings: &Settings) -> Result<ServerOptions> {
+    let mut options = ServerOptions::default().port(settings.port).bind(settings.bind.clone());
+    if let Some(token) = &settings.token {
+        options = options.bearer_token(token);
+    }
+    if let Some(tls) = &settings.tls {
+        options = options.tls_pem_files(&tls.certificate, &tls.key);
+    }
+    Ok(options)
+}
+
+/// Changes once, with the first SIGTERM or Ctrl-C; the second one ends the process at once.
+fn stop_requested() -> Result<watch::Receiver<bool>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (sender, stop) = watch::channel(false);
+    tokio::spawn(async move {
+        for _ in 0..2 {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if sender.send_replace(true) {
+                std::process::exit(130);
+            }
+        }
+    });
+    Ok(stop)
+}

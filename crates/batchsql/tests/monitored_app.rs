@@ -1,0 +1,210 @@
+//! The example service as people run it: a process, scraped and probed from outside, ended by a signal.
+#![cfg(unix)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Cargo builds examples together with tests, but tells tests nothing of them.
+fn program() -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows where it is");
+    let examples = test.ancestors().nth(2).expect("tests are in target/…/deps").join("examples");
+    let program = examples.join("monitored_app");
+    assert!(program.exists(), "{} is not there; `cargo test` without --test builds it", program.display());
+    program
+}
+
+/// The service with nothing from the environment of the test but what it needs.
+fn command(settings: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(program());
+    command.env_clear().env("TMPDIR", std::env::temp_dir()).env("PROMETHEUS_PORT", "0");
+    command.envs(settings.iter().copied()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+struct Service {
+    child: Child,
+    log: BufReader<ChildStderr>,
+    address: SocketAddr,
+}
+
+impl Service {
+    /// Waits until it listens and is ready.
+    fn start(settings: &[(&str, &str)]) -> Self {
+        let mut child = command(settings).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let metrics = line_with(&mut log, "metrics: http");
+        line_with(&mut log, "ready: ");
+        let address = metrics.trim_end().trim_end_matches("/metrics").rsplit("//").next().unwrap().parse().unwrap();
+        Self { child, log, address }
+    }
+
+    fn get(&self, path: &str, header: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{header}\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// The health check of a container: the same program again.
+    fn health_check(&self, settings: &[(&str, &str)]) -> Output {
+        let port = self.address.port().to_string();
+        command(settings).env("PROMETHEUS_PORT", port).arg("--health-check").output().unwrap()
+    }
+
+    /// Sends SIGTERM and waits for the end: the exit status, and what was printed.
+    fn end(mut self) -> (Option<i32>, String) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let (mut printed, mut told) = (String::new(), String::new());
+        self.child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
+        self.log.read_to_string(&mut told).unwrap();
+        let status = self.child.wait().unwrap();
+        assert!(TcpStream::connect(self.address).is_err(), "nobody listens any more");
+        (status.code(), printed + &told)
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // It has ended, unless the test failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn line_with(log: &mut impl BufRead, part: &str) -> String {
+    let mut all = String::new();
+    loop {
+        let mut line = String::new();
+        assert!(log.read_line(&mut line).unwrap() > 0, "it ended without {part:?}:\n{all}");
+        if line.contains(part) {
+            return line;
+        }
+        all += &line;
+    }
+}
+
+/// The sum of the series of a metric with this part of a label set.
+fn sum(page: &str, name: &str, labels: &str) -> f64 {
+    let series = page.lines().filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(labels));
+    series.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+}
+
+/// Asks until the answer is as wanted.
+fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < PATIENCE, "{what} did not happen");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn it_writes_can_be_watched_and_drains_when_it_is_asked_to_end() {
+    let service = Service::start(&[("ROWS_PER_SECOND", "4000")]);
+    let outcome = |page: &str, labels: &str| sum(page, "batchsql_records_outcome_total", labels);
+    eventually("every kind of outcome", || {
+        let page = service.get("/metrics", "");
+        outcome(&page, "table=\"app_orders\",outcome=\"written\"") > 0.0
+            && outcome(&page, "table=\"app_orders\",outcome=\"superseded\"") > 0.0
+            && outcome(&page, "table=\"app_events\",outcome=\"written\"") > 0.0
+            && outcome(&page, "table=\"app_events\",outcome=\"ignored\"") > 0.0
+    });
+    assert!(service.get("/ready", "").starts_with("HTTP/1.1 200"));
+    assert!(service.health_check(&[]).status.success());
+    let written = outcome(&service.get("/metrics", ""), "outcome=\"written\"");
+
+    let (status, said) = service.end();
+    assert_eq!(status, Some(0), "{said}");
+    let balance = said.lines().next().unwrap();
+    let count = |kind: &str| {
+        let part = balance.split(", ").find(|part| part.ends_with(kind)).unwrap_or_else(|| panic!("{kind}: {said}"));
+        part.split(' ').next().unwrap().parse::<f64>().unwrap()
+    };
+    assert_eq!(count("accepted"), count("written") + count("ignored") + count("superseded"), "{balance}");
+    assert!(count("written") >= written, "{balance}");
+}
+
+#[test]
+fn the_pace_is_the_one_that_was_asked_for() {
+    let service = Service::start(&[("ROWS_PER_SECOND", "200")]);
+    let received = || sum(&service.get("/metrics", ""), "batchsql_records_received_total", "");
+    eventually("the first row", || received() > 0.0);
+    let (begin, before) = (Instant::now(), received());
+    std::thread::sleep(Duration::from_secs(2));
+    let rate = (received() - before) / begin.elapsed().as_secs_f64();
+    // What is received is counted when a batch is sealed; a busy machine is slower, never faster.
+    assert!((50.0..=300.0).contains(&rate), "{rate} rows per second");
+    service.end();
+}
+
+#[test]
+fn a_token_and_tls_from_files_protect_it_and_the_health_check_knows_how_to_ask() {
+    let folder = secrets();
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let token = std::fs::read_to_string(file("metrics_token")).unwrap();
+
+    let service = Service::start(&[("METRICS_TOKEN_FILE", &file("metrics_token"))]);
+    assert!(service.get("/metrics", "").starts_with("HTTP/1.1 401"));
+    let answer = service.get("/metrics", &format!("Authorization: Bearer {token}\r\n"));
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("batchsql_build_info"), "{answer}");
+    let (_, said) = service.end();
+    assert!(!said.contains(&token), "{said}");
+
+    let (certificate, key, authority) = (file("app.pem"), file("app.key"), file("ca.pem"));
+    let tls: [(&str, &str); 3] =
+        [("METRICS_TLS_CERT_FILE", &certificate), ("METRICS_TLS_KEY_FILE", &key), ("METRICS_TLS_CA_FILE", &authority)];
+    let service = Service::start(&tls);
+    let check = service.health_check(&tls);
+    assert!(check.status.success(), "{check:?}");
+    // Without TLS it gets no answer, and with the certificate of another authority it does not ask.
+    assert_eq!(service.health_check(&[]).status.code(), Some(2));
+    let other = secrets();
+    let wrong = other.path().join("ca.pem").display().to_string();
+    assert_eq!(service.health_check(&[tls[0], tls[1], (tls[2].0, &wrong)]).status.code(), Some(2));
+    assert_eq!(service.end().0, Some(0));
+}
+
+/// What `docker/secrets/make.sh` makes for production.
+fn secrets() -> TempDir {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docker/secrets/make.sh");
+    let folder = tempfile::tempdir().unwrap();
+    let made = Command::new("sh").arg(script).arg(folder.path()).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    folder
+}
+
+#[test]
+fn a_health_check_of_nobody_fails() {
+    let output = command(&[("PROMETHEUS_PORT", "1")]).arg("--health-check").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("127.0.0.1:1"), "{output:?}");
+}
+
+#[test]
+fn mistakes_are_told_before_anything_starts() {
+    let check = |settings: &[(&str, &str)], part: &str| {
+        let output = command(settings).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(part), "{said:?} does not contain {part:?}");
+        assert!(!said.contains("hunter2"), "{said}");
+    };
+    check(&[("ROWS_PER_SECOND", "many")], "not a number of rows");
+    check(&[("ROWS_PER_SECOND", "-1")], "between 0 and 1000000");
+    check(&[("PROMETHEUS_PORT", "70000")], "a port from 0 to 65535");
+    check(&[("METRICS_BIND", "localhost")], "no IP address");
+    check(&[("METRICS_TOKEN_FILE", "/no/such/token")], "METRICS_TOKEN_FILE: cannot read /no/such/token");
+    check(&[("METRICS_TLS_CERT_FILE", "/app.pem")], "belong together");
+    check(&[("DATABASE_URL", "sqlite::memory:"), ("DATABASE_URL_FILE", "/url")], "not both");
+    check(&[("DATABASE_URL", "oracle://u:hunter2@h/db")], "no driver for the scheme");
+}
