@@ -44,7 +44,7 @@ fn stopped(findings: &mut Findings, options: &Options) -> anyhow::Result<()> {
         }
         Ok(choice) => match prometheus::Programs::find() {
             Some(programs) => {
-                steps
+                findings
                     .holds("way", format!("programs of this machine: {} ({})", programs.place().display(), choice.why));
             }
             None => {
