@@ -140,12 +140,17 @@ impl PrometheusMetrics {
         self.is_ready.store(ready, Ordering::Release);
     }
 
+    /// Whether a Prometheus, known by the header `X-Prometheus-Scrape-Timeout-Seconds`, has scraped within this
+    /// time. Requests that were not authorized do not count.
+    pub fn is_watched(&self, within: Duration) -> bool {
+        self.watchers.is_watched(within)
+    }
+
     /// Waits until a Prometheus that watches has seen the last values: for two scrapes that begin from now on,
     /// at most for `limit`. To be called at the end of a short run, before [`stop_server`](Self::stop_server).
     ///
-    /// A Prometheus is known by the header `X-Prometheus-Scrape-Timeout-Seconds`, and it watches if it scraped
-    /// within `limit` before the call. When none did, or nothing is served, this returns at once. Requests that
-    /// were not authorized do not count.
+    /// A Prometheus watches if it [scraped](Self::is_watched) within `limit` before the call. When none did, or
+    /// nothing is served, this returns at once.
     ///
     /// # Panics
     /// Outside of a Tokio runtime with time.
@@ -153,7 +158,7 @@ impl PrometheusMetrics {
     /// # Cancel safety
     /// Cancelling stops the wait and nothing else.
     pub async fn linger(&self, limit: Duration) -> Lingered {
-        if !self.watchers.is_watched(limit) {
+        if !self.is_watched(limit) {
             return Lingered::NobodyWatches;
         }
         self.await_scrapes(limit).await

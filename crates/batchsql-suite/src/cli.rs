@@ -1,6 +1,7 @@
 //! Owns the command line and environment of the suite, and the check of what was asked for.
 //! Must not know how cases run.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -50,6 +51,19 @@ pub struct Options {
     /// Port on which /metrics is served while the suite runs; 0 lets the system choose
     #[arg(long, env = "PROMETHEUS_PORT", default_value = "9090")]
     pub metrics_port: u16,
+
+    /// Addresses on which /metrics is served, separated by commas; 0.0.0.0 stands for every one
+    #[arg(long, env = "METRICS_BIND", default_value = "127.0.0.1", value_delimiter = ',', value_name = "ADDRESS")]
+    pub metrics_bind: Vec<IpAddr>,
+
+    /// Longest time to wait at the end for a Prometheus that watches, until it has seen the last values; 0 for not at
+    /// all. Without one there is no wait
+    #[arg(long, env = "LINGER", default_value = "30s", value_parser = duration, value_name = "TIME")]
+    pub linger: Duration,
+
+    /// A Prometheus is known to watch: wait for it at the end although it has not come yet, as in a run of seconds
+    #[arg(long)]
+    pub watched: bool,
 
     /// Folder for report.html, report.json and junit.xml
     #[arg(long, default_value = "batchsql-report")]
@@ -232,6 +246,8 @@ mod tests {
         assert_eq!((options.workers, options.records_per_worker), (10, 20_000));
         assert_eq!((options.batch_size, options.buffer_size), (500, 10_000));
         assert_eq!((options.flush_interval, options.metrics_port), (Duration::from_millis(100), 9090));
+        assert_eq!(options.metrics_bind, [IpAddr::from([127, 0, 0, 1])]);
+        assert_eq!((options.linger, options.watched), (Duration::from_secs(30), false));
         assert_eq!(options.selected_cases().len(), 10);
         assert_eq!(options.selected_databases(), [DatabaseName::Sqlite]);
     }
@@ -250,9 +266,17 @@ mod tests {
         check(&["--duration", "0s"], "above zero");
         check(&["--duration", "soon"], "write it like");
         check(&["--metrics-port", "70000"], "70000");
+        check(&["--metrics-bind", "localhost"], "localhost");
+        check(&["--linger", "30"], "write it like");
         let options = parse(&["--batch-size", "600", "--buffer-size", "500"]).unwrap();
         let message = options.pipeline_config().unwrap_err().to_string();
         assert!(message.contains("raise --buffer-size"), "{message}");
+    }
+
+    #[test]
+    fn no_lingering_is_written_as_nought() {
+        assert_eq!(parse(&["--linger", "0"]).unwrap().linger, Duration::ZERO);
+        assert_eq!(parse(&["--linger", "0s"]).unwrap().linger, Duration::ZERO);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use batchsql::prometheus::PrometheusMetrics;
+use batchsql::prometheus::{Lingered, PrometheusMetrics, ServerOptions};
 use batchsql_suite::cases::Settings;
 use batchsql_suite::cli::Options;
 use batchsql_suite::report::{self, Report};
@@ -50,11 +50,15 @@ async fn suite(options: &Options) -> Result<Report> {
     }
     report::check_writable(&options.report_dir).map_err(elsewhere)?;
     let metrics = PrometheusMetrics::new()?;
-    let address = metrics
-        .start_server(options.metrics_port)
-        .await
-        .context("the metrics endpoint did not start; choose another port with --metrics-port or PROMETHEUS_PORT")?;
-    eprintln!("live metrics: http://{address}/metrics");
+    let server = ServerOptions::new().port(options.metrics_port).bind(options.metrics_bind.iter().copied());
+    let address = metrics.start_server_with(server).await.context(
+        "the metrics endpoint did not start; choose another port with --metrics-port or PROMETHEUS_PORT, or other \
+         addresses with --metrics-bind or METRICS_BIND",
+    )?;
+    for address in metrics.server_addresses() {
+        eprintln!("live metrics: http://{address}/metrics");
+    }
+    eprintln!("live page: http://{address}/");
     let (interrupt, interrupted) = watch::channel(false);
     let signals = tokio::spawn(listen(interrupt));
     let report = run(options, &metrics, interrupted).await?;
@@ -65,8 +69,29 @@ async fn suite(options: &Options) -> Result<Report> {
     let page = options.report_dir.join("report.html");
     // A reader that has gone away does not turn a passed run into a failed one.
     let _ = writeln!(std::io::stdout(), "{table}\nreport: {}", page.display());
+    if !report.summary.interrupted {
+        linger(options, &metrics).await;
+    }
     metrics.stop_server().await?;
     Ok(report)
+}
+
+/// Lets a Prometheus that watches see the last values. Ctrl-C ends the wait, and changes nothing about the run.
+async fn linger(options: &Options, metrics: &PrometheusMetrics) {
+    let limit = options.linger;
+    if limit.is_zero() || !(options.watched || metrics.is_watched(limit)) {
+        return;
+    }
+    let mut requests = Requests::new();
+    let shown = humantime::format_duration(limit);
+    eprintln!("lingering for at most {shown}, so that Prometheus sees the last values; Ctrl-C ends it");
+    tokio::select! {
+        lingered = metrics.await_scrapes(limit) => match lingered {
+            Lingered::Scraped => eprintln!("Prometheus has the last values"),
+            _ => eprintln!("Prometheus did not come within {shown}: it may lack the last values; see --linger"),
+        },
+        () = requests.next() => eprintln!("\nno longer lingering: Prometheus may lack the last values"),
+    }
 }
 
 fn elsewhere(error: anyhow::Error) -> anyhow::Error {

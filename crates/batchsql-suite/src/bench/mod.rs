@@ -7,6 +7,7 @@ mod overhead;
 mod poison;
 mod postgres;
 mod redis;
+mod scrape;
 mod sqlite;
 mod workload;
 
@@ -16,4 +17,5 @@ pub use overhead::overhead;
 pub use poison::poison;
 pub use postgres::postgres;
 pub use redis::redis;
+pub use scrape::scrape;
 pub use sqlite::sqlite;

@@ -1,6 +1,6 @@
 //! The benchmarks' command: `overhead` measures the pipeline alone, `database` measures it against
-//! hand-written loops, `poison` measures what a bad row costs. Figures are medians of interleaved rounds; only their ratios travel between
-//! machines.
+//! hand-written loops, `poison` measures what a bad row costs, `scrape` what a scrape of the metrics costs.
+//! Figures are medians of interleaved rounds; only their ratios travel between machines.
 
 use std::path::PathBuf;
 
@@ -11,6 +11,9 @@ use clap::{Parser, ValueEnum};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Scrapes are short, so that more of them can count.
+const SCRAPES: usize = 20;
 
 /// Measures BatchSQL.
 #[derive(Debug, Parser)]
@@ -57,6 +60,8 @@ enum Group {
     Database,
     /// What one bad row costs its batch, in statements and time
     Poison,
+    /// A scrape of the metrics: series, bytes, time
+    Scrape,
 }
 
 impl Options {
@@ -87,6 +92,9 @@ async fn main() -> Result<()> {
     }
     if wants(Group::Poison) {
         println!("{}", bench::poison(options.rounds).await?);
+    }
+    if wants(Group::Scrape) {
+        println!("{}", bench::scrape(options.rounds.max(SCRAPES)).await?);
     }
     if !figures.is_empty() {
         println!("{}", bench::table(&figures));

@@ -48,7 +48,7 @@ fn every_case_passes_and_is_in_every_output() {
     assert!(run.stdout.contains("report.html"), "{}", run.stdout);
     // Nobody reads a progress bar or colours in the log of a build.
     assert!(!run.stdout.contains('\u{1b}') && !run.stderr.contains('\u{1b}'), "{}{}", run.stdout, run.stderr);
-    assert_eq!(run.stderr.lines().count(), 1, "only the address of the metrics: {}", run.stderr);
+    assert_eq!(run.stderr.lines().count(), 2, "only the addresses of the metrics and of the page: {}", run.stderr);
 
     self_contained(&run.page());
     let junit = run.junit();

@@ -8,6 +8,7 @@ mod database;
 mod failing;
 #[cfg(unix)]
 mod interrupt;
+mod linger;
 mod live;
 mod mistakes;
 mod options;

@@ -52,6 +52,8 @@ fn variables_that_make_no_sense() {
     check("BATCH_SIZE", "0", &["--batch-size", "must be at least 1"]);
     check("CONCURRENT_WORKERS", "", &["--workers", "not a whole number"]);
     check("TEST_DURATION", "soon", &["--duration", "write it like"]);
+    check("METRICS_BIND", "localhost", &["--metrics-bind", "localhost"]);
+    check("LINGER", "long", &["--linger", "write it like"]);
     check("BUFFER_SIZE", "499", &["--batch-size 500 is above --buffer-size 499"]);
 }
 
@@ -59,8 +61,7 @@ fn variables_that_make_no_sense() {
 fn a_port_that_is_taken() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let parts =
-        [&*port, "another process already listens", "choose another port with --metrics-port or PROMETHEUS_PORT"];
+    let parts = [&*port, "already listens there", "choose another port with --metrics-port or PROMETHEUS_PORT"];
     refused(Suite::with_default_port(&["--metrics-port", &port]), &parts);
 }
 

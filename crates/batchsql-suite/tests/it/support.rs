@@ -1,7 +1,7 @@
 //! Owns how tests run the program, and how they read what it says and writes.
 //! Must not know what any test expects.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -28,7 +28,7 @@ pub(crate) const CASES: [&str; 10] = [
 ];
 
 /// Every variable that the program reads.
-pub(crate) const VARIABLES: [&str; 11] = [
+pub(crate) const VARIABLES: [&str; 13] = [
     "TEST_DURATION",
     "CONCURRENT_WORKERS",
     "RECORDS_PER_WORKER",
@@ -36,6 +36,8 @@ pub(crate) const VARIABLES: [&str; 11] = [
     "BUFFER_SIZE",
     "FLUSH_INTERVAL",
     "PROMETHEUS_PORT",
+    "METRICS_BIND",
+    "LINGER",
     "SQLITE_DSN",
     "POSTGRES_DSN",
     "MYSQL_DSN",
@@ -93,16 +95,14 @@ impl Suite {
     pub(crate) fn start(mut self) -> Running {
         let stdio = self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = stdio.spawn().unwrap();
-        let (announce, address) = channel();
+        let (announce, lines) = channel();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let stderr = spawn(move || {
             let mut said = String::new();
             for line in stderr.lines() {
                 let line = line.unwrap();
-                if let Some(url) = line.strip_prefix("live metrics: http://") {
-                    // Most tests do not ask for the address.
-                    let _ = announce.send(url.strip_suffix("/metrics").unwrap().parse().unwrap());
-                }
+                // Most tests do not listen.
+                let _ = announce.send(line.clone());
                 said += &line;
                 said.push('\n');
             }
@@ -114,7 +114,7 @@ impl Suite {
             stdout.read_to_string(&mut said).unwrap();
             said
         });
-        Running { child, output: Some((stdout, stderr)), address, scratch: Some(self.scratch) }
+        Running { child, output: Some((stdout, stderr)), lines, scratch: Some(self.scratch) }
     }
 
     /// Runs to the end.
@@ -127,14 +127,25 @@ impl Suite {
 pub(crate) struct Running {
     child: Child,
     output: Option<(JoinHandle<String>, JoinHandle<String>)>,
-    address: Receiver<SocketAddr>,
+    lines: Receiver<String>,
     scratch: Option<TempDir>,
 }
 
 impl Running {
     /// Where the metrics are, once the program has said so.
     pub(crate) fn address(&self) -> SocketAddr {
-        self.address.recv_timeout(PATIENCE).expect("the address of the metrics is on stderr")
+        let url = self.hear("live metrics: http://");
+        url.strip_suffix("/metrics").unwrap().parse().unwrap()
+    }
+
+    /// What follows on the next line of stderr that begins like this.
+    pub(crate) fn hear(&self, begin: &str) -> String {
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{begin:?} is on stderr"));
+            if let Some(rest) = line.strip_prefix(begin) {
+                return rest.to_owned();
+            }
+        }
     }
 
     pub(crate) fn is_running(&mut self) -> bool {
@@ -279,14 +290,26 @@ impl Answer {
     }
 }
 
-/// Just enough of HTTP/1.1.
 pub(crate) fn get(address: SocketAddr, path: &str) -> Answer {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    ask(address, path, "").unwrap()
+}
+
+/// What Prometheus does, as far as it can be told from its requests.
+///
+/// # Errors
+/// Nobody answers any more.
+pub(crate) fn scrape(address: SocketAddr) -> io::Result<String> {
+    ask(address, "/metrics", "X-Prometheus-Scrape-Timeout-Seconds: 5\r\n").map(|answer| answer.body)
+}
+
+/// Just enough of HTTP/1.1.
+fn ask(address: SocketAddr, path: &str, headers: &str) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\n{headers}Connection: close\r\n\r\n")?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("an answer has a status");
-    Answer { status, head: head.to_owned(), body: body.to_owned() }
+    Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
 }
