@@ -31,7 +31,7 @@ async fn every_path_has_its_answer() {
 
     let index = get(address, "/");
     assert_eq!(index.status, 200);
-    assert!(index.body.contains("/metrics") && index.body.to_lowercase().contains("<!doctype html>"), "{}", index.body);
+    assert!(index.body.contains("BatchSQL") && index.body.to_lowercase().contains("<!doctype html>"), "{}", index.body);
 
     let head = request(address, "HEAD", "/metrics");
     assert_eq!((head.status, head.body.as_str()), (200, ""));
