@@ -60,15 +60,73 @@
 //! ```
 //!
 //! # The endpoint
-//! | path | answer |
-//! |---|---|
-//! | `GET /metrics` | every metric in the text format 0.0.4, with `process_*` |
-//! | `GET /health` | `200 ok` |
-//! | `GET /` | links to both |
+//! | path | answer | who may ask |
+//! |---|---|---|
+//! | `/metrics` | every metric in the text format 0.0.4, with `process_*` | whoever has the token or the password, when one is asked for |
+//! | `/health` | `200 ok` as long as the server runs | everyone |
+//! | `/ready` | `200 ready`, or `503 not ready` after [`set_ready(false)`](PrometheusMetrics::set_ready) and while the server stops | everyone |
+//! | `/` | the live page: curves of the last minutes, for browsers; it holds no data and asks for `/metrics` itself | everyone |
 //!
-//! It runs on a thread of its own, so that it answers also when the pipeline keeps every worker of your
-//! runtime busy. It listens on the loopback interface unless told otherwise, and it limits the number
-//! of connections and the time that each may take.
+//! `GET` and `HEAD` work, other methods are refused with 405, other paths with 404. `/metrics` and `/` are compressed
+//! for clients that accept gzip, as Prometheus does. Who lacks the token or the password gets 401, and the same answer
+//! for every way of lacking it.
+//!
+//! The endpoint runs on a thread of its own, so that it answers also when the pipeline keeps every worker of your
+//! runtime busy. It can be stopped and started again, and leaves nothing behind.
+//!
+//! # Options
+//! [`start_server`](PrometheusMetrics::start_server) serves one port of 127.0.0.1 to whoever can reach it.
+//! [`start_server_with`](PrometheusMetrics::start_server_with) takes [`ServerOptions`]:
+//!
+//! | option | default | meaning |
+//! |---|---|---|
+//! | [`port`](ServerOptions::port) | 9090 | 0 takes any free one |
+//! | [`bind`](ServerOptions::bind) | 127.0.0.1 | the addresses to listen on |
+//! | [`bearer_token`](ServerOptions::bearer_token) | none | asked for by `/metrics` |
+//! | [`basic_auth`](ServerOptions::basic_auth) | none | the same with a user and a password; one of the two |
+//! | `tls_pem`, `tls_pem_files` | none | HTTPS with your certificate (feature `tls`, on by default) |
+//! | [`max_connections`](ServerOptions::max_connections) | 64 | later ones wait |
+//! | [`header_time`](ServerOptions::header_time) | 10 s | for a handshake, for the head of a request, and between requests |
+//! | [`answer_time`](ServerOptions::answer_time) | 10 s | for a client to take an answer |
+//! | [`connection_age`](ServerOptions::connection_age) | 5 minutes | after it a connection ends |
+//! | [`live_page`](ServerOptions::live_page) | true | whether `/` is there |
+//!
+//! The head of a request may have 16 KiB. A mistake in the options is told when the server starts, each with a
+//! message of its own; a port that is taken is told with the process that has it, where the system shows it (Linux).
+//!
+//! # Prometheus
+//! A job for an endpoint with TLS and a token:
+//!
+//! ```yaml
+//! scrape_configs:
+//!   - job_name: batchsql-app
+//!     scrape_interval: 5s
+//!     scheme: https
+//!     authorization: {type: Bearer, credentials_file: /etc/prometheus/batchsql.token}
+//!     tls_config: {ca_file: /etc/prometheus/ca.pem}
+//!     static_configs: [{targets: ['app.internal:9090']}]
+//! ```
+//!
+//! Prometheus 3 refuses a scrape whose `Content-Type` does not name a format that it knows
+//! ([migration guide, scrape protocols](https://prometheus.io/docs/prometheus/latest/migration/#scrape-protocols)).
+//! This endpoint always sends `text/plain; version=0.0.4; charset=utf-8`, so no `fallback_scrape_protocol` is needed.
+//!
+//! A process that lives for seconds is gone before its last values are scraped:
+//! [`linger`](PrometheusMetrics::linger) at its end waits for a Prometheus that watches, and for nobody else.
+//!
+//! # Kubernetes
+//! A kubelet asks from outside of the pod: let the server [`bind`](ServerOptions::bind) `0.0.0.0`, and ask for a token.
+//! Call `set_ready(false)` when the application begins to drain, and stop the server last.
+//!
+//! ```yaml
+//! livenessProbe: {httpGet: {path: /health, port: 9090}}
+//! readinessProbe: {httpGet: {path: /ready, port: 9090}, periodSeconds: 5}
+//! ```
+//!
+//! # Behind a proxy
+//! Leave the endpoint on 127.0.0.1 and let the proxy do TLS and authentication. The live page asks for `metrics` on
+//! its own origin, and the answers say `Cache-Control: no-store`. A proxy that keeps connections open must expect
+//! them to end after `connection_age`, and when they are idle for `header_time`.
 
 mod access;
 mod connections;

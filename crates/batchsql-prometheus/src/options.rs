@@ -139,6 +139,29 @@ impl ServerOptions {
 
     /// As [`tls_pem`](Self::tls_pem), from files, which may be one and the same. They are read when the server
     /// starts: after a renewal, stop it and start it again.
+    ///
+    /// ```
+    /// use batchsql_prometheus::{PrometheusMetrics, ServerOptions};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let folder = folder.path();
+    /// # let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+    /// # std::fs::write(folder.join("tls.crt"), made.cert.pem())?;
+    /// # std::fs::write(folder.join("tls.key"), made.signing_key.serialize_pem())?;
+    /// # let password = "not-in-your-code".to_owned();
+    /// let metrics = PrometheusMetrics::new()?;
+    /// let options = ServerOptions::new()
+    ///     .port(0)
+    ///     .tls_pem_files(folder.join("tls.crt"), folder.join("tls.key"))
+    ///     .basic_auth("prometheus", password);
+    /// let address = metrics.start_server_with(options).await?;
+    /// println!("metrics: https://{address}/metrics");
+    /// # metrics.stop_server().await?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[cfg(feature = "tls")]
     pub fn tls_pem_files(mut self, certificates: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         self.tls = Some(Pem::Files { certificates: certificates.into(), key: key.into() });

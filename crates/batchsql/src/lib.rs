@@ -12,7 +12,7 @@
 //! | `postgres` | [`postgres`]: `PostgresSink` |
 //! | `mysql` | [`mysql`]: `MySqlSink`, also for MariaDB |
 //! | `redis` | [`redis`]: `RedisSink`, also for clusters |
-//! | `tls` (default) | TLS for the drivers that are switched on |
+//! | `tls` (default) | TLS for the drivers and the scrape endpoint that are switched on |
 //! | `metrics` | [`metrics`]: a reporter over the `metrics` crate |
 //! | `prometheus` | [`prometheus`]: `PrometheusMetrics` with its own scrape endpoint |
 //! | `chrono`, `uuid`, `rust_decimal` | row fields and values of these crates |
