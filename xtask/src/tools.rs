@@ -17,7 +17,7 @@ pub(crate) struct Tool {
     is_present: fn() -> bool,
 }
 
-pub(crate) const ALL: [Tool; 2] = [
+pub(crate) const ALL: [Tool; 3] = [
     Tool {
         name: "promtool",
         variable: "BATCHSQL_REQUIRE_PROMTOOL",
@@ -36,6 +36,15 @@ pub(crate) const ALL: [Tool; 2] = [
         // Not only the plugin, which servers need: any compose can read the file, while the program of that name may
         // be older than `up --wait`, and the package that has it does not bring an engine.
         is_present: || servers::program(&["docker-compose"]).is_some() || has_compose_plugin(),
+    },
+    Tool {
+        name: "chromedriver",
+        variable: "BATCHSQL_REQUIRE_CHROMEDRIVER",
+        // It brings the browser of the same version.
+        package: "chromium-driver",
+        otherwise: "put Chromium or Chrome and the chromedriver of the same version into PATH",
+        only_in_ci: false,
+        is_present: || servers::program(&["chromedriver"]).is_some(),
     },
 ];
 
@@ -106,7 +115,7 @@ mod tests {
             Expectation::Optional(advice) => advice,
             other => panic!("{other:?}"),
         };
-        let [promtool, compose] = &ALL;
+        let [promtool, compose, _] = &ALL;
         assert!(advice(promtool, None).contains("installing it failed"));
         assert!(advice(promtool, Some(Refusal::NoRights)).contains(Refusal::NoRights.reason()));
         // Nobody tried to.

@@ -14,7 +14,7 @@
   const KEEP = ["database", "status", "outcome", "type", "le"];
   const CASE = ["database", "test_case"];
   const SPECS = [
-    { id: "processed", name: "batchsql_records_processed_total", counter: true, by: ["database", "table", "test_case"] },
+    { id: "processed", name: "batchsql_records_processed_total", counter: true, by: ["database", "table", "test_case"], limit: 2500 },
     { id: "executions", name: "batchsql_batch_execution_total", counter: true, by: ["database", "status", "test_case"] },
     { id: "durations", name: "batchsql_batch_execution_duration_seconds_bucket", counter: true, by: ["database", "test_case", "le"], limit: 3000 },
     { id: "outcomes", name: "batchsql_records_outcome_total", counter: true, by: ["database", "outcome"] },
@@ -106,7 +106,7 @@
 
     // Breaks every curve, because for a while nothing is known.
     gap(now) {
-      if (this.end === 0 || Number.isNaN(this.times[this.end - 1])) return;
+      if (this.tick === 0) return;
       this.tick += 1;
       this.write(now, NaN);
     }

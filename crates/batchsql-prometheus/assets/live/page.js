@@ -232,5 +232,6 @@
   recolor();
   drawState();
   poller.run();
-  live.page = { history, curves, view, markers: () => markers };
+  // For tests.
+  live.page = { history, curves, view, poller, markers: () => markers };
 })(window.batchsqlLive = window.batchsqlLive || {});

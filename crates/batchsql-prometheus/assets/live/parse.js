@@ -37,6 +37,7 @@
         found = wanted.get(name);
       }
       if (found === undefined) continue;
+      while (text.charCodeAt(after) === SPACE) after += 1;
       // Behind the labels there are only numbers, so the last brace is theirs, whatever the labels hold.
       let close = after;
       if (text.charCodeAt(after) === BRACE) {

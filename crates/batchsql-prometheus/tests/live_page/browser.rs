@@ -1,0 +1,174 @@
+//! Owns a headless Chromium and its driver: started for one test, ended with it however that goes.
+//! Must not know the page.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::io::ErrorKind;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use fantoccini::wd::WebDriverCompatibleCommand;
+use fantoccini::{Client, ClientBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::Semaphore;
+
+/// Set it to 1 where the driver must be there, for example in CI.
+const REQUIRE: &str = "BATCHSQL_REQUIRE_CHROMEDRIVER";
+/// For everything that is awaited; a busy machine may be slow.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Browsers at once: each takes a processor while it starts.
+static PLACES: Semaphore = Semaphore::const_new(2);
+
+/// How the browser looks at the page.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Eyes {
+    pub(crate) dark: bool,
+    pub(crate) phone: bool,
+}
+
+pub(crate) struct Browser {
+    client: Client,
+    _driver: Child,
+    _folder: TempDir,
+}
+
+/// Runs a test in a browser of its own. Without a driver the test is skipped, unless it is required.
+pub(crate) async fn with_browser<F: Future<Output = ()>>(eyes: Eyes, test: impl FnOnce(Browser) -> F) {
+    let _place = PLACES.acquire().await.unwrap();
+    match Browser::start(eyes).await {
+        Some(browser) => test(browser).await,
+        None => {
+            let required = std::env::var_os(REQUIRE).is_some_and(|value| value == "1");
+            assert!(!required, "chromedriver is not on the PATH; install it (Debian package chromium-driver)");
+            eprintln!("skipped: chromedriver is not on the PATH; set {REQUIRE}=1 to make this an error");
+        }
+    }
+}
+
+impl Browser {
+    async fn start(eyes: Eyes) -> Option<Self> {
+        let found = Command::new("chromedriver").arg("--version").stdout(Stdio::null()).status().await;
+        match found {
+            Err(error) if error.kind() == ErrorKind::NotFound => return None,
+            found => assert!(found.unwrap().success(), "chromedriver does not work"),
+        }
+        let folder = tempfile::Builder::new().prefix("batchsql-chromium").tempdir().unwrap();
+        // The shell ends the driver when its input ends, so also when the test is killed; and the browser ends with
+        // the pipe to its driver.
+        let keeper = r#"chromedriver --port=0 </dev/null & driver=$!; cat >/dev/null; kill -9 "$driver""#;
+        let mut driver = Command::new("sh")
+            .args(["-c", keeper])
+            .env("TMPDIR", folder.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(driver.stdout.take().expect("its output is piped")).lines();
+        let port: u16 = loop {
+            let line = lines.next_line().await.unwrap().expect("the driver says its port");
+            if let Some((_, port)) = line.split_once("was started successfully on port ") {
+                break port.trim_end_matches('.').parse().unwrap();
+            }
+        };
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let profile = format!("--user-data-dir={}", folder.path().join("profile").display());
+        let scheme = format!("--blink-settings=preferredColorScheme={}", u8::from(!eyes.dark));
+        let mut options = json!({ "args": [
+            "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+            "--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe",
+            "--window-size=1440,1000", scheme, profile,
+        ] });
+        if eyes.phone {
+            options["mobileEmulation"] = json!({ "deviceMetrics": { "width": 360, "height": 780, "pixelRatio": 2 } });
+        }
+        let wanted = json!({ "goog:chromeOptions": options, "goog:loggingPrefs": { "browser": "ALL" } });
+        let Value::Object(wanted) = wanted else { unreachable!("it was written as an object") };
+        let address = format!("http://127.0.0.1:{port}");
+        let client = ClientBuilder::new(HttpConnector::new()).capabilities(wanted).connect(&address).await.unwrap();
+        Some(Self { client, _driver: driver, _folder: folder })
+    }
+
+    pub(crate) async fn open(&self, url: &str) {
+        self.client.goto(url).await.unwrap();
+    }
+
+    pub(crate) async fn run(&self, script: &str, arguments: &[Value]) -> Value {
+        match self.client.execute(script, arguments.to_vec()).await {
+            Ok(value) => value,
+            Err(error) => panic!("{script}: {error}"),
+        }
+    }
+
+    /// The value of an expression.
+    pub(crate) async fn eval(&self, expression: &str) -> Value {
+        self.run(&format!("return ({expression});"), &[]).await
+    }
+
+    /// The text of the one element that a selector names, as a person sees it; empty when it is hidden.
+    pub(crate) async fn text(&self, selector: &str) -> String {
+        let found = self.run("return document.querySelector(arguments[0]).innerText;", &[selector.into()]).await;
+        found.as_str().unwrap().to_owned()
+    }
+
+    pub(crate) async fn is_visible(&self, selector: &str) -> bool {
+        let script = "const found = document.querySelector(arguments[0]); return !!found && found.checkVisibility();";
+        self.run(script, &[selector.into()]).await == Value::Bool(true)
+    }
+
+    /// Waits until an expression is true, and says what it was instead when it never is.
+    pub(crate) async fn wait(&self, expression: &str) {
+        let begin = Instant::now();
+        loop {
+            let value = self.eval(expression).await;
+            if value == Value::Bool(true) {
+                return;
+            }
+            assert!(begin.elapsed() < PATIENCE, "{expression} is {value}; the page says:\n{}", self.text("body").await);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    pub(crate) async fn click(&self, selector: &str) {
+        self.client.find(fantoccini::Locator::Css(selector)).await.unwrap().click().await.unwrap();
+    }
+
+    pub(crate) async fn write(&self, selector: &str, text: &str) {
+        self.client.find(fantoccini::Locator::Css(selector)).await.unwrap().send_keys(text).await.unwrap();
+    }
+
+    /// What the console has said since this was asked the last time.
+    pub(crate) async fn console(&self) -> Vec<String> {
+        let said = self.client.issue_cmd(Log).await.unwrap();
+        said.as_array().unwrap().iter().map(|entry| entry["message"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Whatever the page has asked the network for.
+    pub(crate) async fn requests(&self) -> Vec<String> {
+        let names = self.eval("performance.getEntriesByType('resource').map((entry) => entry.name)").await;
+        names.as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect()
+    }
+
+    pub(crate) async fn close(self) {
+        self.client.close().await.unwrap();
+    }
+}
+
+/// The console, which the standard does not have.
+#[derive(Debug)]
+struct Log;
+
+impl WebDriverCompatibleCommand for Log {
+    fn endpoint(&self, base: &url::Url, session: Option<&str>) -> Result<url::Url, url::ParseError> {
+        base.join(&format!("session/{}/se/log", session.expect("there is a session")))
+    }
+
+    fn method_and_body(&self, _: &url::Url) -> (http::Method, Option<String>) {
+        (http::Method::POST, Some(json!({ "type": "browser" }).to_string()))
+    }
+}
