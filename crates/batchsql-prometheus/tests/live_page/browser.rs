@@ -11,7 +11,6 @@ use fantoccini::wd::WebDriverCompatibleCommand;
 use fantoccini::{Client, ClientBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
@@ -33,8 +32,7 @@ pub(crate) struct Eyes {
 
 pub(crate) struct Browser {
     client: Client,
-    _driver: Child,
-    _folder: TempDir,
+    driver: Child,
 }
 
 /// Runs a test in a browser of its own. Without a driver the test is skipped, unless it is required.
@@ -57,13 +55,14 @@ impl Browser {
             Err(error) if error.kind() == ErrorKind::NotFound => return None,
             found => assert!(found.unwrap().success(), "chromedriver does not work"),
         }
-        let folder = tempfile::Builder::new().prefix("batchsql-chromium").tempdir().unwrap();
-        // The shell ends the driver when its input ends, so also when the test is killed; and the browser ends with
-        // the pipe to its driver.
-        let keeper = r#"chromedriver --port=0 </dev/null & driver=$!; cat >/dev/null; kill -9 "$driver""#;
+        let folder = tempfile::Builder::new().prefix("batchsql-chromium").tempdir().unwrap().keep();
+        // The shell ends the driver when its input ends, so also when the test is killed; the browser ends with the
+        // pipe to its driver, and writes until then. So the folder is removed until it stays away.
+        let keeper = r#"chromedriver --port=0 </dev/null & driver=$!; cat >/dev/null; kill -9 "$driver"
+            for _ in 1 2 3 4 5 6 7 8 9 10; do rm -rf "$TMPDIR"; sleep 0.2; [ -e "$TMPDIR" ] || exit 0; done"#;
         let mut driver = Command::new("sh")
             .args(["-c", keeper])
-            .env("TMPDIR", folder.path())
+            .env("TMPDIR", &folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -77,7 +76,7 @@ impl Browser {
             }
         };
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        let profile = format!("--user-data-dir={}", folder.path().join("profile").display());
+        let profile = format!("--user-data-dir={}", folder.join("profile").display());
         let scheme = format!("--blink-settings=preferredColorScheme={}", u8::from(!eyes.dark));
         let mut options = json!({ "args": [
             "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
@@ -91,7 +90,7 @@ impl Browser {
         let Value::Object(wanted) = wanted else { unreachable!("it was written as an object") };
         let address = format!("http://127.0.0.1:{port}");
         let client = ClientBuilder::new(HttpConnector::new()).capabilities(wanted).connect(&address).await.unwrap();
-        Some(Self { client, _driver: driver, _folder: folder })
+        Some(Self { client, driver })
     }
 
     pub(crate) async fn open(&self, url: &str) {
@@ -154,8 +153,10 @@ impl Browser {
         names.as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect()
     }
 
-    pub(crate) async fn close(self) {
+    pub(crate) async fn close(mut self) {
         self.client.close().await.unwrap();
+        drop(self.driver.stdin.take());
+        self.driver.wait().await.unwrap();
     }
 }
 

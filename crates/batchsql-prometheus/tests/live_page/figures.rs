@@ -190,7 +190,7 @@ async fn the_history_is_bounded_in_time_and_in_series() {
         assert_eq!(found["first"], 950, "{found}");
         assert_eq!(found["last"], 999, "{found}");
         assert_eq!(found["length"], 100, "{found}");
-        assert!(found["cells"].as_u64().unwrap() <= 601, "{found}");
+        assert!(found["cells"].as_u64().unwrap() <= 2_501, "{found}");
         assert!(found["entries"].as_u64().unwrap() <= 40 * 241, "{found}");
         browser.close().await;
     })

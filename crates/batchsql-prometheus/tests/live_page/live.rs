@@ -116,7 +116,9 @@ const PAINTED: &str = "const curve = batchsqlLive.page.curves.find((curve) => cu
     const canvas = curve.host.querySelector('canvas');
     const stroke = getComputedStyle(document.documentElement).getPropertyValue('--' + curve.lines[arguments[1]].tone).trim();
     const [r, g, b] = [1, 3, 5].map((i) => parseInt(stroke.slice(i, i + 2), 16));
-    const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+    const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext('2d', { willReadFrequently: true });
+    copy.drawImage(canvas, 0, 0);
+    const { data } = copy.getImageData(0, 0, canvas.width, canvas.height);
     let found = 0;
     for (let i = 0; i < data.length; i += 4) {
         if (Math.abs(data[i] - r) + Math.abs(data[i + 1] - g) + Math.abs(data[i + 2] - b) < 24 && data[i + 3] > 200) found += 1;
