@@ -53,6 +53,12 @@ async fn labels_are_text_whatever_they_hold() {
         let requests = browser.requests().await;
         let expected = format!("http://{address}/metrics");
         assert!(!requests.is_empty() && requests.iter().all(|request| *request == expected), "{requests:?}");
+
+        // Even what came in as an element would not run.
+        let inject = "const script = document.createElement('script'); script.textContent = 'window.injected = true';
+            document.body.append(script); return window.injected === true;";
+        assert_eq!(browser.run(inject, &[]).await, false);
+        assert!(browser.console().await.iter().any(|line| line.contains("Content Security Policy")));
         browser.close().await;
     })
     .await;
