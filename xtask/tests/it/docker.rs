@@ -177,7 +177,7 @@ fn the_compose_file_is_valid() {
     }
 }
 
-fn compose_program() -> Option<&'static [&'static str]> {
+pub(crate) fn compose_program() -> Option<&'static [&'static str]> {
     const WAYS: [&[&str]; 2] = [&["docker", "compose"], &["docker-compose"]];
     let works = |way: &&&[&str]| {
         let version = Command::new(way[0]).args(&way[1..]).arg("version").output();

@@ -1,7 +1,7 @@
 //! A program with metrics that a Prometheus scrapes, and what that Prometheus says.
 
 use std::{
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener},
     thread,
     time::Duration,
@@ -13,19 +13,33 @@ use serde_json::Value;
 pub(crate) fn exporter(metric: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for connection in listener.incoming() {
-            let mut connection = BufReader::new(connection.unwrap());
-            let mut line = String::new();
-            while connection.read_line(&mut line).is_ok_and(|read| read > 2) {
-                line.clear();
-            }
-            let body = format!("{metric} 1\n");
-            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nConnection: close\r\n";
-            let _ = write!(connection.get_mut(), "{head}Content-Length: {}\r\n\r\n{body}", body.len());
-        }
-    });
+    thread::spawn(move || answer(&listener, |_| (200, format!("{metric} 1\n"))));
     address
+}
+
+/// A request: its first line, its headers and its body.
+pub(crate) struct Request {
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+/// Answers every request with a status and a body, one after the other.
+pub(crate) fn answer(listener: &TcpListener, reply: impl Fn(&Request) -> (u16, String)) {
+    for connection in listener.incoming() {
+        let mut connection = BufReader::new(connection.unwrap());
+        let mut head = String::new();
+        while connection.read_line(&mut head).is_ok_and(|read| read > 2) {}
+        let length =
+            head.to_lowercase().lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+        let mut body = vec![0; length.unwrap_or(0)];
+        if connection.read_exact(&mut body).is_err() {
+            continue;
+        }
+        let (status, text) = reply(&Request { head, body: String::from_utf8_lossy(&body).into_owned() });
+        let head = "Content-Type: text/plain; version=0.0.4\r\nConnection: close\r\n";
+        let length = text.len();
+        let _ = write!(connection.get_mut(), "HTTP/1.1 {status} X\r\n{head}Content-Length: {length}\r\n\r\n{text}");
+    }
 }
 
 /// Asks a server, also while it is busy.

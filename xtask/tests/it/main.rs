@@ -3,6 +3,9 @@
 
 mod docker;
 mod exporter;
+mod monitor;
+mod monitor_docker;
+mod monitored;
 mod place;
 mod prometheus;
 mod server;

@@ -1,0 +1,350 @@
+//! The verb `monitor` from programs of this machine: it starts, tells, stops, and leaves nothing, however it ends.
+
+use std::{
+    fs,
+    net::{TcpListener, TcpStream},
+    process::{Command, ExitStatus, Output, Stdio},
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::{
+    exporter::{answer, exporter, get, query},
+    place::{Place, Running, text, within_seconds},
+};
+
+const MONITORING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../monitoring");
+
+/// A stack of one test: a place for what it runs, one for what is known of it, and ports of its own.
+pub(crate) struct Monitor {
+    pub(crate) place: Place,
+    pub(crate) known: Place,
+    metrics_port: u16,
+}
+
+impl Monitor {
+    pub(crate) fn new() -> Self {
+        Self::scraping(1)
+    }
+
+    pub(crate) fn scraping(metrics_port: u16) -> Self {
+        Self { place: Place::new(), known: Place::new(), metrics_port }
+    }
+
+    /// A verb that knows of this stack only.
+    pub(crate) fn xtask(&self, arguments: &[&str]) -> Command {
+        let mut command = self.place.xtask(arguments);
+        command.env("BATCHSQL_MONITOR_STATE", &self.known.0).env("BATCHSQL_NO_INSTALL", "1");
+        command.env("BATCHSQL_PROMETHEUS_PORT", "0").env("BATCHSQL_GRAFANA_PORT", "0").env("BATCHSQL_APP_PORT", "2");
+        command.env("PROMETHEUS_PORT", self.metrics_port.to_string()).env_remove("METRICS_BIND");
+        for variable in ["DOCKER", "LOCAL", "DATA"] {
+            command.env_remove(format!("BATCHSQL_MONITOR_{variable}"));
+        }
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.xtask(arguments).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// In the foreground, until it has told what to do next.
+    fn up(&self) -> Running {
+        let mut running = Running::start(&mut self.xtask(&["monitor", "--local"]));
+        running.answer("next:");
+        running
+    }
+
+    pub(crate) fn state(&self) -> Value {
+        serde_json::from_str(&fs::read_to_string(self.known.0.join("state.json")).unwrap()).unwrap()
+    }
+
+    fn prometheus(&self) -> String {
+        self.state()["prometheus"].as_str().unwrap().to_owned()
+    }
+
+    /// Nothing runs, and nobody believes that something does.
+    pub(crate) fn assert_gone(&self) {
+        assert!(self.place.is_empty(), "{:?}", self.place.entries());
+        let status = self.run(&["monitor", "status"]);
+        assert!(!status.status.success() && text(&status).contains("nothing runs"), "{}", text(&status));
+        assert!(!self.known.0.join("state.json").exists());
+    }
+}
+
+fn listens(url: &str) -> bool {
+    TcpStream::connect(url.trim_start_matches("http://")).is_ok()
+}
+
+#[test]
+fn it_runs_until_a_signal_and_leaves_nothing() {
+    for (signal, code) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129)] {
+        let monitor = Monitor::new();
+        let running = monitor.up();
+        let url = monitor.prometheus();
+        assert!(get(&format!("{url}/-/ready")).contains("Ready"));
+        assert_eq!(running.end_by(signal).code(), Some(code));
+        assert!(!listens(&url));
+        monitor.assert_gone();
+    }
+}
+
+#[test]
+fn what_it_scrapes_is_told() {
+    let monitor = Monitor::scraping(exporter("fake_suite").port());
+    let running = monitor.up();
+    let url = monitor.prometheus();
+    within_seconds("the suite is scraped", || !query(&url, "fake_suite").is_empty());
+    assert_eq!(query(&url, "fake_suite")[0]["metric"]["job"], "batchsql-integration-test");
+    let port = monitor.metrics_port;
+    let up = format!("up       http://127.0.0.1:{port}/metrics");
+    within_seconds("and said to be up", || text(&monitor.run(&["monitor", "status"])).contains(&up));
+    within_seconds("an application that is not there is no defect", || {
+        text(&monitor.run(&["monitor", "status"])).contains("(no application runs there: ")
+    });
+    let status = monitor.run(&["monitor", "status"]);
+    assert!(status.status.success(), "{}", text(&status));
+    assert!(text(&status).contains(&format!("{url}/targets")), "{}", text(&status));
+
+    let logs = monitor.run(&["monitor", "logs", "prometheus"]);
+    assert!(text(&logs).contains("Server is ready"), "{}", text(&logs));
+    let again = monitor.run(&["monitor", "up", "--local"]);
+    assert!(again.status.success() && text(&again).contains("it runs already"), "{}", text(&again));
+    assert!(text(&again).contains(&url), "{}", text(&again));
+    assert_eq!(running.end_by("-INT").code(), Some(130));
+    monitor.assert_gone();
+}
+
+#[test]
+fn it_stays_in_the_background_until_down() {
+    let monitor = Monitor::new();
+    let up = monitor.run(&["monitor", "up", "--local", "--detach"]);
+    assert!(up.status.success(), "{}", text(&up));
+    assert!(text(&up).contains("next:") && text(&up).contains("cargo xtask monitor down"), "{}", text(&up));
+    let url = monitor.prometheus();
+    assert!(listens(&url));
+    let pid = monitor.state()["pid"].as_u64().unwrap();
+    // A session of its own: the end of a terminal does not reach it.
+    let session = Command::new("ps").args(["-o", "sess=", "-p", &pid.to_string()]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&session.stdout).trim(), pid.to_string());
+    assert!(monitor.run(&["monitor", "status"]).status.success());
+
+    let down = monitor.run(&["monitor", "down"]);
+    assert!(down.status.success() && text(&down).contains("stopped"), "{}", text(&down));
+    assert!(!listens(&url));
+    monitor.assert_gone();
+    let again = monitor.run(&["monitor", "down"]);
+    assert!(again.status.success() && text(&again).contains("nothing runs"), "{}", text(&again));
+}
+
+#[test]
+fn down_stops_one_in_the_foreground() {
+    let monitor = Monitor::new();
+    let mut running = monitor.up();
+    let down = monitor.run(&["monitor", "down"]);
+    assert!(down.status.success(), "{}", text(&down));
+    assert_eq!(running.process.wait().unwrap().code(), Some(143));
+    monitor.assert_gone();
+}
+
+#[test]
+fn in_the_background_it_says_why_it_does_not_start() {
+    let monitor = Monitor::new();
+    let mut command = monitor.xtask(&["monitor", "--local", "--detach"]);
+    let output = command.env("BATCHSQL_MONITORING", "/there-is-no-such-folder").output().unwrap();
+    assert!(!output.status.success());
+    assert!(text(&output).contains("there is no /there-is-no-such-folder/prometheus.yml"), "{}", text(&output));
+    monitor.assert_gone();
+}
+
+#[test]
+fn nothing_is_left_when_it_is_killed_and_nobody_believes_its_state() {
+    let monitor = Monitor::new();
+    let running = monitor.up();
+    let url = monitor.prometheus();
+    let _: ExitStatus = running.end_by("-KILL");
+    assert!(monitor.known.0.join("state.json").exists(), "it had no time to remove it");
+    within_seconds("Prometheus stops", || !listens(&url));
+    within_seconds("its folder is removed", || monitor.place.is_empty());
+    monitor.assert_gone();
+    // The next one starts as if nothing had been.
+    assert_eq!(monitor.up().end_by("-INT").code(), Some(130));
+    monitor.assert_gone();
+}
+
+#[test]
+fn a_port_that_is_taken_names_its_process() {
+    let (monitor, listener) = (Monitor::new(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let port = listener.local_addr().unwrap().port().to_string();
+    for verb in ["up", "check"] {
+        let output = monitor.run(&["monitor", verb, "--local", "--prometheus-port", &port]);
+        assert!(!output.status.success());
+        let pid = format!("(pid {})", std::process::id());
+        for word in
+            [pid.as_str(), "--prometheus-port", "BATCHSQL_PROMETHEUS_PORT", &format!("port {port} of Prometheus")]
+        {
+            assert!(text(&output).contains(word), "{word}: {}", text(&output));
+        }
+    }
+    monitor.assert_gone();
+}
+
+/// The files of this repository, which a test may change.
+fn copied_monitoring() -> Place {
+    let place = Place::new();
+    let files = format!("{MONITORING}/.");
+    assert!(Command::new("cp").args(["-R", &files]).arg(&place.0).status().unwrap().success());
+    fs::create_dir_all(place.0.join("rules")).unwrap();
+    place
+}
+
+#[test]
+fn a_broken_rule_is_told_before_anything_starts() {
+    let (monitor, files) = (Monitor::new(), copied_monitoring());
+    let rule = "groups: [{name: broken, rules: [{record: a:b, expr: 'sum(('}]}]\n";
+    fs::write(files.0.join("rules/broken.yml"), rule).unwrap();
+    for verb in ["up", "check"] {
+        let mut command = monitor.xtask(&["monitor", verb, "--local"]);
+        let output = command.env("BATCHSQL_MONITORING", &files.0).output().unwrap();
+        assert!(!output.status.success());
+        for word in ["promtool refuses", "broken.yml", "could not parse expression"] {
+            assert!(text(&output).contains(word), "{word}: {}", text(&output));
+        }
+        monitor.assert_gone();
+    }
+}
+
+/// Without promtool, Prometheus itself refuses: its words are shown, and it does not go on.
+#[test]
+fn what_prometheus_says_is_shown_when_it_does_not_start() {
+    let (monitor, files, programs) = (Monitor::new(), copied_monitoring(), Place::new());
+    fs::write(files.0.join("prometheus.yml"), "scrape_configs: [{job_nam: x}]\n").unwrap();
+    for program in ["prometheus", "sh", "id", "mkdir", "dirname", "cat", "mv", "sleep", "rm", "test"] {
+        let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().unwrap();
+        let path = String::from_utf8(found.stdout).unwrap();
+        if path.starts_with('/') {
+            std::os::unix::fs::symlink(path.trim(), programs.0.join(program)).unwrap();
+        }
+    }
+    let mut command = monitor.xtask(&["monitor", "--local"]);
+    let output = command.env("BATCHSQL_MONITORING", &files.0).env("PATH", &programs.0).output().unwrap();
+    assert!(!output.status.success());
+    assert!(text(&output).contains("job_nam"), "{}", text(&output));
+    monitor.assert_gone();
+}
+
+#[test]
+fn without_any_prometheus_every_way_is_named() {
+    let monitor = Monitor::new();
+    let mut command = monitor.xtask(&["monitor", "--no-install"]);
+    let output = command.env("PATH", "/there-is-no-such-folder").output().unwrap();
+    assert!(!output.status.success());
+    for word in ["Docker is not installed", "--no-install forbids", "`prometheus`", "into PATH"] {
+        assert!(text(&output).contains(word), "{word}: {}", text(&output));
+    }
+    monitor.assert_gone();
+}
+
+#[test]
+fn history_stays_where_a_person_wants_it() {
+    let (monitor, data) = (Monitor::scraping(exporter("fake_kept").port()), Place::new());
+    let folder = data.0.join("history");
+    let up = || {
+        let mut command = monitor.xtask(&["monitor", "--local", "--data"]);
+        let mut running = Running::start(command.arg(&folder));
+        running.answer("next:");
+        running
+    };
+    let running = up();
+    let url = monitor.prometheus();
+    within_seconds("it is scraped", || !query(&url, "fake_kept").is_empty());
+    assert_eq!(running.end_by("-INT").code(), Some(130));
+    monitor.assert_gone();
+    let running = up();
+    let url = monitor.prometheus();
+    let first = || query(&url, "min_over_time(timestamp(fake_kept)[1h:1s])");
+    within_seconds("it is still there", || !first().is_empty());
+    assert_eq!(running.end_by("-INT").code(), Some(130));
+}
+
+#[test]
+fn down_does_not_remove_the_history_of_a_person() {
+    let (monitor, data) = (Monitor::new(), Place::new());
+    let folder = data.0.join("history");
+    let up = monitor.xtask(&["monitor", "--local", "-d", "--data"]).arg(&folder).output().unwrap();
+    assert!(up.status.success(), "{}", text(&up));
+    let down = monitor.run(&["monitor", "down", "--volumes"]);
+    assert!(text(&down).contains("is yours"), "{}", text(&down));
+    assert!(folder.join("prometheus/wal").exists());
+    monitor.assert_gone();
+}
+
+/// A program of that name, which only says how it was called; this test answers in its place.
+#[test]
+fn grafana_is_started_where_it_is_installed() {
+    let (monitor, home, files) = (Monitor::new(), Place::new(), copied_monitoring());
+    fs::create_dir_all(files.0.join("grafana/dashboards")).unwrap();
+    fs::write(files.0.join("grafana/dashboards/of a test.json"), "{}").unwrap();
+    for folder in ["bin", "conf"] {
+        fs::create_dir(home.0.join(folder)).unwrap();
+    }
+    fs::write(home.0.join("conf/defaults.ini"), "").unwrap();
+    let script = "#!/bin/sh\nenv >environment\necho \"$@\" >words\nmv words called\nexec sleep 60\n";
+    home.program("bin/grafana", script);
+    let mut command = monitor.xtask(&["monitor", "--local"]);
+    command.env("BATCHSQL_MONITORING", &files.0);
+    command.env("PATH", format!("{}/bin:{}", home.0.display(), std::env::var("PATH").unwrap()));
+    let mut running = Running::start(&mut command);
+    let folder = || {
+        let name = monitor.place.entries().into_iter().find(|name| name.starts_with("batchsql-grafana"));
+        name.map(|name| monitor.place.0.join(name)).filter(|folder| folder.join("called").exists())
+    };
+    within_seconds("it is started", || folder().is_some());
+    let folder = folder().unwrap();
+    let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+    let settings = read("grafana.ini");
+    let port = settings.lines().find_map(|line| line.strip_prefix("http_port = ")).unwrap().parse().unwrap();
+    assert!(settings.contains("http_addr = 127.0.0.1\n") && settings.contains("check_for_updates = false\n"));
+    assert!(read("called").starts_with("server --homepath="), "{}", read("called"));
+    let prometheus = monitor.prometheus();
+    assert!(read("environment").contains(&format!("BATCHSQL_PROMETHEUS_URL={prometheus}\n")));
+    let dashboards = folder.join("grafana/dashboards");
+    assert!(read("environment").contains(&format!("BATCHSQL_DASHBOARDS={}\n", dashboards.display())));
+    assert!(dashboards.join("of a test.json").is_file());
+
+    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    thread::spawn(move || answer(&listener, |_| (200, "{}".to_owned())));
+    assert!(running.answer("  Grafana").contains(&format!("127.0.0.1:{port}/d/batchsql-performance")));
+    running.answer("next:");
+    assert!(monitor.run(&["monitor", "status"]).status.success());
+    assert_eq!(running.end_by("-TERM").code(), Some(143));
+    monitor.assert_gone();
+}
+
+#[test]
+fn a_part_that_dies_is_told_and_the_rest_is_stopped() {
+    let monitor = Monitor::new();
+    let mut running = monitor.up();
+    let folder = monitor.place.0.join(&monitor.place.entries()[0]);
+    let pid = fs::read_to_string(folder.join("pid")).unwrap();
+    assert!(Command::new("kill").args(["-KILL", pid.trim()]).status().unwrap().success());
+    let status = running.process.wait().unwrap();
+    assert_eq!(status.code(), Some(1));
+    monitor.assert_gone();
+}
+
+/// Two at the same moment: one starts, the other finds it.
+#[test]
+fn it_runs_once() {
+    let monitor = Monitor::new();
+    let start = || monitor.xtask(&["monitor", "--local", "-d"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let both = [start().unwrap(), start().unwrap()];
+    let outputs = both.map(|child| child.wait_with_output().unwrap());
+    assert!(outputs.iter().any(|output| output.status.success()), "{outputs:?}");
+    thread::sleep(Duration::from_millis(200));
+    let folders = monitor.place.entries();
+    assert_eq!(folders.len(), 1, "{folders:?} {}{}", text(&outputs[0]), text(&outputs[1]));
+    assert!(monitor.run(&["monitor", "down"]).status.success());
+    monitor.assert_gone();
+}
