@@ -59,6 +59,9 @@ fn tell_prometheus(state: &State) -> bool {
         if targets.is_empty() {
             println!("  {:<26}none yet; Prometheus reads them within seconds", "targets");
         }
+        if let Some(trouble) = unreachable(state, &targets) {
+            println!("  {:<26}{trouble}", "note");
+        }
         println!("  {:<26}{} recording, {} alerting", "rules", rules.recording, rules.alerting);
         for broken in &rules.broken {
             println!("  {:<26}BROKEN  {broken}", "");

@@ -15,6 +15,9 @@ use crate::http;
 /// At its first start it makes its tables, one by one, on a busy disk.
 const PATIENCE: Duration = Duration::from_secs(180);
 
+/// The program, and what it was called before version 9.4.
+const NAMES: [&str; 2] = ["grafana", "grafana-server"];
+
 /// Where the pages and defaults are that belong to the program, seen from its folder, or on this machine.
 const HOMES: [&str; 6] = [
     "..",
@@ -34,11 +37,13 @@ pub(crate) struct Programs {
 
 impl Programs {
     pub(crate) fn find() -> Option<Self> {
-        let server = find::program(&["grafana", "grafana-server"])?;
+        let server = find::program(&NAMES)?;
         let real = server.canonicalize().ok()?;
         let home = HOMES.iter().map(|home| real.parent().unwrap_or(&real).join(home));
-        let home = home.into_iter().find(|home| home.join("conf/defaults.ini").is_file())?;
-        Some(Self { home: home.canonicalize().ok()?, server })
+        let home = home.into_iter().find(|home| home.join("conf/defaults.ini").is_file())?.canonicalize().ok()?;
+        // Packages put scripts into the search path, which add options of the system's own Grafana.
+        let beside = NAMES.iter().map(|name| home.join("bin").join(name)).find(|program| program.is_file());
+        Some(Self { server: beside.unwrap_or(server), home })
     }
 
     /// Where it is.
