@@ -1,0 +1,263 @@
+//! Owns the rules for dashboards: structure, variables, panels, queries.
+//! Must not know files or a running Prometheus.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use crate::dashboard::{Dashboard, Panel, Place, Target, Variable};
+use crate::finding::Findings;
+use crate::names::Names;
+use crate::query::{Query, VARIABLE};
+use crate::variables::substitute;
+
+/// What every BatchSQL dashboard shows, with exactly these titles.
+const REQUIRED: [&str; 7] = [
+    "Records Per Second",
+    "Batch Execution Duration",
+    "Memory Usage",
+    "Data Integrity Rate",
+    "Batch Execution Rate",
+    "Records Processing Rate",
+    "Test Success Status",
+];
+
+const TITLE: &str = "BatchSQL Performance Dashboard";
+const UID: &str = "batchsql-performance";
+/// Of Grafana 10; older models are migrated by guesses.
+const SCHEMA: u32 = 38;
+/// How a datasource is named by the variable.
+const DATASOURCE: &str = "${datasource}";
+
+/// Each multi-select variable, and what All means: a label that may be missing needs `.*`, or series without it vanish.
+const VARIABLES: [(&str, &str); 4] = [("job", ".+"), ("instance", ".+"), ("database", ".+"), ("test_case", ".*")];
+
+/// Stand for Grafana's own variables; no query has such a range by itself.
+const RATE_INTERVAL: u64 = 4_242;
+const RANGE: u64 = 4_243;
+
+/// Checks a dashboard; gives the names of series that it uses, and the number of its queries.
+pub(crate) fn check(text: &str, names: &Names, findings: &mut Findings<'_>) -> (BTreeSet<String>, usize) {
+    let dashboard = match Dashboard::parse(text) {
+        Ok(dashboard) => dashboard,
+        Err(error) => {
+            findings.add("", format!("it is no dashboard: {error}; export the classic JSON model"));
+            return Default::default();
+        }
+    };
+    structure(&dashboard, findings);
+    layout(&dashboard, findings);
+    let mut queries = Queries { names, findings, used: BTreeSet::new(), count: 0 };
+    queries.variables(&dashboard);
+    queries.annotations(&dashboard);
+    for panel in dashboard.all_panels().filter(|panel| !panel.is_row()) {
+        queries.panel(panel);
+    }
+    (queries.used, queries.count)
+}
+
+fn structure(dashboard: &Dashboard, findings: &mut Findings<'_>) {
+    findings.expect(dashboard.title == TITLE, "title", format!("it is {:?}; make it {TITLE:?}", dashboard.title));
+    findings.expect(dashboard.uid == UID, "uid", format!("it is {:?}; links need {UID:?}", dashboard.uid));
+    let schema = dashboard.schema_version;
+    findings.expect(schema >= SCHEMA, "schemaVersion", format!("{schema} is older than {SCHEMA}; export it anew"));
+    findings.expect(
+        dashboard.inputs.is_none(),
+        "__inputs",
+        "a provisioned dashboard is not asked for inputs; export it without \"for sharing externally\"",
+    );
+    let panels: Vec<&Panel> = dashboard.all_panels().filter(|panel| !panel.is_row()).collect();
+    for title in REQUIRED {
+        let there = panels.iter().filter(|panel| panel.title == title).count();
+        findings.expect(there == 1, title, format!("{there} panels have this title; exactly one must"));
+    }
+    let (mut ids, mut titles) = (BTreeSet::new(), BTreeSet::new());
+    for panel in dashboard.all_panels() {
+        let name = panel.name();
+        match panel.id {
+            None => findings.add(&name, "it has no id; give it one that no other panel has"),
+            Some(id) => findings.expect(ids.insert(id), &name, format!("id {id} is there twice")),
+        }
+        findings.expect(!panel.title.trim().is_empty(), &name, "it has no title");
+        findings.expect(titles.insert(&panel.title), &name, "another panel has this title");
+    }
+    for panel in panels {
+        let name = panel.name();
+        findings.expect(!panel.description.trim().is_empty(), &name, "it has no description; say what it shows");
+        findings.expect(!panel.field_config.defaults.unit.is_empty(), &name, "it has no unit; none is \"none\"");
+        findings.expect(uses_variable(panel.datasource.as_ref()), &name, needs_variable(panel.datasource.as_ref()));
+        findings.expect(!panel.targets.is_empty(), &name, "it has no query");
+        let mut references = BTreeSet::new();
+        for Target { ref_id, datasource, expr, .. } in &panel.targets {
+            findings.expect(
+                !ref_id.is_empty() && references.insert(ref_id),
+                &name,
+                format!("refId {ref_id:?} is empty or there twice"),
+            );
+            findings.expect(uses_variable(datasource.as_ref()), &name, needs_variable(datasource.as_ref()));
+            findings.expect(!expr.trim().is_empty(), &name, format!("query {ref_id} is empty"));
+        }
+    }
+}
+
+fn uses_variable(datasource: Option<&Value>) -> bool {
+    datasource.is_some_and(|datasource| datasource["uid"] == DATASOURCE && datasource["type"] == "prometheus")
+}
+
+fn needs_variable(datasource: Option<&Value>) -> String {
+    let has = datasource.map_or_else(|| "none".to_owned(), Value::to_string);
+    format!("its datasource is {has}; use the variable: {{\"type\": \"prometheus\", \"uid\": \"{DATASOURCE}\"}}")
+}
+
+fn layout(dashboard: &Dashboard, findings: &mut Findings<'_>) {
+    let mut places: Vec<(String, Place)> = Vec::new();
+    // Those of a collapsed row are placed when it is opened.
+    for panel in &dashboard.panels {
+        let name = panel.name();
+        let Some(place) = panel.grid_pos else {
+            findings.add(&name, "it has no gridPos");
+            continue;
+        };
+        let Place { x, y, w, h } = place;
+        findings.expect(w > 0 && h > 0 && x + w <= 24, &name, format!("x {x}, w {w}, h {h} do not fit 24 columns"));
+        let meets =
+            |other: &Place| x < other.x + other.w && other.x < x + w && y < other.y + other.h && other.y < y + h;
+        if let Some((other, _)) = places.iter().find(|(_, other)| meets(other)) {
+            findings.add(&name, format!("it overlaps {other}"));
+        }
+        places.push((name, place));
+    }
+}
+
+/// The queries of one dashboard.
+struct Queries<'a, 'b> {
+    names: &'a Names,
+    findings: &'a mut Findings<'b>,
+    used: BTreeSet<String>,
+    count: usize,
+}
+
+impl Queries<'_, '_> {
+    fn variables(&mut self, dashboard: &Dashboard) {
+        let variables: BTreeMap<&str, &Variable> =
+            dashboard.templating.list.iter().map(|variable| (&*variable.name, variable)).collect();
+        match variables.get("datasource") {
+            Some(datasource) => self.findings.expect(
+                datasource.kind == "datasource" && datasource.query == "prometheus",
+                "variable datasource",
+                "it must choose among the datasources of type prometheus",
+            ),
+            None => self.findings.add("variables", "there is none called datasource; queries name it"),
+        }
+        for (name, all) in VARIABLES {
+            let place = format!("variable {name}");
+            let Some(variable) = variables.get(name) else {
+                self.findings.add("variables", format!("there is none called {name}; queries match by it"));
+                continue;
+            };
+            let is_multi = variable.multi && variable.include_all;
+            self.findings.expect(is_multi, &place, "it must allow several values, and All");
+            let has = variable.all_value.as_deref().unwrap_or_default();
+            self.findings.expect(has == all, &place, format!("allValue is {has:?}; {all:?} is what All must mean"));
+            let datasource = variable.datasource.as_ref();
+            self.findings.expect(uses_variable(datasource), &place, needs_variable(datasource));
+            self.findings.expect(variable.label.is_some(), &place, "it has no label for people");
+            match variable.label_values() {
+                Some((selector, label)) => {
+                    if let Some(query) = self.query(&place, &selector) {
+                        let known = query.labels.is_none_or(|labels| labels.contains(&label));
+                        self.findings.expect(known, &place, format!("{selector} has no label {label}"));
+                    }
+                }
+                None => self.findings.add(&place, "its query is not label_values(metric{...}, label)"),
+            }
+        }
+    }
+
+    fn annotations(&mut self, dashboard: &Dashboard) {
+        for annotation in dashboard.annotations.list.iter().filter(|annotation| !annotation.expr.is_empty()) {
+            let place = format!("annotation \"{}\"", annotation.name);
+            let datasource = annotation.datasource.as_ref();
+            self.findings.expect(uses_variable(datasource), &place, needs_variable(datasource));
+            if let Some(query) = self.query(&place, &annotation.expr) {
+                for text in [&annotation.title_format, &annotation.text_format] {
+                    self.legend(&place, text, &query);
+                }
+                // An alert need not be about a process that a panel can select.
+                if query.used.iter().any(|name| name != "ALERTS") {
+                    self.selects(&place, &query);
+                }
+            }
+        }
+    }
+
+    fn panel(&mut self, panel: &Panel) {
+        for target in panel.targets.iter().filter(|target| !target.expr.trim().is_empty()) {
+            let place = if panel.targets.len() == 1 {
+                panel.name()
+            } else {
+                format!("{}, query {}", panel.name(), target.ref_id)
+            };
+            let Some(query) = self.query(&place, &target.expr) else { continue };
+            self.legend(&place, &target.legend_format, &query);
+            self.selects(&place, &query);
+            for (function, seconds) in &query.ranges {
+                let fits = match *function {
+                    "rate" | "irate" => *seconds == RATE_INTERVAL,
+                    "increase" => [RATE_INTERVAL, RANGE].contains(seconds),
+                    _ => true,
+                };
+                let advice =
+                    "needs [$__rate_interval]: a fixed range is empty when it is short, and blind when it is long";
+                self.findings.expect(fits, &place, format!("{function}() {advice}"));
+            }
+        }
+    }
+
+    /// Checks a query by itself.
+    fn query(&mut self, place: &str, text: &str) -> Option<Query> {
+        self.count += 1;
+        let known = |name: &str| match name {
+            "__rate_interval" => Some(format!("{RATE_INTERVAL}s")),
+            "__range" => Some(format!("{RANGE}s")),
+            "__interval" => Some("15s".to_owned()),
+            _ => VARIABLES.iter().any(|(variable, _)| *variable == name).then(|| format!("{VARIABLE}{name}")),
+        };
+        match substitute(text, known) {
+            Err(name) => {
+                self.findings.add(place, format!("there is no variable ${name}"));
+                None
+            }
+            Ok(text) => {
+                let mut query = Query::check(&text, self.names);
+                self.findings.extend(place, std::mem::take(&mut query.findings));
+                self.used.extend(query.used.iter().cloned());
+                Some(query)
+            }
+        }
+    }
+
+    /// Each selector must follow what a person chose.
+    fn selects(&mut self, place: &str, query: &Query) {
+        for (name, matchers) in &query.selectors {
+            let Some(labels) = self.names.get(name).and_then(|series| series.labels.as_ref()) else { continue };
+            for (variable, _) in VARIABLES.iter().filter(|(variable, _)| labels.contains(*variable)) {
+                let value = format!("{VARIABLE}{variable}");
+                let follows = matchers.iter().any(|(label, is)| label == variable && *is == value);
+                let advice =
+                    format!("{name} does not follow the choice of {variable}; add {variable}=~\"${variable}\"");
+                self.findings.expect(follows, place, advice);
+            }
+        }
+    }
+
+    /// A legend may only name labels that the result has.
+    fn legend(&mut self, place: &str, text: &str, query: &Query) {
+        let Some(labels) = &query.labels else { return };
+        for part in text.split("{{").skip(1) {
+            let label = part.split("}}").next().unwrap_or_default().trim();
+            let advice = format!("the legend names {label}, which the result of the query does not have");
+            self.findings.expect(labels.contains(label), place, advice);
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Owns the names that a query may use: the catalogue's, those of recording rules, and those of Prometheus itself.
+//! Must not know queries or files.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use batchsql_core::{ErrorClass, FlushReason, OutcomeKind};
+use batchsql_metrics::{Metric, MetricKind};
+
+/// Labels that Prometheus puts on every series that it scrapes.
+pub(crate) const TARGET: [&str; 2] = ["job", "instance"];
+
+/// What Prometheus records of each scrape, and what it tells about itself, as far as this repository asks for it: name,
+/// whether it is a counter, and labels beside job and instance.
+const PROMETHEUS: &[(&str, MetricKind, &[&str])] = &[
+    ("up", MetricKind::Gauge, &[]),
+    ("scrape_duration_seconds", MetricKind::Gauge, &[]),
+    ("scrape_samples_scraped", MetricKind::Gauge, &[]),
+    ("scrape_samples_post_metric_relabeling", MetricKind::Gauge, &[]),
+    ("scrape_series_added", MetricKind::Gauge, &[]),
+    ("prometheus_config_last_reload_successful", MetricKind::Gauge, &[]),
+    ("prometheus_notifications_alertmanagers_discovered", MetricKind::Gauge, &[]),
+    ("prometheus_notifications_dropped_total", MetricKind::Counter, &[]),
+    ("prometheus_notifications_queue_length", MetricKind::Gauge, &[]),
+    ("prometheus_remote_storage_samples_failed_total", MetricKind::Counter, &["remote_name", "url"]),
+    ("prometheus_remote_storage_samples_pending", MetricKind::Gauge, &["remote_name", "url"]),
+    ("prometheus_remote_storage_samples_total", MetricKind::Counter, &["remote_name", "url"]),
+    ("prometheus_rule_evaluation_failures_total", MetricKind::Counter, &["rule_group"]),
+    ("prometheus_rule_group_last_duration_seconds", MetricKind::Gauge, &["rule_group"]),
+    ("prometheus_target_scrape_pool_exceeded_label_limits_total", MetricKind::Counter, &[]),
+    ("prometheus_target_scrapes_exceeded_body_size_limit_total", MetricKind::Counter, &[]),
+    ("prometheus_target_scrapes_exceeded_sample_limit_total", MetricKind::Counter, &[]),
+    ("prometheus_tsdb_compactions_failed_total", MetricKind::Counter, &[]),
+    ("prometheus_tsdb_head_series", MetricKind::Gauge, &[]),
+    ("prometheus_tsdb_reloads_failures_total", MetricKind::Counter, &[]),
+    ("prometheus_tsdb_storage_blocks_bytes", MetricKind::Gauge, &[]),
+    ("prometheus_tsdb_wal_corruptions_total", MetricKind::Counter, &[]),
+    // Of the process: the exporter has the same as Prometheus itself.
+    ("process_cpu_seconds_total", MetricKind::Counter, &[]),
+    ("process_max_fds", MetricKind::Gauge, &[]),
+    ("process_open_fds", MetricKind::Gauge, &[]),
+    ("process_resident_memory_bytes", MetricKind::Gauge, &[]),
+    ("process_start_time_seconds", MetricKind::Gauge, &[]),
+    ("process_threads", MetricKind::Gauge, &[]),
+    ("process_virtual_memory_bytes", MetricKind::Gauge, &[]),
+    ("process_virtual_memory_max_bytes", MetricKind::Gauge, &[]),
+];
+
+/// Alerts as series: they have the labels of their rule.
+const ALERTS: [&str; 2] = ["ALERTS", "ALERTS_FOR_STATE"];
+
+/// One name that a query may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Series {
+    /// What it does over time; a part of a histogram is a counter.
+    pub(crate) kind: MetricKind,
+    /// Its labels; none when they are not known.
+    pub(crate) labels: Option<BTreeSet<String>>,
+    /// The metric of the catalogue that it belongs to.
+    pub(crate) metric: Option<Metric>,
+    /// Whether a recording rule makes it.
+    pub(crate) recorded: bool,
+}
+
+/// Every name that a query may use.
+#[derive(Debug, Clone)]
+pub(crate) struct Names(BTreeMap<String, Series>);
+
+impl Names {
+    /// Those of the catalogue and of Prometheus.
+    pub(crate) fn new() -> Self {
+        let mut names = Self(BTreeMap::new());
+        for metric in Metric::ALL {
+            let series = |kind, more: &[&str]| Series {
+                kind,
+                labels: Some(with_target(metric.labels().iter().chain(more))),
+                metric: Some(*metric),
+                recorded: false,
+            };
+            let name = metric.name();
+            match metric.kind() {
+                MetricKind::Histogram => {
+                    names.0.insert(format!("{name}_bucket"), series(MetricKind::Counter, &["le"]));
+                    names.0.insert(format!("{name}_sum"), series(MetricKind::Counter, &[]));
+                    names.0.insert(format!("{name}_count"), series(MetricKind::Counter, &[]));
+                }
+                kind => {
+                    names.0.insert(name.to_owned(), series(kind, &[]));
+                }
+            }
+        }
+        for (name, kind, labels) in PROMETHEUS {
+            let labels = Some(with_target(labels.iter()));
+            names.0.insert((*name).to_owned(), Series { kind: *kind, labels, metric: None, recorded: false });
+        }
+        for name in ALERTS {
+            let series = Series { kind: MetricKind::Gauge, labels: None, metric: None, recorded: false };
+            names.0.insert(name.to_owned(), series);
+        }
+        names
+    }
+
+    /// Adds what a recording rule makes.
+    pub(crate) fn record(&mut self, name: &str, labels: Option<BTreeSet<String>>) {
+        self.0.insert(name.to_owned(), Series { kind: MetricKind::Gauge, labels, metric: None, recorded: true });
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&Series> {
+        self.0.get(name)
+    }
+
+    /// What to write instead of a name that nothing has.
+    pub(crate) fn advice(&self, name: &str) -> String {
+        if Metric::ALL.iter().any(|metric| metric.name() == name) {
+            return format!("a histogram has no series of its own name; use {name}_bucket, {name}_sum or {name}_count");
+        }
+        let nearest = self.0.keys().min_by_key(|known| distance(known, name)).expect("there are names");
+        if distance(nearest, name) <= name.len() / 4 {
+            format!("did you mean {nearest}?")
+        } else {
+            "use a name of crates/batchsql-metrics/src/catalogue.rs, or of a recording rule".to_owned()
+        }
+    }
+}
+
+fn with_target<'a>(labels: impl Iterator<Item = &'a &'a str>) -> BTreeSet<String> {
+    labels.chain(&TARGET).map(|label| (*label).to_owned()).collect()
+}
+
+/// The values that a label of a metric can have, where they are a closed set.
+pub(crate) fn values(metric: Metric, label: &str) -> Option<Vec<&'static str>> {
+    let classes = || ErrorClass::ALL.iter().map(|class| class.name()).collect();
+    Some(match (label, metric) {
+        ("status", _) => vec!["success", "failure"],
+        ("outcome", _) => OutcomeKind::ALL.iter().map(|kind| kind.name()).collect(),
+        ("error_type", _) => classes(),
+        ("reason", Metric::Flushes) => FlushReason::ALL.iter().map(|reason| reason.name()).collect(),
+        ("reason", Metric::Retries | Metric::RecordsRejected) => classes(),
+        ("reason", Metric::SubmitRefused) => vec!["closed", "full", "invalid"],
+        ("reason", Metric::TableParks) => vec!["schema", "permission", "row"],
+        ("type", Metric::TestRecords) => vec!["submitted", "actual"],
+        ("type", _) => vec!["alloc", "total_alloc", "sys", "current"],
+        ("state", _) => vec!["in_use", "idle", "max"],
+        _ => return None,
+    })
+}
+
+/// How many letters to change, insert or remove until one name is the other (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let next = (diagonal + usize::from(x != y)).min(row[j] + 1).min(row[j + 1] + 1);
+            diagonal = std::mem::replace(&mut row[j + 1], next);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_histogram_has_three_names_and_not_its_own() {
+        let names = Names::new();
+        assert!(names.get("batchsql_batch_size").is_none());
+        let labels = |name: &str| names.get(name).unwrap().labels.clone().unwrap();
+        assert!(labels("batchsql_batch_size_bucket").contains("le"));
+        assert!(!labels("batchsql_batch_size_sum").contains("le"));
+        assert!(labels("batchsql_batch_size_count").contains("instance"));
+        assert!(names.advice("batchsql_batch_size").contains("batchsql_batch_size_bucket"));
+    }
+
+    #[test]
+    fn a_slip_of_the_pen_gets_the_right_name() {
+        let names = Names::new();
+        assert_eq!(names.advice("batchsql_eror_total"), "did you mean batchsql_errors_total?");
+        assert!(names.advice("go_gc_duration_seconds").contains("catalogue.rs"));
+        assert_eq!(distance("kitten", "sitting"), 3);
+    }
+}

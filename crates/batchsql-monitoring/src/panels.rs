@@ -1,0 +1,205 @@
+//! Owns the questions of a dashboard to a Prometheus: every query, with its variables, and what came back.
+//! Must not know HTTP, or what makes a dashboard good.
+
+use std::fmt;
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+
+use crate::client::{Client, Range};
+use crate::dashboard::Dashboard;
+use crate::variables::substitute;
+
+/// Between two looks, while something is missing.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What a person would choose above the dashboard. Job and instance stay at All.
+#[derive(Debug, Clone)]
+pub struct Choice {
+    /// Regular expression for `database`; All by default.
+    pub database: String,
+    /// Regular expression for `test_case`; All by default, which includes series without one.
+    pub test_case: String,
+    /// The time that the dashboard shows, up to now; default 5 minutes.
+    pub window: Duration,
+    /// What `$__rate_interval` stands for; default 20 s, as Grafana takes it for a scrape every 5 s.
+    pub rate_interval: Duration,
+}
+
+impl Default for Choice {
+    fn default() -> Self {
+        Self {
+            database: ".+".to_owned(),
+            test_case: ".*".to_owned(),
+            window: Duration::from_secs(300),
+            rate_interval: Duration::from_secs(20),
+        }
+    }
+}
+
+/// What came back for one query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Answer {
+    /// The panel, variable or annotation.
+    pub place: String,
+    /// The query's letter in its panel.
+    pub reference: String,
+    /// Series that came back; values, for a variable.
+    pub series: usize,
+    /// Those of them with at least one number.
+    pub with_numbers: usize,
+    /// Whether none is all right: there need not be an alert that fires.
+    pub may_be_empty: bool,
+}
+
+impl Answer {
+    /// Whether a panel would show nothing although it should.
+    pub fn is_missing(&self) -> bool {
+        self.series == 0 && !self.may_be_empty
+    }
+}
+
+/// The answers to every query of a dashboard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Panels {
+    /// In the order of the dashboard: panels, annotations, variables.
+    pub answers: Vec<Answer>,
+}
+
+impl Panels {
+    /// Queries without an answer.
+    pub fn missing(&self) -> impl Iterator<Item = &Answer> {
+        self.answers.iter().filter(|answer| answer.is_missing())
+    }
+}
+
+impl fmt::Display for Panels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.answers.iter().map(|answer| answer.place.chars().count()).max().unwrap_or_default();
+        writeln!(f, "{:width$}  query  series", "where")?;
+        for Answer { place, reference, series, with_numbers, may_be_empty } in &self.answers {
+            let note = match (series, with_numbers) {
+                (0, _) if *may_be_empty => "  (none needed)",
+                (0, _) => "  MISSING",
+                (_, 0) => "  (no numbers yet)",
+                _ => "",
+            };
+            writeln!(f, "{place:width$}  {reference:5}  {series:6}{note}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A question of the dashboard.
+struct Question {
+    place: String,
+    reference: String,
+    query: String,
+    /// Now, and not over the window.
+    instant: bool,
+    /// A variable asks for the values of a label.
+    label: Option<String>,
+    may_be_empty: bool,
+}
+
+/// Asks the Prometheus at `url` for every query of a dashboard (its JSON), until each has an answer or `wait` is over.
+///
+/// # Errors
+/// It is no dashboard, Prometheus does not answer, or it refuses a query. Queries without an answer are in the result.
+pub fn panels(url: &str, dashboard: &str, choice: &Choice, wait: Duration) -> Result<Panels> {
+    let dashboard = Dashboard::parse(dashboard).context("it is no dashboard")?;
+    let questions = questions(&dashboard, choice)?;
+    let client = Client::new(url);
+    let begin = Instant::now();
+    loop {
+        let mut answers = Vec::new();
+        for question in &questions {
+            let answer =
+                ask(&client, question, choice).with_context(|| format!("{}: {}", question.place, question.query))?;
+            answers.push(answer);
+        }
+        let panels = Panels { answers };
+        if panels.missing().next().is_none() || begin.elapsed() >= wait {
+            return Ok(panels);
+        }
+        sleep(LOOK.min(wait.saturating_sub(begin.elapsed())));
+    }
+}
+
+fn ask(client: &Client, question: &Question, choice: &Choice) -> Result<Answer> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    // As many points as a small panel shows.
+    let step = (choice.window.as_secs_f64() / 300.0).max(1.0);
+    let range = Range { start: now - choice.window.as_secs_f64(), end: now, step };
+    let found = client.query(&question.query, (!question.instant).then_some(range))?;
+    let (series, with_numbers) = match &question.label {
+        None => (found.len(), found.iter().filter(|series| series.numbers > 0).count()),
+        Some(label) => {
+            let values = found.iter().filter(|series| series.labels[label].as_str().is_some()).count();
+            (values, values)
+        }
+    };
+    let (place, reference) = (question.place.clone(), question.reference.clone());
+    Ok(Answer { place, reference, series, with_numbers, may_be_empty: question.may_be_empty })
+}
+
+fn questions(dashboard: &Dashboard, choice: &Choice) -> Result<Vec<Question>> {
+    let seconds = |time: Duration| format!("{}s", time.as_secs().max(1));
+    let value = |name: &str| match name {
+        "job" | "instance" => Some(".+".to_owned()),
+        "database" => Some(choice.database.clone()),
+        "test_case" => Some(choice.test_case.clone()),
+        "__rate_interval" => Some(seconds(choice.rate_interval)),
+        "__range" => Some(seconds(choice.window)),
+        "__interval" => Some("5s".to_owned()),
+        _ => None,
+    };
+    let fill = |place: &str, text: &str| {
+        substitute(text, value).map_err(|name| anyhow::anyhow!("{place}: there is no variable ${name}"))
+    };
+    let mut questions = Vec::new();
+    for panel in dashboard.all_panels().filter(|panel| !panel.is_row()) {
+        for target in &panel.targets {
+            questions.push(Question {
+                place: panel.title.clone(),
+                reference: target.ref_id.clone(),
+                query: fill(&panel.title, &target.expr)?,
+                instant: target.instant,
+                label: None,
+                may_be_empty: false,
+            });
+        }
+    }
+    for annotation in dashboard.annotations.list.iter().filter(|annotation| !annotation.expr.is_empty()) {
+        let place = format!("annotation {}", annotation.name);
+        questions.push(Question {
+            query: fill(&place, &annotation.expr)?,
+            reference: String::new(),
+            place,
+            instant: false,
+            label: None,
+            may_be_empty: annotation.expr.starts_with("ALERTS"),
+        });
+    }
+    for variable in &dashboard.templating.list {
+        if let Some((selector, label)) = variable.label_values() {
+            let place = format!("variable {}", variable.name);
+            questions.push(Question {
+                query: format!(
+                    "count by ({label}) (last_over_time({}[{}]))",
+                    fill(&place, &selector)?,
+                    seconds(choice.window)
+                ),
+                reference: String::new(),
+                place,
+                instant: true,
+                label: Some(label),
+                may_be_empty: false,
+            });
+        }
+    }
+    Ok(questions)
+}

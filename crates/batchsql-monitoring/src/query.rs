@@ -1,0 +1,389 @@
+//! Owns the check of one query: the names it uses, their labels, and functions that fit their kind.
+//! Must not know where a query comes from.
+
+use std::collections::BTreeSet;
+
+use batchsql_metrics::MetricKind;
+use promql_parser::label::{MatchOp, Matcher};
+use promql_parser::parser::{
+    self, AggregateExpr, BinaryExpr, Call, Expr, LabelModifier, VectorMatchCardinality, VectorSelector,
+};
+
+use crate::names::{self, Names};
+
+/// Stands for a variable of a dashboard in a matcher.
+pub(crate) const VARIABLE: &str = "variable-";
+
+/// Functions of counters, which read every fall as a restart.
+const OF_COUNTERS: [&str; 3] = ["rate", "irate", "increase"];
+/// Functions of gauges, which read every restart as a fall.
+const OF_GAUGES: [&str; 4] = ["deriv", "delta", "idelta", "predict_linear"];
+
+/// What is known of a query.
+#[derive(Debug, Default)]
+pub(crate) struct Query {
+    /// What is wrong with it.
+    pub(crate) findings: Vec<String>,
+    /// Names of series that it asks for.
+    pub(crate) used: BTreeSet<String>,
+    /// Its selectors: the name, and the names and values of its matchers.
+    pub(crate) selectors: Vec<(String, Vec<(String, String)>)>,
+    /// Functions over a range, with its seconds.
+    pub(crate) ranges: Vec<(&'static str, u64)>,
+    /// Labels of the result; none when they are not known.
+    pub(crate) labels: Labels,
+}
+
+/// Labels of a vector; none when they are not known.
+pub(crate) type Labels = Option<BTreeSet<String>>;
+
+/// What an expression is.
+enum Shape {
+    Number,
+    Vector(Labels),
+}
+
+impl Query {
+    /// Parses a query and checks it.
+    pub(crate) fn check(text: &str, names: &Names) -> Self {
+        let mut query = Self::default();
+        match parser::parse(text) {
+            Ok(expr) => {
+                let shape = query.visit(&expr, names);
+                query.labels = if let Shape::Vector(labels) = shape { labels } else { Some(BTreeSet::new()) };
+            }
+            Err(error) => query.findings.push(format!("the query cannot be parsed: {error}")),
+        }
+        query
+    }
+
+    fn visit(&mut self, expr: &Expr, names: &Names) -> Shape {
+        match expr {
+            Expr::NumberLiteral(_) | Expr::StringLiteral(_) => Shape::Number,
+            Expr::Paren(paren) => self.visit(&paren.expr, names),
+            Expr::Unary(unary) => self.visit(&unary.expr, names),
+            Expr::Subquery(subquery) => self.visit(&subquery.expr, names),
+            Expr::VectorSelector(selector) => self.select(selector, names),
+            Expr::MatrixSelector(matrix) => self.select(&matrix.vs, names),
+            Expr::Aggregate(aggregate) => self.aggregate(aggregate, names),
+            Expr::Binary(binary) => self.combine(binary, names),
+            Expr::Call(call) => self.call(call, names),
+            Expr::Extension(_) => Shape::Vector(None),
+        }
+    }
+
+    fn select(&mut self, selector: &VectorSelector, names: &Names) -> Shape {
+        let Some(name) = &selector.name else {
+            self.findings.push("a selector without a name cannot be checked; name the metric".to_owned());
+            return Shape::Vector(None);
+        };
+        let matchers = &selector.matchers.matchers;
+        let pairs = matchers.iter().map(|matcher| (matcher.name.clone(), matcher.value.clone())).collect();
+        self.selectors.push((name.clone(), pairs));
+        let Some(series) = names.get(name) else {
+            self.findings.push(format!("no metric is called {name}; {}", names.advice(name)));
+            return Shape::Vector(None);
+        };
+        self.used.insert(name.clone());
+        for matcher in matchers {
+            self.must_have(&series.labels, [&matcher.name], name);
+            if let Some(metric) = series.metric
+                && let Some(values) = names::values(metric, &matcher.name)
+                && let Some(wrong) = impossible(matcher, &values)
+            {
+                self.findings.push(format!(
+                    "{name} has no {}=\"{wrong}\"; its values are {}",
+                    matcher.name,
+                    values.join(", ")
+                ));
+            }
+        }
+        Shape::Vector(series.labels.clone())
+    }
+
+    fn aggregate(&mut self, aggregate: &AggregateExpr, names: &Names) -> Shape {
+        if let Some(parameter) = &aggregate.param {
+            self.visit(parameter, names);
+        }
+        let Shape::Vector(labels) = self.visit(&aggregate.expr, names) else { return Shape::Vector(None) };
+        let operator = aggregate.op.to_string();
+        if let Some(modifier) = &aggregate.modifier {
+            self.must_have(&labels, &modifier.labels().labels, &format!("what {operator} adds up"));
+        }
+        let keeps_all = ["topk", "bottomk", "limitk", "limit_ratio"].contains(&&*operator);
+        if keeps_all || operator == "count_values" {
+            return Shape::Vector(labels.filter(|_| keeps_all));
+        }
+        Shape::Vector(match &aggregate.modifier {
+            None => Some(BTreeSet::new()),
+            Some(LabelModifier::Include(kept)) => Some(kept.labels.iter().cloned().collect()),
+            Some(LabelModifier::Exclude(lost)) => labels.map(|labels| without(&labels, &lost.labels)),
+        })
+    }
+
+    fn combine(&mut self, binary: &BinaryExpr, names: &Names) -> Shape {
+        let (left, right) = (self.visit(&binary.lhs, names), self.visit(&binary.rhs, names));
+        let (left, right) = match (left, right) {
+            (Shape::Vector(left), Shape::Vector(right)) => (left, right),
+            (Shape::Vector(one), Shape::Number) | (Shape::Number, Shape::Vector(one)) => return Shape::Vector(one),
+            (Shape::Number, Shape::Number) => return Shape::Number,
+        };
+        let operator = binary.op.to_string();
+        let matching = binary.modifier.as_ref().and_then(|modifier| modifier.matching.as_ref());
+        if operator == "or" {
+            return Shape::Vector(left.zip(right).map(|(left, right)| &left | &right));
+        }
+        let compared = |labels: &BTreeSet<String>| match matching {
+            Some(LabelModifier::Exclude(ignored)) => without(labels, &ignored.labels),
+            _ => labels.clone(),
+        };
+        if let Some(LabelModifier::Include(on)) = matching {
+            for side in [&left, &right] {
+                self.must_have(side, &on.labels, &format!("one side of {operator}"));
+            }
+        } else if let (Some(left), Some(right)) = (&left, &right)
+            && compared(left) != compared(right)
+        {
+            self.findings.push(format!(
+                "the sides of {operator} have different labels ({} and {}), so no pair is found and the result is \
+                 always {}; sum both by what they share, or use on()",
+                list(&compared(left)),
+                list(&compared(right)),
+                if operator == "unless" { "the whole left side" } else { "empty" },
+            ));
+        }
+        if ["and", "unless"].contains(&&*operator) {
+            return Shape::Vector(left);
+        }
+        let modifier = binary.modifier.as_ref();
+        Shape::Vector(match modifier.map(|modifier| &modifier.card) {
+            Some(VectorMatchCardinality::ManyToOne(more)) => left.map(|labels| with(&labels, &more.labels)),
+            Some(VectorMatchCardinality::OneToMany(more)) => right.map(|labels| with(&labels, &more.labels)),
+            _ => match matching {
+                Some(LabelModifier::Include(on)) => Some(on.labels.iter().cloned().collect()),
+                _ => left.map(|labels| compared(&labels)),
+            },
+        })
+    }
+
+    fn call(&mut self, call: &Call, names: &Names) -> Shape {
+        let function = call.func.name;
+        let mut vector = None;
+        for argument in &call.args.args {
+            self.fits(call.func.name, argument, names);
+            if let Shape::Vector(labels) = self.visit(argument, names) {
+                vector.get_or_insert(labels);
+            }
+        }
+        match (function, vector) {
+            ("time" | "pi" | "scalar", _) => Shape::Number,
+            ("vector", _) => Shape::Vector(Some(BTreeSet::new())),
+            // Its labels are those that the selector demands.
+            ("absent" | "absent_over_time" | "label_join", _) | (_, None) => Shape::Vector(None),
+            ("histogram_quantile", Some(labels)) => {
+                self.quantile(call, labels.as_ref());
+                Shape::Vector(labels.map(|labels| without(&labels, &["le".to_owned()])))
+            }
+            ("label_replace", Some(labels)) => {
+                let text = |n: usize| match call.args.args.get(n).map(|argument| &**argument) {
+                    Some(Expr::StringLiteral(literal)) => Some(literal.val.clone()),
+                    _ => None,
+                };
+                self.must_have(&labels, text(3).as_ref(), "what label_replace reads");
+                Shape::Vector(labels.map(|labels| with(&labels, text(1).as_slice())))
+            }
+            (_, Some(labels)) => Shape::Vector(labels),
+        }
+    }
+
+    /// A function over a range must fit the kind of metric.
+    fn fits(&mut self, function: &'static str, argument: &Expr, names: &Names) {
+        let Expr::MatrixSelector(matrix) = unwrapped(argument) else { return };
+        self.ranges.push((function, matrix.range.as_secs()));
+        let Some((name, series)) = matrix.vs.name.as_ref().and_then(|name| Some((name, names.get(name)?))) else {
+            return;
+        };
+        if OF_COUNTERS.contains(&function) && series.kind != MetricKind::Counter {
+            let what = if series.recorded { "is recorded and goes up and down" } else { "is a gauge" };
+            self.findings.push(format!(
+                "{function}() of {name}, which {what}: it reads every fall as a restart and shows growth while the value \
+                 falls; use deriv()"
+            ));
+        }
+        if OF_GAUGES.contains(&function) && series.kind != MetricKind::Gauge {
+            self.findings
+                .push(format!("{function}() of {name}, which only grows and restarts at 0: use rate() or increase()"));
+        }
+    }
+
+    fn quantile(&mut self, call: &Call, labels: Option<&BTreeSet<String>>) {
+        if labels.is_some_and(|labels| !labels.contains("le")) {
+            self.findings
+                .push("histogram_quantile() without `le` is always empty; keep le: sum by (le, ...)".to_owned());
+        } else if !matches!(call.args.args.get(1).map(|argument| unwrapped(argument)), Some(Expr::Aggregate(_))) {
+            self.findings.push(
+                "histogram_quantile() of buckets that are not summed gives one quantile for each table, status and \
+                 test case; sum them first: sum by (le, database) (rate(...))"
+                    .to_owned(),
+            );
+        }
+    }
+
+    /// Labels that a vector must have.
+    fn must_have<'a>(&mut self, labels: &Labels, wanted: impl IntoIterator<Item = &'a String>, what: &str) {
+        let Some(labels) = labels else { return };
+        for label in wanted {
+            if !labels.contains(label) {
+                self.findings.push(format!("{what} has no label {label}; it has {}", list(labels)));
+            }
+        }
+    }
+}
+
+/// The value that a matcher asks for, when no series can have it.
+fn impossible(matcher: &Matcher, values: &[&str]) -> Option<String> {
+    let value = &matcher.value;
+    if value.contains(VARIABLE) || value.is_empty() {
+        return None;
+    }
+    let is_pattern = matches!(matcher.op, MatchOp::Re(_) | MatchOp::NotRe(_));
+    let plain = value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_|".contains(&byte));
+    if !is_pattern || plain {
+        // Each alternative by itself: one that is never there is a mistake beside others, too.
+        let mut alternatives = value.split('|').filter(|_| is_pattern).chain((!is_pattern).then_some(&**value));
+        return alternatives.find(|alternative| !values.contains(alternative)).map(str::to_owned);
+    }
+    let hits = |value: &&&str| matcher.is_match(value) == matches!(matcher.op, MatchOp::Re(_));
+    values.iter().find(hits).is_none().then(|| value.clone())
+}
+
+fn unwrapped(expr: &Expr) -> &Expr {
+    if let Expr::Paren(paren) = expr { unwrapped(&paren.expr) } else { expr }
+}
+
+fn with(labels: &BTreeSet<String>, more: &[String]) -> BTreeSet<String> {
+    labels.iter().chain(more).cloned().collect()
+}
+
+fn without(labels: &BTreeSet<String>, lost: &[String]) -> BTreeSet<String> {
+    labels.iter().filter(|label| !lost.contains(label)).cloned().collect()
+}
+
+fn list(labels: &BTreeSet<String>) -> String {
+    if labels.is_empty() { "none".to_owned() } else { labels.iter().cloned().collect::<Vec<_>>().join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        let findings = Query::check(text, &Names::new()).findings;
+        match expected {
+            "" => assert_eq!(findings, [""; 0], "{text}"),
+            part => assert!(findings.iter().any(|finding| finding.contains(part)), "{text}: {findings:?}"),
+        }
+    }
+
+    #[test]
+    fn names_and_labels_are_those_of_the_catalogue() {
+        check("rate(batchsql_errors_total[5m])", "");
+        check("rate(batchsql_eror_total[5m])", "did you mean batchsql_errors_total?");
+        check("batchsql_batch_size", "batchsql_batch_size_bucket");
+        check("batchsql_test_rps_bucket", "no metric is called");
+        check("batchsql_buffer_records{table=\"t\"}", "has no label table");
+        check("batchsql_buffer_records{job=\"j\", instance=\"i\"}", "");
+        check("batchsql_test_rps{le=\"1\"}", "has no label le");
+        check("sum by (table) (batchsql_buffer_records)", "has no label table");
+        check("sum without (table) (batchsql_buffer_records)", "has no label table");
+        check("sum by (database) (sum by (job) (batchsql_buffer_records))", "has no label database");
+        check("batchsql_buffer_records > on (table) batchsql_buffer_bytes", "has no label table");
+        check("{database=\"d\"}", "without a name");
+        check("rate(batchsql_errors_total[5m]", "cannot be parsed");
+        check("rate(batchsql_errors_total)", "cannot be parsed");
+    }
+
+    #[test]
+    fn values_of_closed_sets_must_exist() {
+        check("batchsql_batch_execution_total{status=\"failure\"}", "");
+        check("batchsql_batch_execution_total{status=\"failed\"}", "success, failure");
+        check("batchsql_batch_execution_total{status!=\"failed\"}", "success, failure");
+        check("batchsql_records_outcome_total{outcome=~\"purged|expired\"}", "");
+        check("batchsql_records_outcome_total{outcome=~\"purged|lost\"}", "outcome=\"lost\"");
+        check("batchsql_records_outcome_total{outcome=~\"p.*\"}", "");
+        check("batchsql_records_outcome_total{outcome=~\"q.*\"}", "outcome=\"q.*\"");
+        check("batchsql_errors_total{error_type=\"timeout\"}", "transient");
+        check("batchsql_flushes_total{reason=\"row\"}", "rows, bytes");
+        check("batchsql_retries_total{reason=\"rows\"}", "transient");
+        check("batchsql_submit_refused_total{reason=\"full\"}", "");
+        check("batchsql_memory_usage_mb{type=\"heap\"}", "total_alloc");
+        check("batchsql_test_records_total{type=\"alloc\"}", "submitted, actual");
+        check("batchsql_pool_connections{state=\"busy\"}", "in_use");
+        check("batchsql_errors_total{test_case=\"anything\"}", "");
+    }
+
+    #[test]
+    fn functions_fit_the_kind() {
+        check("rate(batchsql_memory_usage_mb{type=\"alloc\"}[5m])", "use deriv()");
+        check("increase((batchsql_test_rps[5m]))", "use deriv()");
+        check("deriv(batchsql_memory_usage_mb{type=\"alloc\"}[5m])", "");
+        check("deriv(batchsql_errors_total[5m])", "use rate()");
+        check("rate(batchsql_batch_size_sum[5m])", "");
+        check("max_over_time(batchsql_test_rps[5m])", "");
+    }
+
+    #[test]
+    fn quantiles_keep_le_and_are_taken_of_sums() {
+        let buckets = "rate(batchsql_batch_execution_duration_seconds_bucket[5m])";
+        check(&format!("histogram_quantile(0.99, sum by (le, database) ({buckets}))"), "");
+        check(&format!("histogram_quantile(0.99, sum by (database) ({buckets}))"), "keep le");
+        check(&format!("histogram_quantile(0.99, {buckets})"), "sum them first");
+        check("histogram_quantile(0.9, sum(rate(batchsql_batch_size_sum[5m])))", "keep le");
+    }
+
+    #[test]
+    fn sides_with_different_labels_find_no_pair() {
+        let (errors, all) = ("rate(batchsql_errors_total[5m])", "rate(batchsql_batch_execution_total[5m])");
+        check(&format!("{errors} / {all} * 100"), "always empty");
+        check(&format!("{errors} and {all}"), "always empty");
+        check(&format!("{errors} unless {all}"), "the whole left side");
+        check(&format!("{errors} or {all}"), "");
+        check(&format!("sum by (job) ({errors}) / sum by (job) ({all})"), "");
+        check(&format!("{errors} / on (job, instance, database, test_case) group_left () {all}"), "");
+        check(&format!("{errors} / ignoring (error_type) {all}"), "always empty");
+        check("batchsql_buffer_records / batchsql_buffer_records_limit > 0.9", "");
+        check("(time() - batchsql_last_success_timestamp_seconds) > 60", "");
+        check("vector(1) + batchsql_buffer_records", "always empty");
+    }
+
+    #[test]
+    fn the_labels_of_the_result_are_known() {
+        let labels = |text: &str| {
+            let labels = Query::check(text, &Names::new()).labels;
+            labels.map(|labels| list(&labels)).unwrap_or_else(|| "unknown".to_owned())
+        };
+        let buckets = "rate(batchsql_queue_wait_seconds_bucket[5m])";
+        assert_eq!(labels(&format!("histogram_quantile(0.5, sum by (le, database) ({buckets}))")), "database");
+        assert_eq!(labels("sum(batchsql_buffer_records)"), "none");
+        assert_eq!(labels("topk(3, batchsql_buffer_records)"), "database, instance, job");
+        assert_eq!(labels("sum without (instance) (batchsql_buffer_records)"), "database, job");
+        assert_eq!(labels("batchsql_buffer_records * on (database) batchsql_buffer_bytes"), "database");
+        let joined = "batchsql_buffer_records * on (job, instance) group_left (version) batchsql_build_info";
+        assert_eq!(labels(joined), "database, instance, job, version");
+        assert_eq!(labels("label_replace(up, \"host\", \"$1\", \"instance\", \"(.*):.*\")"), "host, instance, job");
+        assert_eq!(labels("absent(up)"), "unknown");
+        assert_eq!(labels("1 + 1"), "none");
+    }
+
+    /// The sets are written down here once more; a pipeline registers the real ones.
+    #[test]
+    fn the_closed_sets_are_those_that_a_reporter_has() {
+        let closed = |label: &str| ["status", "outcome", "error_type", "reason", "type", "state"].contains(&label);
+        for metric in batchsql_metrics::Metric::ALL {
+            for label in metric.labels().iter().filter(|label| closed(label)) {
+                assert!(names::values(*metric, label).is_some(), "{} {label}", metric.name());
+            }
+        }
+    }
+}
