@@ -62,9 +62,9 @@ struct Answer {
 }
 
 impl Client {
-    /// For a Prometheus at this address, for example `http://127.0.0.1:9092`.
+    /// For a Prometheus at this address, for example `http://127.0.0.1:9092`, never by way of a proxy.
     pub(crate) fn new(url: &str) -> Self {
-        let config = Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false);
+        let config = Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).proxy(None);
         Self { agent: config.build().into(), url: url.trim_end_matches('/').to_owned() }
     }
 

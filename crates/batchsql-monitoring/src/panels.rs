@@ -112,6 +112,7 @@ struct Question {
 pub fn panels(url: &str, dashboard: &str, choice: &Choice, wait: Duration) -> Result<Panels> {
     let dashboard = Dashboard::parse(dashboard).context("it is no dashboard")?;
     let questions = questions(&dashboard, choice)?;
+    anyhow::ensure!(!questions.is_empty(), "it is no dashboard: it has no query");
     let client = Client::new(url);
     let begin = Instant::now();
     loop {

@@ -1,0 +1,119 @@
+//! The questions of a dashboard, to a Prometheus that is played.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
+use std::thread::spawn;
+use std::time::{Duration, Instant};
+
+use batchsql_monitoring::{Choice, PrometheusError, panels};
+
+const DASHBOARD: &str = r#"{
+  "panels": [
+    {"type": "row", "title": "Row"},
+    {"type": "stat", "title": "Now", "targets": [{"refId": "A", "expr": "up{job=~\"$job\"}", "instant": true}]},
+    {"type": "timeseries", "title": "Rate", "targets": [
+      {"refId": "A", "expr": "rate(a[$__rate_interval])"}, {"refId": "B", "expr": "b{database=~\"$database\"}"}]}
+  ],
+  "annotations": {"list": [{"name": "Alerts", "expr": "ALERTS"}, {"name": "built in"}]},
+  "templating": {"list": [{"name": "job", "type": "query", "query": "label_values(up, job)"}]}
+}"#;
+
+const NONE: &str = r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#;
+const ONE: &str =
+    r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{"job":"j"},"value":[1,"1"]}]}}"#;
+const NAN: &str = r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":{},"values":[[1,"NaN"]]},{"metric":{},"values":[[1,"NaN"],[2,"3"]]}]}}"#;
+
+/// Answers each request by what `answer` makes of its first line; gives its address and what it was asked.
+fn prometheus(answer: impl Fn(&str) -> (u16, String) + Send + 'static) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&asked);
+    spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+            let Some(first) = lines.next() else { continue };
+            lines.take_while(|line| !line.is_empty()).for_each(drop);
+            log.lock().unwrap().push(first.clone());
+            let (status, body) = answer(&first);
+            let length = body.len();
+            let head = format!("HTTP/1.1 {status} -\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+            let _ = stream.write_all((head + &body).as_bytes());
+        }
+    });
+    (url, asked)
+}
+
+fn answered(body: &'static str) -> impl Fn(&str) -> (u16, String) + Send + 'static {
+    move |_| (200, body.to_owned())
+}
+
+#[test]
+fn every_query_is_asked_with_its_variables() {
+    let (url, asked) = prometheus(answered(ONE));
+    let choice = Choice { database: "post.*".to_owned(), ..Choice::default() };
+    let panels = panels(&url, DASHBOARD, &choice, Duration::ZERO).unwrap();
+    let counts: Vec<_> =
+        panels.answers.iter().map(|answer| (&*answer.place, &*answer.reference, answer.series)).collect();
+    let expected =
+        [("Now", "A", 1), ("Rate", "A", 1), ("Rate", "B", 1), ("annotation Alerts", "", 1), ("variable job", "", 1)];
+    assert_eq!(counts, expected);
+    assert_eq!(panels.missing().count(), 0);
+    let asked = asked.lock().unwrap();
+    assert!(asked[0].starts_with("GET /api/v1/query?query=up%7Bjob%3D~%22.%2B%22%7D "), "{asked:#?}");
+    assert!(asked[1].starts_with("GET /api/v1/query_range?query=rate(a%5B20s%5D)&start="), "{asked:#?}");
+    assert!(asked[2].contains("post.*"), "{asked:#?}");
+    assert!(asked[4].contains("count%20by%20(job)"), "{asked:#?}");
+}
+
+#[test]
+fn what_has_no_data_is_missing_except_alerts() {
+    let (url, _) = prometheus(answered(NONE));
+    let panels = panels(&url, DASHBOARD, &Choice::default(), Duration::ZERO).unwrap();
+    let missing: Vec<_> = panels.missing().map(|answer| format!("{} {}", answer.place, answer.reference)).collect();
+    assert_eq!(missing, ["Now A", "Rate A", "Rate B", "variable job "]);
+    let table = panels.to_string();
+    assert!(table.contains("MISSING") && table.contains("(none needed)"), "{table}");
+}
+
+#[test]
+fn a_series_that_is_never_a_number_is_told() {
+    let (url, _) = prometheus(answered(NAN));
+    let panels = panels(&url, DASHBOARD, &Choice::default(), Duration::ZERO).unwrap();
+    assert_eq!((panels.answers[1].series, panels.answers[1].with_numbers), (2, 1));
+}
+
+#[test]
+fn it_waits_until_the_data_is_there() {
+    let begin = Instant::now();
+    let late = move |_: &str| (200, if begin.elapsed() > Duration::from_millis(1500) { ONE } else { NONE }.to_owned());
+    let (url, _) = prometheus(late);
+    let panels = panels(&url, DASHBOARD, &Choice::default(), Duration::from_secs(30)).unwrap();
+    assert_eq!(panels.missing().count(), 0);
+    assert!(begin.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn refusals_are_told_with_the_panel() {
+    let check = |status: u16, body: &'static str, is_query: bool, expected: &str| {
+        let (url, _) = prometheus(move |_| (status, body.to_owned()));
+        let error = panels(&url, DASHBOARD, &Choice::default(), Duration::ZERO).unwrap_err();
+        assert_eq!(error.downcast_ref::<PrometheusError>().unwrap().is_query(), is_query);
+        let message = format!("{error:#}");
+        assert!(message.starts_with("Now: up{job=~\".+\"}: ") && message.contains(expected), "{message}");
+    };
+    check(400, r#"{"status":"error","error":"parse error"}"#, true, "refuses the query: parse error");
+    check(200, "<html>Grafana</html>", false, "not as a Prometheus does");
+    check(404, "404 page not found", false, "answers 404");
+}
+
+#[test]
+fn a_file_that_is_no_dashboard_is_refused() {
+    let error = panels("http://127.0.0.1:1", "[]", &Choice::default(), Duration::ZERO).unwrap_err();
+    assert!(format!("{error:#}").contains("no dashboard"), "{error:#}");
+    let unknown = DASHBOARD.replace("$database", "$databse");
+    let error = panels("http://127.0.0.1:1", &unknown, &Choice::default(), Duration::ZERO).unwrap_err();
+    assert!(format!("{error:#}").contains("Rate: there is no variable $databse"), "{error:#}");
+}
