@@ -12,6 +12,7 @@ mod http;
 mod integration_test;
 mod interrupt;
 mod lint;
+mod lint_monitoring;
 mod monitor;
 mod server;
 mod servers;
@@ -47,6 +48,8 @@ enum Verb {
     Monitor(monitor::Arguments),
     /// Check the format, clippy, the documentation and the dependencies
     Lint,
+    /// Check queries, rules, dashboards and runbooks, and the files of Prometheus, Alertmanager and Docker
+    LintMonitoring(lint_monitoring::Arguments),
     /// Build the benchmarks and run them; every argument goes to the benchmarks
     #[command(disable_help_flag = true)]
     Bench(suite::Arguments),
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Some(Verb::Server(arguments)) => server::run(&arguments),
         Some(Verb::Monitor(arguments)) => monitor::run(arguments),
         Some(Verb::Lint) => lint::run(),
+        Some(Verb::LintMonitoring(arguments)) => lint_monitoring::run(&arguments),
         Some(Verb::Bench(arguments)) => bench::run(arguments),
     };
     let code = outcome.unwrap_or_else(|error| {

@@ -17,7 +17,7 @@ pub(crate) struct Steps {
 
 #[derive(Debug)]
 struct Finished {
-    title: &'static str,
+    title: String,
     end: End,
 }
 
@@ -33,11 +33,12 @@ enum End {
 
 impl Steps {
     /// Runs a program, unless a signal asked for the end.
-    pub(crate) fn run(&mut self, title: &'static str, mut command: Command) {
+    pub(crate) fn run(&mut self, title: impl Into<String>, mut command: Command) {
+        let title = title.into();
         if interrupt::caught() {
             return self.finished.push(Finished { title, end: End::Impossible("interrupted".into()) });
         }
-        heading(title);
+        heading(&title);
         let start = Instant::now();
         let status = interrupt::status(&mut command);
         let took = start.elapsed();
@@ -49,12 +50,12 @@ impl Steps {
         self.finished.push(Finished { title, end });
     }
 
-    pub(crate) fn skip(&mut self, title: &'static str, reason: impl Into<String>) {
-        self.without_running(title, End::Skipped(reason.into()));
+    pub(crate) fn skip(&mut self, title: impl Into<String>, reason: impl Into<String>) {
+        self.without_running(title.into(), End::Skipped(reason.into()));
     }
 
-    pub(crate) fn impossible(&mut self, title: &'static str, reason: impl Into<String>) {
-        self.without_running(title, End::Impossible(reason.into()));
+    pub(crate) fn impossible(&mut self, title: impl Into<String>, reason: impl Into<String>) {
+        self.without_running(title.into(), End::Impossible(reason.into()));
     }
 
     /// Prints one line per step and says how the verb ends.
@@ -70,8 +71,8 @@ impl Steps {
         self.finished.iter().any(|step| matches!(step.end, End::Failed(_) | End::Impossible(_)))
     }
 
-    fn without_running(&mut self, title: &'static str, end: End) {
-        heading(title);
+    fn without_running(&mut self, title: String, end: End) {
+        heading(&title);
         let step = Finished { title, end };
         println!("{step}");
         self.finished.push(step);
@@ -84,7 +85,7 @@ pub(crate) fn heading(title: &str) {
 
 impl fmt::Display for Finished {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let title = self.title;
+        let title = &self.title;
         match &self.end {
             End::Passed(took) => write!(f, "passed   {title} ({:.1} s)", took.as_secs_f64()),
             End::Failed(took) => write!(f, "FAILED   {title} ({:.1} s)", took.as_secs_f64()),
@@ -99,7 +100,7 @@ mod tests {
     use super::*;
 
     fn check(ends: impl IntoIterator<Item = End>, failed: bool) {
-        let finished = ends.into_iter().map(|end| Finished { title: "step", end }).collect();
+        let finished = ends.into_iter().map(|end| Finished { title: "step".to_owned(), end }).collect();
         let steps = Steps { finished };
         assert_eq!(steps.failed(), failed, "{steps:?}");
     }

@@ -1,11 +1,11 @@
-//! Programs that only a few tests need, to check files with: those tests are skipped without them, except in CI.
-//! Must not know those tests.
+//! Programs that only a few tests and checks need, to read files with: these are skipped without them, except in CI.
+//! Must not know those tests and checks.
 
 use std::process::{Command, Stdio};
 
 use crate::servers::{self, Refusal, is_ci};
 
-/// A program that only a few tests need.
+/// A program that only a few tests and checks need.
 pub(crate) struct Tool {
     pub(crate) name: &'static str,
     /// The variable that makes its tests insist on it.
@@ -17,36 +17,48 @@ pub(crate) struct Tool {
     is_present: fn() -> bool,
 }
 
-pub(crate) const ALL: [Tool; 3] = [
-    Tool {
-        name: "promtool",
-        variable: "BATCHSQL_REQUIRE_PROMTOOL",
-        package: "prometheus",
-        otherwise: "put promtool of a Prometheus release into PATH",
-        only_in_ci: false,
-        is_present: || servers::program(&["promtool"]).is_some(),
-    },
-    Tool {
-        name: "docker compose",
-        variable: "BATCHSQL_REQUIRE_COMPOSE",
-        package: "docker-compose",
-        otherwise: "install Docker with its compose plugin",
-        // It is large, and checks one file that seldom changes.
-        only_in_ci: true,
-        // Not only the plugin, which servers need: any compose can read the file, while the program of that name may
-        // be older than `up --wait`, and the package that has it does not bring an engine.
-        is_present: || servers::program(&["docker-compose"]).is_some() || has_compose_plugin(),
-    },
-    Tool {
-        name: "chromedriver",
-        variable: "BATCHSQL_REQUIRE_CHROMEDRIVER",
-        // It brings the browser of the same version.
-        package: "chromium-driver",
-        otherwise: "put Chromium or Chrome and the chromedriver of the same version into PATH",
-        only_in_ci: false,
-        is_present: || servers::program(&["chromedriver"]).is_some(),
-    },
-];
+pub(crate) const PROMTOOL: Tool = Tool {
+    name: "promtool",
+    variable: "BATCHSQL_REQUIRE_PROMTOOL",
+    package: "prometheus",
+    otherwise: "put promtool of a Prometheus release into PATH",
+    only_in_ci: false,
+    is_present: || servers::program(&["promtool"]).is_some(),
+};
+
+pub(crate) const AMTOOL: Tool = Tool {
+    name: "amtool",
+    variable: "BATCHSQL_REQUIRE_AMTOOL",
+    package: "prometheus-alertmanager",
+    otherwise: "put amtool of an Alertmanager release into PATH",
+    only_in_ci: false,
+    is_present: || servers::program(&["amtool"]).is_some(),
+};
+
+pub(crate) const COMPOSE: Tool = Tool {
+    name: "docker compose",
+    variable: "BATCHSQL_REQUIRE_COMPOSE",
+    package: "docker-compose",
+    otherwise: "install Docker with its compose plugin",
+    // It is large, and checks files that seldom change.
+    only_in_ci: true,
+    // Not only the plugin, which servers need: any compose can read the file, while the program of that name may
+    // be older than `up --wait`, and the package that has it does not bring an engine.
+    is_present: || servers::program(&["docker-compose"]).is_some() || has_compose_plugin(),
+};
+
+/// Those that tests need.
+pub(crate) const CHROMEDRIVER: Tool = Tool {
+    name: "chromedriver",
+    variable: "BATCHSQL_REQUIRE_CHROMEDRIVER",
+    // It brings the browser of the same version.
+    package: "chromium-driver",
+    otherwise: "put Chromium or Chrome and the chromedriver of the same version into PATH",
+    only_in_ci: false,
+    is_present: || servers::program(&["chromedriver"]).is_some(),
+};
+
+pub(crate) const ALL: [Tool; 3] = [PROMTOOL, COMPOSE, CHROMEDRIVER];
 
 /// What the tests of a tool can expect.
 #[derive(Debug, PartialEq, Eq)]
@@ -84,12 +96,13 @@ impl Tool {
         if ci {
             Expectation::Required(format!("{name} is missing{why}; {advice}"))
         } else {
-            Expectation::Optional(format!("{name} is missing{why}; the tests that need it are skipped; {advice}"))
+            Expectation::Optional(format!("{name} is missing{why}; what needs it is skipped; {advice}"))
         }
     }
 }
 
-fn has_compose_plugin() -> bool {
+/// Whether `docker compose` answers; it needs no engine.
+pub(crate) fn has_compose_plugin() -> bool {
     let mut version = Command::new("docker");
     version.args(["compose", "version"]).stdout(Stdio::null()).stderr(Stdio::null());
     version.status().is_ok_and(|status| status.success())
