@@ -1,6 +1,6 @@
-//! The production stack as its files describe it, with the programs of this machine in place of containers: two
-//! Prometheus, two Alertmanagers, TLS and passwords everywhere, and one message for one problem.
-#![cfg(unix)]
+//! Owns the check of the production stack as its files describe it, with programs of this machine in place of containers:
+//! two Prometheus, two Alertmanagers, TLS and passwords everywhere, and one message for one problem.
+//! Must not know what the service does.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -13,8 +13,17 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+use crate::program::{ROOT, secrets, service};
+
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How Prometheus finds the service among containers.
+const DISCOVERY: &str = "    dns_sd_configs:
+      - names: [app]
+        type: A
+        port: 9090
+        refresh_interval: 15s
+";
 
 /// A problem that is always there; the routes are those of the shipped file.
 const PROBLEM: &str = "groups:
@@ -60,6 +69,7 @@ impl Drop for Running {
 
 struct Stack {
     folder: TempDir,
+    secrets: TempDir,
     promtool: PathBuf,
     prometheus: PathBuf,
     alertmanager: PathBuf,
@@ -71,28 +81,25 @@ impl Stack {
         let prometheus = program(&["prometheus"], "BATCHSQL_REQUIRE_PROMTOOL")?;
         let promtool = program(&["promtool"], "BATCHSQL_REQUIRE_PROMTOOL")?;
         let alertmanager = program(&["prometheus-alertmanager", "alertmanager"], "BATCHSQL_REQUIRE_ALERTMANAGER")?;
-        let folder = tempfile::tempdir().unwrap();
-        let made = Command::new("sh")
-            .arg(format!("{ROOT}/docker/secrets/make.sh"))
-            .arg(folder.path().join("secrets"))
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        Some(Self { folder, promtool, prometheus, alertmanager })
+        Some(Self { folder: tempfile::tempdir().unwrap(), secrets: secrets(), promtool, prometheus, alertmanager })
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
+    fn secret_file(&self, name: &str) -> PathBuf {
+        self.secrets.path().join(name)
+    }
+
     fn secret(&self, name: &str) -> String {
-        fs::read_to_string(self.path("secrets").join(name)).unwrap()
+        fs::read_to_string(self.secret_file(name)).unwrap()
     }
 
     /// A file of the repository with other paths and addresses.
     fn adapt(&self, from: &str, to: &str, changes: &[(&str, &str)]) -> PathBuf {
         let mut text = fs::read_to_string(Path::new(ROOT).join(from)).unwrap();
-        let secrets = self.path("secrets").display().to_string();
+        let secrets = self.secrets.path().display().to_string();
         for (old, new) in [&[("/run/secrets", secrets.as_str())], changes].concat() {
             assert!(text.contains(old) || old == "/run/secrets", "{from} has no {old:?} any more");
             text = text.replace(old, new);
@@ -104,8 +111,9 @@ impl Stack {
     /// The settings of TLS and password for one of the two programs, as the compose file mounts them.
     fn web_config(&self, program: &str) -> PathBuf {
         let text = self.secret("web-config.yml");
-        let changed = text.replace("server.pem", &format!("{program}.pem")).replace("server.key", &format!("{program}.key"));
-        let file = self.path("secrets").join(format!("web-config-{program}.yml"));
+        let changed =
+            text.replace("server.pem", &format!("{program}.pem")).replace("server.key", &format!("{program}.key"));
+        let file = self.secret_file(&format!("web-config-{program}.yml"));
         fs::write(&file, changed).unwrap();
         file
     }
@@ -118,7 +126,7 @@ impl Stack {
 
     fn ask(&self, port: u16, path: &str, more: &[&str]) -> Option<String> {
         let mut curl = Command::new("curl");
-        curl.args(["--silent", "--fail", "--max-time", "5", "--cacert"]).arg(self.path("secrets").join("ca.pem"));
+        curl.args(["--silent", "--fail", "--max-time", "5", "--cacert"]).arg(self.secret_file("ca.pem"));
         let output = curl.args(more).arg(format!("https://127.0.0.1:{port}{path}")).output().unwrap();
         output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
     }
@@ -181,9 +189,9 @@ fn posted(stream: TcpStream) -> Value {
 }
 
 #[test]
-fn one_problem_seen_by_two_prometheus_is_told_once() {
+fn everybody_is_watched_and_one_problem_seen_by_two_prometheus_is_told_once() {
     let Some(stack) = Stack::new() else { return };
-    let [prometheus_a, prometheus_b, alertmanager_a, alertmanager_b, gossip_a, gossip_b] = ports();
+    let [prometheus_a, prometheus_b, alertmanager_a, alertmanager_b, gossip_a, gossip_b, app] = ports();
     let (told_port, messages) = receiver();
 
     // The routes are as they are shipped; the receiver of critical alerts gets an address, and waits are shorter.
@@ -194,33 +202,43 @@ fn one_problem_seen_by_two_prometheus_is_told_once() {
     let config = stack.adapt("monitoring/alertmanager.yml", "alertmanager.yml", &changes);
     let web = stack.web_config("alertmanager");
     let peers = [gossip_a, gossip_b].map(|port| format!("--cluster.peer=127.0.0.1:{port}"));
-    let _alertmanagers = [("a", alertmanager_a, gossip_a), ("b", alertmanager_b, gossip_b)].map(|(name, port, gossip)| {
-        let mut command = Command::new(&stack.alertmanager);
-        command.arg(format!("--config.file={}", config.display()));
-        command.arg(format!("--web.config.file={}", web.display()));
-        command.arg(format!("--storage.path={}", stack.path(&format!("alertmanager-{name}")).display()));
-        command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
-        command.arg(format!("--cluster.listen-address=127.0.0.1:{gossip}"));
-        // The second one waits so long for word of the first: 15 s otherwise.
-        command.args(&peers).args(["--cluster.peer-timeout=4s", "--cluster.settle-timeout=20s"]);
-        Running::start(&mut command, &stack.path(&format!("alertmanager-{name}.log")))
-    });
+    let _alertmanagers =
+        [("a", alertmanager_a, gossip_a), ("b", alertmanager_b, gossip_b)].map(|(name, port, gossip)| {
+            let mut command = Command::new(&stack.alertmanager);
+            command.arg(format!("--config.file={}", config.display()));
+            command.arg(format!("--web.config.file={}", web.display()));
+            command.arg(format!("--storage.path={}", stack.path(&format!("alertmanager-{name}")).display()));
+            command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+            command.arg(format!("--cluster.listen-address=127.0.0.1:{gossip}"));
+            // The second one waits so long for word of the first: 15 s otherwise.
+            command.args(&peers).args(["--cluster.peer-timeout=4s", "--cluster.settle-timeout=20s"]);
+            Running::start(&mut command, &stack.path(&format!("alertmanager-{name}.log")))
+        });
     for (name, port) in [("a", alertmanager_a), ("b", alertmanager_b)] {
         stack.wait_for("a cluster of two", &format!("alertmanager-{name}.log"), || {
             let status = stack.get(port, "/api/v2/status").unwrap_or_default();
             let status: Value = serde_json::from_str(&status).unwrap_or_default();
-            status["cluster"]["status"] == "ready" && status["cluster"]["peers"].as_array().is_some_and(|p| p.len() == 2)
+            status["cluster"]["status"] == "ready"
+                && status["cluster"]["peers"].as_array().is_some_and(|p| p.len() == 2)
         });
     }
     assert_eq!(stack.ask(alertmanager_a, "/api/v2/status", &[]), None, "without a password nobody gets in");
+
+    let mut service = service();
+    service.env("PROMETHEUS_PORT", app.to_string()).env("METRICS_TOKEN_FILE", stack.secret_file("metrics_token"));
+    service.env("METRICS_TLS_CERT_FILE", stack.secret_file("app.pem"));
+    service.env("METRICS_TLS_KEY_FILE", stack.secret_file("app.key"));
+    let _app = Running::start(&mut service, &stack.path("app.log"));
 
     fs::create_dir(stack.path("rules")).unwrap();
     fs::write(stack.path("rules/problem.yml"), PROBLEM).unwrap();
     let alertmanagers = format!("'127.0.0.1:{alertmanager_a}', '127.0.0.1:{alertmanager_b}'");
     let prometheuses = format!("'127.0.0.1:{prometheus_a}', '127.0.0.1:{prometheus_b}'");
+    let app = format!("    static_configs: [{{targets: ['127.0.0.1:{app}']}}]\n");
     let changes = [
         ("'alertmanager-a:9093', 'alertmanager-b:9093'", alertmanagers.as_str()),
         ("'prometheus-a:9090', 'prometheus-b:9090'", prometheuses.as_str()),
+        (DISCOVERY, app.as_str()),
         ("scrape_interval: 15s", "scrape_interval: 1s"),
         ("scrape_timeout: 10s", "scrape_timeout: 1s"),
     ];
@@ -247,10 +265,10 @@ fn one_problem_seen_by_two_prometheus_is_told_once() {
     });
     for (name, port) in [("a", prometheus_a), ("b", prometheus_b)] {
         let log = format!("prometheus-{name}.log");
-        // Both watch all four, by TLS and with the password, and both see the problem.
+        // Both watch all five, by TLS, with the password or the token, and both see the problem.
         stack.wait_for("a scrape of everybody", &log, || {
-            let up = stack.get(port, "/api/v1/query?query=sum(up%7Bjob%3D~%22prometheus%7Calertmanager%22%7D)");
-            up.is_some_and(|answer| answer.contains(",\"4\"]"))
+            let up = stack.get(port, "/api/v1/query?query=sum(up)");
+            up.is_some_and(|answer| answer.contains(",\"5\"]"))
         });
         stack.wait_for("the alert", &log, || {
             stack.get(port, "/api/v1/alerts").is_some_and(|answer| answer.contains("\"state\":\"firing\""))

@@ -1,29 +1,18 @@
-//! The example service as people run it: a process, scraped and probed from outside, ended by a signal.
-#![cfg(unix)]
+//! Owns the checks of the example service by itself: scraped and probed from outside, ended by a signal.
+//! Must not know Prometheus.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
+use crate::program::{secrets, service};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Cargo builds examples together with tests, but tells tests nothing of them.
-fn program() -> PathBuf {
-    let test = std::env::current_exe().expect("a test knows where it is");
-    let examples = test.ancestors().nth(2).expect("tests are in target/…/deps").join("examples");
-    let program = examples.join("monitored_app");
-    assert!(program.exists(), "{} is not there; `cargo test` without --test builds it", program.display());
-    program
-}
-
-/// The service with nothing from the environment of the test but what it needs.
+/// The service with these settings.
 fn command(settings: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(program());
-    command.env_clear().env("TMPDIR", std::env::temp_dir()).env("PROMETHEUS_PORT", "0");
+    let mut command = service();
     command.envs(settings.iter().copied()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -172,15 +161,6 @@ fn a_token_and_tls_from_files_protect_it_and_the_health_check_knows_how_to_ask()
     let wrong = other.path().join("ca.pem").display().to_string();
     assert_eq!(service.health_check(&[tls[0], tls[1], (tls[2].0, &wrong)]).status.code(), Some(2));
     assert_eq!(service.end().0, Some(0));
-}
-
-/// What `docker/secrets/make.sh` makes for production.
-fn secrets() -> TempDir {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docker/secrets/make.sh");
-    let folder = tempfile::tempdir().unwrap();
-    let made = Command::new("sh").arg(script).arg(folder.path()).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    folder
 }
 
 #[test]

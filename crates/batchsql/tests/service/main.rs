@@ -1,0 +1,8 @@
+//! The example service as people run it, alone and in the production stack: programs in, what they say and do out.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, which clippy does not see")]
+
+mod app;
+mod production;
+mod program;
