@@ -37,6 +37,7 @@
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/outcomes.md")]
 #[doc = include_str!("../../../docs/databases.md")]
+#[doc = include_str!("../../../docs/monitoring-guide.md")]
 struct Guides;
 
 mod connect;

@@ -1,0 +1,93 @@
+//! The monitoring guide is true where a program can tell: its tables are the catalogue and the options of the suite, and
+//! both languages say the same. Its examples are doctests of `batchsql`; `batchsql-monitoring` parses its queries.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, which clippy does not see")]
+
+mod page;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use batchsql::metrics::Metric;
+use batchsql_suite::cli::Options;
+use clap::CommandFactory;
+
+use crate::page::{DOCS, Page};
+
+const GUIDES: [&str; 2] = ["monitoring-guide.md", "monitoring-guide.zh.md"];
+
+#[test]
+fn the_tables_of_metrics_are_the_catalogue() {
+    let catalogue: BTreeSet<[String; 3]> = Metric::ALL
+        .iter()
+        .map(|metric| [metric.name().to_owned(), format!("{:?}", metric.kind()), metric.labels().join(", ")])
+        .collect();
+    for name in GUIDES {
+        let rows = Page::read(name).rows();
+        let metrics: Vec<_> = rows.iter().filter(|row| row.len() == 4 && row[0].starts_with("`batchsql_")).collect();
+        let shown: BTreeSet<_> =
+            metrics.iter().map(|row| [row[0].trim_matches('`').to_owned(), row[1].clone(), row[3].clone()]).collect();
+        assert_eq!(shown, catalogue, "{name}");
+        assert_eq!(metrics.len(), catalogue.len(), "{name} has a metric twice");
+        assert!(metrics.iter().all(|row| !row[2].is_empty()), "{name} has a metric without a description");
+    }
+}
+
+#[test]
+fn the_table_of_options_is_that_of_the_suite() {
+    let command = Options::command();
+    let options: BTreeSet<[String; 3]> = command
+        .get_arguments()
+        .filter_map(|argument| {
+            let variable = argument.get_env()?.to_str().unwrap().to_owned();
+            let defaults: Vec<_> = argument.get_default_values().iter().map(|value| value.to_str().unwrap()).collect();
+            Some([variable, format!("--{}", argument.get_long().unwrap()), defaults.join(",")])
+        })
+        .collect();
+    assert!(options.len() > 10, "{options:?}");
+    for name in GUIDES {
+        let rows = Page::read(name).rows();
+        let shown: BTreeSet<_> = rows
+            .iter()
+            .filter(|row| row.len() == 4 && row[1].starts_with("`--"))
+            .map(|row| [row[0].trim_matches('`').to_owned(), row[1].trim_matches('`').to_owned(), row[2].clone()])
+            .collect();
+        assert_eq!(shown, options, "{name}");
+    }
+}
+
+#[test]
+fn both_languages_say_the_same() {
+    let [english, chinese] = GUIDES.map(Page::read);
+    assert_eq!(english.levels(), chinese.levels(), "other headings");
+    let blocks = english.blocks();
+    assert!(blocks.len() > 10, "{}", blocks.len());
+    for (number, (one, other)) in blocks.iter().zip(chinese.blocks()).enumerate() {
+        assert_eq!(*one, other, "block {number}");
+    }
+    assert_eq!(blocks.len(), chinese.blocks().len());
+    let first_cells = |page: &Page| page.rows().iter().map(Vec::len).collect::<Vec<_>>();
+    assert_eq!(first_cells(&english), first_cells(&chinese), "other tables");
+    assert_eq!(english.items(), chinese.items(), "other lists");
+    // What is code in a sentence, and where sentences lead to, is the same in every language.
+    assert_eq!(english.inline_code(), chinese.inline_code());
+    let links = |page: &Page| page.links().into_iter().filter(|link| !link.contains("monitoring-guide")).collect();
+    let (one, other): (BTreeSet<_>, BTreeSet<_>) = (links(&english), links(&chinese));
+    assert_eq!(one, other);
+}
+
+#[test]
+fn what_the_pages_link_to_is_there() {
+    for name in [GUIDES[0], GUIDES[1], "production.md"] {
+        let page = Page::read(name);
+        for link in page.links().iter().filter(|link| !link.starts_with("http")) {
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { name } else { file };
+            assert!(Path::new(DOCS).join(target).exists(), "{name} links to {link}, which is not there");
+            if !anchor.is_empty() {
+                let anchors = Page::read(target).anchors();
+                assert!(anchors.contains(anchor), "{name} links to {link}; there are {anchors:?}");
+            }
+        }
+    }
+}
