@@ -150,9 +150,11 @@
         }
         return [0, Math.max(highest() * 1.12, panel.whole ? 1.15 : 1e-9)];
       };
+      // Half of a label beside the right edge would be outside.
+      const isCut = (u, tick) => ((this.window[1] - tick) / (this.window[1] - this.window[0])) * (u.width - 60) < 24;
       const line = ({ name, tone: own, fill, wide }, i) => ({
         label: name, show: !this.hidden.has(name), stroke: () => tone(own), width: wide ? 2 : 1.6,
-        fill: fill ? () => tone(own) + "1c" : undefined,
+        fill: fill || this.lines.length === 1 ? () => tone(own) + "1c" : undefined,
         points: { size: 4, fill: () => tone(own), filter: (u, series, all) => (all ? null : alone(u.data[i + 1])) },
       });
       this.plot = new uPlot({
@@ -161,7 +163,7 @@
         hooks: { setCursor: [(u) => this.point(u)], draw: [(u) => this.mark(u)] },
         scales: { x: { time: true, range: () => this.window }, y: { range } },
         axes: [
-          { ...axis, size: 26, space: 70, grid: { show: false }, values: (_, ticks) => ticks.map((tick) => clock(tick * 1000, ticks.length < 2 || ticks[1] - ticks[0] < 60)) },
+          { ...axis, size: 26, space: 70, grid: { show: false }, values: (u, ticks) => ticks.map((tick) => (isCut(u, tick) ? "" : clock(tick * 1000, ticks.length < 2 || ticks[1] - ticks[0] < 60))) },
           { ...axis, space: 36, incrs: panel.whole ? [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] : undefined, values: (_, ticks) => ticks.map((tick) => compact(tick)),
             size: (u, labels) => (labels || []).reduce((most, text) => Math.max(most, 12 + text.length * 7), 44) },
         ],

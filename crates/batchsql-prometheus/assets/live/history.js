@@ -8,6 +8,8 @@
   const FORGET = 120;
   // Scrapes after the end of a test case in which its gauges still count.
   const LINGER = 2;
+  // Scrapes after which a rate that does not change is one that nobody writes any more, as while a test checks its rows.
+  const STALE = 10;
 
   // One kind of cell per line. `by` are its labels; beyond `limit` cells those that are not in `keep` become "other".
   // A counter's point is its increase since the last scrape, a gauge's its value. `lean` cells keep no points.
@@ -171,7 +173,8 @@
       for (const id of ["rps", "memory"]) {
         for (const cell of this.kinds.get(id).cells.values()) {
           const end = ends.get(JSON.stringify([cell.labels.get("database"), cell.labels.get("test_case")]));
-          if (end && this.tick - Math.max(end.changed, cell.changed) > LINGER) cell.points[this.end] = NaN;
+          const hasEnded = end && this.tick - Math.max(end.changed, cell.changed) > LINGER;
+          if (hasEnded || (id === "rps" && this.tick - cell.changed > STALE)) cell.points[this.end] = NaN;
         }
       }
     }

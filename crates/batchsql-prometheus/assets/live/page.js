@@ -134,6 +134,9 @@
     if (byId("status-word").textContent !== word) byId("status-word").textContent = word;
     show(byId("empty"), isEmpty);
     show(byId("content"), hasSeen);
+    // Without curves there is nothing to hold or to stretch.
+    show(byId("pause"), hasSeen);
+    show(byId("window"), hasSeen);
     show(byId("token"), kind === "token");
     show(byId("denied"), kind === "denied");
     byId("token-reason").textContent = state.reason;

@@ -159,7 +159,9 @@
     const perSecond = lastOf(rates(recent, view.cells("processed")));
     const [p50, p99] = quantiles([0.5, 0.99], view.cells("durations"), history.spans, recent.from, recent.to, SPAN).map(lastOf);
     const [records, recordsLimit, held, heldLimit] = ["bufferRecords", "bufferRecordsLimit", "bufferBytes", "bufferBytesLimit"].map(now);
-    const fill = [[records, recordsLimit], [held, heldLimit]].reduce((high, [have, may]) => (may > 0 ? Math.max(high, (100 * have) / may) : high), -1);
+    const part = (have, may) => (may > 0 ? (100 * have) / may : NaN);
+    const [byRows, byBytes] = [part(records, recordsLimit), part(held, heldLimit)];
+    const fill = [byRows, byBytes].reduce((high, value) => (value > high ? value : high), -1);
     const oldest = view.cells("oldest").filter((cell) => cell.tick === history.tick && cell.now > 0).map((cell) => serverNow / 1000 - cell.now);
     const age = oldest.length ? live.figures.time(Math.max(0, ...oldest)) : records >= 0 ? ["none", ""] : [live.figures.NONE, ""];
     const [p99Figure, p99Unit] = live.figures.time(p99);
@@ -169,8 +171,8 @@
     return [
       { id: "rows-per-second", name: "Rows per second", figure: count(perSecond), value: perSecond, note: count(now("processed")) + " written", lead: true },
       { id: "p99", name: "Batch p99", figure: p99Figure, unit: p99Unit, value: p99, note: "p50 " + live.figures.time(p50).join(" ").trim(), lead: true },
-      { id: "buffer", name: "Buffer", figure: fill < 0 ? live.figures.NONE : measure(fill), unit: fill < 0 ? "" : "%", value: fill, share: Math.max(0, fill), note: size(held) + " of " + size(heldLimit), tone: fill >= 90 ? "warn" : "", lead: true },
-      { id: "waiting", name: "Rows waiting", figure: count(records), value: records, note: "of " + count(recordsLimit) },
+      { id: "buffer", name: "Buffer", figure: fill < 0 ? live.figures.NONE : measure(fill), unit: fill < 0 ? "" : "%", value: fill, share: Math.max(0, fill), note: "rows " + measure(byRows) + " %, bytes " + measure(byBytes) + " %", tone: fill >= 90 ? "warn" : "", lead: true },
+      { id: "waiting", name: "Rows waiting", figure: count(records), value: records, note: "of " + count(recordsLimit) + "; " + size(held) + " of " + size(heldLimit) },
       { id: "inflight", name: "In flight", figure: count(now("inflight")), value: now("inflight"), note: "of " + count(now("concurrency")) + " batches at once" },
       { id: "oldest", name: "Oldest waiting row", figure: age[0], unit: age[1], value: oldest.length ? Math.max(...oldest) : 0, note: parked > 0 ? count(parked) + (parked === 1 ? " table is parked" : " tables are parked") : oldest.length ? "since it was submitted" : "nothing waits", tone: parked > 0 ? "warn" : "" },
       { id: "rejected", name: "Rows rejected", figure: count(rejected), value: rejected, note: count(unknown) + " unknown", tone: rejected > 0 || unknown > 0 ? "bad" : "" },

@@ -41,7 +41,7 @@ async fn the_figures_are_those_of_what_was_written() {
         assert_eq!(browser.eval(INCREASES).await, written - 300, "every row is in one point of a curve, and only once");
         assert!(browser.text("#tile-rejected").await.starts_with("Rows rejected\n1\n"));
         assert_eq!(browser.eval("document.getElementById('tile-rejected').dataset.tone").await, "bad");
-        assert!(browser.text("#tile-waiting").await.ends_with("of 200"));
+        assert!(browser.text("#tile-waiting").await.contains("\nof 200; 0 B of "));
         assert!(browser.text("#tile-oldest").await.contains("none"));
         assert_eq!(browser.text("#version").await, env!("CARGO_PKG_VERSION"));
         assert!(browser.text("#uptime").await.starts_with("up "));
