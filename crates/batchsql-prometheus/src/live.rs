@@ -18,7 +18,7 @@
 //! | `poll.js` | requests: one at a time, slower when hidden, tokens, lost connections |
 //! | `page.js` | controls and states |
 
-/// The page. It has one script, which the policy of its answer names by its hash.
+/// The page. It has one script and one style, which the policy of its answer names by their hashes.
 pub(crate) fn page() -> &'static str {
     concat!(
         include_str!("../assets/live/head.html"),
