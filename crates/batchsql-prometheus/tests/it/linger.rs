@@ -8,7 +8,7 @@ use batchsql_prometheus::{Lingered, PrometheusMetrics, ServerOptions};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::http::{get, get_with, request};
+use crate::http::{Connection, get, get_with};
 
 const SCRAPER: (&str, &str) = ("X-Prometheus-Scrape-Timeout-Seconds", "5");
 const LIMIT: Duration = Duration::from_secs(30);
@@ -46,7 +46,7 @@ async fn two_scrapes_that_begin_after_the_call_end_it() {
     let lingering = lingering(&metrics);
     sleep(Duration::from_millis(100)).await;
     get(address, "/metrics");
-    request(address, "HEAD", "/metrics");
+    Connection::open(address).ask("HEAD", "/metrics", &[SCRAPER]);
     get_with(address, "/metrics", &[SCRAPER]);
     sleep(Duration::from_millis(100)).await;
     assert!(!lingering.is_finished(), "one scrape is no two");
