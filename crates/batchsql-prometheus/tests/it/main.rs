@@ -13,3 +13,4 @@ mod prometheus;
 mod saturated;
 mod scrape;
 mod tls;
+mod warning;
