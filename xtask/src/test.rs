@@ -68,6 +68,11 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         command
     };
+    // Tests run the example service as a program; below, examples are built as tests. The same features: nothing else is
+    // compiled twice.
+    let mut examples = cargo::command();
+    examples.args(["build", "--workspace", "--all-features", "--examples"]);
+    steps.run("examples as programs", examples);
     // `--all-targets` would leave out the doctests and run the benchmarks.
     steps.run("unit tests, integration tests, examples", cargo_test(&WORKSPACE));
     steps.run("doctests", cargo_test(&["--workspace", "--all-features", "--doc"]));

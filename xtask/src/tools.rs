@@ -58,7 +58,16 @@ pub(crate) const CHROMEDRIVER: Tool = Tool {
     is_present: || servers::program(&["chromedriver"]).is_some(),
 };
 
-pub(crate) const ALL: [Tool; 3] = [PROMTOOL, COMPOSE, CHROMEDRIVER];
+pub(crate) const ALERTMANAGER: Tool = Tool {
+    name: "alertmanager",
+    variable: "BATCHSQL_REQUIRE_ALERTMANAGER",
+    package: "prometheus-alertmanager",
+    otherwise: "put alertmanager of an Alertmanager release into PATH",
+    only_in_ci: false,
+    is_present: || servers::program(&["prometheus-alertmanager", "alertmanager"]).is_some(),
+};
+
+pub(crate) const ALL: [Tool; 4] = [PROMTOOL, COMPOSE, CHROMEDRIVER, ALERTMANAGER];
 
 /// What the tests of a tool can expect.
 #[derive(Debug, PartialEq, Eq)]
@@ -128,7 +137,7 @@ mod tests {
             Expectation::Optional(advice) => advice,
             other => panic!("{other:?}"),
         };
-        let [promtool, compose, _] = &ALL;
+        let [promtool, compose, ..] = &ALL;
         assert!(advice(promtool, None).contains("installing it failed"));
         assert!(advice(promtool, Some(Refusal::NoRights)).contains(Refusal::NoRights.reason()));
         // Nobody tried to.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::program::{ROOT, secrets, service};
+use crate::program::{ROOT, program, secrets, service};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -34,19 +34,6 @@ const PROBLEM: &str = "groups:
         expr: vector(1)
         labels: {severity: critical, job: batchsql-app}
 ";
-
-/// The first of these programs, unless the test may be skipped without it.
-fn program(names: &[&str], variable: &str) -> Option<PathBuf> {
-    let folders = std::env::var_os("PATH").unwrap_or_default();
-    let found = names.iter().find_map(|name| {
-        std::env::split_paths(&folders).map(|folder| folder.join(name)).find(|program| program.is_file())
-    });
-    if found.is_none() {
-        assert!(std::env::var_os(variable).is_none(), "{} is not in PATH, and {variable} insists on it", names[0]);
-        eprintln!("skipped: {} is not in PATH", names[0]);
-    }
-    found
-}
 
 /// A program that ends with the test, however that ends.
 struct Running(Child);

@@ -1,20 +1,21 @@
-//! Owns the way to the example service, and the secrets that it and its watchers share.
+//! Owns the way to the example service and to programs of this machine, and the secrets that they share.
 //! Must not know what is checked.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
 
 pub(crate) const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
-/// The service on any free port, with nothing else from the environment of the test. Cargo builds examples together
-/// with tests, but does not tell tests where they are.
+/// The service on any free port, with nothing else from the environment of the test. Cargo does not tell
+/// tests where examples are, and builds them only when no kind of target is asked for by name.
 pub(crate) fn service() -> Command {
     let test = std::env::current_exe().unwrap();
     let examples = test.ancestors().nth(2).expect("tests are in target/…/deps").join("examples");
     let program = examples.join("monitored_app");
-    assert!(program.exists(), "{} is not there; `cargo test` without --test builds it", program.display());
+    let advice = "build it with `cargo build -p batchsql --all-features --examples`";
+    assert!(program.exists(), "{} is not there; {advice}", program.display());
     let mut command = Command::new(program);
     command.env_clear().env("TMPDIR", std::env::temp_dir()).env("PROMETHEUS_PORT", "0");
     command
@@ -27,4 +28,18 @@ pub(crate) fn secrets() -> TempDir {
     let made = Command::new("sh").arg(script).arg(folder.path()).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     folder
+}
+
+/// The first of these programs that is there, unless `variable` lets the test be skipped without it.
+pub(crate) fn program(names: &[&str], variable: &str) -> Option<PathBuf> {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let in_folders =
+        |name: &&str| std::env::split_paths(&folders).map(|folder| folder.join(name)).find(|it| it.is_file());
+    let found = names.iter().find_map(in_folders);
+    if found.is_none() {
+        let is_required = std::env::var_os(variable).is_some_and(|value| value == "1");
+        assert!(!is_required, "{} is not in PATH, and {variable} insists on it", names[0]);
+        eprintln!("skipped: {} is not in PATH", names[0]);
+    }
+    found
 }

@@ -1,0 +1,113 @@
+//! Owns the check of what the compose files of production promise: they are valid with each override, and nothing in them
+//! is loose.
+//! Must not know the programs in the containers.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::program::{ROOT, program, secrets};
+
+const PRODUCTION: &str = "docker/docker-compose.prod.yml";
+const OVERRIDES: [&str; 3] = ["docker/grafana/tls.yml", "docker/grafana/oauth.yml", "docker/grafana/ldap.yml"];
+
+fn read(name: &str) -> String {
+    fs::read_to_string(Path::new(ROOT).join(name)).unwrap()
+}
+
+/// The plugin of Docker or the older program: both read files without an engine.
+fn compose() -> Option<Command> {
+    let plugin = Command::new("docker").args(["compose", "version"]).output();
+    if plugin.is_ok_and(|output| output.status.success()) {
+        let mut command = Command::new("docker");
+        command.arg("compose");
+        return Some(command);
+    }
+    program(&["docker-compose"], "BATCHSQL_REQUIRE_COMPOSE").map(Command::new)
+}
+
+/// What compose makes of these files, with the settings that are shipped. `None` without compose.
+fn config(files: &[&str]) -> Option<String> {
+    let mut command = compose()?;
+    let secrets = secrets();
+    command.current_dir(ROOT).env("SECRETS", secrets.path());
+    command.env("OAUTH_CLIENT_ID", "grafana").env("OAUTH_ISSUER", "https://login.example.com/realms/company");
+    command.args(["--env-file", "docker/production.env.example"]);
+    for file in files {
+        command.args(["-f", file]);
+    }
+    let output = command.arg("config").output().unwrap();
+    assert!(output.status.success(), "{files:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Some(String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn every_override_fits_the_stack() {
+    for file in OVERRIDES {
+        let Some(config) = config(&[PRODUCTION, file]) else { return };
+        let own = read(file);
+        let mut settings = own.lines().filter_map(|line| line.trim().strip_prefix("GF_")?.split_once(':'));
+        assert!(settings.all(|(name, _)| config.contains(&format!("GF_{name}:"))), "{file}");
+        // And the settings below are still there.
+        assert!(config.contains("GF_SECURITY_ADMIN_PASSWORD__FILE"), "{file}");
+    }
+}
+
+#[test]
+fn what_is_started_is_hardened_limited_and_pinned() {
+    let Some(config) = config(&[PRODUCTION]) else { return };
+    let services = config.lines().skip_while(|line| *line != "services:").skip(1);
+    let services = services.take_while(|line| line.starts_with(' ') || line.is_empty());
+    // A service begins with its name, two spaces in.
+    let mut blocks: Vec<(&str, String)> = Vec::new();
+    for line in services {
+        match line.strip_prefix("  ").filter(|rest| !rest.starts_with(' ')).and_then(|rest| rest.strip_suffix(':')) {
+            Some(name) => blocks.push((name, String::new())),
+            None => blocks.last_mut().unwrap().1.extend([line, "\n"]),
+        }
+    }
+    let names: Vec<_> = blocks.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["alertmanager-a", "alertmanager-b", "app", "grafana", "prometheus-a", "prometheus-b"]);
+    for (name, block) in &blocks {
+        for part in ["read_only: true", "no-new-privileges:true", "- ALL", "restart: unless-stopped", "healthcheck:"] {
+            assert!(block.contains(part), "{name} has no {part}:\n{block}");
+        }
+        assert_eq!(block.matches("memory: ").count(), 2, "{name} has a limit and a reservation:\n{block}");
+        assert!(!block.contains("PASSWORD: ") && !block.contains("privileged"), "{block}");
+    }
+    let images = config.lines().filter_map(|line| line.trim().strip_prefix("image: "));
+    for image in images {
+        let (_, version) = image.rsplit_once(':').unwrap_or_else(|| panic!("{image} has no version"));
+        assert!(version.trim_start_matches('v').starts_with(|c: char| c.is_ascii_digit()), "{image} is not pinned");
+    }
+    // Each Prometheus has its storage and its name.
+    for (name, replica) in [("prometheus-a", "a"), ("prometheus-b", "b")] {
+        let block = &blocks.iter().find(|(other, _)| *other == name).unwrap().1;
+        assert!(block.contains(&format!("{name}-data")), "{block}");
+        assert!(block.contains(&format!("REPLICA: {replica}")), "{block}");
+    }
+}
+
+#[test]
+fn nothing_is_published_beyond_the_loopback_interface() {
+    let file = read(PRODUCTION);
+    let ports: Vec<_> = file.lines().filter(|line| line.trim().starts_with("ports:")).collect();
+    assert_eq!(ports.len(), 5, "{ports:?}");
+    assert!(ports.iter().all(|line| line.contains("['127.0.0.1:${")), "{ports:?}");
+}
+
+#[test]
+fn the_settings_that_are_shipped_are_the_defaults_of_the_files() {
+    let file = [PRODUCTION, OVERRIDES[0]].map(read).concat();
+    let settings = read("docker/production.env.example");
+    let settings: Vec<_> =
+        settings.lines().filter(|line| !line.starts_with('#')).filter_map(|l| l.split_once('=')).collect();
+    assert!(settings.len() > 10, "{settings:?}");
+    for (name, value) in &settings {
+        assert!(file.contains(&format!("${{{name}:-{value}}}")), "{name}={value} is not the default of {PRODUCTION}");
+    }
+    let used: Vec<_> = file.split("${").skip(1).filter_map(|rest| rest.split(":-").next()).collect();
+    for name in used {
+        assert!(settings.iter().any(|(known, _)| *known == name), "{name} is not in production.env.example");
+    }
+}
