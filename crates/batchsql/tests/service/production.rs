@@ -210,6 +210,14 @@ fn everybody_is_watched_and_one_problem_seen_by_two_prometheus_is_told_once() {
         });
     }
     assert_eq!(stack.ask(alertmanager_a, "/api/v2/status", &[]), None, "without a password nobody gets in");
+    if let Some(amtool) = program(&["amtool"], "BATCHSQL_REQUIRE_AMTOOL") {
+        let http = stack.adapt("docker/health-check-http.yml", "http.yml", &[]);
+        let mut health_check = Command::new(amtool);
+        health_check.arg(format!("--alertmanager.url=https://localhost:{alertmanager_a}"));
+        health_check.arg(format!("--http.config.file={}", http.display())).args(["cluster", "show"]);
+        let output = health_check.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
 
     let mut service = service();
     service.env("PROMETHEUS_PORT", app.to_string()).env("METRICS_TOKEN_FILE", stack.secret_file("metrics_token"));
