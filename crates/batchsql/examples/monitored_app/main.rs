@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use batchsql::BatchSql;
 use batchsql::prometheus::{PrometheusMetrics, ServerOptions};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::database::Database;
@@ -102,20 +102,38 @@ fn exporter(settings: &Settings) -> Result<ServerOptions> {
     Ok(options)
 }
 
-/// Changes once, with the first SIGTERM or Ctrl-C; the second one ends the process at once.
+/// Changes once, with the first SIGTERM or Ctrl-C. One that comes more than a second later ends the process at once: some
+/// supervisors send a signal twice, to the process and to its group.
 fn stop_requested() -> Result<watch::Receiver<bool>> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let (sender, stop) = watch::channel(false);
+    let first = Requests::listen()?;
     tokio::spawn(async move {
-        for _ in 0..2 {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            if sender.send_replace(true) {
-                std::process::exit(130);
-            }
+        first.next().await;
+        sender.send_replace(true);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if let Ok(second) = Requests::listen() {
+            second.next().await;
+            std::process::exit(130);
         }
     });
     Ok(stop)
+}
+
+/// Requests to end that come from now on.
+struct Requests {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Requests {
+    fn listen() -> Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

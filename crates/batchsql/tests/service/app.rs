@@ -52,7 +52,9 @@ impl Service {
     /// Sends SIGTERM and waits for the end: the exit status, and what was printed.
     fn end(mut self) -> (Option<i32>, String) {
         let pid = self.child.id().to_string();
+        // Twice, as some supervisors do; it counts as once.
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let _ = Command::new("kill").args(["-TERM", &pid]).status();
         let (mut printed, mut told) = (String::new(), String::new());
         self.child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
         self.log.read_to_string(&mut told).unwrap();
