@@ -47,7 +47,6 @@ pub(crate) const COMPOSE: Tool = Tool {
     is_present: || servers::program(&["docker-compose"]).is_some() || has_compose_plugin(),
 };
 
-/// Those that tests need.
 pub(crate) const CHROMEDRIVER: Tool = Tool {
     name: "chromedriver",
     variable: "BATCHSQL_REQUIRE_CHROMEDRIVER",
@@ -67,6 +66,7 @@ pub(crate) const ALERTMANAGER: Tool = Tool {
     is_present: || servers::program(&["prometheus-alertmanager", "alertmanager"]).is_some(),
 };
 
+/// Those that tests need.
 pub(crate) const ALL: [Tool; 4] = [PROMTOOL, COMPOSE, CHROMEDRIVER, ALERTMANAGER];
 
 /// What the tests of a tool can expect.

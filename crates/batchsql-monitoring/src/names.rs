@@ -160,7 +160,57 @@ fn distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use batchsql_core::{BatchInfo, MetricsReporter, PipelineGauges, PoolState};
+    use batchsql_metrics::{MemoryUsage, Metrics, TestResult};
+    use metrics_util::debugging::DebuggingRecorder;
+
     use super::*;
+
+    /// Every series that a pipeline and a test can have, registered as they do.
+    fn registered() -> Vec<(String, BTreeMap<String, String>)> {
+        let recorder = DebuggingRecorder::new();
+        let snapshotter = recorder.snapshotter();
+        let metrics = Metrics::with_recorder(Arc::new(recorder));
+        let reporter = metrics.reporter("d").test_case("t");
+        let context = reporter.context();
+        let batch = BatchInfo { table: "t", context: context.as_ref(), rows: 1, bytes: 1 };
+        reporter.batch_not_sent(&batch, ErrorClass::Transient);
+        let mut gauges = PipelineGauges::default();
+        gauges.pool = Some(PoolState::default());
+        reporter.gauges(&gauges);
+        metrics.record_test_result("d", "t", &TestResult { rps_valid: true, ..Default::default() });
+        let one = Some(1);
+        let memory = MemoryUsage { alloc: one, total_alloc: one, sys: one, current: one, gc_count: one };
+        metrics.record_memory("d", "t", &memory);
+        let snapshot = snapshotter.snapshot().into_vec();
+        let series = snapshot.into_iter().map(|(key, ..)| {
+            let labels = key.key().labels().map(|label| (label.key().to_owned(), label.value().to_owned()));
+            (key.key().name().to_owned(), labels.collect())
+        });
+        series.collect()
+    }
+
+    /// The sets are written down here once more: a value that a metric gets or loses must not be forgotten.
+    #[test]
+    fn the_closed_sets_are_those_that_a_reporter_registers() {
+        let registered = registered();
+        for metric in Metric::ALL {
+            let series: Vec<_> = registered.iter().filter(|(name, _)| name == metric.name()).collect();
+            assert!(!series.is_empty(), "{} is not registered here", metric.name());
+            for label in metric.labels() {
+                let has: BTreeSet<_> = series.iter().filter_map(|(_, labels)| labels.get(*label)).collect();
+                match values(*metric, label) {
+                    Some(values) => {
+                        let known: BTreeSet<_> = values.iter().map(|value| (*value).to_owned()).collect();
+                        assert_eq!(has, known.iter().collect(), "{} {label}", metric.name());
+                    }
+                    None => assert!(has.len() <= 1, "{} {label} is a closed set: {has:?}", metric.name()),
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_histogram_has_three_names_and_not_its_own() {

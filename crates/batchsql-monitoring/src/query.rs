@@ -375,15 +375,4 @@ mod tests {
         assert_eq!(labels("absent(up)"), "unknown");
         assert_eq!(labels("1 + 1"), "none");
     }
-
-    /// The sets are written down here once more; a pipeline registers the real ones.
-    #[test]
-    fn the_closed_sets_are_those_that_a_reporter_has() {
-        let closed = |label: &str| ["status", "outcome", "error_type", "reason", "type", "state"].contains(&label);
-        for metric in batchsql_metrics::Metric::ALL {
-            for label in metric.labels().iter().filter(|label| closed(label)) {
-                assert!(names::values(*metric, label).is_some(), "{} {label}", metric.name());
-            }
-        }
-    }
 }

@@ -3,6 +3,7 @@
 
 mod docker;
 mod exporter;
+mod lint_monitoring;
 mod monitor;
 mod monitor_docker;
 mod monitored;

@@ -56,8 +56,8 @@ fn names_and_labels_of_a_dashboard_are_checked() {
     check("[$__range]", "[15m]", "increase() needs");
     check("$__rate_interval", "$__rate_intervall", "there is no variable $__rate_intervall");
     check(
-        "label_values(batchsql_build_info, job)",
-        "label_values(batchsql_build_info, table)",
+        "\"query\": \"label_values(batchsql_build_info, job)",
+        "\"query\": \"label_values(batchsql_build_info, table)",
         "variable job: batchsql_build_info has no label table",
     );
     check(

@@ -12,4 +12,6 @@ mod linger;
 mod live;
 mod mistakes;
 mod options;
+#[cfg(unix)]
+mod panels;
 mod support;

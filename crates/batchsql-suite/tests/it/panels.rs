@@ -1,0 +1,48 @@
+//! Owns the check that the shipped dashboard shows something: a real Prometheus scrapes a real run.
+//! Must not know what any panel asks.
+
+use std::time::{Duration, Instant};
+
+use batchsql_monitoring::{Choice, panels};
+use batchsql_testserver::{Kind, Server};
+
+use crate::support::Suite;
+
+const DASHBOARD: &str = include_str!("../../../../monitoring/grafana/dashboards/batchsql-performance.json");
+
+/// A table that changes for errors and parked tables, a steady load for rates; SQLite has no pool, PostgreSQL has.
+const RUN: [&str; 10] = [
+    "--db",
+    "sqlite,postgres",
+    "--case",
+    "schema_change",
+    "--case",
+    "long_duration",
+    "--workers",
+    "2",
+    "--records-per-worker",
+    "30000",
+];
+
+#[test]
+fn every_panel_of_the_dashboard_has_data() {
+    let begin = Instant::now();
+    let postgres = Server::start(Kind::Postgres, &[]);
+    let suite = Suite::new(&RUN).env("POSTGRES_DSN", postgres.dsn()).args(&["--buffer-size", "1000"]).start();
+    let target = format!("target={}", suite.address());
+    let prometheus = Server::start(Kind::Prometheus, &[&target, "interval=1s"]);
+    let finished = suite.wait().expect_code(0);
+
+    let window = Duration::from_secs(begin.elapsed().as_secs() + 10);
+    let choice = Choice { window, rate_interval: Duration::from_secs(4), ..Choice::default() };
+    let panels = panels(prometheus.dsn(), DASHBOARD, &choice, Duration::from_secs(20)).unwrap();
+    println!("{panels}");
+    let missing: Vec<_> = panels.missing().collect();
+    assert!(missing.is_empty(), "{missing:#?}\n{}", finished.stdout);
+    // Not only series: a panel that only has "not a number" is empty, too.
+    let empty: Vec<_> = panels.answers.iter().filter(|answer| answer.series > 0 && answer.with_numbers == 0).collect();
+    assert!(empty.is_empty(), "{empty:#?}");
+    // A healthy run raises no alarm.
+    let alerts = panels.answers.iter().find(|answer| answer.place == "annotation Alerts").unwrap();
+    assert_eq!(alerts.series, 0, "{panels}");
+}
