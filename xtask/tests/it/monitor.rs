@@ -22,6 +22,8 @@ pub(crate) struct Monitor {
     pub(crate) place: Place,
     pub(crate) known: Place,
     metrics_port: u16,
+    /// A Docker that does not work: stacks of the person who runs the tests are none of their business.
+    no_docker: Place,
 }
 
 impl Monitor {
@@ -30,7 +32,9 @@ impl Monitor {
     }
 
     pub(crate) fn scraping(metrics_port: u16) -> Self {
-        Self { place: Place::new(), known: Place::new(), metrics_port }
+        let no_docker = Place::new();
+        no_docker.program("docker", "#!/bin/sh\nexit 1\n");
+        Self { place: Place::new(), known: Place::new(), metrics_port, no_docker }
     }
 
     /// A verb that knows of this stack only.
@@ -39,6 +43,7 @@ impl Monitor {
         command.env("BATCHSQL_MONITOR_STATE", &self.known.0).env("BATCHSQL_NO_INSTALL", "1");
         command.env("BATCHSQL_PROMETHEUS_PORT", "0").env("BATCHSQL_GRAFANA_PORT", "0").env("BATCHSQL_APP_PORT", "2");
         command.env("PROMETHEUS_PORT", self.metrics_port.to_string()).env_remove("METRICS_BIND");
+        self.no_docker.put_first(&mut command);
         for variable in ["DOCKER", "LOCAL", "DATA"] {
             command.env_remove(format!("BATCHSQL_MONITOR_{variable}"));
         }
@@ -70,6 +75,15 @@ impl Monitor {
         let status = self.run(&["monitor", "status"]);
         assert!(!status.status.success() && text(&status).contains("nothing runs"), "{}", text(&status));
         assert!(!self.known.0.join("state.json").exists());
+    }
+}
+
+/// A test that fails leaves nothing running in the background.
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        if thread::panicking() && self.known.0.join("state.json").exists() {
+            let _ = self.run(&["monitor", "down"]);
+        }
     }
 }
 

@@ -69,6 +69,8 @@ impl Place {
     pub(crate) fn xtask(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(XTASK);
         command.args(arguments).env("TMPDIR", &self.0).env_remove("CI");
+        // A stack of the person who runs the tests is not theirs.
+        command.env("BATCHSQL_MONITOR_STATE", "/there-is-no-monitor").env_remove("PROMETHEUS_PORT");
         command
     }
 }
@@ -144,6 +146,17 @@ impl Running {
         // Its input is open until here: it did not end by that.
         drop(self.input.take());
         status
+    }
+}
+
+/// A test that fails leaves nothing running.
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Ok(None) = self.process.try_wait() {
+            let _ = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status();
+            drop(self.input.take());
+            let _ = self.process.wait();
+        }
     }
 }
 
