@@ -122,9 +122,14 @@ const BIND: Named = Named { option: "--metrics-bind", variable: "METRICS_BIND" }
 fn told_by(state: &State, args: &[OsString]) -> Vec<OsString> {
     let mut further = Vec::new();
     let port = state.metrics_port;
+    let chosen = chosen_port(args).unwrap_or(port);
     if !chooses(args, PORT) {
         further.extend([PORT.option.into(), port.to_string().into()]);
-    } else if chosen_port(args).is_some_and(|chosen| chosen != port) {
+    }
+    if chosen == port {
+        // A run may be over before Prometheus comes for the first time.
+        further.push("--watched".into());
+    } else {
         println!("Prometheus looks at port {port}: it sees nothing of this run; leave {} out", PORT.option);
     }
     // The suite's own default is the loopback interface alone.

@@ -47,6 +47,12 @@ pub(super) fn is_ready(url: &str) -> Result<(), String> {
     }
 }
 
+/// The address of the page of targets. Debian's Prometheus has only pages of the old form.
+pub(super) fn targets_page(prometheus: &str) -> String {
+    let pages = ["targets", "classic/targets"].map(|page| format!("{prometheus}/{page}"));
+    pages.into_iter().find(|page| is_ready(page).is_ok()).unwrap_or_else(|| prometheus.to_owned())
+}
+
 pub(super) fn targets(prometheus: &str) -> anyhow::Result<Vec<Target>> {
     let data = data(prometheus, "targets?state=active")?;
     let target = |target: &Value| Target {

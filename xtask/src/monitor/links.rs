@@ -7,7 +7,7 @@ use super::state::{State, Way};
 
 /// Where to look.
 pub(crate) fn tell(state: &State) -> String {
-    let State { prometheus, grafana, metrics_port, app_port, .. } = state;
+    let State { targets, grafana, metrics_port, app_port, .. } = state;
     let mut text = String::new();
     let mut line = |name: &str, rest: &str| {
         let _ = writeln!(text, "  {name:<14}{rest}");
@@ -16,7 +16,7 @@ pub(crate) fn tell(state: &State) -> String {
         Some(grafana) => line("Grafana", &format!("{grafana}/d/batchsql-performance    login: admin / admin123")),
         None => line("Grafana", "not on this machine; the live page shows the same curves"),
     }
-    line("Prometheus", &format!("{prometheus}/targets"));
+    line("Prometheus", targets);
     line("Live page", &format!("http://127.0.0.1:{metrics_port}/    while the suite runs"));
     line("Metrics", &format!("http://127.0.0.1:{metrics_port}/metrics"));
     line("Application", &format!("http://127.0.0.1:{app_port}/metrics    scraped as well, if one of yours is there"));

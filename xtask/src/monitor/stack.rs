@@ -12,6 +12,7 @@ use std::{
 use anyhow::Context;
 
 use super::{
+    api,
     compose::{self, Project, Reach},
     options::Options,
     preflight,
@@ -147,6 +148,7 @@ impl Stack {
         if let Some(programs) = grafana {
             stack.start_grafana(&programs, options, &monitoring, data_of)?;
         }
+        stack.state.targets = api::targets_page(&stack.state.prometheus);
         stack.state.ready = true;
         stack.state.save()?;
         Ok(stack)
@@ -204,6 +206,7 @@ impl Stack {
                 project.start_kept().map(|keeper| Running::Docker { _keeper: keeper })
             }
         })?;
+        state.targets = api::targets_page(&state.prometheus);
         state.ready = true;
         if options.detach {
             state.pid = None;
@@ -257,6 +260,7 @@ fn state(options: &Options, way: Way, prometheus: u16) -> State {
         ready: false,
         detached: options.detach || options.in_background,
         prometheus: local(prometheus),
+        targets: local(prometheus),
         grafana: None,
         metrics_port: options.metrics_port,
         app_port: options.app_port,

@@ -45,6 +45,8 @@ pub(crate) struct State {
     pub(crate) detached: bool,
     /// `http://127.0.0.1:PORT`.
     pub(crate) prometheus: String,
+    /// Its page of targets, which older ones have elsewhere.
+    pub(crate) targets: String,
     pub(crate) grafana: Option<String>,
     pub(crate) metrics_port: u16,
     pub(crate) app_port: u16,

@@ -84,12 +84,17 @@ fn line(target: &Target) -> String {
     let Target { job, url, health, trouble } = target;
     // Nobody has started these yet; that is no defect.
     let note = match (health.as_str(), job.as_str()) {
-        ("down", SUITE) => format!("  (no suite runs there: {trouble})"),
-        ("down", APP) => format!("  (no application runs there: {trouble})"),
+        ("down", SUITE) => format!("  (no suite runs there: {})", end(trouble)),
+        ("down", APP) => format!("  (no application runs there: {})", end(trouble)),
         _ if trouble.is_empty() => String::new(),
         _ => format!("  {trouble}"),
     };
     format!("  {job:<26}{health:<9}{url}{note}")
+}
+
+/// The cause, without the steps that led to it: `Get "http://…": dial tcp …: connect: connection refused`.
+fn end(trouble: &str) -> &str {
+    trouble.rsplit(": ").next().unwrap_or(trouble)
 }
 
 /// Whether a suite runs that Prometheus cannot reach: what to do about it.
@@ -120,7 +125,7 @@ mod tests {
             health: health.into(),
             trouble: trouble.into(),
         };
-        let down = line(&target(SUITE, "down", "connection refused"));
+        let down = line(&target(SUITE, "down", "Get \"http://h\": dial tcp: connect: connection refused"));
         assert!(down.contains("no suite runs there: connection refused"), "{down}");
         let itself = line(&target("prometheus", "down", "refused"));
         assert!(itself.contains("down     http://h/metrics  refused"), "{itself}");

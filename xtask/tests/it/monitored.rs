@@ -68,6 +68,7 @@ impl Suite {
 fn state(grafana: Option<&str>) -> Value {
     json!({
         "way": "docker", "pid": null, "ready": true, "detached": true, "prometheus": "http://127.0.0.1:1",
+        "targets": "http://127.0.0.1:1/targets",
         "grafana": grafana, "metrics_port": 4321, "app_port": 2, "bind": ["127.0.0.1", "127.0.0.2"], "logs": {},
         "data": null,
     })
@@ -92,7 +93,7 @@ fn a_stack_that_runs_is_found() {
         output
     };
     let output = run(&["--duration", "1s"], &[]);
-    assert_eq!(call(&output), "--metrics-port 4321 --metrics-bind 127.0.0.1,127.0.0.2 --duration 1s");
+    assert_eq!(call(&output), "--metrics-port 4321 --watched --metrics-bind 127.0.0.1,127.0.0.2 --duration 1s");
     for words in ["http://127.0.0.1:4321/", "listen on 127.0.0.1,127.0.0.2, because containers"] {
         assert!(text(&output).contains(words), "{words}: {}", text(&output));
     }
@@ -112,7 +113,7 @@ fn a_stack_is_started_around_the_suite() {
     let mut command = suite.test(&["--duration", "1s", "--monitor"]);
     let output = command.env("FAKE_STATUS", "7").stdin(Stdio::null()).output().unwrap();
     assert_eq!(output.status.code(), Some(7), "{}", text(&output));
-    assert_eq!(call(&output), "--metrics-port 9091 --duration 1s");
+    assert_eq!(call(&output), "--metrics-port 9091 --watched --duration 1s");
     let text = text(&output);
     for words in ["Prometheus (", "/targets", "no annotation without Grafana", "stopped"] {
         assert!(text.contains(words), "{words}: {text}");
@@ -140,7 +141,7 @@ fn a_server_of_a_database_is_there_as_well() {
     let mut command = suite.test(&["--db", "redis", "--monitor", "--metrics-port", "4321"]);
     let output = command.env_remove("REDIS_DSN").stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
-    assert_eq!(call(&output), "--db redis --metrics-port 4321");
+    assert_eq!(call(&output), "--watched --db redis --metrics-port 4321");
     assert!(text(&output).contains("Redis: started "), "{}", text(&output));
     suite.monitor.assert_gone();
 }
