@@ -57,6 +57,27 @@ fn the_table_of_options_is_that_of_the_suite() {
 }
 
 #[test]
+fn the_table_of_the_example_service_names_what_it_reads() {
+    let settings = include_str!("../../../batchsql/examples/monitored_app/settings.rs");
+    let code = settings.split("impl Settings").nth(1).unwrap();
+    let is_variable = |text: &&str| text.contains('_') && text.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
+    let read: BTreeSet<&str> = code.split('"').skip(1).step_by(2).filter(is_variable).collect();
+    assert!(read.contains("ROWS_PER_SECOND") && read.len() > 5, "{read:?}");
+    for name in GUIDES {
+        let rows = Page::read(name).rows();
+        let service =
+            rows.iter().filter(|row| row.len() == 3 && is_variable(&row[0].split('`').nth(1).unwrap_or_default()));
+        let cells: Vec<_> = service.map(|row| row[0].as_str()).collect();
+        let shown: BTreeSet<&str> = cells.iter().flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+        assert_eq!(shown, read, "{name}");
+        for (variable, default) in [("ROWS_PER_SECOND", "1000"), ("PROMETHEUS_PORT", "9090")] {
+            assert!(code.contains(&format!("parsed(\"{variable}\", \"{default}\"")), "{variable}");
+            assert!(rows.iter().any(|row| row.len() == 3 && row[0].contains(variable) && row[1] == default), "{name}");
+        }
+    }
+}
+
+#[test]
 fn both_languages_say_the_same() {
     let [english, chinese] = GUIDES.map(Page::read);
     assert_eq!(english.levels(), chinese.levels(), "other headings");

@@ -24,10 +24,15 @@ pub(crate) fn service() -> Command {
 /// What `docker/secrets/make.sh` makes for production.
 pub(crate) fn secrets() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let script = Path::new(ROOT).join("docker/secrets/make.sh");
-    let made = Command::new("sh").arg(script).arg(folder.path()).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    make_secrets(folder.path());
     folder
+}
+
+/// Lets the script make what is missing in a folder.
+pub(crate) fn make_secrets(folder: &Path) {
+    let script = Path::new(ROOT).join("docker/secrets/make.sh");
+    let made = Command::new("sh").arg(script).arg(folder).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
 }
 
 /// The first of these programs that is there, unless `variable` lets the test be skipped without it.
