@@ -90,6 +90,9 @@ fn containers_run_until_a_signal_and_volumes_stay() {
         within_seconds("the keeper's folder is removed", || docker.monitor.place.is_empty());
         let expected = ["create prometheus grafana", "up --detach --wait --wait-timeout 240 prometheus grafana"];
         assert_eq!(docker.calls()[..2], expected, "{signal}");
+        if code.is_none() {
+            docker.monitor.assert_not_believed();
+        }
         docker.monitor.assert_gone();
     }
 }
