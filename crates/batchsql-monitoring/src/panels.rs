@@ -50,14 +50,14 @@ pub struct Answer {
     pub series: usize,
     /// Those of them with at least one number.
     pub with_numbers: usize,
-    /// Whether none is all right: there need not be an alert that fires.
-    pub may_be_empty: bool,
+    /// Why none is all right, for example because no alert fires.
+    pub excuse: Option<&'static str>,
 }
 
 impl Answer {
     /// Whether a panel would show nothing although it should.
     pub fn is_missing(&self) -> bool {
-        self.series == 0 && !self.may_be_empty
+        self.series == 0 && self.excuse.is_none()
     }
 }
 
@@ -80,12 +80,12 @@ impl fmt::Display for Panels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.answers.iter().map(|answer| answer.place.chars().count()).max().unwrap_or_default();
         writeln!(f, "{:width$}  query  series", "where")?;
-        for Answer { place, reference, series, with_numbers, may_be_empty } in &self.answers {
-            let note = match (series, with_numbers) {
-                (0, _) if *may_be_empty => "  (none needed)",
-                (0, _) => "  MISSING",
-                (_, 0) => "  (no numbers yet)",
-                _ => "",
+        for Answer { place, reference, series, with_numbers, excuse } in &self.answers {
+            let note = match (series, with_numbers, excuse) {
+                (0, _, Some(excuse)) => format!("  ({excuse})"),
+                (0, _, None) => "  MISSING".to_owned(),
+                (_, 0, _) => "  (no numbers yet)".to_owned(),
+                _ => String::new(),
             };
             writeln!(f, "{place:width$}  {reference:5}  {series:6}{note}")?;
         }
@@ -102,8 +102,16 @@ struct Question {
     instant: bool,
     /// A variable asks for the values of a label.
     label: Option<String>,
-    may_be_empty: bool,
+    excuse: Option<&'static str>,
 }
+
+/// Metrics that exist only where they have a source, and what is true where they do not exist at all.
+const CONDITIONAL: [(&str, &str); 4] = [
+    ("batchsql_pool_connections", "no sink here has a pool"),
+    ("batchsql_gc_count", "no allocator here tells its sweeps"),
+    ("batchsql_memory_usage_", "nothing here records its memory"),
+    ("batchsql_test_", "no test was recorded"),
+];
 
 /// Asks the Prometheus at `url` for every query of a dashboard (its JSON), until each has an answer or `wait` is over.
 ///
@@ -144,7 +152,17 @@ fn ask(client: &Client, question: &Question, choice: &Choice) -> Result<Answer> 
         }
     };
     let (place, reference) = (question.place.clone(), question.reference.clone());
-    Ok(Answer { place, reference, series, with_numbers, may_be_empty: question.may_be_empty })
+    let mut excuse = question.excuse;
+    if series == 0 && excuse.is_none() {
+        let conditional = CONDITIONAL.iter().find(|(name, _)| question.query.contains(name));
+        if let Some((name, reason)) = conditional {
+            // Only when nobody has it: where it is, the panel must show it.
+            let window = choice.window.as_secs().max(1);
+            let anywhere = format!("count(last_over_time({{__name__=~\"{name}.*\"}}[{window}s]))");
+            excuse = client.query(&anywhere, None)?.is_empty().then_some(*reason);
+        }
+    }
+    Ok(Answer { place, reference, series, with_numbers, excuse })
 }
 
 fn questions(dashboard: &Dashboard, choice: &Choice) -> Result<Vec<Question>> {
@@ -170,7 +188,7 @@ fn questions(dashboard: &Dashboard, choice: &Choice) -> Result<Vec<Question>> {
                 query: fill(&panel.title, &target.expr)?,
                 instant: target.instant,
                 label: None,
-                may_be_empty: false,
+                excuse: None,
             });
         }
     }
@@ -182,7 +200,7 @@ fn questions(dashboard: &Dashboard, choice: &Choice) -> Result<Vec<Question>> {
             place,
             instant: false,
             label: None,
-            may_be_empty: annotation.expr.starts_with("ALERTS"),
+            excuse: annotation.expr.starts_with("ALERTS").then_some("no alert fires"),
         });
     }
     for variable in &dashboard.templating.list {
@@ -198,7 +216,7 @@ fn questions(dashboard: &Dashboard, choice: &Choice) -> Result<Vec<Question>> {
                 place,
                 instant: true,
                 label: Some(label),
-                may_be_empty: false,
+                excuse: None,
             });
         }
     }

@@ -75,7 +75,24 @@ fn what_has_no_data_is_missing_except_alerts() {
     let missing: Vec<_> = panels.missing().map(|answer| format!("{} {}", answer.place, answer.reference)).collect();
     assert_eq!(missing, ["Now A", "Rate A", "Rate B", "variable job "]);
     let table = panels.to_string();
-    assert!(table.contains("MISSING") && table.contains("(none needed)"), "{table}");
+    assert!(table.contains("MISSING") && table.contains("(no alert fires)"), "{table}");
+}
+
+/// SQLite has no pool, and an application no tests; but what is exported must be shown.
+#[test]
+fn a_metric_that_nobody_exports_is_excused() {
+    let dashboard = DASHBOARD.replace("rate(a[", "sum_over_time(batchsql_pool_connections[");
+    let missing = |is_exported: bool| {
+        let answer =
+            move |first: &str| (200, if is_exported && first.contains("__name__") { ONE } else { NONE }.to_owned());
+        let panels = panels(&prometheus(answer).0, &dashboard, &Choice::default(), Duration::ZERO).unwrap();
+        let excused = panels.to_string().contains("(no sink here has a pool)");
+        let missing = panels.missing().any(|answer| answer.place == "Rate" && answer.reference == "A");
+        assert_eq!(excused, !missing, "{panels}");
+        missing
+    };
+    assert!(!missing(false));
+    assert!(missing(true));
 }
 
 #[test]

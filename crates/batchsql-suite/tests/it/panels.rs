@@ -37,12 +37,15 @@ fn every_panel_of_the_dashboard_has_data() {
     let choice = Choice { window, rate_interval: Duration::from_secs(4), ..Choice::default() };
     let panels = panels(prometheus.dsn(), DASHBOARD, &choice, Duration::from_secs(20)).unwrap();
     println!("{panels}");
-    let missing: Vec<_> = panels.missing().collect();
+    // Nothing is excused here: this run has a pool, tests, and an allocator that tells its sweeps.
+    let of_alerts = "annotation Alerts";
+    let missing: Vec<_> =
+        panels.answers.iter().filter(|answer| answer.series == 0 && answer.place != of_alerts).collect();
     assert!(missing.is_empty(), "{missing:#?}\n{}", finished.stdout);
     // Not only series: a panel that only has "not a number" is empty, too.
     let empty: Vec<_> = panels.answers.iter().filter(|answer| answer.series > 0 && answer.with_numbers == 0).collect();
     assert!(empty.is_empty(), "{empty:#?}");
     // A healthy run raises no alarm.
-    let alerts = panels.answers.iter().find(|answer| answer.place == "annotation Alerts").unwrap();
+    let alerts = panels.answers.iter().find(|answer| answer.place == of_alerts).unwrap();
     assert_eq!(alerts.series, 0, "{panels}");
 }
