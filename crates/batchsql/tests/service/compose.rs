@@ -99,6 +99,23 @@ fn nothing_is_published_beyond_the_loopback_interface() {
 }
 
 #[test]
+fn alerts_that_silence_others_are_alerts() {
+    let rules = ["monitoring/rules/alerts.yml", "monitoring/rules/prod/alerts.yml"].map(read).concat();
+    let routes = read("monitoring/alertmanager.yml");
+    let names = routes.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| word.starts_with("BatchSql"));
+    let names: Vec<_> = names.collect();
+    assert!(names.len() >= 4, "{names:?}");
+    for name in names {
+        assert!(rules.contains(&format!("alert: {name}\n")), "monitoring/alertmanager.yml: no rule is named {name}");
+    }
+    // And every severity that a rule has is one that a route knows; `warning` is what is left.
+    for line in rules.lines().filter_map(|line| line.trim().strip_prefix("severity: ")) {
+        let is_known = line == "warning" || routes.contains(&format!("severity=\"{line}\""));
+        assert!(is_known, "no route for the severity {line}");
+    }
+}
+
+#[test]
 fn secrets_are_made_once_and_only_what_is_missing_is_made_again() {
     let folder = secrets();
     let read_all = || -> BTreeMap<String, Vec<u8>> {
