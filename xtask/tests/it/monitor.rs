@@ -288,7 +288,10 @@ fn history_stays_where_a_person_wants_it() {
     let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
     let running = up();
     let url = monitor.prometheus();
-    let first = query(&url, "min_over_time(timestamp(fake_kept)[1h:1s])");
+    // Its steps are whole seconds.
+    let first = || query(&url, "min_over_time(timestamp(fake_kept)[1h:1s])");
+    within_seconds("there is something", || !first().is_empty());
+    let first = first();
     let value = first.first().map(|series| series["value"][1].as_str().unwrap().parse::<f64>().unwrap());
     assert!(value.is_some_and(|value| value < seconds), "{value:?} {seconds}");
     assert_eq!(running.end_by("-INT").code(), Some(130));
