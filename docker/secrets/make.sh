@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes what docker-compose.prod.yml takes from this folder (or the one given as the argument): passwords, a token, an
-# authority and the certificates that it signs. What is there already is kept, so remove a file to have it made anew.
+# authority and the certificates that it signs. What is there already is kept, so remove a file to have it made anew;
+# certificates that end within thirty days are made anew by themselves. README.md tells the rest.
 set -eu
 umask 077
 own=$(cd "$(dirname "$0")" && pwd)
@@ -9,6 +10,34 @@ mkdir -p "$folder"
 cd "$folder"
 
 say() { echo "made $folder/$1"; }
+warn() { echo "warning: $*" >&2; }
+fail() {
+  echo "error: $*" >&2
+  exit 1
+}
+# What openssl tells is of interest when it fails.
+quietly() {
+  said=$("$@" 2>&1) && return
+  printf '%s\n' "$said" >&2
+  return 1
+}
+
+# Certificates are made in here and moved when they are whole.
+work=$(mktemp -d "$PWD/.making.XXXXXX")
+# However this ends: containers have users of their own and see single files, so these are open to all, and this folder
+# keeps everybody else out. No container gets the key of the authority.
+finish() {
+  status=$?
+  rm -rf "$work"
+  chmod 700 . || status=1
+  for file in ./*.pem ./*.key web-config.yml metrics_token monitoring_password grafana_* database_url; do
+    case $file in ./ca.key) mode=400 ;; *) mode=444 ;; esac
+    [ ! -e "$file" ] || chmod "$mode" "$file" || status=1
+  done
+  exit "$status"
+}
+trap finish EXIT
+trap 'exit 130' HUP INT TERM
 random() { openssl rand -hex 24; }
 # Without a line end: it would be a part of the secret for some programs.
 secret() {
@@ -23,34 +52,6 @@ secret grafana_admin_password "$(random)"
 secret grafana_secret_key "$(random)"
 # The app of the example writes to a file in its volume. Yours: postgres://user:password@host/database
 secret database_url sqlite:/data/batchsql.db
-
-if [ ! -s ca.key ]; then
-  openssl req -x509 -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -sha256 -days 3650 \
-    -subj "/CN=BatchSQL monitoring authority" -addext basicConstraints=critical,CA:TRUE,pathlen:0 \
-    -addext keyUsage=critical,keyCertSign,cRLSign -keyout ca.key -out ca.pem 2>/dev/null
-  say ca.pem
-fi
-
-# A server certificate for a name and its alternatives.
-certificate() {
-  name=$1 names=$2
-  [ -s "$name.pem" ] && return
-  rm -f "$name.key"
-  openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=$name" \
-    -keyout "$name.key" -out "$name.csr" 2>/dev/null
-  printf 'subjectAltName=%s\nbasicConstraints=CA:FALSE\nkeyUsage=digitalSignature\nextendedKeyUsage=serverAuth\n' \
-    "$names" >"$name.ext"
-  openssl x509 -req -in "$name.csr" -CA ca.pem -CAkey ca.key -set_serial "0x$(openssl rand -hex 16)" -sha256 \
-    -days 397 -extfile "$name.ext" -out "$name.pem" 2>/dev/null
-  rm "$name.csr" "$name.ext"
-  say "$name.pem"
-}
-
-local=DNS:localhost,IP:127.0.0.1
-certificate app "DNS:app,$local"
-certificate prometheus "DNS:prometheus-a,DNS:prometheus-b,$local"
-certificate alertmanager "DNS:alertmanager-a,DNS:alertmanager-b,$local"
-certificate grafana "DNS:grafana,$local"
 
 # Prometheus wants a bcrypt hash, which openssl cannot make.
 bcrypt() {
@@ -76,7 +77,54 @@ if [ ! -s web-config.yml ]; then
   say web-config.yml
 fi
 
-# Containers have users of their own and see single files. This folder keeps everybody else out.
-chmod 700 .
-chmod 444 ./*.pem ./*.key web-config.yml metrics_token monitoring_password grafana_* database_url
-chmod 400 ca.key
+# The authority is these two files. One without the other is never replaced: whoever trusts `ca.pem` would trust nothing
+# that a new one signs.
+if [ ! -s ca.pem ] && [ ! -s ca.key ]; then
+  quietly openssl req -x509 -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -sha256 -days 3650 \
+    -subj "/CN=BatchSQL monitoring authority" -addext basicConstraints=critical,CA:TRUE,pathlen:0 \
+    -addext keyUsage=critical,keyCertSign,cRLSign -keyout "$work/ca.key" -out "$work/ca.pem"
+  mv "$work/ca.key" "$work/ca.pem" .
+  say ca.pem
+fi
+[ -s ca.pem ] || fail "ca.key is here without ca.pem; put ca.pem back, or remove ca.key and every certificate to begin anew"
+
+lasts() { openssl x509 -checkend "$2" -noout -in "$1" >/dev/null; }
+month=2592000
+lasts ca.pem "$month" || warn "ca.pem, the authority, ends within thirty days; remove ca.pem, ca.key and every certificate"
+
+# A server certificate for a name and its alternatives, valid for so many days.
+certificate() {
+  name=$1 days=$2 names=$3
+  if [ -s "$name.pem" ]; then
+    [ -s "$name.key" ] || fail "$name.pem is here without $name.key; put it back, or remove $name.pem to have both made"
+    if lasts "$name.pem" "$month"; then
+      # Whatever comes after the first certificate of the file is the way to the authority.
+      quietly openssl verify -CAfile ca.pem -untrusted "$name.pem" "$name.pem" ||
+        fail "$name.pem was not signed by ca.pem, which its clients trust; remove $name.pem to have it made"
+      return
+    fi
+    if [ ! -s ca.key ] && lasts "$name.pem" 0; then
+      warn "$name.pem ends within thirty days; put ca.key back for a run of this script, or replace $name.pem and $name.key"
+      return
+    fi
+  fi
+  [ -s ca.key ] || fail "$name.pem cannot be signed without ca.key, which is not here; put it back for this run," \
+    "or put $name.pem and $name.key of your own here"
+  quietly openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=$name" \
+    -keyout "$work/$name.key" -out "$work/csr"
+  printf 'subjectAltName=%s\nbasicConstraints=CA:FALSE\nkeyUsage=digitalSignature\nextendedKeyUsage=serverAuth\n' \
+    "$names" >"$work/extensions"
+  quietly openssl x509 -req -in "$work/csr" -CA ca.pem -CAkey ca.key -set_serial "0x$(openssl rand -hex 16)" -sha256 \
+    -days "$days" -extfile "$work/extensions" -out "$work/$name.pem" ||
+    fail "$name.pem could not be signed; is ca.key the key of ca.pem?"
+  mv "$work/$name.key" "$work/$name.pem" .
+  say "$name.pem"
+}
+
+# Not all on one day, and those last that tell people of the others.
+local=DNS:localhost,IP:127.0.0.1
+certificate app 355 "DNS:app,$local"
+certificate prometheus 383 "DNS:prometheus-a,DNS:prometheus-b,$local"
+certificate alertmanager 397 "DNS:alertmanager-a,DNS:alertmanager-b,$local"
+# Needed with grafana/tls.yml only: whoever brings certificates of their own may leave it out.
+if [ -s ca.key ] || [ -s grafana.pem ]; then certificate grafana 369 "DNS:grafana,$local"; fi

@@ -2,13 +2,11 @@
 //! is loose.
 //! Must not know the programs in the containers.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use crate::program::{ROOT, make_secrets, program, secrets};
+use crate::program::{ROOT, program, secrets};
 
 const PRODUCTION: &str = "docker/docker-compose.prod.yml";
 const OVERRIDES: [&str; 3] = ["docker/grafana/tls.yml", "docker/grafana/oauth.yml", "docker/grafana/ldap.yml"];
@@ -113,38 +111,6 @@ fn alerts_that_silence_others_are_alerts() {
         let is_known = line == "warning" || routes.contains(&format!("severity=\"{line}\""));
         assert!(is_known, "no route for the severity {line}");
     }
-}
-
-#[test]
-fn secrets_are_made_once_and_only_what_is_missing_is_made_again() {
-    let folder = secrets();
-    let read_all = || -> BTreeMap<String, Vec<u8>> {
-        let files = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap());
-        files.map(|file| (file.file_name().into_string().unwrap(), fs::read(file.path()).unwrap())).collect()
-    };
-    let before = read_all();
-    for (name, content) in &before {
-        let mode = fs::metadata(folder.path().join(name)).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode, if name == "ca.key" { 0o400 } else { 0o444 }, "{name}");
-        assert!(!content.is_empty(), "{name}");
-    }
-    assert_eq!(fs::metadata(folder.path()).unwrap().permissions().mode() & 0o777, 0o700);
-
-    make_secrets(folder.path());
-    assert_eq!(read_all(), before);
-    fs::remove_file(folder.path().join("metrics_token")).unwrap();
-    fs::remove_file(folder.path().join("app.pem")).unwrap();
-    make_secrets(folder.path());
-    let after = read_all();
-    let changed: Vec<_> = after.iter().filter(|(name, content)| before[*name] != **content).collect();
-    let names: Vec<_> = changed.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["app.key", "app.pem", "metrics_token"]);
-
-    // What the compose file mounts is what the script makes.
-    let file = read(PRODUCTION);
-    let mounted: Vec<_> =
-        file.split("{file: '${SECRETS:-./secrets}/").skip(1).filter_map(|s| s.split('\'').next()).collect();
-    assert!(mounted.len() > 10 && mounted.iter().all(|name| after.contains_key(*name)), "{mounted:?}");
 }
 
 #[test]

@@ -7,3 +7,4 @@ mod app;
 mod compose;
 mod production;
 mod program;
+mod secrets;

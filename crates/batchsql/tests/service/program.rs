@@ -2,7 +2,7 @@
 //! Must not know what is checked.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
@@ -30,9 +30,14 @@ pub(crate) fn secrets() -> TempDir {
 
 /// Lets the script make what is missing in a folder.
 pub(crate) fn make_secrets(folder: &Path) {
-    let script = Path::new(ROOT).join("docker/secrets/make.sh");
-    let made = Command::new("sh").arg(script).arg(folder).output().unwrap();
+    let made = run_make_secrets(folder);
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
+/// The same, however it ends.
+pub(crate) fn run_make_secrets(folder: &Path) -> Output {
+    let script = Path::new(ROOT).join("docker/secrets/make.sh");
+    Command::new("sh").arg(script).arg(folder).output().unwrap()
 }
 
 /// The first of these programs that is there, unless `variable` lets the test be skipped without it.
