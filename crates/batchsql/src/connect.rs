@@ -117,7 +117,6 @@ fn unknown(url: &str) -> ConnectError {
 }
 
 /// The database could not be opened. The message shows no password.
-#[derive(Debug)]
 pub struct ConnectError {
     problem: String,
     source: Option<Box<dyn StdError + Send + Sync>>,
@@ -139,6 +138,13 @@ impl fmt::Display for ConnectError {
     }
 }
 
+impl fmt::Debug for ConnectError {
+    /// The driver's error repeats the message, so only what lies behind it is shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectError").field("problem", &self.problem).field("source", &self.source()).finish()
+    }
+}
+
 impl StdError for ConnectError {
     /// What lies behind the driver's message.
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
@@ -157,6 +163,8 @@ mod tests {
             let all = format!("{error} {error:?} {:?}", error.source());
             assert!(error.to_string().contains(part), "{url}: {error}");
             assert!(!all.contains("hunter2"), "{all}");
+            let shown = format!("{:?}", error.to_string());
+            assert_eq!(format!("{error:?}").matches(shown.trim_matches('"')).count(), 1, "{error:?}");
         };
         check("oracle://u:hunter2@h/db", "no driver for the scheme \"oracle\"").await;
         check("hunter2", "has no scheme").await;

@@ -21,6 +21,8 @@ const TABLES: [&str; 2] = [
 
 /// Events that stay in a SQLite file; a service that runs for months must not fill the disk.
 const EVENTS_KEPT: u32 = 100_000;
+/// How often there is a look at them.
+const TIDY: Duration = Duration::from_secs(2);
 
 /// Cheap to clone; clones share everything.
 #[derive(Clone)]
@@ -61,18 +63,25 @@ impl Database {
         format!("{error}; the service needs these tables:\n{};", TABLES.join(";\n"))
     }
 
-    /// Drops old events from a SQLite file until it is told to stop.
+    /// Drops old events from a SQLite file until it is told to stop. What fails is tried again: meanwhile the file grows,
+    /// which is no reason to end.
     pub(crate) async fn keep_small(self, mut stop: watch::Receiver<bool>) -> Result<()> {
-        let Some(sqlite) = self.sqlite else { return Ok(()) };
-        let mut ticks = tokio::time::interval(Duration::from_secs(10));
-        loop {
-            tokio::select! {
-                _ = stop.changed() => return Ok(()),
-                _ = ticks.tick() => {}
+        let tidy = async {
+            let Some(sqlite) = &self.sqlite else { return std::future::pending().await };
+            let mut ticks = tokio::time::interval(TIDY);
+            loop {
+                ticks.tick().await;
+                let delete = "DELETE FROM app_events WHERE id <= \
+                              (SELECT id FROM app_events ORDER BY id DESC LIMIT 1 OFFSET ?1)";
+                if let Err(error) = sqlite.call(move |connection| connection.execute(delete, [EVENTS_KEPT])).await {
+                    tracing::warn!("old events are still there, which is tried again: {error}");
+                }
             }
-            let delete = "DELETE FROM app_events WHERE id <= \
-                          (SELECT id FROM app_events ORDER BY id DESC LIMIT 1 OFFSET ?1)";
-            sqlite.call(move |connection| connection.execute(delete, [EVENTS_KEPT])).await?;
+        };
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => Ok(()),
+            // It has no end of its own.
+            () = tidy => Ok(()),
         }
     }
 }

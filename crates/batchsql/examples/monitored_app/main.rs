@@ -6,20 +6,22 @@
 //! ```
 //!
 //! Then <http://127.0.0.1:9090/> shows its curves. [`Settings`] lists the environment variables. Exit status: 0 when
-//! every row that was accepted is accounted for, 1 when rows failed, 2 when it could not start.
+//! every row that was accepted is accounted for, 1 when rows failed, 2 when it could not start or a part of it failed.
 
 mod database;
 mod health;
 mod load;
 mod settings;
+mod tasks;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use batchsql::BatchSql;
-use batchsql::prometheus::{PrometheusMetrics, ServerOptions};
+use batchsql::prometheus::{Lingered, PrometheusMetrics, ServerOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::database::Database;
 use crate::load::{Event, Order};
@@ -27,9 +29,12 @@ use crate::settings::Settings;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// What is still waiting has this long to be written when the service ends. Stay below the grace period of whoever
-/// ends it: 10 s with Docker unless it is told, 30 s with Kubernetes.
+/// What is still waiting has this long to be written when the service ends.
 const DRAIN: Duration = Duration::from_secs(8);
+
+/// Then a Prometheus that watches has this long to fetch the last values. Stay with both below the grace period of
+/// whoever ends the service: 10 s with Docker unless it is told, 30 s with Kubernetes.
+const LINGER: Duration = Duration::from_secs(10);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -55,7 +60,7 @@ async fn main() -> ExitCode {
 async fn serve() -> Result<bool> {
     let settings = Settings::from_env()?;
     // First of all: a request to end that comes before this would kill the process.
-    let mut stop = stop_requested()?;
+    let stop = stop_requested()?;
 
     // The endpoint first, so that probes see a service that is alive and not ready yet.
     let metrics = PrometheusMetrics::new()?;
@@ -74,20 +79,24 @@ async fn serve() -> Result<bool> {
     metrics.set_ready(true);
     eprintln!("ready: {} rows per second into {}", settings.rows_per_second, database.name());
 
-    let orders = tokio::spawn(load::orders(db.clone(), settings.rows_per_second / 2.0, stop.clone()));
-    let events = tokio::spawn(load::events(db.clone(), settings.rows_per_second / 2.0, stop.clone()));
-    let tidy = tokio::spawn(database.clone().keep_small(stop.clone()));
-    stop.changed().await?;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(load::orders(db.clone(), settings.rows_per_second / 2.0, stop.subscribe()));
+    tasks.spawn(load::events(db.clone(), settings.rows_per_second / 2.0, stop.subscribe()));
+    tasks.spawn(database.clone().keep_small(stop.subscribe()));
+    let worked = tasks::join(tasks, &stop).await;
 
-    // Nobody should send new work here; the metrics stay until the last row has its outcome.
+    // However it came to this, rows that were accepted are written. Nobody should send new work here; the metrics stay
+    // until the last row has its outcome and Prometheus knows of it.
     metrics.set_ready(false);
     eprintln!("ending: writing what waits, for at most {} s", DRAIN.as_secs());
-    for task in [orders, events, tidy] {
-        task.await??;
-    }
     let report = db.close(DRAIN).await;
     println!("{}", report.balance);
-    metrics.stop_server().await?;
+    if metrics.linger(LINGER).await == Lingered::TimedOut {
+        eprintln!("Prometheus may lack the last values: it did not come within {} s", LINGER.as_secs());
+    }
+    let stopped = metrics.stop_server().await;
+    worked?;
+    stopped?;
     Ok(report.is_complete())
 }
 
@@ -102,10 +111,11 @@ fn exporter(settings: &Settings) -> Result<ServerOptions> {
     Ok(options)
 }
 
-/// Changes once, with the first SIGTERM or Ctrl-C. One that comes more than a second later ends the process at once: some
+/// Becomes true with the first SIGTERM or Ctrl-C. One that comes more than a second later ends the process at once: some
 /// supervisors send a signal twice, to the process and to its group.
-fn stop_requested() -> Result<watch::Receiver<bool>> {
-    let (sender, stop) = watch::channel(false);
+fn stop_requested() -> Result<watch::Sender<bool>> {
+    let stop = watch::Sender::new(false);
+    let sender = stop.clone();
     let first = Requests::listen()?;
     tokio::spawn(async move {
         first.next().await;

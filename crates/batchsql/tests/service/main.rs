@@ -8,3 +8,6 @@ mod compose;
 mod production;
 mod program;
 mod secrets;
+#[path = "../../examples/monitored_app/tasks.rs"]
+mod tasks;
+mod together;

@@ -1,0 +1,23 @@
+//! Owns the common end of the tasks of the service: when one fails, all end.
+//! Must not know what they do.
+
+use std::error::Error;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Waits until all tasks have ended, which they do when `stop` says so. The first that fails says it to the others, and
+/// its error is told when they have ended: a service that goes on with a part of itself missing looks healthy.
+pub(crate) async fn join(mut tasks: JoinSet<Result<()>>, stop: &watch::Sender<bool>) -> Result<()> {
+    let mut first = Ok(());
+    while let Some(ended) = tasks.join_next().await {
+        let ended = ended.unwrap_or_else(|panic| Err(panic.into()));
+        if ended.is_err() {
+            stop.send_replace(true);
+        }
+        first = first.and(ended);
+    }
+    first
+}
