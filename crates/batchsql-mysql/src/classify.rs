@@ -95,7 +95,12 @@ pub(crate) fn number(error: &dyn DatabaseError) -> u16 {
 /// because the server's may quote the row.
 pub(crate) fn describe(error: &dyn DatabaseError) -> String {
     let code = number(error);
-    if is_quotable(code) { error.message().to_owned() } else { in_our_words(code).to_owned() }
+    match code {
+        // It names the table, of the rows or of a trigger, and leaves open what to do.
+        1146 => format!("{}; create it before rows are submitted", error.message()),
+        _ if is_quotable(code) => error.message().to_owned(),
+        _ => in_our_words(code).to_owned(),
+    }
 }
 
 /// Whether the server may have carried out what this code is the answer to.

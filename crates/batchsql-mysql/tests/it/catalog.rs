@@ -49,9 +49,10 @@ async fn tables_that_cannot_be_written_are_refused_with_advice() {
     check(Schema::builder("v").column("id", ColumnType::I64), "it is a view; write to the table behind it").await;
     check(Schema::builder("old").column("id", ColumnType::I64), "its engine MyISAM has no transactions").await;
     check(Schema::builder("memory").column("id", ColumnType::I64), "its engine MEMORY has no transactions").await;
-    // The server's own words and code.
+    // The server's own words and code, and what to do.
     let missing = refusal(&db.sink, Schema::builder("nowhere").column("id", ColumnType::I64)).await;
     assert_eq!((missing.class(), missing.code()), (ErrorClass::Schema, Some("1146")), "{missing}");
+    assert!(missing.to_string().contains("; create it before rows are submitted"), "{missing}");
     // Names of columns are compared as the server compares them; the number is the server's where it is left out.
     let pipeline = pipeline(&db.sink);
     pipeline.prepare(&key_of(&["name", "id"]).build().unwrap()).await.unwrap();

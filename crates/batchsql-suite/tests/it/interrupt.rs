@@ -1,5 +1,5 @@
-//! Owns the checks of Ctrl-C: the run ends soon, with a report of what was done until then.
-//! Must not know signals of other kinds.
+//! Owns the checks of Ctrl-C and SIGTERM: the run ends soon, with a report of what was done until then.
+//! Must not know the other ways in which a run ends.
 
 use std::time::{Duration, Instant};
 
@@ -62,6 +62,25 @@ fn an_interruption_ends_the_case_skips_the_others_and_reports() {
 }
 
 #[test]
+fn a_request_to_terminate_that_comes_twice_at_once_is_one_request() {
+    let suite = Suite::new(&LONG);
+    let (_, conn, dsn) = database(suite.dir());
+    let mut running = suite.env("SQLITE_DSN", dsn).start();
+    under_way(&running);
+    // Draining cannot be over before the second one comes.
+    conn.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // As `timeout` does it, to the process and to its group; once the first has been understood.
+    running.terminate();
+    running.hear("interrupted: ");
+    running.terminate();
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(running.is_running(), "the second cut the drain");
+    conn.execute_batch("COMMIT").unwrap();
+    let run = running.wait().expect_code(130);
+    assert_eq!(results(&run.report())[0].1["integrity"]["matches"], true);
+}
+
+#[test]
 fn a_second_interruption_does_not_wait_for_a_database_that_hangs() {
     let suite = Suite::new(&LONG);
     let (_, conn, dsn) = database(suite.dir());
@@ -70,7 +89,9 @@ fn a_second_interruption_does_not_wait_for_a_database_that_hangs() {
     // From here on nothing can be written, and draining would take minutes.
     conn.execute_batch("BEGIN IMMEDIATE").unwrap();
     running.interrupt();
-    std::thread::sleep(Duration::from_secs(1));
+    // More than a second, which tells it from the same request that is sent twice.
+    running.hear("interrupted: ");
+    std::thread::sleep(Duration::from_millis(1_200));
     assert!(running.is_running(), "rows that cannot be written are not given up at once");
     let begin = Instant::now();
     running.interrupt();
