@@ -97,6 +97,41 @@ fn nothing_is_published_beyond_the_loopback_interface() {
 }
 
 #[test]
+fn the_suite_in_a_container_can_be_published_where_other_containers_reach_it() {
+    let check = |address: &str, expected: &str| {
+        let Some(mut command) = compose() else { return };
+        command.current_dir(ROOT).args(["-f", "docker/docker-compose.integration.yml", "--profile", "suite", "config"]);
+        command.env("BATCHSQL_PASSWORD", "x").env("BATCHSQL_METRICS_ADDRESS", address);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let config = String::from_utf8(output.stdout).unwrap();
+        let (_, suite) = config.split_once("\n  suite:\n").unwrap();
+        // One program writes an entry with fields, an older one writes the text.
+        let is_so = suite.contains(&format!("host_ip: {expected}\n")) || suite.contains(&format!("{expected}:9091:"));
+        assert!(is_so, "{suite}");
+    };
+    check("", "127.0.0.1");
+    check("172.17.0.1", "172.17.0.1");
+}
+
+#[test]
+fn files_that_the_service_reads_in_kubernetes_are_mounted() {
+    let guide = read("docs/production.md");
+    let pod = guide.split("```yaml").find(|block| block.contains("METRICS_TOKEN_FILE")).unwrap();
+    let after = |line: &str, name: &str| -> Option<String> {
+        Some(line.split_once(name)?.1.split([',', '}']).next().unwrap().trim().to_owned())
+    };
+    let mounts: Vec<_> = pod.lines().filter_map(|line| after(line, "mountPath:")).collect();
+    let files: Vec<_> = pod.lines().filter(|l| l.contains("_FILE,")).filter_map(|l| after(l, "value:")).collect();
+    assert_eq!(files.len(), 2, "{pod}");
+    for file in files.iter().map(Path::new) {
+        assert!(mounts.iter().any(|mount| file.parent() == Some(Path::new(mount))), "{file:?} is not in {mounts:?}");
+    }
+    // The root is read-only.
+    assert!(mounts.iter().any(|mount| mount == "/tmp"), "{mounts:?}");
+}
+
+#[test]
 fn alerts_that_silence_others_are_alerts() {
     let rules = ["monitoring/rules/alerts.yml", "monitoring/rules/prod/alerts.yml"].map(read).concat();
     let routes = read("monitoring/alertmanager.yml");

@@ -5,6 +5,7 @@
 
 mod app;
 mod compose;
+mod image;
 mod production;
 mod program;
 mod secrets;
