@@ -21,6 +21,7 @@ const PROMETHEUS: &[(&str, MetricKind, &[&str])] = &[
     ("prometheus_notifications_alertmanagers_discovered", MetricKind::Gauge, &[]),
     ("prometheus_notifications_dropped_total", MetricKind::Counter, &[]),
     ("prometheus_notifications_queue_length", MetricKind::Gauge, &[]),
+    ("prometheus_remote_storage_queue_highest_sent_timestamp_seconds", MetricKind::Gauge, &["remote_name", "url"]),
     ("prometheus_remote_storage_samples_failed_total", MetricKind::Counter, &["remote_name", "url"]),
     ("prometheus_remote_storage_samples_pending", MetricKind::Gauge, &["remote_name", "url"]),
     ("prometheus_remote_storage_samples_total", MetricKind::Counter, &["remote_name", "url"]),

@@ -88,8 +88,8 @@ fn what_is_broken_is_named_and_the_other_checks_are_made() {
     let rules = "monitoring/rules/recording.yml";
     check(
         rules,
-        "expr: sum by (job, database)",
-        "expr: sum by (job, database",
+        "sum by (le, job, database) (",
+        "sum by (le, job, database (",
         &["could not parse", "FAILED   rules ("],
     );
     let alerts = "monitoring/rules/alerts.yml";

@@ -123,39 +123,39 @@ fn rules_are_checked() {
         RECORDING,
         "rate(batchsql_errors_total[5m])",
         "rate(batchsql_error_total[5m])",
-        "rule job_database:batchsql_attempts:rate5m: no metric is called",
+        "rule job_instance_database:batchsql_attempts:rate5m: no metric is called",
     );
-    check(RECORDING, "expr: sum by (job, database)", "expr: sum by (database)", "it loses `job`");
+    check(RECORDING, "sum by (le, job, database)", "sum by (le, database)", "it loses `job`");
     check(
         RECORDING,
-        "- record: job_database:batchsql_attempts:rate5m",
+        "- record: job_instance_database:batchsql_attempts:rate5m",
         "- record: batchsql_attempts:rate5m",
         "level:metric:operations",
     );
     check(
         RECORDING,
-        "- record: job_database:batchsql_records_processed:rate5m",
-        "- record: job:batchsql_records_processed:rate5m",
+        "- record: job_database:batchsql_batch_execution_duration_seconds:p99_rate5m",
+        "- record: job:batchsql_batch_execution_duration_seconds:p99_rate5m",
         "its level is job, its labels are database, job",
     );
     check(
         RECORDING,
-        "- record: job_database:batchsql_batch_execution_duration_seconds:p95_rate5m",
-        "- record: job_database:batchsql_batch_execution_duration_seconds:p50_rate5m",
+        "- record: job_instance_database:batchsql_buffer_bytes:fill_ratio",
+        "- record: job_instance_database:batchsql_buffer_records:fill_ratio",
         "another rule records this name",
     );
     check(
         RECORDING,
-        "histogram_quantile(0.5,\n            sum by (le, job",
-        "histogram_quantile(0.5,\n            sum by (job",
+        "histogram_quantile(0.99,\n            sum by (le, job",
+        "histogram_quantile(0.99,\n            sum by (job",
         "keep le",
     );
     check(RECORDING, "groups:", "grops:", "recording.yml: it has no rules");
     check(RECORDING, "- record:", "record:", "recording.yml: it cannot be read");
     check(
         RECORDING,
-        "      - record: job_database:batchsql_attempts",
-        "      - unknown: job_database:batchsql_attempts",
+        "      - record: job_instance_database:batchsql_attempts",
+        "      - unknown: job_instance_database:batchsql_attempts",
         "either a record or an alert",
     );
 }
@@ -170,8 +170,8 @@ fn alerts_are_checked() {
     );
     check(
         ALERTS,
-        "job_database:batchsql_attempt_failures:ratio_rate5m",
-        "job_database:batchsql_attempt_failure:ratio_rate5m",
+        "job_instance_database:batchsql_attempt_failures:ratio_rate5m",
+        "job_instance_database:batchsql_attempt_failure:ratio_rate5m",
         "alert BatchSqlFailureRatioHigh: no metric is called",
     );
     check(ALERTS, "severity: warning", "severity: page", "severity \"page\" has no route");
@@ -194,14 +194,14 @@ fn alerts_are_checked() {
     check(ALERTS, "- alert: BatchSqlStalled", "- alert: BatchSqlTestFailed", "another alert has this name");
     check(
         ALERTS,
-        "'{{ $labels.database }}: rows of",
-        "'{{ $labels.table }}: rows of",
+        "'{{ $labels.database }}: rows of {{ $labels.instance }}",
+        "'{{ $labels.table }}: rows of {{ $labels.instance }}",
         "alert BatchSqlStalled, summary: $labels.table is always empty",
     );
-    let query = "{{ with query \"sum(batchsql_parked_table)\" }}{{ . }}{{ end }} rows of";
+    let query = "{{ with query \"sum(batchsql_parked_table)\" }}{{ . }}{{ end }} rows of {{ $labels.instance }}";
     check(
         ALERTS,
-        "'{{ $labels.database }}: rows of",
+        "'{{ $labels.database }}: rows of {{ $labels.instance }}",
         &format!("'{query}"),
         "summary: no metric is called batchsql_parked_table;",
     );
