@@ -90,6 +90,8 @@ pub(crate) struct Target {
     #[serde(default)]
     pub(crate) legend_format: String,
     #[serde(default)]
+    pub(crate) format: String,
+    #[serde(default)]
     pub(crate) instant: bool,
     #[serde(default)]
     pub(crate) datasource: Option<Value>,

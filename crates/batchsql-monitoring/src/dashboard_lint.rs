@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use batchsql_metrics::Metric;
+use promql_parser::label::MatchOp;
 use serde_json::Value;
 
 use crate::dashboard::{Dashboard, Panel, Place, Target, Variable};
@@ -26,6 +28,40 @@ const TITLE: &str = "BatchSQL Performance Dashboard";
 const UID: &str = "batchsql-performance";
 /// Of Grafana 10; older models are migrated by guesses.
 const SCHEMA: u32 = 38;
+/// Panels of Grafana 10 and later that show queries. `graph` and `singlestat` are gone from Grafana.
+const KINDS: [&str; 10] = [
+    "timeseries",
+    "stat",
+    HEATMAP,
+    "state-timeline",
+    "status-history",
+    "gauge",
+    "bargauge",
+    "barchart",
+    "histogram",
+    "table",
+];
+const HEATMAP: &str = "heatmap";
+/// Units of Grafana, as far as metrics here can have them; one that it does not know is shown as a word after the number.
+const UNITS: [&str; 17] = [
+    "none",
+    "short",
+    "percent",
+    "percentunit",
+    "s",
+    "ms",
+    "dateTimeAsIso",
+    "bytes",
+    "decbytes",
+    "mbytes",
+    "Bps",
+    "binBps",
+    "ops",
+    "rowsps",
+    "cps",
+    "string",
+    "bool",
+];
 /// How a datasource is named by the variable.
 const DATASOURCE: &str = "${datasource}";
 
@@ -84,11 +120,22 @@ fn structure(dashboard: &Dashboard, findings: &mut Findings<'_>) {
     for panel in panels {
         let name = panel.name();
         findings.expect(!panel.description.trim().is_empty(), &name, "it has no description; say what it shows");
-        findings.expect(!panel.field_config.defaults.unit.is_empty(), &name, "it has no unit; none is \"none\"");
+        let unit = &panel.field_config.defaults.unit;
+        findings.expect(!unit.is_empty(), &name, "it has no unit; none is \"none\"");
+        let is_known = unit.is_empty() || UNITS.contains(&&**unit);
+        findings.expect(is_known, &name, format!("unit {unit:?} is none of {}", UNITS.join(", ")));
+        let kind = &panel.kind;
+        findings.expect(KINDS.contains(&&**kind), &name, format!("type {kind:?} is none of {}", KINDS.join(", ")));
         findings.expect(uses_variable(panel.datasource.as_ref()), &name, needs_variable(panel.datasource.as_ref()));
         findings.expect(!panel.targets.is_empty(), &name, "it has no query");
         let mut references = BTreeSet::new();
-        for Target { ref_id, datasource, expr, .. } in &panel.targets {
+        for Target { ref_id, datasource, expr, format, .. } in &panel.targets {
+            let fits = (panel.kind == HEATMAP) == (format == HEATMAP);
+            findings.expect(
+                fits,
+                &name,
+                format!("format {format:?} is not for a {}; a heatmap needs its own", panel.kind),
+            );
             findings.expect(
                 !ref_id.is_empty() && references.insert(ref_id),
                 &name,
@@ -201,6 +248,16 @@ impl Queries<'_, '_> {
             let Some(query) = self.query(&place, &target.expr) else { continue };
             self.legend(&place, &target.legend_format, &query);
             self.selects(&place, &query);
+            // A heatmap has one series for each bucket; it says that it adds all up.
+            let keeps_job = panel.kind == HEATMAP || query.labels.as_ref().is_none_or(|labels| labels.contains("job"));
+            self.findings.expect(
+                keeps_job,
+                &place,
+                "it loses `job`, so that suite and applications mix; add it to by()",
+            );
+            let is_percentage = panel.field_config.defaults.unit == "percent";
+            let fits = is_percentage || !query.used.contains(Metric::TestDataIntegrityRate.name());
+            self.findings.expect(fits, &place, "the integrity is from 0 to 100; its unit is \"percent\"");
             for (function, seconds) in &query.ranges {
                 let fits = match *function {
                     "rate" | "irate" => *seconds == RATE_INTERVAL,
@@ -243,7 +300,9 @@ impl Queries<'_, '_> {
             let Some(labels) = self.names.get(name).and_then(|series| series.labels.as_ref()) else { continue };
             for (variable, _) in VARIABLES.iter().filter(|(variable, _)| labels.contains(*variable)) {
                 let value = format!("{VARIABLE}{variable}");
-                let follows = matchers.iter().any(|(label, is)| label == variable && *is == value);
+                let follows = matchers.iter().any(|matcher| {
+                    matcher.name == *variable && matcher.value == value && matches!(matcher.op, MatchOp::Re(_))
+                });
                 let advice =
                     format!("{name} does not follow the choice of {variable}; add {variable}=~\"${variable}\"");
                 self.findings.expect(follows, place, advice);

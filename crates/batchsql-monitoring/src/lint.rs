@@ -11,6 +11,7 @@ use batchsql_metrics::Metric;
 use crate::finding::{Finding, Findings};
 use crate::names::Names;
 use crate::query::Query;
+use crate::rules::{self, Configuration};
 use crate::rules_lint::{Rules, Tested, runbook};
 use crate::{dashboard_lint, documents};
 
@@ -44,6 +45,13 @@ pub fn lint(root: &Path) -> Result<Report> {
     let mut names = Names::new();
     let mut rules = Rules::default();
 
+    for file in ["monitoring/prometheus.yml", "monitoring/prometheus.prod.yml"] {
+        let text = report.read(&tree, file)?;
+        match rules::parse::<Configuration>(&text) {
+            Ok(configuration) => names.know(configuration.scrape_configs.into_iter().map(|scrape| scrape.job_name), []),
+            Err(error) => Findings::of(file, &mut report.findings).add("", format!("it cannot be read: {error}")),
+        }
+    }
     let mut rule_files = tree.files("monitoring/rules", "yml")?;
     // What others are made of comes first.
     rule_files.sort_by_key(|file| !file.ends_with("recording.yml"));
@@ -52,6 +60,7 @@ pub fn lint(root: &Path) -> Result<Report> {
         let text = report.read(&tree, file)?;
         rules.check(file, &text, &mut names, &mut Findings::of(file, &mut report.findings));
     }
+    names.know([], rules.alerts.keys().cloned());
     let mut tested = Tested::default();
     for file in tree.files("monitoring/rules/tests", "yml")? {
         let text = report.read(&tree, &file)?;
@@ -72,6 +81,10 @@ pub fn lint(root: &Path) -> Result<Report> {
     }
     if dashboards.is_empty() {
         Findings::of("monitoring/grafana/dashboards", &mut report.findings).add("", "there is no dashboard");
+    }
+    for (record, file) in rules.records.iter().filter(|(record, _)| !used.contains(*record)) {
+        let advice = "no alert, rule or panel uses it; remove it, or use it where the same is worked out anew";
+        Findings::of(file, &mut report.findings).add(&format!("rule {record}"), advice);
     }
     runbooks(&tree, &rules, &mut report)?;
     documents(&tree, &names, &mut report)?;

@@ -63,13 +63,19 @@ pub(crate) struct Series {
 }
 
 /// Every name that a query may use.
-#[derive(Debug, Clone)]
-pub(crate) struct Names(BTreeMap<String, Series>);
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Names {
+    series: BTreeMap<String, Series>,
+    /// Of the scrape configurations; any when there are none.
+    jobs: BTreeSet<String>,
+    /// Of the rules; any when there are none.
+    alerts: BTreeSet<String>,
+}
 
 impl Names {
     /// Those of the catalogue and of Prometheus.
     pub(crate) fn new() -> Self {
-        let mut names = Self(BTreeMap::new());
+        let mut names = Self::default();
         for metric in Metric::ALL {
             let series = |kind, more: &[&str]| Series {
                 kind,
@@ -80,33 +86,50 @@ impl Names {
             let name = metric.name();
             match metric.kind() {
                 MetricKind::Histogram => {
-                    names.0.insert(format!("{name}_bucket"), series(MetricKind::Counter, &["le"]));
-                    names.0.insert(format!("{name}_sum"), series(MetricKind::Counter, &[]));
-                    names.0.insert(format!("{name}_count"), series(MetricKind::Counter, &[]));
+                    names.series.insert(format!("{name}_bucket"), series(MetricKind::Counter, &["le"]));
+                    names.series.insert(format!("{name}_sum"), series(MetricKind::Counter, &[]));
+                    names.series.insert(format!("{name}_count"), series(MetricKind::Counter, &[]));
                 }
                 kind => {
-                    names.0.insert(name.to_owned(), series(kind, &[]));
+                    names.series.insert(name.to_owned(), series(kind, &[]));
                 }
             }
         }
         for (name, kind, labels) in PROMETHEUS {
             let labels = Some(with_target(labels.iter()));
-            names.0.insert((*name).to_owned(), Series { kind: *kind, labels, metric: None, recorded: false });
+            names.series.insert((*name).to_owned(), Series { kind: *kind, labels, metric: None, recorded: false });
         }
         for name in ALERTS {
             let series = Series { kind: MetricKind::Gauge, labels: None, metric: None, recorded: false };
-            names.0.insert(name.to_owned(), series);
+            names.series.insert(name.to_owned(), series);
         }
         names
     }
 
     /// Adds what a recording rule makes.
     pub(crate) fn record(&mut self, name: &str, labels: Option<BTreeSet<String>>) {
-        self.0.insert(name.to_owned(), Series { kind: MetricKind::Gauge, labels, metric: None, recorded: true });
+        self.series.insert(name.to_owned(), Series { kind: MetricKind::Gauge, labels, metric: None, recorded: true });
+    }
+
+    /// Adds what jobs and alerts there are.
+    pub(crate) fn know(&mut self, jobs: impl IntoIterator<Item = String>, alerts: impl IntoIterator<Item = String>) {
+        self.jobs.extend(jobs);
+        self.alerts.extend(alerts);
+    }
+
+    /// The values that a label of a series can have, where they are a closed set.
+    pub(crate) fn values<'a>(&'a self, name: &str, series: &Series, label: &str) -> Option<Vec<&'a str>> {
+        let known = |set: &'a BTreeSet<String>| (!set.is_empty()).then(|| set.iter().map(String::as_str).collect());
+        match label {
+            "job" => known(&self.jobs),
+            "alertname" => known(&self.alerts),
+            "alertstate" => ALERTS.contains(&name).then(|| vec!["pending", "firing"]),
+            _ => values(series.metric?, label),
+        }
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&Series> {
-        self.0.get(name)
+        self.series.get(name)
     }
 
     /// What to write instead of a name that nothing has.
@@ -114,7 +137,7 @@ impl Names {
         if Metric::ALL.iter().any(|metric| metric.name() == name) {
             return format!("a histogram has no series of its own name; use {name}_bucket, {name}_sum or {name}_count");
         }
-        let nearest = self.0.keys().min_by_key(|known| distance(known, name)).expect("there are names");
+        let nearest = self.series.keys().min_by_key(|known| distance(known, name)).expect("there are names");
         if distance(nearest, name) <= name.len() / 4 {
             format!("did you mean {nearest}?")
         } else {
@@ -128,7 +151,7 @@ fn with_target<'a>(labels: impl Iterator<Item = &'a &'a str>) -> BTreeSet<String
 }
 
 /// The values that a label of a metric can have, where they are a closed set.
-pub(crate) fn values(metric: Metric, label: &str) -> Option<Vec<&'static str>> {
+fn values(metric: Metric, label: &str) -> Option<Vec<&'static str>> {
     let classes = || ErrorClass::ALL.iter().map(|class| class.name()).collect();
     Some(match (label, metric) {
         ("status", _) => vec!["success", "failure"],

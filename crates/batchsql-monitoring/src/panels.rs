@@ -57,7 +57,8 @@ pub struct Answer {
 impl Answer {
     /// Whether a panel would show nothing although it should.
     pub fn is_missing(&self) -> bool {
-        self.series == 0 && self.excuse.is_none()
+        // A series of "not a number" is drawn by nobody.
+        self.with_numbers == 0 && self.excuse.is_none()
     }
 }
 
@@ -84,7 +85,7 @@ impl fmt::Display for Panels {
             let note = match (series, with_numbers, excuse) {
                 (0, _, Some(excuse)) => format!("  ({excuse})"),
                 (0, _, None) => "  MISSING".to_owned(),
-                (_, 0, _) => "  (no numbers yet)".to_owned(),
+                (_, 0, _) => "  MISSING: no number among them".to_owned(),
                 _ => String::new(),
             };
             writeln!(f, "{place:width$}  {reference:5}  {series:6}{note}")?;

@@ -9,7 +9,7 @@ use promql_parser::parser::{
     self, AggregateExpr, BinaryExpr, Call, Expr, LabelModifier, VectorMatchCardinality, VectorSelector,
 };
 
-use crate::names::{self, Names};
+use crate::names::{Names, Series};
 
 /// Stands for a variable of a dashboard in a matcher.
 pub(crate) const VARIABLE: &str = "variable-";
@@ -26,8 +26,8 @@ pub(crate) struct Query {
     pub(crate) findings: Vec<String>,
     /// Names of series that it asks for.
     pub(crate) used: BTreeSet<String>,
-    /// Its selectors: the name, and the names and values of its matchers.
-    pub(crate) selectors: Vec<(String, Vec<(String, String)>)>,
+    /// Its selectors: the name and the matchers.
+    pub(crate) selectors: Vec<(String, Vec<Matcher>)>,
     /// Functions over a range, with its seconds.
     pub(crate) ranges: Vec<(&'static str, u64)>,
     /// Labels of the result; none when they are not known.
@@ -78,8 +78,7 @@ impl Query {
             return Shape::Vector(None);
         };
         let matchers = &selector.matchers.matchers;
-        let pairs = matchers.iter().map(|matcher| (matcher.name.clone(), matcher.value.clone())).collect();
-        self.selectors.push((name.clone(), pairs));
+        self.selectors.push((name.clone(), matchers.clone()));
         let Some(series) = names.get(name) else {
             self.findings.push(format!("no metric is called {name}; {}", names.advice(name)));
             return Shape::Vector(None);
@@ -87,8 +86,7 @@ impl Query {
         self.used.insert(name.clone());
         for matcher in matchers {
             self.must_have(&series.labels, [&matcher.name], name);
-            if let Some(metric) = series.metric
-                && let Some(values) = names::values(metric, &matcher.name)
+            if let Some(values) = names.values(name, series, &matcher.name)
                 && let Some(wrong) = impossible(matcher, &values)
             {
                 self.findings.push(format!(
@@ -125,7 +123,10 @@ impl Query {
         let (left, right) = (self.visit(&binary.lhs, names), self.visit(&binary.rhs, names));
         let (left, right) = match (left, right) {
             (Shape::Vector(left), Shape::Vector(right)) => (left, right),
-            (Shape::Vector(one), Shape::Number) | (Shape::Number, Shape::Vector(one)) => return Shape::Vector(one),
+            (Shape::Vector(one), Shape::Number) | (Shape::Number, Shape::Vector(one)) => {
+                self.compares_total(binary, names);
+                return Shape::Vector(one);
+            }
             (Shape::Number, Shape::Number) => return Shape::Number,
         };
         let operator = binary.op.to_string();
@@ -156,6 +157,7 @@ impl Query {
             return Shape::Vector(left);
         }
         let modifier = binary.modifier.as_ref();
+        self.has_one_partner(binary, &left, &right);
         Shape::Vector(match modifier.map(|modifier| &modifier.card) {
             Some(VectorMatchCardinality::ManyToOne(more)) => left.map(|labels| with(&labels, &more.labels)),
             Some(VectorMatchCardinality::OneToMany(more)) => right.map(|labels| with(&labels, &more.labels)),
@@ -196,13 +198,77 @@ impl Query {
         }
     }
 
+    /// A side whose series must be unique has no label beyond those that are compared: Prometheus refuses the query as
+    /// soon as two series differ in it.
+    fn has_one_partner(&mut self, binary: &BinaryExpr, left: &Labels, right: &Labels) {
+        let Some(modifier) = &binary.modifier else { return };
+        let Some(matching) = &modifier.matching else { return };
+        let (unique, brought): (Vec<_>, &[String]) = match &modifier.card {
+            VectorMatchCardinality::ManyToOne(more) => (vec![(right, &binary.rhs)], &more.labels),
+            VectorMatchCardinality::OneToMany(more) => (vec![(left, &binary.lhs)], &more.labels),
+            _ => (vec![(left, &binary.lhs), (right, &binary.rhs)], &[]),
+        };
+        for (labels, expr) in unique {
+            let Some(labels) = labels else { continue };
+            let fixed = fixed(expr);
+            let beyond = labels.iter().filter(|label| {
+                let is_compared = match matching {
+                    LabelModifier::Include(on) => on.labels.contains(label),
+                    LabelModifier::Exclude(ignored) => !ignored.labels.contains(label),
+                };
+                !is_compared && !brought.contains(label) && !fixed.contains(*label)
+            });
+            let beyond: BTreeSet<_> = beyond.cloned().collect();
+            if !beyond.is_empty() {
+                self.findings.push(format!(
+                    "a side of {} has several series for one of the other ({}), which Prometheus refuses; sum it to \
+                     what is compared, or let the other side be the only one by group_left or group_right",
+                    binary.op,
+                    list(&beyond)
+                ));
+            }
+        }
+    }
+
+    /// A counter only says how long a process has run.
+    fn compares_total(&mut self, binary: &BinaryExpr, names: &Names) {
+        if ![">", "<", ">=", "<=", "==", "!="].contains(&&*binary.op.to_string()) {
+            return;
+        }
+        for (side, other) in [(&binary.lhs, &binary.rhs), (&binary.rhs, &binary.lhs)] {
+            let Some((name, series)) = total(side).and_then(|selector| known(selector, names)) else { continue };
+            // Whether there ever was one is a question.
+            let is_zero = matches!(unwrapped(other), Expr::NumberLiteral(number) if number.val == 0.0);
+            if series.kind == MetricKind::Counter && !is_zero {
+                self.findings.push(format!(
+                    "{name} is compared with a number, and grows for as long as the process runs; compare its rate() or \
+                     increase()"
+                ));
+            }
+        }
+    }
+
     /// A function over a range must fit the kind of metric.
     fn fits(&mut self, function: &'static str, argument: &Expr, names: &Names) {
-        let Expr::MatrixSelector(matrix) = unwrapped(argument) else { return };
-        self.ranges.push((function, matrix.range.as_secs()));
-        let Some((name, series)) = matrix.vs.name.as_ref().and_then(|name| Some((name, names.get(name)?))) else {
-            return;
+        let selector = match unwrapped(argument) {
+            Expr::MatrixSelector(matrix) => {
+                self.ranges.push((function, matrix.range.as_secs()));
+                Some(&matrix.vs)
+            }
+            Expr::Subquery(subquery) => {
+                self.ranges.push((function, subquery.range.as_secs()));
+                let is_sum = matches!(unwrapped(&subquery.expr), Expr::Aggregate(_));
+                if is_sum && OF_COUNTERS.contains(&function) {
+                    self.findings.push(format!(
+                        "{function}() of what was added up already takes the restart of one process for that of all; \
+                         add up what {function}() gives"
+                    ));
+                }
+                total(&subquery.expr)
+            }
+            _ => None,
         };
+        let Some((name, series)) = selector.and_then(|selector| known(selector, names)) else { return };
         if OF_COUNTERS.contains(&function) && series.kind != MetricKind::Counter {
             let what = if series.recorded { "is recorded and goes up and down" } else { "is a gauge" };
             self.findings.push(format!(
@@ -220,12 +286,29 @@ impl Query {
         if labels.is_some_and(|labels| !labels.contains("le")) {
             self.findings
                 .push("histogram_quantile() without `le` is always empty; keep le: sum by (le, ...)".to_owned());
-        } else if !matches!(call.args.args.get(1).map(|argument| unwrapped(argument)), Some(Expr::Aggregate(_))) {
-            self.findings.push(
+            return;
+        }
+        if let Some(Expr::NumberLiteral(quantile)) = call.args.args.first().map(|argument| unwrapped(argument))
+            && !(0.0..=1.0).contains(&quantile.val)
+        {
+            self.findings.push(format!("there is no quantile {}; it is between 0 and 1, as in 0.99", quantile.val));
+        }
+        let summed = match call.args.args.get(1).map(|argument| unwrapped(argument)) {
+            Some(Expr::Aggregate(aggregate)) if aggregate.op.to_string() == "sum" => Some(&aggregate.expr),
+            _ => None,
+        };
+        match summed.map(|expr| unwrapped(expr)) {
+            None => self.findings.push(
                 "histogram_quantile() of buckets that are not summed gives one quantile for each table, status and \
                  test case; sum them first: sum by (le, database) (rate(...))"
                     .to_owned(),
-            );
+            ),
+            Some(Expr::Call(inner)) if OF_COUNTERS.contains(&inner.func.name) => {}
+            Some(_) => self.findings.push(
+                "histogram_quantile() of buckets without rate() is that of all time since the start; use \
+                 sum by (le, ...) (rate(...))"
+                    .to_owned(),
+            ),
         }
     }
 
@@ -255,6 +338,39 @@ fn impossible(matcher: &Matcher, values: &[&str]) -> Option<String> {
     }
     let hits = |value: &&&str| matcher.is_match(value) == matches!(matcher.op, MatchOp::Re(_));
     values.iter().find(hits).is_none().then(|| value.clone())
+}
+
+/// The series that an expression is, or adds up, as they are.
+fn total(expr: &Expr) -> Option<&VectorSelector> {
+    match expr {
+        Expr::Paren(paren) => total(&paren.expr),
+        Expr::Aggregate(aggregate) if ["sum", "max", "min", "avg"].contains(&&*aggregate.op.to_string()) => {
+            total(&aggregate.expr)
+        }
+        Expr::VectorSelector(selector) => Some(selector),
+        _ => None,
+    }
+}
+
+fn known<'a>(selector: &'a VectorSelector, names: &'a Names) -> Option<(&'a String, &'a Series)> {
+    let name = selector.name.as_ref()?;
+    Some((name, names.get(name)?))
+}
+
+/// Labels that a selector pins to one value.
+fn fixed(expr: &Expr) -> BTreeSet<String> {
+    let of_selector = |selector: &VectorSelector| {
+        let pins = |matcher: &&Matcher| matcher.op == MatchOp::Equal && !matcher.value.contains(VARIABLE);
+        selector.matchers.matchers.iter().filter(pins).map(|matcher| matcher.name.clone()).collect()
+    };
+    match expr {
+        Expr::Paren(paren) => fixed(&paren.expr),
+        Expr::Subquery(subquery) => fixed(&subquery.expr),
+        Expr::VectorSelector(selector) => of_selector(selector),
+        Expr::MatrixSelector(matrix) => of_selector(&matrix.vs),
+        Expr::Call(call) => call.args.args.iter().flat_map(|argument| fixed(argument)).collect(),
+        _ => BTreeSet::new(),
+    }
 }
 
 fn unwrapped(expr: &Expr) -> &Expr {
@@ -330,6 +446,11 @@ mod tests {
         check("deriv(batchsql_memory_usage_mb{type=\"alloc\"}[5m])", "");
         check("deriv(batchsql_errors_total[5m])", "use rate()");
         check("rate(batchsql_batch_size_sum[5m])", "");
+        check("rate(batchsql_buffer_records[5m:15s])", "use deriv()");
+        check("deriv(batchsql_errors_total[5m:15s])", "use rate()");
+        check("increase(sum(batchsql_errors_total)[5m:15s])", "the restart of one process for that of all");
+        check("max_over_time(sum(batchsql_buffer_records)[5m:15s])", "");
+        check("max_over_time(sum(rate(batchsql_errors_total[5m]))[1h:1m])", "");
         check("max_over_time(batchsql_test_rps[5m])", "");
     }
 
@@ -340,6 +461,56 @@ mod tests {
         check(&format!("histogram_quantile(0.99, sum by (database) ({buckets}))"), "keep le");
         check(&format!("histogram_quantile(0.99, {buckets})"), "sum them first");
         check("histogram_quantile(0.9, sum(rate(batchsql_batch_size_sum[5m])))", "keep le");
+        check(&format!("histogram_quantile(99, sum by (le) ({buckets}))"), "there is no quantile 99");
+        check(&format!("histogram_quantile(0.99, max by (le) ({buckets}))"), "sum them first");
+        let all_time = "sum by (le) (batchsql_batch_execution_duration_seconds_bucket)";
+        check(&format!("histogram_quantile(0.99, {all_time})"), "without rate()");
+    }
+
+    #[test]
+    fn a_side_that_must_be_unique_is() {
+        let (outcomes, received) = ("batchsql_records_outcome_total", "batchsql_records_received_total");
+        let on = "on (job, instance, database, table)";
+        check(&format!("rate({outcomes}[5m]) / {on} rate({received}[5m])"), "(outcome)");
+        check(&format!("rate({outcomes}[5m]) / {on} group_left () rate({received}[5m])"), "");
+        check(&format!("rate({outcomes}{{outcome=\"written\"}}[5m]) / {on} rate({received}[5m])"), "");
+        check(&format!("rate({outcomes}[5m]) / ignoring (outcome) rate({received}[5m])"), "(outcome)");
+        check("batchsql_buffer_records and on (job, instance) batchsql_build_info", "");
+        check("batchsql_buffer_records * on (job, instance) group_left (version) batchsql_build_info", "");
+        check("batchsql_buffer_records * on (job, instance) group_left () batchsql_build_info", "(version)");
+    }
+
+    #[test]
+    fn a_counter_is_not_compared_as_it_is() {
+        check("batchsql_errors_total > 100", "grows for as long as");
+        check("100 < sum by (job) (batchsql_errors_total)", "grows for as long as");
+        check("batchsql_errors_total > 0", "");
+        check("increase(batchsql_errors_total[5m]) > 100", "");
+        check("count(batchsql_errors_total) > 100", "");
+        check("batchsql_buffer_records > 100", "");
+    }
+
+    #[test]
+    fn jobs_and_alerts_are_those_of_the_files() {
+        let mut names = Names::new();
+        let findings = |names: &Names, text: &str| Query::check(text, names).findings.concat();
+        assert_eq!(findings(&names, "ALERTS{alertname=\"Any\", job=\"any\"}"), "", "nothing is known of them");
+        names.know(["batchsql-app".to_owned()], ["BatchSqlStalled".to_owned()]);
+        for fits in [
+            "up{job=\"batchsql-app\"}",
+            "up{job=~\"batchsql-.+\"}",
+            "ALERTS{alertname=\"BatchSqlStalled\", alertstate=\"firing\"}",
+        ] {
+            assert_eq!(findings(&names, fits), "", "{fits}");
+        }
+        for (wrong, expected) in [
+            ("up{job=\"batchsql-ap\"}", "up has no job=\"batchsql-ap\""),
+            ("up{job=~\"batch-.+\"}", "up has no job=\"batch-.+\""),
+            ("ALERTS{alertname=\"BatchSqlNothing\"}", "ALERTS has no alertname=\"BatchSqlNothing\""),
+            ("ALERTS{alertstate=\"fires\"}", "its values are pending, firing"),
+        ] {
+            assert!(findings(&names, wrong).contains(expected), "{wrong}: {}", findings(&names, wrong));
+        }
     }
 
     #[test]
@@ -350,7 +521,9 @@ mod tests {
         check(&format!("{errors} unless {all}"), "the whole left side");
         check(&format!("{errors} or {all}"), "");
         check(&format!("sum by (job) ({errors}) / sum by (job) ({all})"), "");
-        check(&format!("{errors} / on (job, instance, database, test_case) group_left () {all}"), "");
+        let shared = "job, instance, database, test_case";
+        check(&format!("{errors} / on ({shared}) group_left () sum by ({shared}) ({all})"), "");
+        check(&format!("{errors} / on ({shared}) group_left () {all}"), "(status, table)");
         check(&format!("{errors} / ignoring (error_type) {all}"), "always empty");
         check("batchsql_buffer_records / batchsql_buffer_records_limit > 0.9", "");
         check("(time() - batchsql_last_success_timestamp_seconds) > 60", "");

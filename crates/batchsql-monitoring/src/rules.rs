@@ -31,6 +31,18 @@ pub(crate) struct Rule {
     pub(crate) annotations: BTreeMap<String, String>,
 }
 
+/// A configuration of Prometheus, as far as it is asked.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Configuration {
+    #[serde(default)]
+    pub(crate) scrape_configs: Vec<Scrape>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Scrape {
+    pub(crate) job_name: String,
+}
+
 /// A file of unit tests for `promtool test rules`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct TestFile {

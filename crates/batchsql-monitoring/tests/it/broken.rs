@@ -25,13 +25,13 @@ fn says(tree: &Tree, expected: &str) {
 fn names_and_labels_of_a_dashboard_are_checked() {
     let check = |from: &str, to: &str, expected: &str| check(DASHBOARD, from, to, expected);
     check(
-        "sum(rate(batchsql_records_processed_total{",
-        "sum(rate(batchsql_records_procesed_total{",
+        "sum by (job) (rate(batchsql_records_processed_total{",
+        "sum by (job) (rate(batchsql_records_procesed_total{",
         "panel \"Rows Written per Second\": no metric is called",
     );
     check(
-        "sum by (database, error_type) (rate",
-        "sum by (database, class) (rate",
+        "sum by (job, database, error_type) (rate",
+        "sum by (job, database, class) (rate",
         "panel \"Errors by Type\": what sum adds up has no label class",
     );
     check("{{database}} {{error_type}}", "{{database}} {{table}}", "the legend names table");
@@ -48,10 +48,14 @@ fn names_and_labels_of_a_dashboard_are_checked() {
         "does not follow the choice of instance",
     );
     check(
-        ", test_case=~\\\"$test_case\\\"}[$__rate_interval])) / (sum",
-        "}[$__rate_interval])) / (sum",
+        ", test_case=~\\\"$test_case\\\"}[$__rate_interval])) / (sum by",
+        "}[$__rate_interval])) / (sum by",
         "does not follow the choice of test_case",
     );
+    check("job=~\\\"$job\\\"", "job!~\\\"$job\\\"", "does not follow the choice of job");
+    check("job=~\\\"$job\\\"", "job=\\\"$job\\\"", "does not follow the choice of job");
+    check("sum by (job, database, error_type) (rate", "sum by (database, error_type) (rate", "it loses `job`");
+    check("[$__rate_interval]", "[5m:5s]", "needs [$__rate_interval]");
     check("[$__rate_interval]", "[5m]", "needs [$__rate_interval]");
     check("[$__range]", "[15m]", "increase() needs");
     check("$__rate_interval", "$__rate_intervall", "there is no variable $__rate_intervall");
@@ -86,13 +90,21 @@ fn the_structure_of_a_dashboard_is_checked() {
     check("\"title\": \"Buffer Fill\"", "\"title\": \"\"", "it has no title");
     check("\"id\": 2,", "\"id\": 3,", "id 3 is there twice");
     check("\"id\": 2,", "", "it has no id");
-    check("\"description\": \"Rows committed per second, over", "\"oldDescription\": \"", "it has no description");
+    check("\"description\": \"Rows committed per second, of", "\"oldDescription\": \"", "it has no description");
     check("\"unit\": \"rowsps\"", "\"unit\": \"\"", "panel \"Rows Written per Second\": it has no unit");
     check(
         "\"uid\": \"${datasource}\"\n      },\n      \"description\"",
         "\"uid\": \"batchsql-prometheus\"\n      },\n      \"description\"",
         "use the variable",
     );
+    check("\"unit\": \"rowsps\"", "\"unit\": \"rows/s\"", "unit \"rows/s\" is none of");
+    check(
+        "\"unit\": \"percent\"",
+        "\"unit\": \"percentunit\"",
+        "panel \"Data Integrity Rate\": the integrity is from 0 to 100",
+    );
+    check("\"type\": \"timeseries\"", "\"type\": \"graph\"", "type \"graph\" is none of");
+    check("\"format\": \"heatmap\"", "\"format\": \"time_series\"", "format \"time_series\" is not for a heatmap");
     check("\"refId\": \"B\"", "\"refId\": \"A\"", "refId \"A\" is empty or there twice");
     check("\"x\": 4,", "\"x\": 3,", "it overlaps panel \"Rows Written per Second\"");
     check("\"x\": 20,", "\"x\": 21,", "do not fit 24 columns");
@@ -222,6 +234,25 @@ fn every_rule_needs_both_kinds_of_test() {
     }
     check(TESTS, "tests:", "tets:", "recording.yml: it has no tests");
     check(TESTS, "tests:", "tests: {", "recording.yml: it cannot be read");
+}
+
+#[test]
+fn what_is_recorded_is_used() {
+    let tree = Tree::copy();
+    tree.append(RECORDING, "\n      - record: job_instance:up:max\n        expr: max by (job, instance) (up)\n");
+    says(&tree, "recording.yml: rule job_instance:up:max: no alert, rule or panel uses it");
+}
+
+#[test]
+fn jobs_and_alerts_that_a_query_names_are_there() {
+    check("monitoring/prometheus.prod.yml", "job_name: batchsql-app", "job_name: [", "it cannot be read");
+    check(DASHBOARD, "ALERTS{alertstate=", "ALERTS{alertname=\\\"BatchSqlNothing\\\", alertstate=", "BatchSqlStalled");
+    check(
+        "monitoring/rules/prod/alerts.yml",
+        "up{job=\"batchsql-app\"}",
+        "up{job=\"batchsql-ap\"}",
+        "has no job=\"batchsql-ap\"",
+    );
 }
 
 #[test]

@@ -100,6 +100,12 @@ fn a_series_that_is_never_a_number_is_told() {
     let (url, _) = prometheus(answered(NAN));
     let panels = panels(&url, DASHBOARD, &Choice::default(), Duration::ZERO).unwrap();
     assert_eq!((panels.answers[1].series, panels.answers[1].with_numbers), (2, 1));
+    assert!(!panels.missing().any(|answer| answer.place == "Rate"), "one of them has a number");
+    let (url, _) = prometheus(|_| (200, NAN.replace(",[2,\"3\"]", "")));
+    let panels = batchsql_monitoring::panels(&url, DASHBOARD, &Choice::default(), Duration::ZERO).unwrap();
+    assert_eq!((panels.answers[1].series, panels.answers[1].with_numbers), (2, 0));
+    assert!(panels.missing().any(|answer| answer.place == "Rate"), "{panels}");
+    assert!(panels.to_string().contains("MISSING: no number"), "{panels}");
 }
 
 #[test]
