@@ -83,10 +83,17 @@ fn both_languages_say_the_same() {
     assert_eq!(english.levels(), chinese.levels(), "other headings");
     let blocks = english.blocks();
     assert!(blocks.len() > 10, "{}", blocks.len());
-    for (number, (one, other)) in blocks.iter().zip(chinese.blocks()).enumerate() {
+    for (number, (one, other)) in english.code().iter().zip(chinese.code()).enumerate() {
         assert_eq!(*one, other, "block {number}");
     }
     assert_eq!(blocks.len(), chinese.blocks().len());
+    // Comments are prose: as many, and each in its language.
+    assert_eq!(english.comments().len(), chinese.comments().len());
+    let is_chinese = |text: &String| text.chars().any(|c| ('\u{4e00}'..='\u{9fff}').contains(&c));
+    assert!(english.comments().len() > 20, "{:?}", english.comments());
+    assert!(!english.comments().iter().any(is_chinese), "{:?}", english.comments());
+    let foreign: Vec<_> = chinese.comments().into_iter().filter(|text| !is_chinese(text)).collect();
+    assert!(foreign.is_empty(), "not translated: {foreign:#?}");
     let first_cells = |page: &Page| page.rows().iter().map(Vec::len).collect::<Vec<_>>();
     assert_eq!(first_cells(&english), first_cells(&chinese), "other tables");
     assert_eq!(english.items(), chinese.items(), "other lists");

@@ -62,6 +62,30 @@ impl Page {
         blocks
     }
 
+    /// The blocks of code, without what is written in the language of the page: comments are `#` or `//` alone, of diagrams
+    /// frames, arrows and numbers are left.
+    pub(crate) fn code(&self) -> Vec<String> {
+        let lines = |block: &String| {
+            let is_diagram = block.starts_with("```text");
+            let code = block.lines().map(|line| match comment(block, line) {
+                Some(at) => line[..at].trim_end().to_owned() + "#",
+                None if is_diagram => line.chars().filter(|c| "│┌┐└┘┬▲▼◀▶:/0123456789".contains(*c)).collect(),
+                None => line.to_owned(),
+            });
+            code.collect::<Vec<_>>().join("\n")
+        };
+        self.blocks().iter().map(lines).collect()
+    }
+
+    /// What the comments in blocks of code say.
+    pub(crate) fn comments(&self) -> Vec<String> {
+        let comments = |block: String| {
+            let of_line = |line: &str| comment(&block, line).map(|at| line[at..].to_owned());
+            block.lines().filter_map(of_line).collect::<Vec<_>>()
+        };
+        self.blocks().into_iter().flat_map(comments).collect()
+    }
+
     /// The cells of every row of a table, without the lines under the heads.
     pub(crate) fn rows(&self) -> Vec<Vec<String>> {
         let cells = |line: &str| {
@@ -91,5 +115,18 @@ impl Page {
     pub(crate) fn links(&self) -> Vec<String> {
         let text: Vec<_> = self.prose().collect();
         text.join("\n").split("](").skip(1).map(|rest| rest.split(')').next().unwrap().to_owned()).collect()
+    }
+}
+
+/// Where the comment of a line of code begins.
+fn comment(block: &str, line: &str) -> Option<usize> {
+    let code = line.trim_start();
+    let (indent, is_rust) = (line.len() - code.len(), block.starts_with("```rust"));
+    if block.starts_with("```text") || code.starts_with("```") {
+        None
+    } else if code.starts_with(if is_rust { "// " } else { "# " }) {
+        Some(indent)
+    } else {
+        line.find(" # ").filter(|_| !is_rust).map(|at| at + 1)
     }
 }
