@@ -10,6 +10,7 @@ mod dashboard;
 mod dashboard_lint;
 mod documents;
 mod finding;
+mod functions;
 mod lint;
 mod names;
 mod panels;

@@ -84,7 +84,7 @@ pub fn lint(root: &Path) -> Result<Report> {
     }
     for (record, file) in rules.records.iter().filter(|(record, _)| !used.contains(*record)) {
         let advice = "no alert, rule or panel uses it; remove it, or use it where the same is worked out anew";
-        Findings::of(file, &mut report.findings).add(&format!("rule {record}"), advice);
+        Findings::of(file, &mut report.findings).add(format!("rule {record}"), advice);
     }
     runbooks(&tree, &rules, &mut report)?;
     documents(&tree, &names, &mut report)?;
