@@ -102,7 +102,8 @@ impl Client {
         let request = parameters.iter().fold(request, |request, (name, value)| request.query(name, value));
         let mut response = request.call().map_err(unreachable)?;
         let status = response.status();
-        let text = response.body_mut().read_to_string().map_err(unreachable)?;
+        let broken = |error| refused(false, format!("the answer of {url} cannot be read to its end: {error}"));
+        let text = response.body_mut().read_to_string().map_err(broken)?;
         match serde_json::from_str::<Answer>(&text) {
             Ok(Answer { data, error: None }) if status.is_success() => Ok(data),
             Ok(Answer { error: Some(error), .. }) => {

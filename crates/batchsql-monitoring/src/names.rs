@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use batchsql_core::{ErrorClass, FlushReason, OutcomeKind};
 use batchsql_metrics::{Metric, MetricKind};
+use strsim::levenshtein;
 
 /// Labels that Prometheus puts on every series that it scrapes.
 pub(crate) const TARGET: [&str; 2] = ["job", "instance"];
@@ -137,8 +138,8 @@ impl Names {
         if Metric::ALL.iter().any(|metric| metric.name() == name) {
             return format!("a histogram has no series of its own name; use {name}_bucket, {name}_sum or {name}_count");
         }
-        let nearest = self.series.keys().min_by_key(|known| distance(known, name)).expect("there are names");
-        if distance(nearest, name) <= name.len() / 4 {
+        let nearest = self.series.keys().min_by_key(|known| levenshtein(known, name)).expect("there are names");
+        if levenshtein(nearest, name) <= name.len() / 4 {
             format!("did you mean {nearest}?")
         } else {
             "use a name of crates/batchsql-metrics/src/catalogue.rs, or of a recording rule".to_owned()
@@ -166,20 +167,6 @@ fn values(metric: Metric, label: &str) -> Option<Vec<&'static str>> {
         ("state", _) => vec!["in_use", "idle", "max"],
         _ => return None,
     })
-}
-
-/// How many letters to change, insert or remove until one name is the other (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let next = (diagonal + usize::from(x != y)).min(row[j] + 1).min(row[j + 1] + 1);
-            diagonal = std::mem::replace(&mut row[j + 1], next);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
@@ -252,6 +239,5 @@ mod tests {
         let names = Names::new();
         assert_eq!(names.advice("batchsql_eror_total"), "did you mean batchsql_errors_total?");
         assert!(names.advice("go_gc_duration_seconds").contains("catalogue.rs"));
-        assert_eq!(distance("kitten", "sitting"), 3);
     }
 }

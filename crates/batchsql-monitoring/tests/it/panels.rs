@@ -133,6 +133,21 @@ fn refusals_are_told_with_the_panel() {
 }
 
 #[test]
+fn an_answer_that_breaks_off_is_not_taken_for_none() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        let lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+        lines.take_while(|line| !line.is_empty()).for_each(drop);
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"status\":").unwrap();
+    });
+    let error = panels(&url, DASHBOARD, &Choice::default(), Duration::ZERO).unwrap_err();
+    let message = format!("{error:#}");
+    assert!(message.contains(&format!("the answer of {url} cannot be read to its end")), "{message}");
+}
+
+#[test]
 fn a_file_that_is_no_dashboard_is_refused() {
     let error = panels("http://127.0.0.1:1", "[]", &Choice::default(), Duration::ZERO).unwrap_err();
     assert!(format!("{error:#}").contains("no dashboard"), "{error:#}");
