@@ -1,5 +1,6 @@
 //! What this repository ships passes, and fits together.
 
+use batchsql_core::ErrorClass;
 use batchsql_monitoring::lint;
 
 use crate::tree::root;
@@ -23,4 +24,13 @@ fn alertmanager_routes_what_rules_have_and_silences_no_other_instance() {
     let stalled = routes.split("[alertname=\"BatchSqlStalled\"]").nth(1).unwrap();
     let equal = stalled.lines().find_map(|line| line.trim().strip_prefix("equal: ")).unwrap();
     assert_eq!(equal, "[cluster, job, instance, database]");
+}
+
+#[test]
+fn the_runbook_of_failures_has_every_class_of_errors() {
+    let runbook = std::fs::read_to_string(root().join("docs/runbooks/BatchSqlFailureRatioHigh.md")).unwrap();
+    let rows: String = runbook.lines().filter(|line| line.starts_with("| `")).collect();
+    for class in ErrorClass::ALL {
+        assert!(rows.contains(&format!("`{}`", class.name())), "it does not say what to do for {}", class.name());
+    }
 }
