@@ -16,7 +16,12 @@ struct Demand {
     /// What must stand after the scheme.
     credentials: Vec<u8>,
     challenge: HeaderValue,
+    /// The same for a page that asks for the password itself: of no scheme that a browser has a dialog for.
+    challenge_of_page: HeaderValue,
 }
+
+/// By it a request is one of a page, and not of a person who opens `/metrics` in the browser.
+const OF_PAGE: &str = "x-requested-with";
 
 impl Access {
     /// Everyone may read.
@@ -35,7 +40,12 @@ impl Access {
             return Err(Mistake::TokenCharacter { position: position + 1 }.into());
         }
         let challenge = HeaderValue::from_static("Bearer realm=\"batchsql\"");
-        Ok(Self(Some(Demand { scheme: "Bearer", credentials: token.as_bytes().to_vec(), challenge })))
+        Ok(Self(Some(Demand {
+            scheme: "Bearer",
+            credentials: token.as_bytes().to_vec(),
+            challenge_of_page: challenge.clone(),
+            challenge,
+        })))
     }
 
     /// # Errors
@@ -55,7 +65,8 @@ impl Access {
         }
         let credentials = STANDARD.encode(format!("{user}:{password}")).into_bytes();
         let challenge = HeaderValue::from_static("Basic realm=\"batchsql\", charset=\"UTF-8\"");
-        Ok(Self(Some(Demand { scheme: "Basic", credentials, challenge })))
+        let challenge_of_page = HeaderValue::from_static("X-Basic realm=\"batchsql\", charset=\"UTF-8\"");
+        Ok(Self(Some(Demand { scheme: "Basic", credentials, challenge, challenge_of_page })))
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -65,7 +76,8 @@ impl Access {
     /// Why this request gets no answer: what it must show. The same for what is missing and what is wrong.
     pub(crate) fn refusal(&self, headers: &HeaderMap) -> Option<&HeaderValue> {
         let demand = self.0.as_ref()?;
-        (!demand.is_met_by(headers)).then_some(&demand.challenge)
+        let challenge = if headers.contains_key(OF_PAGE) { &demand.challenge_of_page } else { &demand.challenge };
+        (!demand.is_met_by(headers)).then_some(challenge)
     }
 }
 
@@ -127,6 +139,20 @@ mod tests {
             assert!(!grants(&access, &[&format!("Basic {}", STANDARD.encode(bad))]), "{bad}");
         }
         assert!(!grants(&access, &["Basic prometheus:pass:word"]), "it must be encoded");
+    }
+
+    #[test]
+    fn a_page_is_told_of_the_password_without_a_dialog_of_the_browser() {
+        let access = Access::basic("prometheus", "hunter2").unwrap();
+        let mut headers = HeaderMap::new();
+        assert!(access.refusal(&headers).unwrap().to_str().unwrap().starts_with("Basic "));
+        headers.insert("X-Requested-With", HeaderValue::from_static("BatchSQL"));
+        assert!(access.refusal(&headers).unwrap().to_str().unwrap().starts_with("X-Basic "));
+        headers.insert(header::AUTHORIZATION, HeaderValue::from_str("Basic cHJvbWV0aGV1czpodW50ZXIy").unwrap());
+        assert_eq!(access.refusal(&headers), None);
+        headers.remove(header::AUTHORIZATION);
+        let challenge = Access::bearer("s3cret").unwrap().refusal(&headers).cloned();
+        assert_eq!(challenge.unwrap(), "Bearer realm=\"batchsql\"", "no browser has a dialog for tokens");
     }
 
     #[test]

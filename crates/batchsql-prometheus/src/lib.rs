@@ -69,7 +69,8 @@
 //!
 //! `GET` and `HEAD` work, other methods are refused with 405, other paths with 404. `/metrics` and `/` are compressed
 //! for clients that accept gzip, as Prometheus does. Who lacks the token or the password gets 401, and the same answer
-//! for every way of lacking it.
+//! for every way of lacking it. The live page asks for either in a form of its own: a request with `X-Requested-With` is
+//! refused with the scheme `X-Basic`, for which no browser opens a dialog.
 //!
 //! The endpoint runs on a thread of its own, so that it answers also when the pipeline keeps every worker of your
 //! runtime busy. It can be stopped and started again, and leaves nothing behind.

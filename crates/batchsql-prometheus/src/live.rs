@@ -5,7 +5,7 @@
 //! `GET /` shows what the dashboard of Grafana shows, without anything but a browser: rates, percentiles, buffer,
 //! outcomes, memory and tests of the last 15 minutes, from the text that Prometheus gets. Nothing is stored, and
 //! nothing is loaded from elsewhere. The page itself holds no data, so it may be served to anyone; the figures are
-//! asked for with the token that a person enters, which stays in the memory of the page.
+//! asked for with the token, or the user and the password, that a person enters; they stay in the memory of the page.
 //!
 //! | room of `assets/live` | owns |
 //! |---|---|
@@ -15,7 +15,7 @@
 //! | `figures.js` | rates, quantiles, how numbers are written |
 //! | `panels.js` | what each panel, tile and table shows |
 //! | `curves.js`, `table.js` | drawing, with [uPlot](https://github.com/leeoniya/uPlot) in `assets/uplot` |
-//! | `poll.js` | requests: one at a time, slower when hidden, tokens, lost connections |
+//! | `poll.js` | requests: one at a time, slower when hidden, tokens and passwords, lost connections |
 //! | `page.js` | controls and states |
 
 /// The page. It has one script and one style, which the policy of its answer names by their hashes.

@@ -11,9 +11,12 @@
   // Scrapes after which a rate that does not change is one that nobody writes any more, as while a test checks its rows.
   const STALE = 10;
 
-  // One kind of cell per line. `by` are its labels; beyond `limit` cells those that are not in `keep` become "other".
-  // A counter's point is its increase since the last scrape, a gauge's its value. `lean` cells keep no points.
-  const KEEP = ["database", "status", "outcome", "type", "le"];
+  // One kind of cell per line. `by` are its labels; beyond `limit` cells names of tables and test cases become "other",
+  // and beyond twice as many those of databases: the labels in FEW have few values, whatever an application does.
+  // A counter's point is its increase since the last scrape, a gauge's its value. `lean` cells keep no points, those of
+  // `exact` ones are not rounded; of several series in one cell a `lowest` one has the lowest, others the sum.
+  const FEW = ["status", "outcome", "type", "le"];
+  const KEEP = ["database", ...FEW];
   const CASE = ["database", "test_case"];
   const SPECS = [
     { id: "processed", name: "batchsql_records_processed_total", counter: true, by: ["database", "table", "test_case"], limit: 2500 },
@@ -33,8 +36,8 @@
     { id: "oldest", name: "batchsql_oldest_buffered_record_timestamp_seconds", lean: true, by: ["database"] },
     { id: "rps", name: "batchsql_test_rps", running: true, by: CASE },
     { id: "memory", name: "batchsql_memory_usage_mb", running: true, by: ["database", "test_case", "type"] },
-    { id: "success", name: "batchsql_test_success", by: CASE },
-    { id: "integrity", name: "batchsql_test_data_integrity_rate", by: CASE },
+    { id: "success", name: "batchsql_test_success", lowest: true, by: CASE },
+    { id: "integrity", name: "batchsql_test_data_integrity_rate", exact: true, lowest: true, by: CASE },
     { id: "duration", name: "batchsql_test_duration_seconds", lean: true, by: CASE },
     { id: "completion", name: "batchsql_test_last_completion_timestamp_seconds", lean: true, by: CASE },
     { id: "testRecords", name: "batchsql_test_records_total", lean: true, by: ["database", "test_case", "type"] },
@@ -122,15 +125,15 @@
     }
 
     cell({ spec, cells }, labels) {
-      const pick = (of) => new Map(spec.by.map((label) => [label, of(label)]));
-      let own = pick((label) => labels.get(label) || "");
-      let key = JSON.stringify([...own.values()]);
-      if (!cells.has(key) && cells.size >= (spec.limit || 600)) {
-        own = pick((label) => (KEEP.includes(label) ? labels.get(label) || "" : "other"));
+      const limit = spec.limit || 600;
+      let own, key;
+      for (const [size, kept] of [[0, spec.by], [limit, KEEP], [2 * limit, FEW]]) {
+        if (cells.has(key) || cells.size < size) break;
+        own = new Map(spec.by.map((label) => [label, kept.includes(label) ? labels.get(label) || "" : "other"]));
         key = JSON.stringify([...own.values()]);
       }
       if (!cells.has(key)) {
-        const points = spec.lean ? null : new Float32Array(2 * this.capacity).fill(NaN);
+        const points = spec.lean ? null : new (spec.exact ? Float64Array : Float32Array)(2 * this.capacity).fill(NaN);
         // Times of change are scrapes; before the first one nothing has changed.
         cells.set(key, { spec, labels: own, key, points, tick: 0, now: NaN, sum: 0, increase: NaN, changed: this.tick > 1 ? this.tick : -Infinity });
       }
@@ -140,10 +143,10 @@
     add(cell, value, increase) {
       if (cell.tick !== this.tick) {
         cell.tick = this.tick;
-        cell.sum = 0;
+        cell.sum = cell.spec.lowest ? Infinity : 0;
         cell.increase = NaN;
       }
-      cell.sum += value;
+      cell.sum = cell.spec.lowest ? Math.min(cell.sum, value) : cell.sum + value;
       // Those of the first scrape are unknown and do not make the others so.
       if (!Number.isNaN(increase)) cell.increase = Number.isNaN(cell.increase) ? increase : cell.increase + increase;
     }

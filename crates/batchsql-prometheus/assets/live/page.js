@@ -66,8 +66,9 @@
     show(byId("tables"), tables.length > 0);
     caseTable.update(cases.slice(0, ROWS));
     tableTable.update(tables.slice(0, ROWS));
-    const passed = cases.filter((row) => row.result === "passed").length, failed = cases.filter((row) => row.result === "failed").length;
-    byId("cases-note").textContent = count(passed) + " passed, " + count(failed) + " failed" + more(cases);
+    const of = (result) => cases.filter((row) => row.result === result).length;
+    byId("cases-note").textContent = count(of("passed")) + " passed, " + count(of("failed")) + " failed"
+      + (of("waiting") > 0 ? ", " + count(of("waiting")) + " waiting" : "") + more(cases);
     byId("tables-note").textContent = count(tables.length) + (tables.length === 1 ? " table" : " tables, the busiest first") + more(tables);
     const perSecond = tiles.get("rows-per-second").figure.data;
     document.title = (view.database ? view.database + " " : "") + perSecond + " rows/s – BatchSQL";
@@ -116,7 +117,7 @@
   }
 
   // --- States -------------------------------------------------------------------------------------------------------
-  const WORDS = { connecting: "Connecting", live: "Live", lost: "Connection lost", token: "Locked", denied: "Locked" };
+  const WORDS = { connecting: "Connecting", live: "Live", lost: "Connection lost", token: "Locked", password: "Locked", denied: "Locked", defect: "Defect" };
 
   function tell({ kind, reason }) {
     if (kind === "lost" && state.kind !== "lost" && history.end > 0) history.gap(Date.now());
@@ -137,10 +138,12 @@
     // Without curves there is nothing to hold or to stretch.
     show(byId("pause"), hasSeen);
     show(byId("window"), hasSeen);
-    show(byId("token"), kind === "token");
-    show(byId("denied"), kind === "denied");
-    byId("token-reason").textContent = state.reason;
-    show(byId("token-reason"), kind === "token" && state.reason !== "");
+    for (const id of ["token", "password", "denied", "defect"]) show(byId(id), kind === id);
+    for (const id of ["token", "password"]) {
+      byId(id + "-reason").textContent = kind === id ? state.reason : "";
+      show(byId(id + "-reason"), kind === id && state.reason !== "");
+    }
+    if (kind === "defect" && byId("defect-reason").textContent !== state.reason) byId("defect-reason").textContent = state.reason;
     show(byId("lost"), kind === "lost");
     if (kind === "lost") {
       byId("lost-since").textContent = "since " + clock(state.since);
@@ -211,7 +214,12 @@
       event.preventDefault();
       const token = byId("token-value").value.trim();
       byId("token-value").value = "";
-      if (token !== "") poller.again(token);
+      if (token !== "") poller.tryToken(token);
+    });
+    byId("password-form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      poller.tryPassword(byId("user-value").value, byId("password-value").value);
+      byId("password-value").value = "";
     });
     byId("retry").addEventListener("click", () => poller.again());
     document.addEventListener("visibilitychange", () => { if (!document.hidden && !view.pausedAt && databases().length > 0) drawCurves(); });

@@ -2,11 +2,13 @@
 // line is drawn.
 (function (live) {
   "use strict";
-  const { sum, most, rate, quantiles, count, measure, percent, bytes, compact } = live.figures;
+  const { sum, most, least, rate, quantiles, count, measure, percent, bytes, compact } = live.figures;
   // Seconds over which rates and quantiles are taken: calm enough to read, short enough to be now.
   const SPAN = 3;
-  // Lines of a panel, at most; the smaller ones are added up.
+  // Lines of a panel, at most; those that matter less become one.
   const LINES = 8;
+  // Scrapes without a sign of a test case after which it is not believed to run. To check millions of rows takes a while.
+  const SILENT = 120;
 
   // Cells in groups of one name each: the labels that are there, with the database where there are several.
   function grouped(view, cells, labels) {
@@ -22,17 +24,19 @@
   }
 
   const area = (values) => values.reduce((total, value) => (value === value ? total + value : total), 0);
+  const lowest = (values) => values.reduce((low, value) => (value < low ? value : low), Infinity);
   const isEmpty = (values) => values.every((value) => value !== value);
 
-  function limited(lines) {
+  // Which lines matter most, and what becomes of the rest: quantities add up, of shares the lowest counts.
+  const BY_SIZE = { order: (a, b) => area(b.values) - area(a.values), join: sum };
+  const WORST = { order: (a, b) => lowest(a.values) - lowest(b.values), join: least };
+
+  function limited(lines, { order, join } = BY_SIZE, most = LINES) {
     const shown = lines.filter((line) => !isEmpty(line.values));
-    if (shown.length <= LINES) return shown;
-    shown.sort((a, b) => area(b.values) - area(a.values));
-    const rest = shown.splice(LINES - 1);
-    const values = rest[0].values.map((_, i) => rest.reduce((total, line) => {
-      const value = line.values[i];
-      return value !== value ? total : total === total ? total + value : value;
-    }, NaN));
+    if (shown.length <= most) return shown;
+    shown.sort(order);
+    const rest = shown.splice(most - 1);
+    const values = join(rest.map((line) => ({ points: line.values })), 0, rest[0].values.length);
     return [...shown, { name: rest.length + " others", tone: "rest", values }];
   }
 
@@ -62,7 +66,8 @@
       id: "records-processing-rate", title: "Records Processing Rate", unit: "rows/s", group: "flow",
       about: "Rows committed per second and table, over the last 3 seconds.",
       empty: "No row has been written while this page was open.",
-      lines: (view) => lines(grouped(view, view.cells("processed"), ["table"]), (cells) => rates(view, cells)),
+      // Not of tables that have been announced and that nothing was written to.
+      lines: (view) => lines(grouped(view, view.cells("processed").filter((cell) => cell.now > 0), ["table"]), (cells) => rates(view, cells)),
     },
     {
       id: "batch-execution-duration", title: "Batch Execution Duration", unit: "ms", group: "flow",
@@ -126,10 +131,10 @@
       empty: "No test case has ended yet.",
       lines(view) {
         const cells = view.cells("integrity");
-        const lowest = most(cells.map((cell) => ({ points: cell.points.map((value) => -value) })), view.from, view.to).map((value) => -value);
-        const torn = new Map([...grouped(view, cells, ["test_case"])].filter(([, own]) => own.some((cell) => cell.now < 100)));
-        return [{ name: "lowest", tone: "s0", fill: true, wide: true, values: lowest },
-          ...lines(torn, (own) => sum(own, view.from, view.to))].filter((line) => !isEmpty(line.values));
+        const torn = [...grouped(view, cells, ["test_case"])].filter(([, own]) => own.some((cell) => cell.now < 100))
+          .map(([name, own]) => ({ name, values: least(own, view.from, view.to) }));
+        return [{ name: "lowest", tone: "s0", fill: true, wide: true, values: least(cells, view.from, view.to) },
+          ...limited(torn, WORST, LINES - 1)].filter((line) => !isEmpty(line.values));
       },
     },
     {
@@ -180,7 +185,7 @@
     ];
   }
 
-  // The rows of the table of test cases, the newest first.
+  // The rows of the table of test cases, the newest first; those that are still to come last.
   function cases(view) {
     const { history } = view;
     const rows = new Map();
@@ -195,16 +200,29 @@
     };
     for (const id of ["rps", "success", "integrity", "duration", "completion"]) put(id, () => id);
     put("testRecords", (cell) => "records_" + cell.labels.get("type"));
+    // When something of a test was last seen to move. Its counters may exist before it begins, its gauges do not.
+    const [moved, begun] = [new Map(), new Set()];
+    for (const id of ["processed", "executions", "rps", "memory"]) {
+      for (const cell of view.cells(id)) {
+        const [database, name] = [cell.labels.get("database"), cell.labels.get("test_case")];
+        if (!name || cell.tick !== history.tick) continue;
+        const key = JSON.stringify([database, name]);
+        if (!rows.has(key)) rows.set(key, { key, database, name });
+        moved.set(key, Math.max(moved.get(key) || 1, cell.changed));
+        if (!cell.spec.counter || cell.now > 0) begun.add(key);
+      }
+    }
     const value = (cell) => (cell ? cell.now : NaN);
     return [...rows.values()].map((row) => {
       const ended = row.completion !== undefined;
-      const isRunning = row.rps !== undefined && (ended ? row.rps.changed > row.completion.changed && history.tick - row.rps.changed <= 5
-        : true);
+      const isWaiting = !ended && row.success === undefined && !begun.has(row.key);
+      const isRunning = ended ? row.rps !== undefined && row.rps.changed > row.completion.changed && history.tick - row.rps.changed <= 5
+        : history.tick - moved.get(row.key) <= SILENT;
       return {
         key: row.key, database: row.database, name: row.name,
-        result: isRunning ? "running" : row.success === undefined ? "no result" : row.success.now === 1 ? "passed" : "failed",
+        result: isWaiting ? "waiting" : isRunning ? "running" : row.success === undefined ? "no result" : row.success.now === 1 ? "passed" : "failed",
         rate: value(row.rps), integrity: ended ? value(row.integrity) : NaN, duration: ended ? value(row.duration) : NaN,
-        submitted: value(row.records_submitted), actual: value(row.records_actual), at: ended ? row.completion.now : Infinity,
+        submitted: value(row.records_submitted), actual: value(row.records_actual), at: ended ? row.completion.now : isWaiting ? -Infinity : Infinity,
       };
     }).sort((a, b) => (b.at === a.at ? (a.key < b.key ? -1 : 1) : b.at - a.at));
   }
@@ -228,7 +246,8 @@
       flows.get(key).push(cell);
     }
     for (const [key, cells] of flows) if (rows.has(key)) rows.get(key).rate = lastOf(rates(recent, cells));
-    return [...rows.values()].sort((a, b) => (b.rate || 0) - (a.rate || 0) || b.written - a.written || (a.key < b.key ? -1 : 1));
+    // What was announced and has had no row yet tells nothing.
+    return [...rows.values()].filter((row) => row.written + row.rejected + row.other > 0).sort((a, b) => (b.rate || 0) - (a.rate || 0) || b.written - a.written || (a.key < b.key ? -1 : 1));
   }
 
   live.panels = { PANELS, SPAN, tiles, cases, tables, compact };

@@ -17,11 +17,12 @@
 
   class Poller {
     // `take(text, milliseconds of the server's clock)` gets every answer, `tell(state)` every change:
-    // { kind: "live" | "lost" | "token" | "denied", reason }.
+    // { kind: "live" | "lost" | "token" | "password" | "denied" | "defect", reason }.
     constructor(take, tell) {
       this.take = take;
       this.tell = tell;
-      this.token = "";
+      // What goes with each request as its Authorization.
+      this.credentials = "";
       this.failures = 0;
       this.stopped = false;
       this.wake = () => {};
@@ -32,14 +33,29 @@
     async run() {
       for (;;) {
         const begun = performance.now();
-        await this.ask();
+        // Whatever is wrong with this page, it goes on and says so.
+        await this.ask().catch((error) => this.defect(error)).catch(() => {});
         await this.rest(begun);
       }
     }
 
-    // With another token, or because the person asks for it.
-    again(token) {
-      if (token !== undefined) this.token = token;
+    tryToken(token) {
+      // No other one fits into a header, and no exporter takes another one. The position tells nothing of the rest.
+      const position = [...token].findIndex((sign) => !/[\x21-\x7e]/.test(sign)) + 1;
+      if (position > 0) {
+        this.tell({ kind: "token", reason: "This cannot be the token: character " + position + " is no letter, digit or sign of ASCII. Copy it once more." });
+      } else {
+        this.again("Bearer " + token);
+      }
+    }
+
+    tryPassword(user, password) {
+      this.again("Basic " + btoa(String.fromCharCode(...new TextEncoder().encode(user + ":" + password))));
+    }
+
+    // With other credentials, or because the person asks for it.
+    again(credentials = "") {
+      this.credentials = credentials;
       this.stopped = false;
       this.failures = 0;
       this.wake();
@@ -51,7 +67,7 @@
       const left = Math.max(patience - (performance.now() - begun), (this.cost || 0) * (1 / SHARE - 1), 20);
       await new Promise((resolve) => {
         this.wake = resolve;
-        // Someone who was refused is asked first; the browser would ask for a password each second.
+        // Someone who was refused is asked first.
         if (!this.stopped) setTimeout(resolve, left);
       });
     }
@@ -59,27 +75,29 @@
     async ask() {
       const limit = new AbortController();
       const timer = setTimeout(() => limit.abort(), TIMEOUT);
+      let answer, text;
       try {
-        const headers = this.token === "" ? {} : { Authorization: "Bearer " + this.token };
-        const answer = await fetch(beside("metrics"), { headers, cache: "no-store", credentials: "same-origin", signal: limit.signal });
-        const text = await answer.text();
-        if (answer.status === 401) return this.refused(answer.headers.get("www-authenticate") || "");
-        if (!answer.ok) return this.lost("The exporter answers with status " + answer.status + ".");
-        if (!(answer.headers.get("content-type") || "").startsWith("text/plain")) return this.lost("What answers there is no exporter.");
-        const begun = performance.now();
-        this.failures = 0;
-        this.tell({ kind: "live", reason: "" });
-        this.take(text, Date.parse(answer.headers.get("date") || ""));
-        this.cost = performance.now() - begun;
-        return undefined;
+        // By the first header the exporter knows this page, which asks for a password itself.
+        const headers = { "X-Requested-With": "BatchSQL" };
+        if (this.credentials !== "") headers.Authorization = this.credentials;
+        answer = await fetch(beside("metrics"), { headers, cache: "no-store", credentials: "same-origin", signal: limit.signal });
+        text = await answer.text();
       } catch (error) {
-        if (error instanceof TypeError || error.name === "AbortError") {
-          return this.lost(limit.signal.aborted ? "No answer within " + TIMEOUT / 1000 + " seconds." : "The process has ended, or cannot be reached from here.");
-        }
-        throw error;
+        return this.lost(limit.signal.aborted ? "No answer within " + TIMEOUT / 1000 + " seconds." : "The process has ended, or cannot be reached from here.");
       } finally {
         clearTimeout(timer);
       }
+      if (answer.status === 401) return this.refused(answer.headers.get("www-authenticate") || "");
+      if (!answer.ok) return this.lost("The exporter answers with status " + answer.status + ".");
+      if (!(answer.headers.get("content-type") || "").startsWith("text/plain")) return this.lost("What answers there is no exporter.");
+      this.failures = 0;
+      const begun = performance.now();
+      try {
+        this.take(text, Date.parse(answer.headers.get("date") || ""));
+      } finally {
+        this.cost = performance.now() - begun;
+      }
+      return this.tell({ kind: "live", reason: "" });
     }
 
     lost(reason) {
@@ -89,10 +107,16 @@
 
     refused(challenge) {
       this.stopped = true;
-      const wantsToken = /^bearer/i.test(challenge);
-      const had = this.token !== "";
-      this.token = "";
-      this.tell({ kind: wantsToken ? "token" : "denied", reason: wantsToken && had ? "The exporter refused this token." : "" });
+      const kind = /^bearer/i.test(challenge) ? "token" : /^(x-)?basic/i.test(challenge) ? "password" : "denied";
+      const had = this.credentials !== "";
+      this.credentials = "";
+      const what = { token: "this token", password: "this user and password" }[kind];
+      this.tell({ kind, reason: had && what ? "The exporter refused " + what + "." : "" });
+    }
+
+    defect(error) {
+      console.error(error);
+      this.tell({ kind: "defect", reason: String(error) });
     }
   }
 

@@ -61,6 +61,12 @@ async fn a_user_and_a_password_open_the_metrics() {
     assert_eq!(get_with(address, "/metrics", &[BASIC]).status, 200);
     let wrong = [BEARER, ("Authorization", "Basic cHJvbWV0aGV1czpodW50ZXIz"), ("Authorization", "Basic ???")];
     refuses(address, &wrong, "Basic realm=\"batchsql\", charset=\"UTF-8\"");
+    // The live page asks for the password itself.
+    let of_page = ("X-Requested-With", "BatchSQL");
+    for sent in [&[of_page][..], &[of_page, ("Authorization", "Basic ???")]] {
+        check_refusal(&get_with(address, "/metrics", sent), "X-Basic realm=\"batchsql\", charset=\"UTF-8\"");
+    }
+    assert_eq!(get_with(address, "/metrics", &[of_page, BASIC]).status, 200);
     metrics.stop_server().await.unwrap();
 }
 

@@ -197,6 +197,70 @@ async fn the_history_is_bounded_in_time_and_in_series() {
     .await;
 }
 
+#[tokio::test]
+async fn the_history_is_bounded_also_in_databases() {
+    with_browser(Eyes::default(), |browser| async move {
+        let _puppet = idle(&browser).await;
+        let script = "const history = new batchsqlLive.History(4);
+            const les = ['0.1', '1', '+Inf'];
+            for (let at = 0; at < 8; at++) {
+                let text = '';
+                for (let i = 0; i < 1000; i++) {
+                    const labels = 'database=\"d' + at + '_' + i + '\",table=\"t' + i + '\"';
+                    text += 'batchsql_buffer_records{' + labels + '} 1\\n';
+                    for (const le of les) text += 'batchsql_batch_execution_duration_seconds_bucket{' + labels + ',le=\"' + le + '\"} 1\\n';
+                }
+                history.take(text, at * 1000);
+            }
+            const sizes = ['bufferRecords', 'durations'].map((id) => history.cells(id).length);
+            const rows = batchsqlLive.figures.sum(history.cells('bufferRecords'), 0, history.end);
+            const bounds = new Set(history.cells('durations').map((cell) => cell.labels.get('le')));
+            return [...sizes, rows[rows.length - 1], [...bounds]];";
+        let found = browser.run(script, &[]).await;
+        assert_eq!(found[0], 2 * 600 + 1, "all that came later are one");
+        assert!(found[1].as_u64().unwrap() <= 2 * 3_000 + 3, "{found}");
+        assert_eq!(found[2], 1_000, "and none of them is lost");
+        assert_eq!(found[3], json!(["0.1", "1", "+Inf"]));
+        browser.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn integrity_is_neither_rounded_nor_added_up() {
+    with_browser(Eyes::default(), |browser| async move {
+        let cases: Vec<(String, f64)> = (0..12)
+            // The five worst are neither the first nor the last.
+            .map(|i| (format!("case_{i}"), if (3..8).contains(&i) { f64::from(i) * 10.0 } else { 99.0 + f64::from(i) / 100.0 }))
+            .chain([("nearly".to_owned(), 99.999_997), ("whole".to_owned(), 100.0)])
+            .collect();
+        let text: String = cases
+            .iter()
+            .flat_map(|(case, rate)| {
+                let labels = format!("{{database=\"d\",test_case=\"{case}\"}}");
+                [("data_integrity_rate", *rate), ("success", 0.0), ("last_completion_timestamp_seconds", 5.0)]
+                    .map(|(name, value)| format!("batchsql_test_{name}{labels} {value}\n"))
+            })
+            .collect();
+        let puppet = Puppet::start(move |_, _| metrics_text(text.clone())).await;
+        browser.open(&puppet.url("/")).await;
+        browser.wait("batchsqlLive.page.history.tick >= 2").await;
+        let legend = "[...document.querySelectorAll('#data-integrity-rate .keys li')].map((key) => [key.querySelector('.name').innerText, key.querySelector('b').innerText])";
+        let expected = json!([
+            ["lowest", "30 %"], ["case_3", "30 %"], ["case_4", "40 %"], ["case_5", "50 %"], ["case_6", "60 %"], ["case_7", "70 %"],
+            ["case_0", "99 %"], ["7 others", "99.01 %"],
+        ]);
+        assert_eq!(browser.eval(legend).await, expected);
+        browser.run("const select = document.getElementById('test-case'); select.value = 'nearly'; select.dispatchEvent(new Event('change'));", &[]).await;
+        assert_eq!(browser.eval(legend).await, json!([["lowest", "99.99 %"], ["nearly", "99.99 %"]]));
+        assert_eq!(browser.eval("document.querySelector('#cases tbody tr').cells[3].innerText").await, "99.99");
+        let written = "[99.1, 99.999997, 99.9999999999, 100, 81.6, 0, NaN].map(batchsqlLive.figures.percent)";
+        assert_eq!(browser.eval(written).await, json!(["99.1", "99.99", "99.99", "100", "81.6", "0", "–"]));
+        browser.close().await;
+    })
+    .await;
+}
+
 /// Five megabytes with every family that the page reads, as of 100 tables in 20 test cases.
 fn large(round: u64) -> String {
     let mut text = String::new();

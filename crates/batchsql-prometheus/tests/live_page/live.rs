@@ -1,6 +1,7 @@
 //! Owns the checks of figures and curves while pipelines write: what the page says is what was written.
 //! Must not know the states without figures.
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use batchsql_prometheus::{MemoryUsage, PrometheusMetrics, TestResult};
@@ -186,6 +187,61 @@ async fn a_run_of_tests_shows_all_curves_and_the_results() {
         let names = "batchsqlLive.page.curves.find((curve) => curve.panel.id === 'records-per-second').lines.map((line) => line.name)";
         assert_eq!(browser.eval(names).await, json!(["second_case"]));
         assert_eq!(browser.eval("document.querySelectorAll('#cases tbody tr').length").await, 1);
+        assert_eq!(browser.console().await, Vec::<String>::new());
+        browser.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn announced_cases_wait_and_silent_ones_do_not_run_for_ever() {
+    with_browser(Eyes::default(), |browser| async move {
+        let metrics = Arc::new(Mutex::new(String::new()));
+        let told = Arc::clone(&metrics);
+        let say = |text: &str| *metrics.lock().unwrap() = text.to_owned();
+        // All series of both cases exist before the first one begins.
+        let counters = |case: &str, rows: u32| {
+            let labels = format!("database=\"d\",table=\"t_{case}\",test_case=\"{case}\"");
+            format!(
+                "batchsql_records_processed_total{{{labels}}} {rows}\n\
+                 batchsql_batch_execution_total{{{labels},status=\"success\"}} {}\n\
+                 batchsql_batch_execution_total{{{labels},status=\"failure\"}} 0\n\
+                 batchsql_batch_execution_duration_seconds_bucket{{{labels},status=\"success\",le=\"+Inf\"}} {}\n\
+                 batchsql_records_outcome_total{{database=\"d\",table=\"t_{case}\",outcome=\"written\"}} {rows}\n",
+                rows / 10,
+                rows / 10,
+            )
+        };
+        say(&[counters("one", 0), counters("two", 0)].concat());
+        let puppet = Puppet::start(move |_, _| metrics_text(told.lock().unwrap().clone())).await;
+        browser.open(&puppet.url("/")).await;
+        let results = "[...document.querySelectorAll('#cases tbody tr')].map((row) => row.cells[0].innerText + ' ' + row.cells[1].innerText).join()";
+        browser.wait(&format!("{results} === 'one Waiting,two Waiting'")).await;
+        browser.wait("batchsqlLive.page.history.tick >= 3").await;
+        assert_eq!(browser.text("#cases-note").await, "0 passed, 0 failed, 2 waiting");
+        assert!(!browser.is_visible("#tables").await, "no table has had a row");
+        let lines = "batchsqlLive.page.curves.find((curve) => curve.panel.id === 'records-processing-rate').lines.map((line) => line.name).join()";
+        assert_eq!(browser.eval(lines).await, "");
+
+        // Its first rows are written before its first rate is told.
+        say(&[counters("one", 0), counters("two", 50)].concat());
+        browser.wait(&format!("{results} === 'two Running,one Waiting'")).await;
+        browser.wait(&format!("{lines} === 't_two'")).await;
+        let rps = "batchsql_test_rps{database=\"d\",test_case=\"two\"} 123\n";
+        say(&[&counters("one", 0), &counters("two", 50), rps].concat());
+        browser.wait("document.querySelector('#cases tbody tr').cells[2].innerText === '123'").await;
+        assert_eq!(browser.eval(results).await, "two Running,one Waiting");
+
+        // Two minutes in which it says nothing, as fast as they can be had: it has died without a result.
+        let pass = "for (let i = 0; i < 125; i++) batchsqlLive.page.history.take(arguments[0], Date.now());";
+        browser.run(pass, &[metrics.lock().unwrap().as_str().into()]).await;
+        browser.wait(&format!("{results} === 'two No result,one Waiting'")).await;
+        say(&[&counters("one", 0), &counters("two", 60), rps].concat());
+        browser.wait(&format!("{results} === 'two Running,one Waiting'")).await;
+        let ended = "batchsql_test_success{database=\"d\",test_case=\"two\"} 1\n\
+            batchsql_test_last_completion_timestamp_seconds{database=\"d\",test_case=\"two\"} 5\n";
+        say(&[&counters("one", 0), &counters("two", 60), rps, ended].concat());
+        browser.wait(&format!("{results} === 'two Passed,one Waiting'")).await;
         assert_eq!(browser.console().await, Vec::<String>::new());
         browser.close().await;
     })

@@ -94,6 +94,14 @@ async fn a_phone_shows_everything_without_scrolling_sideways() {
         assert_eq!(browser.eval(small).await, 0, "a finger needs room");
         let tiny = "[...document.querySelectorAll('main *')].filter((node) => node.checkVisibility() && node.textContent.trim() && parseFloat(getComputedStyle(node).fontSize) < 12).length";
         assert_eq!(browser.eval(tiny).await, 0, "small print");
+        // Also with the longer words.
+        let rows = "new Set(['window', 'pause', 'theme'].map((id) => Math.round(document.getElementById(id).getBoundingClientRect().top))).size";
+        for (pause, theme) in [("Pause", "Light"), ("Resume", "Dark")] {
+            assert_eq!((browser.text("#pause").await.as_str(), browser.text("#theme").await.as_str()), (pause, theme));
+            assert_eq!(browser.eval(rows).await, 1, "time, {pause} and {theme} share a row");
+            browser.click("#pause").await;
+            browser.click("#theme").await;
+        }
         let plots = "[...document.querySelectorAll('.plot canvas')].every((canvas) => canvas.getBoundingClientRect().width > 250)";
         assert_eq!(browser.eval(plots).await, true);
         browser.close().await;

@@ -150,9 +150,111 @@ async fn the_token_of_a_real_exporter_opens_its_page() {
 }
 
 #[tokio::test]
-async fn a_refused_password_is_not_asked_for_each_second() {
+async fn a_token_that_no_request_can_carry_is_refused_with_the_reason() {
     with_browser(Eyes::default(), |browser| async move {
-        // A scheme that no browser has a dialog for, which would stop this one.
+        let metrics = PrometheusMetrics::new().unwrap();
+        let token = "a-token-of-more-than-sixteen-characters";
+        let address = metrics.start_server_with(ServerOptions::new().port(0).bearer_token(token)).await.unwrap();
+        let mut pipeline = Pipeline::start(&metrics, "scripted", small());
+        pipeline.write("events", 10).await;
+        browser.open(&format!("http://{address}/")).await;
+        browser.wait("document.documentElement.dataset.state === 'token'").await;
+        // As a paste from a text that was set by a printer, and of two words.
+        for (pasted, position) in [("a–token", 2), ("токен", 1), ("two words", 4), ("tab\there", 4)] {
+            let paste = "document.getElementById('token-value').value = arguments[0]; document.getElementById('token-form').requestSubmit();";
+            browser.run(paste, &[pasted.into()]).await;
+            let reason = browser.text("#token-reason").await;
+            assert!(reason.starts_with(&format!("This cannot be the token: character {position} is ")), "{pasted}: {reason}");
+        }
+        assert_eq!(browser.eval("document.documentElement.dataset.state").await, "token");
+        assert_eq!(browser.requests().await.len(), 1, "nothing was sent");
+        browser.write("#token-value", &format!("{token}\u{E007}")).await;
+        browser.wait("document.querySelector('#tile-rows-per-second .note')?.innerText === '10 written'").await;
+        browser.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_password_of_a_real_exporter_opens_its_page() {
+    with_browser(Eyes::default(), |browser| async move {
+        let metrics = PrometheusMetrics::new().unwrap();
+        let options = ServerOptions::new().port(0).basic_auth("prometheus", "pass:wörd €");
+        let address = metrics.start_server_with(options).await.unwrap();
+        let mut pipeline = Pipeline::start(&metrics, "scripted", small());
+        pipeline.write("events", 10).await;
+        browser.open(&format!("http://{address}/")).await;
+        // A dialog of the browser would leave the page without an answer.
+        browser.wait("document.documentElement.dataset.state === 'password'").await;
+        assert!(browser.text("#password").await.contains("This exporter asks for a user and a password"));
+        assert!(!browser.is_visible("#password-reason").await && !browser.is_visible("#lost").await);
+        let asked = browser.requests().await.len();
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        assert_eq!(browser.requests().await.len(), asked, "it waits for the password");
+
+        browser.write("#user-value", "prometheus").await;
+        browser.write("#password-value", "wrong\u{E007}").await;
+        browser.wait("document.getElementById('password-reason').checkVisibility()").await;
+        assert_eq!(browser.text("#password-reason").await, "The exporter refused this user and password.");
+        browser.write("#password-value", "pass:wörd €\u{E007}").await;
+        browser.wait("document.querySelector('#tile-rows-per-second .note')?.innerText === '10 written'").await;
+        assert!(!browser.is_visible("#password").await);
+        let kept = "JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie, document.getElementById('password-value').value])";
+        assert_eq!(browser.eval(kept).await, "[{},{},\"\",\"\"]");
+
+        // It stays with the page while that is open, also over a restart.
+        metrics.stop_server().await.unwrap();
+        browser.wait("document.documentElement.dataset.state === 'lost'").await;
+        let options = ServerOptions::new().port(address.port()).basic_auth("prometheus", "pass:wörd €");
+        metrics.start_server_with(options).await.unwrap();
+        browser.wait("document.documentElement.dataset.state === 'live'").await;
+        browser.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_defect_of_the_page_is_told_and_does_not_stop_it() {
+    with_browser(Eyes::default(), |browser| async move {
+        let metrics = PrometheusMetrics::new().unwrap();
+        let address = metrics.start_server(0).await.unwrap();
+        let mut pipeline = Pipeline::start(&metrics, "scripted", small());
+        pipeline.write("events", 10).await;
+        browser.open(&format!("http://{address}/")).await;
+        browser.wait("document.documentElement.dataset.state === 'live'").await;
+        for error in ["TypeError", "AbortError"] {
+            let broken = "const { history } = batchsqlLive.page;
+                history.take = () => { throw Object.assign(new Error('no such cell'), { name: arguments[0] }); };";
+            browser.run(broken, &[error.into()]).await;
+            browser.wait("document.documentElement.dataset.state === 'defect'").await;
+            assert_eq!(browser.text("#status-word").await, "Defect");
+            let banner = browser.text("#defect").await;
+            assert!(banner.contains("This page has a defect"), "{banner}");
+            assert!(banner.contains(&format!("{error}: no such cell. What you see may be incomplete")), "{banner}");
+            assert!(!browser.is_visible("#lost").await, "the exporter is there");
+            let asked = browser.requests().await.len();
+            browser.wait(&format!("performance.getEntriesByType('resource').length >= {}", asked + 2)).await;
+            assert_eq!(
+                browser.eval("document.documentElement.dataset.state").await,
+                "defect",
+                "and says so as long as it is"
+            );
+            browser.run("delete batchsqlLive.page.history.take;", &[]).await;
+            browser.wait("document.documentElement.dataset.state === 'live'").await;
+            assert!(!browser.is_visible("#defect").await);
+        }
+        assert!(browser.console().await.iter().any(|line| line.contains("no such cell")), "for whoever mends it");
+        pipeline.write("events", 1).await;
+        browser.wait("document.querySelector('#tile-rows-per-second .note').innerText === '11 written'").await;
+        browser.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_is_not_let_in_is_not_asked_each_second() {
+    with_browser(Eyes::default(), |browser| async move {
+        // A scheme that the page has no form for.
         let puppet =
             Puppet::start(|_, _| (401, vec![("www-authenticate", "Other realm=\"m\"".to_owned())], String::new()))
                 .await;
