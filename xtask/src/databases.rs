@@ -18,7 +18,7 @@ use crate::{
 pub(crate) fn run(verb: &str, binary: &str, args: Vec<OsString>, options: &str) -> anyhow::Result<ExitCode> {
     let request = Request::new(args);
     if request.help {
-        println!("{}", help(verb, options));
+        say!("{}", help(verb, options));
     }
     if request.help || request.servers.is_empty() {
         return suite::build_and_become(binary, request.args);
@@ -56,7 +56,7 @@ fn help(verb: &str, options: &str) -> String {
         "\
 Options of cargo xtask {verb}:
 {options}      --no-install
-          Do not install a database server that is missing
+          Do not install a database server that is missing; BATCHSQL_NO_INSTALL=1 says so for every verb
 
 Servers of the databases that --db names: POSTGRES_DSN, MYSQL_DSN and REDIS_DSN, or --postgres-dsn, --mysql-dsn and
 --redis-dsn, name servers that may be used. Those that are not named are started from the programs of this machine, or
@@ -81,14 +81,19 @@ fn with_servers(program: &mut Command, kinds: &[Kind], may_install: bool) -> any
     let mut servers = Vec::new();
     for (kind, provided) in sources.all_shared(kinds, Purpose::Measure) {
         let provided = provided.with_context(|| format!("no server for {}", kind.name()))?;
-        println!("{}: {provided}", kind.title());
+        say!("{}: {provided}", kind.title());
         if let Some(variable) = kind.variable() {
             // Never as an argument, where every user of the machine could read the password.
             program.env(variable, &provided.dsn);
         }
         servers.push(provided);
     }
-    interrupt::status(program).context("cannot start the program")
+    let status = interrupt::status(program).context("cannot start the program")?;
+    if status.success() {
+        // It only waited for a last scrape.
+        interrupt::forget_ctrl_c();
+    }
+    Ok(status)
 }
 
 /// What the arguments ask of this verb, and what is left for the program.

@@ -38,14 +38,24 @@ pub(crate) fn run(arguments: suite::Arguments) -> anyhow::Result<ExitCode> {
         return monitored(args);
     }
     let mut further = Vec::new();
-    if let Some(state) = monitor::running().filter(|state| state.ready && !help) {
+    let running = if help { None } else { found() };
+    if let Some(state) = running {
         steps::heading("monitor");
-        println!("{}", monitor::tell(&state));
+        say!("{}", monitor::tell(&state));
         further = told_by(&state, &args);
     } else if !chooses(&args, PORT) {
         further = vec![PORT.option.into(), METRICS_PORT.to_string().into()];
     }
     databases::run("integration-test", "batchsql-suite", [further, args].concat(), HELP)
+}
+
+/// A stack that is ready. One that cannot be asked is no reason not to run.
+fn found() -> Option<State> {
+    let found = monitor::running().unwrap_or_else(|error| {
+        eprintln!("without the monitor: {error:#}");
+        None
+    });
+    found.filter(|state| state.ready)
 }
 
 /// Inside of a stack that runs already, or of one that is started now.
@@ -66,21 +76,20 @@ fn monitored(args: Vec<OsString>) -> anyhow::Result<ExitCode> {
             Started::Now(stack) => stack.state.clone(),
             Started::Already(state) => state.clone(),
         };
-        println!("\n{}", monitor::tell(&state));
+        say!("\n{}", monitor::tell(&state));
         let from = SystemTime::now();
-        let outcome = run.with(&told_by(&state, &args));
-        if let Ok(status) = &outcome {
-            mark(&state, from, *status, Path::new(&folder));
-        }
+        // Where the suite did not run, there is nothing to look at: the stack stops.
+        let status = run.with(&told_by(&state, &args))?;
+        mark(&state, from, status, Path::new(&folder));
         if let Started::Now(stack) = started {
             leave(*stack);
         }
-        outcome.map(cargo::exit_code)
+        Ok(cargo::exit_code(status))
     })
 }
 
 /// A person may look at the curves for as long as it pleases; nobody else does.
-fn leave(stack: Stack) {
+fn leave(mut stack: Stack) {
     if let Some(trouble) = stack.trouble() {
         eprintln!("{trouble}");
     }
@@ -88,7 +97,7 @@ fn leave(stack: Stack) {
     if !person || interrupt::caught() {
         return stack.stop();
     }
-    println!("\nthe suite has ended; the monitor stays until Ctrl-C:\n{}", monitor::tell(&stack.state));
+    say!("\nthe suite has ended; the monitor stays until Ctrl-C:\n{}", monitor::tell(&stack.state));
     if let Err(error) = monitor::stay(stack) {
         eprintln!("{error:#}");
     }
@@ -99,11 +108,11 @@ fn leave(stack: Stack) {
 /// Marks the run in Grafana. What comes of that changes nothing about the run.
 fn mark(state: &State, from: SystemTime, status: ExitStatus, folder: &Path) {
     let Some(grafana) = &state.grafana else {
-        return println!("no annotation without Grafana; the live page and Prometheus have the end of each test");
+        return say!("no annotation without Grafana; the live page and Prometheus have the end of each test");
     };
     let report = monitor::report(folder, from);
     match monitor::annotate(grafana, from, SystemTime::now(), status.success(), report.as_ref()) {
-        Ok(()) => println!("annotated in Grafana: {grafana}/d/batchsql-performance"),
+        Ok(()) => say!("annotated in Grafana: {grafana}/d/batchsql-performance"),
         Err(error) => eprintln!("the run is not annotated in Grafana: {error:#}"),
     }
 }
@@ -130,16 +139,16 @@ fn told_by(state: &State, args: &[OsString]) -> Vec<OsString> {
         // A run may be over before Prometheus comes for the first time.
         further.push("--watched".into());
     } else {
-        println!("Prometheus looks at port {port}: it sees nothing of this run; leave {} out", PORT.option);
+        say!("Prometheus looks at port {port}: it sees nothing of this run; leave {} out", PORT.option);
     }
     // The suite's own default is the loopback interface alone.
     if state.bind.len() > 1 {
         let addresses: Vec<_> = state.bind.iter().map(IpAddr::to_string).collect();
         let addresses = addresses.join(",");
         if chooses(args, BIND) {
-            println!("containers reach the suite only when it listens on {addresses}");
+            say!("containers reach the suite only when it listens on {addresses}");
         } else {
-            println!("the suite's metrics listen on {addresses}, because containers do not reach 127.0.0.1");
+            say!("the suite's metrics listen on {addresses}, because containers do not reach 127.0.0.1");
             further.extend([BIND.option.into(), addresses.into()]);
         }
     }

@@ -63,6 +63,12 @@ pub(crate) fn forget() {
     shared().caught = None;
 }
 
+/// Forgets a Ctrl-C that came when the program that runs had nothing more to do, and that ended well.
+pub(crate) fn forget_ctrl_c() {
+    let mut watch = shared();
+    watch.caught = watch.caught.filter(|signal| *signal != signal_hook::consts::SIGINT);
+}
+
 /// Whether a signal asked this program to end.
 pub(crate) fn caught() -> bool {
     shared().caught.is_some()

@@ -2,7 +2,6 @@
 //! Must not know any rule: `batchsql-monitoring` and the programs of Prometheus and Docker know them.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
@@ -10,7 +9,7 @@ use std::{
 use anyhow::Context;
 
 use crate::{
-    cargo, interrupt, servers,
+    cargo, files, interrupt, servers,
     servers::Sources,
     steps::Steps,
     tools::{self, Expectation, Tool},
@@ -109,17 +108,7 @@ fn program(names: &[&str], root: &Path) -> Command {
 
 /// The YAML files of a folder that begin with `prefix`, from the root, by name.
 fn files(root: &Path, folder: &str, prefix: &str) -> anyhow::Result<Vec<String>> {
-    let path = root.join(folder);
-    let entries = fs::read_dir(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut names = Vec::new();
-    for entry in entries {
-        let name = entry.with_context(|| format!("cannot read {}", path.display()))?.file_name();
-        let name = name.to_str().with_context(|| format!("a file name in {folder} is not UTF-8"))?;
-        if name.starts_with(prefix) && name.ends_with(".yml") {
-            names.push(format!("{folder}/{name}"));
-        }
-    }
-    names.sort();
-    anyhow::ensure!(!names.is_empty(), "there is no {prefix}*.yml in {}", path.display());
-    Ok(names)
+    let found = files::yaml(&root.join(folder), prefix)?;
+    let name = |path: &PathBuf| path.file_name().map(|name| format!("{folder}/{}", name.display()));
+    Ok(found.iter().filter_map(name).collect())
 }

@@ -4,9 +4,13 @@
 #[cfg(not(unix))]
 compile_error!("the verbs start servers and send signals as Unix does; on Windows use WSL");
 
+#[macro_use]
+mod say;
+
 mod bench;
 mod cargo;
 mod databases;
+mod files;
 mod fuzz;
 mod http;
 mod integration_test;
@@ -45,7 +49,7 @@ enum Verb {
     /// Start a database server for tests; it is stopped, and its files are removed, when the input ends
     Server(server::Arguments),
     /// Start Prometheus and Grafana beside the suite, or stop, watch and check them
-    Monitor(monitor::Arguments),
+    Monitor(Box<monitor::Arguments>),
     /// Check the format, clippy, the documentation and the dependencies
     Lint,
     /// Check queries, rules, dashboards and runbooks, and the files of Prometheus, Alertmanager and Docker
@@ -62,7 +66,7 @@ fn main() -> ExitCode {
         Some(Verb::Test(arguments)) => test::run(arguments),
         Some(Verb::Fuzz(arguments)) => fuzz::run(arguments),
         Some(Verb::Server(arguments)) => server::run(&arguments),
-        Some(Verb::Monitor(arguments)) => monitor::run(arguments),
+        Some(Verb::Monitor(arguments)) => monitor::run(*arguments),
         Some(Verb::Lint) => lint::run(),
         Some(Verb::LintMonitoring(arguments)) => lint_monitoring::run(&arguments),
         Some(Verb::Bench(arguments)) => bench::run(arguments),

@@ -19,8 +19,8 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     kind: Kind,
-    /// Do not install the server when it is missing
-    #[arg(long, env = "BATCHSQL_NO_INSTALL", value_parser = clap::builder::FalseyValueParser::new())]
+    /// Do not install the server when it is missing; BATCHSQL_NO_INSTALL=1 says so for every verb
+    #[arg(long)]
     no_install: bool,
     /// Use Docker even when the server is on this machine
     #[arg(long)]

@@ -13,6 +13,17 @@ use crate::interrupt;
 #[derive(Debug, Default)]
 pub(crate) struct Steps {
     finished: Vec<Finished>,
+    telling: Telling,
+}
+
+/// How much is said.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Telling {
+    /// A heading for each step, because programs print between them, and all of them again at the end.
+    #[default]
+    Summary,
+    /// One line for each.
+    Line,
 }
 
 #[derive(Debug)]
@@ -25,6 +36,8 @@ struct Finished {
 enum End {
     Passed(Duration),
     Failed(Duration),
+    /// Needed no program: what was found.
+    Held(String),
     /// Did not run, and the verb fails: the reason.
     Impossible(String),
     /// Did not run, and that is all right: the reason.
@@ -32,6 +45,11 @@ enum End {
 }
 
 impl Steps {
+    /// Findings rather than programs: one line for each.
+    pub(crate) fn brief() -> Self {
+        Self { finished: Vec::new(), telling: Telling::Line }
+    }
+
     /// Runs a program, unless a signal asked for the end.
     pub(crate) fn run(&mut self, title: impl Into<String>, mut command: Command) {
         let title = title.into();
@@ -50,6 +68,10 @@ impl Steps {
         self.finished.push(Finished { title, end });
     }
 
+    pub(crate) fn holds(&mut self, title: impl Into<String>, how: impl Into<String>) {
+        self.without_running(title.into(), End::Held(how.into()));
+    }
+
     pub(crate) fn skip(&mut self, title: impl Into<String>, reason: impl Into<String>) {
         self.without_running(title.into(), End::Skipped(reason.into()));
     }
@@ -60,9 +82,11 @@ impl Steps {
 
     /// Prints one line per step and says how the verb ends.
     pub(crate) fn finish(self) -> ExitCode {
-        heading("summary");
-        for step in &self.finished {
-            println!("{step}");
+        if self.telling == Telling::Summary {
+            heading("summary");
+            for step in &self.finished {
+                say!("{step}");
+            }
         }
         if self.failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     }
@@ -72,15 +96,17 @@ impl Steps {
     }
 
     fn without_running(&mut self, title: String, end: End) {
-        heading(&title);
+        if self.telling == Telling::Summary {
+            heading(&title);
+        }
         let step = Finished { title, end };
-        println!("{step}");
+        say!("{step}");
         self.finished.push(step);
     }
 }
 
 pub(crate) fn heading(title: &str) {
-    println!("==> {title}");
+    say!("==> {title}");
 }
 
 impl fmt::Display for Finished {
@@ -89,6 +115,7 @@ impl fmt::Display for Finished {
         match &self.end {
             End::Passed(took) => write!(f, "passed   {title} ({:.1} s)", took.as_secs_f64()),
             End::Failed(took) => write!(f, "FAILED   {title} ({:.1} s)", took.as_secs_f64()),
+            End::Held(how) => write!(f, "passed   {title}: {how}"),
             End::Impossible(reason) => write!(f, "FAILED   {title}: {reason}"),
             End::Skipped(reason) => write!(f, "skipped  {title}: {reason}"),
         }
@@ -101,7 +128,7 @@ mod tests {
 
     fn check(ends: impl IntoIterator<Item = End>, failed: bool) {
         let finished = ends.into_iter().map(|end| Finished { title: "step".to_owned(), end }).collect();
-        let steps = Steps { finished };
+        let steps = Steps { finished, telling: Telling::Line };
         assert_eq!(steps.failed(), failed, "{steps:?}");
     }
 
@@ -110,6 +137,7 @@ mod tests {
         let second = Duration::from_secs(1);
         check([], false);
         check([End::Passed(second), End::Skipped("not installed".into())], false);
+        check([End::Held("found".into())], false);
         check([End::Failed(second), End::Passed(second)], true);
         check([End::Impossible("not installed".into()), End::Passed(second)], true);
     }

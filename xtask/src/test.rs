@@ -71,7 +71,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     // Tests run the example service as a program; below, examples are built as tests. The same features: nothing else is
     // compiled twice.
     let mut examples = cargo::command();
-    examples.args(["build", "--workspace", "--all-features", "--examples"]);
+    examples.args(["build", "--workspace", "--all-features", "--examples"]).args(profile(&arguments.cargo_args));
     steps.run("examples as programs", examples);
     // `--all-targets` would leave out the doctests and run the benchmarks.
     steps.run("unit tests, integration tests, examples", cargo_test(&WORKSPACE));
@@ -81,6 +81,27 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     steps.run("interleavings", fuzz::interleavings());
     drop(servers);
     Ok(steps.finish())
+}
+
+/// Those of the arguments for cargo that say how it builds, and into which folder.
+fn profile(args: &[OsString]) -> Vec<OsString> {
+    let mut found = Vec::new();
+    let mut rest = args.iter().take_while(|arg| *arg != "--");
+    while let Some(arg) = rest.next() {
+        let text = arg.to_str().unwrap_or_default();
+        let (name, value) = text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value)));
+        match name {
+            "--release" | "-r" => found.push(arg.clone()),
+            "--profile" | "--target" | "--target-dir" => {
+                found.push(arg.clone());
+                if value.is_none() {
+                    found.extend(rest.next().cloned());
+                }
+            }
+            _ => {}
+        }
+    }
+    found
 }
 
 const WORKSPACE: [&str; 6] = ["--workspace", "--all-features", "--lib", "--bins", "--tests", "--examples"];
@@ -93,7 +114,7 @@ fn servers(sources: &Sources, steps: &mut Steps) -> Vec<(&'static str, Provided)
     for (kind, provided) in sources.all_shared(&Kind::SHARED, Purpose::Test) {
         match (provided, kind.variable()) {
             (Ok(provided), Some(variable)) => {
-                println!("{}: {provided}", kind.title());
+                say!("{}: {provided}", kind.title());
                 servers.push((variable, provided));
             }
             (Err(error), _) => steps.impossible(kind.title(), format!("{error:#}")),
@@ -156,6 +177,17 @@ fn temporary(within: &Path) -> io::Result<Option<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn examples_are_built_as_the_tests_are() {
+        let check = |args: &[&str], expected: &[&str]| {
+            assert_eq!(profile(&args.iter().map(OsString::from).collect::<Vec<_>>()), expected, "{args:?}");
+        };
+        check(&[], &[]);
+        check(&["--release", "-p", "x", "name", "--", "--nocapture", "--release"], &["--release"]);
+        check(&["--profile", "quick", "--jobs=2"], &["--profile", "quick"]);
+        check(&["--profile=quick", "-r", "--target", "t"], &["--profile=quick", "-r", "--target", "t"]);
+    }
 
     #[test]
     fn a_temporary_folder_is_short_and_open() {

@@ -3,9 +3,9 @@
 
 use std::{
     env, fs,
-    io::{self, Read, Seek, SeekFrom, Write},
-    path::PathBuf,
-    process::{Child, Command, ExitCode, Stdio},
+    io::{self, Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitCode, ExitStatus, Stdio},
     thread,
     time::Duration,
 };
@@ -14,11 +14,12 @@ use anyhow::Context;
 
 use super::{
     compose::Reach,
+    links,
     options::Options,
-    state::{self, Way},
-    way,
+    state::{self, State, Way},
+    way::{self, Choice},
 };
-use crate::{interrupt, servers::docker};
+use crate::{cargo, interrupt, say, servers::docker};
 
 const POLL: Duration = Duration::from_millis(50);
 
@@ -27,14 +28,23 @@ pub(super) fn log() -> PathBuf {
     state::folder().join("log")
 }
 
-fn copy() -> PathBuf {
-    state::folder().join("xtask")
+/// The log and the program of one start: two may start at once.
+fn own(name: &str) -> PathBuf {
+    state::folder().join(format!("{name}-{}", std::process::id()))
+}
+
+/// In the process that holds the lock: its log is that of the stack.
+pub(super) fn keep_log(own: &Path) -> anyhow::Result<()> {
+    fs::rename(own, log()).with_context(|| format!("cannot rename {}", own.display()))
 }
 
 /// Containers stay by themselves; programs need somebody who stays with them.
-pub(super) fn is_needed(options: &Options) -> anyhow::Result<bool> {
-    let running = state::running();
-    Ok(running.is_none() && way::choose(options.forced()?, docker::engine, Reach::find)?.way == Way::Local)
+pub(super) fn is_needed(options: &Options) -> anyhow::Result<Option<Choice>> {
+    if state::running()?.is_some() {
+        return Ok(None);
+    }
+    let choice = way::choose(options.forced()?, docker::engine, Reach::find)?;
+    Ok(Some(choice).filter(|choice| choice.way == Way::Local))
 }
 
 /// In the process that was started: no terminal reaches it any more.
@@ -44,54 +54,63 @@ pub(super) fn leave_the_terminal() -> anyhow::Result<()> {
 }
 
 /// Starts it, shows what it says until it is ready, and leaves it.
-pub(super) fn start(options: &Options) -> anyhow::Result<ExitCode> {
+pub(super) fn start(options: &Options, choice: &Choice) -> anyhow::Result<ExitCode> {
     interrupt::watch(|_| ()).context("cannot watch for Ctrl-C")?;
     fs::create_dir_all(state::folder()).context("cannot make the folder for the state of the monitor")?;
-    let said = fs::File::create(log()).with_context(|| format!("cannot write {}", log().display()))?;
+    let (said, copy) = (own("log"), own("xtask"));
+    let outcome = start_copy(options, choice, &said, &copy).and_then(|(mut child, log)| follow(&mut child, log));
+    // The process has the program without the name, and has renamed the log when it holds the lock.
+    let _ = fs::remove_file(copy);
+    let _ = fs::remove_file(said);
+    match outcome? {
+        Outcome::Ready(state) => {
+            say!("\n{}\n{}", links::tell(&state), links::next(&state));
+            say!("it stays in the background; its log: {}", log().display());
+            Ok(ExitCode::SUCCESS)
+        }
+        // It has said why.
+        Outcome::Ended(status) => Ok(cargo::exit_code(status)),
+    }
+}
+
+fn start_copy(options: &Options, choice: &Choice, said: &Path, copy: &Path) -> anyhow::Result<(Child, fs::File)> {
+    let log = fs::File::create(said).with_context(|| format!("cannot write {}", said.display()))?;
+    // Before the process renames it.
+    let read = fs::File::open(said).context("cannot read the log of the monitor")?;
     // Cargo replaces the program when it changes.
     let this = env::current_exe().context("cannot find this program")?;
-    let _ = fs::remove_file(copy());
-    fs::copy(&this, copy()).with_context(|| format!("cannot copy {}", this.display()))?;
-    let mut child = Command::new(copy())
+    fs::copy(&this, copy).with_context(|| format!("cannot copy {}", this.display()))?;
+    let mut again = Command::new(copy);
+    again
         .args(options.arguments())
-        .args(["--in-background", "--local"])
-        .stdin(Stdio::null())
-        .stdout(said.try_clone().context("cannot write the log")?)
-        .stderr(said)
-        .spawn()
-        .context("cannot start this program again")?;
-    let ended = follow(&mut child)?;
-    if ended {
-        remove_copy();
-        // It has said why.
-        return Ok(ExitCode::FAILURE);
-    }
-    println!("it stays in the background; its log: {}", log().display());
-    Ok(ExitCode::SUCCESS)
+        .arg("--local")
+        .arg("--in-background")
+        .arg(said)
+        .arg(format!("--because={}", choice.why));
+    again.stdin(Stdio::null()).stdout(log.try_clone().context("cannot write the log")?).stderr(log);
+    Ok((again.spawn().context("cannot start this program again")?, read))
 }
 
-/// After it has ended.
-pub(super) fn remove_copy() {
-    let _ = fs::remove_file(copy());
+enum Outcome {
+    Ready(State),
+    Ended(ExitStatus),
 }
 
-/// Shows the log until the stack is ready; whether it ended instead.
-fn follow(child: &mut Child) -> anyhow::Result<bool> {
-    let mut log = fs::File::open(log()).context("cannot read the log of the monitor")?;
+/// Shows the log until the stack is ready, or the process has ended.
+fn follow(child: &mut Child, mut log: fs::File) -> anyhow::Result<Outcome> {
     let mut asked = false;
     loop {
-        let ended = child.try_wait().context("cannot wait for the process in the background")?.is_some();
-        let ready = !ended && state::running().is_some_and(|state| state.ready && state.pid == Some(child.id()));
-        if ready {
-            // What it says last comes after that.
-            thread::sleep(POLL);
-        }
-        let mut text = String::new();
-        log.read_to_string(&mut text).context("cannot read the log of the monitor")?;
-        print!("{text}");
-        io::stdout().flush().context("cannot print")?;
-        if ended || ready {
-            return Ok(ended);
+        let ended = child.try_wait().context("cannot wait for the process in the background")?.map(Outcome::Ended);
+        let its = |state: &State| state.ready && state.pid == Some(child.id());
+        let outcome = match ended {
+            Some(ended) => Some(ended),
+            None => state::running()?.filter(its).map(Outcome::Ready),
+        };
+        let mut text = Vec::new();
+        log.read_to_end(&mut text).context("cannot read the log of the monitor")?;
+        say::bytes(&text);
+        if let Some(outcome) = outcome {
+            return Ok(outcome);
         }
         if interrupt::caught() && !asked {
             asked = true;
@@ -103,8 +122,13 @@ fn follow(child: &mut Child) -> anyhow::Result<bool> {
     }
 }
 
+/// Whether the last one ended in another way than by `down` or a signal.
+pub(super) fn has_failed() -> bool {
+    tail(&log(), 1).is_ok_and(|(last, _)| !last.starts_with("stopped; "))
+}
+
 /// The last lines of a file.
-pub(super) fn tail(path: &std::path::Path, lines: usize) -> io::Result<(String, u64)> {
+pub(super) fn tail(path: &Path, lines: usize) -> io::Result<(String, u64)> {
     const LONGEST: u64 = 1 << 20;
 
     let mut file = fs::File::open(path)?;

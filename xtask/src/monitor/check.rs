@@ -16,24 +16,25 @@ use super::{
 use crate::{
     cargo, interrupt,
     servers::{docker, grafana, prometheus},
+    steps::Steps,
 };
 
 pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     interrupt::watch(|_| ()).context("cannot watch for Ctrl-C")?;
-    let mut findings = Findings::default();
+    let mut findings = Steps::brief();
     match preflight::configuration(&options.monitoring()) {
         Ok(Some(())) => findings.holds("configuration and rules", "promtool takes them"),
         Ok(None) => findings.skip("configuration and rules", "there is no promtool; install the package `prometheus`"),
         Err(error) => findings.impossible("configuration and rules", format!("{error:#}")),
     }
-    match state::running() {
+    match state::running()? {
         Some(state) => running(&mut findings, &state),
         None => stopped(&mut findings, options)?,
     }
     Ok(findings.finish())
 }
 
-fn stopped(findings: &mut Findings, options: &Options) -> anyhow::Result<()> {
+fn stopped(findings: &mut Steps, options: &Options) -> anyhow::Result<()> {
     let choice = way::choose(options.forced()?, docker::engine, Reach::find);
     let grafana = grafana::Programs::find();
     let mut with_grafana = grafana.is_some();
@@ -70,7 +71,7 @@ fn stopped(findings: &mut Findings, options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn running(findings: &mut Findings, state: &State) {
+fn running(findings: &mut Steps, state: &State) {
     match api::is_ready(&format!("{}/-/ready", state.prometheus)) {
         Ok(()) => findings.holds("Prometheus", state.prometheus.clone()),
         Err(why) => findings.impossible("Prometheus", why),
@@ -105,37 +106,12 @@ fn running(findings: &mut Findings, state: &State) {
 }
 
 /// Every panel of the dashboard.
-fn panels(findings: &mut Findings, state: &State) {
+fn panels(findings: &mut Steps, state: &State) {
     let mut panels = cargo::command();
     panels.args(["run", "--quiet", "--package", "batchsql-monitoring", "--", "panels", "--prometheus"]);
     match interrupt::status(panels.arg(&state.prometheus)) {
         Ok(status) if status.success() => findings.holds("panels", "all of them show something"),
         Ok(_) => findings.impossible("panels", "some of them show nothing, see above"),
         Err(error) => findings.impossible("panels", format!("cannot start cargo: {error}")),
-    }
-}
-
-/// What was found so far, told at once.
-#[derive(Debug, Default)]
-struct Findings {
-    failed: bool,
-}
-
-impl Findings {
-    fn holds(&mut self, what: &str, how: impl AsRef<str>) {
-        println!("passed   {what}: {}", how.as_ref());
-    }
-
-    fn skip(&mut self, what: &str, why: impl AsRef<str>) {
-        println!("skipped  {what}: {}", why.as_ref());
-    }
-
-    fn impossible(&mut self, what: &str, why: impl AsRef<str>) {
-        self.failed = true;
-        println!("FAILED   {what}: {}", why.as_ref());
-    }
-
-    fn finish(&self) -> ExitCode {
-        if self.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     }
 }

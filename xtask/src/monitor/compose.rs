@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -12,13 +13,16 @@ use anyhow::Context;
 use super::options::Options;
 use crate::{
     cargo, interrupt,
-    servers::{Account, Keeper, docker, prometheus},
+    servers::{self, Account, Keeper, docker, prometheus},
 };
 
 /// From the root of the repository.
 pub(super) const FILE: &str = "docker/docker-compose.monitoring.yml";
 /// The name of the project for Docker: containers and volumes begin with it.
 pub(super) const PROJECT: &str = "batchsql-monitoring";
+const SERVICES: [&str; 2] = ["prometheus", "grafana"];
+/// How long the end of the containers may take; each has ten seconds for its own.
+const END: Duration = Duration::from_secs(120);
 
 /// How a container reaches programs of this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,11 +63,9 @@ impl Reach {
     }
 }
 
-/// What Docker prints, in one line; nothing when it fails.
+/// What Docker prints; nothing when it fails or does not answer.
 fn ask(arguments: &[&str]) -> String {
-    let output = Command::new("docker").args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).output();
-    let text = output.ok().filter(|output| output.status.success()).map(|output| output.stdout).unwrap_or_default();
-    String::from_utf8_lossy(&text).trim().to_owned()
+    docker::ask(&mut docker::docker(arguments), docker::PATIENCE).ok().flatten().unwrap_or_default()
 }
 
 /// The project of one start.
@@ -87,7 +89,7 @@ impl Project {
     /// Starts it under a keeper, which removes the containers however this program ends. Volumes stay.
     pub(super) fn start_kept(&self) -> anyhow::Result<Keeper> {
         let mut keeper = Keeper::start("monitor", Account::Caller, |folder| {
-            let mut shell = docker::keeper(folder, "prometheus grafana", docker::Data::Keep);
+            let mut shell = docker::keeper(folder, &SERVICES.join(" "), docker::Data::Keep);
             describe(shell.arg("docker")).envs(self.settings.clone());
             shell
         })?;
@@ -134,15 +136,32 @@ pub(super) fn down(volumes: bool) -> anyhow::Result<()> {
     if volumes {
         down.arg("--volumes");
     }
-    let status = down.stdin(Stdio::null()).stdout(std::io::stderr()).status().context("cannot start docker")?;
-    anyhow::ensure!(status.success(), "docker compose could not remove the containers, see above");
+    let done = docker::ask_in_any_case(&mut down, END).map_err(|why| anyhow::anyhow!("{why}; {FIRST_DOCKER}"))?;
+    done.context("docker compose could not remove the containers, see above")?;
     Ok(())
 }
 
-/// Whether there are containers of the project that run.
-pub(super) fn has_containers() -> bool {
-    let output = compose(&["ps", "--quiet"]).stdin(Stdio::null()).stderr(Stdio::null()).output();
-    output.is_ok_and(|output| output.status.success() && !output.stdout.trim_ascii().is_empty())
+const FIRST_DOCKER: &str = "see to Docker, then `cargo xtask monitor down` removes the containers";
+
+/// Whether there are containers of the project, also such that have ended. Not where there is no Docker.
+///
+/// # Errors
+/// Docker does not answer.
+pub(super) fn has_containers() -> anyhow::Result<bool> {
+    if servers::program(&["docker"]).is_none() {
+        return Ok(false);
+    }
+    let mut ps = compose(&["ps", "--all", "--quiet"]);
+    let found = docker::ask(ps.stderr(Stdio::null()), docker::PATIENCE);
+    let found = found.map_err(|why| anyhow::anyhow!("cannot tell whether the monitor runs: {why}; {FIRST_DOCKER}"))?;
+    Ok(found.is_some_and(|found| !found.is_empty()))
+}
+
+/// The services that do not run any more. None where Docker does not tell.
+pub(super) fn ended() -> Vec<&'static str> {
+    let mut ps = compose(&["ps", "--services", "--status", "running"]);
+    let Ok(Some(running)) = docker::ask(ps.stderr(Stdio::null()), docker::PATIENCE) else { return Vec::new() };
+    SERVICES.into_iter().filter(|service| !running.lines().any(|line| line.trim() == *service)).collect()
 }
 
 /// The command that shows logs.
@@ -156,9 +175,10 @@ pub(super) fn logs(follow: bool, lines: usize, services: &[&str]) -> Command {
     logs
 }
 
-fn last_words() -> String {
-    let output = logs(false, 20, &[]).stdin(Stdio::null()).stderr(Stdio::null()).output();
-    String::from_utf8_lossy(&output.map(|output| output.stdout).unwrap_or_default()).trim().to_owned()
+/// The end of what the containers said.
+pub(super) fn last_words() -> String {
+    let mut logs = logs(false, 20, &[]);
+    docker::ask_in_any_case(logs.stderr(Stdio::null()), docker::PATIENCE).ok().flatten().unwrap_or_default()
 }
 
 fn compose(arguments: &[&str]) -> Command {

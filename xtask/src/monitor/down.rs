@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    background, compose, links,
+    compose, links,
     state::{self, Lock, State, Way},
 };
 use crate::servers::docker;
@@ -18,32 +18,33 @@ const PATIENCE: Duration = Duration::from_secs(150);
 const POLL: Duration = Duration::from_millis(50);
 
 pub(super) fn run(volumes: bool) -> anyhow::Result<ExitCode> {
-    let state = state::running();
-    match &state {
-        Some(State { pid: Some(pid), .. }) => stop(*pid)?,
-        Some(_) => {
+    let state = state::running()?;
+    // Known also when its state is lost, or cannot be read.
+    let process = Lock::holder().or_else(|| state.as_ref().and_then(|state| state.pid));
+    match (process, &state) {
+        (Some(pid), _) => stop(pid)?,
+        (None, Some(_)) => {
             compose::down(volumes)?;
             State::forget();
         }
-        None if Lock::is_held() => anyhow::bail!("{} is starting it just now; try again in a moment", state::holder()),
-        None => {}
+        (None, None) => {}
     }
-    background::remove_copy();
     // Volumes may be there without a stack, and a stack without its state, after `cargo clean`.
     let by_docker = state.as_ref().is_some_and(|state| state.way == Way::Docker);
     let mut dropped = by_docker && volumes;
     let of_docker = if by_docker { state.as_ref().is_some_and(|state| state.pid.is_some()) && volumes } else { true };
-    if of_docker && docker::engine().is_ok() && (volumes || compose::has_containers()) {
+    if of_docker && docker::engine().is_ok() && (volumes || compose::has_containers()?) {
         compose::down(volumes)?;
         dropped = volumes;
     }
     match &state {
-        None => println!("nothing runs"),
-        Some(_) if dropped => println!("stopped; the volumes with the history are dropped"),
-        Some(state) => println!("stopped; {}", links::what_stays(state)),
+        None if process.is_some() => say!("stopped"),
+        None => say!("nothing runs"),
+        Some(_) if dropped => say!("stopped; the volumes with the history are dropped"),
+        Some(state) => say!("stopped; {}", links::what_stays(state)),
     }
     if let (true, Some(data)) = (volumes, state.and_then(|state| state.data)) {
-        println!("{} is yours: remove it when you do not need it", data.display());
+        say!("{} is yours: remove it when you do not need it", data.display());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -52,7 +53,7 @@ pub(super) fn run(volumes: bool) -> anyhow::Result<ExitCode> {
 fn stop(pid: u32) -> anyhow::Result<()> {
     use rustix::process::{Pid, Signal, kill_process};
 
-    println!("stopping process {pid}");
+    say!("stopping process {pid}");
     // The lock was held a moment ago, so the number is its holder's.
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw)
         && let Err(error) = kill_process(pid, Signal::TERM)

@@ -48,7 +48,7 @@ impl Component {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let state = state::running();
+    let state = state::running()?;
     match state {
         Some(State { way: Way::Docker, .. }) => {
             let services: Vec<_> = arguments.component.map(Component::name).into_iter().collect();
@@ -59,7 +59,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         None => {
             // Why one in the background has ended.
             if let Ok((text, _)) = background::tail(&background::log(), arguments.lines) {
-                println!("{text}");
+                say!("{text}");
             }
             anyhow::bail!("nothing runs; start it with `cargo xtask monitor`")
         }

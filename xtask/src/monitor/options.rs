@@ -6,6 +6,7 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{Parser, Subcommand, builder::FalseyValueParser};
 
 use super::{logs, way::Forced};
+use crate::servers::prometheus;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -63,21 +64,24 @@ pub(crate) struct Options {
     /// Leave it running in the background; `cargo xtask monitor down` stops it
     #[arg(long, short)]
     pub(crate) detach: bool,
-    /// Do not install Prometheus when it is missing
-    #[arg(long, env = "BATCHSQL_NO_INSTALL", value_parser = FalseyValueParser::new())]
+    /// Do not install Prometheus when it is missing; BATCHSQL_NO_INSTALL=1 says so for every verb
+    #[arg(long)]
     pub(crate) no_install: bool,
     /// Keep the history in this folder (programs of this machine; Docker has volumes); otherwise it goes at the end
     #[arg(long, env = "BATCHSQL_MONITOR_DATA", value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     /// How long Prometheus keeps history
-    #[arg(long, env = "BATCHSQL_RETENTION", default_value = "15d", value_name = "TIME")]
+    #[arg(long, env = "BATCHSQL_RETENTION", default_value = "15d", value_name = "TIME", value_parser = duration)]
     pub(crate) retention: String,
     /// In place of the folder `monitoring` of this repository
     #[arg(long, env = "BATCHSQL_MONITORING", hide = true)]
     monitoring: Option<PathBuf>,
-    /// What --detach starts
-    #[arg(long, hide = true)]
-    pub(crate) in_background: bool,
+    /// What --detach starts, and the log that it writes until it holds the lock
+    #[arg(long, hide = true, value_name = "LOG")]
+    pub(crate) in_background: Option<PathBuf>,
+    /// Why --detach chose this way
+    #[arg(long, hide = true, value_name = "REASON")]
+    pub(crate) because: Option<String>,
 }
 
 impl Options {
@@ -130,6 +134,13 @@ impl Options {
     }
 }
 
+fn duration(text: &str) -> Result<String, String> {
+    if prometheus::is_duration(text) {
+        return Ok(text.to_owned());
+    }
+    Err("not a time as Prometheus has it; write 15d, 12h or 1d12h (units: y, w, d, h, m, s, ms)".to_owned())
+}
+
 /// A port that something else listens on.
 fn target(text: &str) -> Result<u16, String> {
     match text.parse() {
@@ -170,6 +181,7 @@ mod tests {
         };
         check(&["--metrics-port", "0"], "must know it");
         check(&["--app-port", "x"], "1 to 65535");
+        check(&["--retention", "15 days"], "write 15d");
         check(&["--prometheus-port", "70000"], "70000");
         let both = parse(&["--docker", "--local"]).unwrap().options.forced().unwrap_err();
         assert!(both.to_string().contains("exclude each other"));

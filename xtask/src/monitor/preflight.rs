@@ -2,6 +2,8 @@
 //! Must not know how anything is started.
 
 use std::{
+    io::ErrorKind,
+    net::TcpListener,
     path::Path,
     process::{Command, Stdio},
 };
@@ -9,7 +11,10 @@ use std::{
 use anyhow::Context;
 
 use super::{listener, options::Options};
-use crate::servers::{self, port};
+use crate::{
+    files,
+    servers::{self, port},
+};
 
 /// A port, and how another one is chosen.
 struct Wanted {
@@ -17,6 +22,28 @@ struct Wanted {
     port: u16,
     option: &'static str,
     variable: &'static str,
+}
+
+impl Wanted {
+    /// What keeps from listening on it, with what to do about it.
+    fn trouble(&self) -> Option<String> {
+        let error = TcpListener::bind(port::local(self.port)).err().filter(|_| self.port != 0)?;
+        Some(self.told(error.kind(), listener::of(self.port)))
+    }
+
+    fn told(&self, kind: ErrorKind, listener: Option<String>) -> String {
+        let Self { of, port, option, variable } = self;
+        let another = format!("choose another port with {option} or {variable}");
+        match kind {
+            ErrorKind::PermissionDenied => format!("port {port} of {of} needs root; {another}"),
+            ErrorKind::AddrInUse => {
+                let another_user = || "another program (of another user, so it cannot be named)".into();
+                let who = listener.unwrap_or_else(another_user);
+                format!("port {port} of {of} is taken by {who}; stop that, or {another}")
+            }
+            _ => format!("port {port} of {of} cannot be used: {kind}; {another}"),
+        }
+    }
 }
 
 /// Every port that is needed must be free, and all must differ: each mistake with what to do about it.
@@ -33,36 +60,60 @@ pub(super) fn ports(options: &Options, with_grafana: bool) -> anyhow::Result<()>
         option: "--grafana-port",
         variable: "BATCHSQL_GRAFANA_PORT",
     };
-    let wanted: Vec<_> = [Some(prometheus), with_grafana.then_some(grafana)].into_iter().flatten().collect();
-    let mut trouble = same(&wanted, options);
-    for wanted in wanted.iter().filter(|wanted| wanted.port != 0 && !port::is_free(wanted.port)) {
-        let Wanted { of, port, option, variable } = wanted;
-        let who =
-            listener::of(*port).unwrap_or_else(|| "another program (of another user, so it cannot be named)".into());
-        trouble.push(format!(
-            "port {port} of {of} is taken by {who}; stop that, or choose another port with {option} or {variable}"
-        ));
-    }
+    let app = Wanted {
+        of: "the application's metrics",
+        port: options.app_port,
+        option: "--app-port",
+        variable: "BATCHSQL_APP_PORT",
+    };
+    let ours: Vec<_> = [Some(prometheus), with_grafana.then_some(grafana)].into_iter().flatten().collect();
+    let own: Vec<_> = ours.iter().filter_map(Wanted::trouble).collect();
+    let trouble = [same(&ours.into_iter().chain([suite(options), app]).collect::<Vec<_>>()), own].concat();
     anyhow::ensure!(trouble.is_empty(), "{}", trouble.join("\n       "));
     Ok(())
 }
 
-fn same(wanted: &[Wanted], options: &Options) -> Vec<String> {
-    let others = [("the suite's metrics", options.metrics_port), ("the application's metrics", options.app_port)];
-    let mut trouble = Vec::new();
-    for (index, one) in wanted.iter().enumerate().filter(|(_, one)| one.port != 0) {
-        let further = wanted[index + 1..].iter().map(|other| (other.of, other.port));
-        for (of, _) in further.chain(others).filter(|(_, port)| *port == one.port) {
-            trouble.push(format!("{} and {of} cannot both have port {}; give one of them another", one.of, one.port));
-        }
+fn suite(options: &Options) -> Wanted {
+    Wanted {
+        of: "the suite's metrics",
+        port: options.metrics_port,
+        option: "--metrics-port",
+        variable: "PROMETHEUS_PORT",
     }
-    trouble
+}
+
+/// Who listens already where the suite will: no mistake, because that may be a suite.
+pub(super) fn suite_port(options: &Options) -> Option<String> {
+    let taken = TcpListener::bind(port::local(options.metrics_port)).err()?.kind() == ErrorKind::AddrInUse;
+    let who = listener::of(options.metrics_port).unwrap_or_else(|| "another program".to_owned());
+    taken.then(|| {
+        format!(
+            "{who} listens on port {}, where the suite tells its metrics; unless that is a suite, stop it, or choose \
+             another port with --metrics-port or PROMETHEUS_PORT",
+            options.metrics_port
+        )
+    })
+}
+
+fn same(wanted: &[Wanted]) -> Vec<String> {
+    let pairs =
+        wanted.iter().enumerate().flat_map(|(index, one)| wanted[index + 1..].iter().map(move |other| (one, other)));
+    let equal = pairs.filter(|(one, other)| one.port != 0 && one.port == other.port);
+    let told = |(one, other): (&Wanted, &Wanted)| {
+        format!(
+            "{} and {} cannot both have port {}; choose another with {} or {}, {} or {}",
+            one.of, other.of, one.port, one.option, one.variable, other.option, other.variable
+        )
+    };
+    equal.map(told).collect()
 }
 
 /// What promtool says of the configuration and the rules; None without a promtool.
 pub(super) fn configuration(monitoring: &Path) -> anyhow::Result<Option<()>> {
     let file = monitoring.join("prometheus.yml");
     anyhow::ensure!(file.is_file(), "there is no {}", file.display());
+    // A pattern for rule files may match none of them.
+    files::yaml(&monitoring.join("rules"), "")?;
     let Some(promtool) = servers::program(&["promtool"]) else { return Ok(None) };
     let mut check = Command::new(&promtool);
     let output = check.args(["check", "config"]).arg(&file).stdin(Stdio::null()).output();
@@ -74,7 +125,7 @@ pub(super) fn configuration(monitoring: &Path) -> anyhow::Result<Option<()>> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::fs;
 
     use clap::Parser;
 
@@ -104,6 +155,17 @@ mod tests {
     }
 
     #[test]
+    fn a_suite_may_run_already() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let options = || Cli::parse_from(["x", "--metrics-port", &port.to_string()]).options;
+        let told = suite_port(&options()).unwrap_or_default();
+        assert!(told.contains(&format!("pid {}) listens on port {port}", std::process::id())), "{told}");
+        drop(listener);
+        assert_eq!(suite_port(&options()), None);
+    }
+
+    #[test]
     fn ports_differ() {
         let check = |args: [&str; 2], part: &str| {
             let words = trouble(&args.map(str::to_owned), true);
@@ -111,7 +173,34 @@ mod tests {
         };
         check(["--prometheus-port=9091", "--grafana-port=0"], "Prometheus and the suite's metrics cannot both");
         check(["--prometheus-port=3999", "--grafana-port=3999"], "Prometheus and Grafana cannot both");
+        check(
+            ["--prometheus-port=0", "--app-port=9091"],
+            "the suite's metrics and the application's metrics cannot both",
+        );
         assert_eq!(trouble(&["--prometheus-port=0".to_owned(), "--grafana-port=0".to_owned()], true), "");
+    }
+
+    #[test]
+    fn a_port_that_may_not_be_used_is_not_called_taken() {
+        let wanted = Wanted { of: "Grafana", port: 80, option: "--grafana-port", variable: "BATCHSQL_GRAFANA_PORT" };
+        let another = "choose another port with --grafana-port or BATCHSQL_GRAFANA_PORT";
+        let told = wanted.told(ErrorKind::PermissionDenied, None);
+        assert_eq!(told, format!("port 80 of Grafana needs root; {another}"));
+        let told = wanted.told(ErrorKind::AddrInUse, Some("the process nginx (pid 7)".into()));
+        assert_eq!(told, format!("port 80 of Grafana is taken by the process nginx (pid 7); stop that, or {another}"));
+    }
+
+    #[test]
+    fn a_configuration_without_rules_is_refused() {
+        let keeper = servers::Keeper::new("test", servers::Account::Caller, "TERM").unwrap();
+        keeper.write("prometheus.yml", "rule_files: [rules/*.yml]\n").unwrap();
+        let refused = |part: &str| {
+            let error = configuration(keeper.folder()).unwrap_err();
+            assert!(format!("{error:#}").contains(part), "{error:#}");
+        };
+        refused("cannot read ");
+        fs::create_dir(keeper.folder().join("rules")).unwrap();
+        refused("there is no *.yml in ");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::{
 use anyhow::Context;
 
 use super::{
-    api,
+    api, background,
     compose::{self, Project, Reach},
     options::Options,
     preflight,
@@ -23,13 +23,15 @@ use crate::servers::{Keeper, Kind, Process, Sources, docker, grafana, port::Port
 
 /// How often a person hears that something still takes its time.
 const PROGRESS: Duration = Duration::from_secs(5);
+/// How often Docker is asked whether the containers run.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// A running stack. It is stopped when this is dropped, and no longer known to run.
 #[derive(Debug)]
 pub(crate) struct Stack {
     pub(crate) state: State,
     running: Running,
-    _known: Known,
+    known: Known,
 }
 
 #[derive(Debug)]
@@ -40,6 +42,7 @@ enum Running {
     },
     Docker {
         _keeper: Keeper,
+        looked: Instant,
     },
     /// It goes on by itself.
     Left,
@@ -48,13 +51,14 @@ enum Running {
 /// The state file, for as long as it is true. Last in its struct: what it tells of is gone before it.
 #[derive(Debug)]
 struct Known {
-    _lock: Lock,
+    lock: Lock,
     leave: bool,
 }
 
 impl Drop for Known {
     fn drop(&mut self) {
-        if !self.leave {
+        // Without its lock the state there is another one's.
+        if !self.leave && self.lock.is_ours() {
             State::forget();
         }
     }
@@ -77,11 +81,15 @@ impl Stack {
         let Some(lock) = Lock::take()? else {
             return Self::other().map(Started::Already);
         };
-        if let Some(state) = state::running_besides() {
+        if let Some(state) = state::running_besides()? {
             return Ok(Started::Already(state));
         }
-        let known = Known { _lock: lock, leave: false };
-        let choice = way::choose(options.forced()?, docker::engine, Reach::find)?;
+        let known = Known { lock, leave: false };
+        if let Some(log) = &options.in_background {
+            background::keep_log(log)?;
+        }
+        let mut choice = way::choose(options.forced()?, docker::engine, Reach::find)?;
+        choice.why = options.because.clone().unwrap_or(choice.why);
         let stack = match &choice.reach {
             Some(reach) => Self::start_docker(options, &choice, reach, known)?,
             None => Self::start_local(options, &choice, known)?,
@@ -93,7 +101,7 @@ impl Stack {
     fn other() -> anyhow::Result<State> {
         let start = Instant::now();
         loop {
-            match state::running() {
+            match state::running()? {
                 Some(state) if state.ready => return Ok(state),
                 _ if start.elapsed() > Duration::from_secs(1) => {
                     anyhow::bail!("{} is starting or stopping it just now; try again in a moment", state::holder())
@@ -104,7 +112,11 @@ impl Stack {
     }
 
     fn start_local(options: &Options, choice: &Choice, known: Known) -> anyhow::Result<Self> {
-        println!("from programs of this machine ({})", choice.why);
+        say!("from programs of this machine ({})", choice.why);
+        let grafana = grafana::Programs::find();
+        let monitoring = options.monitoring();
+        // Before anything is installed.
+        check(options, grafana.is_some())?;
         let sources = Sources::new(!options.no_install);
         let refusal = sources.install_programs(&[Kind::Prometheus], &[]).err();
         let programs = prometheus::Programs::find().with_context(|| {
@@ -119,10 +131,6 @@ impl Stack {
                 choice.why
             )
         })?;
-        let grafana = grafana::Programs::find();
-        preflight::ports(options, grafana.is_some())?;
-        let monitoring = options.monitoring();
-        check_configuration(&monitoring)?;
         let data = options.data.as_ref().map(path::absolute).transpose().context("--data is not a path")?;
 
         let port = Port::chosen(options.prometheus_port)?;
@@ -144,7 +152,7 @@ impl Stack {
             prometheus::start_on(&programs, keeper, port, &monitoring, &settings, data.as_deref())
         })?;
         let mut stack =
-            Self { state, running: Running::Local { grafana: None, prometheus: Box::new(prometheus) }, _known: known };
+            Self { state, running: Running::Local { grafana: None, prometheus: Box::new(prometheus) }, known };
         if let Some(programs) = grafana {
             stack.start_grafana(&programs, options, &monitoring, data_of)?;
         }
@@ -178,19 +186,18 @@ impl Stack {
     }
 
     fn start_docker(options: &Options, choice: &Choice, reach: &Reach, mut known: Known) -> anyhow::Result<Self> {
-        println!("by Docker, {} ({})", compose::FILE, choice.why);
+        say!("by Docker, {} ({})", compose::FILE, choice.why);
         anyhow::ensure!(
             options.data.is_none(),
             "with Docker history is in its volumes; leave --data out, or add --local for the programs of this machine"
         );
         anyhow::ensure!(
-            !compose::has_containers(),
+            !compose::has_containers()?,
             "Docker runs a stack of this name already, started elsewhere or by hand; stop it with `cargo xtask monitor \
              down` or `docker compose -p {} down`",
             compose::PROJECT
         );
-        preflight::ports(options, true)?;
-        check_configuration(&options.monitoring())?;
+        check(options, true)?;
         let (port, other) = (Port::chosen(options.prometheus_port)?, Port::chosen(options.grafana_port)?);
         let targets = compose::write_targets(&state::folder(), options)?;
         let project = Project::new(options, port.number(), other.number(), &targets);
@@ -203,7 +210,7 @@ impl Stack {
             if options.detach {
                 project.start_detached().map(|()| Running::Left)
             } else {
-                project.start_kept().map(|keeper| Running::Docker { _keeper: keeper })
+                project.start_kept().map(|keeper| Running::Docker { _keeper: keeper, looked: Instant::now() })
             }
         })?;
         state.targets = api::targets_page(&state.prometheus);
@@ -213,15 +220,31 @@ impl Stack {
             known.leave = true;
         }
         state.save()?;
-        Ok(Self { state, running, _known: known })
+        Ok(Self { state, running, known })
     }
 
-    /// A part that ended although nobody asked it to, with its last words.
-    pub(crate) fn trouble(&self) -> Option<String> {
-        let Running::Local { grafana, prometheus } = &self.running else { return None };
-        let parts = [("Prometheus", Some(&**prometheus)), ("Grafana", grafana.as_ref())];
-        let ended = parts.into_iter().find_map(|(name, part)| Some((name, part.filter(|part| part.has_ended())?)));
-        ended.map(|(name, part)| format!("{name} has ended; the end of its log:\n{}", part.keeper().log()))
+    /// Why it must not go on: a part ended although nobody asked it to, with its last words, or nobody can find it.
+    pub(crate) fn trouble(&mut self) -> Option<String> {
+        if !self.known.lock.is_ours() {
+            let folder = state::folder();
+            return Some(format!("{} was removed, and with it what tells that this runs", folder.display()));
+        }
+        match &mut self.running {
+            Running::Local { grafana, prometheus } => {
+                let parts = [("Prometheus", Some(&**prometheus)), ("Grafana", grafana.as_ref())];
+                let mut parts = parts.into_iter();
+                let (name, part) =
+                    parts.find_map(|(name, part)| Some((name, part.filter(|part| part.has_ended())?)))?;
+                Some(format!("{name} has ended; the end of its log:\n{}", part.keeper().log()))
+            }
+            Running::Docker { looked, .. } if looked.elapsed() > LOOK => {
+                let ended = compose::ended();
+                *looked = Instant::now();
+                let which = (!ended.is_empty()).then(|| ended.join(" and "))?;
+                Some(format!("the container of {which} has ended; the end of the logs:\n{}", compose::last_words()))
+            }
+            Running::Docker { .. } | Running::Left => None,
+        }
     }
 
     /// Whether it goes on without this process.
@@ -231,11 +254,11 @@ impl Stack {
 
     /// Stops everything, and says what stays.
     pub(crate) fn stop(self) {
-        let Self { state, running, _known: known } = self;
-        println!("stopping");
+        let Self { state, running, known } = self;
+        say!("stopping");
         drop(running);
         drop(known);
-        println!("stopped; {}", super::links::what_stays(&state));
+        say!("stopped; {}", super::links::what_stays(&state));
     }
 }
 
@@ -258,7 +281,7 @@ fn state(options: &Options, way: Way, prometheus: u16) -> State {
         way,
         pid: None,
         ready: false,
-        detached: options.detach || options.in_background,
+        detached: options.detach || options.in_background.is_some(),
         prometheus: local(prometheus),
         targets: local(prometheus),
         grafana: None,
@@ -274,9 +297,14 @@ fn local(port: u16) -> String {
     format!("http://127.0.0.1:{port}")
 }
 
-fn check_configuration(monitoring: &Path) -> anyhow::Result<()> {
-    let checked = preflight::configuration(monitoring)?;
-    println!(
+/// Looks at ports and files, and says what it found.
+fn check(options: &Options, with_grafana: bool) -> anyhow::Result<()> {
+    preflight::ports(options, with_grafana)?;
+    if let Some(warning) = preflight::suite_port(options) {
+        say!("note: {warning}");
+    }
+    let checked = preflight::configuration(&options.monitoring())?;
+    say!(
         "configuration: {}",
         if checked.is_some() { "promtool takes it" } else { "not checked, there is no promtool" }
     );
@@ -287,19 +315,19 @@ fn check_configuration(monitoring: &Path) -> anyhow::Result<()> {
 fn waiting<T>(what: &str, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     use std::sync::mpsc;
 
-    println!("{what}: starting");
+    say!("{what}: starting");
     let start = Instant::now();
     let (done, over) = mpsc::channel::<()>();
     let outcome = thread::scope(|scope| {
         scope.spawn(move || {
             while over.recv_timeout(PROGRESS) == Err(mpsc::RecvTimeoutError::Timeout) {
-                println!("{what}: not ready yet ({:.0} s)", start.elapsed().as_secs_f32());
+                say!("{what}: not ready yet ({:.0} s)", start.elapsed().as_secs_f32());
             }
         });
         let outcome = work();
         drop(done);
         outcome
     })?;
-    println!("{what}: ready after {:.1} s", start.elapsed().as_secs_f32());
+    say!("{what}: ready after {:.1} s", start.elapsed().as_secs_f32());
     Ok(outcome)
 }

@@ -6,9 +6,10 @@ use std::{
     collections::BTreeMap,
     env,
     fs::{self, File, TryLockError},
-    io::ErrorKind,
+    io::{ErrorKind, Write},
     net::IpAddr,
-    path::PathBuf,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -83,9 +84,11 @@ impl State {
 }
 
 /// Held by the one process that starts, runs and stops the stack.
+///
+/// Its file has the number of the process, which can therefore be stopped when the state is lost.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    file: File,
 }
 
 impl Lock {
@@ -95,7 +98,11 @@ impl Lock {
         let file = lock_file()?;
         loop {
             match file.try_lock() {
-                Ok(()) => return Ok(Some(Self { _file: file })),
+                Ok(()) => {
+                    let written = file.set_len(0).and_then(|()| writeln!(&file, "{}", std::process::id()));
+                    written.context("cannot write into the lock of the monitor")?;
+                    return Ok(Some(Self { file }));
+                }
                 Err(TryLockError::WouldBlock) if start.elapsed() < Duration::from_millis(300) => {
                     thread::sleep(Duration::from_millis(20));
                 }
@@ -107,53 +114,92 @@ impl Lock {
 
     /// Whether a process holds it.
     pub(super) fn is_held() -> bool {
-        let Ok(file) = File::open(folder().join("lock")) else { return false };
+        let Ok(file) = File::open(path()) else { return false };
         matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
     }
+
+    /// The process that holds it.
+    pub(super) fn holder() -> Option<u32> {
+        let pid = fs::read_to_string(path()).ok()?.trim().parse().ok()?;
+        Self::is_held().then_some(pid)
+    }
+
+    /// Whether its file is still where others look for it: `cargo clean` removes the folder under our hands, and then
+    /// another process may hold another lock.
+    pub(super) fn is_ours(&self) -> bool {
+        let identity = |data: fs::Metadata| (data.dev(), data.ino());
+        match (self.file.metadata(), fs::metadata(path())) {
+            (Ok(held), Ok(seen)) => identity(held) == identity(seen),
+            _ => false,
+        }
+    }
+}
+
+fn path() -> PathBuf {
+    folder().join("lock")
 }
 
 fn lock_file() -> anyhow::Result<File> {
     let folder = folder();
     fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
-    let path = folder.join("lock");
+    let path = path();
     // Never removed: two processes could hold the locks of two files with one name.
     let opened = File::options().create(true).truncate(false).write(true).open(&path);
     opened.map_err(|error| match error.kind() {
-        ErrorKind::PermissionDenied => anyhow::anyhow!(
-            "{} belongs to another user, who started the monitor; let that user stop it, or set BATCHSQL_MONITOR_STATE \
-             to another folder",
-            path.display()
-        ),
+        ErrorKind::PermissionDenied => anyhow::anyhow!(of_another_user(&path, Lock::is_held())),
         _ => anyhow::Error::from(error).context(format!("cannot open {}", path.display())),
     })
 }
 
+fn of_another_user(path: &Path, held: bool) -> String {
+    let path = path.display();
+    let another = "or set BATCHSQL_MONITOR_STATE to another folder";
+    if held {
+        return format!("{path} belongs to another user, who started the monitor; let that user stop it, {another}");
+    }
+    format!("{path} belongs to another user, whose monitor does not run any more; remove it or `chown` it, {another}")
+}
+
 /// The stack that runs or is being started. What a process left that was killed is removed.
-pub(crate) fn running() -> Option<State> {
-    let state = State::load()?;
-    let alive = Lock::is_held() || state.pid.is_none() && compose::has_containers();
+///
+/// # Errors
+/// Containers may run, and Docker does not answer.
+pub(crate) fn running() -> anyhow::Result<Option<State>> {
+    let Some(state) = State::load() else { return Ok(None) };
+    let alive = Lock::is_held() || state.pid.is_none() && compose::has_containers()?;
     if !alive {
         // Unless somebody started another one in this moment.
         if State::load().as_ref() == Some(&state) && !Lock::is_held() {
             State::forget();
         }
-        return None;
+        return Ok(None);
     }
-    Some(state)
+    Ok(Some(state))
 }
 
 /// The same for who holds the lock: only containers can run by themselves.
-pub(super) fn running_besides() -> Option<State> {
-    let state = State::load()?;
-    if state.pid.is_none() && compose::has_containers() {
-        return Some(state);
+pub(super) fn running_besides() -> anyhow::Result<Option<State>> {
+    let Some(state) = State::load() else { return Ok(None) };
+    if state.pid.is_none() && compose::has_containers()? {
+        return Ok(Some(state));
     }
     State::forget();
-    None
+    Ok(None)
 }
 
 /// The process that holds the lock, for a message.
 pub(super) fn holder() -> String {
-    let pid = State::load().and_then(|state| state.pid);
-    pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+    Lock::holder().map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_of_another_user_is_in_the_way_whether_or_not_it_is_held() {
+        let told = |held| of_another_user(Path::new("/f/lock"), held);
+        assert!(told(true).contains("let that user stop it, or set BATCHSQL_MONITOR_STATE"), "{}", told(true));
+        assert!(told(false).contains("remove it or `chown` it, or set BATCHSQL_MONITOR_STATE"), "{}", told(false));
+    }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::{
     api::{self, Target},
-    links,
+    background, links,
     state::{self, Lock, State, Way},
 };
 
@@ -14,10 +14,16 @@ const APP: &str = "batchsql-app";
 const SUITE: &str = "batchsql-integration-test";
 
 pub(super) fn run() -> anyhow::Result<ExitCode> {
-    let Some(state) = state::running() else {
-        let word =
-            if Lock::is_held() { "it is being started" } else { "nothing runs; start it with `cargo xtask monitor`" };
-        println!("{word}");
+    let Some(state) = state::running()? else {
+        if Lock::is_held() {
+            let who = state::holder();
+            say!("{who} is starting it, or has lost its state; `cargo xtask monitor down` stops it");
+        } else {
+            say!("nothing runs; start it with `cargo xtask monitor`");
+            if background::has_failed() {
+                say!("the last one in the background has failed; `cargo xtask monitor logs` shows its end");
+            }
+        }
         return Ok(ExitCode::FAILURE);
     };
     let way = match state.way {
@@ -25,9 +31,9 @@ pub(super) fn run() -> anyhow::Result<ExitCode> {
         Way::Local => "from programs of this machine",
     };
     let whose = state.pid.map_or_else(String::new, |pid| format!(", process {pid}"));
-    println!("monitor {way}{whose}\n\n{}", links::tell(&state));
+    say!("monitor {way}{whose}\n\n{}", links::tell(&state));
     let ready = components(&state);
-    println!();
+    say!("");
     let told = tell_prometheus(&state);
     Ok(if ready && told { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -39,10 +45,7 @@ fn components(state: &State) -> bool {
     let mut ready = state.ready;
     for (name, url) in prometheus.into_iter().chain(grafana) {
         let outcome = api::is_ready(&url);
-        println!(
-            "  {name:<14}{}",
-            outcome.as_ref().map_or_else(|why| format!("NOT READY  {why}"), |()| "ready".into())
-        );
+        say!("  {name:<14}{}", outcome.as_ref().map_or_else(|why| format!("NOT READY  {why}"), |()| "ready".into()));
         ready &= outcome.is_ok();
     }
     ready
@@ -54,28 +57,28 @@ fn tell_prometheus(state: &State) -> bool {
         let (targets, rules) = (api::targets(&state.prometheus)?, api::rules(&state.prometheus)?);
         let alerts = api::alerts(&state.prometheus)?;
         for target in &targets {
-            println!("{}", line(target));
+            say!("{}", line(target));
         }
         if targets.is_empty() {
-            println!("  {:<26}none yet; Prometheus reads them within seconds", "targets");
+            say!("  {:<26}none yet; Prometheus reads them within seconds", "targets");
         }
         if let Some(trouble) = unreachable(state, &targets) {
-            println!("  {:<26}{trouble}", "note");
+            say!("  {:<26}{trouble}", "note");
         }
-        println!("  {:<26}{} recording, {} alerting", "rules", rules.recording, rules.alerting);
+        say!("  {:<26}{} recording, {} alerting", "rules", rules.recording, rules.alerting);
         for broken in &rules.broken {
-            println!("  {:<26}BROKEN  {broken}", "");
+            say!("  {:<26}BROKEN  {broken}", "");
         }
         for alert in &alerts {
-            println!("  {:<26}{:<9}{}", alert.name, alert.state, alert.summary);
+            say!("  {:<26}{:<9}{}", alert.name, alert.state, alert.summary);
         }
         if alerts.is_empty() {
-            println!("  {:<26}none", "alerts");
+            say!("  {:<26}none", "alerts");
         }
         anyhow::Ok(rules.broken.is_empty())
     };
     tell().unwrap_or_else(|error| {
-        println!("  Prometheus does not tell its targets: {error:#}");
+        say!("  Prometheus does not tell its targets: {error:#}");
         false
     })
 }

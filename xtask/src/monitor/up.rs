@@ -27,21 +27,26 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 }
 
 fn up(options: &Options) -> anyhow::Result<ExitCode> {
-    if options.in_background {
+    if options.in_background.is_some() {
         background::leave_the_terminal()?;
-    } else if options.detach && background::is_needed(options)? {
-        return background::start(options);
+    } else if options.detach
+        && let Some(choice) = background::is_needed(options)?
+    {
+        return background::start(options, &choice);
     }
     interrupt::watch(|_| ()).context("cannot watch for Ctrl-C")?;
     steps::heading("monitor");
     let stack = match Stack::start(options)? {
         Started::Now(stack) => stack,
         Started::Already(state) => {
-            println!("it runs already:\n{}", links::tell(&state));
+            say!("it runs already:\n{}", links::tell(&state));
             return Ok(ExitCode::SUCCESS);
         }
     };
-    println!("\n{}\n{}", links::tell(&stack.state), links::next(&stack.state));
+    // Who started it in the background tells it.
+    if options.in_background.is_none() {
+        say!("\n{}\n{}", links::tell(&stack.state), links::next(&stack.state));
+    }
     if stack.is_left() {
         return Ok(ExitCode::SUCCESS);
     }
@@ -49,7 +54,7 @@ fn up(options: &Options) -> anyhow::Result<ExitCode> {
 }
 
 /// Until a signal comes, or a part ends.
-pub(crate) fn stay(stack: Stack) -> anyhow::Result<ExitCode> {
+pub(crate) fn stay(mut stack: Stack) -> anyhow::Result<ExitCode> {
     while !interrupt::caught() {
         if let Some(trouble) = stack.trouble() {
             stack.stop();

@@ -2,8 +2,10 @@
 //! Must not know how the keeper of a project works.
 
 use std::{
+    io::Read,
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
@@ -26,20 +28,72 @@ use crate::{cargo, interrupt};
 /// The file with the services, from the root of the repository.
 pub(crate) const FILE: &str = "docker/docker-compose.integration.yml";
 
-/// An engine may be configured that nobody can reach.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long an engine may take for an answer: one may be configured that nobody can reach, or may have stopped to answer.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 /// An image may have to be downloaded.
 pub(crate) const DOWNLOAD: Duration = Duration::from_secs(30 * 60);
 
 /// Whether an engine answers and the program has `compose`; otherwise why not, as a part of a sentence.
 pub(crate) fn engine() -> Result<(), String> {
-    if !succeeds(&["compose", "version"])? {
-        return Err("Docker has no `docker compose`".to_owned());
-    }
-    if !succeeds(&["version"])? {
-        return Err("no Docker engine answers".to_owned());
-    }
+    ask(&mut docker(&["compose", "version"]), PATIENCE)?.ok_or("Docker has no `docker compose`")?;
+    ask(&mut docker(&["version"]), PATIENCE)?.ok_or("no Docker engine answers")?;
     Ok(())
+}
+
+/// The program, which says nothing to a person.
+pub(crate) fn docker(arguments: &[&str]) -> Command {
+    let mut docker = Command::new("docker");
+    docker.args(arguments).stderr(Stdio::null());
+    docker
+}
+
+/// What it prints; None when it fails.
+///
+/// # Errors
+/// It is not there, does not answer within the limit, or an interrupt comes first: a part of a sentence.
+pub(crate) fn ask(docker: &mut Command, limit: Duration) -> Result<Option<String>, String> {
+    ask_unless(docker, limit, interrupt::caught)
+}
+
+/// The same for what must be done after an interrupt as well.
+pub(crate) fn ask_in_any_case(docker: &mut Command, limit: Duration) -> Result<Option<String>, String> {
+    ask_unless(docker, limit, || false)
+}
+
+fn ask_unless(docker: &mut Command, limit: Duration, given_up: fn() -> bool) -> Result<Option<String>, String> {
+    docker.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = docker.spawn().map_err(|_| "Docker is not installed".to_owned())?;
+    let (mut stdout, (send, printed)) = (child.stdout.take().expect("it was piped"), mpsc::channel());
+    // Not waited for when a program that outlives this one holds the other end.
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = stdout.read_to_end(&mut bytes);
+        let _ = send.send(String::from_utf8_lossy(&bytes).trim().to_owned());
+    });
+    let start = Instant::now();
+    while start.elapsed() < limit && !given_up() {
+        match child.try_wait() {
+            Ok(Some(status)) => {
+                let text = printed.recv_timeout(limit.saturating_sub(start.elapsed())).unwrap_or_default();
+                return Ok(status.success().then_some(text));
+            }
+            Ok(None) => thread::sleep(Duration::from_millis(20)),
+            Err(_) => break,
+        }
+    }
+    end(&mut child);
+    Err(if given_up() { "interrupted".to_owned() } else { format!("Docker did not answer for {} s", limit.as_secs()) })
+}
+
+/// Asked first: the program ends those that it started.
+fn end(child: &mut Child) {
+    let _ = rustix::process::kill_process(rustix::process::Pid::from_child(child), rustix::process::Signal::TERM);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(500) && matches!(child.try_wait(), Ok(None)) {
+        thread::sleep(Duration::from_millis(20));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 /// What becomes of the data of services when their containers are removed.
@@ -58,23 +112,6 @@ pub(crate) fn keeper(folder: &Path, services: &str, data: Data) -> Command {
         Data::Keep => "keep",
     });
     shell
-}
-
-fn succeeds(arguments: &[&str]) -> Result<bool, String> {
-    let mut command = Command::new("docker");
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = command.spawn().map_err(|_| "Docker is not installed".to_owned())?;
-    let start = Instant::now();
-    while start.elapsed() < PATIENCE && !interrupt::caught() {
-        match child.try_wait() {
-            Ok(Some(status)) => return Ok(status.success()),
-            Ok(None) => thread::sleep(Duration::from_millis(20)),
-            Err(_) => break,
-        }
-    }
-    let _ = child.kill();
-    let _ = child.wait();
-    Ok(false)
 }
 
 /// A service of the compose file, with all that its kind differs in.

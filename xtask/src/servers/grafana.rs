@@ -127,7 +127,8 @@ preinstall_disabled = true
 /// Copies a folder into that of the keeper: its user may have no right to read the repository.
 fn copy(keeper: &mut Keeper, from: &Path, to: &str) -> anyhow::Result<()> {
     let entries = fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))?;
-    for entry in entries.flatten() {
+    for entry in entries {
+        let entry = entry.with_context(|| format!("cannot read {}", from.display()))?;
         let name = entry.file_name().into_string().ok().context("the name of a file of Grafana is not UTF-8")?;
         let (path, to) = (entry.path(), format!("{to}/{name}"));
         if path.is_dir() {

@@ -13,7 +13,7 @@ use anyhow::Context;
 use serde_json::json;
 
 use super::{account::Account, find, keeper::Keeper, port::Port, process::Process, server::Server};
-use crate::{cargo, http};
+use crate::{cargo, files, http};
 
 /// The jobs of `monitoring/prometheus.yml`, by what they scrape.
 const ITSELF: &str = "prometheus";
@@ -63,7 +63,7 @@ impl Settings {
                 _ if argument.starts_with('-') => settings.further.push(argument.clone()),
                 Some(("target", address)) => settings.suite.push(address.to_owned()),
                 Some(("app", address)) => settings.app.push(address.to_owned()),
-                Some(("interval", interval)) if is_interval(interval) => settings.interval = Some(interval.to_owned()),
+                Some(("interval", interval)) if is_duration(interval) => settings.interval = Some(interval.to_owned()),
                 _ => anyhow::bail!(
                     "Prometheus has no setting {argument:?}; use target=HOST:PORT, app=HOST:PORT or interval=1s"
                 ),
@@ -144,7 +144,7 @@ fn configure(keeper: &mut Keeper, monitoring: &Path, settings: &Settings) -> any
         keeper.write_within(name, &changed.unwrap_or(text))
     };
     copy("prometheus.yml", &monitoring.join("prometheus.yml"))?;
-    for rules in files(&monitoring.join("rules"), "yml") {
+    for rules in files::yaml(&monitoring.join("rules"), "")? {
         let name = rules.file_name().and_then(OsStr::to_str).context("the name of a rule file is not UTF-8")?;
         copy(&format!("rules/{name}"), &rules)?;
     }
@@ -180,27 +180,19 @@ fn with_interval(text: &str, interval: &str) -> String {
     lines.join("\n") + "\n"
 }
 
-/// Whether a text is a duration of Prometheus: digits with a unit, once or several times.
-fn is_interval(text: &str) -> bool {
-    let digits = |text: &str| text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+/// Whether a text is a duration of Prometheus: digits with a unit, each unit at most once, the longest first.
+pub(crate) fn is_duration(text: &str) -> bool {
+    let mut units = ["y", "w", "d", "h", "m", "s", "ms"].into_iter();
     let mut rest = text;
     while !rest.is_empty() {
-        let after = &rest[rest.len() - digits(rest)..];
-        let unit = ["ms", "s", "m", "h"].into_iter().find(|unit| after.starts_with(unit));
-        match unit {
-            Some(unit) if after.len() < rest.len() => rest = &after[unit.len()..],
-            _ => return false,
+        let after = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+        let unit = &after[..after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len())];
+        if after.len() == rest.len() || !units.any(|known| known == unit) {
+            return false;
         }
+        rest = &after[unit.len()..];
     }
     !text.is_empty()
-}
-
-/// The files of a folder with an ending, by name.
-fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut files: Vec<_> = entries.filter(|path| path.extension().is_some_and(|it| it == ending)).collect();
-    files.sort();
-    files
 }
 
 fn is_ready(_: &Path, port: u16) -> bool {
@@ -233,9 +225,12 @@ mod tests {
     }
 
     #[test]
-    fn intervals_are_those_of_prometheus() {
-        for (text, expected) in [("1s", true), ("1m30s", true), ("100ms", true), ("1d1", false), ("5 s", false)] {
-            assert_eq!(is_interval(text), expected, "{text}");
+    fn durations_are_those_of_prometheus() {
+        for right in ["1s", "1m30s", "100ms", "15d", "2w", "1y3d", "1s5ms"] {
+            assert!(is_duration(right), "{right}");
+        }
+        for wrong in ["", "1d1", "5 s", "s", "15", "15 days", "15days", "1d1w", "1d1d", "-1d", "1.5d", "1µs"] {
+            assert!(!is_duration(wrong), "{wrong}");
         }
     }
 

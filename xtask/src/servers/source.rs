@@ -124,7 +124,9 @@ impl Programs {
 }
 
 impl Sources {
+    /// Nothing is installed either where BATCHSQL_NO_INSTALL says so.
     pub(crate) fn new(may_install: bool) -> Self {
+        let may_install = may_install && !forbids(env::var("BATCHSQL_NO_INSTALL").ok());
         Self { may_install, docker_only: false, engine: OnceLock::new() }
     }
 
@@ -227,6 +229,12 @@ impl Sources {
     }
 }
 
+/// As everywhere a variable says no: by nothing, `0`, `false`, `no`, `off`, or their first letters.
+fn forbids(variable: Option<String>) -> bool {
+    let no = ["", "0", "f", "false", "n", "no", "off"];
+    variable.is_some_and(|value| !no.contains(&value.to_lowercase().as_str()))
+}
+
 /// A variable that is set to nothing names no server.
 fn given(variable: Option<String>) -> Option<String> {
     variable.filter(|dsn| !dsn.trim().is_empty())
@@ -270,6 +278,14 @@ mod tests {
         let missing = Missing { engine: "the Docker file has none".into(), refusal: Refusal::NoApt };
         let advice = missing.advice(Kind::PgBouncer);
         assert!(advice.contains("`pgbouncer`, `postgresql`") && !advice.contains("set "), "{advice}");
+    }
+
+    #[test]
+    fn a_variable_forbids_to_install_unless_it_says_no() {
+        for (value, expected) in [(Some("1"), true), (Some("yes"), true), (Some("0"), false), (Some("False"), false)] {
+            assert_eq!(forbids(value.map(str::to_owned)), expected, "{value:?}");
+        }
+        assert!(!forbids(Some(String::new())) && !forbids(None));
     }
 
     #[test]

@@ -74,6 +74,8 @@ impl Monitor {
         assert!(self.place.is_empty(), "{:?}", self.place.entries());
         // Before somebody asks, who would remove it.
         assert!(!self.known.0.join("state.json").exists());
+        let left = self.known.entries();
+        assert!(!left.iter().any(|name| name.starts_with("xtask") || name.starts_with("log-")), "{left:?}");
         self.assert_not_believed();
     }
 
@@ -87,7 +89,7 @@ impl Monitor {
 /// A test that fails leaves nothing running in the background.
 impl Drop for Monitor {
     fn drop(&mut self) {
-        if thread::panicking() && self.known.0.join("state.json").exists() {
+        if thread::panicking() && self.known.0.join("lock").exists() {
             let _ = self.run(&["monitor", "down"]);
         }
     }
@@ -214,6 +216,30 @@ fn a_port_that_is_taken_names_its_process() {
     monitor.assert_gone();
 }
 
+#[test]
+fn ports_are_looked_at_before_anything_is_installed() {
+    let (monitor, programs, listener) = (Monitor::new(), Place::new(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let note = format!("#!/bin/sh\necho \"$@\" >>{}/installed\n", programs.0.display());
+    for (name, text) in [("apt-get", "#!/bin/sh\n"), ("sh", &note), ("sudo", &note)] {
+        programs.program(name, text);
+    }
+    let port = listener.local_addr().unwrap().port();
+    let run = |port: u16| {
+        let mut command = monitor.xtask(&["monitor", "--local", "--prometheus-port", &port.to_string()]);
+        // Where root or sudo would install.
+        command.env_remove("BATCHSQL_NO_INSTALL").env("PATH", &programs.0).env("CI", "true");
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        assert!(!output.status.success());
+        text(&output)
+    };
+    let told = run(port);
+    assert!(told.contains(&format!("port {port} of Prometheus is taken")), "{told}");
+    assert!(!programs.0.join("installed").exists(), "{told}");
+    let told = run(0);
+    assert!(programs.0.join("installed").exists(), "{told}");
+    monitor.assert_gone();
+}
+
 /// The files of this repository, which a test may change.
 fn copied_monitoring() -> Place {
     let place = Place::new();
@@ -288,12 +314,11 @@ fn history_stays_where_a_person_wants_it() {
     let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
     let running = up();
     let url = monitor.prometheus();
-    // Its steps are whole seconds.
-    let first = || query(&url, "min_over_time(timestamp(fake_kept)[1h:1s])");
-    within_seconds("there is something", || !first().is_empty());
-    let first = first();
-    let value = first.first().map(|series| series["value"][1].as_str().unwrap().parse::<f64>().unwrap());
-    assert!(value.is_some_and(|value| value < seconds), "{value:?} {seconds}");
+    // The samples themselves: what an expression computes has steps of its own.
+    let samples = || query(&url, "fake_kept[1h]");
+    within_seconds("there is something", || !samples().is_empty());
+    let first = samples()[0]["values"][0][0].as_f64();
+    assert!(first.is_some_and(|first| first < seconds), "{first:?} {seconds}");
     assert_eq!(running.end_by("-INT").code(), Some(130));
 }
 
@@ -363,6 +388,100 @@ fn a_part_that_dies_is_told_and_the_rest_is_stopped() {
     monitor.assert_gone();
 }
 
+/// As `cargo clean` does it.
+#[test]
+fn it_ends_when_the_folder_with_its_state_is_removed() {
+    let monitor = Monitor::new();
+    let up = monitor.run(&["monitor", "--local", "-d"]);
+    assert!(up.status.success(), "{}", text(&up));
+    let url = monitor.prometheus();
+    fs::remove_dir_all(&monitor.known.0).unwrap();
+    // Another one that comes meanwhile keeps its state.
+    fs::create_dir(&monitor.known.0).unwrap();
+    for name in ["lock", "state.json"] {
+        fs::write(monitor.known.0.join(name), "another one's").unwrap();
+    }
+    within_seconds("Prometheus stops", || !listens(&url));
+    within_seconds("its folder is removed", || monitor.place.is_empty());
+    thread::sleep(Duration::from_millis(200));
+    assert_eq!(monitor.known.entries().len(), 2, "{:?}", monitor.known.entries());
+    // What cannot be read keeps nobody from starting.
+    let again = monitor.run(&["monitor", "--local", "-d"]);
+    assert!(again.status.success(), "{}", text(&again));
+    assert!(monitor.run(&["monitor", "down"]).status.success());
+    monitor.assert_gone();
+}
+
+#[test]
+fn one_whose_state_cannot_be_read_is_stopped() {
+    let monitor = Monitor::new();
+    let up = monitor.run(&["monitor", "--local", "-d"]);
+    assert!(up.status.success(), "{}", text(&up));
+    let (url, pid) = (monitor.prometheus(), monitor.state()["pid"].to_string());
+    fs::write(monitor.known.0.join("state.json"), "{").unwrap();
+    let status = monitor.run(&["monitor", "status"]);
+    assert!(!status.status.success() && text(&status).contains(&format!("process {pid} ")), "{}", text(&status));
+    let down = monitor.run(&["monitor", "down"]);
+    assert!(down.status.success() && text(&down).contains("stopped"), "{}", text(&down));
+    assert!(!listens(&url));
+    monitor.assert_gone();
+}
+
+/// Nobody has asked for the programs of this machine.
+#[test]
+fn in_the_background_it_says_why_docker_is_not_used() {
+    let monitor = Monitor::new();
+    let up = monitor.run(&["monitor", "-d"]);
+    assert!(up.status.success(), "{}", text(&up));
+    let told = text(&up);
+    assert!(told.contains("from programs of this machine (Docker has no `docker compose`)"), "{told}");
+    assert_eq!(told.matches("next:").count(), 1, "{told}");
+    assert!(monitor.run(&["monitor", "down"]).status.success());
+    monitor.assert_gone();
+}
+
+#[test]
+fn one_in_the_background_that_died_is_told() {
+    let monitor = Monitor::new();
+    assert!(monitor.run(&["monitor", "--local", "-d"]).status.success());
+    let folder = monitor.place.0.join(&monitor.place.entries()[0]);
+    let pid = fs::read_to_string(folder.join("pid")).unwrap();
+    assert!(Command::new("kill").args(["-KILL", pid.trim()]).status().unwrap().success());
+    within_seconds("it ends", || monitor.place.is_empty() && !monitor.known.0.join("state.json").exists());
+    let died = || text(&monitor.run(&["monitor", "status"])).contains("the last one in the background has failed");
+    within_seconds("that is told", died);
+    assert!(text(&monitor.run(&["monitor", "logs"])).contains("Prometheus has ended"));
+    monitor.assert_gone();
+}
+
+/// As `monitor status | head -1`.
+#[test]
+fn nobody_needs_to_read_what_it_tells() {
+    let monitor = Monitor::new();
+    let running = monitor.up();
+    for (verb, code) in [("status", 0), ("check", 0), ("up", 0), ("down", 0), ("status", 1)] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = monitor.xtask(&["monitor", verb]);
+        let output = command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{verb}: {}", text(&output));
+    }
+    drop(running);
+    monitor.assert_gone();
+}
+
+/// The suite and an application on one port would be counted twice.
+#[test]
+fn ports_of_what_is_scraped_differ() {
+    let monitor = Monitor::new();
+    let mut command = monitor.xtask(&["monitor", "--local"]);
+    let output = command.env("PROMETHEUS_PORT", "2").stdin(Stdio::null()).output().unwrap();
+    assert!(!output.status.success());
+    let words = "the suite's metrics and the application's metrics cannot both have port 2";
+    assert!(text(&output).contains(words) && text(&output).contains("--app-port"), "{}", text(&output));
+    monitor.assert_gone();
+}
+
 /// Two at the same moment: one starts, the other finds it.
 #[test]
 fn it_runs_once() {
@@ -371,7 +490,12 @@ fn it_runs_once() {
     let both = [start().unwrap(), start().unwrap()];
     let outputs = both.map(|child| child.wait_with_output().unwrap());
     assert!(outputs.iter().any(|output| output.status.success()), "{outputs:?}");
-    thread::sleep(Duration::from_millis(200));
+    let process = format!("process {} is starting", monitor.state()["pid"]);
+    for output in &outputs {
+        let told = text(output);
+        let expected = if output.status.success() { "/targets" } else { &process };
+        assert!(told.contains(expected), "{told}");
+    }
     let folders = monitor.place.entries();
     assert_eq!(folders.len(), 1, "{folders:?} {}{}", text(&outputs[0]), text(&outputs[1]));
     assert!(monitor.run(&["monitor", "down"]).status.success());

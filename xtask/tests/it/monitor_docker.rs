@@ -2,7 +2,9 @@
 
 use std::{
     fs,
+    io::Read,
     process::{Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -21,11 +23,13 @@ echo "$*" >>"$here/calls"
 case "$*" in
   info*) echo "Some Linux" ;;
   "network inspect bridge"*) echo "${FAKE_BRIDGE:-127.0.0.2}" ;;
-  *" ps --quiet") [ ! -e "$here/up" ] || echo 1234 ;;
+  *" ps --all --quiet") [ ! -e "$here/up" ] || echo 1234 ;;
+  *" ps --services --status running") cat "$here/running" ;;
   *" create "*) env | grep '^BATCHSQL_' | sort >"$here/environment" ;;
   *" up "*)
     env | grep '^BATCHSQL_' | sort >"$here/environment"
     touch "$here/up"
+    printf 'prometheus\ngrafana\n' >"$here/running"
     if [ -n "$FAKE_FAILS" ]; then exit 1; fi ;;
   *" down"*) rm -f "$here/up" ;;
   *" logs "*) echo "a log of a container" ;;
@@ -148,6 +152,45 @@ fn a_stack_whose_state_is_lost_is_found_by_its_name() {
     assert!(docker.run(&["monitor", "down"]).status.success());
     assert_eq!(docker.calls().last().unwrap(), "down --timeout 10");
     docker.monitor.assert_gone();
+}
+
+/// Nobody removes those that have ended but `down`.
+#[test]
+fn containers_that_have_ended_are_told_and_removed() {
+    let docker = Docker::new(FAKE_DOCKER);
+    let mut running = Running::start(docker.xtask(&["monitor"]).stderr(Stdio::piped()));
+    running.answer("next:");
+    fs::write(docker.program.0.join("running"), "prometheus\n").unwrap();
+    within_seconds("it ends", || running.process.try_wait().unwrap().is_some());
+    let mut told = String::new();
+    running.process.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+    assert!(told.contains("the container of grafana has ended") && told.contains("a log of a container"), "{told}");
+    assert_eq!(docker.calls().last().unwrap(), "down --timeout 10");
+    docker.monitor.assert_gone();
+}
+
+/// An engine that takes questions and never answers.
+#[test]
+fn an_engine_that_does_not_answer_holds_nobody_up() {
+    let docker = Docker::new(FAKE_DOCKER);
+    assert!(docker.run(&["monitor", "-d"]).status.success());
+    docker.program.program("docker", "#!/bin/sh\nexec sleep 300\n");
+    docker.program.program("cargo", "#!/bin/sh\nexit 0\n");
+    let start = Instant::now();
+    let check = |verb: &Output| {
+        assert!(!verb.status.success());
+        assert!(text(verb).contains("Docker did not answer for 15 s"), "{}", text(verb));
+    };
+    let verbs = [&["monitor", "status"][..], &["monitor", "down"], &["integration-test"]].map(|verb| {
+        let mut command = docker.xtask(verb);
+        command.env("CARGO", docker.program.0.join("cargo")).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    });
+    verbs.into_iter().for_each(|verb| check(&verb.wait_with_output().unwrap()));
+    check(&docker.run(&["monitor"]));
+    assert!(start.elapsed() < Duration::from_secs(100), "{:?}", start.elapsed());
+    // Nobody knows that it has ended.
+    assert!(docker.monitor.known.0.join("state.json").exists());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    io::Read,
     net::TcpListener,
     path::Path,
     process::{Command, Output, Stdio},
@@ -15,19 +16,19 @@ use serde_json::{Value, json};
 use crate::{
     exporter::{Request, answer},
     monitor::Monitor,
-    place::{Place, Running, text},
+    place::{Place, Running, text, within_seconds},
 };
 
 /// Asked for a build, it names itself as the suite. As the suite it tells its arguments, writes a report where it is
 /// told to, and ends as it is told to.
 const FAKE_CARGO: &str = r#"#!/bin/sh
 case "$*" in *--bin*)
-  echo '{"reason":"compiler-artifact","target":{"name":"batchsql-suite"},"executable":"'"$0"'"}'
+  echo '{"reason":"compiler-artifact","target":{"name":"batchsql-suite"},"executable":"'"${FAKE_SUITE:-$0}"'"}'
   exit ;;
 esac
 echo "CALL $*"
 if [ -n "$FAKE_REPORT" ]; then echo "$FAKE_REPORT" >"$FAKE_REPORT_DIR/report.json"; fi
-trap 'echo "HEARD it"; exit 3' INT TERM
+trap 'echo "HEARD it"; exit "${FAKE_HEARD:-3}"' INT TERM
 echo WAITING
 while [ -n "$FAKE_WAITS" ] && [ -e "$0" ]; do sleep 0.05; done
 exit "${FAKE_STATUS:-0}"
@@ -60,7 +61,7 @@ impl Suite {
     /// A stack in containers that are not real: `docker` says that they run.
     fn pretend(&self, state: &Value) -> String {
         fs::write(self.monitor.known.0.join("state.json"), state.to_string()).unwrap();
-        self.cargo.program("docker", "#!/bin/sh\ncase \"$*\" in *' ps --quiet') echo 1 ;; esac\n");
+        self.cargo.program("docker", "#!/bin/sh\ncase \"$*\" in *' ps --all --quiet') echo 1 ;; esac\n");
         format!("{}:{}", self.cargo.0.display(), std::env::var("PATH").unwrap())
     }
 }
@@ -133,6 +134,55 @@ fn the_suite_hears_an_interrupt_and_then_the_stack_stops() {
         assert_eq!(running.interrupt(signal, "HEARD").code(), Some(code));
         suite.monitor.assert_gone();
     }
+}
+
+/// One that only waits for a last scrape has passed when it ends at Ctrl-C.
+#[test]
+fn an_interrupt_does_not_fail_a_suite_that_passed() {
+    let suite = Suite::new();
+    let mut command = suite.test(&["--monitor"]);
+    let mut running = Running::start(command.env("FAKE_WAITS", "1").env("FAKE_HEARD", "0"));
+    running.answer("WAITING");
+    assert_eq!(running.interrupt("-INT", "HEARD").code(), Some(0));
+    suite.monitor.assert_gone();
+}
+
+/// A person at a terminal, who would look at the curves of a run.
+#[test]
+fn a_stack_does_not_stay_for_a_suite_that_never_ran() {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+    let suite = Suite::new();
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&ours).unwrap();
+    unlockpt(&ours).unwrap();
+    let path = ptsname(&ours, Vec::new()).unwrap().into_string().unwrap();
+    let terminal = || fs::File::options().read(true).write(true).open(&path).unwrap();
+    let mut command = suite.test(&["--monitor"]);
+    command.env("FAKE_SUITE", "/there-is-no-such-suite").stdin(terminal()).stdout(terminal()).stderr(terminal());
+    let mut running = Running::of(command.spawn().unwrap());
+    // It holds the other end.
+    drop(command);
+    let told = thread::spawn(move || {
+        let (mut told, mut ours) = (Vec::new(), fs::File::from(ours));
+        // Where the last one closes a terminal, reading it fails.
+        let _ = ours.read_to_end(&mut told);
+        String::from_utf8_lossy(&told).into_owned()
+    });
+    within_seconds("it ends", || running.process.try_wait().unwrap().is_some());
+    let told = told.join().unwrap();
+    assert!(told.contains("cannot start the program") && !told.contains("the suite has ended"), "{told}");
+    assert_eq!(running.process.wait().unwrap().code(), Some(1));
+    suite.monitor.assert_gone();
+}
+
+#[test]
+fn both_ports_of_what_is_scraped_differ() {
+    let suite = Suite::new();
+    let output = suite.run(&["--monitor", "--metrics-port", "2"]);
+    assert!(!output.status.success() && text(&output).contains("cannot both have port 2"), "{}", text(&output));
+    assert!(!text(&output).contains("CALL"), "{}", text(&output));
+    suite.monitor.assert_gone();
 }
 
 #[test]

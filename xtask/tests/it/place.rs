@@ -69,6 +69,7 @@ impl Place {
     pub(crate) fn xtask(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(XTASK);
         command.args(arguments).env("TMPDIR", &self.0).env_remove("CI");
+        command.env_remove("BATCHSQL_NO_INSTALL");
         // A stack of the person who runs the tests is not theirs.
         command.env("BATCHSQL_MONITOR_STATE", "/there-is-no-monitor").env_remove("PROMETHEUS_PORT");
         command
@@ -85,7 +86,7 @@ impl Drop for Place {
 pub(crate) struct Running {
     pub(crate) process: Child,
     pub(crate) input: Option<ChildStdin>,
-    output: BufReader<ChildStdout>,
+    output: Option<BufReader<ChildStdout>>,
     pub(crate) dsn: String,
 }
 
@@ -98,9 +99,13 @@ impl Running {
     }
 
     pub(crate) fn start(command: &mut Command) -> Self {
-        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        Self::of(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
+    }
+
+    /// One that was started already.
+    pub(crate) fn of(mut process: Child) -> Self {
         let input = process.stdin.take();
-        let output = BufReader::new(process.stdout.take().unwrap());
+        let output = process.stdout.take().map(BufReader::new);
         Self { process, input, output, dsn: String::new() }
     }
 
@@ -113,7 +118,7 @@ impl Running {
     pub(crate) fn answer(&mut self, word: &str) -> String {
         loop {
             let mut line = String::new();
-            assert!(self.output.read_line(&mut line).unwrap() > 0, "it ended before it said {word}");
+            assert!(self.output.as_mut().unwrap().read_line(&mut line).unwrap() > 0, "it ended before it said {word}");
             if let Some(rest) = line.strip_prefix(word) {
                 return rest.trim().to_owned();
             }
@@ -130,7 +135,7 @@ impl Running {
         self.signal(signal);
         self.answer(answer);
         let mut rest = Vec::new();
-        self.output.read_to_end(&mut rest).unwrap();
+        self.output.as_mut().unwrap().read_to_end(&mut rest).unwrap();
         self.process.wait().unwrap()
     }
 

@@ -111,6 +111,23 @@ fn programs_for_servers_of_single_tests_are_installed_even_where_docker_answers(
 }
 
 #[test]
+fn a_variable_forbids_every_verb_to_install() {
+    let (cargo, place, programs) = (FakeCargo::new(), Place::new(), Place::new());
+    let note = format!("#!/bin/sh\necho \"$@\" >>{}/installed\n", programs.0.display());
+    for (name, text) in [("apt-get", "#!/bin/sh\n"), ("sh", &note), ("sudo", &note)] {
+        programs.program(name, text);
+    }
+    let mut command = place.xtask(&["integration-test", "--db", "redis"]);
+    command.env_remove("REDIS_DSN").env("BATCHSQL_NO_INSTALL", "1");
+    // Where root or sudo would install.
+    command.env("PATH", &programs.0).env("CI", "true").env("CARGO", cargo.path());
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert!(!output.status.success());
+    assert!(text(&output).contains("forbids to install it"), "{}", text(&output));
+    assert!(!programs.0.join("installed").exists(), "{}", text(&output));
+}
+
+#[test]
 fn the_help_of_test_says_that_variables_are_not_enough() {
     let output = Place::new().xtask(&["test", "--help"]).output().unwrap();
     let words = text(&output).split_whitespace().collect::<Vec<_>>().join(" ");
