@@ -58,7 +58,8 @@ pub(super) fn start(options: &Options, choice: &Choice) -> anyhow::Result<ExitCo
     interrupt::watch(|_| ()).context("cannot watch for Ctrl-C")?;
     fs::create_dir_all(state::folder()).context("cannot make the folder for the state of the monitor")?;
     let (said, copy) = (own("log"), own("xtask"));
-    let outcome = start_copy(options, choice, &said, &copy).and_then(|(mut child, log)| follow(&mut child, log));
+    let outcome = start_copy(options, choice, &said, &copy)
+        .and_then(|(mut child, log)| follow(&mut child, log).inspect_err(|_| ask_to_end(&child)));
     // The process has the program without the name, and has renamed the log when it holds the lock.
     let _ = fs::remove_file(copy);
     let _ = fs::remove_file(said);
@@ -114,12 +115,15 @@ fn follow(child: &mut Child, mut log: fs::File) -> anyhow::Result<Outcome> {
         }
         if interrupt::caught() && !asked {
             asked = true;
-            let pid = rustix::process::Pid::from_child(child);
-            // It may have ended in this moment.
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            ask_to_end(child);
         }
         thread::sleep(POLL);
     }
+}
+
+fn ask_to_end(child: &Child) {
+    // It may have ended in this moment.
+    let _ = rustix::process::kill_process(rustix::process::Pid::from_child(child), rustix::process::Signal::TERM);
 }
 
 /// Whether the last one ended in another way than by `down` or a signal.
