@@ -212,3 +212,30 @@ fn without_an_injected_recorder_the_default_one_is_used() {
     });
     assert_eq!(Seen::by(&snapshotter).sum(Metric::RecordsProcessed, &[("database", "null")]), 1.0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_announced_table_has_every_series_at_nought_before_its_first_row() {
+    let (metrics, snapshotter) = recorded();
+    metrics.reporter("scripted").test_case("soak").announce("events");
+    let of_tables = || Metric::ALL.iter().copied().filter(|metric| metric.labels().contains(&"table"));
+    let case = [("database", "scripted"), ("test_case", "soak")];
+    let count = |seen: &Seen, metric: Metric| seen.count(metric, &[("database", "scripted"), ("table", "events")]);
+    let announced = Seen::by(&snapshotter);
+    for metric in of_tables() {
+        assert!(count(&announced, metric) > 0, "{metric:?}");
+    }
+    for metric in [Metric::RecordsProcessed, Metric::BatchExecution, Metric::Errors] {
+        assert_eq!(announced.sum(metric, &case), 0.0, "{metric:?}");
+    }
+
+    let reporter = metrics.reporter("scripted").test_case("soak");
+    let db = BatchSql::builder(NullSink).metrics_reporter(reporter).start().unwrap();
+    db.submit(&row(&table("events"), 1)).await.unwrap();
+    db.close(MINUTE).await;
+    metrics.reporter("scripted").test_case("soak").announce("events");
+    let after = Seen::by(&snapshotter);
+    for metric in of_tables() {
+        assert_eq!(count(&after, metric), count(&announced, metric), "{metric:?} was born later");
+    }
+    assert_eq!(after.sum(Metric::RecordsProcessed, &case), 1.0, "announced again, and still counted");
+}
