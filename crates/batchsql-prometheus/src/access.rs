@@ -8,6 +8,9 @@ use subtle::ConstantTimeEq;
 
 use crate::error::{Mistake, PrometheusError};
 
+/// Bytes that credentials may have: half of the head of a request, and more than any key has.
+const LONGEST: usize = 8 << 10;
+
 /// What a client must show.
 pub(crate) struct Access(Option<Demand>);
 
@@ -39,6 +42,9 @@ impl Access {
         if let Some(position) = token.bytes().position(|byte| !byte.is_ascii_graphic()) {
             return Err(Mistake::TokenCharacter { position: position + 1 }.into());
         }
+        if token.len() > LONGEST {
+            return Err(Mistake::TooLong { name: "bearer token" }.into());
+        }
         let challenge = HeaderValue::from_static("Bearer realm=\"batchsql\"");
         Ok(Self(Some(Demand {
             scheme: "Bearer",
@@ -64,6 +70,9 @@ impl Access {
             return Err(Mistake::ControlCharacter.into());
         }
         let credentials = STANDARD.encode(format!("{user}:{password}")).into_bytes();
+        if credentials.len() > LONGEST {
+            return Err(Mistake::TooLong { name: "user and password of basic auth" }.into());
+        }
         let challenge = HeaderValue::from_static("Basic realm=\"batchsql\", charset=\"UTF-8\"");
         let challenge_of_page = HeaderValue::from_static("X-Basic realm=\"batchsql\", charset=\"UTF-8\"");
         Ok(Self(Some(Demand { scheme: "Basic", credentials, challenge, challenge_of_page })))

@@ -1,24 +1,35 @@
 //! Owns connections: how many, how long each part of them may take, and how they end.
 //! Must not know what is answered.
 
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use crate::options::Limits;
 use crate::patience::Patient;
+use crate::places::{Place, Places};
 use crate::server::Stopping;
 use crate::tls::Tls;
+
+/// Between two warnings that nobody can be accepted.
+const REMINDER: Duration = Duration::from_secs(60);
+
+/// Who asks; every request has it among its extensions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Client(pub(crate) IpAddr);
 
 /// What every connection of a server shares.
 #[derive(Clone)]
@@ -26,13 +37,13 @@ pub(crate) struct Door {
     router: Router,
     tls: Option<Tls>,
     limits: Limits,
-    permits: Arc<Semaphore>,
+    places: Arc<Places>,
     stopping: Stopping,
 }
 
 impl Door {
     pub(crate) fn new(router: Router, tls: Option<Tls>, limits: Limits, stopping: Stopping) -> Self {
-        Self { router, tls, limits, permits: Arc::new(Semaphore::new(limits.connections)), stopping }
+        Self { router, tls, limits, places: Arc::new(Places::new(limits.connections)), stopping }
     }
 }
 
@@ -40,23 +51,27 @@ impl Door {
 pub(crate) async fn accept(listener: TcpListener, door: Door) {
     let mut stopping = door.stopping.clone();
     let mut connections = JoinSet::new();
+    let mut warned: Option<Instant> = None;
     loop {
         let enter = async {
             let accepted = listener.accept().await;
             // The next one waits here, those after it in the backlog of the listener.
-            let permits = Arc::clone(&door.permits);
-            (accepted, permits.acquire_owned().await.expect("the semaphore is never closed"))
+            (accepted, door.places.take().await)
         };
-        let (accepted, permit) = tokio::select! {
+        let (accepted, place) = tokio::select! {
             () = stopping.begins() => break,
             entered = enter => entered,
         };
         match accepted {
-            Ok((stream, _)) => {
-                connections.spawn(admit(stream, permit, door.clone()));
+            Ok((stream, address)) => {
+                connections.spawn(admit(stream, Client(address.ip().to_canonical()), place, door.clone()));
             }
             Err(error) => {
-                tracing::warn!(%error, "the metrics server cannot accept a connection; trying again");
+                drop(place);
+                if warned.is_none_or(|warned| warned.elapsed() >= REMINDER) {
+                    warned = Some(Instant::now());
+                    tracing::warn!(%error, "the metrics server cannot accept connections; trying again");
+                }
                 // Without open files to be had, accepting fails at once, again and again.
                 sleep(Duration::from_millis(50)).await;
             }
@@ -77,40 +92,58 @@ pub(crate) fn tell_panic(ended: Result<(), JoinError>) {
     }
 }
 
+/// Serves a connection until it ends, or has to give way to another one.
+async fn admit(stream: TcpStream, client: Client, place: Place, door: Door) {
+    tokio::select! {
+        () = place.pulse().is_cut() => tracing::debug!("a connection to the metrics server gave way to another one"),
+        () = serve(stream, client, &place, &door) => {}
+    }
+}
+
 /// Shakes hands where that is needed, and serves the connection. It always comes to an end.
-async fn admit(stream: TcpStream, _permit: OwnedSemaphorePermit, door: Door) {
+async fn serve(stream: TcpStream, client: Client, place: &Place, door: &Door) {
     // An answer is one piece and is not to wait for another. Without it, all works as well.
     let _ = stream.set_nodelay(true);
-    let Some(tls) = &door.tls else { return converse(stream, &door).await };
+    let Some(tls) = &door.tls else { return converse(stream, client, place, door).await };
     let mut stopping = door.stopping.clone();
     let shaken = tokio::select! {
         () = stopping.begins() => return,
         shaken = timeout(door.limits.header_time, tls.accept(stream)) => shaken,
     };
     match shaken {
-        Ok(Ok(stream)) => converse(stream, &door).await,
+        Ok(Ok(stream)) => converse(stream, client, place, door).await,
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake with the metrics server failed"),
         Err(_) => tracing::debug!("a TLS handshake with the metrics server took too long"),
     }
 }
 
 /// Answers the requests of one connection.
-async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, door: &Door) {
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, client: Client, place: &Place, door: &Door) {
     let Door { limits, .. } = door;
     let mut stopping = door.stopping.clone();
+    let pulse = place.pulse();
+    let router = TowerToHyperService::new(door.router.clone());
+    let answer = service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().insert(client);
+        pulse.asked();
+        let answering = router.call(request);
+        async move {
+            let answer = answering.await;
+            pulse.answered();
+            answer
+        }
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_time)
         .max_buf_size(limits.header_bytes)
-        .serve_connection(
-            TokioIo::new(Patient::new(stream, limits.answer_time)),
-            TowerToHyperService::new(door.router.clone()),
-        );
+        .serve_connection(TokioIo::new(Patient::new(stream, limits.answer_time, Arc::clone(pulse))), answer);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
         () = stopping.begins() => None,
         () = sleep(limits.connection_age) => None,
+        () = pulse.is_to_leave() => None,
     };
     let ended = match ended {
         Some(ended) => ended,
@@ -131,7 +164,6 @@ mod tests {
     use std::io::{ErrorKind, Read, Write};
     use std::net::TcpStream as StdStream;
     use std::thread;
-    use std::time::Instant;
 
     use axum::routing::get;
 
@@ -221,11 +253,13 @@ mod tests {
         ready.await.unwrap().unwrap();
         let mut deaf = [send(&server, HERE), send(&server, HERE)];
         let begin = Instant::now();
-        // Both places are taken until then.
+        // Both places are taken until then; one of them is given up for it.
         let answer = drain(send(&server, "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"));
         assert!(answer.len() > 16 << 20, "those who read get it all");
         assert!(begin.elapsed() < Duration::from_secs(60), "it waited for {:?}", begin.elapsed());
+        thread::sleep(limits.answer_time * 4);
         for stream in &mut deaf {
+            stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
             let mut taken = Vec::new();
             let _ = stream.read_to_end(&mut taken);
             assert!(taken.len() < 16 << 20, "the rest was kept for it");

@@ -72,6 +72,11 @@ pub(crate) enum Mistake {
          from a file often ends with a line break: trim it)"
     )]
     ControlCharacter,
+    #[error(
+        "the {name} would take more than 8 KiB of the head of a request, which may have 16; a secret of 32 random \
+         bytes is enough"
+    )]
+    TooLong { name: &'static str },
     #[error("max_connections is 0, so nobody could connect; it must be at least 1")]
     ZeroConnections,
     #[error("{name} is zero, so no client could be in time; it must be above zero")]

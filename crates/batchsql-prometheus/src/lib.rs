@@ -86,7 +86,7 @@
 //! | [`bearer_token`](ServerOptions::bearer_token) | none | asked for by `/metrics` |
 //! | [`basic_auth`](ServerOptions::basic_auth) | none | the same with a user and a password; one of the two |
 //! | `tls_pem`, `tls_pem_files` | none | HTTPS with your certificate (feature `tls`, on by default) |
-//! | [`max_connections`](ServerOptions::max_connections) | 64 | later ones wait |
+//! | [`max_connections`](ServerOptions::max_connections) | 64 | when one more comes, the one that was idle longest ends |
 //! | [`header_time`](ServerOptions::header_time) | 10 s | for a handshake, for the head of a request, and between requests |
 //! | [`answer_time`](ServerOptions::answer_time) | 10 s | for a client to take an answer |
 //! | [`connection_age`](ServerOptions::connection_age) | 5 minutes | after it a connection ends |
@@ -130,6 +130,7 @@
 //! them to end after `connection_age`, and when they are idle for `header_time`.
 
 mod access;
+mod answer;
 mod connections;
 mod encoding;
 mod error;
@@ -139,7 +140,9 @@ mod live;
 mod metrics;
 mod options;
 mod patience;
+mod places;
 mod policy;
+mod renderings;
 mod routes;
 mod server;
 mod tls;

@@ -13,6 +13,7 @@ use crate::error::PrometheusError;
 use crate::exposition::Exposition;
 use crate::listener;
 use crate::options::{ServerOptions, Settings};
+use crate::renderings::Renderings;
 use crate::routes::{self, Endpoint};
 use crate::server::Server;
 use crate::watchers::{Lingered, Watchers};
@@ -97,7 +98,7 @@ impl PrometheusMetrics {
                 return Err(PrometheusError::already_running(server.addresses()[0]));
             }
             let endpoint = |stopping| Endpoint {
-                exposition: Arc::clone(&self.exposition),
+                renderings: Renderings::new(Arc::clone(&self.exposition)),
                 watchers: Arc::clone(&self.watchers),
                 is_ready: Arc::clone(&self.is_ready),
                 access,
@@ -146,11 +147,20 @@ impl PrometheusMetrics {
         self.watchers.is_watched(within)
     }
 
-    /// Waits until a Prometheus that watches has seen the last values: for two scrapes that begin from now on,
-    /// at most for `limit`. To be called at the end of a short run, before [`stop_server`](Self::stop_server).
+    /// Whether a Prometheus watches, so that [`linger`](Self::linger) would wait for it: it
+    /// [scraped](Self::is_watched) once within the last five minutes, or several times and then stayed away for no
+    /// more than two of its intervals (10 s at least).
+    pub fn has_watchers(&self) -> bool {
+        self.watchers.has_some()
+    }
+
+    /// Waits until every Prometheus that [watches](Self::has_watchers) has seen the last values: for two scrapes of
+    /// each that begin from now on, at most for `limit`, which should be above two scrape intervals. To be called at
+    /// the end of a short run, before [`stop_server`](Self::stop_server).
     ///
-    /// A Prometheus watches if it [scraped](Self::is_watched) within `limit` before the call. When none did, or
-    /// nothing is served, this returns at once.
+    /// When none watches, or nothing is served, this returns at once. One that comes for the first time meanwhile is
+    /// waited for as well. Several are told apart by their addresses, their user agents and the timeouts of their
+    /// scrapes; those that agree in all of that count as one.
     ///
     /// # Panics
     /// Outside of a Tokio runtime with time.
@@ -158,7 +168,7 @@ impl PrometheusMetrics {
     /// # Cancel safety
     /// Cancelling stops the wait and nothing else.
     pub async fn linger(&self, limit: Duration) -> Lingered {
-        if !self.is_watched(limit) {
+        if !self.has_watchers() {
             return Lingered::NobodyWatches;
         }
         self.await_scrapes(limit).await
@@ -173,10 +183,26 @@ impl PrometheusMetrics {
     /// # Cancel safety
     /// Cancelling stops the wait and nothing else.
     pub async fn await_scrapes(&self, limit: Duration) -> Lingered {
+        self.await_each(limit, 2).await
+    }
+
+    /// As [`await_scrapes`](Self::await_scrapes), for one scrape instead of two. To be called at the begin of a short
+    /// run, after [`Reporter::announce`], so that Prometheus sees its counters rise from 0.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime with time.
+    ///
+    /// # Cancel safety
+    /// Cancelling stops the wait and nothing else.
+    pub async fn await_scrape(&self, limit: Duration) -> Lingered {
+        self.await_each(limit, 1).await
+    }
+
+    async fn await_each(&self, limit: Duration, scrapes: usize) -> Lingered {
         if self.server_address().is_none() {
             return Lingered::NobodyWatches;
         }
-        self.watchers.wait(limit).await
+        self.watchers.wait(limit, scrapes).await
     }
 
     /// Stops the server: current answers end, within two seconds, then its thread has ended and the

@@ -54,7 +54,7 @@ pub struct ServerOptions {
 /// What the clients of the server may take.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Connections at once; later ones wait.
+    /// Connections at once; one more takes the place of another.
     pub(crate) connections: usize,
     /// Time for a TLS handshake and for the head of a request, which is also how long a connection may be idle.
     pub(crate) header_time: Duration,
@@ -168,7 +168,8 @@ impl ServerOptions {
         self
     }
 
-    /// Connections that are served at once; default 64. Later ones wait.
+    /// Connections that are served at once; default 64. When one more comes, the one that was idle longest
+    /// ends, or the next one that has its answer.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.limits.connections = connections;
         self
@@ -288,7 +289,6 @@ impl Limits {
         if self.connections == 0 {
             return Err(Mistake::ZeroConnections.into());
         }
-        self.connections = self.connections.min(tokio::sync::Semaphore::MAX_PERMITS);
         for (name, time) in [
             ("header_time", &mut self.header_time),
             ("answer_time", &mut self.answer_time),

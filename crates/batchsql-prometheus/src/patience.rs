@@ -3,11 +3,14 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
+
+use crate::places::Pulse;
 
 /// A stream that fails when what was written is not taken in time.
 ///
@@ -17,11 +20,19 @@ pub(crate) struct Patient<S> {
     stream: S,
     limit: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
+    pulse: Arc<Pulse>,
 }
 
 impl<S> Patient<S> {
-    pub(crate) fn new(stream: S, limit: Duration) -> Self {
-        Self { stream, limit, waiting: None }
+    pub(crate) fn new(stream: S, limit: Duration, pulse: Arc<Pulse>) -> Self {
+        Self { stream, limit, waiting: None, pulse }
+    }
+
+    fn written(&mut self, context: &mut Context<'_>, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if matches!(polled, Poll::Ready(Ok(1..))) {
+            self.pulse.moved();
+        }
+        self.within_time(context, polled)
     }
 
     fn within_time<T>(&mut self, context: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -43,7 +54,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(context, buf);
-        self.within_time(context, polled)
+        self.written(context, polled)
     }
 
     fn poll_write_vectored(
@@ -52,7 +63,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write_vectored(context, bufs);
-        self.within_time(context, polled)
+        self.written(context, polled)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -80,8 +91,14 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::places::Places;
 
     const LIMIT: Duration = Duration::from_secs(10);
+
+    async fn patient<S>(stream: S) -> Patient<S> {
+        let place = Arc::new(Places::new(1)).take().await;
+        Patient::new(stream, LIMIT, Arc::clone(place.pulse()))
+    }
 
     #[tokio::test(start_paused = true)]
     async fn who_takes_a_little_now_and_then_is_cut_off_too() {
@@ -95,7 +112,7 @@ mod tests {
             }
             taken
         });
-        let error = Patient::new(near, LIMIT).write_all(&[0; 1000]).await.unwrap_err();
+        let error = patient(near).await.write_all(&[0; 1000]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert_eq!(begin.elapsed(), LIMIT);
         assert!(reader.await.unwrap() > 10, "it did read");
@@ -109,7 +126,7 @@ mod tests {
                 sleep(Duration::from_secs(2)).await;
             }
         });
-        let mut near = Patient::new(near, LIMIT);
+        let mut near = patient(near).await;
         for answer in 0..10 {
             // Six seconds each.
             near.write_all(&[0; 64]).await.unwrap_or_else(|error| panic!("answer {answer}: {error}"));

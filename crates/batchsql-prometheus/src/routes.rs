@@ -4,16 +4,18 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 
 use crate::access::Access;
+use crate::answer::Answer;
+use crate::connections::Client;
 use crate::encoding::{accepts_gzip, gzip};
-use crate::exposition::Exposition;
+use crate::renderings::Renderings;
 use crate::server::Stopping;
 use crate::watchers::Watchers;
 use crate::{live, policy};
@@ -36,7 +38,7 @@ static PAGE: LazyLock<Page> = LazyLock::new(|| Page {
 
 /// What the answers are made of.
 pub(crate) struct Endpoint {
-    pub(crate) exposition: Arc<Exposition>,
+    pub(crate) renderings: Renderings,
     pub(crate) watchers: Arc<Watchers>,
     /// What the application says of itself.
     pub(crate) is_ready: Arc<AtomicBool>,
@@ -61,18 +63,24 @@ pub(crate) fn router(endpoint: Endpoint) -> Router {
         .with_state(Arc::new(endpoint))
 }
 
-async fn metrics(State(endpoint): State<Arc<Endpoint>>, method: Method, headers: HeaderMap) -> Response {
+async fn metrics(
+    State(endpoint): State<Arc<Endpoint>>,
+    Extension(Client(address)): Extension<Client>,
+    method: Method,
+    headers: HeaderMap,
+) -> Response {
     if let Some(challenge) = endpoint.access.refusal(&headers) {
         let challenge = [(header::WWW_AUTHENTICATE, challenge.clone())];
         return (StatusCode::UNAUTHORIZED, challenge, answer(TEXT, "not authorized\n")).into_response();
     }
     // Who only asks for the head has seen nothing.
-    let _scrape = (method == Method::GET).then(|| endpoint.watchers.begin(&headers)).flatten();
-    let text = endpoint.exposition.render();
+    let scrape = (method == Method::GET).then(|| endpoint.watchers.begin(address, &headers)).flatten();
+    let rendering = endpoint.renderings.get().await;
+    let body = |text| Body::new(Answer::new(text, scrape));
     if accepts_gzip(&headers) {
-        compressed(answer(METRICS, gzip(text.as_bytes())))
+        compressed(answer(METRICS, body(rendering.gzip())))
     } else {
-        varied(answer(METRICS, text))
+        varied(answer(METRICS, body(rendering.text())))
     }
 }
 

@@ -1,9 +1,12 @@
 //! Owns who scrapes: how long a run that ends lingers, so that its last values are seen.
 //! Must not know what a scrape contains, or who may scrape.
 
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderValue, header};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -11,8 +14,14 @@ use tokio::time::timeout;
 /// not send it.
 const OF_PROMETHEUS: &str = "x-prometheus-scrape-timeout-seconds";
 
-/// Two values are what a rate needs.
-const SCRAPES: u64 = 2;
+/// Prometheus shows a value for five minutes after its scrape, so one that watches comes more often.
+const LATELY: Duration = Duration::from_secs(300);
+
+/// However often a Prometheus came, it is not gone before it stayed away for as long as this.
+const DELAY: Duration = Duration::from_secs(10);
+
+/// Scrapers that are told apart. Beyond that, the one that stayed away longest is forgotten.
+const MAX_SCRAPERS: usize = 64;
 
 /// How [`linger`](crate::PrometheusMetrics::linger) ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,121 +30,254 @@ const SCRAPES: u64 = 2;
 pub enum Lingered {
     /// No Prometheus had scraped lately, so there was nobody to wait for.
     NobodyWatches,
-    /// A Prometheus has the last values.
+    /// Every Prometheus that watches has the last values.
     Scraped,
-    /// Time was up before a Prometheus had them.
+    /// Every Prometheus that watches has the last values, but time was up before each had them twice: its interval is
+    /// longer than half of the limit.
+    ScrapedOnce,
+    /// Time was up before every Prometheus that watches had the last values.
     TimedOut,
 }
 
-/// The scrapes of a Prometheus.
-pub(crate) struct Watchers(watch::Sender<Seen>);
+/// The scrapes of every Prometheus.
+pub(crate) struct Watchers(watch::Sender<HashMap<Scraper, Seen>>);
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Seen {
-    begun: u64,
-    answered: u64,
-    last: Option<Instant>,
+/// What tells one Prometheus from another. Two that agree in all of it count as one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Scraper {
+    address: IpAddr,
+    agent: Option<HeaderValue>,
+    /// Of the scrape, in seconds. As a setting of the job it tells two jobs apart.
+    timeout: HeaderValue,
 }
 
-/// A scrape that has begun. It counts as answered when this is dropped.
-pub(crate) struct Scrape<'a> {
-    watchers: &'a Watchers,
-    number: u64,
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    /// When the latest scrape began.
+    last: Instant,
+    /// The longest time between two scrapes. None before the second one.
+    interval: Option<Duration>,
+    /// When the two latest began whose answers were taken, the latest first.
+    taken: [Option<Instant>; 2],
+}
+
+/// A scrape that has begun.
+pub(crate) struct Scrape {
+    watchers: Arc<Watchers>,
+    scraper: Scraper,
+    begun: Instant,
 }
 
 impl Watchers {
     pub(crate) fn new() -> Self {
-        Self(watch::Sender::new(Seen::default()))
+        Self(watch::Sender::new(HashMap::new()))
     }
 
     /// To be called before the metrics are read. None when the request is not that of a Prometheus.
-    pub(crate) fn begin(&self, headers: &HeaderMap) -> Option<Scrape<'_>> {
-        headers.get(OF_PROMETHEUS)?;
-        let mut number = 0;
-        self.0.send_modify(|seen| {
-            seen.begun += 1;
-            seen.last = Some(Instant::now());
-            number = seen.begun;
+    pub(crate) fn begin(self: &Arc<Self>, address: IpAddr, headers: &HeaderMap) -> Option<Scrape> {
+        let timeout = headers.get(OF_PROMETHEUS)?.clone();
+        let scraper = Scraper { address, agent: headers.get(header::USER_AGENT).cloned(), timeout };
+        let begun = Instant::now();
+        self.0.send_modify(|scrapers| {
+            if let Some(seen) = scrapers.get_mut(&scraper) {
+                let since = begun.saturating_duration_since(seen.last);
+                (seen.last, seen.interval) = (begun, seen.interval.max(Some(since)));
+                return;
+            }
+            if scrapers.len() >= MAX_SCRAPERS {
+                let oldest = scrapers.iter().min_by_key(|(_, seen)| seen.last).map(|(scraper, _)| scraper.clone());
+                oldest.and_then(|oldest| scrapers.remove(&oldest));
+            }
+            scrapers.insert(scraper.clone(), Seen { last: begun, interval: None, taken: [None; 2] });
         });
-        Some(Scrape { watchers: self, number })
+        Some(Scrape { watchers: Arc::clone(self), scraper, begun })
     }
 
     /// Whether a Prometheus scraped within this time.
     pub(crate) fn is_watched(&self, within: Duration) -> bool {
-        self.0.borrow().last.is_some_and(|last| last.elapsed() <= within)
+        self.0.borrow().values().any(|seen| seen.last.elapsed() <= within)
     }
 
-    /// Waits for two scrapes that begin from now on.
-    pub(crate) async fn wait(&self, limit: Duration) -> Lingered {
+    /// Whether a Prometheus is expected to come again.
+    pub(crate) fn has_some(&self) -> bool {
+        let now = Instant::now();
+        self.0.borrow().values().any(|seen| seen.watches(now))
+    }
+
+    /// Waits for this many scrapes, one or two, that begin from now on, of everyone who watches: who scraped lately,
+    /// and who comes meanwhile.
+    pub(crate) async fn wait(&self, limit: Duration, scrapes: usize) -> Lingered {
         let mut watch = self.0.subscribe();
-        let enough = watch.borrow().begun + SCRAPES;
-        // All scrapes are answered by one thread, one after the other, in the order of their numbers.
-        match timeout(limit, watch.wait_for(|seen| seen.answered >= enough)).await {
-            Ok(Ok(_)) => Lingered::Scraped,
-            // The sender is `self`, which is still there.
-            Ok(Err(_)) | Err(_) => Lingered::TimedOut,
+        let called = Instant::now();
+        let expected: HashSet<Scraper> = {
+            let scrapers = watch.borrow();
+            scrapers.iter().filter(|(_, seen)| seen.watches(called)).map(|(scraper, _)| scraper.clone()).collect()
+        };
+        let fewest = |scrapers: &HashMap<Scraper, Seen>| {
+            let counts = |(scraper, seen): &(&Scraper, &Seen)| seen.last >= called || expected.contains(*scraper);
+            scrapers.iter().filter(counts).map(|(_, seen)| seen.taken_since(called)).min().unwrap_or(0)
+        };
+        // The sender is `self`, which is still there: only time can be up.
+        let in_time = timeout(limit, watch.wait_for(|scrapers| fewest(scrapers) >= scrapes)).await.is_ok();
+        match fewest(&self.0.borrow()) {
+            _ if in_time => Lingered::Scraped,
+            0 => Lingered::TimedOut,
+            _ => Lingered::ScrapedOnce,
         }
     }
 }
 
-impl Drop for Scrape<'_> {
-    fn drop(&mut self) {
-        self.watchers.0.send_modify(|seen| seen.answered = seen.answered.max(self.number));
+impl Seen {
+    /// Whether it is expected to come again.
+    fn watches(&self, now: Instant) -> bool {
+        let longest = self.interval.map_or(LATELY, |interval| (interval * 2).clamp(DELAY, LATELY));
+        now.saturating_duration_since(self.last) <= longest
+    }
+
+    /// Scrapes that began since then and were answered, at most two.
+    fn taken_since(&self, then: Instant) -> usize {
+        self.taken.iter().flatten().filter(|begun| **begun >= then).count()
+    }
+}
+
+impl Scrape {
+    /// The connection has taken the answer.
+    pub(crate) fn taken(self) {
+        let Self { watchers, scraper, begun } = self;
+        watchers.0.send_modify(|scrapers| {
+            let Some(seen) = scrapers.get_mut(&scraper) else { return };
+            let [latest, before] = seen.taken;
+            // They may be answered in another order than they began.
+            seen.taken = if Some(begun) > latest { [Some(begun), latest] } else { [latest, before.max(Some(begun))] };
+        });
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use axum::http::HeaderValue;
-
     use super::*;
 
     const LIMIT: Duration = Duration::from_secs(30);
 
-    fn prometheus() -> HeaderMap {
-        [(OF_PROMETHEUS.parse().unwrap(), HeaderValue::from_static("10"))].into_iter().collect()
+    fn watchers() -> Arc<Watchers> {
+        Arc::new(Watchers::new())
+    }
+
+    /// A scrape by the Prometheus with this number.
+    fn begin(watchers: &Arc<Watchers>, number: u8) -> Scrape {
+        let headers = [(OF_PROMETHEUS.parse().unwrap(), HeaderValue::from_static("10"))].into_iter().collect();
+        watchers.begin(IpAddr::from([10, 0, 0, number]), &headers).unwrap()
     }
 
     #[test]
     fn only_a_prometheus_is_a_watcher_and_only_for_a_while() {
-        let watchers = Watchers::new();
-        assert!(watchers.begin(&HeaderMap::new()).is_none());
-        assert!(!watchers.is_watched(LIMIT));
-        drop(watchers.begin(&prometheus()).unwrap());
-        assert!(watchers.is_watched(LIMIT));
+        let watchers = watchers();
+        assert!(watchers.begin(IpAddr::from([10, 0, 0, 1]), &HeaderMap::new()).is_none());
+        assert!(!watchers.is_watched(LIMIT) && !watchers.has_some());
+        begin(&watchers, 1).taken();
+        assert!(watchers.is_watched(LIMIT) && watchers.has_some());
         std::thread::sleep(Duration::from_millis(5));
-        assert!(!watchers.is_watched(Duration::from_millis(1)));
+        assert!(!watchers.is_watched(Duration::from_millis(1)) && watchers.has_some());
+    }
+
+    #[test]
+    fn who_came_often_is_gone_sooner() {
+        let begin = Instant::now();
+        let check = |interval: Option<u64>, away: u64, expected: bool| {
+            let seen = Seen { last: begin, interval: interval.map(Duration::from_secs), taken: [None; 2] };
+            assert_eq!(seen.watches(begin + Duration::from_secs(away)), expected, "{interval:?}, {away} s");
+        };
+        check(None, 299, true);
+        check(None, 301, false);
+        check(Some(1), 9, true);
+        check(Some(1), 11, false);
+        check(Some(60), 119, true);
+        check(Some(60), 121, false);
+        check(Some(3_600), 299, true);
+        check(Some(3_600), 301, false);
+    }
+
+    #[test]
+    fn two_of_one_address_are_told_apart_by_what_they_send() {
+        let watchers = watchers();
+        let come = |agent: &'static str, timeout: &'static str| {
+            let of_prometheus = (OF_PROMETHEUS.parse().unwrap(), HeaderValue::from_static(timeout));
+            let headers = [of_prometheus, (header::USER_AGENT, HeaderValue::from_static(agent))].into_iter().collect();
+            watchers.begin([127, 0, 0, 1].into(), &headers).unwrap().taken();
+            watchers.0.borrow().len()
+        };
+        assert_eq!(
+            [come("Prometheus/3.5", "10"), come("Agent", "10"), come("Agent", "5"), come("Agent", "10")],
+            [1, 2, 3, 3]
+        );
+    }
+
+    #[test]
+    fn a_crowd_is_not_remembered() {
+        let watchers = watchers();
+        (0..=255).for_each(|number| begin(&watchers, number).taken());
+        let scrapers = watchers.0.borrow();
+        assert_eq!(scrapers.len(), MAX_SCRAPERS);
+        assert!(scrapers.keys().any(|scraper| scraper.address == IpAddr::from([10, 0, 0, 255])), "the latest is known");
     }
 
     #[tokio::test(start_paused = true)]
     async fn two_scrapes_that_begin_later_are_waited_for() {
-        let watchers = Arc::new(Watchers::new());
-        let early = watchers.begin(&prometheus()).unwrap();
+        let watchers = watchers();
+        let early = begin(&watchers, 1);
         let mut waiting = begin_to_wait(&watchers);
-        drop(early);
         settle(&mut waiting, false).await;
-        drop(watchers.begin(&prometheus()));
+        early.taken();
         settle(&mut waiting, false).await;
-        let last = watchers.begin(&prometheus());
+        begin(&watchers, 1).taken();
         settle(&mut waiting, false).await;
-        drop(last);
+        // One that went away before it had its answer.
+        drop(begin(&watchers, 1));
+        let last = begin(&watchers, 1);
+        settle(&mut waiting, false).await;
+        last.taken();
         settle(&mut waiting, true).await;
         assert_eq!(waiting.await.unwrap(), Lingered::Scraped);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_limit_ends_the_wait() {
-        let watchers = Watchers::new();
-        let begin = tokio::time::Instant::now();
-        assert_eq!(watchers.wait(LIMIT).await, Lingered::TimedOut);
-        assert_eq!(begin.elapsed(), LIMIT);
+    async fn everyone_who_watches_is_waited_for() {
+        let watchers = watchers();
+        for number in [1, 2] {
+            begin(&watchers, number).taken();
+        }
+        let mut waiting = begin_to_wait(&watchers);
+        settle(&mut waiting, false).await;
+        (0..5).for_each(|_| begin(&watchers, 1).taken());
+        settle(&mut waiting, false).await;
+        begin(&watchers, 3).taken();
+        (0..2).for_each(|_| begin(&watchers, 2).taken());
+        settle(&mut waiting, false).await;
+        begin(&watchers, 3).taken();
+        settle(&mut waiting, true).await;
+        assert_eq!(waiting.await.unwrap(), Lingered::Scraped);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_limit_ends_the_wait_and_it_is_told_what_was_seen_until_then() {
+        let watchers = watchers();
+        let start = tokio::time::Instant::now();
+        assert_eq!(watchers.wait(LIMIT, 2).await, Lingered::TimedOut);
+        assert_eq!(start.elapsed(), LIMIT);
+        let mut waiting = begin_to_wait(&watchers);
+        settle(&mut waiting, false).await;
+        begin(&watchers, 1).taken();
+        assert_eq!(waiting.await.unwrap(), Lingered::ScrapedOnce);
+        begin(&watchers, 2).taken();
+        let mut waiting = begin_to_wait(&watchers);
+        settle(&mut waiting, false).await;
+        (0..2).for_each(|_| begin(&watchers, 1).taken());
+        assert_eq!(waiting.await.unwrap(), Lingered::TimedOut, "the other one has seen nothing");
     }
 
     fn begin_to_wait(watchers: &Arc<Watchers>) -> tokio::task::JoinHandle<Lingered> {
         let watchers = Arc::clone(watchers);
-        tokio::spawn(async move { watchers.wait(LIMIT).await })
+        tokio::spawn(async move { watchers.wait(LIMIT, 2).await })
     }
 
     async fn settle(waiting: &mut tokio::task::JoinHandle<Lingered>, expected: bool) {

@@ -4,6 +4,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use batchsql_prometheus::PrometheusMetrics;
@@ -121,10 +122,11 @@ pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// A port that is free, and that no outgoing connection of anyone gets.
+/// A port that is free, that no other test of this process gets, and no outgoing connection of anyone.
 pub(crate) fn free_port() -> u16 {
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
     let first = 20_000 + (std::process::id() % 10_000) as u16;
-    let mut ports = (first..first + 2_000).rev();
+    let mut ports = std::iter::from_fn(|| Some(first + GIVEN.fetch_add(1, Ordering::Relaxed) % 2_000)).take(2_000);
     ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("one of 2,000 ports is free")
 }
 

@@ -1,14 +1,15 @@
 //! Owns the checks of lingering: who counts as a watcher, and when a run may end.
 //! Must not know how watchers are counted.
 
-use std::net::SocketAddr;
+use std::future::ready;
+use std::io::Write;
+use std::net::{Shutdown, SocketAddr};
+use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
 
 use batchsql_prometheus::{Lingered, PrometheusMetrics, ServerOptions};
-use tokio::task::JoinHandle;
-use tokio::time::sleep;
 
-use crate::http::{Connection, get, get_with};
+use crate::http::{Connection, connect, get, get_with};
 
 const SCRAPER: (&str, &str) = ("X-Prometheus-Scrape-Timeout-Seconds", "5");
 const LIMIT: Duration = Duration::from_secs(30);
@@ -19,9 +20,13 @@ async fn started(options: ServerOptions) -> (PrometheusMetrics, SocketAddr) {
     (metrics, address)
 }
 
-fn lingering(metrics: &PrometheusMetrics) -> JoinHandle<Lingered> {
-    let metrics = metrics.clone();
-    tokio::spawn(async move { metrics.linger(LIMIT).await })
+/// Begins to wait, or looks whether the wait is over.
+async fn is_over(waiting: &mut Pin<&mut impl Future<Output = Lingered>>) -> Option<Lingered> {
+    tokio::select! {
+        biased;
+        lingered = waiting => Some(lingered),
+        () = ready(()) => None,
+    }
 }
 
 #[tokio::test]
@@ -37,21 +42,36 @@ async fn nobody_is_waited_for_who_does_not_scrape() {
     assert!(begin.elapsed() < LIMIT / 2, "it waited");
     metrics.stop_server().await.unwrap();
     assert_eq!(metrics.await_scrapes(LIMIT).await, Lingered::NobodyWatches, "nothing is served");
+    assert_eq!(metrics.await_scrape(LIMIT).await, Lingered::NobodyWatches, "nothing is served");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn two_scrapes_that_begin_after_the_call_end_it() {
     let (metrics, address) = started(ServerOptions::new()).await;
     get_with(address, "/metrics", &[SCRAPER]);
-    let lingering = lingering(&metrics);
-    sleep(Duration::from_millis(100)).await;
+    let mut lingering = pin!(metrics.linger(LIMIT));
+    assert_eq!(is_over(&mut lingering).await, None);
     get(address, "/metrics");
     Connection::open(address).ask("HEAD", "/metrics", &[SCRAPER]);
     get_with(address, "/metrics", &[SCRAPER]);
-    sleep(Duration::from_millis(100)).await;
-    assert!(!lingering.is_finished(), "one scrape is no two");
+    assert_eq!(is_over(&mut lingering).await, None, "one scrape is no two");
     get_with(address, "/metrics", &[SCRAPER]);
-    assert_eq!(lingering.await.unwrap(), Lingered::Scraped);
+    assert_eq!(lingering.await, Lingered::Scraped);
+    metrics.stop_server().await.unwrap();
+}
+
+#[tokio::test]
+async fn everyone_who_watches_is_waited_for() {
+    let (metrics, address) = started(ServerOptions::new()).await;
+    let scrape = |agent: &str| get_with(address, "/metrics", &[SCRAPER, ("User-Agent", agent)]);
+    scrape("Prometheus/2");
+    scrape("Prometheus/3");
+    let mut lingering = pin!(metrics.linger(LIMIT));
+    assert_eq!(is_over(&mut lingering).await, None);
+    (0..4).for_each(|_| drop(scrape("Prometheus/2")));
+    assert_eq!(is_over(&mut lingering).await, None, "the other one has seen nothing");
+    (0..2).for_each(|_| drop(scrape("Prometheus/3")));
+    assert_eq!(lingering.await, Lingered::Scraped);
     metrics.stop_server().await.unwrap();
 }
 
@@ -59,41 +79,75 @@ async fn two_scrapes_that_begin_after_the_call_end_it() {
 async fn a_scraper_that_is_gone_is_waited_for_no_longer_than_the_limit() {
     let (metrics, address) = started(ServerOptions::new()).await;
     get_with(address, "/metrics", &[SCRAPER]);
-    let begin = Instant::now();
-    assert_eq!(metrics.linger(Duration::from_millis(300)).await, Lingered::TimedOut);
-    assert!(begin.elapsed() >= Duration::from_millis(300));
-    // Nor is it known any more.
-    assert_eq!(metrics.linger(Duration::from_millis(1)).await, Lingered::NobodyWatches);
+    let (begin, limit) = (Instant::now(), Duration::from_millis(300));
+    assert!(metrics.has_watchers());
+    assert_eq!(metrics.linger(limit).await, Lingered::TimedOut);
+    assert!(begin.elapsed() >= limit);
+    assert!(!metrics.is_watched(limit) && metrics.has_watchers(), "its interval may be longer");
     metrics.stop_server().await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
+async fn one_scrape_within_the_limit_is_told_apart_from_none() {
+    let (metrics, address) = started(ServerOptions::new()).await;
+    let mut waiting = pin!(metrics.await_scrapes(Duration::from_secs(1)));
+    assert_eq!(is_over(&mut waiting).await, None);
+    get_with(address, "/metrics", &[SCRAPER]);
+    assert_eq!(waiting.await, Lingered::ScrapedOnce);
+    metrics.stop_server().await.unwrap();
+}
+
+#[tokio::test]
 async fn one_that_is_known_to_come_is_waited_for() {
     let (metrics, address) = started(ServerOptions::new()).await;
-    let waiting = metrics.clone();
-    let waiting = tokio::spawn(async move { waiting.await_scrapes(LIMIT).await });
+    let mut waiting = pin!(metrics.await_scrapes(LIMIT));
     for _ in 0..2 {
-        sleep(Duration::from_millis(50)).await;
-        assert!(!waiting.is_finished());
+        assert_eq!(is_over(&mut waiting).await, None);
         get_with(address, "/metrics", &[SCRAPER]);
     }
-    assert_eq!(waiting.await.unwrap(), Lingered::Scraped);
+    assert_eq!(waiting.await, Lingered::Scraped);
+    let mut first = pin!(metrics.await_scrape(LIMIT));
+    assert_eq!(is_over(&mut first).await, None, "those before it do not count");
+    get_with(address, "/metrics", &[SCRAPER]);
+    assert_eq!(first.await, Lingered::Scraped);
     metrics.stop_server().await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn lingering_can_be_given_up() {
     let (metrics, address) = started(ServerOptions::new()).await;
     get_with(address, "/metrics", &[SCRAPER]);
-    let first = lingering(&metrics);
-    sleep(Duration::from_millis(50)).await;
-    first.abort();
-    assert!(first.await.unwrap_err().is_cancelled());
-    let second = lingering(&metrics);
-    sleep(Duration::from_millis(50)).await;
+    {
+        let mut first = pin!(metrics.linger(LIMIT));
+        assert_eq!(is_over(&mut first).await, None);
+    }
+    let mut second = pin!(metrics.linger(LIMIT));
+    assert_eq!(is_over(&mut second).await, None);
     for _ in 0..2 {
         get_with(address, "/metrics", &[SCRAPER]);
     }
-    assert_eq!(second.await.unwrap(), Lingered::Scraped);
+    assert_eq!(second.await, Lingered::Scraped);
+    metrics.stop_server().await.unwrap();
+}
+
+/// It asks for more than the buffers of a connection hold, and does not take it.
+#[tokio::test]
+async fn a_scraper_that_goes_away_before_its_answer_has_seen_nothing() {
+    let (metrics, address) = started(ServerOptions::new()).await;
+    for case in 0..40_000 {
+        metrics.record_real_time_metrics("mysql", &format!("case_{case:0100}"), 1.0, 1.0);
+    }
+    let mut waiting = pin!(metrics.await_scrapes(Duration::from_secs(5)));
+    assert_eq!(is_over(&mut waiting).await, None);
+    for _ in 0..2 {
+        let mut client = connect(address);
+        let head = format!("GET /metrics HTTP/1.1\r\nHost: h\r\n{}: {}\r\n\r\n", SCRAPER.0, SCRAPER.1);
+        client.write_all(head.as_bytes()).unwrap();
+        // The begin of the answer is there.
+        client.peek(&mut [0]).unwrap();
+        client.shutdown(Shutdown::Both).unwrap();
+    }
+    assert_eq!(waiting.await, Lingered::TimedOut);
+    assert!(metrics.has_watchers(), "it did come");
     metrics.stop_server().await.unwrap();
 }

@@ -5,6 +5,7 @@
 
 mod access;
 mod answers;
+mod crowd;
 mod endpoint;
 mod http;
 mod linger;

@@ -30,6 +30,8 @@ async fn each_mistake_says_what_is_wrong() {
         (new().bearer_token("t0ken\n"), "a character at byte 6"),
         (new().bearer_token("t0ken with spaces"), "a character at byte 6"),
         (new().bearer_token("t0kén"), "a character at byte 4"),
+        (new().bearer_token("t0ken".repeat(2_000)), "the bearer token would take more than 8 KiB"),
+        (new().basic_auth("u", "t0ken".repeat(2_000)), "the user and password of basic auth would take more"),
         (new().basic_auth("", "t0ken"), "the user of basic auth is empty"),
         (new().basic_auth("a:b", "t0ken"), "has a colon"),
         (new().basic_auth("u", ""), "the password of basic auth is empty"),
