@@ -61,7 +61,8 @@ pub struct Options {
     #[arg(long, env = "LINGER", default_value = "30s", value_parser = duration, value_name = "TIME")]
     pub linger: Duration,
 
-    /// A Prometheus is known to watch: wait for it at the end although it has not come yet, as in a run of seconds
+    /// A Prometheus is known to watch: wait for its first scrape before the first case, and for its last ones at the
+    /// end although it may not have come yet, each for as long as --linger says at most
     #[arg(long)]
     pub watched: bool,
 

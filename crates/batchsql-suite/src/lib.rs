@@ -13,4 +13,5 @@ pub mod memory;
 pub mod report;
 pub mod rows;
 pub mod run;
+pub mod tell;
 pub mod watch;

@@ -13,8 +13,9 @@ use batchsql_suite::cases::Settings;
 use batchsql_suite::cli::Options;
 use batchsql_suite::report::{self, Report};
 use batchsql_suite::run::run;
+use batchsql_suite::tell::tell;
 use clap::Parser;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// Its statistics are the memory figures of the report.
 #[global_allocator]
@@ -34,6 +35,8 @@ async fn main() -> ExitCode {
     let options = Options::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        // It would tell on stderr that it cannot write to stderr, and panic.
+        .log_internal_errors(false)
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| QUIET.into()))
         .init();
     match suite(&options).await {
@@ -41,7 +44,7 @@ async fn main() -> ExitCode {
         Ok(report) if report.summary.success => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            tell(format_args!("error: {error:#}"));
             ExitCode::from(2)
         }
     }
@@ -60,41 +63,52 @@ async fn suite(options: &Options) -> Result<Report> {
          addresses with --metrics-bind or METRICS_BIND",
     )?;
     for address in metrics.server_addresses() {
-        eprintln!("live metrics: http://{address}/metrics");
+        tell(format_args!("live metrics: http://{address}/metrics"));
     }
-    eprintln!("live page: http://{address}/");
+    tell(format_args!("live page: http://{address}/"));
     let (interrupt, interrupted) = watch::channel(false);
-    let signals = tokio::spawn(listen(interrupt));
+    let (over, is_over) = oneshot::channel();
+    let signals = tokio::spawn(listen(Requests::new(), interrupt, is_over));
     let report = run(options, &metrics, interrupted).await?;
-    signals.abort();
+    drop(over);
+    let mut requests = signals.await.context("listening for signals failed")?;
     report::write_all(&report, &options.report_dir).map_err(elsewhere)?;
     let width = console::Term::stdout().size_checked().map(|(_, columns)| columns.into());
     let table = report::table::render(&report, width);
     let page = options.report_dir.join("report.html");
     // A reader that has gone away does not turn a passed run into a failed one.
     let _ = writeln!(std::io::stdout(), "{table}\nreport: {}", page.display());
-    if !report.summary.interrupted {
-        linger(options, &metrics).await;
+    // An interrupted run has results as well, unless it had not begun.
+    if !report.results.iter().all(|result| result.skipped) {
+        linger(options, &metrics, &mut requests).await;
     }
-    metrics.stop_server().await?;
+    tokio::select! {
+        stopped = metrics.stop_server() => stopped?,
+        () = requests.next() => {}
+    }
     Ok(report)
 }
 
 /// Lets a Prometheus that watches see the last values. Ctrl-C ends the wait, and changes nothing about the run.
-async fn linger(options: &Options, metrics: &PrometheusMetrics) {
+async fn linger(options: &Options, metrics: &PrometheusMetrics, requests: &mut Requests) {
     let limit = options.linger;
-    if limit.is_zero() || !(options.watched || metrics.is_watched(limit)) {
+    if limit.is_zero() || !(options.watched || metrics.has_watchers()) {
         return;
     }
-    let mut requests = Requests::new();
     let shown = humantime::format_duration(limit);
-    eprintln!("lingering for at most {shown}, so that Prometheus sees the last values; Ctrl-C ends it");
+    tell(format_args!("lingering for at most {shown}, so that Prometheus sees the last values; Ctrl-C ends it"));
     tokio::select! {
+        biased;
+        () = requests.next() => tell("\nno longer lingering: Prometheus may lack the last values"),
         lingered = metrics.await_scrapes(limit) => match lingered {
-            Lingered::Scraped => eprintln!("Prometheus has the last values"),
-            _ => eprintln!("Prometheus did not come within {shown}: it may lack the last values; see --linger"),
+            Lingered::Scraped => tell("Prometheus has the last values"),
+            Lingered::ScrapedOnce => tell(format_args!(
+                "Prometheus has the last values, but came only once within {shown}; see --linger"
+            )),
+            _ => tell(format_args!(
+                "Prometheus did not come within {shown}: it may lack the last values; see --linger"
+            )),
         },
-        () = requests.next() => eprintln!("\nno longer lingering: Prometheus may lack the last values"),
     }
 }
 
@@ -102,29 +116,55 @@ fn elsewhere(error: anyhow::Error) -> anyhow::Error {
     anyhow::anyhow!("{error:#}; choose another folder with --report-dir")
 }
 
-/// The first Ctrl-C, or a request to terminate, drains and reports; the second one ends at once. What comes within
-/// [`SAME_REQUEST`] does not count: `timeout` and some supervisors signal the process and then its group.
-async fn listen(interrupt: watch::Sender<bool>) {
-    let mut requests = Requests::new();
-    requests.next().await;
-    let same = Instant::now() + SAME_REQUEST;
-    eprintln!("\ninterrupted: draining and writing the report; press Ctrl-C again to end at once");
-    interrupt.send_replace(true);
-    loop {
-        requests.next().await;
-        if Instant::now() >= same {
-            break;
-        }
+/// Until the run is over, the first Ctrl-C, or a request to terminate, drains and reports, and the second one ends at
+/// once. The others are for whoever gets the requests back.
+async fn listen(
+    mut requests: Requests,
+    interrupt: watch::Sender<bool>,
+    mut is_over: oneshot::Receiver<()>,
+) -> Requests {
+    tokio::select! {
+        biased;
+        _ = &mut is_over => return requests,
+        () = requests.next() => {}
     }
-    std::process::exit(INTERRUPTED.into());
+    tell("\ninterrupted: draining and writing the report; press Ctrl-C again to end at once");
+    interrupt.send_replace(true);
+    tokio::select! {
+        biased;
+        _ = is_over => requests,
+        () = requests.next() => std::process::exit(INTERRUPTED.into()),
+    }
 }
 
-/// Ctrl-C and, where there are such things, SIGTERM and SIGHUP. None is lost between two of them.
-#[cfg(unix)]
-struct Requests(Vec<tokio::signal::unix::Signal>);
+/// Ctrl-C and, where there are such things, SIGTERM and SIGHUP. None is lost between two of them, and what comes within
+/// [`SAME_REQUEST`] does not count: `timeout` and some supervisors signal the process and then its group.
+struct Requests {
+    signals: Signals,
+    last: Option<Instant>,
+}
+
+impl Requests {
+    fn new() -> Self {
+        Self { signals: Signals::new(), last: None }
+    }
+
+    async fn next(&mut self) {
+        loop {
+            self.signals.next().await;
+            if self.last.is_none_or(|last| last.elapsed() >= SAME_REQUEST) {
+                break;
+            }
+        }
+        self.last = Some(Instant::now());
+    }
+}
 
 #[cfg(unix)]
-impl Requests {
+struct Signals(Vec<tokio::signal::unix::Signal>);
+
+#[cfg(unix)]
+impl Signals {
     fn new() -> Self {
         use tokio::signal::unix::{SignalKind, signal};
         let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
@@ -141,10 +181,10 @@ impl Requests {
 }
 
 #[cfg(not(unix))]
-struct Requests;
+struct Signals;
 
 #[cfg(not(unix))]
-impl Requests {
+impl Signals {
     fn new() -> Self {
         Self
     }

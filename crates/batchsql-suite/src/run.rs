@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use batchsql::metrics::TestResult;
-use batchsql::prometheus::PrometheusMetrics;
+use batchsql::prometheus::{Lingered, PrometheusMetrics};
 use batchsql::{BatchSql, CloseReport, Outcome, OutcomeKind, TimestampTz};
 use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
 use tokio::sync::{oneshot, watch};
@@ -19,6 +19,7 @@ use crate::database::{self, Database};
 use crate::digest::Digest;
 use crate::memory;
 use crate::report::{CaseResult, Environment, Integrity, Report, RunConfig, Summary};
+use crate::tell::tell;
 use crate::watch::{Observer, Watch, Watched};
 
 /// More than any case lasts, and short enough to be added to the current time.
@@ -44,6 +45,10 @@ pub async fn run(options: &Options, metrics: &PrometheusMetrics, interrupted: wa
         let database = database::open(name, options).await?;
         environment.databases.push(database.info().await?);
         databases.push((name, database));
+    }
+    if options.watched {
+        announce(options, metrics);
+        await_watcher(options, metrics, interrupted.clone()).await;
     }
     for (name, database) in &databases {
         for case in &cases {
@@ -72,6 +77,35 @@ pub async fn run(options: &Options, metrics: &PrometheusMetrics, interrupted: wa
         summary: Summary::of(&results, begin.elapsed().as_secs_f64(), was_interrupted),
         results,
     })
+}
+
+/// Makes the counters of every case exist: Prometheus sees nothing of those that are born between two scrapes and are
+/// final at the second.
+fn announce(options: &Options, metrics: &PrometheusMetrics) {
+    for name in options.selected_databases() {
+        for case in options.selected_cases() {
+            let reporter = metrics.reporter(name.name()).test_case(case.name());
+            case.case().tables().iter().for_each(|table| reporter.announce(table.schema.table_display()));
+        }
+    }
+}
+
+/// Waits until Prometheus has seen what was announced, at most as long as it would be waited for at the end.
+async fn await_watcher(options: &Options, metrics: &PrometheusMetrics, mut interrupted: watch::Receiver<bool>) {
+    if options.linger.is_zero() {
+        return;
+    }
+    tell("waiting for the first scrape, so that Prometheus sees every case from its start");
+    tokio::select! {
+        lingered = metrics.await_scrape(options.linger) => if lingered != Lingered::Scraped {
+            tell(format_args!(
+                "Prometheus did not come within {}: it may not see short cases; see --linger",
+                humantime::format_duration(options.linger)
+            ));
+        },
+        // An error means that nobody can interrupt any more.
+        Ok(_) = interrupted.wait_for(|interrupted| *interrupted) => {}
+    }
 }
 
 fn config(options: &Options, cases: &[CaseName], metrics: &PrometheusMetrics) -> RunConfig {

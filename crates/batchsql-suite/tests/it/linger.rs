@@ -1,6 +1,7 @@
 //! Owns the checks of the end of a run: who is waited for, how long, and what is seen until then.
 //! Must not know how the program finds out.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
@@ -63,21 +64,55 @@ fn a_watcher_sees_the_result_of_the_last_case_twice() {
     assert!(last >= 2, "{last} of {} scrapes have the last case", scrapes.len());
 }
 
+/// The sum of a counter over a case, if it is there.
+fn counted(scrape: &str, name: &str, case: &str) -> Option<f64> {
+    let case = format!("test_case=\"{case}\"");
+    let lines = scrape.lines().filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(&case));
+    let values: Vec<f64> = lines.map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect();
+    (!values.is_empty()).then(|| values.iter().sum())
+}
+
 #[test]
-fn a_watcher_that_is_announced_is_waited_for_although_it_comes_late() {
+fn a_watcher_that_is_announced_sees_every_case_from_its_start_to_its_end() {
     let running = short(LONG, &["--watched"]).start();
     let address = running.address();
+    let why = running.hear("waiting for the first scrape");
+    assert_eq!(why, ", so that Prometheus sees every case from its start");
+    let first = scrape(address).unwrap();
     running.hear("lingering ");
     let scrapes = scraper(address);
     let run = running.wait().expect_code(0);
     assert!(run.stderr.contains("Prometheus has the last values"), "{}", run.stderr);
-    assert!(scrapes.join().unwrap().iter().filter(shows_the_last_case).count() >= 2);
+    let scrapes = scrapes.join().unwrap();
+    assert!(scrapes.iter().filter(shows_the_last_case).count() >= 2);
+    for case in ["high_throughput", "mixed_tables"] {
+        for name in ["batchsql_records_processed_total", "batchsql_batch_size_sum", "batchsql_batch_execution_total"] {
+            assert_eq!(counted(&first, name, case), Some(0.0), "{name} of {case}");
+            assert!(counted(&scrapes[0], name, case) > Some(0.0), "{name} of {case}");
+        }
+        let rows =
+            results(&run.report()).iter().find(|(name, _)| *name == case).unwrap().1["balance"]["written"].clone();
+        assert_eq!(counted(&scrapes[0], "batchsql_records_processed_total", case), rows.as_f64());
+    }
+    // Whatever is born later, Prometheus does not see rise.
+    let series = |scrape: &str| -> BTreeSet<String> {
+        let counters = scrape.lines().filter(|line| line.contains("table=\"") && !line.starts_with('#'));
+        counters.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()
+    };
+    assert_eq!(series(&first), series(&scrapes[0]));
 }
 
 #[test]
 fn a_watcher_that_never_comes_is_given_up() {
     let run = short("300ms", &["--watched"]).run().expect_code(0);
-    assert!(run.stderr.contains("Prometheus did not come within 300ms"), "{}", run.stderr);
+    for part in ["it may not see short cases", "it may lack the last values"] {
+        assert!(run.stderr.contains(&format!("Prometheus did not come within 300ms: {part}")), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn a_stderr_that_nobody_reads_fails_no_run() {
+    assert_eq!(short("300ms", &["--watched"]).run_unheard(), Some(0));
 }
 
 #[test]
@@ -93,6 +128,9 @@ fn lingering_can_be_switched_off() {
 #[test]
 fn ctrl_c_ends_the_wait_and_not_the_run() {
     let running = short(LONG, &["--watched"]).start();
+    let address = running.address();
+    running.hear("waiting for the first scrape");
+    scrape(address).unwrap();
     running.hear("lingering ");
     let begin = Instant::now();
     running.interrupt();
@@ -101,6 +139,53 @@ fn ctrl_c_ends_the_wait_and_not_the_run() {
     assert!(run.stderr.contains("no longer lingering"), "{}", run.stderr);
     assert_eq!(run.report()["summary"]["interrupted"], false, "the run was over");
     assert_eq!(results(&run.report()).len(), 2);
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_the_wait_for_the_first_scrape_and_the_run() {
+    let running = short(LONG, &["--watched"]).start();
+    running.hear("waiting for the first scrape");
+    let begin = Instant::now();
+    running.interrupt();
+    let run = running.wait().expect_code(130);
+    assert!(begin.elapsed() < Duration::from_secs(20), "it took {:?}", begin.elapsed());
+    assert!(!run.stderr.contains("lingering"), "there is nothing to be seen: {}", run.stderr);
+    assert!(results(&run.report()).iter().all(|(_, result)| result["skipped"] == true));
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_is_seen_as_well_until_the_second_ctrl_c() {
+    let start = || {
+        let suite = Suite::new(&["--case", "long_duration", "--workers", "2", "--records-per-worker", "100000"]);
+        let running = suite.args(&["--watched", "--linger", LONG]).start();
+        let address = running.address();
+        running.hear("waiting for the first scrape");
+        while counted(&scrape(address).unwrap(), "batchsql_records_processed_total", "long_duration") < Some(1.0) {
+            sleep(INTERVAL);
+        }
+        running.interrupt();
+        running.hear("lingering ");
+        (running, address)
+    };
+    let (running, address) = start();
+    let scrapes = scraper(address);
+    let run = running.wait().expect_code(130);
+    assert!(run.stderr.contains("Prometheus has the last values"), "{}", run.stderr);
+    let ended = |scrape: &&String| counted(scrape, "batchsql_test_duration_seconds", "long_duration").is_some();
+    assert!(scrapes.join().unwrap().iter().filter(ended).count() >= 2, "the result was not there to be seen");
+
+    let (running, _) = start();
+    // What comes at once is the same request, sent twice.
+    running.interrupt();
+    sleep(Duration::from_millis(1_500));
+    let begin = Instant::now();
+    running.interrupt();
+    let run = running.wait().expect_code(130);
+    assert!(begin.elapsed() < Duration::from_secs(20), "it took {:?}", begin.elapsed());
+    assert!(run.stderr.contains("no longer lingering"), "{}", run.stderr);
+    assert_eq!(run.report()["summary"]["interrupted"], true);
 }
 
 #[test]

@@ -117,6 +117,14 @@ impl Suite {
         Running { child, output: Some((stdout, stderr)), lines, scratch: Some(self.scratch) }
     }
 
+    /// Runs to the end with a stderr that nobody reads any more; returns the exit code.
+    pub(crate) fn run_unheard(mut self) -> Option<i32> {
+        let stdio = self.command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = stdio.spawn().unwrap();
+        drop(child.stderr.take());
+        eventually("the end of the program", || child.try_wait().unwrap()).code()
+    }
+
     /// Runs to the end.
     pub(crate) fn run(self) -> Finished {
         self.start().wait()
