@@ -234,7 +234,8 @@ async fn announced_cases_wait_and_silent_ones_do_not_run_for_ever() {
 
         // Two minutes in which it says nothing, as fast as they can be had: it has died without a result.
         let pass = "for (let i = 0; i < 125; i++) batchsqlLive.page.history.take(arguments[0], Date.now());";
-        browser.run(pass, &[metrics.lock().unwrap().as_str().into()]).await;
+        let text = metrics.lock().unwrap().clone();
+        browser.run(pass, &[text.into()]).await;
         browser.wait(&format!("{results} === 'two No result,one Waiting'")).await;
         say(&[&counters("one", 0), &counters("two", 60), rps].concat());
         browser.wait(&format!("{results} === 'two Running,one Waiting'")).await;
