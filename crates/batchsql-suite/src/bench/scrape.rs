@@ -56,6 +56,9 @@ pub async fn scrape(rounds: usize) -> Result<String> {
     Ok(format!("scrape of /metrics, medians of {rounds}\n{table}"))
 }
 
+/// Between two scrapes; longer than the exporter pauses after one.
+const BETWEEN: Duration = Duration::from_millis(300);
+
 async fn measure(tables: usize, cases: usize, rounds: usize) -> Result<Scraped> {
     let metrics = PrometheusMetrics::new()?;
     run(&metrics, tables, cases).await?;
@@ -110,6 +113,8 @@ async fn run(metrics: &PrometheusMetrics, tables: usize, cases: usize) -> Result
 fn median(rounds: usize, mut once: impl FnMut() -> Result<()>) -> Result<Duration> {
     let mut times = Vec::with_capacity(rounds);
     for _ in 0..rounds {
+        // Scrapes are seconds apart. One that follows at once would wait for the pause of the exporter.
+        std::thread::sleep(BETWEEN);
         let begin = Instant::now();
         once()?;
         times.push(begin.elapsed());
