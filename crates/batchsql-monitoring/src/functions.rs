@@ -118,16 +118,7 @@ fn known<'a>(selector: &'a VectorSelector, names: &'a Names) -> Option<(&'a Stri
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(text: &str, expected: &str) {
-        let findings = Query::check(text, &Names::new()).findings;
-        match expected {
-            "" => assert_eq!(findings, [""; 0], "{text}"),
-            part => assert!(findings.iter().any(|finding| finding.contains(part)), "{text}: {findings:?}"),
-        }
-    }
+    use crate::query::tests::check;
 
     #[test]
     fn functions_fit_the_kind() {

@@ -285,11 +285,12 @@ fn list(labels: &BTreeSet<String>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
+    /// The finding that a query has, or that it has none.
     #[track_caller]
-    fn check(text: &str, expected: &str) {
+    pub(crate) fn check(text: &str, expected: &str) {
         let findings = Query::check(text, &Names::new()).findings;
         match expected {
             "" => assert_eq!(findings, [""; 0], "{text}"),
