@@ -1,8 +1,8 @@
 //! Owns the error of the exporter: opaque, with what to do about it.
 //! Must not know where errors come from.
 
-#[cfg(feature = "tls")]
 use std::error::Error;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 #[cfg(feature = "tls")]
@@ -10,8 +10,9 @@ use std::path::PathBuf;
 
 use crate::listener::Process;
 
-/// The exporter cannot do what it was asked to.
-#[derive(Debug, thiserror::Error)]
+/// The exporter cannot do what it was asked to. `Debug` shows the same sentence as `Display`, with what lies behind it:
+/// it is what a `main` that returns the error prints.
+#[derive(thiserror::Error)]
 #[error(transparent)]
 pub struct PrometheusError(Kind);
 
@@ -91,11 +92,17 @@ pub(crate) enum Mistake {
     #[error("there is no certificate in {name}; it must have a PEM item named CERTIFICATE")]
     NoCertificate { name: String },
     #[cfg(feature = "tls")]
+    #[error("there is no certificate in {name}, but a private key; certificate first, key second: are they swapped?")]
+    KeyForCertificate { name: String },
+    #[cfg(feature = "tls")]
     #[error(
         "there is no private key in {name}; it must have a PEM item named PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE \
          KEY, and an encrypted one must be decrypted first"
     )]
     NoKey { name: String },
+    #[cfg(feature = "tls")]
+    #[error("there is no private key in {name}, but a certificate; certificate first, key second: are they swapped?")]
+    CertificateForKey { name: String },
     #[cfg(feature = "tls")]
     #[error(
         "the private key in {key} does not fit the first certificate in {certificates}; the certificate of the server \
@@ -109,6 +116,18 @@ pub(crate) enum Mistake {
 
 fn name(process: Option<&Process>) -> String {
     process.map_or_else(|| "another process".to_owned(), ToString::to_string)
+}
+
+impl fmt::Debug for PrometheusError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")?;
+        let mut behind = self.source();
+        while let Some(error) = behind {
+            write!(f, ": {error}")?;
+            behind = error.source();
+        }
+        Ok(())
+    }
 }
 
 impl PrometheusError {

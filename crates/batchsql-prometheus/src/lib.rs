@@ -65,12 +65,15 @@
 //! | `/metrics` | every metric in the text format 0.0.4, with `process_*` | whoever has the token or the password, when one is asked for |
 //! | `/health` | `200 ok` as long as the server runs | everyone |
 //! | `/ready` | `200 ready`, or `503 not ready` after [`set_ready(false)`](PrometheusMetrics::set_ready) and while the server stops | everyone |
-//! | `/` | the live page: curves of the last minutes, for browsers; it holds no data and asks for `/metrics` itself | everyone |
+//! | `/` | the live page: curves since it was opened, for browsers; it holds no data and asks for `/metrics` itself | everyone |
 //!
 //! `GET` and `HEAD` work, other methods are refused with 405, other paths with 404. `/metrics` and `/` are compressed
 //! for clients that accept gzip, as Prometheus does. Who lacks the token or the password gets 401, and the same answer
 //! for every way of lacking it. The live page asks for either in a form of its own: a request with `X-Requested-With` is
 //! refused with the scheme `X-Basic`, for which no browser opens a dialog.
+//!
+//! The history of the live page is in the browser and begins when the page is opened: open it before what it shall
+//! show, also before the process is there, when it is already open from an earlier run.
 //!
 //! The endpoint runs on a thread of its own, so that it answers also when the pipeline keeps every worker of your
 //! runtime busy. It can be stopped and started again, and leaves nothing behind.
@@ -108,12 +111,17 @@
 //!     static_configs: [{targets: ['app.internal:9090']}]
 //! ```
 //!
+//! With [`basic_auth`](ServerOptions::basic_auth) it is `basic_auth: {username: prometheus, password_file: …}` in
+//! place of `authorization`.
+//!
 //! Prometheus 3 refuses a scrape whose `Content-Type` does not name a format that it knows
 //! ([migration guide, scrape protocols](https://prometheus.io/docs/prometheus/latest/migration/#scrape-protocols)).
 //! This endpoint always sends `text/plain; version=0.0.4; charset=utf-8`, so no `fallback_scrape_protocol` is needed.
 //!
 //! A process that lives for seconds is gone before its last values are scraped:
-//! [`linger`](PrometheusMetrics::linger) at its end waits for a Prometheus that watches, and for nobody else.
+//! [`linger`](PrometheusMetrics::linger) at its end waits for a Prometheus that watches, and for nobody else. Record the
+//! results of tests before it. Whoever ends the process must give it more time than `close` + `linger` + 2 s for
+//! [`stop_server`](PrometheusMetrics::stop_server).
 //!
 //! # Kubernetes
 //! A kubelet asks from outside of the pod: let the server [`bind`](ServerOptions::bind) `0.0.0.0`, and ask for a token.

@@ -53,11 +53,23 @@ mod with {
             let chain: Vec<_> =
                 CertificateDer::pem_slice_iter(certificates).collect::<Result<_, _>>().map_err(broken(of_chain))?;
             if chain.is_empty() {
-                return Err(Mistake::NoCertificate { name: of_chain.clone() }.into());
+                let name = of_chain.clone();
+                return Err(match PrivateKeyDer::from_pem_slice(certificates) {
+                    Ok(_) => Mistake::KeyForCertificate { name },
+                    Err(_) => Mistake::NoCertificate { name },
+                }
+                .into());
             }
             let key = match PrivateKeyDer::from_pem_slice(key) {
                 Ok(key) => key,
-                Err(PemError::NoItemsFound) => return Err(Mistake::NoKey { name: of_key.clone() }.into()),
+                Err(PemError::NoItemsFound) => {
+                    let name = of_key.clone();
+                    return Err(match CertificateDer::from_pem_slice(key) {
+                        Ok(_) => Mistake::CertificateForKey { name },
+                        Err(_) => Mistake::NoKey { name },
+                    }
+                    .into());
+                }
                 Err(error) => return Err(broken(of_key)(error).into()),
             };
             // The process may have a default for its cryptography, or several to choose from: this needs none.

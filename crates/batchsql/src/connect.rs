@@ -139,9 +139,15 @@ impl fmt::Display for ConnectError {
 }
 
 impl fmt::Debug for ConnectError {
-    /// The driver's error repeats the message, so only what lies behind it is shown.
+    /// The same sentence, with what lies behind it: it is what a `main` that returns the error prints.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConnectError").field("problem", &self.problem).field("source", &self.source()).finish()
+        write!(f, "{self}")?;
+        let mut behind = self.source();
+        while let Some(error) = behind {
+            write!(f, ": {error}")?;
+            behind = error.source();
+        }
+        Ok(())
     }
 }
 
@@ -163,8 +169,9 @@ mod tests {
             let all = format!("{error} {error:?} {:?}", error.source());
             assert!(error.to_string().contains(part), "{url}: {error}");
             assert!(!all.contains("hunter2"), "{all}");
-            let shown = format!("{:?}", error.to_string());
-            assert_eq!(format!("{error:?}").matches(shown.trim_matches('"')).count(), 1, "{error:?}");
+            // A main that returns the error prints it so.
+            assert!(format!("{error:?}").starts_with(&error.to_string()), "{error:?}");
+            assert_eq!(format!("{error:?}").matches(&error.to_string()).count(), 1, "{error:?}");
         };
         check("oracle://u:hunter2@h/db", "no driver for the scheme \"oracle\"").await;
         check("hunter2", "has no scheme").await;

@@ -71,9 +71,10 @@ async fn a_certificate_that_cannot_work_is_told_by_what_is_wrong_with_it() {
     for (certificate, key, part) in [
         (good.certificate.as_str(), other.key.as_str(), "does not fit the first certificate in"),
         ("", &good.key, "there is no certificate in"),
-        (&good.key, &good.key, "there is no certificate in"),
+        (&good.key, &good.key, "but a private key; certificate first, key second: are they swapped?"),
+        (&good.key, &good.certificate, "but a private key; certificate first"),
         (&good.certificate, "", "there is no private key in"),
-        (&good.certificate, &good.certificate, "there is no private key in"),
+        (&good.certificate, &good.certificate, "but a certificate; certificate first, key second: are they swapped?"),
         (&good.certificate, &encrypted, "an encrypted one must be decrypted first"),
         (&good.certificate, &broken, "is broken PEM"),
         (&good.certificate, no_key, "cannot be used"),
@@ -106,6 +107,7 @@ async fn a_file_that_cannot_be_read_is_named() {
         assert!(message.contains("cannot read") && message.contains("missing.pem"), "{message}");
         let io = std::error::Error::source(&error).expect("what the system said is there");
         assert!(io.to_string().contains("No such file"), "{io}");
+        assert_eq!(format!("{error:?}"), format!("{message}: {io}"), "as a main that returns the error prints it");
     };
     check(&certificate, &missing).await;
     check(&missing, &key).await;
