@@ -73,7 +73,7 @@
 //! refused with the scheme `X-Basic`, for which no browser opens a dialog.
 //!
 //! The history of the live page is in the browser and begins when the page is opened: open it before what it shall
-//! show, also before the process is there, when it is already open from an earlier run.
+//! show. A page that is open from an earlier run waits until the process is there again.
 //!
 //! The endpoint runs on a thread of its own, so that it answers also when the pipeline keeps every worker of your
 //! runtime busy. It can be stopped and started again, and leaves nothing behind.
