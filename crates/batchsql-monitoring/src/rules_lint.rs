@@ -14,7 +14,8 @@ const RUNBOOKS: &str = "https://github.com/rushairer/batchsql/blob/main/docs/run
 /// What every runbook tells, in this order.
 const SECTIONS: [&str; 6] = ["Meaning", "Impact", "How to check", "What to do", "Causes", "When to ignore"];
 
-const SEVERITIES: [&str; 2] = ["critical", "warning"];
+/// `none` is of alerts that tell nobody that something is wrong.
+const SEVERITIES: [&str; 3] = ["critical", "warning", "none"];
 
 /// What the rules of all files come to.
 #[derive(Debug, Default)]
