@@ -32,7 +32,7 @@ pub(super) enum Verb {
         #[arg(long)]
         volumes: bool,
     },
-    /// Tell what runs: components, targets, rules, alerts; fails unless all is ready
+    /// Tell what runs: components, targets, rules, alerts; fails unless Prometheus and Grafana are ready
     Status,
     /// Show the end of their logs
     Logs(logs::Arguments),
