@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use crate::error::StartError;
+/// Longer than any process runs, and short enough to be added to the current time.
+pub(crate) const FAR: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// Settings of a pipeline. Every size must be above zero; [`start`](crate::BatchSqlBuilder::start)
 /// checks them all.
@@ -228,6 +229,19 @@ impl PipelineConfig {
             return Ok(());
         };
         Err(StartError::new(problem))
+    }
+}
+
+/// The configuration cannot work, or there is no runtime to run on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{problem}")]
+pub struct StartError {
+    problem: String,
+}
+
+impl StartError {
+    pub(crate) fn new(problem: impl Into<String>) -> Self {
+        Self { problem: problem.into() }
     }
 }
 

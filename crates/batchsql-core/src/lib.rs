@@ -15,60 +15,43 @@
 //! encoded on the caller's task straight into the open columnar batch of its table; only full or due
 //! batches travel through a channel.
 
-// What flows.
-mod batch;
-mod columns;
-mod decimal;
-mod dyn_row;
-mod encode;
-mod row;
-mod schema;
-mod temporal;
-mod value;
-
-// The way it flows, in the order that a row walks.
-mod builder;
-mod coalesce;
-mod dead_letter;
-mod dispatch;
-mod execute;
-mod group;
-mod groups;
-mod handle;
-mod isolate;
-mod job;
-mod ledger;
-mod ndjson;
-mod plans;
-mod queue;
-mod receipt;
-mod retry;
-mod round;
-mod schedule;
-mod table;
-
-// The edges.
+mod budget;
 mod config;
+mod dispatch;
 mod error;
+mod intake;
+mod model;
+mod outcome;
+mod pipeline;
 mod reporter;
-mod sink;
+mod row;
+mod write;
 
-pub use batch::{Batch, RowView, Rows, SharedRows};
-pub use builder::BatchSqlBuilder;
-pub use columns::{BytesValues, ColumnValues, ColumnView, TextValues};
-pub use config::{BeyondBudget, Coalesce, Delivery, Isolation, Ordering, PipelineConfig, WhenFull};
-pub use dead_letter::{DeadLetter, DeadLetters, FailedRows};
-pub use dyn_row::{DynRow, RowBuilder};
-pub use encode::{Encode, KeyHasher};
-pub use error::{ErrorClass, RowError, SchemaError, SinkError, StartError, SubmitAllError, SubmitError};
-pub use handle::{BatchSql, CloseReport, FlushError, ResubmitError, WeakBatchSql};
-pub use ledger::Balance;
-pub use receipt::{FailedRow, Outcome, OutcomeCounts, OutcomeKind, Receipt};
+pub use config::{BeyondBudget, Coalesce, Delivery, Isolation, Ordering, PipelineConfig, StartError, WhenFull};
+pub use error::{ErrorClass, SinkError};
+pub use model::batch::{Batch, RowView, Rows, SharedRows};
+pub use model::columns::{BytesValues, ColumnValues, ColumnView, TextValues};
+pub use model::conflict::Conflict;
+pub use model::schema::{Column, Schema, SchemaBuilder, SchemaId};
+pub use model::schema_error::SchemaError;
+pub use model::table_name::TableName;
+pub use model::temporal::{Date, OutOfCalendar, Time, Timestamp, TimestampTz};
+pub use model::value::{ColumnType, Decimal, InvalidDecimal, InvalidJson, Json, Value, ValueRef};
+pub use outcome::consumers::DeadLetters;
+pub use outcome::ledger::Balance;
+pub use outcome::letter::{DeadLetter, FailedRows};
+pub use outcome::outcomes::{FailedRow, Outcome, OutcomeCounts, OutcomeKind};
+pub use outcome::receipt::Receipt;
+pub use pipeline::builder::BatchSqlBuilder;
+pub use pipeline::error::{FlushError, ResubmitError, SubmitAllError, SubmitError};
+pub use pipeline::handle::{BatchSql, CloseReport, WeakBatchSql};
 pub use reporter::{
     BatchExecuted, BatchInfo, BatchSealed, BatchStarted, FlushReason, MetricsReporter, NoopReporter, PipelineGauges,
 };
-pub use row::{Row, RowWriter, TypedRow, ValueRules};
-pub use schema::{Column, Conflict, Schema, SchemaBuilder, SchemaId, TableName};
-pub use sink::{Attempt, DynSink, Limits, PoolState, Sink, Written};
-pub use temporal::{Date, OutOfCalendar, Time, Timestamp, TimestampTz};
-pub use value::{ColumnType, Decimal, InvalidDecimal, InvalidJson, Json, Value, ValueRef};
+pub use row::dynamic::{DynRow, RowBuilder};
+pub use row::encode::Encode;
+pub use row::error::RowError;
+pub use row::key::KeyHasher;
+pub use row::traits::{Row, TypedRow};
+pub use row::writer::{RowWriter, ValueRules};
+pub use write::sink::{Attempt, DynSink, Limits, PoolState, Sink, Written};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::error::ErrorClass;
-use crate::receipt::OutcomeCounts;
-use crate::sink::PoolState;
+use crate::outcome::outcomes::OutcomeCounts;
+use crate::write::sink::PoolState;
 
 /// Why a batch was closed and written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

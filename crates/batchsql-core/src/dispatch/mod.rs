@@ -1,0 +1,5 @@
+//! Which batch is written next.
+//! Must not know rows or databases.
+
+pub(crate) mod dispatcher;
+pub(crate) mod schedule;

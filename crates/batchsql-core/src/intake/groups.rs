@@ -1,0 +1,203 @@
+//! Owns the groups and tables of one pipeline, found by schema without a lock: the first thing every row
+//! does. Must not know what a table does with rows.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use arc_swap::{ArcSwapOption, Guard};
+
+use crate::intake::group::Group;
+use crate::intake::table::Table;
+use crate::model::schema::{Schema, SchemaId};
+use crate::model::table_name::TableName;
+use crate::write::sink::Limits;
+
+/// Slots of the first chunk; each further chunk has twice as many as the one before.
+const FIRST_CHUNK: usize = 64;
+/// Enough chunks for any number of schemas that fits into memory.
+const CHUNKS: usize = 40;
+/// Below this many groups nobody looks for idle ones.
+const FEW: usize = 256;
+
+type Chunk = Box<[ArcSwapOption<Group>]>;
+
+/// Groups by the number of their schema, which is small. A group keeps its schema alive, so a number
+/// never comes to mean another schema while the pipeline knows it.
+pub(crate) struct Groups {
+    chunks: [OnceLock<Chunk>; CHUNKS],
+    list: Mutex<List>,
+}
+
+/// The same groups, and their tables.
+#[derive(Default)]
+struct List {
+    /// With the number of batches that each had sealed when idle ones were last looked for.
+    groups: Vec<(Arc<Group>, Option<u64>)>,
+    tables: HashMap<TableKey, Arc<Table>>,
+    next_table: usize,
+    next_group: usize,
+    /// The number of groups at which idle ones are looked for.
+    sweep_at: usize,
+    /// Rows that were accepted by tables that are gone.
+    accepted_before: u64,
+}
+
+/// Rows of equal table keys are kept in order among each other.
+#[derive(PartialEq, Eq, Hash)]
+struct TableKey {
+    name: TableName,
+    key: Vec<Box<str>>,
+}
+
+impl TableKey {
+    fn of(schema: &Schema) -> Self {
+        let key = schema.key_columns().iter().map(|index| schema.columns()[*index].name().into());
+        Self { name: schema.table().clone(), key: key.collect() }
+    }
+}
+
+/// A group that was looked up. Keep it for a moment only; for a wait, take [`into_arc`](Self::into_arc).
+pub(crate) struct Found(Guard<Option<Arc<Group>>>);
+
+impl Found {
+    pub(crate) fn into_arc(self) -> Arc<Group> {
+        Guard::into_inner(self.0).expect("what was found is there")
+    }
+}
+
+impl From<Arc<Group>> for Found {
+    fn from(group: Arc<Group>) -> Self {
+        Self(Guard::from_inner(Some(group)))
+    }
+}
+
+impl Deref for Found {
+    type Target = Arc<Group>;
+
+    #[inline]
+    fn deref(&self) -> &Arc<Group> {
+        self.0.as_ref().expect("what was found is there")
+    }
+}
+
+/// A group that was not known before.
+pub(crate) struct Added {
+    pub(crate) group: Arc<Group>,
+    /// How many tables there are now.
+    pub(crate) tables: usize,
+    /// Schemas whose groups had been idle and made room.
+    pub(crate) retired: Vec<SchemaId>,
+}
+
+impl Groups {
+    pub(crate) fn new() -> Self {
+        Self { chunks: [const { OnceLock::new() }; CHUNKS], list: Mutex::default() }
+    }
+
+    /// The group of a schema, when it is known.
+    #[inline]
+    pub(crate) fn get(&self, schema: &Schema) -> Option<Found> {
+        let (chunk, slot) = place(schema.id().index());
+        let group = self.chunks[chunk].get()?[slot].load();
+        group.is_some().then_some(Found(group))
+    }
+
+    /// The group of a schema, made when it is not known, with its table.
+    pub(crate) fn get_or_insert(
+        &self,
+        schema: &Schema,
+        limits: Limits,
+        make_table: impl FnOnce(usize) -> Table,
+    ) -> Added {
+        let mut list = self.lock();
+        let slot = self.slot(schema.id());
+        if let Some(group) = slot.load_full() {
+            return Added { group, tables: list.tables.len(), retired: Vec::new() };
+        }
+        let retired = if list.groups.len() >= list.sweep_at.max(FEW) { self.sweep(&mut list) } else { Vec::new() };
+        let List { groups, tables, next_table, next_group, .. } = &mut *list;
+        let table = tables.entry(TableKey::of(schema)).or_insert_with(|| {
+            *next_table += 1;
+            Arc::new(make_table(*next_table - 1))
+        });
+        let group = Arc::new(Group::new(*next_group, schema.clone(), limits, Arc::clone(table)));
+        *next_group += 1;
+        slot.store(Some(Arc::clone(&group)));
+        groups.push((Arc::clone(&group), None));
+        Added { group, tables: tables.len(), retired }
+    }
+
+    /// Every table.
+    pub(crate) fn tables(&self) -> Vec<Arc<Table>> {
+        self.lock().tables.values().cloned().collect()
+    }
+
+    /// How many groups there are.
+    pub(crate) fn count(&self) -> usize {
+        self.lock().groups.len()
+    }
+
+    /// Rows accepted since the start.
+    pub(crate) fn accepted(&self) -> u64 {
+        let list = self.lock();
+        list.accepted_before + list.tables.values().map(|table| table.accepted()).sum::<u64>()
+    }
+
+    /// Forgets groups that have not been used since the last sweep, and tables without a group.
+    fn sweep(&self, list: &mut List) -> Vec<SchemaId> {
+        let mut retired = Vec::new();
+        list.groups.retain_mut(|(group, sealed)| {
+            *sealed = group.table.retire_if_idle(group, *sealed);
+            if sealed.is_none() {
+                self.slot(group.schema.id()).store(None);
+                retired.push(group.schema.id());
+            }
+            sealed.is_some()
+        });
+        let List { groups, tables, accepted_before, .. } = list;
+        let used: HashSet<usize> = groups.iter().map(|(group, _)| group.table.number()).collect();
+        tables.retain(|_, table| {
+            let is_used = used.contains(&table.number());
+            if !is_used {
+                *accepted_before += table.accepted();
+            }
+            is_used
+        });
+        list.sweep_at = list.groups.len() * 2;
+        retired
+    }
+
+    fn slot(&self, id: SchemaId) -> &ArcSwapOption<Group> {
+        let (chunk, slot) = place(id.index());
+        let make = || (0..FIRST_CHUNK << chunk).map(|_| ArcSwapOption::empty()).collect();
+        &self.chunks[chunk].get_or_init(make)[slot]
+    }
+
+    fn lock(&self) -> MutexGuard<'_, List> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The chunk of an index, and the slot in it.
+fn place(index: usize) -> (usize, usize) {
+    let chunk = (index / FIRST_CHUNK + 1).ilog2() as usize;
+    (chunk, index - FIRST_CHUNK * ((1 << chunk) - 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_index_has_a_place_of_its_own() {
+        let mut expected = (0, 0);
+        for index in 0..100_000 {
+            assert_eq!(place(index), expected, "index {index}");
+            expected.1 += 1;
+            if expected.1 == FIRST_CHUNK << expected.0 {
+                expected = (expected.0 + 1, 0);
+            }
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! How rows come in: the open batches of each table, and the order in which batches leave.
+//! Must not know who writes a batch, or when.
+
+pub(crate) mod group;
+pub(crate) mod groups;
+pub(crate) mod table;

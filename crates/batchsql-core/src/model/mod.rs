@@ -1,0 +1,13 @@
+//! What flows through the pipeline: tables, values, and the columns of a batch.
+//! Must not know how rows come in or how they are written.
+
+pub(crate) mod batch;
+pub(crate) mod columns;
+pub(crate) mod conflict;
+pub(crate) mod decimal;
+pub(crate) mod keys;
+pub(crate) mod schema;
+pub(crate) mod schema_error;
+pub(crate) mod table_name;
+pub(crate) mod temporal;
+pub(crate) mod value;

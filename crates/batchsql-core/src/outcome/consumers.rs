@@ -1,0 +1,171 @@
+//! Owns the ways out for rows that were not written: a callback, a channel, a file.
+//! Must not know why they failed.
+//!
+//! A row that waits for its consumer keeps its room in the buffer, so a slow consumer slows the pipeline
+//! down instead of filling the memory.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::budget::count::{Budget, HeldRoom};
+use crate::outcome::letter::{DeadLetter, FailedRows};
+use crate::outcome::ndjson::{FileWriter, OpenFile};
+use crate::outcome::outcomes::Outcome;
+use crate::row::traits::Row;
+
+/// How long `close` waits for a dead-letter file that cannot be written.
+const FILE_GRACE: Duration = Duration::from_secs(5);
+
+/// A consumer of every row that ends as rejected, expired, purged or unknown, whether it has a receipt or
+/// not. Given to [`BatchSqlBuilder::dead_letters`](crate::BatchSqlBuilder::dead_letters).
+///
+/// ```
+/// # use batchsql_core::{BatchSql, DeadLetters};
+/// # async fn run(sink: impl batchsql_core::Sink) -> Result<(), Box<dyn std::error::Error>> {
+/// let (dead_letters, mut failed) = DeadLetters::channel();
+/// let db = BatchSql::builder(sink).dead_letters(dead_letters).start()?;
+/// tokio::spawn(async move {
+///     while let Some(letter) = failed.recv().await {
+///         eprintln!("{}: {:?}", letter.outcome().kind(), letter.failed_row());
+///     }
+/// });
+/// # Ok(()) }
+/// ```
+pub struct DeadLetters(Kind);
+
+enum Kind {
+    Callback(Callback),
+    Channel(mpsc::UnboundedSender<DeadLetter>),
+    File(OpenFile),
+}
+
+type Callback = Arc<dyn Fn(&Outcome) + Send + Sync>;
+
+impl DeadLetters {
+    /// Calls back with each row.
+    ///
+    /// The callback runs on the pipeline's tasks before the row's room is given back: it must not
+    /// block, and while it runs it slows the pipeline down. A panic in it is caught and logged.
+    pub fn callback(callback: impl Fn(&Outcome) + Send + Sync + 'static) -> Self {
+        Self(Kind::Callback(Arc::new(callback)))
+    }
+
+    /// Sends each row through a channel. A row keeps its room in the buffer (`buffer_size`,
+    /// `buffer_bytes`) until its [`DeadLetter`] is dropped: that bounds the channel. So the receiver must
+    /// be read, or dropped; then rows are no longer sent.
+    ///
+    /// A reader that submits rows again must do so with [`resubmit`](crate::BatchSql::resubmit):
+    /// `submit` would wait for room that only this reader can give, when the buffer is full of failed
+    /// rows.
+    pub fn channel() -> (Self, FailedRows) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self(Kind::Channel(sender)), FailedRows::new(receiver))
+    }
+
+    /// Appends each row to a file, as one JSON object per line (NDJSON), and syncs the file after each
+    /// burst. A row keeps its room in the buffer until its line is written. While the file cannot be
+    /// written it is tried again every second. [`close`](crate::BatchSql::close) waits for it, beyond its own
+    /// deadline, for 5 seconds at most.
+    ///
+    /// ```text
+    /// {"attempts":1,"class":"row","code":"2067","error":"UNIQUE constraint failed: readings.id (row error, code 2067)",
+    ///  "outcome":"rejected","row":{"id":7,"note":"n"},"table":"readings",
+    ///  "time":"2026-11-23 03:09:28.000000+00:00","types":{"id":"i64","note":"text"}}
+    /// ```
+    ///
+    /// (One line; broken here.) Integers (also above 2^53, which some readers round) and finite floats are JSON numbers, bytes are `\x` and hex
+    /// digits, everything else is text. Columns that the row left out are absent. The file holds row
+    /// values: protect it like the table. It is created with the process's default permissions.
+    ///
+    /// # Errors
+    /// The file cannot be opened for appending.
+    pub fn file(path: impl AsRef<Path>) -> std::io::Result<Self> {
+        let path = path.as_ref();
+        let explain = |error: std::io::Error| {
+            let text = format!("cannot open the dead-letter file {}: {error}; create its folder", path.display());
+            std::io::Error::new(error.kind(), text)
+        };
+        OpenFile::open(path).map(|file| Self(Kind::File(file))).map_err(explain)
+    }
+}
+
+impl fmt::Debug for DeadLetters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match &self.0 {
+            Kind::Callback(_) => "DeadLetters::Callback",
+            Kind::Channel(_) => "DeadLetters::Channel",
+            Kind::File(_) => "DeadLetters::File",
+        })
+    }
+}
+
+/// The consumers of one pipeline.
+#[derive(Default)]
+pub(crate) struct Consumers {
+    callbacks: Vec<Callback>,
+    /// Emptied when the pipeline has ended, so that the receivers see the end.
+    channels: Mutex<Vec<mpsc::UnboundedSender<DeadLetter>>>,
+    files: Mutex<Vec<FileWriter>>,
+    any: bool,
+}
+
+impl Consumers {
+    /// Starts the consumers.
+    pub(crate) fn start(consumers: Vec<DeadLetters>) -> std::io::Result<Self> {
+        let any = !consumers.is_empty();
+        let (mut callbacks, mut channels, mut files) = (Vec::new(), Vec::new(), Vec::new());
+        for consumer in consumers {
+            match consumer.0 {
+                Kind::Callback(callback) => callbacks.push(callback),
+                Kind::Channel(sender) => channels.push(sender),
+                Kind::File(file) => {
+                    let (sender, receiver) = mpsc::unbounded_channel();
+                    files.push(file.write_on_thread(FailedRows::new(receiver))?);
+                    channels.push(sender);
+                }
+            }
+        }
+        Ok(Self { callbacks, channels: Mutex::new(channels), files: Mutex::new(files), any })
+    }
+
+    /// Whether anyone wants to see failed rows.
+    pub(crate) fn is_any(&self) -> bool {
+        self.any
+    }
+
+    /// Hands over one outcome. Returns the bytes of room that the row keeps, if it keeps any.
+    pub(crate) fn send(&self, outcome: &Outcome, budget: &Arc<Budget>) -> Option<usize> {
+        for callback in &self.callbacks {
+            if catch_unwind(AssertUnwindSafe(|| callback(outcome))).is_err() {
+                tracing::error!(outcome = outcome.kind().name(), "the failed-row callback panicked");
+            }
+        }
+        let channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if channels.is_empty() {
+            return None;
+        }
+        let row = outcome.failure()?.row();
+        let bytes = row.schema().fixed_row_len() + row.variable_len();
+        let room = Arc::new(HeldRoom::of_row(budget, bytes));
+        for channel in channels.iter() {
+            // A receiver that is gone wants no rows: then the letter gives its room back here.
+            drop(channel.send(DeadLetter::new(outcome.clone(), Arc::clone(&room))));
+        }
+        Some(bytes)
+    }
+
+    /// Ends the channels, and waits until the files have what was sent.
+    pub(crate) async fn finish(&self) {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let files = std::mem::take(&mut *self.files.lock().unwrap_or_else(PoisonError::into_inner));
+        let begin = std::time::Instant::now();
+        for file in files {
+            file.finish(FILE_GRACE.saturating_sub(begin.elapsed())).await;
+        }
+    }
+}

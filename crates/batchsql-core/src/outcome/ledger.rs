@@ -1,0 +1,189 @@
+//! Owns the books: what was accepted, what became of it, and what is still held by the budget.
+//! Must not know how batches are written.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::budget::count::Budget;
+use crate::outcome::consumers::Consumers;
+use crate::outcome::outcomes::{Outcome, OutcomeCounts, OutcomeKind};
+use crate::outcome::receipt::Completion;
+use crate::reporter::{BatchInfo, GuardedReporter};
+
+/// The books of one pipeline, shared by its handles and tasks.
+pub(crate) struct Ledger {
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) reporter: GuardedReporter,
+    dead_letters: Consumers,
+    outcomes: [AtomicU64; 7],
+    /// Milliseconds since 1970 of the last batch that was written; 0 before the first.
+    last_success: AtomicU64,
+    /// Rows that ended unwritten since closing began, for the close report.
+    unwritten: Mutex<Vec<Outcome>>,
+    closing: AtomicBool,
+}
+
+/// The balance of a pipeline: every accepted row is in exactly one of these numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Balance {
+    /// Rows accepted since the start.
+    pub accepted: u64,
+    /// Rows per outcome since the start.
+    pub outcomes: OutcomeCounts,
+}
+
+impl Balance {
+    /// Rows committed.
+    pub fn written(&self) -> u64 {
+        self.outcomes.get(OutcomeKind::Written)
+    }
+
+    /// Rows whose key was already there.
+    pub fn ignored(&self) -> u64 {
+        self.outcomes.get(OutcomeKind::Ignored)
+    }
+
+    /// Rows whose place was taken by a later one.
+    pub fn superseded(&self) -> u64 {
+        self.outcomes.get(OutcomeKind::Superseded)
+    }
+
+    /// Rows that the database refused.
+    pub fn rejected(&self) -> u64 {
+        self.outcomes.get(OutcomeKind::Rejected)
+    }
+
+    /// Rows retried in vain.
+    pub fn expired(&self) -> u64 {
+        self.outcomes.get(OutcomeKind::Expired)
+    }
+
+    /// Rows given up before they were sent.
+    pub fn purged(&self) -> u64 {
+        self.outcomes.get(OutcomeKind::Purged)
+    }
+
+    /// Rows of which it cannot be known whether they were committed.
+    pub fn unknown(&self) -> u64 {
+        self.outcomes.get(OutcomeKind::Unknown)
+    }
+
+    /// Rows rejected, expired, purged or unknown.
+    pub fn failed(&self) -> u64 {
+        self.outcomes.failed()
+    }
+
+    /// Rows without an outcome yet.
+    pub fn in_flight(&self) -> u64 {
+        self.accepted - self.outcomes.total()
+    }
+}
+
+/// One line, for logs: what was accepted, and each outcome that occurred.
+impl fmt::Display for Balance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} accepted", self.accepted)?;
+        for kind in OutcomeKind::ALL.into_iter().filter(|kind| self.outcomes.get(*kind) > 0) {
+            write!(f, ", {} {kind}", self.outcomes.get(kind))?;
+        }
+        match self.in_flight() {
+            0 => Ok(()),
+            rows => write!(f, ", {rows} in flight"),
+        }
+    }
+}
+
+impl Ledger {
+    pub(crate) fn new(budget: Arc<Budget>, reporter: GuardedReporter, dead_letters: Consumers) -> Self {
+        Self {
+            budget,
+            reporter,
+            dead_letters,
+            outcomes: Default::default(),
+            last_success: AtomicU64::new(0),
+            unwritten: Mutex::default(),
+            closing: AtomicBool::new(false),
+        }
+    }
+
+    /// Rows per outcome so far.
+    pub(crate) fn outcomes(&self) -> OutcomeCounts {
+        let mut counts = OutcomeCounts::default();
+        for kind in OutcomeKind::ALL {
+            counts.add(kind, self.outcomes[kind as usize].load(Ordering::Acquire));
+        }
+        counts
+    }
+
+    /// When a batch was last written.
+    pub(crate) fn last_success(&self) -> Option<SystemTime> {
+        match self.last_success.load(Ordering::Relaxed) {
+            0 => None,
+            millis => Some(UNIX_EPOCH + std::time::Duration::from_millis(millis)),
+        }
+    }
+
+    /// From now on rows that end unwritten are kept for the close report.
+    pub(crate) fn begin_closing(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn take_unwritten(&self) -> Vec<Outcome> {
+        std::mem::take(&mut *self.unwritten.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether anyone besides receipts wants to see failed rows.
+    pub(crate) fn wants_failed_rows(&self) -> bool {
+        self.dead_letters.is_any() || self.closing.load(Ordering::Acquire)
+    }
+
+    /// Enters the end of a batch: failed rows, metrics, counts, receipts, then the room it held, but for
+    /// that of rows on their way to a dead-letter consumer.
+    ///
+    /// `outcomes` has one entry per row when there is a completion, and is empty when every row was
+    /// written.
+    pub(crate) fn settle(
+        &self,
+        batch: BatchInfo<'_>,
+        counts: &OutcomeCounts,
+        outcomes: Vec<Outcome>,
+        completion: Option<&Completion>,
+    ) {
+        debug_assert_eq!(counts.total(), batch.rows as u64, "each row has one outcome");
+        if counts.get(OutcomeKind::Written) > 0 {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.last_success.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+        let (kept_rows, kept_bytes) = if counts.failed() > 0 { self.hand_over(&outcomes) } else { (0, 0) };
+        self.reporter.call(|reporter| reporter.rows_resolved(&batch, counts));
+        for kind in OutcomeKind::ALL {
+            self.outcomes[kind as usize].fetch_add(counts.get(kind), Ordering::Release);
+        }
+        if let Some(completion) = completion {
+            completion.resolve(outcomes);
+        }
+        self.budget.release(batch.rows - kept_rows, batch.bytes - kept_bytes);
+    }
+
+    /// No row can fail any more.
+    pub(crate) async fn finish(&self) {
+        self.dead_letters.finish().await;
+    }
+
+    /// Shows failed rows to those who want them. Returns the rows and bytes of room that they keep.
+    fn hand_over(&self, outcomes: &[Outcome]) -> (usize, usize) {
+        let failed = || outcomes.iter().filter(|outcome| outcome.failure().is_some());
+        if self.closing.load(Ordering::Acquire) {
+            let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
+            unwritten.extend(failed().cloned());
+        }
+        if !self.dead_letters.is_any() {
+            return (0, 0);
+        }
+        let kept = failed().filter_map(|outcome| self.dead_letters.send(outcome, &self.budget));
+        kept.fold((0, 0), |(rows, bytes), row| (rows + 1, bytes + row))
+    }
+}

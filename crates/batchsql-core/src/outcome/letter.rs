@@ -1,0 +1,92 @@
+//! Owns a failed row on its way to a consumer, and the receiving end of a channel of them.
+//! Must not know why rows fail, or who consumes them.
+//!
+//! A row that waits for its consumer keeps its slot in the buffer, so a slow consumer slows the pipeline
+//! down and memory stays bounded.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::budget::count::{Budget, HeldRoom};
+use crate::outcome::outcomes::{FailedRow, Outcome};
+
+/// The receiving end of [`DeadLetters::channel`].
+#[derive(Debug)]
+pub struct FailedRows(mpsc::UnboundedReceiver<DeadLetter>);
+
+impl FailedRows {
+    pub(crate) fn new(receiver: mpsc::UnboundedReceiver<DeadLetter>) -> Self {
+        Self(receiver)
+    }
+
+    /// The next row; `None` once the pipeline has ended and every row was received.
+    ///
+    /// # Cancel safety
+    /// No row is lost.
+    pub async fn recv(&mut self) -> Option<DeadLetter> {
+        self.0.recv().await
+    }
+
+    /// The next row, if one is there.
+    pub fn try_recv(&mut self) -> Option<DeadLetter> {
+        self.0.try_recv().ok()
+    }
+
+    /// The next row, for consumers on a thread of their own.
+    ///
+    /// # Panics
+    /// On a thread that runs asynchronous tasks.
+    pub fn blocking_recv(&mut self) -> Option<DeadLetter> {
+        self.0.blocking_recv()
+    }
+}
+
+/// A row that was not written. It keeps its room in the buffer until it is dropped.
+#[derive(Debug)]
+#[must_use = "take the row out of it; dropping it gives the row up"]
+pub struct DeadLetter {
+    outcome: Outcome,
+    room: Option<Arc<HeldRoom>>,
+}
+
+impl DeadLetter {
+    pub(crate) fn new(outcome: Outcome, room: Arc<HeldRoom>) -> Self {
+        Self { outcome, room: Some(room) }
+    }
+
+    /// A letter whose room is gone.
+    pub(crate) fn without_room(outcome: Outcome) -> Self {
+        Self { outcome, room: None }
+    }
+
+    pub(crate) fn with_room(outcome: Outcome, room: HeldRoom) -> Self {
+        Self { outcome, room: Some(Arc::new(room)) }
+    }
+
+    /// What became of the row.
+    pub fn outcome(&self) -> &Outcome {
+        &self.outcome
+    }
+
+    /// The row and the reason.
+    pub fn failed_row(&self) -> &FailedRow {
+        self.outcome.failure().expect("only outcomes that hand the row back become dead letters")
+    }
+
+    /// The room that the row keeps, unless another consumer has the row, too, or it is of another budget.
+    pub(crate) fn into_room(self, budget: &Budget) -> Result<HeldRoom, Self> {
+        let Self { outcome, room } = self;
+        let Some(room) = room else { return Err(Self::without_room(outcome)) };
+        if !room.is_of(budget) {
+            return Err(Self { outcome, room: Some(room) });
+        }
+        Arc::try_unwrap(room).map_err(|room| Self { outcome, room: Some(room) })
+    }
+
+    /// Gives the room in the buffer back and keeps the row. To submit the row again, use
+    /// [`resubmit`](crate::BatchSql::resubmit), which needs no other room.
+    pub fn into_outcome(self) -> Outcome {
+        self.outcome
+    }
+}

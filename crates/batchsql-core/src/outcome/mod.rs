@@ -1,0 +1,9 @@
+//! What became of rows, and who is told.
+//! Must not know how batches are written.
+
+pub(crate) mod consumers;
+pub(crate) mod ledger;
+pub(crate) mod letter;
+pub(crate) mod ndjson;
+pub(crate) mod outcomes;
+pub(crate) mod receipt;

@@ -1,0 +1,105 @@
+//! Owns the receipts of rows, and the completion that resolves those of one batch.
+//! Must not know how outcomes come about.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use crate::outcome::outcomes::Outcome;
+
+/// The outcomes of one batch. A batch that has any tracked row carries one, shared by its receipts.
+///
+/// The alignment keeps the outcomes, which are read, off the cache line of the reference count, which every
+/// receipt changes.
+#[derive(Default)]
+#[repr(align(128))]
+pub(crate) struct Completion {
+    /// Empty while the batch is on its way. One entry per row, or none when every row was written.
+    outcomes: OnceLock<Box<[Outcome]>>,
+    waiting: Mutex<Vec<Option<Waker>>>,
+}
+
+impl Completion {
+    /// Tells every receipt. `outcomes` has one entry per row, or none when every row was written.
+    pub(crate) fn resolve(&self, outcomes: Vec<Outcome>) {
+        // A batch is resolved once, when its job is dropped.
+        let _ = self.outcomes.set(outcomes.into());
+        // Who comes to wait after this sees the outcomes first.
+        let waiting = std::mem::take(&mut *self.lock());
+        waiting.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    fn outcome(&self, row: u32) -> Option<Outcome> {
+        let outcomes = self.outcomes.get()?;
+        Some(outcomes.get(row as usize).cloned().unwrap_or(Outcome::Written))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Option<Waker>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Resolves to the [`Outcome`] of one row. Dropping it does not affect the row.
+///
+/// # Cancel safety
+/// It can be polled again after a `select!` or a timeout dropped the wait, and resolves once.
+#[must_use = "a receipt tells the outcome only when it is awaited"]
+pub struct Receipt {
+    completion: Arc<Completion>,
+    row: u32,
+    slot: Option<usize>,
+}
+
+impl Receipt {
+    pub(crate) fn new(completion: Arc<Completion>, row: u32) -> Self {
+        Self { completion, row, slot: None }
+    }
+
+    /// The outcome, when it is already known.
+    pub fn try_outcome(&self) -> Option<Outcome> {
+        self.completion.outcome(self.row)
+    }
+}
+
+impl Future for Receipt {
+    type Output = Outcome;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let this = self.get_mut();
+        if let Some(outcome) = this.completion.outcome(this.row) {
+            return Poll::Ready(outcome);
+        }
+        let mut waiting = this.completion.lock();
+        // It may have been resolved since.
+        if let Some(outcome) = this.completion.outcome(this.row) {
+            return Poll::Ready(outcome);
+        }
+        let slot = *this.slot.get_or_insert_with(|| {
+            waiting.push(None);
+            waiting.len() - 1
+        });
+        match &mut waiting[slot] {
+            Some(waker) if waker.will_wake(cx.waker()) => {}
+            other => *other = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot
+            && let Some(waiting) = self.completion.lock().get_mut(slot)
+        {
+            *waiting = None;
+        }
+    }
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receipt").field("row", &self.row).field("known", &self.try_outcome().is_some()).finish()
+    }
+}

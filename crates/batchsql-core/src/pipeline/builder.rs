@@ -1,0 +1,140 @@
+//! Owns the builder: everything that is decided before the first row.
+//! Must not know what happens to rows.
+
+use std::fmt;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+
+use crate::budget::count::Budget;
+use crate::config::{FAR, Isolation, PipelineConfig, StartError};
+use crate::dispatch::dispatcher::{Activity, Dispatcher};
+use crate::intake::groups::Groups;
+use crate::intake::table::Intake;
+use crate::outcome::consumers::{Consumers, DeadLetters};
+use crate::outcome::ledger::Ledger;
+use crate::outcome::outcomes::Outcome;
+use crate::pipeline::handle::{BatchSql, Shared};
+use crate::reporter::{GuardedReporter, MetricsReporter, NoopReporter};
+use crate::write::execute::Executor;
+use crate::write::sink::Sink;
+
+/// Configures a pipeline. Made by [`BatchSql::builder`].
+#[must_use = "a builder does nothing until start() is called"]
+pub struct BatchSqlBuilder<S> {
+    sink: S,
+    config: PipelineConfig,
+    reporter: Arc<dyn MetricsReporter>,
+    dead_letters: Vec<DeadLetters>,
+}
+
+impl<S> fmt::Debug for BatchSqlBuilder<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BatchSqlBuilder").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl<S: Sink> BatchSqlBuilder<S> {
+    /// Sets the sizes, times and limits; the default is [`PipelineConfig::default`].
+    pub fn config(mut self, config: PipelineConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Sets the observer; the default reports nothing.
+    pub fn metrics_reporter(mut self, reporter: impl MetricsReporter) -> Self {
+        self.reporter = Arc::new(reporter);
+        self
+    }
+
+    /// Calls back with every row that ends as rejected, expired, purged or unknown, whether it has a
+    /// receipt or not.
+    ///
+    /// The callback runs on the pipeline's tasks before the row's room is given back: it must not
+    /// block, and while it runs it slows the pipeline down. A panic in it is caught and logged.
+    pub fn on_failed_row(mut self, callback: impl Fn(&Outcome) + Send + Sync + 'static) -> Self {
+        self.dead_letters.push(DeadLetters::callback(callback));
+        self
+    }
+
+    /// Adds a consumer of failed rows: a callback, a channel or a file. There may be several.
+    pub fn dead_letters(mut self, consumer: DeadLetters) -> Self {
+        self.dead_letters.push(consumer);
+        self
+    }
+
+    /// Validates the configuration and starts the pipeline on the current Tokio runtime. The database
+    /// is not contacted before the first row, or [`BatchSql::prepare`]. The runtime needs its time driver
+    /// (`enable_time` or `enable_all`; `#[tokio::main]` has it).
+    ///
+    /// # Errors
+    /// A setting that cannot work, also with this sink, or a call from outside a Tokio runtime.
+    pub fn start(self) -> Result<BatchSql, StartError> {
+        let Self { sink, config, reporter, dead_letters } = self;
+        config.validate()?;
+        if config.isolation == Isolation::AtomicBatch && config.flush_size > 1 && !sink.is_atomic() {
+            let text = "cannot undo a part of a batch, so isolation cannot be AtomicBatch; use Isolation::Bisect, \
+                        or set flush_size to 1";
+            return Err(StartError::new(format!("{} {text}", sink.name())));
+        }
+        let runtime = Handle::try_current()
+            .map_err(|_| StartError::new("there is no Tokio runtime here; call start() from within one"))?;
+        let concurrency = sink.max_concurrency().unwrap_or(usize::MAX).min(config.max_concurrency).max(1);
+        let budget = Budget::new(config.buffer_size, config.buffer_bytes);
+        let consumers = Consumers::start(dead_letters)
+            .map_err(|error| StartError::new(format!("the thread of the dead-letter file cannot start: {error}")))?;
+        let ledger = Arc::new(Ledger::new(budget, GuardedReporter::new(reporter), consumers));
+        let (sender, messages) = mpsc::unbounded_channel();
+        let (end, ended) = watch::channel(false);
+        let executor = Arc::new(Executor::new(sink, Arc::clone(&ledger), sender.downgrade(), &config));
+        let activity = Arc::new(Activity::default());
+        let closed = Arc::new(AtomicBool::new(false));
+        let groups = Arc::new(Groups::new());
+        let dispatcher = Dispatcher {
+            groups: Arc::clone(&groups),
+            writer: Arc::clone(&executor),
+            messages,
+            own_messages: sender.downgrade(),
+            ledger: Arc::clone(&ledger),
+            activity: Arc::clone(&activity),
+            closed: Arc::clone(&closed),
+            concurrency,
+            flush_interval: config.flush_interval.min(FAR),
+            park_for: config.park_for.min(FAR),
+            when_full: config.when_full,
+            has_dropped: false,
+            has_warned_of_letters: false,
+        };
+        let books = Arc::clone(&ledger);
+        runtime.spawn(async move {
+            // Dropped at the end, also by a panic: then `ended` says so.
+            let _end = end;
+            dispatcher.run().await;
+            books.finish().await;
+            _end.send_replace(true);
+        });
+        let intake =
+            Intake { messages: sender, ledger, closed, flush_size: config.flush_size, flush_bytes: config.flush_bytes };
+        Ok(BatchSql(Arc::new(Shared {
+            engine: executor,
+            groups,
+            intake,
+            activity,
+            config,
+            concurrency,
+            ended,
+            closing_since: OnceLock::new(),
+            report: std::sync::Mutex::default(),
+        })))
+    }
+}
+
+impl BatchSql {
+    /// Starts the configuration of a pipeline that writes to `sink`.
+    pub fn builder<S: Sink>(sink: S) -> BatchSqlBuilder<S> {
+        let config = PipelineConfig::default();
+        BatchSqlBuilder { sink, config, reporter: Arc::new(NoopReporter), dead_letters: Vec::new() }
+    }
+}

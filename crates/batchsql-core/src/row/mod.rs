@@ -1,0 +1,9 @@
+//! How a row gets into the columns of a batch.
+//! Must not know batches on their way, or databases.
+
+pub(crate) mod dynamic;
+pub(crate) mod encode;
+pub(crate) mod error;
+pub(crate) mod key;
+pub(crate) mod traits;
+pub(crate) mod writer;

@@ -1,0 +1,415 @@
+//! Owns the writing of one batch: connection, plan, attempts, and the verdict over each of its rows.
+//! Must not know how batches are filled, in which order they come, or how long they rest.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc::WeakUnboundedSender;
+use tokio::time::{Instant, timeout};
+
+use crate::config::{BeyondBudget, Coalesce, Delivery, Isolation, Ordering, PipelineConfig};
+use crate::dispatch::dispatcher::{Ended, Message, Work, Writer};
+use crate::error::{ErrorClass, SinkError};
+use crate::model::schema::{Schema, SchemaId};
+use crate::outcome::ledger::Ledger;
+use crate::outcome::outcomes::FailureKind;
+use crate::reporter::{BatchExecuted, BatchStarted};
+use crate::write::isolate::{Next, Verdict};
+use crate::write::job::{Job, Progress};
+use crate::write::plans::Plans;
+use crate::write::retry::RetrySchedule;
+use crate::write::sink::{Attempt, Limits, PoolState, Sink, Written};
+
+/// What the handle needs of a sink, without its type.
+#[async_trait]
+pub(crate) trait Engine: Send + Sync + 'static {
+    fn limits(&self, schema: &Schema) -> Limits;
+    async fn prepare(&self, schema: &Schema) -> Result<(), SinkError>;
+    /// Forgets what was prepared for schemas that are no longer used.
+    fn forget(&self, schemas: &[SchemaId]);
+}
+
+/// Writes batches to one sink.
+pub(crate) struct Executor<S: Sink> {
+    sink: S,
+    ledger: Arc<Ledger>,
+    messages: WeakUnboundedSender<Message>,
+    retry_for: Duration,
+    statement_timeout: Duration,
+    isolation: Isolation,
+    coalesces: bool,
+    sorts: bool,
+    repeats_inserts: bool,
+    parks: bool,
+    plans: Plans<S::Plan>,
+}
+
+/// Why a range of rows was not written.
+enum Stop {
+    /// At least one of the rows is at fault.
+    Bad(SinkError),
+    /// The rows cannot be written by one statement.
+    Inseparable(SinkError),
+    /// They were refused, and some of them may be there already.
+    Doubtful(SinkError),
+    /// Every retry that made sense was made.
+    Failed(FailureKind, SinkError),
+    /// The batch has to wait.
+    Pause(Pause),
+}
+
+/// Why a batch has to wait.
+enum Pause {
+    /// It is to be tried again.
+    Rest(Duration, SinkError),
+    /// The table cannot be written.
+    Park(SinkError),
+}
+
+/// A connection that goes from one batch to the next one.
+pub(crate) struct HeldConn<C> {
+    conn: C,
+    /// When it was acquired.
+    since: Instant,
+}
+
+/// How long a connection goes from batch to batch. Pools check and renew what is given back to them.
+const HOLD: Duration = Duration::from_secs(1);
+
+/// A plan, and whether it was made just now.
+struct Prepared<P> {
+    plan: Arc<P>,
+    fresh: bool,
+}
+
+/// A connection, or why there is none; `None` when it has to be asked for again.
+type Conn<S> = Option<Result<<S as Sink>::Conn, SinkError>>;
+
+impl<S: Sink> Writer for Executor<S> {
+    type Conn = HeldConn<S::Conn>;
+
+    fn pool(&self) -> Option<PoolState> {
+        self.sink.pool()
+    }
+
+    async fn write(self: Arc<Self>, work: Work, held: Option<HeldConn<S::Conn>>) -> Ended<HeldConn<S::Conn>> {
+        let (mut conn, since) = match held {
+            Some(HeldConn { conn, since }) => (Some(Ok(conn)), since),
+            // The connection comes first: a due batch keeps filling while it waits for one.
+            None => (Some(self.acquire().await), Instant::now()),
+        };
+        let Some(mut job) = work.into_job(&self.ledger, &self.messages) else {
+            return Ended::Done { wrote: None, conn: None };
+        };
+        job.progress.wrote = None;
+        if job.progress.search.is_none() {
+            self.begin(&mut job);
+        }
+        let pause = self.run(&mut job, &mut conn).await;
+        job.rest();
+        // Where rows failed, others may use the connection while their consumers are told.
+        let may_hold = pause.is_none() && !job.has_failed_rows() && since.elapsed() < HOLD;
+        let conn = conn.and_then(Result::ok).filter(|_| may_hold).map(|conn| HeldConn { conn, since });
+        match pause {
+            None => Ended::Done { wrote: job.progress.wrote, conn },
+            Some(Pause::Rest(delay, error)) => Ended::Resting { job, delay, error },
+            Some(Pause::Park(error)) => Ended::Parked { job, error },
+        }
+    }
+}
+
+#[async_trait]
+impl<S: Sink> Engine for Executor<S> {
+    fn limits(&self, schema: &Schema) -> Limits {
+        self.sink.limits(schema)
+    }
+
+    async fn prepare(&self, schema: &Schema) -> Result<(), SinkError> {
+        let mut conn = self.acquire().await?;
+        self.plan(&mut conn, schema).await.map(drop)
+    }
+
+    fn forget(&self, schemas: &[SchemaId]) {
+        self.plans.forget(schemas);
+    }
+}
+
+impl<S: Sink> Executor<S> {
+    pub(crate) fn new(
+        sink: S,
+        ledger: Arc<Ledger>,
+        messages: WeakUnboundedSender<Message>,
+        config: &PipelineConfig,
+    ) -> Self {
+        Self {
+            sorts: sink.sorts_by_key() && config.ordering != Ordering::PerTable,
+            sink,
+            ledger,
+            messages,
+            retry_for: config.retry_for,
+            statement_timeout: config.statement_timeout,
+            isolation: config.isolation,
+            coalesces: config.coalesce == Coalesce::LastPerKey,
+            repeats_inserts: config.delivery == Delivery::AtLeastOnce,
+            parks: !config.park_for.is_zero(),
+            plans: Plans::default(),
+        }
+    }
+
+    fn begin(&self, job: &mut Job) {
+        let queue_wait = job.opened_at.elapsed();
+        let begin = std::time::Instant::now();
+        job.begin(self.coalesces, self.sorts, self.isolation_budget());
+        let started = BatchStarted { queue_wait, assemble: begin.elapsed() };
+        self.ledger.reporter.call(|reporter| reporter.batch_started(&job.info(), &started));
+    }
+
+    fn isolation_budget(&self) -> usize {
+        match self.isolation {
+            Isolation::Bisect { max_statements, .. } => max_statements,
+            Isolation::AtomicBatch => 0,
+        }
+    }
+
+    /// Brings every row of the job to its outcome, or says why it has to wait. The rows of a job that is
+    /// dropped on the way have theirs from its `Drop`.
+    async fn run(&self, job: &mut Job, conn: &mut Conn<S>) -> Option<Pause> {
+        loop {
+            match search(job).next() {
+                Next::Done if job.begin_next_round() => {}
+                Next::Done => return None,
+                Next::Undecided => {
+                    let Progress { refusal, last_error, .. } = &job.progress;
+                    let error = refusal.as_ref().or(last_error.as_ref()).expect("only a refusal makes tries count");
+                    let error = error.clone();
+                    if matches!(self.isolation, Isolation::Bisect { beyond: BeyondBudget::Park, .. }) && self.parks {
+                        search(job).renew(self.isolation_budget());
+                        return Some(Pause::Park(error));
+                    }
+                    let error = error.not_looked_at_alone();
+                    for undecided in search(job).take_rest() {
+                        job.failed(undecided, FailureKind::Rejected, Some(&error));
+                    }
+                }
+                Next::Try(range) => match self.write_range(job, range.clone(), conn).await {
+                    Ok(written) => {
+                        job.written(range.clone(), &written, self.repeats(job));
+                        search(job).judge(range, Verdict::Ended);
+                        if let Some(pause) = self.rest_unfinished(job, &written) {
+                            return Some(pause);
+                        }
+                    }
+                    Err(Stop::Bad(error)) => self.refused(job, range, Verdict::Bad, &error),
+                    Err(Stop::Inseparable(error)) => self.refused(job, range, Verdict::Inseparable, &error),
+                    Err(Stop::Doubtful(error)) => {
+                        search(job).judge(range.clone(), Verdict::Ended);
+                        if job.fail_maybe_written(range, &error) {
+                            postpone_rest(job);
+                        }
+                    }
+                    Err(Stop::Failed(kind, error)) => {
+                        job.failed(range.clone(), kind, Some(&error));
+                        search(job).judge(range, Verdict::Ended);
+                    }
+                    Err(Stop::Pause(pause)) => {
+                        search(job).put_back(range);
+                        return Some(pause);
+                    }
+                },
+            }
+        }
+    }
+
+    /// A rest before the next round, when the sink left rows without an outcome and there is time for it.
+    fn rest_unfinished(&self, job: &mut Job, written: &Written) -> Option<Pause> {
+        if !job.has_unfinished() {
+            return None;
+        }
+        postpone_rest(job);
+        let errors = || written.unfinished.iter().map(|(_, error)| error);
+        // Others are reasons of rows that are rejected.
+        let mut passing = errors().filter(|error| error.is_retryable() || error.class() == ErrorClass::Unknown);
+        let error = errors().find(|error| error.class() == ErrorClass::Resource).or(passing.next())?;
+        job.progress.last_error = Some(error.clone());
+        match next_delay(job, error.class(), self.retry_for) {
+            Some(delay) => Some(Pause::Rest(delay, error.clone())),
+            None => {
+                job.fail_unfinished(FailureKind::Expired, Some(error));
+                None
+            }
+        }
+    }
+
+    /// Whether rows may be sent again that may be in the database.
+    fn repeats(&self, job: &Job) -> bool {
+        self.repeats_inserts || self.sink.is_repeatable(job.batch.schema())
+    }
+
+    /// Looks closer at rows that were refused together.
+    fn refused(&self, job: &mut Job, range: Range<usize>, verdict: Verdict, error: &SinkError) {
+        if self.isolation == Isolation::AtomicBatch {
+            job.failed(range.clone(), FailureKind::Rejected, Some(error));
+            search(job).judge(range, Verdict::Ended);
+            return;
+        }
+        if verdict == Verdict::Bad {
+            job.progress.refusal = Some(error.clone());
+        }
+        let was_isolating = search(job).is_isolating();
+        if search(job).judge(range.clone(), verdict) {
+            job.convict(range.start, error);
+        } else if search(job).is_isolating() && !was_isolating {
+            self.ledger.reporter.call(|reporter| reporter.batch_isolated(&job.info()));
+        }
+    }
+
+    /// Writes a range of rows in one transaction, or says what is to be done about it.
+    async fn write_range(&self, job: &mut Job, range: Range<usize>, conn: &mut Conn<S>) -> Result<Written, Stop> {
+        let schema = job.batch.schema().clone();
+        let error = loop {
+            let acquired = match conn.take() {
+                Some(acquired) => acquired,
+                None => self.acquire().await,
+            };
+            let mut connection = match acquired {
+                Ok(connection) => connection,
+                Err(error) => break self.not_sent(job, error),
+            };
+            let prepared = match self.plan(&mut connection, &schema).await {
+                Ok(prepared) => prepared,
+                Err(error) => break self.not_sent(job, error),
+            };
+            match self.attempt(job, range.clone(), &mut connection, &prepared.plan).await {
+                Ok(written) => {
+                    *conn = Some(Ok(connection));
+                    return Ok(written);
+                }
+                Err(error) if error.class() == ErrorClass::Schema && !prepared.fresh => {
+                    // The table may have changed since the plan was made: look again, once.
+                    self.forget(&[schema.id()]);
+                    *conn = Some(Ok(connection));
+                }
+                Err(error) => {
+                    if matches!(error.class(), ErrorClass::Row | ErrorClass::Size | ErrorClass::Duplicate) {
+                        *conn = Some(Ok(connection));
+                    }
+                    break error;
+                }
+            }
+        };
+        job.progress.last_error = Some(error.clone());
+        Err(self.judge(job, range, error))
+    }
+
+    /// What is to be done after an error.
+    fn judge(&self, job: &mut Job, range: Range<usize>, error: SinkError) -> Stop {
+        let is_doubtful = job.has_maybe_written(range.clone());
+        match error.class() {
+            ErrorClass::Unknown | ErrorClass::Transient | ErrorClass::Resource => {}
+            _ if is_doubtful => return Stop::Doubtful(error),
+            ErrorClass::Row => return Stop::Bad(error),
+            ErrorClass::Size | ErrorClass::Duplicate => return Stop::Inseparable(error),
+            ErrorClass::Schema | ErrorClass::Permission if self.parks => return Stop::Pause(Pause::Park(error)),
+            ErrorClass::Schema | ErrorClass::Permission | ErrorClass::Internal => {
+                return Stop::Failed(FailureKind::Rejected, error);
+            }
+        }
+        if error.class() == ErrorClass::Unknown {
+            job.may_have_written(range);
+            if !self.repeats(job) {
+                return Stop::Failed(FailureKind::Unknown, error);
+            }
+        }
+        match next_delay(job, error.class(), self.retry_for) {
+            Some(delay) => Stop::Pause(Pause::Rest(delay, error)),
+            None => Stop::Failed(FailureKind::Expired, error),
+        }
+    }
+
+    /// One attempt, timed and reported.
+    async fn attempt(
+        &self,
+        job: &mut Job,
+        range: Range<usize>,
+        conn: &mut S::Conn,
+        plan: &S::Plan,
+    ) -> Result<Written, SinkError> {
+        job.progress.attempts += 1;
+        let begin = Instant::now();
+        let attempt = Attempt::new(self.isolation == Isolation::AtomicBatch);
+        job.progress.writing = Some((range.clone(), begin, attempt.clone()));
+        let rows = job.rows().slice(range.clone());
+        let result = match timeout(self.statement_timeout, self.sink.write(conn, plan, rows, &attempt)).await {
+            Ok(result) => result,
+            Err(_) if attempt.abandon() => {
+                let what = "the write, of which nothing was committed,";
+                Err(timed_out(what, self.statement_timeout, ErrorClass::Transient))
+            }
+            Err(_) => Err(timed_out("the write", self.statement_timeout, ErrorClass::Unknown)),
+        };
+        let is_part = |written: &Written| !written.rejected.is_empty() || !written.unfinished.is_empty();
+        if attempt.is_atomic() && range.len() > 1 && result.as_ref().is_ok_and(is_part) {
+            // Its other rows are in the database, which is what was not to happen.
+            tracing::error!(sink = self.sink.name(), "the sink wrote a part of a batch that must be atomic");
+        }
+        let executed = BatchExecuted {
+            rows: range.len(),
+            duration: result.as_ref().ok().and_then(|written| written.took).unwrap_or_else(|| begin.elapsed()),
+            error: result.as_ref().err().map(SinkError::class),
+        };
+        job.progress.writing = None;
+        let has_written = result.is_ok() || job.progress.wrote.is_some_and(|(_, has_written)| has_written);
+        job.progress.wrote = Some((executed.duration, has_written));
+        self.ledger.reporter.call(|reporter| reporter.batch_executed(&job.info(), &executed));
+        result
+    }
+
+    fn not_sent(&self, job: &Job, error: SinkError) -> SinkError {
+        self.ledger.reporter.call(|reporter| reporter.batch_not_sent(&job.info(), error.class()));
+        error
+    }
+
+    async fn acquire(&self) -> Result<S::Conn, SinkError> {
+        match timeout(self.statement_timeout, self.sink.acquire()).await {
+            Ok(result) => result,
+            Err(_) => Err(timed_out("getting a connection", self.statement_timeout, ErrorClass::Transient)),
+        }
+    }
+
+    async fn plan(&self, conn: &mut S::Conn, schema: &Schema) -> Result<Prepared<S::Plan>, SinkError> {
+        if let Some(plan) = self.plans.get(schema) {
+            return Ok(Prepared { plan, fresh: false });
+        }
+        let prepared = timeout(self.statement_timeout, self.sink.prepare(conn, schema)).await;
+        let plan = match prepared {
+            Ok(result) => Arc::new(result?),
+            Err(_) => return Err(timed_out("looking at the table", self.statement_timeout, ErrorClass::Transient)),
+        };
+        self.plans.insert(schema, Arc::clone(&plan));
+        Ok(Prepared { plan, fresh: true })
+    }
+}
+
+/// What is left of the round that was begun.
+fn search(job: &mut Job) -> &mut crate::write::isolate::Search {
+    job.progress.search.as_mut().expect("a job is begun before it is run")
+}
+
+/// Leaves the rest of the round to the next one: it may have later rows with the keys of those that are left already.
+fn postpone_rest(job: &mut Job) {
+    for left in search(job).take_rest() {
+        job.postpone(left);
+    }
+}
+
+/// How long a batch rests before it is tried again; `None` when its time is over.
+fn next_delay(job: &mut Job, class: ErrorClass, retry_for: Duration) -> Option<Duration> {
+    let retries = job.progress.retries.get_or_insert_with(|| (RetrySchedule::new(retry_for), Instant::now()));
+    retries.0.next(class, retries.1.elapsed())
+}
+
+fn timed_out(what: &str, after: Duration, class: ErrorClass) -> SinkError {
+    SinkError::new(class, format!("{what} took longer than statement_timeout = {after:?}"))
+}

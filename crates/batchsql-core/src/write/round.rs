@@ -1,0 +1,143 @@
+//! Owns the rounds of a batch on its way: which of its rows are written now and which come next, and which may be
+//! in the database already. Must not know how rows end, or who writes them.
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::model::batch::{Batch, Rows};
+use crate::model::keys::{self, Arranged};
+
+/// The rows that are being written, when they are not simply all of the batch. Rows of the round are numbered by
+/// their place in it, rows of the batch by theirs there.
+pub(crate) struct Round {
+    /// The row of the batch for each row of the round.
+    rows: Box<[u32]>,
+    /// A copy of these rows; `None` until it is needed, and while the batch rests.
+    copy: Option<Arc<Batch>>,
+    /// For each row of the batch the row before it with the same key; empty when no row takes the place of another.
+    previous: Box<[Option<u32>]>,
+    /// Whether every round is sorted by key.
+    sorts: bool,
+    /// Rows of the batch that have the next round.
+    next: Vec<u32>,
+    /// Rows of the batch that the sink left without an outcome: the next round too, after a rest.
+    unfinished: Vec<u32>,
+    /// Rows of the batch of which an earlier attempt may have reached the database.
+    maybe_written: HashSet<u32>,
+}
+
+impl Round {
+    /// The first round of a batch that is not written as it is.
+    pub(crate) fn arranged(Arranged { rows, previous }: Arranged, sorts: bool) -> Self {
+        Self { previous, sorts, ..Self::of(rows) }
+    }
+
+    /// All rows as they are. Those of later rounds need no sorting: they are in the order of the batch.
+    pub(crate) fn whole(rows: usize) -> Self {
+        Self::of((0..rows).map(number).collect())
+    }
+
+    fn of(rows: Box<[u32]>) -> Self {
+        Self {
+            rows,
+            copy: None,
+            previous: Box::default(),
+            sorts: false,
+            next: Vec::new(),
+            unfinished: Vec::new(),
+            maybe_written: HashSet::new(),
+        }
+    }
+
+    /// Begins a round with the rows that were left to it; `None` when there is none, else their number.
+    pub(crate) fn begin_next(&mut self, batch: &Arc<Batch>) -> Option<usize> {
+        let mut rows = std::mem::take(&mut self.next);
+        rows.append(&mut self.unfinished);
+        rows.sort_unstable();
+        if self.sorts {
+            keys::sort(Rows::all(batch), &mut rows);
+        }
+        self.copy = None;
+        self.rows = rows.into();
+        Some(self.rows.len()).filter(|rows| *rows > 0)
+    }
+
+    /// The rows of the round.
+    pub(crate) fn rows<'a>(&'a mut self, batch: &'a Arc<Batch>) -> Rows<'a> {
+        if self.rows.len() == batch.len() && self.rows.is_sorted() {
+            return Rows::all(batch);
+        }
+        Rows::all(self.copy.get_or_insert_with(|| Arc::new(batch.gather(&self.rows))))
+    }
+
+    /// Gives the copy of the rows up until they are needed again.
+    pub(crate) fn rest(&mut self) {
+        self.copy = None;
+    }
+
+    /// The row of the batch for a row of the round.
+    pub(crate) fn row_of_batch(&self, row: usize) -> usize {
+        self.rows[row] as usize
+    }
+
+    /// The row before a row of the batch, with the same key.
+    pub(crate) fn row_before(&self, row: usize) -> Option<usize> {
+        self.previous.get(row)?.map(|row| row as usize)
+    }
+
+    /// Gives the next round to the row before a row of the batch, with the same key.
+    pub(crate) fn give_turn_to_row_before(&mut self, row: usize) {
+        self.next.extend(self.previous.get(row).copied().flatten());
+    }
+
+    /// Leaves a range of the round to the next one.
+    pub(crate) fn postpone(&mut self, range: Range<usize>) {
+        self.next.extend_from_slice(&self.rows[range]);
+    }
+
+    /// Leaves a row of the round, which the sink could not finish, to the next one.
+    pub(crate) fn leave(&mut self, row: usize) {
+        self.unfinished.push(self.rows[row]);
+    }
+
+    /// Whether rows are left to the next round because the sink could not finish them.
+    pub(crate) fn has_unfinished(&self) -> bool {
+        !self.unfinished.is_empty()
+    }
+
+    /// The rows of the batch that the sink could not finish. They have no further round.
+    pub(crate) fn take_unfinished(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.unfinished)
+    }
+
+    /// Says that rows of the round may be in the database.
+    pub(crate) fn may_have_written(&mut self, range: Range<usize>) {
+        self.maybe_written.extend(&self.rows[range]);
+    }
+
+    /// Whether a row of the batch may be in the database.
+    pub(crate) fn is_maybe_written(&self, row: usize) -> bool {
+        !self.maybe_written.is_empty() && self.maybe_written.contains(&number(row))
+    }
+
+    /// The rows of a range of the round that may be in the database, and those that must not be written any more
+    /// because a later row with their key may be there.
+    pub(crate) fn maybe_written(&mut self, batch: &Arc<Batch>, range: Range<usize>) -> MaybeWritten {
+        let rows: Vec<bool> = range.clone().map(|row| self.is_maybe_written(self.row_of_batch(row))).collect();
+        let overtaken = keys::has_later(self.rows(batch).slice(range), &rows);
+        MaybeWritten { rows, overtaken }
+    }
+}
+
+/// One entry per row of a range.
+pub(crate) struct MaybeWritten {
+    /// It may be in the database itself.
+    pub(crate) rows: Vec<bool>,
+    /// A later row with its key may be there.
+    pub(crate) overtaken: Vec<bool>,
+}
+
+fn number(row: usize) -> u32 {
+    u32::try_from(row).expect("buffer_size fits u32")
+}
