@@ -47,6 +47,7 @@ pub use pipeline::error::{FlushError, ResubmitError, SubmitAllError, SubmitError
 pub use pipeline::handle::{BatchSql, CloseReport, WeakBatchSql};
 pub use reporter::{
     BatchExecuted, BatchInfo, BatchSealed, BatchStarted, FlushReason, MetricsReporter, NoopReporter, PipelineGauges,
+    PoolState,
 };
 pub use row::dynamic::{DynRow, RowBuilder};
 pub use row::encode::Encode;
@@ -54,4 +55,7 @@ pub use row::error::RowError;
 pub use row::key::KeyHasher;
 pub use row::traits::{Row, TypedRow};
 pub use row::writer::{RowWriter, ValueRules};
-pub use write::sink::{Attempt, DynSink, Limits, PoolState, Sink, Written};
+pub use write::attempt::Attempt;
+pub use write::dyn_sink::DynSink;
+pub use write::session::{Session, SessionEnd};
+pub use write::sink::{Limits, Sink, Written};

@@ -7,7 +7,17 @@ use std::time::{Duration, SystemTime};
 
 use crate::error::ErrorClass;
 use crate::outcome::outcomes::OutcomeCounts;
-use crate::write::sink::PoolState;
+
+/// The connections of a pool at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PoolState {
+    /// Connections that are being used, also by others than the pipeline.
+    pub in_use: usize,
+    /// Open connections that nobody uses.
+    pub idle: usize,
+    /// The most connections that the pool opens.
+    pub max: usize,
+}
 
 /// Why a batch was closed and written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

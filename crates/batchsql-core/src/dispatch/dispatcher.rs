@@ -18,9 +18,9 @@ use crate::intake::groups::Groups;
 use crate::intake::table::{DueBatch, LaneId, OpenId, Table};
 use crate::outcome::ledger::Ledger;
 use crate::outcome::outcomes::FailureKind;
+use crate::reporter::PoolState;
 use crate::reporter::{FlushReason, PipelineGauges};
 use crate::write::job::Job;
-use crate::write::sink::PoolState;
 
 /// How often the state of a busy pipeline is told to the reporter.
 const GAUGE_INTERVAL: Duration = Duration::from_millis(250);

@@ -15,12 +15,14 @@ use crate::error::{ErrorClass, SinkError};
 use crate::model::schema::{Schema, SchemaId};
 use crate::outcome::ledger::Ledger;
 use crate::outcome::outcomes::FailureKind;
+use crate::reporter::PoolState;
 use crate::reporter::{BatchExecuted, BatchStarted};
+use crate::write::attempt::Attempt;
 use crate::write::isolate::{Next, Verdict};
 use crate::write::job::{Job, Progress};
 use crate::write::plans::Plans;
 use crate::write::retry::RetrySchedule;
-use crate::write::sink::{Attempt, Limits, PoolState, Sink, Written};
+use crate::write::sink::{Limits, Sink, Written};
 
 /// What the handle needs of a sink, without its type.
 #[async_trait]

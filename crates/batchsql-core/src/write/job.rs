@@ -20,10 +20,11 @@ use crate::outcome::ledger::Ledger;
 use crate::outcome::outcomes::{FailedRow, FailureKind, Outcome, OutcomeCounts, OutcomeKind};
 use crate::outcome::receipt::Completion;
 use crate::reporter::{BatchExecuted, BatchInfo, FlushReason};
+use crate::write::attempt::Attempt;
 use crate::write::isolate::Search;
 use crate::write::retry::RetrySchedule;
 use crate::write::round::{MaybeWritten, Round};
-use crate::write::sink::{Attempt, Written};
+use crate::write::sink::Written;
 
 /// A batch that must end. Dropping it ends the rows that have no outcome yet: as `Unknown` while they
 /// are being written (a panic, a deadline), as `Purged` otherwise.

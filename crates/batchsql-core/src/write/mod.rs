@@ -1,10 +1,13 @@
 //! How one batch is written, and the contract with a driver.
 //! Must not know how batches are filled, or in which order they are written.
 
+pub(crate) mod attempt;
+pub(crate) mod dyn_sink;
 pub(crate) mod execute;
 pub(crate) mod isolate;
 pub(crate) mod job;
 pub(crate) mod plans;
 pub(crate) mod retry;
 pub(crate) mod round;
+pub(crate) mod session;
 pub(crate) mod sink;

@@ -2,16 +2,15 @@
 //! Must not know any driver.
 
 use std::future::Future;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
-
-use async_trait::async_trait;
 
 use crate::error::SinkError;
 use crate::model::batch::Rows;
 use crate::model::schema::Schema;
+use crate::reporter::PoolState;
 use crate::row::writer::ValueRules;
+use crate::write::attempt::Attempt;
+use crate::write::session::{Session, SessionEnd};
 
 /// What a sink can take at once. `usize::MAX` means no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,78 +78,15 @@ impl Written {
     }
 }
 
-/// The connections of a pool at one moment.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PoolState {
-    /// Connections that are being used, also by others than the pipeline.
-    pub in_use: usize,
-    /// Open connections that nobody uses.
-    pub idle: usize,
-    /// The most connections that the pool opens.
-    pub max: usize,
-}
-
-/// One attempt to write rows, seen by the pipeline and by the driver. Clones are the same attempt.
-///
-/// When the pipeline gives an attempt up (a timeout, the deadline of `close`), its rows end as `Unknown`
-/// if they may have been sent. A driver that keeps writes in a queue of its own calls
-/// [`defer`](Self::defer) first and [`begin`](Self::begin) when their turn has come: then rows that
-/// were only waiting are known not to be written. Without these calls a write has begun when it is
-/// called.
-#[derive(Debug, Clone)]
-pub struct Attempt(Arc<AttemptState>);
-
-#[derive(Debug)]
-struct AttemptState {
-    stage: AtomicU8,
-    atomic: bool,
-}
-
-const BEGUN: u8 = 0;
-const DEFERRED: u8 = 1;
-const ABANDONED: u8 = 2;
-
-impl Attempt {
-    /// An attempt, for tests of drivers and for sinks that wrap another sink.
-    pub fn new(atomic: bool) -> Self {
-        Self(Arc::new(AttemptState { stage: AtomicU8::new(BEGUN), atomic }))
-    }
-
-    /// Whether one refused row must refuse all of them ([`Isolation::AtomicBatch`]): then
-    /// [`Written::rejected`] and [`Written::unfinished`] must stay empty.
-    ///
-    /// [`Isolation::AtomicBatch`]: crate::Isolation::AtomicBatch
-    pub fn is_atomic(&self) -> bool {
-        self.0.atomic
-    }
-
-    /// Says that nothing has been sent, and nothing will be before [`begin`](Self::begin).
-    pub fn defer(&self) {
-        // An attempt that was given up meanwhile stays so.
-        let _ = self.0.stage.compare_exchange(BEGUN, DEFERRED, Ordering::AcqRel, Ordering::Acquire);
-    }
-
-    /// Says that the rows are about to be sent. `false`: the pipeline has given the attempt up, and
-    /// nothing of it may be written.
-    #[must_use = "an attempt that was given up must not be written"]
-    pub fn begin(&self) -> bool {
-        match self.0.stage.compare_exchange(DEFERRED, BEGUN, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => true,
-            Err(stage) => stage == BEGUN,
-        }
-    }
-
-    /// Gives the attempt up; true when nothing was sent and nothing will be.
-    pub(crate) fn abandon(&self) -> bool {
-        self.0.stage.swap(ABANDONED, Ordering::AcqRel) == DEFERRED
-    }
-}
-
 /// A database driver.
 ///
 /// The pipeline calls [`acquire`](Sink::acquire), then [`prepare`](Sink::prepare) once per schema,
 /// then [`write`](Sink::write). It may drop any of these futures (timeout, shutdown): a driver must
 /// then leave no transaction open. A connection is given back by dropping it.
+///
+/// A write that is given up after it has begun may still be carried out, or may reach the server later. In a table
+/// whose rows keep an order, the next write of that lane waits until [`end_session`](Sink::end_session) says that
+/// nothing of it can happen any more.
 pub trait Sink: Send + Sync + 'static {
     /// A connection, held for one batch, or for batches that follow each other without a pause (at most a second).
     type Conn: Send;
@@ -196,6 +132,40 @@ pub trait Sink: Send + Sync + 'static {
         None
     }
 
+    /// How long a write that was given up may still take effect when its session cannot be ended: the time that the
+    /// system goes on sending what was not acknowledged, and the longest time that the server lets a statement run.
+    /// A lane with an order waits so long before its next write. `Some(Duration::ZERO)`: a write that was given up
+    /// ends before a later one begins. `None` (default): not known; then the lane goes on at once, and the order of
+    /// rows after such a write is not promised.
+    fn late_write_limit(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Names the session of a connection, so that it can be ended from another one. Asked once per
+    /// [`acquire`](Self::acquire), before the first write, for tables whose rows keep an order. `Ok(None)` (default):
+    /// it has no name, or it is shared with others, as behind a transaction pooler.
+    ///
+    /// # Errors
+    /// The connection cannot be used; nothing was written.
+    fn session(&self, conn: &mut Self::Conn) -> impl Future<Output = Result<Option<Session>, SinkError>> + Send {
+        let _ = conn;
+        async { Ok(None) }
+    }
+
+    /// Ends a session on which a write was given up, from another connection, and looks whether it has ended. It is
+    /// called again until it has, with growing delays, one session at a time.
+    ///
+    /// `Ok(SessionEnd::Ended)` is a promise: nothing that was sent on the session takes effect from now on, also what
+    /// the network delivers later. A session that is not found has not ended thereby: the server must be the same
+    /// one, not restarted as another.
+    ///
+    /// # Errors
+    /// The server cannot be asked now. It is asked again.
+    fn end_session(&self, session: &Session) -> impl Future<Output = Result<SessionEnd, SinkError>> + Send {
+        let _ = session;
+        async { Ok(SessionEnd::Impossible) }
+    }
+
     /// Gets a connection.
     fn acquire(&self) -> impl Future<Output = Result<Self::Conn, SinkError>> + Send;
 
@@ -219,152 +189,6 @@ pub trait Sink: Send + Sync + 'static {
         rows: Rows<'_>,
         attempt: &Attempt,
     ) -> impl Future<Output = Result<Written, SinkError>> + Send;
-}
-
-type BoxConn = Box<dyn std::any::Any + Send>;
-type BoxPlan = Box<dyn std::any::Any + Send + Sync>;
-
-/// The object-safe form of [`Sink`], for a driver chosen at run time. It costs one box per batch.
-#[async_trait]
-trait ErasedSink: Send + Sync + 'static {
-    fn name(&self) -> &'static str;
-    fn limits(&self, schema: &Schema) -> Limits;
-    fn max_concurrency(&self) -> Option<usize>;
-    fn is_repeatable(&self, schema: &Schema) -> bool;
-    fn sorts_by_key(&self) -> bool;
-    fn is_atomic(&self) -> bool;
-    fn pool(&self) -> Option<PoolState>;
-    async fn acquire(&self) -> Result<BoxConn, SinkError>;
-    async fn prepare(&self, conn: &mut BoxConn, schema: &Schema) -> Result<BoxPlan, SinkError>;
-    async fn write(
-        &self,
-        conn: &mut BoxConn,
-        plan: &BoxPlan,
-        rows: Rows<'_>,
-        attempt: &Attempt,
-    ) -> Result<Written, SinkError>;
-}
-
-const OWN_TYPE: &str = "a DynSink hands its own connections and plans back to itself";
-
-#[async_trait]
-impl<S: Sink> ErasedSink for S {
-    fn name(&self) -> &'static str {
-        Sink::name(self)
-    }
-
-    fn limits(&self, schema: &Schema) -> Limits {
-        Sink::limits(self, schema)
-    }
-
-    fn max_concurrency(&self) -> Option<usize> {
-        Sink::max_concurrency(self)
-    }
-
-    fn is_repeatable(&self, schema: &Schema) -> bool {
-        Sink::is_repeatable(self, schema)
-    }
-
-    fn sorts_by_key(&self) -> bool {
-        Sink::sorts_by_key(self)
-    }
-
-    fn is_atomic(&self) -> bool {
-        Sink::is_atomic(self)
-    }
-
-    fn pool(&self) -> Option<PoolState> {
-        Sink::pool(self)
-    }
-
-    async fn acquire(&self) -> Result<BoxConn, SinkError> {
-        Ok(Box::new(Sink::acquire(self).await?))
-    }
-
-    async fn prepare(&self, conn: &mut BoxConn, schema: &Schema) -> Result<BoxPlan, SinkError> {
-        let conn = conn.downcast_mut::<S::Conn>().expect(OWN_TYPE);
-        Ok(Box::new(Sink::prepare(self, conn, schema).await?))
-    }
-
-    async fn write(
-        &self,
-        conn: &mut BoxConn,
-        plan: &BoxPlan,
-        rows: Rows<'_>,
-        attempt: &Attempt,
-    ) -> Result<Written, SinkError> {
-        let conn = conn.downcast_mut::<S::Conn>().expect(OWN_TYPE);
-        let plan = plan.downcast_ref::<S::Plan>().expect(OWN_TYPE);
-        Sink::write(self, conn, plan, rows, attempt).await
-    }
-}
-
-/// Any sink behind one type, so that the database can be chosen at run time.
-#[derive(Clone)]
-pub struct DynSink(Arc<dyn ErasedSink>);
-
-impl DynSink {
-    /// Wraps a sink.
-    pub fn new<S: Sink>(sink: S) -> Self {
-        Self(Arc::new(sink))
-    }
-}
-
-impl std::fmt::Debug for DynSink {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("DynSink").field(&self.0.name()).finish()
-    }
-}
-
-impl Sink for DynSink {
-    type Conn = BoxConn;
-    type Plan = BoxPlan;
-
-    fn name(&self) -> &'static str {
-        self.0.name()
-    }
-
-    fn limits(&self, schema: &Schema) -> Limits {
-        self.0.limits(schema)
-    }
-
-    fn max_concurrency(&self) -> Option<usize> {
-        self.0.max_concurrency()
-    }
-
-    fn is_repeatable(&self, schema: &Schema) -> bool {
-        self.0.is_repeatable(schema)
-    }
-
-    fn sorts_by_key(&self) -> bool {
-        self.0.sorts_by_key()
-    }
-
-    fn is_atomic(&self) -> bool {
-        self.0.is_atomic()
-    }
-
-    fn pool(&self) -> Option<PoolState> {
-        self.0.pool()
-    }
-
-    async fn acquire(&self) -> Result<BoxConn, SinkError> {
-        self.0.acquire().await
-    }
-
-    async fn prepare(&self, conn: &mut BoxConn, schema: &Schema) -> Result<BoxPlan, SinkError> {
-        self.0.prepare(conn, schema).await
-    }
-
-    async fn write(
-        &self,
-        conn: &mut BoxConn,
-        plan: &BoxPlan,
-        rows: Rows<'_>,
-        attempt: &Attempt,
-    ) -> Result<Written, SinkError> {
-        self.0.write(conn, plan, rows, attempt).await
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,189 @@
+//! Owns the form of a sink whose database is chosen at run time.
+//! Must not know any driver.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::error::SinkError;
+use crate::model::batch::Rows;
+use crate::model::schema::Schema;
+use crate::reporter::PoolState;
+use crate::write::attempt::Attempt;
+use crate::write::session::{Session, SessionEnd};
+use crate::write::sink::{Limits, Sink, Written};
+
+type BoxConn = Box<dyn std::any::Any + Send>;
+type BoxPlan = Box<dyn std::any::Any + Send + Sync>;
+
+/// The object-safe form of [`Sink`], for a driver chosen at run time. It costs one box per batch.
+#[async_trait]
+trait ErasedSink: Send + Sync + 'static {
+    fn name(&self) -> &'static str;
+    fn limits(&self, schema: &Schema) -> Limits;
+    fn max_concurrency(&self) -> Option<usize>;
+    fn is_repeatable(&self, schema: &Schema) -> bool;
+    fn sorts_by_key(&self) -> bool;
+    fn is_atomic(&self) -> bool;
+    fn pool(&self) -> Option<PoolState>;
+    fn late_write_limit(&self) -> Option<Duration>;
+    async fn session(&self, conn: &mut BoxConn) -> Result<Option<Session>, SinkError>;
+    async fn end_session(&self, session: &Session) -> Result<SessionEnd, SinkError>;
+    async fn acquire(&self) -> Result<BoxConn, SinkError>;
+    async fn prepare(&self, conn: &mut BoxConn, schema: &Schema) -> Result<BoxPlan, SinkError>;
+    async fn write(
+        &self,
+        conn: &mut BoxConn,
+        plan: &BoxPlan,
+        rows: Rows<'_>,
+        attempt: &Attempt,
+    ) -> Result<Written, SinkError>;
+}
+
+const OWN_TYPE: &str = "a DynSink hands its own connections and plans back to itself";
+
+#[async_trait]
+impl<S: Sink> ErasedSink for S {
+    fn name(&self) -> &'static str {
+        Sink::name(self)
+    }
+
+    fn limits(&self, schema: &Schema) -> Limits {
+        Sink::limits(self, schema)
+    }
+
+    fn max_concurrency(&self) -> Option<usize> {
+        Sink::max_concurrency(self)
+    }
+
+    fn is_repeatable(&self, schema: &Schema) -> bool {
+        Sink::is_repeatable(self, schema)
+    }
+
+    fn sorts_by_key(&self) -> bool {
+        Sink::sorts_by_key(self)
+    }
+
+    fn is_atomic(&self) -> bool {
+        Sink::is_atomic(self)
+    }
+
+    fn pool(&self) -> Option<PoolState> {
+        Sink::pool(self)
+    }
+
+    fn late_write_limit(&self) -> Option<Duration> {
+        Sink::late_write_limit(self)
+    }
+
+    async fn session(&self, conn: &mut BoxConn) -> Result<Option<Session>, SinkError> {
+        let conn = conn.downcast_mut::<S::Conn>().expect(OWN_TYPE);
+        Sink::session(self, conn).await
+    }
+
+    async fn end_session(&self, session: &Session) -> Result<SessionEnd, SinkError> {
+        Sink::end_session(self, session).await
+    }
+
+    async fn acquire(&self) -> Result<BoxConn, SinkError> {
+        Ok(Box::new(Sink::acquire(self).await?))
+    }
+
+    async fn prepare(&self, conn: &mut BoxConn, schema: &Schema) -> Result<BoxPlan, SinkError> {
+        let conn = conn.downcast_mut::<S::Conn>().expect(OWN_TYPE);
+        Ok(Box::new(Sink::prepare(self, conn, schema).await?))
+    }
+
+    async fn write(
+        &self,
+        conn: &mut BoxConn,
+        plan: &BoxPlan,
+        rows: Rows<'_>,
+        attempt: &Attempt,
+    ) -> Result<Written, SinkError> {
+        let conn = conn.downcast_mut::<S::Conn>().expect(OWN_TYPE);
+        let plan = plan.downcast_ref::<S::Plan>().expect(OWN_TYPE);
+        Sink::write(self, conn, plan, rows, attempt).await
+    }
+}
+
+/// Any sink behind one type, so that the database can be chosen at run time.
+#[derive(Clone)]
+pub struct DynSink(Arc<dyn ErasedSink>);
+
+impl DynSink {
+    /// Wraps a sink.
+    pub fn new<S: Sink>(sink: S) -> Self {
+        Self(Arc::new(sink))
+    }
+}
+
+impl std::fmt::Debug for DynSink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("DynSink").field(&self.0.name()).finish()
+    }
+}
+
+impl Sink for DynSink {
+    type Conn = BoxConn;
+    type Plan = BoxPlan;
+
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn limits(&self, schema: &Schema) -> Limits {
+        self.0.limits(schema)
+    }
+
+    fn max_concurrency(&self) -> Option<usize> {
+        self.0.max_concurrency()
+    }
+
+    fn is_repeatable(&self, schema: &Schema) -> bool {
+        self.0.is_repeatable(schema)
+    }
+
+    fn sorts_by_key(&self) -> bool {
+        self.0.sorts_by_key()
+    }
+
+    fn is_atomic(&self) -> bool {
+        self.0.is_atomic()
+    }
+
+    fn pool(&self) -> Option<PoolState> {
+        self.0.pool()
+    }
+
+    fn late_write_limit(&self) -> Option<Duration> {
+        self.0.late_write_limit()
+    }
+
+    async fn session(&self, conn: &mut BoxConn) -> Result<Option<Session>, SinkError> {
+        self.0.session(conn).await
+    }
+
+    async fn end_session(&self, session: &Session) -> Result<SessionEnd, SinkError> {
+        self.0.end_session(session).await
+    }
+
+    async fn acquire(&self) -> Result<BoxConn, SinkError> {
+        self.0.acquire().await
+    }
+
+    async fn prepare(&self, conn: &mut BoxConn, schema: &Schema) -> Result<BoxPlan, SinkError> {
+        self.0.prepare(conn, schema).await
+    }
+
+    async fn write(
+        &self,
+        conn: &mut BoxConn,
+        plan: &BoxPlan,
+        rows: Rows<'_>,
+        attempt: &Attempt,
+    ) -> Result<Written, SinkError> {
+        self.0.write(conn, plan, rows, attempt).await
+    }
+}
