@@ -6,6 +6,12 @@ use std::time::Duration;
 /// Longer than any process runs, and short enough to be added to the current time.
 pub(crate) const FAR: Duration = Duration::from_secs(10 * 365 * 86_400);
 
+/// Batches that may be written at once, at most: each table with a key has as many lanes.
+const MAX_CONCURRENCY: usize = 1024;
+
+/// The rows of one batch at most, unless something else is said.
+const MAX_BATCH_ROWS: usize = 10_000;
+
 /// Settings of a pipeline. Every size must be above zero; [`start`](crate::BatchSqlBuilder::start)
 /// checks them all.
 ///
@@ -22,18 +28,28 @@ pub struct PipelineConfig {
     pub buffer_size: usize,
     /// Bytes that those rows may take, at most 4 GiB; default 32 MiB.
     pub buffer_bytes: usize,
-    /// Rows after which a batch is written; default 500, at most `buffer_size`.
+    /// Rows after which a batch is ready to be written; default 500, at most `buffer_size`. While it waits for a
+    /// connection it goes on growing, up to `max_batch_rows`.
     pub flush_size: usize,
-    /// Bytes after which a batch is written; default 4 MiB, at most `buffer_bytes`. A batch is
-    /// larger only by its last row.
+    /// The most rows that are written as one batch, which is one transaction; at least `flush_size`, at most
+    /// `buffer_size`. A batch only grows while it would have waited, so this costs no time: it is how throughput
+    /// stays up when the database is far away or slow. The default, `None`, is 10,000, or `buffer_size` if that is
+    /// less; it is `flush_size` with [`Isolation::AtomicBatch`] and for sinks that gain nothing from large batches
+    /// ([`Sink::prefers_large_batches`](crate::Sink::prefers_large_batches)); with [`WhenFull::DropOldest`] all
+    /// batches that are being written have at most a quarter of `buffer_size` together.
+    ///
+    /// Slow writes keep batches small: one shall take at most a quarter of `statement_timeout`.
+    pub max_batch_rows: Option<usize>,
+    /// Bytes after which a batch is ready to be written; default 4 MiB, at most `buffer_bytes`. A batch is
+    /// larger only by its last row. What is written as one batch has at most as many, and all batches that are being
+    /// written have at most half of `buffer_bytes` together, because a batch is copied while it is written.
     pub flush_bytes: usize,
     /// Age of its oldest row after which a batch is written; default 100 ms. With
     /// [`Duration::ZERO`] a batch is written as soon as a permit is free (eager flushing).
     pub flush_interval: Duration,
     /// Batches that may be written at once, over all tables; default 4. A sink with fewer
-    /// connections lowers it. Tables whose batches take longer than 100 ms together leave one of these
-    /// permits to the others, while there are others that are faster. Batches that wait to be tried again
-    /// hold no permit.
+    /// connections lowers it. At most 1,024. While several tables are active (a batch started within 30 s), each of
+    /// them leaves one of these permits to the others. Batches that wait to be tried again hold no permit.
     pub max_concurrency: usize,
     /// Which rows keep their order; default [`Ordering::Auto`].
     pub ordering: Ordering,
@@ -41,13 +57,14 @@ pub struct PipelineConfig {
     pub when_full: WhenFull,
     /// What becomes of rows with equal keys in one batch; default [`Coalesce::LastPerKey`].
     pub coalesce: Coalesce,
-    /// How long a batch is retried after its first passing error, over all of its rows; default 60 s.
-    /// Then its rows end as `Expired`. With [`Duration::ZERO`] nothing is retried.
+    /// How long a row is retried after the first transient error that held it up; default 60 s. Then it ends as
+    /// `Expired`. Rows that wait in order behind a batch that fails share its time: it does not begin anew for each
+    /// batch. With [`Duration::ZERO`] nothing is retried.
     pub retry_for: Duration,
-    /// How long batches of a table wait that cannot be written (it does not exist, or may not be
-    /// written), while other tables go on; default 60 s. Then their rows are rejected. A probe tries the
-    /// table every few seconds, so it may be repaired meanwhile. With [`Duration::ZERO`] such batches are
-    /// rejected at once.
+    /// How long rows of a table wait that cannot be written (it does not exist, or may not be written), while other
+    /// tables go on; default 60 s. A probe tries the table every few seconds, so it may be repaired meanwhile. When the
+    /// time of a row is over, it is rejected after the next probe that fails. With [`Duration::ZERO`] such batches are
+    /// rejected at once. A login that is refused holds up all tables, with one clock.
     pub park_for: Duration,
     /// What is done when the reply to a write got lost; default [`Delivery::AtMostOnce`].
     pub delivery: Delivery,
@@ -65,6 +82,7 @@ impl Default for PipelineConfig {
             buffer_size: 10_000,
             buffer_bytes: 32 << 20,
             flush_size: 500,
+            max_batch_rows: None,
             flush_bytes: 4 << 20,
             flush_interval: Duration::from_millis(100),
             max_concurrency: 4,
@@ -160,7 +178,8 @@ pub enum Isolation {
     /// Halve the batch until each bad row was refused alone; the good rows are committed on the way, in
     /// transactions of their own. One bad row in 1,000 costs about 20 statements.
     Bisect {
-        /// Statements that may be spent on one batch.
+        /// Statements that may be spent on one batch of `flush_size` rows; a batch that has grown may take as many for
+        /// each `flush_size` rows.
         max_statements: usize,
         /// What becomes of the rows that are undecided then.
         beyond: BeyondBudget,
@@ -168,12 +187,13 @@ pub enum Isolation {
     /// All rows of a batch are written, or none: one bad row rejects its whole batch, and each row has the
     /// error of the bad one. Which rows share a batch is not yours to choose: it depends on their keys, on
     /// time and on room. A sink that cannot undo a part of a batch (Redis) needs `flush_size` 1 for it.
+    /// `max_batch_rows` is `flush_size` unless it is set.
     AtomicBatch,
 }
 
 impl Default for Isolation {
     fn default() -> Self {
-        Self::Bisect { max_statements: 256, beyond: BeyondBudget::Reject }
+        Self::Bisect { max_statements: 256, beyond: BeyondBudget::Park }
     }
 }
 
@@ -182,14 +202,35 @@ impl Default for Isolation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum BeyondBudget {
-    /// Reject them together.
+    /// Park the table: the rows wait, and each probe goes on with the search. With `park_for` zero they are rejected.
     #[default]
-    Reject,
-    /// Park the table: the rows wait for `park_for` and are tried again from time to time.
     Park,
+    /// Reject them together, good rows too.
+    Reject,
 }
 
 impl PipelineConfig {
+    /// The most rows of one batch, for a sink that writes `concurrency` batches at once.
+    pub(crate) fn batch_rows(&self, prefers_large_batches: bool, concurrency: usize) -> usize {
+        let is_small = self.isolation == Isolation::AtomicBatch || !prefers_large_batches;
+        let rows = match self.max_batch_rows {
+            Some(rows) => rows,
+            None if is_small => self.flush_size,
+            None => MAX_BATCH_ROWS.min(self.buffer_size),
+        };
+        // What is being written cannot be given up for newer rows.
+        let most = match self.when_full {
+            WhenFull::DropOldest => self.buffer_size / 4 / concurrency,
+            _ => usize::MAX,
+        };
+        rows.min(most).max(self.flush_size)
+    }
+
+    /// The most bytes of one batch, for a sink that writes `concurrency` batches at once.
+    pub(crate) fn batch_bytes(&self, concurrency: usize) -> usize {
+        self.flush_bytes.min(self.buffer_bytes / 2 / concurrency)
+    }
+
     /// Checks every setting.
     ///
     /// # Errors
@@ -202,6 +243,7 @@ impl PipelineConfig {
             ("flush_size", flush_size),
             ("flush_bytes", flush_bytes),
             ("max_concurrency", self.max_concurrency),
+            ("max_batch_rows", self.max_batch_rows.unwrap_or(flush_size)),
         ];
         let limit = u32::MAX as usize;
         let problem = if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
@@ -210,6 +252,15 @@ impl PipelineConfig {
             format!("buffer_size and buffer_bytes may be at most {limit}; lower them")
         } else if flush_size > buffer_size {
             format!("flush_size {flush_size} is above buffer_size {buffer_size}; raise buffer_size or lower flush_size")
+        } else if let Some(rows) = self.max_batch_rows.filter(|rows| *rows < flush_size) {
+            format!("max_batch_rows {rows} is below flush_size {flush_size}; raise it, or lower flush_size")
+        } else if let Some(rows) = self.max_batch_rows.filter(|rows| *rows > buffer_size) {
+            format!(
+                "max_batch_rows {rows} is above buffer_size {buffer_size}; raise buffer_size or lower max_batch_rows"
+            )
+        } else if self.max_concurrency > MAX_CONCURRENCY {
+            let concurrency = self.max_concurrency;
+            format!("max_concurrency {concurrency} is above {MAX_CONCURRENCY}; lower it to what the database can take")
         } else if flush_bytes > buffer_bytes {
             format!(
                 "flush_bytes {flush_bytes} is above buffer_bytes {buffer_bytes}; raise buffer_bytes or lower flush_bytes"
@@ -218,11 +269,6 @@ impl PipelineConfig {
             "when_full is WaitAtMost(0), which never waits; use WhenFull::Reject".to_owned()
         } else if matches!(self.isolation, Isolation::Bisect { max_statements: 0, .. }) {
             "isolation may spend 0 statements; use Isolation::AtomicBatch to reject refused batches whole".to_owned()
-        } else if matches!(self.isolation, Isolation::Bisect { beyond: BeyondBudget::Park, .. })
-            && self.park_for.is_zero()
-        {
-            "isolation parks the table beyond its budget, but park_for is 0; raise park_for or use BeyondBudget::Reject"
-                .to_owned()
         } else if self.statement_timeout.is_zero() {
             "statement_timeout is 0, so that no write could succeed; set it to seconds".to_owned()
         } else {
@@ -267,13 +313,11 @@ mod tests {
             |c| c.isolation = Isolation::Bisect { max_statements: 0, beyond: BeyondBudget::Reject },
             "use Isolation::AtomicBatch",
         );
-        check(
-            |c| {
-                c.isolation = Isolation::Bisect { max_statements: 9, beyond: BeyondBudget::Park };
-                c.park_for = Duration::ZERO;
-            },
-            "park_for is 0",
-        );
+        check(|c| c.max_batch_rows = Some(0), "max_batch_rows is 0");
+        check(|c| c.max_batch_rows = Some(499), "below flush_size 500");
+        check(|c| c.max_batch_rows = Some(c.buffer_size + 1), "above buffer_size");
+        check(|c| c.max_concurrency = usize::MAX, "above 1024");
+        check(|c| c.max_concurrency = 1025, "above 1024");
         check(|c| c.buffer_size = usize::MAX, "at most");
         check(|c| c.flush_size = 10_001, "above buffer_size 10000");
         check(|c| c.flush_bytes = 64 << 20, "above buffer_bytes");

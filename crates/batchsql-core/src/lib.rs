@@ -44,7 +44,8 @@ pub use outcome::outcomes::{FailedRow, Outcome, OutcomeCounts, OutcomeKind};
 pub use outcome::receipt::Receipt;
 pub use pipeline::builder::BatchSqlBuilder;
 pub use pipeline::error::{FlushError, ResubmitError, SubmitAllError, SubmitError};
-pub use pipeline::handle::{BatchSql, CloseReport, WeakBatchSql};
+pub use pipeline::handle::{BatchSql, WeakBatchSql};
+pub use pipeline::report::CloseReport;
 pub use reporter::{
     BatchExecuted, BatchInfo, BatchSealed, BatchStarted, FlushReason, MetricsReporter, NoopReporter, PipelineGauges,
     PoolState,

@@ -6,7 +6,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use batchsql_core::{Attempt, DynRow, ErrorClass, PoolState, Row, Rows, Schema, Sink, SinkError, Written};
+use batchsql_core::{
+    Attempt, DynRow, ErrorClass, PoolState, Row, Rows, Schema, Session, SessionEnd, Sink, SinkError, Written,
+};
 use tokio::sync::Semaphore;
 
 use crate::model::{Effect, Model};
@@ -33,6 +35,11 @@ pub enum Step {
     /// Applies the rows, then fails with [`ErrorClass::Unknown`], as when the link breaks after the
     /// commit.
     LoseReply,
+    /// Fails at once with [`ErrorClass::Unknown`], and applies the rows only when [`ScriptedSink::deliver`] is called,
+    /// unless the session was ended before: a write that was given up and reaches the database late.
+    Late,
+    /// The same without an answer: the write hangs until the pipeline gives it up.
+    LateAndSilent,
     /// Applies nothing and panics.
     Panic,
     /// Waits until [`ScriptedSink::release`], then applies the rows.
@@ -75,8 +82,15 @@ struct State {
     prepares: usize,
     max_concurrency: Option<usize>,
     sorts_by_key: bool,
+    grows_batches: bool,
     is_not_atomic: bool,
     pool: Option<PoolState>,
+    sessions: u64,
+    has_no_sessions: bool,
+    end_script: VecDeque<Result<SessionEnd, ErrorClass>>,
+    ended: HashSet<u64>,
+    late: Vec<(u64, Vec<DynRow>)>,
+    late_write_limit: Option<Duration>,
 }
 
 impl Default for ScriptedSink {
@@ -148,6 +162,49 @@ impl ScriptedSink {
     /// Asks for rows sorted by key, as a sink whose database locks rows does; before the pipeline is started.
     pub fn sort_by_key(&self) {
         self.lock().sorts_by_key = true;
+    }
+
+    /// Lets batches that wait grow beyond `flush_size`, as sinks of servers do; before the pipeline is started. Without
+    /// it every batch has at most `flush_size` rows.
+    pub fn grow_batches(&self) {
+        self.lock().grows_batches = true;
+    }
+
+    /// Sessions have no names, as behind a pooler.
+    pub fn hide_sessions(&self) {
+        self.lock().has_no_sessions = true;
+    }
+
+    /// Sets how long a late write may take effect ([`Sink::late_write_limit`]); the default is that nobody knows.
+    pub fn set_late_write_limit(&self, limit: Duration) {
+        self.lock().late_write_limit = Some(limit);
+    }
+
+    /// Appends what comes of the next calls that end a session; when there is none, the session has ended.
+    pub fn script_end_session(&self, ends: impl IntoIterator<Item = Result<SessionEnd, ErrorClass>>) {
+        self.lock().end_script.extend(ends);
+    }
+
+    /// Applies the rows of late writes ([`Step::Late`]) whose sessions were not ended; returns how many rows.
+    pub fn deliver(&self) -> usize {
+        let mut state = self.lock();
+        let late = std::mem::take(&mut state.late);
+        let mut rows = 0;
+        for (session, batch) in late {
+            if !state.ended.contains(&session) {
+                rows += batch.len();
+                for row in &batch {
+                    state.model.apply(row);
+                }
+                state.batches.push(batch);
+            }
+        }
+        rows
+    }
+
+    /// How many sessions were ended.
+    pub fn ended_sessions(&self) -> usize {
+        self.lock().ended.len()
     }
 
     /// Cannot undo a part of a batch, as Redis; before the pipeline is started.
@@ -273,7 +330,13 @@ impl ScriptedSink {
     /// Does a step that has nothing to do with rows.
     async fn go(&self, step: Option<Step>) -> Result<(), SinkError> {
         match step.unwrap_or(Step::Apply) {
-            Step::Apply | Step::RejectRow(_) | Step::LeaveRow(..) | Step::LoseRow(_) | Step::LoseReply => Ok(()),
+            Step::Apply
+            | Step::RejectRow(_)
+            | Step::LeaveRow(..)
+            | Step::LoseRow(_)
+            | Step::LoseReply
+            | Step::Late
+            | Step::LateAndSilent => Ok(()),
             Step::Delay(delay) => {
                 tokio::time::sleep(delay).await;
                 Ok(())
@@ -315,7 +378,7 @@ impl fmt::Debug for ScriptedSink {
 }
 
 impl Sink for ScriptedSink {
-    type Conn = ();
+    type Conn = u64;
     type Plan = ();
 
     fn name(&self) -> &'static str {
@@ -338,12 +401,37 @@ impl Sink for ScriptedSink {
         self.lock().pool
     }
 
-    async fn acquire(&self) -> Result<(), SinkError> {
-        let step = self.lock().acquire_script.pop_front();
-        self.go(step).await
+    fn prefers_large_batches(&self) -> bool {
+        self.lock().grows_batches
     }
 
-    async fn prepare(&self, (): &mut (), schema: &Schema) -> Result<(), SinkError> {
+    fn late_write_limit(&self) -> Option<Duration> {
+        self.lock().late_write_limit
+    }
+
+    async fn session(&self, conn: &mut u64) -> Result<Option<Session>, SinkError> {
+        let has_none = self.lock().has_no_sessions;
+        Ok((!has_none).then(|| Session::new(*conn)))
+    }
+
+    async fn end_session(&self, session: &Session) -> Result<SessionEnd, SinkError> {
+        let mut state = self.lock();
+        let end = state.end_script.pop_front().unwrap_or(Ok(SessionEnd::Ended)).map_err(scripted)?;
+        if end == SessionEnd::Ended {
+            state.ended.extend(session.name::<u64>());
+        }
+        Ok(end)
+    }
+
+    async fn acquire(&self) -> Result<u64, SinkError> {
+        let step = self.lock().acquire_script.pop_front();
+        self.go(step).await?;
+        let mut state = self.lock();
+        state.sessions += 1;
+        Ok(state.sessions)
+    }
+
+    async fn prepare(&self, _: &mut u64, schema: &Schema) -> Result<(), SinkError> {
         let (step, broken) = {
             let mut state = self.lock();
             state.prepares += 1;
@@ -355,7 +443,7 @@ impl Sink for ScriptedSink {
         }
     }
 
-    async fn write(&self, (): &mut (), (): &(), rows: Rows<'_>, attempt: &Attempt) -> Result<Written, SinkError> {
+    async fn write(&self, conn: &mut u64, (): &(), rows: Rows<'_>, attempt: &Attempt) -> Result<Written, SinkError> {
         let (step, broken, slow) = {
             let mut state = self.lock();
             state.writes += 1;
@@ -376,6 +464,14 @@ impl Sink for ScriptedSink {
             Step::LoseReply => {
                 self.apply(rows, attempt, None)?;
                 Err(SinkError::new(ErrorClass::Unknown, "the reply was lost"))
+            }
+            Step::Late | Step::LateAndSilent => {
+                let owned = (0..rows.len()).map(|row| rows.to_row(row)).collect();
+                self.lock().late.push((*conn, owned));
+                if step == Step::LateAndSilent {
+                    std::future::pending::<()>().await;
+                }
+                Err(SinkError::new(ErrorClass::Unknown, "the link was lost; the write may still be on its way"))
             }
             Step::HangInQueue => {
                 attempt.defer();

@@ -12,19 +12,8 @@ use std::sync::{Arc, PoisonError};
 
 use tokio::sync::oneshot;
 
-use sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, fence};
-
-/// The atomics and locks of this room. `cargo xtask test` replaces them, in one step, by those of a model checker.
-mod sync {
-    #[cfg(all(test, batchsql_loom))]
-    pub(super) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
-    #[cfg(all(test, batchsql_loom))]
-    pub(super) use loom::sync::{Mutex, MutexGuard};
-    #[cfg(not(all(test, batchsql_loom)))]
-    pub(super) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
-    #[cfg(not(all(test, batchsql_loom)))]
-    pub(super) use std::sync::{Mutex, MutexGuard};
-}
+use crate::budget::share::Share;
+use crate::budget::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, fence};
 
 /// How many times the free room a table may hold in sealed batches.
 const SHARE: usize = 8;
@@ -48,27 +37,6 @@ pub(crate) struct Budget {
     shared: AtomicBool,
     rows_limit: u32,
     bytes_limit: u32,
-}
-
-/// What one table holds in sealed batches.
-#[derive(Debug, Default)]
-pub(crate) struct Share {
-    rows: AtomicUsize,
-    bytes: AtomicUsize,
-}
-
-impl Share {
-    /// A batch was sealed.
-    pub(crate) fn add(&self, rows: usize, bytes: usize) {
-        self.rows.fetch_add(rows, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// The rows of a batch have their outcomes. Their room must be released after this.
-    pub(crate) fn remove(&self, rows: usize, bytes: usize) {
-        self.rows.fetch_sub(rows, Ordering::Relaxed);
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-    }
 }
 
 /// Who waits, one line per table; the tables take turns.
@@ -144,9 +112,12 @@ impl fmt::Debug for Reservation<'_> {
 pub(crate) struct HeldRoom(Room);
 
 impl HeldRoom {
-    /// Answers for room that is in use and will not be released otherwise.
-    pub(crate) fn of_row(budget: &Arc<Budget>, bytes: usize) -> Self {
-        let room = Room { budget: Arc::clone(budget), rows: 1, bytes: count(bytes) };
+    /// Answers for the room of one row that is in use and will not be released otherwise: `charged` bytes of it are
+    /// in the count already. A row that was handed back takes `bytes`, usually more than it took in its batch. The
+    /// difference is counted even if that is more than the limit: submitters then wait until it is given back.
+    pub(crate) fn of_row(budget: &Arc<Budget>, charged: usize, bytes: usize) -> Self {
+        let more = budget.hold_more(bytes.saturating_sub(charged));
+        let room = Room { budget: Arc::clone(budget), rows: 1, bytes: count(charged) + more };
         budget.held.fetch_add(pack(room.rows, room.bytes), Ordering::SeqCst);
         Self(room)
     }
@@ -331,8 +302,8 @@ impl Budget {
         let (rows, bytes) = self.used();
         let lacking = |wanted: u32, free: usize| (wanted as usize).saturating_sub(free);
         Some(Wanted::Room {
-            rows: lacking(waiter.rows, self.rows_limit() - rows),
-            bytes: lacking(waiter.bytes, self.bytes_limit() - bytes),
+            rows: lacking(waiter.rows, self.rows_limit().saturating_sub(rows)),
+            bytes: lacking(waiter.bytes, self.bytes_limit().saturating_sub(bytes)),
         })
     }
 
@@ -443,8 +414,9 @@ impl Budget {
             return false;
         }
         let (rows, bytes) = self.used();
-        let is_over = |held: &AtomicUsize, free: usize| held.load(Ordering::Relaxed) > free.saturating_mul(SHARE);
-        is_over(&share.rows, self.rows_limit() - rows) || is_over(&share.bytes, self.bytes_limit() - bytes)
+        let is_over = |held: usize, free: usize| held > free.saturating_mul(SHARE);
+        is_over(share.rows(), self.rows_limit().saturating_sub(rows))
+            || is_over(share.bytes(), self.bytes_limit().saturating_sub(bytes))
     }
 
     /// Takes room if there is enough of both.
@@ -453,13 +425,29 @@ impl Budget {
         let mut used = self.used.load(Ordering::SeqCst);
         loop {
             let (used_rows, used_bytes) = unpack(used);
-            let fits = rows <= self.rows_limit - used_rows && bytes <= self.bytes_limit - used_bytes;
+            // Failed rows may hold more bytes than there are, see `hold_more`.
+            let fits = rows <= self.rows_limit.saturating_sub(used_rows)
+                && bytes <= self.bytes_limit.saturating_sub(used_bytes);
             if !fits {
                 return false;
             }
             let more = used + pack(rows, bytes);
             match self.used.compare_exchange_weak(used, more, Ordering::SeqCst, Ordering::SeqCst) {
                 Ok(_) => return true,
+                Err(now) => used = now,
+            }
+        }
+    }
+
+    /// Counts bytes that are there whether they fit or not; returns how many, which is fewer only where the count
+    /// itself would overflow.
+    fn hold_more(&self, bytes: usize) -> u32 {
+        let wanted = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let mut used = self.used.load(Ordering::SeqCst);
+        loop {
+            let more = wanted.min(u32::MAX - unpack(used).1);
+            match self.used.compare_exchange_weak(used, used + pack(0, more), Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => return more,
                 Err(now) => used = now,
             }
         }

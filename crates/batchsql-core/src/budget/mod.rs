@@ -2,3 +2,5 @@
 //! Must not know rows, batches or databases.
 
 pub(crate) mod count;
+pub(crate) mod share;
+pub(crate) mod sync;

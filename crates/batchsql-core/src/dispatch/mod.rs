@@ -1,5 +1,12 @@
 //! Which batch is written next.
 //! Must not know rows or databases.
 
+pub(crate) mod connect_gate;
 pub(crate) mod dispatcher;
+mod expire;
+pub(crate) mod fences;
+pub(crate) mod park;
+mod pressure;
 pub(crate) mod schedule;
+mod start;
+pub(crate) mod state;

@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::{ArcSwapOption, Guard};
 
+use crate::config::Ordering;
 use crate::intake::group::Group;
 use crate::intake::table::Table;
 use crate::model::schema::{Schema, SchemaId};
 use crate::model::table_name::TableName;
+use crate::write::ids::GroupId;
 use crate::write::sink::Limits;
 
 /// Slots of the first chunk; each further chunk has twice as many as the one before.
@@ -20,11 +22,18 @@ const CHUNKS: usize = 40;
 /// Below this many groups nobody looks for idle ones.
 const FEW: usize = 256;
 
-type Chunk = Box<[ArcSwapOption<Group>]>;
+type Chunk = Box<[ArcSwapOption<Known>]>;
+
+/// A group and the table it belongs to.
+pub(crate) struct Known {
+    pub(crate) group: Arc<Group>,
+    pub(crate) table: Arc<Table>,
+}
 
 /// Groups by the number of their schema, which is small. A group keeps its schema alive, so a number
 /// never comes to mean another schema while the pipeline knows it.
 pub(crate) struct Groups {
+    ordering: Ordering,
     chunks: [OnceLock<Chunk>; CHUNKS],
     list: Mutex<List>,
 }
@@ -33,8 +42,9 @@ pub(crate) struct Groups {
 #[derive(Default)]
 struct List {
     /// With the number of batches that each had sealed when idle ones were last looked for.
-    groups: Vec<(Arc<Group>, Option<u64>)>,
+    groups: Vec<(Arc<Known>, Option<u64>)>,
     tables: HashMap<TableKey, Arc<Table>>,
+    by_number: HashMap<usize, Arc<Table>>,
     next_table: usize,
     next_group: usize,
     /// The number of groups at which idle ones are looked for.
@@ -43,7 +53,8 @@ struct List {
     accepted_before: u64,
 }
 
-/// Rows of equal table keys are kept in order among each other.
+/// Rows of equal table keys are kept in order among each other. Where all rows of a table are in order, its key columns
+/// play no part: two schemas of it with different keys are one table.
 #[derive(PartialEq, Eq, Hash)]
 struct TableKey {
     name: TableName,
@@ -51,39 +62,40 @@ struct TableKey {
 }
 
 impl TableKey {
-    fn of(schema: &Schema) -> Self {
-        let key = schema.key_columns().iter().map(|index| schema.columns()[*index].name().into());
+    fn of(schema: &Schema, ordering: Ordering) -> Self {
+        let key = schema.key_columns().iter().filter(|_| ordering != Ordering::PerTable);
+        let key = key.map(|index| schema.columns()[*index].name().into());
         Self { name: schema.table().clone(), key: key.collect() }
     }
 }
 
 /// A group that was looked up. Keep it for a moment only; for a wait, take [`into_arc`](Self::into_arc).
-pub(crate) struct Found(Guard<Option<Arc<Group>>>);
+pub(crate) struct Found(Guard<Option<Arc<Known>>>);
 
 impl Found {
-    pub(crate) fn into_arc(self) -> Arc<Group> {
+    pub(crate) fn into_arc(self) -> Arc<Known> {
         Guard::into_inner(self.0).expect("what was found is there")
     }
 }
 
-impl From<Arc<Group>> for Found {
-    fn from(group: Arc<Group>) -> Self {
+impl From<Arc<Known>> for Found {
+    fn from(group: Arc<Known>) -> Self {
         Self(Guard::from_inner(Some(group)))
     }
 }
 
 impl Deref for Found {
-    type Target = Arc<Group>;
+    type Target = Arc<Known>;
 
     #[inline]
-    fn deref(&self) -> &Arc<Group> {
+    fn deref(&self) -> &Arc<Known> {
         self.0.as_ref().expect("what was found is there")
     }
 }
 
 /// A group that was not known before.
 pub(crate) struct Added {
-    pub(crate) group: Arc<Group>,
+    pub(crate) known: Arc<Known>,
     /// How many tables there are now.
     pub(crate) tables: usize,
     /// Schemas whose groups had been idle and made room.
@@ -91,8 +103,8 @@ pub(crate) struct Added {
 }
 
 impl Groups {
-    pub(crate) fn new() -> Self {
-        Self { chunks: [const { OnceLock::new() }; CHUNKS], list: Mutex::default() }
+    pub(crate) fn new(ordering: Ordering) -> Self {
+        Self { ordering, chunks: [const { OnceLock::new() }; CHUNKS], list: Mutex::default() }
     }
 
     /// The group of a schema, when it is known.
@@ -113,19 +125,27 @@ impl Groups {
         let mut list = self.lock();
         let slot = self.slot(schema.id());
         if let Some(group) = slot.load_full() {
-            return Added { group, tables: list.tables.len(), retired: Vec::new() };
+            return Added { known: group, tables: list.tables.len(), retired: Vec::new() };
         }
         let retired = if list.groups.len() >= list.sweep_at.max(FEW) { self.sweep(&mut list) } else { Vec::new() };
-        let List { groups, tables, next_table, next_group, .. } = &mut *list;
-        let table = tables.entry(TableKey::of(schema)).or_insert_with(|| {
+        let List { groups, tables, by_number, next_table, next_group, .. } = &mut *list;
+        let table = tables.entry(TableKey::of(schema, self.ordering)).or_insert_with(|| {
+            let table = Arc::new(make_table(*next_table));
+            by_number.insert(*next_table, Arc::clone(&table));
             *next_table += 1;
-            Arc::new(make_table(*next_table - 1))
+            table
         });
-        let group = Arc::new(Group::new(*next_group, schema.clone(), limits, Arc::clone(table)));
+        let group = Arc::new(Group::new(GroupId(*next_group), schema.clone(), limits));
+        let known = Arc::new(Known { group, table: Arc::clone(table) });
         *next_group += 1;
-        slot.store(Some(Arc::clone(&group)));
-        groups.push((Arc::clone(&group), None));
-        Added { group, tables: tables.len(), retired }
+        slot.store(Some(Arc::clone(&known)));
+        groups.push((Arc::clone(&known), None));
+        Added { known, tables: tables.len(), retired }
+    }
+
+    /// A table by its number; `None` when it was idle and is gone.
+    pub(crate) fn table(&self, number: usize) -> Option<Arc<Table>> {
+        self.lock().by_number.get(&number).cloned()
     }
 
     /// Every table.
@@ -147,20 +167,21 @@ impl Groups {
     /// Forgets groups that have not been used since the last sweep, and tables without a group.
     fn sweep(&self, list: &mut List) -> Vec<SchemaId> {
         let mut retired = Vec::new();
-        list.groups.retain_mut(|(group, sealed)| {
-            *sealed = group.table.retire_if_idle(group, *sealed);
+        list.groups.retain_mut(|(known, sealed)| {
+            *sealed = known.table.retire_if_idle(&known.group, *sealed);
             if sealed.is_none() {
-                self.slot(group.schema.id()).store(None);
-                retired.push(group.schema.id());
+                self.slot(known.group.schema.id()).store(None);
+                retired.push(known.group.schema.id());
             }
             sealed.is_some()
         });
-        let List { groups, tables, accepted_before, .. } = list;
-        let used: HashSet<usize> = groups.iter().map(|(group, _)| group.table.number()).collect();
+        let List { groups, tables, by_number, accepted_before, .. } = list;
+        let used: HashSet<usize> = groups.iter().map(|(known, _)| known.table.number()).collect();
         tables.retain(|_, table| {
             let is_used = used.contains(&table.number());
             if !is_used {
                 *accepted_before += table.accepted();
+                by_number.remove(&table.number());
             }
             is_used
         });
@@ -168,7 +189,7 @@ impl Groups {
         retired
     }
 
-    fn slot(&self, id: SchemaId) -> &ArcSwapOption<Group> {
+    fn slot(&self, id: SchemaId) -> &ArcSwapOption<Known> {
         let (chunk, slot) = place(id.index());
         let make = || (0..FIRST_CHUNK << chunk).map(|_| ArcSwapOption::empty()).collect();
         &self.chunks[chunk].get_or_init(make)[slot]

@@ -3,4 +3,8 @@
 
 pub(crate) mod group;
 pub(crate) mod groups;
+pub(crate) mod headroom;
+pub(crate) mod lane;
+pub(crate) mod message;
+pub(crate) mod open_batch;
 pub(crate) mod table;

@@ -30,6 +30,18 @@ impl Batch {
         Self::new(self.schema.clone(), columns, rows.len(), bytes)
     }
 
+    /// Appends the rows of other batches of the same schema.
+    pub(crate) fn append(&mut self, others: &[Arc<Self>]) {
+        let rows = others.iter().map(|other| other.len).sum();
+        for (index, column) in self.columns.iter_mut().enumerate() {
+            let bytes = others.iter().map(|other| other.columns[index].variable_len()).sum();
+            column.reserve(rows, bytes);
+            others.iter().for_each(|other| column.append(&other.columns[index]));
+        }
+        self.len += rows;
+        self.bytes += others.iter().map(|other| other.bytes).sum::<usize>();
+    }
+
     pub(crate) fn columns(&self) -> &[ColumnBuffer] {
         &self.columns
     }

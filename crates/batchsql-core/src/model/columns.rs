@@ -67,6 +67,19 @@ fn end(len: usize) -> u32 {
 }
 
 impl TextBuffer {
+    fn reserve(&mut self, rows: usize, bytes: usize) {
+        self.ends.reserve(rows);
+        self.data.reserve(bytes);
+    }
+
+    fn append(&mut self, other: &Self) {
+        let before = end(self.data.len());
+        self.data.push_str(&other.data);
+        // The sum fits: the caller keeps both together below the byte budget.
+        end(self.data.len());
+        self.ends.extend(other.ends.iter().map(|end| before + end));
+    }
+
     fn with_capacity(rows: usize, bytes: usize) -> Self {
         Self { ends: Vec::with_capacity(rows), data: String::with_capacity(bytes) }
     }
@@ -84,6 +97,19 @@ impl TextBuffer {
 }
 
 impl BytesBuffer {
+    fn reserve(&mut self, rows: usize, bytes: usize) {
+        self.ends.reserve(rows);
+        self.data.reserve(bytes);
+    }
+
+    fn append(&mut self, other: &Self) {
+        let before = end(self.data.len());
+        self.data.extend_from_slice(&other.data);
+        // The sum fits: the caller keeps both together below the byte budget.
+        end(self.data.len());
+        self.ends.extend(other.ends.iter().map(|end| before + end));
+    }
+
     fn with_capacity(rows: usize, bytes: usize) -> Self {
         Self { ends: Vec::with_capacity(rows), data: Vec::with_capacity(bytes) }
     }
@@ -198,6 +224,39 @@ impl ColumnBuffer {
         };
         let validity = self.validity.as_ref().map(|validity| rows.iter().map(|row| validity[*row as usize]).collect());
         Self { buffer, validity }
+    }
+
+    /// Makes room for `rows` more values of together `bytes` variable bytes.
+    pub(crate) fn reserve(&mut self, rows: usize, bytes: usize) {
+        for_each_buffer!(&mut self.buffer, v => v.reserve(rows), v => v.reserve(rows, bytes), v => v.reserve(rows, bytes));
+        if let Some(validity) = &mut self.validity {
+            validity.reserve(rows);
+        }
+    }
+
+    /// Appends the values of a column of the same type.
+    ///
+    /// # Panics
+    /// When the other column has another type: both belong to one schema.
+    pub(crate) fn append(&mut self, other: &Self) {
+        /// Pairs the buffers of two columns by type.
+        macro_rules! append {
+            ($($variant:ident => $append:ident),*) => {
+                match (&mut self.buffer, &other.buffer) {
+                    $((Buffer::$variant(to), Buffer::$variant(from)) => to.$append(from),)*
+                    _ => panic!("columns of one schema have one type"),
+                }
+            };
+        }
+        append!(
+            Bool => extend_from_slice, I16 => extend_from_slice, I32 => extend_from_slice, I64 => extend_from_slice,
+            U64 => extend_from_slice, F32 => extend_from_slice, F64 => extend_from_slice, Uuid => extend_from_slice,
+            Date => extend_from_slice, Time => extend_from_slice, Timestamp => extend_from_slice,
+            TimestampTz => extend_from_slice, Decimal => append, Text => append, Json => append, Bytes => append
+        );
+        if let (Some(validity), Some(other)) = (&mut self.validity, &other.validity) {
+            validity.extend_from_slice(other);
+        }
     }
 
     /// Forgets every value from row `rows` on.
@@ -422,6 +481,30 @@ impl fmt::Debug for BytesValues<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_are_appended_value_by_value() {
+        let column = |values: &[Option<&str>]| {
+            let mut column = ColumnBuffer::new(ColumnType::Text, true, 0, 0);
+            for value in values {
+                match (value, &mut column.buffer) {
+                    (None, _) => column.push_null(),
+                    (Some(value), Buffer::Text(text)) => {
+                        text.push(value);
+                        column.validity.as_mut().unwrap().push(true);
+                    }
+                    _ => unreachable!("a text column"),
+                }
+            }
+            column
+        };
+        let mut first = column(&[Some("a"), None, Some("ccc")]);
+        first.append(&column(&[None, Some("ee")]));
+        first.append(&column(&[]));
+        let values: Vec<ValueRef<'_>> = (0..5).map(|row| first.view(0..5).get(row)).collect();
+        let text = ValueRef::Text;
+        assert_eq!(values, [text("a"), ValueRef::Null, text("ccc"), ValueRef::Null, text("ee")]);
+    }
 
     #[test]
     fn a_copy_takes_no_more_room_than_its_rows_need() {

@@ -16,7 +16,7 @@ use crate::budget::count::{Budget, HeldRoom};
 use crate::outcome::letter::{DeadLetter, FailedRows};
 use crate::outcome::ndjson::{FileWriter, OpenFile};
 use crate::outcome::outcomes::Outcome;
-use crate::row::traits::Row;
+use crate::row::dynamic::DynRow;
 
 /// How long `close` waits for a dead-letter file that cannot be written.
 const FILE_GRACE: Duration = Duration::from_secs(5);
@@ -138,8 +138,13 @@ impl Consumers {
         self.any
     }
 
-    /// Hands over one outcome. Returns the bytes of room that the row keeps, if it keeps any.
-    pub(crate) fn send(&self, outcome: &Outcome, budget: &Arc<Budget>) -> Option<usize> {
+    /// Hands over one outcome. Returns the bytes of its charge that the row keeps, if it keeps its room.
+    pub(crate) fn send(
+        &self,
+        outcome: &Outcome,
+        budget: &Arc<Budget>,
+        charged: &impl Fn(&DynRow) -> usize,
+    ) -> Option<usize> {
         for callback in &self.callbacks {
             if catch_unwind(AssertUnwindSafe(|| callback(outcome))).is_err() {
                 tracing::error!(outcome = outcome.kind().name(), "the failed-row callback panicked");
@@ -150,8 +155,8 @@ impl Consumers {
             return None;
         }
         let row = outcome.failure()?.row();
-        let bytes = row.schema().fixed_row_len() + row.variable_len();
-        let room = Arc::new(HeldRoom::of_row(budget, bytes));
+        let bytes = charged(row);
+        let room = Arc::new(HeldRoom::of_row(budget, bytes, row.memory()));
         for channel in channels.iter() {
             // A receiver that is gone wants no rows: then the letter gives its room back here.
             drop(channel.send(DeadLetter::new(outcome.clone(), Arc::clone(&room))));
@@ -159,9 +164,14 @@ impl Consumers {
         Some(bytes)
     }
 
+    /// Ends the channels: their receivers get what was sent, then `None`.
+    pub(crate) fn end_channels(&self) {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Ends the channels, and waits until the files have what was sent.
     pub(crate) async fn finish(&self) {
-        self.channels.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.end_channels();
         let files = std::mem::take(&mut *self.files.lock().unwrap_or_else(PoisonError::into_inner));
         let begin = std::time::Instant::now();
         for file in files {

@@ -9,13 +9,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::budget::count::Budget;
 use crate::outcome::consumers::Consumers;
 use crate::outcome::outcomes::{Outcome, OutcomeCounts, OutcomeKind};
-use crate::outcome::receipt::Completion;
-use crate::reporter::{BatchInfo, GuardedReporter};
+use crate::row::dynamic::DynRow;
 
 /// The books of one pipeline, shared by its handles and tasks.
 pub(crate) struct Ledger {
     pub(crate) budget: Arc<Budget>,
-    pub(crate) reporter: GuardedReporter,
     dead_letters: Consumers,
     outcomes: [AtomicU64; 7],
     /// Milliseconds since 1970 of the last batch that was written; 0 before the first.
@@ -97,10 +95,9 @@ impl fmt::Display for Balance {
 }
 
 impl Ledger {
-    pub(crate) fn new(budget: Arc<Budget>, reporter: GuardedReporter, dead_letters: Consumers) -> Self {
+    pub(crate) fn new(budget: Arc<Budget>, dead_letters: Consumers) -> Self {
         Self {
             budget,
-            reporter,
             dead_letters,
             outcomes: Default::default(),
             last_success: AtomicU64::new(0),
@@ -140,50 +137,43 @@ impl Ledger {
         self.dead_letters.is_any() || self.closing.load(Ordering::Acquire)
     }
 
-    /// Enters the end of a batch: failed rows, metrics, counts, receipts, then the room it held, but for
-    /// that of rows on their way to a dead-letter consumer.
-    ///
-    /// `outcomes` has one entry per row when there is a completion, and is empty when every row was
-    /// written.
-    pub(crate) fn settle(
+    /// Hands the failed rows of a batch to those who want them, before anything else is told of it. Returns the rows
+    /// and bytes of the batch's room that they keep. `charged` is what a row was charged when it was accepted.
+    pub(crate) fn hand_over<'a>(
         &self,
-        batch: BatchInfo<'_>,
-        counts: &OutcomeCounts,
-        outcomes: Vec<Outcome>,
-        completion: Option<&Completion>,
-    ) {
-        debug_assert_eq!(counts.total(), batch.rows as u64, "each row has one outcome");
+        outcomes: impl Iterator<Item = &'a Outcome>,
+        charged: impl Fn(&DynRow) -> usize,
+    ) -> (usize, usize) {
+        let failed: Vec<&Outcome> = outcomes.filter(|outcome| outcome.failure().is_some()).collect();
+        if self.closing.load(Ordering::Acquire) {
+            let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
+            unwritten.extend(failed.iter().map(|outcome| (*outcome).clone()));
+        }
+        if !self.dead_letters.is_any() {
+            return (0, 0);
+        }
+        let kept = failed.into_iter().filter_map(|outcome| self.dead_letters.send(outcome, &self.budget, &charged));
+        kept.fold((0, 0), |(rows, bytes), row| (rows + 1, bytes + row))
+    }
+
+    /// Counts the outcomes of a batch.
+    pub(crate) fn count(&self, counts: &OutcomeCounts) {
         if counts.get(OutcomeKind::Written) > 0 {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             self.last_success.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
         }
-        let (kept_rows, kept_bytes) = if counts.failed() > 0 { self.hand_over(&outcomes) } else { (0, 0) };
-        self.reporter.call(|reporter| reporter.rows_resolved(&batch, counts));
         for kind in OutcomeKind::ALL {
             self.outcomes[kind as usize].fetch_add(counts.get(kind), Ordering::Release);
         }
-        if let Some(completion) = completion {
-            completion.resolve(outcomes);
-        }
-        self.budget.release(batch.rows - kept_rows, batch.bytes - kept_bytes);
+    }
+
+    /// No row can fail any more: channels end. Files go on until they have what was sent.
+    pub(crate) fn end_channels(&self) {
+        self.dead_letters.end_channels();
     }
 
     /// No row can fail any more.
     pub(crate) async fn finish(&self) {
         self.dead_letters.finish().await;
-    }
-
-    /// Shows failed rows to those who want them. Returns the rows and bytes of room that they keep.
-    fn hand_over(&self, outcomes: &[Outcome]) -> (usize, usize) {
-        let failed = || outcomes.iter().filter(|outcome| outcome.failure().is_some());
-        if self.closing.load(Ordering::Acquire) {
-            let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
-            unwritten.extend(failed().cloned());
-        }
-        if !self.dead_letters.is_any() {
-            return (0, 0);
-        }
-        let kept = failed().filter_map(|outcome| self.dead_letters.send(outcome, &self.budget));
-        kept.fold((0, 0), |(rows, bytes), row| (rows + 1, bytes + row))
     }
 }

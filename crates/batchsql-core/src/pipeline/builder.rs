@@ -2,22 +2,27 @@
 //! Must not know what happens to rows.
 
 use std::fmt;
+use std::panic::catch_unwind;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use crate::budget::count::Budget;
 use crate::config::{FAR, Isolation, PipelineConfig, StartError};
-use crate::dispatch::dispatcher::{Activity, Dispatcher};
+use crate::dispatch::dispatcher::{Dispatcher, Warned};
+use crate::dispatch::state::Activity;
 use crate::intake::groups::Groups;
+use crate::intake::headroom::Headroom;
 use crate::intake::table::Intake;
 use crate::outcome::consumers::{Consumers, DeadLetters};
 use crate::outcome::ledger::Ledger;
 use crate::outcome::outcomes::Outcome;
 use crate::pipeline::handle::{BatchSql, Shared};
 use crate::reporter::{GuardedReporter, MetricsReporter, NoopReporter};
+use crate::write::context::PipelineContext;
 use crate::write::execute::Executor;
 use crate::write::sink::Sink;
 
@@ -70,65 +75,90 @@ impl<S: Sink> BatchSqlBuilder<S> {
     /// (`enable_time` or `enable_all`; `#[tokio::main]` has it).
     ///
     /// # Errors
-    /// A setting that cannot work, also with this sink, or a call from outside a Tokio runtime.
+    /// A setting that cannot work, also with this sink, a call from outside a Tokio runtime, or a runtime without a
+    /// timer.
     pub fn start(self) -> Result<BatchSql, StartError> {
         let Self { sink, config, reporter, dead_letters } = self;
         config.validate()?;
-        if config.isolation == Isolation::AtomicBatch && config.flush_size > 1 && !sink.is_atomic() {
+        let concurrency = sink.max_concurrency().unwrap_or(usize::MAX).min(config.max_concurrency).max(1);
+        let max_batch_rows = config.batch_rows(sink.prefers_large_batches(), concurrency);
+        if config.isolation == Isolation::AtomicBatch && max_batch_rows > 1 && !sink.is_atomic() {
             let text = "cannot undo a part of a batch, so isolation cannot be AtomicBatch; use Isolation::Bisect, \
                         or set flush_size to 1";
             return Err(StartError::new(format!("{} {text}", sink.name())));
         }
         let runtime = Handle::try_current()
             .map_err(|_| StartError::new("there is no Tokio runtime here; call start() from within one"))?;
-        let concurrency = sink.max_concurrency().unwrap_or(usize::MAX).min(config.max_concurrency).max(1);
-        let budget = Budget::new(config.buffer_size, config.buffer_bytes);
+        check_timer()?;
         let consumers = Consumers::start(dead_letters)
             .map_err(|error| StartError::new(format!("the thread of the dead-letter file cannot start: {error}")))?;
-        let ledger = Arc::new(Ledger::new(budget, GuardedReporter::new(reporter), consumers));
-        let (sender, messages) = mpsc::unbounded_channel();
+        let budget = Budget::new(config.buffer_size, config.buffer_bytes);
+        let ledger = Ledger::new(budget, consumers);
+        let pipeline = Arc::new(PipelineContext::new(ledger, GuardedReporter::new(reporter)));
+        let (messages, received) = mpsc::unbounded_channel();
         let (end, ended) = watch::channel(false);
-        let executor = Arc::new(Executor::new(sink, Arc::clone(&ledger), sender.downgrade(), &config));
+        let executor = Arc::new(Executor::new(sink, Arc::clone(&pipeline), &config));
         let activity = Arc::new(Activity::default());
-        let closed = Arc::new(AtomicBool::new(false));
-        let groups = Arc::new(Groups::new());
+        let intake = Arc::new(Intake {
+            pipeline: Arc::clone(&pipeline),
+            closed: AtomicBool::new(false),
+            flush_size: config.flush_size,
+            flush_bytes: config.flush_bytes,
+            max_batch_rows,
+            pull_bytes: config.batch_bytes(concurrency),
+            statement_timeout: config.statement_timeout,
+            headroom: Headroom::new(config.buffer_bytes / HEADROOM),
+        });
+        let groups = Arc::new(Groups::new(config.ordering));
         let dispatcher = Dispatcher {
-            groups: Arc::clone(&groups),
-            writer: Arc::clone(&executor),
-            messages,
-            own_messages: sender.downgrade(),
-            ledger: Arc::clone(&ledger),
+            executor: Arc::clone(&executor),
+            messages: received,
+            pipeline: Arc::clone(&pipeline),
+            intake: Arc::clone(&intake),
             activity: Arc::clone(&activity),
-            closed: Arc::clone(&closed),
+            groups: Arc::clone(&groups),
             concurrency,
             flush_interval: config.flush_interval.min(FAR),
+            retry_for: config.retry_for.min(FAR),
             park_for: config.park_for.min(FAR),
             when_full: config.when_full,
-            has_dropped: false,
-            has_warned_of_letters: false,
+            warned: Warned::default(),
         };
-        let books = Arc::clone(&ledger);
+        let books = Arc::clone(&pipeline);
         runtime.spawn(async move {
             // Dropped at the end, also by a panic: then `ended` says so.
             let _end = end;
             dispatcher.run().await;
-            books.finish().await;
+            books.ledger.finish().await;
             _end.send_replace(true);
         });
-        let intake =
-            Intake { messages: sender, ledger, closed, flush_size: config.flush_size, flush_bytes: config.flush_bytes };
         Ok(BatchSql(Arc::new(Shared {
             engine: executor,
             groups,
             intake,
+            pipeline,
+            messages,
             activity,
             config,
             concurrency,
+            runtime,
             ended,
             closing_since: OnceLock::new(),
             report: std::sync::Mutex::default(),
         })))
     }
+}
+
+/// The part of the byte budget that open batches may take ahead of their rows.
+const HEADROOM: usize = 8;
+
+/// Tokio has no question for it but to use the timer, which panics where there is none.
+fn check_timer() -> Result<(), StartError> {
+    let timer = catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO)));
+    timer.map_err(|_| {
+        let text = "this Tokio runtime has no timer; build it with enable_time() or enable_all()";
+        StartError::new(text)
+    })
 }
 
 impl BatchSql {

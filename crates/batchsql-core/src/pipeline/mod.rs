@@ -2,5 +2,9 @@
 //! Must not know how batches are written.
 
 pub(crate) mod builder;
+mod chunks;
+mod close;
 pub(crate) mod error;
 pub(crate) mod handle;
+pub(crate) mod report;
+mod submit;

@@ -24,6 +24,13 @@ impl DynRow {
         Self { schema, values }
     }
 
+    /// Bytes of memory that the row takes when it is handed back: with a value of its own per column, and what the
+    /// outcome and the letter around it take.
+    pub(crate) fn memory(&self) -> usize {
+        const AROUND: usize = 160;
+        self.values.len() * size_of::<Value>() + self.variable_len() + AROUND
+    }
+
     /// The value of a column; `None` when there is no such column or it was left out.
     pub fn get(&self, column: &str) -> Option<ValueRef<'_>> {
         self.schema.column_index(column).map(|index| self.values[index].as_ref())

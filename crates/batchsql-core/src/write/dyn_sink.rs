@@ -25,6 +25,7 @@ trait ErasedSink: Send + Sync + 'static {
     fn max_concurrency(&self) -> Option<usize>;
     fn is_repeatable(&self, schema: &Schema) -> bool;
     fn sorts_by_key(&self) -> bool;
+    fn prefers_large_batches(&self) -> bool;
     fn is_atomic(&self) -> bool;
     fn pool(&self) -> Option<PoolState>;
     fn late_write_limit(&self) -> Option<Duration>;
@@ -63,6 +64,10 @@ impl<S: Sink> ErasedSink for S {
 
     fn sorts_by_key(&self) -> bool {
         Sink::sorts_by_key(self)
+    }
+
+    fn prefers_large_batches(&self) -> bool {
+        Sink::prefers_large_batches(self)
     }
 
     fn is_atomic(&self) -> bool {
@@ -147,6 +152,10 @@ impl Sink for DynSink {
 
     fn sorts_by_key(&self) -> bool {
         self.0.sorts_by_key()
+    }
+
+    fn prefers_large_batches(&self) -> bool {
+        self.0.prefers_large_batches()
     }
 
     fn is_atomic(&self) -> bool {

@@ -1,27 +1,26 @@
 //! Owns the writing of one batch: connection, plan, attempts, and the verdict over each of its rows.
-//! Must not know how batches are filled, in which order they come, or how long they rest.
+//! Must not know how batches are filled, in which order they come, or how long they wait.
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::mpsc::WeakUnboundedSender;
 use tokio::time::{Instant, timeout};
 
 use crate::config::{BeyondBudget, Coalesce, Delivery, Isolation, Ordering, PipelineConfig};
-use crate::dispatch::dispatcher::{Ended, Message, Work, Writer};
 use crate::error::{ErrorClass, SinkError};
 use crate::model::schema::{Schema, SchemaId};
-use crate::outcome::ledger::Ledger;
 use crate::outcome::outcomes::FailureKind;
-use crate::reporter::PoolState;
-use crate::reporter::{BatchExecuted, BatchStarted};
+use crate::reporter::{BatchExecuted, BatchStarted, PoolState};
 use crate::write::attempt::Attempt;
+use crate::write::context::PipelineContext;
+use crate::write::flight::Flight;
 use crate::write::isolate::{Next, Verdict};
 use crate::write::job::{Job, Progress};
 use crate::write::plans::Plans;
 use crate::write::retry::RetrySchedule;
+use crate::write::session::{Session, SessionEnd};
 use crate::write::sink::{Limits, Sink, Written};
 
 /// What the handle needs of a sink, without its type.
@@ -36,8 +35,8 @@ pub(crate) trait Engine: Send + Sync + 'static {
 /// Writes batches to one sink.
 pub(crate) struct Executor<S: Sink> {
     sink: S,
-    ledger: Arc<Ledger>,
-    messages: WeakUnboundedSender<Message>,
+    pipeline: Arc<PipelineContext>,
+    flush_size: usize,
     retry_for: Duration,
     statement_timeout: Duration,
     isolation: Isolation,
@@ -55,7 +54,7 @@ enum Stop {
     /// The rows cannot be written by one statement.
     Inseparable(SinkError),
     /// They were refused, and some of them may be there already.
-    Doubtful(SinkError),
+    MaybeWritten(SinkError),
     /// Every retry that made sense was made.
     Failed(FailureKind, SinkError),
     /// The batch has to wait.
@@ -71,14 +70,36 @@ enum Pause {
 }
 
 /// A connection that goes from one batch to the next one.
-pub(crate) struct HeldConn<C> {
+pub(crate) struct Connection<C> {
     conn: C,
     /// When it was acquired.
     since: Instant,
+    /// Its session, once it was asked for.
+    session: Option<Option<Session>>,
 }
 
 /// How long a connection goes from batch to batch. Pools check and renew what is given back to them.
 const HOLD: Duration = Duration::from_secs(1);
+
+/// How long one call of `end_session` may take. It is made again.
+const END_SESSION: Duration = Duration::from_secs(5);
+
+/// How the writing of a batch ended.
+pub(crate) enum Ended<C> {
+    /// Every row has its outcome.
+    Done {
+        /// Whether rows were written.
+        has_written: bool,
+        /// The error with which rows were given up because `retry_for` was over.
+        expired: Option<SinkError>,
+        /// Its connection, when the next batch may go on with it.
+        connection: Option<Connection<C>>,
+    },
+    /// It is to be tried again after a while.
+    Resting { job: Box<Job>, delay: Duration, error: SinkError },
+    /// Its table cannot be written for now.
+    Parked { job: Box<Job>, error: SinkError, has_written: bool },
+}
 
 /// A plan, and whether it was made just now.
 struct Prepared<P> {
@@ -86,41 +107,8 @@ struct Prepared<P> {
     fresh: bool,
 }
 
-/// A connection, or why there is none; `None` when it has to be asked for again.
-type Conn<S> = Option<Result<<S as Sink>::Conn, SinkError>>;
-
-impl<S: Sink> Writer for Executor<S> {
-    type Conn = HeldConn<S::Conn>;
-
-    fn pool(&self) -> Option<PoolState> {
-        self.sink.pool()
-    }
-
-    async fn write(self: Arc<Self>, work: Work, held: Option<HeldConn<S::Conn>>) -> Ended<HeldConn<S::Conn>> {
-        let (mut conn, since) = match held {
-            Some(HeldConn { conn, since }) => (Some(Ok(conn)), since),
-            // The connection comes first: a due batch keeps filling while it waits for one.
-            None => (Some(self.acquire().await), Instant::now()),
-        };
-        let Some(mut job) = work.into_job(&self.ledger, &self.messages) else {
-            return Ended::Done { wrote: None, conn: None };
-        };
-        job.progress.wrote = None;
-        if job.progress.search.is_none() {
-            self.begin(&mut job);
-        }
-        let pause = self.run(&mut job, &mut conn).await;
-        job.rest();
-        // Where rows failed, others may use the connection while their consumers are told.
-        let may_hold = pause.is_none() && !job.has_failed_rows() && since.elapsed() < HOLD;
-        let conn = conn.and_then(Result::ok).filter(|_| may_hold).map(|conn| HeldConn { conn, since });
-        match pause {
-            None => Ended::Done { wrote: job.progress.wrote, conn },
-            Some(Pause::Rest(delay, error)) => Ended::Resting { job, delay, error },
-            Some(Pause::Park(error)) => Ended::Parked { job, error },
-        }
-    }
-}
+/// A connection; `None` when it has to be asked for.
+type Conn<S> = Option<Connection<<S as Sink>::Conn>>;
 
 #[async_trait]
 impl<S: Sink> Engine for Executor<S> {
@@ -129,8 +117,8 @@ impl<S: Sink> Engine for Executor<S> {
     }
 
     async fn prepare(&self, schema: &Schema) -> Result<(), SinkError> {
-        let mut conn = self.acquire().await?;
-        self.plan(&mut conn, schema).await.map(drop)
+        let mut connection = self.connect().await?;
+        self.plan(&mut connection.conn, schema).await.map(drop)
     }
 
     fn forget(&self, schemas: &[SchemaId]) {
@@ -139,17 +127,12 @@ impl<S: Sink> Engine for Executor<S> {
 }
 
 impl<S: Sink> Executor<S> {
-    pub(crate) fn new(
-        sink: S,
-        ledger: Arc<Ledger>,
-        messages: WeakUnboundedSender<Message>,
-        config: &PipelineConfig,
-    ) -> Self {
+    pub(crate) fn new(sink: S, pipeline: Arc<PipelineContext>, config: &PipelineConfig) -> Self {
         Self {
             sorts: sink.sorts_by_key() && config.ordering != Ordering::PerTable,
             sink,
-            ledger,
-            messages,
+            pipeline,
+            flush_size: config.flush_size,
             retry_for: config.retry_for,
             statement_timeout: config.statement_timeout,
             isolation: config.isolation,
@@ -160,24 +143,84 @@ impl<S: Sink> Executor<S> {
         }
     }
 
-    fn begin(&self, job: &mut Job) {
-        let queue_wait = job.opened_at.elapsed();
-        let begin = std::time::Instant::now();
-        job.begin(self.coalesces, self.sorts, self.isolation_budget());
-        let started = BatchStarted { queue_wait, assemble: begin.elapsed() };
-        self.ledger.reporter.call(|reporter| reporter.batch_started(&job.info(), &started));
+    /// The connections of the sink's pool.
+    pub(crate) fn pool(&self) -> Option<PoolState> {
+        self.sink.pool()
     }
 
-    fn isolation_budget(&self) -> usize {
+    /// How long a write may take effect whose session cannot be ended.
+    pub(crate) fn late_write_limit(&self) -> Option<Duration> {
+        self.sink.late_write_limit()
+    }
+
+    /// Gets a connection.
+    pub(crate) async fn acquire(self: Arc<Self>) -> Result<Connection<S::Conn>, SinkError> {
+        self.connect().await
+    }
+
+    /// Ends the session of a write that was given up.
+    pub(crate) async fn end_session(self: Arc<Self>, session: Session) -> Result<SessionEnd, SinkError> {
+        match timeout(END_SESSION, self.sink.end_session(&session)).await {
+            Ok(result) => result,
+            Err(_) => Err(timed_out("ending a session", END_SESSION, ErrorClass::Transient)),
+        }
+    }
+
+    /// Writes a batch and those that were sealed after it as one.
+    pub(crate) async fn write(
+        self: Arc<Self>,
+        mut job: Box<Job>,
+        others: Vec<Job>,
+        connection: Connection<S::Conn>,
+        flight: Arc<Flight>,
+    ) -> Ended<S::Conn> {
+        let since = connection.since;
+        let mut conn = Some(connection);
+        job.progress.has_written = false;
+        job.progress.expired = None;
+        if job.progress.search.is_none() {
+            self.begin(&mut job, others);
+        }
+        let pause = self.run(&mut job, &mut conn, &flight).await;
+        job.rest();
+        let has_written = job.progress.has_written;
+        // Where rows failed, others may use the connection while their consumers are told.
+        let may_hold = pause.is_none() && !job.has_failed_rows() && since.elapsed() < HOLD;
+        match pause {
+            None => {
+                let expired = job.progress.expired.take();
+                Ended::Done { has_written, expired, connection: conn.filter(|_| may_hold) }
+            }
+            Some(Pause::Rest(delay, error)) => Ended::Resting { job, delay, error },
+            Some(Pause::Park(error)) => Ended::Parked { job, error, has_written },
+        }
+    }
+
+    fn begin(&self, job: &mut Job, others: Vec<Job>) {
+        let queue_wait = job.opened_at.elapsed();
+        let begin = std::time::Instant::now();
+        job.absorb(others);
+        job.report_sealed();
+        let max_rows = if self.isolation == Isolation::AtomicBatch { usize::MAX } else { job.limit.rows() };
+        let budget = self.isolation_budget(job.batch.len());
+        job.begin(self.coalesces, self.sorts, budget, max_rows);
+        let started = BatchStarted { queue_wait, assemble: begin.elapsed() };
+        self.pipeline.reporter.call(|reporter| reporter.batch_started(&job.info(), &started));
+    }
+
+    /// Tries that the search for bad rows may take: a batch that has grown may take as many for each of its parts.
+    fn isolation_budget(&self, rows: usize) -> usize {
         match self.isolation {
-            Isolation::Bisect { max_statements, .. } => max_statements,
+            Isolation::Bisect { max_statements, .. } => {
+                max_statements.saturating_mul(rows.div_ceil(self.flush_size).max(1))
+            }
             Isolation::AtomicBatch => 0,
         }
     }
 
     /// Brings every row of the job to its outcome, or says why it has to wait. The rows of a job that is
     /// dropped on the way have theirs from its `Drop`.
-    async fn run(&self, job: &mut Job, conn: &mut Conn<S>) -> Option<Pause> {
+    async fn run(&self, job: &mut Job, conn: &mut Conn<S>, flight: &Flight) -> Option<Pause> {
         loop {
             match search(job).next() {
                 Next::Done if job.begin_next_round() => {}
@@ -187,7 +230,8 @@ impl<S: Sink> Executor<S> {
                     let error = refusal.as_ref().or(last_error.as_ref()).expect("only a refusal makes tries count");
                     let error = error.clone();
                     if matches!(self.isolation, Isolation::Bisect { beyond: BeyondBudget::Park, .. }) && self.parks {
-                        search(job).renew(self.isolation_budget());
+                        let budget = self.isolation_budget(job.batch.len());
+                        search(job).renew(budget);
                         return Some(Pause::Park(error));
                     }
                     let error = error.not_looked_at_alone();
@@ -195,7 +239,7 @@ impl<S: Sink> Executor<S> {
                         job.failed(undecided, FailureKind::Rejected, Some(&error));
                     }
                 }
-                Next::Try(range) => match self.write_range(job, range.clone(), conn).await {
+                Next::Try(range) => match self.write_range(job, range.clone(), conn, flight).await {
                     Ok(written) => {
                         job.written(range.clone(), &written, self.repeats(job));
                         search(job).judge(range, Verdict::Ended);
@@ -205,15 +249,22 @@ impl<S: Sink> Executor<S> {
                     }
                     Err(Stop::Bad(error)) => self.refused(job, range, Verdict::Bad, &error),
                     Err(Stop::Inseparable(error)) => self.refused(job, range, Verdict::Inseparable, &error),
-                    Err(Stop::Doubtful(error)) => {
+                    Err(Stop::MaybeWritten(error)) => {
                         search(job).judge(range.clone(), Verdict::Ended);
                         if job.fail_maybe_written(range, &error) {
                             postpone_rest(job);
                         }
                     }
                     Err(Stop::Failed(kind, error)) => {
+                        if kind == FailureKind::Expired {
+                            job.progress.expired = Some(error.clone());
+                        }
                         job.failed(range.clone(), kind, Some(&error));
                         search(job).judge(range, Verdict::Ended);
+                        if job.is_ordered && error.class() == ErrorClass::Unknown && !search(job).is_done() {
+                            // Nothing of this lane is sent before the abandoned write has ended for good.
+                            return Some(Pause::Rest(Duration::ZERO, error));
+                        }
                     }
                     Err(Stop::Pause(pause)) => {
                         search(job).put_back(range);
@@ -232,12 +283,13 @@ impl<S: Sink> Executor<S> {
         postpone_rest(job);
         let errors = || written.unfinished.iter().map(|(_, error)| error);
         // Others are reasons of rows that are rejected.
-        let mut passing = errors().filter(|error| error.is_retryable() || error.class() == ErrorClass::Unknown);
-        let error = errors().find(|error| error.class() == ErrorClass::Resource).or(passing.next())?;
+        let mut transient = errors().filter(|error| error.is_retryable() || error.class() == ErrorClass::Unknown);
+        let error = errors().find(|error| error.class() == ErrorClass::Resource).or(transient.next())?;
         job.progress.last_error = Some(error.clone());
         match next_delay(job, error.class(), self.retry_for) {
             Some(delay) => Some(Pause::Rest(delay, error.clone())),
             None => {
+                job.progress.expired = Some(error.clone());
                 job.fail_unfinished(FailureKind::Expired, Some(error));
                 None
             }
@@ -261,41 +313,53 @@ impl<S: Sink> Executor<S> {
         }
         let was_isolating = search(job).is_isolating();
         if search(job).judge(range.clone(), verdict) {
-            job.convict(range.start, error);
+            job.reject_row(range.start, error);
         } else if search(job).is_isolating() && !was_isolating {
-            self.ledger.reporter.call(|reporter| reporter.batch_isolated(&job.info()));
+            self.pipeline.reporter.call(|reporter| reporter.batch_isolated(&job.info()));
         }
     }
 
     /// Writes a range of rows in one transaction, or says what is to be done about it.
-    async fn write_range(&self, job: &mut Job, range: Range<usize>, conn: &mut Conn<S>) -> Result<Written, Stop> {
+    async fn write_range(
+        &self,
+        job: &mut Job,
+        range: Range<usize>,
+        conn: &mut Conn<S>,
+        flight: &Flight,
+    ) -> Result<Written, Stop> {
         let schema = job.batch.schema().clone();
         let error = loop {
-            let acquired = match conn.take() {
-                Some(acquired) => acquired,
-                None => self.acquire().await,
+            let connected = match conn.take() {
+                Some(connection) => Ok(connection),
+                None => self.connect().await,
             };
-            let mut connection = match acquired {
+            let mut connection = match connected {
                 Ok(connection) => connection,
                 Err(error) => break self.not_sent(job, error),
             };
-            let prepared = match self.plan(&mut connection, &schema).await {
+            let prepared = match self.plan(&mut connection.conn, &schema).await {
                 Ok(prepared) => prepared,
                 Err(error) => break self.not_sent(job, error),
             };
-            match self.attempt(job, range.clone(), &mut connection, &prepared.plan).await {
+            if job.is_ordered
+                && connection.session.is_none()
+                && let Err(error) = self.ask_session(&mut connection).await
+            {
+                break self.not_sent(job, error);
+            }
+            match self.attempt(job, range.clone(), &mut connection, &prepared.plan, flight).await {
                 Ok(written) => {
-                    *conn = Some(Ok(connection));
+                    *conn = Some(connection);
                     return Ok(written);
                 }
                 Err(error) if error.class() == ErrorClass::Schema && !prepared.fresh => {
                     // The table may have changed since the plan was made: look again, once.
                     self.forget(&[schema.id()]);
-                    *conn = Some(Ok(connection));
+                    *conn = Some(connection);
                 }
                 Err(error) => {
                     if matches!(error.class(), ErrorClass::Row | ErrorClass::Size | ErrorClass::Duplicate) {
-                        *conn = Some(Ok(connection));
+                        *conn = Some(connection);
                     }
                     break error;
                 }
@@ -307,10 +371,10 @@ impl<S: Sink> Executor<S> {
 
     /// What is to be done after an error.
     fn judge(&self, job: &mut Job, range: Range<usize>, error: SinkError) -> Stop {
-        let is_doubtful = job.has_maybe_written(range.clone());
+        let is_maybe_written = job.has_maybe_written(range.clone());
         match error.class() {
             ErrorClass::Unknown | ErrorClass::Transient | ErrorClass::Resource => {}
-            _ if is_doubtful => return Stop::Doubtful(error),
+            _ if is_maybe_written => return Stop::MaybeWritten(error),
             ErrorClass::Row => return Stop::Bad(error),
             ErrorClass::Size | ErrorClass::Duplicate => return Stop::Inseparable(error),
             ErrorClass::Schema | ErrorClass::Permission if self.parks => return Stop::Pause(Pause::Park(error)),
@@ -319,7 +383,7 @@ impl<S: Sink> Executor<S> {
             }
         }
         if error.class() == ErrorClass::Unknown {
-            job.may_have_written(range);
+            job.may_have_written(range, &error);
             if !self.repeats(job) {
                 return Stop::Failed(FailureKind::Unknown, error);
             }
@@ -335,22 +399,33 @@ impl<S: Sink> Executor<S> {
         &self,
         job: &mut Job,
         range: Range<usize>,
-        conn: &mut S::Conn,
+        connection: &mut Connection<S::Conn>,
         plan: &S::Plan,
+        flight: &Flight,
     ) -> Result<Written, SinkError> {
         job.progress.attempts += 1;
         let begin = Instant::now();
         let attempt = Attempt::new(self.isolation == Isolation::AtomicBatch);
         job.progress.writing = Some((range.clone(), begin, attempt.clone()));
+        if job.is_ordered {
+            flight.begins(connection.session.clone().flatten());
+        }
         let rows = job.rows().slice(range.clone());
-        let result = match timeout(self.statement_timeout, self.sink.write(conn, plan, rows, &attempt)).await {
-            Ok(result) => result,
+        let write = self.sink.write(&mut connection.conn, plan, rows, &attempt);
+        let (result, is_timeout) = match timeout(self.statement_timeout, write).await {
+            Ok(result) => (result, false),
             Err(_) if attempt.abandon() => {
                 let what = "the write, of which nothing was committed,";
-                Err(timed_out(what, self.statement_timeout, ErrorClass::Transient))
+                (Err(timed_out(what, self.statement_timeout, ErrorClass::Transient)), true)
             }
-            Err(_) => Err(timed_out("the write", self.statement_timeout, ErrorClass::Unknown)),
+            Err(_) => (Err(timed_out("the write", self.statement_timeout, ErrorClass::Unknown)), true),
         };
+        let may_be_late = |written: &Written| written.unfinished.iter().any(|(_, e)| e.class() == ErrorClass::Unknown);
+        match &result {
+            Err(error) if error.class() == ErrorClass::Unknown => flight.abandoned(),
+            Ok(written) if may_be_late(written) => flight.abandoned(),
+            _ => flight.answered(),
+        }
         let is_part = |written: &Written| !written.rejected.is_empty() || !written.unfinished.is_empty();
         if attempt.is_atomic() && range.len() > 1 && result.as_ref().is_ok_and(is_part) {
             // Its other rows are in the database, which is what was not to happen.
@@ -361,23 +436,42 @@ impl<S: Sink> Executor<S> {
             duration: result.as_ref().ok().and_then(|written| written.took).unwrap_or_else(|| begin.elapsed()),
             error: result.as_ref().err().map(SinkError::class),
         };
+        if is_timeout {
+            // Slowness must not come back as the same batch: it is written in halves.
+            job.limit.timed_out(range.len());
+            if self.isolation != Isolation::AtomicBatch {
+                search(job).limit_rows(range.len() / 2);
+            }
+        } else if result.is_ok() {
+            job.limit.succeeded(range.len(), executed.duration);
+        }
         job.progress.writing = None;
-        let has_written = result.is_ok() || job.progress.wrote.is_some_and(|(_, has_written)| has_written);
-        job.progress.wrote = Some((executed.duration, has_written));
-        self.ledger.reporter.call(|reporter| reporter.batch_executed(&job.info(), &executed));
+        job.progress.has_written |= result.is_ok();
+        self.pipeline.reporter.call(|reporter| reporter.batch_executed(&job.info(), &executed));
         result
     }
 
     fn not_sent(&self, job: &Job, error: SinkError) -> SinkError {
-        self.ledger.reporter.call(|reporter| reporter.batch_not_sent(&job.info(), error.class()));
+        self.pipeline.reporter.call(|reporter| reporter.batch_not_sent(&job.info(), error.class()));
         error
     }
 
-    async fn acquire(&self) -> Result<S::Conn, SinkError> {
+    async fn connect(&self) -> Result<Connection<S::Conn>, SinkError> {
         match timeout(self.statement_timeout, self.sink.acquire()).await {
-            Ok(result) => result,
+            Ok(result) => result.map(|conn| Connection { conn, since: Instant::now(), session: None }),
             Err(_) => Err(timed_out("getting a connection", self.statement_timeout, ErrorClass::Transient)),
         }
+    }
+
+    async fn ask_session(&self, connection: &mut Connection<S::Conn>) -> Result<(), SinkError> {
+        match timeout(self.statement_timeout, self.sink.session(&mut connection.conn)).await {
+            Ok(session) => connection.session = Some(session?),
+            Err(_) => {
+                let what = "asking for the name of the session";
+                return Err(timed_out(what, self.statement_timeout, ErrorClass::Transient));
+            }
+        }
+        Ok(())
     }
 
     async fn plan(&self, conn: &mut S::Conn, schema: &Schema) -> Result<Prepared<S::Plan>, SinkError> {
@@ -408,7 +502,9 @@ fn postpone_rest(job: &mut Job) {
 
 /// How long a batch rests before it is tried again; `None` when its time is over.
 fn next_delay(job: &mut Job, class: ErrorClass, retry_for: Duration) -> Option<Duration> {
-    let retries = job.progress.retries.get_or_insert_with(|| (RetrySchedule::new(retry_for), Instant::now()));
+    // Rows that waited behind others that failed do not get the whole time once more.
+    let since = job.progress.fails_since.map_or_else(Instant::now, |since| since.max(job.opened_at));
+    let retries = job.progress.retries.get_or_insert_with(|| (RetrySchedule::new(retry_for), since));
     retries.0.next(class, retries.1.elapsed())
 }
 

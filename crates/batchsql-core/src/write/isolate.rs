@@ -32,12 +32,14 @@ pub(crate) struct Search {
     /// Whether a range was bad: from then on tries are counted.
     isolating: bool,
     budget: usize,
+    /// Rows that one try may take.
+    max_rows: usize,
 }
 
 impl Search {
     /// Starts with all rows together. `budget` is the number of tries once a range was bad.
     pub(crate) fn new(rows: usize, budget: usize) -> Self {
-        Self { pending: std::iter::once(0..rows).collect(), isolating: false, budget }
+        Self { pending: std::iter::once(0..rows).collect(), isolating: false, budget, max_rows: usize::MAX }
     }
 
     /// The next range to try. It must be judged, or put back.
@@ -49,7 +51,18 @@ impl Search {
             return Next::Undecided;
         }
         self.budget -= usize::from(self.isolating);
-        self.pending.pop().map_or(Next::Done, Next::Try)
+        let Some(mut range) = self.pending.pop() else { return Next::Done };
+        if range.len() > self.max_rows {
+            let cut = range.start + self.max_rows;
+            self.pending.push(cut..range.end);
+            range.end = cut;
+        }
+        Next::Try(range)
+    }
+
+    /// From now on a try takes at most `rows` rows; others than this one may have set a lower limit.
+    pub(crate) fn limit_rows(&mut self, rows: usize) {
+        self.max_rows = self.max_rows.min(rows.max(1));
     }
 
     /// Takes back a range that could not be judged: it is tried again.
@@ -71,6 +84,11 @@ impl Search {
                 false
             }
         }
+    }
+
+    /// Whether nothing is left to try in this round.
+    pub(crate) fn is_done(&self) -> bool {
+        self.pending.is_empty()
     }
 
     /// Whether a range was bad so far.

@@ -7,20 +7,21 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::budget::share::ShareHold;
 use crate::error::{ErrorClass, SinkError};
-use crate::intake::group::Group;
-use crate::intake::table::{LaneId, OpenId};
 use crate::model::batch::{Batch, Rows};
 use crate::model::keys;
-use crate::outcome::ledger::Ledger;
 use crate::outcome::outcomes::{FailedRow, FailureKind, Outcome, OutcomeCounts, OutcomeKind};
 use crate::outcome::receipt::Completion;
-use crate::reporter::{BatchExecuted, BatchInfo, FlushReason};
+use crate::reporter::{BatchExecuted, BatchInfo, BatchSealed, FlushReason};
+use crate::row::traits::Row;
 use crate::write::attempt::Attempt;
+use crate::write::batch_limit::BatchLimit;
+use crate::write::context::PipelineContext;
+use crate::write::ids::{GroupId, LaneId};
 use crate::write::isolate::Search;
 use crate::write::retry::RetrySchedule;
 use crate::write::round::{MaybeWritten, Round};
@@ -29,17 +30,47 @@ use crate::write::sink::Written;
 /// A batch that must end. Dropping it ends the rows that have no outcome yet: as `Unknown` while they
 /// are being written (a panic, a deadline), as `Purged` otherwise.
 pub(crate) struct Job {
+    /// Lower than that of every batch that was sealed later.
+    pub(crate) number: u64,
     pub(crate) lane: LaneId,
-    /// Which of the batches of its lane and group it is.
-    pub(crate) generation: u64,
+    pub(crate) group: GroupId,
+    /// Whether rows of its lane keep their order.
+    pub(crate) is_ordered: bool,
     pub(crate) batch: Arc<Batch>,
-    pub(crate) group: Arc<Group>,
-    pub(crate) completion: Option<Arc<Completion>>,
-    pub(crate) context: Option<Arc<str>>,
+    /// When its oldest row was accepted.
     pub(crate) opened_at: Instant,
     pub(crate) reason: FlushReason,
-    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) limit: Arc<BatchLimit>,
+    pub(crate) pipeline: Arc<PipelineContext>,
     pub(crate) progress: Progress,
+    context: Option<Arc<str>>,
+    /// Who waits for its rows, from the first row to the last.
+    parts: Vec<Part>,
+    share: ShareHold,
+    /// Keeps the group from being forgotten.
+    _group: Arc<()>,
+    /// It has become a part of another batch, and holds nothing.
+    is_absorbed: bool,
+}
+
+/// Rows of a batch that were sealed together.
+struct Part {
+    rows: usize,
+    completion: Option<Arc<Completion>>,
+}
+
+/// What a batch is made of when it is sealed.
+pub(crate) struct Sealed {
+    pub(crate) lane: LaneId,
+    pub(crate) group: GroupId,
+    pub(crate) group_token: Arc<()>,
+    pub(crate) is_ordered: bool,
+    pub(crate) batch: Batch,
+    pub(crate) opened_at: Instant,
+    pub(crate) reason: FlushReason,
+    pub(crate) limit: Arc<BatchLimit>,
+    pub(crate) completion: Option<Arc<Completion>>,
+    pub(crate) share: ShareHold,
 }
 
 /// How far a batch has come.
@@ -51,13 +82,18 @@ pub(crate) struct Progress {
     pub(crate) writing: Option<(Range<usize>, Instant, Attempt)>,
     /// The delays of this batch, and since when it is retried.
     pub(crate) retries: Option<(RetrySchedule, Instant)>,
+    /// Since when batches before it are retried, in the same lane.
+    pub(crate) fails_since: Option<Instant>,
+    /// The error with which rows of it were given up because `retry_for` was over.
+    pub(crate) expired: Option<SinkError>,
     pub(crate) last_error: Option<SinkError>,
     /// The error of the row that failed last, for the log.
     logged_error: Option<SinkError>,
-    /// How long the last write took, and whether rows were written since the job was last taken up.
-    pub(crate) wrote: Option<(Duration, bool)>,
+    /// Whether rows were written since the job was last taken up.
+    pub(crate) has_written: bool,
     /// The last error for which bad rows were searched.
     pub(crate) refusal: Option<SinkError>,
+    is_reported: bool,
     /// It is given up for newer rows, as configured.
     pub(crate) makes_room: bool,
     /// What is left of the round; `None` before the first.
@@ -81,13 +117,56 @@ enum End {
 }
 
 impl Job {
-    /// The open batch that it was.
-    pub(crate) fn open_id(&self) -> OpenId {
-        OpenId { lane: self.lane, group: self.group.number }
+    pub(crate) fn new(sealed: Sealed, pipeline: Arc<PipelineContext>) -> Self {
+        let Sealed { lane, group, group_token, is_ordered, batch, opened_at, reason, limit, completion, share } =
+            sealed;
+        Self {
+            number: pipeline.outstanding.begin(opened_at),
+            lane,
+            group,
+            is_ordered,
+            parts: vec![Part { rows: batch.len(), completion }],
+            batch: Arc::new(batch),
+            opened_at,
+            reason,
+            limit,
+            context: pipeline.reporter.call(|reporter| reporter.context()),
+            pipeline,
+            progress: Progress::default(),
+            share,
+            _group: group_token,
+            is_absorbed: false,
+        }
+    }
+
+    /// Whether another batch that was sealed right after this one may be written together with it.
+    pub(crate) fn may_absorb(&self, other: &Self) -> bool {
+        self.group == other.group && self.context == other.context && self.progress.attempts == 0
+    }
+
+    /// Takes over the rows of batches that were sealed after this one, in their order. None of them was begun.
+    pub(crate) fn absorb(&mut self, others: Vec<Self>) {
+        if others.is_empty() {
+            return;
+        }
+        let mut batches = Vec::with_capacity(others.len());
+        for mut other in others {
+            self.parts.append(&mut other.parts);
+            self.share.absorb(&mut other.share);
+            self.opened_at = self.opened_at.min(other.opened_at);
+            other.is_absorbed = true;
+            batches.push(Arc::clone(&other.batch));
+            self.pipeline.outstanding.end(other.number);
+        }
+        match Arc::get_mut(&mut self.batch) {
+            Some(batch) => batch.append(&batches),
+            // Nobody has seen a batch that was not begun.
+            None => unreachable!("a batch that was not begun has one owner"),
+        }
     }
 
     /// Begins the first round.
-    pub(crate) fn begin(&mut self, coalesces: bool, sorts: bool, budget: usize) {
+    pub(crate) fn begin(&mut self, coalesces: bool, sorts: bool, budget: usize, max_rows: usize) {
         let last_wins = coalesces && keys::is_last_wins(self.batch.schema());
         if (last_wins || sorts)
             && let Some(arranged) = keys::arrange(Rows::all(&self.batch), last_wins, sorts)
@@ -95,7 +174,9 @@ impl Job {
             self.progress.round = Some(Round::arranged(arranged, sorts));
         }
         let rows = self.rows().len();
-        self.progress.search = Some(Search::new(rows, budget));
+        let mut search = Search::new(rows, budget);
+        search.limit_rows(max_rows);
+        self.progress.search = Some(search);
     }
 
     /// Begins a round with the rows whose successors were convicted and with those that are unfinished; false when
@@ -123,6 +204,14 @@ impl Job {
     /// Whether rows ended without being in the database.
     pub(crate) fn has_failed_rows(&self) -> bool {
         self.progress.counts.failed() > 0
+    }
+
+    /// Tells the reporter of the batch, once, before anything else is told of it.
+    pub(crate) fn report_sealed(&mut self) {
+        if !std::mem::replace(&mut self.progress.is_reported, true) {
+            let sealed = BatchSealed { reason: self.reason };
+            self.pipeline.reporter.call(|reporter| reporter.batch_sealed(&self.info(), &sealed));
+        }
     }
 
     /// Identifies the batch to the reporter.
@@ -159,10 +248,10 @@ impl Job {
         for row in range.clone() {
             match special.get(row - range.start).copied().flatten() {
                 None => self.succeed(row, Outcome::Written),
-                Some(None) => self.succeed(row, Outcome::Ignored),
+                Some(None) => self.ignored(row),
                 Some(Some(error)) if is_unfinished(row) && error.is_retryable() => self.round().leave(row),
                 Some(Some(error)) if is_unfinished(row) && error.class() == ErrorClass::Unknown => {
-                    self.may_have_written(row..row + 1);
+                    self.may_have_written(row..row + 1, error);
                     if repeats {
                         self.round().leave(row);
                     } else {
@@ -173,13 +262,13 @@ impl Job {
                 Some(Some(error)) if self.is_maybe_written(self.row_of_batch(row)) => {
                     self.failed(row..row + 1, FailureKind::Unknown, Some(error));
                 }
-                Some(Some(error)) => self.convict(row, error),
+                Some(Some(error)) => self.reject_row(row, error),
             }
         }
     }
 
     /// Rejects one row of the round; the row before it with the same key has its turn next.
-    pub(crate) fn convict(&mut self, row: usize, error: &SinkError) {
+    pub(crate) fn reject_row(&mut self, row: usize, error: &SinkError) {
         self.progress.refusal = Some(error.clone());
         let row = self.row_of_batch(row);
         self.fail(row, FailureKind::Rejected, Some(error));
@@ -188,9 +277,9 @@ impl Job {
         }
     }
 
-    /// Says that a range of the round may be in the database.
-    pub(crate) fn may_have_written(&mut self, range: Range<usize>) {
-        self.round().may_have_written(range);
+    /// Says that a range of the round may be in the database since an attempt that ended with `error`.
+    pub(crate) fn may_have_written(&mut self, range: Range<usize>, error: &SinkError) {
+        self.round().may_have_written(range, error);
     }
 
     /// Whether rows of a range of the round may be in the database.
@@ -229,7 +318,7 @@ impl Job {
     /// Ends the rows that the sink could not finish: those that may be in the database as `Unknown`.
     pub(crate) fn fail_unfinished(&mut self, kind: FailureKind, error: Option<&SinkError>) {
         for row in self.progress.round.as_mut().map(Round::take_unfinished).unwrap_or_default() {
-            self.fail_with_elders(row as usize, kind, error);
+            self.fail_with_predecessors(row as usize, kind, error);
         }
     }
 
@@ -237,13 +326,18 @@ impl Job {
     /// database as `Unknown`.
     pub(crate) fn failed(&mut self, range: Range<usize>, kind: FailureKind, error: Option<&SinkError>) {
         for row in range {
-            self.fail_with_elders(self.row_of_batch(row), kind, error);
+            self.fail_with_predecessors(self.row_of_batch(row), kind, error);
         }
     }
 
     /// Ends a row of the batch, and the rows that it would have superseded.
-    fn fail_with_elders(&mut self, row: usize, kind: FailureKind, error: Option<&SinkError>) {
-        let kind = if self.is_maybe_written(row) { FailureKind::Unknown } else { kind };
+    fn fail_with_predecessors(&mut self, row: usize, kind: FailureKind, error: Option<&SinkError>) {
+        // The reason is the attempt that may have written it, not what came of later ones.
+        let since = self.progress.round.as_ref().and_then(|round| round.maybe_written_since(row)).cloned();
+        let (kind, error) = match &since {
+            Some(since) => (FailureKind::Unknown, Some(since)),
+            None => (kind, error),
+        };
         let mut next = Some(row);
         while let Some(row) = next {
             if self.is_open(row) {
@@ -257,7 +351,7 @@ impl Job {
     pub(crate) fn failed_rest(&mut self, kind: FailureKind, error: Option<&SinkError>) {
         for row in 0..self.batch.len() {
             if self.is_maybe_written(row) && self.is_open(row) {
-                self.fail_with_elders(row, kind, error);
+                self.fail_with_predecessors(row, kind, error);
             }
         }
         for row in 0..self.batch.len() {
@@ -275,6 +369,16 @@ impl Job {
         while let Some(row) = next {
             self.decide(row, Outcome::Superseded);
             next = self.row_before(row);
+        }
+    }
+
+    /// Ends a row of the round that the database left out. Rows that it would have superseded are not superseded by
+    /// it: the one before it has its turn next.
+    fn ignored(&mut self, row: usize) {
+        let row = self.row_of_batch(row);
+        self.decide(row, Outcome::Ignored);
+        if let Some(round) = &mut self.progress.round {
+            round.give_turn_to_row_before(row);
         }
     }
 
@@ -305,7 +409,7 @@ impl Job {
             self.progress.rejected[error.class() as usize] += 1;
         }
         // The row is copied only for someone who will look at it.
-        if self.completion.is_some() || self.ledger.wants_failed_rows() {
+        if self.parts.iter().any(|part| part.completion.is_some()) || self.pipeline.ledger.wants_failed_rows() {
             let failed = FailedRow::new(self.batch.row(row), self.progress.attempts, error.cloned());
             self.decide(row, Outcome::failed(kind, failed));
         } else {
@@ -338,33 +442,52 @@ impl Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        if self.open_rows() > 0 {
-            let given_up = |class, what: &str| {
-                let why = if std::thread::panicking() {
-                    SinkError::new(ErrorClass::Internal, format!("the sink panicked {what} this row was sent"))
-                } else {
-                    let text = format!("given up {what} it was sent: by the deadline of close(), or with its runtime");
-                    SinkError::new(class, text)
-                };
-                Some(why)
-            };
-            if let Some((rows, since, attempt)) = self.progress.writing.take()
-                && !attempt.abandon()
-            {
-                let executed =
-                    BatchExecuted { rows: rows.len(), duration: since.elapsed(), error: Some(ErrorClass::Unknown) };
-                self.ledger.reporter.call(|reporter| reporter.batch_executed(&self.info(), &executed));
-                self.failed(rows, FailureKind::Unknown, given_up(ErrorClass::Unknown, "after").as_ref());
-            }
-            // What was said of other rows is no reason for these.
-            let is_of_all = |error: &SinkError| {
-                let of_some = matches!(error.class(), ErrorClass::Row | ErrorClass::Size | ErrorClass::Duplicate);
-                !of_some && !std::thread::panicking()
-            };
-            let error = self.progress.last_error.clone().filter(is_of_all);
-            let error = error.or_else(|| given_up(ErrorClass::Transient, "before"));
-            self.failed_rest(FailureKind::Purged, error.as_ref());
+        if self.is_absorbed {
+            return;
         }
+        self.report_sealed();
+        if self.open_rows() > 0 {
+            self.give_up();
+        }
+        self.log_failed_rows();
+        for (class, rows) in ErrorClass::ALL.into_iter().zip(self.progress.rejected).filter(|(_, rows)| *rows > 0) {
+            self.pipeline.reporter.call(|reporter| reporter.rows_rejected(&self.info(), class, rows));
+        }
+        self.settle();
+    }
+}
+
+impl Job {
+    /// Ends the rows that are left when the batch is dropped: by a panic, a deadline, or with its runtime.
+    fn give_up(&mut self) {
+        let given_up = |class, what: &str| {
+            let why = if std::thread::panicking() {
+                SinkError::new(ErrorClass::Internal, format!("the sink panicked {what} this row was sent"))
+            } else {
+                let text = format!("given up {what} it was sent: by the deadline of close(), or with its runtime");
+                SinkError::new(class, text)
+            };
+            Some(why)
+        };
+        if let Some((rows, since, attempt)) = self.progress.writing.take()
+            && !attempt.abandon()
+        {
+            let executed =
+                BatchExecuted { rows: rows.len(), duration: since.elapsed(), error: Some(ErrorClass::Unknown) };
+            self.pipeline.reporter.call(|reporter| reporter.batch_executed(&self.info(), &executed));
+            self.failed(rows, FailureKind::Unknown, given_up(ErrorClass::Unknown, "after").as_ref());
+        }
+        // What was said of other rows is no reason for these.
+        let is_of_all = |error: &SinkError| {
+            let of_some = matches!(error.class(), ErrorClass::Row | ErrorClass::Size | ErrorClass::Duplicate);
+            !of_some && !std::thread::panicking()
+        };
+        let error = self.progress.last_error.clone().filter(is_of_all);
+        let error = error.or_else(|| given_up(ErrorClass::Transient, "before"));
+        self.failed_rest(FailureKind::Purged, error.as_ref());
+    }
+
+    fn log_failed_rows(&self) {
         if self.progress.counts.failed() > 0 && !self.progress.makes_room {
             let (counts, error) = (self.progress.counts, self.progress.logged_error.as_ref());
             let error = error.map(tracing::field::display);
@@ -375,15 +498,40 @@ impl Drop for Job {
                 "rows of this batch were not written"
             );
         }
-        let known = |end| match end {
-            End::Known(outcome) => Some(outcome),
+    }
+
+    /// Enters the end of the batch: failed rows, metrics, counts, receipts, then the room it held, but for that of
+    /// rows on their way to a dead-letter consumer.
+    fn settle(&mut self) {
+        let counts = self.progress.counts;
+        let ledger = &self.pipeline.ledger;
+        debug_assert_eq!(counts.total(), self.batch.len() as u64, "each row has one outcome");
+        let ends = std::mem::take(&mut self.progress.ends);
+        let known = |end: &End| match end {
+            End::Known(outcome) => Some(outcome.clone()),
             End::Open | End::Counted => None,
         };
-        let outcomes = std::mem::take(&mut self.progress.ends).into_iter().filter_map(known).collect();
-        for (class, rows) in ErrorClass::ALL.into_iter().zip(self.progress.rejected).filter(|(_, rows)| *rows > 0) {
-            self.ledger.reporter.call(|reporter| reporter.rows_rejected(&self.info(), class, rows));
+        let (mut kept_rows, mut kept_bytes) = (0, 0);
+        if counts.failed() > 0 {
+            let outcomes = ends.iter().filter_map(|end| match end {
+                End::Known(outcome) => Some(outcome),
+                End::Open | End::Counted => None,
+            });
+            let fixed = self.batch.schema().fixed_row_len();
+            (kept_rows, kept_bytes) = ledger.hand_over(outcomes, |row| fixed + row.variable_len());
         }
-        self.group.job_ended(self.batch.len(), self.batch.bytes());
-        self.ledger.settle(self.info(), &self.progress.counts, outcomes, self.completion.as_deref());
+        self.pipeline.reporter.call(|reporter| reporter.rows_resolved(&self.info(), &counts));
+        ledger.count(&counts);
+        let mut start = 0;
+        for part in &self.parts {
+            if let Some(completion) = &part.completion {
+                let rows = if ends.is_empty() { &[] } else { &ends[start..start + part.rows] };
+                completion.resolve(rows.iter().filter_map(known).collect());
+            }
+            start += part.rows;
+        }
+        self.share.release();
+        ledger.budget.release(self.batch.len() - kept_rows, self.batch.bytes() - kept_bytes);
+        self.pipeline.batch_ended(self.number);
     }
 }

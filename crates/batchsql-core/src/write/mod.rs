@@ -2,10 +2,15 @@
 //! Must not know how batches are filled, or in which order they are written.
 
 pub(crate) mod attempt;
+pub(crate) mod batch_limit;
+pub(crate) mod context;
 pub(crate) mod dyn_sink;
 pub(crate) mod execute;
+pub(crate) mod flight;
+pub(crate) mod ids;
 pub(crate) mod isolate;
 pub(crate) mod job;
+pub(crate) mod outstanding;
 pub(crate) mod plans;
 pub(crate) mod retry;
 pub(crate) mod round;

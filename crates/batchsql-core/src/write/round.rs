@@ -1,10 +1,11 @@
 //! Owns the rounds of a batch on its way: which of its rows are written now and which come next, and which may be
 //! in the database already. Must not know how rows end, or who writes them.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::error::SinkError;
 use crate::model::batch::{Batch, Rows};
 use crate::model::keys::{self, Arranged};
 
@@ -23,8 +24,8 @@ pub(crate) struct Round {
     next: Vec<u32>,
     /// Rows of the batch that the sink left without an outcome: the next round too, after a rest.
     unfinished: Vec<u32>,
-    /// Rows of the batch of which an earlier attempt may have reached the database.
-    maybe_written: HashSet<u32>,
+    /// Rows of the batch of which an earlier attempt may have reached the database, with the error of that attempt.
+    maybe_written: HashMap<u32, SinkError>,
 }
 
 impl Round {
@@ -46,7 +47,7 @@ impl Round {
             sorts: false,
             next: Vec::new(),
             unfinished: Vec::new(),
-            maybe_written: HashSet::new(),
+            maybe_written: HashMap::new(),
         }
     }
 
@@ -111,14 +112,21 @@ impl Round {
         std::mem::take(&mut self.unfinished)
     }
 
-    /// Says that rows of the round may be in the database.
-    pub(crate) fn may_have_written(&mut self, range: Range<usize>) {
-        self.maybe_written.extend(&self.rows[range]);
+    /// Says that rows of the round may be in the database since an attempt that ended with `error`.
+    pub(crate) fn may_have_written(&mut self, range: Range<usize>, error: &SinkError) {
+        for row in &self.rows[range] {
+            self.maybe_written.entry(*row).or_insert_with(|| error.clone());
+        }
     }
 
     /// Whether a row of the batch may be in the database.
     pub(crate) fn is_maybe_written(&self, row: usize) -> bool {
-        !self.maybe_written.is_empty() && self.maybe_written.contains(&number(row))
+        self.maybe_written_since(row).is_some()
+    }
+
+    /// The error of the attempt since which a row of the batch may be in the database.
+    pub(crate) fn maybe_written_since(&self, row: usize) -> Option<&SinkError> {
+        if self.maybe_written.is_empty() { None } else { self.maybe_written.get(&number(row)) }
     }
 
     /// The rows of a range of the round that may be in the database, and those that must not be written any more

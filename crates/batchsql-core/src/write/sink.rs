@@ -120,8 +120,15 @@ pub trait Sink: Send + Sync + 'static {
         false
     }
 
+    /// Whether large batches are written faster per row than those of `flush_size` rows: because the database is
+    /// another process, perhaps far away. Then batches that wait for a connection grow, see
+    /// [`PipelineConfig::max_batch_rows`](crate::PipelineConfig::max_batch_rows). Default: yes.
+    fn prefers_large_batches(&self) -> bool {
+        true
+    }
+
     /// Whether a batch can be undone as a whole, so that [`Isolation::AtomicBatch`](crate::Isolation::AtomicBatch)
-    /// can be kept. A pipeline with this setting does not start otherwise, unless its `flush_size` is 1. Default:
+    /// can be kept. A pipeline with this setting does not start otherwise, unless its batches have one row. Default:
     /// yes.
     fn is_atomic(&self) -> bool {
         true

@@ -132,6 +132,7 @@ fn config() -> impl Strategy<Value = PipelineConfig> {
         let parks = matches!(isolation, Isolation::Bisect { beyond: BeyondBudget::Park, .. });
         PipelineConfig {
             flush_size,
+            max_batch_rows: None,
             buffer_size: flush_size + more,
             // Sometimes bytes are what is short.
             buffer_bytes: if tight { 800 } else { 1 << 20 },
@@ -326,6 +327,7 @@ struct Nature {
 
 async fn check(config: PipelineConfig, actions: Vec<Action>, nature: Nature, deadline: Duration) {
     let sink = ScriptedSink::new();
+    sink.grow_batches();
     let poison = nature.poison;
     sink.poison(move |row| id(row) % poison == 0);
     if nature.tells_rows {
@@ -348,6 +350,7 @@ async fn check(config: PipelineConfig, actions: Vec<Action>, nature: Nature, dea
     let mut builder = BatchSql::builder(sink.clone()).config(config).metrics_reporter(recorder.clone());
     let mut letters = None;
     if let Some(millis) = nature.takes_letters {
+        recorder.0.lock().unwrap().has_letters = true;
         let (dead_letters, mut failed) = DeadLetters::channel();
         builder = builder.dead_letters(dead_letters);
         letters = Some(tokio::spawn(async move {

@@ -303,12 +303,9 @@ fn receipts_resolve_when_the_runtime_ends_before_the_pipeline() {
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_before_the_write_is_told_as_the_reason() {
-    for (step_of, expected) in
-        [("acquire", OutcomeKind::Purged), ("prepare", OutcomeKind::Purged), ("write", OutcomeKind::Unknown)]
-    {
+    for (step_of, expected) in [("prepare", OutcomeKind::Purged), ("write", OutcomeKind::Unknown)] {
         let (db, sink) = pipeline(config());
         match step_of {
-            "acquire" => sink.script_acquire([Step::Panic]),
             "prepare" => sink.script_prepare([Step::Panic]),
             _ => sink.script([Step::Panic]),
         }
@@ -321,6 +318,15 @@ async fn a_panic_before_the_write_is_told_as_the_reason() {
             assert_eq!(outcome.kind(), expected, "{step_of}");
             assert!(outcome.failure().unwrap().error().unwrap().to_string().contains("panicked"), "{step_of}");
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_while_connecting_costs_no_row() {
+    let (db, sink) = pipeline(config());
+    sink.script_acquire([Step::Panic; 3]);
+    for receipt in crate::support::receipts(&db, &plain(), 0..10).await {
+        assert!(receipt.await.is_written());
     }
 }
 

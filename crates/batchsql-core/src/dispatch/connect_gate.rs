@@ -1,0 +1,92 @@
+//! Owns the way back to a database that cannot be connected to: one attempt at a time, with growing delays, for all
+//! tables together. Must not know lanes or clocks: it is told the time.
+//!
+//! Without it each lane would ask for a connection of its own: hundreds of attempts a second, which keep a server that
+//! is starting from starting.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::error::{ErrorClass, SinkError};
+use crate::outcome::outcomes::FailureKind;
+use crate::write::retry::RetrySchedule;
+
+/// How long rows wait for a connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    pub(crate) retry_for: Duration,
+    pub(crate) park_for: Duration,
+}
+
+/// The delay between attempts while the pipeline drains, at most.
+const DRAINING_DELAY: Duration = Duration::from_millis(250);
+
+/// No connection can be had.
+pub(crate) struct ConnectGate {
+    pub(crate) since: Instant,
+    pub(crate) error: SinkError,
+    delays: RetrySchedule,
+    next_try: Instant,
+    /// When the last attempt started that failed.
+    tried_at: Instant,
+}
+
+impl ConnectGate {
+    pub(crate) fn new(error: SinkError, now: Instant) -> Self {
+        let delays = RetrySchedule::new(Duration::MAX);
+        Self { since: now, error, delays, next_try: now, tried_at: now }
+    }
+
+    /// An attempt that started at `started` failed; returns the delay before the next one.
+    pub(crate) fn failed(
+        &mut self,
+        error: SinkError,
+        started: Instant,
+        now: Instant,
+        patience: Patience,
+        is_draining: bool,
+    ) -> Duration {
+        let class = if error.is_retryable() { error.class() } else { ErrorClass::Resource };
+        let mut delay = self.delays.next(class, Duration::ZERO).unwrap_or(Duration::ZERO);
+        if is_draining {
+            delay = delay.min(DRAINING_DELAY);
+        }
+        self.error = error;
+        self.tried_at = started;
+        // The first rows have their last try when their time is over, not after it.
+        let last = self.since + self.ending(patience).1;
+        if now < last {
+            delay = delay.min(last - now);
+        }
+        self.next_try = now + delay;
+        delay
+    }
+
+    /// The pipeline drains: the next attempt is made at once.
+    pub(crate) fn try_now(&mut self, now: Instant) {
+        self.next_try = now;
+    }
+
+    pub(crate) fn next_try(&self) -> Instant {
+        self.next_try
+    }
+
+    /// How rows end that have waited long enough, and how long that is.
+    pub(crate) fn ending(&self, patience: Patience) -> (FailureKind, Duration) {
+        match self.error.class() {
+            ErrorClass::Transient | ErrorClass::Resource | ErrorClass::Unknown => {
+                (FailureKind::Expired, patience.retry_for)
+            }
+            // A login that is refused, for example.
+            _ => (FailureKind::Rejected, patience.park_for),
+        }
+    }
+
+    /// Whether rows have waited long enough, and were tried after that. `since` is when they began to wait, if that was
+    /// before the gate closed.
+    pub(crate) fn is_over(&self, opened: Instant, since: Option<Instant>, patience: Patience) -> bool {
+        let since = since.map_or(self.since, |since| since.min(self.since));
+        since.max(opened) + self.ending(patience).1 <= self.tried_at
+    }
+}

@@ -1,0 +1,86 @@
+//! Owns the end of rows that have waited long enough: for a connection, for their table, behind others that failed.
+//! Must not know rows or databases.
+//!
+//! A row ends only after an attempt that started when its time was over, so that it always has its last try. The
+//! attempt need not be its own: a server that refuses one batch of a lane refuses those behind it.
+
+use tokio::time::Instant;
+
+use crate::dispatch::connect_gate::Patience;
+use crate::dispatch::dispatcher::Dispatcher;
+use crate::dispatch::state::State;
+use crate::error::SinkError;
+use crate::outcome::outcomes::FailureKind;
+use crate::write::ids::{GroupId, LaneId};
+use crate::write::job::Job;
+use crate::write::sink::Sink;
+
+impl<S: Sink> Dispatcher<S> {
+    /// Ends the rows that have waited long enough for a connection.
+    pub(crate) fn expire_unconnected(&self, state: &mut State<S::Conn>, patience: Patience) {
+        let Some(gate) = state.gate.take() else { return };
+        let is_over = |job: &Job| {
+            let since = job.progress.retries.as_ref().map(|(_, since)| *since);
+            gate.is_over(job.opened_at, since, patience)
+        };
+        let jobs = self.take_waiting(state, &is_over);
+        end(jobs, gate.ending(patience).0, &gate.error);
+        state.gate = Some(gate);
+        state.schedule.resume_unused();
+    }
+
+    /// Ends the rows of a parked group that have waited long enough.
+    pub(crate) fn expire_parked(&self, state: &mut State<S::Conn>, group: GroupId) {
+        let Some((table, since_over, error)) = state
+            .schedule
+            .parks()
+            .find(|(parked, _)| *parked == group)
+            .map(|(_, park)| (park.table.number(), park.over_before(self.park_for), park.error.clone()))
+        else {
+            return;
+        };
+        let Some(over_before) = since_over else { return };
+        let is_over = |job: &Job| job.lane.table == table && job.group == group && job.opened_at <= over_before;
+        let jobs = self.take_waiting(state, &is_over);
+        if !jobs.is_empty() {
+            let rows: usize = jobs.iter().map(|job| job.batch.len()).sum();
+            tracing::error!(table = jobs[0].batch.schema().table_display(), rows, %error, "rows of a parked table were rejected");
+        }
+        end(jobs, FailureKind::Rejected, &error);
+        state.schedule.resume_unused();
+    }
+
+    /// Ends the rows of a lane whose time is over like that of the batch before them.
+    pub(crate) fn expire_lane(&self, state: &mut State<S::Conn>, lane: LaneId, error: &SinkError, tried_at: Instant) {
+        let Some(fails_since) = state.schedule.fails_since(lane) else { return };
+        let is_over = |job: &Job| job.lane == lane && fails_since.max(job.opened_at) + self.retry_for <= tried_at;
+        let jobs = self.take_waiting(state, &is_over);
+        end(jobs, FailureKind::Expired, error);
+    }
+
+    /// The same for a lane that waits until an abandoned write can have no effect any more.
+    pub(crate) fn expire_fenced(&self, state: &mut State<S::Conn>, lane: LaneId, tried_at: Instant) {
+        let text = "the session of a write that was given up could not be ended; rows with the same keys must not \
+                    overtake it";
+        let error = SinkError::new(crate::error::ErrorClass::Transient, text);
+        self.expire_lane(state, lane, &error, tried_at);
+    }
+
+    /// Takes batches that wait: those that came back, and those that never left their lane.
+    fn take_waiting(&self, state: &mut State<S::Conn>, is_wanted: &dyn Fn(&Job) -> bool) -> Vec<Job> {
+        let mut jobs = state.schedule.take_held(is_wanted);
+        for (table, lane) in state.schedule.lanes_with_batches() {
+            let (taken, status) = table.take_sealed(lane, is_wanted);
+            state.schedule.note(&table, lane, status, self.flush_interval);
+            jobs.extend(taken);
+        }
+        jobs.sort_unstable_by_key(|job| job.number);
+        jobs
+    }
+}
+
+fn end(jobs: Vec<Job>, kind: FailureKind, error: &SinkError) {
+    for mut job in jobs {
+        job.failed_rest(kind, Some(error));
+    }
+}

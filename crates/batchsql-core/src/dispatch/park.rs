@@ -1,0 +1,75 @@
+//! Owns a group that cannot be written for now: since when, when it is tried again, and which rows have waited enough.
+//! Must not know lanes or clocks: it is told the time.
+//!
+//! Example with `park_for` 60 s: a write fails at 0 s because a column is missing, and is tried again after a delay.
+//! Row a came before 0 s, row b at 20 s. The probe that starts at 60 s fails: a is rejected. The next one, at 64 s,
+//! succeeds: b is written. No row is rejected whose last probe started before its time was over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::error::{ErrorClass, SinkError};
+use crate::intake::table::Table;
+use crate::write::retry::RetrySchedule;
+
+/// A group that cannot be written for now.
+pub(crate) struct Park {
+    pub(crate) table: Arc<Table>,
+    pub(crate) since: Instant,
+    pub(crate) error: SinkError,
+    pub(crate) probe: Probe,
+    delays: RetrySchedule,
+    next_probe: Instant,
+    /// When the last attempt started that failed.
+    tried_at: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Probe {
+    /// Its time has not come.
+    Waits,
+    /// The next batch of the group that can start is the probe.
+    Due,
+    Running,
+}
+
+impl Park {
+    pub(crate) fn new(table: Arc<Table>, error: SinkError, now: Instant) -> Self {
+        let delays = RetrySchedule::new(Duration::MAX);
+        Self { table, since: now, error, probe: Probe::Waits, delays, next_probe: now, tried_at: now }
+    }
+
+    /// An attempt that started at `started` failed.
+    pub(crate) fn failed(&mut self, error: SinkError, started: Instant, now: Instant, park_for: Duration) {
+        let delay = self.delays.next(ErrorClass::Resource, Duration::ZERO).unwrap_or(Duration::ZERO);
+        self.next_probe = now + delay;
+        // The first rows have their last try when their time is over, not after it.
+        let last = self.since + park_for;
+        if now < last {
+            self.next_probe = self.next_probe.min(last);
+        }
+        self.probe = Probe::Waits;
+        self.error = error;
+        self.tried_at = started;
+    }
+
+    /// The probe ended without an answer: the next batch is one, at this time.
+    pub(crate) fn postpone(&mut self, until: Instant) {
+        self.probe = Probe::Waits;
+        self.next_probe = until;
+    }
+
+    /// When the next probe is due; `None` while one is due or running.
+    pub(crate) fn next_probe(&self) -> Option<Instant> {
+        (self.probe == Probe::Waits).then_some(self.next_probe)
+    }
+
+    /// Rows that were accepted at this time or before have waited long enough, and were tried after that; `None` when
+    /// there are none.
+    pub(crate) fn over_before(&self, park_for: Duration) -> Option<Instant> {
+        let over = self.tried_at.checked_sub(park_for)?;
+        (self.since <= over).then_some(over)
+    }
+}

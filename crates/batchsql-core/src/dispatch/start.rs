@@ -1,0 +1,283 @@
+//! Owns how batches start and end: connections, pulls, and what follows from each result.
+//! Must not know rows or databases.
+//!
+//! A permit stands for one connection: first the connection is there, then a batch is pulled for it. So no batch waits,
+//! sealed, for a connection that does not come, and rows join their batch until it is sent.
+
+use std::sync::Arc;
+
+use tokio::task::{Id, JoinError};
+use tokio::time::Instant;
+
+use crate::dispatch::connect_gate::{ConnectGate, Patience};
+use crate::dispatch::dispatcher::Dispatcher;
+use crate::dispatch::fences::Verdict;
+use crate::dispatch::schedule::{Next, Start};
+use crate::dispatch::state::{State, TaskEnd};
+use crate::error::{ErrorClass, SinkError};
+use crate::intake::lane::{Pull, PullLimit};
+use crate::intake::table::Table;
+use crate::outcome::outcomes::FailureKind;
+use crate::reporter::BatchInfo;
+use crate::write::execute::{Connection, Ended};
+use crate::write::flight::{AbandonedWrite, Flight};
+use crate::write::ids::LaneId;
+use crate::write::job::Job;
+use crate::write::sink::Sink;
+
+/// While draining, retries come at least this fast.
+const DRAINING_DELAY: std::time::Duration = std::time::Duration::from_millis(20);
+
+impl<S: Sink> Dispatcher<S> {
+    /// Starts batches while there are connections, gets connections while there are permits, and ends sessions.
+    pub(crate) fn start_ready(&self, state: &mut State<S::Conn>, now: Instant) {
+        while !state.connections.is_empty() {
+            match state.schedule.next(now) {
+                None => break,
+                Some(Next::Held(job)) => match self.groups.table(job.lane.table) {
+                    Some(table) => self.start(state, &table, job, Vec::new(), now),
+                    None => unreachable!("a table is kept while it has batches"),
+                },
+                Some(Next::Pull(table, lane)) => self.pull(state, &table, lane, now),
+            }
+        }
+        self.connect(state, now);
+        if let Some(session) = state.fences.next(now) {
+            let ending = Arc::clone(&self.executor).end_session(session);
+            let task = state.tasks.spawn(async move { TaskEnd::SessionEnded(ending.await) });
+            state.fencing = Some(task.id());
+        }
+    }
+
+    /// Gets as many connections as there are permits and batches for them.
+    fn connect(&self, state: &mut State<S::Conn>, now: Instant) {
+        let taken = state.schedule.running() + state.connecting.len() + state.connections.len();
+        let free = self.concurrency.saturating_sub(taken);
+        if free == 0 {
+            return;
+        }
+        let wanted = state.schedule.startable(free + state.connecting.len(), now);
+        let mut more = wanted.saturating_sub(state.connecting.len());
+        if let Some(gate) = &state.gate {
+            // One attempt at a time.
+            let may = state.connecting.is_empty() && gate.next_try() <= now;
+            more = more.min(usize::from(may));
+        }
+        for _ in 0..more.min(free) {
+            let connecting = Arc::clone(&self.executor).acquire();
+            let task = state.tasks.spawn(async move { TaskEnd::Connected(connecting.await) });
+            state.connecting.insert(task.id(), now);
+        }
+    }
+
+    fn pull(&self, state: &mut State<S::Conn>, table: &Arc<Table>, lane: LaneId, now: Instant) {
+        let limit = self.pull_limit(state, table, lane);
+        let (pull, status) = {
+            let schedule = &state.schedule;
+            table.pull(lane, limit, &|group| schedule.may_write(group))
+        };
+        match pull {
+            Pull::Batch(pulled) => self.start(state, table, Box::new(pulled.job), pulled.others, now),
+            Pull::Blocked => state.schedule.block(lane),
+            Pull::Empty => {}
+        }
+        state.schedule.note(table, lane, status, self.flush_interval);
+    }
+
+    /// How much one pull may take. A batch that takes all that waits leaves nothing to the permits that are free beside
+    /// it, and one that is larger than the others holds up other tables.
+    fn pull_limit(&self, state: &State<S::Conn>, table: &Table, lane: LaneId) -> PullLimit {
+        let most = table.batch_limit().rows().min(self.intake.max_batch_rows);
+        let rows = if state.schedule.others_are_ready(table.number()) {
+            self.intake.flush_size.min(most)
+        } else if table.is_serial() {
+            // No other permit can take what is in this lane.
+            most
+        } else {
+            let free = self.concurrency.saturating_sub(state.schedule.running()).max(1);
+            table.ready_rows(lane).div_ceil(free).max(self.intake.flush_size).min(most)
+        };
+        PullLimit { rows, bytes: self.intake.pull_bytes }
+    }
+
+    fn start(&self, state: &mut State<S::Conn>, table: &Arc<Table>, mut job: Box<Job>, others: Vec<Job>, now: Instant) {
+        let Some(connection) = state.connections.pop() else { unreachable!("a batch starts with its connection") };
+        let more =
+            others.iter().fold((0, 0), |(rows, bytes), other| (rows + other.batch.len(), bytes + other.batch.bytes()));
+        let start = state.schedule.start(table, &mut job, more, now);
+        let flight = Arc::new(Flight::default());
+        let is_ordered = job.is_ordered;
+        let writing = Arc::clone(&self.executor).write(job, others, connection, Arc::clone(&flight));
+        let task = state.tasks.spawn(async move { TaskEnd::Written(writing.await) });
+        if is_ordered {
+            state.flights.insert(task.id(), flight);
+        }
+        state.schedule.started(task.id(), start);
+    }
+
+    /// A task has ended.
+    pub(crate) fn task_ended(&mut self, state: &mut State<S::Conn>, ended: Result<(Id, TaskEnd<S::Conn>), JoinError>) {
+        let (id, result) = match ended {
+            Ok((id, end)) => (id, Ok(end)),
+            Err(error) => (error.id(), Err(error.is_panic())),
+        };
+        let now = Instant::now();
+        if let Some(started) = state.connecting.remove(&id) {
+            match result {
+                Ok(TaskEnd::Connected(connected)) => self.connected(state, connected, started, now),
+                _ => {
+                    let error = SinkError::new(ErrorClass::Internal, "the sink panicked while it got a connection");
+                    self.connected(state, Err(error), started, now);
+                }
+            }
+        } else if state.fencing.take_if(|fencing| *fencing == id).is_some() {
+            let end = match result {
+                Ok(TaskEnd::SessionEnded(Ok(end))) => Some(end),
+                Ok(TaskEnd::SessionEnded(Err(error))) => {
+                    tracing::debug!(%error, "the session of an abandoned write cannot be ended now; trying again");
+                    None
+                }
+                _ => {
+                    tracing::error!("the sink panicked while it ended a session; trying again");
+                    None
+                }
+            };
+            self.session_ended(state, end, now);
+        } else if let Some(start) = state.schedule.finished(id) {
+            let abandoned = state.flights.remove(&id).map(|flight| flight.take_abandoned()).unwrap_or_default();
+            self.fence(state, start.lane, abandoned, now);
+            match result {
+                Ok(TaskEnd::Written(ended)) => self.written(state, &start, ended, now),
+                Err(true) => {
+                    tracing::error!(table = start.table.name(), "the sink panicked while writing a batch");
+                    state.schedule.done(&start, false, now);
+                }
+                _ => state.schedule.done(&start, false, now),
+            }
+            state.schedule.resume_unused();
+        }
+        self.report_resumed(state);
+        self.answer_flushes(state);
+    }
+
+    fn connected(
+        &mut self,
+        state: &mut State<S::Conn>,
+        connected: Result<Connection<S::Conn>, SinkError>,
+        started: Instant,
+        now: Instant,
+    ) {
+        let error = match connected {
+            Ok(connection) => {
+                if state.gate.take().is_some() {
+                    tracing::info!("the database can be connected to again");
+                }
+                state.connections.push(connection);
+                return;
+            }
+            Err(error) => error,
+        };
+        let patience = Patience { retry_for: self.retry_for, park_for: self.park_for };
+        let gate = state.gate.get_or_insert_with(|| ConnectGate::new(error.clone(), now));
+        let is_first = gate.since == now;
+        let delay = gate.failed(error.clone(), started, now, patience, state.is_draining);
+        if is_first || delay > std::time::Duration::from_secs(1) {
+            tracing::warn!(%error, ?delay, "no connection to the database; trying again");
+        } else {
+            tracing::debug!(%error, ?delay, "no connection to the database; trying again");
+        }
+        self.report_not_connected(state, &error);
+        self.expire_unconnected(state, patience);
+    }
+
+    /// The failed attempt counts as one of a batch that waits for it.
+    fn report_not_connected(&self, state: &State<S::Conn>, error: &SinkError) {
+        let reporter = &self.pipeline.reporter;
+        let context = reporter.call(|reporter| reporter.context());
+        let waiting = state.schedule.lanes_with_batches().into_iter().next();
+        let table = waiting.as_ref().map_or("", |(table, _)| table.name());
+        let info = BatchInfo { table, context: context.as_ref(), rows: 0, bytes: 0 };
+        reporter.call(|reporter| reporter.batch_not_sent(&info, error.class()));
+        reporter.call(|reporter| reporter.batch_retried(&info, error.class()));
+    }
+
+    fn written(&mut self, state: &mut State<S::Conn>, start: &Start, ended: Ended<S::Conn>, now: Instant) {
+        match ended {
+            Ended::Done { has_written, expired, connection } => {
+                state.connections.extend(connection);
+                state.schedule.done(start, has_written, now);
+                if let Some(error) = expired {
+                    self.expire_lane(state, start.lane, &error, now);
+                }
+            }
+            Ended::Resting { job, delay, error } => {
+                self.report_rest(&job, delay, &error, state.is_draining);
+                let delay = if state.is_draining { delay.min(DRAINING_DELAY) } else { delay };
+                state.schedule.rest(start, job, now + delay, now);
+            }
+            // The last chance of a table is the one that it has while the pipeline drains.
+            Ended::Parked { mut job, error, .. } if state.is_draining => {
+                job.failed_rest(FailureKind::Rejected, Some(&error));
+                drop(job);
+                state.schedule.done(start, false, now);
+            }
+            Ended::Parked { job, error, has_written } => {
+                let (class, group) = (error.class(), job.group);
+                if state.schedule.park(start, job, error.clone(), has_written, now) {
+                    let table = start.table.name();
+                    tracing::error!(table, %error, "the table cannot be written; its rows wait");
+                    self.pipeline.reporter.call(|reporter| reporter.table_parked(table, class));
+                }
+                self.expire_parked(state, group);
+            }
+        }
+    }
+
+    /// Holds a lane until writes that were given up can have no effect any more.
+    fn fence(&mut self, state: &mut State<S::Conn>, lane: LaneId, writes: Vec<AbandonedWrite>, now: Instant) {
+        for write in writes {
+            match state.fences.add(lane, write, self.executor.late_write_limit()) {
+                Verdict::Waits => state.schedule.fence(lane, now),
+                Verdict::Free => {}
+                Verdict::Unordered => self.warn_of_order(),
+            }
+        }
+    }
+
+    fn session_ended(
+        &mut self,
+        state: &mut State<S::Conn>,
+        end: Option<crate::write::session::SessionEnd>,
+        now: Instant,
+    ) {
+        let Some((lane, verdict)) = state.fences.ended(end, self.executor.late_write_limit(), now) else { return };
+        match verdict {
+            Verdict::Waits => self.expire_fenced(state, lane, now),
+            Verdict::Free => state.schedule.unfence(lane),
+            Verdict::Unordered => {
+                self.warn_of_order();
+                state.schedule.unfence(lane);
+            }
+        }
+    }
+
+    fn warn_of_order(&mut self) {
+        if !std::mem::replace(&mut self.warned.of_order, true) {
+            tracing::warn!(
+                "a write was given up and its session cannot be ended; it may still take effect, so the order of rows \
+                 with equal keys is not promised after it"
+            );
+        }
+    }
+
+    fn report_rest(&self, job: &Job, delay: std::time::Duration, error: &SinkError, is_draining: bool) {
+        let table = job.batch.schema().table_display();
+        // The first time, and when it begins to take long: not with every attempt.
+        if !is_draining && (job.progress.attempts <= 1 || delay > std::time::Duration::from_secs(1)) {
+            tracing::warn!(table, %error, ?delay, "trying again");
+        } else {
+            tracing::debug!(table, %error, ?delay, "trying again");
+        }
+        self.pipeline.reporter.call(|reporter| reporter.batch_retried(&job.info(), error.class()));
+    }
+}

@@ -1,0 +1,86 @@
+//! Owns what the dispatcher keeps for itself while it runs.
+//! Must not know what is done with it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::oneshot;
+use tokio::task::{Id, JoinSet};
+use tokio::time::Instant;
+
+use crate::dispatch::connect_gate::ConnectGate;
+use crate::dispatch::fences::Fences;
+use crate::dispatch::schedule::Schedule;
+use crate::error::SinkError;
+use crate::write::execute::{Connection, Ended};
+use crate::write::session::SessionEnd;
+
+/// How a task of the dispatcher ended.
+pub(crate) enum TaskEnd<C> {
+    Connected(Result<Connection<C>, SinkError>),
+    Written(Ended<C>),
+    SessionEnded(Result<SessionEnd, SinkError>),
+}
+
+/// What the dispatcher keeps for itself.
+pub(crate) struct State<C> {
+    pub(crate) schedule: Schedule,
+    pub(crate) fences: Fences,
+    pub(crate) tasks: JoinSet<TaskEnd<C>>,
+    /// Tasks that get a connection, and since when.
+    pub(crate) connecting: HashMap<Id, Instant>,
+    /// What dispatcher and task both know of the ordered batches that are being written.
+    pub(crate) flights: HashMap<Id, std::sync::Arc<crate::write::flight::Flight>>,
+    /// The task that ends a session.
+    pub(crate) fencing: Option<Id>,
+    /// Connections for batches that start now: of batches that have just ended, or just got. What is left is given
+    /// back to the pool, which others may use, too.
+    pub(crate) connections: Vec<Connection<C>>,
+    /// Set while no connection can be had.
+    pub(crate) gate: Option<ConnectGate>,
+    /// Since when submitters wait although nothing is on its way.
+    pub(crate) waited_for_since: Option<Instant>,
+    /// Flush calls that wait for all batches below a number.
+    pub(crate) flushes: Vec<(u64, oneshot::Sender<()>)>,
+    pub(crate) is_draining: bool,
+}
+
+impl<C: 'static> State<C> {
+    pub(crate) fn new(schedule: Schedule) -> Self {
+        Self {
+            schedule,
+            fences: Fences::new(Instant::now()),
+            tasks: JoinSet::new(),
+            connecting: HashMap::new(),
+            flights: HashMap::new(),
+            fencing: None,
+            connections: Vec::new(),
+            gate: None,
+            waited_for_since: None,
+            flushes: Vec::new(),
+            is_draining: false,
+        }
+    }
+
+    /// Whether nothing is on its way that gives room. What rests or is parked gives none by itself.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.schedule.running() == 0 && self.connecting.is_empty()
+    }
+}
+
+/// Tells the submitters whether a batch is on its way, so that they know whether to ask for room.
+#[derive(Debug, Default)]
+pub(crate) struct Activity {
+    busy: AtomicBool,
+}
+
+impl Activity {
+    /// Whether the end of a batch will give room without asking.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_busy(&self, busy: bool) {
+        self.busy.store(busy, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,30 @@
+//! Owns the memory that open batches may take ahead of their rows.
+//! Must not know batches.
+//!
+//! A batch is faster to fill when its columns begin with as much room as the last batch of its lane needed. That room
+//! is not in the byte budget, and there may be thousands of open batches: 500 tables with 4 lanes and 5 text columns
+//! would take 160 MB. So it has a limit for the whole pipeline. A batch that gets none begins small and grows with its
+//! rows.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Bytes of capacity that open batches may still take.
+#[derive(Debug)]
+pub(crate) struct Headroom(AtomicUsize);
+
+impl Headroom {
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self(AtomicUsize::new(bytes))
+    }
+
+    /// Takes bytes if they are there.
+    pub(crate) fn take(&self, bytes: usize) -> bool {
+        let take = |left: usize| left.checked_sub(bytes);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+    }
+
+    /// Gives back what was taken.
+    pub(crate) fn give_back(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,201 @@
+//! Owns the batch that is being filled with the rows of one group, in one lane.
+//! Must not know other batches of its lane, or who writes a sealed batch.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::budget::share::Share;
+use crate::intake::group::Group;
+use crate::intake::headroom::Headroom;
+use crate::model::batch::Batch;
+use crate::model::columns::ColumnBuffer;
+use crate::model::schema::Column;
+use crate::outcome::receipt::{Completion, Receipt};
+use crate::reporter::FlushReason;
+use crate::row::error::RowError;
+use crate::row::traits::Row;
+use crate::row::writer::RowWriter;
+use crate::write::batch_limit::BatchLimit;
+use crate::write::context::PipelineContext;
+use crate::write::ids::LaneId;
+use crate::write::job::{Job, Sealed};
+
+/// Columns start with room for this many rows, or for as many as the last batch held while there is headroom for that.
+const FIRST_CAPACITY: usize = 16;
+
+/// What a sealed batch takes along from its lane.
+pub(crate) struct SealedBy<'a> {
+    pub(crate) lane: LaneId,
+    pub(crate) is_ordered: bool,
+    pub(crate) share: &'a Arc<Share>,
+    pub(crate) limit: &'a Arc<BatchLimit>,
+    pub(crate) headroom: &'a Headroom,
+    pub(crate) pipeline: &'a Arc<PipelineContext>,
+}
+
+/// The batch that is being filled with the rows of one group, in one lane.
+pub(crate) struct OpenBatch {
+    pub(crate) group: Arc<Group>,
+    /// Empty until the first row, so that an idle lane holds no memory.
+    columns: Vec<ColumnBuffer>,
+    pub(crate) len: usize,
+    pub(crate) bytes: usize,
+    opened_at: Option<Instant>,
+    completion: Option<Arc<Completion>>,
+    /// Hashes of the keys of the first `hashed` rows. Nobody asks while the lane has one open batch.
+    keys: HashSet<u64>,
+    hashed: usize,
+    /// Rows of the last batch and the variable bytes of its columns: the room to start the next with,
+    /// so that buffers rarely grow while they are filled.
+    last_len: usize,
+    last_bytes: Vec<usize>,
+    /// Taken from the headroom for this batch.
+    headroom: usize,
+}
+
+/// Takes a half-written row back unless it was completed, also when the row's code panics.
+struct Rollback<'a> {
+    open: &'a mut OpenBatch,
+    completed: bool,
+}
+
+impl Drop for Rollback<'_> {
+    fn drop(&mut self) {
+        if !self.completed {
+            self.open.forget_row();
+        }
+    }
+}
+
+impl OpenBatch {
+    pub(crate) fn new(group: Arc<Group>) -> Self {
+        Self {
+            group,
+            columns: Vec::new(),
+            len: 0,
+            bytes: 0,
+            opened_at: None,
+            completion: None,
+            keys: HashSet::new(),
+            hashed: 0,
+            last_len: 0,
+            last_bytes: Vec::new(),
+            headroom: 0,
+        }
+    }
+
+    /// When its first row came; `None` while it has none.
+    pub(crate) fn opened_at(&self) -> Option<Instant> {
+        self.opened_at
+    }
+
+    /// Writes the values of a row behind the last row; the row does not count yet.
+    pub(crate) fn write_row<R: Row + ?Sized>(
+        &mut self,
+        row: &R,
+        bytes: usize,
+        headroom: &Headroom,
+    ) -> Result<(), RowError> {
+        if self.columns.is_empty() {
+            self.make_columns(headroom);
+        }
+        let mut rollback = Rollback { open: self, completed: false };
+        let OpenBatch { group, columns, .. } = &mut *rollback.open;
+        let mut writer = RowWriter::new(&group.schema, columns, group.limits.values);
+        row.write(&mut writer)?;
+        writer.finish(bytes - group.schema.fixed_row_len())?;
+        rollback.completed = true;
+        Ok(())
+    }
+
+    #[cold]
+    fn make_columns(&mut self, headroom: &Headroom) {
+        let schema = &self.group.schema;
+        let variable: usize = self.last_bytes.iter().sum();
+        let wanted = self.last_len * schema.fixed_row_len() + variable;
+        let has_room = self.last_len > FIRST_CAPACITY && headroom.take(wanted);
+        self.headroom = if has_room { wanted } else { 0 };
+        let (rows, room) = if has_room { (self.last_len, &*self.last_bytes) } else { (FIRST_CAPACITY, &[][..]) };
+        let bytes = room.iter().copied().chain(std::iter::repeat(0));
+        let column = |(c, bytes): (&Column, usize)| ColumnBuffer::new(c.column_type(), c.is_nullable(), rows, bytes);
+        self.columns = schema.columns().iter().zip(bytes).map(column).collect();
+    }
+
+    /// Takes back what was written behind the last row that counts.
+    pub(crate) fn forget_row(&mut self) {
+        let len = self.len;
+        self.columns.iter_mut().for_each(|column| column.truncate(len));
+    }
+
+    /// Says when the first row came.
+    pub(crate) fn opened(&mut self, at: Instant) {
+        self.opened_at = Some(at);
+    }
+
+    /// The first row was taken back.
+    pub(crate) fn not_opened(&mut self) {
+        self.forget_row();
+        self.opened_at = None;
+    }
+
+    /// Counts the row that was written last.
+    pub(crate) fn keep_row(&mut self, bytes: usize, tracked: bool) -> Option<Receipt> {
+        let index = u32::try_from(self.len).expect("buffer_size fits u32");
+        self.len += 1;
+        self.bytes += bytes;
+        tracked.then(|| Receipt::new(Arc::clone(self.completion.get_or_insert_default()), index))
+    }
+
+    /// The hash of the key of the row that was written and does not count yet.
+    pub(crate) fn key_hash_of_last_row(&self) -> u64 {
+        self.key_hash(self.len)
+    }
+
+    /// Whether a row with a key of this hash may be in it.
+    pub(crate) fn may_hold_key(&mut self, hash: u64) -> bool {
+        for row in self.hashed..self.len {
+            self.keys.insert(self.key_hash(row));
+        }
+        self.hashed = self.len;
+        self.keys.contains(&hash)
+    }
+
+    /// From the columns, and of the key alone: the hash that finds the lane is shared by neighbours, and users may
+    /// write their own.
+    fn key_hash(&self, row: usize) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let key = self.group.schema.key_columns().iter();
+        key.for_each(|column| self.columns[*column].view(row..row + 1).get(0).hash(&mut hasher));
+        hasher.finish()
+    }
+
+    /// Closes the batch and starts an empty one.
+    pub(crate) fn seal(&mut self, by: &SealedBy<'_>, reason: FlushReason) -> Job {
+        let columns = std::mem::take(&mut self.columns);
+        let (len, bytes) = (std::mem::take(&mut self.len), std::mem::take(&mut self.bytes));
+        by.headroom.give_back(std::mem::take(&mut self.headroom));
+        self.last_len = len;
+        self.last_bytes.clear();
+        // An eighth more, because batches of the same table differ a little.
+        self.last_bytes.extend(columns.iter().map(|column| column.variable_len() / 8 * 9));
+        self.keys = HashSet::new();
+        self.hashed = 0;
+        self.group.count_sealed();
+        let sealed = Sealed {
+            lane: by.lane,
+            group: self.group.id,
+            group_token: Arc::clone(&self.group.token),
+            is_ordered: by.is_ordered,
+            batch: Batch::new(self.group.schema.clone(), columns, len, bytes),
+            opened_at: self.opened_at.take().expect("a batch with rows has its opening time"),
+            reason,
+            limit: Arc::clone(by.limit),
+            completion: self.completion.take(),
+            share: by.share.hold(len, bytes),
+        };
+        Job::new(sealed, Arc::clone(by.pipeline))
+    }
+}

@@ -1,0 +1,102 @@
+//! Owns how many rows are accepted with one call: in chunks, each with its own reservation.
+//! Must not know how batches are written.
+
+use tokio::task::coop::consume_budget;
+
+use crate::pipeline::error::{SubmitAllError, SubmitError};
+use crate::pipeline::handle::BatchSql;
+use crate::row::traits::Row;
+
+/// `submit_all` reserves room for this many rows at once.
+const CHUNK_ROWS: usize = 64;
+
+impl BatchSql {
+    /// Accepts many rows in their order, waiting for room as needed; returns how many.
+    ///
+    /// # Errors
+    /// The first row that is not accepted ends the call;
+    /// [`accepted`](SubmitAllError::accepted) rows before it were accepted.
+    ///
+    /// # Cancel safety
+    /// Rows that were accepted before the cancellation stay accepted; use
+    /// [`submit`](Self::submit) where the caller must know how many.
+    pub async fn submit_all<I>(&self, rows: I) -> Result<usize, SubmitAllError>
+    where
+        I: IntoIterator,
+        I::Item: Row,
+    {
+        // A chunk never asks for more than a part of the budget, so that others get their turn.
+        let max_rows = (self.0.config.buffer_size / 4).clamp(1, CHUNK_ROWS);
+        let max_bytes = self.0.config.buffer_bytes / 4;
+        let mut chunk = Vec::with_capacity(max_rows);
+        let (mut bytes, mut accepted) = (0, 0);
+        for row in rows {
+            // As in `submit`: the iterator may work for long between two rows.
+            consume_budget().await;
+            let row_bytes = match self.row_bytes(&row).inspect_err(|error| self.report_refused(&row, error)) {
+                Ok(row_bytes) => row_bytes,
+                Err(source) => {
+                    self.accept_chunk(&mut chunk, bytes, &mut accepted).await?;
+                    return Err(SubmitAllError { accepted, source });
+                }
+            };
+            if chunk.len() == max_rows || (!chunk.is_empty() && bytes + row_bytes > max_bytes) {
+                self.accept_chunk(&mut chunk, std::mem::take(&mut bytes), &mut accepted).await?;
+            }
+            bytes += row_bytes;
+            chunk.push((row, row_bytes));
+        }
+        self.accept_chunk(&mut chunk, bytes, &mut accepted).await?;
+        Ok(accepted)
+    }
+
+    /// Accepts the rows of a chunk, and empties it.
+    async fn accept_chunk<R: Row>(
+        &self,
+        chunk: &mut Vec<(R, usize)>,
+        bytes: usize,
+        accepted: &mut usize,
+    ) -> Result<(), SubmitAllError> {
+        let mut pushed = 0;
+        let result = self.push_chunk(chunk, bytes, &mut pushed).await;
+        *accepted += pushed;
+        if let (Err(error), Some((row, _))) = (&result, chunk.get(pushed)) {
+            self.report_refused(row, error);
+        }
+        chunk.clear();
+        result.map_err(|source| SubmitAllError { accepted: *accepted, source })
+    }
+
+    async fn push_chunk<R: Row>(
+        &self,
+        chunk: &[(R, usize)],
+        bytes: usize,
+        pushed: &mut usize,
+    ) -> Result<(), SubmitError> {
+        let mut left = chunk;
+        let mut left_bytes = bytes;
+        while let Some((first, first_bytes)) = left.first() {
+            let known = self.group(first.schema())?.into_arc();
+            // Each table takes room of its own share. Most chunks are rows of one schema.
+            let is_same = |(row, _): &&(R, usize)| row.schema() == &known.group.schema;
+            let same = left.iter().take_while(is_same).count();
+            let same_bytes = if same == left.len() { left_bytes } else { left[..same].iter().map(|row| row.1).sum() };
+            // All of them, or else only the first: who waits for much holds up those who want little.
+            let (mut reservation, rows) = match self.try_reserve(&known.table, same, same_bytes) {
+                Ok(reservation) => (reservation, same),
+                Err(error) if error.is_full() => {
+                    (self.wait_for_room(&known, 1, *first_bytes, self.0.config.when_full).await?, 1)
+                }
+                Err(error) => return Err(error),
+            };
+            let (now, later) = left.split_at(rows);
+            for (row, bytes) in now {
+                self.push(&known, row, *bytes, false, &mut reservation)?;
+                *pushed += 1;
+                left_bytes -= bytes;
+            }
+            left = later;
+        }
+        Ok(())
+    }
+}

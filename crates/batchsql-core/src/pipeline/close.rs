@@ -1,0 +1,70 @@
+//! Owns the end of things as callers see it: flush and close.
+//! Must not know how batches are written.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering as Atomic;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::config::FAR;
+use crate::intake::message::Message;
+use crate::outcome::ledger::Balance;
+use crate::pipeline::error::FlushError;
+use crate::pipeline::handle::BatchSql;
+use crate::pipeline::report::CloseReport;
+
+impl BatchSql {
+    /// Writes everything that was accepted before this call, and returns the balance once all of it
+    /// has an outcome.
+    ///
+    /// # Errors
+    /// Only after a defect of the pipeline itself; failed rows are in the balance.
+    ///
+    /// # Cancel safety
+    /// Cancelling stops the wait, not the writing.
+    pub async fn flush(&self) -> Result<Balance, FlushError> {
+        let (done, flushed) = oneshot::channel();
+        if self.0.messages.send(Message::Flush(done)).is_ok() && flushed.await.is_ok() {
+            return Ok(self.balance());
+        }
+        // The pipeline is closing or closed: then everything ends with it.
+        if self.ended().await { Ok(self.balance()) } else { Err(FlushError(())) }
+    }
+
+    /// Refuses new rows, writes everything that was accepted, and reports. After `deadline` what was
+    /// not yet sent ends as `Purged`, what is being written as `Unknown`; both are in the report.
+    ///
+    /// Every call, from any clone, gets the same report; the deadline of the first one holds. When it
+    /// returns, every row counted as written is in the database. A [dead-letter
+    /// file](crate::DeadLetters::file) that cannot be written holds it up by 5 seconds at most.
+    ///
+    /// # Cancel safety
+    /// Cancelling stops the wait, not the closing.
+    pub async fn close(&self, deadline: Duration) -> CloseReport {
+        self.0.intake.closed.store(true, Atomic::SeqCst);
+        let begin = *self.0.closing_since.get_or_init(|| {
+            let begin = Instant::now();
+            self.0.pipeline.ledger.begin_closing();
+            self.0.pipeline.ledger.budget.close();
+            // `send` fails only when the dispatcher has already ended.
+            let _ = self.0.messages.send(Message::Close { deadline: begin + deadline.min(FAR) });
+            begin
+        });
+        self.ended().await;
+        let mut report = self.0.report.lock().unwrap_or_else(PoisonError::into_inner);
+        report
+            .get_or_insert_with(|| CloseReport {
+                balance: self.balance(),
+                unwritten: self.0.pipeline.ledger.take_unwritten(),
+                took: begin.elapsed(),
+            })
+            .clone()
+    }
+
+    /// True once the dispatcher has ended in order.
+    async fn ended(&self) -> bool {
+        self.0.ended.clone().wait_for(|ended| *ended).await.is_ok()
+    }
+}

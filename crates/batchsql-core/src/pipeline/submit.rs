@@ -1,0 +1,243 @@
+//! Owns how one row is accepted: the wait for room, the push into its lane, the refusal.
+//! Must not know how batches are written.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::coop::consume_budget;
+use tokio::time::Instant;
+
+use crate::budget::count::{Refusal, Reservation};
+use crate::config::WhenFull;
+use crate::intake::groups::Known;
+use crate::intake::message::Message;
+use crate::intake::table::{NotPushed, Table};
+use crate::model::schema::Schema;
+use crate::outcome::letter::DeadLetter;
+use crate::outcome::receipt::Receipt;
+use crate::pipeline::error::{ResubmitError, SubmitError};
+use crate::pipeline::handle::BatchSql;
+use crate::row::traits::Row;
+use crate::write::context::PipelineContext;
+
+impl BatchSql {
+    /// Accepts a row. When the buffer is full it does what [`PipelineConfig::when_full`] says: by default
+    /// it waits for room.
+    ///
+    /// Where a pipeline has several tables, one table gets at most eight times the room that is left, so
+    /// that a table that cannot be written does not fill the buffer for all.
+    ///
+    /// # Errors
+    /// The row does not fit its table or can never fit the buffer, or the pipeline is closed, or there is
+    /// no room ([`is_full`](SubmitError::is_full)) where `when_full` does not wait for ever.
+    ///
+    /// # Cancel safety
+    /// Cancelled means not accepted: the only wait is the one for room.
+    pub async fn submit<R: Row + ?Sized>(&self, row: &R) -> Result<(), SubmitError> {
+        self.accept(row, false, self.0.config.when_full).await.map(drop)
+    }
+
+    /// Accepts a row and returns a receipt that resolves to its outcome.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    ///
+    /// # Cancel safety
+    /// As [`submit`](Self::submit).
+    pub async fn submit_tracked<R: Row + ?Sized>(&self, row: &R) -> Result<Receipt, SubmitError> {
+        let receipt = self.accept(row, true, self.0.config.when_full).await?;
+        Ok(receipt.expect("a tracked row has a receipt"))
+    }
+
+    /// Accepts a row only if there is room now.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit), and [`is_full`](SubmitError::is_full) when there is no room.
+    pub fn try_submit<R: Row + ?Sized>(&self, row: &R) -> Result<(), SubmitError> {
+        let accepted = self.admit(row).and_then(|(known, bytes)| {
+            let mut reservation = self.try_reserve(&known.table, 1, bytes)?;
+            self.push(&known, row, bytes, false, &mut reservation).map(drop)
+        });
+        accepted.inspect_err(|error| self.report_refused(row, error))
+    }
+
+    /// Accepts a row, waiting for room at most `limit`.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit), and [`is_full`](SubmitError::is_full) when time ran out.
+    ///
+    /// # Cancel safety
+    /// As [`submit`](Self::submit).
+    pub async fn submit_timeout<R: Row + ?Sized>(&self, row: &R, limit: Duration) -> Result<(), SubmitError> {
+        self.accept(row, false, WhenFull::WaitAtMost(limit)).await.map(drop)
+    }
+
+    /// Accepts a row in the place of one that failed, with the room that that one still has in the buffer:
+    /// for consumers of [`DeadLetters::channel`](crate::DeadLetters::channel) that mend rows. It never waits.
+    ///
+    /// Mind that a row that is submitted again comes after rows of its key that were accepted meanwhile.
+    ///
+    /// # Errors
+    /// As [`try_submit`](Self::try_submit), with the letter. It is full when there is no room and the new row
+    /// needs more than the old one, or another consumer still has the old one, or that was of another
+    /// pipeline: keep the letter and try again.
+    pub fn resubmit<R: Row + ?Sized>(&self, letter: DeadLetter, row: &R) -> Result<(), ResubmitError> {
+        let (known, bytes) = match self.admit(row) {
+            Ok(admitted) => admitted,
+            Err(source) => {
+                self.report_refused(row, &source);
+                return Err(ResubmitError { letter: Box::new(letter), source });
+            }
+        };
+        let outcome = letter.outcome().clone();
+        let budget = &self.0.pipeline.ledger.budget;
+        let room = match letter.into_room(budget) {
+            Ok(room) => room,
+            // Another consumer has the row and its room, or it is room of another pipeline.
+            Err(letter) => {
+                let pushed = self.try_submit(row);
+                return pushed.map_err(|source| ResubmitError { letter: Box::new(letter), source });
+            }
+        };
+        match room.reuse(budget, bytes) {
+            Ok(mut reservation) => self.push(&known, row, bytes, false, &mut reservation).map(drop).map_err(|source| {
+                self.report_refused(row, &source);
+                // The reservation gives the room back; the letter goes without.
+                ResubmitError { letter: Box::new(DeadLetter::without_room(outcome)), source }
+            }),
+            Err(room) => {
+                let source = SubmitError::full();
+                self.report_refused(row, &source);
+                Err(ResubmitError { letter: Box::new(DeadLetter::with_room(outcome, room)), source })
+            }
+        }
+    }
+
+    async fn accept<R: Row + ?Sized>(
+        &self,
+        row: &R,
+        tracked: bool,
+        when_full: WhenFull,
+    ) -> Result<Option<Receipt>, SubmitError> {
+        // A producer that never waits would keep its thread from the tasks that write.
+        consume_budget().await;
+        let accepted = async {
+            let (known, bytes) = self.admit(row)?;
+            match self.try_reserve(&known.table, 1, bytes) {
+                Ok(mut reservation) => return self.push(&known, row, bytes, tracked, &mut reservation),
+                Err(error) if error.is_full() => {}
+                Err(error) => return Err(error),
+            }
+            let known = known.into_arc();
+            let mut reservation = self.wait_for_room(&known, 1, bytes, when_full).await?;
+            self.push(&known, row, bytes, tracked, &mut reservation)
+        };
+        accepted.await.inspect_err(|error| self.report_refused(row, error))
+    }
+
+    #[inline]
+    pub(crate) fn try_reserve(&self, table: &Table, rows: usize, bytes: usize) -> Result<Reservation<'_>, SubmitError> {
+        self.0.pipeline.ledger.budget.try_reserve(table.number(), &table.share, rows, bytes).map_err(submit_error)
+    }
+
+    pub(crate) async fn wait_for_room(
+        &self,
+        known: &Known,
+        rows: usize,
+        bytes: usize,
+        when_full: WhenFull,
+    ) -> Result<Reservation<'_>, SubmitError> {
+        let limit = match when_full {
+            WhenFull::Wait | WhenFull::DropOldest => None,
+            WhenFull::WaitAtMost(limit) => Some(limit),
+            WhenFull::Reject => return Err(SubmitError::full()),
+        };
+        let pipeline = &self.0.pipeline;
+        let _reported = ReportedWait { pipeline, table: &known.group.schema, begin: Instant::now() };
+        let ask = || {
+            if !self.0.activity.is_busy() || self.0.config.when_full == WhenFull::DropOldest {
+                // If the dispatcher is gone, the budget is closed and the wait ends at once.
+                let _ = self.0.messages.send(Message::Pressure);
+            }
+        };
+        let table = &known.table;
+        let room = pipeline.ledger.budget.reserve(table.number(), &table.share, rows, bytes, ask);
+        let room = match limit {
+            None => room.await,
+            Some(limit) => {
+                // The timer is that of the pipeline's runtime: the caller may be outside of any.
+                let timeout = {
+                    let _runtime = self.0.runtime.enter();
+                    tokio::time::timeout(limit, room)
+                };
+                timeout.await.unwrap_or(Err(Refusal::Full))
+            }
+        };
+        room.map_err(submit_error)
+    }
+
+    #[inline]
+    pub(crate) fn push<R: Row + ?Sized>(
+        &self,
+        known: &Known,
+        row: &R,
+        bytes: usize,
+        tracked: bool,
+        reservation: &mut Reservation<'_>,
+    ) -> Result<Option<Receipt>, SubmitError> {
+        match known.table.push(&known.group, &self.0.messages, row, bytes, tracked, reservation) {
+            Ok(receipt) => Ok(receipt),
+            Err(NotPushed::Retired) => self.push_again(row, bytes, tracked, reservation),
+            Err(other) => Err(not_pushed(other)),
+        }
+    }
+
+    /// The group had been idle and was forgotten just now.
+    #[cold]
+    fn push_again<R: Row + ?Sized>(
+        &self,
+        row: &R,
+        bytes: usize,
+        tracked: bool,
+        reservation: &mut Reservation<'_>,
+    ) -> Result<Option<Receipt>, SubmitError> {
+        loop {
+            // Another thread is about to take it out of the list.
+            std::thread::yield_now();
+            let known = self.group(row.schema())?;
+            match known.table.push(&known.group, &self.0.messages, row, bytes, tracked, reservation) {
+                Ok(receipt) => return Ok(receipt),
+                Err(NotPushed::Retired) => {}
+                Err(other) => return Err(not_pushed(other)),
+            }
+        }
+    }
+}
+
+/// Reports a wait for room when it ends, also when it ends by cancellation.
+struct ReportedWait<'a> {
+    pipeline: &'a Arc<PipelineContext>,
+    table: &'a Schema,
+    begin: Instant,
+}
+
+impl Drop for ReportedWait<'_> {
+    fn drop(&mut self) {
+        let waited = self.begin.elapsed();
+        self.pipeline.reporter.call(|reporter| reporter.submit_waited(self.table.table_display(), waited));
+    }
+}
+
+fn submit_error(refusal: Refusal) -> SubmitError {
+    match refusal {
+        Refusal::Full => SubmitError::full(),
+        Refusal::Closed => SubmitError::closed(),
+    }
+}
+
+fn not_pushed(reason: NotPushed) -> SubmitError {
+    match reason {
+        NotPushed::Row(error) => error.into(),
+        NotPushed::Closed | NotPushed::Retired => SubmitError::closed(),
+    }
+}

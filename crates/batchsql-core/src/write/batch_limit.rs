@@ -1,0 +1,82 @@
+//! Owns how many rows one write of a table may carry at this time.
+//! Must not know lanes or databases: it is told what came of writes.
+//!
+//! A batch grows while it waits. That must not make slow writes slower: a write shall take at most a quarter of
+//! `statement_timeout`. Example with `flush_size` 500, `max_batch_rows` 10,000 and a timeout of 30 s:
+//!
+//! - At first a write carries 500 rows. They took 20 ms: 10,000 rows would take 0.4 s, so the limit becomes 10,000.
+//! - The table gets a trigger that takes 15 ms a row. 10,000 rows time out: the limit becomes 5,000, then 2,500, then
+//!   1,250. Those take 18.75 s, more than 7.5 s: the limit becomes 500.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// The limit of one table.
+#[derive(Debug)]
+pub(crate) struct BatchLimit {
+    rows: AtomicUsize,
+    flush_size: usize,
+    max: usize,
+    /// What a write may take.
+    target: Duration,
+}
+
+impl BatchLimit {
+    pub(crate) fn new(flush_size: usize, max: usize, statement_timeout: Duration) -> Self {
+        let max = max.max(flush_size);
+        Self { rows: AtomicUsize::new(flush_size), flush_size, max, target: statement_timeout / 4 }
+    }
+
+    /// Rows that one write may carry.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows.load(Ordering::Relaxed)
+    }
+
+    /// A write of `rows` rows succeeded.
+    pub(crate) fn succeeded(&self, rows: usize, took: Duration) {
+        let fits = self.target.as_nanos().saturating_mul(rows as u128) / took.as_nanos().max(1);
+        let fits = usize::try_from(fits).unwrap_or(usize::MAX).clamp(self.flush_size, self.max);
+        // A few rows say little about many: most of their time may be the round trip. They can raise the limit, and
+        // lower it only when they were slow themselves.
+        let is_slow = took > self.target / 2;
+        if is_slow {
+            self.rows.store(fits, Ordering::Relaxed);
+        } else {
+            self.rows.fetch_max(fits, Ordering::Relaxed);
+        }
+    }
+
+    /// A write of `rows` rows took longer than `statement_timeout`.
+    pub(crate) fn timed_out(&self, rows: usize) {
+        self.rows.fetch_min((rows / 2).max(1), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_follows_what_writes_take() {
+        let limit = BatchLimit::new(500, 10_000, Duration::from_secs(30));
+        assert_eq!(limit.rows(), 500, "nothing is known yet");
+        limit.succeeded(1, Duration::from_millis(50));
+        assert_eq!(limit.rows(), 500, "one row and a round trip say little");
+        limit.succeeded(500, Duration::from_millis(20));
+        assert_eq!(limit.rows(), 10_000);
+        limit.succeeded(1, Duration::from_millis(50));
+        assert_eq!(limit.rows(), 10_000, "a small batch takes nothing away");
+        for expected in [5_000, 2_500, 1_250] {
+            limit.timed_out(limit.rows());
+            assert_eq!(limit.rows(), expected);
+        }
+        limit.succeeded(1_250, Duration::from_millis(18_750));
+        assert_eq!(limit.rows(), 500);
+        limit.succeeded(500, Duration::from_millis(7_500));
+        assert_eq!(limit.rows(), 500, "a quarter of the timeout");
+        limit.timed_out(1);
+        assert_eq!(limit.rows(), 1);
+        limit.succeeded(1, Duration::from_millis(1));
+        assert_eq!(limit.rows(), 7_500);
+    }
+}
