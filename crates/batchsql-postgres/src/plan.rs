@@ -12,10 +12,12 @@ use tokio::time::Instant;
 use crate::catalog::{Table, TableColumn, read_table};
 use crate::classify::{LinkLost, is_refusal, sink_error};
 use crate::conn::PostgresConn;
+use crate::field::Field;
 use crate::settings::{Settings, Strategy};
 use crate::stage::Stage;
 use crate::statements::{self, Insert, Staging};
-use crate::types::{Echo, Form, form};
+use crate::tell::Tell;
+use crate::types::{Echo, form};
 
 /// Values that one statement can bind, by the protocol.
 const MAX_BINDS: usize = 65_535;
@@ -55,29 +57,11 @@ pub(crate) enum Now {
     Unfit(ErrorClass),
 }
 
-/// A column of the rows, and how its values are sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Field {
-    pub(crate) name: Box<str>,
-    pub(crate) form: Form,
-}
-
 /// The statements of multi-row `VALUES`.
 #[derive(Debug)]
 pub(crate) struct Values {
     pub(crate) shapes: Shapes,
     statements: Vec<(usize, Insert)>,
-}
-
-/// How the outcome of each row is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Tell {
-    /// Every row is written, or the statement fails.
-    Total,
-    /// Rows may be ignored; the inserted ones are known by their keys.
-    Keys,
-    /// Rows may be ignored, and are not known by their keys: parts are written that are inserted whole or not at all.
-    Parts,
 }
 
 /// One way of writing.

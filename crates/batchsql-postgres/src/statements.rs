@@ -4,7 +4,8 @@
 use batchsql_core::Schema;
 use batchsql_sql::{insert_from, quote, quote_table};
 
-use crate::plan::{Field, Tell};
+use crate::field::Field;
+use crate::tell::Tell;
 
 /// An insert in two versions.
 #[derive(Debug)]

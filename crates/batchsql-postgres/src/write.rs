@@ -8,8 +8,9 @@ use sqlx::{Executor, PgConnection};
 
 use crate::classify::{LinkLost, is_refusal, server_error, sink_error};
 use crate::conn::PostgresConn;
-use crate::plan::{Now, PostgresPlan, Tell, Way};
+use crate::plan::{Now, PostgresPlan, Way};
 use crate::stage::Stage;
+use crate::tell::Tell;
 use crate::types::Echo;
 use crate::{write_copy, write_insert};
 

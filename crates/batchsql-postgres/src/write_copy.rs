@@ -6,8 +6,9 @@ use sqlx::{Executor, PgConnection};
 
 use crate::classify::{LinkLost, sink_error};
 use crate::encode::{check_fit, write_field};
+use crate::field::Field;
 use crate::params::unfit;
-use crate::plan::{Field, PostgresPlan};
+use crate::plan::PostgresPlan;
 use crate::stage::Stage;
 use crate::write_insert::{expect_all, insert};
 
