@@ -10,8 +10,8 @@ use sqlx::Row;
 use sqlx::mysql::MySqlRow;
 
 use crate::bind::{push_calendar, push_uuid};
-use crate::catalog::TableColumn;
-use crate::plan::{Statement, Statements, same_name};
+use crate::catalog::{TableColumn, same_name};
+use crate::statements::{Statement, Statements};
 
 /// Keys asked for by one statement: below the number of values from which MariaDB turns a list into a join.
 pub(crate) const KEYS_PER_STATEMENT: usize = 500;

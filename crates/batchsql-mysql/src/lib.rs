@@ -90,10 +90,14 @@
 mod bind;
 mod catalog;
 mod classify;
+mod insert;
 mod keys;
+mod link;
 mod options;
+mod piece;
 mod plan;
 mod sink;
+mod statements;
 mod types;
 mod write;
 mod write_ignore;

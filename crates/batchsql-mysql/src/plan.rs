@@ -1,23 +1,23 @@
 //! Owns what is decided once per schema: the checked table, the form of each column, the way to write, the statements.
 //! Must not know rows.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use batchsql_core::{Column, Conflict, ErrorClass, Schema, SinkError};
 use batchsql_sql::mysql::{OnDuplicate, insert};
-use batchsql_sql::{KeptSizes, rows_per_statement};
+use batchsql_sql::rows_per_statement;
 use sqlx::Executor;
 use sqlx::mysql::MySqlConnection;
 
 use crate::bind::PACKET_HEADER;
-use crate::catalog::{Session, Table, TableColumn};
+use crate::catalog::{Session, Table, TableColumn, same_name};
 use crate::classify::{Failed, Stage};
 use crate::keys::KeySearch;
 use crate::options::{IgnoreWith, ReplaceWith};
+use crate::statements::{PREFERRED_ROWS, Statement, Statements};
 use crate::types::{Storage, storage};
 
 /// Placeholders of one statement: the protocol counts them in two bytes.
@@ -25,8 +25,6 @@ pub(crate) const MAX_BINDS: usize = 65_535;
 /// A statement is at most this large, also where the server takes more: a larger one gains nothing and only makes
 /// the server hold more memory.
 const PREFERRED_BYTES: usize = 16 << 20;
-/// Rows per statement, also where more would fit.
-const PREFERRED_ROWS: usize = 10_000;
 
 /// How rows meet those that are there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,16 +57,6 @@ pub struct MySqlPlan {
     statements: Statements,
 }
 
-/// The text of a statement, and whether it stays prepared.
-pub(crate) struct Statement {
-    pub(crate) sql: Arc<str>,
-    pub(crate) keep: bool,
-}
-
-/// Statements by size; those of sizes that come again keep their text.
-#[derive(Default)]
-pub(crate) struct Statements(Mutex<(KeptSizes, HashMap<usize, Arc<str>>)>);
-
 impl fmt::Debug for MySqlPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MySqlPlan")
@@ -76,32 +64,6 @@ impl fmt::Debug for MySqlPlan {
             .field("way", &self.way)
             .field("max_rows", &self.max_rows)
             .finish_non_exhaustive()
-    }
-}
-
-impl Statements {
-    /// The sizes of statements that stay prepared and together hold `rows` rows.
-    fn split(&self, rows: usize) -> Vec<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.split(rows)
-    }
-
-    /// The statement for `size` rows or keys; `text` makes it.
-    pub(crate) fn get(&self, size: usize, text: impl FnOnce() -> String) -> Statement {
-        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (sizes, texts) = &mut *guard;
-        let keep = sizes.keeps(size);
-        if let Some(sql) = texts.get(&size) {
-            return Statement { sql: Arc::clone(sql), keep };
-        }
-        let sql: Arc<str> = text().into();
-        if keep {
-            // A size that is not kept any more is rarely asked for: its text goes when there are too many.
-            if texts.len() >= KeptSizes::bound(PREFERRED_ROWS) {
-                texts.clear();
-            }
-            texts.insert(size, Arc::clone(&sql));
-        }
-        Statement { sql, keep }
     }
 }
 
@@ -332,9 +294,4 @@ fn warn_of_further_indexes(schema: &Schema, table: &Table, way: Way) {
             "mysql takes every unique index of the table for the conflict key; a row may overwrite one with another key"
         );
     }
-}
-
-/// Names of columns are compared without case.
-pub(crate) fn same_name(a: &str, b: &str) -> bool {
-    a == b || a.to_lowercase() == b.to_lowercase()
 }

@@ -14,9 +14,10 @@ use tokio::runtime::Handle;
 
 use crate::catalog::max_allowed_packet;
 use crate::classify::{Failed, Stage, acquire_error};
+use crate::link::Link;
 use crate::options::{IgnoreWith, MySqlOptions, OpenError, ReplaceWith};
 use crate::plan::{MAX_BINDS, MySqlPlan};
-use crate::write::{self, Link};
+use crate::write;
 
 /// Writes batches to a MySQL or MariaDB server. Clones share the pool.
 #[derive(Clone)]

@@ -16,10 +16,12 @@ use batchsql_core::{Rows, SharedRows, Written};
 
 use crate::bind::bind_rows;
 use crate::classify::{DUPLICATE, Failed, Stage};
+use crate::insert::{insert, insert_all};
 use crate::keys::{KEYS_PER_STATEMENT, KeyBytes, KeySearch};
+use crate::link::{Link, begin, commit, ready, run, undo};
 use crate::options::IgnoreWith;
+use crate::piece::cut;
 use crate::plan::MySqlPlan;
-use crate::write::{Link, begin, commit, cut, insert, insert_all, ready, run, undo};
 
 /// Halves of at most so many rows are written row by row.
 const SINGLY: usize = 8;
