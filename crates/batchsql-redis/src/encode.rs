@@ -4,7 +4,8 @@
 use batchsql_core::{ColumnView, ErrorClass, Rows, SinkError, ValueRef};
 use redis::{Arg, Cmd, RedisWrite};
 
-use crate::plan::{Body, Field, KeyPlan, RedisPlan, Shape, TtlPlan};
+use crate::plan::RedisPlan;
+use crate::shape::{Body, Field, KeyPlan, Shape, TtlPlan};
 use crate::types::{write_json, write_key, write_key_part, write_text};
 use crate::words::is_forbidden;
 

@@ -99,6 +99,7 @@ mod lookup;
 mod options;
 mod plan;
 mod replies;
+mod shape;
 mod sink;
 mod slot;
 mod types;

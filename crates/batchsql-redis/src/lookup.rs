@@ -4,7 +4,7 @@
 use batchsql_core::{Column, ColumnType, Conflict, Schema};
 
 use crate::command::{Key, KeyParts, Ttl, TtlKind};
-use crate::plan::{Field, KeyPlan, TtlPlan};
+use crate::shape::{Field, KeyPlan, TtlPlan};
 use crate::types::escape_key;
 
 /// Looks up the columns that a command names, and finds those that nothing uses.

@@ -7,7 +7,8 @@ use batchsql_core::{ErrorClass, SinkError, Written};
 use redis::{ServerError, Value};
 
 use crate::classify::reply_error;
-use crate::plan::{IgnoredReply, RedisPlan};
+use crate::plan::RedisPlan;
+use crate::shape::IgnoredReply;
 
 /// Replies of a command in a `MULTI` with another one: `OK`, `QUEUED`, `QUEUED`, and those of `EXEC`.
 pub(crate) const IN_TRANSACTION: usize = 4;

@@ -14,7 +14,8 @@ use crate::command::Command;
 use crate::link::{self, Lease, Pool};
 use crate::lookup::is_float;
 use crate::options::{OpenError, RedisOptions};
-use crate::plan::{RedisPlan, Shape, is_repeatable};
+use crate::plan::{RedisPlan, is_repeatable};
+use crate::shape::Shape;
 use crate::words::{self, KeyPlace};
 use crate::write::write_to_server;
 
