@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 use crate::options::Limits;
 use crate::patience::Patient;
 use crate::places::{Place, Places};
-use crate::server::Stopping;
+use crate::stopping::Stopping;
 use crate::tls::Tls;
 
 /// Between two warnings that nobody can be accepted.

@@ -153,6 +153,7 @@ mod policy;
 mod renderings;
 mod routes;
 mod server;
+mod stopping;
 mod tls;
 mod upkeep;
 mod watchers;

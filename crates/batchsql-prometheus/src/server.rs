@@ -14,6 +14,7 @@ use crate::connections::{Door, accept, tell_panic};
 use crate::error::PrometheusError;
 use crate::listener;
 use crate::options::Limits;
+use crate::stopping::Stopping;
 use crate::tls::Tls;
 
 const THREAD: &str = "batchsql-http";
@@ -35,25 +36,6 @@ pub(crate) struct Server {
 /// Resolves when a started server can answer.
 pub(crate) type Ready = oneshot::Receiver<io::Result<()>>;
 
-/// Tells when a server begins to stop.
-#[derive(Clone)]
-pub(crate) struct Stopping(watch::Receiver<()>);
-
-impl Stopping {
-    /// The sender only ever closes the channel.
-    pub(crate) fn has_begun(&self) -> bool {
-        self.0.has_changed().is_err()
-    }
-
-    /// Waits for it.
-    ///
-    /// # Cancel safety
-    /// Cancelling loses nothing.
-    pub(crate) async fn begins(&mut self) {
-        let _ = self.0.changed().await;
-    }
-}
-
 impl Server {
     /// Binds the addresses and starts the thread.
     ///
@@ -68,7 +50,7 @@ impl Server {
         let listeners = bind(addresses)?;
         let addresses = listeners.iter().map(|(address, _)| *address).collect();
         let (stop, stopped) = watch::channel(());
-        let stopping = Stopping(stopped);
+        let stopping = Stopping::new(stopped);
         let door = Door::new(router(stopping.clone()), tls, limits, stopping);
         let (is_ready, ready) = oneshot::channel();
         let (is_done, done) = oneshot::channel();
