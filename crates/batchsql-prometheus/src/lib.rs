@@ -139,6 +139,7 @@
 
 mod access;
 mod answer;
+mod connection_limit;
 mod connections;
 mod encoding;
 mod error;
@@ -147,8 +148,6 @@ mod listener;
 mod live;
 mod metrics;
 mod options;
-mod patience;
-mod places;
 mod policy;
 mod renderings;
 mod routes;
@@ -157,6 +156,7 @@ mod stopping;
 mod tls;
 mod upkeep;
 mod watchers;
+mod write_timeout;
 
 pub use batchsql_metrics::{MemoryUsage, MetricsOptions, Reporter, TestResult};
 pub use error::PrometheusError;

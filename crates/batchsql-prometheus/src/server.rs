@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::connections::{Door, accept, tell_panic};
+use crate::connections::{ConnectionContext, accept, report_panic};
 use crate::error::PrometheusError;
 use crate::listener;
 use crate::options::Limits;
@@ -51,11 +51,11 @@ impl Server {
         let addresses = listeners.iter().map(|(address, _)| *address).collect();
         let (stop, stopped) = watch::channel(());
         let stopping = Stopping::new(stopped);
-        let door = Door::new(router(stopping.clone()), tls, limits, stopping);
+        let context = ConnectionContext::new(router(stopping.clone()), tls, limits, stopping);
         let (is_ready, ready) = oneshot::channel();
         let (is_done, done) = oneshot::channel();
         let run = move || {
-            run(listeners, door, is_ready);
+            run(listeners, context, is_ready);
             // Nobody may be waiting: then the server was dropped.
             let _ = is_done.send(());
         };
@@ -124,7 +124,7 @@ fn bind_once(addresses: &[SocketAddr]) -> Result<Vec<Bound>, PrometheusError> {
 }
 
 /// The life of the thread.
-fn run(listeners: Vec<Bound>, door: Door, ready: oneshot::Sender<io::Result<()>>) {
+fn run(listeners: Vec<Bound>, context: ConnectionContext, ready: oneshot::Sender<io::Result<()>>) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() {
         Ok(runtime) => runtime,
         // Whoever started the server may have stopped waiting.
@@ -137,9 +137,9 @@ fn run(listeners: Vec<Bound>, door: Door, ready: oneshot::Sender<io::Result<()>>
             Ok(listeners) => {
                 let _ = ready.send(Ok(()));
                 let mut open: JoinSet<()> =
-                    listeners.into_iter().map(|listener| accept(listener, door.clone())).collect();
+                    listeners.into_iter().map(|listener| accept(listener, context.clone())).collect();
                 while let Some(ended) = open.join_next().await {
-                    tell_panic(ended);
+                    report_panic(ended);
                 }
             }
             Err(error) => drop(ready.send(Err(error))),

@@ -3,7 +3,7 @@
 
 use tokio::sync::watch;
 
-/// Tells when a server begins to stop.
+/// Signals that a server begins to stop.
 #[derive(Clone)]
 pub(crate) struct Stopping(watch::Receiver<()>);
 
