@@ -79,8 +79,8 @@
 //!
 //! # Tables that change
 //!
-//! A table is looked at before its first row, after an error that may come from a change, and every 60 s
-//! ([`MySqlSink::look_again_after`]). A smaller `max_allowed_packet` is seen by the connections that it is for; a larger
+//! The definition of a table is read before its first row, after an error that may come from a change, and every 60 s
+//! ([`MySqlSink::table_check_interval`]). A smaller `max_allowed_packet` is seen by the connections that it is for; a larger
 //! one is used by the next sink.
 //!
 //! # Rights

@@ -31,17 +31,17 @@ const PREFERRED_BYTES: usize = 16 << 20;
 pub(crate) enum Way {
     /// One statement says it all: a plain insert, an update, a replace.
     Direct(OnDuplicate),
-    /// Rows whose key is there are left out, and each row is told which it was.
+    /// Rows whose key is there are left out; the outcome says which.
     Ignore(IgnoreWith),
 }
 
 /// How batches of one schema are written.
 pub struct MySqlPlan {
     schema: Schema,
-    /// Where the table was found, what it was, and when that was looked at last.
+    /// Where the table was found, its definition, and when that was last checked.
     database: String,
     table: Table,
-    looked_at: Mutex<Instant>,
+    checked_at: Mutex<Instant>,
     pub(crate) storage: Box<[Storage]>,
     pub(crate) way: Way,
     /// Rows of a statement, at most.
@@ -95,23 +95,23 @@ impl MySqlPlan {
         self.expects_duplicates.store(expects, Ordering::Relaxed);
     }
 
-    /// Whether the table was not looked at for so long; then the caller does it.
+    /// Whether the last check of the table is this long ago; then the caller checks it.
     pub(crate) fn is_due(&self, after: Duration) -> bool {
-        let mut looked_at = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = looked_at.elapsed() >= after;
+        let mut checked_at = self.checked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = checked_at.elapsed() >= after;
         if is_due {
-            *looked_at = Instant::now();
+            *checked_at = Instant::now();
         }
         is_due
     }
 
-    /// Whether the table is another one now than when the plan was made.
+    /// Whether the table has changed since the plan was made.
     pub(crate) async fn is_outdated(&self, connection: &mut MySqlConnection) -> sqlx::Result<bool> {
         let now = Table::read(connection, &self.database, self.schema.table()).await?;
         Ok(now.as_ref() != Some(&self.table))
     }
 
-    /// Looks at the session and the table, and has the server check statement and rights. No packet is larger than
+    /// Reads the session and the table, and has the server check statement and rights. No packet is larger than
     /// `packet`.
     pub(crate) async fn make(
         connection: &mut MySqlConnection,
@@ -165,9 +165,9 @@ impl MySqlPlan {
             schema: schema.clone(),
             database: database.to_owned(),
             table,
-            looked_at: Mutex::new(Instant::now()),
+            checked_at: Mutex::new(Instant::now()),
         };
-        // Checks the rights, and what the look at the catalog cannot see.
+        // Checks the rights, and what the catalog does not show.
         try_statement(connection, &plan.insert(1).sql).await?;
         if let (Way::Ignore(IgnoreWith::Exact), Some(keys)) = (way, &plan.keys) {
             try_statement(connection, &keys.select(1).sql).await?;

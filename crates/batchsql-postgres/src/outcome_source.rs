@@ -1,9 +1,9 @@
-//! Owns the choice of how the outcome of each row is known.
+//! Owns the ways to know the outcome of each row.
 //! Must not know statements or tables.
 
 /// How the outcome of each row is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Tell {
+pub(crate) enum OutcomeSource {
     /// Every row is written, or the statement fails.
     Total,
     /// Rows may be ignored; the inserted ones are known by their keys.

@@ -1,4 +1,4 @@
-//! Owns which rows were inserted, told by the keys that the server returns.
+//! Owns which rows were inserted, found by the keys that the server returns.
 //! Must not know statements or transactions.
 
 use std::collections::HashMap;
