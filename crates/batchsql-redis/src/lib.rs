@@ -88,12 +88,13 @@
 //! behind one name is followed. In a cluster, a node that stalls holds the others up for
 //! [`node_timeout`](RedisOptions::node_timeout) and no longer.
 
-mod at_once;
 mod classify;
 mod cluster;
 mod command;
+mod command_info;
 mod dsn;
 mod encode;
+mod fan_out;
 mod link;
 mod lookup;
 mod options;
@@ -103,7 +104,6 @@ mod shape;
 mod sink;
 mod slot;
 mod types;
-mod words;
 mod write;
 
 pub use command::{Command, Document, Hash, Key, Publish, Push, Raw, SAdd, Set, Ttl, XAdd, ZAdd};
