@@ -57,8 +57,8 @@
 
 mod bind;
 mod classify;
+mod opened_file;
 mod options;
-mod place;
 mod plan;
 mod sink;
 mod types;
