@@ -293,7 +293,7 @@ mod tests {
         for (late, state) in [(1969, "70100"), (3024, "HY000")] {
             check(late, state, [ErrorClass::Transient, ErrorClass::Transient, ErrorClass::Unknown]);
         }
-        // Lost links as proxies tell of them.
+        // Lost links as proxies report them.
         for (code, state) in [(1927, "70100"), (2013, "HY000"), (2006, "HY000"), (1160, "08S01"), (9999, "08S01")] {
             check(code, state, [ErrorClass::Transient, ErrorClass::Unknown, ErrorClass::Unknown]);
         }

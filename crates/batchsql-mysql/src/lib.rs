@@ -59,7 +59,7 @@
 //! Declare TIME, DATETIME and TIMESTAMP with `(6)`: a value with finer fractions of a second than its column is an
 //! error of its row, as is everything else that a server, even a strict one, would change silently: digits of a
 //! decimal, spaces at the end of a CHAR, zeros that fill up a BINARY. A column that does not fit its type is refused
-//! when its table is first looked at.
+//! when its table is first read.
 //!
 //! # Statements
 //!

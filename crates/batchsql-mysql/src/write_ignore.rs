@@ -1,7 +1,7 @@
 //! Owns `Conflict::Ignore`: rows whose key is there are left out and reported as ignored.
 //! Must not know pools or plans of other ways.
 //!
-//! A no-op `ON DUPLICATE KEY UPDATE` cannot tell: with the flag CLIENT_FOUND_ROWS, which `sqlx` sets, an old row
+//! A no-op `ON DUPLICATE KEY UPDATE` does not show it: with the flag CLIENT_FOUND_ROWS, which `sqlx` sets, an old row
 //! counts as much as a new one. So a batch goes this way, and most batches only the first step of it:
 //!
 //! 1. A plain insert in one statement. When it succeeds, every row was new.

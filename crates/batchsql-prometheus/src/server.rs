@@ -81,7 +81,7 @@ impl Server {
     pub(crate) async fn stop(self) -> Result<(), PrometheusError> {
         let Self { stop, done, thread, .. } = self;
         drop(stop);
-        // An error means a panic, which `join` tells.
+        // An error means a panic, which `join` reports.
         let _ = done.await;
         // The thread has said its last word, so this does not block.
         join(thread)

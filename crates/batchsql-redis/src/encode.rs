@@ -79,7 +79,7 @@ impl<'a> Encoder<'a> {
         if let Shape::Simple { columns, .. } = &self.plan.shape
             && columns.len() > 1
         {
-            // A member of a sorted set. No length can be mistaken for another, because the key's is told.
+            // A member of a sorted set. No length can be mistaken for another, because the length of the key is included.
             let length = overwrite_key.len() as u64;
             overwrite_key.extend_from_slice(&length.to_le_bytes());
             overwrite_key.extend_from_slice(argument(command.args_iter().len() - 1));
