@@ -113,7 +113,7 @@ catalogue! {
     QueueWait: Histogram, Seconds, "batchsql_queue_wait_seconds", ["database", "table"],
         "From the first row of a batch to the begin of its writing";
     EnqueueWait: Histogram, Seconds, "batchsql_enqueue_wait_seconds", ["database"],
-        "How long submits that found the buffer full waited for room";
+        "How long submits that found the buffer full waited for capacity";
     TableParks: Counter, Count, "batchsql_table_parks_total", ["database", "table", "reason"],
         "How often a table was found that cannot be written, by class of error schema, permission or row";
     BatchAssemble: Histogram, Seconds, "batchsql_batch_assemble_seconds", ["database", "table"],

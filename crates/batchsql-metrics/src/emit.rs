@@ -21,7 +21,7 @@ pub(crate) enum Emitter {
 }
 
 impl Emitter {
-    /// Tells the recorder name, unit and help of every metric.
+    /// Describes to the recorder name, unit and help of every metric.
     pub(crate) fn describe_all(&self) {
         self.with(|recorder| {
             for metric in Metric::ALL {

@@ -2,41 +2,20 @@
 //! Must not know events of a pipeline; `reporter` does.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use metrics::{Recorder, SharedString};
 
 use crate::catalogue::Metric;
+use crate::current_test_case::CurrentTestCase;
 use crate::emit::Emitter;
+use crate::options::MetricsOptions;
 use crate::reporter::{Reporter, unix_seconds};
 use crate::test_result::{MemoryUsage, TestResult};
 
 /// Bytes in the unit of `batchsql_memory_usage_mb`.
 const MIB: f64 = 1_048_576.0;
-
-/// Limits for the labels whose values come from you.
-///
-/// ```
-/// use batchsql_metrics::MetricsOptions;
-/// let options = MetricsOptions { max_tables: 50, ..Default::default() };
-/// # let _ = options;
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MetricsOptions {
-    /// Tables per reporter with a `table` label of their own; default 1,000. All later ones share
-    /// `table="other"`; with 0 every table does.
-    pub max_tables: usize,
-    /// Test cases per table with a `test_case` label of their own in the metrics of batches; default
-    /// 1,000. All later ones share `test_case="other"`.
-    pub max_test_cases: usize,
-}
-
-impl Default for MetricsOptions {
-    fn default() -> Self {
-        Self { max_tables: 1_000, max_test_cases: 1_000 }
-    }
-}
 
 /// Emits the metrics of pipelines and tests to a recorder of the [`metrics`] crate. Cheap to clone;
 /// clones share the current test case.
@@ -147,18 +126,4 @@ impl fmt::Debug for Metrics {
 
 fn labels(database: &str, test_case: &str) -> [Option<SharedString>; 2] {
     [database, test_case].map(|value| Some(value.to_owned().into()))
-}
-
-/// The test case that is running, shared by a facade and its reporters.
-#[derive(Default)]
-pub(crate) struct CurrentTestCase(RwLock<Option<Arc<str>>>);
-
-impl CurrentTestCase {
-    pub(crate) fn get(&self) -> Option<Arc<str>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set(&self, test_case: Option<&str>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = test_case.map(Arc::from);
-    }
 }

@@ -39,13 +39,16 @@
 //! ever holds SQL, an error text or the value of a row.
 
 mod catalogue;
+mod current_test_case;
 mod emit;
 mod facade;
+mod options;
 mod reporter;
 mod series;
 mod test_result;
 
 pub use catalogue::{Metric, MetricKind};
-pub use facade::{Metrics, MetricsOptions};
+pub use facade::Metrics;
+pub use options::MetricsOptions;
 pub use reporter::Reporter;
 pub use test_result::{MemoryUsage, TestResult};

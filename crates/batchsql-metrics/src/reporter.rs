@@ -11,8 +11,9 @@ use batchsql_core::{
 };
 use metrics::SharedString;
 
+use crate::current_test_case::CurrentTestCase;
 use crate::emit::Emitter;
-use crate::facade::{CurrentTestCase, MetricsOptions};
+use crate::options::MetricsOptions;
 use crate::series::{PipelineSeries, Tables};
 
 /// Observes one pipeline. Made by [`Metrics::reporter`](crate::Metrics::reporter).

@@ -10,7 +10,7 @@ use metrics::{Counter, Gauge, Histogram, SharedString};
 
 use crate::catalogue::Metric;
 use crate::emit::Emitter;
-use crate::facade::MetricsOptions;
+use crate::options::MetricsOptions;
 
 /// The label value for everything beyond a limit.
 const OTHER: &str = "other";

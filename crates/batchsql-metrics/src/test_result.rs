@@ -1,4 +1,4 @@
-//! Owns what a test run tells about itself: its result and its memory.
+//! Owns what a test run reports: its result and its memory.
 //! Must not know metric names or recorders.
 
 use std::time::Duration;

@@ -47,7 +47,7 @@ pub(crate) struct Panel {
     pub(crate) description: String,
     #[serde(rename = "type")]
     pub(crate) kind: String,
-    pub(crate) grid_pos: Option<Place>,
+    pub(crate) grid_pos: Option<GridPosition>,
     #[serde(default)]
     pub(crate) datasource: Option<Value>,
     #[serde(default)]
@@ -61,7 +61,7 @@ pub(crate) struct Panel {
 
 /// Columns of 24, and rows of 30 pixels.
 #[derive(Debug, Clone, Copy, Deserialize)]
-pub(crate) struct Place {
+pub(crate) struct GridPosition {
     pub(crate) x: u32,
     pub(crate) y: u32,
     pub(crate) w: u32,

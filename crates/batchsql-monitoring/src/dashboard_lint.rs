@@ -7,7 +7,7 @@ use batchsql_metrics::Metric;
 use promql_parser::label::MatchOp;
 use serde_json::Value;
 
-use crate::dashboard::{Dashboard, Panel, Place, Target, Variable};
+use crate::dashboard::{Dashboard, GridPosition, Panel, Target, Variable};
 use crate::finding::Findings;
 use crate::names::Names;
 use crate::query::{Query, VARIABLE};
@@ -157,7 +157,7 @@ fn needs_variable(datasource: Option<&Value>) -> String {
 }
 
 fn layout(dashboard: &Dashboard, findings: &mut Findings<'_>) {
-    let mut places: Vec<(String, Place)> = Vec::new();
+    let mut places: Vec<(String, GridPosition)> = Vec::new();
     // Those of a collapsed row are placed when it is opened.
     for panel in &dashboard.panels {
         let name = panel.name();
@@ -165,10 +165,10 @@ fn layout(dashboard: &Dashboard, findings: &mut Findings<'_>) {
             findings.add(&name, "it has no gridPos");
             continue;
         };
-        let Place { x, y, w, h } = place;
+        let GridPosition { x, y, w, h } = place;
         findings.expect(w > 0 && h > 0 && x + w <= 24, &name, format!("x {x}, w {w}, h {h} do not fit 24 columns"));
         let meets =
-            |other: &Place| x < other.x + other.w && other.x < x + w && y < other.y + other.h && other.y < y + h;
+            |other: &GridPosition| x < other.x + other.w && other.x < x + w && y < other.y + other.h && other.y < y + h;
         if let Some((other, _)) = places.iter().find(|(_, other)| meets(other)) {
             findings.add(&name, format!("it overlaps {other}"));
         }

@@ -12,7 +12,7 @@ use crate::dashboard::Dashboard;
 use crate::variables::substitute;
 
 /// Between two looks, while something is missing.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a person would choose above the dashboard. Job and instance stay at All.
 #[derive(Debug, Clone)]
@@ -135,7 +135,7 @@ pub fn panels(url: &str, dashboard: &str, choice: &Choice, wait: Duration) -> Re
         if panels.missing().next().is_none() || begin.elapsed() >= wait {
             return Ok(panels);
         }
-        sleep(LOOK.min(wait.saturating_sub(begin.elapsed())));
+        sleep(POLL_INTERVAL.min(wait.saturating_sub(begin.elapsed())));
     }
 }
 

@@ -145,10 +145,10 @@ impl Encode<'_, MySql> for UuidText<'_> {
 
 /// Writes a short text with its length in one byte.
 fn with_len_before(packet: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
-    let place = packet.len();
+    let start = packet.len();
     packet.push(0);
     write(packet);
-    packet[place] = u8::try_from(packet.len() - place - 1).expect("a calendar value and a UUID are short");
+    packet[start] = u8::try_from(packet.len() - start - 1).expect("a calendar value and a UUID are short");
 }
 
 /// `2026-01-31 23:59:59.000001`, or only one half of it.

@@ -186,3 +186,8 @@ async fn unique_indexes(
     }
     Ok(indexes)
 }
+
+/// Names of columns are compared without case.
+pub(crate) fn same_name(a: &str, b: &str) -> bool {
+    a == b || a.to_lowercase() == b.to_lowercase()
+}

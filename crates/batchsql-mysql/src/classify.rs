@@ -99,7 +99,7 @@ pub(crate) fn describe(error: &dyn DatabaseError) -> String {
         // It names the table, of the rows or of a trigger, and leaves open what to do.
         1146 => format!("{}; create it before rows are submitted", error.message()),
         _ if is_quotable(code) => error.message().to_owned(),
-        _ => in_our_words(code).to_owned(),
+        _ => description(code).to_owned(),
     }
 }
 
@@ -230,7 +230,7 @@ fn is_quotable(code: u16) -> bool {
 }
 
 /// For codes whose message may quote a value.
-fn in_our_words(code: u16) -> &'static str {
+fn description(code: u16) -> &'static str {
     match code {
         1022 | 1062 | 1169 | 1586 | 1859 => "a unique index has this row's key already",
         1292 | 1366 | 1367 | 1411 | 1525 => "a value is not one that its column can hold",
@@ -293,7 +293,7 @@ mod tests {
         for (late, state) in [(1969, "70100"), (3024, "HY000")] {
             check(late, state, [ErrorClass::Transient, ErrorClass::Transient, ErrorClass::Unknown]);
         }
-        // Lost links as proxies tell of them.
+        // Lost links as proxies report them.
         for (code, state) in [(1927, "70100"), (2013, "HY000"), (2006, "HY000"), (1160, "08S01"), (9999, "08S01")] {
             check(code, state, [ErrorClass::Transient, ErrorClass::Unknown, ErrorClass::Unknown]);
         }

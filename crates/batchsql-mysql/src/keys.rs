@@ -10,8 +10,8 @@ use sqlx::Row;
 use sqlx::mysql::MySqlRow;
 
 use crate::bind::{push_calendar, push_uuid};
-use crate::catalog::TableColumn;
-use crate::plan::{Statement, Statements, same_name};
+use crate::catalog::{TableColumn, same_name};
+use crate::statements::{Statement, Statements};
 
 /// Keys asked for by one statement: below the number of values from which MariaDB turns a list into a join.
 pub(crate) const KEYS_PER_STATEMENT: usize = 500;
@@ -89,8 +89,8 @@ impl KeySearch {
     /// The key of a row that is in the table.
     pub(crate) fn of_found(&self, row: &MySqlRow) -> sqlx::Result<KeyBytes> {
         let mut key = KeyBytes::new();
-        for (place, part) in self.parts.iter().enumerate() {
-            let found: &[u8] = row.try_get_unchecked(place)?;
+        for (index, part) in self.parts.iter().enumerate() {
+            let found: &[u8] = row.try_get_unchecked(index)?;
             let is_uuid = self.schema.columns()[part.column].column_type() == ColumnType::Uuid;
             push_part(&mut key, |text| match <&[u8; 16]>::try_from(found) {
                 Ok(uuid) if is_uuid => push_uuid(text, uuid),
@@ -104,11 +104,11 @@ impl KeySearch {
 
 /// A part with its length, so that the parts of a key cannot run into each other.
 fn push_part(key: &mut KeyBytes, write: impl FnOnce(&mut Vec<u8>)) {
-    let place = key.len();
+    let start = key.len();
     key.extend_from_slice(&[0; 4]);
     write(key);
-    let len = u32::try_from(key.len() - place - 4).expect("the byte budget keeps a value below 4 GiB");
-    key[place..place + 4].copy_from_slice(&len.to_le_bytes());
+    let len = u32::try_from(key.len() - start - 4).expect("the byte budget keeps a value below 4 GiB");
+    key[start..start + 4].copy_from_slice(&len.to_le_bytes());
 }
 
 fn push_value(part: &mut Vec<u8>, value: ValueRef<'_>) {

@@ -59,7 +59,7 @@
 //! Declare TIME, DATETIME and TIMESTAMP with `(6)`: a value with finer fractions of a second than its column is an
 //! error of its row, as is everything else that a server, even a strict one, would change silently: digits of a
 //! decimal, spaces at the end of a CHAR, zeros that fill up a BINARY. A column that does not fit its type is refused
-//! when its table is first looked at.
+//! when its table is first read.
 //!
 //! # Statements
 //!
@@ -79,8 +79,8 @@
 //!
 //! # Tables that change
 //!
-//! A table is looked at before its first row, after an error that may come from a change, and every 60 s
-//! ([`MySqlSink::look_again_after`]). A smaller `max_allowed_packet` is seen by the connections that it is for; a larger
+//! The definition of a table is read before its first row, after an error that may come from a change, and every 60 s
+//! ([`MySqlSink::table_check_interval`]). A smaller `max_allowed_packet` is seen by the connections that it is for; a larger
 //! one is used by the next sink.
 //!
 //! # Rights
@@ -90,10 +90,14 @@
 mod bind;
 mod catalog;
 mod classify;
+mod insert;
 mod keys;
+mod link;
 mod options;
+mod piece;
 mod plan;
 mod sink;
+mod statements;
 mod types;
 mod write;
 mod write_ignore;

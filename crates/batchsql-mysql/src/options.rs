@@ -46,7 +46,7 @@ pub enum ReplaceWith {
 /// | parameter | values | default |
 /// |---|---|---|
 /// | `max_connections` | connections, at least 1 | 8 |
-/// | `connect_timeout_ms` | milliseconds, at least 1 | 5000 |
+/// | `connect_timeout` | seconds for one connection attempt, above 0, decimals allowed (`0.5`) | 5 |
 /// | `ignore_with` | `exact`, `insert_ignore` | `exact` |
 /// | `replace_with` | `update`, `replace_into` | `update` |
 ///
@@ -90,7 +90,7 @@ impl std::error::Error for OpenError {}
 impl fmt::Debug for MySqlOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MySqlOptions")
-            .field("server", &self.place())
+            .field("server", &self.server())
             .field("user", &self.connect.get_username())
             .field("ssl_mode", &self.connect.get_ssl_mode())
             .field("max_connections", &self.max_connections)
@@ -109,12 +109,12 @@ const SESSION: &str = "SET sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES,NO_
                        innodb_lock_wait_timeout = LEAST(@@innodb_lock_wait_timeout, 20), \
                        lock_wait_timeout = LEAST(@@lock_wait_timeout, 20)";
 
-/// A connection that was used this recently is taken without asking whether it still lives.
-const FRESH: Duration = Duration::from_millis(100);
+/// A connection that was idle for longer is pinged before it is used.
+const PING_AFTER_IDLE: Duration = Duration::from_millis(100);
 
 impl MySqlOptions {
     /// Settings around the connect options of `sqlx`, for what a DSN cannot say.
-    pub fn new(connect: MySqlConnectOptions) -> Self {
+    pub fn from_connect_options(connect: MySqlConnectOptions) -> Self {
         Self {
             // Its log of slow statements would repeat thousands of placeholders.
             connect: connect.disable_statement_logging(),
@@ -165,8 +165,8 @@ impl MySqlOptions {
             Ok(Ok(())) => Ok(self.pool()),
             Ok(Err(error)) => Err(self.open_error(&error)),
             Err(_) => {
-                let (place, timeout) = (self.place(), self.connect_timeout);
-                let problem = format!("{place} did not answer within {timeout:?}; check host, port and firewall");
+                let (server, timeout) = (self.server(), self.connect_timeout);
+                let problem = format!("{server} did not answer within {timeout:?}; check host, port and firewall");
                 Err(OpenError::new(problem))
             }
         }
@@ -179,7 +179,7 @@ impl MySqlOptions {
             .test_before_acquire(false)
             .before_acquire(|connection, meta| {
                 Box::pin(async move {
-                    if meta.idle_for > FRESH {
+                    if meta.idle_for > PING_AFTER_IDLE {
                         connection.ping().await?;
                     }
                     Ok(true)
@@ -192,7 +192,7 @@ impl MySqlOptions {
     }
 
     /// Host, port and database, for errors.
-    fn place(&self) -> String {
+    fn server(&self) -> String {
         let database = self.connect.get_database().map(|name| format!(", database {name:?}")).unwrap_or_default();
         match self.connect.get_socket() {
             Some(socket) => format!("mysql server at socket {}{database}", socket.display()),
@@ -201,7 +201,7 @@ impl MySqlOptions {
     }
 
     fn open_error(&self, error: &sqlx::Error) -> OpenError {
-        let place = self.place();
+        let server = self.server();
         let problem = match error {
             sqlx::Error::Database(error) => {
                 let code = crate::classify::number(error.as_ref());
@@ -213,25 +213,25 @@ impl MySqlOptions {
                     1129 | 1130 => "allow this host to connect",
                     _ => "check the server and the dsn",
                 };
-                format!("{place} refused the connection: {}; {advice}", crate::classify::describe(error.as_ref()))
+                format!("{server} refused the connection: {}; {advice}", crate::classify::describe(error.as_ref()))
             }
             // Where the certificate is not trusted.
             sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-                format!("cannot connect to {place}: no TLS connection ({error}); check ssl-mode and ssl-ca")
+                format!("cannot connect to {server}: no TLS connection ({error}); check ssl-mode and ssl-ca")
             }
             sqlx::Error::Io(error) => {
-                format!("cannot connect to {place}: {error}; check that it runs and that host and port are right")
+                format!("cannot connect to {server}: {error}; check that it runs and that host and port are right")
             }
             sqlx::Error::Tls(error) => {
-                format!("cannot connect to {place}: no TLS connection ({error}); check ssl-mode and ssl-ca")
+                format!("cannot connect to {server}: no TLS connection ({error}); check ssl-mode and ssl-ca")
             }
             sqlx::Error::Configuration(_) => {
                 format!(
-                    "cannot connect to {place}: a parameter of the dsn has an unknown value; check charset and collation"
+                    "cannot connect to {server}: a parameter of the dsn has an unknown value; check charset and collation"
                 )
             }
             // Its text says what was unexpected about the bytes of the handshake, which hold no password.
-            _ => format!("cannot connect to {place}: it does not speak the mysql protocol; check host and port"),
+            _ => format!("cannot connect to {server}: it does not speak the mysql protocol; check host and port"),
         };
         OpenError::new(problem)
     }
@@ -289,7 +289,7 @@ impl FromStr for MySqlOptions {
             let problem = format!("the mysql dsn is not a URL, or one of its parameters has a value that makes no sense; {FORM}, with special characters percent-encoded");
             OpenError::new(problem)
         })?;
-        let mut options = Self::new(connect);
+        let mut options = Self::from_connect_options(connect);
         for (name, value) in own {
             if !options.set(name, value)? {
                 // What stands before a host that is missing may be a password, and so may what is not `name=value`.
@@ -297,7 +297,7 @@ impl FromStr for MySqlOptions {
                 let shown = if is_name { format!(" {name:?}") } else { String::new() };
                 let known = KNOWN_TO_SQLX.join(", ");
                 return Err(OpenError::new(format!(
-                    "unknown parameter{shown} in the mysql dsn; use max_connections, connect_timeout_ms, ignore_with, replace_with, or one of sqlx: {known}"
+                    "unknown parameter{shown} in the mysql dsn; use max_connections, connect_timeout, ignore_with, replace_with, or one of sqlx: {known}"
                 )));
             }
         }
@@ -314,10 +314,15 @@ impl MySqlOptions {
                 let problem = "max_connections in the mysql dsn is not a number of connections from 1 on";
                 self.max_connections = positive().ok_or_else(|| OpenError::new(problem))?;
             }
+            "connect_timeout" => {
+                let problem = "connect_timeout in the mysql dsn is not a number of seconds above 0";
+                self.connect_timeout = seconds(value).ok_or_else(|| OpenError::new(problem))?;
+            }
             "connect_timeout_ms" => {
-                let problem = "connect_timeout_ms in the mysql dsn is not a number of milliseconds from 1 on";
-                let millis = positive().ok_or_else(|| OpenError::new(problem))?;
-                self.connect_timeout = Duration::from_millis(millis.into());
+                let advice = "use connect_timeout, in seconds (0.5 is 500 ms)";
+                return Err(OpenError::new(format!(
+                    "unknown parameter \"connect_timeout_ms\" in the mysql dsn; {advice}"
+                )));
             }
             "ignore_with" => {
                 self.ignore_with = match value {
@@ -345,24 +350,30 @@ impl MySqlOptions {
     }
 }
 
+/// A time in seconds, above 0 and at most 136 years; decimals are allowed.
+fn seconds(value: &str) -> Option<Duration> {
+    let seconds = value.parse().ok().filter(|seconds: &f64| *seconds <= f64::from(u32::MAX))?;
+    Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn dsns_carry_every_setting() {
-        let options: MySqlOptions = "mariadb://a:b@h:3307/d?max_connections=3&connect_timeout_ms=250&ignore_with=insert_ignore&replace_with=replace_into&ssl-mode=DISABLED"
+        let options: MySqlOptions = "mariadb://a:b@h:3307/d?max_connections=3&connect_timeout=0.25&ignore_with=insert_ignore&replace_with=replace_into&ssl-mode=DISABLED"
             .parse()
             .unwrap();
         assert_eq!((options.max_connections, options.connect_timeout), (3, Duration::from_millis(250)));
         assert_eq!(options.ignore_with, IgnoreWith::InsertIgnore);
         assert_eq!(options.replace_with, ReplaceWith::ReplaceInto);
-        assert_eq!(options.place(), "mysql server h:3307, database \"d\"");
+        assert_eq!(options.server(), "mysql server h:3307, database \"d\"");
         let options: MySqlOptions = "mysql://h".parse().unwrap();
         assert_eq!((options.max_connections, options.connect_timeout), (8, Duration::from_secs(5)));
         assert_eq!((options.ignore_with, options.replace_with), (IgnoreWith::Exact, ReplaceWith::Update));
         let options: MySqlOptions = "mysql://h/d?socket=/run/x.sock".parse().unwrap();
-        assert_eq!(options.place(), "mysql server at socket /run/x.sock, database \"d\"");
+        assert_eq!(options.server(), "mysql server at socket /run/x.sock, database \"d\"");
     }
 
     #[test]
@@ -388,7 +399,9 @@ mod tests {
         check("mysql://user:secret@host/db?ssl-mode=secret", "makes no sense");
         check("mysql://user:secret@host/db?timeout=3", "unknown parameter \"timeout\"");
         check("mysql://user:secret@host/db?max_connections=0", "from 1 on");
-        check("mysql://user:secret@host/db?connect_timeout_ms=soon", "from 1 on");
+        check("mysql://user:secret@host/db?connect_timeout=0", "seconds above 0");
+        check("mysql://user:secret@host/db?connect_timeout=inf", "seconds above 0");
+        check("mysql://user:secret@host/db?connect_timeout_ms=5", "use connect_timeout, in seconds");
         check("mysql://user:secret@host/db?ignore_with=secret", "exact or insert_ignore");
         check("mysql://user:secret@host/db?replace_with=secret", "update or replace_into");
     }

@@ -1,23 +1,23 @@
 //! Owns what is decided once per schema: the checked table, the form of each column, the way to write, the statements.
 //! Must not know rows.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use batchsql_core::{Column, Conflict, ErrorClass, Schema, SinkError};
 use batchsql_sql::mysql::{OnDuplicate, insert};
-use batchsql_sql::{KeptSizes, rows_per_statement};
+use batchsql_sql::rows_per_statement;
 use sqlx::Executor;
 use sqlx::mysql::MySqlConnection;
 
 use crate::bind::PACKET_HEADER;
-use crate::catalog::{Session, Table, TableColumn};
+use crate::catalog::{Session, Table, TableColumn, same_name};
 use crate::classify::{Failed, Stage};
 use crate::keys::KeySearch;
 use crate::options::{IgnoreWith, ReplaceWith};
+use crate::statements::{PREFERRED_ROWS, Statement, Statements};
 use crate::types::{Storage, storage};
 
 /// Placeholders of one statement: the protocol counts them in two bytes.
@@ -25,25 +25,23 @@ pub(crate) const MAX_BINDS: usize = 65_535;
 /// A statement is at most this large, also where the server takes more: a larger one gains nothing and only makes
 /// the server hold more memory.
 const PREFERRED_BYTES: usize = 16 << 20;
-/// Rows per statement, also where more would fit.
-const PREFERRED_ROWS: usize = 10_000;
 
 /// How rows meet those that are there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     /// One statement says it all: a plain insert, an update, a replace.
     Direct(OnDuplicate),
-    /// Rows whose key is there are left out, and each row is told which it was.
+    /// Rows whose key is there are left out; the outcome says which.
     Ignore(IgnoreWith),
 }
 
 /// How batches of one schema are written.
 pub struct MySqlPlan {
     schema: Schema,
-    /// Where the table was found, what it was, and when that was looked at last.
+    /// Where the table was found, its definition, and when that was last checked.
     database: String,
     table: Table,
-    looked_at: Mutex<Instant>,
+    checked_at: Mutex<Instant>,
     pub(crate) storage: Box<[Storage]>,
     pub(crate) way: Way,
     /// Rows of a statement, at most.
@@ -59,16 +57,6 @@ pub struct MySqlPlan {
     statements: Statements,
 }
 
-/// The text of a statement, and whether it stays prepared.
-pub(crate) struct Statement {
-    pub(crate) sql: Arc<str>,
-    pub(crate) keep: bool,
-}
-
-/// Statements by size; those of sizes that come again keep their text.
-#[derive(Default)]
-pub(crate) struct Statements(Mutex<(KeptSizes, HashMap<usize, Arc<str>>)>);
-
 impl fmt::Debug for MySqlPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MySqlPlan")
@@ -76,32 +64,6 @@ impl fmt::Debug for MySqlPlan {
             .field("way", &self.way)
             .field("max_rows", &self.max_rows)
             .finish_non_exhaustive()
-    }
-}
-
-impl Statements {
-    /// The sizes of statements that stay prepared and together hold `rows` rows.
-    fn split(&self, rows: usize) -> Vec<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.split(rows)
-    }
-
-    /// The statement for `size` rows or keys; `text` makes it.
-    pub(crate) fn get(&self, size: usize, text: impl FnOnce() -> String) -> Statement {
-        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (sizes, texts) = &mut *guard;
-        let keep = sizes.keeps(size);
-        if let Some(sql) = texts.get(&size) {
-            return Statement { sql: Arc::clone(sql), keep };
-        }
-        let sql: Arc<str> = text().into();
-        if keep {
-            // A size that is not kept any more is rarely asked for: its text goes when there are too many.
-            if texts.len() >= KeptSizes::bound(PREFERRED_ROWS) {
-                texts.clear();
-            }
-            texts.insert(size, Arc::clone(&sql));
-        }
-        Statement { sql, keep }
     }
 }
 
@@ -133,23 +95,23 @@ impl MySqlPlan {
         self.expects_duplicates.store(expects, Ordering::Relaxed);
     }
 
-    /// Whether the table was not looked at for so long; then the caller does it.
+    /// Whether the last check of the table is this long ago; then the caller checks it.
     pub(crate) fn is_due(&self, after: Duration) -> bool {
-        let mut looked_at = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = looked_at.elapsed() >= after;
+        let mut checked_at = self.checked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = checked_at.elapsed() >= after;
         if is_due {
-            *looked_at = Instant::now();
+            *checked_at = Instant::now();
         }
         is_due
     }
 
-    /// Whether the table is another one now than when the plan was made.
+    /// Whether the table has changed since the plan was made.
     pub(crate) async fn is_outdated(&self, connection: &mut MySqlConnection) -> sqlx::Result<bool> {
         let now = Table::read(connection, &self.database, self.schema.table()).await?;
         Ok(now.as_ref() != Some(&self.table))
     }
 
-    /// Looks at the session and the table, and has the server check statement and rights. No packet is larger than
+    /// Reads the session and the table, and has the server check statement and rights. No packet is larger than
     /// `packet`.
     pub(crate) async fn make(
         connection: &mut MySqlConnection,
@@ -203,9 +165,9 @@ impl MySqlPlan {
             schema: schema.clone(),
             database: database.to_owned(),
             table,
-            looked_at: Mutex::new(Instant::now()),
+            checked_at: Mutex::new(Instant::now()),
         };
-        // Checks the rights, and what the look at the catalog cannot see.
+        // Checks the rights, and what the catalog does not show.
         try_statement(connection, &plan.insert(1).sql).await?;
         if let (Way::Ignore(IgnoreWith::Exact), Some(keys)) = (way, &plan.keys) {
             try_statement(connection, &keys.select(1).sql).await?;
@@ -332,9 +294,4 @@ fn warn_of_further_indexes(schema: &Schema, table: &Table, way: Way) {
             "mysql takes every unique index of the table for the conflict key; a row may overwrite one with another key"
         );
     }
-}
-
-/// Names of columns are compared without case.
-pub(crate) fn same_name(a: &str, b: &str) -> bool {
-    a == b || a.to_lowercase() == b.to_lowercase()
 }

@@ -14,9 +14,10 @@ use tokio::runtime::Handle;
 
 use crate::catalog::max_allowed_packet;
 use crate::classify::{Failed, Stage, acquire_error};
+use crate::link::Link;
 use crate::options::{IgnoreWith, MySqlOptions, OpenError, ReplaceWith};
 use crate::plan::{MAX_BINDS, MySqlPlan};
-use crate::write::{self, Link};
+use crate::write;
 
 /// Writes batches to a MySQL or MariaDB server. Clones share the pool.
 #[derive(Clone)]
@@ -24,7 +25,7 @@ pub struct MySqlSink {
     pool: MySqlPool,
     /// Bytes of the largest packet that every connection so far may send.
     packet: Arc<AtomicUsize>,
-    look_again_after: Duration,
+    table_check_interval: Duration,
     ignore_with: IgnoreWith,
     replace_with: ReplaceWith,
 }
@@ -66,7 +67,7 @@ impl MySqlSink {
         Self {
             pool,
             packet: Arc::new(AtomicUsize::new(usize::MAX)),
-            look_again_after: Duration::from_secs(60),
+            table_check_interval: Duration::from_secs(60),
             ignore_with: IgnoreWith::default(),
             replace_with: ReplaceWith::default(),
         }
@@ -86,12 +87,12 @@ impl MySqlSink {
         self
     }
 
-    /// How long a table is taken for what it was when it was looked at, while every row of it is accepted; default
-    /// 60 s. A table that changes meanwhile in a way that the server has no error for may lose digits or get rows
-    /// twice: a DATETIME(6) that becomes a DATETIME, a unique index that is dropped.
+    /// Interval after which the definition of a table is read again while every row of it is accepted; default 60 s.
+    /// Within the interval, a change that the server reports no error for may lose digits or insert rows twice: a
+    /// DATETIME(6) that becomes a DATETIME, a unique index that is dropped.
     #[must_use]
-    pub fn look_again_after(mut self, time: Duration) -> Self {
-        self.look_again_after = time;
+    pub fn table_check_interval(mut self, interval: Duration) -> Self {
+        self.table_check_interval = interval;
         self
     }
 
@@ -107,7 +108,7 @@ impl MySqlSink {
         if packet < plan.max_allowed_packet {
             return Err(outdated(format!("max_allowed_packet is {packet} now")));
         }
-        if plan.is_due(self.look_again_after) {
+        if plan.is_due(self.table_check_interval) {
             let is_outdated = plan.is_outdated(link.connection).await;
             if is_outdated.map_err(|error| Failed::of(error, Stage::Open))? {
                 return Err(outdated("it was changed".into()));
@@ -139,7 +140,7 @@ impl MySqlSink {
 
 /// Has the pipeline make another plan.
 fn outdated(why: String) -> Failed {
-    Failed::unsent(SinkError::new(ErrorClass::Schema, format!("the table must be looked at again: {why}")))
+    Failed::unsent(SinkError::new(ErrorClass::Schema, format!("the table must be read again: {why}")))
 }
 
 /// Shows the size of the pool, never how it connects.

@@ -1,7 +1,7 @@
-//! Owns `Conflict::Ignore`: rows whose key is there are left out, and every row is told which it was.
+//! Owns `Conflict::Ignore`: rows whose key is there are left out and reported as ignored.
 //! Must not know pools or plans of other ways.
 //!
-//! A no-op `ON DUPLICATE KEY UPDATE` cannot tell: with the flag CLIENT_FOUND_ROWS, which `sqlx` sets, an old row
+//! A no-op `ON DUPLICATE KEY UPDATE` does not show it: with the flag CLIENT_FOUND_ROWS, which `sqlx` sets, an old row
 //! counts as much as a new one. So a batch goes this way, and most batches only the first step of it:
 //!
 //! 1. A plain insert in one statement. When it succeeds, every row was new.
@@ -16,13 +16,15 @@ use batchsql_core::{Rows, SharedRows, Written};
 
 use crate::bind::bind_rows;
 use crate::classify::{DUPLICATE, Failed, Stage};
+use crate::insert::{insert, insert_all};
 use crate::keys::{KEYS_PER_STATEMENT, KeyBytes, KeySearch};
+use crate::link::{Link, begin, commit, ready, run, undo};
 use crate::options::IgnoreWith;
+use crate::piece::cut;
 use crate::plan::MySqlPlan;
-use crate::write::{Link, begin, commit, cut, insert, insert_all, ready, run, undo};
 
 /// Halves of at most so many rows are written row by row.
-const SINGLY: usize = 8;
+const MAX_ROWS_ONE_BY_ONE: usize = 8;
 
 /// Writes the rows whose key is not there.
 pub(crate) async fn write_ignore(
@@ -42,22 +44,22 @@ pub(crate) async fn write_ignore(
     };
     let own: Vec<KeyBytes> = rows.iter().map(|row| keys.of_row(row)).collect();
     let found = find(link, plan, keys, rows).await?;
-    let mut ignored: Vec<u32> = places(&own, |key| found.contains(key));
+    let mut ignored: Vec<u32> = numbers(&own, |key| found.contains(key));
     // A batch without any goes back to the short way.
     let mut met = HashSet::with_capacity(own.len());
-    let firsts = places(&own, |key| !found.contains(key) && met.insert(key.as_slice()));
+    let firsts = numbers(&own, |key| !found.contains(key) && met.insert(key.as_slice()));
     plan.set_expects_duplicates(firsts.len() < rows.len());
     if firsts.is_empty() {
         return Ok(listed(ignored));
     }
     if is_new(insert_all(link, plan, gathered(rows, &firsts).rows()).await)? {
-        return Ok(listed(places_without(rows.len(), &firsts)));
+        return Ok(listed(numbers_without(rows.len(), &firsts)));
     }
     plan.set_expects_duplicates(true);
     // With the rows that share a key: the first of them may be one that is ignored for another reason.
-    let open = places(&own, |key| !found.contains(key));
+    let open = numbers(&own, |key| !found.contains(key));
     let refused = search(link, plan, gathered(rows, &open).rows(), with).await?;
-    ignored.extend(refused.into_iter().map(|place| open[place as usize]));
+    ignored.extend(refused.into_iter().map(|number| open[number as usize]));
     ignored.sort_unstable();
     Ok(listed(ignored))
 }
@@ -77,20 +79,20 @@ fn is_new(inserted: Result<(), Failed>) -> Result<bool, Failed> {
     }
 }
 
-fn gathered(rows: Rows<'_>, places: &[u32]) -> SharedRows {
-    if places.len() == rows.len() { rows.to_shared() } else { rows.gather(places) }
+fn gathered(rows: Rows<'_>, numbers: &[u32]) -> SharedRows {
+    if numbers.len() == rows.len() { rows.to_shared() } else { rows.gather(numbers) }
 }
 
-/// The places of the keys for which `take` is true.
-fn places<'a>(keys: &'a [KeyBytes], mut take: impl FnMut(&'a KeyBytes) -> bool) -> Vec<u32> {
-    (0_u32..).zip(keys).filter_map(|(place, key)| take(key).then_some(place)).collect()
+/// The numbers of the keys for which `take` is true.
+fn numbers<'a>(keys: &'a [KeyBytes], mut take: impl FnMut(&'a KeyBytes) -> bool) -> Vec<u32> {
+    (0_u32..).zip(keys).filter_map(|(number, key)| take(key).then_some(number)).collect()
 }
 
-/// Every place below `len` that is not listed; `listed` is ascending.
-fn places_without(len: usize, listed: &[u32]) -> Vec<u32> {
+/// Every number below `len` that is not listed; `listed` is ascending.
+fn numbers_without(len: usize, listed: &[u32]) -> Vec<u32> {
     let mut listed = listed.iter().peekable();
     let len = u32::try_from(len).expect("buffer_size fits u32");
-    (0..len).filter(|place| listed.next_if(|next| *next == place).is_none()).collect()
+    (0..len).filter(|number| listed.next_if(|next| *next == number).is_none()).collect()
 }
 
 /// The keys of the rows that are in the table now. Read outside of any transaction, so that what others have
@@ -122,7 +124,7 @@ async fn find(
 }
 
 /// What a statement did with its rows.
-enum Did {
+enum Inserted {
     All,
     Nothing,
     /// Some were new, and the statement was undone.
@@ -150,10 +152,10 @@ async fn search_halves(
     while let Some(range) = left.pop() {
         let len = range.len();
         match try_insert(link, plan, rows, range.clone(), with).await? {
-            Did::All => {}
-            Did::Nothing => ignored.extend(range.map(|row| u32::try_from(row).expect("buffer_size fits u32"))),
-            Did::Some if len <= SINGLY => left.extend(range.rev().map(|row| row..row + 1)),
-            Did::Some => {
+            Inserted::All => {}
+            Inserted::Nothing => ignored.extend(range.map(|row| u32::try_from(row).expect("buffer_size fits u32"))),
+            Inserted::Some if len <= MAX_ROWS_ONE_BY_ONE => left.extend(range.rev().map(|row| row..row + 1)),
+            Inserted::Some => {
                 // A power of two, because such statements stay prepared.
                 let middle = range.start + (1 << (len - 1).ilog2());
                 left.push(middle..range.end);
@@ -171,24 +173,24 @@ async fn try_insert(
     rows: Rows<'_>,
     range: Range<usize>,
     with: IgnoreWith,
-) -> Result<Did, Failed> {
+) -> Result<Inserted, Failed> {
     let (len, part) = (range.len(), rows.slice(range));
     let pieces = cut(plan, part)?;
     let piece = pieces.first().expect("a part of a piece is one piece");
     match with {
         IgnoreWith::Exact => match insert(link, plan, piece, part, Stage::Open).await {
-            Ok(_) => Ok(Did::All),
+            Ok(_) => Ok(Inserted::All),
             // The server undoes the statement, not the transaction.
-            Err(failed) if failed.code == DUPLICATE => Ok(if len == 1 { Did::Nothing } else { Did::Some }),
+            Err(failed) if failed.code == DUPLICATE => Ok(if len == 1 { Inserted::Nothing } else { Inserted::Some }),
             Err(failed) => Err(failed),
         },
         IgnoreWith::InsertIgnore => {
             run(link, "SAVEPOINT batchsql", Stage::Open).await?;
             match insert(link, plan, piece, part, Stage::Open).await? {
                 // The number of rows inserted: with IGNORE, no row is ever updated.
-                0 => Ok(Did::Nothing),
-                inserted if inserted == len as u64 => Ok(Did::All),
-                _ => run(link, "ROLLBACK TO SAVEPOINT batchsql", Stage::Open).await.map(|()| Did::Some),
+                0 => Ok(Inserted::Nothing),
+                inserted if inserted == len as u64 => Ok(Inserted::All),
+                _ => run(link, "ROLLBACK TO SAVEPOINT batchsql", Stage::Open).await.map(|()| Inserted::Some),
             }
         }
     }

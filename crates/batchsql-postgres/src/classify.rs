@@ -115,7 +115,7 @@ fn meaning(code: &str) -> &'static str {
         "22007" | "22008" => "a date or time is not valid for its column",
         "22021" | "22P05" => "a text has a character that the database's encoding does not have",
         "22P02" => "a text is not valid for the type of its column",
-        "22P03" => "a column has another type than when the table was looked at",
+        "22P03" => "a column has another type than when the table was read",
         "22023" => "a value is not valid for its column",
         "23502" => "a value is NULL where the column needs one",
         "23503" => "a foreign key is violated",
@@ -189,8 +189,8 @@ pub(crate) fn sink_error(error: sqlx::Error, sent: LinkLost) -> SinkError {
         sqlx::Error::Database(error) => match error.try_downcast_ref::<PgDatabaseError>() {
             Some(error) => {
                 let raised = Raised::of(error);
-                let told = server_error(error.code(), class_of(error.code(), raised, sent), Some(error));
-                if raised.ends_link { told.caused_by(LinkEnded) } else { told }
+                let reported = server_error(error.code(), class_of(error.code(), raised, sent), Some(error));
+                if raised.ends_link { reported.caused_by(LinkEnded) } else { reported }
             }
             None => SinkError::new(ErrorClass::Internal, "the client gave an error of another database"),
         },

@@ -63,6 +63,12 @@ impl FromStr for PostgresOptions {
                 _ if SQLX_PARAMETERS.contains(&name) || name == "options" || name.starts_with("options[") => {
                     foreign.push(pair);
                 }
+                "connect_timeout_ms" => {
+                    let advice = "use connect_timeout, in seconds (0.5 is 500 ms)";
+                    return Err(OpenError::new(format!(
+                        "unknown parameter \"connect_timeout_ms\" in the postgresql dsn; {advice}"
+                    )));
+                }
                 _ => {
                     let shown = match pair.contains('=') && !has_password {
                         true => format!(" {name:?}"),
@@ -93,9 +99,7 @@ impl PostgresOptions {
                 self.max_connections(connections.ok_or_else(|| wrong("a number of at least 1"))?)
             }
             "connect_timeout" => {
-                let seconds = value.parse().ok().filter(|seconds: &u32| *seconds > 0);
-                let seconds = seconds.ok_or_else(|| wrong("a number of seconds of at least 1"))?;
-                self.connect_timeout(Duration::from_secs(seconds.into()))
+                self.connect_timeout(seconds(value).ok_or_else(|| wrong("a number of seconds above 0"))?)
             }
             "strategy" => {
                 let known = Strategy::ALL.into_iter().find(|strategy| strategy.name() == value);
@@ -104,6 +108,12 @@ impl PostgresOptions {
             _ => self.prepared_statements(value.parse().map_err(|_| wrong("true or false"))?),
         })
     }
+}
+
+/// A time in seconds, above 0 and at most 136 years; decimals are allowed.
+fn seconds(value: &str) -> Option<Duration> {
+    let seconds = value.parse().ok().filter(|seconds: &f64| *seconds <= f64::from(u32::MAX))?;
+    Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero())
 }
 
 /// What is wrong with a URL. The error itself may quote a value.
@@ -162,6 +172,9 @@ mod tests {
         check("postgres://user:top@host/db?secret", "unknown parameter in");
         check("postgres://user:secret@host/db?max_connections=0", "at least 1");
         check("postgres://user:secret@host/db?connect_timeout=-1", "number of seconds");
+        check("postgres://user:secret@host/db?connect_timeout=0", "above 0");
+        check("postgres://user:secret@host/db?connect_timeout=inf", "above 0");
+        check("postgres://user:secret@host/db?connect_timeout_ms=5", "use connect_timeout, in seconds");
         check("postgres://user:secret@host/db?strategy=secret", "multi-values");
         check("postgres://user:secret@host/db?prepared_statements=secret", "true or false");
         check("postgres://user:secret@host/db?sslrootcert=/no/secret.pem", "sslrootcert");

@@ -45,11 +45,11 @@
 //! their zone (`2026-01-31T12:00:00Z`) and dates with the year first.
 //!
 //! A domain is taken as the type it is based on. A column that would change values is refused when its table is first
-//! looked at; text with a NUL character when the row is submitted.
+//! read; text with a NUL character when the row is submitted.
 //!
 //! # Outcomes
 //!
-//! One batch is one transaction. Rows that `ON CONFLICT DO NOTHING` leaves out are told by the keys that the insert
+//! One batch is one transaction. Rows that `ON CONFLICT DO NOTHING` leaves out are found by the keys that the insert
 //! returns. Where a key does not come back as it was sent (`char(n)`, `numeric(p,s)`, floating point, text that is
 //! read as another type), and where a `BEFORE` trigger of the table may drop rows, the batch is written in parts that
 //! are inserted whole or not at all. That takes two round trips more, and further statements when rows are ignored: a
@@ -71,10 +71,10 @@
 //!
 //! # The table
 //!
-//! It is looked at once per schema, again after 30 seconds of use
-//! ([`check_tables_every`](Settings::check_tables_every)), and after an error or a count of rows that points to a change.
+//! Its definition is read once per schema, again after 30 seconds of use
+//! ([`table_check_interval`](Settings::table_check_interval)), and after an error or a count of rows that points to a change.
 //! A trigger, rule or policy that comes meanwhile may cost the first batch its outcomes (`Unknown`) where that batch was
-//! a statement that commits itself; after it the table is looked at again.
+//! a statement that commits itself; after it the table is read again.
 //!
 //! A column that gets another type may change values silently until then, with every strategy: the server converts what
 //! it is sent as an assignment does (`numeric` to `double precision`, `timestamp` to `timestamptz`), and with COPY takes
@@ -86,21 +86,23 @@
 //! Behind PgBouncer in transaction mode, and poolers like it, use
 //! [`prepared_statements(false)`](PostgresOptions::prepared_statements), and see [`Settings::prepared_statements`] for
 //! what to set on the server. When the pooler itself gives up a COMMIT or a COPY that was sent (PgBouncer:
-//! `query_timeout`), nobody knows what became of it, and its rows are `Unknown`.
+//! `query_timeout`), the outcome is not known, and its rows are `Unknown`.
 
 mod catalog;
 mod classify;
+mod commit_stage;
 mod conn;
 mod dsn;
 mod encode;
+mod field;
 mod options;
+mod outcome_source;
 mod params;
 mod plan;
+mod returned_keys;
 mod settings;
 mod sink;
-mod stage;
 mod statements;
-mod told;
 mod types;
 mod write;
 mod write_copy;

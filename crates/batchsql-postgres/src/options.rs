@@ -13,14 +13,14 @@ use crate::settings::{Settings, Strategy};
 /// `VALUES` at most ten.
 const CACHED_STATEMENTS: usize = 256;
 
-/// A connection that was idle for longer is asked for a sign of life before it is used. A batch that is sent over a
+/// A connection that was idle for longer is pinged before it is used. A batch that is sent over a
 /// dead link may end as unknown; asking each time would cost a round trip per batch.
-const TRUSTED_IDLE: Duration = Duration::from_millis(500);
+const PING_AFTER_IDLE: Duration = Duration::from_millis(500);
 
-/// Lets the server look whether we are still there while it executes a statement. A write that is given up closes its
+/// Makes the server check that the client is still connected while it executes a statement. A write that is given up closes its
 /// connection; without this its statement would go on waiting for a lock, and keep its own. PostgreSQL 12 and 13 do not
 /// have it, and then this sets nothing.
-const NOTICE_GONE_CLIENTS: &str = "SELECT pg_catalog.set_config(name, '1s', false) FROM pg_catalog.pg_settings \
+const DETECT_GONE_CLIENTS: &str = "SELECT pg_catalog.set_config(name, '1s', false) FROM pg_catalog.pg_settings \
                                    WHERE name = 'client_connection_check_interval' AND setting = '0'";
 
 /// Where and how to connect.
@@ -31,7 +31,7 @@ const NOTICE_GONE_CLIENTS: &str = "SELECT pg_catalog.set_config(name, '1s', fals
 /// | parameter | meaning | default |
 /// |---|---|---|
 /// | `max_connections` | connections of the pool, and batches that are written at once | 8 |
-/// | `connect_timeout` | seconds until a connection must be there | 5 |
+/// | `connect_timeout` | seconds for one connection attempt, above 0, decimals allowed (`0.5`) | 5 |
 /// | `strategy` | `auto`, `multi-values`, `unnest`, `copy` or `staging`, see [`Strategy`] | `auto` |
 /// | `prepared_statements` | `true` or `false`, see [`prepared_statements`](Self::prepared_statements) | `true` |
 ///
@@ -129,11 +129,11 @@ impl PostgresOptions {
         self
     }
 
-    /// How long a table is taken to be what it was when it was last looked at, see
-    /// [`Settings::check_tables_every`]; default 30 s.
+    /// Interval after which the definition of a table is read again, see
+    /// [`Settings::table_check_interval`]; default 30 s.
     #[must_use]
-    pub fn check_tables_every(mut self, interval: Duration) -> Self {
-        self.settings = self.settings.check_tables_every(interval);
+    pub fn table_check_interval(mut self, interval: Duration) -> Self {
+        self.settings = self.settings.table_check_interval(interval);
         self
     }
 
@@ -145,7 +145,7 @@ impl PostgresOptions {
     pub(crate) async fn open(&self) -> Result<PgPool, OpenError> {
         let connect = self.connect_options();
         match tokio::time::timeout(self.connect_timeout, connect.connect()).await {
-            // A courtesy to the server: what it answers changes nothing.
+            // Ends the session properly; an error here changes nothing.
             Ok(Ok(conn)) => drop(conn.close().await),
             Ok(Err(error)) => return Err(self.open_error(error)),
             Err(_) => {
@@ -161,7 +161,7 @@ impl PostgresOptions {
             .test_before_acquire(false)
             .before_acquire(|conn, meta| {
                 Box::pin(async move {
-                    if meta.idle_for > TRUSTED_IDLE {
+                    if meta.idle_for > PING_AFTER_IDLE {
                         conn.ping().await?;
                     }
                     Ok(true)
@@ -173,7 +173,7 @@ impl PostgresOptions {
         }
         let pool = pool.after_connect(|conn, _| {
             Box::pin(async move {
-                match conn.execute(NOTICE_GONE_CLIENTS).await {
+                match conn.execute(DETECT_GONE_CLIENTS).await {
                     // A platform on which the server cannot do this.
                     Err(sqlx::Error::Database(_)) => Ok(()),
                     done => done.map(drop),
@@ -262,12 +262,12 @@ mod tests {
 
     #[test]
     fn parameters_are_taken_from_the_dsn() {
-        let dsn = "postgresql://u:p@h:1234/d?max_connections=3&sslmode=disable&connect_timeout=2&strategy=unnest\
+        let dsn = "postgresql://u:p@h:1234/d?max_connections=3&sslmode=disable&connect_timeout=2.5&strategy=unnest\
                    &prepared_statements=false&application_name=me";
         let options: PostgresOptions = dsn.parse().unwrap();
         assert_eq!(server(&options.connect), "h:1234 as user \"u\", database \"d\"");
         assert_eq!(options.connect.get_application_name(), Some("me"));
-        assert_eq!((options.max_connections, options.connect_timeout), (3, Duration::from_secs(2)));
+        assert_eq!((options.max_connections, options.connect_timeout), (3, Duration::from_millis(2500)));
         assert_eq!(options.settings, Settings::default().strategy(Strategy::Unnest).prepared_statements(false));
         let plain: PostgresOptions = "postgres://h/d".parse().unwrap();
         assert_eq!((plain.max_connections, plain.connect_timeout), (8, Duration::from_secs(5)));

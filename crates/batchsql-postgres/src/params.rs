@@ -13,7 +13,7 @@ use sqlx::{Arguments, Encode, Postgres, Type};
 
 use crate::classify::row_error;
 use crate::encode::{MAX_VALUE_BYTES, Unfit, write_field, write_value};
-use crate::plan::Field;
+use crate::field::Field;
 use crate::types::Wire;
 
 /// One array per column.

@@ -11,11 +11,13 @@ use tokio::time::Instant;
 
 use crate::catalog::{Table, TableColumn, read_table};
 use crate::classify::{LinkLost, is_refusal, sink_error};
+use crate::commit_stage::CommitStage;
 use crate::conn::PostgresConn;
+use crate::field::Field;
+use crate::outcome_source::OutcomeSource;
 use crate::settings::{Settings, Strategy};
-use crate::stage::Stage;
 use crate::statements::{self, Insert, Staging};
-use crate::types::{Echo, Form, form};
+use crate::types::{Echo, form};
 
 /// Values that one statement can bind, by the protocol.
 const MAX_BINDS: usize = 65_535;
@@ -28,7 +30,7 @@ const VALUES_ROWS: usize = 500;
 pub struct PostgresPlan {
     pub(crate) schema: Schema,
     pub(crate) fields: Box<[Field]>,
-    pub(crate) tell: Tell,
+    pub(crate) outcome_source: OutcomeSource,
     pub(crate) named: bool,
     pub(crate) has_row_security: bool,
     pub(crate) unnest: Insert,
@@ -37,17 +39,17 @@ pub struct PostgresPlan {
     pub(crate) values: Option<Values>,
     choice: Choice,
     settings: Settings,
-    /// What the table was, and when it was seen so.
+    /// The table as it was read, and when.
     table: Table,
     made: Instant,
-    seen_after: AtomicU64,
+    checked_after_ms: AtomicU64,
     /// The table is not what it was: another plan is needed.
     outdated: AtomicBool,
 }
 
-/// What has become of the table of a plan.
+/// The state of the table of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Now {
+pub(crate) enum TableState {
     Same,
     /// It can be written, by another plan.
     Changed,
@@ -55,29 +57,11 @@ pub(crate) enum Now {
     Unfit(ErrorClass),
 }
 
-/// A column of the rows, and how its values are sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Field {
-    pub(crate) name: Box<str>,
-    pub(crate) form: Form,
-}
-
 /// The statements of multi-row `VALUES`.
 #[derive(Debug)]
 pub(crate) struct Values {
     pub(crate) shapes: Shapes,
     statements: Vec<(usize, Insert)>,
-}
-
-/// How the outcome of each row is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Tell {
-    /// Every row is written, or the statement fails.
-    Total,
-    /// Rows may be ignored; the inserted ones are known by their keys.
-    Keys,
-    /// Rows may be ignored, and are not known by their keys: parts are written that are inserted whole or not at all.
-    Parts,
 }
 
 /// One way of writing.
@@ -122,10 +106,10 @@ impl PostgresPlan {
         update > 0 && key + update < self.schema.columns().len()
     }
 
-    /// Looks at the table and makes the statements.
+    /// Reads the table and makes the statements.
     pub(crate) async fn make(conn: &mut PostgresConn, schema: &Schema, settings: Settings) -> Result<Self, SinkError> {
         let link = conn.begin()?;
-        let table = look(link, schema, settings.prepared_statements).await;
+        let table = read_in_transaction(link, schema, settings.prepared_statements).await;
         if table.as_ref().err().is_none_or(is_refusal) {
             conn.end();
         }
@@ -146,11 +130,11 @@ impl PostgresPlan {
 
         let ignores = *schema.conflict() != Conflict::None && schema.update_columns().is_empty();
         let is_known_by_key = schema.key_columns().iter().all(|column| fields[*column].form.echo != Echo::Changed);
-        let tell = match ignores {
-            _ if table.has_row_triggers => Tell::Parts,
-            false => Tell::Total,
-            true if is_known_by_key => Tell::Keys,
-            true => Tell::Parts,
+        let outcome_source = match ignores {
+            _ if table.has_row_triggers => OutcomeSource::Parts,
+            false => OutcomeSource::Total,
+            true if is_known_by_key => OutcomeSource::Keys,
+            true => OutcomeSource::Parts,
         };
         let choice = choose(schema, &table, &fields, settings.strategy).map_err(unfit)?;
         let values = match settings.strategy {
@@ -158,17 +142,18 @@ impl PostgresPlan {
                 let full = rows_per_statement(fields.len(), MAX_BINDS, VALUES_ROWS)
                     .ok_or_else(|| unfit("it has more columns than a statement binds values".into()))?;
                 let shapes = Shapes::new(full);
-                let statements = shapes.sizes().map(|rows| (rows, statements::values(schema, &fields, rows, tell)));
+                let statements =
+                    shapes.sizes().map(|rows| (rows, statements::values(schema, &fields, rows, outcome_source)));
                 Some(Values { shapes, statements: statements.collect() })
             }
             _ => None,
         };
         Ok(Self {
-            unnest: statements::unnest(schema, &fields, tell),
+            unnest: statements::unnest(schema, &fields, outcome_source),
             copy: statements::copy(schema).into(),
-            staging: statements::staging(schema, &fields, tell),
+            staging: statements::staging(schema, &fields, outcome_source),
             schema: schema.clone(),
-            tell,
+            outcome_source,
             named: settings.prepared_statements,
             has_row_security: table.has_row_security,
             values,
@@ -177,27 +162,29 @@ impl PostgresPlan {
             settings,
             table,
             made: Instant::now(),
-            seen_after: AtomicU64::new(0),
+            checked_after_ms: AtomicU64::new(0),
             outdated: AtomicBool::new(false),
         })
     }
 
-    /// Looks at the table again.
-    pub(crate) async fn look_again(&self, link: &mut PgConnection) -> Result<Now, SinkError> {
-        let table = look(link, &self.schema, self.named).await?;
+    /// Reads the table again and compares it with that of the plan.
+    pub(crate) async fn recheck_table(&self, link: &mut PgConnection) -> Result<TableState, SinkError> {
+        let table = read_in_transaction(link, &self.schema, self.named).await?;
         if table.as_ref() == Some(&self.table) {
-            return Ok(Now::Same);
+            return Ok(TableState::Same);
         }
         self.outdated.store(true, Ordering::Relaxed);
-        Ok(Self::of(&self.schema, table, self.settings).err().map_or(Now::Changed, |error| Now::Unfit(error.class())))
+        Ok(Self::of(&self.schema, table, self.settings)
+            .err()
+            .map_or(TableState::Changed, |error| TableState::Unfit(error.class())))
     }
 
-    /// Whether it is time to look at the table again; true for one caller.
+    /// Whether the table must be checked again; true for one caller per interval.
     pub(crate) fn is_due(&self) -> bool {
-        let (now, seen) = (self.made.elapsed(), self.seen_after.load(Ordering::Relaxed));
-        let is_due = now.saturating_sub(Duration::from_millis(seen)) >= self.settings.check_tables_every;
+        let (now, checked) = (self.made.elapsed(), self.checked_after_ms.load(Ordering::Relaxed));
+        let is_due = now.saturating_sub(Duration::from_millis(checked)) >= self.settings.table_check_interval;
         let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        is_due && self.seen_after.compare_exchange(seen, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        is_due && self.checked_after_ms.compare_exchange(checked, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Whether the table is known not to be what it was.
@@ -207,7 +194,7 @@ impl PostgresPlan {
 
     /// The server did something else with the rows than this plan expects, as it does when triggers or rules are new.
     /// What is not committed is written again by another plan; of the rest nobody knows which rows are there.
-    pub(crate) fn surprised(&self, stage: Stage<'_>, text: String) -> SinkError {
+    pub(crate) fn unexpected_result(&self, stage: CommitStage<'_>, text: String) -> SinkError {
         self.outdated.store(true, Ordering::Relaxed);
         SinkError::new(if stage.commits() { ErrorClass::Unknown } else { ErrorClass::Schema }, text)
     }
@@ -221,7 +208,11 @@ impl Values {
 }
 
 /// Asks for the table. Without named statements in a transaction, so that a pooler keeps the server connection.
-async fn look(link: &mut PgConnection, schema: &Schema, named: bool) -> Result<Option<Table>, SinkError> {
+async fn read_in_transaction(
+    link: &mut PgConnection,
+    schema: &Schema,
+    named: bool,
+) -> Result<Option<Table>, SinkError> {
     let failed = |error| sink_error(error, LinkLost::BeforeCommit);
     if named {
         return read_table(link, schema.table(), true).await;
@@ -330,14 +321,14 @@ fn choose(schema: &Schema, table: &Table, fields: &[Field], strategy: Strategy) 
     } else if table.has_row_security {
         Some("the table has row security; use unnest".to_owned())
     } else if table.has_row_triggers {
-        Some("a trigger of the table may drop rows, and it does not tell which; use unnest".to_owned())
+        Some("a trigger of the table may drop rows, and it does not outcome_source which; use unnest".to_owned())
     } else {
         odd.map(|field| format!("the binary form of column {:?} is not known; use unnest", field.name))
     };
     let no_staging = if !table.may_stage {
         Some("the user may not make temporary tables; GRANT TEMPORARY on the database, or use unnest")
     } else if table.has_row_triggers {
-        Some("a trigger of the table may drop rows, and it does not tell which; use unnest")
+        Some("a trigger of the table may drop rows, and it does not outcome_source which; use unnest")
     } else {
         None
     };

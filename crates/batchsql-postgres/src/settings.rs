@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-/// How rows are sent. All of them write the same rows and tell the same outcomes.
+/// How rows are sent. All of them write the same rows and report the same outcomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Strategy {
@@ -51,12 +51,12 @@ impl Strategy {
 pub struct Settings {
     pub(crate) strategy: Strategy,
     pub(crate) prepared_statements: bool,
-    pub(crate) check_tables_every: Duration,
+    pub(crate) table_check_interval: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { strategy: Strategy::Auto, prepared_statements: true, check_tables_every: Duration::from_secs(30) }
+        Self { strategy: Strategy::Auto, prepared_statements: true, table_check_interval: Duration::from_secs(30) }
     }
 }
 
@@ -73,7 +73,7 @@ impl Settings {
     /// Say false behind a pooler that gives each transaction another server connection (PgBouncer in transaction
     /// mode, Supavisor, RDS Proxy). Then no statement is named, and what is not one simple query is sent inside an
     /// explicit transaction. It costs up to three round trips per batch. A pooler also shares what is set on a
-    /// connection, so the server is not told to keep notices back (a trigger may say values of rows in one, and `sqlx`
+    /// connection, so the sink does not turn notices off (a trigger may say values of rows in one, and `sqlx`
     /// logs them) or to notice clients that are gone: set `client_min_messages = error` and
     /// `client_connection_check_interval` for the user, by `ALTER ROLE … SET …`.
     #[must_use]
@@ -82,14 +82,14 @@ impl Settings {
         self
     }
 
-    /// How long a table is taken to be what it was when it was last looked at; default 30 s.
+    /// Interval after which the definition of a table is read again; default 30 s.
     ///
-    /// After that the next batch looks again before it is sent (three statements on the catalogue), so that triggers,
-    /// policies and column types that changed meanwhile are met by a plan that knows them. Errors that point to a
-    /// change make it look at once.
+    /// The first batch after the interval reads the table before it is sent (three statements on the catalogue), so
+    /// that the plan knows triggers, policies and column types that have changed. After an error that points to a
+    /// change, the table is read at once.
     #[must_use]
-    pub fn check_tables_every(mut self, interval: Duration) -> Self {
-        self.check_tables_every = interval;
+    pub fn table_check_interval(mut self, interval: Duration) -> Self {
+        self.table_check_interval = interval;
         self
     }
 }

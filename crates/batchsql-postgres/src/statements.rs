@@ -4,15 +4,16 @@
 use batchsql_core::Schema;
 use batchsql_sql::{insert_from, quote, quote_table};
 
-use crate::plan::{Field, Tell};
+use crate::field::Field;
+use crate::outcome_source::OutcomeSource;
 
 /// An insert in two versions.
 #[derive(Debug)]
 pub(crate) struct Insert {
-    /// Tells how many rows were written.
+    /// Returns how many rows were written.
     pub(crate) plain: Box<str>,
-    /// Tells which ones, see [`crate::told`]; only where rows are known by their keys.
-    pub(crate) telling: Option<Box<str>>,
+    /// Returns which ones, see [`crate::returned_keys`]; only where rows are known by their keys.
+    pub(crate) with_keys: Option<Box<str>>,
 }
 
 /// The statements of a batch by way of a temporary table, which is gone with the transaction.
@@ -26,17 +27,17 @@ pub(crate) struct Staging {
 const STAGE: &str = "pg_temp.batchsql_stage";
 
 /// `INSERT … SELECT … FROM unnest(…)`: one array per column.
-pub(crate) fn unnest(schema: &Schema, fields: &[Field], tell: Tell) -> Insert {
+pub(crate) fn unnest(schema: &Schema, fields: &[Field], outcome_source: OutcomeSource) -> Insert {
     let arrays = fields.iter().zip(1..).map(|(field, number)| format!("${number}::{}[]", field.form.wire.sql()));
     let arrays: Vec<String> = arrays.collect();
     let names: Vec<String> = (0..fields.len()).map(|column| format!("c{column}")).collect();
     let from = format!("unnest({}) AS u({})", arrays.join(","), names.join(","));
     let source = format!("SELECT {} FROM {from}", expressions(fields));
-    insert(schema, fields, &source, "pg_catalog.cardinality($1)", tell)
+    insert(schema, fields, &source, "pg_catalog.cardinality($1)", outcome_source)
 }
 
 /// `INSERT … VALUES (…), (…)`: one value per column and row.
-pub(crate) fn values(schema: &Schema, fields: &[Field], rows: usize, tell: Tell) -> Insert {
+pub(crate) fn values(schema: &Schema, fields: &[Field], rows: usize, outcome_source: OutcomeSource) -> Insert {
     let mut source = String::from("VALUES ");
     let mut number = 0;
     for row in 0..rows {
@@ -52,7 +53,7 @@ pub(crate) fn values(schema: &Schema, fields: &[Field], rows: usize, tell: Tell)
         }
         source.push(')');
     }
-    insert(schema, fields, &source, &rows.to_string(), tell)
+    insert(schema, fields, &source, &rows.to_string(), outcome_source)
 }
 
 /// `COPY` into the table.
@@ -62,14 +63,14 @@ pub(crate) fn copy(schema: &Schema) -> String {
 }
 
 /// `COPY` into a temporary table, and from there into the table.
-pub(crate) fn staging(schema: &Schema, fields: &[Field], tell: Tell) -> Staging {
+pub(crate) fn staging(schema: &Schema, fields: &[Field], outcome_source: OutcomeSource) -> Staging {
     let columns = fields.iter().enumerate().map(|(column, field)| format!("c{column} {}", field.form.wire.sql()));
     let columns: Vec<String> = columns.collect();
     let source = format!("SELECT {} FROM {STAGE} AS u", expressions(fields));
     Staging {
         create: format!("CREATE TEMPORARY TABLE batchsql_stage ({}) ON COMMIT DROP", columns.join(",")).into(),
         copy: format!("COPY {STAGE} FROM STDIN (FORMAT binary)").into(),
-        merge: insert(schema, fields, &source, &format!("(SELECT count(*) FROM {STAGE})"), tell),
+        merge: insert(schema, fields, &source, &format!("(SELECT count(*) FROM {STAGE})"), outcome_source),
     }
 }
 
@@ -80,9 +81,9 @@ fn expressions(fields: &[Field]) -> String {
 }
 
 /// An insert from a source of `rows` rows.
-fn insert(schema: &Schema, fields: &[Field], source: &str, rows: &str, tell: Tell) -> Insert {
+fn insert(schema: &Schema, fields: &[Field], source: &str, rows: &str, outcome_source: OutcomeSource) -> Insert {
     let plain = insert_from(schema, source);
-    let telling = (tell == Tell::Keys).then(|| {
+    let with_keys = (outcome_source == OutcomeSource::Keys).then(|| {
         let key: Vec<String> = schema.key_columns().iter().map(|column| quote(&fields[*column].name)).collect();
         // The subqueries run only when rows were ignored. Counting alone costs 1 % of a batch of 500 rows that are
         // all new; gathering the keys in any case would cost 4 % (measured).
@@ -95,7 +96,7 @@ fn insert(schema: &Schema, fields: &[Field], source: &str, rows: &str, tell: Tel
         let returning = key.join(",");
         format!("WITH i AS ({plain} RETURNING {returning}) SELECT pg_catalog.count(*){arrays} FROM i").into()
     });
-    Insert { plain: plain.into(), telling }
+    Insert { plain: plain.into(), with_keys }
 }
 
 #[cfg(test)]
@@ -134,14 +135,14 @@ mod tests {
         let columns = r#""s"."t" ("id","a ""b""")"#;
         let source = r#"SELECT u.c0,u.c1::"s"."mood" FROM"#;
         let arrays = "unnest($1::pg_catalog.int8[],$2::pg_catalog.text[]) AS u(c0,c1)";
-        let unnest = unnest(&schema, &fields, Tell::Total);
+        let unnest = unnest(&schema, &fields, OutcomeSource::Total);
         assert_eq!(*unnest.plain, format!("INSERT INTO {columns} {source} {arrays}{rule}"));
-        assert!(unnest.telling.is_none());
+        assert!(unnest.with_keys.is_none());
         let rows = r#"VALUES ($1::pg_catalog.int8,$2::pg_catalog.text::"s"."mood"),($3,$4::"s"."mood")"#;
-        let values = values(&schema, &fields, 2, Tell::Total);
+        let values = values(&schema, &fields, 2, OutcomeSource::Total);
         assert_eq!(*values.plain, format!("INSERT INTO {columns} {rows}{rule}"));
         assert_eq!(copy(&schema), format!("COPY {columns} FROM STDIN (FORMAT binary)"));
-        let staging = staging(&schema, &fields, Tell::Total);
+        let staging = staging(&schema, &fields, OutcomeSource::Total);
         let create = "CREATE TEMPORARY TABLE batchsql_stage (c0 pg_catalog.int8,c1 pg_catalog.text) ON COMMIT DROP";
         assert_eq!(*staging.create, *create);
         assert_eq!(*staging.copy, *"COPY pg_temp.batchsql_stage FROM STDIN (FORMAT binary)");
@@ -151,13 +152,15 @@ mod tests {
     #[test]
     fn keys_are_asked_for_only_where_rows_were_ignored() {
         let (schema, fields) = table(Conflict::ignore(["a \"b\"", "id"]));
-        let insert = unnest(&schema, &fields, Tell::Keys);
-        let telling = insert.telling.unwrap();
-        assert!(telling.starts_with(&format!("WITH i AS ({} RETURNING \"a \"\"b\"\"\",\"id\") SELECT", insert.plain)));
+        let insert = unnest(&schema, &fields, OutcomeSource::Keys);
+        let with_keys = insert.with_keys.unwrap();
+        assert!(
+            with_keys.starts_with(&format!("WITH i AS ({} RETURNING \"a \"\"b\"\"\",\"id\") SELECT", insert.plain))
+        );
         let (if_fewer, n) = ("CASE WHEN pg_catalog.count(*) < pg_catalog.cardinality($1) THEN", "pg_catalog.array_agg");
         let keys = format!(
             r#"count(*),{if_fewer} (SELECT {n}("a ""b"""::pg_catalog.text) FROM i) END,{if_fewer} (SELECT {n}("id"::pg_catalog.int8) FROM i) END FROM i"#
         );
-        assert!(telling.ends_with(&keys), "{telling}");
+        assert!(with_keys.ends_with(&keys), "{with_keys}");
     }
 }

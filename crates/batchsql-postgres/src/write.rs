@@ -7,9 +7,10 @@ use batchsql_core::{Attempt, ErrorClass, Rows, SinkError, Written};
 use sqlx::{Executor, PgConnection};
 
 use crate::classify::{LinkLost, is_refusal, server_error, sink_error};
+use crate::commit_stage::CommitStage;
 use crate::conn::PostgresConn;
-use crate::plan::{Now, PostgresPlan, Tell, Way};
-use crate::stage::Stage;
+use crate::outcome_source::OutcomeSource;
+use crate::plan::{PostgresPlan, TableState, Way};
 use crate::types::Echo;
 use crate::{write_copy, write_insert};
 
@@ -26,7 +27,7 @@ pub(crate) async fn write_rows(
     }
     let link = conn.begin()?;
     attempt.defer();
-    if plan.is_due() && plan.look_again(link).await? != Now::Same {
+    if plan.is_due() && plan.recheck_table(link).await? != TableState::Same {
         conn.end();
         return Err(outdated());
     }
@@ -48,7 +49,7 @@ pub(crate) async fn write_rows(
 }
 
 fn outdated() -> SinkError {
-    SinkError::new(ErrorClass::Schema, "the table is not what it was; it is looked at again")
+    SinkError::new(ErrorClass::Schema, "the table has changed; the next attempt reads its definition again")
 }
 
 fn written(ignored: Vec<u32>) -> Written {
@@ -58,7 +59,7 @@ fn written(ignored: Vec<u32>) -> Written {
 }
 
 /// What an error means for these rows. It may come of a change of the table: a number that was compared with the type
-/// that its column had, a new column that wants a value, a right or a policy. Looked at again, it is known.
+/// that its column had, a new column that needs a value, a right or a policy. Reading the table again shows it.
 async fn explained(
     link: &mut PgConnection,
     plan: &PostgresPlan,
@@ -70,14 +71,18 @@ async fn explained(
         Some("21000") if rows.len() == 1 => return Ok(server_error("21000", ErrorClass::Row, None)),
         _ => return Ok(error),
     };
-    let (class, text) = match plan.look_again(link).await? {
+    let (class, text) = match plan.recheck_table(link).await? {
         // The right to insert is there.
-        Now::Same if plan.has_row_security && code == "42501" => {
+        TableState::Same if plan.has_row_security && code == "42501" => {
             (ErrorClass::Row, "a policy of the table (row security) refuses the row")
         }
-        Now::Same => return Ok(error),
-        Now::Unfit(ErrorClass::Permission) => (ErrorClass::Permission, "the user has no right to do this any more"),
-        Now::Changed | Now::Unfit(_) => (ErrorClass::Schema, "the table is not what it was when it was looked at"),
+        TableState::Same => return Ok(error),
+        TableState::Unfit(ErrorClass::Permission) => {
+            (ErrorClass::Permission, "the user has no right to do this any more")
+        }
+        TableState::Changed | TableState::Unfit(_) => {
+            (ErrorClass::Schema, "the table has changed since its definition was read")
+        }
     };
     Ok(SinkError::with_code(class, code, text))
 }
@@ -89,7 +94,9 @@ async fn write(
     rows: Rows<'_>,
     attempt: &Attempt,
 ) -> Result<Vec<u32>, SinkError> {
-    if plan.tell == Tell::Parts || (plan.tell == Tell::Keys && !is_known_by_key(plan, rows)) {
+    if plan.outcome_source == OutcomeSource::Parts
+        || (plan.outcome_source == OutcomeSource::Keys && !is_known_by_key(plan, rows))
+    {
         return transaction(link, plan, rows, Body::Parts, attempt).await;
     }
     let way = plan.way(rows.len());
@@ -100,7 +107,7 @@ async fn write(
         }
     }
     let result = if is_one_statement(plan, way, rows.len()) {
-        run(link, plan, way, rows, Stage::Commits(attempt)).await
+        run(link, plan, way, rows, CommitStage::Commits(attempt)).await
     } else {
         transaction(link, plan, rows, Body::Once(way), attempt).await
     };
@@ -167,14 +174,14 @@ async fn transaction(
     };
     command(link, begin).await?;
     let done = match body {
-        Body::Once(way) => run(link, plan, way, rows, Stage::Within).await,
+        Body::Once(way) => run(link, plan, way, rows, CommitStage::Within).await,
         Body::Waves(waves) => write_waves(link, plan, rows, &waves).await,
         Body::Parts => write_parts(link, plan, rows).await,
     };
     match done {
         Ok(ignored) => {
             // An error of a deferred constraint comes here, and ends the transaction.
-            let lost = Stage::Commits(attempt).begin()?;
+            let lost = CommitStage::Commits(attempt).begin()?;
             link.execute("COMMIT").await.map_err(|error| sink_error(error, lost))?;
             Ok(ignored)
         }
@@ -192,7 +199,7 @@ async fn run(
     plan: &PostgresPlan,
     way: Way,
     rows: Rows<'_>,
-    stage: Stage<'_>,
+    stage: CommitStage<'_>,
 ) -> Result<Vec<u32>, SinkError> {
     match way {
         Way::Unnest => write_insert::by_unnest(link, plan, rows, stage).await,
@@ -227,7 +234,7 @@ async fn try_waves(
 ) -> Result<Vec<u32>, SinkError> {
     for wave in waves {
         let wave = rows.gather(wave);
-        write_insert::by_unnest(link, plan, wave.rows(), Stage::Within).await?;
+        write_insert::by_unnest(link, plan, wave.rows(), CommitStage::Within).await?;
     }
     Ok(Vec::new())
 }

@@ -5,10 +5,11 @@ use batchsql_core::{ColumnView, ErrorClass, Rows, SinkError};
 use sqlx::{Executor, PgConnection};
 
 use crate::classify::{LinkLost, sink_error};
+use crate::commit_stage::CommitStage;
 use crate::encode::{check_fit, write_field};
+use crate::field::Field;
 use crate::params::unfit;
-use crate::plan::{Field, PostgresPlan};
-use crate::stage::Stage;
+use crate::plan::PostgresPlan;
 use crate::write_insert::{expect_all, insert};
 
 /// Bytes that are sent at once. Smaller pieces cost a system call each; larger ones gain nothing.
@@ -24,7 +25,7 @@ pub(crate) async fn by_copy(
     link: &mut PgConnection,
     plan: &PostgresPlan,
     rows: Rows<'_>,
-    stage: Stage<'_>,
+    stage: CommitStage<'_>,
 ) -> Result<Vec<u32>, SinkError> {
     let total = copy(link, &plan.copy, &plan.fields, rows, stage).await?;
     expect_all(plan, total, rows.len(), stage)
@@ -38,8 +39,8 @@ pub(crate) async fn by_staging(
 ) -> Result<Vec<u32>, SinkError> {
     let create = link.execute(&*plan.staging.create).await;
     create.map_err(|error| sink_error(error, LinkLost::BeforeCommit))?;
-    copy(link, &plan.staging.copy, &plan.fields, rows, Stage::Within).await?;
-    insert(link, plan, &plan.staging.merge, rows, Default::default(), &[], Stage::Within).await
+    copy(link, &plan.staging.copy, &plan.fields, rows, CommitStage::Within).await?;
+    insert(link, plan, &plan.staging.merge, rows, Default::default(), &[], CommitStage::Within).await
 }
 
 /// Sends the rows; how many were stored.
@@ -48,12 +49,12 @@ async fn copy(
     sql: &str,
     fields: &[Field],
     rows: Rows<'_>,
-    stage: Stage<'_>,
+    stage: CommitStage<'_>,
 ) -> Result<u64, SinkError> {
     // Nothing is stored before the end of the data was sent.
     let failed = |error| sink_error(error, LinkLost::BeforeCommit);
     let columns: Vec<ColumnView<'_>> = (0..fields.len()).map(|index| rows.column(index)).collect();
-    // Now, because a COPY cannot be broken off: where the server has refused an earlier row meanwhile, the client
+    // TableState, because a COPY cannot be broken off: where the server has refused an earlier row meanwhile, the client
     // (`PgCopyIn::abort`) loses count of the replies, and every later one is taken for that of another statement.
     for (column, field) in columns.iter().zip(fields) {
         check_fit(column, rows.len(), field.form.wire).map_err(|why| unfit(why, &field.name))?;

@@ -6,18 +6,18 @@ use sqlx::postgres::{PgArguments, PgTypeInfo};
 use sqlx::{Executor, PgConnection};
 
 use crate::classify::{LinkLost, sink_error};
+use crate::commit_stage::CommitStage;
 use crate::params::{array_types, arrays, value_types, values};
 use crate::plan::PostgresPlan;
-use crate::stage::Stage;
+use crate::returned_keys::ignored_rows;
 use crate::statements::Insert;
-use crate::told::ignored_rows;
 
 /// One statement with an array per column; the rows that were ignored.
 pub(crate) async fn by_unnest(
     link: &mut PgConnection,
     plan: &PostgresPlan,
     rows: Rows<'_>,
-    stage: Stage<'_>,
+    stage: CommitStage<'_>,
 ) -> Result<Vec<u32>, SinkError> {
     let arguments = arrays(rows, &plan.fields)?;
     insert(link, plan, &plan.unnest, rows, arguments, &array_types(&plan.fields), stage).await
@@ -28,7 +28,7 @@ pub(crate) async fn by_values(
     link: &mut PgConnection,
     plan: &PostgresPlan,
     rows: Rows<'_>,
-    stage: Stage<'_>,
+    stage: CommitStage<'_>,
 ) -> Result<Vec<u32>, SinkError> {
     let shapes = plan.values.as_ref().expect("a plan that writes by values has their statements");
     let mut ignored = Vec::new();
@@ -46,7 +46,7 @@ pub(crate) async fn by_values(
 /// One statement with an array per column, inside a transaction; how many rows were written.
 pub(crate) async fn count(link: &mut PgConnection, plan: &PostgresPlan, rows: Rows<'_>) -> Result<u64, SinkError> {
     let arguments = arrays(rows, &plan.fields)?;
-    total(link, &plan.unnest.plain, arguments, plan.named, Stage::Within).await
+    total(link, &plan.unnest.plain, arguments, plan.named, CommitStage::Within).await
 }
 
 /// One statement; the rows that were ignored.
@@ -57,20 +57,20 @@ pub(crate) async fn insert(
     rows: Rows<'_>,
     arguments: PgArguments,
     types: &[PgTypeInfo],
-    stage: Stage<'_>,
+    stage: CommitStage<'_>,
 ) -> Result<Vec<u32>, SinkError> {
-    let sql = insert.telling.as_ref().unwrap_or(&insert.plain);
+    let sql = insert.with_keys.as_ref().unwrap_or(&insert.plain);
     if plan.named && stage.commits() {
         // Apart from the execution: when the link is lost here, nothing was executed. Once per connection.
         let prepared = link.prepare_with(sql, types).await;
         prepared.map_err(|error| sink_error(error, LinkLost::BeforeCommit))?;
     }
-    if insert.telling.is_some() {
+    if insert.with_keys.is_some() {
         let lost = stage.begin()?;
         let query = sqlx::query_with(sql, arguments).persistent(plan.named);
         let answer = query.fetch_one(link).await.map_err(|error| sink_error(error, lost))?;
         return ignored_rows(rows, &plan.fields, &answer).ok_or_else(|| {
-            plan.surprised(
+            plan.unexpected_result(
                 stage,
                 "the server returned other keys than were sent; look for triggers of the table".into(),
             )
@@ -85,14 +85,14 @@ pub(crate) fn expect_all(
     plan: &PostgresPlan,
     total: u64,
     rows: usize,
-    stage: Stage<'_>,
+    stage: CommitStage<'_>,
 ) -> Result<Vec<u32>, SinkError> {
     if total == rows as u64 {
         return Ok(Vec::new());
     }
     let text =
         format!("the server wrote {total} of {rows} rows without an error; look for triggers and rules of the table");
-    Err(plan.surprised(stage, text))
+    Err(plan.unexpected_result(stage, text))
 }
 
 async fn total(
@@ -100,7 +100,7 @@ async fn total(
     sql: &str,
     arguments: PgArguments,
     named: bool,
-    stage: Stage<'_>,
+    stage: CommitStage<'_>,
 ) -> Result<u64, SinkError> {
     let lost = stage.begin()?;
     let done = sqlx::query_with(sql, arguments).persistent(named).execute(link).await;

@@ -18,13 +18,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 
+use crate::connection_limit::{ConnectionLimit, ConnectionSlot};
 use crate::options::Limits;
-use crate::patience::Patient;
-use crate::places::{Place, Places};
-use crate::server::Stopping;
+use crate::stopping::Stopping;
 use crate::tls::Tls;
+use crate::write_timeout::WriteTimeout;
 
-/// Between two warnings that nobody can be accepted.
+/// Interval between two warnings that no connection can be accepted.
 const REMINDER: Duration = Duration::from_secs(60);
 
 /// Who asks; every request has it among its extensions.
@@ -33,41 +33,41 @@ pub(crate) struct Client(pub(crate) IpAddr);
 
 /// What every connection of a server shares.
 #[derive(Clone)]
-pub(crate) struct Door {
+pub(crate) struct ConnectionContext {
     router: Router,
     tls: Option<Tls>,
     limits: Limits,
-    places: Arc<Places>,
+    limit: Arc<ConnectionLimit>,
     stopping: Stopping,
 }
 
-impl Door {
+impl ConnectionContext {
     pub(crate) fn new(router: Router, tls: Option<Tls>, limits: Limits, stopping: Stopping) -> Self {
-        Self { router, tls, limits, places: Arc::new(Places::new(limits.connections)), stopping }
+        Self { router, tls, limits, limit: Arc::new(ConnectionLimit::new(limits.connections)), stopping }
     }
 }
 
 /// Accepts connections until the server is stopped, then lets them end.
-pub(crate) async fn accept(listener: TcpListener, door: Door) {
-    let mut stopping = door.stopping.clone();
+pub(crate) async fn accept(listener: TcpListener, context: ConnectionContext) {
+    let mut stopping = context.stopping.clone();
     let mut connections = JoinSet::new();
     let mut warned: Option<Instant> = None;
     loop {
         let enter = async {
             let accepted = listener.accept().await;
             // The next one waits here, those after it in the backlog of the listener.
-            (accepted, door.places.take().await)
+            (accepted, context.limit.take().await)
         };
-        let (accepted, place) = tokio::select! {
+        let (accepted, slot) = tokio::select! {
             () = stopping.begins() => break,
             entered = enter => entered,
         };
         match accepted {
             Ok((stream, address)) => {
-                connections.spawn(admit(stream, Client(address.ip().to_canonical()), place, door.clone()));
+                connections.spawn(serve_in_slot(stream, Client(address.ip().to_canonical()), slot, context.clone()));
             }
             Err(error) => {
-                drop(place);
+                drop(slot);
                 if warned.is_none_or(|warned| warned.elapsed() >= REMINDER) {
                     warned = Some(Instant::now());
                     tracing::warn!(%error, "the metrics server cannot accept connections; trying again");
@@ -77,59 +77,64 @@ pub(crate) async fn accept(listener: TcpListener, door: Door) {
             }
         }
         while let Some(ended) = connections.try_join_next() {
-            tell_panic(ended);
+            report_panic(ended);
         }
     }
     drop(listener);
     while let Some(ended) = connections.join_next().await {
-        tell_panic(ended);
+        report_panic(ended);
     }
 }
 
-pub(crate) fn tell_panic(ended: Result<(), JoinError>) {
+pub(crate) fn report_panic(ended: Result<(), JoinError>) {
     if let Err(error) = ended {
         tracing::error!(%error, "a part of the metrics server panicked, which is a defect");
     }
 }
 
-/// Serves a connection until it ends, or has to give way to another one.
-async fn admit(stream: TcpStream, client: Client, place: Place, door: Door) {
+/// Serves a connection until it ends or is evicted.
+async fn serve_in_slot(stream: TcpStream, client: Client, slot: ConnectionSlot, context: ConnectionContext) {
     tokio::select! {
-        () = place.pulse().is_cut() => tracing::debug!("a connection to the metrics server gave way to another one"),
-        () = serve(stream, client, &place, &door) => {}
+        () = slot.activity().evicted() => tracing::debug!("a stalled connection to the metrics server was closed for a new one"),
+        () = serve(stream, client, &slot, &context) => {}
     }
 }
 
-/// Shakes hands where that is needed, and serves the connection. It always comes to an end.
-async fn serve(stream: TcpStream, client: Client, place: &Place, door: &Door) {
+/// Performs the TLS handshake if there is one, and serves the connection. It always ends.
+async fn serve(stream: TcpStream, client: Client, slot: &ConnectionSlot, context: &ConnectionContext) {
     // An answer is one piece and is not to wait for another. Without it, all works as well.
     let _ = stream.set_nodelay(true);
-    let Some(tls) = &door.tls else { return converse(stream, client, place, door).await };
-    let mut stopping = door.stopping.clone();
-    let shaken = tokio::select! {
+    let Some(tls) = &context.tls else { return serve_http(stream, client, slot, context).await };
+    let mut stopping = context.stopping.clone();
+    let handshake = tokio::select! {
         () = stopping.begins() => return,
-        shaken = timeout(door.limits.header_time, tls.accept(stream)) => shaken,
+        handshake = timeout(context.limits.header_time, tls.accept(stream)) => handshake,
     };
-    match shaken {
-        Ok(Ok(stream)) => converse(stream, client, place, door).await,
+    match handshake {
+        Ok(Ok(stream)) => serve_http(stream, client, slot, context).await,
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake with the metrics server failed"),
         Err(_) => tracing::debug!("a TLS handshake with the metrics server took too long"),
     }
 }
 
 /// Answers the requests of one connection.
-async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, client: Client, place: &Place, door: &Door) {
-    let Door { limits, .. } = door;
-    let mut stopping = door.stopping.clone();
-    let pulse = place.pulse();
-    let router = TowerToHyperService::new(door.router.clone());
+async fn serve_http(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    client: Client,
+    slot: &ConnectionSlot,
+    context: &ConnectionContext,
+) {
+    let ConnectionContext { limits, .. } = context;
+    let mut stopping = context.stopping.clone();
+    let activity = slot.activity();
+    let router = TowerToHyperService::new(context.router.clone());
     let answer = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(client);
-        pulse.asked();
+        activity.request_started();
         let answering = router.call(request);
         async move {
             let answer = answering.await;
-            pulse.answered();
+            activity.response_ready();
             answer
         }
     });
@@ -137,13 +142,13 @@ async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, client: Client, p
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_time)
         .max_buf_size(limits.header_bytes)
-        .serve_connection(TokioIo::new(Patient::new(stream, limits.answer_time, Arc::clone(pulse))), answer);
+        .serve_connection(TokioIo::new(WriteTimeout::new(stream, limits.answer_time, Arc::clone(activity))), answer);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
         () = stopping.begins() => None,
         () = sleep(limits.connection_age) => None,
-        () = pulse.is_to_leave() => None,
+        () = activity.close_requested() => None,
     };
     let ended = match ended {
         Some(ended) => ended,
@@ -253,7 +258,7 @@ mod tests {
         ready.await.unwrap().unwrap();
         let mut deaf = [send(&server, HERE), send(&server, HERE)];
         let begin = Instant::now();
-        // Both places are taken until then; one of them is given up for it.
+        // Both slots are taken until then; one of them is evicted for it.
         let answer = drain(send(&server, "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"));
         assert!(answer.len() > 16 << 20, "those who read get it all");
         assert!(begin.elapsed() < Duration::from_secs(60), "it waited for {:?}", begin.elapsed());

@@ -95,8 +95,8 @@
 //! | [`connection_age`](ServerOptions::connection_age) | 5 minutes | after it a connection ends |
 //! | [`live_page`](ServerOptions::live_page) | true | whether `/` is there |
 //!
-//! The head of a request may have 16 KiB. A mistake in the options is told when the server starts, each with a
-//! message of its own; a port that is taken is told with the process that has it, where the system shows it (Linux).
+//! The head of a request may have 16 KiB. A mistake in the options is reported when the server starts, each with a
+//! message of its own; a port that is taken is reported with the process that has it, where the system shows it (Linux).
 //!
 //! # Prometheus
 //! A job for an endpoint with TLS and a token:
@@ -139,6 +139,7 @@
 
 mod access;
 mod answer;
+mod connection_limit;
 mod connections;
 mod encoding;
 mod error;
@@ -147,15 +148,15 @@ mod listener;
 mod live;
 mod metrics;
 mod options;
-mod patience;
-mod places;
 mod policy;
 mod renderings;
 mod routes;
 mod server;
+mod stopping;
 mod tls;
 mod upkeep;
 mod watchers;
+mod write_timeout;
 
 pub use batchsql_metrics::{MemoryUsage, MetricsOptions, Reporter, TestResult};
 pub use error::PrometheusError;

@@ -1,4 +1,4 @@
-//! Owns the answer to "who listens there?", where the system tells: the name and the number of a process.
+//! Owns the answer to "who listens there?", where the system shows it: the name and the number of a process.
 //! Must not know why somebody asks, and never fails: it is help for a message about something else.
 
 use std::fmt;

@@ -159,7 +159,7 @@ impl PrometheusMetrics {
     /// the end of a short run, before [`stop_server`](Self::stop_server).
     ///
     /// When none watches, or nothing is served, this returns at once. One that comes for the first time meanwhile is
-    /// waited for as well. Several are told apart by their addresses, their user agents and the timeouts of their
+    /// waited for as well. Several are distinguished by their addresses, their user agents and the timeouts of their
     /// scrapes; those that agree in all of that count as one.
     ///
     /// # Panics

@@ -17,7 +17,7 @@ const DEFAULT_PORT: u16 = 9090;
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// Where the metrics are served, who may read them, and what clients may take. Nothing is checked before
-/// [`start_server_with`](crate::PrometheusMetrics::start_server_with), which tells each mistake.
+/// [`start_server_with`](crate::PrometheusMetrics::start_server_with), which reports each mistake.
 ///
 /// ```
 /// use std::net::Ipv4Addr;

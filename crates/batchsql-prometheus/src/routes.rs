@@ -16,7 +16,7 @@ use crate::answer::Answer;
 use crate::connections::Client;
 use crate::encoding::{accepts_gzip, gzip};
 use crate::renderings::Renderings;
-use crate::server::Stopping;
+use crate::stopping::Stopping;
 use crate::watchers::Watchers;
 use crate::{live, policy};
 

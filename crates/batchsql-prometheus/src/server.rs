@@ -10,10 +10,11 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::connections::{Door, accept, tell_panic};
+use crate::connections::{ConnectionContext, accept, report_panic};
 use crate::error::PrometheusError;
 use crate::listener;
 use crate::options::Limits;
+use crate::stopping::Stopping;
 use crate::tls::Tls;
 
 const THREAD: &str = "batchsql-http";
@@ -35,25 +36,6 @@ pub(crate) struct Server {
 /// Resolves when a started server can answer.
 pub(crate) type Ready = oneshot::Receiver<io::Result<()>>;
 
-/// Tells when a server begins to stop.
-#[derive(Clone)]
-pub(crate) struct Stopping(watch::Receiver<()>);
-
-impl Stopping {
-    /// The sender only ever closes the channel.
-    pub(crate) fn has_begun(&self) -> bool {
-        self.0.has_changed().is_err()
-    }
-
-    /// Waits for it.
-    ///
-    /// # Cancel safety
-    /// Cancelling loses nothing.
-    pub(crate) async fn begins(&mut self) {
-        let _ = self.0.changed().await;
-    }
-}
-
 impl Server {
     /// Binds the addresses and starts the thread.
     ///
@@ -68,12 +50,12 @@ impl Server {
         let listeners = bind(addresses)?;
         let addresses = listeners.iter().map(|(address, _)| *address).collect();
         let (stop, stopped) = watch::channel(());
-        let stopping = Stopping(stopped);
-        let door = Door::new(router(stopping.clone()), tls, limits, stopping);
+        let stopping = Stopping::new(stopped);
+        let context = ConnectionContext::new(router(stopping.clone()), tls, limits, stopping);
         let (is_ready, ready) = oneshot::channel();
         let (is_done, done) = oneshot::channel();
         let run = move || {
-            run(listeners, door, is_ready);
+            run(listeners, context, is_ready);
             // Nobody may be waiting: then the server was dropped.
             let _ = is_done.send(());
         };
@@ -99,7 +81,7 @@ impl Server {
     pub(crate) async fn stop(self) -> Result<(), PrometheusError> {
         let Self { stop, done, thread, .. } = self;
         drop(stop);
-        // An error means a panic, which `join` tells.
+        // An error means a panic, which `join` reports.
         let _ = done.await;
         // The thread has said its last word, so this does not block.
         join(thread)
@@ -142,7 +124,7 @@ fn bind_once(addresses: &[SocketAddr]) -> Result<Vec<Bound>, PrometheusError> {
 }
 
 /// The life of the thread.
-fn run(listeners: Vec<Bound>, door: Door, ready: oneshot::Sender<io::Result<()>>) {
+fn run(listeners: Vec<Bound>, context: ConnectionContext, ready: oneshot::Sender<io::Result<()>>) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() {
         Ok(runtime) => runtime,
         // Whoever started the server may have stopped waiting.
@@ -155,9 +137,9 @@ fn run(listeners: Vec<Bound>, door: Door, ready: oneshot::Sender<io::Result<()>>
             Ok(listeners) => {
                 let _ = ready.send(Ok(()));
                 let mut open: JoinSet<()> =
-                    listeners.into_iter().map(|listener| accept(listener, door.clone())).collect();
+                    listeners.into_iter().map(|listener| accept(listener, context.clone())).collect();
                 while let Some(ended) = open.join_next().await {
-                    tell_panic(ended);
+                    report_panic(ended);
                 }
             }
             Err(error) => drop(ready.send(Err(error))),

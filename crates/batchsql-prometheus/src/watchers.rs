@@ -20,7 +20,7 @@ const LATELY: Duration = Duration::from_secs(300);
 /// However often a Prometheus came, it is not gone before it stayed away for as long as this.
 const DELAY: Duration = Duration::from_secs(10);
 
-/// Scrapers that are told apart. Beyond that, the one that stayed away longest is forgotten.
+/// Scrapers that are tracked. Beyond that, the one whose last scrape is oldest is dropped.
 const MAX_SCRAPERS: usize = 64;
 
 /// How [`linger`](crate::PrometheusMetrics::linger) ended.
@@ -42,12 +42,12 @@ pub enum Lingered {
 /// The scrapes of every Prometheus.
 pub(crate) struct Watchers(watch::Sender<HashMap<Scraper, Seen>>);
 
-/// What tells one Prometheus from another. Two that agree in all of it count as one.
+/// The identity of a Prometheus. Two that agree in all of it count as one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Scraper {
     address: IpAddr,
     agent: Option<HeaderValue>,
-    /// Of the scrape, in seconds. As a setting of the job it tells two jobs apart.
+    /// Of the scrape, in seconds. As a setting of the job it distinguishes two jobs.
     timeout: HeaderValue,
 }
 

@@ -90,7 +90,7 @@ pub(crate) fn is_refusal(error: &RedisError) -> bool {
 }
 
 /// An error before a batch was sent: no connection, or a question about a command.
-pub(crate) fn connect_error(error: &RedisError, place: &str) -> SinkError {
+pub(crate) fn connect_error(error: &RedisError, address: &str) -> SinkError {
     if let Some(code) = error.code() {
         return match meaning(code) {
             // Neither a row nor a command is at fault yet. The server tells these apart only in words.
@@ -98,55 +98,56 @@ pub(crate) fn connect_error(error: &RedisError, place: &str) -> SinkError {
                 ErrorClass::Transient,
                 if code == "ERR" { code } else { "other" },
                 format!(
-                    "redis at {place} refuses: too many clients (maxclients), no such database, or no right to SELECT it"
+                    "redis at {address} refuses: too many clients (maxclients), no such database, or no right to SELECT it"
                 ),
             ),
-            (class, text) => SinkError::with_code(class, code, format!("redis at {place}: {text}")),
+            (class, text) => SinkError::with_code(class, code, format!("redis at {address}: {text}")),
         };
     }
     match error.kind() {
         ErrorKind::AuthenticationFailed => {
-            SinkError::new(ErrorClass::Permission, format!("redis at {place} does not know this user and password"))
+            SinkError::new(ErrorClass::Permission, format!("redis at {address} does not know this user and password"))
         }
         ErrorKind::RESP3NotSupported => SinkError::new(
             ErrorClass::Schema,
-            format!("redis at {place} is older than version 6; remove protocol=3 from the dsn"),
+            format!("redis at {address} is older than version 6; remove protocol=3 from the dsn"),
         ),
-        ErrorKind::Io if error.is_timeout() => silent(place),
+        ErrorKind::Io if error.is_timeout() => silent(address),
         ErrorKind::Io if error.is_connection_refusal() => {
-            SinkError::new(ErrorClass::Transient, format!("nothing listens at {place}; check host and port"))
+            SinkError::new(ErrorClass::Transient, format!("nothing listens at {address}; check host and port"))
         }
         ErrorKind::Io if error.is_connection_dropped() => SinkError::new(
             ErrorClass::Transient,
             format!(
-                "{place} closed the connection in the handshake; check that it is a redis server, its TLS and its maxclients"
+                "{address} closed the connection in the handshake; check that it is a redis server, its TLS and its maxclients"
             ),
         ),
-        ErrorKind::Parse => {
-            SinkError::new(ErrorClass::Transient, format!("{place} does not answer as redis does; check host and port"))
-        }
+        ErrorKind::Parse => SinkError::new(
+            ErrorClass::Transient,
+            format!("{address} does not answer as redis does; check host and port"),
+        ),
         _ => SinkError::new(
             ErrorClass::Transient,
-            format!("cannot connect to redis at {place}; check host, port, certificates and network"),
+            format!("cannot connect to redis at {address}; check host, port, certificates and network"),
         ),
     }
 }
 
 /// Nothing came back in time, before a batch was sent.
-pub(crate) fn silent(place: &str) -> SinkError {
-    let text = format!("redis at {place} does not answer within the connect timeout; check host, port and firewall");
+pub(crate) fn silent(address: &str) -> SinkError {
+    let text = format!("redis at {address} does not answer within the connect timeout; check host, port and firewall");
     SinkError::new(ErrorClass::Transient, text)
 }
 
 /// A node of a cluster has not answered, and the others are not to wait for it.
-pub(crate) fn late(place: &str) -> SinkError {
-    let text = format!("redis at {place} did not answer within node_timeout, so nobody knows what it wrote");
+pub(crate) fn late(address: &str) -> SinkError {
+    let text = format!("redis at {address} did not answer within node_timeout, so it is not known what it wrote");
     SinkError::new(ErrorClass::Unknown, text)
 }
 
 /// The link broke after the batch may have been sent.
-pub(crate) fn lost(place: &str) -> SinkError {
-    SinkError::new(ErrorClass::Unknown, format!("the connection to redis at {place} broke before the replies came"))
+pub(crate) fn lost(address: &str) -> SinkError {
+    SinkError::new(ErrorClass::Unknown, format!("the connection to redis at {address} broke before the replies came"))
 }
 
 #[cfg(test)]

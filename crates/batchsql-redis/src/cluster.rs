@@ -14,20 +14,20 @@ use batchsql_core::{Attempt, ErrorClass, Rows, SinkError, Written};
 use redis::{ConnectionAddr, ConnectionInfo, ServerError, Value};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::at_once::{Task, first_ok, head_start, join_all};
 use crate::classify::{connect_error, late, lost};
 use crate::encode::{Encoded, Encoder, bytes_of};
+use crate::fan_out::{Task, first_ok, join_all, stagger_delay};
 use crate::link::{Lease, Link, Pool, with_host};
 use crate::plan::RedisPlan;
-use crate::replies::Tally;
+use crate::replies::RowResults;
 use crate::slot::{SLOTS, slot};
-use crate::write::{Shipment, given_up, number, settle};
+use crate::write::{ServerBatch, given_up, number, settle};
 
 /// How often a row follows a redirection in one write. More than one happens only while slots are moved.
-const MOST_HOPS: usize = 5;
+const MAX_REDIRECTIONS: usize = 5;
 
-/// Nobody serves the slot.
-const NOBODY: u16 = u16::MAX;
+/// No master serves the slot.
+const NO_MASTER: u16 = u16::MAX;
 
 /// What is known of the cluster.
 #[derive(Default)]
@@ -43,11 +43,11 @@ struct Topology {
     slots: Box<[u16]>,
 }
 
-/// One batch on its way.
-struct Journey {
+/// The state of the write of one batch.
+struct ClusterWrite {
     /// The masters, and the nodes that redirections name.
     servers: Vec<ConnectionInfo>,
-    tally: Tally,
+    results: RowResults,
     /// Until when nodes may answer, from the first commands on.
     deadline: Option<Instant>,
 }
@@ -60,7 +60,7 @@ struct Redirected {
 }
 
 impl Cluster {
-    /// Asks the nodes that are known and those of the DSN, one soon after the other, until one tells: within the
+    /// Asks the nodes that are known and those of the DSN, one soon after the other, until one answers: within the
     /// connect timeout, however many of them are silent.
     ///
     /// # Errors
@@ -70,7 +70,7 @@ impl Cluster {
         if let Some(topology) = known.as_ref().filter(|_| !self.is_stale.load(Ordering::Acquire)) {
             return Ok(Arc::clone(topology));
         }
-        let (pool, patience) = (Arc::clone(&lease.pool), lease.pool.options().connect_timeout);
+        let (pool, limit) = (Arc::clone(&lease.pool), lease.pool.options().connect_timeout);
         let mut servers = known.map_or_else(Vec::new, |topology| topology.masters.clone());
         for seed in &pool.options().seeds {
             if servers.iter().all(|server| server.addr() != seed.addr()) {
@@ -80,23 +80,23 @@ impl Cluster {
         let tasks = servers.iter().enumerate().map(|(turn, server)| -> Task<'_, _> {
             let pool = &pool;
             Box::pin(async move {
-                tokio::time::sleep(head_start(turn, patience)).await;
-                look(pool, server).await.map(|(topology, link)| (topology, server.addr().to_string(), link))
+                tokio::time::sleep(stagger_delay(turn, limit)).await;
+                read_topology(pool, server).await.map(|(topology, link)| (topology, server.addr().to_string(), link))
             })
         });
-        let (topology, place, link) = match timeout(patience, first_ok(tasks.collect())).await {
+        let (topology, address, link) = match timeout(limit, first_ok(tasks.collect())).await {
             Ok(found) => found.map_err(|mut errors| errors.pop().expect("a dsn names a host"))?,
             Err(_) => {
-                let text = format!("no node of the cluster tells its slots within {patience:?}");
+                let text = format!("no node of the cluster reports its slots within {limit:?}");
                 return Err(SinkError::new(ErrorClass::Transient, text));
             }
         };
-        lease.keep(place, link);
+        lease.keep(address, link);
         let topology = Arc::new(topology);
         self.is_stale.store(false, Ordering::Release);
         *self.topology.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&topology));
-        let places: Vec<String> = topology.masters.iter().map(|node| node.addr().to_string()).collect();
-        pool.forget_all_but(|place| places.iter().any(|known| known == place));
+        let addresses: Vec<String> = topology.masters.iter().map(|node| node.addr().to_string()).collect();
+        pool.forget_all_but(|address| addresses.iter().any(|known| known == address));
         Ok(topology)
     }
 
@@ -133,65 +133,68 @@ impl Cluster {
     ) -> Result<Written, SinkError> {
         attempt.defer();
         let topology = self.topology(lease).await?;
-        let mut journey = Journey { servers: topology.masters.clone(), tally: Tally::default(), deadline: None };
+        let mut write =
+            ClusterWrite { servers: topology.masters.clone(), results: RowResults::default(), deadline: None };
         let mut encoder = Encoder::new(plan, rows);
-        let mut shipments = Shipments::default();
+        let mut batches = BatchesByServer::default();
         for row in 0..rows.len() {
             match encoder.row(row).and_then(|encoded| Ok((topology.master_of(&encoded, plan)?, encoded))) {
-                Ok((master, encoded)) => shipments.of(master).add(number(row), encoded, false),
+                Ok((master, encoded)) => batches.of(master).add(number(row), encoded, false),
                 Err(error) => {
-                    self.mark_stale_if_passing(&error);
-                    journey.tally.failed.push((number(row), error));
+                    self.mark_stale_if_transient(&error);
+                    write.results.failed.push((number(row), error));
                 }
             }
         }
-        for _ in 0..=MOST_HOPS {
-            let redirected = self.ship(lease, plan, shipments, &mut journey, attempt).await?;
-            shipments = Shipments::default();
-            let going: Vec<u32> = redirected.iter().map(|redirected| redirected.row).collect();
-            let undone = match going.is_empty() {
+        for _ in 0..=MAX_REDIRECTIONS {
+            let redirected = self.send(lease, plan, batches, &mut write, attempt).await?;
+            batches = BatchesByServer::default();
+            let redirected_rows: Vec<u32> = redirected.iter().map(|redirected| redirected.row).collect();
+            let undone = match redirected_rows.is_empty() {
                 true => HashSet::new(),
-                false => journey.tally.undone(&going, plan, number(rows.len()), |row| encoder.place(row as usize)),
+                false => write
+                    .results
+                    .undone(&redirected_rows, plan, number(rows.len()), |row| encoder.overwrite_key(row as usize)),
             };
             for Redirected { row, server, asking } in redirected {
                 // A later row with its key was written meanwhile.
                 if undone.contains(&row) {
-                    journey.tally.failed.push((row, on_the_move()));
+                    write.results.failed.push((row, slot_migrating()));
                     continue;
                 }
                 match encoder.row(row as usize) {
                     // ASKING holds for one command, and MULTI would use it up.
-                    Ok(Encoded { second: Some(_), .. }) if asking => journey.tally.failed.push((row, on_the_move())),
-                    Ok(encoded) => shipments.of(server).add(row, encoded, asking),
-                    Err(error) => journey.tally.failed.push((row, error)),
+                    Ok(Encoded { second: Some(_), .. }) if asking => write.results.failed.push((row, slot_migrating())),
+                    Ok(encoded) => batches.of(server).add(row, encoded, asking),
+                    Err(error) => write.results.failed.push((row, error)),
                 }
             }
-            if shipments.0.is_empty() {
+            if batches.0.is_empty() {
                 break;
             }
         }
-        journey.tally.failed.extend(shipments.0.values().flat_map(Shipment::rows).map(|row| (row, on_the_move())));
-        settle(journey.tally, plan, rows)
+        write.results.failed.extend(batches.0.values().flat_map(ServerBatch::rows).map(|row| (row, slot_migrating())));
+        settle(write.results, plan, rows)
     }
 
     /// Sends each server its commands and enters the replies; returns the rows that were redirected, in order.
-    async fn ship(
+    async fn send(
         &self,
         lease: &mut Lease,
         plan: &RedisPlan,
-        shipments: Shipments,
-        Journey { servers, tally, deadline }: &mut Journey,
+        batches: BatchesByServer,
+        ClusterWrite { servers, results, deadline }: &mut ClusterWrite,
         attempt: &Attempt,
     ) -> Result<Vec<Redirected>, SinkError> {
-        let ways: Vec<_> = shipments.0.keys().map(|server| (*server, &servers[*server])).collect();
-        let mut problems = lease.open_all(&ways).await;
-        let mut by_place: HashMap<String, Shipment> = HashMap::with_capacity(ways.len());
-        for (server, shipment) in shipments.0 {
+        let by_number: Vec<_> = batches.0.keys().map(|server| (*server, &servers[*server])).collect();
+        let mut problems = lease.open_all(&by_number).await;
+        let mut by_address: HashMap<String, ServerBatch> = HashMap::with_capacity(by_number.len());
+        for (server, batch) in batches.0 {
             match problems.remove(&server) {
-                None => drop(by_place.insert(servers[server].addr().to_string(), shipment)),
+                None => drop(by_address.insert(servers[server].addr().to_string(), batch)),
                 Some(error) => {
                     self.is_stale.store(true, Ordering::Release);
-                    tally.failed.extend(shipment.rows().map(|row| (row, error.clone())));
+                    results.failed.extend(batch.rows().map(|row| (row, error.clone())));
                 }
             }
         }
@@ -199,54 +202,54 @@ impl Cluster {
         let deadline = *deadline.get_or_insert(now + lease.pool.options().node_timeout);
         if now >= deadline {
             // Nothing of these was sent, and there is no time left for the answer.
-            tally.failed.extend(by_place.values().flat_map(Shipment::rows).map(|row| (row, on_the_move())));
-            by_place.clear();
+            results.failed.extend(by_address.values().flat_map(ServerBatch::rows).map(|row| (row, slot_migrating())));
+            by_address.clear();
         }
         // It has been sent to some nodes when this is not the first time, and then it goes on.
         if !attempt.begin() {
             return Err(given_up());
         }
-        let mut sendings: Vec<Task<'_, _>> = Vec::with_capacity(by_place.len());
-        for (place, link) in lease.links() {
-            if let Some(shipment) = by_place.remove(place) {
-                sendings.push(Box::pin(async move {
-                    let sent = timeout_at(deadline, shipment.send(link)).await;
-                    (place, sent, shipment)
+        let mut sends: Vec<Task<'_, _>> = Vec::with_capacity(by_address.len());
+        for (address, link) in lease.links() {
+            if let Some(batch) = by_address.remove(address) {
+                sends.push(Box::pin(async move {
+                    let sent = timeout_at(deadline, batch.send(link)).await;
+                    (address, sent, batch)
                 }));
             }
         }
         let mut redirected = Vec::new();
-        for (place, sent, shipment) in join_all(sendings).await {
+        for (address, sent, batch) in join_all(sends).await {
             let replies = match sent {
                 Ok(Ok(replies)) => replies,
                 broken => {
                     self.is_stale.store(true, Ordering::Release);
-                    let error = if broken.is_err() { late(place) } else { lost(place) };
-                    tally.failed.extend(shipment.rows().map(|row| (row, error.clone())));
+                    let error = if broken.is_err() { late(address) } else { lost(address) };
+                    results.failed.extend(batch.rows().map(|row| (row, error.clone())));
                     continue;
                 }
             };
-            for (row, replies) in shipment.sort(&replies) {
-                let Some(error) = tally.enter(plan, row, replies) else { continue };
+            for (row, replies) in batch.sort(&replies) {
+                let Some(error) = results.enter(plan, row, replies) else { continue };
                 let asking = error.code() == "ASK";
                 if !asking {
                     self.is_stale.store(true, Ordering::Release);
                 }
-                match target(error, place, servers) {
+                match target(error, address, servers) {
                     Some(server) => redirected.push(Redirected { row, server, asking }),
-                    None => tally.failed.push((row, on_the_move())),
+                    None => results.failed.push((row, slot_migrating())),
                 }
             }
         }
-        // Every place has its connection; if one had not, its rows would not vanish.
-        tally.failed.extend(by_place.values().flat_map(Shipment::rows).map(|row| (row, on_the_move())));
-        tally.failed.iter().for_each(|(_, error)| self.mark_stale_if_passing(error));
+        // Every address has its connection; if one had not, its rows would not vanish.
+        results.failed.extend(by_address.values().flat_map(ServerBatch::rows).map(|row| (row, slot_migrating())));
+        results.failed.iter().for_each(|(_, error)| self.mark_stale_if_transient(error));
         redirected.sort_unstable_by_key(|redirected| redirected.row);
         Ok(redirected)
     }
 
     /// A node that is down, loading or read-only may have been replaced.
-    fn mark_stale_if_passing(&self, error: &SinkError) {
+    fn mark_stale_if_transient(&self, error: &SinkError) {
         if error.is_retryable() && error.code() != Some("OOM") {
             self.is_stale.store(true, Ordering::Release);
         }
@@ -260,11 +263,11 @@ impl Topology {
             Some(argument) => {
                 self.slots[encoded.command.args_iter().nth(argument).map_or(0, |key| slot(bytes_of(&key)))]
             }
-            None if self.masters.is_empty() => NOBODY,
+            None if self.masters.is_empty() => NO_MASTER,
             None => 0,
         };
         match master {
-            NOBODY => Err(SinkError::with_code(
+            NO_MASTER => Err(SinkError::with_code(
                 ErrorClass::Transient,
                 "CLUSTERDOWN",
                 "no node of the cluster serves the slot of the key at the moment",
@@ -276,18 +279,18 @@ impl Topology {
 
 /// Commands by server.
 #[derive(Default)]
-struct Shipments(BTreeMap<usize, Shipment>);
+struct BatchesByServer(BTreeMap<usize, ServerBatch>);
 
-impl Shipments {
-    fn of(&mut self, server: usize) -> &mut Shipment {
-        self.0.entry(server).or_insert_with(|| Shipment::with_capacity(64))
+impl BatchesByServer {
+    fn of(&mut self, server: usize) -> &mut ServerBatch {
+        self.0.entry(server).or_insert_with(|| ServerBatch::with_capacity(64))
     }
 }
 
 /// The number of the server that a redirection names, which is new to the list perhaps.
-fn target(error: &ServerError, place: &str, servers: &mut Vec<ConnectionInfo>) -> Option<usize> {
+fn target(error: &ServerError, address: &str, servers: &mut Vec<ConnectionInfo>) -> Option<usize> {
     let (host, port) = error.details()?.split_ascii_whitespace().nth(1)?.rsplit_once(':')?;
-    let from = servers.iter().find(|server| server.addr().to_string() == place)?;
+    let from = servers.iter().find(|server| server.addr().to_string() == address)?;
     let host = if host.is_empty() { host_of(from)? } else { host.to_owned() };
     let named = with_host(from, host, port.parse().ok()?);
     Some(servers.iter().position(|server| server.addr() == named.addr()).unwrap_or_else(|| {
@@ -303,23 +306,23 @@ fn host_of(server: &ConnectionInfo) -> Option<String> {
     }
 }
 
-fn on_the_move() -> SinkError {
+fn slot_migrating() -> SinkError {
     let text = "the slot of the key is being moved from node to node";
     SinkError::with_code(ErrorClass::Transient, "TRYAGAIN", text)
 }
 
 /// Asks one node for the slots.
-async fn look(pool: &Pool, server: &ConnectionInfo) -> Result<(Topology, Link), SinkError> {
-    let place = server.addr().to_string();
+async fn read_topology(pool: &Pool, server: &ConnectionInfo) -> Result<(Topology, Link), SinkError> {
+    let address = server.addr().to_string();
     let mut link = pool.open(server).await?;
     let reply = link.ask(redis::cmd("CLUSTER").arg("SLOTS")).await.map_err(|error| {
         if error.code() == Some("ERR") {
-            let text = format!("redis at {place} is not part of a cluster; remove cluster=true from the dsn");
+            let text = format!("redis at {address} is not part of a cluster; remove cluster=true from the dsn");
             return SinkError::with_code(ErrorClass::Schema, "ERR", text);
         }
-        connect_error(&error, &place)
+        connect_error(&error, &address)
     })?;
-    let mut topology = Topology { masters: Vec::new(), slots: vec![NOBODY; SLOTS].into() };
+    let mut topology = Topology { masters: Vec::new(), slots: vec![NO_MASTER; SLOTS].into() };
     let Value::Array(ranges) = reply else { return Ok((topology, link)) };
     for range in ranges {
         let Value::Array(range) = range else { continue };

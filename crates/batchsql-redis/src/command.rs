@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 /// The command that the rows of a table become. Columns are named; what does not fit the schema is refused
-/// when the table is first looked at.
+/// when the table is first used.
 ///
 /// ```
 /// use std::time::Duration;
@@ -28,7 +28,7 @@ use std::time::Duration;
 /// | [`Hash`](struct@Hash) | `HSET` | the field is deleted (`HDEL`, in one `MULTI`) | none and replace overwrite the fields of the row; no ignore |
 /// | [`Document`] | `SET` of a JSON object | `null` | as `Set` |
 /// | [`ZAdd`] | `ZADD` | no | none and replace set the score, ignore is `NX` |
-/// | [`SAdd`] | `SADD` | no | none; ignore tells members that were there |
+/// | [`SAdd`] | `SADD` | no | none; ignore reports members that were there |
 /// | [`XAdd`] | `XADD` | the field is left out; of the id: `*` | none |
 /// | [`Push`] | `LPUSH`, `RPUSH` | no | none |
 /// | [`Publish`] | `PUBLISH` | no | none |
@@ -290,7 +290,7 @@ impl XAdd {
     /// choose (`*`).
     ///
     /// The server takes only ids above the last one, so rows have to come in this order: `Ordering::PerTable`, one
-    /// process. An entry that was refused for a passing reason (no memory) and is written again after its successors is
+    /// process. An entry that was refused for a transient reason (no memory) and is written again after its successors is
     /// rejected.
     #[must_use]
     pub fn id(mut self, column: impl Into<String>) -> Self {
@@ -321,7 +321,7 @@ pub struct Publish {
     pub(crate) message: String,
 }
 
-/// Any command whose arguments are the columns in their order. What the server replies is not looked at, unless it is
+/// Any command whose arguments are the columns in their order. The reply of the server is not evaluated, unless it is
 /// an error.
 ///
 /// Commands that change the state of their connection (`MULTI`, `SUBSCRIBE`, `SELECT`, …) or that may wait (`BLPOP`,
@@ -329,7 +329,7 @@ pub struct Publish {
 /// [`raw_from_row`](Command::raw_from_row) cannot know are commands of modules that wait; a batch that waits ends as
 /// unknown with the pipeline's `statement_timeout`.
 ///
-/// Where rows refused by a passing error are written again, and in a cluster, the first argument counts as the key,
+/// Where rows refused by a transient error are written again, and in a cluster, the first argument counts as the key,
 /// or the one that the server says (`COMMAND INFO`). Of `EVAL`, `FCALL` and others whose key depends on their
 /// arguments nothing is known: as fixed words they are refused in a cluster, and their rows are written again also
 /// after later ones. In rows of `raw_from_row` they count as having the script as their key.

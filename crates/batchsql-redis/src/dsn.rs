@@ -107,14 +107,12 @@ impl Extra {
                     Ok(connections) if connections > 0 => self.max_connections = Some(connections),
                     _ => return Err(wrong("max_connections is not a number above 0")),
                 },
-                "connect_timeout_ms" => match value.parse() {
-                    Ok(millis) if millis > 0 => self.connect_timeout = Some(Duration::from_millis(millis)),
-                    _ => return Err(wrong("connect_timeout_ms is not a number of milliseconds above 0")),
-                },
-                "node_timeout_ms" => match value.parse() {
-                    Ok(millis) if millis > 0 => self.node_timeout = Some(Duration::from_millis(millis)),
-                    _ => return Err(wrong("node_timeout_ms is not a number of milliseconds above 0")),
-                },
+                "connect_timeout" => self.connect_timeout = Some(seconds(name, value)?),
+                "node_timeout" => self.node_timeout = Some(seconds(name, value)?),
+                "connect_timeout_ms" | "node_timeout_ms" => {
+                    let advice = format!("use {}, in seconds (0.5 is 500 ms)", name.trim_end_matches("_ms"));
+                    return Err(OpenError::new(format!("unknown parameter {name:?} in the redis dsn; {advice}")));
+                }
                 "protocol" => match value {
                     "2" | "resp2" => self.protocol = Some(ProtocolVersion::RESP2),
                     "3" | "resp3" => self.protocol = Some(ProtocolVersion::RESP3),
@@ -126,7 +124,7 @@ impl Extra {
                     // What is no name may be a part of a password that was not encoded.
                     None if name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') => {
                         return Err(wrong(format_args!(
-                            "unknown parameter {name:?} (known are cluster, max_connections, connect_timeout_ms, node_timeout_ms, protocol and ca)"
+                            "unknown parameter {name:?} (known are cluster, max_connections, connect_timeout, node_timeout, protocol and ca)"
                         )));
                     }
                     None => return Err(wrong("a parameter without a proper name; percent-encode special characters")),
@@ -210,6 +208,13 @@ fn decoded(text: &str, what: &str) -> Result<String, OpenError> {
     decoded.map(Into::into).map_err(|_| wrong(format_args!("{what} is not UTF-8")))
 }
 
+/// A time in seconds, above 0 and at most 136 years; decimals are allowed.
+fn seconds(name: &str, value: &str) -> Result<Duration, OpenError> {
+    let seconds = value.parse().ok().filter(|seconds: &f64| *seconds <= f64::from(u32::MAX));
+    let time = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).filter(|time| !time.is_zero());
+    time.ok_or_else(|| wrong(format_args!("{name} is not a number of seconds above 0")))
+}
+
 fn database(text: &str) -> Result<i64, OpenError> {
     match text.trim_end_matches('/').parse() {
         Ok(number) if (0..=i64::from(i32::MAX)).contains(&number) => Ok(number),
@@ -218,15 +223,15 @@ fn database(text: &str) -> Result<i64, OpenError> {
 }
 
 /// `host`, `host:port`, `[::1]` or `[::1]:port`.
-fn host_and_port(place: &str) -> Result<(String, u16), OpenError> {
-    let (host, port) = match place.strip_prefix('[') {
+fn host_and_port(address: &str) -> Result<(String, u16), OpenError> {
+    let (host, port) = match address.strip_prefix('[') {
         Some(rest) => {
             let (host, after) = rest.split_once(']').ok_or_else(|| wrong("an IPv6 address has no closing bracket"))?;
             (host, after.strip_prefix(':'))
         }
-        None => match place.split_once(':') {
+        None => match address.split_once(':') {
             Some((host, port)) => (host, Some(port)),
-            None => (place, None),
+            None => (address, None),
         },
     };
     let port = match port {
@@ -249,10 +254,10 @@ mod tests {
 
     #[test]
     fn dsns_name_servers() {
-        let check = |dsn: &str, place: &str, user: Option<&str>, password: Option<&str>, db| {
+        let check = |dsn: &str, address: &str, user: Option<&str>, password: Option<&str>, db| {
             let options = parsed(dsn);
             let settings = options.seeds[0].redis_settings();
-            assert_eq!(options.place(), place, "{dsn}");
+            assert_eq!(options.address(), address, "{dsn}");
             assert_eq!((settings.username(), settings.password(), settings.db()), (user, password, db), "{dsn}");
         };
         check("redis://localhost", "localhost:6379", None, None, 0);
@@ -267,7 +272,7 @@ mod tests {
 
     #[test]
     fn parameters_are_settings() {
-        let options = parsed("redis://h?max_connections=9&connect_timeout_ms=250&protocol=2");
+        let options = parsed("redis://h?max_connections=9&connect_timeout=0.25&protocol=2");
         assert_eq!((options.max_connections, options.connect_timeout), (9, Duration::from_millis(250)));
         assert_eq!(options.protocol, Some(ProtocolVersion::RESP2));
         let options = parsed("redis://h");
@@ -297,8 +302,11 @@ mod tests {
         check("redis://host?pass=secret", "unknown parameter \"pass\"");
         check("redis://host?x@secret", "without a proper name");
         check("redis://host?max_connections=0", "above 0");
-        check("redis://host?connect_timeout_ms=soon", "milliseconds");
-        check("redis://host?node_timeout_ms=0", "node_timeout_ms");
+        check("redis://host?connect_timeout=soon", "seconds above 0");
+        check("redis://host?connect_timeout=inf", "seconds above 0");
+        check("redis://host?node_timeout=0", "node_timeout is not");
+        check("redis://host?connect_timeout_ms=5", "use connect_timeout, in seconds");
+        check("redis://host?node_timeout_ms=5", "use node_timeout, in seconds");
         check("redis://host?protocol=4", "neither 2 nor 3");
         check("redis://host?ca=/nowhere", "ca is for rediss://");
         check("redis://user:secret@host/2?cluster=true", "only database 0");

@@ -4,9 +4,10 @@
 use batchsql_core::{ColumnView, ErrorClass, Rows, SinkError, ValueRef};
 use redis::{Arg, Cmd, RedisWrite};
 
-use crate::plan::{Body, Field, KeyPlan, RedisPlan, Shape, TtlPlan};
+use crate::command_info::is_forbidden;
+use crate::plan::RedisPlan;
+use crate::shape::{Body, Field, KeyPlan, Shape, TtlPlan};
 use crate::types::{write_json, write_key, write_key_part, write_text};
-use crate::words::is_forbidden;
 
 /// The commands of one row.
 pub(crate) struct Encoded {
@@ -71,19 +72,19 @@ impl<'a> Encoder<'a> {
     }
 
     /// What a row overwrites, to be compared with that of other rows.
-    pub(crate) fn place(&mut self, row: usize) -> Option<Vec<u8>> {
+    pub(crate) fn overwrite_key(&mut self, row: usize) -> Option<Vec<u8>> {
         let command = self.row(row).ok()?.command;
         let argument = |index: usize| command.args_iter().nth(index).map_or(&[][..], |argument| bytes_of(&argument));
-        let mut place = argument(self.plan.key_argument?).to_vec();
+        let mut overwrite_key = argument(self.plan.key_argument?).to_vec();
         if let Shape::Simple { columns, .. } = &self.plan.shape
             && columns.len() > 1
         {
-            // A member of a sorted set. No length can be mistaken for another, because the key's is told.
-            let length = place.len() as u64;
-            place.extend_from_slice(&length.to_le_bytes());
-            place.extend_from_slice(argument(command.args_iter().len() - 1));
+            // A member of a sorted set. No length can be mistaken for another, because the length of the key is included.
+            let length = overwrite_key.len() as u64;
+            overwrite_key.extend_from_slice(&length.to_le_bytes());
+            overwrite_key.extend_from_slice(argument(command.args_iter().len() - 1));
         }
-        Some(place)
+        Some(overwrite_key)
     }
 
     fn begin(&self, word: &str, arguments: usize) -> Cmd {

@@ -63,7 +63,7 @@
 //!
 //! When a connection breaks before the replies came, strings, hashes, documents and members of sorted sets with a
 //! declared key, and members of sets in any case, are written again, because that is harmless. With `Conflict::ignore`,
-//! a row that the first attempt wrote is then told as ignored: its key is there. All other rows end as unknown.
+//! a row that the first attempt wrote is then reported as ignored: its key is there. All other rows end as unknown.
 //!
 //! One thing nobody can prevent: what was sent to a server that stalls, and given up after `statement_timeout` or
 //! [`node_timeout`](RedisOptions::node_timeout), may still be executed when the server goes on, after newer rows.
@@ -82,27 +82,28 @@
 //! # Servers
 //!
 //! Made for Redis 6 and later, and tested with 7. Older servers, which know only version 2 of the protocol, cost a
-//! `PING` for each batch, because without version 3 the client does not tell when a connection was lost.
+//! `PING` for each batch, because without version 3 the client does not report when a connection was lost.
 //!
 //! A server that says that it is a replica (`READONLY`) is connected to anew for the next attempt, so that a failover
 //! behind one name is followed. In a cluster, a node that stalls holds the others up for
 //! [`node_timeout`](RedisOptions::node_timeout) and no longer.
 
-mod at_once;
 mod classify;
 mod cluster;
 mod command;
+mod command_info;
 mod dsn;
 mod encode;
+mod fan_out;
 mod link;
 mod lookup;
 mod options;
 mod plan;
 mod replies;
+mod shape;
 mod sink;
 mod slot;
 mod types;
-mod words;
 mod write;
 
 pub use command::{Command, Document, Hash, Key, Publish, Push, Raw, SAdd, Set, Ttl, XAdd, ZAdd};

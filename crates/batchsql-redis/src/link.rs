@@ -15,8 +15,8 @@ use redis::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::at_once::{Task, first_ok, head_start, join_all};
 use crate::classify::{code_of, connect_error, is_of_another_role, is_refusal, silent};
+use crate::fan_out::{Task, first_ok, join_all, stagger_delay};
 use crate::options::{OpenError, RedisOptions};
 
 /// One connection to one server, used by one batch at a time.
@@ -31,9 +31,9 @@ pub(crate) struct Link {
     /// The server takes no writes any more: behind its name there may be another one by now.
     is_outdated: bool,
     /// How long the answer to a question may take.
-    patience: Duration,
+    answer_timeout: Duration,
     /// With version 2 of the protocol the client does not say when a connection is lost.
-    tells_loss: bool,
+    reports_loss: bool,
 }
 
 impl Link {
@@ -57,7 +57,7 @@ impl Link {
     /// As [`send`](Self::send).
     pub(crate) async fn ask(&mut self, command: &Cmd) -> RedisResult<Value> {
         self.is_busy = true;
-        let asked = timeout(self.patience, self.connection.req_packed_command(command));
+        let asked = timeout(self.answer_timeout, self.connection.req_packed_command(command));
         let result = asked.await.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()));
         self.is_busy = result.is_err();
         let answer = result?.extract_error();
@@ -79,7 +79,7 @@ impl Link {
     }
 
     /// Says that it was left in a state that the next batch must not meet.
-    pub(crate) fn spoil(&mut self) {
+    pub(crate) fn mark_unusable(&mut self) {
         self.is_busy = true;
     }
 }
@@ -139,18 +139,18 @@ impl Pool {
     /// # Errors
     /// The server cannot be reached, or refuses the connection.
     pub(crate) async fn open(&self, server: &ConnectionInfo) -> Result<Link, SinkError> {
-        let place = server.addr().to_string();
+        let address = server.addr().to_string();
         let opened = timeout(self.options.connect_timeout, async {
-            while let Some(mut link) = self.take_idle(&place) {
+            while let Some(mut link) = self.take_idle(&address) {
                 // If it was lost since its last batch, this lets its task find out before anything is sent.
                 tokio::task::yield_now().await;
-                if link.is_usable() && (link.tells_loss || link.is_alive().await) {
+                if link.is_usable() && (link.reports_loss || link.is_alive().await) {
                     return Ok(link);
                 }
             }
-            self.connect(server).await.map_err(|error| connect_error(&error, &place))
+            self.connect(server).await.map_err(|error| connect_error(&error, &address))
         });
-        opened.await.unwrap_or_else(|_| Err(silent(&place)))
+        opened.await.unwrap_or_else(|_| Err(silent(&address)))
     }
 
     async fn connect(&self, server: &ConnectionInfo) -> RedisResult<Link> {
@@ -175,8 +175,8 @@ impl Pool {
         // The pipeline's statement_timeout bounds a write; a reply that is late is not a lost one.
         // `open` bounds the making of the connection.
         let mut config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-        let tells_loss = version.supports_resp3();
-        if tells_loss {
+        let reports_loss = version.supports_resp3();
+        if reports_loss {
             let is_lost = Arc::clone(&is_lost);
             config = config.set_push_sender(move |push: PushInfo| {
                 if push.kind == PushKind::Disconnection {
@@ -189,26 +189,26 @@ impl Pool {
         choose_cryptography(server.addr());
         let client = Client::open(server.clone().set_redis_settings(settings))?;
         let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-        let patience = self.options.connect_timeout;
-        Ok(Link { connection, is_lost, is_busy: false, is_outdated: false, patience, tells_loss })
+        let answer_timeout = self.options.connect_timeout;
+        Ok(Link { connection, is_lost, is_busy: false, is_outdated: false, answer_timeout, reports_loss })
     }
 
-    fn take_idle(&self, place: &str) -> Option<Link> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).get_mut(place)?.pop()
+    fn take_idle(&self, address: &str) -> Option<Link> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).get_mut(address)?.pop()
     }
 
     /// Keeps links for the next batch, as many for each server as batches can be written at once.
     fn give_back(&self, links: impl Iterator<Item = (String, Link)>) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        for (place, link) in links {
+        for (address, link) in links {
             if link.is_outdated {
-                // So are the others to this place.
-                idle.remove(&place);
+                // So are the others to this address.
+                idle.remove(&address);
             }
             if !link.is_usable() {
                 continue;
             }
-            let others = idle.entry(place).or_default();
+            let others = idle.entry(address).or_default();
             if others.len() < self.options.max_connections {
                 others.push(link);
             }
@@ -217,7 +217,7 @@ impl Pool {
 
     /// Closes idle connections to servers that are not in the cluster any more.
     pub(crate) fn forget_all_but(&self, is_known: impl Fn(&str) -> bool) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).retain(|place, _| is_known(place));
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).retain(|address, _| is_known(address));
     }
 }
 
@@ -227,12 +227,12 @@ impl Lease {
     /// # Errors
     /// The server cannot be reached, or refuses the connection.
     pub(crate) async fn link(&mut self, server: &ConnectionInfo) -> Result<&mut Link, SinkError> {
-        let place = server.addr().to_string();
-        if !self.has(&place) {
+        let address = server.addr().to_string();
+        if !self.has(&address) {
             let link = self.pool.open(server).await?;
-            self.keep(place.clone(), link);
+            self.keep(address.clone(), link);
         }
-        Ok(self.links.get_mut(&place).expect("it was there, or is just made"))
+        Ok(self.links.get_mut(&address).expect("it was there, or is just made"))
     }
 
     /// The connections to several servers, made at the same time; afterwards [`links`](Self::links) has those that
@@ -240,15 +240,15 @@ impl Lease {
     pub(crate) async fn open_all(&mut self, servers: &[(usize, &ConnectionInfo)]) -> HashMap<usize, SinkError> {
         let mut tasks: Vec<Task<'_, _>> = Vec::new();
         for (number, server) in servers {
-            let (pool, place) = (Arc::clone(&self.pool), server.addr().to_string());
-            if !self.has(&place) {
-                tasks.push(Box::pin(async move { (*number, place, pool.open(server).await) }));
+            let (pool, address) = (Arc::clone(&self.pool), server.addr().to_string());
+            if !self.has(&address) {
+                tasks.push(Box::pin(async move { (*number, address, pool.open(server).await) }));
             }
         }
         let mut errors = HashMap::new();
-        for (number, place, opened) in join_all(tasks).await {
+        for (number, address, opened) in join_all(tasks).await {
             match opened {
-                Ok(link) => self.keep(place, link),
+                Ok(link) => self.keep(address, link),
                 Err(error) => drop(errors.insert(number, error)),
             }
         }
@@ -257,51 +257,51 @@ impl Lease {
 
     /// A connection that it has already, or one to any of the servers of the DSN.
     pub(crate) async fn any_link(&mut self) -> Result<(String, &mut Link), SinkError> {
-        let here = self.links.iter().find(|(_, link)| link.is_usable()).map(|(place, _)| place.clone());
-        if let Some(place) = here {
-            let link = self.links.get_mut(&place).expect("it was just found there");
-            return Ok((place, link));
+        let here = self.links.iter().find(|(_, link)| link.is_usable()).map(|(address, _)| address.clone());
+        if let Some(address) = here {
+            let link = self.links.get_mut(&address).expect("it was just found there");
+            return Ok((address, link));
         }
         let pool = Arc::clone(&self.pool);
         let tasks = pool.options.seeds.iter().enumerate().map(|(turn, seed)| -> Task<'_, _> {
             let pool = &pool;
             Box::pin(async move {
-                tokio::time::sleep(head_start(turn, pool.options.connect_timeout)).await;
+                tokio::time::sleep(stagger_delay(turn, pool.options.connect_timeout)).await;
                 pool.open(seed).await.map(|link| (seed.addr().to_string(), link))
             })
         });
         match first_ok(tasks.collect()).await {
-            Ok((place, link)) => {
-                self.keep(place.clone(), link);
-                let link = self.links.get_mut(&place).expect("it was just put there");
-                Ok((place, link))
+            Ok((address, link)) => {
+                self.keep(address.clone(), link);
+                let link = self.links.get_mut(&address).expect("it was just put there");
+                Ok((address, link))
             }
             Err(mut errors) => Err(errors.pop().expect("a dsn names a host")),
         }
     }
 
-    /// Whether there is a connection to a place that can be used; others are given up.
-    fn has(&mut self, place: &str) -> bool {
-        let Some(link) = self.links.get(place) else { return false };
+    /// Whether there is a connection to an address that can be used; others are given up.
+    fn has(&mut self, address: &str) -> bool {
+        let Some(link) = self.links.get(address) else { return false };
         if link.is_usable() {
             return true;
         }
-        if let Some(link) = self.links.remove_entry(place) {
+        if let Some(link) = self.links.remove_entry(address) {
             self.pool.used.fetch_sub(1, Ordering::Relaxed);
             self.pool.give_back(std::iter::once(link));
         }
         false
     }
 
-    /// The connections that were asked for, by place, to use several at once.
+    /// The connections that were asked for, by address, to use several at once.
     pub(crate) fn links(&mut self) -> impl Iterator<Item = (&str, &mut Link)> {
-        self.links.iter_mut().map(|(place, link)| (place.as_str(), link))
+        self.links.iter_mut().map(|(address, link)| (address.as_str(), link))
     }
 
-    /// Takes a connection for this batch. One that it has already to that place is given back.
-    pub(crate) fn keep(&mut self, place: String, link: Link) {
-        match self.links.insert(place.clone(), link) {
-            Some(other) => self.pool.give_back(std::iter::once((place, other))),
+    /// Takes a connection for this batch. One that it has already to that address is given back.
+    pub(crate) fn keep(&mut self, address: String, link: Link) {
+        match self.links.insert(address.clone(), link) {
+            Some(other) => self.pool.give_back(std::iter::once((address, other))),
             None => drop(self.pool.used.fetch_add(1, Ordering::Relaxed)),
         }
     }
@@ -327,37 +327,37 @@ fn choose_cryptography(addr: &ConnectionAddr) {
 /// Connects for the first time, to find out at once whether a server can be used. It tries all of them until the
 /// deadline, because the first may be silent.
 pub(crate) async fn check(pool: &Pool, deadline: Instant) -> Result<(), OpenError> {
-    let patience = pool.options.connect_timeout;
+    let limit = pool.options.connect_timeout;
     let tasks = pool.options.seeds.iter().enumerate().map(|(turn, seed)| -> Task<'_, _> {
         Box::pin(async move {
-            tokio::time::sleep(head_start(turn, patience)).await;
-            first_words(pool, seed, deadline).await
+            tokio::time::sleep(stagger_delay(turn, limit)).await;
+            first_contact(pool, seed, deadline).await
         })
     });
     first_ok(tasks.collect()).await.map_err(|problems| OpenError::new(problems.join("; ")))
 }
 
-async fn first_words(pool: &Pool, seed: &ConnectionInfo, deadline: Instant) -> Result<(), String> {
-    let place = seed.addr().to_string();
-    let opened = timeout_at(deadline, pool.open(seed)).await.unwrap_or_else(|_| Err(silent(&place)));
+async fn first_contact(pool: &Pool, seed: &ConnectionInfo, deadline: Instant) -> Result<(), String> {
+    let address = seed.addr().to_string();
+    let opened = timeout_at(deadline, pool.open(seed)).await.unwrap_or_else(|_| Err(silent(&address)));
     let mut link = opened.map_err(|error| error.to_string())?;
     let result = match timeout_at(deadline, link.ask(&redis::cmd("PING"))).await {
         Ok(Ok(_)) => Ok(()),
         // It answers, so it is there; whether it takes commands is seen when it gets some.
         Ok(Err(error))
             if is_refusal(&error)
-                && (connect_error(&error, &place).class() == ErrorClass::Transient
+                && (connect_error(&error, &address).class() == ErrorClass::Transient
                     || error.code() == Some("NOPERM")) =>
         {
             Ok(())
         }
-        Ok(Err(error)) => Err(connect_error(&error, &place).to_string()),
+        Ok(Err(error)) => Err(connect_error(&error, &address).to_string()),
         Err(_) => {
-            let patience = pool.options.connect_timeout;
-            Err(format!("redis at {place} takes connections but does not answer within {patience:?}"))
+            let limit = pool.options.connect_timeout;
+            Err(format!("redis at {address} takes connections but does not answer within {limit:?}"))
         }
     };
-    pool.give_back(std::iter::once((place, link)));
+    pool.give_back(std::iter::once((address, link)));
     result
 }
 

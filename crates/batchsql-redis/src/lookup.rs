@@ -4,7 +4,7 @@
 use batchsql_core::{Column, ColumnType, Conflict, Schema};
 
 use crate::command::{Key, KeyParts, Ttl, TtlKind};
-use crate::plan::{Field, KeyPlan, TtlPlan};
+use crate::shape::{Field, KeyPlan, TtlPlan};
 use crate::types::escape_key;
 
 /// Looks up the columns that a command names, and finds those that nothing uses.
@@ -114,15 +114,15 @@ impl Columns<'_> {
         }
     }
 
-    /// Whether the command can do what the conflict rule says. `place` are the columns that say what a row
+    /// Whether the command can do what the conflict rule says. `overwrites` are the columns that say what a row
     /// overwrites.
-    pub(crate) fn check_rule(&self, word: &str, place: &[usize], can_overwrite: bool) -> Result<(), String> {
+    pub(crate) fn check_rule(&self, word: &str, overwrites: &[usize], can_overwrite: bool) -> Result<(), String> {
         let key = self.schema.key_columns();
         if *self.schema.conflict() == Conflict::None {
             return Ok(());
         }
-        let is_place = key.len() == place.len() && key.iter().all(|column| place.contains(column));
-        if !is_place {
+        let is_same = key.len() == overwrites.len() && key.iter().all(|column| overwrites.contains(column));
+        if !is_same {
             let names = |columns: &[usize]| {
                 let names: Vec<&str> = columns.iter().map(|column| self.schema.columns()[*column].name()).collect();
                 names.join(", ")
@@ -130,7 +130,7 @@ impl Columns<'_> {
             return Err(format!(
                 "its conflict key is ({}), but for {word} the columns ({}) say what a row overwrites; make them the same",
                 names(key),
-                names(place)
+                names(overwrites)
             ));
         }
         match self.schema.conflict() {

@@ -20,8 +20,9 @@ use crate::command::Command;
 /// | `unix:///path?db=0&user=…&pass=…` | a Unix socket |
 /// | `redis://[user[:password]@]host[:port],host[:port]…?cluster=true` | a cluster, by some of its nodes |
 ///
-/// with the parameters `max_connections`, `connect_timeout_ms`, `node_timeout_ms`, `protocol` (`2` or `3`) and, for
-/// TLS, `ca` (a file of certificates in PEM form, instead of the system's). Percent-encode what has a meaning in URLs.
+/// with the parameters `max_connections` (default 4), `connect_timeout` (seconds for one connection attempt, above 0,
+/// decimals allowed; default 5), `node_timeout` (seconds, decimals allowed; default 10), `protocol` (`2` or `3`) and,
+/// for TLS, `ca` (a file of certificates in PEM form, instead of the system's). Percent-encode what has a meaning in URLs.
 ///
 /// ```
 /// use batchsql_redis::RedisOptions;
@@ -119,17 +120,17 @@ impl RedisOptions {
     }
 
     /// Where the server is, for people.
-    pub(crate) fn place(&self) -> String {
-        let places: Vec<String> = self.seeds.iter().map(|seed| seed.addr().to_string()).collect();
-        places.join(", ")
+    pub(crate) fn address(&self) -> String {
+        let addresses: Vec<String> = self.seeds.iter().map(|seed| seed.addr().to_string()).collect();
+        addresses.join(", ")
     }
 }
 
-/// Shows the place, never a password.
+/// Shows the address, never a password.
 impl fmt::Debug for RedisOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisOptions")
-            .field("place", &self.place())
+            .field("address", &self.address())
             .field("is_cluster", &self.is_cluster)
             .field("max_connections", &self.max_connections)
             .field("connect_timeout", &self.connect_timeout)

@@ -5,6 +5,7 @@ use batchsql_core::{Conflict, ErrorClass, Schema, SinkError};
 
 use crate::command::Command;
 use crate::lookup::{Columns, is_number};
+use crate::shape::{Body, IgnoredReply, Shape};
 use crate::types::has_text;
 
 /// How batches of one schema are written.
@@ -20,63 +21,6 @@ pub struct RedisPlan {
     pub(crate) overwrites: bool,
     /// Whether writing the rows again changes nothing.
     pub(crate) is_repeatable: bool,
-}
-
-/// The reply that says "it was there already".
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum IgnoredReply {
-    Nil,
-    Zero,
-}
-
-/// The form of a command. Columns are meant by number.
-#[derive(Debug)]
-pub(crate) enum Shape {
-    /// `SET`, `SETEX` or `PSETEX`.
-    Set { key: KeyPlan, body: Body, ttl: TtlPlan, nx: bool },
-    /// `HSET`, with `HDEL` for `NULL`.
-    Hash { key: KeyPlan, fields: Box<[Field]> },
-    /// `word key [flag] columns…`. A score is the first of the columns.
-    Simple { word: &'static str, key: KeyPlan, flag: Option<&'static str>, columns: Box<[usize]>, has_score: bool },
-    /// `XADD key [MAXLEN ~ n] id fields…`.
-    Stream { key: KeyPlan, max_len: Option<String>, id: Option<usize>, fields: Box<[Field]> },
-    /// `words… columns…`; without words the first column is the word.
-    Raw { words: Box<[String]>, columns: usize },
-}
-
-/// A column with its name as the command writes it.
-#[derive(Debug)]
-pub(crate) struct Field {
-    pub(crate) name: Box<[u8]>,
-    pub(crate) column: usize,
-}
-
-/// The value of a string.
-#[derive(Debug)]
-pub(crate) enum Body {
-    Column(usize),
-    /// A JSON object. The names are quoted and escaped, with a colon.
-    Document(Box<[Field]>),
-}
-
-#[derive(Debug)]
-pub(crate) enum TtlPlan {
-    None,
-    Seconds(String),
-    Millis(String),
-    /// Seconds.
-    Column(usize),
-    Keep,
-}
-
-/// How a key is put together.
-#[derive(Debug)]
-pub(crate) struct KeyPlan {
-    /// What stands before the columns, with the colon.
-    pub(crate) prefix: Box<[u8]>,
-    pub(crate) columns: Box<[usize]>,
-    /// Whether values are parts of a key, and not all of it.
-    pub(crate) escapes: bool,
 }
 
 const NO_COMMAND: &str = "nothing says which command its rows become; name one with \

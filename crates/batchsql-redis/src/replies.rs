@@ -1,4 +1,4 @@
-//! Owns what the replies of a batch mean for its rows, and how they are told to the pipeline.
+//! Owns what the replies of a batch mean for its rows, and how they are reported to the pipeline.
 //! Must not know connections or how commands are made.
 
 use std::collections::{HashMap, HashSet};
@@ -7,28 +7,29 @@ use batchsql_core::{ErrorClass, SinkError, Written};
 use redis::{ServerError, Value};
 
 use crate::classify::reply_error;
-use crate::plan::{IgnoredReply, RedisPlan};
+use crate::plan::RedisPlan;
+use crate::shape::IgnoredReply;
 
 /// Replies of a command in a `MULTI` with another one: `OK`, `QUEUED`, `QUEUED`, and those of `EXEC`.
 pub(crate) const IN_TRANSACTION: usize = 4;
 
 /// Rows of a batch that were not simply written, by number.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct RowResults {
     pub(crate) ignored: Vec<u32>,
     /// The class says what became of them: `Unknown` may be written, all others are not.
     pub(crate) failed: Vec<(u32, SinkError)>,
 }
 
-impl Tally {
+impl RowResults {
     /// Enters the replies to one row; returns the error of a row that another node of the cluster is to be asked
     /// about, which is not entered.
     pub(crate) fn enter<'v>(&mut self, plan: &RedisPlan, row: u32, replies: &'v [Value]) -> Option<&'v ServerError> {
-        match fate(replies) {
-            Fate::Refused(error) if matches!(error.code(), "MOVED" | "ASK") => return Some(error),
-            Fate::Refused(error) => self.failed.push((row, reply_error(error))),
-            Fate::InPart => self.failed.push((row, in_part())),
-            Fate::Done => match (plan.ignored, replies.last()) {
+        match row_result(replies) {
+            RowResult::Refused(error) if matches!(error.code(), "MOVED" | "ASK") => return Some(error),
+            RowResult::Refused(error) => self.failed.push((row, reply_error(error))),
+            RowResult::InPart => self.failed.push((row, in_part())),
+            RowResult::Done => match (plan.ignored, replies.last()) {
                 (Some(IgnoredReply::Nil), Some(Value::Nil)) | (Some(IgnoredReply::Zero), Some(Value::Int(0))) => {
                     self.ignored.push(row);
                 }
@@ -38,7 +39,7 @@ impl Tally {
         None
     }
 
-    /// What is told to the pipeline about a batch of so many rows. `place` says what a row overwrites.
+    /// The outcomes of a batch of `rows` rows. `overwrite_key` says what a row overwrites.
     ///
     /// # Errors
     /// No row was written, and all of them for the same kind of reason that is not theirs.
@@ -46,7 +47,7 @@ impl Tally {
         mut self,
         plan: &RedisPlan,
         rows: u32,
-        place: impl FnMut(u32) -> Option<Vec<u8>>,
+        overwrite_key: impl FnMut(u32) -> Option<Vec<u8>>,
     ) -> Result<Written, SinkError> {
         // In a cluster the nodes answer in any order.
         self.ignored.sort_unstable();
@@ -60,7 +61,7 @@ impl Tally {
             let slow = self.failed.iter().find(|(_, error)| error.class() == ErrorClass::Resource);
             return Err(slow.map_or(first, |(_, error)| error).clone());
         }
-        let undone = self.undone(&[], plan, rows, place);
+        let undone = self.undone(&[], plan, rows, overwrite_key);
         for (row, error) in self.failed {
             match error.class() {
                 ErrorClass::Transient | ErrorClass::Resource if undone.contains(&row) => {
@@ -77,34 +78,34 @@ impl Tally {
     }
 
     /// Rows that were not written and must not be any more, because a later row overwrote what they would write.
-    /// `going`: rows that are not entered, because they are on their way to another node.
+    /// `redirected`: rows that are not entered, because they are on their way to another node.
     pub(crate) fn undone(
         &self,
-        going: &[u32],
+        redirected: &[u32],
         plan: &RedisPlan,
         rows: u32,
-        mut place: impl FnMut(u32) -> Option<Vec<u8>>,
+        mut overwrite_key: impl FnMut(u32) -> Option<Vec<u8>>,
     ) -> HashSet<u32> {
-        let is_passing = |error: &SinkError| error.is_retryable();
-        if !plan.overwrites || going.is_empty() && !self.failed.iter().any(|(_, error)| is_passing(error)) {
+        let is_transient = |error: &SinkError| error.is_retryable();
+        if !plan.overwrites || redirected.is_empty() && !self.failed.iter().any(|(_, error)| is_transient(error)) {
             return HashSet::new();
         }
         let failed = self.failed.iter().map(|(row, error)| (*row, error.class()));
         let classes: HashMap<u32, ErrorClass> =
-            failed.chain(going.iter().map(|row| (*row, ErrorClass::Transient))).collect();
+            failed.chain(redirected.iter().map(|row| (*row, ErrorClass::Transient))).collect();
         let mut overwritten = HashSet::new();
         let mut undone = HashSet::new();
         for row in (0..rows).rev() {
-            let Some(place) = place(row) else { continue };
+            let Some(key) = overwrite_key(row) else { continue };
             match classes.get(&row) {
                 Some(ErrorClass::Transient | ErrorClass::Resource) => {
-                    if overwritten.contains(&place) {
+                    if overwritten.contains(&key) {
                         undone.insert(row);
                     }
                 }
                 // It is written again after the rows before it.
                 Some(ErrorClass::Unknown) if plan.is_repeatable => {}
-                None | Some(ErrorClass::Unknown) => drop(overwritten.insert(place)),
+                None | Some(ErrorClass::Unknown) => drop(overwritten.insert(key)),
                 Some(_) => {}
             }
         }
@@ -114,7 +115,7 @@ impl Tally {
 
 /// What became of a row.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Fate<'v> {
+enum RowResult<'v> {
     Done,
     /// Nothing of it was executed.
     Refused(&'v ServerError),
@@ -122,8 +123,8 @@ enum Fate<'v> {
     InPart,
 }
 
-fn fate(replies: &[Value]) -> Fate<'_> {
-    let [multi, first, second, exec] = replies else { return replies.first().map_or(Fate::InPart, single) };
+fn row_result(replies: &[Value]) -> RowResult<'_> {
+    let [multi, first, second, exec] = replies else { return replies.first().map_or(RowResult::InPart, single) };
     let queued = [first, second].into_iter().find_map(error_of);
     match (error_of(multi), exec) {
         // Without `MULTI`, as for users who may not run it and proxies, each command was executed on its own.
@@ -131,28 +132,28 @@ fn fate(replies: &[Value]) -> Fate<'_> {
         // Errors of commands that ran stand inside the reply of EXEC.
         (None, Value::Array(inner)) => match (&**inner, queued) {
             ([first, second], None) => both(first, second),
-            _ => Fate::InPart,
+            _ => RowResult::InPart,
         },
         // The transaction was not executed; the command that was not queued says why.
-        (None, Value::ServerError(error)) => Fate::Refused(queued.unwrap_or(error)),
-        _ => Fate::InPart,
+        (None, Value::ServerError(error)) => RowResult::Refused(queued.unwrap_or(error)),
+        _ => RowResult::InPart,
     }
 }
 
-fn both<'v>(first: &'v Value, second: &'v Value) -> Fate<'v> {
+fn both<'v>(first: &'v Value, second: &'v Value) -> RowResult<'v> {
     match (single(first), single(second)) {
-        (Fate::Done, Fate::Done) => Fate::Done,
-        (Fate::Refused(error), Fate::Refused(_)) => Fate::Refused(error),
-        _ => Fate::InPart,
+        (RowResult::Done, RowResult::Done) => RowResult::Done,
+        (RowResult::Refused(error), RowResult::Refused(_)) => RowResult::Refused(error),
+        _ => RowResult::InPart,
     }
 }
 
-fn single(reply: &Value) -> Fate<'_> {
+fn single(reply: &Value) -> RowResult<'_> {
     match reply {
-        Value::ServerError(error) => Fate::Refused(error),
+        Value::ServerError(error) => RowResult::Refused(error),
         // Of a transaction that was never ended: it is not executed yet.
-        Value::SimpleString(word) if word == "QUEUED" => Fate::InPart,
-        _ => Fate::Done,
+        Value::SimpleString(word) if word == "QUEUED" => RowResult::InPart,
+        _ => RowResult::Done,
     }
 }
 
@@ -204,14 +205,14 @@ mod tests {
         redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap()
     }
 
-    /// What is told of rows with these replies; the row's key is its place in `keys`.
-    fn told(plan: &RedisPlan, replies: &[Value], keys: &str) -> Result<[Vec<u32>; 3], ErrorClass> {
-        let mut tally = Tally::default();
+    /// The outcomes of rows with these replies; the row's key is its index in `keys`.
+    fn outcomes(plan: &RedisPlan, replies: &[Value], keys: &str) -> Result<[Vec<u32>; 3], ErrorClass> {
+        let mut results = RowResults::default();
         for (row, reply) in (0..).zip(replies) {
-            tally.enter(plan, row, std::slice::from_ref(reply));
+            results.enter(plan, row, std::slice::from_ref(reply));
         }
-        let place = |row: u32| Some(vec![keys.as_bytes()[row as usize]]);
-        let written = tally.settle(plan, replies.len() as u32, place).map_err(|error| error.class())?;
+        let overwrite_key = |row: u32| Some(vec![keys.as_bytes()[row as usize]]);
+        let written = results.settle(plan, replies.len() as u32, overwrite_key).map_err(|error| error.class())?;
         let numbers = |rows: &[(u32, SinkError)]| rows.iter().map(|(row, _)| *row).collect::<Vec<_>>();
         Ok([written.ignored.clone(), numbers(&written.rejected), numbers(&written.unfinished)])
     }
@@ -221,10 +222,14 @@ mod tests {
         let set = plan(Command::set("k", "v"), Conflict::None);
         let nx = plan(Command::set("k", "v"), Conflict::ignore(["k"]));
         let (ok, wrong, oom) = (Value::Okay, error("WRONGTYPE x"), error("OOM x"));
-        assert_eq!(told(&set, &[ok.clone(), wrong.clone(), oom.clone()], "abc"), Ok([vec![], vec![1], vec![2]]));
-        assert_eq!(told(&set, &[Value::Nil, ok.clone()], "ab"), Ok([vec![], vec![], vec![]]), "nil is no news here");
-        assert_eq!(told(&nx, &[Value::Nil, ok.clone()], "ab"), Ok([vec![0], vec![], vec![]]));
-        assert_eq!(told(&set, &[wrong.clone(), wrong], "ab"), Ok([vec![], vec![0, 1], vec![]]));
+        assert_eq!(outcomes(&set, &[ok.clone(), wrong.clone(), oom.clone()], "abc"), Ok([vec![], vec![1], vec![2]]));
+        assert_eq!(
+            outcomes(&set, &[Value::Nil, ok.clone()], "ab"),
+            Ok([vec![], vec![], vec![]]),
+            "nil is no news here"
+        );
+        assert_eq!(outcomes(&nx, &[Value::Nil, ok.clone()], "ab"), Ok([vec![0], vec![], vec![]]));
+        assert_eq!(outcomes(&set, &[wrong.clone(), wrong], "ab"), Ok([vec![], vec![0, 1], vec![]]));
     }
 
     #[test]
@@ -232,7 +237,7 @@ mod tests {
         let set = plan(Command::set("k", "v"), Conflict::None);
         let check = |lines: &[&str], expected| {
             let replies: Vec<Value> = lines.iter().map(|line| error(line)).collect();
-            assert_eq!(told(&set, &replies, "abc"), expected, "{lines:?}");
+            assert_eq!(outcomes(&set, &replies, "abc"), expected, "{lines:?}");
         };
         check(&["LOADING x", "LOADING x"], Err(ErrorClass::Transient));
         check(&["LOADING x", "OOM x"], Err(ErrorClass::Resource));
@@ -246,7 +251,7 @@ mod tests {
         let oom = || error("OOM x");
         let check = |command: Command, conflict, expected| {
             // Rows 0 and 2 have one key, and only row 2 was written.
-            assert_eq!(told(&plan(command, conflict), &[oom(), oom(), Value::Int(1)], "aba"), Ok(expected));
+            assert_eq!(outcomes(&plan(command, conflict), &[oom(), oom(), Value::Int(1)], "aba"), Ok(expected));
         };
         check(Command::set("k", "v").into(), Conflict::None, [vec![], vec![0], vec![1]]);
         check(Command::raw("APPEND").into(), Conflict::None, [vec![], vec![0], vec![1]]);
@@ -255,16 +260,16 @@ mod tests {
         check(Command::lpush("k", "v").into(), Conflict::None, [vec![], vec![], vec![0, 1]]);
         // Both are tried again, in their order.
         let set = plan(Command::set("k", "v"), Conflict::None);
-        assert_eq!(told(&set, &[oom(), Value::Okay, oom()], "aba"), Ok([vec![], vec![], vec![0, 2]]));
+        assert_eq!(outcomes(&set, &[oom(), Value::Okay, oom()], "aba"), Ok([vec![], vec![], vec![0, 2]]));
     }
 
     #[test]
     fn the_commands_of_a_transaction_are_one_row() {
         let hash = plan(Command::hash(), Conflict::replace(["k"]));
         let check = |replies: [Value; IN_TRANSACTION], expected: Option<ErrorClass>| {
-            let mut tally = Tally::default();
-            assert!(tally.enter(&hash, 0, &replies).is_none());
-            assert_eq!(tally.failed.first().map(|(_, error)| error.class()), expected);
+            let mut results = RowResults::default();
+            assert!(results.enter(&hash, 0, &replies).is_none());
+            assert_eq!(results.failed.first().map(|(_, error)| error.class()), expected);
         };
         let queued = || Value::SimpleString("QUEUED".into());
         check([Value::Okay, queued(), queued(), Value::Array(vec![Value::Int(1), Value::Int(0)])], None);
@@ -283,10 +288,10 @@ mod tests {
     fn without_a_transaction_the_commands_themselves_say_what_was_written() {
         let hash = plan(Command::hash(), Conflict::replace(["k"]));
         let check = |first: Value, second: Value, expected: Option<ErrorClass>| {
-            let mut tally = Tally::default();
+            let mut results = RowResults::default();
             let replies = [error("NOPERM x"), first, second, error("ERR EXEC without MULTI")];
-            assert!(tally.enter(&hash, 0, &replies).is_none());
-            assert_eq!(tally.failed.first().map(|(_, error)| error.class()), expected);
+            assert!(results.enter(&hash, 0, &replies).is_none());
+            assert_eq!(results.failed.first().map(|(_, error)| error.class()), expected);
         };
         check(Value::Int(1), Value::Int(0), None);
         check(error("WRONGTYPE x"), error("WRONGTYPE x"), Some(ErrorClass::Row));
@@ -294,9 +299,9 @@ mod tests {
         // Left over from a transaction that could not be ended.
         let queued = || Value::SimpleString("QUEUED".into());
         check(queued(), queued(), Some(ErrorClass::Unknown));
-        let mut tally = Tally::default();
-        tally.enter(&hash, 0, &[queued()]);
-        assert_eq!(tally.failed[0].1.class(), ErrorClass::Unknown);
+        let mut results = RowResults::default();
+        results.enter(&hash, 0, &[queued()]);
+        assert_eq!(results.failed[0].1.class(), ErrorClass::Unknown);
     }
 
     #[test]
@@ -304,9 +309,9 @@ mod tests {
         let keys = |row: u32| Some(vec![b"aba"[row as usize]]);
         let undone = |command: Command, failed: &[(u32, ErrorClass)]| {
             let failed = failed.iter().map(|(row, class)| (*row, SinkError::new(*class, ""))).collect();
-            let tally = Tally { failed, ignored: Vec::new() };
+            let results = RowResults { failed, ignored: Vec::new() };
             let mut undone: Vec<u32> =
-                tally.undone(&[0, 1], &plan(command, Conflict::None), 3, keys).into_iter().collect();
+                results.undone(&[0, 1], &plan(command, Conflict::None), 3, keys).into_iter().collect();
             undone.sort_unstable();
             undone
         };
@@ -317,11 +322,11 @@ mod tests {
     }
 
     #[test]
-    fn redirections_are_followed_not_told() {
+    fn redirections_are_followed_not_reported() {
         let set = plan(Command::set("k", "v"), Conflict::None);
-        let mut tally = Tally::default();
+        let mut results = RowResults::default();
         let moved = [error("MOVED 1 h:1")];
-        assert_eq!(tally.enter(&set, 0, &moved).map(ServerError::code), Some("MOVED"));
-        assert!(tally.failed.is_empty());
+        assert_eq!(results.enter(&set, 0, &moved).map(ServerError::code), Some("MOVED"));
+        assert!(results.failed.is_empty());
     }
 }

@@ -11,11 +11,12 @@ use tokio::time::{Instant, timeout_at};
 use crate::classify::connect_error;
 use crate::cluster::Cluster;
 use crate::command::Command;
+use crate::command_info::{self, KeyPosition};
 use crate::link::{self, Lease, Pool};
 use crate::lookup::is_float;
 use crate::options::{OpenError, RedisOptions};
-use crate::plan::{RedisPlan, Shape, is_repeatable};
-use crate::words::{self, KeyPlace};
+use crate::plan::{RedisPlan, is_repeatable};
+use crate::shape::Shape;
 use crate::write::write_to_server;
 
 /// Writes batches to one Redis server or cluster. Clones share the connections, which are closed with the last
@@ -69,9 +70,9 @@ impl RedisSink {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return Err(OpenError::new(error.to_string())),
                 Err(_) => {
-                    let (place, patience) = (options.place(), options.connect_timeout);
+                    let (address, limit) = (options.address(), options.connect_timeout);
                     return Err(OpenError::new(format!(
-                        "the cluster at {place} does not tell its slots within {patience:?}"
+                        "the cluster at {address} does not report its slots within {limit:?}"
                     )));
                 }
             }
@@ -85,29 +86,29 @@ impl RedisSink {
     }
 
     /// Asks the server about a command that the user chose.
-    async fn ask_about(&self, lease: &mut Lease, schema: &Schema, words: &[String]) -> Result<KeyPlace, SinkError> {
-        let (place, link) = lease.any_link().await?;
+    async fn ask_about(&self, lease: &mut Lease, schema: &Schema, words: &[String]) -> Result<KeyPosition, SinkError> {
+        let (address, link) = lease.any_link().await?;
         let optional = schema.columns().iter().filter(|column| column.is_nullable()).count();
         let most = words.len() + schema.columns().len();
         match link.ask(redis::cmd("COMMAND").arg("INFO").arg(&words[0])).await {
-            Ok(reply) => words::check(&reply, words, most - optional, most),
+            Ok(reply) => command_info::check(&reply, words, most - optional, most),
             // Who may not ask, or cannot because the command is renamed, finds out when rows are written.
-            Err(error) if matches!(error.code(), Some("NOPERM" | "ERR")) => Ok(KeyPlace::Argument(words.len())),
-            Err(error) => Err(connect_error(&error, &place)),
+            Err(error) if matches!(error.code(), Some("NOPERM" | "ERR")) => Ok(KeyPosition::Argument(words.len())),
+            Err(error) => Err(connect_error(&error, &address)),
         }
     }
 
     /// Finds out whether the server takes transactions, which rows of hashes with `NULL` are: otherwise their
     /// commands would be executed one by one.
     async fn check_transactions(&self, lease: &mut Lease, schema: &Schema) -> Result<(), SinkError> {
-        let (place, link) = lease.any_link().await?;
+        let (address, link) = lease.any_link().await?;
         let answer = match link.ask(&redis::cmd("MULTI")).await {
             Ok(_) => link.ask(&redis::cmd("EXEC")).await,
             refused => refused,
         };
         let Err(error) = answer else { return Ok(()) };
         // It may be in the middle of a transaction.
-        link.spoil();
+        link.mark_unusable();
         let problem = |class, code: &str, what: &str| {
             let text = format!(
                 "table {}: {what} MULTI and EXEC, which write hashes with NULL; allow them, or declare columns that \
@@ -119,7 +120,7 @@ impl RedisSink {
         match error.code() {
             Some("NOPERM" | "EXECABORT") => problem(ErrorClass::Permission, "NOPERM", "the user may not run"),
             Some("ERR") => problem(ErrorClass::Schema, "ERR", "the server does not know"),
-            _ => Err(connect_error(&error, &place)),
+            _ => Err(connect_error(&error, &address)),
         }
     }
 }
@@ -200,18 +201,18 @@ impl Sink for RedisSink {
         {
             let key = self.ask_about(&mut conn.0, schema, words).await?;
             plan.key_argument = match key {
-                KeyPlace::Argument(place) => Some(place),
-                KeyPlace::Nowhere => None,
-                KeyPlace::Depends if self.0.cluster.is_some() => {
+                KeyPosition::Argument(position) => Some(position),
+                KeyPosition::Nowhere => None,
+                KeyPosition::Depends if self.0.cluster.is_some() => {
                     let text = format!(
-                        "table {}: the place of the key of {:?} depends on its arguments, so a cluster cannot be \
+                        "table {}: the position of the key of {:?} depends on its arguments, so a cluster cannot be \
                          written with it; use another command",
                         schema.table_display(),
                         words.join(" ")
                     );
                     return Err(SinkError::new(ErrorClass::Schema, text));
                 }
-                KeyPlace::Depends => {
+                KeyPosition::Depends => {
                     // The same script is not the same key.
                     plan.overwrites = false;
                     None

@@ -8,26 +8,26 @@ use crate::classify::{lost, reply_error};
 use crate::encode::{Encoded, Encoder};
 use crate::link::{Lease, Link};
 use crate::plan::RedisPlan;
-use crate::replies::{IN_TRANSACTION, Tally};
+use crate::replies::{IN_TRANSACTION, RowResults};
 
 /// Commands for one server, and whose they are.
-pub(crate) struct Shipment {
+pub(crate) struct ServerBatch {
     pipeline: Pipeline,
     replies: usize,
-    rows: Vec<Shipped>,
+    rows: Vec<SentRow>,
     has_transactions: bool,
 }
 
-/// A row on its way.
+/// A row whose commands are in the pipeline.
 #[derive(Clone, Copy)]
-struct Shipped {
+struct SentRow {
     row: u32,
-    /// Replies to be skipped, and those that tell the outcome.
+    /// Replies to be skipped, and those that carry the outcome.
     skipped: u8,
     replies: u8,
 }
 
-impl Shipment {
+impl ServerBatch {
     pub(crate) fn with_capacity(commands: usize) -> Self {
         let (pipeline, rows) = (Pipeline::with_capacity(commands), Vec::with_capacity(commands));
         Self { pipeline, replies: 0, rows, has_transactions: false }
@@ -49,9 +49,9 @@ impl Shipment {
                 IN_TRANSACTION as u8
             }
         };
-        let shipped = Shipped { row, skipped: u8::from(asking && replies == 1), replies };
-        self.replies += usize::from(shipped.skipped + shipped.replies);
-        self.rows.push(shipped);
+        let sent = SentRow { row, skipped: u8::from(asking && replies == 1), replies };
+        self.replies += usize::from(sent.skipped + sent.replies);
+        self.rows.push(sent);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -60,7 +60,7 @@ impl Shipment {
 
     /// The numbers of the rows.
     pub(crate) fn rows(&self) -> impl Iterator<Item = u32> {
-        self.rows.iter().map(|shipped| shipped.row)
+        self.rows.iter().map(|sent| sent.row)
     }
 
     /// Sends everything and reads every reply.
@@ -75,18 +75,18 @@ impl Shipment {
             _ => false,
         };
         if self.has_transactions && self.sort(&values).any(|(_, replies)| is_open(replies)) {
-            link.spoil();
+            link.mark_unusable();
         }
         Ok(values)
     }
 
-    /// Each row with the replies that tell its outcome.
+    /// Each row with the replies that carry its outcome.
     pub(crate) fn sort<'v>(&self, mut values: &'v [Value]) -> impl Iterator<Item = (u32, &'v [Value])> {
-        self.rows.iter().map(move |shipped| {
-            let (_, rest) = values.split_at(usize::from(shipped.skipped).min(values.len()));
-            let (replies, rest) = rest.split_at(usize::from(shipped.replies).min(rest.len()));
+        self.rows.iter().map(move |sent| {
+            let (_, rest) = values.split_at(usize::from(sent.skipped).min(values.len()));
+            let (replies, rest) = rest.split_at(usize::from(sent.replies).min(rest.len()));
             values = rest;
-            (shipped.row, replies)
+            (sent.row, replies)
         })
     }
 }
@@ -94,7 +94,7 @@ impl Shipment {
 /// Writes a batch to the only server.
 ///
 /// # Cancel safety
-/// See [`Shipment::send`].
+/// See [`ServerBatch::send`].
 pub(crate) async fn write_to_server(
     lease: &mut Lease,
     plan: &RedisPlan,
@@ -102,47 +102,47 @@ pub(crate) async fn write_to_server(
     attempt: &Attempt,
 ) -> Result<Written, SinkError> {
     let server = lease.pool.options().seeds[0].clone();
-    let mut tally = Tally::default();
-    let shipment = encode(plan, rows, &mut tally);
-    if !shipment.is_empty() {
+    let mut results = RowResults::default();
+    let batch = encode(plan, rows, &mut results);
+    if !batch.is_empty() {
         attempt.defer();
         // Only now: a link that broke meanwhile is replaced before anything is sent.
         let link = lease.link(&server).await?;
         if !attempt.begin() {
             return Err(given_up());
         }
-        let replies = shipment.send(link).await.map_err(|_| lost(&server.addr().to_string()))?;
-        for (row, replies) in shipment.sort(&replies) {
-            if let Some(redirected) = tally.enter(plan, row, replies) {
-                tally.failed.push((row, reply_error(redirected)));
+        let replies = batch.send(link).await.map_err(|_| lost(&server.addr().to_string()))?;
+        for (row, replies) in batch.sort(&replies) {
+            if let Some(redirected) = results.enter(plan, row, replies) {
+                results.failed.push((row, reply_error(redirected)));
             }
         }
     }
-    settle(tally, plan, rows)
+    settle(results, plan, rows)
 }
 
-/// The pipeline has turned to something else before anything was sent.
+/// The pipeline gave the batch up before anything was sent.
 pub(crate) fn given_up() -> SinkError {
     SinkError::new(ErrorClass::Transient, "the batch was given up before it was sent")
 }
 
-fn encode(plan: &RedisPlan, rows: Rows<'_>, tally: &mut Tally) -> Shipment {
+fn encode(plan: &RedisPlan, rows: Rows<'_>, results: &mut RowResults) -> ServerBatch {
     let mut encoder = Encoder::new(plan, rows);
-    let mut shipment = Shipment::with_capacity(rows.len());
+    let mut batch = ServerBatch::with_capacity(rows.len());
     for row in 0..rows.len() {
         match encoder.row(row) {
-            Ok(encoded) => shipment.add(number(row), encoded, false),
-            Err(error) => tally.failed.push((number(row), error)),
+            Ok(encoded) => batch.add(number(row), encoded, false),
+            Err(error) => results.failed.push((number(row), error)),
         }
     }
-    shipment
+    batch
 }
 
-/// Tells the pipeline what became of the rows.
-pub(crate) fn settle(tally: Tally, plan: &RedisPlan, rows: Rows<'_>) -> Result<Written, SinkError> {
+/// Reports the outcomes of the rows to the pipeline.
+pub(crate) fn settle(results: RowResults, plan: &RedisPlan, rows: Rows<'_>) -> Result<Written, SinkError> {
     let mut encoder = None;
-    let place = |row: u32| encoder.get_or_insert_with(|| Encoder::new(plan, rows)).place(row as usize);
-    tally.settle(plan, number(rows.len()), place)
+    let overwrite_key = |row: u32| encoder.get_or_insert_with(|| Encoder::new(plan, rows)).overwrite_key(row as usize);
+    results.settle(plan, number(rows.len()), overwrite_key)
 }
 
 /// Numbers of rows are small: the pipeline's buffer counts them in 32 bits.

@@ -39,7 +39,7 @@
 //! | uuid | hyphenated TEXT in a TEXT column, else BLOB of 16 bytes | any; a STRICT table needs TEXT or BLOB |
 //! | date, time, timestamp, timestamptz | ISO 8601 TEXT with microseconds, `timestamptz` with `+00:00` | not INTEGER, not REAL |
 //!
-//! A column that would change values is refused when its table is first looked at.
+//! A column that would change values is refused when its table is first read.
 //!
 //! # One writer
 //!
@@ -57,8 +57,8 @@
 
 mod bind;
 mod classify;
+mod opened_file;
 mod options;
-mod place;
 mod plan;
 mod sink;
 mod types;

@@ -32,7 +32,7 @@ enum Location {
 ///
 /// As a DSN: `sqlite::memory:`, `sqlite:relative.db`, `sqlite:///absolute.db`, with the parameters
 /// `mode` (`rwc` creates the file and is the default, `rw` needs it to exist, `memory`), `synchronous`
-/// (`normal`, `full`, `off`) and `busy_timeout_ms`.
+/// (`normal`, `full`, `off`) and `busy_timeout` (seconds, decimals allowed; default 5).
 ///
 /// ```
 /// use batchsql_sqlite::SqliteOptions;
@@ -227,25 +227,41 @@ impl FromStr for SqliteOptions {
                 ("synchronous", "normal") => options.synchronous = Synchronous::Normal,
                 ("synchronous", "full") => options.synchronous = Synchronous::Full,
                 ("synchronous", "off") => options.synchronous = Synchronous::Off,
-                ("busy_timeout_ms", millis) if millis.parse::<u32>().is_ok() => {
-                    options.busy_timeout = Duration::from_millis(millis.parse().unwrap_or_default());
+                ("busy_timeout", value) => {
+                    let problem = "busy_timeout in the sqlite dsn is not a number of seconds up to 2000000, or 0";
+                    options.busy_timeout = seconds(value).ok_or_else(|| OpenError::new(problem))?;
                 }
                 ("mode", _) => return Err(OpenError::new("unknown mode in the sqlite dsn; use rwc, rw or memory")),
                 ("synchronous", _) => {
                     return Err(OpenError::new("unknown synchronous in the sqlite dsn; use normal, full or off"));
                 }
                 ("busy_timeout_ms", _) => {
-                    return Err(OpenError::new("busy_timeout_ms in the sqlite dsn is not a number of milliseconds"));
+                    let advice = "use busy_timeout, in seconds (0.5 is 500 ms)";
+                    return Err(OpenError::new(format!(
+                        "unknown parameter \"busy_timeout_ms\" in the sqlite dsn; {advice}"
+                    )));
+                }
+                ("connect_timeout" | "connect_timeout_ms", _) => {
+                    return Err(OpenError::new(format!(
+                        "{name} in the sqlite dsn has no meaning, because there is no server; use busy_timeout, the time \
+                         to wait for a lock in seconds"
+                    )));
                 }
                 (name, _) => {
                     return Err(OpenError::new(format!(
-                        "unknown parameter {name:?} in the sqlite dsn; use mode, synchronous or busy_timeout_ms"
+                        "unknown parameter {name:?} in the sqlite dsn; use mode, synchronous or busy_timeout"
                     )));
                 }
             }
         }
         Ok(options)
     }
+}
+
+/// A time in seconds, from 0 to what SQLite counts in milliseconds (31 bits); decimals are allowed.
+fn seconds(value: &str) -> Option<Duration> {
+    let seconds = value.parse().ok().filter(|seconds: &f64| *seconds <= 2_000_000.0)?;
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 #[cfg(test)]
@@ -261,7 +277,7 @@ mod tests {
         check("sqlite://a.db?mode=rw", SqliteOptions::file("a.db").create_if_missing(false));
         check("sqlite:///x/a%20b%3F.db", SqliteOptions::file("/x/a b?.db"));
         check(
-            "sqlite:a.db?synchronous=full&busy_timeout_ms=250",
+            "sqlite:a.db?synchronous=full&busy_timeout=0.25",
             SqliteOptions::file("a.db").synchronous(Synchronous::Full).busy_timeout(Duration::from_millis(250)),
         );
     }
@@ -282,7 +298,10 @@ mod tests {
         check("sqlite:", "names no file");
         check("sqlite:a.db?mode=secret", "rwc, rw or memory");
         check("sqlite:a.db?pass=secret", "unknown parameter \"pass\"");
-        check("sqlite:a.db?busy_timeout_ms=-1", "not a number");
+        check("sqlite:a.db?busy_timeout=-1", "not a number");
+        check("sqlite:a.db?busy_timeout=inf", "not a number");
+        check("sqlite:a.db?busy_timeout_ms=5", "use busy_timeout, in seconds");
+        check("sqlite:a.db?connect_timeout=5", "use busy_timeout");
     }
 
     #[test]

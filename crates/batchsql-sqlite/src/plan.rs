@@ -45,7 +45,7 @@ impl SqlitePlan {
             return Err(problem("it does not exist; create it before rows are submitted".into()));
         }
         if kind == "view" {
-            // Its triggers decide what becomes of a row, and SQLite does not tell.
+            // Its triggers decide what becomes of a row, and SQLite does not report it.
             return Err(problem("it is a view; write to the table behind it".into()));
         }
         let forms = schema

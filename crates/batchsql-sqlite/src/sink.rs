@@ -9,8 +9,8 @@ use std::time::Instant;
 use batchsql_core::{Attempt, ErrorClass, Limits, Rows, Schema, Sink, SinkError, ValueRules, Written};
 use rusqlite::Connection;
 
+use crate::opened_file::OpenedFile;
 use crate::options::{OpenError, SqliteOptions};
-use crate::place::OpenedFile;
 use crate::plan::{SqlitePlan, max_binds};
 use crate::write::write_rows;
 use crate::writer::{Failed, Writer};
@@ -166,8 +166,8 @@ impl Sink for SqliteSink {
                 return Err(SinkError::new(ErrorClass::Transient, "the batch was given up before its turn came"));
             }
             let begin = Instant::now();
-            let is_in_place = || sink.file.as_ref().map_or(Ok(()), OpenedFile::check);
-            let mut written = write_rows(connection, &plan, rows.rows(), attempt.is_atomic(), is_in_place)?;
+            let check_file = || sink.file.as_ref().map_or(Ok(()), OpenedFile::check);
+            let mut written = write_rows(connection, &plan, rows.rows(), attempt.is_atomic(), check_file)?;
             // Without the time in the queue.
             written.took = Some(begin.elapsed());
             Ok(written)

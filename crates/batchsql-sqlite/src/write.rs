@@ -1,7 +1,7 @@
 //! Owns the writing of one batch: one transaction, few statements, an exact outcome for every row.
 //! Must not know threads or pipelines.
 //!
-//! A statement of many rows tells only a total. When that total is not the number of rows, or when a
+//! A statement of many rows returns only a total. When that total is not the number of rows, or when a
 //! row is refused, the statement is undone and its rows are written one by one, so that nothing is
 //! guessed. Single rows run at about 0.8 of the speed (measured), so this needs no bisection.
 
@@ -102,7 +102,7 @@ fn execute(transaction: &Transaction<'_>, plan: &SqlitePlan, rows: Rows<'_>) -> 
     statement.raw_execute().map_err(|error| {
         // SQLITE_ERROR while a statement runs is either the table, which has changed since the
         // statement was prepared, or the row (for example a CHECK with json_extract over bad JSON).
-        // Preparing it again tells which.
+        // Preparing it again shows which.
         let is_general = error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_ERROR);
         if is_general && transaction.prepare(sql).is_ok() { row_error() } else { statement_error(error) }
     })

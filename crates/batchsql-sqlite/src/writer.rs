@@ -17,7 +17,7 @@ type Work = Box<dyn FnOnce(&mut Connection) + Send>;
 /// How far a piece of work is. It changes under a lock, so that an interrupt meets the work it is meant
 /// for and never the one after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum WorkState {
     Queued,
     Running,
     Over,
@@ -42,22 +42,22 @@ pub(crate) struct Writer {
 
 /// Takes work back that nobody waits for any more: what has not begun never does, and the statement that
 /// runs is interrupted, so that the connection is free sooner.
-struct Ticket<'a> {
-    stage: Arc<Mutex<Stage>>,
+struct CancelOnDrop<'a> {
+    state: Arc<Mutex<WorkState>>,
     interrupt: &'a InterruptHandle,
 }
 
-fn lock(stage: &Mutex<Stage>) -> MutexGuard<'_, Stage> {
-    stage.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(state: &Mutex<WorkState>) -> MutexGuard<'_, WorkState> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Drop for Ticket<'_> {
+impl Drop for CancelOnDrop<'_> {
     fn drop(&mut self) {
-        let mut stage = lock(&self.stage);
-        if *stage == Stage::Running {
+        let mut state = lock(&self.state);
+        if *state == WorkState::Running {
             self.interrupt.interrupt();
         }
-        *stage = Stage::Over;
+        *state = WorkState::Over;
     }
 }
 
@@ -76,18 +76,19 @@ impl Writer {
         &self,
         work: impl FnOnce(&mut Connection) -> T + Send + 'static,
     ) -> Result<T, Failed> {
-        let ticket = Ticket { stage: Arc::new(Mutex::new(Stage::Queued)), interrupt: &self.interrupt };
-        let stage = Arc::clone(&ticket.stage);
+        let cancel_on_drop =
+            CancelOnDrop { state: Arc::new(Mutex::new(WorkState::Queued)), interrupt: &self.interrupt };
+        let state = Arc::clone(&cancel_on_drop.state);
         self.queue(move |connection, reply| {
             {
-                let mut stage = lock(&stage);
-                if *stage == Stage::Over {
+                let mut state = lock(&state);
+                if *state == WorkState::Over {
                     return;
                 }
-                *stage = Stage::Running;
+                *state = WorkState::Running;
             }
             let result = catch_unwind(AssertUnwindSafe(|| work(connection)));
-            *lock(&stage) = Stage::Over;
+            *lock(&state) = WorkState::Over;
             // Nobody may wait any more: then nobody wants the result.
             let _ = reply.send(result);
         })

@@ -97,7 +97,7 @@ impl Server {
     /// When it cannot be started: a test that does not run must not pass.
     pub fn start(kind: Kind, arguments: &[&str]) -> Self {
         let xtask = std::env::var_os("BATCHSQL_XTASK").unwrap_or_else(|| {
-            panic!("this test starts a server of its own: run `cargo xtask test`, which tells it how")
+            panic!("this test starts a server of its own: run `cargo xtask test`, which tells the test how")
         });
         let mut process = Command::new(xtask)
             .args(["server", kind.name(), "--"])
@@ -129,29 +129,29 @@ impl Server {
 
     /// Stops the server as an administrator would; its data stays.
     pub fn stop(&mut self) {
-        self.tell("stop");
+        self.send("stop");
         self.wait_for("STOPPED");
     }
 
     /// Kills the server (`SIGKILL`); its data stays.
     pub fn kill(&mut self) {
-        self.tell("kill");
+        self.send("kill");
         self.wait_for("STOPPED");
     }
 
     /// Starts a stopped server again, on the same port, and waits until it takes connections.
     pub fn start_again(&mut self) {
-        self.tell("start");
+        self.send("start");
         self.wait_for("READY");
     }
 
     /// Starts a stopped server again, and does not wait: it may refuse connections, or be loading.
     pub fn launch(&mut self) {
-        self.tell("launch");
+        self.send("launch");
         self.wait_for("LAUNCHED");
     }
 
-    fn tell(&mut self, command: &str) {
+    fn send(&mut self, command: &str) {
         let commands = self.commands.as_mut().expect("open until it is dropped");
         writeln!(commands, "{command}").and_then(|()| commands.flush()).expect("the server's keeper is alive");
     }

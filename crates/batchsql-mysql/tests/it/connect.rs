@@ -13,7 +13,7 @@ use crate::support::{Database, row, schema, with_parameters, with_path, with_use
 /// What connecting says, within the connect timeout and a little more, and without the password.
 async fn refusal(dsn: &str) -> String {
     let begin = Instant::now();
-    let error = MySqlSink::connect(&with_parameters(dsn, "connect_timeout_ms=1000")).await.unwrap_err();
+    let error = MySqlSink::connect(&with_parameters(dsn, "connect_timeout=1")).await.unwrap_err();
     assert!(begin.elapsed() < Duration::from_secs(3), "{:?}: {error}", begin.elapsed());
     let source = std::error::Error::source(&error).map(ToString::to_string);
     let shown = format!("{error} {error:?} {source:?}");

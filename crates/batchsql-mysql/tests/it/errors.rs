@@ -208,7 +208,7 @@ async fn a_change_that_the_server_has_no_error_for_is_seen_before_long() {
     let schema = builder.on_conflict(Conflict::update(["id"])).build().unwrap();
     let at = batchsql_core::Timestamp::from_micros_since_epoch(123_456).unwrap();
     let row = |id: i64| schema.row().set("id", id).unwrap().set("at", at).unwrap().finish().unwrap();
-    let pipeline = impatient(&db.sink.clone().look_again_after(Duration::from_millis(1)));
+    let pipeline = impatient(&db.sink.clone().table_check_interval(Duration::from_millis(1)));
     assert!(submitted(&pipeline, [row(1)]).await[0].is_written());
     db.run("ALTER TABLE t MODIFY at DATETIME").await;
     let (class, _, text) = error_of(&pipeline, row(2)).await;
@@ -284,7 +284,7 @@ async fn a_server_that_is_full_or_read_only_is_waited_for() {
     let db = Database::on(server.dsn(), TABLE, "").await;
     db.run(&format!("CREATE USER 'plain'@'%' IDENTIFIED BY 'x'; GRANT ALL ON {}.* TO 'plain'@'%'", db.name)).await;
     let dsn = with_user(&db.dsn, "plain", "x");
-    let sink = MySqlSink::connect(&with_parameters(&dsn, "max_connections=2&connect_timeout_ms=1000")).await.unwrap();
+    let sink = MySqlSink::connect(&with_parameters(&dsn, "max_connections=2&connect_timeout=1")).await.unwrap();
     let schema = schema(Conflict::None);
 
     // Another user reads only, as a replica does.
@@ -301,7 +301,7 @@ async fn a_server_that_is_full_or_read_only_is_waited_for() {
 
     // Every connection is taken.
     sink.mysql_pool().close().await;
-    let sink = MySqlSink::connect(&with_parameters(&dsn, "max_connections=2&connect_timeout_ms=1000")).await.unwrap();
+    let sink = MySqlSink::connect(&with_parameters(&dsn, "max_connections=2&connect_timeout=1")).await.unwrap();
     let mut held = Vec::new();
     while let Ok(connection) = MySqlConnection::connect(&dsn).await {
         held.push(connection);

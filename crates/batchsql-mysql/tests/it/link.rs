@@ -263,7 +263,7 @@ async fn a_write_that_is_given_up_closes_its_connection_and_leaves_no_transactio
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_restarts_is_waited_for() {
     let mut server = Server::start(Kind::MySql, &[]);
-    let db = Database::on(server.dsn(), TABLE, "connect_timeout_ms=500").await;
+    let db = Database::on(server.dsn(), TABLE, "connect_timeout=0.5").await;
     let schema = schema(Conflict::ignore(["id"]));
     let pipeline = pipeline(&db.sink);
     assert!(submitted(&pipeline, [row(&schema, 1, "a")]).await[0].is_written());

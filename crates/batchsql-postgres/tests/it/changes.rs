@@ -117,7 +117,7 @@ async fn a_column_that_rows_lack_parks_the_table_and_rejects_no_row() {
 #[tokio::test]
 async fn a_column_whose_type_changes_is_noticed_after_a_while() {
     let admin = fresh("CREATE TABLE t (id numeric PRIMARY KEY, note text)").await;
-    let settings = Settings::default().strategy(Strategy::Unnest).check_tables_every(Duration::from_millis(50));
+    let settings = Settings::default().strategy(Strategy::Unnest).table_check_interval(Duration::from_millis(50));
     let db = start(&PostgresSink::from_pool(admin.pg_pool().clone(), settings));
     let schema = Schema::builder("t").column("id", batchsql_core::ColumnType::Decimal).build().unwrap();
     let id =

@@ -206,7 +206,7 @@ async fn what_nobody_serves_is_never_told_as_written() {
 async fn a_node_that_stalls_makes_only_its_rows_unknown() {
     let server = Server::start(Kind::RedisCluster, &[]);
     let schema = pairs();
-    let sink = sink_at(&format!("{}&node_timeout_ms=1000", server.dsn()), "t", Command::rpush("k", "v")).await;
+    let sink = sink_at(&format!("{}&node_timeout=1", server.dsn()), "t", Command::rpush("k", "v")).await;
     let rows = || (0..300).map(|n| row(&schema, [format!("key{n}").into(), "v".into()]));
     assert!(write(&sink, rows()).await.iter().all(|outcome| outcome == "written"));
     let state = sink.pool().unwrap();

@@ -16,7 +16,7 @@ pub(crate) struct OpenedFile {
     id: (u64, u64),
 }
 
-/// What tells files apart. Elsewhere than on Unix an open file cannot be moved or deleted.
+/// What identifies a file. Elsewhere than on Unix an open file cannot be moved or deleted.
 fn id_of(path: &Path) -> std::io::Result<Option<(u64, u64)>> {
     let file = std::fs::metadata(path)?;
     #[cfg(unix)]
@@ -32,7 +32,7 @@ fn id_of(path: &Path) -> std::io::Result<Option<(u64, u64)>> {
 }
 
 impl OpenedFile {
-    /// The file at `path`, which was opened just now; `None` where files cannot be told apart.
+    /// The file at `path`, which was opened just now; `None` where files cannot be identified.
     pub(crate) fn new(path: PathBuf) -> Option<Self> {
         let id = id_of(&path).ok()??;
         Some(Self { path, id })
@@ -43,7 +43,7 @@ impl OpenedFile {
         match id_of(&self.path) {
             Ok(Some(id)) if id != self.id => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            // That it cannot be looked at any more (rights that were given up) says nothing about the file.
+            // A failed read of the metadata (rights that were given up) says nothing about the file.
             Ok(_) | Err(_) => return Ok(()),
         }
         let message = "the database file was moved, deleted or replaced while it was open; put it back, or start anew";

@@ -1,5 +1,5 @@
-//! Owns the time that a client may take for an answer.
-//! Must not know what is answered, or by which protocol.
+//! Owns the timeout for a client to take a response.
+//! Must not know responses or protocols.
 
 use std::io;
 use std::pin::Pin;
@@ -10,27 +10,27 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-use crate::places::Pulse;
+use crate::connection_limit::Activity;
 
-/// A stream that fails when what was written is not taken in time.
+/// A stream whose writes fail when the peer does not take the bytes in time.
 ///
-/// The time runs from the first byte that the peer left waiting until nothing is left to be sent: who reads one
-/// byte now and then is cut off as well.
-pub(crate) struct Patient<S> {
+/// The time runs from the first byte that the peer left waiting until nothing is left to be sent: a peer that
+/// reads one byte now and then is cut off as well.
+pub(crate) struct WriteTimeout<S> {
     stream: S,
     limit: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
-    pulse: Arc<Pulse>,
+    activity: Arc<Activity>,
 }
 
-impl<S> Patient<S> {
-    pub(crate) fn new(stream: S, limit: Duration, pulse: Arc<Pulse>) -> Self {
-        Self { stream, limit, waiting: None, pulse }
+impl<S> WriteTimeout<S> {
+    pub(crate) fn new(stream: S, limit: Duration, activity: Arc<Activity>) -> Self {
+        Self { stream, limit, waiting: None, activity }
     }
 
     fn written(&mut self, context: &mut Context<'_>, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if matches!(polled, Poll::Ready(Ok(1..))) {
-            self.pulse.moved();
+            self.activity.progressed();
         }
         self.within_time(context, polled)
     }
@@ -45,13 +45,13 @@ impl<S> Patient<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(context, buf)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(context, buf);
         self.written(context, polled)
@@ -91,17 +91,17 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::places::Places;
+    use crate::connection_limit::ConnectionLimit;
 
     const LIMIT: Duration = Duration::from_secs(10);
 
-    async fn patient<S>(stream: S) -> Patient<S> {
-        let place = Arc::new(Places::new(1)).take().await;
-        Patient::new(stream, LIMIT, Arc::clone(place.pulse()))
+    async fn with_limit<S>(stream: S) -> WriteTimeout<S> {
+        let slot = Arc::new(ConnectionLimit::new(1)).take().await;
+        WriteTimeout::new(stream, LIMIT, Arc::clone(slot.activity()))
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_takes_a_little_now_and_then_is_cut_off_too() {
+    async fn a_slow_reader_is_cut_off() {
         let (near, mut far) = duplex(16);
         let begin = Instant::now();
         let reader = tokio::spawn(async move {
@@ -112,7 +112,7 @@ mod tests {
             }
             taken
         });
-        let error = patient(near).await.write_all(&[0; 1000]).await.unwrap_err();
+        let error = with_limit(near).await.write_all(&[0; 1000]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert_eq!(begin.elapsed(), LIMIT);
         assert!(reader.await.unwrap() > 10, "it did read");
@@ -126,7 +126,7 @@ mod tests {
                 sleep(Duration::from_secs(2)).await;
             }
         });
-        let mut near = patient(near).await;
+        let mut near = with_limit(near).await;
         for answer in 0..10 {
             // Six seconds each.
             near.write_all(&[0; 64]).await.unwrap_or_else(|error| panic!("answer {answer}: {error}"));

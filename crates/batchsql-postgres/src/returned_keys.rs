@@ -1,4 +1,4 @@
-//! Owns which rows were inserted, told by the keys that the server returns.
+//! Owns which rows were inserted, found by the keys that the server returns.
 //! Must not know statements or transactions.
 
 use std::collections::HashMap;
@@ -8,7 +8,7 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 
 use crate::encode::write_field;
-use crate::plan::Field;
+use crate::field::Field;
 
 /// The rows that were ignored, by number, ascending. `answer` is how many rows were inserted and, when these are not
 /// all, one array per key column with the keys of those that were.

@@ -1,5 +1,5 @@
-//! Owns the waiting for several things at once, of which there are few.
-//! Must not know what they are.
+//! Owns running a few futures concurrently and collecting their results.
+//! Must not know what they do.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -8,13 +8,13 @@ use std::time::Duration;
 
 pub(crate) type Task<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// How much later each server is tried than the one before it: one that answers is asked alone.
-const HEAD_START: Duration = Duration::from_millis(100);
+/// Delay between the starts of two attempts: a server that answers within it is the only one that is asked.
+const STAGGER_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long a server waits for its turn, so that the last one still has most of the time.
-pub(crate) fn head_start(turn: usize, patience: Duration) -> Duration {
+/// Delay of the attempt number `turn`; at most a quarter of the limit, so that the last attempt has most of the time.
+pub(crate) fn stagger_delay(turn: usize, limit: Duration) -> Duration {
     let turns = u32::try_from(turn).unwrap_or(u32::MAX);
-    HEAD_START.saturating_mul(turns).min(patience / 4)
+    STAGGER_INTERVAL.saturating_mul(turns).min(limit / 4)
 }
 
 /// The results in the order in which they come.
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_success_counts_and_every_failure_is_told() {
+    async fn the_first_success_counts_and_every_failure_is_returned() {
         let tasks = vec![after(100, Err("a")), after(300, Ok(1)), after(200, Ok(2))];
         assert_eq!(first_ok(tasks).await, Ok(2));
         assert_eq!(first_ok(vec![after(200, Err::<(), _>("b")), after(100, Err("a"))]).await, Err(vec!["a", "b"]));
@@ -91,8 +91,8 @@ mod tests {
 
     #[test]
     fn the_last_server_has_most_of_the_time() {
-        assert_eq!(head_start(0, Duration::from_secs(1)), Duration::ZERO);
-        assert_eq!(head_start(2, Duration::from_secs(1)), Duration::from_millis(200));
-        assert_eq!(head_start(usize::MAX, Duration::from_secs(1)), Duration::from_millis(250));
+        assert_eq!(stagger_delay(0, Duration::from_secs(1)), Duration::ZERO);
+        assert_eq!(stagger_delay(2, Duration::from_secs(1)), Duration::from_millis(200));
+        assert_eq!(stagger_delay(usize::MAX, Duration::from_secs(1)), Duration::from_millis(250));
     }
 }

@@ -7,14 +7,14 @@ use crate::classify::LinkLost;
 
 /// Where a statement stands.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Stage<'a> {
+pub(crate) enum CommitStage<'a> {
     /// In a transaction that is open: nothing of it is durable.
     Within,
     /// Alone: it commits itself.
     Commits(&'a Attempt),
 }
 
-impl Stage<'_> {
+impl CommitStage<'_> {
     pub(crate) fn commits(self) -> bool {
         matches!(self, Self::Commits(_))
     }

@@ -58,7 +58,7 @@ pub(crate) fn is_forbidden(word: &[u8], next: &[u8]) -> bool {
 
 /// Where the key of a command is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum KeyPlace {
+pub(crate) enum KeyPosition {
     /// The argument with this number; the word is argument 0.
     Argument(usize),
     /// There is none.
@@ -69,7 +69,7 @@ pub(crate) enum KeyPlace {
 
 /// Reads the reply of `COMMAND INFO word`, and checks that the command can be sent with so many arguments (words
 /// included): at least `fewest`, at most `most`.
-pub(crate) fn check(reply: &Value, words: &[String], fewest: usize, most: usize) -> Result<KeyPlace, SinkError> {
+pub(crate) fn check(reply: &Value, words: &[String], fewest: usize, most: usize) -> Result<KeyPosition, SinkError> {
     let word = words.join(" ");
     let problem = |text: String| Err(SinkError::new(ErrorClass::Schema, format!("the command {word:?} {text}")));
     let next = words.get(1).map_or("", String::as_str);
@@ -100,10 +100,10 @@ pub(crate) fn check(reply: &Value, words: &[String], fewest: usize, most: usize)
         ));
     }
     Ok(match usize::try_from(*first_key) {
-        Ok(place) if place > 0 => KeyPlace::Argument(place),
-        _ if words.len() > 1 => KeyPlace::Argument(words.len()),
-        _ if has_flag("movablekeys") => KeyPlace::Depends,
-        _ => KeyPlace::Nowhere,
+        Ok(position) if position > 0 => KeyPosition::Argument(position),
+        _ if words.len() > 1 => KeyPosition::Argument(words.len()),
+        _ if has_flag("movablekeys") => KeyPosition::Depends,
+        _ => KeyPosition::Nowhere,
     })
 }
 
@@ -130,13 +130,13 @@ mod tests {
             let words: Vec<String> = words.split(' ').map(str::to_owned).collect();
             super::check(&reply, &words, fewest, most).map_err(|error| error.to_string())
         };
-        assert_eq!(check(info(3, &["write"], 1), "INCRBY", 3, 3), Ok(KeyPlace::Argument(1)));
-        assert_eq!(check(info(-3, &["write"], 1), "DEL", 3, 9), Ok(KeyPlace::Argument(1)));
-        assert_eq!(check(info(3, &["write"], 1), "X", 2, 4), Ok(KeyPlace::Argument(1)), "NULL may be left out");
-        assert_eq!(check(info(-2, &[], 0), "XGROUP CREATE", 5, 5), Ok(KeyPlace::Argument(2)));
-        assert_eq!(check(info(-3, &["movablekeys"], 0), "EVAL", 4, 4), Ok(KeyPlace::Depends));
-        assert_eq!(check(info(1, &[], 0), "PING", 1, 1), Ok(KeyPlace::Nowhere));
-        let part = |result: Result<KeyPlace, String>, part: &str| {
+        assert_eq!(check(info(3, &["write"], 1), "INCRBY", 3, 3), Ok(KeyPosition::Argument(1)));
+        assert_eq!(check(info(-3, &["write"], 1), "DEL", 3, 9), Ok(KeyPosition::Argument(1)));
+        assert_eq!(check(info(3, &["write"], 1), "X", 2, 4), Ok(KeyPosition::Argument(1)), "NULL may be left out");
+        assert_eq!(check(info(-2, &[], 0), "XGROUP CREATE", 5, 5), Ok(KeyPosition::Argument(2)));
+        assert_eq!(check(info(-3, &["movablekeys"], 0), "EVAL", 4, 4), Ok(KeyPosition::Depends));
+        assert_eq!(check(info(1, &[], 0), "PING", 1, 1), Ok(KeyPosition::Nowhere));
+        let part = |result: Result<KeyPosition, String>, part: &str| {
             let error = result.unwrap_err();
             assert!(error.contains(part), "{error}");
         };

@@ -1,0 +1,73 @@
+//! Owns the connection of one batch and the steps of a transaction on it: prepare, begin, commit, undo.
+//! Must not know rows or plans.
+
+use batchsql_core::{Attempt, ErrorClass, SinkError};
+use sqlx::mysql::MySqlConnection;
+use sqlx::{Executor, Statement as _};
+
+use crate::classify::{Failed, Stage};
+use crate::statements::Statement;
+
+/// The connection that carries a batch, and the attempt that it is.
+pub(crate) struct Link<'a> {
+    pub(crate) connection: &'a mut MySqlConnection,
+    pub(crate) attempt: &'a Attempt,
+}
+
+impl Link<'_> {
+    /// What is sent next may become durable, unless the stage is [`Stage::Open`].
+    pub(crate) fn enter(&self, stage: Stage) -> Result<(), Failed> {
+        if stage == Stage::Open || self.attempt.begin() {
+            return Ok(());
+        }
+        let mut failed = Failed::unsent(SinkError::new(ErrorClass::Transient, "given up before it was sent"));
+        failed.usable = false;
+        Err(failed)
+    }
+
+    /// After an answer that says that nothing became durable, the next step begins as the first one did.
+    pub(crate) fn leave<T>(&self, stage: Stage, result: sqlx::Result<T>) -> Result<T, Failed> {
+        let result = result.map_err(|error| Failed::of(error, stage));
+        if stage != Stage::Open && result.as_ref().is_err_and(|failed| failed.error.class() != ErrorClass::Unknown) {
+            self.attempt.defer();
+        }
+        result
+    }
+}
+
+/// Prepares a statement that stays prepared, so that a link that is lost on the way there is known to have carried
+/// nothing. A statement for one use is prepared and executed in one go.
+pub(crate) async fn ready(connection: &mut MySqlConnection, statement: &Statement) -> Result<(), Failed> {
+    if statement.keep {
+        let prepared = connection.prepare(&statement.sql).await.map_err(|error| Failed::of(error, Stage::Open))?;
+        debug_assert_eq!(prepared.sql(), &*statement.sql);
+    }
+    Ok(())
+}
+
+pub(crate) async fn begin(link: &mut Link<'_>) -> Result<(), Failed> {
+    run(link, "START TRANSACTION", Stage::Open).await
+}
+
+/// With words for what is the usual case: where `completion_type` is CHAIN, a bare COMMIT would open the next
+/// transaction, in which the next batch would stay.
+pub(crate) async fn commit(link: &mut Link<'_>) -> Result<(), Failed> {
+    let committed = run(link, "COMMIT AND NO CHAIN", Stage::Commit).await;
+    // What is left of a commit that fails is for nobody to meet.
+    committed.map_err(|failed| Failed { usable: false, ..failed })
+}
+
+/// Undoes the open transaction. When that fails, the connection is closed, which undoes it too.
+pub(crate) async fn undo(link: &mut Link<'_>, mut failed: Failed) -> Failed {
+    if failed.usable {
+        failed.usable = run(link, "ROLLBACK AND NO CHAIN", Stage::Open).await.is_ok();
+    }
+    failed
+}
+
+/// Runs a statement without parameters.
+pub(crate) async fn run(link: &mut Link<'_>, sql: &'static str, stage: Stage) -> Result<(), Failed> {
+    link.enter(stage)?;
+    let result = link.connection.execute(sql).await;
+    link.leave(stage, result).map(drop)
+}

@@ -1,0 +1,53 @@
+//! Owns how rows are cut into statements that the server takes.
+//! Must not know connections or transactions.
+
+use std::ops::Range;
+
+use batchsql_core::{ErrorClass, Rows, SinkError};
+use batchsql_sql::pieces;
+
+use crate::bind::{PACKET_HEADER, row_bytes, views};
+use crate::classify::Failed;
+use crate::plan::MySqlPlan;
+
+/// Rows that fit into one statement.
+pub(crate) struct Piece {
+    pub(crate) rows: Range<usize>,
+    pub(crate) bytes: usize,
+}
+
+impl Piece {
+    /// Cuts the piece into statements that stay prepared.
+    pub(crate) fn split(self, plan: &MySqlPlan) -> impl Iterator<Item = Self> {
+        let (len, mut next) = (self.rows.len(), self.rows.start);
+        plan.split(len).into_iter().map(move |size| {
+            let start = next;
+            next += size;
+            // What is reserved for a part: about its share.
+            Self { rows: start..next, bytes: self.bytes / len * size }
+        })
+    }
+}
+
+/// Cuts rows into statements that the server takes.
+pub(crate) fn cut(plan: &MySqlPlan, rows: Rows<'_>) -> Result<Vec<Piece>, Failed> {
+    let views = views(rows, &plan.storage);
+    let bytes: Vec<usize> = (0..rows.len()).map(|row| row_bytes(&views, row)).collect();
+    let sum = |rows: &Range<usize>| bytes[rows.clone()].iter().sum();
+    let pieces: Vec<Piece> = pieces(bytes.iter().copied(), plan.max_rows, plan.max_bytes)
+        .into_iter()
+        .map(|rows| Piece { bytes: sum(&rows), rows })
+        .collect();
+    // A row larger than the preferred size is a piece of its own; what counts for it is the server's limit.
+    let limit = plan.max_allowed_packet.saturating_sub(PACKET_HEADER);
+    match pieces.iter().find(|piece| piece.bytes > limit) {
+        None => Ok(pieces),
+        Some(piece) => {
+            let text = format!(
+                "a row of {} bytes does not fit into the server's max_allowed_packet = {}; raise it, or split the row",
+                piece.bytes, plan.max_allowed_packet
+            );
+            Err(Failed::unsent(SinkError::new(ErrorClass::Size, text)))
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Owns the texts of statements by size, and which of them stay prepared.
+//! Must not know tables or rows.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use batchsql_sql::KeptSizes;
+
+/// Rows per statement, also where more would fit.
+pub(crate) const PREFERRED_ROWS: usize = 10_000;
+
+/// The text of a statement, and whether it stays prepared.
+pub(crate) struct Statement {
+    pub(crate) sql: Arc<str>,
+    pub(crate) keep: bool,
+}
+
+/// Statements by size; those of sizes that come again keep their text.
+#[derive(Default)]
+pub(crate) struct Statements(Mutex<(KeptSizes, HashMap<usize, Arc<str>>)>);
+
+impl Statements {
+    /// The sizes of statements that stay prepared and together hold `rows` rows.
+    pub(crate) fn split(&self, rows: usize) -> Vec<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.split(rows)
+    }
+
+    /// The statement for `size` rows or keys; `text` makes it.
+    pub(crate) fn get(&self, size: usize, text: impl FnOnce() -> String) -> Statement {
+        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (sizes, texts) = &mut *guard;
+        let keep = sizes.keeps(size);
+        if let Some(sql) = texts.get(&size) {
+            return Statement { sql: Arc::clone(sql), keep };
+        }
+        let sql: Arc<str> = text().into();
+        if keep {
+            // A size that is not kept any more is rarely asked for: its text goes when there are too many.
+            if texts.len() >= KeptSizes::bound(PREFERRED_ROWS) {
+                texts.clear();
+            }
+            texts.insert(size, Arc::clone(&sql));
+        }
+        Statement { sql, keep }
+    }
+}

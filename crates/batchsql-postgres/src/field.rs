@@ -1,0 +1,11 @@
+//! Owns a column of the rows together with the form in which its values are sent.
+//! Must not know statements or tables.
+
+use crate::types::Form;
+
+/// A column of the rows, and how its values are sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Field {
+    pub(crate) name: Box<str>,
+    pub(crate) form: Form,
+}
