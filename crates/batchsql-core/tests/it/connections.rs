@@ -35,6 +35,10 @@ impl Sink for Counting {
         "counting"
     }
 
+    fn prefers_large_batches(&self) -> bool {
+        false
+    }
+
     async fn acquire(&self) -> Result<Conn, SinkError> {
         self.0.acquired.fetch_add(1, Ordering::SeqCst);
         let open = self.0.open.fetch_add(1, Ordering::SeqCst) + 1;
