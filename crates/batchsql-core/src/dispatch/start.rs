@@ -95,7 +95,7 @@ impl<S: Sink> Dispatcher<S> {
             most
         } else {
             let free = self.concurrency.saturating_sub(state.schedule.running()).max(1);
-            table.ready_rows(lane).div_ceil(free).max(self.intake.flush_size).min(most)
+            table.waiting_rows(lane).div_ceil(free).max(self.intake.flush_size).min(most)
         };
         PullLimit { rows, bytes: self.intake.pull_bytes }
     }

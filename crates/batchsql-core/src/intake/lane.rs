@@ -186,6 +186,12 @@ impl Lane {
         &self.sealed
     }
 
+    /// Rows that wait, sealed or not.
+    pub(crate) fn rows(&self) -> usize {
+        let sealed: usize = self.sealed.iter().map(|job| job.batch.len()).sum();
+        sealed + self.open.iter().map(|open| open.len).sum::<usize>()
+    }
+
     /// Takes the oldest sealed batch.
     pub(crate) fn take_oldest(&mut self) -> Option<Job> {
         self.sealed.pop_front()

@@ -231,9 +231,9 @@ impl Table {
         self.lock(lane.lane).sealed().front().map(|job| job.number)
     }
 
-    /// Rows in the sealed batches of a lane.
-    pub(crate) fn ready_rows(&self, lane: LaneId) -> usize {
-        self.lock(lane.lane).sealed().iter().map(|job| job.batch.len()).sum()
+    /// Rows that wait in a lane, sealed or not.
+    pub(crate) fn waiting_rows(&self, lane: LaneId) -> usize {
+        self.lock(lane.lane).rows()
     }
 
     /// Whether any lane has rows of a group.

@@ -1,0 +1,269 @@
+//! Batches that grow while they wait, and what keeps them from growing.
+
+use std::time::Duration;
+
+use batchsql_core::{BatchSql, BeyondBudget, Conflict, ErrorClass, Isolation, OutcomeKind, PipelineConfig, WhenFull};
+use batchsql_testkit::{ScriptedSink, Step};
+
+use crate::support::{FAR, HOUR, config, ids, plain, receipts, row, settle, table};
+
+fn growing(config: PipelineConfig) -> (BatchSql, ScriptedSink) {
+    let sink = ScriptedSink::new();
+    sink.grow_batches();
+    (BatchSql::builder(sink.clone()).config(config).start().unwrap(), sink)
+}
+
+fn sizes(sink: &ScriptedSink) -> Vec<usize> {
+    sink.batches().iter().map(Vec::len).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_grows_while_it_waits_for_a_permit() {
+    let (db, sink) = growing(PipelineConfig { buffer_size: 1000, max_concurrency: 1, ..config() });
+    // So that the limit of the table is known.
+    receipts(&db, &plain(), 0..10).await.pop().unwrap().await;
+    sink.script([Step::Hang]);
+    let first = receipts(&db, &plain(), 10..20).await;
+    settle().await;
+    let more = receipts(&db, &plain(), 20..75).await;
+    settle().await;
+    sink.release(1);
+    for receipt in first.into_iter().chain(more) {
+        assert!(receipt.await.is_written());
+    }
+    assert_eq!(sizes(&sink), [10, 10, 55], "what waited is one batch, with the rows that were not ready");
+    assert_eq!(ids(&sink.applied()), (0..75).collect::<Vec<i64>>(), "in the order of submission");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_batch_is_larger_than_max_batch_rows_or_flush_bytes() {
+    let check = async |change: fn(&mut PipelineConfig), most: usize| {
+        let mut config = PipelineConfig { buffer_size: 1000, max_concurrency: 1, ..config() };
+        change(&mut config);
+        let (db, sink) = growing(config);
+        receipts(&db, &plain(), 0..10).await.pop().unwrap().await;
+        sink.script([Step::Hang]);
+        let all = receipts(&db, &plain(), 10..300).await;
+        settle().await;
+        sink.release(1);
+        for receipt in all {
+            assert!(receipt.await.is_written());
+        }
+        let largest = sizes(&sink).into_iter().max().unwrap();
+        assert!(largest <= most && largest > most / 2, "{largest} rows, at most {most}");
+    };
+    check(|_| {}, 290).await;
+    check(|c| c.max_batch_rows = Some(40), 40).await;
+    check(|c| c.max_batch_rows = Some(10), 10).await;
+    // A row takes 14 bytes: 8, a flag, 4 and a letter.
+    check(|c| c.flush_bytes = 50 * 14, 50).await;
+    // All batches on their way have half of the bytes at most.
+    check(|c| (c.buffer_bytes, c.flush_bytes) = (100_000, 100_000), 290).await;
+    // What is being written cannot be given up: a quarter of the buffer.
+    check(|c| (c.when_full, c.buffer_size) = (WhenFull::DropOldest, 400), 100).await;
+    check(|c| c.isolation = Isolation::AtomicBatch, 10).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn permits_that_are_free_share_what_waits() {
+    let (db, sink) = growing(PipelineConfig { buffer_size: 1000, max_concurrency: 4, ..config() });
+    receipts(&db, &plain(), 0..10).await.pop().unwrap().await;
+    sink.script([Step::Hang; 4]);
+    // Accepted without a pause: the dispatcher finds all of them at once.
+    let all = receipts(&db, &plain(), 10..410).await;
+    settle().await;
+    sink.release(4);
+    for receipt in all {
+        assert!(receipt.await.is_written());
+    }
+    let grown = sizes(&sink);
+    // Four permits are free when the dispatcher comes to see what is there: each takes its part.
+    let (least, most) = (grown[1..5].iter().min().unwrap(), grown[1..5].iter().max().unwrap());
+    assert!(*least > 10 && most - least <= 10, "{grown:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_waits_keeps_the_batches_of_others_small() {
+    let (db, sink) = growing(PipelineConfig { buffer_size: 1000, max_concurrency: 1, ..config() });
+    let (a, b) = (table("a", Conflict::None), table("b", Conflict::None));
+    receipts(&db, &a, 0..10).await.pop().unwrap().await;
+    receipts(&db, &b, 0..10).await.pop().unwrap().await;
+    sink.script([Step::Hang]);
+    receipts(&db, &a, 10..20).await;
+    settle().await;
+    let mut all = receipts(&db, &a, 20..120).await;
+    all.extend(receipts(&db, &b, 10..110).await);
+    settle().await;
+    sink.release(1);
+    for receipt in all {
+        assert!(receipt.await.is_written());
+    }
+    // While both wait, they take turns with batches of flush_size; the last one to wait may grow.
+    assert!(sizes(&sink)[3..15].iter().all(|rows| *rows <= 10), "{:?}", sizes(&sink));
+}
+
+#[tokio::test(start_paused = true)]
+async fn merged_batches_tell_every_receipt_its_own_outcome() {
+    let (db, sink) = growing(PipelineConfig { buffer_size: 1000, max_concurrency: 1, ..config() });
+    receipts(&db, &plain(), 0..10).await.pop().unwrap().await;
+    sink.script([Step::Hang]);
+    receipts(&db, &plain(), 10..20).await;
+    settle().await;
+    sink.poison(|row| crate::support::id(row) % 13 == 0);
+    let all = receipts(&db, &plain(), 20..95).await;
+    // Some are not tracked.
+    for id in 95..100 {
+        db.submit(&row(&plain(), id)).await.unwrap();
+    }
+    let more = receipts(&db, &plain(), 100..120).await;
+    settle().await;
+    sink.release(1);
+    for (id, receipt) in (20..95).chain(100..120).zip(all.into_iter().chain(more)) {
+        let outcome = receipt.await;
+        let expected = if id % 13 == 0 { OutcomeKind::Rejected } else { OutcomeKind::Written };
+        assert_eq!(outcome.kind(), expected, "row {id}");
+        if let Some(failed) = outcome.failure() {
+            assert_eq!(crate::support::id(failed.row()), id);
+        }
+    }
+    let balance = db.flush().await.unwrap();
+    assert_eq!(
+        (balance.accepted, balance.in_flight(), balance.rejected()),
+        (120, 0, 9),
+        "13 is in the batch that was being written"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_batch_with_two_percent_bad_rows_rejects_no_good_one() {
+    let config = PipelineConfig { buffer_size: 20_000, flush_size: 500, max_concurrency: 1, ..config() };
+    let (db, sink) = growing(PipelineConfig { retry_for: HOUR, ..config });
+    receipts(&db, &plain(), 0..500).await.pop().unwrap().await;
+    sink.script([Step::Hang]);
+    receipts(&db, &plain(), 500..1000).await;
+    settle().await;
+    sink.poison(|row| crate::support::id(row) % 50 == 49 && crate::support::id(row) > 1000);
+    let all = receipts(&db, &plain(), 1000..6000).await;
+    settle().await;
+    sink.release(1);
+    for (id, receipt) in (1000..6000).zip(all) {
+        assert_eq!(receipt.await.is_written(), id % 50 != 49, "row {id}");
+    }
+    assert!(sizes(&sink).len() > 3, "one batch of 5,000 was searched");
+}
+
+#[tokio::test(start_paused = true)]
+async fn beyond_its_budget_a_batch_waits_and_goes_on_later() {
+    let isolation = Isolation::Bisect { max_statements: 6, beyond: BeyondBudget::default() };
+    let (db, sink) = growing(PipelineConfig { isolation, park_for: HOUR, ..config() });
+    sink.poison(|row| crate::support::id(row) % 3 == 0);
+    for (id, receipt) in (0..10).zip(receipts(&db, &plain(), 0..10).await) {
+        assert_eq!(receipt.await.is_written(), id % 3 != 0, "row {id}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_took_too_long_comes_back_in_halves() {
+    // Each row takes 15 ms, as with a slow trigger: a batch of 1,000 does not end within the timeout.
+    let sink = PerRow::default();
+    let config = PipelineConfig {
+        buffer_size: 10_000,
+        flush_size: 50,
+        max_concurrency: 1,
+        statement_timeout: Duration::from_secs(6),
+        retry_for: HOUR,
+        ..config()
+    };
+    let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
+    let schema = table("t", Conflict::update(["id"]));
+    let mut all = Vec::new();
+    for id in 0..4000 {
+        all.push(db.submit_tracked(&row(&schema, id * FAR)).await.unwrap());
+    }
+    let _ = db.flush().await.unwrap();
+    for receipt in all {
+        assert!(receipt.await.is_written());
+    }
+    let sizes = sink.0.lock().unwrap().clone();
+    // The first batch is small, and tells how long a row takes: a quarter of the timeout are 100 rows.
+    assert!(sizes[0] <= 50 && sizes.iter().all(|rows| *rows <= 100), "{sizes:?}");
+    // The server becomes slower: what times out is halved, and so is what comes after it.
+    *sink.1.lock().unwrap() = Duration::from_millis(100);
+    sink.0.lock().unwrap().clear();
+    let mut all = Vec::new();
+    for id in 0..400 {
+        all.push(db.submit_tracked(&row(&schema, id * FAR)).await.unwrap());
+    }
+    let _ = db.flush().await.unwrap();
+    for receipt in all {
+        assert!(receipt.await.is_written());
+    }
+    let sizes = sink.0.lock().unwrap().clone();
+    assert!(sizes.iter().filter(|rows| **rows > 60).count() <= 1, "{sizes:?}");
+}
+
+/// Takes a time per row, and records the sizes of what it was given.
+#[derive(Clone)]
+struct PerRow(std::sync::Arc<std::sync::Mutex<Vec<usize>>>, std::sync::Arc<std::sync::Mutex<Duration>>);
+
+impl Default for PerRow {
+    fn default() -> Self {
+        Self(Default::default(), std::sync::Arc::new(std::sync::Mutex::new(Duration::from_millis(15))))
+    }
+}
+
+impl batchsql_core::Sink for PerRow {
+    type Conn = ();
+    type Plan = ();
+
+    fn name(&self) -> &'static str {
+        "per row"
+    }
+
+    fn late_write_limit(&self) -> Option<Duration> {
+        Some(Duration::ZERO)
+    }
+
+    async fn acquire(&self) -> Result<(), batchsql_core::SinkError> {
+        Ok(())
+    }
+
+    async fn prepare(&self, (): &mut (), _: &batchsql_core::Schema) -> Result<(), batchsql_core::SinkError> {
+        Ok(())
+    }
+
+    async fn write(
+        &self,
+        (): &mut (),
+        (): &(),
+        rows: batchsql_core::Rows<'_>,
+        _: &batchsql_core::Attempt,
+    ) -> Result<batchsql_core::Written, batchsql_core::SinkError> {
+        self.0.lock().unwrap().push(rows.len());
+        let per_row = *self.1.lock().unwrap();
+        tokio::time::sleep(per_row * u32::try_from(rows.len()).unwrap()).await;
+        Ok(batchsql_core::Written::default())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_are_ready_count_in_the_fair_share() {
+    // One table fills its lanes with batches that are ready while the database is away.
+    let (db, sink) = growing(PipelineConfig { buffer_size: 1000, retry_for: HOUR, ..config() });
+    let (stuck, fast) = (table("stuck", Conflict::update(["id"])), table("fast", Conflict::None));
+    db.submit(&row(&fast, 0)).await.unwrap();
+    sink.break_table("stuck", ErrorClass::Transient);
+    let flood = tokio::spawn({
+        let db = db.clone();
+        async move {
+            for id in 0..2000 {
+                let _ = db.submit(&row(&stuck, id * FAR)).await;
+            }
+        }
+    });
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    for id in 1..300 {
+        db.submit_timeout(&row(&fast, id), Duration::from_secs(1)).await.unwrap();
+    }
+    assert!(!flood.is_finished());
+}

@@ -1,0 +1,182 @@
+//! Writes that were given up and take effect late: no row that was told to be written is overwritten by an older one.
+
+use std::time::Duration;
+
+use batchsql_core::{BatchSql, Conflict, ErrorClass, OutcomeKind, PipelineConfig, Schema, SessionEnd, Value, ValueRef};
+use batchsql_testkit::{ScriptedSink, Step};
+use tokio::time::Instant;
+
+use crate::support::{FAR, HOUR, config, pipeline, settle, table};
+
+fn keyed() -> Schema {
+    table("t", Conflict::update(["id"]))
+}
+
+async fn submit(db: &BatchSql, id: i64, version: &str) -> batchsql_core::Receipt {
+    let row = keyed().row().set("id", id).unwrap().set("note", version).unwrap().finish().unwrap();
+    db.submit_tracked(&row).await.unwrap()
+}
+
+fn version(sink: &ScriptedSink, id: i64) -> Option<String> {
+    let rows = sink.tables();
+    let row = rows.rows("t").iter().find(|row| row["id"] == Value::from(id))?;
+    match row["note"].as_ref() {
+        ValueRef::Text(text) => Some(text.to_owned()),
+        _ => None,
+    }
+}
+
+fn eager() -> PipelineConfig {
+    PipelineConfig { flush_interval: Duration::ZERO, retry_for: HOUR, ..config() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_arrives_late_overwrites_nothing() {
+    for step in [Step::Late, Step::LateAndSilent] {
+        let (db, sink) = pipeline(eager());
+        sink.script([step]);
+        let old = submit(&db, 1, "v1").await;
+        settle().await;
+        let new = submit(&db, 1, "v2").await;
+        assert!(old.await.is_written(), "it was repeated");
+        assert!(new.await.is_written());
+        assert_eq!(sink.ended_sessions(), 1, "before the repeat");
+        assert_eq!(sink.deliver(), 0, "the old write has no session any more");
+        assert_eq!(version(&sink, 1).as_deref(), Some("v2"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_waits_until_its_session_has_ended_and_others_go_on() {
+    let (db, sink) = pipeline(eager());
+    sink.script([Step::Late]);
+    sink.script_end_session([Err(ErrorClass::Transient), Ok(SessionEnd::Pending), Ok(SessionEnd::Pending)]);
+    let begin = Instant::now();
+    let held = submit(&db, 1, "v1").await;
+    tokio::time::sleep(Duration::from_nanos(1)).await;
+    let same_key = submit(&db, 1, "v2").await;
+    // Another lane, as far as hashes go.
+    let mut others = Vec::new();
+    for id in 2..30 {
+        others.push(submit(&db, id * FAR, "v1").await);
+    }
+    assert!(held.await.is_written());
+    assert!(begin.elapsed() > Duration::from_millis(1), "after two more looks, with delays");
+    assert!(same_key.await.is_written());
+    for other in others {
+        assert!(other.await.is_written());
+    }
+    assert_eq!((sink.deliver(), sink.ended_sessions()), (0, 1));
+    assert_eq!(version(&sink, 1).as_deref(), Some("v2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_without_order_do_not_wait() {
+    let (db, sink) = pipeline(eager());
+    sink.script([Step::Late]);
+    let plain = table("plain", Conflict::None);
+    let row = |id: i64| plain.row().set("id", id).unwrap().set("note", "n").unwrap().finish().unwrap();
+    assert_eq!(db.submit_tracked(&row(1)).await.unwrap().await.kind(), OutcomeKind::Unknown);
+    assert!(db.submit_tracked(&row(2)).await.unwrap().await.is_written());
+    assert_eq!((sink.ended_sessions(), sink.deliver()), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_no_session_can_be_ended_the_lane_waits_for_the_time_that_the_sink_states() {
+    for has_sessions in [true, false] {
+        let (db, sink) = pipeline(PipelineConfig { retry_for: 2 * HOUR, ..eager() });
+        sink.set_late_write_limit(HOUR);
+        if has_sessions {
+            sink.script_end_session([Ok(SessionEnd::Impossible)]);
+        } else {
+            sink.hide_sessions();
+        }
+        sink.script([Step::Late]);
+        let begin = Instant::now();
+        let held = submit(&db, 1, "v1").await;
+        tokio::time::sleep(HOUR - Duration::from_secs(1)).await;
+        assert!(held.try_outcome().is_none(), "it is not repeated yet");
+        assert_eq!(sink.deliver(), 1, "now nothing of it is left");
+        let new = submit(&db, 1, "v2").await;
+        assert!(held.await.is_written() && new.await.is_written());
+        assert!(begin.elapsed() >= HOUR && begin.elapsed() < HOUR + Duration::from_secs(2), "{:?}", begin.elapsed());
+        assert_eq!(version(&sink, 1).as_deref(), Some("v2"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_nothing_is_known_the_lane_goes_on() {
+    let (db, sink) = pipeline(eager());
+    sink.hide_sessions();
+    sink.script([Step::Late]);
+    let begin = Instant::now();
+    assert!(submit(&db, 1, "v1").await.await.is_written());
+    assert!(begin.elapsed() < Duration::from_secs(1));
+    let (db, sink) = pipeline(eager());
+    sink.set_late_write_limit(Duration::ZERO);
+    sink.script([Step::Late]);
+    assert!(submit(&db, 1, "v1").await.await.is_written());
+    assert_eq!(sink.ended_sessions(), 0, "nothing comes late");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_fenced_when_close_gives_up_is_unknown() {
+    let (db, sink) = pipeline(eager());
+    sink.script([Step::Late]);
+    sink.script_end_session([Ok(SessionEnd::Pending); 1000]);
+    let sent = submit(&db, 1, "v1").await;
+    settle().await;
+    let behind = submit(&db, 1, "v2").await;
+    let report = db.close(Duration::from_secs(5)).await;
+    assert_eq!(sent.await.kind(), OutcomeKind::Unknown, "never Expired");
+    assert_eq!(behind.await.kind(), OutcomeKind::Purged, "it was never sent");
+    assert_eq!(report.unwritten.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_do_not_wait_for_a_session_longer_than_they_are_retried() {
+    let (db, sink) = pipeline(PipelineConfig { retry_for: Duration::from_secs(20), ..eager() });
+    sink.script([Step::Late]);
+    sink.script_end_session([Err(ErrorClass::Transient); 100_000]);
+    let begin = Instant::now();
+    let sent = submit(&db, 1, "v1").await;
+    settle().await;
+    let behind = submit(&db, 1, "v2").await;
+    assert_eq!(sent.await.kind(), OutcomeKind::Unknown);
+    let outcome = behind.await;
+    assert_eq!(outcome.kind(), OutcomeKind::Expired);
+    assert!(outcome.failure().unwrap().error().unwrap().to_string().contains("must not overtake"));
+    let elapsed = begin.elapsed();
+    assert!(elapsed >= Duration::from_secs(20) && elapsed < Duration::from_secs(25), "{elapsed:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_panics_is_fenced_too() {
+    let (db, sink) = pipeline(eager());
+    sink.script([Step::Panic]);
+    assert_eq!(submit(&db, 1, "v1").await.await.kind(), OutcomeKind::Unknown);
+    assert!(submit(&db, 1, "v2").await.await.is_written());
+    assert_eq!(sink.ended_sessions(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_rest_of_a_batch_is_fenced_from_its_abandoned_part() {
+    // A plain insert is not repeated, so the other half of the batch goes on after the abandoned one.
+    let config = PipelineConfig { ordering: batchsql_core::Ordering::PerTable, ..config() };
+    let (db, sink) = pipeline(config);
+    sink.poison(|row| row.get("id") == Some(ValueRef::I64(9)));
+    sink.script([Step::Apply, Step::Late]);
+    let plain = table("plain", Conflict::None);
+    let mut receipts = Vec::new();
+    for id in 0..10_i64 {
+        let row = plain.row().set("id", id).unwrap().set("note", "n").unwrap().finish().unwrap();
+        receipts.push(db.submit_tracked(&row).await.unwrap());
+    }
+    let mut kinds = Vec::new();
+    for receipt in receipts {
+        kinds.push(receipt.await.kind());
+    }
+    assert_eq!(kinds[..5], [OutcomeKind::Unknown; 5]);
+    assert_eq!((kinds[8], kinds[9]), (OutcomeKind::Written, OutcomeKind::Rejected));
+    assert_eq!((sink.ended_sessions(), sink.deliver()), (1, 0), "before the second half was sent");
+}
