@@ -69,7 +69,8 @@ impl DeadLetters {
 
     /// Appends each row to a file, as one JSON object per line (NDJSON), and syncs the file after each
     /// burst. A row keeps its room in the buffer until its line is written. While the file cannot be
-    /// written it is tried again every second. [`close`](crate::BatchSql::close) waits for it, beyond its own
+    /// written it is tried again every second; after a sync that failed, the lines of that burst are written again, so
+    /// a row may have two lines. [`close`](crate::BatchSql::close) waits for it, beyond its own
     /// deadline, for 5 seconds at most.
     ///
     /// ```text

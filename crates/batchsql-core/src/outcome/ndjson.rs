@@ -2,7 +2,7 @@
 //! Must not know the pipeline.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,9 +19,46 @@ use serde_json::{Map, Value as JsonValue, json};
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// A file that is open for appending.
-pub(crate) struct OpenFile {
+pub(crate) struct OpenFile(Appending);
+
+/// What is appended to.
+trait Target: Write {
+    /// Puts on disk what was written.
+    fn sync(&mut self) -> io::Result<()>;
+    /// Opens it anew.
+    fn reopen(&mut self) -> io::Result<()>;
+}
+
+struct Appending {
     file: File,
     path: PathBuf,
+}
+
+impl Appending {
+    fn open(path: &Path) -> io::Result<File> {
+        OpenOptions::new().append(true).create(true).open(path)
+    }
+}
+
+impl Write for Appending {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Target for Appending {
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn reopen(&mut self) -> io::Result<()> {
+        self.file = Self::open(&self.path)?;
+        Ok(())
+    }
 }
 
 /// The thread that writes a file. It ends when the channel ends.
@@ -33,13 +70,12 @@ pub(crate) struct FileWriter {
 }
 
 impl OpenFile {
-    pub(crate) fn open(path: &Path) -> std::io::Result<Self> {
-        let file = OpenOptions::new().append(true).create(true).open(path)?;
-        Ok(Self { file, path: path.to_owned() })
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self(Appending { file: Appending::open(path)?, path: path.to_owned() }))
     }
 
     /// Writes everything that comes.
-    pub(crate) fn write_on_thread(self, rows: FailedRows) -> std::io::Result<FileWriter> {
+    pub(crate) fn write_on_thread(self, rows: FailedRows) -> io::Result<FileWriter> {
         let (done, finished) = mpsc::channel();
         let gives_up = Arc::new(AtomicBool::new(false));
         let give_up = Arc::clone(&gives_up);
@@ -52,6 +88,7 @@ impl OpenFile {
     }
 
     fn write_all(mut self, mut rows: FailedRows, give_up: &AtomicBool) {
+        let path = self.0.path.clone();
         while let Some(first) = rows.blocking_recv() {
             // What is there now is one burst; each row keeps its room until the burst is on disk.
             let mut burst = vec![first];
@@ -62,34 +99,48 @@ impl OpenFile {
                 lines.push_str(&line(&letter));
                 burst.push(letter);
             }
-            self.append(lines.as_bytes(), give_up);
+            append(&mut self.0, lines.as_bytes(), TRY_AGAIN, &|error| {
+                let path = path.display();
+                tracing::error!(%path, %error, "the dead-letter file cannot be written; trying again");
+                !give_up.load(Ordering::Relaxed)
+            });
         }
     }
+}
 
-    /// Appends and syncs, for as long as it takes. When the system says after a failed sync that the next
-    /// one was fine, that is believed.
-    fn append(&mut self, mut lines: &[u8], give_up: &AtomicBool) {
-        loop {
-            let error = match self.file.write(lines) {
-                Ok(0) if !lines.is_empty() => std::io::ErrorKind::WriteZero.into(),
-                Ok(written) => {
-                    lines = &lines[written..];
-                    if !lines.is_empty() {
-                        continue;
-                    }
-                    match self.file.sync_data() {
-                        Ok(()) => return,
-                        Err(error) => error,
+/// Appends and syncs, for as long as `goes_on` says after an error.
+///
+/// After a failed sync the system forgets what it could not write, and says of the next sync that it was fine
+/// (<https://wiki.postgresql.org/wiki/Fsync_Errors>). So the lines are written again to a file that is opened anew:
+/// they may be there twice, but not missing.
+fn append(target: &mut impl Target, lines: &[u8], pause: Duration, goes_on: &dyn Fn(&io::Error) -> bool) {
+    let mut left = lines;
+    loop {
+        let error = match target.write(left) {
+            Ok(0) if !left.is_empty() => io::ErrorKind::WriteZero.into(),
+            Ok(written) => {
+                left = &left[written..];
+                if !left.is_empty() {
+                    continue;
+                }
+                match target.sync() {
+                    Ok(()) => return,
+                    Err(error) => {
+                        left = lines;
+                        error
                     }
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => error,
-            };
-            if give_up.load(Ordering::Relaxed) {
-                return;
             }
-            tracing::error!(path = %self.path.display(), %error, "the dead-letter file cannot be written; trying again");
-            std::thread::sleep(TRY_AGAIN);
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => error,
+        };
+        if !goes_on(&error) {
+            return;
+        }
+        std::thread::sleep(pause);
+        if left.len() == lines.len() {
+            // Where it cannot be opened, the next write says why.
+            let _ = target.reopen();
         }
     }
 }
@@ -170,4 +221,63 @@ fn hex(prefix: &str, bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Has what was synced; a sync that fails loses what was written since the last one.
+    #[derive(Default)]
+    struct Disk {
+        cached: Vec<u8>,
+        synced: Vec<u8>,
+        failing_syncs: usize,
+        failing_writes: usize,
+        reopened: usize,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.failing_writes > 0 {
+                self.failing_writes -= 1;
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let part = bytes.len().min(5);
+            self.cached.extend_from_slice(&bytes[..part]);
+            Ok(part)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Target for Disk {
+        fn sync(&mut self) -> io::Result<()> {
+            let written = std::mem::take(&mut self.cached);
+            if self.failing_syncs > 0 {
+                self.failing_syncs -= 1;
+                return Err(io::Error::other("input/output error"));
+            }
+            self.synced.extend(written);
+            Ok(())
+        }
+
+        fn reopen(&mut self) -> io::Result<()> {
+            self.reopened += 1;
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_of_a_failed_sync_are_written_again_to_a_file_that_is_opened_anew() {
+        let mut disk = Disk { failing_syncs: 2, failing_writes: 1, ..Disk::default() };
+        append(&mut disk, b"a row\nanother row\n", Duration::ZERO, &|_| true);
+        assert_eq!(disk.synced, b"a row\nanother row\n", "nothing is believed after a failed sync");
+        assert_eq!(disk.reopened, 3, "once before anything was written, twice after a failed sync");
+        let mut disk = Disk { failing_syncs: usize::MAX, ..Disk::default() };
+        append(&mut disk, b"a row\n", Duration::ZERO, &|_| false);
+        assert!(disk.synced.is_empty(), "nobody waits any more");
+    }
 }
