@@ -18,12 +18,14 @@ mod integration_test;
 mod interrupt;
 mod lint;
 mod lint_monitoring;
+mod listen;
 mod monitor;
 mod server;
 mod servers;
 mod steps;
 mod suite;
 mod test;
+mod timings;
 mod tools;
 
 use std::process::ExitCode;

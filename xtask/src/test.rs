@@ -74,11 +74,11 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     examples.args(["build", "--workspace", "--all-features", "--examples"]).args(profile(&arguments.cargo_args));
     steps.run("examples as programs", examples);
     // `--all-targets` would leave out the doctests and run the benchmarks.
-    steps.run("unit tests, integration tests, examples", cargo_test(&WORKSPACE));
-    steps.run("doctests", cargo_test(&["--workspace", "--all-features", "--doc"]));
+    steps.run_tests("unit tests, integration tests, examples", cargo_test(&WORKSPACE));
+    steps.run_tests("doctests", cargo_test(&["--workspace", "--all-features", "--doc"]));
     // In a workspace build other crates may switch the core's optional features on.
-    steps.run("core without optional features", cargo_test(&["--package", "batchsql-core"]));
-    steps.run("interleavings", fuzz::interleavings());
+    steps.run_tests("core without optional features", cargo_test(&["--package", "batchsql-core"]));
+    steps.run_tests("interleavings", fuzz::interleavings());
     drop(servers);
     Ok(steps.finish())
 }
