@@ -18,6 +18,14 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// Runs cargo to its end; times count from `start`.
 pub(crate) fn status(command: &mut Command, start: Instant) -> (io::Result<ExitStatus>, Timings) {
+    status_to(io::stderr(), command, start)
+}
+
+fn status_to(
+    to: impl Write + Send + 'static,
+    command: &mut Command,
+    start: Instant,
+) -> (io::Result<ExitStatus>, Timings) {
     if io::stderr().is_terminal() {
         // Cargo sees a pipe, and would think that nobody likes colours.
         command.env("CARGO_TERM_COLOR", "always");
@@ -25,7 +33,7 @@ pub(crate) fn status(command: &mut Command, start: Instant) -> (io::Result<ExitS
     let (send, lines) = mpsc::channel();
     let status = interrupt::status_of(command.stderr(Stdio::piped()), |child| {
         if let Some(stderr) = child.stderr.take() {
-            thread::spawn(move || pass_on(stderr, &send, start));
+            thread::spawn(move || pass_on(stderr, to, &send, start));
         }
     });
     let end = start.elapsed();
@@ -38,13 +46,13 @@ pub(crate) fn status(command: &mut Command, start: Instant) -> (io::Result<ExitS
     (status, timings)
 }
 
-/// Writes what comes to this program's standard error at once, and sends each line with its time.
-fn pass_on(mut from: ChildStderr, lines: &mpsc::Sender<(String, Duration)>, start: Instant) {
+/// Writes what comes at once, and sends each line with its time.
+fn pass_on(mut from: ChildStderr, mut to: impl Write, lines: &mpsc::Sender<(String, Duration)>, start: Instant) {
     let (mut buffer, mut line) = (vec![0; 8 << 10], Vec::new());
     while let Ok(length @ 1..) = from.read(&mut buffer) {
         let at = start.elapsed();
         // Whatever is said is heard also when nobody reads it.
-        let _ = io::stderr().write_all(&buffer[..length]);
+        let _ = to.write_all(&buffer[..length]).and_then(|()| to.flush());
         for byte in &buffer[..length] {
             if *byte == b'\n' {
                 let _ = lines.send((String::from_utf8_lossy(&line).into_owned(), at));
@@ -63,8 +71,11 @@ mod tests {
     #[test]
     fn lines_come_with_their_times() {
         let script = "echo '   Running tests/a.rs (a-1)' >&2; sleep 0.05; echo '   Doc-tests b' >&2; exit 3";
-        let (status, timings) = status(Command::new("sh").args(["-c", script]), Instant::now());
+        let (said, heard) = io::pipe().unwrap();
+        let (status, timings) = status_to(heard, Command::new("sh").args(["-c", script]), Instant::now());
         assert_eq!(status.unwrap().code(), Some(3));
+        let said = io::read_to_string(said).unwrap();
+        assert_eq!(said, "   Running tests/a.rs (a-1)\n   Doc-tests b\n");
         let names: Vec<_> = timings.programs.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["a-1", "doctests of b"]);
         assert!(timings.programs[0].1 >= Duration::from_millis(40), "{timings:?}");
