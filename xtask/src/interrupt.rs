@@ -4,7 +4,7 @@
 
 use std::{
     io,
-    process::{Command, ExitCode, ExitStatus, Stdio},
+    process::{Child, Command, ExitCode, ExitStatus},
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -83,12 +83,20 @@ pub(crate) fn exit_code() -> Option<ExitCode> {
 /// Runs a program to its end. While signals are watched, it gets each of them, and no input: a terminal stops programs
 /// that read from it outside its foreground group. After a signal, those that it started are waited for as well.
 pub(crate) fn status(command: &mut Command) -> io::Result<ExitStatus> {
-    use std::os::unix::process::CommandExt;
+    status_of(command, |_| ())
+}
+
+/// The same; `started` gets the program when it runs, for example to take what it says.
+pub(crate) fn status_of(command: &mut Command, started: impl FnOnce(&mut Child)) -> io::Result<ExitStatus> {
+    use std::{os::unix::process::CommandExt, process::Stdio};
 
     if !shared().watching {
-        return command.status();
+        let mut child = command.spawn()?;
+        started(&mut child);
+        return child.wait();
     }
     let mut child = command.process_group(0).stdin(Stdio::null()).spawn()?;
+    started(&mut child);
     let mut watch = shared();
     watch.children.push(child.id());
     // One that came before the child was there.
@@ -150,15 +158,20 @@ fn shared() -> MutexGuard<'static, Watch> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::process::CommandExt;
+    use std::{os::unix::process::CommandExt, process::Stdio};
 
     use super::*;
 
     #[test]
     fn waiting_for_a_group_has_an_end() {
-        let mut leader = Command::new("sh").args(["-c", "sleep 0.5 &"]).process_group(0).spawn().unwrap();
+        // The leader leaves a process behind that lives until its input ends.
+        let mut leader = Command::new("sh");
+        leader.args(["-c", "exec 3<&0; cat <&3 &"]).stdin(Stdio::piped()).stdout(Stdio::null()).process_group(0);
+        let mut leader = leader.spawn().unwrap();
+        let input = leader.stdin.take();
         leader.wait().unwrap();
         assert!(!is_empty_within(leader.id(), Duration::from_millis(50)));
-        assert!(is_empty_within(leader.id(), Duration::from_secs(20)));
+        drop(input);
+        assert!(is_empty_within(leader.id(), Duration::from_secs(60)));
     }
 }

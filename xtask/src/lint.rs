@@ -1,9 +1,13 @@
-//! `cargo xtask lint`: format, clippy, documentation, dependencies.
+//! `cargo xtask lint`: format, clippy, documentation, imports, dependencies.
 //! Must not know any rule: the rules are in rustfmt.toml, clippy.toml, Cargo.toml and deny.toml.
 
 use std::process::{Command, ExitCode};
 
-use crate::{cargo, steps::Steps};
+use crate::{
+    cargo,
+    imports::{self, Findings},
+    steps::Steps,
+};
 
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
     let mut steps = Steps::default();
@@ -12,6 +16,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--all-features"]);
     doc.env("RUSTDOCFLAGS", "-D warnings");
     steps.run("doc", doc);
+    imports(&mut steps);
     if cargo::has_subcommand("deny") {
         // Two steps, because without a network only the advisories cannot be had.
         steps.run("deny", cargo(&["deny", "check", "bans", "licenses", "sources"]));
@@ -20,6 +25,24 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         steps.skip("deny", "cargo-deny is not installed; install it with `cargo install --locked cargo-deny`");
     }
     Ok(steps.finish())
+}
+
+/// No file, and no folder of the source, may use what uses it.
+fn imports(steps: &mut Steps) {
+    const TITLE: &str = "imports";
+    match imports::workspace() {
+        Ok(Findings { crates, files, circles }) if circles.is_empty() => {
+            steps.holds(TITLE, format!("no circle in {crates} crates, {files} files"));
+        }
+        Ok(Findings { crates, files, circles }) => {
+            for circle in &circles {
+                say!("{circle}");
+            }
+            let number = circles.len();
+            steps.impossible(TITLE, format!("{number} circles in {crates} crates, {files} files, see above"));
+        }
+        Err(error) => steps.impossible(TITLE, format!("{error:#}")),
+    }
 }
 
 fn cargo(args: &[&str]) -> Command {

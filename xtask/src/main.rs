@@ -13,16 +13,19 @@ mod databases;
 mod files;
 mod fuzz;
 mod http;
+mod imports;
 mod integration_test;
 mod interrupt;
 mod lint;
 mod lint_monitoring;
+mod listen;
 mod monitor;
 mod server;
 mod servers;
 mod steps;
 mod suite;
 mod test;
+mod timings;
 mod tools;
 
 use std::process::ExitCode;
@@ -50,7 +53,7 @@ enum Verb {
     Server(server::Arguments),
     /// Start Prometheus and Grafana beside the suite, or stop, watch and check them
     Monitor(Box<monitor::Arguments>),
-    /// Check the format, clippy, the documentation and the dependencies
+    /// Check the format, clippy, the documentation, the imports and the dependencies
     Lint,
     /// Check queries, rules, dashboards and runbooks, and the files of Prometheus, Alertmanager and Docker
     LintMonitoring(lint_monitoring::Arguments),

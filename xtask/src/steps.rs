@@ -2,12 +2,15 @@
 //! Must not know what a step does.
 
 use std::{
-    fmt,
-    process::{Command, ExitCode},
+    fmt, io,
+    process::{Command, ExitCode, ExitStatus},
     time::{Duration, Instant},
 };
 
-use crate::interrupt;
+use crate::{
+    interrupt, listen,
+    timings::{self, Timings},
+};
 
 /// The steps of one verb so far.
 #[derive(Debug, Default)]
@@ -30,6 +33,7 @@ enum Telling {
 struct Finished {
     title: String,
     end: End,
+    timings: Option<Timings>,
 }
 
 #[derive(Debug)]
@@ -51,21 +55,38 @@ impl Steps {
     }
 
     /// Runs a program, unless a signal asked for the end.
-    pub(crate) fn run(&mut self, title: impl Into<String>, mut command: Command) {
-        let title = title.into();
+    pub(crate) fn run(&mut self, title: impl Into<String>, command: Command) {
+        self.run_with(title.into(), command, |command, _| (interrupt::status(command), None));
+    }
+
+    /// Runs a `cargo test`, and remembers what took its time.
+    pub(crate) fn run_tests(&mut self, title: impl Into<String>, command: Command) {
+        self.run_with(title.into(), command, |command, start| {
+            let (status, timings) = listen::status(command, start);
+            (status, Some(timings))
+        });
+    }
+
+    fn run_with(
+        &mut self,
+        title: String,
+        mut command: Command,
+        status: impl FnOnce(&mut Command, Instant) -> (io::Result<ExitStatus>, Option<Timings>),
+    ) {
         if interrupt::caught() {
-            return self.finished.push(Finished { title, end: End::Impossible("interrupted".into()) });
+            let end = End::Impossible("interrupted".into());
+            return self.finished.push(Finished { title, end, timings: None });
         }
         heading(&title);
         let start = Instant::now();
-        let status = interrupt::status(&mut command);
+        let (status, timings) = status(&mut command, start);
         let took = start.elapsed();
         let end = match status {
             Ok(status) if status.success() => End::Passed(took),
             Ok(_) => End::Failed(took),
             Err(error) => End::Impossible(format!("cannot start {}: {error}", command.get_program().display())),
         };
-        self.finished.push(Finished { title, end });
+        self.finished.push(Finished { title, end, timings });
     }
 
     pub(crate) fn holds(&mut self, title: impl Into<String>, how: impl Into<String>) {
@@ -83,12 +104,27 @@ impl Steps {
     /// Prints one line per step and says how the verb ends.
     pub(crate) fn finish(self) -> ExitCode {
         if self.telling == Telling::Summary {
+            if self.finished.iter().any(|step| step.timings.is_some()) {
+                heading("time");
+                for line in self.times() {
+                    say!("{line}");
+                }
+            }
             heading("summary");
             for step in &self.finished {
                 say!("{step}");
             }
         }
         if self.failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    }
+
+    /// Where the time went, of all steps that ran.
+    fn times(&self) -> Vec<String> {
+        let steps = self.finished.iter().filter_map(|step| match step.end {
+            End::Passed(took) | End::Failed(took) => Some((step.title.as_str(), took, step.timings.as_ref())),
+            End::Held(_) | End::Impossible(_) | End::Skipped(_) => None,
+        });
+        timings::table(steps)
     }
 
     fn failed(&self) -> bool {
@@ -99,7 +135,7 @@ impl Steps {
         if self.telling == Telling::Summary {
             heading(&title);
         }
-        let step = Finished { title, end };
+        let step = Finished { title, end, timings: None };
         say!("{step}");
         self.finished.push(step);
     }
@@ -127,7 +163,7 @@ mod tests {
     use super::*;
 
     fn check(ends: impl IntoIterator<Item = End>, failed: bool) {
-        let finished = ends.into_iter().map(|end| Finished { title: "step".to_owned(), end }).collect();
+        let finished = ends.into_iter().map(|end| Finished { title: "step".to_owned(), end, timings: None }).collect();
         let steps = Steps { finished, telling: Telling::Line };
         assert_eq!(steps.failed(), failed, "{steps:?}");
     }

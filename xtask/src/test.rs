@@ -26,12 +26,16 @@ use crate::{
                         machine, or by Docker, or are installed with apt-get. The variables alone are not enough: \
                         tests that stop, restart or configure a server start one of their own, also of PgBouncer and \
                         Redis Cluster. Programs that are missing for these are installed even where Docker answers. \
-                        Nothing is left running."
+                        Nothing is left running. At the end a table says where the time went: of each step the build \
+                        and the run, and its slowest test programs."
 )]
 pub(crate) struct Arguments {
     /// Do not install servers, promtool and other tools when they are missing
     #[arg(long)]
     no_install: bool,
+    /// Only the unit tests of libraries and programs: no servers, nothing is installed
+    #[arg(long)]
+    quick: bool,
     /// Arguments for each `cargo test`; arguments for the test programs follow a second `--`
     #[arg(last = true, value_name = "CARGO TEST ARGS")]
     cargo_args: Vec<OsString>,
@@ -40,6 +44,12 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     interrupt::watch(|_| ()).context("cannot watch for Ctrl-C")?;
     let mut steps = Steps::default();
+    if arguments.quick {
+        let mut command = cargo::command();
+        command.args(["test", "--no-fail-fast"]).args(QUICK).args(&arguments.cargo_args);
+        steps.run_tests("unit tests", command);
+        return Ok(steps.finish());
+    }
     let sources = Sources::new(!arguments.no_install);
     let packages: Vec<_> = tools::ALL.iter().filter_map(tools::Tool::missing_package).collect();
     let refusal = sources.install_programs(&Kind::ALL, &packages).err();
@@ -74,11 +84,11 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     examples.args(["build", "--workspace", "--all-features", "--examples"]).args(profile(&arguments.cargo_args));
     steps.run("examples as programs", examples);
     // `--all-targets` would leave out the doctests and run the benchmarks.
-    steps.run("unit tests, integration tests, examples", cargo_test(&WORKSPACE));
-    steps.run("doctests", cargo_test(&["--workspace", "--all-features", "--doc"]));
+    steps.run_tests("unit tests, integration tests, examples", cargo_test(&WORKSPACE));
+    steps.run_tests("doctests", cargo_test(&["--workspace", "--all-features", "--doc"]));
     // In a workspace build other crates may switch the core's optional features on.
-    steps.run("core without optional features", cargo_test(&["--package", "batchsql-core"]));
-    steps.run("interleavings", fuzz::interleavings());
+    steps.run_tests("core without optional features", cargo_test(&["--package", "batchsql-core"]));
+    steps.run_tests("interleavings", fuzz::interleavings());
     drop(servers);
     Ok(steps.finish())
 }
@@ -104,6 +114,7 @@ fn profile(args: &[OsString]) -> Vec<OsString> {
     found
 }
 
+const QUICK: [&str; 4] = ["--workspace", "--all-features", "--lib", "--bins"];
 const WORKSPACE: [&str; 6] = ["--workspace", "--all-features", "--lib", "--bins", "--tests", "--examples"];
 
 /// The servers that tests share, by the variable that names them. One that cannot be had fails the verb; the tests

@@ -4,6 +4,7 @@
 
 mod annotate;
 mod api;
+mod arguments;
 mod background;
 mod check;
 mod compose;
@@ -20,8 +21,9 @@ mod up;
 mod way;
 
 pub(crate) use annotate::{annotate, report};
+pub(crate) use arguments::Arguments;
 pub(crate) use links::tell;
-pub(crate) use options::{Arguments, Options};
+pub(crate) use options::Options;
 pub(crate) use stack::{Stack, Started};
 pub(crate) use state::{State, running};
 pub(crate) use up::{run, stay};

@@ -1,44 +1,11 @@
-//! What can be asked of the verb `monitor`.
+//! How the stack is started, by arguments and by the environment.
 //! Must not know how any of it is done.
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Parser, Subcommand, builder::FalseyValueParser};
+use clap::{Parser, builder::FalseyValueParser};
 
-use super::{logs, way::Forced};
 use crate::servers::prometheus;
-
-#[derive(Debug, clap::Args)]
-#[command(
-    args_conflicts_with_subcommands = true,
-    after_help = "Without a verb: up. It stays until Ctrl-C and leaves nothing behind; with --detach it goes on, and \
-                  `down` stops it. With Docker: Prometheus and Grafana in containers. Without: the `prometheus` of \
-                  this machine (root: installed by apt-get when it is missing), and `grafana` where it is installed."
-)]
-pub(crate) struct Arguments {
-    #[command(subcommand)]
-    pub(super) verb: Option<Verb>,
-    #[command(flatten)]
-    pub(super) options: Options,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum Verb {
-    /// Start Prometheus and Grafana
-    Up(Options),
-    /// Stop them, wherever they were started from
-    Down {
-        /// Drop the history in Docker's volumes as well
-        #[arg(long)]
-        volumes: bool,
-    },
-    /// Tell what runs: components, targets, rules, alerts; fails unless Prometheus and Grafana are ready
-    Status,
-    /// Show the end of their logs
-    Logs(logs::Arguments),
-    /// Check all that is needed, without starting anything; when it runs, every panel of the dashboard too
-    Check(Options),
-}
 
 /// How the stack is started.
 #[derive(Debug, Clone, clap::Args)]
@@ -82,6 +49,13 @@ pub(crate) struct Options {
     /// Why --detach chose this way
     #[arg(long, hide = true, value_name = "REASON")]
     pub(crate) because: Option<String>,
+}
+
+/// What a person insists on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Forced {
+    Docker,
+    Local,
 }
 
 impl Options {
@@ -157,20 +131,11 @@ mod tests {
     #[derive(Debug, Parser)]
     struct Cli {
         #[command(flatten)]
-        arguments: Arguments,
+        options: Options,
     }
 
-    fn parse(args: &[&str]) -> Result<Arguments, clap::Error> {
-        Cli::try_parse_from(std::iter::once(&"monitor").chain(args)).map(|cli| cli.arguments)
-    }
-
-    #[test]
-    fn a_missing_verb_is_up() {
-        let arguments = parse(&["--detach", "--grafana-port", "0"]).unwrap();
-        assert!(arguments.verb.is_none() && arguments.options.detach);
-        assert!(matches!(parse(&["up", "-d"]).unwrap().verb, Some(Verb::Up(options)) if options.detach));
-        assert!(matches!(parse(&["down", "--volumes"]).unwrap().verb, Some(Verb::Down { volumes: true })));
-        assert!(parse(&["--detach", "down"]).is_err());
+    fn parse(args: &[&str]) -> Result<Options, clap::Error> {
+        Cli::try_parse_from(std::iter::once(&"monitor").chain(args)).map(|cli| cli.options)
     }
 
     #[test]
@@ -183,7 +148,7 @@ mod tests {
         check(&["--app-port", "x"], "1 to 65535");
         check(&["--retention", "15 days"], "write 15d");
         check(&["--prometheus-port", "70000"], "70000");
-        let both = parse(&["--docker", "--local"]).unwrap().options.forced().unwrap_err();
+        let both = parse(&["--docker", "--local"]).unwrap().forced().unwrap_err();
         assert!(both.to_string().contains("exclude each other"));
     }
 }

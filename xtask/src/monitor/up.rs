@@ -6,8 +6,9 @@ use std::{process::ExitCode, thread, time::Duration};
 use anyhow::Context;
 
 use super::{
+    arguments::{Arguments, Verb},
     background, check, down, links, logs,
-    options::{Arguments, Options, Verb},
+    options::Options,
     stack::{Stack, Started},
     status,
 };

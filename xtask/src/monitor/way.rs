@@ -2,14 +2,7 @@
 //! programs of this machine.
 //! Must not know how either is started.
 
-use super::{compose::Reach, state::Way};
-
-/// What a person insists on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Forced {
-    Docker,
-    Local,
-}
+use super::{compose::Reach, options::Forced, state::Way};
 
 /// The way, and why, as the end of a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]

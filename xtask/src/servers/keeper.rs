@@ -278,7 +278,7 @@ mod tests {
     fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
         let start = Instant::now();
         while !holds() {
-            assert!(start.elapsed() < Duration::from_secs(20), "{what}");
+            assert!(start.elapsed() < Duration::from_secs(60), "{what}");
             thread::sleep(Duration::from_millis(10));
         }
     }
@@ -355,7 +355,7 @@ mod tests {
     fn one_that_does_not_answer_is_given_up() {
         let mut keeper = keeper("");
         let folder = keeper.folder().to_owned();
-        keeper.write("prepare", "exec sleep 30").unwrap();
+        keeper.write("prepare", "exec sleep 600").unwrap();
         keeper.write("input", "").unwrap();
         let start = Instant::now();
         let error = keeper.tell_within("prepare", Duration::from_millis(200)).unwrap_err();
@@ -363,7 +363,8 @@ mod tests {
         // Its late answer would be taken for that to another command.
         assert!(keeper.tell("stop").unwrap_err().to_string().contains("given up"));
         drop(keeper);
-        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+        // It was not ended by force.
+        assert!(start.elapsed() < CLEANUP, "{:?}", start.elapsed());
         assert!(!folder.exists());
     }
 

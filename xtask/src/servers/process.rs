@@ -149,6 +149,8 @@ impl Process {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::servers::account::Account;
 
@@ -158,12 +160,37 @@ mod tests {
         Process::start(keeper, Path::new("/bin/sh"), |_, _| Ok(arguments.to_vec()), ready)
     }
 
+    /// Waits until the server of this folder has ended.
+    fn end_of(folder: &Path) {
+        let start = Instant::now();
+        while !folder.join("ended").exists() {
+            assert!(start.elapsed() < PATIENCE, "the server does not end");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     #[test]
     fn the_answer_of_another_server_is_not_taken() {
-        // It answers at once, while this server finds its port taken.
-        for moment in ["0", "0.02"] {
-            let error = start(&format!("sleep {moment}; echo the port is taken; exit 1"), |_, _| true).unwrap_err();
-            let error = error.to_string();
+        const END: &str = "echo the port is taken; exit 1";
+        // The other server answers at once. This one finds its port taken before the first answer is counted ...
+        let before_the_first: Ready = |folder, _| {
+            end_of(folder);
+            true
+        };
+        // ... or after all answers but the last one.
+        let before_the_last: Ready = |folder, _| {
+            let count = fs::read_to_string(folder.join("answers")).unwrap_or_default().len() + 1;
+            fs::write(folder.join("answers"), "x".repeat(count)).unwrap();
+            match u32::try_from(count).unwrap() {
+                ANSWERS => end_of(folder),
+                count if count == ANSWERS - 1 => fs::write(folder.join("go"), "").unwrap(),
+                _ => {}
+            }
+            true
+        };
+        let wait = format!("until [ -e go ]; do sleep 0.01; done; {END}");
+        for (script, ready) in [(END, before_the_first), (wait.as_str(), before_the_last)] {
+            let error = start(script, ready).unwrap_err().to_string();
             assert!(error.contains("it ended") && error.contains("the port is taken"), "{error}");
         }
         start("exec sleep 60", |_, _| true).unwrap();

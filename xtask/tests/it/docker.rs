@@ -104,7 +104,7 @@ fn a_container_is_removed_when_the_program_is_killed() {
 #[test]
 fn a_container_that_is_being_made_is_removed_as_well() {
     // An interrupt ends the making; who was killed cannot end it.
-    for (signal, seconds, last) in [("-KILL", "1", "created"), ("-INT", "60", "create redis")] {
+    for (signal, seconds, last) in [("-KILL", "1", "created"), ("-INT", "600", "create redis")] {
         let (docker, place) = (FakeDocker::new(), Place::new());
         let mut command = place.server(&["redis", "--docker"]);
         docker.put_into(&mut command);
@@ -120,14 +120,14 @@ fn a_container_that_is_being_made_is_removed_as_well() {
 #[test]
 fn an_interrupt_is_heard_while_docker_starts_the_server() {
     let (docker, place) = (FakeDocker::new(), Place::new());
-    docker.folder.program("docker", &format!("{FAKE_DOCKER}case \"$*\" in *\" up \"*) exec sleep 60 ;; esac\n"));
+    docker.folder.program("docker", &format!("{FAKE_DOCKER}case \"$*\" in *\" up \"*) exec sleep 600 ;; esac\n"));
     let mut command = place.server(&["redis", "--docker"]);
     docker.put_into(&mut command);
     let running = Running::start(&mut command);
     within_seconds("it is started", || docker.calls().last().is_some_and(|call| call.starts_with("up ")));
     let start = Instant::now();
     assert_eq!(running.end_by("-INT").code(), Some(130));
-    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(300), "{:?}", start.elapsed());
     assert_eq!(docker.calls().last().unwrap(), "down --volumes --timeout 10");
     assert!(place.is_empty(), "{:?}", place.entries());
 }

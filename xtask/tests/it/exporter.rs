@@ -44,7 +44,7 @@ pub(crate) fn answer(listener: &TcpListener, reply: impl Fn(&Request) -> (u16, S
 
 /// Asks a server, also while it is busy.
 pub(crate) fn get(url: &str) -> String {
-    let agent = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(20))).proxy(None).build();
+    let agent = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(60))).proxy(None).build();
     let mut answer = agent.new_agent().get(url).call().unwrap_or_else(|error| panic!("{url}: {error}"));
     answer.body_mut().read_to_string().unwrap()
 }

@@ -46,11 +46,14 @@ impl Place {
         self.entries().is_empty()
     }
 
-    /// Puts a program into it.
+    /// Puts a program into it. A shell writes the file: a process that another test starts meanwhile would hold a file
+    /// of this process open for a moment, and a file that somebody writes cannot be run ("text file busy").
     pub(crate) fn program(&self, name: &str, text: &str) {
-        let program = self.0.join(name);
-        fs::write(&program, text).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", "cat >\"$0\" && chmod 755 \"$0\""]).arg(self.0.join(name)).stdin(Stdio::piped());
+        let mut shell = shell.spawn().unwrap();
+        shell.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        assert!(shell.wait().unwrap().success());
     }
 
     /// Lets a command find the programs of this place before all others.

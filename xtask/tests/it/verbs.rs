@@ -1,18 +1,19 @@
 //! The verbs `test` and `integration-test`, with a cargo that only writes down what it was called with.
 
-use std::{fs, net::TcpStream, os::unix::fs::PermissionsExt, path::PathBuf, process::Stdio};
+use std::{fs, net::TcpStream, path::PathBuf, process::Stdio};
 
 use crate::place::{Place, Running, text, within_seconds};
 
 /// Asked for a build, it names a suite; otherwise it stands for the tests. Both say which servers they got, and wait
 /// when they are told to.
 const FAKE_CARGO: &str = r#"#!/bin/sh
-case "$*" in *--bin*)
+case "$*" in *"--bin "*)
   echo '{"reason":"compiler-artifact","target":{"name":"batchsql-suite"},"executable":"'"$0"'"}'
   exit ;;
 esac
 # What tests run as programs is built before them.
 case "$*" in "build "*) exit ;; esac
+case "$*" in "test "*) echo "     Running tests/it/main.rs (target/debug/deps/it-1)" >&2 ;; esac
 echo "CALL $*"
 for variable in POSTGRES_DSN MYSQL_DSN REDIS_DSN BATCHSQL_XTASK; do
   eval "echo \"$variable \$$variable\""
@@ -39,8 +40,7 @@ struct FakeCargo(Place);
 impl FakeCargo {
     fn new() -> Self {
         let place = Place::new();
-        fs::write(place.0.join("cargo"), FAKE_CARGO).unwrap();
-        fs::set_permissions(place.0.join("cargo"), fs::Permissions::from_mode(0o755)).unwrap();
+        place.program("cargo", FAKE_CARGO);
         Self(place)
     }
 
@@ -125,6 +125,20 @@ fn a_variable_forbids_every_verb_to_install() {
     assert!(!output.status.success());
     assert!(text(&output).contains("forbids to install it"), "{}", text(&output));
     assert!(!programs.0.join("installed").exists(), "{}", text(&output));
+}
+
+#[test]
+fn the_unit_tests_alone_need_no_server_and_the_end_says_what_took_the_time() {
+    let (cargo, place) = (FakeCargo::new(), Place::new());
+    let mut command = place.xtask(&["test", "--quick"]);
+    let output = command.env("CARGO", cargo.path()).stdin(Stdio::null()).output().unwrap();
+    let text = text(&output);
+    assert!(output.status.success(), "{text}");
+    assert_eq!(value(&text, "CALL"), "test --no-fail-fast --workspace --all-features --lib --bins");
+    assert!(!text.contains("==> servers"), "{text}");
+    assert!(text.contains("     Running tests/it/main.rs (target/debug/deps/it-1)\n"), "{text}");
+    let table = text.split("==> time").nth(1).unwrap();
+    assert!(table.contains("unit tests ") && table.contains(" s  it-1\n"), "{table}");
 }
 
 #[test]

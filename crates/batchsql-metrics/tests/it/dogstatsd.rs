@@ -84,10 +84,15 @@ async fn dogstatsd_gets_the_same_numbers_under_the_same_names() {
     let mut buffer = vec![0; 64 << 10];
     let has_all = |agent: &Agent| {
         agent.sum(Metric::RecordsProcessed, &[case]) >= 95.0
+            && agent.sum(Metric::RecordsReceived, &[]) >= 95.0
+            && agent.sum(Metric::RecordsOutcome, &[("outcome", "written")]) >= 95.0
             && agent.sum(Metric::BatchSize, &[case]) >= 95.0
+            && agent.sum(Metric::BatchExecution, &[case]) >= 11.0
+            && agent.sum(Metric::Errors, &[case]) >= 1.0
+            && agent.values(Metric::BatchExecutionDuration, &[case, ("status", "success")]).len() >= 10
             && !agent.values(Metric::TestDataIntegrityRate, &[]).is_empty()
     };
-    // What was sent in the same flush may still be on its way.
+    // Nothing may come twice, so it listens for a while after everything has come.
     let mut complete: Option<Instant> = None;
     while complete.is_none_or(|since| since.elapsed() < Duration::from_millis(500)) {
         assert!(begin.elapsed() < PATIENCE, "not everything came: {:?}", agent.0);

@@ -7,6 +7,7 @@ use batchsql_core::{
 };
 use batchsql_postgres::sqlx::{Connection, Executor, PgConnection};
 use batchsql_postgres::{PostgresOptions, PostgresSink, Strategy};
+use batchsql_testserver::unique;
 
 use crate::support::{
     HOUR, at_end, batch_of, execute, fresh, fresh_dsn, outcomes, outcomes_of, read, row, schema, user_until_end,
@@ -210,10 +211,22 @@ async fn what_passes_is_transient_and_leaves_no_transaction() {
     assert_eq!(read(&sink, "SELECT * FROM t").await, ["1|old"]);
 }
 
+/// Waits until a connection of this application waits for another transaction. Other tests wait for theirs on the same
+/// server.
+async fn waits_for_a_row(sink: &PostgresSink, application: &str) {
+    let waiting = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{application}' AND wait_event = 'transactionid'"
+    );
+    while read(sink, &waiting).await != ["1"] {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_deadlock_is_transient_and_both_batches_are_written_in_the_end() {
     let dsn = fresh_dsn("CREATE TABLE t (id bigint PRIMARY KEY, note text)").await;
-    let dsn = with_parameter(&dsn, "options[deadlock_timeout]=50ms");
+    let name = unique("deadlock");
+    let dsn = with_parameter(&dsn, &format!("options[deadlock_timeout]=50ms&application_name={name}"));
     let sink = with_strategy(&dsn, Strategy::Auto).await;
     let schema = schema(Conflict::replace(["id"]));
     assert!(outcomes(&sink, (0..2).map(|id| row(&schema, id, "a"))).await.iter().all(Outcome::is_written));
@@ -223,9 +236,7 @@ async fn a_deadlock_is_transient_and_both_batches_are_written_in_the_end() {
         let (sink, schema) = (sink.clone(), schema.clone());
         async move { error_of_write(&sink, &schema, 0..2).await }
     });
-    while read(&sink, "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'").await != ["1"] {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    waits_for_a_row(&sink, &name).await;
     conn.execute("UPDATE t SET note = 'b' WHERE id = 0; COMMIT").await.unwrap();
     let error = write.await.unwrap();
     assert_eq!((error.class(), error.code()), (ErrorClass::Transient, Some("40P01")), "{error}");
@@ -235,7 +246,9 @@ async fn a_deadlock_is_transient_and_both_batches_are_written_in_the_end() {
 #[tokio::test]
 async fn a_serialization_failure_is_transient() {
     let dsn = fresh_dsn("CREATE TABLE t (id bigint PRIMARY KEY, note text); INSERT INTO t VALUES (1, 'old')").await;
-    let dsn = with_parameter(&dsn, "options[default_transaction_isolation]=repeatable%5C%20read");
+    let name = unique("serialization");
+    let settings = format!("options[default_transaction_isolation]=repeatable%5C%20read&application_name={name}");
+    let dsn = with_parameter(&dsn, &settings);
     let sink = with_strategy(&dsn, Strategy::Unnest).await;
     let schema = schema(Conflict::replace(["id"]));
     let mut conn = other(&sink, "BEGIN; UPDATE t SET note = 'b' WHERE id = 1").await;
@@ -243,9 +256,7 @@ async fn a_serialization_failure_is_transient() {
         let (sink, schema) = (sink.clone(), schema.clone());
         async move { error_of_write(&sink, &schema, 0..2).await }
     });
-    while read(&sink, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'transactionid'").await == ["0"] {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    waits_for_a_row(&sink, &name).await;
     conn.execute("COMMIT").await.unwrap();
     let error = write.await.unwrap();
     assert_eq!((error.class(), error.code()), (ErrorClass::Transient, Some("40001")), "{error}");

@@ -14,8 +14,9 @@ use crate::http::{connect, get};
 
 /// Far more than there are places.
 const CROWD: usize = 200;
-/// Kept by nobody who is in nobody's way: the crowd itself waits for places, and the machine may be busy.
-const SOON: Duration = Duration::from_secs(8);
+/// Without a limit in the options that would end a connection, a scraper without a place would wait for an hour. The
+/// crowd itself waits for places, and the machine may be busy.
+const SOON: Duration = Duration::from_secs(120);
 const REQUEST: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: h\r\nAccept-Encoding: gzip\r\n\r\n";
 
 async fn started(options: ServerOptions) -> (PrometheusMetrics, SocketAddr) {
@@ -54,15 +55,14 @@ async fn those_who_say_nothing_or_half_of_it_or_do_not_listen() {
         .collect();
     let begin = Instant::now();
     assert_eq!(get(address, "/health").status, 200);
-    // Those of the crowd that came before wait for their places as well, and some have to be answered.
-    assert!(begin.elapsed() < SOON * 3, "it took {:?}", begin.elapsed());
+    assert!(begin.elapsed() < SOON, "it took {:?}", begin.elapsed());
     drop(crowd);
     metrics.stop_server().await.unwrap();
 }
 
 #[tokio::test]
 async fn those_who_come_back_before_they_are_idle_too_long() {
-    let (metrics, address) = started(ServerOptions::new().max_connections(8)).await;
+    let (metrics, address) = started(patient().max_connections(8)).await;
     let (over, crowd) = crowd(32, address, |stream| {
         stream.write_all(b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n").is_ok() && {
             let alive = matches!(stream.read(&mut [0; 1024]), Ok(1..));
@@ -78,7 +78,7 @@ async fn those_who_come_back_before_they_are_idle_too_long() {
 
 #[tokio::test]
 async fn those_who_ask_without_end() {
-    let (metrics, address) = started(ServerOptions::new()).await;
+    let (metrics, address) = started(patient()).await;
     let requests = REQUEST.repeat(20);
     let (over, crowd) = crowd(60, address, move |stream| {
         stream.write_all(&requests).is_ok() && matches!(stream.read(&mut [0; 1 << 16]), Ok(1..))

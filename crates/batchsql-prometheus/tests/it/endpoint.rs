@@ -126,7 +126,10 @@ async fn an_address_of_another_machine_is_a_clear_error() {
 
 #[tokio::test]
 async fn half_open_connections_do_not_block_others() {
-    let (metrics, address) = started().await;
+    let hour = Duration::from_secs(3_600);
+    let options = ServerOptions::new().header_time(hour).answer_time(hour).connection_age(hour);
+    let metrics = PrometheusMetrics::new().unwrap();
+    let address = metrics.start_server_with(options.port(0)).await.unwrap();
     let mut mute = Vec::new();
     for _ in 0..16 {
         mute.push(TcpStream::connect(address).unwrap());
@@ -140,7 +143,7 @@ async fn half_open_connections_do_not_block_others() {
     }
     let begin = Instant::now();
     assert_eq!(get(address, "/metrics").status, 200);
-    assert!(begin.elapsed() < Duration::from_secs(8), "it waited for their timeout");
+    assert!(begin.elapsed() < Duration::from_secs(120), "it waited for their timeout");
     metrics.stop_server().await.unwrap();
 }
 

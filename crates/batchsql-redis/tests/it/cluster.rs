@@ -170,7 +170,9 @@ async fn a_node_that_dies_takes_only_its_rows_and_only_until_it_is_back() {
     let victim = nodes(&server).await.into_iter().find(|(node, ..)| node != seed(&server)).unwrap().0;
     let mut conn = crate::support::looker(&victim).await;
     let _ = redis::cmd("SHUTDOWN").arg("NOSAVE").query_async::<redis::Value>(&mut conn).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    while tokio::net::TcpStream::connect(victim.trim_start_matches("redis://")).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let told = outcomes(&sink, rows("2").map(row_of)).await;
     let (written, failed): (Vec<_>, Vec<_>) = told.iter().partition(|outcome| outcome.is_written());
     assert!(written.len() > 150 && failed.len() > 50, "{} written, {} failed", written.len(), failed.len());
@@ -206,16 +208,16 @@ async fn what_nobody_serves_is_never_told_as_written() {
 async fn a_node_that_stalls_makes_only_its_rows_unknown() {
     let server = Server::start(Kind::RedisCluster, &[]);
     let schema = pairs();
-    let sink = sink_at(&format!("{}&node_timeout=1", server.dsn()), "t", Command::rpush("k", "v")).await;
+    let sink = sink_at(&format!("{}&node_timeout=5", server.dsn()), "t", Command::rpush("k", "v")).await;
     let rows = || (0..300).map(|n| row(&schema, [format!("key{n}").into(), "v".into()]));
     assert!(write(&sink, rows()).await.iter().all(|outcome| outcome == "written"));
     let state = sink.pool().unwrap();
     assert_eq!((state.in_use, state.idle, state.max), (0, 3, 12), "four to each node");
     let stalled = nodes(&server).await.remove(0).0;
-    ask_at::<()>(&stalled, &["CLIENT", "PAUSE", "4000", "WRITE"]).await;
+    ask_at::<()>(&stalled, &["CLIENT", "PAUSE", "600000", "WRITE"]).await;
     let begin = std::time::Instant::now();
     let told = outcomes(&sink, rows()).await;
-    assert!(begin.elapsed() < Duration::from_millis(2_500), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
     let (written, unknown): (Vec<_>, Vec<_>) = told.iter().partition(|outcome| outcome.is_written());
     assert!(written.len() > 150 && unknown.len() > 50, "{} written, {} unknown", written.len(), unknown.len());
     assert!(unknown.iter().all(|outcome| matches!(outcome, Outcome::Unknown(_))));
@@ -249,9 +251,13 @@ async fn hashes_with_null_follow_a_slot_when_it_has_arrived() {
         .unwrap();
     let receipts = submit(&db, rows("2")).await;
     let flush = tokio::spawn(async move { db.flush().await });
-    tokio::time::sleep(Duration::from_millis(300)).await;
     let hash = async |node: &str, key: &str| ask_at::<Vec<String>>(node, &["HGETALL", key]).await;
-    assert_eq!(hash(&from, "{tag}:b").await, ["a", "2"]);
+    let written = async {
+        while hash(&from, "{tag}:b").await != ["a", "2"] {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), written).await.unwrap();
     ask_at::<redis::Value>(&from, &["MIGRATE", host, port, "{tag}:b", "0", "5000"]).await;
     for node in [&to, &from] {
         ask_at::<()>(node, &["CLUSTER", "SETSLOT", &slot, "NODE", &id_of(&to)]).await;

@@ -246,7 +246,7 @@ async fn messages_reach_those_who_listen() {
     assert_eq!(write(&sink, ["one", "two"].map(|v| row(&schema, [t.as_str().into(), v.into()]))).await, ["written"; 2]);
     let mut messages = Vec::new();
     while messages.len() < 2 {
-        let push = tokio::time::timeout(Duration::from_secs(10), received.recv()).await.unwrap().unwrap();
+        let push = tokio::time::timeout(Duration::from_secs(60), received.recv()).await.unwrap().unwrap();
         if let Some(message) = redis::Msg::from_push_info(push) {
             messages.push(message.get_payload::<String>().unwrap());
         }

@@ -79,7 +79,7 @@ async fn a_server_that_cannot_save_is_a_resource() {
     let sink = sink_at(server.dsn(), "t", set()).await;
     assert_eq!(fate(&sink).await.0, "written");
     ask_at::<redis::Value>(server.dsn(), &["BGSAVE"]).await;
-    for _ in 0..100 {
+    for _ in 0..1_200 {
         let info: String = ask_at(server.dsn(), &["INFO", "persistence"]).await;
         if info.contains("rdb_last_bgsave_status:err") {
             break;
@@ -94,11 +94,18 @@ async fn a_busy_server_is_waited_for() {
     let server = Server::start(Kind::Redis, &["--busy-reply-threshold", "50"]);
     let sink = sink_at(server.dsn(), "t", set()).await;
     let dsn = server.dsn().to_owned();
+    let mut other = crate::support::looker(server.dsn()).await;
     let script = tokio::spawn(async move {
         let mut conn = crate::support::looker(&dsn).await;
         redis::cmd("EVAL").arg("while true do end").arg(0).query_async::<redis::Value>(&mut conn).await
     });
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    // It may answer a few commands before the script runs, and says that it is busy after a while.
+    let is_busy = async {
+        while redis::cmd("PING").query_async::<String>(&mut other).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), is_busy).await.unwrap();
     assert_eq!(fate(&sink).await, ("expired BUSY".into(), Some(ErrorClass::Transient)));
     ask_at::<()>(server.dsn(), &["SCRIPT", "KILL"]).await;
     assert!(script.await.unwrap().is_err());
@@ -126,7 +133,7 @@ async fn a_loading_server_is_waited_for() {
             assert!(fate.0.starts_with("expired"), "{fate:?}");
         }
     };
-    let fate = tokio::time::timeout(Duration::from_secs(10), loading).await.unwrap();
+    let fate = tokio::time::timeout(Duration::from_secs(60), loading).await.unwrap();
     assert_eq!(fate.1, Some(ErrorClass::Transient));
     let config = PipelineConfig { retry_for: Duration::from_secs(60), ..config() };
     let db = BatchSql::builder(sink).config(config).start().unwrap();

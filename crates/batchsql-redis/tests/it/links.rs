@@ -34,6 +34,10 @@ struct Proxy {
     dsn: String,
     mode: watch::Sender<Mode>,
     connections: Arc<AtomicUsize>,
+    /// Those that are over.
+    over: Arc<AtomicUsize>,
+    /// Answers that were not passed on.
+    cuts: Arc<AtomicUsize>,
 }
 
 impl Proxy {
@@ -41,13 +45,18 @@ impl Proxy {
         let server = dsn(Kind::Redis).trim_start_matches("redis://").to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (mode, watched) = watch::channel(Mode::Pass);
-        let connections = Arc::new(AtomicUsize::new(0));
-        let proxy = Self { dsn: format!("redis://{}", listener.local_addr().unwrap()), mode, connections };
-        let connections = Arc::clone(&proxy.connections);
+        let dsn = format!("redis://{}", listener.local_addr().unwrap());
+        let proxy = Self { dsn, mode, connections: Arc::default(), over: Arc::default(), cuts: Arc::default() };
+        let [connections, over, cuts] = [&proxy.connections, &proxy.over, &proxy.cuts].map(Arc::clone);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 connections.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(pass(client, TcpStream::connect(&server).await.unwrap(), watched.clone()));
+                let passing = pass(client, TcpStream::connect(&server).await.unwrap(), watched.clone(), cuts.clone());
+                let over = over.clone();
+                tokio::spawn(async move {
+                    passing.await;
+                    over.fetch_add(1, Ordering::SeqCst);
+                });
             }
         });
         proxy
@@ -56,9 +65,28 @@ impl Proxy {
     fn set(&self, mode: Mode) {
         self.mode.send(mode).unwrap();
     }
+
+    /// Waits until an answer was cut.
+    async fn has_cut(&self) {
+        eventually(|| self.cuts.load(Ordering::SeqCst) > 0).await;
+    }
+
+    /// Waits until every connection is over.
+    async fn is_idle(&self) {
+        eventually(|| self.over.load(Ordering::SeqCst) == self.connections.load(Ordering::SeqCst)).await;
+    }
 }
 
-async fn pass(client: TcpStream, server: TcpStream, mut mode: watch::Receiver<Mode>) {
+async fn eventually(holds: impl Fn() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("it happens");
+}
+
+async fn pass(client: TcpStream, server: TcpStream, mut mode: watch::Receiver<Mode>, cuts: Arc<AtomicUsize>) {
     let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
         (client.into_split(), server.into_split());
     let up = async { tokio::io::copy(&mut from_client, &mut to_server).await.map(drop) };
@@ -68,7 +96,11 @@ async fn pass(client: TcpStream, server: TcpStream, mut mode: watch::Receiver<Mo
         loop {
             let read = from_server.read(&mut buffer).await?;
             watched.wait_for(|mode| *mode != Mode::HoldAnswers).await.ok();
-            if read == 0 || *watched.borrow() == Mode::CutAnswers {
+            let is_cut = read > 0 && *watched.borrow() == Mode::CutAnswers;
+            if is_cut {
+                cuts.fetch_add(1, Ordering::SeqCst);
+            }
+            if read == 0 || is_cut {
                 return Ok::<(), std::io::Error>(());
             }
             to_client.write_all(&buffer[..read]).await?;
@@ -96,6 +128,8 @@ async fn a_link_that_broke_between_batches_is_replaced_and_costs_no_row() {
             db.flush().await.unwrap();
             assert_eq!(name(&ended(receipts).await[0]), "written", "{protocol}");
             proxy.set(Mode::Cut);
+            proxy.is_idle().await;
+            // The driver must have heard of it.
             tokio::time::sleep(Duration::from_millis(50)).await;
             proxy.set(Mode::Pass);
         }
@@ -139,7 +173,7 @@ async fn a_reply_that_never_comes_is_unknown_or_repeated() {
     proxy.set(Mode::CutAnswers);
     let receipts = submit(&db, ["a", "b"].map(|k| row(&keyed, [k.into(), "v".into()]))).await;
     let flush = tokio::spawn(async move { db.flush().await });
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    proxy.has_cut().await;
     proxy.set(Mode::Pass);
     flush.await.unwrap().unwrap();
     assert!(ended(receipts).await.iter().all(Outcome::is_written), "strings are set again");
@@ -164,7 +198,7 @@ async fn an_older_row_is_not_repeated_over_a_newer_one() {
         db.prepare(&schema).await.unwrap();
         proxy.set(Mode::CutAnswers);
         let old = submit(&db, [row(&schema, [t.as_str().into(), "old".into()])]).await;
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        proxy.has_cut().await;
         proxy.set(Mode::Pass);
         let new = submit(&db, [row(&schema, [t.as_str().into(), "new".into()])]).await;
         assert!(ended(new).await[0].is_written());
@@ -218,7 +252,7 @@ async fn a_row_that_the_first_attempt_wrote_is_told_as_ignored() {
     proxy.set(Mode::CutAnswers);
     let receipts = submit(&db, [row(&schema, [t.as_str().into(), "v".into()])]).await;
     let flush = tokio::spawn(async move { db.flush().await });
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    proxy.has_cut().await;
     proxy.set(Mode::Pass);
     flush.await.unwrap().unwrap();
     assert_eq!(name(&ended(receipts).await[0]), "ignored");
@@ -231,7 +265,7 @@ async fn a_batch_that_is_given_up_leaves_no_reply_to_the_next() {
     let proxy = Proxy::start().await;
     let schema = pairs(&t);
     let sink = sink_at(&format!("{}?max_connections=1", proxy.dsn), &t, Command::raw("INCRBY")).await;
-    let config = PipelineConfig { statement_timeout: Duration::from_millis(300), ..config() };
+    let config = PipelineConfig { statement_timeout: Duration::from_secs(2), ..config() };
     let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
     db.prepare(&schema).await.unwrap();
     proxy.set(Mode::HoldAnswers);

@@ -12,12 +12,12 @@ use crate::support::{ask, ask_at, row, sink_at, unique, write};
 
 async fn refused(dsn: &str, part: &str) {
     let begin = Instant::now();
-    let patience = Duration::from_secs(1);
+    let patience = Duration::from_secs(5);
     let error = match dsn.parse::<RedisOptions>() {
         Ok(options) => RedisSink::with_options(&options.connect_timeout(patience)).await.unwrap_err(),
         Err(error) => error,
     };
-    assert!(begin.elapsed() < patience * 4, "{dsn}: {:?}", begin.elapsed());
+    assert!(begin.elapsed() < patience * 12, "{dsn}: {:?}", begin.elapsed());
     let shown = format!("{error} {error:?} {:?}", std::error::Error::source(&error));
     assert!(shown.contains(part), "{dsn}: {error} does not contain {part:?}");
     assert!(!shown.contains("hunter2"), "{shown}");
@@ -73,22 +73,25 @@ async fn silent_seeds_of_a_cluster_cost_one_timeout_together_and_none_when_anoth
         })
         .await
     };
+    const SHORT: Duration = Duration::from_secs(5);
+    const LONG: Duration = Duration::from_secs(60);
     let places = [silent().await, silent().await, silent().await, silent().await];
-    let connect = async |places: &str| {
+    let connect = async |places: &str, timeout: Duration| {
         let options: RedisOptions = format!("redis://{places}?cluster=true").parse().unwrap();
         let begin = Instant::now();
-        let result = RedisSink::with_options(&options.connect_timeout(Duration::from_secs(2))).await;
+        let result = RedisSink::with_options(&options.connect_timeout(timeout)).await;
         (result.map_err(|error| error.to_string()), begin.elapsed())
     };
-    let (result, took) = connect(&places.join(",")).await;
+    let (result, took) = connect(&places.join(","), SHORT).await;
     let error = result.unwrap_err();
     assert!(places.iter().all(|place| error.contains(place.as_str())), "{error}");
-    assert!(took < Duration::from_millis(2_700), "{took:?}");
+    // One after the other they would cost four of them.
+    assert!(took < SHORT * 3, "{took:?}");
 
     let server = Server::start(Kind::RedisCluster, &[]);
     let last = server.dsn().trim_start_matches("redis://").split('?').next().unwrap();
-    let (result, took) = connect(&format!("{},{last}", places.join(","))).await;
-    assert!(result.is_ok() && took < Duration::from_secs(2), "{took:?} {result:?}");
+    let (result, took) = connect(&format!("{},{last}", places.join(",")), LONG).await;
+    assert!(result.is_ok() && took < LONG, "{took:?} {result:?}");
 }
 
 #[tokio::test]

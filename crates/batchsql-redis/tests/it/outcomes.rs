@@ -73,8 +73,11 @@ async fn rows_that_found_no_memory_are_written_when_there_is_some() {
         let db = db.clone();
         async move { db.flush().await }
     });
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let there: i64 = ask_at(server.dsn(), &["DBSIZE"]).await;
+    let mut there: i64 = 0;
+    while there == 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        there = ask_at(server.dsn(), &["DBSIZE"]).await;
+    }
     assert!((1..10).contains(&there), "{there} rows are there: the batch was written in part");
     ask_at::<()>(server.dsn(), &["CONFIG", "SET", "maxmemory", "100mb"]).await;
     flush.await.unwrap().unwrap();

@@ -143,7 +143,7 @@ pub(crate) fn name(outcome: &Outcome) -> String {
 
 /// A connection to look with.
 pub(crate) async fn looker(dsn: &str) -> MultiplexedConnection {
-    let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(20)));
+    let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(60)));
     redis::Client::open(dsn).unwrap().get_multiplexed_async_connection_with_config(&config).await.unwrap()
 }
 

@@ -65,8 +65,8 @@ async fn a_write_given_up_by_its_timeout_leaves_the_connection_usable() {
     let (_dir, path) = database();
     let other = Connection::open(&path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let sink = SqliteSink::with_options(&SqliteOptions::file(&path).busy_timeout(Duration::from_secs(2))).unwrap();
-    let config = PipelineConfig { statement_timeout: Duration::from_millis(200), ..PipelineConfig::default() };
+    let sink = SqliteSink::with_options(&SqliteOptions::file(&path).busy_timeout(Duration::from_secs(60))).unwrap();
+    let config = PipelineConfig { statement_timeout: Duration::from_secs(2), ..PipelineConfig::default() };
     let db = BatchSql::builder(sink).config(config).start().unwrap();
     let schema = schema(Conflict::None);
     db.prepare(&schema).await.unwrap();

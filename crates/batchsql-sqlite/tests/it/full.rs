@@ -14,8 +14,8 @@ use crate::support::{HOUR, schema};
 
 /// Six batches of about seven pages each.
 const ROWS: i64 = 6 * BATCH as i64;
-/// Beyond the first delay of a slow retry (250 ms).
-const RETRY_FOR: Duration = Duration::from_millis(600);
+/// Far beyond the first delay of a slow retry (250 ms).
+const RETRY_FOR: Duration = Duration::from_secs(2);
 
 fn open(path: &Path) -> SqliteSink {
     SqliteSink::with_options(&SqliteOptions::file(path)).unwrap()
@@ -30,10 +30,11 @@ async fn limit_pages(sink: &SqliteSink, pages: u32) {
 /// Submits rows of which some find no room, and waits until no more of them are written.
 async fn submit_until_full(db: &BatchSql, schema: &Schema, path: &Path) -> Tracked {
     let tracked = submit(db, schema, 0..ROWS).await;
-    let mut fitting = 0;
-    while fitting == 0 || fitting < tracked.resolved() {
+    let (mut fitting, mut unchanged) = (0, 0);
+    while fitting == 0 || unchanged < 10 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        unchanged = if fitting == tracked.resolved() { unchanged + 1 } else { 0 };
         fitting = tracked.resolved();
-        tokio::time::sleep(Duration::from_millis(200)).await;
     }
     assert!(fitting < ROWS as usize, "every row fits");
     assert_eq!(ids(path).len(), fitting);

@@ -57,7 +57,7 @@ async fn rows_wait_for_a_lock_of_another_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_expire_when_a_lock_outlasts_their_retries_and_later_rows_are_written() {
-    const RETRY_FOR: Duration = Duration::from_millis(250);
+    const RETRY_FOR: Duration = Duration::from_secs(1);
     for (journal, begin) in LOCKS {
         let (_dir, path) = file();
         let sink = sink(&path, journal);

@@ -1,5 +1,6 @@
 //! The policies of the pipeline on real databases: parked tables, atomic batches, writes that are given up.
 
+use std::sync::mpsc;
 use std::time::Duration;
 
 use batchsql_core::{BatchSql, Conflict, ErrorClass, Isolation, OutcomeKind, PipelineConfig, Receipt};
@@ -74,27 +75,35 @@ async fn an_atomic_batch_is_written_whole_or_not_at_all() {
     assert_eq!(read(&sink, "SELECT count(*), max(id) FROM t").await, ["10|9"]);
 }
 
-/// Keeps the writer thread busy.
-fn keep_busy(sink: &SqliteSink, time: Duration) -> tokio::task::JoinHandle<()> {
+/// Keeps the writer thread busy from now on, until the sender is dropped.
+async fn keep_busy(sink: &SqliteSink) -> (mpsc::Sender<()>, tokio::task::JoinHandle<()>) {
     let sink = sink.clone();
-    tokio::spawn(async move {
+    let (end, ended) = mpsc::channel();
+    let (begin, begun) = tokio::sync::oneshot::channel();
+    let busy = tokio::spawn(async move {
         let work = move |_: &mut batchsql_sqlite::rusqlite::Connection| {
-            std::thread::sleep(time);
+            begin.send(()).unwrap();
+            let _ = ended.recv();
             Ok(())
         };
         sink.call(work).await.unwrap();
-    })
+    });
+    begun.await.unwrap();
+    (end, busy)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_only_waited_for_its_turn_is_tried_again() {
     let sink = memory("CREATE TABLE t (id INTEGER, note TEXT)").await;
-    let db = pipeline(&sink, PipelineConfig { statement_timeout: Duration::from_millis(60), ..config() });
+    let db = pipeline(&sink, PipelineConfig { statement_timeout: Duration::from_secs(1), ..config() });
     db.prepare(&schema(Conflict::None)).await.unwrap();
-    let busy = keep_busy(&sink, Duration::from_millis(400));
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    let (end, busy) = keep_busy(&sink).await;
+    let receipts = submit(&db, 0..10).await;
+    // Beyond the first timeout.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    drop(end);
     // A plain insert whose write had begun would end as unknown.
-    for receipt in submit(&db, 0..10).await {
+    for receipt in receipts {
         assert!(receipt.await.is_written());
     }
     busy.await.unwrap();
@@ -106,14 +115,14 @@ async fn a_batch_that_waits_for_its_turn_at_the_deadline_is_purged_and_not_writt
     let sink = memory("CREATE TABLE t (id INTEGER, note TEXT)").await;
     let db = pipeline(&sink, config());
     db.prepare(&schema(Conflict::None)).await.unwrap();
-    let busy = keep_busy(&sink, Duration::from_millis(400));
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    let (end, busy) = keep_busy(&sink).await;
     let receipts = submit(&db, 0..30).await;
     let report = db.close(Duration::from_millis(100)).await;
     assert_eq!((report.balance.purged(), report.balance.unknown()), (30, 0), "{}", report.balance);
     for receipt in receipts {
         assert_eq!(receipt.await.kind(), OutcomeKind::Purged);
     }
+    drop(end);
     busy.await.unwrap();
     assert_eq!(read(&sink, "SELECT count(*) FROM t").await, ["0"]);
 }

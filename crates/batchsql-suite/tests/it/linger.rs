@@ -135,7 +135,7 @@ fn ctrl_c_ends_the_wait_and_not_the_run() {
     let begin = Instant::now();
     running.interrupt();
     let run = running.wait().expect_code(0);
-    assert!(begin.elapsed() < Duration::from_secs(20), "it took {:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(60), "it took {:?}", begin.elapsed());
     assert!(run.stderr.contains("no longer lingering"), "{}", run.stderr);
     assert_eq!(run.report()["summary"]["interrupted"], false, "the run was over");
     assert_eq!(results(&run.report()).len(), 2);
@@ -149,7 +149,7 @@ fn ctrl_c_ends_the_wait_for_the_first_scrape_and_the_run() {
     let begin = Instant::now();
     running.interrupt();
     let run = running.wait().expect_code(130);
-    assert!(begin.elapsed() < Duration::from_secs(20), "it took {:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(60), "it took {:?}", begin.elapsed());
     assert!(!run.stderr.contains("lingering"), "there is nothing to be seen: {}", run.stderr);
     assert!(results(&run.report()).iter().all(|(_, result)| result["skipped"] == true));
 }
@@ -183,7 +183,7 @@ fn an_interrupted_run_is_seen_as_well_until_the_second_ctrl_c() {
     let begin = Instant::now();
     running.interrupt();
     let run = running.wait().expect_code(130);
-    assert!(begin.elapsed() < Duration::from_secs(20), "it took {:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(60), "it took {:?}", begin.elapsed());
     assert!(run.stderr.contains("no longer lingering"), "{}", run.stderr);
     assert_eq!(run.report()["summary"]["interrupted"], true);
 }

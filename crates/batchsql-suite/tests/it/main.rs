@@ -1,15 +1,17 @@
-//! The program `batchsql-suite` from outside: arguments and environment in; exit status, output and
-//! report out. Must not call into the suite's library.
+//! The program `batchsql-suite` from outside: arguments and environment in; exit status, output and report out. Only
+//! [`guide`] and [`matrix`] may call into the suite's library. One program, because each would take long to link.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, which clippy does not see")]
 
 mod complete;
 mod database;
 mod failing;
+mod guide;
 #[cfg(unix)]
 mod interrupt;
 mod linger;
 mod live;
+mod matrix;
 mod mistakes;
 mod options;
 #[cfg(unix)]

@@ -9,7 +9,7 @@ use batchsql_suite::cli::DatabaseName::{self, Mysql, Postgres, Sqlite};
 use batchsql_suite::database::{Database, TableSpec};
 use batchsql_suite::digest::Canonical;
 
-use crate::servers::with;
+use super::servers::with;
 
 /// A row: every column is a number, so that no database sees keys differently.
 type Cells = Vec<Option<i64>>;
@@ -319,6 +319,6 @@ fn the_guide_has_this_matrix() {
         let cells = [Rule::None, Rule::Ignore, Rule::Update, Rule::UpdateSome].map(cell);
         table += &format!("| {} | {} |\n", situation.name, cells.join(" | "));
     }
-    let guide = include_str!("../../../../docs/databases.md");
+    let guide = include_str!("../../../../../docs/databases.md");
     assert!(guide.contains(&table), "docs/databases.md should have\n{table}");
 }

@@ -6,7 +6,7 @@ use batchsql_suite::cli::DatabaseName::{self, Mysql, Postgres, Redis};
 use batchsql_testserver::{Kind, Server};
 use serde_json::Value;
 
-use crate::servers::on;
+use super::servers::on;
 
 const VARIABLES: [&str; 3] = ["POSTGRES_DSN", "MYSQL_DSN", "REDIS_DSN"];
 

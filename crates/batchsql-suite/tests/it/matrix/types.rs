@@ -14,7 +14,7 @@ use batchsql_suite::database::{Database, TableSpec};
 use batchsql_suite::digest::{Canonical, Digest};
 use batchsql_testserver::unique;
 
-use crate::servers::on;
+use super::servers::on;
 
 /// What becomes of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -241,6 +241,6 @@ fn the_guide_has_these_exceptions() {
             }
         }
     }
-    let guide = include_str!("../../../../docs/databases.md");
+    let guide = include_str!("../../../../../docs/databases.md");
     assert!(guide.contains(&table), "docs/databases.md should have\n{table}");
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::program::{ROOT, program, secrets};
+use super::program::{ROOT, program, secrets};
 
 const PRODUCTION: &str = "docker/docker-compose.prod.yml";
 const OVERRIDES: [&str; 3] = ["docker/grafana/tls.yml", "docker/grafana/oauth.yml", "docker/grafana/ldap.yml"];

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::program::{ROOT, make_secrets, run_make_secrets, secrets};
+use super::program::{ROOT, make_secrets, run_make_secrets, secrets};
 
 /// The servers, as their certificates are called.
 const SERVERS: [&str; 4] = ["app", "prometheus", "alertmanager", "grafana"];

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::process::Command;
 
-use crate::program::ROOT;
+use super::program::ROOT;
 
 const TARGETS: [(&str, &str); 2] =
     [("app", "docker/docker-compose.prod.yml"), ("suite", "docker/docker-compose.integration.yml")];

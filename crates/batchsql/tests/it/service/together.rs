@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::tasks::join;
+use super::tasks::join;
 
 /// Ends when it is told to, a while later.
 async fn waits(mut stop: watch::Receiver<bool>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {

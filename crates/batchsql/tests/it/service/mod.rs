@@ -1,14 +1,11 @@
 //! The example service as people run it, alone and in the production stack: programs in, what they say and do out.
 
-#![cfg(unix)]
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, which clippy does not see")]
-
 mod app;
 mod compose;
 mod image;
 mod production;
 mod program;
 mod secrets;
-#[path = "../../examples/monitored_app/tasks.rs"]
+#[path = "../../../examples/monitored_app/tasks.rs"]
 mod tasks;
 mod together;

@@ -9,7 +9,7 @@ fn readme() -> String {
 
 #[test]
 fn the_readme_shows_the_example_that_is_tested() {
-    let example = include_str!("../example.md");
+    let example = include_str!("../../example.md");
     assert!(readme().contains(example), "copy crates/batchsql/example.md into README.md");
 }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::program::{ROOT, program, secrets, service};
+use super::program::{ROOT, program, secrets, service};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 

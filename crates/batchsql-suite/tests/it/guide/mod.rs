@@ -1,8 +1,6 @@
 //! The monitoring guide is true where a program can tell: its tables are the catalogue and the options of the suite, and
 //! both languages say the same. Its examples are doctests of `batchsql`; `batchsql-monitoring` parses its queries.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, which clippy does not see")]
-
 mod page;
 
 use std::collections::BTreeSet;
@@ -12,7 +10,7 @@ use batchsql::metrics::Metric;
 use batchsql_suite::cli::Options;
 use clap::CommandFactory;
 
-use crate::page::{DOCS, Page};
+use self::page::{DOCS, Page};
 
 const GUIDES: [&str; 2] = ["monitoring-guide.md", "monitoring-guide.zh.md"];
 
@@ -58,7 +56,7 @@ fn the_table_of_options_is_that_of_the_suite() {
 
 #[test]
 fn the_table_of_the_example_service_names_what_it_reads() {
-    let settings = include_str!("../../../batchsql/examples/monitored_app/settings.rs");
+    let settings = include_str!("../../../../batchsql/examples/monitored_app/settings.rs");
     let code = settings.split("impl Settings").nth(1).unwrap();
     let is_variable = |text: &&str| text.contains('_') && text.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
     let read: BTreeSet<&str> = code.split('"').skip(1).step_by(2).filter(is_variable).collect();

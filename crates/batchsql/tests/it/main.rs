@@ -1,0 +1,7 @@
+//! The README, and the example service from outside. One program, because each would take long to link.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, which clippy does not see")]
+
+mod readme;
+#[cfg(all(unix, feature = "derive", feature = "sqlite", feature = "prometheus", feature = "tls"))]
+mod service;

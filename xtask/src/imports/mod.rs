@@ -1,0 +1,13 @@
+//! `cargo xtask lint`, step "imports": circles of imports inside one crate.
+//!
+//! [`tokens`] and [`parse`] read one file, [`tree`] follows `mod` lines from the root of a target, [`resolve`] finds the
+//! file that a path leads to, [`graph`] finds circles. [`check`] does this for every crate of the workspace.
+
+mod check;
+mod graph;
+mod parse;
+mod resolve;
+mod tokens;
+mod tree;
+
+pub(crate) use check::{Findings, workspace};
