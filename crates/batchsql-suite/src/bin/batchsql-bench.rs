@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use batchsql_suite::bench::{self, Figure, Plan};
-use batchsql_suite::cli::{DatabaseChoice, DatabaseName};
+use batchsql_suite::database::{DatabaseChoice, DatabaseName};
 use clap::{Parser, ValueEnum};
 
 #[global_allocator]
