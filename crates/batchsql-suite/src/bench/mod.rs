@@ -1,6 +1,7 @@
 //! Benchmarks: contenders measured in interleaved rounds, so that the noise of the machine meets all
 //! of them alike.
 
+mod delay_proxy;
 mod figures;
 mod mysql;
 mod overhead;
@@ -11,6 +12,7 @@ mod scrape;
 mod sqlite;
 mod workload;
 
+pub use delay_proxy::DelayProxy;
 pub use figures::{Figure, Plan, table};
 pub use mysql::mysql;
 pub use overhead::overhead;
