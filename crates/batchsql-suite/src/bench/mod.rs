@@ -9,6 +9,7 @@ mod poison;
 mod postgres;
 mod redis;
 mod scrape;
+mod server;
 mod sqlite;
 mod workload;
 
