@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use batchsql::{BatchSql, PipelineConfig, Receipt, Sink, SubmitError};
+use batchsql::{BatchSql, PipelineConfig, Receipt, Schema, Sink, SubmitError, TypedRow};
 use tokio::task::JoinSet;
 
 use super::figures::Measurement;
@@ -126,7 +126,17 @@ pub(super) trait Submit: Copy + Send + 'static {
 }
 
 impl Workload {
-    /// The same with a receipt.
+    /// The schema of its rows.
+    pub(super) fn schema(self) -> &'static Schema {
+        match self {
+            Self::Insert => Event::type_schema(),
+            Self::Ignore => EventIfNew::type_schema(),
+            Self::Update => Account::type_schema(),
+            Self::UpdateEvents => EventUpdate::type_schema(),
+        }
+    }
+
+    /// Submits row `n` with a receipt.
     pub(super) async fn submit_tracked(self, db: &BatchSql, texts: &[Texts], n: usize) -> Result<Receipt, SubmitError> {
         match self {
             Self::Insert => db.submit_tracked(&self.event(texts, n)).await,
