@@ -5,6 +5,10 @@
 //! goes on while earlier bytes wait. Threads rather than tasks, because tokio's timers have a resolution of 1 ms. They
 //! sleep and do not spin, because a spinning thread would take the processor from the server that is measured. The
 //! handshake of TCP is not delayed; what is sent over the connection is.
+//!
+//! Measured on two busy processors, one byte there and back, 200 times: with 2 ms, median 2.35 ms and 90th percentile
+//! 2.41 ms; with 10 ms, 10.4 and 10.7 ms; with 0 ms, 0.06 ms. 512 MiB in one direction took 0.4 to 0.5 s, at 0, 10
+//! and 50 ms alike.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -195,10 +199,7 @@ impl Line {
     fn pop(&self) -> Box<[u8]> {
         let mut state = lock(&self.state);
         loop {
-            let wait = match state.chunks.front() {
-                None => None,
-                Some((due, _)) => Some(due.saturating_duration_since(Instant::now())),
-            };
+            let wait = state.chunks.front().map(|(due, _)| due.saturating_duration_since(Instant::now()));
             state = match wait {
                 None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(Duration::ZERO) => break,

@@ -3,13 +3,13 @@
 
 use super::distance::{Distance, Load, Point};
 use super::paced::Latency;
-use super::page::{Axis, Line, Page, Panel, Section, Sheet, Stroke, eyebrow, rate};
+use super::page::{Axis, Line, Page, Panel, Section, Sheet, Stroke, eyebrow, medians, rate};
 
 impl Distance {
     /// The tables for people.
     pub fn tables(&self) -> String {
         let points: Vec<&Point> = self.results.iter().collect();
-        let mut text = format!("throughput, medians of {} rounds\n{}", self.rounds, throughput(&points));
+        let mut text = format!("throughput, {}\n{}", medians(self.rounds), throughput(&points));
         let latency = latency(&points);
         if points.iter().any(|point| !point.latency.is_empty()) {
             text.push_str(&format!("\n\nlatency from the moment when a row was due to its outcome\n{latency}"));
@@ -26,8 +26,11 @@ impl Distance {
             format!(
                 "The pipeline with its default settings and {} producers, and loops by hand with at most {} rows in \
                  flight, which is what the buffer holds. All of them go through a proxy that adds the round trip. \
-                 Medians of {} interleaved rounds with {} rows each.",
-                self.producers, self.buffer_size, self.rounds, self.rows
+                 {} rows for each contender; {}.",
+                self.producers,
+                self.buffer_size,
+                self.rows,
+                medians(self.rounds)
             ),
             "Figures in rows per second depend on the machine and on what else it does; only ratios within one run \
              can be compared."
@@ -72,7 +75,7 @@ fn throughput_section(points: &[&Point]) -> Option<Section> {
         ],
     };
     let ratios = Panel {
-        title: "Ratio to the best loop by hand".to_owned(),
+        title: "Default settings to best loop by hand".to_owned(),
         unit: "ratio",
         lines: vec![
             Line::new("default settings", Stroke::First, of(|point| point.ratio)),

@@ -139,6 +139,11 @@ pub(super) fn eyebrow() -> String {
     format!("BatchSQL {} · {now} · {cpus} processors", env!("CARGO_PKG_VERSION"))
 }
 
+/// How many rounds the medians are of.
+pub(super) fn medians(rounds: usize) -> String {
+    if rounds == 1 { "one round".to_owned() } else { format!("medians of {rounds} interleaved rounds") }
+}
+
 /// A rate as people read it: `1.2M`, `123k`, `9.5k`.
 pub(super) fn rate(rows_per_second: f64) -> String {
     match rows_per_second {

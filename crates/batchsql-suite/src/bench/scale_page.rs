@@ -1,13 +1,13 @@
 //! Owns how figures of growth are shown: tables and plots.
 //! Must not know how they were measured.
 
-use super::page::{Axis as Steps, Line, Page, Panel, Section, Sheet, Stroke, eyebrow, rate};
+use super::page::{Axis as Steps, Line, Page, Panel, Section, Sheet, Stroke, eyebrow, medians, rate};
 use super::scale::{Axis, Curve, Kind, Scale};
 
 impl Scale {
     /// The tables for people.
     pub fn tables(&self) -> String {
-        let mut text = format!("growth, medians of {} rounds\n{}", self.rounds, growth(self.results.iter()));
+        let mut text = format!("growth, {}\n{}", medians(self.rounds), growth(self.results.iter()));
         text.push_str(&format!("\n\na producer that works 1 ms per row and never awaits\n{}", self.busy()));
         for left_out in &self.left_out {
             text.push_str(&format!("\nno time for: {left_out}"));
@@ -19,9 +19,8 @@ impl Scale {
     pub fn page(&self) -> Page {
         let mut lead = vec![format!(
             "Throughput while one thing grows and the others stay: 10 producers, one table. With more tables the \
-             buffer grows to 1,000 rows each. The ratio is to the best point of its axis; medians of {} interleaved \
-             rounds.",
-            self.rounds
+             buffer grows to 1,000 rows each. The ratio is to the best point of its axis; {}.",
+            medians(self.rounds)
         )];
         if !self.left_out.is_empty() {
             lead.push(format!("There was no time for: {}.", self.left_out.join("; ")));
@@ -64,7 +63,7 @@ impl Scale {
             x: Some(Steps { label: axis.name().to_owned(), over: axis.name().to_owned(), names }),
             panels: vec![
                 panel("Throughput", "rows/s", |point| point.rows_per_s),
-                panel("Ratio to the best point", "ratio", |point| point.ratio),
+                panel("Step to best step of the axis", "ratio", |point| point.ratio),
             ],
             table: Some(growth(curves.iter().copied())),
         })
