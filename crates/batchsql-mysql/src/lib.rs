@@ -96,6 +96,7 @@ mod link;
 mod options;
 mod piece;
 mod plan;
+mod session;
 mod sink;
 mod statements;
 mod types;
@@ -105,6 +106,6 @@ mod write_ignore;
 /// The client of this sink, for [`MySqlSink::mysql_pool`].
 pub use sqlx;
 
-pub use options::{IgnoreWith, MySqlOptions, OpenError, ReplaceWith};
+pub use options::{AbandonedWrites, IgnoreWith, MySqlOptions, OpenError, ReplaceWith};
 pub use plan::MySqlPlan;
 pub use sink::{MySqlConn, MySqlSink};
