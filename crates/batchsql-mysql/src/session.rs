@@ -14,12 +14,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use batchsql_core::{ErrorClass, SessionEnd, SinkError};
-use sqlx::mysql::{MySqlConnection, MySqlRow};
+use sqlx::mysql::{MySql, MySqlConnection, MySqlRow};
+use sqlx::pool::PoolConnection;
 use sqlx::{ConnectOptions, Executor, MySqlPool, Row};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::classify::{Failed, Stage, number};
-use crate::sink::MySqlConn;
 
 /// How far the times of client and server may be apart: both round, and a server may set its clock.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(3);
@@ -120,8 +120,11 @@ pub(crate) struct Sessions {
 enum Watcher {
     Own(MySqlConnection),
     /// No further connection could be opened.
-    Pooled(MySqlConn),
+    Pooled(Borrowed),
 }
+
+/// A connection of the pool, which is closed when it is dropped in the middle of something.
+struct Borrowed(Option<PoolConnection<MySql>>);
 
 /// What was found at the end of a connection.
 enum Found {
@@ -186,7 +189,7 @@ impl Sessions {
                 Some(kept) => Watcher::Own(kept),
                 None => self.open(pool).await?,
             };
-            match self.end_from(watcher.connection().await?, &name).await {
+            match self.end_from(watcher.connection(), &name).await {
                 Ok(Found::End(end)) => {
                     self.keep(watcher);
                     return Ok(end);
@@ -210,8 +213,8 @@ impl Sessions {
             Ok(Err(error)) => Failed::of(error, Stage::Open).error,
             Err(_) => SinkError::new(ErrorClass::Transient, format!("no connection to the server within {limit:?}")),
         };
-        match timeout(POOL_TIMEOUT, MySqlConn::acquire(pool)).await {
-            Ok(Ok(pooled)) => Ok(Watcher::Pooled(pooled)),
+        match timeout(POOL_TIMEOUT, pool.acquire()).await {
+            Ok(Ok(pooled)) => Ok(Watcher::Pooled(Borrowed(Some(pooled)))),
             _ => Err(error),
         }
     }
@@ -276,7 +279,8 @@ impl Sessions {
     fn keep(&self, watcher: Watcher) {
         match watcher {
             Watcher::Own(own) => *self.watcher() = Some(own),
-            Watcher::Pooled(mut pooled) => pooled.done(),
+            // It goes back to the pool.
+            Watcher::Pooled(mut borrowed) => drop(borrowed.0.take()),
         }
     }
 
@@ -286,11 +290,17 @@ impl Sessions {
 }
 
 impl Watcher {
-    async fn connection(&mut self) -> Result<&mut MySqlConnection, SinkError> {
+    fn connection(&mut self) -> &mut MySqlConnection {
         match self {
-            Self::Own(own) => Ok(own),
-            Self::Pooled(pooled) => pooled.begin().await,
+            Self::Own(own) => own,
+            Self::Pooled(borrowed) => borrowed.0.as_mut().expect("it is taken only when it is given back"),
         }
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        drop(self.0.take().map(PoolConnection::detach));
     }
 }
 

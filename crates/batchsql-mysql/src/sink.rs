@@ -198,13 +198,13 @@ impl fmt::Debug for MySqlConn {
 }
 
 impl MySqlConn {
-    pub(crate) async fn acquire(pool: &MySqlPool) -> Result<Self, SinkError> {
+    async fn acquire(pool: &MySqlPool) -> Result<Self, SinkError> {
         let live = pool.acquire().await.map_err(acquire_error)?;
         Ok(Self { pool: pool.clone(), live: Some(live), busy: false, named: None })
     }
 
-    /// The connection for a piece of work; [`end`](Self::end) or [`done`](Self::done) says that it is over.
-    pub(crate) async fn begin(&mut self) -> Result<&mut MySqlConnection, SinkError> {
+    /// The connection for a piece of work; [`end`](Self::end) says that it is over.
+    async fn begin(&mut self) -> Result<&mut MySqlConnection, SinkError> {
         let is_new = self.live.is_none();
         let live = match self.live.take() {
             Some(live) => live,
@@ -218,11 +218,6 @@ impl MySqlConn {
             name.set(sessions.name(live).await.map_err(|failed| failed.error)?);
         }
         Ok(live)
-    }
-
-    /// The work is over, and the connection is in order.
-    pub(crate) fn done(&mut self) {
-        self.busy = false;
     }
 
     fn end<T>(&mut self, result: Result<T, Failed>) -> Result<T, SinkError> {

@@ -89,6 +89,7 @@
 //! [`node_timeout`](RedisOptions::node_timeout) and no longer.
 
 mod classify;
+mod client;
 mod cluster;
 mod command;
 mod command_info;
@@ -100,6 +101,7 @@ mod lookup;
 mod options;
 mod plan;
 mod replies;
+mod session;
 mod shape;
 mod sink;
 mod slot;
@@ -107,6 +109,6 @@ mod types;
 mod write;
 
 pub use command::{Command, Document, Hash, Key, Publish, Push, Raw, SAdd, Set, Ttl, XAdd, ZAdd};
-pub use options::{OpenError, RedisOptions};
+pub use options::{AbandonedWrites, OpenError, RedisOptions};
 pub use plan::RedisPlan;
 pub use sink::{RedisConn, RedisSink};
