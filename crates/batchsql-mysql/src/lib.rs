@@ -68,14 +68,35 @@
 //! lately, into powers of two: about 30 statements per table and connection stay prepared at most, and a number of rows
 //! that comes again is one of them. Tables need an engine with transactions (InnoDB).
 //!
-//! # Writes that are given up
+//! # Abandoned writes
 //!
 //! A write that takes longer than `statement_timeout`, or longer than `close` may wait, is given up, and its connection
-//! closed. The server does not notice before the statement ends. A transaction of several statements is then undone,
-//! and its rows are known not to be written. A statement in autocommit may still be carried out, also after its repeat:
-//! its rows end as `Unknown` where they are not repeated. Nothing is killed at the server: sessions of
-//! [`MySqlSink::connect`] wait for a lock for 20 s at most, which is an error that is retried. Where `statement_timeout`
-//! is shorter, or the pool is yours, set `innodb_lock_wait_timeout` and `lock_wait_timeout` below it.
+//! closed. The server does not notice before the statement ends, and the network may deliver the statement later. A
+//! transaction of several statements is then undone, and its rows are known not to be written. A statement in autocommit
+//! may still be carried out: its rows end as `Unknown` where they are not repeated.
+//!
+//! So that such a statement does not overwrite newer rows, the next write of that lane (rows with a declared key, or
+//! `Ordering::PerTable`) waits until its session is gone: the sink ends it with `KILL` and looks at the process list.
+//!
+//! - It does so from a connection of its own, beside the pool, with the pool's connect options and none of its
+//!   hooks. It is opened when it is first needed, and kept. Where the server takes no further connection, one of the pool is used.
+//! - It kills only what is its own: the connection id, on the same server (host name, port, `server_uuid` or `server_id`
+//!   and data directory) that was not restarted since, with the same user and client host. After a restart nothing is
+//!   killed, because the session ended with the server.
+//! - It costs one round trip each time a connection is taken from the pool, and two more once for each sink.
+//! - It needs no further right: users see and kill their own sessions.
+//!
+//! Some servers and proxies end sessions in another way: TiDB, Vitess, ProxySQL, Amazon RDS Proxy and some others are
+//! found out, with one warning. **Behind any other proxy that shares sessions between clients, or routes statements by
+//! itself, set [`AbandonedWrites::Wait`]**: nothing is killed then. Where nothing can be killed, the lane waits for
+//! [`MySqlOptions::late_write_limit`]; without that, it goes on at once, and the order of its rows is not promised after
+//! such a write. No session is ended when this process crashes.
+//!
+//! Sessions of [`MySqlSink::connect`] wait for a lock for 20 s at most, which is an error that is retried. Where
+//! `statement_timeout` is shorter, or the pool is yours, set `innodb_lock_wait_timeout` and `lock_wait_timeout` below it:
+//! then fewer writes are given up.
+//!
+//! Tested with MariaDB 10.11. For MySQL 8 the same is written with its documented statements, and not tested.
 //!
 //! # Tables that change
 //!
@@ -96,6 +117,7 @@ mod link;
 mod options;
 mod piece;
 mod plan;
+mod session;
 mod sink;
 mod statements;
 mod types;
@@ -105,6 +127,6 @@ mod write_ignore;
 /// The client of this sink, for [`MySqlSink::mysql_pool`].
 pub use sqlx;
 
-pub use options::{IgnoreWith, MySqlOptions, OpenError, ReplaceWith};
+pub use options::{AbandonedWrites, IgnoreWith, MySqlOptions, OpenError, ReplaceWith};
 pub use plan::MySqlPlan;
 pub use sink::{MySqlConn, MySqlSink};

@@ -36,6 +36,19 @@ pub enum ReplaceWith {
     ReplaceInto,
 }
 
+/// What is done about a write that was given up after it was sent, before the next write of rows with an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum AbandonedWrites {
+    /// Its session is ended with `KILL`, from a connection of its own, and the next write waits until it is gone.
+    #[default]
+    Kill,
+    /// Nothing is killed; the next write waits for [`MySqlOptions::late_write_limit`]. For proxies that share the
+    /// sessions of the server between their clients, or route each statement by itself: there the connection id names
+    /// a session that others use too.
+    Wait,
+}
+
 /// Where and how to connect.
 ///
 /// As a DSN: `mysql://user:password@host:3306/database` (or `mariadb://`), with the parameters of `sqlx`
@@ -49,6 +62,8 @@ pub enum ReplaceWith {
 /// | `connect_timeout` | seconds for one connection attempt, above 0, decimals allowed (`0.5`) | 5 |
 /// | `ignore_with` | `exact`, `insert_ignore` | `exact` |
 /// | `replace_with` | `update`, `replace_into` | `update` |
+/// | `abandoned_writes` | `kill`, `wait` | `kill` |
+/// | `late_write_limit` | seconds, above 0 | not known |
 ///
 /// ```
 /// use batchsql_mysql::MySqlOptions;
@@ -64,6 +79,8 @@ pub struct MySqlOptions {
     connect_timeout: Duration,
     pub(crate) ignore_with: IgnoreWith,
     pub(crate) replace_with: ReplaceWith,
+    pub(crate) abandoned_writes: AbandonedWrites,
+    pub(crate) late_write_limit: Option<Duration>,
 }
 
 /// The sink could not be opened. Its text never holds a password.
@@ -97,6 +114,8 @@ impl fmt::Debug for MySqlOptions {
             .field("connect_timeout", &self.connect_timeout)
             .field("ignore_with", &self.ignore_with)
             .field("replace_with", &self.replace_with)
+            .field("abandoned_writes", &self.abandoned_writes)
+            .field("late_write_limit", &self.late_write_limit)
             .finish_non_exhaustive()
     }
 }
@@ -122,6 +141,8 @@ impl MySqlOptions {
             connect_timeout: Duration::from_secs(5),
             ignore_with: IgnoreWith::default(),
             replace_with: ReplaceWith::default(),
+            abandoned_writes: AbandonedWrites::default(),
+            late_write_limit: None,
         }
     }
 
@@ -151,6 +172,24 @@ impl MySqlOptions {
     #[must_use]
     pub fn replace_with(mut self, way: ReplaceWith) -> Self {
         self.replace_with = way;
+        self
+    }
+
+    /// What is done about a write that was given up; default [`AbandonedWrites::Kill`].
+    #[must_use]
+    pub fn abandoned_writes(mut self, way: AbandonedWrites) -> Self {
+        self.abandoned_writes = way;
+        self
+    }
+
+    /// How long a write that was given up may still take effect where its session cannot be ended: the time for which
+    /// the system sends again what was not acknowledged (Linux: about 15 minutes, `net.ipv4.tcp_retries2`), and the
+    /// longest time of a statement at the server, with its waits for locks. A lane with an order waits so long before
+    /// its next write. Default: not known; then the lane goes on at once, and the order of its rows is not promised
+    /// after such a write.
+    #[must_use]
+    pub fn late_write_limit(mut self, limit: Duration) -> Self {
+        self.late_write_limit = Some(limit);
         self
     }
 
@@ -297,7 +336,7 @@ impl FromStr for MySqlOptions {
                 let shown = if is_name { format!(" {name:?}") } else { String::new() };
                 let known = KNOWN_TO_SQLX.join(", ");
                 return Err(OpenError::new(format!(
-                    "unknown parameter{shown} in the mysql dsn; use max_connections, connect_timeout, ignore_with, replace_with, or one of sqlx: {known}"
+                    "unknown parameter{shown} in the mysql dsn; use max_connections, connect_timeout, ignore_with, replace_with, abandoned_writes, late_write_limit, or one of sqlx: {known}"
                 )));
             }
         }
@@ -344,6 +383,19 @@ impl MySqlOptions {
                     }
                 };
             }
+            "abandoned_writes" => {
+                self.abandoned_writes = match value {
+                    "kill" => AbandonedWrites::Kill,
+                    "wait" => AbandonedWrites::Wait,
+                    _ => {
+                        return Err(OpenError::new("unknown abandoned_writes in the mysql dsn; use kill or wait"));
+                    }
+                };
+            }
+            "late_write_limit" => {
+                let problem = "late_write_limit in the mysql dsn is not a number of seconds above 0";
+                self.late_write_limit = Some(seconds(value).ok_or_else(|| OpenError::new(problem))?);
+            }
             _ => return Ok(false),
         }
         Ok(true)
@@ -369,6 +421,9 @@ mod tests {
         assert_eq!(options.ignore_with, IgnoreWith::InsertIgnore);
         assert_eq!(options.replace_with, ReplaceWith::ReplaceInto);
         assert_eq!(options.server(), "mysql server h:3307, database \"d\"");
+        let options: MySqlOptions = "mysql://h?abandoned_writes=wait&late_write_limit=900".parse().unwrap();
+        assert_eq!(options.abandoned_writes, AbandonedWrites::Wait);
+        assert_eq!(options.late_write_limit, Some(Duration::from_secs(900)));
         let options: MySqlOptions = "mysql://h".parse().unwrap();
         assert_eq!((options.max_connections, options.connect_timeout), (8, Duration::from_secs(5)));
         assert_eq!((options.ignore_with, options.replace_with), (IgnoreWith::Exact, ReplaceWith::Update));
@@ -404,6 +459,8 @@ mod tests {
         check("mysql://user:secret@host/db?connect_timeout_ms=5", "use connect_timeout, in seconds");
         check("mysql://user:secret@host/db?ignore_with=secret", "exact or insert_ignore");
         check("mysql://user:secret@host/db?replace_with=secret", "update or replace_into");
+        check("mysql://user:secret@host/db?abandoned_writes=secret", "kill or wait");
+        check("mysql://user:secret@host/db?late_write_limit=0", "seconds above 0");
     }
 
     #[test]

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use batchsql_core::{Attempt, ErrorClass, Limits, PoolState, Rows, Schema, Sink, SinkError, ValueRules, Written};
+use batchsql_core::{
+    Attempt, ErrorClass, Limits, PoolState, Rows, Schema, Session, SessionEnd, Sink, SinkError, ValueRules, Written,
+};
 use sqlx::mysql::{MySql, MySqlConnection};
 use sqlx::pool::PoolConnection;
 use sqlx::{Connection, MySqlPool};
@@ -15,8 +17,9 @@ use tokio::runtime::Handle;
 use crate::catalog::max_allowed_packet;
 use crate::classify::{Failed, Stage, acquire_error};
 use crate::link::Link;
-use crate::options::{IgnoreWith, MySqlOptions, OpenError, ReplaceWith};
+use crate::options::{AbandonedWrites, IgnoreWith, MySqlOptions, OpenError, ReplaceWith};
 use crate::plan::{MAX_BINDS, MySqlPlan};
+use crate::session::{Sessions, SharedName, is_shared};
 use crate::write;
 
 /// Writes batches to a MySQL or MariaDB server. Clones share the pool.
@@ -28,6 +31,9 @@ pub struct MySqlSink {
     table_check_interval: Duration,
     ignore_with: IgnoreWith,
     replace_with: ReplaceWith,
+    abandoned_writes: AbandonedWrites,
+    late_write_limit: Option<Duration>,
+    sessions: Arc<Sessions>,
 }
 
 impl MySqlSink {
@@ -51,7 +57,9 @@ impl MySqlSink {
     /// A cancelled call leaves nothing open.
     pub async fn with_options(options: &MySqlOptions) -> Result<Self, OpenError> {
         let pool = options.open().await?;
-        Ok(Self::new(pool).ignore_with(options.ignore_with).replace_with(options.replace_with))
+        let sink = Self::new(pool).ignore_with(options.ignore_with).replace_with(options.replace_with);
+        let sink = sink.abandoned_writes(options.abandoned_writes);
+        Ok(Self { late_write_limit: options.late_write_limit, ..sink })
     }
 
     /// Writes through a pool of yours. Its sessions must be strict (`STRICT_ALL_TABLES` or `STRICT_TRANS_TABLES` in
@@ -70,6 +78,9 @@ impl MySqlSink {
             table_check_interval: Duration::from_secs(60),
             ignore_with: IgnoreWith::default(),
             replace_with: ReplaceWith::default(),
+            abandoned_writes: AbandonedWrites::default(),
+            late_write_limit: None,
+            sessions: Arc::default(),
         }
     }
 
@@ -84,6 +95,21 @@ impl MySqlSink {
     #[must_use]
     pub fn replace_with(mut self, way: ReplaceWith) -> Self {
         self.replace_with = way;
+        self
+    }
+
+    /// What is done about a write that was given up; default [`AbandonedWrites::Kill`].
+    #[must_use]
+    pub fn abandoned_writes(mut self, way: AbandonedWrites) -> Self {
+        self.abandoned_writes = way;
+        self
+    }
+
+    /// How long a write that was given up may still take effect where its session cannot be ended; default: not known.
+    /// A lane with an order waits so long before its next write. See [`MySqlOptions::late_write_limit`].
+    #[must_use]
+    pub fn with_late_write_limit(mut self, limit: Duration) -> Self {
+        self.late_write_limit = Some(limit);
         self
     }
 
@@ -161,6 +187,8 @@ pub struct MySqlConn {
     /// `None` after the link broke; the next use gets another one.
     live: Option<PoolConnection<MySql>>,
     busy: bool,
+    /// The name of the session, once the pipeline has asked for it.
+    named: Option<(Arc<Sessions>, SharedName)>,
 }
 
 impl fmt::Debug for MySqlConn {
@@ -170,14 +198,26 @@ impl fmt::Debug for MySqlConn {
 }
 
 impl MySqlConn {
+    async fn acquire(pool: &MySqlPool) -> Result<Self, SinkError> {
+        let live = pool.acquire().await.map_err(acquire_error)?;
+        Ok(Self { pool: pool.clone(), live: Some(live), busy: false, named: None })
+    }
+
     /// The connection for a piece of work; [`end`](Self::end) says that it is over.
     async fn begin(&mut self) -> Result<&mut MySqlConnection, SinkError> {
+        let is_new = self.live.is_none();
         let live = match self.live.take() {
             Some(live) => live,
             None => self.pool.acquire().await.map_err(acquire_error)?,
         };
         self.busy = true;
-        Ok(self.live.insert(live))
+        let live = self.live.insert(live);
+        if let Some((sessions, name)) = self.named.as_ref().filter(|_| is_new) {
+            // The pipeline has the name of the connection before.
+            name.set(None);
+            name.set(sessions.name(live).await.map_err(|failed| failed.error)?);
+        }
+        Ok(live)
     }
 
     fn end<T>(&mut self, result: Result<T, Failed>) -> Result<T, SinkError> {
@@ -231,9 +271,32 @@ impl Sink for MySqlSink {
         Some(PoolState { in_use: size.saturating_sub(idle), idle: idle.min(size), max })
     }
 
+    fn late_write_limit(&self) -> Option<Duration> {
+        self.late_write_limit
+    }
+
+    /// One round trip; the first of a sink costs two more.
+    async fn session(&self, conn: &mut MySqlConn) -> Result<Option<Session>, SinkError> {
+        if self.abandoned_writes == AbandonedWrites::Wait || is_shared(self.pool.connect_options().get_host()) {
+            return Ok(None);
+        }
+        let name = self.sessions.name(conn.begin().await?).await;
+        let Some(name) = conn.end(name)? else { return Ok(None) };
+        let shared = SharedName::default();
+        shared.set(Some(name));
+        conn.named = Some((Arc::clone(&self.sessions), shared.clone()));
+        Ok(Some(Session::new(shared)))
+    }
+
+    async fn end_session(&self, session: &Session) -> Result<SessionEnd, SinkError> {
+        match session.name::<SharedName>() {
+            Some(name) => self.sessions.end(&self.pool, name).await,
+            None => Ok(SessionEnd::Impossible),
+        }
+    }
+
     async fn acquire(&self) -> Result<MySqlConn, SinkError> {
-        let live = self.pool.acquire().await.map_err(acquire_error)?;
-        Ok(MySqlConn { pool: self.pool.clone(), live: Some(live), busy: false })
+        MySqlConn::acquire(&self.pool).await
     }
 
     async fn prepare(&self, conn: &mut MySqlConn, schema: &Schema) -> Result<MySqlPlan, SinkError> {

@@ -109,6 +109,30 @@ impl Cluster {
         self.known().map_or(0, |topology| topology.masters.len())
     }
 
+    /// Whether the other nodes say that this one takes writes.
+    ///
+    /// # Errors
+    /// None of them answers; the error is one of theirs.
+    pub(crate) async fn is_master(&self, pool: &Pool, server: &ConnectionInfo) -> Result<bool, SinkError> {
+        let mut others = self.known().map_or_else(Vec::new, |topology| topology.masters.clone());
+        others.extend(pool.options().seeds.iter().cloned());
+        others.retain(|other| other.addr() != server.addr());
+        if others.is_empty() {
+            return Ok(true);
+        }
+        let limit = pool.options().connect_timeout;
+        let tasks = others.iter().enumerate().map(|(turn, other)| -> Task<'_, _> {
+            Box::pin(async move {
+                tokio::time::sleep(stagger_delay(turn, limit)).await;
+                read_topology(pool, other).await.map(|(topology, link)| (topology, other.addr().to_string(), link))
+            })
+        });
+        let found = first_ok(tasks.collect()).await;
+        let (topology, address, link) = found.map_err(|mut errors| errors.pop().expect("there are others"))?;
+        pool.give_back(std::iter::once((address, link)));
+        Ok(topology.masters.iter().any(|master| master.addr() == server.addr()))
+    }
+
     /// Finds out whether there is a cluster.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
 
-use crate::options::{Commands, OpenError, RedisOptions};
+use crate::options::{AbandonedWrites, Commands, OpenError, RedisOptions};
 
 const DEFAULT_PORT: u16 = 6379;
 
@@ -93,6 +93,8 @@ struct Extra {
     connect_timeout: Option<Duration>,
     node_timeout: Option<Duration>,
     protocol: Option<ProtocolVersion>,
+    abandoned_writes: AbandonedWrites,
+    late_write_limit: Option<Duration>,
     ca: Option<String>,
     /// Parameters that only some DSNs have.
     special: HashMap<&'static str, String>,
@@ -109,6 +111,12 @@ impl Extra {
                 },
                 "connect_timeout" => self.connect_timeout = Some(seconds(name, value)?),
                 "node_timeout" => self.node_timeout = Some(seconds(name, value)?),
+                "late_write_limit" => self.late_write_limit = Some(seconds(name, value)?),
+                "abandoned_writes" => match value {
+                    "kill" => self.abandoned_writes = AbandonedWrites::Kill,
+                    "wait" => self.abandoned_writes = AbandonedWrites::Wait,
+                    _ => return Err(wrong("abandoned_writes is neither kill nor wait")),
+                },
                 "connect_timeout_ms" | "node_timeout_ms" => {
                     let advice = format!("use {}, in seconds (0.5 is 500 ms)", name.trim_end_matches("_ms"));
                     return Err(OpenError::new(format!("unknown parameter {name:?} in the redis dsn; {advice}")));
@@ -124,7 +132,7 @@ impl Extra {
                     // What is no name may be a part of a password that was not encoded.
                     None if name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') => {
                         return Err(wrong(format_args!(
-                            "unknown parameter {name:?} (known are cluster, max_connections, connect_timeout, node_timeout, protocol and ca)"
+                            "unknown parameter {name:?} (known are cluster, max_connections, connect_timeout, node_timeout, abandoned_writes, late_write_limit, protocol and ca)"
                         )));
                     }
                     None => return Err(wrong("a parameter without a proper name; percent-encode special characters")),
@@ -142,6 +150,8 @@ impl Extra {
             max_connections: self.max_connections.unwrap_or(4),
             connect_timeout: self.connect_timeout.unwrap_or(Duration::from_secs(5)),
             node_timeout: self.node_timeout.unwrap_or(Duration::from_secs(10)),
+            abandoned_writes: self.abandoned_writes,
+            late_write_limit: self.late_write_limit,
             commands: Commands::default(),
         }
     }

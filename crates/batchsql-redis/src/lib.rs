@@ -65,17 +65,33 @@
 //! declared key, and members of sets in any case, are written again, because that is harmless. With `Conflict::ignore`,
 //! a row that the first attempt wrote is then reported as ignored: its key is there. All other rows end as unknown.
 //!
-//! One thing nobody can prevent: what was sent to a server that stalls, and given up after `statement_timeout` or
-//! [`node_timeout`](RedisOptions::node_timeout), may still be executed when the server goes on, after newer rows.
-//!
 //! A row of a hash with `NULL` is two commands in a `MULTI`. Where the server refuses transactions, tables with
 //! nullable fields are refused. If it begins to refuse them later, the replies of the two commands decide; a row of
 //! which only one was executed is unknown.
 //!
+//! # Abandoned writes
+//!
+//! A batch that is given up after `statement_timeout` or [`node_timeout`](RedisOptions::node_timeout), or whose
+//! connection breaks, may still be executed: the server may stall, or the network deliver the commands later. So that it
+//! does not overwrite newer rows, the next batch of that lane (rows with a declared key, or `Ordering::PerTable`) waits
+//! until its connections are gone: the sink ends those that were left in the middle with `CLIENT KILL ID`, from another
+//! connection to the same server, and looks at `CLIENT LIST`. Where the `run_id` of the server is another one, it was
+//! started again or replaced, and its old connections count for nothing.
+//!
+//! - It costs one round trip for each connection that is made, none for a batch.
+//! - It needs the rights to `CLIENT ID`, `CLIENT KILL`, `CLIENT LIST` and `INFO`. Without them there is one warning when
+//!   rows with an order are written.
+//! - Where connections cannot be ended, the lane waits for [`RedisOptions::late_write_limit`]; without that, it goes on
+//!   at once, and the order of its rows is not promised after such a batch. Behind a proxy that shares connections
+//!   between clients, set [`AbandonedWrites::Wait`]: nothing is killed then.
+//! - In a cluster a node that cannot be reached is waited for until the other nodes say that its slots went elsewhere.
+//! - No connection is ended when this process crashes.
+//!
 //! # Rights
 //!
 //! A user needs the right to the keys and to the commands of its tables: those of [`Command`]'s table, `MULTI` and
-//! `EXEC` for hashes with nullable fields, `SELECT` for a database other than 0, `CLUSTER SLOTS` for a cluster.
+//! `EXEC` for hashes with nullable fields, `SELECT` for a database other than 0, `CLUSTER SLOTS` for a cluster. For the
+//! order after abandoned writes, `CLIENT` and `INFO`, see above.
 //! `COMMAND INFO` is asked for about raw commands; without it, or when it is renamed, their first argument
 //! counts as the key.
 //!
@@ -89,6 +105,7 @@
 //! [`node_timeout`](RedisOptions::node_timeout) and no longer.
 
 mod classify;
+mod client;
 mod cluster;
 mod command;
 mod command_info;
@@ -100,6 +117,7 @@ mod lookup;
 mod options;
 mod plan;
 mod replies;
+mod session;
 mod shape;
 mod sink;
 mod slot;
@@ -107,6 +125,6 @@ mod types;
 mod write;
 
 pub use command::{Command, Document, Hash, Key, Publish, Push, Raw, SAdd, Set, Ttl, XAdd, ZAdd};
-pub use options::{OpenError, RedisOptions};
+pub use options::{AbandonedWrites, OpenError, RedisOptions};
 pub use plan::RedisPlan;
 pub use sink::{RedisConn, RedisSink};

@@ -16,14 +16,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::classify::{code_of, connect_error, is_of_another_role, is_refusal, silent};
+use crate::client::{Client as ServerClient, ClientName, Clients, Sending};
 use crate::fan_out::{Task, first_ok, join_all, stagger_delay};
-use crate::options::{OpenError, RedisOptions};
+use crate::options::{AbandonedWrites, OpenError, RedisOptions};
 
 /// One connection to one server, used by one batch at a time.
 ///
 /// It may be used again only when every reply was read: a link that was left in the middle is dropped, which
 /// closes it.
 pub(crate) struct Link {
+    /// How the server names it.
+    pub(crate) client: Arc<ServerClient>,
     connection: MultiplexedConnection,
     is_lost: Arc<AtomicBool>,
     /// Something was sent, and not all replies were read.
@@ -43,9 +46,11 @@ impl Link {
     /// When it is dropped, the link is of no more use and says so.
     pub(crate) async fn send(&mut self, pipeline: &Pipeline, replies: usize) -> RedisResult<Vec<Value>> {
         self.is_busy = true;
+        let sending = Sending::on(&self.client);
         let result = self.connection.req_packed_commands(pipeline, 0, replies).await;
         self.is_busy = result.is_err();
         if let Ok(values) = &result {
+            sending.answered();
             self.is_outdated |= values.iter().any(says_another_role);
         }
         result
@@ -102,20 +107,24 @@ pub(crate) struct Pool {
     used: AtomicUsize,
     /// Whether the server was found to have only version 2 of the protocol.
     is_old: AtomicBool,
+    /// Somebody was told that clients cannot be ended.
+    has_warned: AtomicBool,
 }
 
 /// The right to use one connection to each server.
 pub(crate) struct Lease {
     pub(crate) pool: Arc<Pool>,
     links: HashMap<String, Link>,
+    /// The clients of the links that it has, and of those that it had and left in the middle.
+    pub(crate) clients: Arc<Clients>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Pool {
     pub(crate) fn new(options: RedisOptions) -> Self {
         let permits = Arc::new(Semaphore::new(options.max_connections.min(Semaphore::MAX_PERMITS)));
-        let (idle, used, is_old) = Default::default();
-        Self { options, permits, idle, used, is_old }
+        let (idle, used, is_old, has_warned) = Default::default();
+        Self { options, permits, idle, used, is_old, has_warned }
     }
 
     pub(crate) fn options(&self) -> &RedisOptions {
@@ -131,7 +140,7 @@ impl Pool {
     pub(crate) async fn lease(self: &Arc<Self>) -> Lease {
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         let permit = permit.expect("the semaphore is never closed");
-        Lease { pool: Arc::clone(self), links: HashMap::new(), _permit: permit }
+        Lease { pool: Arc::clone(self), links: HashMap::new(), clients: Arc::default(), _permit: permit }
     }
 
     /// A connection that nobody uses, or a new one, within the connect timeout.
@@ -153,7 +162,24 @@ impl Pool {
         opened.await.unwrap_or_else(|_| Err(silent(&address)))
     }
 
+    /// Makes a connection and asks for its name, in one round trip more.
     async fn connect(&self, server: &ConnectionInfo) -> RedisResult<Link> {
+        if self.options.abandoned_writes == AbandonedWrites::Wait {
+            return self.connect_unnamed(server).await;
+        }
+        // A proxy may hang up on commands that it does not know. So may a server that is stopped just now.
+        for _ in 0..2 {
+            let mut link = self.connect_unnamed(server).await?;
+            let questions = ClientName::questions();
+            if let Ok(replies) = link.connection.req_packed_commands(&questions, 0, questions.len()).await {
+                link.client = Arc::new(ServerClient::new(server.clone(), ClientName::new(&replies)));
+                return Ok(link);
+            }
+        }
+        self.connect_unnamed(server).await
+    }
+
+    async fn connect_unnamed(&self, server: &ConnectionInfo) -> RedisResult<Link> {
         match self.options.protocol {
             Some(version) => self.connect_with(server, version).await,
             None if self.is_old.load(Ordering::Relaxed) => self.connect_with(server, ProtocolVersion::RESP2).await,
@@ -190,7 +216,20 @@ impl Pool {
         let client = Client::open(server.clone().set_redis_settings(settings))?;
         let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
         let answer_timeout = self.options.connect_timeout;
-        Ok(Link { connection, is_lost, is_busy: false, is_outdated: false, answer_timeout, reports_loss })
+        let client = Arc::new(ServerClient::new(server.clone(), None));
+        Ok(Link { client, connection, is_lost, is_busy: false, is_outdated: false, answer_timeout, reports_loss })
+    }
+
+    /// Says once that a batch that is given up may have a late effect.
+    pub(crate) fn warn_of_clients(&self) {
+        if !self.has_warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                address = self.options.address(),
+                "the connection of a batch that is given up cannot be ended, so such a batch may still overwrite newer \
+                 rows; allow the user CLIENT ID, CLIENT KILL, CLIENT LIST and INFO, or say by late_write_limit how long \
+                 that is possible"
+            );
+        }
     }
 
     fn take_idle(&self, address: &str) -> Option<Link> {
@@ -198,7 +237,7 @@ impl Pool {
     }
 
     /// Keeps links for the next batch, as many for each server as batches can be written at once.
-    fn give_back(&self, links: impl Iterator<Item = (String, Link)>) {
+    pub(crate) fn give_back(&self, links: impl Iterator<Item = (String, Link)>) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         for (address, link) in links {
             if link.is_outdated {
@@ -293,6 +332,11 @@ impl Lease {
         false
     }
 
+    /// Whether the server names every connection that is here.
+    pub(crate) fn has_names(&self) -> bool {
+        self.links.values().all(|link| link.client.is_named())
+    }
+
     /// The connections that were asked for, by address, to use several at once.
     pub(crate) fn links(&mut self) -> impl Iterator<Item = (&str, &mut Link)> {
         self.links.iter_mut().map(|(address, link)| (address.as_str(), link))
@@ -300,6 +344,7 @@ impl Lease {
 
     /// Takes a connection for this batch. One that it has already to that address is given back.
     pub(crate) fn keep(&mut self, address: String, link: Link) {
+        self.clients.add(&link.client);
         match self.links.insert(address.clone(), link) {
             Some(other) => self.pool.give_back(std::iter::once((address, other))),
             None => drop(self.pool.used.fetch_add(1, Ordering::Relaxed)),

@@ -9,6 +9,18 @@ use redis::{ConnectionInfo, ProtocolVersion};
 
 use crate::command::Command;
 
+/// What is done about a batch that was given up after it was sent, before the next batch of rows with an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum AbandonedWrites {
+    /// Its connection is ended with `CLIENT KILL`, from another one, and the next batch waits until it is gone.
+    #[default]
+    Kill,
+    /// Nothing is killed, and `CLIENT` is not used; the next batch waits for [`RedisOptions::late_write_limit`]. For
+    /// proxies that share the connections of the server between their clients.
+    Wait,
+}
+
 /// Where the server is, and what rows become.
 ///
 /// As a DSN:
@@ -20,7 +32,8 @@ use crate::command::Command;
 /// | `unix:///path?db=0&user=…&pass=…` | a Unix socket |
 /// | `redis://[user[:password]@]host[:port],host[:port]…?cluster=true` | a cluster, by some of its nodes |
 ///
-/// with the parameters `max_connections` (default 4), `connect_timeout` (seconds for one connection attempt, above 0,
+/// with the parameters `max_connections` (default 4), `abandoned_writes` (`kill` or `wait`, default `kill`),
+/// `late_write_limit` (seconds, decimals allowed; default: not known), `connect_timeout` (seconds for one connection attempt, above 0,
 /// decimals allowed; default 5), `node_timeout` (seconds, decimals allowed; default 10), `protocol` (`2` or `3`) and,
 /// for TLS, `ca` (a file of certificates in PEM form, instead of the system's). Percent-encode what has a meaning in URLs.
 ///
@@ -41,6 +54,8 @@ pub struct RedisOptions {
     pub(crate) max_connections: usize,
     pub(crate) connect_timeout: Duration,
     pub(crate) node_timeout: Duration,
+    pub(crate) abandoned_writes: AbandonedWrites,
+    pub(crate) late_write_limit: Option<Duration>,
     pub(crate) commands: Commands,
 }
 
@@ -103,6 +118,23 @@ impl RedisOptions {
         self
     }
 
+    /// What is done about a batch that was given up; default [`AbandonedWrites::Kill`].
+    #[must_use]
+    pub fn abandoned_writes(mut self, way: AbandonedWrites) -> Self {
+        self.abandoned_writes = way;
+        self
+    }
+
+    /// How long a batch that was given up may still take effect where its connection cannot be ended: the time for
+    /// which the system sends again what was not acknowledged (Linux: about 15 minutes, `net.ipv4.tcp_retries2`), and
+    /// the longest stall of the server. A lane with an order waits so long before its next batch. Default: not known;
+    /// then the lane goes on at once, and the order of its rows is not promised after such a batch.
+    #[must_use]
+    pub fn late_write_limit(mut self, limit: Duration) -> Self {
+        self.late_write_limit = Some(limit);
+        self
+    }
+
     /// What the rows of `table` become (`namespace.table` where the schema has a namespace). Without it, and
     /// without a [`default_command`](Self::default_command), rows of schemas that declare a key become hashes
     /// ([`Command::hash`]), and other schemas are refused.
@@ -135,6 +167,8 @@ impl fmt::Debug for RedisOptions {
             .field("max_connections", &self.max_connections)
             .field("connect_timeout", &self.connect_timeout)
             .field("node_timeout", &self.node_timeout)
+            .field("abandoned_writes", &self.abandoned_writes)
+            .field("late_write_limit", &self.late_write_limit)
             .field("commands", &self.commands)
             .finish_non_exhaustive()
     }

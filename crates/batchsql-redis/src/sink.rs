@@ -3,19 +3,24 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use batchsql_core::{Attempt, ErrorClass, Limits, PoolState, Rows, Schema, Sink, SinkError, ValueRules, Written};
+use batchsql_core::{
+    Attempt, ErrorClass, Limits, PoolState, Rows, Schema, Session, SessionEnd, Sink, SinkError, ValueRules, Written,
+};
 
 use tokio::time::{Instant, timeout_at};
 
 use crate::classify::connect_error;
+use crate::client::Clients;
 use crate::cluster::Cluster;
 use crate::command::Command;
 use crate::command_info::{self, KeyPosition};
 use crate::link::{self, Lease, Pool};
 use crate::lookup::is_float;
-use crate::options::{OpenError, RedisOptions};
+use crate::options::{AbandonedWrites, OpenError, RedisOptions};
 use crate::plan::{RedisPlan, is_repeatable};
+use crate::session;
 use crate::shape::Shape;
 use crate::write::write_to_server;
 
@@ -178,6 +183,35 @@ impl Sink for RedisSink {
         // One connection to each node.
         state.max *= self.0.cluster.as_ref().map_or(1, |cluster| cluster.masters().max(1));
         Some(state)
+    }
+
+    /// The server answers row by row, so a larger batch saves little. Not measured yet.
+    fn prefers_large_batches(&self) -> bool {
+        false
+    }
+
+    fn late_write_limit(&self) -> Option<Duration> {
+        self.0.pool.options().late_write_limit
+    }
+
+    /// The connections that the batch has, and those that it gets on its way to further nodes. Their names are known
+    /// since they were made.
+    async fn session(&self, conn: &mut RedisConn) -> Result<Option<Session>, SinkError> {
+        let pool = &self.0.pool;
+        if pool.options().abandoned_writes == AbandonedWrites::Wait {
+            return Ok(None);
+        }
+        if !conn.0.has_names() {
+            pool.warn_of_clients();
+        }
+        Ok(Some(Session::new(Arc::clone(&conn.0.clients))))
+    }
+
+    async fn end_session(&self, session: &Session) -> Result<SessionEnd, SinkError> {
+        match session.name::<Arc<Clients>>() {
+            Some(clients) => session::end(&self.0.pool, self.0.cluster.as_ref(), clients).await,
+            None => Ok(SessionEnd::Impossible),
+        }
     }
 
     async fn acquire(&self) -> Result<RedisConn, SinkError> {

@@ -46,6 +46,12 @@
 //! One batch is written while the next one waits in the writer's queue. A batch that is given up there, by
 //! `statement_timeout` or by the deadline of `close`, was not sent: it is tried again, or ends as `Purged`.
 //!
+//! # Abandoned writes
+//!
+//! A batch that is given up while its statements run is interrupted. It ends, written or not, before the writer
+//! begins the next one, so it cannot overwrite newer rows of the same pipeline. Two sinks on one file have no order
+//! between them, given up or not.
+//!
 //! # Durability
 //!
 //! The default is WAL with `synchronous=NORMAL`: a commit survives a crash of the process, and a crash

@@ -11,6 +11,10 @@
 //! A person may set the DSNs and call `cargo test`; a test never touches any other server. Every test keeps to
 //! a schema, database or key prefix of its own, see [`unique`].
 
+mod late_proxy;
+
+pub use late_proxy::LateProxy;
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};

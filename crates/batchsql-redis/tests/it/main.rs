@@ -1,6 +1,7 @@
 //! The sink on real servers.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod abandoned;
 mod cluster;
 mod commands;
 mod errors;

@@ -120,6 +120,11 @@ impl Outcomes {
         self.0.values().filter_map(Outcome::failure).map(|failed| failed.attempts()).min().unwrap_or(0)
     }
 
+    /// The most attempts of a row that failed.
+    pub(crate) fn most_attempts(&self) -> u32 {
+        self.0.values().filter_map(Outcome::failure).map(|failed| failed.attempts()).max().unwrap_or(0)
+    }
+
     /// The file holds what was said, row by row: each row that is written exactly once, and no other,
     /// save those of which the pipeline itself says that it does not know. The balance says the same.
     /// Says the balance, for people who want figures.

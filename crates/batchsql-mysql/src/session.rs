@@ -1,0 +1,405 @@
+//! Owns the names of sessions at the server, and how a session is ended from another connection.
+//! Must not know rows, plans or batches.
+//!
+//! A connection id names a session only together with its server and the time for which the server has run: ids begin
+//! anew when it restarts, and another server has the same ids. Within one run ids only grow, so none is used twice.
+//!
+//! Example: a write on connection 7 is given up. From another connection: is it the same server, by host, port and
+//! identity? Has it run for longer than session 7 exists? Then `KILL 7`, and again a look at the process list until 7 is
+//! gone. When the server has restarted since, session 7 went with it. What the network delivers later for a session
+//! that is gone finds a closed socket.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use batchsql_core::{ErrorClass, SessionEnd, SinkError};
+use sqlx::mysql::{MySql, MySqlConnection, MySqlRow};
+use sqlx::pool::PoolConnection;
+use sqlx::{ConnectOptions, Executor, MySqlPool, Row};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::classify::{Failed, Stage, number};
+
+/// How far the times of client and server may be apart: both round, and a server may set its clock.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(3);
+
+/// Connections that are opened to find the server of a session, where one address leads to several servers.
+const MAX_SERVERS: usize = 4;
+
+/// The longest time for opening a connection, so that some is left to use it.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The longest wait for a connection of the pool, where no other one can be opened.
+const POOL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Pauses between two looks for a session that was killed.
+const LOOKS: [u64; 8] = [0, 5, 20, 50, 100, 200, 400, 400];
+
+/// A session of a server.
+#[derive(Debug, Clone)]
+pub(crate) struct SessionName {
+    id: u64,
+    /// `user@host` as the server sees it.
+    user: String,
+    /// Which server it is.
+    server: String,
+    /// Seconds for which the server had run when the name was asked for.
+    uptime: u64,
+    /// Before it was asked for, and after the answer.
+    asked: (Instant, Instant),
+}
+
+/// The name of the session that a connection of the pipeline has now: its driver may replace the connection.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SharedName(Arc<Mutex<Option<SessionName>>>);
+
+impl SharedName {
+    pub(crate) fn set(&self, name: Option<SessionName>) {
+        *self.lock() = name;
+    }
+
+    fn get(&self) -> Option<SessionName> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<SessionName>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a server is, as far as sessions go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ServerKind {
+    MySql,
+    MariaDb,
+    /// `KILL` means something else there, or sessions are shared.
+    Other,
+}
+
+impl ServerKind {
+    fn of(version: &str, comment: &str) -> Self {
+        const OTHERS: [&str; 9] =
+            ["tidb", "vitess", "planetscale", "proxysql", "maxscale", "oceanbase", "singlestore", "doris", "starrocks"];
+        let text = format!("{version} {comment}").to_lowercase();
+        if OTHERS.iter().any(|other| text.contains(other)) {
+            Self::Other
+        } else if text.contains("mariadb") {
+            Self::MariaDb
+        } else {
+            Self::MySql
+        }
+    }
+
+    /// One row: connection id, user, server, and seconds since its start. Nothing is set, so that no proxy pins the
+    /// connection to this client.
+    fn name_query(self) -> &'static str {
+        match self {
+            Self::MariaDb => {
+                "SELECT CONNECTION_ID(), USER(), CONCAT_WS('|', @@hostname, @@port, @@server_id, @@datadir), \
+                 (SELECT VARIABLE_VALUE FROM information_schema.SESSION_STATUS WHERE VARIABLE_NAME = 'UPTIME')"
+            }
+            _ => {
+                "SELECT CONNECTION_ID(), USER(), CONCAT_WS('|', @@hostname, @@port, @@server_uuid), \
+                 (SELECT VARIABLE_VALUE FROM performance_schema.global_status WHERE VARIABLE_NAME = 'Uptime')"
+            }
+        }
+    }
+}
+
+/// What a sink knows about sessions, and the connection from which it ends them.
+#[derive(Default)]
+pub(crate) struct Sessions {
+    kind: OnceLock<ServerKind>,
+    /// Opened when it is first needed, and taken out while it is used: one that is left in the middle is closed.
+    watcher: Mutex<Option<MySqlConnection>>,
+    has_warned: AtomicBool,
+}
+
+/// The connection from which a session is ended.
+enum Watcher {
+    Own(MySqlConnection),
+    /// No further connection could be opened.
+    Pooled(Borrowed),
+}
+
+/// A connection of the pool, which is closed when it is dropped in the middle of something.
+struct Borrowed(Option<PoolConnection<MySql>>);
+
+/// What was found at the end of a connection.
+enum Found {
+    End(SessionEnd),
+    AnotherServer,
+}
+
+impl Sessions {
+    /// Asks for the name of a connection's session; `None` when it cannot be ended from another connection.
+    ///
+    /// # Errors
+    /// The link is lost.
+    pub(crate) async fn name(&self, connection: &mut MySqlConnection) -> Result<Option<SessionName>, Failed> {
+        match self.ask(connection).await {
+            Ok(Some(name)) => Ok(Some(name)),
+            Ok(None) => {
+                self.warn("this server or proxy does not end sessions as MySQL does");
+                Ok(None)
+            }
+            Err(error @ sqlx::Error::Database(_)) => {
+                let Failed { error, .. } = Failed::of(error, Stage::Open);
+                self.warn(&format!("the server does not name it: {error}"));
+                Ok(None)
+            }
+            Err(error) => Err(Failed::of(error, Stage::Open)),
+        }
+    }
+
+    async fn ask(&self, connection: &mut MySqlConnection) -> sqlx::Result<Option<SessionName>> {
+        let kind = match self.kind.get() {
+            Some(kind) => *kind,
+            None => {
+                // In these words a proxy answers for itself.
+                let comment = connection.fetch_one("select @@version_comment limit 1").await?;
+                let version = connection.fetch_one("SELECT VERSION()").await?;
+                *self.kind.get_or_init(|| ServerKind::of(&text(&version, 0), &text(&comment, 0)))
+            }
+        };
+        if kind == ServerKind::Other {
+            return Ok(None);
+        }
+        let before = Instant::now();
+        let row = connection.fetch_one(kind.name_query()).await?;
+        let (id, uptime) = (text(&row, 0).parse().ok(), text(&row, 3).parse().ok());
+        let (user, server) = (text(&row, 1), text(&row, 2));
+        Ok(id.zip(uptime).map(|(id, uptime)| SessionName { id, user, server, uptime, asked: (before, Instant::now()) }))
+    }
+
+    /// Ends the session of a connection on which a write was given up.
+    ///
+    /// # Errors
+    /// The server cannot be asked now.
+    ///
+    /// # Cancel safety
+    /// The connection that it uses is closed.
+    pub(crate) async fn end(&self, pool: &MySqlPool, name: &SharedName) -> Result<SessionEnd, SinkError> {
+        let Some(name) = name.get() else { return Ok(SessionEnd::Impossible) };
+        for _ in 0..MAX_SERVERS {
+            let kept = self.watcher().take();
+            let is_kept = kept.is_some();
+            let mut watcher = match kept {
+                Some(kept) => Watcher::Own(kept),
+                None => self.open(pool).await?,
+            };
+            match self.end_from(watcher.connection(), &name).await {
+                Ok(Found::End(end)) => {
+                    self.keep(watcher);
+                    return Ok(end);
+                }
+                // The address may lead to several servers.
+                Ok(Found::AnotherServer) => {}
+                // The server may have closed it meanwhile.
+                Err(_) if is_kept => {}
+                Err(error) => return Err(Failed::of(error, Stage::Open).error),
+            }
+        }
+        self.warn("its server is not found at the address of the pool");
+        Ok(SessionEnd::Impossible)
+    }
+
+    async fn open(&self, pool: &MySqlPool) -> Result<Watcher, SinkError> {
+        let options = pool.connect_options();
+        let limit = pool.options().get_acquire_timeout().min(OPEN_TIMEOUT);
+        let error = match timeout(limit, options.connect()).await {
+            Ok(Ok(own)) => return Ok(Watcher::Own(own)),
+            Ok(Err(error)) => Failed::of(error, Stage::Open).error,
+            Err(_) => SinkError::new(ErrorClass::Transient, format!("no connection to the server within {limit:?}")),
+        };
+        match timeout(POOL_TIMEOUT, pool.acquire()).await {
+            Ok(Ok(pooled)) => Ok(Watcher::Pooled(Borrowed(Some(pooled)))),
+            _ => Err(error),
+        }
+    }
+
+    async fn end_from(&self, connection: &mut MySqlConnection, name: &SessionName) -> sqlx::Result<Found> {
+        let Some(own) = self.ask(connection).await? else { return Ok(self.impossible("the server does not name it")) };
+        if own.server != name.server {
+            return Ok(Found::AnotherServer);
+        }
+        let age = (own.asked.0 - name.asked.1, own.asked.1 - name.asked.0);
+        if has_restarted(name.uptime, age, own.uptime) {
+            return Ok(Found::End(SessionEnd::Ended));
+        }
+        if user_of(&own.user) != user_of(&name.user) {
+            return Ok(self.impossible("the pool connects as another user now"));
+        }
+        for (turn, pause) in LOOKS.into_iter().enumerate() {
+            sleep(Duration::from_millis(pause)).await;
+            let list = format!(
+                "SELECT ID, USER, HOST FROM information_schema.PROCESSLIST WHERE ID IN ({}, {})",
+                own.id, name.id
+            );
+            let list = connection.fetch_all(&*list).await?;
+            let find = |id: u64| list.iter().find(|row| text(row, 0) == id.to_string());
+            if find(own.id).is_none() {
+                return Ok(self.impossible("the user does not see its sessions in the process list"));
+            }
+            let Some(session) = find(name.id) else { return Ok(Found::End(SessionEnd::Ended)) };
+            if !is_of(&name.user, &text(session, 1), &text(session, 2)) {
+                return Ok(self.impossible("the process list shows it as another user's"));
+            }
+            if turn > 0 {
+                continue;
+            }
+            // The look was on this connection, so that the server is the same.
+            match connection.execute(&*format!("KILL {}", name.id)).await {
+                Ok(_) => {}
+                Err(sqlx::Error::Database(error)) if number(error.as_ref()) == NO_SUCH_SESSION => {}
+                Err(sqlx::Error::Database(error)) if is_refusal(number(error.as_ref())) => {
+                    return Ok(self.impossible("the user may not KILL its own sessions"));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Found::End(SessionEnd::Pending))
+    }
+
+    fn impossible(&self, why: &str) -> Found {
+        self.warn(why);
+        Found::End(SessionEnd::Impossible)
+    }
+
+    fn warn(&self, why: &str) {
+        if !self.has_warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "the session of a write that is given up cannot be ended: {why}; such a write may still overwrite newer \
+                 rows, unless late_write_limit says how long that is possible"
+            );
+        }
+    }
+
+    fn keep(&self, watcher: Watcher) {
+        match watcher {
+            Watcher::Own(own) => *self.watcher() = Some(own),
+            // It goes back to the pool.
+            Watcher::Pooled(mut borrowed) => drop(borrowed.0.take()),
+        }
+    }
+
+    fn watcher(&self) -> MutexGuard<'_, Option<MySqlConnection>> {
+        self.watcher.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Watcher {
+    fn connection(&mut self) -> &mut MySqlConnection {
+        match self {
+            Self::Own(own) => own,
+            Self::Pooled(borrowed) => borrowed.0.as_mut().expect("it is taken only when it is given back"),
+        }
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        drop(self.0.take().map(PoolConnection::detach));
+    }
+}
+
+/// Whether the pool's address is that of a proxy that shares sessions between clients.
+pub(crate) fn is_shared(host: &str) -> bool {
+    // Amazon RDS Proxy.
+    host.ends_with(".rds.amazonaws.com") && host.contains(".proxy-")
+}
+
+/// `ER_NO_SUCH_THREAD`: it has ended meanwhile.
+const NO_SUCH_SESSION: u16 = 1094;
+
+/// Whether the server does not let this user end a session, whenever it is asked.
+fn is_refusal(code: u16) -> bool {
+    // Not the owner, missing rights, not supported, not understood.
+    matches!(code, 1044 | 1045 | 1064 | 1095 | 1142 | 1227 | 1235 | 1370 | 1698)
+}
+
+/// Whether the server was started after the session: it had run for `first` seconds when the session was named, and
+/// has run for `uptime` seconds now, between `age.0` and `age.1` later.
+///
+/// A server that was started after the session has run for less time than the session exists. So has one that had
+/// just started when the session was named; that one has run on since, which tells them apart.
+fn has_restarted(first: u64, age: (Duration, Duration), uptime: u64) -> bool {
+    let uptime = Duration::from_secs(uptime);
+    let is_younger = uptime <= age.1 + Duration::from_secs(1);
+    is_younger && Duration::from_secs(first) + age.0 > uptime + CLOCK_TOLERANCE
+}
+
+fn user_of(user_and_host: &str) -> &str {
+    user_and_host.rsplit_once('@').map_or(user_and_host, |(user, _)| user)
+}
+
+/// Whether the process list shows a session of this user; its host has the port of the client behind it.
+fn is_of(user_and_host: &str, user: &str, host: &str) -> bool {
+    let (name, from) = user_and_host.rsplit_once('@').unwrap_or((user_and_host, ""));
+    let port = host.strip_prefix(from);
+    name == user && port.is_some_and(|port| port.is_empty() || port.starts_with(':'))
+}
+
+/// A column of the text protocol; empty for NULL.
+fn text(row: &MySqlRow, column: usize) -> String {
+    match row.try_get_unchecked::<Option<&[u8]>, _>(column) {
+        Ok(Some(value)) => String::from_utf8_lossy(value).into_owned(),
+        Ok(None) | Err(_) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restart_is_told_from_a_server_that_runs_on() {
+        let check = |first: u64, age: u64, uptime: u64, restarted: bool| {
+            let age = Duration::from_secs(age);
+            let result = has_restarted(first, (age, age + Duration::from_millis(300)), uptime);
+            assert_eq!(result, restarted, "{first} s, {age:?} later {uptime} s");
+        };
+        // It runs on, with what rounding and clocks do.
+        check(1_000, 60, 1_060, false);
+        check(1_000, 60, 1_058, false);
+        check(0, 60, 60, false);
+        check(0, 60, 58, false);
+        check(0, 0, 0, false);
+        // The server's clock was set back: it has run longer than the session exists, so it is the same.
+        check(1_000, 60, 900, false);
+        // Started while the session existed.
+        check(1_000, 60, 10, true);
+        check(1_000, 60, 60, true);
+        check(1_000, 1, 1, true);
+        check(5, 60, 30, true);
+        // Too near to say: then the process list decides.
+        check(1, 60, 59, false);
+    }
+
+    #[test]
+    fn servers_that_end_sessions_in_another_way_are_known() {
+        let check =
+            |version: &str, comment: &str, kind| assert_eq!(ServerKind::of(version, comment), kind, "{version}");
+        check("10.11.19-MariaDB-0+deb12u1", "Debian 12", ServerKind::MariaDb);
+        check("8.0.36", "MySQL Community Server - GPL", ServerKind::MySql);
+        check("8.0.35", "Source distribution", ServerKind::MySql);
+        check("8.0.11-TiDB-v7.5.0", "TiDB Server (Apache License 2.0) Community Edition", ServerKind::Other);
+        check("8.0.30-Vitess", "Version: 19.0", ServerKind::Other);
+        check("8.0.36", "(ProxySQL)", ServerKind::Other);
+        check("5.7.25-OceanBase-v4", "OceanBase_CE", ServerKind::Other);
+        assert!(is_shared("shop.proxy-c1.eu-west-1.rds.amazonaws.com"));
+        assert!(!is_shared("shop.c1.eu-west-1.rds.amazonaws.com"));
+    }
+
+    #[test]
+    fn the_process_list_shows_whose_a_session_is() {
+        let check = |own: &str, user: &str, host: &str, same| assert_eq!(is_of(own, user, host), same, "{own} {host}");
+        check("app@127.0.0.1", "app", "127.0.0.1:59770", true);
+        check("app@::1", "app", "::1:59770", true);
+        check("app@localhost", "app", "localhost", true);
+        check("a@b@10.0.0.1", "a@b", "10.0.0.1:5", true);
+        check("app@10.0.0.1", "app", "10.0.0.12:5", false);
+        check("app@10.0.0.1", "other", "10.0.0.1:5", false);
+    }
+}

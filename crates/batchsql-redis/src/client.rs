@@ -1,0 +1,145 @@
+//! Owns the names of clients at their servers, and which of them were left in the middle of a batch.
+//! Must not know links, rows or commands of tables.
+//!
+//! Redis names each connection by a client id, which is never used twice while the server runs, and each run of the
+//! server by its `run_id`. Both together name one connection for ever.
+
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use redis::{ConnectionInfo, Pipeline, Value};
+
+/// No client has this id: it shows whether clients may be killed and listed.
+const NO_CLIENT: i64 = i64::MAX;
+
+/// A connection as its server names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ClientName {
+    pub(crate) id: i64,
+    pub(crate) run_id: String,
+}
+
+impl ClientName {
+    /// The questions whose replies [`new`](Self::new) reads. They also show whether the user may end clients.
+    pub(crate) fn questions() -> Pipeline {
+        let mut questions = Pipeline::with_capacity(4);
+        questions.cmd("CLIENT").arg("ID").cmd("INFO").arg("server");
+        questions.cmd("CLIENT").arg("KILL").arg("ID").arg(NO_CLIENT);
+        questions.cmd("CLIENT").arg("LIST").arg("ID").arg(NO_CLIENT);
+        questions
+    }
+
+    /// `None` where the user may not ask, or the server does not know.
+    pub(crate) fn new(replies: &[Value]) -> Option<Self> {
+        let [Value::Int(id), info, killed, listed] = replies else { return None };
+        let run_id = text(info).lines().find_map(|line| line.trim().strip_prefix("run_id:").map(str::to_owned))?;
+        let is_run = run_id.len() >= 8 && run_id.bytes().any(|byte| byte != b'0');
+        (is_run && !is_refused(killed) && !is_refused(listed)).then_some(Self { id: *id, run_id })
+    }
+}
+
+fn is_refused(reply: &Value) -> bool {
+    matches!(reply, Value::ServerError(error) if error.code() == "NOPERM")
+}
+
+/// A connection of the sink, and what it leaves at its server.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) server: ConnectionInfo,
+    pub(crate) name: Option<ClientName>,
+    /// Commands were sent on it, and the replies will never be read.
+    is_left: AtomicBool,
+}
+
+impl Client {
+    pub(crate) fn new(server: ConnectionInfo, name: Option<ClientName>) -> Self {
+        Self { server, name, is_left: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn is_named(&self) -> bool {
+        self.name.is_some()
+    }
+
+    /// Nothing that was sent on it takes effect any more.
+    pub(crate) fn mark_ended(&self) {
+        self.is_left.store(false, Ordering::Release);
+    }
+
+    pub(crate) fn is_left(&self) -> bool {
+        self.is_left.load(Ordering::Acquire)
+    }
+}
+
+/// Notes that a client was left in the middle, unless all replies came.
+pub(crate) struct Sending(Option<Arc<Client>>);
+
+impl Sending {
+    pub(crate) fn on(client: &Arc<Client>) -> Self {
+        Self(Some(Arc::clone(client)))
+    }
+
+    pub(crate) fn answered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        if let Some(client) = &self.0 {
+            client.is_left.store(true, Ordering::Release);
+        }
+    }
+}
+
+/// The clients that the batches of one lease use: more of them come while it is written.
+#[derive(Debug, Default)]
+pub(crate) struct Clients(Mutex<Vec<Arc<Client>>>);
+
+impl Clients {
+    pub(crate) fn add(&self, client: &Arc<Client>) {
+        let mut clients = self.lock();
+        // Those whose connection is gone and that owe nothing.
+        clients.retain(|client| client.is_left() || Arc::strong_count(client) > 1);
+        clients.push(Arc::clone(client));
+    }
+
+    /// Those that were left in the middle.
+    pub(crate) fn left(&self) -> Vec<Arc<Client>> {
+        self.lock().iter().filter(|client| client.is_left()).cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Client>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A text in any of its forms; empty for anything else.
+pub(crate) fn text(value: &Value) -> Cow<'_, str> {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8_lossy(bytes),
+        Value::VerbatimString { text, .. } | Value::SimpleString(text) => text.into(),
+        _ => "".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_has_a_name_where_the_server_gives_one() {
+        let info = |run: &str| Value::BulkString(format!("# Server\r\nredis_version:7\r\nrun_id:{run}\r\n").into());
+        let check = |replies: &[Value], id: Option<i64>| {
+            assert_eq!(ClientName::new(replies).map(|name| name.id), id, "{replies:?}");
+        };
+        let (no, none) = (Value::Int(0), Value::BulkString(Vec::new()));
+        let run = info("0f5c2a9b7d");
+        check(&[Value::Int(7), run.clone(), no.clone(), none.clone()], Some(7));
+        check(&[Value::Int(7), info("0000000000"), no.clone(), none.clone()], None);
+        check(&[Value::Int(7), Value::BulkString(b"# Server\r\n".to_vec()), no.clone(), none.clone()], None);
+        check(&[Value::SimpleString("OK".into()), run.clone(), no, none.clone()], None);
+        check(&[Value::Int(7), run], None);
+        check(&[], None);
+    }
+}
