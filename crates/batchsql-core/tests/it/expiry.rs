@@ -202,3 +202,72 @@ async fn the_error_of_an_unknown_row_is_that_of_the_attempt_that_made_it_unknown
         assert!(error.contains("the reply was lost"), "{error}");
     }
 }
+
+/// Works until it dies; then writes on open connections fail, and connecting takes seconds to fail.
+#[derive(Clone, Default)]
+struct Dies(Arc<std::sync::atomic::AtomicBool>);
+
+impl Sink for Dies {
+    type Conn = ();
+    type Plan = ();
+
+    fn name(&self) -> &'static str {
+        "dies"
+    }
+
+    fn sorts_by_key(&self) -> bool {
+        true
+    }
+
+    async fn acquire(&self) -> Result<(), SinkError> {
+        if self.0.load(std::sync::atomic::Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            return Err(SinkError::with_code(ErrorClass::Transient, "down", "no connection"));
+        }
+        Ok(())
+    }
+
+    async fn prepare(&self, (): &mut (), _: &Schema) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    async fn write(&self, (): &mut (), (): &(), _: Rows<'_>, _: &Attempt) -> Result<Written, SinkError> {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        if self.0.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(SinkError::new(ErrorClass::Unknown, "the link was lost"));
+        }
+        Ok(Written::default())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_row_ends_when_the_server_dies_under_load() {
+    let sink = Dies::default();
+    let config = PipelineConfig { retry_for: MINUTE, ..PipelineConfig::default() };
+    let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
+    let producers: Vec<_> = (0..10)
+        .map(|producer| {
+            let db = db.clone();
+            tokio::spawn(async move {
+                let schema = table("t", Conflict::update(["id"]));
+                let mut receipts = Vec::new();
+                for number in 0..2_000 {
+                    let row = row(&schema, (producer * 2_000 + number) * 300);
+                    receipts.push(db.submit_tracked(&row).await.unwrap());
+                    tokio::time::sleep(Duration::from_micros(100)).await;
+                }
+                for receipt in receipts {
+                    receipt.await;
+                }
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    sink.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    let begin = Instant::now();
+    for producer in producers {
+        tokio::time::timeout(HOUR, producer).await.expect("rows have no outcome").unwrap();
+    }
+    // The buffer is full twice: rows that found no room come when the first ones have expired.
+    assert!(begin.elapsed() < 3 * MINUTE, "{:?}", begin.elapsed());
+}
