@@ -5,15 +5,15 @@
 //! crate `batchsql`.
 //!
 //! ```text
-//! submit ──▶ queue ──▶ group ──▶ dispatch ──▶ execute ──▶ receipt, ledger
-//! (caller)   budget    open      order,       connection,  outcome of
-//!            of rows   batch of  fairness,    retries,     every row,
-//!            and bytes a table   drain        isolation    the balance
+//! submit ──▶ budget ──▶ intake ──▶ dispatch ──▶ write ──▶ outcome
+//! (caller)   of rows    open       order,       connection,  of every row,
+//!            and bytes  batch of   fairness,    retries,     receipts,
+//!                       a lane     drain        isolation    the balance
 //! ```
 //!
 //! The only thing that makes [`BatchSql::submit`] wait is the budget of rows and bytes. A row is
-//! encoded on the caller's task straight into the open columnar batch of its table; only full or due
-//! batches travel through a channel.
+//! encoded on the caller's task straight into the open columnar batch of its table. When a permit and its connection
+//! are there, the dispatcher takes the oldest batch of a lane, with what was sealed after it, and writes it.
 
 mod budget;
 mod config;

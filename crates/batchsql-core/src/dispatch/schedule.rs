@@ -211,10 +211,10 @@ impl Schedule {
                 self.capped.push_back(lane);
                 continue;
             }
-            let may = |job: &Box<Job>| self.may_write(job.group);
+            let may = |job: &Job| self.may_write(job.group);
             let place = match state.table.is_serial() {
                 true => state.held.front().filter(|job| may(job)).map(|_| 0),
-                false => state.held.iter().position(may),
+                false => state.held.iter().position(|job| may(job)),
             };
             let is_stuck = state.table.is_serial() && !state.held.is_empty() || state.ready == 0;
             let state = self.lanes.get_mut(&lane)?;

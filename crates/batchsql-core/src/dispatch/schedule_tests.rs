@@ -145,7 +145,7 @@ impl Bench {
                     };
                     match pull {
                         Pull::Batch(pulled) => {
-                            let mut job = Box::new(pulled.job);
+                            let mut job = pulled.job;
                             job.absorb(pulled.others);
                             self.started(&table, job);
                         }

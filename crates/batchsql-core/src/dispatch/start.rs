@@ -77,7 +77,7 @@ impl<S: Sink> Dispatcher<S> {
             table.pull(lane, limit, &|group| schedule.may_write(group))
         };
         match pull {
-            Pull::Batch(pulled) => self.start(state, table, Box::new(pulled.job), pulled.others, now),
+            Pull::Batch(pulled) => self.start(state, table, pulled.job, pulled.others, now),
             Pull::Blocked => state.schedule.block(lane),
             Pull::Empty => {}
         }

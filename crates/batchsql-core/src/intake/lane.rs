@@ -65,7 +65,7 @@ pub(crate) struct LaneStatus {
 
 /// Batches to be written as one.
 pub(crate) struct Pulled {
-    pub(crate) job: Job,
+    pub(crate) job: Box<Job>,
     pub(crate) others: Vec<Job>,
 }
 
@@ -171,7 +171,7 @@ impl Lane {
             let newest = open.seal(by, FlushReason::Rows);
             if job.may_absorb(&newest) { others.push(newest) } else { self.sealed.push_back(newest) }
         }
-        Pull::Batch(Pulled { job, others })
+        Pull::Batch(Pulled { job: Box::new(job), others })
     }
 
     /// Takes the sealed batches for which `is_wanted` is true.
