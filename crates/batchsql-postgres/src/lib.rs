@@ -100,6 +100,8 @@ mod outcome_source;
 mod params;
 mod plan;
 mod returned_keys;
+mod session;
+mod session_end;
 mod settings;
 mod sink;
 mod statements;

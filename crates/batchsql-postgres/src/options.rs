@@ -137,6 +137,14 @@ impl PostgresOptions {
         self
     }
 
+    /// How long a write that was given up may still take effect when its session cannot be ended, see
+    /// [`Settings::late_write_limit`]; default: not known.
+    #[must_use]
+    pub fn late_write_limit(mut self, limit: Duration) -> Self {
+        self.settings = self.settings.late_write_limit(limit);
+        self
+    }
+
     pub(crate) fn settings(&self) -> Settings {
         self.settings
     }
