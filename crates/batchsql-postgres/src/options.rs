@@ -98,7 +98,7 @@ impl PostgresOptions {
     }
 
     /// How many connections the pool opens at most, which is how many batches are written at once; default 8.
-    /// At least one.
+    /// At least one. A sink with ordered rows opens one more, see [Abandoned writes](crate#abandoned-writes).
     #[must_use]
     pub fn max_connections(mut self, connections: u32) -> Self {
         self.max_connections = connections.max(1);

@@ -81,7 +81,8 @@ impl Settings {
     /// explicit transaction. It costs up to three round trips per batch. A pooler also shares what is set on a
     /// connection, so the sink does not turn notices off (a trigger may say values of rows in one, and `sqlx`
     /// logs them) or to notice clients that are gone: set `client_min_messages = error` and
-    /// `client_connection_check_interval` for the user, by `ALTER ROLE … SET …`.
+    /// `client_connection_check_interval` for the user, by `ALTER ROLE … SET …`. And no session is ended there when a
+    /// write on it was given up, see [`late_write_limit`](Self::late_write_limit).
     #[must_use]
     pub fn prepared_statements(mut self, named: bool) -> Self {
         self.prepared_statements = named;

@@ -67,6 +67,10 @@ impl PostgresSink {
     /// - `client_connection_check_interval` (PostgreSQL 14 and later), for example `1s`. A write that is given up
     ///   closes its connection, but the server notices only when it next sends something: without this setting, a
     ///   statement that waits for a lock goes on waiting, and keeps its locks and its place among `max_connections`.
+    ///   Where rows keep an order the sink ends such a session itself, see [Abandoned writes](crate#abandoned-writes).
+    ///
+    /// For that it opens a connection of its own with the options of the pool, beside the pool and without its
+    /// `after_connect`. It is closed with the last clone of the sink.
     ///
     /// With `statement_cache_capacity(0)` nothing is prepared under a name, as with
     /// [`Settings::prepared_statements`]`(false)`. `DISCARD ALL` or `DEALLOCATE ALL` in `after_release` take away

@@ -98,10 +98,11 @@ async fn a_statement_that_waited_for_a_lock_does_not_overwrite_newer_rows() {
         let dsn = fresh_dsn(TABLE).await;
         let admin = PostgresSink::connect(&dsn).await.unwrap();
         let options = (*admin.pg_pool().connect_options()).clone();
+        // In a pool of the sink the server itself notices after a second that the client is gone.
         let sink = if round % 2 == 0 {
-            PostgresSink::connect(&with_parameter(&dsn, &format!("application_name={name}"))).await.unwrap()
-        } else {
             users_pool(&options.clone().application_name(&name), 2).await
+        } else {
+            PostgresSink::connect(&with_parameter(&dsn, &format!("application_name={name}"))).await.unwrap()
         };
         let mut locker = locker(&options, "UPDATE t SET note = 'locked' WHERE id = 1").await;
         let db = impatient(&sink, ONCE);
