@@ -7,17 +7,21 @@ use batchsql_core::{ErrorClass, SinkError};
 use sqlx::pool::PoolConnection;
 use sqlx::{PgConnection, Postgres};
 
+use crate::session_end::LiveSession;
+
 /// A connection of the pool. One that was left in the middle of something is closed instead of given back: what
 /// still runs on it must not meet the next batch.
 pub struct PostgresConn {
     /// `None` only while it is being dropped.
     conn: Option<PoolConnection<Postgres>>,
     busy: bool,
+    /// Its session, where sessions are told apart.
+    pub(crate) live: Option<LiveSession>,
 }
 
 impl PostgresConn {
     pub(crate) fn new(conn: PoolConnection<Postgres>) -> Self {
-        Self { conn: Some(conn), busy: false }
+        Self { conn: Some(conn), busy: false, live: None }
     }
 
     /// Begins something that ends with [`end`](Self::end).
@@ -40,6 +44,8 @@ impl PostgresConn {
 
 impl Drop for PostgresConn {
     fn drop(&mut self) {
+        // Before another one can get the connection, and with it the session.
+        self.live = None;
         if let Some(conn) = self.conn.take().filter(|_| self.busy) {
             // Closes the socket; the server then undoes what was open. Without waiting: this may be the end of a
             // timeout, and the link may be dead.

@@ -81,12 +81,46 @@
 //! the binary form of another type of the same width as its own (`bigint` to `timestamptz`). Stop the rows of a table
 //! while the type of one of its columns changes.
 //!
+//! # Abandoned writes
+//!
+//! A write that is given up (`statement_timeout` of the pipeline, a lost link) after its commit may have been sent is not
+//! over: the server may still wait for a lock, and the system goes on sending what was not acknowledged, also after the
+//! connection was closed. So a lane whose rows keep an order writes again only when the session of that write was seen
+//! to have ended:
+//!
+//! - Before the first ordered batch of a connection that was taken from the pool, the sink asks for the name of its
+//!   session: process id, start of the process, server and its start. That is one round trip, a simple query of about
+//!   0.2 ms at the server. A busy pipeline keeps a connection for up to a second, so it asks once a second for each.
+//!   `sqlx` does not show the process id that the server sent when connecting.
+//! - With the first one it opens a connection of its own, with the options of the pool, from which sessions are ended.
+//!   It counts against `max_connections` of the server: one more for each sink with ordered rows. When it is lost and no
+//!   other can be opened, a connection of the pool does it.
+//! - A session that is still there is ended by `pg_terminate_backend`, if process id, start and user are those of the
+//!   write. It has ended when its process is gone, its id belongs to another process, or the server was restarted at the
+//!   same address. Of a server at another address nothing is known.
+//!
+//! Rights: none beyond what every user has, who may see and end its own sessions. Needed are EXECUTE on
+//! `pg_terminate_backend`, `pg_stat_get_activity` and, for the identifier of the server, where it may be read,
+//! `pg_control_system`. A user that hides itself by `SET ROLE` in `after_connect` has no name for its sessions.
+//!
+//! Where a session cannot be ended (rights are missing, a pooler, another server), the lane waits for
+//! [`Settings::late_write_limit`]. Without one it goes on at once, with a warning, and the order of rows after such a
+//! write is not promised; a rule of the table that compares versions is the answer there.
+//!
+//! `sqlx` 0.8 sets neither TCP keepalive nor a user timeout, and has no option for them. Set `tcp_keepalives_idle`,
+//! `tcp_user_timeout` and `client_connection_check_interval` at the server, and the limits of the system at the client.
+//!
 //! # Poolers
 //!
 //! Behind PgBouncer in transaction mode, and poolers like it, use
 //! [`prepared_statements(false)`](PostgresOptions::prepared_statements), and see [`Settings::prepared_statements`] for
 //! what to set on the server. When the pooler itself gives up a COMMIT or a COPY that was sent (PgBouncer:
 //! `query_timeout`), the outcome is not known, and its rows are `Unknown`.
+//!
+//! A pooler gives one session of the server to many clients, so with `prepared_statements(false)`, or without a statement
+//! cache, no session is named or ended. A pooler that was not declared is found out when two connections have one session, or
+//! one connection changes it; then none is ended from then on. That is a safety net: where other programs share the
+//! pooler it may come late, and a session that is theirs by then could be ended. Declare it.
 
 mod catalog;
 mod classify;
@@ -100,6 +134,8 @@ mod outcome_source;
 mod params;
 mod plan;
 mod returned_keys;
+mod session;
+mod session_end;
 mod settings;
 mod sink;
 mod statements;

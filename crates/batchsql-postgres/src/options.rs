@@ -98,7 +98,7 @@ impl PostgresOptions {
     }
 
     /// How many connections the pool opens at most, which is how many batches are written at once; default 8.
-    /// At least one.
+    /// At least one. A sink with ordered rows opens one more, see [Abandoned writes](crate#abandoned-writes).
     #[must_use]
     pub fn max_connections(mut self, connections: u32) -> Self {
         self.max_connections = connections.max(1);
@@ -134,6 +134,14 @@ impl PostgresOptions {
     #[must_use]
     pub fn table_check_interval(mut self, interval: Duration) -> Self {
         self.settings = self.settings.table_check_interval(interval);
+        self
+    }
+
+    /// How long a write that was given up may still take effect when its session cannot be ended, see
+    /// [`Settings::late_write_limit`]; default: not known.
+    #[must_use]
+    pub fn late_write_limit(mut self, limit: Duration) -> Self {
+        self.settings = self.settings.late_write_limit(limit);
         self
     }
 

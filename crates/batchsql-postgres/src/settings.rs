@@ -52,11 +52,17 @@ pub struct Settings {
     pub(crate) strategy: Strategy,
     pub(crate) prepared_statements: bool,
     pub(crate) table_check_interval: Duration,
+    pub(crate) late_write_limit: Option<Duration>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { strategy: Strategy::Auto, prepared_statements: true, table_check_interval: Duration::from_secs(30) }
+        Self {
+            strategy: Strategy::Auto,
+            prepared_statements: true,
+            table_check_interval: Duration::from_secs(30),
+            late_write_limit: None,
+        }
     }
 }
 
@@ -75,7 +81,8 @@ impl Settings {
     /// explicit transaction. It costs up to three round trips per batch. A pooler also shares what is set on a
     /// connection, so the sink does not turn notices off (a trigger may say values of rows in one, and `sqlx`
     /// logs them) or to notice clients that are gone: set `client_min_messages = error` and
-    /// `client_connection_check_interval` for the user, by `ALTER ROLE … SET …`.
+    /// `client_connection_check_interval` for the user, by `ALTER ROLE … SET …`. And no session is ended there when a
+    /// write on it was given up, see [`late_write_limit`](Self::late_write_limit).
     #[must_use]
     pub fn prepared_statements(mut self, named: bool) -> Self {
         self.prepared_statements = named;
@@ -90,6 +97,22 @@ impl Settings {
     #[must_use]
     pub fn table_check_interval(mut self, interval: Duration) -> Self {
         self.table_check_interval = interval;
+        self
+    }
+
+    /// How long a write that was given up may still take effect when its session cannot be ended; default: not known.
+    ///
+    /// A lane whose rows keep an order waits so long before its next write, counted from when the write was given up.
+    /// By default it goes on at once, with a warning, and the order of rows after such a write is not promised. It is
+    /// used only where a session cannot be ended, see [Abandoned writes](crate#abandoned-writes).
+    ///
+    /// State the sum of two times: how long the system of the client, or the pooler, goes on sending what was not
+    /// acknowledged (`tcp_retries2` of Linux: about 15 minutes by default), and the `statement_timeout` that is set at
+    /// the server for this user. Without a `statement_timeout` there is no such time: a statement may wait for a lock
+    /// for ever. [`Duration::ZERO`] says that it cannot happen at all, and then no session is ended either.
+    #[must_use]
+    pub fn late_write_limit(mut self, limit: Duration) -> Self {
+        self.late_write_limit = Some(limit);
         self
     }
 }

@@ -3,14 +3,19 @@
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use batchsql_core::{Attempt, Limits, PoolState, Rows, Schema, Sink, SinkError, ValueRules, Written};
+use batchsql_core::{
+    Attempt, Limits, PoolState, Rows, Schema, Session, SessionEnd, Sink, SinkError, ValueRules, Written,
+};
 use sqlx::{Connection, Executor, PgPool};
 
 use crate::classify::{LinkLost, sink_error};
 use crate::conn::PostgresConn;
 use crate::options::{OpenError, PostgresOptions};
 use crate::plan::PostgresPlan;
+use crate::session::BackendSession;
+use crate::session_end::Sessions;
 use crate::settings::Settings;
 use crate::write::write_rows;
 
@@ -24,6 +29,7 @@ pub struct PostgresSink {
     settings: Settings,
     /// Whether connections keep prepared statements; asked once.
     keeps_statements: Arc<OnceLock<bool>>,
+    sessions: Arc<Sessions>,
 }
 
 impl PostgresSink {
@@ -61,6 +67,10 @@ impl PostgresSink {
     /// - `client_connection_check_interval` (PostgreSQL 14 and later), for example `1s`. A write that is given up
     ///   closes its connection, but the server notices only when it next sends something: without this setting, a
     ///   statement that waits for a lock goes on waiting, and keeps its locks and its place among `max_connections`.
+    ///   Where rows keep an order the sink ends such a session itself, see [Abandoned writes](crate#abandoned-writes).
+    ///
+    /// For that it opens a connection of its own with the options of the pool, beside the pool and without its
+    /// `after_connect`. It is closed with the last clone of the sink.
     ///
     /// With `statement_cache_capacity(0)` nothing is prepared under a name, as with
     /// [`Settings::prepared_statements`]`(false)`. `DISCARD ALL` or `DEALLOCATE ALL` in `after_release` take away
@@ -72,7 +82,7 @@ impl PostgresSink {
 
     /// Writes through a pool that you have, see [`new`](Self::new).
     pub fn from_pool(pool: PgPool, settings: Settings) -> Self {
-        Self { pool, settings, keeps_statements: Arc::default() }
+        Self { pool, settings, keeps_statements: Arc::default(), sessions: Arc::default() }
     }
 
     /// Whether what is prepared under a name is found again. Where the client's cache is off, each use would leave
@@ -129,6 +139,27 @@ impl Sink for PostgresSink {
         let max = self.pool.options().get_max_connections() as usize;
         // The two numbers are not read at one moment.
         Some(PoolState { in_use: open.saturating_sub(idle), idle: idle.min(open), max })
+    }
+
+    fn late_write_limit(&self) -> Option<Duration> {
+        self.settings.late_write_limit
+    }
+
+    /// One round trip. The first one of a sink also opens the connection from which sessions are ended.
+    async fn session(&self, conn: &mut PostgresConn) -> Result<Option<Session>, SinkError> {
+        // Without a cache of statements a pooler is likely, and nothing may be ended that is perhaps another's.
+        let has_names = self.settings.prepared_statements && !self.sessions.are_nameless();
+        if !has_names || !self.keeps_statements(conn).await? {
+            return Ok(None);
+        }
+        self.sessions.name(&self.pool, conn).await
+    }
+
+    async fn end_session(&self, session: &Session) -> Result<SessionEnd, SinkError> {
+        match session.name::<BackendSession>() {
+            Some(session) => self.sessions.end(&self.pool, session).await,
+            None => Ok(SessionEnd::Impossible),
+        }
     }
 
     async fn acquire(&self) -> Result<PostgresConn, SinkError> {

@@ -132,6 +132,7 @@ impl<S: Sink> Dispatcher<S> {
         while let Some(lane) = state.fences.pop_timed(now) {
             state.schedule.unfence(lane);
         }
+        self.expire_timed(state, now);
         self.report_resumed(state);
         self.answer_flushes(state);
     }
@@ -178,7 +179,8 @@ impl<S: Sink> Dispatcher<S> {
     /// When something is to be looked at again.
     fn next_time(&self, state: &State<S::Conn>, now: Instant) -> Option<Instant> {
         let gate = state.gate.as_ref().filter(|_| state.connecting.is_empty() && state.schedule.startable(1, now) > 0);
-        let times = [state.schedule.next_time(), state.fences.next_time(), gate.map(|gate| gate.next_try())];
+        let expiry = self.next_timed_expiry(state, now);
+        let times = [state.schedule.next_time(), state.fences.next_time(), gate.map(|gate| gate.next_try()), expiry];
         times.into_iter().flatten().min()
     }
 

@@ -4,6 +4,8 @@
 //! A row ends only after an attempt that started when its time was over, so that it always has its last try. The
 //! attempt need not be its own: a server that refuses one batch of a lane refuses those behind it.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use crate::dispatch::connect_gate::Patience;
@@ -14,6 +16,9 @@ use crate::outcome::outcomes::FailureKind;
 use crate::write::ids::{GroupId, LaneId};
 use crate::write::job::Job;
 use crate::write::sink::Sink;
+
+/// How often rows are looked at that wait for a time.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 
 impl<S: Sink> Dispatcher<S> {
     /// Ends the rows that have waited long enough for a connection.
@@ -64,6 +69,25 @@ impl<S: Sink> Dispatcher<S> {
                     overtake it";
         let error = SinkError::new(crate::error::ErrorClass::Transient, text);
         self.expire_lane(state, lane, &error, tried_at);
+    }
+
+    /// The same for lanes that wait for a time, which nothing can be tried about.
+    pub(crate) fn expire_timed(&self, state: &mut State<S::Conn>, now: Instant) {
+        for lane in state.fences.timed_lanes() {
+            if state.schedule.fails_since(lane).is_some_and(|since| since + self.retry_for <= now) {
+                self.expire_fenced(state, lane, now);
+            }
+        }
+    }
+
+    /// When rows of such lanes are to be looked at.
+    pub(crate) fn next_timed_expiry(&self, state: &State<S::Conn>, now: Instant) -> Option<Instant> {
+        let waits = |lane: &LaneId| state.schedule.has_waiting(*lane);
+        let lanes = state.fences.timed_lanes().into_iter().filter(waits);
+        let first =
+            lanes.filter_map(|lane| state.schedule.fails_since(lane)).map(|since| since + self.retry_for).min()?;
+        // Rows that came later have more time.
+        Some(first.max(now + EXPIRY_INTERVAL))
     }
 
     /// Takes batches that wait: those that came back, and those that never left their lane.

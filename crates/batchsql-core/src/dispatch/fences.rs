@@ -123,6 +123,11 @@ impl Fences {
         Some(first.2)
     }
 
+    /// Lanes that wait for a time.
+    pub(crate) fn timed_lanes(&self) -> Vec<LaneId> {
+        self.timed.iter().map(|(_, _, lane)| *lane).collect()
+    }
+
     /// When something is to be done.
     pub(crate) fn next_time(&self) -> Option<Instant> {
         let next_try = (!self.is_running && !self.waiting.is_empty()).then_some(self.next_try);

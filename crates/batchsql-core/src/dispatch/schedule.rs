@@ -369,6 +369,12 @@ impl Schedule {
         self.forget_if_idle(lane);
     }
 
+    /// Whether a lane has batches that wait.
+    pub(crate) fn has_waiting(&self, lane: LaneId) -> bool {
+        let resting = || self.resting.values().any(|job| job.lane == lane);
+        self.lanes.get(&lane).is_some_and(|state| !state.held.is_empty() || state.ready > 0) || resting()
+    }
+
     /// Since when the batches of a lane fail.
     pub(crate) fn fails_since(&self, lane: LaneId) -> Option<Instant> {
         self.lanes.get(&lane)?.fails_since

@@ -151,6 +151,27 @@ async fn rows_do_not_wait_for_a_session_longer_than_they_are_retried() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nor_for_the_time_after_which_a_late_write_has_no_effect() {
+    let (db, sink) = pipeline(PipelineConfig { retry_for: Duration::from_secs(20), ..eager() });
+    sink.hide_sessions();
+    sink.set_late_write_limit(HOUR);
+    sink.script([Step::Late]);
+    let begin = Instant::now();
+    let sent = submit(&db, 1, "v1").await;
+    settle().await;
+    let behind = submit(&db, 1, "v2").await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let later = submit(&db, 1, "v3").await;
+    assert_eq!(sent.await.kind(), OutcomeKind::Unknown);
+    assert_eq!(behind.await.kind(), OutcomeKind::Expired);
+    let elapsed = begin.elapsed();
+    assert!(elapsed >= Duration::from_secs(20) && elapsed < Duration::from_secs(23), "{elapsed:?}");
+    assert_eq!(later.await.kind(), OutcomeKind::Expired);
+    let elapsed = begin.elapsed();
+    assert!(elapsed >= Duration::from_secs(30) && elapsed < Duration::from_secs(33), "{elapsed:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_sink_that_panics_is_fenced_too() {
     let (db, sink) = pipeline(eager());
     sink.script([Step::Panic]);

@@ -7,7 +7,6 @@ use batchsql_core::{
 };
 use batchsql_postgres::sqlx::{Connection, Executor, PgConnection};
 use batchsql_postgres::{PostgresOptions, PostgresSink, Strategy};
-use batchsql_testserver::unique;
 
 use crate::support::{
     HOUR, at_end, batch_of, execute, fresh, fresh_dsn, outcomes, outcomes_of, read, row, schema, user_until_end,
@@ -211,52 +210,66 @@ async fn what_passes_is_transient_and_leaves_no_transaction() {
     assert_eq!(read(&sink, "SELECT * FROM t").await, ["1|old"]);
 }
 
-/// Waits until a connection of this application waits for another transaction. Other tests wait for theirs on the same
-/// server.
-async fn waits_for_a_row(sink: &PostgresSink, application: &str) {
-    let waiting = format!(
-        "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{application}' AND wait_event = 'transactionid'"
+/// Waits until a session that is known by its name waits for a lock of this type.
+async fn until_it_waits(admin: &PostgresSink, name: &str, lock: &str) {
+    let waits = format!(
+        "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
+         WHERE application_name = '{name}' AND locktype = '{lock}' AND NOT granted"
     );
-    while read(sink, &waiting).await != ["1"] {
+    while read(admin, &waits).await != ["1"] {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
+/// The batch holds row 0 and waits at a gate before row 1. It looks for a deadlock once, so the other session must
+/// wait for row 0 before the gate opens.
 #[tokio::test]
 async fn a_deadlock_is_transient_and_both_batches_are_written_in_the_end() {
-    let dsn = fresh_dsn("CREATE TABLE t (id bigint PRIMARY KEY, note text)").await;
-    let name = unique("deadlock");
-    let dsn = with_parameter(&dsn, &format!("options[deadlock_timeout]=50ms&application_name={name}"));
-    let sink = with_strategy(&dsn, Strategy::Auto).await;
+    let (ours, others) = (batchsql_testserver::unique("ours"), batchsql_testserver::unique("others"));
+    let table = "CREATE TABLE t (id bigint PRIMARY KEY, note text);
+         CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN IF new.id = 1 THEN PERFORM pg_advisory_xact_lock_shared(tg_relid::bigint); END IF; RETURN new; END';
+         CREATE TRIGGER gate BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION gate()";
+    let dsn = fresh_dsn(table).await;
+    let admin = with_strategy(&dsn, Strategy::Auto).await;
+    let sink = with_parameter(&dsn, &format!("application_name={ours}&options[deadlock_timeout]=50ms"));
+    let sink = with_strategy(&sink, Strategy::Auto).await;
     let schema = schema(Conflict::replace(["id"]));
     assert!(outcomes(&sink, (0..2).map(|id| row(&schema, id, "a"))).await.iter().all(Outcome::is_written));
+    let mut gate = other(&admin, "BEGIN; SELECT pg_advisory_xact_lock('t'::regclass::bigint)").await;
     // The other one locks them in the other order, and waits longer before it looks for a deadlock.
-    let mut conn = other(&sink, "SET deadlock_timeout = '10s'; BEGIN; UPDATE t SET note = 'b' WHERE id = 1").await;
+    let begin = format!("SET deadlock_timeout = '1h'; SET application_name = {others}; BEGIN;");
+    let mut conn = other(&admin, &format!("{begin} UPDATE t SET note = 'b' WHERE id = 1")).await;
     let write = tokio::spawn({
         let (sink, schema) = (sink.clone(), schema.clone());
         async move { error_of_write(&sink, &schema, 0..2).await }
     });
-    waits_for_a_row(&sink, &name).await;
-    conn.execute("UPDATE t SET note = 'b' WHERE id = 0; COMMIT").await.unwrap();
+    until_it_waits(&admin, &ours, "advisory").await;
+    let update =
+        tokio::spawn(async move { conn.execute("UPDATE t SET note = 'b' WHERE id = 0; COMMIT").await.map(drop) });
+    until_it_waits(&admin, &others, "transactionid").await;
+    gate.execute("COMMIT").await.unwrap();
     let error = write.await.unwrap();
     assert_eq!((error.class(), error.code()), (ErrorClass::Transient, Some("40P01")), "{error}");
+    update.await.unwrap().unwrap();
     assert!(outcomes(&sink, (0..2).map(|id| row(&schema, id, "c"))).await.iter().all(Outcome::is_written));
 }
 
 #[tokio::test]
 async fn a_serialization_failure_is_transient() {
+    let name = batchsql_testserver::unique("serialized");
     let dsn = fresh_dsn("CREATE TABLE t (id bigint PRIMARY KEY, note text); INSERT INTO t VALUES (1, 'old')").await;
-    let name = unique("serialization");
-    let settings = format!("options[default_transaction_isolation]=repeatable%5C%20read&application_name={name}");
-    let dsn = with_parameter(&dsn, &settings);
-    let sink = with_strategy(&dsn, Strategy::Unnest).await;
+    let admin = with_strategy(&dsn, Strategy::Auto).await;
+    let ours = with_parameter(&dsn, &format!("application_name={name}"));
+    let ours = with_parameter(&ours, "options[default_transaction_isolation]=repeatable%5C%20read");
+    let sink = with_strategy(&ours, Strategy::Unnest).await;
     let schema = schema(Conflict::replace(["id"]));
-    let mut conn = other(&sink, "BEGIN; UPDATE t SET note = 'b' WHERE id = 1").await;
+    let mut conn = other(&admin, "BEGIN; UPDATE t SET note = 'b' WHERE id = 1").await;
     let write = tokio::spawn({
         let (sink, schema) = (sink.clone(), schema.clone());
         async move { error_of_write(&sink, &schema, 0..2).await }
     });
-    waits_for_a_row(&sink, &name).await;
+    until_it_waits(&admin, &name, "transactionid").await;
     conn.execute("COMMIT").await.unwrap();
     let error = write.await.unwrap();
     assert_eq!((error.class(), error.code()), (ErrorClass::Transient, Some("40001")), "{error}");

@@ -1,124 +1,18 @@
 //! Links that break, and writes that are given up: what was sent decides.
 
-use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use batchsql_core::{Attempt, BatchSql, Conflict, ErrorClass, OutcomeKind, PipelineConfig, Sink};
 use batchsql_postgres::sqlx::{Connection, Executor, PgConnection};
 use batchsql_postgres::{PostgresOptions, PostgresSink, Strategy};
 use batchsql_testserver::unique;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::{
-    HOUR, TestSink, batch_of, fresh, fresh_dsn, outcomes_of, read, row, schema, with_parameter, with_strategy,
-};
-
-/// When the proxy cuts a link: once, at the first message that it is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cut {
-    /// Instead of passing on a message of the client that contains this.
-    Before(&'static [u8]),
-    /// After passing it on, so that the server does it and nobody hears of it.
-    After(&'static [u8]),
-}
-
-/// A proxy before the server that cuts one link.
-struct Proxy {
-    address: SocketAddr,
-    armed: Arc<AtomicBool>,
-}
-
-impl Proxy {
-    async fn start(server: String, cut: Cut) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let armed = Arc::new(AtomicBool::new(false));
-        let of_links = Arc::clone(&armed);
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let server = TcpStream::connect(&*server).await.unwrap();
-                tokio::spawn(carry(client, server, cut, Arc::clone(&of_links)));
-            }
-        });
-        Self { address, armed }
-    }
-
-    fn arm(&self) {
-        self.armed.store(true, Ordering::SeqCst);
-    }
-
-    fn has_cut(&self) -> bool {
-        !self.armed.load(Ordering::SeqCst)
-    }
-}
-
-/// Carries one link until it is cut or closed.
-async fn carry(client: TcpStream, server: TcpStream, cut: Cut, armed: Arc<AtomicBool>) -> io::Result<()> {
-    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
-        (client.into_split(), server.into_split());
-    let answers = tokio::spawn(async move {
-        tokio::io::copy(&mut from_server, &mut to_client).await.ok();
-    });
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let len = from_client.read(&mut buffer).await?;
-        if len == 0 {
-            return Ok(());
-        }
-        let sent = &buffer[..len];
-        let has = |part: &[u8]| sent.windows(part.len()).any(|window| window == part);
-        match cut {
-            Cut::Before(part) if has(part) && armed.swap(false, Ordering::SeqCst) => {
-                answers.abort();
-                return Ok(());
-            }
-            Cut::After(part) if has(part) && armed.swap(false, Ordering::SeqCst) => {
-                // No answer may come back, and the server must have got everything.
-                answers.abort();
-                let _ = answers.await;
-                to_server.write_all(sent).await?;
-                tokio::time::sleep(Duration::from_millis(200)).await;
-                return Ok(());
-            }
-            _ => to_server.write_all(sent).await?,
-        }
-    }
-}
-
-/// A sink that reaches its own tables through a proxy, without TLS so that the proxy sees the messages.
-async fn through_proxy(cut: Cut, strategy: Strategy) -> (PostgresSink, Proxy, TestSink) {
-    let direct = fresh("CREATE TABLE t (id bigint UNIQUE, note text, version int DEFAULT 1)").await;
-    let options = (*direct.pg_pool().connect_options()).clone();
-    let proxy = Proxy::start(format!("{}:{}", options.get_host(), options.get_port()), cut).await;
-    let options = options
-        .host(&proxy.address.ip().to_string())
-        .port(proxy.address.port())
-        .ssl_mode(batchsql_postgres::sqlx::postgres::PgSslMode::Disable);
-    let options = PostgresOptions::from_connect_options(options).strategy(strategy);
-    let sink = PostgresSink::with_options(&options).await.unwrap();
-    (sink, proxy, direct)
-}
+use crate::proxy::{COMMIT, Cut, commits, through_proxy};
+use crate::support::{HOUR, batch_of, fresh_dsn, outcomes_of, read, row, schema, with_parameter, with_strategy};
 
 fn start(sink: &PostgresSink) -> BatchSql {
     let config = PipelineConfig { flush_interval: HOUR, ..PipelineConfig::default() };
     BatchSql::builder(sink.clone()).config(config).start().unwrap()
-}
-
-/// The message that makes rows durable: an Execute of the unnamed portal, the end of the data of a COPY, a COMMIT.
-const EXECUTE: &[u8] = b"E\0\0\0\x09\0\0\0\0\0";
-const COPY_DONE: &[u8] = b"c\0\0\0\x04";
-const COMMIT: &[u8] = b"COMMIT\0";
-
-fn commits(strategy: Strategy) -> &'static [u8] {
-    match strategy {
-        Strategy::Copy => COPY_DONE,
-        Strategy::Staging => COMMIT,
-        _ => EXECUTE,
-    }
 }
 
 #[tokio::test]

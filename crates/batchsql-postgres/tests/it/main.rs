@@ -1,6 +1,7 @@
 //! The sink on real servers.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod abandoned;
 mod changes;
 mod conflicts;
 mod connect;
@@ -8,6 +9,7 @@ mod copy;
 mod errors;
 mod link;
 mod pooler;
+mod proxy;
 mod servers;
 mod support;
 mod tables;

@@ -1,0 +1,338 @@
+//! Owns the ending of sessions on which a write was given up: the connection for it, and whether sessions are shared.
+//! Must not know SQL, or what waits for the end.
+//!
+//! Example: a write on session 17 times out while it waits for a lock. The connection is closed, but the server goes on
+//! waiting. From a connection that was opened ahead, session 17 is looked at: it is there, so it is ended, and looked at
+//! until it is gone. Had the look shown that the server was restarted, session 17 would be gone with the earlier run.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use batchsql_core::{ErrorClass, Session, SessionEnd, SinkError};
+use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::classify::{LinkLost, is_refusal, sink_error};
+use crate::conn::PostgresConn;
+use crate::session::{
+    BackendSession, Named, Presence, Server, ServerPlace, SessionId, Sight, ask_name, ask_system, look, terminate,
+};
+
+/// How long a kept connection may take to answer. It may be dead, and another one can be opened.
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// How long a new connection may take. After that a connection of the pool is tried.
+const OPEN: Duration = Duration::from_millis(2500);
+
+/// How long to wait for a connection of the pool.
+const POOLED: Duration = Duration::from_millis(500);
+
+/// How long to look for the end of a session that was told to end. Then others have their turn.
+const ENDS: Duration = Duration::from_millis(300);
+
+/// The same without the right to end it. With `client_connection_check_interval = 1s` the server notices by itself
+/// that its client is gone.
+const ENDS_ITSELF: Duration = Duration::from_millis(1500);
+
+/// Delays between looks.
+const SHORTEST_LOOK: Duration = Duration::from_millis(5);
+const LONGEST_LOOK: Duration = Duration::from_millis(50);
+
+/// Servers whose identifier is remembered.
+const KNOWN_SERVERS: usize = 8;
+
+/// The sessions of one sink.
+#[derive(Default)]
+pub(crate) struct Sessions {
+    live: Arc<LiveSessions>,
+    /// Why sessions have no name, for good.
+    nameless: OnceLock<Nameless>,
+    /// Whether it was tried to see if sessions are shared.
+    probed: AtomicBool,
+    warned_of_rights: AtomicBool,
+    /// The connection from which sessions are ended.
+    kept: tokio::sync::Mutex<Option<EndingLink>>,
+    servers: Mutex<Vec<Server>>,
+}
+
+/// Why sessions have no name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Nameless {
+    Shared,
+    Hidden,
+}
+
+/// The sessions on which connections of the sink are now.
+#[derive(Default)]
+struct LiveSessions(Mutex<HashSet<SessionId>>);
+
+/// A session that is in use. Another connection that has the same one shows that sessions are shared.
+pub(crate) struct LiveSession {
+    all: Arc<LiveSessions>,
+    id: SessionId,
+}
+
+impl Drop for LiveSession {
+    fn drop(&mut self) {
+        self.all.lock().remove(&self.id);
+    }
+}
+
+impl LiveSessions {
+    fn lock(&self) -> MutexGuard<'_, HashSet<SessionId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None`: another connection has the same session.
+    fn add(self: &Arc<Self>, id: SessionId) -> Option<LiveSession> {
+        self.lock().insert(id).then(|| LiveSession { all: Arc::clone(self), id })
+    }
+}
+
+/// A connection of our own.
+struct EndingLink {
+    conn: PgConnection,
+    live: LiveSession,
+}
+
+impl Sessions {
+    /// Whether it is known that sessions cannot be named.
+    pub(crate) fn are_nameless(&self) -> bool {
+        self.nameless.get().is_some()
+    }
+
+    /// The name of a connection's session; `None` when it has none that can be relied on.
+    ///
+    /// # Errors
+    /// The connection cannot be used.
+    pub(crate) async fn name(&self, pool: &PgPool, conn: &mut PostgresConn) -> Result<Option<Session>, SinkError> {
+        conn.live = None;
+        let link = conn.begin()?;
+        let named = match ask_name(link).await {
+            Ok(Named { id: Some(id), user, place }) => Some((id, user, place)),
+            Ok(Named { id: None, .. }) => None,
+            // Something that resembles PostgreSQL.
+            Err(error) if is_refusal(&error) && !error.is_retryable() => None,
+            Err(error) => return Err(error),
+        };
+        let Some((id, user, place)) = named else {
+            conn.end();
+            self.give_up(Nameless::Hidden);
+            return Ok(None);
+        };
+        let server = self.server(link, place).await?;
+        if !self.probed.swap(true, Ordering::AcqRel) {
+            self.probe(pool, link, id).await?;
+        }
+        conn.end();
+        conn.live = self.live.add(id);
+        if conn.live.is_none() {
+            self.give_up(Nameless::Shared);
+        }
+        if self.are_nameless() {
+            return Ok(None);
+        }
+        Ok(Some(Session::new(BackendSession { id, user, server })))
+    }
+
+    /// Opens the connection from which sessions are ended, and sees whether it shares the session of another one. A
+    /// pooler gives a statement the server connection that was used last, or one after the other.
+    async fn probe(&self, pool: &PgPool, link: &mut PgConnection, id: SessionId) -> Result<(), SinkError> {
+        let Ok(mut ending) = self.open(pool).await else { return Ok(()) };
+        let again = ask_name(link).await?.id;
+        let own = timeout(ANSWER, ask_name(&mut ending.conn)).await;
+        let Ok(Ok(own)) = own else { return Ok(()) };
+        if again != Some(id) || own.id != Some(ending.live.id) || own.id == Some(id) {
+            self.give_up(Nameless::Shared);
+            return Ok(());
+        }
+        *self.kept.lock().await = Some(ending);
+        Ok(())
+    }
+
+    /// Ends a session, and looks whether it has ended.
+    ///
+    /// # Errors
+    /// The server cannot be asked now.
+    pub(crate) async fn end(&self, pool: &PgPool, session: &BackendSession) -> Result<SessionEnd, SinkError> {
+        let mut kept = self.kept.lock().await;
+        // Taken out while it is used: what is given up in the middle is closed.
+        if let Some(mut link) = kept.take()
+            && let Ok(Ok(sight)) = timeout(ANSWER, look(&mut link.conn, session.id)).await
+        {
+            self.check_own(sight.own.id, Some(link.live.id), session);
+            let presence = self.presence(&mut link.conn, session, &sight).await?;
+            // Connected before a failover it may be with a server that is not in use any more.
+            if presence != Presence::Elsewhere {
+                let end = self.finish(&mut link.conn, session, presence, &sight).await?;
+                *kept = Some(link);
+                return Ok(end);
+            }
+        }
+        match self.open(pool).await {
+            Ok(mut link) => {
+                let sight = look(&mut link.conn, session.id).await?;
+                self.check_own(sight.own.id, Some(link.live.id), session);
+                let presence = self.presence(&mut link.conn, session, &sight).await?;
+                let end = self.finish(&mut link.conn, session, presence, &sight).await?;
+                *kept = Some(link);
+                Ok(end)
+            }
+            Err(refused) => {
+                // Sessions that were given up may hold every place of the server.
+                let Some(mut conn) = pooled(pool).await else { return Err(refused) };
+                let link = conn.begin()?;
+                let sight = look(link, session.id).await?;
+                self.check_own(sight.own.id, None, session);
+                let presence = self.presence(link, session, &sight).await?;
+                if presence == Presence::Elsewhere {
+                    conn.end();
+                    return Err(refused);
+                }
+                let end = self.finish(link, session, presence, &sight).await?;
+                conn.end();
+                Ok(end)
+            }
+        }
+    }
+
+    /// Whether the session that looks is one that others have too. `before`: what it was when it was opened.
+    fn check_own(&self, own: Option<SessionId>, before: Option<SessionId>, session: &BackendSession) {
+        let has_changed = before.is_some() && before != own;
+        if has_changed || own == Some(session.id) || self.live.lock().contains(&session.id) {
+            self.give_up(Nameless::Shared);
+        }
+    }
+
+    async fn presence(
+        &self,
+        link: &mut PgConnection,
+        session: &BackendSession,
+        sight: &Sight,
+    ) -> Result<Presence, SinkError> {
+        let server = self.server(link, sight.own.place.clone()).await?;
+        Ok(session.presence(&server, sight.found))
+    }
+
+    /// Ends a session that is there.
+    async fn finish(
+        &self,
+        link: &mut PgConnection,
+        session: &BackendSession,
+        presence: Presence,
+        sight: &Sight,
+    ) -> Result<SessionEnd, SinkError> {
+        if self.nameless.get() == Some(&Nameless::Shared) {
+            return Ok(SessionEnd::Impossible);
+        }
+        match presence {
+            Presence::Gone => return Ok(SessionEnd::Ended),
+            Presence::Elsewhere => return Ok(SessionEnd::Impossible),
+            Presence::Hidden => {
+                self.warn_of_rights();
+                return Ok(SessionEnd::Impossible);
+            }
+            Presence::There => {}
+        }
+        let may_end = sight.own.user == session.user
+            && match terminate(link, session).await {
+                Ok(()) => true,
+                Err(error) if error.class() == ErrorClass::Permission && is_refusal(&error) => false,
+                Err(error) => return Err(error),
+            };
+        let (until, mut delay) = (Instant::now() + if may_end { ENDS } else { ENDS_ITSELF }, SHORTEST_LOOK);
+        while Instant::now() < until {
+            sleep(delay).await;
+            delay = (delay * 2).min(LONGEST_LOOK);
+            let sight = look(link, session.id).await?;
+            if self.presence(link, session, &sight).await? == Presence::Gone {
+                return Ok(SessionEnd::Ended);
+            }
+        }
+        if may_end {
+            return Ok(SessionEnd::Pending);
+        }
+        self.warn_of_rights();
+        Ok(SessionEnd::Impossible)
+    }
+
+    /// Opens a connection to end sessions from.
+    async fn open(&self, pool: &PgPool) -> Result<EndingLink, SinkError> {
+        let options = (*pool.connect_options()).clone().disable_statement_logging();
+        let opening = async {
+            let mut conn = PgConnection::connect_with(&options)
+                .await
+                .map_err(|error| sink_error(error, LinkLost::BeforeCommit))?;
+            let id = ask_name(&mut conn).await?.id;
+            Ok((conn, id))
+        };
+        let (conn, id) = timeout(OPEN, opening).await.unwrap_or_else(|_| {
+            Err(SinkError::new(
+                ErrorClass::Transient,
+                "no connection to end a session from; the server does not answer",
+            ))
+        })?;
+        let Some(live) = id.and_then(|id| self.live.add(id)) else {
+            self.give_up(if id.is_some() { Nameless::Shared } else { Nameless::Hidden });
+            return Err(SinkError::new(ErrorClass::Internal, "the session of the connection has no name of its own"));
+        };
+        Ok(EndingLink { conn, live })
+    }
+
+    /// The server at a place. Its identifier is asked for once.
+    async fn server(&self, link: &mut PgConnection, place: ServerPlace) -> Result<Server, SinkError> {
+        let known = |servers: &[Server]| servers.iter().find(|server| server.place == place).cloned();
+        if let Some(server) = known(&self.lock_servers()) {
+            return Ok(server);
+        }
+        let system = ask_system(link).await?;
+        let server = Server { place, system };
+        let mut servers = self.lock_servers();
+        if servers.len() >= KNOWN_SERVERS {
+            servers.remove(0);
+        }
+        servers.push(server.clone());
+        Ok(server)
+    }
+
+    fn lock_servers(&self) -> MutexGuard<'_, Vec<Server>> {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give_up(&self, why: Nameless) {
+        if self.nameless.set(why).is_err() {
+            return;
+        }
+        match why {
+            Nameless::Shared => tracing::warn!(
+                "connections share sessions of the PostgreSQL server, as behind a pooler in transaction mode: the \
+                 session of a write that is given up cannot be ended; say prepared_statements(false), and state \
+                 late_write_limit"
+            ),
+            Nameless::Hidden => tracing::warn!(
+                "the PostgreSQL server does not show this user its own session in pg_stat_activity: the session of a \
+                 write that is given up cannot be ended; state late_write_limit"
+            ),
+        }
+    }
+
+    fn warn_of_rights(&self) {
+        if !self.warned_of_rights.swap(true, Ordering::AcqRel) {
+            tracing::warn!(
+                "a write was given up, and this user may not end its session on the PostgreSQL server; grant EXECUTE \
+                 on pg_terminate_backend, or state late_write_limit"
+            );
+        }
+    }
+}
+
+/// A connection of the pool.
+async fn pooled(pool: &PgPool) -> Option<PostgresConn> {
+    let conn = match pool.try_acquire() {
+        Some(conn) => conn,
+        None => timeout(POOLED, pool.acquire()).await.ok()?.ok()?,
+    };
+    Some(PostgresConn::new(conn))
+}

@@ -1,0 +1,153 @@
+//! Owns a proxy before the server that cuts a link, or holds back what it carries.
+//! Must not know pipelines.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use batchsql_postgres::{PostgresOptions, PostgresSink, Strategy};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+
+use crate::support::{TestSink, fresh};
+
+/// What the proxy does to a link: once, at the first message that it is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// Cuts it instead of passing on a message of the client that contains this.
+    Before(&'static [u8]),
+    /// Cuts it after passing it on, so that the server does it and nobody hears of it.
+    After(&'static [u8]),
+    /// From this message on, passes nothing on until it is released, as a network that is away and comes back: also
+    /// what a client sent that has closed its link meanwhile.
+    Hold(&'static [u8]),
+}
+
+/// A proxy before the server.
+pub(crate) struct Proxy {
+    pub(crate) address: SocketAddr,
+    state: Arc<State>,
+}
+
+#[derive(Default)]
+struct State {
+    armed: AtomicBool,
+    released: Notify,
+    /// A link that was held, and then released, was ended by the server.
+    delivered: Notify,
+}
+
+impl Proxy {
+    pub(crate) async fn start(server: String, cut: Cut) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(State::default());
+        let of_links = Arc::clone(&state);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect(&*server).await.unwrap();
+                tokio::spawn(carry(client, server, cut, Arc::clone(&of_links)));
+            }
+        });
+        Self { address, state }
+    }
+
+    pub(crate) fn arm(&self) {
+        self.state.armed.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn has_cut(&self) -> bool {
+        !self.state.armed.load(Ordering::SeqCst)
+    }
+
+    /// Delivers what was held, and waits until the server has done it and ended the link.
+    pub(crate) async fn deliver(&self) {
+        self.state.released.notify_one();
+        self.state.delivered.notified().await;
+    }
+}
+
+/// Carries one link until it is cut or closed.
+async fn carry(client: TcpStream, server: TcpStream, cut: Cut, state: Arc<State>) -> io::Result<()> {
+    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+        (client.into_split(), server.into_split());
+    let answers = tokio::spawn(async move {
+        let mut buffer = vec![0; 1 << 16];
+        while let Ok(len @ 1..) = from_server.read(&mut buffer).await {
+            // The client may be gone; the server is heard to its end.
+            let _ = to_client.write_all(&buffer[..len]).await;
+        }
+    });
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let len = from_client.read(&mut buffer).await?;
+        if len == 0 {
+            return Ok(());
+        }
+        let sent = &buffer[..len];
+        let has = |part: &[u8]| sent.windows(part.len()).any(|window| window == part);
+        match cut {
+            Cut::Before(part) if has(part) && state.armed.swap(false, Ordering::SeqCst) => {
+                answers.abort();
+                return Ok(());
+            }
+            Cut::After(part) if has(part) && state.armed.swap(false, Ordering::SeqCst) => {
+                // No answer may come back, and the server must have got everything.
+                answers.abort();
+                let _ = answers.await;
+                to_server.write_all(sent).await?;
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                return Ok(());
+            }
+            Cut::Hold(part) if has(part) && state.armed.swap(false, Ordering::SeqCst) => {
+                let held = sent.to_vec();
+                hold(held, &mut from_client, &mut to_server, &state).await;
+                let _ = answers.await;
+                state.delivered.notify_one();
+                return Ok(());
+            }
+            _ => to_server.write_all(sent).await?,
+        }
+    }
+}
+
+/// Holds what comes until it is released and the client has closed the link, then delivers it.
+async fn hold(mut held: Vec<u8>, from_client: &mut OwnedReadHalf, to_server: &mut OwnedWriteHalf, state: &State) {
+    // An error is an end too.
+    let _ = from_client.read_to_end(&mut held).await;
+    state.released.notified().await;
+    // The server may have closed its side.
+    let _ = to_server.write_all(&held).await;
+    let _ = to_server.shutdown().await;
+}
+
+/// A sink that reaches its own tables through a proxy, without TLS so that the proxy sees the messages.
+pub(crate) async fn through_proxy(cut: Cut, strategy: Strategy) -> (PostgresSink, Proxy, TestSink) {
+    let direct = fresh("CREATE TABLE t (id bigint UNIQUE, note text, version int DEFAULT 1)").await;
+    let options = (*direct.pg_pool().connect_options()).clone();
+    let proxy = Proxy::start(format!("{}:{}", options.get_host(), options.get_port()), cut).await;
+    let options = options
+        .host(&proxy.address.ip().to_string())
+        .port(proxy.address.port())
+        .ssl_mode(batchsql_postgres::sqlx::postgres::PgSslMode::Disable);
+    let options = PostgresOptions::from_connect_options(options).strategy(strategy);
+    let sink = PostgresSink::with_options(&options).await.unwrap();
+    (sink, proxy, direct)
+}
+
+/// The message that makes rows durable: an Execute of the unnamed portal, the end of the data of a COPY, a COMMIT.
+pub(crate) const EXECUTE: &[u8] = b"E\0\0\0\x09\0\0\0\0\0";
+pub(crate) const COPY_DONE: &[u8] = b"c\0\0\0\x04";
+pub(crate) const COMMIT: &[u8] = b"COMMIT\0";
+
+pub(crate) fn commits(strategy: Strategy) -> &'static [u8] {
+    match strategy {
+        Strategy::Copy => COPY_DONE,
+        Strategy::Staging => COMMIT,
+        _ => EXECUTE,
+    }
+}
