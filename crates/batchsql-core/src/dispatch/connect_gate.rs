@@ -14,7 +14,7 @@ use crate::write::retry::RetrySchedule;
 
 /// How long rows wait for a connection.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience {
+pub(crate) struct WaitLimits {
     pub(crate) retry_for: Duration,
     pub(crate) park_for: Duration,
 }
@@ -44,7 +44,7 @@ impl ConnectGate {
         error: SinkError,
         started: Instant,
         now: Instant,
-        patience: Patience,
+        limits: WaitLimits,
         is_draining: bool,
     ) -> Duration {
         let class = if error.is_retryable() { error.class() } else { ErrorClass::Resource };
@@ -55,7 +55,7 @@ impl ConnectGate {
         self.error = error;
         self.tried_at = started;
         // The first rows have their last try when their time is over, not after it.
-        let last = self.since + self.ending(patience).1;
+        let last = self.since + self.ending(limits).1;
         if now < last {
             delay = delay.min(last - now);
         }
@@ -73,20 +73,20 @@ impl ConnectGate {
     }
 
     /// How rows end that have waited long enough, and how long that is.
-    pub(crate) fn ending(&self, patience: Patience) -> (FailureKind, Duration) {
+    pub(crate) fn ending(&self, limits: WaitLimits) -> (FailureKind, Duration) {
         match self.error.class() {
             ErrorClass::Transient | ErrorClass::Resource | ErrorClass::Unknown => {
-                (FailureKind::Expired, patience.retry_for)
+                (FailureKind::Expired, limits.retry_for)
             }
             // A login that is refused, for example.
-            _ => (FailureKind::Rejected, patience.park_for),
+            _ => (FailureKind::Rejected, limits.park_for),
         }
     }
 
     /// Whether rows have waited long enough, and were tried after that. `since` is when they began to wait, if that was
     /// before the gate closed.
-    pub(crate) fn is_over(&self, opened: Instant, since: Option<Instant>, patience: Patience) -> bool {
+    pub(crate) fn is_over(&self, opened: Instant, since: Option<Instant>, limits: WaitLimits) -> bool {
         let since = since.map_or(self.since, |since| since.min(self.since));
-        since.max(opened) + self.ending(patience).1 <= self.tried_at
+        since.max(opened) + self.ending(limits).1 <= self.tried_at
     }
 }

@@ -73,7 +73,7 @@ impl<S: Sink> Dispatcher<S> {
             let now = Instant::now();
             self.fall_due(&mut state, now);
             self.start_ready(&mut state, now);
-            let relief = self.relieve(&mut state, now);
+            let pressure_wake = self.flush_under_pressure(&mut state, now);
             state.connections.clear();
             let waits = self.has_rows(&state);
             // The change to idle is told at once: what it leaves behind would look like a stall.
@@ -82,7 +82,7 @@ impl<S: Sink> Dispatcher<S> {
                 next_report = now + GAUGE_INTERVAL;
             }
             was_busy = waits;
-            let wake = self.next_time(&state, now).into_iter().chain(relief).fold(next_report, Instant::min);
+            let wake = self.next_time(&state, now).into_iter().chain(pressure_wake).fold(next_report, Instant::min);
             tokio::select! {
                 biased;
                 Some(ended) = state.tasks.join_next_with_id() => self.task_ended(&mut state, ended),
@@ -91,7 +91,7 @@ impl<S: Sink> Dispatcher<S> {
                     Some(message) => self.take(&mut state, message),
                     None => break Ending::Abandoned,
                 },
-                () = sleep_until(wake), if waits || relief.is_some() => {}
+                () = sleep_until(wake), if waits || pressure_wake.is_some() => {}
             }
         };
         self.drain(state, ending).await;
@@ -111,7 +111,7 @@ impl<S: Sink> Dispatcher<S> {
                 state.flushes.push((self.pipeline.outstanding.next(), done));
                 self.answer_flushes(state);
             }
-            // `relieve` looks at every turn; the message only wakes the dispatcher.
+            // `flush_under_pressure` looks at every turn; the message only wakes the dispatcher.
             Message::Pressure | Message::Close { .. } => {}
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::dispatch::connect_gate::Patience;
+use crate::dispatch::connect_gate::WaitLimits;
 use crate::dispatch::dispatcher::Dispatcher;
 use crate::dispatch::state::State;
 use crate::error::SinkError;
@@ -22,14 +22,14 @@ const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 
 impl<S: Sink> Dispatcher<S> {
     /// Ends the rows that have waited long enough for a connection.
-    pub(crate) fn expire_unconnected(&self, state: &mut State<S::Conn>, patience: Patience) {
+    pub(crate) fn expire_unconnected(&self, state: &mut State<S::Conn>, limits: WaitLimits) {
         let Some(gate) = state.gate.take() else { return };
         let is_over = |job: &Job| {
             let since = job.progress.retries.as_ref().map(|(_, since)| *since);
-            gate.is_over(job.opened_at, since, patience)
+            gate.is_over(job.opened_at, since, limits)
         };
         let jobs = self.take_waiting(state, &is_over);
-        end(jobs, gate.ending(patience).0, &gate.error);
+        end(jobs, gate.ending(limits).0, &gate.error);
         state.gate = Some(gate);
         state.schedule.resume_unused();
     }

@@ -19,7 +19,7 @@ const WAKING_UP: Duration = Duration::from_millis(1);
 impl<S: Sink> Dispatcher<S> {
     /// When submitters wait and nothing is on its way that would give room, the open batches hold it.
     /// Returns when to look again.
-    pub(crate) fn relieve(&mut self, state: &mut State<S::Conn>, now: Instant) -> Option<Instant> {
+    pub(crate) fn flush_under_pressure(&mut self, state: &mut State<S::Conn>, now: Instant) -> Option<Instant> {
         if self.when_full == WhenFull::DropOldest {
             self.make_room(state);
         }

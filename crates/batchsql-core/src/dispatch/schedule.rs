@@ -289,7 +289,7 @@ impl Schedule {
     }
 
     /// The batch is to be tried again at a time.
-    pub(crate) fn rest(&mut self, start: &Start, job: Box<Job>, until: Instant, now: Instant) {
+    pub(crate) fn back_off(&mut self, start: &Start, job: Box<Job>, until: Instant, now: Instant) {
         if let Some(park) = self.parks.get_mut(&start.group) {
             // The probe did not answer the question.
             park.postpone(until);

@@ -195,7 +195,7 @@ impl Bench {
             }
             Event::Rest { which, seconds } => {
                 if let Some((start, job)) = self.finish(which) {
-                    self.schedule.rest(&start, job, self.now + SECOND * u32::try_from(seconds).unwrap(), self.now);
+                    self.schedule.back_off(&start, job, self.now + SECOND * u32::try_from(seconds).unwrap(), self.now);
                 }
             }
             Event::Park { which } => {

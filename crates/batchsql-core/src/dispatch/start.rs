@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::task::{Id, JoinError};
 use tokio::time::Instant;
 
-use crate::dispatch::connect_gate::{ConnectGate, Patience};
+use crate::dispatch::connect_gate::{ConnectGate, WaitLimits};
 use crate::dispatch::dispatcher::Dispatcher;
 use crate::dispatch::fences::Verdict;
 use crate::dispatch::schedule::{Next, Start};
@@ -177,17 +177,17 @@ impl<S: Sink> Dispatcher<S> {
             }
             Err(error) => error,
         };
-        let patience = Patience { retry_for: self.retry_for, park_for: self.park_for };
+        let limits = WaitLimits { retry_for: self.retry_for, park_for: self.park_for };
         let gate = state.gate.get_or_insert_with(|| ConnectGate::new(error.clone(), now));
         let is_first = gate.since == now;
-        let delay = gate.failed(error.clone(), started, now, patience, state.is_draining);
+        let delay = gate.failed(error.clone(), started, now, limits, state.is_draining);
         if is_first || delay > std::time::Duration::from_secs(1) {
             tracing::warn!(%error, ?delay, "no connection to the database; trying again");
         } else {
             tracing::debug!(%error, ?delay, "no connection to the database; trying again");
         }
         self.report_not_connected(state, &error);
-        self.expire_unconnected(state, patience);
+        self.expire_unconnected(state, limits);
     }
 
     /// The failed attempt counts as one of a batch that waits for it.
@@ -210,10 +210,10 @@ impl<S: Sink> Dispatcher<S> {
                     self.expire_lane(state, start.lane, &error, now);
                 }
             }
-            Ended::Resting { job, delay, error } => {
-                self.report_rest(&job, delay, &error, state.is_draining);
+            Ended::BackOff { job, delay, error } => {
+                self.report_back_off(&job, delay, &error, state.is_draining);
                 let delay = if state.is_draining { delay.min(DRAINING_DELAY) } else { delay };
-                state.schedule.rest(start, job, now + delay, now);
+                state.schedule.back_off(start, job, now + delay, now);
             }
             // The last chance of a table is the one that it has while the pipeline drains.
             Ended::Parked { mut job, error, .. } if state.is_draining => {
@@ -270,7 +270,7 @@ impl<S: Sink> Dispatcher<S> {
         }
     }
 
-    fn report_rest(&self, job: &Job, delay: std::time::Duration, error: &SinkError, is_draining: bool) {
+    fn report_back_off(&self, job: &Job, delay: std::time::Duration, error: &SinkError, is_draining: bool) {
         let table = job.batch.schema().table_display();
         // The first time, and when it begins to take long: not with every attempt.
         if !is_draining && (job.progress.attempts <= 1 || delay > std::time::Duration::from_secs(1)) {

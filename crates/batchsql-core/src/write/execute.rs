@@ -64,7 +64,7 @@ enum Stop {
 /// Why a batch has to wait.
 enum Pause {
     /// It is to be tried again.
-    Rest(Duration, SinkError),
+    BackOff(Duration, SinkError),
     /// The table cannot be written.
     Park(SinkError),
 }
@@ -96,7 +96,7 @@ pub(crate) enum Ended<C> {
         connection: Option<Connection<C>>,
     },
     /// It is to be tried again after a while.
-    Resting { job: Box<Job>, delay: Duration, error: SinkError },
+    BackOff { job: Box<Job>, delay: Duration, error: SinkError },
     /// Its table cannot be written for now.
     Parked { job: Box<Job>, error: SinkError, has_written: bool },
 }
@@ -182,7 +182,7 @@ impl<S: Sink> Executor<S> {
             self.begin(&mut job, others);
         }
         let pause = self.run(&mut job, &mut conn, &flight).await;
-        job.rest();
+        job.release_copy();
         let has_written = job.progress.has_written;
         // Where rows failed, others may use the connection while their consumers are told.
         let may_hold = pause.is_none() && !job.has_failed_rows() && since.elapsed() < HOLD;
@@ -191,7 +191,7 @@ impl<S: Sink> Executor<S> {
                 let expired = job.progress.expired.take();
                 Ended::Done { has_written, expired, connection: conn.filter(|_| may_hold) }
             }
-            Some(Pause::Rest(delay, error)) => Ended::Resting { job, delay, error },
+            Some(Pause::BackOff(delay, error)) => Ended::BackOff { job, delay, error },
             Some(Pause::Park(error)) => Ended::Parked { job, error, has_written },
         }
     }
@@ -243,7 +243,7 @@ impl<S: Sink> Executor<S> {
                     Ok(written) => {
                         job.written(range.clone(), &written, self.repeats(job));
                         search(job).judge(range, Verdict::Ended);
-                        if let Some(pause) = self.rest_unfinished(job, &written) {
+                        if let Some(pause) = self.back_off_unfinished(job, &written) {
                             return Some(pause);
                         }
                     }
@@ -263,7 +263,7 @@ impl<S: Sink> Executor<S> {
                         search(job).judge(range, Verdict::Ended);
                         if job.is_ordered && error.class() == ErrorClass::Unknown && !search(job).is_done() {
                             // Nothing of this lane is sent before the abandoned write has ended for good.
-                            return Some(Pause::Rest(Duration::ZERO, error));
+                            return Some(Pause::BackOff(Duration::ZERO, error));
                         }
                     }
                     Err(Stop::Pause(pause)) => {
@@ -276,7 +276,7 @@ impl<S: Sink> Executor<S> {
     }
 
     /// A rest before the next round, when the sink left rows without an outcome and there is time for it.
-    fn rest_unfinished(&self, job: &mut Job, written: &Written) -> Option<Pause> {
+    fn back_off_unfinished(&self, job: &mut Job, written: &Written) -> Option<Pause> {
         if !job.has_unfinished() {
             return None;
         }
@@ -287,7 +287,7 @@ impl<S: Sink> Executor<S> {
         let error = errors().find(|error| error.class() == ErrorClass::Resource).or(transient.next())?;
         job.progress.last_error = Some(error.clone());
         match next_delay(job, error.class(), self.retry_for) {
-            Some(delay) => Some(Pause::Rest(delay, error.clone())),
+            Some(delay) => Some(Pause::BackOff(delay, error.clone())),
             None => {
                 job.progress.expired = Some(error.clone());
                 job.fail_unfinished(FailureKind::Expired, Some(error));
@@ -389,7 +389,7 @@ impl<S: Sink> Executor<S> {
             }
         }
         match next_delay(job, error.class(), self.retry_for) {
-            Some(delay) => Stop::Pause(Pause::Rest(delay, error)),
+            Some(delay) => Stop::Pause(Pause::BackOff(delay, error)),
             None => Stop::Failed(FailureKind::Expired, error),
         }
     }

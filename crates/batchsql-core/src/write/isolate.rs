@@ -71,7 +71,7 @@ impl Search {
         self.pending.push(range);
     }
 
-    /// Takes the verdict over the range that `next` gave; true when it convicts a single row.
+    /// Takes the verdict over the range that `next` gave; true when it rejects a single row.
     pub(crate) fn judge(&mut self, range: Range<usize>, verdict: Verdict) -> bool {
         match verdict {
             Verdict::Ended => false,
@@ -120,7 +120,7 @@ mod tests {
 
     #[derive(Debug, Default, PartialEq)]
     struct Found {
-        convicted: Vec<usize>,
+        rejected: Vec<usize>,
         committed: Vec<usize>,
         undecided: usize,
         tries: usize,
@@ -149,7 +149,7 @@ mod tests {
                 Verdict::Ended
             };
             if search.judge(range.clone(), verdict) {
-                found.convicted.push(range.start);
+                found.rejected.push(range.start);
             }
         }
     }
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn one_bad_row_in_a_thousand_costs_about_twenty_statements() {
         let found = search(1000, &[617], usize::MAX, usize::MAX);
-        assert_eq!((found.convicted, found.committed.len(), found.undecided), (vec![617], 999, 0));
+        assert_eq!((found.rejected, found.committed.len(), found.undecided), (vec![617], 999, 0));
         assert!(found.tries <= 21, "{}", found.tries);
     }
 
@@ -186,7 +186,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn exactly_the_bad_rows_are_convicted(
+        fn exactly_the_bad_rows_are_rejected(
             rows in 1usize..300,
             seed in proptest::collection::vec(0usize..300, 1..9),
             most in 1usize..300,
@@ -195,7 +195,7 @@ mod tests {
             bad.sort_unstable();
             bad.dedup();
             let found = search(rows, &bad, usize::MAX, most);
-            prop_assert_eq!(&found.convicted, &bad);
+            prop_assert_eq!(&found.rejected, &bad);
             prop_assert_eq!(found.undecided, 0);
             prop_assert!(found.committed.is_sorted());
             prop_assert_eq!(found.committed.len() + bad.len(), rows);
@@ -205,7 +205,7 @@ mod tests {
         fn a_spent_budget_leaves_every_row_in_one_place(rows in 1usize..300, bad in 0usize..300, budget in 0usize..20) {
             let found = search(rows, &[bad % rows], budget, usize::MAX);
             prop_assert!(found.tries <= budget + 1);
-            prop_assert_eq!(found.convicted.len() + found.committed.len() + found.undecided, rows);
+            prop_assert_eq!(found.rejected.len() + found.committed.len() + found.undecided, rows);
         }
     }
 }

@@ -2,7 +2,7 @@
 //! Must not know who carries it or how it is written.
 //!
 //! A batch is written in rounds. The first round has the last row of each key, or all rows where rows are
-//! not coalesced, sorted by key where the sink asks for it. When a row was convicted, the row before it with the same
+//! not coalesced, sorted by key where the sink asks for it. When a row was rejected, the row before it with the same
 //! key has its turn in the next round; so have rows that the sink could not finish, after a rest.
 
 use std::ops::Range;
@@ -179,7 +179,7 @@ impl Job {
         self.progress.search = Some(search);
     }
 
-    /// Begins a round with the rows whose successors were convicted and with those that are unfinished; false when
+    /// Begins a round with the rows whose successors were rejected and with those that are unfinished; false when
     /// there is none.
     pub(crate) fn begin_next_round(&mut self) -> bool {
         let Progress { round, search, .. } = &mut self.progress;
@@ -197,8 +197,8 @@ impl Job {
     }
 
     /// Holds its rows only once while it waits.
-    pub(crate) fn rest(&mut self) {
-        self.progress.round.iter_mut().for_each(Round::rest);
+    pub(crate) fn release_copy(&mut self) {
+        self.progress.round.iter_mut().for_each(Round::release_copy);
     }
 
     /// Whether rows ended without being in the database.

@@ -73,7 +73,7 @@ impl Round {
     }
 
     /// Gives the copy of the rows up until they are needed again.
-    pub(crate) fn rest(&mut self) {
+    pub(crate) fn release_copy(&mut self) {
         self.copy = None;
     }
 
