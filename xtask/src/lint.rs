@@ -12,11 +12,11 @@ use crate::{
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
     let mut steps = Steps::default();
     steps.run("fmt", cargo(&["fmt", "--all", "--check"]));
+    imports(&mut steps);
     steps.run("clippy", cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]));
     let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--all-features"]);
     doc.env("RUSTDOCFLAGS", "-D warnings");
     steps.run("doc", doc);
-    imports(&mut steps);
     if cargo::has_subcommand("deny") {
         // Two steps, because without a network only the advisories cannot be had.
         steps.run("deny", cargo(&["deny", "check", "bans", "licenses", "sources"]));

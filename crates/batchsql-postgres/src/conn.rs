@@ -7,7 +7,7 @@ use batchsql_core::{ErrorClass, SinkError};
 use sqlx::pool::PoolConnection;
 use sqlx::{PgConnection, Postgres};
 
-use crate::session_end::LiveSession;
+use crate::live_session::LiveSession;
 
 /// A connection of the pool. One that was left in the middle of something is closed instead of given back: what
 /// still runs on it must not meet the next batch.

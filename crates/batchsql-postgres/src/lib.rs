@@ -129,6 +129,7 @@ mod conn;
 mod dsn;
 mod encode;
 mod field;
+mod live_session;
 mod options;
 mod outcome_source;
 mod params;

@@ -5,7 +5,6 @@
 //! waiting. From a connection that was opened ahead, session 17 is looked at: it is there, so it is ended, and looked at
 //! until it is gone. Had the look shown that the server was restarted, session 17 would be gone with the earlier run.
 
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -16,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::classify::{LinkLost, is_refusal, sink_error};
 use crate::conn::PostgresConn;
+use crate::live_session::{LiveSession, LiveSessions};
 use crate::session::{
     BackendSession, Named, Presence, Server, ServerPlace, SessionId, Sight, ask_name, ask_system, look, terminate,
 };
@@ -62,33 +62,6 @@ pub(crate) struct Sessions {
 enum Nameless {
     Shared,
     Hidden,
-}
-
-/// The sessions on which connections of the sink are now.
-#[derive(Default)]
-struct LiveSessions(Mutex<HashSet<SessionId>>);
-
-/// A session that is in use. Another connection that has the same one shows that sessions are shared.
-pub(crate) struct LiveSession {
-    all: Arc<LiveSessions>,
-    id: SessionId,
-}
-
-impl Drop for LiveSession {
-    fn drop(&mut self) {
-        self.all.lock().remove(&self.id);
-    }
-}
-
-impl LiveSessions {
-    fn lock(&self) -> MutexGuard<'_, HashSet<SessionId>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// `None`: another connection has the same session.
-    fn add(self: &Arc<Self>, id: SessionId) -> Option<LiveSession> {
-        self.lock().insert(id).then(|| LiveSession { all: Arc::clone(self), id })
-    }
 }
 
 /// A connection of our own.

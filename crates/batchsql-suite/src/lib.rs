@@ -5,13 +5,16 @@
 //! [`run`](mod@run) runs them, [`report`] turns the results into files and a table.
 
 pub mod bench;
+mod case_name;
 pub mod cases;
 pub mod cli;
 pub mod database;
+mod database_name;
 pub mod digest;
 pub mod memory;
 pub mod report;
 pub mod rows;
 pub mod run;
+mod table_spec;
 pub mod tell;
 pub mod watch;

@@ -6,8 +6,6 @@ use std::fmt;
 
 use batchsql_core::{Conflict, DynRow, Row, Value};
 
-use crate::scripted::table_of;
-
 /// One row of a table: the columns that were ever given a value.
 type Columns = BTreeMap<String, Value>;
 
@@ -56,7 +54,7 @@ impl Model {
     /// Applies one row.
     pub fn apply(&mut self, row: &DynRow) -> Effect {
         let schema = row.schema();
-        let table = self.tables.entry(table_of(row).to_owned()).or_default();
+        let table = self.tables.entry(row.schema().table_display().to_owned()).or_default();
         let value = |index: &usize| {
             let name = schema.columns()[*index].name();
             (name.to_owned(), row.get(name).expect("a row has its columns").to_value())

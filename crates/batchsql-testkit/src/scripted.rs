@@ -488,8 +488,3 @@ impl Sink for ScriptedSink {
         }
     }
 }
-
-/// The name of a row's table, as [`ScriptedSink::break_table`] and [`Model::rows`] take it.
-pub(crate) fn table_of(row: &DynRow) -> &str {
-    row.schema().table_display()
-}

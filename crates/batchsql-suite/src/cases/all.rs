@@ -2,8 +2,8 @@
 //! Must not know how cases run.
 
 use super::case::Case;
-use super::name::CaseName;
 use super::{change, contention, dataset, pressure, throughput, upsert};
+use crate::case_name::CaseName;
 
 impl CaseName {
     /// The case.

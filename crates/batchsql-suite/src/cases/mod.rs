@@ -6,13 +6,12 @@ mod change;
 mod contention;
 mod dataset;
 mod load;
-mod name;
 mod pressure;
 mod settings;
 mod throughput;
 mod upsert;
 
+pub use crate::case_name::CaseName;
 pub use case::{Case, Expected};
 pub use load::Load;
-pub use name::CaseName;
 pub use settings::{MemoryBound, Settings};

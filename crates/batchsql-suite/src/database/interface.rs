@@ -5,9 +5,9 @@ use anyhow::{Context, Result};
 use async_trait::async_trait;
 use batchsql::{ColumnType, DynSink, Schema};
 
-use super::table::TableSpec;
 use crate::digest::{Canonical, Digest};
 use crate::report::DatabaseInfo;
+use crate::table_spec::TableSpec;
 
 /// Is shown every row of a table, value by value in the order of the schema.
 pub type Visitor<'a> = &'a mut (dyn FnMut(&[Canonical<'_>]) + Send);

@@ -2,19 +2,17 @@
 
 mod interface;
 mod mysql;
-mod name;
 mod open;
 mod postgres;
 mod redis;
 mod sql;
 mod sqlite;
-mod table;
 
+pub use crate::database_name::{DatabaseChoice, DatabaseName};
+pub use crate::table_spec::TableSpec;
 pub use interface::{Database, Visitor};
 pub use mysql::MySql;
-pub use name::{DatabaseChoice, DatabaseName};
 pub use open::open;
 pub use postgres::Postgres;
 pub use redis::Redis;
 pub use sqlite::Sqlite;
-pub use table::TableSpec;

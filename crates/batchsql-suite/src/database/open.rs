@@ -4,9 +4,9 @@
 use anyhow::Result;
 
 use super::interface::Database;
-use super::name::DatabaseName;
 use super::{MySql, Postgres, Redis, Sqlite};
 use crate::cli::Options;
+use crate::database_name::DatabaseName;
 
 /// Opens a database as the options say.
 ///
