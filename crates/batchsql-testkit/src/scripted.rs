@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use batchsql_core::{
-    Attempt, DynRow, ErrorClass, PoolState, Row, Rows, Schema, Session, SessionEnd, Sink, SinkError, Written,
+    Attempt, DynRow, ErrorClass, PoolState, Rows, Schema, Session, SessionEnd, Sink, SinkError, Written,
 };
 use tokio::sync::Semaphore;
 
