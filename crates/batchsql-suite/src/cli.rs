@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
 use batchsql::PipelineConfig;
 use clap::{Parser, ValueEnum};
 
 use crate::cases::CaseName;
+use crate::database::{DatabaseChoice, DatabaseName};
 
 /// Runs the BatchSQL integration and load cases against real databases, serves live metrics while they
 /// run, and writes report.html, report.json and junit.xml.
@@ -88,86 +88,6 @@ pub struct Options {
     /// Redis server, for example redis://host:6379; keys named batchsql_suite_* in it are deleted
     #[arg(long, env = "REDIS_DSN", hide_env_values = true)]
     pub redis_dsn: Option<String>,
-}
-
-/// What may stand after `--db`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum DatabaseChoice {
-    /// Embedded SQLite; needs nothing
-    Sqlite,
-    /// PostgreSQL
-    Postgres,
-    /// MySQL or MariaDB
-    Mysql,
-    /// Redis
-    Redis,
-    /// Every one of them
-    All,
-}
-
-/// A database that the suite can run against.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DatabaseName {
-    /// Embedded SQLite; needs nothing.
-    Sqlite,
-    /// PostgreSQL.
-    Postgres,
-    /// MySQL or MariaDB.
-    Mysql,
-    /// Redis.
-    Redis,
-}
-
-impl DatabaseName {
-    /// The name in labels and reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Sqlite => "sqlite",
-            Self::Postgres => "postgres",
-            Self::Mysql => "mysql",
-            Self::Redis => "redis",
-        }
-    }
-
-    /// The DSN of its server.
-    ///
-    /// # Errors
-    /// There is none; the message says what to do.
-    pub fn needed(self, dsn: &Option<String>) -> anyhow::Result<&str> {
-        let variable = match self {
-            Self::Sqlite => "SQLITE_DSN",
-            Self::Postgres => "POSTGRES_DSN",
-            Self::Mysql => "MYSQL_DSN",
-            Self::Redis => "REDIS_DSN",
-        };
-        dsn.as_deref().with_context(|| {
-            let name = self.name();
-            format!(
-                "there is no {name} server to run against; set {variable}, or let cargo xtask integration-test --db \
-                 {name} start one"
-            )
-        })
-    }
-
-    /// Every database, in the order they run.
-    pub const ALL: [Self; 4] = [Self::Sqlite, Self::Postgres, Self::Mysql, Self::Redis];
-}
-
-impl DatabaseChoice {
-    /// The databases of a list, each once.
-    pub fn names_of(choices: &[Self]) -> Vec<DatabaseName> {
-        each_once(choices.iter().flat_map(|choice| choice.names()).copied())
-    }
-
-    fn names(self) -> &'static [DatabaseName] {
-        match self {
-            Self::Sqlite => &[DatabaseName::Sqlite],
-            Self::Postgres => &[DatabaseName::Postgres],
-            Self::Mysql => &[DatabaseName::Mysql],
-            Self::Redis => &[DatabaseName::Redis],
-            Self::All => &DatabaseName::ALL,
-        }
-    }
 }
 
 impl Options {

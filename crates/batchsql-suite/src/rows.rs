@@ -62,6 +62,33 @@ impl<'a> From<Event<'a>> for EventIfNew<'a> {
     }
 }
 
+/// The same table where a later row overwrites an earlier one.
+#[derive(Debug, Clone, Copy, Row)]
+#[row(table = "batchsql_suite_events", key = "id", on_conflict = "update")]
+pub struct EventUpdate<'a> {
+    /// Unique number.
+    pub id: i64,
+    /// Short text.
+    pub name: &'a str,
+    /// Text with an index.
+    pub email: &'a str,
+    /// Longer text with multi-byte characters.
+    pub payload: &'a str,
+    /// A number.
+    pub amount: f64,
+    /// A boolean.
+    pub active: bool,
+    /// Has an index.
+    pub created_at: TimestampTz,
+}
+
+impl<'a> From<Event<'a>> for EventUpdate<'a> {
+    fn from(event: Event<'a>) -> Self {
+        let Event { id, name, email, payload, amount, active, created_at } = event;
+        Self { id, name, email, payload, amount, active, created_at }
+    }
+}
+
 /// A key and its value.
 #[derive(Debug, Clone, Copy, Row)]
 #[row(table = "batchsql_suite_sessions", key = "id", on_conflict = "replace")]
@@ -132,6 +159,13 @@ impl Texts {
         write!(payload, "événement {id} — 事件 {}", id.wrapping_mul(0x9E37_79B9))
             .expect("writing to a String cannot fail");
         payload.extend(std::iter::repeat_n('x', padding));
+        self.again(id)
+    }
+
+    /// Event number `id`, with a payload that differs between versions.
+    pub fn event_version(&mut self, id: i64, version: i64) -> Event<'_> {
+        self.event(id, 0);
+        write!(self.payload, " v{version}").expect("writing to a String cannot fail");
         self.again(id)
     }
 

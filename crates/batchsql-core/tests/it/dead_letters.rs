@@ -315,3 +315,67 @@ async fn a_letter_that_another_consumer_has_too_uses_room_of_its_own() {
     db.resubmit(refused.into_letter(), &row(&plain(), 10)).unwrap();
     assert_eq!(db.flush().await.unwrap().written(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn failed_rows_count_with_the_memory_that_they_take() {
+    // Ten booleans take ten bytes in a batch, and some hundred as a row of its own.
+    let mut schema = batchsql_core::Schema::builder("t");
+    for column in 0..10 {
+        schema = schema.column(format!("c{column}"), batchsql_core::ColumnType::Bool);
+    }
+    let schema = schema.build().unwrap();
+    let row = || schema.row().set_all((0..10).map(|_| true.into())).unwrap().finish().unwrap();
+    let (dead_letters, mut letters) = DeadLetters::channel();
+    let sink = ScriptedSink::new();
+    sink.poison(|_| true);
+    let config = PipelineConfig {
+        buffer_bytes: 100_000,
+        flush_bytes: 100_000,
+        buffer_size: 100_000,
+        flush_size: 10,
+        when_full: batchsql_core::WhenFull::Reject,
+        ..config()
+    };
+    let db = BatchSql::builder(sink).config(config).dead_letters(dead_letters).start().unwrap();
+    let mut failed = 0;
+    while db.submit(&row()).await.is_ok() {
+        failed += 1;
+        if failed % 10 == 0 {
+            db.flush().await.unwrap();
+        }
+        assert!(failed < 1000, "a thousand failed rows take more than 100,000 bytes");
+    }
+    assert!(failed > 100, "{failed}");
+    // What they held comes back.
+    while let Some(letter) = letters.try_recv() {
+        drop(letter);
+    }
+    db.submit(&row()).await.unwrap();
+}
+
+#[test]
+fn a_consumer_on_a_thread_ends_when_the_runtime_has_ended() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (dead_letters, mut letters) = DeadLetters::channel();
+    let db = runtime.block_on(async {
+        let sink = ScriptedSink::new();
+        sink.script([Step::Hang; 3]);
+        let config = PipelineConfig { flush_size: 1, ..config() };
+        let db = BatchSql::builder(sink).config(config).dead_letters(dead_letters).start().unwrap();
+        for id in 0..3 {
+            db.submit(&crate::support::row(&crate::support::plain(), id)).await.unwrap();
+        }
+        db
+    });
+    let consumer = std::thread::spawn(move || {
+        let mut received = 0;
+        while let Some(letter) = letters.blocking_recv() {
+            received += 1;
+            drop(letter);
+        }
+        received
+    });
+    runtime.shutdown_background();
+    assert_eq!(consumer.join().unwrap(), 3, "each row that was given up is a letter, and then the channel ends");
+    drop(db);
+}

@@ -194,7 +194,7 @@ async fn no_row_of_a_parked_table_is_rejected_after_the_table_was_mended() {
 async fn the_error_of_an_unknown_row_is_that_of_the_attempt_that_made_it_unknown() {
     let (db, sink) = pipeline(PipelineConfig { retry_for: Duration::from_secs(5), ..config() });
     sink.script([Step::LoseReply]);
-    sink.script([Step::Fail(ErrorClass::Transient); 10_000]);
+    sink.script(std::iter::repeat_n(Step::Fail(ErrorClass::Transient), 10_000));
     for receipt in receipts(&db, &table("t", Conflict::update(["id"])), 0..10).await {
         let outcome = receipt.await;
         assert_eq!(outcome.kind(), OutcomeKind::Unknown);

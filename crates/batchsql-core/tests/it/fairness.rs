@@ -347,3 +347,42 @@ async fn a_table_alone_has_every_permit_however_fast_it_was_before() {
     // 80 batches, four at once.
     assert!(begin.elapsed() <= Duration::from_millis(20 * 150 + 10), "{:?}", begin.elapsed());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_chunk_of_several_tables_takes_room_of_each_tables_own_share() {
+    let config = PipelineConfig { buffer_size: 1000, park_for: HOUR, when_full: WhenFull::Reject, ..config() };
+    let (db, sink) = pipeline(config);
+    let (stuck, fast) = (table("stuck", Conflict::None), table("fast", Conflict::None));
+    db.submit(&row(&fast, 0)).await.unwrap();
+    sink.break_table("stuck", ErrorClass::Schema);
+    let mut held = 0;
+    while db.submit(&row(&stuck, held)).await.is_ok() {
+        held += 1;
+        settle().await;
+    }
+    let mixed: Vec<_> = [row(&fast, 1)].into_iter().chain((0..20).map(|id| row(&stuck, id))).collect();
+    let error = db.submit_all(&mixed).await.unwrap_err();
+    assert!(error.submit_error().is_full() && error.accepted() == 1, "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_leaves_a_permit_while_another_one_is_active_and_no_longer() {
+    let (db, sink) = pipeline(PipelineConfig { buffer_size: 10_000, max_concurrency: 4, ..config() });
+    let (busy, other) = (table("busy", Conflict::None), table("other", Conflict::None));
+    db.submit(&row(&other, 0)).await.unwrap();
+    db.flush().await.unwrap();
+    sink.slow_table("busy", Duration::from_secs(1));
+    for id in 0..3000 {
+        db.submit(&row(&busy, id)).await.unwrap();
+    }
+    let written = async |after: u64| {
+        tokio::time::sleep(Duration::from_secs(after)).await;
+        db.balance().written()
+    };
+    let first = written(10).await;
+    let second = written(10).await;
+    assert_eq!(second - first, 10 * 3 * 10, "three of four permits");
+    written(15).await;
+    let (third, fourth) = (written(5).await, written(10).await);
+    assert_eq!(fourth - third, 10 * 4 * 10, "all of them, half a minute after the last batch of the other table");
+}

@@ -16,10 +16,14 @@ use proptest::prelude::*;
 use crate::support::{FAR, HOUR, Recorder, id};
 
 /// The tables of a schedule; see [`table`].
-const TABLES: usize = 6;
+const TABLES: usize = 7;
 
 /// The tables of which every row is tracked, so that their content can be foretold.
 const TRACKED: std::ops::Range<usize> = 1..5;
+
+/// Numbers of rows that are submitted in the place of failed ones, and while the pipeline closes.
+const MENDED: i64 = 1_000_000;
+const RACING: i64 = 2_000_000;
 
 #[derive(Debug, Clone)]
 enum Action {
@@ -45,6 +49,10 @@ enum Action {
     ScriptBefore(Vec<Step>),
     /// Breaks a table for a while.
     Break { table: usize, permission: bool, millis: u64 },
+    /// Several tasks submit at once, each with a key of its own.
+    Together { tasks: usize, rows: usize },
+    /// Lets late writes reach the database.
+    Deliver,
     /// Makes a table slow for good.
     Slow { table: usize, millis: u64 },
 }
@@ -67,6 +75,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0usize..12).prop_map(|row| Step::LeaveRow(row, ErrorClass::Transient)),
         1 => (0usize..12).prop_map(|row| Step::LeaveRow(row, ErrorClass::Unknown)),
         1 => (0usize..12).prop_map(Step::LoseRow),
+        2 => Just(Step::Late),
+        1 => Just(Step::LateAndSilent),
         1 => Just(Step::Panic),
         1 => Just(Step::Hang),
         1 => Just(Step::HangInQueue),
@@ -99,6 +109,8 @@ fn action() -> impl Strategy<Value = Action> {
         1 => proptest::collection::vec(step_before(), 1..4).prop_map(Action::ScriptBefore),
         1 => (table.clone(), any::<bool>(), 1u64..8000)
             .prop_map(|(table, permission, millis)| Action::Break { table, permission, millis }),
+        2 => (1usize..5, 1usize..20).prop_map(|(tasks, rows)| Action::Together { tasks, rows }),
+        1 => Just(Action::Deliver),
         1 => (table, 50u64..400).prop_map(|(table, millis)| Action::Slow { table, millis }),
     ]
 }
@@ -129,7 +141,6 @@ fn config() -> impl Strategy<Value = PipelineConfig> {
     );
     (sizes, policies).prop_map(|((flush_size, more, max_concurrency, interval, tight), policies)| {
         let (when_full, coalesce, isolation, ordering, park_for, delivery) = policies;
-        let parks = matches!(isolation, Isolation::Bisect { beyond: BeyondBudget::Park, .. });
         PipelineConfig {
             flush_size,
             max_batch_rows: None,
@@ -143,7 +154,7 @@ fn config() -> impl Strategy<Value = PipelineConfig> {
             coalesce,
             isolation,
             ordering,
-            park_for: Duration::from_millis(if parks { park_for.max(1) } else { park_for }),
+            park_for: Duration::from_millis(park_for),
             delivery,
             retry_for: Duration::from_secs(2),
             statement_timeout: Duration::from_secs(3),
@@ -162,6 +173,8 @@ fn table(number: usize) -> Schema {
         1 | 5 => Conflict::update(["key"]),
         2 => Conflict::replace(["key"]),
         3 => Conflict::ignore(["key"]),
+        // The same table as number 1, under another rule.
+        6 => Conflict::update_columns(["key"], ["b", "id"]),
         _ => Conflict::update_columns(["key"], ["a", "id"]),
     };
     Schema::builder(name(number))
@@ -175,7 +188,7 @@ fn table(number: usize) -> Schema {
 }
 
 fn name(table: usize) -> &'static str {
-    ["plain", "updated", "replaced", "ignored", "partly updated", "untracked"][table]
+    ["plain", "updated", "replaced", "ignored", "partly updated", "untracked", "updated"][table]
 }
 
 fn key(row: &DynRow) -> i64 {
@@ -199,8 +212,12 @@ struct Run {
 
 impl Run {
     fn row(&mut self, table: usize) -> DynRow {
+        self.row_with(table, (self.next + 1) * 3 % 5 * FAR)
+    }
+
+    fn row_with(&mut self, table: usize, key: i64) -> DynRow {
         self.next += 1;
-        let row = self.schemas[table].row().set("id", self.next).unwrap().set("key", self.next * 3 % 5 * FAR).unwrap();
+        let row = self.schemas[table].row().set("id", self.next).unwrap().set("key", key).unwrap();
         // Rows leave out different columns.
         let row = if self.next % 3 == 0 { row } else { row.set("a", self.next).unwrap() };
         let row = if self.next % 4 == 0 { row } else { row.set("b", -self.next).unwrap() };
@@ -252,6 +269,30 @@ impl Run {
                     self.receipts.insert(id(&row), (row, receipt));
                 }
             }
+            Action::Together { tasks, rows } => {
+                let mut submitting = tokio::task::JoinSet::new();
+                for task in 0..tasks {
+                    let key = (10 + task as i64) * FAR;
+                    let rows: Vec<DynRow> = (0..rows).map(|_| self.row_with(1 + task % 2, key)).collect();
+                    let db = self.db.clone();
+                    submitting.spawn(async move {
+                        let mut accepted = Vec::new();
+                        for row in rows {
+                            let submitted = tokio::time::timeout(HOUR, db.submit_tracked(&row)).await;
+                            match submitted.expect("a submit hangs") {
+                                Ok(receipt) => accepted.push((row, receipt)),
+                                Err(error) => assert!(error.is_full(), "{error}"),
+                            }
+                        }
+                        accepted
+                    });
+                }
+                while let Some(accepted) = submitting.join_next().await {
+                    self.receipts
+                        .extend(accepted.unwrap().into_iter().map(|(row, receipt)| (id(&row), (row, receipt))));
+                }
+            }
+            Action::Deliver => drop(self.sink.deliver()),
             Action::Wait(millis) => tokio::time::sleep(Duration::from_millis(millis)).await,
             Action::Flush => {
                 let db = self.db.clone();
@@ -297,11 +338,13 @@ impl Run {
 }
 
 fn nature() -> impl Strategy<Value = Nature> {
-    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     let loses = proptest::option::weighted(0.2, 1usize..6);
     (3i64..60, flags, loses, proptest::option::weighted(0.3, 0u64..20)).prop_map(
-        |(poison, (tells_rows, sorts_by_key, refuses_equal), loses_replies, takes_letters)| Nature {
+        |(poison, (tells_rows, sorts_by_key, refuses_equal, resubmits, races), loses_replies, takes_letters)| Nature {
             poison,
+            resubmits,
+            races,
             tells_rows,
             sorts_by_key,
             refuses_equal,
@@ -323,6 +366,10 @@ struct Nature {
     loses_replies: Option<usize>,
     /// Failed rows are taken from a channel, each after so many milliseconds.
     takes_letters: Option<u64>,
+    /// Some of them are submitted again, mended.
+    resubmits: bool,
+    /// A task goes on submitting while the pipeline closes.
+    races: bool,
 }
 
 async fn check(config: PipelineConfig, actions: Vec<Action>, nature: Nature, deadline: Duration) {
@@ -353,25 +400,68 @@ async fn check(config: PipelineConfig, actions: Vec<Action>, nature: Nature, dea
         recorder.0.lock().unwrap().has_letters = true;
         let (dead_letters, mut failed) = DeadLetters::channel();
         builder = builder.dead_letters(dead_letters);
-        letters = Some(tokio::spawn(async move {
-            let mut received = 0;
-            while let Some(letter) = failed.recv().await {
-                tokio::time::sleep(Duration::from_millis(millis)).await;
-                drop(letter);
-                received += 1;
-            }
-            received
-        }));
+        let (handle, pipeline) = tokio::sync::oneshot::channel::<batchsql_core::WeakBatchSql>();
+        let mended = nature.resubmits.then(|| table(0));
+        letters = Some((
+            handle,
+            tokio::spawn(async move {
+                let (mut received, mut number) = (0, MENDED);
+                let pipeline = pipeline.await.unwrap();
+                while let Some(letter) = failed.recv().await {
+                    tokio::time::sleep(Duration::from_millis(millis)).await;
+                    received += 1;
+                    if let (Some(schema), Some(db)) = (&mended, pipeline.upgrade()) {
+                        number += if (number + 1) % poison == 0 { 2 } else { 1 };
+                        let row = schema.row().set("id", number).unwrap().set("key", 0_i64).unwrap().finish().unwrap();
+                        // It is refused when the pipeline closes.
+                        let _ = db.resubmit(letter, &row);
+                    }
+                }
+                received
+            }),
+        ));
     }
     let db = builder.start().unwrap();
+    let letters = letters.map(|(handle, task)| {
+        let _ = handle.send(db.downgrade());
+        task
+    });
     let schemas = std::array::from_fn(table);
     let mut run = Run { db, sink, schemas, buffer_size, when_full, next: 0, receipts: BTreeMap::new() };
     for action in actions {
         run.act(action).await;
     }
+    let racing = nature.races.then(|| {
+        let (db, schema) = (run.db.clone(), table(0));
+        tokio::spawn(async move {
+            let mut receipts = Vec::new();
+            for number in RACING.. {
+                let row = schema.row().set("id", number).unwrap().set("key", 0_i64).unwrap().finish().unwrap();
+                match db.submit_tracked(&row).await {
+                    Ok(receipt) => receipts.push(receipt),
+                    Err(error) if error.is_full() => {}
+                    Err(error) => {
+                        assert!(error.is_closed(), "{error}");
+                        break;
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            receipts
+        })
+    });
+    tokio::task::yield_now().await;
     let begin = tokio::time::Instant::now();
     let report = tokio::time::timeout(HOUR, run.db.close(deadline)).await.expect("close hangs");
     assert!(begin.elapsed() <= deadline + Duration::from_millis(1), "close took {:?}", begin.elapsed());
+
+    if let Some(racing) = racing {
+        for receipt in racing.await.unwrap() {
+            assert!(receipt.try_outcome().is_some(), "what was accepted while closing has an outcome");
+        }
+    }
+    // What is late now overwrites nothing either.
+    run.sink.deliver();
 
     // The balance, and the same in the metrics.
     let balance = report.balance;
@@ -446,6 +536,31 @@ async fn check(config: PipelineConfig, actions: Vec<Action>, nature: Nature, dea
     }
 }
 
+/// Every handle is dropped: the pipeline drains in the background.
+async fn abandon(config: PipelineConfig, actions: Vec<Action>) {
+    let sink = ScriptedSink::new();
+    sink.grow_batches();
+    let recorder = Recorder::default();
+    let (buffer_size, when_full) = (config.buffer_size as u64, config.when_full);
+    let db = BatchSql::builder(sink.clone()).config(config).metrics_reporter(recorder.clone()).start().unwrap();
+    let schemas = std::array::from_fn(table);
+    let mut run = Run { db, sink, schemas, buffer_size, when_full, next: 0, receipts: BTreeMap::new() };
+    for action in actions {
+        run.act(action).await;
+    }
+    let Run { db, receipts, .. } = run;
+    drop(db);
+    for (number, (_, receipt)) in receipts {
+        let outcome = tokio::time::timeout(HOUR, receipt).await;
+        assert!(outcome.is_ok(), "row {number} has no outcome");
+    }
+    // Untracked rows, too: the gauges of the end are told when everything has ended.
+    tokio::time::sleep(HOUR).await;
+    let recorded = recorder.0.lock().unwrap();
+    assert_eq!(recorded.received as u64, recorded.resolved);
+    assert_eq!(recorded.gauges.map(|gauges| gauges.buffer_rows), Some(0));
+}
+
 /// The rows of a table, for a message.
 fn show(model: &Model, table: &str) -> Vec<Vec<(String, String)>> {
     let row = |row: &BTreeMap<String, batchsql_core::Value>| {
@@ -471,5 +586,14 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let deadline = if patient { Duration::from_secs(3000) } else { Duration::from_millis(700) };
         runtime.block_on(check(config, actions, nature, deadline));
+    }
+
+    #[test]
+    fn a_pipeline_that_is_abandoned_ends_every_row(
+        config in config(),
+        actions in proptest::collection::vec(action(), 1..12),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(abandon(config, actions));
     }
 }

@@ -280,3 +280,25 @@ async fn bad_rows_of_a_sorted_batch_are_found_under_their_own_numbers() {
         assert_eq!(outcome.failure().map(|failed| id(failed.row())), (key == 3).then_some(3));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn all_rows_of_a_table_keep_their_order_whichever_key_their_schema_declares() {
+    let (db, sink) =
+        pipeline(PipelineConfig { ordering: Ordering::PerTable, flush_interval: Duration::ZERO, ..config() });
+    let by_id = schema(Conflict::update(["id"]));
+    let by_both = Schema::builder("t")
+        .column("id", ColumnType::I64)
+        .column("a", ColumnType::I64)
+        .nullable("b", ColumnType::I64)
+        .on_conflict(Conflict::update(["id", "a"]))
+        .build()
+        .unwrap();
+    sink.script([Step::Delay(Duration::from_secs(5))]);
+    let first = db.submit_tracked(&row(&by_id, 1, &["a"], 1)).await.unwrap();
+    settle().await;
+    let second = db.submit_tracked(&row(&by_both, 2, &["a"], 1)).await.unwrap();
+    settle().await;
+    assert!(second.try_outcome().is_none(), "it waits for the row before it");
+    assert!(first.await.is_written() && second.await.is_written());
+    assert_eq!(ids(&sink.applied()), [1, 2]);
+}

@@ -305,3 +305,28 @@ async fn one_row_is_no_part_of_an_atomic_batch() {
     check(&[1], false).await;
     check(&[1, 2], true).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_the_database_leaves_out_supersedes_none() {
+    // A trigger drops the last version: the one before it has its turn, and is in the table in the end.
+    let ignored = |rows: &[u32]| {
+        let mut written = Written::default();
+        written.ignored = rows.to_vec();
+        Ok(written)
+    };
+    let check = async |answers: Vec<Result<Written, SinkError>>, expected: &[OutcomeKind], given: &[&[i64]]| {
+        let sink = Told::default();
+        sink.0.lock().unwrap().answers.extend(answers);
+        let db = BatchSql::builder(sink.clone()).config(config()).start().unwrap();
+        let receipts =
+            versions(&db, &table("t", Conflict::update(["id"])), &[(1, "a"), (1, "b"), (2, "n"), (1, "c")]).await;
+        assert_eq!(kinds(receipts).await, expected);
+        assert_eq!(sink.0.lock().unwrap().given, given);
+    };
+    use OutcomeKind::{Ignored, Superseded, Written as W};
+    check(vec![ignored(&[])], &[Superseded, Superseded, W, W], &[&[2, 1]]).await;
+    check(vec![ignored(&[1])], &[Superseded, W, W, Ignored], &[&[2, 1], &[1]]).await;
+    check(vec![ignored(&[1]), ignored(&[0])], &[W, Ignored, W, Ignored], &[&[2, 1], &[1], &[1]]).await;
+    check(vec![ignored(&[1]), ignored(&[0]), ignored(&[0])], &[Ignored, Ignored, W, Ignored], &[&[2, 1], &[1], &[1]])
+        .await;
+}

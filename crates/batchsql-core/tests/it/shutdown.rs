@@ -363,3 +363,91 @@ async fn rows_that_were_not_sent_have_no_reason_of_rows_that_were() {
         assert!(error.contains(expected), "{outcome}");
     }
 }
+
+#[test]
+fn a_runtime_without_a_timer_is_an_error_of_start() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let error = runtime.block_on(async { BatchSql::builder(ScriptedSink::new()).start().unwrap_err() });
+    assert!(error.to_string().contains("enable_time()"), "{error}");
+}
+
+#[test]
+fn a_caller_outside_of_any_runtime_may_wait_for_a_limited_time() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (db, sink) = {
+        let _guard = runtime.enter();
+        pipeline(PipelineConfig { buffer_size: 10, ..config() })
+    };
+    sink.script([Step::Hang]);
+    let outside = block_on_this_thread(async {
+        for id in 0..10 {
+            db.submit(&row(&plain(), id)).await.unwrap();
+        }
+        db.submit_timeout(&row(&plain(), 10), Duration::from_millis(20)).await
+    });
+    assert!(outside.unwrap_err().is_full());
+}
+
+/// Runs a future on this thread, without a runtime.
+fn block_on_this_thread<F: Future>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = std::sync::Arc::new(Unpark(std::thread::current())).into();
+    let mut context = std::task::Context::from_waker(&waker);
+    let mut future = std::pin::pin!(future);
+    loop {
+        if let std::task::Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+        std::thread::park();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_panics_when_asked_for_its_pool_costs_no_row() {
+    let db = BatchSql::builder(NoPool).config(config()).start().unwrap();
+    for round in 0..3 {
+        for receipt in crate::support::receipts(&db, &plain(), round * 10..round * 10 + 10).await {
+            assert!(receipt.await.is_written());
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(db.close(HOUR).await.is_complete());
+}
+
+struct NoPool;
+
+impl batchsql_core::Sink for NoPool {
+    type Conn = ();
+    type Plan = ();
+
+    fn name(&self) -> &'static str {
+        "no pool"
+    }
+
+    fn pool(&self) -> Option<batchsql_core::PoolState> {
+        panic!("there is no pool to ask");
+    }
+
+    async fn acquire(&self) -> Result<(), batchsql_core::SinkError> {
+        Ok(())
+    }
+
+    async fn prepare(&self, (): &mut (), _: &batchsql_core::Schema) -> Result<(), batchsql_core::SinkError> {
+        Ok(())
+    }
+
+    async fn write(
+        &self,
+        (): &mut (),
+        (): &(),
+        _: batchsql_core::Rows<'_>,
+        _: &batchsql_core::Attempt,
+    ) -> Result<batchsql_core::Written, batchsql_core::SinkError> {
+        Ok(batchsql_core::Written::default())
+    }
+}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use batchsql_core::{BatchSql, Conflict, DynRow, PipelineConfig};
+use batchsql_core::{BatchSql, Conflict, PipelineConfig};
 use batchsql_testkit::NullSink;
 
 use crate::support::{row, table};
@@ -13,26 +13,24 @@ use crate::support::{row, table};
 async fn a_row_is_written_while_producers_work(producers: usize, all: bool) {
     let config = PipelineConfig { buffer_size: 1_000_000, ..PipelineConfig::default() };
     let db = BatchSql::builder(NullSink).config(config).start().unwrap();
-    let schema = table("t", Conflict::None);
     let done = Arc::new(AtomicBool::new(false));
-    let work = |id: i64| {
+    let of_table = table("t", Conflict::None);
+    let work = move |id: i64| {
         // Parsing, for example: a part of a millisecond on the processor.
         let until = std::time::Instant::now() + Duration::from_micros(200);
         while std::time::Instant::now() < until {
             std::hint::spin_loop();
         }
-        row(&schema, id)
+        row(&of_table, id)
     };
     let first = db.submit_tracked(&work(0)).await.unwrap();
     let tasks: Vec<_> = (0..producers)
         .map(|_| {
             let (db, done, work) = (db.clone(), Arc::clone(&done), work.clone());
-            let schema = schema.clone();
             tokio::spawn(async move {
-                let _ = schema;
                 let rows = (1..1_000_000).take_while(|_| !done.load(Ordering::SeqCst)).map(work);
                 if all {
-                    db.submit_all(rows.collect_lazily()).await.unwrap();
+                    db.submit_all(rows).await.unwrap();
                 } else {
                     for row in rows {
                         db.submit(&row).await.unwrap();
@@ -49,15 +47,6 @@ async fn a_row_is_written_while_producers_work(producers: usize, all: bool) {
     }
     assert!(db.close(Duration::from_secs(120)).await.is_complete());
 }
-
-/// Says that an iterator is handed over as it is.
-trait Lazily: Iterator<Item = DynRow> + Sized {
-    fn collect_lazily(self) -> Self {
-        self
-    }
-}
-
-impl<I: Iterator<Item = DynRow>> Lazily for I {}
 
 #[test]
 fn rows_are_written_while_producers_never_wait() {

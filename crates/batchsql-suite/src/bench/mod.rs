@@ -1,21 +1,35 @@
 //! Benchmarks: contenders measured in interleaved rounds, so that the noise of the machine meets all
 //! of them alike.
 
+mod busy_producer;
+mod delay_proxy;
+mod distance;
+mod distance_page;
 mod figures;
 mod mysql;
 mod overhead;
+mod paced;
+mod page;
 mod poison;
 mod postgres;
 mod redis;
+mod scale;
+mod scale_page;
 mod scrape;
+mod server;
 mod sqlite;
+mod target;
 mod workload;
 
+pub use delay_proxy::DelayProxy;
+pub use distance::{Distance, DistancePlan, distance};
 pub use figures::{Figure, Plan, table};
 pub use mysql::mysql;
 pub use overhead::overhead;
+pub use page::Page;
 pub use poison::poison;
 pub use postgres::postgres;
 pub use redis::redis;
+pub use scale::{Scale, ScalePlan, scale};
 pub use scrape::scrape;
 pub use sqlite::sqlite;

@@ -29,7 +29,7 @@ trait SqliteWorkload: Copy {
 impl SqliteWorkload for Workload {
     fn create(self) -> &'static str {
         match self {
-            Self::Insert | Self::Ignore => {
+            Self::Insert | Self::Ignore | Self::UpdateEvents => {
                 "CREATE TABLE batchsql_suite_events (
                      id INTEGER PRIMARY KEY, name TEXT NOT NULL, email TEXT NOT NULL, payload TEXT NOT NULL,
                      amount REAL NOT NULL, active INTEGER NOT NULL, created_at TEXT NOT NULL);
@@ -45,10 +45,18 @@ impl SqliteWorkload for Workload {
 
     fn insert(self, rows: usize) -> String {
         let (head, row, tail) = match self {
-            Self::Insert | Self::Ignore => (
+            Self::Insert | Self::Ignore | Self::UpdateEvents => (
                 "INSERT INTO batchsql_suite_events (id,name,email,payload,amount,active,created_at) VALUES ",
                 "(?,?,?,?,?,?,?)",
-                if self == Self::Ignore { " ON CONFLICT (id) DO NOTHING" } else { "" },
+                match self {
+                    Self::Ignore => " ON CONFLICT (id) DO NOTHING",
+                    Self::UpdateEvents => {
+                        " ON CONFLICT (id) DO UPDATE SET name=excluded.name,email=excluded.email,\
+                         payload=excluded.payload,amount=excluded.amount,active=excluded.active,\
+                         created_at=excluded.created_at"
+                    }
+                    _ => "",
+                },
             ),
             Self::Update => (
                 "INSERT INTO batchsql_suite_accounts (id,version,owner,note) VALUES ",
@@ -61,7 +69,7 @@ impl SqliteWorkload for Workload {
 
     fn bind(self, statement: &mut Statement<'_>, place: usize, texts: &[Texts], n: usize) -> rusqlite::Result<()> {
         match self {
-            Self::Insert | Self::Ignore => {
+            Self::Insert | Self::Ignore | Self::UpdateEvents => {
                 let (offset, event) = (place * 7, self.event(texts, n));
                 statement.raw_bind_parameter(offset + 1, event.id)?;
                 statement.raw_bind_parameter(offset + 2, event.name)?;

@@ -1,16 +1,17 @@
 //! Owns what is written to databases in a measurement, and the pipeline's side of it.
 //! Must not know databases.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use batchsql::{BatchSql, PipelineConfig, Sink, SubmitError};
+use batchsql::{BatchSql, PipelineConfig, Receipt, Schema, Sink, SubmitError, TypedRow};
 use tokio::task::JoinSet;
 
 use super::figures::Measurement;
-use crate::rows::{Account, Event, EventIfNew, Texts};
+use crate::rows::{Account, Event, EventIfNew, EventUpdate, Texts};
 
 pub(super) const PRODUCERS: usize = 10;
 pub(super) const BATCH: usize = 500;
@@ -18,16 +19,44 @@ pub(super) const BATCH: usize = 500;
 pub(super) const IN_FLIGHT: usize = 4;
 /// Rows per key where rows are updated.
 const VERSIONS: usize = 10;
+/// Keys of updated events, at least: no batch of a hand-written loop has a key twice, which PostgreSQL would refuse.
+const EVENT_KEYS: usize = 20_000;
+
+/// How a hand-written loop writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// Rows of one batch.
+    pub batch: usize,
+    /// Batches on their way at once, each on a connection of its own.
+    pub connections: usize,
+}
+
+impl Shape {
+    /// The shape with the size and the number of batches that [`pipeline`] has.
+    pub(super) const PIPELINE: Self = Self { batch: BATCH, connections: IN_FLIGHT };
+
+    pub(super) fn rows_in_flight(self) -> usize {
+        self.batch * self.connections
+    }
+}
+
+impl std::fmt::Display for Shape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} x {}", self.batch, self.connections)
+    }
+}
 
 /// What is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Workload {
     /// New rows into the suite's table with two secondary indexes.
     Insert,
     /// The same rows under the rule that keeps what is there; nothing is.
     Ignore,
-    /// Ten rows per key; the last one wins.
+    /// Ten rows per key, four columns; the last one wins.
     Update,
+    /// The rows of an insert, several per key; the last one wins.
+    UpdateEvents,
 }
 
 impl Workload {
@@ -36,13 +65,14 @@ impl Workload {
             Self::Insert => "plain insert",
             Self::Ignore => "ignore by key",
             Self::Update => "update by key",
+            Self::UpdateEvents => "update by key, 7 columns",
         }
     }
 
     /// The table that is written.
     pub(super) fn table(self) -> &'static str {
         match self {
-            Self::Insert | Self::Ignore => "batchsql_suite_events",
+            Self::Insert | Self::Ignore | Self::UpdateEvents => "batchsql_suite_events",
             Self::Update => "batchsql_suite_accounts",
         }
     }
@@ -52,7 +82,7 @@ impl Workload {
         match self {
             Self::Insert | Self::Ignore => n as i64,
             // A prime step visits the keys in an order without neighbours.
-            Self::Update => (n.wrapping_mul(7_919) % self.rows_afterwards(rows)) as i64,
+            Self::Update | Self::UpdateEvents => (n.wrapping_mul(7_919) % self.rows_afterwards(rows)) as i64,
         }
     }
 
@@ -61,6 +91,7 @@ impl Workload {
         match self {
             Self::Insert | Self::Ignore => rows,
             Self::Update => (rows / VERSIONS).max(1),
+            Self::UpdateEvents => (rows / VERSIONS).max(EVENT_KEYS.min(rows)),
         }
     }
 
@@ -71,18 +102,19 @@ impl Workload {
             match self {
                 Self::Insert | Self::Ignore => drop(texts.event(self.key(n, rows), 0)),
                 Self::Update => drop(texts.account(self.key(n, rows), n as i64)),
+                Self::UpdateEvents => drop(texts.event_version(self.key(n, rows), n as i64)),
             }
             texts
         };
         Arc::new((0..rows).map(make).collect())
     }
 
-    /// Row `n` of an insert.
+    /// Row `n` of events.
     pub(super) fn event(self, texts: &[Texts], n: usize) -> Event<'_> {
         texts[n].again(self.key(n, texts.len()))
     }
 
-    /// Row `n` of an update.
+    /// Row `n` of accounts.
     pub(super) fn account(self, texts: &[Texts], n: usize) -> Account<'_> {
         texts[n].account_again(self.key(n, texts.len()), n as i64)
     }
@@ -93,12 +125,35 @@ pub(super) trait Submit: Copy + Send + 'static {
     fn submit(self, db: &BatchSql, texts: &[Texts], n: usize) -> impl Future<Output = Result<(), SubmitError>> + Send;
 }
 
+impl Workload {
+    /// The schema of its rows.
+    pub(super) fn schema(self) -> &'static Schema {
+        match self {
+            Self::Insert => Event::type_schema(),
+            Self::Ignore => EventIfNew::type_schema(),
+            Self::Update => Account::type_schema(),
+            Self::UpdateEvents => EventUpdate::type_schema(),
+        }
+    }
+
+    /// Submits row `n` with a receipt.
+    pub(super) async fn submit_tracked(self, db: &BatchSql, texts: &[Texts], n: usize) -> Result<Receipt, SubmitError> {
+        match self {
+            Self::Insert => db.submit_tracked(&self.event(texts, n)).await,
+            Self::Ignore => db.submit_tracked(&EventIfNew::from(self.event(texts, n))).await,
+            Self::Update => db.submit_tracked(&self.account(texts, n)).await,
+            Self::UpdateEvents => db.submit_tracked(&EventUpdate::from(self.event(texts, n))).await,
+        }
+    }
+}
+
 impl Submit for Workload {
     async fn submit(self, db: &BatchSql, texts: &[Texts], n: usize) -> Result<(), SubmitError> {
         match self {
             Self::Insert => db.submit(&self.event(texts, n)).await,
             Self::Ignore => db.submit(&EventIfNew::from(self.event(texts, n))).await,
             Self::Update => db.submit(&self.account(texts, n)).await,
+            Self::UpdateEvents => db.submit(&EventUpdate::from(self.event(texts, n))).await,
         }
     }
 }
@@ -108,18 +163,29 @@ pub(super) fn rate(rows: usize, took: Duration) -> Measurement {
     Measurement { rate: rows as f64 / took.as_secs_f64(), allocations: None }
 }
 
-/// From the first submit of many producers to the end of close.
+/// From the first submit of many producers to the end of close, with the batches of [`Shape::PIPELINE`].
 pub(super) async fn pipeline<S: Sink>(sink: S, workload: impl Submit, texts: &Arc<Vec<Texts>>) -> Result<Duration> {
     let config = PipelineConfig { flush_size: BATCH, max_concurrency: IN_FLIGHT, ..PipelineConfig::default() };
+    pipeline_with(config, PRODUCERS, sink, workload, texts).await
+}
+
+/// From the first submit of many producers to the end of close.
+pub(super) async fn pipeline_with<S: Sink>(
+    config: PipelineConfig,
+    producers: usize,
+    sink: S,
+    workload: impl Submit,
+    texts: &Arc<Vec<Texts>>,
+) -> Result<Duration> {
     let begin = Instant::now();
     let db = BatchSql::builder(sink).config(config).start()?;
-    let mut producers = JoinSet::new();
+    let mut tasks = JoinSet::new();
     // Rows come from one sequence, as keys do in most applications, so that they are about as sorted as
     // in the loop: inserting in random order is slower by itself, for any writer.
     let sequence = Arc::new(AtomicUsize::new(0));
-    for _ in 0..PRODUCERS {
+    for _ in 0..producers {
         let (db, texts, sequence) = (db.clone(), Arc::clone(texts), Arc::clone(&sequence));
-        producers.spawn(async move {
+        tasks.spawn(async move {
             loop {
                 let n = sequence.fetch_add(1, Ordering::Relaxed);
                 if n >= texts.len() {
@@ -129,7 +195,7 @@ pub(super) async fn pipeline<S: Sink>(sink: S, workload: impl Submit, texts: &Ar
             }
         });
     }
-    while let Some(produced) = producers.join_next().await {
+    while let Some(produced) = tasks.join_next().await {
         produced??;
     }
     let report = db.close(Duration::from_secs(60)).await;
@@ -140,25 +206,37 @@ pub(super) async fn pipeline<S: Sink>(sink: S, workload: impl Submit, texts: &Ar
     Ok(took)
 }
 
-/// Calls `write` with the numbers of the rows of one batch after the other, from as many tasks as a pipeline has
-/// batches on their way: what a careful engineer writes by hand, without queue, back-pressure, outcomes or metrics.
-pub(super) async fn hand_written<W, F>(rows: usize, mut connect: impl FnMut() -> W) -> Result<Duration>
-where
-    W: FnMut(std::ops::Range<usize>) -> F + Send + 'static,
-    F: Future<Output = Result<()>> + Send,
-{
+/// One connection of a hand-written loop.
+pub(super) trait Writer: Send + 'static {
+    /// Writes the rows as one batch.
+    fn write(
+        &mut self,
+        workload: Workload,
+        texts: &[Texts],
+        rows: Range<usize>,
+    ) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// Writes one batch after the other from as many tasks as there are connections: what a careful engineer writes by
+/// hand, without queue, back-pressure, outcomes or metrics.
+pub(super) async fn hand_written<W: Writer>(
+    workload: Workload,
+    texts: &Arc<Vec<Texts>>,
+    batch: usize,
+    connections: Vec<W>,
+) -> Result<Duration> {
     let sequence = Arc::new(AtomicUsize::new(0));
     let mut writers = JoinSet::new();
     let begin = Instant::now();
-    for _ in 0..IN_FLIGHT {
-        let (mut write, sequence) = (connect(), Arc::clone(&sequence));
+    for mut connection in connections {
+        let (texts, sequence) = (Arc::clone(texts), Arc::clone(&sequence));
         writers.spawn(async move {
             loop {
-                let start = sequence.fetch_add(BATCH, Ordering::Relaxed);
-                if start >= rows {
+                let start = sequence.fetch_add(batch, Ordering::Relaxed);
+                if start >= texts.len() {
                     return anyhow::Ok(());
                 }
-                write(start..(start + BATCH).min(rows)).await?;
+                connection.write(workload, &texts, start..(start + batch).min(texts.len())).await?;
             }
         });
     }

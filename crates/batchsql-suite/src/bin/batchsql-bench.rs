@@ -1,13 +1,16 @@
 //! The benchmarks' command: `overhead` measures the pipeline alone, `database` measures it against
-//! hand-written loops, `poison` measures what a bad row costs, `scrape` what a scrape of the metrics costs.
+//! hand-written loops, `poison` measures what a bad row costs, `scrape` what a scrape of the metrics costs, `distance`
+//! measures servers that are far away, `scale` measures growth.
 //! Figures are medians of interleaved rounds; only their ratios travel between machines.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use batchsql_suite::bench::{self, Figure, Plan};
-use batchsql_suite::cli::{DatabaseChoice, DatabaseName};
+use batchsql_suite::bench::{self, DistancePlan, Figure, Page, Plan, ScalePlan};
+use batchsql_suite::database::{DatabaseChoice, DatabaseName};
 use clap::{Parser, ValueEnum};
+use serde::Serialize;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -15,16 +18,20 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// Scrapes are short, so that more of them can count.
 const SCRAPES: usize = 20;
 
+/// With --quick nothing new is begun after this time, so that a run ends within 5 minutes.
+const QUICK: Duration = Duration::from_secs(230);
+
 /// Measures BatchSQL.
 #[derive(Debug, Parser)]
 #[command(name = "batchsql-bench", version)]
 struct Options {
-    /// What to measure; everything when left out
+    /// What to measure; everything but distance and scale when left out
     #[arg(value_enum)]
     group: Option<Group>,
 
-    /// Databases to measure in the database group, separated by commas; all stands for every one
-    #[arg(long, value_delimiter = ',', default_value = "sqlite", value_name = "NAME")]
+    /// Databases to measure, separated by commas; all stands for every one. When left out: sqlite in the database
+    /// group, postgres and mysql in the distance group, none in the scale group
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
     db: Vec<DatabaseChoice>,
 
     /// PostgreSQL server; tables named batchsql_suite_* in it are dropped
@@ -39,17 +46,33 @@ struct Options {
     #[arg(long, env = "REDIS_DSN", hide_env_values = true)]
     redis_dsn: Option<String>,
 
-    /// Interleaved rounds; the median of each contender counts
-    #[arg(long, default_value = "5")]
-    rounds: usize,
+    /// Interleaved rounds; the median of each contender counts. 5 when left out, 3 in the distance and scale groups,
+    /// 1 with --quick
+    #[arg(long)]
+    rounds: Option<usize>,
 
-    /// Rows of one measurement in the database group; the overhead group takes ten times as many
-    #[arg(long, default_value = "200000")]
-    rows: usize,
+    /// Rows of one measurement with a database; the pipeline alone takes ten times as many. 200000 when left out,
+    /// 40000 with --quick
+    #[arg(long)]
+    rows: Option<usize>,
+
+    /// Round trips of the distance group in milliseconds, separated by commas; 0,2,10,50 when left out, 0,10 with
+    /// --quick
+    #[arg(long, value_delimiter = ',', value_name = "MS")]
+    rtt: Vec<f64>,
+
+    /// Fewer rows, rounds and points in the distance and scale groups: ends within 5 minutes, for a first look
+    #[arg(long)]
+    quick: bool,
 
     /// Also write the figures to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+
+    /// The page with plots of the distance and scale groups; target/bench-distance.html or target/bench-scale.html
+    /// when left out
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -62,6 +85,10 @@ enum Group {
     Poison,
     /// A scrape of the metrics: series, bytes, time
     Scrape,
+    /// Default settings against the best hand-written loop, and latency, with servers that are far away
+    Distance,
+    /// More producers, tables and rows, and a producer that never awaits
+    Scale,
 }
 
 impl Options {
@@ -73,35 +100,119 @@ impl Options {
             DatabaseName::Redis => bench::redis(plan, name.needed(&self.redis_dsn)?).await,
         }
     }
+
+    fn rounds(&self, default: usize) -> usize {
+        self.rounds.unwrap_or(if self.quick { 1 } else { default })
+    }
+
+    fn rows(&self) -> usize {
+        self.rows.unwrap_or(if self.quick { 40_000 } else { 200_000 })
+    }
+
+    fn until(&self) -> Option<Instant> {
+        self.quick.then(|| Instant::now() + QUICK)
+    }
+
+    /// The servers that `--db` names, or those of `default`.
+    fn servers(&self, default: &[DatabaseName]) -> Result<Vec<(DatabaseName, &str)>> {
+        let names = if self.db.is_empty() { default.to_vec() } else { DatabaseChoice::names_of(&self.db) };
+        let dsn = |name: DatabaseName| match name {
+            DatabaseName::Postgres => name.needed(&self.postgres_dsn),
+            DatabaseName::Mysql => name.needed(&self.mysql_dsn),
+            DatabaseName::Sqlite | DatabaseName::Redis => {
+                anyhow::bail!("{} is not measured in this group; use --db postgres,mysql", name.name())
+            }
+        };
+        names.into_iter().map(|name| Ok((name, dsn(name)?))).collect()
+    }
+
+    fn round_trips(&self) -> Result<Vec<Duration>> {
+        let all: &[f64] = match self.rtt.as_slice() {
+            [] if self.quick => &[0.0, 10.0],
+            [] => &[0.0, 2.0, 10.0, 50.0],
+            given => given,
+        };
+        let duration = |ms: &f64| {
+            let time = Duration::try_from_secs_f64(ms / 1e3).ok().filter(|time| *time <= Duration::from_secs(10));
+            time.with_context(|| format!("--rtt {ms} is not a round trip; write milliseconds from 0 to 10000"))
+        };
+        all.iter().map(duration).collect()
+    }
+
+    async fn distance(&self) -> Result<()> {
+        let plan = DistancePlan {
+            rounds: self.rounds(3),
+            rows: self.rows(),
+            round_trips: self.round_trips()?,
+            paced_for: Duration::from_secs(if self.quick { 2 } else { 4 }),
+            latency_of_updates: !self.quick,
+            until: self.until(),
+        };
+        let servers = self.servers(&[DatabaseName::Postgres, DatabaseName::Mysql])?;
+        let distance = bench::distance(&plan, &servers).await?;
+        println!("{}", distance.tables());
+        self.write(&distance, &distance.page(), "target/bench-distance.html")
+    }
+
+    async fn scale(&self) -> Result<()> {
+        let plan = ScalePlan {
+            rounds: self.rounds(3),
+            rows: self.rows() * 10,
+            server_rows: self.rows(),
+            quick: self.quick,
+            busy_for: Duration::from_secs(if self.quick { 2 } else { 4 }),
+            until: self.until(),
+        };
+        let scale = bench::scale(&plan, &self.servers(&[])?).await?;
+        println!("{}", scale.tables());
+        self.write(&scale, &scale.page(), "target/bench-scale.html")
+    }
+
+    fn write(&self, figures: &impl Serialize, page: &Page, default: &str) -> Result<()> {
+        self.write_json(figures)?;
+        let file = self.html.as_deref().unwrap_or(Path::new(default));
+        page.write(file)?;
+        println!("{}", file.display());
+        Ok(())
+    }
+
+    fn write_json(&self, figures: &impl Serialize) -> Result<()> {
+        let Some(file) = &self.json else { return Ok(()) };
+        let json = serde_json::to_string_pretty(figures)?;
+        std::fs::write(file, json).with_context(|| format!("cannot write {}", file.display()))
+    }
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let options = Options::parse();
-    anyhow::ensure!(options.rounds > 0 && options.rows > 0, "--rounds and --rows must be at least 1");
+    let (rounds, rows) = (options.rounds(5), options.rows());
+    anyhow::ensure!(rounds > 0 && rows > 0, "--rounds and --rows must be at least 1");
+    match options.group {
+        Some(Group::Distance) => return options.distance().await,
+        Some(Group::Scale) => return options.scale().await,
+        _ => {}
+    }
     let mut figures = Vec::new();
     let wants = |group| options.group.is_none_or(|wanted| wanted == group);
     if wants(Group::Overhead) {
-        figures.extend(bench::overhead(Plan { rounds: options.rounds, rows: options.rows * 10 }).await?);
+        figures.extend(bench::overhead(Plan { rounds, rows: rows * 10 }).await?);
     }
     if wants(Group::Database) {
-        let plan = Plan { rounds: options.rounds, rows: options.rows };
-        for name in DatabaseChoice::names_of(&options.db) {
-            figures.extend(options.database(name, plan).await?);
+        let names =
+            if options.db.is_empty() { vec![DatabaseName::Sqlite] } else { DatabaseChoice::names_of(&options.db) };
+        for name in names {
+            figures.extend(options.database(name, Plan { rounds, rows }).await?);
         }
     }
     if wants(Group::Poison) {
-        println!("{}", bench::poison(options.rounds).await?);
+        println!("{}", bench::poison(rounds).await?);
     }
     if wants(Group::Scrape) {
-        println!("{}", bench::scrape(options.rounds.max(SCRAPES)).await?);
+        println!("{}", bench::scrape(rounds.max(SCRAPES)).await?);
     }
     if !figures.is_empty() {
         println!("{}", bench::table(&figures));
     }
-    if let Some(file) = options.json {
-        let json = serde_json::to_string_pretty(&figures)?;
-        std::fs::write(&file, json).with_context(|| format!("cannot write {}", file.display()))?;
-    }
-    Ok(())
+    options.write_json(&figures)
 }

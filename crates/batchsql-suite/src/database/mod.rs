@@ -1,91 +1,20 @@
-//! Owns what a case needs of a database: tables, a sink, and the reading back of every row.
-//! Must not know any database; each has a file of its own.
+//! The databases under test: what a case needs of one, and one file for each of them.
 
+mod interface;
 mod mysql;
+mod name;
+mod open;
 mod postgres;
 mod redis;
 mod sql;
 mod sqlite;
+mod table;
 
-use anyhow::{Context, Result};
-use async_trait::async_trait;
-use batchsql::{ColumnType, DynSink, Schema};
-
-use crate::cli::{DatabaseName, Options};
-use crate::digest::{Canonical, Digest};
-use crate::report::DatabaseInfo;
-
+pub use interface::{Database, Visitor};
 pub use mysql::MySql;
+pub use name::{DatabaseChoice, DatabaseName};
+pub use open::open;
 pub use postgres::Postgres;
 pub use redis::Redis;
 pub use sqlite::Sqlite;
-
-/// A table that a case writes to.
-#[derive(Debug, Clone)]
-pub struct TableSpec {
-    /// Its columns.
-    pub schema: Schema,
-    /// The columns of its primary key.
-    pub primary_key: &'static [&'static str],
-    /// Columns with an index of their own.
-    pub indexes: &'static [&'static str],
-    /// Further unique indexes.
-    pub unique: &'static [&'static [&'static str]],
-}
-
-impl TableSpec {
-    /// A table without further indexes.
-    pub fn new(schema: Schema, primary_key: &'static [&'static str]) -> Self {
-        Self { schema, primary_key, indexes: &[], unique: &[] }
-    }
-}
-
-/// Is shown every row of a table, value by value in the order of the schema.
-pub type Visitor<'a> = &'a mut (dyn FnMut(&[Canonical<'_>]) + Send);
-
-/// A database under test.
-#[async_trait]
-pub trait Database: Send + Sync {
-    /// What it is, for the report.
-    async fn info(&self) -> Result<DatabaseInfo>;
-
-    /// A sink that writes to it.
-    fn sink(&self) -> DynSink;
-
-    /// Makes an empty table, in place of an earlier one.
-    async fn create(&self, table: &TableSpec) -> Result<()>;
-
-    /// Adds a nullable column to a table that is being written.
-    async fn add_column(&self, schema: &Schema, column: &str, ty: ColumnType) -> Result<()>;
-
-    /// Removes a column from a table that is being written.
-    async fn drop_column(&self, schema: &Schema, column: &str) -> Result<()>;
-
-    /// Shows every row of a table, in any order.
-    async fn read(&self, schema: &Schema, visit: Visitor<'_>) -> Result<()>;
-
-    /// Removes a table.
-    async fn drop_table(&self, schema: &Schema) -> Result<()>;
-
-    /// The checksum over every row of a table.
-    async fn digest(&self, schema: &Schema) -> Result<Digest> {
-        let mut digest = Digest::default();
-        let mut add = |values: &[Canonical<'_>]| digest.add_canonical(values.iter().copied());
-        let read = self.read(schema, &mut add).await;
-        read.with_context(|| format!("cannot read table {} back", schema.table_display()))?;
-        Ok(digest)
-    }
-}
-
-/// Opens a database as the options say.
-///
-/// # Errors
-/// It cannot be opened; the message shows no password.
-pub async fn open(name: DatabaseName, options: &Options) -> Result<Box<dyn Database>> {
-    Ok(match name {
-        DatabaseName::Sqlite => Box::new(Sqlite::open(options.sqlite_dsn.as_deref())?),
-        DatabaseName::Postgres => Box::new(Postgres::open(name.needed(&options.postgres_dsn)?).await?),
-        DatabaseName::Mysql => Box::new(MySql::open(name.needed(&options.mysql_dsn)?).await?),
-        DatabaseName::Redis => Box::new(Redis::open(name.needed(&options.redis_dsn)?).await?),
-    })
-}
+pub use table::TableSpec;

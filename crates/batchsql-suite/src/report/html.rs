@@ -1,54 +1,21 @@
 //! `report.html`: one self-contained page that works from a file, without a network.
-//! Only joins the assets with the data; what is shown and how is decided in `assets/`. The drawing library and the
-//! colours are those of the exporter's live page.
-
-use anyhow::Context as _;
+//! What is shown and how is decided in `assets/report.js`; must not know the frame of a page.
 
 use super::model::Report;
+use super::page::{self, Kind};
 
-const PAGE: &str = include_str!("assets/report.html");
-
-/// Assets in the order of their marks in the page; the data comes last.
-const ASSETS: [(&str, &str); 7] = [
-    ("{{UPLOT_CSS}}", include_str!("../../../batchsql-prometheus/assets/uplot/uPlot.min.css")),
-    ("{{TOKENS_CSS}}", include_str!("../../../batchsql-prometheus/assets/tokens.css")),
-    ("{{REPORT_CSS}}", include_str!("assets/report.css")),
-    ("{{UPLOT_LICENSE}}", include_str!("../../../batchsql-prometheus/assets/uplot/uPlot-LICENSE")),
-    ("{{UPLOT_JS}}", include_str!("../../../batchsql-prometheus/assets/uplot/uPlot.iife.min.js")),
-    ("{{CURVES_JS}}", include_str!("assets/curves.js")),
-    ("{{REPORT_JS}}", include_str!("assets/report.js")),
-];
-const DATA: &str = "{{REPORT_JSON}}";
+const KIND: Kind = Kind {
+    title: "BatchSQL integration report",
+    elsewhere: "The same data is in\n<code>report.json</code> beside this file.",
+    script: include_str!("assets/report.js"),
+};
 
 /// The report as a page.
 ///
 /// # Errors
 /// None in practice; see [`json::to_string`](super::json::to_string).
 pub fn to_string(report: &Report) -> anyhow::Result<String> {
-    let data = serde_json::to_string(report).context("cannot turn the report into JSON")?;
-    let mut page = PAGE.to_owned();
-    for (mark, asset) in ASSETS {
-        page = page.replacen(mark, asset.trim_end(), 1);
-    }
-    // Last, so that a mark inside the data is left alone.
-    Ok(page.replacen(DATA, &inert(&data), 1))
-}
-
-/// JSON that cannot end its script element nor be taken for markup. These characters occur in JSON
-/// only inside strings, where an escape means the same.
-fn inert(json: &str) -> String {
-    let mut out = String::with_capacity(json.len() + json.len() / 32);
-    for c in json.chars() {
-        match c {
-            '<' => out.push_str("\\u003c"),
-            '>' => out.push_str("\\u003e"),
-            '&' => out.push_str("\\u0026"),
-            '\u{2028}' => out.push_str("\\u2028"),
-            '\u{2029}' => out.push_str("\\u2029"),
-            c => out.push(c),
-        }
-    }
-    out
+    page::to_string(&KIND, report)
 }
 
 #[cfg(test)]
@@ -69,7 +36,7 @@ mod tests {
             "<!--<script>",
             "]]>&lt;/script&gt;",
             "line\u{2028}paragraph\u{2029}end",
-            "{{REPORT_JSON}} {{REPORT_JS}} {{UPLOT_CSS}}",
+            "{{DATA_JSON}} {{PAGE_JS}} {{UPLOT_CSS}}",
             "quote\" back\\slash \u{0} \u{7f}",
         ] {
             let mut report = sample::report();
@@ -96,22 +63,10 @@ mod tests {
     #[test]
     fn the_page_is_complete_and_needs_no_network() {
         let page = to_string(&Report::default()).unwrap();
-        for mark in ASSETS.iter().map(|(mark, _)| *mark).chain([DATA]) {
-            assert_eq!(PAGE.matches(mark).count(), 1, "{mark}");
-            assert!(!page.contains(mark), "{mark}");
-        }
         assert!(page.contains("uPlot (v1.6.32)") && page.contains("The MIT License"));
         for way_out in ["src=", "@import", "url(", "fetch(", "XMLHttpRequest", "<link rel=\"stylesheet\""] {
             assert!(!page.contains(way_out), "{way_out}");
         }
         assert!(page.contains("default-src 'none'"));
-    }
-
-    #[test]
-    fn the_script_writes_text_and_never_markup() {
-        let script = concat!(include_str!("assets/report.js"), include_str!("assets/curves.js"));
-        for sink in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"] {
-            assert!(!script.contains(sink), "{sink}");
-        }
     }
 }

@@ -18,6 +18,7 @@ pub mod json;
 pub mod junit;
 mod model;
 mod number;
+pub(crate) mod page;
 pub mod sample;
 pub mod table;
 mod write;

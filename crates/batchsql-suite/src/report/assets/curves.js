@@ -1,5 +1,8 @@
-// The four curves of a case: rate, batch latency, memory, buffer. Knows uPlot and the samples; the
-// rest of the page is built by report.js, which calls batchsqlCurves and then batchsqlDraw once.
+// Curves over one axis, beside each other. Knows uPlot; must not know what is shown: the script of the page calls
+// batchsqlCurves for each group of panels, and batchsqlDraw once at the end.
+//
+// panel: { title, unit, lines: [{ name, stroke, values, fill, dash, constant }] }
+// x: { values, range, label, over, at(index), names }; with names, each value is a step of its own and has a point.
 (function () {
   "use strict";
   const HEIGHT = 210;
@@ -16,27 +19,7 @@
   const alone = (values) => [...values.keys()].filter((i) =>
     values[i] !== null && (values[i - 1] ?? null) === null && (values[i + 1] ?? null) === null);
 
-  // What each figure shows; a series without a value at a moment leaves a gap.
-  function panels(data) {
-    const column = (pick) => data.series.map(pick).map((value) => (Number.isFinite(value) ? value : null));
-    const memory = column((s) => s.memory_mb);
-    const bound = data.memory.bound_mb;
-    const panel = (title, unit, ...lines) => ({ title, unit, lines: lines.filter(Boolean) });
-    return [
-      panel("Rate", "records/s", { name: "", stroke: "first", fill: true, values: column((s) => s.records_per_second) }),
-      panel("Batch latency", "ms",
-        { name: "p50", stroke: "first", values: column((s) => s.batch_latency_p50_ms) },
-        { name: "p99", stroke: "second", values: column((s) => s.batch_latency_p99_ms) }),
-      panel("Memory", "MB", { name: "", stroke: "first", fill: true, values: memory },
-        // A bound far above the curve would press it flat; the figures name it in any case.
-        Number.isFinite(bound) && bound < 3 * highest(memory)
-          ? { name: "bound", stroke: "limit", dash: [6, 4], values: memory.map(() => bound) } : null),
-      panel("Buffer", "rows", { name: "waiting", stroke: "first", fill: true, values: column((s) => s.buffer_records) },
-        { name: "limit", stroke: "limit", dash: [6, 4], values: column((s) => s.buffer_limit) }),
-    ];
-  }
-
-  function figure(panel, times, sync, page) {
+  function figure(panel, x, sync, page) {
     const { el, measure } = page;
     // Beside each name its highest value, or under the cursor the value there.
     const keys = panel.lines.map((line) => {
@@ -48,20 +31,21 @@
     function read(index) {
       for (const { line, text } of keys) {
         const name = line.name ? line.name + " " : "";
-        text.data = line.dash ? name + measure(line.values[0])
-          : index === null || index === undefined ? name + "max " + measure(highest(line.values))
-          : name + measure(line.values[index]) + " at " + measure(times[index]) + " s";
+        const away = index === null || index === undefined;
+        text.data = line.constant ? name + measure(line.values[0])
+          : !away ? name + measure(line.values[index]) + " at " + x.at(index)
+          : x.names ? name : name + "max " + measure(highest(line.values));
       }
     }
     read(null);
-    const host = el("div", { role: "img", "aria-label": panel.title + " over time in " + panel.unit + ": "
+    const host = el("div", { role: "img", "aria-label": panel.title + " over " + x.over + " in " + panel.unit + ": "
       + panel.lines.map((line) => (line.name + " highest " + measure(highest(line.values))).trim()).join(", ") });
-    plots.push({ host, plot: null, make: (width) => build(panel, times, sync, read, host, width, page.compact) });
+    plots.push({ host, plot: null, make: (width) => build(panel, x, sync, read, host, width, page.compact) });
     return el("figure", { class: "curve" },
       el("figcaption", {}, el("b", {}, panel.title + ", " + panel.unit), el("span", { class: "keys" }, keys.map((key) => key.node))), host);
   }
 
-  function build(panel, times, sync, read, host, width, compact) {
+  function build(panel, x, sync, read, host, width, compact) {
     const font = "12px " + getComputedStyle(document.body).fontFamily;
     const axis = { font, labelFont: font, stroke: color("muted"), labelGap: 2, labelSize: 18,
       grid: { stroke: color("line"), width: 1 }, ticks: { stroke: color("line"), width: 1, size: 4 }, gap: 4 };
@@ -70,9 +54,10 @@
       width, height: paper ? PRINT_HEIGHT : HEIGHT, padding: [8, 14, 0, 0], legend: { show: false },
       cursor: { sync: { key: sync }, drag: { x: false, y: false }, y: false, points: { size: 6 } },
       hooks: { setCursor: [(u) => read(u.cursor.idx)] },
-      scales: { x: { time: false, range: () => [0, times[times.length - 1] || 1] }, y: { range: () => [0, most * 1.08] } },
+      scales: { x: { time: false, range: () => x.range }, y: { range: () => [0, most * 1.08] } },
       axes: [
-        { ...axis, label: "time, s", size: 26, space: 56 },
+        { ...axis, label: x.label, size: 26, space: 56,
+          ...(x.names ? { splits: () => x.values, values: (_, ticks) => ticks.map((tick) => x.names[tick]) } : {}) },
         { ...axis, label: panel.unit, space: 34, values: (_, ticks) => ticks.map((tick) => compact.format(tick)),
           // As wide as its longest label needs, so that none is cut off, and mostly the same everywhere,
           // so that curves above each other share their moments.
@@ -81,9 +66,9 @@
       series: [{}, ...panel.lines.map((line) => ({
         label: line.name || panel.title, stroke: color(line.stroke), width: 1.5, dash: line.dash,
         fill: line.fill ? color(line.stroke) + "1f" : undefined,
-        points: line.dash ? { show: false } : { size: 4, filter: (u, series, all) => (all ? null : alone(line.values)) },
+        points: line.constant ? { show: false } : x.names ? { show: true, size: 6 } : { size: 4, filter: (u, series, all) => (all ? null : alone(line.values)) },
       }))],
-    }, [times, ...panel.lines.map((line) => line.values)], host);
+    }, [x.values, ...panel.lines.map((line) => line.values)], host);
   }
 
   function draw() {
@@ -101,10 +86,9 @@
     draw();
   }
 
-  window.batchsqlCurves = function (data, sync, page) {
-    if (data.series.length < 2) return page.el("p", { class: "empty" }, "Too short for a curve: fewer than 2 samples.");
-    const times = data.series.map((sample) => sample.at_seconds);
-    return page.el("div", { class: "curves" }, panels(data).map((panel) => figure(panel, times, sync, page)));
+  window.batchsqlHighest = highest;
+  window.batchsqlCurves = function (panels, x, sync, page) {
+    return page.el("div", { class: "curves" }, panels.map((panel) => figure(panel, x, sync, page)));
   };
   window.batchsqlDraw = function () {
     draw();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use batchsql::{BatchSql, ColumnType, Conflict, OutcomeKind, PipelineConfig, Schema, Value};
-use batchsql_suite::cli::DatabaseName::{self, Mysql, Postgres, Sqlite};
+use batchsql_suite::database::DatabaseName::{self, Mysql, Postgres, Sqlite};
 use batchsql_suite::database::{Database, TableSpec};
 use batchsql_suite::digest::Canonical;
 

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use batchsql_suite::cli::DatabaseName::{self, Mysql, Postgres, Redis};
+use batchsql_suite::database::DatabaseName::{self, Mysql, Postgres, Redis};
 use batchsql_testserver::{Kind, Server};
 use serde_json::Value;
 

@@ -3,7 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
 
-use batchsql_suite::cli::DatabaseName;
+use batchsql_suite::database::DatabaseName;
 use batchsql_suite::database::{Database, MySql, Postgres, Redis, Sqlite};
 use batchsql_testserver::{Kind, dsn, unique};
 use futures_util::FutureExt;

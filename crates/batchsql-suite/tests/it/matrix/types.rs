@@ -10,7 +10,7 @@ use batchsql::{
     BatchSql, ColumnType, Date, Json, OutcomeKind, PipelineConfig, Schema, Time, Timestamp, TimestampTz, Value,
     ValueRef,
 };
-use batchsql_suite::cli::DatabaseName::{self, Mysql, Postgres, Redis, Sqlite};
+use batchsql_suite::database::DatabaseName::{self, Mysql, Postgres, Redis, Sqlite};
 use batchsql_suite::database::{Database, TableSpec};
 use batchsql_suite::digest::{Canonical, Digest};
 use batchsql_testserver::unique;

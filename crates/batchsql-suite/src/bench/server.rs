@@ -1,0 +1,116 @@
+//! Owns the measurement against a SQL server: the pipeline, and a loop by hand over the same client, the same table
+//! and the same rows. Must not know which server it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use batchsql::Sink;
+
+use super::figures::{Figure, Plan, summarise};
+use super::workload::{PRODUCERS, Shape, Workload, Writer, hand_written, pipeline, rate};
+use crate::database::DatabaseName;
+use crate::rows::Texts;
+
+/// A server with the suite's tables, and a pool of connections to it.
+pub(super) trait Server: Sized + Send + Sync + 'static {
+    /// The database.
+    const NAME: DatabaseName;
+    /// What the pipeline writes to.
+    type Sink: Sink + Clone;
+    /// A connection of the hand-written loop.
+    type Writer: Writer;
+
+    /// Opens that many connections.
+    async fn connect(dsn: &str, connections: usize) -> Result<Self>;
+
+    /// The product's sink with its default settings.
+    async fn sink(dsn: &str) -> Result<Self::Sink>;
+
+    /// What the hand-written loop does.
+    fn by_hand(workload: Workload) -> &'static str;
+
+    /// The statements that make the table of a workload.
+    fn create(workload: Workload) -> &'static str;
+
+    /// Takes a connection out of the pool.
+    async fn writer(&self) -> Result<Self::Writer>;
+
+    /// Runs statements without parameters.
+    async fn execute(&self, sql: &str) -> Result<()>;
+
+    /// Rows of a table.
+    async fn count(&self, table: &str) -> Result<usize>;
+
+    /// Lets the server finish what the last measurement left to write, so that it does not slow the next one down.
+    async fn settle(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Measures the pipeline against hand-written loops, from the first row to everything committed.
+pub(super) async fn measure<S: Server>(plan: Plan, dsn: &str) -> Result<Vec<Figure>> {
+    let (name, shape) = (S::NAME.name(), Shape::PIPELINE);
+    let server = S::connect(dsn, shape.connections).await?;
+    let sink = S::sink(dsn).await?;
+    let mut figures = Vec::new();
+    for workload in [Workload::Insert, Workload::Ignore, Workload::Update] {
+        let texts = workload.texts(plan.rows);
+        let mut rounds = Vec::new();
+        for round in 0..plan.rounds {
+            eprintln!("{name}, {}, round {} of {}", workload.name(), round + 1, plan.rounds);
+            create(&server, workload).await?;
+            let by_hand = rate(plan.rows, by_hand(&server, workload, &texts, shape).await?);
+            check(&server, workload, plan.rows).await?;
+            create(&server, workload).await?;
+            let ours = rate(plan.rows, pipeline(sink.clone(), workload, &texts).await?);
+            check(&server, workload, plan.rows).await?;
+            rounds.push(vec![by_hand, ours]);
+        }
+        let group = format!("{name}, {}, batch {}, {} in flight", workload.name(), shape.batch, shape.connections);
+        let baseline = format!("hand-written {} loop", S::by_hand(workload));
+        figures.extend(summarise(&group, &[&baseline, &format!("batchsql, {PRODUCERS} producers")], &rounds));
+    }
+    clean_up(&server).await?;
+    Ok(figures)
+}
+
+/// The hand-written loop; its connections are there before the clock starts.
+pub(super) async fn by_hand<S: Server>(
+    server: &S,
+    workload: Workload,
+    texts: &Arc<Vec<Texts>>,
+    shape: Shape,
+) -> Result<Duration> {
+    let mut connections = Vec::new();
+    for _ in 0..shape.connections {
+        connections.push(server.writer().await?);
+    }
+    hand_written(workload, texts, shape.batch, connections).await
+}
+
+/// Makes the table of a workload, empty.
+pub(super) async fn create<S: Server>(server: &S, workload: Workload) -> Result<()> {
+    clean_up(server).await?;
+    server.execute(S::create(workload)).await.with_context(|| format!("cannot create {}", workload.table()))?;
+    server.settle().await
+}
+
+/// Whether the table has the rows that it should have.
+pub(super) async fn check<S: Server>(server: &S, workload: Workload, rows: usize) -> Result<()> {
+    let (table, expected) = (workload.table(), workload.rows_afterwards(rows));
+    let found = server.count(table).await?;
+    anyhow::ensure!(found == expected, "{table} has {found} rows instead of {expected}");
+    Ok(())
+}
+
+/// Removes the tables.
+pub(super) async fn clean_up<S: Server>(server: &S) -> Result<()> {
+    server.execute("DROP TABLE IF EXISTS batchsql_suite_events, batchsql_suite_accounts").await
+}
+
+/// Whether a statement may be repeated because the server gave it up in favour of another one.
+pub(super) fn is_deadlock(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    matches!(code.as_deref(), Some("40001" | "40P01"))
+}
