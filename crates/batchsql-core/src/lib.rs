@@ -30,13 +30,15 @@ mod write;
 pub use config::{BeyondBudget, Coalesce, Delivery, Isolation, Ordering, PipelineConfig, StartError, WhenFull};
 pub use error::{ErrorClass, SinkError};
 pub use model::batch::{Batch, RowView, Rows, SharedRows};
-pub use model::columns::{BytesValues, ColumnValues, ColumnView, TextValues};
 pub use model::conflict::Conflict;
+#[doc(hidden)]
+pub use model::exhaustive;
 pub use model::schema::{Column, Schema, SchemaBuilder, SchemaId};
 pub use model::schema_error::SchemaError;
 pub use model::table_name::TableName;
 pub use model::temporal::{Date, OutOfCalendar, Time, Timestamp, TimestampTz};
 pub use model::value::{ColumnType, Decimal, InvalidDecimal, InvalidJson, Json, Value, ValueRef};
+pub use model::views::{BytesValues, ColumnValues, ColumnView, TextValues};
 pub use outcome::consumers::DeadLetters;
 pub use outcome::ledger::Balance;
 pub use outcome::letter::{DeadLetter, FailedRows};

@@ -3,7 +3,8 @@
 //!
 //! Binary protocol: <https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_com_stmt_execute.html>.
 
-use batchsql_core::{ColumnValues, ColumnView, Date, ErrorClass, Rows, SinkError, Time};
+use batchsql_core::exhaustive::Values;
+use batchsql_core::{ColumnView, Date, ErrorClass, Rows, SinkError, Time};
 use sqlx::encode::{Encode, IsNull};
 use sqlx::error::BoxDynError;
 use sqlx::mysql::{MySqlArguments, MySqlTypeInfo};
@@ -40,30 +41,29 @@ fn bind(arguments: &mut MySqlArguments, view: &ColumnView<'_>, row: usize, form:
     if view.is_null(row) {
         return arguments.add(None::<&str>);
     }
-    match view.values() {
-        ColumnValues::Bool(v) => arguments.add(v[row]),
-        ColumnValues::I16(v) => arguments.add(v[row]),
-        ColumnValues::I32(v) => arguments.add(v[row]),
-        ColumnValues::I64(v) => arguments.add(v[row]),
-        ColumnValues::U64(v) => arguments.add(v[row]),
-        ColumnValues::F32(v) => arguments.add(v[row]),
-        ColumnValues::F64(v) => arguments.add(v[row]),
-        ColumnValues::Text(v) | ColumnValues::Decimal(v) | ColumnValues::Json(v) => arguments.add(v.get(row)),
-        ColumnValues::Bytes(v) => arguments.add(v.get(row)),
-        ColumnValues::Uuid(v) if form == Form::UuidText => arguments.add(UuidText(&v[row])),
-        ColumnValues::Uuid(v) => arguments.add(&v[row][..]),
-        ColumnValues::Date(v) => arguments.add(CalendarText { date: Some(v[row]), time: None }),
-        ColumnValues::Time(v) => arguments.add(CalendarText { date: None, time: Some(v[row]) }),
-        ColumnValues::Timestamp(v) => {
+    match view.values().exhaustive() {
+        Values::Bool(v) => arguments.add(v[row]),
+        Values::I16(v) => arguments.add(v[row]),
+        Values::I32(v) => arguments.add(v[row]),
+        Values::I64(v) => arguments.add(v[row]),
+        Values::U64(v) => arguments.add(v[row]),
+        Values::F32(v) => arguments.add(v[row]),
+        Values::F64(v) => arguments.add(v[row]),
+        Values::Text(v) | Values::Decimal(v) | Values::Json(v) => arguments.add(v.get(row)),
+        Values::Bytes(v) => arguments.add(v.get(row)),
+        Values::Uuid(v) if form == Form::UuidText => arguments.add(UuidText(&v[row])),
+        Values::Uuid(v) => arguments.add(&v[row][..]),
+        Values::Date(v) => arguments.add(CalendarText { date: Some(v[row]), time: None }),
+        Values::Time(v) => arguments.add(CalendarText { date: None, time: Some(v[row]) }),
+        Values::Timestamp(v) => {
             let (date, time) = v[row].parts();
             arguments.add(CalendarText { date: Some(date), time: Some(time) })
         }
         // The session is in UTC, or the column has no zone and holds UTC: the offset is left out.
-        ColumnValues::TimestampTz(v) => {
+        Values::TimestampTz(v) => {
             let (date, time) = v[row].parts();
             arguments.add(CalendarText { date: Some(date), time: Some(time) })
         }
-        other => unreachable!("a plan is made only for known column types, not {other:?}"),
     }
 }
 
@@ -82,18 +82,18 @@ fn value_bytes(view: &ColumnView<'_>, row: usize, form: Form) -> usize {
     if view.is_null(row) {
         return 0;
     }
-    match view.values() {
-        ColumnValues::Bool(_) => 1,
-        ColumnValues::I16(_) => 2,
-        ColumnValues::I32(_) | ColumnValues::F32(_) => 4,
-        ColumnValues::I64(_) | ColumnValues::U64(_) | ColumnValues::F64(_) => 8,
-        ColumnValues::Text(v) | ColumnValues::Decimal(v) | ColumnValues::Json(v) => with_length(v.get(row).len()),
-        ColumnValues::Bytes(v) => with_length(v.get(row).len()),
-        ColumnValues::Uuid(_) if form == Form::UuidText => 37,
-        ColumnValues::Uuid(_) => 17,
-        ColumnValues::Date(_) => 11,
-        ColumnValues::Time(_) => 16,
-        _ => 27,
+    match view.values().exhaustive() {
+        Values::Bool(_) => 1,
+        Values::I16(_) => 2,
+        Values::I32(_) | Values::F32(_) => 4,
+        Values::I64(_) | Values::U64(_) | Values::F64(_) => 8,
+        Values::Text(v) | Values::Decimal(v) | Values::Json(v) => with_length(v.get(row).len()),
+        Values::Bytes(v) => with_length(v.get(row).len()),
+        Values::Uuid(_) if form == Form::UuidText => 37,
+        Values::Uuid(_) => 17,
+        Values::Date(_) => 11,
+        Values::Time(_) => 16,
+        Values::Timestamp(_) | Values::TimestampTz(_) => 27,
     }
 }
 

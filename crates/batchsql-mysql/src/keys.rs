@@ -4,6 +4,7 @@
 //! Two forms are equal only if the values are equal. The reverse does not hold (collations, padding): such keys are
 //! found by the insert itself.
 
+use batchsql_core::exhaustive::{Type, Value};
 use batchsql_core::{ColumnType, RowView, Schema, ValueRef};
 use batchsql_sql::mysql::{quote, select_keys};
 use sqlx::Row;
@@ -39,7 +40,7 @@ impl KeySearch {
     /// `None` where the schema has no key, or where a part of it is shown with less digits than it has.
     pub(crate) fn new(schema: &Schema, table: &[TableColumn]) -> Option<Self> {
         let key = schema.key_columns();
-        let is_exact = |i: &usize| !matches!(schema.columns()[*i].column_type(), ColumnType::F32 | ColumnType::F64);
+        let is_exact = |i: &usize| !is_rounded(schema.columns()[*i].column_type());
         if key.is_empty() || !key.iter().all(is_exact) {
             return None;
         }
@@ -48,15 +49,8 @@ impl KeySearch {
             table.iter().find(|column| same_name(&column.name, name)).map_or("", |column| &column.data_type)
         };
         let shown = key.iter().map(|i| {
-            let column = quote(schema.columns()[*i].name());
-            match (schema.columns()[*i].column_type(), stored(*i)) {
-                (ColumnType::Bytes, _)
-                | (_, "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob") => column,
-                (_, "bit") => format!("CAST({column}+0 AS CHAR)"),
-                (_, "time") => format!("CAST(CAST({column} AS TIME(6)) AS CHAR)"),
-                (_, "datetime" | "timestamp") => format!("CAST(CAST({column} AS DATETIME(6)) AS CHAR)"),
-                _ => format!("CAST({column} AS CHAR)"),
-            }
+            let column = &schema.columns()[*i];
+            shown(&quote(column.name()), column.column_type(), stored(*i))
         });
         Some(Self {
             shown: shown.collect(),
@@ -102,6 +96,55 @@ impl KeySearch {
     }
 }
 
+/// Whether the server shows a value with less digits than it has.
+fn is_rounded(ty: ColumnType) -> bool {
+    match ty.exhaustive() {
+        Type::F32 | Type::F64 => true,
+        Type::Bool
+        | Type::I16
+        | Type::I32
+        | Type::I64
+        | Type::U64
+        | Type::Decimal
+        | Type::Text
+        | Type::Bytes
+        | Type::Uuid
+        | Type::Json
+        | Type::Date
+        | Type::Time
+        | Type::Timestamp
+        | Type::TimestampTz => false,
+    }
+}
+
+/// The expression that gives a stored value in the form of [`push_value`].
+fn shown(column: &str, ty: ColumnType, stored: &str) -> String {
+    match ty.exhaustive() {
+        Type::Bytes => column.to_owned(),
+        Type::Bool
+        | Type::I16
+        | Type::I32
+        | Type::I64
+        | Type::U64
+        | Type::F32
+        | Type::F64
+        | Type::Decimal
+        | Type::Text
+        | Type::Uuid
+        | Type::Json
+        | Type::Date
+        | Type::Time
+        | Type::Timestamp
+        | Type::TimestampTz => match stored {
+            "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" => column.to_owned(),
+            "bit" => format!("CAST({column}+0 AS CHAR)"),
+            "time" => format!("CAST(CAST({column} AS TIME(6)) AS CHAR)"),
+            "datetime" | "timestamp" => format!("CAST(CAST({column} AS DATETIME(6)) AS CHAR)"),
+            _ => format!("CAST({column} AS CHAR)"),
+        },
+    }
+}
+
 /// A part with its length, so that the parts of a key cannot run into each other.
 fn push_part(key: &mut KeyBytes, write: impl FnOnce(&mut Vec<u8>)) {
     let start = key.len();
@@ -112,27 +155,27 @@ fn push_part(key: &mut KeyBytes, write: impl FnOnce(&mut Vec<u8>)) {
 }
 
 fn push_value(part: &mut Vec<u8>, value: ValueRef<'_>) {
-    match value {
-        ValueRef::Bool(v) => part.push(if v { b'1' } else { b'0' }),
-        ValueRef::I16(v) => part.extend_from_slice(v.to_string().as_bytes()),
-        ValueRef::I32(v) => part.extend_from_slice(v.to_string().as_bytes()),
-        ValueRef::I64(v) => part.extend_from_slice(v.to_string().as_bytes()),
-        ValueRef::U64(v) => part.extend_from_slice(v.to_string().as_bytes()),
-        ValueRef::Decimal(v) => push_decimal(part, v),
-        ValueRef::Text(v) | ValueRef::Json(v) => part.extend_from_slice(v.as_bytes()),
-        ValueRef::Bytes(v) => part.extend_from_slice(v),
-        ValueRef::Uuid(v) => push_uuid(part, &v),
-        ValueRef::Date(v) => push_calendar(part, Some(v), None),
-        ValueRef::Time(v) => push_calendar(part, None, Some(v)),
-        ValueRef::Timestamp(v) => {
+    match value.exhaustive() {
+        Value::Bool(v) => part.push(if v { b'1' } else { b'0' }),
+        Value::I16(v) => part.extend_from_slice(v.to_string().as_bytes()),
+        Value::I32(v) => part.extend_from_slice(v.to_string().as_bytes()),
+        Value::I64(v) => part.extend_from_slice(v.to_string().as_bytes()),
+        Value::U64(v) => part.extend_from_slice(v.to_string().as_bytes()),
+        Value::Decimal(v) => push_decimal(part, v),
+        Value::Text(v) | Value::Json(v) => part.extend_from_slice(v.as_bytes()),
+        Value::Bytes(v) => part.extend_from_slice(v),
+        Value::Uuid(v) => push_uuid(part, &v),
+        Value::Date(v) => push_calendar(part, Some(v), None),
+        Value::Time(v) => push_calendar(part, None, Some(v)),
+        Value::Timestamp(v) => {
             let (date, time) = v.parts();
             push_calendar(part, Some(date), Some(time));
         }
-        ValueRef::TimestampTz(v) => {
+        Value::TimestampTz(v) => {
             let (date, time) = v.parts();
             push_calendar(part, Some(date), Some(time));
         }
-        other => unreachable!("a key has no NULL and no float, not {:?}", other.column_type()),
+        Value::Null | Value::F32(_) | Value::F64(_) => unreachable!("a key has no NULL and no float"),
     }
 }
 

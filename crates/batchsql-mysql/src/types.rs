@@ -4,6 +4,7 @@
 //! Types and their limits: <https://dev.mysql.com/doc/refman/8.0/en/data-types.html> and
 //! <https://mariadb.com/kb/en/data-types/>.
 
+use batchsql_core::exhaustive::{Type, Value};
 use batchsql_core::{ColumnType, ColumnView, ValueRef};
 
 use crate::catalog::{Session, TableColumn};
@@ -49,49 +50,43 @@ pub(crate) struct Storage {
 pub(crate) fn storage(ty: ColumnType, column: &TableColumn, session: &Session) -> Result<Storage, &'static str> {
     let plain = |guard| Ok(Storage { form: Form::Plain, guard });
     let data_type = column.data_type.as_str();
-    match ty {
-        ColumnType::Bool if is_integer(data_type) || column.full_type.eq_ignore_ascii_case("bit(1)") => {
+    match ty.exhaustive() {
+        Type::Bool if is_integer(data_type) || column.full_type.eq_ignore_ascii_case("bit(1)") => plain(Guard::None),
+        Type::Bool => Err("need a column of type BOOLEAN, BIT(1) or an integer type"),
+        Type::I16 | Type::I32 | Type::I64 | Type::U64 if is_integer(data_type) || data_type == "decimal" => {
             plain(Guard::None)
         }
-        ColumnType::Bool => Err("need a column of type BOOLEAN, BIT(1) or an integer type"),
-        ColumnType::I16 | ColumnType::I32 | ColumnType::I64 | ColumnType::U64
-            if is_integer(data_type) || data_type == "decimal" =>
-        {
-            plain(Guard::None)
-        }
-        ColumnType::I16 | ColumnType::I32 | ColumnType::I64 => {
-            Err("need an integer or DECIMAL column, for example BIGINT")
-        }
-        ColumnType::U64 => Err("need an integer or DECIMAL column, for example BIGINT UNSIGNED"),
-        ColumnType::F32 | ColumnType::F64 if column.scale.is_some() && matches!(data_type, "float" | "double") => {
+        Type::I16 | Type::I32 | Type::I64 => Err("need an integer or DECIMAL column, for example BIGINT"),
+        Type::U64 => Err("need an integer or DECIMAL column, for example BIGINT UNSIGNED"),
+        Type::F32 | Type::F64 if column.scale.is_some() && matches!(data_type, "float" | "double") => {
             Err("would be rounded; declare it DOUBLE without digits")
         }
-        ColumnType::F32 if matches!(data_type, "float" | "double") => plain(Guard::None),
-        ColumnType::F32 => Err("need a column of type FLOAT or DOUBLE"),
-        ColumnType::F64 if data_type == "double" => plain(Guard::None),
-        ColumnType::F64 => Err("need a column of type DOUBLE; FLOAT has half the digits"),
-        ColumnType::Decimal => match (data_type, text_guard(column)) {
+        Type::F32 if matches!(data_type, "float" | "double") => plain(Guard::None),
+        Type::F32 => Err("need a column of type FLOAT or DOUBLE"),
+        Type::F64 if data_type == "double" => plain(Guard::None),
+        Type::F64 => Err("need a column of type DOUBLE; FLOAT has half the digits"),
+        Type::Decimal => match (data_type, text_guard(column)) {
             ("decimal", _) => plain(Guard::Scale(column.scale.unwrap_or(0) as usize)),
             (_, Some(guard)) => plain(guard),
             _ => Err("need a column of type DECIMAL(p,s), or VARCHAR"),
         },
-        ColumnType::Text => match (data_type, text_guard(column)) {
+        Type::Text => match (data_type, text_guard(column)) {
             ("enum", _) => plain(Guard::Member(column.full_type.as_str().into())),
             (_, Some(guard)) => plain(guard),
             _ => Err("need a column of type CHAR, VARCHAR, TEXT or ENUM, in character set utf8mb4"),
         },
-        ColumnType::Json => match (data_type, text_guard(column)) {
+        Type::Json => match (data_type, text_guard(column)) {
             ("json", _) => plain(Guard::None),
             (_, Some(guard)) => plain(guard),
             _ => Err("need a column of type JSON or LONGTEXT"),
         },
-        ColumnType::Bytes => match data_type {
+        Type::Bytes => match data_type {
             "binary" => plain(Guard::Exactly(column.max_octets as usize)),
             "varbinary" => plain(Guard::None),
             blob if blob.ends_with("blob") => plain(Guard::None),
             _ => Err("need a column of type VARBINARY, BLOB, or BINARY(n) for values of n bytes"),
         },
-        ColumnType::Uuid => match data_type {
+        Type::Uuid => match data_type {
             "binary" if column.max_octets == 16 => plain(Guard::None),
             "varbinary" | "blob" | "mediumblob" | "longblob" | "tinyblob" if column.max_octets >= 16 => {
                 plain(Guard::None)
@@ -102,22 +97,21 @@ pub(crate) fn storage(ty: ColumnType, column: &TableColumn, session: &Session) -
             "uuid" => Ok(Storage { form: Form::UuidText, guard: Guard::None }),
             _ => Err("need a column of type BINARY(16), CHAR(36), or MariaDB's UUID"),
         },
-        ColumnType::Date if data_type == "date" => plain(Guard::None),
-        ColumnType::Date => Err("need a column of type DATE"),
-        ColumnType::Time if data_type == "time" => plain(fraction_guard(column)),
-        ColumnType::Time => Err("need a column of type TIME(6)"),
-        ColumnType::Timestamp if data_type == "datetime" => plain(fraction_guard(column)),
-        ColumnType::Timestamp if data_type == "timestamp" => {
+        Type::Date if data_type == "date" => plain(Guard::None),
+        Type::Date => Err("need a column of type DATE"),
+        Type::Time if data_type == "time" => plain(fraction_guard(column)),
+        Type::Time => Err("need a column of type TIME(6)"),
+        Type::Timestamp if data_type == "datetime" => plain(fraction_guard(column)),
+        Type::Timestamp if data_type == "timestamp" => {
             Err("have no zone, and TIMESTAMP depends on one; declare it DATETIME(6), or send timestamptz")
         }
-        ColumnType::Timestamp => Err("need a column of type DATETIME(6)"),
-        ColumnType::TimestampTz if data_type == "datetime" => plain(fraction_guard(column)),
-        ColumnType::TimestampTz if data_type == "timestamp" && !session.is_utc() => {
+        Type::Timestamp => Err("need a column of type DATETIME(6)"),
+        Type::TimestampTz if data_type == "datetime" => plain(fraction_guard(column)),
+        Type::TimestampTz if data_type == "timestamp" && !session.is_utc() => {
             Err("need a session in UTC; set time_zone = '+00:00' on the connections of the pool")
         }
-        ColumnType::TimestampTz if data_type == "timestamp" => plain(fraction_guard(column)),
-        ColumnType::TimestampTz => Err("need a column of type DATETIME(6), which then holds UTC, or TIMESTAMP(6)"),
-        _ => Err("are of a type that this driver does not know"),
+        Type::TimestampTz if data_type == "timestamp" => plain(fraction_guard(column)),
+        Type::TimestampTz => Err("need a column of type DATETIME(6), which then holds UTC, or TIMESTAMP(6)"),
     }
 }
 
@@ -158,17 +152,34 @@ impl Guard {
     }
 
     fn refuses(&self, value: ValueRef<'_>) -> bool {
-        match (self, value) {
-            (Self::Scale(scale), ValueRef::Decimal(digits)) => {
-                digits.split_once('.').is_some_and(|(_, fraction)| fraction.trim_end_matches('0').len() > *scale)
-            }
-            (Self::Micros(unit), ValueRef::Time(v)) => v.micros_since_midnight() % unit != 0,
-            (Self::Micros(unit), ValueRef::Timestamp(v)) => v.micros_since_epoch() % unit != 0,
-            (Self::Micros(unit), ValueRef::TimestampTz(v)) => v.micros_since_epoch() % unit != 0,
-            (Self::Exactly(len), ValueRef::Bytes(v)) => v.len() != *len,
-            (guard, ValueRef::Text(v) | ValueRef::Decimal(v) | ValueRef::Json(v)) => guard.refuses_text(v),
-            _ => false,
+        match value.exhaustive() {
+            Value::Decimal(digits) => match self {
+                Self::Scale(scale) => {
+                    digits.split_once('.').is_some_and(|(_, fraction)| fraction.trim_end_matches('0').len() > *scale)
+                }
+                _ => self.refuses_text(digits),
+            },
+            Value::Text(v) | Value::Json(v) => self.refuses_text(v),
+            Value::Bytes(v) => matches!(self, Self::Exactly(len) if v.len() != *len),
+            Value::Time(v) => self.refuses_micros(v.micros_since_midnight()),
+            Value::Timestamp(v) => self.refuses_micros(v.micros_since_epoch()),
+            Value::TimestampTz(v) => self.refuses_micros(v.micros_since_epoch()),
+            // A column that would change these is refused as a whole, see `storage`.
+            Value::Null
+            | Value::Bool(_)
+            | Value::I16(_)
+            | Value::I32(_)
+            | Value::I64(_)
+            | Value::U64(_)
+            | Value::F32(_)
+            | Value::F64(_)
+            | Value::Uuid(_)
+            | Value::Date(_) => false,
         }
+    }
+
+    fn refuses_micros(&self, micros: i64) -> bool {
+        matches!(self, Self::Micros(unit) if micros % unit != 0)
     }
 
     fn refuses_text(&self, text: &str) -> bool {

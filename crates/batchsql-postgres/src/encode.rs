@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use batchsql_core::exhaustive::Value;
 use batchsql_core::{ColumnView, ValueRef};
 
 use crate::types::Wire;
@@ -48,25 +49,30 @@ pub(crate) fn check_fit(column: &ColumnView<'_>, rows: usize, wire: Wire) -> Res
     const SHORT: usize = 16_383;
     let mut out = Vec::new();
     for row in 0..rows {
-        let bytes = match column.get(row) {
-            ValueRef::I16(_) if wire != Wire::Numeric => return Ok(()),
-            ValueRef::I32(_) if wire == Wire::Int4 || wire == Wire::Int8 => return Ok(()),
-            ValueRef::I64(_) if wire == Wire::Int8 => return Ok(()),
-            ValueRef::Decimal(v) if v.len() <= SHORT => continue,
-            ValueRef::Text(v) | ValueRef::Json(v) if wire != Wire::FlatJsonb => v.len(),
-            ValueRef::Bytes(v) => v.len(),
-            value @ (ValueRef::I32(_)
-            | ValueRef::I64(_)
-            | ValueRef::U64(_)
-            | ValueRef::Decimal(_)
-            | ValueRef::Json(_)) => {
+        let value = column.get(row);
+        let bytes = match value.exhaustive() {
+            Value::I32(_) if wire == Wire::Int4 || wire == Wire::Int8 => return Ok(()),
+            Value::I64(_) if wire == Wire::Int8 => return Ok(()),
+            Value::Decimal(v) if v.len() <= SHORT => continue,
+            Value::Text(v) | Value::Json(v) if wire != Wire::FlatJsonb => v.len(),
+            Value::Bytes(v) => v.len(),
+            Value::I32(_) | Value::I64(_) | Value::U64(_) | Value::Decimal(_) | Value::Json(_) => {
                 out.clear();
                 write_field(&mut out, value, wire)?;
                 continue;
             }
-            ValueRef::Null => continue,
-            // Every other value has a fixed form.
-            _ => return Ok(()),
+            Value::Null => continue,
+            // Every one of these has a form that fits. Text as an array of JSON does not occur, see `types::form`.
+            Value::Text(_)
+            | Value::Bool(_)
+            | Value::I16(_)
+            | Value::F32(_)
+            | Value::F64(_)
+            | Value::Uuid(_)
+            | Value::Date(_)
+            | Value::Time(_)
+            | Value::Timestamp(_)
+            | Value::TimestampTz(_) => return Ok(()),
         };
         if bytes >= MAX_VALUE_BYTES {
             return Err(Unfit::TooLarge);
@@ -97,21 +103,21 @@ pub(crate) fn write_field(out: &mut Vec<u8>, value: ValueRef<'_>, wire: Wire) ->
 /// Writes a value that is not `NULL`, without its length.
 #[inline]
 pub(crate) fn write_value(out: &mut Vec<u8>, value: ValueRef<'_>, wire: Wire) -> Result<(), Unfit> {
-    match value {
-        ValueRef::Bool(v) => out.push(v.into()),
-        ValueRef::I16(v) => write_integer(out, v.into(), wire)?,
-        ValueRef::I32(v) => write_integer(out, v.into(), wire)?,
-        ValueRef::I64(v) => write_integer(out, v, wire)?,
-        ValueRef::U64(v) => match i64::try_from(v) {
+    match value.exhaustive() {
+        Value::Bool(v) => out.push(v.into()),
+        Value::I16(v) => write_integer(out, v.into(), wire)?,
+        Value::I32(v) => write_integer(out, v.into(), wire)?,
+        Value::I64(v) => write_integer(out, v, wire)?,
+        Value::U64(v) => match i64::try_from(v) {
             Ok(v) => write_integer(out, v, wire)?,
             Err(_) if wire == Wire::Numeric => write_numeric(out, &v.to_string())?,
             Err(_) => return Err(Unfit::OutOfRange),
         },
-        ValueRef::F32(v) if wire == Wire::Float4 => out.extend_from_slice(&v.to_be_bytes()),
-        ValueRef::F32(v) => out.extend_from_slice(&f64::from(v).to_be_bytes()),
-        ValueRef::F64(v) => out.extend_from_slice(&v.to_be_bytes()),
-        ValueRef::Decimal(v) if wire == Wire::Numeric => write_numeric(out, v)?,
-        ValueRef::Text(v) | ValueRef::Json(v) | ValueRef::Decimal(v) => {
+        Value::F32(v) if wire == Wire::Float4 => out.extend_from_slice(&v.to_be_bytes()),
+        Value::F32(v) => out.extend_from_slice(&f64::from(v).to_be_bytes()),
+        Value::F64(v) => out.extend_from_slice(&v.to_be_bytes()),
+        Value::Decimal(v) if wire == Wire::Numeric => write_numeric(out, v)?,
+        Value::Text(v) | Value::Json(v) | Value::Decimal(v) => {
             if wire == Wire::FlatJsonb && is_nested(v) {
                 return Err(Unfit::Nested);
             }
@@ -121,13 +127,13 @@ pub(crate) fn write_value(out: &mut Vec<u8>, value: ValueRef<'_>, wire: Wire) ->
             }
             out.extend_from_slice(v.as_bytes());
         }
-        ValueRef::Bytes(v) => out.extend_from_slice(v),
-        ValueRef::Uuid(v) => out.extend_from_slice(&v),
-        ValueRef::Date(v) => out.extend_from_slice(&(v.days_since_epoch() - EPOCH_DAYS).to_be_bytes()),
-        ValueRef::Time(v) => out.extend_from_slice(&v.micros_since_midnight().to_be_bytes()),
-        ValueRef::Timestamp(v) => out.extend_from_slice(&(v.micros_since_epoch() - EPOCH_MICROS).to_be_bytes()),
-        ValueRef::TimestampTz(v) => out.extend_from_slice(&(v.micros_since_epoch() - EPOCH_MICROS).to_be_bytes()),
-        _ => unreachable!("a plan is made only for known column types, and NULL is written before"),
+        Value::Bytes(v) => out.extend_from_slice(v),
+        Value::Uuid(v) => out.extend_from_slice(&v),
+        Value::Date(v) => out.extend_from_slice(&(v.days_since_epoch() - EPOCH_DAYS).to_be_bytes()),
+        Value::Time(v) => out.extend_from_slice(&v.micros_since_midnight().to_be_bytes()),
+        Value::Timestamp(v) => out.extend_from_slice(&(v.micros_since_epoch() - EPOCH_MICROS).to_be_bytes()),
+        Value::TimestampTz(v) => out.extend_from_slice(&(v.micros_since_epoch() - EPOCH_MICROS).to_be_bytes()),
+        Value::Null => unreachable!("NULL is written before"),
     }
     Ok(())
 }

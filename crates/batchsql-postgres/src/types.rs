@@ -2,6 +2,7 @@
 //! refused. Must not know rows, bytes or statements.
 
 use batchsql_core::ColumnType;
+use batchsql_core::exhaustive::Type;
 use batchsql_sql::quote;
 
 /// The binary form in which values are sent. Each is a built-in type, so that neither the client nor the server has
@@ -140,39 +141,35 @@ pub(crate) fn form(ty: ColumnType, real: &RealType) -> Result<Form, &'static str
     let plain = |wire, echo| Ok(Form { wire, cast: Cast::No, copies: true, echo });
     // A precision makes the server round.
     let unrounded = if real.modifier < 0 { Same } else { Changed };
-    match ty {
-        ColumnType::Bool if is("bool") => plain(Wire::Bool, Same),
-        ColumnType::Bool => Err("need a boolean column"),
+    match ty.exhaustive() {
+        Type::Bool if is("bool") => plain(Wire::Bool, Same),
+        Type::Bool => Err("need a boolean column"),
 
-        ColumnType::I16 | ColumnType::I32 | ColumnType::I64 | ColumnType::U64 if is("int2") => plain(Wire::Int2, Same),
-        ColumnType::I16 | ColumnType::I32 | ColumnType::I64 | ColumnType::U64 if is("int4") => plain(Wire::Int4, Same),
-        ColumnType::I16 | ColumnType::I32 | ColumnType::I64 | ColumnType::U64 if is("int8") => plain(Wire::Int8, Same),
-        ColumnType::I16 | ColumnType::I32 | ColumnType::I64 | ColumnType::U64 if is("numeric") => {
-            plain(Wire::Numeric, unrounded)
-        }
-        ColumnType::I16 | ColumnType::I32 if is("float8") => plain(Wire::Float8, Changed),
-        ColumnType::I16 if is("float4") => plain(Wire::Float4, Changed),
-        ColumnType::I16 | ColumnType::I32 | ColumnType::I64 | ColumnType::U64 => {
-            Err("need a column of an integer type or numeric")
-        }
+        Type::I16 | Type::I32 | Type::I64 | Type::U64 if is("int2") => plain(Wire::Int2, Same),
+        Type::I16 | Type::I32 | Type::I64 | Type::U64 if is("int4") => plain(Wire::Int4, Same),
+        Type::I16 | Type::I32 | Type::I64 | Type::U64 if is("int8") => plain(Wire::Int8, Same),
+        Type::I16 | Type::I32 | Type::I64 | Type::U64 if is("numeric") => plain(Wire::Numeric, unrounded),
+        Type::I16 | Type::I32 if is("float8") => plain(Wire::Float8, Changed),
+        Type::I16 if is("float4") => plain(Wire::Float4, Changed),
+        Type::I16 | Type::I32 | Type::I64 | Type::U64 => Err("need a column of an integer type or numeric"),
 
-        ColumnType::F32 if is("float4") => plain(Wire::Float4, Changed),
-        ColumnType::F32 | ColumnType::F64 if is("float8") => plain(Wire::Float8, Changed),
-        ColumnType::F64 if is("float4") => Err("would lose digits; declare the column double precision, or send f32"),
-        ColumnType::F32 | ColumnType::F64 => Err("need a column of type real or double precision"),
+        Type::F32 if is("float4") => plain(Wire::Float4, Changed),
+        Type::F32 | Type::F64 if is("float8") => plain(Wire::Float8, Changed),
+        Type::F64 if is("float4") => Err("would lose digits; declare the column double precision, or send f32"),
+        Type::F32 | Type::F64 => Err("need a column of type real or double precision"),
 
-        ColumnType::Decimal if is("numeric") => plain(Wire::Numeric, unrounded),
-        ColumnType::Decimal => text_form(real).ok_or("need a column of type numeric or text"),
+        Type::Decimal if is("numeric") => plain(Wire::Numeric, unrounded),
+        Type::Decimal => text_form(real).ok_or("need a column of type numeric or text"),
 
-        ColumnType::Bytes if is("bytea") => plain(Wire::Bytea, Same),
-        ColumnType::Bytes => Err("need a bytea column"),
+        Type::Bytes if is("bytea") => plain(Wire::Bytea, Same),
+        Type::Bytes => Err("need a bytea column"),
 
-        ColumnType::Uuid if is("uuid") => plain(Wire::Uuid, Same),
-        ColumnType::Uuid => Err("need a uuid column"),
+        Type::Uuid if is("uuid") => plain(Wire::Uuid, Same),
+        Type::Uuid => Err("need a uuid column"),
 
-        ColumnType::Json if is("json") => plain(Wire::Json, Changed),
-        ColumnType::Json if is("jsonb") => plain(Wire::Jsonb, Changed),
-        ColumnType::Json if real.category == 'A' => {
+        Type::Json if is("json") => plain(Wire::Json, Changed),
+        Type::Json if is("jsonb") => plain(Wire::Jsonb, Changed),
+        Type::Json if real.category == 'A' => {
             // The elements of an array of JSON are JSON themselves: a text keeps its quotes, a null is not NULL.
             let (wire, elements) = match &*real.element {
                 "json_out" => (Wire::Json, "json_array_elements"),
@@ -181,36 +178,33 @@ pub(crate) fn form(ty: ColumnType, real: &RealType) -> Result<Form, &'static str
             };
             Ok(Form { wire, cast: Cast::JsonArray { elements, to: sql_name(real) }, copies: false, echo: Changed })
         }
-        ColumnType::Json => text_form(real).ok_or("need a column of type json, jsonb, text or an array"),
+        Type::Json => text_form(real).ok_or("need a column of type json, jsonb, text or an array"),
 
-        ColumnType::Date if is("date") => plain(Wire::Date, Same),
-        ColumnType::Date => Err("need a date column"),
-        ColumnType::Time if is("time") => plain(Wire::Time, unrounded),
-        ColumnType::Time => Err("need a column of type time"),
-        ColumnType::Timestamp if is("timestamp") => plain(Wire::Timestamp, unrounded),
-        ColumnType::Timestamp if is("timestamptz") => {
-            Err("have no zone, and the column wants instants; send timestamptz")
-        }
-        ColumnType::Timestamp => Err("need a column of type timestamp"),
-        ColumnType::TimestampTz if is("timestamptz") => plain(Wire::TimestampTz, unrounded),
-        ColumnType::TimestampTz if is("timestamp") => {
+        Type::Date if is("date") => plain(Wire::Date, Same),
+        Type::Date => Err("need a date column"),
+        Type::Time if is("time") => plain(Wire::Time, unrounded),
+        Type::Time => Err("need a column of type time"),
+        Type::Timestamp if is("timestamp") => plain(Wire::Timestamp, unrounded),
+        Type::Timestamp if is("timestamptz") => Err("have no zone, and the column wants instants; send timestamptz"),
+        Type::Timestamp => Err("need a column of type timestamp"),
+        Type::TimestampTz if is("timestamptz") => plain(Wire::TimestampTz, unrounded),
+        Type::TimestampTz if is("timestamp") => {
             Err("are instants, and the column has no zone; declare it timestamptz, or send timestamp")
         }
-        ColumnType::TimestampTz => Err("need a column of type timestamptz"),
+        Type::TimestampTz => Err("need a column of type timestamptz"),
 
-        ColumnType::Text if is("json") => plain(Wire::Json, Changed),
-        ColumnType::Text if is("jsonb") => plain(Wire::Jsonb, Changed),
-        ColumnType::Text if is_builtin && has_own_column_type(&real.name) => {
+        Type::Text if is("json") => plain(Wire::Json, Changed),
+        Type::Text if is("jsonb") => plain(Wire::Jsonb, Changed),
+        Type::Text if is_builtin && has_own_column_type(&real.name) => {
             Err("are not converted; declare them with the type of the column")
         }
-        ColumnType::Text if is("char") => Err("would be cut to one byte; declare the column text"),
-        ColumnType::Text => Ok(text_form(real).unwrap_or_else(|| Form {
+        Type::Text if is("char") => Err("would be cut to one byte; declare the column text"),
+        Type::Text => Ok(text_form(real).unwrap_or_else(|| Form {
             wire: Wire::Text,
             cast: Cast::Text { to: sql_name(real) },
             copies: false,
             echo: Changed,
         })),
-        _ => Err("are of a type that this driver does not know; update it"),
     }
 }
 

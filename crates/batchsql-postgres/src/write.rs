@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use batchsql_core::exhaustive::Values;
 use batchsql_core::{Attempt, ErrorClass, Rows, SinkError, Written};
 use sqlx::{Executor, PgConnection};
 
@@ -125,13 +126,24 @@ fn is_known_by_key(plan: &PostgresPlan, rows: Rows<'_>) -> bool {
     plan.schema.key_columns().iter().all(|column| match plan.fields[*column].form.echo {
         Echo::Same => true,
         Echo::Changed => false,
-        Echo::UpTo(limit) => match rows.column(*column).values() {
-            batchsql_core::ColumnValues::Text(texts)
-            | batchsql_core::ColumnValues::Decimal(texts)
-            | batchsql_core::ColumnValues::Json(texts) => {
+        Echo::UpTo(limit) => match rows.column(*column).values().exhaustive() {
+            Values::Text(texts) | Values::Decimal(texts) | Values::Json(texts) => {
                 (0..rows.len()).map(|row| texts.get(row)).all(|key| key.len() <= limit || key.chars().count() <= limit)
             }
-            _ => true,
+            // Only text is cut off.
+            Values::Bool(_)
+            | Values::I16(_)
+            | Values::I32(_)
+            | Values::I64(_)
+            | Values::U64(_)
+            | Values::F32(_)
+            | Values::F64(_)
+            | Values::Bytes(_)
+            | Values::Uuid(_)
+            | Values::Date(_)
+            | Values::Time(_)
+            | Values::Timestamp(_)
+            | Values::TimestampTz(_) => true,
         },
     })
 }

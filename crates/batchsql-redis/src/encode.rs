@@ -1,6 +1,7 @@
 //! Owns how a row becomes commands: its values as arguments, without a copy per argument but the command's own.
 //! Must not know replies or connections.
 
+use batchsql_core::exhaustive::Value;
 use batchsql_core::{ColumnView, ErrorClass, Rows, SinkError, ValueRef};
 use redis::{Arg, Cmd, RedisWrite};
 
@@ -276,10 +277,20 @@ impl<'a> Encoder<'a> {
 fn is_exact(score: ValueRef<'_>) -> bool {
     // Every number of up to 53 bits, and larger ones that end in as many zeros.
     let holds = |size: u64| size == 0 || 64 - size.leading_zeros() - size.trailing_zeros() <= f64::MANTISSA_DIGITS;
-    match score {
-        ValueRef::I64(v) => holds(v.unsigned_abs()),
-        ValueRef::U64(v) => holds(v),
-        _ => true,
+    match score.exhaustive() {
+        Value::I64(v) => holds(v.unsigned_abs()),
+        Value::U64(v) => holds(v),
+        Value::I16(_) | Value::I32(_) | Value::F32(_) | Value::F64(_) | Value::Decimal(_) => true,
+        Value::Null
+        | Value::Bool(_)
+        | Value::Text(_)
+        | Value::Bytes(_)
+        | Value::Uuid(_)
+        | Value::Json(_)
+        | Value::Date(_)
+        | Value::Time(_)
+        | Value::Timestamp(_)
+        | Value::TimestampTz(_) => unreachable!("a score is a number, see `lookup::is_number`"),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Owns how the columns that a command names are found in a schema, and whether the schema fits the command.
 //! Must not know which commands there are.
 
+use batchsql_core::exhaustive::Type;
 use batchsql_core::{Column, ColumnType, Conflict, Schema};
 
 use crate::command::{Key, KeyParts, Ttl, TtlKind};
@@ -83,7 +84,7 @@ impl Columns<'_> {
             TtlKind::Column(name) => {
                 let index = self.find(name, "time to live")?;
                 let ty = self.schema.columns()[index].column_type();
-                if !matches!(ty, ColumnType::I16 | ColumnType::I32 | ColumnType::I64 | ColumnType::U64) {
+                if Kind::of(ty) != Kind::Integer {
                     return Err(format!("its column {name:?} is the time to live, but no integer (seconds)"));
                 }
                 TtlPlan::Column(index)
@@ -153,10 +154,37 @@ impl Columns<'_> {
 }
 
 pub(crate) fn is_number(ty: ColumnType) -> bool {
-    matches!(ty, ColumnType::I16 | ColumnType::I32 | ColumnType::I64 | ColumnType::U64 | ColumnType::Decimal)
-        || is_float(ty)
+    Kind::of(ty) != Kind::NoNumber
 }
 
 pub(crate) fn is_float(ty: ColumnType) -> bool {
-    matches!(ty, ColumnType::F32 | ColumnType::F64)
+    Kind::of(ty) == Kind::Float
+}
+
+/// What a column is to Redis where it must be a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Integer,
+    Decimal,
+    Float,
+    NoNumber,
+}
+
+impl Kind {
+    fn of(ty: ColumnType) -> Self {
+        match ty.exhaustive() {
+            Type::I16 | Type::I32 | Type::I64 | Type::U64 => Self::Integer,
+            Type::Decimal => Self::Decimal,
+            Type::F32 | Type::F64 => Self::Float,
+            Type::Bool
+            | Type::Text
+            | Type::Bytes
+            | Type::Uuid
+            | Type::Json
+            | Type::Date
+            | Type::Time
+            | Type::Timestamp
+            | Type::TimestampTz => Self::NoNumber,
+        }
+    }
 }

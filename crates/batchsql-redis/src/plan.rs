@@ -6,7 +6,6 @@ use batchsql_core::{Conflict, ErrorClass, Schema, SinkError};
 use crate::command::Command;
 use crate::lookup::{Columns, is_number};
 use crate::shape::{Body, IgnoredReply, Shape};
-use crate::types::has_text;
 
 /// How batches of one schema are written.
 #[derive(Debug)]
@@ -37,9 +36,6 @@ impl RedisPlan {
             None if !schema.key_columns().is_empty() => &default,
             None => return Err(problem(NO_COMMAND.into())),
         };
-        if let Some(column) = schema.columns().iter().find(|column| !has_text(column.column_type())) {
-            return Err(problem(format!("its column {:?} has a type without a text form", column.name())));
-        }
         Self::of(Columns { schema, used: Vec::new() }, command).map_err(problem)
     }
 

@@ -5,49 +5,54 @@ use std::fmt::Display;
 use std::io::Write;
 
 use batchsql_core::ValueRef;
+use batchsql_core::exhaustive::Value;
 
 /// Appends the text form of a value; nothing for `NULL`, which callers look for first.
 #[inline]
 pub(crate) fn write_text(out: &mut Vec<u8>, value: ValueRef<'_>) {
-    match value {
-        ValueRef::Bool(v) => out.push(if v { b'1' } else { b'0' }),
-        ValueRef::I16(v) => write_integer(out, v.into()),
-        ValueRef::I32(v) => write_integer(out, v.into()),
-        ValueRef::I64(v) => write_integer(out, v),
-        ValueRef::U64(v) => write_digits(out, v),
-        ValueRef::F32(v) => write_float(out, v, f64::from(v)),
-        ValueRef::F64(v) => write_float(out, v, v),
-        ValueRef::Decimal(v) | ValueRef::Text(v) | ValueRef::Json(v) => out.extend_from_slice(v.as_bytes()),
-        ValueRef::Bytes(v) => out.extend_from_slice(v),
-        ValueRef::Uuid(v) => write_uuid(out, v),
-        ValueRef::Date(v) => write_display(out, v),
-        ValueRef::Time(v) => write_display(out, v),
-        ValueRef::Timestamp(v) => write_display(out, v),
-        ValueRef::TimestampTz(v) => write_display(out, v),
-        // A type that a later core adds has no text form yet: plan.rs refuses its columns.
-        _ => {}
+    match value.exhaustive() {
+        Value::Bool(v) => out.push(if v { b'1' } else { b'0' }),
+        Value::I16(v) => write_integer(out, v.into()),
+        Value::I32(v) => write_integer(out, v.into()),
+        Value::I64(v) => write_integer(out, v),
+        Value::U64(v) => write_digits(out, v),
+        Value::F32(v) => write_float(out, v, f64::from(v)),
+        Value::F64(v) => write_float(out, v, v),
+        Value::Decimal(v) | Value::Text(v) | Value::Json(v) => out.extend_from_slice(v.as_bytes()),
+        Value::Bytes(v) => out.extend_from_slice(v),
+        Value::Uuid(v) => write_uuid(out, v),
+        Value::Date(v) => write_display(out, v),
+        Value::Time(v) => write_display(out, v),
+        Value::Timestamp(v) => write_display(out, v),
+        Value::TimestampTz(v) => write_display(out, v),
+        Value::Null => {}
     }
-}
-
-/// Whether values of this type have a text form.
-pub(crate) fn has_text(ty: batchsql_core::ColumnType) -> bool {
-    batchsql_core::ColumnType::ALL.contains(&ty)
 }
 
 /// Appends a value as a part of a key: as its text, with `%` and `:` escaped. `-0.0` is `0`, because it is the
 /// same key to the pipeline.
 pub(crate) fn write_key_part(out: &mut Vec<u8>, value: ValueRef<'_>) {
-    match value {
-        ValueRef::Text(v) | ValueRef::Json(v) => escape_key(out, v.as_bytes(), b":%"),
-        ValueRef::Bytes(v) => escape_key(out, v, b":%"),
+    match value.exhaustive() {
+        Value::Text(v) | Value::Json(v) => escape_key(out, v.as_bytes(), b":%"),
+        Value::Bytes(v) => escape_key(out, v, b":%"),
         // `%` does not occur in the others, but `:` does in times.
-        ValueRef::Time(_) | ValueRef::Timestamp(_) | ValueRef::TimestampTz(_) => {
+        Value::Time(_) | Value::Timestamp(_) | Value::TimestampTz(_) => {
             let start = out.len();
             write_text(out, value);
             let text = out.split_off(start);
             escape_key(out, &text, b":%");
         }
-        other => write_key(out, other),
+        Value::Null
+        | Value::Bool(_)
+        | Value::I16(_)
+        | Value::I32(_)
+        | Value::I64(_)
+        | Value::U64(_)
+        | Value::F32(_)
+        | Value::F64(_)
+        | Value::Decimal(_)
+        | Value::Uuid(_)
+        | Value::Date(_) => write_key(out, value),
     }
 }
 
@@ -75,28 +80,28 @@ pub(crate) fn escape_key(out: &mut Vec<u8>, bytes: &[u8], special: &[u8]) {
 
 /// Appends a value as JSON. Floats are finite: others were refused at admission.
 pub(crate) fn write_json(out: &mut Vec<u8>, value: ValueRef<'_>) {
-    match value {
-        ValueRef::Null => out.extend_from_slice(b"null"),
-        ValueRef::Bool(v) => out.extend_from_slice(if v { b"true" } else { b"false" }),
-        ValueRef::I16(_)
-        | ValueRef::I32(_)
-        | ValueRef::I64(_)
-        | ValueRef::U64(_)
-        | ValueRef::F32(_)
-        | ValueRef::F64(_) => {
+    match value.exhaustive() {
+        Value::Null => out.extend_from_slice(b"null"),
+        Value::Bool(v) => out.extend_from_slice(if v { b"true" } else { b"false" }),
+        Value::I16(_) | Value::I32(_) | Value::I64(_) | Value::U64(_) | Value::F32(_) | Value::F64(_) => {
             write_text(out, value);
         }
-        ValueRef::Json(v) => out.extend_from_slice(v.as_bytes()),
-        ValueRef::Text(v) => write_json_string(out, v),
-        ValueRef::Bytes(v) => {
+        Value::Json(v) => out.extend_from_slice(v.as_bytes()),
+        Value::Text(v) => write_json_string(out, v),
+        Value::Bytes(v) => {
             out.push(b'"');
             v.iter().for_each(|byte| write_hex(out, *byte, b"0123456789abcdef"));
             out.push(b'"');
         }
         // Digits, hyphens, colons, spaces: nothing to escape.
-        other => {
+        Value::Decimal(_)
+        | Value::Uuid(_)
+        | Value::Date(_)
+        | Value::Time(_)
+        | Value::Timestamp(_)
+        | Value::TimestampTz(_) => {
             out.push(b'"');
-            write_text(out, other);
+            write_text(out, value);
             out.push(b'"');
         }
     }

@@ -3,7 +3,8 @@
 
 use std::fmt::{Display, Write};
 
-use batchsql_core::{ColumnValues, ColumnView, Rows};
+use batchsql_core::exhaustive::Values;
+use batchsql_core::{ColumnView, Rows};
 use rusqlite::Statement;
 use rusqlite::types::Null;
 
@@ -35,28 +36,25 @@ fn bind_value(
     form: Form,
     text: &mut String,
 ) -> rusqlite::Result<()> {
-    match column.values() {
-        ColumnValues::Bool(v) => statement.raw_bind_parameter(parameter, v[row]),
-        ColumnValues::I16(v) => statement.raw_bind_parameter(parameter, v[row]),
-        ColumnValues::I32(v) => statement.raw_bind_parameter(parameter, v[row]),
-        ColumnValues::I64(v) => statement.raw_bind_parameter(parameter, v[row]),
+    match column.values().exhaustive() {
+        Values::Bool(v) => statement.raw_bind_parameter(parameter, v[row]),
+        Values::I16(v) => statement.raw_bind_parameter(parameter, v[row]),
+        Values::I32(v) => statement.raw_bind_parameter(parameter, v[row]),
+        Values::I64(v) => statement.raw_bind_parameter(parameter, v[row]),
         // Above i64::MAX is refused at admission; should one come here, rusqlite refuses it too.
-        ColumnValues::U64(v) => statement.raw_bind_parameter(parameter, v[row]),
-        ColumnValues::F32(v) => statement.raw_bind_parameter(parameter, f64::from(v[row])),
-        ColumnValues::F64(v) => statement.raw_bind_parameter(parameter, v[row]),
-        ColumnValues::Text(v) | ColumnValues::Decimal(v) | ColumnValues::Json(v) => {
-            statement.raw_bind_parameter(parameter, v.get(row))
-        }
-        ColumnValues::Bytes(v) => statement.raw_bind_parameter(parameter, v.get(row)),
-        ColumnValues::Uuid(v) if form == Form::UuidText => {
+        Values::U64(v) => statement.raw_bind_parameter(parameter, v[row]),
+        Values::F32(v) => statement.raw_bind_parameter(parameter, f64::from(v[row])),
+        Values::F64(v) => statement.raw_bind_parameter(parameter, v[row]),
+        Values::Text(v) | Values::Decimal(v) | Values::Json(v) => statement.raw_bind_parameter(parameter, v.get(row)),
+        Values::Bytes(v) => statement.raw_bind_parameter(parameter, v.get(row)),
+        Values::Uuid(v) if form == Form::UuidText => {
             statement.raw_bind_parameter(parameter, formatted(text, &Hyphenated(&v[row])))
         }
-        ColumnValues::Uuid(v) => statement.raw_bind_parameter(parameter, &v[row][..]),
-        ColumnValues::Date(v) => statement.raw_bind_parameter(parameter, formatted(text, &v[row])),
-        ColumnValues::Time(v) => statement.raw_bind_parameter(parameter, formatted(text, &v[row])),
-        ColumnValues::Timestamp(v) => statement.raw_bind_parameter(parameter, formatted(text, &v[row])),
-        ColumnValues::TimestampTz(v) => statement.raw_bind_parameter(parameter, formatted(text, &v[row])),
-        other => unreachable!("a plan is made only for known column types, not {other:?}"),
+        Values::Uuid(v) => statement.raw_bind_parameter(parameter, &v[row][..]),
+        Values::Date(v) => statement.raw_bind_parameter(parameter, formatted(text, &v[row])),
+        Values::Time(v) => statement.raw_bind_parameter(parameter, formatted(text, &v[row])),
+        Values::Timestamp(v) => statement.raw_bind_parameter(parameter, formatted(text, &v[row])),
+        Values::TimestampTz(v) => statement.raw_bind_parameter(parameter, formatted(text, &v[row])),
     }
 }
 

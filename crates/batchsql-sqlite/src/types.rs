@@ -4,6 +4,7 @@
 //! Affinity rules: <https://www.sqlite.org/datatype3.html>, section 3.1.
 
 use batchsql_core::ColumnType;
+use batchsql_core::exhaustive::Type;
 
 /// What SQLite does to a value that is stored in a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,27 +50,35 @@ pub(crate) enum Form {
 /// The form of a column, or why SQLite would change its values there.
 pub(crate) fn form(ty: ColumnType, affinity: Affinity) -> Result<Form, &'static str> {
     use Affinity::{Integer, Numeric, Real, Text};
-    match ty {
-        ColumnType::Bool | ColumnType::I16 | ColumnType::I32 if affinity == Text => {
-            Err("would be stored as text; declare it INTEGER")
-        }
-        ColumnType::I64 | ColumnType::U64 if matches!(affinity, Text | Real) => {
+    match ty.exhaustive() {
+        Type::Bool | Type::I16 | Type::I32 if affinity == Text => Err("would be stored as text; declare it INTEGER"),
+        Type::I64 | Type::U64 if matches!(affinity, Text | Real) => {
             Err("would be stored as text or floating point; declare it INTEGER")
         }
-        ColumnType::F32 | ColumnType::F64 if affinity == Text => {
-            Err("would be stored as rounded text; declare it REAL")
-        }
-        ColumnType::Decimal | ColumnType::Text | ColumnType::Json if matches!(affinity, Integer | Real | Numeric) => {
+        Type::F32 | Type::F64 if affinity == Text => Err("would be stored as rounded text; declare it REAL"),
+        Type::Decimal | Type::Text | Type::Json if matches!(affinity, Integer | Real | Numeric) => {
             Err("that look like numbers would become numbers; declare it TEXT")
         }
-        ColumnType::Date | ColumnType::Time | ColumnType::Timestamp | ColumnType::TimestampTz
-            if matches!(affinity, Integer | Real) =>
-        {
+        Type::Date | Type::Time | Type::Timestamp | Type::TimestampTz if matches!(affinity, Integer | Real) => {
             Err("are stored as ISO 8601 text; declare it TEXT, or send the number as i64 or f64")
         }
-        ColumnType::Uuid if affinity == Text => Ok(Form::UuidText),
-        ColumnType::Uuid => Ok(Form::UuidBlob),
-        _ => Ok(Form::Plain),
+        Type::Uuid if affinity == Text => Ok(Form::UuidText),
+        Type::Uuid => Ok(Form::UuidBlob),
+        Type::Bool
+        | Type::I16
+        | Type::I32
+        | Type::I64
+        | Type::U64
+        | Type::F32
+        | Type::F64
+        | Type::Decimal
+        | Type::Text
+        | Type::Json
+        | Type::Bytes
+        | Type::Date
+        | Type::Time
+        | Type::Timestamp
+        | Type::TimestampTz => Ok(Form::Plain),
     }
 }
 

@@ -4,6 +4,7 @@
 use std::fmt::Write;
 use std::sync::LazyLock;
 
+use batchsql::exhaustive::Type;
 use batchsql::{
     ColumnType, Conflict, Date, Decimal, DynRow, Json, Row, RowError, Schema, Time, Timestamp, TimestampTz, TypedRow,
     Value, ValueRef,
@@ -287,24 +288,23 @@ pub fn sample(id: i64) -> Result<DynRow, RowError> {
 
 fn sample_value(ty: ColumnType, id: i64) -> Value {
     let micros = EPOCH + id * 1_000_001;
-    match ty {
-        ColumnType::Bool => (id % 2 == 0).into(),
-        ColumnType::I16 => ((id % 30_000) as i16).into(),
-        ColumnType::I32 => ((id % 2_000_000_000) as i32).into(),
-        ColumnType::I64 => (i64::MAX - id).into(),
-        ColumnType::U64 => (id as u64).into(),
-        ColumnType::F32 => (id as f32 / 4.0).into(),
-        ColumnType::F64 => (id as f64 / 3.0).into(),
-        ColumnType::Decimal => Decimal::from(id).into(),
-        ColumnType::Text => format!("текст {id} 🦀").into(),
-        ColumnType::Bytes => id.to_be_bytes().to_vec().into(),
-        ColumnType::Uuid => Value::Uuid((id as u128).to_be_bytes()),
-        ColumnType::Json => Json::from(&serde_json::json!({ "id": id, "ключ": [1, null] })).into(),
-        ColumnType::Date => Date::from_days_since_epoch((id % 20_000) as i32).into(),
-        ColumnType::Time => Time::from_micros_since_midnight(id % 86_400_000_000).into(),
-        ColumnType::Timestamp => Timestamp::from_micros_since_epoch(micros).into(),
-        ColumnType::TimestampTz => TimestampTz::from_micros_since_epoch(micros).into(),
-        other => unreachable!("ColumnType::ALL has no {other}"),
+    match ty.exhaustive() {
+        Type::Bool => (id % 2 == 0).into(),
+        Type::I16 => ((id % 30_000) as i16).into(),
+        Type::I32 => ((id % 2_000_000_000) as i32).into(),
+        Type::I64 => (i64::MAX - id).into(),
+        Type::U64 => (id as u64).into(),
+        Type::F32 => (id as f32 / 4.0).into(),
+        Type::F64 => (id as f64 / 3.0).into(),
+        Type::Decimal => Decimal::from(id).into(),
+        Type::Text => format!("текст {id} 🦀").into(),
+        Type::Bytes => id.to_be_bytes().to_vec().into(),
+        Type::Uuid => Value::Uuid((id as u128).to_be_bytes()),
+        Type::Json => Json::from(&serde_json::json!({ "id": id, "ключ": [1, null] })).into(),
+        Type::Date => Date::from_days_since_epoch((id % 20_000) as i32).into(),
+        Type::Time => Time::from_micros_since_midnight(id % 86_400_000_000).into(),
+        Type::Timestamp => Timestamp::from_micros_since_epoch(micros).into(),
+        Type::TimestampTz => TimestampTz::from_micros_since_epoch(micros).into(),
     }
 }
 

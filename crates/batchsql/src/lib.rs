@@ -38,6 +38,7 @@
 #[doc = include_str!("../../../docs/outcomes.md")]
 #[doc = include_str!("../../../docs/databases.md")]
 #[doc = include_str!("../../../docs/monitoring-guide.md")]
+#[doc = include_str!("../../../docs/how-to-add-a-driver.md")]
 struct Guides;
 
 mod connect;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::budget::count::Wanted;
+use crate::budget::capacity::Wanted;
 use crate::config::WhenFull;
 use crate::dispatch::dispatcher::Dispatcher;
 use crate::dispatch::state::State;
@@ -28,7 +28,7 @@ impl<S: Sink> Dispatcher<S> {
         // looks whether the pipeline is busy. So one of the two sees the other.
         self.activity.set_busy(!state.is_idle());
         let idle = state.is_idle() && self.messages.is_empty();
-        let is_wanted = || matches!(self.pipeline.ledger.budget.wanted(), Some(Wanted::Room { .. }));
+        let is_wanted = || matches!(self.pipeline.ledger.budget.wanted(), Some(Wanted::Capacity { .. }));
         if !(idle && is_wanted()) {
             state.waited_for_since = None;
             return None;
@@ -65,7 +65,7 @@ impl<S: Sink> Dispatcher<S> {
             // Rows whose consumers have not taken them give their room by themselves.
             let (held_rows, held_bytes) = self.pipeline.ledger.budget.held();
             let (only, rows, bytes) = match wanted {
-                Wanted::Room { rows, bytes } => {
+                Wanted::Capacity { rows, bytes } => {
                     (None, rows.saturating_sub(held_rows), bytes.saturating_sub(held_bytes))
                 }
                 Wanted::Share { table } => (Some(table), 1, 1),

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use proptest::prelude::*;
 
 use super::*;
-use crate::budget::count::Budget;
+use crate::budget::capacity::Budget;
 use crate::config::{Ordering, PipelineConfig};
 use crate::error::ErrorClass;
 use crate::intake::groups::Groups;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::budget::count::Reservation;
+use crate::budget::guards::Reservation;
 use crate::budget::share::Share;
 use crate::config::{Ordering, PipelineConfig};
 use crate::intake::group::Group;

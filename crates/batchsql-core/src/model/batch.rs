@@ -5,9 +5,10 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::model::columns::{ColumnBuffer, ColumnView};
+use crate::model::columns::ColumnBuffer;
 use crate::model::schema::Schema;
 use crate::model::value::ValueRef;
+use crate::model::views::ColumnView;
 
 /// The columns of one batch; nothing is ever added to it again.
 pub struct Batch {

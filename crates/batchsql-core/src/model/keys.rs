@@ -7,11 +7,11 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 
 use crate::model::batch::Rows;
-use crate::model::columns::{ColumnValues, ColumnView};
 use crate::model::conflict::Conflict;
 use crate::model::decimal::Number;
 use crate::model::schema::Schema;
 use crate::model::value::one_of_equals;
+use crate::model::views::{ColumnValues, ColumnView};
 
 impl Rows<'_> {
     /// Splits the rows by key: no key occurs twice in one part, and rows with equal keys are in the order of

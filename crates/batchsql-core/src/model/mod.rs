@@ -2,12 +2,16 @@
 //! Must not know how rows come in or how they are written.
 
 pub(crate) mod batch;
+pub(crate) mod buffer;
+pub(crate) mod column_types;
 pub(crate) mod columns;
 pub(crate) mod conflict;
 pub(crate) mod decimal;
+pub mod exhaustive;
 pub(crate) mod keys;
 pub(crate) mod schema;
 pub(crate) mod schema_error;
 pub(crate) mod table_name;
 pub(crate) mod temporal;
 pub(crate) mod value;
+pub(crate) mod views;

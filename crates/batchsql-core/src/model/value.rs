@@ -7,6 +7,7 @@ use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::model::column_types::for_each_column_type;
 use crate::model::decimal::Number;
 use crate::model::temporal::{Date, Time, Timestamp, TimestampTz};
 
@@ -51,62 +52,65 @@ pub enum ColumnType {
     TimestampTz,
 }
 
-impl ColumnType {
-    /// Every column type, in declaration order.
-    pub const ALL: [Self; 16] = [
-        Self::Bool,
-        Self::I16,
-        Self::I32,
-        Self::I64,
-        Self::U64,
-        Self::F32,
-        Self::F64,
-        Self::Decimal,
-        Self::Text,
-        Self::Bytes,
-        Self::Uuid,
-        Self::Json,
-        Self::Date,
-        Self::Time,
-        Self::Timestamp,
-        Self::TimestampTz,
-    ];
+macro_rules! column_type {
+    (() $($variant:ident $name:literal $kind:tt;)*) => {
+        impl ColumnType {
+            /// Every column type, in declaration order.
+            pub const ALL: [Self; [$($name),*].len()] = [$(Self::$variant),*];
 
-    /// The name used in errors and docs, for example `timestamptz`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Bool => "bool",
-            Self::I16 => "i16",
-            Self::I32 => "i32",
-            Self::I64 => "i64",
-            Self::U64 => "u64",
-            Self::F32 => "f32",
-            Self::F64 => "f64",
-            Self::Decimal => "decimal",
-            Self::Text => "text",
-            Self::Bytes => "bytes",
-            Self::Uuid => "uuid",
-            Self::Json => "json",
-            Self::Date => "date",
-            Self::Time => "time",
-            Self::Timestamp => "timestamp",
-            Self::TimestampTz => "timestamptz",
-        }
-    }
+            /// The name used in errors and docs, for example `timestamptz`.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
 
-    /// Bytes that one value takes in a column buffer before its variable part.
-    pub(crate) fn fixed_len(self) -> usize {
-        match self {
-            Self::Bool => 1,
-            Self::I16 => 2,
-            Self::I32 | Self::F32 | Self::Date => 4,
-            // Variable values pay for their 4-byte offset here and for their bytes as they come.
-            Self::Decimal | Self::Text | Self::Bytes | Self::Json => 4,
-            Self::I64 | Self::U64 | Self::F64 | Self::Time | Self::Timestamp | Self::TimestampTz => 8,
-            Self::Uuid => 16,
+            /// Bytes that one value takes in a column buffer before its variable part.
+            pub(crate) fn fixed_len(self) -> usize {
+                match self {
+                    $(Self::$variant => fixed_len!($kind),)*
+                }
+            }
         }
-    }
+
+        impl ValueRef<'_> {
+            /// The type of the value, `None` for `NULL`.
+            pub fn column_type(&self) -> Option<ColumnType> {
+                match self {
+                    Self::Null => None,
+                    $(Self::$variant(_) => Some(ColumnType::$variant),)*
+                }
+            }
+        }
+    };
 }
+
+macro_rules! fixed_len {
+    ([fixed $rust:ty = $null:expr]) => {
+        size_of::<$rust>()
+    };
+    // Variable values pay for the place where they end here, and for their bytes as they come.
+    ([text]) => {
+        size_of::<u32>()
+    };
+    ([bytes]) => {
+        size_of::<u32>()
+    };
+}
+
+macro_rules! variable_len {
+    ([fixed $rust:ty = $null:expr] $value:ident) => {
+        0
+    };
+    ([text] $value:ident) => {
+        $value.len()
+    };
+    ([bytes] $value:ident) => {
+        $value.len()
+    };
+}
+
+for_each_column_type!(column_type!());
 
 impl fmt::Display for ColumnType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -200,29 +204,6 @@ impl ValueRef<'_> {
         matches!(self, Self::Null)
     }
 
-    /// The type of the value, `None` for `NULL`.
-    pub fn column_type(&self) -> Option<ColumnType> {
-        Some(match self {
-            Self::Null => return None,
-            Self::Bool(_) => ColumnType::Bool,
-            Self::I16(_) => ColumnType::I16,
-            Self::I32(_) => ColumnType::I32,
-            Self::I64(_) => ColumnType::I64,
-            Self::U64(_) => ColumnType::U64,
-            Self::F32(_) => ColumnType::F32,
-            Self::F64(_) => ColumnType::F64,
-            Self::Decimal(_) => ColumnType::Decimal,
-            Self::Text(_) => ColumnType::Text,
-            Self::Bytes(_) => ColumnType::Bytes,
-            Self::Uuid(_) => ColumnType::Uuid,
-            Self::Json(_) => ColumnType::Json,
-            Self::Date(_) => ColumnType::Date,
-            Self::Time(_) => ColumnType::Time,
-            Self::Timestamp(_) => ColumnType::Timestamp,
-            Self::TimestampTz(_) => ColumnType::TimestampTz,
-        })
-    }
-
     /// An owned copy.
     pub fn to_value(&self) -> Value {
         match *self {
@@ -248,11 +229,15 @@ impl ValueRef<'_> {
 
     /// Bytes of the variable part: text, bytes, JSON or decimal digits; 0 for every other value.
     pub fn variable_len(&self) -> usize {
-        match self {
-            Self::Text(v) | Self::Decimal(v) | Self::Json(v) => v.len(),
-            Self::Bytes(v) => v.len(),
-            _ => 0,
+        macro_rules! lengths {
+            (() $($variant:ident $name:literal $kind:tt;)*) => {
+                match self {
+                    Self::Null => 0,
+                    $(Self::$variant(_v) => variable_len!($kind _v),)*
+                }
+            };
         }
+        for_each_column_type!(lengths!())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Owns the ways out for rows that were not written: a callback, a channel, a file.
 //! Must not know why they failed.
 //!
-//! A row that waits for its consumer keeps its room in the buffer, so a slow consumer slows the pipeline
+//! A row that waits for its consumer keeps its capacity in the buffer, so a slow consumer slows the pipeline
 //! down instead of filling the memory.
 
 use std::fmt;
@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::budget::count::{Budget, HeldRoom};
+use crate::budget::capacity::Budget;
+use crate::budget::guards::HeldCapacity;
 use crate::outcome::letter::{DeadLetter, FailedRows};
 use crate::outcome::ndjson::{FileWriter, OpenFile};
 use crate::outcome::outcomes::Outcome;
@@ -49,18 +50,18 @@ type Callback = Arc<dyn Fn(&Outcome) + Send + Sync>;
 impl DeadLetters {
     /// Calls back with each row.
     ///
-    /// The callback runs on the pipeline's tasks before the row's room is given back: it must not
+    /// The callback runs on the pipeline's tasks before the row's capacity is given back: it must not
     /// block, and while it runs it slows the pipeline down. A panic in it is caught and logged.
     pub fn callback(callback: impl Fn(&Outcome) + Send + Sync + 'static) -> Self {
         Self(Kind::Callback(Arc::new(callback)))
     }
 
-    /// Sends each row through a channel. A row keeps its room in the buffer (`buffer_size`,
+    /// Sends each row through a channel. A row keeps its capacity in the buffer (`buffer_size`,
     /// `buffer_bytes`) until its [`DeadLetter`] is dropped: that bounds the channel. So the receiver must
     /// be read, or dropped; then rows are no longer sent.
     ///
     /// A reader that submits rows again must do so with [`resubmit`](crate::BatchSql::resubmit):
-    /// `submit` would wait for room that only this reader can give, when the buffer is full of failed
+    /// `submit` would wait for capacity that only this reader can give, when the buffer is full of failed
     /// rows.
     pub fn channel() -> (Self, FailedRows) {
         let (sender, receiver) = mpsc::unbounded_channel();
@@ -68,7 +69,7 @@ impl DeadLetters {
     }
 
     /// Appends each row to a file, as one JSON object per line (NDJSON), and syncs the file after each
-    /// burst. A row keeps its room in the buffer until its line is written. While the file cannot be
+    /// burst. A row keeps its capacity in the buffer until its line is written. While the file cannot be
     /// written it is tried again every second; after a sync that failed, the lines of that burst are written again, so
     /// a row may have two lines. [`close`](crate::BatchSql::close) waits for it, beyond its own
     /// deadline, for 5 seconds at most.
@@ -139,7 +140,7 @@ impl Consumers {
         self.any
     }
 
-    /// Hands over one outcome. Returns the bytes of its charge that the row keeps, if it keeps its room.
+    /// Hands over one outcome. Returns the bytes of its charge that the row keeps, if it keeps its capacity.
     pub(crate) fn send(
         &self,
         outcome: &Outcome,
@@ -157,10 +158,10 @@ impl Consumers {
         }
         let row = outcome.failure()?.row();
         let bytes = charged(row);
-        let room = Arc::new(HeldRoom::of_row(budget, bytes, row.memory()));
+        let capacity = Arc::new(HeldCapacity::of_row(budget, bytes, row.memory()));
         for channel in channels.iter() {
-            // A receiver that is gone wants no rows: then the letter gives its room back here.
-            drop(channel.send(DeadLetter::new(outcome.clone(), Arc::clone(&room))));
+            // A receiver that is gone wants no rows: then the letter gives its capacity back here.
+            drop(channel.send(DeadLetter::new(outcome.clone(), Arc::clone(&capacity))));
         }
         Some(bytes)
     }

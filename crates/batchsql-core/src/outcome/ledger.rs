@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::budget::count::Budget;
+use crate::budget::capacity::Budget;
 use crate::outcome::consumers::Consumers;
 use crate::outcome::outcomes::{Outcome, OutcomeCounts, OutcomeKind};
 use crate::row::dynamic::DynRow;
@@ -138,7 +138,7 @@ impl Ledger {
     }
 
     /// Hands the failed rows of a batch to those who want them, before anything else is told of it. Returns the rows
-    /// and bytes of the batch's room that they keep. `charged` is what a row was charged when it was accepted.
+    /// and bytes of the batch's capacity that they keep. `charged` is what a row was charged when it was accepted.
     pub(crate) fn hand_over<'a>(
         &self,
         outcomes: impl Iterator<Item = &'a Outcome>,

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use crate::budget::count::{Budget, HeldRoom};
+use crate::budget::capacity::Budget;
+use crate::budget::guards::HeldCapacity;
 use crate::outcome::outcomes::{FailedRow, Outcome};
 
 /// The receiving end of [`DeadLetters::channel`].
@@ -42,26 +43,26 @@ impl FailedRows {
     }
 }
 
-/// A row that was not written. It keeps its room in the buffer until it is dropped.
+/// A row that was not written. It keeps its capacity in the buffer until it is dropped.
 #[derive(Debug)]
 #[must_use = "take the row out of it; dropping it gives the row up"]
 pub struct DeadLetter {
     outcome: Outcome,
-    room: Option<Arc<HeldRoom>>,
+    capacity: Option<Arc<HeldCapacity>>,
 }
 
 impl DeadLetter {
-    pub(crate) fn new(outcome: Outcome, room: Arc<HeldRoom>) -> Self {
-        Self { outcome, room: Some(room) }
+    pub(crate) fn new(outcome: Outcome, capacity: Arc<HeldCapacity>) -> Self {
+        Self { outcome, capacity: Some(capacity) }
     }
 
-    /// A letter whose room is gone.
-    pub(crate) fn without_room(outcome: Outcome) -> Self {
-        Self { outcome, room: None }
+    /// A letter whose capacity is gone.
+    pub(crate) fn without_capacity(outcome: Outcome) -> Self {
+        Self { outcome, capacity: None }
     }
 
-    pub(crate) fn with_room(outcome: Outcome, room: HeldRoom) -> Self {
-        Self { outcome, room: Some(Arc::new(room)) }
+    pub(crate) fn with_capacity(outcome: Outcome, capacity: HeldCapacity) -> Self {
+        Self { outcome, capacity: Some(Arc::new(capacity)) }
     }
 
     /// What became of the row.
@@ -74,18 +75,18 @@ impl DeadLetter {
         self.outcome.failure().expect("only outcomes that hand the row back become dead letters")
     }
 
-    /// The room that the row keeps, unless another consumer has the row, too, or it is of another budget.
-    pub(crate) fn into_room(self, budget: &Budget) -> Result<HeldRoom, Self> {
-        let Self { outcome, room } = self;
-        let Some(room) = room else { return Err(Self::without_room(outcome)) };
-        if !room.is_of(budget) {
-            return Err(Self { outcome, room: Some(room) });
+    /// The capacity that the row keeps, unless another consumer has the row, too, or it is of another budget.
+    pub(crate) fn into_capacity(self, budget: &Budget) -> Result<HeldCapacity, Self> {
+        let Self { outcome, capacity } = self;
+        let Some(capacity) = capacity else { return Err(Self::without_capacity(outcome)) };
+        if !capacity.is_of(budget) {
+            return Err(Self { outcome, capacity: Some(capacity) });
         }
-        Arc::try_unwrap(room).map_err(|room| Self { outcome, room: Some(room) })
+        Arc::try_unwrap(capacity).map_err(|capacity| Self { outcome, capacity: Some(capacity) })
     }
 
-    /// Gives the room in the buffer back and keeps the row. To submit the row again, use
-    /// [`resubmit`](crate::BatchSql::resubmit), which needs no other room.
+    /// Gives the capacity in the buffer back and keeps the row. To submit the row again, use
+    /// [`resubmit`](crate::BatchSql::resubmit), which needs no other capacity.
     pub fn into_outcome(self) -> Outcome {
         self.outcome
     }

@@ -90,7 +90,7 @@ impl OpenFile {
     fn write_all(mut self, mut rows: FailedRows, give_up: &AtomicBool) {
         let path = self.0.path.clone();
         while let Some(first) = rows.blocking_recv() {
-            // What is there now is one burst; each row keeps its room until the burst is on disk.
+            // What is there now is one burst; each row keeps its capacity until the burst is on disk.
             let mut burst = vec![first];
             let mut lines = line(&burst[0]);
             while burst.len() < 1000

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
-use crate::budget::count::Budget;
+use crate::budget::capacity::Budget;
 use crate::config::{FAR, Isolation, PipelineConfig, StartError};
 use crate::dispatch::dispatcher::{Dispatcher, Warned};
 use crate::dispatch::state::Activity;

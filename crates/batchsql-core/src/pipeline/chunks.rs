@@ -85,7 +85,7 @@ impl BatchSql {
             let (mut reservation, rows) = match self.try_reserve(&known.table, same, same_bytes) {
                 Ok(reservation) => (reservation, same),
                 Err(error) if error.is_full() => {
-                    (self.wait_for_room(&known, 1, *first_bytes, self.0.config.when_full).await?, 1)
+                    (self.wait_for_capacity(&known, 1, *first_bytes, self.0.config.when_full).await?, 1)
                 }
                 Err(error) => return Err(error),
             };

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
-use crate::budget::count::{Refusal, Reservation};
+use crate::budget::guards::Reservation;
+use crate::budget::reserve::Refusal;
 use crate::config::WhenFull;
 use crate::intake::groups::Known;
 use crate::intake::message::Message;
@@ -91,7 +92,7 @@ impl BatchSql {
         };
         let outcome = letter.outcome().clone();
         let budget = &self.0.pipeline.ledger.budget;
-        let room = match letter.into_room(budget) {
+        let room = match letter.into_capacity(budget) {
             Ok(room) => room,
             // Another consumer has the row and its room, or it is room of another pipeline.
             Err(letter) => {
@@ -103,12 +104,12 @@ impl BatchSql {
             Ok(mut reservation) => self.push(&known, row, bytes, false, &mut reservation).map(drop).map_err(|source| {
                 self.report_refused(row, &source);
                 // The reservation gives the room back; the letter goes without.
-                ResubmitError { letter: Box::new(DeadLetter::without_room(outcome)), source }
+                ResubmitError { letter: Box::new(DeadLetter::without_capacity(outcome)), source }
             }),
             Err(room) => {
                 let source = SubmitError::full();
                 self.report_refused(row, &source);
-                Err(ResubmitError { letter: Box::new(DeadLetter::with_room(outcome, room)), source })
+                Err(ResubmitError { letter: Box::new(DeadLetter::with_capacity(outcome, room)), source })
             }
         }
     }
@@ -129,7 +130,7 @@ impl BatchSql {
                 Err(error) => return Err(error),
             }
             let known = known.into_arc();
-            let mut reservation = self.wait_for_room(&known, 1, bytes, when_full).await?;
+            let mut reservation = self.wait_for_capacity(&known, 1, bytes, when_full).await?;
             self.push(&known, row, bytes, tracked, &mut reservation)
         };
         accepted.await.inspect_err(|error| self.report_refused(row, error))
@@ -140,7 +141,7 @@ impl BatchSql {
         self.0.pipeline.ledger.budget.try_reserve(table.number(), &table.share, rows, bytes).map_err(submit_error)
     }
 
-    pub(crate) async fn wait_for_room(
+    pub(crate) async fn wait_for_capacity(
         &self,
         known: &Known,
         rows: usize,

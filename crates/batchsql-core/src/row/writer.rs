@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::model::columns::{Buffer, ColumnBuffer};
+use crate::model::columns::{ColumnBuffer, TypedBuffer};
 use crate::model::schema::Schema;
 use crate::model::temporal::{Date, Time, Timestamp, TimestampTz};
 use crate::model::value::{ColumnType, Decimal, Json, ValueRef};
@@ -44,7 +44,7 @@ macro_rules! write_typed {
         #[inline]
         $vis fn $method(&mut self, value: $rust) -> Result<(), RowError> {
             match self.columns.get_mut(self.next) {
-                Some(ColumnBuffer { buffer: Buffer::$variant(values), validity }) => {
+                Some(ColumnBuffer { buffer: TypedBuffer::$variant(values), validity }) => {
                     $(self.variable += value.$len();)?
                     values.push(value);
                     if let Some(validity) = validity {

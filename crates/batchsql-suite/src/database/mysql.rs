@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
+use batchsql::exhaustive::Type;
 use batchsql::mysql::MySqlSink;
 use batchsql::{ColumnType, DynSink, Schema};
 use batchsql_sql::mysql::quote;
@@ -26,36 +27,45 @@ const SPELLING: Spelling =
     Spelling { quote, declared, tail: " ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin" };
 
 fn declared(ty: ColumnType, indexed: bool) -> &'static str {
-    match ty {
-        ColumnType::Bool => "BOOLEAN",
-        ColumnType::I16 => "SMALLINT",
-        ColumnType::I32 => "INT",
-        ColumnType::I64 => "BIGINT",
-        ColumnType::U64 => "BIGINT UNSIGNED",
-        ColumnType::F32 => "FLOAT",
-        ColumnType::F64 => "DOUBLE",
-        ColumnType::Decimal => "DECIMAL(65,30)",
-        ColumnType::Bytes if indexed => "VARBINARY(255)",
-        ColumnType::Bytes => "LONGBLOB",
-        ColumnType::Uuid => "BINARY(16)",
-        ColumnType::Json => "JSON",
-        ColumnType::Date => "DATE",
-        ColumnType::Time => "TIME(6)",
-        ColumnType::Timestamp | ColumnType::TimestampTz => "DATETIME(6)",
+    match ty.exhaustive() {
+        Type::Bool => "BOOLEAN",
+        Type::I16 => "SMALLINT",
+        Type::I32 => "INT",
+        Type::I64 => "BIGINT",
+        Type::U64 => "BIGINT UNSIGNED",
+        Type::F32 => "FLOAT",
+        Type::F64 => "DOUBLE",
+        Type::Decimal => "DECIMAL(65,30)",
+        Type::Bytes if indexed => "VARBINARY(255)",
+        Type::Bytes => "LONGBLOB",
+        Type::Uuid => "BINARY(16)",
+        Type::Json => "JSON",
+        Type::Date => "DATE",
+        Type::Time => "TIME(6)",
+        Type::Timestamp | Type::TimestampTz => "DATETIME(6)",
         // An index needs a length.
-        _ if indexed => "VARCHAR(255)",
-        _ => "LONGTEXT",
+        Type::Text if indexed => "VARCHAR(255)",
+        Type::Text => "LONGTEXT",
     }
 }
 
 /// The form in which a column is read; calendar values as the driver-independent ISO 8601.
 fn expression(column: &str, ty: ColumnType) -> String {
-    match ty {
-        ColumnType::TimestampTz => format!("CONCAT(CAST({column} AS CHAR),'+00:00')"),
-        ColumnType::Decimal | ColumnType::Json | ColumnType::Date | ColumnType::Time | ColumnType::Timestamp => {
+    match ty.exhaustive() {
+        Type::TimestampTz => format!("CONCAT(CAST({column} AS CHAR),'+00:00')"),
+        Type::Decimal | Type::Json | Type::Date | Type::Time | Type::Timestamp => {
             format!("CAST({column} AS CHAR)")
         }
-        _ => column.to_owned(),
+        Type::Bool
+        | Type::I16
+        | Type::I32
+        | Type::I64
+        | Type::U64
+        | Type::F32
+        | Type::F64
+        | Type::Text
+        | Type::Bytes
+        | Type::Uuid => column.to_owned(),
     }
 }
 
@@ -63,17 +73,19 @@ fn canonical(row: &MySqlRow, index: usize, ty: ColumnType) -> Result<Canonical<'
     if row.try_get_raw(index)?.is_null() {
         return Ok(Canonical::Null);
     }
-    Ok(match ty {
-        ColumnType::Bool => Canonical::Int(row.try_get::<bool, _>(index)?.into()),
-        ColumnType::I16 => Canonical::Int(row.try_get::<i16, _>(index)?.into()),
-        ColumnType::I32 => Canonical::Int(row.try_get::<i32, _>(index)?.into()),
-        ColumnType::I64 => Canonical::Int(row.try_get::<i64, _>(index)?.into()),
-        ColumnType::U64 => Canonical::Int(row.try_get::<u64, _>(index)?.into()),
-        ColumnType::F32 => Canonical::Float(row.try_get::<f32, _>(index)?.into()),
-        ColumnType::F64 => Canonical::Float(row.try_get(index)?),
-        ColumnType::Bytes | ColumnType::Uuid => Canonical::Bytes(row.try_get(index)?),
+    Ok(match ty.exhaustive() {
+        Type::Bool => Canonical::Int(row.try_get::<bool, _>(index)?.into()),
+        Type::I16 => Canonical::Int(row.try_get::<i16, _>(index)?.into()),
+        Type::I32 => Canonical::Int(row.try_get::<i32, _>(index)?.into()),
+        Type::I64 => Canonical::Int(row.try_get::<i64, _>(index)?.into()),
+        Type::U64 => Canonical::Int(row.try_get::<u64, _>(index)?.into()),
+        Type::F32 => Canonical::Float(row.try_get::<f32, _>(index)?.into()),
+        Type::F64 => Canonical::Float(row.try_get(index)?),
+        Type::Bytes | Type::Uuid => Canonical::Bytes(row.try_get(index)?),
         // Unchecked: sqlx takes text with a binary collation for bytes.
-        _ => Canonical::of_text(row.try_get_unchecked(index)?, ty),
+        Type::Decimal | Type::Text | Type::Json | Type::Date | Type::Time | Type::Timestamp | Type::TimestampTz => {
+            Canonical::of_text(row.try_get_unchecked(index)?, ty)
+        }
     })
 }
 

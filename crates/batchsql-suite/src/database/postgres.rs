@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
+use batchsql::exhaustive::Type;
 use batchsql::postgres::PostgresSink;
 use batchsql::{ColumnType, DynSink, Schema};
 use batchsql_sql::quote;
@@ -24,37 +25,45 @@ pub struct Postgres {
 const SPELLING: Spelling = Spelling { quote, declared, tail: "" };
 
 fn declared(ty: ColumnType, _: bool) -> &'static str {
-    match ty {
-        ColumnType::Bool => "BOOLEAN",
-        ColumnType::I16 => "SMALLINT",
-        ColumnType::I32 => "INTEGER",
-        ColumnType::I64 => "BIGINT",
-        ColumnType::U64 => "NUMERIC(20)",
-        ColumnType::F32 => "REAL",
-        ColumnType::F64 => "DOUBLE PRECISION",
-        ColumnType::Decimal => "NUMERIC",
-        ColumnType::Bytes => "BYTEA",
-        ColumnType::Uuid => "UUID",
-        ColumnType::Json => "JSONB",
-        ColumnType::Date => "DATE",
-        ColumnType::Time => "TIME",
-        ColumnType::Timestamp => "TIMESTAMP",
-        ColumnType::TimestampTz => "TIMESTAMPTZ",
-        _ => "TEXT",
+    match ty.exhaustive() {
+        Type::Bool => "BOOLEAN",
+        Type::I16 => "SMALLINT",
+        Type::I32 => "INTEGER",
+        Type::I64 => "BIGINT",
+        Type::U64 => "NUMERIC(20)",
+        Type::F32 => "REAL",
+        Type::F64 => "DOUBLE PRECISION",
+        Type::Decimal => "NUMERIC",
+        Type::Bytes => "BYTEA",
+        Type::Uuid => "UUID",
+        Type::Json => "JSONB",
+        Type::Date => "DATE",
+        Type::Time => "TIME",
+        Type::Timestamp => "TIMESTAMP",
+        Type::TimestampTz => "TIMESTAMPTZ",
+        Type::Text => "TEXT",
     }
 }
 
 /// The form in which a column is read; calendar values as the driver-independent ISO 8601.
 fn expression(column: &str, ty: ColumnType) -> String {
-    match ty {
-        ColumnType::U64 | ColumnType::Decimal | ColumnType::Json => format!("{column}::text"),
-        ColumnType::Date => format!("to_char({column},'YYYY-MM-DD')"),
-        ColumnType::Time => format!("to_char({column},'HH24:MI:SS.US')"),
-        ColumnType::Timestamp => format!("to_char({column},'YYYY-MM-DD HH24:MI:SS.US')"),
-        ColumnType::TimestampTz => {
+    match ty.exhaustive() {
+        Type::U64 | Type::Decimal | Type::Json => format!("{column}::text"),
+        Type::Date => format!("to_char({column},'YYYY-MM-DD')"),
+        Type::Time => format!("to_char({column},'HH24:MI:SS.US')"),
+        Type::Timestamp => format!("to_char({column},'YYYY-MM-DD HH24:MI:SS.US')"),
+        Type::TimestampTz => {
             format!("to_char({column} AT TIME ZONE 'UTC','YYYY-MM-DD HH24:MI:SS.US')||'+00:00'")
         }
-        _ => column.to_owned(),
+        Type::Bool
+        | Type::I16
+        | Type::I32
+        | Type::I64
+        | Type::F32
+        | Type::F64
+        | Type::Text
+        | Type::Bytes
+        | Type::Uuid => column.to_owned(),
     }
 }
 
@@ -63,18 +72,20 @@ fn canonical(row: &PgRow, index: usize, ty: ColumnType) -> Result<Canonical<'_>>
     if raw.is_null() {
         return Ok(Canonical::Null);
     }
-    Ok(match ty {
-        ColumnType::Bool => Canonical::Int(row.try_get::<bool, _>(index)?.into()),
-        ColumnType::I16 => Canonical::Int(row.try_get::<i16, _>(index)?.into()),
-        ColumnType::I32 => Canonical::Int(row.try_get::<i32, _>(index)?.into()),
-        ColumnType::I64 => Canonical::Int(row.try_get::<i64, _>(index)?.into()),
-        ColumnType::U64 => Canonical::Int(row.try_get::<&str, _>(index)?.parse()?),
-        ColumnType::F32 => Canonical::Float(row.try_get::<f32, _>(index)?.into()),
-        ColumnType::F64 => Canonical::Float(row.try_get(index)?),
-        ColumnType::Bytes => Canonical::Bytes(row.try_get(index)?),
+    Ok(match ty.exhaustive() {
+        Type::Bool => Canonical::Int(row.try_get::<bool, _>(index)?.into()),
+        Type::I16 => Canonical::Int(row.try_get::<i16, _>(index)?.into()),
+        Type::I32 => Canonical::Int(row.try_get::<i32, _>(index)?.into()),
+        Type::I64 => Canonical::Int(row.try_get::<i64, _>(index)?.into()),
+        Type::U64 => Canonical::Int(row.try_get::<&str, _>(index)?.parse()?),
+        Type::F32 => Canonical::Float(row.try_get::<f32, _>(index)?.into()),
+        Type::F64 => Canonical::Float(row.try_get(index)?),
+        Type::Bytes => Canonical::Bytes(row.try_get(index)?),
         // The binary form of a uuid is its 16 bytes.
-        ColumnType::Uuid => Canonical::Bytes(raw.as_bytes().map_err(anyhow::Error::from_boxed)?),
-        _ => Canonical::of_text(row.try_get(index)?, ty),
+        Type::Uuid => Canonical::Bytes(raw.as_bytes().map_err(anyhow::Error::from_boxed)?),
+        Type::Decimal | Type::Text | Type::Json | Type::Date | Type::Time | Type::Timestamp | Type::TimestampTz => {
+            Canonical::of_text(row.try_get(index)?, ty)
+        }
     })
 }
 

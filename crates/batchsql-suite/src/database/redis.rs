@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
+use batchsql::exhaustive::Type;
 use batchsql::redis::{Command, Key, RedisOptions, RedisSink};
 use batchsql::{ColumnType, DynSink, Schema, TypedRow};
 use redis::aio::MultiplexedConnection;
@@ -123,14 +124,21 @@ impl Owned {
             Cell::Raw(raw) if ty == ColumnType::Bytes => return Ok(Self::Bytes(raw.clone())),
             Cell::Raw(raw) => (String::from_utf8(raw.clone())?, false),
         };
-        Ok(match ty {
-            ColumnType::Bool => Self::Int((text == "1" || text == "true").into()),
-            ColumnType::I16 | ColumnType::I32 | ColumnType::I64 | ColumnType::U64 => Self::Int(text.parse()?),
-            ColumnType::F32 => Self::Float(text.parse::<f32>()?.into()),
-            ColumnType::F64 => Self::Float(text.parse()?),
-            ColumnType::Bytes if is_member => Self::Bytes(from_hex(&text)?),
-            ColumnType::Uuid => Self::Bytes(from_hex(&text.replace('-', ""))?),
-            _ => Self::Text(text, ty),
+        Ok(match ty.exhaustive() {
+            Type::Bool => Self::Int((text == "1" || text == "true").into()),
+            Type::I16 | Type::I32 | Type::I64 | Type::U64 => Self::Int(text.parse()?),
+            Type::F32 => Self::Float(text.parse::<f32>()?.into()),
+            Type::F64 => Self::Float(text.parse()?),
+            Type::Bytes if is_member => Self::Bytes(from_hex(&text)?),
+            Type::Uuid => Self::Bytes(from_hex(&text.replace('-', ""))?),
+            Type::Bytes
+            | Type::Decimal
+            | Type::Text
+            | Type::Json
+            | Type::Date
+            | Type::Time
+            | Type::Timestamp
+            | Type::TimestampTz => Self::Text(text, ty),
         })
     }
 

@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
+use batchsql::exhaustive::Type;
 use batchsql::sqlite::rusqlite;
 use batchsql::sqlite::rusqlite::types::{Value, ValueRef};
 use batchsql::sqlite::{SqliteOptions, SqliteSink};
@@ -44,11 +45,13 @@ impl Sqlite {
 const SPELLING: Spelling = Spelling { quote, declared, tail: "" };
 
 fn declared(ty: ColumnType, _: bool) -> &'static str {
-    match ty {
-        ColumnType::Bool | ColumnType::I16 | ColumnType::I32 | ColumnType::I64 | ColumnType::U64 => "INTEGER",
-        ColumnType::F32 | ColumnType::F64 => "REAL",
-        ColumnType::Bytes | ColumnType::Uuid => "BLOB",
-        _ => "TEXT",
+    match ty.exhaustive() {
+        Type::Bool | Type::I16 | Type::I32 | Type::I64 | Type::U64 => "INTEGER",
+        Type::F32 | Type::F64 => "REAL",
+        Type::Bytes | Type::Uuid => "BLOB",
+        Type::Decimal | Type::Text | Type::Json | Type::Date | Type::Time | Type::Timestamp | Type::TimestampTz => {
+            "TEXT"
+        }
     }
 }
 

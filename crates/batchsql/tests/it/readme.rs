@@ -22,3 +22,18 @@ fn what_the_readme_links_to_is_there() {
         assert!(std::path::Path::new(ROOT).join(link).exists(), "{link} is not there");
     }
 }
+
+#[test]
+fn the_index_of_the_docs_has_every_page_and_no_other() {
+    let docs = std::path::Path::new(ROOT).join("docs");
+    let index = std::fs::read_to_string(docs.join("README.md")).expect("the docs have an index");
+    let links: Vec<&str> = index.split("](").skip(1).filter_map(|rest| rest.split(')').next()).collect();
+    for link in &links {
+        assert!(docs.join(link).exists(), "{link} is not there");
+    }
+    for page in std::fs::read_dir(&docs).expect("the workspace has docs") {
+        let page = page.expect("the folder can be read").file_name().into_string().expect("names are UTF-8");
+        let is_listed = !page.ends_with(".md") || page == "README.md" || links.contains(&&*page);
+        assert!(is_listed, "docs/README.md does not list {page}");
+    }
+}

@@ -1,13 +1,17 @@
 //! The budget, one step after the other.
 
-use super::*;
+use std::sync::Arc;
+
+use crate::budget::capacity::{Budget, Wanted};
+use crate::budget::reserve::Refusal;
+use crate::budget::share::Share;
 
 fn share() -> Arc<Share> {
     Arc::default()
 }
 
 async fn until_waiting(budget: &Budget, waiting: usize) {
-    while budget.waiting.load(Ordering::SeqCst) != waiting {
+    while budget.waiting() != waiting {
         tokio::task::yield_now().await;
     }
 }
@@ -16,8 +20,8 @@ async fn until_waiting(budget: &Budget, waiting: usize) {
 fn waiter(budget: &Arc<Budget>, table: usize, share: &Arc<Share>, rows: usize) -> tokio::task::JoinHandle<bool> {
     let (budget, share) = (Arc::clone(budget), Arc::clone(share));
     tokio::spawn(async move {
-        let Ok(mut room) = budget.reserve(table, &share, rows, rows, || ()).await else { return false };
-        (0..rows).for_each(|_| room.keep_row(1));
+        let Ok(mut slot) = budget.reserve(table, &share, rows, rows, || ()).await else { return false };
+        (0..rows).for_each(|_| slot.keep_row(1));
         true
     })
 }
@@ -55,7 +59,7 @@ async fn a_cancelled_wait_leaks_nothing_and_lets_the_next_one_go() {
     assert!(large.await.unwrap_err().is_cancelled());
     assert!(small.await.unwrap());
     drop(held);
-    assert_eq!((budget.used(), budget.waiting.load(Ordering::SeqCst)), ((1, 1), 0));
+    assert_eq!((budget.used(), budget.waiting()), ((1, 1), 0));
     assert!(!budget.is_waking());
 }
 
@@ -69,13 +73,13 @@ async fn those_who_go_away_leave_their_line() {
         waiter.abort();
         assert!(waiter.await.unwrap_err().is_cancelled());
     }
-    assert!(budget.lines().lines.is_empty() && budget.lines().turns.is_empty());
-    assert_eq!(budget.waiting.load(Ordering::SeqCst), 0);
+    assert!(budget.lines().is_empty());
+    assert_eq!(budget.waiting(), 0);
     drop(held);
 }
 
 #[tokio::test]
-async fn room_granted_to_someone_who_is_gone_goes_back() {
+async fn capacity_granted_to_someone_who_is_gone_goes_back() {
     let budget = Budget::new(1, 10);
     let held = budget.try_reserve(0, &share(), 1, 1).unwrap();
     let shares = share();
@@ -104,13 +108,13 @@ async fn tables_take_turns() {
     let held = budget.try_reserve(0, &share(), 2, 2).unwrap();
     let order = Arc::new(std::sync::Mutex::new(Vec::new()));
     let mut waiters = Vec::new();
-    for (place, table) in [0, 0, 0, 1].into_iter().enumerate() {
+    for (position, table) in [0, 0, 0, 1].into_iter().enumerate() {
         let (budget_of_task, order) = (Arc::clone(&budget), Arc::clone(&order));
         waiters.push(tokio::spawn(async move {
-            let _room = budget_of_task.reserve(table, &share(), 2, 2, || ()).await.unwrap();
-            order.lock().unwrap().push((place, table));
+            let _slot = budget_of_task.reserve(table, &share(), 2, 2, || ()).await.unwrap();
+            order.lock().unwrap().push((position, table));
         }));
-        until_waiting(&budget, place + 1).await;
+        until_waiting(&budget, position + 1).await;
     }
     drop(held);
     for waiter in waiters {
@@ -120,13 +124,13 @@ async fn tables_take_turns() {
 }
 
 #[tokio::test]
-async fn a_table_over_its_share_leaves_room_to_others() {
+async fn a_table_over_its_share_leaves_capacity_to_others() {
     let budget = Budget::new(90, 9000);
     let (stuck, other) = (share(), share());
     budget.share_fairly();
     let mut held = Vec::new();
-    while let Ok(mut room) = budget.try_reserve(0, &stuck, 1, 1) {
-        room.keep_row(1);
+    while let Ok(mut slot) = budget.try_reserve(0, &stuck, 1, 1) {
+        slot.keep_row(1);
         held.push(stuck.hold(1, 1));
     }
     assert_eq!(held.len(), 81, "a row more than eight times the ten that are left");
@@ -134,9 +138,9 @@ async fn a_table_over_its_share_leaves_room_to_others() {
     until_waiting(&budget, 1).await;
     assert_eq!(budget.wanted(), Some(Wanted::Share { table: 0 }), "it waits for itself");
     // Its waiting submitter is in nobody's way.
-    let mut room = budget.try_reserve(1, &other, 1, 1).unwrap();
-    room.keep_row(1);
-    drop(room);
+    let mut slot = budget.try_reserve(1, &other, 1, 1).unwrap();
+    slot.keep_row(1);
+    drop(slot);
     held.truncate(70);
     budget.release(11, 11);
     assert!(waits.await.unwrap());

@@ -1,0 +1,92 @@
+//! Owns the guards of capacity: of rows that are about to be accepted, and of rows that failed and wait for a consumer.
+//! Must not know who waits.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::budget::capacity::{Budget, Slot};
+use crate::budget::count::number;
+
+/// Capacity for rows that are about to be accepted. What is not kept goes back when it is dropped, so a
+/// cancelled submit leaks nothing.
+#[must_use]
+pub(crate) struct Reservation<'a> {
+    budget: &'a Budget,
+    rows: u32,
+    bytes: u32,
+}
+
+impl<'a> Reservation<'a> {
+    /// Answers for capacity that was taken.
+    #[inline]
+    pub(super) fn of(budget: &'a Budget, rows: u32, bytes: u32) -> Self {
+        Self { budget, rows, bytes }
+    }
+
+    /// Hands capacity for one row of `bytes` over to the batch that carries it.
+    #[inline]
+    pub(crate) fn keep_row(&mut self, bytes: usize) {
+        let covered = "the reservation covers every row it was made for";
+        self.rows = self.rows.checked_sub(1).expect(covered);
+        self.bytes = self.bytes.checked_sub(number(bytes)).expect(covered);
+    }
+}
+
+impl Drop for Reservation<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.rows > 0 || self.bytes > 0 {
+            self.budget.give_back(self.rows, self.bytes);
+        }
+    }
+}
+
+impl fmt::Debug for Reservation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reservation").field("rows", &self.rows).field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
+/// The capacity of one row that has its outcome, and waits for a consumer.
+#[derive(Debug)]
+pub(crate) struct HeldCapacity(Slot);
+
+impl HeldCapacity {
+    /// Answers for the capacity of one row that is in use and will not be released otherwise: `charged` bytes of it are
+    /// in the count already. A row that was handed back takes `bytes`, usually more than it took in its batch. The
+    /// difference is counted even if that is more than the limit: submitters then wait until it is given back.
+    pub(crate) fn of_row(budget: &Arc<Budget>, charged: usize, bytes: usize) -> Self {
+        let more = budget.count.take_regardless(bytes.saturating_sub(charged));
+        let slot = Slot { budget: Arc::clone(budget), rows: 1, bytes: number(charged) + more };
+        budget.count.hold(slot.rows, slot.bytes);
+        Self(slot)
+    }
+
+    /// Whether it is capacity of this budget.
+    pub(crate) fn is_of(&self, budget: &Budget) -> bool {
+        std::ptr::eq(&*self.0.budget, budget)
+    }
+
+    /// Makes a reservation for one row of `bytes` out of it; back if that needs more capacity than there is.
+    pub(crate) fn reuse<'a>(mut self, budget: &'a Budget, bytes: usize) -> Result<Reservation<'a>, Self> {
+        debug_assert!(self.is_of(budget), "capacity moves within its own budget");
+        let more = number(bytes).saturating_sub(self.0.bytes);
+        if !budget.count.take(0, more) {
+            return Err(self);
+        }
+        let (rows, bytes) = self.0.take();
+        budget.count.hold_no_more(rows, bytes);
+        Ok(Reservation::of(budget, rows, bytes + more))
+    }
+}
+
+impl Drop for HeldCapacity {
+    fn drop(&mut self) {
+        let (rows, bytes) = self.0.take();
+        if rows > 0 || bytes > 0 {
+            // In this order, so that nobody sees capacity that is neither there nor about to come.
+            self.0.budget.give_back(rows, bytes);
+            self.0.budget.count.hold_no_more(rows, bytes);
+        }
+    }
+}
