@@ -265,6 +265,13 @@ impl Sink for MySqlSink {
         true
     }
 
+    /// A batch whose size is not one of the prepared ones is cut into several statements, each of which costs a round
+    /// trip. So grown batches are no faster per row, and rows wait longer for their outcome: with a round trip of 10 ms
+    /// 50k to 56k rows/s against 54k to 65k (MariaDB 10.11, `cargo xtask bench distance`).
+    fn prefers_large_batches(&self) -> bool {
+        false
+    }
+
     fn pool(&self) -> Option<PoolState> {
         let (size, idle) = (self.pool.size() as usize, self.pool.num_idle());
         let max = self.pool.options().get_max_connections() as usize;

@@ -176,6 +176,7 @@ impl ScriptedSink {
     }
 
     /// Sets how long a late write may take effect ([`Sink::late_write_limit`]); the default is that nobody knows.
+    /// Set it before the pipeline starts.
     pub fn set_late_write_limit(&self, limit: Duration) {
         self.lock().late_write_limit = Some(limit);
     }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::dispatch::connect_gate::WaitLimits;
 use crate::dispatch::dispatcher::Dispatcher;
 use crate::dispatch::state::State;
-use crate::error::SinkError;
+use crate::error::{ErrorClass, SinkError};
 use crate::outcome::outcomes::FailureKind;
 use crate::write::ids::{GroupId, LaneId};
 use crate::write::job::Job;
@@ -28,7 +28,7 @@ impl<S: Sink> Dispatcher<S> {
             let since = job.progress.retries.as_ref().map(|(_, since)| *since);
             gate.is_over(job.opened_at, since, limits)
         };
-        let jobs = self.take_waiting(state, &is_over);
+        let jobs = self.take_waiting(state, None, &is_over);
         end(jobs, gate.ending(limits).0, &gate.error);
         state.gate = Some(gate);
         state.schedule.resume_unused();
@@ -46,7 +46,9 @@ impl<S: Sink> Dispatcher<S> {
         };
         let Some(over_before) = since_over else { return };
         let is_over = |job: &Job| job.lane.table == table && job.group == group && job.opened_at <= over_before;
-        let jobs = self.take_waiting(state, &is_over);
+        let jobs = self.take_waiting(state, None, &is_over);
+        // One row was refused; the others were not looked at alone.
+        let error = if error.class() == ErrorClass::Row { error.not_looked_at_alone() } else { error };
         if !jobs.is_empty() {
             let rows: usize = jobs.iter().map(|job| job.batch.len()).sum();
             tracing::error!(table = jobs[0].batch.schema().table_display(), rows, %error, "rows of a parked table were rejected");
@@ -59,7 +61,7 @@ impl<S: Sink> Dispatcher<S> {
     pub(crate) fn expire_lane(&self, state: &mut State<S::Conn>, lane: LaneId, error: &SinkError, tried_at: Instant) {
         let Some(fails_since) = state.schedule.fails_since(lane) else { return };
         let is_over = |job: &Job| job.lane == lane && fails_since.max(job.opened_at) + self.retry_for <= tried_at;
-        let jobs = self.take_waiting(state, &is_over);
+        let jobs = self.take_waiting(state, Some(lane), &is_over);
         end(jobs, FailureKind::Expired, error);
     }
 
@@ -67,12 +69,16 @@ impl<S: Sink> Dispatcher<S> {
     pub(crate) fn expire_fenced(&self, state: &mut State<S::Conn>, lane: LaneId, tried_at: Instant) {
         let text = "the session of a write that was given up could not be ended; rows with the same keys must not \
                     overtake it";
-        let error = SinkError::new(crate::error::ErrorClass::Transient, text);
+        let error = SinkError::new(ErrorClass::Transient, text);
         self.expire_lane(state, lane, &error, tried_at);
     }
 
     /// The same for lanes that wait for a time, which nothing can be tried about.
     pub(crate) fn expire_timed(&self, state: &mut State<S::Conn>, now: Instant) {
+        if state.next_expiry.is_some_and(|next| now < next) {
+            return;
+        }
+        state.next_expiry = Some(now + EXPIRY_INTERVAL);
         for lane in state.fences.timed_lanes() {
             if state.schedule.fails_since(lane).is_some_and(|since| since + self.retry_for <= now) {
                 self.expire_fenced(state, lane, now);
@@ -91,11 +97,19 @@ impl<S: Sink> Dispatcher<S> {
     }
 
     /// Takes batches that wait: those that came back, and those that never left their lane.
-    fn take_waiting(&self, state: &mut State<S::Conn>, is_wanted: &dyn Fn(&Job) -> bool) -> Vec<Job> {
-        let mut jobs = state.schedule.take_held(is_wanted);
-        for (table, lane) in state.schedule.lanes_with_batches() {
+    fn take_waiting(
+        &self,
+        state: &mut State<S::Conn>,
+        only: Option<LaneId>,
+        is_wanted: &dyn Fn(&Job) -> bool,
+    ) -> Vec<Job> {
+        let mut jobs = state.schedule.take_held(only, is_wanted);
+        for (table, lane) in state.schedule.lanes_with_batches(only) {
             let (taken, status) = table.take_sealed(lane, is_wanted);
-            state.schedule.note(&table, lane, status, self.flush_interval);
+            if taken.is_empty() {
+                continue;
+            }
+            state.schedule.note_taken(&table, lane, status, self.flush_interval);
             jobs.extend(taken);
         }
         jobs.sort_unstable_by_key(|job| job.number);

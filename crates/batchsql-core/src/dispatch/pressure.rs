@@ -93,14 +93,14 @@ impl<S: Sink> Dispatcher<S> {
     /// Gives up one batch; false when all that is left is being written.
     fn drop_oldest(&mut self, state: &mut State<S::Conn>, only: Option<usize>) -> bool {
         let is_wanted = |table: usize| only.is_none_or(|wanted| wanted == table);
-        let lanes = state.schedule.lanes_with_batches().into_iter().filter(|(table, _)| is_wanted(table.number()));
+        let lanes = state.schedule.lanes_with_batches(None).into_iter().filter(|(table, _)| is_wanted(table.number()));
         let in_lanes = lanes.filter_map(|(table, lane)| Some((table.oldest_number(lane)?, table, lane)));
         let in_lane = in_lanes.min_by_key(|(number, ..)| *number);
         let came_back = state.schedule.oldest(only);
         let job = match (in_lane, came_back) {
             (Some((number, table, lane)), came_back) if came_back.is_none_or(|back| number < back) => {
                 let (job, status) = table.take_oldest(lane);
-                state.schedule.note(&table, lane, status, self.flush_interval);
+                state.schedule.note_taken(&table, lane, status, self.flush_interval);
                 job
             }
             (_, Some(back)) => state.schedule.take(back),

@@ -140,7 +140,7 @@ impl Schedule {
             fails_since: None,
             is_listed: false,
         });
-        let has_more = status.ready > state.ready;
+        let has_changed = status.ready != state.ready;
         state.ready = status.ready;
         let deadline = status.opened_at.map(|at| at + flush_interval);
         let before = std::mem::replace(&mut state.deadline, deadline);
@@ -149,9 +149,8 @@ impl Schedule {
             deadline.map(|deadline| self.deadlines.insert((deadline, lane)));
         }
         // What comes may be of a group that is not parked.
-        if has_more && let Some(place) = self.blocked.iter().position(|blocked| *blocked == lane) {
-            self.blocked.swap_remove(place);
-            self.ready.push_back(lane);
+        if has_changed {
+            self.unblock_lane(lane);
         }
         self.list(lane);
         self.forget_if_idle(lane);
@@ -177,13 +176,18 @@ impl Schedule {
     /// How many batches could start if there were permits for them; it stops counting at `most`.
     pub(crate) fn startable(&self, most: usize, now: Instant) -> usize {
         let mut count = 0;
+        // Permits that the lanes of a table may still take.
+        let mut left: HashMap<usize, usize> = HashMap::new();
         for lane in &self.ready {
             if count >= most {
                 break;
             }
             let Some(state) = self.lanes.get(lane).filter(|state| state.may_start()) else { continue };
             let batches = if state.table.is_serial() { 1 } else { state.held.len() + state.ready };
-            count += batches.min(self.permits_left(lane.table, now));
+            let left = left.entry(lane.table).or_insert_with(|| self.permits_left(lane.table, now));
+            let batches = batches.min(*left);
+            *left -= batches;
+            count += batches;
         }
         count.min(most)
     }
@@ -232,14 +236,28 @@ impl Schedule {
         None
     }
 
+    /// Batches were taken out of the lane, so that others stand first.
+    pub(crate) fn note_taken(
+        &mut self,
+        table: &Arc<Table>,
+        lane: LaneId,
+        status: LaneStatus,
+        flush_interval: Duration,
+    ) {
+        self.unblock_lane(lane);
+        self.note(table, lane, status, flush_interval);
+    }
+
     /// What the lane has is of parked groups.
     pub(crate) fn block(&mut self, lane: LaneId) {
-        if let Some(state) = self.lanes.get_mut(&lane)
-            && !state.is_listed
-        {
-            state.is_listed = true;
-            self.blocked.push(lane);
+        let Some(state) = self.lanes.get_mut(&lane) else { return };
+        if !state.may_start() {
+            return;
         }
+        if std::mem::replace(&mut state.is_listed, true) {
+            self.ready.retain(|listed| *listed != lane);
+        }
+        self.blocked.push(lane);
     }
 
     /// A batch of the lane is about to be written.
@@ -278,14 +296,19 @@ impl Schedule {
     pub(crate) fn done(&mut self, start: &Start, has_written: bool, now: Instant) {
         if has_written {
             self.resume(start.group);
-            if let Some(state) = self.lanes.get_mut(&start.lane) {
-                state.fails_since = None;
-            }
+            self.recovered(start.lane, now);
         } else if let Some(park) = self.parks.get_mut(&start.group).filter(|park| park.probe == Probe::Running) {
             // The probe did not answer the question; the next batch is one.
             park.postpone(now);
         }
         self.leave(start.lane);
+    }
+
+    /// The lane's batches do not fail any more. One that still waits for the end of a session waits from now on.
+    pub(crate) fn recovered(&mut self, lane: LaneId, now: Instant) {
+        if let Some(state) = self.lanes.get_mut(&lane) {
+            state.fails_since = (state.fences > 0).then_some(now);
+        }
     }
 
     /// The batch is to be tried again at a time.
@@ -324,8 +347,10 @@ impl Schedule {
 
     /// Keeps a batch that is written before what its lane still has.
     fn hold(&mut self, job: Box<Job>) {
-        if let Some(state) = self.lanes.get_mut(&job.lane) {
+        let lane = job.lane;
+        if let Some(state) = self.lanes.get_mut(&lane) {
             state.hold(job);
+            self.unblock_lane(lane);
         }
     }
 
@@ -380,10 +405,11 @@ impl Schedule {
         self.lanes.get(&lane)?.fails_since
     }
 
-    /// Takes the batches that came back and wait, of all lanes, for which `is_wanted` is true.
-    pub(crate) fn take_held(&mut self, is_wanted: &dyn Fn(&Job) -> bool) -> Vec<Job> {
+    /// Takes the batches that came back and wait, of all lanes or of one, for which `is_wanted` is true.
+    pub(crate) fn take_held(&mut self, only: Option<LaneId>, is_wanted: &dyn Fn(&Job) -> bool) -> Vec<Job> {
         let mut taken = Vec::new();
-        let lanes: Vec<LaneId> = self.lanes.keys().copied().collect();
+        let is_meant = |lane: &LaneId| only.is_none_or(|only| only == *lane);
+        let lanes: Vec<LaneId> = self.lanes.keys().copied().filter(is_meant).collect();
         for lane in lanes {
             let state = self.lanes.get_mut(&lane).expect("it was just there");
             if state.held.iter().any(|job| is_wanted(job)) {
@@ -400,10 +426,16 @@ impl Schedule {
         taken
     }
 
-    /// The tables and lanes that may have sealed batches.
-    pub(crate) fn lanes_with_batches(&self) -> Vec<(Arc<Table>, LaneId)> {
-        let has_batches = self.lanes.iter().filter(|(_, state)| state.ready > 0);
-        has_batches.map(|(lane, state)| (Arc::clone(&state.table), *lane)).collect()
+    /// The lanes that have sealed batches, or one of them, with their tables.
+    pub(crate) fn lanes_with_batches(&self, only: Option<LaneId>) -> Vec<(Arc<Table>, LaneId)> {
+        let is_meant = |lane: &LaneId| only.is_none_or(|only| only == *lane);
+        let lanes = self.lanes.iter().filter(|(lane, state)| state.ready > 0 && is_meant(lane));
+        lanes.map(|(lane, state)| (Arc::clone(&state.table), *lane)).collect()
+    }
+
+    /// A table that has batches that wait.
+    pub(crate) fn waiting_table(&self) -> Option<&Arc<Table>> {
+        self.lanes.values().find(|state| state.ready > 0 || !state.held.is_empty()).map(|state| &state.table)
     }
 
     /// The oldest batch that came back or rests, of any table or of one.
@@ -420,7 +452,7 @@ impl Schedule {
             self.leave(job.lane);
             return Some(*job);
         }
-        self.take_held(&|job| job.number == number).pop()
+        self.take_held(None, &|job| job.number == number).pop()
     }
 
     /// Parked groups and their parks.
@@ -474,12 +506,14 @@ impl Schedule {
     }
 
     /// When something is to be looked at again.
-    pub(crate) fn next_time(&self) -> Option<Instant> {
+    pub(crate) fn next_time(&self, now: Instant) -> Option<Instant> {
         let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
         let rest = self.resting.first_key_value().map(|((until, _), _)| *until);
         let probe = self.parks.values().filter_map(Park::next_probe).min();
-        let is_capped = !self.capped.is_empty();
-        let uncapped = self.active.iter().map(|(_, at)| *at + ACTIVE_FOR).min().filter(|_| is_capped);
+        let is_capped = |lane: &LaneId| self.permits_left(lane.table, now) == 0;
+        let is_capped = self.running.len() < self.concurrency && self.ready.iter().chain(&self.capped).any(is_capped);
+        let ends = self.active.iter().map(|(_, at)| *at + ACTIVE_FOR).filter(|end| *end > now);
+        let uncapped = ends.min().filter(|_| is_capped);
         [deadline, rest, probe, uncapped].into_iter().flatten().min()
     }
 
@@ -520,6 +554,13 @@ impl Schedule {
             state.is_listed = false;
         }
         self.forget_if_idle(lane);
+    }
+
+    fn unblock_lane(&mut self, lane: LaneId) {
+        if let Some(place) = self.blocked.iter().position(|blocked| *blocked == lane) {
+            self.blocked.swap_remove(place);
+            self.ready.push_back(lane);
+        }
     }
 
     fn unblock(&mut self) {

@@ -47,15 +47,34 @@ struct Bench {
 /// What happens next. Numbers choose among what is there.
 #[derive(Debug, Clone)]
 enum Event {
-    Submit { table: usize, wide: bool },
+    Submit {
+        table: usize,
+        wide: bool,
+    },
     Seal(usize),
-    Done { which: usize, has_written: bool },
-    Rest { which: usize, seconds: u64 },
-    Park { which: usize },
-    Fence { which: usize },
+    Done {
+        which: usize,
+        has_written: bool,
+    },
+    Rest {
+        which: usize,
+        seconds: u64,
+    },
+    Park {
+        which: usize,
+    },
+    Fence {
+        which: usize,
+    },
     Unfence,
+    /// Milliseconds.
     Time(u64),
     TakeOldest,
+    /// From the lane itself: the oldest, or all of one group.
+    TakeSealed {
+        which: usize,
+        all: bool,
+    },
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -67,8 +86,10 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (0usize..9).prop_map(|which| Event::Park { which }),
         1 => (0usize..9).prop_map(|which| Event::Fence { which }),
         1 => Just(Event::Unfence),
-        3 => (1u64..40).prop_map(Event::Time),
+        2 => (1u64..40_000).prop_map(Event::Time),
+        2 => (1u64..300).prop_map(Event::Time),
         1 => Just(Event::TakeOldest),
+        2 => (0usize..9, any::<bool>()).prop_map(|(which, all)| Event::TakeSealed { which, all }),
     ]
 }
 
@@ -83,7 +104,6 @@ impl Bench {
             flush_size: 2,
             flush_bytes: 1 << 20,
             max_batch_rows: 4,
-            pull_bytes: 1 << 20,
             statement_timeout: SECOND,
             headroom: Headroom::new(0),
         };
@@ -148,11 +168,14 @@ impl Bench {
                             let mut job = pulled.job;
                             job.absorb(pulled.others);
                             self.started(&table, job);
+                            self.schedule.note(&table, lane, status, FLUSH_INTERVAL);
                         }
-                        Pull::Blocked => self.schedule.block(lane),
-                        Pull::Empty => {}
+                        Pull::Blocked => {
+                            self.schedule.note(&table, lane, status, FLUSH_INTERVAL);
+                            self.schedule.block(lane);
+                        }
+                        Pull::Empty => self.schedule.note(&table, lane, status, FLUSH_INTERVAL),
                     }
-                    self.schedule.note(&table, lane, status, FLUSH_INTERVAL);
                 }
             }
         }
@@ -216,14 +239,33 @@ impl Bench {
                 }
             }
             Event::Unfence => fenced.drain(..).for_each(|lane| self.schedule.unfence(lane)),
-            Event::Time(seconds) => {
-                self.now += SECOND * u32::try_from(seconds).unwrap();
+            Event::Time(millis) => {
+                self.now += Duration::from_millis(millis);
                 while let Some((table, lane)) = self.schedule.due(self.now) {
                     // Rows are opened at the real time, which is far behind.
                     let status = table.seal(lane, None, FlushReason::Interval);
                     self.schedule.note(&table, lane, status, FLUSH_INTERVAL);
                 }
                 self.schedule.wake(self.now);
+            }
+            Event::TakeSealed { which, all } => {
+                let mut lanes = self.schedule.lanes_with_batches(None);
+                lanes.sort_by_key(|(_, lane)| *lane);
+                if let Some((table, lane)) = lanes.get(which % lanes.len().max(1)) {
+                    let (taken, status) = if all {
+                        let group = std::cell::Cell::new(None);
+                        table.take_sealed(*lane, &|job| {
+                            group.set(group.get().or(Some(job.group)));
+                            group.get() == Some(job.group)
+                        })
+                    } else {
+                        let (job, status) = table.take_oldest(*lane);
+                        (job.into_iter().collect(), status)
+                    };
+                    drop(taken);
+                    self.schedule.note_taken(table, *lane, status, FLUSH_INTERVAL);
+                    self.schedule.resume_unused();
+                }
             }
             Event::TakeOldest => {
                 if let Some(oldest) = self.schedule.oldest(None) {
@@ -267,7 +309,7 @@ impl Bench {
         }
         let waits = schedule.lanes.values().any(|state| state.may_start());
         let is_full = schedule.running() == self.concurrency;
-        let will_be_woken = schedule.next_time().is_some() || !self.running.is_empty();
+        let will_be_woken = schedule.next_time(self.now).is_some() || !self.running.is_empty();
         assert!(!waits || is_full || will_be_woken, "work waits for nothing");
     }
 }
@@ -298,7 +340,7 @@ proptest! {
                     break;
                 }
                 if bench.running.is_empty() {
-                    bench.apply(Event::Time(100), &mut fenced);
+                    bench.apply(Event::Time(100_000), &mut fenced);
                 }
                 bench.apply(Event::Done { which: 0, has_written: true }, &mut fenced);
                 for table in 0..TABLES {

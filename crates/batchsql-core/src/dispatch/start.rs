@@ -77,11 +77,16 @@ impl<S: Sink> Dispatcher<S> {
             table.pull(lane, limit, &|group| schedule.may_write(group))
         };
         match pull {
-            Pull::Batch(pulled) => self.start(state, table, pulled.job, pulled.others, now),
-            Pull::Blocked => state.schedule.block(lane),
-            Pull::Empty => {}
+            Pull::Batch(pulled) => {
+                self.start(state, table, pulled.job, pulled.others, now);
+                state.schedule.note(table, lane, status, self.flush_interval);
+            }
+            Pull::Blocked => {
+                state.schedule.note(table, lane, status, self.flush_interval);
+                state.schedule.block(lane);
+            }
+            Pull::Empty => state.schedule.note(table, lane, status, self.flush_interval),
         }
-        state.schedule.note(table, lane, status, self.flush_interval);
     }
 
     /// How much one pull may take. A batch that takes all that waits leaves nothing to the permits that are free beside
@@ -97,7 +102,7 @@ impl<S: Sink> Dispatcher<S> {
             let free = self.concurrency.saturating_sub(state.schedule.running()).max(1);
             table.waiting_rows(lane).div_ceil(free).max(self.intake.flush_size).min(most)
         };
-        PullLimit { rows, bytes: self.intake.pull_bytes }
+        PullLimit { rows, bytes: self.intake.flush_bytes }
     }
 
     fn start(&self, state: &mut State<S::Conn>, table: &Arc<Table>, mut job: Box<Job>, others: Vec<Job>, now: Instant) {
@@ -194,8 +199,7 @@ impl<S: Sink> Dispatcher<S> {
     fn report_not_connected(&self, state: &State<S::Conn>, error: &SinkError) {
         let reporter = &self.pipeline.reporter;
         let context = reporter.call(|reporter| reporter.context());
-        let waiting = state.schedule.lanes_with_batches().into_iter().next();
-        let table = waiting.as_ref().map_or("", |(table, _)| table.name());
+        let table = state.schedule.waiting_table().map_or("", |table| table.name());
         let info = BatchInfo { table, context: context.as_ref(), rows: 0, bytes: 0 };
         reporter.call(|reporter| reporter.batch_not_sent(&info, error.class()));
         reporter.call(|reporter| reporter.batch_retried(&info, error.class()));
@@ -206,14 +210,19 @@ impl<S: Sink> Dispatcher<S> {
             Ended::Done { has_written, expired, connection } => {
                 state.connections.extend(connection);
                 state.schedule.done(start, has_written, now);
-                if let Some(error) = expired {
-                    self.expire_lane(state, start.lane, &error, now);
+                match expired {
+                    Some(error) => self.expire_lane(state, start.lane, &error, start.at),
+                    None => state.schedule.recovered(start.lane, now),
                 }
             }
             Ended::BackOff { job, delay, error } => {
                 self.report_back_off(&job, delay, &error, state.is_draining);
                 let delay = if state.is_draining { delay.min(DRAINING_DELAY) } else { delay };
                 state.schedule.back_off(start, job, now + delay, now);
+            }
+            // Each search goes on where the last one ended, and comes to an end.
+            Ended::Parked { job, error, .. } if state.is_draining && error.class() == ErrorClass::Row => {
+                state.schedule.back_off(start, job, now + DRAINING_DELAY, now);
             }
             // The last chance of a table is the one that it has while the pipeline drains.
             Ended::Parked { mut job, error, .. } if state.is_draining => {

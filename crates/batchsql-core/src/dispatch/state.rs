@@ -38,6 +38,8 @@ pub(crate) struct State<C> {
     pub(crate) connections: Vec<Connection<C>>,
     /// Set while no connection can be had.
     pub(crate) gate: Option<ConnectGate>,
+    /// Rows of lanes that wait for a time are not looked at before.
+    pub(crate) next_expiry: Option<Instant>,
     /// Since when submitters wait although nothing is on its way.
     pub(crate) waited_for_since: Option<Instant>,
     /// Flush calls that wait for all batches below a number.
@@ -56,6 +58,7 @@ impl<C: 'static> State<C> {
             fencing: None,
             connections: Vec::new(),
             gate: None,
+            next_expiry: None,
             waited_for_since: None,
             flushes: Vec::new(),
             is_draining: false,

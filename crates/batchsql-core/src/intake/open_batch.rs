@@ -174,9 +174,14 @@ impl OpenBatch {
 
     /// Closes the batch and starts an empty one.
     pub(crate) fn seal(&mut self, by: &SealedBy<'_>, reason: FlushReason) -> Job {
-        let columns = std::mem::take(&mut self.columns);
+        let mut columns = std::mem::take(&mut self.columns);
         let (len, bytes) = (std::mem::take(&mut self.len), std::mem::take(&mut self.bytes));
-        by.headroom.give_back(std::mem::take(&mut self.headroom));
+        let headroom = std::mem::take(&mut self.headroom);
+        if bytes < headroom / 2 {
+            // It was sealed early, and may wait for long.
+            columns.iter_mut().for_each(ColumnBuffer::shrink);
+        }
+        by.headroom.give_back(headroom);
         self.last_len = len;
         self.last_bytes.clear();
         // An eighth more, because batches of the same table differ a little.

@@ -45,8 +45,6 @@ pub(crate) struct Intake {
     pub(crate) flush_bytes: usize,
     /// The most rows of one batch.
     pub(crate) max_batch_rows: usize,
-    /// The most bytes that are written as one batch.
-    pub(crate) pull_bytes: usize,
     pub(crate) statement_timeout: Duration,
     pub(crate) headroom: Headroom,
 }

@@ -18,6 +18,9 @@ pub(crate) trait Buffer: Sized {
     /// Makes room for `rows` more values of together `bytes` variable bytes.
     fn reserve(&mut self, rows: usize, bytes: usize);
 
+    /// Gives back what is reserved and not needed.
+    fn shrink(&mut self);
+
     /// Appends the values of another buffer.
     fn append(&mut self, other: &Self);
 
@@ -43,6 +46,10 @@ impl<T: Copy + 'static> Buffer for Vec<T> {
 
     fn reserve(&mut self, rows: usize, _bytes: usize) {
         self.reserve(rows);
+    }
+
+    fn shrink(&mut self) {
+        self.shrink_to_fit();
     }
 
     fn append(&mut self, other: &Self) {
@@ -98,6 +105,11 @@ macro_rules! end_to_end {
             fn reserve(&mut self, rows: usize, bytes: usize) {
                 self.ends.reserve(rows);
                 self.data.reserve(bytes);
+            }
+
+            fn shrink(&mut self) {
+                self.ends.shrink_to_fit();
+                self.data.shrink_to_fit();
             }
 
             fn append(&mut self, other: &Self) {

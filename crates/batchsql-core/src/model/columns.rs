@@ -66,6 +66,12 @@ macro_rules! typed_buffer {
                 }
             }
 
+            fn shrink(&mut self) {
+                match self {
+                    $(Self::$variant(buffer) => Buffer::shrink(buffer),)*
+                }
+            }
+
             fn append(&mut self, other: &Self) {
                 match (self, other) {
                     $((Self::$variant(to), Self::$variant(from)) => Buffer::append(to, from),)*
@@ -128,6 +134,14 @@ impl ColumnBuffer {
         self.buffer.reserve(rows, bytes);
         if let Some(validity) = &mut self.validity {
             validity.reserve(rows);
+        }
+    }
+
+    /// Gives back what is reserved and not needed.
+    pub(crate) fn shrink(&mut self) {
+        self.buffer.shrink();
+        if let Some(validity) = &mut self.validity {
+            validity.shrink_to_fit();
         }
     }
 

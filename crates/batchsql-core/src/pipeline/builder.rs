@@ -103,9 +103,8 @@ impl<S: Sink> BatchSqlBuilder<S> {
             pipeline: Arc::clone(&pipeline),
             closed: AtomicBool::new(false),
             flush_size: config.flush_size,
-            flush_bytes: config.flush_bytes,
+            flush_bytes: config.batch_bytes(concurrency),
             max_batch_rows,
-            pull_bytes: config.batch_bytes(concurrency),
             statement_timeout: config.statement_timeout,
             headroom: Headroom::new(config.buffer_bytes / HEADROOM),
         });

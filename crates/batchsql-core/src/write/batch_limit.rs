@@ -15,7 +15,6 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(crate) struct BatchLimit {
     rows: AtomicUsize,
-    flush_size: usize,
     max: usize,
     /// What a write may take.
     target: Duration,
@@ -24,7 +23,7 @@ pub(crate) struct BatchLimit {
 impl BatchLimit {
     pub(crate) fn new(flush_size: usize, max: usize, statement_timeout: Duration) -> Self {
         let max = max.max(flush_size);
-        Self { rows: AtomicUsize::new(flush_size), flush_size, max, target: statement_timeout / 4 }
+        Self { rows: AtomicUsize::new(flush_size), max, target: statement_timeout / 4 }
     }
 
     /// Rows that one write may carry.
@@ -35,12 +34,12 @@ impl BatchLimit {
     /// A write of `rows` rows succeeded.
     pub(crate) fn succeeded(&self, rows: usize, took: Duration) {
         let fits = self.target.as_nanos().saturating_mul(rows as u128) / took.as_nanos().max(1);
-        let fits = usize::try_from(fits).unwrap_or(usize::MAX).clamp(self.flush_size, self.max);
+        let fits = usize::try_from(fits).unwrap_or(usize::MAX).clamp(1, self.max);
         // A few rows say little about many: most of their time may be the round trip. They can raise the limit, and
         // lower it only when they were slow themselves.
         let is_slow = took > self.target / 2;
         if is_slow {
-            self.rows.store(fits, Ordering::Relaxed);
+            self.rows.fetch_min(fits, Ordering::Relaxed);
         } else {
             self.rows.fetch_max(fits, Ordering::Relaxed);
         }
@@ -74,6 +73,13 @@ mod tests {
         assert_eq!(limit.rows(), 500);
         limit.succeeded(500, Duration::from_millis(7_500));
         assert_eq!(limit.rows(), 500, "a quarter of the timeout");
+        // Slower still: 500 rows time out, 250 take 12.5 s.
+        limit.timed_out(500);
+        limit.succeeded(250, Duration::from_millis(12_500));
+        assert_eq!(limit.rows(), 150, "below flush_size, too");
+        limit.succeeded(150, Duration::from_millis(7_500));
+        limit.succeeded(1, Duration::from_millis(60));
+        assert_eq!(limit.rows(), 150, "one row and a round trip raise nothing");
         limit.timed_out(1);
         assert_eq!(limit.rows(), 1);
         limit.succeeded(1, Duration::from_millis(1));

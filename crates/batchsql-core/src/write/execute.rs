@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::{Instant, timeout};
 
-use crate::config::{BeyondBudget, Coalesce, Delivery, Isolation, Ordering, PipelineConfig};
+use crate::config::{BeyondBudget, Coalesce, Delivery, FAR, Isolation, Ordering, PipelineConfig};
 use crate::error::{ErrorClass, SinkError};
 use crate::model::schema::{Schema, SchemaId};
 use crate::outcome::outcomes::FailureKind;
@@ -37,6 +37,7 @@ pub(crate) struct Executor<S: Sink> {
     sink: S,
     pipeline: Arc<PipelineContext>,
     flush_size: usize,
+    late_write_limit: Option<Duration>,
     retry_for: Duration,
     statement_timeout: Duration,
     isolation: Isolation,
@@ -130,6 +131,7 @@ impl<S: Sink> Executor<S> {
     pub(crate) fn new(sink: S, pipeline: Arc<PipelineContext>, config: &PipelineConfig) -> Self {
         Self {
             sorts: sink.sorts_by_key() && config.ordering != Ordering::PerTable,
+            late_write_limit: sink.late_write_limit().map(|limit| limit.min(FAR)),
             sink,
             pipeline,
             flush_size: config.flush_size,
@@ -150,7 +152,7 @@ impl<S: Sink> Executor<S> {
 
     /// How long a write may take effect whose session cannot be ended.
     pub(crate) fn late_write_limit(&self) -> Option<Duration> {
-        self.sink.late_write_limit()
+        self.late_write_limit
     }
 
     /// Gets a connection.
@@ -201,6 +203,7 @@ impl<S: Sink> Executor<S> {
         let begin = std::time::Instant::now();
         job.absorb(others);
         job.report_sealed();
+        job.progress.is_atomic = self.isolation == Isolation::AtomicBatch;
         let max_rows = if self.isolation == Isolation::AtomicBatch { usize::MAX } else { job.limit.rows() };
         let budget = self.isolation_budget(job.batch.len());
         job.begin(self.coalesces, self.sorts, budget, max_rows);
@@ -222,6 +225,12 @@ impl<S: Sink> Executor<S> {
     /// dropped on the way have theirs from its `Drop`.
     async fn run(&self, job: &mut Job, conn: &mut Conn<S>, flight: &Flight) -> Option<Pause> {
         loop {
+            if job.is_ordered && flight.has_abandoned() && job.has_open_rows() {
+                // Nothing of this lane is sent before the abandoned write has ended for good.
+                let why = || SinkError::new(ErrorClass::Unknown, "a write of this batch was given up");
+                let error = job.progress.last_error.clone().unwrap_or_else(why);
+                return Some(Pause::BackOff(Duration::ZERO, error));
+            }
             match search(job).next() {
                 Next::Done if job.begin_next_round() => {}
                 Next::Done => return None,
@@ -261,10 +270,6 @@ impl<S: Sink> Executor<S> {
                         }
                         job.failed(range.clone(), kind, Some(&error));
                         search(job).judge(range, Verdict::Ended);
-                        if job.is_ordered && error.class() == ErrorClass::Unknown && !search(job).is_done() {
-                            // Nothing of this lane is sent before the abandoned write has ended for good.
-                            return Some(Pause::BackOff(Duration::ZERO, error));
-                        }
                     }
                     Err(Stop::Pause(pause)) => {
                         search(job).put_back(range);

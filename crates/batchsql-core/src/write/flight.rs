@@ -45,6 +45,11 @@ impl Flight {
         }
     }
 
+    /// Whether an attempt of this task was given up.
+    pub(crate) fn has_abandoned(&self) -> bool {
+        !self.lock().abandoned.is_empty()
+    }
+
     /// What may take effect late, once the task has ended.
     pub(crate) fn take_abandoned(&self) -> Vec<AbandonedWrite> {
         // A task that ended by a panic answered nothing.

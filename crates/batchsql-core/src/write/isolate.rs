@@ -86,11 +86,6 @@ impl Search {
         }
     }
 
-    /// Whether nothing is left to try in this round.
-    pub(crate) fn is_done(&self) -> bool {
-        self.pending.is_empty()
-    }
-
     /// Whether a range was bad so far.
     pub(crate) fn is_isolating(&self) -> bool {
         self.isolating

@@ -94,6 +94,8 @@ pub(crate) struct Progress {
     /// The last error for which bad rows were searched.
     pub(crate) refusal: Option<SinkError>,
     is_reported: bool,
+    /// Nothing of it may be written without the rest.
+    pub(crate) is_atomic: bool,
     /// It is given up for newer rows, as configured.
     pub(crate) makes_room: bool,
     /// What is left of the round; `None` before the first.
@@ -272,9 +274,14 @@ impl Job {
         self.progress.refusal = Some(error.clone());
         let row = self.row_of_batch(row);
         self.fail(row, FailureKind::Rejected, Some(error));
-        if let Some(round) = &mut self.progress.round {
-            round.give_turn_to_row_before(row);
+        if let Some(before) = self.open_row_before(row) {
+            self.round().give_turn(before);
         }
+    }
+
+    /// The row before a row of the batch, with the same key, when it has no outcome yet.
+    fn open_row_before(&self, row: usize) -> Option<usize> {
+        self.row_before(row).filter(|before| self.is_open(*before))
     }
 
     /// Says that a range of the round may be in the database since an attempt that ended with `error`.
@@ -366,19 +373,26 @@ impl Job {
         let row = self.row_of_batch(row);
         self.decide(row, outcome);
         let mut next = self.row_before(row);
-        while let Some(row) = next {
+        while let Some(row) = next.filter(|row| self.is_open(*row)) {
             self.decide(row, Outcome::Superseded);
             next = self.row_before(row);
         }
     }
 
-    /// Ends a row of the round that the database left out. Rows that it would have superseded are not superseded by
-    /// it: the one before it has its turn next.
+    /// A row of the round was left out by the database. It has superseded nothing: the row before it has its turn, and
+    /// then it is sent again. In a batch that must be atomic, which is sent once, the rows before it end as it does.
     fn ignored(&mut self, row: usize) {
         let row = self.row_of_batch(row);
-        self.decide(row, Outcome::Ignored);
-        if let Some(round) = &mut self.progress.round {
-            round.give_turn_to_row_before(row);
+        let is_sent_again = self.progress.round.as_ref().is_some_and(|round| round.is_sent_again(row));
+        match self.open_row_before(row) {
+            Some(before) if !self.progress.is_atomic && !is_sent_again => self.round().send_again_after(before, row),
+            _ => {
+                let mut next = Some(row);
+                while let Some(row) = next.filter(|row| self.is_open(*row)) {
+                    self.decide(row, Outcome::Ignored);
+                    next = self.row_before(row);
+                }
+            }
         }
     }
 
@@ -429,6 +443,14 @@ impl Job {
         }
         debug_assert!(matches!(self.progress.ends[row], End::Open), "no row ends twice");
         self.progress.ends[row] = end;
+        if let Some(round) = &mut self.progress.round {
+            round.ended(row);
+        }
+    }
+
+    /// Whether rows have no outcome yet.
+    pub(crate) fn has_open_rows(&self) -> bool {
+        self.open_rows() > 0
     }
 
     fn open_rows(&self) -> u64 {

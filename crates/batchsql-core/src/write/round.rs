@@ -1,7 +1,7 @@
 //! Owns the rounds of a batch on its way: which of its rows are written now and which come next, and which may be
 //! in the database already. Must not know how rows end, or who writes them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -24,6 +24,10 @@ pub(crate) struct Round {
     next: Vec<u32>,
     /// Rows of the batch that the sink left without an outcome: the next round too, after a rest.
     unfinished: Vec<u32>,
+    /// By row of the batch, the later row with its key that was left out by the database and is sent again after it.
+    again: HashMap<u32, u32>,
+    /// Rows of the batch that are sent again so.
+    sent_again: HashSet<u32>,
     /// Rows of the batch of which an earlier attempt may have reached the database, with the error of that attempt.
     maybe_written: HashMap<u32, SinkError>,
 }
@@ -47,6 +51,8 @@ impl Round {
             sorts: false,
             next: Vec::new(),
             unfinished: Vec::new(),
+            again: HashMap::new(),
+            sent_again: HashSet::new(),
             maybe_written: HashMap::new(),
         }
     }
@@ -87,9 +93,31 @@ impl Round {
         self.previous.get(row)?.map(|row| row as usize)
     }
 
-    /// Gives the next round to the row before a row of the batch, with the same key.
-    pub(crate) fn give_turn_to_row_before(&mut self, row: usize) {
-        self.next.extend(self.previous.get(row).copied().flatten());
+    /// Gives a row of the batch the next round.
+    pub(crate) fn give_turn(&mut self, row: usize) {
+        self.next.push(number(row));
+    }
+
+    /// Gives the next round to `before`, and then to `row` again, which the database left out.
+    ///
+    /// Example: the table has v2 of a key, and a trigger leaves out updates that change nothing. Of v1 and v2 only v2 is
+    /// sent, and is left out. Then v1 is sent, and v2 again: the table has v2, as if both had been sent in their order.
+    pub(crate) fn send_again_after(&mut self, before: usize, row: usize) {
+        self.give_turn(before);
+        self.again.insert(number(before), number(row));
+    }
+
+    /// Whether a row of the batch is sent for the second time because it was left out.
+    pub(crate) fn is_sent_again(&self, row: usize) -> bool {
+        !self.sent_again.is_empty() && self.sent_again.contains(&number(row))
+    }
+
+    /// A row of the batch has its outcome: a later one that waits for that has its turn.
+    pub(crate) fn ended(&mut self, row: usize) {
+        if let Some(later) = self.again.remove(&number(row)) {
+            self.sent_again.insert(later);
+            self.next.push(later);
+        }
     }
 
     /// Leaves a range of the round to the next one.

@@ -160,7 +160,7 @@ pub trait Sink: Send + Sync + 'static {
     }
 
     /// Ends a session on which a write was given up, from another connection, and looks whether it has ended. It is
-    /// called again until it has, with growing delays, one session at a time.
+    /// called again while the answer is `Pending` or an error, with growing delays, one session at a time.
     ///
     /// `Ok(SessionEnd::Ended)` is a promise: nothing that was sent on the session takes effect from now on, also what
     /// the network delivers later. A session that is not found has not ended thereby: the server must be the same

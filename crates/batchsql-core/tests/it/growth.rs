@@ -202,6 +202,42 @@ async fn a_write_that_took_too_long_comes_back_in_halves() {
     assert!(sizes.iter().filter(|rows| **rows > 60).count() <= 1, "{sizes:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_table_too_slow_for_flush_size_gets_smaller_batches() {
+    // 500 rows take 7.5 s, 333 the whole timeout: a quarter of it are 83.
+    let sink = PerRow::default();
+    let config = PipelineConfig {
+        buffer_size: 10_000,
+        flush_size: 500,
+        max_concurrency: 1,
+        statement_timeout: Duration::from_secs(5),
+        retry_for: HOUR,
+        ..config()
+    };
+    let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
+    let schema = table("t", Conflict::update(["id"]));
+    for id in 0..5000 {
+        db.submit(&row(&schema, id * FAR)).await.unwrap();
+    }
+    assert_eq!(db.flush().await.unwrap().written(), 5000);
+    let sizes = sink.0.lock().unwrap().clone();
+    let timeouts = sizes.iter().filter(|rows| **rows > 333).count();
+    assert!(timeouts <= 2, "{timeouts} of {} writes took too long: {sizes:?}", sizes.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_rejects_no_good_row_because_many_are_bad() {
+    let isolation = Isolation::Bisect { max_statements: 4, beyond: BeyondBudget::Park };
+    let (db, sink) = growing(PipelineConfig { isolation, flush_size: 40, ..config() });
+    sink.poison(|row| crate::support::id(row) % 3 == 0);
+    let all = receipts(&db, &plain(), 0..40).await;
+    let report = db.close(HOUR).await;
+    for (id, receipt) in (0..40).zip(all) {
+        assert_eq!(receipt.await.is_written(), id % 3 != 0, "row {id}");
+    }
+    assert_eq!(report.balance.in_flight(), 0);
+}
+
 /// Takes a time per row, and records the sizes of what it was given.
 #[derive(Clone)]
 struct PerRow(std::sync::Arc<std::sync::Mutex<Vec<usize>>>, std::sync::Arc<std::sync::Mutex<Duration>>);

@@ -26,6 +26,13 @@ fn version(sink: &ScriptedSink, id: i64) -> Option<String> {
     }
 }
 
+/// With a sink that states after which time a late write has no effect.
+fn limited(config: PipelineConfig, limit: Duration) -> (BatchSql, ScriptedSink) {
+    let sink = ScriptedSink::new();
+    sink.set_late_write_limit(limit);
+    (BatchSql::builder(sink.clone()).config(config).start().unwrap(), sink)
+}
+
 fn eager() -> PipelineConfig {
     PipelineConfig { flush_interval: Duration::ZERO, retry_for: HOUR, ..config() }
 }
@@ -84,8 +91,7 @@ async fn rows_without_order_do_not_wait() {
 #[tokio::test(start_paused = true)]
 async fn where_no_session_can_be_ended_the_lane_waits_for_the_time_that_the_sink_states() {
     for has_sessions in [true, false] {
-        let (db, sink) = pipeline(PipelineConfig { retry_for: 2 * HOUR, ..eager() });
-        sink.set_late_write_limit(HOUR);
+        let (db, sink) = limited(PipelineConfig { retry_for: 2 * HOUR, ..eager() }, HOUR);
         if has_sessions {
             sink.script_end_session([Ok(SessionEnd::Impossible)]);
         } else {
@@ -112,8 +118,7 @@ async fn where_nothing_is_known_the_lane_goes_on() {
     let begin = Instant::now();
     assert!(submit(&db, 1, "v1").await.await.is_written());
     assert!(begin.elapsed() < Duration::from_secs(1));
-    let (db, sink) = pipeline(eager());
-    sink.set_late_write_limit(Duration::ZERO);
+    let (db, sink) = limited(eager(), Duration::ZERO);
     sink.script([Step::Late]);
     assert!(submit(&db, 1, "v1").await.await.is_written());
     assert_eq!(sink.ended_sessions(), 0, "nothing comes late");
@@ -152,9 +157,8 @@ async fn rows_do_not_wait_for_a_session_longer_than_they_are_retried() {
 
 #[tokio::test(start_paused = true)]
 async fn nor_for_the_time_after_which_a_late_write_has_no_effect() {
-    let (db, sink) = pipeline(PipelineConfig { retry_for: Duration::from_secs(20), ..eager() });
+    let (db, sink) = limited(PipelineConfig { retry_for: Duration::from_secs(20), ..eager() }, HOUR);
     sink.hide_sessions();
-    sink.set_late_write_limit(HOUR);
     sink.script([Step::Late]);
     let begin = Instant::now();
     let sent = submit(&db, 1, "v1").await;
@@ -169,6 +173,34 @@ async fn nor_for_the_time_after_which_a_late_write_has_no_effect() {
     assert_eq!(later.await.kind(), OutcomeKind::Expired);
     let elapsed = begin.elapsed();
     assert!(elapsed >= Duration::from_secs(30) && elapsed < Duration::from_secs(33), "{elapsed:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_was_written_in_part_holds_its_lane_no_longer() {
+    // The last part of a batch is given up, after another part was written; its session cannot be ended.
+    let ordering = batchsql_core::Ordering::PerTable;
+    let (db, sink) = pipeline(PipelineConfig { ordering, retry_for: Duration::from_secs(20), ..config() });
+    sink.script([Step::Fail(ErrorClass::Size), Step::Apply, Step::Late]);
+    sink.script_end_session([Err(ErrorClass::Transient); 10_000]);
+    let plain = table("plain", Conflict::None);
+    let begin = Instant::now();
+    let parts = crate::support::receipts(&db, &plain, 0..10).await;
+    settle().await;
+    let behind = crate::support::receipts(&db, &plain, 10..20).await;
+    for (number, receipt) in parts.into_iter().enumerate() {
+        let expected = if number < 5 { OutcomeKind::Written } else { OutcomeKind::Unknown };
+        assert_eq!(receipt.await.kind(), expected, "row {number}");
+    }
+    for receipt in behind {
+        assert_eq!(receipt.await.kind(), OutcomeKind::Expired);
+    }
+    assert!(begin.elapsed() < Duration::from_secs(25), "{:?}", begin.elapsed());
+    // The drain of an abandoned pipeline ends, too.
+    let last = crate::support::receipts(&db, &plain, 20..30).await;
+    drop(db);
+    for receipt in last {
+        assert_eq!(receipt.await.kind(), OutcomeKind::Expired);
+    }
 }
 
 #[tokio::test(start_paused = true)]
