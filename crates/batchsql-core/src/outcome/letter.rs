@@ -12,7 +12,7 @@ use crate::budget::capacity::Budget;
 use crate::budget::guards::HeldCapacity;
 use crate::outcome::outcomes::{FailedRow, Outcome};
 
-/// The receiving end of [`DeadLetters::channel`].
+/// The receiving end of [`DeadLetters::channel`](crate::DeadLetters::channel).
 #[derive(Debug)]
 pub struct FailedRows(mpsc::UnboundedReceiver<DeadLetter>);
 

@@ -22,7 +22,7 @@ use crate::row::traits::Row;
 use crate::write::context::PipelineContext;
 
 impl BatchSql {
-    /// Accepts a row. When the buffer is full it does what [`PipelineConfig::when_full`] says: by default
+    /// Accepts a row. When the buffer is full it does what [`PipelineConfig::when_full`](crate::PipelineConfig::when_full) says: by default
     /// it waits for room.
     ///
     /// Where a pipeline has several tables, one table gets at most eight times the room that is left, so

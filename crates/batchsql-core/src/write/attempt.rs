@@ -31,7 +31,8 @@ impl Attempt {
     }
 
     /// Whether one refused row must refuse all of them ([`Isolation::AtomicBatch`]): then
-    /// [`Written::rejected`] and [`Written::unfinished`] must stay empty.
+    /// [`Written::rejected`](crate::Written::rejected) and [`Written::unfinished`](crate::Written::unfinished) must
+    /// stay empty.
     ///
     /// [`Isolation::AtomicBatch`]: crate::Isolation::AtomicBatch
     pub fn is_atomic(&self) -> bool {
