@@ -23,27 +23,32 @@ const MAX_BATCH_ROWS: usize = 10_000;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PipelineConfig {
-    /// Rows that may wait or be on their way at once, over all tables; default 40,000. `submit`
-    /// waits beyond it. Half of them being written and half of them gathered keep four connections busy at a round
-    /// trip of 50 ms.
+    /// Rows that may wait or be on their way at once, over all tables; default 40,000, at most
+    /// 4,294,967,295. `submit` waits beyond it.
     pub buffer_size: usize,
-    /// Bytes that those rows may take, at most 4 GiB; default 32 MiB.
+    /// Bytes that those rows may take, at most 4,294,967,295 (4 GiB less one byte); default 32 MiB.
     pub buffer_bytes: usize,
     /// Rows after which a batch is ready to be written; default 500, at most `buffer_size`. While it waits for a
     /// connection it goes on growing, up to `max_batch_rows`.
     pub flush_size: usize,
     /// The most rows that are written as one batch, which is one transaction; at least `flush_size`, at most
-    /// `buffer_size`. A batch only grows while it would have waited, so this costs no time: it is how throughput
-    /// stays up when the database is far away or slow. The default, `None`, is 10,000, or `buffer_size` if that is
-    /// less; it is `flush_size` with [`Isolation::AtomicBatch`] and for sinks that gain nothing from large batches
-    /// ([`Sink::prefers_large_batches`](crate::Sink::prefers_large_batches)); with [`WhenFull::DropOldest`] all
-    /// batches that are being written have at most a quarter of `buffer_size` together.
+    /// `buffer_size`. A batch only grows while it would have waited for a connection, so this costs no time: it keeps
+    /// throughput up when the database is far away. `None` (default) means:
     ///
-    /// Slow writes keep batches small: one shall take at most a quarter of `statement_timeout`.
+    /// | case | rows |
+    /// |---|---|
+    /// | PostgreSQL, sinks of your own | 10,000, or `buffer_size` if that is less |
+    /// | SQLite, Redis, MySQL ([`Sink::prefers_large_batches`](crate::Sink::prefers_large_batches) is false) | `flush_size` |
+    /// | [`Isolation::AtomicBatch`] | `flush_size` |
+    ///
+    /// With [`WhenFull::DropOldest`] it is lowered to `buffer_size / 4 / max_concurrency`, but not below `flush_size`.
+    ///
+    /// Slow writes lower it for their table, also below `flush_size`: a write shall take at most a quarter of
+    /// `statement_timeout`. Faster writes raise it again.
     pub max_batch_rows: Option<usize>,
-    /// Bytes after which a batch is ready to be written; default 4 MiB, at most `buffer_bytes`. A batch is
-    /// larger only by its last row. What is written as one batch has at most as many, and all batches that are being
-    /// written have at most half of `buffer_bytes` together, because a batch is copied while it is written.
+    /// Bytes after which a batch is ready to be written, and the most bytes that are written as one batch, but for its
+    /// last row; default 4 MiB, at most `buffer_bytes`. It is lowered to `buffer_bytes / 2 / max_concurrency`, because a
+    /// batch is copied while it is written: with the default `buffer_bytes` and 16 connections to 1 MiB.
     pub flush_bytes: usize,
     /// Age of its oldest row after which a batch is written; default 100 ms. With
     /// [`Duration::ZERO`] a batch is written as soon as a permit is free (eager flushing).
@@ -69,8 +74,10 @@ pub struct PipelineConfig {
     pub park_for: Duration,
     /// What is done when the reply to a write got lost; default [`Delivery::AtMostOnce`].
     pub delivery: Delivery,
-    /// Time for one attempt to write a batch; default 30 s. What the database made of it is then
-    /// not known, see [`Outcome::Unknown`](crate::Outcome::Unknown).
+    /// Time for one attempt to write a batch, and for getting a connection and looking at the table before it, each on
+    /// its own; default 30 s. After a write that took longer it is not known what the database made of it: rows with a
+    /// conflict rule are written again, plain inserts end as [`Outcome::Unknown`](crate::Outcome::Unknown). A write that
+    /// was still waiting in a queue of its driver (SQLite) is known not to have begun, and is tried again.
     pub statement_timeout: Duration,
     /// How bad rows are told from good ones in a batch that the database refused; the default halves the
     /// batch, with at most 256 statements.
@@ -86,7 +93,7 @@ impl Default for PipelineConfig {
             max_batch_rows: None,
             flush_bytes: 4 << 20,
             flush_interval: Duration::from_millis(100),
-            max_concurrency: 4,
+            max_concurrency: 8,
             ordering: Ordering::Auto,
             when_full: WhenFull::Wait,
             coalesce: Coalesce::LastPerKey,

@@ -164,8 +164,8 @@ impl ScriptedSink {
         self.lock().sorts_by_key = true;
     }
 
-    /// Lets batches that wait grow beyond `flush_size`, as sinks of servers do; before the pipeline is started. Without
-    /// it every batch has at most `flush_size` rows.
+    /// Lets batches that wait grow beyond `flush_size` by default, as the PostgreSQL sink does; before the pipeline is
+    /// started. Without it they have at most `flush_size` rows, unless `max_batch_rows` is set.
     pub fn grow_batches(&self) {
         self.lock().grows_batches = true;
     }
@@ -186,7 +186,7 @@ impl ScriptedSink {
         self.lock().end_script.extend(ends);
     }
 
-    /// Applies the rows of late writes ([`Step::Late`]) whose sessions were not ended; returns how many rows.
+    /// Applies the rows of late writes ([`Step::Late`], [`Step::LateAndSilent`]) whose sessions were not ended; returns how many rows.
     pub fn deliver(&self) -> usize {
         let mut state = self.lock();
         let late = std::mem::take(&mut state.late);

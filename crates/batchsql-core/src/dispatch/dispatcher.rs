@@ -178,9 +178,15 @@ impl<S: Sink> Dispatcher<S> {
 
     /// When something is to be looked at again.
     fn next_time(&self, state: &State<S::Conn>, now: Instant) -> Option<Instant> {
-        let gate = state.gate.as_ref().filter(|_| state.connecting.is_empty() && state.schedule.startable(1, now) > 0);
+        let gate =
+            state.gate.as_ref().filter(|_| state.connecting.is_empty() && state.schedule.startable(1, now).0 > 0);
         let expiry = self.next_timed_expiry(state, now);
-        let times = [state.schedule.next_time(now), state.fences.next_time(), gate.map(|gate| gate.next_try()), expiry];
+        let times = [
+            state.schedule.next_time(state.is_capped, now),
+            state.fences.next_time(),
+            gate.map(|gate| gate.next_try()),
+            expiry,
+        ];
         times.into_iter().flatten().min()
     }
 

@@ -173,9 +173,10 @@ impl Schedule {
         self.running.values().fold((0, 0), |(rows, bytes), start| (rows + start.rows, bytes + start.bytes))
     }
 
-    /// How many batches could start if there were permits for them; it stops counting at `most`.
-    pub(crate) fn startable(&self, most: usize, now: Instant) -> usize {
-        let mut count = 0;
+    /// How many batches could start if there were permits for them; it stops counting at `most`. Also whether a lane
+    /// was passed over because its table has as many permits as it may.
+    pub(crate) fn startable(&self, most: usize, now: Instant) -> (usize, bool) {
+        let (mut count, mut is_capped) = (0, false);
         // Permits that the lanes of a table may still take.
         let mut left: HashMap<usize, usize> = HashMap::new();
         for lane in &self.ready {
@@ -185,11 +186,12 @@ impl Schedule {
             let Some(state) = self.lanes.get(lane).filter(|state| state.may_start()) else { continue };
             let batches = if state.table.is_serial() { 1 } else { state.held.len() + state.ready };
             let left = left.entry(lane.table).or_insert_with(|| self.permits_left(lane.table, now));
+            is_capped |= *left == 0;
             let batches = batches.min(*left);
             *left -= batches;
             count += batches;
         }
-        count.min(most)
+        (count.min(most), is_capped)
     }
 
     /// Whether lanes of other tables may start, too.
@@ -505,13 +507,12 @@ impl Schedule {
         self.parks.values().map(|park| park.table.number()).collect::<HashSet<_>>().len()
     }
 
-    /// When something is to be looked at again.
-    pub(crate) fn next_time(&self, now: Instant) -> Option<Instant> {
+    /// When something is to be looked at again. `is_capped`: a permit is free, and a lane waits because its table has as
+    /// many as it may.
+    pub(crate) fn next_time(&self, is_capped: bool, now: Instant) -> Option<Instant> {
         let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
         let rest = self.resting.first_key_value().map(|((until, _), _)| *until);
         let probe = self.parks.values().filter_map(Park::next_probe).min();
-        let is_capped = |lane: &LaneId| self.permits_left(lane.table, now) == 0;
-        let is_capped = self.running.len() < self.concurrency && self.ready.iter().chain(&self.capped).any(is_capped);
         let ends = self.active.iter().map(|(_, at)| *at + ACTIVE_FOR).filter(|end| *end > now);
         let uncapped = ends.min().filter(|_| is_capped);
         [deadline, rest, probe, uncapped].into_iter().flatten().min()

@@ -309,7 +309,7 @@ impl Bench {
         }
         let waits = schedule.lanes.values().any(|state| state.may_start());
         let is_full = schedule.running() == self.concurrency;
-        let will_be_woken = schedule.next_time(self.now).is_some() || !self.running.is_empty();
+        let will_be_woken = schedule.next_time(true, self.now).is_some() || !self.running.is_empty();
         assert!(!waits || is_full || will_be_woken, "work waits for nothing");
     }
 }

@@ -53,10 +53,12 @@ impl<S: Sink> Dispatcher<S> {
     fn connect(&self, state: &mut State<S::Conn>, now: Instant) {
         let taken = state.schedule.running() + state.connecting.len() + state.connections.len();
         let free = self.concurrency.saturating_sub(taken);
+        state.is_capped = false;
         if free == 0 {
             return;
         }
-        let wanted = state.schedule.startable(free + state.connecting.len(), now);
+        let (wanted, is_capped) = state.schedule.startable(free + state.connecting.len(), now);
+        state.is_capped = is_capped;
         let mut more = wanted.saturating_sub(state.connecting.len());
         if let Some(gate) = &state.gate {
             // One attempt at a time.

@@ -40,6 +40,8 @@ pub(crate) struct State<C> {
     pub(crate) gate: Option<ConnectGate>,
     /// Rows of lanes that wait for a time are not looked at before.
     pub(crate) next_expiry: Option<Instant>,
+    /// A permit is free, and a lane waits because its table has as many as it may.
+    pub(crate) is_capped: bool,
     /// Since when submitters wait although nothing is on its way.
     pub(crate) waited_for_since: Option<Instant>,
     /// Flush calls that wait for all batches below a number.
@@ -59,6 +61,7 @@ impl<C: 'static> State<C> {
             connections: Vec::new(),
             gate: None,
             next_expiry: None,
+            is_capped: false,
             waited_for_since: None,
             flushes: Vec::new(),
             is_draining: false,
