@@ -53,7 +53,7 @@ pub struct PipelineConfig {
     /// Age of its oldest row after which a batch is written; default 100 ms. With
     /// [`Duration::ZERO`] a batch is written as soon as a permit is free (eager flushing).
     pub flush_interval: Duration,
-    /// Batches that may be written at once, over all tables; default 4. A sink with fewer
+    /// Batches that may be written at once, over all tables; default 8. A sink with fewer
     /// connections lowers it. At most 1,024. While several tables are active (a batch started within 30 s), each of
     /// them leaves one of these permits to the others. Batches that wait to be tried again hold no permit.
     pub max_concurrency: usize,

@@ -138,7 +138,7 @@ async fn the_last_gauges_are_those_of_an_empty_pipeline() {
     let recorded = recorder.0.lock().unwrap();
     let gauges = recorded.gauges.unwrap();
     assert_eq!((gauges.buffer_rows, gauges.buffer_bytes, gauges.inflight_batches), (0, 0, 0));
-    assert_eq!((gauges.buffer_rows_limit, gauges.concurrency_limit), (100, 4));
+    assert_eq!((gauges.buffer_rows_limit, gauges.concurrency_limit), (100, 8));
     assert!(gauges.oldest_row.is_none() && gauges.last_success.is_some());
     assert_eq!((recorded.received, recorded.resolved), (95, 95));
     assert!(recorded.executed.iter().all(|(_, ok)| *ok));
