@@ -572,7 +572,7 @@ fn show(model: &Model, table: &str) -> Vec<Vec<(String, String)>> {
 }
 
 fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(3_000)
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(1_500)
 }
 
 proptest! {
