@@ -130,12 +130,12 @@ pub enum Ordering {
     None,
 }
 
-/// What [`submit`](crate::BatchSql::submit), `submit_tracked` and `submit_all` do when there is no room.
+/// What [`submit`](crate::BatchSql::submit), `submit_tracked` and `submit_all` do when there is no capacity.
 /// `try_submit` never waits and `submit_timeout` has its own limit, whatever is set here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum WhenFull {
-    /// Wait for room: the producers slow down to the speed of the database.
+    /// Wait for capacity: the producers slow down to the speed of the database.
     #[default]
     Wait,
     /// Wait this long, then refuse the row.
@@ -194,7 +194,7 @@ pub enum Isolation {
     },
     /// All rows of a batch are written, or none: one bad row rejects its whole batch, and each row has the
     /// error of the bad one. Which rows share a batch is not yours to choose: it depends on their keys, on
-    /// time and on room. A sink that cannot undo a part of a batch (Redis) needs `flush_size` 1 for it.
+    /// time and on capacity. A sink that cannot undo a part of a batch (Redis) needs `flush_size` 1 for it.
     /// `max_batch_rows` is `flush_size` unless it is set.
     AtomicBatch,
 }

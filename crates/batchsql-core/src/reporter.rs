@@ -33,7 +33,7 @@ pub enum FlushReason {
     Explicit,
     /// The pipeline is closing.
     Drain,
-    /// A submitter waits for room, and the open batches hold it.
+    /// A submitter waits for capacity, and the open batches hold it.
     Pressure,
     /// A row of the same table that leaves out other columns came, and must be written after it.
     Order,
@@ -177,7 +177,7 @@ pub trait MetricsReporter: Send + Sync + 'static {
     /// A row was not accepted; `reason` is `closed`, `full` or `invalid`.
     fn row_refused(&self, table: &str, reason: &'static str) {}
 
-    /// A submit waited for room.
+    /// A submit waited for capacity.
     fn submit_waited(&self, table: &str, wait: Duration) {}
 
     /// The state of the pipeline, told at least every second while there is work, and at its end.

@@ -2,7 +2,7 @@
 //! Must not know rows or databases; `execute` does the writing.
 //!
 //! The rooms beside it hold its other methods: `start.rs` (connections, pulls, how tasks end), `expire.rs` (rows that
-//! have waited long enough), `pressure.rs` (submitters that wait for room).
+//! have waited long enough), `pressure.rs` (submitters that wait for capacity).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -281,7 +281,7 @@ impl<S: Sink> Dispatcher<S> {
     }
 }
 
-/// If the dispatcher ends, nobody may wait for room any more, and no row for its outcome: also when its
+/// If the dispatcher ends, nobody may wait for capacity any more, and no row for its outcome: also when its
 /// runtime was shut down, or by a defect.
 impl<S: Sink> Drop for Dispatcher<S> {
     fn drop(&mut self) {

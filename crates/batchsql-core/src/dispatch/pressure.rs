@@ -1,4 +1,4 @@
-//! Owns what is done for submitters that wait for room: open batches are written early, the oldest are given up.
+//! Owns what is done for submitters that wait for capacity: open batches are written early, the oldest are given up.
 //! Must not know rows or databases.
 
 use std::time::Duration;
@@ -13,15 +13,15 @@ use crate::error::{ErrorClass, SinkError};
 use crate::reporter::FlushReason;
 use crate::write::sink::Sink;
 
-/// How long a submitter that got its room may take to wake up.
+/// How long a submitter that got its capacity may take to wake up.
 const WAKING_UP: Duration = Duration::from_millis(1);
 
 impl<S: Sink> Dispatcher<S> {
-    /// When submitters wait and nothing is on its way that would give room, the open batches hold it.
+    /// When submitters wait and nothing is on its way that would give capacity, the open batches hold it.
     /// Returns when to look again.
     pub(crate) fn flush_under_pressure(&mut self, state: &mut State<S::Conn>, now: Instant) -> Option<Instant> {
         if self.when_full == WhenFull::DropOldest {
-            self.make_room(state);
+            self.free_capacity(state);
         }
         self.warn_of_untaken_letters();
         // Order matters: say "idle" first, then look for waiters. A waiter counts itself first, then
@@ -33,7 +33,7 @@ impl<S: Sink> Dispatcher<S> {
             state.waited_for_since = None;
             return None;
         }
-        // Those who have got room and are not awake yet are about to fill a batch.
+        // Those who have got capacity and are not awake yet are about to fill a batch.
         let since = *state.waited_for_since.get_or_insert(now);
         if self.pipeline.ledger.budget.is_waking() && now < since + WAKING_UP {
             return Some(since + WAKING_UP);
@@ -58,11 +58,11 @@ impl<S: Sink> Dispatcher<S> {
         }
     }
 
-    /// Gives up the oldest batches that are not being written, as far as that makes room for those who
+    /// Gives up the oldest batches that are not being written, as far as that frees capacity for those who
     /// wait.
-    fn make_room(&mut self, state: &mut State<S::Conn>) {
+    fn free_capacity(&mut self, state: &mut State<S::Conn>) {
         while let Some(wanted) = self.pipeline.ledger.budget.wanted() {
-            // Rows whose consumers have not taken them give their room by themselves.
+            // Rows whose consumers have not taken them give their capacity by themselves.
             let (held_rows, held_bytes) = self.pipeline.ledger.budget.held();
             let (only, rows, bytes) = match wanted {
                 Wanted::Capacity { rows, bytes } => {
@@ -81,11 +81,11 @@ impl<S: Sink> Dispatcher<S> {
         self.answer_flushes(state);
     }
 
-    /// Whether rows that are not being written hold so much room.
+    /// Whether rows that are not being written hold so much capacity.
     fn can_drop(&self, state: &State<S::Conn>, rows: usize, bytes: usize) -> bool {
         let (used_rows, used_bytes) = self.pipeline.ledger.budget.used();
         let (held_rows, held_bytes) = self.pipeline.ledger.budget.held();
-        let (running_rows, running_bytes) = state.schedule.running_room();
+        let (running_rows, running_bytes) = state.schedule.running_capacity();
         used_rows.saturating_sub(held_rows + running_rows) >= rows
             && used_bytes.saturating_sub(held_bytes + running_bytes) >= bytes
     }
@@ -117,8 +117,8 @@ impl<S: Sink> Dispatcher<S> {
             let table = job.batch.schema().table_display();
             tracing::warn!(table, "the buffer is full: the oldest batches are given up, as configured");
         }
-        let why = "the buffer was full and its oldest batch had to make room (WhenFull::DropOldest)";
-        job.progress.makes_room = true;
+        let why = "the buffer was full and its oldest batch had to give up its capacity (WhenFull::DropOldest)";
+        job.progress.frees_capacity = true;
         job.progress.last_error = Some(SinkError::new(ErrorClass::Transient, why));
         true
     }

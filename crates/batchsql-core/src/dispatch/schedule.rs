@@ -169,7 +169,7 @@ impl Schedule {
     }
 
     /// Rows and bytes of the batches that are being written.
-    pub(crate) fn running_room(&self) -> (usize, usize) {
+    pub(crate) fn running_capacity(&self) -> (usize, usize) {
         self.running.values().fold((0, 0), |(rows, bytes), start| (rows + start.rows, bytes + start.bytes))
     }
 

@@ -68,20 +68,20 @@ impl<C: 'static> State<C> {
         }
     }
 
-    /// Whether nothing is on its way that gives room. What rests or is parked gives none by itself.
+    /// Whether nothing is on its way that gives capacity. What rests or is parked gives none by itself.
     pub(crate) fn is_idle(&self) -> bool {
         self.schedule.running() == 0 && self.connecting.is_empty()
     }
 }
 
-/// Tells the submitters whether a batch is on its way, so that they know whether to ask for room.
+/// Tells the submitters whether a batch is on its way, so that they know whether to ask for capacity.
 #[derive(Debug, Default)]
 pub(crate) struct Activity {
     busy: AtomicBool,
 }
 
 impl Activity {
-    /// Whether the end of a batch will give room without asking.
+    /// Whether the end of a batch will give capacity without asking.
     pub(crate) fn is_busy(&self) -> bool {
         self.busy.load(Ordering::SeqCst)
     }

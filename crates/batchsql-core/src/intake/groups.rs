@@ -98,7 +98,7 @@ pub(crate) struct Added {
     pub(crate) known: Arc<Known>,
     /// How many tables there are now.
     pub(crate) tables: usize,
-    /// Schemas whose groups had been idle and made room.
+    /// Schemas whose groups had been idle and freed capacity.
     pub(crate) retired: Vec<SchemaId>,
 }
 

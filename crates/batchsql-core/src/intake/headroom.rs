@@ -1,7 +1,7 @@
 //! Owns the memory that open batches may take ahead of their rows.
 //! Must not know batches.
 //!
-//! A batch is faster to fill when its columns begin with as much room as the last batch of its lane needed. That room
+//! A batch is faster to fill when its columns begin with as much capacity as the last batch of its lane needed. That capacity
 //! is not in the byte budget, and there may be thousands of open batches: 500 tables with 4 lanes and 5 text columns
 //! would take 160 MB. So it has a limit for the whole pipeline. A batch that gets none begins small and grows with its
 //! rows.

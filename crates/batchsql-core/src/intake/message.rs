@@ -12,7 +12,7 @@ pub(crate) enum Message {
     Lane(LaneId),
     /// Write everything that was accepted, then answer.
     Flush(oneshot::Sender<()>),
-    /// A submitter waits for room.
+    /// A submitter waits for capacity.
     Pressure,
     /// Drain until the deadline, then end.
     Close { deadline: Instant },

@@ -23,7 +23,7 @@ use crate::write::context::PipelineContext;
 use crate::write::ids::LaneId;
 use crate::write::job::{Job, Sealed};
 
-/// Columns start with room for this many rows, or for as many as the last batch held while there is headroom for that.
+/// Columns start with capacity for this many rows, or for as many as the last batch held while there is headroom for that.
 const FIRST_CAPACITY: usize = 16;
 
 /// What a sealed batch takes along from its lane.
@@ -48,7 +48,7 @@ pub(crate) struct OpenBatch {
     /// Hashes of the keys of the first `hashed` rows. Nobody asks while the lane has one open batch.
     keys: HashSet<u64>,
     hashed: usize,
-    /// Rows of the last batch and the variable bytes of its columns: the room to start the next with,
+    /// Rows of the last batch and the variable bytes of its columns: the capacity to start the next with,
     /// so that buffers rarely grow while they are filled.
     last_len: usize,
     last_bytes: Vec<usize>,
@@ -116,10 +116,11 @@ impl OpenBatch {
         let schema = &self.group.schema;
         let variable: usize = self.last_bytes.iter().sum();
         let wanted = self.last_len * schema.fixed_row_len() + variable;
-        let has_room = self.last_len > FIRST_CAPACITY && headroom.take(wanted);
-        self.headroom = if has_room { wanted } else { 0 };
-        let (rows, room) = if has_room { (self.last_len, &*self.last_bytes) } else { (FIRST_CAPACITY, &[][..]) };
-        let bytes = room.iter().copied().chain(std::iter::repeat(0));
+        let has_headroom = self.last_len > FIRST_CAPACITY && headroom.take(wanted);
+        self.headroom = if has_headroom { wanted } else { 0 };
+        let (rows, capacity) =
+            if has_headroom { (self.last_len, &*self.last_bytes) } else { (FIRST_CAPACITY, &[][..]) };
+        let bytes = capacity.iter().copied().chain(std::iter::repeat(0));
         let column = |(c, bytes): (&Column, usize)| ColumnBuffer::new(c.column_type(), c.is_nullable(), rows, bytes);
         self.columns = schema.columns().iter().zip(bytes).map(column).collect();
     }

@@ -26,7 +26,7 @@ pub enum Outcome {
     Rejected(FailedRow),
     /// It was retried for `retry_for` without success.
     Expired(FailedRow),
-    /// It was given up before it was sent: the deadline of `close` passed, it had to make room
+    /// It was given up before it was sent: the deadline of `close` passed, it had to free capacity
     /// ([`WhenFull::DropOldest`](crate::WhenFull::DropOldest)), the sink panicked before the write, or the
     /// runtime ended.
     Purged(FailedRow),

@@ -57,7 +57,7 @@ impl<S: Sink> BatchSqlBuilder<S> {
     /// Calls back with every row that ends as rejected, expired, purged or unknown, whether it has a
     /// receipt or not.
     ///
-    /// The callback runs on the pipeline's tasks before the row's room is given back: it must not
+    /// The callback runs on the pipeline's tasks before the row's capacity is given back: it must not
     /// block, and while it runs it slows the pipeline down. A panic in it is caught and logged.
     pub fn on_failed_row(mut self, callback: impl Fn(&Outcome) + Send + Sync + 'static) -> Self {
         self.dead_letters.push(DeadLetters::callback(callback));

@@ -7,11 +7,11 @@ use crate::pipeline::error::{SubmitAllError, SubmitError};
 use crate::pipeline::handle::BatchSql;
 use crate::row::traits::Row;
 
-/// `submit_all` reserves room for this many rows at once.
+/// `submit_all` reserves capacity for this many rows at once.
 const CHUNK_ROWS: usize = 64;
 
 impl BatchSql {
-    /// Accepts many rows in their order, waiting for room as needed; returns how many.
+    /// Accepts many rows in their order, waiting for capacity as needed; returns how many.
     ///
     /// # Errors
     /// The first row that is not accepted ends the call;
@@ -77,7 +77,7 @@ impl BatchSql {
         let mut left_bytes = bytes;
         while let Some((first, first_bytes)) = left.first() {
             let known = self.group(first.schema())?.into_arc();
-            // Each table takes room of its own share. Most chunks are rows of one schema.
+            // Each table takes capacity of its own share. Most chunks are rows of one schema.
             let is_same = |(row, _): &&(R, usize)| row.schema() == &known.group.schema;
             let same = left.iter().take_while(is_same).count();
             let same_bytes = if same == left.len() { left_bytes } else { left[..same].iter().map(|row| row.1).sum() };

@@ -13,7 +13,7 @@ pub struct SubmitError(SubmitErrorKind);
 enum SubmitErrorKind {
     #[error("the pipeline is closed, by close() or with its runtime; the row is still yours: submit it to a new one")]
     Closed,
-    #[error("the buffer is full; wait for room (WhenFull::Wait), or raise buffer_size or buffer_bytes")]
+    #[error("the buffer is full; wait for capacity (WhenFull::Wait), or raise buffer_size or buffer_bytes")]
     Full,
     #[error(transparent)]
     Row(RowError),
@@ -33,7 +33,7 @@ impl SubmitError {
         self.0 == SubmitErrorKind::Closed
     }
 
-    /// There was no room and the call does not wait, or not any longer.
+    /// There was no capacity and the call does not wait, or not any longer.
     pub fn is_full(&self) -> bool {
         self.0 == SubmitErrorKind::Full
     }

@@ -1,4 +1,4 @@
-//! Owns how one row is accepted: the wait for room, the push into its lane, the refusal.
+//! Owns how one row is accepted: the wait for capacity, the push into its lane, the refusal.
 //! Must not know how batches are written.
 
 use std::sync::Arc;
@@ -23,17 +23,17 @@ use crate::write::context::PipelineContext;
 
 impl BatchSql {
     /// Accepts a row. When the buffer is full it does what [`PipelineConfig::when_full`](crate::PipelineConfig::when_full) says: by default
-    /// it waits for room.
+    /// it waits for capacity.
     ///
-    /// Where a pipeline has several tables, one table gets at most eight times the room that is left, so
+    /// Where a pipeline has several tables, one table gets at most eight times the capacity that is left, so
     /// that a table that cannot be written does not fill the buffer for all.
     ///
     /// # Errors
     /// The row does not fit its table or can never fit the buffer, or the pipeline is closed, or there is
-    /// no room ([`is_full`](SubmitError::is_full)) where `when_full` does not wait for ever.
+    /// no capacity ([`is_full`](SubmitError::is_full)) where `when_full` does not wait for ever.
     ///
     /// # Cancel safety
-    /// Cancelled means not accepted: the only wait is the one for room.
+    /// Cancelled means not accepted: the only wait is the one for capacity.
     pub async fn submit<R: Row + ?Sized>(&self, row: &R) -> Result<(), SubmitError> {
         self.accept(row, false, self.0.config.when_full).await.map(drop)
     }
@@ -50,10 +50,10 @@ impl BatchSql {
         Ok(receipt.expect("a tracked row has a receipt"))
     }
 
-    /// Accepts a row only if there is room now.
+    /// Accepts a row only if there is capacity now.
     ///
     /// # Errors
-    /// As [`submit`](Self::submit), and [`is_full`](SubmitError::is_full) when there is no room.
+    /// As [`submit`](Self::submit), and [`is_full`](SubmitError::is_full) when there is no capacity.
     pub fn try_submit<R: Row + ?Sized>(&self, row: &R) -> Result<(), SubmitError> {
         let accepted = self.admit(row).and_then(|(known, bytes)| {
             let mut reservation = self.try_reserve(&known.table, 1, bytes)?;
@@ -62,7 +62,7 @@ impl BatchSql {
         accepted.inspect_err(|error| self.report_refused(row, error))
     }
 
-    /// Accepts a row, waiting for room at most `limit`.
+    /// Accepts a row, waiting for capacity at most `limit`.
     ///
     /// # Errors
     /// As [`submit`](Self::submit), and [`is_full`](SubmitError::is_full) when time ran out.
@@ -73,13 +73,13 @@ impl BatchSql {
         self.accept(row, false, WhenFull::WaitAtMost(limit)).await.map(drop)
     }
 
-    /// Accepts a row in the place of one that failed, with the room that that one still has in the buffer:
+    /// Accepts a row in the place of one that failed, with the capacity that that one still has in the buffer:
     /// for consumers of [`DeadLetters::channel`](crate::DeadLetters::channel) that mend rows. It never waits.
     ///
     /// Mind that a row that is submitted again comes after rows of its key that were accepted meanwhile.
     ///
     /// # Errors
-    /// As [`try_submit`](Self::try_submit), with the letter. It is full when there is no room and the new row
+    /// As [`try_submit`](Self::try_submit), with the letter. It is full when there is no capacity and the new row
     /// needs more than the old one, or another consumer still has the old one, or that was of another
     /// pipeline: keep the letter and try again.
     pub fn resubmit<R: Row + ?Sized>(&self, letter: DeadLetter, row: &R) -> Result<(), ResubmitError> {
@@ -92,24 +92,24 @@ impl BatchSql {
         };
         let outcome = letter.outcome().clone();
         let budget = &self.0.pipeline.ledger.budget;
-        let room = match letter.into_capacity(budget) {
-            Ok(room) => room,
-            // Another consumer has the row and its room, or it is room of another pipeline.
+        let capacity = match letter.into_capacity(budget) {
+            Ok(capacity) => capacity,
+            // Another consumer has the row and its capacity, or it is capacity of another pipeline.
             Err(letter) => {
                 let pushed = self.try_submit(row);
                 return pushed.map_err(|source| ResubmitError { letter: Box::new(letter), source });
             }
         };
-        match room.reuse(budget, bytes) {
+        match capacity.reuse(budget, bytes) {
             Ok(mut reservation) => self.push(&known, row, bytes, false, &mut reservation).map(drop).map_err(|source| {
                 self.report_refused(row, &source);
-                // The reservation gives the room back; the letter goes without.
+                // The reservation gives the capacity back; the letter goes without.
                 ResubmitError { letter: Box::new(DeadLetter::without_capacity(outcome)), source }
             }),
-            Err(room) => {
+            Err(capacity) => {
                 let source = SubmitError::full();
                 self.report_refused(row, &source);
-                Err(ResubmitError { letter: Box::new(DeadLetter::with_capacity(outcome, room)), source })
+                Err(ResubmitError { letter: Box::new(DeadLetter::with_capacity(outcome, capacity)), source })
             }
         }
     }
@@ -162,19 +162,19 @@ impl BatchSql {
             }
         };
         let table = &known.table;
-        let room = pipeline.ledger.budget.reserve(table.number(), &table.share, rows, bytes, ask);
-        let room = match limit {
-            None => room.await,
+        let capacity = pipeline.ledger.budget.reserve(table.number(), &table.share, rows, bytes, ask);
+        let capacity = match limit {
+            None => capacity.await,
             Some(limit) => {
                 // The timer is that of the pipeline's runtime: the caller may be outside of any.
                 let timeout = {
                     let _runtime = self.0.runtime.enter();
-                    tokio::time::timeout(limit, room)
+                    tokio::time::timeout(limit, capacity)
                 };
                 timeout.await.unwrap_or(Err(Refusal::Full))
             }
         };
-        room.map_err(submit_error)
+        capacity.map_err(submit_error)
     }
 
     #[inline]
@@ -215,7 +215,7 @@ impl BatchSql {
     }
 }
 
-/// Reports a wait for room when it ends, also when it ends by cancellation.
+/// Reports a wait for capacity when it ends, also when it ends by cancellation.
 struct ReportedWait<'a> {
     pipeline: &'a Arc<PipelineContext>,
     table: &'a Schema,

@@ -97,7 +97,7 @@ pub(crate) struct Progress {
     /// Nothing of it may be written without the rest.
     pub(crate) is_atomic: bool,
     /// It is given up for newer rows, as configured.
-    pub(crate) makes_room: bool,
+    pub(crate) frees_capacity: bool,
     /// What is left of the round; `None` before the first.
     pub(crate) search: Option<Search>,
     /// `None` while all rows are written as they are.
@@ -510,7 +510,7 @@ impl Job {
     }
 
     fn log_failed_rows(&self) {
-        if self.progress.counts.failed() > 0 && !self.progress.makes_room {
+        if self.progress.counts.failed() > 0 && !self.progress.frees_capacity {
             let (counts, error) = (self.progress.counts, self.progress.logged_error.as_ref());
             let error = error.map(tracing::field::display);
             tracing::error!(
@@ -522,7 +522,7 @@ impl Job {
         }
     }
 
-    /// Enters the end of the batch: failed rows, metrics, counts, receipts, then the room it held, but for that of
+    /// Enters the end of the batch: failed rows, metrics, counts, receipts, then the capacity it held, but for that of
     /// rows on their way to a dead-letter consumer.
     fn settle(&mut self) {
         let counts = self.progress.counts;
