@@ -60,7 +60,7 @@ async fn behind_a_slow_sink() {
     for text in ["some text of a usual length", &"x".repeat(5_000)] {
         let sink = ScriptedSink::new();
         sink.grow_batches();
-        sink.script([Step::Hang; 4]);
+        sink.script([Step::Hang; 64]);
         let db = BatchSql::builder(sink.clone()).config(config()).start().unwrap();
         let schema = schema("slow", true);
         let before = allocated();
