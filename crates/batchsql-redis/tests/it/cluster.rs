@@ -178,7 +178,8 @@ async fn a_node_that_dies_takes_only_its_rows_and_only_until_it_is_back() {
     assert!(written.len() > 150 && failed.len() > 50, "{} written, {} failed", written.len(), failed.len());
     for outcome in failed {
         let class = outcome.failure().unwrap().class();
-        assert!(matches!(class, Some(ErrorClass::Transient)), "{outcome:?}");
+        // Whether the client sees the end of an idle connection before it uses it is a matter of time.
+        assert!(matches!(class, Some(ErrorClass::Transient | ErrorClass::Unknown)), "{outcome:?}");
     }
 
     let config = PipelineConfig { retry_for: Duration::from_secs(60), ..config() };
