@@ -5,6 +5,7 @@
 //! sealed, for a connection that does not come, and rows join their batch until it is sent.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::{Id, JoinError};
 use tokio::time::Instant;
@@ -23,10 +24,11 @@ use crate::write::execute::{Connection, Ended};
 use crate::write::flight::{AbandonedWrite, Flight};
 use crate::write::ids::LaneId;
 use crate::write::job::Job;
+use crate::write::session::SessionEnd;
 use crate::write::sink::Sink;
 
 /// While draining, retries come at least this fast.
-const DRAINING_DELAY: std::time::Duration = std::time::Duration::from_millis(20);
+const DRAINING_DELAY: Duration = Duration::from_millis(20);
 
 impl<S: Sink> Dispatcher<S> {
     /// Starts batches while there are connections, gets connections while there are permits, and ends sessions.
@@ -188,7 +190,7 @@ impl<S: Sink> Dispatcher<S> {
         let gate = state.gate.get_or_insert_with(|| ConnectGate::new(error.clone(), now));
         let is_first = gate.since == now;
         let delay = gate.failed(error.clone(), started, now, limits, state.is_draining);
-        if is_first || delay > std::time::Duration::from_secs(1) {
+        if is_first || delay > Duration::from_secs(1) {
             tracing::warn!(%error, ?delay, "no connection to the database; trying again");
         } else {
             tracing::debug!(%error, ?delay, "no connection to the database; trying again");
@@ -255,12 +257,7 @@ impl<S: Sink> Dispatcher<S> {
         }
     }
 
-    fn session_ended(
-        &mut self,
-        state: &mut State<S::Conn>,
-        end: Option<crate::write::session::SessionEnd>,
-        now: Instant,
-    ) {
+    fn session_ended(&mut self, state: &mut State<S::Conn>, end: Option<SessionEnd>, now: Instant) {
         let Some((lane, verdict)) = state.fences.ended(end, self.executor.late_write_limit(), now) else { return };
         match verdict {
             Verdict::Waits => self.expire_fenced(state, lane, now),
@@ -281,10 +278,10 @@ impl<S: Sink> Dispatcher<S> {
         }
     }
 
-    fn report_back_off(&self, job: &Job, delay: std::time::Duration, error: &SinkError, is_draining: bool) {
+    fn report_back_off(&self, job: &Job, delay: Duration, error: &SinkError, is_draining: bool) {
         let table = job.batch.schema().table_display();
         // The first time, and when it begins to take long: not with every attempt.
-        if !is_draining && (job.progress.attempts <= 1 || delay > std::time::Duration::from_secs(1)) {
+        if !is_draining && (job.progress.attempts <= 1 || delay > Duration::from_secs(1)) {
             tracing::warn!(table, %error, ?delay, "trying again");
         } else {
             tracing::debug!(table, %error, ?delay, "trying again");

@@ -2,6 +2,7 @@
 //! Must not know what is done with it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::oneshot;
@@ -13,6 +14,7 @@ use crate::dispatch::fences::Fences;
 use crate::dispatch::schedule::Schedule;
 use crate::error::SinkError;
 use crate::write::execute::{Connection, Ended};
+use crate::write::flight::Flight;
 use crate::write::session::SessionEnd;
 
 /// How a task of the dispatcher ended.
@@ -30,7 +32,7 @@ pub(crate) struct State<C> {
     /// Tasks that get a connection, and since when.
     pub(crate) connecting: HashMap<Id, Instant>,
     /// What dispatcher and task both know of the ordered batches that are being written.
-    pub(crate) flights: HashMap<Id, std::sync::Arc<crate::write::flight::Flight>>,
+    pub(crate) flights: HashMap<Id, Arc<Flight>>,
     /// The task that ends a session.
     pub(crate) fencing: Option<Id>,
     /// Connections for batches that start now: of batches that have just ended, or just got. What is left is given

@@ -118,6 +118,15 @@ enum End {
     Counted,
 }
 
+impl End {
+    fn outcome(&self) -> Option<&Outcome> {
+        match self {
+            Self::Known(outcome) => Some(outcome),
+            Self::Open | Self::Counted => None,
+        }
+    }
+}
+
 impl Job {
     pub(crate) fn new(sealed: Sealed, pipeline: Arc<PipelineContext>) -> Self {
         let Sealed { lane, group, group_token, is_ordered, batch, opened_at, reason, limit, completion, share } =
@@ -529,16 +538,9 @@ impl Job {
         let ledger = &self.pipeline.ledger;
         debug_assert_eq!(counts.total(), self.batch.len() as u64, "each row has one outcome");
         let ends = std::mem::take(&mut self.progress.ends);
-        let known = |end: &End| match end {
-            End::Known(outcome) => Some(outcome.clone()),
-            End::Open | End::Counted => None,
-        };
         let (mut kept_rows, mut kept_bytes) = (0, 0);
         if counts.failed() > 0 {
-            let outcomes = ends.iter().filter_map(|end| match end {
-                End::Known(outcome) => Some(outcome),
-                End::Open | End::Counted => None,
-            });
+            let outcomes = ends.iter().filter_map(End::outcome);
             let fixed = self.batch.schema().fixed_row_len();
             (kept_rows, kept_bytes) = ledger.hand_over(outcomes, |row| fixed + row.variable_len());
         }
@@ -548,7 +550,7 @@ impl Job {
         for part in &self.parts {
             if let Some(completion) = &part.completion {
                 let rows = if ends.is_empty() { &[] } else { &ends[start..start + part.rows] };
-                completion.resolve(rows.iter().filter_map(known).collect());
+                completion.resolve(rows.iter().filter_map(End::outcome).cloned().collect());
             }
             start += part.rows;
         }
