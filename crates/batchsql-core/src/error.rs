@@ -14,9 +14,11 @@ pub enum ErrorClass {
     Transient,
     /// One or more rows are at fault (constraint, range, encoding). Isolated.
     Row,
-    /// The table or a column does not exist or has an unfit type. The table is parked.
+    /// The table or a column does not exist or has an unfit type. When [`prepare`](crate::Sink::prepare) says so, the
+    /// table is parked. When a write says so, one row may be the reason (a trigger, an input function): the table is
+    /// looked at again, then up to four rows are tried alone, and only if all are refused with one code is it parked.
     Schema,
-    /// The user may not write the table. The table is parked.
+    /// The user may not write the table. As for `Schema`.
     Permission,
     /// The statement was too large. Split.
     Size,
@@ -28,7 +30,8 @@ pub enum ErrorClass {
     Resource,
     /// The link was lost, or time ran out, after the commit may have been sent.
     Unknown,
-    /// A defect in a driver or in the pipeline, for example a panic.
+    /// A code that the driver does not know, or a defect in a driver or in the pipeline, for example a panic. When a
+    /// write says so, as for `Schema`.
     Internal,
 }
 

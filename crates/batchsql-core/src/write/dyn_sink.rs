@@ -31,6 +31,7 @@ trait ErasedSink: Send + Sync + 'static {
     fn late_write_limit(&self) -> Option<Duration>;
     async fn session(&self, conn: &mut BoxConn) -> Result<Option<Session>, SinkError>;
     async fn end_session(&self, session: &Session) -> Result<SessionEnd, SinkError>;
+    async fn is_working(&self, session: &Session) -> Result<Option<bool>, SinkError>;
     async fn acquire(&self) -> Result<BoxConn, SinkError>;
     async fn prepare(&self, conn: &mut BoxConn, schema: &Schema) -> Result<BoxPlan, SinkError>;
     async fn write(
@@ -89,6 +90,10 @@ impl<S: Sink> ErasedSink for S {
 
     async fn end_session(&self, session: &Session) -> Result<SessionEnd, SinkError> {
         Sink::end_session(self, session).await
+    }
+
+    async fn is_working(&self, session: &Session) -> Result<Option<bool>, SinkError> {
+        Sink::is_working(self, session).await
     }
 
     async fn acquire(&self) -> Result<BoxConn, SinkError> {
@@ -176,6 +181,10 @@ impl Sink for DynSink {
 
     async fn end_session(&self, session: &Session) -> Result<SessionEnd, SinkError> {
         self.0.end_session(session).await
+    }
+
+    async fn is_working(&self, session: &Session) -> Result<Option<bool>, SinkError> {
+        self.0.is_working(session).await
     }
 
     async fn acquire(&self) -> Result<BoxConn, SinkError> {

@@ -173,10 +173,26 @@ pub trait Sink: Send + Sync + 'static {
         async { Ok(SessionEnd::Impossible) }
     }
 
+    /// Whether the server works on something that was sent on a session, asked from another connection while a write
+    /// takes long, so that a link that died without a word is noticed before `statement_timeout`. `Ok(Some(false))`:
+    /// the session is idle, or is no longer there. `Ok(None)` (default): not known. A session whose statement waits for
+    /// more data of its client counts as working.
+    ///
+    /// # Errors
+    /// The server cannot be asked now. The write goes on.
+    fn is_working(&self, session: &Session) -> impl Future<Output = Result<Option<bool>, SinkError>> + Send {
+        let _ = session;
+        async { Ok(None) }
+    }
+
     /// Gets a connection.
     fn acquire(&self) -> impl Future<Output = Result<Self::Conn, SinkError>> + Send;
 
     /// Prepares the writing of one schema: checks table and columns, chooses the statement.
+    ///
+    /// # Errors
+    /// An error here is one of the table, whatever its class; an error of `write` may come from one row, also when its
+    /// code speaks of a table or a right, and is looked into, see [`ErrorClass::Schema`](crate::ErrorClass::Schema).
     fn prepare(
         &self,
         conn: &mut Self::Conn,
