@@ -396,6 +396,11 @@ impl Schedule {
         self.forget_if_idle(lane);
     }
 
+    /// Whether a lane has batches that came back and can be started.
+    pub(crate) fn holds(&self, lane: LaneId) -> bool {
+        self.lanes.get(&lane).is_some_and(|state| !state.held.is_empty())
+    }
+
     /// Whether a lane has batches that wait.
     pub(crate) fn has_waiting(&self, lane: LaneId) -> bool {
         let resting = || self.resting.values().any(|job| job.lane == lane);

@@ -24,6 +24,7 @@ use crate::write::execute::{Connection, Ended};
 use crate::write::flight::{AbandonedWrite, Flight};
 use crate::write::ids::LaneId;
 use crate::write::job::Job;
+use crate::write::sample::SAMPLES;
 use crate::write::session::SessionEnd;
 use crate::write::sink::Sink;
 
@@ -37,7 +38,7 @@ impl<S: Sink> Dispatcher<S> {
             match state.schedule.next(now) {
                 None => break,
                 Some(Next::Held(job)) => match self.groups.table(job.lane.table) {
-                    Some(table) => self.start(state, &table, job, Vec::new(), now),
+                    Some(table) => self.start_held(state, &table, job, now),
                     None => unreachable!("a table is kept while it has batches"),
                 },
                 Some(Next::Pull(table, lane)) => self.pull(state, &table, lane, now),
@@ -91,6 +92,21 @@ impl<S: Sink> Dispatcher<S> {
             }
             Pull::Empty => state.schedule.note(table, lane, status, self.flush_interval),
         }
+    }
+
+    /// Starts a batch that came back. If it has too few rows to tell whose its error is, it takes over the next ones of
+    /// its lane.
+    fn start_held(&self, state: &mut State<S::Conn>, table: &Arc<Table>, job: Box<Job>, now: Instant) {
+        let lane = job.lane;
+        if !job.wants_company() || state.schedule.holds(lane) {
+            return self.start(state, table, job, Vec::new(), now);
+        }
+        let mut limit = self.pull_limit(state, table, lane);
+        // They are tried alone, or in parts as large as the table takes.
+        limit.rows = limit.rows.max(2 * SAMPLES);
+        let (others, status) = table.pull_more(lane, &job, limit);
+        self.start(state, table, job, others, now);
+        state.schedule.note(table, lane, status, self.flush_interval);
     }
 
     /// How much one pull may take. A batch that takes all that waits leaves nothing to the permits that are free beside
@@ -225,7 +241,7 @@ impl<S: Sink> Dispatcher<S> {
                 state.schedule.back_off(start, job, now + delay, now);
             }
             // Each search goes on where the last one ended, and comes to an end.
-            Ended::Parked { job, error, .. } if state.is_draining && error.class() == ErrorClass::Row => {
+            Ended::Parked { job, is_search: true, .. } if state.is_draining => {
                 state.schedule.back_off(start, job, now + DRAINING_DELAY, now);
             }
             // The last chance of a table is the one that it has while the pipeline drains.
@@ -234,7 +250,7 @@ impl<S: Sink> Dispatcher<S> {
                 drop(job);
                 state.schedule.done(start, false, now);
             }
-            Ended::Parked { job, error, has_written } => {
+            Ended::Parked { job, error, has_written, .. } => {
                 let (class, group) = (error.class(), job.group);
                 if state.schedule.park(start, job, error.clone(), has_written, now) {
                     let table = start.table.name();

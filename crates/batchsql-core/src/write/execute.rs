@@ -41,6 +41,10 @@ pub(crate) struct Executor<S: Sink> {
     retry_for: Duration,
     statement_timeout: Duration,
     isolation: Isolation,
+    /// Whether all rows of a table keep their order.
+    in_order: bool,
+    /// How long a batch waits for others before its table is parked for an error that may be of one row.
+    doubt_delay: Duration,
     coalesces: bool,
     sorts: bool,
     repeats_inserts: bool,
@@ -56,6 +60,9 @@ enum Stop {
     Inseparable(SinkError),
     /// They were refused, and some of them may be there already.
     MaybeWritten(SinkError),
+    /// They were refused by an error that may be of the table or of one row; so many writes of the group were committed
+    /// before.
+    Doubtful(SinkError, u64),
     /// Every retry that made sense was made.
     Failed(FailureKind, SinkError),
     /// The batch has to wait.
@@ -68,6 +75,8 @@ enum Pause {
     BackOff(Duration, SinkError),
     /// The table cannot be written.
     Park(SinkError),
+    /// The search for bad rows takes longer than it may at once.
+    ParkSearch(SinkError),
 }
 
 /// A connection that goes from one batch to the next one.
@@ -85,6 +94,10 @@ const HOLD: Duration = Duration::from_secs(1);
 /// How long one call of `end_session` may take. It is made again.
 const END_SESSION: Duration = Duration::from_secs(5);
 
+/// The bounds of the time that a batch waits for others before its table is parked.
+const MIN_DOUBT_DELAY: Duration = Duration::from_millis(50);
+const MAX_DOUBT_DELAY: Duration = Duration::from_secs(1);
+
 /// How the writing of a batch ended.
 pub(crate) enum Ended<C> {
     /// Every row has its outcome.
@@ -99,7 +112,13 @@ pub(crate) enum Ended<C> {
     /// It is to be tried again after a while.
     BackOff { job: Box<Job>, delay: Duration, error: SinkError },
     /// Its table cannot be written for now.
-    Parked { job: Box<Job>, error: SinkError, has_written: bool },
+    Parked {
+        job: Box<Job>,
+        error: SinkError,
+        has_written: bool,
+        /// Whether the next try goes on with the search for bad rows, which comes to an end.
+        is_search: bool,
+    },
 }
 
 /// A plan, and whether it was made just now.
@@ -138,6 +157,8 @@ impl<S: Sink> Executor<S> {
             retry_for: config.retry_for,
             statement_timeout: config.statement_timeout,
             isolation: config.isolation,
+            in_order: config.ordering == Ordering::PerTable,
+            doubt_delay: config.flush_interval.saturating_mul(2).clamp(MIN_DOUBT_DELAY, MAX_DOUBT_DELAY),
             coalesces: config.coalesce == Coalesce::LastPerKey,
             repeats_inserts: config.delivery == Delivery::AtLeastOnce,
             parks: !config.park_for.is_zero(),
@@ -172,7 +193,7 @@ impl<S: Sink> Executor<S> {
     pub(crate) async fn write(
         self: Arc<Self>,
         mut job: Box<Job>,
-        others: Vec<Job>,
+        mut others: Vec<Job>,
         connection: Connection<S::Conn>,
         flight: Arc<Flight>,
     ) -> Ended<S::Conn> {
@@ -180,9 +201,16 @@ impl<S: Sink> Executor<S> {
         let mut conn = Some(connection);
         job.progress.has_written = false;
         job.progress.expired = None;
+        job.progress.has_looked_again = false;
+        if !others.is_empty() && job.progress.search.is_some() {
+            // It was reported without them.
+            others.iter_mut().for_each(Job::report_sealed);
+            job.begin_anew();
+        }
         if job.progress.search.is_none() {
             self.begin(&mut job, others);
         }
+        job.resume_in_doubt(self.in_order);
         let pause = self.run(&mut job, &mut conn, &flight).await;
         job.release_copy();
         let has_written = job.progress.has_written;
@@ -194,7 +222,8 @@ impl<S: Sink> Executor<S> {
                 Ended::Done { has_written, expired, connection: conn.filter(|_| may_hold) }
             }
             Some(Pause::BackOff(delay, error)) => Ended::BackOff { job, delay, error },
-            Some(Pause::Park(error)) => Ended::Parked { job, error, has_written },
+            Some(Pause::Park(error)) => Ended::Parked { job, error, has_written, is_search: false },
+            Some(Pause::ParkSearch(error)) => Ended::Parked { job, error, has_written, is_search: true },
         }
     }
 
@@ -207,8 +236,10 @@ impl<S: Sink> Executor<S> {
         let max_rows = if self.isolation == Isolation::AtomicBatch { usize::MAX } else { job.limit.rows() };
         let budget = self.isolation_budget(job.batch.len());
         job.begin(self.coalesces, self.sorts, budget, max_rows);
-        let started = BatchStarted { queue_wait, assemble: begin.elapsed() };
-        self.pipeline.reporter.call(|reporter| reporter.batch_started(&job.info(), &started));
+        if job.progress.attempts == 0 {
+            let started = BatchStarted { queue_wait, assemble: begin.elapsed() };
+            self.pipeline.reporter.call(|reporter| reporter.batch_started(&job.info(), &started));
+        }
     }
 
     /// Tries that the search for bad rows may take: a batch that has grown may take as many for each of its parts.
@@ -241,23 +272,39 @@ impl<S: Sink> Executor<S> {
                     if matches!(self.isolation, Isolation::Bisect { beyond: BeyondBudget::Park, .. }) && self.parks {
                         let budget = self.isolation_budget(job.batch.len());
                         search(job).renew(budget);
-                        return Some(Pause::Park(error));
+                        return Some(Pause::ParkSearch(error));
                     }
                     let error = error.not_looked_at_alone();
                     for undecided in search(job).take_rest() {
                         job.failed(undecided, FailureKind::Rejected, Some(&error));
                     }
                 }
+                Next::AllRefused => {
+                    let error = job.progress.refusal.clone().expect("the rows were refused");
+                    if job.wait_in_doubt() {
+                        return Some(Pause::BackOff(self.doubt_delay, error));
+                    }
+                    if self.parks {
+                        return Some(Pause::Park(error));
+                    }
+                    job.reject_rest_of_round();
+                }
                 Next::Try(range) => match self.write_range(job, range.clone(), conn, flight).await {
                     Ok(written) => {
                         job.written(range.clone(), &written, self.repeats(job));
-                        search(job).judge(range, Verdict::Ended);
+                        search(job).judge(range.clone(), Verdict::Ended);
+                        job.committed(&range, &written, self.in_order);
                         if let Some(pause) = self.back_off_unfinished(job, &written) {
                             return Some(pause);
                         }
                     }
                     Err(Stop::Bad(error)) => self.refused(job, range, Verdict::Bad, &error),
                     Err(Stop::Inseparable(error)) => self.refused(job, range, Verdict::Inseparable, &error),
+                    Err(Stop::Doubtful(error, seen)) => {
+                        if job.doubt(range.clone(), seen, &error, self.in_order) {
+                            self.refused(job, range, Verdict::Bad, &error);
+                        }
+                    }
                     Err(Stop::MaybeWritten(error)) => {
                         search(job).judge(range.clone(), Verdict::Ended);
                         if job.fail_maybe_written(range, &error) {
@@ -319,6 +366,7 @@ impl<S: Sink> Executor<S> {
         let was_isolating = search(job).is_isolating();
         if search(job).judge(range.clone(), verdict) {
             job.reject_row(range.start, error);
+            job.use_credit();
         } else if search(job).is_isolating() && !was_isolating {
             self.pipeline.reporter.call(|reporter| reporter.batch_isolated(&job.info()));
         }
@@ -333,6 +381,9 @@ impl<S: Sink> Executor<S> {
         flight: &Flight,
     ) -> Result<Written, Stop> {
         let schema = job.batch.schema().clone();
+        let commits = job.commits.count();
+        // Whether rows were sent, so that one of them may be the reason.
+        let mut was_sent = false;
         let error = loop {
             let connected = match conn.take() {
                 Some(connection) => Ok(connection),
@@ -357,8 +408,9 @@ impl<S: Sink> Executor<S> {
                     *conn = Some(connection);
                     return Ok(written);
                 }
-                Err(error) if error.class() == ErrorClass::Schema && !prepared.fresh => {
+                Err(error) if may_be_of_table(&error) && !prepared.fresh && !job.progress.has_looked_again => {
                     // The table may have changed since the plan was made: look again, once.
+                    job.progress.has_looked_again = true;
                     self.forget(&[schema.id()]);
                     *conn = Some(connection);
                 }
@@ -366,11 +418,16 @@ impl<S: Sink> Executor<S> {
                     if matches!(error.class(), ErrorClass::Row | ErrorClass::Size | ErrorClass::Duplicate) {
                         *conn = Some(connection);
                     }
+                    was_sent = true;
                     break error;
                 }
             }
         };
         job.progress.last_error = Some(error.clone());
+        let is_doubtful = was_sent && may_be_of_table(&error) && self.isolation != Isolation::AtomicBatch;
+        if is_doubtful && !job.has_maybe_written(range.clone()) {
+            return Err(Stop::Doubtful(error, commits));
+        }
         Err(self.judge(job, range, error))
     }
 
@@ -382,6 +439,7 @@ impl<S: Sink> Executor<S> {
             _ if is_maybe_written => return Stop::MaybeWritten(error),
             ErrorClass::Row => return Stop::Bad(error),
             ErrorClass::Size | ErrorClass::Duplicate => return Stop::Inseparable(error),
+            _ if self.parks && !job.progress.is_atomic => return Stop::Pause(Pause::Park(error)),
             ErrorClass::Schema | ErrorClass::Permission if self.parks => return Stop::Pause(Pause::Park(error)),
             ErrorClass::Schema | ErrorClass::Permission | ErrorClass::Internal => {
                 return Stop::Failed(FailureKind::Rejected, error);
@@ -493,9 +551,14 @@ impl<S: Sink> Executor<S> {
     }
 }
 
+/// Whether an error may be of the table as well as of one row.
+fn may_be_of_table(error: &SinkError) -> bool {
+    matches!(error.class(), ErrorClass::Schema | ErrorClass::Permission | ErrorClass::Internal)
+}
+
 /// What is left of the round that was begun.
 fn search(job: &mut Job) -> &mut crate::write::isolate::Search {
-    job.progress.search.as_mut().expect("a job is begun before it is run")
+    job.search()
 }
 
 /// Leaves the rest of the round to the next one: it may have later rows with the keys of those that are left already.

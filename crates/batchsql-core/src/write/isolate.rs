@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use crate::write::sample::Sampling;
+
 /// What came of trying a range of rows in a transaction of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -20,6 +22,9 @@ pub(crate) enum Next {
     Try(Range<usize>),
     /// The budget is spent and rows are left: it is not a matter of single rows.
     Undecided,
+    /// Every row that was tried alone was refused, and none was committed: the table is at fault, as far as this batch
+    /// can tell.
+    AllRefused,
     Done,
 }
 
@@ -34,23 +39,33 @@ pub(crate) struct Search {
     budget: usize,
     /// Rows that one try may take.
     max_rows: usize,
+    /// While single rows are tried: then `pending` has these.
+    sampling: Option<Sampling>,
 }
 
 impl Search {
     /// Starts with all rows together. `budget` is the number of tries once a range was bad.
     pub(crate) fn new(rows: usize, budget: usize) -> Self {
-        Self { pending: std::iter::once(0..rows).collect(), isolating: false, budget, max_rows: usize::MAX }
+        Self {
+            pending: std::iter::once(0..rows).collect(),
+            isolating: false,
+            budget,
+            max_rows: usize::MAX,
+            sampling: None,
+        }
     }
 
     /// The next range to try. It must be judged, or put back.
     pub(crate) fn next(&mut self) -> Next {
         if self.pending.is_empty() {
-            return Next::Done;
+            let has_sampled = self.sampling.is_some();
+            self.stop_sampling();
+            return if has_sampled && !self.pending.is_empty() { Next::AllRefused } else { Next::Done };
         }
-        if self.isolating && self.budget == 0 {
+        if self.is_counting() && self.budget == 0 {
             return Next::Undecided;
         }
-        self.budget -= usize::from(self.isolating);
+        self.budget -= usize::from(self.is_counting());
         let Some(mut range) = self.pending.pop() else { return Next::Done };
         if range.len() > self.max_rows {
             let cut = range.start + self.max_rows;
@@ -67,15 +82,26 @@ impl Search {
 
     /// Takes back a range that could not be judged: it is tried again.
     pub(crate) fn put_back(&mut self, range: Range<usize>) {
-        self.budget += usize::from(self.isolating);
+        self.budget += usize::from(self.is_counting());
         self.pending.push(range);
+    }
+
+    /// Whether a try is counted: the few rows that are tried alone are not.
+    fn is_counting(&self) -> bool {
+        self.isolating && self.sampling.is_none()
     }
 
     /// Takes the verdict over the range that `next` gave; true when it rejects a single row.
     pub(crate) fn judge(&mut self, range: Range<usize>, verdict: Verdict) -> bool {
         match verdict {
-            Verdict::Ended => false,
-            Verdict::Bad | Verdict::Inseparable if range.len() <= 1 => true,
+            Verdict::Ended => {
+                self.ended(range);
+                false
+            }
+            Verdict::Bad | Verdict::Inseparable if range.len() <= 1 => {
+                self.ended(range);
+                true
+            }
             Verdict::Bad | Verdict::Inseparable => {
                 self.isolating |= verdict == Verdict::Bad;
                 let middle = range.start + range.len() / 2;
@@ -86,6 +112,66 @@ impl Search {
         }
     }
 
+    fn ended(&mut self, range: Range<usize>) {
+        if let Some(sampling) = &mut self.sampling {
+            range.for_each(|row| sampling.ended(row));
+        }
+    }
+
+    /// Whether single rows are being tried.
+    pub(crate) fn is_sampling(&self) -> bool {
+        self.sampling.is_some()
+    }
+
+    /// Takes back a range that was refused by an error that may be the table's, and tries rows alone that `choose`
+    /// takes from all that is left. A range of one row was tried alone already.
+    pub(crate) fn sample(&mut self, range: Range<usize>, choose: impl FnOnce(&[Range<usize>]) -> Vec<usize>) {
+        debug_assert!(self.sampling.is_none(), "rows are sampled once at a time");
+        let refused = (range.len() == 1).then_some(range.start);
+        self.pending.push(range);
+        self.begin_sampling(refused, choose);
+    }
+
+    /// Tries rows alone that `choose` takes from all that is left.
+    pub(crate) fn begin_sampling(
+        &mut self,
+        refused: Option<usize>,
+        choose: impl FnOnce(&[Range<usize>]) -> Vec<usize>,
+    ) {
+        let rows: Vec<Range<usize>> = std::mem::take(&mut self.pending).into_iter().rev().collect();
+        let samples = choose(&rows);
+        self.pending = samples.into_iter().filter(|row| Some(*row) != refused).map(|row| row..row + 1).rev().collect();
+        self.sampling = Some(Sampling::new(rows, refused));
+    }
+
+    /// The row that was tried alone was refused by an error that may be the table's.
+    pub(crate) fn sample_refused(&mut self, row: usize) {
+        if let Some(sampling) = &mut self.sampling {
+            sampling.refused(row);
+        }
+    }
+
+    /// A row that was tried alone was committed and judged, so the table is not at fault. What is left is tried as
+    /// before. Rows that were refused are at fault: they are tried alone once more, but for those that cannot come after
+    /// the row that was committed. These are returned to be rejected.
+    pub(crate) fn sample_committed(&mut self, is_overtaken: impl Fn(usize) -> bool) -> Vec<usize> {
+        let Some(mut sampling) = self.sampling.take() else { return Vec::new() };
+        let refused = sampling.take_refused();
+        self.pending = sampling.rest(&refused);
+        self.pending.reverse();
+        let (overtaken, again): (Vec<usize>, Vec<usize>) = refused.into_iter().partition(|row| is_overtaken(*row));
+        self.pending.extend(again.into_iter().rev().map(|row| row..row + 1));
+        overtaken
+    }
+
+    /// Puts what was being tried alone back among what is left.
+    fn stop_sampling(&mut self) {
+        if let Some(sampling) = self.sampling.take() {
+            self.pending = sampling.rest(&[]);
+            self.pending.reverse();
+        }
+    }
+
     /// Whether a range was bad so far.
     pub(crate) fn is_isolating(&self) -> bool {
         self.isolating
@@ -93,6 +179,7 @@ impl Search {
 
     /// What is left, in order.
     pub(crate) fn take_rest(&mut self) -> impl Iterator<Item = Range<usize>> + use<> {
+        self.stop_sampling();
         std::mem::take(&mut self.pending).into_iter().rev()
     }
 
@@ -100,6 +187,7 @@ impl Search {
     /// what is left of it.
     pub(crate) fn next_round(&mut self, rows: usize) {
         self.pending = std::iter::once(0..rows).collect();
+        self.sampling = None;
     }
 
     /// Grants a new budget for what is left.
@@ -132,6 +220,7 @@ mod tests {
                     found.undecided = search.take_rest().map(|range| range.len()).sum();
                     continue;
                 }
+                Next::AllRefused => unreachable!("nothing is sampled here"),
                 Next::Done => return found,
             };
             found.tries += 1;

@@ -20,7 +20,9 @@ use crate::reporter::{BatchExecuted, BatchInfo, BatchSealed, FlushReason};
 use crate::row::traits::Row;
 use crate::write::attempt::Attempt;
 use crate::write::batch_limit::BatchLimit;
+use crate::write::commits::Commits;
 use crate::write::context::PipelineContext;
+use crate::write::doubt::Doubt;
 use crate::write::ids::{GroupId, LaneId};
 use crate::write::isolate::Search;
 use crate::write::retry::RetrySchedule;
@@ -47,8 +49,8 @@ pub(crate) struct Job {
     /// Who waits for its rows, from the first row to the last.
     parts: Vec<Part>,
     share: ShareHold,
-    /// Keeps the group from being forgotten.
-    _group: Arc<()>,
+    /// Of its group, which it keeps from being forgotten.
+    pub(crate) commits: Arc<Commits>,
     /// It has become a part of another batch, and holds nothing.
     is_absorbed: bool,
 }
@@ -63,7 +65,7 @@ struct Part {
 pub(crate) struct Sealed {
     pub(crate) lane: LaneId,
     pub(crate) group: GroupId,
-    pub(crate) group_token: Arc<()>,
+    pub(crate) commits: Arc<Commits>,
     pub(crate) is_ordered: bool,
     pub(crate) batch: Batch,
     pub(crate) opened_at: Instant,
@@ -93,6 +95,10 @@ pub(crate) struct Progress {
     pub(crate) has_written: bool,
     /// The last error for which bad rows were searched.
     pub(crate) refusal: Option<SinkError>,
+    /// An error that may be the table's or one row's.
+    pub(crate) doubt: Option<Doubt>,
+    /// Whether the table was looked at again since the job was last taken up.
+    pub(crate) has_looked_again: bool,
     is_reported: bool,
     /// Nothing of it may be written without the rest.
     pub(crate) is_atomic: bool,
@@ -129,8 +135,7 @@ impl End {
 
 impl Job {
     pub(crate) fn new(sealed: Sealed, pipeline: Arc<PipelineContext>) -> Self {
-        let Sealed { lane, group, group_token, is_ordered, batch, opened_at, reason, limit, completion, share } =
-            sealed;
+        let Sealed { lane, group, commits, is_ordered, batch, opened_at, reason, limit, completion, share } = sealed;
         Self {
             number: pipeline.outstanding.begin(opened_at),
             lane,
@@ -145,17 +150,34 @@ impl Job {
             pipeline,
             progress: Progress::default(),
             share,
-            _group: group_token,
+            commits,
             is_absorbed: false,
         }
     }
 
-    /// Whether another batch that was sealed right after this one may be written together with it.
-    pub(crate) fn may_absorb(&self, other: &Self) -> bool {
-        self.group == other.group && self.context == other.context && self.progress.attempts == 0
+    /// Whether another batch has rows of the same group and context.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        self.group == other.group && self.context == other.context
     }
 
-    /// Takes over the rows of batches that were sealed after this one, in their order. None of them was begun.
+    /// Whether none of its rows has an outcome or may be in the database.
+    pub(crate) fn is_untouched(&self) -> bool {
+        let round = self.progress.round.as_ref();
+        self.progress.counts.total() == 0 && round.is_none_or(|round| !round.has_maybe_written())
+    }
+
+    /// Forgets the round, so that it begins once more with rows that are taken over.
+    pub(crate) fn begin_anew(&mut self) {
+        self.progress.search = None;
+        self.progress.round = None;
+    }
+
+    /// What is left of the round that was begun.
+    pub(crate) fn search(&mut self) -> &mut Search {
+        self.progress.search.as_mut().expect("a job is begun before it is run")
+    }
+
+    /// Takes over the rows of batches that were sealed after this one, in their order. None of those was begun.
     pub(crate) fn absorb(&mut self, others: Vec<Self>) {
         if others.is_empty() {
             return;
@@ -164,15 +186,19 @@ impl Job {
         for mut other in others {
             self.parts.append(&mut other.parts);
             self.share.absorb(&mut other.share);
-            self.opened_at = self.opened_at.min(other.opened_at);
+            self.opened_at = match self.progress.attempts {
+                0 => self.opened_at.min(other.opened_at),
+                // The others must have their whole time.
+                _ => self.opened_at.max(other.opened_at),
+            };
             other.is_absorbed = true;
             batches.push(Arc::clone(&other.batch));
             self.pipeline.outstanding.end(other.number);
         }
         match Arc::get_mut(&mut self.batch) {
             Some(batch) => batch.append(&batches),
-            // Nobody has seen a batch that was not begun.
-            None => unreachable!("a batch that was not begun has one owner"),
+            // No sink has seen it, or none keeps a copy.
+            None => unreachable!("a batch that takes over others has one owner"),
         }
     }
 

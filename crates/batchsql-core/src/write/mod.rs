@@ -3,7 +3,9 @@
 
 pub(crate) mod attempt;
 pub(crate) mod batch_limit;
+pub(crate) mod commits;
 pub(crate) mod context;
+pub(crate) mod doubt;
 pub(crate) mod dyn_sink;
 pub(crate) mod execute;
 pub(crate) mod flight;
@@ -14,5 +16,6 @@ pub(crate) mod outstanding;
 pub(crate) mod plans;
 pub(crate) mod retry;
 pub(crate) mod round;
+pub(crate) mod sample;
 pub(crate) mod session;
 pub(crate) mod sink;

@@ -5,6 +5,7 @@ mod admission;
 mod coalesce;
 mod connections;
 mod dead_letters;
+mod doubt;
 mod expiry;
 mod failure;
 mod fairness;
