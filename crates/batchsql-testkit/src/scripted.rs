@@ -92,6 +92,8 @@ struct State {
     ended: HashSet<u64>,
     late: Vec<(u64, Vec<DynRow>)>,
     late_write_limit: Option<Duration>,
+    is_working: Option<bool>,
+    looks: usize,
 }
 
 impl Default for ScriptedSink {
@@ -214,6 +216,17 @@ impl ScriptedSink {
             }
         }
         rows
+    }
+
+    /// Sets what the sink says of its sessions while a write takes long ([`Sink::is_working`]); the default is that
+    /// nobody knows.
+    pub fn set_working(&self, is_working: bool) {
+        self.lock().is_working = Some(is_working);
+    }
+
+    /// How often that was asked.
+    pub fn looks(&self) -> usize {
+        self.lock().looks
     }
 
     /// How many sessions were ended.
@@ -430,6 +443,12 @@ impl Sink for ScriptedSink {
     async fn session(&self, conn: &mut u64) -> Result<Option<Session>, SinkError> {
         let has_none = self.lock().has_no_sessions;
         Ok((!has_none).then(|| Session::new(*conn)))
+    }
+
+    async fn is_working(&self, _: &Session) -> Result<Option<bool>, SinkError> {
+        let mut state = self.lock();
+        state.looks += 1;
+        Ok(state.is_working)
     }
 
     async fn end_session(&self, session: &Session) -> Result<SessionEnd, SinkError> {

@@ -194,8 +194,9 @@ impl<S: Sink> Dispatcher<S> {
     ) {
         let error = match connected {
             Ok(connection) => {
-                if state.gate.take().is_some() {
-                    tracing::info!("the database can be connected to again");
+                if let Some(gate) = state.gate.take() {
+                    let after = now.duration_since(gate.since);
+                    tracing::info!(?after, "the database can be reached again");
                 }
                 state.connections.push(connection);
                 return;
@@ -257,6 +258,7 @@ impl<S: Sink> Dispatcher<S> {
                     tracing::error!(table, %error, "the table cannot be written; its rows wait");
                     self.pipeline.reporter.call(|reporter| reporter.table_parked(table, class));
                 }
+                self.note_parked(state);
                 self.expire_parked(state, group);
             }
         }
@@ -294,13 +296,16 @@ impl<S: Sink> Dispatcher<S> {
         }
     }
 
-    fn report_back_off(&self, job: &Job, delay: Duration, error: &SinkError, is_draining: bool) {
+    fn report_back_off(&mut self, job: &Job, delay: Duration, error: &SinkError, is_draining: bool) {
         let table = job.batch.schema().table_display();
-        // The first time, and when it begins to take long: not with every attempt.
-        if !is_draining && (job.progress.attempts <= 1 || delay > Duration::from_secs(1)) {
-            tracing::warn!(table, %error, ?delay, "trying again");
-        } else {
-            tracing::debug!(table, %error, ?delay, "trying again");
+        // The first time, and when it begins to take long: not with every attempt, and not for each of the batches
+        // that an outage meets.
+        let is_news = !is_draining && (job.progress.attempts <= 1 || delay > Duration::from_secs(1));
+        let others = if is_news { self.warned.of_retries.allow(Instant::now()) } else { None };
+        match others {
+            Some(0) => tracing::warn!(table, %error, ?delay, "a batch was not written; trying again"),
+            Some(others) => tracing::warn!(table, %error, ?delay, others, "batches were not written; trying again"),
+            None => tracing::debug!(table, %error, ?delay, "a batch was not written; trying again"),
         }
         self.pipeline.reporter.call(|reporter| reporter.batch_retried(&job.info(), error.class()));
     }

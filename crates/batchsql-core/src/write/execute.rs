@@ -22,12 +22,15 @@ use crate::write::plans::Plans;
 use crate::write::retry::RetrySchedule;
 use crate::write::session::{Session, SessionEnd};
 use crate::write::sink::{Limits, Sink, Written};
+use crate::write::watch::{PATIENCE, watch};
 
 /// What the handle needs of a sink, without its type.
 #[async_trait]
 pub(crate) trait Engine: Send + Sync + 'static {
     fn limits(&self, schema: &Schema) -> Limits;
     async fn prepare(&self, schema: &Schema) -> Result<(), SinkError>;
+    /// Gets a connection and gives it back.
+    async fn check_connection(&self) -> Result<(), SinkError>;
     /// Forgets what was prepared for schemas that are no longer used.
     fn forget(&self, schemas: &[SchemaId]);
 }
@@ -139,6 +142,10 @@ impl<S: Sink> Engine for Executor<S> {
     async fn prepare(&self, schema: &Schema) -> Result<(), SinkError> {
         let mut connection = self.connect().await?;
         self.plan(&mut connection.conn, schema).await.map(drop)
+    }
+
+    async fn check_connection(&self) -> Result<(), SinkError> {
+        self.connect().await.map(drop)
     }
 
     fn forget(&self, schemas: &[SchemaId]) {
@@ -466,17 +473,28 @@ impl<S: Sink> Executor<S> {
         plan: &S::Plan,
         flight: &Flight,
     ) -> Result<Written, SinkError> {
-        job.progress.attempts += 1;
+        job.count_attempt(&range);
         let begin = Instant::now();
         let attempt = Attempt::new(self.isolation == Isolation::AtomicBatch);
         job.progress.writing = Some((range.clone(), begin, attempt.clone()));
         if job.is_ordered {
             flight.begins(connection.session.clone().flatten());
         }
+        let patience = PATIENCE.saturating_mul(1 << job.progress.dead_links.min(10));
         let rows = job.rows().slice(range.clone());
-        let write = self.sink.write(&mut connection.conn, plan, rows, &attempt);
+        let Connection { conn, session, .. } = connection;
+        let session = session.as_ref().and_then(Option::as_ref);
+        let write = self.sink.write(conn, plan, rows, &attempt);
+        let write = watch(&self.sink, session, patience, write);
+        let mut is_dead = false;
         let (result, is_timeout) = match timeout(self.statement_timeout, write).await {
-            Ok(result) => (result, false),
+            Ok(Some(result)) => (result, false),
+            Ok(None) => {
+                is_dead = true;
+                let text = "the server does not work on this write, and its answer has not come: the link is dead";
+                let class = if attempt.abandon() { ErrorClass::Transient } else { ErrorClass::Unknown };
+                (Err(SinkError::new(class, text)), false)
+            }
             Err(_) if attempt.abandon() => {
                 let what = "the write, of which nothing was committed,";
                 (Err(timed_out(what, self.statement_timeout, ErrorClass::Transient)), true)
@@ -508,6 +526,7 @@ impl<S: Sink> Executor<S> {
         } else if result.is_ok() {
             job.limit.succeeded(range.len(), executed.duration);
         }
+        job.progress.dead_links += u32::from(is_dead);
         job.progress.writing = None;
         job.progress.has_written |= result.is_ok();
         self.pipeline.reporter.call(|reporter| reporter.batch_executed(&job.info(), &executed));
@@ -520,10 +539,15 @@ impl<S: Sink> Executor<S> {
     }
 
     async fn connect(&self) -> Result<Connection<S::Conn>, SinkError> {
-        match timeout(self.statement_timeout, self.sink.acquire()).await {
+        let connected = match timeout(self.statement_timeout, self.sink.acquire()).await {
             Ok(result) => result.map(|conn| Connection { conn, since: Instant::now(), session: None }),
             Err(_) => Err(timed_out("getting a connection", self.statement_timeout, ErrorClass::Transient)),
+        };
+        match &connected {
+            Ok(_) => self.pipeline.health.connected(),
+            Err(error) => self.pipeline.health.not_connected(error),
         }
+        connected
     }
 
     async fn ask_session(&self, connection: &mut Connection<S::Conn>) -> Result<(), SinkError> {

@@ -23,6 +23,7 @@ use crate::write::batch_limit::BatchLimit;
 use crate::write::commits::Commits;
 use crate::write::context::PipelineContext;
 use crate::write::doubt::Doubt;
+use crate::write::failure_log::FailureLog;
 use crate::write::ids::{GroupId, LaneId};
 use crate::write::isolate::Search;
 use crate::write::retry::RetrySchedule;
@@ -89,8 +90,13 @@ pub(crate) struct Progress {
     /// The error with which rows of it were given up because `retry_for` was over.
     pub(crate) expired: Option<SinkError>,
     pub(crate) last_error: Option<SinkError>,
-    /// The error of the row that failed last, for the log.
-    logged_error: Option<SinkError>,
+    /// Attempts that were given up because the link was dead.
+    pub(crate) dead_links: u32,
+    /// Times that all of its rows were sent.
+    attempts_of_all: u32,
+    /// For each row the times that it was sent with only some of the others; empty until then.
+    attempts_of_some: Vec<u32>,
+    pub(crate) failure_log: FailureLog,
     /// Whether rows were written since the job was last taken up.
     pub(crate) has_written: bool,
     /// The last error for which bad rows were searched.
@@ -168,6 +174,10 @@ impl Job {
 
     /// Forgets the round, so that it begins once more with rows that are taken over.
     pub(crate) fn begin_anew(&mut self) {
+        let Progress { attempts_of_all, attempts_of_some, .. } = &mut self.progress;
+        attempts_of_some.resize(self.batch.len(), 0);
+        attempts_of_some.iter_mut().for_each(|attempts| *attempts += *attempts_of_all);
+        *attempts_of_all = 0;
         self.progress.search = None;
         self.progress.round = None;
     }
@@ -236,6 +246,11 @@ impl Job {
     /// Holds its rows only once while it waits.
     pub(crate) fn release_copy(&mut self) {
         self.progress.round.iter_mut().for_each(Round::release_copy);
+    }
+
+    /// Its rows that have an outcome.
+    pub(crate) fn counts(&self) -> OutcomeCounts {
+        self.progress.counts
     }
 
     /// Whether rows ended without being in the database.
@@ -452,14 +467,14 @@ impl Job {
 
     fn fail(&mut self, row: usize, kind: FailureKind, error: Option<&SinkError>) {
         if let Some(error) = error {
-            self.progress.logged_error = Some(error.clone());
+            self.progress.failure_log.note(error);
         }
         if let (FailureKind::Rejected, Some(error)) = (kind, error) {
             self.progress.rejected[error.class() as usize] += 1;
         }
         // The row is copied only for someone who will look at it.
         if self.parts.iter().any(|part| part.completion.is_some()) || self.pipeline.ledger.wants_failed_rows() {
-            let failed = FailedRow::new(self.batch.row(row), self.progress.attempts, error.cloned());
+            let failed = FailedRow::new(self.batch.row(row), self.attempts_of(row), error.cloned());
             self.decide(row, Outcome::failed(kind, failed));
         } else {
             self.progress.counts.add(kind.outcome(), 1);
@@ -481,6 +496,24 @@ impl Job {
         if let Some(round) = &mut self.progress.round {
             round.ended(row);
         }
+    }
+
+    /// Rows of a range of the round are sent once more.
+    pub(crate) fn count_attempt(&mut self, range: &Range<usize>) {
+        self.progress.attempts += 1;
+        if *range == (0..self.batch.len()) {
+            self.progress.attempts_of_all += 1;
+            return;
+        }
+        let mut attempts = std::mem::take(&mut self.progress.attempts_of_some);
+        attempts.resize(self.batch.len(), 0);
+        range.clone().for_each(|row| attempts[self.row_of_batch(row)] += 1);
+        self.progress.attempts_of_some = attempts;
+    }
+
+    /// How often a row of the batch was sent.
+    fn attempts_of(&self, row: usize) -> u32 {
+        self.progress.attempts_of_all + self.progress.attempts_of_some.get(row).copied().unwrap_or(0)
     }
 
     /// Whether rows have no outcome yet.
@@ -506,7 +539,9 @@ impl Drop for Job {
         if self.open_rows() > 0 {
             self.give_up();
         }
-        self.log_failed_rows();
+        if !self.progress.frees_capacity {
+            self.progress.failure_log.write(self.batch.schema().table_display(), &self.progress.counts);
+        }
         for (class, rows) in ErrorClass::ALL.into_iter().zip(self.progress.rejected).filter(|(_, rows)| *rows > 0) {
             self.pipeline.reporter.call(|reporter| reporter.rows_rejected(&self.info(), class, rows));
         }
@@ -542,19 +577,6 @@ impl Job {
         let error = self.progress.last_error.clone().filter(is_of_all);
         let error = error.or_else(|| given_up(ErrorClass::Transient, "before"));
         self.failed_rest(FailureKind::Purged, error.as_ref());
-    }
-
-    fn log_failed_rows(&self) {
-        if self.progress.counts.failed() > 0 && !self.progress.frees_capacity {
-            let (counts, error) = (self.progress.counts, self.progress.logged_error.as_ref());
-            let error = error.map(tracing::field::display);
-            tracing::error!(
-                table = self.batch.schema().table_display(),
-                ?counts,
-                error,
-                "rows of this batch were not written"
-            );
-        }
     }
 
     /// Enters the end of the batch: failed rows, metrics, counts, receipts, then the capacity it held, but for that of

@@ -12,6 +12,7 @@ mod fairness;
 mod features;
 mod flush;
 mod growth;
+mod health;
 mod keys;
 mod late_writes;
 mod model;
