@@ -34,6 +34,8 @@ pub(crate) struct Table {
     pub(crate) has_savepoints: bool,
     pub(crate) columns: Vec<TableColumn>,
     pub(crate) unique_indexes: Vec<UniqueIndex>,
+    /// Names of keys, foreign keys and checks.
+    pub(crate) constraints: Vec<String>,
 }
 
 /// A column as the server has it.
@@ -127,6 +129,7 @@ impl Table {
             has_savepoints: get::<String>(&row, "savepoints")?.eq_ignore_ascii_case("YES"),
             columns: columns(connection, database, table).await?,
             unique_indexes: unique_indexes(connection, database, table).await?,
+            constraints: constraints(connection, database, table).await?,
         }))
     }
 }
@@ -185,6 +188,13 @@ async fn unique_indexes(
         }
     }
     Ok(indexes)
+}
+
+async fn constraints(connection: &mut MySqlConnection, database: &str, table: &TableName) -> sqlx::Result<Vec<String>> {
+    let sql = "SELECT CAST(CONSTRAINT_NAME AS CHAR) AS name FROM information_schema.TABLE_CONSTRAINTS \
+               WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? ORDER BY name";
+    let query = sqlx::query(sql).bind(database).bind(table.name()).persistent(false);
+    query.fetch_all(connection).await?.iter().map(|row| get(row, "name")).collect()
 }
 
 /// Names of columns are compared without case.

@@ -121,6 +121,7 @@ mod session;
 mod sink;
 mod statements;
 mod types;
+mod words;
 mod write;
 mod write_ignore;
 

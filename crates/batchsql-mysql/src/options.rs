@@ -252,7 +252,7 @@ impl MySqlOptions {
                     1129 | 1130 => "allow this host to connect",
                     _ => "check the server and the dsn",
                 };
-                format!("{server} refused the connection: {}; {advice}", crate::classify::describe(error.as_ref()))
+                format!("{server} refused the connection: {}; {advice}", crate::words::asked(code, error.message()))
             }
             // Where the certificate is not trusted.
             sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {

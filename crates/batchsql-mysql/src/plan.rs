@@ -14,7 +14,7 @@ use sqlx::mysql::MySqlConnection;
 
 use crate::bind::PACKET_HEADER;
 use crate::catalog::{Session, Table, TableColumn, same_name};
-use crate::classify::{Failed, Stage};
+use crate::classify::Failed;
 use crate::keys::KeySearch;
 use crate::options::{IgnoreWith, ReplaceWith};
 use crate::statements::{PREFERRED_ROWS, Statement, Statements};
@@ -87,6 +87,10 @@ impl MySqlPlan {
         &self.schema
     }
 
+    pub(crate) fn table(&self) -> &Table {
+        &self.table
+    }
+
     pub(crate) fn expects_duplicates(&self) -> bool {
         self.expects_duplicates.load(Ordering::Relaxed)
     }
@@ -105,10 +109,10 @@ impl MySqlPlan {
         is_due
     }
 
-    /// Whether the table has changed since the plan was made.
-    pub(crate) async fn is_outdated(&self, connection: &mut MySqlConnection) -> sqlx::Result<bool> {
-        let now = Table::read(connection, &self.database, self.schema.table()).await?;
-        Ok(now.as_ref() != Some(&self.table))
+    /// Reads the table again; an error of the schema when it is not what the plan was made for.
+    pub(crate) async fn check_again(&self, connection: &mut MySqlConnection) -> Result<(), Failed> {
+        let now = Table::read(connection, &self.database, self.schema.table()).await.map_err(Failed::asked)?;
+        if now.as_ref() == Some(&self.table) { Ok(()) } else { Err(outdated("it was changed")) }
     }
 
     /// Reads the session and the table, and has the server check statement and rights. No packet is larger than
@@ -123,7 +127,7 @@ impl MySqlPlan {
             let text = format!("table {}: {text}", schema.table_display());
             Failed::unsent(SinkError::new(ErrorClass::Schema, text))
         };
-        let open = |error| Failed::of(error, Stage::Open);
+        let open = Failed::asked;
         let session = Session::read(connection).await.map_err(open)?;
         check_session(&session).map_err(problem)?;
         let Some(database) = schema.table().namespace().or(session.database.as_deref()) else {
@@ -176,6 +180,11 @@ impl MySqlPlan {
     }
 }
 
+/// Has the pipeline make another plan.
+pub(crate) fn outdated(why: &str) -> Failed {
+    Failed::unsent(SinkError::new(ErrorClass::Schema, format!("the table must be read again: {why}")))
+}
+
 fn way(schema: &Schema, ignore_with: IgnoreWith, replace_with: ReplaceWith) -> Way {
     match (schema.conflict(), replace_with) {
         (Conflict::None, _) => Way::Direct(OnDuplicate::Fail),
@@ -189,7 +198,7 @@ fn way(schema: &Schema, ignore_with: IgnoreWith, replace_with: ReplaceWith) -> W
 /// Has the server parse the statement and check the rights of the user; nothing is executed. In SQL, because a
 /// statement that this connection has prepared before would not be sent again.
 async fn try_statement(connection: &mut MySqlConnection, sql: &str) -> Result<(), Failed> {
-    let open = |error| Failed::of(error, Stage::Open);
+    let open = Failed::asked;
     let text = sqlx::query("SET @batchsql_statement = ?").bind(sql).persistent(false);
     text.execute(&mut *connection).await.map_err(open)?;
     connection.execute("PREPARE batchsql_statement FROM @batchsql_statement").await.map_err(open)?;

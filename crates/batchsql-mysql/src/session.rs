@@ -19,7 +19,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{ConnectOptions, Executor, MySqlPool, Row};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::classify::{Failed, Stage, number};
+use crate::classify::{Failed, number};
 
 /// How far the times of client and server may be apart: both round, and a server may set its clock.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(3);
@@ -145,11 +145,11 @@ impl Sessions {
                 Ok(None)
             }
             Err(error @ sqlx::Error::Database(_)) => {
-                let Failed { error, .. } = Failed::of(error, Stage::Open);
+                let Failed { error, .. } = Failed::asked(error);
                 self.warn(&format!("the server does not name it: {error}"));
                 Ok(None)
             }
-            Err(error) => Err(Failed::of(error, Stage::Open)),
+            Err(error) => Err(Failed::asked(error)),
         }
     }
 
@@ -198,7 +198,7 @@ impl Sessions {
                 Ok(Found::AnotherServer) => {}
                 // The server may have closed it meanwhile.
                 Err(_) if is_kept => {}
-                Err(error) => return Err(Failed::of(error, Stage::Open).error),
+                Err(error) => return Err(Failed::asked(error).error),
             }
         }
         self.warn("its server is not found at the address of the pool");
@@ -210,7 +210,7 @@ impl Sessions {
         let limit = pool.options().get_acquire_timeout().min(OPEN_TIMEOUT);
         let error = match timeout(limit, options.connect()).await {
             Ok(Ok(own)) => return Ok(Watcher::Own(own)),
-            Ok(Err(error)) => Failed::of(error, Stage::Open).error,
+            Ok(Err(error)) => Failed::asked(error).error,
             Err(_) => SinkError::new(ErrorClass::Transient, format!("no connection to the server within {limit:?}")),
         };
         match timeout(POOL_TIMEOUT, pool.acquire()).await {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use batchsql_core::{
-    Attempt, ErrorClass, Limits, PoolState, Rows, Schema, Session, SessionEnd, Sink, SinkError, ValueRules, Written,
+    Attempt, Limits, PoolState, Rows, Schema, Session, SessionEnd, Sink, SinkError, ValueRules, Written,
 };
 use sqlx::mysql::{MySql, MySqlConnection};
 use sqlx::pool::PoolConnection;
@@ -15,10 +15,10 @@ use sqlx::{Connection, MySqlPool};
 use tokio::runtime::Handle;
 
 use crate::catalog::max_allowed_packet;
-use crate::classify::{Failed, Stage, acquire_error};
+use crate::classify::{Failed, acquire_error};
 use crate::link::Link;
 use crate::options::{AbandonedWrites, IgnoreWith, MySqlOptions, OpenError, ReplaceWith};
-use crate::plan::{MAX_BINDS, MySqlPlan};
+use crate::plan::{MAX_BINDS, MySqlPlan, outdated};
 use crate::session::{Sessions, SharedName, is_shared};
 use crate::write;
 
@@ -132,20 +132,17 @@ impl MySqlSink {
     async fn write_rows(&self, link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows<'_>) -> Result<Written, Failed> {
         let packet = self.packet_of(link.connection).await?;
         if packet < plan.max_allowed_packet {
-            return Err(outdated(format!("max_allowed_packet is {packet} now")));
+            return Err(outdated(&format!("max_allowed_packet is {packet} now")));
         }
         if plan.is_due(self.table_check_interval) {
-            let is_outdated = plan.is_outdated(link.connection).await;
-            if is_outdated.map_err(|error| Failed::of(error, Stage::Open))? {
-                return Err(outdated("it was changed".into()));
-            }
+            plan.check_again(link.connection).await?;
         }
         match write::write_rows(link, plan, rows).await {
             // It is about to be rejected, perhaps because the table is not what the plan was made for.
             Err(failed) if failed.is_about_values() && (rows.len() == 1 || link.attempt.is_atomic()) => {
-                match plan.is_outdated(link.connection).await {
-                    Ok(true) => Err(outdated("it was changed".into())),
-                    Ok(false) => Err(failed),
+                match plan.check_again(link.connection).await {
+                    Ok(()) => Err(failed),
+                    Err(changed) if changed.usable => Err(changed),
                     Err(_) => Err(Failed { usable: false, ..failed }),
                 }
             }
@@ -157,16 +154,11 @@ impl MySqlSink {
     /// those before it: a server that gets more hangs up, and nobody knows what it has done.
     async fn packet_of(&self, connection: &mut MySqlConnection) -> Result<usize, Failed> {
         if connection.cached_statements_size() == 0 {
-            let packet = max_allowed_packet(connection).await.map_err(|error| Failed::of(error, Stage::Open))?;
+            let packet = max_allowed_packet(connection).await.map_err(Failed::asked)?;
             self.packet.fetch_min(packet, Ordering::Relaxed);
         }
         Ok(self.packet.load(Ordering::Relaxed))
     }
-}
-
-/// Has the pipeline make another plan.
-fn outdated(why: String) -> Failed {
-    Failed::unsent(SinkError::new(ErrorClass::Schema, format!("the table must be read again: {why}")))
 }
 
 /// Shows the size of the pool, never how it connects.
@@ -324,7 +316,7 @@ impl Sink for MySqlSink {
     ) -> Result<Written, SinkError> {
         attempt.defer();
         let connection = conn.begin().await?;
-        let written = self.write_rows(&mut Link { connection, attempt }, plan, rows).await;
+        let written = self.write_rows(&mut Link { connection, attempt, table: plan.table() }, plan, rows).await;
         conn.end(written)
     }
 }

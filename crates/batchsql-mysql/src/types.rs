@@ -143,12 +143,10 @@ fn fraction_guard(column: &TableColumn) -> Guard {
 }
 
 impl Guard {
-    /// The first of the values that the server would change silently.
-    pub(crate) fn first_refused(&self, values: &ColumnView<'_>, rows: usize) -> Option<usize> {
-        if *self == Self::None {
-            return None;
-        }
-        (0..rows).find(|row| self.refuses(values.get(*row)))
+    /// The values that the server would change silently.
+    pub(crate) fn refused<'a>(&'a self, values: &'a ColumnView<'_>, rows: usize) -> impl Iterator<Item = usize> + 'a {
+        let rows = if *self == Self::None { 0 } else { rows };
+        (0..rows).filter(|row| self.refuses(values.get(*row)))
     }
 
     fn refuses(&self, value: ValueRef<'_>) -> bool {

@@ -103,7 +103,8 @@ async fn find(
     keys: &KeySearch,
     rows: Rows<'_>,
 ) -> Result<HashSet<KeyBytes>, Failed> {
-    let open = |error| Failed::of(error, Stage::Open);
+    let table = link.table;
+    let open = |error| Failed::sent(error, Stage::Open, table);
     let mut found = HashSet::new();
     for piece in cut(plan, rows)? {
         let mut start = piece.rows.start;

@@ -6,6 +6,7 @@ mod catalog;
 mod conflicts;
 mod connect;
 mod errors;
+mod guilt;
 mod link;
 mod statements;
 mod support;
