@@ -111,6 +111,8 @@
 mod bind;
 mod catalog;
 mod classify;
+mod conn;
+mod in_use;
 mod insert;
 mod keys;
 mod link;
@@ -121,6 +123,7 @@ mod session;
 mod sink;
 mod statements;
 mod types;
+mod watcher;
 mod words;
 mod write;
 mod write_ignore;
@@ -128,6 +131,7 @@ mod write_ignore;
 /// The client of this sink, for [`MySqlSink::mysql_pool`].
 pub use sqlx;
 
+pub use conn::MySqlConn;
 pub use options::{AbandonedWrites, IgnoreWith, MySqlOptions, OpenError, ReplaceWith};
 pub use plan::MySqlPlan;
-pub use sink::{MySqlConn, MySqlSink};
+pub use sink::MySqlSink;

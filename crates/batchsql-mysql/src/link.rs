@@ -7,6 +7,7 @@ use sqlx::{Executor, Statement as _};
 
 use crate::catalog::Table;
 use crate::classify::{Failed, Stage};
+use crate::session::SharedName;
 use crate::statements::Statement;
 
 /// The connection that carries a batch, and the attempt that it is.
@@ -15,6 +16,8 @@ pub(crate) struct Link<'a> {
     pub(crate) attempt: &'a Attempt,
     /// The table of the rows, for errors.
     pub(crate) table: &'a Table,
+    /// Where it is noted how much is sent, once the pipeline has asked for the session.
+    pub(crate) session: Option<&'a SharedName>,
 }
 
 impl Link<'_> {

@@ -20,6 +20,8 @@ use crate::options::{IgnoreWith, ReplaceWith};
 use crate::statements::{PREFERRED_ROWS, Statement, Statements};
 use crate::types::{Storage, storage};
 
+/// Characters of a name of a database, table or column.
+const MAX_NAME: usize = 64;
 /// Placeholders of one statement: the protocol counts them in two bytes.
 pub(crate) const MAX_BINDS: usize = 65_535;
 /// A statement is at most this large, also where the server takes more: a larger one gains nothing and only makes
@@ -134,11 +136,14 @@ impl MySqlPlan {
             return Err(problem("no database is chosen; name one in the dsn, or qualify the table".into()));
         };
         let way = way(schema, ignore_with, replace_with);
+        check_names(schema).map_err(problem)?;
         let Some(table) = Table::read(connection, database, schema.table()).await.map_err(open)? else {
+            check_dots(schema).map_err(problem)?;
             // The server knows whether there is none or it is not for this user.
             try_statement(connection, &insert(schema, 1, OnDuplicate::Fail)).await?;
             return Err(problem("it does not exist; create it before rows are submitted".into()));
         };
+        check_case(schema, &table).map_err(problem)?;
         check_kind(&table).map_err(problem)?;
         let storage = schema
             .columns()
@@ -195,14 +200,58 @@ fn way(schema: &Schema, ignore_with: IgnoreWith, replace_with: ReplaceWith) -> W
     }
 }
 
-/// Has the server parse the statement and check the rights of the user; nothing is executed. In SQL, because a
-/// statement that this connection has prepared before would not be sent again.
+/// Has the server parse the statement and check the rights of the user; nothing is executed, and nothing stays prepared:
+/// a statement that this connection has prepared before would not be sent again.
 async fn try_statement(connection: &mut MySqlConnection, sql: &str) -> Result<(), Failed> {
-    let open = Failed::asked;
-    let text = sqlx::query("SET @batchsql_statement = ?").bind(sql).persistent(false);
-    text.execute(&mut *connection).await.map_err(open)?;
-    connection.execute("PREPARE batchsql_statement FROM @batchsql_statement").await.map_err(open)?;
-    connection.execute("DEALLOCATE PREPARE batchsql_statement").await.map(drop).map_err(open)
+    connection.describe(sql).await.map(drop).map_err(Failed::asked)
+}
+
+/// Names that the server would refuse without saying what is wrong about them.
+fn check_names(schema: &Schema) -> Result<(), String> {
+    let table = schema.table();
+    let columns = || schema.columns().iter().map(Column::name);
+    let mut names = table.namespace().into_iter().chain([table.name()]).chain(columns());
+    if let Some(long) = names.find(|name| name.chars().count() > MAX_NAME) {
+        return Err(format!(
+            "the name {long:?} has more than the {MAX_NAME} characters that a name may have; shorten it"
+        ));
+    }
+    for (place, name) in columns().enumerate() {
+        if let Some(same) = columns().take(place).find(|other| same_name(other, name)) {
+            return Err(format!("columns {same:?} and {name:?} are one to the server; remove one from the schema"));
+        }
+    }
+    Ok(())
+}
+
+/// A table that is not there, with a name that looks like two.
+fn check_dots(schema: &Schema) -> Result<(), String> {
+    match schema.table().name().split_once('.') {
+        Some((database, table)) if schema.table().namespace().is_none() => Err(format!(
+            "it does not exist; the dot is part of its name: for table {table:?} of database {database:?} give \
+             TableName::qualified({database:?}, {table:?})"
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Where the server compares names of tables without case, two spellings would be two tables to the pipeline, with an
+/// order of their own.
+fn check_case(schema: &Schema, table: &Table) -> Result<(), String> {
+    let (given, found) = (schema.table(), &table.name);
+    if given.name() != found.name {
+        return Err(format!(
+            "this server calls it {:?}, and does not tell upper from lower case; name it so",
+            found.name
+        ));
+    }
+    match given.namespace() {
+        Some(database) if database != found.database => Err(format!(
+            "this server calls its database {:?}, and does not tell upper from lower case; name it so",
+            found.database
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn check_session(session: &Session) -> Result<(), String> {

@@ -131,11 +131,12 @@ fn description(code: u16) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::{TableColumn, UniqueIndex};
+    use crate::catalog::{FoundName, TableColumn, UniqueIndex};
 
     fn table() -> Table {
         let column = |name: &str| TableColumn { name: name.into(), ..TableColumn::default() };
         Table {
+            name: FoundName { database: "d".into(), name: "t".into() },
             kind: "BASE TABLE".into(),
             engine: "InnoDB".into(),
             has_savepoints: true,

@@ -8,6 +8,7 @@ mod connect;
 mod errors;
 mod guilt;
 mod link;
+mod pools;
 mod statements;
 mod support;
 mod types;
