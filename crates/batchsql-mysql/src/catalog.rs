@@ -20,6 +20,7 @@ pub(crate) struct Session {
     pub(crate) explicit_timestamps: bool,
     /// Whether it reads what others may still undo.
     pub(crate) reads_uncommitted: bool,
+    pub(crate) is_mariadb: bool,
     /// The database of names that name none.
     pub(crate) database: Option<String>,
 }
@@ -58,6 +59,8 @@ pub(crate) struct TableColumn {
     pub(crate) has_default: bool,
     pub(crate) generated: bool,
     pub(crate) auto_increment: bool,
+    /// Where MariaDB keeps until when a row was valid. It is a part of every key, and of no row that is written.
+    pub(crate) row_end: bool,
     /// Characters, or bytes of a binary column.
     pub(crate) max_chars: u64,
     pub(crate) max_octets: u64,
@@ -93,6 +96,7 @@ impl Session {
             // MariaDB's name and MySQL's.
             "tx_isolation",
             "transaction_isolation",
+            "version",
         ];
         let found = variables(connection, &names).await?;
         let value = |name: &str| found.iter().find(|(found, _)| found == name).map_or("", |(_, value)| value.as_str());
@@ -106,6 +110,7 @@ impl Session {
             autocommit: value("autocommit") == "ON",
             max_allowed_packet: packet(value("max_allowed_packet")),
             explicit_timestamps: value("explicit_defaults_for_timestamp") == "ON",
+            is_mariadb: value("version").to_lowercase().contains("mariadb"),
             database: get(&row.fetch_one(connection).await?, "current_database")?,
         })
     }
@@ -144,13 +149,19 @@ impl Table {
                    WHERE t.TABLE_SCHEMA = ? AND t.TABLE_NAME = ?";
         let query = sqlx::query(sql).bind(database).bind(table.name()).persistent(false);
         let Some(row) = query.fetch_optional(&mut *connection).await? else { return Ok(None) };
+        let columns = columns(connection, database, table).await?;
+        let mut unique_indexes = unique_indexes(connection, database, table).await?;
+        let is_row_end = |name: &str| columns.iter().any(|column| column.row_end && same_name(&column.name, name));
+        for index in &mut unique_indexes {
+            index.columns.retain(|part| !part.as_deref().is_some_and(is_row_end));
+        }
         Ok(Some(Self {
             name: FoundName { database: get(&row, "found_schema")?, name: get(&row, "found_name")? },
             kind: get(&row, "kind")?,
             engine: get(&row, "engine")?,
             has_savepoints: get::<String>(&row, "savepoints")?.eq_ignore_ascii_case("YES"),
-            columns: columns(connection, database, table).await?,
-            unique_indexes: unique_indexes(connection, database, table).await?,
+            columns,
+            unique_indexes,
             constraints: constraints(connection, database, table).await?,
         }))
     }
@@ -165,6 +176,7 @@ async fn columns(
                CAST(COLUMN_TYPE AS CHAR) AS full_type, IS_NULLABLE = 'YES' AS nullable, \
                COLUMN_DEFAULT IS NOT NULL AS has_default, COALESCE(GENERATION_EXPRESSION, '') <> '' AS is_generated, \
                EXTRA LIKE '%auto_increment%' AS is_auto, \
+               COALESCE(GENERATION_EXPRESSION, '') = 'ROW END' AS is_row_end, \
                CAST(COALESCE(CHARACTER_MAXIMUM_LENGTH, 0) AS UNSIGNED) AS max_chars, \
                CAST(COALESCE(CHARACTER_OCTET_LENGTH, 0) AS UNSIGNED) AS max_octets, \
                CAST(NUMERIC_SCALE AS UNSIGNED) AS scale, \
@@ -180,6 +192,7 @@ async fn columns(
             has_default: get::<i64>(row, "has_default")? != 0,
             generated: get::<i64>(row, "is_generated")? != 0,
             auto_increment: get::<i64>(row, "is_auto")? != 0,
+            row_end: get::<i64>(row, "is_row_end")? != 0,
             max_chars: get(row, "max_chars")?,
             max_octets: get(row, "max_octets")?,
             scale: get(row, "scale")?,

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use batchsql_core::{Column, Conflict, ErrorClass, Schema, SinkError};
-use batchsql_sql::mysql::{OnDuplicate, insert};
+use batchsql_sql::mysql::{OnDuplicate, insert, insert_values};
 use batchsql_sql::rows_per_statement;
 use sqlx::Executor;
 use sqlx::mysql::MySqlConnection;
@@ -76,7 +76,10 @@ impl MySqlPlan {
             Way::Ignore(IgnoreWith::InsertIgnore) => OnDuplicate::Ignore,
             Way::Ignore(IgnoreWith::Exact) => OnDuplicate::Fail,
         };
-        self.statements.get(rows, || insert(&self.schema, rows, on_duplicate))
+        self.statements.get(rows, || {
+            let values: Vec<&str> = self.storage.iter().map(|storage| storage.form.expression()).collect();
+            insert_values(&self.schema, rows, on_duplicate, &values)
+        })
     }
 
     /// The sizes of inserts that stay prepared and together hold `rows` rows. A number of rows that comes again is one
@@ -153,12 +156,13 @@ impl MySqlPlan {
         check_left_out(schema, &table.columns).map_err(problem)?;
         check_key(schema, &table).map_err(problem)?;
         warn_of_further_indexes(schema, &table, way);
-        let columns = schema.columns().len();
+        let columns = storage.iter().map(|storage| storage.form.placeholders()).sum();
         packet.fetch_min(session.max_allowed_packet, Ordering::Relaxed);
         let packet = packet.load(Ordering::Relaxed);
         let text_of_rows = |rows| insert(schema, rows, OnDuplicate::Fail).len();
-        // The text of a statement is a packet too: two bytes per placeholder, two per row.
-        let preparable = (packet.saturating_sub(text_of_rows(1) * 2) / (2 * columns + 2)).clamp(1, PREFERRED_ROWS);
+        // The text of a statement is a packet too: an expression and a comma per value, two bytes per row.
+        let text_of_row: usize = storage.iter().map(|storage| storage.form.expression().len() + 1).sum();
+        let preparable = (packet.saturating_sub(text_of_rows(1) * 2) / (text_of_row + 2)).clamp(1, PREFERRED_ROWS);
         let max_rows = rows_per_statement(columns, MAX_BINDS, preparable)
             .ok_or_else(|| problem(format!("{columns} columns are more than the {MAX_BINDS} values of a statement")))?;
         let plan = Self {
