@@ -42,6 +42,9 @@ pub(crate) async fn insert(
     ready(link.connection, &statement).await?;
     let query = sqlx::query_with(&statement.sql, arguments).persistent(statement.keep);
     link.enter(stage)?;
+    if let Some(session) = link.session {
+        session.sends(piece.bytes);
+    }
     let result = query.execute(&mut *link.connection).await;
     link.leave(stage, result).map(|result| result.rows_affected())
 }

@@ -44,11 +44,11 @@
 //! | BatchSQL | column |
 //! |---|---|
 //! | bool | BOOLEAN, BIT(1), integers |
-//! | i16, i32, i64, u64 | integers, DECIMAL; a number that the column cannot hold is an error of its row |
+//! | i16, i32, i64, u64 | integers, DECIMAL, BIT(n), YEAR; a number that the column cannot hold is an error of its row |
 //! | f32 | FLOAT, DOUBLE |
 //! | f64 | DOUBLE; `NaN` and infinity are refused at admission, and MariaDB stores `-0.0` as `0.0` |
 //! | decimal | DECIMAL, or text; more fraction digits than the column has are an error of their row |
-//! | text | CHAR, VARCHAR, TEXT, ENUM; characters that the column's set lacks are an error of their row |
+//! | text | CHAR, VARCHAR, TEXT, ENUM, SET (`a,b`), YEAR (four digits), BIT(n) (`0101`), geometries (`POINT(1 2)`, SRID 0), MariaDB's INET4, INET6, UUID; text that is none of these is an error of its row |
 //! | bytes | VARBINARY, BLOB, BINARY(n) for values of exactly n bytes |
 //! | uuid | BINARY(16), CHAR(36) and other text, MariaDB's UUID |
 //! | json | JSON, or text |
@@ -111,6 +111,9 @@
 mod bind;
 mod catalog;
 mod classify;
+mod conn;
+mod guard;
+mod in_use;
 mod insert;
 mod keys;
 mod link;
@@ -121,12 +124,15 @@ mod session;
 mod sink;
 mod statements;
 mod types;
+mod watcher;
+mod words;
 mod write;
 mod write_ignore;
 
 /// The client of this sink, for [`MySqlSink::mysql_pool`].
 pub use sqlx;
 
+pub use conn::MySqlConn;
 pub use options::{AbandonedWrites, IgnoreWith, MySqlOptions, OpenError, ReplaceWith};
 pub use plan::MySqlPlan;
-pub use sink::{MySqlConn, MySqlSink};
+pub use sink::MySqlSink;

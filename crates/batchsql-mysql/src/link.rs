@@ -5,13 +5,19 @@ use batchsql_core::{Attempt, ErrorClass, SinkError};
 use sqlx::mysql::MySqlConnection;
 use sqlx::{Executor, Statement as _};
 
+use crate::catalog::Table;
 use crate::classify::{Failed, Stage};
+use crate::session::SharedName;
 use crate::statements::Statement;
 
 /// The connection that carries a batch, and the attempt that it is.
 pub(crate) struct Link<'a> {
     pub(crate) connection: &'a mut MySqlConnection,
     pub(crate) attempt: &'a Attempt,
+    /// The table of the rows, for errors.
+    pub(crate) table: &'a Table,
+    /// Where it is noted how much is sent, once the pipeline has asked for the session.
+    pub(crate) session: Option<&'a SharedName>,
 }
 
 impl Link<'_> {
@@ -27,7 +33,7 @@ impl Link<'_> {
 
     /// After an answer that says that nothing became durable, the next step begins as the first one did.
     pub(crate) fn leave<T>(&self, stage: Stage, result: sqlx::Result<T>) -> Result<T, Failed> {
-        let result = result.map_err(|error| Failed::of(error, stage));
+        let result = result.map_err(|error| Failed::sent(error, stage, self.table));
         if stage != Stage::Open && result.as_ref().is_err_and(|failed| failed.error.class() != ErrorClass::Unknown) {
             self.attempt.defer();
         }
@@ -39,7 +45,7 @@ impl Link<'_> {
 /// nothing. A statement for one use is prepared and executed in one go.
 pub(crate) async fn ready(connection: &mut MySqlConnection, statement: &Statement) -> Result<(), Failed> {
     if statement.keep {
-        let prepared = connection.prepare(&statement.sql).await.map_err(|error| Failed::of(error, Stage::Open))?;
+        let prepared = connection.prepare(&statement.sql).await.map_err(Failed::asked)?;
         debug_assert_eq!(prepared.sql(), &*statement.sql);
     }
     Ok(())

@@ -3,10 +3,15 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use batchsql_core::{CachedPassword, PasswordProvider};
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPoolOptions};
 use sqlx::{ConnectOptions, Connection, Executor, MySqlPool};
+
+use crate::in_use::{Left, left_open};
+use crate::session::Sessions;
 
 /// How [`Conflict::Ignore`](batchsql_core::Conflict::Ignore) is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,8 +57,9 @@ pub enum AbandonedWrites {
 /// Where and how to connect.
 ///
 /// As a DSN: `mysql://user:password@host:3306/database` (or `mariadb://`), with the parameters of `sqlx`
-/// (`ssl-mode`, `ssl-ca`, `ssl-cert`, `ssl-key`, `charset`, `collation`, `socket`, `statement-cache-capacity`,
-/// `timezone`) and these. Without `ssl-mode` the link is encrypted where the server offers it, and no certificate is
+/// (`ssl-mode`, `ssl-ca`, `ssl-cert`, `ssl-key`, `collation`, `socket`, `statement-cache-capacity`) and these. `charset`
+/// and `timezone` take only what is set anyway, utf8mb4 and UTC. `ssl-ca` needs a mode that checks certificates. With
+/// `socket`, host and port are not used. Each parameter may stand once. Without `ssl-mode` the link is encrypted where the server offers it, and no certificate is
 /// checked.
 ///
 /// | parameter | values | default |
@@ -81,6 +87,7 @@ pub struct MySqlOptions {
     pub(crate) replace_with: ReplaceWith,
     pub(crate) abandoned_writes: AbandonedWrites,
     pub(crate) late_write_limit: Option<Duration>,
+    pub(crate) password: Option<CachedPassword>,
 }
 
 /// The sink could not be opened. Its text never holds a password.
@@ -143,6 +150,7 @@ impl MySqlOptions {
             replace_with: ReplaceWith::default(),
             abandoned_writes: AbandonedWrites::default(),
             late_write_limit: None,
+            password: None,
         }
     }
 
@@ -193,15 +201,48 @@ impl MySqlOptions {
         self
     }
 
-    /// Opens one connection, to know that it can be done, and makes the pool.
-    pub(crate) async fn open(&self) -> Result<MySqlPool, OpenError> {
+    /// Asks for the password of new connections, for example a token of a cloud's identity service; the one of the DSN is
+    /// not used then. It is asked for when a connection is opened and the last password is no longer valid, and once more
+    /// when the server refuses it. Open connections stay.
+    ///
+    /// Tokens of AWS need `enable_cleartext_plugin` of [`MySqlConnectOptions`] and TLS.
+    ///
+    /// ```
+    /// use batchsql_core::Password;
+    /// use batchsql_mysql::MySqlOptions;
+    /// # async fn token() -> Result<String, std::io::Error> { Ok("token".to_owned()) }
+    /// let options: MySqlOptions = "mysql://app@db.example/shop?ssl-mode=REQUIRED".parse()?;
+    /// let minutes = std::time::Duration::from_secs(14 * 60);
+    /// let options = options.password_provider(move || async move { Ok(Password::new(token().await?).valid_for(minutes)) });
+    /// # Ok::<(), batchsql_mysql::OpenError>(())
+    /// ```
+    #[must_use]
+    pub fn password_provider(mut self, provider: impl PasswordProvider) -> Self {
+        self.password = Some(CachedPassword::new(provider));
+        self
+    }
+
+    /// Opens one connection, and closes it, to know that it can be done.
+    pub(crate) async fn try_to_connect(&self) -> Result<(), OpenError> {
+        let mut connect = self.connect.clone();
+        if let Some(password) = &self.password {
+            let given = tokio::time::timeout(self.connect_timeout, password.get()).await;
+            match given {
+                Ok(Ok((text, _))) => connect = connect.password(&text),
+                _ => {
+                    return Err(OpenError::new(
+                        "the password provider gave no password; look at the service that it asks",
+                    ));
+                }
+            }
+        }
         let first = async {
-            let mut connection = self.connect.connect().await?;
+            let mut connection = connect.connect().await?;
             connection.execute(SESSION).await?;
             connection.close().await
         };
         match tokio::time::timeout(self.connect_timeout, first).await {
-            Ok(Ok(())) => Ok(self.pool()),
+            Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(self.open_error(&error)),
             Err(_) => {
                 let (server, timeout) = (self.server(), self.connect_timeout);
@@ -211,7 +252,8 @@ impl MySqlOptions {
         }
     }
 
-    fn pool(&self) -> MySqlPool {
+    /// The pool, which connects when it is first needed.
+    pub(crate) fn pool(&self, sessions: Arc<Sessions>) -> MySqlPool {
         MySqlPoolOptions::new()
             .max_connections(self.max_connections)
             .acquire_timeout(self.connect_timeout)
@@ -222,6 +264,18 @@ impl MySqlOptions {
                         connection.ping().await?;
                     }
                     Ok(true)
+                })
+            })
+            // Off the way of any batch: the pool asks when a connection comes back.
+            .after_release(move |connection, _| {
+                let sessions = Arc::clone(&sessions);
+                Box::pin(async move {
+                    let has_variables = !sessions.is_shared(connection).await;
+                    let is_in_use = left_open(connection, has_variables).await? != Left::Nothing;
+                    if is_in_use {
+                        sessions.warn_in_use();
+                    }
+                    Ok(!is_in_use)
                 })
             })
             .after_connect(|connection: &mut MySqlConnection, _| {
@@ -252,7 +306,7 @@ impl MySqlOptions {
                     1129 | 1130 => "allow this host to connect",
                     _ => "check the server and the dsn",
                 };
-                format!("{server} refused the connection: {}; {advice}", crate::classify::describe(error.as_ref()))
+                format!("{server} refused the connection: {}; {advice}", crate::words::asked(code, error.message()))
             }
             // Where the certificate is not trusted.
             sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
@@ -276,23 +330,75 @@ impl MySqlOptions {
     }
 }
 
-/// The parameters that `sqlx` knows; it ignores others silently, which hides mistakes.
-const KNOWN_TO_SQLX: [&str; 14] = [
-    "sslmode",
-    "ssl-mode",
-    "sslca",
-    "ssl-ca",
-    "sslcert",
-    "ssl-cert",
-    "sslkey",
-    "ssl-key",
-    "charset",
-    "collation",
-    "statement-cache-capacity",
-    "socket",
-    "timezone",
-    "time-zone",
+/// The parameters that `sqlx` knows, and their usual spelling; it ignores others silently, which hides mistakes.
+const KNOWN_TO_SQLX: [(&str, &str); 14] = [
+    ("sslmode", "ssl-mode"),
+    ("ssl-mode", "ssl-mode"),
+    ("sslca", "ssl-ca"),
+    ("ssl-ca", "ssl-ca"),
+    ("sslcert", "ssl-cert"),
+    ("ssl-cert", "ssl-cert"),
+    ("sslkey", "ssl-key"),
+    ("ssl-key", "ssl-key"),
+    ("charset", "charset"),
+    ("collation", "collation"),
+    ("statement-cache-capacity", "statement-cache-capacity"),
+    ("socket", "socket"),
+    ("timezone", "timezone"),
+    ("time-zone", "timezone"),
 ];
+
+/// Refuses values with which no row could be written, or which `sqlx` takes and does not use.
+fn check_passed_on(name: &str, value: &str) -> Result<(), OpenError> {
+    let is_refused = match name {
+        "charset" => !value.eq_ignore_ascii_case("utf8mb4"),
+        "statement-cache-capacity" => value == "0",
+        "timezone" => !matches!(
+            value.replace("%2B", "+").replace("%2b", "+").replace("%3A", ":").as_str(),
+            "+00:00" | "-00:00" | "UTC"
+        ),
+        _ => false,
+    };
+    let problem = match name {
+        _ if !is_refused => return Ok(()),
+        "charset" => "charset in the mysql dsn must be utf8mb4, or text would be changed; leave it out",
+        "timezone" => {
+            "timezone in the mysql dsn must be UTC (+00:00), because timestamptz values are sent in UTC; leave it out"
+        }
+        _ => "statement-cache-capacity in the mysql dsn must not be 0, or every batch is prepared twice; leave it out",
+    };
+    Err(OpenError::new(problem))
+}
+
+/// Refuses files of TLS that would not be used.
+fn check_certificates(connect: &MySqlConnectOptions, given: &[&str]) -> Result<(), OpenError> {
+    use sqlx::mysql::MySqlSslMode as Mode;
+    let mode = connect.get_ssl_mode();
+    let problem = match mode {
+        Mode::VerifyCa | Mode::VerifyIdentity => return Ok(()),
+        _ if given.contains(&"ssl-ca") => {
+            "ssl-ca in the mysql dsn is used only with ssl-mode=VERIFY_CA or VERIFY_IDENTITY; give one of these, or leave ssl-ca out"
+        }
+        Mode::Disabled if given.iter().any(|name| matches!(*name, "ssl-cert" | "ssl-key")) => {
+            "ssl-cert and ssl-key in the mysql dsn are not used with ssl-mode=DISABLED; give another mode, or leave them out"
+        }
+        _ => return Ok(()),
+    };
+    Err(OpenError::new(problem))
+}
+
+/// Whether it is a parameter of ours.
+fn is_own(name: &str) -> bool {
+    matches!(
+        name,
+        "max_connections"
+            | "connect_timeout"
+            | "ignore_with"
+            | "replace_with"
+            | "abandoned_writes"
+            | "late_write_limit"
+    )
+}
 
 impl FromStr for MySqlOptions {
     type Err = OpenError;
@@ -318,9 +424,19 @@ impl FromStr for MySqlOptions {
         }
         let mut own = Vec::new();
         let mut passed_on = Vec::new();
+        let mut given: Vec<&str> = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            if KNOWN_TO_SQLX.contains(&name) { passed_on.push(pair) } else { own.push((name, value)) }
+            let Some(known) = KNOWN_TO_SQLX.iter().find(|(spelled, _)| *spelled == name) else {
+                own.push((name, value));
+                continue;
+            };
+            check_passed_on(known.1, value)?;
+            if given.contains(&known.1) {
+                return Err(OpenError::new(format!("{} stands twice in the mysql dsn; give it once", known.1)));
+            }
+            given.push(known.1);
+            passed_on.push(pair);
         }
         let url = format!("mysql://{address}?{}", passed_on.join("&"));
         // The reason may quote the value of any part, so it is not shown.
@@ -329,12 +445,16 @@ impl FromStr for MySqlOptions {
             OpenError::new(problem)
         })?;
         let mut options = Self::from_connect_options(connect);
-        for (name, value) in own {
+        check_certificates(&options.connect, &given)?;
+        for (place, (name, value)) in own.iter().copied().enumerate() {
+            if own[..place].iter().any(|(other, _)| *other == name) && is_own(name) {
+                return Err(OpenError::new(format!("{name} stands twice in the mysql dsn; give it once")));
+            }
             if !options.set(name, value)? {
                 // What stands before a host that is missing may be a password, and so may what is not `name=value`.
                 let is_name = host.contains('@') && query.contains(&format!("{name}="));
                 let shown = if is_name { format!(" {name:?}") } else { String::new() };
-                let known = KNOWN_TO_SQLX.join(", ");
+                let known = KNOWN_TO_SQLX.map(|(spelled, _)| spelled).join(", ");
                 return Err(OpenError::new(format!(
                     "unknown parameter{shown} in the mysql dsn; use max_connections, connect_timeout, ignore_with, replace_with, abandoned_writes, late_write_limit, or one of sqlx: {known}"
                 )));
@@ -427,6 +547,9 @@ mod tests {
         let options: MySqlOptions = "mysql://h".parse().unwrap();
         assert_eq!((options.max_connections, options.connect_timeout), (8, Duration::from_secs(5)));
         assert_eq!((options.ignore_with, options.replace_with), (IgnoreWith::Exact, ReplaceWith::Update));
+        let url =
+            "mysql://h/d?charset=utf8mb4&time-zone=UTC&ssl-mode=VERIFY_CA&ssl-ca=/ca.pem&statement-cache-capacity=7";
+        assert!(url.parse::<MySqlOptions>().is_ok());
         let options: MySqlOptions = "mysql://h/d?socket=/run/x.sock".parse().unwrap();
         assert_eq!(options.server(), "mysql server at socket /run/x.sock, database \"d\"");
     }
@@ -461,6 +584,14 @@ mod tests {
         check("mysql://user:secret@host/db?replace_with=secret", "update or replace_into");
         check("mysql://user:secret@host/db?abandoned_writes=secret", "kill or wait");
         check("mysql://user:secret@host/db?late_write_limit=0", "seconds above 0");
+        // What sqlx would take and not use, or what no row could be written with.
+        check("mysql://user:secret@host/db?charset=latin1", "must be utf8mb4");
+        check("mysql://user:secret@host/db?timezone=%2B02:00", "must be UTC");
+        check("mysql://user:secret@host/db?statement-cache-capacity=0", "must not be 0");
+        check("mysql://user:secret@host/db?ssl-ca=/ca.pem", "used only with ssl-mode=VERIFY_CA");
+        check("mysql://user:secret@host/db?ssl-mode=DISABLED&ssl-cert=/c.pem", "not used with ssl-mode=DISABLED");
+        check("mysql://user:secret@host/db?ssl-mode=REQUIRED&sslmode=DISABLED", "ssl-mode stands twice");
+        check("mysql://user:secret@host/db?max_connections=2&max_connections=3", "max_connections stands twice");
     }
 
     #[test]

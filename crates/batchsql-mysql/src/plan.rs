@@ -7,19 +7,21 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use batchsql_core::{Column, Conflict, ErrorClass, Schema, SinkError};
-use batchsql_sql::mysql::{OnDuplicate, insert};
+use batchsql_sql::mysql::{OnDuplicate, insert, insert_values};
 use batchsql_sql::rows_per_statement;
 use sqlx::Executor;
 use sqlx::mysql::MySqlConnection;
 
 use crate::bind::PACKET_HEADER;
 use crate::catalog::{Session, Table, TableColumn, same_name};
-use crate::classify::{Failed, Stage};
+use crate::classify::Failed;
 use crate::keys::KeySearch;
 use crate::options::{IgnoreWith, ReplaceWith};
 use crate::statements::{PREFERRED_ROWS, Statement, Statements};
 use crate::types::{Storage, storage};
 
+/// Characters of a name of a database, table or column.
+const MAX_NAME: usize = 64;
 /// Placeholders of one statement: the protocol counts them in two bytes.
 pub(crate) const MAX_BINDS: usize = 65_535;
 /// A statement is at most this large, also where the server takes more: a larger one gains nothing and only makes
@@ -74,7 +76,10 @@ impl MySqlPlan {
             Way::Ignore(IgnoreWith::InsertIgnore) => OnDuplicate::Ignore,
             Way::Ignore(IgnoreWith::Exact) => OnDuplicate::Fail,
         };
-        self.statements.get(rows, || insert(&self.schema, rows, on_duplicate))
+        self.statements.get(rows, || {
+            let values: Vec<&str> = self.storage.iter().map(|storage| storage.form.expression()).collect();
+            insert_values(&self.schema, rows, on_duplicate, &values)
+        })
     }
 
     /// The sizes of inserts that stay prepared and together hold `rows` rows. A number of rows that comes again is one
@@ -85,6 +90,10 @@ impl MySqlPlan {
 
     pub(crate) fn schema(&self) -> &Schema {
         &self.schema
+    }
+
+    pub(crate) fn table(&self) -> &Table {
+        &self.table
     }
 
     pub(crate) fn expects_duplicates(&self) -> bool {
@@ -105,10 +114,10 @@ impl MySqlPlan {
         is_due
     }
 
-    /// Whether the table has changed since the plan was made.
-    pub(crate) async fn is_outdated(&self, connection: &mut MySqlConnection) -> sqlx::Result<bool> {
-        let now = Table::read(connection, &self.database, self.schema.table()).await?;
-        Ok(now.as_ref() != Some(&self.table))
+    /// Reads the table again; an error of the schema when it is not what the plan was made for.
+    pub(crate) async fn check_again(&self, connection: &mut MySqlConnection) -> Result<(), Failed> {
+        let now = Table::read(connection, &self.database, self.schema.table()).await.map_err(Failed::asked)?;
+        if now.as_ref() == Some(&self.table) { Ok(()) } else { Err(outdated("it was changed")) }
     }
 
     /// Reads the session and the table, and has the server check statement and rights. No packet is larger than
@@ -123,18 +132,21 @@ impl MySqlPlan {
             let text = format!("table {}: {text}", schema.table_display());
             Failed::unsent(SinkError::new(ErrorClass::Schema, text))
         };
-        let open = |error| Failed::of(error, Stage::Open);
+        let open = Failed::asked;
         let session = Session::read(connection).await.map_err(open)?;
         check_session(&session).map_err(problem)?;
         let Some(database) = schema.table().namespace().or(session.database.as_deref()) else {
             return Err(problem("no database is chosen; name one in the dsn, or qualify the table".into()));
         };
         let way = way(schema, ignore_with, replace_with);
+        check_names(schema).map_err(problem)?;
         let Some(table) = Table::read(connection, database, schema.table()).await.map_err(open)? else {
+            check_dots(schema).map_err(problem)?;
             // The server knows whether there is none or it is not for this user.
             try_statement(connection, &insert(schema, 1, OnDuplicate::Fail)).await?;
             return Err(problem("it does not exist; create it before rows are submitted".into()));
         };
+        check_case(schema, &table).map_err(problem)?;
         check_kind(&table).map_err(problem)?;
         let storage = schema
             .columns()
@@ -144,12 +156,13 @@ impl MySqlPlan {
         check_left_out(schema, &table.columns).map_err(problem)?;
         check_key(schema, &table).map_err(problem)?;
         warn_of_further_indexes(schema, &table, way);
-        let columns = schema.columns().len();
+        let columns = storage.iter().map(|storage| storage.form.placeholders()).sum();
         packet.fetch_min(session.max_allowed_packet, Ordering::Relaxed);
         let packet = packet.load(Ordering::Relaxed);
         let text_of_rows = |rows| insert(schema, rows, OnDuplicate::Fail).len();
-        // The text of a statement is a packet too: two bytes per placeholder, two per row.
-        let preparable = (packet.saturating_sub(text_of_rows(1) * 2) / (2 * columns + 2)).clamp(1, PREFERRED_ROWS);
+        // The text of a statement is a packet too: an expression and a comma per value, two bytes per row.
+        let text_of_row: usize = storage.iter().map(|storage| storage.form.expression().len() + 1).sum();
+        let preparable = (packet.saturating_sub(text_of_rows(1) * 2) / (text_of_row + 2)).clamp(1, PREFERRED_ROWS);
         let max_rows = rows_per_statement(columns, MAX_BINDS, preparable)
             .ok_or_else(|| problem(format!("{columns} columns are more than the {MAX_BINDS} values of a statement")))?;
         let plan = Self {
@@ -176,6 +189,11 @@ impl MySqlPlan {
     }
 }
 
+/// Has the pipeline make another plan.
+pub(crate) fn outdated(why: &str) -> Failed {
+    Failed::unsent(SinkError::new(ErrorClass::Schema, format!("the table must be read again: {why}")))
+}
+
 fn way(schema: &Schema, ignore_with: IgnoreWith, replace_with: ReplaceWith) -> Way {
     match (schema.conflict(), replace_with) {
         (Conflict::None, _) => Way::Direct(OnDuplicate::Fail),
@@ -186,14 +204,58 @@ fn way(schema: &Schema, ignore_with: IgnoreWith, replace_with: ReplaceWith) -> W
     }
 }
 
-/// Has the server parse the statement and check the rights of the user; nothing is executed. In SQL, because a
-/// statement that this connection has prepared before would not be sent again.
+/// Has the server parse the statement and check the rights of the user; nothing is executed, and nothing stays prepared:
+/// a statement that this connection has prepared before would not be sent again.
 async fn try_statement(connection: &mut MySqlConnection, sql: &str) -> Result<(), Failed> {
-    let open = |error| Failed::of(error, Stage::Open);
-    let text = sqlx::query("SET @batchsql_statement = ?").bind(sql).persistent(false);
-    text.execute(&mut *connection).await.map_err(open)?;
-    connection.execute("PREPARE batchsql_statement FROM @batchsql_statement").await.map_err(open)?;
-    connection.execute("DEALLOCATE PREPARE batchsql_statement").await.map(drop).map_err(open)
+    connection.describe(sql).await.map(drop).map_err(Failed::asked)
+}
+
+/// Names that the server would refuse without saying what is wrong about them.
+fn check_names(schema: &Schema) -> Result<(), String> {
+    let table = schema.table();
+    let columns = || schema.columns().iter().map(Column::name);
+    let mut names = table.namespace().into_iter().chain([table.name()]).chain(columns());
+    if let Some(long) = names.find(|name| name.chars().count() > MAX_NAME) {
+        return Err(format!(
+            "the name {long:?} has more than the {MAX_NAME} characters that a name may have; shorten it"
+        ));
+    }
+    for (place, name) in columns().enumerate() {
+        if let Some(same) = columns().take(place).find(|other| same_name(other, name)) {
+            return Err(format!("columns {same:?} and {name:?} are one to the server; remove one from the schema"));
+        }
+    }
+    Ok(())
+}
+
+/// A table that is not there, with a name that looks like two.
+fn check_dots(schema: &Schema) -> Result<(), String> {
+    match schema.table().name().split_once('.') {
+        Some((database, table)) if schema.table().namespace().is_none() => Err(format!(
+            "it does not exist; the dot is part of its name: for table {table:?} of database {database:?} give \
+             TableName::qualified({database:?}, {table:?})"
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Where the server compares names of tables without case, two spellings would be two tables to the pipeline, with an
+/// order of their own.
+fn check_case(schema: &Schema, table: &Table) -> Result<(), String> {
+    let (given, found) = (schema.table(), &table.name);
+    if given.name() != found.name {
+        return Err(format!(
+            "this server calls it {:?}, and does not tell upper from lower case; name it so",
+            found.name
+        ));
+    }
+    match given.namespace() {
+        Some(database) if database != found.database => Err(format!(
+            "this server calls its database {:?}, and does not tell upper from lower case; name it so",
+            found.database
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn check_session(session: &Session) -> Result<(), String> {

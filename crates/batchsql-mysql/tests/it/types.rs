@@ -225,3 +225,109 @@ async fn values_that_mysql_cannot_hold_are_refused_at_the_caller() {
     }
     assert_eq!(pipeline.balance().accepted, 0);
 }
+
+#[tokio::test]
+async fn bits_years_and_sets() {
+    let text = |values: &[&str]| values.iter().map(|text| Value::from(*text)).collect::<Vec<_>>();
+    let bits = round_trip("BIT(8)", ColumnType::Text, text(&["10000001", "0", "11"]), "LPAD(BIN(v), 8, '0')").await;
+    assert_eq!(bits, ["10000001", "00000000", "00000011"]);
+    let all = "1".repeat(64);
+    assert_eq!(round_trip("BIT(64)", ColumnType::Text, text(&[&all]), "BIN(v)").await, [all.as_str()]);
+    assert_eq!(
+        round_trip("BIT(64)", ColumnType::U64, vec![u64::MAX.into(), 0_u64.into()], "v+0").await,
+        ["18446744073709551615", "0"]
+    );
+    assert_eq!(round_trip("BIT(8)", ColumnType::I32, vec![255_i32.into()], "v+0").await, ["255"]);
+    refused("BIT(8)", ColumnType::Text, text(&["100000000", "2", "", "true"]), None).await;
+    refused("BIT(8)", ColumnType::I64, vec![256_i64.into()], Some("1406")).await;
+    refused("BIT(64)", ColumnType::I64, vec![(-1_i64).into()], None).await;
+    for ty in [ColumnType::I16, ColumnType::I64] {
+        let values = |years: &[i16]| -> Vec<Value> {
+            let value = |year: i16| if ty == ColumnType::I16 { year.into() } else { i64::from(year).into() };
+            years.iter().map(|year| value(*year)).collect()
+        };
+        check("YEAR", ty, values(&[1901, 2155, 0]), &["1901", "2155", "0000"]).await;
+        refused("YEAR", ty, values(&[1, 99, 1900, 2156, -1]), None).await;
+    }
+    check("YEAR", ColumnType::Text, text(&["2024", "0000"]), &["2024", "0000"]).await;
+    refused("YEAR", ColumnType::Text, text(&["24", "2024.5", "", "2156", "year"]), None).await;
+    check("SET('a','b c','10')", ColumnType::Text, text(&["a", "", "10,a", "b c"]), &["a", "", "a,10", "b c"]).await;
+    // 1 would be the first member.
+    refused("SET('a','b c','10')", ColumnType::Text, text(&["1", "A", "a,zz", "a "]), None).await;
+    check("ENUM('s','10')", ColumnType::Text, text(&["s", "10"]), &["s", "10"]).await;
+    refused("ENUM('s','10')", ColumnType::Text, text(&["1", "S", "x"]), None).await;
+}
+
+#[tokio::test]
+async fn geometries_come_from_text() {
+    let text = |values: &[&str]| values.iter().map(|text| Value::from(*text)).collect::<Vec<_>>();
+    let shapes = [
+        "POINT(1.5 -2)",
+        "LINESTRING(0 0,1 1)",
+        "POLYGON((0 0,0 1,1 1,0 0))",
+        "MULTIPOINT(0 0,1 1)",
+        "MULTILINESTRING((0 0,1 1))",
+        "MULTIPOLYGON(((0 0,0 1,1 1,0 0)))",
+        "GEOMETRYCOLLECTION(POINT(1 1))",
+    ];
+    let stored = round_trip("GEOMETRY", ColumnType::Text, text(&shapes), "ST_ASTEXT(v)").await;
+    let points = |shape: &str| shape.replace("((0 0),(1 1))", "(0 0,1 1)");
+    assert_eq!(stored.iter().map(|shape| points(shape)).collect::<Vec<_>>(), shapes);
+    for shape in shapes {
+        let declared = shape.split('(').next().unwrap();
+        let stored = round_trip(declared, ColumnType::Text, text(&[shape]), "ST_ASTEXT(v)").await;
+        assert_eq!(points(&stored[0]), shape);
+    }
+    // MariaDB would make NULL of them.
+    let code = if is_mariadb().await { "1416" } else { "3037" };
+    refused("GEOMETRY", ColumnType::Text, text(&["garbage", "", "POINT(1", "POINT(1 2) x"][..3]), Some(code)).await;
+    if is_mariadb().await {
+        refused("POINT", ColumnType::Text, text(&["LINESTRING(0 0,1 1)"]), Some("1366")).await;
+    }
+}
+
+async fn is_mariadb() -> bool {
+    Database::new("").await.read("SELECT VERSION()").await[0].contains("MariaDB")
+}
+
+#[tokio::test]
+async fn mariadb_has_types_for_addresses() {
+    if !is_mariadb().await {
+        return;
+    }
+    let text = |values: &[&str]| values.iter().map(|text| Value::from(*text)).collect::<Vec<_>>();
+    check("INET4", ColumnType::Text, text(&["10.0.0.255", "0.0.0.0"]), &["10.0.0.255", "0.0.0.0"]).await;
+    check("INET6", ColumnType::Text, text(&["::1", "2001:db8::ff"]), &["::1", "2001:db8::ff"]).await;
+    let id = "00010203-0405-1607-8809-0a0b0c0dfeff";
+    check("UUID", ColumnType::Text, text(&[id, &id.to_uppercase()]), &[id, id]).await;
+    refused("INET4", ColumnType::Text, text(&["10.0.0.256", "", "::1"]), Some("1292")).await;
+    refused("INET6", ColumnType::Text, text(&["zz", ""]), Some("1292")).await;
+    refused("UUID", ColumnType::Text, text(&["zz", "0001"]), Some("1292")).await;
+}
+
+#[tokio::test]
+async fn mariadb_keeps_the_history_of_rows_with_a_key() {
+    if !is_mariadb().await {
+        return;
+    }
+    for versioned in [
+        "rs TIMESTAMP(6) GENERATED ALWAYS AS ROW START, re TIMESTAMP(6) GENERATED ALWAYS AS ROW END,
+         PERIOD FOR SYSTEM_TIME (rs, re)) WITH SYSTEM VERSIONING",
+        "more INT) WITH SYSTEM VERSIONING",
+    ] {
+        let db =
+            Database::new(&format!("CREATE TABLE t (id BIGINT PRIMARY KEY, note VARCHAR(9) UNIQUE, {versioned}")).await;
+        for (conflict, expected) in [
+            (batchsql_core::Conflict::None, "written"),
+            (batchsql_core::Conflict::update(["id"]), "written"),
+            (batchsql_core::Conflict::replace(["id"]), "written"),
+            (batchsql_core::Conflict::ignore(["id"]), "ignored"),
+        ] {
+            let note = format!("{}", db.read("SELECT COUNT(*) FROM t FOR SYSTEM_TIME ALL").await[0]);
+            let schema = crate::support::schema(conflict);
+            assert_eq!(write(&db.sink, [crate::support::row(&schema, 1, note)]).await, [expected]);
+        }
+        assert_eq!(db.read("SELECT id, note FROM t").await, ["1|2"]);
+        assert_eq!(db.read("SELECT note FROM t FOR SYSTEM_TIME ALL ORDER BY note").await, ["0", "1", "2"]);
+    }
+}
