@@ -8,7 +8,7 @@ use std::time::Duration;
 use sqlx::postgres::PgConnectOptions;
 
 use crate::options::{OpenError, PostgresOptions};
-use crate::settings::Strategy;
+use crate::settings::{LossyValues, Strategy};
 
 /// Parameters of the URL that `sqlx` understands; it would only warn of others, and show their values.
 const SQLX_PARAMETERS: [&str; 17] = [
@@ -59,7 +59,9 @@ impl FromStr for PostgresOptions {
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             match name {
-                "max_connections" | "connect_timeout" | "strategy" | "prepared_statements" => own.push((name, value)),
+                "max_connections" | "connect_timeout" | "strategy" | "prepared_statements" | "lossy_values" => {
+                    own.push((name, value));
+                }
                 _ if SQLX_PARAMETERS.contains(&name) || name == "options" || name.starts_with("options[") => {
                     foreign.push(pair);
                 }
@@ -76,7 +78,7 @@ impl FromStr for PostgresOptions {
                     };
                     return Err(OpenError::new(format!(
                         "unknown parameter{shown} in the postgresql dsn; use those of libpq, or max_connections, \
-                         connect_timeout, strategy or prepared_statements"
+                         connect_timeout, strategy, lossy_values or prepared_statements"
                     )));
                 }
             }
@@ -105,6 +107,11 @@ impl PostgresOptions {
                 let known = Strategy::ALL.into_iter().find(|strategy| strategy.name() == value);
                 self.strategy(known.ok_or_else(|| wrong("auto, multi-values, unnest, copy or staging"))?)
             }
+            "lossy_values" => self.lossy_values(match value {
+                "refuse" => LossyValues::Refuse,
+                "convert" => LossyValues::LetDatabaseConvert,
+                _ => return Err(wrong("refuse or convert")),
+            }),
             _ => self.prepared_statements(value.parse().map_err(|_| wrong("true or false"))?),
         })
     }

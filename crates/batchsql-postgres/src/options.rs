@@ -7,7 +7,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
 use sqlx::{ConnectOptions, Connection, Executor};
 
-use crate::settings::{Settings, Strategy};
+use crate::settings::{LossyValues, Settings, Strategy};
 
 /// Prepared statements kept per connection. The statements of a table by `UNNEST` are one, those of multi-row
 /// `VALUES` at most ten.
@@ -33,6 +33,7 @@ const DETECT_GONE_CLIENTS: &str = "SELECT pg_catalog.set_config(name, '1s', fals
 /// | `max_connections` | connections of the pool, and batches that are written at once | 8 |
 /// | `connect_timeout` | seconds for one connection attempt, above 0, decimals allowed (`0.5`) | 5 |
 /// | `strategy` | `auto`, `multi-values`, `unnest`, `copy` or `staging`, see [`Strategy`] | `auto` |
+/// | `lossy_values` | `refuse` or `convert`: what becomes of values that a column would round or cut, see [`LossyValues`] | `refuse` |
 /// | `prepared_statements` | `true` or `false`, see [`prepared_statements`](Self::prepared_statements) | `true` |
 ///
 /// What the DSN leaves out comes from `PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD`, `PGDATABASE`, `PGSSLMODE` and the
@@ -134,6 +135,14 @@ impl PostgresOptions {
     #[must_use]
     pub fn table_check_interval(mut self, interval: Duration) -> Self {
         self.settings = self.settings.table_check_interval(interval);
+        self
+    }
+
+    /// What becomes of values that their column would round or cut, see [`Settings::lossy_values`]; default
+    /// [`LossyValues::Refuse`].
+    #[must_use]
+    pub fn lossy_values(mut self, policy: LossyValues) -> Self {
+        self.settings = self.settings.lossy_values(policy);
         self
     }
 

@@ -7,6 +7,7 @@ mod conflicts;
 mod connect;
 mod copy;
 mod errors;
+mod guilt;
 mod link;
 mod pooler;
 mod proxy;
