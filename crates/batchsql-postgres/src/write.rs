@@ -29,6 +29,7 @@ pub(crate) async fn write_rows(
         return Err(outdated());
     }
     attempt.defer();
+    conn.check_idle().await?;
     let refused = unfit_rows(rows, &plan.fields);
     // A column may have become wider since.
     if plan.is_due() || !refused.is_empty() {

@@ -12,6 +12,7 @@ mod link;
 mod pooler;
 mod proxy;
 mod servers;
+mod sources;
 mod support;
 mod tables;
 mod types;
