@@ -6,8 +6,8 @@
 
 use std::fmt;
 
+use batchsql_core::ValueRef;
 use batchsql_core::exhaustive::Value;
-use batchsql_core::{ColumnView, ValueRef};
 
 use crate::types::Wire;
 
@@ -28,6 +28,12 @@ pub(crate) enum Unfit {
     TooLarge,
     /// An array whose elements are not JSON has an array or an object as element.
     Nested,
+    /// The column keeps fewer digits.
+    Rounded,
+    /// The column cuts off spaces at its end.
+    SpacesCut,
+    /// The text has more characters than the column holds.
+    TooLong,
 }
 
 impl fmt::Display for Unfit {
@@ -36,50 +42,14 @@ impl fmt::Display for Unfit {
             Self::OutOfRange => "out of range",
             Self::TooLarge => "too large",
             Self::Nested => "nested",
+            Self::Rounded => "rounded",
+            Self::SpacesCut => "spaces cut off",
+            Self::TooLong => "too long",
         })
     }
 }
 
 impl std::error::Error for Unfit {}
-
-/// Whether every value of a column can be sent, so that what is begun needs not be broken off. Looks only at values
-/// that may be unfit.
-pub(crate) fn check_fit(column: &ColumnView<'_>, rows: usize, wire: Wire) -> Result<(), Unfit> {
-    // A decimal of so many characters has at most so many digits after the point.
-    const SHORT: usize = 16_383;
-    let mut out = Vec::new();
-    for row in 0..rows {
-        let value = column.get(row);
-        let bytes = match value.exhaustive() {
-            Value::I32(_) if wire == Wire::Int4 || wire == Wire::Int8 => return Ok(()),
-            Value::I64(_) if wire == Wire::Int8 => return Ok(()),
-            Value::Decimal(v) if v.len() <= SHORT => continue,
-            Value::Text(v) | Value::Json(v) if wire != Wire::FlatJsonb => v.len(),
-            Value::Bytes(v) => v.len(),
-            Value::I32(_) | Value::I64(_) | Value::U64(_) | Value::Decimal(_) | Value::Json(_) => {
-                out.clear();
-                write_field(&mut out, value, wire)?;
-                continue;
-            }
-            Value::Null => continue,
-            // Every one of these has a form that fits. Text as an array of JSON does not occur, see `types::form`.
-            Value::Text(_)
-            | Value::Bool(_)
-            | Value::I16(_)
-            | Value::F32(_)
-            | Value::F64(_)
-            | Value::Uuid(_)
-            | Value::Date(_)
-            | Value::Time(_)
-            | Value::Timestamp(_)
-            | Value::TimestampTz(_) => return Ok(()),
-        };
-        if bytes >= MAX_VALUE_BYTES {
-            return Err(Unfit::TooLarge);
-        }
-    }
-    Ok(())
-}
 
 /// Writes a value with its length before it, as COPY and arrays want it; -1 for `NULL`.
 #[inline]
@@ -139,7 +109,7 @@ pub(crate) fn write_value(out: &mut Vec<u8>, value: ValueRef<'_>, wire: Wire) ->
 }
 
 /// Whether an array of JSON has an array or an object in it. The text is known to be JSON.
-fn is_nested(json: &str) -> bool {
+pub(crate) fn is_nested(json: &str) -> bool {
     let (mut depth, mut in_string, mut is_escaped) = (0, false, false);
     for byte in json.bytes() {
         match byte {

@@ -45,7 +45,9 @@
 //! their zone (`2026-01-31T12:00:00Z`) and dates with the year first.
 //!
 //! A domain is taken as the type it is based on. A column that would change values is refused when its table is first
-//! read; text with a NUL character when the row is submitted.
+//! read; text with a NUL character when the row is submitted. Where it depends on the value (digits beyond
+//! `numeric(p,s)` or `timestamp(p)`, spaces beyond `varchar(n)`), its row is rejected and the rows beside it are
+//! written, unless [`LossyValues::LetDatabaseConvert`] is set.
 //!
 //! # Outcomes
 //!
@@ -60,11 +62,16 @@
 //! A timeout, or a link that is lost, means `Unknown` only after the message was sent that makes rows durable: a
 //! statement that commits itself, the end of the data of a COPY, a COMMIT. Before that the rows are written again.
 //!
+//! An error of a write whose code speaks of the table (`42P01`, `42501`, `55000`) may come from a trigger, or from the
+//! function that reads one value (`ltree` answers `42601`). The table is read again before it is blamed, and the text
+//! says what was found.
+//!
 //! # Keys that are equal only to the server
 //!
 //! Rows of one key are written in the order in which they were submitted. What one key is, the pipeline decides by
 //! comparing values. Where the server sees more of them as equal (`citext`, nondeterministic collations, trailing
-//! spaces in `char(n)`, values that `numeric(p,s)`, `timestamp(p)` or a `BEFORE` trigger make equal), rows of such keys
+//! spaces in `char(n)`, values that floating point, `json`, a `BEFORE` trigger or, with
+//! [`LossyValues::LetDatabaseConvert`], `numeric(p,s)` and `timestamp(p)` make equal), rows of such keys
 //! may be in different batches on their way at the same time, and inside a batch they are sorted by key. So the last
 //! one that was submitted need not be the one that stays. Send such keys in one form (for example in lower case), or use
 //! `Ordering::PerTable`, which keeps the order of submission.
@@ -126,21 +133,29 @@ mod catalog;
 mod classify;
 mod commit_stage;
 mod conn;
+mod digits;
 mod dsn;
 mod encode;
 mod field;
+mod fit;
+mod guard;
+mod libpq;
 mod live_session;
 mod options;
 mod outcome_source;
 mod params;
 mod plan;
+mod real_type;
 mod returned_keys;
+mod servers;
 mod session;
 mod session_end;
 mod settings;
 mod sink;
+mod source;
 mod statements;
 mod types;
+mod value_limit;
 mod write;
 mod write_copy;
 mod write_insert;
@@ -151,5 +166,6 @@ pub use sqlx;
 pub use conn::PostgresConn;
 pub use options::{OpenError, PostgresOptions};
 pub use plan::PostgresPlan;
-pub use settings::{Settings, Strategy};
+pub use servers::TargetSession;
+pub use settings::{LossyValues, Settings, Strategy};
 pub use sink::PostgresSink;

@@ -9,13 +9,13 @@ use batchsql_sql::{Shapes, rows_per_statement};
 use sqlx::{Executor, PgConnection};
 use tokio::time::Instant;
 
-use crate::catalog::{Table, TableColumn, read_table};
+use crate::catalog::{Lookup, Table, TableColumn, read_table};
 use crate::classify::{LinkLost, is_refusal, sink_error};
 use crate::commit_stage::CommitStage;
 use crate::conn::PostgresConn;
 use crate::field::Field;
 use crate::outcome_source::OutcomeSource;
-use crate::settings::{Settings, Strategy};
+use crate::settings::{LossyValues, Settings, Strategy};
 use crate::statements::{self, Insert, Staging};
 use crate::types::{Echo, form};
 
@@ -48,13 +48,20 @@ pub struct PostgresPlan {
 }
 
 /// The state of the table of a plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum TableState {
     Same,
     /// It can be written, by another plan.
     Changed,
-    /// It cannot be written.
-    Unfit(ErrorClass),
+    /// It cannot be written, and why.
+    Unfit(Problem),
+}
+
+/// Why a table cannot be written.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    pub(crate) class: ErrorClass,
+    pub(crate) text: String,
 }
 
 /// The statements of multi-row `VALUES`.
@@ -113,17 +120,19 @@ impl PostgresPlan {
         if table.as_ref().err().is_none_or(is_refusal) {
             conn.end();
         }
-        Self::of(schema, table?, settings)
+        Self::of(schema, table?, settings).map_err(|Problem { class, text }| SinkError::new(class, text))
     }
 
-    fn of(schema: &Schema, table: Option<Table>, settings: Settings) -> Result<Self, SinkError> {
-        let problem = |class, text: String| SinkError::new(class, format!("table {}: {text}", schema.table_display()));
+    fn of(schema: &Schema, lookup: Lookup, settings: Settings) -> Result<Self, Problem> {
+        let problem =
+            |class, text: String| Problem { class, text: format!("table {}: {text}", schema.table_display()) };
         let unfit = |text: String| problem(ErrorClass::Schema, text);
-        let Some(table) = table else {
-            return Err(unfit("it does not exist; create it before rows are submitted".into()));
+        let table = match lookup {
+            Lookup::Found(table) => *table,
+            lookup => return Err(unfit(missing(schema, &lookup))),
         };
         check_kind(&table).map_err(unfit)?;
-        let fields = fields(schema, &table).map_err(unfit)?;
+        let fields = fields(schema, &table, settings.lossy_values).map_err(unfit)?;
         check_given(schema, &table).map_err(unfit)?;
         check_key(schema, &table).map_err(unfit)?;
         check_rights(schema, &table).map_err(|text| problem(ErrorClass::Permission, text))?;
@@ -169,14 +178,12 @@ impl PostgresPlan {
 
     /// Reads the table again and compares it with that of the plan.
     pub(crate) async fn recheck_table(&self, link: &mut PgConnection) -> Result<TableState, SinkError> {
-        let table = read_in_transaction(link, &self.schema, self.named).await?;
-        if table.as_ref() == Some(&self.table) {
+        let lookup = read_in_transaction(link, &self.schema, self.named).await?;
+        if matches!(&lookup, Lookup::Found(table) if **table == self.table) {
             return Ok(TableState::Same);
         }
         self.outdated.store(true, Ordering::Relaxed);
-        Ok(Self::of(&self.schema, table, self.settings)
-            .err()
-            .map_or(TableState::Changed, |error| TableState::Unfit(error.class())))
+        Ok(Self::of(&self.schema, lookup, self.settings).err().map_or(TableState::Changed, TableState::Unfit))
     }
 
     /// Whether the table must be checked again; true for one caller per interval.
@@ -208,11 +215,7 @@ impl Values {
 }
 
 /// Asks for the table. Without named statements in a transaction, so that a pooler keeps the server connection.
-async fn read_in_transaction(
-    link: &mut PgConnection,
-    schema: &Schema,
-    named: bool,
-) -> Result<Option<Table>, SinkError> {
+async fn read_in_transaction(link: &mut PgConnection, schema: &Schema, named: bool) -> Result<Lookup, SinkError> {
     let failed = |error| sink_error(error, LinkLost::BeforeCommit);
     if named {
         return read_table(link, schema.table(), true).await;
@@ -221,6 +224,30 @@ async fn read_in_transaction(
     let table = read_table(link, schema.table(), false).await;
     link.execute("ROLLBACK").await.map_err(failed)?;
     table
+}
+
+/// Why there is no table to write to.
+fn missing(schema: &Schema, lookup: &Lookup) -> String {
+    let advice = match lookup {
+        Lookup::CutOff => {
+            return "its name is longer than the server keeps (63 bytes), and would mean another table; shorten it"
+                .into();
+        }
+        Lookup::Missing { similar: Some(similar) } if schema.table().namespace().is_none() => {
+            let namespace = similar.namespace().unwrap_or_default();
+            format!(
+                "there is a table {:?} in schema {namespace:?}: name it as TableName::qualified({namespace:?}, {:?}); \
+                 names are taken as they are written, with their case and their dots",
+                similar.name(),
+                similar.name()
+            )
+        }
+        Lookup::Missing { similar: Some(similar) } => {
+            format!("there is {similar}; names are taken as they are written, with their case")
+        }
+        _ => "create it before rows are submitted".into(),
+    };
+    format!("it does not exist; {advice}")
 }
 
 fn check_kind(table: &Table) -> Result<(), String> {
@@ -241,13 +268,20 @@ fn check_kind(table: &Table) -> Result<(), String> {
     Err(format!("it is {what}; write to the table behind it"))
 }
 
-fn fields(schema: &Schema, table: &Table) -> Result<Box<[Field]>, String> {
-    schema.columns().iter().map(|column| field(column, table)).collect()
+fn fields(schema: &Schema, table: &Table, lossy: LossyValues) -> Result<Box<[Field]>, String> {
+    schema.columns().iter().map(|column| field(column, table, lossy)).collect()
 }
 
-fn field(column: &Column, table: &Table) -> Result<Field, String> {
+fn field(column: &Column, table: &Table, lossy: LossyValues) -> Result<Field, String> {
     let name = column.name();
     let Some(found) = find(table, name) else {
+        let similar = table.columns.iter().find(|found| found.name.to_lowercase() == name.to_lowercase());
+        if let Some(similar) = similar {
+            return Err(format!(
+                "it has no column {name:?}, but {:?}; names are taken as they are written, with their case",
+                similar.name
+            ));
+        }
         let known: Vec<&str> = table.columns.iter().map(|found| found.name.as_str()).collect();
         return Err(format!(
             "it has no column {name:?}; add it with ALTER TABLE or remove it from the schema (the table has {})",
@@ -265,6 +299,7 @@ fn field(column: &Column, table: &Table) -> Result<Field, String> {
     let form = form(column.column_type(), &found.real).map_err(|why| {
         format!("its column {name:?} is declared {:?}: {} values {why}", found.declared, column.column_type())
     })?;
+    let form = if lossy == LossyValues::LetDatabaseConvert { form.lossy() } else { form };
     Ok(Field { name: name.into(), form })
 }
 

@@ -104,7 +104,8 @@ mod tests {
     use batchsql_core::{ColumnType, Conflict, TableName};
 
     use super::*;
-    use crate::types::{RealType, form};
+    use crate::real_type::RealType;
+    use crate::types::form;
 
     /// A key, and a column of an enum.
     fn table(conflict: Conflict) -> (Schema, [Field; 2]) {
@@ -116,6 +117,7 @@ mod tests {
             receive: String::new(),
             modifier: -1,
             element: String::new(),
+            spelled: None,
         };
         let field = |name: &str, ty, real| Field { name: name.into(), form: form(ty, &real).unwrap() };
         let schema = Schema::builder(TableName::qualified("s", "t"))

@@ -10,8 +10,10 @@ use sqlx::{Executor, PgConnection};
 use crate::classify::{LinkLost, is_refusal, server_error, sink_error};
 use crate::commit_stage::CommitStage;
 use crate::conn::PostgresConn;
+use crate::fit::unfit_rows;
+use crate::guard;
 use crate::outcome_source::OutcomeSource;
-use crate::plan::{PostgresPlan, TableState, Way};
+use crate::plan::{PostgresPlan, Problem, TableState, Way};
 use crate::types::Echo;
 use crate::{write_copy, write_insert};
 
@@ -26,12 +28,48 @@ pub(crate) async fn write_rows(
     if plan.is_outdated() {
         return Err(outdated());
     }
-    let link = conn.begin()?;
     attempt.defer();
-    if plan.is_due() && plan.recheck_table(link).await? != TableState::Same {
+    conn.check_idle().await?;
+    let refused = unfit_rows(rows, &plan.fields);
+    // A column may have become wider since.
+    if plan.is_due() || !refused.is_empty() {
+        let state = plan.recheck_table(conn.begin()?).await?;
         conn.end();
-        return Err(outdated());
+        if !matches!(state, TableState::Same) {
+            return Err(outdated());
+        }
     }
+    if refused.is_empty() {
+        return write_fit(conn, plan, rows, attempt).await;
+    }
+    if attempt.is_atomic() {
+        let (_, error) = refused.into_iter().next().expect("there are some");
+        return Err(error);
+    }
+    let kept = all_but(rows.len(), &refused);
+    let mut written = Written::default();
+    if !kept.is_empty() {
+        written = write_fit(conn, plan, rows.gather(&kept).rows(), attempt).await?;
+        written.ignored.iter_mut().for_each(|row| *row = kept[*row as usize]);
+    }
+    written.rejected = refused;
+    Ok(written)
+}
+
+/// The rows that are not refused. `refused` is ascending.
+fn all_but(rows: usize, refused: &[(u32, SinkError)]) -> Vec<u32> {
+    let mut next = refused.iter().map(|(row, _)| *row).peekable();
+    (0_u32..).take(rows).filter(|row| next.next_if_eq(row).is_none()).collect()
+}
+
+/// Writes rows whose values fit their columns.
+async fn write_fit(
+    conn: &mut PostgresConn,
+    plan: &PostgresPlan,
+    rows: Rows<'_>,
+    attempt: &Attempt,
+) -> Result<Written, SinkError> {
+    let link = conn.begin()?;
     let mut result = write(link, plan, rows, attempt).await;
     if result.as_ref().is_err_and(|error| error.code() == Some("XX000") && is_refusal(error)) {
         attempt.defer();
@@ -68,22 +106,33 @@ async fn explained(
     error: SinkError,
 ) -> Result<SinkError, SinkError> {
     let code = match error.code() {
-        Some(code @ ("22003" | "23502" | "42501")) => code,
+        Some(guard::RAISED) if plan.fields.iter().any(|field| field.form.is_guarded()) => {
+            let text = "a column keeps less than a value has (digits, spaces, fields of an interval); round it, or let \
+                        the database convert values (LossyValues)";
+            return Ok(SinkError::with_code(ErrorClass::Row, "22000", text));
+        }
+        Some(code) if error.class() == ErrorClass::Schema || matches!(code, "22003" | "23502" | "42501") => code,
         Some("21000") if rows.len() == 1 => return Ok(server_error("21000", ErrorClass::Row, None)),
         _ => return Ok(error),
     };
     let (class, text) = match plan.recheck_table(link).await? {
         // The right to insert is there.
         TableState::Same if plan.has_row_security && code == "42501" => {
-            (ErrorClass::Row, "a policy of the table (row security) refuses the row")
+            (ErrorClass::Row, "a policy of the table (row security) refuses the row".to_owned())
         }
-        TableState::Same => return Ok(error),
-        TableState::Unfit(ErrorClass::Permission) => {
-            (ErrorClass::Permission, "the user has no right to do this any more")
+        TableState::Same if matches!(code, "22003" | "23502") => return Ok(error),
+        TableState::Same if code == "42501" => {
+            let text = "the user may write the table; a trigger or function of the table lacks a right, or raises this";
+            (ErrorClass::Permission, text.to_owned())
         }
-        TableState::Changed | TableState::Unfit(_) => {
-            (ErrorClass::Schema, "the table has changed since its definition was read")
+        // A value is perhaps the reason: an input function, or a trigger that depends on the row.
+        TableState::Same => {
+            let text = "the table is there as before; a value, a trigger or a function of the table raises this";
+            (ErrorClass::Schema, text.to_owned())
         }
+        TableState::Unfit(Problem { class: ErrorClass::Permission, text }) => (ErrorClass::Permission, text),
+        TableState::Unfit(Problem { text, .. }) => (ErrorClass::Schema, text),
+        TableState::Changed => (ErrorClass::Schema, "the table has changed since its definition was read".to_owned()),
     };
     Ok(SinkError::with_code(class, code, text))
 }

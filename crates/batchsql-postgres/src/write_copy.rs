@@ -6,9 +6,8 @@ use sqlx::{Executor, PgConnection};
 
 use crate::classify::{LinkLost, sink_error};
 use crate::commit_stage::CommitStage;
-use crate::encode::{check_fit, write_field};
+use crate::encode::write_field;
 use crate::field::Field;
-use crate::params::unfit;
 use crate::plan::PostgresPlan;
 use crate::write_insert::{expect_all, insert};
 
@@ -43,7 +42,9 @@ pub(crate) async fn by_staging(
     insert(link, plan, &plan.staging.merge, rows, Default::default(), &[], CommitStage::Within).await
 }
 
-/// Sends the rows; how many were stored.
+/// Sends the rows; how many were stored. Their values are known to fit (`fit`), because a COPY cannot be broken off:
+/// where the server has refused an earlier row meanwhile, the client (`PgCopyIn::abort`) loses count of the replies,
+/// and every later one is taken for that of another statement.
 async fn copy(
     link: &mut PgConnection,
     sql: &str,
@@ -54,11 +55,6 @@ async fn copy(
     // Nothing is stored before the end of the data was sent.
     let failed = |error| sink_error(error, LinkLost::BeforeCommit);
     let columns: Vec<ColumnView<'_>> = (0..fields.len()).map(|index| rows.column(index)).collect();
-    // TableState, because a COPY cannot be broken off: where the server has refused an earlier row meanwhile, the client
-    // (`PgCopyIn::abort`) loses count of the replies, and every later one is taken for that of another statement.
-    for (column, field) in columns.iter().zip(fields) {
-        check_fit(column, rows.len(), field.form.wire).map_err(|why| unfit(why, &field.name))?;
-    }
     let count = i16::try_from(fields.len()).expect("a table has at most 1600 columns").to_be_bytes();
     let mut stream = link.copy_in_raw(sql).await.map_err(failed)?;
     let fixed = rows.schema().fixed_row_len() + 4 * fields.len();

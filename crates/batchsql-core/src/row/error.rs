@@ -99,6 +99,12 @@ impl RowError {
         Self::new(schema, None, RowErrorKind::Column, format!("too few columns: {}", error.problem()))
     }
 
+    /// Every column is left out.
+    pub(crate) fn without_values(schema: &Schema) -> Self {
+        let problem = "the row has no value at all; set at least one column, for example to NULL".to_owned();
+        Self::new(schema, None, RowErrorKind::Column, problem)
+    }
+
     pub(crate) fn too_large(schema: &Schema, bytes: usize, limit: usize) -> Self {
         let problem = format!(
             "a row of {bytes} bytes does not fit into buffer_bytes = {limit}; raise buffer_bytes or split the row"
