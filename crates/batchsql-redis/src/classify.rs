@@ -1,20 +1,28 @@
 //! Owns the translation of Redis errors into error classes and words.
-//! Must not know commands or rows: the first word of the server's error decides, never the rest of it.
+//! Must not know commands or rows.
+//!
+//! The first word of the server's error decides. `ERR` is no code, but the word before everything that has none: there
+//! the text decides, see `err.rs`. An error that nobody has listed is not held against the row: a proxy, a module or a
+//! later version may mean something transient. The row is tried again until its time is over.
 //!
 //! Codes: `src/server.c` (`createSharedObjects`) and <https://redis.io/docs/latest/develop/reference/protocol-spec/>.
 
+use batchsql_core::ErrorClass::{Permission, Resource, Row, Schema, Transient, Unknown};
 use batchsql_core::{ErrorClass, SinkError};
 use redis::{ErrorKind, RedisError, ServerError};
+
+use crate::err;
 
 /// What a code means for the command that it answers, and what to say. The server's own words are not repeated:
 /// those of `ERR` and `NOPERM` may quote arguments.
 fn meaning(code: &str) -> (ErrorClass, &'static str) {
-    use ErrorClass::{Permission, Resource, Row, Schema, Transient};
     match code {
         "LOADING" => (Transient, "the server is loading its data"),
         "BUSY" => (Transient, "the server is busy with a script"),
         "TRYAGAIN" => (Transient, "the keys of the command are being moved in the cluster"),
         "CLUSTERDOWN" => (Transient, "the cluster does not serve the key at the moment"),
+        // Dragonfly, KeyDB and Redis Enterprise while a shard starts or moves.
+        "BUSYLOADING" | "UNAVAILABLE" => (Transient, "the server does not serve the key at the moment"),
         "MASTERDOWN" => (Transient, "the replica has lost its master"),
         "UNBLOCKED" => (Transient, "the server gave the command up"),
         "OOM" => (Resource, "the server has no memory left (maxmemory); raise it or choose an eviction policy"),
@@ -31,44 +39,38 @@ fn meaning(code: &str) -> (ErrorClass, &'static str) {
         "WRONGTYPE" => (Row, "the key holds a value of another type"),
         "CROSSSLOT" => (Row, "the keys of the command are in different slots of the cluster"),
         "EXECABORT" => (Transient, "the server gave the transaction of the row up"),
-        "ERR" => (Row, "the server refused the command: an argument does not fit it"),
-        // Every code is the answer to one command: it was refused, and the others were not.
-        _ => (Row, "the server refused the command"),
+        "NOSCRIPT" => (Row, "the server does not know the script; load it with SCRIPT LOAD"),
+        "BUSYGROUP" => (Row, "the group of the stream is there already"),
+        "NOGROUP" => (Row, "the group of the stream does not exist; create it"),
+        "BUSYKEY" => (Row, "the key is there already"),
+        "NOPROTO" => (Row, "the server does not know this version of the protocol"),
+        // Envoy: it may have passed the command on.
+        "upstream" => (Unknown, "the proxy lost the server, so it is not known whether the command was executed"),
+        "no" => (Transient, "the proxy reaches no server"),
+        "invalid" | "unsupported" => (Row, "the proxy does not take the command"),
+        // The answer to one command: it was refused, and the others were not.
+        _ => (Transient, "the server refused the command with an error that is not known here"),
     }
 }
 
-/// The words of `ERR` that never quote an argument, as the server writes them. They only choose what people
-/// read; the class is that of the code.
-const QUOTABLE: [&str; 12] = [
-    "value is not an integer or out of range",
-    "value is not a valid float",
-    "hash value is not an integer",
-    "hash value is not a float",
-    "increment or decrement would overflow",
-    "increment would produce NaN or Infinity",
-    "resulting score is not a number (NaN)",
-    "syntax error",
-    "no such key",
-    "Invalid stream ID specified as stream command argument",
-    "The ID specified in XADD must be greater than 0-0",
-    "The ID specified in XADD is equal or smaller than the target stream top item",
-];
-
-/// The error of one command.
-pub(crate) fn reply_error(error: &ServerError) -> SinkError {
+/// The error of one command. `is_script`: it may have run in part, and its errors are those of its author.
+pub(crate) fn reply_error(error: &ServerError, is_script: bool) -> SinkError {
     let code = code_of(error);
-    let (class, text) = meaning(code);
+    let (class, text) = match code {
+        "ERR" => err::meaning(error.details().unwrap_or_default()),
+        code => meaning(code),
+    };
+    let (class, text) = match class {
+        // Out of memory and the like are said before the first write of a script.
+        Transient if is_script && (code == "ERR" || !is_listed(code)) => (Row, SCRIPT_FAILED),
+        class => (class, text),
+    };
     // Codes are words of the server, not of a row; a strange one is not repeated.
     let is_word = code.len() <= 32 && code.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
-    let known = error.details().and_then(|details| QUOTABLE.iter().find(|known| **known == details));
-    match (is_word, code, known) {
-        (true, "ERR", Some(words)) => {
-            SinkError::with_code(class, "ERR", format!("the server refused the command: {words}"))
-        }
-        (true, code, _) => SinkError::with_code(class, code, text),
-        (false, ..) => SinkError::new(class, text),
-    }
+    if is_word { SinkError::with_code(class, code, text) } else { SinkError::new(class, text) }
 }
+
+const SCRIPT_FAILED: &str = "the script or function of the row failed; what it wrote before stays written";
 
 /// The code of an error; of a transaction that was given up the one that follows as its reason, if any.
 pub(crate) fn code_of(error: &ServerError) -> &str {
@@ -76,6 +78,12 @@ pub(crate) fn code_of(error: &ServerError) -> &str {
         .then(|| error.details()?.strip_prefix("Transaction discarded because of: ")?.split(' ').next())
         .flatten();
     reason.unwrap_or(error.code())
+}
+
+/// Whether the code has a meaning of its own that is not that of a command.
+fn is_listed(code: &str) -> bool {
+    let (class, text) = meaning(code);
+    !matches!(class, Row | Unknown) && text != meaning("").1
 }
 
 /// Whether a server with this error is not the one that takes writes any more: behind its name there may be
@@ -94,7 +102,7 @@ pub(crate) fn connect_error(error: &RedisError, address: &str) -> SinkError {
     if let Some(code) = error.code() {
         return match meaning(code) {
             // Neither a row nor a command is at fault yet. The server tells these apart only in words.
-            (ErrorClass::Row, _) => SinkError::with_code(
+            _ if code == "ERR" || !is_listed(code) => SinkError::with_code(
                 ErrorClass::Transient,
                 if code == "ERR" { code } else { "other" },
                 format!(
@@ -161,7 +169,7 @@ mod tests {
 
     #[test]
     fn codes_have_their_class() {
-        let check = |line, expected| assert_eq!(reply_error(&error(line)).class(), expected, "{line}");
+        let check = |line, expected| assert_eq!(reply_error(&error(line), false).class(), expected, "{line}");
         check("LOADING Redis is loading the dataset in memory", ErrorClass::Transient);
         check("TRYAGAIN Multiple keys request during rehashing of slot", ErrorClass::Transient);
         check("CLUSTERDOWN Hash slot not served", ErrorClass::Transient);
@@ -175,20 +183,38 @@ mod tests {
         check("MOVED 3999 127.0.0.1:6381", ErrorClass::Schema);
         check("WRONGTYPE Operation against a key holding the wrong kind of value", ErrorClass::Row);
         check("ERR value is not an integer or out of range", ErrorClass::Row);
-        check("SOMEMODULE says no", ErrorClass::Row);
+        check("ERR wrong number of arguments for 'set' command", ErrorClass::Row);
+        // What nobody has listed may pass: a proxy, a module.
+        check("SOMEMODULE says no", ErrorClass::Transient);
+        check("ERR handle request, backend conn reset", ErrorClass::Unknown);
+        check("ERR Connection timed out", ErrorClass::Unknown);
+        check("ERR no server available", ErrorClass::Transient);
+        check("upstream failure", ErrorClass::Unknown);
+        check("no upstream host", ErrorClass::Transient);
+        check("NOAUTH Authentication required.", ErrorClass::Permission);
         check("EXECABORT Transaction discarded because of previous errors.", ErrorClass::Transient);
         check("EXECABORT Transaction discarded because of: NOPERM this user has no", ErrorClass::Permission);
     }
 
     #[test]
     fn what_may_quote_a_row_is_not_repeated() {
-        let text = |line| reply_error(&error(line)).to_string();
+        let text = |line| reply_error(&error(line), false).to_string();
         let quoting =
             ["ERR unknown command 'x', with args beginning with: 'secret'", "NOPERM no access to key 'secret'"];
         for line in quoting.into_iter().chain(["secret", "OOM secret"]) {
             assert!(!text(line).contains("secret"), "{}", text(line));
         }
         assert!(text("ERR value is not an integer or out of range").contains("not an integer"));
-        assert_eq!(reply_error(&error("OOM x")).code(), Some("OOM"));
+        assert_eq!(reply_error(&error("OOM x"), false).code(), Some("OOM"));
+    }
+
+    #[test]
+    fn a_script_that_failed_is_not_run_again() {
+        let class = |line| reply_error(&error(line), true).class();
+        assert_eq!(class("MYERR from the script"), ErrorClass::Row);
+        assert_eq!(class("ERR user_script:1: bad"), ErrorClass::Row);
+        assert_eq!(class("OOM command not allowed when used memory > 'maxmemory'. script: x"), ErrorClass::Resource);
+        assert_eq!(class("LOADING x"), ErrorClass::Transient);
+        assert_eq!(class("BUSY x"), ErrorClass::Transient);
     }
 }

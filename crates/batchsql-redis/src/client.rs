@@ -21,9 +21,11 @@ pub(crate) struct ClientName {
 }
 
 impl ClientName {
+    pub(crate) const QUESTIONS: usize = 4;
+
     /// The questions whose replies [`new`](Self::new) reads. They also show whether the user may end clients.
     pub(crate) fn questions() -> Pipeline {
-        let mut questions = Pipeline::with_capacity(4);
+        let mut questions = Pipeline::with_capacity(Self::QUESTIONS);
         questions.cmd("CLIENT").arg("ID").cmd("INFO").arg("server");
         questions.cmd("CLIENT").arg("KILL").arg("ID").arg(NO_CLIENT);
         questions.cmd("CLIENT").arg("LIST").arg("ID").arg(NO_CLIENT);
@@ -50,11 +52,17 @@ pub(crate) struct Client {
     pub(crate) name: Option<ClientName>,
     /// Commands were sent on it, and the replies will never be read.
     is_left: AtomicBool,
+    /// Commands were sent on it, and the replies are waited for.
+    is_sending: AtomicBool,
 }
 
 impl Client {
     pub(crate) fn new(server: ConnectionInfo, name: Option<ClientName>) -> Self {
-        Self { server, name, is_left: AtomicBool::new(false) }
+        Self { server, name, is_left: AtomicBool::new(false), is_sending: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn is_sending(&self) -> bool {
+        self.is_sending.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_named(&self) -> bool {
@@ -72,22 +80,27 @@ impl Client {
 }
 
 /// Notes that a client was left in the middle, unless all replies came.
-pub(crate) struct Sending(Option<Arc<Client>>);
+pub(crate) struct Sending {
+    client: Arc<Client>,
+    is_answered: bool,
+}
 
 impl Sending {
     pub(crate) fn on(client: &Arc<Client>) -> Self {
-        Self(Some(Arc::clone(client)))
+        client.is_sending.store(true, Ordering::Release);
+        Self { client: Arc::clone(client), is_answered: false }
     }
 
     pub(crate) fn answered(mut self) {
-        self.0 = None;
+        self.is_answered = true;
     }
 }
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        if let Some(client) = &self.0 {
-            client.is_left.store(true, Ordering::Release);
+        self.client.is_sending.store(false, Ordering::Release);
+        if !self.is_answered {
+            self.client.is_left.store(true, Ordering::Release);
         }
     }
 }
@@ -107,6 +120,11 @@ impl Clients {
     /// Those that were left in the middle.
     pub(crate) fn left(&self) -> Vec<Arc<Client>> {
         self.lock().iter().filter(|client| client.is_left()).cloned().collect()
+    }
+
+    /// Those whose replies are waited for.
+    pub(crate) fn sending(&self) -> Vec<Arc<Client>> {
+        self.lock().iter().filter(|client| client.is_sending()).cloned().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Client>>> {

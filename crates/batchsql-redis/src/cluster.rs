@@ -14,14 +14,15 @@ use batchsql_core::{Attempt, ErrorClass, Rows, SinkError, Written};
 use redis::{ConnectionAddr, ConnectionInfo, ServerError, Value};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::classify::{connect_error, late, lost};
+use crate::classify::{connect_error, late};
 use crate::encode::{Encoded, Encoder, bytes_of};
 use crate::fan_out::{Task, first_ok, join_all, stagger_delay};
-use crate::link::{Lease, Link, Pool, with_host};
+use crate::link::Link;
 use crate::plan::RedisPlan;
+use crate::pool::{Lease, Pool, with_host};
 use crate::replies::RowResults;
 use crate::slot::{SLOTS, slot};
-use crate::write::{ServerBatch, given_up, number, settle};
+use crate::write::{ServerBatch, ask_again, given_up, number, settle};
 
 /// How often a row follows a redirection in one write. More than one happens only while slots are moved.
 const MAX_REDIRECTIONS: usize = 5;
@@ -198,6 +199,9 @@ impl Cluster {
             }
         }
         write.results.failed.extend(batches.0.values().flat_map(ServerBatch::rows).map(|row| (row, slot_migrating())));
+        if lease.pool.options().password.is_some() {
+            write.results.failed.iter_mut().for_each(|(_, error)| ask_again(error));
+        }
         settle(write.results, plan, rows)
     }
 
@@ -237,23 +241,23 @@ impl Cluster {
         for (address, link) in lease.links() {
             if let Some(batch) = by_address.remove(address) {
                 sends.push(Box::pin(async move {
-                    let sent = timeout_at(deadline, batch.send(link)).await;
-                    (address, sent, batch)
+                    let rows: Vec<u32> = batch.rows().collect();
+                    let sent = timeout_at(deadline, batch.send(link, address)).await;
+                    (address, sent, rows)
                 }));
             }
         }
         let mut redirected = Vec::new();
-        for (address, sent, batch) in join_all(sends).await {
-            let replies = match sent {
-                Ok(Ok(replies)) => replies,
-                broken => {
-                    self.is_stale.store(true, Ordering::Release);
-                    let error = if broken.is_err() { late(address) } else { lost(address) };
-                    results.failed.extend(batch.rows().map(|row| (row, error.clone())));
-                    continue;
-                }
+        for (address, sent, rows) in join_all(sends).await {
+            let Ok(sent) = sent else {
+                self.is_stale.store(true, Ordering::Release);
+                results.failed.extend(rows.into_iter().map(|row| (row, late(address))));
+                continue;
             };
-            for (row, replies) in batch.sort(&replies) {
+            if sent.failed.iter().any(|(_, error)| error.class() == ErrorClass::Unknown) {
+                self.is_stale.store(true, Ordering::Release);
+            }
+            for (row, replies) in sent.answers() {
                 let Some(error) = results.enter(plan, row, replies) else { continue };
                 let asking = error.code() == "ASK";
                 if !asking {
@@ -264,6 +268,11 @@ impl Cluster {
                     None => results.failed.push((row, slot_migrating())),
                 }
             }
+            // A row before them was too large for the node, which has closed the connection.
+            if let Some(server) = servers.iter().position(|server| server.addr().to_string() == address) {
+                redirected.extend(sent.unsent.iter().map(|row| Redirected { row: *row, server, asking: false }));
+            }
+            results.failed.extend(sent.failed);
         }
         // Every address has its connection; if one had not, its rows would not vanish.
         results.failed.extend(by_address.values().flat_map(ServerBatch::rows).map(|row| (row, slot_migrating())));

@@ -190,6 +190,13 @@ impl Ttl {
     pub fn keep() -> Self {
         Self(TtlKind::Keep)
     }
+
+    pub(crate) fn column_name(&self) -> Option<&str> {
+        match &self.0 {
+            TtlKind::Column(name) => Some(name),
+            TtlKind::None | TtlKind::After(_) | TtlKind::Keep => None,
+        }
+    }
 }
 
 /// [`Ttl::after`].

@@ -10,11 +10,16 @@ use percent_encoding::percent_decode_str;
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
 
 use crate::options::{AbandonedWrites, Commands, OpenError, RedisOptions};
+use crate::sentinel::Sentinels;
+use crate::transport::TlsClient;
 
 const DEFAULT_PORT: u16 = 6379;
+const DEFAULT_SENTINEL_PORT: u16 = 26379;
 
-const FORMS: &str = "use redis://[user[:password]@]host[:port][/database], rediss://…, unix:///path or, for a \
-                     cluster, redis://host1,host2?cluster=true";
+const FORMS: &str = "use redis://[user[:password]@]host[:port][/database], rediss://…, unix:///path, for a cluster \
+                     redis://host1,host2?cluster=true or, for sentinels, redis+sentinel://host1,host2/master";
+
+const DEFAULT_NODE_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn wrong(problem: impl fmt::Display) -> OpenError {
     OpenError::new(format!("{problem} in the redis dsn"))
@@ -28,9 +33,11 @@ impl FromStr for RedisOptions {
             return Err(OpenError::new(format!("the redis dsn has no scheme; {FORMS}")));
         };
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let is_tls = match scheme {
-            "redis" => false,
-            "rediss" => true,
+        let (is_tls, is_sentinel) = match scheme {
+            "redis" => (false, false),
+            "rediss" => (true, false),
+            "redis+sentinel" => (false, true),
+            "rediss+sentinel" => (true, true),
             "unix" | "redis+unix" => return unix(rest, query),
             // Only the scheme is shown: the rest may hold a password.
             other if other.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+') => {
@@ -39,7 +46,7 @@ impl FromStr for RedisOptions {
             _ => return Err(OpenError::new(format!("the redis dsn has no scheme; {FORMS}"))),
         };
         if is_tls && !cfg!(feature = "tls") {
-            return Err(OpenError::new("rediss:// needs the feature \"tls\" of this crate; turn it on"));
+            return Err(OpenError::new("TLS (rediss) needs the feature \"tls\" of this crate; turn it on"));
         }
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (user, hosts) = match authority.rsplit_once('@') {
@@ -55,13 +62,18 @@ impl FromStr for RedisOptions {
                 settings = settings.set_password(decoded(password, "the password")?);
             }
         }
+        let (master, path) = if is_sentinel { path.split_once('/').unwrap_or((path, "")) } else { ("", path) };
         if !path.is_empty() {
             settings = settings.set_db(database(path)?);
         }
         // Before the parameters: after a password that was not encoded they are no parameters.
-        let hosts = hosts.split(',').map(host_and_port).collect::<Result<Vec<_>, _>>()?;
+        let port = if is_sentinel { DEFAULT_SENTINEL_PORT } else { DEFAULT_PORT };
+        let hosts = hosts.split(',').map(|host| host_and_port(host, port)).collect::<Result<Vec<_>, _>>()?;
         let mut extra = Extra::default();
-        extra.read(query, &["cluster"])?;
+        extra.read(query, if is_sentinel { &["sentinel_user", "sentinel_password"] } else { &["cluster"] })?;
+        if is_sentinel && master.is_empty() {
+            return Err(wrong("the name of the master is missing (redis+sentinel://host/master)"));
+        }
         let is_cluster = match extra.special.get("cluster").map(String::as_str) {
             None | Some("false") => false,
             Some("true") => true,
@@ -70,19 +82,35 @@ impl FromStr for RedisOptions {
         if is_cluster && settings.db() != 0 {
             return Err(wrong("a cluster has only database 0, but another one is named"));
         }
-        if !is_cluster && hosts.len() > 1 {
+        if !is_cluster && extra.node_timeout.is_some() {
+            return Err(wrong("node_timeout is for a cluster; remove it, or add cluster=true"));
+        }
+        if !is_sentinel && !is_cluster && hosts.len() > 1 {
             return Err(wrong("several hosts are for a cluster; add cluster=true, or name one"));
         }
-        let seeds = hosts.into_iter().map(|(host, port)| {
-            let addr = if is_tls {
-                ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
-            } else {
-                ConnectionAddr::Tcp(host, port)
-            };
-            seed(addr, settings.clone(), extra.ca.as_deref())
-        });
-        let seeds = seeds.collect::<Result<Vec<_>, _>>()?;
-        Ok(extra.options(seeds, is_cluster))
+        let addresses: Vec<ConnectionAddr> = hosts
+            .into_iter()
+            .map(|(host, port)| match is_tls {
+                true => ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None },
+                false => ConnectionAddr::Tcp(host, port),
+            })
+            .collect();
+        let with = |settings: &RedisConnectionInfo| {
+            addresses.iter().map(|addr| server(addr.clone(), settings.clone())).collect::<Result<Vec<_>, _>>()
+        };
+        let mut options = extra.options(with(&settings)?, is_cluster, is_tls)?;
+        if is_sentinel {
+            let mut settings = RedisConnectionInfo::default();
+            if let Some(user) = extra.special.get("sentinel_user") {
+                settings = settings.set_username(user);
+            }
+            if let Some(password) = extra.special.get("sentinel_password") {
+                settings = settings.set_password(password);
+            }
+            let master = decoded(master, "the name of the master")?;
+            options.sentinels = Some(Sentinels { hosts: with(&settings)?, master });
+        }
+        Ok(options)
     }
 }
 
@@ -95,7 +123,10 @@ struct Extra {
     protocol: Option<ProtocolVersion>,
     abandoned_writes: AbandonedWrites,
     late_write_limit: Option<Duration>,
+    silence_limit: Option<Duration>,
     ca: Option<String>,
+    cert: Option<String>,
+    key: Option<String>,
     /// Parameters that only some DSNs have.
     special: HashMap<&'static str, String>,
 }
@@ -111,6 +142,7 @@ impl Extra {
                 },
                 "connect_timeout" => self.connect_timeout = Some(seconds(name, value)?),
                 "node_timeout" => self.node_timeout = Some(seconds(name, value)?),
+                "silence_limit" => self.silence_limit = Some(seconds(name, value)?),
                 "late_write_limit" => self.late_write_limit = Some(seconds(name, value)?),
                 "abandoned_writes" => match value {
                     "kill" => self.abandoned_writes = AbandonedWrites::Kill,
@@ -127,12 +159,15 @@ impl Extra {
                     _ => return Err(wrong("protocol is neither 2 nor 3")),
                 },
                 "ca" => self.ca = Some(decoded(value, "the path of ca")?),
+                "cert" => self.cert = Some(decoded(value, "the path of cert")?),
+                "key" => self.key = Some(decoded(value, "the path of key")?),
                 _ => match special.iter().find(|known| **known == name) {
                     Some(known) => drop(self.special.insert(known, decoded(value, known)?)),
                     // What is no name may be a part of a password that was not encoded.
                     None if name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') => {
                         return Err(wrong(format_args!(
-                            "unknown parameter {name:?} (known are cluster, max_connections, connect_timeout, node_timeout, abandoned_writes, late_write_limit, protocol and ca)"
+                            "unknown parameter {name:?} (known are cluster, max_connections, connect_timeout, node_timeout, silence_limit, \
+                             abandoned_writes, late_write_limit, protocol, ca, cert and key)"
                         )));
                     }
                     None => return Err(wrong("a parameter without a proper name; percent-encode special characters")),
@@ -142,19 +177,49 @@ impl Extra {
         Ok(())
     }
 
-    fn options(self, seeds: Vec<ConnectionInfo>, is_cluster: bool) -> RedisOptions {
-        RedisOptions {
+    fn options(&self, seeds: Vec<ConnectionInfo>, is_cluster: bool, is_tls: bool) -> Result<RedisOptions, OpenError> {
+        Ok(RedisOptions {
             seeds,
+            sentinels: None,
             is_cluster,
             protocol: self.protocol,
             max_connections: self.max_connections.unwrap_or(4),
             connect_timeout: self.connect_timeout.unwrap_or(Duration::from_secs(5)),
-            node_timeout: self.node_timeout.unwrap_or(Duration::from_secs(10)),
+            node_timeout: self.node_timeout.unwrap_or(DEFAULT_NODE_TIMEOUT),
             abandoned_writes: self.abandoned_writes,
             late_write_limit: self.late_write_limit,
+            silence_limit: self.silence_limit.unwrap_or(Duration::from_secs(30)),
+            tls: self.tls(is_tls)?,
+            password: None,
             commands: Commands::default(),
+        })
+    }
+
+    fn tls(&self, is_tls: bool) -> Result<Option<TlsClient>, OpenError> {
+        let files = [("ca", &self.ca), ("cert", &self.cert), ("key", &self.key)];
+        match files.into_iter().find(|(_, file)| file.is_some()) {
+            Some((name, _)) if !is_tls => {
+                Err(wrong(format_args!("{name} is for rediss://, but the scheme has no TLS; remove one of them")))
+            }
+            _ if !is_tls => Ok(None),
+            _ => tls_client(self),
         }
     }
+}
+
+#[cfg(feature = "tls")]
+fn tls_client(extra: &Extra) -> Result<Option<TlsClient>, OpenError> {
+    let identity = match (&extra.cert, &extra.key) {
+        (Some(cert), Some(key)) => Some((cert.as_str(), key.as_str())),
+        (None, None) => None,
+        _ => return Err(wrong("cert and key belong together, but only one of them is named")),
+    };
+    TlsClient::new(extra.ca.as_deref(), identity).map(Some).map_err(OpenError::new)
+}
+
+#[cfg(not(feature = "tls"))]
+fn tls_client(_: &Extra) -> Result<Option<TlsClient>, OpenError> {
+    Err(OpenError::new("TLS (rediss) needs the feature \"tls\" of this crate; turn it on"))
 }
 
 fn unix(path: &str, query: &str) -> Result<RedisOptions, OpenError> {
@@ -177,40 +242,21 @@ fn unix(path: &str, query: &str) -> Result<RedisOptions, OpenError> {
         settings = settings.set_password(password);
     }
     let addr = ConnectionAddr::Unix(decoded(path, "the path of the socket")?.into());
-    let seed = seed(addr, settings, extra.ca.as_deref())?;
-    Ok(extra.options(vec![seed], false))
+    for (name, is_given) in
+        [("node_timeout", extra.node_timeout.is_some()), ("silence_limit", extra.silence_limit.is_some())]
+    {
+        if is_given {
+            return Err(wrong(format_args!("{name} has no meaning for a unix socket; remove it")));
+        }
+    }
+    extra.options(vec![server(addr, settings)?], false, false)
 }
 
 /// The way to one server.
-fn seed(addr: ConnectionAddr, settings: RedisConnectionInfo, ca: Option<&str>) -> Result<ConnectionInfo, OpenError> {
+fn server(addr: ConnectionAddr, settings: RedisConnectionInfo) -> Result<ConnectionInfo, OpenError> {
     // It cannot fail for an address; its error is not shown, because it might show one.
     let plain = addr.into_connection_info().map_err(|_| wrong("an address that makes no sense"))?;
-    let info = plain.set_redis_settings(settings);
-    match ca {
-        None => Ok(info),
-        Some(ca) => with_ca(info, ca),
-    }
-}
-
-#[cfg(feature = "tls")]
-fn with_ca(info: ConnectionInfo, ca: &str) -> Result<ConnectionInfo, OpenError> {
-    if !matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
-        return Err(wrong("ca is for rediss://, but the scheme has no TLS; remove one of them"));
-    }
-    let pem =
-        std::fs::read(ca).map_err(|error| OpenError::new(format!("cannot read the certificates {ca}: {error}")))?;
-    let no_certificates = || OpenError::new(format!("the file {ca} has no certificates in PEM form; name another one"));
-    if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {
-        return Err(no_certificates());
-    }
-    let certificates = redis::TlsCertificates { client_tls: None, root_cert: Some(pem) };
-    let client = redis::Client::build_with_tls(info, certificates).map_err(|_| no_certificates())?;
-    Ok(client.get_connection_info().clone())
-}
-
-#[cfg(not(feature = "tls"))]
-fn with_ca(_: ConnectionInfo, _: &str) -> Result<ConnectionInfo, OpenError> {
-    Err(OpenError::new("ca needs the feature \"tls\" of this crate; turn it on"))
+    Ok(plain.set_redis_settings(settings))
 }
 
 fn decoded(text: &str, what: &str) -> Result<String, OpenError> {
@@ -233,7 +279,7 @@ fn database(text: &str) -> Result<i64, OpenError> {
 }
 
 /// `host`, `host:port`, `[::1]` or `[::1]:port`.
-fn host_and_port(address: &str) -> Result<(String, u16), OpenError> {
+fn host_and_port(address: &str, default_port: u16) -> Result<(String, u16), OpenError> {
     let (host, port) = match address.strip_prefix('[') {
         Some(rest) => {
             let (host, after) = rest.split_once(']').ok_or_else(|| wrong("an IPv6 address has no closing bracket"))?;
@@ -245,7 +291,7 @@ fn host_and_port(address: &str) -> Result<(String, u16), OpenError> {
         },
     };
     let port = match port {
-        None => DEFAULT_PORT,
+        None => default_port,
         Some(port) => port.parse().map_err(|_| wrong("the port is not a number up to 65535"))?,
     };
     match host {

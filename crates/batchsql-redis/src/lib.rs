@@ -109,18 +109,27 @@ mod client;
 mod cluster;
 mod command;
 mod command_info;
+mod connect;
 mod dsn;
 mod encode;
+mod err;
 mod fan_out;
+mod limits;
 mod link;
 mod lookup;
 mod options;
 mod plan;
+mod pool;
+mod recorded;
 mod replies;
+mod sentinel;
 mod session;
 mod shape;
 mod sink;
 mod slot;
+#[cfg(feature = "tls")]
+mod tls;
+mod transport;
 mod types;
 mod write;
 

@@ -5,9 +5,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
+use batchsql_core::{CachedPassword, PasswordProvider};
 use redis::{ConnectionInfo, ProtocolVersion};
 
 use crate::command::Command;
+use crate::sentinel::Sentinels;
+use crate::transport::TlsClient;
 
 /// What is done about a batch that was given up after it was sent, before the next batch of rows with an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,11 +34,14 @@ pub enum AbandonedWrites {
 /// | `rediss://…` | the same with TLS (feature `tls`) |
 /// | `unix:///path?db=0&user=…&pass=…` | a Unix socket |
 /// | `redis://[user[:password]@]host[:port],host[:port]…?cluster=true` | a cluster, by some of its nodes |
+/// | `redis+sentinel://[user[:password]@]host[:port],host[:port]…/master[/database]` | the master of that name, as these sentinels (default port 26379) name it; `rediss+sentinel://…` with TLS to both |
 ///
 /// with the parameters `max_connections` (default 4), `abandoned_writes` (`kill` or `wait`, default `kill`),
 /// `late_write_limit` (seconds, decimals allowed; default: not known), `connect_timeout` (seconds for one connection attempt, above 0,
-/// decimals allowed; default 5), `node_timeout` (seconds, decimals allowed; default 10), `protocol` (`2` or `3`) and,
-/// for TLS, `ca` (a file of certificates in PEM form, instead of the system's). Percent-encode what has a meaning in URLs.
+/// decimals allowed; default 5), `node_timeout` (seconds, decimals allowed; default 10; for clusters), `silence_limit`
+/// (seconds; default 30), `protocol` (`2` or `3`), for sentinels `sentinel_user` and `sentinel_password` and, for TLS,
+/// `ca` (a file of certificates in PEM form, instead of the system's), `cert` and `key` (files of the client's certificate
+/// and its key in PEM form, where the server asks for one). Percent-encode what has a meaning in URLs.
 ///
 /// ```
 /// use batchsql_redis::RedisOptions;
@@ -46,8 +52,10 @@ pub enum AbandonedWrites {
 /// ```
 #[derive(Clone)]
 pub struct RedisOptions {
-    /// One server, or some nodes of a cluster.
+    /// One server, or some nodes of a cluster, or the hosts of the sentinels with the user of the master.
     pub(crate) seeds: Vec<ConnectionInfo>,
+    /// They name the server.
+    pub(crate) sentinels: Option<Sentinels>,
     pub(crate) is_cluster: bool,
     /// `None`: version 3 where the server has it.
     pub(crate) protocol: Option<ProtocolVersion>,
@@ -56,6 +64,9 @@ pub struct RedisOptions {
     pub(crate) node_timeout: Duration,
     pub(crate) abandoned_writes: AbandonedWrites,
     pub(crate) late_write_limit: Option<Duration>,
+    pub(crate) silence_limit: Duration,
+    pub(crate) tls: Option<TlsClient>,
+    pub(crate) password: Option<CachedPassword>,
     pub(crate) commands: Commands,
 }
 
@@ -135,6 +146,23 @@ impl RedisOptions {
         self
     }
 
+    /// How long the system at the other end of a TCP connection may answer nothing at all; default 30 s. After it the
+    /// connection counts as broken: by keepalive probes, and (Linux) by `TCP_USER_TIMEOUT` for what was sent. Whole
+    /// seconds from 6 on; a server that is only busy is not concerned, because its system answers.
+    #[must_use]
+    pub fn silence_limit(mut self, limit: Duration) -> Self {
+        self.silence_limit = limit;
+        self
+    }
+
+    /// Where the password comes from, instead of the DSN: for tokens that change. It is asked for when a connection is
+    /// made and the last password is no longer valid or was refused. Open connections stay.
+    #[must_use]
+    pub fn password_provider(mut self, provider: impl PasswordProvider) -> Self {
+        self.password = Some(CachedPassword::new(provider));
+        self
+    }
+
     /// What the rows of `table` become (`namespace.table` where the schema has a namespace). Without it, and
     /// without a [`default_command`](Self::default_command), rows of schemas that declare a key become hashes
     /// ([`Command::hash`]), and other schemas are refused.
@@ -169,6 +197,7 @@ impl fmt::Debug for RedisOptions {
             .field("node_timeout", &self.node_timeout)
             .field("abandoned_writes", &self.abandoned_writes)
             .field("late_write_limit", &self.late_write_limit)
+            .field("silence_limit", &self.silence_limit)
             .field("commands", &self.commands)
             .finish_non_exhaustive()
     }

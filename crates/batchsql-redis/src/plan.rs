@@ -3,7 +3,7 @@
 
 use batchsql_core::{Conflict, ErrorClass, Schema, SinkError};
 
-use crate::command::Command;
+use crate::command::{Command, Key};
 use crate::lookup::{Columns, is_number};
 use crate::shape::{Body, IgnoredReply, Shape};
 
@@ -20,6 +20,8 @@ pub struct RedisPlan {
     pub(crate) overwrites: bool,
     /// Whether writing the rows again changes nothing.
     pub(crate) is_repeatable: bool,
+    /// Whether a row may run a script, which may fail in the middle.
+    pub(crate) is_script: bool,
 }
 
 const NO_COMMAND: &str = "nothing says which command its rows become; name one with \
@@ -151,7 +153,14 @@ impl RedisPlan {
             Command::Raw(_) => true,
             _ => false,
         };
-        Ok(Self { shape, key_argument: Some(1), ignored, overwrites, is_repeatable })
+        let is_script = match &shape {
+            Shape::Raw { words, .. } => words.first().is_none_or(|word| {
+                let word = word.to_ascii_uppercase();
+                word.starts_with("EVAL") || word.starts_with("FCALL")
+            }),
+            _ => false,
+        };
+        Ok(Self { shape, key_argument: Some(1), ignored, overwrites, is_repeatable, is_script })
     }
 }
 
@@ -170,10 +179,41 @@ pub(crate) fn is_repeatable(schema: &Schema, command: &Command) -> bool {
     }
 }
 
+/// Why no row with these columns can be written, where a row may leave columns out: what makes a schema refused as a
+/// whole is found when its plan is made.
+pub(crate) fn refused_at_admission(schema: &Schema, command: Option<&Command>) -> Option<&'static str> {
+    let mut columns = Columns { schema, used: Vec::new() };
+    let has_column = |name: &str| schema.column_index(name).is_some();
+    let (key, id, ttl, word) = match command {
+        Some(Command::Hash(hash)) => (&hash.key, None, None, HASH_WITHOUT_FIELD),
+        None => (&Key::of_row(), None, None, HASH_WITHOUT_FIELD),
+        Some(Command::XAdd(xadd)) => (&xadd.key, xadd.id.as_deref(), None, ENTRY_WITHOUT_FIELD),
+        Some(Command::Set(set)) => (&set.key, None, set.ttl.column_name(), ""),
+        Some(Command::Document(document)) => (&document.key, None, document.ttl.column_name(), ""),
+        _ => return None,
+    };
+    if ttl.is_some_and(|name| !has_column(name)) {
+        return Some("leaves out the column that is its time to live; give it, NULL for a key that stays");
+    }
+    if id.is_some_and(|name| !has_column(name)) {
+        return Some("leaves out the column that is the id of its entry; give it, NULL for an id of the server");
+    }
+    if word.is_empty() || columns.key(key).is_err() {
+        return None;
+    }
+    columns.used.extend(id.and_then(|name| schema.column_index(name)));
+    (columns.used.len() >= schema.columns().len() && columns.rest(|_| Vec::new()).is_empty()).then_some(word)
+}
+
+const HASH_WITHOUT_FIELD: &str =
+    "has no column beside its key, and a redis hash needs a field; give at least one column, NULL to delete its field";
+const ENTRY_WITHOUT_FIELD: &str =
+    "has no column beside key and id, and an entry of a stream needs a field; give at least one column a value";
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::{Key, Ttl};
+    use crate::command::Ttl;
     use batchsql_core::{ColumnType, SchemaBuilder, TableName};
     use std::time::Duration;
 

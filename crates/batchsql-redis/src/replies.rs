@@ -27,7 +27,7 @@ impl RowResults {
     pub(crate) fn enter<'v>(&mut self, plan: &RedisPlan, row: u32, replies: &'v [Value]) -> Option<&'v ServerError> {
         match row_result(replies) {
             RowResult::Refused(error) if matches!(error.code(), "MOVED" | "ASK") => return Some(error),
-            RowResult::Refused(error) => self.failed.push((row, reply_error(error))),
+            RowResult::Refused(error) => self.failed.push((row, reply_error(error, plan.is_script))),
             RowResult::InPart => self.failed.push((row, in_part())),
             RowResult::Done => match (plan.ignored, replies.last()) {
                 (Some(IgnoredReply::Nil), Some(Value::Nil)) | (Some(IgnoredReply::Zero), Some(Value::Int(0))) => {
@@ -243,7 +243,9 @@ mod tests {
         check(&["LOADING x", "OOM x"], Err(ErrorClass::Resource));
         check(&["NOPERM x", "NOPERM x"], Err(ErrorClass::Permission));
         check(&["NOPERM x", "OOM x"], Ok([vec![], vec![0], vec![1]]));
-        check(&["ERR x", "OOM x"], Ok([vec![], vec![0], vec![1]]));
+        check(&["ERR syntax error", "OOM x"], Ok([vec![], vec![0], vec![1]]));
+        // Both are tried again.
+        check(&["ERR nobody knows", "OOM x"], Err(ErrorClass::Resource));
     }
 
     #[test]

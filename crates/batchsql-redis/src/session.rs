@@ -1,4 +1,5 @@
-//! Owns how a client that was left in the middle of a batch is ended from another connection.
+//! Owns what another connection finds out about a client: whether its server works for it, and how one that was left in
+//! the middle of a batch is ended.
 //! Must not know rows or commands of tables.
 //!
 //! Example: a batch in a cluster was sent on clients 7 and 9 of two nodes. Node 1 answered, node 2 did not, and the
@@ -14,7 +15,8 @@ use crate::classify::connect_error;
 use crate::client::{Client, ClientName, Clients, text};
 use crate::cluster::Cluster;
 use crate::fan_out::{Task, join_all};
-use crate::link::{Link, Pool};
+use crate::link::Link;
+use crate::pool::Pool;
 
 /// Pauses between two looks for a client that was killed.
 const LOOKS: [u64; 6] = [0, 2, 10, 50, 200, 400];
@@ -49,7 +51,10 @@ async fn end_client(pool: &Pool, cluster: Option<&Cluster>, client: &Client) -> 
     };
     let mut link = match (pool.open(&client.server).await, cluster) {
         (Ok(link), _) => link,
-        (Err(error), None) => return Err(error),
+        // A master that was replaced takes part again as a replica, and loses what it took meanwhile.
+        (Err(error), None) => {
+            return if pool.is_replaced(&client.server).await? { Ok(SessionEnd::Ended) } else { Err(error) };
+        }
         // A node whose slots went to another one takes part again as its replica, and loses what it took meanwhile.
         (Err(error), Some(cluster)) => {
             return if cluster.is_master(pool, &client.server).await? { Err(error) } else { Ok(SessionEnd::Ended) };
@@ -98,4 +103,75 @@ async fn end_from(pool: &Pool, link: &mut Link, name: &ClientName) -> Result<Ses
         }
     }
     Ok(SessionEnd::Pending)
+}
+
+/// Whether a server has something to do for a client that waits for replies; `None` where that cannot be known.
+///
+/// # Errors
+/// A server cannot be asked now.
+pub(crate) async fn is_working(pool: &Pool, clients: &Clients) -> Result<Option<bool>, SinkError> {
+    let sending = clients.sending();
+    if sending.is_empty() || sending.iter().any(|client| !client.is_named()) {
+        return Ok(None);
+    }
+    let tasks = sending.iter().map(|client| -> Task<'_, _> { Box::pin(is_client_working(pool, client)) }).collect();
+    let mut is_known = true;
+    for answer in join_all(tasks).await {
+        match answer? {
+            Some(true) => return Ok(Some(true)),
+            Some(false) => {}
+            None => is_known = false,
+        }
+    }
+    Ok(is_known.then_some(false))
+}
+
+async fn is_client_working(pool: &Pool, client: &Client) -> Result<Option<bool>, SinkError> {
+    let Some(name) = &client.name else { return Ok(None) };
+    let mut link = pool.open(&client.server).await?;
+    let list = match &link.client.name {
+        Some(own) if own.run_id == name.run_id => {
+            link.ask(redis::cmd("CLIENT").arg("LIST").arg("ID").arg(name.id)).await.map(Some)
+        }
+        Some(_) => Ok(None),
+        None => return Ok(None),
+    };
+    pool.give_back(std::iter::once((client.server.addr().to_string(), link)));
+    match list {
+        // The server was started again and knows nothing of it.
+        Ok(None) => Ok(Some(false)),
+        Ok(Some(list)) => Ok(Some(text(&list).lines().any(|line| has_work(line, name.id)))),
+        Err(error) if matches!(error.code(), Some("NOPERM" | "ERR")) => Ok(None),
+        Err(error) => Err(connect_error(&error, &client.server.addr().to_string())),
+    }
+}
+
+/// Whether a line of `CLIENT LIST` is that of a client with bytes that were not handled, or that was active within the
+/// last second. A server that is busy with a command does not answer at all.
+fn has_work(line: &str, id: i64) -> bool {
+    let fields: Vec<(&str, &str)> = line.split(' ').filter_map(|field| field.split_once('=')).collect();
+    let of = |name: &str| fields.iter().find(|(field, _)| *field == name).map(|(_, value)| *value);
+    let is_some = |name: &str| of(name).is_some_and(|value| value != "0");
+    of("id").and_then(|own| own.parse().ok()) == Some(id)
+        && (["qbuf", "obl", "oll"].into_iter().any(is_some)
+            || of("idle") == Some("0")
+            || of("flags").is_some_and(|flags| flags.contains('b')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_with_bytes_to_handle_has_work() {
+        let check = |fields: &str, expected| {
+            assert_eq!(has_work(&format!("id=7 addr=127.0.0.1:1 name= {fields}"), 7), expected, "{fields}");
+        };
+        check("idle=3 flags=N qbuf=0 obl=0 oll=0", false);
+        check("idle=0 flags=N qbuf=0 obl=0 oll=0", true);
+        check("idle=3 flags=N qbuf=100 obl=0 oll=0", true);
+        check("idle=3 flags=N qbuf=0 obl=0 oll=2", true);
+        check("idle=3 flags=b qbuf=0 obl=0 oll=0", true);
+        assert!(!has_work("id=17 idle=0 flags=N", 7));
+    }
 }

@@ -16,10 +16,10 @@ use crate::client::Clients;
 use crate::cluster::Cluster;
 use crate::command::Command;
 use crate::command_info::{self, KeyPosition};
-use crate::link::{self, Lease, Pool};
 use crate::lookup::is_float;
 use crate::options::{AbandonedWrites, OpenError, RedisOptions};
-use crate::plan::{RedisPlan, is_repeatable};
+use crate::plan::{RedisPlan, is_repeatable, refused_at_admission};
+use crate::pool::{self, Lease, Pool};
 use crate::session;
 use crate::shape::Shape;
 use crate::write::write_to_server;
@@ -65,11 +65,11 @@ impl RedisSink {
     /// # Cancel safety
     /// Nothing is left behind.
     pub async fn with_options(options: &RedisOptions) -> Result<Self, OpenError> {
-        let pool = Arc::new(Pool::new(options.clone()));
+        let sink = Self::with_options_lazy(options);
+        let Inner { pool, cluster } = &*sink.0;
         let deadline = Instant::now() + options.connect_timeout;
-        link::check(&pool, deadline).await?;
-        let cluster = options.is_cluster.then(Cluster::default);
-        if let Some(cluster) = &cluster {
+        pool::check(pool, deadline).await?;
+        if let Some(cluster) = cluster {
             let mut lease = pool.lease().await;
             match timeout_at(deadline, cluster.check(&mut lease)).await {
                 Ok(Ok(())) => {}
@@ -82,7 +82,23 @@ impl RedisSink {
                 }
             }
         }
-        Ok(Self(Arc::new(Inner { pool, cluster })))
+        Ok(sink)
+    }
+
+    /// As [`connect`](Self::connect), but contacts no server: connections are made when rows are written, and rows wait
+    /// while the server is away.
+    ///
+    /// # Errors
+    /// A DSN that makes no sense.
+    pub fn connect_lazy(dsn: &str) -> Result<Self, OpenError> {
+        Ok(Self::with_options_lazy(&dsn.parse()?))
+    }
+
+    /// As [`with_options`](Self::with_options), but contacts no server: connections are made when rows are written, and
+    /// rows wait while the server is away.
+    pub fn with_options_lazy(options: &RedisOptions) -> Self {
+        let pool = Arc::new(Pool::new(options.clone()));
+        Self(Arc::new(Inner { pool, cluster: options.is_cluster.then(Cluster::default) }))
     }
 
     /// The command of a table, that of its key included.
@@ -144,7 +160,8 @@ impl Sink for RedisSink {
         "redis"
     }
 
-    /// Scores cannot be `NaN`; JSON documents have neither `NaN` nor infinity. Everything else is text.
+    /// Scores cannot be `NaN`; JSON documents have neither `NaN` nor infinity. Everything else is text. A row that leaves
+    /// out every field of a hash or of an entry is refused.
     fn limits(&self, schema: &Schema) -> Limits {
         let floats = |name: Option<&str>| {
             schema.columns().iter().any(|c| is_float(c.column_type()) && name.is_none_or(|name| c.name() == name))
@@ -156,7 +173,8 @@ impl Sink for RedisSink {
             }
             _ => ValueRules::default(),
         };
-        Limits::default().with_values(values)
+        let refuse_rows = refused_at_admission(schema, self.command(schema));
+        Limits::default().with_values(ValueRules { refuse_rows, ..values })
     }
 
     fn max_concurrency(&self) -> Option<usize> {
@@ -214,10 +232,17 @@ impl Sink for RedisSink {
         }
     }
 
+    async fn is_working(&self, session: &Session) -> Result<Option<bool>, SinkError> {
+        match session.name::<Arc<Clients>>() {
+            Some(clients) => session::is_working(&self.0.pool, clients).await,
+            None => Ok(None),
+        }
+    }
+
     async fn acquire(&self) -> Result<RedisConn, SinkError> {
         let mut lease = self.0.pool.lease().await;
         if self.0.cluster.is_none() {
-            let server = lease.pool.options().seeds[0].clone();
+            let server = lease.pool.server().await?;
             lease.link(&server).await?;
         }
         Ok(RedisConn(lease))

@@ -1,57 +1,101 @@
 //! Owns the way of one batch to one server and back: one pipeline, every reply read.
 //! Must not know clusters or what the pipeline does with outcomes.
 
+use std::ops::Range;
+
 use batchsql_core::{Attempt, ErrorClass, Rows, SinkError, Written};
-use redis::{Pipeline, RedisResult, Value};
+use redis::{Cmd, Pipeline, Value};
 
 use crate::classify::{lost, reply_error};
 use crate::encode::{Encoded, Encoder};
-use crate::link::{Lease, Link};
+use crate::limits::{CommandSize, SendWay, is_end, refused};
+use crate::link::Link;
 use crate::plan::RedisPlan;
+use crate::pool::Lease;
 use crate::replies::{IN_TRANSACTION, RowResults};
 
 /// Commands for one server, and whose they are.
+#[derive(Default)]
 pub(crate) struct ServerBatch {
-    pipeline: Pipeline,
-    replies: usize,
+    commands: Vec<Cmd>,
     rows: Vec<SentRow>,
-    has_transactions: bool,
 }
 
-/// A row whose commands are in the pipeline.
+/// A row whose commands are in the batch. Each command has one reply.
 #[derive(Clone, Copy)]
 struct SentRow {
     row: u32,
-    /// Replies to be skipped, and those that carry the outcome.
+    /// Commands whose replies are skipped, and those whose replies carry the outcome.
     skipped: u8,
     replies: u8,
+    size: CommandSize,
+}
+
+impl SentRow {
+    fn commands(self) -> usize {
+        usize::from(self.skipped + self.replies)
+    }
+}
+
+/// What became of a batch that was sent.
+#[derive(Default)]
+pub(crate) struct Sent {
+    values: Vec<Value>,
+    /// Rows with the place of their replies.
+    answered: Vec<(u32, Range<usize>)>,
+    /// Rows without a reply, and what is known of them.
+    pub(crate) failed: Vec<(u32, SinkError)>,
+    /// Rows that were not executed because the server ended the connection at an earlier one. Another connection may
+    /// take them.
+    pub(crate) unsent: Vec<u32>,
+}
+
+impl Sent {
+    /// Each row that was answered, with the replies that carry its outcome.
+    pub(crate) fn answers(&self) -> impl Iterator<Item = (u32, &[Value])> {
+        self.answered.iter().map(|(row, replies)| (*row, &self.values[replies.clone()]))
+    }
+
+    /// Enters the replies to some rows; returns the number of rows that have all of theirs.
+    fn enter(&mut self, rows: &[SentRow], mut values: Vec<Value>) -> usize {
+        let (mut next, end) = (self.values.len(), self.values.len() + values.len());
+        self.values.append(&mut values);
+        let mut complete = 0;
+        for sent in rows {
+            if next + sent.commands() > end {
+                break;
+            }
+            self.answered.push((sent.row, next + usize::from(sent.skipped)..next + sent.commands()));
+            next += sent.commands();
+            complete += 1;
+        }
+        complete
+    }
 }
 
 impl ServerBatch {
     pub(crate) fn with_capacity(commands: usize) -> Self {
-        let (pipeline, rows) = (Pipeline::with_capacity(commands), Vec::with_capacity(commands));
-        Self { pipeline, replies: 0, rows, has_transactions: false }
+        Self { commands: Vec::with_capacity(commands), rows: Vec::with_capacity(commands) }
     }
 
     /// Adds the commands of a row. `asking`: the node is to take them although the slot is still another's.
     pub(crate) fn add(&mut self, row: u32, encoded: Encoded, asking: bool) {
-        let replies = match encoded {
+        let size = CommandSize::of(&encoded);
+        let (before, skipped) = (self.commands.len(), asking && encoded.second.is_none());
+        match encoded {
             Encoded { command, second: None } => {
                 if asking {
-                    self.pipeline.cmd("ASKING");
+                    self.commands.push(redis::cmd("ASKING"));
                 }
-                self.pipeline.add_command(command);
-                1
+                self.commands.push(command);
             }
             Encoded { command, second: Some(second) } => {
-                self.has_transactions = true;
-                self.pipeline.cmd("MULTI").add_command(command).add_command(second).cmd("EXEC");
-                IN_TRANSACTION as u8
+                self.commands.extend([redis::cmd("MULTI"), command, second, redis::cmd("EXEC")]);
             }
-        };
-        let sent = SentRow { row, skipped: u8::from(asking && replies == 1), replies };
-        self.replies += usize::from(sent.skipped + sent.replies);
-        self.rows.push(sent);
+        }
+        let replies = self.commands.len() - before - usize::from(skipped);
+        debug_assert!(replies == 1 || replies == IN_TRANSACTION);
+        self.rows.push(SentRow { row, skipped: u8::from(skipped), replies: replies as u8, size });
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -63,31 +107,87 @@ impl ServerBatch {
         self.rows.iter().map(|sent| sent.row)
     }
 
-    /// Sends everything and reads every reply.
+    /// Sends everything and reads every reply. What may be too large for the server goes alone, after the replies to
+    /// what was sent before, so that these are safe when the server closes the connection.
     ///
     /// # Cancel safety
     /// What was sent may be executed; the link is of no more use, and knows it.
-    pub(crate) async fn send(&self, link: &mut Link) -> RedisResult<Vec<Value>> {
-        let values = link.send(&self.pipeline, self.replies).await?;
-        // A transaction that could not be ended, unless the server gave it up, would take in the next batch.
+    pub(crate) async fn send(self, link: &mut Link, address: &str) -> Sent {
+        let Self { commands, rows } = self;
+        let (mut commands, mut sent) = (commands.into_iter(), Sent::default());
+        let mut start = 0;
+        while start < rows.len() {
+            let way = link.limits.way(rows[start].size);
+            if way == SendWay::AfterQuestion {
+                if link.ask_limits().await.is_err() {
+                    // Nothing of it was sent.
+                    sent.failed.extend(rows[start..].iter().map(|later| (later.row, not_sent())));
+                    break;
+                }
+                if let Some(refusal) = link.limits.refusal(rows[start].size.largest) {
+                    sent.failed.push((rows[start].row, refusal));
+                    commands.by_ref().take(rows[start].commands()).for_each(drop);
+                    start += 1;
+                    continue;
+                }
+            }
+            let together = |row: &&SentRow| link.limits.way(row.size) == SendWay::Together;
+            let end = match way {
+                SendWay::Together => start + rows[start..].iter().take_while(together).count(),
+                _ => start + 1,
+            };
+            let part = &rows[start..end];
+            let replies = part.iter().map(|sent| sent.commands()).sum();
+            let mut pipeline = Pipeline::with_capacity(replies);
+            for command in commands.by_ref().take(replies) {
+                pipeline.add_command(command);
+            }
+            match link.send(&pipeline, replies).await {
+                Ok(values) => {
+                    sent.enter(part, values);
+                    if sent.leaves_a_transaction() {
+                        link.mark_unusable();
+                    }
+                }
+                Err(values) => {
+                    sent.break_off(part, &rows[end..], values, address);
+                    break;
+                }
+            }
+            start = end;
+        }
+        sent
+    }
+}
+
+impl Sent {
+    /// Whether a transaction could not be ended, unless the server gave it up: it would take in the next batch.
+    fn leaves_a_transaction(&self) -> bool {
         let is_open = |replies: &[Value]| match replies {
             [_, _, _, Value::ServerError(error)] => error.code() != "EXECABORT",
             _ => false,
         };
-        if self.has_transactions && self.sort(&values).any(|(_, replies)| is_open(replies)) {
-            link.mark_unusable();
-        }
-        Ok(values)
+        self.answers().any(|(_, replies)| is_open(replies))
     }
 
-    /// Each row with the replies that carry its outcome.
-    pub(crate) fn sort<'v>(&self, mut values: &'v [Value]) -> impl Iterator<Item = (u32, &'v [Value])> {
-        self.rows.iter().map(move |sent| {
-            let (_, rest) = values.split_at(usize::from(sent.skipped).min(values.len()));
-            let (replies, rest) = rest.split_at(usize::from(sent.replies).min(rest.len()));
-            values = rest;
-            (sent.row, replies)
-        })
+    /// Enters the replies that came before the connection broke.
+    fn break_off(&mut self, part: &[SentRow], later: &[SentRow], values: Vec<Value>, address: &str) {
+        let is_refusal = matches!(values.last(), Some(Value::ServerError(error)) if is_end(error));
+        let mut answers = values;
+        if is_refusal {
+            answers.pop();
+        }
+        let complete = self.enter(part, answers);
+        match part[complete..].split_first() {
+            Some((culprit, rest)) if is_refusal => {
+                self.failed.push((culprit.row, refused(culprit.size.largest)));
+                self.unsent.extend(rest.iter().chain(later).map(|sent| sent.row));
+            }
+            _ => {
+                self.failed.extend(part[complete..].iter().map(|sent| (sent.row, lost(address))));
+                self.failed.extend(later.iter().map(|sent| (sent.row, not_sent())));
+            }
+        }
     }
 }
 
@@ -101,32 +201,7 @@ pub(crate) async fn write_to_server(
     rows: Rows<'_>,
     attempt: &Attempt,
 ) -> Result<Written, SinkError> {
-    let server = lease.pool.options().seeds[0].clone();
     let mut results = RowResults::default();
-    let batch = encode(plan, rows, &mut results);
-    if !batch.is_empty() {
-        attempt.defer();
-        // Only now: a link that broke meanwhile is replaced before anything is sent.
-        let link = lease.link(&server).await?;
-        if !attempt.begin() {
-            return Err(given_up());
-        }
-        let replies = batch.send(link).await.map_err(|_| lost(&server.addr().to_string()))?;
-        for (row, replies) in batch.sort(&replies) {
-            if let Some(redirected) = results.enter(plan, row, replies) {
-                results.failed.push((row, reply_error(redirected)));
-            }
-        }
-    }
-    settle(results, plan, rows)
-}
-
-/// The pipeline gave the batch up before anything was sent.
-pub(crate) fn given_up() -> SinkError {
-    SinkError::new(ErrorClass::Transient, "the batch was given up before it was sent")
-}
-
-fn encode(plan: &RedisPlan, rows: Rows<'_>, results: &mut RowResults) -> ServerBatch {
     let mut encoder = Encoder::new(plan, rows);
     let mut batch = ServerBatch::with_capacity(rows.len());
     for row in 0..rows.len() {
@@ -135,7 +210,68 @@ fn encode(plan: &RedisPlan, rows: Rows<'_>, results: &mut RowResults) -> ServerB
             Err(error) => results.failed.push((number(row), error)),
         }
     }
-    batch
+    if !batch.is_empty() {
+        attempt.defer();
+    }
+    let mut is_first = true;
+    while !batch.is_empty() {
+        // Only now: a link that broke meanwhile is replaced before anything is sent.
+        let server = lease.pool.server().await;
+        let link = match server {
+            Ok(server) => lease.link(&server).await.map(|link| (link, server.addr().to_string())),
+            Err(error) => Err(error),
+        };
+        let (link, address) = match link {
+            Ok(link) => link,
+            Err(error) if is_first => return Err(error),
+            // Some rows have their outcomes; these were not sent.
+            Err(error) => {
+                results.failed.extend(batch.rows().map(|row| (row, error.clone())));
+                break;
+            }
+        };
+        if is_first && !attempt.begin() {
+            return Err(given_up());
+        }
+        is_first = false;
+        let sent = batch.send(link, &address).await;
+        for (row, replies) in sent.answers() {
+            if let Some(redirected) = results.enter(plan, row, replies) {
+                results.failed.push((row, reply_error(redirected, plan.is_script)));
+            }
+        }
+        // Each turn refuses a row, so there is a last one.
+        batch = ServerBatch::with_capacity(sent.unsent.len());
+        for row in sent.unsent {
+            match encoder.row(row as usize) {
+                Ok(encoded) => batch.add(row, encoded, false),
+                Err(error) => results.failed.push((row, error)),
+            }
+        }
+        results.failed.extend(sent.failed);
+    }
+    if lease.pool.options().password.is_some() {
+        results.failed.iter_mut().for_each(|(_, error)| ask_again(error));
+    }
+    settle(results, plan, rows)
+}
+
+/// The next connection has another password.
+pub(crate) fn ask_again(error: &mut SinkError) {
+    if error.code() == Some("NOAUTH") {
+        let text = "the server asks for a password again; the provider is asked for the next connection";
+        *error = SinkError::with_code(ErrorClass::Transient, "NOAUTH", text);
+    }
+}
+
+/// The connection broke before the row's turn.
+fn not_sent() -> SinkError {
+    SinkError::new(ErrorClass::Transient, "the connection broke before the row was sent")
+}
+
+/// The pipeline gave the batch up before anything was sent.
+pub(crate) fn given_up() -> SinkError {
+    SinkError::new(ErrorClass::Transient, "the batch was given up before it was sent")
 }
 
 /// Reports the outcomes of the rows to the pipeline.

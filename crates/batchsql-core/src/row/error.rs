@@ -84,6 +84,10 @@ impl RowError {
         Self::new(schema, Some(column), RowErrorKind::Range, format!("has {what}"))
     }
 
+    pub(crate) fn refused_row(schema: &Schema, why: &str) -> Self {
+        Self::new(schema, None, RowErrorKind::Null, why)
+    }
+
     pub(crate) fn unknown_column(schema: &Schema, column: &str) -> Self {
         let known: Vec<&str> = schema.columns().iter().map(Column::name).collect();
         let problem = format!("is not declared; the columns are {}", known.join(", "));
@@ -138,7 +142,7 @@ impl RowError {
         self.0.kind == RowErrorKind::Type
     }
 
-    /// A value is missing or `NULL` where the column needs one.
+    /// A value is missing or `NULL` where the column, or the database, needs one.
     pub fn is_null(&self) -> bool {
         self.0.kind == RowErrorKind::Null
     }

@@ -23,6 +23,9 @@ pub struct ValueRules {
     pub refuse_infinity: bool,
     /// Refuse `u64` above `i64::MAX` (SQLite, PostgreSQL `bigint`).
     pub refuse_u64_above_i64: bool,
+    /// Refuse every row with these columns, because the database cannot store it: for example a row that leaves out all
+    /// columns but its key. The text says why and what to do. Rows that leave out columns are asked about on their own.
+    pub refuse_rows: Option<&'static str>,
 }
 
 /// Writes one row into the column buffers of a batch, checking every value on the way.
@@ -66,6 +69,9 @@ impl<'a> RowWriter<'a> {
 
     /// Whether every column got its value, and no more variable bytes than were reserved.
     pub(crate) fn finish(self, reserved: usize) -> Result<(), RowError> {
+        if let Some(why) = self.rules.refuse_rows {
+            return Err(RowError::refused_row(self.schema, why));
+        }
         match self.schema.columns().get(self.next) {
             None if self.variable > reserved => Err(RowError::understated(self.schema, reserved, self.variable)),
             None => Ok(()),
@@ -251,5 +257,21 @@ impl fmt::Debug for RowWriter<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (table, columns) = (self.schema.table(), self.next);
         f.debug_struct("RowWriter").field("table", table).field("columns_written", &columns).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_that_the_database_cannot_store_is_refused_with_the_reason() {
+        let schema = Schema::builder("t").column("k", ColumnType::I64).build().unwrap();
+        let rules = ValueRules { refuse_rows: Some("has no field; give one"), ..ValueRules::default() };
+        let mut writer = RowWriter::new(&schema, &mut [], rules);
+        writer.next = 1;
+        let error = writer.finish(0).unwrap_err();
+        assert_eq!(error.to_string(), "row of table \"t\": has no field; give one");
+        assert!(error.is_null() && error.column().is_none());
     }
 }

@@ -206,6 +206,7 @@ impl Sink for Strict {
             refuse_nan: true,
             refuse_infinity: true,
             refuse_u64_above_i64: true,
+            ..ValueRules::default()
         })
     }
 

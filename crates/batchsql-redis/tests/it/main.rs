@@ -5,10 +5,15 @@ mod abandoned;
 mod cluster;
 mod commands;
 mod errors;
+mod large;
 mod links;
 mod open;
 mod outcomes;
+mod passing;
+mod password;
 mod scripted;
+mod sentinel;
+mod silence;
 mod support;
 #[cfg(feature = "tls")]
 mod tls;

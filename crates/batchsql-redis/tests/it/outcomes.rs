@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use batchsql_core::{
     Attempt, BatchSql, ColumnType, Conflict, ErrorClass, Isolation, PipelineConfig, Rows, Schema, Sink, SinkError,
-    Written,
+    Value, Written,
 };
-use batchsql_redis::{Command, Key, RedisConn, RedisOptions, RedisPlan, RedisSink};
+use batchsql_redis::{Command, Key, RedisConn, RedisOptions, RedisPlan, RedisSink, Ttl};
 use batchsql_testserver::{Kind, Server, dsn};
 
 use crate::support::{
@@ -321,4 +321,42 @@ async fn many_producers_and_connections_lose_nothing() {
     let state = sink.pool().unwrap();
     assert_eq!((state.in_use, state.max), (0, 4));
     assert!((1..=4).contains(&state.idle), "{state:?}");
+}
+
+#[tokio::test]
+async fn a_row_without_a_field_is_refused_when_it_is_submitted() {
+    let t = unique("fieldless");
+    let schema = Schema::builder(t.as_str()).column("k", ColumnType::Text).nullable("v", ColumnType::Text);
+    let schema = schema.on_conflict(Conflict::replace(["k"])).build().unwrap();
+    let server = sink(&t, Command::hash()).await;
+    let db = pipeline(&server);
+    let alone = schema.row().set("k", "a").unwrap().finish().unwrap();
+    let full = |k: &str| row(&schema, [k.into(), "v".into()]);
+    let receipts = submit(&db, [full("b")]).await;
+    let error = db.submit(&alone).await.unwrap_err().to_string();
+    assert!(error.contains("needs a field") && error.contains("NULL"), "{error}");
+    // Its neighbours do not wait for it.
+    let receipts: Vec<_> = receipts.into_iter().chain(submit(&db, [full("c")]).await).collect();
+    db.flush().await.unwrap();
+    assert!(ended(receipts).await.iter().all(batchsql_core::Outcome::is_written));
+    // With a NULL it is a row that deletes the field.
+    let nulls = submit(&db, [row(&schema, ["b".into(), Value::Null])]).await;
+    db.close(HOUR).await;
+    assert!(ended(nulls).await[0].is_written());
+    assert!(!ask::<bool>(&["EXISTS", &format!("{t}:b")]).await);
+}
+
+#[tokio::test]
+async fn a_row_without_its_time_to_live_or_id_is_refused_when_it_is_submitted() {
+    let t = unique("leaves");
+    let check = async |command: Command, part: &str| {
+        let schema = Schema::builder(t.as_str()).column("k", ColumnType::Text).column("v", ColumnType::Text);
+        let schema = schema.nullable("n", ColumnType::I64).build().unwrap();
+        let db = pipeline(&sink(&t, command).await);
+        let row = schema.row().set("k", "a").unwrap().set("v", "b").unwrap().finish().unwrap();
+        let error = db.submit(&row).await.unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    };
+    check(Command::set("k", "v").ttl(Ttl::column("n")).into(), "NULL for a key that stays").await;
+    check(Command::xadd("k").id("n").into(), "NULL for an id of the server").await;
 }

@@ -26,7 +26,7 @@ async fn command(client: &mut BufReader<TcpStream>) -> Option<Vec<String>> {
 }
 
 /// A node that answers each command as `answer` says.
-async fn node(answer: impl Fn(&[String]) -> String + Clone + Send + Sync + 'static) -> u16 {
+pub(crate) async fn node(answer: impl Fn(&[String]) -> String + Clone + Send + Sync + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {

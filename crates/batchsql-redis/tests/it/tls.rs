@@ -75,3 +75,38 @@ async fn rows_go_through_tls_only_to_who_is_known() {
     refused("rediss://:hunter2@localhost?ca=/no/such/file".into(), "cannot read the certificates").await;
     refused(format!("rediss://:hunter2@localhost?ca={}", file("names")), "no certificates in PEM form").await;
 }
+
+#[tokio::test]
+async fn a_server_may_ask_for_a_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    certificates(dir.path());
+    openssl(dir.path(), "req -newkey rsa:2048 -nodes -keyout app.key -out app.csr -subj /CN=app");
+    openssl(
+        dir.path(),
+        "x509 -req -in app.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out app.pem -days 2 -extfile names",
+    );
+    let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let port = free_port();
+    let arguments = [("port", port.to_string()), ("cert-file", file("server.pem")), ("key-file", file("server.key"))];
+    let arguments = arguments.into_iter().chain([("ca-cert-file", file("ca.pem")), ("auth-clients", "yes".to_owned())]);
+    let arguments: Vec<String> = arguments.flat_map(|(name, value)| [format!("--tls-{name}"), value]).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let _server = Server::start(Kind::Redis, &arguments);
+    let dsn = format!("rediss://localhost:{port}?ca={}", file("ca.pem"));
+    let named = format!("{dsn}&cert={}&key={}", file("app.pem"), file("app.key"));
+    let options: RedisOptions = named.parse().unwrap();
+    let sink = RedisSink::with_options(&options.command("t", Command::sadd(Key::constant("s"), "v"))).await.unwrap();
+    let schema = Schema::builder("t").column("v", ColumnType::I64).build().unwrap();
+    assert_eq!(write(&sink, [row(&schema, [1_i64.into()])]).await, ["written"]);
+
+    let refused = async |dsn: String, part: &str| {
+        let error = RedisSink::connect(&dsn).await.unwrap_err().to_string();
+        assert!(error.contains(part), "{error} does not contain {part:?}");
+    };
+    refused(dsn.clone(), "certificate").await;
+    refused(format!("{dsn}&cert={}", file("app.pem")), "belong together").await;
+    refused(format!("{dsn}&cert={}&key={}", file("app.pem"), file("server.key")), "does not belong").await;
+    refused(format!("{dsn}&cert={}&key={}", file("app.pem"), file("app.pem")), "no private key").await;
+    refused(format!("{dsn}&cert={}&key={}", file("none.pem"), file("app.key")), "cannot read the certificates").await;
+    refused(format!("redis://localhost:{port}?key={}", file("app.key")), "key is for rediss://").await;
+}

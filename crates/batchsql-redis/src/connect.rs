@@ -1,0 +1,146 @@
+//! Owns how a connection is made: the password, the version of the protocol, and what the server is asked first.
+//! Must not know how connections are kept or used.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use batchsql_core::{ErrorClass, SinkError};
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, ConnectionInfo, ErrorKind, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo,
+    RedisError, RedisResult,
+};
+
+use crate::classify::connect_error;
+use crate::client::{Client, ClientName};
+use crate::limits::ServerLimits;
+use crate::link::{Link, Parts};
+use crate::options::{AbandonedWrites, RedisOptions};
+use crate::recorded::{Record, Recorded};
+use crate::transport;
+
+/// Makes connections.
+pub(crate) struct Connector {
+    pub(crate) options: RedisOptions,
+    /// Whether the server was found to have only version 2 of the protocol.
+    is_old: AtomicBool,
+}
+
+impl Connector {
+    pub(crate) fn new(options: RedisOptions) -> Self {
+        Self { options, is_old: AtomicBool::new(false) }
+    }
+
+    /// Makes a connection. A password that the server refuses is asked for again, once.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or refuses the connection; there is no password.
+    pub(crate) async fn connect(&self, server: &ConnectionInfo) -> Result<Link, SinkError> {
+        let Some(provider) = &self.options.password else {
+            return self.connect_as(server, server.redis_settings()).await.map_err(|error| problem(&error, server));
+        };
+        for is_last in [false, true] {
+            let (password, _) = provider.get().await?;
+            let settings = server.redis_settings().clone().set_password(&*password);
+            match self.connect_as(server, &settings).await {
+                Ok(link) => return Ok(link),
+                Err(error) if is_of_password(&error) => {
+                    provider.refused().await;
+                    if is_last {
+                        let (class, address) = (ErrorClass::Permission, server.addr());
+                        let text = format!("redis at {address} refuses the password of the provider, and the next one");
+                        return Err(match error.code() {
+                            Some(code) => SinkError::with_code(class, code, text),
+                            None => SinkError::new(class, text),
+                        });
+                    }
+                }
+                Err(error) => return Err(problem(&error, server)),
+            }
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    /// Makes a connection and asks for its name and the limits of the server, in one round trip more.
+    async fn connect_as(&self, server: &ConnectionInfo, settings: &RedisConnectionInfo) -> RedisResult<Link> {
+        if self.options.abandoned_writes == AbandonedWrites::Wait {
+            return self.connect_unnamed(server, settings).await;
+        }
+        // A proxy may hang up on commands that it does not know. So may a server that is stopped just now.
+        for _ in 0..2 {
+            let mut link = self.connect_unnamed(server, settings).await?;
+            let mut questions = ClientName::questions();
+            ServerLimits::ask(&mut questions);
+            if let Ok(replies) = link.ask_all(&questions).await {
+                let (names, limits) = replies.split_at(ClientName::QUESTIONS.min(replies.len()));
+                link.client = Arc::new(Client::new(server.clone(), ClientName::new(names)));
+                link.limits = ServerLimits::new(limits);
+                return Ok(link);
+            }
+        }
+        self.connect_unnamed(server, settings).await
+    }
+
+    /// Makes a connection and asks nothing.
+    pub(crate) async fn connect_unnamed(
+        &self,
+        server: &ConnectionInfo,
+        settings: &RedisConnectionInfo,
+    ) -> RedisResult<Link> {
+        match self.options.protocol {
+            Some(version) => self.connect_with(server, settings, version).await,
+            None if self.is_old.load(Ordering::Relaxed) => {
+                self.connect_with(server, settings, ProtocolVersion::RESP2).await
+            }
+            None => match self.connect_with(server, settings, ProtocolVersion::RESP3).await {
+                Err(error) if error.kind() == ErrorKind::RESP3NotSupported => {
+                    self.is_old.store(true, Ordering::Relaxed);
+                    self.connect_with(server, settings, ProtocolVersion::RESP2).await
+                }
+                result => result,
+            },
+        }
+    }
+
+    async fn connect_with(
+        &self,
+        server: &ConnectionInfo,
+        settings: &RedisConnectionInfo,
+        version: ProtocolVersion,
+    ) -> RedisResult<Link> {
+        let is_lost = Arc::new(AtomicBool::new(false));
+        // Without a name for the client, which makes the answer of a server that is full get lost: `redis` waits for
+        // the answer to the name.
+        let settings = settings.clone().set_protocol(version).set_skip_set_lib_name();
+        // The pipeline's statement_timeout bounds a write; a reply that is late is not a lost one.
+        // The pool bounds the making of the connection.
+        let mut config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let reports_loss = version.supports_resp3();
+        if reports_loss {
+            let is_lost = Arc::clone(&is_lost);
+            config = config.set_push_sender(move |push: PushInfo| {
+                if push.kind == PushKind::Disconnection {
+                    is_lost.store(true, Ordering::Release);
+                }
+                Ok::<(), redis::aio::SendError>(())
+            });
+        }
+        let options = &self.options;
+        let stream = transport::open(server.addr(), options.tls.as_ref(), options.silence_limit).await?;
+        let record = Record::default();
+        let stream = Recorded::new(stream, record.clone());
+        let (connection, driver) = MultiplexedConnection::new_with_config(&settings, stream, config).await?;
+        let (driver, answer_timeout) = (tokio::spawn(driver), options.connect_timeout);
+        let parts = Parts { connection, record, driver, is_lost, answer_timeout, reports_loss };
+        Ok(Link::new(Client::new(server.clone(), None), parts))
+    }
+}
+
+fn problem(error: &RedisError, server: &ConnectionInfo) -> SinkError {
+    connect_error(error, &server.addr().to_string())
+}
+
+/// Whether the server asks for another password.
+fn is_of_password(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::AuthenticationFailed || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"))
+}

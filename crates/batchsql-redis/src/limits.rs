@@ -1,0 +1,145 @@
+//! Owns what a server takes at most in one command, and what is said of rows beyond it.
+//! Must not know connections or columns.
+//!
+//! A server answers a value above `proto-max-bulk-len` with an error and closes the connection; above
+//! `client-query-buffer-limit` it only closes. Neither can be set below 1 MiB.
+
+use batchsql_core::{ErrorClass, SinkError};
+use redis::{Pipeline, ServerError, Value};
+
+use crate::client::text;
+use crate::encode::{Encoded, bytes_of};
+
+/// Smaller commands are below every limit.
+const ALWAYS_TAKEN: usize = 1 << 20;
+
+/// The limits of a server, as it states them; `None` where it does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct ServerLimits {
+    bulk: Option<usize>,
+    query_buffer: Option<usize>,
+}
+
+/// Bytes of the commands of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CommandSize {
+    total: usize,
+    pub(crate) largest: usize,
+}
+
+/// How a command is sent.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum SendWay {
+    Together,
+    /// After the replies to what was sent before: it may be the end of the connection.
+    Alone,
+    /// It was above a limit when the server was asked.
+    AfterQuestion,
+}
+
+impl CommandSize {
+    pub(crate) fn of(encoded: &Encoded) -> Self {
+        let mut size = Self { total: 0, largest: 0 };
+        for command in std::iter::once(&encoded.command).chain(&encoded.second) {
+            for argument in command.args_iter() {
+                let bytes = bytes_of(&argument).len();
+                size.total += bytes;
+                size.largest = size.largest.max(bytes);
+            }
+        }
+        size
+    }
+}
+
+impl ServerLimits {
+    /// How many questions [`ask`](Self::ask) adds.
+    pub(crate) const QUESTIONS: usize = 2;
+
+    /// Adds the questions whose replies [`new`](Self::new) reads.
+    pub(crate) fn ask(questions: &mut Pipeline) {
+        for name in ["proto-max-bulk-len", "client-query-buffer-limit"] {
+            questions.cmd("CONFIG").arg("GET").arg(name);
+        }
+    }
+
+    /// Where `CONFIG` is forbidden or unknown, nothing is known.
+    pub(crate) fn new(replies: &[Value]) -> Self {
+        let limit = |reply: Option<&Value>| match reply? {
+            Value::Array(pair) => text(pair.get(1)?).parse().ok(),
+            Value::Map(pairs) => text(&pairs.first()?.1).parse().ok(),
+            _ => None,
+        };
+        Self { bulk: limit(replies.first()), query_buffer: limit(replies.get(1)) }
+    }
+
+    pub(crate) fn way(&self, size: CommandSize) -> SendWay {
+        if size.total < ALWAYS_TAKEN {
+            SendWay::Together
+        } else if self.refusal(size.largest).is_some() {
+            SendWay::AfterQuestion
+        } else if self.bulk.is_none() || self.query_buffer.is_none_or(|limit| size.total >= limit) {
+            SendWay::Alone
+        } else {
+            SendWay::Together
+        }
+    }
+
+    /// The error of a row whose largest argument has so many bytes, if the server would not take it.
+    pub(crate) fn refusal(&self, largest: usize) -> Option<SinkError> {
+        let limits = [(self.bulk, "proto-max-bulk-len"), (self.query_buffer, "client-query-buffer-limit")];
+        limits.into_iter().find_map(|(limit, name)| {
+            let limit = limit.filter(|limit| largest > *limit)?;
+            Some(too_large(&format!(
+                "a value of the row has {largest} bytes, more than the {limit} of {name} at the server; raise it, or \
+                 split the value"
+            )))
+        })
+    }
+}
+
+/// Whether this is the last word of a server to a command that is too large: it has executed nothing after it.
+pub(crate) fn is_end(error: &ServerError) -> bool {
+    let texts = ["Protocol error: invalid bulk length", "Protocol error: invalid multibulk length"];
+    error.code() == "ERR" && error.details().is_some_and(|details| texts.contains(&details))
+}
+
+/// The error of the row that got this last word.
+pub(crate) fn refused(largest: usize) -> SinkError {
+    too_large(&format!(
+        "a value of the row has {largest} bytes, more than proto-max-bulk-len at the server; raise it, or split the value"
+    ))
+}
+
+fn too_large(text: &str) -> SinkError {
+    SinkError::with_code(ErrorClass::Row, "ERR", text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_commands_wait_for_what_is_known() {
+        let check = |bulk, query_buffer, total, largest, expected| {
+            let limits = ServerLimits { bulk, query_buffer };
+            assert_eq!(limits.way(CommandSize { total, largest }), expected, "{limits:?} {total} {largest}");
+        };
+        const MB: usize = 1 << 20;
+        check(None, None, MB - 1, MB - 1, SendWay::Together);
+        check(None, None, MB, MB, SendWay::Alone);
+        check(Some(8 * MB), Some(9 * MB), 7 * MB, 7 * MB, SendWay::Together);
+        check(Some(8 * MB), Some(9 * MB), 9 * MB, 8 * MB, SendWay::Alone);
+        check(Some(8 * MB), Some(9 * MB), 9 * MB, 8 * MB + 1, SendWay::AfterQuestion);
+        check(Some(8 * MB), Some(2 * MB), 3 * MB, 2 * MB + 1, SendWay::AfterQuestion);
+    }
+
+    #[test]
+    fn limits_are_read_from_both_versions_of_the_protocol() {
+        let text = |text: &str| Value::BulkString(text.into());
+        let array = Value::Array(vec![text("proto-max-bulk-len"), text("536870912")]);
+        let map = Value::Map(vec![(text("client-query-buffer-limit"), text("1073741824"))]);
+        let limits = ServerLimits::new(&[array, map]);
+        assert_eq!(limits, ServerLimits { bulk: Some(536_870_912), query_buffer: Some(1_073_741_824) });
+        assert_eq!(ServerLimits::new(&[Value::Array(Vec::new()), Value::Nil]), ServerLimits::default());
+    }
+}

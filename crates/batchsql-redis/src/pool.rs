@@ -1,0 +1,326 @@
+//! Owns the connections that nobody uses, the right to use some, and which server is the one to write to.
+//! Must not know rows or commands.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use batchsql_core::{ErrorClass, PoolState, SinkError};
+use redis::{ConnectionAddr, ConnectionInfo};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::classify::{connect_error, is_refusal, silent};
+use crate::client::Clients;
+use crate::connect::Connector;
+use crate::fan_out::{Task, first_ok, join_all, stagger_delay};
+use crate::link::Link;
+use crate::options::{OpenError, RedisOptions};
+use crate::sentinel;
+
+/// The connections of a sink.
+pub(crate) struct Pool {
+    connector: Connector,
+    permits: Arc<Semaphore>,
+    idle: Mutex<HashMap<String, Vec<Link>>>,
+    /// Connections of batches that are being written.
+    used: AtomicUsize,
+    /// The master that the sentinels named last.
+    master: Mutex<Option<ConnectionInfo>>,
+    /// Somebody was told that clients cannot be ended.
+    has_warned: AtomicBool,
+}
+
+/// The right to use one connection to each server.
+pub(crate) struct Lease {
+    pub(crate) pool: Arc<Pool>,
+    links: HashMap<String, Link>,
+    /// The clients of the links that it has, and of those that it had and left in the middle.
+    pub(crate) clients: Arc<Clients>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Pool {
+    pub(crate) fn new(options: RedisOptions) -> Self {
+        let permits = Arc::new(Semaphore::new(options.max_connections.min(Semaphore::MAX_PERMITS)));
+        let (idle, used, master, has_warned) = Default::default();
+        Self { connector: Connector::new(options), permits, idle, used, master, has_warned }
+    }
+
+    pub(crate) fn options(&self) -> &RedisOptions {
+        &self.connector.options
+    }
+
+    /// The one server to write to: that of the DSN, or the master as the sentinels name it.
+    ///
+    /// # Errors
+    /// No sentinel names one.
+    pub(crate) async fn server(&self) -> Result<ConnectionInfo, SinkError> {
+        let Some(sentinels) = &self.options().sentinels else { return Ok(self.options().seeds[0].clone()) };
+        let known = self.master.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(master) = known {
+            return Ok(master);
+        }
+        let master = self.ask_for_master(sentinels).await?;
+        *self.master.lock().unwrap_or_else(PoisonError::into_inner) = Some(master.clone());
+        Ok(master)
+    }
+
+    async fn ask_for_master(&self, sentinels: &sentinel::Sentinels) -> Result<ConnectionInfo, SinkError> {
+        let (host, port) = sentinel::master(&self.connector, sentinels).await?;
+        Ok(with_host(&self.options().seeds[0], host, port))
+    }
+
+    /// Whether the sentinels name another server as the master than this one.
+    ///
+    /// # Errors
+    /// No sentinel names a master.
+    pub(crate) async fn is_replaced(&self, server: &ConnectionInfo) -> Result<bool, SinkError> {
+        match &self.options().sentinels {
+            None => Ok(false),
+            Some(sentinels) => Ok(self.ask_for_master(sentinels).await?.addr() != server.addr()),
+        }
+    }
+
+    /// The sentinels are asked before the next batch.
+    fn forget_master(&self) {
+        *self.master.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    pub(crate) fn state(&self) -> PoolState {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).values().map(Vec::len).sum();
+        PoolState { in_use: self.used.load(Ordering::Relaxed), idle, max: self.options().max_connections }
+    }
+
+    /// Waits for a turn. Connections are made when they are asked for.
+    pub(crate) async fn lease(self: &Arc<Self>) -> Lease {
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        let permit = permit.expect("the semaphore is never closed");
+        Lease { pool: Arc::clone(self), links: HashMap::new(), clients: Arc::default(), _permit: permit }
+    }
+
+    /// A connection that nobody uses, or a new one, within the connect timeout.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or refuses the connection.
+    pub(crate) async fn open(&self, server: &ConnectionInfo) -> Result<Link, SinkError> {
+        let address = server.addr().to_string();
+        let opened = timeout(self.options().connect_timeout, async {
+            while let Some(mut link) = self.take_idle(&address) {
+                // If it was lost since its last batch, this lets its task find out before anything is sent.
+                tokio::task::yield_now().await;
+                if link.is_usable() && (link.reports_loss || link.is_alive().await) {
+                    return Ok(link);
+                }
+            }
+            let mut link = self.connector.connect(server).await?;
+            if self.options().sentinels.is_some() {
+                sentinel::check_role(&mut link, &address).await?;
+            }
+            Ok(link)
+        });
+        let opened = opened.await.unwrap_or_else(|_| Err(silent(&address)));
+        if opened.is_err() {
+            self.forget_master();
+        }
+        opened
+    }
+
+    /// Says once that a batch that is given up may have a late effect.
+    pub(crate) fn warn_of_clients(&self) {
+        if !self.has_warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                address = self.options().address(),
+                "the connection of a batch that is given up cannot be ended, so such a batch may still overwrite newer \
+                 rows; allow the user CLIENT ID, CLIENT KILL, CLIENT LIST and INFO, or say by late_write_limit how long \
+                 that is possible"
+            );
+        }
+    }
+
+    fn take_idle(&self, address: &str) -> Option<Link> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).get_mut(address)?.pop()
+    }
+
+    /// Keeps links for the next batch, as many for each server as batches can be written at once.
+    pub(crate) fn give_back(&self, links: impl Iterator<Item = (String, Link)>) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        for (address, link) in links {
+            if link.is_outdated() {
+                // So are the others to this address.
+                idle.remove(&address);
+            }
+            if !link.is_usable() {
+                self.forget_master();
+                continue;
+            }
+            let others = idle.entry(address).or_default();
+            if others.len() < self.options().max_connections {
+                others.push(link);
+            }
+        }
+    }
+
+    /// Closes idle connections to servers that are not in the cluster any more.
+    pub(crate) fn forget_all_but(&self, is_known: impl Fn(&str) -> bool) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).retain(|address, _| is_known(address));
+    }
+}
+
+impl Lease {
+    /// The connection to a server, made if there is none. Nothing was sent on it yet.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or refuses the connection.
+    pub(crate) async fn link(&mut self, server: &ConnectionInfo) -> Result<&mut Link, SinkError> {
+        let address = server.addr().to_string();
+        if !self.has(&address) {
+            let link = self.pool.open(server).await?;
+            self.keep(address.clone(), link);
+        }
+        Ok(self.links.get_mut(&address).expect("it was there, or is just made"))
+    }
+
+    /// The connections to several servers, made at the same time; afterwards [`links`](Self::links) has those that
+    /// are here without an error.
+    pub(crate) async fn open_all(&mut self, servers: &[(usize, &ConnectionInfo)]) -> HashMap<usize, SinkError> {
+        let mut tasks: Vec<Task<'_, _>> = Vec::new();
+        for (number, server) in servers {
+            let (pool, address) = (Arc::clone(&self.pool), server.addr().to_string());
+            if !self.has(&address) {
+                tasks.push(Box::pin(async move { (*number, address, pool.open(server).await) }));
+            }
+        }
+        let mut errors = HashMap::new();
+        for (number, address, opened) in join_all(tasks).await {
+            match opened {
+                Ok(link) => self.keep(address, link),
+                Err(error) => drop(errors.insert(number, error)),
+            }
+        }
+        errors
+    }
+
+    /// A connection that it has already, or one to any of the servers of the DSN.
+    pub(crate) async fn any_link(&mut self) -> Result<(String, &mut Link), SinkError> {
+        let here = self.links.iter().find(|(_, link)| link.is_usable()).map(|(address, _)| address.clone());
+        if let Some(address) = here {
+            let link = self.links.get_mut(&address).expect("it was just found there");
+            return Ok((address, link));
+        }
+        let pool = Arc::clone(&self.pool);
+        if !pool.options().is_cluster {
+            let server = pool.server().await?;
+            let address = server.addr().to_string();
+            return self.link(&server).await.map(|link| (address, link));
+        }
+        let tasks = pool.options().seeds.iter().enumerate().map(|(turn, seed)| -> Task<'_, _> {
+            let pool = &pool;
+            Box::pin(async move {
+                tokio::time::sleep(stagger_delay(turn, pool.options().connect_timeout)).await;
+                pool.open(seed).await.map(|link| (seed.addr().to_string(), link))
+            })
+        });
+        match first_ok(tasks.collect()).await {
+            Ok((address, link)) => {
+                self.keep(address.clone(), link);
+                let link = self.links.get_mut(&address).expect("it was just put there");
+                Ok((address, link))
+            }
+            Err(mut errors) => Err(errors.pop().expect("a dsn names a host")),
+        }
+    }
+
+    /// Whether there is a connection to an address that can be used; others are given up.
+    fn has(&mut self, address: &str) -> bool {
+        let Some(link) = self.links.get(address) else { return false };
+        if link.is_usable() {
+            return true;
+        }
+        if let Some(link) = self.links.remove_entry(address) {
+            self.pool.used.fetch_sub(1, Ordering::Relaxed);
+            self.pool.give_back(std::iter::once(link));
+        }
+        false
+    }
+
+    /// Whether the server names every connection that is here.
+    pub(crate) fn has_names(&self) -> bool {
+        self.links.values().all(|link| link.client.is_named())
+    }
+
+    /// The connections that were asked for, by address, to use several at once.
+    pub(crate) fn links(&mut self) -> impl Iterator<Item = (&str, &mut Link)> {
+        self.links.iter_mut().map(|(address, link)| (address.as_str(), link))
+    }
+
+    /// Takes a connection for this batch. One that it has already to that address is given back.
+    pub(crate) fn keep(&mut self, address: String, link: Link) {
+        self.clients.add(&link.client);
+        match self.links.insert(address.clone(), link) {
+            Some(other) => self.pool.give_back(std::iter::once((address, other))),
+            None => drop(self.pool.used.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.pool.used.fetch_sub(self.links.len(), Ordering::Relaxed);
+        self.pool.give_back(self.links.drain());
+    }
+}
+
+/// Connects for the first time, to find out at once whether a server can be used. It tries all of them until the
+/// deadline, because the first may be silent.
+pub(crate) async fn check(pool: &Pool, deadline: Instant) -> Result<(), OpenError> {
+    let limit = pool.options().connect_timeout;
+    if !pool.options().is_cluster {
+        let server = timeout_at(deadline, pool.server()).await;
+        let server = server.unwrap_or_else(|_| Err(silent(&pool.options().address())));
+        let server = server.map_err(|error| OpenError::new(error.to_string()))?;
+        return first_contact(pool, &server, deadline).await.map_err(OpenError::new);
+    }
+    let tasks = pool.options().seeds.iter().enumerate().map(|(turn, seed)| -> Task<'_, _> {
+        Box::pin(async move {
+            tokio::time::sleep(stagger_delay(turn, limit)).await;
+            first_contact(pool, seed, deadline).await
+        })
+    });
+    first_ok(tasks.collect()).await.map_err(|problems| OpenError::new(problems.join("; ")))
+}
+
+async fn first_contact(pool: &Pool, seed: &ConnectionInfo, deadline: Instant) -> Result<(), String> {
+    let address = seed.addr().to_string();
+    let opened = timeout_at(deadline, pool.open(seed)).await.unwrap_or_else(|_| Err(silent(&address)));
+    let mut link = opened.map_err(|error| error.to_string())?;
+    let result = match timeout_at(deadline, link.ask(&redis::cmd("PING"))).await {
+        Ok(Ok(_)) => Ok(()),
+        // It answers, so it is there; whether it takes commands is seen when it gets some.
+        Ok(Err(error))
+            if is_refusal(&error)
+                && (connect_error(&error, &address).class() == ErrorClass::Transient
+                    || error.code() == Some("NOPERM")) =>
+        {
+            Ok(())
+        }
+        Ok(Err(error)) => Err(connect_error(&error, &address).to_string()),
+        Err(_) => {
+            let limit = pool.options().connect_timeout;
+            Err(format!("redis at {address} takes connections but does not answer within {limit:?}"))
+        }
+    };
+    pool.give_back(std::iter::once((address, link)));
+    result
+}
+
+/// The way to another server of the same cluster.
+pub(crate) fn with_host(server: &ConnectionInfo, host: String, port: u16) -> ConnectionInfo {
+    let addr = match server.addr() {
+        ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+            ConnectionAddr::TcpTls { host, port, insecure: *insecure, tls_params: tls_params.clone() }
+        }
+        _ => ConnectionAddr::Tcp(host, port),
+    };
+    server.clone().set_addr(addr)
+}

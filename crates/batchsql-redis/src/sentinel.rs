@@ -1,0 +1,87 @@
+//! Owns how the master is found by its name: the sentinels are asked, and the server itself.
+//! Must not know rows, or what is written to the master.
+
+use std::time::Duration;
+
+use batchsql_core::{ErrorClass, SinkError};
+use redis::{ConnectionInfo, Value};
+use tokio::time::timeout;
+
+use crate::classify::{connect_error, silent};
+use crate::client::text;
+use crate::connect::Connector;
+use crate::fan_out::{Task, first_ok, stagger_delay};
+use crate::link::Link;
+
+/// The sentinels that know a master.
+#[derive(Debug, Clone)]
+pub(crate) struct Sentinels {
+    pub(crate) hosts: Vec<ConnectionInfo>,
+    /// The name of the master at the sentinels.
+    pub(crate) master: String,
+}
+
+/// Asks the sentinels, one soon after the other, until one names the master: within the connect timeout.
+///
+/// # Errors
+/// None of them does; the error is one of theirs.
+pub(crate) async fn master(connector: &Connector, sentinels: &Sentinels) -> Result<(String, u16), SinkError> {
+    let limit = connector.options.connect_timeout;
+    let tasks = sentinels.hosts.iter().enumerate().map(|(turn, host)| -> Task<'_, _> {
+        Box::pin(async move {
+            tokio::time::sleep(stagger_delay(turn, limit)).await;
+            ask(connector, host, &sentinels.master, limit).await
+        })
+    });
+    first_ok(tasks.collect()).await.map_err(|mut errors| errors.pop().expect("a dsn names a host"))
+}
+
+async fn ask(
+    connector: &Connector,
+    host: &ConnectionInfo,
+    master: &str,
+    limit: Duration,
+) -> Result<(String, u16), SinkError> {
+    let address = host.addr().to_string();
+    let asked = timeout(limit, async {
+        let mut link = connector.connect_unnamed(host, host.redis_settings()).await?;
+        link.ask(redis::cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(master)).await
+    });
+    let reply = match asked.await {
+        Ok(Ok(reply)) => reply,
+        Ok(Err(error)) if error.code() == Some("ERR") => {
+            let text = format!("{address} is no sentinel; name the sentinels in redis+sentinel://, or use redis://");
+            return Err(SinkError::with_code(ErrorClass::Schema, "ERR", text));
+        }
+        Ok(Err(error)) => return Err(connect_error(&error, &format!("sentinel {address}"))),
+        Err(_) => return Err(silent(&format!("sentinel {address}"))),
+    };
+    let named = match &reply {
+        Value::Array(parts) => match &parts[..] {
+            [host, port] => text(port).parse().ok().map(|port| (text(host).into_owned(), port)),
+            _ => None,
+        },
+        _ => None,
+    };
+    named.ok_or_else(|| {
+        let text = format!("the sentinel at {address} knows no master {master:?}; check the name in the dsn");
+        SinkError::new(ErrorClass::Transient, text)
+    })
+}
+
+/// Whether the server agrees that it is the master: the sentinels may not know yet that it is one no more.
+///
+/// # Errors
+/// It is a replica, or does not answer.
+pub(crate) async fn check_role(link: &mut Link, address: &str) -> Result<(), SinkError> {
+    match link.ask(&redis::cmd("ROLE")).await {
+        Ok(Value::Array(role)) if role.first().is_some_and(|role| text(role) != "master") => {
+            let text = format!("redis at {address} is named as the master by its sentinels, but is a replica");
+            Err(SinkError::new(ErrorClass::Resource, text))
+        }
+        Ok(_) => Ok(()),
+        // Who may not ask finds out when rows are written.
+        Err(error) if matches!(error.code(), Some("NOPERM" | "ERR")) => Ok(()),
+        Err(error) => Err(connect_error(&error, address)),
+    }
+}

@@ -1,0 +1,113 @@
+//! Values that are larger than the server takes: only their rows are refused, whatever the user may ask the server.
+
+use batchsql_core::{ColumnType, Conflict, ErrorClass, Outcome, Schema, Value};
+use batchsql_redis::Command;
+use batchsql_testserver::{Kind, Server};
+
+use crate::support::{ask_at, name, outcomes, row, sink_at};
+
+const BIG: usize = (1 << 20) + 1;
+
+/// A user who may not ask for limits.
+async fn without_config(server: &Server) -> String {
+    ask_at::<()>(server.dsn(), &["ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all", "-config"]).await;
+    server.dsn().replace("redis://", "redis://app:pw@")
+}
+
+/// Twenty small rows, a big one, twenty small ones.
+fn rows(schema: &Schema) -> Vec<batchsql_core::DynRow> {
+    let big = format!("canary{}", "x".repeat(BIG - 6));
+    (0..41)
+        .map(|n| {
+            let value = if n == 20 { big.clone() } else { format!("v{n}") };
+            row(schema, [Value::from("list"), value.into()])
+        })
+        .collect()
+}
+
+/// Only the big row is refused, by a list that shows every write and every repeat.
+async fn only_the_big_row_is_refused(server: &Server, dsn: &str, limit: &str) {
+    let schema = Schema::builder("t").column("k", ColumnType::Text).column("v", ColumnType::Text).build().unwrap();
+    let sink = sink_at(dsn, "t", Command::rpush("k", "v")).await;
+    let outcomes = outcomes(&sink, rows(&schema)).await;
+    for (n, outcome) in outcomes.iter().enumerate() {
+        let expected = if n == 20 { "rejected ERR" } else { "written" };
+        assert_eq!(
+            name(outcome),
+            expected,
+            "row {n} at {dsn}: {:?}",
+            outcome.failure().and_then(|failed| failed.error())
+        );
+    }
+    let failed = outcomes[20].failure().unwrap();
+    let text = failed.error().unwrap().to_string();
+    assert_eq!(failed.class(), Some(ErrorClass::Row));
+    assert!(text.contains(&BIG.to_string()) && text.contains(limit) && !text.contains("canary"), "{text}");
+    assert_eq!(ask_at::<i64>(server.dsn(), &["LLEN", "list"]).await, 40, "each other row once");
+    ask_at::<i64>(server.dsn(), &["DEL", "list"]).await;
+}
+
+#[tokio::test]
+async fn a_value_above_the_bulk_limit_is_refused_alone() {
+    let server = Server::start(Kind::Redis, &["--proto-max-bulk-len", "1mb"]);
+    only_the_big_row_is_refused(&server, server.dsn(), "proto-max-bulk-len").await;
+    only_the_big_row_is_refused(&server, &format!("{}?protocol=2", server.dsn()), "proto-max-bulk-len").await;
+    // Nothing is known of the limit: the answer of the server says it.
+    only_the_big_row_is_refused(&server, &without_config(&server).await, "proto-max-bulk-len").await;
+    let waits = format!("{}?abandoned_writes=wait", server.dsn());
+    only_the_big_row_is_refused(&server, &waits, "proto-max-bulk-len").await;
+}
+
+#[tokio::test]
+async fn a_value_above_the_query_buffer_is_refused_alone() {
+    let server = Server::start(Kind::Redis, &["--client-query-buffer-limit", "1mb"]);
+    only_the_big_row_is_refused(&server, server.dsn(), "client-query-buffer-limit").await;
+    // The server closes the connection without a word. Only the big row is unknown.
+    let dsn = without_config(&server).await;
+    let schema = Schema::builder("t").column("k", ColumnType::Text).column("v", ColumnType::Text).build().unwrap();
+    let sink = sink_at(&dsn, "t", Command::rpush("k", "v")).await;
+    let written = outcomes(&sink, rows(&schema)).await;
+    for (n, outcome) in written.iter().enumerate() {
+        match n {
+            ..20 => assert!(outcome.is_written(), "row {n}: {outcome:?}"),
+            20 => assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}"),
+            // They were not sent; with a `retry_for` they are written again.
+            _ => assert_eq!(outcome.kind().name(), "expired", "row {n}"),
+        }
+    }
+    assert_eq!(ask_at::<i64>(server.dsn(), &["LLEN", "list"]).await, 20);
+}
+
+#[tokio::test]
+async fn a_limit_that_was_raised_is_seen_by_connections_that_are_older() {
+    let server = Server::start(Kind::Redis, &["--proto-max-bulk-len", "1mb"]);
+    let schema = Schema::builder("t").column("k", ColumnType::Text).column("v", ColumnType::Text);
+    let schema = schema.on_conflict(Conflict::replace(["k"])).build().unwrap();
+    let sink = sink_at(server.dsn(), "t", Command::set("k", "v")).await;
+    let big = || row(&schema, ["k".into(), "x".repeat(BIG).into()]);
+    assert_eq!(name(&outcomes(&sink, [big()]).await[0]), "rejected ERR");
+    ask_at::<()>(server.dsn(), &["CONFIG", "SET", "proto-max-bulk-len", "2mb"]).await;
+    assert_eq!(name(&outcomes(&sink, [big()]).await[0]), "written");
+    // And one that was lowered: the server says it.
+    ask_at::<()>(server.dsn(), &["CONFIG", "SET", "proto-max-bulk-len", "1mb"]).await;
+    let rows = [("a", "1".to_owned()), ("k", "x".repeat(BIG)), ("b", "2".to_owned())];
+    let outcomes = outcomes(&sink, rows.map(|(k, v)| row(&schema, [k.into(), v.into()]))).await;
+    assert_eq!(outcomes.iter().map(name).collect::<Vec<_>>(), ["written", "rejected ERR", "written"]);
+}
+
+#[tokio::test]
+async fn nodes_of_a_cluster_refuse_only_the_large_row() {
+    let server = Server::start(Kind::RedisCluster, &["--proto-max-bulk-len", "1mb"]);
+    let schema = Schema::builder("t").column("k", ColumnType::Text).column("v", ColumnType::Text).build().unwrap();
+    for parameter in ["", "&abandoned_writes=wait"] {
+        let sink = sink_at(&format!("{}{parameter}", server.dsn()), "t", Command::set("k", "v")).await;
+        let rows = (0..60).map(|n| {
+            let value = if n % 20 == 10 { "x".repeat(BIG) } else { "v".to_owned() };
+            row(&schema, [format!("key{n}").into(), value.into()])
+        });
+        for (n, outcome) in outcomes(&sink, rows).await.iter().enumerate() {
+            let expected = if n % 20 == 10 { "rejected ERR" } else { "written" };
+            assert_eq!(name(outcome), expected, "row {n} {parameter}: {outcome:?}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Passwords that change, and servers that are not there yet.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use batchsql_core::{ColumnType, Conflict, ErrorClass, Password, PipelineConfig, Schema, Sink};
+use batchsql_redis::{Command, RedisOptions, RedisSink};
+use batchsql_testserver::{Kind, Server};
+
+use crate::support::{HOUR, ask_at, config, ended, name, row, submit, write};
+
+fn schema() -> Schema {
+    let schema = Schema::builder("t").column("k", ColumnType::Text).column("v", ColumnType::Text);
+    schema.on_conflict(Conflict::replace(["k"])).build().unwrap()
+}
+
+/// Gives `token0`, `token1`, … and counts.
+fn tokens(options: RedisOptions) -> (RedisOptions, Arc<AtomicUsize>) {
+    let asked: Arc<AtomicUsize> = Arc::default();
+    let count = Arc::clone(&asked);
+    let options = options.password_provider(move || {
+        let token = Password::new(format!("token{}", count.fetch_add(1, Ordering::SeqCst)));
+        async move { Ok(token) }
+    });
+    (options.command("t", Command::set("k", "v")), asked)
+}
+
+#[tokio::test]
+async fn a_password_that_is_refused_is_asked_for_again() {
+    for (kind, user) in [(Kind::Redis, ""), (Kind::Redis, "app"), (Kind::RedisCluster, "")] {
+        let server = Server::start(kind, &[]);
+        let set = async |token: &str| {
+            let nodes = if kind == Kind::RedisCluster {
+                // One node after the other: each has its own users.
+                let hosts = server.dsn().trim_start_matches("redis://").split('?').next().unwrap();
+                hosts.split(',').map(|host| format!("redis://{host}")).collect()
+            } else {
+                vec![server.dsn().to_owned()]
+            };
+            for node in nodes {
+                let name = if user.is_empty() { "default" } else { user };
+                let admin = node.replace("redis://", "redis://admin:hunter2@");
+                // With the old user as long as it is there.
+                let words = ["ACL", "SETUSER", name, "on", "resetpass", &format!(">{token}"), "~*", "+@all"];
+                let dsn = if user.is_empty() && token != "token0" { &admin } else { &node };
+                if token == "token0" {
+                    ask_at::<()>(&node, &["ACL", "SETUSER", "admin", "on", ">hunter2", "~*", "&*", "+@all"]).await;
+                }
+                ask_at::<()>(dsn, &words).await;
+            }
+        };
+        set("token0").await;
+        let at = if user.is_empty() { "redis://".to_owned() } else { format!("redis://{user}@") };
+        let (options, asked) = tokens(server.dsn().replace("redis://", &at).parse().unwrap());
+        let sink = RedisSink::with_options(&options).await.unwrap();
+        let rows = || (0..20).map(|n| row(&schema(), [format!("k{n}").into(), "v".into()]));
+        assert!(write(&sink, rows()).await.iter().all(|outcome| outcome == "written"), "{kind:?} {user}");
+        assert_eq!(asked.load(Ordering::SeqCst), 1, "{kind:?} {user}");
+        // The token is another one now; open connections stay, and new ones need it.
+        set("token1").await;
+        let other = RedisSink::with_options(&options).await.unwrap();
+        for sink in [&sink, &other] {
+            assert!(write(sink, rows()).await.iter().all(|outcome| outcome == "written"), "{kind:?} {user}");
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), 2, "{kind:?} {user}");
+    }
+}
+
+#[tokio::test]
+async fn a_provider_without_the_right_password_says_so_without_it() {
+    let server = Server::start(Kind::Redis, &["--requirepass", "hunter2"]);
+    let (options, asked) = tokens(server.dsn().parse().unwrap());
+    let error = RedisSink::with_options(&options).await.unwrap_err();
+    let shown = format!("{error} {error:?} {options:?}");
+    assert!(shown.contains("refuses the password of the provider") && !shown.contains("token"), "{shown}");
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+    let error = RedisSink::with_options_lazy(&options).acquire().await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Permission);
+}
+
+#[tokio::test]
+async fn a_lazy_sink_writes_when_its_server_is_there() {
+    let mut server = Server::start(Kind::Redis, &[]);
+    let dsn = server.dsn().to_owned();
+    server.stop();
+    assert!(RedisSink::connect(&dsn).await.is_err());
+    assert!(RedisSink::connect_lazy("redis://user:hunter2@host:port").is_err());
+    let sink = RedisSink::with_options_lazy(&dsn.parse::<RedisOptions>().unwrap().command("t", Command::set("k", "v")));
+    let config = PipelineConfig { retry_for: HOUR, flush_interval: std::time::Duration::from_millis(1), ..config() };
+    let db = batchsql_core::BatchSql::builder(sink).config(config).start().unwrap();
+    let receipts = submit(&db, [row(&schema(), ["k".into(), "v".into()])]).await;
+    server.start_again();
+    db.close(HOUR).await;
+    assert_eq!(ended(receipts).await.iter().map(name).collect::<Vec<_>>(), ["written"]);
+}
