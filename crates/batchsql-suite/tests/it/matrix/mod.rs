@@ -3,6 +3,7 @@
 
 mod canary;
 mod conflicts;
+mod guilt;
 mod runs;
 mod servers;
 mod types;
