@@ -36,21 +36,31 @@ impl<S: Sink> Dispatcher<S> {
         state.schedule.resume_unused();
     }
 
-    /// Ends the rows of a parked group that have waited long enough.
-    pub(crate) fn expire_parked(&self, state: &mut State<S::Conn>, group: GroupId) {
-        let Some((table, since_over, error)) = state
-            .schedule
-            .parks()
-            .find(|(parked, _)| *parked == group)
-            .map(|(_, park)| (park.table.number(), park.over_before(self.park_for), park.error.clone()))
+    /// Ends the rows of a parked group that have waited long enough: all of them, or where rows may be at fault
+    /// themselves only those of the batch that was tried. The next batch is tried at once then.
+    pub(crate) fn expire_parked(&self, state: &mut State<S::Conn>, group: GroupId, tried: u64, now: Instant) {
+        let Some((table, since_over, error, is_of_rows)) =
+            state.schedule.parks().find(|(parked, _)| *parked == group).map(|(_, park)| {
+                (park.table.number(), park.over_before(self.park_for), park.error.clone(), park.is_of_rows)
+            })
         else {
             return;
         };
         let Some(over_before) = since_over else { return };
-        let is_over = |job: &Job| job.lane.table == table && job.group == group && job.opened_at <= over_before;
+        let is_over = |job: &Job| {
+            let is_meant = job.lane.table == table && job.group == group && (!is_of_rows || job.number == tried);
+            is_meant && job.opened_at <= over_before
+        };
         let jobs = self.take_waiting(state, None, &is_over);
         // One row was refused; the others were not looked at alone.
-        let error = if error.class() == ErrorClass::Row { error.not_looked_at_alone() } else { error };
+        let error = match error.class() {
+            ErrorClass::Row => error.not_looked_at_alone(),
+            _ if is_of_rows => error.of_batch(),
+            _ => error,
+        };
+        if is_of_rows && !jobs.is_empty() {
+            state.schedule.probe_now(group, now);
+        }
         end(jobs, FailureKind::Rejected, &error);
         state.schedule.resume_unused();
     }

@@ -68,7 +68,7 @@ pub(crate) fn sort(rows: Rows<'_>, numbers: &mut [u32]) {
 }
 
 /// The rows of these ranges, those that are the first with their key before those that are the second, and so on; and
-/// how many are the first: all of them where there is no key.
+/// how many are the first: all of them where there is no key. Keys are compared as for sorting.
 pub(crate) fn by_turn_of_key(rows: Rows<'_>, ranges: &[Range<usize>]) -> (Vec<usize>, usize) {
     let columns = key_columns(rows);
     let all = ranges.iter().cloned().flatten();
@@ -77,23 +77,24 @@ pub(crate) fn by_turn_of_key(rows: Rows<'_>, ranges: &[Range<usize>]) -> (Vec<us
         let count = all.len();
         return (all, count);
     }
-    let mut turns: HashMap<Key<'_, '_>, usize> = HashMap::new();
-    let mut rows: Vec<(usize, usize)> = all
-        .map(|row| {
-            let turn = turns.entry(Key { columns: &columns, row }).or_default();
-            *turn += 1;
-            (*turn, row)
-        })
-        .collect();
-    let firsts = turns.len();
+    let mut sorted: Vec<u32> = all.map(number).collect();
+    sort_by_key(&columns, &mut sorted);
+    let mut rows: Vec<(usize, u32)> = Vec::with_capacity(sorted.len());
+    let (mut turn, mut firsts) = (0, 0);
+    for (place, row) in sorted.iter().enumerate() {
+        let is_same = place > 0 && compare_keys(&columns, sorted[place - 1] as usize, *row as usize).is_eq();
+        turn = if is_same { turn + 1 } else { 0 };
+        firsts += usize::from(turn == 0);
+        rows.push((turn, *row));
+    }
     rows.sort_unstable();
-    (rows.into_iter().map(|(_, row)| row).collect(), firsts)
+    (rows.into_iter().map(|(_, row)| row as usize).collect(), firsts)
 }
 
-/// Whether two rows have the same key; false where there is none.
+/// Whether two rows have the same key, compared as for sorting; false where there is none.
 pub(crate) fn have_same_key(rows: Rows<'_>, a: usize, b: usize) -> bool {
     let columns = &key_columns(rows);
-    !columns.is_empty() && Key { columns, row: a } == Key { columns, row: b }
+    !columns.is_empty() && compare_keys(columns, a, b).is_eq()
 }
 
 /// For each row whether one of the marked rows comes later and has its key.

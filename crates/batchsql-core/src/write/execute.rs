@@ -63,8 +63,7 @@ enum Stop {
     Inseparable(SinkError),
     /// They were refused, and some of them may be there already.
     MaybeWritten(SinkError),
-    /// They were refused by an error that may be of the table or of one row; so many writes of the group were committed
-    /// before.
+    /// They were refused by an error that may be of the table or of one row; with the last commit before.
     Doubtful(SinkError, u64),
     /// Every retry that made sense was made.
     Failed(FailureKind, SinkError),
@@ -72,14 +71,25 @@ enum Stop {
     Pause(Pause),
 }
 
+/// What a table is parked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ParkReason {
+    /// It was looked at: it is not there, or may not be written.
+    Table,
+    /// Rows that were tried alone were refused, and none was committed.
+    Rows,
+    /// The search for bad rows takes longer than it may at once. The next try goes on with it, and it comes to an end.
+    Search,
+}
+
 /// Why a batch has to wait.
 enum Pause {
     /// It is to be tried again.
     BackOff(Duration, SinkError),
+    /// Nobody knows whether the table or its rows are at fault: others may show it meanwhile.
+    Wait(Duration, SinkError),
     /// The table cannot be written.
-    Park(SinkError),
-    /// The search for bad rows takes longer than it may at once.
-    ParkSearch(SinkError),
+    Park(ParkReason, SinkError),
 }
 
 /// A connection that goes from one batch to the next one.
@@ -112,16 +122,12 @@ pub(crate) enum Ended<C> {
         /// Its connection, when the next batch may go on with it.
         connection: Option<Connection<C>>,
     },
+    /// It is to be tried again after a while, and has not failed.
+    Waits { job: Box<Job>, delay: Duration, error: SinkError },
     /// It is to be tried again after a while.
     BackOff { job: Box<Job>, delay: Duration, error: SinkError },
     /// Its table cannot be written for now.
-    Parked {
-        job: Box<Job>,
-        error: SinkError,
-        has_written: bool,
-        /// Whether the next try goes on with the search for bad rows, which comes to an end.
-        is_search: bool,
-    },
+    Parked { job: Box<Job>, error: SinkError, has_written: bool, reason: ParkReason },
 }
 
 /// A plan, and whether it was made just now.
@@ -229,8 +235,8 @@ impl<S: Sink> Executor<S> {
                 Ended::Done { has_written, expired, connection: conn.filter(|_| may_hold) }
             }
             Some(Pause::BackOff(delay, error)) => Ended::BackOff { job, delay, error },
-            Some(Pause::Park(error)) => Ended::Parked { job, error, has_written, is_search: false },
-            Some(Pause::ParkSearch(error)) => Ended::Parked { job, error, has_written, is_search: true },
+            Some(Pause::Wait(delay, error)) => Ended::Waits { job, delay, error },
+            Some(Pause::Park(reason, error)) => Ended::Parked { job, error, has_written, reason },
         }
     }
 
@@ -269,7 +275,7 @@ impl<S: Sink> Executor<S> {
                 let error = job.progress.last_error.clone().unwrap_or_else(why);
                 return Some(Pause::BackOff(Duration::ZERO, error));
             }
-            match search(job).next() {
+            match job.search().next() {
                 Next::Done if job.begin_next_round() => {}
                 Next::Done => return None,
                 Next::Undecided => {
@@ -278,42 +284,42 @@ impl<S: Sink> Executor<S> {
                     let error = error.clone();
                     if matches!(self.isolation, Isolation::Bisect { beyond: BeyondBudget::Park, .. }) && self.parks {
                         let budget = self.isolation_budget(job.batch.len());
-                        search(job).renew(budget);
-                        return Some(Pause::ParkSearch(error));
+                        job.search().renew(budget);
+                        return Some(Pause::Park(ParkReason::Search, error));
                     }
                     let error = error.not_looked_at_alone();
-                    for undecided in search(job).take_rest() {
+                    for undecided in job.search().take_rest() {
                         job.failed(undecided, FailureKind::Rejected, Some(&error));
                     }
                 }
                 Next::AllRefused => {
                     let error = job.progress.refusal.clone().expect("the rows were refused");
-                    if job.wait_in_doubt() {
-                        return Some(Pause::BackOff(self.doubt_delay, error));
+                    if self.parks && job.wait_in_doubt() {
+                        return Some(Pause::Wait(self.doubt_delay, error));
                     }
                     if self.parks {
-                        return Some(Pause::Park(error));
+                        return Some(Pause::Park(ParkReason::Rows, error));
                     }
                     job.reject_rest_of_round();
                 }
                 Next::Try(range) => match self.write_range(job, range.clone(), conn, flight).await {
-                    Ok(written) => {
+                    Ok((written, number)) => {
                         job.written(range.clone(), &written, self.repeats(job));
-                        search(job).judge(range.clone(), Verdict::Ended);
-                        job.committed(&range, &written, self.in_order);
+                        job.search().judge(range.clone(), Verdict::Ended);
+                        job.committed(&range, &written, number, self.in_order);
                         if let Some(pause) = self.back_off_unfinished(job, &written) {
                             return Some(pause);
                         }
                     }
                     Err(Stop::Bad(error)) => self.refused(job, range, Verdict::Bad, &error),
                     Err(Stop::Inseparable(error)) => self.refused(job, range, Verdict::Inseparable, &error),
-                    Err(Stop::Doubtful(error, seen)) => {
-                        if job.doubt(range.clone(), seen, &error, self.in_order) {
+                    Err(Stop::Doubtful(error, committed)) => {
+                        if job.doubt(range.clone(), committed, &error, self.in_order) {
                             self.refused(job, range, Verdict::Bad, &error);
                         }
                     }
                     Err(Stop::MaybeWritten(error)) => {
-                        search(job).judge(range.clone(), Verdict::Ended);
+                        job.search().judge(range.clone(), Verdict::Ended);
                         if job.fail_maybe_written(range, &error) {
                             postpone_rest(job);
                         }
@@ -323,10 +329,10 @@ impl<S: Sink> Executor<S> {
                             job.progress.expired = Some(error.clone());
                         }
                         job.failed(range.clone(), kind, Some(&error));
-                        search(job).judge(range, Verdict::Ended);
+                        job.search().judge(range, Verdict::Ended);
                     }
                     Err(Stop::Pause(pause)) => {
-                        search(job).put_back(range);
+                        job.search().put_back(range);
                         return Some(pause);
                     }
                 },
@@ -364,17 +370,16 @@ impl<S: Sink> Executor<S> {
     fn refused(&self, job: &mut Job, range: Range<usize>, verdict: Verdict, error: &SinkError) {
         if self.isolation == Isolation::AtomicBatch {
             job.failed(range.clone(), FailureKind::Rejected, Some(error));
-            search(job).judge(range, Verdict::Ended);
+            job.search().judge(range, Verdict::Ended);
             return;
         }
         if verdict == Verdict::Bad {
             job.progress.refusal = Some(error.clone());
         }
-        let was_isolating = search(job).is_isolating();
-        if search(job).judge(range.clone(), verdict) {
+        let was_isolating = job.search().is_isolating();
+        if job.search().judge(range.clone(), verdict) {
             job.reject_row(range.start, error);
-            job.use_credit();
-        } else if search(job).is_isolating() && !was_isolating {
+        } else if job.search().is_isolating() && !was_isolating {
             self.pipeline.reporter.call(|reporter| reporter.batch_isolated(&job.info()));
         }
     }
@@ -386,9 +391,9 @@ impl<S: Sink> Executor<S> {
         range: Range<usize>,
         conn: &mut Conn<S>,
         flight: &Flight,
-    ) -> Result<Written, Stop> {
+    ) -> Result<(Written, u64), Stop> {
         let schema = job.batch.schema().clone();
-        let commits = job.commits.count();
+        let committed = job.commits.committed();
         // Whether rows were sent, so that one of them may be the reason.
         let mut was_sent = false;
         let error = loop {
@@ -410,19 +415,25 @@ impl<S: Sink> Executor<S> {
             {
                 break self.not_sent(job, error);
             }
+            let number = job.commits.begin();
             match self.attempt(job, range.clone(), &mut connection, &prepared.plan, flight).await {
                 Ok(written) => {
                     *conn = Some(connection);
-                    return Ok(written);
+                    return Ok((written, number));
                 }
-                Err(error) if may_be_of_table(&error) && !prepared.fresh && !job.progress.has_looked_again => {
-                    // The table may have changed since the plan was made: look again, once.
+                Err(error)
+                    if may_be_of_table(&error)
+                        && !prepared.fresh
+                        && (!job.progress.has_looked_again || job.is_rejected_next(&range, committed)) =>
+                {
+                    // The table may have changed since the plan was made: look again, once, and before a row is
+                    // rejected.
                     job.progress.has_looked_again = true;
                     self.forget(&[schema.id()]);
                     *conn = Some(connection);
                 }
                 Err(error) => {
-                    if matches!(error.class(), ErrorClass::Row | ErrorClass::Size | ErrorClass::Duplicate) {
+                    if is_usable_after(&error) {
                         *conn = Some(connection);
                     }
                     was_sent = true;
@@ -433,24 +444,23 @@ impl<S: Sink> Executor<S> {
         job.progress.last_error = Some(error.clone());
         let is_doubtful = was_sent && may_be_of_table(&error) && self.isolation != Isolation::AtomicBatch;
         if is_doubtful && !job.has_maybe_written(range.clone()) {
-            return Err(Stop::Doubtful(error, commits));
+            return Err(Stop::Doubtful(error, committed));
         }
-        Err(self.judge(job, range, error))
+        Err(self.judge(job, range, error, was_sent))
     }
 
     /// What is to be done after an error.
-    fn judge(&self, job: &mut Job, range: Range<usize>, error: SinkError) -> Stop {
+    fn judge(&self, job: &mut Job, range: Range<usize>, error: SinkError, was_sent: bool) -> Stop {
         let is_maybe_written = job.has_maybe_written(range.clone());
         match error.class() {
             ErrorClass::Unknown | ErrorClass::Transient | ErrorClass::Resource => {}
             _ if is_maybe_written => return Stop::MaybeWritten(error),
-            ErrorClass::Row => return Stop::Bad(error),
-            ErrorClass::Size | ErrorClass::Duplicate => return Stop::Inseparable(error),
-            _ if self.parks && !job.progress.is_atomic => return Stop::Pause(Pause::Park(error)),
-            ErrorClass::Schema | ErrorClass::Permission if self.parks => return Stop::Pause(Pause::Park(error)),
-            ErrorClass::Schema | ErrorClass::Permission | ErrorClass::Internal => {
-                return Stop::Failed(FailureKind::Rejected, error);
-            }
+            ErrorClass::Row if was_sent => return Stop::Bad(error),
+            ErrorClass::Size | ErrorClass::Duplicate if was_sent => return Stop::Inseparable(error),
+            // A batch that must be atomic is not looked into: a code that nobody knows rejects it.
+            ErrorClass::Internal if was_sent => return Stop::Failed(FailureKind::Rejected, error),
+            _ if self.parks => return Stop::Pause(Pause::Park(ParkReason::Table, error)),
+            _ => return Stop::Failed(FailureKind::Rejected, error),
         }
         if error.class() == ErrorClass::Unknown {
             job.may_have_written(range, &error);
@@ -517,11 +527,11 @@ impl<S: Sink> Executor<S> {
             duration: result.as_ref().ok().and_then(|written| written.took).unwrap_or_else(|| begin.elapsed()),
             error: result.as_ref().err().map(SinkError::class),
         };
-        if is_timeout {
+        if is_timeout && range.len() > 1 {
             // Slowness must not come back as the same batch: it is written in halves.
             job.limit.timed_out(range.len());
             if self.isolation != Isolation::AtomicBatch {
-                search(job).limit_rows(range.len() / 2);
+                job.search().limit_rows(range.len() / 2);
             }
         } else if result.is_ok() {
             job.limit.succeeded(range.len(), executed.duration);
@@ -539,13 +549,14 @@ impl<S: Sink> Executor<S> {
     }
 
     async fn connect(&self) -> Result<Connection<S::Conn>, SinkError> {
+        let begin = Instant::now();
         let connected = match timeout(self.statement_timeout, self.sink.acquire()).await {
             Ok(result) => result.map(|conn| Connection { conn, since: Instant::now(), session: None }),
             Err(_) => Err(timed_out("getting a connection", self.statement_timeout, ErrorClass::Transient)),
         };
         match &connected {
             Ok(_) => self.pipeline.health.connected(),
-            Err(error) => self.pipeline.health.not_connected(error),
+            Err(error) => self.pipeline.health.not_connected(error, begin),
         }
         connected
     }
@@ -580,14 +591,15 @@ fn may_be_of_table(error: &SinkError) -> bool {
     matches!(error.class(), ErrorClass::Schema | ErrorClass::Permission | ErrorClass::Internal)
 }
 
-/// What is left of the round that was begun.
-fn search(job: &mut Job) -> &mut crate::write::isolate::Search {
-    job.search()
+/// Whether the connection can take the next write after this error.
+fn is_usable_after(error: &SinkError) -> bool {
+    use ErrorClass::{Duplicate, Permission, Row, Schema, Size};
+    matches!(error.class(), Row | Size | Duplicate | Schema | Permission)
 }
 
 /// Leaves the rest of the round to the next one: it may have later rows with the keys of those that are left already.
 fn postpone_rest(job: &mut Job) {
-    for left in search(job).take_rest() {
+    for left in job.search().take_rest() {
         job.postpone(left);
     }
 }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use tokio::time::Instant;
+
 use crate::error::SinkError;
 
 /// Whether the database can be reached, as of the last time that a connection was asked for.
@@ -60,23 +62,37 @@ impl Health {
 
 /// What one pipeline knows.
 #[derive(Debug)]
-pub(crate) struct HealthState(Mutex<Health>);
+pub(crate) struct HealthState(Mutex<Known>);
+
+#[derive(Debug)]
+struct Known {
+    health: Health,
+    /// When the last connection was got.
+    connected_at: Option<Instant>,
+}
 
 impl Default for HealthState {
     fn default() -> Self {
-        Self(Mutex::new(Health { database: DatabaseState::NotTried, parked: Vec::new() }))
+        let health = Health { database: DatabaseState::NotTried, parked: Vec::new() };
+        Self(Mutex::new(Known { health, connected_at: None }))
     }
 }
 
 impl HealthState {
     /// A connection was got.
     pub(crate) fn connected(&self) {
-        self.lock().database = DatabaseState::Reachable;
+        let mut known = self.lock();
+        known.health.database = DatabaseState::Reachable;
+        known.connected_at = Some(Instant::now());
     }
 
-    /// No connection was got.
-    pub(crate) fn not_connected(&self, error: &SinkError) {
-        let mut health = self.lock();
+    /// No connection was got that was asked for at `begin`. If another was got since, that says more.
+    pub(crate) fn not_connected(&self, error: &SinkError, begin: Instant) {
+        let mut known = self.lock();
+        if known.connected_at.is_some_and(|at| at > begin) {
+            return;
+        }
+        let health = &mut known.health;
         let since = match &health.database {
             DatabaseState::Unreachable { since, .. } => *since,
             DatabaseState::NotTried | DatabaseState::Reachable => SystemTime::now(),
@@ -94,25 +110,25 @@ impl HealthState {
             }
         }
         let parked = parked.into_iter();
-        self.lock().parked = parked
+        self.lock().health.parked = parked
             .map(|(table, (since, error))| ParkedTable { table: table.to_owned(), since, error: error.clone() })
             .collect();
     }
 
     pub(crate) fn get(&self) -> Health {
-        self.lock().clone()
+        self.lock().health.clone()
     }
 
     /// `None` while nobody knows.
     pub(crate) fn is_reachable(&self) -> Option<bool> {
-        match self.lock().database {
+        match self.lock().health.database {
             DatabaseState::NotTried => None,
             DatabaseState::Reachable => Some(true),
             DatabaseState::Unreachable { .. } => Some(false),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Health> {
+    fn lock(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

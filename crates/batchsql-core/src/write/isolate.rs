@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use crate::error::SinkError;
 use crate::write::sample::Sampling;
 
 /// What came of trying a range of rows in a transaction of its own.
@@ -22,8 +23,8 @@ pub(crate) enum Next {
     Try(Range<usize>),
     /// The budget is spent and rows are left: it is not a matter of single rows.
     Undecided,
-    /// Every row that was tried alone was refused, and none was committed: the table is at fault, as far as this batch
-    /// can tell.
+    /// Rows that were tried alone were refused, and none was committed: the table is at fault, as far as this batch
+    /// shows.
     AllRefused,
     Done,
 }
@@ -58,9 +59,14 @@ impl Search {
     /// The next range to try. It must be judged, or put back.
     pub(crate) fn next(&mut self) -> Next {
         if self.pending.is_empty() {
-            let has_sampled = self.sampling.is_some();
+            let all_refused = self.sampling.as_ref().is_some_and(Sampling::has_refused);
             self.stop_sampling();
-            return if has_sampled && !self.pending.is_empty() { Next::AllRefused } else { Next::Done };
+            match self.pending.is_empty() {
+                true => return Next::Done,
+                false if all_refused => return Next::AllRefused,
+                // None was refused: the rest is tried as before.
+                false => {}
+            }
         }
         if self.is_counting() && self.budget == 0 {
             return Next::Undecided;
@@ -123,45 +129,57 @@ impl Search {
         self.sampling.is_some()
     }
 
-    /// Takes back a range that was refused by an error that may be the table's, and tries rows alone that `choose`
-    /// takes from all that is left. A range of one row was tried alone already.
-    pub(crate) fn sample(&mut self, range: Range<usize>, choose: impl FnOnce(&[Range<usize>]) -> Vec<usize>) {
-        debug_assert!(self.sampling.is_none(), "rows are sampled once at a time");
-        let refused = (range.len() == 1).then_some(range.start);
-        self.pending.push(range);
-        self.begin_sampling(refused, choose);
-    }
-
-    /// Tries rows alone that `choose` takes from all that is left.
-    pub(crate) fn begin_sampling(
+    /// Tries rows alone that `choose` takes from all that is left. `refused` is a range that was refused by an error that
+    /// may be the table's; one of a single row was tried alone already.
+    pub(crate) fn sample(
         &mut self,
-        refused: Option<usize>,
+        refused: Option<(Range<usize>, &SinkError)>,
         choose: impl FnOnce(&[Range<usize>]) -> Vec<usize>,
     ) {
+        debug_assert!(self.sampling.is_none(), "rows are sampled once at a time");
+        let mut alone = None;
+        if let Some((range, error)) = refused {
+            alone = (range.len() == 1).then(|| (range.start, error.clone()));
+            self.pending.push(range);
+        }
         let rows: Vec<Range<usize>> = std::mem::take(&mut self.pending).into_iter().rev().collect();
-        let samples = choose(&rows);
-        self.pending = samples.into_iter().filter(|row| Some(*row) != refused).map(|row| row..row + 1).rev().collect();
-        self.sampling = Some(Sampling::new(rows, refused));
+        let is_new = |row: &usize| alone.as_ref().is_none_or(|(alone, _)| alone != row);
+        self.pending = choose(&rows).into_iter().filter(is_new).map(|row| row..row + 1).rev().collect();
+        let mut sampling = Sampling::new(rows);
+        if let Some((row, error)) = alone {
+            sampling.refused(row, error);
+        }
+        self.sampling = Some(sampling);
     }
 
     /// The row that was tried alone was refused by an error that may be the table's.
-    pub(crate) fn sample_refused(&mut self, row: usize) {
+    pub(crate) fn sample_refused(&mut self, row: usize, error: SinkError) {
         if let Some(sampling) = &mut self.sampling {
-            sampling.refused(row);
+            sampling.refused(row, error);
         }
     }
 
     /// A row that was tried alone was committed and judged, so the table is not at fault. What is left is tried as
     /// before. Rows that were refused are at fault: they are tried alone once more, but for those that cannot come after
     /// the row that was committed. These are returned to be rejected.
-    pub(crate) fn sample_committed(&mut self, is_overtaken: impl Fn(usize) -> bool) -> Vec<usize> {
+    pub(crate) fn sample_committed(&mut self, is_overtaken: impl Fn(usize) -> bool) -> Vec<(usize, SinkError)> {
         let Some(mut sampling) = self.sampling.take() else { return Vec::new() };
         let refused = sampling.take_refused();
-        self.pending = sampling.rest(&refused);
+        let rows: Vec<usize> = refused.iter().map(|(row, _)| *row).collect();
+        self.pending = sampling.rest(&rows);
         self.pending.reverse();
-        let (overtaken, again): (Vec<usize>, Vec<usize>) = refused.into_iter().partition(|row| is_overtaken(*row));
-        self.pending.extend(again.into_iter().rev().map(|row| row..row + 1));
+        let (overtaken, again): (Vec<_>, Vec<_>) = refused.into_iter().partition(|(row, _)| is_overtaken(*row));
+        self.pending.extend(again.into_iter().rev().map(|(row, _)| row..row + 1));
         overtaken
+    }
+
+    /// Others have shown that the table is not at fault, while `range` was tried alone: it is judged next, and what is
+    /// left is tried as before.
+    pub(crate) fn stop_sampling_but(&mut self, range: &Range<usize>) {
+        if let Some(sampling) = &mut self.sampling {
+            range.clone().for_each(|row| sampling.ended(row));
+            self.sample_committed(|_| false);
+        }
     }
 
     /// Puts what was being tried alone back among what is left.

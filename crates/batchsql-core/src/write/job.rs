@@ -40,8 +40,11 @@ pub(crate) struct Job {
     /// Whether rows of its lane keep their order.
     pub(crate) is_ordered: bool,
     pub(crate) batch: Arc<Batch>,
-    /// When its oldest row was accepted.
+    /// When its oldest row was accepted; when it has taken over others after it was tried, when the newest of them was
+    /// opened.
     pub(crate) opened_at: Instant,
+    /// When its oldest row was accepted.
+    pub(crate) first_opened_at: Instant,
     pub(crate) reason: FlushReason,
     pub(crate) limit: Arc<BatchLimit>,
     pub(crate) pipeline: Arc<PipelineContext>,
@@ -150,6 +153,7 @@ impl Job {
             parts: vec![Part { rows: batch.len(), completion }],
             batch: Arc::new(batch),
             opened_at,
+            first_opened_at: opened_at,
             reason,
             limit,
             context: pipeline.reporter.call(|reporter| reporter.context()),
@@ -196,6 +200,7 @@ impl Job {
         for mut other in others {
             self.parts.append(&mut other.parts);
             self.share.absorb(&mut other.share);
+            self.first_opened_at = self.first_opened_at.min(other.first_opened_at);
             self.opened_at = match self.progress.attempts {
                 0 => self.opened_at.min(other.opened_at),
                 // The others must have their whole time.

@@ -4,46 +4,56 @@
 //! Example with rows 0 to 99 of which 40 is bad, with an error that speaks of the table:
 //!
 //! ```text
-//! 0..100 is refused        rows 0, 25, 50 and 75 are to be tried alone
-//! row 0 is committed       the table can be written: 1..100 is tried, and halved as for a row error
+//! 0..100 is refused        rows 3, 31, 62 and 90 are to be tried alone: one of each quarter
+//! row 3 is committed       the table can be written: 0..3 and 4..100 are tried, and halved as for a row error
 //! ```
 //!
-//! If 0, 25, 50 and 75 are all refused, the table is at fault as far as anyone can tell. If 0 is refused and 25 is
-//! committed, row 0 is tried alone once more and then rejected: the table may have been repaired in between.
+//! If all four are refused, the table is at fault as far as anyone can tell. If 3 is refused and 31 is committed, row 3
+//! is tried alone once more and then rejected: the table may have been repaired in between.
 
 use std::ops::Range;
 
+use crate::error::SinkError;
+
 /// Rows that are tried alone, at most, before the table is held to be at fault.
 pub(crate) const SAMPLES: usize = 4;
+
+/// The most rows that one probe of a parked table tries.
+const MAX_PROBE: usize = 64;
 
 /// Rows that are being tried alone.
 #[derive(Debug)]
 pub(crate) struct Sampling {
     /// All rows that had no outcome when it began, in order.
     rows: Vec<Range<usize>>,
-    /// Rows that were refused.
-    refused: Vec<usize>,
+    /// Rows that were refused, with the errors.
+    refused: Vec<(usize, SinkError)>,
     /// Rows that have their outcome.
     ended: Vec<usize>,
 }
 
 impl Sampling {
-    pub(crate) fn new(rows: Vec<Range<usize>>, refused: Option<usize>) -> Self {
-        Self { rows, refused: refused.into_iter().collect(), ended: Vec::new() }
+    pub(crate) fn new(rows: Vec<Range<usize>>) -> Self {
+        Self { rows, refused: Vec::new(), ended: Vec::new() }
     }
 
-    pub(crate) fn refused(&mut self, row: usize) {
-        self.refused.push(row);
+    pub(crate) fn refused(&mut self, row: usize, error: SinkError) {
+        self.refused.push((row, error));
     }
 
     pub(crate) fn ended(&mut self, row: usize) {
         self.ended.push(row);
     }
 
-    /// The rows that were refused.
-    pub(crate) fn take_refused(&mut self) -> Vec<usize> {
+    /// Whether rows were refused.
+    pub(crate) fn has_refused(&self) -> bool {
+        !self.refused.is_empty()
+    }
+
+    /// The rows that were refused, in order, with the errors.
+    pub(crate) fn take_refused(&mut self) -> Vec<(usize, SinkError)> {
         let mut refused = std::mem::take(&mut self.refused);
-        refused.sort_unstable();
+        refused.sort_unstable_by_key(|(row, _)| *row);
         refused
     }
 
@@ -77,58 +87,70 @@ pub(crate) struct Candidates {
 }
 
 impl Candidates {
-    /// Rows to try: far from each other where they may be, because bad rows often come together.
-    pub(crate) fn choose(&self) -> Vec<usize> {
-        let most = SAMPLES.min(self.rows.len());
-        match self.in_turn {
-            true => self.rows[..most].to_vec(),
-            false => (0..most).map(|sample| self.rows[sample * self.rows.len() / most]).collect(),
+    /// At most `most` rows to try. Where they need no turn, one at random from each part of the batch: bad rows often
+    /// come together, or at regular distances.
+    pub(crate) fn choose(&self, most: usize) -> Vec<usize> {
+        let most = most.min(self.rows.len());
+        if self.in_turn {
+            return self.rows[..most].to_vec();
         }
+        let start = |part: usize| part * self.rows.len() / most;
+        (0..most).map(|part| self.rows[fastrand::usize(start(part)..start(part + 1))]).collect()
     }
 
-    /// The row that probes a parked table: another one each time where they need no turn.
+    /// The rows of a probe of a parked table: one at random. Where they need their turn, the first one; every fourth
+    /// time more and more, because those may all be bad.
     pub(crate) fn choose_probe(&self, probe: usize) -> Vec<usize> {
-        if self.in_turn || self.rows.is_empty() {
-            return self.choose();
-        }
-        // Steps of about the golden ratio soon come near every row.
-        let step = (self.rows.len() * 5 / 8).max(1);
-        vec![self.rows[probe.wrapping_mul(step) % self.rows.len()]]
+        let is_wide = self.in_turn && probe % SAMPLES == SAMPLES - 1;
+        let most = if is_wide { (SAMPLES << (probe / SAMPLES).min(8)).min(MAX_PROBE) } else { 1 };
+        self.choose(most)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
+    use crate::error::ErrorClass;
 
     #[test]
     fn what_is_left_has_no_row_twice() {
-        let mut sampling = Sampling::new(vec![2..10, 12..14], Some(2));
-        sampling.refused(5);
+        let error = || SinkError::new(ErrorClass::Schema, "no");
+        let mut sampling = Sampling::new(vec![2..10, 12..14]);
+        sampling.refused(5, error());
+        sampling.refused(2, error());
         sampling.ended(9);
         sampling.ended(12);
-        let refused = sampling.take_refused();
+        let refused: Vec<usize> = sampling.take_refused().into_iter().map(|(row, _)| row).collect();
         assert_eq!(refused, [2, 5]);
         assert_eq!(sampling.rest(&refused), [3..5, 6..9, 13..14]);
     }
 
     #[test]
-    fn samples_lie_apart_unless_they_need_their_turn() {
-        let choose = |rows: std::ops::Range<usize>, in_turn| Candidates { rows: rows.collect(), in_turn }.choose();
-        assert_eq!(choose(10..110, false), [10, 35, 60, 85]);
-        assert_eq!(choose(10..110, true), [10, 11, 12, 13]);
-        assert_eq!(choose(10..12, false), [10, 11]);
-        assert!(choose(0..0, false).is_empty());
+    fn samples_come_from_each_part_unless_they_need_their_turn() {
+        let candidates = |rows: Range<usize>, in_turn| Candidates { rows: rows.collect(), in_turn };
+        let chosen = candidates(100..200, false).choose(SAMPLES);
+        let parts: Vec<usize> = chosen.iter().map(|row| (row - 100) / 25).collect();
+        assert_eq!(parts, [0, 1, 2, 3], "{chosen:?}");
+        assert_eq!(candidates(10..110, true).choose(SAMPLES), [10, 11, 12, 13]);
+        assert_eq!(candidates(10..12, false).choose(SAMPLES), [10, 11]);
+        assert!(candidates(0..0, false).choose(SAMPLES).is_empty());
     }
 
     #[test]
-    fn each_probe_takes_another_row() {
-        for count in 1..40 {
-            let candidates = Candidates { rows: (0..count).collect(), in_turn: false };
-            let probes: std::collections::HashSet<usize> =
-                (0..4).map(|probe| candidates.choose_probe(probe)[0]).collect();
-            assert!(probes.len() >= count.min(2), "{count}: {probes:?}");
+    fn probes_come_to_good_rows_wherever_the_bad_ones_are() {
+        for count in [8, 400, 1_000] {
+            for period in [2, 5, 25] {
+                let candidates = Candidates { rows: (0..count).collect(), in_turn: false };
+                let good = |row: &usize| !row.is_multiple_of(period);
+                assert!((0..200).any(|probe| candidates.choose_probe(probe).iter().any(good)), "{count} {period}");
+                let few: HashSet<usize> = (0..200).flat_map(|probe| candidates.choose_probe(probe)).collect();
+                assert!(few.len() > count.min(40) / 2, "{count}: {}", few.len());
+            }
         }
-        assert_eq!(Candidates { rows: vec![3, 4, 5], in_turn: true }.choose_probe(7), [3, 4, 5]);
+        let in_turn = Candidates { rows: (0..1_000).collect(), in_turn: true };
+        let tried = |probe| in_turn.choose_probe(probe).len();
+        assert_eq!([tried(0), tried(2), tried(3), tried(4), tried(7), tried(400_003)], [1, 1, 4, 1, 8, 64]);
     }
 }
