@@ -67,6 +67,7 @@ mod opened_file;
 mod options;
 mod plan;
 mod sink;
+mod table;
 mod types;
 mod write;
 mod writer;

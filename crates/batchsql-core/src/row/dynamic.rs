@@ -177,6 +177,9 @@ impl RowBuilder {
             return Err(RowError::missing(&schema, column.name()));
         }
         let present: Vec<bool> = values.iter().map(Option::is_some).collect();
+        if !present.contains(&true) {
+            return Err(RowError::without_values(&schema));
+        }
         let schema = schema.project(&present).map_err(|error| RowError::projection(&schema, &error))?;
         Ok(DynRow::new(schema, values.into_iter().flatten().collect()))
     }
