@@ -9,8 +9,7 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
 
-use crate::options::{AbandonedWrites, Commands, OpenError, RedisOptions};
-use crate::sentinel::Sentinels;
+use crate::options::{AbandonedWrites, Commands, OpenError, RedisOptions, Sentinels};
 use crate::transport::TlsClient;
 
 const DEFAULT_PORT: u16 = 6379;
