@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use batchsql_core::{Attempt, ErrorClass, Rows, SinkError, Written};
 use redis::{ConnectionAddr, ConnectionInfo, ServerError, Value};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
-use crate::classify::{connect_error, late};
+use crate::classify::connect_error;
 use crate::encode::{Encoded, Encoder, bytes_of};
 use crate::fan_out::{Task, first_ok, join_all, stagger_delay};
 use crate::link::Link;
@@ -241,19 +241,13 @@ impl Cluster {
         for (address, link) in lease.links() {
             if let Some(batch) = by_address.remove(address) {
                 sends.push(Box::pin(async move {
-                    let rows: Vec<u32> = batch.rows().collect();
-                    let sent = timeout_at(deadline, batch.send(link, address)).await;
-                    (address, sent, rows)
+                    let sent = batch.send(link, address, Some(deadline)).await;
+                    (address, sent)
                 }));
             }
         }
         let mut redirected = Vec::new();
-        for (address, sent, rows) in join_all(sends).await {
-            let Ok(sent) = sent else {
-                self.is_stale.store(true, Ordering::Release);
-                results.failed.extend(rows.into_iter().map(|row| (row, late(address))));
-                continue;
-            };
+        for (address, sent) in join_all(sends).await {
             if sent.failed.iter().any(|(_, error)| error.class() == ErrorClass::Unknown) {
                 self.is_stale.store(true, Ordering::Release);
             }

@@ -37,6 +37,12 @@ impl Connector {
     /// The server cannot be reached, or refuses the connection; there is no password.
     pub(crate) async fn connect(&self, server: &ConnectionInfo) -> Result<Link, SinkError> {
         let Some(provider) = &self.options.password else {
+            let settings = server.redis_settings();
+            if settings.username().is_some() && settings.password().is_none() {
+                let text = "the redis options name a user without a password; add it (user:@host for one that has none), \
+                            or a password_provider";
+                return Err(SinkError::new(ErrorClass::Permission, text));
+            }
             return self.connect_as(server, server.redis_settings()).await.map_err(|error| problem(&error, server));
         };
         for is_last in [false, true] {

@@ -80,6 +80,11 @@ impl Link {
         result
     }
 
+    /// The replies that have come to a `send` that was dropped.
+    pub(crate) fn replies_so_far(&self) -> Vec<Value> {
+        self.record.replies()
+    }
+
     /// Sends one command, whose answer may take as long as a connection.
     ///
     /// # Cancel safety

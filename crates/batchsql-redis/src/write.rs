@@ -5,8 +5,9 @@ use std::ops::Range;
 
 use batchsql_core::{Attempt, ErrorClass, Rows, SinkError, Written};
 use redis::{Cmd, Pipeline, Value};
+use tokio::time::{Instant, timeout_at};
 
-use crate::classify::{lost, reply_error};
+use crate::classify::{late, lost, reply_error};
 use crate::encode::{Encoded, Encoder};
 use crate::limits::{CommandSize, SendWay, is_end, refused};
 use crate::link::Link;
@@ -107,12 +108,13 @@ impl ServerBatch {
         self.rows.iter().map(|sent| sent.row)
     }
 
-    /// Sends everything and reads every reply. What may be too large for the server goes alone, after the replies to
-    /// what was sent before, so that these are safe when the server closes the connection.
+    /// Sends everything and reads every reply, until the deadline if there is one. What may be too large for the server
+    /// goes alone, after the replies to what was sent before, so that these are safe when the server closes the
+    /// connection.
     ///
     /// # Cancel safety
     /// What was sent may be executed; the link is of no more use, and knows it.
-    pub(crate) async fn send(self, link: &mut Link, address: &str) -> Sent {
+    pub(crate) async fn send(self, link: &mut Link, address: &str, deadline: Option<Instant>) -> Sent {
         let Self { commands, rows } = self;
         let (mut commands, mut sent) = (commands.into_iter(), Sent::default());
         let mut start = 0;
@@ -142,15 +144,23 @@ impl ServerBatch {
             for command in commands.by_ref().take(replies) {
                 pipeline.add_command(command);
             }
-            match link.send(&pipeline, replies).await {
-                Ok(values) => {
+            let answered = match deadline {
+                None => Ok(link.send(&pipeline, replies).await),
+                Some(deadline) => timeout_at(deadline, link.send(&pipeline, replies)).await,
+            };
+            match answered {
+                Ok(Ok(values)) => {
                     sent.enter(part, values);
                     if sent.leaves_a_transaction() {
                         link.mark_unusable();
                     }
                 }
-                Err(values) => {
-                    sent.break_off(part, &rows[end..], values, address);
+                Ok(Err(values)) => {
+                    sent.break_off(part, &rows[end..], values, &lost(address));
+                    break;
+                }
+                Err(_) => {
+                    sent.break_off(part, &rows[end..], link.replies_so_far(), &late(address));
                     break;
                 }
             }
@@ -170,8 +180,8 @@ impl Sent {
         self.answers().any(|(_, replies)| is_open(replies))
     }
 
-    /// Enters the replies that came before the connection broke.
-    fn break_off(&mut self, part: &[SentRow], later: &[SentRow], values: Vec<Value>, address: &str) {
+    /// Enters the replies that came before the connection broke, or time was over; `error` is that of the other rows.
+    fn break_off(&mut self, part: &[SentRow], later: &[SentRow], values: Vec<Value>, error: &SinkError) {
         let is_refusal = matches!(values.last(), Some(Value::ServerError(error)) if is_end(error));
         let mut answers = values;
         if is_refusal {
@@ -184,7 +194,7 @@ impl Sent {
                 self.unsent.extend(rest.iter().chain(later).map(|sent| sent.row));
             }
             _ => {
-                self.failed.extend(part[complete..].iter().map(|sent| (sent.row, lost(address))));
+                self.failed.extend(part[complete..].iter().map(|sent| (sent.row, error.clone())));
                 self.failed.extend(later.iter().map(|sent| (sent.row, not_sent())));
             }
         }
@@ -234,7 +244,7 @@ pub(crate) async fn write_to_server(
             return Err(given_up());
         }
         is_first = false;
-        let sent = batch.send(link, &address).await;
+        let sent = batch.send(link, &address, None).await;
         for (row, replies) in sent.answers() {
             if let Some(redirected) = results.enter(plan, row, replies) {
                 results.failed.push((row, reply_error(redirected, plan.is_script)));
@@ -264,9 +274,9 @@ pub(crate) fn ask_again(error: &mut SinkError) {
     }
 }
 
-/// The connection broke before the row's turn.
+/// The connection broke, or time was over, before the row's turn.
 fn not_sent() -> SinkError {
-    SinkError::new(ErrorClass::Transient, "the connection broke before the row was sent")
+    SinkError::new(ErrorClass::Transient, "the connection to the server was given up before the row was sent")
 }
 
 /// The pipeline gave the batch up before anything was sent.
