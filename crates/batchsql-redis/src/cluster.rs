@@ -15,7 +15,7 @@ use redis::{ConnectionAddr, ConnectionInfo, ServerError, Value};
 use tokio::time::{Instant, timeout};
 
 use crate::classify::connect_error;
-use crate::encode::{Encoded, Encoder, bytes_of};
+use crate::encode::{Encoded, Encoder};
 use crate::fan_out::{Task, first_ok, join_all, stagger_delay};
 use crate::link::Link;
 use crate::plan::RedisPlan;
@@ -164,7 +164,10 @@ impl Cluster {
         let mut batches = BatchesByServer::default();
         for row in 0..rows.len() {
             match encoder.row(row).and_then(|encoded| Ok((topology.master_of(&encoded, plan)?, encoded))) {
-                Ok((master, encoded)) => batches.of(master).add(number(row), encoded, false),
+                Ok((master, encoded)) => {
+                    batches.of(master).add(number(row), &encoded, false);
+                    encoder.recycle(encoded);
+                }
                 Err(error) => {
                     self.mark_stale_if_transient(&error);
                     write.results.failed.push((number(row), error));
@@ -190,7 +193,10 @@ impl Cluster {
                 match encoder.row(row as usize) {
                     // ASKING holds for one command, and MULTI would use it up.
                     Ok(Encoded { second: Some(_), .. }) if asking => write.results.failed.push((row, slot_migrating())),
-                    Ok(encoded) => batches.of(server).add(row, encoded, asking),
+                    Ok(encoded) => {
+                        batches.of(server).add(row, &encoded, asking);
+                        encoder.recycle(encoded);
+                    }
                     Err(error) => write.results.failed.push((row, error)),
                 }
             }
@@ -287,9 +293,7 @@ impl Topology {
     fn master_of(&self, encoded: &Encoded, plan: &RedisPlan) -> Result<usize, SinkError> {
         let master = match plan.key_argument {
             // Of a command without a key any node says what is missing.
-            Some(argument) => {
-                self.slots[encoded.command.args_iter().nth(argument).map_or(0, |key| slot(bytes_of(&key)))]
-            }
+            Some(argument) => self.slots[slot(encoded.command.argument(argument))],
             None if self.masters.is_empty() => NO_MASTER,
             None => 0,
         };

@@ -16,8 +16,8 @@ use crate::client::{Client, ClientName};
 use crate::limits::ServerLimits;
 use crate::link::{Link, Parts};
 use crate::options::{AbandonedWrites, RedisOptions};
-use crate::recorded::{Record, Recorded};
 use crate::transport;
+use crate::wire::Wire;
 
 /// Makes connections.
 pub(crate) struct Connector {
@@ -133,11 +133,10 @@ impl Connector {
         }
         let options = &self.options;
         let stream = transport::open(server.addr(), options.tls.as_ref(), options.silence_limit).await?;
-        let record = Record::default();
-        let stream = Recorded::new(stream, record.clone());
-        let (connection, driver) = MultiplexedConnection::new_with_config(&settings, stream, config).await?;
+        let wire = Wire::new(stream);
+        let (connection, driver) = MultiplexedConnection::new_with_config(&settings, wire.clone(), config).await?;
         let (driver, answer_timeout) = (tokio::spawn(driver), options.connect_timeout);
-        let parts = Parts { connection, record, driver, is_lost, answer_timeout, reports_loss };
+        let parts = Parts { connection, wire, driver, is_lost, answer_timeout, reports_loss };
         Ok(Link::new(Client::new(server.clone(), None), parts))
     }
 }

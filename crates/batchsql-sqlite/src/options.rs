@@ -59,8 +59,9 @@ pub struct SqliteOptions {
 /// Pages of the cache: enough that the pages of the indexes of a table with some hundred thousand rows stay in it.
 const DEFAULT_CACHE_SIZE: u64 = 32 << 20;
 
-/// SQLite's own: a file beside the database that stays small.
-const DEFAULT_WAL_AUTOCHECKPOINT: u32 = 1_000;
+/// Four times SQLite's own: pages that several batches change are written into the database once (measured by
+/// `examples/pragmas.rs`).
+const DEFAULT_WAL_AUTOCHECKPOINT: u32 = 4_000;
 
 /// The database could not be opened.
 #[derive(Debug)]
@@ -149,7 +150,9 @@ impl SqliteOptions {
     }
 
     /// After how many pages of the write-ahead log a commit also writes them into the database
-    /// (`PRAGMA wal_autocheckpoint`); default 1,000 (4 MB), as SQLite's own. 0: never, then somebody else has to.
+    /// (`PRAGMA wal_autocheckpoint`); default 4,000 (16 MB; SQLite's own is 1,000). More is faster where keys of indexes come
+    /// in no order, and keeps a larger file beside the database. With [`Synchronous::Normal`] the commits since then may be
+    /// lost when the machine crashes. 0: never, then somebody else has to.
     #[must_use]
     pub fn wal_autocheckpoint(mut self, pages: u32) -> Self {
         self.wal_autocheckpoint = pages;
@@ -377,7 +380,7 @@ mod tests {
         };
         assert_eq!(ask("", "cache_size"), -32_768);
         assert_eq!(ask("?cache_size=1048576", "cache_size"), -1_024);
-        assert_eq!((ask("", "wal_autocheckpoint"), ask("?wal_autocheckpoint=50", "wal_autocheckpoint")), (1_000, 50));
+        assert_eq!((ask("", "wal_autocheckpoint"), ask("?wal_autocheckpoint=50", "wal_autocheckpoint")), (4_000, 50));
         assert_eq!((ask("", "mmap_size"), ask("?mmap_size=1048576", "mmap_size")), (0, 1_048_576));
         assert_eq!(ask("?synchronous=full", "synchronous"), 2);
     }
