@@ -12,10 +12,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use batchsql_core::{Attempt, ErrorClass, Rows, SinkError, Written};
 use redis::{ConnectionAddr, ConnectionInfo, ServerError, Value};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
-use crate::classify::{connect_error, late};
-use crate::encode::{Encoded, Encoder, bytes_of};
+use crate::classify::connect_error;
+use crate::encode::{Encoded, Encoder};
 use crate::fan_out::{Task, first_ok, join_all, stagger_delay};
 use crate::link::Link;
 use crate::plan::RedisPlan;
@@ -164,7 +164,10 @@ impl Cluster {
         let mut batches = BatchesByServer::default();
         for row in 0..rows.len() {
             match encoder.row(row).and_then(|encoded| Ok((topology.master_of(&encoded, plan)?, encoded))) {
-                Ok((master, encoded)) => batches.of(master).add(number(row), encoded, false),
+                Ok((master, encoded)) => {
+                    batches.of(master).add(number(row), &encoded, false);
+                    encoder.recycle(encoded);
+                }
                 Err(error) => {
                     self.mark_stale_if_transient(&error);
                     write.results.failed.push((number(row), error));
@@ -190,7 +193,10 @@ impl Cluster {
                 match encoder.row(row as usize) {
                     // ASKING holds for one command, and MULTI would use it up.
                     Ok(Encoded { second: Some(_), .. }) if asking => write.results.failed.push((row, slot_migrating())),
-                    Ok(encoded) => batches.of(server).add(row, encoded, asking),
+                    Ok(encoded) => {
+                        batches.of(server).add(row, &encoded, asking);
+                        encoder.recycle(encoded);
+                    }
                     Err(error) => write.results.failed.push((row, error)),
                 }
             }
@@ -241,19 +247,13 @@ impl Cluster {
         for (address, link) in lease.links() {
             if let Some(batch) = by_address.remove(address) {
                 sends.push(Box::pin(async move {
-                    let rows: Vec<u32> = batch.rows().collect();
-                    let sent = timeout_at(deadline, batch.send(link, address)).await;
-                    (address, sent, rows)
+                    let sent = batch.send(link, address, Some(deadline)).await;
+                    (address, sent)
                 }));
             }
         }
         let mut redirected = Vec::new();
-        for (address, sent, rows) in join_all(sends).await {
-            let Ok(sent) = sent else {
-                self.is_stale.store(true, Ordering::Release);
-                results.failed.extend(rows.into_iter().map(|row| (row, late(address))));
-                continue;
-            };
+        for (address, sent) in join_all(sends).await {
             if sent.failed.iter().any(|(_, error)| error.class() == ErrorClass::Unknown) {
                 self.is_stale.store(true, Ordering::Release);
             }
@@ -293,9 +293,7 @@ impl Topology {
     fn master_of(&self, encoded: &Encoded, plan: &RedisPlan) -> Result<usize, SinkError> {
         let master = match plan.key_argument {
             // Of a command without a key any node says what is missing.
-            Some(argument) => {
-                self.slots[encoded.command.args_iter().nth(argument).map_or(0, |key| slot(bytes_of(&key)))]
-            }
+            Some(argument) => self.slots[slot(encoded.command.argument(argument))],
             None if self.masters.is_empty() => NO_MASTER,
             None => 0,
         };

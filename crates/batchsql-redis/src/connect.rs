@@ -16,8 +16,8 @@ use crate::client::{Client, ClientName};
 use crate::limits::ServerLimits;
 use crate::link::{Link, Parts};
 use crate::options::{AbandonedWrites, RedisOptions};
-use crate::recorded::{Record, Recorded};
 use crate::transport;
+use crate::wire::Wire;
 
 /// Makes connections.
 pub(crate) struct Connector {
@@ -37,6 +37,12 @@ impl Connector {
     /// The server cannot be reached, or refuses the connection; there is no password.
     pub(crate) async fn connect(&self, server: &ConnectionInfo) -> Result<Link, SinkError> {
         let Some(provider) = &self.options.password else {
+            let settings = server.redis_settings();
+            if settings.username().is_some() && settings.password().is_none() {
+                let text = "the redis options name a user without a password; add it (user:@host for one that has none), \
+                            or a password_provider";
+                return Err(SinkError::new(ErrorClass::Permission, text));
+            }
             return self.connect_as(server, server.redis_settings()).await.map_err(|error| problem(&error, server));
         };
         for is_last in [false, true] {
@@ -127,11 +133,10 @@ impl Connector {
         }
         let options = &self.options;
         let stream = transport::open(server.addr(), options.tls.as_ref(), options.silence_limit).await?;
-        let record = Record::default();
-        let stream = Recorded::new(stream, record.clone());
-        let (connection, driver) = MultiplexedConnection::new_with_config(&settings, stream, config).await?;
+        let wire = Wire::new(stream);
+        let (connection, driver) = MultiplexedConnection::new_with_config(&settings, wire.clone(), config).await?;
         let (driver, answer_timeout) = (tokio::spawn(driver), options.connect_timeout);
-        let parts = Parts { connection, record, driver, is_lost, answer_timeout, reports_loss };
+        let parts = Parts { connection, wire, driver, is_lost, answer_timeout, reports_loss };
         Ok(Link::new(Client::new(server.clone(), None), parts))
     }
 }

@@ -9,8 +9,7 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
 
-use crate::options::{AbandonedWrites, Commands, OpenError, RedisOptions};
-use crate::sentinel::Sentinels;
+use crate::options::{AbandonedWrites, Commands, OpenError, RedisOptions, Sentinels};
 use crate::transport::TlsClient;
 
 const DEFAULT_PORT: u16 = 6379;
@@ -54,11 +53,13 @@ impl FromStr for RedisOptions {
             None => (None, authority),
         };
         let mut settings = RedisConnectionInfo::default();
-        if let Some((name, password)) = user.map(|user| user.split_once(':').unwrap_or((user, ""))) {
+        if let Some(user) = user {
+            let (name, password) = user.split_once(':').map_or((user, None), |(name, password)| (name, Some(password)));
             if !name.is_empty() {
                 settings = settings.set_username(decoded(name, "the user")?);
             }
-            if !password.is_empty() {
+            // A user without a password has the empty one: `user:@host`.
+            if let Some(password) = password.filter(|password| !name.is_empty() || !password.is_empty()) {
                 settings = settings.set_password(decoded(password, "the password")?);
             }
         }
@@ -101,6 +102,9 @@ impl FromStr for RedisOptions {
         let mut options = extra.options(with(&settings)?, is_cluster, is_tls)?;
         if is_sentinel {
             let mut settings = RedisConnectionInfo::default();
+            if extra.special.contains_key("sentinel_user") && !extra.special.contains_key("sentinel_password") {
+                return Err(wrong("sentinel_user is named without sentinel_password; add it"));
+            }
             if let Some(user) = extra.special.get("sentinel_user") {
                 settings = settings.set_username(user);
             }
@@ -321,6 +325,9 @@ mod tests {
         check("redis://:p%40ss%2F@h", "h:6379", None, Some("p@ss/"), 0);
         check("redis://u:p@ss@h/1/", "h:6379", Some("u"), Some("p@ss"), 1);
         check("redis://[::1]:7000", "::1:7000", None, None, 0);
+        check("redis://u:@h", "h:6379", Some("u"), Some(""), 0);
+        check("redis://u@h", "h:6379", Some("u"), None, 0);
+        check("redis+sentinel://u:p@h,i:7000/shop/2", "h:26379, i:7000", Some("u"), Some("p"), 2);
         check("unix:///run/redis.sock?db=2&user=u&pass=p%26w", "/run/redis.sock", Some("u"), Some("p&w"), 2);
         check("redis://u:p@a:7000,b?cluster=true", "a:7000, b:6379", Some("u"), Some("p"), 0);
         assert!(parsed("redis://a,b?cluster=true").is_cluster && !parsed("redis://a?cluster=false").is_cluster);
@@ -367,6 +374,12 @@ mod tests {
         check("redis://host?ca=/nowhere", "ca is for rediss://");
         check("redis://user:secret@host/2?cluster=true", "only database 0");
         check("redis://user:secret@a,b", "add cluster=true");
+        check("redis://user:secret@a?node_timeout=5", "node_timeout is for a cluster");
+        check("redis+sentinel://user:secret@a,b", "name of the master is missing");
+        check("redis+sentinel://a/shop?sentinel_user=secret", "without sentinel_password");
+        check("redis+sentinel://a/shop?node_timeout=5", "node_timeout is for a cluster");
+        check("unix:///run/redis.sock?silence_limit=5", "no meaning for a unix socket");
+        check("rediss://a?cert=/nowhere", "belong together");
         check("redis://a?cluster=secret", "neither true nor false");
         check("unix://relative?pass=secret", "not absolute");
     }

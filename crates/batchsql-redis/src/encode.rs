@@ -1,20 +1,20 @@
-//! Owns how a row becomes commands: its values as arguments, without a copy per argument but the command's own.
+//! Owns how a row becomes commands: its values as arguments, without an allocation per row.
 //! Must not know replies or connections.
 
 use batchsql_core::exhaustive::Value;
 use batchsql_core::{ColumnView, ErrorClass, Rows, SinkError, ValueRef};
-use redis::{Arg, Cmd, RedisWrite};
 
 use crate::command_info::is_forbidden;
+use crate::packed::Packed;
 use crate::plan::RedisPlan;
 use crate::shape::{Body, Field, KeyPlan, Shape, TtlPlan};
 use crate::types::{write_json, write_key, write_key_part, write_text};
 
 /// The commands of one row.
 pub(crate) struct Encoded {
-    pub(crate) command: Cmd,
+    pub(crate) command: Packed,
     /// A second command, which counts only together with the first: both go into a `MULTI`.
-    pub(crate) second: Option<Cmd>,
+    pub(crate) second: Option<Packed>,
 }
 
 /// Makes the commands of a batch.
@@ -22,17 +22,14 @@ pub(crate) struct Encoder<'a> {
     plan: &'a RedisPlan,
     columns: Vec<ColumnView<'a>>,
     scratch: Vec<u8>,
-    /// Bytes to reserve for the arguments of a command: a little more than the first of the batch has.
-    reserve: usize,
+    /// Commands whose memory is used again.
+    spare: Vec<Packed>,
 }
-
-/// No command reserves more: one large row must not make all others large.
-const MOST_RESERVED: usize = 4096;
 
 impl<'a> Encoder<'a> {
     pub(crate) fn new(plan: &'a RedisPlan, rows: Rows<'a>) -> Self {
         let columns = (0..rows.schema().columns().len()).map(|column| rows.column(column)).collect();
-        Self { plan, columns, scratch: Vec::new(), reserve: 0 }
+        Self { plan, columns, scratch: Vec::new(), spare: Vec::new() }
     }
 
     /// The commands of one row.
@@ -40,15 +37,6 @@ impl<'a> Encoder<'a> {
     /// # Errors
     /// The row makes no command; the others may.
     pub(crate) fn row(&mut self, row: usize) -> Result<Encoded, SinkError> {
-        let encoded = self.encode(row)?;
-        if self.reserve == 0 {
-            let bytes: usize = encoded.command.args_iter().map(|argument| bytes_of(&argument).len()).sum();
-            self.reserve = (bytes + bytes / 4).min(MOST_RESERVED);
-        }
-        Ok(encoded)
-    }
-
-    fn encode(&mut self, row: usize) -> Result<Encoded, SinkError> {
         let plan = self.plan;
         let command = match &plan.shape {
             Shape::Set { key, body, ttl, nx } => self.set(row, key, body, ttl, *nx),
@@ -58,7 +46,7 @@ impl<'a> Encoder<'a> {
                     let text = "the score of the row has digits that a double cannot hold; redis would round it";
                     return Err(SinkError::new(ErrorClass::Row, text));
                 }
-                let mut command = self.begin(word, 3 + columns.len());
+                let mut command = self.begin(word);
                 self.key(&mut command, key, row);
                 flag.iter().for_each(|flag| command.write_arg(flag.as_bytes()));
                 columns.iter().for_each(|column| self.column(&mut command, *column, row));
@@ -72,35 +60,47 @@ impl<'a> Encoder<'a> {
         Ok(only(command))
     }
 
+    /// Takes commands back that were sent, for the memory.
+    #[inline]
+    pub(crate) fn recycle(&mut self, Encoded { command, second }: Encoded) {
+        self.spare.push(command);
+        self.spare.extend(second);
+    }
+
     /// What a row overwrites, to be compared with that of other rows.
     pub(crate) fn overwrite_key(&mut self, row: usize) -> Option<Vec<u8>> {
         let command = self.row(row).ok()?.command;
-        let argument = |index: usize| command.args_iter().nth(index).map_or(&[][..], |argument| bytes_of(&argument));
-        let mut overwrite_key = argument(self.plan.key_argument?).to_vec();
+        let mut overwrite_key = command.argument(self.plan.key_argument?).to_vec();
         if let Shape::Simple { columns, .. } = &self.plan.shape
             && columns.len() > 1
         {
             // A member of a sorted set. No length can be mistaken for another, because the length of the key is included.
             let length = overwrite_key.len() as u64;
             overwrite_key.extend_from_slice(&length.to_le_bytes());
-            overwrite_key.extend_from_slice(argument(command.args_iter().len() - 1));
+            overwrite_key.extend_from_slice(command.argument(command.len() - 1));
         }
         Some(overwrite_key)
     }
 
-    fn begin(&self, word: &str, arguments: usize) -> Cmd {
-        let mut command = Cmd::with_capacity(arguments, self.reserve);
+    fn begin(&mut self, word: &str) -> Packed {
+        let mut command = self.empty();
         command.write_arg(word.as_bytes());
         command
     }
 
+    fn empty(&mut self) -> Packed {
+        let mut command = self.spare.pop().unwrap_or_default();
+        command.clear();
+        command
+    }
+
     #[inline]
-    fn column(&mut self, command: &mut Cmd, column: usize, row: usize) {
+    fn column(&mut self, command: &mut Packed, column: usize, row: usize) {
         self.value(command, self.columns[column].get(row));
     }
 
     #[inline]
-    fn value(&mut self, command: &mut Cmd, value: ValueRef<'_>) {
+    fn value(&mut self, command: &mut Packed, value: ValueRef<'_>) {
         match value {
             ValueRef::Text(v) | ValueRef::Decimal(v) | ValueRef::Json(v) => command.write_arg(v.as_bytes()),
             ValueRef::Bytes(v) => command.write_arg(v),
@@ -113,7 +113,7 @@ impl<'a> Encoder<'a> {
     }
 
     /// Names and values, without those that are `NULL`.
-    fn fields(&mut self, command: &mut Cmd, fields: &[Field], row: usize) {
+    fn fields(&mut self, command: &mut Packed, fields: &[Field], row: usize) {
         for field in fields {
             match self.columns[field.column].get(row) {
                 ValueRef::Null => {}
@@ -125,7 +125,7 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    fn key(&mut self, command: &mut Cmd, key: &KeyPlan, row: usize) {
+    fn key(&mut self, command: &mut Packed, key: &KeyPlan, row: usize) {
         if let ([], [column]) = (&*key.prefix, &*key.columns)
             && let ValueRef::Text(text) = self.columns[*column].get(row)
         {
@@ -143,7 +143,7 @@ impl<'a> Encoder<'a> {
         command.write_arg(&self.scratch);
     }
 
-    fn set(&mut self, row: usize, key: &KeyPlan, body: &Body, ttl: &TtlPlan, nx: bool) -> Cmd {
+    fn set(&mut self, row: usize, key: &KeyPlan, body: &Body, ttl: &TtlPlan, nx: bool) -> Packed {
         let ttl = match ttl {
             TtlPlan::Column(column) if self.columns[*column].is_null(row) => &TtlPlan::None,
             other => other,
@@ -153,7 +153,7 @@ impl<'a> Encoder<'a> {
             TtlPlan::Millis(_) if !nx => Some("PSETEX"),
             _ => None,
         };
-        let mut command = self.begin(short.unwrap_or("SET"), 6);
+        let mut command = self.begin(short.unwrap_or("SET"));
         self.key(&mut command, key, row);
         if short.is_some() {
             self.time(&mut command, ttl, row);
@@ -180,7 +180,7 @@ impl<'a> Encoder<'a> {
         command
     }
 
-    fn time(&mut self, command: &mut Cmd, ttl: &TtlPlan, row: usize) {
+    fn time(&mut self, command: &mut Packed, ttl: &TtlPlan, row: usize) {
         match ttl {
             TtlPlan::Seconds(time) | TtlPlan::Millis(time) => command.write_arg(time.as_bytes()),
             TtlPlan::Column(column) => self.column(command, *column, row),
@@ -188,7 +188,7 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    fn document(&mut self, command: &mut Cmd, members: &[Field], row: usize) {
+    fn document(&mut self, command: &mut Packed, members: &[Field], row: usize) {
         let out = &mut self.scratch;
         out.clear();
         out.push(b'{');
@@ -206,13 +206,13 @@ impl<'a> Encoder<'a> {
     fn hash(&mut self, row: usize, key: &KeyPlan, fields: &[Field]) -> Result<Encoded, SinkError> {
         let nulls = fields.iter().filter(|field| self.columns[field.column].is_null(row)).count();
         let set = (nulls < fields.len()).then(|| {
-            let mut command = self.begin("HSET", 2 + 2 * fields.len());
+            let mut command = self.begin("HSET");
             self.key(&mut command, key, row);
             self.fields(&mut command, fields, row);
             command
         });
         let delete = (nulls > 0).then(|| {
-            let mut command = self.begin("HDEL", 2 + nulls);
+            let mut command = self.begin("HDEL");
             self.key(&mut command, key, row);
             for field in fields.iter().filter(|field| self.columns[field.column].is_null(row)) {
                 command.write_arg(&field.name);
@@ -233,8 +233,8 @@ impl<'a> Encoder<'a> {
         max_len: Option<&str>,
         id: Option<usize>,
         fields: &[Field],
-    ) -> Result<Cmd, SinkError> {
-        let mut command = self.begin("XADD", 6 + 2 * fields.len());
+    ) -> Result<Packed, SinkError> {
+        let mut command = self.begin("XADD");
         self.key(&mut command, key, row);
         if let Some(max_len) = max_len {
             ["MAXLEN", "~", max_len].iter().for_each(|argument| command.write_arg(argument.as_bytes()));
@@ -243,17 +243,17 @@ impl<'a> Encoder<'a> {
             Some(id) if !self.columns[id].is_null(row) => self.column(&mut command, id, row),
             _ => command.write_arg(b"*"),
         }
-        let before = command.args_iter().len();
+        let before = command.len();
         self.fields(&mut command, fields, row);
-        if command.args_iter().len() == before {
+        if command.len() == before {
             let text = "every field of the row is NULL, and an entry of a stream needs one; give a value";
             return Err(SinkError::new(ErrorClass::Row, text));
         }
         Ok(command)
     }
 
-    fn raw(&mut self, row: usize, words: &[String], columns: usize) -> Result<Cmd, SinkError> {
-        let mut command = Cmd::with_capacity(words.len() + columns, self.reserve);
+    fn raw(&mut self, row: usize, words: &[String], columns: usize) -> Result<Packed, SinkError> {
+        let mut command = self.empty();
         words.iter().for_each(|word| command.write_arg(word.as_bytes()));
         for column in 0..columns {
             match self.columns[column].get(row) {
@@ -262,9 +262,7 @@ impl<'a> Encoder<'a> {
             }
         }
         if words.is_empty()
-            && let Some(Arg::Simple(word)) = command.args_iter().next()
-            && (word.is_empty()
-                || is_forbidden(word, command.args_iter().nth(1).map_or(&[][..], |next| bytes_of(&next))))
+            && (command.argument(0).is_empty() || is_forbidden(command.argument(0), command.argument(1)))
         {
             let text = "the row's command is empty, or would change the connection; use one that reads or writes data";
             return Err(SinkError::new(ErrorClass::Row, text));
@@ -294,15 +292,7 @@ fn is_exact(score: ValueRef<'_>) -> bool {
     }
 }
 
-/// The bytes of an argument. There are no cursors here.
-pub(crate) fn bytes_of<'a>(argument: &Arg<&'a [u8]>) -> &'a [u8] {
-    match argument {
-        Arg::Simple(bytes) => bytes,
-        _ => &[],
-    }
-}
-
-fn only(command: Cmd) -> Encoded {
+fn only(command: Packed) -> Encoded {
     Encoded { command, second: None }
 }
 

@@ -61,9 +61,15 @@
 //! batches are independent of each other: two of them may be written in any order, and one that waits for memory
 //! may be overtaken. `Ordering::PerTable` keeps the order then, one batch at a time.
 //!
-//! When a connection breaks before the replies came, strings, hashes, documents and members of sorted sets with a
-//! declared key, and members of sets in any case, are written again, because that is harmless. With `Conflict::ignore`,
-//! a row that the first attempt wrote is then reported as ignored: its key is there. All other rows end as unknown.
+//! When a connection breaks, rows whose replies came have their outcomes. Of the others, strings, hashes, documents and
+//! members of sorted sets with a declared key, and members of sets in any case, are written again, because that is
+//! harmless. With `Conflict::ignore` a row that the first attempt wrote is then reported as ignored, because the server
+//! says only that its key is there. All other rows end as unknown.
+//!
+//! # Errors
+//!
+//! An error that is not known here, as a proxy or a module may send, is tried again for `retry_for`, for its row alone. A
+//! value above the limits of the server (`proto-max-bulk-len`, `client-query-buffer-limit`) rejects its row alone.
 //!
 //! A row of a hash with `NULL` is two commands in a `MULTI`. Where the server refuses transactions, tables with
 //! nullable fields are refused. If it begins to refuse them later, the replies of the two commands decide; a row of
@@ -91,7 +97,8 @@
 //!
 //! A user needs the right to the keys and to the commands of its tables: those of [`Command`]'s table, `MULTI` and
 //! `EXEC` for hashes with nullable fields, `SELECT` for a database other than 0, `CLUSTER SLOTS` for a cluster. For the
-//! order after abandoned writes, `CLIENT` and `INFO`, see above.
+//! order after abandoned writes, `CLIENT` and `INFO`, see above. `CONFIG GET` is asked for the limits; without it, large
+//! commands are sent alone. `ROLE` is asked for behind sentinels.
 //! `COMMAND INFO` is asked for about raw commands; without it, or when it is renamed, their first argument
 //! counts as the key.
 //!
@@ -118,10 +125,11 @@ mod limits;
 mod link;
 mod lookup;
 mod options;
+mod packed;
 mod plan;
 mod pool;
-mod recorded;
 mod replies;
+mod reply;
 mod sentinel;
 mod session;
 mod shape;
@@ -131,6 +139,7 @@ mod slot;
 mod tls;
 mod transport;
 mod types;
+mod wire;
 mod write;
 
 pub use command::{Command, Document, Hash, Key, Publish, Push, Raw, SAdd, Set, Ttl, XAdd, ZAdd};

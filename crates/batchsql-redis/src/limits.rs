@@ -8,7 +8,8 @@ use batchsql_core::{ErrorClass, SinkError};
 use redis::{Pipeline, ServerError, Value};
 
 use crate::client::text;
-use crate::encode::{Encoded, bytes_of};
+use crate::encode::Encoded;
+use crate::packed::Packed;
 
 /// Smaller commands are below every limit.
 const ALWAYS_TAKEN: usize = 1 << 20;
@@ -39,15 +40,11 @@ pub(crate) enum SendWay {
 
 impl CommandSize {
     pub(crate) fn of(encoded: &Encoded) -> Self {
-        let mut size = Self { total: 0, largest: 0 };
-        for command in std::iter::once(&encoded.command).chain(&encoded.second) {
-            for argument in command.args_iter() {
-                let bytes = bytes_of(&argument).len();
-                size.total += bytes;
-                size.largest = size.largest.max(bytes);
-            }
+        let second = encoded.second.as_ref();
+        Self {
+            total: encoded.command.total() + second.map_or(0, Packed::total),
+            largest: encoded.command.largest().max(second.map_or(0, Packed::largest)),
         }
-        size
     }
 }
 

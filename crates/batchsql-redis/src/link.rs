@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::classify::{code_of, is_of_another_role};
 use crate::client::{Client, Sending};
 use crate::limits::{ServerLimits, is_end};
-use crate::recorded::Record;
+use crate::wire::Wire;
 
 /// One connection to one server, used by one batch at a time.
 ///
@@ -23,9 +23,12 @@ pub(crate) struct Link {
     /// How the server names it.
     pub(crate) client: Arc<Client>,
     pub(crate) limits: ServerLimits,
+    /// For questions. Batches have the wire to themselves.
     connection: MultiplexedConnection,
-    record: Record,
+    wire: Wire,
     driver: JoinHandle<()>,
+    /// The replies to the last batch, as far as they have come.
+    replies: Vec<Value>,
     is_lost: Arc<AtomicBool>,
     /// Something was sent, and not all replies were read.
     is_busy: bool,
@@ -40,7 +43,7 @@ pub(crate) struct Link {
 /// What a new connection consists of.
 pub(crate) struct Parts {
     pub(crate) connection: MultiplexedConnection,
-    pub(crate) record: Record,
+    pub(crate) wire: Wire,
     /// Carries the bytes.
     pub(crate) driver: JoinHandle<()>,
     pub(crate) is_lost: Arc<AtomicBool>,
@@ -50,34 +53,51 @@ pub(crate) struct Parts {
 
 impl Link {
     pub(crate) fn new(client: Client, parts: Parts) -> Self {
-        let Parts { connection, record, driver, is_lost, answer_timeout, reports_loss } = parts;
-        let (client, limits, is_busy, is_outdated) = (Arc::new(client), ServerLimits::default(), false, false);
-        Self { client, limits, connection, record, driver, is_lost, is_busy, is_outdated, answer_timeout, reports_loss }
+        let Parts { connection, wire, driver, is_lost, answer_timeout, reports_loss } = parts;
+        Self {
+            client: Arc::new(client),
+            limits: ServerLimits::default(),
+            connection,
+            wire,
+            driver,
+            replies: Vec::new(),
+            is_lost,
+            is_busy: false,
+            is_outdated: false,
+            answer_timeout,
+            reports_loss,
+        }
     }
 
-    /// Sends the commands together; `replies` is how many replies they have.
+    /// Sends commands together; `replies` is how many replies they have.
     ///
     /// # Errors
     /// The connection broke, or the server closes it after its last reply; the error has the replies that came.
     ///
     /// # Cancel safety
     /// When it is dropped, the link is of no more use and says so.
-    pub(crate) async fn send(&mut self, pipeline: &Pipeline, replies: usize) -> Result<Vec<Value>, Vec<Value>> {
+    pub(crate) async fn send(&mut self, commands: &[u8], replies: usize) -> Result<Vec<Value>, Vec<Value>> {
         self.is_busy = true;
-        self.record.begin();
+        self.replies = Vec::with_capacity(replies);
         let sending = Sending::on(&self.client);
-        let result = self.connection.req_packed_commands(pipeline, 0, replies).await;
-        let result = result.map_err(|_| self.record.replies());
-        let (Ok(values) | Err(values)) = &result;
+        let is_answered = self.wire.exchange(commands, replies, &mut self.replies).await.is_ok();
+        let values = std::mem::take(&mut self.replies);
         self.is_outdated |= values.iter().any(says_another_role);
         // After its last word the server executes nothing more of what was sent, and closes.
         let is_over = matches!(values.last(), Some(Value::ServerError(error)) if is_end(error));
-        if result.is_ok() || is_over {
+        if is_answered || is_over {
             sending.answered();
         }
-        let result = result.and_then(|values| if is_over { Err(values) } else { Ok(values) });
-        self.is_busy = result.is_err();
-        result
+        if !is_answered || is_over {
+            return Err(values);
+        }
+        self.is_busy = false;
+        Ok(values)
+    }
+
+    /// The replies that have come to a `send` that was dropped.
+    pub(crate) fn replies_so_far(&mut self) -> Vec<Value> {
+        std::mem::take(&mut self.replies)
     }
 
     /// Sends one command, whose answer may take as long as a connection.
@@ -86,7 +106,6 @@ impl Link {
     /// As [`send`](Self::send).
     pub(crate) async fn ask(&mut self, command: &Cmd) -> RedisResult<Value> {
         self.is_busy = true;
-        self.record.begin();
         let asked = timeout(self.answer_timeout, self.connection.req_packed_command(command));
         let result = asked.await.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()));
         self.is_busy = result.is_err();
@@ -101,7 +120,6 @@ impl Link {
     /// As [`send`](Self::send).
     pub(crate) async fn ask_all(&mut self, questions: &Pipeline) -> RedisResult<Vec<Value>> {
         self.is_busy = true;
-        self.record.begin();
         let asked = timeout(self.answer_timeout, self.connection.req_packed_commands(questions, 0, questions.len()));
         let result = asked.await.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()));
         self.is_busy = result.is_err();

@@ -9,7 +9,6 @@ use batchsql_core::{CachedPassword, PasswordProvider};
 use redis::{ConnectionInfo, ProtocolVersion};
 
 use crate::command::Command;
-use crate::sentinel::Sentinels;
 use crate::transport::TlsClient;
 
 /// What is done about a batch that was given up after it was sent, before the next batch of rows with an order.
@@ -68,6 +67,14 @@ pub struct RedisOptions {
     pub(crate) tls: Option<TlsClient>,
     pub(crate) password: Option<CachedPassword>,
     pub(crate) commands: Commands,
+}
+
+/// The sentinels that know a master.
+#[derive(Debug, Clone)]
+pub(crate) struct Sentinels {
+    pub(crate) hosts: Vec<ConnectionInfo>,
+    /// The name of the master at the sentinels.
+    pub(crate) master: String,
 }
 
 /// The commands by table.

@@ -15,7 +15,7 @@ use crate::client::Clients;
 use crate::connect::Connector;
 use crate::fan_out::{Task, first_ok, join_all, stagger_delay};
 use crate::link::Link;
-use crate::options::{OpenError, RedisOptions};
+use crate::options::{OpenError, RedisOptions, Sentinels};
 use crate::sentinel;
 
 /// The connections of a sink.
@@ -66,7 +66,7 @@ impl Pool {
         Ok(master)
     }
 
-    async fn ask_for_master(&self, sentinels: &sentinel::Sentinels) -> Result<ConnectionInfo, SinkError> {
+    async fn ask_for_master(&self, sentinels: &Sentinels) -> Result<ConnectionInfo, SinkError> {
         let (host, port) = sentinel::master(&self.connector, sentinels).await?;
         Ok(with_host(&self.options().seeds[0], host, port))
     }

@@ -12,14 +12,7 @@ use crate::client::text;
 use crate::connect::Connector;
 use crate::fan_out::{Task, first_ok, stagger_delay};
 use crate::link::Link;
-
-/// The sentinels that know a master.
-#[derive(Debug, Clone)]
-pub(crate) struct Sentinels {
-    pub(crate) hosts: Vec<ConnectionInfo>,
-    /// The name of the master at the sentinels.
-    pub(crate) master: String,
-}
+use crate::options::Sentinels;
 
 /// Asks the sentinels, one soon after the other, until one names the master: within the connect timeout.
 ///

@@ -2,6 +2,7 @@
 //! noticed. Must not know Redis.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use redis::ConnectionAddr;
@@ -9,8 +10,12 @@ use redis::io::tcp::socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use crate::fan_out::{Task, first_ok, stagger_delay};
 #[cfg(feature = "tls")]
 pub(crate) use crate::tls::TlsClient;
+
+/// All addresses of a host are tried within a quarter of this.
+const ADDRESSES_WITHIN: Duration = Duration::from_secs(1);
 
 /// Without the feature `tls` there is none.
 #[cfg(not(feature = "tls"))]
@@ -41,7 +46,17 @@ pub(crate) async fn open(
 }
 
 async fn tcp(host: &str, port: u16, silence_limit: Duration) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect((host, port)).await?;
+    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
+    // One soon after the other, because the first may be silent: a host with an address of IPv6 that leads nowhere.
+    let tasks = addresses.into_iter().enumerate().map(|(turn, address)| -> Task<'_, _> {
+        Box::pin(async move {
+            tokio::time::sleep(stagger_delay(turn, ADDRESSES_WITHIN)).await;
+            TcpStream::connect(address).await
+        })
+    });
+    let stream = first_ok(tasks.collect()).await.map_err(|mut errors| {
+        errors.pop().unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the host has no address"))
+    })?;
     stream.set_nodelay(true)?;
     notice_silence(&stream, silence_limit)?;
     Ok(stream)

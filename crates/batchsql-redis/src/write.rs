@@ -4,9 +4,10 @@
 use std::ops::Range;
 
 use batchsql_core::{Attempt, ErrorClass, Rows, SinkError, Written};
-use redis::{Cmd, Pipeline, Value};
+use redis::Value;
+use tokio::time::{Instant, timeout_at};
 
-use crate::classify::{lost, reply_error};
+use crate::classify::{late, lost, reply_error};
 use crate::encode::{Encoded, Encoder};
 use crate::limits::{CommandSize, SendWay, is_end, refused};
 use crate::link::Link;
@@ -17,7 +18,8 @@ use crate::replies::{IN_TRANSACTION, RowResults};
 /// Commands for one server, and whose they are.
 #[derive(Default)]
 pub(crate) struct ServerBatch {
-    commands: Vec<Cmd>,
+    /// The commands as they are sent.
+    bytes: Vec<u8>,
     rows: Vec<SentRow>,
 }
 
@@ -29,6 +31,8 @@ struct SentRow {
     skipped: u8,
     replies: u8,
     size: CommandSize,
+    /// Where its commands end in the bytes of the batch.
+    end: usize,
 }
 
 impl SentRow {
@@ -74,28 +78,31 @@ impl Sent {
 }
 
 impl ServerBatch {
-    pub(crate) fn with_capacity(commands: usize) -> Self {
-        Self { commands: Vec::with_capacity(commands), rows: Vec::with_capacity(commands) }
+    pub(crate) fn with_capacity(rows: usize) -> Self {
+        Self { bytes: Vec::new(), rows: Vec::with_capacity(rows) }
     }
 
     /// Adds the commands of a row. `asking`: the node is to take them although the slot is still another's.
-    pub(crate) fn add(&mut self, row: u32, encoded: Encoded, asking: bool) {
-        let size = CommandSize::of(&encoded);
-        let (before, skipped) = (self.commands.len(), asking && encoded.second.is_none());
-        match encoded {
-            Encoded { command, second: None } => {
+    pub(crate) fn add(&mut self, row: u32, encoded: &Encoded, asking: bool) {
+        let size = CommandSize::of(encoded);
+        let (mut skipped, mut replies) = (0, 1);
+        match &encoded.second {
+            None => {
                 if asking {
-                    self.commands.push(redis::cmd("ASKING"));
+                    self.bytes.extend_from_slice(b"*1\r\n$6\r\nASKING\r\n");
+                    skipped = 1;
                 }
-                self.commands.push(command);
+                encoded.command.append_to(&mut self.bytes);
             }
-            Encoded { command, second: Some(second) } => {
-                self.commands.extend([redis::cmd("MULTI"), command, second, redis::cmd("EXEC")]);
+            Some(second) => {
+                self.bytes.extend_from_slice(b"*1\r\n$5\r\nMULTI\r\n");
+                encoded.command.append_to(&mut self.bytes);
+                second.append_to(&mut self.bytes);
+                self.bytes.extend_from_slice(b"*1\r\n$4\r\nEXEC\r\n");
+                replies = IN_TRANSACTION as u8;
             }
         }
-        let replies = self.commands.len() - before - usize::from(skipped);
-        debug_assert!(replies == 1 || replies == IN_TRANSACTION);
-        self.rows.push(SentRow { row, skipped: u8::from(skipped), replies: replies as u8, size });
+        self.rows.push(SentRow { row, skipped, replies, size, end: self.bytes.len() });
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -107,15 +114,15 @@ impl ServerBatch {
         self.rows.iter().map(|sent| sent.row)
     }
 
-    /// Sends everything and reads every reply. What may be too large for the server goes alone, after the replies to
-    /// what was sent before, so that these are safe when the server closes the connection.
+    /// Sends everything and reads every reply, until the deadline if there is one. What may be too large for the server
+    /// goes alone, after the replies to what was sent before, so that these are safe when the server closes the
+    /// connection.
     ///
     /// # Cancel safety
     /// What was sent may be executed; the link is of no more use, and knows it.
-    pub(crate) async fn send(self, link: &mut Link, address: &str) -> Sent {
-        let Self { commands, rows } = self;
-        let (mut commands, mut sent) = (commands.into_iter(), Sent::default());
-        let mut start = 0;
+    pub(crate) async fn send(self, link: &mut Link, address: &str, deadline: Option<Instant>) -> Sent {
+        let Self { bytes, rows } = self;
+        let (mut sent, mut start) = (Sent::default(), 0);
         while start < rows.len() {
             let way = link.limits.way(rows[start].size);
             if way == SendWay::AfterQuestion {
@@ -126,7 +133,6 @@ impl ServerBatch {
                 }
                 if let Some(refusal) = link.limits.refusal(rows[start].size.largest) {
                     sent.failed.push((rows[start].row, refusal));
-                    commands.by_ref().take(rows[start].commands()).for_each(drop);
                     start += 1;
                     continue;
                 }
@@ -138,19 +144,25 @@ impl ServerBatch {
             };
             let part = &rows[start..end];
             let replies = part.iter().map(|sent| sent.commands()).sum();
-            let mut pipeline = Pipeline::with_capacity(replies);
-            for command in commands.by_ref().take(replies) {
-                pipeline.add_command(command);
-            }
-            match link.send(&pipeline, replies).await {
-                Ok(values) => {
+            let begin = start.checked_sub(1).map_or(0, |before| rows[before].end);
+            let bytes = &bytes[begin..rows[end - 1].end];
+            let answered = match deadline {
+                None => Ok(link.send(bytes, replies).await),
+                Some(deadline) => timeout_at(deadline, link.send(bytes, replies)).await,
+            };
+            match answered {
+                Ok(Ok(values)) => {
                     sent.enter(part, values);
                     if sent.leaves_a_transaction() {
                         link.mark_unusable();
                     }
                 }
-                Err(values) => {
-                    sent.break_off(part, &rows[end..], values, address);
+                Ok(Err(values)) => {
+                    sent.break_off(part, &rows[end..], values, &lost(address));
+                    break;
+                }
+                Err(_) => {
+                    sent.break_off(part, &rows[end..], link.replies_so_far(), &late(address));
                     break;
                 }
             }
@@ -170,8 +182,8 @@ impl Sent {
         self.answers().any(|(_, replies)| is_open(replies))
     }
 
-    /// Enters the replies that came before the connection broke.
-    fn break_off(&mut self, part: &[SentRow], later: &[SentRow], values: Vec<Value>, address: &str) {
+    /// Enters the replies that came before the connection broke, or time was over; `error` is that of the other rows.
+    fn break_off(&mut self, part: &[SentRow], later: &[SentRow], values: Vec<Value>, error: &SinkError) {
         let is_refusal = matches!(values.last(), Some(Value::ServerError(error)) if is_end(error));
         let mut answers = values;
         if is_refusal {
@@ -184,7 +196,7 @@ impl Sent {
                 self.unsent.extend(rest.iter().chain(later).map(|sent| sent.row));
             }
             _ => {
-                self.failed.extend(part[complete..].iter().map(|sent| (sent.row, lost(address))));
+                self.failed.extend(part[complete..].iter().map(|sent| (sent.row, error.clone())));
                 self.failed.extend(later.iter().map(|sent| (sent.row, not_sent())));
             }
         }
@@ -206,7 +218,10 @@ pub(crate) async fn write_to_server(
     let mut batch = ServerBatch::with_capacity(rows.len());
     for row in 0..rows.len() {
         match encoder.row(row) {
-            Ok(encoded) => batch.add(number(row), encoded, false),
+            Ok(encoded) => {
+                batch.add(number(row), &encoded, false);
+                encoder.recycle(encoded);
+            }
             Err(error) => results.failed.push((number(row), error)),
         }
     }
@@ -234,7 +249,7 @@ pub(crate) async fn write_to_server(
             return Err(given_up());
         }
         is_first = false;
-        let sent = batch.send(link, &address).await;
+        let sent = batch.send(link, &address, None).await;
         for (row, replies) in sent.answers() {
             if let Some(redirected) = results.enter(plan, row, replies) {
                 results.failed.push((row, reply_error(redirected, plan.is_script)));
@@ -244,7 +259,7 @@ pub(crate) async fn write_to_server(
         batch = ServerBatch::with_capacity(sent.unsent.len());
         for row in sent.unsent {
             match encoder.row(row as usize) {
-                Ok(encoded) => batch.add(row, encoded, false),
+                Ok(encoded) => batch.add(row, &encoded, false),
                 Err(error) => results.failed.push((row, error)),
             }
         }
@@ -264,9 +279,9 @@ pub(crate) fn ask_again(error: &mut SinkError) {
     }
 }
 
-/// The connection broke before the row's turn.
+/// The connection broke, or time was over, before the row's turn.
 fn not_sent() -> SinkError {
-    SinkError::new(ErrorClass::Transient, "the connection broke before the row was sent")
+    SinkError::new(ErrorClass::Transient, "the connection to the server was given up before the row was sent")
 }
 
 /// The pipeline gave the batch up before anything was sent.

@@ -33,24 +33,29 @@
 //! |---|---|---|
 //! | bool, i16, i32 | INTEGER | any but TEXT |
 //! | i64, u64 | INTEGER; a `u64` above `i64::MAX` is refused at admission | not TEXT, not REAL |
-//! | f32, f64 | REAL; `NaN`, which SQLite would turn into NULL, is refused at admission | any but TEXT |
+//! | f32, f64 | REAL, whole numbers as INTEGER in INTEGER and NUMERIC columns; `NaN`, which SQLite would turn into NULL, is refused at admission | not TEXT, not the row id |
 //! | decimal, text, json | TEXT | TEXT, BLOB or none: SQLite turns numbers in text into floating point in every other column, for example `DECIMAL(10,2)` |
-//! | bytes | BLOB | any; a STRICT table needs BLOB |
-//! | uuid | hyphenated TEXT in a TEXT column, else BLOB of 16 bytes | any; a STRICT table needs TEXT or BLOB |
+//! | bytes | BLOB | any but the row id |
+//! | uuid | hyphenated TEXT in a TEXT column, else BLOB of 16 bytes | any but the row id |
 //! | date, time, timestamp, timestamptz | ISO 8601 TEXT with microseconds, `timestamptz` with `+00:00` | not INTEGER, not REAL |
 //!
-//! A column that would change values is refused when its table is first read.
+//! STRICT tables need the type that stands under "stored as", or `ANY`; a REAL column there takes integers up to `i32`, too.
+//! Coordinates of an `rtree` are floats of 32 bits and take `f32`, `i16` and `bool`; those of an `rtree_i32` take integers
+//! up to `i32`. `-0.0` loses its sign, except in columns without conversion (BLOB, none, `ANY`).
+//!
+//! A column that would change values, or refuse them all, is refused when its table is first read, and again when any
+//! table of the database has changed.
 //!
 //! # One writer
 //!
-//! One batch is written while the next one waits in the writer's queue. A batch that is given up there, by
-//! `statement_timeout` or by the deadline of `close`, was not sent: it is tried again, or ends as `Purged`.
+//! One batch is written while the next one waits in the writer's queue.
 //!
 //! # Abandoned writes
 //!
-//! A batch that is given up while its statements run is interrupted. It ends, written or not, before the writer
-//! begins the next one, so it cannot overwrite newer rows of the same pipeline. Two sinks on one file have no order
-//! between them, given up or not.
+//! A batch that is given up, by `statement_timeout` or by the deadline of `close`, before its `COMMIT` is known not to be
+//! written: it is interrupted and rolled back, then tried again, or ends as `Purged`. Only while the commit itself runs is
+//! it unknown. It ends before the writer begins the next one, so it cannot overwrite newer rows of the same pipeline. Two
+//! sinks on one file have no order between them, given up or not.
 //!
 //! # Durability
 //!
@@ -67,6 +72,7 @@ mod opened_file;
 mod options;
 mod plan;
 mod sink;
+mod table;
 mod types;
 mod write;
 mod writer;

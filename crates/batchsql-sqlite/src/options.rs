@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
-use rusqlite::{Connection, DatabaseName, OpenFlags};
+use rusqlite::{Connection, DatabaseName, OpenFlags, OptionalExtension};
 
 /// How long a commit takes to be safe; SQLite's `PRAGMA synchronous`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,7 +32,11 @@ enum Location {
 ///
 /// As a DSN: `sqlite::memory:`, `sqlite:relative.db`, `sqlite:///absolute.db`, with the parameters
 /// `mode` (`rwc` creates the file and is the default, `rw` needs it to exist, `memory`), `synchronous`
-/// (`normal`, `full`, `off`) and `busy_timeout` (seconds, decimals allowed; default 5).
+/// (`normal`, `full`, `off`), `busy_timeout` (seconds, decimals allowed; default 5), `cache_size` (bytes),
+/// `wal_autocheckpoint` (pages) and `mmap_size` (bytes), see the methods of these names.
+///
+/// There is no way to open a database later, as the sinks of servers have it: there is no server to wait for, and a file
+/// that cannot be opened is a mistake that should be seen at once.
 ///
 /// ```
 /// use batchsql_sqlite::SqliteOptions;
@@ -47,7 +51,17 @@ pub struct SqliteOptions {
     create: bool,
     synchronous: Synchronous,
     busy_timeout: Duration,
+    cache_size: u64,
+    wal_autocheckpoint: u32,
+    mmap_size: u64,
 }
+
+/// Pages of the cache: enough that the pages of the indexes of a table with some hundred thousand rows stay in it.
+const DEFAULT_CACHE_SIZE: u64 = 32 << 20;
+
+/// Four times SQLite's own: pages that several batches change are written into the database once (measured by
+/// `examples/pragmas.rs`).
+const DEFAULT_WAL_AUTOCHECKPOINT: u32 = 4_000;
 
 /// The database could not be opened.
 #[derive(Debug)]
@@ -94,7 +108,15 @@ impl SqliteOptions {
     }
 
     fn at(location: Location) -> Self {
-        Self { location, create: true, synchronous: Synchronous::Normal, busy_timeout: Duration::from_secs(5) }
+        Self {
+            location,
+            create: true,
+            synchronous: Synchronous::Normal,
+            busy_timeout: Duration::from_secs(5),
+            cache_size: DEFAULT_CACHE_SIZE,
+            wal_autocheckpoint: DEFAULT_WAL_AUTOCHECKPOINT,
+            mmap_size: 0,
+        }
     }
 
     /// Whether a missing file is created; default true.
@@ -116,6 +138,32 @@ impl SqliteOptions {
     #[must_use]
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
         self.busy_timeout = timeout;
+        self
+    }
+
+    /// How many bytes of pages the writer may keep in memory (`PRAGMA cache_size`); default 32 MiB (SQLite's own is 2 MB).
+    /// It is used as far as it is needed. Indexes whose keys come in no order need more, see `docs/databases.md`.
+    #[must_use]
+    pub fn cache_size(mut self, bytes: u64) -> Self {
+        self.cache_size = bytes;
+        self
+    }
+
+    /// After how many pages of the write-ahead log a commit also writes them into the database
+    /// (`PRAGMA wal_autocheckpoint`); default 4,000 (16 MB; SQLite's own is 1,000). More is faster where keys of indexes come
+    /// in no order, and keeps a larger file beside the database. With [`Synchronous::Normal`] the commits since then may be
+    /// lost when the machine crashes. 0: never, then somebody else has to.
+    #[must_use]
+    pub fn wal_autocheckpoint(mut self, pages: u32) -> Self {
+        self.wal_autocheckpoint = pages;
+        self
+    }
+
+    /// How many bytes of the file are read through memory mapping (`PRAGMA mmap_size`); default 0. An error of the disk
+    /// there ends the process.
+    #[must_use]
+    pub fn mmap_size(mut self, bytes: u64) -> Self {
+        self.mmap_size = bytes;
         self
     }
 
@@ -163,6 +211,13 @@ impl SqliteOptions {
             Synchronous::Full => 2,
         };
         conn.pragma_update(None, "synchronous", synchronous)?;
+        // Negative: in KiB, and not in pages.
+        let kib = i64::try_from(self.cache_size.div_ceil(1024)).unwrap_or(i64::MAX).min(i32::MAX.into());
+        conn.pragma_update(None, "cache_size", -kib)?;
+        // These two answer with the value.
+        let ask = |pragma: String| conn.query_row(&pragma, [], |_| Ok(())).optional().map(drop);
+        ask(format!("PRAGMA wal_autocheckpoint={}", self.wal_autocheckpoint))?;
+        ask(format!("PRAGMA mmap_size={}", i64::try_from(self.mmap_size).unwrap_or(i64::MAX)))?;
         conn.pragma_update(None, "foreign_keys", true)
     }
 
@@ -231,6 +286,9 @@ impl FromStr for SqliteOptions {
                     let problem = "busy_timeout in the sqlite dsn is not a number of seconds up to 2000000, or 0";
                     options.busy_timeout = seconds(value).ok_or_else(|| OpenError::new(problem))?;
                 }
+                ("cache_size", value) => options.cache_size = number(name, value)?,
+                ("wal_autocheckpoint", value) => options.wal_autocheckpoint = number(name, value)?,
+                ("mmap_size", value) => options.mmap_size = number(name, value)?,
                 ("mode", _) => return Err(OpenError::new("unknown mode in the sqlite dsn; use rwc, rw or memory")),
                 ("synchronous", _) => {
                     return Err(OpenError::new("unknown synchronous in the sqlite dsn; use normal, full or off"));
@@ -249,7 +307,8 @@ impl FromStr for SqliteOptions {
                 }
                 (name, _) => {
                     return Err(OpenError::new(format!(
-                        "unknown parameter {name:?} in the sqlite dsn; use mode, synchronous or busy_timeout"
+                        "unknown parameter {name:?} in the sqlite dsn; use mode, synchronous, busy_timeout, cache_size, \
+                         wal_autocheckpoint or mmap_size"
                     )));
                 }
             }
@@ -262,6 +321,10 @@ impl FromStr for SqliteOptions {
 fn seconds(value: &str) -> Option<Duration> {
     let seconds = value.parse().ok().filter(|seconds: &f64| *seconds <= 2_000_000.0)?;
     Duration::try_from_secs_f64(seconds).ok()
+}
+
+fn number<N: FromStr>(name: &str, value: &str) -> Result<N, OpenError> {
+    value.parse().map_err(|_| OpenError::new(format!("{name} in the sqlite dsn is not a number from 0 on")))
 }
 
 #[cfg(test)]
@@ -302,6 +365,24 @@ mod tests {
         check("sqlite:a.db?busy_timeout=inf", "not a number");
         check("sqlite:a.db?busy_timeout_ms=5", "use busy_timeout, in seconds");
         check("sqlite:a.db?connect_timeout=5", "use busy_timeout");
+        check("sqlite:a.db?cache_size=2MB", "cache_size in the sqlite dsn is not a number");
+        check("sqlite:a.db?wal_autocheckpoint=-1", "wal_autocheckpoint in the sqlite dsn");
+    }
+
+    #[test]
+    fn parameters_reach_the_database() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.db");
+        let ask = |query: &str, pragma: &str| {
+            let options: SqliteOptions = format!("sqlite://{}{query}", path.display()).parse().unwrap();
+            let conn = options.open().unwrap();
+            conn.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i64>(0)).unwrap()
+        };
+        assert_eq!(ask("", "cache_size"), -32_768);
+        assert_eq!(ask("?cache_size=1048576", "cache_size"), -1_024);
+        assert_eq!((ask("", "wal_autocheckpoint"), ask("?wal_autocheckpoint=50", "wal_autocheckpoint")), (4_000, 50));
+        assert_eq!((ask("", "mmap_size"), ask("?mmap_size=1048576", "mmap_size")), (0, 1_048_576));
+        assert_eq!(ask("?synchronous=full", "synchronous"), 2);
     }
 
     #[test]

@@ -2,32 +2,28 @@
 //! Must not know rows.
 
 use batchsql_core::{Column, ErrorClass, Schema, SinkError, TableName};
-use batchsql_sql::{Shapes, insert, quote, rows_per_statement};
+use batchsql_sql::{Shapes, insert, rows_per_statement};
 use rusqlite::Connection;
 use rusqlite::limits::Limit;
 
 use crate::classify::statement_error;
-use crate::types::{Affinity, Form, form};
+use crate::table::{Table, TableColumn, TableId, TableKind, Versions};
+use crate::types::{Form, form};
 
 /// Rows per statement; more gain nothing (measured, see the project's performance notes).
 const PREFERRED_ROWS: usize = 100;
 
 /// How batches of one schema are written.
 #[derive(Debug)]
-pub struct SqlitePlan {
+pub(crate) struct SqlitePlan {
+    schema: Schema,
+    /// What the plan was made from. It holds as long as these are the same.
+    versions: Versions,
+    pub(crate) table: TableId,
     pub(crate) forms: Box<[Form]>,
     pub(crate) shapes: Shapes,
     /// Statement text by number of rows.
     statements: Vec<(usize, Box<str>)>,
-}
-
-/// A column as the database has it.
-struct TableColumn {
-    name: String,
-    declared: String,
-    must_be_given: bool,
-    is_key: bool,
-    generated: bool,
 }
 
 impl SqlitePlan {
@@ -36,22 +32,42 @@ impl SqlitePlan {
         &known.expect("a plan has a statement for each of its shapes").1
     }
 
+    /// The plan for the table as it is now, if any table of the database was changed since this one was made.
+    pub(crate) fn renewed(&self, conn: &Connection) -> Result<Option<Self>, SinkError> {
+        match self.versions.are_current(conn).map_err(statement_error)? {
+            true => Ok(None),
+            false => Self::make(conn, &self.schema).map(Some),
+        }
+    }
+
     /// Looks at the table and makes the statements.
     pub(crate) fn make(conn: &Connection, schema: &Schema) -> Result<Self, SinkError> {
         let problem =
             |text: String| SinkError::new(ErrorClass::Schema, format!("table {}: {text}", schema.table_display()));
-        let (columns, kind, strict) = table_columns(conn, schema.table()).map_err(statement_error)?;
-        if columns.is_empty() {
-            return Err(problem("it does not exist; create it before rows are submitted".into()));
+        if let Some(text) = reserved(schema.table()) {
+            return Err(problem(text));
         }
-        if kind == "view" {
+        let Some(table) = Table::find(conn, schema.table()).map_err(statement_error)? else {
+            return Err(problem(not_there(conn, schema.table()).map_err(statement_error)?));
+        };
+        let columns = &table.columns;
+        match table.kind {
+            TableKind::Table | TableKind::Virtual => {}
             // Its triggers decide what becomes of a row, and SQLite does not report it.
-            return Err(problem("it is a view; write to the table behind it".into()));
+            TableKind::View => return Err(problem("it is a view; write to the table behind it".into())),
+            TableKind::Shadow => {
+                return Err(problem("it is a part of a virtual table; write to the virtual table".into()));
+            }
+        }
+        if let Some((first, second)) = twice(schema) {
+            return Err(problem(format!(
+                "its columns {first:?} and {second:?} are one to sqlite, which compares names without case; remove one"
+            )));
         }
         let forms = schema
             .columns()
             .iter()
-            .map(|column| column_form(column, &columns, strict).map_err(problem))
+            .map(|column| column_form(column, columns).map_err(problem))
             .collect::<Result<Box<[Form]>, SinkError>>()?;
         let declared = |name: &str| schema.columns().iter().any(|column| column.name().eq_ignore_ascii_case(name));
         if let Some(missing) = columns.iter().find(|column| column.must_be_given && !declared(&column.name)) {
@@ -68,9 +84,10 @@ impl SqlitePlan {
         let shapes = Shapes::new(full);
         let statements: Vec<(usize, Box<str>)> =
             shapes.sizes().map(|rows| (rows, insert(schema, rows).into())).collect();
-        let plan = Self { forms, shapes, statements };
+        let (schema, versions) = (schema.clone(), table.versions);
+        let plan = Self { schema, versions, table: table.id, forms, shapes, statements };
         // Finds what the look at the columns cannot, for example a key without a unique index.
-        conn.prepare(plan.statement(1)).map_err(|error| unpreparable(error, schema))?;
+        conn.prepare(plan.statement(1)).map_err(|error| unpreparable(error, &plan.schema))?;
         Ok(plan)
     }
 }
@@ -80,41 +97,7 @@ pub(crate) fn max_binds(conn: &Connection) -> usize {
     usize::try_from(conn.limit(Limit::SQLITE_LIMIT_VARIABLE_NUMBER)).unwrap_or(999)
 }
 
-fn table_columns(conn: &Connection, table: &TableName) -> rusqlite::Result<(Vec<TableColumn>, String, bool)> {
-    // Without a namespace SQLite looks in temp, main, then the attached databases; so do the pragmas.
-    let schema_clause = table.namespace().map(|namespace| format!("{}.", quote(namespace))).unwrap_or_default();
-    let mut statement = conn.prepare(&format!("PRAGMA {schema_clause}table_xinfo({})", quote(table.name())))?;
-    let columns = statement.query_map([], |row| {
-        let declared: String = row.get("type")?;
-        let (not_null, key): (bool, i64) = (row.get("notnull")?, row.get("pk")?);
-        let default: Option<String> = row.get("dflt_value")?;
-        let hidden: i64 = row.get("hidden")?;
-        Ok(TableColumn {
-            name: row.get("name")?,
-            must_be_given: not_null && default.is_none() && hidden == 0,
-            is_key: key > 0,
-            generated: hidden == 2 || hidden == 3,
-            declared,
-        })
-    })?;
-    let mut columns = columns.collect::<rusqlite::Result<Vec<_>>>()?;
-    let mut keys = columns.iter_mut().filter(|column| column.is_key);
-    if let (Some(key), None) = (keys.next(), keys.next())
-        && key.declared.eq_ignore_ascii_case("INTEGER")
-    {
-        // A lone INTEGER PRIMARY KEY is the row id, which SQLite fills in.
-        key.must_be_given = false;
-    }
-    let (kind, strict) = conn
-        .prepare(&format!("PRAGMA {schema_clause}table_list({})", quote(table.name())))?
-        .query_map([], |row| Ok((row.get("type")?, row.get("strict")?)))?
-        .next()
-        .transpose()?
-        .unwrap_or_default();
-    Ok((columns, kind, strict))
-}
-
-fn column_form(column: &Column, table: &[TableColumn], strict: bool) -> Result<Form, String> {
+fn column_form(column: &Column, table: &[TableColumn]) -> Result<Form, String> {
     // SQLite compares column names without case.
     let Some(found) = table.iter().find(|found| found.name.eq_ignore_ascii_case(column.name())) else {
         let known: Vec<&str> = table.iter().map(|found| found.name.as_str()).collect();
@@ -127,13 +110,41 @@ fn column_form(column: &Column, table: &[TableColumn], strict: bool) -> Result<F
     if found.generated {
         return Err(format!("its column {:?} is generated; remove it from the schema", column.name()));
     }
-    form(column.column_type(), Affinity::of(&found.declared, strict)).map_err(|why| {
+    form(column.column_type(), found.affinity, found.takes).map_err(|why| {
         format!(
             "its column {:?} is declared {:?}: {} values {why}",
             column.name(),
             found.declared,
             column.column_type()
         )
+    })
+}
+
+/// Why rows never go into a table of this name.
+fn reserved(table: &TableName) -> Option<String> {
+    let is_reserved = table.name().get(..7).is_some_and(|start| start.eq_ignore_ascii_case("sqlite_"));
+    is_reserved.then(|| "names that begin with sqlite_ are sqlite's own; rows there would change how it works".into())
+}
+
+/// What to do about a table that does not exist.
+fn not_there(conn: &Connection, table: &TableName) -> rusqlite::Result<String> {
+    if let (None, Some((namespace, name))) = (table.namespace(), table.name().split_once('.'))
+        && Table::find(conn, &TableName::qualified(namespace, name))?.is_some()
+    {
+        return Ok(format!(
+            "it does not exist, because the dot is part of its name; for the table {name:?} of {namespace:?} use \
+             TableName::qualified({namespace:?}, {name:?})"
+        ));
+    }
+    Ok("it does not exist; create it before rows are submitted".into())
+}
+
+/// Two columns that SQLite takes for one. It would use the first value and drop the second.
+fn twice(schema: &Schema) -> Option<(&str, &str)> {
+    let names: Vec<&str> = schema.columns().iter().map(Column::name).collect();
+    names.iter().enumerate().find_map(|(index, second)| {
+        let first = names[..index].iter().find(|first| first.eq_ignore_ascii_case(second))?;
+        Some((*first, *second))
     })
 }
 

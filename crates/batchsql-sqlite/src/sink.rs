@@ -1,9 +1,10 @@
 //! Owns the sink: what SQLite can take, and the way of a batch to the writer thread and back.
 //! Must not know SQL text.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use batchsql_core::{Attempt, ErrorClass, Limits, Rows, Schema, Sink, SinkError, ValueRules, Written};
@@ -12,7 +13,8 @@ use rusqlite::Connection;
 use crate::opened_file::OpenedFile;
 use crate::options::{OpenError, SqliteOptions};
 use crate::plan::{SqlitePlan, max_binds};
-use crate::write::write_rows;
+use crate::table::TableId;
+use crate::write::{SharedPlan, write_rows};
 use crate::writer::{Failed, Writer};
 
 /// Prepared statements kept per connection: eight shapes for each of many tables.
@@ -28,6 +30,25 @@ struct Inner {
     max_columns: usize,
     path: Option<PathBuf>,
     file: Option<OpenedFile>,
+    /// How the tables were named first.
+    spellings: Mutex<HashMap<TableId, Box<str>>>,
+}
+
+impl Inner {
+    /// A table with two names would be two tables to the pipeline, and its rows would have no order.
+    fn check_spelling(&self, table: &TableId, schema: &Schema) -> Result<(), SinkError> {
+        let name = schema.table_display();
+        let mut spellings = self.spellings.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = spellings.entry(table.clone()).or_insert_with(|| name.into());
+        if **first == *name {
+            return Ok(());
+        }
+        let text = format!(
+            "table {name}: it is the same table as {first}, which rows were submitted for before; use one name, so that \
+             its rows keep their order"
+        );
+        Err(SinkError::new(ErrorClass::Schema, text))
+    }
 }
 
 /// The way to the writer connection.
@@ -72,7 +93,7 @@ impl SqliteSink {
         let resolved = connection.path().filter(|path| !path.is_empty()).map(PathBuf::from);
         let file = resolved.and_then(OpenedFile::new);
         let writer = Writer::start(connection).map_err(OpenError::no_thread)?;
-        Ok(Self(Arc::new(Inner { writer, max_columns, path, file })))
+        Ok(Self(Arc::new(Inner { writer, max_columns, path, file, spellings: Mutex::default() })))
     }
 
     /// The database's file; `None` in memory.
@@ -125,7 +146,7 @@ impl SqliteConn {
 
 impl Sink for SqliteSink {
     type Conn = SqliteConn;
-    type Plan = Arc<SqlitePlan>;
+    type Plan = SharedPlan;
 
     fn name(&self) -> &'static str {
         "sqlite"
@@ -156,29 +177,40 @@ impl Sink for SqliteSink {
         Ok(SqliteConn(Arc::clone(&self.0)))
     }
 
-    async fn prepare(&self, conn: &mut SqliteConn, schema: &Schema) -> Result<Arc<SqlitePlan>, SinkError> {
-        let schema = schema.clone();
-        conn.run(move |connection| SqlitePlan::make(connection, &schema).map(Arc::new)).await
+    async fn prepare(&self, conn: &mut SqliteConn, schema: &Schema) -> Result<SharedPlan, SinkError> {
+        let (schema, sink) = (schema.clone(), Arc::clone(&self.0));
+        conn.run(move |connection| {
+            let plan = SqlitePlan::make(connection, &schema)?;
+            sink.check_spelling(&plan.table, &schema)?;
+            Ok(SharedPlan::new(plan))
+        })
+        .await
     }
 
     async fn write(
         &self,
         conn: &mut SqliteConn,
-        plan: &Arc<SqlitePlan>,
+        plan: &SharedPlan,
         rows: Rows<'_>,
         attempt: &Attempt,
     ) -> Result<Written, SinkError> {
-        let (plan, rows, attempt) = (Arc::clone(plan), rows.to_shared(), attempt.clone());
+        let (plan, rows, attempt) = (plan.clone(), rows.to_shared(), attempt.clone());
         let sink = Arc::clone(&self.0);
-        // The batch before it may still be on the writer thread.
+        // Until the commit nothing of it is durable. A batch that is given up before is rolled back: then it is known
+        // not to be written.
         attempt.defer();
         conn.run(move |connection| {
-            if !attempt.begin() {
-                return Err(SinkError::new(ErrorClass::Transient, "the batch was given up before its turn came"));
-            }
             let begin = Instant::now();
-            let check_file = || sink.file.as_ref().map_or(Ok(()), OpenedFile::check);
-            let mut written = write_rows(connection, &plan, rows.rows(), attempt.is_atomic(), check_file)?;
+            let may_commit = || {
+                sink.file.as_ref().map_or(Ok(()), OpenedFile::check)?;
+                match attempt.begin() {
+                    true => Ok(()),
+                    false => {
+                        Err(SinkError::new(ErrorClass::Transient, "the batch was given up before it was committed"))
+                    }
+                }
+            };
+            let mut written = write_rows(connection, &plan, rows.rows(), attempt.is_atomic(), may_commit)?;
             // Without the time in the queue.
             written.took = Some(begin.elapsed());
             Ok(written)

@@ -1,7 +1,8 @@
 //! Owns how values are stored: a column's affinity, the form a value takes in it, and the refusal of
 //! columns that would change values. Must not know statements or connections.
 //!
-//! Affinity rules: <https://www.sqlite.org/datatype3.html>, section 3.1.
+//! Affinity rules: <https://www.sqlite.org/datatype3.html>, section 3.1; STRICT tables:
+//! <https://www.sqlite.org/stricttables.html>; R*Trees: <https://www.sqlite.org/rtree.html>.
 
 use batchsql_core::ColumnType;
 use batchsql_core::exhaustive::Type;
@@ -38,6 +39,56 @@ impl Affinity {
     }
 }
 
+/// What a column takes beside its affinity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Takes {
+    /// Every value, after the conversion of the affinity.
+    Any,
+    /// Only values of this kind: a column of a STRICT table.
+    Only(Kind),
+    /// Only integers: the row id.
+    RowId,
+    /// Floats of 32 bits: a coordinate of an `rtree`.
+    Float32,
+    /// Integers of 32 bits: a coordinate of an `rtree_i32`.
+    Integer32,
+}
+
+/// The kinds of values that SQLite stores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Integer,
+    Real,
+    Text,
+    Blob,
+}
+
+impl Kind {
+    /// What a column of a STRICT table takes; `None` for `ANY`.
+    pub(crate) fn of_strict(declared: &str) -> Option<Self> {
+        match declared.to_ascii_uppercase().as_str() {
+            "INT" | "INTEGER" => Some(Self::Integer),
+            "REAL" => Some(Self::Real),
+            "TEXT" => Some(Self::Text),
+            "BLOB" => Some(Self::Blob),
+            _ => None,
+        }
+    }
+
+    /// The kind of a bound value.
+    fn of(ty: ColumnType, form: Form) -> Self {
+        match ty.exhaustive() {
+            Type::Bool | Type::I16 | Type::I32 | Type::I64 | Type::U64 => Self::Integer,
+            Type::F32 | Type::F64 => Self::Real,
+            Type::Uuid if form == Form::UuidText => Self::Text,
+            Type::Uuid | Type::Bytes => Self::Blob,
+            Type::Decimal | Type::Text | Type::Json | Type::Date | Type::Time | Type::Timestamp | Type::TimestampTz => {
+                Self::Text
+            }
+        }
+    }
+}
+
 /// The form in which the values of a column are bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
@@ -47,8 +98,37 @@ pub(crate) enum Form {
     UuidBlob,
 }
 
-/// The form of a column, or why SQLite would change its values there.
-pub(crate) fn form(ty: ColumnType, affinity: Affinity) -> Result<Form, &'static str> {
+/// The form of a column, or why SQLite would change its values there, or refuse them.
+pub(crate) fn form(ty: ColumnType, affinity: Affinity, takes: Takes) -> Result<Form, &'static str> {
+    let form = converted(ty, affinity)?;
+    let kind = Kind::of(ty, form);
+    let is_taken = match takes {
+        Takes::Any => true,
+        // Integers of any column but i64 and u64, which its affinity refuses, are exact as floats.
+        Takes::Only(Kind::Real) => matches!(kind, Kind::Real | Kind::Integer),
+        Takes::Only(only) => kind == only,
+        Takes::RowId => kind == Kind::Integer,
+        Takes::Float32 => matches!(ty.exhaustive(), Type::Bool | Type::I16 | Type::F32),
+        Takes::Integer32 => matches!(ty.exhaustive(), Type::Bool | Type::I16 | Type::I32),
+    };
+    if is_taken {
+        return Ok(form);
+    }
+    Err(match takes {
+        Takes::RowId => "are refused as the key of the row; send integers",
+        Takes::Float32 => "would be rounded to 32 bits by the r-tree; send f32",
+        Takes::Integer32 => "would be cut to 32 bits by the r-tree; send i32",
+        Takes::Any | Takes::Only(_) => match kind {
+            Kind::Integer => "are refused by the STRICT table; declare it INTEGER or ANY",
+            Kind::Real => "are refused by the STRICT table; declare it REAL or ANY",
+            Kind::Text => "are refused by the STRICT table; declare it TEXT or ANY",
+            Kind::Blob => "are refused by the STRICT table; declare it BLOB or ANY",
+        },
+    })
+}
+
+/// The form in a column of that affinity, or why SQLite would change the values.
+fn converted(ty: ColumnType, affinity: Affinity) -> Result<Form, &'static str> {
     use Affinity::{Integer, Numeric, Real, Text};
     match ty.exhaustive() {
         Type::Bool | Type::I16 | Type::I32 if affinity == Text => Err("would be stored as text; declare it INTEGER"),
@@ -103,6 +183,7 @@ mod tests {
 
     #[test]
     fn columns_that_change_values_are_refused() {
+        let form = |ty, affinity| super::form(ty, affinity, Takes::Any);
         assert!(form(ColumnType::Decimal, Affinity::Numeric).is_err());
         assert!(form(ColumnType::I64, Affinity::Real).is_err());
         assert!(form(ColumnType::F64, Affinity::Text).is_err());

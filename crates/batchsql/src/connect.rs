@@ -23,7 +23,11 @@ const DRIVERS: [Driver; 4] = [
     },
     Driver { schemes: &["mysql", "mariadb"], feature: "mysql", example: "mysql://user:password@host/database" },
     Driver { schemes: &["sqlite"], feature: "sqlite", example: "sqlite:file.db" },
-    Driver { schemes: &["redis", "rediss", "unix", "redis+unix"], feature: "redis", example: "redis://host:6379" },
+    Driver {
+        schemes: &["redis", "rediss", "redis+sentinel", "rediss+sentinel", "unix", "redis+unix"],
+        feature: "redis",
+        example: "redis://host:6379",
+    },
 ];
 
 /// Opens the database of a URL with the driver of its scheme, so that the database can be chosen at run time.
@@ -33,7 +37,7 @@ const DRIVERS: [Driver; 4] = [
 /// | `postgres://`, `postgresql://` | PostgreSQL | `postgres` |
 /// | `mysql://`, `mariadb://` | MySQL and MariaDB | `mysql` |
 /// | `sqlite:` | SQLite | `sqlite` |
-/// | `redis://`, `rediss://`, `unix://` | Redis, single server or cluster | `redis` |
+/// | `redis://`, `rediss://`, `unix://`, `redis+sentinel://`, `rediss+sentinel://` | Redis: one server, sentinels or a cluster | `redis` |
 ///
 /// What may follow the scheme is told by the driver's options, for example `postgres::PostgresOptions`. A
 /// server is contacted at once, so that mistakes are seen before the first row. The [`DynSink`] costs one box

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod abandoned;
+mod canary;
 mod cluster;
 mod commands;
 mod errors;

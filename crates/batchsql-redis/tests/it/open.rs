@@ -162,3 +162,15 @@ async fn sockets_and_databases_are_found() {
     assert_eq!(write(&sink, [row(&schema, ["a".into()])]).await, ["written"]);
     assert_eq!(ask_at::<i64>(&format!("redis+unix://{}?db=3", socket.display()), &["SCARD", "s"]).await, 1);
 }
+
+#[tokio::test]
+async fn a_user_is_not_forgotten_for_want_of_a_password() {
+    let server = Server::start(Kind::Redis, &[]);
+    ask_at::<()>(server.dsn(), &["ACL", "SETUSER", "open", "on", "nopass", "~*", "+@all", "-set"]).await;
+    let with = |user: &str| server.dsn().replace("redis://", &format!("redis://{user}@"));
+    refused(&with("open"), "user without a password").await;
+    let schema = Schema::builder("t").column("k", ColumnType::Text).column("v", ColumnType::Text).build().unwrap();
+    let sink = sink_at(&with("open:"), "t", Command::set("k", "v")).await;
+    // It is that user, and not the default one.
+    assert_eq!(write(&sink, [row(&schema, ["k".into(), "v".into()])]).await, ["rejected NOPERM"]);
+}

@@ -98,3 +98,24 @@ async fn a_transaction_that_could_not_be_ended_does_not_take_in_the_next_batch()
     assert_eq!(write(&sink, rows).await, ["rejected ERR", "unknown"]);
     assert_eq!(sink.pool().unwrap().idle, 0);
 }
+
+#[tokio::test]
+async fn replies_that_came_in_time_count_although_the_node_is_late_with_others() {
+    let own = Arc::new(Mutex::new(0));
+    let port = Arc::clone(&own);
+    let node = node(move |words| match words[0].as_str() {
+        "CLUSTER" => {
+            let port = *port.lock().unwrap();
+            format!("*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:{port}\r\n")
+        }
+        "RPUSH" if words[1] == "slow" => String::new(),
+        _ => ":1\r\n".to_owned(),
+    });
+    let node = node.await;
+    *own.lock().unwrap() = node;
+    let dsn = format!("redis://127.0.0.1:{node}?cluster=true&protocol=2&node_timeout=0.3&abandoned_writes=wait");
+    let sink = sink_at(&dsn, "t", Command::rpush("k", "v")).await;
+    let schema = Schema::builder("t").column("k", ColumnType::Text).column("v", ColumnType::Text).build().unwrap();
+    let rows = ["a", "b", "slow", "slow"].map(|k| row(&schema, [k.into(), "v".into()]));
+    assert_eq!(write(&sink, rows).await, ["written", "written", "unknown", "unknown"]);
+}

@@ -66,16 +66,22 @@ async fn a_write_given_up_by_its_timeout_leaves_the_connection_usable() {
     let other = Connection::open(&path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let sink = SqliteSink::with_options(&SqliteOptions::file(&path).busy_timeout(Duration::from_secs(60))).unwrap();
-    let config = PipelineConfig { statement_timeout: Duration::from_secs(2), ..PipelineConfig::default() };
+    let config = PipelineConfig {
+        statement_timeout: Duration::from_secs(2),
+        retry_for: Duration::ZERO,
+        ..PipelineConfig::default()
+    };
     let db = BatchSql::builder(sink).config(config).start().unwrap();
     let schema = schema(Conflict::None);
     db.prepare(&schema).await.unwrap();
     let receipt = db.submit_tracked(&row(&schema, 1, "a")).await.unwrap();
-    assert_eq!(receipt.await.kind(), OutcomeKind::Unknown);
+    // It was not committed, so it is known not to be written.
+    assert_eq!(receipt.await.kind(), OutcomeKind::Expired);
     other.execute_batch("COMMIT").unwrap();
     let receipt = db.submit_tracked(&row(&schema, 2, "b")).await.unwrap();
     assert!(receipt.await.is_written());
     db.close(HOUR).await;
+    assert_eq!(count(&path), 1, "and never is");
 }
 
 #[tokio::test]

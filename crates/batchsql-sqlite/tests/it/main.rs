@@ -1,15 +1,19 @@
 //! The sink on real databases, in memory and in files.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod canary;
+mod changes;
 mod conflicts;
 mod errors;
 mod files;
 #[cfg(unix)]
 mod full;
+mod given_up;
 #[cfg(unix)]
 mod kill;
 #[cfg(unix)]
 mod locks;
+mod names;
 #[cfg(unix)]
 mod numbered;
 mod policies;

@@ -124,3 +124,98 @@ async fn values_that_sqlite_cannot_hold_are_refused_at_the_caller() {
     }
     assert_eq!(db.balance().accepted, 0);
 }
+
+/// Whether a table with a column takes values of a type, and why not.
+async fn refusal(table: &str, ty: ColumnType) -> Option<String> {
+    let sink = memory("").await;
+    let sql = format!("CREATE {table}");
+    sink.call(move |conn| conn.execute_batch(&sql)).await.unwrap();
+    let schema = Schema::builder("t").column("v", ty).build().unwrap();
+    let refused = crate::support::pipeline(&sink).prepare(&schema).await.err()?;
+    assert_eq!(refused.class(), batchsql_core::ErrorClass::Schema, "{refused}");
+    Some(refused.to_string())
+}
+
+/// The rows of this table are the declared types, its columns what is written there; `x` is refused.
+#[tokio::test]
+async fn columns_that_would_change_or_refuse_values_are_refused_when_the_table_is_read() {
+    use ColumnType::{Bool, Bytes, Date, Decimal, F32, F64, I16, I32, I64, Json, Text, Time, Timestamp, U64, Uuid};
+    let types = [
+        Bool,
+        I16,
+        I32,
+        I64,
+        U64,
+        F32,
+        F64,
+        Decimal,
+        Text,
+        Json,
+        Bytes,
+        Uuid,
+        Date,
+        Time,
+        Timestamp,
+        ColumnType::TimestampTz,
+    ];
+    for (table, expected) in [
+        ("TABLE t (v INTEGER)", ".......xxx..xxxx"),
+        ("TABLE t (v REAL)", "...xx..xxx..xxxx"),
+        ("TABLE t (v NUMERIC)", ".......xxx......"),
+        ("TABLE t (v DECIMAL(10,2))", ".......xxx......"),
+        ("TABLE t (v TEXT)", "xxxxxxx........."),
+        ("TABLE t (v BLOB)", "................"),
+        ("TABLE t (v)", "................"),
+        ("TABLE t (v INTEGER PRIMARY KEY)", ".....xxxxxxxxxxx"),
+        ("TABLE t (v INT) STRICT", ".....xxxxxxxxxxx"),
+        ("TABLE t (v REAL) STRICT", "...xx..xxxxxxxxx"),
+        ("TABLE t (v TEXT) STRICT", "xxxxxxx...x....."),
+        ("TABLE t (v BLOB) STRICT", "xxxxxxxxxx..xxxx"),
+        ("TABLE t (v ANY) STRICT", "................"),
+        ("VIRTUAL TABLE t USING rtree (id, v, w, +note)", "..xxx.xxxxxxxxxx"),
+        ("VIRTUAL TABLE t USING rtree_i32 (id, v, w)", "...xxxxxxxxxxxxx"),
+        ("VIRTUAL TABLE t USING rtree (v, a, b)", ".....xxxxxxxxxxx"),
+        ("VIRTUAL TABLE t USING rtree (id, a, b, +v)", "................"),
+    ] {
+        let mut found = String::new();
+        for ty in types {
+            found.push(if refusal(table, ty).await.is_some() { 'x' } else { '.' });
+        }
+        assert_eq!(found, expected, "{table}");
+    }
+    let check = async |table: &str, ty, part: &str| {
+        let text = refusal(table, ty).await.unwrap();
+        assert!(text.contains(part), "{text}");
+    };
+    check("TABLE t (v BLOB) STRICT", ColumnType::I64, "declare it INTEGER or ANY").await;
+    check("TABLE t (v TEXT) STRICT", ColumnType::Bytes, "declare it BLOB or ANY").await;
+    check("TABLE t (v INTEGER) STRICT", ColumnType::F64, "declare it REAL or ANY").await;
+    check("TABLE t (v INTEGER PRIMARY KEY)", ColumnType::F64, "send integers").await;
+    check("VIRTUAL TABLE t USING rtree (id, v, w)", ColumnType::F64, "send f32").await;
+}
+
+#[tokio::test]
+async fn what_is_taken_comes_back_as_the_documentation_says() {
+    // Whole floats become integers of the same value, and zero loses its sign, except where there is no conversion.
+    let floats = || [-0.0, 1.0, 1.5, 9_007_199_254_740_992.0, 1e300].map(Value::F64).to_vec();
+    let numbers = ["0", "1", "1.5", "9007199254740992", "1e300"];
+    assert_eq!(round_trip("INTEGER", ColumnType::F64, floats()).await, numbers);
+    assert_eq!(round_trip("NUMERIC", ColumnType::F64, floats()).await, numbers);
+    assert_eq!(
+        round_trip("REAL", ColumnType::F64, floats()).await,
+        ["0.0", "1.0", "1.5", "9007199254740992.0", "1e300"]
+    );
+    assert_eq!(round_trip("BLOB", ColumnType::F64, floats()).await[0], "-0.0");
+    assert_eq!(round_trip("REAL", ColumnType::I32, vec![i32::MAX.into()]).await, ["2147483647.0"]);
+}
+
+#[tokio::test]
+async fn an_r_tree_keeps_floats_of_32_bits() {
+    let sink = memory("CREATE VIRTUAL TABLE t USING rtree (id, low, high, +note)").await;
+    let schema = Schema::builder("t").column("id", ColumnType::I64).column("low", ColumnType::F32);
+    let schema = schema.column("high", ColumnType::F32).column("note", ColumnType::Text).build().unwrap();
+    let values = [Value::I64(i64::MAX), Value::F32(0.1), Value::F32(0.2), "1.50".into()];
+    assert_eq!(write(&sink, [schema.row().set_all(values).unwrap().finish().unwrap()]).await, ["written"]);
+    let stored = read(&sink, "SELECT id, low, high, note FROM t").await;
+    assert_eq!(stored, [format!("{}|{:?}|{:?}|1.50", i64::MAX, f64::from(0.1_f32), f64::from(0.2_f32))]);
+}

@@ -1,0 +1,145 @@
+//! Owns where a reply ends in the bytes of a server, and the short way to the replies that most commands have.
+//! Must not know connections or commands.
+
+use std::io;
+
+use redis::Value;
+
+/// No reply is nested deeper.
+const MOST_NESTED: usize = 64;
+
+/// What the bytes begin with.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Parsed {
+    Incomplete,
+    /// A reply, and how many bytes it has.
+    Value(Value, usize),
+}
+
+/// Reads the first reply.
+///
+/// # Errors
+/// These are no replies.
+pub(crate) fn parse(bytes: &[u8]) -> io::Result<Parsed> {
+    if let Some(rest) = bytes.strip_prefix(b"+OK\r\n") {
+        return Ok(Parsed::Value(Value::Okay, bytes.len() - rest.len()));
+    }
+    if let Some(rest) = bytes.strip_prefix(b":")
+        && let Some((number, length)) = small_number(rest)
+    {
+        return Ok(Parsed::Value(Value::Int(number), length + 1));
+    }
+    let Some(length) = length(bytes, MOST_NESTED)? else { return Ok(Parsed::Incomplete) };
+    redis::parse_redis_value(&bytes[..length]).map(|value| Parsed::Value(value, length)).map_err(|_| no_reply())
+}
+
+/// A number without a sign in a line, and the bytes of the line.
+fn small_number(bytes: &[u8]) -> Option<(i64, usize)> {
+    let digits = bytes.iter().take(18).take_while(|byte| byte.is_ascii_digit()).count();
+    let is_line = digits > 0 && bytes.get(digits..digits + 2) == Some(b"\r\n");
+    let number = bytes[..digits].iter().fold(0, |number, digit| number * 10 + i64::from(digit - b'0'));
+    is_line.then_some((number, digits + 2))
+}
+
+/// The bytes of the first reply; `None` when it is not complete.
+fn length(bytes: &[u8], depth: usize) -> io::Result<Option<usize>> {
+    let Some(kind) = bytes.first() else { return Ok(None) };
+    if depth == 0 {
+        return Err(no_reply());
+    }
+    let Some(line) = bytes.windows(2).position(|pair| pair == b"\r\n") else { return Ok(None) };
+    let after = line + 2;
+    let parts = match kind {
+        b'+' | b'-' | b':' | b',' | b'#' | b'(' | b'_' => return Ok(Some(after)),
+        b'$' | b'!' | b'=' | b'*' | b'~' | b'>' | b'%' | b'|' => {
+            let text = std::str::from_utf8(&bytes[1..line]).map_err(|_| no_reply())?;
+            match text.parse::<i64>().map_err(|_| no_reply())? {
+                // Nothing.
+                -1 => return Ok(Some(after)),
+                size => usize::try_from(size).map_err(|_| no_reply())?,
+            }
+        }
+        _ => return Err(no_reply()),
+    };
+    let parts = match kind {
+        b'$' | b'!' | b'=' => {
+            let end = after.checked_add(parts).and_then(|end| end.checked_add(2)).ok_or_else(no_reply)?;
+            return Ok((bytes.len() >= end).then_some(end));
+        }
+        b'%' => parts.checked_mul(2),
+        // Attributes, and the reply that they belong to.
+        b'|' => parts.checked_mul(2).and_then(|parts| parts.checked_add(1)),
+        _ => Some(parts),
+    };
+    let mut end = after;
+    for _ in 0..parts.ok_or_else(no_reply)? {
+        match length(&bytes[end..], depth - 1)? {
+            Some(part) => end += part,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(end))
+}
+
+/// Without the bytes: they may be values.
+fn no_reply() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the server does not answer as redis does")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_are_those_that_the_client_reads() {
+        for reply in [
+            "+OK\r\n",
+            "+QUEUED\r\n",
+            ":1\r\n",
+            ":-9223372036854775808\r\n",
+            ":9223372036854775807\r\n",
+            "-ERR wrong\r\n",
+            "$-1\r\n",
+            "$0\r\n\r\n",
+            "$6\r\na\r\nb\r\n\r\n",
+            "*-1\r\n",
+            "*0\r\n",
+            "*3\r\n:1\r\n$1\r\na\r\n*1\r\n-ERR x\r\n",
+            "_\r\n",
+            ",1.5\r\n",
+            "#t\r\n",
+            "(12345678901234567890\r\n",
+            "!5\r\nERR x\r\n",
+            "=7\r\ntxt:abc\r\n",
+            "%1\r\n+a\r\n:1\r\n",
+            "~2\r\n:1\r\n:2\r\n",
+            "|1\r\n+a\r\n:1\r\n:5\r\n",
+        ] {
+            let expected = redis::parse_redis_value(reply.as_bytes()).unwrap();
+            let more = format!("{reply}:7\r\n");
+            assert_eq!(parse(more.as_bytes()).unwrap(), Parsed::Value(expected, reply.len()), "{reply:?}");
+            for end in 0..reply.len() {
+                assert_eq!(parse(&reply.as_bytes()[..end]).unwrap(), Parsed::Incomplete, "{reply:?} {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_reply_is_an_error() {
+        let deep = "*1\r\n".repeat(100_000);
+        for bytes in [
+            "HTTP/1.1 400\r\n",
+            "$x\r\n",
+            "$-7\r\n",
+            "*99999999999999999999\r\n",
+            "%9223372036854775807\r\n:1\r\n",
+            &deep,
+        ] {
+            match parse(bytes.as_bytes()) {
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::InvalidData),
+                Ok(parsed) => assert_eq!(parsed, Parsed::Incomplete, "{bytes:.20}"),
+            }
+        }
+        assert!(parse(deep.as_bytes()).is_err());
+    }
+}

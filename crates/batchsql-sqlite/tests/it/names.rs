@@ -1,0 +1,62 @@
+//! Names that mean something else to SQLite than they seem to.
+
+use batchsql_core::{ColumnType, ErrorClass, Schema, SchemaBuilder, TableName};
+
+use crate::support::{HOUR, memory, pipeline, read};
+
+#[tokio::test]
+async fn names_that_sqlite_would_take_for_others_are_refused_with_advice() {
+    let sink = memory(
+        "CREATE TABLE t (id INTEGER, a TEXT); CREATE TABLE \"main.dotted\" (id INTEGER);
+         CREATE TABLE counted (id INTEGER PRIMARY KEY AUTOINCREMENT); INSERT INTO counted DEFAULT VALUES;
+         CREATE VIRTUAL TABLE boxes USING rtree (id, low, high)",
+    )
+    .await;
+    let db = pipeline(&sink);
+    let check = async |builder: SchemaBuilder, part: &str| {
+        let error = db.prepare(&builder.build().unwrap()).await.unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Schema, "{error}");
+        assert!(error.to_string().contains(part), "{error} does not contain {part:?}");
+    };
+    let named = |name: &str| Schema::builder(name).column("id", ColumnType::I64);
+    check(named("main.t"), "use TableName::qualified(\"main\", \"t\")").await;
+    check(named("main.nowhere"), "it does not exist; create it").await;
+    check(named("sqlite_sequence"), "sqlite's own").await;
+    check(named("SQLite_Sequence"), "sqlite's own").await;
+    check(named("boxes_rowid"), "part of a virtual table").await;
+    check(named("t").column("a", ColumnType::Text).column("A", ColumnType::Text), "\"a\" and \"A\" are one").await;
+    check(named("t").column("ID", ColumnType::I64), "\"id\" and \"ID\" are one").await;
+    // A dot that is part of the name, and a name with its database.
+    db.prepare(&named("main.dotted").build().unwrap()).await.unwrap();
+    let qualified = Schema::builder(TableName::qualified("main", "counted")).column("id", ColumnType::I64);
+    db.prepare(&qualified.build().unwrap()).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_table_has_one_name() {
+    let sink = memory("CREATE TABLE t (id INTEGER); ATTACH ':memory:' AS aux; CREATE TABLE aux.t (id INTEGER)").await;
+    let db = pipeline(&sink);
+    let named = |name: TableName| Schema::builder(name).column("id", ColumnType::I64).build().unwrap();
+    db.prepare(&named(TableName::new("t"))).await.unwrap();
+    for other in [TableName::new("T"), TableName::qualified("main", "t"), TableName::qualified("MAIN", "t")] {
+        let error = db.prepare(&named(other.clone())).await.unwrap_err();
+        assert!(error.to_string().contains("same table as t"), "{other}: {error}");
+    }
+    // The table of that name in another database is another one.
+    db.prepare(&named(TableName::qualified("aux", "t"))).await.unwrap();
+    db.prepare(&named(TableName::new("t"))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_row_without_any_value_is_refused_with_advice() {
+    let sink = memory("CREATE TABLE t (id INTEGER PRIMARY KEY, note TEXT)").await;
+    let schema = Schema::builder("t").nullable("id", ColumnType::I64).nullable("note", ColumnType::Text);
+    let schema = schema.build().unwrap();
+    let error = schema.row().finish().unwrap_err().to_string();
+    assert!(error.contains("no value") && error.contains("NULL"), "{error}");
+    // What it says to do: the database gives the key.
+    let db = pipeline(&sink);
+    db.submit(&schema.row().set("note", batchsql_core::Value::Null).unwrap().finish().unwrap()).await.unwrap();
+    assert_eq!(db.close(HOUR).await.balance.written(), 1);
+    assert_eq!(read(&sink, "SELECT id, note FROM t").await, ["1|NULL"]);
+}
