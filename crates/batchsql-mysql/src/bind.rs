@@ -10,7 +10,7 @@ use sqlx::error::BoxDynError;
 use sqlx::mysql::{MySqlArguments, MySqlTypeInfo};
 use sqlx::{Arguments, MySql, Type};
 
-use crate::types::{Form, Storage};
+use crate::types::{Form, Storage, bits};
 
 /// Bytes of the packet before its values and their types.
 pub(crate) const PACKET_HEADER: usize = 16;
@@ -51,9 +51,7 @@ fn bind(arguments: &mut MySqlArguments, view: &ColumnView<'_>, row: usize, form:
         Values::U64(v) => arguments.add(v[row]),
         Values::F32(v) => arguments.add(v[row]),
         Values::F64(v) => arguments.add(v[row]),
-        Values::Text(v) if form == Form::Bits => {
-            arguments.add(v.get(row).bytes().fold(0_u64, |bits, digit| bits << 1 | u64::from(digit & 1)))
-        }
+        Values::Text(v) if form == Form::Bits => arguments.add(bits(v.get(row))),
         Values::Text(v) | Values::Decimal(v) | Values::Json(v) => arguments.add(v.get(row)),
         Values::Bytes(v) => arguments.add(v.get(row)),
         Values::Uuid(v) if form == Form::UuidText => arguments.add(UuidText(&v[row])),

@@ -116,10 +116,12 @@ impl Session {
     }
 }
 
-/// Bytes of the largest packet that the server takes on this connection: what is set later is for later ones.
+/// Bytes of the largest packet that the server takes on this connection: what is set later is for later ones. The
+/// statement stays prepared, which marks the connection as one that was asked.
 pub(crate) async fn max_allowed_packet(connection: &mut MySqlConnection) -> sqlx::Result<usize> {
-    let found = variables(connection, &["max_allowed_packet"]).await?;
-    Ok(packet(found.first().map_or("", |(_, value)| value)))
+    let row = sqlx::query("SHOW SESSION VARIABLES LIKE 'max_allowed_packet'").fetch_optional(connection).await?;
+    let value: Option<String> = row.map(|row| row.try_get_unchecked(1)).transpose()?;
+    Ok(packet(&value.unwrap_or_default()))
 }
 
 fn packet(value: &str) -> usize {

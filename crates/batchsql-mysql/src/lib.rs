@@ -110,21 +110,27 @@
 
 mod bind;
 mod catalog;
+mod checks;
 mod classify;
 mod conn;
+mod distance;
+mod dsn;
 mod guard;
 mod in_use;
 mod insert;
 mod keys;
 mod link;
+mod literals;
 mod options;
 mod piece;
 mod plan;
 mod session;
 mod sink;
 mod statements;
+mod tables;
 mod types;
 mod watcher;
+mod way;
 mod words;
 mod write;
 mod write_ignore;
@@ -133,6 +139,6 @@ mod write_ignore;
 pub use sqlx;
 
 pub use conn::MySqlConn;
-pub use options::{AbandonedWrites, IgnoreWith, MySqlOptions, OpenError, ReplaceWith};
+pub use options::{AbandonedWrites, IgnoreWith, MySqlOptions, OpenError, ReplaceWith, ValuesInText};
 pub use plan::MySqlPlan;
 pub use sink::MySqlSink;

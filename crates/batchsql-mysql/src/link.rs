@@ -18,6 +18,20 @@ pub(crate) struct Link<'a> {
     pub(crate) table: &'a Table,
     /// Where it is noted how much is sent, once the pipeline has asked for the session.
     pub(crate) session: Option<&'a SharedName>,
+    pub(crate) unusual: Unusual,
+}
+
+/// How a number of rows is sent that has no prepared statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unusual {
+    /// In pieces whose sizes have prepared statements: the least work for the server, and the most round trips.
+    Pieces,
+    /// By a statement that is prepared for it and closed: two round trips.
+    Once,
+    /// With its values in its text: one. Only on connections that log no statements.
+    Text,
+    /// So are all numbers of rows.
+    AlwaysText,
 }
 
 impl Link<'_> {
@@ -29,6 +43,13 @@ impl Link<'_> {
         let mut failed = Failed::unsent(SinkError::new(ErrorClass::Transient, "given up before it was sent"));
         failed.usable = false;
         Err(failed)
+    }
+
+    /// Notes the size of a statement, for whoever asks whether the session works.
+    pub(crate) fn sends(&self, bytes: usize) {
+        if let Some(session) = self.session {
+            session.sends(bytes);
+        }
     }
 
     /// After an answer that says that nothing became durable, the next step begins as the first one did.
@@ -73,7 +94,13 @@ pub(crate) async fn undo(link: &mut Link<'_>, mut failed: Failed) -> Failed {
 
 /// Runs a statement without parameters.
 pub(crate) async fn run(link: &mut Link<'_>, sql: &'static str, stage: Stage) -> Result<(), Failed> {
+    execute(link, sql, stage).await
+}
+
+/// Runs a statement whose values are in its text.
+pub(crate) async fn execute(link: &mut Link<'_>, sql: &str, stage: Stage) -> Result<(), Failed> {
     link.enter(stage)?;
+    link.sends(sql.len());
     let result = link.connection.execute(sql).await;
     link.leave(stage, result).map(drop)
 }

@@ -11,15 +11,21 @@ use batchsql_core::{
 };
 use sqlx::mysql::MySqlConnection;
 use sqlx::{Connection, MySqlPool};
+use tokio::time::Instant;
 
 use crate::catalog::max_allowed_packet;
 use crate::classify::Failed;
 use crate::conn::{MySqlConn, Source};
-use crate::link::Link;
-use crate::options::{AbandonedWrites, IgnoreWith, MySqlOptions, OpenError, ReplaceWith};
+use crate::distance::Distance;
+use crate::link::{Link, Unusual};
+use crate::options::{AbandonedWrites, IgnoreWith, MySqlOptions, OpenError, ReplaceWith, ValuesInText};
 use crate::plan::{MAX_BINDS, MySqlPlan, outdated};
 use crate::session::{SharedName, is_shared};
+use crate::tables::Tables;
 use crate::write;
+
+/// From this round trip on, what is sent counts less than how often it is waited for.
+const FAR: Duration = Duration::from_micros(300);
 
 /// Writes batches to a MySQL or MariaDB server. Clones share the pool.
 #[derive(Clone)]
@@ -27,6 +33,9 @@ pub struct MySqlSink {
     source: Source,
     /// Bytes of the largest packet that every connection so far may send.
     packet: Arc<AtomicUsize>,
+    distance: Arc<Distance>,
+    tables: Arc<Tables>,
+    values_in_text: ValuesInText,
     table_check_interval: Duration,
     ignore_with: IgnoreWith,
     replace_with: ReplaceWith,
@@ -80,6 +89,7 @@ impl MySqlSink {
         let mut sink = Self::new(options.pool(Arc::clone(&sessions)));
         sink.source.sessions = sessions;
         sink = sink.ignore_with(options.ignore_with).replace_with(options.replace_with);
+        sink.values_in_text = options.values_in_text;
         sink.source.is_ours = true;
         sink.source.password.clone_from(&options.password);
         sink.late_write_limit = options.late_write_limit;
@@ -107,6 +117,9 @@ impl MySqlSink {
                 watcher: Arc::default(),
             },
             packet: Arc::new(AtomicUsize::new(usize::MAX)),
+            distance: Arc::default(),
+            tables: Arc::default(),
+            values_in_text: ValuesInText::default(),
             table_check_interval: Duration::from_secs(60),
             ignore_with: IgnoreWith::default(),
             replace_with: ReplaceWith::default(),
@@ -126,6 +139,14 @@ impl MySqlSink {
     #[must_use]
     pub fn replace_with(mut self, way: ReplaceWith) -> Self {
         self.replace_with = way;
+        self
+    }
+
+    /// Where a statement has its values; default [`ValuesInText::Auto`], which with a pool of yours is never in its text:
+    /// `sqlx` logs the texts of slow statements, unless the connect options say otherwise.
+    #[must_use]
+    pub fn values_in_text(mut self, when: ValuesInText) -> Self {
+        self.values_in_text = when;
         self
     }
 
@@ -162,11 +183,18 @@ impl MySqlSink {
 impl MySqlSink {
     async fn write_rows(&self, link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows<'_>) -> Result<Written, Failed> {
         let packet = self.packet_of(link.connection).await?;
+        link.unusual = match (self.values_in_text, self.distance.round_trip()) {
+            (ValuesInText::Always, _) => Unusual::AlwaysText,
+            (_, near) if near < FAR => Unusual::Pieces,
+            // The pool of others may log statements, and with them the values.
+            (ValuesInText::Auto, _) if self.source.is_ours => Unusual::Text,
+            _ => Unusual::Once,
+        };
         if packet < plan.max_allowed_packet {
             return Err(outdated(&format!("max_allowed_packet is {packet} now")));
         }
         if plan.is_due(self.table_check_interval) {
-            plan.check_again(link.connection).await?;
+            plan.check_in_time(link.connection, self.table_check_interval).await?;
         }
         match write::write_rows(link, plan, rows).await {
             // It is about to be rejected, perhaps because the table is not what the plan was made for.
@@ -185,6 +213,9 @@ impl MySqlSink {
     /// those before it: a server that gets more hangs up, and nobody knows what it has done.
     async fn packet_of(&self, connection: &mut MySqlConnection) -> Result<usize, Failed> {
         if connection.cached_statements_size() == 0 {
+            let before = Instant::now();
+            connection.ping().await.map_err(Failed::asked)?;
+            self.distance.note(before.elapsed());
             let packet = max_allowed_packet(connection).await.map_err(Failed::asked)?;
             self.packet.fetch_min(packet, Ordering::Relaxed);
         }
@@ -274,7 +305,9 @@ impl Sink for MySqlSink {
 
     async fn prepare(&self, conn: &mut MySqlConn, schema: &Schema) -> Result<MySqlPlan, SinkError> {
         let connection = conn.begin().await?;
-        let plan = MySqlPlan::make(connection, schema, (self.ignore_with, self.replace_with), &self.packet).await;
+        let ways = (self.ignore_with, self.replace_with);
+        let known = (&self.tables, self.table_check_interval);
+        let plan = MySqlPlan::make(connection, schema, ways, &self.packet, known).await;
         conn.end(plan)
     }
 
@@ -296,7 +329,8 @@ impl Sink for MySqlSink {
             return conn.end(Err(outdated("the session is not in autocommit")));
         }
         let connection = conn.begin().await?;
-        let mut link = Link { connection, attempt, table: plan.table(), session: session.as_ref() };
+        let (table, session) = (plan.table(), session.as_ref());
+        let mut link = Link { connection, attempt, table, session, unusual: Unusual::Pieces };
         let written = self.write_rows(&mut link, plan, rows).await;
         conn.end(written)
     }

@@ -137,6 +137,11 @@ impl Session {
     }
 }
 
+/// Digits 0 and 1 as a number.
+pub(crate) fn bits(digits: &str) -> u64 {
+    digits.bytes().fold(0, |bits, digit| bits << 1 | u64::from(digit & 1))
+}
+
 fn is_geometry(data_type: &str) -> bool {
     matches!(data_type, "geometry" | "geometrycollection" | "geomcollection")
         || ["point", "linestring", "polygon"]

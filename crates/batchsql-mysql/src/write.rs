@@ -10,7 +10,8 @@ use crate::classify::Failed;
 use crate::insert::insert_all;
 use crate::link::Link;
 use crate::piece::too_large;
-use crate::plan::{MySqlPlan, Way};
+use crate::plan::MySqlPlan;
+use crate::way::Way;
 use crate::write_ignore::write_ignore;
 
 /// Writes the rows in one transaction. After an error nothing of them is durable, unless its class says that this

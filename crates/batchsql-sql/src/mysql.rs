@@ -46,30 +46,40 @@ pub fn insert(schema: &Schema, rows: usize, on_duplicate: OnDuplicate) -> String
 /// # Panics
 /// As for [`insert`].
 pub fn insert_values(schema: &Schema, rows: usize, on_duplicate: OnDuplicate, values: &[&str]) -> String {
-    let verb = match on_duplicate {
-        OnDuplicate::Fail | OnDuplicate::Update => "INSERT",
-        OnDuplicate::Ignore => "INSERT IGNORE",
-        OnDuplicate::Replace => "REPLACE",
-    };
-    let columns: Vec<String> = schema.columns().iter().map(|column| quote(column.name())).collect();
-    let mut sql = format!("{verb} INTO {} ({}) VALUES ", quote_table(schema.table()), columns.join(","));
+    let (mut sql, tail) = insert_around(schema, on_duplicate);
     let row = format!("({})", values.join(","));
     assert!(rows > 0, "a statement has at least one row");
-    sql.reserve(rows * (row.len() + 1));
+    sql.reserve(rows * (row.len() + 1) + tail.len());
     for number in 0..rows {
         if number > 0 {
             sql.push(',');
         }
         sql.push_str(&row);
     }
+    sql.push_str(&tail);
+    sql
+}
+
+/// What stands before and after the rows of an insert.
+///
+/// # Panics
+/// For an update of a schema without update columns.
+pub fn insert_around(schema: &Schema, on_duplicate: OnDuplicate) -> (String, String) {
+    let verb = match on_duplicate {
+        OnDuplicate::Fail | OnDuplicate::Update => "INSERT",
+        OnDuplicate::Ignore => "INSERT IGNORE",
+        OnDuplicate::Replace => "REPLACE",
+    };
+    let columns: Vec<String> = schema.columns().iter().map(|column| quote(column.name())).collect();
+    let head = format!("{verb} INTO {} ({}) VALUES ", quote_table(schema.table()), columns.join(","));
+    let mut tail = String::new();
     if on_duplicate == OnDuplicate::Update {
         let assignments: Vec<String> =
             schema.update_columns().iter().map(|i| format!("{0}=VALUES({0})", columns[*i])).collect();
         assert!(!assignments.is_empty(), "an update has columns to update");
-        sql.push_str(" ON DUPLICATE KEY UPDATE ");
-        sql.push_str(&assignments.join(","));
+        tail = format!(" ON DUPLICATE KEY UPDATE {}", assignments.join(","));
     }
-    sql
+    (head, tail)
 }
 
 /// A query for `shown` of those rows whose key columns are one of `keys` keys; a placeholder per value, key by key.

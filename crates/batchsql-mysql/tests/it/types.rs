@@ -8,13 +8,23 @@ fn column(ty: ColumnType) -> Schema {
     Schema::builder("t").column("n", ColumnType::I64).nullable("v", ty).build().unwrap()
 }
 
-async fn table(declared: &str) -> Database {
-    Database::new(&format!("CREATE TABLE t (n BIGINT PRIMARY KEY, v {declared} NULL)")).await
+/// Values that are bound, and values in the text of the statement.
+const WAYS: [&str; 2] = ["values_in_text=never", "values_in_text=always"];
+
+async fn table(declared: &str, way: &str) -> Database {
+    Database::with(&format!("CREATE TABLE t (n BIGINT PRIMARY KEY, v {declared} NULL)"), way).await
 }
 
 /// Writes values into a column of the declared type; what `shown` then gives.
 async fn round_trip(declared: &str, ty: ColumnType, values: Vec<Value>, shown: &str) -> Vec<String> {
-    let db = table(declared).await;
+    let bound = round_trip_by(WAYS[0], declared, ty, values.clone(), shown).await;
+    let in_text = round_trip_by(WAYS[1], declared, ty, values, shown).await;
+    assert_eq!(bound, in_text, "{ty} in {declared}");
+    bound
+}
+
+async fn round_trip_by(way: &str, declared: &str, ty: ColumnType, values: Vec<Value>, shown: &str) -> Vec<String> {
+    let db = table(declared, way).await;
     let schema = column(ty);
     // NULLs between the values would show a bitmap that is off by one.
     let values: Vec<Value> = values.into_iter().flat_map(|value| [value, Value::Null]).collect();
@@ -35,7 +45,13 @@ async fn check(declared: &str, ty: ColumnType, values: Vec<Value>, expected: &[&
 
 /// Each value is refused as a row error, alone, with this code where the server gave one; nothing of it is stored.
 async fn refused(declared: &str, ty: ColumnType, values: Vec<Value>, code: Option<&str>) {
-    let db = table(declared).await;
+    for way in WAYS {
+        refused_by(way, declared, ty, values.clone(), code).await;
+    }
+}
+
+async fn refused_by(way: &str, declared: &str, ty: ColumnType, values: Vec<Value>, code: Option<&str>) {
+    let db = table(declared, way).await;
     let schema = column(ty);
     let count = values.len();
     let good = schema.row().set("n", -1_i64).unwrap().set("v", Value::Null).unwrap().finish().unwrap();
@@ -85,14 +101,17 @@ async fn a_zero_in_an_auto_increment_column_stays_a_zero() {
 #[tokio::test]
 async fn floats_keep_every_bit() {
     let values = [f64::MIN, f64::MAX, f64::MIN_POSITIVE, 5e-324, 0.1, 1.0 / 3.0, 0.0, 9_007_199_254_740_993.0];
-    let db = table("DOUBLE").await;
-    let schema = column(ColumnType::F64);
-    let row = |(n, v): (usize, &f64)| schema.row().set("n", n as i64).unwrap().set("v", *v).unwrap().finish().unwrap();
-    assert!(write(&db.sink, values.iter().enumerate().map(row)).await.iter().all(|name| *name == "written"));
-    // By the binary protocol, because the text of a server may have less digits.
-    let query = batchsql_mysql::sqlx::query_scalar::<_, f64>("SELECT v FROM t ORDER BY n");
-    let stored = query.fetch_all(db.pool()).await.unwrap();
-    assert_eq!(stored.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), values.map(f64::to_bits));
+    for way in WAYS {
+        let db = table("DOUBLE", way).await;
+        let schema = column(ColumnType::F64);
+        let row =
+            |(n, v): (usize, &f64)| schema.row().set("n", n as i64).unwrap().set("v", *v).unwrap().finish().unwrap();
+        assert!(write(&db.sink, values.iter().enumerate().map(row)).await.iter().all(|name| *name == "written"));
+        // By the binary protocol, because the text of a server may have less digits.
+        let query = batchsql_mysql::sqlx::query_scalar::<_, f64>("SELECT v FROM t ORDER BY n");
+        let stored = query.fetch_all(db.pool()).await.unwrap();
+        assert_eq!(stored.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), values.map(f64::to_bits));
+    }
     let values = [f32::MIN, f32::MAX, f32::MIN_POSITIVE, 0.1, 16_777_217.0];
     for (declared, shown) in [("FLOAT", "CAST(v AS DOUBLE)"), ("DOUBLE", "v")] {
         let stored = round_trip(declared, ColumnType::F32, values.map(Value::F32).to_vec(), shown).await;
@@ -215,7 +234,7 @@ async fn calendar_values() {
 
 #[tokio::test]
 async fn values_that_mysql_cannot_hold_are_refused_at_the_caller() {
-    let db = table("DOUBLE").await;
+    let db = table("DOUBLE", WAYS[0]).await;
     let pipeline = crate::support::pipeline(&db.sink);
     let schema = column(ColumnType::F64);
     for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
@@ -323,7 +342,7 @@ async fn mariadb_keeps_the_history_of_rows_with_a_key() {
             (batchsql_core::Conflict::replace(["id"]), "written"),
             (batchsql_core::Conflict::ignore(["id"]), "ignored"),
         ] {
-            let note = format!("{}", db.read("SELECT COUNT(*) FROM t FOR SYSTEM_TIME ALL").await[0]);
+            let note = db.read("SELECT COUNT(*) FROM t FOR SYSTEM_TIME ALL").await.remove(0);
             let schema = crate::support::schema(conflict);
             assert_eq!(write(&db.sink, [crate::support::row(&schema, 1, note)]).await, [expected]);
         }
