@@ -130,6 +130,7 @@
 //! pooler it may come late, and a session that is theirs by then could be ended. Declare it.
 
 mod catalog;
+mod choice;
 mod classify;
 mod commit_stage;
 mod conn;
@@ -147,6 +148,7 @@ mod params;
 mod plan;
 mod real_type;
 mod returned_keys;
+mod round_trip;
 mod servers;
 mod session;
 mod session_end;
@@ -154,6 +156,8 @@ mod settings;
 mod sink;
 mod source;
 mod statements;
+mod table_fit;
+mod tables;
 mod types;
 mod value_limit;
 mod write;
