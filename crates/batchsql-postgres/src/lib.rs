@@ -53,9 +53,9 @@
 //!
 //! One batch is one transaction. Rows that `ON CONFLICT DO NOTHING` leaves out are found by the keys that the insert
 //! returns. Where a key does not come back as it was sent (`char(n)`, `numeric(p,s)`, floating point, text that is
-//! read as another type), and where a `BEFORE` trigger of the table may drop rows, the batch is written in parts that
-//! are inserted whole or not at all. That takes two round trips more, and further statements when rows are ignored: a
-//! part of 256 rows is halved until each piece is uniform, so where rows are dropped here and there, one row may take
+//! read as another type), and where a `BEFORE` trigger of the table may drop rows, the batch is written by one
+//! statement that takes all rows or none. When rows are ignored, it is written in parts that are inserted whole or not at
+//! all, which takes further statements: a part of 256 rows is halved until each piece is uniform, so where rows are dropped here and there, one row may take
 //! several statements. Keep batches small on such tables, or `statement_timeout` long.
 //! A row that a trigger drops ends as `Ignored`, also when the trigger put it somewhere else.
 //!

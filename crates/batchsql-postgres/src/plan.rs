@@ -53,6 +53,8 @@ pub struct PostgresPlan {
     outdated: AtomicBool,
     /// Batches that are written in parts at once, because rows were dropped lately.
     in_parts: AtomicU32,
+    /// Statements that were sent, up to [`OFTEN`].
+    sent: AtomicU32,
 }
 
 /// What the plans of a sink know together.
@@ -70,6 +72,13 @@ pub(crate) enum Freshness {
     /// The table is read now.
     Now,
 }
+
+/// Prepared statements kept per connection. The statements of a schema by `UNNEST` are one, those of multi-row
+/// `VALUES` at most ten.
+pub(crate) const CACHED_STATEMENTS: usize = 256;
+
+/// Statements of a plan after which it is one that is used often.
+const OFTEN: u32 = 16;
 
 /// How many batches are written in parts after one that had to be.
 const BATCHES_IN_PARTS: u32 = 16;
@@ -102,6 +111,19 @@ impl PostgresPlan {
     /// The way of a batch.
     pub(crate) fn way(&self, rows: usize) -> Way {
         self.choice.way(rows, &self.known.round_trip)
+    }
+
+    /// Whether the next statement is prepared under a name, and kept. Of more plans than a connection keeps statements,
+    /// those that are seldom used would only drive each other out, at a round trip for each. `commits`: it commits
+    /// itself; then only one that may be repeated is sent without a name, because the client sends both messages of
+    /// such a statement in one go.
+    pub(crate) fn keeps_statement(&self, commits: bool) -> bool {
+        if !self.named || (commits && *self.schema.conflict() == Conflict::None) {
+            return self.named;
+        }
+        // Each plan has a share in it.
+        let are_few = Arc::strong_count(&self.known) <= CACHED_STATEMENTS;
+        are_few || self.sent.load(Ordering::Relaxed) >= OFTEN || self.sent.fetch_add(1, Ordering::Relaxed) >= OFTEN
     }
 
     /// Whether a batch of which rows may be dropped is tried whole first.
@@ -200,6 +222,7 @@ impl PostgresPlan {
             checked_after_ms: AtomicU64::new(0),
             outdated: AtomicBool::new(false),
             in_parts: AtomicU32::new(0),
+            sent: AtomicU32::new(0),
         })
     }
 

@@ -32,9 +32,9 @@ pub(crate) async fn whole(
     stage: CommitStage<'_>,
 ) -> Result<Vec<u32>, SinkError> {
     let arguments = arrays(rows, &plan.fields)?;
-    prepare(link, plan, &plan.whole, &array_types(&plan.fields), stage).await?;
+    let named = prepare(link, plan, &plan.whole, &array_types(&plan.fields), stage).await?;
     let lost = stage.begin()?;
-    let query = sqlx::query_with(&plan.whole, arguments).persistent(plan.named);
+    let query = sqlx::query_with(&plan.whole, arguments).persistent(named);
     let answer = query.fetch_one(link).await.map_err(|error| sink_error(error, lost))?;
     match answer.try_get::<i64, _>(0) {
         Ok(0) => Ok((0_u32..).take(rows.len()).collect()),
@@ -44,19 +44,20 @@ pub(crate) async fn whole(
 }
 
 /// Prepares a statement that commits apart from its execution: when the link is lost here, nothing was executed. Once
-/// per connection.
+/// per connection. Whether it has a name.
 async fn prepare(
     link: &mut PgConnection,
     plan: &PostgresPlan,
     sql: &str,
     types: &[PgTypeInfo],
     stage: CommitStage<'_>,
-) -> Result<(), SinkError> {
-    if plan.named && stage.commits() {
+) -> Result<bool, SinkError> {
+    let named = plan.keeps_statement(stage.commits());
+    if named && stage.commits() {
         let prepared = link.prepare_with(sql, types).await;
         prepared.map_err(|error| sink_error(error, LinkLost::BeforeCommit))?;
     }
-    Ok(())
+    Ok(named)
 }
 
 /// Statements with a value per column and row; the rows that were ignored.
@@ -96,10 +97,10 @@ pub(crate) async fn insert(
     stage: CommitStage<'_>,
 ) -> Result<Vec<u32>, SinkError> {
     let sql = insert.with_keys.as_ref().unwrap_or(&insert.plain);
-    prepare(link, plan, sql, types, stage).await?;
+    let named = prepare(link, plan, sql, types, stage).await?;
     if insert.with_keys.is_some() {
         let lost = stage.begin()?;
-        let query = sqlx::query_with(sql, arguments).persistent(plan.named);
+        let query = sqlx::query_with(sql, arguments).persistent(named);
         let answer = query.fetch_one(link).await.map_err(|error| sink_error(error, lost))?;
         return ignored_rows(rows, &plan.fields, &answer).ok_or_else(|| {
             plan.unexpected_result(
@@ -108,7 +109,7 @@ pub(crate) async fn insert(
             )
         });
     }
-    let total = total(link, sql, arguments, plan.named, stage).await?;
+    let total = total(link, sql, arguments, named, stage).await?;
     expect_all(plan, total, rows.len(), stage)
 }
 

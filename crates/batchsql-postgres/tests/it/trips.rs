@@ -232,3 +232,39 @@ async fn the_schemas_of_a_table_read_it_once() {
     let error = counted.sink.prepare(&mut counted.conn, batch.rows().schema()).await.unwrap_err();
     assert!(error.to_string().contains("it has no column \"b\""), "{error}");
 }
+
+/// More shapes than statements are kept: those that are seldom used do not drive each other out.
+#[tokio::test]
+async fn shapes_that_are_seldom_used_are_not_kept_at_the_server() {
+    let columns: Vec<String> = (0..9).map(|n| format!("c{n} int")).collect();
+    let table = format!("CREATE TABLE t (id bigint PRIMARY KEY, {})", columns.join(","));
+    let mut counted = Counted::start(&table, |options| options).await;
+    let schema = Schema::builder("t").column("id", ColumnType::I64).on_conflict(Conflict::replace(["id"]));
+    let schema = (0..9).fold(schema, |schema, n| schema.nullable(format!("c{n}"), ColumnType::I32)).build().unwrap();
+    let shape = |shape: i64| {
+        let row = schema.row().set("id", shape).unwrap();
+        let row =
+            (0..9).filter(|n| shape & (1 << n) != 0).fold(row, |row, n| row.set(&format!("c{n}"), 1_i32).unwrap());
+        row.finish().unwrap()
+    };
+    let mut plans = Vec::new();
+    for n in 0..300 {
+        let batch = batch_of_rows([shape(n)]).await;
+        plans.push((counted.prepare(batch.rows().schema()).await.0, batch));
+    }
+    let names = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE 'INSERT%'";
+    let (plan, batch) = &plans[200];
+    for n in 0..17 {
+        let (_, trips) = counted.write(plan, batch).await;
+        // One that is used often gets a name.
+        assert_eq!(trips, 2, "statement {n}");
+    }
+    assert_eq!(counted.write(plan, batch).await.1, 1);
+    for (plan, batch) in &plans {
+        let (_, trips) = counted.write(plan, batch).await;
+        assert!(trips <= 2, "{trips}");
+    }
+    drop(counted.conn);
+    assert_eq!(read(&counted.sink, names).await, ["1"]);
+    assert_eq!(read(&counted.direct, "SELECT count(*) FROM t").await, ["300"]);
+}
