@@ -124,9 +124,10 @@ LEFT JOIN pg_catalog.pg_type f ON f.oid = e.oid
 WHERE b.level = 0 AND b.typtype <> 'd'
 ORDER BY a.attnum";
 
-/// The unique indexes that `ON CONFLICT (columns)` can use: valid, checked at once, of all rows, of plain columns.
+/// The unique indexes that `ON CONFLICT (columns)` can use: valid, checked at once, of all rows, of plain columns. The
+/// columns as text, and how many of them are the key: servers that resemble PostgreSQL know no slices of arrays.
 const UNIQUE: &str = "\
-SELECT ARRAY(SELECT k FROM pg_catalog.unnest(i.indkey[0:i.indnkeyatts - 1]) k ORDER BY k)::pg_catalog._int2
+SELECT i.indkey::pg_catalog.text, i.indnkeyatts::pg_catalog.int4
 FROM pg_catalog.pg_index i
 WHERE i.indrelid = $1::pg_catalog.oid AND i.indisunique AND i.indisvalid AND i.indimmediate
   AND i.indpred IS NULL AND i.indexprs IS NULL
@@ -165,7 +166,7 @@ pub(crate) async fn read_table(conn: &mut PgConnection, name: &TableName, named:
         has_insert_rule: get(&relation, 4)?,
         may_stage: get(&relation, 5)?,
         columns: columns.iter().map(column).collect::<Result<_, _>>()?,
-        unique: unique.iter().map(|row| get(row, 0)).collect::<Result<_, _>>()?,
+        unique: unique.iter().map(key).collect::<Result<_, _>>()?,
     })))
 }
 
@@ -206,6 +207,20 @@ fn column(row: &PgRow) -> Result<TableColumn, SinkError> {
     })
 }
 
+/// The columns of a unique index, ascending.
+fn key(row: &PgRow) -> Result<Vec<i16>, SinkError> {
+    let (columns, len): (String, i32) = (get(row, 0)?, get(row, 1)?);
+    Ok(key_columns(&columns, usize::try_from(len).unwrap_or_default()))
+}
+
+/// `1 3 2` on PostgreSQL, where the columns after the first `len` are only carried along.
+fn key_columns(columns: &str, len: usize) -> Vec<i16> {
+    let numbers = columns.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok());
+    let mut key: Vec<i16> = numbers.take(len).collect();
+    key.sort_unstable();
+    key
+}
+
 /// How SQL spells a built-in type; its number in the catalogue is fixed, and so is that of their namespace (11).
 fn spelled(row: &PgRow) -> Result<Option<Spelled>, SinkError> {
     let Some(base) = get::<Option<String>>(row, 16)? else { return Ok(None) };
@@ -232,4 +247,16 @@ fn letter(row: &PgRow, index: usize) -> Result<char, SinkError> {
 
 fn failed(error: sqlx::Error) -> SinkError {
     sink_error(error, LinkLost::BeforeCommit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_that_an_index_carries_along_are_no_key() {
+        assert_eq!(key_columns("3 1 2", 2), [1, 3]);
+        assert_eq!(key_columns("{3,1,2}", 3), [1, 2, 3]);
+        assert_eq!(key_columns("7", 1), [7]);
+    }
 }

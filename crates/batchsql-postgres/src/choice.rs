@@ -59,7 +59,7 @@ pub(crate) fn choose(schema: &Schema, table: &Table, fields: &[Field], settings:
     let strategy = settings.strategy;
     let may_drop = table.may_drop_rows(schema);
     let is_plain = *schema.conflict() == Conflict::None;
-    let odd = fields.iter().find(|field| !field.form.copies);
+    let odd = fields.iter().find(|field| !field.form.copies && field.form.parsed.is_none());
     let no_copy = if !is_plain {
         Some("it knows no conflict rule; use staging or unnest".to_owned())
     } else if table.has_row_security {

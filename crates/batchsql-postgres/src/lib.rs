@@ -40,6 +40,10 @@
 //! | json | `json`, `jsonb`, `text`; in an array column a JSON array becomes an array of one dimension, whose elements stay JSON in `json[]` and `jsonb[]`, and must not be arrays or objects in others |
 //! | date, time, timestamp, timestamptz | `date`, `time`, `timestamp`, `timestamptz`; instants are never turned into local times or back |
 //!
+//! COPY sends the plain spellings of `inet`, `cidr`, `macaddr`, `bit`, `varbit`, `timetz`, `interval`, `int4range`,
+//! `int8range` and `daterange` in binary form (`10.0.0.0/8`, `1 day 02:00:00`, `[1,5)`); a batch with another spelling is
+//! sent as text.
+//!
 //! Text that the server reads is read with the settings of its session: `TimeZone` and `DateStyle` for arrays and ranges
 //! of dates and times and for `timetz`, `IntervalStyle` for `interval`, `lc_monetary` for `money`. So write instants with
 //! their zone (`2026-01-31T12:00:00Z`) and dates with the year first.
@@ -145,6 +149,7 @@ mod live_session;
 mod options;
 mod outcome_source;
 mod params;
+mod parsed;
 mod plan;
 mod real_type;
 mod returned_keys;

@@ -151,7 +151,10 @@ async fn write(
     {
         return write_droppable(link, plan, rows, attempt).await;
     }
-    let way = plan.way(rows.len());
+    let way = match plan.way(rows.len()) {
+        Way::Copy if !write_copy::can_copy(rows, &plan.fields) => Way::Unnest,
+        way => way,
+    };
     if plan.keeps_versions() {
         let waves = rows.waves();
         if waves.len() > 1 {

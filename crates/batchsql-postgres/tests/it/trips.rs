@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use batchsql_core::{Attempt, ColumnType, Conflict, Schema, SharedRows, Sink, Written};
+use batchsql_core::{Attempt, ColumnType, Conflict, ErrorClass, Schema, SharedRows, Sink, Written};
 use batchsql_postgres::sqlx::postgres::PgSslMode;
-use batchsql_postgres::{PostgresConn, PostgresOptions, PostgresPlan, PostgresSink};
+use batchsql_postgres::{PostgresConn, PostgresOptions, PostgresPlan, PostgresSink, Strategy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -267,4 +267,50 @@ async fn shapes_that_are_seldom_used_are_not_kept_at_the_server() {
     drop(counted.conn);
     assert_eq!(read(&counted.sink, names).await, ["1"]);
     assert_eq!(read(&counted.direct, "SELECT count(*) FROM t").await, ["300"]);
+}
+
+/// Types that are sent as text are copied in binary form where their spelling is the plain one.
+#[tokio::test]
+async fn plain_spellings_are_copied_and_others_are_left_to_the_server() {
+    let cases = [
+        ("inet", "10.1.2.3/8", "10.1.2.3/8", "10.1.2.3/255", "10.1.2/24"),
+        ("inet", "::ffff:1.2.3.4", "::ffff:1.2.3.4", "nowhere", "10.1/16"),
+        ("cidr", "10.0.0.0/8", "10.0.0.0/8", "10.0.0.1/8", "10/8"),
+        ("macaddr", "08:00:2B:01:02:03", "08:00:2b:01:02:03", "08:00", "08002b:010203"),
+        ("bit(9)", "101010101", "101010101", "1", "b111111111"),
+        ("varbit", "", "", "2", "xF"),
+        ("timetz", "23:59:59.5-03:30", "23:59:59.5-03:30", "25:00:00+00", "12:00+02"),
+        ("interval", "1 year 2 mons 3 days 04:05:06.7", "1 year 2 mons 3 days 04:05:06.7", "1 fortnite", "P1D"),
+        ("int4range", "[1,5]", "[1,6)", "[5,1]", "[ 1,5]"),
+        ("int8range", "(,-9000000000)", "(,-9000000000)", "[a,b]", "[+1,2)"),
+        ("int4range", "empty", "empty", "[3000000000,)", "EMPTY"),
+        ("daterange", "[2026-01-31,)", "[2026-01-31,)", "[2026-02-30,)", "[20260131,)"),
+    ];
+    for (ty, plain, shown, invalid, other) in cases {
+        let table = format!("CREATE TABLE t (id bigint PRIMARY KEY, v {ty})");
+        let copy = |options: PostgresOptions| options.strategy(Strategy::Copy);
+        let mut counted = Counted::start(&table, copy).await;
+        let schema =
+            Schema::builder("t").column("id", ColumnType::I64).nullable("v", ColumnType::Text).build().unwrap();
+        let value = |id: i64, text: &str| values(&schema, [id.into(), text.into()]);
+        let null = |id: i64| values(&schema, [id.into(), batchsql_core::Value::Null]);
+        let (plan, _) = counted.prepare(&schema).await;
+        let batch = batch_of_rows([value(1, plain), null(2)]).await;
+        assert_eq!(counted.write(&plan, &batch).await.1, 2, "{ty} {plain}");
+        let stored = ["1", "2"].map(|id| format!("SELECT v FROM t WHERE id = {id}"));
+        assert_eq!(read(&counted.direct, &stored[0]).await, [shown], "{ty}");
+        assert_eq!(read(&counted.direct, &stored[1]).await, ["NULL"], "{ty}");
+        // What the server reads in another way is the same.
+        let cast = format!("SELECT v::text = '{plain}'::{ty}::text FROM t WHERE id = 1");
+        assert_eq!(read(&counted.direct, &cast).await, ["t"], "{ty}");
+        for id in [3, 4] {
+            let batch = batch_of_rows([value(id, other)]).await;
+            let trips = counted.write(&plan, &batch).await.1;
+            // With the statement prepared, one.
+            assert!(id == 3 || trips == 1, "{ty} {other}: {trips}");
+        }
+        let batch = batch_of_rows([value(5, invalid)]).await;
+        let error = counted.sink.write(&mut counted.conn, &plan, batch.rows(), &Attempt::new(false)).await.unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Row, "{ty} {invalid}: {error}");
+    }
 }
