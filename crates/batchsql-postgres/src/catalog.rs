@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use batchsql_core::{ErrorClass, SinkError, TableName};
+use batchsql_core::{ErrorClass, Schema, SinkError, TableName};
 use batchsql_sql::quote_table;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
@@ -19,7 +19,9 @@ pub(crate) struct Table {
     /// Row security holds for this user: a right that is missing may be that of a row.
     pub(crate) has_row_security: bool,
     /// A trigger may drop or change rows before they are inserted.
-    pub(crate) has_row_triggers: bool,
+    pub(crate) has_insert_triggers: bool,
+    /// The same before they are updated.
+    pub(crate) has_update_triggers: bool,
     /// A rule makes INSERT something else, or something more.
     pub(crate) has_insert_rule: bool,
     /// Temporary tables may be made.
@@ -27,6 +29,13 @@ pub(crate) struct Table {
     pub(crate) columns: Vec<TableColumn>,
     /// The columns of each unique index that a conflict rule can use, by number, ascending.
     pub(crate) unique: Vec<Vec<i16>>,
+}
+
+impl Table {
+    /// Whether a trigger may drop rows of a schema before they are written.
+    pub(crate) fn may_drop_rows(&self, schema: &Schema) -> bool {
+        self.has_insert_triggers || (self.has_update_triggers && !schema.update_columns().is_empty())
+    }
 }
 
 /// A column as the server has it.
@@ -45,19 +54,27 @@ pub(crate) struct TableColumn {
     pub(crate) may_select: bool,
 }
 
-/// The relation, found as INSERT finds it. Triggers: BEFORE (2) each ROW (1), on INSERT (4) or UPDATE (16); those of
-/// partitions count, because rows reach them.
+/// The relation, found as INSERT finds it. Triggers: BEFORE (2) each ROW (1), on INSERT (4) and UPDATE (16); those of
+/// partitions count, because rows reach them. TimescaleDB has one that fires only where it was not loaded.
 const RELATION: &str = "\
+WITH triggers AS (
+    SELECT COALESCE(pg_catalog.bool_or(t.tgtype & 4 <> 0), false) AS on_insert,
+           COALESCE(pg_catalog.bool_or(t.tgtype & 16 <> 0), false) AS on_update
+    FROM pg_catalog.pg_trigger t
+    WHERE t.tgtype & 3 = 3 AND t.tgenabled IN ('O', 'A')
+      AND (t.tgrelid = pg_catalog.to_regclass($1) OR t.tgrelid IN (
+          SELECT p.relid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass($1)) p))
+      AND NOT (t.tgname = 'ts_insert_blocker' AND EXISTS (
+          SELECT FROM pg_catalog.pg_proc f JOIN pg_catalog.pg_namespace n ON n.oid = f.pronamespace
+          WHERE f.oid = t.tgfoid AND n.nspname LIKE '\\_timescaledb\\_%')))
 SELECT c.oid::pg_catalog.int8, c.relkind::pg_catalog.text, pg_catalog.row_security_active(c.oid),
-       EXISTS (SELECT FROM pg_catalog.pg_trigger t
-               WHERE t.tgtype & 3 = 3 AND t.tgtype & 20 <> 0 AND t.tgenabled IN ('O', 'A')
-                 AND (t.tgrelid = c.oid OR t.tgrelid IN (
-                     SELECT p.relid FROM pg_catalog.pg_partition_tree(c.oid::pg_catalog.regclass) p))),
+       (SELECT on_insert FROM triggers),
        EXISTS (SELECT FROM pg_catalog.pg_rewrite r
                WHERE r.ev_class = c.oid AND r.ev_type = '3' AND r.ev_enabled <> 'D'),
        pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMP'),
        c.relname::pg_catalog.text,
-       (SELECT n.nspname::pg_catalog.text FROM pg_catalog.pg_namespace n WHERE n.oid = c.relnamespace)
+       (SELECT n.nspname::pg_catalog.text FROM pg_catalog.pg_namespace n WHERE n.oid = c.relnamespace),
+       (SELECT on_update FROM triggers)
 FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)";
 
 /// A table whose name was perhaps meant: in another case, in a schema that is not searched, or with a dot in its name.
@@ -107,9 +124,10 @@ LEFT JOIN pg_catalog.pg_type f ON f.oid = e.oid
 WHERE b.level = 0 AND b.typtype <> 'd'
 ORDER BY a.attnum";
 
-/// The unique indexes that `ON CONFLICT (columns)` can use: valid, checked at once, of all rows, of plain columns.
+/// The unique indexes that `ON CONFLICT (columns)` can use: valid, checked at once, of all rows, of plain columns. The
+/// columns as text, and how many of them are the key: servers that resemble PostgreSQL know no slices of arrays.
 const UNIQUE: &str = "\
-SELECT ARRAY(SELECT k FROM pg_catalog.unnest(i.indkey[0:i.indnkeyatts - 1]) k ORDER BY k)::pg_catalog._int2
+SELECT i.indkey::pg_catalog.text, i.indnkeyatts::pg_catalog.int4
 FROM pg_catalog.pg_index i
 WHERE i.indrelid = $1::pg_catalog.oid AND i.indisunique AND i.indisvalid AND i.indimmediate
   AND i.indpred IS NULL AND i.indexprs IS NULL
@@ -143,11 +161,12 @@ pub(crate) async fn read_table(conn: &mut PgConnection, name: &TableName, named:
     Ok(Lookup::Found(Box::new(Table {
         kind: letter(&relation, 1)?,
         has_row_security: get(&relation, 2)?,
-        has_row_triggers: get(&relation, 3)?,
+        has_insert_triggers: get(&relation, 3)?,
+        has_update_triggers: get(&relation, 8)?,
         has_insert_rule: get(&relation, 4)?,
         may_stage: get(&relation, 5)?,
         columns: columns.iter().map(column).collect::<Result<_, _>>()?,
-        unique: unique.iter().map(|row| get(row, 0)).collect::<Result<_, _>>()?,
+        unique: unique.iter().map(key).collect::<Result<_, _>>()?,
     })))
 }
 
@@ -188,6 +207,20 @@ fn column(row: &PgRow) -> Result<TableColumn, SinkError> {
     })
 }
 
+/// The columns of a unique index, ascending.
+fn key(row: &PgRow) -> Result<Vec<i16>, SinkError> {
+    let (columns, len): (String, i32) = (get(row, 0)?, get(row, 1)?);
+    Ok(key_columns(&columns, usize::try_from(len).unwrap_or_default()))
+}
+
+/// `1 3 2` on PostgreSQL, where the columns after the first `len` are only carried along.
+fn key_columns(columns: &str, len: usize) -> Vec<i16> {
+    let numbers = columns.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok());
+    let mut key: Vec<i16> = numbers.take(len).collect();
+    key.sort_unstable();
+    key
+}
+
 /// How SQL spells a built-in type; its number in the catalogue is fixed, and so is that of their namespace (11).
 fn spelled(row: &PgRow) -> Result<Option<Spelled>, SinkError> {
     let Some(base) = get::<Option<String>>(row, 16)? else { return Ok(None) };
@@ -214,4 +247,16 @@ fn letter(row: &PgRow, index: usize) -> Result<char, SinkError> {
 
 fn failed(error: sqlx::Error) -> SinkError {
     sink_error(error, LinkLost::BeforeCommit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_that_an_index_carries_along_are_no_key() {
+        assert_eq!(key_columns("3 1 2", 2), [1, 3]);
+        assert_eq!(key_columns("{3,1,2}", 3), [1, 2, 3]);
+        assert_eq!(key_columns("7", 1), [7]);
+    }
 }

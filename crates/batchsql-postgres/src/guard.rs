@@ -9,6 +9,9 @@ use crate::real_type::RealType;
 /// The code of an error that a statement of ours raises; nothing else of a write has a reason to.
 pub(crate) const RAISED: &str = "2201G";
 
+/// An expression of an integer that raises it. A volatile function, so that the planner does not raise it ahead.
+pub(crate) const RAISE: &str = "pg_catalog.width_bucket(pg_catalog.random(),0,0,1)";
+
 /// What is compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Guard {
@@ -52,8 +55,6 @@ impl Guard {
                 )
             }
         };
-        // A volatile function, so that the planner does not raise it ahead.
-        let raise = "pg_catalog.width_bucket(pg_catalog.random(),0,0,1)";
-        format!("CASE WHEN {is_kept} THEN {converted} ELSE {raise}::pg_catalog.text::{to} END")
+        format!("CASE WHEN {is_kept} THEN {converted} ELSE {RAISE}::pg_catalog.text::{to} END")
     }
 }

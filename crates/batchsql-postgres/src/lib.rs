@@ -40,6 +40,10 @@
 //! | json | `json`, `jsonb`, `text`; in an array column a JSON array becomes an array of one dimension, whose elements stay JSON in `json[]` and `jsonb[]`, and must not be arrays or objects in others |
 //! | date, time, timestamp, timestamptz | `date`, `time`, `timestamp`, `timestamptz`; instants are never turned into local times or back |
 //!
+//! COPY sends the plain spellings of `inet`, `cidr`, `macaddr`, `bit`, `varbit`, `timetz`, `interval`, `int4range`,
+//! `int8range` and `daterange` in binary form (`10.0.0.0/8`, `1 day 02:00:00`, `[1,5)`); a batch with another spelling is
+//! sent as text.
+//!
 //! Text that the server reads is read with the settings of its session: `TimeZone` and `DateStyle` for arrays and ranges
 //! of dates and times and for `timetz`, `IntervalStyle` for `interval`, `lc_monetary` for `money`. So write instants with
 //! their zone (`2026-01-31T12:00:00Z`) and dates with the year first.
@@ -53,9 +57,9 @@
 //!
 //! One batch is one transaction. Rows that `ON CONFLICT DO NOTHING` leaves out are found by the keys that the insert
 //! returns. Where a key does not come back as it was sent (`char(n)`, `numeric(p,s)`, floating point, text that is
-//! read as another type), and where a `BEFORE` trigger of the table may drop rows, the batch is written in parts that
-//! are inserted whole or not at all. That takes two round trips more, and further statements when rows are ignored: a
-//! part of 256 rows is halved until each piece is uniform, so where rows are dropped here and there, one row may take
+//! read as another type), and where a `BEFORE` trigger of the table may drop rows, the batch is written by one
+//! statement that takes all rows or none. When rows are ignored, it is written in parts that are inserted whole or not at
+//! all, which takes further statements: a part of 256 rows is halved until each piece is uniform, so where rows are dropped here and there, one row may take
 //! several statements. Keep batches small on such tables, or `statement_timeout` long.
 //! A row that a trigger drops ends as `Ignored`, also when the trigger put it somewhere else.
 //!
@@ -130,6 +134,7 @@
 //! pooler it may come late, and a session that is theirs by then could be ended. Declare it.
 
 mod catalog;
+mod choice;
 mod classify;
 mod commit_stage;
 mod conn;
@@ -144,9 +149,11 @@ mod live_session;
 mod options;
 mod outcome_source;
 mod params;
+mod parsed;
 mod plan;
 mod real_type;
 mod returned_keys;
+mod round_trip;
 mod servers;
 mod session;
 mod session_end;
@@ -154,6 +161,8 @@ mod settings;
 mod sink;
 mod source;
 mod statements;
+mod table_fit;
+mod tables;
 mod types;
 mod value_limit;
 mod write;

@@ -8,13 +8,10 @@ use batchsql_core::{CachedPassword, PasswordProvider};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
 use sqlx::{ConnectOptions, Connection, Executor};
 
+use crate::plan::CACHED_STATEMENTS;
 use crate::servers::{NoServer, Servers, TargetSession, at};
 use crate::settings::{LossyValues, Settings, Strategy};
 use crate::source::Source;
-
-/// Prepared statements kept per connection. The statements of a table by `UNNEST` are one, those of multi-row
-/// `VALUES` at most ten.
-const CACHED_STATEMENTS: usize = 256;
 
 /// A connection that was idle for longer is pinged before it is used. A batch that is sent over a
 /// dead link may end as unknown; asking each time would cost a round trip per batch.

@@ -93,7 +93,7 @@ impl Settings {
     ///
     /// Say false behind a pooler that gives each transaction another server connection (PgBouncer in transaction
     /// mode, Supavisor, RDS Proxy). Then no statement is named, and what is not one simple query is sent inside an
-    /// explicit transaction. It costs up to three round trips per batch. A pooler also shares what is set on a
+    /// explicit transaction. It costs one round trip per batch of plain inserts (`COPY`), and three with a rule. A pooler also shares what is set on a
     /// connection, so the sink does not turn notices off (a trigger may say values of rows in one, and `sqlx`
     /// logs them) or to notice clients that are gone: set `client_min_messages = error` and
     /// `client_connection_check_interval` for the user, by `ALTER ROLE … SET …`. And no session is ended there when a

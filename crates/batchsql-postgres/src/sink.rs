@@ -13,7 +13,7 @@ use sqlx::{Connection, Executor, PgPool};
 use crate::classify::{LinkLost, sink_error};
 use crate::conn::PostgresConn;
 use crate::options::{OpenError, PostgresOptions};
-use crate::plan::PostgresPlan;
+use crate::plan::{PostgresPlan, ServerKnowledge};
 use crate::session::BackendSession;
 use crate::session_end::Sessions;
 use crate::settings::Settings;
@@ -31,6 +31,7 @@ pub struct PostgresSink {
     /// Whether connections keep prepared statements; asked once.
     keeps_statements: Arc<OnceLock<bool>>,
     sessions: Arc<Sessions>,
+    known: Arc<ServerKnowledge>,
 }
 
 impl PostgresSink {
@@ -75,7 +76,7 @@ impl PostgresSink {
     }
 
     fn of(source: Source, settings: Settings) -> Self {
-        Self { source, settings, keeps_statements: Arc::default(), sessions: Arc::default() }
+        Self { source, settings, keeps_statements: Arc::default(), sessions: Arc::default(), known: Arc::default() }
     }
 
     /// Writes through a pool that you have, with the default [`Settings`]. As many batches are written at once as it
@@ -213,7 +214,7 @@ impl Sink for PostgresSink {
         if settings.prepared_statements && !self.keeps_statements(conn).await? {
             settings = settings.prepared_statements(false);
         }
-        PostgresPlan::make(conn, schema, settings).await
+        PostgresPlan::make(conn, schema, settings, &self.known).await
     }
 
     async fn write(

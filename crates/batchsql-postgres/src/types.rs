@@ -6,6 +6,7 @@ use batchsql_core::exhaustive::Type;
 use batchsql_sql::quote;
 
 use crate::guard::Guard;
+use crate::parsed::Parsed;
 use crate::real_type::RealType;
 use crate::value_limit::ValueLimit;
 
@@ -89,8 +90,10 @@ enum Cast {
 pub(crate) struct Form {
     pub(crate) wire: Wire,
     cast: Cast,
-    /// Whether the column's type reads the binary form itself, as `COPY` needs.
+    /// Whether the column's type reads the binary form itself, as `COPY` needs. See also `parsed`.
     pub(crate) copies: bool,
+    /// How COPY writes text that is sent as text otherwise.
+    pub(crate) parsed: Option<Parsed>,
     /// Whether the column's values come back as they were sent, so that a row is known by its key.
     pub(crate) echo: Echo,
     /// What the values have to keep to.
@@ -153,7 +156,9 @@ pub(crate) fn form(ty: ColumnType, real: &RealType) -> Result<Form, &'static str
         Cast::JsonArray { elements, to, .. } => Cast::JsonArray { elements, to, guard },
         Cast::No => Cast::No,
     };
-    Ok(Form { limit, cast, ..form })
+    let is_text = matches!(cast, Cast::Text { .. }) && !form.copies && real.namespace == "pg_catalog";
+    let parsed = if is_text { Parsed::of(&real.name, real.modifier >= 0) } else { None };
+    Ok(Form { limit, cast, parsed, ..form })
 }
 
 fn limit(ty: ColumnType, real: &RealType, wire: Wire) -> ValueLimit {
@@ -196,7 +201,8 @@ fn wire_form(ty: ColumnType, real: &RealType) -> Result<Form, &'static str> {
     use Echo::{Changed, Same};
     let is_builtin = real.namespace == "pg_catalog";
     let is = |name: &str| is_builtin && real.name == name;
-    let plain = |wire, echo| Ok(Form { wire, cast: Cast::No, copies: true, echo, limit: ValueLimit::None });
+    let plain =
+        |wire, echo| Ok(Form { wire, cast: Cast::No, copies: true, echo, parsed: None, limit: ValueLimit::None });
     // A precision makes the server round.
     let unrounded = if real.modifier < 0 { Same } else { Changed };
     match ty.exhaustive() {
@@ -235,7 +241,7 @@ fn wire_form(ty: ColumnType, real: &RealType) -> Result<Form, &'static str> {
                 _ => (Wire::FlatJsonb, "jsonb_array_elements_text"),
             };
             let cast = Cast::JsonArray { elements, to: sql_name(real), guard: None };
-            Ok(Form { wire, cast, copies: false, echo: Changed, limit: ValueLimit::None })
+            Ok(Form { wire, cast, copies: false, echo: Changed, parsed: None, limit: ValueLimit::None })
         }
         Type::Json => text_form(real).ok_or("need a column of type json, jsonb, text or an array"),
 
@@ -263,6 +269,7 @@ fn wire_form(ty: ColumnType, real: &RealType) -> Result<Form, &'static str> {
             cast: Cast::Text { to: sql_name(real), guard: None },
             copies: false,
             echo: Changed,
+            parsed: None,
             limit: ValueLimit::None,
         })),
     }
@@ -271,7 +278,8 @@ fn wire_form(ty: ColumnType, real: &RealType) -> Result<Form, &'static str> {
 /// The form of text in a column that stores text.
 fn text_form(real: &RealType) -> Option<Form> {
     let cast = || Cast::Text { to: sql_name(real), guard: None };
-    let form = |cast, echo| Some(Form { wire: Wire::Text, cast, copies: true, echo, limit: ValueLimit::None });
+    let form =
+        |cast, echo| Some(Form { wire: Wire::Text, cast, copies: true, echo, parsed: None, limit: ValueLimit::None });
     match (real.kind, &*real.receive) {
         ('e', _) => form(cast(), Echo::Same),
         (_, "textrecv") if real.name == "text" => form(Cast::No, Echo::Same),

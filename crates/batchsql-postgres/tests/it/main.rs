@@ -15,4 +15,5 @@ mod servers;
 mod sources;
 mod support;
 mod tables;
+mod trips;
 mod types;
