@@ -99,10 +99,6 @@ impl RowError {
         Self::new(schema, None, RowErrorKind::Column, problem)
     }
 
-    pub(crate) fn without_values(schema: &Schema) -> Self {
-        Self::new(schema, None, RowErrorKind::Null, "has no value; set at least one column, to NULL perhaps")
-    }
-
     pub(crate) fn projection(schema: &Schema, error: &SchemaError) -> Self {
         Self::new(schema, None, RowErrorKind::Column, format!("too few columns: {}", error.problem()))
     }
