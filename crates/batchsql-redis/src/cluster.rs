@@ -257,8 +257,9 @@ impl Cluster {
             if sent.failed.iter().any(|(_, error)| error.class() == ErrorClass::Unknown) {
                 self.is_stale.store(true, Ordering::Release);
             }
-            for (row, replies) in sent.answers() {
-                let Some(error) = results.enter(plan, row, replies) else { continue };
+            for answer in sent.answers() {
+                let row = answer.row;
+                let Some(error) = results.enter(plan, answer) else { continue };
                 let asking = error.code() == "ASK";
                 if !asking {
                     self.is_stale.store(true, Ordering::Release);

@@ -13,7 +13,7 @@ use crate::limits::{CommandSize, SendWay, is_end, refused};
 use crate::link::Link;
 use crate::plan::RedisPlan;
 use crate::pool::Lease;
-use crate::replies::{IN_TRANSACTION, RowResults};
+use crate::replies::{Answer, IN_TRANSACTION, RowResults};
 
 /// Commands for one server, and whose they are.
 #[derive(Default)]
@@ -31,6 +31,8 @@ struct SentRow {
     skipped: u8,
     replies: u8,
     size: CommandSize,
+    /// It may have run in part when the server answers with an error.
+    is_script: bool,
     /// Where its commands end in the bytes of the batch.
     end: usize,
 }
@@ -46,7 +48,7 @@ impl SentRow {
 pub(crate) struct Sent {
     values: Vec<Value>,
     /// Rows with the place of their replies.
-    answered: Vec<(u32, Range<usize>)>,
+    answered: Vec<(SentRow, Range<usize>)>,
     /// Rows without a reply, and what is known of them.
     pub(crate) failed: Vec<(u32, SinkError)>,
     /// Rows that were not executed because the server ended the connection at an earlier one. Another connection may
@@ -56,8 +58,12 @@ pub(crate) struct Sent {
 
 impl Sent {
     /// Each row that was answered, with the replies that carry its outcome.
-    pub(crate) fn answers(&self) -> impl Iterator<Item = (u32, &[Value])> {
-        self.answered.iter().map(|(row, replies)| (*row, &self.values[replies.clone()]))
+    pub(crate) fn answers(&self) -> impl Iterator<Item = Answer<'_>> {
+        self.answered.iter().map(|(sent, replies)| Answer {
+            row: sent.row,
+            is_script: sent.is_script,
+            replies: &self.values[replies.clone()],
+        })
     }
 
     /// Enters the replies to some rows; returns the number of rows that have all of theirs.
@@ -69,7 +75,7 @@ impl Sent {
             if next + sent.commands() > end {
                 break;
             }
-            self.answered.push((sent.row, next + usize::from(sent.skipped)..next + sent.commands()));
+            self.answered.push((*sent, next + usize::from(sent.skipped)..next + sent.commands()));
             next += sent.commands();
             complete += 1;
         }
@@ -102,7 +108,8 @@ impl ServerBatch {
                 replies = IN_TRANSACTION as u8;
             }
         }
-        self.rows.push(SentRow { row, skipped, replies, size, end: self.bytes.len() });
+        let (is_script, end) = (is_script(encoded.command.argument(0)), self.bytes.len());
+        self.rows.push(SentRow { row, skipped, replies, size, is_script, end });
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -179,7 +186,7 @@ impl Sent {
             [_, _, _, Value::ServerError(error)] => error.code() != "EXECABORT",
             _ => false,
         };
-        self.answers().any(|(_, replies)| is_open(replies))
+        self.answers().any(|answer| is_open(answer.replies))
     }
 
     /// Enters the replies that came before the connection broke, or time was over; `error` is that of the other rows.
@@ -201,6 +208,12 @@ impl Sent {
             }
         }
     }
+}
+
+/// Whether a command runs a script or a function.
+fn is_script(word: &[u8]) -> bool {
+    let begins = |name: &[u8]| word.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
+    begins(b"EVAL") || begins(b"FCALL")
 }
 
 /// Writes a batch to the only server.
@@ -250,9 +263,9 @@ pub(crate) async fn write_to_server(
         }
         is_first = false;
         let sent = batch.send(link, &address, None).await;
-        for (row, replies) in sent.answers() {
-            if let Some(redirected) = results.enter(plan, row, replies) {
-                results.failed.push((row, reply_error(redirected, plan.is_script)));
+        for answer in sent.answers() {
+            if let Some(redirected) = results.enter(plan, answer) {
+                results.failed.push((answer.row, reply_error(redirected, answer.is_script)));
             }
         }
         // Each turn refuses a row, so there is a last one.
