@@ -54,6 +54,9 @@ pub(crate) struct Sent {
     /// Rows that were not executed because the server ended the connection at an earlier one. Another connection may
     /// take them.
     pub(crate) unsent: Vec<u32>,
+    /// A large row that was sent alone, and at which the connection broke without a word. Rows after it that write the
+    /// same must wait until it is known what becomes of it.
+    pub(crate) suspect: Option<u32>,
 }
 
 impl Sent {
@@ -165,11 +168,11 @@ impl ServerBatch {
                     }
                 }
                 Ok(Err(values)) => {
-                    sent.break_off(part, &rows[end..], values, &lost(address));
+                    sent.break_off((part, &rows[end..]), values, &lost(address), way != SendWay::Together);
                     break;
                 }
                 Err(_) => {
-                    sent.break_off(part, &rows[end..], link.replies_so_far(), &late(address));
+                    sent.break_off((part, &rows[end..]), link.replies_so_far(), &late(address), false);
                     break;
                 }
             }
@@ -190,7 +193,14 @@ impl Sent {
     }
 
     /// Enters the replies that came before the connection broke, or time was over; `error` is that of the other rows.
-    fn break_off(&mut self, part: &[SentRow], later: &[SentRow], values: Vec<Value>, error: &SinkError) {
+    /// `is_alone`: the last command may have been too large.
+    fn break_off(
+        &mut self,
+        (part, later): (&[SentRow], &[SentRow]),
+        values: Vec<Value>,
+        error: &SinkError,
+        is_alone: bool,
+    ) {
         let is_refusal = matches!(values.last(), Some(Value::ServerError(error)) if is_end(error));
         let mut answers = values;
         if is_refusal {
@@ -201,6 +211,11 @@ impl Sent {
             Some((culprit, rest)) if is_refusal => {
                 self.failed.push((culprit.row, refused(culprit.size.largest)));
                 self.unsent.extend(rest.iter().chain(later).map(|sent| sent.row));
+            }
+            Some((row, [])) if is_alone => {
+                self.failed.push((row.row, error.clone()));
+                self.suspect = Some(row.row);
+                self.unsent.extend(later.iter().map(|sent| sent.row));
             }
             _ => {
                 self.failed.extend(part[complete..].iter().map(|sent| (sent.row, error.clone())));
@@ -268,9 +283,13 @@ pub(crate) async fn write_to_server(
                 results.failed.push((answer.row, reply_error(redirected, answer.is_script)));
             }
         }
-        // Each turn refuses a row, so there is a last one.
+        // Each turn has the outcome of a row, so there is a last one.
         batch = ServerBatch::with_capacity(sent.unsent.len());
         for row in sent.unsent {
+            if sent.suspect.is_some_and(|suspect| must_wait(&mut encoder, suspect, row)) {
+                results.failed.push((row, not_sent()));
+                continue;
+            }
             match encoder.row(row as usize) {
                 Ok(encoded) => batch.add(row, &encoded, false),
                 Err(error) => results.failed.push((row, error)),
@@ -292,8 +311,16 @@ pub(crate) fn ask_again(error: &mut SinkError) {
     }
 }
 
+/// Whether a row may write the same as an earlier one of which it is not known whether it was executed.
+pub(crate) fn must_wait(encoder: &mut Encoder<'_>, earlier: u32, row: u32) -> bool {
+    match (encoder.overwrite_key(earlier as usize), encoder.overwrite_key(row as usize)) {
+        (Some(earlier), Some(own)) => earlier == own,
+        _ => true,
+    }
+}
+
 /// The connection broke, or time was over, before the row's turn.
-fn not_sent() -> SinkError {
+pub(crate) fn not_sent() -> SinkError {
     SinkError::new(ErrorClass::Transient, "the connection to the server was given up before the row was sent")
 }
 
