@@ -22,7 +22,7 @@ use crate::plan::RedisPlan;
 use crate::pool::{Lease, Pool, with_host};
 use crate::replies::RowResults;
 use crate::slot::{SLOTS, slot};
-use crate::write::{ServerBatch, ask_again, given_up, number, settle};
+use crate::write::{ServerBatch, ask_again, given_up, must_wait, not_sent, number, settle};
 
 /// How often a row follows a redirection in one write. More than one happens only while slots are moved.
 const MAX_REDIRECTIONS: usize = 5;
@@ -58,6 +58,8 @@ struct Redirected {
     row: u32,
     server: usize,
     asking: bool,
+    /// An earlier row that may have been executed, see `Sent::suspect`.
+    after: Option<u32>,
 }
 
 impl Cluster {
@@ -184,7 +186,11 @@ impl Cluster {
                     .results
                     .undone(&redirected_rows, plan, number(rows.len()), |row| encoder.overwrite_key(row as usize)),
             };
-            for Redirected { row, server, asking } in redirected {
+            for Redirected { row, server, asking, after } in redirected {
+                if after.is_some_and(|earlier| must_wait(&mut encoder, earlier, row)) {
+                    write.results.failed.push((row, not_sent()));
+                    continue;
+                }
                 // A later row with its key was written meanwhile.
                 if undone.contains(&row) {
                     write.results.failed.push((row, slot_migrating()));
@@ -257,20 +263,22 @@ impl Cluster {
             if sent.failed.iter().any(|(_, error)| error.class() == ErrorClass::Unknown) {
                 self.is_stale.store(true, Ordering::Release);
             }
-            for (row, replies) in sent.answers() {
-                let Some(error) = results.enter(plan, row, replies) else { continue };
+            for answer in sent.answers() {
+                let row = answer.row;
+                let Some(error) = results.enter(plan, answer) else { continue };
                 let asking = error.code() == "ASK";
                 if !asking {
                     self.is_stale.store(true, Ordering::Release);
                 }
                 match target(error, address, servers) {
-                    Some(server) => redirected.push(Redirected { row, server, asking }),
+                    Some(server) => redirected.push(Redirected { row, server, asking, after: None }),
                     None => results.failed.push((row, slot_migrating())),
                 }
             }
             // A row before them was too large for the node, which has closed the connection.
             if let Some(server) = servers.iter().position(|server| server.addr().to_string() == address) {
-                redirected.extend(sent.unsent.iter().map(|row| Redirected { row: *row, server, asking: false }));
+                let after = sent.suspect;
+                redirected.extend(sent.unsent.iter().map(|row| Redirected { row: *row, server, asking: false, after }));
             }
             results.failed.extend(sent.failed);
         }

@@ -20,8 +20,6 @@ pub struct RedisPlan {
     pub(crate) overwrites: bool,
     /// Whether writing the rows again changes nothing.
     pub(crate) is_repeatable: bool,
-    /// Whether a row may run a script, which may fail in the middle.
-    pub(crate) is_script: bool,
 }
 
 const NO_COMMAND: &str = "nothing says which command its rows become; name one with \
@@ -153,14 +151,7 @@ impl RedisPlan {
             Command::Raw(_) => true,
             _ => false,
         };
-        let is_script = match &shape {
-            Shape::Raw { words, .. } => words.first().is_none_or(|word| {
-                let word = word.to_ascii_uppercase();
-                word.starts_with("EVAL") || word.starts_with("FCALL")
-            }),
-            _ => false,
-        };
-        Ok(Self { shape, key_argument: Some(1), ignored, overwrites, is_repeatable, is_script })
+        Ok(Self { shape, key_argument: Some(1), ignored, overwrites, is_repeatable })
     }
 }
 

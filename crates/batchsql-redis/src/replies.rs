@@ -13,6 +13,16 @@ use crate::shape::IgnoredReply;
 /// Replies of a command in a `MULTI` with another one: `OK`, `QUEUED`, `QUEUED`, and those of `EXEC`.
 pub(crate) const IN_TRANSACTION: usize = 4;
 
+/// The replies to one row.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Answer<'v> {
+    pub(crate) row: u32,
+    /// The row runs a script.
+    pub(crate) is_script: bool,
+    /// Those that carry its outcome.
+    pub(crate) replies: &'v [Value],
+}
+
 /// Rows of a batch that were not simply written, by number.
 #[derive(Debug, Default)]
 pub(crate) struct RowResults {
@@ -24,10 +34,11 @@ pub(crate) struct RowResults {
 impl RowResults {
     /// Enters the replies to one row; returns the error of a row that another node of the cluster is to be asked
     /// about, which is not entered.
-    pub(crate) fn enter<'v>(&mut self, plan: &RedisPlan, row: u32, replies: &'v [Value]) -> Option<&'v ServerError> {
+    pub(crate) fn enter<'v>(&mut self, plan: &RedisPlan, answer: Answer<'v>) -> Option<&'v ServerError> {
+        let Answer { row, is_script, replies } = answer;
         match row_result(replies) {
             RowResult::Refused(error) if matches!(error.code(), "MOVED" | "ASK") => return Some(error),
-            RowResult::Refused(error) => self.failed.push((row, reply_error(error, plan.is_script))),
+            RowResult::Refused(error) => self.failed.push((row, reply_error(error, is_script))),
             RowResult::InPart => self.failed.push((row, in_part())),
             RowResult::Done => match (plan.ignored, replies.last()) {
                 (Some(IgnoredReply::Nil), Some(Value::Nil)) | (Some(IgnoredReply::Zero), Some(Value::Int(0))) => {
@@ -201,6 +212,10 @@ mod tests {
         RedisPlan::make(&schema.on_conflict(conflict).build().unwrap(), Some(&command.into())).unwrap()
     }
 
+    fn answer(row: u32, replies: &[Value]) -> Answer<'_> {
+        Answer { row, is_script: false, replies }
+    }
+
     fn error(line: &str) -> Value {
         redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap()
     }
@@ -209,7 +224,7 @@ mod tests {
     fn outcomes(plan: &RedisPlan, replies: &[Value], keys: &str) -> Result<[Vec<u32>; 3], ErrorClass> {
         let mut results = RowResults::default();
         for (row, reply) in (0..).zip(replies) {
-            results.enter(plan, row, std::slice::from_ref(reply));
+            results.enter(plan, answer(row, std::slice::from_ref(reply)));
         }
         let overwrite_key = |row: u32| Some(vec![keys.as_bytes()[row as usize]]);
         let written = results.settle(plan, replies.len() as u32, overwrite_key).map_err(|error| error.class())?;
@@ -270,7 +285,7 @@ mod tests {
         let hash = plan(Command::hash(), Conflict::replace(["k"]));
         let check = |replies: [Value; IN_TRANSACTION], expected: Option<ErrorClass>| {
             let mut results = RowResults::default();
-            assert!(results.enter(&hash, 0, &replies).is_none());
+            assert!(results.enter(&hash, answer(0, &replies)).is_none());
             assert_eq!(results.failed.first().map(|(_, error)| error.class()), expected);
         };
         let queued = || Value::SimpleString("QUEUED".into());
@@ -292,7 +307,7 @@ mod tests {
         let check = |first: Value, second: Value, expected: Option<ErrorClass>| {
             let mut results = RowResults::default();
             let replies = [error("NOPERM x"), first, second, error("ERR EXEC without MULTI")];
-            assert!(results.enter(&hash, 0, &replies).is_none());
+            assert!(results.enter(&hash, answer(0, &replies)).is_none());
             assert_eq!(results.failed.first().map(|(_, error)| error.class()), expected);
         };
         check(Value::Int(1), Value::Int(0), None);
@@ -302,7 +317,7 @@ mod tests {
         let queued = || Value::SimpleString("QUEUED".into());
         check(queued(), queued(), Some(ErrorClass::Unknown));
         let mut results = RowResults::default();
-        results.enter(&hash, 0, &[queued()]);
+        results.enter(&hash, answer(0, &[queued()]));
         assert_eq!(results.failed[0].1.class(), ErrorClass::Unknown);
     }
 
@@ -328,7 +343,7 @@ mod tests {
         let set = plan(Command::set("k", "v"), Conflict::None);
         let mut results = RowResults::default();
         let moved = [error("MOVED 1 h:1")];
-        assert_eq!(results.enter(&set, 0, &moved).map(ServerError::code), Some("MOVED"));
+        assert_eq!(results.enter(&set, answer(0, &moved)).map(ServerError::code), Some("MOVED"));
         assert!(results.failed.is_empty());
     }
 }

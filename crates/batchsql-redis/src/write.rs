@@ -13,7 +13,7 @@ use crate::limits::{CommandSize, SendWay, is_end, refused};
 use crate::link::Link;
 use crate::plan::RedisPlan;
 use crate::pool::Lease;
-use crate::replies::{IN_TRANSACTION, RowResults};
+use crate::replies::{Answer, IN_TRANSACTION, RowResults};
 
 /// Commands for one server, and whose they are.
 #[derive(Default)]
@@ -31,6 +31,8 @@ struct SentRow {
     skipped: u8,
     replies: u8,
     size: CommandSize,
+    /// It may have run in part when the server answers with an error.
+    is_script: bool,
     /// Where its commands end in the bytes of the batch.
     end: usize,
 }
@@ -46,18 +48,25 @@ impl SentRow {
 pub(crate) struct Sent {
     values: Vec<Value>,
     /// Rows with the place of their replies.
-    answered: Vec<(u32, Range<usize>)>,
+    answered: Vec<(SentRow, Range<usize>)>,
     /// Rows without a reply, and what is known of them.
     pub(crate) failed: Vec<(u32, SinkError)>,
     /// Rows that were not executed because the server ended the connection at an earlier one. Another connection may
     /// take them.
     pub(crate) unsent: Vec<u32>,
+    /// A large row that was sent alone, and at which the connection broke without a word. Rows after it that write the
+    /// same must wait until it is known what becomes of it.
+    pub(crate) suspect: Option<u32>,
 }
 
 impl Sent {
     /// Each row that was answered, with the replies that carry its outcome.
-    pub(crate) fn answers(&self) -> impl Iterator<Item = (u32, &[Value])> {
-        self.answered.iter().map(|(row, replies)| (*row, &self.values[replies.clone()]))
+    pub(crate) fn answers(&self) -> impl Iterator<Item = Answer<'_>> {
+        self.answered.iter().map(|(sent, replies)| Answer {
+            row: sent.row,
+            is_script: sent.is_script,
+            replies: &self.values[replies.clone()],
+        })
     }
 
     /// Enters the replies to some rows; returns the number of rows that have all of theirs.
@@ -69,7 +78,7 @@ impl Sent {
             if next + sent.commands() > end {
                 break;
             }
-            self.answered.push((sent.row, next + usize::from(sent.skipped)..next + sent.commands()));
+            self.answered.push((*sent, next + usize::from(sent.skipped)..next + sent.commands()));
             next += sent.commands();
             complete += 1;
         }
@@ -102,7 +111,8 @@ impl ServerBatch {
                 replies = IN_TRANSACTION as u8;
             }
         }
-        self.rows.push(SentRow { row, skipped, replies, size, end: self.bytes.len() });
+        let (is_script, end) = (is_script(encoded.command.argument(0)), self.bytes.len());
+        self.rows.push(SentRow { row, skipped, replies, size, is_script, end });
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -158,11 +168,11 @@ impl ServerBatch {
                     }
                 }
                 Ok(Err(values)) => {
-                    sent.break_off(part, &rows[end..], values, &lost(address));
+                    sent.break_off((part, &rows[end..]), values, &lost(address), way != SendWay::Together);
                     break;
                 }
                 Err(_) => {
-                    sent.break_off(part, &rows[end..], link.replies_so_far(), &late(address));
+                    sent.break_off((part, &rows[end..]), link.replies_so_far(), &late(address), false);
                     break;
                 }
             }
@@ -179,11 +189,18 @@ impl Sent {
             [_, _, _, Value::ServerError(error)] => error.code() != "EXECABORT",
             _ => false,
         };
-        self.answers().any(|(_, replies)| is_open(replies))
+        self.answers().any(|answer| is_open(answer.replies))
     }
 
     /// Enters the replies that came before the connection broke, or time was over; `error` is that of the other rows.
-    fn break_off(&mut self, part: &[SentRow], later: &[SentRow], values: Vec<Value>, error: &SinkError) {
+    /// `is_alone`: the last command may have been too large.
+    fn break_off(
+        &mut self,
+        (part, later): (&[SentRow], &[SentRow]),
+        values: Vec<Value>,
+        error: &SinkError,
+        is_alone: bool,
+    ) {
         let is_refusal = matches!(values.last(), Some(Value::ServerError(error)) if is_end(error));
         let mut answers = values;
         if is_refusal {
@@ -195,12 +212,23 @@ impl Sent {
                 self.failed.push((culprit.row, refused(culprit.size.largest)));
                 self.unsent.extend(rest.iter().chain(later).map(|sent| sent.row));
             }
+            Some((row, [])) if is_alone => {
+                self.failed.push((row.row, error.clone()));
+                self.suspect = Some(row.row);
+                self.unsent.extend(later.iter().map(|sent| sent.row));
+            }
             _ => {
                 self.failed.extend(part[complete..].iter().map(|sent| (sent.row, error.clone())));
                 self.failed.extend(later.iter().map(|sent| (sent.row, not_sent())));
             }
         }
     }
+}
+
+/// Whether a command runs a script or a function.
+fn is_script(word: &[u8]) -> bool {
+    let begins = |name: &[u8]| word.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
+    begins(b"EVAL") || begins(b"FCALL")
 }
 
 /// Writes a batch to the only server.
@@ -250,14 +278,18 @@ pub(crate) async fn write_to_server(
         }
         is_first = false;
         let sent = batch.send(link, &address, None).await;
-        for (row, replies) in sent.answers() {
-            if let Some(redirected) = results.enter(plan, row, replies) {
-                results.failed.push((row, reply_error(redirected, plan.is_script)));
+        for answer in sent.answers() {
+            if let Some(redirected) = results.enter(plan, answer) {
+                results.failed.push((answer.row, reply_error(redirected, answer.is_script)));
             }
         }
-        // Each turn refuses a row, so there is a last one.
+        // Each turn has the outcome of a row, so there is a last one.
         batch = ServerBatch::with_capacity(sent.unsent.len());
         for row in sent.unsent {
+            if sent.suspect.is_some_and(|suspect| must_wait(&mut encoder, suspect, row)) {
+                results.failed.push((row, not_sent()));
+                continue;
+            }
             match encoder.row(row as usize) {
                 Ok(encoded) => batch.add(row, &encoded, false),
                 Err(error) => results.failed.push((row, error)),
@@ -279,8 +311,16 @@ pub(crate) fn ask_again(error: &mut SinkError) {
     }
 }
 
+/// Whether a row may write the same as an earlier one of which it is not known whether it was executed.
+pub(crate) fn must_wait(encoder: &mut Encoder<'_>, earlier: u32, row: u32) -> bool {
+    match (encoder.overwrite_key(earlier as usize), encoder.overwrite_key(row as usize)) {
+        (Some(earlier), Some(own)) => earlier == own,
+        _ => true,
+    }
+}
+
 /// The connection broke, or time was over, before the row's turn.
-fn not_sent() -> SinkError {
+pub(crate) fn not_sent() -> SinkError {
     SinkError::new(ErrorClass::Transient, "the connection to the server was given up before the row was sent")
 }
 

@@ -35,8 +35,7 @@ enum Location {
 /// (`normal`, `full`, `off`), `busy_timeout` (seconds, decimals allowed; default 5), `cache_size` (bytes),
 /// `wal_autocheckpoint` (pages) and `mmap_size` (bytes), see the methods of these names.
 ///
-/// There is no way to open a database later, as the sinks of servers have it: there is no server to wait for, and a file
-/// that cannot be opened is a mistake that should be seen at once.
+/// There is no `connect_lazy`: a file that cannot be opened is a mistake that should be seen at once.
 ///
 /// ```
 /// use batchsql_sqlite::SqliteOptions;
@@ -56,7 +55,7 @@ pub struct SqliteOptions {
     mmap_size: u64,
 }
 
-/// Pages of the cache: enough that the pages of the indexes of a table with some hundred thousand rows stay in it.
+/// Enough for the indexes of a table with some hundred thousand rows.
 const DEFAULT_CACHE_SIZE: u64 = 32 << 20;
 
 /// Four times SQLite's own: pages that several batches change are written into the database once (measured by

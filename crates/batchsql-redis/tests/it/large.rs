@@ -78,6 +78,27 @@ async fn a_value_above_the_query_buffer_is_refused_alone() {
     assert_eq!(ask_at::<i64>(server.dsn(), &["LLEN", "list"]).await, 20);
 }
 
+/// Its row is written again, because that is harmless, and closes the connection each time. The others do not wait.
+#[tokio::test]
+async fn a_value_that_closes_the_connection_each_time_holds_up_only_rows_of_its_key() {
+    for kind in [Kind::Redis, Kind::RedisCluster] {
+        let server = Server::start(kind, &["--client-query-buffer-limit", "1mb"]);
+        let schema = Schema::builder("t").column("k", ColumnType::Text).column("v", ColumnType::Text);
+        let schema = schema.on_conflict(Conflict::replace(["k"])).build().unwrap();
+        // Nothing is asked of the server, so nothing is known.
+        let and = if kind == Kind::RedisCluster { '&' } else { '?' };
+        let sink = sink_at(&format!("{}{and}abandoned_writes=wait", server.dsn()), "t", Command::set("k", "v")).await;
+        let rows = (0..40).map(|n| {
+            let value = if n == 10 { "x".repeat(BIG) } else { "v".to_owned() };
+            row(&schema, [format!("key{n}").into(), value.into()])
+        });
+        for (n, outcome) in outcomes(&sink, rows).await.iter().enumerate() {
+            let expected = if n == 10 { "unknown" } else { "written" };
+            assert_eq!(name(outcome), expected, "{kind:?}, row {n}: {outcome:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_limit_that_was_raised_is_seen_by_connections_that_are_older() {
     let server = Server::start(Kind::Redis, &["--proto-max-bulk-len", "1mb"]);

@@ -15,7 +15,7 @@ async fn failing(key: &'static str, errors: &'static [&'static str]) -> (String,
     let seen: Arc<Mutex<HashMap<String, usize>>> = Arc::default();
     let counts = Arc::clone(&seen);
     let port = node(move |words| {
-        let Some(asked) = words.get(1).filter(|_| ["SET", "RPUSH", "EVAL"].contains(&words[0].as_str())) else {
+        let Some(asked) = words.get(1).filter(|_| ["SET", "RPUSH", "eval"].contains(&words[0].as_str())) else {
             return "+OK\r\n".to_owned();
         };
         let mut counts = counts.lock().unwrap();
@@ -111,4 +111,17 @@ async fn a_script_that_failed_is_not_run_again() {
     db.close(HOUR).await;
     assert_eq!(ended(receipts).await.iter().map(name).collect::<Vec<_>>(), ["rejected MYERR"]);
     assert_eq!(crate::support::ask_at::<i64>(server.dsn(), &["GET", "runs"]).await, 1);
+}
+
+#[tokio::test]
+async fn a_word_of_the_row_says_whether_it_is_a_script() {
+    let schema = Schema::builder("t").column("word", ColumnType::Text).column("k", ColumnType::Text).build().unwrap();
+    for (word, expected) in [("eval", "rejected SOMETHING"), ("SET", "written")] {
+        let (dsn, _) = failing("b", &["SOMETHING new"]).await;
+        let sink = sink_at(&dsn, "t", Command::raw_from_row()).await;
+        let db = BatchSql::builder(sink).config(PipelineConfig { retry_for: HOUR, ..config() }).start().unwrap();
+        let receipts = submit(&db, [row(&schema, [word.into(), "b".into()])]).await;
+        db.close(HOUR).await;
+        assert_eq!(ended(receipts).await.iter().map(name).collect::<Vec<_>>(), [expected], "{word}");
+    }
 }

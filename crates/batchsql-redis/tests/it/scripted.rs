@@ -113,7 +113,7 @@ async fn replies_that_came_in_time_count_although_the_node_is_late_with_others()
     });
     let node = node.await;
     *own.lock().unwrap() = node;
-    let dsn = format!("redis://127.0.0.1:{node}?cluster=true&protocol=2&node_timeout=0.3&abandoned_writes=wait");
+    let dsn = format!("redis://127.0.0.1:{node}?cluster=true&protocol=2&node_timeout=5&abandoned_writes=wait");
     let sink = sink_at(&dsn, "t", Command::rpush("k", "v")).await;
     let schema = Schema::builder("t").column("k", ColumnType::Text).column("v", ColumnType::Text).build().unwrap();
     let rows = ["a", "b", "slow", "slow"].map(|k| row(&schema, [k.into(), "v".into()]));

@@ -31,7 +31,7 @@ async fn slow_table() -> SqliteSink {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_is_given_up_while_it_works_is_not_written() {
     let sink = slow_table().await;
-    let db = pipeline(&sink, Duration::from_millis(200), Duration::ZERO);
+    let db = pipeline(&sink, Duration::from_secs(2), Duration::ZERO);
     db.prepare(&schema(Conflict::None)).await.unwrap();
     let receipt = db.submit_tracked(&row(&schema(Conflict::None), 1, "old")).await.unwrap();
     // A plain insert that may have been written would be unknown.
@@ -46,10 +46,11 @@ async fn a_batch_that_is_given_up_while_it_works_is_not_written() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_is_given_up_while_it_works_is_tried_again_once() {
     let sink = slow_table().await;
-    let db = pipeline(&sink, Duration::from_millis(200), HOUR);
+    let db = pipeline(&sink, Duration::from_secs(1), HOUR);
     db.prepare(&schema(Conflict::None)).await.unwrap();
     let receipt = db.submit_tracked(&row(&schema(Conflict::None), 1, "a")).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    // Beyond the first timeout.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
     assert!(receipt.try_outcome().is_none());
     sink.call(|conn| conn.execute_batch("DELETE FROM slow")).await.unwrap();
     assert!(receipt.await.is_written());
