@@ -24,9 +24,6 @@ use crate::session::{SharedName, is_shared};
 use crate::tables::Tables;
 use crate::write;
 
-/// From this round trip on, what is sent counts less than how often it is waited for.
-const FAR: Duration = Duration::from_micros(300);
-
 /// From this round trip on, batches grow.
 const WORTH_GROWING: Duration = Duration::from_millis(5);
 
@@ -189,13 +186,7 @@ impl MySqlSink {
 impl MySqlSink {
     async fn write_rows(&self, link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows<'_>) -> Result<Written, Failed> {
         let packet = self.packet_of(link.connection).await?;
-        link.unusual = match (self.values_in_text, self.learned.round_trip()) {
-            (ValuesInText::Always, _) => Unusual::AlwaysText,
-            (_, near) if near < FAR => Unusual::Pieces,
-            // The pool of others may log statements, and with them the values.
-            (ValuesInText::Auto, _) if self.source.is_ours => Unusual::Text,
-            _ => Unusual::Once,
-        };
+        link.unusual = Unusual::of(self.values_in_text, self.learned.round_trip(), self.source.is_ours);
         if packet < plan.max_allowed_packet {
             return Err(outdated(&format!("max_allowed_packet is {packet} now")));
         }
@@ -268,7 +259,8 @@ impl Sink for MySqlSink {
     /// `cargo xtask bench distance --db mysql`). The distance is known from the connection that
     /// [`connect`](MySqlSink::connect) has opened; without one, batches do not grow.
     fn prefers_large_batches(&self) -> bool {
-        self.source.is_ours && self.values_in_text != ValuesInText::Never && self.learned.round_trip() >= WORTH_GROWING
+        let unusual = Unusual::of(self.values_in_text, self.learned.round_trip(), self.source.is_ours);
+        matches!(unusual, Unusual::Text | Unusual::AlwaysText) && self.learned.round_trip() >= WORTH_GROWING
     }
 
     fn pool(&self) -> Option<PoolState> {
