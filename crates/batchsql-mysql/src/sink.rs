@@ -253,8 +253,8 @@ impl Sink for MySqlSink {
         true
     }
 
-    /// Far from the server, where a batch of any size is one round trip: with 10 ms, inserts came to 75k rows/s against 77k
-    /// with batches of 500, updates to 92k against 63k; with 50 ms to 37k against 24k, and 46k against 20k. Near to it
+    /// Far from the server, where a batch of any size is one round trip: with 10 ms, inserts came to 67k rows/s against 64k
+    /// with batches of 500, updates to 71k against 56k; with 50 ms to 38k against 24k, and 46k against 16k. Near to it
     /// large statements are slower per row: 5,000 rows by hand 79k, 500 rows 128k (MariaDB 10.11, four connections,
     /// `cargo xtask bench distance --db mysql`). The distance is known from the connection that
     /// [`connect`](MySqlSink::connect) has opened; without one, batches do not grow.
