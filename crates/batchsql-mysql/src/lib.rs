@@ -64,9 +64,23 @@
 //! # Statements
 //!
 //! A batch that fits into one statement is one round trip, in autocommit. What does not fit (65,535 values, the
-//! server's `max_allowed_packet`, 16 MiB) is cut, inside one transaction. So is a number of rows that was not seen
-//! lately, into powers of two: about 30 statements per table and connection stay prepared at most, and a number of rows
-//! that comes again is one of them. Tables need an engine with transactions (InnoDB).
+//! server's `max_allowed_packet`, 16 MiB) is cut, inside one transaction.
+//!
+//! A statement is prepared for one number of rows. About 20 stay prepared per table and connection: small numbers, and
+//! those that come again. What becomes of another number depends on the distance:
+//!
+//! | server | the rows are |
+//! |---|---|
+//! | near (a round trip below 0.3 ms) | cut into powers of two, whose statements stay prepared too |
+//! | farther away | in the text of one statement: one round trip, see [`ValuesInText`] |
+//! | farther away, with a pool of yours | in a statement that is prepared for them and closed: two round trips, because `sqlx` may log the texts of your pool |
+//!
+//! From a round trip of 5 ms on, batches grow while they wait for a connection. A connection of the sink's own pool keeps
+//! up to 256 statements prepared (`statement-cache-capacity`), enough for about ten tables; each takes about 500 bytes of the
+//! server's memory for each of its values. Tables need an engine with transactions (InnoDB).
+//!
+//! Values in the text of a statement are also in what the server or a proxy logs of its statements. `values_in_text=never`
+//! keeps them out.
 //!
 //! # Abandoned writes
 //!
@@ -113,12 +127,12 @@ mod catalog;
 mod checks;
 mod classify;
 mod conn;
-mod distance;
 mod dsn;
 mod guard;
 mod in_use;
 mod insert;
 mod keys;
+mod learned;
 mod link;
 mod literals;
 mod options;

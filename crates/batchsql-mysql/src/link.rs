@@ -1,12 +1,15 @@
 //! Owns the connection of one batch and the steps of a transaction on it: prepare, begin, commit, undo.
 //! Must not know rows or plans.
 
+use std::time::Duration;
+
 use batchsql_core::{Attempt, ErrorClass, SinkError};
 use sqlx::mysql::MySqlConnection;
 use sqlx::{Executor, Statement as _};
 
 use crate::catalog::Table;
 use crate::classify::{Failed, Stage};
+use crate::options::ValuesInText;
 use crate::session::SharedName;
 use crate::statements::Statement;
 
@@ -32,6 +35,21 @@ pub(crate) enum Unusual {
     Text,
     /// So are all numbers of rows.
     AlwaysText,
+}
+
+/// From this round trip on, what is sent counts less than how often it is waited for.
+const FAR: Duration = Duration::from_micros(300);
+
+impl Unusual {
+    pub(crate) fn of(values_in_text: ValuesInText, round_trip: Duration, is_our_pool: bool) -> Self {
+        match values_in_text {
+            ValuesInText::Always => Self::AlwaysText,
+            _ if round_trip < FAR => Self::Pieces,
+            // The pool of others may log statements, and with them the values.
+            ValuesInText::Auto if is_our_pool => Self::Text,
+            ValuesInText::Auto | ValuesInText::Never => Self::Once,
+        }
+    }
 }
 
 impl Link<'_> {
@@ -103,4 +121,22 @@ pub(crate) async fn execute(link: &mut Link<'_>, sql: &str, stage: Stage) -> Res
     link.sends(sql.len());
     let result = link.connection.execute(sql).await;
     link.leave(stage, result).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_in_a_text_only_far_away_and_only_where_texts_are_not_logged() {
+        let check = |when, ms, is_our_pool, expected| {
+            assert_eq!(Unusual::of(when, Duration::from_millis(ms), is_our_pool), expected, "{when:?} {ms} ms");
+        };
+        check(ValuesInText::Auto, 0, true, Unusual::Pieces);
+        check(ValuesInText::Auto, 1, true, Unusual::Text);
+        check(ValuesInText::Auto, 1, false, Unusual::Once);
+        check(ValuesInText::Never, 0, true, Unusual::Pieces);
+        check(ValuesInText::Never, 50, true, Unusual::Once);
+        check(ValuesInText::Always, 0, false, Unusual::AlwaysText);
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use batchsql_core::{
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::catalog::max_allowed_packet;
 use crate::classify::Failed;
 use crate::conn::{MySqlConn, Source};
-use crate::distance::Distance;
+use crate::learned::Learned;
 use crate::link::{Link, Unusual};
 use crate::options::{AbandonedWrites, IgnoreWith, MySqlOptions, OpenError, ReplaceWith, ValuesInText};
 use crate::plan::{MAX_BINDS, MySqlPlan, outdated};
@@ -24,16 +24,14 @@ use crate::session::{SharedName, is_shared};
 use crate::tables::Tables;
 use crate::write;
 
-/// From this round trip on, what is sent counts less than how often it is waited for.
-const FAR: Duration = Duration::from_micros(300);
+/// From this round trip on, batches grow.
+const WORTH_GROWING: Duration = Duration::from_millis(5);
 
 /// Writes batches to a MySQL or MariaDB server. Clones share the pool.
 #[derive(Clone)]
 pub struct MySqlSink {
     source: Source,
-    /// Bytes of the largest packet that every connection so far may send.
-    packet: Arc<AtomicUsize>,
-    distance: Arc<Distance>,
+    learned: Arc<Learned>,
     tables: Arc<Tables>,
     values_in_text: ValuesInText,
     table_check_interval: Duration,
@@ -63,8 +61,9 @@ impl MySqlSink {
     /// # Cancel safety
     /// A cancelled call leaves nothing open.
     pub async fn with_options(options: &MySqlOptions) -> Result<Self, OpenError> {
-        options.try_to_connect().await?;
-        Ok(Self::with_options_lazy(options))
+        let learned = Arc::default();
+        options.try_to_connect(&learned).await?;
+        Ok(Self::with_learned(options, learned))
     }
 
     /// As [`connect`](Self::connect), but nothing is sent to the server before the first row or
@@ -85,9 +84,14 @@ impl MySqlSink {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn with_options_lazy(options: &MySqlOptions) -> Self {
+        Self::with_learned(options, Arc::default())
+    }
+
+    fn with_learned(options: &MySqlOptions, learned: Arc<Learned>) -> Self {
         let sessions = Arc::default();
-        let mut sink = Self::new(options.pool(Arc::clone(&sessions)));
+        let mut sink = Self::new(options.pool(Arc::clone(&sessions), Arc::clone(&learned)));
         sink.source.sessions = sessions;
+        sink.learned = learned;
         sink = sink.ignore_with(options.ignore_with).replace_with(options.replace_with);
         sink.values_in_text = options.values_in_text;
         sink.source.is_ours = true;
@@ -116,8 +120,7 @@ impl MySqlSink {
                 sessions: Arc::default(),
                 watcher: Arc::default(),
             },
-            packet: Arc::new(AtomicUsize::new(usize::MAX)),
-            distance: Arc::default(),
+            learned: Arc::default(),
             tables: Arc::default(),
             values_in_text: ValuesInText::default(),
             table_check_interval: Duration::from_secs(60),
@@ -183,13 +186,7 @@ impl MySqlSink {
 impl MySqlSink {
     async fn write_rows(&self, link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows<'_>) -> Result<Written, Failed> {
         let packet = self.packet_of(link.connection).await?;
-        link.unusual = match (self.values_in_text, self.distance.round_trip()) {
-            (ValuesInText::Always, _) => Unusual::AlwaysText,
-            (_, near) if near < FAR => Unusual::Pieces,
-            // The pool of others may log statements, and with them the values.
-            (ValuesInText::Auto, _) if self.source.is_ours => Unusual::Text,
-            _ => Unusual::Once,
-        };
+        link.unusual = Unusual::of(self.values_in_text, self.learned.round_trip(), self.source.is_ours);
         if packet < plan.max_allowed_packet {
             return Err(outdated(&format!("max_allowed_packet is {packet} now")));
         }
@@ -212,14 +209,15 @@ impl MySqlSink {
     /// The largest packet that may be sent. A connection that has nothing prepared is a new one, and may take less than
     /// those before it: a server that gets more hangs up, and nobody knows what it has done.
     async fn packet_of(&self, connection: &mut MySqlConnection) -> Result<usize, Failed> {
-        if connection.cached_statements_size() == 0 {
+        // Our own pool has asked when it opened the connection.
+        if !self.source.is_ours && connection.cached_statements_size() == 0 {
             let before = Instant::now();
             connection.ping().await.map_err(Failed::asked)?;
-            self.distance.note(before.elapsed());
+            let round_trip = before.elapsed();
             let packet = max_allowed_packet(connection).await.map_err(Failed::asked)?;
-            self.packet.fetch_min(packet, Ordering::Relaxed);
+            self.learned.note(packet, round_trip);
         }
-        Ok(self.packet.load(Ordering::Relaxed))
+        Ok(self.learned.packet.load(Ordering::Relaxed))
     }
 }
 
@@ -255,11 +253,14 @@ impl Sink for MySqlSink {
         true
     }
 
-    /// A batch whose size is not one of the prepared ones is cut into several statements, each of which costs a round
-    /// trip. So grown batches are no faster per row, and rows wait longer for their outcome: with a round trip of 10 ms
-    /// 50k to 56k rows/s against 54k to 65k (MariaDB 10.11, `cargo xtask bench distance`).
+    /// Far from the server, where a batch of any size is one round trip: with 10 ms, inserts came to 67k rows/s against 64k
+    /// with batches of 500, updates to 71k against 56k; with 50 ms to 38k against 24k, and 46k against 16k. Near to it
+    /// large statements are slower per row: 5,000 rows by hand 79k, 500 rows 128k (MariaDB 10.11, four connections,
+    /// `cargo xtask bench distance --db mysql`). The distance is known from the connection that
+    /// [`connect`](MySqlSink::connect) has opened; without one, batches do not grow.
     fn prefers_large_batches(&self) -> bool {
-        false
+        let unusual = Unusual::of(self.values_in_text, self.learned.round_trip(), self.source.is_ours);
+        matches!(unusual, Unusual::Text | Unusual::AlwaysText) && self.learned.round_trip() >= WORTH_GROWING
     }
 
     fn pool(&self) -> Option<PoolState> {
@@ -307,7 +308,7 @@ impl Sink for MySqlSink {
         let connection = conn.begin().await?;
         let ways = (self.ignore_with, self.replace_with);
         let known = (&self.tables, self.table_check_interval);
-        let plan = MySqlPlan::make(connection, schema, ways, &self.packet, known).await;
+        let plan = MySqlPlan::make(connection, schema, ways, &self.learned.packet, known).await;
         conn.end(plan)
     }
 

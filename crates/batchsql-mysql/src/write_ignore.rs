@@ -194,6 +194,22 @@ async fn search_halves(
     Ok(ignored)
 }
 
+/// Whether a row was refused as a duplicate although its key is not there: a trigger has met one in a table of its own.
+/// Where the table has further unique indexes, it is taken for a duplicate in one of them.
+async fn is_of_another_table(link: &mut Link<'_>, plan: &MySqlPlan, row: Rows<'_>) -> Result<bool, Failed> {
+    let Some(keys) = plan.keys.as_ref().filter(|_| plan.table().unique_indexes.len() == 1) else { return Ok(false) };
+    let arguments = bind_rows(row, plan.schema().key_columns(), &plan.storage, 0).map_err(Failed::unsent)?;
+    // With a lock, so that it is read as it is now, not as it was when the transaction began.
+    let sql = format!("{} LOCK IN SHARE MODE", keys.select(1).sql);
+    let query = sqlx::query_with(&sql, arguments).persistent(false);
+    match query.fetch_optional(&mut *link.connection).await {
+        Ok(found) => Ok(found.is_none()),
+        // Not every server knows the lock.
+        Err(sqlx::Error::Database(_)) => Ok(false),
+        Err(error) => Err(Failed::sent(error, Stage::Open, link.table)),
+    }
+}
+
 /// Inserts a range of rows inside the open transaction.
 async fn try_insert(
     link: &mut Link<'_>,
@@ -209,7 +225,14 @@ async fn try_insert(
         IgnoreWith::Exact => match insert(link, plan, piece, part, Stage::Open).await {
             Ok(_) => Ok(Inserted::All),
             // The server undoes the statement, not the transaction.
-            Err(failed) if failed.code == DUPLICATE => Ok(if len == 1 { Inserted::Nothing } else { Inserted::Some }),
+            Err(failed) if failed.code == DUPLICATE && len > 1 => Ok(Inserted::Some),
+            Err(failed) if failed.code == DUPLICATE => {
+                if is_of_another_table(link, plan, part).await? {
+                    Err(failed)
+                } else {
+                    Ok(Inserted::Nothing)
+                }
+            }
             Err(failed) => Err(failed),
         },
         IgnoreWith::InsertIgnore => {

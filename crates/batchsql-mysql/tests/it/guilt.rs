@@ -25,6 +25,7 @@ const TRIGGER: &str = "CREATE TABLE parents (id BIGINT PRIMARY KEY);
             WHEN 'raised transient' THEN SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 1213;
             WHEN 'raised duplicate' THEN SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 1062;
             WHEN 'raised lost' THEN SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 2013;
+            WHEN 'audited' THEN INSERT INTO audit VALUES (1);
             WHEN 'missing' THEN INSERT INTO missing VALUES (1);
             ELSE SET found = 0;
         END CASE;
@@ -60,6 +61,22 @@ async fn what_a_trigger_makes_of_one_row_is_an_error_of_that_row() {
         assert_eq!(db.read("SELECT COUNT(*) FROM t").await, ["51"]);
         db.run("DELETE FROM t").await;
     }
+}
+
+#[tokio::test]
+async fn a_duplicate_in_a_table_of_a_trigger_is_no_reason_to_ignore_a_row() {
+    let db = Database::new(TRIGGER).await;
+    db.run("INSERT INTO t VALUES (7, 'there')").await;
+    let schema = schema(Conflict::ignore(["id"]));
+    let note = |n: i64| if n == 5 { "audited" } else { "good" };
+    for (n, outcome) in (0..).zip(outcomes(&db.sink, (0..20).map(|n| row(&schema, n, note(n)))).await) {
+        match (n, outcome) {
+            (5, Outcome::Rejected(failed)) => assert_eq!(failed.code(), Some("1062"), "{failed:?}"),
+            (7, Outcome::Ignored) => {}
+            (n, outcome) => assert!(n != 5 && n != 7 && outcome.is_written(), "row {n}: {outcome:?}"),
+        }
+    }
+    assert_eq!(db.read("SELECT COUNT(*) FROM t").await, ["19"]);
 }
 
 #[tokio::test]

@@ -1,10 +1,14 @@
 //! How batches become statements: few shapes, no packet that the server refuses, wide tables and large rows.
 
-use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, Ordering, Outcome, PipelineConfig, Schema, Value};
+use batchsql_core::{
+    BatchSql, ColumnType, Conflict, ErrorClass, Ordering, Outcome, PipelineConfig, Schema, Sink, Value,
+};
+use batchsql_mysql::MySqlSink;
+use batchsql_mysql::sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
 use batchsql_mysql::sqlx::{Connection, Executor};
 use batchsql_testserver::{Kind, Server};
 
-use crate::support::{Database, HOUR, outcomes, pipeline, row, schema, submitted, write};
+use crate::support::{Database, HOUR, outcomes, pipeline, row, schema, submitted, with_parameters, write};
 
 #[tokio::test]
 async fn batches_of_every_size_leave_few_statements_prepared() {
@@ -276,4 +280,78 @@ async fn the_definition_of_a_table_is_read_once_for_rows_that_leave_out_differen
     let outcomes = submitted(&hasty, [row(64), row(1)]).await;
     assert_eq!(outcomes[0].failure().and_then(|failed| failed.class()), Some(ErrorClass::Schema), "{outcomes:?}");
     assert!(outcomes[1].is_written(), "{outcomes:?}");
+}
+
+/// A way to the server that takes at least 3 ms in each direction.
+async fn far_away(server: &str) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = server.split_once('@').unwrap().1.split('/').next().unwrap().to_owned();
+    let dsn = server.replace(&host, &listener.local_addr().unwrap().to_string());
+    async fn carry(mut from: tokio::net::tcp::OwnedReadHalf, mut to: tokio::net::tcp::OwnedWriteHalf) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut bytes = vec![0; 64 << 10];
+        while let Ok(len @ 1..) = from.read(&mut bytes).await {
+            tokio::time::sleep(std::time::Duration::from_millis(3)).await;
+            if to.write_all(&bytes[..len]).await.is_err() {
+                return;
+            }
+        }
+    }
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let Ok(server) = tokio::net::TcpStream::connect(&host).await else { return };
+            let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+            tokio::spawn(carry(from_client, to_server));
+            tokio::spawn(carry(from_server, to_client));
+        }
+    });
+    with_parameters(&dsn, "ssl-mode=DISABLED")
+}
+
+#[tokio::test]
+async fn far_from_the_server_an_unusual_number_of_rows_is_not_cut() {
+    let db = Database::new("CREATE TABLE t (id BIGINT PRIMARY KEY, note TEXT)").await;
+    let dsn = far_away(&db.dsn).await;
+    let ours = MySqlSink::connect(&with_parameters(&dsn, "max_connections=1")).await.unwrap();
+    let never = with_parameters(&dsn, "max_connections=1&values_in_text=never");
+    let bound = MySqlSink::connect(&never).await.unwrap();
+    let options: MySqlConnectOptions = dsn.parse().unwrap();
+    let theirs = MySqlPoolOptions::new().max_connections(1).after_connect(|connection, _| {
+        Box::pin(async move { connection.execute("SET sql_mode = 'STRICT_ALL_TABLES'").await.map(drop) })
+    });
+    let theirs = MySqlSink::new(theirs.connect_with(options).await.unwrap());
+    assert!(ours.prefers_large_batches() && !bound.prefers_large_batches() && !theirs.prefers_large_batches());
+    assert!(!db.sink.prefers_large_batches());
+    let schema = schema(Conflict::update(["id"]));
+    for (sink, prepared_for_it) in [(ours, 0), (bound, 1), (theirs, 1)] {
+        let count = async |name: &str| -> i64 {
+            let sql = format!("SHOW SESSION STATUS LIKE '{name}'");
+            let (_, value): (String, String) =
+                batchsql_mysql::sqlx::query_as(&sql).fetch_one(sink.mysql_pool()).await.unwrap();
+            value.parse().unwrap()
+        };
+        let pipeline = pipeline(&sink);
+        let submit = async |rows: i64| {
+            let rows = (0..rows).map(|id| row(&schema, id, "it's"));
+            assert!(submitted(&pipeline, rows).await.iter().all(Outcome::is_written));
+        };
+        submit(1).await;
+        for rows in [487, 311] {
+            // The counts of these are asked for by statements that are prepared once.
+            let names = ["Com_insert", "Com_begin", "Com_stmt_prepare"];
+            for name in names {
+                count(name).await;
+            }
+            let mut before = Vec::new();
+            for name in names {
+                before.push(count(name).await);
+            }
+            submit(rows).await;
+            let mut did = Vec::new();
+            for (name, before) in names.into_iter().zip(before) {
+                did.push(count(name).await - before);
+            }
+            assert_eq!(did, [1, 0, prepared_for_it], "{rows} rows");
+        }
+    }
 }
