@@ -9,7 +9,7 @@ use std::fmt;
 use batchsql_core::ValueRef;
 use batchsql_core::exhaustive::Value;
 
-use crate::types::Wire;
+use crate::wire::Wire;
 
 /// Days from 1970-01-01 to 2000-01-01, where PostgreSQL's calendar starts.
 const EPOCH_DAYS: i32 = 10_957;
@@ -34,6 +34,8 @@ pub(crate) enum Unfit {
     SpacesCut,
     /// The text has more characters than the column holds.
     TooLong,
+    /// The column leaves out a zone or a time of day.
+    PartLeftOut,
 }
 
 impl fmt::Display for Unfit {
@@ -45,6 +47,7 @@ impl fmt::Display for Unfit {
             Self::Rounded => "rounded",
             Self::SpacesCut => "spaces cut off",
             Self::TooLong => "too long",
+            Self::PartLeftOut => "part left out",
         })
     }
 }

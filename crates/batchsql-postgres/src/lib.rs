@@ -165,6 +165,7 @@ mod table_fit;
 mod tables;
 mod types;
 mod value_limit;
+mod wire;
 mod write;
 mod write_copy;
 mod write_insert;
