@@ -34,6 +34,8 @@ pub(crate) enum Unfit {
     SpacesCut,
     /// The text has more characters than the column holds.
     TooLong,
+    /// JSON has a NUL character in a text, which `jsonb` cannot hold.
+    Nul,
     /// The column leaves out a zone or a time of day.
     PartLeftOut,
 }
@@ -47,6 +49,7 @@ impl fmt::Display for Unfit {
             Self::Rounded => "rounded",
             Self::SpacesCut => "spaces cut off",
             Self::TooLong => "too long",
+            Self::Nul => "nul",
             Self::PartLeftOut => "part left out",
         })
     }
@@ -124,6 +127,12 @@ pub(crate) fn is_nested(json: &str) -> bool {
         }
     }
     depth > 1
+}
+
+/// Whether JSON has the escape of a NUL character. A backslash that is escaped itself begins none.
+pub(crate) fn has_nul(json: &str) -> bool {
+    let is_escape = |at: usize| json.as_bytes()[..at].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 0;
+    json.match_indices("\\u0000").any(|(at, _)| is_escape(at))
 }
 
 #[inline]
@@ -243,6 +252,19 @@ mod tests {
             ("\"[[\"", false),
         ] {
             assert_eq!(is_nested(json), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn an_escaped_nul_is_found() {
+        for (json, expected) in [
+            (r#""a\u0000""#, true),
+            (r#""a\\u0000""#, false),
+            (r#""\\\u0000""#, true),
+            (r#""\u00001""#, true),
+            (r#""\u0001u0000""#, false),
+        ] {
+            assert_eq!(has_nul(json), expected, "{json}");
         }
     }
 

@@ -6,7 +6,7 @@ use batchsql_core::exhaustive::Value;
 use batchsql_core::{ColumnView, Rows, SinkError, ValueRef};
 
 use crate::digits::{Digits, has_long_fraction, has_smaller_fraction, has_zone, tokens};
-use crate::encode::{MAX_VALUE_BYTES, Unfit, is_nested};
+use crate::encode::{MAX_VALUE_BYTES, Unfit, has_nul, is_nested};
 use crate::field::Field;
 use crate::params::unfit;
 use crate::value_limit::ValueLimit;
@@ -82,6 +82,9 @@ fn text(text: &str, limit: ValueLimit, wire: Wire) -> Result<(), Unfit> {
     bounded(text.len())?;
     if wire == Wire::FlatJsonb && is_nested(text) {
         return Err(Unfit::Nested);
+    }
+    if matches!(wire, Wire::Jsonb | Wire::FlatJsonb) && has_nul(text) {
+        return Err(Unfit::Nul);
     }
     match limit {
         // A character has a byte at least.
