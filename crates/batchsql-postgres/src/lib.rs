@@ -82,7 +82,7 @@
 //!
 //! # The table
 //!
-//! Its definition is read once per schema, again after 30 seconds of use
+//! Its definition is read once for the schemas that come within a second, again after 30 seconds of use
 //! ([`table_check_interval`](Settings::table_check_interval)), and after an error or a count of rows that points to a change.
 //! A trigger, rule or policy that comes meanwhile may cost the first batch its outcomes (`Unknown`) where that batch was
 //! a statement that commits itself; after it the table is read again.
