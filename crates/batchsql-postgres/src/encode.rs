@@ -152,7 +152,7 @@ fn write_integer(out: &mut Vec<u8>, number: i64, wire: Wire) -> Result<(), Unfit
 
 /// Writes `[-]digits[.digits]` exactly: digits to the base 10,000, the weight of the first one, sign, and how many
 /// decimal digits follow the point (`numeric_recv`).
-fn write_numeric(out: &mut Vec<u8>, text: &str) -> Result<(), Unfit> {
+pub(crate) fn write_numeric(out: &mut Vec<u8>, text: &str) -> Result<(), Unfit> {
     /// The most digits before and after the point that `numeric` holds.
     const MAX_WHOLE: usize = 131_072;
     const MAX_FRACTION: usize = 16_383;

@@ -41,7 +41,7 @@
 //! | date, time, timestamp, timestamptz | `date`, `time`, `timestamp`, `timestamptz`; instants are never turned into local times or back |
 //!
 //! COPY sends the plain spellings of `inet`, `cidr`, `macaddr`, `bit`, `varbit`, `timetz`, `interval`, `int4range`,
-//! `int8range` and `daterange` in binary form (`10.0.0.0/8`, `1 day 02:00:00`, `[1,5)`); a batch with another spelling is
+//! `int8range`, `numrange` and `daterange` in binary form (`10.0.0.0/8`, `1 day 02:00:00`, `[1,5)`); a batch with another spelling is
 //! sent as text.
 //!
 //! Text that the server reads is read with the settings of its session: `TimeZone` and `DateStyle` for arrays and ranges
