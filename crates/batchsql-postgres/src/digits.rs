@@ -50,7 +50,7 @@ impl<'a> Digits<'a> {
 /// What stands between the brackets, commas and quotes of a JSON array or of an array as PostgreSQL writes it. For
 /// elements without escapes, as numbers are.
 pub(crate) fn tokens(text: &str) -> impl Iterator<Item = &str> {
-    text.split(['[', ']', '{', '}', ',', '"', '=']).map(str::trim).filter(|token| !token.is_empty())
+    text.split(['[', ']', '(', ')', '{', '}', ',', '"', '=']).map(str::trim).filter(|token| !token.is_empty())
 }
 
 /// Whether a time has decimal digits of a second beyond these.
@@ -66,6 +66,13 @@ pub(crate) fn has_long_fraction(text: &str) -> bool {
         let digits = part.bytes().take_while(u8::is_ascii_digit);
         digits.skip(6).any(|digit| digit != b'0')
     })
+}
+
+/// Whether a date with a time of day has a zone after it.
+pub(crate) fn has_zone(token: &str) -> bool {
+    let Some((_, after)) = token.split_once(':') else { return false };
+    let rest = after.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, ':' | '.')).trim();
+    !rest.is_empty() && !["bc", "ad", "am", "pm"].contains(&&*rest.to_lowercase())
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::fmt;
 use batchsql_core::ValueRef;
 use batchsql_core::exhaustive::Value;
 
-use crate::types::Wire;
+use crate::wire::Wire;
 
 /// Days from 1970-01-01 to 2000-01-01, where PostgreSQL's calendar starts.
 const EPOCH_DAYS: i32 = 10_957;
@@ -34,6 +34,10 @@ pub(crate) enum Unfit {
     SpacesCut,
     /// The text has more characters than the column holds.
     TooLong,
+    /// JSON has a NUL character in a text, which `jsonb` cannot hold.
+    Nul,
+    /// The column leaves out a zone or a time of day.
+    PartLeftOut,
 }
 
 impl fmt::Display for Unfit {
@@ -45,6 +49,8 @@ impl fmt::Display for Unfit {
             Self::Rounded => "rounded",
             Self::SpacesCut => "spaces cut off",
             Self::TooLong => "too long",
+            Self::Nul => "nul",
+            Self::PartLeftOut => "part left out",
         })
     }
 }
@@ -123,6 +129,12 @@ pub(crate) fn is_nested(json: &str) -> bool {
     depth > 1
 }
 
+/// Whether JSON has the escape of a NUL character. A backslash that is escaped itself begins none.
+pub(crate) fn has_nul(json: &str) -> bool {
+    let is_escape = |at: usize| json.as_bytes()[..at].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 0;
+    json.match_indices("\\u0000").any(|(at, _)| is_escape(at))
+}
+
 #[inline]
 fn write_integer(out: &mut Vec<u8>, number: i64, wire: Wire) -> Result<(), Unfit> {
     match wire {
@@ -140,7 +152,7 @@ fn write_integer(out: &mut Vec<u8>, number: i64, wire: Wire) -> Result<(), Unfit
 
 /// Writes `[-]digits[.digits]` exactly: digits to the base 10,000, the weight of the first one, sign, and how many
 /// decimal digits follow the point (`numeric_recv`).
-fn write_numeric(out: &mut Vec<u8>, text: &str) -> Result<(), Unfit> {
+pub(crate) fn write_numeric(out: &mut Vec<u8>, text: &str) -> Result<(), Unfit> {
     /// The most digits before and after the point that `numeric` holds.
     const MAX_WHOLE: usize = 131_072;
     const MAX_FRACTION: usize = 16_383;
@@ -240,6 +252,19 @@ mod tests {
             ("\"[[\"", false),
         ] {
             assert_eq!(is_nested(json), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn an_escaped_nul_is_found() {
+        for (json, expected) in [
+            (r#""a\u0000""#, true),
+            (r#""a\\u0000""#, false),
+            (r#""\\\u0000""#, true),
+            (r#""\u00001""#, true),
+            (r#""\u0001u0000""#, false),
+        ] {
+            assert_eq!(has_nul(json), expected, "{json}");
         }
     }
 

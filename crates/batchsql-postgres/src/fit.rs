@@ -5,12 +5,12 @@
 use batchsql_core::exhaustive::Value;
 use batchsql_core::{ColumnView, Rows, SinkError, ValueRef};
 
-use crate::digits::{Digits, has_long_fraction, has_smaller_fraction, tokens};
-use crate::encode::{MAX_VALUE_BYTES, Unfit, is_nested};
+use crate::digits::{Digits, has_long_fraction, has_smaller_fraction, has_zone, tokens};
+use crate::encode::{MAX_VALUE_BYTES, Unfit, has_nul, is_nested};
 use crate::field::Field;
 use crate::params::unfit;
-use crate::types::Wire;
 use crate::value_limit::ValueLimit;
+use crate::wire::Wire;
 
 /// The rows that cannot be stored as they are, each with the first reason, ascending.
 pub(crate) fn unfit_rows(rows: Rows<'_>, fields: &[Field]) -> Vec<(u32, SinkError)> {
@@ -83,6 +83,9 @@ fn text(text: &str, limit: ValueLimit, wire: Wire) -> Result<(), Unfit> {
     if wire == Wire::FlatJsonb && is_nested(text) {
         return Err(Unfit::Nested);
     }
+    if matches!(wire, Wire::Jsonb | Wire::FlatJsonb) && has_nul(text) {
+        return Err(Unfit::Nul);
+    }
     match limit {
         // A character has a byte at least.
         ValueLimit::Characters { most } if text.len() > most => {
@@ -94,7 +97,10 @@ fn text(text: &str, limit: ValueLimit, wire: Wire) -> Result<(), Unfit> {
             // What is no number the server refuses by itself.
             Digits::of(token).map_or(Ok(()), |digits| fits(&digits, precision, scale))
         }),
-        ValueLimit::TextFraction if has_long_fraction(text) => Err(Unfit::Rounded),
+        ValueLimit::TextFraction | ValueLimit::LocalTimes if has_long_fraction(text) => Err(Unfit::Rounded),
+        ValueLimit::LocalTimes if tokens(text).any(has_zone) => Err(Unfit::PartLeftOut),
+        // Of a time of day there are hours and minutes.
+        ValueLimit::Dates if text.contains(':') => Err(Unfit::PartLeftOut),
         _ => Ok(()),
     }
 }
@@ -196,6 +202,14 @@ mod tests {
         let text = |text, expected| assert_eq!(of(ValueRef::Text(text), ValueLimit::TextFraction), expected, "{text}");
         text("12:00:00.1234560+02", Ok(()));
         text("12:00:00.1234567+02", Err(Unfit::Rounded));
+        let local = |text, expected| assert_eq!(of(ValueRef::Text(text), ValueLimit::LocalTimes), expected, "{text}");
+        local("{2026-01-31 12:00,\"2026-01-31T12:00:00.5\",infinity,0044-03-15 12:00 BC,12:00 PM}", Ok(()));
+        local("{2026-01-31T12:00:00Z}", Err(Unfit::PartLeftOut));
+        local("[2026-01-31 12:00+02,)", Err(Unfit::PartLeftOut));
+        local("{\"2026-01-31 12:00:00 Europe/Berlin\"}", Err(Unfit::PartLeftOut));
+        let date = |text, expected| assert_eq!(of(ValueRef::Text(text), ValueLimit::Dates), expected, "{text}");
+        date("[2026-01-31,)", Ok(()));
+        date("[2026-01-31 12:00,)", Err(Unfit::PartLeftOut));
         let of_time = |micros, digits| {
             let time = ValueRef::Time(batchsql_core::Time::from_micros_since_midnight(micros).unwrap());
             of(time, ValueLimit::Fraction { digits })

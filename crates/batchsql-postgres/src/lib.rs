@@ -41,7 +41,7 @@
 //! | date, time, timestamp, timestamptz | `date`, `time`, `timestamp`, `timestamptz`; instants are never turned into local times or back |
 //!
 //! COPY sends the plain spellings of `inet`, `cidr`, `macaddr`, `bit`, `varbit`, `timetz`, `interval`, `int4range`,
-//! `int8range` and `daterange` in binary form (`10.0.0.0/8`, `1 day 02:00:00`, `[1,5)`); a batch with another spelling is
+//! `int8range`, `numrange` and `daterange` in binary form (`10.0.0.0/8`, `1 day 02:00:00`, `[1,5)`); a batch with another spelling is
 //! sent as text.
 //!
 //! Text that the server reads is read with the settings of its session: `TimeZone` and `DateStyle` for arrays and ranges
@@ -82,7 +82,7 @@
 //!
 //! # The table
 //!
-//! Its definition is read once per schema, again after 30 seconds of use
+//! Its definition is read once for the schemas that come within a second, again after 30 seconds of use
 //! ([`table_check_interval`](Settings::table_check_interval)), and after an error or a count of rows that points to a change.
 //! A trigger, rule or policy that comes meanwhile may cost the first batch its outcomes (`Unknown`) where that batch was
 //! a statement that commits itself; after it the table is read again.
@@ -165,6 +165,7 @@ mod table_fit;
 mod tables;
 mod types;
 mod value_limit;
+mod wire;
 mod write;
 mod write_copy;
 mod write_insert;

@@ -14,7 +14,7 @@ use sqlx::{Arguments, Encode, Postgres, Type};
 use crate::classify::row_error;
 use crate::encode::{MAX_VALUE_BYTES, Unfit, write_field, write_value};
 use crate::field::Field;
-use crate::types::Wire;
+use crate::wire::Wire;
 
 /// One array per column.
 pub(crate) fn arrays(rows: Rows<'_>, fields: &[Field]) -> Result<PgArguments, SinkError> {
@@ -57,7 +57,9 @@ pub(crate) fn unfit(why: Unfit, column: &str) -> SinkError {
         Unfit::OutOfRange => row_error("22003", column),
         Unfit::Nested => row_error("22P02", column),
         Unfit::TooLong => row_error("22001", column),
+        Unfit::Nul => row_error("22P05", column),
         Unfit::Rounded => changed("22000", "keeps fewer digits than a value has; round it", column),
+        Unfit::PartLeftOut => changed("22000", "would leave out the zone or the time of day of a value", column),
         Unfit::SpacesCut => changed("22001", "would cut off spaces at the end of a value; trim it", column),
         Unfit::TooLarge => {
             let text =

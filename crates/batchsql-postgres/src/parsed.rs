@@ -6,7 +6,9 @@
 
 use std::net::IpAddr;
 
-use batchsql_core::Date;
+use batchsql_core::{Date, Decimal};
+
+use crate::encode::write_numeric;
 
 /// A type whose plain spelling is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +27,7 @@ pub(crate) enum Parsed {
 pub(crate) enum Bound {
     Int4,
     Int8,
+    Numeric,
     Date,
 }
 
@@ -43,6 +46,7 @@ impl Parsed {
             "interval" => Self::Interval,
             "int4range" => Self::Range(Bound::Int4),
             "int8range" => Self::Range(Bound::Int8),
+            "numrange" => Self::Range(Bound::Numeric),
             "daterange" => Self::Range(Bound::Date),
             _ => return None,
         })
@@ -232,6 +236,12 @@ fn write_bound(text: &str, bound: Bound, out: &mut Vec<u8>) -> Option<()> {
         Bound::Int4 if is_integer => write_sized(&text.parse::<i32>().ok()?.to_be_bytes(), out),
         Bound::Int8 if is_integer => write_sized(&text.parse::<i64>().ok()?.to_be_bytes(), out),
         Bound::Int4 | Bound::Int8 => return None,
+        Bound::Numeric => {
+            text.parse::<Decimal>().ok()?;
+            let mut number = Vec::new();
+            write_numeric(&mut number, text).ok()?;
+            write_sized(&number, out);
+        }
         Bound::Date => {
             /// From 1970-01-01 to 2000-01-01.
             const EPOCH_DAYS: i32 = 10_957;
@@ -307,6 +317,7 @@ mod tests {
             &["[1,5)", "(,]", "empty", "[-3,-1]"],
             &["[1,5", "[ 1,5)", "[+1,5)", "[1,2,3]", "[1,3000000000)", ""],
         );
+        check("numrange", &["[-1.50,2)", "(,0.001]"], &["[1e3,)", "[NaN,)", "[.5,1)", "[1,2"]);
         check("daterange", &["[2026-01-31,2026-02-28]"], &["[2026-02-30,)", "[today,)", "[20260131,)", "[2026-1-31,)"]);
     }
 

@@ -8,70 +8,8 @@ use batchsql_sql::quote;
 use crate::guard::Guard;
 use crate::parsed::Parsed;
 use crate::real_type::RealType;
-use crate::value_limit::ValueLimit;
-
-/// The binary form in which values are sent. Each is a built-in type, so that neither the client nor the server has
-/// to look anything up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wire {
-    Bool,
-    Int2,
-    Int4,
-    Int8,
-    Float4,
-    Float8,
-    Numeric,
-    Text,
-    Name,
-    Bytea,
-    Uuid,
-    Json,
-    Jsonb,
-    /// An array of JSON without arrays or objects in it.
-    FlatJsonb,
-    Date,
-    Time,
-    Timestamp,
-    TimestampTz,
-}
-
-impl Wire {
-    /// The object ids of the type and of its array type, and its name; fixed in every PostgreSQL (`pg_type.dat`).
-    const fn known(self) -> (u32, u32, &'static str) {
-        match self {
-            Self::Bool => (16, 1000, "bool"),
-            Self::Int2 => (21, 1005, "int2"),
-            Self::Int4 => (23, 1007, "int4"),
-            Self::Int8 => (20, 1016, "int8"),
-            Self::Float4 => (700, 1021, "float4"),
-            Self::Float8 => (701, 1022, "float8"),
-            Self::Numeric => (1700, 1231, "numeric"),
-            Self::Text => (25, 1009, "text"),
-            Self::Name => (19, 1003, "name"),
-            Self::Bytea => (17, 1001, "bytea"),
-            Self::Uuid => (2950, 2951, "uuid"),
-            Self::Json => (114, 199, "json"),
-            Self::Jsonb | Self::FlatJsonb => (3802, 3807, "jsonb"),
-            Self::Date => (1082, 1182, "date"),
-            Self::Time => (1083, 1183, "time"),
-            Self::Timestamp => (1114, 1115, "timestamp"),
-            Self::TimestampTz => (1184, 1185, "timestamptz"),
-        }
-    }
-
-    pub(crate) const fn oid(self) -> u32 {
-        self.known().0
-    }
-
-    pub(crate) const fn array_oid(self) -> u32 {
-        self.known().1
-    }
-
-    /// The type's name in SQL, whatever the search path.
-    pub(crate) fn sql(self) -> String {
-        format!("pg_catalog.{}", self.known().2)
-    }
-}
+use crate::value_limit::{ValueLimit, limit};
+use crate::wire::Wire;
 
 /// What becomes of a value on the server before it is in its column.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,42 +97,6 @@ pub(crate) fn form(ty: ColumnType, real: &RealType) -> Result<Form, &'static str
     let is_text = matches!(cast, Cast::Text { .. }) && !form.copies && real.namespace == "pg_catalog";
     let parsed = if is_text { Parsed::of(&real.name, real.modifier >= 0) } else { None };
     Ok(Form { limit, cast, parsed, ..form })
-}
-
-fn limit(ty: ColumnType, real: &RealType, wire: Wire) -> ValueLimit {
-    let integer = |min, max| ValueLimit::Integer { min, max };
-    match (ty.exhaustive(), wire) {
-        (Type::I32 | Type::I64 | Type::U64, Wire::Int2) => integer(i16::MIN.into(), i16::MAX.into()),
-        (Type::I64 | Type::U64, Wire::Int4) => integer(i32::MIN.into(), i32::MAX.into()),
-        (Type::U64, Wire::Int8) => integer(i64::MIN, i64::MAX),
-        (_, Wire::Numeric) => match real.numeric() {
-            // Every integer has at most 20 digits.
-            Some((precision, scale)) if ty != ColumnType::Decimal && scale >= 0 && precision - scale >= 20 => {
-                ValueLimit::None
-            }
-            Some((precision, scale)) => ValueLimit::Numeric { precision, scale },
-            None if ty == ColumnType::Decimal => ValueLimit::AnyNumeric,
-            None => ValueLimit::None,
-        },
-        (_, Wire::Time | Wire::Timestamp | Wire::TimestampTz) => {
-            real.fraction().map_or(ValueLimit::None, |digits| ValueLimit::Fraction { digits })
-        }
-        (_, Wire::Text | Wire::Json | Wire::Jsonb | Wire::FlatJsonb) => text_limit(real),
-        _ => ValueLimit::None,
-    }
-}
-
-/// The limit of text, also of text that the server reads.
-fn text_limit(real: &RealType) -> ValueLimit {
-    if matches!(&*real.receive, "varcharrecv" | "bpcharrecv") {
-        return real.characters().map_or(ValueLimit::None, |most| ValueLimit::Characters { most });
-    }
-    let Some(spelled) = &real.spelled else { return ValueLimit::None };
-    match (&*spelled.base, real.numeric()) {
-        ("numeric", Some((precision, scale))) => ValueLimit::NumericElements { precision, scale },
-        ("time" | "timetz" | "timestamp" | "timestamptz" | "interval", _) => ValueLimit::TextFraction,
-        _ => ValueLimit::None,
-    }
 }
 
 fn wire_form(ty: ColumnType, real: &RealType) -> Result<Form, &'static str> {

@@ -4,6 +4,7 @@
 use batchsql_core::exhaustive::Value;
 use batchsql_core::{ColumnView, ErrorClass, Rows, SinkError};
 use sqlx::{Executor, PgConnection};
+use tokio::time::Instant;
 
 use crate::classify::{LinkLost, sink_error};
 use crate::commit_stage::CommitStage;
@@ -28,7 +29,7 @@ pub(crate) async fn by_copy(
     rows: Rows<'_>,
     stage: CommitStage<'_>,
 ) -> Result<Vec<u32>, SinkError> {
-    let total = copy(link, &plan.copy, Target::Table, &plan.fields, rows, stage).await?;
+    let total = copy(link, plan, &plan.copy, Target::Table, rows, stage).await?;
     expect_all(plan, total, rows.len(), stage)
 }
 
@@ -40,7 +41,7 @@ pub(crate) async fn by_staging(
 ) -> Result<Vec<u32>, SinkError> {
     let create = link.execute(&*plan.staging.create).await;
     create.map_err(|error| sink_error(error, LinkLost::BeforeCommit))?;
-    copy(link, &plan.staging.copy, Target::Stage, &plan.fields, rows, CommitStage::Within).await?;
+    copy(link, plan, &plan.staging.copy, Target::Stage, rows, CommitStage::Within).await?;
     insert(link, plan, &plan.staging.merge, rows, Default::default(), &[], CommitStage::Within).await
 }
 
@@ -79,23 +80,26 @@ fn write_parsed(out: &mut Vec<u8>, parsed: Parsed, text: &str) -> Option<()> {
 /// and every later one is taken for that of another statement.
 async fn copy(
     link: &mut PgConnection,
+    plan: &PostgresPlan,
     sql: &str,
     into: Target,
-    fields: &[Field],
     rows: Rows<'_>,
     stage: CommitStage<'_>,
 ) -> Result<u64, SinkError> {
     // Nothing is stored before the end of the data was sent.
     let failed = |error| sink_error(error, LinkLost::BeforeCommit);
+    let fields = &plan.fields;
     let columns: Vec<ColumnView<'_>> = (0..fields.len()).map(|index| rows.column(index)).collect();
     let count = i16::try_from(fields.len()).expect("a table has at most 1600 columns").to_be_bytes();
+    let begin = Instant::now();
     let mut stream = link.copy_in_raw(sql).await.map_err(failed)?;
+    plan.observe_exchange(begin.elapsed());
     let fixed = rows.schema().fixed_row_len() + 4 * fields.len();
     let mut chunk = Vec::with_capacity((HEADER.len() + 2 * fixed * rows.len()).min(2 * CHUNK));
     chunk.extend_from_slice(HEADER);
     for row in 0..rows.len() {
         chunk.extend_from_slice(&count);
-        for (column, field) in columns.iter().zip(fields) {
+        for (column, field) in columns.iter().zip(fields.iter()) {
             let value = column.get(row);
             let done = match (field.form.parsed.filter(|_| into == Target::Table), value.exhaustive()) {
                 (Some(parsed), Value::Text(text)) => write_parsed(&mut chunk, parsed, text),

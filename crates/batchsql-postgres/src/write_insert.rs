@@ -4,6 +4,7 @@
 use batchsql_core::{Rows, SinkError};
 use sqlx::postgres::{PgArguments, PgTypeInfo};
 use sqlx::{Executor, PgConnection, Row};
+use tokio::time::Instant;
 
 use crate::classify::{LinkLost, sink_error};
 use crate::commit_stage::CommitStage;
@@ -101,7 +102,9 @@ pub(crate) async fn insert(
     if insert.with_keys.is_some() {
         let lost = stage.begin()?;
         let query = sqlx::query_with(sql, arguments).persistent(named);
+        let begin = Instant::now();
         let answer = query.fetch_one(link).await.map_err(|error| sink_error(error, lost))?;
+        plan.observe_exchange(begin.elapsed());
         return ignored_rows(rows, &plan.fields, &answer).ok_or_else(|| {
             plan.unexpected_result(
                 stage,
@@ -109,7 +112,9 @@ pub(crate) async fn insert(
             )
         });
     }
+    let begin = Instant::now();
     let total = total(link, sql, arguments, named, stage).await?;
+    plan.observe_exchange(begin.elapsed());
     expect_all(plan, total, rows.len(), stage)
 }
 

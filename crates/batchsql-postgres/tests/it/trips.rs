@@ -284,6 +284,7 @@ async fn plain_spellings_are_copied_and_others_are_left_to_the_server() {
         ("int4range", "[1,5]", "[1,6)", "[5,1]", "[ 1,5]"),
         ("int8range", "(,-9000000000)", "(,-9000000000)", "[a,b]", "[+1,2)"),
         ("int4range", "empty", "empty", "[3000000000,)", "EMPTY"),
+        ("numrange", "[-1.50,2)", "[-1.50,2)", "[2,1]", "[1e3,)"),
         ("daterange", "[2026-01-31,)", "[2026-01-31,)", "[2026-02-30,)", "[20260131,)"),
     ];
     for (ty, plain, shown, invalid, other) in cases {
