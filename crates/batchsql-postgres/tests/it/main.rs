@@ -9,6 +9,7 @@ mod copy;
 mod errors;
 mod guilt;
 mod link;
+mod lossy;
 mod pooler;
 mod proxy;
 mod servers;
