@@ -150,8 +150,13 @@ fn shown(error: &SinkError) -> String {
 
 #[tokio::test]
 async fn no_error_shows_a_value_of_a_row() {
+    check_errors("values_in_text=never").await;
+    check_errors("values_in_text=always").await;
+}
+
+async fn check_errors(parameters: &str) {
     const CANARY: &str = "canary4711";
-    let db = Database::new(
+    let db = Database::with(
         "CREATE TABLE parents (name VARCHAR(60) PRIMARY KEY);
          CREATE TABLE t (id BIGINT PRIMARY KEY, name VARCHAR(60) UNIQUE, fault VARCHAR(20), parent VARCHAR(60),
                          short VARCHAR(3), small TINYINT, plain VARCHAR(60) CHARACTER SET ascii,
@@ -171,6 +176,7 @@ async fn no_error_shows_a_value_of_a_row() {
              IF NEW.fault = 'parse' THEN SET NEW.doc = CONCAT('{', NEW.name); END IF;
              IF NEW.fault = 'range' THEN SET NEW.small = LENGTH(NEW.name) * 100; END IF;
          END",
+        parameters,
     )
     .await;
     let schema = Schema::builder("t")
