@@ -90,6 +90,8 @@ impl Session {
             "time_zone",
             "system_time_zone",
             "character_set_client",
+            // What texts in a statement are converted to.
+            "character_set_connection",
             "autocommit",
             "max_allowed_packet",
             "explicit_defaults_for_timestamp",
@@ -106,7 +108,12 @@ impl Session {
             sql_mode: value("sql_mode").to_owned(),
             time_zone: value("time_zone").to_owned(),
             system_time_zone: value("system_time_zone").to_owned(),
-            character_set: value("character_set_client").to_owned(),
+            character_set: ["character_set_client", "character_set_connection"]
+                .into_iter()
+                .map(value)
+                .find(|set| *set != "utf8mb4")
+                .unwrap_or("utf8mb4")
+                .to_owned(),
             autocommit: value("autocommit") == "ON",
             max_allowed_packet: packet(value("max_allowed_packet")),
             explicit_timestamps: value("explicit_defaults_for_timestamp") == "ON",

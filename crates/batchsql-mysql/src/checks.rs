@@ -64,6 +64,9 @@ pub(crate) fn check_session(session: &Session) -> Result<(), String> {
     if !has("STRICT_ALL_TABLES") && !has("STRICT_TRANS_TABLES") {
         return Err("the session is not strict, so the server would cut values off silently; add STRICT_ALL_TABLES to sql_mode on the connections of the pool".into());
     }
+    if has("EMPTY_STRING_IS_NULL") {
+        return Err("the session stores empty texts as NULL; remove EMPTY_STRING_IS_NULL from sql_mode on the connections of the pool".into());
+    }
     if !session.autocommit {
         return Err("the session is not in autocommit, so a statement would not be committed; set autocommit = 1 on the connections of the pool".into());
     }

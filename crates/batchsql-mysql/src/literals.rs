@@ -1,7 +1,7 @@
 //! Owns a statement with the values of its rows in its text, for one round trip whatever the number of rows.
 //! Must not know connections or transactions.
 //!
-//! The text means the same in every `sql_mode` and in every character set of the session: a text with a backslash is
+//! The text means the same in every `sql_mode` that a session may have here (see `checks`), in utf8mb4: a text with a backslash is
 //! written as the bytes of its UTF-8, a quote in a text is doubled, and there is no other character with a meaning.
 
 use batchsql_core::exhaustive::Values;
@@ -27,6 +27,10 @@ pub(crate) fn insert(plan: &MySqlPlan, rows: Rows<'_>, bytes: usize) -> Option<S
                 _ => b",",
             };
             sql.extend_from_slice(before);
+            // Bytes take two digits each: those of a large value are not even written.
+            if sql.len() + largest(&column.0, row) >= limit {
+                return None;
+            }
             push_expression(&mut sql, column, row);
         }
         if sql.len() >= limit {
@@ -36,6 +40,18 @@ pub(crate) fn insert(plan: &MySqlPlan, rows: Rows<'_>, bytes: usize) -> Option<S
     sql.push(b')');
     sql.extend_from_slice(tail.as_bytes());
     Some(String::from_utf8(sql).expect("texts are UTF-8, and what is around them is ASCII"))
+}
+
+/// How much a value of variable size takes at most.
+fn largest(view: &ColumnView<'_>, row: usize) -> usize {
+    if view.is_null(row) {
+        return 0;
+    }
+    match view.values().exhaustive() {
+        Values::Text(v) | Values::Decimal(v) | Values::Json(v) => 2 * v.get(row).len(),
+        Values::Bytes(v) => 2 * v.get(row).len(),
+        _ => 0,
+    }
 }
 
 fn push_expression(sql: &mut Vec<u8>, column: &(ColumnView<'_>, Form), row: usize) {

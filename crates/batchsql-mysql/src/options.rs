@@ -53,7 +53,8 @@ pub enum ValuesInText {
     Auto,
     /// Never, for example because a proxy logs the texts of statements.
     Never,
-    /// In every insert, for proxies that cannot do prepared statements well.
+    /// In every insert that can be sent so, for proxies that do not keep prepared statements well. What is asked of the
+    /// catalogue, and inserts of the ignore rule that meet a duplicate, are prepared all the same.
     Always,
 }
 
@@ -147,10 +148,11 @@ impl fmt::Debug for MySqlOptions {
 }
 
 /// What every connection of our own pool starts with, after what `sqlx` sets (`utf8mb4`, `time_zone '+00:00'`):
-/// strict, so that nothing is cut off silently; a 0 is a 0 in an AUTO_INCREMENT column too; each statement is a
+/// strict, so that nothing is cut off silently, and an empty text is none (MariaDB); a 0 is a 0 in an AUTO_INCREMENT column too; each statement is a
 /// transaction of its own; and a lock is waited for shorter than the usual `statement_timeout` of 30 s. A write that is
 /// given up would go on waiting at the server, for up to a day, and its retries beside it.
-const SESSION: &str = "SET sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO'), autocommit = 1, \
+const SESSION: &str = "SET sql_mode = CONCAT(REPLACE(@@sql_mode, 'EMPTY_STRING_IS_NULL', ''), \
+                       ',STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO'), autocommit = 1, \
                        innodb_lock_wait_timeout = LEAST(@@innodb_lock_wait_timeout, 20), \
                        lock_wait_timeout = LEAST(@@lock_wait_timeout, 20)";
 

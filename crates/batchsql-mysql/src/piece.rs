@@ -14,17 +14,20 @@ use crate::plan::MySqlPlan;
 pub(crate) struct Piece {
     pub(crate) rows: Range<usize>,
     pub(crate) bytes: usize,
+    /// Of each of its rows.
+    row_bytes: Vec<usize>,
 }
 
 impl Piece {
     /// Cuts the piece into statements that stay prepared.
     pub(crate) fn split(self, plan: &MySqlPlan) -> impl Iterator<Item = Self> {
-        let (len, mut next) = (self.rows.len(), self.rows.start);
+        let (len, first) = (self.rows.len(), self.rows.start);
+        let mut next = first;
         plan.split(len).into_iter().map(move |size| {
             let start = next;
             next += size;
-            // What is reserved for a part: about its share.
-            Self { rows: start..next, bytes: self.bytes / len * size }
+            let row_bytes = self.row_bytes[start - first..next - first].to_vec();
+            Self { rows: start..next, bytes: row_bytes.iter().sum(), row_bytes }
         })
     }
 }
@@ -56,7 +59,7 @@ pub(crate) fn cut(plan: &MySqlPlan, rows: Rows<'_>) -> Result<Vec<Piece>, Failed
     let sum = |rows: &Range<usize>| bytes[rows.clone()].iter().sum();
     let pieces: Vec<Piece> = pieces(bytes.iter().copied(), plan.max_rows, plan.max_bytes)
         .into_iter()
-        .map(|rows| Piece { bytes: sum(&rows), rows })
+        .map(|rows| Piece { bytes: sum(&rows), row_bytes: bytes[rows.clone()].to_vec(), rows })
         .collect();
     // A row larger than the preferred size is a piece of its own; what counts for it is the server's limit.
     match pieces.iter().find(|piece| piece.bytes > packet_limit(plan)) {

@@ -20,7 +20,7 @@ use std::ops::Range;
 use batchsql_core::{Rows, SharedRows, Written};
 
 use crate::bind::bind_rows;
-use crate::classify::{DUPLICATE, Failed, Stage};
+use crate::classify::{DUPLICATE, Failed, Stage, number};
 use crate::insert::{insert, insert_all};
 use crate::keys::{KEYS_PER_STATEMENT, KeyBytes, KeySearch};
 use crate::link::{Link, begin, commit, ready, run, undo};
@@ -101,7 +101,8 @@ fn listed(ignored: Vec<u32>) -> Written {
 fn is_new(inserted: Result<(), Failed>) -> Result<bool, Failed> {
     match inserted {
         Ok(()) => Ok(true),
-        Err(failed) if failed.code == DUPLICATE => Ok(false),
+        // What could not be undone must not be committed by the next transaction.
+        Err(failed) if failed.code == DUPLICATE && failed.usable => Ok(false),
         Err(failed) => Err(failed),
     }
 }
@@ -195,7 +196,8 @@ async fn search_halves(
 }
 
 /// Whether a row was refused as a duplicate although its key is not there: a trigger has met one in a table of its own.
-/// Where the table has further unique indexes, it is taken for a duplicate in one of them.
+/// Where the table has further unique indexes, or the server does not read with a lock, it is taken for a duplicate in
+/// this table.
 async fn is_of_another_table(link: &mut Link<'_>, plan: &MySqlPlan, row: Rows<'_>) -> Result<bool, Failed> {
     let Some(keys) = plan.keys.as_ref().filter(|_| plan.table().unique_indexes.len() == 1) else { return Ok(false) };
     let arguments = bind_rows(row, plan.schema().key_columns(), &plan.storage, 0).map_err(Failed::unsent)?;
@@ -204,10 +206,16 @@ async fn is_of_another_table(link: &mut Link<'_>, plan: &MySqlPlan, row: Rows<'_
     let query = sqlx::query_with(&sql, arguments).persistent(false);
     match query.fetch_optional(&mut *link.connection).await {
         Ok(found) => Ok(found.is_none()),
-        // Not every server knows the lock.
-        Err(sqlx::Error::Database(_)) => Ok(false),
+        // Not every server knows the lock, or lets a user take it who may only insert and read; the transaction goes on.
+        // After every other error it may have been undone, so nothing of it may be committed.
+        Err(sqlx::Error::Database(error)) if is_not_understood(number(error.as_ref())) => Ok(false),
         Err(error) => Err(Failed::sent(error, Stage::Open, link.table)),
     }
+}
+
+/// A syntax error, a statement that is not supported, a right that is missing: nothing was done.
+fn is_not_understood(code: u16) -> bool {
+    matches!(code, 1064 | 1142 | 1143 | 1235)
 }
 
 /// Inserts a range of rows inside the open transaction.
@@ -244,5 +252,19 @@ async fn try_insert(
                 _ => run(link, "ROLLBACK TO SAVEPOINT batchsql", Stage::Open).await.map(|()| Inserted::Some),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_that_undoes_the_transaction_is_not_passed_over() {
+        // Deadlock, lock timeout with innodb_rollback_on_timeout, snapshot isolation, killed, out of time.
+        for code in [1213, 1205, 1020, 1317, 1969, 3024] {
+            assert!(!is_not_understood(code), "{code}");
+        }
+        assert!(is_not_understood(1064) && is_not_understood(1142));
     }
 }

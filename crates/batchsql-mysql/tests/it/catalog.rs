@@ -90,6 +90,9 @@ async fn a_pool_of_the_users_own_works_where_its_sessions_are_right_and_is_refus
     check("SET sql_mode = ''", t(), "the session is not strict").await;
     check("SET autocommit = 0", t(), "not in autocommit").await;
     check("SET NAMES latin1", t(), "character set is latin1").await;
+    check("SET character_set_connection = latin1", t(), "character set is latin1").await;
+    let empty = "SET sql_mode = CONCAT(@@sql_mode, ',EMPTY_STRING_IS_NULL')";
+    check(empty, t(), "remove EMPTY_STRING_IS_NULL").await;
     let strict = "SET sql_mode = 'STRICT_TRANS_TABLES'";
     let counted = Schema::builder("counted").column("id", ColumnType::I64);
     check(strict, counted, "add NO_AUTO_VALUE_ON_ZERO").await;
