@@ -55,11 +55,12 @@ impl fmt::Debug for Password {
 #[async_trait]
 pub trait PasswordProvider: Send + Sync + 'static {
     /// The password to use now. Drivers ask one call at a time, when they need a new connection and the last password
-    /// is no longer valid or was refused.
+    /// is no longer valid or was refused: without [`valid_for`](Password::valid_for) only after a refusal, then for each
+    /// attempt. What is expensive to get is kept by the provider.
     ///
     /// # Errors
-    /// There is none now. The connection is tried again as for a server that cannot be reached. The error must not
-    /// carry the password.
+    /// There is none now. The connection is tried again as for a server that cannot be reached. The error is shown, so it
+    /// must not carry the password.
     async fn password(&self) -> Result<Password, BoxError>;
 }
 
@@ -104,7 +105,8 @@ impl CachedPassword {
             return Ok((Arc::clone(text), false));
         }
         let Password { text, valid_for } = self.0.provider.password().await.map_err(|error| {
-            SinkError::new(ErrorClass::Transient, "the password provider gave no password").caused_by(error)
+            let text = format!("the password provider gave no password: {error}");
+            SinkError::new(ErrorClass::Transient, text).caused_by(error)
         })?;
         let is_new = last.as_ref().is_none_or(|(last, _)| *last != text);
         // A time that no clock can reach is no limit.
@@ -167,6 +169,10 @@ mod tests {
         let password = CachedPassword::new(|| async { Err("the service is away".into()) });
         let error = password.get().await.unwrap_err();
         assert_eq!(error.class(), ErrorClass::Transient);
+        assert!(
+            error.to_string().starts_with("the password provider gave no password: the service is away"),
+            "{error}"
+        );
         assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "the service is away");
     }
 

@@ -67,8 +67,9 @@ impl MySqlSink {
     }
 
     /// As [`connect`](Self::connect), but nothing is sent to the server before the first row or
-    /// [`prepare`](batchsql_core::BatchSql::prepare): a program can start while its database is down. A wrong password
-    /// or host then shows as errors of batches.
+    /// [`prepare`](batchsql_core::BatchSql::prepare): a program can start while its database is down. Rows wait for
+    /// `retry_for` while it cannot be reached, and then expire; where it refuses the login or has no such database, they
+    /// wait for `park_for` and are then rejected.
     ///
     /// # Errors
     /// A DSN that makes no sense.

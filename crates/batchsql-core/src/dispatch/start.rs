@@ -197,7 +197,8 @@ impl<S: Sink> Dispatcher<S> {
             Ok(connection) => {
                 if let Some(gate) = state.gate.take() {
                     let after = now.duration_since(gate.since);
-                    tracing::info!(?after, "the database can be reached again");
+                    let database = self.executor.database();
+                    tracing::info!(database, ?after, "the database can be reached again");
                 }
                 state.connections.push(connection);
                 return;
@@ -208,10 +209,11 @@ impl<S: Sink> Dispatcher<S> {
         let gate = state.gate.get_or_insert_with(|| ConnectGate::new(error.clone(), now));
         let is_first = gate.since == now;
         let delay = gate.failed(error.clone(), started, now, limits, state.is_draining);
+        let database = self.executor.database();
         if is_first || delay > Duration::from_secs(1) {
-            tracing::warn!(%error, ?delay, "no connection to the database; trying again");
+            tracing::warn!(database, %error, ?delay, "no connection to the database; trying again");
         } else {
-            tracing::debug!(%error, ?delay, "no connection to the database; trying again");
+            tracing::debug!(database, %error, ?delay, "no connection to the database; trying again");
         }
         self.report_not_connected(state, &error);
         self.expire_unconnected(state, limits);

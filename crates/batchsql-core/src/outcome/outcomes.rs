@@ -106,9 +106,9 @@ impl fmt::Display for Outcome {
 impl fmt::Display for FailedRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.attempts() {
-            0 => write!(f, "row of {}, never sent", self.table())?,
-            1 => write!(f, "row of {}, sent once", self.table())?,
-            attempts => write!(f, "row of {}, sent {attempts} times", self.table())?,
+            0 => write!(f, "row of {}, never tried", self.table())?,
+            1 => write!(f, "row of {}, tried once", self.table())?,
+            attempts => write!(f, "row of {}, tried {attempts} times", self.table())?,
         }
         self.error().map_or(Ok(()), |error| write!(f, ": {error}"))
     }
@@ -222,8 +222,8 @@ impl FailedRow {
         self.0.row.schema().table()
     }
 
-    /// How often it was sent to the database, over retries and the search for bad rows; 0 when it never was, for
-    /// example because a newer row with its key was sent in its place.
+    /// How many writes it was part of, over retries and the search for bad rows, also those in which the driver refused it
+    /// before it was sent; 0 when a newer row with its key was sent in its place, or when none was tried.
     pub fn attempts(&self) -> u32 {
         self.0.attempts
     }
@@ -233,7 +233,8 @@ impl FailedRow {
         self.0.error.as_ref()
     }
 
-    /// The class of the last error, when there was one.
+    /// The class of the last error, when there was one. For a row that was refused alone it may be `Schema` or
+    /// `Permission`: a trigger said so.
     pub fn class(&self) -> Option<ErrorClass> {
         self.error().map(SinkError::class)
     }

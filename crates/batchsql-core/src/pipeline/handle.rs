@@ -96,7 +96,8 @@ impl BatchSql {
 
     /// What is known of the database at this moment: whether it can be reached, and which tables cannot be written, since
     /// when and why. For readiness probes; it asks nobody. An idle pipeline knows what it knew when it last wrote:
-    /// [`check_connection`](Self::check_connection) asks.
+    /// [`check_connection`](Self::check_connection) asks. A receipt may have its outcome a moment before a table is no
+    /// longer parked here; [`flush`](Self::flush) waits for both.
     ///
     /// ```
     /// # use batchsql_core::BatchSql;

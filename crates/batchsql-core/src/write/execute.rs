@@ -179,6 +179,11 @@ impl<S: Sink> Executor<S> {
         }
     }
 
+    /// The name of the database.
+    pub(crate) fn database(&self) -> &'static str {
+        self.sink.name()
+    }
+
     /// The connections of the sink's pool.
     pub(crate) fn pool(&self) -> Option<PoolState> {
         self.sink.pool()

@@ -6,14 +6,18 @@ use std::fmt;
 use crate::error::SinkError;
 use crate::outcome::outcomes::{OutcomeCounts, OutcomeKind};
 
-/// Different reasons that one line names, at most.
+/// Different reasons that one line tells, at most.
 const MAX_REASONS: usize = 3;
+
+/// Further codes that it names, at most.
+const MAX_CODES: usize = 10;
 
 /// The reasons for which rows of a batch failed.
 #[derive(Debug, Default)]
 pub(crate) struct FailureLog {
     reasons: Vec<SinkError>,
-    has_more: bool,
+    /// The codes of others, or their classes.
+    others: Vec<String>,
     is_told: bool,
 }
 
@@ -26,7 +30,12 @@ impl FailureLog {
         }
         match self.reasons.len() < MAX_REASONS {
             true => self.reasons.push(error.clone()),
-            false => self.has_more = true,
+            false => {
+                let code = error.code().map_or_else(|| error.class().to_string(), str::to_owned);
+                if self.others.len() < MAX_CODES && !self.others.contains(&code) {
+                    self.others.push(code);
+                }
+            }
         }
     }
 
@@ -72,7 +81,10 @@ impl fmt::Display for Reasons<'_> {
             let separator = if place == 0 { "" } else { "; " };
             write!(f, "{separator}{error}")?;
         }
-        f.write_str(if self.0.has_more { "; and others" } else { "" })
+        if !self.0.others.is_empty() {
+            write!(f, "; and codes {}", self.0.others.join(", "))?;
+        }
+        Ok(())
     }
 }
 
@@ -84,11 +96,14 @@ mod tests {
     #[test]
     fn each_reason_is_named_once() {
         let mut log = FailureLog::default();
-        for code in [1, 2, 1, 3, 4] {
+        for code in [1, 2, 1, 3, 4, 5, 4] {
             log.note(&SinkError::with_code(ErrorClass::Row, code, format!("bad {code}")));
         }
         let text = Reasons(&log).to_string();
-        assert_eq!(text, "bad 1 (row error, code 1); bad 2 (row error, code 2); bad 3 (row error, code 3); and others");
+        assert_eq!(
+            text,
+            "bad 1 (row error, code 1); bad 2 (row error, code 2); bad 3 (row error, code 3); and codes 4, 5"
+        );
     }
 
     #[test]

@@ -49,14 +49,16 @@ pub struct Health {
 }
 
 impl Health {
-    /// Whether the database was not found to be unreachable.
+    /// Whether the database was not found to be unreachable. True also before the first attempt to connect has ended,
+    /// which after a lazy start takes as long as the driver's `connect_timeout`.
     pub fn is_reachable(&self) -> bool {
         !matches!(self.database, DatabaseState::Unreachable { .. })
     }
 
-    /// Whether rows can be written, as far as is known: the database is reachable and no table is parked.
+    /// Whether rows can be written, as far as is known: the last connection that was asked for was got, and no table is
+    /// parked.
     pub fn is_ready(&self) -> bool {
-        self.is_reachable() && self.parked.is_empty()
+        matches!(self.database, DatabaseState::Reachable) && self.parked.is_empty()
     }
 }
 

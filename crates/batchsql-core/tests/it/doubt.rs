@@ -106,8 +106,9 @@ async fn a_table_that_is_broken_parks_and_its_rows_survive_its_repair() {
                 let probes = sink.writes();
                 tokio::time::sleep(Duration::from_secs(10)).await;
                 // A probe is one row, sent once more after a look at the table; where rows need their turn, now and
-                // then several. There are 8 lanes, and at least 2.5 s between probes on average.
-                assert!(sink.writes() - probes <= 100, "{}", sink.writes() - probes);
+                // then several. Probes
+                // come after a random time of at most 5 s, so their number is not known exactly.
+                assert!(sink.writes() - probes <= 500, "{}", sink.writes() - probes);
                 sink.mend_table("t");
                 db.flush().await.unwrap();
                 assert!(kinds(receipts).await.iter().all(|kind| *kind == OutcomeKind::Written));

@@ -11,7 +11,8 @@ use crate::support::{FAR, HOUR, config, id, pipeline, plain, receipts, row, sett
 #[tokio::test(start_paused = true)]
 async fn a_database_that_cannot_be_reached_is_known() {
     let (db, sink) = pipeline(config());
-    assert!(matches!(db.health().database, DatabaseState::NotTried) && db.health().is_ready());
+    assert!(matches!(db.health().database, DatabaseState::NotTried));
+    assert!(db.health().is_reachable() && !db.health().is_ready(), "nobody knows");
     sink.script_acquire([Step::Fail(ErrorClass::Transient)]);
     let error = db.check_connection().await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Transient);
@@ -156,12 +157,12 @@ async fn a_row_counts_the_times_that_it_was_sent() {
     assert_eq!(outcome.failure().unwrap().attempts(), 7);
     assert_eq!(
         outcome.failure().unwrap().to_string(),
-        "row of t, sent 7 times: a row is poisoned (row error, code poison)"
+        "row of t, tried 7 times: a row is poisoned (row error, code poison)"
     );
     let (db, sink) = pipeline(config());
     sink.script_acquire(std::iter::repeat_n(Step::Fail(ErrorClass::Transient), 10_000));
     let never = receipts(&db, &plain(), 0..1).await.remove(0);
     db.close(Duration::from_secs(1)).await;
     let text = never.await.failure().unwrap().to_string();
-    assert!(text.starts_with("row of t, never sent: "), "{text}");
+    assert!(text.starts_with("row of t, never tried: "), "{text}");
 }
