@@ -80,14 +80,12 @@ struct Exchange<'a> {
 impl Exchange<'_> {
     fn poll(&mut self, stream: &mut Box<dyn Stream>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Both at once: a server that cannot send its replies does not read.
-        let written = self.poll_write(stream, context);
-        // Also after an error: what came before it counts.
-        let read = self.poll_read(stream, context);
-        match (written, read) {
-            (_, Poll::Ready(result)) => Poll::Ready(result),
-            (Poll::Ready(Err(error)), Poll::Pending) => Poll::Ready(Err(error)),
-            _ => Poll::Pending,
+        if let Poll::Ready(Err(_)) = self.poll_write(stream, context) {
+            // The connection is broken, and reading ends with what came before; that says so.
+            self.bytes = &[];
+            self.flushed = true;
         }
+        self.poll_read(stream, context)
     }
 
     fn poll_write(&mut self, stream: &mut Box<dyn Stream>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -205,6 +203,48 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         assert_eq!(replies, [Value::Okay, Value::Int(7)]);
         assert_eq!(serving.await.unwrap(), [b'x'; 1_000]);
+    }
+
+    /// Its server takes no bytes, and what it said before comes late.
+    struct Broken(tokio::io::DuplexStream);
+
+    impl AsyncRead for Broken {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(context, buffer)
+        }
+    }
+
+    impl AsyncWrite for Broken {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn replies_count_that_are_read_after_a_write_failed() {
+        let (client, mut server) = tokio::io::duplex(64);
+        let wire = Wire::new(Box::new(Broken(client)));
+        let mut replies = Vec::new();
+        let answering = async {
+            tokio::task::yield_now().await;
+            server.write_all(b"+OK\r\n-ERR x\r\n").await.unwrap();
+            drop(server);
+        };
+        let (result, ()) = tokio::join!(wire.exchange(b"abc", 3, &mut replies), answering);
+        assert!(result.is_err());
+        assert_eq!(replies.len(), 2);
     }
 
     #[tokio::test]
