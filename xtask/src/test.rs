@@ -52,7 +52,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     let sources = Sources::new(!arguments.no_install);
     let packages: Vec<_> = tools::ALL.iter().filter_map(tools::Tool::missing_package).collect();
-    let refusal = sources.install_programs(&Kind::ALL, &packages).err();
+    let refusal = sources.install_programs(&Kind::EVERY_RUN, &packages).err();
     let mut required = Vec::new();
     for tool in &tools::ALL {
         match tool.expectation(refusal) {
@@ -134,7 +134,7 @@ fn servers(sources: &Sources, steps: &mut Steps) -> Vec<(&'static str, Provided)
     }
     let shared_is_missing =
         |kind: Kind| kind.variable().is_some_and(|name| !servers.iter().any(|(has, _)| *has == name));
-    for kind in Kind::ALL {
+    for kind in Kind::EVERY_RUN {
         // Tests start some of each kind for themselves, also beside a server that was named.
         if let Err(advice) = sources.check(kind)
             && !shared_is_missing(kind)

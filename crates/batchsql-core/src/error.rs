@@ -16,7 +16,7 @@ pub enum ErrorClass {
     Row,
     /// The table or a column does not exist or has an unfit type. When [`prepare`](crate::Sink::prepare) says so, the
     /// table is parked. When a write says so, one row may be the reason (a trigger, an input function): the table is
-    /// looked at again, then up to four rows are tried alone, and only if all are refused with one code is it parked.
+    /// looked at again, then up to four rows are tried alone, and only if all are refused is it parked.
     Schema,
     /// The user may not write the table. As for `Schema`.
     Permission,
@@ -126,6 +126,12 @@ impl SinkError {
              search for; the rows were refused together: {}",
             self.0.message
         );
+        Self::build(self.0.class, self.0.code.clone(), message, None)
+    }
+
+    /// The error of rows of a batch of which some were refused alone, and none was written.
+    pub(crate) fn of_batch(&self) -> Self {
+        let message = format!("rows of this batch were refused, and none was written: {}", self.0.message);
         Self::build(self.0.class, self.0.code.clone(), message, None)
     }
 

@@ -62,5 +62,6 @@ pub use row::traits::{Row, TypedRow};
 pub use row::writer::{RowWriter, ValueRules};
 pub use write::attempt::Attempt;
 pub use write::dyn_sink::DynSink;
+pub use write::health::{DatabaseState, Health, ParkedTable};
 pub use write::session::{Session, SessionEnd};
 pub use write::sink::{Limits, Sink, Written};

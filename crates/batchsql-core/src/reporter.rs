@@ -125,6 +125,9 @@ pub struct PipelineGauges {
     pub oldest_row: Option<SystemTime>,
     /// When a batch was last written; `None` before the first.
     pub last_success: Option<SystemTime>,
+    /// Whether the database can be reached, as of the last time that a connection was asked for; `None` before the
+    /// first.
+    pub database_up: Option<bool>,
     /// The connections of the sink's pool; `None` where it has none.
     pub pool: Option<PoolState>,
 }

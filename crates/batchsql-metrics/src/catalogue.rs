@@ -115,7 +115,7 @@ catalogue! {
     EnqueueWait: Histogram, Seconds, "batchsql_enqueue_wait_seconds", ["database"],
         "How long submits that found the buffer full waited for capacity";
     TableParks: Counter, Count, "batchsql_table_parks_total", ["database", "table", "reason"],
-        "How often a table was found that cannot be written, by class of error schema, permission or row";
+        "How often a table was found that cannot be written, by class of error schema, permission, row or internal";
     BatchAssemble: Histogram, Seconds, "batchsql_batch_assemble_seconds", ["database", "table"],
         "Time to prepare a batch for its statement";
 
@@ -134,6 +134,10 @@ catalogue! {
         "Batches that may be written at once";
     ParkedTables: Gauge, Count, "batchsql_parked_tables", ["database"],
         "Tables that cannot be written for now; their rows wait";
+    TableParkedSince: Gauge, Seconds, "batchsql_table_parked_since_timestamp_seconds", ["database", "table"],
+        "Unix time since which a table cannot be written; 0 while it can";
+    DatabaseUp: Gauge, Count, "batchsql_database_up", ["database"],
+        "Whether the last connection that was asked for was got (1) or not (0); no series before the first";
     PoolConnections: Gauge, Count, "batchsql_pool_connections", ["database", "state"],
         "Connections of the sink's pool, by state in_use, idle or max (the limit)";
     OldestBufferedRecord: Gauge, Seconds, "batchsql_oldest_buffered_record_timestamp_seconds", ["database"],

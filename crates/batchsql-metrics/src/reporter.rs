@@ -116,7 +116,13 @@ impl MetricsReporter for Reporter {
     }
 
     fn table_parked(&self, table: &str, class: ErrorClass) {
-        self.tables.table(table).parks(class).increment(1);
+        let table = self.tables.table(table);
+        table.parks(class).increment(1);
+        table.parked(unix_seconds(SystemTime::now()));
+    }
+
+    fn table_resumed(&self, table: &str, _: Duration) {
+        self.tables.table(table).resumed();
     }
 
     fn row_refused(&self, _: &str, reason: &'static str) {
@@ -138,6 +144,9 @@ impl MetricsReporter for Reporter {
         pipeline.parked_tables.set(gauges.parked_tables as f64);
         pipeline.oldest_buffered_record.set(gauges.oldest_row.map_or(0.0, unix_seconds));
         pipeline.last_success.set(gauges.last_success.map_or(0.0, unix_seconds));
+        if let Some(is_up) = gauges.database_up {
+            pipeline.database_up().set(if is_up { 1.0 } else { 0.0 });
+        }
         if let Some(state) = gauges.pool {
             let pool = pipeline.pool();
             pool.in_use.set(state.in_use as f64);

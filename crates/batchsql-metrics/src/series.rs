@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use batchsql_core::{ErrorClass, FlushReason, OutcomeKind};
 use metrics::{Counter, Gauge, Histogram, SharedString};
@@ -19,7 +19,7 @@ const OTHER: &str = "other";
 const REFUSALS: [&str; 3] = ["closed", "full", "invalid"];
 
 /// The classes of error for which a table is parked.
-const PARKING: [ErrorClass; 3] = [ErrorClass::Schema, ErrorClass::Permission, ErrorClass::Row];
+const PARKING: [ErrorClass; 4] = [ErrorClass::Schema, ErrorClass::Permission, ErrorClass::Row, ErrorClass::Internal];
 
 /// The handles that belong to no table.
 pub(crate) struct PipelineSeries {
@@ -36,6 +36,8 @@ pub(crate) struct PipelineSeries {
     pub(crate) parked_tables: Gauge,
     pub(crate) oldest_buffered_record: Gauge,
     pub(crate) last_success: Gauge,
+    /// Not before a connection was asked for.
+    database_up: OnceLock<Gauge>,
     /// Not before a sink is seen to have a pool: a series without a source would be made up.
     pool: OnceLock<PoolSeries>,
     emitter: Emitter,
@@ -56,6 +58,9 @@ pub(crate) struct TableSeries {
     outcomes: Vec<(OutcomeKind, Counter)>,
     rejected: Vec<(ErrorClass, Counter)>,
     parks: Vec<(ErrorClass, Counter)>,
+    parked_since: Gauge,
+    /// Rows of the table that carry different columns are parked on their own: how many of these are.
+    parked: Mutex<usize>,
     pub(crate) isolations: Counter,
     pub(crate) queue_wait: Histogram,
     pub(crate) assemble: Histogram,
@@ -107,10 +112,16 @@ impl PipelineSeries {
             parked_tables: gauge(Metric::ParkedTables),
             oldest_buffered_record: gauge(Metric::OldestBufferedRecord),
             last_success: gauge(Metric::LastSuccess),
+            database_up: OnceLock::new(),
             pool: OnceLock::new(),
             emitter: emitter.clone(),
             database: name.clone(),
         }
+    }
+
+    /// Whether the database can be reached; made when that is known.
+    pub(crate) fn database_up(&self) -> &Gauge {
+        self.database_up.get_or_init(|| self.emitter.gauge(Metric::DatabaseUp, [Some(self.database.clone())]))
     }
 
     /// The gauges of the connection pool; made when a sink is seen to have one.
@@ -193,6 +204,8 @@ impl TableSeries {
             outcomes: keyed(&OutcomeKind::ALL, outcome),
             rejected: keyed(&ErrorClass::ALL, rejected),
             parks: keyed(&PARKING, parked),
+            parked_since: emitter.gauge(Metric::TableParkedSince, labels()),
+            parked: Mutex::new(0),
             isolations: emitter.counter(Metric::Isolations, labels()),
             queue_wait: emitter.histogram(Metric::QueueWait, labels()),
             assemble: emitter.histogram(Metric::BatchAssemble, labels()),
@@ -210,6 +223,24 @@ impl TableSeries {
     /// The counter of how often the table was parked for errors of a class.
     pub(crate) fn parks(&self, class: ErrorClass) -> &Counter {
         find(&self.parks, class)
+    }
+
+    /// The table, or a part of its rows, cannot be written from now on.
+    pub(crate) fn parked(&self, now: f64) {
+        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
+        *parked += 1;
+        if *parked == 1 {
+            self.parked_since.set(now);
+        }
+    }
+
+    /// It can be written again.
+    pub(crate) fn resumed(&self) {
+        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
+        *parked = parked.saturating_sub(1);
+        if *parked == 0 {
+            self.parked_since.set(0.0);
+        }
     }
 
     /// The counter of every outcome.

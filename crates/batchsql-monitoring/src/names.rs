@@ -161,7 +161,7 @@ fn values(metric: Metric, label: &str) -> Option<Vec<&'static str>> {
         ("reason", Metric::Flushes) => FlushReason::ALL.iter().map(|reason| reason.name()).collect(),
         ("reason", Metric::Retries | Metric::RecordsRejected) => classes(),
         ("reason", Metric::SubmitRefused) => vec!["closed", "full", "invalid"],
-        ("reason", Metric::TableParks) => vec!["schema", "permission", "row"],
+        ("reason", Metric::TableParks) => vec!["schema", "permission", "row", "internal"],
         ("type", Metric::TestRecords) => vec!["submitted", "actual"],
         ("type", _) => vec!["alloc", "total_alloc", "sys", "current"],
         ("state", _) => vec!["in_use", "idle", "max"],
@@ -190,6 +190,7 @@ mod tests {
         reporter.batch_not_sent(&batch, ErrorClass::Transient);
         let mut gauges = PipelineGauges::default();
         gauges.pool = Some(PoolState::default());
+        gauges.database_up = Some(true);
         reporter.gauges(&gauges);
         metrics.record_test_result("d", "t", &TestResult { rps_valid: true, ..Default::default() });
         let one = Some(1);

@@ -10,7 +10,7 @@ use sqlx::error::BoxDynError;
 use sqlx::mysql::{MySqlArguments, MySqlTypeInfo};
 use sqlx::{Arguments, MySql, Type};
 
-use crate::types::{Form, Storage};
+use crate::types::{Form, Storage, bits};
 
 /// Bytes of the packet before its values and their types.
 pub(crate) const PACKET_HEADER: usize = 16;
@@ -29,8 +29,10 @@ pub(crate) fn bind_rows(
     for row in 0..rows.len() {
         for (view, form) in &views {
             // Only a value that cannot be encoded is refused, and none of these is one; its text could quote it.
-            bind(&mut arguments, view, row, *form)
-                .map_err(|_| SinkError::new(ErrorClass::Internal, "a value could not be encoded"))?;
+            for _ in 0..form.placeholders() {
+                bind(&mut arguments, view, row, *form)
+                    .map_err(|_| SinkError::new(ErrorClass::Internal, "a value could not be encoded"))?;
+            }
         }
     }
     Ok(arguments)
@@ -49,6 +51,7 @@ fn bind(arguments: &mut MySqlArguments, view: &ColumnView<'_>, row: usize, form:
         Values::U64(v) => arguments.add(v[row]),
         Values::F32(v) => arguments.add(v[row]),
         Values::F64(v) => arguments.add(v[row]),
+        Values::Text(v) if form == Form::Bits => arguments.add(bits(v.get(row))),
         Values::Text(v) | Values::Decimal(v) | Values::Json(v) => arguments.add(v.get(row)),
         Values::Bytes(v) => arguments.add(v.get(row)),
         Values::Uuid(v) if form == Form::UuidText => arguments.add(UuidText(&v[row])),
@@ -69,8 +72,13 @@ fn bind(arguments: &mut MySqlArguments, view: &ColumnView<'_>, row: usize, form:
 
 /// Bytes that a row takes in the packet: its values, their types and their NULL bits.
 pub(crate) fn row_bytes(views: &[(ColumnView<'_>, Form)], row: usize) -> usize {
-    let values: usize = views.iter().map(|(view, form)| value_bytes(view, row, *form)).sum();
-    values + 2 * views.len() + views.len().div_ceil(8)
+    let mut placeholders = 0;
+    let value = |(view, form): &(ColumnView<'_>, Form)| {
+        placeholders += form.placeholders();
+        form.placeholders() * value_bytes(view, row, *form)
+    };
+    let values: usize = views.iter().map(value).sum();
+    values + 2 * placeholders + placeholders.div_ceil(8)
 }
 
 /// The columns of some rows, ready for [`row_bytes`].
@@ -87,6 +95,7 @@ fn value_bytes(view: &ColumnView<'_>, row: usize, form: Form) -> usize {
         Values::I16(_) => 2,
         Values::I32(_) | Values::F32(_) => 4,
         Values::I64(_) | Values::U64(_) | Values::F64(_) => 8,
+        Values::Text(_) if form == Form::Bits => 8,
         Values::Text(v) | Values::Decimal(v) | Values::Json(v) => with_length(v.get(row).len()),
         Values::Bytes(v) => with_length(v.get(row).len()),
         Values::Uuid(_) if form == Form::UuidText => 37,

@@ -20,6 +20,7 @@ pub(crate) struct Session {
     pub(crate) explicit_timestamps: bool,
     /// Whether it reads what others may still undo.
     pub(crate) reads_uncommitted: bool,
+    pub(crate) is_mariadb: bool,
     /// The database of names that name none.
     pub(crate) database: Option<String>,
 }
@@ -27,6 +28,7 @@ pub(crate) struct Session {
 /// A table as the server has it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Table {
+    pub(crate) name: FoundName,
     /// `BASE TABLE`, `VIEW` and so on.
     pub(crate) kind: String,
     pub(crate) engine: String,
@@ -34,6 +36,15 @@ pub(crate) struct Table {
     pub(crate) has_savepoints: bool,
     pub(crate) columns: Vec<TableColumn>,
     pub(crate) unique_indexes: Vec<UniqueIndex>,
+    /// Names of keys, foreign keys and checks.
+    pub(crate) constraints: Vec<String>,
+}
+
+/// A table's name as the server spells it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct FoundName {
+    pub(crate) database: String,
+    pub(crate) name: String,
 }
 
 /// A column as the server has it.
@@ -48,6 +59,8 @@ pub(crate) struct TableColumn {
     pub(crate) has_default: bool,
     pub(crate) generated: bool,
     pub(crate) auto_increment: bool,
+    /// Where MariaDB keeps until when a row was valid. It is a part of every key, and of no row that is written.
+    pub(crate) row_end: bool,
     /// Characters, or bytes of a binary column.
     pub(crate) max_chars: u64,
     pub(crate) max_octets: u64,
@@ -72,40 +85,56 @@ fn get<'r, T: Decode<'r, MySql>>(row: &'r MySqlRow, column: &str) -> sqlx::Resul
 
 impl Session {
     pub(crate) async fn read(connection: &mut MySqlConnection) -> sqlx::Result<Self> {
-        let sql = "SELECT CAST(@@sql_mode AS CHAR) AS sql_mode, CAST(@@time_zone AS CHAR) AS time_zone, \
-                   CAST(@@system_time_zone AS CHAR) AS system_time_zone, \
-                   CAST(@@character_set_client AS CHAR) AS character_set, \
-                   CAST(@@autocommit AS SIGNED) AS autocommit, \
-                   CAST(@@max_allowed_packet AS SIGNED) AS max_allowed_packet, \
-                   CAST(@@explicit_defaults_for_timestamp AS SIGNED) AS explicit_timestamps, \
-                   CAST(DATABASE() AS CHAR) AS current_database";
-        let row = sqlx::query(sql).persistent(false).fetch_one(&mut *connection).await?;
-        // MariaDB's name and MySQL's.
-        let sql = "SHOW SESSION VARIABLES WHERE Variable_name IN ('tx_isolation', 'transaction_isolation')";
-        let levels = connection.fetch_all(sql).await?;
-        let levels: Vec<String> = levels.iter().map(|level| level.try_get_unchecked(1)).collect::<sqlx::Result<_>>()?;
+        let names = [
+            "sql_mode",
+            "time_zone",
+            "system_time_zone",
+            "character_set_client",
+            "autocommit",
+            "max_allowed_packet",
+            "explicit_defaults_for_timestamp",
+            // MariaDB's name and MySQL's.
+            "tx_isolation",
+            "transaction_isolation",
+            "version",
+        ];
+        let found = variables(connection, &names).await?;
+        let value = |name: &str| found.iter().find(|(found, _)| found == name).map_or("", |(_, value)| value.as_str());
+        let row = sqlx::query("SELECT CAST(DATABASE() AS CHAR) AS current_database").persistent(false);
         Ok(Self {
-            reads_uncommitted: levels.iter().any(|level| level == "READ-UNCOMMITTED"),
-            sql_mode: get(&row, "sql_mode")?,
-            time_zone: get(&row, "time_zone")?,
-            system_time_zone: get(&row, "system_time_zone")?,
-            character_set: get(&row, "character_set")?,
-            autocommit: get::<i64>(&row, "autocommit")? != 0,
-            max_allowed_packet: packet(&row)?,
-            explicit_timestamps: get::<i64>(&row, "explicit_timestamps")? != 0,
-            database: get(&row, "current_database")?,
+            reads_uncommitted: found.iter().any(|(_, value)| value == "READ-UNCOMMITTED"),
+            sql_mode: value("sql_mode").to_owned(),
+            time_zone: value("time_zone").to_owned(),
+            system_time_zone: value("system_time_zone").to_owned(),
+            character_set: value("character_set_client").to_owned(),
+            autocommit: value("autocommit") == "ON",
+            max_allowed_packet: packet(value("max_allowed_packet")),
+            explicit_timestamps: value("explicit_defaults_for_timestamp") == "ON",
+            is_mariadb: value("version").to_lowercase().contains("mariadb"),
+            database: get(&row.fetch_one(connection).await?, "current_database")?,
         })
     }
 }
 
-/// Bytes of the largest packet that the server takes on this connection: what is set later is for later ones.
+/// Bytes of the largest packet that the server takes on this connection: what is set later is for later ones. The
+/// statement stays prepared, which marks the connection as one that was asked.
 pub(crate) async fn max_allowed_packet(connection: &mut MySqlConnection) -> sqlx::Result<usize> {
-    let sql = "SELECT CAST(@@max_allowed_packet AS SIGNED) AS max_allowed_packet";
-    packet(&sqlx::query(sql).persistent(false).fetch_one(connection).await?)
+    let row = sqlx::query("SHOW SESSION VARIABLES LIKE 'max_allowed_packet'").fetch_optional(connection).await?;
+    let value: Option<String> = row.map(|row| row.try_get_unchecked(1)).transpose()?;
+    Ok(packet(&value.unwrap_or_default()))
 }
 
-fn packet(row: &MySqlRow) -> sqlx::Result<usize> {
-    Ok(usize::try_from(get::<i64>(row, "max_allowed_packet")?).unwrap_or(1024))
+fn packet(value: &str) -> usize {
+    value.parse().unwrap_or(1024)
+}
+
+/// Variables of the session. By SHOW, because a proxy that shares sessions may bind one to the client that reads
+/// variables with `@@`.
+async fn variables(connection: &mut MySqlConnection, names: &[&str]) -> sqlx::Result<Vec<(String, String)>> {
+    let sql = format!("SHOW SESSION VARIABLES WHERE Variable_name IN ('{}')", names.join("','"));
+    let rows = connection.fetch_all(&*sql).await?;
+    let variable = |row: &MySqlRow| Ok((row.try_get_unchecked(0)?, row.try_get_unchecked(1)?));
+    rows.iter().map(variable).collect()
 }
 
 impl Table {
@@ -115,18 +144,27 @@ impl Table {
         database: &str,
         table: &TableName,
     ) -> sqlx::Result<Option<Self>> {
-        let sql = "SELECT CAST(t.TABLE_TYPE AS CHAR) AS kind, CAST(COALESCE(t.ENGINE, '') AS CHAR) AS engine, \
+        let sql = "SELECT CAST(t.TABLE_SCHEMA AS CHAR) AS found_schema, CAST(t.TABLE_NAME AS CHAR) AS found_name, \
+                   CAST(t.TABLE_TYPE AS CHAR) AS kind, CAST(COALESCE(t.ENGINE, '') AS CHAR) AS engine, \
                    CAST(COALESCE(e.SAVEPOINTS, '') AS CHAR) AS savepoints \
                    FROM information_schema.TABLES t LEFT JOIN information_schema.ENGINES e ON e.ENGINE = t.ENGINE \
                    WHERE t.TABLE_SCHEMA = ? AND t.TABLE_NAME = ?";
         let query = sqlx::query(sql).bind(database).bind(table.name()).persistent(false);
         let Some(row) = query.fetch_optional(&mut *connection).await? else { return Ok(None) };
+        let columns = columns(connection, database, table).await?;
+        let mut unique_indexes = unique_indexes(connection, database, table).await?;
+        let is_row_end = |name: &str| columns.iter().any(|column| column.row_end && same_name(&column.name, name));
+        for index in &mut unique_indexes {
+            index.columns.retain(|part| !part.as_deref().is_some_and(is_row_end));
+        }
         Ok(Some(Self {
+            name: FoundName { database: get(&row, "found_schema")?, name: get(&row, "found_name")? },
             kind: get(&row, "kind")?,
             engine: get(&row, "engine")?,
             has_savepoints: get::<String>(&row, "savepoints")?.eq_ignore_ascii_case("YES"),
-            columns: columns(connection, database, table).await?,
-            unique_indexes: unique_indexes(connection, database, table).await?,
+            columns,
+            unique_indexes,
+            constraints: constraints(connection, database, table).await?,
         }))
     }
 }
@@ -140,6 +178,7 @@ async fn columns(
                CAST(COLUMN_TYPE AS CHAR) AS full_type, IS_NULLABLE = 'YES' AS nullable, \
                COLUMN_DEFAULT IS NOT NULL AS has_default, COALESCE(GENERATION_EXPRESSION, '') <> '' AS is_generated, \
                EXTRA LIKE '%auto_increment%' AS is_auto, \
+               COALESCE(GENERATION_EXPRESSION, '') = 'ROW END' AS is_row_end, \
                CAST(COALESCE(CHARACTER_MAXIMUM_LENGTH, 0) AS UNSIGNED) AS max_chars, \
                CAST(COALESCE(CHARACTER_OCTET_LENGTH, 0) AS UNSIGNED) AS max_octets, \
                CAST(NUMERIC_SCALE AS UNSIGNED) AS scale, \
@@ -155,6 +194,7 @@ async fn columns(
             has_default: get::<i64>(row, "has_default")? != 0,
             generated: get::<i64>(row, "is_generated")? != 0,
             auto_increment: get::<i64>(row, "is_auto")? != 0,
+            row_end: get::<i64>(row, "is_row_end")? != 0,
             max_chars: get(row, "max_chars")?,
             max_octets: get(row, "max_octets")?,
             scale: get(row, "scale")?,
@@ -185,6 +225,13 @@ async fn unique_indexes(
         }
     }
     Ok(indexes)
+}
+
+async fn constraints(connection: &mut MySqlConnection, database: &str, table: &TableName) -> sqlx::Result<Vec<String>> {
+    let sql = "SELECT CAST(CONSTRAINT_NAME AS CHAR) AS name FROM information_schema.TABLE_CONSTRAINTS \
+               WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? ORDER BY name";
+    let query = sqlx::query(sql).bind(database).bind(table.name()).persistent(false);
+    query.fetch_all(connection).await?.iter().map(|row| get(row, "name")).collect()
 }
 
 /// Names of columns are compared without case.

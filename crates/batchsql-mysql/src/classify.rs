@@ -1,5 +1,5 @@
 //! Owns the translation of server codes into error classes, and what of an error may be repeated.
-//! Must not know statements: the code decides, never the message.
+//! Must not know statements or words: the code decides, never the message.
 //!
 //! Codes: <https://dev.mysql.com/doc/mysql-errors/8.0/en/server-error-reference.html> and
 //! <https://mariadb.com/kb/en/mariadb-error-code-reference/>.
@@ -7,6 +7,9 @@
 use batchsql_core::{ErrorClass, SinkError};
 use sqlx::error::DatabaseError;
 use sqlx::mysql::MySqlDatabaseError;
+
+use crate::catalog::Table;
+use crate::words::{RAISED, asked, sent};
 
 /// A duplicate in a unique index.
 pub(crate) const DUPLICATE: u16 = 1062;
@@ -28,7 +31,7 @@ pub(crate) struct Failed {
     pub(crate) error: SinkError,
     /// Whether the connection can take the next statement.
     pub(crate) usable: bool,
-    /// The server's code; 0 without one.
+    /// The server's code; 0 without one, and for an error that a trigger raised by itself, whatever number it gave.
     pub(crate) code: u16,
 }
 
@@ -38,19 +41,37 @@ impl Failed {
         Self { error, usable: true, code: 0 }
     }
 
+    /// Whether nothing was sent, and the connection is as it was.
+    pub(crate) fn is_unsent(&self) -> bool {
+        self.usable && self.code == 0
+    }
+
     /// Whether a row is refused for what it holds, rather than for its key.
     pub(crate) fn is_about_values(&self) -> bool {
         self.error.class() == ErrorClass::Row && self.code != DUPLICATE && self.usable
     }
 
-    /// What a statement's error means.
-    pub(crate) fn of(error: sqlx::Error, stage: Stage) -> Self {
+    /// What an error means that answers a question without values of rows: connect, catalog, prepare.
+    pub(crate) fn asked(error: sqlx::Error) -> Self {
+        Self::of(error, Stage::Open, |error| asked(number(error), error.message()))
+    }
+
+    /// What the error of a statement with values of rows means. The server's message is not repeated, because it may
+    /// hold values, also where its code promises that it does not: a trigger gives any message any code.
+    pub(crate) fn sent(error: sqlx::Error, stage: Stage, table: &Table) -> Self {
+        Self::of(error, stage, |error| {
+            let code = if is_raised(state(error)) { RAISED } else { number(error) };
+            sent(code, error.message(), table)
+        })
+    }
+
+    fn of(error: sqlx::Error, stage: Stage, words: impl FnOnce(&dyn DatabaseError) -> String) -> Self {
         if let sqlx::Error::Database(error) = &error {
-            let code = number(error.as_ref());
-            let class = class(code, error.code().as_deref().unwrap_or_default(), stage);
-            let error = SinkError::with_code(class, code, describe(error.as_ref()));
-            let usable = !ends_the_connection(code) && class != ErrorClass::Unknown;
-            return Self { error, usable, code };
+            let (code, state) = (number(error.as_ref()), state(error.as_ref()));
+            let class = class(code, state, stage);
+            let error = SinkError::with_code(class, code, words(error.as_ref()));
+            let usable = is_raised(state) || (!ends_the_connection(code) && class != ErrorClass::Unknown);
+            return Self { error, usable, code: if is_raised(state) { 0 } else { code } };
         }
         Self { error: client_error(error, stage), usable: false, code: 0 }
     }
@@ -67,7 +88,7 @@ pub(crate) fn acquire_error(error: sqlx::Error) -> SinkError {
         sqlx::Error::PoolClosed => {
             SinkError::new(ErrorClass::Internal, "the pool was closed; close the pipeline first")
         }
-        error => Failed::of(error, Stage::Open).error,
+        error => Failed::asked(error).error,
     }
 }
 
@@ -91,16 +112,13 @@ pub(crate) fn number(error: &dyn DatabaseError) -> u16 {
     error.try_downcast_ref::<MySqlDatabaseError>().map_or(0, MySqlDatabaseError::number)
 }
 
-/// The server's message where it names only tables, columns, constraints and users; otherwise our own words,
-/// because the server's may quote the row.
-pub(crate) fn describe(error: &dyn DatabaseError) -> String {
-    let code = number(error);
-    match code {
-        // It names the table, of the rows or of a trigger, and leaves open what to do.
-        1146 => format!("{}; create it before rows are submitted", error.message()),
-        _ if is_quotable(code) => error.message().to_owned(),
-        _ => description(code).to_owned(),
-    }
+fn state(error: &dyn DatabaseError) -> &str {
+    error.try_downcast_ref::<MySqlDatabaseError>().and_then(MySqlDatabaseError::code).unwrap_or_default()
+}
+
+/// Whether a trigger or a routine raised the error by `SIGNAL`. The server itself never uses this class of states.
+fn is_raised(state: &str) -> bool {
+    state.starts_with("45")
 }
 
 /// Whether the server may have carried out what this code is the answer to.
@@ -110,7 +128,8 @@ fn may_be_done(code: u16, stage: Stage) -> bool {
     let is_lost_link = matches!(code, 1105 | 1158..=1161 | 1927 | 2006 | 2013 | 2055);
     // MySQL looks for a KILL or its own shutdown also when the statement is done, and then says this instead. 1180 is
     // "got error during COMMIT": the engine does not say on which side of it.
-    let is_perhaps_late = matches!(code, 1053 | 1180 | 1317 | 3169);
+    // TiDB says 8501 where it does not know itself.
+    let is_perhaps_late = matches!(code, 1053 | 1180 | 1317 | 3169 | 8501);
     match stage {
         Stage::Open => false,
         // A statement that is out of time is undone before the server says so.
@@ -119,19 +138,43 @@ fn may_be_done(code: u16, stage: Stage) -> bool {
     }
 }
 
-/// After these the server closes the connection.
+/// After these the connection is closed: by the server, or by us, because a server that has become read-only stays so for
+/// its connections, while a new one may lead to the server that took over.
 fn ends_the_connection(code: u16) -> bool {
-    matches!(code, 1053 | 1153..=1161 | 1184 | 1243 | 1317 | 1927 | 2006 | 2013 | 2055 | 3169 | 4031)
+    is_read_only(code)
+        || matches!(
+            code,
+            1047 | 1053 | 1153..=1161 | 1184 | 1243 | 1317 | 1927 | 2006 | 2013 | 2055 | 3032 | 3169 | 4031
+        )
 }
 
-/// The class of a server code. A code that is not listed is judged by its SQLSTATE.
+/// Read-only by option, transaction, start mode or engine; a plugin for replication that refuses writes.
+fn is_read_only(code: u16) -> bool {
+    matches!(code, 1290 | 1792 | 1836 | 1874 | 3100)
+}
+
+/// What servers that speak the protocol, and proxies, say in passing. TiDB: 8002 to 8028, 8113, 8120, 8229 and 9001 to
+/// 9013, each with nothing written (<https://docs.pingcap.com/tidb/stable/error-codes>; where it does not know, it says
+/// 8501). ProxySQL: 9001 to 9020 (`PROXYSQL_MYSQL_ERR`). Vitess: 1105 for every error without a number of its own
+/// (`go/mysql/sqlerror`), so also for a shard that is not available. Proxies that reach no server: 2002, 2003, 2005.
+fn is_passing_elsewhere(code: u16) -> bool {
+    matches!(
+        code,
+        1105 | 2002 | 2003 | 2005 | 8002 | 8005 | 8020 | 8022 | 8027 | 8028 | 8113 | 8120 | 8229 | 8501 | 9001..=9020
+    )
+}
+
+/// The class of a server code. A code that is not listed is judged by its SQLSTATE. Where one value may be the reason
+/// (a trigger that needs a table, a right or a routine), the class says what the code says, and the pipeline looks
+/// whether one row is at fault.
 fn class(code: u16, state: &str, stage: Stage) -> ErrorClass {
     match code {
+        _ if is_raised(state) => ErrorClass::Row,
         _ if may_be_done(code, stage) => ErrorClass::Unknown,
         // Too many connections, of the server or of the user.
         1040 | 1203 | 1226 => ErrorClass::Transient,
         // Shutdown, offline, killed, out of time, network, deadlock, lock timeout, row, table or statement changed
-        // meanwhile. 9001 is ProxySQL's word for no server that answers.
+        // meanwhile.
         1020
         | 1047
         | 1053
@@ -155,24 +198,28 @@ fn class(code: u16, state: &str, stage: Stage) -> ErrorClass {
         | 3101
         | 3168
         | 3169
-        | 4031
-        | 9001 => ErrorClass::Transient,
-        1022 | 1048 | 1062 | 1118 | 1169 | 1216 | 1217 | 1264 | 1265 | 1292 | 1300 | 1301 | 1365 | 1366 | 1367
-        | 1406 | 1411 | 1416 | 1441 | 1451 | 1452 | 1525 | 1526 | 1557 | 1586 | 1644 | 1645 | 1690 | 1748 | 1761
-        | 1762 | 1859 | 1977 | 3140 | 3141 | 3144 | 3156 | 3819 | 3854 | 3903 | 3988 | 4025 | 4038 => ErrorClass::Row,
-        // Also what a trigger does that it may not do.
-        1046 | 1049 | 1051 | 1054 | 1064 | 1100 | 1109 | 1136 | 1146 | 1288 | 1305 | 1347 | 1348 | 1356 | 1364
-        | 1394 | 1415 | 1422 | 1424 | 1442 | 1471 | 1814 | 1906 | 1932 | 3098 | 3105 => ErrorClass::Schema,
+        | 4031 => ErrorClass::Transient,
+        _ if is_passing_elsewhere(code) => ErrorClass::Transient,
+        // The last ones are of TiDB: a year, a key of a JSON object, a row that is too large.
+        1022 | 1048 | 1062 | 1118 | 1138 | 1169 | 1172 | 1216 | 1217 | 1242 | 1263 | 1264 | 1265 | 1292 | 1300
+        | 1301 | 1329 | 1339 | 1365 | 1366 | 1367 | 1406 | 1411 | 1416 | 1441 | 1451 | 1452 | 1525 | 1526 | 1557
+        | 1586 | 1644 | 1645 | 1690 | 1748 | 1761 | 1762 | 1859 | 1977 | 3140 | 3141 | 3144 | 3156 | 3819 | 3854
+        | 3903 | 3988 | 4025 | 4038 | 8025 | 8032 | 8033 | 8129 => ErrorClass::Row,
+        1046 | 1049 | 1051 | 1054 | 1064 | 1100 | 1109 | 1136 | 1146 | 1241 | 1288 | 1305 | 1347 | 1348 | 1356
+        | 1364 | 1394 | 1415 | 1422 | 1424 | 1442 | 1471 | 1814 | 1906 | 1932 | 3098 | 3105 => ErrorClass::Schema,
         1044 | 1045 | 1129 | 1130 | 1142 | 1143 | 1227 | 1251 | 1370 | 1449 | 1524 | 1698 | 1820 | 1862 | 3118
-        | 3159 | 3955 | 4151 => ErrorClass::Permission,
-        // A packet, the placeholders, or a transaction that is larger than the binary log's cache.
-        1153 | 1197 | 1390 => ErrorClass::Size,
+        | 3159 | 3955 | 4151 | 8121 => ErrorClass::Permission,
+        // A packet, the placeholders, or a transaction that is larger than the binary log's cache; in TiDB larger than a
+        // transaction or its memory may be.
+        1153 | 1197 | 1390 | 8001 | 8004 | 8175 | 9500 => ErrorClass::Size,
+        _ if is_read_only(code) => ErrorClass::Resource,
         // Disk, memory, table or lock table full, a damaged table, numbers that are used up, too many prepared
-        // statements, and servers that are read-only, perhaps until they have failed over.
+        // statements.
         1021 | 1026 | 1030 | 1034 | 1036 | 1037 | 1038 | 1041 | 1114 | 1135 | 1180 | 1194 | 1195 | 1206 | 1223
-        | 1290 | 1461 | 1467 | 1598 | 1637 | 1785 | 1792 | 1836 | 1874 | 3100 => ErrorClass::Resource,
+        | 1461 | 1467 | 1598 | 1637 | 1785 | 8059 | 8176 | 8252 => ErrorClass::Resource,
         _ => match state.get(..2) {
-            Some("22" | "23" | "44" | "45") => ErrorClass::Row,
+            // No data, no case, more rows than one, a bad value, a constraint.
+            Some("02" | "20" | "21" | "22" | "23" | "44") => ErrorClass::Row,
             Some("08") if stage != Stage::Open => ErrorClass::Unknown,
             Some("08" | "40") => ErrorClass::Transient,
             Some("28") => ErrorClass::Permission,
@@ -181,65 +228,6 @@ fn class(code: u16, state: &str, stage: Stage) -> ErrorClass {
             _ if stage == Stage::Commit => ErrorClass::Unknown,
             _ => ErrorClass::Internal,
         },
-    }
-}
-
-/// Whether the server's message holds names and numbers only.
-fn is_quotable(code: u16) -> bool {
-    matches!(
-        code,
-        1040 | 1044
-            ..=1046
-                | 1048
-                | 1049
-                | 1053
-                | 1054
-                | 1114
-                | 1118
-                | 1129
-                | 1130
-                | 1136
-                | 1142
-                | 1143
-                | 1146
-                | 1153
-                | 1203
-                | 1205
-                | 1206
-                | 1213
-                | 1226
-                | 1227
-                | 1264
-                | 1265
-                | 1290
-                | 1364
-                | 1406
-                | 1449
-                | 1451
-                | 1452
-                | 1461
-                | 1471
-                | 1698
-                | 1792
-                | 1836
-                | 1906
-                | 3105
-                | 3819
-                | 4025
-    )
-}
-
-/// For codes whose message may quote a value.
-fn description(code: u16) -> &'static str {
-    match code {
-        1022 | 1062 | 1169 | 1586 | 1859 => "a unique index has this row's key already",
-        1292 | 1366 | 1367 | 1411 | 1525 => "a value is not one that its column can hold",
-        1300 | 1977 | 3854 | 3988 => "a text has a character that its column's character set does not have",
-        1526 | 1748 => "the table has no partition for this row",
-        1644 | 1645 => "a trigger refused this row",
-        1690 => "a number is out of range in an expression of the table",
-        3140 | 3141 | 3144 | 3156 | 4038 => "a text is not a JSON document that the server accepts",
-        _ => "the server refused the statement; see its documentation for the code",
     }
 }
 
@@ -257,6 +245,10 @@ mod tests {
             }
         };
         check(&[1205, 1213, 1020, 1040, 1203, 1226, 1615, 3032, 3101], ErrorClass::Transient);
+        // Of TiDB, ProxySQL and other proxies.
+        check(&[2003, 8002, 8005, 8022, 8027, 8028, 9001, 9002, 9003, 9004, 9005, 9006, 9007], ErrorClass::Transient);
+        // Out of expressions and triggers.
+        check(&[1242, 1172, 1329, 1339, 1365, 1690], ErrorClass::Row);
         // The last ones are of MySQL 8: check constraint, JSON text, conversion of characters.
         check(&[1062, 1048, 1452, 4025, 1406, 1264, 1366, 1292, 1526, 1644, 3819, 3140, 3988], ErrorClass::Row);
         // 1364: a column that rows do not carry has no default. 3105 is MySQL's word for a generated column, 1906
@@ -273,6 +265,8 @@ mod tests {
         check("23000", ErrorClass::Row);
         check("22032", ErrorClass::Row);
         check("45000", ErrorClass::Row);
+        check("20000", ErrorClass::Row);
+        check("21000", ErrorClass::Row);
         check("40001", ErrorClass::Transient);
         check("42S99", ErrorClass::Schema);
         check("28000", ErrorClass::Permission);
@@ -281,11 +275,23 @@ mod tests {
     }
 
     #[test]
+    fn what_a_trigger_raises_is_about_its_row_whatever_number_it_gives() {
+        for code in [1062, 1146, 1213, 1290, 1644, 2013, 9999] {
+            for stage in [Stage::Open, Stage::Statement, Stage::Commit] {
+                assert_eq!(class(code, "45000", stage), ErrorClass::Row, "code {code}");
+            }
+        }
+    }
+
+    #[test]
     fn what_may_have_happened_is_unknown() {
         let check = |code, state, classes: [ErrorClass; 3]| {
             let stages = [Stage::Open, Stage::Statement, Stage::Commit];
             assert_eq!(stages.map(|stage| class(code, state, stage)), classes, "code {code}");
         };
+        for code in [1105, 8501] {
+            check(code, "HY000", [ErrorClass::Transient, ErrorClass::Unknown, ErrorClass::Unknown]);
+        }
         check(1180, "HY000", [ErrorClass::Resource, ErrorClass::Unknown, ErrorClass::Unknown]);
         for (late, state) in [(1053, "08S01"), (1317, "70100"), (3169, "HY000")] {
             check(late, state, [ErrorClass::Transient, ErrorClass::Unknown, ErrorClass::Unknown]);
@@ -308,15 +314,8 @@ mod tests {
         let lost = || sqlx::Error::Io(std::io::ErrorKind::UnexpectedEof.into());
         for stage in [Stage::Open, Stage::Statement, Stage::Commit] {
             let class = if stage == Stage::Open { ErrorClass::Transient } else { ErrorClass::Unknown };
-            let failed = Failed::of(lost(), stage);
+            let failed = Failed::of(lost(), stage, |_| String::new());
             assert_eq!((failed.error.class(), failed.usable), (class, false));
-        }
-    }
-
-    #[test]
-    fn messages_that_may_hold_values_are_not_quotable() {
-        for code in [1062, 1292, 1300, 1366, 1526, 1644, 1690, 3140, 4038, 1064, 9999] {
-            assert!(!is_quotable(code), "code {code}");
         }
     }
 }

@@ -44,11 +44,11 @@
 //! | BatchSQL | column |
 //! |---|---|
 //! | bool | BOOLEAN, BIT(1), integers |
-//! | i16, i32, i64, u64 | integers, DECIMAL; a number that the column cannot hold is an error of its row |
+//! | i16, i32, i64, u64 | integers, DECIMAL, BIT(n), YEAR; a number that the column cannot hold is an error of its row |
 //! | f32 | FLOAT, DOUBLE |
 //! | f64 | DOUBLE; `NaN` and infinity are refused at admission, and MariaDB stores `-0.0` as `0.0` |
 //! | decimal | DECIMAL, or text; more fraction digits than the column has are an error of their row |
-//! | text | CHAR, VARCHAR, TEXT, ENUM; characters that the column's set lacks are an error of their row |
+//! | text | CHAR, VARCHAR, TEXT, ENUM, SET (`a,b`), YEAR (four digits), BIT(n) (`0101`), geometries (`POINT(1 2)`, SRID 0), MariaDB's INET4, INET6, UUID; text that is none of these is an error of its row |
 //! | bytes | VARBINARY, BLOB, BINARY(n) for values of exactly n bytes |
 //! | uuid | BINARY(16), CHAR(36) and other text, MariaDB's UUID |
 //! | json | JSON, or text |
@@ -64,9 +64,23 @@
 //! # Statements
 //!
 //! A batch that fits into one statement is one round trip, in autocommit. What does not fit (65,535 values, the
-//! server's `max_allowed_packet`, 16 MiB) is cut, inside one transaction. So is a number of rows that was not seen
-//! lately, into powers of two: about 30 statements per table and connection stay prepared at most, and a number of rows
-//! that comes again is one of them. Tables need an engine with transactions (InnoDB).
+//! server's `max_allowed_packet`, 16 MiB) is cut, inside one transaction.
+//!
+//! A statement is prepared for one number of rows. About 20 stay prepared per table and connection: small numbers, and
+//! those that come again. What becomes of another number depends on the distance:
+//!
+//! | server | the rows are |
+//! |---|---|
+//! | near (a round trip below 0.3 ms) | cut into powers of two, whose statements stay prepared too |
+//! | farther away | in the text of one statement: one round trip, see [`ValuesInText`] |
+//! | farther away, with a pool of yours | in a statement that is prepared for them and closed: two round trips, because `sqlx` may log the texts of your pool |
+//!
+//! From a round trip of 5 ms on, batches grow while they wait for a connection. A connection of the sink's own pool keeps
+//! up to 256 statements prepared (`statement-cache-capacity`), enough for about ten tables; each takes about 500 bytes of the
+//! server's memory for each of its values. Tables need an engine with transactions (InnoDB).
+//!
+//! Values in the text of a statement are also in what the server or a proxy logs of its statements. `values_in_text=never`
+//! keeps them out.
 //!
 //! # Abandoned writes
 //!
@@ -110,23 +124,35 @@
 
 mod bind;
 mod catalog;
+mod checks;
 mod classify;
+mod conn;
+mod dsn;
+mod guard;
+mod in_use;
 mod insert;
 mod keys;
+mod learned;
 mod link;
+mod literals;
 mod options;
 mod piece;
 mod plan;
 mod session;
 mod sink;
 mod statements;
+mod tables;
 mod types;
+mod watcher;
+mod way;
+mod words;
 mod write;
 mod write_ignore;
 
 /// The client of this sink, for [`MySqlSink::mysql_pool`].
 pub use sqlx;
 
-pub use options::{AbandonedWrites, IgnoreWith, MySqlOptions, OpenError, ReplaceWith};
+pub use conn::MySqlConn;
+pub use options::{AbandonedWrites, IgnoreWith, MySqlOptions, OpenError, ReplaceWith, ValuesInText};
 pub use plan::MySqlPlan;
-pub use sink::{MySqlConn, MySqlSink};
+pub use sink::MySqlSink;

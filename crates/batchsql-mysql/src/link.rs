@@ -1,17 +1,55 @@
 //! Owns the connection of one batch and the steps of a transaction on it: prepare, begin, commit, undo.
 //! Must not know rows or plans.
 
+use std::time::Duration;
+
 use batchsql_core::{Attempt, ErrorClass, SinkError};
 use sqlx::mysql::MySqlConnection;
 use sqlx::{Executor, Statement as _};
 
+use crate::catalog::Table;
 use crate::classify::{Failed, Stage};
+use crate::options::ValuesInText;
+use crate::session::SharedName;
 use crate::statements::Statement;
 
 /// The connection that carries a batch, and the attempt that it is.
 pub(crate) struct Link<'a> {
     pub(crate) connection: &'a mut MySqlConnection,
     pub(crate) attempt: &'a Attempt,
+    /// The table of the rows, for errors.
+    pub(crate) table: &'a Table,
+    /// Where it is noted how much is sent, once the pipeline has asked for the session.
+    pub(crate) session: Option<&'a SharedName>,
+    pub(crate) unusual: Unusual,
+}
+
+/// How a number of rows is sent that has no prepared statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unusual {
+    /// In pieces whose sizes have prepared statements: the least work for the server, and the most round trips.
+    Pieces,
+    /// By a statement that is prepared for it and closed: two round trips.
+    Once,
+    /// With its values in its text: one. Only on connections that log no statements.
+    Text,
+    /// So are all numbers of rows.
+    AlwaysText,
+}
+
+/// From this round trip on, what is sent counts less than how often it is waited for.
+const FAR: Duration = Duration::from_micros(300);
+
+impl Unusual {
+    pub(crate) fn of(values_in_text: ValuesInText, round_trip: Duration, is_our_pool: bool) -> Self {
+        match values_in_text {
+            ValuesInText::Always => Self::AlwaysText,
+            _ if round_trip < FAR => Self::Pieces,
+            // The pool of others may log statements, and with them the values.
+            ValuesInText::Auto if is_our_pool => Self::Text,
+            ValuesInText::Auto | ValuesInText::Never => Self::Once,
+        }
+    }
 }
 
 impl Link<'_> {
@@ -25,9 +63,16 @@ impl Link<'_> {
         Err(failed)
     }
 
+    /// Notes the size of a statement, for whoever asks whether the session works.
+    pub(crate) fn sends(&self, bytes: usize) {
+        if let Some(session) = self.session {
+            session.sends(bytes);
+        }
+    }
+
     /// After an answer that says that nothing became durable, the next step begins as the first one did.
     pub(crate) fn leave<T>(&self, stage: Stage, result: sqlx::Result<T>) -> Result<T, Failed> {
-        let result = result.map_err(|error| Failed::of(error, stage));
+        let result = result.map_err(|error| Failed::sent(error, stage, self.table));
         if stage != Stage::Open && result.as_ref().is_err_and(|failed| failed.error.class() != ErrorClass::Unknown) {
             self.attempt.defer();
         }
@@ -39,7 +84,7 @@ impl Link<'_> {
 /// nothing. A statement for one use is prepared and executed in one go.
 pub(crate) async fn ready(connection: &mut MySqlConnection, statement: &Statement) -> Result<(), Failed> {
     if statement.keep {
-        let prepared = connection.prepare(&statement.sql).await.map_err(|error| Failed::of(error, Stage::Open))?;
+        let prepared = connection.prepare(&statement.sql).await.map_err(Failed::asked)?;
         debug_assert_eq!(prepared.sql(), &*statement.sql);
     }
     Ok(())
@@ -67,7 +112,31 @@ pub(crate) async fn undo(link: &mut Link<'_>, mut failed: Failed) -> Failed {
 
 /// Runs a statement without parameters.
 pub(crate) async fn run(link: &mut Link<'_>, sql: &'static str, stage: Stage) -> Result<(), Failed> {
+    execute(link, sql, stage).await
+}
+
+/// Runs a statement whose values are in its text.
+pub(crate) async fn execute(link: &mut Link<'_>, sql: &str, stage: Stage) -> Result<(), Failed> {
     link.enter(stage)?;
+    link.sends(sql.len());
     let result = link.connection.execute(sql).await;
     link.leave(stage, result).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_in_a_text_only_far_away_and_only_where_texts_are_not_logged() {
+        let check = |when, ms, is_our_pool, expected| {
+            assert_eq!(Unusual::of(when, Duration::from_millis(ms), is_our_pool), expected, "{when:?} {ms} ms");
+        };
+        check(ValuesInText::Auto, 0, true, Unusual::Pieces);
+        check(ValuesInText::Auto, 1, true, Unusual::Text);
+        check(ValuesInText::Auto, 1, false, Unusual::Once);
+        check(ValuesInText::Never, 0, true, Unusual::Pieces);
+        check(ValuesInText::Never, 50, true, Unusual::Once);
+        check(ValuesInText::Always, 0, false, Unusual::AlwaysText);
+    }
 }

@@ -29,6 +29,26 @@ impl Piece {
     }
 }
 
+/// The rows that are larger than a packet.
+pub(crate) fn too_large(plan: &MySqlPlan, rows: Rows<'_>) -> Vec<(u32, SinkError)> {
+    let views = views(rows, &plan.storage);
+    let large = |row: u32| Some(row_bytes(&views, row as usize)).filter(|bytes| *bytes > packet_limit(plan));
+    let rows = u32::try_from(rows.len()).expect("buffer_size fits u32");
+    (0..rows).filter_map(|row| Some((row, size_error(plan, large(row)?)))).collect()
+}
+
+fn packet_limit(plan: &MySqlPlan) -> usize {
+    plan.max_allowed_packet.saturating_sub(PACKET_HEADER)
+}
+
+fn size_error(plan: &MySqlPlan, bytes: usize) -> SinkError {
+    let text = format!(
+        "a row of {bytes} bytes does not fit into the server's max_allowed_packet = {}; raise it, or split the row",
+        plan.max_allowed_packet
+    );
+    SinkError::new(ErrorClass::Size, text)
+}
+
 /// Cuts rows into statements that the server takes.
 pub(crate) fn cut(plan: &MySqlPlan, rows: Rows<'_>) -> Result<Vec<Piece>, Failed> {
     let views = views(rows, &plan.storage);
@@ -39,15 +59,8 @@ pub(crate) fn cut(plan: &MySqlPlan, rows: Rows<'_>) -> Result<Vec<Piece>, Failed
         .map(|rows| Piece { bytes: sum(&rows), rows })
         .collect();
     // A row larger than the preferred size is a piece of its own; what counts for it is the server's limit.
-    let limit = plan.max_allowed_packet.saturating_sub(PACKET_HEADER);
-    match pieces.iter().find(|piece| piece.bytes > limit) {
+    match pieces.iter().find(|piece| piece.bytes > packet_limit(plan)) {
         None => Ok(pieces),
-        Some(piece) => {
-            let text = format!(
-                "a row of {} bytes does not fit into the server's max_allowed_packet = {}; raise it, or split the row",
-                piece.bytes, plan.max_allowed_packet
-            );
-            Err(Failed::unsent(SinkError::new(ErrorClass::Size, text)))
-        }
+        Some(piece) => Err(Failed::unsent(size_error(plan, piece.bytes))),
     }
 }

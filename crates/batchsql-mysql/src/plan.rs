@@ -3,22 +3,28 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use batchsql_core::{Column, Conflict, ErrorClass, Schema, SinkError};
-use batchsql_sql::mysql::{OnDuplicate, insert};
+use batchsql_core::{ErrorClass, Schema, SinkError};
+use batchsql_sql::mysql::{OnDuplicate, insert, insert_around, insert_values};
 use batchsql_sql::rows_per_statement;
 use sqlx::Executor;
 use sqlx::mysql::MySqlConnection;
 
 use crate::bind::PACKET_HEADER;
-use crate::catalog::{Session, Table, TableColumn, same_name};
-use crate::classify::{Failed, Stage};
+use crate::catalog::{Session, Table};
+use crate::checks::{
+    check_case, check_dots, check_key, check_kind, check_left_out, check_names, check_session, column_storage,
+    warn_of_further_indexes,
+};
+use crate::classify::Failed;
 use crate::keys::KeySearch;
 use crate::options::{IgnoreWith, ReplaceWith};
 use crate::statements::{PREFERRED_ROWS, Statement, Statements};
-use crate::types::{Storage, storage};
+use crate::tables::Tables;
+use crate::types::Storage;
+use crate::way::{Way, way};
 
 /// Placeholders of one statement: the protocol counts them in two bytes.
 pub(crate) const MAX_BINDS: usize = 65_535;
@@ -26,21 +32,13 @@ pub(crate) const MAX_BINDS: usize = 65_535;
 /// the server hold more memory.
 const PREFERRED_BYTES: usize = 16 << 20;
 
-/// How rows meet those that are there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
-    /// One statement says it all: a plain insert, an update, a replace.
-    Direct(OnDuplicate),
-    /// Rows whose key is there are left out; the outcome says which.
-    Ignore(IgnoreWith),
-}
-
 /// How batches of one schema are written.
 pub struct MySqlPlan {
     schema: Schema,
     /// Where the table was found, its definition, and when that was last checked.
     database: String,
-    table: Table,
+    table: Arc<Table>,
+    tables: Arc<Tables>,
     checked_at: Mutex<Instant>,
     pub(crate) storage: Box<[Storage]>,
     pub(crate) way: Way,
@@ -69,12 +67,35 @@ impl fmt::Debug for MySqlPlan {
 
 impl MySqlPlan {
     pub(crate) fn insert(&self, rows: usize) -> Statement {
-        let on_duplicate = match self.way {
+        self.statements.get(rows, || self.text(rows))
+    }
+
+    /// An insert that does not stay prepared.
+    pub(crate) fn insert_once(&self, rows: usize) -> Statement {
+        Statement { sql: self.text(rows).into(), keep: false }
+    }
+
+    fn text(&self, rows: usize) -> String {
+        let values: Vec<&str> = self.storage.iter().map(|storage| storage.form.expression()).collect();
+        insert_values(&self.schema, rows, self.on_duplicate(), &values)
+    }
+
+    fn on_duplicate(&self) -> OnDuplicate {
+        match self.way {
             Way::Direct(on_duplicate) => on_duplicate,
             Way::Ignore(IgnoreWith::InsertIgnore) => OnDuplicate::Ignore,
             Way::Ignore(IgnoreWith::Exact) => OnDuplicate::Fail,
-        };
-        self.statements.get(rows, || insert(&self.schema, rows, on_duplicate))
+        }
+    }
+
+    /// What stands before and after the rows of an insert.
+    pub(crate) fn around(&self) -> (String, String) {
+        insert_around(&self.schema, self.on_duplicate())
+    }
+
+    /// Whether an insert of so many rows stays prepared; asked once for each that is about to be sent.
+    pub(crate) fn keeps(&self, rows: usize) -> bool {
+        self.statements.keeps(rows)
     }
 
     /// The sizes of inserts that stay prepared and together hold `rows` rows. A number of rows that comes again is one
@@ -85,6 +106,10 @@ impl MySqlPlan {
 
     pub(crate) fn schema(&self) -> &Schema {
         &self.schema
+    }
+
+    pub(crate) fn table(&self) -> &Table {
+        &self.table
     }
 
     pub(crate) fn expects_duplicates(&self) -> bool {
@@ -105,36 +130,67 @@ impl MySqlPlan {
         is_due
     }
 
-    /// Whether the table has changed since the plan was made.
-    pub(crate) async fn is_outdated(&self, connection: &mut MySqlConnection) -> sqlx::Result<bool> {
-        let now = Table::read(connection, &self.database, self.schema.table()).await?;
-        Ok(now.as_ref() != Some(&self.table))
+    /// Reads the table again; an error of the schema when it is not what the plan was made for.
+    pub(crate) async fn check_again(&self, connection: &mut MySqlConnection) -> Result<(), Failed> {
+        let now = Table::read(connection, &self.database, self.schema.table()).await.map_err(Failed::asked)?;
+        let is_the_same = now.as_ref() == Some(&*self.table);
+        self.tables.read_again(self.schema.table(), is_the_same);
+        if is_the_same { Ok(()) } else { Err(outdated("it was changed")) }
     }
 
-    /// Reads the session and the table, and has the server check statement and rights. No packet is larger than
-    /// `packet`.
+    /// As [`check_again`](Self::check_again), unless that was done for another schema of the table in the last `max_age`.
+    pub(crate) async fn check_in_time(
+        &self,
+        connection: &mut MySqlConnection,
+        max_age: Duration,
+    ) -> Result<(), Failed> {
+        match self.tables.read_lately(self.schema.table(), max_age) {
+            Some(table) if table == self.table => Ok(()),
+            _ => self.check_again(connection).await,
+        }
+    }
+
+    /// Looks at the session and the table, and has the server check statement and rights. No packet is larger than
+    /// `packet`. What was read for another schema of the table counts for `max_age`, unless something is wrong with it.
     pub(crate) async fn make(
+        connection: &mut MySqlConnection,
+        schema: &Schema,
+        ways: (IgnoreWith, ReplaceWith),
+        packet: &AtomicUsize,
+        (tables, max_age): (&Arc<Tables>, Duration),
+    ) -> Result<Self, Failed> {
+        if let Some((session, table)) = tables.first_time(schema, max_age) {
+            match Self::from_known(connection, schema, ways, packet, (tables, session, table)).await {
+                Err(failed) if failed.usable => {}
+                made => return made,
+            }
+        }
+        let session = Session::read(connection).await.map_err(Failed::asked)?;
+        check_session(&session).map_err(|text| problem(schema, &text))?;
+        let database = database_of(schema, &session)?;
+        check_names(schema).map_err(|text| problem(schema, &text))?;
+        let Some(table) = Table::read(connection, &database, schema.table()).await.map_err(Failed::asked)? else {
+            check_dots(schema).map_err(|text| problem(schema, &text))?;
+            // The server knows whether there is none or it is not for this user.
+            try_statement(connection, &insert(schema, 1, OnDuplicate::Fail)).await?;
+            return Err(problem(schema, "it does not exist; create it before rows are submitted"));
+        };
+        let (session, table) = (Arc::new(session), Arc::new(table));
+        tables.keep(schema, &session, &table);
+        Self::from_known(connection, schema, ways, packet, (tables, session, table)).await
+    }
+
+    async fn from_known(
         connection: &mut MySqlConnection,
         schema: &Schema,
         (ignore_with, replace_with): (IgnoreWith, ReplaceWith),
         packet: &AtomicUsize,
+        (tables, session, table): (&Arc<Tables>, Arc<Session>, Arc<Table>),
     ) -> Result<Self, Failed> {
-        let problem = |text: String| {
-            let text = format!("table {}: {text}", schema.table_display());
-            Failed::unsent(SinkError::new(ErrorClass::Schema, text))
-        };
-        let open = |error| Failed::of(error, Stage::Open);
-        let session = Session::read(connection).await.map_err(open)?;
-        check_session(&session).map_err(problem)?;
-        let Some(database) = schema.table().namespace().or(session.database.as_deref()) else {
-            return Err(problem("no database is chosen; name one in the dsn, or qualify the table".into()));
-        };
+        let problem = |text: String| problem(schema, &text);
         let way = way(schema, ignore_with, replace_with);
-        let Some(table) = Table::read(connection, database, schema.table()).await.map_err(open)? else {
-            // The server knows whether there is none or it is not for this user.
-            try_statement(connection, &insert(schema, 1, OnDuplicate::Fail)).await?;
-            return Err(problem("it does not exist; create it before rows are submitted".into()));
-        };
+        check_names(schema).map_err(problem)?;
+        check_case(schema, &table).map_err(problem)?;
         check_kind(&table).map_err(problem)?;
         let storage = schema
             .columns()
@@ -144,12 +200,13 @@ impl MySqlPlan {
         check_left_out(schema, &table.columns).map_err(problem)?;
         check_key(schema, &table).map_err(problem)?;
         warn_of_further_indexes(schema, &table, way);
-        let columns = schema.columns().len();
+        let columns = storage.iter().map(|storage| storage.form.placeholders()).sum();
         packet.fetch_min(session.max_allowed_packet, Ordering::Relaxed);
         let packet = packet.load(Ordering::Relaxed);
         let text_of_rows = |rows| insert(schema, rows, OnDuplicate::Fail).len();
-        // The text of a statement is a packet too: two bytes per placeholder, two per row.
-        let preparable = (packet.saturating_sub(text_of_rows(1) * 2) / (2 * columns + 2)).clamp(1, PREFERRED_ROWS);
+        // The text of a statement is a packet too: an expression and a comma per value, two bytes per row.
+        let text_of_row: usize = storage.iter().map(|storage| storage.form.expression().len() + 1).sum();
+        let preparable = (packet.saturating_sub(text_of_rows(1) * 2) / (text_of_row + 2)).clamp(1, PREFERRED_ROWS);
         let max_rows = rows_per_statement(columns, MAX_BINDS, preparable)
             .ok_or_else(|| problem(format!("{columns} columns are more than the {MAX_BINDS} values of a statement")))?;
         let plan = Self {
@@ -163,7 +220,8 @@ impl MySqlPlan {
             expects_duplicates: AtomicBool::new(false),
             statements: Statements::default(),
             schema: schema.clone(),
-            database: database.to_owned(),
+            database: database_of(schema, &session)?,
+            tables: Arc::clone(tables),
             table,
             checked_at: Mutex::new(Instant::now()),
         };
@@ -176,122 +234,23 @@ impl MySqlPlan {
     }
 }
 
-fn way(schema: &Schema, ignore_with: IgnoreWith, replace_with: ReplaceWith) -> Way {
-    match (schema.conflict(), replace_with) {
-        (Conflict::None, _) => Way::Direct(OnDuplicate::Fail),
-        (Conflict::Replace { .. }, ReplaceWith::ReplaceInto) => Way::Direct(OnDuplicate::Replace),
-        // Ignore, or an update of a table whose columns are all part of the key.
-        _ if schema.update_columns().is_empty() => Way::Ignore(ignore_with),
-        _ => Way::Direct(OnDuplicate::Update),
-    }
+/// An error of the table.
+fn problem(schema: &Schema, text: &str) -> Failed {
+    Failed::unsent(SinkError::new(ErrorClass::Schema, format!("table {}: {text}", schema.table_display())))
 }
 
-/// Has the server parse the statement and check the rights of the user; nothing is executed. In SQL, because a
-/// statement that this connection has prepared before would not be sent again.
+fn database_of(schema: &Schema, session: &Session) -> Result<String, Failed> {
+    let database = schema.table().namespace().or(session.database.as_deref()).map(str::to_owned);
+    database.ok_or_else(|| problem(schema, "no database is chosen; name one in the dsn, or qualify the table"))
+}
+
+/// Has the pipeline make another plan.
+pub(crate) fn outdated(why: &str) -> Failed {
+    Failed::unsent(SinkError::new(ErrorClass::Schema, format!("the table must be read again: {why}")))
+}
+
+/// Has the server parse the statement and check the rights of the user; nothing is executed, and nothing stays prepared:
+/// a statement that this connection has prepared before would not be sent again.
 async fn try_statement(connection: &mut MySqlConnection, sql: &str) -> Result<(), Failed> {
-    let open = |error| Failed::of(error, Stage::Open);
-    let text = sqlx::query("SET @batchsql_statement = ?").bind(sql).persistent(false);
-    text.execute(&mut *connection).await.map_err(open)?;
-    connection.execute("PREPARE batchsql_statement FROM @batchsql_statement").await.map_err(open)?;
-    connection.execute("DEALLOCATE PREPARE batchsql_statement").await.map(drop).map_err(open)
-}
-
-fn check_session(session: &Session) -> Result<(), String> {
-    let has = |mode: &str| session.sql_mode.split(',').any(|set| set == mode);
-    if !has("STRICT_ALL_TABLES") && !has("STRICT_TRANS_TABLES") {
-        return Err("the session is not strict, so the server would cut values off silently; add STRICT_ALL_TABLES to sql_mode on the connections of the pool".into());
-    }
-    if !session.autocommit {
-        return Err("the session is not in autocommit, so a statement would not be committed; set autocommit = 1 on the connections of the pool".into());
-    }
-    if session.character_set != "utf8mb4" {
-        return Err(format!(
-            "the session's character set is {}, so text would be changed; use charset utf8mb4 on the connections of the pool",
-            session.character_set
-        ));
-    }
-    Ok(())
-}
-
-fn check_kind(table: &Table) -> Result<(), String> {
-    if !matches!(table.kind.as_str(), "BASE TABLE" | "SYSTEM VERSIONED") {
-        return Err(format!("it is a {}; write to the table behind it", table.kind.to_ascii_lowercase()));
-    }
-    if !table.has_savepoints {
-        return Err(format!(
-            "its engine {} has no transactions, so a batch that fails could not be undone; ALTER TABLE … ENGINE = InnoDB",
-            table.engine
-        ));
-    }
-    Ok(())
-}
-
-fn column_storage(column: &Column, table: &[TableColumn], session: &Session) -> Result<Storage, String> {
-    let name = column.name();
-    // The server compares column names without case.
-    let Some(found) = table.iter().find(|found| same_name(&found.name, name)) else {
-        let known: Vec<&str> = table.iter().map(|found| found.name.as_str()).collect();
-        return Err(format!(
-            "it has no column {name:?}; add it with ALTER TABLE or remove it from the schema (the table has {})",
-            known.join(", ")
-        ));
-    };
-    if found.generated {
-        return Err(format!("its column {name:?} is generated; remove it from the schema"));
-    }
-    let keeps_zero = session.sql_mode.split(',').any(|mode| mode == "NO_AUTO_VALUE_ON_ZERO");
-    if found.auto_increment && !keeps_zero {
-        return Err(format!(
-            "its column {name:?} is AUTO_INCREMENT, where the server would replace 0 by a number of its own; add NO_AUTO_VALUE_ON_ZERO to sql_mode on the connections of the pool, or remove the column from the schema"
-        ));
-    }
-    if found.data_type == "timestamp" && !found.nullable && column.is_nullable() && !session.explicit_timestamps {
-        return Err(format!(
-            "its column {name:?} takes no NULL, and the server would replace NULL by the current time; declare the column nullable on one side, or set explicit_defaults_for_timestamp"
-        ));
-    }
-    storage(column.column_type(), found, session).map_err(|why| {
-        format!("its column {name:?} is declared {:?}: {} values {why}", found.full_type, column.column_type())
-    })
-}
-
-fn check_left_out(schema: &Schema, table: &[TableColumn]) -> Result<(), String> {
-    let carried = |name: &str| schema.columns().iter().any(|column| same_name(column.name(), name));
-    let must_be_given = |column: &&TableColumn| {
-        !(column.nullable || column.has_default || column.generated || column.auto_increment || carried(&column.name))
-    };
-    match table.iter().find(must_be_given) {
-        None => Ok(()),
-        Some(missing) => Err(format!(
-            "its column {:?} is NOT NULL without a default, but rows do not carry it; add it to the schema",
-            missing.name
-        )),
-    }
-}
-
-fn check_key(schema: &Schema, table: &Table) -> Result<(), String> {
-    let key: Vec<&str> = schema.key_columns().iter().map(|i| schema.columns()[*i].name()).collect();
-    let is_key = |columns: &[Option<String>]| {
-        let is_part = |column: &Option<String>| column.as_ref().is_some_and(|c| key.iter().any(|k| same_name(k, c)));
-        columns.len() == key.len() && columns.iter().all(is_part)
-    };
-    if key.is_empty() || table.unique_indexes.iter().any(|index| is_key(&index.columns)) {
-        return Ok(());
-    }
-    Err(format!(
-        "rows cannot be inserted with conflict key ({}); a PRIMARY KEY or UNIQUE index over exactly these columns must exist, without prefix lengths",
-        key.join(", ")
-    ))
-}
-
-/// MySQL has no conflict target: a row that meets another one in any unique index overwrites that one.
-fn warn_of_further_indexes(schema: &Schema, table: &Table, way: Way) {
-    if matches!(way, Way::Direct(OnDuplicate::Update | OnDuplicate::Replace)) && table.unique_indexes.len() > 1 {
-        let indexes: Vec<&str> = table.unique_indexes.iter().map(|index| index.name.as_str()).collect();
-        tracing::warn!(
-            table = schema.table_display(),
-            indexes = indexes.join(", "),
-            "mysql takes every unique index of the table for the conflict key; a row may overwrite one with another key"
-        );
-    }
+    connection.describe(sql).await.map(drop).map_err(Failed::asked)
 }

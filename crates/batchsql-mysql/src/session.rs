@@ -1,5 +1,5 @@
-//! Owns the names of sessions at the server, and how a session is ended from another connection.
-//! Must not know rows, plans or batches.
+//! Owns the names of sessions at the server, and which servers have them.
+//! Must not know rows, plans or batches, nor how a session is ended.
 //!
 //! A connection id names a session only together with its server and the time for which the server has run: ids begin
 //! anew when it restarts, and another server has the same ids. Within one run ids only grow, so none is used twice.
@@ -9,62 +9,64 @@
 //! gone. When the server has restarted since, session 7 went with it. What the network delivers later for a session
 //! that is gone finds a closed socket.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use batchsql_core::{ErrorClass, SessionEnd, SinkError};
-use sqlx::mysql::{MySql, MySqlConnection, MySqlRow};
-use sqlx::pool::PoolConnection;
-use sqlx::{ConnectOptions, Executor, MySqlPool, Row};
-use tokio::time::{Instant, sleep, timeout};
+use sqlx::mysql::{MySqlConnection, MySqlRow};
+use sqlx::{Executor, Row};
+use tokio::time::Instant;
 
-use crate::classify::{Failed, Stage, number};
+use crate::classify::Failed;
 
 /// How far the times of client and server may be apart: both round, and a server may set its clock.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(3);
 
-/// Connections that are opened to find the server of a session, where one address leads to several servers.
-const MAX_SERVERS: usize = 4;
-
-/// The longest time for opening a connection, so that some is left to use it.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// The longest wait for a connection of the pool, where no other one can be opened.
-const POOL_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Pauses between two looks for a session that was killed.
-const LOOKS: [u64; 8] = [0, 5, 20, 50, 100, 200, 400, 400];
-
 /// A session of a server.
 #[derive(Debug, Clone)]
 pub(crate) struct SessionName {
-    id: u64,
+    pub(crate) id: u64,
     /// `user@host` as the server sees it.
-    user: String,
+    pub(crate) user: String,
     /// Which server it is.
-    server: String,
+    pub(crate) server: String,
     /// Seconds for which the server had run when the name was asked for.
-    uptime: u64,
+    pub(crate) uptime: u64,
     /// Before it was asked for, and after the answer.
-    asked: (Instant, Instant),
+    pub(crate) asked: (Instant, Instant),
 }
 
 /// The name of the session that a connection of the pipeline has now: its driver may replace the connection.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct SharedName(Arc<Mutex<Option<SessionName>>>);
+pub(crate) struct SharedName(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    name: Mutex<Option<SessionName>>,
+    /// Bytes of the statement that was sent last.
+    bytes: AtomicUsize,
+}
 
 impl SharedName {
+    /// Notes the size of the statement that is sent now.
+    pub(crate) fn sends(&self, bytes: usize) {
+        self.0.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn bytes_sent(&self) -> usize {
+        self.0.bytes.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn set(&self, name: Option<SessionName>) {
         *self.lock() = name;
     }
 
-    fn get(&self) -> Option<SessionName> {
+    pub(crate) fn get(&self) -> Option<SessionName> {
         self.lock().clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<SessionName>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.name.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -107,29 +109,12 @@ impl ServerKind {
     }
 }
 
-/// What a sink knows about sessions, and the connection from which it ends them.
+/// What a sink knows about its server's sessions.
 #[derive(Default)]
 pub(crate) struct Sessions {
     kind: OnceLock<ServerKind>,
-    /// Opened when it is first needed, and taken out while it is used: one that is left in the middle is closed.
-    watcher: Mutex<Option<MySqlConnection>>,
     has_warned: AtomicBool,
-}
-
-/// The connection from which a session is ended.
-enum Watcher {
-    Own(MySqlConnection),
-    /// No further connection could be opened.
-    Pooled(Borrowed),
-}
-
-/// A connection of the pool, which is closed when it is dropped in the middle of something.
-struct Borrowed(Option<PoolConnection<MySql>>);
-
-/// What was found at the end of a connection.
-enum Found {
-    End(SessionEnd),
-    AnotherServer,
+    has_warned_in_use: AtomicBool,
 }
 
 impl Sessions {
@@ -145,24 +130,31 @@ impl Sessions {
                 Ok(None)
             }
             Err(error @ sqlx::Error::Database(_)) => {
-                let Failed { error, .. } = Failed::of(error, Stage::Open);
+                let Failed { error, .. } = Failed::asked(error);
                 self.warn(&format!("the server does not name it: {error}"));
                 Ok(None)
             }
-            Err(error) => Err(Failed::of(error, Stage::Open)),
+            Err(error) => Err(Failed::asked(error)),
         }
     }
 
-    async fn ask(&self, connection: &mut MySqlConnection) -> sqlx::Result<Option<SessionName>> {
-        let kind = match self.kind.get() {
-            Some(kind) => *kind,
-            None => {
-                // In these words a proxy answers for itself.
-                let comment = connection.fetch_one("select @@version_comment limit 1").await?;
-                let version = connection.fetch_one("SELECT VERSION()").await?;
-                *self.kind.get_or_init(|| ServerKind::of(&text(&version, 0), &text(&comment, 0)))
-            }
-        };
+    async fn kind(&self, connection: &mut MySqlConnection) -> sqlx::Result<ServerKind> {
+        if let Some(kind) = self.kind.get() {
+            return Ok(*kind);
+        }
+        // In these words a proxy answers for itself.
+        let comment = connection.fetch_one("select @@version_comment limit 1").await?;
+        let version = connection.fetch_one("SELECT VERSION()").await?;
+        Ok(*self.kind.get_or_init(|| ServerKind::of(&text(&version, 0), &text(&comment, 0))))
+    }
+
+    /// Whether a proxy answers that shares sessions; also when it is not known.
+    pub(crate) async fn is_shared(&self, connection: &mut MySqlConnection) -> bool {
+        !matches!(self.kind(connection).await, Ok(ServerKind::MySql | ServerKind::MariaDb))
+    }
+
+    pub(crate) async fn ask(&self, connection: &mut MySqlConnection) -> sqlx::Result<Option<SessionName>> {
+        let kind = self.kind(connection).await?;
         if kind == ServerKind::Other {
             return Ok(None);
         }
@@ -173,101 +165,8 @@ impl Sessions {
         Ok(id.zip(uptime).map(|(id, uptime)| SessionName { id, user, server, uptime, asked: (before, Instant::now()) }))
     }
 
-    /// Ends the session of a connection on which a write was given up.
-    ///
-    /// # Errors
-    /// The server cannot be asked now.
-    ///
-    /// # Cancel safety
-    /// The connection that it uses is closed.
-    pub(crate) async fn end(&self, pool: &MySqlPool, name: &SharedName) -> Result<SessionEnd, SinkError> {
-        let Some(name) = name.get() else { return Ok(SessionEnd::Impossible) };
-        for _ in 0..MAX_SERVERS {
-            let kept = self.watcher().take();
-            let is_kept = kept.is_some();
-            let mut watcher = match kept {
-                Some(kept) => Watcher::Own(kept),
-                None => self.open(pool).await?,
-            };
-            match self.end_from(watcher.connection(), &name).await {
-                Ok(Found::End(end)) => {
-                    self.keep(watcher);
-                    return Ok(end);
-                }
-                // The address may lead to several servers.
-                Ok(Found::AnotherServer) => {}
-                // The server may have closed it meanwhile.
-                Err(_) if is_kept => {}
-                Err(error) => return Err(Failed::of(error, Stage::Open).error),
-            }
-        }
-        self.warn("its server is not found at the address of the pool");
-        Ok(SessionEnd::Impossible)
-    }
-
-    async fn open(&self, pool: &MySqlPool) -> Result<Watcher, SinkError> {
-        let options = pool.connect_options();
-        let limit = pool.options().get_acquire_timeout().min(OPEN_TIMEOUT);
-        let error = match timeout(limit, options.connect()).await {
-            Ok(Ok(own)) => return Ok(Watcher::Own(own)),
-            Ok(Err(error)) => Failed::of(error, Stage::Open).error,
-            Err(_) => SinkError::new(ErrorClass::Transient, format!("no connection to the server within {limit:?}")),
-        };
-        match timeout(POOL_TIMEOUT, pool.acquire()).await {
-            Ok(Ok(pooled)) => Ok(Watcher::Pooled(Borrowed(Some(pooled)))),
-            _ => Err(error),
-        }
-    }
-
-    async fn end_from(&self, connection: &mut MySqlConnection, name: &SessionName) -> sqlx::Result<Found> {
-        let Some(own) = self.ask(connection).await? else { return Ok(self.impossible("the server does not name it")) };
-        if own.server != name.server {
-            return Ok(Found::AnotherServer);
-        }
-        let age = (own.asked.0 - name.asked.1, own.asked.1 - name.asked.0);
-        if has_restarted(name.uptime, age, own.uptime) {
-            return Ok(Found::End(SessionEnd::Ended));
-        }
-        if user_of(&own.user) != user_of(&name.user) {
-            return Ok(self.impossible("the pool connects as another user now"));
-        }
-        for (turn, pause) in LOOKS.into_iter().enumerate() {
-            sleep(Duration::from_millis(pause)).await;
-            let list = format!(
-                "SELECT ID, USER, HOST FROM information_schema.PROCESSLIST WHERE ID IN ({}, {})",
-                own.id, name.id
-            );
-            let list = connection.fetch_all(&*list).await?;
-            let find = |id: u64| list.iter().find(|row| text(row, 0) == id.to_string());
-            if find(own.id).is_none() {
-                return Ok(self.impossible("the user does not see its sessions in the process list"));
-            }
-            let Some(session) = find(name.id) else { return Ok(Found::End(SessionEnd::Ended)) };
-            if !is_of(&name.user, &text(session, 1), &text(session, 2)) {
-                return Ok(self.impossible("the process list shows it as another user's"));
-            }
-            if turn > 0 {
-                continue;
-            }
-            // The look was on this connection, so that the server is the same.
-            match connection.execute(&*format!("KILL {}", name.id)).await {
-                Ok(_) => {}
-                Err(sqlx::Error::Database(error)) if number(error.as_ref()) == NO_SUCH_SESSION => {}
-                Err(sqlx::Error::Database(error)) if is_refusal(number(error.as_ref())) => {
-                    return Ok(self.impossible("the user may not KILL its own sessions"));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(Found::End(SessionEnd::Pending))
-    }
-
-    fn impossible(&self, why: &str) -> Found {
-        self.warn(why);
-        Found::End(SessionEnd::Impossible)
-    }
-
-    fn warn(&self, why: &str) {
+    /// Warns once that sessions cannot be ended.
+    pub(crate) fn warn(&self, why: &str) {
         if !self.has_warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 "the session of a write that is given up cannot be ended: {why}; such a write may still overwrite newer \
@@ -276,31 +175,14 @@ impl Sessions {
         }
     }
 
-    fn keep(&self, watcher: Watcher) {
-        match watcher {
-            Watcher::Own(own) => *self.watcher() = Some(own),
-            // It goes back to the pool.
-            Watcher::Pooled(mut borrowed) => drop(borrowed.0.take()),
+    /// Warns once of connections that come from the pool with something open.
+    pub(crate) fn warn_in_use(&self) {
+        if !self.has_warned_in_use.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "a connection came from the pool with a transaction open, or not in autocommit, and was closed, which undoes \
+                 that transaction; end transactions before connections go back to the pool"
+            );
         }
-    }
-
-    fn watcher(&self) -> MutexGuard<'_, Option<MySqlConnection>> {
-        self.watcher.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Watcher {
-    fn connection(&mut self) -> &mut MySqlConnection {
-        match self {
-            Self::Own(own) => own,
-            Self::Pooled(borrowed) => borrowed.0.as_mut().expect("it is taken only when it is given back"),
-        }
-    }
-}
-
-impl Drop for Borrowed {
-    fn drop(&mut self) {
-        drop(self.0.take().map(PoolConnection::detach));
     }
 }
 
@@ -310,39 +192,30 @@ pub(crate) fn is_shared(host: &str) -> bool {
     host.ends_with(".rds.amazonaws.com") && host.contains(".proxy-")
 }
 
-/// `ER_NO_SUCH_THREAD`: it has ended meanwhile.
-const NO_SUCH_SESSION: u16 = 1094;
-
-/// Whether the server does not let this user end a session, whenever it is asked.
-fn is_refusal(code: u16) -> bool {
-    // Not the owner, missing rights, not supported, not understood.
-    matches!(code, 1044 | 1045 | 1064 | 1095 | 1142 | 1227 | 1235 | 1370 | 1698)
-}
-
 /// Whether the server was started after the session: it had run for `first` seconds when the session was named, and
 /// has run for `uptime` seconds now, between `age.0` and `age.1` later.
 ///
 /// A server that was started after the session has run for less time than the session exists. So has one that had
 /// just started when the session was named; that one has run on since, which tells them apart.
-fn has_restarted(first: u64, age: (Duration, Duration), uptime: u64) -> bool {
+pub(crate) fn has_restarted(first: u64, age: (Duration, Duration), uptime: u64) -> bool {
     let uptime = Duration::from_secs(uptime);
     let is_younger = uptime <= age.1 + Duration::from_secs(1);
     is_younger && Duration::from_secs(first) + age.0 > uptime + CLOCK_TOLERANCE
 }
 
-fn user_of(user_and_host: &str) -> &str {
+pub(crate) fn user_of(user_and_host: &str) -> &str {
     user_and_host.rsplit_once('@').map_or(user_and_host, |(user, _)| user)
 }
 
 /// Whether the process list shows a session of this user; its host has the port of the client behind it.
-fn is_of(user_and_host: &str, user: &str, host: &str) -> bool {
+pub(crate) fn is_of(user_and_host: &str, user: &str, host: &str) -> bool {
     let (name, from) = user_and_host.rsplit_once('@').unwrap_or((user_and_host, ""));
     let port = host.strip_prefix(from);
     name == user && port.is_some_and(|port| port.is_empty() || port.starts_with(':'))
 }
 
 /// A column of the text protocol; empty for NULL.
-fn text(row: &MySqlRow, column: usize) -> String {
+pub(crate) fn text(row: &MySqlRow, column: usize) -> String {
     match row.try_get_unchecked::<Option<&[u8]>, _>(column) {
         Ok(Some(value)) => String::from_utf8_lossy(value).into_owned(),
         Ok(None) | Err(_) => String::new(),

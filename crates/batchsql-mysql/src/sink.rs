@@ -1,39 +1,44 @@
-//! Owns the sink: what MySQL can take, the pool, and the connection that is closed when it was left in the middle.
+//! Owns the sink: what MySQL can take, its settings, and the steps of a write around the rows.
 //! Must not know SQL text.
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use batchsql_core::{
-    Attempt, ErrorClass, Limits, PoolState, Rows, Schema, Session, SessionEnd, Sink, SinkError, ValueRules, Written,
+    Attempt, Limits, PoolState, Rows, Schema, Session, SessionEnd, Sink, SinkError, ValueRules, Written,
 };
-use sqlx::mysql::{MySql, MySqlConnection};
-use sqlx::pool::PoolConnection;
+use sqlx::mysql::MySqlConnection;
 use sqlx::{Connection, MySqlPool};
-use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 use crate::catalog::max_allowed_packet;
-use crate::classify::{Failed, Stage, acquire_error};
-use crate::link::Link;
-use crate::options::{AbandonedWrites, IgnoreWith, MySqlOptions, OpenError, ReplaceWith};
-use crate::plan::{MAX_BINDS, MySqlPlan};
-use crate::session::{Sessions, SharedName, is_shared};
+use crate::classify::Failed;
+use crate::conn::{MySqlConn, Source};
+use crate::learned::Learned;
+use crate::link::{Link, Unusual};
+use crate::options::{AbandonedWrites, IgnoreWith, MySqlOptions, OpenError, ReplaceWith, ValuesInText};
+use crate::plan::{MAX_BINDS, MySqlPlan, outdated};
+use crate::session::{SharedName, is_shared};
+use crate::tables::Tables;
 use crate::write;
+
+/// From this round trip on, batches grow.
+const WORTH_GROWING: Duration = Duration::from_millis(5);
 
 /// Writes batches to a MySQL or MariaDB server. Clones share the pool.
 #[derive(Clone)]
 pub struct MySqlSink {
-    pool: MySqlPool,
-    /// Bytes of the largest packet that every connection so far may send.
-    packet: Arc<AtomicUsize>,
+    source: Source,
+    learned: Arc<Learned>,
+    tables: Arc<Tables>,
+    values_in_text: ValuesInText,
     table_check_interval: Duration,
     ignore_with: IgnoreWith,
     replace_with: ReplaceWith,
     abandoned_writes: AbandonedWrites,
     late_write_limit: Option<Duration>,
-    sessions: Arc<Sessions>,
 }
 
 impl MySqlSink {
@@ -56,10 +61,43 @@ impl MySqlSink {
     /// # Cancel safety
     /// A cancelled call leaves nothing open.
     pub async fn with_options(options: &MySqlOptions) -> Result<Self, OpenError> {
-        let pool = options.open().await?;
-        let sink = Self::new(pool).ignore_with(options.ignore_with).replace_with(options.replace_with);
-        let sink = sink.abandoned_writes(options.abandoned_writes);
-        Ok(Self { late_write_limit: options.late_write_limit, ..sink })
+        let learned = Arc::default();
+        options.try_to_connect(&learned).await?;
+        Ok(Self::with_learned(options, learned))
+    }
+
+    /// As [`connect`](Self::connect), but nothing is sent to the server before the first row or
+    /// [`prepare`](batchsql_core::BatchSql::prepare): a program can start while its database is down. A wrong password
+    /// or host then shows as errors of batches.
+    ///
+    /// # Errors
+    /// A DSN that makes no sense.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn connect_lazy(dsn: &str) -> Result<Self, OpenError> {
+        Ok(Self::with_options_lazy(&dsn.parse()?))
+    }
+
+    /// As [`with_options`](Self::with_options), but nothing is sent to the server before the first row.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn with_options_lazy(options: &MySqlOptions) -> Self {
+        Self::with_learned(options, Arc::default())
+    }
+
+    fn with_learned(options: &MySqlOptions, learned: Arc<Learned>) -> Self {
+        let sessions = Arc::default();
+        let mut sink = Self::new(options.pool(Arc::clone(&sessions), Arc::clone(&learned)));
+        sink.source.sessions = sessions;
+        sink.learned = learned;
+        sink = sink.ignore_with(options.ignore_with).replace_with(options.replace_with);
+        sink.values_in_text = options.values_in_text;
+        sink.source.is_ours = true;
+        sink.source.password.clone_from(&options.password);
+        sink.late_write_limit = options.late_write_limit;
+        sink.abandoned_writes(options.abandoned_writes)
     }
 
     /// Writes through a pool of yours. Its sessions must be strict (`STRICT_ALL_TABLES` or `STRICT_TRANS_TABLES` in
@@ -69,18 +107,27 @@ impl MySqlSink {
     /// `statement_cache_capacity` of the pool's connect options bounds the prepared statements per connection;
     /// it must not be 0, or every batch is prepared anew, twice.
     ///
-    /// No connection may come back to the pool with a transaction that is open (by `START TRANSACTION` as text): what
-    /// is written on it would be part of that.
+    /// A connection that comes from the pool with a transaction that is open (by `START TRANSACTION` as text), or not in
+    /// autocommit, is closed, with a warning: what is written on it would be part of that. Finding it out costs one
+    /// round trip each time a connection is taken from the pool.
     pub fn new(pool: MySqlPool) -> Self {
         Self {
-            pool,
-            packet: Arc::new(AtomicUsize::new(usize::MAX)),
+            source: Source {
+                pool,
+                is_ours: false,
+                password: None,
+                applied: Arc::default(),
+                sessions: Arc::default(),
+                watcher: Arc::default(),
+            },
+            learned: Arc::default(),
+            tables: Arc::default(),
+            values_in_text: ValuesInText::default(),
             table_check_interval: Duration::from_secs(60),
             ignore_with: IgnoreWith::default(),
             replace_with: ReplaceWith::default(),
             abandoned_writes: AbandonedWrites::default(),
             late_write_limit: None,
-            sessions: Arc::default(),
         }
     }
 
@@ -95,6 +142,14 @@ impl MySqlSink {
     #[must_use]
     pub fn replace_with(mut self, way: ReplaceWith) -> Self {
         self.replace_with = way;
+        self
+    }
+
+    /// Where a statement has its values; default [`ValuesInText::Auto`], which with a pool of yours is never in its text:
+    /// `sqlx` logs the texts of slow statements, unless the connect options say otherwise.
+    #[must_use]
+    pub fn values_in_text(mut self, when: ValuesInText) -> Self {
+        self.values_in_text = when;
         self
     }
 
@@ -124,28 +179,26 @@ impl MySqlSink {
 
     /// The pool, for your own queries: to create tables, or to read what was written.
     pub fn mysql_pool(&self) -> &MySqlPool {
-        &self.pool
+        &self.source.pool
     }
 }
 
 impl MySqlSink {
     async fn write_rows(&self, link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows<'_>) -> Result<Written, Failed> {
         let packet = self.packet_of(link.connection).await?;
+        link.unusual = Unusual::of(self.values_in_text, self.learned.round_trip(), self.source.is_ours);
         if packet < plan.max_allowed_packet {
-            return Err(outdated(format!("max_allowed_packet is {packet} now")));
+            return Err(outdated(&format!("max_allowed_packet is {packet} now")));
         }
         if plan.is_due(self.table_check_interval) {
-            let is_outdated = plan.is_outdated(link.connection).await;
-            if is_outdated.map_err(|error| Failed::of(error, Stage::Open))? {
-                return Err(outdated("it was changed".into()));
-            }
+            plan.check_in_time(link.connection, self.table_check_interval).await?;
         }
         match write::write_rows(link, plan, rows).await {
             // It is about to be rejected, perhaps because the table is not what the plan was made for.
             Err(failed) if failed.is_about_values() && (rows.len() == 1 || link.attempt.is_atomic()) => {
-                match plan.is_outdated(link.connection).await {
-                    Ok(true) => Err(outdated("it was changed".into())),
-                    Ok(false) => Err(failed),
+                match plan.check_again(link.connection).await {
+                    Ok(()) => Err(failed),
+                    Err(changed) if changed.usable => Err(changed),
                     Err(_) => Err(Failed { usable: false, ..failed }),
                 }
             }
@@ -156,91 +209,26 @@ impl MySqlSink {
     /// The largest packet that may be sent. A connection that has nothing prepared is a new one, and may take less than
     /// those before it: a server that gets more hangs up, and nobody knows what it has done.
     async fn packet_of(&self, connection: &mut MySqlConnection) -> Result<usize, Failed> {
-        if connection.cached_statements_size() == 0 {
-            let packet = max_allowed_packet(connection).await.map_err(|error| Failed::of(error, Stage::Open))?;
-            self.packet.fetch_min(packet, Ordering::Relaxed);
+        // Our own pool has asked when it opened the connection.
+        if !self.source.is_ours && connection.cached_statements_size() == 0 {
+            let before = Instant::now();
+            connection.ping().await.map_err(Failed::asked)?;
+            let round_trip = before.elapsed();
+            let packet = max_allowed_packet(connection).await.map_err(Failed::asked)?;
+            self.learned.note(packet, round_trip);
         }
-        Ok(self.packet.load(Ordering::Relaxed))
+        Ok(self.learned.packet.load(Ordering::Relaxed))
     }
-}
-
-/// Has the pipeline make another plan.
-fn outdated(why: String) -> Failed {
-    Failed::unsent(SinkError::new(ErrorClass::Schema, format!("the table must be read again: {why}")))
 }
 
 /// Shows the size of the pool, never how it connects.
 impl fmt::Debug for MySqlSink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MySqlSink")
-            .field("connections", &self.pool.size())
+            .field("connections", &self.source.pool.size())
             .field("ignore_with", &self.ignore_with)
             .field("replace_with", &self.replace_with)
             .finish_non_exhaustive()
-    }
-}
-
-/// A connection of the pool. One that is dropped in the middle of something is closed, not given back: what still
-/// runs on it must not meet the next batch, and the server undoes the transaction that was open.
-pub struct MySqlConn {
-    pool: MySqlPool,
-    /// `None` after the link broke; the next use gets another one.
-    live: Option<PoolConnection<MySql>>,
-    busy: bool,
-    /// The name of the session, once the pipeline has asked for it.
-    named: Option<(Arc<Sessions>, SharedName)>,
-}
-
-impl fmt::Debug for MySqlConn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MySqlConn").field("busy", &self.busy).finish_non_exhaustive()
-    }
-}
-
-impl MySqlConn {
-    async fn acquire(pool: &MySqlPool) -> Result<Self, SinkError> {
-        let live = pool.acquire().await.map_err(acquire_error)?;
-        Ok(Self { pool: pool.clone(), live: Some(live), busy: false, named: None })
-    }
-
-    /// The connection for a piece of work; [`end`](Self::end) says that it is over.
-    async fn begin(&mut self) -> Result<&mut MySqlConnection, SinkError> {
-        let is_new = self.live.is_none();
-        let live = match self.live.take() {
-            Some(live) => live,
-            None => self.pool.acquire().await.map_err(acquire_error)?,
-        };
-        self.busy = true;
-        let live = self.live.insert(live);
-        if let Some((sessions, name)) = self.named.as_ref().filter(|_| is_new) {
-            // The pipeline has the name of the connection before.
-            name.set(None);
-            name.set(sessions.name(live).await.map_err(|failed| failed.error)?);
-        }
-        Ok(live)
-    }
-
-    fn end<T>(&mut self, result: Result<T, Failed>) -> Result<T, SinkError> {
-        self.busy = result.as_ref().is_err_and(|failed| !failed.usable);
-        if self.busy {
-            self.close();
-        }
-        result.map_err(|failed| failed.error)
-    }
-
-    fn close(&mut self) {
-        // Without a word to the server: it may not listen, and nothing here may wait.
-        drop(self.live.take().map(PoolConnection::detach));
-        self.busy = false;
-    }
-}
-
-impl Drop for MySqlConn {
-    fn drop(&mut self) {
-        // The pool takes a connection back in a task, which needs a runtime.
-        if self.busy || Handle::try_current().is_err() {
-            self.close();
-        }
     }
 }
 
@@ -258,23 +246,26 @@ impl Sink for MySqlSink {
     }
 
     fn max_concurrency(&self) -> Option<usize> {
-        Some(self.pool.options().get_max_connections() as usize)
+        Some(self.source.pool.options().get_max_connections() as usize)
     }
 
     fn sorts_by_key(&self) -> bool {
         true
     }
 
-    /// A batch whose size is not one of the prepared ones is cut into several statements, each of which costs a round
-    /// trip. So grown batches are no faster per row, and rows wait longer for their outcome: with a round trip of 10 ms
-    /// 50k to 56k rows/s against 54k to 65k (MariaDB 10.11, `cargo xtask bench distance`).
+    /// Far from the server, where a batch of any size is one round trip: with 10 ms, inserts came to 67k rows/s against 64k
+    /// with batches of 500, updates to 71k against 56k; with 50 ms to 38k against 24k, and 46k against 16k. Near to it
+    /// large statements are slower per row: 5,000 rows by hand 79k, 500 rows 128k (MariaDB 10.11, four connections,
+    /// `cargo xtask bench distance --db mysql`). The distance is known from the connection that
+    /// [`connect`](MySqlSink::connect) has opened; without one, batches do not grow.
     fn prefers_large_batches(&self) -> bool {
-        false
+        let unusual = Unusual::of(self.values_in_text, self.learned.round_trip(), self.source.is_ours);
+        matches!(unusual, Unusual::Text | Unusual::AlwaysText) && self.learned.round_trip() >= WORTH_GROWING
     }
 
     fn pool(&self) -> Option<PoolState> {
-        let (size, idle) = (self.pool.size() as usize, self.pool.num_idle());
-        let max = self.pool.options().get_max_connections() as usize;
+        let (size, idle) = (self.source.pool.size() as usize, self.source.pool.num_idle());
+        let max = self.source.pool.options().get_max_connections() as usize;
         Some(PoolState { in_use: size.saturating_sub(idle), idle: idle.min(size), max })
     }
 
@@ -284,31 +275,40 @@ impl Sink for MySqlSink {
 
     /// One round trip; the first of a sink costs two more.
     async fn session(&self, conn: &mut MySqlConn) -> Result<Option<Session>, SinkError> {
-        if self.abandoned_writes == AbandonedWrites::Wait || is_shared(self.pool.connect_options().get_host()) {
+        if self.abandoned_writes == AbandonedWrites::Wait || is_shared(self.source.pool.connect_options().get_host()) {
             return Ok(None);
         }
-        let name = self.sessions.name(conn.begin().await?).await;
+        let name = self.source.sessions.name(conn.begin().await?).await;
         let Some(name) = conn.end(name)? else { return Ok(None) };
         let shared = SharedName::default();
         shared.set(Some(name));
-        conn.named = Some((Arc::clone(&self.sessions), shared.clone()));
+        conn.named = Some(shared.clone());
         Ok(Some(Session::new(shared)))
     }
 
     async fn end_session(&self, session: &Session) -> Result<SessionEnd, SinkError> {
-        match session.name::<SharedName>() {
-            Some(name) => self.sessions.end(&self.pool, name).await,
-            None => Ok(SessionEnd::Impossible),
-        }
+        let Some(name) = session.name::<SharedName>() else { return Ok(SessionEnd::Impossible) };
+        self.source.renew_password().await?;
+        self.source.watcher.end(&self.source.pool, &self.source.sessions, name).await
+    }
+
+    /// The process list shows it as working on a command. A packet that is still on its way to the server is not shown:
+    /// while a large one is sent, nothing is said.
+    async fn is_working(&self, session: &Session) -> Result<Option<bool>, SinkError> {
+        let Some(name) = session.name::<SharedName>() else { return Ok(None) };
+        self.source.renew_password().await?;
+        self.source.watcher.is_working(&self.source.pool, &self.source.sessions, name).await
     }
 
     async fn acquire(&self) -> Result<MySqlConn, SinkError> {
-        MySqlConn::acquire(&self.pool).await
+        MySqlConn::acquire(&self.source).await
     }
 
     async fn prepare(&self, conn: &mut MySqlConn, schema: &Schema) -> Result<MySqlPlan, SinkError> {
         let connection = conn.begin().await?;
-        let plan = MySqlPlan::make(connection, schema, (self.ignore_with, self.replace_with), &self.packet).await;
+        let ways = (self.ignore_with, self.replace_with);
+        let known = (&self.tables, self.table_check_interval);
+        let plan = MySqlPlan::make(connection, schema, ways, &self.learned.packet, known).await;
         conn.end(plan)
     }
 
@@ -323,8 +323,16 @@ impl Sink for MySqlSink {
         attempt: &Attempt,
     ) -> Result<Written, SinkError> {
         attempt.defer();
+        let session = conn.named.clone();
+        conn.begin().await?;
+        if !conn.is_autocommit() {
+            // The next look at the table says what to do.
+            return conn.end(Err(outdated("the session is not in autocommit")));
+        }
         let connection = conn.begin().await?;
-        let written = self.write_rows(&mut Link { connection, attempt }, plan, rows).await;
+        let (table, session) = (plan.table(), session.as_ref());
+        let mut link = Link { connection, attempt, table, session, unusual: Unusual::Pieces };
+        let written = self.write_rows(&mut link, plan, rows).await;
         conn.end(written)
     }
 }

@@ -25,6 +25,11 @@ impl Statements {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).0.split(rows)
     }
 
+    /// Whether the statement for `size` rows stays prepared.
+    pub(crate) fn keeps(&self, size: usize) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.keeps(size)
+    }
+
     /// The statement for `size` rows or keys; `text` makes it.
     pub(crate) fn get(&self, size: usize, text: impl FnOnce() -> String) -> Statement {
         let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);

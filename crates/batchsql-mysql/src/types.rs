@@ -1,13 +1,14 @@
-//! Owns which value goes into which column type, in which form, and what the server would change about it silently.
+//! Owns which value goes into which column type, and in which form.
 //! Must not know statements or connections.
 //!
 //! Types and their limits: <https://dev.mysql.com/doc/refman/8.0/en/data-types.html> and
 //! <https://mariadb.com/kb/en/data-types/>.
 
-use batchsql_core::exhaustive::{Type, Value};
-use batchsql_core::{ColumnType, ColumnView, ValueRef};
+use batchsql_core::ColumnType;
+use batchsql_core::exhaustive::Type;
 
 use crate::catalog::{Session, TableColumn};
+use crate::guard::Guard;
 
 /// How the values of a column are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,27 +17,28 @@ pub(crate) enum Form {
     Plain,
     /// The usual 36 characters.
     UuidText,
+    /// Text of digits 0 and 1 as a number.
+    Bits,
+    /// Text that a function of the server makes a geometry of.
+    Geometry,
+    /// The same, given twice: MariaDB makes NULL of a text that is none, and then takes the text itself, which it refuses.
+    GeometryOrText,
 }
 
-/// What even a strict session changes without an error. A value that it would change is refused before it is sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Guard {
-    None,
-    /// Fraction digits of a DECIMAL beyond these are rounded away.
-    Scale(usize),
-    /// A DATETIME, TIMESTAMP or TIME keeps multiples of so many microseconds.
-    Micros(i64),
-    /// BINARY(n) fills shorter values up with zeros.
-    Exactly(usize),
-    /// CHAR loses spaces at the end.
-    NoSpaceAtEnd,
-    /// Spaces beyond so many characters are cut off.
-    Chars(usize),
-    /// Spaces beyond so many bytes are cut off.
-    Octets(usize),
-    /// ENUM takes text that is a number as the position of a member, and text that its collation sees as a member for
-    /// that member; its declaration tells the members.
-    Member(Box<str>),
+impl Form {
+    /// The value in a statement.
+    pub(crate) fn expression(self) -> &'static str {
+        match self {
+            Self::Plain | Self::UuidText | Self::Bits => "?",
+            Self::Geometry => "ST_GeomFromText(?)",
+            Self::GeometryOrText => "COALESCE(ST_GeomFromText(?),?)",
+        }
+    }
+
+    /// How often the value stands there.
+    pub(crate) fn placeholders(self) -> usize {
+        if self == Self::GeometryOrText { 2 } else { 1 }
+    }
 }
 
 /// How one column is written.
@@ -56,6 +58,9 @@ pub(crate) fn storage(ty: ColumnType, column: &TableColumn, session: &Session) -
         Type::I16 | Type::I32 | Type::I64 | Type::U64 if is_integer(data_type) || data_type == "decimal" => {
             plain(Guard::None)
         }
+        Type::I16 | Type::I32 | Type::I64 | Type::U64 if data_type == "year" => plain(Guard::Year),
+        Type::I16 | Type::I32 | Type::I64 if data_type == "bit" => plain(Guard::NotNegative),
+        Type::U64 if data_type == "bit" => plain(Guard::None),
         Type::I16 | Type::I32 | Type::I64 => Err("need an integer or DECIMAL column, for example BIGINT"),
         Type::U64 => Err("need an integer or DECIMAL column, for example BIGINT UNSIGNED"),
         Type::F32 | Type::F64 if column.scale.is_some() && matches!(data_type, "float" | "double") => {
@@ -72,8 +77,18 @@ pub(crate) fn storage(ty: ColumnType, column: &TableColumn, session: &Session) -
         },
         Type::Text => match (data_type, text_guard(column)) {
             ("enum", _) => plain(Guard::Member(column.full_type.as_str().into())),
+            ("set", _) => plain(Guard::Members(column.full_type.as_str().into())),
+            ("year", _) => plain(Guard::Year),
+            ("bit", _) => Ok(Storage { form: Form::Bits, guard: Guard::Bits(column.bits()) }),
+            ("inet4" | "inet6" | "uuid", _) => plain(Guard::None),
+            (geometry, _) if is_geometry(geometry) => {
+                let form = if session.is_mariadb { Form::GeometryOrText } else { Form::Geometry };
+                Ok(Storage { form, guard: Guard::None })
+            }
             (_, Some(guard)) => plain(guard),
-            _ => Err("need a column of type CHAR, VARCHAR, TEXT or ENUM, in character set utf8mb4"),
+            _ => Err(
+                "need a column of type CHAR, VARCHAR, TEXT, ENUM, SET, YEAR, BIT, a geometry, or MariaDB's INET4, INET6 or UUID",
+            ),
         },
         Type::Json => match (data_type, text_guard(column)) {
             ("json", _) => plain(Guard::None),
@@ -122,6 +137,26 @@ impl Session {
     }
 }
 
+/// Digits 0 and 1 as a number.
+pub(crate) fn bits(digits: &str) -> u64 {
+    digits.bytes().fold(0, |bits, digit| bits << 1 | u64::from(digit & 1))
+}
+
+fn is_geometry(data_type: &str) -> bool {
+    matches!(data_type, "geometry" | "geometrycollection" | "geomcollection")
+        || ["point", "linestring", "polygon"]
+            .iter()
+            .any(|shape| data_type.strip_prefix("multi").unwrap_or(data_type) == *shape)
+}
+
+impl TableColumn {
+    /// The bits of a `bit(n)`.
+    fn bits(&self) -> usize {
+        let digits = self.full_type.split_once('(').map_or("", |(_, rest)| rest.trim_end_matches(')'));
+        digits.parse().unwrap_or(1)
+    }
+}
+
 fn is_integer(data_type: &str) -> bool {
     matches!(data_type, "tinyint" | "smallint" | "mediumint" | "int" | "bigint")
 }
@@ -142,83 +177,6 @@ fn fraction_guard(column: &TableColumn) -> Guard {
     }
 }
 
-impl Guard {
-    /// The first of the values that the server would change silently.
-    pub(crate) fn first_refused(&self, values: &ColumnView<'_>, rows: usize) -> Option<usize> {
-        if *self == Self::None {
-            return None;
-        }
-        (0..rows).find(|row| self.refuses(values.get(*row)))
-    }
-
-    fn refuses(&self, value: ValueRef<'_>) -> bool {
-        match value.exhaustive() {
-            Value::Decimal(digits) => match self {
-                Self::Scale(scale) => {
-                    digits.split_once('.').is_some_and(|(_, fraction)| fraction.trim_end_matches('0').len() > *scale)
-                }
-                _ => self.refuses_text(digits),
-            },
-            Value::Text(v) | Value::Json(v) => self.refuses_text(v),
-            Value::Bytes(v) => matches!(self, Self::Exactly(len) if v.len() != *len),
-            Value::Time(v) => self.refuses_micros(v.micros_since_midnight()),
-            Value::Timestamp(v) => self.refuses_micros(v.micros_since_epoch()),
-            Value::TimestampTz(v) => self.refuses_micros(v.micros_since_epoch()),
-            // A column that would change these is refused as a whole, see `storage`.
-            Value::Null
-            | Value::Bool(_)
-            | Value::I16(_)
-            | Value::I32(_)
-            | Value::I64(_)
-            | Value::U64(_)
-            | Value::F32(_)
-            | Value::F64(_)
-            | Value::Uuid(_)
-            | Value::Date(_) => false,
-        }
-    }
-
-    fn refuses_micros(&self, micros: i64) -> bool {
-        matches!(self, Self::Micros(unit) if micros % unit != 0)
-    }
-
-    fn refuses_text(&self, text: &str) -> bool {
-        match self {
-            Self::NoSpaceAtEnd => text.ends_with(' '),
-            Self::Chars(max) => text.ends_with(' ') && text.len() > *max && text.chars().count() > *max,
-            Self::Octets(max) => text.ends_with(' ') && text.len() > *max,
-            Self::Member(declared) => {
-                // How a backslash or a control character is declared differs between servers.
-                let is_plain = !text.contains(|c: char| c == '\\' || c.is_control());
-                let quoted = text.replace('\'', "''");
-                is_plain && !['(', ','].iter().any(|before| declared.contains(&format!("{before}'{quoted}'")))
-            }
-            _ => false,
-        }
-    }
-
-    /// Why a value is refused, and what to do.
-    pub(crate) fn reason(&self) -> String {
-        match self {
-            Self::Scale(scale) => format!(
-                "has more than {scale} fraction digits, which the server would round away; round it, or widen the column"
-            ),
-            Self::Micros(_) => {
-                "has finer fractions of a second than the column, which the server would round away; declare the column with (6)".into()
-            }
-            Self::Exactly(len) => format!("is not of {len} bytes, which the server would fill with zeros; use VARBINARY"),
-            Self::NoSpaceAtEnd => {
-                "ends with a space, which the server would not give back; trim it, or use VARCHAR".into()
-            }
-            Self::Chars(_) | Self::Octets(_) => {
-                "is longer than the column, and the server would cut off the spaces at its end; trim it, or widen the column".into()
-            }
-            Self::Member(_) => "is not the name of a member of the ENUM".into(),
-            Self::None => "is refused".into(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,6 +191,7 @@ mod tests {
             max_allowed_packet: 1 << 20,
             explicit_timestamps: true,
             reads_uncommitted: false,
+            is_mariadb: true,
             database: None,
         }
     }
@@ -255,7 +214,9 @@ mod tests {
         refused(ColumnType::F64, "double(8,2)", 0, Some(2));
         refused(ColumnType::F32, "float(7,4)", 0, Some(4));
         refused(ColumnType::Decimal, "double", 0, None);
-        refused(ColumnType::Text, "set('a','b')", 3, None);
+        refused(ColumnType::Bytes, "set('a','b')", 3, None);
+        refused(ColumnType::F64, "year", 0, None);
+        refused(ColumnType::Bytes, "point", 0, None);
         refused(ColumnType::Text, "blob", 65_535, None);
         refused(ColumnType::Text, "json", 0, None);
         refused(ColumnType::Bytes, "text", 65_535, None);
@@ -265,33 +226,5 @@ mod tests {
         refused(ColumnType::Date, "datetime(6)", 0, None);
         let utc = |zone| storage(ColumnType::TimestampTz, &column("timestamp(6)", 0, None, 6), &session(zone)).is_ok();
         assert_eq!([utc("+00:00"), utc("UTC"), utc("SYSTEM"), utc("+02:00")], [true, true, false, false]);
-    }
-
-    #[test]
-    fn guards_refuse_what_would_be_changed_and_nothing_else() {
-        let check = |guard: Guard, value: ValueRef<'_>, refused| {
-            assert_eq!(guard.refuses(value), refused, "{guard:?} {value:?}");
-        };
-        check(Guard::Scale(2), ValueRef::Decimal("-1.25"), false);
-        check(Guard::Scale(2), ValueRef::Decimal("1.25000"), false);
-        check(Guard::Scale(2), ValueRef::Decimal("1.251"), true);
-        check(Guard::Scale(0), ValueRef::Decimal("1.0"), false);
-        check(Guard::Micros(1_000), ValueRef::Time(batchsql_core::Time::MAX), true);
-        check(Guard::Micros(1_000_000), ValueRef::Timestamp(batchsql_core::Timestamp::MIN), false);
-        check(Guard::Exactly(3), ValueRef::Bytes(b"abc"), false);
-        check(Guard::Exactly(3), ValueRef::Bytes(b"ab"), true);
-        check(Guard::NoSpaceAtEnd, ValueRef::Text(" a"), false);
-        check(Guard::NoSpaceAtEnd, ValueRef::Text("a "), true);
-        check(Guard::Chars(2), ValueRef::Text("ü "), false);
-        check(Guard::Chars(2), ValueRef::Text("üü "), true);
-        check(Guard::Octets(4), ValueRef::Text("üü "), true);
-        let size = || Guard::Member("enum('s','10','it''s')".into());
-        check(size(), ValueRef::Text("s"), false);
-        check(size(), ValueRef::Text("10"), false);
-        check(size(), ValueRef::Text("it's"), false);
-        for other in ["1", "S", "s ", "", "it''s"] {
-            check(size(), ValueRef::Text(other), true);
-        }
-        check(size(), ValueRef::Null, false);
     }
 }

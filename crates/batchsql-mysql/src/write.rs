@@ -9,13 +9,55 @@ use batchsql_core::{ErrorClass, Rows, SinkError, Written};
 use crate::classify::Failed;
 use crate::insert::insert_all;
 use crate::link::Link;
-use crate::plan::{MySqlPlan, Way};
+use crate::piece::too_large;
+use crate::plan::MySqlPlan;
+use crate::way::Way;
 use crate::write_ignore::write_ignore;
 
 /// Writes the rows in one transaction. After an error nothing of them is durable, unless its class says that this
-/// is unknown.
+/// is unknown. Rows that are known to be refused are not sent, and do not keep the others from being written.
 pub(crate) async fn write_rows(link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows<'_>) -> Result<Written, Failed> {
-    check_values(plan, rows)?;
+    let unfit = unfit(plan, rows);
+    if let Some((_, error)) = unfit.first() {
+        if link.attempt.is_atomic() {
+            return Err(Failed::unsent(error.clone()));
+        }
+        // Perhaps the table is not what the plan was made for.
+        plan.check_again(link.connection).await?;
+        return write_others(link, plan, rows, unfit).await;
+    }
+    match write_fit(link, plan, rows).await {
+        Err(failed) if failed.is_unsent() && failed.error.class() == ErrorClass::Size && !link.attempt.is_atomic() => {
+            let large = too_large(plan, rows);
+            if large.is_empty() { Err(failed) } else { Box::pin(write_others(link, plan, rows, large)).await }
+        }
+        written => written,
+    }
+}
+
+/// Writes the rows that are not listed, which are refused.
+async fn write_others(
+    link: &mut Link<'_>,
+    plan: &MySqlPlan,
+    rows: Rows<'_>,
+    refused: Vec<(u32, SinkError)>,
+) -> Result<Written, Failed> {
+    let count = u32::try_from(rows.len()).expect("buffer_size fits u32");
+    let others: Vec<u32> =
+        (0..count).filter(|row| refused.binary_search_by_key(row, |(refused, _)| *refused).is_err()).collect();
+    let mut written = Written::default();
+    if !others.is_empty() {
+        let shared = rows.gather(&others);
+        written = Box::pin(write_rows(link, plan, shared.rows())).await?;
+        written.ignored.iter_mut().for_each(|row| *row = others[*row as usize]);
+        written.rejected.iter_mut().for_each(|(row, _)| *row = others[*row as usize]);
+    }
+    written.rejected.extend(refused);
+    written.rejected.sort_unstable_by_key(|(row, _)| *row);
+    Ok(written)
+}
+
+async fn write_fit(link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows<'_>) -> Result<Written, Failed> {
     match plan.way {
         Way::Direct(_) => {
             insert_all(link, plan, rows).await?;
@@ -25,14 +67,17 @@ pub(crate) async fn write_rows(link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows
     }
 }
 
-/// Refuses values that the server would change without an error, before anything is sent.
-fn check_values(plan: &MySqlPlan, rows: Rows<'_>) -> Result<(), Failed> {
+/// The rows with a value that the server would change without an error, each once.
+fn unfit(plan: &MySqlPlan, rows: Rows<'_>) -> Vec<(u32, SinkError)> {
+    let mut unfit = Vec::new();
     for (index, storage) in plan.storage.iter().enumerate() {
-        if storage.guard.first_refused(&rows.column(index), rows.len()).is_some() {
+        for row in storage.guard.refused(&rows.column(index), rows.len()) {
             let column = rows.schema().columns()[index].name();
             let text = format!("a value of column {column:?} {}", storage.guard.reason());
-            return Err(Failed::unsent(SinkError::new(ErrorClass::Row, text)));
+            unfit.push((u32::try_from(row).expect("buffer_size fits u32"), SinkError::new(ErrorClass::Row, text)));
         }
     }
-    Ok(())
+    unfit.sort_by_key(|(row, _)| *row);
+    unfit.dedup_by_key(|(row, _)| *row);
+    unfit
 }

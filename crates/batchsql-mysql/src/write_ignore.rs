@@ -5,9 +5,14 @@
 //! counts as much as a new one. So a batch goes this way, and most batches only the first step of it:
 //!
 //! 1. A plain insert in one statement. When it succeeds, every row was new.
-//! 2. After error 1062, which undoes the statement: ask for the keys that are there, and insert the other rows.
+//! 2. After error 1062, which undoes the statement, and where the last batch had duplicates: in one transaction, ask for
+//!    the keys that are there, and insert the other rows.
 //! 3. When that meets 1062 too (the server sees more keys as equal than we do, another unique index, another
-//!    writer): in one transaction, halves of halves, down to single rows.
+//!    writer): in the same transaction, halves of halves, down to single rows.
+//!
+//! The keys are read inside the transaction, because a proxy may have a replica answer reads outside of one: a key that
+//! was deleted a moment ago would be found there, and its row be reported as ignored. It reads without locks: locks
+//! on the gaps of keys that are not there would make writers wait for each other in a circle.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -42,26 +47,48 @@ pub(crate) async fn write_ignore(
     let Some(keys) = &plan.keys else {
         return search(link, plan, rows, with).await.map(listed);
     };
+    begin(link).await?;
+    match insert_others(link, plan, keys, rows).await {
+        Ok(ignored) => {
+            commit(link).await?;
+            plan.set_expects_duplicates(!ignored.is_empty());
+            Ok(listed(ignored))
+        }
+        Err(failed) => Err(undo(link, failed).await),
+    }
+}
+
+/// Inserts the rows whose key is not there, inside the open transaction, and says which were ignored.
+async fn insert_others(
+    link: &mut Link<'_>,
+    plan: &MySqlPlan,
+    keys: &KeySearch,
+    rows: Rows<'_>,
+) -> Result<Vec<u32>, Failed> {
     let own: Vec<KeyBytes> = rows.iter().map(|row| keys.of_row(row)).collect();
     let found = find(link, plan, keys, rows).await?;
-    let mut ignored: Vec<u32> = numbers(&own, |key| found.contains(key));
-    // A batch without any goes back to the short way.
     let mut met = HashSet::with_capacity(own.len());
     let firsts = numbers(&own, |key| !found.contains(key) && met.insert(key.as_slice()));
-    plan.set_expects_duplicates(firsts.len() < rows.len());
     if firsts.is_empty() {
-        return Ok(listed(ignored));
+        return Ok(numbers(&own, |_| true));
     }
-    if is_new(insert_all(link, plan, gathered(rows, &firsts).rows()).await)? {
-        return Ok(listed(numbers_without(rows.len(), &firsts)));
+    let refused = search_halves(link, plan, gathered(rows, &firsts).rows(), IgnoreWith::Exact).await?;
+    let mut written: HashSet<u32> =
+        numbers_without(firsts.len(), &refused).iter().map(|n| firsts[*n as usize]).collect();
+    // A row that shares its key with a refused one: that one may have been refused for another reason.
+    let keys: HashSet<&KeyBytes> = refused.iter().map(|number| &own[firsts[*number as usize] as usize]).collect();
+    let firsts: HashSet<u32> = firsts.into_iter().collect();
+    let others: Vec<u32> = (0_u32..)
+        .zip(&own)
+        .filter(|(number, key)| keys.contains(key) && !firsts.contains(number))
+        .map(|(number, _)| number)
+        .collect();
+    if !others.is_empty() {
+        let refused = search_halves(link, plan, gathered(rows, &others).rows(), IgnoreWith::Exact).await?;
+        written.extend(numbers_without(others.len(), &refused).iter().map(|n| others[*n as usize]));
     }
-    plan.set_expects_duplicates(true);
-    // With the rows that share a key: the first of them may be one that is ignored for another reason.
-    let open = numbers(&own, |key| !found.contains(key));
-    let refused = search(link, plan, gathered(rows, &open).rows(), with).await?;
-    ignored.extend(refused.into_iter().map(|number| open[number as usize]));
-    ignored.sort_unstable();
-    Ok(listed(ignored))
+    let count = u32::try_from(rows.len()).expect("buffer_size fits u32");
+    Ok((0..count).filter(|number| !written.contains(number)).collect())
 }
 
 fn listed(ignored: Vec<u32>) -> Written {
@@ -95,15 +122,16 @@ fn numbers_without(len: usize, listed: &[u32]) -> Vec<u32> {
     (0..len).filter(|number| listed.next_if(|next| *next == number).is_none()).collect()
 }
 
-/// The keys of the rows that are in the table now. Read outside of any transaction, so that what others have
-/// committed is seen whatever the isolation level, and no gap is locked.
+/// The keys of the rows that are in the table. It is the first read of the transaction, so that what others have
+/// committed is seen whatever the isolation level.
 async fn find(
     link: &mut Link<'_>,
     plan: &MySqlPlan,
     keys: &KeySearch,
     rows: Rows<'_>,
 ) -> Result<HashSet<KeyBytes>, Failed> {
-    let open = |error| Failed::of(error, Stage::Open);
+    let table = link.table;
+    let open = |error| Failed::sent(error, Stage::Open, table);
     let mut found = HashSet::new();
     for piece in cut(plan, rows)? {
         let mut start = piece.rows.start;
@@ -166,6 +194,22 @@ async fn search_halves(
     Ok(ignored)
 }
 
+/// Whether a row was refused as a duplicate although its key is not there: a trigger has met one in a table of its own.
+/// Where the table has further unique indexes, it is taken for a duplicate in one of them.
+async fn is_of_another_table(link: &mut Link<'_>, plan: &MySqlPlan, row: Rows<'_>) -> Result<bool, Failed> {
+    let Some(keys) = plan.keys.as_ref().filter(|_| plan.table().unique_indexes.len() == 1) else { return Ok(false) };
+    let arguments = bind_rows(row, plan.schema().key_columns(), &plan.storage, 0).map_err(Failed::unsent)?;
+    // With a lock, so that it is read as it is now, not as it was when the transaction began.
+    let sql = format!("{} LOCK IN SHARE MODE", keys.select(1).sql);
+    let query = sqlx::query_with(&sql, arguments).persistent(false);
+    match query.fetch_optional(&mut *link.connection).await {
+        Ok(found) => Ok(found.is_none()),
+        // Not every server knows the lock.
+        Err(sqlx::Error::Database(_)) => Ok(false),
+        Err(error) => Err(Failed::sent(error, Stage::Open, link.table)),
+    }
+}
+
 /// Inserts a range of rows inside the open transaction.
 async fn try_insert(
     link: &mut Link<'_>,
@@ -181,7 +225,14 @@ async fn try_insert(
         IgnoreWith::Exact => match insert(link, plan, piece, part, Stage::Open).await {
             Ok(_) => Ok(Inserted::All),
             // The server undoes the statement, not the transaction.
-            Err(failed) if failed.code == DUPLICATE => Ok(if len == 1 { Inserted::Nothing } else { Inserted::Some }),
+            Err(failed) if failed.code == DUPLICATE && len > 1 => Ok(Inserted::Some),
+            Err(failed) if failed.code == DUPLICATE => {
+                if is_of_another_table(link, plan, part).await? {
+                    Err(failed)
+                } else {
+                    Ok(Inserted::Nothing)
+                }
+            }
             Err(failed) => Err(failed),
         },
         IgnoreWith::InsertIgnore => {

@@ -3,13 +3,13 @@
 
 use std::fmt::Write;
 
-use batchsql_core::{ErrorClass, SinkError, TableName};
+use batchsql_core::{ErrorClass, Schema, SinkError, TableName};
 use batchsql_sql::quote_table;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use crate::classify::{LinkLost, sink_error};
-use crate::types::RealType;
+use crate::real_type::{RealType, Spelled};
 
 /// A table as the server has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +19,9 @@ pub(crate) struct Table {
     /// Row security holds for this user: a right that is missing may be that of a row.
     pub(crate) has_row_security: bool,
     /// A trigger may drop or change rows before they are inserted.
-    pub(crate) has_row_triggers: bool,
+    pub(crate) has_insert_triggers: bool,
+    /// The same before they are updated.
+    pub(crate) has_update_triggers: bool,
     /// A rule makes INSERT something else, or something more.
     pub(crate) has_insert_rule: bool,
     /// Temporary tables may be made.
@@ -27,6 +29,13 @@ pub(crate) struct Table {
     pub(crate) columns: Vec<TableColumn>,
     /// The columns of each unique index that a conflict rule can use, by number, ascending.
     pub(crate) unique: Vec<Vec<i16>>,
+}
+
+impl Table {
+    /// Whether a trigger may drop rows of a schema before they are written.
+    pub(crate) fn may_drop_rows(&self, schema: &Schema) -> bool {
+        self.has_insert_triggers || (self.has_update_triggers && !schema.update_columns().is_empty())
+    }
 }
 
 /// A column as the server has it.
@@ -45,77 +54,133 @@ pub(crate) struct TableColumn {
     pub(crate) may_select: bool,
 }
 
-/// The relation, found as INSERT finds it. Triggers: BEFORE (2) each ROW (1), on INSERT (4) or UPDATE (16); those of
-/// partitions count, because rows reach them.
+/// The relation, found as INSERT finds it. Triggers: BEFORE (2) each ROW (1), on INSERT (4) and UPDATE (16); those of
+/// partitions count, because rows reach them. TimescaleDB has one that fires only where it was not loaded.
 const RELATION: &str = "\
+WITH triggers AS (
+    SELECT COALESCE(pg_catalog.bool_or(t.tgtype & 4 <> 0), false) AS on_insert,
+           COALESCE(pg_catalog.bool_or(t.tgtype & 16 <> 0), false) AS on_update
+    FROM pg_catalog.pg_trigger t
+    WHERE t.tgtype & 3 = 3 AND t.tgenabled IN ('O', 'A')
+      AND (t.tgrelid = pg_catalog.to_regclass($1) OR t.tgrelid IN (
+          SELECT p.relid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass($1)) p))
+      AND NOT (t.tgname = 'ts_insert_blocker' AND EXISTS (
+          SELECT FROM pg_catalog.pg_proc f JOIN pg_catalog.pg_namespace n ON n.oid = f.pronamespace
+          WHERE f.oid = t.tgfoid AND n.nspname LIKE '\\_timescaledb\\_%')))
 SELECT c.oid::pg_catalog.int8, c.relkind::pg_catalog.text, pg_catalog.row_security_active(c.oid),
-       EXISTS (SELECT FROM pg_catalog.pg_trigger t
-               WHERE t.tgtype & 3 = 3 AND t.tgtype & 20 <> 0 AND t.tgenabled IN ('O', 'A')
-                 AND (t.tgrelid = c.oid OR t.tgrelid IN (
-                     SELECT p.relid FROM pg_catalog.pg_partition_tree(c.oid::pg_catalog.regclass) p))),
+       (SELECT on_insert FROM triggers),
        EXISTS (SELECT FROM pg_catalog.pg_rewrite r
                WHERE r.ev_class = c.oid AND r.ev_type = '3' AND r.ev_enabled <> 'D'),
-       pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMP')
+       pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMP'),
+       c.relname::pg_catalog.text,
+       (SELECT n.nspname::pg_catalog.text FROM pg_catalog.pg_namespace n WHERE n.oid = c.relnamespace),
+       (SELECT on_update FROM triggers)
 FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)";
 
-/// The columns. A domain is followed to the type that it is based on; its modifier is the domain's.
+/// A table whose name was perhaps meant: in another case, in a schema that is not searched, or with a dot in its name.
+const SIMILAR: &str = "\
+SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND pg_catalog.lower($2) IN (
+        pg_catalog.lower(c.relname::pg_catalog.text),
+        CASE WHEN $1 IS NULL THEN pg_catalog.lower(n.nspname::pg_catalog.text || '.' || c.relname::pg_catalog.text) END)
+    AND ($1 IS NULL OR pg_catalog.lower($1) = pg_catalog.lower(n.nspname::pg_catalog.text))
+ORDER BY pg_catalog.pg_table_is_visible(c.oid) DESC, n.nspname, c.relname LIMIT 1";
+
+/// The columns. A domain is followed to the type that it is based on, an array to its elements (level 1), and these to
+/// what they are based on; the modifier is that of the last declaration.
 const COLUMNS: &str = "\
 WITH RECURSIVE types AS (
-    SELECT a.attnum, t.oid, t.typtype, t.typbasetype, t.typtypmod, a.atttypmod AS modifier,
-           t.typnotnull AS not_null, t.typdefault IS NOT NULL AS has_default
+    SELECT a.attnum, 0 AS level, t.oid, t.typtype, t.typcategory, t.typbasetype, t.typelem, t.typtypmod,
+           a.atttypmod AS modifier, t.typnotnull AS not_null, t.typdefault IS NOT NULL AS has_default
     FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
     WHERE a.attrelid = $1::pg_catalog.oid AND a.attnum > 0 AND NOT a.attisdropped
     UNION ALL
-    SELECT d.attnum, t.oid, t.typtype, t.typbasetype, t.typtypmod, d.typtypmod,
+    SELECT d.attnum, CASE d.typtype WHEN 'd' THEN d.level ELSE 1 END, t.oid, t.typtype, t.typcategory, t.typbasetype,
+           t.typelem, t.typtypmod, CASE d.typtype WHEN 'd' THEN d.typtypmod ELSE d.modifier END,
            d.not_null OR t.typnotnull, d.has_default OR t.typdefault IS NOT NULL
-    FROM types d JOIN pg_catalog.pg_type t ON t.oid = d.typbasetype WHERE d.typtype = 'd')
+    FROM types d JOIN pg_catalog.pg_type t
+        ON t.oid = CASE WHEN d.typtype = 'd' THEN d.typbasetype
+                        WHEN d.typcategory = 'A' AND d.level = 0 THEN d.typelem END)
 SELECT a.attnum, a.attname::pg_catalog.text, pg_catalog.format_type(a.atttypid, a.atttypmod),
        n.nspname::pg_catalog.text, t.typname::pg_catalog.text, t.typtype::pg_catalog.text,
-       t.typcategory::pg_catalog.text, p.proname::pg_catalog.text, b.modifier, o.proname::pg_catalog.text,
+       t.typcategory::pg_catalog.text, p.proname::pg_catalog.text, COALESCE(e.modifier, b.modifier),
+       f.typoutput::pg_catalog.regproc::pg_catalog.text,
        (a.attnotnull OR b.not_null) AND NOT (a.atthasdef OR b.has_default OR a.attidentity <> ''),
        a.attgenerated <> '', a.attidentity = 'a',
        pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'INSERT'),
        pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'UPDATE'),
-       pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'SELECT')
+       pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'SELECT'),
+       CASE WHEN COALESCE(f.typnamespace, t.typnamespace) = 11 THEN COALESCE(f.typname, t.typname)::pg_catalog.text END,
+       pg_catalog.format_type(COALESCE(e.oid, b.oid), COALESCE(e.modifier, b.modifier)),
+       pg_catalog.format_type(COALESCE(e.oid, b.oid), -1), e.oid IS NOT NULL
 FROM types b
 JOIN pg_catalog.pg_attribute a ON a.attrelid = $1::pg_catalog.oid AND a.attnum = b.attnum
 JOIN pg_catalog.pg_type t ON t.oid = b.oid
 JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
 LEFT JOIN pg_catalog.pg_proc p ON p.oid = t.typreceive
-LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
-LEFT JOIN pg_catalog.pg_proc o ON o.oid = e.typoutput
-WHERE b.typtype <> 'd'
+LEFT JOIN types e ON e.attnum = b.attnum AND e.level = 1 AND e.typtype <> 'd'
+LEFT JOIN pg_catalog.pg_type f ON f.oid = e.oid
+WHERE b.level = 0 AND b.typtype <> 'd'
 ORDER BY a.attnum";
 
-/// The unique indexes that `ON CONFLICT (columns)` can use: valid, checked at once, of all rows, of plain columns.
+/// The unique indexes that `ON CONFLICT (columns)` can use: valid, checked at once, of all rows, of plain columns. The
+/// columns as text, and how many of them are the key: servers that resemble PostgreSQL know no slices of arrays.
 const UNIQUE: &str = "\
-SELECT ARRAY(SELECT k FROM pg_catalog.unnest(i.indkey[0:i.indnkeyatts - 1]) k ORDER BY k)::pg_catalog._int2
+SELECT i.indkey::pg_catalog.text, i.indnkeyatts::pg_catalog.int4
 FROM pg_catalog.pg_index i
 WHERE i.indrelid = $1::pg_catalog.oid AND i.indisunique AND i.indisvalid AND i.indimmediate
   AND i.indpred IS NULL AND i.indexprs IS NULL
 ORDER BY i.indexrelid";
 
-/// Asks for a table; `None` when there is none. `named` as in [`crate::settings::Settings`]: without named
+/// What the server has under a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Lookup {
+    Found(Box<Table>),
+    /// No table; perhaps one that was meant.
+    Missing {
+        similar: Option<TableName>,
+    },
+    /// The name is too long, and the server would take a part of it.
+    CutOff,
+}
+
+/// Asks for a table. `named` as in [`crate::settings::Settings`]: without named
 /// statements the caller has begun a transaction.
-pub(crate) async fn read_table(
-    conn: &mut PgConnection,
-    name: &TableName,
-    named: bool,
-) -> Result<Option<Table>, SinkError> {
+pub(crate) async fn read_table(conn: &mut PgConnection, name: &TableName, named: bool) -> Result<Lookup, SinkError> {
     let found = sqlx::query(RELATION).bind(quote_table(name)).persistent(named).fetch_optional(&mut *conn).await;
-    let Some(relation) = found.map_err(failed)? else { return Ok(None) };
+    let Some(relation) = found.map_err(failed)? else { return similar(conn, name, named).await };
+    // A longer name is cut off without an error.
+    let (found_name, namespace): (String, String) = (get(&relation, 6)?, get(&relation, 7)?);
+    if found_name != name.name() || name.namespace().is_some_and(|name| is_cut(name, &namespace)) {
+        return Ok(Lookup::CutOff);
+    }
     let oid: i64 = get(&relation, 0)?;
     let columns = sqlx::query(COLUMNS).bind(oid).persistent(named).fetch_all(&mut *conn).await.map_err(failed)?;
     let unique = sqlx::query(UNIQUE).bind(oid).persistent(named).fetch_all(&mut *conn).await.map_err(failed)?;
-    Ok(Some(Table {
+    Ok(Lookup::Found(Box::new(Table {
         kind: letter(&relation, 1)?,
         has_row_security: get(&relation, 2)?,
-        has_row_triggers: get(&relation, 3)?,
+        has_insert_triggers: get(&relation, 3)?,
+        has_update_triggers: get(&relation, 8)?,
         has_insert_rule: get(&relation, 4)?,
         may_stage: get(&relation, 5)?,
         columns: columns.iter().map(column).collect::<Result<_, _>>()?,
-        unique: unique.iter().map(|row| get(row, 0)).collect::<Result<_, _>>()?,
-    }))
+        unique: unique.iter().map(key).collect::<Result<_, _>>()?,
+    })))
+}
+
+/// `pg_temp` is another name of a schema of the session.
+fn is_cut(name: &str, found: &str) -> bool {
+    name.len() > found.len() && name.starts_with(found)
+}
+
+async fn similar(conn: &mut PgConnection, name: &TableName, named: bool) -> Result<Lookup, SinkError> {
+    let query = sqlx::query(SIMILAR).bind(name.namespace()).bind(name.name()).persistent(named);
+    let similar = query.fetch_optional(conn).await.map_err(failed)?;
+    let similar =
+        similar.map(|row| Ok::<_, SinkError>(TableName::qualified(get::<String>(&row, 0)?, get::<String>(&row, 1)?)));
+    Ok(Lookup::Missing { similar: similar.transpose()? })
 }
 
 fn column(row: &PgRow) -> Result<TableColumn, SinkError> {
@@ -131,6 +196,7 @@ fn column(row: &PgRow) -> Result<TableColumn, SinkError> {
             receive: get::<Option<String>>(row, 7)?.unwrap_or_default(),
             modifier: get(row, 8)?,
             element: get::<Option<String>>(row, 9)?.unwrap_or_default(),
+            spelled: spelled(row)?,
         },
         must_be_given: get(row, 10)?,
         is_generated: get(row, 11)?,
@@ -139,6 +205,28 @@ fn column(row: &PgRow) -> Result<TableColumn, SinkError> {
         may_update: get(row, 14)?,
         may_select: get(row, 15)?,
     })
+}
+
+/// The columns of a unique index, ascending.
+fn key(row: &PgRow) -> Result<Vec<i16>, SinkError> {
+    let (columns, len): (String, i32) = (get(row, 0)?, get(row, 1)?);
+    Ok(key_columns(&columns, usize::try_from(len).unwrap_or_default()))
+}
+
+/// `1 3 2` on PostgreSQL, where the columns after the first `len` are only carried along.
+fn key_columns(columns: &str, len: usize) -> Vec<i16> {
+    let numbers = columns.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok());
+    let mut key: Vec<i16> = numbers.take(len).collect();
+    key.sort_unstable();
+    key
+}
+
+/// How SQL spells a built-in type; its number in the catalogue is fixed, and so is that of their namespace (11).
+fn spelled(row: &PgRow) -> Result<Option<Spelled>, SinkError> {
+    let Some(base) = get::<Option<String>>(row, 16)? else { return Ok(None) };
+    let array = if get(row, 19)? { "[]" } else { "" };
+    let spell = |index| Ok::<_, SinkError>(format!("{}{array}", get::<String>(row, index)?));
+    Ok(Some(Spelled { narrow: spell(17)?, wide: spell(18)?, base }))
 }
 
 fn get<'r, T>(row: &'r PgRow, index: usize) -> Result<T, SinkError>
@@ -159,4 +247,16 @@ fn letter(row: &PgRow, index: usize) -> Result<char, SinkError> {
 
 fn failed(error: sqlx::Error) -> SinkError {
     sink_error(error, LinkLost::BeforeCommit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_that_an_index_carries_along_are_no_key() {
+        assert_eq!(key_columns("3 1 2", 2), [1, 3]);
+        assert_eq!(key_columns("{3,1,2}", 3), [1, 2, 3]);
+        assert_eq!(key_columns("7", 1), [7]);
+    }
 }

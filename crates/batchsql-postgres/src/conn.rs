@@ -5,8 +5,9 @@ use std::fmt;
 
 use batchsql_core::{ErrorClass, SinkError};
 use sqlx::pool::PoolConnection;
-use sqlx::{PgConnection, Postgres};
+use sqlx::{Executor, PgConnection, Postgres, Row};
 
+use crate::classify::{LinkLost, sink_error};
 use crate::live_session::LiveSession;
 
 /// A connection of the pool. One that was left in the middle of something is closed instead of given back: what
@@ -15,13 +16,54 @@ pub struct PostgresConn {
     /// `None` only while it is being dropped.
     conn: Option<PoolConnection<Postgres>>,
     busy: bool,
+    /// Others use the pool, and may have left a transaction open.
+    is_unchecked: bool,
     /// Its session, where sessions are told apart.
     pub(crate) live: Option<LiveSession>,
 }
 
 impl PostgresConn {
-    pub(crate) fn new(conn: PoolConnection<Postgres>) -> Self {
-        Self { conn: Some(conn), busy: false, live: None }
+    /// `is_shared`: others use the pool too.
+    pub(crate) fn new(conn: PoolConnection<Postgres>, is_shared: bool) -> Self {
+        Self { conn: Some(conn), busy: false, is_unchecked: is_shared, live: None }
+    }
+
+    /// Looks once whether the connection came with an open transaction: rows would be written in it, and be gone when
+    /// it is rolled back. One round trip, where others use the pool.
+    ///
+    /// # Errors
+    /// It did. The connection is closed, which rolls the transaction back.
+    pub(crate) async fn check_idle(&mut self) -> Result<(), SinkError> {
+        if !self.is_unchecked {
+            return Ok(());
+        }
+        // A transaction begins with its first statement, so both times are the same outside of one.
+        let sql = "SELECT pg_catalog.now() OPERATOR(pg_catalog.<>) pg_catalog.statement_timestamp()";
+        let answer = self.begin()?.fetch_one(sql).await.and_then(|row| row.try_get::<bool, _>(0));
+        let is_open = answer.map_err(|error| sink_error(error, LinkLost::BeforeCommit));
+        self.checked_idle(is_open)
+    }
+
+    /// Takes what a statement has shown of the transaction.
+    ///
+    /// # Errors
+    /// As for [`check_idle`](Self::check_idle).
+    pub(crate) fn checked_idle(&mut self, is_open: Result<bool, SinkError>) -> Result<(), SinkError> {
+        match is_open {
+            Ok(false) => {
+                self.is_unchecked = false;
+                self.end();
+                Ok(())
+            }
+            Err(error) if error.code() != Some("25P02") => Err(error),
+            // The connection stays busy, so it is closed.
+            Ok(true) | Err(_) => {
+                tracing::warn!("a connection of the PostgreSQL pool had an open transaction, and was closed");
+                let text = "a connection came from the pool with an open transaction, which is rolled back; end every \
+                            transaction before its connection is given back to the pool";
+                Err(SinkError::new(ErrorClass::Transient, text))
+            }
+        }
     }
 
     /// Begins something that ends with [`end`](Self::end).

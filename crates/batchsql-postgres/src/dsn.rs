@@ -5,30 +5,38 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
+use crate::libpq::{Known, known};
 use crate::options::{OpenError, PostgresOptions};
-use crate::settings::Strategy;
+use crate::servers::TargetSession;
+use crate::settings::{LossyValues, Strategy};
 
-/// Parameters of the URL that `sqlx` understands; it would only warn of others, and show their values.
-const SQLX_PARAMETERS: [&str; 17] = [
-    "sslmode",
-    "ssl-mode",
-    "sslrootcert",
-    "ssl-root-cert",
-    "ssl-ca",
-    "sslcert",
-    "ssl-cert",
-    "sslkey",
-    "ssl-key",
-    "statement-cache-capacity",
-    "host",
-    "hostaddr",
-    "port",
-    "dbname",
-    "user",
-    "password",
-    "application_name",
+/// Parameters of the URL that `sqlx` understands, the spellings of each together; it would only warn of others, and show
+/// their values.
+const SQLX_PARAMETERS: [&[&str]; 11] = [
+    &["sslmode", "ssl-mode"],
+    &["sslrootcert", "ssl-root-cert", "ssl-ca"],
+    &["sslcert", "ssl-cert"],
+    &["sslkey", "ssl-key"],
+    &["host", "hostaddr"],
+    &["port"],
+    &["dbname"],
+    &["user"],
+    &["password"],
+    &["application_name"],
+    &["options"],
+];
+
+/// Parameters that are ours.
+const OWN: [&str; 7] = [
+    "max_connections",
+    "connect_timeout",
+    "strategy",
+    "prepared_statements",
+    "lossy_values",
+    "lock_timeout",
+    "target_session_attrs",
 ];
 
 const FORM: &str = "use postgres://user:password@host:port/database?sslmode=verify-full";
@@ -55,38 +63,184 @@ impl FromStr for PostgresOptions {
         let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
         // A raw `&` in a password makes its rest a parameter of its own.
         let has_password = query.split('&').any(|pair| pair == "password" || pair.starts_with("password="));
-        let (mut own, mut foreign) = (Vec::new(), Vec::new());
+        let mut own: Vec<(&str, &str)> = Vec::new();
+        let mut foreign: Vec<(&str, &str)> = Vec::new();
+        let shown = |name: &str, pair: &str| match pair.contains('=') && !has_password {
+            true => format!(" {name:?}"),
+            false => String::new(),
+        };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            match name {
-                "max_connections" | "connect_timeout" | "strategy" | "prepared_statements" => own.push((name, value)),
-                _ if SQLX_PARAMETERS.contains(&name) || name == "options" || name.starts_with("options[") => {
-                    foreign.push(pair);
-                }
-                "connect_timeout_ms" => {
-                    let advice = "use connect_timeout, in seconds (0.5 is 500 ms)";
-                    return Err(OpenError::new(format!(
-                        "unknown parameter \"connect_timeout_ms\" in the postgresql dsn; {advice}"
-                    )));
-                }
-                _ => {
-                    let shown = match pair.contains('=') && !has_password {
-                        true => format!(" {name:?}"),
-                        false => String::new(),
-                    };
-                    return Err(OpenError::new(format!(
-                        "unknown parameter{shown} in the postgresql dsn; use those of libpq, or max_connections, \
-                         connect_timeout, strategy or prepared_statements"
-                    )));
+            let refused = |advice: &str| {
+                let name = shown(name, pair);
+                Err(OpenError::new(format!("parameter{name} in the postgresql dsn cannot be used: {advice}")))
+            };
+            if OWN.contains(&name) {
+                own.push((name, value));
+            } else if SQLX_PARAMETERS.iter().any(|names| names.contains(&name)) || name.starts_with("options[") {
+                foreign.push((name, value));
+            } else if name == "connect_timeout_ms" {
+                let advice = "use connect_timeout, in seconds (0.5 is 500 ms)";
+                return Err(OpenError::new(format!(
+                    "unknown parameter \"connect_timeout_ms\" in the postgresql dsn; {advice}"
+                )));
+            } else if name == "statement-cache-capacity" {
+                return refused("the sink sets it; behind a pooler use prepared_statements=false");
+            } else {
+                match known(name, value) {
+                    Some(Known::Harmless) => {}
+                    Some(Known::Refused(advice)) => return refused(advice),
+                    None => {
+                        return Err(OpenError::new(format!(
+                            "unknown parameter{} in the postgresql dsn; use those of libpq, or {}",
+                            shown(name, pair),
+                            OWN.join(", ")
+                        )));
+                    }
                 }
             }
         }
-        let connect: PgConnectOptions = format!("{scheme}://{address}?{}", foreign.join("&"))
+        let address = Address::of(address)?;
+        check_once(&own, &foreign, &address)?;
+        let servers = servers(&address, &mut foreign)?;
+        let has_system_roots = take_system_roots(&mut foreign);
+        check_settings(&foreign)?;
+        let pairs: Vec<String> = foreign.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let mut connect: PgConnectOptions = format!("{scheme}://{}?{}", address.first(), pairs.join("&"))
             .parse()
             .map_err(|error| OpenError::new(unparsable(&error)))?;
         check_files(&foreign)?;
-        own.into_iter().try_fold(Self::from_connect_options(connect), |options, (name, value)| options.set(name, value))
+        let has = |names: &[&str]| foreign.iter().any(|(name, _)| names.contains(name));
+        let has_roots = has(SQLX_PARAMETERS[1]) || std::env::var_os("PGSSLROOTCERT").is_some();
+        connect = match connect.get_ssl_mode() {
+            // As libpq, which verifies when it is told how.
+            PgSslMode::Require if has_roots => connect.ssl_mode(PgSslMode::VerifyCa),
+            PgSslMode::VerifyFull => connect,
+            PgSslMode::Allow => {
+                let advice = "sslmode=allow in the postgresql dsn is not supported; use prefer, or disable";
+                return Err(OpenError::new(advice));
+            }
+            _ if has_system_roots && !has(SQLX_PARAMETERS[0]) => connect.ssl_mode(PgSslMode::VerifyFull),
+            _ if has_system_roots => {
+                let advice = "sslrootcert=system in the postgresql dsn needs sslmode=verify-full, as with libpq";
+                return Err(OpenError::new(advice));
+            }
+            _ => connect,
+        };
+        let options = Self::from_connect_options(connect);
+        let options = if servers.is_empty() { options } else { options.servers(servers, TargetSession::default()) };
+        own.into_iter().try_fold(options, |options, (name, value)| options.set(name, value))
     }
+}
+
+/// What stands between `://` and `?`.
+struct Address<'a> {
+    /// User and password with the `@`.
+    login: &'a str,
+    hosts: &'a str,
+    /// With its `/`.
+    database: &'a str,
+}
+
+impl<'a> Address<'a> {
+    fn of(address: &'a str) -> Result<Self, OpenError> {
+        let (login, rest) = address.rfind('@').map_or(("", address), |at| address.split_at(at + 1));
+        let (hosts, database) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
+        if hosts.split(',').any(str::is_empty) && hosts.contains(',') {
+            return Err(OpenError::new("a host in the postgresql dsn is empty; write host:port,host:port"));
+        }
+        Ok(Self { login, hosts, database })
+    }
+
+    /// With the first of several hosts.
+    fn first(&self) -> String {
+        let host = self.hosts.split(',').next().unwrap_or_default();
+        format!("{}{host}{}", self.login, self.database)
+    }
+}
+
+/// The servers, when there are several: in the address, or as `host=a,b&port=1,2`. Of the parameters the first one
+/// stays.
+fn servers(address: &Address<'_>, foreign: &mut [(&str, &str)]) -> Result<Vec<(String, u16)>, OpenError> {
+    const PORT: &str = "5432";
+    let wrong =
+        || OpenError::new("a port in the postgresql dsn is not a number up to 65535, or there are more than hosts");
+    let value = |name: &str| foreign.iter().find(|(found, _)| *found == name).map(|(_, value)| *value);
+    let (hosts, ports): (Vec<&str>, Vec<&str>) = if address.hosts.contains(',') {
+        let split = |host: &'_ str| match host.rsplit_once(':') {
+            Some((_, port)) if !port.ends_with(']') => port.len() + 1,
+            _ => 0,
+        };
+        let ports = address.hosts.split(',').map(|host| {
+            let len = split(host);
+            if len == 0 { PORT } else { &host[host.len() - len + 1..] }
+        });
+        (address.hosts.split(',').map(|host| &host[..host.len() - split(host)]).collect(), ports.collect())
+    } else if let Some(hosts) = value("host").filter(|hosts| hosts.contains(',')) {
+        (hosts.split(',').collect(), value("port").unwrap_or(PORT).split(',').collect())
+    } else {
+        return Ok(Vec::new());
+    };
+    for (_, value) in foreign.iter_mut().filter(|(name, _)| matches!(*name, "host" | "port")) {
+        *value = value.split(',').next().unwrap_or_default();
+    }
+    if ports.len() != 1 && ports.len() != hosts.len() {
+        return Err(wrong());
+    }
+    let port = |index: usize| ports.get(index).or(ports.first()).and_then(|port| port.parse().ok());
+    hosts
+        .iter()
+        .enumerate()
+        .map(|(index, host)| {
+            let host = host.trim_start_matches('[').trim_end_matches(']').replace("%2F", "/");
+            Ok((host, port(index).ok_or_else(wrong)?))
+        })
+        .collect()
+}
+
+/// A parameter that is given twice would be taken once, and nobody would know which.
+fn check_once(own: &[(&str, &str)], foreign: &[(&str, &str)], address: &Address<'_>) -> Result<(), OpenError> {
+    let twice = |name: &str| Err(OpenError::new(format!("{name} is given twice in the postgresql dsn; give it once")));
+    if let Some(name) = OWN.iter().find(|name| own.iter().filter(|(given, _)| given == *name).count() > 1) {
+        return twice(name);
+    }
+    let (user, password) = address.login.trim_end_matches('@').split_once(':').unwrap_or((address.login, ""));
+    let has_port = address.hosts.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+    for names in SQLX_PARAMETERS {
+        let in_address = match names[0] {
+            "host" => !address.hosts.is_empty(),
+            "port" => has_port,
+            "dbname" => address.database.len() > 1,
+            "user" => !user.is_empty(),
+            "password" => !password.is_empty(),
+            // Each one adds a setting.
+            "options" => continue,
+            _ => false,
+        };
+        if foreign.iter().filter(|(given, _)| names.contains(given)).count() + usize::from(in_address) > 1 {
+            return twice(&names.join(" or "));
+        }
+    }
+    Ok(())
+}
+
+/// Settings that the sink sets itself.
+fn check_settings(foreign: &[(&str, &str)]) -> Result<(), OpenError> {
+    let is_set = foreign.iter().any(|(name, value)| {
+        *name == "options[client_min_messages]" || (*name == "options" && value.contains("client_min_messages"))
+    });
+    if !is_set {
+        return Ok(());
+    }
+    let advice = "the sink sets it to error, because notices of triggers may show the values of rows";
+    Err(OpenError::new(format!("client_min_messages in the postgresql dsn cannot be used: {advice}")))
+}
+
+/// Takes `sslrootcert=system` out: these are the authorities that are used without the parameter.
+fn take_system_roots(foreign: &mut Vec<(&str, &str)>) -> bool {
+    let before = foreign.len();
+    foreign.retain(|(name, value)| !(SQLX_PARAMETERS[1].contains(name) && *value == "system"));
+    foreign.len() < before
 }
 
 impl PostgresOptions {
@@ -105,6 +259,21 @@ impl PostgresOptions {
                 let known = Strategy::ALL.into_iter().find(|strategy| strategy.name() == value);
                 self.strategy(known.ok_or_else(|| wrong("auto, multi-values, unnest, copy or staging"))?)
             }
+            "lock_timeout" => {
+                let timeout = seconds(value).filter(|timeout| timeout.as_millis() > 0);
+                self.lock_timeout(timeout.ok_or_else(|| wrong("a number of seconds of at least 0.001"))?)
+            }
+            "target_session_attrs" => self.target_session(match value {
+                "any" => TargetSession::Any,
+                "read-write" => TargetSession::ReadWrite,
+                "primary" => TargetSession::Primary,
+                _ => return Err(wrong("any, read-write or primary: a sink writes")),
+            }),
+            "lossy_values" => self.lossy_values(match value {
+                "refuse" => LossyValues::Refuse,
+                "convert" => LossyValues::LetDatabaseConvert,
+                _ => return Err(wrong("refuse or convert")),
+            }),
             _ => self.prepared_statements(value.parse().map_err(|_| wrong("true or false"))?),
         })
     }
@@ -130,11 +299,10 @@ fn unparsable(error: &sqlx::Error) -> String {
 }
 
 /// A certificate file that is not there would only be found while connecting, without its name.
-fn check_files(parameters: &[&str]) -> Result<(), OpenError> {
-    for pair in parameters {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+fn check_files(parameters: &[(&str, &str)]) -> Result<(), OpenError> {
+    for (name, value) in parameters {
         let is_file =
-            matches!(name, "sslrootcert" | "ssl-root-cert" | "ssl-ca" | "sslcert" | "ssl-cert" | "sslkey" | "ssl-key");
+            matches!(*name, "sslrootcert" | "ssl-root-cert" | "ssl-ca" | "sslcert" | "ssl-cert" | "sslkey" | "ssl-key");
         // An encoded path is left to the server's library to find.
         if is_file && !value.contains('%') && !Path::new(value).is_file() {
             return Err(OpenError::new(format!(
@@ -178,5 +346,52 @@ mod tests {
         check("postgres://user:secret@host/db?strategy=secret", "multi-values");
         check("postgres://user:secret@host/db?prepared_statements=secret", "true or false");
         check("postgres://user:secret@host/db?sslrootcert=/no/secret.pem", "sslrootcert");
+    }
+
+    #[test]
+    fn no_parameter_is_taken_and_then_not_carried_out() {
+        let check = |parameters: &str, part: &str| {
+            let message = format!("postgres://u@h/d?{parameters}").parse::<PostgresOptions>().unwrap_err().to_string();
+            assert!(message.contains(part), "{parameters}: {message:?} does not contain {part:?}");
+        };
+        check("channel_binding=require", "sslmode=verify-full");
+        check("client_encoding=latin1", "UTF-8");
+        check("keepalives_idle=5", "tcp_keepalives_idle");
+        check("load_balance_hosts=random", "in their order");
+        check("service=mine", "write host, port and database");
+        check("passfile=/p", "PGPASSFILE");
+        check("statement-cache-capacity=5", "the sink sets it");
+        check("options[client_min_messages]=debug1", "the sink sets it to error");
+        check("options=-c%20client_min_messages=debug1", "the sink sets it to error");
+        check("sslmode=allow", "use prefer");
+        check("sslmode=require&sslrootcert=system", "verify-full");
+        check("host=other", "host or hostaddr is given twice");
+        check("dbname=other", "dbname is given twice");
+        check("user=other", "user is given twice");
+        check("sslmode=require&ssl-mode=disable", "sslmode or ssl-mode is given twice");
+        check("strategy=copy&strategy=unnest", "strategy is given twice");
+        check("lock_timeout=0", "at least 0.001");
+        check("target_session_attrs=standby", "any, read-write or primary");
+        check("nonsense=1", "unknown parameter \"nonsense\"");
+        for harmless in ["channel_binding=prefer", "client_encoding=UTF8", "gssencmode=disable", "keepalives=0"] {
+            assert!(format!("postgres://u@h/d?{harmless}").parse::<PostgresOptions>().is_ok(), "{harmless}");
+        }
+    }
+
+    #[test]
+    fn several_hosts_are_tried_in_their_order() {
+        let check = |dsn: &str, expected: &[(&str, u16)]| {
+            let options: PostgresOptions = dsn.parse().unwrap();
+            let addresses = options.addresses();
+            let found: Vec<(&str, u16)> = addresses.iter().map(|(host, port)| (&**host, *port)).collect();
+            assert_eq!(found, expected, "{dsn}");
+        };
+        check("postgres://u:p@a,b:1,[::1]:2/d", &[("a", 5432), ("b", 1), ("::1", 2)]);
+        check("postgres:///d?user=u&host=a,b&port=1,2", &[("a", 1), ("b", 2)]);
+        check("postgres:///d?user=u&host=a,b&port=7", &[("a", 7), ("b", 7)]);
+        check("postgres://u@a/d", &[]);
+        for wrong in ["postgres://u@a,/d", "postgres://u@a:x,b/d", "postgres:///d?user=u&host=a,b,c&port=1,2"] {
+            assert!(wrong.parse::<PostgresOptions>().is_err(), "{wrong}");
+        }
     }
 }

@@ -6,10 +6,10 @@
 
 use std::fmt;
 
+use batchsql_core::ValueRef;
 use batchsql_core::exhaustive::Value;
-use batchsql_core::{ColumnView, ValueRef};
 
-use crate::types::Wire;
+use crate::wire::Wire;
 
 /// Days from 1970-01-01 to 2000-01-01, where PostgreSQL's calendar starts.
 const EPOCH_DAYS: i32 = 10_957;
@@ -28,6 +28,16 @@ pub(crate) enum Unfit {
     TooLarge,
     /// An array whose elements are not JSON has an array or an object as element.
     Nested,
+    /// The column keeps fewer digits.
+    Rounded,
+    /// The column cuts off spaces at its end.
+    SpacesCut,
+    /// The text has more characters than the column holds.
+    TooLong,
+    /// JSON has a NUL character in a text, which `jsonb` cannot hold.
+    Nul,
+    /// The column leaves out a zone or a time of day.
+    PartLeftOut,
 }
 
 impl fmt::Display for Unfit {
@@ -36,50 +46,16 @@ impl fmt::Display for Unfit {
             Self::OutOfRange => "out of range",
             Self::TooLarge => "too large",
             Self::Nested => "nested",
+            Self::Rounded => "rounded",
+            Self::SpacesCut => "spaces cut off",
+            Self::TooLong => "too long",
+            Self::Nul => "nul",
+            Self::PartLeftOut => "part left out",
         })
     }
 }
 
 impl std::error::Error for Unfit {}
-
-/// Whether every value of a column can be sent, so that what is begun needs not be broken off. Looks only at values
-/// that may be unfit.
-pub(crate) fn check_fit(column: &ColumnView<'_>, rows: usize, wire: Wire) -> Result<(), Unfit> {
-    // A decimal of so many characters has at most so many digits after the point.
-    const SHORT: usize = 16_383;
-    let mut out = Vec::new();
-    for row in 0..rows {
-        let value = column.get(row);
-        let bytes = match value.exhaustive() {
-            Value::I32(_) if wire == Wire::Int4 || wire == Wire::Int8 => return Ok(()),
-            Value::I64(_) if wire == Wire::Int8 => return Ok(()),
-            Value::Decimal(v) if v.len() <= SHORT => continue,
-            Value::Text(v) | Value::Json(v) if wire != Wire::FlatJsonb => v.len(),
-            Value::Bytes(v) => v.len(),
-            Value::I32(_) | Value::I64(_) | Value::U64(_) | Value::Decimal(_) | Value::Json(_) => {
-                out.clear();
-                write_field(&mut out, value, wire)?;
-                continue;
-            }
-            Value::Null => continue,
-            // Every one of these has a form that fits. Text as an array of JSON does not occur, see `types::form`.
-            Value::Text(_)
-            | Value::Bool(_)
-            | Value::I16(_)
-            | Value::F32(_)
-            | Value::F64(_)
-            | Value::Uuid(_)
-            | Value::Date(_)
-            | Value::Time(_)
-            | Value::Timestamp(_)
-            | Value::TimestampTz(_) => return Ok(()),
-        };
-        if bytes >= MAX_VALUE_BYTES {
-            return Err(Unfit::TooLarge);
-        }
-    }
-    Ok(())
-}
 
 /// Writes a value with its length before it, as COPY and arrays want it; -1 for `NULL`.
 #[inline]
@@ -139,7 +115,7 @@ pub(crate) fn write_value(out: &mut Vec<u8>, value: ValueRef<'_>, wire: Wire) ->
 }
 
 /// Whether an array of JSON has an array or an object in it. The text is known to be JSON.
-fn is_nested(json: &str) -> bool {
+pub(crate) fn is_nested(json: &str) -> bool {
     let (mut depth, mut in_string, mut is_escaped) = (0, false, false);
     for byte in json.bytes() {
         match byte {
@@ -151,6 +127,12 @@ fn is_nested(json: &str) -> bool {
         }
     }
     depth > 1
+}
+
+/// Whether JSON has the escape of a NUL character. A backslash that is escaped itself begins none.
+pub(crate) fn has_nul(json: &str) -> bool {
+    let is_escape = |at: usize| json.as_bytes()[..at].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 0;
+    json.match_indices("\\u0000").any(|(at, _)| is_escape(at))
 }
 
 #[inline]
@@ -170,7 +152,7 @@ fn write_integer(out: &mut Vec<u8>, number: i64, wire: Wire) -> Result<(), Unfit
 
 /// Writes `[-]digits[.digits]` exactly: digits to the base 10,000, the weight of the first one, sign, and how many
 /// decimal digits follow the point (`numeric_recv`).
-fn write_numeric(out: &mut Vec<u8>, text: &str) -> Result<(), Unfit> {
+pub(crate) fn write_numeric(out: &mut Vec<u8>, text: &str) -> Result<(), Unfit> {
     /// The most digits before and after the point that `numeric` holds.
     const MAX_WHOLE: usize = 131_072;
     const MAX_FRACTION: usize = 16_383;
@@ -270,6 +252,19 @@ mod tests {
             ("\"[[\"", false),
         ] {
             assert_eq!(is_nested(json), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn an_escaped_nul_is_found() {
+        for (json, expected) in [
+            (r#""a\u0000""#, true),
+            (r#""a\\u0000""#, false),
+            (r#""\\\u0000""#, true),
+            (r#""\u00001""#, true),
+            (r#""\u0001u0000""#, false),
+        ] {
+            assert_eq!(has_nul(json), expected, "{json}");
         }
     }
 

@@ -40,38 +40,49 @@
 //! | json | `json`, `jsonb`, `text`; in an array column a JSON array becomes an array of one dimension, whose elements stay JSON in `json[]` and `jsonb[]`, and must not be arrays or objects in others |
 //! | date, time, timestamp, timestamptz | `date`, `time`, `timestamp`, `timestamptz`; instants are never turned into local times or back |
 //!
+//! COPY sends the plain spellings of `inet`, `cidr`, `macaddr`, `bit`, `varbit`, `timetz`, `interval`, `int4range`,
+//! `int8range`, `numrange` and `daterange` in binary form (`10.0.0.0/8`, `1 day 02:00:00`, `[1,5)`); a batch with another spelling is
+//! sent as text.
+//!
 //! Text that the server reads is read with the settings of its session: `TimeZone` and `DateStyle` for arrays and ranges
 //! of dates and times and for `timetz`, `IntervalStyle` for `interval`, `lc_monetary` for `money`. So write instants with
 //! their zone (`2026-01-31T12:00:00Z`) and dates with the year first.
 //!
 //! A domain is taken as the type it is based on. A column that would change values is refused when its table is first
-//! read; text with a NUL character when the row is submitted.
+//! read; text with a NUL character when the row is submitted. Where it depends on the value (digits beyond
+//! `numeric(p,s)` or `timestamp(p)`, spaces beyond `varchar(n)`), its row is rejected and the rows beside it are
+//! written, unless [`LossyValues::LetDatabaseConvert`] is set.
 //!
 //! # Outcomes
 //!
 //! One batch is one transaction. Rows that `ON CONFLICT DO NOTHING` leaves out are found by the keys that the insert
 //! returns. Where a key does not come back as it was sent (`char(n)`, `numeric(p,s)`, floating point, text that is
-//! read as another type), and where a `BEFORE` trigger of the table may drop rows, the batch is written in parts that
-//! are inserted whole or not at all. That takes two round trips more, and further statements when rows are ignored: a
-//! part of 256 rows is halved until each piece is uniform, so where rows are dropped here and there, one row may take
+//! read as another type), and where a `BEFORE` trigger of the table may drop rows, the batch is written by one
+//! statement that takes all rows or none. When rows are ignored, it is written in parts that are inserted whole or not at
+//! all, which takes further statements: a part of 256 rows is halved until each piece is uniform, so where rows are dropped here and there, one row may take
 //! several statements. Keep batches small on such tables, or `statement_timeout` long.
 //! A row that a trigger drops ends as `Ignored`, also when the trigger put it somewhere else.
 //!
 //! A timeout, or a link that is lost, means `Unknown` only after the message was sent that makes rows durable: a
 //! statement that commits itself, the end of the data of a COPY, a COMMIT. Before that the rows are written again.
 //!
+//! An error of a write whose code speaks of the table (`42P01`, `42501`, `55000`) may come from a trigger, or from the
+//! function that reads one value (`ltree` answers `42601`). The table is read again before it is blamed, and the text
+//! says what was found.
+//!
 //! # Keys that are equal only to the server
 //!
 //! Rows of one key are written in the order in which they were submitted. What one key is, the pipeline decides by
 //! comparing values. Where the server sees more of them as equal (`citext`, nondeterministic collations, trailing
-//! spaces in `char(n)`, values that `numeric(p,s)`, `timestamp(p)` or a `BEFORE` trigger make equal), rows of such keys
+//! spaces in `char(n)`, values that floating point, `json`, a `BEFORE` trigger or, with
+//! [`LossyValues::LetDatabaseConvert`], `numeric(p,s)` and `timestamp(p)` make equal), rows of such keys
 //! may be in different batches on their way at the same time, and inside a batch they are sorted by key. So the last
 //! one that was submitted need not be the one that stays. Send such keys in one form (for example in lower case), or use
 //! `Ordering::PerTable`, which keeps the order of submission.
 //!
 //! # The table
 //!
-//! Its definition is read once per schema, again after 30 seconds of use
+//! Its definition is read once for the schemas that come within a second, again after 30 seconds of use
 //! ([`table_check_interval`](Settings::table_check_interval)), and after an error or a count of rows that points to a change.
 //! A trigger, rule or policy that comes meanwhile may cost the first batch its outcomes (`Unknown`) where that batch was
 //! a statement that commits itself; after it the table is read again.
@@ -123,24 +134,38 @@
 //! pooler it may come late, and a session that is theirs by then could be ended. Declare it.
 
 mod catalog;
+mod choice;
 mod classify;
 mod commit_stage;
 mod conn;
+mod digits;
 mod dsn;
 mod encode;
 mod field;
+mod fit;
+mod guard;
+mod libpq;
 mod live_session;
 mod options;
 mod outcome_source;
 mod params;
+mod parsed;
 mod plan;
+mod real_type;
 mod returned_keys;
+mod round_trip;
+mod servers;
 mod session;
 mod session_end;
 mod settings;
 mod sink;
+mod source;
 mod statements;
+mod table_fit;
+mod tables;
 mod types;
+mod value_limit;
+mod wire;
 mod write;
 mod write_copy;
 mod write_insert;
@@ -151,5 +176,6 @@ pub use sqlx;
 pub use conn::PostgresConn;
 pub use options::{OpenError, PostgresOptions};
 pub use plan::PostgresPlan;
-pub use settings::{Settings, Strategy};
+pub use servers::TargetSession;
+pub use settings::{LossyValues, Settings, Strategy};
 pub use sink::PostgresSink;

@@ -4,14 +4,14 @@
 use std::fmt;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
+use batchsql_core::{CachedPassword, PasswordProvider};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
 use sqlx::{ConnectOptions, Connection, Executor};
 
-use crate::settings::{Settings, Strategy};
-
-/// Prepared statements kept per connection. The statements of a table by `UNNEST` are one, those of multi-row
-/// `VALUES` at most ten.
-const CACHED_STATEMENTS: usize = 256;
+use crate::plan::CACHED_STATEMENTS;
+use crate::servers::{NoServer, Servers, TargetSession, at};
+use crate::settings::{LossyValues, Settings, Strategy};
+use crate::source::Source;
 
 /// A connection that was idle for longer is pinged before it is used. A batch that is sent over a
 /// dead link may end as unknown; asking each time would cost a round trip per batch.
@@ -33,7 +33,16 @@ const DETECT_GONE_CLIENTS: &str = "SELECT pg_catalog.set_config(name, '1s', fals
 /// | `max_connections` | connections of the pool, and batches that are written at once | 8 |
 /// | `connect_timeout` | seconds for one connection attempt, above 0, decimals allowed (`0.5`) | 5 |
 /// | `strategy` | `auto`, `multi-values`, `unnest`, `copy` or `staging`, see [`Strategy`] | `auto` |
+/// | `lock_timeout` | seconds that a statement may wait for a lock, above 0, decimals allowed | that of the server |
+/// | `target_session_attrs` | `any`, `read-write` or `primary`: which of several hosts is used, see [`TargetSession`] | `read-write` with several hosts |
+/// | `lossy_values` | `refuse` or `convert`: what becomes of values that a column would round or cut, see [`LossyValues`] | `refuse` |
 /// | `prepared_statements` | `true` or `false`, see [`prepared_statements`](Self::prepared_statements) | `true` |
+///
+/// Several servers: `postgres://user:password@first:5432,second:5432/database`.
+///
+/// `sslmode=require` with `sslrootcert` verifies the certificate, as libpq does: it means `verify-ca`. With
+/// `sslrootcert=system` the authorities of the system are used, and `verify-full`. Parameters of libpq that this client
+/// does not carry out are refused with advice, as are parameters that are given twice or that the sink sets itself.
 ///
 /// What the DSN leaves out comes from `PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD`, `PGDATABASE`, `PGSSLMODE` and the
 /// password file, as with libpq.
@@ -50,6 +59,9 @@ pub struct PostgresOptions {
     connect: PgConnectOptions,
     max_connections: u32,
     connect_timeout: Duration,
+    lock_timeout: Option<Duration>,
+    servers: Servers,
+    password: Option<CachedPassword>,
     settings: Settings,
 }
 
@@ -94,7 +106,63 @@ impl PostgresOptions {
     /// The default settings for a server that `sqlx` options describe, for example with a socket or certificates
     /// in memory.
     pub fn from_connect_options(connect: PgConnectOptions) -> Self {
-        Self { connect, max_connections: 8, connect_timeout: Duration::from_secs(5), settings: Settings::default() }
+        Self {
+            connect,
+            max_connections: 8,
+            connect_timeout: Duration::from_secs(5),
+            lock_timeout: None,
+            servers: Servers::default(),
+            password: None,
+            settings: Settings::default(),
+        }
+    }
+
+    /// Several servers of one database, as host (or the folder of a socket) and port, of which one is written to: the
+    /// first in this order that is a `target`. It is chosen when the sink connects, and again when it cannot be
+    /// reached or has become read-only. `connect_timeout` holds for each. With none or one the call changes only the
+    /// address.
+    #[must_use]
+    pub fn servers<H: Into<Box<str>>>(
+        mut self,
+        addresses: impl IntoIterator<Item = (H, u16)>,
+        target: TargetSession,
+    ) -> Self {
+        let addresses: Vec<(Box<str>, u16)> = addresses.into_iter().map(|(host, port)| (host.into(), port)).collect();
+        if let Some((host, port)) = addresses.first() {
+            self.connect = at(&self.connect, host, *port);
+        }
+        self.servers = Servers { addresses, target };
+        self
+    }
+
+    #[cfg(test)]
+    pub(crate) fn addresses(&self) -> &[(Box<str>, u16)] {
+        &self.servers.addresses
+    }
+
+    pub(crate) fn target_session(mut self, target: TargetSession) -> Self {
+        self.servers.target = target;
+        self
+    }
+
+    /// Asks for the password of new connections, in place of a fixed one: for tokens that end after a while, as cloud
+    /// databases have them. It is asked again when the time of the last password is over, or the server refuses it.
+    /// Open connections stay.
+    #[must_use]
+    pub fn password_provider(mut self, provider: impl PasswordProvider) -> Self {
+        self.password = Some(CachedPassword::new(provider));
+        self
+    }
+
+    /// How long a statement may wait for a lock before its batch is tried again (`55P03`); in whole milliseconds, at
+    /// least 1; default: that of the server, which is to wait for ever.
+    ///
+    /// It is set when connecting. A pooler gives such a setting to others, so with
+    /// [`prepared_statements(false)`](Self::prepared_statements) connecting fails with advice.
+    #[must_use]
+    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
+        self.lock_timeout = Some(timeout);
+        self
     }
 
     /// How many connections the pool opens at most, which is how many batches are written at once; default 8.
@@ -137,6 +205,14 @@ impl PostgresOptions {
         self
     }
 
+    /// What becomes of values that their column would round or cut, see [`Settings::lossy_values`]; default
+    /// [`LossyValues::Refuse`].
+    #[must_use]
+    pub fn lossy_values(mut self, policy: LossyValues) -> Self {
+        self.settings = self.settings.lossy_values(policy);
+        self
+    }
+
     /// How long a write that was given up may still take effect when its session cannot be ended, see
     /// [`Settings::late_write_limit`]; default: not known.
     #[must_use]
@@ -150,19 +226,37 @@ impl PostgresOptions {
     }
 
     /// Connects once, so that a mistake is seen before rows are, and makes the pool.
-    pub(crate) async fn open(&self) -> Result<PgPool, OpenError> {
-        let connect = self.connect_options();
-        match tokio::time::timeout(self.connect_timeout, connect.connect()).await {
-            // Ends the session properly; an error here changes nothing.
-            Ok(Ok(conn)) => drop(conn.close().await),
-            Ok(Err(error)) => return Err(self.open_error(error)),
-            Err(_) => {
-                let after = self.connect_timeout;
-                return Err(self.problem(&format!(
-                    "it does not answer within connect_timeout = {after:?}; check host, port and firewall"
-                )));
-            }
+    pub(crate) async fn open(&self) -> Result<Source, OpenError> {
+        let mut connect = self.connect_options()?;
+        if let Some(password) = &self.password {
+            let (text, _) = password.get().await.map_err(|error| {
+                let reason = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                self.problem(&format!("the password provider gave no password: {reason}"))
+            })?;
+            connect = connect.password(&text);
         }
+        let connect = self.servers.choose(&connect, self.connect_timeout).await.map_err(|none| match none {
+            NoServer::Failed(at, error) => Self { connect: *at, ..self.clone() }.open_error(error),
+            NoServer::TimedOut(at) => {
+                let after = self.connect_timeout;
+                problem(
+                    &at,
+                    &format!("it does not answer within connect_timeout = {after:?}; check host, port and firewall"),
+                )
+            }
+            NoServer::ReadOnly => {
+                self.problem("each server that answers is read-only; name the primary, or use target_session_attrs=any")
+            }
+        })?;
+        Ok(self.pool(connect, false))
+    }
+
+    /// Makes the pool, and asks no server.
+    pub(crate) fn open_lazy(&self) -> Result<Source, OpenError> {
+        Ok(self.pool(self.connect_options()?, true))
+    }
+
+    fn pool(&self, connect: PgConnectOptions, is_lazy: bool) -> Source {
         let pool = PgPoolOptions::new()
             .max_connections(self.max_connections)
             .acquire_timeout(self.connect_timeout)
@@ -176,8 +270,10 @@ impl PostgresOptions {
                 })
             });
         // A pooler would hand the setting on to others.
+        let source =
+            |pool| Source::changing(pool, self.password.clone(), self.servers.clone(), self.connect_timeout, is_lazy);
         if !self.settings.prepared_statements {
-            return Ok(pool.connect_lazy_with(connect));
+            return source(pool.connect_lazy_with(connect));
         }
         let pool = pool.after_connect(|conn, _| {
             Box::pin(async move {
@@ -188,21 +284,29 @@ impl PostgresOptions {
                 }
             })
         });
-        Ok(pool.connect_lazy_with(connect))
+        source(pool.connect_lazy_with(connect))
     }
 
-    fn connect_options(&self) -> PgConnectOptions {
+    fn connect_options(&self) -> Result<PgConnectOptions, OpenError> {
         let connect = self.connect.clone().disable_statement_logging();
         if !self.settings.prepared_statements {
+            if self.lock_timeout.is_some() {
+                let advice = "a pooler gives lock_timeout to others; set it with ALTER ROLE … SET lock_timeout";
+                return Err(OpenError::new(format!("lock_timeout with prepared_statements = false: {advice}")));
+            }
             // PgBouncer refuses startup parameters that it does not know.
-            return connect.extra_float_digits(None).statement_cache_capacity(0);
+            return Ok(connect.extra_float_digits(None).statement_cache_capacity(0));
         }
+        let connect = match self.lock_timeout {
+            Some(timeout) => connect.options([("lock_timeout", format!("{}ms", timeout.as_millis().max(1)))]),
+            None => connect,
+        };
         // A trigger may say anything in a notice, also the values of a row, and sqlx logs notices.
-        connect.statement_cache_capacity(CACHED_STATEMENTS).options([("client_min_messages", "error")])
+        Ok(connect.statement_cache_capacity(CACHED_STATEMENTS).options([("client_min_messages", "error")]))
     }
 
     fn problem(&self, what: &str) -> OpenError {
-        OpenError::new(format!("cannot connect to postgresql at {}: {what}", server(&self.connect)))
+        problem(&self.connect, what)
     }
 
     fn open_error(&self, error: sqlx::Error) -> OpenError {
@@ -251,6 +355,10 @@ impl PostgresOptions {
             other => self.problem(&other.to_string()),
         }
     }
+}
+
+fn problem(connect: &PgConnectOptions, what: &str) -> OpenError {
+    OpenError::new(format!("cannot connect to postgresql at {}: {what}", server(connect)))
 }
 
 /// Host and port or socket, user and database, for errors.

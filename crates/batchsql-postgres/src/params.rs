@@ -14,7 +14,7 @@ use sqlx::{Arguments, Encode, Postgres, Type};
 use crate::classify::row_error;
 use crate::encode::{MAX_VALUE_BYTES, Unfit, write_field, write_value};
 use crate::field::Field;
-use crate::types::Wire;
+use crate::wire::Wire;
 
 /// One array per column.
 pub(crate) fn arrays(rows: Rows<'_>, fields: &[Field]) -> Result<PgArguments, SinkError> {
@@ -56,12 +56,23 @@ pub(crate) fn unfit(why: Unfit, column: &str) -> SinkError {
     match why {
         Unfit::OutOfRange => row_error("22003", column),
         Unfit::Nested => row_error("22P02", column),
+        Unfit::TooLong => row_error("22001", column),
+        Unfit::Nul => row_error("22P05", column),
+        Unfit::Rounded => changed("22000", "keeps fewer digits than a value has; round it", column),
+        Unfit::PartLeftOut => changed("22000", "would leave out the zone or the time of day of a value", column),
+        Unfit::SpacesCut => changed("22001", "would cut off spaces at the end of a value; trim it", column),
         Unfit::TooLarge => {
             let text =
                 format!("up to column {column:?}, the values are more than the {MAX_VALUE_BYTES} bytes of a statement");
             SinkError::with_code(ErrorClass::Size, "54000", text)
         }
     }
+}
+
+/// The error of a value that its column would change.
+fn changed(code: &str, what: &str, column: &str) -> SinkError {
+    let text = format!("column {column:?} {what}, or let the database convert values (LossyValues)");
+    SinkError::with_code(ErrorClass::Row, code, text)
 }
 
 fn refused(error: &BoxDynError, field: &Field) -> SinkError {

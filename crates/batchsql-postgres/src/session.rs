@@ -46,6 +46,8 @@ pub(crate) struct Named {
     /// The user who connected, by its number.
     pub(crate) user: i64,
     pub(crate) place: ServerPlace,
+    /// A transaction was open before it was asked.
+    pub(crate) in_transaction: bool,
 }
 
 /// The name that is given to the pipeline.
@@ -68,6 +70,8 @@ pub(crate) struct Sight {
 /// The session that has a process id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Found {
+    /// Whether it executes something, as far as it is shown. One that waits for data of its client does.
+    pub(crate) is_active: Option<bool>,
     /// `None` for processes without a user.
     pub(crate) user: Option<i64>,
     /// `None`: hidden from the user who looks.
@@ -100,7 +104,8 @@ macro_rules! named {
             micros!("s.backend_start"),
             ", s.usesysid::pg_catalog.int8, ",
             micros!("pg_catalog.pg_postmaster_start_time()"),
-            ", pg_catalog.host(pg_catalog.inet_server_addr()), pg_catalog.inet_server_port()"
+            ", pg_catalog.host(pg_catalog.inet_server_addr()), pg_catalog.inet_server_port(), \
+             pg_catalog.now() OPERATOR(pg_catalog.<>) pg_catalog.statement_timestamp()"
         )
     };
 }
@@ -123,13 +128,13 @@ pub(crate) async fn look(link: &mut PgConnection, id: SessionId) -> Result<Sight
     let SessionId { pid, .. } = id;
     let (columns, of_found) = (named!(), micros!("f.backend_start"));
     let sql = format!(
-        "{columns}, f.pid, f.usesysid::pg_catalog.int8, {of_found} \
+        "{columns}, f.pid, f.usesysid::pg_catalog.int8, {of_found}, f.state = 'active' \
          FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) s \
          LEFT JOIN pg_catalog.pg_stat_get_activity({pid}) f ON true"
     );
     let row = one_row(link, &sql).await?;
-    let is_found = get::<Option<i32>>(&row, 6)?.is_some();
-    let found = Found { user: get(&row, 7)?, started: get(&row, 8)? };
+    let is_found = get::<Option<i32>>(&row, 7)?.is_some();
+    let found = Found { user: get(&row, 8)?, started: get(&row, 9)?, is_active: get(&row, 10)? };
     Ok(Sight { own: named(&row)?, found: is_found.then_some(found) })
 }
 
@@ -219,6 +224,7 @@ fn named(row: &PgRow) -> Result<Named, SinkError> {
         id: started.map(|started| SessionId { pid, started }),
         user: get(row, 2)?,
         place: ServerPlace { started: get(row, 3)?, address: get(row, 4)?, port: get(row, 5)? },
+        in_transaction: get(row, 6)?,
     })
 }
 
@@ -251,7 +257,7 @@ mod tests {
         let of = server(100, Some("10.0.0.1"), Some("7"));
         let session = BackendSession { id: SessionId { pid: 4, started: 150 }, user: 10, server: of.clone() };
         let check = |server: &Server, found: Option<(Option<i64>, Option<i64>)>, expected| {
-            let found = found.map(|(user, started)| Found { user, started });
+            let found = found.map(|(user, started)| Found { user, started, is_active: None });
             assert_eq!(session.presence(server, found), expected, "{server:?} {found:?}");
         };
         check(&of, None, Presence::Gone);

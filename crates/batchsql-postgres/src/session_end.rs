@@ -84,7 +84,9 @@ impl Sessions {
         conn.live = None;
         let link = conn.begin()?;
         let named = match ask_name(link).await {
-            Ok(Named { id: Some(id), user, place }) => Some((id, user, place)),
+            Ok(Named { in_transaction: true, .. }) => return Err(open_transaction(conn, Ok(true))),
+            Err(error) if error.code() == Some("25P02") => return Err(open_transaction(conn, Err(error))),
+            Ok(Named { id: Some(id), user, place, .. }) => Some((id, user, place)),
             Ok(Named { id: None, .. }) => None,
             // Something that resembles PostgreSQL.
             Err(error) if is_refusal(&error) && !error.is_retryable() => None,
@@ -92,6 +94,7 @@ impl Sessions {
         };
         let Some((id, user, place)) = named else {
             conn.end();
+            conn.check_idle().await?;
             self.give_up(Nameless::Hidden);
             return Ok(None);
         };
@@ -99,7 +102,7 @@ impl Sessions {
         if !self.probed.swap(true, Ordering::AcqRel) {
             self.probe(pool, link, id).await?;
         }
-        conn.end();
+        conn.checked_idle(Ok(false))?;
         conn.live = self.live.add(id);
         if conn.live.is_none() {
             self.give_up(Nameless::Shared);
@@ -171,10 +174,54 @@ impl Sessions {
         }
     }
 
+    /// Whether the server executes something for a session; `None` where this is not known.
+    ///
+    /// # Errors
+    /// The server cannot be asked now.
+    pub(crate) async fn is_working(&self, pool: &PgPool, session: &BackendSession) -> Result<Option<bool>, SinkError> {
+        let mut kept = self.kept.lock().await;
+        let seen = match kept.take() {
+            // It may be dead.
+            Some(mut link) => match timeout(ANSWER, look(&mut link.conn, session.id)).await {
+                Ok(Ok(sight)) => Some((link, sight)),
+                _ => None,
+            },
+            None => None,
+        };
+        let (mut link, sight) = match seen {
+            Some(seen) => seen,
+            None => {
+                let mut link = self.open(pool).await?;
+                let sight = look(&mut link.conn, session.id).await?;
+                (link, sight)
+            }
+        };
+        self.check_distinct(sight.own.id, Some(link.live.id), session);
+        let presence = self.presence(&mut link.conn, session, &sight).await?;
+        *kept = Some(link);
+        if self.nameless.get() == Some(&Nameless::Shared) {
+            return Ok(None);
+        }
+        Ok(match presence {
+            Presence::Gone => Some(false),
+            Presence::There => sight.found.and_then(|found| found.is_active),
+            Presence::Hidden | Presence::Elsewhere => None,
+        })
+    }
+
     /// Whether the session that looks is one that others have too. `before`: what it was when it was opened.
     fn check_own(&self, own: Option<SessionId>, before: Option<SessionId>, session: &BackendSession) {
+        self.check_distinct(own, before, session);
+        // The connection of an abandoned write is closed.
+        if self.live.lock().contains(&session.id) {
+            self.give_up(Nameless::Shared);
+        }
+    }
+
+    /// The same for a session whose connection is in use.
+    fn check_distinct(&self, own: Option<SessionId>, before: Option<SessionId>, session: &BackendSession) {
         let has_changed = before.is_some() && before != own;
-        if has_changed || own == Some(session.id) || self.live.lock().contains(&session.id) {
+        if has_changed || own == Some(session.id) {
             self.give_up(Nameless::Shared);
         }
     }
@@ -301,11 +348,16 @@ impl Sessions {
     }
 }
 
+/// The error of a connection that came with an open transaction.
+fn open_transaction(conn: &mut PostgresConn, seen: Result<bool, SinkError>) -> SinkError {
+    conn.checked_idle(seen).expect_err("there is a transaction")
+}
+
 /// A connection of the pool.
 async fn pooled(pool: &PgPool) -> Option<PostgresConn> {
     let conn = match pool.try_acquire() {
         Some(conn) => conn,
         None => timeout(POOLED, pool.acquire()).await.ok()?.ok()?,
     };
-    Some(PostgresConn::new(conn))
+    Some(PostgresConn::new(conn, false))
 }

@@ -40,6 +40,19 @@ impl Strategy {
     }
 }
 
+/// What becomes of a value that its column would change: digits that `numeric(p,s)`, `time(p)`, `timestamp(p)` or
+/// `interval(p)` rounds, and spaces that `varchar(n)` and `char(n)` cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum LossyValues {
+    /// Its row is rejected (code 22000; 22001 for spaces), and the rows beside it are written.
+    #[default]
+    Refuse,
+    /// The database converts it, as an assignment in SQL does: it rounds, and cuts spaces off. The row is reported as
+    /// written.
+    LetDatabaseConvert,
+}
+
 /// What holds for every batch of a sink, whoever made its pool.
 ///
 /// ```
@@ -53,6 +66,7 @@ pub struct Settings {
     pub(crate) prepared_statements: bool,
     pub(crate) table_check_interval: Duration,
     pub(crate) late_write_limit: Option<Duration>,
+    pub(crate) lossy_values: LossyValues,
 }
 
 impl Default for Settings {
@@ -62,6 +76,7 @@ impl Default for Settings {
             prepared_statements: true,
             table_check_interval: Duration::from_secs(30),
             late_write_limit: None,
+            lossy_values: LossyValues::Refuse,
         }
     }
 }
@@ -78,7 +93,7 @@ impl Settings {
     ///
     /// Say false behind a pooler that gives each transaction another server connection (PgBouncer in transaction
     /// mode, Supavisor, RDS Proxy). Then no statement is named, and what is not one simple query is sent inside an
-    /// explicit transaction. It costs up to three round trips per batch. A pooler also shares what is set on a
+    /// explicit transaction. It costs one round trip per batch of plain inserts (`COPY`), and three with a rule. A pooler also shares what is set on a
     /// connection, so the sink does not turn notices off (a trigger may say values of rows in one, and `sqlx`
     /// logs them) or to notice clients that are gone: set `client_min_messages = error` and
     /// `client_connection_check_interval` for the user, by `ALTER ROLE … SET …`. And no session is ended there when a
@@ -97,6 +112,13 @@ impl Settings {
     #[must_use]
     pub fn table_check_interval(mut self, interval: Duration) -> Self {
         self.table_check_interval = interval;
+        self
+    }
+
+    /// What becomes of values that their column would round or cut; default [`LossyValues::Refuse`].
+    #[must_use]
+    pub fn lossy_values(mut self, policy: LossyValues) -> Self {
+        self.lossy_values = policy;
         self
     }
 

@@ -13,10 +13,11 @@ use sqlx::{Connection, Executor, PgPool};
 use crate::classify::{LinkLost, sink_error};
 use crate::conn::PostgresConn;
 use crate::options::{OpenError, PostgresOptions};
-use crate::plan::PostgresPlan;
+use crate::plan::{PostgresPlan, ServerKnowledge};
 use crate::session::BackendSession;
 use crate::session_end::Sessions;
 use crate::settings::Settings;
+use crate::source::Source;
 use crate::write::write_rows;
 
 /// The columns of a table at most, as PostgreSQL is built (`MaxHeapAttributeNumber`).
@@ -25,11 +26,12 @@ const MAX_COLUMNS: usize = 1600;
 /// Writes batches to one PostgreSQL database through a pool of connections. Clones share the pool.
 #[derive(Clone)]
 pub struct PostgresSink {
-    pool: PgPool,
+    source: Source,
     settings: Settings,
     /// Whether connections keep prepared statements; asked once.
     keeps_statements: Arc<OnceLock<bool>>,
     sessions: Arc<Sessions>,
+    known: Arc<ServerKnowledge>,
 }
 
 impl PostgresSink {
@@ -52,7 +54,29 @@ impl PostgresSink {
     /// # Cancel safety
     /// Nothing is left behind when the call is cancelled.
     pub async fn with_options(options: &PostgresOptions) -> Result<Self, OpenError> {
-        Ok(Self::from_pool(options.open().await?, options.settings()))
+        Ok(Self::of(options.open().await?, options.settings()))
+    }
+
+    /// As [`connect`](Self::connect) without asking a server, so that a program starts while the database is away. What
+    /// would be learned when connecting (a wrong password, database or host) is learned by the first batch, whose rows
+    /// wait as for any server that is away.
+    ///
+    /// # Errors
+    /// A DSN that makes no sense.
+    pub fn connect_lazy(dsn: &str) -> Result<Self, OpenError> {
+        Self::with_options_lazy(&dsn.parse()?)
+    }
+
+    /// As [`with_options`](Self::with_options) without asking a server, see [`connect_lazy`](Self::connect_lazy).
+    ///
+    /// # Errors
+    /// Options that exclude each other.
+    pub fn with_options_lazy(options: &PostgresOptions) -> Result<Self, OpenError> {
+        Ok(Self::of(options.open_lazy()?, options.settings()))
+    }
+
+    fn of(source: Source, settings: Settings) -> Self {
+        Self { source, settings, keeps_statements: Arc::default(), sessions: Arc::default(), known: Arc::default() }
     }
 
     /// Writes through a pool that you have, with the default [`Settings`]. As many batches are written at once as it
@@ -69,7 +93,11 @@ impl PostgresSink {
     ///   statement that waits for a lock goes on waiting, and keeps its locks and its place among `max_connections`.
     ///   Where rows keep an order the sink ends such a session itself, see [Abandoned writes](crate#abandoned-writes).
     ///
-    /// For that it opens a connection of its own with the options of the pool, beside the pool and without its
+    /// A transaction that was left open by a raw `BEGIN` would take rows in that nobody commits. So the sink looks before
+    /// the first batch of each connection that it takes from the pool (one round trip, at most once a second under
+    /// load), closes one that has an open transaction, and takes another.
+    ///
+    /// To end sessions it opens a connection of its own with the options of the pool, beside the pool and without its
     /// `after_connect`. It is closed with the last clone of the sink.
     ///
     /// With `statement_cache_capacity(0)` nothing is prepared under a name, as with
@@ -82,7 +110,7 @@ impl PostgresSink {
 
     /// Writes through a pool that you have, see [`new`](Self::new).
     pub fn from_pool(pool: PgPool, settings: Settings) -> Self {
-        Self { pool, settings, keeps_statements: Arc::default(), sessions: Arc::default() }
+        Self::of(Source::new(pool), settings)
     }
 
     /// Whether what is prepared under a name is found again. Where the client's cache is off, each use would leave
@@ -99,9 +127,10 @@ impl PostgresSink {
         Ok(*self.keeps_statements.get_or_init(|| keeps))
     }
 
-    /// The pool, for example to create tables or to read.
+    /// The pool, for example to create tables or to read. End every transaction before its connection goes back: from
+    /// this call on the sink looks for open ones, see [`new`](Self::new).
     pub fn pg_pool(&self) -> &PgPool {
-        &self.pool
+        self.source.share()
     }
 }
 
@@ -127,7 +156,7 @@ impl Sink for PostgresSink {
     }
 
     fn max_concurrency(&self) -> Option<usize> {
-        usize::try_from(self.pool.options().get_max_connections()).ok()
+        usize::try_from(self.source.pool.options().get_max_connections()).ok()
     }
 
     fn sorts_by_key(&self) -> bool {
@@ -135,8 +164,8 @@ impl Sink for PostgresSink {
     }
 
     fn pool(&self) -> Option<PoolState> {
-        let (open, idle) = (self.pool.size() as usize, self.pool.num_idle());
-        let max = self.pool.options().get_max_connections() as usize;
+        let (open, idle) = (self.source.pool.size() as usize, self.source.pool.num_idle());
+        let max = self.source.pool.options().get_max_connections() as usize;
         // The two numbers are not read at one moment.
         Some(PoolState { in_use: open.saturating_sub(idle), idle: idle.min(open), max })
     }
@@ -152,19 +181,32 @@ impl Sink for PostgresSink {
         if !has_names || !self.keeps_statements(conn).await? {
             return Ok(None);
         }
-        self.sessions.name(&self.pool, conn).await
+        self.sessions.name(&self.source.pool, conn).await
     }
 
     async fn end_session(&self, session: &Session) -> Result<SessionEnd, SinkError> {
         match session.name::<BackendSession>() {
-            Some(session) => self.sessions.end(&self.pool, session).await,
+            Some(session) => {
+                self.source.refresh().await?;
+                self.sessions.end(&self.source.pool, session).await
+            }
             None => Ok(SessionEnd::Impossible),
         }
     }
 
+    /// One query from the connection from which sessions are ended.
+    async fn is_working(&self, session: &Session) -> Result<Option<bool>, SinkError> {
+        match session.name::<BackendSession>() {
+            Some(session) => {
+                self.source.refresh().await?;
+                self.sessions.is_working(&self.source.pool, session).await
+            }
+            None => Ok(None),
+        }
+    }
+
     async fn acquire(&self) -> Result<PostgresConn, SinkError> {
-        let conn = self.pool.acquire().await.map_err(|error| sink_error(error, LinkLost::BeforeCommit))?;
-        Ok(PostgresConn::new(conn))
+        self.source.acquire().await
     }
 
     async fn prepare(&self, conn: &mut PostgresConn, schema: &Schema) -> Result<PostgresPlan, SinkError> {
@@ -172,7 +214,7 @@ impl Sink for PostgresSink {
         if settings.prepared_statements && !self.keeps_statements(conn).await? {
             settings = settings.prepared_statements(false);
         }
-        PostgresPlan::make(conn, schema, settings).await
+        PostgresPlan::make(conn, schema, settings, &self.known).await
     }
 
     async fn write(
@@ -180,9 +222,13 @@ impl Sink for PostgresSink {
         conn: &mut PostgresConn,
         plan: &PostgresPlan,
         rows: Rows<'_>,
-        // Rows are never refused one by one here, so an atomic batch is as any other.
         attempt: &Attempt,
     ) -> Result<Written, SinkError> {
-        write_rows(conn, plan, rows, attempt).await
+        let result = write_rows(conn, plan, rows, attempt).await;
+        if result.as_ref().is_err_and(|error| error.code() == Some("25006")) {
+            // It is a standby now.
+            self.source.reconsider();
+        }
+        result
     }
 }

@@ -5,6 +5,7 @@ use batchsql_core::Schema;
 use batchsql_sql::{insert_from, quote, quote_table};
 
 use crate::field::Field;
+use crate::guard::RAISE;
 use crate::outcome_source::OutcomeSource;
 
 /// An insert in two versions.
@@ -28,12 +29,31 @@ const STAGE: &str = "pg_temp.batchsql_stage";
 
 /// `INSERT … SELECT … FROM unnest(…)`: one array per column.
 pub(crate) fn unnest(schema: &Schema, fields: &[Field], outcome_source: OutcomeSource) -> Insert {
+    insert(schema, fields, &unnested(fields), "pg_catalog.cardinality($1)", outcome_source)
+}
+
+/// The same for rows that may be left out without a word: it returns how many were written when these are all or none,
+/// and otherwise refuses itself. A trigger may say anything in a notice, so notices are turned off before it runs.
+pub(crate) fn whole(schema: &Schema, fields: &[Field]) -> Box<str> {
+    let source = format!(
+        "{} WHERE (SELECT pg_catalog.set_config('client_min_messages','error',true)) IS NOT NULL",
+        unnested(fields)
+    );
+    let plain = insert_from(schema, &source);
+    let n = "pg_catalog.count(*)";
+    format!(
+        "WITH i AS ({plain} RETURNING 1) SELECT CASE WHEN {n} IN (0, pg_catalog.cardinality($1)) THEN {n} \
+         ELSE {RAISE} END FROM i"
+    )
+    .into()
+}
+
+/// `SELECT … FROM unnest(…)`.
+fn unnested(fields: &[Field]) -> String {
     let arrays = fields.iter().zip(1..).map(|(field, number)| format!("${number}::{}[]", field.form.wire.sql()));
     let arrays: Vec<String> = arrays.collect();
     let names: Vec<String> = (0..fields.len()).map(|column| format!("c{column}")).collect();
-    let from = format!("unnest({}) AS u({})", arrays.join(","), names.join(","));
-    let source = format!("SELECT {} FROM {from}", expressions(fields));
-    insert(schema, fields, &source, "pg_catalog.cardinality($1)", outcome_source)
+    format!("SELECT {} FROM unnest({}) AS u({})", expressions(fields), arrays.join(","), names.join(","))
 }
 
 /// `INSERT … VALUES (…), (…)`: one value per column and row.
@@ -104,7 +124,8 @@ mod tests {
     use batchsql_core::{ColumnType, Conflict, TableName};
 
     use super::*;
-    use crate::types::{RealType, form};
+    use crate::real_type::RealType;
+    use crate::types::form;
 
     /// A key, and a column of an enum.
     fn table(conflict: Conflict) -> (Schema, [Field; 2]) {
@@ -116,6 +137,7 @@ mod tests {
             receive: String::new(),
             modifier: -1,
             element: String::new(),
+            spelled: None,
         };
         let field = |name: &str, ty, real| Field { name: name.into(), form: form(ty, &real).unwrap() };
         let schema = Schema::builder(TableName::qualified("s", "t"))

@@ -5,86 +5,11 @@ use batchsql_core::ColumnType;
 use batchsql_core::exhaustive::Type;
 use batchsql_sql::quote;
 
-/// The binary form in which values are sent. Each is a built-in type, so that neither the client nor the server has
-/// to look anything up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wire {
-    Bool,
-    Int2,
-    Int4,
-    Int8,
-    Float4,
-    Float8,
-    Numeric,
-    Text,
-    Name,
-    Bytea,
-    Uuid,
-    Json,
-    Jsonb,
-    /// An array of JSON without arrays or objects in it.
-    FlatJsonb,
-    Date,
-    Time,
-    Timestamp,
-    TimestampTz,
-}
-
-impl Wire {
-    /// The object ids of the type and of its array type, and its name; fixed in every PostgreSQL (`pg_type.dat`).
-    const fn known(self) -> (u32, u32, &'static str) {
-        match self {
-            Self::Bool => (16, 1000, "bool"),
-            Self::Int2 => (21, 1005, "int2"),
-            Self::Int4 => (23, 1007, "int4"),
-            Self::Int8 => (20, 1016, "int8"),
-            Self::Float4 => (700, 1021, "float4"),
-            Self::Float8 => (701, 1022, "float8"),
-            Self::Numeric => (1700, 1231, "numeric"),
-            Self::Text => (25, 1009, "text"),
-            Self::Name => (19, 1003, "name"),
-            Self::Bytea => (17, 1001, "bytea"),
-            Self::Uuid => (2950, 2951, "uuid"),
-            Self::Json => (114, 199, "json"),
-            Self::Jsonb | Self::FlatJsonb => (3802, 3807, "jsonb"),
-            Self::Date => (1082, 1182, "date"),
-            Self::Time => (1083, 1183, "time"),
-            Self::Timestamp => (1114, 1115, "timestamp"),
-            Self::TimestampTz => (1184, 1185, "timestamptz"),
-        }
-    }
-
-    pub(crate) const fn oid(self) -> u32 {
-        self.known().0
-    }
-
-    pub(crate) const fn array_oid(self) -> u32 {
-        self.known().1
-    }
-
-    /// The type's name in SQL, whatever the search path.
-    pub(crate) fn sql(self) -> String {
-        format!("pg_catalog.{}", self.known().2)
-    }
-}
-
-/// The real type of a column: a domain is already resolved to what it is based on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RealType {
-    pub(crate) namespace: String,
-    pub(crate) name: String,
-    /// `b`ase, `e`num, `r`ange and so on (`pg_type.typtype`).
-    pub(crate) kind: char,
-    /// `A`rray, `S`tring and so on (`pg_type.typcategory`).
-    pub(crate) category: char,
-    /// The function that reads its binary form (`pg_type.typreceive`).
-    pub(crate) receive: String,
-    /// Length, precision or scale, -1 when none is declared.
-    pub(crate) modifier: i32,
-    /// The function that writes an element of it as text, where it is an array (`pg_type.typoutput`). A domain has that
-    /// of the type it is based on.
-    pub(crate) element: String,
-}
+use crate::guard::Guard;
+use crate::parsed::Parsed;
+use crate::real_type::RealType;
+use crate::value_limit::{ValueLimit, limit};
+use crate::wire::Wire;
 
 /// What becomes of a value on the server before it is in its column.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,9 +18,9 @@ enum Cast {
     No,
     /// It is text that the type reads. The type carries no length or precision: these are the column's, and checked
     /// when the value is assigned. A cast would cut off silently what is too long.
-    Text { to: String },
+    Text { to: String, guard: Option<Guard> },
     /// It is a JSON array whose elements, taken apart by a function, the element type reads.
-    JsonArray { elements: &'static str, to: String },
+    JsonArray { elements: &'static str, to: String, guard: Option<Guard> },
 }
 
 /// How the values of a column are sent.
@@ -103,10 +28,14 @@ enum Cast {
 pub(crate) struct Form {
     pub(crate) wire: Wire,
     cast: Cast,
-    /// Whether the column's type reads the binary form itself, as `COPY` needs.
+    /// Whether the column's type reads the binary form itself, as `COPY` needs. See also `parsed`.
     pub(crate) copies: bool,
+    /// How COPY writes text that is sent as text otherwise.
+    pub(crate) parsed: Option<Parsed>,
     /// Whether the column's values come back as they were sent, so that a row is known by its key.
     pub(crate) echo: Echo,
+    /// What the values have to keep to.
+    pub(crate) limit: ValueLimit,
 }
 
 /// Whether a value comes back from its column as it was sent.
@@ -125,20 +54,57 @@ impl Form {
     pub(crate) fn expression(&self, value: &str) -> String {
         match &self.cast {
             Cast::No => value.to_owned(),
-            Cast::Text { to } => format!("{value}::{to}"),
-            Cast::JsonArray { elements, to } => {
-                format!("CASE WHEN {value} IS NOT NULL THEN ARRAY(SELECT pg_catalog.{elements}({value}))::{to} END")
+            Cast::Text { to, guard: None } => format!("{value}::{to}"),
+            Cast::Text { to, guard: Some(guard) } => guard.expression(value, &format!("{value}::{to}"), to),
+            Cast::JsonArray { elements, to, guard } => {
+                let array = format!("ARRAY(SELECT pg_catalog.{elements}({value}))");
+                let converted = format!("{array}::{to}");
+                let converted = match guard {
+                    Some(guard) => guard.expression(&array, &converted, to),
+                    None => converted,
+                };
+                format!("CASE WHEN {value} IS NOT NULL THEN {converted} END")
             }
         }
     }
+
+    /// The same where the server may round values and cut them off.
+    pub(crate) fn lossy(mut self) -> Self {
+        self.limit = self.limit.lossy();
+        if let Cast::Text { guard, .. } | Cast::JsonArray { guard, .. } = &mut self.cast {
+            *guard = None;
+        }
+        self
+    }
+
+    /// Whether the server itself refuses values that it would change, see [`Guard`].
+    pub(crate) fn is_guarded(&self) -> bool {
+        matches!(&self.cast, Cast::Text { guard: Some(_), .. } | Cast::JsonArray { guard: Some(_), .. })
+    }
 }
 
-/// The form of a column, or why its values cannot be sent.
+/// The form of a column, or why its values cannot be sent. Values that the column would change are refused.
 pub(crate) fn form(ty: ColumnType, real: &RealType) -> Result<Form, &'static str> {
+    let form = wire_form(ty, real)?;
+    let limit = limit(ty, real, form.wire);
+    // Only text that the server reads needs its help.
+    let guard = if form.copies { None } else { Guard::of(real) };
+    let cast = match form.cast {
+        Cast::Text { to, .. } => Cast::Text { to, guard },
+        Cast::JsonArray { elements, to, .. } => Cast::JsonArray { elements, to, guard },
+        Cast::No => Cast::No,
+    };
+    let is_text = matches!(cast, Cast::Text { .. }) && !form.copies && real.namespace == "pg_catalog";
+    let parsed = if is_text { Parsed::of(&real.name, real.modifier >= 0) } else { None };
+    Ok(Form { limit, cast, parsed, ..form })
+}
+
+fn wire_form(ty: ColumnType, real: &RealType) -> Result<Form, &'static str> {
     use Echo::{Changed, Same};
     let is_builtin = real.namespace == "pg_catalog";
     let is = |name: &str| is_builtin && real.name == name;
-    let plain = |wire, echo| Ok(Form { wire, cast: Cast::No, copies: true, echo });
+    let plain =
+        |wire, echo| Ok(Form { wire, cast: Cast::No, copies: true, echo, parsed: None, limit: ValueLimit::None });
     // A precision makes the server round.
     let unrounded = if real.modifier < 0 { Same } else { Changed };
     match ty.exhaustive() {
@@ -176,7 +142,8 @@ pub(crate) fn form(ty: ColumnType, real: &RealType) -> Result<Form, &'static str
                 "jsonb_out" => (Wire::Jsonb, "jsonb_array_elements"),
                 _ => (Wire::FlatJsonb, "jsonb_array_elements_text"),
             };
-            Ok(Form { wire, cast: Cast::JsonArray { elements, to: sql_name(real) }, copies: false, echo: Changed })
+            let cast = Cast::JsonArray { elements, to: sql_name(real), guard: None };
+            Ok(Form { wire, cast, copies: false, echo: Changed, parsed: None, limit: ValueLimit::None })
         }
         Type::Json => text_form(real).ok_or("need a column of type json, jsonb, text or an array"),
 
@@ -201,30 +168,29 @@ pub(crate) fn form(ty: ColumnType, real: &RealType) -> Result<Form, &'static str
         Type::Text if is("char") => Err("would be cut to one byte; declare the column text"),
         Type::Text => Ok(text_form(real).unwrap_or_else(|| Form {
             wire: Wire::Text,
-            cast: Cast::Text { to: sql_name(real) },
+            cast: Cast::Text { to: sql_name(real), guard: None },
             copies: false,
             echo: Changed,
+            parsed: None,
+            limit: ValueLimit::None,
         })),
     }
 }
 
 /// The form of text in a column that stores text.
 fn text_form(real: &RealType) -> Option<Form> {
-    let cast = || Cast::Text { to: sql_name(real) };
-    let form = |cast, echo| Some(Form { wire: Wire::Text, cast, copies: true, echo });
+    let cast = || Cast::Text { to: sql_name(real), guard: None };
+    let form =
+        |cast, echo| Some(Form { wire: Wire::Text, cast, copies: true, echo, parsed: None, limit: ValueLimit::None });
     match (real.kind, &*real.receive) {
         ('e', _) => form(cast(), Echo::Same),
         (_, "textrecv") if real.name == "text" => form(Cast::No, Echo::Same),
         // citext: it is compared without case, and kept as it is.
         (_, "textrecv" | "citextrecv") => form(cast(), Echo::Same),
-        (_, "varcharrecv") => {
-            // The modifier counts a header of four bytes.
-            let length = usize::try_from(real.modifier).ok().and_then(|modifier| modifier.checked_sub(4));
-            form(Cast::No, length.map_or(Echo::Same, Echo::UpTo))
-        }
+        (_, "varcharrecv") => form(Cast::No, real.characters().map_or(Echo::Same, Echo::UpTo)),
         (_, "bpcharrecv") => form(cast(), Echo::Changed),
         // A cast to name cuts off silently; its binary form is checked.
-        (_, "namerecv") => Some(Form { wire: Wire::Name, cast: Cast::No, copies: true, echo: Echo::Same }),
+        (_, "namerecv") => form(Cast::No, Echo::Same).map(|form| Form { wire: Wire::Name, ..form }),
         _ => None,
     }
 }
@@ -272,6 +238,7 @@ mod tests {
             receive,
             modifier: -1,
             element,
+            spelled: None,
         }
     }
 

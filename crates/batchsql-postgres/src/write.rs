@@ -7,11 +7,14 @@ use batchsql_core::exhaustive::Values;
 use batchsql_core::{Attempt, ErrorClass, Rows, SinkError, Written};
 use sqlx::{Executor, PgConnection};
 
+use crate::choice::Way;
 use crate::classify::{LinkLost, is_refusal, server_error, sink_error};
 use crate::commit_stage::CommitStage;
 use crate::conn::PostgresConn;
+use crate::fit::unfit_rows;
+use crate::guard;
 use crate::outcome_source::OutcomeSource;
-use crate::plan::{PostgresPlan, TableState, Way};
+use crate::plan::{Freshness, PostgresPlan, Problem, TableState};
 use crate::types::Echo;
 use crate::{write_copy, write_insert};
 
@@ -26,12 +29,49 @@ pub(crate) async fn write_rows(
     if plan.is_outdated() {
         return Err(outdated());
     }
-    let link = conn.begin()?;
     attempt.defer();
-    if plan.is_due() && plan.recheck_table(link).await? != TableState::Same {
+    conn.check_idle().await?;
+    let refused = unfit_rows(rows, &plan.fields);
+    // A column may have become wider since.
+    if plan.is_due() || !refused.is_empty() {
+        let freshness = if refused.is_empty() { Freshness::Recent } else { Freshness::Now };
+        let state = plan.recheck_table(conn.begin()?, freshness).await?;
         conn.end();
-        return Err(outdated());
+        if !matches!(state, TableState::Same) {
+            return Err(outdated());
+        }
     }
+    if refused.is_empty() {
+        return write_fit(conn, plan, rows, attempt).await;
+    }
+    if attempt.is_atomic() {
+        let (_, error) = refused.into_iter().next().expect("there are some");
+        return Err(error);
+    }
+    let kept = all_but(rows.len(), &refused);
+    let mut written = Written::default();
+    if !kept.is_empty() {
+        written = write_fit(conn, plan, rows.gather(&kept).rows(), attempt).await?;
+        written.ignored.iter_mut().for_each(|row| *row = kept[*row as usize]);
+    }
+    written.rejected = refused;
+    Ok(written)
+}
+
+/// The rows that are not refused. `refused` is ascending.
+fn all_but(rows: usize, refused: &[(u32, SinkError)]) -> Vec<u32> {
+    let mut next = refused.iter().map(|(row, _)| *row).peekable();
+    (0_u32..).take(rows).filter(|row| next.next_if_eq(row).is_none()).collect()
+}
+
+/// Writes rows whose values fit their columns.
+async fn write_fit(
+    conn: &mut PostgresConn,
+    plan: &PostgresPlan,
+    rows: Rows<'_>,
+    attempt: &Attempt,
+) -> Result<Written, SinkError> {
+    let link = conn.begin()?;
     let mut result = write(link, plan, rows, attempt).await;
     if result.as_ref().is_err_and(|error| error.code() == Some("XX000") && is_refusal(error)) {
         attempt.defer();
@@ -68,22 +108,33 @@ async fn explained(
     error: SinkError,
 ) -> Result<SinkError, SinkError> {
     let code = match error.code() {
-        Some(code @ ("22003" | "23502" | "42501")) => code,
+        Some(guard::RAISED) if plan.fields.iter().any(|field| field.form.is_guarded()) => {
+            let text = "a column keeps less than a value has (digits, spaces, fields of an interval); round it, or let \
+                        the database convert values (LossyValues)";
+            return Ok(SinkError::with_code(ErrorClass::Row, "22000", text));
+        }
+        Some(code) if error.class() == ErrorClass::Schema || matches!(code, "22003" | "23502" | "42501") => code,
         Some("21000") if rows.len() == 1 => return Ok(server_error("21000", ErrorClass::Row, None)),
         _ => return Ok(error),
     };
-    let (class, text) = match plan.recheck_table(link).await? {
+    let (class, text) = match plan.recheck_table(link, Freshness::Now).await? {
         // The right to insert is there.
         TableState::Same if plan.has_row_security && code == "42501" => {
-            (ErrorClass::Row, "a policy of the table (row security) refuses the row")
+            (ErrorClass::Row, "a policy of the table (row security) refuses the row".to_owned())
         }
-        TableState::Same => return Ok(error),
-        TableState::Unfit(ErrorClass::Permission) => {
-            (ErrorClass::Permission, "the user has no right to do this any more")
+        TableState::Same if matches!(code, "22003" | "23502") => return Ok(error),
+        TableState::Same if code == "42501" => {
+            let text = "the user may write the table; a trigger or function of the table lacks a right, or raises this";
+            (ErrorClass::Permission, text.to_owned())
         }
-        TableState::Changed | TableState::Unfit(_) => {
-            (ErrorClass::Schema, "the table has changed since its definition was read")
+        // A value is perhaps the reason: an input function, or a trigger that depends on the row.
+        TableState::Same => {
+            let text = "the table is there as before; a value, a trigger or a function of the table raises this";
+            (ErrorClass::Schema, text.to_owned())
         }
+        TableState::Unfit(Problem { class: ErrorClass::Permission, text }) => (ErrorClass::Permission, text),
+        TableState::Unfit(Problem { text, .. }) => (ErrorClass::Schema, text),
+        TableState::Changed => (ErrorClass::Schema, "the table has changed since its definition was read".to_owned()),
     };
     Ok(SinkError::with_code(class, code, text))
 }
@@ -98,9 +149,12 @@ async fn write(
     if plan.outcome_source == OutcomeSource::Parts
         || (plan.outcome_source == OutcomeSource::Keys && !is_known_by_key(plan, rows))
     {
-        return transaction(link, plan, rows, Body::Parts, attempt).await;
+        return write_droppable(link, plan, rows, attempt).await;
     }
-    let way = plan.way(rows.len());
+    let way = match plan.way(rows.len()) {
+        Way::Copy if !write_copy::can_copy(rows, &plan.fields) => Way::Unnest,
+        way => way,
+    };
     if plan.keeps_versions() {
         let waves = rows.waves();
         if waves.len() > 1 {
@@ -116,6 +170,31 @@ async fn write(
         // The statement was undone: two of its rows are the same row to the server.
         Err(error) if error.class() == ErrorClass::Duplicate && rows.len() > 1 => {
             transaction(link, plan, rows, Body::Waves(rows.waves()), attempt).await
+        }
+        result => result,
+    }
+}
+
+/// Writes rows of which some may be ignored without a word. Most batches have none: they are written by one statement
+/// that refuses itself when a row is left out. Otherwise they are written in parts.
+async fn write_droppable(
+    link: &mut PgConnection,
+    plan: &PostgresPlan,
+    rows: Rows<'_>,
+    attempt: &Attempt,
+) -> Result<Vec<u32>, SinkError> {
+    if !plan.tries_whole() {
+        return transaction(link, plan, rows, Body::Parts, attempt).await;
+    }
+    let result = if plan.named {
+        write_insert::whole(link, plan, rows, CommitStage::Commits(attempt)).await
+    } else {
+        transaction(link, plan, rows, Body::Whole, attempt).await
+    };
+    match result {
+        Err(error) if error.code() == Some(guard::RAISED) || error.class() == ErrorClass::Duplicate => {
+            plan.rows_were_dropped();
+            transaction(link, plan, rows, Body::Parts, attempt).await
         }
         result => result,
     }
@@ -163,6 +242,8 @@ fn is_one_statement(plan: &PostgresPlan, way: Way, rows: usize) -> bool {
 enum Body {
     /// All rows at once.
     Once(Way),
+    /// All rows at once, or none.
+    Whole,
     /// Rows with one key after the other, after a savepoint.
     Waves(Vec<Vec<u32>>),
     /// Parts that are inserted whole or not at all, after a savepoint.
@@ -181,12 +262,13 @@ async fn transaction(
     // Several commands in one round trip. A trigger may say anything in a notice, also the values of a row, and the
     // client logs notices.
     let begin = match body {
-        Body::Once(_) => "BEGIN; SET LOCAL client_min_messages TO error",
+        Body::Once(_) | Body::Whole => "BEGIN; SET LOCAL client_min_messages TO error",
         _ => "BEGIN; SET LOCAL client_min_messages TO error; SAVEPOINT batchsql",
     };
     command(link, begin).await?;
     let done = match body {
         Body::Once(way) => run(link, plan, way, rows, CommitStage::Within).await,
+        Body::Whole => write_insert::whole(link, plan, rows, CommitStage::Within).await,
         Body::Waves(waves) => write_waves(link, plan, rows, &waves).await,
         Body::Parts => write_parts(link, plan, rows).await,
     };

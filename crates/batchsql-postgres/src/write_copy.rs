@@ -1,14 +1,16 @@
 //! Owns the writing of rows by COPY BINARY, into the table or into a temporary one.
 //! Must not know transactions: its caller has begun one, or wants none.
 
+use batchsql_core::exhaustive::Value;
 use batchsql_core::{ColumnView, ErrorClass, Rows, SinkError};
 use sqlx::{Executor, PgConnection};
+use tokio::time::Instant;
 
 use crate::classify::{LinkLost, sink_error};
 use crate::commit_stage::CommitStage;
-use crate::encode::{check_fit, write_field};
+use crate::encode::write_field;
 use crate::field::Field;
-use crate::params::unfit;
+use crate::parsed::Parsed;
 use crate::plan::PostgresPlan;
 use crate::write_insert::{expect_all, insert};
 
@@ -27,7 +29,7 @@ pub(crate) async fn by_copy(
     rows: Rows<'_>,
     stage: CommitStage<'_>,
 ) -> Result<Vec<u32>, SinkError> {
-    let total = copy(link, &plan.copy, &plan.fields, rows, stage).await?;
+    let total = copy(link, plan, &plan.copy, Target::Table, rows, stage).await?;
     expect_all(plan, total, rows.len(), stage)
 }
 
@@ -39,37 +41,72 @@ pub(crate) async fn by_staging(
 ) -> Result<Vec<u32>, SinkError> {
     let create = link.execute(&*plan.staging.create).await;
     create.map_err(|error| sink_error(error, LinkLost::BeforeCommit))?;
-    copy(link, &plan.staging.copy, &plan.fields, rows, CommitStage::Within).await?;
+    copy(link, plan, &plan.staging.copy, Target::Stage, rows, CommitStage::Within).await?;
     insert(link, plan, &plan.staging.merge, rows, Default::default(), &[], CommitStage::Within).await
 }
 
-/// Sends the rows; how many were stored.
+/// Where COPY writes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target {
+    Table,
+    /// Its columns have the types in which values are sent.
+    Stage,
+}
+
+/// Whether COPY into the table can write every value; see [`crate::parsed`].
+pub(crate) fn can_copy(rows: Rows<'_>, fields: &[Field]) -> bool {
+    let mut memory = Vec::new();
+    fields.iter().enumerate().filter_map(|(index, field)| Some((index, field.form.parsed?))).all(|(index, parsed)| {
+        let column = rows.column(index);
+        (0..rows.len()).all(|row| match column.get(row).exhaustive() {
+            Value::Text(text) => parsed.reads(text, &mut memory),
+            _ => true,
+        })
+    })
+}
+
+/// A value with its length before it.
+fn write_parsed(out: &mut Vec<u8>, parsed: Parsed, text: &str) -> Option<()> {
+    let start = out.len();
+    out.extend_from_slice(&[0; 4]);
+    parsed.write(text, out)?;
+    let len = i32::try_from(out.len() - start - 4).ok()?;
+    out[start..start + 4].copy_from_slice(&len.to_be_bytes());
+    Some(())
+}
+
+/// Sends the rows; how many were stored. Their values are known to fit (`fit`), because a COPY cannot be broken off:
+/// where the server has refused an earlier row meanwhile, the client (`PgCopyIn::abort`) loses count of the replies,
+/// and every later one is taken for that of another statement.
 async fn copy(
     link: &mut PgConnection,
+    plan: &PostgresPlan,
     sql: &str,
-    fields: &[Field],
+    into: Target,
     rows: Rows<'_>,
     stage: CommitStage<'_>,
 ) -> Result<u64, SinkError> {
     // Nothing is stored before the end of the data was sent.
     let failed = |error| sink_error(error, LinkLost::BeforeCommit);
+    let fields = &plan.fields;
     let columns: Vec<ColumnView<'_>> = (0..fields.len()).map(|index| rows.column(index)).collect();
-    // TableState, because a COPY cannot be broken off: where the server has refused an earlier row meanwhile, the client
-    // (`PgCopyIn::abort`) loses count of the replies, and every later one is taken for that of another statement.
-    for (column, field) in columns.iter().zip(fields) {
-        check_fit(column, rows.len(), field.form.wire).map_err(|why| unfit(why, &field.name))?;
-    }
     let count = i16::try_from(fields.len()).expect("a table has at most 1600 columns").to_be_bytes();
+    let begin = Instant::now();
     let mut stream = link.copy_in_raw(sql).await.map_err(failed)?;
+    plan.observe_exchange(begin.elapsed());
     let fixed = rows.schema().fixed_row_len() + 4 * fields.len();
     let mut chunk = Vec::with_capacity((HEADER.len() + 2 * fixed * rows.len()).min(2 * CHUNK));
     chunk.extend_from_slice(HEADER);
     for row in 0..rows.len() {
         chunk.extend_from_slice(&count);
-        for (column, field) in columns.iter().zip(fields) {
+        for (column, field) in columns.iter().zip(fields.iter()) {
+            let value = column.get(row);
+            let done = match (field.form.parsed.filter(|_| into == Target::Table), value.exhaustive()) {
+                (Some(parsed), Value::Text(text)) => write_parsed(&mut chunk, parsed, text),
+                _ => write_field(&mut chunk, value, field.form.wire).ok(),
+            };
             // Without a code: the connection is closed.
-            write_field(&mut chunk, column.get(row), field.form.wire)
-                .map_err(|_| SinkError::new(ErrorClass::Internal, "a value was found to fit and does not"))?;
+            done.ok_or_else(|| SinkError::new(ErrorClass::Internal, "a value was found to fit and does not"))?;
         }
         if chunk.len() >= CHUNK {
             stream.send(&*chunk).await.map_err(failed)?;

@@ -3,7 +3,8 @@
 
 use batchsql_core::{Rows, SinkError};
 use sqlx::postgres::{PgArguments, PgTypeInfo};
-use sqlx::{Executor, PgConnection};
+use sqlx::{Executor, PgConnection, Row};
+use tokio::time::Instant;
 
 use crate::classify::{LinkLost, sink_error};
 use crate::commit_stage::CommitStage;
@@ -21,6 +22,43 @@ pub(crate) async fn by_unnest(
 ) -> Result<Vec<u32>, SinkError> {
     let arguments = arrays(rows, &plan.fields)?;
     insert(link, plan, &plan.unnest, rows, arguments, &array_types(&plan.fields), stage).await
+}
+
+/// One statement that writes all rows or ignores all of them; the ones that were ignored. Anything between is an error
+/// with the code [`crate::guard::RAISED`], and undone.
+pub(crate) async fn whole(
+    link: &mut PgConnection,
+    plan: &PostgresPlan,
+    rows: Rows<'_>,
+    stage: CommitStage<'_>,
+) -> Result<Vec<u32>, SinkError> {
+    let arguments = arrays(rows, &plan.fields)?;
+    let named = prepare(link, plan, &plan.whole, &array_types(&plan.fields), stage).await?;
+    let lost = stage.begin()?;
+    let query = sqlx::query_with(&plan.whole, arguments).persistent(named);
+    let answer = query.fetch_one(link).await.map_err(|error| sink_error(error, lost))?;
+    match answer.try_get::<i64, _>(0) {
+        Ok(0) => Ok((0_u32..).take(rows.len()).collect()),
+        Ok(_) => Ok(Vec::new()),
+        Err(_) => Err(plan.unexpected_result(stage, "the server does not say how many rows it wrote".into())),
+    }
+}
+
+/// Prepares a statement that commits apart from its execution: when the link is lost here, nothing was executed. Once
+/// per connection. Whether it has a name.
+async fn prepare(
+    link: &mut PgConnection,
+    plan: &PostgresPlan,
+    sql: &str,
+    types: &[PgTypeInfo],
+    stage: CommitStage<'_>,
+) -> Result<bool, SinkError> {
+    let named = plan.keeps_statement(stage.commits());
+    if named && stage.commits() {
+        let prepared = link.prepare_with(sql, types).await;
+        prepared.map_err(|error| sink_error(error, LinkLost::BeforeCommit))?;
+    }
+    Ok(named)
 }
 
 /// Statements with a value per column and row; the rows that were ignored.
@@ -60,15 +98,13 @@ pub(crate) async fn insert(
     stage: CommitStage<'_>,
 ) -> Result<Vec<u32>, SinkError> {
     let sql = insert.with_keys.as_ref().unwrap_or(&insert.plain);
-    if plan.named && stage.commits() {
-        // Apart from the execution: when the link is lost here, nothing was executed. Once per connection.
-        let prepared = link.prepare_with(sql, types).await;
-        prepared.map_err(|error| sink_error(error, LinkLost::BeforeCommit))?;
-    }
+    let named = prepare(link, plan, sql, types, stage).await?;
     if insert.with_keys.is_some() {
         let lost = stage.begin()?;
-        let query = sqlx::query_with(sql, arguments).persistent(plan.named);
+        let query = sqlx::query_with(sql, arguments).persistent(named);
+        let begin = Instant::now();
         let answer = query.fetch_one(link).await.map_err(|error| sink_error(error, lost))?;
+        plan.observe_exchange(begin.elapsed());
         return ignored_rows(rows, &plan.fields, &answer).ok_or_else(|| {
             plan.unexpected_result(
                 stage,
@@ -76,7 +112,9 @@ pub(crate) async fn insert(
             )
         });
     }
-    let total = total(link, sql, arguments, plan.named, stage).await?;
+    let begin = Instant::now();
+    let total = total(link, sql, arguments, named, stage).await?;
+    plan.observe_exchange(begin.elapsed());
     expect_all(plan, total, rows.len(), stage)
 }
 

@@ -37,22 +37,49 @@ pub fn quote_table(table: &TableName) -> String {
 /// # Panics
 /// When `rows` is 0, or for an update of a schema without update columns.
 pub fn insert(schema: &Schema, rows: usize, on_duplicate: OnDuplicate) -> String {
+    let values: Vec<&str> = schema.columns().iter().map(|_| "?").collect();
+    insert_values(schema, rows, on_duplicate, &values)
+}
+
+/// As [`insert`], with an expression for the value of each column: `?`, or for example `ST_GeomFromText(?)`.
+///
+/// # Panics
+/// As for [`insert`].
+pub fn insert_values(schema: &Schema, rows: usize, on_duplicate: OnDuplicate, values: &[&str]) -> String {
+    let (mut sql, tail) = insert_around(schema, on_duplicate);
+    let row = format!("({})", values.join(","));
+    assert!(rows > 0, "a statement has at least one row");
+    sql.reserve(rows * (row.len() + 1) + tail.len());
+    for number in 0..rows {
+        if number > 0 {
+            sql.push(',');
+        }
+        sql.push_str(&row);
+    }
+    sql.push_str(&tail);
+    sql
+}
+
+/// What stands before and after the rows of an insert.
+///
+/// # Panics
+/// For an update of a schema without update columns.
+pub fn insert_around(schema: &Schema, on_duplicate: OnDuplicate) -> (String, String) {
     let verb = match on_duplicate {
         OnDuplicate::Fail | OnDuplicate::Update => "INSERT",
         OnDuplicate::Ignore => "INSERT IGNORE",
         OnDuplicate::Replace => "REPLACE",
     };
     let columns: Vec<String> = schema.columns().iter().map(|column| quote(column.name())).collect();
-    let mut sql = format!("{verb} INTO {} ({}) VALUES ", quote_table(schema.table()), columns.join(","));
-    push_rows(&mut sql, columns.len(), rows);
+    let head = format!("{verb} INTO {} ({}) VALUES ", quote_table(schema.table()), columns.join(","));
+    let mut tail = String::new();
     if on_duplicate == OnDuplicate::Update {
         let assignments: Vec<String> =
             schema.update_columns().iter().map(|i| format!("{0}=VALUES({0})", columns[*i])).collect();
         assert!(!assignments.is_empty(), "an update has columns to update");
-        sql.push_str(" ON DUPLICATE KEY UPDATE ");
-        sql.push_str(&assignments.join(","));
+        tail = format!(" ON DUPLICATE KEY UPDATE {}", assignments.join(","));
     }
-    sql
+    (head, tail)
 }
 
 /// A query for `shown` of those rows whose key columns are one of `keys` keys; a placeholder per value, key by key.
@@ -81,18 +108,6 @@ pub fn select_keys(schema: &Schema, keys: usize, shown: &[String]) -> String {
     }
     sql.push(')');
     sql
-}
-
-/// `(?,?),(?,?)`
-fn push_rows(sql: &mut String, columns: usize, rows: usize) {
-    assert!(rows > 0, "a statement has at least one row");
-    sql.reserve(rows * (2 * columns + 2));
-    for row in 0..rows {
-        if row > 0 {
-            sql.push(',');
-        }
-        push_tuple(sql, columns);
-    }
 }
 
 /// `(?,?)`
@@ -126,6 +141,13 @@ mod tests {
         insta::assert_snapshot!(sql(OnDuplicate::Update, 1), @"INSERT INTO `d``b`.`t` (`a`,`b`,`c```) VALUES (?,?,?) ON DUPLICATE KEY UPDATE `b`=VALUES(`b`),`c```=VALUES(`c```)");
         insta::assert_snapshot!(sql(OnDuplicate::Ignore, 1), @"INSERT IGNORE INTO `d``b`.`t` (`a`,`b`,`c```) VALUES (?,?,?)");
         insta::assert_snapshot!(sql(OnDuplicate::Replace, 1), @"REPLACE INTO `d``b`.`t` (`a`,`b`,`c```) VALUES (?,?,?)");
+    }
+
+    #[test]
+    fn a_value_may_be_an_expression() {
+        let schema = schema(Conflict::None);
+        let sql = insert_values(&schema, 2, OnDuplicate::Fail, &["?", "ST_GeomFromText(?)", "?"]);
+        insta::assert_snapshot!(sql, @"INSERT INTO `d``b`.`t` (`a`,`b`,`c```) VALUES (?,ST_GeomFromText(?),?),(?,ST_GeomFromText(?),?)");
     }
 
     #[test]

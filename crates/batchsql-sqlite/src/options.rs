@@ -215,7 +215,7 @@ impl SqliteOptions {
         conn.pragma_update(None, "cache_size", -kib)?;
         // These two answer with the value.
         let ask = |pragma: String| conn.query_row(&pragma, [], |_| Ok(())).optional().map(drop);
-        ask(format!("PRAGMA wal_autocheckpoint={}", self.wal_autocheckpoint))?;
+        ask(format!("PRAGMA wal_autocheckpoint={}", i32::try_from(self.wal_autocheckpoint).unwrap_or(i32::MAX)))?;
         ask(format!("PRAGMA mmap_size={}", i64::try_from(self.mmap_size).unwrap_or(i64::MAX)))?;
         conn.pragma_update(None, "foreign_keys", true)
     }

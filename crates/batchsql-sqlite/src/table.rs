@@ -34,10 +34,15 @@ pub(crate) struct TableColumn {
     pub(crate) generated: bool,
 }
 
-/// The schema versions of the databases in which the table was looked for. SQLite raises them with every change of a
-/// table, by any connection.
+/// The databases of the connection, and the schema versions of those in which the table is looked for. SQLite raises
+/// these with every change of a table, by any connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Versions(Vec<(String, i64)>);
+pub(crate) struct Versions {
+    /// Their names and files, in the order in which SQLite looks, after temp.
+    databases: Vec<(String, Option<String>)>,
+    /// Questions, and their answers.
+    versions: Vec<(String, i64)>,
+}
 
 /// A table as it is.
 #[derive(Debug)]
@@ -49,23 +54,29 @@ pub(crate) struct Table {
 }
 
 impl Versions {
-    fn read(conn: &Connection, databases: &[&str]) -> rusqlite::Result<Self> {
+    fn read(conn: &Connection, watched: &[&str]) -> rusqlite::Result<Self> {
         let question = |database: &&str| format!("PRAGMA {}.schema_version", quote(database));
-        let questions = databases.iter().map(question);
-        questions
-            .map(|question| version(conn, &question).map(|version| (question, version)))
-            .collect::<Result<_, _>>()
-            .map(Self)
+        let versions = watched.iter().map(question);
+        let versions = versions.map(|question| version(conn, &question).map(|version| (question, version)));
+        Ok(Self { databases: databases(conn)?, versions: versions.collect::<Result<_, _>>()? })
     }
 
     pub(crate) fn are_current(&self, conn: &Connection) -> rusqlite::Result<bool> {
-        for (question, known) in &self.0 {
+        for (question, known) in &self.versions {
             if version(conn, question)? != *known {
                 return Ok(false);
             }
         }
-        Ok(true)
+        // One that was attached under the same name may have the same version.
+        Ok(databases(conn)? == self.databases)
     }
+}
+
+/// The databases of a connection and their files. That of temp comes and goes without a change of tables.
+fn databases(conn: &Connection) -> rusqlite::Result<Vec<(String, Option<String>)>> {
+    let mut statement = conn.prepare_cached("PRAGMA database_list")?;
+    let rows = statement.query_map([], |row| Ok((row.get("name")?, row.get("file")?)))?;
+    rows.filter(|row| !row.as_ref().is_ok_and(|(name, _): &(String, _)| name == "temp")).collect()
 }
 
 fn version(conn: &Connection, question: &str) -> rusqlite::Result<i64> {
@@ -76,11 +87,19 @@ impl Table {
     /// `None`: there is no such table.
     pub(crate) fn find(conn: &Connection, name: &TableName) -> rusqlite::Result<Option<Self>> {
         let Some(database) = database_of(conn, name)? else { return Ok(None) };
-        // A table of the same name in temp would come first.
-        let databases: &[&str] =
-            if name.namespace().is_none() && database != "temp" { &[&database, "temp"] } else { &[&database] };
+        // A table of the same name may be made in a database that comes first.
+        let listed = databases(conn)?;
+        let mut watched: Vec<&str> = vec![&database];
+        if name.namespace().is_none() {
+            watched.push("temp");
+            watched.extend(
+                listed.iter().map(|(name, _)| &**name).take_while(|name| *name != database && database != "temp"),
+            );
+            watched.sort_unstable();
+            watched.dedup();
+        }
         // Before the rest is read, so that a change in between is seen as one.
-        let versions = Versions::read(conn, databases)?;
+        let versions = Versions::read(conn, &watched)?;
         let question = format!("PRAGMA {}.table_list({})", quote(&database), quote(name.name()));
         let described = conn
             .prepare(&question)?
@@ -95,8 +114,8 @@ impl Table {
             })
             .optional()?;
         let Some((name, kind, is_strict, is_without_row_id)) = described else { return Ok(None) };
-        let coordinate = if kind == TableKind::Virtual { coordinate(conn, &database, &name)? } else { None };
-        let mut columns = columns(conn, &database, &name, is_strict, coordinate)?;
+        let is_r_tree = kind == TableKind::Virtual && is_r_tree(conn, &database, &name)?;
+        let mut columns = columns(conn, &database, &name, is_strict, is_r_tree)?;
         let mut keys = columns.iter_mut().filter(|(_, is_key)| *is_key).map(|(column, _)| column);
         if let (Some(key), None) = (keys.next(), keys.next())
             && key.declared.eq_ignore_ascii_case("INTEGER")
@@ -133,7 +152,7 @@ fn columns(
     database: &str,
     table: &str,
     is_strict: bool,
-    coordinate: Option<Takes>,
+    is_r_tree: bool,
 ) -> rusqlite::Result<Vec<(TableColumn, bool)>> {
     let mut statement = conn.prepare(&format!("PRAGMA {}.table_xinfo({})", quote(database), quote(table)))?;
     let columns = statement.query_map([], |row| {
@@ -141,10 +160,11 @@ fn columns(
         let (not_null, key, number): (bool, i64, i64) = (row.get("notnull")?, row.get("pk")?, row.get("cid")?);
         let default: Option<String> = row.get("dflt_value")?;
         let hidden: i64 = row.get("hidden")?;
-        let takes = match coordinate {
-            Some(_) if number == 0 => Takes::RowId,
-            // Columns beside the coordinates have no type.
-            Some(takes) if !declared.is_empty() => takes,
+        let takes = match &*declared {
+            _ if is_r_tree && number == 0 => Takes::RowId,
+            // Coordinates have one of these types, columns beside them none.
+            "REAL" if is_r_tree => Takes::Float32,
+            "INT" if is_r_tree => Takes::Integer32,
             _ if is_strict => Kind::of_strict(&declared).map_or(Takes::Any, Takes::Only),
             _ => Takes::Any,
         };
@@ -161,16 +181,15 @@ fn columns(
     columns.collect()
 }
 
-/// What the coordinates of an r-tree take; `None` for other tables.
-fn coordinate(conn: &Connection, database: &str, table: &str) -> rusqlite::Result<Option<Takes>> {
-    let question = format!("SELECT sql FROM {}.sqlite_schema WHERE name = ?", quote(database));
-    let sql: Option<String> = conn.query_row(&question, [table], |row| row.get(0)).optional()?.flatten();
-    let sql = sql.unwrap_or_default().to_ascii_lowercase();
-    // The name of the table may contain the word.
-    let module = sql.rsplit_once(" using ").map(|(_, rest)| rest.trim_start());
-    Ok(module.and_then(|module| match module.split(|c: char| !c.is_alphanumeric() && c != '_').next() {
-        Some("rtree") => Some(Takes::Float32),
-        Some("rtree_i32") => Some(Takes::Integer32),
-        _ => None,
-    }))
+/// Whether a virtual table is an r-tree. Its statement may be spelled in many ways; the tables that it keeps its data in
+/// have fixed names.
+fn is_r_tree(conn: &Connection, database: &str, table: &str) -> rusqlite::Result<bool> {
+    let shadows = ["node", "rowid", "parent"].map(|part| format!("{table}_{part}"));
+    let question = format!(
+        "SELECT count(*) FROM pragma_table_list WHERE type = 'shadow' AND schema = ?1 COLLATE NOCASE
+         AND name COLLATE NOCASE IN (?2, ?3, ?4)"
+    );
+    let [node, rowid, parent] = &shadows;
+    let found: i64 = conn.query_row(&question, [database, node, rowid, parent], |row| row.get(0))?;
+    Ok(found == 3)
 }

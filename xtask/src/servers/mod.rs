@@ -21,6 +21,7 @@ mod random;
 mod redis;
 mod server;
 mod source;
+mod wheels;
 
 pub(crate) use account::Account;
 pub(crate) use find::program;

@@ -19,12 +19,22 @@ use super::{
 pub(crate) struct Programs {
     postgres: PathBuf,
     initdb: PathBuf,
+    /// Whether it was built with TLS.
+    has_tls: bool,
 }
 
 impl Programs {
     pub(crate) fn find() -> Option<Self> {
-        let folder = find::postgres(&["postgres", "initdb"])?;
-        Some(Self { postgres: folder.join("postgres"), initdb: folder.join("initdb") })
+        find::postgres(&["postgres", "initdb"]).map(|folder| Self::of(&folder, true))
+    }
+
+    /// Those of a wheel, which are built without TLS.
+    pub(crate) fn of_wheel(folder: &Path) -> Self {
+        Self::of(folder, false)
+    }
+
+    fn of(folder: &Path, has_tls: bool) -> Self {
+        Self { postgres: folder.join("postgres"), initdb: folder.join("initdb"), has_tls }
     }
 
     /// Where the server is.
@@ -33,14 +43,14 @@ impl Programs {
     }
 }
 
-/// A superuser `batchsql`, the database `batchsql`, TLS where there is openssl.
+/// A superuser `batchsql`, the database `batchsql`, TLS where there is openssl and the server has it.
 pub(crate) fn start(
     programs: &Programs,
     arguments: &[String],
     purpose: Purpose,
     password: &str,
 ) -> anyhow::Result<Server> {
-    let Programs { postgres, initdb } = programs;
+    let Programs { postgres, initdb, has_tls } = programs;
     // SIGINT is the shutdown that does not wait for clients.
     let mut keeper = Keeper::new("postgres", Account::unprivileged(&["postgres"])?, "INT")?;
     keeper.write("password", password)?;
@@ -53,7 +63,7 @@ pub(crate) fn start(
     let create = ["--single", "-D", "data", "-c", "fsync=off", "postgres"];
     keeper.run(postgres, &create, "CREATE DATABASE batchsql\n")?;
 
-    let certificate = certificates::make(&mut keeper)?;
+    let certificate = if *has_tls { certificates::make(&mut keeper)? } else { None };
     let sockets = keeper.folder().display().to_string();
     let mut settings = vec![
         "listen_addresses=127.0.0.1".to_owned(),

@@ -25,7 +25,11 @@ pub(crate) struct Programs {
 
 impl Programs {
     pub(crate) fn find() -> Option<Self> {
-        let server = find::program(&["redis-server", "valkey-server"])?;
+        Self::of(find::program(&["redis-server", "valkey-server"])?)
+    }
+
+    /// A program, when it says its version.
+    pub(crate) fn of(server: PathBuf) -> Option<Self> {
         let output = Command::new(&server).arg("--version").output().ok()?;
         Some(Self { version: major_version(&String::from_utf8_lossy(&output.stdout))?, server })
     }

@@ -10,6 +10,7 @@ use super::{
     packages::{self, Refusal},
     pgbouncer, postgres, prometheus, random, redis,
     server::{Purpose, Server},
+    wheels,
 };
 use crate::interrupt;
 
@@ -69,6 +70,9 @@ fn choose(
 
 impl Missing {
     fn advice(&self, kind: Kind) -> String {
+        if let Some(package) = wheels::package(kind) {
+            return format!("{} comes from the Python package `{package}`, which may not be downloaded", kind.title());
+        }
         let (title, packages) = (kind.title(), kind.packages().join("`, `"));
         let dsn =
             kind.variable().map_or_else(String::new, |variable| format!(", or set {variable} to a server for tests"));
@@ -98,6 +102,11 @@ impl Programs {
             Kind::MySql => mysql::Programs::find().map(Self::MySql),
             Kind::Redis | Kind::RedisCluster => redis::Programs::find().map(Self::Redis),
             Kind::Prometheus => prometheus::Programs::find().map(Self::Prometheus),
+            Kind::Postgres18 => wheels::kept(kind).map(|folder| Self::Postgres(postgres::Programs::of_wheel(&folder))),
+            Kind::Valkey => {
+                let server = wheels::kept(kind)?.join("valkey-server");
+                redis::Programs::of(server).map(Self::Redis)
+            }
         }
     }
 
@@ -138,9 +147,20 @@ impl Sources {
     /// Installs what these servers need and nothing else provides. Whatever cannot be installed is told by the one
     /// who needs it.
     pub(crate) fn install(&self, kinds: &[Kind]) {
+        self.download(kinds);
         let missing = kinds.iter().filter(|kind| self.choose(**kind) == Ok(Choice::Packages));
         // A refusal matters only when a server is missing, and is told then.
         let _ = self.install_packages(kinds, missing.flat_map(|kind| kind.packages()).copied().collect());
+    }
+
+    /// Gets the wheels of these servers. Whatever cannot be had is told by the one who needs it, too.
+    fn download(&self, kinds: &[Kind]) {
+        let missing = kinds.iter().filter(|kind| wheels::package(**kind).is_some() && self.programs(**kind).is_none());
+        for kind in missing.filter(|_| self.may_install) {
+            if let Err(error) = wheels::provide(*kind) {
+                eprintln!("{}: {error:#}", kind.title());
+            }
+        }
     }
 
     /// Installs the programs of these servers, also where Docker could provide them, and further packages, in one go:
@@ -152,7 +172,8 @@ impl Sources {
     }
 
     fn install_packages(&self, kinds: &[Kind], mut needed: Vec<&'static str>) -> Result<(), Refusal> {
-        let with_tls = kinds.iter().any(|kind| !matches!(kind, Kind::Redis | Kind::RedisCluster | Kind::Prometheus));
+        let without = [Kind::Redis, Kind::RedisCluster, Kind::Prometheus, Kind::Valkey];
+        let with_tls = kinds.iter().any(|kind| !without.contains(kind));
         if with_tls && find::program(&[certificates::PROGRAM]).is_none() {
             needed.push(certificates::PROGRAM);
         }
@@ -172,8 +193,7 @@ impl Sources {
             return Ok(Provided { dsn, origin: format!("the one of {variable}"), _started: None });
         }
         let (server, origin) = self.start(kind, &[], purpose)?;
-        let tls =
-            if server.authority.is_none() && kind != Kind::Redis { ", without TLS: there is no openssl" } else { "" };
+        let tls = if server.authority.is_none() && kind.family() != Kind::Redis { ", without TLS" } else { "" };
         Ok(Provided { dsn: server.dsn.clone(), origin: format!("{origin}{tls}"), _started: Some(server) })
     }
 

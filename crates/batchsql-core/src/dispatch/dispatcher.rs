@@ -13,6 +13,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use crate::config::WhenFull;
+use crate::dispatch::log_limit::LogLimit;
+use crate::dispatch::park::Park;
 use crate::dispatch::schedule::Schedule;
 use crate::dispatch::state::{Activity, State};
 use crate::intake::groups::Groups;
@@ -42,9 +44,11 @@ pub(crate) struct Dispatcher<S: Sink> {
     pub(crate) warned: Warned,
 }
 
-/// What was said once and is not said again.
+/// What was said and is not said again, or not at once.
 #[derive(Debug, Default)]
 pub(crate) struct Warned {
+    /// Batches are tried again.
+    pub(crate) of_retries: LogLimit,
     /// Rows of the oldest batches were given up.
     pub(crate) of_dropping: bool,
     /// Dead letters that nobody takes fill the buffer.
@@ -160,7 +164,15 @@ impl<S: Sink> Dispatcher<S> {
         for (table, parked_for) in state.schedule.take_resumed() {
             tracing::info!(table = table.name(), ?parked_for, "the table is no longer parked");
             self.pipeline.reporter.call(|reporter| reporter.table_resumed(table.name(), parked_for));
+            self.note_parked(state);
         }
+    }
+
+    /// Makes known which tables are parked.
+    pub(crate) fn note_parked(&self, state: &State<S::Conn>) {
+        let since = |park: &Park| SystemTime::now() - park.since.elapsed();
+        let parks = state.schedule.parks();
+        self.pipeline.health.set_parked(parks.map(|(_, park)| (park.table.name(), since(park), &park.error)));
     }
 
     pub(crate) fn answer_flushes(&self, state: &mut State<S::Conn>) {
@@ -262,6 +274,7 @@ impl<S: Sink> Dispatcher<S> {
             parked_tables: state.schedule.parked_tables(),
             oldest_row: oldest_row.filter(|_| buffer_rows > 0).map(|at| SystemTime::now() - at.elapsed()),
             last_success: self.pipeline.ledger.last_success(),
+            database_up: self.pipeline.health.is_reachable(),
             pool: self.pool(),
         };
         self.pipeline.reporter.call(|reporter| reporter.gauges(&gauges));

@@ -4,6 +4,7 @@
 //! A row ends only after an attempt that started when its time was over, so that it always has its last try. The
 //! attempt need not be its own: a server that refuses one batch of a lane refuses those behind it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,7 +13,8 @@ use crate::dispatch::connect_gate::WaitLimits;
 use crate::dispatch::dispatcher::Dispatcher;
 use crate::dispatch::state::State;
 use crate::error::{ErrorClass, SinkError};
-use crate::outcome::outcomes::FailureKind;
+use crate::outcome::outcomes::{FailureKind, OutcomeCounts};
+use crate::write::failure_log::FailureLog;
 use crate::write::ids::{GroupId, LaneId};
 use crate::write::job::Job;
 use crate::write::sink::Sink;
@@ -34,24 +36,30 @@ impl<S: Sink> Dispatcher<S> {
         state.schedule.resume_unused();
     }
 
-    /// Ends the rows of a parked group that have waited long enough.
-    pub(crate) fn expire_parked(&self, state: &mut State<S::Conn>, group: GroupId) {
-        let Some((table, since_over, error)) = state
-            .schedule
-            .parks()
-            .find(|(parked, _)| *parked == group)
-            .map(|(_, park)| (park.table.number(), park.over_before(self.park_for), park.error.clone()))
+    /// Ends the rows of a parked group that have waited long enough: all of them, or where rows may be at fault
+    /// themselves only those of the batch that was tried. The next batch is tried at once then.
+    pub(crate) fn expire_parked(&self, state: &mut State<S::Conn>, group: GroupId, tried: u64, now: Instant) {
+        let Some((table, since_over, error, is_of_rows)) =
+            state.schedule.parks().find(|(parked, _)| *parked == group).map(|(_, park)| {
+                (park.table.number(), park.over_before(self.park_for), park.error.clone(), park.is_of_rows)
+            })
         else {
             return;
         };
         let Some(over_before) = since_over else { return };
-        let is_over = |job: &Job| job.lane.table == table && job.group == group && job.opened_at <= over_before;
+        let is_over = |job: &Job| {
+            let is_meant = job.lane.table == table && job.group == group && (!is_of_rows || job.number == tried);
+            is_meant && job.opened_at <= over_before
+        };
         let jobs = self.take_waiting(state, None, &is_over);
         // One row was refused; the others were not looked at alone.
-        let error = if error.class() == ErrorClass::Row { error.not_looked_at_alone() } else { error };
-        if !jobs.is_empty() {
-            let rows: usize = jobs.iter().map(|job| job.batch.len()).sum();
-            tracing::error!(table = jobs[0].batch.schema().table_display(), rows, %error, "rows of a parked table were rejected");
+        let error = match error.class() {
+            ErrorClass::Row => error.not_looked_at_alone(),
+            _ if is_of_rows => error.of_batch(),
+            _ => error,
+        };
+        if is_of_rows && !jobs.is_empty() {
+            state.schedule.probe_now(group, now);
         }
         end(jobs, FailureKind::Rejected, &error);
         state.schedule.resume_unused();
@@ -117,8 +125,19 @@ impl<S: Sink> Dispatcher<S> {
     }
 }
 
+/// Ends batches together, with one log line for each table.
 fn end(jobs: Vec<Job>, kind: FailureKind, error: &SinkError) {
+    let mut tables: BTreeMap<String, OutcomeCounts> = BTreeMap::new();
     for mut job in jobs {
-        job.failed_rest(kind, Some(error));
+        if !job.has_failed_rows() {
+            job.progress.failure_log.suppress();
+            job.failed_rest(kind, Some(error));
+            tables.entry(job.batch.schema().table_display().to_owned()).or_default().merge(&job.counts());
+        } else {
+            job.failed_rest(kind, Some(error));
+        }
     }
+    let mut log = FailureLog::default();
+    log.note(error);
+    tables.iter().for_each(|(table, counts)| log.write(table, counts));
 }

@@ -5,6 +5,7 @@ pub(crate) mod connect_gate;
 pub(crate) mod dispatcher;
 mod expire;
 pub(crate) mod fences;
+mod log_limit;
 pub(crate) mod park;
 mod pressure;
 pub(crate) mod schedule;

@@ -17,8 +17,13 @@ use crate::write::retry::RetrySchedule;
 /// A group that cannot be written for now.
 pub(crate) struct Park {
     pub(crate) table: Arc<Table>,
+    /// When it was parked.
     pub(crate) since: Instant,
+    /// When the time of its rows began: with the park, or since rows of it were written last.
+    clock: Instant,
     pub(crate) error: SinkError,
+    /// Whether rows were refused that may be at fault themselves: then one batch says nothing of the others.
+    pub(crate) is_of_rows: bool,
     pub(crate) probe: Probe,
     delays: RetrySchedule,
     next_probe: Instant,
@@ -38,7 +43,23 @@ pub(crate) enum Probe {
 impl Park {
     pub(crate) fn new(table: Arc<Table>, error: SinkError, now: Instant) -> Self {
         let delays = RetrySchedule::new(Duration::MAX);
-        Self { table, since: now, error, probe: Probe::Waits, delays, next_probe: now, tried_at: now }
+        let (clock, is_of_rows) = (now, false);
+        Self {
+            table,
+            since: now,
+            clock,
+            error,
+            is_of_rows,
+            probe: Probe::Waits,
+            delays,
+            next_probe: now,
+            tried_at: now,
+        }
+    }
+
+    /// Rows of it were written: the time begins anew for the others.
+    pub(crate) fn written(&mut self, now: Instant) {
+        self.clock = now;
     }
 
     /// An attempt that started at `started` failed.
@@ -46,7 +67,7 @@ impl Park {
         let delay = self.delays.next(ErrorClass::Resource, Duration::ZERO).unwrap_or(Duration::ZERO);
         self.next_probe = now + delay;
         // The first rows have their last try when their time is over, not after it.
-        let last = self.since + park_for;
+        let last = self.clock + park_for;
         if now < last {
             self.next_probe = self.next_probe.min(last);
         }
@@ -70,6 +91,6 @@ impl Park {
     /// there are none.
     pub(crate) fn over_before(&self, park_for: Duration) -> Option<Instant> {
         let over = self.tried_at.checked_sub(park_for)?;
-        (self.since <= over).then_some(over)
+        (self.clock <= over).then_some(over)
     }
 }

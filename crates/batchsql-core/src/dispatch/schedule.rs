@@ -102,6 +102,15 @@ pub(crate) struct Start {
     bytes: usize,
 }
 
+/// How a group was found that cannot be written.
+pub(crate) struct Parked {
+    pub(crate) error: SinkError,
+    /// Whether rows were refused that may be at fault themselves.
+    pub(crate) is_of_rows: bool,
+    /// Whether other rows of the batch were written.
+    pub(crate) has_written: bool,
+}
+
 /// What may start next.
 pub(crate) enum Next {
     /// A batch that came back.
@@ -313,6 +322,14 @@ impl Schedule {
         }
     }
 
+    /// The batch is to be tried again at a time, and has not failed.
+    pub(crate) fn wait(&mut self, start: &Start, job: Box<Job>, until: Instant) {
+        if let Some(park) = self.parks.get_mut(&start.group) {
+            park.postpone(until);
+        }
+        self.resting.insert((until, job.number), job);
+    }
+
     /// The batch is to be tried again at a time.
     pub(crate) fn back_off(&mut self, start: &Start, job: Box<Job>, until: Instant, now: Instant) {
         if let Some(park) = self.parks.get_mut(&start.group) {
@@ -326,22 +343,19 @@ impl Schedule {
     }
 
     /// The group of the batch cannot be written; true when that is new.
-    pub(crate) fn park(
-        &mut self,
-        start: &Start,
-        job: Box<Job>,
-        error: SinkError,
-        has_written: bool,
-        now: Instant,
-    ) -> bool {
+    pub(crate) fn park(&mut self, start: &Start, mut job: Box<Job>, parked: Parked, now: Instant) -> bool {
+        let Parked { error, is_of_rows, has_written } = parked;
         let is_new = !self.parks.contains_key(&start.group);
         let new = || Park::new(Arc::clone(&start.table), error.clone(), now);
         let park = self.parks.entry(start.group).or_insert_with(new);
         if has_written {
-            // It can be written, in part: the time begins anew.
-            park.since = now;
+            park.written(now);
         }
+        park.is_of_rows = is_of_rows;
         park.failed(error, start.at, now, self.park_for);
+        // The database answered: what failed before for another reason has its whole time again.
+        job.progress.retries = None;
+        self.recovered(start.lane, now);
         self.hold(job);
         self.leave(start.lane);
         is_new
@@ -394,6 +408,11 @@ impl Schedule {
         }
         self.list(lane);
         self.forget_if_idle(lane);
+    }
+
+    /// Whether a lane has batches that came back and can be started.
+    pub(crate) fn holds(&self, lane: LaneId) -> bool {
+        self.lanes.get(&lane).is_some_and(|state| !state.held.is_empty())
     }
 
     /// Whether a lane has batches that wait.
@@ -460,6 +479,13 @@ impl Schedule {
     /// Parked groups and their parks.
     pub(crate) fn parks(&self) -> impl Iterator<Item = (GroupId, &Park)> {
         self.parks.iter().map(|(group, park)| (*group, park))
+    }
+
+    /// The next batch of a parked group is a probe at once.
+    pub(crate) fn probe_now(&mut self, group: GroupId, now: Instant) {
+        if let Some(park) = self.parks.get_mut(&group) {
+            park.postpone(now);
+        }
     }
 
     /// Nothing is parked of which nothing is left.

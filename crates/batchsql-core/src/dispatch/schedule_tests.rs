@@ -224,7 +224,8 @@ impl Bench {
             Event::Park { which } => {
                 if let Some((start, job)) = self.finish(which) {
                     let error = SinkError::new(ErrorClass::Schema, "no such column");
-                    self.schedule.park(&start, job, error, false, self.now);
+                    let parked = Parked { error, is_of_rows: false, has_written: false };
+                    self.schedule.park(&start, job, parked, self.now);
                 }
             }
             Event::Fence { which } => {

@@ -13,17 +13,18 @@ use tokio::time::Instant;
 use crate::dispatch::connect_gate::{ConnectGate, WaitLimits};
 use crate::dispatch::dispatcher::Dispatcher;
 use crate::dispatch::fences::Verdict;
-use crate::dispatch::schedule::{Next, Start};
+use crate::dispatch::schedule::{Next, Parked, Start};
 use crate::dispatch::state::{State, TaskEnd};
 use crate::error::{ErrorClass, SinkError};
 use crate::intake::lane::{Pull, PullLimit};
 use crate::intake::table::Table;
 use crate::outcome::outcomes::FailureKind;
 use crate::reporter::BatchInfo;
-use crate::write::execute::{Connection, Ended};
+use crate::write::execute::{Connection, Ended, ParkReason};
 use crate::write::flight::{AbandonedWrite, Flight};
 use crate::write::ids::LaneId;
 use crate::write::job::Job;
+use crate::write::sample::SAMPLES;
 use crate::write::session::SessionEnd;
 use crate::write::sink::Sink;
 
@@ -37,7 +38,7 @@ impl<S: Sink> Dispatcher<S> {
             match state.schedule.next(now) {
                 None => break,
                 Some(Next::Held(job)) => match self.groups.table(job.lane.table) {
-                    Some(table) => self.start(state, &table, job, Vec::new(), now),
+                    Some(table) => self.start_held(state, &table, job, now),
                     None => unreachable!("a table is kept while it has batches"),
                 },
                 Some(Next::Pull(table, lane)) => self.pull(state, &table, lane, now),
@@ -91,6 +92,22 @@ impl<S: Sink> Dispatcher<S> {
             }
             Pull::Empty => state.schedule.note(table, lane, status, self.flush_interval),
         }
+    }
+
+    /// Starts a batch that came back. If its own rows do not show whose its error is, it takes over the next ones of its
+    /// lane; not for ever, because its rows have the time of the newest one then.
+    fn start_held(&self, state: &mut State<S::Conn>, table: &Arc<Table>, job: Box<Job>, now: Instant) {
+        let lane = job.lane;
+        let is_young = now.duration_since(job.first_opened_at) < self.park_for;
+        if !job.may_take_over() || !is_young || state.schedule.holds(lane) {
+            return self.start(state, table, job, Vec::new(), now);
+        }
+        let mut limit = self.pull_limit(state, table, lane);
+        // They are tried alone, or in parts as large as the table takes.
+        limit.rows = limit.rows.max(2 * SAMPLES).max(2 * self.intake.flush_size);
+        let (others, status) = table.pull_more(lane, &job, limit);
+        self.start(state, table, job, others, now);
+        state.schedule.note(table, lane, status, self.flush_interval);
     }
 
     /// How much one pull may take. A batch that takes all that waits leaves nothing to the permits that are free beside
@@ -178,8 +195,9 @@ impl<S: Sink> Dispatcher<S> {
     ) {
         let error = match connected {
             Ok(connection) => {
-                if state.gate.take().is_some() {
-                    tracing::info!("the database can be connected to again");
+                if let Some(gate) = state.gate.take() {
+                    let after = now.duration_since(gate.since);
+                    tracing::info!(?after, "the database can be reached again");
                 }
                 state.connections.push(connection);
                 return;
@@ -224,24 +242,35 @@ impl<S: Sink> Dispatcher<S> {
                 let delay = if state.is_draining { delay.min(DRAINING_DELAY) } else { delay };
                 state.schedule.back_off(start, job, now + delay, now);
             }
+            Ended::Waits { job, delay, error } => {
+                tracing::debug!(table = start.table.name(), %error, ?delay, "rows were refused; waiting for others");
+                let delay = if state.is_draining { delay.min(DRAINING_DELAY) } else { delay };
+                state.schedule.wait(start, job, now + delay);
+            }
             // Each search goes on where the last one ended, and comes to an end.
-            Ended::Parked { job, error, .. } if state.is_draining && error.class() == ErrorClass::Row => {
-                state.schedule.back_off(start, job, now + DRAINING_DELAY, now);
+            Ended::Parked { job, reason: ParkReason::Search, .. } if state.is_draining => {
+                state.schedule.wait(start, job, now + DRAINING_DELAY);
             }
             // The last chance of a table is the one that it has while the pipeline drains.
-            Ended::Parked { mut job, error, .. } if state.is_draining => {
+            Ended::Parked { mut job, error, reason, .. } if state.is_draining => {
+                if reason == ParkReason::Rows && job.begin_last_try() {
+                    return state.schedule.wait(start, job, now + DRAINING_DELAY);
+                }
+                let error = if reason == ParkReason::Rows { error.of_batch() } else { error };
                 job.failed_rest(FailureKind::Rejected, Some(&error));
                 drop(job);
                 state.schedule.done(start, false, now);
             }
-            Ended::Parked { job, error, has_written } => {
-                let (class, group) = (error.class(), job.group);
-                if state.schedule.park(start, job, error.clone(), has_written, now) {
+            Ended::Parked { job, error, has_written, reason } => {
+                let (class, group, number) = (error.class(), job.group, job.number);
+                let parked = Parked { error: error.clone(), is_of_rows: reason == ParkReason::Rows, has_written };
+                if state.schedule.park(start, job, parked, now) {
                     let table = start.table.name();
                     tracing::error!(table, %error, "the table cannot be written; its rows wait");
                     self.pipeline.reporter.call(|reporter| reporter.table_parked(table, class));
                 }
-                self.expire_parked(state, group);
+                self.note_parked(state);
+                self.expire_parked(state, group, number, now);
             }
         }
     }
@@ -278,13 +307,19 @@ impl<S: Sink> Dispatcher<S> {
         }
     }
 
-    fn report_back_off(&self, job: &Job, delay: Duration, error: &SinkError, is_draining: bool) {
+    fn report_back_off(&mut self, job: &Job, delay: Duration, error: &SinkError, is_draining: bool) {
         let table = job.batch.schema().table_display();
-        // The first time, and when it begins to take long: not with every attempt.
-        if !is_draining && (job.progress.attempts <= 1 || delay > Duration::from_secs(1)) {
-            tracing::warn!(table, %error, ?delay, "trying again");
-        } else {
-            tracing::debug!(table, %error, ?delay, "trying again");
+        // The first time, and when it begins to take long: not with every attempt, and not for each of the batches
+        // that an outage meets.
+        let is_news = !is_draining && (job.progress.attempts <= 1 || delay > Duration::from_secs(1));
+        let others = if is_news { self.warned.of_retries.allow(Instant::now()) } else { None };
+        match others {
+            Some(0) => tracing::warn!(table, %error, ?delay, "a batch was not written; trying again"),
+            Some(others) => {
+                let text = "a batch was not written, as others of any table since the last such line; trying again";
+                tracing::warn!(table, %error, ?delay, others, "{text}");
+            }
+            None => tracing::debug!(table, %error, ?delay, "a batch was not written; trying again"),
         }
         self.pipeline.reporter.call(|reporter| reporter.batch_retried(&job.info(), error.class()));
     }

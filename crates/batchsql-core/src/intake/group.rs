@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::model::schema::Schema;
+use crate::write::commits::Commits;
 use crate::write::ids::GroupId;
 use crate::write::sink::Limits;
 
@@ -14,7 +15,7 @@ pub(crate) struct Group {
     pub(crate) schema: Schema,
     pub(crate) limits: Limits,
     /// Cloned into each sealed batch.
-    pub(crate) token: Arc<()>,
+    pub(crate) commits: Arc<Commits>,
     /// Batches that were sealed since the start.
     sealed: AtomicU64,
     /// It was idle and is gone: its rows belong to a new group. Changes only under all locks of the
@@ -24,8 +25,8 @@ pub(crate) struct Group {
 
 impl Group {
     pub(crate) fn new(id: GroupId, schema: Schema, limits: Limits) -> Self {
-        let (token, sealed, retired) = Default::default();
-        Self { id, schema, limits, token, sealed, retired }
+        let (commits, sealed, retired) = Default::default();
+        Self { id, schema, limits, commits, sealed, retired }
     }
 
     /// Whether its rows belong to a new group. Ask under the lock of a lane.
@@ -50,6 +51,6 @@ impl Group {
 
     /// Whether every sealed batch has ended.
     pub(crate) fn has_no_batches(&self) -> bool {
-        Arc::strong_count(&self.token) == 1
+        Arc::strong_count(&self.commits) == 1
     }
 }

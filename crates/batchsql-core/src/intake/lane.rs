@@ -148,7 +148,22 @@ impl Lane {
         let Some(job) = place.and_then(|place| self.sealed.remove(place)) else {
             return if self.sealed.is_empty() { Pull::Empty } else { Pull::Blocked };
         };
-        let place = place.unwrap_or_default();
+        let others = self.take_like(&job, place.unwrap_or_default(), limit, by);
+        Pull::Batch(Pulled { job: Box::new(job), others })
+    }
+
+    /// Takes as many batches as fit that may be written together with one that came back, which nothing in the lane
+    /// comes before.
+    pub(crate) fn pull_more(&mut self, order: Order, job: &Job, limit: PullLimit, by: &SealedBy<'_>) -> Vec<Job> {
+        let place = match order.is_serial() {
+            true => 0,
+            false => self.sealed.iter().position(|other| job.is_like(other)).unwrap_or(self.sealed.len()),
+        };
+        self.take_like(job, place, limit, by)
+    }
+
+    /// Takes batches like `job` from `place` on, and last the open one.
+    fn take_like(&mut self, job: &Job, place: usize, limit: PullLimit, by: &SealedBy<'_>) -> Vec<Job> {
         let (mut rows, mut bytes) = (job.batch.len(), job.batch.bytes());
         let mut fits = |other_rows: usize, other_bytes: usize| {
             let fits = rows + other_rows <= limit.rows && bytes + other_bytes <= limit.bytes;
@@ -159,7 +174,7 @@ impl Lane {
         };
         let mut others = Vec::new();
         while let Some(next) = self.sealed.get(place)
-            && job.may_absorb(next)
+            && job.is_like(next)
             && fits(next.batch.len(), next.batch.bytes())
         {
             others.extend(self.sealed.remove(place));
@@ -169,9 +184,9 @@ impl Lane {
             && fits(open.len, open.bytes)
         {
             let newest = open.seal(by, FlushReason::Rows);
-            if job.may_absorb(&newest) { others.push(newest) } else { self.sealed.push_back(newest) }
+            if job.is_like(&newest) { others.push(newest) } else { self.sealed.push_back(newest) }
         }
-        Pull::Batch(Pulled { job: Box::new(job), others })
+        others
     }
 
     /// Takes the sealed batches for which `is_wanted` is true.

@@ -193,7 +193,7 @@ impl OpenBatch {
         let sealed = Sealed {
             lane: by.lane,
             group: self.group.id,
-            group_token: Arc::clone(&self.group.token),
+            commits: Arc::clone(&self.group.commits),
             is_ordered: by.is_ordered,
             batch: Batch::new(self.group.schema.clone(), columns, len, bytes),
             opened_at: self.opened_at.take().expect("a batch with rows has its opening time"),

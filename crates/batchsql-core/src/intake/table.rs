@@ -208,6 +208,14 @@ impl Table {
         (pull, status)
     }
 
+    /// Takes what comes after a batch that came back, see [`Lane::pull_more`].
+    pub(crate) fn pull_more(&self, lane: LaneId, job: &Job, limit: PullLimit) -> (Vec<Job>, LaneStatus) {
+        let mut guard = self.lock(lane.lane);
+        let others = guard.pull_more(self.order, job, limit, &self.sealed_by(lane.lane));
+        let status = guard.status();
+        (others, status)
+    }
+
     /// Takes sealed batches of a lane.
     pub(crate) fn take_sealed(&self, lane: LaneId, is_wanted: &dyn Fn(&Job) -> bool) -> (Vec<Job>, LaneStatus) {
         let mut guard = self.lock(lane.lane);

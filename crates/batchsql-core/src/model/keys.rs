@@ -5,6 +5,7 @@
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
+use std::ops::Range;
 
 use crate::model::batch::Rows;
 use crate::model::conflict::Conflict;
@@ -64,6 +65,36 @@ pub(crate) fn arrange(rows: Rows<'_>, last_wins: bool, sort: bool) -> Option<Arr
 /// Sorts some of the rows by key. Rows with equal keys keep their order.
 pub(crate) fn sort(rows: Rows<'_>, numbers: &mut [u32]) {
     sort_by_key(&key_columns(rows), numbers);
+}
+
+/// The rows of these ranges, those that are the first with their key before those that are the second, and so on; and
+/// how many are the first: all of them where there is no key. Keys are compared as for sorting.
+pub(crate) fn by_turn_of_key(rows: Rows<'_>, ranges: &[Range<usize>]) -> (Vec<usize>, usize) {
+    let columns = key_columns(rows);
+    let all = ranges.iter().cloned().flatten();
+    if columns.is_empty() {
+        let all: Vec<usize> = all.collect();
+        let count = all.len();
+        return (all, count);
+    }
+    let mut sorted: Vec<u32> = all.map(number).collect();
+    sort_by_key(&columns, &mut sorted);
+    let mut rows: Vec<(usize, u32)> = Vec::with_capacity(sorted.len());
+    let (mut turn, mut firsts) = (0, 0);
+    for (place, row) in sorted.iter().enumerate() {
+        let is_same = place > 0 && compare_keys(&columns, sorted[place - 1] as usize, *row as usize).is_eq();
+        turn = if is_same { turn + 1 } else { 0 };
+        firsts += usize::from(turn == 0);
+        rows.push((turn, *row));
+    }
+    rows.sort_unstable();
+    (rows.into_iter().map(|(_, row)| row as usize).collect(), firsts)
+}
+
+/// Whether two rows have the same key, compared as for sorting; false where there is none.
+pub(crate) fn have_same_key(rows: Rows<'_>, a: usize, b: usize) -> bool {
+    let columns = &key_columns(rows);
+    !columns.is_empty() && compare_keys(columns, a, b).is_eq()
 }
 
 /// For each row whether one of the marked rows comes later and has its key.
@@ -243,6 +274,21 @@ mod tests {
         check(Conflict::update(["a"]), &[(1, "x"), (2, "x")], &[&[0, 1]]);
         check(Conflict::update(["a"]), &[(1, "x"), (2, "x"), (1, "y"), (1, "z")], &[&[0, 1], &[2], &[3]]);
         check(Conflict::None, &[(1, "x"), (1, "x")], &[&[0, 1]]);
+    }
+
+    #[test]
+    fn rows_take_turns_by_key() {
+        let keys = [(1, "x"), (2, "x"), (1, "x"), (3, "x"), (2, "x"), (1, "x")];
+        let check = |conflict, ranges: &[Range<usize>], expected: (&[usize], usize)| {
+            let (rows, firsts) = by_turn_of_key(Rows::all(&batch(&schema(conflict), &keys)), ranges);
+            assert_eq!((&*rows, firsts), expected, "{ranges:?}");
+        };
+        check(Conflict::ignore(["a"]), std::slice::from_ref(&(0..6)), (&[0, 1, 3, 2, 4, 5], 3));
+        check(Conflict::ignore(["a"]), &[1..2, 2..5], (&[1, 2, 3, 4], 3));
+        check(Conflict::None, &[1..2, 3..5], (&[1, 3, 4], 3));
+        let same = |conflict, a, b| have_same_key(Rows::all(&batch(&schema(conflict), &keys)), a, b);
+        assert!(same(Conflict::ignore(["a"]), 0, 2) && !same(Conflict::ignore(["a"]), 0, 1));
+        assert!(!same(Conflict::None, 0, 2));
     }
 
     #[test]

@@ -105,8 +105,11 @@ impl fmt::Display for Outcome {
 /// One line for logs: table, attempts and reason; never a value.
 impl fmt::Display for FailedRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let attempts = self.attempts();
-        write!(f, "row of {} after {attempts} attempt{}", self.table(), if attempts == 1 { "" } else { "s" })?;
+        match self.attempts() {
+            0 => write!(f, "row of {}, never sent", self.table())?,
+            1 => write!(f, "row of {}, sent once", self.table())?,
+            attempts => write!(f, "row of {}, sent {attempts} times", self.table())?,
+        }
         self.error().map_or(Ok(()), |error| write!(f, ": {error}"))
     }
 }
@@ -183,6 +186,11 @@ impl OutcomeCounts {
             .sum()
     }
 
+    /// Adds the rows of others.
+    pub(crate) fn merge(&mut self, others: &Self) {
+        self.0.iter_mut().zip(others.0).for_each(|(rows, more)| *rows += more);
+    }
+
     /// Adds rows.
     pub fn add(&mut self, kind: OutcomeKind, rows: u64) {
         self.0[kind as usize] += rows;
@@ -214,8 +222,8 @@ impl FailedRow {
         self.0.row.schema().table()
     }
 
-    /// How often rows of its batch were sent to the database, over retries and the search for bad rows; 0
-    /// when the batch never was.
+    /// How often it was sent to the database, over retries and the search for bad rows; 0 when it never was, for
+    /// example because a newer row with its key was sent in its place.
     pub fn attempts(&self) -> u32 {
         self.0.attempts
     }

@@ -22,6 +22,7 @@ use crate::row::error::RowError;
 use crate::row::traits::{Row, TypedRow};
 use crate::write::context::PipelineContext;
 use crate::write::execute::Engine;
+use crate::write::health::Health;
 
 /// The batch writer: many tasks submit rows, batches reach the database, every row has an outcome.
 ///
@@ -91,6 +92,36 @@ impl BatchSql {
     /// What the driver found, for example a missing column.
     pub async fn prepare_for<R: TypedRow>(&self) -> Result<(), SinkError> {
         self.prepare(R::type_schema()).await
+    }
+
+    /// What is known of the database at this moment: whether it can be reached, and which tables cannot be written, since
+    /// when and why. For readiness probes; it asks nobody. An idle pipeline knows what it knew when it last wrote:
+    /// [`check_connection`](Self::check_connection) asks.
+    ///
+    /// ```
+    /// # use batchsql_core::BatchSql;
+    /// # fn probe(db: &BatchSql) -> u16 {
+    /// let health = db.health();
+    /// for table in &health.parked {
+    ///     println!("{} cannot be written: {}", table.table, table.error);
+    /// }
+    /// if health.is_ready() { 200 } else { 503 }
+    /// # }
+    /// ```
+    pub fn health(&self) -> Health {
+        self.0.pipeline.health.get()
+    }
+
+    /// Gets a connection and gives it back, and so finds out whether the database can be reached now. It takes at most
+    /// `statement_timeout`, and waits where all connections of the pool are in use.
+    ///
+    /// # Errors
+    /// No connection can be had: what the driver says.
+    ///
+    /// # Cancel safety
+    /// Dropping it is safe.
+    pub async fn check_connection(&self) -> Result<(), SinkError> {
+        self.0.engine.check_connection().await
     }
 
     /// The balance at this moment.

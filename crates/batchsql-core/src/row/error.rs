@@ -99,12 +99,14 @@ impl RowError {
         Self::new(schema, None, RowErrorKind::Column, problem)
     }
 
-    pub(crate) fn without_values(schema: &Schema) -> Self {
-        Self::new(schema, None, RowErrorKind::Null, "has no value; set at least one column, to NULL perhaps")
-    }
-
     pub(crate) fn projection(schema: &Schema, error: &SchemaError) -> Self {
         Self::new(schema, None, RowErrorKind::Column, format!("too few columns: {}", error.problem()))
+    }
+
+    /// Every column is left out.
+    pub(crate) fn without_values(schema: &Schema) -> Self {
+        let problem = "the row has no value at all; set at least one column, for example to NULL".to_owned();
+        Self::new(schema, None, RowErrorKind::Column, problem)
     }
 
     pub(crate) fn too_large(schema: &Schema, bytes: usize, limit: usize) -> Self {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::outcome::ledger::Ledger;
 use crate::reporter::GuardedReporter;
+use crate::write::health::HealthState;
 use crate::write::outstanding::Outstanding;
 
 /// Shared by the handles, the dispatcher and the batches of one pipeline.
@@ -12,13 +13,20 @@ pub(crate) struct PipelineContext {
     pub(crate) ledger: Ledger,
     pub(crate) reporter: GuardedReporter,
     pub(crate) outstanding: Outstanding,
+    pub(crate) health: HealthState,
     /// The dispatcher has ended, in order or not: no batch is sealed any more.
     is_over: AtomicBool,
 }
 
 impl PipelineContext {
     pub(crate) fn new(ledger: Ledger, reporter: GuardedReporter) -> Self {
-        Self { ledger, reporter, outstanding: Outstanding::default(), is_over: AtomicBool::new(false) }
+        Self {
+            ledger,
+            reporter,
+            outstanding: Outstanding::default(),
+            health: HealthState::default(),
+            is_over: AtomicBool::new(false),
+        }
     }
 
     /// A batch has ended, and each of its rows has its outcome.

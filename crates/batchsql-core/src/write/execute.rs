@@ -22,12 +22,15 @@ use crate::write::plans::Plans;
 use crate::write::retry::RetrySchedule;
 use crate::write::session::{Session, SessionEnd};
 use crate::write::sink::{Limits, Sink, Written};
+use crate::write::watch::{PATIENCE, watch};
 
 /// What the handle needs of a sink, without its type.
 #[async_trait]
 pub(crate) trait Engine: Send + Sync + 'static {
     fn limits(&self, schema: &Schema) -> Limits;
     async fn prepare(&self, schema: &Schema) -> Result<(), SinkError>;
+    /// Gets a connection and gives it back.
+    async fn check_connection(&self) -> Result<(), SinkError>;
     /// Forgets what was prepared for schemas that are no longer used.
     fn forget(&self, schemas: &[SchemaId]);
 }
@@ -41,6 +44,10 @@ pub(crate) struct Executor<S: Sink> {
     retry_for: Duration,
     statement_timeout: Duration,
     isolation: Isolation,
+    /// Whether all rows of a table keep their order.
+    in_order: bool,
+    /// How long a batch waits for others before its table is parked for an error that may be of one row.
+    doubt_delay: Duration,
     coalesces: bool,
     sorts: bool,
     repeats_inserts: bool,
@@ -56,18 +63,33 @@ enum Stop {
     Inseparable(SinkError),
     /// They were refused, and some of them may be there already.
     MaybeWritten(SinkError),
+    /// They were refused by an error that may be of the table or of one row; with the last commit before.
+    Doubtful(SinkError, u64),
     /// Every retry that made sense was made.
     Failed(FailureKind, SinkError),
     /// The batch has to wait.
     Pause(Pause),
 }
 
+/// What a table is parked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ParkReason {
+    /// It was looked at: it is not there, or may not be written.
+    Table,
+    /// Rows that were tried alone were refused, and none was committed.
+    Rows,
+    /// The search for bad rows takes longer than it may at once. The next try goes on with it, and it comes to an end.
+    Search,
+}
+
 /// Why a batch has to wait.
 enum Pause {
     /// It is to be tried again.
     BackOff(Duration, SinkError),
+    /// Nobody knows whether the table or its rows are at fault: others may show it meanwhile.
+    Wait(Duration, SinkError),
     /// The table cannot be written.
-    Park(SinkError),
+    Park(ParkReason, SinkError),
 }
 
 /// A connection that goes from one batch to the next one.
@@ -85,6 +107,10 @@ const HOLD: Duration = Duration::from_secs(1);
 /// How long one call of `end_session` may take. It is made again.
 const END_SESSION: Duration = Duration::from_secs(5);
 
+/// The bounds of the time that a batch waits for others before its table is parked.
+const MIN_DOUBT_DELAY: Duration = Duration::from_millis(50);
+const MAX_DOUBT_DELAY: Duration = Duration::from_secs(1);
+
 /// How the writing of a batch ended.
 pub(crate) enum Ended<C> {
     /// Every row has its outcome.
@@ -96,10 +122,12 @@ pub(crate) enum Ended<C> {
         /// Its connection, when the next batch may go on with it.
         connection: Option<Connection<C>>,
     },
+    /// It is to be tried again after a while, and has not failed.
+    Waits { job: Box<Job>, delay: Duration, error: SinkError },
     /// It is to be tried again after a while.
     BackOff { job: Box<Job>, delay: Duration, error: SinkError },
     /// Its table cannot be written for now.
-    Parked { job: Box<Job>, error: SinkError, has_written: bool },
+    Parked { job: Box<Job>, error: SinkError, has_written: bool, reason: ParkReason },
 }
 
 /// A plan, and whether it was made just now.
@@ -122,6 +150,10 @@ impl<S: Sink> Engine for Executor<S> {
         self.plan(&mut connection.conn, schema).await.map(drop)
     }
 
+    async fn check_connection(&self) -> Result<(), SinkError> {
+        self.connect().await.map(drop)
+    }
+
     fn forget(&self, schemas: &[SchemaId]) {
         self.plans.forget(schemas);
     }
@@ -138,6 +170,8 @@ impl<S: Sink> Executor<S> {
             retry_for: config.retry_for,
             statement_timeout: config.statement_timeout,
             isolation: config.isolation,
+            in_order: config.ordering == Ordering::PerTable,
+            doubt_delay: config.flush_interval.saturating_mul(2).clamp(MIN_DOUBT_DELAY, MAX_DOUBT_DELAY),
             coalesces: config.coalesce == Coalesce::LastPerKey,
             repeats_inserts: config.delivery == Delivery::AtLeastOnce,
             parks: !config.park_for.is_zero(),
@@ -172,7 +206,7 @@ impl<S: Sink> Executor<S> {
     pub(crate) async fn write(
         self: Arc<Self>,
         mut job: Box<Job>,
-        others: Vec<Job>,
+        mut others: Vec<Job>,
         connection: Connection<S::Conn>,
         flight: Arc<Flight>,
     ) -> Ended<S::Conn> {
@@ -180,9 +214,16 @@ impl<S: Sink> Executor<S> {
         let mut conn = Some(connection);
         job.progress.has_written = false;
         job.progress.expired = None;
+        job.progress.has_looked_again = false;
+        if !others.is_empty() && job.progress.search.is_some() {
+            // It was reported without them.
+            others.iter_mut().for_each(Job::report_sealed);
+            job.begin_anew();
+        }
         if job.progress.search.is_none() {
             self.begin(&mut job, others);
         }
+        job.resume_in_doubt(self.in_order);
         let pause = self.run(&mut job, &mut conn, &flight).await;
         job.release_copy();
         let has_written = job.progress.has_written;
@@ -194,7 +235,8 @@ impl<S: Sink> Executor<S> {
                 Ended::Done { has_written, expired, connection: conn.filter(|_| may_hold) }
             }
             Some(Pause::BackOff(delay, error)) => Ended::BackOff { job, delay, error },
-            Some(Pause::Park(error)) => Ended::Parked { job, error, has_written },
+            Some(Pause::Wait(delay, error)) => Ended::Waits { job, delay, error },
+            Some(Pause::Park(reason, error)) => Ended::Parked { job, error, has_written, reason },
         }
     }
 
@@ -207,8 +249,10 @@ impl<S: Sink> Executor<S> {
         let max_rows = if self.isolation == Isolation::AtomicBatch { usize::MAX } else { job.limit.rows() };
         let budget = self.isolation_budget(job.batch.len());
         job.begin(self.coalesces, self.sorts, budget, max_rows);
-        let started = BatchStarted { queue_wait, assemble: begin.elapsed() };
-        self.pipeline.reporter.call(|reporter| reporter.batch_started(&job.info(), &started));
+        if job.progress.attempts == 0 {
+            let started = BatchStarted { queue_wait, assemble: begin.elapsed() };
+            self.pipeline.reporter.call(|reporter| reporter.batch_started(&job.info(), &started));
+        }
     }
 
     /// Tries that the search for bad rows may take: a batch that has grown may take as many for each of its parts.
@@ -231,7 +275,7 @@ impl<S: Sink> Executor<S> {
                 let error = job.progress.last_error.clone().unwrap_or_else(why);
                 return Some(Pause::BackOff(Duration::ZERO, error));
             }
-            match search(job).next() {
+            match job.search().next() {
                 Next::Done if job.begin_next_round() => {}
                 Next::Done => return None,
                 Next::Undecided => {
@@ -240,26 +284,42 @@ impl<S: Sink> Executor<S> {
                     let error = error.clone();
                     if matches!(self.isolation, Isolation::Bisect { beyond: BeyondBudget::Park, .. }) && self.parks {
                         let budget = self.isolation_budget(job.batch.len());
-                        search(job).renew(budget);
-                        return Some(Pause::Park(error));
+                        job.search().renew(budget);
+                        return Some(Pause::Park(ParkReason::Search, error));
                     }
                     let error = error.not_looked_at_alone();
-                    for undecided in search(job).take_rest() {
+                    for undecided in job.search().take_rest() {
                         job.failed(undecided, FailureKind::Rejected, Some(&error));
                     }
                 }
+                Next::AllRefused => {
+                    let error = job.progress.refusal.clone().expect("the rows were refused");
+                    if self.parks && job.wait_in_doubt() {
+                        return Some(Pause::Wait(self.doubt_delay, error));
+                    }
+                    if self.parks {
+                        return Some(Pause::Park(ParkReason::Rows, error));
+                    }
+                    job.reject_rest_of_round();
+                }
                 Next::Try(range) => match self.write_range(job, range.clone(), conn, flight).await {
-                    Ok(written) => {
+                    Ok((written, number)) => {
                         job.written(range.clone(), &written, self.repeats(job));
-                        search(job).judge(range, Verdict::Ended);
+                        job.search().judge(range.clone(), Verdict::Ended);
+                        job.committed(&range, &written, number, self.in_order);
                         if let Some(pause) = self.back_off_unfinished(job, &written) {
                             return Some(pause);
                         }
                     }
                     Err(Stop::Bad(error)) => self.refused(job, range, Verdict::Bad, &error),
                     Err(Stop::Inseparable(error)) => self.refused(job, range, Verdict::Inseparable, &error),
+                    Err(Stop::Doubtful(error, committed)) => {
+                        if job.doubt(range.clone(), committed, &error, self.in_order) {
+                            self.refused(job, range, Verdict::Bad, &error);
+                        }
+                    }
                     Err(Stop::MaybeWritten(error)) => {
-                        search(job).judge(range.clone(), Verdict::Ended);
+                        job.search().judge(range.clone(), Verdict::Ended);
                         if job.fail_maybe_written(range, &error) {
                             postpone_rest(job);
                         }
@@ -269,10 +329,10 @@ impl<S: Sink> Executor<S> {
                             job.progress.expired = Some(error.clone());
                         }
                         job.failed(range.clone(), kind, Some(&error));
-                        search(job).judge(range, Verdict::Ended);
+                        job.search().judge(range, Verdict::Ended);
                     }
                     Err(Stop::Pause(pause)) => {
-                        search(job).put_back(range);
+                        job.search().put_back(range);
                         return Some(pause);
                     }
                 },
@@ -310,16 +370,16 @@ impl<S: Sink> Executor<S> {
     fn refused(&self, job: &mut Job, range: Range<usize>, verdict: Verdict, error: &SinkError) {
         if self.isolation == Isolation::AtomicBatch {
             job.failed(range.clone(), FailureKind::Rejected, Some(error));
-            search(job).judge(range, Verdict::Ended);
+            job.search().judge(range, Verdict::Ended);
             return;
         }
         if verdict == Verdict::Bad {
             job.progress.refusal = Some(error.clone());
         }
-        let was_isolating = search(job).is_isolating();
-        if search(job).judge(range.clone(), verdict) {
+        let was_isolating = job.search().is_isolating();
+        if job.search().judge(range.clone(), verdict) {
             job.reject_row(range.start, error);
-        } else if search(job).is_isolating() && !was_isolating {
+        } else if job.search().is_isolating() && !was_isolating {
             self.pipeline.reporter.call(|reporter| reporter.batch_isolated(&job.info()));
         }
     }
@@ -331,8 +391,11 @@ impl<S: Sink> Executor<S> {
         range: Range<usize>,
         conn: &mut Conn<S>,
         flight: &Flight,
-    ) -> Result<Written, Stop> {
+    ) -> Result<(Written, u64), Stop> {
         let schema = job.batch.schema().clone();
+        let committed = job.commits.committed();
+        // Whether rows were sent, so that one of them may be the reason.
+        let mut was_sent = false;
         let error = loop {
             let connected = match conn.take() {
                 Some(connection) => Ok(connection),
@@ -352,40 +415,52 @@ impl<S: Sink> Executor<S> {
             {
                 break self.not_sent(job, error);
             }
+            let number = job.commits.begin();
             match self.attempt(job, range.clone(), &mut connection, &prepared.plan, flight).await {
                 Ok(written) => {
                     *conn = Some(connection);
-                    return Ok(written);
+                    return Ok((written, number));
                 }
-                Err(error) if error.class() == ErrorClass::Schema && !prepared.fresh => {
-                    // The table may have changed since the plan was made: look again, once.
+                Err(error)
+                    if may_be_of_table(&error)
+                        && !prepared.fresh
+                        && (!job.progress.has_looked_again || job.is_rejected_next(&range, committed)) =>
+                {
+                    // The table may have changed since the plan was made: look again, once, and before a row is
+                    // rejected.
+                    job.progress.has_looked_again = true;
                     self.forget(&[schema.id()]);
                     *conn = Some(connection);
                 }
                 Err(error) => {
-                    if matches!(error.class(), ErrorClass::Row | ErrorClass::Size | ErrorClass::Duplicate) {
+                    if is_usable_after(&error) {
                         *conn = Some(connection);
                     }
+                    was_sent = true;
                     break error;
                 }
             }
         };
         job.progress.last_error = Some(error.clone());
-        Err(self.judge(job, range, error))
+        let is_doubtful = was_sent && may_be_of_table(&error) && self.isolation != Isolation::AtomicBatch;
+        if is_doubtful && !job.has_maybe_written(range.clone()) {
+            return Err(Stop::Doubtful(error, committed));
+        }
+        Err(self.judge(job, range, error, was_sent))
     }
 
     /// What is to be done after an error.
-    fn judge(&self, job: &mut Job, range: Range<usize>, error: SinkError) -> Stop {
+    fn judge(&self, job: &mut Job, range: Range<usize>, error: SinkError, was_sent: bool) -> Stop {
         let is_maybe_written = job.has_maybe_written(range.clone());
         match error.class() {
             ErrorClass::Unknown | ErrorClass::Transient | ErrorClass::Resource => {}
             _ if is_maybe_written => return Stop::MaybeWritten(error),
-            ErrorClass::Row => return Stop::Bad(error),
-            ErrorClass::Size | ErrorClass::Duplicate => return Stop::Inseparable(error),
-            ErrorClass::Schema | ErrorClass::Permission if self.parks => return Stop::Pause(Pause::Park(error)),
-            ErrorClass::Schema | ErrorClass::Permission | ErrorClass::Internal => {
-                return Stop::Failed(FailureKind::Rejected, error);
-            }
+            ErrorClass::Row if was_sent => return Stop::Bad(error),
+            ErrorClass::Size | ErrorClass::Duplicate if was_sent => return Stop::Inseparable(error),
+            // A batch that must be atomic is not looked into: a code that nobody knows rejects it.
+            ErrorClass::Internal if was_sent => return Stop::Failed(FailureKind::Rejected, error),
+            _ if self.parks => return Stop::Pause(Pause::Park(ParkReason::Table, error)),
+            _ => return Stop::Failed(FailureKind::Rejected, error),
         }
         if error.class() == ErrorClass::Unknown {
             job.may_have_written(range, &error);
@@ -408,17 +483,28 @@ impl<S: Sink> Executor<S> {
         plan: &S::Plan,
         flight: &Flight,
     ) -> Result<Written, SinkError> {
-        job.progress.attempts += 1;
+        job.count_attempt(&range);
         let begin = Instant::now();
         let attempt = Attempt::new(self.isolation == Isolation::AtomicBatch);
         job.progress.writing = Some((range.clone(), begin, attempt.clone()));
         if job.is_ordered {
             flight.begins(connection.session.clone().flatten());
         }
+        let patience = PATIENCE.saturating_mul(1 << job.progress.dead_links.min(10));
         let rows = job.rows().slice(range.clone());
-        let write = self.sink.write(&mut connection.conn, plan, rows, &attempt);
+        let Connection { conn, session, .. } = connection;
+        let session = session.as_ref().and_then(Option::as_ref);
+        let write = self.sink.write(conn, plan, rows, &attempt);
+        let write = watch(&self.sink, session, patience, write);
+        let mut is_dead = false;
         let (result, is_timeout) = match timeout(self.statement_timeout, write).await {
-            Ok(result) => (result, false),
+            Ok(Some(result)) => (result, false),
+            Ok(None) => {
+                is_dead = true;
+                let text = "the server does not work on this write, and its answer has not come: the link is dead";
+                let class = if attempt.abandon() { ErrorClass::Transient } else { ErrorClass::Unknown };
+                (Err(SinkError::new(class, text)), false)
+            }
             Err(_) if attempt.abandon() => {
                 let what = "the write, of which nothing was committed,";
                 (Err(timed_out(what, self.statement_timeout, ErrorClass::Transient)), true)
@@ -441,15 +527,16 @@ impl<S: Sink> Executor<S> {
             duration: result.as_ref().ok().and_then(|written| written.took).unwrap_or_else(|| begin.elapsed()),
             error: result.as_ref().err().map(SinkError::class),
         };
-        if is_timeout {
+        if is_timeout && range.len() > 1 {
             // Slowness must not come back as the same batch: it is written in halves.
             job.limit.timed_out(range.len());
             if self.isolation != Isolation::AtomicBatch {
-                search(job).limit_rows(range.len() / 2);
+                job.search().limit_rows(range.len() / 2);
             }
         } else if result.is_ok() {
             job.limit.succeeded(range.len(), executed.duration);
         }
+        job.progress.dead_links += u32::from(is_dead);
         job.progress.writing = None;
         job.progress.has_written |= result.is_ok();
         self.pipeline.reporter.call(|reporter| reporter.batch_executed(&job.info(), &executed));
@@ -462,10 +549,16 @@ impl<S: Sink> Executor<S> {
     }
 
     async fn connect(&self) -> Result<Connection<S::Conn>, SinkError> {
-        match timeout(self.statement_timeout, self.sink.acquire()).await {
+        let begin = Instant::now();
+        let connected = match timeout(self.statement_timeout, self.sink.acquire()).await {
             Ok(result) => result.map(|conn| Connection { conn, since: Instant::now(), session: None }),
             Err(_) => Err(timed_out("getting a connection", self.statement_timeout, ErrorClass::Transient)),
+        };
+        match &connected {
+            Ok(_) => self.pipeline.health.connected(),
+            Err(error) => self.pipeline.health.not_connected(error, begin),
         }
+        connected
     }
 
     async fn ask_session(&self, connection: &mut Connection<S::Conn>) -> Result<(), SinkError> {
@@ -493,14 +586,20 @@ impl<S: Sink> Executor<S> {
     }
 }
 
-/// What is left of the round that was begun.
-fn search(job: &mut Job) -> &mut crate::write::isolate::Search {
-    job.progress.search.as_mut().expect("a job is begun before it is run")
+/// Whether an error may be of the table as well as of one row.
+fn may_be_of_table(error: &SinkError) -> bool {
+    matches!(error.class(), ErrorClass::Schema | ErrorClass::Permission | ErrorClass::Internal)
+}
+
+/// Whether the connection can take the next write after this error.
+fn is_usable_after(error: &SinkError) -> bool {
+    use ErrorClass::{Duplicate, Permission, Row, Schema, Size};
+    matches!(error.class(), Row | Size | Duplicate | Schema | Permission)
 }
 
 /// Leaves the rest of the round to the next one: it may have later rows with the keys of those that are left already.
 fn postpone_rest(job: &mut Job) {
-    for left in search(job).take_rest() {
+    for left in job.search().take_rest() {
         job.postpone(left);
     }
 }

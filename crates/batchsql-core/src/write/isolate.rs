@@ -3,6 +3,9 @@
 
 use std::ops::Range;
 
+use crate::error::SinkError;
+use crate::write::sample::Sampling;
+
 /// What came of trying a range of rows in a transaction of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -20,6 +23,9 @@ pub(crate) enum Next {
     Try(Range<usize>),
     /// The budget is spent and rows are left: it is not a matter of single rows.
     Undecided,
+    /// Rows that were tried alone were refused, and none was committed: the table is at fault, as far as this batch
+    /// shows.
+    AllRefused,
     Done,
 }
 
@@ -34,23 +40,38 @@ pub(crate) struct Search {
     budget: usize,
     /// Rows that one try may take.
     max_rows: usize,
+    /// While single rows are tried: then `pending` has these.
+    sampling: Option<Sampling>,
 }
 
 impl Search {
     /// Starts with all rows together. `budget` is the number of tries once a range was bad.
     pub(crate) fn new(rows: usize, budget: usize) -> Self {
-        Self { pending: std::iter::once(0..rows).collect(), isolating: false, budget, max_rows: usize::MAX }
+        Self {
+            pending: std::iter::once(0..rows).collect(),
+            isolating: false,
+            budget,
+            max_rows: usize::MAX,
+            sampling: None,
+        }
     }
 
     /// The next range to try. It must be judged, or put back.
     pub(crate) fn next(&mut self) -> Next {
         if self.pending.is_empty() {
-            return Next::Done;
+            let all_refused = self.sampling.as_ref().is_some_and(Sampling::has_refused);
+            self.stop_sampling();
+            match self.pending.is_empty() {
+                true => return Next::Done,
+                false if all_refused => return Next::AllRefused,
+                // None was refused: the rest is tried as before.
+                false => {}
+            }
         }
-        if self.isolating && self.budget == 0 {
+        if self.is_counting() && self.budget == 0 {
             return Next::Undecided;
         }
-        self.budget -= usize::from(self.isolating);
+        self.budget -= usize::from(self.is_counting());
         let Some(mut range) = self.pending.pop() else { return Next::Done };
         if range.len() > self.max_rows {
             let cut = range.start + self.max_rows;
@@ -67,15 +88,26 @@ impl Search {
 
     /// Takes back a range that could not be judged: it is tried again.
     pub(crate) fn put_back(&mut self, range: Range<usize>) {
-        self.budget += usize::from(self.isolating);
+        self.budget += usize::from(self.is_counting());
         self.pending.push(range);
+    }
+
+    /// Whether a try is counted: the few rows that are tried alone are not.
+    fn is_counting(&self) -> bool {
+        self.isolating && self.sampling.is_none()
     }
 
     /// Takes the verdict over the range that `next` gave; true when it rejects a single row.
     pub(crate) fn judge(&mut self, range: Range<usize>, verdict: Verdict) -> bool {
         match verdict {
-            Verdict::Ended => false,
-            Verdict::Bad | Verdict::Inseparable if range.len() <= 1 => true,
+            Verdict::Ended => {
+                self.ended(range);
+                false
+            }
+            Verdict::Bad | Verdict::Inseparable if range.len() <= 1 => {
+                self.ended(range);
+                true
+            }
             Verdict::Bad | Verdict::Inseparable => {
                 self.isolating |= verdict == Verdict::Bad;
                 let middle = range.start + range.len() / 2;
@@ -86,6 +118,78 @@ impl Search {
         }
     }
 
+    fn ended(&mut self, range: Range<usize>) {
+        if let Some(sampling) = &mut self.sampling {
+            range.for_each(|row| sampling.ended(row));
+        }
+    }
+
+    /// Whether single rows are being tried.
+    pub(crate) fn is_sampling(&self) -> bool {
+        self.sampling.is_some()
+    }
+
+    /// Tries rows alone that `choose` takes from all that is left. `refused` is a range that was refused by an error that
+    /// may be the table's; one of a single row was tried alone already.
+    pub(crate) fn sample(
+        &mut self,
+        refused: Option<(Range<usize>, &SinkError)>,
+        choose: impl FnOnce(&[Range<usize>]) -> Vec<usize>,
+    ) {
+        debug_assert!(self.sampling.is_none(), "rows are sampled once at a time");
+        let mut alone = None;
+        if let Some((range, error)) = refused {
+            alone = (range.len() == 1).then(|| (range.start, error.clone()));
+            self.pending.push(range);
+        }
+        let rows: Vec<Range<usize>> = std::mem::take(&mut self.pending).into_iter().rev().collect();
+        let is_new = |row: &usize| alone.as_ref().is_none_or(|(alone, _)| alone != row);
+        self.pending = choose(&rows).into_iter().filter(is_new).map(|row| row..row + 1).rev().collect();
+        let mut sampling = Sampling::new(rows);
+        if let Some((row, error)) = alone {
+            sampling.refused(row, error);
+        }
+        self.sampling = Some(sampling);
+    }
+
+    /// The row that was tried alone was refused by an error that may be the table's.
+    pub(crate) fn sample_refused(&mut self, row: usize, error: SinkError) {
+        if let Some(sampling) = &mut self.sampling {
+            sampling.refused(row, error);
+        }
+    }
+
+    /// A row that was tried alone was committed and judged, so the table is not at fault. What is left is tried as
+    /// before. Rows that were refused are at fault: they are tried alone once more, but for those that cannot come after
+    /// the row that was committed. These are returned to be rejected.
+    pub(crate) fn sample_committed(&mut self, is_overtaken: impl Fn(usize) -> bool) -> Vec<(usize, SinkError)> {
+        let Some(mut sampling) = self.sampling.take() else { return Vec::new() };
+        let refused = sampling.take_refused();
+        let rows: Vec<usize> = refused.iter().map(|(row, _)| *row).collect();
+        self.pending = sampling.rest(&rows);
+        self.pending.reverse();
+        let (overtaken, again): (Vec<_>, Vec<_>) = refused.into_iter().partition(|(row, _)| is_overtaken(*row));
+        self.pending.extend(again.into_iter().rev().map(|(row, _)| row..row + 1));
+        overtaken
+    }
+
+    /// Others have shown that the table is not at fault, while `range` was tried alone: it is judged next, and what is
+    /// left is tried as before.
+    pub(crate) fn stop_sampling_but(&mut self, range: &Range<usize>) {
+        if let Some(sampling) = &mut self.sampling {
+            range.clone().for_each(|row| sampling.ended(row));
+            self.sample_committed(|_| false);
+        }
+    }
+
+    /// Puts what was being tried alone back among what is left.
+    fn stop_sampling(&mut self) {
+        if let Some(sampling) = self.sampling.take() {
+            self.pending = sampling.rest(&[]);
+            self.pending.reverse();
+        }
+    }
+
     /// Whether a range was bad so far.
     pub(crate) fn is_isolating(&self) -> bool {
         self.isolating
@@ -93,6 +197,7 @@ impl Search {
 
     /// What is left, in order.
     pub(crate) fn take_rest(&mut self) -> impl Iterator<Item = Range<usize>> + use<> {
+        self.stop_sampling();
         std::mem::take(&mut self.pending).into_iter().rev()
     }
 
@@ -100,6 +205,7 @@ impl Search {
     /// what is left of it.
     pub(crate) fn next_round(&mut self, rows: usize) {
         self.pending = std::iter::once(0..rows).collect();
+        self.sampling = None;
     }
 
     /// Grants a new budget for what is left.
@@ -132,6 +238,7 @@ mod tests {
                     found.undecided = search.take_rest().map(|range| range.len()).sum();
                     continue;
                 }
+                Next::AllRefused => unreachable!("nothing is sampled here"),
                 Next::Done => return found,
             };
             found.tries += 1;

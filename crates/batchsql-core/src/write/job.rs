@@ -20,7 +20,10 @@ use crate::reporter::{BatchExecuted, BatchInfo, BatchSealed, FlushReason};
 use crate::row::traits::Row;
 use crate::write::attempt::Attempt;
 use crate::write::batch_limit::BatchLimit;
+use crate::write::commits::Commits;
 use crate::write::context::PipelineContext;
+use crate::write::doubt::Doubt;
+use crate::write::failure_log::FailureLog;
 use crate::write::ids::{GroupId, LaneId};
 use crate::write::isolate::Search;
 use crate::write::retry::RetrySchedule;
@@ -37,8 +40,11 @@ pub(crate) struct Job {
     /// Whether rows of its lane keep their order.
     pub(crate) is_ordered: bool,
     pub(crate) batch: Arc<Batch>,
-    /// When its oldest row was accepted.
+    /// When its oldest row was accepted; when it has taken over others after it was tried, when the newest of them was
+    /// opened.
     pub(crate) opened_at: Instant,
+    /// When its oldest row was accepted.
+    pub(crate) first_opened_at: Instant,
     pub(crate) reason: FlushReason,
     pub(crate) limit: Arc<BatchLimit>,
     pub(crate) pipeline: Arc<PipelineContext>,
@@ -47,8 +53,8 @@ pub(crate) struct Job {
     /// Who waits for its rows, from the first row to the last.
     parts: Vec<Part>,
     share: ShareHold,
-    /// Keeps the group from being forgotten.
-    _group: Arc<()>,
+    /// Of its group, which it keeps from being forgotten.
+    pub(crate) commits: Arc<Commits>,
     /// It has become a part of another batch, and holds nothing.
     is_absorbed: bool,
 }
@@ -63,7 +69,7 @@ struct Part {
 pub(crate) struct Sealed {
     pub(crate) lane: LaneId,
     pub(crate) group: GroupId,
-    pub(crate) group_token: Arc<()>,
+    pub(crate) commits: Arc<Commits>,
     pub(crate) is_ordered: bool,
     pub(crate) batch: Batch,
     pub(crate) opened_at: Instant,
@@ -87,12 +93,21 @@ pub(crate) struct Progress {
     /// The error with which rows of it were given up because `retry_for` was over.
     pub(crate) expired: Option<SinkError>,
     pub(crate) last_error: Option<SinkError>,
-    /// The error of the row that failed last, for the log.
-    logged_error: Option<SinkError>,
+    /// Attempts that were given up because the link was dead.
+    pub(crate) dead_links: u32,
+    /// Times that all of its rows were sent.
+    attempts_of_all: u32,
+    /// For each row the times that it was sent with only some of the others; empty until then.
+    attempts_of_some: Vec<u32>,
+    pub(crate) failure_log: FailureLog,
     /// Whether rows were written since the job was last taken up.
     pub(crate) has_written: bool,
     /// The last error for which bad rows were searched.
     pub(crate) refusal: Option<SinkError>,
+    /// An error that may be the table's or one row's.
+    pub(crate) doubt: Option<Doubt>,
+    /// Whether the table was looked at again since the job was last taken up.
+    pub(crate) has_looked_again: bool,
     is_reported: bool,
     /// Nothing of it may be written without the rest.
     pub(crate) is_atomic: bool,
@@ -129,8 +144,7 @@ impl End {
 
 impl Job {
     pub(crate) fn new(sealed: Sealed, pipeline: Arc<PipelineContext>) -> Self {
-        let Sealed { lane, group, group_token, is_ordered, batch, opened_at, reason, limit, completion, share } =
-            sealed;
+        let Sealed { lane, group, commits, is_ordered, batch, opened_at, reason, limit, completion, share } = sealed;
         Self {
             number: pipeline.outstanding.begin(opened_at),
             lane,
@@ -139,23 +153,45 @@ impl Job {
             parts: vec![Part { rows: batch.len(), completion }],
             batch: Arc::new(batch),
             opened_at,
+            first_opened_at: opened_at,
             reason,
             limit,
             context: pipeline.reporter.call(|reporter| reporter.context()),
             pipeline,
             progress: Progress::default(),
             share,
-            _group: group_token,
+            commits,
             is_absorbed: false,
         }
     }
 
-    /// Whether another batch that was sealed right after this one may be written together with it.
-    pub(crate) fn may_absorb(&self, other: &Self) -> bool {
-        self.group == other.group && self.context == other.context && self.progress.attempts == 0
+    /// Whether another batch has rows of the same group and context.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        self.group == other.group && self.context == other.context
     }
 
-    /// Takes over the rows of batches that were sealed after this one, in their order. None of them was begun.
+    /// Whether none of its rows has an outcome or may be in the database.
+    pub(crate) fn is_untouched(&self) -> bool {
+        let round = self.progress.round.as_ref();
+        self.progress.counts.total() == 0 && round.is_none_or(|round| !round.has_maybe_written())
+    }
+
+    /// Forgets the round, so that it begins once more with rows that are taken over.
+    pub(crate) fn begin_anew(&mut self) {
+        let Progress { attempts_of_all, attempts_of_some, .. } = &mut self.progress;
+        attempts_of_some.resize(self.batch.len(), 0);
+        attempts_of_some.iter_mut().for_each(|attempts| *attempts += *attempts_of_all);
+        *attempts_of_all = 0;
+        self.progress.search = None;
+        self.progress.round = None;
+    }
+
+    /// What is left of the round that was begun.
+    pub(crate) fn search(&mut self) -> &mut Search {
+        self.progress.search.as_mut().expect("a job is begun before it is run")
+    }
+
+    /// Takes over the rows of batches that were sealed after this one, in their order. None of those was begun.
     pub(crate) fn absorb(&mut self, others: Vec<Self>) {
         if others.is_empty() {
             return;
@@ -164,15 +200,20 @@ impl Job {
         for mut other in others {
             self.parts.append(&mut other.parts);
             self.share.absorb(&mut other.share);
-            self.opened_at = self.opened_at.min(other.opened_at);
+            self.first_opened_at = self.first_opened_at.min(other.first_opened_at);
+            self.opened_at = match self.progress.attempts {
+                0 => self.opened_at.min(other.opened_at),
+                // The others must have their whole time.
+                _ => self.opened_at.max(other.opened_at),
+            };
             other.is_absorbed = true;
             batches.push(Arc::clone(&other.batch));
             self.pipeline.outstanding.end(other.number);
         }
         match Arc::get_mut(&mut self.batch) {
             Some(batch) => batch.append(&batches),
-            // Nobody has seen a batch that was not begun.
-            None => unreachable!("a batch that was not begun has one owner"),
+            // No sink has seen it, or none keeps a copy.
+            None => unreachable!("a batch that takes over others has one owner"),
         }
     }
 
@@ -210,6 +251,11 @@ impl Job {
     /// Holds its rows only once while it waits.
     pub(crate) fn release_copy(&mut self) {
         self.progress.round.iter_mut().for_each(Round::release_copy);
+    }
+
+    /// Its rows that have an outcome.
+    pub(crate) fn counts(&self) -> OutcomeCounts {
+        self.progress.counts
     }
 
     /// Whether rows ended without being in the database.
@@ -426,14 +472,14 @@ impl Job {
 
     fn fail(&mut self, row: usize, kind: FailureKind, error: Option<&SinkError>) {
         if let Some(error) = error {
-            self.progress.logged_error = Some(error.clone());
+            self.progress.failure_log.note(error);
         }
         if let (FailureKind::Rejected, Some(error)) = (kind, error) {
             self.progress.rejected[error.class() as usize] += 1;
         }
         // The row is copied only for someone who will look at it.
         if self.parts.iter().any(|part| part.completion.is_some()) || self.pipeline.ledger.wants_failed_rows() {
-            let failed = FailedRow::new(self.batch.row(row), self.progress.attempts, error.cloned());
+            let failed = FailedRow::new(self.batch.row(row), self.attempts_of(row), error.cloned());
             self.decide(row, Outcome::failed(kind, failed));
         } else {
             self.progress.counts.add(kind.outcome(), 1);
@@ -455,6 +501,24 @@ impl Job {
         if let Some(round) = &mut self.progress.round {
             round.ended(row);
         }
+    }
+
+    /// Rows of a range of the round are sent once more.
+    pub(crate) fn count_attempt(&mut self, range: &Range<usize>) {
+        self.progress.attempts += 1;
+        if *range == (0..self.batch.len()) {
+            self.progress.attempts_of_all += 1;
+            return;
+        }
+        let mut attempts = std::mem::take(&mut self.progress.attempts_of_some);
+        attempts.resize(self.batch.len(), 0);
+        range.clone().for_each(|row| attempts[self.row_of_batch(row)] += 1);
+        self.progress.attempts_of_some = attempts;
+    }
+
+    /// How often a row of the batch was sent.
+    fn attempts_of(&self, row: usize) -> u32 {
+        self.progress.attempts_of_all + self.progress.attempts_of_some.get(row).copied().unwrap_or(0)
     }
 
     /// Whether rows have no outcome yet.
@@ -480,7 +544,9 @@ impl Drop for Job {
         if self.open_rows() > 0 {
             self.give_up();
         }
-        self.log_failed_rows();
+        if !self.progress.frees_capacity {
+            self.progress.failure_log.write(self.batch.schema().table_display(), &self.progress.counts);
+        }
         for (class, rows) in ErrorClass::ALL.into_iter().zip(self.progress.rejected).filter(|(_, rows)| *rows > 0) {
             self.pipeline.reporter.call(|reporter| reporter.rows_rejected(&self.info(), class, rows));
         }
@@ -516,19 +582,6 @@ impl Job {
         let error = self.progress.last_error.clone().filter(is_of_all);
         let error = error.or_else(|| given_up(ErrorClass::Transient, "before"));
         self.failed_rest(FailureKind::Purged, error.as_ref());
-    }
-
-    fn log_failed_rows(&self) {
-        if self.progress.counts.failed() > 0 && !self.progress.frees_capacity {
-            let (counts, error) = (self.progress.counts, self.progress.logged_error.as_ref());
-            let error = error.map(tracing::field::display);
-            tracing::error!(
-                table = self.batch.schema().table_display(),
-                ?counts,
-                error,
-                "rows of this batch were not written"
-            );
-        }
     }
 
     /// Enters the end of the batch: failed rows, metrics, counts, receipts, then the capacity it held, but for that of

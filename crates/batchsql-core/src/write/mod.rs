@@ -3,10 +3,14 @@
 
 pub(crate) mod attempt;
 pub(crate) mod batch_limit;
+pub(crate) mod commits;
 pub(crate) mod context;
+pub(crate) mod doubt;
 pub(crate) mod dyn_sink;
 pub(crate) mod execute;
+pub(crate) mod failure_log;
 pub(crate) mod flight;
+pub(crate) mod health;
 pub(crate) mod ids;
 pub(crate) mod isolate;
 pub(crate) mod job;
@@ -14,5 +18,7 @@ pub(crate) mod outstanding;
 pub(crate) mod plans;
 pub(crate) mod retry;
 pub(crate) mod round;
+pub(crate) mod sample;
 pub(crate) mod session;
 pub(crate) mod sink;
+pub(crate) mod watch;

@@ -147,6 +147,11 @@ impl Round {
         }
     }
 
+    /// Whether any row of the batch may be in the database.
+    pub(crate) fn has_maybe_written(&self) -> bool {
+        !self.maybe_written.is_empty()
+    }
+
     /// Whether a row of the batch may be in the database.
     pub(crate) fn is_maybe_written(&self, row: usize) -> bool {
         self.maybe_written_since(row).is_some()

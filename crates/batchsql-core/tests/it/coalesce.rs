@@ -1,5 +1,7 @@
 //! Rows with equal keys in one batch.
 
+use std::time::Duration;
+
 use batchsql_core::{Coalesce, Conflict, DynRow, ErrorClass, Isolation, OutcomeKind, PipelineConfig, Schema, ValueRef};
 use batchsql_testkit::{ScriptedSink, Step};
 
@@ -117,16 +119,17 @@ async fn an_atomic_batch_is_rejected_with_the_versions_it_would_have_superseded(
 
 #[tokio::test(start_paused = true)]
 async fn superseded_rows_share_the_fate_of_a_winner_that_was_not_judged() {
-    let check = async |step, expected| {
-        let config = PipelineConfig { retry_for: std::time::Duration::ZERO, ..one_lane() };
-        let (kinds, _) = outcomes(config, Conflict::update(["id"]), &VERSIONS, |sink| sink.script([step])).await;
-        assert_eq!(kinds, [expected; 6], "{step:?}");
+    let check = async |steps: &'static [Step], expected| {
+        let config = PipelineConfig { retry_for: Duration::ZERO, park_for: Duration::ZERO, ..one_lane() };
+        let (kinds, _) =
+            outcomes(config, Conflict::update(["id"]), &VERSIONS, |sink| sink.script(steps.iter().copied())).await;
+        assert_eq!(kinds, [expected; 6], "{steps:?}");
     };
-    check(Step::Fail(ErrorClass::Transient), OutcomeKind::Expired).await;
-    check(Step::Fail(ErrorClass::Internal), Rejected).await;
-    check(Step::LoseReply, Unknown).await;
+    check(&[Step::Fail(ErrorClass::Transient)], OutcomeKind::Expired).await;
+    check(&[Step::Fail(ErrorClass::Internal); 100], Rejected).await;
+    check(&[Step::LoseReply], Unknown).await;
     // The winners were being written when the sink panicked.
-    check(Step::Panic, Unknown).await;
+    check(&[Step::Panic], Unknown).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -75,7 +75,7 @@ async fn drop_oldest_gives_up_the_oldest_rows_that_are_not_being_written() {
         if let Some(failed) = outcome.failure() {
             assert_eq!((outcome.kind(), id(failed.row()), failed.attempts()), (OutcomeKind::Purged, wanted, 0));
             assert!(failed.error().unwrap().to_string().contains("DropOldest"));
-            assert!(outcome.to_string().starts_with("purged row of t after 0 attempts: the buffer was full"));
+            assert!(outcome.to_string().starts_with("purged row of t, never sent: the buffer was full"));
         }
     }
 }

@@ -233,3 +233,32 @@ async fn the_rest_of_a_batch_is_fenced_from_its_abandoned_part() {
     assert_eq!((kinds[8], kinds[9]), (OutcomeKind::Written, OutcomeKind::Rejected));
     assert_eq!((sink.ended_sessions(), sink.deliver()), (1, 0), "before the second half was sent");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_died_is_noticed_before_the_statement_timeout() {
+    let config = PipelineConfig { statement_timeout: Duration::from_secs(300), ..eager() };
+    let check = async |is_working: Option<bool>, steps: usize| {
+        let (db, sink) = pipeline(config.clone());
+        is_working.into_iter().for_each(|is_working| sink.set_working(is_working));
+        sink.script(std::iter::repeat_n(Step::LateAndSilent, steps));
+        let begin = Instant::now();
+        let (old, new) = (submit(&db, 1, "v1").await, submit(&db, 1, "v2").await);
+        let outcomes = [old.await.kind(), new.await.kind()];
+        assert!(outcomes.contains(&OutcomeKind::Written) && !outcomes.contains(&OutcomeKind::Unknown), "{outcomes:?}");
+        // Its session is ended before the repeat, as after a timeout.
+        assert_eq!((sink.ended_sessions(), sink.deliver()), (steps, 0));
+        assert_eq!(version(&sink, 1).as_deref(), Some("v2"));
+        (begin.elapsed(), sink.looks())
+    };
+    let (took, looks) = check(Some(false), 1).await;
+    assert!((6..8).contains(&took.as_secs()), "{took:?}");
+    assert_eq!(looks, 2, "one answer may be out of date");
+    // A large batch on a slow link has more time with each attempt.
+    let (took, _) = check(Some(false), 3).await;
+    assert!((6 + 11 + 21..45).contains(&took.as_secs()), "{took:?}");
+    let (took, looks) = check(Some(true), 1).await;
+    assert!((300..310).contains(&took.as_secs()) && looks > 10, "{took:?} {looks}");
+    let (took, looks) = check(None, 1).await;
+    assert!((300..310).contains(&took.as_secs()), "{took:?}");
+    assert_eq!(looks, 1);
+}

@@ -313,7 +313,10 @@ impl Run {
             }
             Action::Break { table, permission, millis } => {
                 let class = if permission { ErrorClass::Permission } else { ErrorClass::Schema };
-                self.sink.break_table(name(table), class);
+                match permission {
+                    true => self.sink.break_writes(name(table), class),
+                    false => self.sink.break_table(name(table), class),
+                }
                 let sink = self.sink.clone();
                 tokio::spawn(async move {
                     tokio::time::sleep(Duration::from_millis(millis)).await;
@@ -340,9 +343,20 @@ impl Run {
 fn nature() -> impl Strategy<Value = Nature> {
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     let loses = proptest::option::weighted(0.2, 1usize..6);
-    (3i64..60, flags, loses, proptest::option::weighted(0.3, 0u64..20)).prop_map(
-        |(poison, (tells_rows, sorts_by_key, refuses_equal, resubmits, races), loses_replies, takes_letters)| Nature {
+    let class = prop_oneof![
+        3 => Just(ErrorClass::Row),
+        1 => Just(ErrorClass::Schema),
+        1 => Just(ErrorClass::Internal),
+    ];
+    ((3i64..60, class), flags, loses, proptest::option::weighted(0.3, 0u64..20)).prop_map(
+        |(
+            (poison, class),
+            (tells_rows, sorts_by_key, refuses_equal, resubmits, races),
+            loses_replies,
+            takes_letters,
+        )| Nature {
             poison,
+            class,
             resubmits,
             races,
             tells_rows,
@@ -358,6 +372,8 @@ fn nature() -> impl Strategy<Value = Nature> {
 #[derive(Debug, Clone)]
 struct Nature {
     poison: i64,
+    /// What the error of such a row says.
+    class: ErrorClass,
     tells_rows: bool,
     sorts_by_key: bool,
     /// Two rows of a key in one statement are an error, as on PostgreSQL.
@@ -376,7 +392,7 @@ async fn check(config: PipelineConfig, actions: Vec<Action>, nature: Nature, dea
     let sink = ScriptedSink::new();
     sink.grow_batches();
     let poison = nature.poison;
-    sink.poison(move |row| id(row) % poison == 0);
+    sink.poison_as(nature.class, move |row| id(row) % poison == 0);
     if nature.tells_rows {
         sink.tell_rows();
     }

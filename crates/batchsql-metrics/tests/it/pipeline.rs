@@ -33,9 +33,28 @@ async fn a_parked_table_is_shown_and_so_is_its_end() {
     let seen = Seen::by(&snapshotter);
     assert_eq!(seen.sum(Metric::ParkedTables, &[("database", "scripted")]), 1.0);
     assert_eq!(seen.sum(Metric::TableParks, &[("table", "events"), ("reason", "permission")]), 1.0);
+    assert!(seen.sum(Metric::TableParkedSince, &[("database", "scripted"), ("table", "events")]) > 1.7e9);
     sink.mend_table("events");
     assert_eq!(db.close(MINUTE).await.balance.written(), 1);
-    assert_eq!(Seen::by(&snapshotter).sum(Metric::ParkedTables, &[]), 0.0);
+    let seen = Seen::by(&snapshotter);
+    assert_eq!(seen.sum(Metric::ParkedTables, &[]), 0.0);
+    assert_eq!(seen.sum(Metric::TableParkedSince, &[]), 0.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_database_that_cannot_be_reached_is_shown() {
+    let (metrics, snapshotter) = recorded();
+    let sink = ScriptedSink::new();
+    sink.script_acquire([Step::Fail(ErrorClass::Transient); 30]);
+    let db = BatchSql::builder(sink.clone()).metrics_reporter(metrics.reporter("scripted")).start().unwrap();
+    assert!(!Seen::by(&snapshotter).has(Metric::DatabaseUp), "nobody knows yet");
+    db.submit(&row(&table("events"), 1)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(Seen::by(&snapshotter).has(Metric::DatabaseUp));
+    assert_eq!(Seen::by(&snapshotter).sum(Metric::DatabaseUp, &[("database", "scripted")]), 0.0);
+    db.flush().await.unwrap();
+    db.close(MINUTE).await;
+    assert_eq!(Seen::by(&snapshotter).sum(Metric::DatabaseUp, &[("database", "scripted")]), 1.0);
 }
 
 #[tokio::test(start_paused = true)]

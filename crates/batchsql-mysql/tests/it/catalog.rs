@@ -221,3 +221,37 @@ async fn further_unique_indexes_are_warned_of_where_they_may_overwrite() {
     assert_eq!(write(&db.sink, [row(&schema, 2, "a")]).await, ["written"]);
     assert_eq!(db.read("SELECT * FROM t").await, ["1|a"]);
 }
+
+#[tokio::test]
+async fn names_that_would_quietly_mean_something_else_are_refused() {
+    let db = Database::new("CREATE TABLE orders (id BIGINT PRIMARY KEY)").await;
+    let id = |table: batchsql_core::TableName| Schema::builder(table).column("id", ColumnType::I64);
+    let check = async |builder: SchemaBuilder, part: &str| {
+        let error = refusal(&db.sink, builder).await;
+        assert_eq!(error.class(), ErrorClass::Schema, "{error}");
+        assert!(error.to_string().contains(part), "{error} does not contain {part:?}");
+    };
+    let long = "x".repeat(65);
+    check(id(long.as_str().into()), "more than the 64 characters").await;
+    check(Schema::builder("orders").column(&*long, ColumnType::I64), "more than the 64 characters").await;
+    let dotted = format!("{}.orders", db.name);
+    check(id(dotted.as_str().into()), "the dot is part of its name: for table \"orders\" of database").await;
+    check(id("orders".into()).column("ID", ColumnType::I64), "\"id\" and \"ID\" are one to the server").await;
+    pipeline(&db.sink)
+        .prepare(&id(batchsql_core::TableName::qualified(&*db.name, "orders")).build().unwrap())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_table_has_one_spelling_where_the_server_takes_several() {
+    let server = batchsql_testserver::Server::start(batchsql_testserver::Kind::MySql, &["--lower-case-table-names=1"]);
+    let db = Database::on(server.dsn(), "CREATE TABLE Orders (id BIGINT PRIMARY KEY)", "").await;
+    let schema = |table: batchsql_core::TableName| Schema::builder(table).column("id", ColumnType::I64);
+    pipeline(&db.sink).prepare(&schema("orders".into()).build().unwrap()).await.unwrap();
+    let error = refusal(&db.sink, schema("Orders".into())).await;
+    assert!(error.to_string().contains("this server calls it \"orders\""), "{error}");
+    let upper = batchsql_core::TableName::qualified(db.name.to_uppercase(), "orders");
+    let error = refusal(&db.sink, schema(upper)).await;
+    assert!(error.to_string().contains("this server calls its database"), "{error}");
+}

@@ -31,7 +31,7 @@ async fn mistakes_have_a_clear_error_in_time() {
     check(&with_user(&server, "nobody", "secret"), "refused the connection: Access denied for user 'nobody'").await;
     check(&with_user(&server, "nobody", "secret"), "check user and password").await;
     check(&with_path(&server, "no_such_database"), "create the database or name another one").await;
-    check(&with_parameters(&server, "charset=nonsense"), "check charset and collation").await;
+    check(&with_parameters(&server, "collation=nonsense"), "check charset and collation").await;
     // Nobody listens, nobody answers, somebody hangs up, somebody speaks something else.
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     check(&format!("mysql://u:secret@127.0.0.1:{free}/d"), "check that it runs and that host and port are right").await;

@@ -303,7 +303,7 @@ async fn a_server_that_restarts_is_waited_for() {
 
 #[tokio::test]
 async fn connections_go_back_to_the_pool_when_no_batch_wants_them() {
-    let db = Database::new(TABLE).await;
+    let db = Database::with(TABLE, "max_connections=8").await;
     let schema = schema(Conflict::None);
     let pipeline = pipeline(&db.sink);
     for id in 0..50 {

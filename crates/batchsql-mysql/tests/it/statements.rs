@@ -1,10 +1,14 @@
 //! How batches become statements: few shapes, no packet that the server refuses, wide tables and large rows.
 
-use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, Ordering, Outcome, PipelineConfig, Schema, Value};
+use batchsql_core::{
+    BatchSql, ColumnType, Conflict, ErrorClass, Ordering, Outcome, PipelineConfig, Schema, Sink, Value,
+};
+use batchsql_mysql::MySqlSink;
+use batchsql_mysql::sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
 use batchsql_mysql::sqlx::{Connection, Executor};
 use batchsql_testserver::{Kind, Server};
 
-use crate::support::{Database, HOUR, outcomes, pipeline, row, schema, submitted, write};
+use crate::support::{Database, HOUR, outcomes, pipeline, row, schema, submitted, with_parameters, write};
 
 #[tokio::test]
 async fn batches_of_every_size_leave_few_statements_prepared() {
@@ -197,4 +201,157 @@ async fn a_sink_chosen_at_run_time_works_the_same() {
     let report = pipeline.close(HOUR).await;
     assert_eq!((report.balance.written(), report.balance.ignored()), (2, 1));
     assert!(outcomes(&db.sink, [row(&schema, 3, "a")]).await[0].is_written());
+}
+
+#[tokio::test]
+async fn a_text_is_a_text_in_every_mode_of_the_session() {
+    let texts = ["'", "\\", "\\'", "''", "'); DROP TABLE t; --", "\\\\'", "\"`", "a\0b", "%_\\%", "🦀'\\"];
+    for mode in ["", "NO_BACKSLASH_ESCAPES", "ANSI_QUOTES", "NO_BACKSLASH_ESCAPES,ANSI_QUOTES,PIPES_AS_CONCAT"] {
+        let db = Database::with(
+            "CREATE TABLE t (id BIGINT PRIMARY KEY, note TEXT)",
+            "values_in_text=always&max_connections=1",
+        )
+        .await;
+        db.run(&format!("SET sql_mode = 'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,{mode}'")).await;
+        let schema = schema(Conflict::update(["id"]));
+        for round in [0, 100] {
+            let rows = texts.iter().zip(round..).map(|(text, id)| row(&schema, id, *text));
+            assert!(write(&db.sink, rows).await.iter().all(|name| *name == "written"), "{mode}");
+        }
+        assert_eq!(db.read("SELECT note FROM t WHERE id < 100 ORDER BY id").await, texts, "{mode}");
+        assert_eq!(db.read("SELECT COUNT(*) FROM t").await, [(2 * texts.len()).to_string()]);
+    }
+}
+
+#[tokio::test]
+async fn values_in_text_are_one_statement_for_any_number_of_rows_and_keep_to_the_packet() {
+    let server = Server::start(Kind::MySql, &["--max-allowed-packet=1M"]);
+    let parameters = "values_in_text=always&max_connections=1";
+    let db = Database::on(server.dsn(), "CREATE TABLE t (id BIGINT PRIMARY KEY, note LONGTEXT)", parameters).await;
+    let schema = schema(Conflict::update(["id"]));
+    let count = async |name: &str| -> i64 {
+        let rows = db.read(&format!("SHOW SESSION STATUS LIKE '{name}'")).await;
+        rows[0].split_once('|').unwrap().1.parse().unwrap()
+    };
+    let pipeline = pipeline(&db.sink);
+    assert!(submitted(&pipeline, [row(&schema, 0, "a")]).await[0].is_written());
+    let before = (count("Com_insert").await, count("Com_stmt_prepare").await);
+    for (batches, size) in (1..).zip([487, 3, 311, 488]) {
+        let rows = (0..size).map(|id| row(&schema, id, "it's"));
+        assert!(submitted(&pipeline, rows).await.iter().all(Outcome::is_written));
+        assert_eq!((count("Com_insert").await, count("Com_stmt_prepare").await), (before.0 + batches, before.1));
+    }
+    // As bytes these are too large for a packet as text; the server takes them bound.
+    let rows = (0..4).map(|id| row(&schema, id, "\\".repeat(300_000)));
+    assert!(submitted(&pipeline, rows).await.iter().all(Outcome::is_written));
+    assert_eq!(db.read("SELECT SUM(LENGTH(note)) FROM t WHERE id < 4").await, ["1200000"]);
+    assert_eq!(db.read("SHOW GLOBAL STATUS LIKE 'Aborted_clients'").await, ["Aborted_clients|0"]);
+}
+
+#[tokio::test]
+async fn the_definition_of_a_table_is_read_once_for_rows_that_leave_out_different_columns() {
+    let columns: Vec<String> = (0..7).map(|n| format!("c{n} INT")).collect();
+    let server = Server::start(Kind::MySql, &["--general-log=1", "--log-output=TABLE"]);
+    let table = format!("CREATE TABLE t (id BIGINT PRIMARY KEY, {})", columns.join(","));
+    let db = Database::on(server.dsn(), &table, "").await;
+    let builder = Schema::builder("t").column("id", ColumnType::I64);
+    let builder = (0..7).fold(builder, |builder, n| builder.nullable(format!("c{n}"), ColumnType::I32));
+    let schema = builder.on_conflict(Conflict::update(["id"])).build().unwrap();
+    let pipeline = pipeline(&db.sink);
+    let row = |shape: i32| {
+        let row = schema.row().set("id", i64::from(shape)).unwrap();
+        let carried = (0..7).filter(|n| shape & (1 << n) != 0);
+        carried.fold(row, |row, n| row.set(&format!("c{n}"), shape).unwrap()).finish().unwrap()
+    };
+    assert!(submitted(&pipeline, (1..128).map(row)).await.iter().all(Outcome::is_written));
+    assert_eq!(db.read("SELECT COUNT(*), SUM(c0), SUM(c6) FROM t").await, ["127|4096|6112"]);
+    let reads = "SELECT COUNT(*) FROM mysql.general_log WHERE argument LIKE '%FROM information_schema.COLUMNS%'
+                 AND command_type = 'Execute'";
+    assert_eq!(db.read(reads).await, ["1"]);
+    // A column that is new, a column that is gone: nobody is refused because of what was read before.
+    db.run("ALTER TABLE t ADD COLUMN c7 INT, DROP COLUMN c6").await;
+    let changed = Schema::builder("t").column("id", ColumnType::I64).nullable("c7", ColumnType::I32);
+    let changed = changed.on_conflict(Conflict::update(["id"])).build().unwrap();
+    let new = changed.row().set("id", 1_i64).unwrap().set("c7", 7).unwrap().finish().unwrap();
+    let config =
+        PipelineConfig { park_for: std::time::Duration::ZERO, flush_interval: HOUR, ..PipelineConfig::default() };
+    let hasty = BatchSql::builder(db.sink.clone()).config(config).start().unwrap();
+    assert!(submitted(&hasty, [new]).await[0].is_written());
+    let outcomes = submitted(&hasty, [row(64), row(1)]).await;
+    assert_eq!(outcomes[0].failure().and_then(|failed| failed.class()), Some(ErrorClass::Schema), "{outcomes:?}");
+    assert!(outcomes[1].is_written(), "{outcomes:?}");
+}
+
+/// A way to the server that takes at least 3 ms in each direction.
+async fn far_away(server: &str) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = server.split_once('@').unwrap().1.split('/').next().unwrap().to_owned();
+    let dsn = server.replace(&host, &listener.local_addr().unwrap().to_string());
+    async fn carry(mut from: tokio::net::tcp::OwnedReadHalf, mut to: tokio::net::tcp::OwnedWriteHalf) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut bytes = vec![0; 64 << 10];
+        while let Ok(len @ 1..) = from.read(&mut bytes).await {
+            tokio::time::sleep(std::time::Duration::from_millis(3)).await;
+            if to.write_all(&bytes[..len]).await.is_err() {
+                return;
+            }
+        }
+    }
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let Ok(server) = tokio::net::TcpStream::connect(&host).await else { return };
+            let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+            tokio::spawn(carry(from_client, to_server));
+            tokio::spawn(carry(from_server, to_client));
+        }
+    });
+    with_parameters(&dsn, "ssl-mode=DISABLED")
+}
+
+#[tokio::test]
+async fn far_from_the_server_an_unusual_number_of_rows_is_not_cut() {
+    let db = Database::new("CREATE TABLE t (id BIGINT PRIMARY KEY, note TEXT)").await;
+    let dsn = far_away(&db.dsn).await;
+    let ours = MySqlSink::connect(&with_parameters(&dsn, "max_connections=1")).await.unwrap();
+    let never = with_parameters(&dsn, "max_connections=1&values_in_text=never");
+    let bound = MySqlSink::connect(&never).await.unwrap();
+    let options: MySqlConnectOptions = dsn.parse().unwrap();
+    let theirs = MySqlPoolOptions::new().max_connections(1).after_connect(|connection, _| {
+        Box::pin(async move { connection.execute("SET sql_mode = 'STRICT_ALL_TABLES'").await.map(drop) })
+    });
+    let theirs = MySqlSink::new(theirs.connect_with(options).await.unwrap());
+    assert!(ours.prefers_large_batches() && !bound.prefers_large_batches() && !theirs.prefers_large_batches());
+    assert!(!db.sink.prefers_large_batches());
+    let schema = schema(Conflict::update(["id"]));
+    for (sink, prepared_for_it) in [(ours, 0), (bound, 1), (theirs, 1)] {
+        let count = async |name: &str| -> i64 {
+            let sql = format!("SHOW SESSION STATUS LIKE '{name}'");
+            let (_, value): (String, String) =
+                batchsql_mysql::sqlx::query_as(&sql).fetch_one(sink.mysql_pool()).await.unwrap();
+            value.parse().unwrap()
+        };
+        let pipeline = pipeline(&sink);
+        let submit = async |rows: i64| {
+            let rows = (0..rows).map(|id| row(&schema, id, "it's"));
+            assert!(submitted(&pipeline, rows).await.iter().all(Outcome::is_written));
+        };
+        submit(1).await;
+        for rows in [487, 311] {
+            // The counts of these are asked for by statements that are prepared once.
+            let names = ["Com_insert", "Com_begin", "Com_stmt_prepare"];
+            for name in names {
+                count(name).await;
+            }
+            let mut before = Vec::new();
+            for name in names {
+                before.push(count(name).await);
+            }
+            submit(rows).await;
+            let mut did = Vec::new();
+            for (name, before) in names.into_iter().zip(before) {
+                did.push(count(name).await - before);
+            }
+            assert_eq!(did, [1, 0, prepared_for_it], "{rows} rows");
+        }
+    }
 }

@@ -1,10 +1,11 @@
 //! Owns what the tests share: a database per test, and short ways to write and read it.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use batchsql_core::{
-    BatchSql, ColumnType, Conflict, DynRow, Ordering, Outcome, PipelineConfig, Receipt, Schema, Value,
+    Attempt, BatchSql, ColumnType, Conflict, DynRow, Ordering, Outcome, PipelineConfig, Receipt, Rows, Schema,
+    SharedRows, Sink, SinkError, Value, Written,
 };
 use batchsql_mysql::sqlx::mysql::{MySqlConnection, MySqlPool};
 use batchsql_mysql::sqlx::{Connection, Executor, Row, raw_sql};
@@ -198,4 +199,59 @@ pub(crate) async fn submitted(db: &BatchSql, rows: impl IntoIterator<Item = DynR
         outcomes.push(receipt.await);
     }
     outcomes
+}
+
+/// A sink that keeps the rows it is given.
+struct Keep(Arc<Mutex<Option<SharedRows>>>);
+
+impl Sink for Keep {
+    type Conn = ();
+    type Plan = ();
+
+    fn name(&self) -> &'static str {
+        "keep"
+    }
+
+    async fn acquire(&self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    async fn prepare(&self, (): &mut (), _: &Schema) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    async fn write(&self, (): &mut (), (): &(), rows: Rows<'_>, _: &Attempt) -> Result<Written, SinkError> {
+        *self.0.lock().unwrap() = Some(rows.to_shared());
+        Ok(Written::default())
+    }
+}
+
+/// One batch of rows.
+pub(crate) async fn batch_of(rows: impl IntoIterator<Item = DynRow>) -> SharedRows {
+    let kept = Arc::default();
+    let config = PipelineConfig {
+        flush_interval: HOUR,
+        flush_size: 10_000,
+        coalesce: batchsql_core::Coalesce::Off,
+        ordering: Ordering::PerTable,
+        ..PipelineConfig::default()
+    };
+    let db = BatchSql::builder(Keep(Arc::clone(&kept))).config(config).start().unwrap();
+    for row in rows {
+        db.submit(&row).await.unwrap();
+    }
+    db.close(HOUR).await;
+    kept.lock().unwrap().take().unwrap()
+}
+
+/// Writes a batch straight through the sink, without a pipeline that searches or retries.
+pub(crate) async fn written(
+    sink: &MySqlSink,
+    rows: impl IntoIterator<Item = DynRow>,
+    is_atomic: bool,
+) -> Result<Written, SinkError> {
+    let batch = batch_of(rows).await;
+    let mut conn = sink.acquire().await?;
+    let plan = sink.prepare(&mut conn, batch.rows().schema()).await?;
+    sink.write(&mut conn, &plan, batch.rows(), &Attempt::new(is_atomic)).await
 }

@@ -8,13 +8,23 @@ fn column(ty: ColumnType) -> Schema {
     Schema::builder("t").column("n", ColumnType::I64).nullable("v", ty).build().unwrap()
 }
 
-async fn table(declared: &str) -> Database {
-    Database::new(&format!("CREATE TABLE t (n BIGINT PRIMARY KEY, v {declared} NULL)")).await
+/// Values that are bound, and values in the text of the statement.
+const WAYS: [&str; 2] = ["values_in_text=never", "values_in_text=always"];
+
+async fn table(declared: &str, way: &str) -> Database {
+    Database::with(&format!("CREATE TABLE t (n BIGINT PRIMARY KEY, v {declared} NULL)"), way).await
 }
 
 /// Writes values into a column of the declared type; what `shown` then gives.
 async fn round_trip(declared: &str, ty: ColumnType, values: Vec<Value>, shown: &str) -> Vec<String> {
-    let db = table(declared).await;
+    let bound = round_trip_by(WAYS[0], declared, ty, values.clone(), shown).await;
+    let in_text = round_trip_by(WAYS[1], declared, ty, values, shown).await;
+    assert_eq!(bound, in_text, "{ty} in {declared}");
+    bound
+}
+
+async fn round_trip_by(way: &str, declared: &str, ty: ColumnType, values: Vec<Value>, shown: &str) -> Vec<String> {
+    let db = table(declared, way).await;
     let schema = column(ty);
     // NULLs between the values would show a bitmap that is off by one.
     let values: Vec<Value> = values.into_iter().flat_map(|value| [value, Value::Null]).collect();
@@ -35,7 +45,13 @@ async fn check(declared: &str, ty: ColumnType, values: Vec<Value>, expected: &[&
 
 /// Each value is refused as a row error, alone, with this code where the server gave one; nothing of it is stored.
 async fn refused(declared: &str, ty: ColumnType, values: Vec<Value>, code: Option<&str>) {
-    let db = table(declared).await;
+    for way in WAYS {
+        refused_by(way, declared, ty, values.clone(), code).await;
+    }
+}
+
+async fn refused_by(way: &str, declared: &str, ty: ColumnType, values: Vec<Value>, code: Option<&str>) {
+    let db = table(declared, way).await;
     let schema = column(ty);
     let count = values.len();
     let good = schema.row().set("n", -1_i64).unwrap().set("v", Value::Null).unwrap().finish().unwrap();
@@ -85,14 +101,17 @@ async fn a_zero_in_an_auto_increment_column_stays_a_zero() {
 #[tokio::test]
 async fn floats_keep_every_bit() {
     let values = [f64::MIN, f64::MAX, f64::MIN_POSITIVE, 5e-324, 0.1, 1.0 / 3.0, 0.0, 9_007_199_254_740_993.0];
-    let db = table("DOUBLE").await;
-    let schema = column(ColumnType::F64);
-    let row = |(n, v): (usize, &f64)| schema.row().set("n", n as i64).unwrap().set("v", *v).unwrap().finish().unwrap();
-    assert!(write(&db.sink, values.iter().enumerate().map(row)).await.iter().all(|name| *name == "written"));
-    // By the binary protocol, because the text of a server may have less digits.
-    let query = batchsql_mysql::sqlx::query_scalar::<_, f64>("SELECT v FROM t ORDER BY n");
-    let stored = query.fetch_all(db.pool()).await.unwrap();
-    assert_eq!(stored.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), values.map(f64::to_bits));
+    for way in WAYS {
+        let db = table("DOUBLE", way).await;
+        let schema = column(ColumnType::F64);
+        let row =
+            |(n, v): (usize, &f64)| schema.row().set("n", n as i64).unwrap().set("v", *v).unwrap().finish().unwrap();
+        assert!(write(&db.sink, values.iter().enumerate().map(row)).await.iter().all(|name| *name == "written"));
+        // By the binary protocol, because the text of a server may have less digits.
+        let query = batchsql_mysql::sqlx::query_scalar::<_, f64>("SELECT v FROM t ORDER BY n");
+        let stored = query.fetch_all(db.pool()).await.unwrap();
+        assert_eq!(stored.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), values.map(f64::to_bits));
+    }
     let values = [f32::MIN, f32::MAX, f32::MIN_POSITIVE, 0.1, 16_777_217.0];
     for (declared, shown) in [("FLOAT", "CAST(v AS DOUBLE)"), ("DOUBLE", "v")] {
         let stored = round_trip(declared, ColumnType::F32, values.map(Value::F32).to_vec(), shown).await;
@@ -215,7 +234,7 @@ async fn calendar_values() {
 
 #[tokio::test]
 async fn values_that_mysql_cannot_hold_are_refused_at_the_caller() {
-    let db = table("DOUBLE").await;
+    let db = table("DOUBLE", WAYS[0]).await;
     let pipeline = crate::support::pipeline(&db.sink);
     let schema = column(ColumnType::F64);
     for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
@@ -224,4 +243,110 @@ async fn values_that_mysql_cannot_hold_are_refused_at_the_caller() {
         assert!(error.row_error().unwrap().is_out_of_range(), "{error}");
     }
     assert_eq!(pipeline.balance().accepted, 0);
+}
+
+#[tokio::test]
+async fn bits_years_and_sets() {
+    let text = |values: &[&str]| values.iter().map(|text| Value::from(*text)).collect::<Vec<_>>();
+    let bits = round_trip("BIT(8)", ColumnType::Text, text(&["10000001", "0", "11"]), "LPAD(BIN(v), 8, '0')").await;
+    assert_eq!(bits, ["10000001", "00000000", "00000011"]);
+    let all = "1".repeat(64);
+    assert_eq!(round_trip("BIT(64)", ColumnType::Text, text(&[&all]), "BIN(v)").await, [all.as_str()]);
+    assert_eq!(
+        round_trip("BIT(64)", ColumnType::U64, vec![u64::MAX.into(), 0_u64.into()], "v+0").await,
+        ["18446744073709551615", "0"]
+    );
+    assert_eq!(round_trip("BIT(8)", ColumnType::I32, vec![255_i32.into()], "v+0").await, ["255"]);
+    refused("BIT(8)", ColumnType::Text, text(&["100000000", "2", "", "true"]), None).await;
+    refused("BIT(8)", ColumnType::I64, vec![256_i64.into()], Some("1406")).await;
+    refused("BIT(64)", ColumnType::I64, vec![(-1_i64).into()], None).await;
+    for ty in [ColumnType::I16, ColumnType::I64] {
+        let values = |years: &[i16]| -> Vec<Value> {
+            let value = |year: i16| if ty == ColumnType::I16 { year.into() } else { i64::from(year).into() };
+            years.iter().map(|year| value(*year)).collect()
+        };
+        check("YEAR", ty, values(&[1901, 2155, 0]), &["1901", "2155", "0000"]).await;
+        refused("YEAR", ty, values(&[1, 99, 1900, 2156, -1]), None).await;
+    }
+    check("YEAR", ColumnType::Text, text(&["2024", "0000"]), &["2024", "0000"]).await;
+    refused("YEAR", ColumnType::Text, text(&["24", "2024.5", "", "2156", "year"]), None).await;
+    check("SET('a','b c','10')", ColumnType::Text, text(&["a", "", "10,a", "b c"]), &["a", "", "a,10", "b c"]).await;
+    // 1 would be the first member.
+    refused("SET('a','b c','10')", ColumnType::Text, text(&["1", "A", "a,zz", "a "]), None).await;
+    check("ENUM('s','10')", ColumnType::Text, text(&["s", "10"]), &["s", "10"]).await;
+    refused("ENUM('s','10')", ColumnType::Text, text(&["1", "S", "x"]), None).await;
+}
+
+#[tokio::test]
+async fn geometries_come_from_text() {
+    let text = |values: &[&str]| values.iter().map(|text| Value::from(*text)).collect::<Vec<_>>();
+    let shapes = [
+        "POINT(1.5 -2)",
+        "LINESTRING(0 0,1 1)",
+        "POLYGON((0 0,0 1,1 1,0 0))",
+        "MULTIPOINT(0 0,1 1)",
+        "MULTILINESTRING((0 0,1 1))",
+        "MULTIPOLYGON(((0 0,0 1,1 1,0 0)))",
+        "GEOMETRYCOLLECTION(POINT(1 1))",
+    ];
+    let stored = round_trip("GEOMETRY", ColumnType::Text, text(&shapes), "ST_ASTEXT(v)").await;
+    let points = |shape: &str| shape.replace("((0 0),(1 1))", "(0 0,1 1)");
+    assert_eq!(stored.iter().map(|shape| points(shape)).collect::<Vec<_>>(), shapes);
+    for shape in shapes {
+        let declared = shape.split('(').next().unwrap();
+        let stored = round_trip(declared, ColumnType::Text, text(&[shape]), "ST_ASTEXT(v)").await;
+        assert_eq!(points(&stored[0]), shape);
+    }
+    // MariaDB would make NULL of them.
+    let code = if is_mariadb().await { "1416" } else { "3037" };
+    refused("GEOMETRY", ColumnType::Text, text(&["garbage", "", "POINT(1", "POINT(1 2) x"][..3]), Some(code)).await;
+    if is_mariadb().await {
+        refused("POINT", ColumnType::Text, text(&["LINESTRING(0 0,1 1)"]), Some("1366")).await;
+    }
+}
+
+async fn is_mariadb() -> bool {
+    Database::new("").await.read("SELECT VERSION()").await[0].contains("MariaDB")
+}
+
+#[tokio::test]
+async fn mariadb_has_types_for_addresses() {
+    if !is_mariadb().await {
+        return;
+    }
+    let text = |values: &[&str]| values.iter().map(|text| Value::from(*text)).collect::<Vec<_>>();
+    check("INET4", ColumnType::Text, text(&["10.0.0.255", "0.0.0.0"]), &["10.0.0.255", "0.0.0.0"]).await;
+    check("INET6", ColumnType::Text, text(&["::1", "2001:db8::ff"]), &["::1", "2001:db8::ff"]).await;
+    let id = "00010203-0405-1607-8809-0a0b0c0dfeff";
+    check("UUID", ColumnType::Text, text(&[id, &id.to_uppercase()]), &[id, id]).await;
+    refused("INET4", ColumnType::Text, text(&["10.0.0.256", "", "::1"]), Some("1292")).await;
+    refused("INET6", ColumnType::Text, text(&["zz", ""]), Some("1292")).await;
+    refused("UUID", ColumnType::Text, text(&["zz", "0001"]), Some("1292")).await;
+}
+
+#[tokio::test]
+async fn mariadb_keeps_the_history_of_rows_with_a_key() {
+    if !is_mariadb().await {
+        return;
+    }
+    for versioned in [
+        "rs TIMESTAMP(6) GENERATED ALWAYS AS ROW START, re TIMESTAMP(6) GENERATED ALWAYS AS ROW END,
+         PERIOD FOR SYSTEM_TIME (rs, re)) WITH SYSTEM VERSIONING",
+        "more INT) WITH SYSTEM VERSIONING",
+    ] {
+        let db =
+            Database::new(&format!("CREATE TABLE t (id BIGINT PRIMARY KEY, note VARCHAR(9) UNIQUE, {versioned}")).await;
+        for (conflict, expected) in [
+            (batchsql_core::Conflict::None, "written"),
+            (batchsql_core::Conflict::update(["id"]), "written"),
+            (batchsql_core::Conflict::replace(["id"]), "written"),
+            (batchsql_core::Conflict::ignore(["id"]), "ignored"),
+        ] {
+            let note = db.read("SELECT COUNT(*) FROM t FOR SYSTEM_TIME ALL").await.remove(0);
+            let schema = crate::support::schema(conflict);
+            assert_eq!(write(&db.sink, [crate::support::row(&schema, 1, note)]).await, [expected]);
+        }
+        assert_eq!(db.read("SELECT id, note FROM t").await, ["1|2"]);
+        assert_eq!(db.read("SELECT note FROM t FOR SYSTEM_TIME ALL ORDER BY note").await, ["0", "1", "2"]);
+    }
 }

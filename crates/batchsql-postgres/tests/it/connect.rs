@@ -186,6 +186,14 @@ async fn rows_go_over_a_verified_link() {
     let schema = schema(Conflict::replace(["id"]));
     assert_eq!(write(&sink, (0..100).map(|id| row(&schema, id, "a"))).await, ["written"; 100]);
     assert_eq!(read(&sink, "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").await, ["t"]);
+    // As libpq, `require` verifies when it is told how.
+    let required = with_parameter(&dsn, &format!("sslmode=require&sslrootcert={ca}"));
+    assert_eq!(write(&PostgresSink::connect(&required).await.unwrap(), [row(&schema, 1, "b")]).await, ["written"]);
+    let other_ca = Server::start(Kind::Postgres, &[]);
+    let wrong = with_parameter(&dsn, &format!("sslmode=require&sslrootcert={}", other_ca.ca().display()));
+    let error = PostgresSink::connect(&wrong).await.unwrap_err().to_string();
+    assert!(error.contains("TLS failed"), "{error}");
+    PostgresSink::connect(&with_parameter(&dsn, "sslmode=require")).await.unwrap();
     // An authority that did not sign it, and a name that is not in it.
     let error = PostgresSink::connect(&with_parameter(&dsn, "sslmode=verify-full")).await.unwrap_err().to_string();
     assert!(error.contains("TLS failed") && error.contains("check sslmode, sslrootcert"), "{error}");

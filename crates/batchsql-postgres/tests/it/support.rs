@@ -213,11 +213,16 @@ impl Sink for Keep {
 
 /// A batch of `id` and `note`, to be written without a pipeline that retries.
 pub(crate) async fn batch_of(schema: &Schema, ids: std::ops::Range<i64>) -> SharedRows {
+    batch_of_rows(ids.map(|id| row(schema, id, "new"))).await
+}
+
+/// Rows in one batch, to be written without a pipeline that retries.
+pub(crate) async fn batch_of_rows(rows: impl IntoIterator<Item = DynRow>) -> SharedRows {
     let kept = Arc::default();
     let config = PipelineConfig { flush_interval: HOUR, ordering: Ordering::PerTable, ..PipelineConfig::default() };
     let db = BatchSql::builder(Keep(Arc::clone(&kept))).config(config).start().unwrap();
-    for id in ids {
-        db.submit(&row(schema, id, "new")).await.unwrap();
+    for row in rows {
+        db.submit(&row).await.unwrap();
     }
     db.close(HOUR).await;
     kept.lock().unwrap().take().unwrap()

@@ -74,6 +74,55 @@ async fn tables_that_cannot_be_written_are_refused_with_advice() {
     db.prepare(&wide().on_conflict(Conflict::ignore(["more"])).build().unwrap()).await.unwrap();
 }
 
+/// The server cuts names off after 63 bytes without an error, and knows only its own spelling of the others.
+#[tokio::test]
+async fn names_that_mean_another_table_or_none_are_refused_with_advice() {
+    let (cut, namespace) = ("x".repeat(63), unique("Names"));
+    let _namespace = at_end([format!("DROP SCHEMA IF EXISTS \"{namespace}\" CASCADE")]);
+    let sink = fresh(&format!(
+        "CREATE TABLE {cut} (id bigint, {cut} bigint); CREATE TABLE lower (id bigint, note text);
+         CREATE TABLE \"Two\" (id bigint, \"ID\" bigint); CREATE TABLE two (id bigint);
+         CREATE TABLE \"a.b\" (id bigint); CREATE SCHEMA \"{namespace}\"; CREATE TABLE \"{namespace}\".\"T\" (id bigint)"
+    ))
+    .await;
+    let table = |name: TableName| Schema::builder(name).column("id", ColumnType::I64);
+    let check = async |builder: SchemaBuilder, part: &str| {
+        let (class, text) = refused(&sink, builder).await;
+        assert_eq!(class, ErrorClass::Schema, "{text}");
+        assert!(text.contains(part), "{text:?} does not contain {part:?}");
+    };
+    check(table(TableName::new(format!("{cut}y"))), "longer than the server keeps (63 bytes)").await;
+    check(table(TableName::new(format!("{cut}{cut}"))), "longer than the server keeps (63 bytes)").await;
+    check(table(TableName::new(&*cut)).column(format!("{cut}y"), ColumnType::I64), "it has no column").await;
+    pipeline(&sink).prepare(&table(TableName::new(&*cut)).build().unwrap()).await.unwrap();
+    check(table(TableName::new("LOWER")), "there is a table \"lower\" in schema").await;
+    check(table(TableName::new("lower")).column("Note", ColumnType::Text), "no column \"Note\", but \"note\"").await;
+    let dotted = format!("{namespace}.T");
+    check(table(TableName::new(&*dotted)), &format!("TableName::qualified(\"{namespace}\", \"T\")")).await;
+    check(table(TableName::new(dotted.to_lowercase())), "TableName::qualified(").await;
+    check(table(TableName::new("T")), "there is a table").await;
+    check(table(TableName::qualified(&*namespace, "t")), &format!("there is {namespace}.T")).await;
+    // What exists as it is written is meant.
+    for name in ["Two", "two", "a.b"] {
+        pipeline(&sink).prepare(&table(TableName::new(name)).build().unwrap()).await.unwrap();
+    }
+    let two = table(TableName::new("Two")).column("ID", ColumnType::I64).build().unwrap();
+    assert_eq!(write(&sink, [values(&two, [1_i64.into(), 2_i64.into()])]).await, ["written"]);
+    assert_eq!(read(&sink, "SELECT id, \"ID\" FROM \"Two\"").await, ["1|2"]);
+    // Longer names of a schema are cut off too.
+    let long = "y".repeat(63);
+    let _long = at_end([format!("DROP SCHEMA IF EXISTS {long} CASCADE")]);
+    execute(sink.pg_pool(), &format!("CREATE SCHEMA {long}; CREATE TABLE {long}.t (id bigint)")).await;
+    check(table(TableName::qualified(format!("{long}z"), "t")), "longer than the server keeps").await;
+}
+
+#[test]
+fn a_row_without_any_value_is_refused_with_advice() {
+    let schema = Schema::builder("t").nullable("a", ColumnType::I64).nullable("b", ColumnType::Text).build().unwrap();
+    let error = schema.row().finish().unwrap_err().to_string();
+    assert!(error.contains("the row has no value at all; set at least one column"), "{error}");
+}
+
 #[tokio::test]
 async fn rights_that_are_missing_are_told_before_the_first_row() {
     let (user, namespace) = (unique("user"), unique("rights"));
@@ -122,7 +171,7 @@ async fn rights_that_are_missing_are_told_before_the_first_row() {
 #[tokio::test]
 async fn a_strategy_that_cannot_write_a_table_is_refused() {
     let dsn = fresh_dsn(
-        "CREATE TABLE t (id bigint PRIMARY KEY, note text, address inet);
+        "CREATE TABLE t (id bigint PRIMARY KEY, note text, page xml);
          CREATE TABLE triggered (id bigint);
          CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END';
          CREATE TRIGGER f BEFORE INSERT ON triggered FOR EACH ROW EXECUTE FUNCTION f()",
@@ -135,7 +184,7 @@ async fn a_strategy_that_cannot_write_a_table_is_refused() {
     };
     let t = || Schema::builder("t").column("id", ColumnType::I64);
     check(Strategy::Copy, t().on_conflict(Conflict::ignore(["id"])), "knows no conflict rule").await;
-    check(Strategy::Copy, t().column("address", ColumnType::Text), "binary form of column \"address\"").await;
+    check(Strategy::Copy, t().column("page", ColumnType::Text), "binary form of column \"page\"").await;
     let triggered = || Schema::builder("triggered").column("id", ColumnType::I64);
     check(Strategy::Copy, triggered(), "a trigger of the table may drop rows").await;
     check(Strategy::Staging, triggered(), "a trigger of the table may drop rows").await;

@@ -174,6 +174,8 @@ async fn columns_that_would_change_or_refuse_values_are_refused_when_the_table_i
         ("TABLE t (v ANY) STRICT", "................"),
         ("VIRTUAL TABLE t USING rtree (id, v, w, +note)", "..xxx.xxxxxxxxxx"),
         ("VIRTUAL TABLE t USING rtree_i32 (id, v, w)", "...xxxxxxxxxxxxx"),
+        ("VIRTUAL TABLE t\nUSING\trtree\n(id, v, w, +note)", "..xxx.xxxxxxxxxx"),
+        ("VIRTUAL TABLE \"t\"USING \"rtree_i32\" (id, v, w)", "...xxxxxxxxxxxxx"),
         ("VIRTUAL TABLE t USING rtree (v, a, b)", ".....xxxxxxxxxxx"),
         ("VIRTUAL TABLE t USING rtree (id, a, b, +v)", "................"),
     ] {

@@ -1,0 +1,38 @@
+//! Owns which writes of a group were committed, over all lanes.
+//! Must not know batches.
+//!
+//! It says whose error an error is: when a row was refused, then another write began and was committed, and then the
+//! row was refused again, the row is at fault and not the table. A write that began before the first refusal says
+//! nothing: the table may have changed in between.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The writes of one group, numbered by their begin.
+#[derive(Debug, Default)]
+pub(crate) struct Commits {
+    begun: AtomicU64,
+    /// The last write to begin among those that were committed.
+    committed: AtomicU64,
+}
+
+impl Commits {
+    /// A write begins; returns its number.
+    pub(crate) fn begin(&self) -> u64 {
+        self.begun.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// The write with this number was committed.
+    pub(crate) fn commit(&self, number: u64) {
+        self.committed.fetch_max(number, Ordering::SeqCst);
+    }
+
+    /// Writes that have begun so far.
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::SeqCst)
+    }
+
+    /// The number of the last write to begin among those that were committed so far.
+    pub(crate) fn committed(&self) -> u64 {
+        self.committed.load(Ordering::SeqCst)
+    }
+}

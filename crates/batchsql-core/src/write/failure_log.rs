@@ -1,0 +1,102 @@
+//! Owns the log line about rows of a batch that were not written: how many, of what outcome, for what reasons.
+//! Must not know how rows end.
+
+use std::fmt;
+
+use crate::error::SinkError;
+use crate::outcome::outcomes::{OutcomeCounts, OutcomeKind};
+
+/// Different reasons that one line names, at most.
+const MAX_REASONS: usize = 3;
+
+/// The reasons for which rows of a batch failed.
+#[derive(Debug, Default)]
+pub(crate) struct FailureLog {
+    reasons: Vec<SinkError>,
+    has_more: bool,
+    is_told: bool,
+}
+
+impl FailureLog {
+    /// A row failed for this reason.
+    pub(crate) fn note(&mut self, error: &SinkError) {
+        let is_same = |other: &SinkError| other.class() == error.class() && other.code() == error.code();
+        if self.reasons.iter().any(is_same) {
+            return;
+        }
+        match self.reasons.len() < MAX_REASONS {
+            true => self.reasons.push(error.clone()),
+            false => self.has_more = true,
+        }
+    }
+
+    /// The rows are told of elsewhere, together with others.
+    pub(crate) fn suppress(&mut self) {
+        self.is_told = true;
+    }
+
+    /// Writes the line for rows of `table`.
+    pub(crate) fn write(&self, table: &str, counts: &OutcomeCounts) {
+        if self.is_told || counts.failed() == 0 {
+            return;
+        }
+        let (rows, of) = (counts.failed(), counts.total());
+        let outcomes = Failed(counts);
+        match self.reasons.is_empty() {
+            true => tracing::error!(table, rows, of, %outcomes, "rows were not written"),
+            false => tracing::error!(table, rows, of, %outcomes, errors = %Reasons(self), "rows were not written"),
+        }
+    }
+}
+
+/// The outcomes of failed rows, for example `2 rejected, 1 unknown`.
+struct Failed<'a>(&'a OutcomeCounts);
+
+impl fmt::Display for Failed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use OutcomeKind::{Expired, Purged, Rejected, Unknown};
+        let kinds = [Rejected, Expired, Purged, Unknown].into_iter().filter(|kind| self.0.get(*kind) > 0);
+        for (place, kind) in kinds.enumerate() {
+            let separator = if place == 0 { "" } else { ", " };
+            write!(f, "{separator}{} {kind}", self.0.get(kind))?;
+        }
+        Ok(())
+    }
+}
+
+struct Reasons<'a>(&'a FailureLog);
+
+impl fmt::Display for Reasons<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, error) in self.0.reasons.iter().enumerate() {
+            let separator = if place == 0 { "" } else { "; " };
+            write!(f, "{separator}{error}")?;
+        }
+        f.write_str(if self.0.has_more { "; and others" } else { "" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorClass;
+
+    #[test]
+    fn each_reason_is_named_once() {
+        let mut log = FailureLog::default();
+        for code in [1, 2, 1, 3, 4] {
+            log.note(&SinkError::with_code(ErrorClass::Row, code, format!("bad {code}")));
+        }
+        let text = Reasons(&log).to_string();
+        assert_eq!(text, "bad 1 (row error, code 1); bad 2 (row error, code 2); bad 3 (row error, code 3); and others");
+    }
+
+    #[test]
+    fn only_failed_rows_are_counted() {
+        let mut counts = OutcomeCounts::default();
+        counts.add(OutcomeKind::Written, 65);
+        counts.add(OutcomeKind::Unknown, 1);
+        counts.add(OutcomeKind::Rejected, 2);
+        assert_eq!(Failed(&counts).to_string(), "2 rejected, 1 unknown");
+    }
+}

@@ -1,0 +1,329 @@
+//! Whose error is it: an error that speaks of the table, of a right, or that nobody knows may come from one row.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use batchsql_core::{Coalesce, Conflict, ErrorClass, Isolation, Ordering, OutcomeKind, PipelineConfig, ValueRef};
+use batchsql_testkit::{ScriptedSink, Step};
+
+use crate::support::{HOUR, config, id, ids, pipeline, plain, receipts, row, table};
+
+const CLASSES: [ErrorClass; 3] = [ErrorClass::Schema, ErrorClass::Permission, ErrorClass::Internal];
+
+async fn kinds(receipts: Vec<batchsql_core::Receipt>) -> Vec<OutcomeKind> {
+    let mut kinds = Vec::new();
+    for receipt in receipts {
+        kinds.push(receipt.await.kind());
+    }
+    kinds
+}
+
+/// Writes rows 0 to 599 with one row in 120 bad, and returns the ids that were rejected.
+async fn rejected(config: PipelineConfig, conflict: Conflict, class: ErrorClass) -> (BTreeSet<i64>, ScriptedSink) {
+    let (db, sink) = pipeline(config);
+    sink.poison_as(class, |row| id(row) % 120 == 57);
+    let receipts = receipts(&db, &table("t", conflict), 0..600).await;
+    db.flush().await.unwrap();
+    let mut rejected = BTreeSet::new();
+    for (id, receipt) in (0..).zip(receipts) {
+        let outcome = receipt.await;
+        if outcome.kind() == OutcomeKind::Rejected {
+            assert_eq!(outcome.failure().unwrap().code(), Some("poison"));
+            rejected.insert(id);
+        } else {
+            assert!(outcome.is_written(), "{id}: {outcome:?}");
+        }
+    }
+    (rejected, sink)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_row_takes_no_other_whatever_its_code_says() {
+    let bad = BTreeSet::from([57, 177, 297, 417, 537]);
+    for class in CLASSES {
+        for flush_size in [1, 3, 50, 200] {
+            for conflict in [Conflict::None, Conflict::ignore(["id"]), Conflict::update(["id"])] {
+                let large = PipelineConfig { buffer_size: 1_000, flush_size, ..config() };
+                let (found, sink) = rejected(large, conflict.clone(), class).await;
+                assert_eq!(found, bad, "{class} {flush_size} {conflict:?}");
+                assert_eq!(sink.tables().rows("t").len(), 595);
+                assert!(sink.writes() < 600 / flush_size + 5 * 40, "{flush_size}: {} writes", sink.writes());
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_keep_their_order_while_it_is_found_out_whose_an_error_is() {
+    for (ordering, max_concurrency) in [(Ordering::PerTable, 8), (Ordering::PerKey, 1), (Ordering::PerKey, 4)] {
+        for class in CLASSES {
+            let coalesce = Coalesce::Off;
+            let config =
+                PipelineConfig { buffer_size: 1_000, flush_size: 40, ordering, max_concurrency, coalesce, ..config() };
+            let (db, sink) = pipeline(config);
+            sink.poison_as(class, |row| {
+                matches!(row.get("note"), Some(ValueRef::Text(note)) if note.ends_with('7')) && id(row) % 5 != 2
+            });
+            let schema = table("t", Conflict::update(["id"]));
+            let keys = 0..5_i64;
+            let mut receipts = Vec::new();
+            // 100 versions of each of five keys.
+            for version in 0..100 {
+                for key in keys.clone() {
+                    let note = format!("{version:03}");
+                    let row = schema.row().set("id", key).unwrap().set("note", note.as_str()).unwrap();
+                    receipts.push(db.submit_tracked(&row.finish().unwrap()).await.unwrap());
+                }
+            }
+            db.flush().await.unwrap();
+            let kinds = kinds(receipts).await;
+            assert_eq!(kinds.iter().filter(|kind| **kind == OutcomeKind::Rejected).count(), 40);
+            let mut last = [const { String::new() }; 5];
+            for row in sink.applied() {
+                let Some(ValueRef::Text(note)) = row.get("note") else { panic!("{row:?}") };
+                let last = &mut last[usize::try_from(id(&row)).unwrap()];
+                assert!(last.as_str() < note, "{ordering:?} {last} then {note}");
+                note.clone_into(last);
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_is_broken_parks_and_its_rows_survive_its_repair() {
+    for class in CLASSES {
+        for flush_size in [1, 50] {
+            for (conflict, ordering) in [
+                (Conflict::None, Ordering::Auto),
+                (Conflict::update(["id"]), Ordering::Auto),
+                (Conflict::None, Ordering::PerTable),
+            ] {
+                let (db, sink) = pipeline(PipelineConfig { buffer_size: 1_000, flush_size, ordering, ..config() });
+                sink.break_writes("t", class);
+                let receipts = receipts(&db, &table("t", conflict), 0..100).await;
+                tokio::time::sleep(Duration::from_secs(40)).await;
+                assert_eq!((db.balance().failed(), db.balance().in_flight()), (0, 100), "{class} {flush_size}");
+                let probes = sink.writes();
+                tokio::time::sleep(Duration::from_secs(10)).await;
+                // A probe is one row, sent once more after a look at the table; where rows need their turn, now and
+                // then several. There are 8 lanes, and at least 2.5 s between probes on average.
+                assert!(sink.writes() - probes <= 100, "{}", sink.writes() - probes);
+                sink.mend_table("t");
+                db.flush().await.unwrap();
+                assert!(kinds(receipts).await.iter().all(|kind| *kind == OutcomeKind::Written));
+                assert_eq!(sink.tables().rows("t").len(), 100);
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_bad_row_waits_for_others_to_tell_whose_the_error_is() {
+    for ordering in [Ordering::Auto, Ordering::PerTable] {
+        let (db, sink) = pipeline(PipelineConfig { buffer_size: 1_000, ordering, ..config() });
+        sink.poison_as(ErrorClass::Schema, |row| id(row) == 0);
+        let schema = table("t", Conflict::update(["id"]));
+        let bad = receipts(&db, &schema, 0..1).await;
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        // Nobody can tell: no other row was written.
+        assert_eq!(db.balance().in_flight(), 1);
+        let good = receipts(&db, &schema, 1..20).await;
+        db.flush().await.unwrap();
+        assert_eq!(kinds(bad).await, [OutcomeKind::Rejected]);
+        assert!(kinds(good).await.iter().all(|kind| *kind == OutcomeKind::Written), "{ordering:?}");
+        assert_eq!(ids(&sink.applied()).len(), 19);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_breaks_while_bad_rows_are_searched_costs_few_rows() {
+    let (db, sink) = pipeline(PipelineConfig { buffer_size: 1_000, flush_size: 200, ..config() });
+    // The first commits prove that the table can be written; then it cannot.
+    let left = std::sync::atomic::AtomicUsize::new(70);
+    sink.poison_as(ErrorClass::Permission, move |row| {
+        use std::sync::atomic::Ordering::SeqCst;
+        id(row) == 150 || left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_err()
+    });
+    drop(receipts(&db, &plain(), 0..200).await);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(db.balance().rejected() <= 4, "{:?}", db.balance());
+    sink.poison(|_| false);
+    let report = db.close(HOUR).await;
+    assert!(report.balance.rejected() <= 4 && report.balance.written() >= 196, "{:?}", report.balance);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_atomic_batch_is_never_sampled() {
+    let isolation = Isolation::AtomicBatch;
+    for (class, expected) in
+        [(ErrorClass::Schema, (0, 20)), (ErrorClass::Permission, (0, 20)), (ErrorClass::Internal, (20, 0))]
+    {
+        let (db, sink) = pipeline(PipelineConfig { buffer_size: 100, flush_size: 20, isolation, ..config() });
+        sink.poison_as(class, |row| id(row) == 7);
+        for id in 0..20 {
+            db.submit(&row(&plain(), id)).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        assert_eq!((db.balance().rejected(), db.balance().in_flight()), expected, "{class}");
+        assert!(sink.applied().is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_that_cannot_be_made_is_the_tables_fault() {
+    for class in CLASSES {
+        let (db, sink) = pipeline(PipelineConfig { buffer_size: 1_000, flush_size: 50, ..config() });
+        sink.break_table("t", class);
+        let receipts = receipts(&db, &plain(), 0..50).await;
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        assert_eq!((sink.writes(), db.balance().in_flight()), (0, 50), "{class}");
+        sink.mend_table("t");
+        db.flush().await.unwrap();
+        assert!(kinds(receipts).await.iter().all(|kind| *kind == OutcomeKind::Written));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_later_version_of_the_same_key_tells_whose_the_error_is() {
+    for ordering in [Ordering::PerKey, Ordering::PerTable] {
+        let coalesce = Coalesce::Off;
+        let (db, sink) = pipeline(PipelineConfig { buffer_size: 1_000, ordering, coalesce, ..config() });
+        let is_bad = |row: &batchsql_core::DynRow| matches!(row.get("note"), Some(ValueRef::Text("3" | "4" | "11")));
+        sink.poison_as(ErrorClass::Internal, is_bad);
+        let schema = table("t", Conflict::update(["id"]));
+        let mut receipts = Vec::new();
+        for version in 0..30 {
+            let row = schema.row().set("id", 1_i64).unwrap().set("note", version.to_string()).unwrap();
+            receipts.push(db.submit_tracked(&row.finish().unwrap()).await.unwrap());
+        }
+        let begin = tokio::time::Instant::now();
+        db.flush().await.unwrap();
+        assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
+        let kinds = kinds(receipts).await;
+        let rejected: Vec<usize> = (0..30).filter(|version| kinds[*version] == OutcomeKind::Rejected).collect();
+        assert_eq!(rejected, [3, 4, 11], "{ordering:?}");
+        assert_eq!(sink.applied().len(), 27);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_are_there_already_show_that_the_table_takes_rows() {
+    for flush_size in [1, 100] {
+        let (db, sink) = pipeline(PipelineConfig { buffer_size: 1_000, flush_size, ..config() });
+        let schema = table("t", Conflict::ignore(["id"]));
+        drop(receipts(&db, &schema, 0..100).await);
+        db.flush().await.unwrap();
+        sink.poison_as(ErrorClass::Schema, |row| id(row) == 57);
+        let begin = tokio::time::Instant::now();
+        let kinds = kinds(receipts(&db, &schema, 0..100).await).await;
+        assert_eq!(kinds.iter().position(|kind| *kind == OutcomeKind::Rejected), Some(57));
+        assert_eq!(kinds.iter().filter(|kind| **kind == OutcomeKind::Ignored).count(), 99);
+        assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_interrupts_the_search_rejects_no_row_twice() {
+    // The second row that is tried alone fails in passing; meanwhile other rows come.
+    for pass in [Step::Fail(ErrorClass::Transient), Step::LoseReply, Step::LeaveRow(0, ErrorClass::Transient)] {
+        for ordering in [Ordering::Auto, Ordering::PerTable] {
+            for before in 0..6 {
+                let (db, sink) = pipeline(PipelineConfig { buffer_size: 100, flush_size: 2, ordering, ..config() });
+                sink.poison_as(ErrorClass::Schema, |row| id(row) == 0);
+                sink.script(std::iter::repeat_n(Step::Apply, before).chain([pass]));
+                let schema = table("t", Conflict::update(["id"]));
+                let mut all = receipts(&db, &schema, 0..2).await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                all.extend(receipts(&db, &schema, 2..8).await);
+                let balance = db.flush().await.unwrap();
+                assert_eq!(
+                    (balance.in_flight(), balance.rejected(), balance.written()),
+                    (0, 1, 7),
+                    "{pass:?} {before}"
+                );
+                assert_eq!(kinds(all).await[0], OutcomeKind::Rejected);
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn bad_rows_at_the_head_of_a_lane_do_not_hold_up_good_ones_for_ever() {
+    for (bad, flush_size) in [(10, 10), (30, 10), (10, 100)] {
+        for (ordering, conflict) in [(Ordering::PerTable, Conflict::update(["id"])), (Ordering::Auto, Conflict::None)] {
+            for class in CLASSES {
+                let config =
+                    PipelineConfig { buffer_size: 1_000, flush_size, max_concurrency: 1, ordering, ..config() };
+                let (db, sink) = pipeline(config);
+                sink.poison_as(class, move |row| id(row) < bad);
+                let all = receipts(&db, &table("t", conflict.clone()), 0..200).await;
+                db.flush().await.unwrap();
+                let kinds = kinds(all).await;
+                let rejected = kinds.iter().filter(|kind| **kind == OutcomeKind::Rejected).count();
+                assert_eq!(rejected as i64, bad, "{class} {ordering:?} {flush_size}: {kinds:?}");
+                assert_eq!(sink.tables().rows("t").len() as i64, 200 - bad);
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn bad_rows_at_regular_distances_are_found() {
+    for period in [2, 5, 25] {
+        let isolation = Isolation::Bisect { max_statements: 5_000, beyond: batchsql_core::BeyondBudget::Park };
+        let (db, sink) = pipeline(PipelineConfig { buffer_size: 2_000, flush_size: 1_000, isolation, ..config() });
+        sink.poison_as(ErrorClass::Schema, move |row| id(row) % period == 0);
+        drop(receipts(&db, &plain(), 0..1_000).await);
+        let balance = db.flush().await.unwrap();
+        assert_eq!(balance.rejected() as i64, 1_000 / period, "{balance:?}");
+        assert_eq!(balance.written() as i64, 1_000 - 1_000 / period);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_of_a_park_is_not_that_of_retries() {
+    let times = PipelineConfig { retry_for: Duration::from_secs(60), park_for: Duration::from_secs(3_600), ..config() };
+    let (db, sink) = pipeline(PipelineConfig { max_concurrency: 1, ..times });
+    sink.break_writes("t", ErrorClass::Schema);
+    let all = receipts(&db, &table("t", Conflict::update(["id"])), 0..30).await;
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    sink.mend_table("t");
+    sink.script([Step::Fail(ErrorClass::Transient); 3]);
+    db.flush().await.unwrap();
+    assert!(kinds(all).await.iter().all(|kind| *kind == OutcomeKind::Written));
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_tries_several_rows_before_it_gives_a_batch_up() {
+    let (db, sink) = pipeline(PipelineConfig { buffer_size: 1_000, flush_size: 100, ..config() });
+    sink.break_writes("t", ErrorClass::Schema);
+    drop(receipts(&db, &plain(), 0..100).await);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    // It was repaired, and half of its rows are bad.
+    sink.mend_table("t");
+    sink.poison_as(ErrorClass::Schema, |row| id(row) % 2 == 0);
+    let report = db.close(HOUR).await;
+    assert_eq!((report.balance.written(), report.balance.rejected()), (50, 50));
+
+    let (db, sink) = pipeline(PipelineConfig { buffer_size: 1_000, flush_size: 100, ..config() });
+    sink.break_writes("t", ErrorClass::Schema);
+    let mut all = receipts(&db, &plain(), 0..100).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let before = sink.writes();
+    assert_eq!(db.close(HOUR).await.balance.rejected(), 100);
+    assert!(sink.writes() - before < 50, "{}", sink.writes() - before);
+    let outcome = all.remove(0).await;
+    let text = outcome.failure().unwrap().error().unwrap().to_string();
+    assert!(text.starts_with("rows of this batch were refused, and none was written: "), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_at_the_table_that_is_refused_rejects_no_row() {
+    for class in [ErrorClass::Row, ErrorClass::Size, ErrorClass::Duplicate] {
+        let (db, sink) = pipeline(config());
+        sink.script_prepare([Step::Fail(class); 3]);
+        let all = receipts(&db, &plain(), 0..10).await;
+        db.flush().await.unwrap();
+        assert!(kinds(all).await.iter().all(|kind| *kind == OutcomeKind::Written), "{class}");
+    }
+}

@@ -1,0 +1,297 @@
+//! Owns the DSN: what it may say, and what of it would not be used and is refused.
+//! Must not know connections or pools.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::mysql::MySqlConnectOptions;
+
+use crate::options::{AbandonedWrites, IgnoreWith, MySqlOptions, OpenError, ReplaceWith, ValuesInText};
+
+/// The parameters that `sqlx` knows, and their usual spelling; it ignores others silently, which hides mistakes.
+const KNOWN_TO_SQLX: [(&str, &str); 14] = [
+    ("sslmode", "ssl-mode"),
+    ("ssl-mode", "ssl-mode"),
+    ("sslca", "ssl-ca"),
+    ("ssl-ca", "ssl-ca"),
+    ("sslcert", "ssl-cert"),
+    ("ssl-cert", "ssl-cert"),
+    ("sslkey", "ssl-key"),
+    ("ssl-key", "ssl-key"),
+    ("charset", "charset"),
+    ("collation", "collation"),
+    ("statement-cache-capacity", "statement-cache-capacity"),
+    ("socket", "socket"),
+    ("timezone", "timezone"),
+    ("time-zone", "timezone"),
+];
+
+/// Statements that stay prepared for a connection: of about ten tables, each for one number of rows. Each takes about 500
+/// bytes of the server's memory for each of its values, so 1.7 MB for 500 rows of seven columns.
+const STATEMENTS: usize = 256;
+
+/// Refuses values with which no row could be written, or which `sqlx` takes and does not use.
+fn check_passed_on(name: &str, value: &str) -> Result<(), OpenError> {
+    let is_refused = match name {
+        "charset" => !value.eq_ignore_ascii_case("utf8mb4"),
+        "statement-cache-capacity" => value == "0",
+        "timezone" => !matches!(
+            value.replace("%2B", "+").replace("%2b", "+").replace("%3A", ":").as_str(),
+            "+00:00" | "-00:00" | "UTC"
+        ),
+        _ => false,
+    };
+    let problem = match name {
+        _ if !is_refused => return Ok(()),
+        "charset" => "charset in the mysql dsn must be utf8mb4, or text would be changed; leave it out",
+        "timezone" => {
+            "timezone in the mysql dsn must be UTC (+00:00), because timestamptz values are sent in UTC; leave it out"
+        }
+        _ => "statement-cache-capacity in the mysql dsn must not be 0, or every batch is prepared twice; leave it out",
+    };
+    Err(OpenError::new(problem))
+}
+
+/// Refuses files of TLS that would not be used.
+fn check_certificates(connect: &MySqlConnectOptions, given: &[&str]) -> Result<(), OpenError> {
+    use sqlx::mysql::MySqlSslMode as Mode;
+    let mode = connect.get_ssl_mode();
+    let problem = match mode {
+        Mode::VerifyCa | Mode::VerifyIdentity => return Ok(()),
+        _ if given.contains(&"ssl-ca") => {
+            "ssl-ca in the mysql dsn is used only with ssl-mode=VERIFY_CA or VERIFY_IDENTITY; give one of these, or leave ssl-ca out"
+        }
+        Mode::Disabled if given.iter().any(|name| matches!(*name, "ssl-cert" | "ssl-key")) => {
+            "ssl-cert and ssl-key in the mysql dsn are not used with ssl-mode=DISABLED; give another mode, or leave them out"
+        }
+        _ => return Ok(()),
+    };
+    Err(OpenError::new(problem))
+}
+
+/// Whether it is a parameter of ours.
+fn is_own(name: &str) -> bool {
+    matches!(
+        name,
+        "max_connections"
+            | "connect_timeout"
+            | "ignore_with"
+            | "replace_with"
+            | "abandoned_writes"
+            | "late_write_limit"
+            | "values_in_text"
+    )
+}
+
+impl FromStr for MySqlOptions {
+    type Err = OpenError;
+
+    fn from_str(dsn: &str) -> Result<Self, OpenError> {
+        const FORM: &str = "use mysql://user:password@host:3306/database";
+        let Some(rest) = dsn.strip_prefix("mysql://").or_else(|| dsn.strip_prefix("mariadb://")) else {
+            // Only the scheme is shown: the rest may hold a password.
+            let problem = match dsn.split_once("://") {
+                Some((scheme, _)) if scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+') => {
+                    format!("a dsn with scheme {scheme:?} is not for mysql; {FORM}")
+                }
+                _ => format!("the mysql dsn has no scheme; {FORM}"),
+            };
+            return Err(OpenError::new(problem));
+        };
+        let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
+        // A password with one of these, as it is, would be taken for a host or a parameter, and be shown.
+        let (host, path) = address.split_once('/').unwrap_or((address, ""));
+        if rest.contains('#') || query.contains('@') || path.contains('@') || host.matches('@').count() > 1 {
+            let problem = "the mysql dsn has a character in user, password or database that must be percent-encoded: write # as %23, / as %2F, ? as %3F, @ as %40";
+            return Err(OpenError::new(problem));
+        }
+        let mut own = Vec::new();
+        let mut passed_on = Vec::new();
+        let mut given: Vec<&str> = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let Some(known) = KNOWN_TO_SQLX.iter().find(|(spelled, _)| *spelled == name) else {
+                own.push((name, value));
+                continue;
+            };
+            check_passed_on(known.1, value)?;
+            if given.contains(&known.1) {
+                return Err(OpenError::new(format!("{} stands twice in the mysql dsn; give it once", known.1)));
+            }
+            given.push(known.1);
+            passed_on.push(pair);
+        }
+        let url = format!("mysql://{address}?{}", passed_on.join("&"));
+        // The reason may quote the value of any part, so it is not shown.
+        let connect = url.parse::<MySqlConnectOptions>().map_err(|_| {
+            let problem = format!("the mysql dsn is not a URL, or one of its parameters has a value that makes no sense; {FORM}, with special characters percent-encoded");
+            OpenError::new(problem)
+        })?;
+        // With the 100 of sqlx, four tables push each other's statements out.
+        let connect = match given.contains(&"statement-cache-capacity") {
+            true => connect,
+            false => connect.statement_cache_capacity(STATEMENTS),
+        };
+        let mut options = Self::from_connect_options(connect);
+        check_certificates(&options.connect, &given)?;
+        for (place, (name, value)) in own.iter().copied().enumerate() {
+            if own[..place].iter().any(|(other, _)| *other == name) && is_own(name) {
+                return Err(OpenError::new(format!("{name} stands twice in the mysql dsn; give it once")));
+            }
+            if !options.set(name, value)? {
+                // What stands before a host that is missing may be a password, and so may what is not `name=value`.
+                let is_name = host.contains('@') && query.contains(&format!("{name}="));
+                let shown = if is_name { format!(" {name:?}") } else { String::new() };
+                let known = KNOWN_TO_SQLX.map(|(spelled, _)| spelled).join(", ");
+                return Err(OpenError::new(format!(
+                    "unknown parameter{shown} in the mysql dsn; use max_connections, connect_timeout, ignore_with, replace_with, abandoned_writes, late_write_limit, values_in_text, or one of sqlx: {known}"
+                )));
+            }
+        }
+        Ok(options)
+    }
+}
+
+impl MySqlOptions {
+    /// Sets one of our own parameters; false where there is none of this name.
+    fn set(&mut self, name: &str, value: &str) -> Result<bool, OpenError> {
+        let positive = || value.parse::<u32>().ok().filter(|number| *number > 0);
+        match name {
+            "max_connections" => {
+                let problem = "max_connections in the mysql dsn is not a number of connections from 1 on";
+                self.max_connections = positive().ok_or_else(|| OpenError::new(problem))?;
+            }
+            "connect_timeout" => {
+                let problem = "connect_timeout in the mysql dsn is not a number of seconds above 0";
+                self.connect_timeout = seconds(value).ok_or_else(|| OpenError::new(problem))?;
+            }
+            "connect_timeout_ms" => {
+                let advice = "use connect_timeout, in seconds (0.5 is 500 ms)";
+                return Err(OpenError::new(format!(
+                    "unknown parameter \"connect_timeout_ms\" in the mysql dsn; {advice}"
+                )));
+            }
+            "ignore_with" => {
+                self.ignore_with = match value {
+                    "exact" => IgnoreWith::Exact,
+                    "insert_ignore" => IgnoreWith::InsertIgnore,
+                    _ => {
+                        return Err(OpenError::new("unknown ignore_with in the mysql dsn; use exact or insert_ignore"));
+                    }
+                };
+            }
+            "replace_with" => {
+                self.replace_with = match value {
+                    "update" => ReplaceWith::Update,
+                    "replace_into" => ReplaceWith::ReplaceInto,
+                    _ => {
+                        return Err(OpenError::new(
+                            "unknown replace_with in the mysql dsn; use update or replace_into",
+                        ));
+                    }
+                };
+            }
+            "abandoned_writes" => {
+                self.abandoned_writes = match value {
+                    "kill" => AbandonedWrites::Kill,
+                    "wait" => AbandonedWrites::Wait,
+                    _ => {
+                        return Err(OpenError::new("unknown abandoned_writes in the mysql dsn; use kill or wait"));
+                    }
+                };
+            }
+            "values_in_text" => {
+                self.values_in_text = match value {
+                    "auto" => ValuesInText::Auto,
+                    "never" => ValuesInText::Never,
+                    "always" => ValuesInText::Always,
+                    _ => {
+                        return Err(OpenError::new(
+                            "unknown values_in_text in the mysql dsn; use auto, never or always",
+                        ));
+                    }
+                };
+            }
+            "late_write_limit" => {
+                let problem = "late_write_limit in the mysql dsn is not a number of seconds above 0";
+                self.late_write_limit = Some(seconds(value).ok_or_else(|| OpenError::new(problem))?);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+/// A time in seconds, above 0 and at most 136 years; decimals are allowed.
+fn seconds(value: &str) -> Option<Duration> {
+    let seconds = value.parse().ok().filter(|seconds: &f64| *seconds <= f64::from(u32::MAX))?;
+    Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dsns_carry_every_setting() {
+        let options: MySqlOptions = "mariadb://a:b@h:3307/d?max_connections=3&connect_timeout=0.25&ignore_with=insert_ignore&replace_with=replace_into&ssl-mode=DISABLED"
+            .parse()
+            .unwrap();
+        assert_eq!((options.max_connections, options.connect_timeout), (3, Duration::from_millis(250)));
+        assert_eq!(options.ignore_with, IgnoreWith::InsertIgnore);
+        assert_eq!(options.replace_with, ReplaceWith::ReplaceInto);
+        assert_eq!(options.server(), "mysql server h:3307, database \"d\"");
+        let options: MySqlOptions = "mysql://h?abandoned_writes=wait&late_write_limit=900".parse().unwrap();
+        assert_eq!(options.abandoned_writes, AbandonedWrites::Wait);
+        assert_eq!(options.late_write_limit, Some(Duration::from_secs(900)));
+        let options: MySqlOptions = "mysql://h".parse().unwrap();
+        assert_eq!((options.max_connections, options.connect_timeout), (4, Duration::from_secs(5)));
+        assert_eq!((options.ignore_with, options.replace_with), (IgnoreWith::Exact, ReplaceWith::Update));
+        let url =
+            "mysql://h/d?charset=utf8mb4&time-zone=UTC&ssl-mode=VERIFY_CA&ssl-ca=/ca.pem&statement-cache-capacity=7";
+        assert!(url.parse::<MySqlOptions>().is_ok());
+        let options: MySqlOptions = "mysql://h/d?socket=/run/x.sock".parse().unwrap();
+        assert_eq!(options.server(), "mysql server at socket /run/x.sock, database \"d\"");
+    }
+
+    #[test]
+    fn mistakes_say_what_to_do_and_show_no_password() {
+        let check = |dsn: &str, part: &str| {
+            let error = dsn.parse::<MySqlOptions>().unwrap_err();
+            let shown = format!("{error} {error:?}");
+            assert!(shown.contains(part), "{shown:?} does not contain {part:?}");
+            assert!(!shown.contains("secret"), "{shown:?}");
+        };
+        check("postgres://user:secret@host/db", "scheme \"postgres\"");
+        check("user:secret@host", "no scheme");
+        check("secret", "no scheme");
+        check("mysql://user:12#secret@host/db", "percent-encoded");
+        check("mysql://user:12?secret@host/db", "percent-encoded");
+        check("mysql://user:x@secret@host/db", "percent-encoded");
+        check("mysql://user:se/secret@host/db", "percent-encoded");
+        check("mysql://user:12/secret@host/db", "percent-encoded");
+        check("mysql://user:12?secret", "unknown parameter in");
+        check("mysql://user:12?secret=1", "unknown parameter in");
+        check("mysql://user:x@host/db?secret", "unknown parameter in");
+        check("mysql://user:secret@host:port/db", "not a URL");
+        check("mysql://user:secret@host/db?ssl-mode=secret", "makes no sense");
+        check("mysql://user:secret@host/db?timeout=3", "unknown parameter \"timeout\"");
+        check("mysql://user:secret@host/db?max_connections=0", "from 1 on");
+        check("mysql://user:secret@host/db?connect_timeout=0", "seconds above 0");
+        check("mysql://user:secret@host/db?connect_timeout=inf", "seconds above 0");
+        check("mysql://user:secret@host/db?connect_timeout_ms=5", "use connect_timeout, in seconds");
+        check("mysql://user:secret@host/db?ignore_with=secret", "exact or insert_ignore");
+        check("mysql://user:secret@host/db?replace_with=secret", "update or replace_into");
+        check("mysql://user:secret@host/db?abandoned_writes=secret", "kill or wait");
+        check("mysql://user:secret@host/db?values_in_text=secret", "auto, never or always");
+        check("mysql://user:secret@host/db?late_write_limit=0", "seconds above 0");
+        // What sqlx would take and not use, or what no row could be written with.
+        check("mysql://user:secret@host/db?charset=latin1", "must be utf8mb4");
+        check("mysql://user:secret@host/db?timezone=%2B02:00", "must be UTC");
+        check("mysql://user:secret@host/db?statement-cache-capacity=0", "must not be 0");
+        check("mysql://user:secret@host/db?ssl-ca=/ca.pem", "used only with ssl-mode=VERIFY_CA");
+        check("mysql://user:secret@host/db?ssl-mode=DISABLED&ssl-cert=/c.pem", "not used with ssl-mode=DISABLED");
+        check("mysql://user:secret@host/db?ssl-mode=REQUIRED&sslmode=DISABLED", "ssl-mode stands twice");
+        check("mysql://user:secret@host/db?max_connections=2&max_connections=3", "max_connections stands twice");
+    }
+}

@@ -1,0 +1,186 @@
+//! Owns what the server would change about a value silently, and the refusal of such values.
+//! Must not know statements, connections or which column takes which type.
+
+use std::ops::RangeInclusive;
+
+use batchsql_core::exhaustive::Value;
+use batchsql_core::{ColumnView, ValueRef};
+
+/// Years that a YEAR column takes, besides 0.
+const YEARS: RangeInclusive<i64> = 1901..=2155;
+
+/// What even a strict session changes without an error. A value that it would change is refused before it is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Guard {
+    None,
+    /// Fraction digits of a DECIMAL beyond these are rounded away.
+    Scale(usize),
+    /// A DATETIME, TIMESTAMP or TIME keeps multiples of so many microseconds.
+    Micros(i64),
+    /// BINARY(n) fills shorter values up with zeros.
+    Exactly(usize),
+    /// CHAR loses spaces at the end.
+    NoSpaceAtEnd,
+    /// Spaces beyond so many characters are cut off.
+    Chars(usize),
+    /// Spaces beyond so many bytes are cut off.
+    Octets(usize),
+    /// ENUM takes text that is a number as the position of a member, and text that its collation sees as a member for
+    /// that member; its declaration tells the members.
+    Member(Box<str>),
+    /// SET does so for each of its members, which stand between commas.
+    Members(Box<str>),
+    /// YEAR takes numbers below 100 for years of a century that it chooses, and cuts off fractions.
+    Year,
+    /// BIT takes a negative number for its 64 bits.
+    NotNegative,
+    /// BIT(n) as text: at most so many digits 0 and 1.
+    Bits(usize),
+}
+
+impl Guard {
+    /// The values that the server would change silently.
+    pub(crate) fn refused<'a>(&'a self, values: &'a ColumnView<'_>, rows: usize) -> impl Iterator<Item = usize> + 'a {
+        let rows = if *self == Self::None { 0 } else { rows };
+        (0..rows).filter(|row| self.refuses(values.get(*row)))
+    }
+
+    fn refuses(&self, value: ValueRef<'_>) -> bool {
+        match value.exhaustive() {
+            Value::Decimal(digits) => match self {
+                Self::Scale(scale) => {
+                    digits.split_once('.').is_some_and(|(_, fraction)| fraction.trim_end_matches('0').len() > *scale)
+                }
+                _ => self.refuses_text(digits),
+            },
+            Value::Text(v) | Value::Json(v) => self.refuses_text(v),
+            Value::Bytes(v) => matches!(self, Self::Exactly(len) if v.len() != *len),
+            Value::Time(v) => self.refuses_micros(v.micros_since_midnight()),
+            Value::Timestamp(v) => self.refuses_micros(v.micros_since_epoch()),
+            Value::TimestampTz(v) => self.refuses_micros(v.micros_since_epoch()),
+            Value::I16(v) => self.refuses_number(v.into()),
+            Value::I32(v) => self.refuses_number(v.into()),
+            Value::I64(v) => self.refuses_number(v),
+            Value::U64(v) => self.refuses_number(i64::try_from(v).unwrap_or(i64::MAX)),
+            // A column that would change these is refused as a whole, see `storage`.
+            Value::Null | Value::Bool(_) | Value::F32(_) | Value::F64(_) | Value::Uuid(_) | Value::Date(_) => false,
+        }
+    }
+
+    fn refuses_micros(&self, micros: i64) -> bool {
+        matches!(self, Self::Micros(unit) if micros % unit != 0)
+    }
+
+    fn refuses_number(&self, number: i64) -> bool {
+        match self {
+            Self::Year => number != 0 && !YEARS.contains(&number),
+            Self::NotNegative => number < 0,
+            _ => false,
+        }
+    }
+
+    fn refuses_text(&self, text: &str) -> bool {
+        match self {
+            Self::NoSpaceAtEnd => text.ends_with(' '),
+            Self::Chars(max) => text.ends_with(' ') && text.len() > *max && text.chars().count() > *max,
+            Self::Octets(max) => text.ends_with(' ') && text.len() > *max,
+            Self::Member(declared) => !is_member(declared, text),
+            Self::Members(declared) => !text.is_empty() && !text.split(',').all(|member| is_member(declared, member)),
+            Self::Year => {
+                text.len() != 4 || !text.parse().is_ok_and(|year: u16| year == 0 || YEARS.contains(&year.into()))
+            }
+            Self::Bits(digits) => {
+                text.is_empty() || text.len() > *digits || text.bytes().any(|b| !matches!(b, b'0' | b'1'))
+            }
+            _ => false,
+        }
+    }
+
+    /// Why a value is refused, and what to do.
+    pub(crate) fn reason(&self) -> String {
+        match self {
+            Self::Scale(scale) => format!(
+                "has more than {scale} fraction digits, which the server would round away; round it, or widen the column"
+            ),
+            Self::Micros(_) => {
+                "has finer fractions of a second than the column, which the server would round away; declare the column with (6)".into()
+            }
+            Self::Exactly(len) => format!("is not of {len} bytes, which the server would fill with zeros; use VARBINARY"),
+            Self::NoSpaceAtEnd => {
+                "ends with a space, which the server would not give back; trim it, or use VARCHAR".into()
+            }
+            Self::Chars(_) | Self::Octets(_) => {
+                "is longer than the column, and the server would cut off the spaces at its end; trim it, or widen the column".into()
+            }
+            Self::Members(_) => "is not a list of members of the SET, with commas between them".into(),
+            Self::Year => "is not a year from 1901 to 2155, in four digits, or 0".into(),
+            Self::NotNegative => "is negative, which a BIT column would take for other bits; use a signed column".into(),
+            Self::Bits(digits) => format!("is not a text of 1 to {digits} digits 0 and 1"),
+            Self::Member(_) => "is not the name of a member of the ENUM".into(),
+            Self::None => "is refused".into(),
+        }
+    }
+}
+
+/// Whether the declaration of an ENUM or a SET has the member.
+fn is_member(declared: &str, text: &str) -> bool {
+    // How a backslash or a control character is declared differs between servers: these are for the server to judge.
+    let is_plain = !text.contains(|c: char| c == '\\' || c.is_control());
+    let quoted = text.replace('\'', "''");
+    !is_plain || ['(', ','].iter().any(|before| declared.contains(&format!("{before}'{quoted}'")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guards_refuse_what_would_be_changed_and_nothing_else() {
+        let check = |guard: Guard, value: ValueRef<'_>, refused| {
+            assert_eq!(guard.refuses(value), refused, "{guard:?} {value:?}");
+        };
+        check(Guard::Scale(2), ValueRef::Decimal("-1.25"), false);
+        check(Guard::Scale(2), ValueRef::Decimal("1.25000"), false);
+        check(Guard::Scale(2), ValueRef::Decimal("1.251"), true);
+        check(Guard::Scale(0), ValueRef::Decimal("1.0"), false);
+        check(Guard::Micros(1_000), ValueRef::Time(batchsql_core::Time::MAX), true);
+        check(Guard::Micros(1_000_000), ValueRef::Timestamp(batchsql_core::Timestamp::MIN), false);
+        check(Guard::Exactly(3), ValueRef::Bytes(b"abc"), false);
+        check(Guard::Exactly(3), ValueRef::Bytes(b"ab"), true);
+        check(Guard::NoSpaceAtEnd, ValueRef::Text(" a"), false);
+        check(Guard::NoSpaceAtEnd, ValueRef::Text("a "), true);
+        check(Guard::Chars(2), ValueRef::Text("ü "), false);
+        check(Guard::Chars(2), ValueRef::Text("üü "), true);
+        check(Guard::Octets(4), ValueRef::Text("üü "), true);
+        let size = || Guard::Member("enum('s','10','it''s')".into());
+        check(size(), ValueRef::Text("s"), false);
+        check(size(), ValueRef::Text("10"), false);
+        check(size(), ValueRef::Text("it's"), false);
+        for other in ["1", "S", "s ", "", "it''s"] {
+            check(size(), ValueRef::Text(other), true);
+        }
+        check(size(), ValueRef::Null, false);
+        let set = || Guard::Members("set('a','b c','1')".into());
+        for good in ["", "a", "b c,a", "1,a"] {
+            check(set(), ValueRef::Text(good), false);
+        }
+        for bad in ["2", "A", "a,", "a, b c", ","] {
+            check(set(), ValueRef::Text(bad), true);
+        }
+        for (year, refused) in
+            [(0, false), (1, true), (99, true), (1900, true), (1901, false), (2155, false), (-1, true)]
+        {
+            check(Guard::Year, ValueRef::I32(year), refused);
+        }
+        for (year, refused) in
+            [("2024", false), ("0000", false), ("70", true), ("2024.5", true), ("+202", true), ("", true)]
+        {
+            check(Guard::Year, ValueRef::Text(year), refused);
+        }
+        check(Guard::NotNegative, ValueRef::I64(-1), true);
+        check(Guard::NotNegative, ValueRef::I64(0), false);
+        for (bits, refused) in [("101", false), ("0", false), ("", true), ("1010", true), ("102", true)] {
+            check(Guard::Bits(3), ValueRef::Text(bits), refused);
+        }
+    }
+}

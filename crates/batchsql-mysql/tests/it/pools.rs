@@ -1,0 +1,225 @@
+//! What comes out of a pool: connections with something left open, of a server that is read-only, of one that is down;
+//! passwords that change; and whether a session works.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use batchsql_core::{Attempt, Conflict, ErrorClass, Password, Sink};
+use batchsql_mysql::sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
+use batchsql_mysql::sqlx::{Connection, Executor};
+use batchsql_mysql::{MySqlOptions, MySqlSink};
+use batchsql_testserver::{Kind, Server};
+
+use crate::support::{
+    Database, batch_of, pipeline, row, schema, submitted, with_parameters, with_user, write, written,
+};
+
+const TABLE: &str = "CREATE TABLE t (id BIGINT PRIMARY KEY, note VARCHAR(50))";
+
+/// A pool of the user's own, of one connection.
+async fn users_pool(db: &Database) -> MySqlSink {
+    let pool = MySqlPoolOptions::new().max_connections(1).after_connect(|connection, _| {
+        Box::pin(async move { connection.execute("SET sql_mode = 'STRICT_ALL_TABLES'").await.map(drop) })
+    });
+    let options: MySqlConnectOptions = db.dsn.parse().unwrap();
+    MySqlSink::new(pool.connect_with(options).await.unwrap())
+}
+
+#[tokio::test]
+async fn rows_never_join_a_transaction_that_somebody_left_open() {
+    let db = Database::with(TABLE, "max_connections=1").await;
+    for sink in [users_pool(&db).await, db.sink.clone()] {
+        let schema = schema(Conflict::None);
+        for left in [
+            "BEGIN; INSERT INTO t VALUES (-1, 'theirs')",
+            "SET autocommit = 0",
+            "SET autocommit = 0; INSERT INTO t VALUES (-1, 'theirs')",
+            "START TRANSACTION WITH CONSISTENT SNAPSHOT",
+        ] {
+            let mut connection = sink.mysql_pool().acquire().await.unwrap();
+            for statement in left.split("; ") {
+                connection.execute(statement).await.unwrap();
+            }
+            drop(connection);
+            assert_eq!(write(&sink, [row(&schema, 1, "ours")]).await, ["written"], "{left}");
+            // It is committed: another session sees it, and theirs is undone.
+            let mut other = db.connection().await;
+            assert_eq!(other.execute("DELETE FROM t WHERE id = 1").await.unwrap().rows_affected(), 1, "{left}");
+            assert_eq!(other.execute("DELETE FROM t").await.unwrap().rows_affected(), 0, "{left}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_to_a_server_that_is_read_only_is_not_used_again() {
+    let server = Server::start(Kind::MySql, &[]);
+    let db = Database::on(server.dsn(), TABLE, "").await;
+    db.run(&format!("CREATE USER 'plain'@'%' IDENTIFIED BY 'x'; GRANT ALL ON {}.* TO 'plain'@'%'", db.name)).await;
+    let dsn = with_parameters(&with_user(&db.dsn, "plain", "x"), "max_connections=1");
+    let sink = MySqlSink::connect(&dsn).await.unwrap();
+    let schema = schema(Conflict::None);
+    assert_eq!(write(&sink, [row(&schema, 1, "a")]).await, ["written"]);
+    let id = async || -> u64 {
+        batchsql_mysql::sqlx::query_scalar("SELECT CONNECTION_ID()").fetch_one(sink.mysql_pool()).await.unwrap()
+    };
+    let before = id().await;
+    db.run("SET GLOBAL read_only = 1").await;
+    let error = written(&sink, [row(&schema, 2, "b")], false).await.unwrap_err();
+    assert_eq!((error.class(), error.code()), (ErrorClass::Resource, Some("1290")), "{error}");
+    assert_ne!(id().await, before, "it may lead to the old server for ever");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_program_starts_while_its_server_is_down() {
+    let mut server = Server::start(Kind::MySql, &["--max-allowed-packet=1M"]);
+    let db = Database::on(server.dsn(), "CREATE TABLE t (id BIGINT PRIMARY KEY, note LONGTEXT)", "").await;
+    server.stop();
+    let sink = MySqlSink::connect_lazy(&with_parameters(&db.dsn, "connect_timeout=1")).unwrap();
+    let pipeline = pipeline(&sink);
+    let schema = schema(Conflict::update(["id"]));
+    // What the server takes is known only when it is there: the last row is too large for it.
+    let rows = [row(&schema, 1, "a"), row(&schema, 2, "b".repeat(2_000_000))];
+    let (outcomes, ()) = tokio::join!(submitted(&pipeline, rows), async {
+        let error = sink.acquire().await.unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Transient, "{error}");
+        tokio::task::block_in_place(|| server.start_again());
+    });
+    assert!(outcomes[0].is_written(), "{outcomes:?}");
+    let failed = outcomes[1].failure().unwrap();
+    assert!(failed.error().unwrap().to_string().contains("max_allowed_packet = 1048576"), "{failed:?}");
+    assert!(MySqlSink::connect_lazy("mysql://h/d?nonsense=1").is_err());
+}
+
+#[tokio::test]
+async fn a_password_that_changes_is_asked_for() {
+    let db = Database::new(TABLE).await;
+    let user = db.user("first", "").await;
+    db.run(&format!("GRANT ALL ON {}.* TO '{user}'@'%'", db.name)).await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let options: MySqlOptions =
+        with_parameters(&with_user(&db.dsn, &user, "never"), "max_connections=4").parse().unwrap();
+    let options = options.password_provider(move || {
+        let number = count.fetch_add(1, Ordering::Relaxed);
+        async move { Ok(Password::new(["first", "second"][number.min(1)])) }
+    });
+    let sink = MySqlSink::with_options(&options).await.unwrap();
+    let schema = schema(Conflict::None);
+    assert_eq!(write(&sink, [row(&schema, 1, "a")]).await, ["written"]);
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "it is asked for once for many connections");
+    db.run(&format!("ALTER USER '{user}'@'%' IDENTIFIED BY 'second'")).await;
+    // Further connections are refused with the first, and opened with the second.
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        held.push(sink.acquire().await.unwrap());
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+    drop(held);
+    assert_eq!(write(&sink, [row(&schema, 2, "b")]).await, ["written"]);
+    let shown = format!("{options:?} {sink:?}");
+    assert!(!shown.contains("first") && !shown.contains("second") && !shown.contains("never"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_provider_without_a_password_is_waited_for() {
+    let db = Database::new(TABLE).await;
+    let calls = Arc::new(AtomicUsize::new(0));
+    let password = db.dsn.split_once("://").unwrap().1.split(['@', ':']).nth(1).unwrap().to_owned();
+    let count = Arc::clone(&calls);
+    let options: MySqlOptions = db.dsn.parse().unwrap();
+    let options = options.password_provider(move || {
+        let (number, password) = (count.fetch_add(1, Ordering::Relaxed), password.clone());
+        async move { if number < 2 { Err("the service is away".into()) } else { Ok(Password::new(password)) } }
+    });
+    let error = MySqlSink::with_options(&options).await.unwrap_err().to_string();
+    assert!(error.contains("gave no password"), "{error}");
+    let sink = MySqlSink::with_options_lazy(&options);
+    let error = sink.acquire().await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Transient, "{error}");
+    assert_eq!(write(&sink, [row(&schema(Conflict::None), 1, "a")]).await, ["written"]);
+}
+
+#[tokio::test]
+async fn a_session_works_idles_or_is_gone() {
+    let db = Database::with(&format!("{TABLE}; INSERT INTO t VALUES (1, 'old')"), "max_connections=2").await;
+    let schema = schema(Conflict::update(["id"]));
+    let mut conn = db.sink.acquire().await.unwrap();
+    let session = db.sink.session(&mut conn).await.unwrap().unwrap();
+    assert_eq!(db.sink.is_working(&session).await.unwrap(), Some(false));
+    let batch = batch_of([row(&schema, 1, "new")]).await;
+    let plan = db.sink.prepare(&mut conn, &schema).await.unwrap();
+    let mut other = db.connection().await;
+    let mut locking = other.begin().await.unwrap();
+    locking.execute("UPDATE t SET note = 'theirs'").await.unwrap();
+    let attempt = Attempt::new(false);
+    let writing = db.sink.write(&mut conn, &plan, batch.rows(), &attempt);
+    let (answer, ()) = tokio::join!(writing, async {
+        db.wait_for_a_lock_wait().await;
+        assert_eq!(db.sink.is_working(&session).await.unwrap(), Some(true));
+        locking.rollback().await.unwrap();
+    });
+    answer.unwrap();
+    assert_eq!(db.sink.is_working(&session).await.unwrap(), Some(false));
+    // While a large statement is on its way, the server knows nothing of it.
+    let large = batch_of((1..800).map(|id| row(&schema, id, "x"))).await;
+    db.run("ALTER TABLE t MODIFY note LONGTEXT").await;
+    let plan = db.sink.prepare(&mut conn, &schema).await.unwrap();
+    db.sink.write(&mut conn, &plan, large.rows(), &attempt).await.unwrap();
+    assert_eq!(db.sink.is_working(&session).await.unwrap(), Some(false));
+    let large = batch_of([row(&schema, 1, "x".repeat(3 << 20))]).await;
+    db.sink.write(&mut conn, &plan, large.rows(), &attempt).await.unwrap();
+    assert_eq!(db.sink.is_working(&session).await.unwrap(), None);
+    drop(conn);
+    db.pool().close().await;
+    while db.sink.is_working(&session).await.unwrap() != Some(false) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn keys_of_ignored_rows_are_read_where_they_are_written() {
+    let server = Server::start(Kind::MySql, &["--general-log=1", "--log-output=TABLE"]);
+    let db =
+        Database::on(server.dsn(), &format!("{TABLE}; INSERT INTO t VALUES (1, 'old')"), "max_connections=1").await;
+    let schema = schema(Conflict::ignore(["id"]));
+    let rows = || [row(&schema, 1, "a"), row(&schema, 2, "b"), row(&schema, 2, "c")];
+    for expected in [["ignored", "written", "ignored"], ["ignored"; 3]] {
+        assert_eq!(write(&db.sink, rows()).await, expected);
+    }
+    // A proxy sends to the primary what is inside of a transaction.
+    let log = "SELECT LEFT(CONVERT(argument USING utf8mb4), 17) FROM mysql.general_log
+               WHERE command_type IN ('Query', 'Execute') AND (argument LIKE 'SELECT CAST(`id`%' OR argument LIKE 'START%'
+               OR argument LIKE 'COMMIT%' OR argument LIKE 'ROLLBACK AND%')";
+    let mut is_open = false;
+    let statements = db.read(log).await;
+    assert!(statements.iter().filter(|statement| statement.starts_with("SELECT")).count() >= 2, "{statements:?}");
+    for statement in statements {
+        match statement.as_str() {
+            "START TRANSACTION" => is_open = true,
+            select if select.starts_with("SELECT") => assert!(is_open, "the keys are read outside"),
+            _ => is_open = false,
+        }
+    }
+}
+
+#[tokio::test]
+async fn ignore_tells_rows_that_share_a_key_from_rows_that_meet_another_index() {
+    let db = Database::new(
+        "CREATE TABLE t (id BIGINT PRIMARY KEY, note VARCHAR(50) UNIQUE); INSERT INTO t VALUES (1, 'one'), (2, 'two')",
+    )
+    .await;
+    let schema = schema(Conflict::ignore(["id"]));
+    // 3 meets another index first and is written by its second row; the rest is as ever.
+    let rows = [(3, "one"), (3, "three"), (3, "four"), (1, "x"), (5, "five"), (5, "six"), (7, "five"), (8, "eight")];
+    for is_first in [true, false] {
+        let expected = if is_first {
+            ["ignored", "written", "ignored", "ignored", "written", "ignored", "ignored", "written"]
+        } else {
+            ["ignored"; 8]
+        };
+        let outcomes = write(&db.sink, rows.map(|(id, note)| row(&schema, id, note))).await;
+        assert_eq!(outcomes, expected);
+    }
+    assert_eq!(db.read("SELECT GROUP_CONCAT(id, note ORDER BY id) FROM t").await, ["1one,2two,3three,5five,8eight"]);
+}

@@ -1,0 +1,105 @@
+//! Owns the digits of numbers and times in text: where the first and the last one that counts are.
+//! Must not know columns or types.
+
+/// A decimal number in text, with an exponent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Digits<'a> {
+    whole: &'a str,
+    fraction: &'a str,
+    exponent: i64,
+}
+
+impl<'a> Digits<'a> {
+    /// `None` when it is no decimal number, for example `NaN`.
+    pub(crate) fn of(text: &'a str) -> Option<Self> {
+        let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+        let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
+            Some((mantissa, exponent)) => (mantissa, exponent.parse().ok()?),
+            None => (unsigned, 0),
+        };
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let are_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_');
+        let is_number = are_digits(whole) && are_digits(fraction) && !(whole.is_empty() && fraction.is_empty());
+        is_number.then_some(Self { whole, fraction, exponent })
+    }
+
+    /// The places of the first and the last digit that is not 0: how many digits the number has before the point
+    /// (negative: how many zeros follow it), and how many after it (negative: how many zeros are before it). `None`
+    /// for 0.
+    pub(crate) fn first_and_last(&self) -> Option<(i64, i64)> {
+        // PostgreSQL 16 reads `1_000`.
+        let count = |text: &str| text.bytes().filter(|byte| *byte != b'_').count() as i64;
+        let (leading, trailing) = (['0', '_'], ['0', '_']);
+        let whole = self.whole.trim_start_matches(leading);
+        let fraction = self.fraction.trim_end_matches(trailing);
+        let first = if whole.is_empty() {
+            let rest = self.fraction.trim_start_matches(leading);
+            if rest.is_empty() {
+                return None;
+            }
+            count(rest) - count(self.fraction)
+        } else {
+            count(whole)
+        };
+        let decimals =
+            if fraction.is_empty() { count(whole.trim_end_matches(trailing)) - count(whole) } else { count(fraction) };
+        Some((first.saturating_add(self.exponent), decimals.saturating_sub(self.exponent)))
+    }
+}
+
+/// What stands between the brackets, commas and quotes of a JSON array or of an array as PostgreSQL writes it. For
+/// elements without escapes, as numbers are.
+pub(crate) fn tokens(text: &str) -> impl Iterator<Item = &str> {
+    text.split(['[', ']', '(', ')', '{', '}', ',', '"', '=']).map(str::trim).filter(|token| !token.is_empty())
+}
+
+/// Whether a time has decimal digits of a second beyond these.
+pub(crate) fn has_smaller_fraction(micros: i64, digits: u32) -> bool {
+    digits < 6 && micros % 10_i64.pow(6 - digits) != 0
+}
+
+/// Whether some number in a text has more than six digits after its point that count.
+pub(crate) fn has_long_fraction(text: &str) -> bool {
+    let mut parts = text.split('.');
+    parts.next();
+    parts.any(|part| {
+        let digits = part.bytes().take_while(u8::is_ascii_digit);
+        digits.skip(6).any(|digit| digit != b'0')
+    })
+}
+
+/// Whether a date with a time of day has a zone after it.
+pub(crate) fn has_zone(token: &str) -> bool {
+    let Some((_, after)) = token.split_once(':') else { return false };
+    let rest = after.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, ':' | '.')).trim();
+    !rest.is_empty() && !["bc", "ad", "am", "pm"].contains(&&*rest.to_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_counted_from_the_point() {
+        let check = |text: &str, expected| {
+            assert_eq!(Digits::of(text).unwrap().first_and_last(), expected, "{text}");
+        };
+        check("0", None);
+        check("-00.000", None);
+        check("12345", Some((5, 0)));
+        check("12300", Some((5, -2)));
+        check("001.500", Some((1, 1)));
+        check("0.0012", Some((-2, 4)));
+        check("1.5e3", Some((4, -2)));
+        check("+150E-4", Some((-1, 3)));
+        check("1_000.5", Some((4, 1)));
+        check("1e99999999999", Some((100_000_000_000, -99_999_999_999)));
+    }
+
+    #[test]
+    fn what_is_no_number_has_no_digits() {
+        for text in ["", ".", "-", "NaN", "Infinity", "0x1F", "1e", "a1"] {
+            assert_eq!(Digits::of(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Owns what a value has to keep to, so that its column stores it as it is.
+//! Must not know how a value is checked.
+
+use batchsql_core::ColumnType;
+use batchsql_core::exhaustive::Type;
+
+use crate::real_type::RealType;
+use crate::wire::Wire;
+
+/// What a value has to keep to, so that its column stores it as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ValueLimit {
+    /// Every value of its type fits.
+    None,
+    /// An integer within these bounds.
+    Integer { min: i64, max: i64 },
+    /// A number that `numeric` without a precision holds.
+    AnyNumeric,
+    /// A number of `numeric(precision, scale)`.
+    Numeric { precision: i32, scale: i32 },
+    /// A time with so many decimal digits of a second.
+    Fraction { digits: u32 },
+    /// A text of so many characters.
+    Characters { most: usize },
+    /// Text or JSON from which the server reads numbers of `numeric(precision, scale)`.
+    NumericElements { precision: i32, scale: i32 },
+    /// Text from which the server reads times: it keeps six digits of a second.
+    TextFraction,
+    /// The same of times without a zone: it leaves out a zone.
+    LocalTimes,
+    /// Text from which the server reads dates: it leaves out the time of day.
+    Dates,
+}
+
+impl ValueLimit {
+    /// Without what the server would round or cut off; what it refuses stays.
+    pub(crate) fn lossy(self) -> Self {
+        match self {
+            Self::None | Self::Integer { .. } | Self::AnyNumeric => self,
+            Self::Numeric { .. } => Self::AnyNumeric,
+            Self::Fraction { .. }
+            | Self::Characters { .. }
+            | Self::NumericElements { .. }
+            | Self::TextFraction
+            | Self::LocalTimes
+            | Self::Dates => Self::None,
+        }
+    }
+}
+
+/// The limit of a column for values of a type.
+pub(crate) fn limit(ty: ColumnType, real: &RealType, wire: Wire) -> ValueLimit {
+    let integer = |min, max| ValueLimit::Integer { min, max };
+    match (ty.exhaustive(), wire) {
+        (Type::I32 | Type::I64 | Type::U64, Wire::Int2) => integer(i16::MIN.into(), i16::MAX.into()),
+        (Type::I64 | Type::U64, Wire::Int4) => integer(i32::MIN.into(), i32::MAX.into()),
+        (Type::U64, Wire::Int8) => integer(i64::MIN, i64::MAX),
+        (_, Wire::Numeric) => match real.numeric() {
+            // Every integer has at most 20 digits.
+            Some((precision, scale)) if ty != ColumnType::Decimal && scale >= 0 && precision - scale >= 20 => {
+                ValueLimit::None
+            }
+            Some((precision, scale)) => ValueLimit::Numeric { precision, scale },
+            None if ty == ColumnType::Decimal => ValueLimit::AnyNumeric,
+            None => ValueLimit::None,
+        },
+        (_, Wire::Time | Wire::Timestamp | Wire::TimestampTz) => {
+            real.fraction().map_or(ValueLimit::None, |digits| ValueLimit::Fraction { digits })
+        }
+        (_, Wire::Text | Wire::Json | Wire::Jsonb | Wire::FlatJsonb) => text_limit(real),
+        _ => ValueLimit::None,
+    }
+}
+
+/// The limit of text, also of text that the server reads.
+fn text_limit(real: &RealType) -> ValueLimit {
+    if matches!(&*real.receive, "varcharrecv" | "bpcharrecv") {
+        return real.characters().map_or(ValueLimit::None, |most| ValueLimit::Characters { most });
+    }
+    let Some(spelled) = &real.spelled else { return ValueLimit::None };
+    match (&*spelled.base, real.numeric()) {
+        ("numeric", Some((precision, scale))) => ValueLimit::NumericElements { precision, scale },
+        ("timestamp" | "tsrange" | "tsmultirange", _) => ValueLimit::LocalTimes,
+        ("date" | "daterange" | "datemultirange", _) => ValueLimit::Dates,
+        ("time" | "timetz" | "timestamptz" | "interval" | "tstzrange" | "tstzmultirange", _) => {
+            ValueLimit::TextFraction
+        }
+        _ => ValueLimit::None,
+    }
+}

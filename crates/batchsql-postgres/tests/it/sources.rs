@@ -1,0 +1,240 @@
+//! Where connections come from: several servers, passwords that change, a server that is away, a pool that others use.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use batchsql_core::{Attempt, BatchSql, Conflict, ErrorClass, Password, PipelineConfig, Sink};
+use batchsql_postgres::sqlx::postgres::PgPoolOptions;
+use batchsql_postgres::sqlx::{Connection, Executor, PgConnection};
+use batchsql_postgres::{PostgresOptions, PostgresSink, TargetSession};
+use batchsql_testserver::{Kind, Server, unique};
+use tokio::net::TcpListener;
+
+use crate::support::{
+    HOUR, at_end, batch_of, execute, fresh, fresh_dsn, outcomes, prepared_dsn, read, row, schema, user_until_end,
+    with_parameter, write,
+};
+
+const TABLE: &str = "CREATE TABLE t (id bigint PRIMARY KEY, note text)";
+
+/// A port that nobody listens on: it was free a moment ago.
+async fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+}
+
+#[tokio::test]
+async fn a_lazy_sink_starts_while_the_server_is_away_and_writes_when_it_comes() {
+    let mut server = Server::start(Kind::Postgres, &[]);
+    let dsn = prepared_dsn(server.dsn(), TABLE).await;
+    server.stop();
+    assert!(PostgresSink::connect(&with_parameter(&dsn, "connect_timeout=1")).await.is_err());
+    let sink = PostgresSink::connect_lazy(&with_parameter(&dsn, "connect_timeout=0.2")).unwrap();
+    let config = PipelineConfig { flush_interval: Duration::from_millis(1), ..PipelineConfig::default() };
+    let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
+    let receipt = db.submit_tracked(&row(&schema(Conflict::replace(["id"])), 1, "a")).await.unwrap();
+    server.start_again();
+    assert!(receipt.await.is_written());
+    // Through a sink that waits longer for a connection.
+    assert_eq!(read(&PostgresSink::connect(&dsn).await.unwrap(), "SELECT * FROM t").await, ["1|a"]);
+    // What makes no sense without a server is an error at once.
+    assert!(PostgresSink::connect_lazy("postgres://h/d?nonsense=1").is_err());
+}
+
+#[tokio::test]
+async fn a_provider_is_asked_again_when_its_password_is_refused() {
+    let user = unique("user");
+    let _user = user_until_end(&user);
+    let admin = fresh(&format!("{TABLE}; CREATE USER {user} PASSWORD 'token-0'; GRANT ALL ON t TO {user}")).await;
+    let grant = format!("DO $$ BEGIN EXECUTE format('GRANT USAGE ON SCHEMA %I TO {user}', current_schema); END $$");
+    execute(admin.pg_pool(), &grant).await;
+    let asked = Arc::new(AtomicU32::new(0));
+    let provider = {
+        let asked = Arc::clone(&asked);
+        move || {
+            let token = format!("token-{}", asked.fetch_add(1, Ordering::SeqCst));
+            async move { Ok(Password::new(token)) }
+        }
+    };
+    let options = (*admin.pg_pool().connect_options()).clone().username(&user).password("wrong");
+    let options = PostgresOptions::from_connect_options(options).password_provider(provider).max_connections(1);
+    let shown = format!("{options:?}");
+    assert!(!shown.contains("token"), "{shown}");
+    let sink = PostgresSink::with_options(&options).await.unwrap();
+    let schema = schema(Conflict::replace(["id"]));
+    assert_eq!(write(&sink, [row(&schema, 1, "a")]).await, ["written"]);
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    // The next token is in use, and the connection is gone.
+    let end = format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = '{user}'");
+    execute(admin.pg_pool(), &format!("ALTER USER {user} PASSWORD 'token-1'; {end}")).await;
+    let db = BatchSql::builder(sink.clone()).start().unwrap();
+    let receipt = db.submit_tracked(&row(&schema, 2, "b")).await.unwrap();
+    db.flush().await.unwrap();
+    assert!(receipt.await.is_written());
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+    // One that has none is an error of connecting, with its reason.
+    let none = || async { Err("the service is away".into()) };
+    let options = PostgresOptions::from_connect_options((*admin.pg_pool().connect_options()).clone());
+    let error = PostgresSink::with_options(&options.password_provider(none)).await.unwrap_err().to_string();
+    assert!(error.contains("gave no password: the service is away"), "{error}");
+}
+
+/// The first of three is away, and the second cannot be logged in to.
+#[tokio::test]
+async fn of_several_servers_the_first_that_can_be_used_is_written() {
+    let (mut second, mut third) = (Server::start(Kind::Postgres, &[]), Server::start(Kind::Postgres, &[]));
+    let away = free_port().await;
+    let dsn = prepared_dsn(third.dsn(), TABLE).await;
+    let port = |server: &Server| server.dsn().rsplit(':').next().unwrap().split('/').next().unwrap().to_owned();
+    let hosts = format!("127.0.0.1:{away},127.0.0.1:{},127.0.0.1:{}", port(&second), port(&third));
+    let several = dsn.replacen(&format!("127.0.0.1:{}", port(&third)), &hosts, 1);
+    let sink = PostgresSink::connect(&several).await.unwrap();
+    let schema = schema(Conflict::replace(["id"]));
+    assert_eq!(write(&sink, [row(&schema, 1, "a")]).await, ["written"]);
+    let lazy = PostgresSink::connect_lazy(&several).unwrap();
+    assert_eq!(write(&lazy, [row(&schema, 2, "a")]).await, ["written"]);
+    assert_eq!(read(&sink, "SELECT count(*) FROM t").await, ["2"]);
+    // None is left.
+    third.stop();
+    second.stop();
+    let error = PostgresSink::connect(&several).await.unwrap_err().to_string();
+    assert!(error.contains(&port(&third)) && error.contains("nothing listens there"), "{error}");
+}
+
+/// A session that turns out to be read-only makes the sink look for another server.
+#[tokio::test]
+async fn after_a_failover_the_other_server_is_found() {
+    let name = unique("failover");
+    let _database = at_end([format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")]);
+    let mut other = Server::start(Kind::Postgres, &[]);
+    let admin = fresh("").await;
+    execute(admin.pg_pool(), &format!("CREATE DATABASE {name}")).await;
+    // Both servers know one user, and have one database.
+    let here = (*admin.pg_pool().connect_options()).clone().options([("search_path", "public")]);
+    let mut there = PgConnection::connect(other.dsn()).await.unwrap();
+    let user = unique("user");
+    let _user = at_end([format!("DROP USER IF EXISTS {user}")]);
+    let create = format!("CREATE USER {user} PASSWORD 'x' SUPERUSER");
+    execute(admin.pg_pool(), &create).await;
+    there.execute(&*create).await.unwrap();
+    there.execute(&*format!("CREATE DATABASE {name}")).await.unwrap();
+    let port: u16 = other.dsn().rsplit(':').next().unwrap().split('/').next().unwrap().parse().unwrap();
+    let options = PostgresOptions::from_connect_options(here.clone().username(&user).password("x").database(&name))
+        .servers([("127.0.0.1", here.get_port()), ("127.0.0.1", port)], TargetSession::ReadWrite);
+    let sink = PostgresSink::with_options(&options.connect_timeout(Duration::from_secs(2))).await.unwrap();
+    let of = |port| here.clone().username(&user).password("x").database(&name).port(port);
+    for port in [here.get_port(), port] {
+        PgConnection::connect_with(&of(port)).await.unwrap().execute(TABLE).await.unwrap();
+    }
+    let config = PipelineConfig { flush_interval: Duration::from_millis(1), ..PipelineConfig::default() };
+    let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
+    let schema = schema(Conflict::replace(["id"]));
+    assert!(db.submit_tracked(&row(&schema, 1, "a")).await.unwrap().await.is_written());
+    // The first one becomes a standby: its sessions and new ones are read-only.
+    let read_only = format!(
+        "ALTER DATABASE {name} SET default_transaction_read_only = on;
+        SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+    );
+    execute(admin.pg_pool(), &read_only).await;
+    assert!(db.submit_tracked(&row(&schema, 2, "a")).await.unwrap().await.is_written());
+    db.close(HOUR).await;
+    let mut there = PgConnection::connect_with(&of(port)).await.unwrap();
+    let ids: Vec<i64> = batchsql_postgres::sqlx::query_scalar("SELECT id FROM t").fetch_all(&mut there).await.unwrap();
+    assert_eq!(ids, [2]);
+    // Of the other one is written until it is stopped.
+    other.stop();
+}
+
+#[tokio::test]
+async fn a_transaction_that_was_left_open_takes_no_row_in() {
+    let dsn = fresh_dsn(TABLE).await;
+    for (conflict, begin) in
+        [(Conflict::None, "BEGIN"), (Conflict::replace(["id"]), "BEGIN"), (Conflict::None, "BEGIN; SELECT 1")]
+    {
+        let pool = PgPoolOptions::new().max_connections(1).connect(&dsn).await.unwrap();
+        let sink = PostgresSink::new(pool.clone());
+        execute(&pool, "TRUNCATE t").await;
+        pool.acquire().await.unwrap().execute(begin).await.unwrap();
+        assert_eq!(write(&sink, (0..30).map(|id| row(&schema(conflict.clone()), id, "a"))).await, ["written"; 30]);
+        // Seen from another session: they are committed.
+        let other = PostgresSink::connect(&dsn).await.unwrap();
+        assert_eq!(read(&other, "SELECT count(*) FROM t").await, ["30"], "{conflict:?}");
+    }
+    // Straight: what is said, and that one that has failed is no better. Then the connection is a new one.
+    let pool = PgPoolOptions::new().max_connections(1).connect(&dsn).await.unwrap();
+    let sink = PostgresSink::new(pool.clone());
+    let schema = schema(Conflict::replace(["id"]));
+    let batch = batch_of(&schema, 100..110).await;
+    for sql in ["BEGIN", "BEGIN; SAVEPOINT s", "BEGIN; SELECT 1/0"] {
+        let mut conn = sink.acquire().await.unwrap();
+        let plan = sink.prepare(&mut conn, &schema).await.unwrap();
+        drop(conn);
+        let _ = pool.acquire().await.unwrap().execute(sql).await;
+        let mut conn = sink.acquire().await.unwrap();
+        let error = sink.write(&mut conn, &plan, batch.rows(), &Attempt::new(false)).await.unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Transient, "{error}");
+        assert!(error.to_string().contains("end every transaction before its connection is given back"), "{error}");
+        drop(conn);
+        let _ = pool.acquire().await.unwrap().execute(sql).await;
+        let mut conn = sink.acquire().await.unwrap();
+        let error = sink.session(&mut conn).await.unwrap_err();
+        assert!(error.to_string().contains("end every transaction"), "{error}");
+        drop(conn);
+        let mut conn = sink.acquire().await.unwrap();
+        sink.write(&mut conn, &plan, batch.rows(), &Attempt::new(false)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_lock_is_waited_for_as_long_as_the_options_say() {
+    let dsn = fresh_dsn(&format!("{TABLE}; INSERT INTO t VALUES (1, 'old')")).await;
+    let sink = PostgresSink::connect(&with_parameter(&dsn, "lock_timeout=0.05")).await.unwrap();
+    assert_eq!(read(&sink, "SHOW lock_timeout").await, ["50ms"]);
+    let mut other = PgConnection::connect(&dsn).await.unwrap();
+    other.execute("BEGIN; SELECT * FROM t WHERE id = 1 FOR UPDATE").await.unwrap();
+    let schema = schema(Conflict::replace(["id"]));
+    let batch = batch_of(&schema, 0..3).await;
+    let mut conn = sink.acquire().await.unwrap();
+    let plan = sink.prepare(&mut conn, &schema).await.unwrap();
+    let error = sink.write(&mut conn, &plan, batch.rows(), &Attempt::new(false)).await.unwrap_err();
+    assert_eq!((error.class(), error.code()), (ErrorClass::Transient, Some("55P03")), "{error}");
+    let error = PostgresSink::connect(&with_parameter(&dsn, "lock_timeout=1&prepared_statements=false")).await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("ALTER ROLE"), "{error}");
+}
+
+#[tokio::test]
+async fn whether_a_session_works_is_seen_from_another_one() {
+    let dsn = fresh_dsn(&format!("{TABLE}; INSERT INTO t VALUES (1, 'old')")).await;
+    let sink = PostgresSink::connect(&dsn).await.unwrap();
+    let schema = schema(Conflict::replace(["id"]));
+    let mut conn = sink.acquire().await.unwrap();
+    let plan = sink.prepare(&mut conn, &schema).await.unwrap();
+    let session = sink.session(&mut conn).await.unwrap().unwrap();
+    assert_eq!(sink.is_working(&session).await.unwrap(), Some(false));
+    // It waits for a lock, which is work.
+    let mut other = PgConnection::connect(&dsn).await.unwrap();
+    other.execute("BEGIN; SELECT * FROM t WHERE id = 1 FOR UPDATE").await.unwrap();
+    let batch = batch_of(&schema, 0..3).await;
+    let write = tokio::spawn({
+        let sink = sink.clone();
+        async move {
+            let written = sink.write(&mut conn, &plan, batch.rows(), &Attempt::new(false)).await;
+            (written.is_ok(), conn)
+        }
+    });
+    while sink.is_working(&session).await.unwrap() != Some(true) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    other.execute("COMMIT").await.unwrap();
+    let (is_written, conn) = write.await.unwrap();
+    assert!(is_written);
+    assert_eq!(sink.is_working(&session).await.unwrap(), Some(false));
+    // A session that is gone.
+    drop(conn);
+    sink.pg_pool().close().await;
+    let again = PostgresSink::connect(&dsn).await.unwrap();
+    assert_eq!(again.is_working(&session).await.unwrap(), Some(false));
+    // Ending is not disturbed by looking.
+    assert_eq!(outcomes(&again, [row(&schema, 7, "b")]).await.len(), 1);
+}

@@ -1,0 +1,317 @@
+//! Round trips of a batch, counted on the way to the server.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use batchsql_core::{Attempt, ColumnType, Conflict, ErrorClass, Schema, SharedRows, Sink, Written};
+use batchsql_postgres::sqlx::postgres::PgSslMode;
+use batchsql_postgres::{PostgresConn, PostgresOptions, PostgresPlan, PostgresSink, Strategy};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::support::{TestSink, batch_of, batch_of_rows, execute, fresh, read, row, schema, values};
+
+/// A way to the server that counts how often a client sends something after it was answered.
+#[derive(Default)]
+struct Count {
+    trips: AtomicUsize,
+    /// How long each answer is kept back, in milliseconds.
+    delay: AtomicUsize,
+}
+
+async fn count_trips(server: String, count: Arc<Count>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(&*server).await.unwrap();
+            server.set_nodelay(true).unwrap();
+            client.set_nodelay(true).unwrap();
+            tokio::spawn(carry(client, server, Arc::clone(&count)));
+        }
+    });
+    port
+}
+
+async fn carry(client: TcpStream, server: TcpStream, count: Arc<Count>) {
+    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+        (client.into_split(), server.into_split());
+    let is_answered = Arc::new(AtomicBool::new(true));
+    let answers = tokio::spawn({
+        let (is_answered, count) = (Arc::clone(&is_answered), Arc::clone(&count));
+        async move {
+            let mut buffer = vec![0; 1 << 16];
+            while let Ok(len @ 1..) = from_server.read(&mut buffer).await {
+                tokio::time::sleep(Duration::from_millis(count.delay.load(Ordering::SeqCst) as u64)).await;
+                is_answered.store(true, Ordering::SeqCst);
+                if to_client.write_all(&buffer[..len]).await.is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    let mut buffer = vec![0; 1 << 16];
+    while let Ok(len @ 1..) = from_client.read(&mut buffer).await {
+        if is_answered.swap(false, Ordering::SeqCst) {
+            count.trips.fetch_add(1, Ordering::SeqCst);
+        }
+        to_server.write_all(&buffer[..len]).await.unwrap();
+    }
+    answers.abort();
+}
+
+/// A sink whose round trips are counted, with its connection.
+struct Counted {
+    sink: PostgresSink,
+    conn: PostgresConn,
+    count: Arc<Count>,
+    direct: TestSink,
+}
+
+impl Counted {
+    async fn start(sql: &str, change: impl FnOnce(PostgresOptions) -> PostgresOptions) -> Self {
+        let direct = fresh(sql).await;
+        let options = (*direct.pg_pool().connect_options()).clone();
+        let count = Arc::new(Count::default());
+        let port = count_trips(format!("{}:{}", options.get_host(), options.get_port()), Arc::clone(&count)).await;
+        let options = options.host("127.0.0.1").port(port).ssl_mode(PgSslMode::Disable);
+        let options = change(PostgresOptions::from_connect_options(options)).max_connections(1);
+        let sink = PostgresSink::with_options(&options).await.unwrap();
+        let conn = sink.acquire().await.unwrap();
+        Self { sink, conn, count, direct }
+    }
+
+    async fn prepare(&mut self, schema: &Schema) -> (PostgresPlan, usize) {
+        let before = self.count.trips.load(Ordering::SeqCst);
+        let plan = self.sink.prepare(&mut self.conn, schema).await.unwrap();
+        (plan, self.count.trips.load(Ordering::SeqCst) - before)
+    }
+
+    async fn write(&mut self, plan: &PostgresPlan, batch: &SharedRows) -> (Written, usize) {
+        let before = self.count.trips.load(Ordering::SeqCst);
+        let written = self.sink.write(&mut self.conn, plan, batch.rows(), &Attempt::new(false)).await.unwrap();
+        (written, self.count.trips.load(Ordering::SeqCst) - before)
+    }
+
+    /// Round trips of the second batch, when statements are prepared.
+    async fn second(&mut self, schema: &Schema, first: &SharedRows, second: &SharedRows) -> usize {
+        let (plan, _) = self.prepare(schema).await;
+        self.write(&plan, first).await;
+        self.write(&plan, second).await.1
+    }
+}
+
+const TABLE: &str = "CREATE TABLE t (id bigint PRIMARY KEY, note text)";
+
+#[tokio::test]
+async fn a_batch_takes_one_round_trip_or_the_two_of_copy() {
+    for conflict in [Conflict::None, Conflict::ignore(["id"]), Conflict::replace(["id"])] {
+        let mut counted = Counted::start(TABLE, |options| options).await;
+        let schema = schema(conflict.clone());
+        let (first, second) = (batch_of(&schema, 0..10).await, batch_of(&schema, 10..20).await);
+        assert_eq!(counted.second(&schema, &first, &second).await, 1, "{conflict:?}");
+        // Without named statements: BEGIN, two for the statement, COMMIT. COPY is the shorter way for a single row.
+        let mut counted = Counted::start(TABLE, |options| options.prepared_statements(false)).await;
+        let expected = if conflict == Conflict::None { 2 } else { 4 };
+        assert_eq!(counted.second(&schema, &first, &second).await, expected, "{conflict:?}");
+    }
+}
+
+/// COPY takes a round trip more, so it has to save as much.
+#[tokio::test]
+async fn how_far_the_server_is_decides_between_copy_and_unnest() {
+    let mut counted = Counted::start(TABLE, |options| options).await;
+    counted.count.delay.store(50, Ordering::SeqCst);
+    let schema = schema(Conflict::None);
+    let (first, second) = (batch_of(&schema, 0..500).await, batch_of(&schema, 500..1_000).await);
+    assert_eq!(counted.second(&schema, &first, &second).await, 1);
+    assert_eq!(read(&counted.direct, "SELECT count(*) FROM t").await, ["1000"]);
+}
+
+const DROPS: &str = "CREATE TABLE t (id bigint PRIMARY KEY, note text);
+    CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN IF new.note = ''drop'' THEN RETURN NULL; END IF; RETURN new; END';
+    CREATE TRIGGER f BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()";
+
+#[tokio::test]
+async fn a_trigger_that_drops_nothing_costs_no_round_trip() {
+    for conflict in [Conflict::None, Conflict::ignore(["id"]), Conflict::replace(["id"])] {
+        let mut counted = Counted::start(DROPS, |options| options).await;
+        let schema = schema(conflict.clone());
+        let (first, second) = (batch_of(&schema, 0..500).await, batch_of(&schema, 500..1_000).await);
+        assert_eq!(counted.second(&schema, &first, &second).await, 1, "{conflict:?}");
+        // Nor does one that drops everything, and what is ignored as a whole.
+        let (plan, _) = counted.prepare(&schema).await;
+        let dropped = batch_of_rows((2_000..2_100).map(|id| row(&schema, id, "drop"))).await;
+        let (written, trips) = counted.write(&plan, &dropped).await;
+        assert_eq!((written.ignored.len(), trips), (100, 1), "{conflict:?}");
+        if conflict == Conflict::ignore(["id"]) {
+            let (written, trips) = counted.write(&plan, &first).await;
+            assert_eq!((written.ignored.len(), trips), (500, 1));
+        }
+        // One that drops some is written in parts, the next ones without a try.
+        let some = |from: i64| (from..from + 100).map(|id| row(&schema, id, if id % 50 == 7 { "drop" } else { "a" }));
+        let schema_rows = [batch_of_rows(some(3_000)).await, batch_of_rows(some(4_000)).await];
+        for batch in schema_rows {
+            let (written, _) = counted.write(&plan, &batch).await;
+            assert_eq!(written.ignored, [7, 57], "{conflict:?}");
+        }
+        assert_eq!(read(&counted.direct, "SELECT count(*) FROM t").await, ["1196"], "{conflict:?}");
+    }
+}
+
+/// A key that comes back otherwise than it was sent.
+#[tokio::test]
+async fn new_rows_whose_keys_are_not_known_again_take_one_round_trip() {
+    let mut counted = Counted::start("CREATE TABLE t (k char(8) PRIMARY KEY)", |options| options).await;
+    let schema = Schema::builder("t").column("k", ColumnType::Text).on_conflict(Conflict::ignore(["k"]));
+    let schema = schema.build().unwrap();
+    let batch =
+        async |keys: std::ops::Range<u32>| batch_of_rows(keys.map(|k| values(&schema, [format!("k{k}").into()]))).await;
+    let (first, second) = (batch(0..500).await, batch(500..1_000).await);
+    assert_eq!(counted.second(&schema, &first, &second).await, 1);
+    let (plan, _) = counted.prepare(&schema).await;
+    let (written, _) = counted.write(&plan, &batch(900..1_100).await).await;
+    assert_eq!(written.ignored, (0..100).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn triggers_that_cannot_fire_do_not_count() {
+    let function = "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END';";
+    let check = async |sql: &str, conflict: Conflict, expected: &str| {
+        let sink = fresh(&format!("{TABLE}; {function} {sql}")).await;
+        let mut conn = sink.acquire().await.unwrap();
+        let plan = sink.prepare(&mut conn, &schema(conflict.clone())).await.unwrap();
+        // What a plan shows of itself.
+        let shown = format!("{plan:?}");
+        assert!(shown.contains(&format!("outcome_source: {expected}")), "{sql} {conflict:?}: {shown}");
+    };
+    let on = |events: &str| format!("CREATE TRIGGER g {events} ON t FOR EACH ROW EXECUTE FUNCTION f()");
+    check(&on("BEFORE UPDATE OR DELETE"), Conflict::None, "Total").await;
+    check(&on("BEFORE UPDATE OR DELETE"), Conflict::ignore(["id"]), "Keys").await;
+    check(&on("BEFORE UPDATE"), Conflict::replace(["id"]), "Parts").await;
+    check(&on("BEFORE DELETE"), Conflict::replace(["id"]), "Total").await;
+    check(&on("AFTER INSERT OR UPDATE"), Conflict::replace(["id"]), "Total").await;
+    check(&on("BEFORE INSERT"), Conflict::None, "Parts").await;
+    // As TimescaleDB has it. Another one of this name is one like any other.
+    let timescale = "CREATE SCHEMA IF NOT EXISTS _timescaledb_functions;
+        CREATE OR REPLACE FUNCTION _timescaledb_functions.insert_blocker() RETURNS trigger LANGUAGE plpgsql
+            AS 'BEGIN RETURN new; END';
+        CREATE TRIGGER ts_insert_blocker BEFORE INSERT ON t FOR EACH ROW
+            EXECUTE FUNCTION _timescaledb_functions.insert_blocker()";
+    check(timescale, Conflict::None, "Total").await;
+    check(&on("BEFORE INSERT").replace(" g ", " ts_insert_blocker "), Conflict::None, "Parts").await;
+}
+
+/// Each shape of rows is a schema of its own, of one table.
+#[tokio::test]
+async fn the_schemas_of_a_table_read_it_once() {
+    let columns = "CREATE TABLE t (id bigint PRIMARY KEY, a int, b int, c int, d int)";
+    let mut counted = Counted::start(columns, |options| options).await;
+    let schema = Schema::builder("t").column("id", ColumnType::I64).on_conflict(Conflict::replace(["id"]));
+    let schema = ["a", "b", "c", "d"].into_iter().fold(schema, |schema, name| schema.nullable(name, ColumnType::I32));
+    let schema = schema.build().unwrap();
+    let shape = async |column: &str| {
+        let row = schema.row().set("id", 1_i64).unwrap().set(column, 1_i32).unwrap().finish().unwrap();
+        batch_of_rows([row]).await
+    };
+    let mut plans = Vec::new();
+    for column in ["a", "b", "c", "d"] {
+        let batch = shape(column).await;
+        let (plan, trips) = counted.prepare(batch.rows().schema()).await;
+        plans.push((plan, batch, trips));
+    }
+    assert!(plans[0].2 > 0);
+    // A second that is over makes another reading.
+    let shared = plans[1..].iter().filter(|(_, _, trips)| *trips == 0).count();
+    assert!(shared >= 2, "{shared}");
+    // Asked again, the table is read: it may have changed.
+    execute(counted.direct.pg_pool(), "ALTER TABLE t DROP b").await;
+    let batch = shape("b").await;
+    let error = counted.sink.prepare(&mut counted.conn, batch.rows().schema()).await.unwrap_err();
+    assert!(error.to_string().contains("it has no column \"b\""), "{error}");
+}
+
+/// More shapes than statements are kept: those that are seldom used do not drive each other out.
+#[tokio::test]
+async fn shapes_that_are_seldom_used_are_not_kept_at_the_server() {
+    let columns: Vec<String> = (0..9).map(|n| format!("c{n} int")).collect();
+    let table = format!("CREATE TABLE t (id bigint PRIMARY KEY, {})", columns.join(","));
+    let mut counted = Counted::start(&table, |options| options).await;
+    let schema = Schema::builder("t").column("id", ColumnType::I64).on_conflict(Conflict::replace(["id"]));
+    let schema = (0..9).fold(schema, |schema, n| schema.nullable(format!("c{n}"), ColumnType::I32)).build().unwrap();
+    let shape = |shape: i64| {
+        let row = schema.row().set("id", shape).unwrap();
+        let row =
+            (0..9).filter(|n| shape & (1 << n) != 0).fold(row, |row, n| row.set(&format!("c{n}"), 1_i32).unwrap());
+        row.finish().unwrap()
+    };
+    let mut plans = Vec::new();
+    for n in 0..300 {
+        let batch = batch_of_rows([shape(n)]).await;
+        plans.push((counted.prepare(batch.rows().schema()).await.0, batch));
+    }
+    let names = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE 'INSERT%'";
+    let (plan, batch) = &plans[200];
+    for n in 0..17 {
+        let (_, trips) = counted.write(plan, batch).await;
+        // One that is used often gets a name.
+        assert_eq!(trips, 2, "statement {n}");
+    }
+    assert_eq!(counted.write(plan, batch).await.1, 1);
+    for (plan, batch) in &plans {
+        let (_, trips) = counted.write(plan, batch).await;
+        assert!(trips <= 2, "{trips}");
+    }
+    drop(counted.conn);
+    assert_eq!(read(&counted.sink, names).await, ["1"]);
+    assert_eq!(read(&counted.direct, "SELECT count(*) FROM t").await, ["300"]);
+}
+
+/// Types that are sent as text are copied in binary form where their spelling is the plain one.
+#[tokio::test]
+async fn plain_spellings_are_copied_and_others_are_left_to_the_server() {
+    let cases = [
+        ("inet", "10.1.2.3/8", "10.1.2.3/8", "10.1.2.3/255", "10.1.2/24"),
+        ("inet", "::ffff:1.2.3.4", "::ffff:1.2.3.4", "nowhere", "10.1/16"),
+        ("cidr", "10.0.0.0/8", "10.0.0.0/8", "10.0.0.1/8", "10/8"),
+        ("macaddr", "08:00:2B:01:02:03", "08:00:2b:01:02:03", "08:00", "08002b:010203"),
+        ("bit(9)", "101010101", "101010101", "1", "b111111111"),
+        ("varbit", "", "", "2", "xF"),
+        ("timetz", "23:59:59.5-03:30", "23:59:59.5-03:30", "25:00:00+00", "12:00+02"),
+        ("interval", "1 year 2 mons 3 days 04:05:06.7", "1 year 2 mons 3 days 04:05:06.7", "1 fortnite", "P1D"),
+        ("int4range", "[1,5]", "[1,6)", "[5,1]", "[ 1,5]"),
+        ("int8range", "(,-9000000000)", "(,-9000000000)", "[a,b]", "[+1,2)"),
+        ("int4range", "empty", "empty", "[3000000000,)", "EMPTY"),
+        ("numrange", "[-1.50,2)", "[-1.50,2)", "[2,1]", "[1e3,)"),
+        ("daterange", "[2026-01-31,)", "[2026-01-31,)", "[2026-02-30,)", "[20260131,)"),
+    ];
+    for (ty, plain, shown, invalid, other) in cases {
+        let table = format!("CREATE TABLE t (id bigint PRIMARY KEY, v {ty})");
+        let copy = |options: PostgresOptions| options.strategy(Strategy::Copy);
+        let mut counted = Counted::start(&table, copy).await;
+        let schema =
+            Schema::builder("t").column("id", ColumnType::I64).nullable("v", ColumnType::Text).build().unwrap();
+        let value = |id: i64, text: &str| values(&schema, [id.into(), text.into()]);
+        let null = |id: i64| values(&schema, [id.into(), batchsql_core::Value::Null]);
+        let (plan, _) = counted.prepare(&schema).await;
+        let batch = batch_of_rows([value(1, plain), null(2)]).await;
+        assert_eq!(counted.write(&plan, &batch).await.1, 2, "{ty} {plain}");
+        let stored = ["1", "2"].map(|id| format!("SELECT v FROM t WHERE id = {id}"));
+        assert_eq!(read(&counted.direct, &stored[0]).await, [shown], "{ty}");
+        assert_eq!(read(&counted.direct, &stored[1]).await, ["NULL"], "{ty}");
+        // What the server reads in another way is the same.
+        let cast = format!("SELECT v::text = '{plain}'::{ty}::text FROM t WHERE id = 1");
+        assert_eq!(read(&counted.direct, &cast).await, ["t"], "{ty}");
+        for id in [3, 4] {
+            let batch = batch_of_rows([value(id, other)]).await;
+            let trips = counted.write(&plan, &batch).await.1;
+            // With the statement prepared, one.
+            assert!(id == 3 || trips == 1, "{ty} {other}: {trips}");
+        }
+        let batch = batch_of_rows([value(5, invalid)]).await;
+        let error = counted.sink.write(&mut counted.conn, &plan, batch.rows(), &Attempt::new(false)).await.unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Row, "{ty} {invalid}: {error}");
+    }
+}
