@@ -44,6 +44,9 @@ fn meaning(code: &str) -> (ErrorClass, &'static str) {
         "NOGROUP" => (Row, "the group of the stream does not exist; create it"),
         "BUSYKEY" => (Row, "the key is there already"),
         "NOPROTO" => (Row, "the server does not know this version of the protocol"),
+        "INVALIDOBJ" => (Row, "the key holds a damaged value"),
+        // RedisTimeSeries.
+        "TSDB:" => (Row, "the server refused the command: it does not fit the time series"),
         // Envoy: it may have passed the command on.
         "upstream" => (Unknown, "the proxy lost the server, so it is not known whether the command was executed"),
         "no" => (Transient, "the proxy reaches no server"),
@@ -184,6 +187,8 @@ mod tests {
         check("WRONGTYPE Operation against a key holding the wrong kind of value", ErrorClass::Row);
         check("ERR value is not an integer or out of range", ErrorClass::Row);
         check("ERR wrong number of arguments for 'set' command", ErrorClass::Row);
+        check("INVALIDOBJ Corrupted HLL object detected", ErrorClass::Row);
+        check("TSDB: the key does not exist", ErrorClass::Row);
         // What nobody has listed may pass: a proxy, a module.
         check("SOMEMODULE says no", ErrorClass::Transient);
         check("ERR handle request, backend conn reset", ErrorClass::Unknown);

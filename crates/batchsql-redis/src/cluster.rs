@@ -186,10 +186,16 @@ impl Cluster {
                     .results
                     .undone(&redirected_rows, plan, number(rows.len()), |row| encoder.overwrite_key(row as usize)),
             };
+            // What the large rows overwrite of which it is not known whether they were executed.
+            let mut suspects: HashMap<u32, Option<Vec<u8>>> = HashMap::new();
             for Redirected { row, server, asking, after } in redirected {
-                if after.is_some_and(|earlier| must_wait(&mut encoder, earlier, row)) {
-                    write.results.failed.push((row, not_sent()));
-                    continue;
+                if let Some(suspect) = after {
+                    let earlier =
+                        suspects.entry(suspect).or_insert_with(|| encoder.overwrite_key(suspect as usize)).as_deref();
+                    if must_wait(&mut encoder, earlier, row) {
+                        write.results.failed.push((row, not_sent()));
+                        continue;
+                    }
                 }
                 // A later row with its key was written meanwhile.
                 if undone.contains(&row) {
