@@ -81,7 +81,8 @@ impl Exchange<'_> {
     fn poll(&mut self, stream: &mut Box<dyn Stream>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Both at once: a server that cannot send its replies does not read.
         if let Poll::Ready(Err(_)) = self.poll_write(stream, context) {
-            // The connection is broken, and reading ends with what came before; that says so.
+            // The connection is broken, and reading ends with what came before; that says so. Until then the caller's
+            // time bounds it, as for a server that does not answer.
             self.bytes = &[];
             self.flushed = true;
         }
@@ -245,6 +246,24 @@ mod tests {
         let (result, ()) = tokio::join!(wire.exchange(b"abc", 3, &mut replies), answering);
         assert!(result.is_err());
         assert_eq!(replies.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn replies_of_a_server_that_resets_during_a_large_row_count() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut server, _) = listener.accept().await.unwrap();
+        let wire = Wire::new(Box::new(client));
+        let serving = async {
+            server.read_exact(&mut [0; 1_000]).await.unwrap();
+            server.write_all(b"+OK\r\n:7\r\n").await.unwrap();
+            // Most of the row was not read, so that the end is a reset.
+            drop(server);
+        };
+        let (large, mut replies) = (vec![b'x'; 64 << 20], Vec::new());
+        let (result, ()) = tokio::join!(wire.exchange(&large, 3, &mut replies), serving);
+        assert!(result.is_err());
+        assert_eq!(replies, [Value::Okay, Value::Int(7)]);
     }
 
     #[tokio::test]
