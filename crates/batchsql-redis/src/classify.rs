@@ -95,6 +95,11 @@ pub(crate) fn is_of_another_role(code: &str) -> bool {
     matches!(code, "READONLY" | "MASTERDOWN" | "NOAUTH")
 }
 
+/// Whether a proxy says that it lost the server, and may have passed the command on.
+pub(crate) fn is_of_lost_server(error: &ServerError) -> bool {
+    reply_error(error, false).class() == ErrorClass::Unknown
+}
+
 /// Whether the server answered, and refused.
 pub(crate) fn is_refusal(error: &RedisError) -> bool {
     error.code().is_some()
@@ -142,6 +147,22 @@ pub(crate) fn connect_error(error: &RedisError, address: &str) -> SinkError {
             format!("cannot connect to redis at {address}; check host, port, certificates and network"),
         ),
     }
+}
+
+/// Whether a server does not know the command that it answers, which is said only in words.
+pub(crate) fn is_unknown_command(error: &RedisError) -> bool {
+    let begins = |text: &str| text.get(..15).is_some_and(|start| start.eq_ignore_ascii_case("unknown command"));
+    error.code() == Some("ERR") && error.detail().is_some_and(begins)
+}
+
+/// The error to report of several servers, of which one would have been enough: one that passes, if there is one.
+pub(crate) fn of_several(mut errors: Vec<SinkError>) -> SinkError {
+    let transient = errors.iter().position(SinkError::is_retryable);
+    let chosen = transient.unwrap_or_else(|| errors.len().saturating_sub(1));
+    if chosen < errors.len() {
+        return errors.swap_remove(chosen);
+    }
+    SinkError::new(ErrorClass::Transient, "no server was asked")
 }
 
 /// Nothing came back in time, before a batch was sent.

@@ -14,7 +14,7 @@ use batchsql_core::{Attempt, ErrorClass, Rows, SinkError, Written};
 use redis::{ConnectionAddr, ConnectionInfo, ServerError, Value};
 use tokio::time::{Instant, timeout};
 
-use crate::classify::connect_error;
+use crate::classify::{connect_error, of_several};
 use crate::encode::{Encoded, Encoder};
 use crate::fan_out::{Task, first_ok, join_all, stagger_delay};
 use crate::link::Link;
@@ -88,7 +88,7 @@ impl Cluster {
             })
         });
         let (topology, address, link) = match timeout(limit, first_ok(tasks.collect())).await {
-            Ok(found) => found.map_err(|mut errors| errors.pop().expect("a dsn names a host"))?,
+            Ok(found) => found.map_err(of_several)?,
             Err(_) => {
                 let text = format!("no node of the cluster reports its slots within {limit:?}");
                 return Err(SinkError::new(ErrorClass::Transient, text));
@@ -131,7 +131,7 @@ impl Cluster {
             })
         });
         let found = first_ok(tasks.collect()).await;
-        let (topology, address, link) = found.map_err(|mut errors| errors.pop().expect("there are others"))?;
+        let (topology, address, link) = found.map_err(of_several)?;
         pool.give_back(std::iter::once((address, link)));
         Ok(topology.masters.iter().any(|master| master.addr() == server.addr()))
     }

@@ -10,12 +10,12 @@ use redis::{ConnectionAddr, ConnectionInfo};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::classify::{connect_error, is_refusal, silent};
+use crate::classify::{connect_error, is_refusal, of_several, silent};
 use crate::client::Clients;
 use crate::connect::Connector;
 use crate::fan_out::{Task, first_ok, join_all, stagger_delay};
 use crate::link::Link;
-use crate::options::{OpenError, RedisOptions, Sentinels};
+use crate::options::{OpenError, RedisOptions};
 use crate::sentinel;
 
 /// The connections of a sink.
@@ -25,10 +25,21 @@ pub(crate) struct Pool {
     idle: Mutex<HashMap<String, Vec<Link>>>,
     /// Connections of batches that are being written.
     used: AtomicUsize,
-    /// The master that the sentinels named last.
-    master: Mutex<Option<ConnectionInfo>>,
+    /// The master that was named last, and the number of the sentinel that named it.
+    master: Mutex<Option<(ConnectionInfo, usize)>>,
+    /// The number of the sentinel that is asked first.
+    first_sentinel: AtomicUsize,
     /// Somebody was told that clients cannot be ended.
     has_warned: AtomicBool,
+}
+
+/// What is known of the place of a master that cannot be reached.
+pub(crate) enum Successor {
+    /// Most sentinels name the same other server.
+    Agreed,
+    /// A server that a sentinel names was reached and says that it is the master.
+    Reached(Box<Link>),
+    NotKnown,
 }
 
 /// The right to use one connection to each server.
@@ -43,8 +54,8 @@ pub(crate) struct Lease {
 impl Pool {
     pub(crate) fn new(options: RedisOptions) -> Self {
         let permits = Arc::new(Semaphore::new(options.max_connections.min(Semaphore::MAX_PERMITS)));
-        let (idle, used, master, has_warned) = Default::default();
-        Self { connector: Connector::new(options), permits, idle, used, master, has_warned }
+        let (idle, used, master, first_sentinel, has_warned) = Default::default();
+        Self { connector: Connector::new(options), permits, idle, used, master, first_sentinel, has_warned }
     }
 
     pub(crate) fn options(&self) -> &RedisOptions {
@@ -58,27 +69,56 @@ impl Pool {
     pub(crate) async fn server(&self) -> Result<ConnectionInfo, SinkError> {
         let Some(sentinels) = &self.options().sentinels else { return Ok(self.options().seeds[0].clone()) };
         let known = self.master.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(master) = known {
+        if let Some((master, _)) = known {
             return Ok(master);
         }
-        let master = self.ask_for_master(sentinels).await?;
-        *self.master.lock().unwrap_or_else(PoisonError::into_inner) = Some(master.clone());
+        let first = self.first_sentinel.load(Ordering::Relaxed);
+        let ((host, port), number) = sentinel::master(&self.connector, sentinels, first).await?;
+        let master = with_host(&self.options().seeds[0], host, port);
+        *self.master.lock().unwrap_or_else(PoisonError::into_inner) = Some((master.clone(), number));
         Ok(master)
     }
 
-    async fn ask_for_master(&self, sentinels: &Sentinels) -> Result<ConnectionInfo, SinkError> {
-        let (host, port) = sentinel::master(&self.connector, sentinels).await?;
-        Ok(with_host(&self.options().seeds[0], host, port))
-    }
-
-    /// Whether the sentinels name another server as the master than this one.
+    /// Who has the place of a master that cannot be reached. One sentinel may be behind the others, so its word is not
+    /// enough: most of them must agree, or the server that it names must say itself that it is the master.
     ///
     /// # Errors
     /// No sentinel names a master.
-    pub(crate) async fn is_replaced(&self, server: &ConnectionInfo) -> Result<bool, SinkError> {
-        match &self.options().sentinels {
-            None => Ok(false),
-            Some(sentinels) => Ok(self.ask_for_master(sentinels).await?.addr() != server.addr()),
+    pub(crate) async fn successor(&self, server: &ConnectionInfo) -> Result<Successor, SinkError> {
+        let Some(sentinels) = &self.options().sentinels else { return Ok(Successor::NotKnown) };
+        let mut others: Vec<ConnectionInfo> = Vec::new();
+        for (host, port) in sentinel::every_master(&self.connector, sentinels).await? {
+            let named = with_host(&self.options().seeds[0], host, port);
+            if named.addr() == server.addr() {
+                continue;
+            }
+            others.push(named);
+        }
+        for other in &others {
+            let agreeing = others.iter().filter(|named| named.addr() == other.addr()).count();
+            if agreeing > 1 && agreeing * 2 > sentinels.hosts.len() {
+                return Ok(Successor::Agreed);
+            }
+        }
+        others.sort_by_key(|named| named.addr().to_string());
+        others.dedup_by(|a, b| a.addr() == b.addr());
+        for other in &others {
+            let Ok(mut link) = self.open(other).await else { continue };
+            if sentinel::is_master(&mut link).await {
+                return Ok(Successor::Reached(Box::new(link)));
+            }
+            self.give_back(std::iter::once((other.addr().to_string(), link)));
+        }
+        Ok(Successor::NotKnown)
+    }
+
+    /// The server that the sentinel named is no master: another sentinel is asked before it.
+    fn distrust_sentinel(&self, server: &ConnectionInfo) {
+        let master = self.master.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((named, number)) = &*master
+            && named.addr() == server.addr()
+        {
+            self.first_sentinel.store(number + 1, Ordering::Relaxed);
         }
     }
 
@@ -115,7 +155,7 @@ impl Pool {
             }
             let mut link = self.connector.connect(server).await?;
             if self.options().sentinels.is_some() {
-                sentinel::check_role(&mut link, &address).await?;
+                sentinel::check_role(&mut link, &address).await.inspect_err(|_| self.distrust_sentinel(server))?;
             }
             Ok(link)
         });
@@ -227,7 +267,7 @@ impl Lease {
                 let link = self.links.get_mut(&address).expect("it was just put there");
                 Ok((address, link))
             }
-            Err(mut errors) => Err(errors.pop().expect("a dsn names a host")),
+            Err(errors) => Err(of_several(errors)),
         }
     }
 

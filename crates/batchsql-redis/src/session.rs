@@ -16,7 +16,7 @@ use crate::client::{Client, ClientName, Clients, text};
 use crate::cluster::Cluster;
 use crate::fan_out::{Task, join_all};
 use crate::link::Link;
-use crate::pool::Pool;
+use crate::pool::{Pool, Successor};
 
 /// Pauses between two looks for a client that was killed.
 const LOOKS: [u64; 6] = [0, 2, 10, 50, 200, 400];
@@ -45,6 +45,10 @@ pub(crate) async fn end(pool: &Pool, cluster: Option<&Cluster>, clients: &Client
 }
 
 async fn end_client(pool: &Pool, cluster: Option<&Cluster>, client: &Client) -> Result<SessionEnd, SinkError> {
+    if client.is_passed_on() {
+        // Only time helps: `late_write_limit`.
+        return Ok(SessionEnd::Impossible);
+    }
     let Some(name) = &client.name else {
         pool.warn_of_clients();
         return Ok(SessionEnd::Impossible);
@@ -52,9 +56,12 @@ async fn end_client(pool: &Pool, cluster: Option<&Cluster>, client: &Client) -> 
     let mut link = match (pool.open(&client.server).await, cluster) {
         (Ok(link), _) => link,
         // A master that was replaced takes part again as a replica, and loses what it took meanwhile.
-        (Err(error), None) => {
-            return if pool.is_replaced(&client.server).await? { Ok(SessionEnd::Ended) } else { Err(error) };
-        }
+        (Err(error), None) => match pool.successor(&client.server).await? {
+            Successor::Agreed => return Ok(SessionEnd::Ended),
+            // It has another run_id, unless it is the same server by another name.
+            Successor::Reached(link) => *link,
+            Successor::NotKnown => return Err(error),
+        },
         // A node whose slots went to another one takes part again as its replica, and loses what it took meanwhile.
         (Err(error), Some(cluster)) => {
             return if cluster.is_master(pool, &client.server).await? { Err(error) } else { Ok(SessionEnd::Ended) };
@@ -64,8 +71,9 @@ async fn end_client(pool: &Pool, cluster: Option<&Cluster>, client: &Client) -> 
     if matches!(ended, Ok(SessionEnd::Ended)) {
         client.mark_ended();
     }
-    pool.give_back(std::iter::once((client.server.addr().to_string(), link)));
-    ended.map_err(|error| connect_error(&error, &client.server.addr().to_string()))
+    let address = link.client.server.addr().to_string();
+    pool.give_back(std::iter::once((address.clone(), link)));
+    ended.map_err(|error| connect_error(&error, &address))
 }
 
 async fn end_from(pool: &Pool, link: &mut Link, name: &ClientName) -> Result<SessionEnd, redis::RedisError> {
