@@ -80,6 +80,7 @@ impl Cluster {
                 servers.push(seed.clone());
             }
         }
+        pool.ask_for_password().await?;
         let tasks = servers.iter().enumerate().map(|(turn, server)| -> Task<'_, _> {
             let pool = &pool;
             Box::pin(async move {

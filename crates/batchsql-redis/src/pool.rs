@@ -4,11 +4,12 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use batchsql_core::{ErrorClass, PoolState, SinkError};
 use redis::{ConnectionAddr, ConnectionInfo};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::classify::{connect_error, is_refusal, of_several, silent};
 use crate::client::Clients;
@@ -17,6 +18,9 @@ use crate::fan_out::{Task, first_ok, join_all, stagger_delay};
 use crate::link::Link;
 use crate::options::{OpenError, RedisOptions};
 use crate::sentinel;
+
+/// No clock ends before this.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
 /// The connections of a sink.
 pub(crate) struct Pool {
@@ -139,31 +143,47 @@ impl Pool {
         Lease { pool: Arc::clone(self), links: HashMap::new(), clients: Arc::default(), _permit: permit }
     }
 
-    /// A connection that nobody uses, or a new one, within the connect timeout.
+    /// Asks for the password before something that has little time. Connections ask for it themselves.
+    ///
+    /// # Errors
+    /// The provider has none, or is late.
+    pub(crate) async fn ask_for_password(&self) -> Result<(), SinkError> {
+        self.connector.password().await.map(drop)
+    }
+
+    /// A connection that nobody uses, or a new one, within the connect timeout and that of the password provider.
     ///
     /// # Errors
     /// The server cannot be reached, or refuses the connection.
     pub(crate) async fn open(&self, server: &ConnectionInfo) -> Result<Link, SinkError> {
-        let address = server.addr().to_string();
-        let opened = timeout(self.options().connect_timeout, async {
-            while let Some(mut link) = self.take_idle(&address) {
-                // If it was lost since its last batch, this lets its task find out before anything is sent.
-                tokio::task::yield_now().await;
-                if link.is_usable() && (link.reports_loss || link.is_alive().await) {
-                    return Ok(link);
-                }
-            }
-            let mut link = self.connector.connect(server).await?;
-            if self.options().sentinels.is_some() {
-                sentinel::check_role(&mut link, &address).await.inspect_err(|_| self.distrust_sentinel(server))?;
-            }
-            Ok(link)
-        });
-        let opened = opened.await.unwrap_or_else(|_| Err(silent(&address)));
+        let opened = self.idle_or_new(server, &server.addr().to_string()).await;
         if opened.is_err() {
             self.forget_master();
         }
         opened
+    }
+
+    async fn idle_or_new(&self, server: &ConnectionInfo, address: &str) -> Result<Link, SinkError> {
+        let mut deadline = Instant::now() + self.options().connect_timeout.min(LONGEST);
+        let idle = timeout_at(deadline, async {
+            while let Some(mut link) = self.take_idle(address) {
+                // If it was lost since its last batch, this lets its task find out before anything is sent.
+                tokio::task::yield_now().await;
+                if link.is_usable() && (link.reports_loss || link.is_alive().await) {
+                    return Some(link);
+                }
+            }
+            None
+        });
+        if let Some(link) = idle.await.map_err(|_| silent(address))? {
+            return Ok(link);
+        }
+        let mut link = self.connector.connect(server, &mut deadline).await?;
+        if self.options().sentinels.is_some() {
+            let checked = timeout_at(deadline, sentinel::check_role(&mut link, address)).await;
+            checked.unwrap_or_else(|_| Err(silent(address))).inspect_err(|_| self.distrust_sentinel(server))?;
+        }
+        Ok(link)
     }
 
     /// Says once that a batch that is given up may have a late effect.
