@@ -43,7 +43,6 @@ pub(crate) enum Successor {
     Agreed,
     /// A server that a sentinel names was reached and says that it is the master.
     Reached(Box<Link>),
-    NotKnown,
 }
 
 /// The right to use one connection to each server.
@@ -84,36 +83,40 @@ impl Pool {
     }
 
     /// Who has the place of a master that cannot be reached. One sentinel may be behind the others, so its word is not
-    /// enough: most of them must agree, or the server that it names must say itself that it is the master.
+    /// enough: most of them must agree, or the server that it names must say itself that it is the master. Whoever is
+    /// silent holds nobody up.
     ///
     /// # Errors
-    /// No sentinel names a master.
+    /// That is not known.
     pub(crate) async fn successor(&self, server: &ConnectionInfo) -> Result<Successor, SinkError> {
-        let Some(sentinels) = &self.options().sentinels else { return Ok(Successor::NotKnown) };
-        let mut others: Vec<ConnectionInfo> = Vec::new();
-        for (host, port) in sentinel::every_master(&self.connector, sentinels).await? {
-            let named = with_host(&self.options().seeds[0], host, port);
-            if named.addr() == server.addr() {
-                continue;
-            }
-            others.push(named);
-        }
-        for other in &others {
-            let agreeing = others.iter().filter(|named| named.addr() == other.addr()).count();
-            if agreeing > 1 && agreeing * 2 > sentinels.hosts.len() {
-                return Ok(Successor::Agreed);
-            }
-        }
-        others.sort_by_key(|named| named.addr().to_string());
-        others.dedup_by(|a, b| a.addr() == b.addr());
-        for other in &others {
-            let Ok(mut link) = self.open(other).await else { continue };
-            if sentinel::is_master(&mut link).await {
-                return Ok(Successor::Reached(Box::new(link)));
-            }
-            self.give_back(std::iter::once((other.addr().to_string(), link)));
-        }
-        Ok(Successor::NotKnown)
+        let not_known = || SinkError::new(ErrorClass::Transient, "the sentinels do not agree on another master");
+        let Some(sentinels) = &self.options().sentinels else { return Err(not_known()) };
+        let others = Mutex::new(Vec::new());
+        let tasks = sentinels.hosts.iter().map(|host| -> Task<'_, _> {
+            let others = &others;
+            Box::pin(async move {
+                let named = sentinel::ask(&self.connector, host, &sentinels.master).await?;
+                if with_host(&self.options().seeds[0], named.0.clone(), named.1).addr() == server.addr() {
+                    return Err(not_known());
+                }
+                let agreeing = {
+                    let mut others = others.lock().unwrap_or_else(PoisonError::into_inner);
+                    others.push(named.clone());
+                    others.iter().filter(|other| **other == named).count()
+                };
+                if agreeing > 1 && agreeing * 2 > sentinels.hosts.len() {
+                    return Ok(Successor::Agreed);
+                }
+                let other = with_host(&self.options().seeds[0], named.0, named.1);
+                let mut link = self.open(&other).await?;
+                if sentinel::is_master(&mut link).await {
+                    Ok(Successor::Reached(Box::new(link)))
+                } else {
+                    Err(not_known())
+                }
+            })
+        });
+        first_ok(tasks.collect()).await.map_err(of_several)
     }
 
     /// The server that the sentinel named is no master: another sentinel is asked before it.

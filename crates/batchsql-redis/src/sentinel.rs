@@ -1,8 +1,6 @@
 //! Owns how the master is found by its name: the sentinels are asked, and the server itself.
 //! Must not know rows, or what is written to the master.
 
-use std::time::Duration;
-
 use batchsql_core::{ErrorClass, SinkError};
 use redis::{ConnectionInfo, Value};
 use tokio::time::timeout;
@@ -10,7 +8,7 @@ use tokio::time::timeout;
 use crate::classify::{connect_error, is_unknown_command, of_several, silent};
 use crate::client::text;
 use crate::connect::Connector;
-use crate::fan_out::{Task, first_ok, join_all, stagger_delay};
+use crate::fan_out::{Task, first_ok, stagger_delay};
 use crate::link::Link;
 use crate::options::Sentinels;
 
@@ -32,31 +30,18 @@ pub(crate) async fn master(
         let number = first.wrapping_add(turn) % hosts.len();
         Box::pin(async move {
             tokio::time::sleep(stagger_delay(turn, limit)).await;
-            ask(connector, &hosts[number], &sentinels.master, limit).await.map(|named| (named, number))
+            ask(connector, &hosts[number], &sentinels.master).await.map(|named| (named, number))
         })
     });
     first_ok(tasks.collect()).await.map_err(of_several)
 }
 
-/// What every sentinel names that answers within the connect timeout.
+/// What one sentinel names.
 ///
 /// # Errors
-/// None of them does; the error is one of theirs.
-pub(crate) async fn every_master(connector: &Connector, sentinels: &Sentinels) -> Result<Vec<Named>, SinkError> {
+/// It does not answer within the connect timeout, or knows no such master.
+pub(crate) async fn ask(connector: &Connector, host: &ConnectionInfo, master: &str) -> Result<Named, SinkError> {
     let limit = connector.options.connect_timeout;
-    let tasks =
-        sentinels.hosts.iter().map(|host| -> Task<'_, _> { Box::pin(ask(connector, host, &sentinels.master, limit)) });
-    let (mut named, mut errors) = (Vec::new(), Vec::new());
-    for answer in join_all(tasks.collect()).await {
-        match answer {
-            Ok(master) => named.push(master),
-            Err(error) => errors.push(error),
-        }
-    }
-    if named.is_empty() { Err(of_several(errors)) } else { Ok(named) }
-}
-
-async fn ask(connector: &Connector, host: &ConnectionInfo, master: &str, limit: Duration) -> Result<Named, SinkError> {
     let address = host.addr().to_string();
     let mut is_connected = false;
     let asked = timeout(limit, async {

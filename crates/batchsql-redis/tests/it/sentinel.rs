@@ -4,7 +4,7 @@ use std::process::{Child, Command as Process, Stdio};
 use std::time::Duration;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
 use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, PipelineConfig, Schema, SessionEnd, Sink};
 use batchsql_redis::{Command, RedisOptions, RedisSink};
@@ -237,4 +237,43 @@ async fn check_successor(most_agree: bool) {
         ask_at::<()>(new.dsn(), &["REPLICAOF", "NO", "ONE"]).await;
     }
     assert_eq!(sink.end_session(&session).await.unwrap(), SessionEnd::Ended);
+}
+
+/// A server and a sentinel on one machine that vanished: both take connections, as a firewall may, and say nothing.
+#[tokio::test]
+async fn the_silent_do_not_hold_up_what_the_other_sentinels_say() {
+    let is_silent = Arc::new(AtomicBool::new(false));
+    let silent = Arc::clone(&is_silent);
+    let info = "run_id:0f5c2a9b7d0f5c2a9b7d";
+    let old = node(move |words| match words[0].as_str() {
+        _ if silent.load(Ordering::SeqCst) => String::new(),
+        "CLIENT" if words[1] == "ID" => ":7\r\n".to_owned(),
+        "INFO" => format!("${}\r\n{info}\r\n", info.len()),
+        "ROLE" => "*1\r\n$6\r\nmaster\r\n".to_owned(),
+        "SET" => {
+            silent.store(true, Ordering::SeqCst);
+            String::new()
+        }
+        _ => ":1\r\n".to_owned(),
+    })
+    .await;
+    let named: [Arc<AtomicU16>; 2] = std::array::from_fn(|_| Arc::new(AtomicU16::new(old)));
+    let silent = node(|_| String::new()).await;
+    let [first, second] = [sentinel_that_names(&named[0]).await, sentinel_that_names(&named[1]).await];
+    let hosts = format!("127.0.0.1:{silent},127.0.0.1:{first},127.0.0.1:{second}");
+    let dsn = format!("redis+sentinel://{hosts}/shop?protocol=2&connect_timeout=3600");
+    let options = dsn.parse::<RedisOptions>().unwrap().command("t", Command::set("k", "v"));
+    let sink = RedisSink::with_options(&options).await.unwrap();
+    let mut conn = sink.acquire().await.unwrap();
+    let session = sink.session(&mut conn).await.unwrap().unwrap();
+    let config = PipelineConfig { statement_timeout: Duration::from_secs(2), ..config() };
+    let db = BatchSql::builder(Held::new(&sink, conn)).config(config).start().unwrap();
+    let receipts = submit(&db, [row(&schema(), ["k".into(), "v".into()])]).await;
+    db.close(HOUR).await;
+    assert_eq!(ended(receipts).await.iter().map(name).collect::<Vec<_>>(), ["unknown"]);
+    // A port on which nothing listens: that the sentinels agree is enough.
+    named.iter().for_each(|port| port.store(1, Ordering::SeqCst));
+    let end = tokio::time::timeout(Duration::from_secs(120), sink.end_session(&session)).await;
+    assert_eq!(end.expect("nobody waits for the silent").unwrap(), SessionEnd::Ended);
+    assert!(is_silent.load(Ordering::SeqCst));
 }
