@@ -44,6 +44,9 @@ fn meaning(code: &str) -> (ErrorClass, &'static str) {
         "NOGROUP" => (Row, "the group of the stream does not exist; create it"),
         "BUSYKEY" => (Row, "the key is there already"),
         "NOPROTO" => (Row, "the server does not know this version of the protocol"),
+        "INVALIDOBJ" => (Row, "the key holds a damaged value"),
+        // RedisTimeSeries.
+        "TSDB:" => (Row, "the server refused the command: it does not fit the time series"),
         // Envoy: it may have passed the command on.
         "upstream" => (Unknown, "the proxy lost the server, so it is not known whether the command was executed"),
         "no" => (Transient, "the proxy reaches no server"),
@@ -90,6 +93,11 @@ fn is_listed(code: &str) -> bool {
 /// another one by now, which only a new connection finds.
 pub(crate) fn is_of_another_role(code: &str) -> bool {
     matches!(code, "READONLY" | "MASTERDOWN" | "NOAUTH")
+}
+
+/// Whether a proxy says that it lost the server, and may have passed the command on.
+pub(crate) fn is_of_lost_server(error: &ServerError) -> bool {
+    reply_error(error, false).class() == ErrorClass::Unknown
 }
 
 /// Whether the server answered, and refused.
@@ -141,6 +149,22 @@ pub(crate) fn connect_error(error: &RedisError, address: &str) -> SinkError {
     }
 }
 
+/// Whether a server does not know the command that it answers, which is said only in words.
+pub(crate) fn is_unknown_command(error: &RedisError) -> bool {
+    let begins = |text: &str| text.get(..15).is_some_and(|start| start.eq_ignore_ascii_case("unknown command"));
+    error.code() == Some("ERR") && error.detail().is_some_and(begins)
+}
+
+/// The error to report of several servers, of which one would have been enough: one that passes, if there is one.
+pub(crate) fn of_several(mut errors: Vec<SinkError>) -> SinkError {
+    let transient = errors.iter().position(SinkError::is_retryable);
+    let chosen = transient.unwrap_or_else(|| errors.len().saturating_sub(1));
+    if chosen < errors.len() {
+        return errors.swap_remove(chosen);
+    }
+    SinkError::new(ErrorClass::Transient, "no server was asked")
+}
+
 /// Nothing came back in time, before a batch was sent.
 pub(crate) fn silent(address: &str) -> SinkError {
     let text = format!("redis at {address} does not answer within the connect timeout; check host, port and firewall");
@@ -184,6 +208,8 @@ mod tests {
         check("WRONGTYPE Operation against a key holding the wrong kind of value", ErrorClass::Row);
         check("ERR value is not an integer or out of range", ErrorClass::Row);
         check("ERR wrong number of arguments for 'set' command", ErrorClass::Row);
+        check("INVALIDOBJ Corrupted HLL object detected", ErrorClass::Row);
+        check("TSDB: the key does not exist", ErrorClass::Row);
         // What nobody has listed may pass: a proxy, a module.
         check("SOMEMODULE says no", ErrorClass::Transient);
         check("ERR handle request, backend conn reset", ErrorClass::Unknown);

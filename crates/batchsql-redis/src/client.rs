@@ -54,11 +54,15 @@ pub(crate) struct Client {
     is_left: AtomicBool,
     /// Commands were sent on it, and the replies are waited for.
     is_sending: AtomicBool,
+    /// A proxy lost the server after it may have passed commands on. They have another connection there, which no id
+    /// names.
+    is_passed_on: AtomicBool,
 }
 
 impl Client {
     pub(crate) fn new(server: ConnectionInfo, name: Option<ClientName>) -> Self {
-        Self { server, name, is_left: AtomicBool::new(false), is_sending: AtomicBool::new(false) }
+        let (is_left, is_sending, is_passed_on) = Default::default();
+        Self { server, name, is_left, is_sending, is_passed_on }
     }
 
     pub(crate) fn is_sending(&self) -> bool {
@@ -75,7 +79,16 @@ impl Client {
     }
 
     pub(crate) fn is_left(&self) -> bool {
-        self.is_left.load(Ordering::Acquire)
+        self.is_left.load(Ordering::Acquire) || self.is_passed_on()
+    }
+
+    /// A proxy has passed commands of it on, and cannot say what became of them.
+    pub(crate) fn mark_passed_on(&self) {
+        self.is_passed_on.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_passed_on(&self) -> bool {
+        self.is_passed_on.load(Ordering::Acquire)
     }
 }
 

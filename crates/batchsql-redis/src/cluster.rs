@@ -14,7 +14,7 @@ use batchsql_core::{Attempt, ErrorClass, Rows, SinkError, Written};
 use redis::{ConnectionAddr, ConnectionInfo, ServerError, Value};
 use tokio::time::{Instant, timeout};
 
-use crate::classify::connect_error;
+use crate::classify::{connect_error, of_several};
 use crate::encode::{Encoded, Encoder};
 use crate::fan_out::{Task, first_ok, join_all, stagger_delay};
 use crate::link::Link;
@@ -80,6 +80,7 @@ impl Cluster {
                 servers.push(seed.clone());
             }
         }
+        pool.ask_for_password().await?;
         let tasks = servers.iter().enumerate().map(|(turn, server)| -> Task<'_, _> {
             let pool = &pool;
             Box::pin(async move {
@@ -88,7 +89,7 @@ impl Cluster {
             })
         });
         let (topology, address, link) = match timeout(limit, first_ok(tasks.collect())).await {
-            Ok(found) => found.map_err(|mut errors| errors.pop().expect("a dsn names a host"))?,
+            Ok(found) => found.map_err(of_several)?,
             Err(_) => {
                 let text = format!("no node of the cluster reports its slots within {limit:?}");
                 return Err(SinkError::new(ErrorClass::Transient, text));
@@ -131,7 +132,7 @@ impl Cluster {
             })
         });
         let found = first_ok(tasks.collect()).await;
-        let (topology, address, link) = found.map_err(|mut errors| errors.pop().expect("there are others"))?;
+        let (topology, address, link) = found.map_err(of_several)?;
         pool.give_back(std::iter::once((address, link)));
         Ok(topology.masters.iter().any(|master| master.addr() == server.addr()))
     }
@@ -186,10 +187,16 @@ impl Cluster {
                     .results
                     .undone(&redirected_rows, plan, number(rows.len()), |row| encoder.overwrite_key(row as usize)),
             };
+            // What the large rows overwrite of which it is not known whether they were executed.
+            let mut suspects: HashMap<u32, Option<Vec<u8>>> = HashMap::new();
             for Redirected { row, server, asking, after } in redirected {
-                if after.is_some_and(|earlier| must_wait(&mut encoder, earlier, row)) {
-                    write.results.failed.push((row, not_sent()));
-                    continue;
+                if let Some(suspect) = after {
+                    let earlier =
+                        suspects.entry(suspect).or_insert_with(|| encoder.overwrite_key(suspect as usize)).as_deref();
+                    if must_wait(&mut encoder, earlier, row) {
+                        write.results.failed.push((row, not_sent()));
+                        continue;
+                    }
                 }
                 // A later row with its key was written meanwhile.
                 if undone.contains(&row) {

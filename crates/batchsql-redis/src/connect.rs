@@ -11,7 +11,9 @@ use redis::{
     RedisError, RedisResult,
 };
 
-use crate::classify::connect_error;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::classify::{connect_error, silent};
 use crate::client::{Client, ClientName};
 use crate::limits::ServerLimits;
 use crate::link::{Link, Parts};
@@ -31,11 +33,30 @@ impl Connector {
         Self { options, is_old: AtomicBool::new(false) }
     }
 
-    /// Makes a connection. A password that the server refuses is asked for again, once.
+    /// Asks the provider, if there is one, for the password: within the connect timeout.
+    ///
+    /// # Errors
+    /// It has none, or is late.
+    pub(crate) async fn password(&self) -> Result<Option<Arc<str>>, SinkError> {
+        let Some(provider) = &self.options.password else { return Ok(None) };
+        let limit = self.options.connect_timeout;
+        match timeout(limit, provider.get()).await {
+            Ok(given) => given.map(|(password, _)| Some(password)),
+            Err(_) => {
+                let text = format!(
+                    "the password provider gave no password within {limit:?}; look into it, or raise connect_timeout"
+                );
+                Err(SinkError::new(ErrorClass::Transient, text))
+            }
+        }
+    }
+
+    /// Makes a connection before the deadline, which moves on while the provider is asked. A password that the server
+    /// refuses is asked for again, once.
     ///
     /// # Errors
     /// The server cannot be reached, or refuses the connection; there is no password.
-    pub(crate) async fn connect(&self, server: &ConnectionInfo) -> Result<Link, SinkError> {
+    pub(crate) async fn connect(&self, server: &ConnectionInfo, deadline: &mut Instant) -> Result<Link, SinkError> {
         let Some(provider) = &self.options.password else {
             let settings = server.redis_settings();
             if settings.username().is_some() && settings.password().is_none() {
@@ -43,12 +64,18 @@ impl Connector {
                             or a password_provider";
                 return Err(SinkError::new(ErrorClass::Permission, text));
             }
-            return self.connect_as(server, server.redis_settings()).await.map_err(|error| problem(&error, server));
+            return match timeout_at(*deadline, self.connect_as(server, server.redis_settings())).await {
+                Ok(connected) => connected.map_err(|error| problem(&error, server)),
+                Err(_) => Err(silent(&server.addr().to_string())),
+            };
         };
         for is_last in [false, true] {
-            let (password, _) = provider.get().await?;
+            let begin = Instant::now();
+            let password = self.password().await?.unwrap_or_default();
+            *deadline += begin.elapsed();
             let settings = server.redis_settings().clone().set_password(&*password);
-            match self.connect_as(server, &settings).await {
+            let connected = timeout_at(*deadline, self.connect_as(server, &settings)).await;
+            match connected.map_err(|_| silent(&server.addr().to_string()))? {
                 Ok(link) => return Ok(link),
                 Err(error) if is_of_password(&error) => {
                     provider.refused().await;

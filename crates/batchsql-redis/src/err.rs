@@ -38,7 +38,7 @@ const OF_VALUES: [(&str, &str); 12] = [
 ];
 
 /// Beginnings of what servers say of a command that will never be taken, in lower case.
-const OF_COMMANDS: [&str; 34] = [
+const OF_COMMANDS: [&str; 42] = [
     "unknown command",
     "unknown subcommand",
     "unknown option",
@@ -73,6 +73,15 @@ const OF_COMMANDS: [&str; 34] = [
     "unsupported",
     "command not allowed",
     "the bitfield",
+    "syntax error",
+    "the stream has exhausted the last possible id",
+    "elements are too large to be stored",
+    "decrement would overflow",
+    "increment or decrement would overflow",
+    "dump payload version or checksum are wrong",
+    "the id specified in xsetid is smaller",
+    // RedisTimeSeries.
+    "tsdb:",
 ];
 
 /// Beginnings of what proxies say when they may have passed the command on (Twemproxy, Codis), in lower case.
@@ -111,6 +120,11 @@ mod tests {
         check("value is not a valid float", Row);
         check("Unknown command 'x', with args beginning with: 'y'", Row);
         check("invalid expire time in 'setex' command", Row);
+        check("syntax error, expected a number", Row);
+        check("decrement would overflow", Row);
+        check("Elements are too large to be stored", Row);
+        check("DUMP payload version or checksum are wrong", Row);
+        check("TSDB: the key does not exist", Row);
         check("Connection refused", Transient);
         check("Connection timed out", Unknown);
         check("handle response, backend conn reset", Unknown);

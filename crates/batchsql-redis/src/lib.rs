@@ -90,6 +90,10 @@
 //! - Where connections cannot be ended, the lane waits for [`RedisOptions::late_write_limit`]; without that, it goes on
 //!   at once, and the order of its rows is not promised after such a batch. Behind a proxy that shares connections
 //!   between clients, set [`AbandonedWrites::Wait`]: nothing is killed then.
+//! - Where a proxy says that it lost the server (`upstream failure`, `Connection timed out`), nothing can be ended either: the
+//!   command may still come from a connection of the proxy.
+//! - Behind sentinels a master that cannot be reached is waited for until most of the sentinels (at least two) name the same
+//!   other server, or one that is named says itself that it is the master.
 //! - In a cluster a node that cannot be reached is waited for until the other nodes say that its slots went elsewhere.
 //! - No connection is ended when this process crashes.
 //!

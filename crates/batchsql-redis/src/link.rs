@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::{Cmd, Pipeline, RedisResult, Value};
+use redis::{Cmd, Pipeline, RedisResult, ServerError, Value};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::classify::{code_of, is_of_another_role};
+use crate::classify::{code_of, is_of_another_role, is_of_lost_server};
 use crate::client::{Client, Sending};
 use crate::limits::{ServerLimits, is_end};
 use crate::wire::Wire;
@@ -82,7 +82,7 @@ impl Link {
         let sending = Sending::on(&self.client);
         let is_answered = self.wire.exchange(commands, replies, &mut self.replies).await.is_ok();
         let values = std::mem::take(&mut self.replies);
-        self.is_outdated |= values.iter().any(says_another_role);
+        self.note(&values);
         // After its last word the server executes nothing more of what was sent, and closes.
         let is_over = matches!(values.last(), Some(Value::ServerError(error)) if is_end(error));
         if is_answered || is_over {
@@ -97,7 +97,17 @@ impl Link {
 
     /// The replies that have come to a `send` that was dropped.
     pub(crate) fn replies_so_far(&mut self) -> Vec<Value> {
-        std::mem::take(&mut self.replies)
+        let values = std::mem::take(&mut self.replies);
+        self.note(&values);
+        values
+    }
+
+    /// What the replies say of the server and of what is before it.
+    fn note(&mut self, values: &[Value]) {
+        self.is_outdated |= has_error(values, |error| is_of_another_role(code_of(error)));
+        if has_error(values, is_of_lost_server) {
+            self.client.mark_passed_on();
+        }
     }
 
     /// Sends one command, whose answer may take as long as a connection.
@@ -165,11 +175,12 @@ impl Drop for Link {
     }
 }
 
-fn says_another_role(value: &Value) -> bool {
-    match value {
-        Value::ServerError(error) => is_of_another_role(code_of(error)),
+/// Whether there is such an error.
+fn has_error(values: &[Value], is_such: impl Fn(&ServerError) -> bool) -> bool {
+    let is_error = |value: &Value| matches!(value, Value::ServerError(error) if is_such(error));
+    values.iter().any(|value| match value {
         // The replies of a transaction.
-        Value::Array(inner) => inner.iter().any(|v| matches!(v, Value::ServerError(e) if is_of_another_role(e.code()))),
-        _ => false,
-    }
+        Value::Array(inner) => inner.iter().any(is_error),
+        value => is_error(value),
+    })
 }

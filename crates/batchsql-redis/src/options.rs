@@ -120,7 +120,8 @@ impl RedisOptions {
         self
     }
 
-    /// How long the making of one connection may take, with the handshake; default 5 s.
+    /// How long the making of one connection may take, with the handshake; default 5 s. A
+    /// [`password_provider`](Self::password_provider) has the same time once more.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
@@ -153,9 +154,13 @@ impl RedisOptions {
         self
     }
 
-    /// How long the system at the other end of a TCP connection may answer nothing at all; default 30 s. After it the
-    /// connection counts as broken: by keepalive probes, and (Linux) by `TCP_USER_TIMEOUT` for what was sent. Whole
-    /// seconds from 6 on; a server that is only busy is not concerned, because its system answers.
+    /// How long the system at the other end of a TCP connection may answer nothing at all, and (Linux) how long the server
+    /// may take in none of what was sent; default 30 s. After it the connection counts as broken: by keepalive probes, and
+    /// (Linux) by `TCP_USER_TIMEOUT`. Whole seconds from 6 on.
+    ///
+    /// Choose it above the longest stall of the server (a long script, a fork, a disk that is slow): while the server reads
+    /// nothing, the buffers between it and this process fill up, and a connection on which more is to be sent is then
+    /// ended, although the system at the other end answers. A connection on which everything was taken in stays.
     #[must_use]
     pub fn silence_limit(mut self, limit: Duration) -> Self {
         self.silence_limit = limit;
@@ -163,7 +168,8 @@ impl RedisOptions {
     }
 
     /// Where the password comes from, instead of the DSN: for tokens that change. It is asked for when a connection is
-    /// made and the last password is no longer valid or was refused. Open connections stay.
+    /// made and the last password is no longer valid or was refused. Open connections stay. A call that takes longer than
+    /// [`connect_timeout`](Self::connect_timeout) is given up, with an error that says so.
     #[must_use]
     pub fn password_provider(mut self, provider: impl PasswordProvider) -> Self {
         self.password = Some(CachedPassword::new(provider));

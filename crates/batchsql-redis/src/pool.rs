@@ -4,19 +4,23 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use batchsql_core::{ErrorClass, PoolState, SinkError};
 use redis::{ConnectionAddr, ConnectionInfo};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
-use crate::classify::{connect_error, is_refusal, silent};
+use crate::classify::{connect_error, is_refusal, of_several, silent};
 use crate::client::Clients;
 use crate::connect::Connector;
 use crate::fan_out::{Task, first_ok, join_all, stagger_delay};
 use crate::link::Link;
-use crate::options::{OpenError, RedisOptions, Sentinels};
+use crate::options::{OpenError, RedisOptions};
 use crate::sentinel;
+
+/// No clock ends before this.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
 /// The connections of a sink.
 pub(crate) struct Pool {
@@ -25,10 +29,20 @@ pub(crate) struct Pool {
     idle: Mutex<HashMap<String, Vec<Link>>>,
     /// Connections of batches that are being written.
     used: AtomicUsize,
-    /// The master that the sentinels named last.
-    master: Mutex<Option<ConnectionInfo>>,
+    /// The master that was named last, and the number of the sentinel that named it.
+    master: Mutex<Option<(ConnectionInfo, usize)>>,
+    /// The number of the sentinel that is asked first.
+    first_sentinel: AtomicUsize,
     /// Somebody was told that clients cannot be ended.
     has_warned: AtomicBool,
+}
+
+/// What is known of the place of a master that cannot be reached.
+pub(crate) enum Successor {
+    /// Most sentinels name the same other server.
+    Agreed,
+    /// A server that a sentinel names was reached and says that it is the master.
+    Reached(Box<Link>),
 }
 
 /// The right to use one connection to each server.
@@ -43,8 +57,8 @@ pub(crate) struct Lease {
 impl Pool {
     pub(crate) fn new(options: RedisOptions) -> Self {
         let permits = Arc::new(Semaphore::new(options.max_connections.min(Semaphore::MAX_PERMITS)));
-        let (idle, used, master, has_warned) = Default::default();
-        Self { connector: Connector::new(options), permits, idle, used, master, has_warned }
+        let (idle, used, master, first_sentinel, has_warned) = Default::default();
+        Self { connector: Connector::new(options), permits, idle, used, master, first_sentinel, has_warned }
     }
 
     pub(crate) fn options(&self) -> &RedisOptions {
@@ -58,27 +72,60 @@ impl Pool {
     pub(crate) async fn server(&self) -> Result<ConnectionInfo, SinkError> {
         let Some(sentinels) = &self.options().sentinels else { return Ok(self.options().seeds[0].clone()) };
         let known = self.master.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(master) = known {
+        if let Some((master, _)) = known {
             return Ok(master);
         }
-        let master = self.ask_for_master(sentinels).await?;
-        *self.master.lock().unwrap_or_else(PoisonError::into_inner) = Some(master.clone());
+        let first = self.first_sentinel.load(Ordering::Relaxed);
+        let ((host, port), number) = sentinel::master(&self.connector, sentinels, first).await?;
+        let master = with_host(&self.options().seeds[0], host, port);
+        *self.master.lock().unwrap_or_else(PoisonError::into_inner) = Some((master.clone(), number));
         Ok(master)
     }
 
-    async fn ask_for_master(&self, sentinels: &Sentinels) -> Result<ConnectionInfo, SinkError> {
-        let (host, port) = sentinel::master(&self.connector, sentinels).await?;
-        Ok(with_host(&self.options().seeds[0], host, port))
-    }
-
-    /// Whether the sentinels name another server as the master than this one.
+    /// Who has the place of a master that cannot be reached. One sentinel may be behind the others, so its word is not
+    /// enough: most of them must agree, or the server that it names must say itself that it is the master. Whoever is
+    /// silent holds nobody up.
     ///
     /// # Errors
-    /// No sentinel names a master.
-    pub(crate) async fn is_replaced(&self, server: &ConnectionInfo) -> Result<bool, SinkError> {
-        match &self.options().sentinels {
-            None => Ok(false),
-            Some(sentinels) => Ok(self.ask_for_master(sentinels).await?.addr() != server.addr()),
+    /// That is not known.
+    pub(crate) async fn successor(&self, server: &ConnectionInfo) -> Result<Successor, SinkError> {
+        let not_known = || SinkError::new(ErrorClass::Transient, "the sentinels do not agree on another master");
+        let Some(sentinels) = &self.options().sentinels else { return Err(not_known()) };
+        let others = Mutex::new(Vec::new());
+        let tasks = sentinels.hosts.iter().map(|host| -> Task<'_, _> {
+            let others = &others;
+            Box::pin(async move {
+                let named = sentinel::ask(&self.connector, host, &sentinels.master).await?;
+                if with_host(&self.options().seeds[0], named.0.clone(), named.1).addr() == server.addr() {
+                    return Err(not_known());
+                }
+                let agreeing = {
+                    let mut others = others.lock().unwrap_or_else(PoisonError::into_inner);
+                    others.push(named.clone());
+                    others.iter().filter(|other| **other == named).count()
+                };
+                if agreeing > 1 && agreeing * 2 > sentinels.hosts.len() {
+                    return Ok(Successor::Agreed);
+                }
+                let other = with_host(&self.options().seeds[0], named.0, named.1);
+                let mut link = self.open(&other).await?;
+                if sentinel::is_master(&mut link).await {
+                    Ok(Successor::Reached(Box::new(link)))
+                } else {
+                    Err(not_known())
+                }
+            })
+        });
+        first_ok(tasks.collect()).await.map_err(of_several)
+    }
+
+    /// The server that the sentinel named is no master: another sentinel is asked before it.
+    fn distrust_sentinel(&self, server: &ConnectionInfo) {
+        let master = self.master.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((named, number)) = &*master
+            && named.addr() == server.addr()
+        {
+            self.first_sentinel.store(number + 1, Ordering::Relaxed);
         }
     }
 
@@ -99,31 +146,47 @@ impl Pool {
         Lease { pool: Arc::clone(self), links: HashMap::new(), clients: Arc::default(), _permit: permit }
     }
 
-    /// A connection that nobody uses, or a new one, within the connect timeout.
+    /// Asks for the password before something that has little time. Connections ask for it themselves.
+    ///
+    /// # Errors
+    /// The provider has none, or is late.
+    pub(crate) async fn ask_for_password(&self) -> Result<(), SinkError> {
+        self.connector.password().await.map(drop)
+    }
+
+    /// A connection that nobody uses, or a new one, within the connect timeout and that of the password provider.
     ///
     /// # Errors
     /// The server cannot be reached, or refuses the connection.
     pub(crate) async fn open(&self, server: &ConnectionInfo) -> Result<Link, SinkError> {
-        let address = server.addr().to_string();
-        let opened = timeout(self.options().connect_timeout, async {
-            while let Some(mut link) = self.take_idle(&address) {
-                // If it was lost since its last batch, this lets its task find out before anything is sent.
-                tokio::task::yield_now().await;
-                if link.is_usable() && (link.reports_loss || link.is_alive().await) {
-                    return Ok(link);
-                }
-            }
-            let mut link = self.connector.connect(server).await?;
-            if self.options().sentinels.is_some() {
-                sentinel::check_role(&mut link, &address).await?;
-            }
-            Ok(link)
-        });
-        let opened = opened.await.unwrap_or_else(|_| Err(silent(&address)));
+        let opened = self.idle_or_new(server, &server.addr().to_string()).await;
         if opened.is_err() {
             self.forget_master();
         }
         opened
+    }
+
+    async fn idle_or_new(&self, server: &ConnectionInfo, address: &str) -> Result<Link, SinkError> {
+        let mut deadline = Instant::now() + self.options().connect_timeout.min(LONGEST);
+        let idle = timeout_at(deadline, async {
+            while let Some(mut link) = self.take_idle(address) {
+                // If it was lost since its last batch, this lets its task find out before anything is sent.
+                tokio::task::yield_now().await;
+                if link.is_usable() && (link.reports_loss || link.is_alive().await) {
+                    return Some(link);
+                }
+            }
+            None
+        });
+        if let Some(link) = idle.await.map_err(|_| silent(address))? {
+            return Ok(link);
+        }
+        let mut link = self.connector.connect(server, &mut deadline).await?;
+        if self.options().sentinels.is_some() {
+            let checked = timeout_at(deadline, sentinel::check_role(&mut link, address)).await;
+            checked.unwrap_or_else(|_| Err(silent(address))).inspect_err(|_| self.distrust_sentinel(server))?;
+        }
+        Ok(link)
     }
 
     /// Says once that a batch that is given up may have a late effect.
@@ -227,7 +290,7 @@ impl Lease {
                 let link = self.links.get_mut(&address).expect("it was just put there");
                 Ok((address, link))
             }
-            Err(mut errors) => Err(errors.pop().expect("a dsn names a host")),
+            Err(errors) => Err(of_several(errors)),
         }
     }
 

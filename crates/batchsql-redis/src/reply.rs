@@ -2,6 +2,7 @@
 //! Must not know connections or commands.
 
 use std::io;
+use std::ops::Range;
 
 use redis::Value;
 
@@ -16,7 +17,7 @@ pub(crate) enum Parsed {
     Value(Value, usize),
 }
 
-/// Reads the first reply.
+/// Reads the first reply, without its attributes.
 ///
 /// # Errors
 /// These are no replies.
@@ -29,8 +30,29 @@ pub(crate) fn parse(bytes: &[u8]) -> io::Result<Parsed> {
     {
         return Ok(Parsed::Value(Value::Int(number), length + 1));
     }
-    let Some(length) = length(bytes, MOST_NESTED)? else { return Ok(Parsed::Incomplete) };
-    redis::parse_redis_value(&bytes[..length]).map(|value| Parsed::Value(value, length)).map_err(|_| no_reply())
+    let mut lines = Vec::new();
+    let Some(end) = end(bytes, 0, MOST_NESTED, &mut lines)? else { return Ok(Parsed::Incomplete) };
+    let value = if lines.is_empty() {
+        redis::parse_redis_value(&bytes[..end])
+    } else {
+        let mut bytes = bytes[..end].to_vec();
+        for byte in lines.into_iter().flatten() {
+            if !bytes[byte].is_ascii() {
+                bytes[byte] = b'?';
+            }
+        }
+        redis::parse_redis_value(&bytes)
+    };
+    value.map(|value| Parsed::Value(without_attributes(value), end)).map_err(|_| no_reply())
+}
+
+/// Attributes say something about a reply, which is an error or not as without them.
+fn without_attributes(value: Value) -> Value {
+    match value {
+        Value::Attribute { data, .. } => without_attributes(*data),
+        Value::Array(parts) => Value::Array(parts.into_iter().map(without_attributes).collect()),
+        value => value,
+    }
 }
 
 /// A number without a sign in a line, and the bytes of the line.
@@ -41,16 +63,24 @@ fn small_number(bytes: &[u8]) -> Option<(i64, usize)> {
     is_line.then_some((number, digits + 2))
 }
 
-/// The bytes of the first reply; `None` when it is not complete.
-fn length(bytes: &[u8], depth: usize) -> io::Result<Option<usize>> {
+/// Where the reply that begins at `start` ends; `None` when it is not complete. `strange` gets the lines that the client
+/// would not read: errors and states repeat arguments of commands, cut at any byte, so they may be no UTF-8.
+fn end(all: &[u8], start: usize, depth: usize, strange: &mut Vec<Range<usize>>) -> io::Result<Option<usize>> {
+    let bytes = &all[start..];
     let Some(kind) = bytes.first() else { return Ok(None) };
     if depth == 0 {
         return Err(no_reply());
     }
     let Some(line) = bytes.windows(2).position(|pair| pair == b"\r\n") else { return Ok(None) };
-    let after = line + 2;
+    let after = start + line + 2;
     let parts = match kind {
-        b'+' | b'-' | b':' | b',' | b'#' | b'(' | b'_' => return Ok(Some(after)),
+        b'+' | b'-' => {
+            if std::str::from_utf8(&bytes[1..line]).is_err() {
+                strange.push(start + 1..start + line);
+            }
+            return Ok(Some(after));
+        }
+        b':' | b',' | b'#' | b'(' | b'_' => return Ok(Some(after)),
         b'$' | b'!' | b'=' | b'*' | b'~' | b'>' | b'%' | b'|' => {
             let text = std::str::from_utf8(&bytes[1..line]).map_err(|_| no_reply())?;
             match text.parse::<i64>().map_err(|_| no_reply())? {
@@ -64,21 +94,21 @@ fn length(bytes: &[u8], depth: usize) -> io::Result<Option<usize>> {
     let parts = match kind {
         b'$' | b'!' | b'=' => {
             let end = after.checked_add(parts).and_then(|end| end.checked_add(2)).ok_or_else(no_reply)?;
-            return Ok((bytes.len() >= end).then_some(end));
+            return Ok((all.len() >= end).then_some(end));
         }
         b'%' => parts.checked_mul(2),
         // Attributes, and the reply that they belong to.
         b'|' => parts.checked_mul(2).and_then(|parts| parts.checked_add(1)),
         _ => Some(parts),
     };
-    let mut end = after;
+    let mut next = after;
     for _ in 0..parts.ok_or_else(no_reply)? {
-        match length(&bytes[end..], depth - 1)? {
-            Some(part) => end += part,
+        match end(all, next, depth - 1, strange)? {
+            Some(end) => next = end,
             None => return Ok(None),
         }
     }
-    Ok(Some(end))
+    Ok(Some(next))
 }
 
 /// Without the bytes: they may be values.
@@ -113,7 +143,6 @@ mod tests {
             "=7\r\ntxt:abc\r\n",
             "%1\r\n+a\r\n:1\r\n",
             "~2\r\n:1\r\n:2\r\n",
-            "|1\r\n+a\r\n:1\r\n:5\r\n",
         ] {
             let expected = redis::parse_redis_value(reply.as_bytes()).unwrap();
             let more = format!("{reply}:7\r\n");
@@ -122,6 +151,39 @@ mod tests {
                 assert_eq!(parse(&reply.as_bytes()[..end]).unwrap(), Parsed::Incomplete, "{reply:?} {end}");
             }
         }
+    }
+
+    #[test]
+    fn lines_that_are_no_utf_8_are_read_and_values_stay_as_they_are() {
+        let check = |reply: &[u8], expected: Value| {
+            assert_eq!(parse(reply).unwrap(), Parsed::Value(expected, reply.len()), "{reply:?}");
+            assert_eq!(parse(&reply[..reply.len() - 1]).unwrap(), Parsed::Incomplete, "{reply:?}");
+        };
+        let error = redis::parse_redis_value(b"-ERR unknown command 'a??'\r\n").unwrap();
+        check(b"-ERR unknown command 'a\xc3\xff'\r\n", error.clone());
+        check(b"+a\xff\r\n", Value::SimpleString("a?".into()));
+        check(
+            b"*3\r\n$2\r\n\xff\xfe\r\n*1\r\n-ERR unknown command 'a\xc3\xff'\r\n+\xc3\xa9\r\n",
+            Value::Array(vec![
+                Value::BulkString(vec![0xff, 0xfe]),
+                Value::Array(vec![error]),
+                Value::SimpleString("\u{e9}".into()),
+            ]),
+        );
+    }
+
+    #[test]
+    fn attributes_are_not_part_of_a_reply() {
+        let check = |reply: &str, expected: Value| {
+            assert_eq!(parse(reply.as_bytes()).unwrap(), Parsed::Value(expected, reply.len()), "{reply:?}");
+            for end in 0..reply.len() {
+                assert_eq!(parse(&reply.as_bytes()[..end]).unwrap(), Parsed::Incomplete, "{reply:?} {end}");
+            }
+        };
+        let error = redis::parse_redis_value(b"-OOM x\r\n").unwrap();
+        check("|1\r\n+a\r\n:1\r\n:5\r\n", Value::Int(5));
+        check("|1\r\n+a\r\n:1\r\n-OOM x\r\n", error.clone());
+        check("*1\r\n|1\r\n+a\r\n:1\r\n|1\r\n+b\r\n:1\r\n-OOM x\r\n", Value::Array(vec![error]));
     }
 
     #[test]

@@ -1,48 +1,57 @@
 //! Owns how the master is found by its name: the sentinels are asked, and the server itself.
 //! Must not know rows, or what is written to the master.
 
-use std::time::Duration;
-
 use batchsql_core::{ErrorClass, SinkError};
 use redis::{ConnectionInfo, Value};
 use tokio::time::timeout;
 
-use crate::classify::{connect_error, silent};
+use crate::classify::{connect_error, is_unknown_command, of_several, silent};
 use crate::client::text;
 use crate::connect::Connector;
 use crate::fan_out::{Task, first_ok, stagger_delay};
 use crate::link::Link;
 use crate::options::Sentinels;
 
-/// Asks the sentinels, one soon after the other, until one names the master: within the connect timeout.
+/// What a sentinel names: host and port of a master.
+pub(crate) type Named = (String, u16);
+
+/// Asks the sentinels, one soon after the other and the one of the number `first` before the others, until one names the
+/// master: within the connect timeout. With the master the number of that sentinel.
 ///
 /// # Errors
 /// None of them does; the error is one of theirs.
-pub(crate) async fn master(connector: &Connector, sentinels: &Sentinels) -> Result<(String, u16), SinkError> {
-    let limit = connector.options.connect_timeout;
-    let tasks = sentinels.hosts.iter().enumerate().map(|(turn, host)| -> Task<'_, _> {
+pub(crate) async fn master(
+    connector: &Connector,
+    sentinels: &Sentinels,
+    first: usize,
+) -> Result<(Named, usize), SinkError> {
+    let (limit, hosts) = (connector.options.connect_timeout, &sentinels.hosts);
+    let tasks = (0..hosts.len()).map(|turn| -> Task<'_, _> {
+        let number = first.wrapping_add(turn) % hosts.len();
         Box::pin(async move {
             tokio::time::sleep(stagger_delay(turn, limit)).await;
-            ask(connector, host, &sentinels.master, limit).await
+            ask(connector, &hosts[number], &sentinels.master).await.map(|named| (named, number))
         })
     });
-    first_ok(tasks.collect()).await.map_err(|mut errors| errors.pop().expect("a dsn names a host"))
+    first_ok(tasks.collect()).await.map_err(of_several)
 }
 
-async fn ask(
-    connector: &Connector,
-    host: &ConnectionInfo,
-    master: &str,
-    limit: Duration,
-) -> Result<(String, u16), SinkError> {
+/// What one sentinel names.
+///
+/// # Errors
+/// It does not answer within the connect timeout, or knows no such master.
+pub(crate) async fn ask(connector: &Connector, host: &ConnectionInfo, master: &str) -> Result<Named, SinkError> {
+    let limit = connector.options.connect_timeout;
     let address = host.addr().to_string();
+    let mut is_connected = false;
     let asked = timeout(limit, async {
         let mut link = connector.connect_unnamed(host, host.redis_settings()).await?;
+        is_connected = true;
         link.ask(redis::cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(master)).await
     });
     let reply = match asked.await {
         Ok(Ok(reply)) => reply,
-        Ok(Err(error)) if error.code() == Some("ERR") => {
+        Ok(Err(error)) if is_connected && is_unknown_command(&error) => {
             let text = format!("{address} is no sentinel; name the sentinels in redis+sentinel://, or use redis://");
             return Err(SinkError::with_code(ErrorClass::Schema, "ERR", text));
         }
@@ -77,4 +86,10 @@ pub(crate) async fn check_role(link: &mut Link, address: &str) -> Result<(), Sin
         Err(error) if matches!(error.code(), Some("NOPERM" | "ERR")) => Ok(()),
         Err(error) => Err(connect_error(&error, address)),
     }
+}
+
+/// Whether the server says itself that it is the master.
+pub(crate) async fn is_master(link: &mut Link) -> bool {
+    let role = link.ask(&redis::cmd("ROLE")).await;
+    matches!(role, Ok(Value::Array(role)) if role.first().is_some_and(|role| text(role) == "master"))
 }

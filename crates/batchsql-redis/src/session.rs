@@ -9,14 +9,17 @@
 
 use std::time::Duration;
 
-use batchsql_core::{SessionEnd, SinkError};
+use batchsql_core::{ErrorClass, SessionEnd, SinkError};
 
-use crate::classify::connect_error;
+use crate::classify::{connect_error, of_several};
 use crate::client::{Client, ClientName, Clients, text};
 use crate::cluster::Cluster;
-use crate::fan_out::{Task, join_all};
+use crate::fan_out::{Task, first_ok, join_all};
 use crate::link::Link;
-use crate::pool::Pool;
+use crate::pool::{Pool, Successor};
+
+/// After this others are asked about a server that has not answered.
+const SILENT: Duration = Duration::from_secs(1);
 
 /// Pauses between two looks for a client that was killed.
 const LOOKS: [u64; 6] = [0, 2, 10, 50, 200, 400];
@@ -45,27 +48,53 @@ pub(crate) async fn end(pool: &Pool, cluster: Option<&Cluster>, clients: &Client
 }
 
 async fn end_client(pool: &Pool, cluster: Option<&Cluster>, client: &Client) -> Result<SessionEnd, SinkError> {
+    if client.is_passed_on() {
+        // Only time helps: `late_write_limit`.
+        return Ok(SessionEnd::Impossible);
+    }
     let Some(name) = &client.name else {
         pool.warn_of_clients();
         return Ok(SessionEnd::Impossible);
     };
-    let mut link = match (pool.open(&client.server).await, cluster) {
-        (Ok(link), _) => link,
-        // A master that was replaced takes part again as a replica, and loses what it took meanwhile.
-        (Err(error), None) => {
-            return if pool.is_replaced(&client.server).await? { Ok(SessionEnd::Ended) } else { Err(error) };
-        }
-        // A node whose slots went to another one takes part again as its replica, and loses what it took meanwhile.
-        (Err(error), Some(cluster)) => {
-            return if cluster.is_master(pool, &client.server).await? { Err(error) } else { Ok(SessionEnd::Ended) };
-        }
+    // The second while the first is silent: the pipeline does not wait for as long as a connection may take.
+    let ways: Vec<Task<'_, _>> = vec![
+        Box::pin(async { pool.open(&client.server).await.map(Some) }),
+        Box::pin(async {
+            tokio::time::sleep(SILENT).await;
+            replaced(pool, cluster, client).await
+        }),
+    ];
+    let mut link = match first_ok(ways).await.map_err(of_several)? {
+        Some(link) => link,
+        None => return Ok(SessionEnd::Ended),
     };
     let ended = end_from(pool, &mut link, name).await;
     if matches!(ended, Ok(SessionEnd::Ended)) {
         client.mark_ended();
     }
-    pool.give_back(std::iter::once((client.server.addr().to_string(), link)));
-    ended.map_err(|error| connect_error(&error, &client.server.addr().to_string()))
+    let address = link.client.server.addr().to_string();
+    pool.give_back(std::iter::once((address.clone(), link)));
+    ended.map_err(|error| connect_error(&error, &address))
+}
+
+/// A server that is to be asked instead of one that cannot be reached; `None`: that one was replaced, takes part again as
+/// a replica, and loses what it took meanwhile.
+///
+/// # Errors
+/// Nothing of that is known.
+async fn replaced(pool: &Pool, cluster: Option<&Cluster>, client: &Client) -> Result<Option<Link>, SinkError> {
+    match cluster {
+        None => match pool.successor(&client.server).await? {
+            Successor::Agreed => Ok(None),
+            // It has another run_id, unless it is the same server by another name.
+            Successor::Reached(link) => Ok(Some(*link)),
+        },
+        Some(cluster) if cluster.is_master(pool, &client.server).await? => {
+            let text = "the other nodes of the cluster still count on a node that cannot be reached";
+            Err(SinkError::new(ErrorClass::Transient, text))
+        }
+        Some(_) => Ok(None),
+    }
 }
 
 async fn end_from(pool: &Pool, link: &mut Link, name: &ClientName) -> Result<SessionEnd, redis::RedisError> {

@@ -67,6 +67,8 @@ impl RedisSink {
     pub async fn with_options(options: &RedisOptions) -> Result<Self, OpenError> {
         let sink = Self::with_options_lazy(options);
         let Inner { pool, cluster } = &*sink.0;
+        // It has its own time, and that of the server begins afterwards.
+        pool.ask_for_password().await.map_err(|error| OpenError::new(error.to_string()))?;
         let deadline = Instant::now() + options.connect_timeout;
         pool::check(pool, deadline).await?;
         if let Some(cluster) = cluster {

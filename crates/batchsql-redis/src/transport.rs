@@ -63,7 +63,7 @@ async fn tcp(host: &str, port: u16, silence_limit: Duration) -> io::Result<TcpSt
 }
 
 /// A peer that is gone without a word is noticed after `limit`: by probes while nothing is sent, and by what it does not
-/// acknowledge.
+/// acknowledge. Linux counts a peer that has no space for more as one that does not acknowledge.
 fn notice_silence(stream: &TcpStream, limit: Duration) -> io::Result<()> {
     let socket = SockRef::from(stream);
     // Half of the time without a byte, then three probes in the other half. Systems count in seconds.

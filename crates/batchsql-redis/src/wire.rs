@@ -80,14 +80,13 @@ struct Exchange<'a> {
 impl Exchange<'_> {
     fn poll(&mut self, stream: &mut Box<dyn Stream>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Both at once: a server that cannot send its replies does not read.
-        let written = self.poll_write(stream, context);
-        // Also after an error: what came before it counts.
-        let read = self.poll_read(stream, context);
-        match (written, read) {
-            (_, Poll::Ready(result)) => Poll::Ready(result),
-            (Poll::Ready(Err(error)), Poll::Pending) => Poll::Ready(Err(error)),
-            _ => Poll::Pending,
+        if let Poll::Ready(Err(_)) = self.poll_write(stream, context) {
+            // The connection is broken, and reading ends with what came before; that says so. Until then the caller's
+            // time bounds it, as for a server that does not answer.
+            self.bytes = &[];
+            self.flushed = true;
         }
+        self.poll_read(stream, context)
     }
 
     fn poll_write(&mut self, stream: &mut Box<dyn Stream>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -205,6 +204,66 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         assert_eq!(replies, [Value::Okay, Value::Int(7)]);
         assert_eq!(serving.await.unwrap(), [b'x'; 1_000]);
+    }
+
+    /// Its server takes no bytes, and what it said before comes late.
+    struct Broken(tokio::io::DuplexStream);
+
+    impl AsyncRead for Broken {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(context, buffer)
+        }
+    }
+
+    impl AsyncWrite for Broken {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn replies_count_that_are_read_after_a_write_failed() {
+        let (client, mut server) = tokio::io::duplex(64);
+        let wire = Wire::new(Box::new(Broken(client)));
+        let mut replies = Vec::new();
+        let answering = async {
+            tokio::task::yield_now().await;
+            server.write_all(b"+OK\r\n-ERR x\r\n").await.unwrap();
+            drop(server);
+        };
+        let (result, ()) = tokio::join!(wire.exchange(b"abc", 3, &mut replies), answering);
+        assert!(result.is_err());
+        assert_eq!(replies.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn replies_of_a_server_that_resets_during_a_large_row_count() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut server, _) = listener.accept().await.unwrap();
+        let wire = Wire::new(Box::new(client));
+        let serving = async {
+            server.read_exact(&mut [0; 1_000]).await.unwrap();
+            server.write_all(b"+OK\r\n:7\r\n").await.unwrap();
+            // Most of the row was not read, so that the end is a reset.
+            drop(server);
+        };
+        let (large, mut replies) = (vec![b'x'; 64 << 20], Vec::new());
+        let (result, ()) = tokio::join!(wire.exchange(&large, 3, &mut replies), serving);
+        assert!(result.is_err());
+        assert_eq!(replies, [Value::Okay, Value::Int(7)]);
     }
 
     #[tokio::test]

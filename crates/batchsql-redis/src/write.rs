@@ -228,7 +228,7 @@ impl Sent {
 /// Whether a command runs a script or a function.
 fn is_script(word: &[u8]) -> bool {
     let begins = |name: &[u8]| word.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
-    begins(b"EVAL") || begins(b"FCALL")
+    begins(b"EVAL") || begins(b"FCALL") || begins(b"TFCALL")
 }
 
 /// Writes a batch to the only server.
@@ -285,8 +285,10 @@ pub(crate) async fn write_to_server(
         }
         // Each turn has the outcome of a row, so there is a last one.
         batch = ServerBatch::with_capacity(sent.unsent.len());
+        // It is large, so it is encoded only once.
+        let suspect = sent.suspect.map(|suspect| encoder.overwrite_key(suspect as usize));
         for row in sent.unsent {
-            if sent.suspect.is_some_and(|suspect| must_wait(&mut encoder, suspect, row)) {
+            if suspect.as_ref().is_some_and(|earlier| must_wait(&mut encoder, earlier.as_deref(), row)) {
                 results.failed.push((row, not_sent()));
                 continue;
             }
@@ -311,12 +313,11 @@ pub(crate) fn ask_again(error: &mut SinkError) {
     }
 }
 
-/// Whether a row may write the same as an earlier one of which it is not known whether it was executed.
-pub(crate) fn must_wait(encoder: &mut Encoder<'_>, earlier: u32, row: u32) -> bool {
-    match (encoder.overwrite_key(earlier as usize), encoder.overwrite_key(row as usize)) {
-        (Some(earlier), Some(own)) => earlier == own,
-        _ => true,
-    }
+/// Whether a row may write the same as an earlier one of which it is not known whether it was executed. `earlier`: what
+/// that one overwrites.
+pub(crate) fn must_wait(encoder: &mut Encoder<'_>, earlier: Option<&[u8]>, row: u32) -> bool {
+    let Some(earlier) = earlier else { return true };
+    encoder.overwrite_key(row as usize).is_none_or(|own| own == earlier)
 }
 
 /// The connection broke, or time was over, before the row's turn.
@@ -339,4 +340,20 @@ pub(crate) fn settle(results: RowResults, plan: &RedisPlan, rows: Rows<'_>) -> R
 /// Numbers of rows are small: the pipeline's buffer counts them in 32 bits.
 pub(crate) fn number(row: usize) -> u32 {
     u32::try_from(row).expect("a batch has less than 4 billion rows")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_script;
+
+    #[test]
+    fn scripts_are_known_by_their_word() {
+        let check = |word: &str, expected| assert_eq!(is_script(word.as_bytes()), expected, "{word}");
+        check("EVAL", true);
+        check("evalsha", true);
+        check("FCALL", true);
+        check("TFCALL", true);
+        check("TFCALLASYNC", true);
+        check("SET", false);
+    }
 }

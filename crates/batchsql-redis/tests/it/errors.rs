@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, PipelineConfig, Schema, Sink};
+use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, PipelineConfig, Schema, Sink, Value};
 use batchsql_redis::{Command, Key, RedisSink};
 use batchsql_testserver::{Kind, Server, dsn};
 
@@ -45,6 +45,86 @@ async fn values_that_do_not_fit_are_rejected_with_words() {
     check("EXPIRE", del, "not an integer").await;
     check("APPEND", &["RPUSH", &t, "x"], "WRONGTYPE").await;
     check("LPOP", del, "an argument does not fit it").await;
+}
+
+/// Errors and states quote arguments as they are, and cut them at any byte.
+#[tokio::test]
+async fn words_of_the_server_that_are_no_utf_8_concern_only_their_row() {
+    let t = unique("bytes");
+    let schema = Schema::builder(t.as_str())
+        .column("word", ColumnType::Text)
+        .column("a", ColumnType::Text)
+        .column("b", ColumnType::Text)
+        .column("c", ColumnType::Bytes)
+        .build()
+        .unwrap();
+    for parameter in ["?protocol=2", "?protocol=3"] {
+        let sink = sink_at(&format!("{}{parameter}", dsn(Kind::Redis)), &t, Command::raw_from_row()).await;
+        let push = |value: &str| ["RPUSH".into(), t.as_str().into(), "x".into(), value.as_bytes().to_vec().into()];
+        let eval = |script: &str| ["EVAL".into(), script.into(), "0".into(), b"secret\xff\xc3".to_vec().into()];
+        // One of them is cut within a letter.
+        let unknown = |first: &str| {
+            ["NOSUCHCMD".into(), "x".into(), "x".into(), format!("{first}{}", "\u{e9}".repeat(100)).into_bytes().into()]
+        };
+        let rows = [
+            push("before"),
+            unknown(""),
+            unknown("a"),
+            eval("return redis.error_reply(ARGV[1])"),
+            eval("return {ok=ARGV[1]}"),
+            eval("return {1, {ok=ARGV[1]}, {err=ARGV[1]}}"),
+            push("after"),
+        ];
+        let outcomes = outcomes(&sink, rows.map(|values: [Value; 4]| row(&schema, values))).await;
+        assert!(!format!("{outcomes:?}").contains("secret"), "{outcomes:?}");
+        let kinds: Vec<_> = outcomes.iter().map(|outcome| outcome.kind().name()).collect();
+        assert_eq!(
+            kinds,
+            ["written", "rejected", "rejected", "rejected", "written", "written", "written"],
+            "{parameter}"
+        );
+        assert_eq!(ask::<i64>(&["LLEN", &t]).await, 4, "{parameter}");
+        ask::<i64>(&["DEL", &t]).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_server_never_takes_is_not_tried_again() {
+    let t = unique("never");
+    let [other, damaged] = ["other", "damaged"].map(|key| format!("{t}:{key}"));
+    let schema = Schema::builder(t.as_str())
+        .column("word", ColumnType::Text)
+        .column("k", ColumnType::Text)
+        .column("a", ColumnType::Text)
+        .column("b", ColumnType::Text)
+        .column("c", ColumnType::Text)
+        .build()
+        .unwrap();
+    let five = |words: [&str; 5]| row(&schema, words.map(Value::from));
+    ask::<String>(&["XADD", &t, "18446744073709551615-18446744073709551615", "f", "v"]).await;
+    ask::<i64>(&["PFADD", &damaged, "a", "b", "c"]).await;
+    ask::<i64>(&["APPEND", &damaged, "hello"]).await;
+    let rows = [
+        (five(["XADD", &t, "*", "f", "v"]), "ERR"),
+        (five(["XSETID", &t, "1-1", "ENTRIESADDED", "1"]), "ERR"),
+        (five(["RESTORE", &format!("{t}:new"), "0", "no dump", "REPLACE"]), "ERR"),
+        (five(["BITFIELD", &other, "SET", "x", "1"]), "ERR"),
+        (five(["SET", &other, "v", "NX", "XX"]), "ERR"),
+        (five(["GEOADD", &other, "x", "1", "m"]), "ERR"),
+        (five(["PFCOUNT", &damaged, &other, &other, &other]), "INVALIDOBJ"),
+    ];
+    for (row, code) in rows {
+        let sink = sink_at(&dsn(Kind::Redis), &t, Command::raw_from_row()).await;
+        let shown = format!("{row:?}");
+        assert_eq!(write(&sink, [row]).await, [format!("rejected {code}")], "{shown}");
+    }
+    let pairs = pairs(&t);
+    for (word, value, before) in [("DECRBY", "-9223372036854775808", "1"), ("INCRBY", "1", "9223372036854775807")] {
+        ask::<()>(&["SET", &other, before]).await;
+        let sink = sink(&t, Command::raw(word)).await;
+        let outcome = write(&sink, [row(&pairs, [other.as_str().into(), value.into()])]).await;
+        assert_eq!(outcome, ["rejected ERR"], "{word}");
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use batchsql_core::{ColumnType, Conflict, ErrorClass, Password, PipelineConfig, 
 use batchsql_redis::{Command, RedisOptions, RedisSink};
 use batchsql_testserver::{Kind, Server};
 
-use crate::support::{HOUR, ask_at, config, ended, name, row, submit, write};
+use crate::support::{HOUR, ask_at, config, ended, name, outcomes, row, submit, write};
 
 fn schema() -> Schema {
     let schema = Schema::builder("t").column("k", ColumnType::Text).column("v", ColumnType::Text);
@@ -76,6 +76,27 @@ async fn a_provider_without_the_right_password_says_so_without_it() {
     assert_eq!(asked.load(Ordering::SeqCst), 2);
     let error = RedisSink::with_options_lazy(&options).acquire().await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Permission);
+}
+
+#[tokio::test]
+async fn a_provider_that_does_not_answer_is_not_taken_for_a_silent_server() {
+    for kind in [Kind::Redis, Kind::RedisCluster] {
+        let server = Server::start(kind, &[]);
+        let options: RedisOptions = server.dsn().parse().unwrap();
+        let options = options
+            .password_provider(std::future::pending::<Result<Password, Box<dyn std::error::Error + Send + Sync>>>)
+            .connect_timeout(std::time::Duration::from_millis(200))
+            .command("t", Command::set("k", "v"));
+        let check = |error: String| {
+            assert!(error.contains("the password provider gave no password within 200ms"), "{kind:?}: {error}");
+        };
+        check(RedisSink::with_options(&options).await.unwrap_err().to_string());
+        let sink = RedisSink::with_options_lazy(&options);
+        let outcome = outcomes(&sink, [row(&schema(), ["k".into(), "v".into()])]).await.remove(0);
+        let failed = outcome.failure().unwrap();
+        assert_eq!(failed.class(), Some(ErrorClass::Transient), "{kind:?}");
+        check(failed.error().unwrap().to_string());
+    }
 }
 
 #[tokio::test]

@@ -2,12 +2,13 @@
 
 use std::sync::{Arc, Mutex};
 
-use batchsql_core::{ColumnType, Conflict, Schema, Sink, Value};
+use batchsql_core::{BatchSql, ColumnType, Conflict, Schema, SessionEnd, Sink, Value};
 use batchsql_redis::Command;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::{row, sink_at, write};
+use crate::silence::Held;
+use crate::support::{HOUR, config, ended, name, row, sink_at, submit, write};
 
 /// Reads one command; `None` at the end of the connection.
 async fn command(client: &mut BufReader<TcpStream>) -> Option<Vec<String>> {
@@ -118,4 +119,37 @@ async fn replies_that_came_in_time_count_although_the_node_is_late_with_others()
     let schema = Schema::builder("t").column("k", ColumnType::Text).column("v", ColumnType::Text).build().unwrap();
     let rows = ["a", "b", "slow", "slow"].map(|k| row(&schema, [k.into(), "v".into()]));
     assert_eq!(write(&sink, rows).await, ["written", "written", "unknown", "unknown"]);
+}
+
+/// The commands have another connection to the server, which the end of this one does not end.
+#[tokio::test]
+async fn what_a_proxy_has_passed_on_cannot_be_ended() {
+    let info = "run_id:0f5c2a9b7d0f5c2a9b7d";
+    for (error, expected) in [
+        ("upstream failure", SessionEnd::Impossible),
+        ("ERR Connection timed out", SessionEnd::Impossible),
+        // Nothing was passed on.
+        ("no upstream host", SessionEnd::Ended),
+    ] {
+        let port = node(move |words| match words[0].as_str() {
+            "CLIENT" if words[1] == "ID" => ":7\r\n".to_owned(),
+            "CLIENT" if words[1] == "LIST" => "$0\r\n\r\n".to_owned(),
+            "INFO" => format!("${}\r\n{info}\r\n", info.len()),
+            "RPUSH" if words[1] == "lost" => format!("-{error}\r\n"),
+            _ => ":1\r\n".to_owned(),
+        })
+        .await;
+        let sink = sink_at(&format!("redis://127.0.0.1:{port}?protocol=2"), "t", Command::rpush("k", "v")).await;
+        let mut conn = sink.acquire().await.unwrap();
+        let session = sink.session(&mut conn).await.unwrap().unwrap();
+        let db = BatchSql::builder(Held::new(&sink, conn)).config(config()).start().unwrap();
+        let schema = Schema::builder("t").column("k", ColumnType::Text).column("v", ColumnType::Text).build().unwrap();
+        let receipts = submit(&db, ["a", "lost", "b"].map(|k| row(&schema, [k.into(), "v".into()]))).await;
+        db.close(HOUR).await;
+        let outcomes = ended(receipts).await;
+        let lost = if expected == SessionEnd::Ended { "expired" } else { "unknown" };
+        let kinds: Vec<_> = outcomes.iter().map(|outcome| outcome.kind().name()).collect();
+        assert_eq!(kinds, ["written", lost, "written"], "{error}: {:?}", outcomes.iter().map(name).collect::<Vec<_>>());
+        assert_eq!(sink.end_session(&session).await.unwrap(), expected, "{error}");
+    }
 }

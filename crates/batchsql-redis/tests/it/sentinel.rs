@@ -3,10 +3,18 @@
 use std::process::{Child, Command as Process, Stdio};
 use std::time::Duration;
 
-use batchsql_core::{BatchSql, ColumnType, Conflict, PipelineConfig, Schema};
-use batchsql_redis::{Command, RedisOptions, RedisSink};
-use batchsql_testserver::{Kind, Server};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
+use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, PipelineConfig, Schema, SessionEnd, Sink};
+use batchsql_redis::{Command, RedisOptions, RedisSink};
+use batchsql_testserver::{Kind, LateProxy, Server};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::block_in_place;
+
+use crate::scripted::node;
+use crate::silence::Held;
 use crate::support::{HOUR, ask_at, config, ended, name, row, submit, write};
 
 /// `redis-server --sentinel`, gone when it is dropped.
@@ -120,4 +128,152 @@ async fn mistakes_about_sentinels_say_what_to_do() {
     refused(format!("redis+sentinel://127.0.0.1:{}/shop", port_of(other.dsn())), "is no sentinel").await;
     refused(format!("redis+sentinel://127.0.0.1:{port}"), "name of the master is missing").await;
     refused(format!("redis+sentinel://127.0.0.1:{port}/shop?cluster=true"), "unknown parameter \"cluster\"").await;
+}
+
+#[tokio::test]
+async fn a_sentinel_that_takes_no_more_clients_is_waited_for() {
+    let server = Server::start(Kind::Redis, &[]);
+    let sentinel = Sentinel::start(server.dsn(), "maxclients 1");
+    sentinel.until("", &["SENTINEL", "MASTERS"], |list: &Vec<redis::Value>| list.len() == 1).await;
+    let only_client = async {
+        loop {
+            let mut client = TcpStream::connect(("127.0.0.1", sentinel.port)).await.unwrap();
+            client.write_all(b"PING\r\n").await.unwrap();
+            let mut first = [0];
+            if client.read_exact(&mut first).await.is_ok() && first == *b"+" {
+                return client;
+            }
+        }
+    };
+    let only_client = tokio::time::timeout(Duration::from_secs(60), only_client).await.unwrap();
+    // One that is no sentinel at all does not hide that the other may answer later.
+    let (full, none) = (sentinel.port, port_of(server.dsn()));
+    for hosts in [
+        format!("127.0.0.1:{full}"),
+        format!("127.0.0.1:{full},127.0.0.1:{none}"),
+        format!("127.0.0.1:{none},127.0.0.1:{full}"),
+    ] {
+        let sink = RedisSink::connect_lazy(&format!("redis+sentinel://{hosts}/shop")).unwrap();
+        let error = sink.acquire().await.unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Transient, "{hosts}: {error}");
+        assert!(!error.to_string().contains("is no sentinel"), "{hosts}: {error}");
+    }
+    drop(only_client);
+}
+
+/// A sentinel that names the server of the port.
+async fn sentinel_that_names(port: &Arc<AtomicU16>) -> u16 {
+    let port = Arc::clone(port);
+    node(move |words| match words[0].as_str() {
+        "SENTINEL" => {
+            let port = port.load(Ordering::SeqCst).to_string();
+            format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{port}\r\n", port.len())
+        }
+        _ => "+OK\r\n".to_owned(),
+    })
+    .await
+}
+
+fn number_of(dsn: &str) -> u16 {
+    port_of(dsn).parse().unwrap()
+}
+
+#[tokio::test]
+async fn after_a_sentinel_that_named_a_replica_another_one_is_asked_first() {
+    let master = Server::start(Kind::Redis, &[]);
+    let replica = Server::start(Kind::Redis, &["--replicaof", "127.0.0.1", port_of(master.dsn())]);
+    let wrong = sentinel_that_names(&Arc::new(AtomicU16::new(number_of(replica.dsn())))).await;
+    let right = sentinel_that_names(&Arc::new(AtomicU16::new(number_of(master.dsn())))).await;
+    let dsn = format!("redis+sentinel://127.0.0.1:{wrong},127.0.0.1:{right}/shop?protocol=2");
+    let sink = RedisSink::connect_lazy(&dsn).unwrap();
+    // A machine that is slow may ask the second one already now.
+    if let Err(error) = sink.acquire().await {
+        assert_eq!(error.class(), ErrorClass::Resource, "{error}");
+        sink.acquire().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_sentinel_alone_does_not_say_that_a_master_was_replaced() {
+    for most_agree in [false, true] {
+        check_successor(most_agree).await;
+    }
+}
+
+async fn check_successor(most_agree: bool) {
+    let mut old = Server::start(Kind::Redis, &[]);
+    let new = Server::start(Kind::Redis, &["--replicaof", "127.0.0.1", port_of(old.dsn())]);
+    let proxy = LateProxy::start(old.dsn().trim_start_matches("redis://"));
+    let at_proxy = number_of(&proxy.address());
+    let named: [Arc<AtomicU16>; 3] = std::array::from_fn(|_| Arc::new(AtomicU16::new(at_proxy)));
+    let mut hosts = Vec::new();
+    for port in &named {
+        hosts.push(format!("127.0.0.1:{}", sentinel_that_names(port).await));
+    }
+    let dsn = format!("redis+sentinel://{}/shop?protocol=2", hosts.join(","));
+    let options = dsn.parse::<RedisOptions>().unwrap().command("t", Command::set("k", "v"));
+    let sink = RedisSink::with_options(&options).await.unwrap();
+    let mut conn = sink.acquire().await.unwrap();
+    let session = sink.session(&mut conn).await.unwrap().unwrap();
+    let config = PipelineConfig { statement_timeout: Duration::from_secs(2), ..config() };
+    let db = BatchSql::builder(Held::new(&sink, conn)).config(config).start().unwrap();
+    proxy.hold("swallowed");
+    let receipts = submit(&db, [row(&schema(), ["k".into(), "swallowed".into()])]).await;
+    let closing = tokio::spawn(async move { db.close(HOUR).await });
+    block_in_place(|| {
+        proxy.wait_until_held();
+        old.kill();
+    });
+    closing.await.unwrap();
+    assert_eq!(ended(receipts).await.iter().map(name).collect::<Vec<_>>(), ["unknown"]);
+    // The old master may come back and get what was held.
+    assert!(sink.end_session(&session).await.is_err());
+    named[0].store(number_of(new.dsn()), Ordering::SeqCst);
+    assert!(sink.end_session(&session).await.is_err(), "one sentinel of three names a replica");
+    if most_agree {
+        named[1].store(number_of(new.dsn()), Ordering::SeqCst);
+    } else {
+        // Their word is not needed where the server itself says that it is the master.
+        ask_at::<()>(new.dsn(), &["REPLICAOF", "NO", "ONE"]).await;
+    }
+    assert_eq!(sink.end_session(&session).await.unwrap(), SessionEnd::Ended);
+}
+
+/// A server and a sentinel on one machine that vanished: both take connections, as a firewall may, and say nothing.
+#[tokio::test]
+async fn the_silent_do_not_hold_up_what_the_other_sentinels_say() {
+    let is_silent = Arc::new(AtomicBool::new(false));
+    let silent = Arc::clone(&is_silent);
+    let info = "run_id:0f5c2a9b7d0f5c2a9b7d";
+    let old = node(move |words| match words[0].as_str() {
+        _ if silent.load(Ordering::SeqCst) => String::new(),
+        "CLIENT" if words[1] == "ID" => ":7\r\n".to_owned(),
+        "INFO" => format!("${}\r\n{info}\r\n", info.len()),
+        "ROLE" => "*1\r\n$6\r\nmaster\r\n".to_owned(),
+        "SET" => {
+            silent.store(true, Ordering::SeqCst);
+            String::new()
+        }
+        _ => ":1\r\n".to_owned(),
+    })
+    .await;
+    let named: [Arc<AtomicU16>; 2] = std::array::from_fn(|_| Arc::new(AtomicU16::new(old)));
+    let silent = node(|_| String::new()).await;
+    let [first, second] = [sentinel_that_names(&named[0]).await, sentinel_that_names(&named[1]).await];
+    let hosts = format!("127.0.0.1:{silent},127.0.0.1:{first},127.0.0.1:{second}");
+    let dsn = format!("redis+sentinel://{hosts}/shop?protocol=2&connect_timeout=3600");
+    let options = dsn.parse::<RedisOptions>().unwrap().command("t", Command::set("k", "v"));
+    let sink = RedisSink::with_options(&options).await.unwrap();
+    let mut conn = sink.acquire().await.unwrap();
+    let session = sink.session(&mut conn).await.unwrap().unwrap();
+    let config = PipelineConfig { statement_timeout: Duration::from_secs(2), ..config() };
+    let db = BatchSql::builder(Held::new(&sink, conn)).config(config).start().unwrap();
+    let receipts = submit(&db, [row(&schema(), ["k".into(), "v".into()])]).await;
+    db.close(HOUR).await;
+    assert_eq!(ended(receipts).await.iter().map(name).collect::<Vec<_>>(), ["unknown"]);
+    // A port on which nothing listens: that the sentinels agree is enough.
+    named.iter().for_each(|port| port.store(1, Ordering::SeqCst));
+    let end = tokio::time::timeout(Duration::from_secs(120), sink.end_session(&session)).await;
+    assert_eq!(end.expect("nobody waits for the silent").unwrap(), SessionEnd::Ended);
+    assert!(is_silent.load(Ordering::SeqCst));
 }

@@ -20,10 +20,11 @@ async fn a_server_that_got_nothing_says_that_it_does_not_work() {
     let mut conn = sink.acquire().await.unwrap();
     let session = sink.session(&mut conn).await.unwrap().unwrap();
     assert_eq!(sink.is_working(&session).await.unwrap(), None, "nothing is sent");
-    let plan = sink.prepare(&mut conn, &schema).await.unwrap();
     // The batch comes from a pipeline: only that makes rows.
-    let held = Held { sink: sink.clone(), conn: std::sync::Mutex::new(Some((conn, plan))) };
-    let db = BatchSql::builder(held).config(PipelineConfig { retry_for: Duration::ZERO, ..config() }).start().unwrap();
+    let db = BatchSql::builder(Held::new(&sink, conn))
+        .config(PipelineConfig { retry_for: Duration::ZERO, ..config() })
+        .start()
+        .unwrap();
     proxy.hold("swallowed");
     submit(&db, [row(&schema, ["swallowed".into(), "v".into()])]).await;
     let flush = tokio::spawn(async move { db.close(HOUR).await });
@@ -39,9 +40,15 @@ async fn a_server_that_got_nothing_says_that_it_does_not_work() {
 }
 
 /// A sink whose first connection is the one whose session is known.
-struct Held {
+pub(crate) struct Held {
     sink: RedisSink,
-    conn: std::sync::Mutex<Option<(<RedisSink as Sink>::Conn, <RedisSink as Sink>::Plan)>>,
+    conn: std::sync::Mutex<Option<<RedisSink as Sink>::Conn>>,
+}
+
+impl Held {
+    pub(crate) fn new(sink: &RedisSink, conn: <RedisSink as Sink>::Conn) -> Self {
+        Self { sink: sink.clone(), conn: std::sync::Mutex::new(Some(conn)) }
+    }
 }
 
 impl Sink for Held {
@@ -55,7 +62,7 @@ impl Sink for Held {
     async fn acquire(&self) -> Result<Self::Conn, batchsql_core::SinkError> {
         let held = self.conn.lock().unwrap().take();
         match held {
-            Some((conn, _)) => Ok(conn),
+            Some(conn) => Ok(conn),
             None => self.sink.acquire().await,
         }
     }
