@@ -67,8 +67,10 @@ pub(crate) struct ServerKnowledge {
 /// Whether a reading of another schema is good enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Freshness {
-    /// One of the last second is.
+    /// One of the last second is, once for each schema.
     Recent,
+    /// One of the last second is. Values that do not fit may come with every batch.
+    Shared,
     /// The table is read now.
     Now,
 }
@@ -239,6 +241,7 @@ impl PostgresPlan {
     ) -> Result<TableState, SinkError> {
         let recent = match freshness {
             Freshness::Recent => self.known.tables.get(self.schema.table(), self.schema.id()),
+            Freshness::Shared => self.known.tables.last(self.schema.table()),
             Freshness::Now => None,
         };
         let now = match recent {
