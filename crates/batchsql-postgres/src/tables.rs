@@ -32,6 +32,16 @@ pub(crate) struct Tables(Mutex<HashMap<TableName, Known>>);
 struct Known {
     reading: Reading,
     given: HashSet<SchemaId>,
+    reason: Reason,
+}
+
+/// Why a table was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// For a plan, or after an error.
+    Plan,
+    /// Values did not fit, and a column may have become wider.
+    Values,
 }
 
 impl Tables {
@@ -42,19 +52,21 @@ impl Tables {
         known.given.insert(schema).then(|| known.reading.clone())
     }
 
-    /// The reading of the last second, however often it was given.
-    pub(crate) fn last(&self, name: &TableName) -> Option<Reading> {
+    /// The reading of the last second that was made because values did not fit, however often it was given: such values
+    /// may come with every batch.
+    pub(crate) fn for_values(&self, name: &TableName) -> Option<Reading> {
         let tables = self.lock();
         let known = tables.get(name).filter(|known| known.reading.read.elapsed() < GOOD_FOR)?;
-        Some(known.reading.clone())
+        (known.reason == Reason::Values).then(|| known.reading.clone())
     }
 
     /// Keeps a reading that was made for a schema.
-    pub(crate) fn put(&self, name: &TableName, schema: SchemaId, table: Table) -> Reading {
+    pub(crate) fn put(&self, name: &TableName, schema: SchemaId, table: Table, reason: Reason) -> Reading {
         let reading = Reading { table: Arc::new(table), read: Instant::now() };
         let mut tables = self.lock();
         tables.retain(|_, known| known.reading.read.elapsed() < GOOD_FOR);
-        tables.insert(name.clone(), Known { reading: reading.clone(), given: HashSet::from([schema]) });
+        let known = Known { reading: reading.clone(), given: HashSet::from([schema]), reason };
+        tables.insert(name.clone(), known);
         reading
     }
 
@@ -91,15 +103,17 @@ mod tests {
     async fn a_reading_is_good_for_a_second_and_once_for_each_schema() {
         let (tables, a, b) = (Tables::default(), schema(&["a"]), schema(&["a", "b"]));
         let name = a.table();
-        assert!(tables.get(name, a.id()).is_none() && tables.last(name).is_none());
-        tables.put(name, a.id(), table());
+        assert!(tables.get(name, a.id()).is_none() && tables.for_values(name).is_none());
+        tables.put(name, a.id(), table(), Reason::Plan);
         assert!(tables.get(name, a.id()).is_none(), "it was made for this one");
         assert!(tables.get(name, b.id()).is_some());
         assert!(tables.get(name, b.id()).is_none());
+        assert!(tables.for_values(name).is_none(), "a column may have become wider since it was read for a plan");
+        tables.put(name, a.id(), table(), Reason::Values);
         for _ in 0..2 {
-            assert!(tables.last(name).is_some(), "for values that do not fit it is good each time");
+            assert!(tables.for_values(name).is_some(), "for values that do not fit it is good each time");
         }
         tokio::time::advance(GOOD_FOR).await;
-        assert!(tables.get(name, schema(&["c"]).id()).is_none() && tables.last(name).is_none());
+        assert!(tables.get(name, schema(&["c"]).id()).is_none() && tables.for_values(name).is_none());
     }
 }

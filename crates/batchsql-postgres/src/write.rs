@@ -34,7 +34,7 @@ pub(crate) async fn write_rows(
     let refused = unfit_rows(rows, &plan.fields);
     // A column may have become wider since.
     if plan.is_due() || !refused.is_empty() {
-        let freshness = if refused.is_empty() { Freshness::Recent } else { Freshness::Shared };
+        let freshness = if refused.is_empty() { Freshness::Recent } else { Freshness::Values };
         let state = plan.recheck_table(conn.begin()?, freshness).await?;
         conn.end();
         if !matches!(state, TableState::Same) {

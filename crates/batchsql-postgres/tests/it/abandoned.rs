@@ -287,7 +287,11 @@ async fn pool_ends_sessions(is_in_transaction: bool) {
     let options = (*admin.pg_pool().connect_options()).clone();
     let sink = users_pool(&options.clone().application_name("ours"), 2).await;
     let mut locker = locker(&options, "UPDATE t SET note = 'locked' WHERE id = 1").await;
-    let idle = sink.acquire().await.unwrap();
+    let mut idle = sink.pg_pool().acquire().await.unwrap();
+    if is_in_transaction {
+        // The session that is given up is not there yet.
+        idle.execute("BEGIN; SELECT count(*) FROM pg_stat_activity").await.unwrap();
+    }
     let session = give_up(&sink, &admin, "ours").await.unwrap();
     drop(idle);
     until(&admin, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'ours'", "3").await;
@@ -295,10 +299,6 @@ async fn pool_ends_sessions(is_in_transaction: bool) {
                 ORDER BY query LIKE '%pg_control_system%' DESC, backend_start DESC LIMIT 1";
     assert_eq!(read(&admin, kept).await, ["t"]);
     until(&admin, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'ours'", "2").await;
-    if is_in_transaction {
-        let mut conn = sink.pg_pool().acquire().await.unwrap();
-        conn.execute("BEGIN; SELECT count(*) FROM pg_stat_activity").await.unwrap();
-    }
     let mut others = Vec::new();
     while let Ok(conn) = PgConnection::connect_with(&options).await {
         others.push(conn);
