@@ -277,7 +277,7 @@ async fn a_lane_that_waits_for_the_end_of_a_session_finds_the_new_primary() {
     let (to_first, to_second) = (with_app(&first).await, with_app(&second).await);
     let link = Silenced::start(format!("127.0.0.1:{}", to_first.get_port())).await;
     let addresses = [("127.0.0.1", link.port), ("127.0.0.1", to_second.get_port())];
-    let options = PostgresOptions::from_connect_options(to_first).servers(addresses, TargetSession::ReadWrite);
+    let options = PostgresOptions::from_connect_options(to_first.clone()).servers(addresses, TargetSession::ReadWrite);
     let options = options.connect_timeout(Duration::from_secs(1)).max_connections(2);
     let sink = PostgresSink::with_options(&options).await.unwrap();
     let config = PipelineConfig {
@@ -290,8 +290,15 @@ async fn a_lane_that_waits_for_the_end_of_a_session_finds_the_new_primary() {
     let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
     let schema = schema(Conflict::replace(["id"]));
     assert!(db.submit_tracked(&row(&schema, 1, "a")).await.unwrap().await.is_written());
-    link.silence();
+    // The write is on its way: it waits for a lock.
+    let mut locker = PgConnection::connect_with(&to_first).await.unwrap();
+    locker.execute("BEGIN; LOCK t").await.unwrap();
     let receipt = db.submit_tracked(&row(&schema, 2, "b")).await.unwrap();
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+    while batchsql_postgres::sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut locker).await.unwrap() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    link.silence();
     let outcome = tokio::time::timeout(Duration::from_secs(120), receipt).await.expect("the other server is found");
     assert!(outcome.is_written(), "{outcome:?}");
     let mut there = PgConnection::connect_with(&to_second).await.unwrap();
