@@ -230,11 +230,11 @@ impl std::error::Error for LinkEnded {}
 /// Whether the connection is as useful as before: the server refused something, and said so, or we found something
 /// wrong with the table.
 ///
-/// One that ended is not, nor is one to a server that is read-only: after a failover the name of the server leads to
+/// One that ended is not, nor is one whose transaction has failed and is still open, nor is one to a server that is read-only: after a failover the name of the server leads to
 /// another one, and only a new connection finds it. One whose prepared statements were taken away makes them again
 /// only when it is new.
 pub(crate) fn is_refusal(error: &SinkError) -> bool {
-    const USELESS: [&str; 7] = ["08", "57P", "25P03", "25P04", "25006", "26000", "42P05"];
+    const USELESS: [&str; 8] = ["08", "57P", "25P02", "25P03", "25P04", "25006", "26000", "42P05"];
     let has_ended = std::error::Error::source(error).is_some_and(|source| source.is::<LinkEnded>());
     match error.code() {
         None => error.class() == ErrorClass::Schema,
@@ -305,6 +305,7 @@ mod tests {
         assert!(!is_refusal(&server_error("57P01", ErrorClass::Transient, None)));
         assert!(!is_refusal(&server_error("25006", ErrorClass::Resource, None)));
         assert!(!is_refusal(&server_error("26000", ErrorClass::Transient, None)));
+        assert!(!is_refusal(&server_error("25P02", ErrorClass::Internal, None)));
         assert!(!is_refusal(&server_error("3D000", ErrorClass::Schema, None).caused_by(LinkEnded)));
         assert!(is_refusal(&SinkError::new(ErrorClass::Schema, "ours")));
     }

@@ -9,6 +9,7 @@ use sqlx::{Executor, PgConnection, Postgres, Row};
 
 use crate::classify::{LinkLost, sink_error};
 use crate::live_session::LiveSession;
+use crate::session::in_transaction;
 
 /// A connection of the pool. One that was left in the middle of something is closed instead of given back: what
 /// still runs on it must not meet the next batch.
@@ -37,8 +38,7 @@ impl PostgresConn {
         if !self.is_unchecked {
             return Ok(());
         }
-        // A transaction begins with its first statement, so both times are the same outside of one.
-        let sql = "SELECT pg_catalog.now() OPERATOR(pg_catalog.<>) pg_catalog.statement_timestamp()";
+        let sql = concat!("SELECT ", in_transaction!());
         let answer = self.begin()?.fetch_one(sql).await.and_then(|row| row.try_get::<bool, _>(0));
         let is_open = answer.map_err(|error| sink_error(error, LinkLost::BeforeCommit));
         self.checked_idle(is_open)

@@ -68,13 +68,6 @@ pub(crate) fn has_long_fraction(text: &str) -> bool {
     })
 }
 
-/// Whether a date with a time of day has a zone after it.
-pub(crate) fn has_zone(token: &str) -> bool {
-    let Some((_, after)) = token.split_once(':') else { return false };
-    let rest = after.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, ':' | '.')).trim();
-    !rest.is_empty() && !["bc", "ad", "am", "pm"].contains(&&*rest.to_lowercase())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

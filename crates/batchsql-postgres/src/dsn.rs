@@ -102,7 +102,8 @@ impl FromStr for PostgresOptions {
         }
         let address = Address::of(address)?;
         check_once(&own, &foreign, &address)?;
-        let servers = servers(&address, &mut foreign)?;
+        let default_ports = std::env::var("PGPORT").ok().filter(|ports| !ports.is_empty());
+        let servers = servers(&address, &mut foreign, default_ports.as_deref().unwrap_or("5432"))?;
         let has_system_roots = take_system_roots(&mut foreign);
         check_settings(&foreign)?;
         let pairs: Vec<String> = foreign.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -128,7 +129,7 @@ impl FromStr for PostgresOptions {
             _ => connect,
         };
         let options = Self::from_connect_options(connect);
-        let options = if servers.is_empty() { options } else { options.servers(servers, TargetSession::default()) };
+        let options = if servers.is_empty() { options } else { options.addressed(servers) };
         own.into_iter().try_fold(options, |options, (name, value)| options.set(name, value))
     }
 }
@@ -152,50 +153,56 @@ impl<'a> Address<'a> {
         Ok(Self { login, hosts, database })
     }
 
-    /// With the first of several hosts.
+    /// With one host, in place of several.
     fn first(&self) -> String {
         let host = self.hosts.split(',').next().unwrap_or_default();
+        // The client could not take a folder back for the next host; it is set later.
+        let host = if host.len() < self.hosts.len() { "localhost" } else { host };
         format!("{}{host}{}", self.login, self.database)
     }
 }
 
-/// The servers, when there are several: in the address, or as `host=a,b&port=1,2`. Of the parameters the first one
-/// stays.
-fn servers(address: &Address<'_>, foreign: &mut [(&str, &str)]) -> Result<Vec<(String, u16)>, OpenError> {
-    const PORT: &str = "5432";
+/// The servers, when there are several: in the address, or as `host=a,b&port=1,2`. Of the parameters one host and port
+/// stay. `default_ports`: one, or one for each host.
+fn servers(
+    address: &Address<'_>,
+    foreign: &mut [(&str, &str)],
+    default_ports: &str,
+) -> Result<Vec<(String, u16)>, OpenError> {
     let wrong =
         || OpenError::new("a port in the postgresql dsn is not a number up to 65535, or there are more than hosts");
     let value = |name: &str| foreign.iter().find(|(found, _)| *found == name).map(|(_, value)| *value);
-    let (hosts, ports): (Vec<&str>, Vec<&str>) = if address.hosts.contains(',') {
+    let mut ports: Vec<&str> = value("port").unwrap_or(default_ports).split(',').collect();
+    let hosts: Vec<(&str, Option<&str>)> = if address.hosts.contains(',') {
         let split = |host: &'_ str| match host.rsplit_once(':') {
             Some((_, port)) if !port.ends_with(']') => port.len() + 1,
             _ => 0,
         };
-        let ports = address.hosts.split(',').map(|host| {
-            let len = split(host);
-            if len == 0 { PORT } else { &host[host.len() - len + 1..] }
-        });
-        (address.hosts.split(',').map(|host| &host[..host.len() - split(host)]).collect(), ports.collect())
+        let hosts = address.hosts.split(',').map(|host| host.split_at(host.len() - split(host)));
+        hosts.map(|(host, port)| (host, port.strip_prefix(':'))).collect()
     } else if let Some(hosts) = value("host").filter(|hosts| hosts.contains(',')) {
-        (hosts.split(',').collect(), value("port").unwrap_or(PORT).split(',').collect())
+        hosts.split(',').map(|host| (host, None)).collect()
     } else {
         return Ok(Vec::new());
     };
-    for (_, value) in foreign.iter_mut().filter(|(name, _)| matches!(*name, "host" | "port")) {
-        *value = value.split(',').next().unwrap_or_default();
+    if ports.len() == 1 {
+        ports = vec![ports[0]; hosts.len()];
     }
-    if ports.len() != 1 && ports.len() != hosts.len() {
+    if ports.len() != hosts.len() {
         return Err(wrong());
     }
-    let port = |index: usize| ports.get(index).or(ports.first()).and_then(|port| port.parse().ok());
-    hosts
-        .iter()
-        .enumerate()
-        .map(|(index, host)| {
-            let host = host.trim_start_matches('[').trim_end_matches(']').replace("%2F", "/");
-            Ok((host, port(index).ok_or_else(wrong)?))
-        })
-        .collect()
+    for (name, value) in foreign.iter_mut() {
+        match *name {
+            "host" => *value = "localhost",
+            "port" => *value = value.split(',').next().unwrap_or_default(),
+            _ => {}
+        }
+    }
+    let hosts = hosts.into_iter().zip(ports).map(|((host, port), default)| {
+        let host = host.trim_start_matches('[').trim_end_matches(']').replace("%2F", "/").replace("%2f", "/");
+        Ok((host, port.unwrap_or(default).parse().map_err(|_| wrong())?))
+    });
+    hosts.collect()
 }
 
 /// A parameter that is given twice would be taken once, and nobody would know which.
@@ -390,8 +397,14 @@ mod tests {
         check("postgres:///d?user=u&host=a,b&port=1,2", &[("a", 1), ("b", 2)]);
         check("postgres:///d?user=u&host=a,b&port=7", &[("a", 7), ("b", 7)]);
         check("postgres://u@a/d", &[]);
+        check("postgres:///d?user=u&host=%2Frun%2fpg,b&port=1", &[("/run/pg", 1), ("b", 1)]);
         for wrong in ["postgres://u@a,/d", "postgres://u@a:x,b/d", "postgres:///d?user=u&host=a,b,c&port=1,2"] {
             assert!(wrong.parse::<PostgresOptions>().is_err(), "{wrong}");
         }
+        let with_default = |hosts: &str, default| servers(&Address::of(hosts).unwrap(), &mut [], default);
+        let of = |ports: [u16; 2]| vec![("a".to_owned(), ports[0]), ("b".to_owned(), ports[1])];
+        assert_eq!(with_default("a,b:9", "7").unwrap(), of([7, 9]));
+        assert_eq!(with_default("a,b", "7,8").unwrap(), of([7, 8]));
+        assert!(with_default("a,b", "x").is_err() && with_default("a,b", "1,2,3").is_err());
     }
 }

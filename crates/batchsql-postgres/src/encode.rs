@@ -12,8 +12,12 @@ use batchsql_core::exhaustive::Value;
 use crate::wire::Wire;
 
 /// Days from 1970-01-01 to 2000-01-01, where PostgreSQL's calendar starts.
-const EPOCH_DAYS: i32 = 10_957;
+pub(crate) const EPOCH_DAYS: i32 = 10_957;
 const EPOCH_MICROS: i64 = EPOCH_DAYS as i64 * 86_400_000_000;
+
+/// The digits that `numeric` holds at most before and after the point.
+pub(crate) const MAX_WHOLE: usize = 131_072;
+pub(crate) const MAX_FRACTION: usize = 16_383;
 
 /// The most bytes of one value, and of the values of one statement: a message of the protocol and an allocation of the
 /// server are bounded by 1 GiB.
@@ -153,10 +157,6 @@ fn write_integer(out: &mut Vec<u8>, number: i64, wire: Wire) -> Result<(), Unfit
 /// Writes `[-]digits[.digits]` exactly: digits to the base 10,000, the weight of the first one, sign, and how many
 /// decimal digits follow the point (`numeric_recv`).
 pub(crate) fn write_numeric(out: &mut Vec<u8>, text: &str) -> Result<(), Unfit> {
-    /// The most digits before and after the point that `numeric` holds.
-    const MAX_WHOLE: usize = 131_072;
-    const MAX_FRACTION: usize = 16_383;
-
     let (is_negative, unsigned) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text),

@@ -5,10 +5,11 @@
 use batchsql_core::exhaustive::Value;
 use batchsql_core::{ColumnView, Rows, SinkError, ValueRef};
 
-use crate::digits::{Digits, has_long_fraction, has_smaller_fraction, has_zone, tokens};
-use crate::encode::{MAX_VALUE_BYTES, Unfit, has_nul, is_nested};
+use crate::digits::{Digits, has_long_fraction, has_smaller_fraction, tokens};
+use crate::encode::{MAX_FRACTION, MAX_VALUE_BYTES, MAX_WHOLE, Unfit, has_nul, is_nested};
 use crate::field::Field;
 use crate::params::unfit;
+use crate::times::{is_interval_kept, is_kept_whole};
 use crate::value_limit::ValueLimit;
 use crate::wire::Wire;
 
@@ -97,18 +98,15 @@ fn text(text: &str, limit: ValueLimit, wire: Wire) -> Result<(), Unfit> {
             // What is no number the server refuses by itself.
             Digits::of(token).map_or(Ok(()), |digits| fits(&digits, precision, scale))
         }),
-        ValueLimit::TextFraction | ValueLimit::LocalTimes if has_long_fraction(text) => Err(Unfit::Rounded),
-        ValueLimit::LocalTimes if tokens(text).any(has_zone) => Err(Unfit::PartLeftOut),
-        // Of a time of day there are hours and minutes.
-        ValueLimit::Dates if text.contains(':') => Err(Unfit::PartLeftOut),
+        ValueLimit::TextFraction | ValueLimit::Times(_) if has_long_fraction(text) => Err(Unfit::Rounded),
+        ValueLimit::Times(keeps) if !is_kept_whole(text, keeps) => Err(Unfit::PartLeftOut),
+        ValueLimit::Interval if !is_interval_kept(text) => Err(Unfit::Rounded),
         _ => Ok(()),
     }
 }
 
-/// The digits that `numeric` holds at most before and after the point.
+/// Whether `numeric` holds so many digits.
 fn any_numeric(text: &str) -> Result<(), Unfit> {
-    const MAX_WHOLE: usize = 131_072;
-    const MAX_FRACTION: usize = 16_383;
     if text.len() <= MAX_FRACTION {
         return Ok(());
     }
@@ -140,6 +138,7 @@ fn fraction(micros: i64, limit: ValueLimit) -> Result<(), Unfit> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::times::Keeps;
 
     fn of(value: ValueRef<'_>, limit: ValueLimit) -> Result<(), Unfit> {
         check(value, limit, Wire::Text, &mut String::new())
@@ -202,12 +201,15 @@ mod tests {
         let text = |text, expected| assert_eq!(of(ValueRef::Text(text), ValueLimit::TextFraction), expected, "{text}");
         text("12:00:00.1234560+02", Ok(()));
         text("12:00:00.1234567+02", Err(Unfit::Rounded));
-        let local = |text, expected| assert_eq!(of(ValueRef::Text(text), ValueLimit::LocalTimes), expected, "{text}");
+        let local = |text, expected| {
+            assert_eq!(of(ValueRef::Text(text), ValueLimit::Times(Keeps::DateAndTime)), expected, "{text}")
+        };
         local("{2026-01-31 12:00,\"2026-01-31T12:00:00.5\",infinity,0044-03-15 12:00 BC,12:00 PM}", Ok(()));
         local("{2026-01-31T12:00:00Z}", Err(Unfit::PartLeftOut));
         local("[2026-01-31 12:00+02,)", Err(Unfit::PartLeftOut));
         local("{\"2026-01-31 12:00:00 Europe/Berlin\"}", Err(Unfit::PartLeftOut));
-        let date = |text, expected| assert_eq!(of(ValueRef::Text(text), ValueLimit::Dates), expected, "{text}");
+        let date =
+            |text, expected| assert_eq!(of(ValueRef::Text(text), ValueLimit::Times(Keeps::Date)), expected, "{text}");
         date("[2026-01-31,)", Ok(()));
         date("[2026-01-31 12:00,)", Err(Unfit::PartLeftOut));
         let of_time = |micros, digits| {

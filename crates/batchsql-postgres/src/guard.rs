@@ -17,7 +17,8 @@ pub(crate) const RAISE: &str = "pg_catalog.width_bucket(pg_catalog.random(),0,0,
 pub(crate) enum Guard {
     /// The value with the declared precision, and without.
     Precision { narrow: String, wide: String },
-    /// A number, and what `money` makes of it.
+    /// A number, and what `money` makes of it. Another spelling has to be the one that the server writes: what signs and
+    /// brackets mean depends on `lc_monetary`.
     Money,
 }
 
@@ -28,9 +29,8 @@ impl Guard {
         let is_array = real.category == 'A';
         let precision = |narrow: &str, wide: &str| Some(Self::Precision { narrow: narrow.into(), wide: wide.into() });
         match &*spelled.base {
-            "money" if !is_array => Some(Self::Money),
-            // A date drops the time of day.
-            "date" if is_array => precision("date[]", "timestamp[]"),
+            "money" if is_array => precision("pg_catalog.money[]", "pg_catalog.numeric[]"),
+            "money" => Some(Self::Money),
             "numeric" | "time" | "timetz" | "timestamp" | "timestamptz" | "interval" | "varchar" | "bpchar"
                 if real.modifier >= 0 =>
             {
@@ -51,7 +51,8 @@ impl Guard {
                 format!(
                     "CASE WHEN {value} OPERATOR(pg_catalog.~) '{number}' THEN \
                      ({value})::pg_catalog.numeric OPERATOR(pg_catalog.=) \
-                     ({value})::pg_catalog.money::pg_catalog.numeric ELSE true END"
+                     ({value})::pg_catalog.money::pg_catalog.numeric \
+                     ELSE {value} OPERATOR(pg_catalog.=) ({value})::pg_catalog.money::pg_catalog.text END"
                 )
             }
         };

@@ -46,7 +46,9 @@
 //!
 //! Text that the server reads is read with the settings of its session: `TimeZone` and `DateStyle` for arrays and ranges
 //! of dates and times and for `timetz`, `IntervalStyle` for `interval`, `lc_monetary` for `money`. So write instants with
-//! their zone (`2026-01-31T12:00:00Z`) and dates with the year first.
+//! their zone (`2026-01-31T12:00:00Z`) and dates with the year first. In arrays and ranges of types that have no place
+//! for a zone, a date or a time of day, only plain spellings are taken (`2026-01-31 12:00:00.5`, `31 Jan 2026`), because
+//! the server leaves out the rest without a word; `money` takes a plain number, or what the server writes itself.
 //!
 //! A domain is taken as the type it is based on. A column that would change values is refused when its table is first
 //! read; text with a NUL character when the row is submitted. Where it depends on the value (digits beyond
@@ -163,6 +165,7 @@ mod source;
 mod statements;
 mod table_fit;
 mod tables;
+mod times;
 mod types;
 mod value_limit;
 mod wire;

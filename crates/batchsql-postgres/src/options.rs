@@ -2,6 +2,7 @@
 //! Must not know rows, tables or how a DSN is spelled.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use batchsql_core::{CachedPassword, PasswordProvider};
@@ -34,7 +35,7 @@ const DETECT_GONE_CLIENTS: &str = "SELECT pg_catalog.set_config(name, '1s', fals
 /// | `connect_timeout` | seconds for one connection attempt, above 0, decimals allowed (`0.5`) | 5 |
 /// | `strategy` | `auto`, `multi-values`, `unnest`, `copy` or `staging`, see [`Strategy`] | `auto` |
 /// | `lock_timeout` | seconds that a statement may wait for a lock, above 0, decimals allowed | that of the server |
-/// | `target_session_attrs` | `any`, `read-write` or `primary`: which of several hosts is used, see [`TargetSession`] | `read-write` with several hosts |
+/// | `target_session_attrs` | `any`, `read-write` or `primary`: which of the hosts is used, see [`TargetSession`] | `read-write` with several hosts; one is not asked |
 /// | `lossy_values` | `refuse` or `convert`: what becomes of values that a column would round or cut, see [`LossyValues`] | `refuse` |
 /// | `prepared_statements` | `true` or `false`, see [`prepared_statements`](Self::prepared_statements) | `true` |
 ///
@@ -119,8 +120,8 @@ impl PostgresOptions {
 
     /// Several servers of one database, as host (or the folder of a socket) and port, of which one is written to: the
     /// first in this order that is a `target`. It is chosen when the sink connects, and again when it cannot be
-    /// reached or has become read-only. `connect_timeout` holds for each. With none or one the call changes only the
-    /// address.
+    /// reached or has become read-only. `connect_timeout` holds for each. One server is asked too; with none the call
+    /// sets only the `target`.
     #[must_use]
     pub fn servers<H: Into<Box<str>>>(
         mut self,
@@ -131,8 +132,16 @@ impl PostgresOptions {
         if let Some((host, port)) = addresses.first() {
             self.connect = at(&self.connect, host, *port);
         }
-        self.servers = Servers { addresses, target };
+        self.servers = Servers { addresses, target: Some(target) };
         self
+    }
+
+    /// The same without a word about the target.
+    pub(crate) fn addressed(self, addresses: Vec<(String, u16)>) -> Self {
+        let target = self.servers.target;
+        let mut options = self.servers(addresses, TargetSession::default());
+        options.servers.target = target;
+        options
     }
 
     #[cfg(test)]
@@ -141,7 +150,7 @@ impl PostgresOptions {
     }
 
     pub(crate) fn target_session(mut self, target: TargetSession) -> Self {
-        self.servers.target = target;
+        self.servers.target = Some(target);
         self
     }
 
@@ -228,14 +237,22 @@ impl PostgresOptions {
     /// Connects once, so that a mistake is seen before rows are, and makes the pool.
     pub(crate) async fn open(&self) -> Result<Source, OpenError> {
         let mut connect = self.connect_options()?;
-        if let Some(password) = &self.password {
-            let (text, _) = password.get().await.map_err(|error| {
-                let reason = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-                self.problem(&format!("the password provider gave no password: {reason}"))
-            })?;
-            connect = connect.password(&text);
+        let mut given = self.provided().await?;
+        connect = given.iter().fold(connect, |connect, text| connect.password(text));
+        let mut chosen = self.servers.choose(&connect, self.connect_timeout).await;
+        // The provider may have kept the password of another sink, whose time is over.
+        if let (Err(NoServer::Failed(_, sqlx::Error::Database(error))), Some(password)) = (&chosen, &self.password)
+            && matches!(error.code().as_deref(), Some("28P01" | "28000"))
+        {
+            password.refused().await;
+            let again = self.provided().await?;
+            if again != given {
+                connect = again.iter().fold(connect, |connect, text| connect.password(text));
+                chosen = self.servers.choose(&connect, self.connect_timeout).await;
+                given = again;
+            }
         }
-        let connect = self.servers.choose(&connect, self.connect_timeout).await.map_err(|none| match none {
+        let connect = chosen.map_err(|none| match none {
             NoServer::Failed(at, error) => Self { connect: *at, ..self.clone() }.open_error(error),
             NoServer::TimedOut(at) => {
                 let after = self.connect_timeout;
@@ -248,15 +265,25 @@ impl PostgresOptions {
                 self.problem("each server that answers is read-only; name the primary, or use target_session_attrs=any")
             }
         })?;
-        Ok(self.pool(connect, false))
+        Ok(self.pool(connect, given, false))
+    }
+
+    /// The password of the provider, when there is one.
+    async fn provided(&self) -> Result<Option<Arc<str>>, OpenError> {
+        let Some(password) = &self.password else { return Ok(None) };
+        let (text, _) = password.get().await.map_err(|error| {
+            let reason = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            self.problem(&format!("the password provider gave no password: {reason}"))
+        })?;
+        Ok(Some(text))
     }
 
     /// Makes the pool, and asks no server.
     pub(crate) fn open_lazy(&self) -> Result<Source, OpenError> {
-        Ok(self.pool(self.connect_options()?, true))
+        Ok(self.pool(self.connect_options()?, None, true))
     }
 
-    fn pool(&self, connect: PgConnectOptions, is_lazy: bool) -> Source {
+    fn pool(&self, connect: PgConnectOptions, given: Option<Arc<str>>, is_lazy: bool) -> Source {
         let pool = PgPoolOptions::new()
             .max_connections(self.max_connections)
             .acquire_timeout(self.connect_timeout)
@@ -270,8 +297,10 @@ impl PostgresOptions {
                 })
             });
         // A pooler would hand the setting on to others.
-        let source =
-            |pool| Source::changing(pool, self.password.clone(), self.servers.clone(), self.connect_timeout, is_lazy);
+        let source = |pool| {
+            let (password, servers) = (self.password.clone(), self.servers.clone());
+            Source::changing(pool, password, given, servers, self.connect_timeout, is_lazy)
+        };
         if !self.settings.prepared_statements {
             return source(pool.connect_lazy_with(connect));
         }

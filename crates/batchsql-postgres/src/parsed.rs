@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use batchsql_core::{Date, Decimal};
 
-use crate::encode::write_numeric;
+use crate::encode::{EPOCH_DAYS, write_numeric};
 
 /// A type whose plain spelling is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -243,8 +243,6 @@ fn write_bound(text: &str, bound: Bound, out: &mut Vec<u8>) -> Option<()> {
             write_sized(&number, out);
         }
         Bound::Date => {
-            /// From 1970-01-01 to 2000-01-01.
-            const EPOCH_DAYS: i32 = 10_957;
             let mut parts = text.split('-');
             let mut next =
                 |len: usize| parts.next().filter(|part| part.len() == len).and_then(|part| number(part, len));

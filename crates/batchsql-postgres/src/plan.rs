@@ -21,7 +21,7 @@ use crate::round_trip::RoundTrip;
 use crate::settings::{Settings, Strategy};
 use crate::statements::{self, Insert, Staging};
 use crate::table_fit::{check_given, check_key, check_kind, check_rights, fields, missing};
-use crate::tables::{Reading, Tables};
+use crate::tables::{Reading, Reason, Tables};
 use crate::types::Echo;
 
 /// Values that one statement can bind, by the protocol.
@@ -67,8 +67,10 @@ pub(crate) struct ServerKnowledge {
 /// Whether a reading of another schema is good enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Freshness {
-    /// One of the last second is.
+    /// One of the last second is, once for each schema.
     Recent,
+    /// One of the last second is that was made for the same reason: values do not fit.
+    Values,
     /// The table is read now.
     Now,
 }
@@ -170,7 +172,8 @@ impl PostgresPlan {
         if lookup.as_ref().err().is_none_or(is_refusal) {
             conn.end();
         }
-        let plan = reading(schema, lookup?, known).and_then(|reading| Self::of(schema, reading, settings, known));
+        let plan = reading(schema, lookup?, known, Reason::Plan)
+            .and_then(|reading| Self::of(schema, reading, settings, known));
         plan.map_err(|Problem { class, text }| SinkError::new(class, text))
     }
 
@@ -239,6 +242,7 @@ impl PostgresPlan {
     ) -> Result<TableState, SinkError> {
         let recent = match freshness {
             Freshness::Recent => self.known.tables.get(self.schema.table(), self.schema.id()),
+            Freshness::Values => self.known.tables.for_values(self.schema.table()),
             Freshness::Now => None,
         };
         let now = match recent {
@@ -246,7 +250,8 @@ impl PostgresPlan {
             None => {
                 self.known.round_trip.renew(exchange(link).await?);
                 let lookup = read_in_transaction(link, &self.schema, self.named).await?;
-                reading(&self.schema, lookup, &self.known)
+                let reason = if freshness == Freshness::Values { Reason::Values } else { Reason::Plan };
+                reading(&self.schema, lookup, &self.known, reason)
             }
         };
         if now.as_ref().is_ok_and(|now| now.table == self.reading.table) {
@@ -292,9 +297,9 @@ impl Problem {
 }
 
 /// Keeps what was found for other schemas.
-fn reading(schema: &Schema, lookup: Lookup, known: &ServerKnowledge) -> Result<Reading, Problem> {
+fn reading(schema: &Schema, lookup: Lookup, known: &ServerKnowledge, reason: Reason) -> Result<Reading, Problem> {
     match lookup {
-        Lookup::Found(table) => Ok(known.tables.put(schema.table(), schema.id(), *table)),
+        Lookup::Found(table) => Ok(known.tables.put(schema.table(), schema.id(), *table, reason)),
         lookup => Err(Problem::of(schema, ErrorClass::Schema, missing(schema, &lookup))),
     }
 }

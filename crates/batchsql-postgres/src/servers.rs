@@ -11,7 +11,7 @@ use tokio::time::timeout;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum TargetSession {
-    /// The first one that takes connections, also a standby. The default with one server, which is not asked.
+    /// The first one that takes connections, also a standby. Where nothing is said, one server is not asked.
     Any,
     /// The first one whose sessions may write. The default with several servers.
     #[default]
@@ -35,7 +35,8 @@ impl TargetSession {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Servers {
     pub(crate) addresses: Vec<(Box<str>, u16)>,
-    pub(crate) target: TargetSession,
+    /// `None`: nothing was said.
+    pub(crate) target: Option<TargetSession>,
 }
 
 /// Why no server was found.
@@ -54,6 +55,19 @@ impl Servers {
         self.addresses.len() > 1
     }
 
+    /// Whether a server is looked at before it is used: there is a choice, or one has to be of a kind.
+    pub(crate) fn are_asked(&self) -> bool {
+        self.are_several() || self.question().is_some()
+    }
+
+    fn question(&self) -> Option<&'static str> {
+        match self.target {
+            Some(target) => target.question(),
+            None if self.are_several() => TargetSession::default().question(),
+            None => None,
+        }
+    }
+
     /// The options for the first server that fits, after connecting to it once. Without addresses, those that are
     /// given.
     pub(crate) async fn choose(
@@ -66,7 +80,7 @@ impl Servers {
         if candidates.is_empty() {
             candidates.push(options.clone());
         }
-        let question = if self.are_several() { self.target.question() } else { None };
+        let question = self.question();
         let mut reason = NoServer::ReadOnly;
         for options in candidates {
             let conn = match timeout(limit, options.connect()).await {
@@ -91,10 +105,19 @@ impl Servers {
     }
 }
 
-/// The options for another address.
+/// The options for another address. A folder is a host too for `sqlx`; a socket that is set as such could not be taken
+/// back for the next address.
 pub(crate) fn at(options: &PgConnectOptions, host: &str, port: u16) -> PgConnectOptions {
-    let options = options.clone().port(port);
-    if host.starts_with('/') { options.socket(host) } else { options.host(host) }
+    options.clone().host(host).port(port)
+}
+
+/// The options with the address of others.
+pub(crate) fn move_to(options: PgConnectOptions, chosen: &PgConnectOptions) -> PgConnectOptions {
+    let moved = options.host(chosen.get_host()).port(chosen.get_port());
+    match chosen.get_socket() {
+        Some(socket) => moved.socket(socket),
+        None => moved,
+    }
 }
 
 async fn fits(mut conn: PgConnection, question: Option<&str>) -> Result<bool, sqlx::Error> {

@@ -96,6 +96,14 @@ macro_rules! micros {
     };
 }
 
+/// Whether a transaction is open. It begins with its first statement, so both times are the same outside of one.
+macro_rules! in_transaction {
+    () => {
+        "pg_catalog.now() OPERATOR(pg_catalog.<>) pg_catalog.statement_timestamp()"
+    };
+}
+pub(crate) use in_transaction;
+
 /// The columns of [`Named`], from `pg_stat_activity` without its joins.
 macro_rules! named {
     () => {
@@ -104,13 +112,17 @@ macro_rules! named {
             micros!("s.backend_start"),
             ", s.usesysid::pg_catalog.int8, ",
             micros!("pg_catalog.pg_postmaster_start_time()"),
-            ", pg_catalog.host(pg_catalog.inet_server_addr()), pg_catalog.inet_server_port(), \
-             pg_catalog.now() OPERATOR(pg_catalog.<>) pg_catalog.statement_timestamp()"
+            ", pg_catalog.host(pg_catalog.inet_server_addr()), pg_catalog.inet_server_port(), ",
+            in_transaction!()
         )
     };
 }
 
 const OWN: &str = concat!(named!(), " FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) s");
+
+/// Whether a session `f` executes something. With `track_activities = off` its state is `disabled`, whatever it does.
+const IS_ACTIVE: &str = "CASE WHEN f.state OPERATOR(pg_catalog.<>) 'disabled' \
+                         THEN f.state OPERATOR(pg_catalog.=) 'active' END";
 
 /// Asks a connection for the name of its session.
 ///
@@ -128,7 +140,7 @@ pub(crate) async fn look(link: &mut PgConnection, id: SessionId) -> Result<Sight
     let SessionId { pid, .. } = id;
     let (columns, of_found) = (named!(), micros!("f.backend_start"));
     let sql = format!(
-        "{columns}, f.pid, f.usesysid::pg_catalog.int8, {of_found}, f.state = 'active' \
+        "{columns}, f.pid, f.usesysid::pg_catalog.int8, {of_found}, {IS_ACTIVE} \
          FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) s \
          LEFT JOIN pg_catalog.pg_stat_get_activity({pid}) f ON true"
     );

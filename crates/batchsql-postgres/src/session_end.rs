@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use batchsql_core::{ErrorClass, Session, SessionEnd, SinkError};
-use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
+use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::classify::{LinkLost, is_refusal, sink_error};
@@ -19,11 +19,13 @@ use crate::live_session::{LiveSession, LiveSessions};
 use crate::session::{
     BackendSession, Named, Presence, Server, ServerPlace, SessionId, Sight, ask_name, ask_system, look, terminate,
 };
+use crate::source::Source;
 
 /// How long a kept connection may take to answer. It may be dead, and another one can be opened.
 const ANSWER: Duration = Duration::from_secs(1);
 
-/// How long a new connection may take. After that a connection of the pool is tried.
+/// How long a new connection may take, with the password and the server for it. After that a connection of the pool is
+/// tried.
 const OPEN: Duration = Duration::from_millis(2500);
 
 /// How long to wait for a connection of the pool.
@@ -80,7 +82,7 @@ impl Sessions {
     ///
     /// # Errors
     /// The connection cannot be used.
-    pub(crate) async fn name(&self, pool: &PgPool, conn: &mut PostgresConn) -> Result<Option<Session>, SinkError> {
+    pub(crate) async fn name(&self, source: &Source, conn: &mut PostgresConn) -> Result<Option<Session>, SinkError> {
         conn.live = None;
         let link = conn.begin()?;
         let named = match ask_name(link).await {
@@ -100,7 +102,7 @@ impl Sessions {
         };
         let server = self.server(link, place).await?;
         if !self.probed.swap(true, Ordering::AcqRel) {
-            self.probe(pool, link, id).await?;
+            self.probe(source, link, id).await?;
         }
         conn.checked_idle(Ok(false))?;
         conn.live = self.live.add(id);
@@ -115,8 +117,8 @@ impl Sessions {
 
     /// Opens the connection from which sessions are ended, and sees whether it shares the session of another one. A
     /// pooler gives a statement the server connection that was used last, or one after the other.
-    async fn probe(&self, pool: &PgPool, link: &mut PgConnection, id: SessionId) -> Result<(), SinkError> {
-        let Ok(mut ending) = self.open(pool).await else { return Ok(()) };
+    async fn probe(&self, source: &Source, link: &mut PgConnection, id: SessionId) -> Result<(), SinkError> {
+        let Ok(mut ending) = self.open(source).await else { return Ok(()) };
         let again = ask_name(link).await?.id;
         let own = timeout(ANSWER, ask_name(&mut ending.conn)).await;
         let Ok(Ok(own)) = own else { return Ok(()) };
@@ -132,7 +134,7 @@ impl Sessions {
     ///
     /// # Errors
     /// The server cannot be asked now.
-    pub(crate) async fn end(&self, pool: &PgPool, session: &BackendSession) -> Result<SessionEnd, SinkError> {
+    pub(crate) async fn end(&self, source: &Source, session: &BackendSession) -> Result<SessionEnd, SinkError> {
         let mut kept = self.kept.lock().await;
         // Taken out while it is used: what is given up in the middle is closed.
         if let Some(mut link) = kept.take()
@@ -147,7 +149,7 @@ impl Sessions {
                 return Ok(end);
             }
         }
-        match self.open(pool).await {
+        match self.open(source).await {
             Ok(mut link) => {
                 let sight = look(&mut link.conn, session.id).await?;
                 self.check_own(sight.own.id, Some(link.live.id), session);
@@ -158,7 +160,7 @@ impl Sessions {
             }
             Err(refused) => {
                 // Sessions that were given up may hold every place of the server.
-                let Some(mut conn) = pooled(pool).await else { return Err(refused) };
+                let Some(mut conn) = source.take_within(POOLED).await else { return Err(refused) };
                 let link = conn.begin()?;
                 let sight = look(link, session.id).await?;
                 self.check_own(sight.own.id, None, session);
@@ -178,7 +180,11 @@ impl Sessions {
     ///
     /// # Errors
     /// The server cannot be asked now.
-    pub(crate) async fn is_working(&self, pool: &PgPool, session: &BackendSession) -> Result<Option<bool>, SinkError> {
+    pub(crate) async fn is_working(
+        &self,
+        source: &Source,
+        session: &BackendSession,
+    ) -> Result<Option<bool>, SinkError> {
         let mut kept = self.kept.lock().await;
         let seen = match kept.take() {
             // It may be dead.
@@ -191,7 +197,7 @@ impl Sessions {
         let (mut link, sight) = match seen {
             Some(seen) => seen,
             None => {
-                let mut link = self.open(pool).await?;
+                let mut link = self.open(source).await?;
                 let sight = look(&mut link.conn, session.id).await?;
                 (link, sight)
             }
@@ -278,22 +284,34 @@ impl Sessions {
         Ok(SessionEnd::Impossible)
     }
 
-    /// Opens a connection to end sessions from.
-    async fn open(&self, pool: &PgPool) -> Result<EndingLink, SinkError> {
-        let options = (*pool.connect_options()).clone().disable_statement_logging();
+    /// Opens a connection to end sessions from. Where it fails, the server is chosen again before the next one: a lane
+    /// that waits for the end of a session takes no connection that would find the new primary.
+    async fn open(&self, source: &Source) -> Result<EndingLink, SinkError> {
+        let mut used = source.given();
         let opening = async {
+            source.refresh().await?;
+            used = source.given();
+            let options = (*source.pool.connect_options()).clone().disable_statement_logging();
             let mut conn = PgConnection::connect_with(&options)
                 .await
                 .map_err(|error| sink_error(error, LinkLost::BeforeCommit))?;
             let id = ask_name(&mut conn).await?.id;
             Ok((conn, id))
         };
-        let (conn, id) = timeout(OPEN, opening).await.unwrap_or_else(|_| {
+        let opened = timeout(OPEN, opening).await.unwrap_or_else(|_| {
             Err(SinkError::new(
                 ErrorClass::Transient,
                 "no connection to end a session from; the server does not answer",
             ))
-        })?;
+        });
+        let (conn, id) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                // A provider may be slow.
+                let _ = timeout(ANSWER, source.failed(used.as_ref(), &error)).await;
+                return Err(error);
+            }
+        };
         let Some(live) = id.and_then(|id| self.live.add(id)) else {
             self.give_up(if id.is_some() { Nameless::Shared } else { Nameless::Hidden });
             return Err(SinkError::new(ErrorClass::Internal, "the session of the connection has no name of its own"));
@@ -351,13 +369,4 @@ impl Sessions {
 /// The error of a connection that came with an open transaction.
 fn open_transaction(conn: &mut PostgresConn, seen: Result<bool, SinkError>) -> SinkError {
     conn.checked_idle(seen).expect_err("there is a transaction")
-}
-
-/// A connection of the pool.
-async fn pooled(pool: &PgPool) -> Option<PostgresConn> {
-    let conn = match pool.try_acquire() {
-        Some(conn) => conn,
-        None => timeout(POOLED, pool.acquire()).await.ok()?.ok()?,
-    };
-    Some(PostgresConn::new(conn, false))
 }

@@ -181,15 +181,12 @@ impl Sink for PostgresSink {
         if !has_names || !self.keeps_statements(conn).await? {
             return Ok(None);
         }
-        self.sessions.name(&self.source.pool, conn).await
+        self.sessions.name(&self.source, conn).await
     }
 
     async fn end_session(&self, session: &Session) -> Result<SessionEnd, SinkError> {
         match session.name::<BackendSession>() {
-            Some(session) => {
-                self.source.refresh().await?;
-                self.sessions.end(&self.source.pool, session).await
-            }
+            Some(session) => self.sessions.end(&self.source, session).await,
             None => Ok(SessionEnd::Impossible),
         }
     }
@@ -197,10 +194,7 @@ impl Sink for PostgresSink {
     /// One query from the connection from which sessions are ended.
     async fn is_working(&self, session: &Session) -> Result<Option<bool>, SinkError> {
         match session.name::<BackendSession>() {
-            Some(session) => {
-                self.source.refresh().await?;
-                self.sessions.is_working(&self.source.pool, session).await
-            }
+            Some(session) => self.sessions.is_working(&self.source, session).await,
             None => Ok(None),
         }
     }
@@ -210,6 +204,8 @@ impl Sink for PostgresSink {
     }
 
     async fn prepare(&self, conn: &mut PostgresConn, schema: &Schema) -> Result<PostgresPlan, SinkError> {
+        // An open transaction would be that of others, and its state not the one of the table.
+        conn.check_idle().await?;
         let mut settings = self.settings;
         if settings.prepared_statements && !self.keeps_statements(conn).await? {
             settings = settings.prepared_statements(false);

@@ -1,16 +1,18 @@
 //! Owns where connections come from: the pool, its password and its server when these change.
 //! Must not know batches or plans.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use batchsql_core::{CachedPassword, ErrorClass, SinkError};
 use sqlx::PgPool;
+use sqlx::postgres::PgConnectOptions;
+use tokio::time::timeout;
 
 use crate::classify::{LinkLost, sink_error};
 use crate::conn::PostgresConn;
-use crate::servers::{NoServer, Servers};
+use crate::servers::{NoServer, Servers, move_to};
 
 /// The connections of a sink. Clones share them.
 #[derive(Clone)]
@@ -18,6 +20,9 @@ pub(crate) struct Source {
     pub(crate) pool: PgPool,
     password: Option<CachedPassword>,
     servers: Arc<Choice>,
+    /// The password that this pool has. The provider may serve other pools, and none of them is told of a new password
+    /// that another one has asked for. Locked while the options of the pool are changed.
+    given: Arc<Mutex<Option<Arc<str>>>>,
     /// Others use the pool too.
     is_shared: Arc<AtomicBool>,
 }
@@ -28,26 +33,35 @@ struct Choice {
     limit: Duration,
     /// The server is to be chosen before the next connection.
     is_open: AtomicBool,
-    choosing: tokio::sync::Mutex<()>,
+    /// Password and server are renewed by one at a time.
+    renewing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Source {
     /// A pool that is used as it is.
     pub(crate) fn new(pool: PgPool) -> Self {
-        Self { pool, password: None, servers: Arc::default(), is_shared: Arc::new(AtomicBool::new(true)) }
+        Self {
+            pool,
+            password: None,
+            servers: Arc::default(),
+            given: Arc::default(),
+            is_shared: Arc::new(AtomicBool::new(true)),
+        }
     }
 
-    /// A pool whose password and server may change. `is_open`: no server was chosen yet.
+    /// A pool whose password and server may change. `given`: the password that it has. `is_open`: no server was chosen
+    /// yet.
     pub(crate) fn changing(
         pool: PgPool,
         password: Option<CachedPassword>,
+        given: Option<Arc<str>>,
         servers: Servers,
         limit: Duration,
         is_open: bool,
     ) -> Self {
-        let is_open = AtomicBool::new(is_open && servers.are_several());
+        let is_open = AtomicBool::new(is_open && servers.are_asked());
         let servers = Arc::new(Choice { servers, limit, is_open, ..Choice::default() });
-        Self { pool, password, servers, is_shared: Arc::default() }
+        Self { pool, password, servers, given: Arc::new(Mutex::new(given)), is_shared: Arc::default() }
     }
 
     /// The pool, for others to use.
@@ -61,65 +75,119 @@ impl Source {
         Ok(PostgresConn::new(conn, self.is_shared.load(Ordering::Acquire)))
     }
 
+    /// A connection that the pool has already, or gets within this time; one that is not in the middle of something.
+    pub(crate) async fn take_within(&self, time: Duration) -> Option<PostgresConn> {
+        let mut conn = match self.pool.try_acquire() {
+            Some(conn) => PostgresConn::new(conn, self.is_shared.load(Ordering::Acquire)),
+            None => timeout(time, self.take()).await.ok()?.ok()?,
+        };
+        // Inside of a transaction the server shows what it showed before.
+        timeout(time, conn.check_idle()).await.ok()?.ok()?;
+        Some(conn)
+    }
+
     /// A connection.
     ///
     /// # Errors
     /// The server cannot be reached, or refuses.
     pub(crate) async fn acquire(&self) -> Result<PostgresConn, SinkError> {
         self.refresh().await?;
+        let used = self.given();
         let error = match self.take().await {
             Ok(conn) => return Ok(conn),
             Err(error) => error,
         };
-        match &self.password {
-            // A token may end before the time that its provider said.
-            Some(password) if matches!(error.code(), Some("28P01" | "28000")) => {
-                password.refused().await;
-                if !self.renew(password).await? {
-                    return Err(error);
-                }
+        if is_login_refused(&error) && self.password.is_some() {
+            self.refused(used.as_ref()).await?;
+            self.refresh().await?;
+            if self.given() == used {
+                return Err(error);
             }
-            _ if self.servers.servers.are_several() => {
-                self.reconsider();
-                self.choose().await?;
-            }
-            _ => return Err(error),
+        } else if self.servers.servers.are_several() {
+            self.reconsider();
+            self.refresh().await?;
+        } else {
+            return Err(error);
         }
         self.take().await
     }
 
-    /// Makes new connections use the password and the server of now.
+    /// Takes in that a connection could not be opened with this password, so that the next one is opened otherwise.
+    pub(crate) async fn failed(&self, used: Option<&Arc<str>>, error: &SinkError) {
+        if is_login_refused(error) {
+            // Without another password the next one fails in the same way.
+            let _ = self.refused(used).await;
+        } else {
+            self.reconsider();
+        }
+    }
+
+    /// Says that the server refused a password, unless there is another one already. A token may end before the time
+    /// that its provider said.
+    async fn refused(&self, used: Option<&Arc<str>>) -> Result<(), SinkError> {
+        if let Some(password) = &self.password
+            && Some(&password.get().await?.0) == used
+        {
+            password.refused().await;
+        }
+        Ok(())
+    }
+
+    /// Makes new connections use the password and the server of now. What was begun goes on when the call is dropped:
+    /// a provider or a list of servers may take longer than its caller has time.
     ///
     /// # Errors
     /// There is no password, or no server.
     pub(crate) async fn refresh(&self) -> Result<(), SinkError> {
-        if let Some(password) = &self.password {
-            self.renew(password).await?;
+        if self.password.is_none() && !self.servers.is_open.load(Ordering::Acquire) {
+            return Ok(());
         }
-        if self.servers.is_open.load(Ordering::Acquire) { self.choose().await } else { Ok(()) }
+        let one_at_a_time = Arc::clone(&self.servers.renewing).lock_owned().await;
+        let source = self.clone();
+        let renewing = tokio::spawn(async move {
+            let done = source.renew().await;
+            drop(one_at_a_time);
+            done
+        });
+        renewing.await.unwrap_or_else(|_| {
+            let text = "the password provider failed (a panic), or the runtime ends";
+            Err(SinkError::new(ErrorClass::Transient, text))
+        })
     }
 
     /// The server turned out not to be the right one, as after a failover.
     pub(crate) fn reconsider(&self) {
-        if self.servers.servers.are_several() {
+        if self.servers.servers.are_asked() {
             self.servers.is_open.store(true, Ordering::Release);
         }
     }
 
-    /// Whether the password is another one.
-    async fn renew(&self, password: &CachedPassword) -> Result<bool, SinkError> {
-        let (text, is_new) = password.get().await?;
-        if is_new {
-            self.pool.set_connect_options((*self.pool.connect_options()).clone().password(&text));
-        }
-        Ok(is_new)
-    }
-
-    async fn choose(&self) -> Result<(), SinkError> {
-        let _one_at_a_time = self.servers.choosing.lock().await;
+    async fn renew(&self) -> Result<(), SinkError> {
+        self.renew_password().await?;
         if !self.servers.is_open.load(Ordering::Acquire) {
             return Ok(());
         }
+        let used = self.given();
+        match self.choose().await {
+            Err(error) if is_login_refused(&error) && self.password.is_some() => {
+                self.refused(used.as_ref()).await?;
+                self.renew_password().await?;
+                if self.given() == used { Err(error) } else { self.choose().await }
+            }
+            done => done,
+        }
+    }
+
+    async fn renew_password(&self) -> Result<(), SinkError> {
+        let Some(password) = &self.password else { return Ok(()) };
+        let (text, _) = password.get().await?;
+        if self.given().as_ref() != Some(&text) {
+            self.change(|options| options.password(&text), Some(&text));
+        }
+        Ok(())
+    }
+
+    async fn choose(&self) -> Result<(), SinkError> {
         let options = (*self.pool.connect_options()).clone();
         let chosen = self.servers.servers.choose(&options, self.servers.limit).await.map_err(|none| match none {
             NoServer::Failed(_, error) => sink_error(error, LinkLost::BeforeCommit),
@@ -131,8 +199,26 @@ impl Source {
                 "each server that answers is read-only; wait for the failover, or name the primary",
             ),
         })?;
-        self.pool.set_connect_options(chosen);
+        self.change(|options| move_to(options, &chosen), None);
         self.servers.is_open.store(false, Ordering::Release);
         Ok(())
     }
+
+    /// The password that the pool has, where it comes from a provider.
+    pub(crate) fn given(&self) -> Option<Arc<str>> {
+        self.given.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes the options of the pool as they are now; with a password, it is the one that is given.
+    fn change(&self, change: impl FnOnce(PgConnectOptions) -> PgConnectOptions, password: Option<&Arc<str>>) {
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        self.pool.set_connect_options(change((*self.pool.connect_options()).clone()));
+        if let Some(password) = password {
+            *given = Some(Arc::clone(password));
+        }
+    }
+}
+
+fn is_login_refused(error: &SinkError) -> bool {
+    matches!(error.code(), Some("28P01" | "28000"))
 }

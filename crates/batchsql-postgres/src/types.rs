@@ -135,6 +135,9 @@ fn wire_form(ty: ColumnType, real: &RealType) -> Result<Form, &'static str> {
 
         Type::Json if is("json") => plain(Wire::Json, Changed),
         Type::Json if is("jsonb") => plain(Wire::Jsonb, Changed),
+        Type::Json | Type::Text if real.category == 'A' && matches!(&*real.element, "nameout" | "charout") => {
+            Err("would be cut in its elements, to 63 bytes or to one; declare the column text[]")
+        }
         Type::Json if real.category == 'A' => {
             // The elements of an array of JSON are JSON themselves: a text keeps its quotes, a null is not NULL.
             let (wire, elements) = match &*real.element {
@@ -283,6 +286,12 @@ mod tests {
         check(ColumnType::Text, "timestamptz", "not converted");
         check(ColumnType::Text, "char", "one byte");
         check(ColumnType::Bytes, "text", "bytea");
+        for (name, element) in [("_name", "nameout"), ("_char", "charout")] {
+            for ty in [ColumnType::Text, ColumnType::Json] {
+                let why = form(ty, &RealType { element: element.into(), ..real(name) }).unwrap_err();
+                assert!(why.contains("declare the column text[]"), "{name}: {why}");
+            }
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use batchsql_core::ColumnType;
 use batchsql_core::exhaustive::Type;
 
 use crate::real_type::RealType;
+use crate::times::Keeps;
 use crate::wire::Wire;
 
 /// What a value has to keep to, so that its column stores it as it is.
@@ -24,12 +25,12 @@ pub(crate) enum ValueLimit {
     Characters { most: usize },
     /// Text or JSON from which the server reads numbers of `numeric(precision, scale)`.
     NumericElements { precision: i32, scale: i32 },
-    /// Text from which the server reads times: it keeps six digits of a second.
+    /// Text from which the server reads instants: it keeps six digits of a second.
     TextFraction,
-    /// The same of times without a zone: it leaves out a zone.
-    LocalTimes,
-    /// Text from which the server reads dates: it leaves out the time of day.
-    Dates,
+    /// Text from which the server reads dates or times that have no place for a part.
+    Times(Keeps),
+    /// Text from which the server reads intervals.
+    Interval,
 }
 
 impl ValueLimit {
@@ -42,8 +43,8 @@ impl ValueLimit {
             | Self::Characters { .. }
             | Self::NumericElements { .. }
             | Self::TextFraction
-            | Self::LocalTimes
-            | Self::Dates => Self::None,
+            | Self::Times(_)
+            | Self::Interval => Self::None,
         }
     }
 }
@@ -80,11 +81,12 @@ fn text_limit(real: &RealType) -> ValueLimit {
     let Some(spelled) = &real.spelled else { return ValueLimit::None };
     match (&*spelled.base, real.numeric()) {
         ("numeric", Some((precision, scale))) => ValueLimit::NumericElements { precision, scale },
-        ("timestamp" | "tsrange" | "tsmultirange", _) => ValueLimit::LocalTimes,
-        ("date" | "daterange" | "datemultirange", _) => ValueLimit::Dates,
-        ("time" | "timetz" | "timestamptz" | "interval" | "tstzrange" | "tstzmultirange", _) => {
-            ValueLimit::TextFraction
-        }
+        ("timestamp" | "tsrange" | "tsmultirange", _) => ValueLimit::Times(Keeps::DateAndTime),
+        ("date" | "daterange" | "datemultirange", _) => ValueLimit::Times(Keeps::Date),
+        ("time", _) => ValueLimit::Times(Keeps::Time),
+        ("timetz", _) => ValueLimit::Times(Keeps::TimeAndZone),
+        ("interval", _) => ValueLimit::Interval,
+        ("timestamptz" | "tstzrange" | "tstzmultirange", _) => ValueLimit::TextFraction,
         _ => ValueLimit::None,
     }
 }

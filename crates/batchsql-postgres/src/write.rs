@@ -34,7 +34,7 @@ pub(crate) async fn write_rows(
     let refused = unfit_rows(rows, &plan.fields);
     // A column may have become wider since.
     if plan.is_due() || !refused.is_empty() {
-        let freshness = if refused.is_empty() { Freshness::Recent } else { Freshness::Now };
+        let freshness = if refused.is_empty() { Freshness::Recent } else { Freshness::Values };
         let state = plan.recheck_table(conn.begin()?, freshness).await?;
         conn.end();
         if !matches!(state, TableState::Same) {
@@ -193,8 +193,12 @@ async fn write_droppable(
     };
     match result {
         Err(error) if error.code() == Some(guard::RAISED) || error.class() == ErrorClass::Duplicate => {
-            plan.rows_were_dropped();
-            transaction(link, plan, rows, Body::Parts, attempt).await
+            // The reason may be another one, for example a value that its column would change.
+            let result = transaction(link, plan, rows, Body::Parts, attempt).await;
+            if result.as_ref().is_ok_and(|ignored| !ignored.is_empty()) {
+                plan.rows_were_dropped();
+            }
+            result
         }
         result => result,
     }

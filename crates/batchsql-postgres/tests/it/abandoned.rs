@@ -271,13 +271,27 @@ async fn a_server_without_a_free_connection_ends_what_was_given_up() {
 /// No connection can be opened, and the one that was kept is gone: one of the pool does it.
 #[tokio::test]
 async fn a_connection_of_the_pool_ends_sessions_when_no_other_can_be_opened() {
+    pool_ends_sessions(false).await;
+}
+
+/// Inside of a transaction the server shows its sessions as they were first seen in it.
+#[tokio::test]
+async fn a_connection_with_an_open_transaction_does_not_look_at_sessions() {
+    pool_ends_sessions(true).await;
+}
+
+async fn pool_ends_sessions(is_in_transaction: bool) {
     let server = Server::start(Kind::Postgres, &["-c", "max_connections=8", "-c", "superuser_reserved_connections=0"]);
     let dsn = prepared_dsn(server.dsn(), TABLE).await;
     let admin = PostgresSink::with_options(&dsn.parse::<PostgresOptions>().unwrap().max_connections(1)).await.unwrap();
     let options = (*admin.pg_pool().connect_options()).clone();
     let sink = users_pool(&options.clone().application_name("ours"), 2).await;
     let mut locker = locker(&options, "UPDATE t SET note = 'locked' WHERE id = 1").await;
-    let idle = sink.acquire().await.unwrap();
+    let mut idle = sink.pg_pool().acquire().await.unwrap();
+    if is_in_transaction {
+        // The session that is given up is not there yet.
+        idle.execute("BEGIN; SELECT count(*) FROM pg_stat_activity").await.unwrap();
+    }
     let session = give_up(&sink, &admin, "ours").await.unwrap();
     drop(idle);
     until(&admin, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'ours'", "3").await;

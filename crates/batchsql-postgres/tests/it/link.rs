@@ -8,7 +8,7 @@ use batchsql_postgres::{PostgresOptions, PostgresSink, Strategy};
 use batchsql_testserver::unique;
 
 use crate::proxy::{COMMIT, Cut, commits, through_proxy};
-use crate::support::{HOUR, batch_of, fresh_dsn, outcomes_of, read, row, schema, with_parameter, with_strategy};
+use crate::support::{HOUR, batch_of, fresh_dsn, outcomes_of, read, row, schema, skip, with_parameter, with_strategy};
 
 fn start(sink: &PostgresSink) -> BatchSql {
     let config = PipelineConfig { flush_interval: HOUR, ..PipelineConfig::default() };
@@ -215,12 +215,16 @@ async fn spin(polls: u32, time: Duration) {
 #[tokio::test]
 async fn a_timeout_before_the_commit_is_not_unknown() {
     for strategy in [Strategy::Staging, Strategy::Copy] {
+        let name = unique("timeout");
         let dsn = fresh_dsn("CREATE TABLE t (id bigint UNIQUE, note text)").await;
-        let sink = with_strategy(&dsn, strategy).await;
-        let mut locker = PgConnection::connect_with(&sink.pg_pool().connect_options()).await.unwrap();
+        let admin = PostgresSink::connect(&dsn).await.unwrap();
+        let sink = with_strategy(&with_parameter(&dsn, &format!("application_name={name}")), strategy).await;
+        let mut locker = PgConnection::connect_with(&admin.pg_pool().connect_options()).await.unwrap();
         let schema = schema(Conflict::None);
-        let statement_timeout = Duration::from_millis(300);
-        let config = PipelineConfig { flush_interval: HOUR, statement_timeout, ..PipelineConfig::default() };
+        // Time is skipped: nothing else takes so long.
+        let statement_timeout = Duration::from_secs(600);
+        let config =
+            PipelineConfig { flush_interval: HOUR, statement_timeout, retry_for: HOUR, ..PipelineConfig::default() };
         let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
         db.prepare(&schema).await.unwrap();
         // COPY waits before it asks for data, the merge of the staging table at its first row.
@@ -230,7 +234,20 @@ async fn a_timeout_before_the_commit_is_not_unknown() {
             let db = db.clone();
             async move { outcomes_of(&db, (0..5).map(|id| row(&schema, id, "a"))).await }
         });
-        tokio::time::sleep(Duration::from_millis(700)).await;
+        let waiting =
+            format!("SELECT pid FROM pg_stat_activity WHERE application_name = '{name}' AND wait_event_type = 'Lock'");
+        let waits = async |given_up: &[String]| loop {
+            let mut pids = read(&admin, &waiting).await;
+            pids.retain(|pid| !given_up.contains(pid));
+            if !pids.is_empty() {
+                return pids;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        let given_up = waits(&[]).await;
+        skip(statement_timeout).await;
+        // It is written again, on another connection.
+        waits(&given_up).await;
         assert_eq!((db.balance().in_flight(), db.balance().failed()), (5, 0), "{strategy:?}");
         locker.execute("ROLLBACK").await.unwrap();
         let outcomes = write.await.unwrap();

@@ -1,12 +1,14 @@
 //! Values that a column would change: refused row by row, or converted by the database where it may.
 
+use std::time::Duration;
+
 use batchsql_core::{
     Attempt, ColumnType, Decimal, ErrorClass, Json, Schema, Sink, Time, Timestamp, TimestampTz, Value,
 };
 use batchsql_postgres::Strategy;
 
 use crate::support::{
-    Dsn, batch_of_rows, execute, fresh, fresh_dsn, outcomes, read, values, with_parameter, with_strategy, write,
+    Dsn, batch_of_rows, execute, fresh, fresh_dsn, outcomes, read, skip, values, with_parameter, with_strategy, write,
 };
 
 const ALL: [Strategy; 5] = [Strategy::Auto, Strategy::MultiValues, Strategy::Unnest, Strategy::Copy, Strategy::Staging];
@@ -89,6 +91,26 @@ fn lossy_values() -> Vec<Lossy> {
         ("interval", text, "0.123456 seconds".into(), "0.1234567 seconds".into(), "22000", "00:00:00.123457"),
         ("timetz(0)", text, "12:00:00+02".into(), "12:00:00.6+02".into(), "22000", "12:00:01+02"),
         ("money", text, "1.50".into(), "1.509".into(), "22000", "$1.51"),
+        ("money", text, "$1,000.50".into(), "$1.009".into(), "22000", "$1.01"),
+        ("money", text, "-$1.50".into(), "1,000.009".into(), "22000", "$1,000.01"),
+        ("money", text, "-1.5".into(), "(1.009)".into(), "22000", "-$1.01"),
+        ("money[]", text, "{1.50}".into(), "{1.509}".into(), "22000", "{$1.51}"),
+        ("time[]", text, "{12:00}".into(), "{12:00:00+02}".into(), "22000", "{12:00:00}"),
+        ("time[]", text, "{12:00:00.5}".into(), "{12:00 UTC}".into(), "22000", "{12:00:00}"),
+        ("time[]", text, "{12:00 PM}".into(), "{2026-01-31 12:00}".into(), "22000", "{12:00:00}"),
+        ("timetz", text, "12:00:00+02".into(), "2026-01-31 12:00+02".into(), "22000", "12:00:00+02"),
+        (
+            "timestamp[]",
+            text,
+            "{\"Sat Jan 31 12:00:00 2026\"}".into(),
+            "{20260131T120000Z}".into(),
+            "22000",
+            "{\"2026-01-31 12:00:00\"}",
+        ),
+        ("tsrange", text, "[20260131T1200,)".into(), "[2026-01-31 UTC,)".into(), "22000", "[\"2026-01-31 00:00:00\",)"),
+        ("daterange", text, "[20260131,)".into(), "[20260131T120000,)".into(), "22000", "[2026-01-31,)"),
+        ("date[]", text, "{294277-01-01}".into(), "{2026-01-31 1200}".into(), "22000", "{2026-01-31}"),
+        ("interval", text, "1.1234567 days".into(), "1.1234567 seconds".into(), "22000", "00:00:01.123457"),
     ]
 }
 
@@ -174,8 +196,23 @@ async fn refused_values_are_told_by_index_without_halving() {
     // Where one row refuses all of them.
     let error = sink.write(&mut conn, &plan, batch.rows(), &Attempt::new(true)).await.unwrap_err();
     assert_eq!((error.class(), error.code()), (ErrorClass::Row, Some("22003")));
-    // A column that is wider now takes the rows.
+    // A column that is wider now takes the rows, once the reading of the table is a second old.
     execute(sink.pg_pool(), "TRUNCATE t; ALTER TABLE t ALTER v TYPE numeric, ALTER id TYPE bigint").await;
+    skip(Duration::from_secs(1)).await;
     let error = sink.write(&mut conn, &plan, batch.rows(), &Attempt::new(false)).await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Schema);
+}
+
+/// A cast to these cuts each element off without a word.
+#[tokio::test]
+async fn arrays_whose_elements_would_be_cut_are_refused() {
+    for ty in ["name[]", "\"char\"[]"] {
+        for column in [ColumnType::Text, ColumnType::Json] {
+            let sink = fresh(&format!("CREATE TABLE t (v {ty})")).await;
+            let schema = Schema::builder("t").column("v", column).build().unwrap();
+            let mut conn = sink.acquire().await.unwrap();
+            let error = sink.prepare(&mut conn, &schema).await.unwrap_err();
+            assert!(error.to_string().contains("declare the column text[]"), "{ty}: {error}");
+        }
+    }
 }

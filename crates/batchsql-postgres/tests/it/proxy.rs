@@ -125,6 +125,48 @@ async fn hold(mut held: Vec<u8>, from_client: &mut OwnedReadHalf, to_server: &mu
     let _ = to_server.shutdown().await;
 }
 
+/// A way to a server that can be cut off without a word: what is sent on it is taken, and nothing comes back.
+pub(crate) struct Silenced {
+    pub(crate) port: u16,
+    is_silent: Arc<AtomicBool>,
+}
+
+impl Silenced {
+    pub(crate) async fn start(server: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let is_silent = Arc::new(AtomicBool::new(false));
+        let of_links = Arc::clone(&is_silent);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let ((from_client, to_client), (from_server, to_server)) =
+                    (client.into_split(), TcpStream::connect(&*server).await.unwrap().into_split());
+                tokio::spawn(pass(from_client, to_server, Arc::clone(&of_links)));
+                tokio::spawn(pass(from_server, to_client, Arc::clone(&of_links)));
+            }
+        });
+        Self { port, is_silent }
+    }
+
+    /// From now on, also for new links.
+    pub(crate) fn silence(&self) {
+        self.is_silent.store(true, Ordering::SeqCst);
+    }
+}
+
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, is_silent: Arc<AtomicBool>) {
+    let mut buffer = vec![0; 1 << 16];
+    while let Ok(len @ 1..) = from.read(&mut buffer).await {
+        if !is_silent.load(Ordering::SeqCst) && to.write_all(&buffer[..len]).await.is_err() {
+            return;
+        }
+    }
+    if is_silent.load(Ordering::SeqCst) {
+        // The other side hears of no end.
+        std::future::pending::<()>().await;
+    }
+}
+
 /// A sink that reaches its own tables through a proxy, without TLS so that the proxy sees the messages.
 pub(crate) async fn through_proxy(cut: Cut, strategy: Strategy) -> (PostgresSink, Proxy, TestSink) {
     let direct = fresh("CREATE TABLE t (id bigint UNIQUE, note text, version int DEFAULT 1)").await;

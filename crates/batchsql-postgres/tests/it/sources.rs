@@ -1,16 +1,17 @@
 //! Where connections come from: several servers, passwords that change, a server that is away, a pool that others use.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use batchsql_core::{Attempt, BatchSql, Conflict, ErrorClass, Password, PipelineConfig, Sink};
-use batchsql_postgres::sqlx::postgres::PgPoolOptions;
+use batchsql_core::{Attempt, BatchSql, Conflict, ErrorClass, Password, PipelineConfig, SessionEnd, Sink};
+use batchsql_postgres::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use batchsql_postgres::sqlx::{Connection, Executor, PgConnection};
 use batchsql_postgres::{PostgresOptions, PostgresSink, TargetSession};
 use batchsql_testserver::{Kind, Server, unique};
 use tokio::net::TcpListener;
 
+use crate::proxy::Silenced;
 use crate::support::{
     HOUR, at_end, batch_of, execute, fresh, fresh_dsn, outcomes, prepared_dsn, read, row, schema, user_until_end,
     with_parameter, write,
@@ -169,6 +170,13 @@ async fn a_transaction_that_was_left_open_takes_no_row_in() {
         let mut conn = sink.acquire().await.unwrap();
         let plan = sink.prepare(&mut conn, &schema).await.unwrap();
         drop(conn);
+        // It is no fault of the table either.
+        let _ = pool.acquire().await.unwrap().execute(sql).await;
+        let mut conn = sink.acquire().await.unwrap();
+        let error = sink.prepare(&mut conn, &schema).await.unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Transient, "{sql}: {error}");
+        assert!(error.to_string().contains("end every transaction"), "{error}");
+        drop(conn);
         let _ = pool.acquire().await.unwrap().execute(sql).await;
         let mut conn = sink.acquire().await.unwrap();
         let error = sink.write(&mut conn, &plan, batch.rows(), &Attempt::new(false)).await.unwrap_err();
@@ -201,6 +209,20 @@ async fn a_lock_is_waited_for_as_long_as_the_options_say() {
     let error = PostgresSink::connect(&with_parameter(&dsn, "lock_timeout=1&prepared_statements=false")).await;
     let error = error.unwrap_err().to_string();
     assert!(error.contains("ALTER ROLE"), "{error}");
+}
+
+/// Without `track_activities` a session that works shows nothing of it.
+#[tokio::test]
+async fn whether_a_session_works_is_not_known_where_the_server_does_not_track_it() {
+    let user = unique("user");
+    let _user = user_until_end(&user);
+    let make = format!("CREATE USER {user} SUPERUSER PASSWORD 'x'; ALTER ROLE {user} SET track_activities = off");
+    let admin = fresh(&make).await;
+    let options = (*admin.pg_pool().connect_options()).clone().username(&user).password("x");
+    let sink = PostgresSink::with_options(&PostgresOptions::from_connect_options(options)).await.unwrap();
+    let mut conn = sink.acquire().await.unwrap();
+    let session = sink.session(&mut conn).await.unwrap().unwrap();
+    assert_eq!(sink.is_working(&session).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -237,4 +259,154 @@ async fn whether_a_session_works_is_seen_from_another_one() {
     assert_eq!(again.is_working(&session).await.unwrap(), Some(false));
     // Ending is not disturbed by looking.
     assert_eq!(outcomes(&again, [row(&schema, 7, "b")]).await.len(), 1);
+}
+
+/// The user `app` with the table on a server of the test's own.
+async fn with_app(server: &Server) -> PgConnectOptions {
+    let mut admin = PgConnection::connect(server.dsn()).await.unwrap();
+    let make = format!("CREATE USER app PASSWORD 'x' SUPERUSER; {TABLE}");
+    admin.execute(&*make).await.unwrap();
+    server.dsn().parse::<PgConnectOptions>().unwrap().username("app").password("x")
+}
+
+/// The first server is cut off without a word. A lane that waits for the end of a session takes no connection, and
+/// finds the other server all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_that_waits_for_the_end_of_a_session_finds_the_new_primary() {
+    let (first, second) = (Server::start(Kind::Postgres, &[]), Server::start(Kind::Postgres, &[]));
+    let (to_first, to_second) = (with_app(&first).await, with_app(&second).await);
+    let link = Silenced::start(format!("127.0.0.1:{}", to_first.get_port())).await;
+    let addresses = [("127.0.0.1", link.port), ("127.0.0.1", to_second.get_port())];
+    let options = PostgresOptions::from_connect_options(to_first.clone()).servers(addresses, TargetSession::ReadWrite);
+    let options = options.connect_timeout(Duration::from_secs(1)).max_connections(2);
+    let sink = PostgresSink::with_options(&options).await.unwrap();
+    let config = PipelineConfig {
+        flush_interval: Duration::from_millis(1),
+        statement_timeout: Duration::from_secs(2),
+        ordering: batchsql_core::Ordering::PerTable,
+        retry_for: HOUR,
+        ..PipelineConfig::default()
+    };
+    let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
+    let schema = schema(Conflict::replace(["id"]));
+    assert!(db.submit_tracked(&row(&schema, 1, "a")).await.unwrap().await.is_written());
+    // The write is on its way: it waits for a lock.
+    let mut locker = PgConnection::connect_with(&to_first).await.unwrap();
+    locker.execute("BEGIN; LOCK t").await.unwrap();
+    let receipt = db.submit_tracked(&row(&schema, 2, "b")).await.unwrap();
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+    while batchsql_postgres::sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut locker).await.unwrap() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    link.silence();
+    let outcome = tokio::time::timeout(Duration::from_secs(120), receipt).await.expect("the other server is found");
+    assert!(outcome.is_written(), "{outcome:?}");
+    let mut there = PgConnection::connect_with(&to_second).await.unwrap();
+    let ids: Vec<i64> = batchsql_postgres::sqlx::query_scalar("SELECT id FROM t").fetch_all(&mut there).await.unwrap();
+    assert_eq!(ids, [2]);
+}
+
+/// A user whose password is that of the provider, and the options for it.
+async fn with_provider(
+    admin: &PostgresSink,
+    user: &str,
+    provider: impl batchsql_core::PasswordProvider,
+) -> PostgresOptions {
+    execute(admin.pg_pool(), &format!("CREATE USER {user} PASSWORD 'token-0' SUPERUSER")).await;
+    let options = (*admin.pg_pool().connect_options()).clone().username(user).password("wrong");
+    PostgresOptions::from_connect_options(options).password_provider(provider)
+}
+
+/// Sinks share a provider, and each has a pool with a password of its own.
+#[tokio::test]
+async fn each_sink_of_a_provider_gets_its_new_password() {
+    let user = unique("user");
+    let _user = user_until_end(&user);
+    let admin = fresh(TABLE).await;
+    let now = Arc::new(AtomicU32::new(0));
+    let provider = {
+        let now = Arc::clone(&now);
+        move || {
+            let token = format!("token-{}", now.load(Ordering::SeqCst));
+            async move { Ok(Password::new(token)) }
+        }
+    };
+    let options = with_provider(&admin, &user, provider).await.max_connections(2);
+    let sinks = [
+        PostgresSink::with_options(&options).await.unwrap(),
+        PostgresSink::with_options(&options).await.unwrap(),
+        PostgresSink::with_options_lazy(&options).unwrap(),
+    ];
+    for sink in &sinks {
+        drop(sink.acquire().await.unwrap());
+    }
+    now.store(1, Ordering::SeqCst);
+    let end = format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = '{user}'");
+    execute(admin.pg_pool(), &format!("ALTER USER {user} PASSWORD 'token-1'; {end}")).await;
+    for sink in &sinks {
+        // The connections that it had are given back, and found to be dead.
+        sink.pg_pool().set_connect_options((*sink.pg_pool().connect_options()).clone());
+        let (mut one, mut two) = (None, None);
+        while one.is_none() || two.is_none() {
+            // Both are refused together.
+            let (first, second) = tokio::join!(sink.acquire(), sink.acquire());
+            let (mut first, mut second) = (first.unwrap(), second.unwrap());
+            one = sink.session(&mut first).await.ok();
+            two = sink.session(&mut second).await.ok();
+        }
+    }
+    // A sink that comes later is given what the provider kept, which may be over.
+    now.store(2, Ordering::SeqCst);
+    execute(admin.pg_pool(), &format!("ALTER USER {user} PASSWORD 'token-2'")).await;
+    let later = PostgresSink::with_options(&options).await.unwrap();
+    assert_eq!(read(&later, "SELECT current_user").await, [user]);
+}
+
+/// What ends a session needs no password while its connection is there.
+#[tokio::test]
+async fn a_provider_that_is_away_does_not_keep_a_session_from_being_ended() {
+    let user = unique("user");
+    let _user = user_until_end(&user);
+    let admin = fresh(TABLE).await;
+    let is_away = Arc::new(AtomicBool::new(false));
+    let provider = {
+        let is_away = Arc::clone(&is_away);
+        move || {
+            let is_away = is_away.load(Ordering::SeqCst);
+            async move {
+                if is_away {
+                    return Err("the service is away".into());
+                }
+                Ok(Password::new("token-0").valid_for(Duration::ZERO))
+            }
+        }
+    };
+    let sink = PostgresSink::with_options(&with_provider(&admin, &user, provider).await).await.unwrap();
+    let mut conn = sink.acquire().await.unwrap();
+    let session = sink.session(&mut conn).await.unwrap().unwrap();
+    drop(conn);
+    is_away.store(true, Ordering::SeqCst);
+    assert!(sink.acquire().await.is_err());
+    assert_eq!(sink.is_working(&session).await.unwrap(), Some(false));
+    let mut end = sink.end_session(&session).await.unwrap();
+    while end == SessionEnd::Pending {
+        end = sink.end_session(&session).await.unwrap();
+    }
+    assert_eq!(end, SessionEnd::Ended);
+}
+
+/// What is asked of the server is asked of a single one too.
+#[tokio::test]
+async fn one_server_is_asked_for_its_kind_where_that_was_given() {
+    let dsn = with_parameter(&fresh_dsn(TABLE).await, "options[default_transaction_read_only]=on");
+    assert!(PostgresSink::connect(&dsn).await.is_ok(), "nothing was said");
+    let asked = with_parameter(&dsn, "target_session_attrs=read-write");
+    let error = PostgresSink::connect(&asked).await.unwrap_err().to_string();
+    assert!(error.contains("is read-only"), "{error}");
+    let error = PostgresSink::connect_lazy(&asked).unwrap().acquire().await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Resource, "{error}");
+    for target in ["any", "primary"] {
+        let sink = PostgresSink::connect(&with_parameter(&dsn, &format!("target_session_attrs={target}"))).await;
+        assert!(sink.is_ok(), "{target}");
+    }
 }

@@ -171,6 +171,13 @@ pub(crate) async fn outcomes_of(db: &BatchSql, rows: impl IntoIterator<Item = Dy
     outcomes
 }
 
+/// Lets time pass at once for everything that waits, in a test on one thread.
+pub(crate) async fn skip(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
 pub(crate) async fn execute(pool: &PgPool, sql: &str) {
     pool.execute(sql).await.unwrap();
 }
