@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
+use crate::hosts::{Address, servers};
 use crate::libpq::{Known, known};
-use crate::options::{OpenError, PostgresOptions};
+use crate::open_error::OpenError;
+use crate::options::PostgresOptions;
 use crate::servers::TargetSession;
 use crate::settings::{LossyValues, Strategy};
 
@@ -132,77 +134,6 @@ impl FromStr for PostgresOptions {
         let options = if servers.is_empty() { options } else { options.addressed(servers) };
         own.into_iter().try_fold(options, |options, (name, value)| options.set(name, value))
     }
-}
-
-/// What stands between `://` and `?`.
-struct Address<'a> {
-    /// User and password with the `@`.
-    login: &'a str,
-    hosts: &'a str,
-    /// With its `/`.
-    database: &'a str,
-}
-
-impl<'a> Address<'a> {
-    fn of(address: &'a str) -> Result<Self, OpenError> {
-        let (login, rest) = address.rfind('@').map_or(("", address), |at| address.split_at(at + 1));
-        let (hosts, database) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
-        if hosts.split(',').any(str::is_empty) && hosts.contains(',') {
-            return Err(OpenError::new("a host in the postgresql dsn is empty; write host:port,host:port"));
-        }
-        Ok(Self { login, hosts, database })
-    }
-
-    /// With one host, in place of several.
-    fn first(&self) -> String {
-        let host = self.hosts.split(',').next().unwrap_or_default();
-        // The client could not take a folder back for the next host; it is set later.
-        let host = if host.len() < self.hosts.len() { "localhost" } else { host };
-        format!("{}{host}{}", self.login, self.database)
-    }
-}
-
-/// The servers, when there are several: in the address, or as `host=a,b&port=1,2`. Of the parameters one host and port
-/// stay. `default_ports`: one, or one for each host.
-fn servers(
-    address: &Address<'_>,
-    foreign: &mut [(&str, &str)],
-    default_ports: &str,
-) -> Result<Vec<(String, u16)>, OpenError> {
-    let wrong =
-        || OpenError::new("a port in the postgresql dsn is not a number up to 65535, or there are more than hosts");
-    let value = |name: &str| foreign.iter().find(|(found, _)| *found == name).map(|(_, value)| *value);
-    let mut ports: Vec<&str> = value("port").unwrap_or(default_ports).split(',').collect();
-    let hosts: Vec<(&str, Option<&str>)> = if address.hosts.contains(',') {
-        let split = |host: &'_ str| match host.rsplit_once(':') {
-            Some((_, port)) if !port.ends_with(']') => port.len() + 1,
-            _ => 0,
-        };
-        let hosts = address.hosts.split(',').map(|host| host.split_at(host.len() - split(host)));
-        hosts.map(|(host, port)| (host, port.strip_prefix(':'))).collect()
-    } else if let Some(hosts) = value("host").filter(|hosts| hosts.contains(',')) {
-        hosts.split(',').map(|host| (host, None)).collect()
-    } else {
-        return Ok(Vec::new());
-    };
-    if ports.len() == 1 {
-        ports = vec![ports[0]; hosts.len()];
-    }
-    if ports.len() != hosts.len() {
-        return Err(wrong());
-    }
-    for (name, value) in foreign.iter_mut() {
-        match *name {
-            "host" => *value = "localhost",
-            "port" => *value = value.split(',').next().unwrap_or_default(),
-            _ => {}
-        }
-    }
-    let hosts = hosts.into_iter().zip(ports).map(|((host, port), default)| {
-        let host = host.trim_start_matches('[').trim_end_matches(']').replace("%2F", "/").replace("%2f", "/");
-        Ok((host, port.unwrap_or(default).parse().map_err(|_| wrong())?))
-    });
-    hosts.collect()
 }
 
 /// A parameter that is given twice would be taken once, and nobody would know which.
@@ -401,10 +332,5 @@ mod tests {
         for wrong in ["postgres://u@a,/d", "postgres://u@a:x,b/d", "postgres:///d?user=u&host=a,b,c&port=1,2"] {
             assert!(wrong.parse::<PostgresOptions>().is_err(), "{wrong}");
         }
-        let with_default = |hosts: &str, default| servers(&Address::of(hosts).unwrap(), &mut [], default);
-        let of = |ports: [u16; 2]| vec![("a".to_owned(), ports[0]), ("b".to_owned(), ports[1])];
-        assert_eq!(with_default("a,b:9", "7").unwrap(), of([7, 9]));
-        assert_eq!(with_default("a,b", "7,8").unwrap(), of([7, 8]));
-        assert!(with_default("a,b", "x").is_err() && with_default("a,b", "1,2,3").is_err());
     }
 }

@@ -9,6 +9,7 @@ use batchsql_core::{CachedPassword, PasswordProvider};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
 use sqlx::{ConnectOptions, Connection, Executor};
 
+use crate::open_error::{OpenError, problem, server};
 use crate::plan::CACHED_STATEMENTS;
 use crate::servers::{NoServer, Servers, TargetSession, at};
 use crate::settings::{LossyValues, Settings, Strategy};
@@ -75,31 +76,6 @@ impl fmt::Debug for PostgresOptions {
             .field("connect_timeout", &self.connect_timeout)
             .field("settings", &self.settings)
             .finish_non_exhaustive()
-    }
-}
-
-/// The server could not be connected to.
-#[derive(Debug)]
-pub struct OpenError {
-    problem: String,
-    source: Option<std::io::Error>,
-}
-
-impl OpenError {
-    pub(crate) fn new(problem: impl Into<String>) -> Self {
-        Self { problem: problem.into(), source: None }
-    }
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.problem)
-    }
-}
-
-impl std::error::Error for OpenError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_ref().map(|source| source as _)
     }
 }
 
@@ -384,21 +360,6 @@ impl PostgresOptions {
             other => self.problem(&other.to_string()),
         }
     }
-}
-
-fn problem(connect: &PgConnectOptions, what: &str) -> OpenError {
-    OpenError::new(format!("cannot connect to postgresql at {}: {what}", server(connect)))
-}
-
-/// Host and port or socket, user and database, for errors.
-fn server(connect: &PgConnectOptions) -> String {
-    let place = match connect.get_socket() {
-        Some(socket) => socket.display().to_string(),
-        None if connect.get_host().starts_with('/') => connect.get_host().to_owned(),
-        None => format!("{}:{}", connect.get_host(), connect.get_port()),
-    };
-    let (user, database) = (connect.get_username(), connect.get_database().unwrap_or(connect.get_username()));
-    format!("{place} as user {user:?}, database {database:?}")
 }
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ use sqlx::{Connection, Executor, PgPool};
 
 use crate::classify::{LinkLost, sink_error};
 use crate::conn::PostgresConn;
-use crate::options::{OpenError, PostgresOptions};
+use crate::open_error::OpenError;
+use crate::options::PostgresOptions;
 use crate::plan::{PostgresPlan, ServerKnowledge};
 use crate::session::BackendSession;
 use crate::session_end::Sessions;

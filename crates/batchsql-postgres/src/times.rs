@@ -39,7 +39,7 @@ fn elements(text: &str) -> Option<Vec<&str>> {
     }
     let parts: Vec<&str> = text.split('"').collect();
     // Each quote has its end.
-    if parts.len() % 2 == 0 {
+    if parts.len().is_multiple_of(2) {
         return None;
     }
     let last = parts.len() - 1;

