@@ -185,11 +185,9 @@ fn columns(
 /// have fixed names.
 fn is_r_tree(conn: &Connection, database: &str, table: &str) -> rusqlite::Result<bool> {
     let shadows = ["node", "rowid", "parent"].map(|part| format!("{table}_{part}"));
-    let question = format!(
-        "SELECT count(*) FROM pragma_table_list WHERE type = 'shadow' AND schema = ?1 COLLATE NOCASE
-         AND name COLLATE NOCASE IN (?2, ?3, ?4)"
-    );
+    let question = "SELECT count(*) FROM pragma_table_list WHERE type = 'shadow' AND schema = ?1 COLLATE NOCASE
+                    AND name COLLATE NOCASE IN (?2, ?3, ?4)";
     let [node, rowid, parent] = &shadows;
-    let found: i64 = conn.query_row(&question, [database, node, rowid, parent], |row| row.get(0))?;
+    let found: i64 = conn.query_row(question, [database, node, rowid, parent], |row| row.get(0))?;
     Ok(found == 3)
 }

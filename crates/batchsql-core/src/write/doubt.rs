@@ -1,5 +1,5 @@
 //! Owns what a batch knows of an error that may be its table's or one row's, and when such a row is rejected.
-//! Must not know databases or how rows are written.
+//! Must not know rows, databases or how rows are written: it is told numbers of writes.
 //!
 //! A code that speaks of the table, of a right, or that nobody knows may come from one value: of an input function, of a
 //! trigger. Rules (an error of `prepare` is not meant, it is the table's):
@@ -10,167 +10,37 @@
 //!   committed, the rest is searched as for an error of a row. If all are refused, the batch waits once, for batches of
 //!   other lanes to be committed; then its table is parked, and probed with single rows.
 
-use std::ops::Range;
-use std::sync::Arc;
-
-use crate::error::SinkError;
-use crate::model::keys;
-use crate::outcome::outcomes::FailureKind;
-use crate::write::job::Job;
-use crate::write::sample::{Candidates, SAMPLES};
-use crate::write::sink::Written;
-
-/// Rows that are tried alone before a batch is given up for good.
-const LAST_SAMPLES: usize = 16;
+use crate::write::sample::SAMPLES;
 
 /// An error of a batch that may be its table's.
 #[derive(Debug)]
 pub(crate) struct Doubt {
     /// The commit that gave the credit; at first the last write that had begun when the error was seen.
-    credited_for: u64,
+    pub(crate) credited_for: u64,
     /// Rows that may be rejected before another commit.
-    credit: usize,
+    pub(crate) credit: usize,
     /// Whether rows were refused since the last commit of the batch.
-    is_open: bool,
+    pub(crate) is_open: bool,
     /// Whether the batch has waited for others since.
-    has_waited: bool,
+    pub(crate) has_waited: bool,
     /// Times that rows were tried alone in vain.
-    probes: usize,
+    pub(crate) probes: usize,
     /// Whether it is given up if the next rows are refused.
-    is_last_try: bool,
+    pub(crate) is_last_try: bool,
 }
 
 impl Doubt {
-    fn new(begun: u64) -> Self {
+    pub(crate) fn new(begun: u64) -> Self {
         let (has_waited, is_last_try) = (false, false);
         Self { credited_for: begun, credit: 0, is_open: true, has_waited, probes: 0, is_last_try }
     }
 
     /// Whether the rows are at fault when they are refused, where `committed` was the last commit before they were sent.
-    fn is_proven(&mut self, committed: u64) -> bool {
+    pub(crate) fn is_proven(&mut self, committed: u64) -> bool {
         if committed > self.credited_for {
             (self.credited_for, self.credit) = (committed, SAMPLES);
             self.has_waited = false;
         }
         self.credit > 0
-    }
-}
-
-impl Job {
-    /// A range of the round was refused, by an error that may be the table's; `committed` was the last commit before it
-    /// was sent. True: rows of the range are at fault. False: rows are tried alone next.
-    pub(crate) fn doubt(&mut self, range: Range<usize>, committed: u64, error: &SinkError, in_order: bool) -> bool {
-        let begun = self.commits.begun();
-        self.progress.refusal = Some(error.clone());
-        let doubt = self.progress.doubt.get_or_insert_with(|| Doubt::new(begun));
-        if doubt.is_proven(committed) {
-            if range.len() == 1 {
-                doubt.credit -= 1;
-            }
-            self.search().stop_sampling_but(&range);
-            return true;
-        }
-        doubt.is_open = true;
-        if self.search().is_sampling() {
-            self.search().sample_refused(range.start, error.clone());
-        } else {
-            self.sample(Some((range, error)), in_order, |candidates| candidates.choose(SAMPLES));
-        }
-        false
-    }
-
-    /// Whether this row is rejected when it is refused now.
-    pub(crate) fn is_rejected_next(&mut self, range: &Range<usize>, committed: u64) -> bool {
-        range.len() == 1 && self.progress.doubt.as_mut().is_some_and(|doubt| doubt.is_proven(committed))
-    }
-
-    /// The batch is taken up again. While nobody knows whose the error is, one row is tried first.
-    pub(crate) fn resume_in_doubt(&mut self, in_order: bool) {
-        let committed = self.commits.committed();
-        let Some(doubt) = &mut self.progress.doubt else { return };
-        let is_settled = !doubt.is_open || doubt.is_proven(committed);
-        let (probe, is_last_try) = (doubt.probes, doubt.is_last_try);
-        if !is_settled && !self.search().is_sampling() {
-            self.sample(None, in_order, |candidates| match is_last_try {
-                true => candidates.choose(LAST_SAMPLES),
-                false => candidates.choose_probe(probe),
-            });
-        }
-    }
-
-    /// Enters what `written` means for such errors, once the rows of the range have their outcomes; `number` is that of
-    /// the write. A row that the database ignored counts as committed: the table took its statement.
-    pub(crate) fn committed(&mut self, range: &Range<usize>, written: &Written, number: u64, in_order: bool) {
-        if range.len() <= written.rejected.len() + written.unfinished.len() {
-            return;
-        }
-        self.commits.commit(number);
-        self.progress.has_looked_again = false;
-        let Some(doubt) = &mut self.progress.doubt else { return };
-        doubt.is_open = false;
-        let Some(mut search) = self.progress.search.take() else { return };
-        let rows = self.rows();
-        let is_overtaken = |row| in_order || keys::have_same_key(rows, row, range.start);
-        let overtaken = search.sample_committed(is_overtaken);
-        self.progress.search = Some(search);
-        for (row, error) in overtaken {
-            self.reject_row(row, &error);
-        }
-    }
-
-    /// All rows that were tried alone were refused. True when the batch is to wait for others before its table is
-    /// parked.
-    pub(crate) fn wait_in_doubt(&mut self) -> bool {
-        self.progress.doubt.as_mut().is_some_and(|doubt| {
-            doubt.probes += 1;
-            !std::mem::replace(&mut doubt.has_waited, true)
-        })
-    }
-
-    /// The pipeline drains: the next rows that are tried alone decide. False when they did.
-    pub(crate) fn begin_last_try(&mut self) -> bool {
-        self.progress.doubt.as_mut().is_some_and(|doubt| !std::mem::replace(&mut doubt.is_last_try, true))
-    }
-
-    /// Whether it may take over others of its lane, because its own rows do not show whose the error is.
-    pub(crate) fn may_take_over(&self) -> bool {
-        let Some(doubt) = &self.progress.doubt else { return false };
-        (self.batch.len() < SAMPLES || doubt.probes > 1)
-            && doubt.is_open
-            && self.is_untouched()
-            // No sink has a copy of its rows any more.
-            && Arc::strong_count(&self.batch) == 1
-    }
-
-    /// Ends the rest of the round as refused, with an error that does not say that each row was tried.
-    pub(crate) fn reject_rest_of_round(&mut self) {
-        let error = self.progress.refusal.as_ref().map(SinkError::of_batch);
-        let rest: Vec<Range<usize>> = self.search().take_rest().collect();
-        for range in rest {
-            self.failed(range, FailureKind::Rejected, error.as_ref());
-        }
-    }
-
-    fn sample(
-        &mut self,
-        refused: Option<(Range<usize>, &SinkError)>,
-        in_order: bool,
-        choose: impl FnOnce(&Candidates) -> Vec<usize>,
-    ) {
-        // Taken out, because the rows and the search are both of this batch.
-        let Some(mut search) = self.progress.search.take() else { return };
-        let rows = self.rows();
-        search.sample(refused, |ranges: &[Range<usize>]| {
-            if in_order {
-                return choose(&Candidates { rows: ranges.iter().cloned().flatten().collect(), in_turn: true });
-            }
-            let (mut rows, firsts) = keys::by_turn_of_key(rows, ranges);
-            let in_turn = firsts < SAMPLES && firsts < rows.len();
-            if !in_turn {
-                rows.truncate(firsts);
-            }
-            choose(&Candidates { rows, in_turn })
-        });
-        self.progress.search = Some(search);
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod batch_limit;
 pub(crate) mod commits;
 pub(crate) mod context;
 pub(crate) mod doubt;
+pub(crate) mod doubt_search;
 pub(crate) mod dyn_sink;
 pub(crate) mod execute;
 pub(crate) mod failure_log;

@@ -55,7 +55,7 @@ fn fault(setup: &'static [&'static str], columns: &'static [(&'static str, Colum
 }
 
 fn text(name: DatabaseName) -> Value {
-    Value::Text(word(name).into())
+    Value::Text(word(name))
 }
 
 fn number() -> Value {
@@ -66,7 +66,7 @@ const ID_TEXT: &[(&str, ColumnType)] = &[("id", ColumnType::I64), ("v", ColumnTy
 const ID_NUMBER: &[(&str, ColumnType)] = &[("id", ColumnType::I64), ("v", ColumnType::I64)];
 
 fn date() -> Value {
-    Value::Text(format!("{}x", CANARIES[1]).into())
+    Value::Text(format!("{}x", CANARIES[1]))
 }
 
 fn faults(name: DatabaseName) -> Vec<Fault> {
