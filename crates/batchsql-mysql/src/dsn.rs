@@ -245,7 +245,7 @@ mod tests {
         assert_eq!(options.abandoned_writes, AbandonedWrites::Wait);
         assert_eq!(options.late_write_limit, Some(Duration::from_secs(900)));
         let options: MySqlOptions = "mysql://h".parse().unwrap();
-        assert_eq!((options.max_connections, options.connect_timeout), (4, Duration::from_secs(5)));
+        assert_eq!((options.max_connections, options.connect_timeout), (8, Duration::from_secs(5)));
         assert_eq!((options.ignore_with, options.replace_with), (IgnoreWith::Exact, ReplaceWith::Update));
         let url =
             "mysql://h/d?charset=utf8mb4&time-zone=UTC&ssl-mode=VERIFY_CA&ssl-ca=/ca.pem&statement-cache-capacity=7";

@@ -81,7 +81,7 @@ pub enum AbandonedWrites {
 ///
 /// | parameter | values | default |
 /// |---|---|---|
-/// | `max_connections` | connections, at least 1 | 4 |
+/// | `max_connections` | connections, at least 1 | 8 |
 /// | `connect_timeout` | seconds for one connection attempt, above 0, decimals allowed (`0.5`) | 5 |
 /// | `ignore_with` | `exact`, `insert_ignore` | `exact` |
 /// | `replace_with` | `update`, `replace_into` | `update` |
@@ -175,7 +175,7 @@ impl MySqlOptions {
         Self {
             // Its log of slow statements would repeat thousands of placeholders.
             connect: connect.disable_statement_logging(),
-            max_connections: 4,
+            max_connections: 8,
             connect_timeout: Duration::from_secs(5),
             ignore_with: IgnoreWith::default(),
             replace_with: ReplaceWith::default(),
@@ -186,9 +186,8 @@ impl MySqlOptions {
         }
     }
 
-    /// The most connections that are opened, and so the most batches that are written at once; default 4, at
-    /// least 1. More are worth it only where the server has processors for them: on one with two processors, 4 wrote 128k
-    /// rows/s, and 16 wrote 29k.
+    /// The most connections that are opened, and so the most batches that are written at once; default 8, at
+    /// least 1.
     #[must_use]
     pub fn max_connections(mut self, connections: u32) -> Self {
         self.max_connections = connections.max(1);

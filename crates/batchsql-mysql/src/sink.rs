@@ -254,10 +254,9 @@ impl Sink for MySqlSink {
         true
     }
 
-    /// Far from the server, where a batch of any size is one round trip: with 10 ms, inserts came to 67k rows/s against 64k
-    /// with batches of 500, updates to 71k against 56k; with 50 ms to 38k against 24k, and 46k against 16k. Near to it
-    /// large statements are slower per row: 5,000 rows by hand 79k, 500 rows 128k (MariaDB 10.11, four connections,
-    /// `cargo xtask bench distance --db mysql`). The distance is known from the connection that
+    /// Far from the server, where a batch of any size is one round trip: with 10 ms, inserts came to 138k rows/s against
+    /// 147k with batches of 500, updates to 174k against 128k; with 50 ms to 71k against 46k, and 73k against 35k (MariaDB
+    /// 10.11, `cargo xtask bench distance --db mysql`). The distance is known from the connection that
     /// [`connect`](MySqlSink::connect) has opened; without one, batches do not grow.
     fn prefers_large_batches(&self) -> bool {
         let unusual = Unusual::of(self.values_in_text, self.learned.round_trip(), self.source.is_ours);
