@@ -1,6 +1,8 @@
 //! Owns one command in the form in which it is sent.
 //! Must not know rows or which commands there are.
 
+use crate::types::write_digits;
+
 /// No command keeps more memory for the next one: one large row must not make all others large.
 const MOST_KEPT: usize = 4096;
 
@@ -88,19 +90,9 @@ impl<'a> Iterator for Arguments<'a> {
 
 /// Writes digits and the end of the line.
 #[inline]
-fn push_number(out: &mut Vec<u8>, mut number: usize) {
-    let mut digits = [0_u8; 22];
-    let mut start = 20;
-    digits[20..].copy_from_slice(b"\r\n");
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[start..]);
+fn push_number(out: &mut Vec<u8>, number: usize) {
+    write_digits(out, number as u64);
+    out.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]

@@ -138,7 +138,7 @@ fn write_integer(out: &mut Vec<u8>, number: i64) {
 
 /// Several times faster than `write!`, and most rows have such numbers.
 #[inline]
-fn write_digits(out: &mut Vec<u8>, mut number: u64) {
+pub(crate) fn write_digits(out: &mut Vec<u8>, mut number: u64) {
     // The largest has 20.
     let mut digits = [0; 20];
     let mut start = digits.len();

@@ -161,11 +161,15 @@ impl<S: Sink> Dispatcher<S> {
     }
 
     pub(crate) fn report_resumed(&self, state: &mut State<S::Conn>) {
-        for (table, parked_for) in state.schedule.take_resumed() {
+        let resumed = state.schedule.take_resumed();
+        if resumed.is_empty() {
+            return;
+        }
+        for (table, parked_for) in resumed {
             tracing::info!(table = table.name(), ?parked_for, "the table is no longer parked");
             self.pipeline.reporter.call(|reporter| reporter.table_resumed(table.name(), parked_for));
-            self.note_parked(state);
         }
+        self.note_parked(state);
     }
 
     /// Makes known which tables are parked.

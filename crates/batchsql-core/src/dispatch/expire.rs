@@ -129,12 +129,12 @@ impl<S: Sink> Dispatcher<S> {
 fn end(jobs: Vec<Job>, kind: FailureKind, error: &SinkError) {
     let mut tables: BTreeMap<String, OutcomeCounts> = BTreeMap::new();
     for mut job in jobs {
-        if !job.has_failed_rows() {
+        // One of which rows failed before has a line of its own, with their reasons.
+        let has_own_line = job.has_failed_rows();
+        job.failed_rest(kind, Some(error));
+        if !has_own_line {
             job.progress.failure_log.suppress();
-            job.failed_rest(kind, Some(error));
             tables.entry(job.batch.schema().table_display().to_owned()).or_default().merge(&job.counts());
-        } else {
-            job.failed_rest(kind, Some(error));
         }
     }
     let mut log = FailureLog::default();
