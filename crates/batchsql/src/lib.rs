@@ -41,6 +41,68 @@
 #[doc = include_str!("../../../docs/how-to-add-a-driver.md")]
 struct Guides;
 
+/// The examples of the user guides are tested: one module per page, with the features that the page needs.
+#[cfg(doctest)]
+mod guides {
+    #[cfg(all(feature = "derive", feature = "sqlite"))]
+    #[doc = include_str!("../../../docs/guides/conflict-rules.md")]
+    mod conflict_rules {}
+
+    #[cfg(all(feature = "derive", feature = "sqlite"))]
+    #[doc = include_str!("../../../docs/guides/failures-and-dead-letters.md")]
+    mod failures_and_dead_letters {}
+
+    #[cfg(all(feature = "derive", feature = "mysql"))]
+    #[doc = include_str!("../../../docs/guides/getting-started-mysql.md")]
+    mod getting_started_mysql {}
+
+    #[cfg(all(feature = "derive", feature = "postgres"))]
+    #[doc = include_str!("../../../docs/guides/getting-started-postgres.md")]
+    mod getting_started_postgres {}
+
+    #[cfg(all(feature = "derive", feature = "redis"))]
+    #[doc = include_str!("../../../docs/guides/getting-started-redis.md")]
+    mod getting_started_redis {}
+
+    #[cfg(all(feature = "derive", feature = "sqlite"))]
+    #[doc = include_str!("../../../docs/guides/getting-started-sqlite.md")]
+    mod getting_started_sqlite {}
+
+    #[cfg(all(feature = "prometheus", feature = "sqlite", feature = "tls"))]
+    #[doc = include_str!("../../../docs/guides/monitoring.md")]
+    mod monitoring {}
+
+    #[cfg(all(feature = "prometheus", feature = "sqlite"))]
+    #[doc = include_str!("../../../docs/guides/moving-from-go.md")]
+    mod moving_from_go {}
+
+    #[cfg(all(feature = "derive", feature = "postgres"))]
+    #[doc = include_str!("../../../docs/guides/moving-from-sqlx-loop.md")]
+    mod moving_from_sqlx_loop {}
+
+    #[cfg(feature = "postgres")]
+    #[doc = include_str!("../../../docs/guides/production-checklist.md")]
+    mod production_checklist {}
+
+    #[cfg(all(feature = "derive", feature = "sqlite"))]
+    #[doc = include_str!("../../../docs/guides/rows.md")]
+    mod rows {}
+
+    #[cfg(feature = "derive")]
+    #[doc = include_str!("../../../docs/guides/testing.md")]
+    mod testing {}
+
+    #[doc = include_str!("../../../docs/guides/troubleshooting.md")]
+    mod troubleshooting {}
+
+    #[doc = include_str!("../../../docs/guides/tuning.md")]
+    mod tuning {}
+
+    #[cfg(feature = "derive")]
+    #[doc = include_str!("../../../docs/guides/writing-a-sink.md")]
+    mod writing_a_sink {}
+}
+
 mod connect;
 
 pub use batchsql_core::*;

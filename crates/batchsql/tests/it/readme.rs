@@ -1,5 +1,5 @@
 //! The README is true where a test can tell: its example is the doctest of this crate, and what it
-//! links to is there.
+//! links to is there. So are the indexes of the docs and the links of the guides.
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
@@ -35,5 +35,30 @@ fn the_index_of_the_docs_has_every_page_and_no_other() {
         let page = page.expect("the folder can be read").file_name().into_string().expect("names are UTF-8");
         let is_listed = !page.ends_with(".md") || page == "README.md" || links.contains(&&*page);
         assert!(is_listed, "docs/README.md does not list {page}");
+    }
+}
+
+/// What a page links to, but for other sites.
+fn links(page: &std::path::Path) -> Vec<String> {
+    let text = std::fs::read_to_string(page).expect("the page can be read");
+    let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    links.filter(|link| !link.starts_with("http")).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_guide_is_listed_and_tested_and_its_links_lead_somewhere() {
+    let guides = std::path::Path::new(ROOT).join("docs/guides");
+    let listed = links(&guides.join("README.md"));
+    let tested = include_str!("../../src/lib.rs");
+    for page in std::fs::read_dir(&guides).expect("there are guides") {
+        let page = page.expect("the folder can be read");
+        let name = page.file_name().into_string().expect("names are UTF-8");
+        for link in links(&page.path()) {
+            assert!(guides.join(&link).exists(), "docs/guides/{name} links to {link}, which is not there");
+        }
+        if name != "README.md" {
+            assert!(listed.contains(&name), "docs/guides/README.md does not list {name}");
+            assert!(tested.contains(&format!("docs/guides/{name}")), "no doctest has the examples of {name}");
+        }
     }
 }
