@@ -34,7 +34,7 @@ async fn mistakes_have_a_clear_error_in_time() {
     check(&with_parameters(&server, "collation=nonsense"), "check charset and collation").await;
     // Nobody listens, nobody answers, somebody hangs up, somebody speaks something else.
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-    check(&format!("mysql://u:secret@127.0.0.1:{free}/d"), "check that it runs and that host and port are right").await;
+    check(&format!("mysql://u:secret@127.0.0.1:{free}/d"), "check that it runs, and check host and port").await;
     check("mysql://u:secret@host.invalid/d", "cannot connect to mysql server host.invalid:3306").await;
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = silent.local_addr().unwrap().port();

@@ -309,7 +309,7 @@ async fn a_server_that_is_full_or_read_only_is_waited_for() {
     let (class, code, text) = error_of(&impatient(&sink), row(&schema, 2, "b")).await;
     assert_eq!((class, code.as_deref()), (Some(ErrorClass::Transient), Some("1040")), "{text}");
     let error = MySqlSink::connect(&dsn).await.unwrap_err().to_string();
-    assert!(error.contains("raise the limit of connections"), "{error}");
+    assert!(error.contains("raise the connection limit"), "{error}");
     drop(held);
     assert!(outcomes_of(&sink, row(&schema, 2, "b")).await);
 }

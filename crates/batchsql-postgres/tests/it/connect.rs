@@ -51,7 +51,7 @@ async fn mistakes_are_told_in_time_and_without_the_password() {
     };
     // A port that nobody listens on: it was free a moment ago.
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-    check(good.clone().host("127.0.0.1").port(free), "nothing listens there").await;
+    check(good.clone().host("127.0.0.1").port(free), "the connection was refused").await;
     check(good.clone().host("host.invalid"), "check host, port and network").await;
     let silent = listen(|link| async move {
         tokio::time::sleep(Duration::from_secs(600)).await;
@@ -59,7 +59,7 @@ async fn mistakes_are_told_in_time_and_without_the_password() {
     });
     check(good.clone().host("127.0.0.1").port(silent.await), "does not answer within connect_timeout = 5s").await;
     let closes = listen(|link| async move { drop(link) });
-    check(good.clone().host("127.0.0.1").port(closes.await), "closed the link while connecting").await;
+    check(good.clone().host("127.0.0.1").port(closes.await), "closed the connection while connecting").await;
     let garbage = listen(|mut link| async move {
         let _ = link.read(&mut [0; 64]).await;
         let _ = link.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
