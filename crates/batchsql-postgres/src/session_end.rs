@@ -351,8 +351,8 @@ impl Sessions {
                  late_write_limit"
             ),
             Nameless::Hidden => tracing::warn!(
-                "the PostgreSQL server does not show this user its own session in pg_stat_activity: the session of a \
-                 write that is given up cannot be ended; state late_write_limit"
+                "the PostgreSQL server does not show this user its own session in pg_stat_activity: the session of an \
+                 abandoned write cannot be ended; set late_write_limit"
             ),
         }
     }
@@ -361,7 +361,7 @@ impl Sessions {
         if !self.warned_of_rights.swap(true, Ordering::AcqRel) {
             tracing::warn!(
                 "a write was abandoned, and this user may not end its session on the PostgreSQL server; grant EXECUTE \
-                 on pg_terminate_backend, or state late_write_limit"
+                 on pg_terminate_backend, or set late_write_limit"
             );
         }
     }

@@ -38,9 +38,9 @@ async fn listen<F: Future<Output = ()> + Send>(act: impl Fn(tokio::net::TcpStrea
 
 #[tokio::test]
 async fn servers_that_are_not_there() {
-    refused("redis://app:hunter2@127.0.0.1:1", "nothing listens at 127.0.0.1:1").await;
+    refused("redis://app:hunter2@127.0.0.1:1", "no server listens at 127.0.0.1:1").await;
     refused("redis://app:hunter2@no-such-host.invalid", "no-such-host.invalid:6379").await;
-    refused("unix:///no/such/socket?pass=hunter2", "nothing listens at /no/such/socket").await;
+    refused("unix:///no/such/socket?pass=hunter2", "no server listens at /no/such/socket").await;
     refused("redis://app:hunter2@127.0.0.1:1,127.0.0.1:2?cluster=true", "127.0.0.1:2").await;
 }
 
@@ -62,7 +62,7 @@ async fn servers_that_do_not_answer_as_redis() {
             let _ = stream.read_to_end(&mut Vec::new()).await;
         });
     });
-    refused(&format!("redis://:hunter2@{}", other.await), "does not answer as redis does").await;
+    refused(&format!("redis://:hunter2@{}", other.await), "does not answer like redis").await;
 }
 
 #[tokio::test]

@@ -159,7 +159,7 @@ async fn atomic_batches_are_refused_before_anything_is_sent() {
     let sink = sink(&t, Command::set(Key::prefixed(t.as_str(), ["k"]), "v")).await;
     let atomic = PipelineConfig { isolation: Isolation::AtomicBatch, ..config() };
     let error = BatchSql::builder(sink.clone()).config(atomic.clone()).start().unwrap_err().to_string();
-    assert!(error.contains("redis cannot undo"), "{error}");
+    assert!(error.contains("redis cannot roll back"), "{error}");
     // One row is atomic by itself.
     let atomic = PipelineConfig { flush_size: 1, ..atomic };
     let db = BatchSql::builder(sink).config(atomic.clone()).start().unwrap();
@@ -357,6 +357,6 @@ async fn a_row_without_its_time_to_live_or_id_is_refused_when_it_is_submitted() 
         let error = db.submit(&row).await.unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
     };
-    check(Command::set("k", "v").ttl(Ttl::column("n")).into(), "NULL for a key that stays").await;
+    check(Command::set("k", "v").ttl(Ttl::column("n")).into(), "NULL for no expiry").await;
     check(Command::xadd("k").id("n").into(), "NULL for an id of the server").await;
 }

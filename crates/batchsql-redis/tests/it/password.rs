@@ -72,7 +72,7 @@ async fn a_provider_without_the_right_password_says_so_without_it() {
     let (options, asked) = tokens(server.dsn().parse().unwrap());
     let error = RedisSink::with_options(&options).await.unwrap_err();
     let shown = format!("{error} {error:?} {options:?}");
-    assert!(shown.contains("refuses the password of the provider") && !shown.contains("token"), "{shown}");
+    assert!(shown.contains("rejected the password of the provider") && !shown.contains("token"), "{shown}");
     assert_eq!(asked.load(Ordering::SeqCst), 2);
     let error = RedisSink::with_options_lazy(&options).acquire().await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Permission);

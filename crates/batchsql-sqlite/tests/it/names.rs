@@ -21,8 +21,8 @@ async fn names_that_sqlite_would_take_for_others_are_refused_with_advice() {
     let named = |name: &str| Schema::builder(name).column("id", ColumnType::I64);
     check(named("main.t"), "use TableName::qualified(\"main\", \"t\")").await;
     check(named("main.nowhere"), "it does not exist; create it").await;
-    check(named("sqlite_sequence"), "sqlite's own").await;
-    check(named("SQLite_Sequence"), "sqlite's own").await;
+    check(named("sqlite_sequence"), "are reserved").await;
+    check(named("SQLite_Sequence"), "are reserved").await;
     check(named("boxes_rowid"), "part of a virtual table").await;
     check(named("t").column("a", ColumnType::Text).column("A", ColumnType::Text), "\"a\" and \"A\" are one").await;
     check(named("t").column("ID", ColumnType::I64), "\"id\" and \"ID\" are one").await;

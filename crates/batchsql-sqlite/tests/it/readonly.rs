@@ -113,7 +113,7 @@ async fn unprivileged() {
         Connection::open(&path).unwrap().query_row(&format!("PRAGMA journal_mode={journal}"), [], |_| Ok(())).unwrap();
         mode(&path, 0o444);
         let error = SqliteSink::with_options(&SqliteOptions::file(&path)).unwrap_err().to_string();
-        assert!(error.contains("it may only be read"), "{journal}: {error}");
+        assert!(error.contains("it is read-only"), "{journal}: {error}");
         // A connection that is handed over is taken as it is.
         let sink = SqliteSink::from_connection(Connection::open(&path).unwrap()).unwrap();
         refused(&sink, &format!("file 0444, {journal}"), &path, ffi::SQLITE_READONLY).await;
