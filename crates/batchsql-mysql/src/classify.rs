@@ -19,7 +19,7 @@ pub(crate) const DUPLICATE: u16 = 1062;
 pub(crate) enum Stage {
     /// Nothing that could be durable.
     Open,
-    /// A statement that is a transaction of its own.
+    /// A statement that is its own transaction.
     Statement,
     /// `COMMIT`.
     Commit,
@@ -154,8 +154,8 @@ fn is_read_only(code: u16) -> bool {
 }
 
 /// Transient errors of proxies and of other servers with this protocol. TiDB: 8002 to 8028, 8113, 8120, 8229 and 9001
-/// to 9013, for all of these nothing is written (<https://docs.pingcap.com/tidb/stable/error-codes>; an undetermined outcome is
-/// 8501). ProxySQL: 9001 to 9020 (`PROXYSQL_MYSQL_ERR`). Vitess: 1105 for every error without its own number
+/// to 9013, without a write (<https://docs.pingcap.com/tidb/stable/error-codes>; an undetermined outcome is 8501).
+/// ProxySQL: 9001 to 9020 (`PROXYSQL_MYSQL_ERR`). Vitess: 1105 for every error without its own number
 /// (`go/mysql/sqlerror`), also for an unavailable shard. Proxies that cannot reach a server: 2002, 2003, 2005.
 fn is_passing_elsewhere(code: u16) -> bool {
     matches!(

@@ -139,7 +139,7 @@ impl MySqlPlan {
         if is_the_same { Ok(()) } else { Err(outdated("it was changed")) }
     }
 
-    /// As [`check_again`](Self::check_again), unless that was done for another schema of the table in the last `max_age`.
+    /// As [`check_again`](Self::check_again), unless another schema of the table did so in the last `max_age`.
     pub(crate) async fn check_in_time(
         &self,
         connection: &mut MySqlConnection,

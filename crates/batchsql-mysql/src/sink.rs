@@ -109,7 +109,7 @@ impl MySqlSink {
     /// `statement_cache_capacity` of the pool's connect options bounds the prepared statements per connection;
     /// it must not be 0, or every batch is prepared twice.
     ///
-    /// A connection that comes from the pool with a transaction that is open (by `START TRANSACTION` as text), or not in
+    /// A connection that comes from the pool with an open transaction (by `START TRANSACTION` as text), or not in
     /// autocommit, is closed, with a warning: a batch on it would be part of that transaction. The check costs one
     /// round trip each time a connection is taken from the pool.
     pub fn new(pool: MySqlPool) -> Self {
@@ -313,8 +313,9 @@ impl Sink for MySqlSink {
         conn.end(plan)
     }
 
-    /// Dropping the returned future closes the connection; the server undoes an open transaction. A statement that is
-    /// its own transaction, or a COMMIT, may still be executed, so the pipeline then reports the rows as `Unknown`.
+    /// Dropping the returned future closes the connection; the server rolls back an open transaction. A statement
+    /// that is its own transaction, or a COMMIT, may still be executed, so the pipeline then reports the rows as
+    /// `Unknown`.
     async fn write(
         &self,
         conn: &mut MySqlConn,

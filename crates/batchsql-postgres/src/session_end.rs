@@ -243,7 +243,7 @@ impl Sessions {
         Ok(session.presence(&server, sight.found))
     }
 
-    /// Ends a session that is there.
+    /// Ends an existing session.
     async fn finish(
         &self,
         link: &mut PgConnection,

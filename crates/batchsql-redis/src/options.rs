@@ -37,11 +37,12 @@ pub enum AbandonedWrites {
 /// | `redis+sentinel://[user[:password]@]host[:port],host[:port]…/master[/database]` | the master with that name, as reported by these sentinels (default port 26379); `rediss+sentinel://…` with TLS to both |
 ///
 /// with the parameters `max_connections` (default 4), `abandoned_writes` (`kill` or `wait`, default `kill`),
-/// `late_write_limit` (seconds, decimals allowed; default: not known), `connect_timeout` (seconds for one connection attempt, above 0,
-/// decimals allowed; default 5), `node_timeout` (seconds, decimals allowed; default 10; for clusters), `silence_limit`
-/// (seconds; default 30), `protocol` (`2` or `3`), for sentinels `sentinel_user` and `sentinel_password` and, for TLS,
-/// `ca` (a file of certificates in PEM form, instead of the system's), `cert` and `key` (files of the client's certificate
-/// and its key in PEM form, if the server requires one). Percent-encode characters that are special in URLs.
+/// `late_write_limit` (seconds, decimals allowed; default: not known), `connect_timeout` (seconds for one connection
+/// attempt, above 0, decimals allowed; default 5), `node_timeout` (seconds, decimals allowed; default 10; for
+/// clusters), `silence_limit` (seconds; default 30), `protocol` (`2` or `3`), for sentinels `sentinel_user` and
+/// `sentinel_password` and, for TLS, `ca` (a file of certificates in PEM form, instead of the system's), `cert` and
+/// `key` (files of the client's certificate and its key in PEM form, if the server requires one). Percent-encode
+/// characters that are special in URLs.
 ///
 /// ```
 /// use batchsql_redis::RedisOptions;

@@ -140,8 +140,8 @@ impl SqliteOptions {
         self
     }
 
-    /// How many bytes of pages the writer may keep in memory (`PRAGMA cache_size`); default 32 MiB (SQLite's own is 2 MB).
-    /// Memory is used only as needed. Indexes with keys in random order need more, see `docs/databases.md`.
+    /// How many bytes of pages the writer may keep in memory (`PRAGMA cache_size`); default 32 MiB (SQLite's own is 2
+    /// MB). Memory is used only as needed. Indexes with keys in random order need more, see `docs/databases.md`.
     #[must_use]
     pub fn cache_size(mut self, bytes: u64) -> Self {
         self.cache_size = bytes;

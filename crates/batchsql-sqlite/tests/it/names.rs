@@ -1,4 +1,4 @@
-//! Names that mean something else to SQLite than they seem to.
+//! Names with a special meaning in SQLite.
 
 use batchsql_core::{ColumnType, ErrorClass, Schema, SchemaBuilder, TableName};
 
@@ -42,7 +42,7 @@ async fn one_table_has_one_name() {
         let error = db.prepare(&named(other.clone())).await.unwrap_err();
         assert!(error.to_string().contains("same table as t"), "{other}: {error}");
     }
-    // The table of that name in another database is another one.
+    // The table with that name in another database is a different table.
     db.prepare(&named(TableName::qualified("aux", "t"))).await.unwrap();
     db.prepare(&named(TableName::new("t"))).await.unwrap();
 }
@@ -54,7 +54,7 @@ async fn a_row_without_any_value_is_refused_with_advice() {
     let schema = schema.build().unwrap();
     let error = schema.row().finish().unwrap_err().to_string();
     assert!(error.contains("no value") && error.contains("NULL"), "{error}");
-    // What it says to do: the database gives the key.
+    // As advised: the database generates the key.
     let db = pipeline(&sink);
     db.submit(&schema.row().set("note", batchsql_core::Value::Null).unwrap().finish().unwrap()).await.unwrap();
     assert_eq!(db.close(HOUR).await.balance.written(), 1);
