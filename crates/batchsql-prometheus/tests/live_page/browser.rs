@@ -128,7 +128,7 @@ impl Browser {
             if value == Value::Bool(true) {
                 return;
             }
-            assert!(begin.elapsed() < PATIENCE, "{expression} is {value}; the page shows:\n{}", self.text("body").await);
+            assert!(begin.elapsed() < PATIENCE, "{expression} is {value}; the page has:\n{}", self.text("body").await);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

@@ -243,7 +243,7 @@ async fn a_defect_of_the_page_is_told_and_does_not_stop_it() {
             browser.wait("document.documentElement.dataset.state === 'live'").await;
             assert!(!browser.is_visible("#defect").await);
         }
-        assert!(browser.console().await.iter().any(|line| line.contains("no such cell")), "the console has the details");
+        assert!(browser.console().await.iter().any(|line| line.contains("no such cell")), "details in the console");
         pipeline.write("events", 1).await;
         browser.wait("document.querySelector('#tile-rows-per-second .note').innerText === '11 written'").await;
         browser.close().await;
