@@ -106,7 +106,7 @@ fn a_watcher_that_is_announced_sees_every_case_from_its_start_to_its_end() {
 fn a_watcher_that_never_comes_is_given_up() {
     let run = short("300ms", &["--watched"]).run().expect_code(0);
     for part in ["it may not see short cases", "it may lack the last values"] {
-        assert!(run.stderr.contains(&format!("Prometheus did not come within 300ms: {part}")), "{}", run.stderr);
+        assert!(run.stderr.contains(&format!("Prometheus did not scrape within 300ms: {part}")), "{}", run.stderr);
     }
 }
 
