@@ -111,7 +111,7 @@ async fn a_token_is_asked_for_and_kept_in_memory_only() {
         .await;
         browser.open(&puppet.url("/")).await;
         browser.wait("document.documentElement.dataset.state === 'token'").await;
-        assert!(browser.text("#token").await.contains("This exporter asks for a token"));
+        assert!(browser.text("#token").await.contains("This exporter requires a token"));
         let asked = puppet.scrapes().len();
         tokio::time::sleep(Duration::from_millis(2_500)).await;
         assert_eq!(puppet.scrapes().len(), asked, "it waits for the token");
@@ -186,7 +186,7 @@ async fn the_password_of_a_real_exporter_opens_its_page() {
         browser.open(&format!("http://{address}/")).await;
         // A dialog of the browser would leave the page without a response.
         browser.wait("document.documentElement.dataset.state === 'password'").await;
-        assert!(browser.text("#password").await.contains("This exporter asks for a user and a password"));
+        assert!(browser.text("#password").await.contains("This exporter requires a user and a password"));
         assert!(!browser.is_visible("#password-reason").await && !browser.is_visible("#lost").await);
         let asked = browser.requests().await.len();
         tokio::time::sleep(Duration::from_millis(2_500)).await;
@@ -276,9 +276,9 @@ async fn whatever_else_answers_is_told() {
         let answer: &'static Mutex<Answer> = Box::leak(Box::new(Mutex::new((503, vec![], "busy".to_owned()))));
         let puppet = Puppet::start(|_, _| answer.lock().unwrap().clone()).await;
         browser.open(&puppet.url("/")).await;
-        browser.wait("document.getElementById('lost-reason').textContent.startsWith('The exporter answers with status 503.')").await;
+        browser.wait("document.getElementById('lost-reason').textContent.startsWith('The exporter responds with status 503.')").await;
         *answer.lock().unwrap() = (200, vec![("content-type", "text/html".to_owned())], "<html>Sign in</html>".to_owned());
-        browser.wait("document.getElementById('lost-reason').textContent.startsWith('What answers there is no exporter.')").await;
+        browser.wait("document.getElementById('lost-reason').textContent.startsWith('The server is not a BatchSQL exporter.')").await;
         // Half of the lines are invalid; the valid ones still count.
         *answer.lock().unwrap() = metrics_text("batchsql_buffer_records{database=\"d\"} 5\nbatchsql_buffer_records{{{\n\0\u{1}\nbatchsql_buffer_records{database=\"e\"} x\n");
         browser.wait("document.documentElement.dataset.state === 'live'").await;
