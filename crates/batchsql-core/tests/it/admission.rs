@@ -164,7 +164,7 @@ async fn a_row_that_breaks_off_leaves_nothing_behind() {
         (Liar(|w| w.text("9")), "expects i64 but got text"),
         (Liar(|w| w.null()), "\"id\" is NULL"),
         (Liar(|w| w.i64(9).and_then(|()| w.text("9")).and_then(|()| w.i64(9))), "more values than the 2"),
-        (Liar(|w| w.i64(9).and_then(|()| w.text("999"))), "said 1 bytes but write() wrote 3"),
+        (Liar(|w| w.i64(9).and_then(|()| w.text("999"))), "returned 1 bytes but write() wrote 3"),
         (Liar(|w| w.i64(9).and_then(|()| w.bytes(b"9"))), "expects text but got bytes"),
     ];
     for (liar, part) in refusals {

@@ -96,7 +96,7 @@ async fn isolation_beyond_its_budget_rejects_the_rest_together() {
         let outcome = receipt.await;
         // A good row that nobody looked at is not told that it is bad.
         if let Some(failed) = outcome.failure().filter(|failed| id(failed.row()) % 2 == 0) {
-            assert!(failed.error().unwrap().to_string().contains("not looked at alone"), "{outcome:?}");
+            assert!(failed.error().unwrap().to_string().contains("not tried alone"), "{outcome:?}");
         }
     }
     assert_eq!(sink.writes(), 4);
