@@ -289,9 +289,7 @@ impl<S: Sink> Dispatcher<S> {
         let pool = catch_unwind(AssertUnwindSafe(|| self.executor.pool()));
         pool.unwrap_or_else(|_| {
             if !std::mem::replace(&mut self.warned.of_pool, true) {
-                tracing::error!(
-                    "the sink panicked in pool(); the connections of its pool are missing in the metrics"
-                );
+                tracing::error!("the sink panicked in pool(); its pool is missing in the metrics");
             }
             None
         })

@@ -1,5 +1,4 @@
-//! The README is true where a test can tell: its example is the doctest of this crate, and what it
-//! links to is there.
+//! Checks of the README: its example is the doctest of this crate, and its links exist.
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
