@@ -167,14 +167,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_provider_without_a_password_is_a_transient_error() {
-        let password = CachedPassword::new(|| async { Err("the service is away".into()) });
+        let password = CachedPassword::new(|| async { Err("the service is down".into()) });
         let error = password.get().await.unwrap_err();
         assert_eq!(error.class(), ErrorClass::Transient);
         assert!(
-            error.to_string().starts_with("the password provider gave no password: the service is away"),
+            error.to_string().starts_with("the password provider gave no password: the service is down"),
             "{error}"
         );
-        assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "the service is away");
+        assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "the service is down");
     }
 
     #[test]

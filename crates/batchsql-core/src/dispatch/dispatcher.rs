@@ -104,7 +104,7 @@ impl<S: Sink> Dispatcher<S> {
     fn take(&self, state: &mut State<S::Conn>, message: Message) {
         match message {
             Message::Lane(lane) => {
-                // A table that is gone had no rows left.
+                // A table that was removed had no rows left.
                 if let Some(table) = self.groups.table(lane.table) {
                     state.schedule.note(&table, lane, table.status(lane), self.flush_interval);
                 }

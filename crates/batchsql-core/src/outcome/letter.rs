@@ -42,7 +42,7 @@ impl FailedRows {
 
 /// A row that was not written. It keeps its capacity in the buffer until it is dropped.
 #[derive(Debug)]
-#[must_use = "take the row out of it; dropping it drops the row"]
+#[must_use = "take the row out of it; dropping it discards the row"]
 pub struct DeadLetter {
     outcome: Outcome,
     capacity: Option<Arc<HeldCapacity>>,

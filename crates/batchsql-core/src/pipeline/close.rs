@@ -29,7 +29,7 @@ impl BatchSql {
         if self.0.messages.send(Message::Flush(done)).is_ok() && flushed.await.is_ok() {
             return Ok(self.balance());
         }
-        // The pipeline is closing or closed: its end is the end of all batches.
+        // The pipeline is closing or closed: wait for its end, which is also the end of all batches.
         if self.ended().await { Ok(self.balance()) } else { Err(FlushError(())) }
     }
 

@@ -14,7 +14,7 @@ pub(crate) struct PipelineContext {
     pub(crate) reporter: GuardedReporter,
     pub(crate) outstanding: Outstanding,
     pub(crate) health: HealthState,
-    /// The dispatcher has ended, in order or not: no batch is sealed any more.
+    /// The dispatcher has ended, normally or not: no batch is sealed any more.
     is_over: AtomicBool,
 }
 

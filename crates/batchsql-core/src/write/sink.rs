@@ -179,7 +179,7 @@ pub trait Sink: Send + Sync + 'static {
     /// data of its client counts as working.
     ///
     /// # Errors
-    /// The server cannot be asked now. The write goes on.
+    /// The server cannot be asked now. The write continues.
     fn is_working(&self, session: &Session) -> impl Future<Output = Result<Option<bool>, SinkError>> + Send {
         let _ = session;
         async { Ok(None) }

@@ -234,7 +234,7 @@ impl Sink for Dies {
     async fn write(&self, (): &mut (), (): &(), _: Rows<'_>, _: &Attempt) -> Result<Written, SinkError> {
         tokio::time::sleep(Duration::from_millis(5)).await;
         if self.0.load(std::sync::atomic::Ordering::SeqCst) {
-            return Err(SinkError::new(ErrorClass::Unknown, "the link was lost"));
+            return Err(SinkError::new(ErrorClass::Unknown, "the connection was lost"));
         }
         Ok(Written::default())
     }

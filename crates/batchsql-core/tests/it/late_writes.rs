@@ -48,7 +48,7 @@ async fn a_write_that_arrives_late_overwrites_nothing() {
         assert!(old.await.is_written(), "it was repeated");
         assert!(new.await.is_written());
         assert_eq!(sink.ended_sessions(), 1, "before the repeat");
-        assert_eq!(sink.deliver(), 0, "the old write has no session any more");
+        assert_eq!(sink.deliver(), 0, "the session of the old write has ended");
         assert_eq!(version(&sink, 1).as_deref(), Some("v2"));
     }
 }
@@ -214,7 +214,7 @@ async fn a_sink_that_panics_is_fenced_too() {
 
 #[tokio::test(start_paused = true)]
 async fn the_rest_of_a_batch_is_fenced_from_its_abandoned_part() {
-    // A plain insert is not repeated, so the other half of the batch goes on after the abandoned one.
+    // A plain insert is not repeated, so the other half of the batch continues after the abandoned one.
     let config = PipelineConfig { ordering: batchsql_core::Ordering::PerTable, ..config() };
     let (db, sink) = pipeline(config);
     sink.poison(|row| row.get("id") == Some(ValueRef::I64(9)));
@@ -253,7 +253,7 @@ async fn a_link_that_died_is_noticed_before_the_statement_timeout() {
     let (took, looks) = check(Some(false), 1).await;
     assert!((6..8).contains(&took.as_secs()), "{took:?}");
     assert_eq!(looks, 2, "one reply may be out of date");
-    // A large batch on a slow link has more time with each attempt.
+    // A large batch on a slow connection has more time with each attempt.
     let (took, _) = check(Some(false), 3).await;
     assert!((6 + 11 + 21..45).contains(&took.as_secs()), "{took:?}");
     let (took, looks) = check(Some(true), 1).await;

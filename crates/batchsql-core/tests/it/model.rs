@@ -382,9 +382,9 @@ struct Nature {
     loses_replies: Option<usize>,
     /// Failed rows are taken from a channel, each after so many milliseconds.
     takes_letters: Option<u64>,
-    /// Some of them are submitted again, mended.
+    /// Some of them are corrected and submitted again.
     resubmits: bool,
-    /// A task goes on submitting while the pipeline closes.
+    /// A task keeps submitting while the pipeline closes.
     races: bool,
 }
 
