@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use batchsql_metrics::{MemoryUsage, Metrics, MetricsOptions, Reporter, TestResult};
+use batchsql_metrics::{Metrics, MetricsOptions, Reporter};
 
 use crate::error::PrometheusError;
 use crate::exposition::Exposition;
@@ -25,7 +25,7 @@ use crate::watchers::{Lingered, Watchers};
 /// have several. When the last clone is dropped, the server stops; reporters continue.
 #[derive(Clone)]
 pub struct PrometheusMetrics {
-    metrics: Metrics,
+    pub(crate) metrics: Metrics,
     exposition: Arc<Exposition>,
     server: Arc<Mutex<Option<Server>>>,
     watchers: Arc<Watchers>,
@@ -231,32 +231,6 @@ impl PrometheusMetrics {
     /// pipelines that run at the same time need different values.
     pub fn reporter(&self, database: impl Into<String>) -> Reporter {
         self.metrics.reporter(database)
-    }
-
-    /// Sets the `test_case` label of every batch sealed from now on, see
-    /// [`Metrics::set_current_test_case`].
-    pub fn set_current_test_case(&self, test_case: &str) {
-        self.metrics.set_current_test_case(test_case);
-    }
-
-    /// Removes the `test_case` label from batches sealed from now on.
-    pub fn clear_current_test_case(&self) {
-        self.metrics.clear_current_test_case();
-    }
-
-    /// Records how a test ended, see [`Metrics::record_test_result`].
-    pub fn record_test_result(&self, database: &str, test_case: &str, result: &TestResult) {
-        self.metrics.record_test_result(database, test_case, result);
-    }
-
-    /// Records the rate in rows per second and the memory in MiB of a running test.
-    pub fn record_real_time_metrics(&self, database: &str, test_case: &str, rps: f64, memory_mb: f64) {
-        self.metrics.record_real_time_metrics(database, test_case, rps, memory_mb);
-    }
-
-    /// Records the memory of the process during a test, see [`Metrics::record_memory`].
-    pub fn record_memory(&self, database: &str, test_case: &str, usage: &MemoryUsage) {
-        self.metrics.record_memory(database, test_case, usage);
     }
 
     fn slot(&self) -> MutexGuard<'_, Option<Server>> {
