@@ -58,6 +58,12 @@
 //! The endpoint runs on a thread of its own, so it responds even when the pipeline keeps every worker of your runtime
 //! busy. It can be stopped and started again; stopping releases its thread, port and files.
 //!
+//! # In the server of the application
+//! [`router`](PrometheusMetrics::router) is the same endpoint as an `axum::Router`, and
+//! [`handler`](PrometheusMetrics::handler) as a function of `http::Request`, for an application that has a server. Both
+//! take [`EndpointOptions`]. [`router`](PrometheusMetrics::router) says what readiness and the end of the process mean
+//! there.
+//!
 //! # Options
 //! [`start_server`](PrometheusMetrics::start_server) serves one port of 127.0.0.1 without authentication.
 //! [`start_server_with`](PrometheusMetrics::start_server_with) takes [`ServerOptions`]:
@@ -154,14 +160,18 @@ prometheus_metrics.record_test_result("mysql", "performance-test", &result);
 
 mod access;
 mod answer;
+mod client;
 mod connection_limit;
 mod connections;
 mod encoding;
+mod endpoint_options;
 mod error;
 mod exposition;
+mod handler;
 mod listener;
 mod live;
 mod metrics;
+mod mounted;
 mod options;
 mod policy;
 mod renderings;
@@ -178,7 +188,9 @@ mod write_timeout;
 #[cfg(feature = "test-metrics")]
 pub use batchsql_metrics::{MemoryUsage, TestResult};
 pub use batchsql_metrics::{MetricsOptions, Reporter};
+pub use endpoint_options::EndpointOptions;
 pub use error::PrometheusError;
+pub use handler::{MetricsBody, MetricsHandler};
 pub use metrics::PrometheusMetrics;
 pub use options::ServerOptions;
 pub use watchers::Lingered;
