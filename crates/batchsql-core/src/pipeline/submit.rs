@@ -16,6 +16,7 @@ use crate::intake::table::{NotPushed, Table};
 use crate::model::schema::Schema;
 use crate::outcome::letter::DeadLetter;
 use crate::outcome::receipt::Receipt;
+use crate::outcome::tracking::Tracking;
 use crate::pipeline::error::{ResubmitError, SubmitError};
 use crate::pipeline::handle::BatchSql;
 use crate::row::traits::Row;
@@ -35,7 +36,7 @@ impl BatchSql {
     /// # Cancel safety
     /// Cancelled means not accepted: the only wait is the one for capacity.
     pub async fn submit<R: Row + ?Sized>(&self, row: &R) -> Result<(), SubmitError> {
-        self.accept(row, false, self.0.config.when_full).await.map(drop)
+        self.accept(row, Tracking::Untracked, self.0.config.when_full).await.map(drop)
     }
 
     /// Accepts a row and returns a receipt that resolves to its outcome.
@@ -46,7 +47,7 @@ impl BatchSql {
     /// # Cancel safety
     /// As [`submit`](Self::submit).
     pub async fn submit_tracked<R: Row + ?Sized>(&self, row: &R) -> Result<Receipt, SubmitError> {
-        let receipt = self.accept(row, true, self.0.config.when_full).await?;
+        let receipt = self.accept(row, Tracking::tracked(), self.0.config.when_full).await?;
         Ok(receipt.expect("a tracked row has a receipt"))
     }
 
@@ -57,7 +58,7 @@ impl BatchSql {
     pub fn try_submit<R: Row + ?Sized>(&self, row: &R) -> Result<(), SubmitError> {
         let accepted = self.admit(row).and_then(|(known, bytes)| {
             let mut reservation = self.try_reserve(&known.table, 1, bytes)?;
-            self.push(&known, row, bytes, false, &mut reservation).map(drop)
+            self.push(&known, row, bytes, &Tracking::Untracked, &mut reservation).map(drop)
         });
         accepted.inspect_err(|error| self.report_refused(row, error))
     }
@@ -70,7 +71,7 @@ impl BatchSql {
     /// # Cancel safety
     /// As [`submit`](Self::submit).
     pub async fn submit_timeout<R: Row + ?Sized>(&self, row: &R, limit: Duration) -> Result<(), SubmitError> {
-        self.accept(row, false, WhenFull::WaitAtMost(limit)).await.map(drop)
+        self.accept(row, Tracking::Untracked, WhenFull::WaitAtMost(limit)).await.map(drop)
     }
 
     /// Accepts a row in the place of one that failed, with the capacity that that one still has in the buffer:
@@ -101,11 +102,13 @@ impl BatchSql {
             }
         };
         match capacity.reuse(budget, bytes) {
-            Ok(mut reservation) => self.push(&known, row, bytes, false, &mut reservation).map(drop).map_err(|source| {
-                self.report_refused(row, &source);
-                // The reservation gives the capacity back; the letter goes without.
-                ResubmitError { letter: Box::new(DeadLetter::without_capacity(outcome)), source }
-            }),
+            Ok(mut reservation) => {
+                self.push(&known, row, bytes, &Tracking::Untracked, &mut reservation).map(drop).map_err(|source| {
+                    self.report_refused(row, &source);
+                    // The reservation gives the capacity back; the letter goes without.
+                    ResubmitError { letter: Box::new(DeadLetter::without_capacity(outcome)), source }
+                })
+            }
             Err(capacity) => {
                 let source = SubmitError::full();
                 self.report_refused(row, &source);
@@ -117,7 +120,7 @@ impl BatchSql {
     async fn accept<R: Row + ?Sized>(
         &self,
         row: &R,
-        tracked: bool,
+        tracking: Tracking,
         when_full: WhenFull,
     ) -> Result<Option<Receipt>, SubmitError> {
         // A producer that never waits would keep its thread from the tasks that write.
@@ -125,13 +128,13 @@ impl BatchSql {
         let accepted = async {
             let (known, bytes) = self.admit(row)?;
             match self.try_reserve(&known.table, 1, bytes) {
-                Ok(mut reservation) => return self.push(&known, row, bytes, tracked, &mut reservation),
+                Ok(mut reservation) => return self.push(&known, row, bytes, &tracking, &mut reservation),
                 Err(error) if error.is_full() => {}
                 Err(error) => return Err(error),
             }
             let known = known.into_arc();
             let mut reservation = self.wait_for_capacity(&known, 1, bytes, when_full).await?;
-            self.push(&known, row, bytes, tracked, &mut reservation)
+            self.push(&known, row, bytes, &tracking, &mut reservation)
         };
         accepted.await.inspect_err(|error| self.report_refused(row, error))
     }
@@ -183,12 +186,12 @@ impl BatchSql {
         known: &Known,
         row: &R,
         bytes: usize,
-        tracked: bool,
+        tracking: &Tracking,
         reservation: &mut Reservation<'_>,
     ) -> Result<Option<Receipt>, SubmitError> {
-        match known.table.push(&known.group, &self.0.messages, row, bytes, tracked, reservation) {
+        match known.table.push(&known.group, &self.0.messages, row, bytes, tracking, reservation) {
             Ok(receipt) => Ok(receipt),
-            Err(NotPushed::Retired) => self.push_again(row, bytes, tracked, reservation),
+            Err(NotPushed::Retired) => self.push_again(row, bytes, tracking, reservation),
             Err(other) => Err(not_pushed(other)),
         }
     }
@@ -199,14 +202,14 @@ impl BatchSql {
         &self,
         row: &R,
         bytes: usize,
-        tracked: bool,
+        tracking: &Tracking,
         reservation: &mut Reservation<'_>,
     ) -> Result<Option<Receipt>, SubmitError> {
         loop {
             // Another thread is about to take it out of the list.
             std::thread::yield_now();
             let known = self.group(row.schema())?;
-            match known.table.push(&known.group, &self.0.messages, row, bytes, tracked, reservation) {
+            match known.table.push(&known.group, &self.0.messages, row, bytes, tracking, reservation) {
                 Ok(receipt) => return Ok(receipt),
                 Err(NotPushed::Retired) => {}
                 Err(other) => return Err(not_pushed(other)),
