@@ -138,10 +138,9 @@ pub(crate) fn connect_error(error: &RedisError, address: &str) -> SinkError {
                 "{address} closed the connection in the handshake; check that it is a redis server, its TLS and its maxclients"
             ),
         ),
-        ErrorKind::Parse => SinkError::new(
-            ErrorClass::Transient,
-            format!("{address} does not answer like redis; check host and port"),
-        ),
+        ErrorKind::Parse => {
+            SinkError::new(ErrorClass::Transient, format!("{address} does not answer like redis; check host and port"))
+        }
         _ => SinkError::new(
             ErrorClass::Transient,
             format!("cannot connect to redis at {address}; check host, port, certificates and network"),

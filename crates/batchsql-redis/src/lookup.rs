@@ -50,9 +50,11 @@ impl Columns<'_> {
                 (format!("{prefix}:").into_bytes(), columns, true)
             }
             KeyParts::OfRow if schema.key_columns().is_empty() => {
-                return Err("it declares no key to build redis keys from; declare one with a conflict rule, for example \
+                return Err(
+                    "it declares no key to build redis keys from; declare one with a conflict rule, for example \
                             Conflict::replace([\"id\"]), or choose the key with Key::prefixed"
-                    .into());
+                        .into(),
+                );
             }
             KeyParts::OfRow => {
                 self.used.extend(schema.key_columns());

@@ -60,7 +60,8 @@ impl TlsClient {
 
     pub(crate) async fn connect(&self, host: &str, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from(host.to_owned());
-        let name = name.map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the host has no valid name for TLS"))?;
+        let name =
+            name.map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the host has no valid name for TLS"))?;
         TlsConnector::from(Arc::clone(&self.0)).connect(name, stream).await
     }
 }
