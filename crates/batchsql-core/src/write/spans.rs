@@ -21,8 +21,8 @@ pub(crate) fn batch(database: &'static str, job: &Job) -> Span {
         "batchsql.batch",
         database,
         table = job.batch.schema().table_display(),
-        rows = job.batch.len(),
-        attempt = job.progress.attempts + 1,
+        rows = number(job.batch.len() as u64),
+        attempt = number(u64::from(job.progress.attempts) + 1),
         result = Empty,
         error = Empty,
         written = Empty,
@@ -50,7 +50,7 @@ pub(crate) fn batch_ended(span: &Span, result: &'static str, error: Option<&Sink
     }
     let counts = job.counts();
     for kind in OutcomeKind::ALL.into_iter().filter(|kind| counts.get(*kind) > 0) {
-        span.record(kind.name(), counts.get(kind));
+        span.record(kind.name(), number(counts.get(kind)));
     }
 }
 
@@ -59,8 +59,8 @@ pub(crate) fn attempt(rows: usize, attempt: u32) -> Span {
     debug_span!(
         target: TARGET,
         "batchsql.attempt",
-        rows,
-        attempt,
+        rows = number(rows as u64),
+        attempt = number(u64::from(attempt)),
         error = Empty,
         ignored = Empty,
         rejected = Empty,
@@ -78,8 +78,13 @@ pub(crate) fn attempt_ended(span: &Span, result: &Result<Written, SinkError>) {
         Ok(Written { ignored, rejected, unfinished, .. }) => {
             let counts = [("ignored", ignored.len()), ("rejected", rejected.len()), ("unfinished", unfinished.len())];
             for (name, rows) in counts.into_iter().filter(|(_, rows)| *rows > 0) {
-                span.record(name, rows);
+                span.record(name, number(rows as u64));
             }
         }
     }
+}
+
+/// OpenTelemetry has no unsigned numbers: they would become texts.
+fn number(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
