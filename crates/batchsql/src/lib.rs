@@ -94,6 +94,10 @@ mod guides {
     #[doc = include_str!("../../../docs/guides/testing.md")]
     mod testing {}
 
+    #[cfg(feature = "derive")]
+    #[doc = include_str!("../../../docs/guides/tracing.md")]
+    mod tracing {}
+
     #[doc = include_str!("../../../docs/guides/troubleshooting.md")]
     mod troubleshooting {}
 

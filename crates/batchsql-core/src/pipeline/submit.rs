@@ -41,6 +41,9 @@ impl BatchSql {
 
     /// Accepts a row and returns a receipt that resolves to its outcome.
     ///
+    /// If spans of batches are collected (target `batchsql`, level debug), the span of its batch follows from the current
+    /// span, for at most 32 spans per batch.
+    ///
     /// # Errors
     /// As [`submit`](Self::submit).
     ///
