@@ -16,7 +16,7 @@ const MIB: f64 = 1_048_576.0;
 /// With the feature `test-metrics`.
 impl Metrics {
     /// Sets the `test_case` label of every batch sealed from now on; an empty name clears it.
-    /// Tests that run at the same time use [`Reporter::test_case`] instead.
+    /// Tests that run at the same time use [`Reporter::test_case`](crate::Reporter::test_case) instead.
     pub fn set_current_test_case(&self, test_case: &str) {
         self.current.set(Some(test_case).filter(|case| !case.is_empty()));
     }
