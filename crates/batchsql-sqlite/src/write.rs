@@ -23,6 +23,11 @@ impl SharedPlan {
         Self(Arc::new(Mutex::new(Arc::new(plan))))
     }
 
+    /// The columns of the schema in whose order the table is stored.
+    pub(crate) fn storage_order(&self) -> Vec<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).storage_order.clone()
+    }
+
     /// The plan for the table in this transaction.
     ///
     /// # Errors
