@@ -46,6 +46,19 @@
 //! A column that would change values, or refuse them all, is refused when its table is first read, and again when any
 //! table of the database has changed.
 //!
+//! # Which SQLite
+//!
+//! | feature | SQLite |
+//! |---|---|
+//! | `bundled` (default) | the one that comes with rusqlite: 3.51.3 or later |
+//! | without it | the system's, found by pkg-config or in `SQLITE3_LIB_DIR`; at least 3.37 |
+//!
+//! SQLite 3.7.0 to 3.51.2 can corrupt a database in WAL mode when one connection writes while another one resets the
+//! log. When such a version is linked and WAL is on, opening the database logs a warning, once per process.
+//!
+//! A program can link libsqlite3-sys only once, and this crate needs version 0.37. `docs/databases.md` says which
+//! features of sqlx a program can use beside it.
+//!
 //! # One writer
 //!
 //! One batch is written while the next one waits in the writer's queue.
@@ -68,6 +81,7 @@
 
 mod bind;
 mod classify;
+mod linked_version;
 mod opened_file;
 mod options;
 mod plan;

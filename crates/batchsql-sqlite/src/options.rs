@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
-use rusqlite::{Connection, DatabaseName, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, MAIN_DB, OpenFlags, OptionalExtension};
 
 /// How long a commit takes to be safe; SQLite's `PRAGMA synchronous`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -186,7 +186,7 @@ impl SqliteOptions {
         };
         let conn = result.map_err(|error| self.open_error(error))?;
         // SQLite opens a file that may not be written for reading, and says nothing.
-        if conn.is_readonly(DatabaseName::Main).map_err(|error| self.open_error(error))? {
+        if conn.is_readonly(MAIN_DB).map_err(|error| self.open_error(error))? {
             return Err(OpenError::new(format!(
                 "cannot open sqlite database {}: it may only be read; check its permissions",
                 self.path().unwrap_or(Path::new(":memory:")).display()

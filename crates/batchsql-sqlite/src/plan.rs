@@ -94,7 +94,7 @@ impl SqlitePlan {
 
 /// How many values one statement can bind, as this library was built.
 pub(crate) fn max_binds(conn: &Connection) -> usize {
-    usize::try_from(conn.limit(Limit::SQLITE_LIMIT_VARIABLE_NUMBER)).unwrap_or(999)
+    conn.limit(Limit::SQLITE_LIMIT_VARIABLE_NUMBER).ok().and_then(|limit| usize::try_from(limit).ok()).unwrap_or(999)
 }
 
 fn column_form(column: &Column, table: &[TableColumn]) -> Result<Form, String> {

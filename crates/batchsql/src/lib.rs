@@ -120,5 +120,5 @@ pub use batchsql_postgres as postgres;
 pub use batchsql_prometheus as prometheus;
 #[cfg(feature = "redis")]
 pub use batchsql_redis as redis;
-#[cfg(feature = "sqlite")]
+#[cfg(feature = "sqlite-system")]
 pub use batchsql_sqlite as sqlite;
