@@ -18,7 +18,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     doc.env("RUSTDOCFLAGS", "-D warnings");
     steps.run("doc", doc);
     if cargo::has_subcommand("deny") {
-        // Two steps, because without a network only the advisories cannot be had.
+        // Two steps, because only the advisories need a network.
         steps.run("deny", cargo(&["deny", "check", "bans", "licenses", "sources"]));
         steps.run("advisories", cargo(&["deny", "check", "advisories"]));
     } else {
@@ -27,19 +27,19 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     Ok(steps.finish())
 }
 
-/// No file, and no folder of the source, may use what uses it.
+/// Checks that there are no import cycles between files or folders.
 fn imports(steps: &mut Steps) {
     const TITLE: &str = "imports";
     match imports::workspace() {
         Ok(Findings { crates, files, circles }) if circles.is_empty() => {
-            steps.holds(TITLE, format!("no circle in {crates} crates, {files} files"));
+            steps.holds(TITLE, format!("no cycle in {crates} crates, {files} files"));
         }
         Ok(Findings { crates, files, circles }) => {
             for circle in &circles {
                 say!("{circle}");
             }
             let number = circles.len();
-            steps.impossible(TITLE, format!("{number} circles in {crates} crates, {files} files, see above"));
+            steps.impossible(TITLE, format!("{number} cycles in {crates} crates, {files} files, see above"));
         }
         Err(error) => steps.impossible(TITLE, format!("{error:#}")),
     }

@@ -1,4 +1,4 @@
-//! Builds a binary of the suite crate for release and becomes it.
+//! Builds a binary of the suite crate with optimizations and replaces this process by it.
 //! Must not know what the binary does with its arguments.
 
 use std::{
@@ -13,24 +13,47 @@ use serde_json::Value;
 
 use crate::cargo;
 
-/// Arguments that go to another program as they are, `--help` included.
+/// Arguments that are passed to another program unchanged, including `--help`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) args: Vec<OsString>,
 }
 
+/// A binary of the suite crate, and how it is built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Binary {
+    pub(crate) name: &'static str,
+    pub(crate) profile: &'static str,
+    /// The features of the suite crate that are switched on; `None`: the default ones.
+    pub(crate) features: Option<Vec<&'static str>>,
+}
+
+impl Binary {
+    /// The arguments of cargo.
+    fn build_args(&self) -> Vec<String> {
+        let mut args: Vec<String> =
+            ["build", "--package", "batchsql-suite", "--bin", self.name, "--profile", self.profile]
+                .map(str::to_owned)
+                .into();
+        if let Some(features) = &self.features {
+            args.extend(["--no-default-features".to_owned(), format!("--features={}", features.join(","))]);
+        }
+        args
+    }
+}
+
 /// Returns only when the binary cannot be built or started.
-pub(crate) fn build_and_become(binary: &str, args: Vec<OsString>) -> anyhow::Result<ExitCode> {
+pub(crate) fn build_and_become(binary: &Binary, args: Vec<OsString>) -> anyhow::Result<ExitCode> {
     build_and_run(binary, |command| {
         command.args(args);
         become_program(command)
     })
 }
 
-/// Calls `run` with the binary, when it could be built.
+/// Calls `run` with the binary if the build succeeds.
 pub(crate) fn build_and_run(
-    binary: &str,
+    binary: &Binary,
     run: impl FnOnce(&mut Command) -> anyhow::Result<ExitCode>,
 ) -> anyhow::Result<ExitCode> {
     match build(binary)? {
@@ -45,31 +68,33 @@ pub(crate) fn build_and_run(
 
 enum Built {
     Executable(PathBuf),
-    /// Cargo has already said why.
+    /// Cargo has printed the reason.
     Failed(ExitStatus),
 }
 
-fn build(binary: &str) -> anyhow::Result<Built> {
-    // Progress and diagnostics stay on stderr; stdout tells where the executable is, whatever target
-    // directory or target triple is configured.
-    eprintln!("==> building {binary} for release; the first time takes minutes");
+fn build(binary: &Binary) -> anyhow::Result<Built> {
+    // Progress and diagnostics stay on stderr; stdout has the path of the executable for any target directory
+    // or target triple.
+    let name = binary.name;
+    let with = binary.features.as_ref().map_or(String::new(), |features| format!(" with {}", features.join(", ")));
+    eprintln!("==> building {name}{with} with optimizations; the first time takes minutes");
     let mut child = cargo::command()
-        .args(["build", "--release", "--package", "batchsql-suite", "--bin", binary])
+        .args(binary.build_args())
         .arg("--message-format=json-render-diagnostics")
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot start cargo; is it in PATH?")?;
-    let stdout = child.stdout.take().expect("stdout was asked to be piped");
+    let stdout = child.stdout.take().expect("stdout is piped");
     let mut executable = None;
     for line in BufReader::new(stdout).lines() {
-        let line = line.context("cannot read what cargo reports")?;
-        executable = executable_in(&line, binary).or(executable);
+        let line = line.context("cannot read the output of cargo")?;
+        executable = executable_in(&line, name).or(executable);
     }
     let status = child.wait().context("cannot wait for cargo")?;
     if !status.success() {
         return Ok(Built::Failed(status));
     }
-    let path = executable.with_context(|| format!("cargo built {binary} but did not say where it is"))?;
+    let path = executable.with_context(|| format!("cargo built {name} but did not report its path"))?;
     Ok(Built::Executable(path))
 }
 
@@ -80,8 +105,8 @@ fn executable_in(line: &str, binary: &str) -> Option<PathBuf> {
     is_binary.then(|| message["executable"].as_str().map(PathBuf::from))?
 }
 
-/// Replaces this process, so that signals and the exit status are the program's own: Ctrl-C or a
-/// SIGTERM lets it drain, and nothing here can end before it.
+/// Replaces this process, so that signals and the exit status are those of the program: it drains at
+/// Ctrl-C or SIGTERM, and no parent process can end before it.
 fn become_program(command: &mut Command) -> anyhow::Result<ExitCode> {
     use std::os::unix::process::CommandExt;
 
@@ -95,6 +120,14 @@ mod tests {
 
     fn check(line: &str, expected: Option<&str>) {
         assert_eq!(executable_in(line, "tool"), expected.map(PathBuf::from), "{line}");
+    }
+
+    #[test]
+    fn only_the_features_that_are_asked_for_are_built() {
+        let mut binary = Binary { name: "tool", profile: "release", features: None };
+        assert_eq!(binary.build_args().join(" "), "build --package batchsql-suite --bin tool --profile release");
+        binary.features = Some(vec!["redis", "sqlite"]);
+        assert!(binary.build_args().ends_with(&["--no-default-features".into(), "--features=redis,sqlite".into()]));
     }
 
     #[test]

@@ -74,25 +74,25 @@ pub async fn connect(url: &str) -> Result<DynSink, ConnectError> {
     }
 }
 
-/// One way to open per driver; without its feature it says so.
+/// One way to open per driver. Without the feature that it is compiled in, the error names the feature to switch on.
 macro_rules! way {
-    ($name:ident, $feature:literal, $url:ident => $open:expr) => {
-        #[cfg(feature = $feature)]
+    ($name:ident, $feature:literal in $cfg:literal, $url:ident => $open:expr) => {
+        #[cfg(feature = $cfg)]
         async fn $name($url: &str) -> Opened {
             $open.map(DynSink::new).map_err(ConnectError::of_driver)
         }
 
-        #[cfg(not(feature = $feature))]
+        #[cfg(not(feature = $cfg))]
         async fn $name(_: &str) -> Opened {
             Err(missing($feature))
         }
     };
 }
 
-way!(postgres, "postgres", url => batchsql_postgres::PostgresSink::connect(url).await);
-way!(mysql, "mysql", url => batchsql_mysql::MySqlSink::connect(url).await);
-way!(sqlite, "sqlite", url => batchsql_sqlite::SqliteSink::open(url));
-way!(redis, "redis", url => batchsql_redis::RedisSink::connect(url).await);
+way!(postgres, "postgres" in "postgres", url => batchsql_postgres::PostgresSink::connect(url).await);
+way!(mysql, "mysql" in "mysql", url => batchsql_mysql::MySqlSink::connect(url).await);
+way!(sqlite, "sqlite" in "sqlite-system", url => batchsql_sqlite::SqliteSink::open(url));
+way!(redis, "redis" in "redis", url => batchsql_redis::RedisSink::connect(url).await);
 
 #[cfg_attr(
     all(feature = "postgres", feature = "mysql", feature = "sqlite-system", feature = "redis"),

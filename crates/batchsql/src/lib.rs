@@ -8,7 +8,8 @@
 //! | feature | gives |
 //! |---|---|
 //! | `derive` (default) | `#[derive(Row)]` |
-//! | `sqlite` | [`sqlite`]: `SqliteSink` |
+//! | `sqlite` | [`sqlite`]: `SqliteSink`, with the SQLite that comes with rusqlite |
+//! | `sqlite-system` | [`sqlite`] with the SQLite of the system instead; `sqlite` switches it on as well |
 //! | `postgres` | [`postgres`]: `PostgresSink` |
 //! | `mysql` | [`mysql`]: `MySqlSink`, also for MariaDB |
 //! | `redis` | [`redis`]: `RedisSink`, also for clusters |
@@ -35,6 +36,7 @@
 
 /// The examples of the guides are tested.
 #[cfg(doctest)]
+#[doc = include_str!("../README.md")]
 #[doc = include_str!("../../../docs/outcomes.md")]
 #[doc = include_str!("../../../docs/databases.md")]
 #[doc = include_str!("../../../docs/monitoring-guide.md")]
