@@ -53,11 +53,11 @@
 //! | `bundled` (default) | the one that comes with rusqlite: 3.51.3 or later |
 //! | without it | the system's, found by pkg-config or in `SQLITE3_LIB_DIR`; at least 3.37 |
 //!
-//! SQLite 3.7.0 to 3.51.2 can corrupt a database in WAL mode when one connection writes while another one resets the
-//! log. When such a version is linked and WAL is on, opening the database logs a warning, once per process.
+//! SQLite 3.7.0 to 3.51.2 can corrupt a database in WAL mode when two connections write or checkpoint at the same time.
+//! When such a version is linked and WAL is on, opening the database logs a warning, once per process.
 //!
-//! A program can link libsqlite3-sys only once, and this crate needs version 0.37. `docs/databases.md` says which
-//! features of sqlx a program can use beside it.
+//! Cargo accepts only one version of libsqlite3-sys in a program, and this crate needs 0.37. `docs/databases.md` says
+//! which features of sqlx a program can use beside it.
 //!
 //! # One writer
 //!

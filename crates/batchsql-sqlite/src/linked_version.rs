@@ -1,8 +1,8 @@
 //! Owns the version of the SQLite that is linked: which ones have the WAL-reset bug, and the warning about it.
 //! Must not know options, rows or threads.
 //!
-//! Every SQLite from 3.7.0 to 3.51.2 can corrupt a database in WAL mode when one connection writes while another one
-//! resets the log at the end of a checkpoint.
+//! SQLite 3.7.0 to 3.51.2 can corrupt a database in WAL mode when two connections write or checkpoint at the same time:
+//! a checkpoint does not see that the log was reset, and rows of the log never reach the database.
 
 use std::sync::Once;
 
