@@ -239,7 +239,7 @@ async fn names_that_would_quietly_mean_something_else_are_refused() {
     check(Schema::builder("orders").column(&*long, ColumnType::I64), "more than the 64 characters").await;
     let dotted = format!("{}.orders", db.name);
     check(id(dotted.as_str().into()), "the dot is part of its name: for table \"orders\" of database").await;
-    check(id("orders".into()).column("ID", ColumnType::I64), "\"id\" and \"ID\" are one to the server").await;
+    check(id("orders".into()).column("ID", ColumnType::I64), "the server sees columns \"id\" and \"ID\" as one").await;
     pipeline(&db.sink)
         .prepare(&id(batchsql_core::TableName::qualified(&*db.name, "orders")).build().unwrap())
         .await

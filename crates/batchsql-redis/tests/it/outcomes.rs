@@ -159,7 +159,7 @@ async fn atomic_batches_are_refused_before_anything_is_sent() {
     let sink = sink(&t, Command::set(Key::prefixed(t.as_str(), ["k"]), "v")).await;
     let atomic = PipelineConfig { isolation: Isolation::AtomicBatch, ..config() };
     let error = BatchSql::builder(sink.clone()).config(atomic.clone()).start().unwrap_err().to_string();
-    assert!(error.contains("redis cannot roll back"), "{error}");
+    assert!(error.contains("redis cannot undo"), "{error}");
     // One row is atomic by itself.
     let atomic = PipelineConfig { flush_size: 1, ..atomic };
     let db = BatchSql::builder(sink).config(atomic.clone()).start().unwrap();

@@ -1,5 +1,5 @@
-//! The READMEs are true where a test can tell: the example is the doctest of this crate, what they link to is there, and
-//! both languages say the same. So are the indexes of the docs and the links of the guides.
+//! Checks of the READMEs: the example is the doctest of this crate, links exist, and both languages say the same.
+//! Also of the indexes of the docs, and of the guides.
 
 use std::collections::BTreeSet;
 use std::path::Path;
