@@ -1,5 +1,6 @@
 //! The checks of the monitoring guide: its tables match the catalogue and the options of the suite, and both languages
-//! have the same content. Its examples are doctests of `batchsql`; `batchsql-monitoring` parses its queries.
+//! have the same content, as do those of the README. Its examples are doctests of `batchsql`; `batchsql-monitoring`
+//! parses its queries.
 
 mod page;
 
@@ -92,14 +93,30 @@ fn both_languages_say_the_same() {
     assert!(!english.comments().iter().any(is_chinese), "{:?}", english.comments());
     let foreign: Vec<_> = chinese.comments().into_iter().filter(|text| !is_chinese(text)).collect();
     assert!(foreign.is_empty(), "not translated: {foreign:#?}");
-    let first_cells = |page: &Page| page.rows().iter().map(Vec::len).collect::<Vec<_>>();
-    assert_eq!(first_cells(&english), first_cells(&chinese), "different tables");
+    assert_eq!(english.widths(), chinese.widths(), "different tables");
     assert_eq!(english.items(), chinese.items(), "different lists");
     // Inline code and link targets are the same in every language.
     assert_eq!(english.inline_code(), chinese.inline_code());
     let links = |page: &Page| page.links().into_iter().filter(|link| !link.contains("monitoring-guide")).collect();
     let (one, other): (BTreeSet<_>, BTreeSet<_>) = (links(&english), links(&chinese));
     assert_eq!(one, other);
+}
+
+#[test]
+fn both_languages_of_the_readme_say_the_same() {
+    let names = ["README.md", "README.zh-CN.md"];
+    let [english, chinese] = names.map(|name| Page::read(&format!("../{name}")));
+    assert!(english.links().iter().any(|link| link == names[1]), "the English page does not link to the Chinese one");
+    assert!(chinese.links().iter().any(|link| link == names[0]), "the Chinese page does not link to the English one");
+    // A page and its translation count as one.
+    let links = |page: &Page| -> BTreeSet<_> {
+        page.links().iter().map(|link| link.replace(".zh-CN.md", ".md").replace(".zh.md", ".md")).collect()
+    };
+    assert_eq!(links(&english), links(&chinese), "different links");
+    assert_eq!(english.blocks(), chinese.blocks(), "different blocks of code");
+    assert!(english.levels().len() > 5, "{:?}", english.levels());
+    assert_eq!(english.levels(), chinese.levels(), "different headings");
+    assert_eq!(english.widths(), chinese.widths(), "different tables");
 }
 
 #[test]

@@ -95,6 +95,11 @@ impl Page {
         self.prose().filter(|line| line.starts_with('|') && !line.starts_with("|---")).map(cells).collect()
     }
 
+    /// The number of cells in every row of a table.
+    pub(crate) fn widths(&self) -> Vec<usize> {
+        self.rows().iter().map(Vec::len).collect()
+    }
+
     /// The number of list items.
     pub(crate) fn items(&self) -> usize {
         let is_item = |line: &&str| {
