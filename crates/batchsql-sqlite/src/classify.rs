@@ -109,7 +109,8 @@ mod tests {
         check(ffi::SQLITE_MISMATCH, ErrorClass::Row);
         check(ffi::SQLITE_ERROR, ErrorClass::Schema);
         check(ffi::SQLITE_READONLY, ErrorClass::Permission);
-        check(ffi::SQLITE_READONLY_DIRECTORY, ErrorClass::Permission);
+        // SQLITE_READONLY_DIRECTORY, which some bindings for the system's SQLite do not have.
+        check(ffi::SQLITE_READONLY | (6 << 8), ErrorClass::Permission);
         check(ffi::SQLITE_READONLY_DBMOVED, ErrorClass::Permission);
         check(ffi::SQLITE_FULL, ErrorClass::Resource);
         check(ffi::SQLITE_IOERR_WRITE, ErrorClass::Resource);

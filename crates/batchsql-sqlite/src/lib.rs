@@ -50,14 +50,12 @@
 //!
 //! | feature | SQLite |
 //! |---|---|
-//! | `bundled` (default) | the one that comes with rusqlite: 3.51.3 or later |
-//! | without it | the system's, found by pkg-config or in `SQLITE3_LIB_DIR`; at least 3.37 |
+//! | `bundled` (default) | the one that comes with rusqlite |
+//! | without it | the system's |
 //!
-//! SQLite 3.7.0 to 3.51.2 can corrupt a database in WAL mode when two connections write or checkpoint at the same time.
-//! When such a version is linked and WAL is on, opening the database logs a warning, once per process.
-//!
-//! Cargo accepts only one version of libsqlite3-sys in a program, and this crate needs 0.37. `docs/databases.md` says
-//! which features of sqlx a program can use beside it.
+//! The version of rusqlite, and so of the SQLite, depends on the other crates of the program. `docs/databases.md`,
+//! "Which SQLite", has the combinations. If the linked version has the WAL-reset bug and WAL is on, opening a database
+//! logs a warning, once per process.
 //!
 //! # One writer
 //!
