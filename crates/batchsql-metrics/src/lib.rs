@@ -45,10 +45,14 @@ mod facade;
 mod options;
 mod reporter;
 mod series;
+#[cfg(feature = "test-metrics")]
+mod test_metrics;
+#[cfg(feature = "test-metrics")]
 mod test_result;
 
 pub use catalogue::{Metric, MetricKind};
 pub use facade::Metrics;
 pub use options::MetricsOptions;
 pub use reporter::Reporter;
+#[cfg(feature = "test-metrics")]
 pub use test_result::{MemoryUsage, TestResult};
