@@ -3,14 +3,17 @@
 
 use std::{ffi::OsString, process::ExitCode};
 
-use crate::{databases, suite};
+use crate::{
+    databases::{self, Build},
+    suite,
+};
 
 /// The group that measures servers even without `--db`.
 const DISTANCE: &str = "distance";
 const SERVERS_OF_DISTANCE: &str = "--db=postgres,mysql";
 
 pub(crate) fn run(arguments: suite::Arguments) -> anyhow::Result<ExitCode> {
-    databases::run("bench", "batchsql-bench", with_servers(arguments.args), "")
+    databases::run("bench", Build::Bench, with_servers(arguments.args), "")
 }
 
 fn with_servers(mut args: Vec<OsString>) -> Vec<OsString> {

@@ -15,25 +15,45 @@ use crate::{
 };
 
 /// Builds the program and runs it with the servers that it needs, until all have ended.
-pub(crate) fn run(verb: &str, binary: &str, args: Vec<OsString>, options: &str) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(verb: &str, binary: Build, args: Vec<OsString>, options: &str) -> anyhow::Result<ExitCode> {
     let request = Request::new(args);
     if request.help {
         say!("{}", help(verb, options));
     }
     if request.help || request.servers.is_empty() {
-        return suite::build_and_become(binary, request.args);
+        return suite::build_and_become(&binary.of(&request), request.args);
     }
     run_within(binary, request.args, |run| run.with(&[]).map(cargo::exit_code))
 }
 
 /// Builds the program; `around` decides when to run it.
 pub(crate) fn run_within(
-    binary: &str,
+    binary: Build,
     args: Vec<OsString>,
     around: impl FnOnce(Run<'_>) -> anyhow::Result<ExitCode>,
 ) -> anyhow::Result<ExitCode> {
     let request = Request::new(args);
-    suite::build_and_run(binary, |program| around(Run { program, request }))
+    suite::build_and_run(&binary.of(&request), |program| around(Run { program, request }))
+}
+
+/// Which program is built, and for what.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Build {
+    /// The suite with the databases that `--db` names: the others would only take time.
+    Suite,
+    /// The benchmarks, which need every database, with the release profile.
+    Bench,
+}
+
+impl Build {
+    fn of(self, request: &Request) -> suite::Binary {
+        match self {
+            Self::Suite => {
+                suite::Binary { name: "batchsql-suite", profile: "suite", features: Some(request.features.clone()) }
+            }
+            Self::Bench => suite::Binary { name: "batchsql-bench", profile: "release", features: None },
+        }
+    }
 }
 
 /// A built program and its arguments.
@@ -104,10 +124,15 @@ fn with_servers(program: &mut Command, kinds: &[Kind], may_install: bool) -> any
 struct Request {
     /// Servers without a DSN in the arguments. A variable may have it.
     servers: Vec<Kind>,
+    /// The features of the suite crate for the databases that `--db` names.
+    features: Vec<&'static str>,
     may_install: bool,
     help: bool,
     args: Vec<OsString>,
 }
+
+/// The databases of the suite, which are also features of its crate. The first one is the default.
+const DATABASES: [&str; 4] = ["sqlite", "postgres", "mysql", "redis"];
 
 impl Request {
     fn new(mut args: Vec<OsString>) -> Self {
@@ -116,6 +141,7 @@ impl Request {
         let may_install = args.len() == given;
         let help = args.iter().any(|arg| arg == "--help" || arg == "-h");
         let (mut servers, mut named) = (Vec::new(), Vec::new());
+        let mut features = Vec::new();
         let mut index = 0;
         while index < args.len() {
             let arg = args[index].to_str().unwrap_or_default().to_owned();
@@ -141,12 +167,19 @@ impl Request {
                 servers.extend(Kind::SHARED.into_iter().filter(|kind| name == "all" || name == kind.name()));
                 let on_demand = Kind::ON_DEMAND.into_iter().find(|kind| name == kind.name());
                 servers.extend(on_demand);
-                known.push(on_demand.map_or(name, |kind| kind.family().name()));
+                let name = on_demand.map_or(name, |kind| kind.family().name());
+                features.extend(DATABASES.into_iter().filter(|database| name == "all" || name == *database));
+                known.push(name);
             }
             // The program knows databases but not their versions.
             let option = if arg == "--db" { "" } else { "--db=" };
             args[place] = format!("{option}{}", known.join(",")).into();
         }
+        if features.is_empty() {
+            features.push(DATABASES[0]);
+        }
+        features.sort_unstable();
+        features.dedup();
         servers.sort_by_key(|kind| kind.name());
         servers.dedup();
         servers.retain(|kind| !named.contains(&kind.family()));
@@ -154,7 +187,7 @@ impl Request {
         let meant: Vec<Kind> =
             servers.iter().filter(|kind| kind.family() != **kind).map(|kind| kind.family()).collect();
         servers.retain(|kind| !meant.contains(kind));
-        Self { servers, may_install, help, args }
+        Self { servers, features, may_install, help, args }
     }
 }
 
@@ -197,6 +230,19 @@ mod tests {
         check(&["--mysql-dsn=mysql://h/d", "--db", "all"], &[Kind::Postgres, Kind::Redis]);
         check(&["--redis-dsn", "--db", "--db=redis,mysql", "--postgres-dsn=x"], &[Kind::MySql]);
         check(&["--db", "redis", "--sqlite-dsn", "x", "--dsn", "y"], &[Kind::Redis]);
+    }
+
+    #[test]
+    fn only_the_databases_that_are_named_are_built() {
+        let check = |args: &[&str], features: &[&str]| assert_eq!(request(args).features, features, "{args:?}");
+        check(&[], &["sqlite"]);
+        check(&["--help"], &["sqlite"]);
+        check(&["--db", "oracle"], &["sqlite"]);
+        check(&["--db", "redis"], &["redis"]);
+        check(&["--db=redis,sqlite", "--db", "redis"], &["redis", "sqlite"]);
+        check(&["--db", "postgres18,valkey"], &["postgres", "redis"]);
+        check(&["--db", "mysql", "--mysql-dsn", "mysql://h/d"], &["mysql"]);
+        check(&["--db", "all"], &["mysql", "postgres", "redis", "sqlite"]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `cargo xtask integration-test`: the suite, built for release, with the servers of its databases, on the port that
+//! `cargo xtask integration-test`: the suite, built with optimizations, with the servers of its databases, on the port that
 //! Prometheus scrapes; with `--monitor` together with the monitoring stack.
 //! Must not know the suite's arguments, except where its metrics and its report are.
 
@@ -14,7 +14,9 @@ use std::{
 use anyhow::Context;
 
 use crate::{
-    cargo, databases, interrupt,
+    cargo,
+    databases::{self, Build},
+    interrupt,
     monitor::{self, Options, Stack, Started, State},
     steps, suite,
 };
@@ -46,7 +48,7 @@ pub(crate) fn run(arguments: suite::Arguments) -> anyhow::Result<ExitCode> {
     } else if !chooses(&args, PORT) {
         further = vec![PORT.option.into(), METRICS_PORT.to_string().into()];
     }
-    databases::run("integration-test", "batchsql-suite", [further, args].concat(), HELP)
+    databases::run("integration-test", Build::Suite, [further, args].concat(), HELP)
 }
 
 /// The stack, if it is ready. An error while looking for it does not stop the run.
@@ -68,7 +70,7 @@ fn monitored(args: Vec<OsString>) -> anyhow::Result<ExitCode> {
             port.context("with --monitor the port must be known: set --metrics-port to a number above 0, or omit it")?;
     }
     let folder = value(&args, "--report-dir").unwrap_or_else(|| REPORT.into());
-    databases::run_within("batchsql-suite", args.clone(), |run| {
+    databases::run_within(Build::Suite, args.clone(), |run| {
         interrupt::watch(|_| ()).context("cannot watch for Ctrl-C")?;
         steps::heading("monitor");
         let started = Stack::start(&options)?;

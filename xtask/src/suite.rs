@@ -1,4 +1,4 @@
-//! Builds a binary of the suite crate for release and replaces this process by it.
+//! Builds a binary of the suite crate with optimizations and replaces this process by it.
 //! Must not know what the binary does with its arguments.
 
 use std::{
@@ -20,8 +20,31 @@ pub(crate) struct Arguments {
     pub(crate) args: Vec<OsString>,
 }
 
+/// A binary of the suite crate, and how it is built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Binary {
+    pub(crate) name: &'static str,
+    pub(crate) profile: &'static str,
+    /// The features of the suite crate that are switched on; `None`: the default ones.
+    pub(crate) features: Option<Vec<&'static str>>,
+}
+
+impl Binary {
+    /// The arguments of cargo.
+    fn build_args(&self) -> Vec<String> {
+        let mut args: Vec<String> =
+            ["build", "--package", "batchsql-suite", "--bin", self.name, "--profile", self.profile]
+                .map(str::to_owned)
+                .into();
+        if let Some(features) = &self.features {
+            args.extend(["--no-default-features".to_owned(), format!("--features={}", features.join(","))]);
+        }
+        args
+    }
+}
+
 /// Returns only when the binary cannot be built or started.
-pub(crate) fn build_and_become(binary: &str, args: Vec<OsString>) -> anyhow::Result<ExitCode> {
+pub(crate) fn build_and_become(binary: &Binary, args: Vec<OsString>) -> anyhow::Result<ExitCode> {
     build_and_run(binary, |command| {
         command.args(args);
         become_program(command)
@@ -30,7 +53,7 @@ pub(crate) fn build_and_become(binary: &str, args: Vec<OsString>) -> anyhow::Res
 
 /// Calls `run` with the binary if the build succeeds.
 pub(crate) fn build_and_run(
-    binary: &str,
+    binary: &Binary,
     run: impl FnOnce(&mut Command) -> anyhow::Result<ExitCode>,
 ) -> anyhow::Result<ExitCode> {
     match build(binary)? {
@@ -49,12 +72,14 @@ enum Built {
     Failed(ExitStatus),
 }
 
-fn build(binary: &str) -> anyhow::Result<Built> {
+fn build(binary: &Binary) -> anyhow::Result<Built> {
     // Progress and diagnostics stay on stderr; stdout has the path of the executable for any target directory
     // or target triple.
-    eprintln!("==> building {binary} for release; the first time takes minutes");
+    let name = binary.name;
+    let with = binary.features.as_ref().map_or(String::new(), |features| format!(" with {}", features.join(", ")));
+    eprintln!("==> building {name}{with} with optimizations; the first time takes minutes");
     let mut child = cargo::command()
-        .args(["build", "--release", "--package", "batchsql-suite", "--bin", binary])
+        .args(binary.build_args())
         .arg("--message-format=json-render-diagnostics")
         .stdout(Stdio::piped())
         .spawn()
@@ -63,13 +88,13 @@ fn build(binary: &str) -> anyhow::Result<Built> {
     let mut executable = None;
     for line in BufReader::new(stdout).lines() {
         let line = line.context("cannot read the output of cargo")?;
-        executable = executable_in(&line, binary).or(executable);
+        executable = executable_in(&line, name).or(executable);
     }
     let status = child.wait().context("cannot wait for cargo")?;
     if !status.success() {
         return Ok(Built::Failed(status));
     }
-    let path = executable.with_context(|| format!("cargo built {binary} but did not report its path"))?;
+    let path = executable.with_context(|| format!("cargo built {name} but did not report its path"))?;
     Ok(Built::Executable(path))
 }
 
@@ -95,6 +120,14 @@ mod tests {
 
     fn check(line: &str, expected: Option<&str>) {
         assert_eq!(executable_in(line, "tool"), expected.map(PathBuf::from), "{line}");
+    }
+
+    #[test]
+    fn only_the_features_that_are_asked_for_are_built() {
+        let mut binary = Binary { name: "tool", profile: "release", features: None };
+        assert_eq!(binary.build_args().join(" "), "build --package batchsql-suite --bin tool --profile release");
+        binary.features = Some(vec!["redis", "sqlite"]);
+        assert!(binary.build_args().ends_with(&["--no-default-features".into(), "--features=redis,sqlite".into()]));
     }
 
     #[test]

@@ -78,14 +78,14 @@ fn push_expression(sql: &mut Vec<u8>, column: &(ColumnView<'_>, Form), row: usiz
 fn push_value(sql: &mut Vec<u8>, view: &ColumnView<'_>, row: usize, form: Form) {
     match view.values().exhaustive() {
         Values::Bool(v) => sql.push(if v[row] { b'1' } else { b'0' }),
-        Values::I16(v) => push_signed(sql, v[row].into()),
-        Values::I32(v) => push_signed(sql, v[row].into()),
-        Values::I64(v) => push_signed(sql, v[row]),
-        Values::U64(v) => push_number(sql, v[row]),
+        Values::I16(v) => push_integer(sql, v[row]),
+        Values::I32(v) => push_integer(sql, v[row]),
+        Values::I64(v) => push_integer(sql, v[row]),
+        Values::U64(v) => push_integer(sql, v[row]),
         // With an exponent, or it would be a decimal number. The shortest digits that identify the float.
         Values::F32(v) => push_float(sql, v[row].into()),
         Values::F64(v) => push_float(sql, v[row]),
-        Values::Text(v) if form == Form::Bits => push_number(sql, bits(v.get(row))),
+        Values::Text(v) if form == Form::Bits => push_integer(sql, bits(v.get(row))),
         Values::Text(v) | Values::Decimal(v) | Values::Json(v) => push_text(sql, v.get(row)),
         Values::Bytes(v) => push_bytes(sql, v.get(row)),
         Values::Uuid(v) if form == Form::UuidText => push_quoted(sql, |sql| push_uuid(sql, &v[row])),
@@ -104,25 +104,8 @@ fn push_value(sql: &mut Vec<u8>, view: &ColumnView<'_>, row: usize, form: Form) 
     }
 }
 
-fn push_signed(sql: &mut Vec<u8>, number: i64) {
-    if number < 0 {
-        sql.push(b'-');
-    }
-    push_number(sql, number.unsigned_abs());
-}
-
-fn push_number(sql: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut start = digits.len();
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    sql.extend_from_slice(&digits[start..]);
+fn push_integer(sql: &mut Vec<u8>, number: impl itoa::Integer) {
+    sql.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 fn push_float(sql: &mut Vec<u8>, number: f64) {
@@ -189,9 +172,9 @@ mod tests {
 
     #[test]
     fn numbers_are_the_numbers() {
-        assert_eq!(literal(|sql| push_signed(sql, i64::MIN)), "-9223372036854775808");
-        assert_eq!(literal(|sql| push_signed(sql, 0)), "0");
-        assert_eq!(literal(|sql| push_number(sql, u64::MAX)), "18446744073709551615");
+        assert_eq!(literal(|sql| push_integer(sql, i64::MIN)), "-9223372036854775808");
+        assert_eq!(literal(|sql| push_integer(sql, 0_i64)), "0");
+        assert_eq!(literal(|sql| push_integer(sql, u64::MAX)), "18446744073709551615");
         assert_eq!(literal(|sql| push_float(sql, 1.0)), "1e0");
         for number in [f64::MAX, f64::MIN_POSITIVE, 5e-324, 1.0 / 3.0, f64::from(0.1_f32)] {
             let text = literal(|sql| push_float(sql, number));

@@ -1,12 +1,13 @@
 //! Owns running a few futures concurrently and collecting their results.
 //! Must not know what they do.
 
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
-use std::task::Poll;
 use std::time::Duration;
 
-pub(crate) type Task<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+
+pub(crate) type Task<'a, T> = BoxFuture<'a, T>;
 
 /// Delay between the starts of two attempts: a server that answers within it is the only one that is queried.
 const STAGGER_INTERVAL: Duration = Duration::from_millis(100);
@@ -19,47 +20,20 @@ pub(crate) fn stagger_delay(turn: usize, limit: Duration) -> Duration {
 
 /// The results in the order in which they complete.
 pub(crate) async fn join_all<T>(tasks: Vec<Task<'_, T>>) -> Vec<T> {
-    let mut results = Vec::with_capacity(tasks.len());
-    drive(tasks, |result| {
-        results.push(result);
-        None::<()>
-    })
-    .await;
-    results
+    FuturesUnordered::from_iter(tasks).collect().await
 }
 
 /// Returns the first success and drops the other tasks, or returns every error, in the order of completion.
 pub(crate) async fn first_ok<T, E>(tasks: Vec<Task<'_, Result<T, E>>>) -> Result<T, Vec<E>> {
+    let mut results = FuturesUnordered::from_iter(tasks);
     let mut errors = Vec::new();
-    let found = drive(tasks, |result| match result {
-        Ok(found) => Some(found),
-        Err(error) => {
-            errors.push(error);
-            None
+    while let Some(result) = results.next().await {
+        match result {
+            Ok(found) => return Ok(found),
+            Err(error) => errors.push(error),
         }
-    });
-    found.await.ok_or(errors)
-}
-
-/// Runs the tasks until `take` returns a value for a result, or none is left.
-async fn drive<T, F>(mut tasks: Vec<Task<'_, T>>, mut take: impl FnMut(T) -> Option<F>) -> Option<F> {
-    poll_fn(|context| {
-        let mut found = None;
-        tasks.retain_mut(|task| {
-            if found.is_some() {
-                return true;
-            }
-            match task.as_mut().poll(context) {
-                Poll::Ready(result) => {
-                    found = take(result);
-                    false
-                }
-                Poll::Pending => true,
-            }
-        });
-        if found.is_some() || tasks.is_empty() { Poll::Ready(found) } else { Poll::Pending }
-    })
-    .await
+    }
+    Err(errors)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Owns one command in its encoded form.
 //! Must not know rows or which commands exist.
 
-use crate::types::write_digits;
+use crate::types::write_integer;
 
 /// The most memory that a command keeps for reuse, in bytes: one large row must not increase the memory of
 /// all others.
@@ -92,7 +92,7 @@ impl<'a> Iterator for Arguments<'a> {
 /// Writes digits and the end of the line.
 #[inline]
 fn push_number(out: &mut Vec<u8>, number: usize) {
-    write_digits(out, number as u64);
+    write_integer(out, number);
     out.extend_from_slice(b"\r\n");
 }
 

@@ -12,10 +12,10 @@ use batchsql_core::exhaustive::Value;
 pub(crate) fn write_text(out: &mut Vec<u8>, value: ValueRef<'_>) {
     match value.exhaustive() {
         Value::Bool(v) => out.push(if v { b'1' } else { b'0' }),
-        Value::I16(v) => write_integer(out, v.into()),
-        Value::I32(v) => write_integer(out, v.into()),
+        Value::I16(v) => write_integer(out, v),
+        Value::I32(v) => write_integer(out, v),
         Value::I64(v) => write_integer(out, v),
-        Value::U64(v) => write_digits(out, v),
+        Value::U64(v) => write_integer(out, v),
         Value::F32(v) => write_float(out, v, f64::from(v)),
         Value::F64(v) => write_float(out, v, v),
         Value::Decimal(v) | Value::Text(v) | Value::Json(v) => out.extend_from_slice(v.as_bytes()),
@@ -109,48 +109,17 @@ pub(crate) fn write_json(out: &mut Vec<u8>, value: ValueRef<'_>) {
 
 /// Appends a JSON string.
 pub(crate) fn write_json_string(out: &mut Vec<u8>, text: &str) {
-    out.push(b'"');
-    for byte in text.bytes() {
-        match byte {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            0..0x20 => {
-                out.extend_from_slice(b"\\u00");
-                write_hex(out, byte, b"0123456789abcdef");
-            }
-            _ => out.push(byte),
-        }
-    }
-    out.push(b'"');
+    serde_json::to_writer(out, text).expect("a Vec takes everything");
 }
 
 fn write_hex(out: &mut Vec<u8>, byte: u8, digits: &[u8; 16]) {
     out.extend_from_slice(&[digits[usize::from(byte >> 4)], digits[usize::from(byte & 15)]]);
 }
 
-#[inline]
-fn write_integer(out: &mut Vec<u8>, number: i64) {
-    if number < 0 {
-        out.push(b'-');
-    }
-    write_digits(out, number.unsigned_abs());
-}
-
 /// Several times faster than `write!`, and most rows have such numbers.
 #[inline]
-pub(crate) fn write_digits(out: &mut Vec<u8>, mut number: u64) {
-    // The largest number has 20 digits.
-    let mut digits = [0; 20];
-    let mut start = digits.len();
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[start..]);
+pub(crate) fn write_integer(out: &mut Vec<u8>, number: impl itoa::Integer) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// Appends the shortest digits that identify the number, with an exponent instead of many zeros.
@@ -238,11 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_what_serde_reads() {
-        let all: String = (0..0x80_u8).map(char::from).chain("é\u{2028}😀".chars()).collect();
-        let mut out = Vec::new();
-        write_json_string(&mut out, &all);
-        assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), all);
+    fn values_have_json_forms() {
         let check = |value, expected: &str| {
             let mut out = Vec::new();
             write_json(&mut out, value);
@@ -250,7 +215,9 @@ mod tests {
         };
         check(ValueRef::Null, "null");
         check(ValueRef::Bool(false), "false");
+        check(ValueRef::F64(1.0), "1");
         check(ValueRef::F64(1e300), "1e300");
+        check(ValueRef::Text("a\"b\\\n\u{1}é"), r#""a\"b\\\n\u0001é""#);
         check(ValueRef::Decimal("1.50"), "\"1.50\"");
         check(ValueRef::Bytes(&[0, 255]), "\"00ff\"");
         check(ValueRef::Json("{\"a\":1}"), "{\"a\":1}");

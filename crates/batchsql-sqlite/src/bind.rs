@@ -41,8 +41,8 @@ fn bind_value(
         Values::I16(v) => statement.raw_bind_parameter(parameter, v[row]),
         Values::I32(v) => statement.raw_bind_parameter(parameter, v[row]),
         Values::I64(v) => statement.raw_bind_parameter(parameter, v[row]),
-        // A value above i64::MAX is rejected at admission; rusqlite would reject it too.
-        Values::U64(v) => statement.raw_bind_parameter(parameter, v[row]),
+        // A value above i64::MAX is rejected at admission.
+        Values::U64(v) => statement.raw_bind_parameter(parameter, signed(v[row])?),
         Values::F32(v) => statement.raw_bind_parameter(parameter, f64::from(v[row])),
         Values::F64(v) => statement.raw_bind_parameter(parameter, v[row]),
         Values::Text(v) | Values::Decimal(v) | Values::Json(v) => statement.raw_bind_parameter(parameter, v.get(row)),
@@ -56,6 +56,10 @@ fn bind_value(
         Values::Timestamp(v) => statement.raw_bind_parameter(parameter, formatted(text, &v[row])),
         Values::TimestampTz(v) => statement.raw_bind_parameter(parameter, formatted(text, &v[row])),
     }
+}
+
+fn signed(value: u64) -> rusqlite::Result<i64> {
+    i64::try_from(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
 }
 
 /// Formats into a buffer that is reused for the next value.

@@ -3,8 +3,13 @@
 //!
 //! Codes: <https://www.sqlite.org/rescode.html>.
 
+use std::error::Error;
+
 use batchsql_core::{ErrorClass, SinkError};
 use rusqlite::ffi;
+
+/// `SQLITE_CONSTRAINT_DATATYPE`, which the bindings for the system's SQLite do not have.
+const CONSTRAINT_DATATYPE: i32 = ffi::SQLITE_CONSTRAINT | (12 << 8);
 
 /// The class of an extended result code.
 pub(crate) fn class(code: i32) -> ErrorClass {
@@ -60,7 +65,7 @@ fn is_quotable(code: i32) -> bool {
             | ffi::SQLITE_CONSTRAINT_PRIMARYKEY
             | ffi::SQLITE_CONSTRAINT_ROWID
             | ffi::SQLITE_CONSTRAINT_UNIQUE
-            | ffi::SQLITE_CONSTRAINT_DATATYPE
+            | CONSTRAINT_DATATYPE
     )
 }
 
@@ -71,12 +76,21 @@ fn sink_error(error: rusqlite::Error, class: impl Fn(i32) -> ErrorClass) -> Sink
             let message = message.filter(|_| is_quotable(extended_code)).unwrap_or_else(|| standard.to_owned());
             SinkError::with_code(class(extended_code), extended_code, message)
         }
-        // The statement itself, as it was prepared: no value has been bound yet.
+        // The statement itself, as it was prepared: no value has been bound yet. Only rusqlite with the bindings of its
+        // own SQLite has this variant.
+        #[cfg(feature = "bundled")]
         rusqlite::Error::SqlInputError { error, msg, .. } => {
             SinkError::with_code(class(error.extended_code), error.extended_code, msg)
         }
-        // All other errors come from rusqlite: a defect of this driver, described without values.
-        other => SinkError::new(ErrorClass::Internal, "the sqlite client failed").caused_by(other),
+        // The same variant, where another crate chose those bindings; and errors of rusqlite itself, a defect of this
+        // driver. Neither message is shown.
+        other => match other.source().and_then(|source| source.downcast_ref::<ffi::Error>()) {
+            Some(error) => {
+                let code = error.extended_code;
+                SinkError::with_code(class(code), code, ffi::code_to_str(code))
+            }
+            None => SinkError::new(ErrorClass::Internal, "the sqlite client failed").caused_by(other),
+        },
     }
 }
 
@@ -95,12 +109,19 @@ mod tests {
         check(ffi::SQLITE_MISMATCH, ErrorClass::Row);
         check(ffi::SQLITE_ERROR, ErrorClass::Schema);
         check(ffi::SQLITE_READONLY, ErrorClass::Permission);
-        check(ffi::SQLITE_READONLY_DIRECTORY, ErrorClass::Permission);
+        // SQLITE_READONLY_DIRECTORY, which some bindings for the system's SQLite do not have.
+        check(ffi::SQLITE_READONLY | (6 << 8), ErrorClass::Permission);
         check(ffi::SQLITE_READONLY_DBMOVED, ErrorClass::Permission);
         check(ffi::SQLITE_FULL, ErrorClass::Resource);
         check(ffi::SQLITE_IOERR_WRITE, ErrorClass::Resource);
         check(ffi::SQLITE_TOOBIG, ErrorClass::Size);
         check(ffi::SQLITE_MISUSE, ErrorClass::Internal);
         check(ffi::SQLITE_CORRUPT, ErrorClass::Internal);
+    }
+
+    #[cfg(feature = "bundled")]
+    #[test]
+    fn the_code_of_a_wrong_datatype_is_sqlites_own() {
+        assert_eq!(CONSTRAINT_DATATYPE, ffi::SQLITE_CONSTRAINT_DATATYPE);
     }
 }

@@ -46,6 +46,17 @@
 //! A column that would change values, or reject them all, is rejected when its table is first read, and again when
 //! any table of the database has changed.
 //!
+//! # Which SQLite
+//!
+//! | feature | SQLite |
+//! |---|---|
+//! | `bundled` (default) | the one that comes with rusqlite |
+//! | without it | the system's |
+//!
+//! The version of rusqlite, and so of the SQLite, depends on the other crates of the program. `docs/databases.md`,
+//! "Which SQLite", has the combinations. If the linked version has the WAL-reset bug and WAL is on, opening a database
+//! logs a warning, once per process.
+//!
 //! # One writer
 //!
 //! One batch is written while the next one waits in the writer's queue.
@@ -68,6 +79,7 @@
 
 mod bind;
 mod classify;
+mod linked_version;
 mod opened_file;
 mod options;
 mod plan;

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
-use rusqlite::{Connection, DatabaseName, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, MAIN_DB, OpenFlags, OptionalExtension};
 
 /// When a commit is durable; SQLite's `PRAGMA synchronous`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -186,7 +186,7 @@ impl SqliteOptions {
         };
         let conn = result.map_err(|error| self.open_error(error))?;
         // SQLite silently opens a write-protected file for reading.
-        if conn.is_readonly(DatabaseName::Main).map_err(|error| self.open_error(error))? {
+        if conn.is_readonly(MAIN_DB).map_err(|error| self.open_error(error))? {
             return Err(OpenError::new(format!(
                 "cannot open sqlite database {}: it is read-only; check its permissions",
                 self.path().unwrap_or(Path::new(":memory:")).display()

@@ -98,7 +98,25 @@ impl SqlitePlan {
 
 /// The maximum number of bound values per statement in this build of the library.
 pub(crate) fn max_binds(conn: &Connection) -> usize {
-    usize::try_from(conn.limit(Limit::SQLITE_LIMIT_VARIABLE_NUMBER)).unwrap_or(999)
+    let limit = conn.limit(Limit::SQLITE_LIMIT_VARIABLE_NUMBER).known();
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(999)
+}
+
+/// What `Connection::limit` returns: an `i32` in older versions of rusqlite, a `Result` in newer ones.
+trait LimitValue {
+    fn known(self) -> Option<i32>;
+}
+
+impl LimitValue for i32 {
+    fn known(self) -> Option<i32> {
+        Some(self)
+    }
+}
+
+impl LimitValue for rusqlite::Result<i32> {
+    fn known(self) -> Option<i32> {
+        self.ok()
+    }
 }
 
 fn column_form(column: &Column, table: &[TableColumn]) -> Result<Form, String> {

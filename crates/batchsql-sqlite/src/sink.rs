@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use batchsql_core::{Attempt, ErrorClass, Limits, Rows, Schema, Sink, SinkError, ValueRules, Written};
 use rusqlite::Connection;
 
+use crate::linked_version::warn_of_wal_reset;
 use crate::opened_file::OpenedFile;
 use crate::options::{OpenError, SqliteOptions};
 use crate::plan::{SqlitePlan, max_binds};
@@ -87,6 +88,7 @@ impl SqliteSink {
     }
 
     fn start(connection: Connection, path: Option<PathBuf>) -> Result<Self, OpenError> {
+        warn_of_wal_reset(&connection);
         connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
         let max_columns = max_binds(&connection);
         // The path as SQLite resolved it: the folder of the process may change.

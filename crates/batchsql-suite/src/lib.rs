@@ -4,6 +4,7 @@
 //! This crate is not published. [`cases`] define what is written and what must be in the tables afterwards,
 //! [`run`](mod@run) runs them, [`report`] turns the results into files and a table.
 
+#[cfg(feature = "bench")]
 pub mod bench;
 mod case_name;
 pub mod cases;

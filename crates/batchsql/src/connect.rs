@@ -44,7 +44,7 @@ const DRIVERS: [Driver; 4] = [
 /// configure a driver in code, open its sink and wrap it with [`DynSink::new`].
 ///
 /// ```
-/// # #[cfg(feature = "sqlite")]
+/// # #[cfg(feature = "sqlite-system")]
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
 /// let url = "sqlite::memory:"; // from the configuration
 /// let db = batchsql::BatchSql::builder(batchsql::connect(url).await?).start()?;
@@ -76,26 +76,26 @@ pub async fn connect(url: &str) -> Result<DynSink, ConnectError> {
 
 /// One function per driver; without the feature it returns an error.
 macro_rules! way {
-    ($name:ident, $feature:literal, $url:ident => $open:expr) => {
-        #[cfg(feature = $feature)]
+    ($name:ident, $feature:literal in $cfg:literal, $url:ident => $open:expr) => {
+        #[cfg(feature = $cfg)]
         async fn $name($url: &str) -> Opened {
             $open.map(DynSink::new).map_err(ConnectError::of_driver)
         }
 
-        #[cfg(not(feature = $feature))]
+        #[cfg(not(feature = $cfg))]
         async fn $name(_: &str) -> Opened {
             Err(missing($feature))
         }
     };
 }
 
-way!(postgres, "postgres", url => batchsql_postgres::PostgresSink::connect(url).await);
-way!(mysql, "mysql", url => batchsql_mysql::MySqlSink::connect(url).await);
-way!(sqlite, "sqlite", url => batchsql_sqlite::SqliteSink::open(url));
-way!(redis, "redis", url => batchsql_redis::RedisSink::connect(url).await);
+way!(postgres, "postgres" in "postgres", url => batchsql_postgres::PostgresSink::connect(url).await);
+way!(mysql, "mysql" in "mysql", url => batchsql_mysql::MySqlSink::connect(url).await);
+way!(sqlite, "sqlite" in "sqlite-system", url => batchsql_sqlite::SqliteSink::open(url));
+way!(redis, "redis" in "redis", url => batchsql_redis::RedisSink::connect(url).await);
 
 #[cfg_attr(
-    all(feature = "postgres", feature = "mysql", feature = "sqlite", feature = "redis"),
+    all(feature = "postgres", feature = "mysql", feature = "sqlite-system", feature = "redis"),
     allow(dead_code, reason = "no driver is missing")
 )]
 fn missing(feature: &str) -> ConnectError {
@@ -128,7 +128,7 @@ pub struct ConnectError {
 
 impl ConnectError {
     #[cfg_attr(
-        not(any(feature = "postgres", feature = "mysql", feature = "sqlite", feature = "redis")),
+        not(any(feature = "postgres", feature = "mysql", feature = "sqlite-system", feature = "redis")),
         allow(dead_code, reason = "there is no driver")
     )]
     fn of_driver(error: impl StdError + Send + Sync + 'static) -> Self {
@@ -182,9 +182,9 @@ mod tests {
         check("u:hunter2@h", "has no scheme").await;
         check("u:hunter2@h://x", "has no scheme").await;
         check("", "postgres://user:password@host/database").await;
-        #[cfg(feature = "sqlite")]
+        #[cfg(feature = "sqlite-system")]
         check("sqlite:/no/such/folder/a.db", "its folder does not exist").await;
-        #[cfg(not(feature = "sqlite"))]
+        #[cfg(not(feature = "sqlite-system"))]
         check("sqlite::memory:", "switch on the feature \"sqlite\"").await;
         // No server listens on port 1. Each scheme is understood by the driver that it belongs to.
         for driver in &DRIVERS {
@@ -202,7 +202,7 @@ mod tests {
         check("unix:///no/such/socket?pass=hunter2", part).await;
     }
 
-    #[cfg(feature = "sqlite")]
+    #[cfg(feature = "sqlite-system")]
     #[tokio::test]
     async fn a_url_opens_its_driver() {
         use batchsql_core::Sink;

@@ -8,7 +8,8 @@
 //! | feature | gives |
 //! |---|---|
 //! | `derive` (default) | `#[derive(Row)]` |
-//! | `sqlite` | [`sqlite`]: `SqliteSink` |
+//! | `sqlite` | [`sqlite`]: `SqliteSink`, with the SQLite that comes with rusqlite |
+//! | `sqlite-system` | [`sqlite`] with the SQLite of the system instead; `sqlite` switches it on as well |
 //! | `postgres` | [`postgres`]: `PostgresSink` |
 //! | `mysql` | [`mysql`]: `MySqlSink`, also for MariaDB |
 //! | `redis` | [`redis`]: `RedisSink`, also for clusters |
@@ -126,5 +127,5 @@ pub use batchsql_postgres as postgres;
 pub use batchsql_prometheus as prometheus;
 #[cfg(feature = "redis")]
 pub use batchsql_redis as redis;
-#[cfg(feature = "sqlite")]
+#[cfg(feature = "sqlite-system")]
 pub use batchsql_sqlite as sqlite;

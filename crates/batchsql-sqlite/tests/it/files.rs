@@ -16,7 +16,7 @@ fn database() -> (tempfile::TempDir, std::path::PathBuf) {
     (dir, path)
 }
 
-fn count(path: &std::path::Path) -> u64 {
+fn count(path: &std::path::Path) -> i64 {
     Connection::open(path).unwrap().query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap()
 }
 

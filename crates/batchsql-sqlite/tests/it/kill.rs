@@ -140,7 +140,7 @@ fn what_was_told_as_written_survives_a_kill() {
         }
     }
     let conn = Connection::open(&path).unwrap();
-    let rows: u64 = conn.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+    let rows: i64 = conn.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
     println!("{kills} kills in {:?}: {} rows told as written, {rows} in the file", begun.elapsed(), told.len());
     // Otherwise the kills came before any row was written.
     assert!(told.len() as u64 > 10 * kills, "{} rows were told in {kills} rounds", told.len());

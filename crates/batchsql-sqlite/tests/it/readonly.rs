@@ -16,6 +16,8 @@ use crate::support::HOUR;
 const ROWS: i64 = 3 * BATCH as i64;
 /// Rows with a retried error class would end as expired.
 const RETRY_FOR: Duration = Duration::from_secs(1);
+/// `SQLITE_READONLY_DIRECTORY`, which some bindings for the system's SQLite do not have.
+const READONLY_DIRECTORY: i32 = ffi::SQLITE_READONLY | (6 << 8);
 
 /// Writes rows that must fail at once with this code.
 async fn refused(sink: &SqliteSink, what: &str, path: &Path, code: i32) -> Outcomes {
@@ -130,7 +132,7 @@ async fn unprivileged() {
     let (dir, path) = file();
     let sink = SqliteSink::from_connection(rollback_journal(&path)).unwrap();
     mode(dir.path(), 0o555);
-    refused(&sink, "directory 0555, DELETE", &path, ffi::SQLITE_READONLY_DIRECTORY).await;
+    refused(&sink, "directory 0555, DELETE", &path, READONLY_DIRECTORY).await;
     mode(dir.path(), 0o755);
     written(&sink, "directory 0755 again, DELETE", &path).await;
 

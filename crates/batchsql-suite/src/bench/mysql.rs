@@ -8,10 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result};
 use batchsql::TimestampTz;
 use batchsql::mysql::MySqlSink;
-use chrono::{DateTime, NaiveDateTime};
-use sqlx::mysql::{MySqlConnection, MySqlPoolOptions};
+use chrono::{DateTime, Datelike, NaiveDateTime, Timelike};
+use sqlx::encode::IsNull;
+use sqlx::error::BoxDynError;
+use sqlx::mysql::{MySqlPoolOptions, MySqlTypeInfo};
 use sqlx::pool::PoolConnection;
-use sqlx::{Executor, MySqlPool};
+use sqlx::{Column, Encode, Executor, MySqlPool, Row, Type};
 
 use super::figures::{Figure, Plan};
 use super::server::{self, Server};
@@ -35,6 +37,7 @@ pub async fn mysql(plan: Plan, dsn: &str) -> Result<Vec<Figure>> {
 pub(super) struct MySql {
     pool: MySqlPool,
     statements: Arc<Statements>,
+    datetime: MySqlTypeInfo,
 }
 
 /// The texts of statements by the number of their rows, cached so that no loop builds one for each batch.
@@ -56,7 +59,9 @@ impl Server for MySql {
     async fn connect(dsn: &str, connections: usize) -> Result<Self> {
         let pool = MySqlPoolOptions::new().max_connections(connections as u32).min_connections(connections as u32);
         let pool = pool.connect(dsn).await.context("cannot connect to the server of MYSQL_DSN")?;
-        Ok(Self { pool, statements: Arc::default() })
+        let row = pool.fetch_one("SELECT CAST('2024-01-01' AS DATETIME(6))").await?;
+        let datetime = row.column(0).type_info().clone();
+        Ok(Self { pool, statements: Arc::default(), datetime })
     }
 
     async fn sink(dsn: &str) -> Result<MySqlSink> {
@@ -84,7 +89,8 @@ impl Server for MySql {
     }
 
     async fn writer(&self) -> Result<MySqlWriter> {
-        Ok(MySqlWriter { connection: self.pool.acquire().await?, statements: Arc::clone(&self.statements) })
+        let connection = self.pool.acquire().await?;
+        Ok(MySqlWriter { connection, statements: Arc::clone(&self.statements), datetime: self.datetime.clone() })
     }
 
     async fn execute(&self, sql: &str) -> Result<()> {
@@ -126,6 +132,7 @@ fn statement(workload: Workload, rows: usize) -> String {
 pub(super) struct MySqlWriter {
     connection: PoolConnection<sqlx::MySql>,
     statements: Arc<Statements>,
+    datetime: MySqlTypeInfo,
 }
 
 impl Writer for MySqlWriter {
@@ -135,7 +142,7 @@ impl Writer for MySqlWriter {
             rows.start = piece.end;
             let sql = self.statements.get(workload, piece.len());
             // The manual says: always be prepared to reissue a transaction that failed because of a deadlock.
-            while let Err(error) = execute(&mut self.connection, &sql, workload, texts, piece.clone()).await {
+            while let Err(error) = self.execute(&sql, workload, texts, piece.clone()).await {
                 if !server::is_deadlock(&error) {
                     return Err(error.into());
                 }
@@ -145,38 +152,91 @@ impl Writer for MySqlWriter {
     }
 }
 
-async fn execute(
-    connection: &mut MySqlConnection,
-    sql: &str,
-    workload: Workload,
-    texts: &[Texts],
-    rows: Range<usize>,
-) -> Result<(), sqlx::Error> {
-    let mut query = sqlx::query(sql);
-    match workload {
-        Workload::Insert | Workload::Ignore | Workload::UpdateEvents => {
-            let mut events: Vec<_> = rows.map(|n| workload.event(texts, n)).collect();
-            // Sorted to avoid deadlocks between the loops; the rows of inserts are sorted already.
-            events.sort_by_key(|event| event.id);
-            for event in events {
-                query = query.bind(event.id).bind(event.name).bind(event.email).bind(event.payload);
-                query = query.bind(event.amount).bind(event.active).bind(instant(event.created_at));
+impl MySqlWriter {
+    async fn execute(
+        &mut self,
+        sql: &str,
+        workload: Workload,
+        texts: &[Texts],
+        rows: Range<usize>,
+    ) -> Result<(), sqlx::Error> {
+        let mut query = sqlx::query(sql);
+        match workload {
+            Workload::Insert | Workload::Ignore | Workload::UpdateEvents => {
+                let mut events: Vec<_> = rows.map(|n| workload.event(texts, n)).collect();
+                // Sorted to avoid deadlocks between the loops; the rows of inserts are sorted already.
+                events.sort_by_key(|event| event.id);
+                for event in events {
+                    query = query.bind(event.id).bind(event.name).bind(event.email).bind(event.payload);
+                    query = query
+                        .bind(event.amount)
+                        .bind(event.active)
+                        .bind(Instant::new(event.created_at, &self.datetime));
+                }
+            }
+            Workload::Update => {
+                let mut accounts: Vec<_> = rows.map(|n| workload.account(texts, n)).collect();
+                // Sorted to avoid deadlocks between the loops.
+                accounts.sort_by_key(|account| account.id);
+                for account in accounts {
+                    query = query.bind(account.id).bind(account.version).bind(account.owner).bind(account.note);
+                }
             }
         }
-        Workload::Update => {
-            let mut accounts: Vec<_> = rows.map(|n| workload.account(texts, n)).collect();
-            // Sorted to avoid deadlocks between the loops.
-            accounts.sort_by_key(|account| account.id);
-            for account in accounts {
-                query = query.bind(account.id).bind(account.version).bind(account.owner).bind(account.note);
-            }
-        }
+        query.execute(&mut *self.connection).await?;
+        Ok(())
     }
-    query.execute(connection).await?;
-    Ok(())
 }
 
-fn instant(time: TimestampTz) -> NaiveDateTime {
-    let instant = DateTime::from_timestamp_micros(time.micros_since_epoch());
-    instant.expect("the suite's rows are of the year 2024").naive_utc()
+/// A `DATETIME(6)`, in the bytes that `chrono::NaiveDateTime` becomes. The feature `chrono` of sqlx would bring the SQLite
+/// of sqlx, which clashes with ours.
+struct Instant {
+    time: NaiveDateTime,
+    /// sqlx gives this type only to its own values, and to columns of a reply.
+    datetime: MySqlTypeInfo,
+}
+
+impl Instant {
+    fn new(time: TimestampTz, datetime: &MySqlTypeInfo) -> Self {
+        let instant = DateTime::from_timestamp_micros(time.micros_since_epoch());
+        let time = instant.expect("the suite's rows are of the year 2024").naive_utc();
+        Self { time, datetime: datetime.clone() }
+    }
+}
+
+impl Type<sqlx::MySql> for Instant {
+    fn type_info() -> MySqlTypeInfo {
+        <str as Type<sqlx::MySql>>::type_info()
+    }
+}
+
+impl Encode<'_, sqlx::MySql> for Instant {
+    fn encode_by_ref(&self, buffer: &mut Vec<u8>) -> Result<IsNull, BoxDynError> {
+        let time = self.time;
+        // The length, and then only the parts that are not zero.
+        let micros = time.nanosecond() / 1_000;
+        let length = match (time.num_seconds_from_midnight(), micros) {
+            (0, 0) => 4,
+            (_, 0) => 7,
+            _ => 11,
+        };
+        buffer.push(length);
+        buffer.extend_from_slice(&u16::try_from(time.year())?.to_le_bytes());
+        buffer.extend_from_slice(&[time.month() as u8, time.day() as u8]);
+        if length > 4 {
+            buffer.extend_from_slice(&[time.hour() as u8, time.minute() as u8, time.second() as u8]);
+        }
+        if length > 7 {
+            buffer.extend_from_slice(&micros.to_le_bytes());
+        }
+        Ok(IsNull::No)
+    }
+
+    fn produces(&self) -> Option<MySqlTypeInfo> {
+        Some(self.datetime.clone())
+    }
+
+    fn size_hint(&self) -> usize {
+        12
+    }
 }

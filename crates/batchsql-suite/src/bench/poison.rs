@@ -147,7 +147,7 @@ async fn measure(way: Way, rows: usize, round: usize) -> Result<(Duration, usize
     let took = begin.elapsed();
     let expected = if way == Way::Clean { rows } else { rows - 1 };
     anyhow::ensure!(balance.written() == expected as u64, "rows were lost: {balance}");
-    let found: usize = inner.call(|conn| conn.query_row("SELECT count(*) FROM t", [], |row| row.get(0))).await?;
-    anyhow::ensure!(found == expected, "the table has {found} rows instead of {expected}");
+    let found: i64 = inner.call(|conn| conn.query_row("SELECT count(*) FROM t", [], |row| row.get(0))).await?;
+    anyhow::ensure!(usize::try_from(found)? == expected, "the table has {found} rows instead of {expected}");
     Ok((took, writes.load(Ordering::Relaxed)))
 }

@@ -6,10 +6,12 @@ use std::ops::Range;
 use anyhow::{Context, Result};
 use batchsql::TimestampTz;
 use batchsql::postgres::PostgresSink;
-use chrono::{DateTime, Utc};
+use sqlx::encode::IsNull;
+use sqlx::error::BoxDynError;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnection, PgPoolOptions};
-use sqlx::{Executor, PgPool};
+use sqlx::postgres::types::Oid;
+use sqlx::postgres::{PgArgumentBuffer, PgConnection, PgHasArrayType, PgPoolOptions, PgTypeInfo};
+use sqlx::{Encode, Executor, PgPool, Type};
 
 use super::figures::{Figure, Plan};
 use super::server::{self, Server};
@@ -148,7 +150,7 @@ async fn unnest_events(
         .bind(events.iter().map(|event| event.payload).collect::<Vec<_>>())
         .bind(events.iter().map(|event| event.amount).collect::<Vec<_>>())
         .bind(events.iter().map(|event| event.active).collect::<Vec<_>>())
-        .bind(events.iter().map(|event| instant(event.created_at)).collect::<Vec<_>>())
+        .bind(events.iter().map(|event| Instant(event.created_at)).collect::<Vec<_>>())
         .execute(connection)
         .await?;
     Ok(())
@@ -176,6 +178,25 @@ async fn unnest_accounts(
     Ok(())
 }
 
-fn instant(time: TimestampTz) -> DateTime<Utc> {
-    DateTime::from_timestamp_micros(time.micros_since_epoch()).expect("the suite's rows are of the year 2024")
+/// A `timestamptz`, in the bytes that `chrono::DateTime` becomes. The feature `chrono` of sqlx would bring the SQLite of
+/// sqlx, which clashes with ours.
+struct Instant(TimestampTz);
+
+impl Type<sqlx::Postgres> for Instant {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(1184))
+    }
+}
+
+impl PgHasArrayType for Instant {
+    fn array_type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(1185))
+    }
+}
+
+impl Encode<'_, sqlx::Postgres> for Instant {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        buffer.extend_from_slice(&(self.0.micros_since_epoch() - EPOCH).to_be_bytes());
+        Ok(IsNull::No)
+    }
 }

@@ -93,8 +93,8 @@ impl SqliteWorkload for Workload {
         let conn = Connection::open(path)?;
         let table = self.table();
         let expected = self.rows_afterwards(rows);
-        let found: usize = conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?;
-        anyhow::ensure!(found == expected, "{table} has {found} rows instead of {expected}");
+        let found: i64 = conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?;
+        anyhow::ensure!(usize::try_from(found)? == expected, "{table} has {found} rows instead of {expected}");
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Owns the checks of runs on a database with other tables, which must stay unchanged.
 //! Must not know how cases use the suite's own tables.
 
-use batchsql::sqlite::rusqlite::Connection;
+use batchsql::sqlite::rusqlite::{self, Connection};
 
 use crate::support::{SMALL, Suite, database, objects, results};
 
@@ -25,6 +25,12 @@ fn content(conn: &Connection) -> Vec<String> {
     let mut statement =
         conn.prepare(&format!("SELECT name || coalesce(note, '-') FROM ({tables}) ORDER BY 1")).unwrap();
     statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+}
+
+/// Cargo.lock decides which SQLite is bundled. A feature of another crate can make Cargo choose an older one.
+#[test]
+fn the_bundled_sqlite_is_the_first_one_without_the_wal_reset_bug_or_later() {
+    assert!(rusqlite::version_number() >= 3_051_003, "{}", rusqlite::version());
 }
 
 #[test]
