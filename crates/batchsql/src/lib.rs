@@ -40,7 +40,6 @@
 #[doc = include_str!("../README.md")]
 #[doc = include_str!("../../../docs/outcomes.md")]
 #[doc = include_str!("../../../docs/databases.md")]
-#[doc = include_str!("../../../docs/monitoring-guide.md")]
 #[doc = include_str!("../../../docs/how-to-add-a-driver.md")]
 struct Guides;
 
@@ -74,6 +73,10 @@ mod guides {
     #[cfg(all(feature = "prometheus", feature = "sqlite", feature = "tls"))]
     #[doc = include_str!("../../../docs/guides/monitoring.md")]
     mod monitoring {}
+
+    #[cfg(all(feature = "derive", feature = "sqlite", feature = "prometheus", feature = "test-metrics"))]
+    #[doc = include_str!("../../../docs/monitoring-guide.md")]
+    mod monitoring_guide {}
 
     #[cfg(all(feature = "prometheus", feature = "sqlite"))]
     #[doc = include_str!("../../../docs/guides/moving-from-go.md")]
