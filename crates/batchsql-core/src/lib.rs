@@ -15,6 +15,8 @@
 //! encoded on the caller's task straight into the open columnar batch of its table. When a permit and its connection
 //! are there, the dispatcher takes the oldest batch of a lane, with what was sealed after it, and writes it.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod budget;
 mod config;
 mod dispatch;

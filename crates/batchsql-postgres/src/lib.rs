@@ -135,6 +135,8 @@
 //! one connection changes it; then none is ended from then on. That is a safety net: where other programs share the
 //! pooler it may come late, and a session that is theirs by then could be ended. Declare it.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod catalog;
 mod choice;
 mod classify;

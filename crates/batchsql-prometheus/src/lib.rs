@@ -137,6 +137,8 @@
 //! its own origin, and the answers say `Cache-Control: no-store`. A proxy that keeps connections open must expect
 //! them to end after `connection_age`, and when they are idle for `header_time`.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod access;
 mod answer;
 mod connection_limit;

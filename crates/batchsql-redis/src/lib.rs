@@ -115,6 +115,8 @@
 //! behind one name is followed. In a cluster, a node that stalls holds the others up for
 //! [`node_timeout`](RedisOptions::node_timeout) and no longer.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod classify;
 mod client;
 mod cluster;

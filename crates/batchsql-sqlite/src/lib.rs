@@ -66,6 +66,8 @@
 //! When the file is moved, deleted or replaced while it is open, rows are not written into nowhere: their table
 //! is parked until the file is back (on Unix; elsewhere an open file stays where it is).
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod bind;
 mod classify;
 mod opened_file;
