@@ -37,6 +37,7 @@
 
 /// The examples of the guides are tested.
 #[cfg(doctest)]
+#[doc = include_str!("../README.md")]
 #[doc = include_str!("../../../docs/outcomes.md")]
 #[doc = include_str!("../../../docs/databases.md")]
 #[doc = include_str!("../../../docs/monitoring-guide.md")]
