@@ -18,8 +18,9 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(Arguments { target }: Arguments) -> anyhow::Result<ExitCode> {
-    let installed = Command::new("rustup").args(["target", "list", "--installed"]).current_dir(cargo::workspace_root());
-    let installed = installed.output().context("cannot start rustup")?;
+    let mut rustup = Command::new("rustup");
+    rustup.args(["target", "list", "--installed"]).current_dir(cargo::workspace_root());
+    let installed = rustup.output().context("cannot start rustup")?;
     let is_installed = String::from_utf8_lossy(&installed.stdout).lines().any(|line| line.trim() == target);
     anyhow::ensure!(is_installed, "the target {target} is not installed; install it with `rustup target add {target}`");
     let libraries = workspace::libraries()?;

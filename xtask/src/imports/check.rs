@@ -1,12 +1,7 @@
 //! The circles of every crate of this workspace, as text.
 //! Must not know how a file is read or a path is followed.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write,
-    fs,
-    path::Path,
-};
+use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
 
 use cargo_metadata::{Target, TargetKind};
 

@@ -14,7 +14,7 @@ pub(super) fn check(text: &str, version: &str, dated: bool) -> Result<String, St
     let Some(Section { rest, body }) = section(text, version) else {
         return Err(format!("there is no heading `## [{version}] - YYYY-MM-DD`"));
     };
-    if unreleased.body.lines().any(|line| is_entry(line)) {
+    if unreleased.body.lines().any(is_entry) {
         return Err(format!("move the entries under `## [Unreleased]` to `## [{version}]`, or raise the version"));
     }
     if !body.lines().any(is_entry) {
@@ -55,7 +55,8 @@ fn is_date(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    const DATED: &str = "# Changelog\n\n## [Unreleased]\n\n## [0.2.0] - 2026-11-29\n\n### Added\n\n- A.\n\n## [0.1.0]\n- B.\n";
+    const DATED: &str =
+        "# Changelog\n\n## [Unreleased]\n\n## [0.2.0] - 2026-11-29\n\n### Added\n\n- A.\n\n## [0.1.0]\n- B.\n";
 
     #[test]
     fn a_version_with_a_section_and_a_date_can_be_released() {

@@ -15,8 +15,10 @@ use self::order::Crate;
 use crate::{cargo, steps::Steps};
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Before: `cargo xtask package` builds the packages from their own files. The steps, and what is \
-                        not known yet, are in xtask/README.md.")]
+#[command(
+    after_help = "Before: `cargo xtask package` builds the packages from their own files. The steps, and what is \
+                        not known yet, are in xtask/README.md."
+)]
 pub(crate) struct Arguments {
     /// Check, and print every step; nothing is published
     #[arg(long, conflicts_with = "execute", required_unless_present = "execute")]
