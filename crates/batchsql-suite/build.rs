@@ -1,4 +1,4 @@
-//! Tells the suite which compiler built it, for the report.
+//! Passes the version of the compiler to the suite, for the report.
 
 use std::process::Command;
 

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Makes what docker-compose.prod.yml takes from this folder (or the one given as the argument): passwords, a token, an
-# authority and the certificates that it signs. What is there already is kept, so remove a file to have it made anew;
-# certificates that end within thirty days are made anew by themselves. README.md tells the rest.
+# Creates the files that docker-compose.prod.yml uses from this folder (or the folder in the argument): passwords, a
+# token, an authority and the certificates that it signs. Existing files are kept: remove a file to renew it.
+# Certificates that expire within thirty days are renewed automatically. README.md has the details.
 set -eu
 umask 077
 own=$(cd "$(dirname "$0")" && pwd)
@@ -15,17 +15,17 @@ fail() {
   echo "error: $*" >&2
   exit 1
 }
-# What openssl tells is of interest when it fails.
+# The output of openssl is shown only if it fails.
 quietly() {
   said=$("$@" 2>&1) && return
   printf '%s\n' "$said" >&2
   return 1
 }
 
-# Certificates are made in here and moved when they are whole.
+# Certificates are created here and moved when they are complete.
 work=$(mktemp -d "$PWD/.making.XXXXXX")
-# However this ends: containers have users of their own and see single files, so these are open to all, and this folder
-# keeps everybody else out. No container gets the key of the authority.
+# In every case: containers have their own users and mount single files, so the files are readable by all, and only the
+# owner can access this folder. No container gets the key of the authority.
 finish() {
   status=$?
   rm -rf "$work"
@@ -50,7 +50,7 @@ secret metrics_token "$(random)"
 secret monitoring_password "$(random)"
 secret grafana_admin_password "$(random)"
 secret grafana_secret_key "$(random)"
-# The app of the example writes to a file in its volume. Yours: postgres://user:password@host/database
+# The example app writes to a file in its volume. Your own database: postgres://user:password@host/database
 secret database_url sqlite:/data/batchsql.db
 
 # Prometheus wants a bcrypt hash, which openssl cannot make.
@@ -72,13 +72,13 @@ print(crypt.crypt(sys.stdin.read(), crypt.mksalt(crypt.METHOD_BLOWFISH, rounds=1
 if [ ! -s web-config.yml ]; then
   hash=$(bcrypt <monitoring_password | tr -d '\r\n')
   case $hash in '$2'*) ;; *) echo "error: the bcrypt hash could not be made" >&2; exit 1 ;; esac
-  # An absolute path is never taken as a part of the pattern: the hash has no "|".
+  # "|" separates the pattern, because the hash cannot contain it.
   sed -e '/# `htpasswd/d' -e "s|^  batchsql: .*|  batchsql: $hash|" "$own/../web-config.example.yml" >web-config.yml
   say web-config.yml
 fi
 
-# The authority is these two files. One without the other is never replaced: whoever trusts `ca.pem` would trust nothing
-# that a new one signs.
+# The authority consists of these two files. If only one exists, it is not replaced: clients that trust `ca.pem` would
+# not trust certificates of a new authority.
 if [ ! -s ca.pem ] && [ ! -s ca.key ]; then
   quietly openssl req -x509 -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -sha256 -days 3650 \
     -subj "/CN=BatchSQL monitoring authority" -addext basicConstraints=critical,CA:TRUE,pathlen:0 \
@@ -98,7 +98,7 @@ certificate() {
   if [ -s "$name.pem" ]; then
     [ -s "$name.key" ] || fail "$name.pem is here without $name.key; put it back, or remove $name.pem to have both made"
     if lasts "$name.pem" "$month"; then
-      # Whatever comes after the first certificate of the file is the way to the authority.
+      # The certificates after the first one in the file are the chain to the authority.
       quietly openssl verify -CAfile ca.pem -untrusted "$name.pem" "$name.pem" ||
         fail "$name.pem was not signed by ca.pem, which its clients trust; remove $name.pem to have it made"
       return
@@ -121,10 +121,10 @@ certificate() {
   say "$name.pem"
 }
 
-# Not all on one day, and those last that tell people of the others.
+# They expire on different days; the certificates of the alerting path expire last.
 local=DNS:localhost,IP:127.0.0.1
 certificate app 355 "DNS:app,$local"
 certificate prometheus 383 "DNS:prometheus-a,DNS:prometheus-b,$local"
 certificate alertmanager 397 "DNS:alertmanager-a,DNS:alertmanager-b,$local"
-# Needed with grafana/tls.yml only: whoever brings certificates of their own may leave it out.
+# Needed only with grafana/tls.yml; not needed with your own certificates.
 if [ -s ca.key ] || [ -s grafana.pem ]; then certificate grafana 369 "DNS:grafana,$local"; fi

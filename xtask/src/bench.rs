@@ -1,11 +1,11 @@
 //! `cargo xtask bench`: the benchmarks of the suite crate, built for release, with the servers of their databases.
-//! Must not know what the benchmarks measure or which arguments they take, except what decides which servers they need.
+//! Must not know what the benchmarks measure or which arguments they take, except those that select servers.
 
 use std::{ffi::OsString, process::ExitCode};
 
 use crate::{databases, suite};
 
-/// The group that measures servers although no `--db` names one, and the servers that it measures then.
+/// The group that measures servers even without `--db`.
 const DISTANCE: &str = "distance";
 const SERVERS_OF_DISTANCE: &str = "--db=postgres,mysql";
 

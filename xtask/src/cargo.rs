@@ -1,4 +1,4 @@
-//! Starts cargo at the workspace root, as a person would from a shell.
+//! Starts cargo at the workspace root, as from a shell.
 //! Must not know any verb.
 
 use std::{
@@ -20,8 +20,8 @@ pub(crate) fn has_subcommand(subcommand: &str) -> bool {
     command().args([subcommand, "--version"]).output().is_ok_and(|output| output.status.success())
 }
 
-/// Removes what `cargo run` tells about the xtask package. Some build scripts watch these variables:
-/// with them, a build from here and one from a shell would each undo the other's cache.
+/// Removes the variables that `cargo run` sets for the xtask package. Some build scripts watch them, so a
+/// build from here and one from a shell would invalidate each other's cache.
 pub(crate) fn forget_this_package(command: &mut Command) {
     for (name, _) in env::vars_os() {
         let about_package = name.to_str().is_some_and(|name| {
@@ -33,7 +33,7 @@ pub(crate) fn forget_this_package(command: &mut Command) {
     }
 }
 
-/// The exit status of a program, as that of this one.
+/// The exit status of a program, as the exit code of this one.
 pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     code.map_or(ExitCode::FAILURE, ExitCode::from)

@@ -14,7 +14,7 @@ use crate::{
     steps, suite,
 };
 
-/// Builds the program and runs it, with the servers that it needs, until both have ended.
+/// Builds the program and runs it with the servers that it needs, until all have ended.
 pub(crate) fn run(verb: &str, binary: &str, args: Vec<OsString>, options: &str) -> anyhow::Result<ExitCode> {
     let request = Request::new(args);
     if request.help {
@@ -26,7 +26,7 @@ pub(crate) fn run(verb: &str, binary: &str, args: Vec<OsString>, options: &str) 
     run_within(binary, request.args, |run| run.with(&[]).map(cargo::exit_code))
 }
 
-/// Builds the program, and leaves to `around` when to run it.
+/// Builds the program; `around` decides when to run it.
 pub(crate) fn run_within(
     binary: &str,
     args: Vec<OsString>,
@@ -36,14 +36,14 @@ pub(crate) fn run_within(
     suite::build_and_run(binary, |program| around(Run { program, request }))
 }
 
-/// A program that was built, and what it was asked.
+/// A built program and its arguments.
 pub(crate) struct Run<'a> {
     program: &'a mut Command,
     request: Request,
 }
 
 impl Run<'_> {
-    /// Runs it with its servers, until both have ended. `further` arguments come before those that were given.
+    /// Runs it with its servers, until all have ended. `further` arguments come before the given ones.
     pub(crate) fn with(self, further: &[OsString]) -> anyhow::Result<ExitStatus> {
         let Self { program, request } = self;
         program.args(further).args(&request.args);
@@ -86,23 +86,23 @@ fn with_servers(program: &mut Command, kinds: &[Kind], may_install: bool) -> any
         let provided = provided.with_context(|| format!("no server for {}", kind.name()))?;
         say!("{}: {provided}", kind.title());
         if let Some(variable) = kind.variable() {
-            // Never as an argument, where every user of the machine could read the password.
+            // Never as an argument, which every user of the machine could read.
             program.env(variable, &provided.dsn);
         }
         servers.push(provided);
     }
     let status = interrupt::status(program).context("cannot start the program")?;
     if status.success() {
-        // It only waited for a last scrape.
+        // The program only waited for the last scrape.
         interrupt::forget_ctrl_c();
     }
     Ok(status)
 }
 
-/// What the arguments ask of this verb, and what is left for the program.
+/// The arguments of this verb, and the rest for the program.
 #[derive(Debug, PartialEq, Eq)]
 struct Request {
-    /// Those that no argument names. A variable may name them.
+    /// Servers without a DSN in the arguments. A variable may have it.
     servers: Vec<Kind>,
     may_install: bool,
     help: bool,
@@ -122,7 +122,7 @@ impl Request {
             index += 1;
             if let Some(kind) = named_by(&arg) {
                 named.push(kind);
-                // Its value, whatever that looks like.
+                // Skips its value.
                 index += usize::from(!arg.contains('='));
                 continue;
             }
@@ -137,20 +137,20 @@ impl Request {
             };
             let mut known = Vec::new();
             for name in list.split(',') {
-                // The program knows what is wrong with other names.
+                // The program reports other names.
                 servers.extend(Kind::SHARED.into_iter().filter(|kind| name == "all" || name == kind.name()));
                 let on_demand = Kind::ON_DEMAND.into_iter().find(|kind| name == kind.name());
                 servers.extend(on_demand);
                 known.push(on_demand.map_or(name, |kind| kind.family().name()));
             }
-            // The program knows the databases, and not their versions.
+            // The program knows databases but not their versions.
             let option = if arg == "--db" { "" } else { "--db=" };
             args[place] = format!("{option}{}", known.join(",")).into();
         }
         servers.sort_by_key(|kind| kind.name());
         servers.dedup();
         servers.retain(|kind| !named.contains(&kind.family()));
-        // A version that is asked for is the one that is meant.
+        // A requested version replaces the default.
         let meant: Vec<Kind> =
             servers.iter().filter(|kind| kind.family() != **kind).map(|kind| kind.family()).collect();
         servers.retain(|kind| !meant.contains(kind));
@@ -158,7 +158,7 @@ impl Request {
     }
 }
 
-/// The kind whose server an option of the program names, for example `--redis-dsn` or `--redis-dsn=…`.
+/// The kind of server of a DSN option, for example `--redis-dsn` or `--redis-dsn=…`.
 fn named_by(arg: &str) -> Option<Kind> {
     let option = arg.split_once('=').map_or(arg, |(option, _)| option);
     let name = option.strip_prefix("--")?.strip_suffix("-dsn")?;
@@ -192,7 +192,7 @@ mod tests {
         check(&["--db", "all"], &all);
         check(&["--db", "oracle"], &[]);
         check(&["--db"], &[]);
-        // The program knows these already.
+        // The program has a DSN for these.
         check(&["--db", "postgres", "--postgres-dsn", "postgres://h/d"], &[]);
         check(&["--mysql-dsn=mysql://h/d", "--db", "all"], &[Kind::Postgres, Kind::Redis]);
         check(&["--redis-dsn", "--db", "--db=redis,mysql", "--postgres-dsn=x"], &[Kind::MySql]);

@@ -1,5 +1,5 @@
-//! The YAML files of a folder: where there should be some, none is a mistake.
-//! Must not know what is in them.
+//! The YAML files of a folder; an empty result is an error.
+//! Must not know their content.
 
 use std::{
     fs,
@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 
-/// Those whose names begin with `prefix`, by name.
+/// The files whose names begin with `prefix`, by name.
 ///
 /// # Errors
 /// The folder cannot be read, or there are none.

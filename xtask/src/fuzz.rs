@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: the random searches of the tests, for as long as someone wants to wait.
+//! `cargo xtask fuzz`: the random tests, for a longer time.
 //! Must not know what they check: the tests of the same name run them for a short time.
 
 use std::process::{Command, ExitCode};
@@ -33,7 +33,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(steps.finish())
 }
 
-/// Every interleaving of the threads that meet in the core's own synchronisation, by the model checker
+/// Every interleaving of threads in the core's own synchronisation, with the model checker
 /// loom. It has a target folder of its own, because its flag would rebuild everything else.
 pub(crate) fn interleavings() -> Command {
     let mut command = cargo::command();

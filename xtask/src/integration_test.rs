@@ -1,5 +1,5 @@
 //! `cargo xtask integration-test`: the suite, built for release, with the servers of its databases, on the port that
-//! Prometheus scrapes; with `--monitor` inside of the monitoring stack.
+//! Prometheus scrapes; with `--monitor` together with the monitoring stack.
 //! Must not know the suite's arguments, except where its metrics and its report are.
 
 use std::{
@@ -19,15 +19,15 @@ use crate::{
     steps, suite,
 };
 
-/// Not the 9090 of the bare binary: applications have that one.
+/// Not 9090, the default of the binary, which applications use.
 const METRICS_PORT: u16 = 9091;
-/// The suite's own default.
+/// The default of the suite.
 const REPORT: &str = "batchsql-report";
 
 const HELP: &str = "\x20     --monitor
           Start Prometheus and Grafana around the run, unless `cargo xtask monitor` runs already, and mark the run in
-          Grafana. On a terminal they stay until Ctrl-C. Their options come from the environment, see
-          `cargo xtask monitor --help`. Without --monitor a stack that runs already is found and used as well.
+          Grafana. On a terminal they run until Ctrl-C. Their options come from the environment, see
+          `cargo xtask monitor --help`. A stack that runs already is also used without --monitor.
 ";
 
 pub(crate) fn run(arguments: suite::Arguments) -> anyhow::Result<ExitCode> {
@@ -49,7 +49,7 @@ pub(crate) fn run(arguments: suite::Arguments) -> anyhow::Result<ExitCode> {
     databases::run("integration-test", "batchsql-suite", [further, args].concat(), HELP)
 }
 
-/// A stack that is ready. One that cannot be asked is no reason not to run.
+/// The stack, if it is ready. An error while looking for it does not stop the run.
 fn found() -> Option<State> {
     let found = monitor::running().unwrap_or_else(|error| {
         eprintln!("without the monitor: {error:#}");
@@ -58,14 +58,14 @@ fn found() -> Option<State> {
     found.filter(|state| state.ready)
 }
 
-/// Inside of a stack that runs already, or of one that is started now.
+/// Runs with a stack that runs already, or that is started now.
 fn monitored(args: Vec<OsString>) -> anyhow::Result<ExitCode> {
     let mut options = Options::of_environment()?;
     options.no_install |= args.iter().any(|arg| arg == "--no-install");
     if let Some(port) = value(&args, PORT.option) {
         let port = port.to_str().and_then(|port| port.parse().ok()).filter(|port| *port != 0);
         options.metrics_port =
-            port.context("with --monitor the port must be known: give --metrics-port a number above 0, or none")?;
+            port.context("with --monitor the port must be known: set --metrics-port to a number above 0, or omit it")?;
     }
     let folder = value(&args, "--report-dir").unwrap_or_else(|| REPORT.into());
     databases::run_within("batchsql-suite", args.clone(), |run| {
@@ -78,7 +78,7 @@ fn monitored(args: Vec<OsString>) -> anyhow::Result<ExitCode> {
         };
         say!("\n{}", monitor::tell(&state));
         let from = SystemTime::now();
-        // Where the suite did not run, there is nothing to look at: the stack stops.
+        // If the suite did not run, there is nothing to show and the stack stops.
         let status = run.with(&told_by(&state, &args))?;
         mark(&state, from, status, Path::new(&folder));
         if let Started::Now(stack) = started {
@@ -88,7 +88,7 @@ fn monitored(args: Vec<OsString>) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// A person may look at the curves for as long as it pleases; nobody else does.
+/// On a terminal the stack runs until Ctrl-C; otherwise it stops now.
 fn leave(mut stack: Stack) {
     if let Some(trouble) = stack.trouble() {
         eprintln!("{trouble}");
@@ -101,14 +101,14 @@ fn leave(mut stack: Stack) {
     if let Err(error) = monitor::stay(stack) {
         eprintln!("{error:#}");
     }
-    // The exit status is the suite's.
+    // The exit status is that of the suite.
     interrupt::forget();
 }
 
-/// Marks the run in Grafana. What comes of that changes nothing about the run.
+/// Marks the run in Grafana. An error does not change the result of the run.
 fn mark(state: &State, from: SystemTime, status: ExitStatus, folder: &Path) {
     let Some(grafana) = &state.grafana else {
-        return say!("no annotation without Grafana; the live page and Prometheus have the end of each test");
+        return say!("no annotation without Grafana; the live page and Prometheus show the end of each test");
     };
     let report = monitor::report(folder, from);
     match monitor::annotate(grafana, from, SystemTime::now(), status.success(), report.as_ref()) {
@@ -117,7 +117,7 @@ fn mark(state: &State, from: SystemTime, status: ExitStatus, folder: &Path) {
     }
 }
 
-/// An option of the suite, and the variable that stands for it.
+/// An option of the suite and its variable.
 #[derive(Clone, Copy)]
 struct Named {
     option: &'static str,
@@ -127,7 +127,7 @@ struct Named {
 const PORT: Named = Named { option: "--metrics-port", variable: "PROMETHEUS_PORT" };
 const BIND: Named = Named { option: "--metrics-bind", variable: "METRICS_BIND" };
 
-/// What the suite must be told so that the Prometheus of a stack reaches it, unless the user chose. Says so.
+/// The arguments with which the Prometheus of a stack can scrape the suite, unless the user set them. Prints a note.
 fn told_by(state: &State, args: &[OsString]) -> Vec<OsString> {
     let mut further = Vec::new();
     let port = state.metrics_port;
@@ -136,19 +136,19 @@ fn told_by(state: &State, args: &[OsString]) -> Vec<OsString> {
         further.extend([PORT.option.into(), port.to_string().into()]);
     }
     if chosen == port {
-        // A run may be over before Prometheus comes for the first time.
+        // A run may be over before the first scrape.
         further.push("--watched".into());
     } else {
-        say!("Prometheus looks at port {port}: it sees nothing of this run; leave {} out", PORT.option);
+        say!("Prometheus scrapes port {port} and not this run; omit {}", PORT.option);
     }
-    // The suite's own default is the loopback interface alone.
+    // The default of the suite is only the loopback interface.
     if state.bind.len() > 1 {
         let addresses: Vec<_> = state.bind.iter().map(IpAddr::to_string).collect();
         let addresses = addresses.join(",");
         if chooses(args, BIND) {
-            say!("containers reach the suite only when it listens on {addresses}");
+            say!("containers reach the suite only if it listens on {addresses}");
         } else {
-            say!("the suite's metrics listen on {addresses}, because containers do not reach 127.0.0.1");
+            say!("the suite's metrics listen on {addresses}, because containers cannot reach 127.0.0.1");
             further.extend([BIND.option.into(), addresses.into()]);
         }
     }
@@ -160,12 +160,12 @@ fn chosen_port(args: &[OsString]) -> Option<u16> {
     given.to_str()?.parse().ok()
 }
 
-/// Whether an argument or a variable names it.
+/// Whether an argument or a variable sets it.
 fn chooses(args: &[OsString], named: Named) -> bool {
     value(args, named.option).is_some() || std::env::var_os(named.variable).is_some()
 }
 
-/// The value of an option, written `--option value` or `--option=value`. The last one counts.
+/// The value of an option, written `--option value` or `--option=value`. The last one is used.
 fn value(args: &[OsString], option: &str) -> Option<OsString> {
     let after = |arg: &OsStr| {
         let text = arg.to_str()?.strip_prefix(option)?.strip_prefix('=')?;
@@ -180,7 +180,7 @@ fn value(args: &[OsString], option: &str) -> Option<OsString> {
     found
 }
 
-/// Takes a word out of the arguments before `--`, and says whether it was there.
+/// Removes a word from the arguments before `--`; returns whether it was present.
 fn take(args: &mut Vec<OsString>, word: &str) -> bool {
     let end = args.iter().position(|arg| arg == "--").unwrap_or(args.len());
     let rest = args.split_off(end);

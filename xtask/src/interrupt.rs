@@ -1,6 +1,6 @@
-//! Ctrl-C and its kin while something must be put in order before this program ends: what is running hears of
-//! the signal, and the verb goes on to its end.
-//! Must not know what is put in order.
+//! Ctrl-C and other termination signals while this program must clean up before it ends: running child processes get
+//! the signal, and the verb continues to its end.
+//! Must not know what is cleaned up.
 
 use std::{
     io,
@@ -10,23 +10,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long the programs that a program started may take to end after a signal: a server of a test stops, and its
-/// files are removed.
+/// Limit for child processes of a program to end after a signal: a server of a test stops, and its files are
+/// removed.
 const AFTERWARDS: Duration = Duration::from_secs(60);
 
-/// What the thread of the signals and the verb share.
+/// Shared by the signal thread and the verb.
 static WATCH: Mutex<Watch> = Mutex::new(Watch { watching: false, caught: None, children: Vec::new() });
 
 #[derive(Debug)]
 struct Watch {
     watching: bool,
     caught: Option<i32>,
-    /// Each leads a process group of its own, so that a terminal does not deliver a signal twice.
+    /// Each is the leader of a process group, so that a terminal does not deliver a signal twice.
     children: Vec<u32>,
 }
 
-/// From now on SIGINT, SIGTERM and SIGHUP do not end this program. `tell` is called with each of them. Only the first
-/// call counts.
+/// Catches SIGINT, SIGTERM and SIGHUP, so that they do not end this program. `tell` is called with each of them. Later
+/// calls have no effect.
 pub(crate) fn watch(tell: impl Fn(i32) + Send + 'static) -> io::Result<()> {
     use signal_hook::{
         consts::{SIGHUP, SIGINT, SIGTERM},
@@ -52,41 +52,41 @@ pub(crate) fn watch(tell: impl Fn(i32) + Send + 'static) -> io::Result<()> {
     Ok(())
 }
 
-/// An error when a signal asked this program to end.
+/// An error if a termination signal was received.
 pub(crate) fn check() -> anyhow::Result<()> {
     anyhow::ensure!(!caught(), "interrupted");
     Ok(())
 }
 
-/// Forgets the signal that asked for the end of something that was not this program's task.
+/// Forgets the signal, if it did not interrupt the task of this program.
 pub(crate) fn forget() {
     shared().caught = None;
 }
 
-/// Forgets a Ctrl-C that came when the program that runs had nothing more to do, and that ended well.
+/// Forgets a Ctrl-C that came after the child program had done its work and ended successfully.
 pub(crate) fn forget_ctrl_c() {
     let mut watch = shared();
     watch.caught = watch.caught.filter(|signal| *signal != signal_hook::consts::SIGINT);
 }
 
-/// Whether a signal asked this program to end.
+/// Whether a termination signal was received.
 pub(crate) fn caught() -> bool {
     shared().caught.is_some()
 }
 
-/// 128 and the number of the signal, as shells do, when there was one.
+/// 128 plus the number of the signal, as in shells, if there was one.
 pub(crate) fn exit_code() -> Option<ExitCode> {
     let signal = shared().caught?;
     Some(u8::try_from(128 + signal).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 /// Runs a program to its end. While signals are watched, it gets each of them, and no input: a terminal stops programs
-/// that read from it outside its foreground group. After a signal, those that it started are waited for as well.
+/// that read from it outside its foreground group. After a signal this also waits for the program's children.
 pub(crate) fn status(command: &mut Command) -> io::Result<ExitStatus> {
     status_of(command, |_| ())
 }
 
-/// The same; `started` gets the program when it runs, for example to take what it says.
+/// The same; `started` gets the running program, for example to read its output.
 pub(crate) fn status_of(command: &mut Command, started: impl FnOnce(&mut Child)) -> io::Result<ExitStatus> {
     use std::{os::unix::process::CommandExt, process::Stdio};
 
@@ -99,13 +99,13 @@ pub(crate) fn status_of(command: &mut Command, started: impl FnOnce(&mut Child))
     started(&mut child);
     let mut watch = shared();
     watch.children.push(child.id());
-    // One that came before the child was there.
+    // A signal that arrived before the child was started.
     if let Some(signal) = watch.caught {
         forward(signal, child.id());
     }
     drop(watch);
     wait_without_reaping(child.id());
-    // Before its number may become that of another process.
+    // Before its process id can be reused.
     shared().children.retain(|other| *other != child.id());
     let status = child.wait();
     if caught() && !is_empty_within(child.id(), AFTERWARDS) {
@@ -114,8 +114,8 @@ pub(crate) fn status_of(command: &mut Command, started: impl FnOnce(&mut Child))
     status
 }
 
-/// Whether the last process of a group ends within a limit. Its leader has been waited for; the system gives the
-/// number to nobody else before the last one has ended.
+/// Whether the last process of a group ends within a limit. Its leader has been waited for; the system does not reuse
+/// the group id before the last process has ended.
 fn is_empty_within(group: u32, limit: Duration) -> bool {
     use rustix::process::test_kill_process_group;
 
@@ -143,7 +143,7 @@ fn wait_without_reaping(pid: u32) {
 fn forward(signal: i32, group: u32) {
     let signal = rustix::process::Signal::from_named_raw(signal);
     if let (Some(signal), Some(group)) = (signal, process_id(group)) {
-        // It may have ended in this moment.
+        // The group may have ended just now.
         let _ = rustix::process::kill_process_group(group, signal);
     }
 }

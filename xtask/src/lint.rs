@@ -22,19 +22,19 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     Ok(steps.finish())
 }
 
-/// No file, and no folder of the source, may use what uses it.
+/// Checks that there are no import cycles between files or folders.
 fn imports(steps: &mut Steps) {
     const TITLE: &str = "imports";
     match imports::workspace() {
         Ok(Findings { crates, files, circles }) if circles.is_empty() => {
-            steps.holds(TITLE, format!("no circle in {crates} crates, {files} files"));
+            steps.holds(TITLE, format!("no cycle in {crates} crates, {files} files"));
         }
         Ok(Findings { crates, files, circles }) => {
             for circle in &circles {
                 say!("{circle}");
             }
             let number = circles.len();
-            steps.impossible(TITLE, format!("{number} circles in {crates} crates, {files} files, see above"));
+            steps.impossible(TITLE, format!("{number} cycles in {crates} crates, {files} files, see above"));
         }
         Err(error) => steps.impossible(TITLE, format!("{error:#}")),
     }

@@ -1,5 +1,5 @@
-//! `cargo xtask lint-monitoring`: everything that can be told of monitoring/, docs/ and docker/ without running it.
-//! Must not know any rule: `batchsql-monitoring` and the programs of Prometheus and Docker know them.
+//! `cargo xtask lint-monitoring`: the static checks of monitoring/, docs/ and docker/.
+//! Must not know any rule: `batchsql-monitoring` and the programs of Prometheus and Docker have them.
 
 use std::{
     path::{Path, PathBuf},
@@ -17,7 +17,7 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Do not install promtool, amtool and docker-compose when they are missing
+    /// Do not install missing programs: promtool, amtool and docker-compose
     #[arg(long)]
     no_install: bool,
     /// Check the files of another tree than this repository
@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     root: Option<PathBuf>,
 }
 
-/// Values for compose files that insist on some: nothing is started with them.
+/// Values for variables that compose files require; nothing is started with them.
 const SETTINGS: [(&str, &str); 1] = [("BATCHSQL_PASSWORD", "only-checked")];
 const SETTINGS_FILE: &str = "docker/production.env.example";
 
@@ -62,7 +62,7 @@ fn promtool(steps: &mut Steps, root: &Path) -> anyhow::Result<()> {
         command
     };
     steps.run("prometheus.yml", promtool(&["check", "config", "--lint-fatal", "monitoring/prometheus.yml"]));
-    // Its secrets are where it runs; its rules are checked below.
+    // Its secrets exist only in production; its rules are checked below.
     let production = ["check", "config", "--syntax-only", "monitoring/prometheus.prod.yml"];
     steps.run("prometheus.prod.yml", promtool(&production));
     let mut rules = promtool(&["check", "rules", "--lint=all", "--lint-fatal"]);
@@ -99,14 +99,14 @@ fn compose(steps: &mut Steps, root: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A program that is there, in the root of the tree.
+/// The first available program, with the root of the tree as its folder.
 fn program(names: &[&str], root: &Path) -> Command {
     let mut command = Command::new(servers::program(names).unwrap_or_else(|| names[0].into()));
     command.current_dir(root);
     command
 }
 
-/// The YAML files of a folder that begin with `prefix`, from the root, by name.
+/// The YAML files of a folder that begin with `prefix`, relative to the root, by name.
 fn files(root: &Path, folder: &str, prefix: &str) -> anyhow::Result<Vec<String>> {
     let found = files::yaml(&root.join(folder), prefix)?;
     let name = |path: &PathBuf| path.file_name().map(|name| format!("{folder}/{}", name.display()));

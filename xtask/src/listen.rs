@@ -1,5 +1,5 @@
-//! Runs a `cargo test` and hears what cargo says on its standard error, which goes on unchanged.
-//! Must not know what the lines mean.
+//! Runs a `cargo test` and reads the standard error of cargo, which is passed on unchanged.
+//! Must not know the meaning of the lines.
 
 use std::{
     fs, io,
@@ -13,7 +13,7 @@ use std::{
 
 use crate::{cargo, interrupt, timings::Timings};
 
-/// How long the last lines may take after the end of cargo. A program that outlives it may hold the other end open.
+/// Limit for the last lines after the end of cargo. A program that outlives it may hold the pipe open.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// Runs cargo to its end; times count from `start`.
@@ -27,7 +27,7 @@ fn status_to(
     start: Instant,
 ) -> (io::Result<ExitStatus>, Timings) {
     if io::stderr().is_terminal() {
-        // Cargo sees a pipe, and would think that nobody likes colours.
+        // Cargo would disable colours because of the pipe.
         command.env("CARGO_TERM_COLOR", "always");
     }
     let (send, lines) = mpsc::channel();
@@ -46,12 +46,12 @@ fn status_to(
     (status, timings)
 }
 
-/// Writes what comes at once, and sends each line with its time.
+/// Passes output on immediately, and sends each line with its time.
 fn pass_on(mut from: ChildStderr, mut to: impl Write, lines: &mpsc::Sender<(String, Duration)>, start: Instant) {
     let (mut buffer, mut line) = (vec![0; 8 << 10], Vec::new());
     while let Ok(length @ 1..) = from.read(&mut buffer) {
         let at = start.elapsed();
-        // Whatever is said is heard also when nobody reads it.
+        // The lines are also read if writing fails.
         let _ = to.write_all(&buffer[..length]).and_then(|()| to.flush());
         for byte in &buffer[..length] {
             if *byte == b'\n' {
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn who_keeps_the_other_end_is_not_waited_for() {
-        // One that goes on as long as the file is there.
+        // A process that runs as long as the file exists.
         let file = std::env::temp_dir().join(format!("batchsql-listen-{}", std::process::id()));
         fs::write(&file, "").unwrap();
         let script = "while [ -e \"$0\" ]; do sleep 0.05; done >/dev/null &";

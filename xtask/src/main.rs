@@ -1,5 +1,5 @@
-//! `cargo xtask <verb>`: the one entry point of this repository for people and CI.
-//! Parses and dispatches; what a verb does is in the file of that name.
+//! `cargo xtask <verb>`: the entry point of this repository for developers and CI.
+//! Parses and dispatches; each verb has a file of its name.
 
 #[cfg(not(unix))]
 compile_error!("the verbs start servers and send signals as Unix does; on Windows use WSL");
@@ -47,16 +47,16 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Build the integration and load suite and run it; every argument goes to the suite
+    /// Build the integration and load suite and run it; all arguments are passed to the suite
     #[command(disable_help_flag = true)]
     IntegrationTest(suite::Arguments),
     /// Run every test and doctest of the workspace
     Test(test::Arguments),
-    /// Search for defects at random for longer than `test` does: schedules, and processes that are killed
+    /// Run the random tests longer than `test` does: schedules, and killed processes
     Fuzz(fuzz::Arguments),
-    /// Start a database server for tests; it is stopped, and its files are removed, when the input ends
+    /// Start a server for tests; it is stopped and its files are removed when the input ends
     Server(server::Arguments),
-    /// Start Prometheus and Grafana beside the suite, or stop, watch and check them
+    /// Start Prometheus and Grafana for the suite, or stop, show and check them
     Monitor(Box<monitor::Arguments>),
     /// Check the format, clippy, the documentation, the imports and the dependencies
     Lint,
@@ -82,7 +82,7 @@ enum Verb {
     Package(package::Arguments),
     /// Publish the packages in the order of their dependencies, or show how
     Release(release::Arguments),
-    /// Build the benchmarks and run them; every argument goes to the benchmarks
+    /// Build the benchmarks and run them; all arguments are passed to the benchmarks
     #[command(disable_help_flag = true)]
     Bench(suite::Arguments),
 }

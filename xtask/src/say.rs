@@ -1,21 +1,21 @@
-//! What a verb tells a person, who may have closed the other end: `println!` would panic.
-//! Must not know what is told.
+//! Output of verbs; if standard output is closed, `println!` would panic.
+//! Must not know the content.
 
 use std::{fmt, io::Write};
 
-/// `println!` for somebody who need not listen.
+/// `println!` that ignores a closed output.
 macro_rules! say {
     ($($words:tt)*) => { $crate::say::line(format_args!($($words)*)) };
 }
 
-/// What [`say`] does.
+/// Implements [`say`].
 pub(crate) fn line(words: fmt::Arguments<'_>) {
     bytes(format!("{words}\n").as_bytes());
 }
 
-/// What another program said, as it is.
+/// Prints the output of another program unchanged.
 pub(crate) fn bytes(bytes: &[u8]) {
     let mut stdout = std::io::stdout().lock();
-    // Whatever is told is done also when nobody hears of it.
+    // A closed output must not stop the verb.
     let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
 }

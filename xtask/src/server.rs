@@ -1,5 +1,5 @@
-//! `cargo xtask server`: one server, for as long as the input is open. A test tells it by lines what to do; a person
-//! reads how to use it, and ends it with Ctrl-C.
+//! `cargo xtask server`: one server, for as long as the input is open. A test sends commands as lines; a user gets
+//! instructions and ends it with Ctrl-C.
 //! Must not know how a server is found or started.
 
 use std::{
@@ -19,16 +19,16 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     kind: Kind,
-    /// The version of PostgreSQL, when it is to be another one than that of this machine: 18
+    /// The version of PostgreSQL, if not that of this machine: 18
     #[arg(long, env = "BATCHSQL_POSTGRES_VERSION")]
     version: Option<String>,
-    /// Do not install the server when it is missing; BATCHSQL_NO_INSTALL=1 says so for every verb
+    /// Do not install the server if it is missing; BATCHSQL_NO_INSTALL=1 has this effect on every verb
     #[arg(long)]
     no_install: bool,
-    /// Use Docker even when the server is on this machine
+    /// Use Docker even if the server is on this machine
     #[arg(long)]
     docker: bool,
-    /// Arguments for the server program; they win over those that it gets here
+    /// Arguments for the server program; they override the default ones
     #[arg(last = true, value_name = "SERVER ARGS")]
     server_args: Vec<String>,
 }
@@ -56,7 +56,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     while let Ok(Event::Command(command)) = next.recv() {
         match obey(&mut server, &command) {
             Ok(answer) => say(&answer)?,
-            // Who mistypes a command goes on.
+            // A mistyped command does not end an interactive session.
             Err(error) if person => eprintln!("{command}: {error:#}"),
             Err(error) => return Err(error.context(command)),
         }
@@ -64,8 +64,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The kind in the version that is asked for. One in the environment is for PostgreSQL only, and others are started as
-/// they are.
+/// The kind with the requested version. A version in the environment applies only to PostgreSQL.
 fn kind(arguments: &Arguments) -> anyhow::Result<Kind> {
     match (arguments.kind, arguments.version.as_deref()) {
         (Kind::Postgres, Some("18")) => Ok(Kind::Postgres18),
@@ -83,7 +82,7 @@ fn introduce(kind: Kind, server: &Server, person: bool) -> anyhow::Result<()> {
         if let Some(authority) = &server.authority {
             println!("# TLS, with a certificate that this authority signed: {}", authority.display());
         }
-        println!("# Lines that it understands: stop, start, launch (start without waiting), kill");
+        println!("# Commands: stop, start, launch (start without waiting), kill");
         println!("# Ctrl-C stops the server and removes its files");
         return Ok(());
     }
@@ -99,7 +98,7 @@ fn read_commands(events: &mpsc::Sender<Event>) {
             return;
         }
     }
-    // The receiver may be at its end already.
+    // The receiver may be dropped already.
     let _ = events.send(Event::End);
 }
 
@@ -118,8 +117,8 @@ fn obey(server: &mut Server, command: &str) -> anyhow::Result<String> {
     }
 }
 
-/// Fails when nobody reads any more, which is the end as well.
+/// Fails if the output is closed, which also ends the server.
 fn say(line: &str) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("cannot tell the state of the server")
+    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("cannot print the state of the server")
 }

@@ -1,4 +1,4 @@
-//! Runs steps one after the other, whatever the outcome of the earlier ones, and sums them up.
+//! Runs steps in sequence, even after failures, and prints a summary.
 //! Must not know what a step does.
 
 use std::{
@@ -19,10 +19,10 @@ pub(crate) struct Steps {
     telling: Telling,
 }
 
-/// How much is said.
+/// The amount of output.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Telling {
-    /// A heading for each step, because programs print between them, and all of them again at the end.
+    /// A heading for each step, because programs print between them, and a summary at the end.
     #[default]
     Summary,
     /// One line for each.
@@ -40,26 +40,26 @@ struct Finished {
 enum End {
     Passed(Duration),
     Failed(Duration),
-    /// Needed no program: what was found.
+    /// A check without a program: its result.
     Held(String),
     /// Did not run, and the verb fails: the reason.
     Impossible(String),
-    /// Did not run, and that is all right: the reason.
+    /// Did not run, and that is allowed: the reason.
     Skipped(String),
 }
 
 impl Steps {
-    /// Findings rather than programs: one line for each.
+    /// Steps without programs: one line for each.
     pub(crate) fn brief() -> Self {
         Self { finished: Vec::new(), telling: Telling::Line }
     }
 
-    /// Runs a program, unless a signal asked for the end.
+    /// Runs a program, unless a termination signal was received.
     pub(crate) fn run(&mut self, title: impl Into<String>, command: Command) {
         self.run_with(title.into(), command, |command, _| (interrupt::status(command), None));
     }
 
-    /// Runs a `cargo test`, and remembers what took its time.
+    /// Runs a `cargo test` and records its timings.
     pub(crate) fn run_tests(&mut self, title: impl Into<String>, command: Command) {
         self.run_with(title.into(), command, |command, start| {
             let (status, timings) = listen::status(command, start);
@@ -101,7 +101,7 @@ impl Steps {
         self.without_running(title.into(), End::Impossible(reason.into()));
     }
 
-    /// Prints one line per step and says how the verb ends.
+    /// Prints one line per step and returns the exit code of the verb.
     pub(crate) fn finish(self) -> ExitCode {
         if self.telling == Telling::Summary {
             if self.finished.iter().any(|step| step.timings.is_some()) {
@@ -118,7 +118,7 @@ impl Steps {
         if self.failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     }
 
-    /// Where the time went, of all steps that ran.
+    /// The timings of all steps that ran.
     fn times(&self) -> Vec<String> {
         let steps = self.finished.iter().filter_map(|step| match step.end {
             End::Passed(took) | End::Failed(took) => Some((step.title.as_str(), took, step.timings.as_ref())),

@@ -1,4 +1,4 @@
-//! Builds a binary of the suite crate for release and becomes it.
+//! Builds a binary of the suite crate for release and replaces this process by it.
 //! Must not know what the binary does with its arguments.
 
 use std::{
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::cargo;
 
-/// Arguments that go to another program as they are, `--help` included.
+/// Arguments that are passed to another program unchanged, including `--help`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -28,7 +28,7 @@ pub(crate) fn build_and_become(binary: &str, args: Vec<OsString>) -> anyhow::Res
     })
 }
 
-/// Calls `run` with the binary, when it could be built.
+/// Calls `run` with the binary if the build succeeds.
 pub(crate) fn build_and_run(
     binary: &str,
     run: impl FnOnce(&mut Command) -> anyhow::Result<ExitCode>,
@@ -45,13 +45,13 @@ pub(crate) fn build_and_run(
 
 enum Built {
     Executable(PathBuf),
-    /// Cargo has already said why.
+    /// Cargo has printed the reason.
     Failed(ExitStatus),
 }
 
 fn build(binary: &str) -> anyhow::Result<Built> {
-    // Progress and diagnostics stay on stderr; stdout tells where the executable is, whatever target
-    // directory or target triple is configured.
+    // Progress and diagnostics stay on stderr; stdout has the path of the executable for any target directory
+    // or target triple.
     eprintln!("==> building {binary} for release; the first time takes minutes");
     let mut child = cargo::command()
         .args(["build", "--release", "--package", "batchsql-suite", "--bin", binary])
@@ -59,17 +59,17 @@ fn build(binary: &str) -> anyhow::Result<Built> {
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot start cargo; is it in PATH?")?;
-    let stdout = child.stdout.take().expect("stdout was asked to be piped");
+    let stdout = child.stdout.take().expect("stdout is piped");
     let mut executable = None;
     for line in BufReader::new(stdout).lines() {
-        let line = line.context("cannot read what cargo reports")?;
+        let line = line.context("cannot read the output of cargo")?;
         executable = executable_in(&line, binary).or(executable);
     }
     let status = child.wait().context("cannot wait for cargo")?;
     if !status.success() {
         return Ok(Built::Failed(status));
     }
-    let path = executable.with_context(|| format!("cargo built {binary} but did not say where it is"))?;
+    let path = executable.with_context(|| format!("cargo built {binary} but did not report its path"))?;
     Ok(Built::Executable(path))
 }
 
@@ -80,8 +80,8 @@ fn executable_in(line: &str, binary: &str) -> Option<PathBuf> {
     is_binary.then(|| message["executable"].as_str().map(PathBuf::from))?
 }
 
-/// Replaces this process, so that signals and the exit status are the program's own: Ctrl-C or a
-/// SIGTERM lets it drain, and nothing here can end before it.
+/// Replaces this process, so that signals and the exit status are those of the program: it drains at
+/// Ctrl-C or SIGTERM, and no parent process can end before it.
 fn become_program(command: &mut Command) -> anyhow::Result<ExitCode> {
     use std::os::unix::process::CommandExt;
 

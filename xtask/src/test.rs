@@ -23,14 +23,14 @@ use crate::{
 #[command(
     after_help = "Servers: POSTGRES_DSN, MYSQL_DSN and REDIS_DSN name servers that tests may use, with the right \
                         to make databases and users. Those that are not named are started from the programs of this \
-                        machine, or by Docker, or are installed with apt-get. The variables alone are not enough: \
-                        tests that stop, restart or configure a server start one of their own, also of PgBouncer and \
-                        Redis Cluster. Programs that are missing for these are installed even where Docker answers. \
-                        Nothing is left running. At the end a table says where the time went: of each step the build \
+                        machine, or with Docker, or are installed with apt-get. The variables alone are not enough: \
+                        tests that stop, restart or configure a server start their own, also of PgBouncer and \
+                        Redis Cluster. Missing programs for these are installed even if Docker is available. \
+                        Nothing is left running. At the end a table shows the times: of each step the build \
                         and the run, and its slowest test programs."
 )]
 pub(crate) struct Arguments {
-    /// Do not install servers, promtool and other tools when they are missing
+    /// Do not install missing servers, promtool and other tools
     #[arg(long)]
     no_install: bool,
     /// Only the unit tests of libraries and programs: no servers, nothing is installed
@@ -71,29 +71,29 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         for (variable, server) in &servers {
             command.env(variable, &server.dsn);
         }
-        // Whatever was missing has been installed, or may not be.
+        // Missing programs were installed above, or must not be installed.
         command.env("BATCHSQL_XTASK", &place.xtask).env("BATCHSQL_NO_INSTALL", "1");
         if let Some(folder) = &place.temporary {
             command.env("TMPDIR", folder);
         }
         command
     };
-    // Tests run the example service as a program; below, examples are built as tests. The same features: nothing else is
-    // compiled twice.
+    // Tests run the example service as a program; below, examples are built as tests. With the same features, so that
+    // nothing else is compiled twice.
     let mut examples = cargo::command();
     examples.args(["build", "--workspace", "--all-features", "--examples"]).args(profile(&arguments.cargo_args));
     steps.run("examples as programs", examples);
     // `--all-targets` would leave out the doctests and run the benchmarks.
     steps.run_tests("unit tests, integration tests, examples", cargo_test(&WORKSPACE));
     steps.run_tests("doctests", cargo_test(&["--workspace", "--all-features", "--doc"]));
-    // In a workspace build other crates may switch the core's optional features on.
+    // In a workspace build other crates may enable the core's optional features.
     steps.run_tests("core without optional features", cargo_test(&["--package", "batchsql-core"]));
     steps.run_tests("interleavings", fuzz::interleavings());
     drop(servers);
     Ok(steps.finish())
 }
 
-/// Those of the arguments for cargo that say how it builds, and into which folder.
+/// The arguments for cargo that select the build profile and the target folder.
 fn profile(args: &[OsString]) -> Vec<OsString> {
     let mut found = Vec::new();
     let mut rest = args.iter().take_while(|arg| *arg != "--");
@@ -117,8 +117,8 @@ fn profile(args: &[OsString]) -> Vec<OsString> {
 const QUICK: [&str; 4] = ["--workspace", "--all-features", "--lib", "--bins"];
 const WORKSPACE: [&str; 6] = ["--workspace", "--all-features", "--lib", "--bins", "--tests", "--examples"];
 
-/// The servers that tests share, by the variable that names them. One that cannot be had fails the verb; the tests
-/// that need it fail as well, and the others run.
+/// The servers that tests share, by their variable. If one is not available, the verb and the tests that need it fail;
+/// the other tests run.
 fn servers(sources: &Sources, steps: &mut Steps) -> Vec<(&'static str, Provided)> {
     steps::heading("servers");
     let mut servers = Vec::new();
@@ -135,7 +135,7 @@ fn servers(sources: &Sources, steps: &mut Steps) -> Vec<(&'static str, Provided)
     let shared_is_missing =
         |kind: Kind| kind.variable().is_some_and(|name| !servers.iter().any(|(has, _)| *has == name));
     for kind in Kind::EVERY_RUN {
-        // Tests start some of each kind for themselves, also beside a server that was named.
+        // Tests also start their own servers of each kind, even if a shared one is set.
         if let Err(advice) = sources.check(kind)
             && !shared_is_missing(kind)
         {
@@ -145,18 +145,18 @@ fn servers(sources: &Sources, steps: &mut Steps) -> Vec<(&'static str, Provided)
     servers
 }
 
-/// What tests get besides servers. It is removed when this is dropped.
+/// Files for tests besides servers. They are removed when this is dropped.
 struct Place {
-    /// This program where no build replaces it.
+    /// A copy of this program that no build replaces.
     xtask: PathBuf,
-    /// For temporary files: tests that are killed do not remove theirs. None when its path is so long that that of a
-    /// server's socket in it would be too long.
+    /// Folder for temporary files, because killed tests do not remove theirs. `None` if its path is too long for a
+    /// server's socket in it.
     temporary: Option<PathBuf>,
     _folder: Keeper,
 }
 
-/// A socket's path may have 103 bytes on every system. A server takes 42 of them in its folder, a test 17 for a folder
-/// of its own.
+/// The path of a socket may have 103 bytes on every system. A server needs 42 of them in its folder, a test 17 for its
+/// own folder.
 const LONGEST_TEMPORARY: usize = 103 - 42 - 17;
 
 impl Place {
@@ -178,7 +178,7 @@ fn temporary(within: &Path) -> io::Result<Option<PathBuf>> {
         return Ok(None);
     }
     let allow = |folder: &Path, mode| fs::set_permissions(folder, fs::Permissions::from_mode(mode));
-    // As that of the system: root's tests start servers of other users in it.
+    // With the permissions of /tmp: tests run as root start servers of other users in it.
     fs::create_dir(&folder)?;
     allow(&folder, 0o1777)?;
     allow(within, 0o711)?;

@@ -1,5 +1,5 @@
-//! What takes the time of a `cargo test`: the build, and each test program, as cargo tells them on its standard error.
-//! Must not know who runs cargo, or the clock: every line comes with its time.
+//! The timings of a `cargo test`: the build, and each test program, from the standard error of cargo.
+//! Must not know how cargo is run, or the clock: every line comes with its time.
 
 use std::{
     path::{Path, PathBuf},
@@ -9,16 +9,16 @@ use std::{
 /// One `cargo test`, from its first line to its end.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Timings {
-    /// Until the first program ran.
+    /// Time until the first program ran.
     pub(crate) build: Duration,
-    /// Those that have ended, in their order.
+    /// The programs that have ended, in order.
     pub(crate) programs: Vec<(String, Duration)>,
     running: Option<(String, Duration)>,
 }
 
 impl Timings {
-    /// Takes a line that came so long after the start. `read` reads the list of sources that cargo keeps beside each
-    /// test program; without it a program is called as its file is.
+    /// Takes a line and its time since the start. `read` reads the list of sources that cargo keeps beside each test
+    /// program; without it the name of the file is used.
     pub(crate) fn line(&mut self, line: &str, at: Duration, read: impl FnOnce(&Path) -> Option<String>) {
         let line = without_colours(line);
         if let Some(program) = program(line.trim_start(), read) {
@@ -76,14 +76,14 @@ fn package<'a>(sources: &'a str, source: &str) -> Option<&'a str> {
     folder.rsplit('/').next()
 }
 
-/// Without the sequences that colour a line in a terminal.
+/// The line without colour sequences.
 fn without_colours(line: &str) -> String {
     let mut parts = line.split('\u{1b}');
     let first = parts.next().unwrap_or_default().to_owned();
     parts.fold(first, |text, part| text + part.split_once('m').map_or("", |(_, rest)| rest))
 }
 
-/// One row for each step and slow program: where the time of a verb went. `None` stands for a step without programs.
+/// One row for each step and slow program of a verb. `None` is a step without programs.
 pub(crate) fn table<'a>(steps: impl IntoIterator<Item = (&'a str, Duration, Option<&'a Timings>)>) -> Vec<String> {
     const SLOWEST: usize = 5;
     let mut rows = vec![["step", "total", "build", "run", "slowest test programs"].map(str::to_owned)];

@@ -1,4 +1,4 @@
-//! Programs that only a few tests and checks need, to read files with: these are skipped without them, except in CI.
+//! Programs that only a few tests and checks need; without them these are skipped, except in CI.
 //! Must not know those tests and checks.
 
 use std::process::{Command, Stdio};
@@ -8,7 +8,7 @@ use crate::servers::{self, Refusal, is_ci};
 /// A program that only a few tests and checks need.
 pub(crate) struct Tool {
     pub(crate) name: &'static str,
-    /// The variable that makes its tests insist on it.
+    /// The variable with which its tests require it.
     pub(crate) variable: &'static str,
     /// The package of Debian and Ubuntu.
     package: &'static str,
@@ -40,17 +40,17 @@ pub(crate) const COMPOSE: Tool = Tool {
     variable: "BATCHSQL_REQUIRE_COMPOSE",
     package: "docker-compose",
     otherwise: "install Docker with its compose plugin",
-    // It is large, and checks files that seldom change.
+    // It is large, and checks files that rarely change.
     only_in_ci: true,
-    // Not only the plugin, which servers need: any compose can read the file, while the program of that name may
-    // be older than `up --wait`, and the package that has it does not bring an engine.
+    // Not only the plugin, which servers need: any compose can read the file. The standalone program may be older
+    // than `up --wait`, and its package contains no engine.
     is_present: || servers::program(&["docker-compose"]).is_some() || has_compose_plugin(),
 };
 
 pub(crate) const CHROMEDRIVER: Tool = Tool {
     name: "chromedriver",
     variable: "BATCHSQL_REQUIRE_CHROMEDRIVER",
-    // It brings the browser of the same version.
+    // The package depends on the browser of the same version.
     package: "chromium-driver",
     otherwise: "put Chromium or Chrome and the chromedriver of the same version into PATH",
     only_in_ci: false,
@@ -66,27 +66,27 @@ pub(crate) const ALERTMANAGER: Tool = Tool {
     is_present: || servers::program(&["prometheus-alertmanager", "alertmanager"]).is_some(),
 };
 
-/// Those that tests need.
+/// The tools that tests need.
 pub(crate) const ALL: [Tool; 4] = [PROMTOOL, COMPOSE, CHROMEDRIVER, ALERTMANAGER];
 
-/// What the tests of a tool can expect.
+/// Whether the tests of a tool can run.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Expectation {
     Present,
-    /// Missing, and the tests that need it may be skipped: what to do about it.
+    /// Missing, and its tests may be skipped: what to do.
     Optional(String),
-    /// Missing, and this is CI, where no test may be skipped: what to do about it.
+    /// Missing in CI, where no test may be skipped: what to do.
     Required(String),
 }
 
 impl Tool {
-    /// The package to install, when it is missing.
+    /// The package to install, if it is missing.
     pub(crate) fn missing_package(&self) -> Option<&'static str> {
         let wanted = !self.only_in_ci || is_ci();
         (wanted && !(self.is_present)()).then_some(self.package)
     }
 
-    /// What to expect, after it was installed unless that was refused.
+    /// The expectation after the installation, or after its refusal.
     pub(crate) fn expectation(&self, refusal: Option<Refusal>) -> Expectation {
         if (self.is_present)() {
             return Expectation::Present;
@@ -110,7 +110,7 @@ impl Tool {
     }
 }
 
-/// Whether `docker compose` answers; it needs no engine.
+/// Whether `docker compose` is available; it needs no engine.
 pub(crate) fn has_compose_plugin() -> bool {
     let mut version = Command::new("docker");
     version.args(["compose", "version"]).stdout(Stdio::null()).stderr(Stdio::null());
@@ -140,7 +140,7 @@ mod tests {
         let [promtool, compose, ..] = &ALL;
         assert!(advice(promtool, None).contains("installing it failed"));
         assert!(advice(promtool, Some(Refusal::NoRights)).contains(Refusal::NoRights.reason()));
-        // Nobody tried to.
+        // There was no attempt to install it.
         assert!(!advice(compose, None).contains("failed"));
     }
 }

@@ -1,5 +1,5 @@
-//! The layering of the workspace, which `docs/ARCHITECTURE.md` explains, as data and as a test.
-//! Each rule is a function from members to complaints, and each has a test in which it must complain.
+//! The layers of the workspace, which `docs/ARCHITECTURE.md` explains, as data and as a test.
+//! Each rule is a function from members to complaints, and each has a test in which it must find one.
 
 use std::{collections::BTreeMap, fs};
 
@@ -37,11 +37,11 @@ const ALLOWED: &[(&str, &[&[&str]])] = &[
     ("xtask", &[]),
 ];
 
-/// Who may talk to a SQL database outside its tests. The same rule is in `deny.toml`.
+/// The crates that may use a SQL client outside their tests. The same rule is in `deny.toml`.
 const SQL_USERS: &[&str] = &["batchsql-sqlite", "batchsql-postgres", "batchsql-mysql", "batchsql-suite"];
 const SQL_CLIENTS: &[&str] = &["sqlx", "rusqlite"];
 
-/// The inner crates of sqlx promise no stability: nobody uses them directly, not even in tests.
+/// The inner crates of sqlx have no stable interface: no crate uses them directly, not even in tests.
 const SQLX_INNER: &[&str] = &["sqlx-core", "sqlx-postgres", "sqlx-mysql", "sqlx-sqlite"];
 
 #[derive(Debug, Clone)]
@@ -137,7 +137,7 @@ fn manifests(members: &[Member]) -> Vec<String> {
     complaints
 }
 
-/// What the text of a manifest says and cargo does not tell.
+/// The parts of a manifest that cargo metadata does not report.
 #[derive(Debug, Default)]
 struct Manifest {
     workspace_lints: bool,
@@ -190,13 +190,13 @@ impl Manifest {
     }
 }
 
-/// `[dependencies]` and its kin, also those of one target.
+/// `[dependencies]` and similar tables, including those of one target.
 fn is_dependency_table(section: &str) -> bool {
     let last = section.rsplit_once('.').map_or(section, |(_, last)| last);
     ["dependencies", "dev-dependencies", "build-dependencies"].contains(&last)
 }
 
-/// A member without fault, to spoil in one way.
+/// A valid member, for tests that break one rule.
 fn sample(name: &str, dependencies: &[&str]) -> Member {
     let dependency = |name: &&str| Dependency { name: (*name).to_owned(), only_for_tests: false };
     Member {

@@ -9,7 +9,7 @@ pub(crate) const FAR: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// Batches that may be written at once, at most: each table with a key has as many lanes.
 const MAX_CONCURRENCY: usize = 1024;
 
-/// The rows of one batch at most, unless something else is said.
+/// The default for the most rows of one batch.
 const MAX_BATCH_ROWS: usize = 10_000;
 
 /// Settings of a pipeline. Every size must be above zero; [`start`](crate::BatchSqlBuilder::start)
@@ -23,17 +23,17 @@ const MAX_BATCH_ROWS: usize = 10_000;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PipelineConfig {
-    /// Rows that may wait or be on their way at once, over all tables; default 40,000, at most
-    /// 4,294,967,295. `submit` waits beyond it.
+    /// Rows that may wait or be in flight at once, over all tables; default 40,000, at most 4,294,967,295. Beyond it,
+    /// `submit` waits.
     pub buffer_size: usize,
     /// Bytes that those rows may take, at most 4,294,967,295 (4 GiB less one byte); default 32 MiB.
     pub buffer_bytes: usize,
     /// Rows after which a batch is ready to be written; default 500, at most `buffer_size`. While it waits for a
-    /// connection it goes on growing, up to `max_batch_rows`.
+    /// connection it keeps growing, up to `max_batch_rows`.
     pub flush_size: usize,
     /// The most rows that are written as one batch, which is one transaction; at least `flush_size`, at most
-    /// `buffer_size`. A batch only grows while it would have waited for a connection, so this costs no time: it keeps
-    /// throughput up when the database is far away. `None` (default) means:
+    /// `buffer_size`. A batch grows only while it waits for a connection, so this adds no latency. It keeps the
+    /// throughput high when the database is far away. `None` (default) means:
     ///
     /// | case | rows |
     /// |---|---|
@@ -43,44 +43,43 @@ pub struct PipelineConfig {
     ///
     /// With [`WhenFull::DropOldest`] it is lowered to `buffer_size / 4 / max_concurrency`, but not below `flush_size`.
     ///
-    /// Slow writes lower it for their table, also below `flush_size`: a write shall take at most a quarter of
+    /// Slow writes lower it for their table, also below `flush_size`: a write should take at most a quarter of
     /// `statement_timeout`. Faster writes raise it again.
     pub max_batch_rows: Option<usize>,
-    /// Bytes after which a batch is ready to be written, and the most bytes that are written as one batch, but for its
-    /// last row; default 4 MiB, at most `buffer_bytes`. It is lowered to `buffer_bytes / 2 / max_concurrency`, because a
-    /// batch is copied while it is written: with the default `buffer_bytes` and 16 connections to 1 MiB.
+    /// Bytes after which a batch is ready to be written, and the most bytes that are written as one batch, not counting
+    /// its last row; default 4 MiB, at most `buffer_bytes`. It is lowered to `buffer_bytes / 2 / max_concurrency`,
+    /// because a batch is copied while it is written: with the default `buffer_bytes` and 16 connections to 1 MiB.
     pub flush_bytes: usize,
     /// Age of its oldest row after which a batch is written; default 100 ms. With
     /// [`Duration::ZERO`] a batch is written as soon as a permit is free (eager flushing).
     pub flush_interval: Duration,
-    /// Batches that may be written at once, over all tables; default 8. A sink with fewer
-    /// connections lowers it. At most 1,024. While several tables are active (a batch started within 30 s), each of
-    /// them leaves one of these permits to the others. Batches that wait to be tried again hold no permit.
+    /// Batches that may be written at once, over all tables; default 8. A sink with fewer connections lowers it. At
+    /// most 1,024. While several tables are active (a batch started within 30 s), each of them leaves one of these
+    /// permits to the others. Batches that wait for a retry hold no permit.
     pub max_concurrency: usize,
     /// Which rows keep their order; default [`Ordering::Auto`].
     pub ordering: Ordering,
     /// What a submit does when the buffer is full; default [`WhenFull::Wait`].
     pub when_full: WhenFull,
-    /// What becomes of rows with equal keys in one batch; default [`Coalesce::LastPerKey`].
+    /// What happens to rows with equal keys in one batch; default [`Coalesce::LastPerKey`].
     pub coalesce: Coalesce,
-    /// How long a row is retried after the first transient error that held it up; default 60 s. Then it ends as
-    /// `Expired`. Rows that wait in order behind a batch that fails share its time: it does not begin anew for each
+    /// How long a row is retried after the first transient error that delayed it; default 60 s. Then it ends as
+    /// `Expired`. Rows that wait in order behind a failing batch share its time: the time does not start again for each
     /// batch. With [`Duration::ZERO`] nothing is retried.
     pub retry_for: Duration,
-    /// How long rows of a table wait that cannot be written (it does not exist, or may not be written), while other
-    /// tables go on; default 60 s. A probe tries the table every few seconds, so it may be repaired meanwhile. When the
-    /// time of a row is over, it is rejected after the next probe that fails. With [`Duration::ZERO`] such batches are
-    /// rejected at once. A login that is refused holds up all tables, with one clock.
+    /// How long rows wait when their table cannot be written (it does not exist, or the user may not write it), while
+    /// other tables are written; default 60 s. A probe tries the table every few seconds, so the table can be repaired
+    /// meanwhile. When the time of a row is over, it is rejected after the next failed probe. With [`Duration::ZERO`]
+    /// such batches are rejected at once. A refused login delays all tables, and one time limit applies to all of them.
     pub park_for: Duration,
-    /// What is done when the reply to a write got lost; default [`Delivery::AtMostOnce`].
+    /// What happens when the reply to a write is lost; default [`Delivery::AtMostOnce`].
     pub delivery: Delivery,
-    /// Time for one attempt to write a batch, and for getting a connection and looking at the table before it, each on
-    /// its own; default 30 s. After a write that took longer it is not known what the database made of it: rows with a
-    /// conflict rule are written again, plain inserts end as [`Outcome::Unknown`](crate::Outcome::Unknown). A write that
-    /// was still waiting in a queue of its driver (SQLite) is known not to have begun, and is tried again.
+    /// Time limit of one attempt to write a batch, and separately of getting a connection and of checking the table
+    /// before it; default 30 s. The result of a write that took longer is unknown: rows with a conflict rule are
+    /// written again, plain inserts end as [`Outcome::Unknown`](crate::Outcome::Unknown). A write that still waited in
+    /// a queue of its driver (SQLite) has not begun, and is retried.
     pub statement_timeout: Duration,
-    /// How bad rows are told from good ones in a batch that the database refused; the default halves the
-    /// batch, with at most 256 statements.
+    /// How the bad rows of a refused batch are found; the default halves the batch, with at most 256 statements.
     pub isolation: Isolation,
 }
 
@@ -114,17 +113,17 @@ pub enum Ordering {
     /// inserts.
     #[default]
     Auto,
-    /// Rows with equal keys keep their order, whichever columns they carry; others may be written side by side,
-    /// and are sorted by key where the sink asks for it ([`Sink::sorts_by_key`](crate::Sink::sorts_by_key)). Rows
-    /// of plain inserts have no key, hence no order.
+    /// Rows with equal keys keep their order, whichever columns they carry; other rows may be written in parallel, and
+    /// are sorted by key if the sink asks for it ([`Sink::sorts_by_key`](crate::Sink::sorts_by_key)). Rows of plain
+    /// inserts have no key, so they have no order.
     ///
-    /// Keys are equal when their values are: `1.5` and `1.50`, `0.0` and `-0.0`. What else the database sees as
-    /// equal is not known here, and such rows have no order among each other: text by its collation or column
-    /// (`'A'` and `'a'`, trailing spaces), numbers and times that a column rounds, JSON documents written in
-    /// different ways. There use [`PerTable`](Self::PerTable).
+    /// Keys are equal when their values are equal: `1.5` and `1.50`, `0.0` and `-0.0`. The pipeline does not know what
+    /// else the database treats as equal, and such rows have no order: text by its collation or column (`'A'` and
+    /// `'a'`, trailing spaces), numbers and times that a column rounds, JSON documents written in different ways. Use
+    /// [`PerTable`](Self::PerTable) for such keys.
     PerKey,
-    /// All rows of the table keep their order: one batch at a time. Rows that carry other columns than
-    /// the row before them start a new batch.
+    /// All rows of the table keep their order: one batch at a time. A row that carries other columns than the row
+    /// before it starts a new batch.
     PerTable,
     /// No order.
     None,
@@ -142,18 +141,18 @@ pub enum WhenFull {
     WaitAtMost(Duration),
     /// Refuse the row at once; the caller keeps it.
     Reject,
-    /// Give up the oldest batch that is not being written, and accept the row: for data of which the
-    /// newest counts. The rows given up end as `Purged`, in their receipts too.
+    /// Drop the oldest batch that is not being written, and accept the row: for data where the newest rows matter most.
+    /// The dropped rows end as `Purged`, also in their receipts.
     ///
-    /// Rows go by batches, and what is being written stays: keep `flush_size * max_concurrency` far below
-    /// `buffer_size`, and use [`Ordering::None`] or plain inserts, whose batches are few. Failed rows that a
-    /// dead-letter consumer has not taken cannot be given up: a submit waits for that consumer.
+    /// Whole batches are dropped, and batches that are being written stay: keep `flush_size * max_concurrency` far
+    /// below `buffer_size`, and use [`Ordering::None`] or plain inserts, which have few batches. Failed rows that a
+    /// dead-letter consumer has not received cannot be dropped: a submit waits for that consumer.
     DropOldest,
 }
 
-/// What becomes of rows with equal keys in one batch, where the conflict rule overwrites every column that
-/// the rows carry. (With [`Conflict::update_columns`](crate::Conflict::update_columns) of only some columns
-/// the earlier row may have an effect of its own, so every row is written.)
+/// What happens to rows with equal keys in one batch, if the conflict rule overwrites every column that the rows carry.
+/// (With [`Conflict::update_columns`](crate::Conflict::update_columns) of only some columns the earlier row may have an
+/// effect of its own, so every row is written.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Coalesce {
@@ -166,36 +165,36 @@ pub enum Coalesce {
     Off,
 }
 
-/// What is done when the link breaks, or time runs out, after a batch was sent: it may be committed, or not.
-/// Batches with a conflict rule are written again in any case, because that changes nothing.
+/// What happens when the connection breaks, or the timeout passes, after a batch was sent: the batch may be committed
+/// or not. Batches with a conflict rule are always written again, because a repeat changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Delivery {
     /// Plain inserts are not repeated; their rows end as [`Unknown`](crate::Outcome::Unknown).
     #[default]
     AtMostOnce,
-    /// Plain inserts are repeated, too, and may be in the table twice.
+    /// Plain inserts are repeated too, and may be in the table twice.
     AtLeastOnce,
 }
 
-/// How bad rows are told from good ones when the database refuses a batch for its rows. Databases that
-/// tell it row by row (SQLite, Redis) need no search.
+/// How bad rows are found when the database refuses a batch because of its rows. Databases that report the outcome row
+/// by row (SQLite, Redis) need no search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Isolation {
-    /// Halve the batch until each bad row was refused alone; the good rows are committed on the way, in
-    /// transactions of their own. One bad row in 1,000 costs about 20 statements.
+    /// Halve the batch until each bad row was refused alone; the good rows are committed meanwhile, in their own
+    /// transactions. One bad row in 1,000 costs about 20 statements.
     Bisect {
-        /// Statements that may be spent on one batch of `flush_size` rows; a batch that has grown may take as many for
-        /// each `flush_size` rows.
+        /// The most statements for one batch of `flush_size` rows; a larger batch may use as many for each `flush_size`
+        /// rows.
         max_statements: usize,
-        /// What becomes of the rows that are undecided then.
+        /// What happens to the rows that are undecided then.
         beyond: BeyondBudget,
     },
-    /// All rows of a batch are written, or none: one bad row rejects its whole batch, and each row has the
-    /// error of the bad one. Which rows share a batch is not yours to choose: it depends on their keys, on
-    /// time and on capacity. A sink that cannot undo a part of a batch (Redis) needs `flush_size` 1 for it.
-    /// `max_batch_rows` is `flush_size` unless it is set.
+    /// All rows of a batch are written, or none: one bad row rejects its whole batch, and each row has the error of the
+    /// bad one. You cannot choose which rows share a batch: it depends on their keys, on time and on capacity. A sink
+    /// that cannot undo a part of a batch (Redis) needs `flush_size` 1. `max_batch_rows` is `flush_size` unless it is
+    /// set.
     AtomicBatch,
 }
 
@@ -205,12 +204,12 @@ impl Default for Isolation {
     }
 }
 
-/// What becomes of rows that are still undecided when the search for bad rows has used its statements:
-/// so many bad rows are rarely a matter of single rows.
+/// What happens to rows that are still undecided when the search for bad rows has used its statements: with so many bad
+/// rows, single rows are rarely the cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum BeyondBudget {
-    /// Park the table: the rows wait, and each probe goes on with the search. With `park_for` zero they are rejected.
+    /// Park the table: the rows wait, and each probe continues the search. With `park_for` zero they are rejected.
     #[default]
     Park,
     /// Reject them together, good rows too.
@@ -226,7 +225,7 @@ impl PipelineConfig {
             None if is_small => self.flush_size,
             None => MAX_BATCH_ROWS.min(self.buffer_size),
         };
-        // What is being written cannot be given up for newer rows.
+        // A batch that is being written cannot be dropped for newer rows.
         let most = match self.when_full {
             WhenFull::DropOldest => self.buffer_size / 4 / concurrency,
             _ => usize::MAX,
@@ -242,7 +241,7 @@ impl PipelineConfig {
     /// Checks every setting.
     ///
     /// # Errors
-    /// The first setting that cannot work, with what to do about it.
+    /// The first invalid setting, and how to correct it.
     pub fn validate(&self) -> Result<(), StartError> {
         let Self { buffer_size, buffer_bytes, flush_size, flush_bytes, .. } = *self;
         let positive = [
@@ -278,7 +277,7 @@ impl PipelineConfig {
         } else if matches!(self.isolation, Isolation::Bisect { max_statements: 0, .. }) {
             "isolation may spend 0 statements; use Isolation::AtomicBatch to reject refused batches whole".to_owned()
         } else if self.statement_timeout.is_zero() {
-            "statement_timeout is 0, so that no write could succeed; set it to seconds".to_owned()
+            "statement_timeout is 0, so no write can succeed; set it to some seconds".to_owned()
         } else {
             return Ok(());
         };

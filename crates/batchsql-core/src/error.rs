@@ -9,14 +9,14 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorClass {
-    /// Passing: the same transaction may succeed later (deadlock, lock timeout, lost link before
-    /// the commit was sent). Retried.
+    /// Transient: the same transaction may succeed later (deadlock, lock timeout, connection lost before the commit was
+    /// sent). Retried.
     Transient,
     /// One or more rows are at fault (constraint, range, encoding). Isolated.
     Row,
-    /// The table or a column does not exist or has an unfit type. When [`prepare`](crate::Sink::prepare) says so, the
-    /// table is parked. When a write says so, one row may be the reason (a trigger, an input function): the table is
-    /// looked at again, then up to four rows are tried alone, and only if all are refused is it parked.
+    /// The table or a column does not exist or has an unsuitable type. If [`prepare`](crate::Sink::prepare) returns it,
+    /// the table is parked. If a write returns it, one row may be the cause (a trigger, an input function): the table
+    /// is checked again, then up to four rows are tried alone, and the table is parked only if all of them are refused.
     Schema,
     /// The user may not write the table. As for `Schema`.
     Permission,
@@ -25,13 +25,13 @@ pub enum ErrorClass {
     /// Two rows of the statement are the same row to the database (PostgreSQL 21000), although their keys
     /// differ here, for example in case. Split, so that they are written one after the other.
     Duplicate,
-    /// The database is out of something (disk, memory), or a server is read-only until it has failed over.
-    /// Retried slowly.
+    /// The database is out of a resource (disk, memory), or a server is read-only until it has failed over. Retried
+    /// slowly.
     Resource,
-    /// The link was lost, or time ran out, after the commit may have been sent.
+    /// The connection was lost, or the timeout passed, after the commit may have been sent.
     Unknown,
-    /// A code that the driver does not know, or a defect in a driver or in the pipeline, for example a panic. When a
-    /// write says so, as for `Schema`.
+    /// A code that the driver does not know, or a defect in a driver or in the pipeline, for example a panic. If a
+    /// write returns it, as for `Schema`.
     Internal,
 }
 
@@ -119,10 +119,10 @@ impl SinkError {
         self.0.code.as_deref()
     }
 
-    /// The error of rows that were refused together with others, and then not written alone.
+    /// The error of rows that were refused together with others, and then not tried alone.
     pub(crate) fn not_looked_at_alone(&self) -> Self {
         let message = format!(
-            "this row was not looked at alone, because its batch has more bad rows than Isolation::Bisect allows to \
+            "this row was not tried alone, because its batch has more bad rows than Isolation::Bisect allows to \
              search for; the rows were refused together: {}",
             self.0.message
         );

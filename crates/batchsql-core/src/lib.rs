@@ -1,8 +1,7 @@
 //! The BatchSQL pipeline: rows from many tasks become batches, batches reach a database, and every
 //! row ends in exactly one outcome.
 //!
-//! This crate has no database in it: drivers implement [`Sink`]. Most people depend on the facade
-//! crate `batchsql`.
+//! This crate contains no driver: drivers implement [`Sink`]. Most users depend on the facade crate `batchsql`.
 //!
 //! ```text
 //! submit ──▶ budget ──▶ intake ──▶ dispatch ──▶ write ──▶ outcome
@@ -11,9 +10,9 @@
 //!                       a lane     drain        isolation    the balance
 //! ```
 //!
-//! The only thing that makes [`BatchSql::submit`] wait is the budget of rows and bytes. A row is
-//! encoded on the caller's task straight into the open columnar batch of its table. When a permit and its connection
-//! are there, the dispatcher takes the oldest batch of a lane, with what was sealed after it, and writes it.
+//! The only thing that makes [`BatchSql::submit`] wait is the budget of rows and bytes. A row is encoded on the
+//! caller's task straight into the open columnar batch of its table. When a permit and its connection are available,
+//! the dispatcher takes the oldest batch of a lane, with what was sealed after it, and writes it.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -42,7 +42,8 @@ impl fmt::Debug for Password {
     }
 }
 
-/// Gives the password for new connections, for example a token that is valid for 15 minutes. An async closure is one:
+/// Provides the password for new connections, for example a token that is valid for 15 minutes. An async closure is
+/// one:
 ///
 /// ```
 /// # use batchsql_core::{Password, PasswordProvider};
@@ -55,12 +56,12 @@ impl fmt::Debug for Password {
 #[async_trait]
 pub trait PasswordProvider: Send + Sync + 'static {
     /// The password to use now. Drivers ask one call at a time, when they need a new connection and the last password
-    /// is no longer valid or was refused: without [`valid_for`](Password::valid_for) only after a refusal, then for each
-    /// attempt. What is expensive to get is kept by the provider.
+    /// is no longer valid or was refused: without [`valid_for`](Password::valid_for) only after a refusal, then for
+    /// each attempt. A provider should cache a password that is expensive to get.
     ///
     /// # Errors
-    /// There is none now. The connection is tried again as for a server that cannot be reached. The error is shown, so it
-    /// must not carry the password.
+    /// No password is available now. The connection is retried as for a server that cannot be reached. The error is
+    /// shown, so it must not contain the password.
     async fn password(&self) -> Result<Password, BoxError>;
 }
 
@@ -85,7 +86,7 @@ struct Cache {
 }
 
 impl CachedPassword {
-    /// Asks `provider` when a password is needed first.
+    /// Asks `provider` when a password is first needed.
     pub fn new(provider: impl PasswordProvider) -> Self {
         Self(Arc::new(Cache { provider: Box::new(provider), last: Mutex::new(None) }))
     }
@@ -109,12 +110,12 @@ impl CachedPassword {
             SinkError::new(ErrorClass::Transient, text).caused_by(error)
         })?;
         let is_new = last.as_ref().is_none_or(|(last, _)| *last != text);
-        // A time that no clock can reach is no limit.
+        // A time beyond the range of the clock is no limit.
         *last = Some((Arc::clone(&text), valid_for.and_then(|time| Instant::now().checked_add(time))));
         Ok((text, is_new))
     }
 
-    /// Says that the server refused the password: the provider is asked again.
+    /// Records that the server refused the password: the provider is asked again.
     pub async fn refused(&self) {
         if let Some((_, until)) = self.0.last.lock().await.as_mut() {
             *until = Some(Instant::now());
@@ -166,14 +167,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_provider_without_a_password_is_a_transient_error() {
-        let password = CachedPassword::new(|| async { Err("the service is away".into()) });
+        let password = CachedPassword::new(|| async { Err("the service is down".into()) });
         let error = password.get().await.unwrap_err();
         assert_eq!(error.class(), ErrorClass::Transient);
         assert!(
-            error.to_string().starts_with("the password provider gave no password: the service is away"),
+            error.to_string().starts_with("the password provider gave no password: the service is down"),
             "{error}"
         );
-        assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "the service is away");
+        assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "the service is down");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Owns the events that a pipeline tells its observer, and the observer's trait.
+//! Owns the events that a pipeline reports to its observer, and the observer's trait.
 //! Must not know metric names or exporters.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,9 +11,9 @@ use crate::outcome::outcomes::OutcomeCounts;
 /// The connections of a pool at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PoolState {
-    /// Connections that are being used, also by others than the pipeline.
+    /// Connections in use, also outside of the pipeline.
     pub in_use: usize,
-    /// Open connections that nobody uses.
+    /// Open connections that are idle.
     pub idle: usize,
     /// The most connections that the pool opens.
     pub max: usize,
@@ -35,7 +35,7 @@ pub enum FlushReason {
     Drain,
     /// A submitter waits for capacity, and the open batches hold it.
     Pressure,
-    /// A row of the same table that leaves out other columns came, and must be written after it.
+    /// A row of the same table that leaves out other columns arrived, and must be written after it.
     Order,
 }
 
@@ -63,7 +63,7 @@ impl FlushReason {
 pub struct BatchInfo<'a> {
     /// `namespace.table`.
     pub table: &'a str,
-    /// What [`MetricsReporter::context`] said when the batch was sealed.
+    /// What [`MetricsReporter::context`] returned when the batch was sealed.
     pub context: Option<&'a Arc<str>>,
     /// Rows in the batch.
     pub rows: usize,
@@ -71,7 +71,7 @@ pub struct BatchInfo<'a> {
     pub bytes: usize,
 }
 
-/// A batch was sealed: nothing is added to it any more.
+/// A batch was sealed: no row is added to it any more.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct BatchSealed {
@@ -79,7 +79,7 @@ pub struct BatchSealed {
     pub reason: FlushReason,
 }
 
-/// A batch was taken up for writing.
+/// The writing of a batch started.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct BatchStarted {
@@ -106,11 +106,11 @@ pub struct BatchExecuted {
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct PipelineGauges {
-    /// Rows that wait or are on their way.
+    /// Rows that wait or are in flight.
     pub buffer_rows: usize,
     /// The limit of `buffer_rows`.
     pub buffer_rows_limit: usize,
-    /// Bytes that wait or are on their way.
+    /// Bytes that wait or are in flight.
     pub buffer_bytes: usize,
     /// The limit of `buffer_bytes`.
     pub buffer_bytes_limit: usize,
@@ -125,8 +125,7 @@ pub struct PipelineGauges {
     pub oldest_row: Option<SystemTime>,
     /// When a batch was last written; `None` before the first.
     pub last_success: Option<SystemTime>,
-    /// Whether the database can be reached, as of the last time that a connection was asked for; `None` before the
-    /// first.
+    /// Whether the database can be reached, as of the last request for a connection; `None` before the first.
     pub database_up: Option<bool>,
     /// The connections of the sink's pool; `None` where it has none.
     pub pool: Option<PoolState>,
@@ -145,10 +144,10 @@ pub trait MetricsReporter: Send + Sync + 'static {
         None
     }
 
-    /// A batch was sealed; told when it leaves its lane, before anything else of that batch.
+    /// A batch was sealed; reported when it leaves its lane, before anything else of that batch.
     fn batch_sealed(&self, batch: &BatchInfo<'_>, event: &BatchSealed) {}
 
-    /// A batch was taken up for writing.
+    /// The writing of a batch started.
     fn batch_started(&self, batch: &BatchInfo<'_>, event: &BatchStarted) {}
 
     /// An attempt to write a batch or a part of it ended.
@@ -157,21 +156,20 @@ pub trait MetricsReporter: Send + Sync + 'static {
     /// Rows of a batch got their outcomes. The counts of all calls for one batch add up to its rows.
     fn rows_resolved(&self, batch: &BatchInfo<'_>, counts: &OutcomeCounts) {}
 
-    /// An attempt failed before anything was sent: there was no connection, or the table could not be
-    /// looked at.
+    /// An attempt failed before anything was sent: there was no connection, or the table could not be checked.
     fn batch_not_sent(&self, batch: &BatchInfo<'_>, class: ErrorClass) {}
 
-    /// Rows were rejected for errors of one class; told before the `rows_resolved` that counts them.
+    /// Rows were rejected for errors of one class; reported before the `rows_resolved` that counts them.
     fn rows_rejected(&self, batch: &BatchInfo<'_>, class: ErrorClass, rows: u64) {}
 
-    /// A batch will be tried again.
+    /// A batch will be retried.
     fn batch_retried(&self, batch: &BatchInfo<'_>, class: ErrorClass) {}
 
     /// A refused batch is being split to find its bad rows.
     fn batch_isolated(&self, batch: &BatchInfo<'_>) {}
 
-    /// A table cannot be written for now: its batches wait, and a probe tries it from time to time. Rows
-    /// that carry different columns are parked and resumed on their own, and told on their own.
+    /// A table cannot be written for now: its batches wait, and a probe tries it from time to time. Rows that carry
+    /// different columns are parked, resumed and reported separately.
     fn table_parked(&self, table: &str, class: ErrorClass) {}
 
     /// A parked table takes rows again, or has nothing left to write.
@@ -183,7 +181,7 @@ pub trait MetricsReporter: Send + Sync + 'static {
     /// A submit waited for capacity.
     fn submit_waited(&self, table: &str, wait: Duration) {}
 
-    /// The state of the pipeline, told at least every second while there is work, and at its end.
+    /// The state of the pipeline, reported at least every second while there is work, and at its end.
     fn gauges(&self, gauges: &PipelineGauges) {}
 }
 
@@ -193,7 +191,7 @@ pub struct NoopReporter;
 
 impl MetricsReporter for NoopReporter {}
 
-/// A reporter whose panics are caught, so that it can never take rows with it.
+/// A reporter whose panics are caught, so that they never affect rows.
 #[derive(Clone)]
 pub(crate) struct GuardedReporter(Arc<dyn MetricsReporter>);
 
@@ -204,7 +202,7 @@ impl GuardedReporter {
 
     pub(crate) fn call<T: Default>(&self, event: impl FnOnce(&dyn MetricsReporter) -> T) -> T {
         catch_unwind(AssertUnwindSafe(|| event(&*self.0))).unwrap_or_else(|_| {
-            tracing::error!("the metrics reporter panicked; the event is lost, the rows are not");
+            tracing::error!("the metrics reporter panicked; the event is lost, rows are not affected");
             T::default()
         })
     }

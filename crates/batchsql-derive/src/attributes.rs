@@ -1,4 +1,4 @@
-//! Owns the `#[row(...)]` attributes: what they say and which combinations make sense.
+//! Owns the `#[row(...)]` attributes: their values and the combinations that are valid.
 //! Must not know the code that is generated.
 
 use syn::meta::ParseNestedMeta;
@@ -48,7 +48,7 @@ fn names(meta: &ParseNestedMeta<'_>) -> Result<Vec<LitStr>> {
 fn set<T>(slot: &mut Option<T>, value: T, meta: &ParseNestedMeta<'_>) -> Result<()> {
     match slot.replace(value) {
         None => Ok(()),
-        Some(_) => Err(meta.error("given twice")),
+        Some(_) => Err(meta.error("this attribute is given twice")),
     }
 }
 
@@ -76,7 +76,7 @@ impl Container {
             })?;
         }
         let table: LitStr = table.ok_or_else(|| {
-            Error::new_spanned(&input.ident, "which table? add #[row(table = \"name\")] to the struct")
+            Error::new_spanned(&input.ident, "the table is missing; add #[row(table = \"name\")] to the struct")
         })?;
         if table.value().is_empty() {
             return Err(Error::new(table.span(), "the table name is empty"));
@@ -109,7 +109,7 @@ impl Container {
         Ok(Self { table, namespace, conflict, key, update, api })
     }
 
-    /// Checks that key and update columns are columns.
+    /// Checks that key and update columns are declared columns.
     pub(crate) fn check(&self, columns: &[Column<'_>]) -> Result<()> {
         for name in self.key.iter().chain(self.update.iter().flatten()) {
             if !columns.iter().any(|column| column.name.value() == name.value()) {
@@ -120,12 +120,12 @@ impl Container {
         }
         for (index, name) in self.key.iter().enumerate() {
             if self.key[..index].iter().any(|earlier| earlier.value() == name.value()) {
-                return Err(Error::new(name.span(), "named twice"));
+                return Err(Error::new(name.span(), "this column is named twice"));
             }
         }
         for (index, name) in self.update.iter().flatten().enumerate() {
             if self.update.iter().flatten().take(index).any(|earlier| earlier.value() == name.value()) {
-                return Err(Error::new(name.span(), "named twice"));
+                return Err(Error::new(name.span(), "this column is named twice"));
             }
             if self.key.iter().any(|key| key.value() == name.value()) {
                 return Err(Error::new(name.span(), "both a key and an update column"));

@@ -13,7 +13,7 @@ pub(crate) fn row(input: &DeriveInput) -> Result<TokenStream> {
     let columns = columns(input)?;
     container.check(&columns)?;
     if let Some(parameter) = input.generics.params.iter().find(|p| !matches!(p, GenericParam::Lifetime(_))) {
-        let message = "a row type has one schema, so it cannot have type or const parameters; lifetimes are fine";
+        let message = "a row type has one schema, so it cannot have type or const parameters; lifetimes are allowed";
         return Err(Error::new_spanned(parameter, message));
     }
     let Container { table, namespace, key, .. } = &container;
@@ -103,10 +103,10 @@ fn is_option(ty: &Type) -> bool {
 
 fn columns(input: &DeriveInput) -> Result<Vec<Column<'_>>> {
     let Data::Struct(data) = &input.data else {
-        return Err(Error::new_spanned(&input.ident, "a row is a struct with named fields"));
+        return Err(Error::new_spanned(&input.ident, "a row must be a struct with named fields"));
     };
     let Fields::Named(fields) = &data.fields else {
-        return Err(Error::new_spanned(&input.ident, "a row is a struct with named fields"));
+        return Err(Error::new_spanned(&input.ident, "a row must be a struct with named fields"));
     };
     let mut columns: Vec<Column<'_>> = Vec::new();
     for field in &fields.named {

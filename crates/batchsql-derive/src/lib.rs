@@ -22,9 +22,9 @@ use proc_macro::TokenStream;
 /// On a field, `#[row(rename = "column")]` names the column, and `#[row(skip)]` leaves the field out.
 /// Key and update columns are named as in the database.
 ///
-/// Field types implement `Encode`; an `Option` is a nullable column, and `None` writes NULL: to leave a column
-/// out (the table's default, or untouched by an update), use a dynamic row. Lifetimes are welcome (rows may
-/// borrow their strings), type parameters are not.
+/// Field types implement `Encode`; an `Option` is a nullable column, and `None` writes NULL: to leave a column out (the
+/// table's default, or untouched by an update), use a dynamic row. Lifetime parameters are possible (rows may borrow
+/// their strings), type parameters are not.
 #[proc_macro_derive(Row, attributes(row))]
 pub fn derive_row(input: TokenStream) -> TokenStream {
     let input = syn::parse_macro_input!(input as syn::DeriveInput);

@@ -83,12 +83,12 @@ fn typed_and_dynamic_rows_agree_on_size_and_key() {
     assert_eq!(order.variable_len(), 4);
     assert_eq!(order.variable_len(), dynamic.variable_len());
     assert_eq!(order.key_hash(), dynamic.key_hash());
-    // Neighbours may share a hash.
+    // Adjacent keys may share a hash.
     let other = Order { id: 8_000, ..order };
     assert_ne!(other.key_hash(), dynamic.key_hash());
 }
 
-/// A field type of one's own.
+/// A field type with its own `Encode`.
 struct Cents(i64);
 
 impl batchsql_core::Encode for Cents {

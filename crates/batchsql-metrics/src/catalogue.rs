@@ -3,7 +3,7 @@
 
 use metrics::Unit;
 
-/// Upper bounds in seconds for writes and waits: a local SQLite commit to a database in trouble.
+/// Upper bounds in seconds for writes and waits: from a local SQLite commit to a slow database.
 const SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 /// Upper bounds in seconds for work in memory.
 const SHORT_SECONDS: &[f64] = &[0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.1];
@@ -14,15 +14,15 @@ const ROWS: &[f64] = &[1.0, 10.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 500
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MetricKind {
-    /// It only grows, until the process starts anew.
+    /// Only grows; starts again at 0 with the process.
     Counter,
-    /// It goes up and down.
+    /// Goes up and down.
     Gauge,
-    /// It counts observations in buckets.
+    /// Counts observations in buckets.
     Histogram,
 }
 
-/// One table for everything: a metric cannot be added without name, kind, unit, labels and help.
+/// A metric cannot be added without name, kind, unit, labels and help.
 macro_rules! catalogue {
     ($($metric:ident: $kind:ident, $unit:ident, $name:literal, [$($label:literal),*], $help:literal;)*) => {
         /// Every metric that BatchSQL emits.
@@ -36,7 +36,7 @@ macro_rules! catalogue {
             /// Every metric, in the order of the catalogue.
             pub const ALL: &'static [Self] = &[$(Self::$metric),*];
 
-            /// The full name, as a query spells it.
+            /// The full name, as in a query.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$metric => $name),* }
             }
@@ -51,7 +51,7 @@ macro_rules! catalogue {
                 match self { $(Self::$metric => Unit::$unit),* }
             }
 
-            /// One line for people, without a full stop.
+            /// One line of help, without a full stop.
             pub const fn help(self) -> &'static str {
                 match self { $(Self::$metric => $help),* }
             }
@@ -65,7 +65,7 @@ macro_rules! catalogue {
 }
 
 catalogue! {
-    // Required, with exactly these names and labels.
+    // Required: exactly these names and labels.
     BatchExecutionDuration: Histogram, Seconds, "batchsql_batch_execution_duration_seconds",
         ["database", "table", "status", "test_case"],
         "Time from statement to confirmed commit of one attempt to write a batch or a part of it";
@@ -77,71 +77,71 @@ catalogue! {
     RecordsProcessed: Counter, Count, "batchsql_records_processed_total", ["database", "table", "test_case"],
         "Rows committed to the database";
     TestDuration: Gauge, Seconds, "batchsql_test_duration_seconds", ["database", "test_case"],
-        "How long the test took";
+        "Duration of the test";
     TestRecords: Gauge, Count, "batchsql_test_records_total", ["database", "test_case", "type"],
         "Rows of the test, by type submitted or actual (found in the database)";
     TestRps: Gauge, CountPerSecond, "batchsql_test_rps", ["database", "test_case"],
-        "Rows per second, live during the test and for all of it at the end";
+        "Rows per second: live during the test, over the whole test at its end";
     TestSuccess: Gauge, Count, "batchsql_test_success", ["database", "test_case"],
-        "1 when the test passed, 0 when it failed";
+        "1 if the test passed, 0 if it failed";
     TestDataIntegrityRate: Gauge, Percent, "batchsql_test_data_integrity_rate", ["database", "test_case"],
         "Share of the expected rows that are in the database, in percent from 0 to 100";
     MemoryUsageMb: Gauge, Mebibytes, "batchsql_memory_usage_mb", ["database", "test_case", "type"],
         "Memory in MiB, by type alloc, total_alloc, sys or current";
     GcCount: Gauge, Count, "batchsql_gc_count", ["database", "test_case"],
-        "Purge sweeps of the allocator, where it tells them";
+        "Purge sweeps of the allocator, where it reports them";
     Errors: Counter, Count, "batchsql_errors_total", ["database", "test_case", "error_type"],
-        "Failed attempts, by class of error; refused rows of a written batch are in batchsql_records_rejected_total";
+        "Failed attempts, by class of error; rejected rows of a written batch are in batchsql_records_rejected_total";
 
     // Rows.
     RecordsReceived: Counter, Count, "batchsql_records_received_total", ["database", "table"],
         "Rows accepted, counted when their batch is sealed";
     RecordsOutcome: Counter, Count, "batchsql_records_outcome_total", ["database", "table", "outcome"],
-        "Rows by what became of them; over all outcomes they add up to the rows received";
+        "Rows by outcome; the sum over all outcomes is the number of rows received";
     RecordsRejected: Counter, Count, "batchsql_records_rejected_total", ["database", "table", "reason"],
-        "Rows that the database refused, by class of error";
+        "Rows that the database rejected, by class of error";
     SubmitRefused: Counter, Count, "batchsql_submit_refused_total", ["database", "reason"],
         "Rows not accepted, by reason closed, full or invalid";
 
     // Batches.
     Flushes: Counter, Count, "batchsql_flushes_total", ["database", "reason"],
-        "Sealed batches, by what sealed them";
+        "Sealed batches, by the reason for sealing";
     Retries: Counter, Count, "batchsql_retries_total", ["database", "reason"],
-        "Batches tried again, by class of error";
+        "Retries of batches, by class of error";
     Isolations: Counter, Count, "batchsql_isolations_total", ["database", "table"],
-        "Refused batches that were split to find their bad rows";
+        "Rejected batches that were split to find their bad rows";
     QueueWait: Histogram, Seconds, "batchsql_queue_wait_seconds", ["database", "table"],
-        "From the first row of a batch to the begin of its writing";
+        "Time from the first row of a batch to the start of its write";
     EnqueueWait: Histogram, Seconds, "batchsql_enqueue_wait_seconds", ["database"],
-        "How long submits that found the buffer full waited for capacity";
+        "Time that submits waited for capacity when the buffer was full";
     TableParks: Counter, Count, "batchsql_table_parks_total", ["database", "table", "reason"],
-        "How often a table was found that cannot be written, by class of error schema, permission, row or internal";
+        "Times a table was parked, by class of error schema, permission, row or internal";
     BatchAssemble: Histogram, Seconds, "batchsql_batch_assemble_seconds", ["database", "table"],
         "Time to prepare a batch for its statement";
 
     // The state of a pipeline.
     BufferRecords: Gauge, Count, "batchsql_buffer_records", ["database"],
-        "Rows that wait or are on their way";
+        "Rows in the buffer: waiting or being written";
     BufferRecordsLimit: Gauge, Count, "batchsql_buffer_records_limit", ["database"],
-        "Rows that may wait or be on their way; beyond it submits wait";
+        "Capacity of the buffer in rows; when it is full, submits wait";
     BufferBytes: Gauge, Bytes, "batchsql_buffer_bytes", ["database"],
-        "Bytes of the rows that wait or are on their way";
+        "Bytes of the rows in the buffer";
     BufferBytesLimit: Gauge, Bytes, "batchsql_buffer_bytes_limit", ["database"],
-        "Bytes that may wait or be on their way; beyond it submits wait";
+        "Capacity of the buffer in bytes; when it is full, submits wait";
     InflightBatches: Gauge, Count, "batchsql_inflight_batches", ["database"],
         "Batches being written";
     ConcurrencyLimit: Gauge, Count, "batchsql_concurrency_limit", ["database"],
-        "Batches that may be written at once";
+        "Batches that may be written at the same time";
     ParkedTables: Gauge, Count, "batchsql_parked_tables", ["database"],
-        "Tables that cannot be written for now; their rows wait";
+        "Tables that cannot be written at present; their rows wait";
     TableParkedSince: Gauge, Seconds, "batchsql_table_parked_since_timestamp_seconds", ["database", "table"],
         "Unix time since which a table cannot be written; 0 while it can";
     DatabaseUp: Gauge, Count, "batchsql_database_up", ["database"],
-        "Whether the last connection that was asked for was got (1) or not (0); no series before the first";
+        "1 if the last request for a connection succeeded, 0 if it failed; no series before the first request";
     PoolConnections: Gauge, Count, "batchsql_pool_connections", ["database", "state"],
         "Connections of the sink's pool, by state in_use, idle or max (the limit)";
     OldestBufferedRecord: Gauge, Seconds, "batchsql_oldest_buffered_record_timestamp_seconds", ["database"],
-        "Unix time at which the oldest row that still waits was submitted; 0 when none waits";
+        "Unix time at which the oldest waiting row was submitted; 0 if no row waits";
     LastSuccess: Gauge, Seconds, "batchsql_last_success_timestamp_seconds", ["database"],
         "Unix time of the last committed batch; 0 before the first";
 
@@ -151,7 +151,7 @@ catalogue! {
     TestLastCompletion: Gauge, Seconds, "batchsql_test_last_completion_timestamp_seconds", ["database", "test_case"],
         "Unix time at which the result of the test was recorded";
     BuildInfo: Gauge, Count, "batchsql_build_info", ["version"],
-        "Always 1; the label tells the version of BatchSQL";
+        "Always 1; the label holds the version of BatchSQL";
 }
 
 impl Metric {
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn names_follow_the_rules_of_prometheus() {
-        // Required as they are, although they break the rules.
+        // Required names, although they break the rules.
         let excused = ["batchsql_memory_usage_mb", "batchsql_test_records_total", "batchsql_gc_count"];
         let mut seen = HashSet::new();
         for metric in Metric::ALL {

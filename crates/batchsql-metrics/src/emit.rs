@@ -1,4 +1,4 @@
-//! Owns the way to a recorder: descriptions, and handles with exactly the labels of the catalogue.
+//! Owns the registration with a recorder: descriptions, and handles with exactly the labels of the catalogue.
 //! Must not know pipelines or which values are recorded.
 
 use std::sync::Arc;
@@ -12,16 +12,16 @@ static METADATA: Metadata<'static> = Metadata::new("batchsql", Level::INFO, Some
 /// A recorder that threads may share.
 pub(crate) type SharedRecorder = Arc<dyn Recorder + Send + Sync>;
 
-/// Where handles come from.
+/// The recorder that handles are registered with.
 #[derive(Clone)]
 pub(crate) enum Emitter {
-    /// The recorder of the process, or of the thread, at the time a handle is registered.
+    /// The recorder that the process, or the thread, has when a handle is registered.
     Global,
     Injected(SharedRecorder),
 }
 
 impl Emitter {
-    /// Describes to the recorder name, unit and help of every metric.
+    /// Passes name, unit and help of every metric to the recorder.
     pub(crate) fn describe_all(&self) {
         self.with(|recorder| {
             for metric in Metric::ALL {
@@ -36,19 +36,19 @@ impl Emitter {
         });
     }
 
-    /// A counter that starts at 0. `values` are those of the metric's labels, in their order.
+    /// A counter that starts at 0. `values` are the values of the metric's labels, in order.
     pub(crate) fn counter<const N: usize>(&self, metric: Metric, values: [Option<SharedString>; N]) -> Counter {
         debug_assert_eq!(metric.kind(), MetricKind::Counter, "{metric:?}");
         self.with(|recorder| recorder.register_counter(&key(metric, values), &METADATA))
     }
 
-    /// A gauge. `values` are those of the metric's labels, in their order.
+    /// A gauge. `values` are the values of the metric's labels, in order.
     pub(crate) fn gauge<const N: usize>(&self, metric: Metric, values: [Option<SharedString>; N]) -> Gauge {
         debug_assert_eq!(metric.kind(), MetricKind::Gauge, "{metric:?}");
         self.with(|recorder| recorder.register_gauge(&key(metric, values), &METADATA))
     }
 
-    /// A histogram. `values` are those of the metric's labels, in their order.
+    /// A histogram. `values` are the values of the metric's labels, in order.
     pub(crate) fn histogram<const N: usize>(&self, metric: Metric, values: [Option<SharedString>; N]) -> Histogram {
         debug_assert_eq!(metric.kind(), MetricKind::Histogram, "{metric:?}");
         self.with(|recorder| recorder.register_histogram(&key(metric, values), &METADATA))

@@ -27,13 +27,13 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Emits to the global recorder. Install it first: handles are kept, and those registered before
-    /// go nowhere.
+    /// Emits to the global recorder. Install it first: handles that were registered before it emit
+    /// nothing, and they are kept.
     pub fn new() -> Self {
         Self::start(Emitter::Global)
     }
 
-    /// Emits to this recorder, whatever the global one is.
+    /// Emits to this recorder instead of the global one.
     pub fn with_recorder(recorder: Arc<dyn Recorder + Send + Sync>) -> Self {
         Self::start(Emitter::Injected(recorder))
     }
@@ -52,29 +52,29 @@ impl Metrics {
         self
     }
 
-    /// An observer for one pipeline; `database` becomes the label of that name, for example
-    /// `postgres`. Pipelines with the same name add up in counters, but overwrite each other's gauges:
-    /// name them apart.
+    /// An observer for one pipeline. `database` is the value of that label, for example `postgres`.
+    /// Give each pipeline a name of its own: with the same name, counters add up and gauges
+    /// overwrite each other.
     pub fn reporter(&self, database: impl Into<String>) -> Reporter {
         Reporter::new(&self.emitter, database.into().into(), self.options, Arc::clone(&self.current))
     }
 
-    /// Sets the `test_case` label of every batch that is sealed from now on; an empty name clears it.
+    /// Sets the `test_case` label of every batch sealed from now on; an empty name clears it.
     /// Tests that run at the same time use [`Reporter::test_case`] instead.
     pub fn set_current_test_case(&self, test_case: &str) {
         self.current.set(Some(test_case).filter(|case| !case.is_empty()));
     }
 
-    /// Leaves the `test_case` label out of batches that are sealed from now on.
+    /// Removes the `test_case` label from batches sealed from now on.
     pub fn clear_current_test_case(&self) {
         self.current.set(None);
     }
 
-    /// Records how a test ended. Its rate is recorded only when `rps_valid` says that it means
-    /// something; otherwise the last live rate stays.
+    /// Records how a test ended. Its rate is recorded only if `rps_valid` is true; otherwise the last
+    /// live rate stays.
     ///
-    /// Each test case has series of its own for as long as the process runs, so names must come from
-    /// a limited set.
+    /// Each test case adds series that stay until the process ends, so names must come from a limited
+    /// set.
     pub fn record_test_result(&self, database: &str, test_case: &str, result: &TestResult) {
         let set = |metric, value: f64| self.emitter.gauge(metric, labels(database, test_case)).set(value);
         set(Metric::TestDuration, result.duration.as_secs_f64());
@@ -88,14 +88,13 @@ impl Metrics {
         set(Metric::TestLastCompletion, unix_seconds(SystemTime::now()));
     }
 
-    /// Records the rate in rows per second and the memory in MiB of a test that is running.
+    /// Records the rate in rows per second and the memory in MiB of a running test.
     pub fn record_real_time_metrics(&self, database: &str, test_case: &str, rps: f64, memory_mb: f64) {
         self.emitter.gauge(Metric::TestRps, labels(database, test_case)).set(rps);
         self.typed(Metric::MemoryUsageMb, database, test_case, "current", memory_mb);
     }
 
-    /// Records the memory of the process during a test, in MiB and in bytes. What is `None` is left
-    /// out.
+    /// Records the memory of the process during a test, in MiB and in bytes. `None` records nothing.
     pub fn record_memory(&self, database: &str, test_case: &str, usage: &MemoryUsage) {
         for (kind, bytes) in usage.sizes() {
             self.typed(Metric::MemoryUsageMb, database, test_case, kind, bytes as f64 / MIB);

@@ -7,8 +7,8 @@
 //!                      pipeline
 //! ```
 //!
-//! Most people use it through the Prometheus exporter of the crate `batchsql-prometheus`. With another
-//! exporter, hand its recorder over, or install it globally first:
+//! The Prometheus exporter is the crate `batchsql-prometheus`. For another exporter, pass its recorder,
+//! or install it globally first:
 //!
 //! ```
 //! use std::sync::Arc;
@@ -34,8 +34,8 @@
 //! ```
 //!
 //! # Cardinality
-//! Labels are a closed set, with two exceptions: `table` and `test_case` come from you. Each keeps at
-//! most as many values as [`MetricsOptions`] allows; what comes later is counted as `other`. No label
+//! Labels have a closed set of values, with two exceptions: `table` and `test_case` come from you.
+//! [`MetricsOptions`] limits the number of their values; further ones are counted as `other`. No label
 //! ever holds SQL, an error text or the value of a row.
 
 mod catalogue;

@@ -10,11 +10,11 @@
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MetricsOptions {
-    /// Tables per reporter with a `table` label of their own; default 1,000. All later ones share
-    /// `table="other"`; with 0 every table does.
+    /// Tables per reporter with a `table` label of their own; default 1,000. All later tables share
+    /// `table="other"`; with 0, all tables do.
     pub max_tables: usize,
     /// Test cases per table with a `test_case` label of their own in the metrics of batches; default
-    /// 1,000. All later ones share `test_case="other"`.
+    /// 1,000. All later test cases share `test_case="other"`.
     pub max_test_cases: usize,
 }
 

@@ -18,13 +18,13 @@ use crate::series::{PipelineSeries, Tables};
 
 /// Observes one pipeline. Made by [`Metrics::reporter`](crate::Metrics::reporter).
 ///
-/// What it counts, where the name of the metric does not say it all:
+/// What it counts:
 /// - rows are *received* when their batch is sealed, so rows in an open batch are not yet counted;
 /// - rows are *processed* when they are committed (outcome `written`). `ignored` and `superseded` rows
-///   are only in the counts by outcome, and those add up to the rows received once all is settled;
+///   are counted only by outcome; the sum over all outcomes equals the rows received once all outcomes are known;
 /// - an *execution* is one attempt in the database: a batch that is retried or split has several, and
-///   each failed one is an *error*. A failure on the way to a connection or a plan is an error too, but
-///   no execution.
+///   each failed one is an *error*. A failure to get a connection or a plan is an error too, but no
+///   execution.
 #[must_use = "give the reporter to the builder of a pipeline"]
 pub struct Reporter {
     pipeline: PipelineSeries,
@@ -45,19 +45,19 @@ impl Reporter {
         Self { pipeline, tables, current, fixed: None }
     }
 
-    /// Sets the test case of this pipeline alone, for tests that run at the same time. It wins over
+    /// Sets the test case of this pipeline alone, for tests that run at the same time. It overrides
     /// [`Metrics::set_current_test_case`](crate::Metrics::set_current_test_case).
     pub fn test_case(mut self, test_case: impl Into<Arc<str>>) -> Self {
         self.fixed = Some(test_case.into()).filter(|case| !case.is_empty());
         self
     }
 
-    /// Makes every series of a table exist at 0, in the test case that this reporter or else its facade has now.
-    /// What was already counted stays.
+    /// Creates every series of a table with value 0, for the current test case of this reporter, or else of its
+    /// facade. Existing values stay.
     ///
-    /// Prometheus sees no increase from nothing to a number, only from 0 to it: a counter that is born between two
-    /// scrapes, and never changes after the second, has a rate of 0 for ever. So whatever lasts no longer than a few
-    /// scrapes, like a test, announces its tables, and begins after a scrape has seen them.
+    /// Prometheus computes an increase only from an existing value. A counter that is created between two scrapes and
+    /// does not change after the second always has a rate of 0. So a job that lasts only a few scrapes, such as a
+    /// test, announces its tables and starts after the next scrape.
     pub fn announce(&self, table: &str) {
         self.tables.batch(table, self.context().as_ref());
     }
@@ -162,7 +162,7 @@ impl fmt::Debug for Reporter {
     }
 }
 
-/// Seconds since 1970, as Prometheus wants its timestamps; 0 for times before.
+/// Seconds since 1970, the unit of timestamps in Prometheus; 0 for earlier times.
 pub(crate) fn unix_seconds(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }

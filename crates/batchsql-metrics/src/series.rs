@@ -12,10 +12,10 @@ use crate::catalogue::Metric;
 use crate::emit::Emitter;
 use crate::options::MetricsOptions;
 
-/// The label value for everything beyond a limit.
+/// The label value for all names beyond a limit.
 const OTHER: &str = "other";
 
-/// Why rows are not accepted; the closed set of the events' `reason`.
+/// Why rows are not accepted; every `reason` of the events.
 const REFUSALS: [&str; 3] = ["closed", "full", "invalid"];
 
 /// The classes of error for which a table is parked.
@@ -36,9 +36,9 @@ pub(crate) struct PipelineSeries {
     pub(crate) parked_tables: Gauge,
     pub(crate) oldest_buffered_record: Gauge,
     pub(crate) last_success: Gauge,
-    /// Not before a connection was asked for.
+    /// Absent before the first request for a connection.
     database_up: OnceLock<Gauge>,
-    /// Not before a sink is seen to have a pool: a series without a source would be made up.
+    /// Absent until a sink reports a pool.
     pool: OnceLock<PoolSeries>,
     emitter: Emitter,
     database: SharedString,
@@ -59,7 +59,7 @@ pub(crate) struct TableSeries {
     rejected: Vec<(ErrorClass, Counter)>,
     parks: Vec<(ErrorClass, Counter)>,
     parked_since: Gauge,
-    /// Rows of the table that carry different columns are parked on their own: how many of these are.
+    /// Number of parked groups. Rows of the table with different columns are parked separately.
     parked: Mutex<usize>,
     pub(crate) isolations: Counter,
     pub(crate) queue_wait: Histogram,
@@ -119,12 +119,12 @@ impl PipelineSeries {
         }
     }
 
-    /// Whether the database can be reached; made when that is known.
+    /// Whether the database can be reached; created when that is known.
     pub(crate) fn database_up(&self) -> &Gauge {
         self.database_up.get_or_init(|| self.emitter.gauge(Metric::DatabaseUp, [Some(self.database.clone())]))
     }
 
-    /// The gauges of the connection pool; made when a sink is seen to have one.
+    /// The gauges of the connection pool; created when a sink reports one.
     pub(crate) fn pool(&self) -> &PoolSeries {
         self.pool.get_or_init(|| {
             let gauge = |state| {
@@ -170,7 +170,7 @@ impl Tables {
         self.batch_of(&self.table(table), case)
     }
 
-    /// As [`batch`](Self::batch), when the table's handles are at hand.
+    /// As [`batch`](Self::batch), with the table's handles.
     pub(crate) fn batch_of(&self, table: &TableSeries, case: Option<&Arc<str>>) -> Arc<BatchSeries> {
         let new = |case| BatchSeries::new(&self.emitter, &self.database, &table.table, case);
         let Some(case) = case else {
@@ -225,7 +225,7 @@ impl TableSeries {
         find(&self.parks, class)
     }
 
-    /// The table, or a part of its rows, cannot be written from now on.
+    /// Records that the table, or a part of its rows, is parked.
     pub(crate) fn parked(&self, now: f64) {
         let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
         *parked += 1;
@@ -234,7 +234,7 @@ impl TableSeries {
         }
     }
 
-    /// It can be written again.
+    /// Records that it can be written again.
     pub(crate) fn resumed(&self) {
         let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
         *parked = parked.saturating_sub(1);
@@ -284,10 +284,10 @@ fn keyed<T: Copy, H>(values: &[T], handle: impl Fn(T) -> H) -> Vec<(T, H)> {
 
 fn find<T: PartialEq, H>(handles: &[(T, H)], value: T) -> &H {
     let found = handles.iter().find(|(known, _)| *known == value);
-    &found.expect("the handles were made from the closed set of all values").1
+    &found.expect("there is a handle for each value of the closed set").1
 }
 
-/// Values by name, at most `limit` of them; whatever comes later shares one more.
+/// Values by name, at most `limit` of them; all further names share one more value.
 struct Capped<K, V> {
     limit: usize,
     known: RwLock<HashMap<K, Arc<V>>>,

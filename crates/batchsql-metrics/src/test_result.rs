@@ -1,12 +1,12 @@
-//! Owns what a test run reports: its result and its memory.
+//! Owns the result and the memory figures of a test run.
 //! Must not know metric names or recorders.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The result of one test, as [`Metrics::record_test_result`](crate::Metrics::record_test_result)
-/// takes it and as reports store it.
+/// The result of one test, for [`Metrics::record_test_result`](crate::Metrics::record_test_result)
+/// and for reports.
 ///
 /// ```
 /// use batchsql_metrics::TestResult;
@@ -21,7 +21,7 @@ pub struct TestResult {
     pub database: String,
     /// The test case.
     pub test_name: String,
-    /// How long it took; serialised as seconds.
+    /// Duration of the test; serialised as seconds.
     #[serde(with = "seconds")]
     pub duration: Duration,
     /// Rows submitted.
@@ -32,20 +32,20 @@ pub struct TestResult {
     pub data_integrity_rate: f64,
     /// Rows per second over the whole test.
     pub records_per_second: f64,
-    /// Whether `records_per_second` means anything; not when the data is not sound.
+    /// Whether `records_per_second` is meaningful; false if the data is incorrect.
     pub rps_valid: bool,
-    /// Why it does not, or what to know about it.
+    /// Why it is not, or a remark about it.
     pub rps_note: Option<String>,
     /// Tasks that submitted rows at the same time.
     pub concurrent_workers: usize,
-    /// What went wrong, for people.
+    /// Error messages.
     pub errors: Vec<String>,
     /// Whether the test passed.
     pub success: bool,
 }
 
-/// Memory of the process at one moment. What is `None` gets no series: a number that nobody measured
-/// is never shown.
+/// Memory of the process at one moment. `None` means that the figure was not measured; it gets no
+/// series.
 ///
 /// ```
 /// use batchsql_metrics::MemoryUsage;
@@ -76,7 +76,7 @@ impl MemoryUsage {
     }
 }
 
-/// A duration as seconds, so that reports need no unit in their heads.
+/// A duration as a number of seconds.
 mod seconds {
     use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Owns the way to a Prometheus: two questions of its HTTP API, and errors that say what to do.
+//! Owns the client of a Prometheus: two requests of its HTTP API, and errors that say what to do.
 //! Must not know dashboards.
 
 use std::fmt;
@@ -11,7 +11,7 @@ use ureq::Agent;
 /// Longer than any query of a dashboard may take.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Why Prometheus gave no answer.
+/// Why a request to Prometheus failed.
 #[derive(Debug)]
 pub struct PrometheusError {
     message: String,
@@ -19,7 +19,7 @@ pub struct PrometheusError {
 }
 
 impl PrometheusError {
-    /// Whether Prometheus answered, and refused the query.
+    /// Whether Prometheus responded and rejected the query.
     pub fn is_query(&self) -> bool {
         self.is_query
     }
@@ -33,14 +33,14 @@ impl fmt::Display for PrometheusError {
 
 impl std::error::Error for PrometheusError {}
 
-/// A series of an answer: its labels, and how many of its samples are numbers.
+/// A series of a response: its labels, and how many of its samples are numbers.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Series {
     pub(crate) labels: Value,
     pub(crate) numbers: usize,
 }
 
-/// Seconds since 1970 between which is asked, and the step in seconds.
+/// Start and end of a query in seconds since 1970, and the step in seconds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Range {
     pub(crate) start: f64,
@@ -62,13 +62,13 @@ struct Answer {
 }
 
 impl Client {
-    /// For a Prometheus at this address, for example `http://127.0.0.1:9092`, never by way of a proxy.
+    /// A client for a Prometheus at this address, for example `http://127.0.0.1:9092`; it uses no proxy.
     pub(crate) fn new(url: &str) -> Self {
         let config = Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).proxy(None);
         Self { agent: config.build().into(), url: url.trim_end_matches('/').to_owned() }
     }
 
-    /// One value per series, now, or many over a range.
+    /// One current value per series, or many over a range.
     pub(crate) fn query(&self, query: &str, range: Option<Range>) -> Result<Vec<Series>, PrometheusError> {
         let data = match range {
             None => self.get("query", &[("query", query.to_owned())])?,
@@ -95,23 +95,23 @@ impl Client {
         let unreachable = |error: ureq::Error| {
             refused(
                 false,
-                format!("no Prometheus answers at {url}: {error}; start one, or name another by --prometheus"),
+                format!("no Prometheus answers at {url}: {error}; start one, or pass its address with --prometheus"),
             )
         };
         let request = self.agent.get(format!("{url}/api/v1/{path}"));
         let request = parameters.iter().fold(request, |request, (name, value)| request.query(name, value));
         let mut response = request.call().map_err(unreachable)?;
         let status = response.status();
-        let broken = |error| refused(false, format!("the answer of {url} cannot be read to its end: {error}"));
+        let broken = |error| refused(false, format!("the response of {url} is incomplete: {error}"));
         let text = response.body_mut().read_to_string().map_err(broken)?;
         match serde_json::from_str::<Answer>(&text) {
             Ok(Answer { data, error: None }) if status.is_success() => Ok(data),
             Ok(Answer { error: Some(error), .. }) => {
-                Err(refused(true, format!("Prometheus refuses the query: {error}")))
+                Err(refused(true, format!("Prometheus rejects the query: {error}")))
             }
             _ => Err(refused(
                 false,
-                format!("{url} answers {status}, and not as a Prometheus does; name the address of its web page"),
+                format!("{url} responds with {status} and is not a Prometheus; pass the address of its web page"),
             )),
         }
     }

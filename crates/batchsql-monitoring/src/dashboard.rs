@@ -1,10 +1,10 @@
-//! Owns what is read of a dashboard file, and which queries are in it.
-//! Must not know what makes a dashboard good, or Prometheus.
+//! Owns the model of a dashboard file and its queries.
+//! Must not know the rules for dashboards, or Prometheus.
 
 use serde::Deserialize;
 use serde_json::Value;
 
-/// A dashboard in Grafana's classic model, as far as it is checked.
+/// A dashboard in Grafana's classic model, with the fields that are checked.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Dashboard {
@@ -54,7 +54,7 @@ pub(crate) struct Panel {
     pub(crate) field_config: FieldConfig,
     #[serde(default)]
     pub(crate) targets: Vec<Target>,
-    /// Of a collapsed row.
+    /// The panels of a collapsed row.
     #[serde(default)]
     pub(crate) panels: Vec<Panel>,
 }
@@ -133,12 +133,12 @@ pub(crate) struct Annotation {
 
 impl Dashboard {
     /// # Errors
-    /// It is not JSON, or not a dashboard.
+    /// The text is not JSON, or not a dashboard.
     pub(crate) fn parse(text: &str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(text)
     }
 
-    /// Every panel, also those of collapsed rows, and the rows themselves.
+    /// Every panel, including those of collapsed rows, and the rows themselves.
     pub(crate) fn all_panels(&self) -> impl Iterator<Item = &Panel> {
         self.panels.iter().flat_map(|panel| std::iter::once(panel).chain(&panel.panels))
     }
@@ -149,7 +149,7 @@ impl Panel {
         self.kind == "row"
     }
 
-    /// How people find it.
+    /// Its name in findings.
     pub(crate) fn name(&self) -> String {
         match (self.title.as_str(), self.id) {
             ("", Some(id)) => format!("panel {id}"),

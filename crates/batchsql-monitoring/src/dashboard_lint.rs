@@ -13,7 +13,7 @@ use crate::names::Names;
 use crate::query::{Query, VARIABLE};
 use crate::variables::substitute;
 
-/// What every BatchSQL dashboard shows, with exactly these titles.
+/// The panels that the dashboard must have, with exactly these titles.
 const REQUIRED: [&str; 7] = [
     "Records Per Second",
     "Batch Execution Duration",
@@ -26,9 +26,9 @@ const REQUIRED: [&str; 7] = [
 
 const TITLE: &str = "BatchSQL Performance Dashboard";
 const UID: &str = "batchsql-performance";
-/// Of Grafana 10; older models are migrated by guesses.
+/// The schema of Grafana 10; Grafana migrates older ones with heuristics.
 const SCHEMA: u32 = 38;
-/// Panels of Grafana 10 and later that show queries. `graph` and `singlestat` are gone from Grafana.
+/// Panels of Grafana 10 and later that show queries. Grafana has removed `graph` and `singlestat`.
 const KINDS: [&str; 10] = [
     "timeseries",
     "stat",
@@ -42,7 +42,7 @@ const KINDS: [&str; 10] = [
     "table",
 ];
 const HEATMAP: &str = "heatmap";
-/// Units of Grafana, as far as metrics here can have them; one that it does not know is shown as a word after the number.
+/// Units of Grafana that metrics here can have. Grafana shows an unknown unit as a word after the number.
 const UNITS: [&str; 17] = [
     "none",
     "short",
@@ -62,22 +62,23 @@ const UNITS: [&str; 17] = [
     "string",
     "bool",
 ];
-/// How a datasource is named by the variable.
+/// The datasource as the variable.
 const DATASOURCE: &str = "${datasource}";
 
-/// Each multi-select variable, and what All means: a label that may be missing needs `.*`, or series without it vanish.
+/// Each multi-select variable, and the value of All: a label that may be missing needs `.*`, or series without it are
+/// hidden.
 const VARIABLES: [(&str, &str); 4] = [("job", ".+"), ("instance", ".+"), ("database", ".+"), ("test_case", ".*")];
 
-/// Stand for Grafana's own variables; no query has such a range by itself.
+/// Replacements for Grafana's own variables; no query has such a range itself.
 const RATE_INTERVAL: u64 = 4_242;
 const RANGE: u64 = 4_243;
 
-/// Checks a dashboard; gives the names of series that it uses, and the number of its queries.
+/// Checks a dashboard; returns the names of series that it uses, and the number of its queries.
 pub(crate) fn check(text: &str, names: &Names, findings: &mut Findings<'_>) -> (BTreeSet<String>, usize) {
     let dashboard = match Dashboard::parse(text) {
         Ok(dashboard) => dashboard,
         Err(error) => {
-            findings.add("", format!("it is no dashboard: {error}; export the classic JSON model"));
+            findings.add("", format!("it is not a dashboard: {error}; export the classic JSON model"));
             return Default::default();
         }
     };
@@ -100,7 +101,7 @@ fn structure(dashboard: &Dashboard, findings: &mut Findings<'_>) {
     findings.expect(
         dashboard.inputs.is_none(),
         "__inputs",
-        "a provisioned dashboard is not asked for inputs; export it without \"for sharing externally\"",
+        "Grafana does not ask for inputs of a provisioned dashboard; export it without \"for sharing externally\"",
     );
     let panels: Vec<&Panel> = dashboard.all_panels().filter(|panel| !panel.is_row()).collect();
     for title in REQUIRED {
@@ -112,7 +113,7 @@ fn structure(dashboard: &Dashboard, findings: &mut Findings<'_>) {
         let name = panel.name();
         match panel.id {
             None => findings.add(&name, "it has no id; give it one that no other panel has"),
-            Some(id) => findings.expect(ids.insert(id), &name, format!("id {id} is there twice")),
+            Some(id) => findings.expect(ids.insert(id), &name, format!("another panel has id {id}")),
         }
         findings.expect(!panel.title.trim().is_empty(), &name, "it has no title");
         findings.expect(titles.insert(&panel.title), &name, "another panel has this title");
@@ -121,11 +122,11 @@ fn structure(dashboard: &Dashboard, findings: &mut Findings<'_>) {
         let name = panel.name();
         findings.expect(!panel.description.trim().is_empty(), &name, "it has no description; say what it shows");
         let unit = &panel.field_config.defaults.unit;
-        findings.expect(!unit.is_empty(), &name, "it has no unit; none is \"none\"");
+        findings.expect(!unit.is_empty(), &name, "it has no unit; use \"none\" for plain numbers");
         let is_known = unit.is_empty() || UNITS.contains(&&**unit);
-        findings.expect(is_known, &name, format!("unit {unit:?} is none of {}", UNITS.join(", ")));
+        findings.expect(is_known, &name, format!("unit {unit:?} is not one of {}", UNITS.join(", ")));
         let kind = &panel.kind;
-        findings.expect(KINDS.contains(&&**kind), &name, format!("type {kind:?} is none of {}", KINDS.join(", ")));
+        findings.expect(KINDS.contains(&&**kind), &name, format!("type {kind:?} is not one of {}", KINDS.join(", ")));
         findings.expect(uses_variable(panel.datasource.as_ref()), &name, needs_variable(panel.datasource.as_ref()));
         findings.expect(!panel.targets.is_empty(), &name, "it has no query");
         let mut references = BTreeSet::new();
@@ -134,12 +135,12 @@ fn structure(dashboard: &Dashboard, findings: &mut Findings<'_>) {
             findings.expect(
                 fits,
                 &name,
-                format!("format {format:?} is not for a {}; a heatmap needs its own", panel.kind),
+                format!("format {format:?} does not fit a {}; only a heatmap needs format \"heatmap\"", panel.kind),
             );
             findings.expect(
                 !ref_id.is_empty() && references.insert(ref_id),
                 &name,
-                format!("refId {ref_id:?} is empty or there twice"),
+                format!("refId {ref_id:?} is empty or not unique"),
             );
             findings.expect(uses_variable(datasource.as_ref()), &name, needs_variable(datasource.as_ref()));
             findings.expect(!expr.trim().is_empty(), &name, format!("query {ref_id} is empty"));
@@ -158,7 +159,7 @@ fn needs_variable(datasource: Option<&Value>) -> String {
 
 fn layout(dashboard: &Dashboard, findings: &mut Findings<'_>) {
     let mut places: Vec<(String, GridPosition)> = Vec::new();
-    // Those of a collapsed row are placed when it is opened.
+    // Grafana places the panels of a collapsed row when it is opened.
     for panel in &dashboard.panels {
         let name = panel.name();
         let Some(place) = panel.grid_pos else {
@@ -192,23 +193,23 @@ impl Queries<'_, '_> {
             Some(datasource) => self.findings.expect(
                 datasource.kind == "datasource" && datasource.query == "prometheus",
                 "variable datasource",
-                "it must choose among the datasources of type prometheus",
+                "it must select a datasource of type prometheus",
             ),
-            None => self.findings.add("variables", "there is none called datasource; queries name it"),
+            None => self.findings.add("variables", "there is no variable datasource; queries use it"),
         }
         for (name, all) in VARIABLES {
             let place = format!("variable {name}");
             let Some(variable) = variables.get(name) else {
-                self.findings.add("variables", format!("there is none called {name}; queries match by it"));
+                self.findings.add("variables", format!("there is no variable {name}; queries use it"));
                 continue;
             };
             let is_multi = variable.multi && variable.include_all;
-            self.findings.expect(is_multi, &place, "it must allow several values, and All");
+            self.findings.expect(is_multi, &place, "it must allow several values and All");
             let has = variable.all_value.as_deref().unwrap_or_default();
-            self.findings.expect(has == all, &place, format!("allValue is {has:?}; {all:?} is what All must mean"));
+            self.findings.expect(has == all, &place, format!("allValue is {has:?}; it must be {all:?}"));
             let datasource = variable.datasource.as_ref();
             self.findings.expect(uses_variable(datasource), &place, needs_variable(datasource));
-            self.findings.expect(variable.label.is_some(), &place, "it has no label for people");
+            self.findings.expect(variable.label.is_some(), &place, "it has no label");
             match variable.label_values() {
                 Some((selector, label)) => {
                     if let Some(query) = self.query(&place, &selector) {
@@ -230,7 +231,7 @@ impl Queries<'_, '_> {
                 for text in [&annotation.title_format, &annotation.text_format] {
                     self.legend(&place, text, &query);
                 }
-                // An alert need not be about a process that a panel can select.
+                // An alert may be about a process that no panel can select.
                 if query.used.iter().any(|name| name != "ALERTS") {
                     self.selects(&place, &query);
                 }
@@ -248,16 +249,16 @@ impl Queries<'_, '_> {
             let Some(query) = self.query(&place, &target.expr) else { continue };
             self.legend(&place, &target.legend_format, &query);
             self.selects(&place, &query);
-            // A heatmap has one series for each bucket; it says that it adds all up.
+            // A heatmap has one series for each bucket; its description says that it is the sum.
             let keeps_job = panel.kind == HEATMAP || query.labels.as_ref().is_none_or(|labels| labels.contains("job"));
             self.findings.expect(
                 keeps_job,
                 &place,
-                "it loses `job`, so that suite and applications mix; add it to by()",
+                "it drops `job`, which mixes series of suite and applications; add it to by()",
             );
             let is_percentage = panel.field_config.defaults.unit == "percent";
             let fits = is_percentage || !query.used.contains(Metric::TestDataIntegrityRate.name());
-            self.findings.expect(fits, &place, "the integrity is from 0 to 100; its unit is \"percent\"");
+            self.findings.expect(fits, &place, "the integrity is from 0 to 100; use the unit \"percent\"");
             for (function, seconds) in &query.ranges {
                 let fits = match *function {
                     "rate" | "irate" => *seconds == RATE_INTERVAL,
@@ -265,13 +266,13 @@ impl Queries<'_, '_> {
                     _ => true,
                 };
                 let advice =
-                    "needs [$__rate_interval]: a fixed range is empty when it is short, and blind when it is long";
+                    "needs [$__rate_interval]: a short fixed range is empty, and a long one hides short changes";
                 self.findings.expect(fits, &place, format!("{function}() {advice}"));
             }
         }
     }
 
-    /// Checks a query by itself.
+    /// Checks one query.
     fn query(&mut self, place: &str, text: &str) -> Option<Query> {
         self.count += 1;
         let known = |name: &str| match name {
@@ -294,7 +295,7 @@ impl Queries<'_, '_> {
         }
     }
 
-    /// Each selector must follow what a person chose.
+    /// Each selector must filter by the variables.
     fn selects(&mut self, place: &str, query: &Query) {
         for (name, matchers) in &query.selectors {
             let Some(labels) = self.names.get(name).and_then(|series| series.labels.as_ref()) else { continue };
@@ -303,19 +304,18 @@ impl Queries<'_, '_> {
                 let follows = matchers.iter().any(|matcher| {
                     matcher.name == *variable && matcher.value == value && matches!(matcher.op, MatchOp::Re(_))
                 });
-                let advice =
-                    format!("{name} does not follow the choice of {variable}; add {variable}=~\"${variable}\"");
+                let advice = format!("{name} does not filter by {variable}; add {variable}=~\"${variable}\"");
                 self.findings.expect(follows, place, advice);
             }
         }
     }
 
-    /// A legend may only name labels that the result has.
+    /// A legend may use only labels of the result.
     fn legend(&mut self, place: &str, text: &str, query: &Query) {
         let Some(labels) = &query.labels else { return };
         for part in text.split("{{").skip(1) {
             let label = part.split("}}").next().unwrap_or_default().trim();
-            let advice = format!("the legend names {label}, which the result of the query does not have");
+            let advice = format!("the legend uses {label}, which the result of the query does not have");
             self.findings.expect(labels.contains(label), place, advice);
         }
     }

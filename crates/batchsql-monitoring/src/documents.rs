@@ -1,20 +1,20 @@
 //! Owns the queries inside documents: blocks of code marked `promql`.
-//! Must not know what is right in a query.
+//! Must not know how queries are checked.
 
 /// A query in a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Block {
-    /// Line of its first line, from 1.
+    /// Number of its first line, from 1.
     pub(crate) line: usize,
     pub(crate) text: String,
-    /// Marked `promql wrong`: shown as a mistake, so the checks must find it.
+    /// Marked `promql wrong`: an example of a mistake, which the checks must find.
     pub(crate) is_wrong: bool,
 }
 
 /// The queries of a Markdown text. Queries within a block are separated by empty lines.
 pub(crate) fn queries(text: &str) -> Vec<Block> {
     let mut found = Vec::new();
-    // The fence that is open, and whether its queries are looked for, and are wrong.
+    // The open fence, whether its queries are read, and whether they are marked as wrong.
     let mut open: Option<(&str, Option<bool>)> = None;
     let mut block: Option<Block> = None;
     for (number, line) in text.lines().enumerate() {

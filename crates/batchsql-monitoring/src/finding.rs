@@ -1,4 +1,4 @@
-//! Owns what a check says: where, what is wrong, what to do.
+//! Owns the findings of checks: the place, the mistake, and what to do.
 //! Must not know any check.
 
 use std::fmt;
@@ -6,9 +6,9 @@ use std::fmt;
 /// One mistake in one place.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
-    /// The file, from the root of the repository.
+    /// The file, relative to the root of the repository.
     pub file: String,
-    /// The panel, rule or line; empty when it is the whole file.
+    /// The panel, rule or line; empty for the whole file.
     pub place: String,
     /// What is wrong, and what to do about it.
     pub message: String,

@@ -1,4 +1,4 @@
-//! Owns the check of functions inside a query: those of counters and of gauges, quantiles, counters that are compared.
+//! Owns the check of functions inside a query: functions of counters and of gauges, quantiles, comparisons of counters.
 //! Must not know labels, or where a query comes from.
 
 use std::collections::BTreeSet;
@@ -9,25 +9,25 @@ use promql_parser::parser::{BinaryExpr, Call, Expr, VectorSelector};
 use crate::names::{Names, Series};
 use crate::query::{Query, unwrapped};
 
-/// Functions of counters, which read every fall as a restart.
+/// Functions of counters, which take every decrease for a restart.
 const OF_COUNTERS: [&str; 3] = ["rate", "irate", "increase"];
-/// Functions of gauges, which read every restart as a fall.
+/// Functions of gauges, which take every restart for a decrease.
 const OF_GAUGES: [&str; 4] = ["deriv", "delta", "idelta", "predict_linear"];
 
 impl Query {
-    /// A counter only says how long a process has run.
+    /// The value of a counter depends on how long the process has run, so a comparison with a number is a mistake.
     pub(crate) fn compares_total(&mut self, binary: &BinaryExpr, names: &Names) {
         if ![">", "<", ">=", "<=", "==", "!="].contains(&&*binary.op.to_string()) {
             return;
         }
         for (side, other) in [(&binary.lhs, &binary.rhs), (&binary.rhs, &binary.lhs)] {
             let Some((name, series)) = total(side).and_then(|selector| known(selector, names)) else { continue };
-            // Whether there ever was one is a question.
+            // A comparison with zero is allowed: it tells whether there ever was one.
             let is_zero = matches!(unwrapped(other), Expr::NumberLiteral(number) if number.val == 0.0);
             if series.kind == MetricKind::Counter && !is_zero {
                 self.findings.push(format!(
-                    "{name} is compared with a number, and grows for as long as the process runs; compare its rate() or \
-                     increase()"
+                    "{name} is compared with a number, but grows for as long as the process runs; compare its rate() \
+                     or increase()"
                 ));
             }
         }
@@ -45,8 +45,8 @@ impl Query {
                 let is_sum = matches!(unwrapped(&subquery.expr), Expr::Aggregate(_));
                 if is_sum && OF_COUNTERS.contains(&function) {
                     self.findings.push(format!(
-                        "{function}() of what was added up already takes the restart of one process for that of all; \
-                         add up what {function}() gives"
+                        "{function}() of a sum takes a restart of one process for a restart of all processes; \
+                         apply {function}() first and sum its results"
                     ));
                 }
                 total(&subquery.expr)
@@ -57,8 +57,8 @@ impl Query {
         if OF_COUNTERS.contains(&function) && series.kind != MetricKind::Counter {
             let what = if series.recorded { "is recorded and goes up and down" } else { "is a gauge" };
             self.findings.push(format!(
-                "{function}() of {name}, which {what}: it reads every fall as a restart and shows growth while the value \
-                 falls; use deriv()"
+                "{function}() of {name}, which {what}: it takes every decrease for a restart and shows growth while \
+                 the value falls; use deriv()"
             ));
         }
         if OF_GAUGES.contains(&function) && series.kind != MetricKind::Gauge {
@@ -67,7 +67,7 @@ impl Query {
         }
     }
 
-    /// A quantile is taken of rates of buckets, summed with `le`.
+    /// A quantile needs rates of buckets, summed with `le`.
     pub(crate) fn quantile(&mut self, call: &Call, labels: Option<&BTreeSet<String>>) {
         if labels.is_some_and(|labels| !labels.contains("le")) {
             self.findings
@@ -77,7 +77,7 @@ impl Query {
         if let Some(Expr::NumberLiteral(quantile)) = call.args.args.first().map(|argument| unwrapped(argument))
             && !(0.0..=1.0).contains(&quantile.val)
         {
-            self.findings.push(format!("there is no quantile {}; it is between 0 and 1, as in 0.99", quantile.val));
+            self.findings.push(format!("there is no quantile {}; use a number from 0 to 1, as in 0.99", quantile.val));
         }
         let summed = match call.args.args.get(1).map(|argument| unwrapped(argument)) {
             Some(Expr::Aggregate(aggregate)) if aggregate.op.to_string() == "sum" => Some(&aggregate.expr),
@@ -91,7 +91,7 @@ impl Query {
             ),
             Some(Expr::Call(inner)) if OF_COUNTERS.contains(&inner.func.name) => {}
             Some(_) => self.findings.push(
-                "histogram_quantile() of buckets without rate() is that of all time since the start; use \
+                "histogram_quantile() of buckets without rate() covers the whole time since the start; use \
                  sum by (le, ...) (rate(...))"
                     .to_owned(),
             ),
@@ -99,7 +99,7 @@ impl Query {
     }
 }
 
-/// The series that an expression is, or adds up, as they are.
+/// The selector of an expression, or of its sum, without a function.
 fn total(expr: &Expr) -> Option<&VectorSelector> {
     match expr {
         Expr::Paren(paren) => total(&paren.expr),
@@ -129,7 +129,7 @@ mod tests {
         check("rate(batchsql_batch_size_sum[5m])", "");
         check("rate(batchsql_buffer_records[5m:15s])", "use deriv()");
         check("deriv(batchsql_errors_total[5m:15s])", "use rate()");
-        check("increase(sum(batchsql_errors_total)[5m:15s])", "the restart of one process for that of all");
+        check("increase(sum(batchsql_errors_total)[5m:15s])", "a restart of one process for a restart of all");
         check("max_over_time(sum(batchsql_buffer_records)[5m:15s])", "");
         check("max_over_time(sum(rate(batchsql_errors_total[5m]))[1h:1m])", "");
         check("max_over_time(batchsql_test_rps[5m])", "");

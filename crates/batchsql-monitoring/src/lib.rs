@@ -1,9 +1,9 @@
-//! Checks of what BatchSQL ships for Prometheus and Grafana: every query in `monitoring/` and `docs/` against the
-//! metric catalogue, and every panel of the dashboard against a Prometheus that scrapes.
+//! Checks of the files that BatchSQL ships for Prometheus and Grafana: every query in `monitoring/` and `docs/` against
+//! the metric catalogue, and every panel of the dashboard against a running Prometheus.
 //!
 //! - [`lint`] reads files: names, labels and functions of every query, the structure of dashboards, the completeness
 //!   of rules with their tests and runbooks.
-//! - [`panels`] asks a running Prometheus for every query of a dashboard, as Grafana would.
+//! - [`panels`] sends every query of a dashboard to a running Prometheus, as Grafana does.
 
 mod client;
 mod dashboard;

@@ -1,4 +1,4 @@
-//! Owns the checks of all files of a tree: which are read, in which order, and what must fit together.
+//! Owns the checks of all files of a tree: which files are read, in which order, and the checks across files.
 //! Must not know the rules for one file, or a running Prometheus.
 
 use std::collections::BTreeSet;
@@ -15,27 +15,27 @@ use crate::rules::{self, Configuration};
 use crate::rules_lint::{Rules, Tested, runbook};
 use crate::{dashboard_lint, documents};
 
-/// Metrics that no panel and no rule uses, each with the reason.
+/// Metrics that no panel and no rule uses, with reasons.
 const UNUSED: &[(Metric, &str)] = &[];
 
-/// Where this repository is, in links.
+/// The address of this repository in links.
 const REPOSITORY: &str = "https://github.com/rushairer/batchsql/blob/main/";
 
-/// What was looked at, and what is wrong with it.
+/// The result of a check.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Report {
-    /// Every mistake, in the order of the files.
+    /// Every mistake, ordered by file.
     pub findings: Vec<Finding>,
     /// Files that were read.
     pub files: usize,
-    /// Queries that were checked: of dashboards, rules, runbooks and guides.
+    /// Checked queries: of dashboards, rules, runbooks and guides.
     pub queries: usize,
     /// Rules, recording and alert.
     pub rules: usize,
 }
 
-/// Checks `monitoring/` and `docs/` of the repository at `root`. What is wrong with a file is a finding.
+/// Checks `monitoring/` and `docs/` of the repository at `root`. Mistakes in files are findings.
 ///
 /// # Errors
 /// A folder or file cannot be read.
@@ -53,7 +53,7 @@ pub fn lint(root: &Path) -> Result<Report> {
         }
     }
     let mut rule_files = tree.files("monitoring/rules", "yml")?;
-    // What others are made of comes first.
+    // Recording rules come first, because other rules use them.
     rule_files.sort_by_key(|file| !file.ends_with("recording.yml"));
     rule_files.extend(tree.files("monitoring/rules/prod", "yml")?);
     for file in &rule_files {
@@ -83,7 +83,7 @@ pub fn lint(root: &Path) -> Result<Report> {
         Findings::of("monitoring/grafana/dashboards", &mut report.findings).add("", "there is no dashboard");
     }
     for (record, file) in rules.records.iter().filter(|(record, _)| !used.contains(*record)) {
-        let advice = "no alert, rule or panel uses it; remove it, or use it where the same is worked out anew";
+        let advice = "no alert, rule or panel uses it; remove it, or use it where the expression is repeated";
         Findings::of(file, &mut report.findings).add(format!("rule {record}"), advice);
     }
     runbooks(&tree, &rules, &mut report)?;
@@ -111,7 +111,7 @@ fn runbooks(tree: &Tree<'_>, rules: &Rules, report: &mut Report) -> Result<()> {
     for file in tree.files("docs/runbooks", "md")? {
         let text = report.read(tree, &file)?;
         let name = Path::new(&file).file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
-        // The list of them.
+        // The README is their list.
         if name != "README" {
             runbook(&name, &text, rules, &mut Findings::of(&file, &mut report.findings));
             there.insert(name);
@@ -136,7 +136,7 @@ fn documents(tree: &Tree<'_>, names: &Names, report: &mut Report) -> Result<()> 
             let place = format!("line {}", block.line);
             let mut findings = Findings::of(&file, &mut report.findings);
             if block.is_wrong {
-                let advice = "it is marked `promql wrong`, and nothing is wrong with it; mark it `promql`";
+                let advice = "it is marked `promql wrong`, but it is correct; mark it `promql`";
                 findings.expect(!found.is_empty(), &place, advice);
             } else {
                 findings.extend(&place, found);
@@ -146,7 +146,7 @@ fn documents(tree: &Tree<'_>, names: &Names, report: &mut Report) -> Result<()> 
     Ok(())
 }
 
-/// A metric that nobody looks at is a question to whoever added it.
+/// Finds metrics that no panel and no rule uses.
 fn unused(used: &BTreeSet<String>, names: &Names, report: &mut Report) {
     let used: Vec<Metric> = used.iter().filter_map(|name| names.get(name)).filter_map(|series| series.metric).collect();
     for metric in Metric::ALL.iter().filter(|metric| !used.contains(metric)) {
@@ -160,7 +160,7 @@ fn unused(used: &BTreeSet<String>, names: &Names, report: &mut Report) {
     }
 }
 
-/// Files of this repository that a text links to.
+/// The files of this repository in the links of a text.
 fn repository_links(text: &str) -> impl Iterator<Item = String> {
     text.split(REPOSITORY).skip(1).map(|rest| rest.split(['"', '#', ')', ' ']).next().unwrap_or_default().to_owned())
 }
@@ -170,7 +170,7 @@ struct Tree<'a> {
 }
 
 impl Tree<'_> {
-    /// The files of a folder, not of those below it, by name. None when there is no such folder.
+    /// The files of a folder, without subfolders, by name. Empty if there is no such folder.
     fn files(&self, folder: &str, extension: &str) -> Result<Vec<String>> {
         let path: PathBuf = self.root.join(folder);
         if !path.is_dir() {

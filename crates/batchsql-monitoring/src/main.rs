@@ -1,4 +1,4 @@
-//! `batchsql-monitoring lint` checks the files; `batchsql-monitoring panels` asks a Prometheus for every panel.
+//! `batchsql-monitoring lint` checks the files; `batchsql-monitoring panels` queries a Prometheus for every panel.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,10 +8,10 @@ use anyhow::Context;
 use batchsql_monitoring::{Choice, lint, panels};
 use clap::{Parser, Subcommand};
 
-/// Where the dashboard is, from the root of the repository.
+/// The dashboard, relative to the root of the repository.
 const DASHBOARD: &str = "monitoring/grafana/dashboards/batchsql-performance.json";
 
-/// Checks of what BatchSQL ships for Prometheus and Grafana.
+/// Checks of the files that BatchSQL ships for Prometheus and Grafana.
 #[derive(Debug, Parser)]
 struct Cli {
     #[command(subcommand)]
@@ -26,7 +26,7 @@ enum Verb {
         #[arg(long, default_value = ".")]
         root: PathBuf,
     },
-    /// Ask a Prometheus for every panel of the dashboard; fails when one has no data
+    /// Query a Prometheus for every panel of the dashboard; fails if one has no data
     Panels {
         /// Address of Prometheus
         #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9092")]
@@ -37,13 +37,13 @@ enum Verb {
         /// How long to wait until every panel has data, for example 60s
         #[arg(long, default_value = "0s", value_parser = duration)]
         wait: Duration,
-        /// Database to choose, a regular expression; all when left out
+        /// Database to select, a regular expression; default: all
         #[arg(long, value_name = "NAME")]
         database: Option<String>,
-        /// Test case to choose, a regular expression; all when left out
+        /// Test case to select, a regular expression; default: all
         #[arg(long, value_name = "NAME")]
         test_case: Option<String>,
-        /// Time that the dashboard shows
+        /// Time range of the dashboard
         #[arg(long, default_value = "15m", value_parser = duration)]
         window: Duration,
     },
@@ -64,7 +64,11 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
     let failed = match verb {
         Verb::Lint { root } => {
             let folder = root.join("monitoring");
-            anyhow::ensure!(folder.is_dir(), "{} is no folder; name the repository by --root", folder.display());
+            anyhow::ensure!(
+                folder.is_dir(),
+                "{} is not a folder; pass the root of the repository with --root",
+                folder.display()
+            );
             let report = lint(&root)?;
             for finding in &report.findings {
                 eprintln!("{finding}");
@@ -75,7 +79,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         }
         Verb::Panels { prometheus, dashboard, wait, database, test_case, window } => {
             let text = std::fs::read_to_string(&dashboard)
-                .with_context(|| format!("cannot read {}; name it by --dashboard", dashboard.display()))?;
+                .with_context(|| format!("cannot read {}; pass its path with --dashboard", dashboard.display()))?;
             let all = Choice::default();
             let choice = Choice {
                 database: database.unwrap_or(all.database),

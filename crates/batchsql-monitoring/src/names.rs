@@ -10,8 +10,8 @@ use strsim::levenshtein;
 /// Labels that Prometheus puts on every series that it scrapes.
 pub(crate) const TARGET: [&str; 2] = ["job", "instance"];
 
-/// What Prometheus records of each scrape, and what it tells about itself, as far as this repository asks for it: name,
-/// whether it is a counter, and labels beside job and instance.
+/// What Prometheus records of each scrape and of itself, as far as queries of this repository use it: name, kind, and
+/// labels besides job and instance.
 const PROMETHEUS: &[(&str, MetricKind, &[&str])] = &[
     ("up", MetricKind::Gauge, &[]),
     ("scrape_duration_seconds", MetricKind::Gauge, &[]),
@@ -36,7 +36,7 @@ const PROMETHEUS: &[(&str, MetricKind, &[&str])] = &[
     ("prometheus_tsdb_reloads_failures_total", MetricKind::Counter, &[]),
     ("prometheus_tsdb_storage_blocks_bytes", MetricKind::Gauge, &[]),
     ("prometheus_tsdb_wal_corruptions_total", MetricKind::Counter, &[]),
-    // Of the process: the exporter has the same as Prometheus itself.
+    // Of the process: the exporter has the same names as Prometheus itself.
     ("process_cpu_seconds_total", MetricKind::Counter, &[]),
     ("process_max_fds", MetricKind::Gauge, &[]),
     ("process_open_fds", MetricKind::Gauge, &[]),
@@ -55,9 +55,9 @@ const ALERTS: [&str; 2] = ["ALERTS", "ALERTS_FOR_STATE"];
 pub(crate) struct Series {
     /// What it does over time; a part of a histogram is a counter.
     pub(crate) kind: MetricKind,
-    /// Its labels; none when they are not known.
+    /// Its labels; `None` if unknown.
     pub(crate) labels: Option<BTreeSet<String>>,
-    /// The metric of the catalogue that it belongs to.
+    /// The metric of the catalogue to which it belongs.
     pub(crate) metric: Option<Metric>,
     /// Whether a recording rule makes it.
     pub(crate) recorded: bool,
@@ -67,14 +67,14 @@ pub(crate) struct Series {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Names {
     series: BTreeMap<String, Series>,
-    /// Of the scrape configurations; any when there are none.
+    /// From the scrape configurations; empty allows any.
     jobs: BTreeSet<String>,
-    /// Of the rules; any when there are none.
+    /// From the rules; empty allows any.
     alerts: BTreeSet<String>,
 }
 
 impl Names {
-    /// Those of the catalogue and of Prometheus.
+    /// The names of the catalogue and of Prometheus.
     pub(crate) fn new() -> Self {
         let mut names = Self::default();
         for metric in Metric::ALL {
@@ -107,18 +107,18 @@ impl Names {
         names
     }
 
-    /// Adds what a recording rule makes.
+    /// Adds the series of a recording rule.
     pub(crate) fn record(&mut self, name: &str, labels: Option<BTreeSet<String>>) {
         self.series.insert(name.to_owned(), Series { kind: MetricKind::Gauge, labels, metric: None, recorded: true });
     }
 
-    /// Adds what jobs and alerts there are.
+    /// Adds the names of jobs and alerts.
     pub(crate) fn know(&mut self, jobs: impl IntoIterator<Item = String>, alerts: impl IntoIterator<Item = String>) {
         self.jobs.extend(jobs);
         self.alerts.extend(alerts);
     }
 
-    /// The values that a label of a series can have, where they are a closed set.
+    /// The values of a label of a series, if they are a closed set.
     pub(crate) fn values<'a>(&'a self, name: &str, series: &Series, label: &str) -> Option<Vec<&'a str>> {
         let known = |set: &'a BTreeSet<String>| (!set.is_empty()).then(|| set.iter().map(String::as_str).collect());
         match label {
@@ -133,7 +133,7 @@ impl Names {
         self.series.get(name)
     }
 
-    /// What to write instead of a name that nothing has.
+    /// What to write instead of an unknown name.
     pub(crate) fn advice(&self, name: &str) -> String {
         if Metric::ALL.iter().any(|metric| metric.name() == name) {
             return format!("a histogram has no series of its own name; use {name}_bucket, {name}_sum or {name}_count");
@@ -151,7 +151,7 @@ fn with_target<'a>(labels: impl Iterator<Item = &'a &'a str>) -> BTreeSet<String
     labels.chain(&TARGET).map(|label| (*label).to_owned()).collect()
 }
 
-/// The values that a label of a metric can have, where they are a closed set.
+/// The values of a label of a metric, if they are a closed set.
 fn values(metric: Metric, label: &str) -> Option<Vec<&'static str>> {
     let classes = || ErrorClass::ALL.iter().map(|class| class.name()).collect();
     Some(match (label, metric) {
@@ -179,7 +179,7 @@ mod tests {
 
     use super::*;
 
-    /// Every series that a pipeline and a test can have, registered as they do.
+    /// Every series that a pipeline and a test can have, registered the same way.
     fn registered() -> Vec<(String, BTreeMap<String, String>)> {
         let recorder = DebuggingRecorder::new();
         let snapshotter = recorder.snapshotter();
@@ -204,7 +204,7 @@ mod tests {
         series.collect()
     }
 
-    /// The sets are written down here once more: a value that a metric gets or loses must not be forgotten.
+    /// Compares the closed sets with the registered series, so that an added or removed value is found.
     #[test]
     fn the_closed_sets_are_those_that_a_reporter_registers() {
         let registered = registered();

@@ -1,5 +1,5 @@
-//! Owns the questions of a dashboard to a Prometheus: every query, with its variables, and what came back.
-//! Must not know HTTP, or what makes a dashboard good.
+//! Owns the queries of a dashboard to a Prometheus: every query, with its variables, and its result.
+//! Must not know HTTP, or the rules for dashboards.
 
 use std::fmt;
 use std::thread::sleep;
@@ -11,19 +11,19 @@ use crate::client::{Client, Range};
 use crate::dashboard::Dashboard;
 use crate::variables::substitute;
 
-/// Between two looks, while something is missing.
+/// Interval between two attempts while something is missing.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What a person would choose above the dashboard. Job and instance stay at All.
+/// The choice of variables on the dashboard. Job and instance stay at All.
 #[derive(Debug, Clone)]
 pub struct Choice {
     /// Regular expression for `database`; All by default.
     pub database: String,
     /// Regular expression for `test_case`; All by default, which includes series without one.
     pub test_case: String,
-    /// The time that the dashboard shows, up to now; default 5 minutes.
+    /// The time range of the dashboard, up to now; default 5 minutes.
     pub window: Duration,
-    /// What `$__rate_interval` stands for; default 20 s, as Grafana takes it for a scrape every 5 s.
+    /// The value of `$__rate_interval`; default 20 s, as in Grafana for a scrape interval of 5 s.
     pub rate_interval: Duration,
 }
 
@@ -38,7 +38,7 @@ impl Default for Choice {
     }
 }
 
-/// What came back for one query.
+/// The result of one query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Answer {
@@ -46,23 +46,23 @@ pub struct Answer {
     pub place: String,
     /// The query's letter in its panel.
     pub reference: String,
-    /// Series that came back; values, for a variable.
+    /// Number of series; for a variable, of values.
     pub series: usize,
-    /// Those of them with at least one number.
+    /// Number of series with at least one number.
     pub with_numbers: usize,
-    /// Why none is all right, for example because no alert fires.
+    /// Why an empty result is not a mistake, for example because no alert fires.
     pub excuse: Option<&'static str>,
 }
 
 impl Answer {
-    /// Whether a panel would show nothing although it should.
+    /// Whether the panel would show nothing although it should.
     pub fn is_missing(&self) -> bool {
-        // A series of "not a number" is drawn by nobody.
+        // Grafana does not draw a series that has only NaN.
         self.with_numbers == 0 && self.excuse.is_none()
     }
 }
 
-/// The answers to every query of a dashboard.
+/// The results of every query of a dashboard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Panels {
@@ -71,7 +71,7 @@ pub struct Panels {
 }
 
 impl Panels {
-    /// Queries without an answer.
+    /// Queries without a result.
     pub fn missing(&self) -> impl Iterator<Item = &Answer> {
         self.answers.iter().filter(|answer| answer.is_missing())
     }
@@ -85,7 +85,7 @@ impl fmt::Display for Panels {
             let note = match (series, with_numbers, excuse) {
                 (0, _, Some(excuse)) => format!("  ({excuse})"),
                 (0, _, None) => "  MISSING".to_owned(),
-                (_, 0, _) => "  MISSING: no number among them".to_owned(),
+                (_, 0, _) => "  MISSING: no number in the result".to_owned(),
                 _ => String::new(),
             };
             writeln!(f, "{place:width$}  {reference:5}  {series:6}{note}")?;
@@ -94,34 +94,34 @@ impl fmt::Display for Panels {
     }
 }
 
-/// A question of the dashboard.
+/// A query of the dashboard.
 struct Question {
     place: String,
     reference: String,
     query: String,
-    /// Now, and not over the window.
+    /// At the current time instead of over the window.
     instant: bool,
-    /// A variable asks for the values of a label.
+    /// For a variable: the label whose values it lists.
     label: Option<String>,
     excuse: Option<&'static str>,
 }
 
-/// Metrics that exist only where they have a source, and what is true where they do not exist at all.
+/// Metrics that exist only if they have a source, and the reason if they do not exist at all.
 const CONDITIONAL: [(&str, &str); 4] = [
-    ("batchsql_pool_connections", "no sink here has a pool"),
-    ("batchsql_gc_count", "no allocator here tells its sweeps"),
-    ("batchsql_memory_usage_", "nothing here records its memory"),
+    ("batchsql_pool_connections", "no sink has a pool"),
+    ("batchsql_gc_count", "no allocator reports its sweeps"),
+    ("batchsql_memory_usage_", "no memory was recorded"),
     ("batchsql_test_", "no test was recorded"),
 ];
 
-/// Asks the Prometheus at `url` for every query of a dashboard (its JSON), until each has an answer or `wait` is over.
+/// Sends every query of a dashboard (its JSON) to the Prometheus at `url`, until each has a result or `wait` is over.
 ///
 /// # Errors
-/// It is no dashboard, Prometheus does not answer, or it refuses a query. Queries without an answer are in the result.
+/// It is not a dashboard, or Prometheus does not respond or rejects a query. The result contains queries without data.
 pub fn panels(url: &str, dashboard: &str, choice: &Choice, wait: Duration) -> Result<Panels> {
-    let dashboard = Dashboard::parse(dashboard).context("it is no dashboard")?;
+    let dashboard = Dashboard::parse(dashboard).context("it is not a dashboard")?;
     let questions = questions(&dashboard, choice)?;
-    anyhow::ensure!(!questions.is_empty(), "it is no dashboard: it has no query");
+    anyhow::ensure!(!questions.is_empty(), "it is not a dashboard: it has no query");
     let client = Client::new(url);
     let begin = Instant::now();
     loop {
@@ -157,7 +157,7 @@ fn ask(client: &Client, question: &Question, choice: &Choice) -> Result<Answer> 
     if series == 0 && excuse.is_none() {
         let conditional = CONDITIONAL.iter().find(|(name, _)| question.query.contains(name));
         if let Some((name, reason)) = conditional {
-            // Only when nobody has it: where it is, the panel must show it.
+            // Only if no series of this name exists; otherwise the panel must show it.
             let window = choice.window.as_secs().max(1);
             let anywhere = format!("count(last_over_time({{__name__=~\"{name}.*\"}}[{window}s]))");
             excuse = client.query(&anywhere, None)?.is_empty().then_some(*reason);

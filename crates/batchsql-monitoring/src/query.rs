@@ -1,4 +1,4 @@
-//! Owns the check of one query: the names it uses, their labels, and functions that fit their kind.
+//! Owns the check of one query: its names, their labels, and functions that fit the kind of metric.
 //! Must not know where a query comes from.
 
 use std::collections::BTreeSet;
@@ -10,28 +10,28 @@ use promql_parser::parser::{
 
 use crate::names::Names;
 
-/// Stands for a variable of a dashboard in a matcher.
+/// Placeholder for a variable of a dashboard in a matcher.
 pub(crate) const VARIABLE: &str = "variable-";
 
-/// What is known of a query.
+/// The result of checking a query.
 #[derive(Debug, Default)]
 pub(crate) struct Query {
-    /// What is wrong with it.
+    /// Its mistakes.
     pub(crate) findings: Vec<String>,
-    /// Names of series that it asks for.
+    /// Names of series that it selects.
     pub(crate) used: BTreeSet<String>,
     /// Its selectors: the name and the matchers.
     pub(crate) selectors: Vec<(String, Vec<Matcher>)>,
     /// Functions over a range, with its seconds.
     pub(crate) ranges: Vec<(&'static str, u64)>,
-    /// Labels of the result; none when they are not known.
+    /// Labels of the result; `None` if unknown.
     pub(crate) labels: Labels,
 }
 
-/// Labels of a vector; none when they are not known.
+/// Labels of a vector; `None` if unknown.
 pub(crate) type Labels = Option<BTreeSet<String>>;
 
-/// What an expression is.
+/// The type of an expression.
 enum Shape {
     Number,
     Vector(Labels),
@@ -74,7 +74,7 @@ impl Query {
         let matchers = &selector.matchers.matchers;
         self.selectors.push((name.clone(), matchers.clone()));
         let Some(series) = names.get(name) else {
-            self.findings.push(format!("no metric is called {name}; {}", names.advice(name)));
+            self.findings.push(format!("there is no metric {name}; {}", names.advice(name)));
             return Shape::Vector(None);
         };
         self.used.insert(name.clone());
@@ -100,7 +100,7 @@ impl Query {
         let Shape::Vector(labels) = self.visit(&aggregate.expr, names) else { return Shape::Vector(None) };
         let operator = aggregate.op.to_string();
         if let Some(modifier) = &aggregate.modifier {
-            self.must_have(&labels, &modifier.labels().labels, &format!("what {operator} adds up"));
+            self.must_have(&labels, &modifier.labels().labels, &format!("the operand of {operator}"));
         }
         let keeps_all = ["topk", "bottomk", "limitk", "limit_ratio"].contains(&&*operator);
         if keeps_all || operator == "count_values" {
@@ -140,8 +140,8 @@ impl Query {
             && compared(left) != compared(right)
         {
             self.findings.push(format!(
-                "the sides of {operator} have different labels ({} and {}), so no pair is found and the result is \
-                 always {}; sum both by what they share, or use on()",
+                "the sides of {operator} have different labels ({} and {}), so no series match and the result is \
+                 always {}; sum both by their common labels, or use on()",
                 list(&compared(left)),
                 list(&compared(right)),
                 if operator == "unless" { "the whole left side" } else { "empty" },
@@ -174,7 +174,7 @@ impl Query {
         match (function, vector) {
             ("time" | "pi" | "scalar", _) => Shape::Number,
             ("vector", _) => Shape::Vector(Some(BTreeSet::new())),
-            // Its labels are those that the selector demands.
+            // The result has the labels of the selector's matchers.
             ("absent" | "absent_over_time" | "label_join", _) | (_, None) => Shape::Vector(None),
             ("histogram_quantile", Some(labels)) => {
                 self.quantile(call, labels.as_ref());
@@ -185,15 +185,15 @@ impl Query {
                     Some(Expr::StringLiteral(literal)) => Some(literal.val.clone()),
                     _ => None,
                 };
-                self.must_have(&labels, text(3).as_ref(), "what label_replace reads");
+                self.must_have(&labels, text(3).as_ref(), "the operand of label_replace");
                 Shape::Vector(labels.map(|labels| with(&labels, text(1).as_slice())))
             }
             (_, Some(labels)) => Shape::Vector(labels),
         }
     }
 
-    /// A side whose series must be unique has no label beyond those that are compared: Prometheus refuses the query as
-    /// soon as two series differ in it.
+    /// A side whose series must be unique has only the compared labels: Prometheus rejects the query if two series
+    /// differ in another label.
     fn has_one_partner(&mut self, binary: &BinaryExpr, left: &Labels, right: &Labels) {
         let Some(modifier) = &binary.modifier else { return };
         let Some(matching) = &modifier.matching else { return };
@@ -215,8 +215,8 @@ impl Query {
             let beyond: BTreeSet<_> = beyond.cloned().collect();
             if !beyond.is_empty() {
                 self.findings.push(format!(
-                    "a side of {} has several series for one of the other ({}), which Prometheus refuses; sum it to \
-                     what is compared, or let the other side be the only one by group_left or group_right",
+                    "one side of {} has several series for one of the other side ({}), which Prometheus rejects; \
+                     sum it by the compared labels, or use group_left or group_right for the side with more series",
                     binary.op,
                     list(&beyond)
                 ));
@@ -224,7 +224,7 @@ impl Query {
         }
     }
 
-    /// Labels that a vector must have.
+    /// Reports labels that a vector must have and does not.
     fn must_have<'a>(&mut self, labels: &Labels, wanted: impl IntoIterator<Item = &'a String>, what: &str) {
         let Some(labels) = labels else { return };
         for label in wanted {
@@ -235,7 +235,7 @@ impl Query {
     }
 }
 
-/// The value that a matcher asks for, when no series can have it.
+/// The value of a matcher that no series can have.
 fn impossible(matcher: &Matcher, values: &[&str]) -> Option<String> {
     let value = &matcher.value;
     if value.contains(VARIABLE) || value.is_empty() {
@@ -244,7 +244,7 @@ fn impossible(matcher: &Matcher, values: &[&str]) -> Option<String> {
     let is_pattern = matches!(matcher.op, MatchOp::Re(_) | MatchOp::NotRe(_));
     let plain = value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_|".contains(&byte));
     if !is_pattern || plain {
-        // Each alternative by itself: one that is never there is a mistake beside others, too.
+        // Each alternative separately: one that cannot match is a mistake even if others match.
         let mut alternatives = value.split('|').filter(|_| is_pattern).chain((!is_pattern).then_some(&**value));
         return alternatives.find(|alternative| !values.contains(alternative)).map(str::to_owned);
     }
@@ -252,7 +252,7 @@ fn impossible(matcher: &Matcher, values: &[&str]) -> Option<String> {
     values.iter().find(hits).is_none().then(|| value.clone())
 }
 
-/// Labels that a selector pins to one value.
+/// Labels that a selector fixes to one value.
 fn fixed(expr: &Expr) -> BTreeSet<String> {
     let of_selector = |selector: &VectorSelector| {
         let pins = |matcher: &&Matcher| matcher.op == MatchOp::Equal && !matcher.value.contains(VARIABLE);
@@ -288,7 +288,7 @@ fn list(labels: &BTreeSet<String>) -> String {
 pub(crate) mod tests {
     use super::*;
 
-    /// The finding that a query has, or that it has none.
+    /// Checks that a query has this finding, or none.
     #[track_caller]
     pub(crate) fn check(text: &str, expected: &str) {
         let findings = Query::check(text, &Names::new()).findings;
@@ -303,7 +303,7 @@ pub(crate) mod tests {
         check("rate(batchsql_errors_total[5m])", "");
         check("rate(batchsql_eror_total[5m])", "did you mean batchsql_errors_total?");
         check("batchsql_batch_size", "batchsql_batch_size_bucket");
-        check("batchsql_test_rps_bucket", "no metric is called");
+        check("batchsql_test_rps_bucket", "there is no metric");
         check("batchsql_buffer_records{table=\"t\"}", "has no label table");
         check("batchsql_buffer_records{job=\"j\", instance=\"i\"}", "");
         check("batchsql_test_rps{le=\"1\"}", "has no label le");
@@ -352,7 +352,7 @@ pub(crate) mod tests {
     fn jobs_and_alerts_are_those_of_the_files() {
         let mut names = Names::new();
         let findings = |names: &Names, text: &str| Query::check(text, names).findings.concat();
-        assert_eq!(findings(&names, "ALERTS{alertname=\"Any\", job=\"any\"}"), "", "nothing is known of them");
+        assert_eq!(findings(&names, "ALERTS{alertname=\"Any\", job=\"any\"}"), "", "their labels are unknown");
         names.know(["batchsql-app".to_owned()], ["BatchSqlStalled".to_owned()]);
         for fits in [
             "up{job=\"batchsql-app\"}",

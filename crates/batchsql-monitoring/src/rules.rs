@@ -1,5 +1,5 @@
-//! Owns what is read of files of rules, and of files that test rules.
-//! Must not know what makes a rule good.
+//! Owns the model of rule files and of files that test rules.
+//! Must not know how rules are checked.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ pub(crate) struct Rule {
     pub(crate) annotations: BTreeMap<String, String>,
 }
 
-/// A configuration of Prometheus, as far as it is asked.
+/// A configuration of Prometheus, with the fields that are used.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Configuration {
     #[serde(default)]
@@ -73,10 +73,10 @@ pub(crate) struct ExprTest {
 }
 
 /// # Errors
-/// What is wrong with the YAML, or with what is in it, in one line.
+/// What is wrong with the YAML or its content, in one line.
 pub(crate) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_saphyr::from_str(text).map_err(|error| {
-        // The rest of it is an excerpt of the file.
+        // The rest of the message is an excerpt of the file.
         let text = error.to_string();
         text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned()
     })

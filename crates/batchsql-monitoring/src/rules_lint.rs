@@ -1,4 +1,4 @@
-//! Owns the rules for rules: recording rules, alerts, their tests and their runbooks.
+//! Owns the checks of rules: recording rules, alerts, their tests and their runbooks.
 //! Must not know files or a running Prometheus.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,26 +8,26 @@ use crate::names::Names;
 use crate::query::{Labels, Query};
 use crate::rules::{Rule, RuleFile, Test, TestFile, parse};
 
-/// Where a runbook is, as an alert names it.
+/// The address of runbooks in alerts.
 const RUNBOOKS: &str = "https://github.com/rushairer/batchsql/blob/main/docs/runbooks/";
 
-/// What every runbook tells, in this order.
+/// The sections of every runbook, in this order.
 const SECTIONS: [&str; 6] = ["Meaning", "Impact", "How to check", "What to do", "Causes", "When to ignore"];
 
-/// `none` is of alerts that tell nobody that something is wrong.
+/// `none` is for alerts that do not report a problem.
 const SEVERITIES: [&str; 3] = ["critical", "warning", "none"];
 
-/// What the rules of all files come to.
+/// The rules of all files.
 #[derive(Debug, Default)]
 pub(crate) struct Rules {
     pub(crate) used: BTreeSet<String>,
-    /// Every alert and every recorded name, with the file that has it.
+    /// Every alert and every recorded name, with its file.
     pub(crate) alerts: BTreeMap<String, String>,
     pub(crate) records: BTreeMap<String, String>,
     pub(crate) queries: usize,
 }
 
-/// What the tests of all files show: the names that fire or have a value, and those that are quiet.
+/// The tests of all files: the names that fire or have a value, and those that are quiet.
 #[derive(Debug, Default)]
 pub(crate) struct Tested {
     firing: BTreeSet<String>,
@@ -35,7 +35,7 @@ pub(crate) struct Tested {
 }
 
 impl Rules {
-    /// Checks a file of rules; what it records may be used by what comes later.
+    /// Checks a file of rules; later files may use the names that it records.
     pub(crate) fn check(&mut self, file: &str, text: &str, names: &mut Names, findings: &mut Findings<'_>) {
         let rules: RuleFile = match parse(text) {
             Ok(rules) => rules,
@@ -81,12 +81,12 @@ fn recording(name: &str, labels: &Labels, place: &str, findings: &mut Findings<'
         findings.expect(
             labels.contains("job"),
             place,
-            "it loses `job`, so that suite and applications mix; add it to by()",
+            "it drops `job`, which mixes series of suite and applications; add it to by()",
         );
         if is_form {
             let level: Vec<&str> = labels.iter().map(String::as_str).collect();
             let mut named = parts[0].to_owned();
-            // Labels have `_` themselves, so that the level cannot be split.
+            // Labels contain `_` themselves, so the level cannot be split.
             for label in &level {
                 named = named.replacen(label, "", 1);
             }
@@ -96,7 +96,7 @@ fn recording(name: &str, labels: &Labels, place: &str, findings: &mut Findings<'
     }
 }
 
-/// Gives the number of queries in its texts.
+/// Returns the number of queries in its texts.
 fn alert(name: &str, rule: &Rule, labels: &Labels, names: &Names, place: &str, findings: &mut Findings<'_>) -> usize {
     let upper = name.starts_with(|first: char| first.is_ascii_uppercase());
     findings.expect(
@@ -194,7 +194,7 @@ impl Tested {
 
 /// Checks a runbook.
 pub(crate) fn runbook(name: &str, text: &str, rules: &Rules, findings: &mut Findings<'_>) {
-    findings.expect(rules.alerts.contains_key(name), "", "no alert is called like this file; remove or rename it");
+    findings.expect(rules.alerts.contains_key(name), "", "there is no alert of this name; remove or rename the file");
     findings.expect(
         text.lines().next() == Some(&*format!("# {name}")),
         "",

@@ -1,7 +1,8 @@
-//! Owns the variables of a dashboard inside its queries: where they stand, and what stands for them.
+//! Owns the variables of a dashboard inside its queries: their syntax and their replacement.
 //! Must not know dashboards or PromQL.
 
-/// Replaces every `$name`, `${name}` and `${name:format}` by its value. `$1` is no variable: `label_replace` has it.
+/// Replaces every `$name`, `${name}` and `${name:format}` by its value. `$1` is not a variable but an argument of
+/// `label_replace`.
 ///
 /// # Errors
 /// The first name that has no value.

@@ -1,5 +1,6 @@
-//! Owns the parameters of a statement: values from the columns of a batch straight into the packet, and how many
-//! bytes they take there. Must not know SQL text or outcomes.
+//! Owns the parameters of a statement: values from the columns of a batch straight into the packet, and their
+//! size there in bytes.
+//! Must not know SQL text or outcomes.
 //!
 //! Binary protocol: <https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_com_stmt_execute.html>.
 
@@ -28,7 +29,8 @@ pub(crate) fn bind_rows(
         columns.iter().map(|index| (rows.column(*index), storage[*index].form)).collect();
     for row in 0..rows.len() {
         for (view, form) in &views {
-            // Only a value that cannot be encoded is refused, and none of these is one; its text could quote it.
+            // Binding fails only for a value that cannot be encoded, and these values always can. The error text
+            // is dropped because it could quote the value.
             for _ in 0..form.placeholders() {
                 bind(&mut arguments, view, row, *form)
                     .map_err(|_| SinkError::new(ErrorClass::Internal, "a value could not be encoded"))?;
@@ -62,7 +64,7 @@ fn bind(arguments: &mut MySqlArguments, view: &ColumnView<'_>, row: usize, form:
             let (date, time) = v[row].parts();
             arguments.add(CalendarText { date: Some(date), time: Some(time) })
         }
-        // The session is in UTC, or the column has no zone and holds UTC: the offset is left out.
+        // The session is in UTC, or the column has no zone and holds UTC, so the offset is left out.
         Values::TimestampTz(v) => {
             let (date, time) = v[row].parts();
             arguments.add(CalendarText { date: Some(date), time: Some(time) })
@@ -70,7 +72,7 @@ fn bind(arguments: &mut MySqlArguments, view: &ColumnView<'_>, row: usize, form:
     }
 }
 
-/// Bytes that a row takes in the packet: its values, their types and their NULL bits.
+/// Size of a row in the packet, in bytes: its values, their types and their NULL bits.
 pub(crate) fn row_bytes(views: &[(ColumnView<'_>, Form)], row: usize) -> usize {
     let mut placeholders = 0;
     let value = |(view, form): &(ColumnView<'_>, Form)| {
@@ -106,7 +108,7 @@ fn value_bytes(view: &ColumnView<'_>, row: usize, form: Form) -> usize {
     }
 }
 
-/// A value with its length before it.
+/// Size of a value with its length prefix.
 fn with_length(len: usize) -> usize {
     len + match len {
         0..=250 => 1,
@@ -116,14 +118,14 @@ fn with_length(len: usize) -> usize {
     }
 }
 
-/// A calendar value as ISO text. As text, because `sqlx` gives the type numbers of DATE and DATETIME only together
-/// with a date library.
+/// A calendar value as ISO text. It is sent as text because `sqlx` exports the type numbers of DATE and DATETIME
+/// only together with a date library.
 struct CalendarText {
     date: Option<Date>,
     time: Option<Time>,
 }
 
-/// A UUID as its usual 36 characters.
+/// A UUID as text of 36 characters.
 struct UuidText<'a>(&'a [u8; 16]);
 
 impl Type<MySql> for CalendarText {
@@ -152,7 +154,7 @@ impl Encode<'_, MySql> for UuidText<'_> {
     }
 }
 
-/// Writes a short text with its length in one byte.
+/// Writes a short text with a length prefix of one byte.
 fn with_len_before(packet: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let start = packet.len();
     packet.push(0);
@@ -160,7 +162,7 @@ fn with_len_before(packet: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     packet[start] = u8::try_from(packet.len() - start - 1).expect("a calendar value and a UUID are short");
 }
 
-/// `2026-01-31 23:59:59.000001`, or only one half of it.
+/// `2026-01-31 23:59:59.000001`, or only the date or the time.
 pub(crate) fn push_calendar(text: &mut Vec<u8>, date: Option<Date>, time: Option<Time>) {
     if let Some(date) = date {
         let (year, month, day) = date.ymd();
@@ -200,7 +202,7 @@ pub(crate) fn push_uuid(text: &mut Vec<u8>, uuid: &[u8; 16]) {
     }
 }
 
-/// A number below 100 as two digits.
+/// Writes a number below 100 as two digits.
 fn push_two(text: &mut Vec<u8>, number: u32) {
     text.extend_from_slice(&[b'0' + (number / 10) as u8, b'0' + (number % 10) as u8]);
 }

@@ -1,38 +1,38 @@
-//! Owns what the server says of itself, of a session and of a table.
-//! Must not know what is made of it.
+//! Owns the queries for the properties of the server, of a session and of a table.
+//! Must not know what the results are used for.
 
 use batchsql_core::TableName;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{Decode, Executor, MySql, Row};
 
-/// How the session treats values.
+/// Settings of the session that affect values.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) sql_mode: String,
     pub(crate) time_zone: String,
-    /// Where `time_zone` is `SYSTEM`.
+    /// The zone that applies if `time_zone` is `SYSTEM`.
     pub(crate) system_time_zone: String,
     pub(crate) character_set: String,
     pub(crate) autocommit: bool,
-    /// Bytes of the largest packet that the server takes.
+    /// Size of the largest packet that the server accepts, in bytes.
     pub(crate) max_allowed_packet: usize,
-    /// Without it, NULL in a TIMESTAMP column that takes none becomes the current time.
+    /// If false, NULL in a NOT NULL TIMESTAMP column becomes the current time.
     pub(crate) explicit_timestamps: bool,
-    /// Whether it reads what others may still undo.
+    /// Whether the isolation level is READ UNCOMMITTED.
     pub(crate) reads_uncommitted: bool,
     pub(crate) is_mariadb: bool,
-    /// The database of names that name none.
+    /// The default database, for table names without a database.
     pub(crate) database: Option<String>,
 }
 
-/// A table as the server has it.
+/// A table as the server reports it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Table {
     pub(crate) name: FoundName,
     /// `BASE TABLE`, `VIEW` and so on.
     pub(crate) kind: String,
     pub(crate) engine: String,
-    /// Whether a part of a transaction can be undone.
+    /// Whether the engine supports savepoints.
     pub(crate) has_savepoints: bool,
     pub(crate) columns: Vec<TableColumn>,
     pub(crate) unique_indexes: Vec<UniqueIndex>,
@@ -40,14 +40,14 @@ pub(crate) struct Table {
     pub(crate) constraints: Vec<String>,
 }
 
-/// A table's name as the server spells it.
+/// A table name in the server's spelling.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct FoundName {
     pub(crate) database: String,
     pub(crate) name: String,
 }
 
-/// A column as the server has it.
+/// A column as the server reports it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct TableColumn {
     pub(crate) name: String,
@@ -59,14 +59,15 @@ pub(crate) struct TableColumn {
     pub(crate) has_default: bool,
     pub(crate) generated: bool,
     pub(crate) auto_increment: bool,
-    /// Where MariaDB keeps until when a row was valid. It is a part of every key, and of no row that is written.
+    /// The end of the row's validity in a MariaDB system-versioned table. This column is part of every key, but
+    /// written rows never carry it.
     pub(crate) row_end: bool,
-    /// Characters, or bytes of a binary column.
+    /// Maximum length in characters; in bytes for a binary column.
     pub(crate) max_chars: u64,
     pub(crate) max_octets: u64,
     /// Fraction digits of a DECIMAL, or of a FLOAT(M,D).
     pub(crate) scale: Option<u64>,
-    /// Fraction digits of seconds.
+    /// Fraction digits of the seconds.
     pub(crate) fraction: u64,
 }
 
@@ -78,7 +79,8 @@ pub(crate) struct UniqueIndex {
     pub(crate) columns: Vec<Option<String>>,
 }
 
-/// Decodes without a look at the declared type: servers and versions declare the columns of their catalog differently.
+/// Decodes without checking the declared type, because servers and versions declare their catalog columns
+/// differently.
 fn get<'r, T: Decode<'r, MySql>>(row: &'r MySqlRow, column: &str) -> sqlx::Result<T> {
     row.try_get_unchecked(column)
 }
@@ -90,12 +92,12 @@ impl Session {
             "time_zone",
             "system_time_zone",
             "character_set_client",
-            // What texts in a statement are converted to.
+            // The character set to which the server converts the text of a statement.
             "character_set_connection",
             "autocommit",
             "max_allowed_packet",
             "explicit_defaults_for_timestamp",
-            // MariaDB's name and MySQL's.
+            // The name in MariaDB, then the name in MySQL.
             "tx_isolation",
             "transaction_isolation",
             "version",
@@ -123,8 +125,8 @@ impl Session {
     }
 }
 
-/// Bytes of the largest packet that the server takes on this connection: what is set later is for later ones. The
-/// statement stays prepared, which marks the connection as one that was asked.
+/// Size of the largest packet on this connection, in bytes. A later change of the variable applies only to later
+/// connections. The statement stays prepared, which marks the connection as queried.
 pub(crate) async fn max_allowed_packet(connection: &mut MySqlConnection) -> sqlx::Result<usize> {
     let row = sqlx::query("SHOW SESSION VARIABLES LIKE 'max_allowed_packet'").fetch_optional(connection).await?;
     let value: Option<String> = row.map(|row| row.try_get_unchecked(1)).transpose()?;
@@ -135,8 +137,8 @@ fn packet(value: &str) -> usize {
     value.parse().unwrap_or(1024)
 }
 
-/// Variables of the session. By SHOW, because a proxy that shares sessions may bind one to the client that reads
-/// variables with `@@`.
+/// Variables of the session. Uses SHOW because a proxy that shares sessions may pin a session to a client that
+/// reads variables with `@@`.
 async fn variables(connection: &mut MySqlConnection, names: &[&str]) -> sqlx::Result<Vec<(String, String)>> {
     let sql = format!("SHOW SESSION VARIABLES WHERE Variable_name IN ('{}')", names.join("','"));
     let rows = connection.fetch_all(&*sql).await?;
@@ -145,7 +147,7 @@ async fn variables(connection: &mut MySqlConnection, names: &[&str]) -> sqlx::Re
 }
 
 impl Table {
-    /// Looks a table up; `None` where there is none that this user may see.
+    /// Looks up a table; `None` if this user can see no such table.
     pub(crate) async fn read(
         connection: &mut MySqlConnection,
         database: &str,
@@ -241,7 +243,7 @@ async fn constraints(connection: &mut MySqlConnection, database: &str, table: &T
     query.fetch_all(connection).await?.iter().map(|row| get(row, "name")).collect()
 }
 
-/// Names of columns are compared without case.
+/// Compares column names without case.
 pub(crate) fn same_name(a: &str, b: &str) -> bool {
     a == b || a.to_lowercase() == b.to_lowercase()
 }

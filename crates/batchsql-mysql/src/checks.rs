@@ -1,4 +1,5 @@
-//! Owns what must be true of a session, a table and its names before rows are written, and what to do otherwise.
+//! Owns the requirements on a session, a table and its names before rows are written, and the advice if one is
+//! not met.
 //! Must not know connections or statements.
 
 use batchsql_core::{Column, Schema};
@@ -8,10 +9,10 @@ use crate::catalog::{Session, Table, TableColumn, same_name};
 use crate::types::{Storage, storage};
 use crate::way::Way;
 
-/// Characters of a name of a database, table or column.
+/// Maximum length of a database, table or column name, in characters.
 const MAX_NAME: usize = 64;
 
-/// Names that the server would refuse without saying what is wrong about them.
+/// Rejects names for which the server's own error would not say what is wrong.
 pub(crate) fn check_names(schema: &Schema) -> Result<(), String> {
     let table = schema.table();
     let columns = || schema.columns().iter().map(Column::name);
@@ -23,13 +24,13 @@ pub(crate) fn check_names(schema: &Schema) -> Result<(), String> {
     }
     for (place, name) in columns().enumerate() {
         if let Some(same) = columns().take(place).find(|other| same_name(other, name)) {
-            return Err(format!("columns {same:?} and {name:?} are one to the server; remove one from the schema"));
+            return Err(format!("the server sees columns {same:?} and {name:?} as one; remove one from the schema"));
         }
     }
     Ok(())
 }
 
-/// A table that is not there, with a name that looks like two.
+/// Explains a missing table whose name contains a dot.
 pub(crate) fn check_dots(schema: &Schema) -> Result<(), String> {
     match schema.table().name().split_once('.') {
         Some((database, table)) if schema.table().namespace().is_none() => Err(format!(
@@ -40,19 +41,19 @@ pub(crate) fn check_dots(schema: &Schema) -> Result<(), String> {
     }
 }
 
-/// Where the server compares names of tables without case, two spellings would be two tables to the pipeline, with an
-/// order of their own.
+/// If the server compares table names without case, the pipeline would treat two spellings as two tables, each with
+/// its own order.
 pub(crate) fn check_case(schema: &Schema, table: &Table) -> Result<(), String> {
     let (given, found) = (schema.table(), &table.name);
     if given.name() != found.name {
         return Err(format!(
-            "this server calls it {:?}, and does not tell upper from lower case; name it so",
+            "this server calls it {:?}, and compares names without case; use this spelling",
             found.name
         ));
     }
     match given.namespace() {
         Some(database) if database != found.database => Err(format!(
-            "this server calls its database {:?}, and does not tell upper from lower case; name it so",
+            "this server calls its database {:?}, and compares names without case; use this spelling",
             found.database
         )),
         _ => Ok(()),
@@ -113,7 +114,7 @@ pub(crate) fn column_storage(column: &Column, table: &[TableColumn], session: &S
     }
     if found.data_type == "timestamp" && !found.nullable && column.is_nullable() && !session.explicit_timestamps {
         return Err(format!(
-            "its column {name:?} takes no NULL, and the server would replace NULL by the current time; declare the column nullable on one side, or set explicit_defaults_for_timestamp"
+            "its column {name:?} is NOT NULL, and the server would replace NULL by the current time; declare the column nullable on one side, or set explicit_defaults_for_timestamp"
         ));
     }
     storage(column.column_type(), found, session).map_err(|why| {
@@ -150,14 +151,14 @@ pub(crate) fn check_key(schema: &Schema, table: &Table) -> Result<(), String> {
     ))
 }
 
-/// MySQL has no conflict target: a row that meets another one in any unique index overwrites that one.
+/// MySQL has no conflict target: a row that has a duplicate in any unique index overwrites the existing row.
 pub(crate) fn warn_of_further_indexes(schema: &Schema, table: &Table, way: Way) {
     if matches!(way, Way::Direct(OnDuplicate::Update | OnDuplicate::Replace)) && table.unique_indexes.len() > 1 {
         let indexes: Vec<&str> = table.unique_indexes.iter().map(|index| index.name.as_str()).collect();
         tracing::warn!(
             table = schema.table_display(),
             indexes = indexes.join(", "),
-            "mysql takes every unique index of the table for the conflict key; a row may overwrite one with another key"
+            "mysql applies the conflict rule to every unique index; a row may overwrite one with another key"
         );
     }
 }

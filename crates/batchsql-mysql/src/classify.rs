@@ -1,5 +1,5 @@
-//! Owns the translation of server codes into error classes, and what of an error may be repeated.
-//! Must not know statements or words: the code decides, never the message.
+//! Owns the mapping of server codes to error classes, and which parts of an error may appear in our messages.
+//! Must not know statements or message texts: only the code decides.
 //!
 //! Codes: <https://dev.mysql.com/doc/mysql-errors/8.0/en/server-error-reference.html> and
 //! <https://mariadb.com/kb/en/mariadb-error-code-reference/>.
@@ -14,12 +14,12 @@ use crate::words::{RAISED, asked, sent};
 /// A duplicate in a unique index.
 pub(crate) const DUPLICATE: u16 = 1062;
 
-/// What had been sent when an error came.
+/// What had been sent when an error occurred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// Nothing that could have become durable.
+    /// Nothing that could be durable.
     Open,
-    /// A statement that is a transaction of its own.
+    /// A statement that is its own transaction.
     Statement,
     /// `COMMIT`.
     Commit,
@@ -29,9 +29,10 @@ pub(crate) enum Stage {
 #[derive(Debug)]
 pub(crate) struct Failed {
     pub(crate) error: SinkError,
-    /// Whether the connection can take the next statement.
+    /// Whether the connection can be used for the next statement.
     pub(crate) usable: bool,
-    /// The server's code; 0 without one, and for an error that a trigger raised by itself, whatever number it gave.
+    /// The server's code. It is 0 without one, and for an error that a trigger raised with SIGNAL, whatever its
+    /// number.
     pub(crate) code: u16,
 }
 
@@ -41,23 +42,23 @@ impl Failed {
         Self { error, usable: true, code: 0 }
     }
 
-    /// Whether nothing was sent, and the connection is as it was.
+    /// Whether nothing was sent and the connection is unchanged.
     pub(crate) fn is_unsent(&self) -> bool {
         self.usable && self.code == 0
     }
 
-    /// Whether a row is refused for what it holds, rather than for its key.
+    /// Whether a row is rejected because of its values, not because of a duplicate key.
     pub(crate) fn is_about_values(&self) -> bool {
         self.error.class() == ErrorClass::Row && self.code != DUPLICATE && self.usable
     }
 
-    /// What an error means that answers a question without values of rows: connect, catalog, prepare.
+    /// Classifies an error of a request without row values: connect, catalog, prepare.
     pub(crate) fn asked(error: sqlx::Error) -> Self {
         Self::of(error, Stage::Open, |error| asked(number(error), error.message()))
     }
 
-    /// What the error of a statement with values of rows means. The server's message is not repeated, because it may
-    /// hold values, also where its code promises that it does not: a trigger gives any message any code.
+    /// Classifies an error of a statement with row values. The server's message is not included because it may
+    /// contain values, even if its code promises that it does not: a trigger can combine any message with any code.
     pub(crate) fn sent(error: sqlx::Error, stage: Stage, table: &Table) -> Self {
         Self::of(error, stage, |error| {
             let code = if is_raised(state(error)) { RAISED } else { number(error) };
@@ -77,7 +78,7 @@ impl Failed {
     }
 }
 
-/// The error of a pool that gives no connection, or of a connection that fails while it is opened.
+/// The error if the pool provides no connection, or if a connection fails while it is opened.
 pub(crate) fn acquire_error(error: sqlx::Error) -> SinkError {
     match error {
         sqlx::Error::PoolTimedOut => {
@@ -98,16 +99,16 @@ fn client_error(error: sqlx::Error, stage: Stage) -> SinkError {
         Stage::Statement | Stage::Commit => ErrorClass::Unknown,
     };
     match error {
-        sqlx::Error::Io(error) => SinkError::new(class, "the link to the server was lost").caused_by(error),
-        sqlx::Error::Tls(_) => SinkError::new(class, "the TLS link to the server failed"),
-        // The packet could not be understood: what the server did is as unknown as after a lost link.
+        sqlx::Error::Io(error) => SinkError::new(class, "the connection to the server was lost").caused_by(error),
+        sqlx::Error::Tls(_) => SinkError::new(class, "the TLS connection to the server failed"),
+        // The packet could not be parsed: the outcome is as unknown as after a lost connection.
         sqlx::Error::Protocol(_) => SinkError::new(class, "the server's answer could not be understood"),
-        // Everything else is the client's own; its text may quote a value, so it is not repeated.
+        // All other errors come from the client. Their text may quote a value, so it is not included.
         _ => SinkError::new(ErrorClass::Internal, "the mysql client failed"),
     }
 }
 
-/// The server's number of an error.
+/// The server's error number.
 pub(crate) fn number(error: &dyn DatabaseError) -> u16 {
     error.try_downcast_ref::<MySqlDatabaseError>().map_or(0, MySqlDatabaseError::number)
 }
@@ -116,30 +117,29 @@ fn state(error: &dyn DatabaseError) -> &str {
     error.try_downcast_ref::<MySqlDatabaseError>().and_then(MySqlDatabaseError::code).unwrap_or_default()
 }
 
-/// Whether a trigger or a routine raised the error by `SIGNAL`. The server itself never uses this class of states.
+/// Whether a trigger or a routine raised the error by `SIGNAL`. The server itself never uses this SQLSTATE class.
 fn is_raised(state: &str) -> bool {
     state.starts_with("45")
 }
 
-/// Whether the server may have carried out what this code is the answer to.
+/// Whether the server may have executed the statement that this code answers.
 fn may_be_done(code: u16, stage: Stage) -> bool {
-    // The link to the server was lost, in the words of a proxy before it: MaxScale says 1927, ProxySQL 2006 or 2013,
-    // Vitess 1105.
+    // A proxy lost its connection to the server: MaxScale reports 1927, ProxySQL 2006 or 2013, Vitess 1105.
     let is_lost_link = matches!(code, 1105 | 1158..=1161 | 1927 | 2006 | 2013 | 2055);
-    // MySQL looks for a KILL or its own shutdown also when the statement is done, and then says this instead. 1180 is
-    // "got error during COMMIT": the engine does not say on which side of it.
-    // TiDB says 8501 where it does not know itself.
+    // MySQL also checks for a KILL or its own shutdown after the statement is done, and then returns these codes.
+    // 1180 is "got error during COMMIT": the engine does not report whether the commit happened. TiDB returns 8501 if
+    // the outcome is undetermined.
     let is_perhaps_late = matches!(code, 1053 | 1180 | 1317 | 3169 | 8501);
     match stage {
         Stage::Open => false,
-        // A statement that is out of time is undone before the server says so.
+        // A statement that exceeds its time limit is rolled back before the server reports it.
         Stage::Statement => is_lost_link || is_perhaps_late,
         Stage::Commit => is_lost_link || is_perhaps_late || matches!(code, 1969 | 3024),
     }
 }
 
-/// After these the connection is closed: by the server, or by us, because a server that has become read-only stays so for
-/// its connections, while a new one may lead to the server that took over.
+/// After these codes the connection is closed, by the server or by us: a server that became read-only stays so for
+/// its connections, while a new connection may reach the new primary.
 fn ends_the_connection(code: u16) -> bool {
     is_read_only(code)
         || matches!(
@@ -148,15 +148,15 @@ fn ends_the_connection(code: u16) -> bool {
         )
 }
 
-/// Read-only by option, transaction, start mode or engine; a plugin for replication that refuses writes.
+/// Read-only by option, transaction, start mode or engine; a replication plugin that refuses writes.
 fn is_read_only(code: u16) -> bool {
     matches!(code, 1290 | 1792 | 1836 | 1874 | 3100)
 }
 
-/// What servers that speak the protocol, and proxies, say in passing. TiDB: 8002 to 8028, 8113, 8120, 8229 and 9001 to
-/// 9013, each with nothing written (<https://docs.pingcap.com/tidb/stable/error-codes>; where it does not know, it says
-/// 8501). ProxySQL: 9001 to 9020 (`PROXYSQL_MYSQL_ERR`). Vitess: 1105 for every error without a number of its own
-/// (`go/mysql/sqlerror`), so also for a shard that is not available. Proxies that reach no server: 2002, 2003, 2005.
+/// Transient errors of proxies and of other servers with this protocol. TiDB: 8002 to 8028, 8113, 8120, 8229 and 9001
+/// to 9013, without a write (<https://docs.pingcap.com/tidb/stable/error-codes>; an undetermined outcome is 8501).
+/// ProxySQL: 9001 to 9020 (`PROXYSQL_MYSQL_ERR`). Vitess: 1105 for every error without its own number
+/// (`go/mysql/sqlerror`), also for an unavailable shard. Proxies that cannot reach a server: 2002, 2003, 2005.
 fn is_passing_elsewhere(code: u16) -> bool {
     matches!(
         code,
@@ -164,17 +164,17 @@ fn is_passing_elsewhere(code: u16) -> bool {
     )
 }
 
-/// The class of a server code. A code that is not listed is judged by its SQLSTATE. Where one value may be the reason
-/// (a trigger that needs a table, a right or a routine), the class says what the code says, and the pipeline looks
-/// whether one row is at fault.
+/// The class of a server code. A code that is not listed is classified by its SQLSTATE. If one value may be the
+/// reason (a trigger that needs a table, a right or a routine), the class follows the code, and the pipeline searches
+/// for a bad row.
 fn class(code: u16, state: &str, stage: Stage) -> ErrorClass {
     match code {
         _ if is_raised(state) => ErrorClass::Row,
         _ if may_be_done(code, stage) => ErrorClass::Unknown,
         // Too many connections, of the server or of the user.
         1040 | 1203 | 1226 => ErrorClass::Transient,
-        // Shutdown, offline, killed, out of time, network, deadlock, lock timeout, row, table or statement changed
-        // meanwhile.
+        // Shutdown, offline, killed, time limit exceeded, network, deadlock, lock timeout, concurrent change of a
+        // row, table or statement.
         1020
         | 1047
         | 1053
@@ -200,7 +200,7 @@ fn class(code: u16, state: &str, stage: Stage) -> ErrorClass {
         | 3169
         | 4031 => ErrorClass::Transient,
         _ if is_passing_elsewhere(code) => ErrorClass::Transient,
-        // The last ones are of TiDB: a year, a key of a JSON object, a row that is too large.
+        // The last ones are TiDB codes: a year, a key of a JSON object, a row that is too large.
         1022 | 1048 | 1062 | 1118 | 1138 | 1169 | 1172 | 1216 | 1217 | 1242 | 1263 | 1264 | 1265 | 1292 | 1300
         | 1301 | 1329 | 1339 | 1365 | 1366 | 1367 | 1406 | 1411 | 1416 | 1441 | 1451 | 1452 | 1525 | 1526 | 1557
         | 1586 | 1644 | 1645 | 1690 | 1748 | 1761 | 1762 | 1859 | 1977 | 3140 | 3141 | 3144 | 3156 | 3819 | 3854
@@ -209,22 +209,22 @@ fn class(code: u16, state: &str, stage: Stage) -> ErrorClass {
         | 1364 | 1394 | 1415 | 1422 | 1424 | 1442 | 1471 | 1814 | 1906 | 1932 | 3098 | 3105 => ErrorClass::Schema,
         1044 | 1045 | 1129 | 1130 | 1142 | 1143 | 1227 | 1251 | 1370 | 1449 | 1524 | 1698 | 1820 | 1862 | 3118
         | 3159 | 3955 | 4151 | 8121 => ErrorClass::Permission,
-        // A packet, the placeholders, or a transaction that is larger than the binary log's cache; in TiDB larger than a
-        // transaction or its memory may be.
+        // A packet is too large, a statement has too many placeholders, or a transaction exceeds the binary log
+        // cache; in TiDB also the transaction or memory limit.
         1153 | 1197 | 1390 | 8001 | 8004 | 8175 | 9500 => ErrorClass::Size,
         _ if is_read_only(code) => ErrorClass::Resource,
-        // Disk, memory, table or lock table full, a damaged table, numbers that are used up, too many prepared
+        // Disk, memory, table or lock table full, a damaged table, exhausted numbers, too many prepared
         // statements.
         1021 | 1026 | 1030 | 1034 | 1036 | 1037 | 1038 | 1041 | 1114 | 1135 | 1180 | 1194 | 1195 | 1206 | 1223
         | 1461 | 1467 | 1598 | 1637 | 1785 | 8059 | 8176 | 8252 => ErrorClass::Resource,
         _ => match state.get(..2) {
-            // No data, no case, more rows than one, a bad value, a constraint.
+            // No data, no matching case, more than one row, a bad value, a constraint.
             Some("02" | "20" | "21" | "22" | "23" | "44") => ErrorClass::Row,
             Some("08") if stage != Stage::Open => ErrorClass::Unknown,
             Some("08" | "40") => ErrorClass::Transient,
             Some("28") => ErrorClass::Permission,
             Some("42") => ErrorClass::Schema,
-            // Nobody knows what stands behind a COMMIT that fails for a reason that nobody knows.
+            // A COMMIT that fails for an unknown reason has an unknown outcome.
             _ if stage == Stage::Commit => ErrorClass::Unknown,
             _ => ErrorClass::Internal,
         },
@@ -245,14 +245,13 @@ mod tests {
             }
         };
         check(&[1205, 1213, 1020, 1040, 1203, 1226, 1615, 3032, 3101], ErrorClass::Transient);
-        // Of TiDB, ProxySQL and other proxies.
+        // Codes of TiDB, ProxySQL and other proxies.
         check(&[2003, 8002, 8005, 8022, 8027, 8028, 9001, 9002, 9003, 9004, 9005, 9006, 9007], ErrorClass::Transient);
-        // Out of expressions and triggers.
+        // From expressions and triggers.
         check(&[1242, 1172, 1329, 1339, 1365, 1690], ErrorClass::Row);
-        // The last ones are of MySQL 8: check constraint, JSON text, conversion of characters.
+        // The last ones are MySQL 8 codes: check constraint, JSON text, conversion of characters.
         check(&[1062, 1048, 1452, 4025, 1406, 1264, 1366, 1292, 1526, 1644, 3819, 3140, 3988], ErrorClass::Row);
-        // 1364: a column that rows do not carry has no default. 3105 is MySQL's word for a generated column, 1906
-        // MariaDB's.
+        // 1364: a column that the rows lack has no default. A generated column is 3105 in MySQL, 1906 in MariaDB.
         check(&[1146, 1054, 1049, 1364, 1442, 3105, 1906], ErrorClass::Schema);
         check(&[1142, 1143, 1044, 1045, 1227], ErrorClass::Permission);
         check(&[1290, 1792, 1836, 1874, 1036, 1206, 1021, 1114, 1030, 3100], ErrorClass::Resource);
@@ -299,12 +298,12 @@ mod tests {
         for (late, state) in [(1969, "70100"), (3024, "HY000")] {
             check(late, state, [ErrorClass::Transient, ErrorClass::Transient, ErrorClass::Unknown]);
         }
-        // Lost links as proxies report them.
+        // Lost connections as proxies report them.
         for (code, state) in [(1927, "70100"), (2013, "HY000"), (2006, "HY000"), (1160, "08S01"), (9999, "08S01")] {
             check(code, state, [ErrorClass::Transient, ErrorClass::Unknown, ErrorClass::Unknown]);
         }
         check(9999, "HY000", [ErrorClass::Internal, ErrorClass::Internal, ErrorClass::Unknown]);
-        // The server had hung up before it got the statement.
+        // The server had closed the connection before it received the statement.
         check(4031, "HY000", [ErrorClass::Transient; 3]);
         check(1153, "08S01", [ErrorClass::Size; 3]);
     }

@@ -1,5 +1,5 @@
-//! Owns the connection that the pipeline holds: one that is found in use is closed, one that was left in the middle of
-//! something is closed, and a password that changes is known to the pool before it connects.
+//! Owns the connection that the pipeline holds. A connection that is found in use, or that was dropped during a
+//! statement, is closed. The pool gets a changed password before it connects.
 //! Must not know rows, plans or statements of batches.
 
 use std::fmt;
@@ -16,27 +16,27 @@ use crate::in_use::{Left, left_open};
 use crate::session::{Sessions, SharedName};
 use crate::watcher::Watcher;
 
-/// Connections that are closed before an acquire gives up, when every one of them is found in use.
+/// The most connections that are closed before an acquire fails because all of them are in use.
 const MAX_FOUND_IN_USE: usize = 64;
 
-/// As many that are not in autocommit are taken for how the pool is set up.
+/// After this many connections without autocommit, the pool is assumed to be configured so.
 const MAX_WITHOUT_AUTOCOMMIT: usize = 3;
 
-/// Where connections come from.
+/// The source of connections.
 #[derive(Clone)]
 pub(crate) struct Source {
     pub(crate) pool: MySqlPool,
-    /// Whether the pool looks by itself that nothing is left open on what comes back to it.
+    /// Whether the pool itself checks that returned connections have no open transaction.
     pub(crate) is_ours: bool,
     pub(crate) password: Option<CachedPassword>,
-    /// The password that the pool has.
+    /// The password that the pool uses.
     pub(crate) applied: Arc<Mutex<Option<Arc<str>>>>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) watcher: Arc<Watcher>,
 }
 
 impl Source {
-    /// Has the pool connect with the password that is valid now.
+    /// Makes the pool connect with the password that is valid now.
     pub(crate) async fn renew_password(&self) -> Result<(), SinkError> {
         let Some(password) = &self.password else { return Ok(()) };
         let (text, _) = password.get().await?;
@@ -57,22 +57,22 @@ impl Source {
         let Some(password) = self.password.as_ref().filter(|_| refused.class() == ErrorClass::Permission) else {
             return Err(refused);
         };
-        // It may have changed before its time.
+        // It may have changed before it expired.
         password.refused().await;
         self.renew_password().await?;
         let live = self.pool.acquire().await.map_err(acquire_error)?;
         self.check(live).await
     }
 
-    /// Takes connections until one is found on which nothing is open. Where none is in autocommit, the last one: the table
-    /// is refused then, with advice.
+    /// Acquires connections until one has no open transaction. If none is in autocommit, returns the last one; the
+    /// table check then fails with advice.
     async fn check(&self, mut live: PoolConnection<MySql>) -> Result<(PoolConnection<MySql>, Left), SinkError> {
         if self.is_ours {
             return Ok((live, Left::Nothing));
         }
         let mut without_autocommit = 0;
         for _ in 0..MAX_FOUND_IN_USE {
-            // One that fails, or is dropped meanwhile, is closed.
+            // A connection that fails, or is dropped during the check, is closed.
             let mut looked_at = Closing(Some(live));
             let has_variables = !self.sessions.is_shared(looked_at.connection()).await;
             let left = left_open(looked_at.connection(), has_variables).await;
@@ -81,7 +81,7 @@ impl Source {
                 Ok(Left::AutocommitOff) if without_autocommit < MAX_WITHOUT_AUTOCOMMIT => self.sessions.warn_in_use(),
                 Ok(Left::Transaction) => self.sessions.warn_in_use(),
                 Ok(left) => return Ok((looked_at.0.take().expect("it is taken once"), left)),
-                // It was idle for too long.
+                // The connection was idle for too long.
                 Err(sqlx::Error::Io(_)) => {}
                 Err(error) => return Err(Failed::asked(error).error),
             }
@@ -109,11 +109,12 @@ impl Drop for Closing {
     }
 }
 
-/// A connection of the pool. One that is dropped in the middle of something is closed, not given back: what still
-/// runs on it must not meet the next batch, and the server undoes the transaction that was open.
+/// A connection of the pool. A connection that is dropped during a statement is closed, not returned to the pool:
+/// the statement that still runs on it must not affect the next batch, and the server rolls back the open
+/// transaction.
 pub struct MySqlConn {
     source: Source,
-    /// `None` after the link broke; the next use gets another one.
+    /// `None` after the connection broke; the next use acquires another one.
     live: Option<PoolConnection<MySql>>,
     busy: bool,
     left: Left,
@@ -133,7 +134,7 @@ impl MySqlConn {
         Ok(Self { source: source.clone(), live: Some(live), busy: false, left, named: None })
     }
 
-    /// The connection for a piece of work; [`end`](Self::end) says that it is over.
+    /// The connection for one operation; [`end`](Self::end) marks the operation as complete.
     pub(crate) async fn begin(&mut self) -> Result<&mut MySqlConnection, SinkError> {
         let is_new = self.live.is_none();
         let live = match self.live.take() {
@@ -147,14 +148,14 @@ impl MySqlConn {
         self.busy = true;
         let live = self.live.insert(live);
         if let Some(name) = self.named.as_ref().filter(|_| is_new) {
-            // The pipeline has the name of the connection before.
+            // The pipeline still has the name of the previous connection.
             name.set(None);
             name.set(self.source.sessions.name(live).await.map_err(|failed| failed.error)?);
         }
         Ok(live)
     }
 
-    /// Whether what is written is committed.
+    /// Whether statements commit by themselves.
     pub(crate) fn is_autocommit(&self) -> bool {
         self.left == Left::Nothing
     }
@@ -168,7 +169,7 @@ impl MySqlConn {
     }
 
     fn close(&mut self) {
-        // Without a word to the server: it may not listen, and nothing here may wait.
+        // Without a message to the server: it may not respond, and this must not wait.
         drop(self.live.take().map(PoolConnection::detach));
         self.busy = false;
     }
@@ -176,7 +177,7 @@ impl MySqlConn {
 
 impl Drop for MySqlConn {
     fn drop(&mut self) {
-        // The pool takes a connection back in a task, which needs a runtime.
+        // The pool needs a runtime to take a connection back in a task.
         if self.busy || Handle::try_current().is_err() {
             self.close();
         }

@@ -1,4 +1,4 @@
-//! Owns the DSN: what it may say, and what of it would not be used and is refused.
+//! Owns the DSN: which parameters it accepts, and which are rejected because they would have no effect.
 //! Must not know connections or pools.
 
 use std::str::FromStr;
@@ -8,7 +8,8 @@ use sqlx::mysql::MySqlConnectOptions;
 
 use crate::options::{AbandonedWrites, IgnoreWith, MySqlOptions, OpenError, ReplaceWith, ValuesInText};
 
-/// The parameters that `sqlx` knows, and their usual spelling; it ignores others silently, which hides mistakes.
+/// The parameters that `sqlx` knows, in their usual spelling. `sqlx` silently ignores others, which hides
+/// mistakes.
 const KNOWN_TO_SQLX: [(&str, &str); 14] = [
     ("sslmode", "ssl-mode"),
     ("ssl-mode", "ssl-mode"),
@@ -26,11 +27,11 @@ const KNOWN_TO_SQLX: [(&str, &str); 14] = [
     ("time-zone", "timezone"),
 ];
 
-/// Statements that stay prepared for a connection: of about ten tables, each for one number of rows. Each takes about 500
-/// bytes of the server's memory for each of its values, so 1.7 MB for 500 rows of seven columns.
+/// Statements that stay prepared per connection: enough for about ten tables, each with several row counts. Each
+/// takes about 500 bytes of server memory per value, so 1.7 MB for 500 rows of seven columns.
 const STATEMENTS: usize = 256;
 
-/// Refuses values with which no row could be written, or which `sqlx` takes and does not use.
+/// Rejects values with which no row could be written, or which `sqlx` accepts and ignores.
 fn check_passed_on(name: &str, value: &str) -> Result<(), OpenError> {
     let is_refused = match name {
         "charset" => !value.eq_ignore_ascii_case("utf8mb4"),
@@ -52,7 +53,7 @@ fn check_passed_on(name: &str, value: &str) -> Result<(), OpenError> {
     Err(OpenError::new(problem))
 }
 
-/// Refuses files of TLS that would not be used.
+/// Rejects TLS files that would not be used.
 fn check_certificates(connect: &MySqlConnectOptions, given: &[&str]) -> Result<(), OpenError> {
     use sqlx::mysql::MySqlSslMode as Mode;
     let mode = connect.get_ssl_mode();
@@ -69,7 +70,7 @@ fn check_certificates(connect: &MySqlConnectOptions, given: &[&str]) -> Result<(
     Err(OpenError::new(problem))
 }
 
-/// Whether it is a parameter of ours.
+/// Whether it is one of our own parameters.
 fn is_own(name: &str) -> bool {
     matches!(
         name,
@@ -99,7 +100,8 @@ impl FromStr for MySqlOptions {
             return Err(OpenError::new(problem));
         };
         let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
-        // A password with one of these, as it is, would be taken for a host or a parameter, and be shown.
+        // A password with one of these characters unencoded would be parsed as a host or a parameter, and be
+        // shown.
         let (host, path) = address.split_once('/').unwrap_or((address, ""));
         if rest.contains('#') || query.contains('@') || path.contains('@') || host.matches('@').count() > 1 {
             let problem = "the mysql dsn has a character in user, password or database that must be percent-encoded: write # as %23, / as %2F, ? as %3F, @ as %40";
@@ -116,7 +118,7 @@ impl FromStr for MySqlOptions {
             };
             check_passed_on(known.1, value)?;
             if given.contains(&known.1) {
-                return Err(OpenError::new(format!("{} stands twice in the mysql dsn; give it once", known.1)));
+                return Err(OpenError::new(format!("{} is given twice in the mysql dsn; give it once", known.1)));
             }
             given.push(known.1);
             passed_on.push(pair);
@@ -124,10 +126,10 @@ impl FromStr for MySqlOptions {
         let url = format!("mysql://{address}?{}", passed_on.join("&"));
         // The reason may quote the value of any part, so it is not shown.
         let connect = url.parse::<MySqlConnectOptions>().map_err(|_| {
-            let problem = format!("the mysql dsn is not a URL, or one of its parameters has a value that makes no sense; {FORM}, with special characters percent-encoded");
+            let problem = format!("the mysql dsn is not a URL, or one of its parameters has an invalid value; {FORM}, with special characters percent-encoded");
             OpenError::new(problem)
         })?;
-        // With the 100 of sqlx, four tables push each other's statements out.
+        // With the default of sqlx (100), four tables evict each other's statements.
         let connect = match given.contains(&"statement-cache-capacity") {
             true => connect,
             false => connect.statement_cache_capacity(STATEMENTS),
@@ -136,10 +138,10 @@ impl FromStr for MySqlOptions {
         check_certificates(&options.connect, &given)?;
         for (place, (name, value)) in own.iter().copied().enumerate() {
             if own[..place].iter().any(|(other, _)| *other == name) && is_own(name) {
-                return Err(OpenError::new(format!("{name} stands twice in the mysql dsn; give it once")));
+                return Err(OpenError::new(format!("{name} is given twice in the mysql dsn; give it once")));
             }
             if !options.set(name, value)? {
-                // What stands before a host that is missing may be a password, and so may what is not `name=value`.
+                // The text before a missing host may be a password, and so may text that is not `name=value`.
                 let is_name = host.contains('@') && query.contains(&format!("{name}="));
                 let shown = if is_name { format!(" {name:?}") } else { String::new() };
                 let known = KNOWN_TO_SQLX.map(|(spelled, _)| spelled).join(", ");
@@ -153,7 +155,7 @@ impl FromStr for MySqlOptions {
 }
 
 impl MySqlOptions {
-    /// Sets one of our own parameters; false where there is none of this name.
+    /// Sets one of our own parameters; returns false if none has this name.
     fn set(&mut self, name: &str, value: &str) -> Result<bool, OpenError> {
         let positive = || value.parse::<u32>().ok().filter(|number| *number > 0);
         match name {
@@ -274,7 +276,7 @@ mod tests {
         check("mysql://user:12?secret=1", "unknown parameter in");
         check("mysql://user:x@host/db?secret", "unknown parameter in");
         check("mysql://user:secret@host:port/db", "not a URL");
-        check("mysql://user:secret@host/db?ssl-mode=secret", "makes no sense");
+        check("mysql://user:secret@host/db?ssl-mode=secret", "has an invalid value");
         check("mysql://user:secret@host/db?timeout=3", "unknown parameter \"timeout\"");
         check("mysql://user:secret@host/db?max_connections=0", "from 1 on");
         check("mysql://user:secret@host/db?connect_timeout=0", "seconds above 0");
@@ -285,13 +287,13 @@ mod tests {
         check("mysql://user:secret@host/db?abandoned_writes=secret", "kill or wait");
         check("mysql://user:secret@host/db?values_in_text=secret", "auto, never or always");
         check("mysql://user:secret@host/db?late_write_limit=0", "seconds above 0");
-        // What sqlx would take and not use, or what no row could be written with.
+        // Parameters that sqlx would ignore, or with which no row could be written.
         check("mysql://user:secret@host/db?charset=latin1", "must be utf8mb4");
         check("mysql://user:secret@host/db?timezone=%2B02:00", "must be UTC");
         check("mysql://user:secret@host/db?statement-cache-capacity=0", "must not be 0");
         check("mysql://user:secret@host/db?ssl-ca=/ca.pem", "used only with ssl-mode=VERIFY_CA");
         check("mysql://user:secret@host/db?ssl-mode=DISABLED&ssl-cert=/c.pem", "not used with ssl-mode=DISABLED");
-        check("mysql://user:secret@host/db?ssl-mode=REQUIRED&sslmode=DISABLED", "ssl-mode stands twice");
-        check("mysql://user:secret@host/db?max_connections=2&max_connections=3", "max_connections stands twice");
+        check("mysql://user:secret@host/db?ssl-mode=REQUIRED&sslmode=DISABLED", "ssl-mode is given twice");
+        check("mysql://user:secret@host/db?max_connections=2&max_connections=3", "max_connections is given twice");
     }
 }

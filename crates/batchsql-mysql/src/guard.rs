@@ -1,45 +1,45 @@
-//! Owns what the server would change about a value silently, and the refusal of such values.
-//! Must not know statements, connections or which column takes which type.
+//! Owns the rules for values that the server would silently change, and their rejection.
+//! Must not know statements, connections or which column accepts which type.
 
 use std::ops::RangeInclusive;
 
 use batchsql_core::exhaustive::Value;
 use batchsql_core::{ColumnView, ValueRef};
 
-/// Years that a YEAR column takes, besides 0.
+/// Years that a YEAR column accepts, besides 0.
 const YEARS: RangeInclusive<i64> = 1901..=2155;
 
-/// What even a strict session changes without an error. A value that it would change is refused before it is sent.
+/// What even a strict session changes without an error. Such a value is rejected before it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Guard {
     None,
-    /// Fraction digits of a DECIMAL beyond these are rounded away.
+    /// The server rounds a DECIMAL to this number of fraction digits.
     Scale(usize),
-    /// A DATETIME, TIMESTAMP or TIME keeps multiples of so many microseconds.
+    /// A DATETIME, TIMESTAMP or TIME keeps multiples of this many microseconds.
     Micros(i64),
-    /// BINARY(n) fills shorter values up with zeros.
+    /// BINARY(n) pads shorter values with zeros.
     Exactly(usize),
-    /// CHAR loses spaces at the end.
+    /// CHAR drops trailing spaces.
     NoSpaceAtEnd,
-    /// Spaces beyond so many characters are cut off.
+    /// Trailing spaces beyond this many characters are cut off.
     Chars(usize),
-    /// Spaces beyond so many bytes are cut off.
+    /// Trailing spaces beyond this many bytes are cut off.
     Octets(usize),
-    /// ENUM takes text that is a number as the position of a member, and text that its collation sees as a member for
-    /// that member; its declaration tells the members.
+    /// ENUM interprets numeric text as the position of a member, and text that equals a member in its collation as
+    /// that member. The declaration lists the members.
     Member(Box<str>),
-    /// SET does so for each of its members, which stand between commas.
+    /// SET does the same for each of its members, which are separated by commas.
     Members(Box<str>),
-    /// YEAR takes numbers below 100 for years of a century that it chooses, and cuts off fractions.
+    /// YEAR interprets numbers below 100 as two-digit years, and cuts off fractions.
     Year,
-    /// BIT takes a negative number for its 64 bits.
+    /// BIT stores the 64 bits of a negative number.
     NotNegative,
-    /// BIT(n) as text: at most so many digits 0 and 1.
+    /// BIT(n) as text: at most this many digits 0 and 1.
     Bits(usize),
 }
 
 impl Guard {
-    /// The values that the server would change silently.
+    /// The values that the server would silently change.
     pub(crate) fn refused<'a>(&'a self, values: &'a ColumnView<'_>, rows: usize) -> impl Iterator<Item = usize> + 'a {
         let rows = if *self == Self::None { 0 } else { rows };
         (0..rows).filter(|row| self.refuses(values.get(*row)))
@@ -62,7 +62,7 @@ impl Guard {
             Value::I32(v) => self.refuses_number(v.into()),
             Value::I64(v) => self.refuses_number(v),
             Value::U64(v) => self.refuses_number(i64::try_from(v).unwrap_or(i64::MAX)),
-            // A column that would change these is refused as a whole, see `storage`.
+            // A column that would change these is rejected as a whole, see `storage`.
             Value::Null | Value::Bool(_) | Value::F32(_) | Value::F64(_) | Value::Uuid(_) | Value::Date(_) => false,
         }
     }
@@ -100,21 +100,21 @@ impl Guard {
     pub(crate) fn reason(&self) -> String {
         match self {
             Self::Scale(scale) => format!(
-                "has more than {scale} fraction digits, which the server would round away; round it, or widen the column"
+                "has more than {scale} fraction digits, which the server would round; round it, or widen the column"
             ),
             Self::Micros(_) => {
-                "has finer fractions of a second than the column, which the server would round away; declare the column with (6)".into()
+                "has finer fractions of a second than the column, which the server would round; declare the column with (6)".into()
             }
             Self::Exactly(len) => format!("is not of {len} bytes, which the server would fill with zeros; use VARBINARY"),
             Self::NoSpaceAtEnd => {
-                "ends with a space, which the server would not give back; trim it, or use VARCHAR".into()
+                "ends with a space, which the server would drop on reading; trim it, or use VARCHAR".into()
             }
             Self::Chars(_) | Self::Octets(_) => {
                 "is longer than the column, and the server would cut off the spaces at its end; trim it, or widen the column".into()
             }
             Self::Members(_) => "is not a list of members of the SET, with commas between them".into(),
             Self::Year => "is not a year from 1901 to 2155, in four digits, or 0".into(),
-            Self::NotNegative => "is negative, which a BIT column would take for other bits; use a signed column".into(),
+            Self::NotNegative => "is negative, which a BIT column would store as other bits; use a signed column".into(),
             Self::Bits(digits) => format!("is not a text of 1 to {digits} digits 0 and 1"),
             Self::Member(_) => "is not the name of a member of the ENUM".into(),
             Self::None => "is refused".into(),
@@ -124,7 +124,7 @@ impl Guard {
 
 /// Whether the declaration of an ENUM or a SET has the member.
 fn is_member(declared: &str, text: &str) -> bool {
-    // How a backslash or a control character is declared differs between servers: these are for the server to judge.
+    // Servers declare a backslash or a control character in different ways, so the server checks these values.
     let is_plain = !text.contains(|c: char| c == '\\' || c.is_control());
     let quoted = text.replace('\'', "''");
     !is_plain || ['(', ','].iter().any(|before| declared.contains(&format!("{before}'{quoted}'")))

@@ -1,9 +1,10 @@
-//! Owns how it is found out that somebody left something open on a connection: a transaction, or autocommit off.
+//! Owns the check for state that was left on a connection: an open transaction, or autocommit off.
 //! Must not know pools.
 //!
-//! A batch that joined an open transaction would be reported as written, and be undone with it. The server says in
-//! every answer whether a transaction is open. `sqlx` shows that in one place only: `begin_with` fails with
-//! `BeginFailed` when none is open after the statement that is to begin it. So a statement that begins nothing tells.
+//! A batch that joined an open transaction would be reported as written, and then be rolled back with it. Every
+//! answer of the server says whether a transaction is open. `sqlx` exposes that in one place only: `begin_with` fails
+//! with `BeginFailed` if no transaction is open after the statement that should begin one. So a statement that begins
+//! nothing shows whether one is open.
 
 use sqlx::Connection;
 use sqlx::mysql::MySqlConnection;
@@ -13,23 +14,23 @@ use crate::classify::number;
 /// Fails with 1690 where the session is not in autocommit.
 const PROBE: &str = "SELECT EXP(IF(@@autocommit, 0, 10000))";
 
-/// For proxies that bind a server's connection to the client whose statement has a variable.
+/// For proxies that pin a server connection to a client whose statement has a variable.
 const PROBE_WITHOUT_VARIABLES: &str = "DO 0";
 
 /// `ER_DATA_OUT_OF_RANGE`
 const OUT_OF_RANGE: u16 = 1690;
 
-/// What is found on a connection that nobody uses.
+/// The state that was found on an idle connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Left {
     Nothing,
     /// A transaction is open.
     Transaction,
-    /// The next statement would open one.
+    /// The next statement would open a transaction.
     AutocommitOff,
 }
 
-/// Looks for what was left open. One round trip.
+/// Checks for state that was left open. One round trip.
 pub(crate) async fn left_open(connection: &mut MySqlConnection, has_variables: bool) -> sqlx::Result<Left> {
     match connection.begin_with(if has_variables { PROBE } else { PROBE_WITHOUT_VARIABLES }).await {
         Err(sqlx::Error::BeginFailed) => Ok(Left::Nothing),

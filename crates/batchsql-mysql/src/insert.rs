@@ -1,9 +1,9 @@
-//! Owns inserts whose outcome is one for all rows: a single statement, or several in a transaction.
+//! Owns inserts with one outcome for all rows: a single statement, or several in a transaction.
 //! Must not know keys or pools.
 //!
-//! A number of rows that has no prepared statement is sent in the way that the distance to the server asks for. With a
-//! round trip of 10 ms, 487 rows take 10 ms with their values in the text of one statement, 20 ms when a statement is
-//! prepared for them, and 70 ms in pieces that are prepared: START TRANSACTION, 256, 128, 64, 32, 7 rows, COMMIT.
+//! The round trip to the server decides how a row count without a prepared statement is sent. With a round trip of 10
+//! ms, 487 rows take 10 ms with their values in the text of one statement, 20 ms when a statement is prepared for
+//! them, and 70 ms in pieces that are prepared: START TRANSACTION, 256, 128, 64, 32, 7 rows, COMMIT.
 
 use batchsql_core::Rows;
 
@@ -50,8 +50,7 @@ pub(crate) async fn insert_all(link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows
     }
 }
 
-/// Sends one statement; how many rows the server says were affected. `stage` says whether it is a transaction of
-/// its own.
+/// Sends one statement and returns the number of affected rows. `stage` says whether it is its own transaction.
 pub(crate) async fn insert(
     link: &mut Link<'_>,
     plan: &MySqlPlan,

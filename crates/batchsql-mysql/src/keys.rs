@@ -1,8 +1,8 @@
-//! Owns the comparison of keys with those in the table: the query for them, and a form in which both can be compared.
+//! Owns the comparison of keys with those in the table: the query, and a form in which both can be compared.
 //! Must not know transactions or outcomes.
 //!
-//! Two forms are equal only if the values are equal. The reverse does not hold (collations, padding): such keys are
-//! found by the insert itself.
+//! Two forms are equal only if the values are equal. The reverse does not hold (collations, padding): the insert
+//! itself detects such duplicates.
 
 use batchsql_core::exhaustive::{Type, Value};
 use batchsql_core::{ColumnType, RowView, Schema, ValueRef};
@@ -14,7 +14,7 @@ use crate::bind::{push_calendar, push_uuid};
 use crate::catalog::{TableColumn, same_name};
 use crate::statements::{Statement, Statements};
 
-/// Keys asked for by one statement: below the number of values from which MariaDB turns a list into a join.
+/// Keys per query: fewer than the number of values from which MariaDB turns a list into a join.
 pub(crate) const KEYS_PER_STATEMENT: usize = 500;
 
 /// The search for the keys of a batch.
@@ -29,7 +29,7 @@ pub(crate) struct KeySearch {
 /// A column of the key.
 struct Part {
     column: usize,
-    /// Whether it is a number to the server, so that 1.5 and 1.50 are one.
+    /// Whether the server compares it as a number, so that 1.5 and 1.50 are equal.
     is_decimal: bool,
 }
 
@@ -37,7 +37,7 @@ struct Part {
 pub(crate) type KeyBytes = Vec<u8>;
 
 impl KeySearch {
-    /// `None` where the schema has no key, or where a part of it is shown with less digits than it has.
+    /// `None` if the schema has no key, or if the server returns a part of it with fewer digits than it has.
     pub(crate) fn new(schema: &Schema, table: &[TableColumn]) -> Option<Self> {
         let key = schema.key_columns();
         let is_exact = |i: &usize| !is_rounded(schema.columns()[*i].column_type());
@@ -64,7 +64,7 @@ impl KeySearch {
         self.statements.get(keys, || select_keys(&self.schema, keys, &self.shown))
     }
 
-    /// The key of a row that is to be written.
+    /// The key of a row to write.
     pub(crate) fn of_row(&self, row: RowView<'_>) -> KeyBytes {
         let mut key = KeyBytes::new();
         for part in &self.parts {
@@ -80,7 +80,7 @@ impl KeySearch {
         key
     }
 
-    /// The key of a row that is in the table.
+    /// The key of a row in the table.
     pub(crate) fn of_found(&self, row: &MySqlRow) -> sqlx::Result<KeyBytes> {
         let mut key = KeyBytes::new();
         for (index, part) in self.parts.iter().enumerate() {
@@ -96,7 +96,7 @@ impl KeySearch {
     }
 }
 
-/// Whether the server shows a value with less digits than it has.
+/// Whether the server returns a value with fewer digits than it has.
 fn is_rounded(ty: ColumnType) -> bool {
     match ty.exhaustive() {
         Type::F32 | Type::F64 => true,
@@ -117,7 +117,7 @@ fn is_rounded(ty: ColumnType) -> bool {
     }
 }
 
-/// The expression that gives a stored value in the form of [`push_value`].
+/// The expression that returns a stored value in the form of [`push_value`].
 fn shown(column: &str, ty: ColumnType, stored: &str) -> String {
     match ty.exhaustive() {
         Type::Bytes => column.to_owned(),
@@ -145,7 +145,7 @@ fn shown(column: &str, ty: ColumnType, stored: &str) -> String {
     }
 }
 
-/// A part with its length, so that the parts of a key cannot run into each other.
+/// Writes a part with a length prefix, so that the parts of a key stay separate.
 fn push_part(key: &mut KeyBytes, write: impl FnOnce(&mut Vec<u8>)) {
     let start = key.len();
     key.extend_from_slice(&[0; 4]);
@@ -179,7 +179,7 @@ fn push_value(part: &mut Vec<u8>, value: ValueRef<'_>) {
     }
 }
 
-/// One spelling per number: no zeros before or after, no negative zero.
+/// Writes one spelling per number: no leading or trailing zeros, no negative zero.
 fn push_decimal(part: &mut Vec<u8>, digits: &str) {
     let (sign, digits) = digits.strip_prefix('-').map_or(("", digits), |digits| ("-", digits));
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));

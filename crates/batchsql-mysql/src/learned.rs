@@ -1,20 +1,21 @@
-//! Owns what connections tell when they are opened: how far away the server is, and how large a packet may be.
-//! Must not know what follows from it.
+//! Owns what is measured when connections are opened: the round trip to the server and the maximum packet
+//! size.
+//! Must not know what the values are used for.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// Round trips that are remembered: of the connections that were opened last.
+/// The number of remembered round trips: those of the connections that were opened last.
 const REMEMBERED: usize = 8;
 
-/// What is known of the server of a sink.
+/// What is known about the server of a sink.
 #[derive(Debug)]
 pub(crate) struct Learned {
-    /// The shortest one counts, because others waited for something.
+    /// The shortest one is used, because the others include a wait.
     round_trips: Mutex<VecDeque<Duration>>,
-    /// Bytes of the largest packet that every connection so far may send.
+    /// The smallest packet limit of all connections so far, in bytes.
     pub(crate) packet: AtomicUsize,
 }
 
@@ -25,7 +26,7 @@ impl Default for Learned {
 }
 
 impl Learned {
-    /// Notes what a new connection has answered, and after which time.
+    /// Records the packet limit of a new connection, and the time of its answer.
     pub(crate) fn note(&self, packet: usize, round_trip: Duration) {
         self.packet.fetch_min(packet, Ordering::Relaxed);
         let mut last = self.round_trips.lock().unwrap_or_else(PoisonError::into_inner);
@@ -35,7 +36,7 @@ impl Learned {
         last.push_back(round_trip);
     }
 
-    /// Zero while nothing is known.
+    /// Zero if nothing is known yet.
     pub(crate) fn round_trip(&self) -> Duration {
         self.round_trips.lock().unwrap_or_else(PoisonError::into_inner).iter().min().copied().unwrap_or_default()
     }

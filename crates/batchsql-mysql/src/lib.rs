@@ -26,18 +26,18 @@
 //! | rule | statement |
 //! |---|---|
 //! | none | `INSERT`; a duplicate is an error of that row |
-//! | ignore | `INSERT`; after a duplicate the keys that are there are read, and the other rows inserted |
+//! | ignore | `INSERT`; after a duplicate the existing keys are read, and the other rows are inserted |
 //! | update, replace | `INSERT … ON DUPLICATE KEY UPDATE` |
 //!
 //! **MySQL has no conflict target: a duplicate in any unique index of the table counts**, not only in the one over
-//! the key. With ignore such a row ends as `Ignored`; with update and replace it overwrites the row that it meets,
-//! whose key is another one. Where a table has further unique indexes, a warning says so once.
+//! the key. With ignore such a row ends as `Ignored`; with update and replace it overwrites the existing row,
+//! which has another key. If a table has further unique indexes, the sink logs one warning.
 //!
-//! [`IgnoreWith::InsertIgnore`] and [`ReplaceWith::ReplaceInto`] use MySQL's own statements, with what they do beside.
+//! [`IgnoreWith::InsertIgnore`] and [`ReplaceWith::ReplaceInto`] use MySQL's own statements, with their side effects.
 //!
-//! Values are equal as the server sees it: where the collation of a key does not tell `a` from `A`, neither do these
-//! rules. The order per key does: rows of such keys are written in any order, also within a batch, unless the pipeline
-//! has `Ordering::PerTable`.
+//! The server decides which values are equal: if the collation of a key treats `a` and `A` as equal, so do these
+//! rules. The order per key does not: rows of such keys are written in any order, also within a batch, unless the
+//! pipeline uses `Ordering::PerTable`.
 //!
 //! # Types
 //!
@@ -57,66 +57,68 @@
 //! | timestamptz | DATETIME, which then holds UTC, or TIMESTAMP (1970 to 2038) in a session in UTC |
 //!
 //! Declare TIME, DATETIME and TIMESTAMP with `(6)`: a value with finer fractions of a second than its column is an
-//! error of its row, as is everything else that a server, even a strict one, would change silently: digits of a
-//! decimal, spaces at the end of a CHAR, zeros that fill up a BINARY. A column that does not fit its type is refused
-//! when its table is first read.
+//! error of its row, as is everything else that even a strict server would silently change: digits of a decimal,
+//! trailing spaces of a CHAR, zeros that pad a BINARY. A column that does not fit its type is rejected when its
+//! table is first read.
 //!
 //! # Statements
 //!
-//! A batch that fits into one statement is one round trip, in autocommit. What does not fit (65,535 values, the
-//! server's `max_allowed_packet`, 16 MiB) is cut, inside one transaction.
+//! A batch that fits into one statement is one round trip, in autocommit. A larger batch (more than 65,535
+//! values, the server's `max_allowed_packet` or 16 MiB) is split, inside one transaction.
 //!
-//! A statement is prepared for one number of rows. About 20 stay prepared per table and connection: small numbers, and
-//! those that come again. What becomes of another number depends on the distance:
+//! A statement is prepared for one row count. About 20 stay prepared per table and connection: small counts, and
+//! those that repeat. For other counts the round trip to the server decides:
 //!
 //! | server | the rows are |
 //! |---|---|
 //! | near (a round trip below 0.3 ms) | cut into powers of two, whose statements stay prepared too |
 //! | farther away | in the text of one statement: one round trip, see [`ValuesInText`] |
-//! | farther away, with a pool of yours | in a statement that is prepared for them and closed: two round trips, because `sqlx` may log the texts of your pool |
+//! | farther away, with a pool of yours | in a statement that is prepared for them and then closed: two round trips, because `sqlx` may log the texts of your pool |
 //!
-//! From a round trip of 5 ms on, batches grow while they wait for a connection. A connection of the sink's own pool keeps
-//! up to 256 statements prepared (`statement-cache-capacity`), enough for about ten tables; each takes about 500 bytes of the
-//! server's memory for each of its values. Tables need an engine with transactions (InnoDB).
+//! From a round trip of 5 ms on, batches grow while they wait for a connection. A connection of the sink's own pool
+//! keeps up to 256 statements prepared (`statement-cache-capacity`), enough for about ten tables; each takes about
+//! 500 bytes of server memory per value. Tables need an engine with transactions (InnoDB).
 //!
-//! Values in the text of a statement are also in what the server or a proxy logs of its statements. `values_in_text=never`
-//! keeps them out.
+//! Values in the text of a statement also appear in the statement logs of the server or a proxy.
+//! `values_in_text=never` prevents that.
 //!
 //! # Abandoned writes
 //!
-//! A write that takes longer than `statement_timeout`, or longer than `close` may wait, is given up, and its connection
-//! closed. The server does not notice before the statement ends, and the network may deliver the statement later. A
-//! transaction of several statements is then undone, and its rows are known not to be written. A statement in autocommit
-//! may still be carried out: its rows end as `Unknown` where they are not repeated.
+//! A write that takes longer than `statement_timeout`, or longer than `close` may wait, is abandoned, and its
+//! connection is closed. The server does not notice this before the statement ends, and the network may deliver the
+//! statement later. A transaction of several statements is then rolled back, and its rows are known not to be
+//! written. A statement in autocommit may still be executed: its rows end as `Unknown` unless they are retried.
 //!
 //! So that such a statement does not overwrite newer rows, the next write of that lane (rows with a declared key, or
-//! `Ordering::PerTable`) waits until its session is gone: the sink ends it with `KILL` and looks at the process list.
+//! `Ordering::PerTable`) waits until the old session is gone: the sink ends it with `KILL` and checks the process
+//! list.
 //!
-//! - It does so from a connection of its own, beside the pool, with the pool's connect options and none of its
-//!   hooks. It is opened when it is first needed, and kept. Where the server takes no further connection, one of the pool is used.
-//! - It kills only what is its own: the connection id, on the same server (host name, port, `server_uuid` or `server_id`
-//!   and data directory) that was not restarted since, with the same user and client host. After a restart nothing is
-//!   killed, because the session ended with the server.
-//! - It costs one round trip each time a connection is taken from the pool, and two more once for each sink.
-//! - It needs no further right: users see and kill their own sessions.
+//! - It uses its own connection outside the pool, with the pool's connect options and none of its hooks. This
+//!   connection is opened when it is first needed, and kept. If the server accepts no further connection, one of the
+//!   pool is used.
+//! - It kills only its own session: the connection id, on the same server (host name, port, `server_uuid` or
+//!   `server_id` and data directory) that was not restarted since, with the same user and client host. After a
+//!   restart nothing is killed, because the session ended with the server.
+//! - It costs one round trip each time a connection is taken from the pool, and two more once per sink.
+//! - It needs no further right: users can see and kill their own sessions.
 //!
 //! Some servers and proxies end sessions in another way: TiDB, Vitess, ProxySQL, Amazon RDS Proxy and some others are
-//! found out, with one warning. **Behind any other proxy that shares sessions between clients, or routes statements by
-//! itself, set [`AbandonedWrites::Wait`]**: nothing is killed then. Where nothing can be killed, the lane waits for
-//! [`MySqlOptions::late_write_limit`]; without that, it goes on at once, and the order of its rows is not promised after
-//! such a write. No session is ended when this process crashes.
+//! detected, with one warning. **Behind any other proxy that shares sessions between clients, or routes each
+//! statement separately, set [`AbandonedWrites::Wait`]**: nothing is killed then. If nothing can be killed, the lane
+//! waits for [`MySqlOptions::late_write_limit`]; without that setting it continues at once, and the order of its rows
+//! is not guaranteed after such a write. No session is ended when this process crashes.
 //!
-//! Sessions of [`MySqlSink::connect`] wait for a lock for 20 s at most, which is an error that is retried. Where
-//! `statement_timeout` is shorter, or the pool is yours, set `innodb_lock_wait_timeout` and `lock_wait_timeout` below it:
-//! then fewer writes are given up.
+//! Sessions of [`MySqlSink::connect`] wait for a lock for 20 s at most; the timeout is a transient error. If
+//! `statement_timeout` is shorter, or the pool is yours, set `innodb_lock_wait_timeout` and `lock_wait_timeout` below
+//! it, so that fewer writes are abandoned.
 //!
-//! Tested with MariaDB 10.11. For MySQL 8 the same is written with its documented statements, and not tested.
+//! Tested with MariaDB 10.11. MySQL 8 support follows its documentation and is not tested.
 //!
 //! # Tables that change
 //!
 //! The definition of a table is read before its first row, after an error that may come from a change, and every 60 s
-//! ([`MySqlSink::table_check_interval`]). A smaller `max_allowed_packet` is seen by the connections that it is for; a larger
-//! one is used by the next sink.
+//! ([`MySqlSink::table_check_interval`]). Connections notice a smaller `max_allowed_packet` that applies to them;
+//! only the next sink uses a larger one.
 //!
 //! # Rights
 //!

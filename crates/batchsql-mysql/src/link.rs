@@ -13,31 +13,31 @@ use crate::options::ValuesInText;
 use crate::session::SharedName;
 use crate::statements::Statement;
 
-/// The connection that carries a batch, and the attempt that it is.
+/// The connection that sends a batch, and the attempt.
 pub(crate) struct Link<'a> {
     pub(crate) connection: &'a mut MySqlConnection,
     pub(crate) attempt: &'a Attempt,
     /// The table of the rows, for errors.
     pub(crate) table: &'a Table,
-    /// Where it is noted how much is sent, once the pipeline has asked for the session.
+    /// Records the size of what is sent, once the pipeline has asked for the session.
     pub(crate) session: Option<&'a SharedName>,
     pub(crate) unusual: Unusual,
 }
 
-/// How a number of rows is sent that has no prepared statement.
+/// How to send a row count that has no prepared statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unusual {
     /// In pieces whose sizes have prepared statements: the least work for the server, and the most round trips.
     Pieces,
-    /// By a statement that is prepared for it and closed: two round trips.
+    /// In a statement that is prepared for it and then closed: two round trips.
     Once,
-    /// With its values in its text: one. Only on connections that log no statements.
+    /// With the values in the text: one round trip. Only on connections that log no statements.
     Text,
-    /// So are all numbers of rows.
+    /// Every row count is sent as [`Text`](Self::Text).
     AlwaysText,
 }
 
-/// From this round trip on, what is sent counts less than how often it is waited for.
+/// From this round trip on, the number of round trips matters more than the amount of data.
 const FAR: Duration = Duration::from_micros(300);
 
 impl Unusual {
@@ -45,7 +45,7 @@ impl Unusual {
         match values_in_text {
             ValuesInText::Always => Self::AlwaysText,
             _ if round_trip < FAR => Self::Pieces,
-            // The pool of others may log statements, and with them the values.
+            // A caller's pool may log statements with their values.
             ValuesInText::Auto if is_our_pool => Self::Text,
             ValuesInText::Auto | ValuesInText::Never => Self::Once,
         }
@@ -53,24 +53,24 @@ impl Unusual {
 }
 
 impl Link<'_> {
-    /// What is sent next may become durable, unless the stage is [`Stage::Open`].
+    /// Marks that the next statement may become durable, unless the stage is [`Stage::Open`].
     pub(crate) fn enter(&self, stage: Stage) -> Result<(), Failed> {
         if stage == Stage::Open || self.attempt.begin() {
             return Ok(());
         }
-        let mut failed = Failed::unsent(SinkError::new(ErrorClass::Transient, "given up before it was sent"));
+        let mut failed = Failed::unsent(SinkError::new(ErrorClass::Transient, "abandoned before it was sent"));
         failed.usable = false;
         Err(failed)
     }
 
-    /// Notes the size of a statement, for whoever asks whether the session works.
+    /// Records the size of a statement, for the check whether the session is working.
     pub(crate) fn sends(&self, bytes: usize) {
         if let Some(session) = self.session {
             session.sends(bytes);
         }
     }
 
-    /// After an answer that says that nothing became durable, the next step begins as the first one did.
+    /// If the answer shows that nothing became durable, the next step starts in the initial state.
     pub(crate) fn leave<T>(&self, stage: Stage, result: sqlx::Result<T>) -> Result<T, Failed> {
         let result = result.map_err(|error| Failed::sent(error, stage, self.table));
         if stage != Stage::Open && result.as_ref().is_err_and(|failed| failed.error.class() != ErrorClass::Unknown) {
@@ -80,8 +80,8 @@ impl Link<'_> {
     }
 }
 
-/// Prepares a statement that stays prepared, so that a link that is lost on the way there is known to have carried
-/// nothing. A statement for one use is prepared and executed in one go.
+/// Prepares a statement that stays prepared, so that a connection that is lost during the prepare is known to have
+/// written nothing. A statement for one use is prepared and executed in one step.
 pub(crate) async fn ready(connection: &mut MySqlConnection, statement: &Statement) -> Result<(), Failed> {
     if statement.keep {
         let prepared = connection.prepare(&statement.sql).await.map_err(Failed::asked)?;
@@ -94,15 +94,15 @@ pub(crate) async fn begin(link: &mut Link<'_>) -> Result<(), Failed> {
     run(link, "START TRANSACTION", Stage::Open).await
 }
 
-/// With words for what is the usual case: where `completion_type` is CHAIN, a bare COMMIT would open the next
-/// transaction, in which the next batch would stay.
+/// Spells out the defaults: if `completion_type` is CHAIN, a bare COMMIT would open another transaction, and
+/// the next batch would become part of it.
 pub(crate) async fn commit(link: &mut Link<'_>) -> Result<(), Failed> {
     let committed = run(link, "COMMIT AND NO CHAIN", Stage::Commit).await;
-    // What is left of a commit that fails is for nobody to meet.
+    // The connection is not reused after a failed commit.
     committed.map_err(|failed| Failed { usable: false, ..failed })
 }
 
-/// Undoes the open transaction. When that fails, the connection is closed, which undoes it too.
+/// Rolls back the open transaction. If that fails, the connection is closed, which also rolls it back.
 pub(crate) async fn undo(link: &mut Link<'_>, mut failed: Failed) -> Failed {
     if failed.usable {
         failed.usable = run(link, "ROLLBACK AND NO CHAIN", Stage::Open).await.is_ok();

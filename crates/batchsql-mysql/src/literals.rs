@@ -1,8 +1,8 @@
-//! Owns a statement with the values of its rows in its text, for one round trip whatever the number of rows.
+//! Owns a statement with the values of its rows in its text, for one round trip with any number of rows.
 //! Must not know connections or transactions.
 //!
-//! The text means the same in every `sql_mode` that a session may have here (see `checks`), in utf8mb4: a text with a backslash is
-//! written as the bytes of its UTF-8, a quote in a text is doubled, and there is no other character with a meaning.
+//! The text means the same in every `sql_mode` that a session may have here (see `checks`), in utf8mb4: a text with a
+//! backslash is written as the bytes of its UTF-8, a quote in a text is doubled, and no other character is special.
 
 use batchsql_core::exhaustive::Values;
 use batchsql_core::{ColumnView, Rows};
@@ -11,12 +11,12 @@ use crate::bind::{push_calendar, push_uuid, views};
 use crate::plan::MySqlPlan;
 use crate::types::{Form, bits};
 
-/// The insert of all rows; `None` where it would be larger than a statement should be.
+/// The insert of all rows; `None` if it would be larger than a statement should be.
 pub(crate) fn insert(plan: &MySqlPlan, rows: Rows<'_>, bytes: usize) -> Option<String> {
     let (head, tail) = plan.around();
     let limit = plan.max_bytes.saturating_sub(tail.len() + 1);
     let columns = views(rows, &plan.storage);
-    // Numbers grow in text, and each value has a comma.
+    // Numbers are longer as text, and each value has a comma.
     let mut sql = Vec::with_capacity((bytes * 2 + head.len() + tail.len()).min(plan.max_bytes));
     sql.extend_from_slice(head.as_bytes());
     for row in 0..rows.len() {
@@ -27,7 +27,7 @@ pub(crate) fn insert(plan: &MySqlPlan, rows: Rows<'_>, bytes: usize) -> Option<S
                 _ => b",",
             };
             sql.extend_from_slice(before);
-            // Bytes take two digits each: those of a large value are not even written.
+            // Each byte takes two digits: a value that is too large is not written at all.
             if sql.len() + largest(&column.0, row) >= limit {
                 return None;
             }
@@ -42,7 +42,7 @@ pub(crate) fn insert(plan: &MySqlPlan, rows: Rows<'_>, bytes: usize) -> Option<S
     Some(String::from_utf8(sql).expect("texts are UTF-8, and what is around them is ASCII"))
 }
 
-/// How much a value of variable size takes at most.
+/// The maximum size of a value of variable size.
 fn largest(view: &ColumnView<'_>, row: usize) -> usize {
     if view.is_null(row) {
         return 0;
@@ -82,7 +82,7 @@ fn push_value(sql: &mut Vec<u8>, view: &ColumnView<'_>, row: usize, form: Form) 
         Values::I32(v) => push_signed(sql, v[row].into()),
         Values::I64(v) => push_signed(sql, v[row]),
         Values::U64(v) => push_number(sql, v[row]),
-        // With an exponent, or it would be a decimal number. As many digits as tell it from its neighbours.
+        // With an exponent, or it would be a decimal number. The shortest digits that identify the float.
         Values::F32(v) => push_float(sql, v[row].into()),
         Values::F64(v) => push_float(sql, v[row]),
         Values::Text(v) if form == Form::Bits => push_number(sql, bits(v.get(row))),
@@ -96,7 +96,7 @@ fn push_value(sql: &mut Vec<u8>, view: &ColumnView<'_>, row: usize, form: Form) 
             let (date, time) = v[row].parts();
             push_quoted(sql, |sql| push_calendar(sql, Some(date), Some(time)));
         }
-        // As when it is bound: the session is in UTC, or the column holds UTC.
+        // As with a bound value: the session is in UTC, or the column holds UTC.
         Values::TimestampTz(v) => {
             let (date, time) = v[row].parts();
             push_quoted(sql, |sql| push_calendar(sql, Some(date), Some(time)));

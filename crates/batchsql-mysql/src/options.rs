@@ -1,4 +1,4 @@
-//! Owns how a server is reached: settings, the session of every connection, and errors without passwords.
+//! Owns the connection settings, the session of every connection, and errors without passwords.
 //! Must not know rows or statements.
 
 use std::fmt;
@@ -17,13 +17,13 @@ use crate::session::Sessions;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum IgnoreWith {
-    /// A plain insert; rows are ignored only where a unique index has their key already. Every other mistake of a
-    /// row is still an error of that row.
+    /// A plain insert; a row is ignored only if a unique index already has its key. Every other problem of a row
+    /// is still an error of that row.
     #[default]
     Exact,
-    /// MySQL's `INSERT IGNORE`. It **also hides** NULL in a column that takes none, text that is cut off, numbers
-    /// that are clipped, and rows whose foreign key is missing: such a row ends as `Written` or `Ignored`,
-    /// whichever the server made of it.
+    /// MySQL's `INSERT IGNORE`. It **also hides** NULL in a NOT NULL column, truncated text, clipped numbers, and
+    /// rows whose foreign key is missing: such a row ends as `Written` or `Ignored`, depending on what the server
+    /// did.
     InsertIgnore,
 }
 
@@ -35,49 +35,50 @@ pub enum ReplaceWith {
     #[default]
     Update,
     /// MySQL's `REPLACE INTO`, which **deletes** the old row and inserts the new one: `ON DELETE CASCADE` deletes
-    /// what hangs on the old row, delete triggers fire, and columns that the row does not carry fall back to
-    /// their defaults. A write whose answer is lost is repeated, and then does all this again, also to what was put
-    /// beside the row meanwhile.
+    /// the rows that reference the old row, delete triggers fire, and columns that the new row does not carry get
+    /// their defaults. A write whose answer is lost is retried and then does all this again, also to rows that were
+    /// added in the meantime.
     ReplaceInto,
 }
 
-/// Where an insert has the values of its rows: bound to a prepared statement, or in its text.
+/// How an insert sends the values of its rows: bound to a prepared statement, or in its text.
 ///
-/// A statement is prepared for one number of rows. Far from the server, preparing one for each number that comes, or
-/// cutting the rows into numbers that have one, costs more round trips than there are statements.
+/// A statement is prepared for one row count. With a long round trip, preparing a statement for each new row count,
+/// or splitting the rows into prepared sizes, costs extra round trips.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum ValuesInText {
-    /// In the text for a number of rows that was not seen lately, when the round trip to the server is above 0.3 ms.
+    /// In the text for a row count that was not used recently, if the round trip to the server is above 0.3 ms.
     #[default]
     Auto,
-    /// Never, for example because a proxy logs the texts of statements.
+    /// Never in the text, for example because a proxy logs the texts of statements.
     Never,
-    /// In every insert that can be sent so, for proxies that do not keep prepared statements well. What is asked of the
-    /// catalogue, and inserts of the ignore rule that meet a duplicate, are prepared all the same.
+    /// In the text of every insert that allows it, for proxies with poor support for prepared statements. Catalog
+    /// queries, and inserts of the ignore rule after a duplicate, are still prepared.
     Always,
 }
 
-/// What is done about a write that was given up after it was sent, before the next write of rows with an order.
+/// What happens to a write that was abandoned after it was sent, before the next write of ordered rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum AbandonedWrites {
-    /// Its session is ended with `KILL`, from a connection of its own, and the next write waits until it is gone.
+    /// The sink ends its session with `KILL`, from a separate connection, and the next write waits until it is
+    /// gone.
     #[default]
     Kill,
     /// Nothing is killed; the next write waits for [`MySqlOptions::late_write_limit`]. For proxies that share the
-    /// sessions of the server between their clients, or route each statement by itself: there the connection id names
-    /// a session that others use too.
+    /// sessions of the server between their clients, or route each statement separately: there the connection id
+    /// names a session that other clients also use.
     Wait,
 }
 
-/// Where and how to connect.
+/// Connection settings.
 ///
-/// As a DSN: `mysql://user:password@host:3306/database` (or `mariadb://`), with the parameters of `sqlx`
-/// (`ssl-mode`, `ssl-ca`, `ssl-cert`, `ssl-key`, `collation`, `socket`, `statement-cache-capacity`) and these. `charset`
-/// and `timezone` take only what is set anyway, utf8mb4 and UTC. `ssl-ca` needs a mode that checks certificates. With
-/// `socket`, host and port are not used. Each parameter may stand once. Without `ssl-mode` the link is encrypted where the server offers it, and no certificate is
-/// checked.
+/// As a DSN: `mysql://user:password@host:3306/database` (or `mariadb://`), with the parameters of `sqlx` (`ssl-mode`,
+/// `ssl-ca`, `ssl-cert`, `ssl-key`, `collation`, `socket`, `statement-cache-capacity`) and these. `charset` and
+/// `timezone` accept only the values that are set anyway, utf8mb4 and UTC. `ssl-ca` needs a mode that checks
+/// certificates. With `socket`, host and port are not used. Each parameter may be given once. Without `ssl-mode` the
+/// connection is encrypted if the server offers it, and no certificate is checked.
 ///
 /// | parameter | values | default |
 /// |---|---|---|
@@ -129,7 +130,7 @@ impl fmt::Display for OpenError {
 
 impl std::error::Error for OpenError {}
 
-/// Shows where to, never the password.
+/// Shows the address, never the password.
 impl fmt::Debug for MySqlOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MySqlOptions")
@@ -147,16 +148,17 @@ impl fmt::Debug for MySqlOptions {
     }
 }
 
-/// What every connection of our own pool starts with, after what `sqlx` sets (`utf8mb4`, `time_zone '+00:00'`):
-/// strict, so that nothing is cut off silently, and an empty text is none (MariaDB); a 0 is a 0 in an AUTO_INCREMENT column too; each statement is a
-/// transaction of its own; and a lock is waited for shorter than the usual `statement_timeout` of 30 s. A write that is
-/// given up would go on waiting at the server, for up to a day, and its retries beside it.
+/// The session settings of every connection of our own pool, in addition to those that `sqlx` sets (`utf8mb4`,
+/// `time_zone '+00:00'`): strict, so that nothing is silently cut off; an empty text is not NULL (MariaDB); a 0 stays
+/// a 0 in an AUTO_INCREMENT column too; each statement is its own transaction; and the lock timeout is shorter than
+/// the default `statement_timeout` of 30 s. Otherwise an abandoned write could wait at the server for up to a day,
+/// alongside its retries.
 const SESSION: &str = "SET sql_mode = CONCAT(REPLACE(@@sql_mode, 'EMPTY_STRING_IS_NULL', ''), \
                        ',STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO'), autocommit = 1, \
                        innodb_lock_wait_timeout = LEAST(@@innodb_lock_wait_timeout, 20), \
                        lock_wait_timeout = LEAST(@@lock_wait_timeout, 20)";
 
-/// Makes a new connection ours, and asks what it may send. The time of that answer tells the distance.
+/// Sets up a new connection and queries its packet limit. The time of that answer is the round trip.
 async fn set_up(connection: &mut MySqlConnection, learned: &Learned) -> sqlx::Result<()> {
     connection.execute(SESSION).await?;
     let before = Instant::now();
@@ -170,10 +172,10 @@ async fn set_up(connection: &mut MySqlConnection, learned: &Learned) -> sqlx::Re
 const PING_AFTER_IDLE: Duration = Duration::from_millis(100);
 
 impl MySqlOptions {
-    /// Settings around the connect options of `sqlx`, for what a DSN cannot say.
+    /// Settings around the connect options of `sqlx`, for options that a DSN cannot express.
     pub fn from_connect_options(connect: MySqlConnectOptions) -> Self {
         Self {
-            // Its log of slow statements would repeat thousands of placeholders.
+            // The log of slow statements would contain thousands of placeholders.
             connect: connect.disable_statement_logging(),
             max_connections: 8,
             connect_timeout: Duration::from_secs(5),
@@ -186,8 +188,7 @@ impl MySqlOptions {
         }
     }
 
-    /// The most connections that are opened, and so the most batches that are written at once; default 8, at
-    /// least 1.
+    /// The maximum number of connections, and so of concurrent batches; default 8, at least 1.
     #[must_use]
     pub fn max_connections(mut self, connections: u32) -> Self {
         self.max_connections = connections.max(1);
@@ -215,34 +216,34 @@ impl MySqlOptions {
         self
     }
 
-    /// What is done about a write that was given up; default [`AbandonedWrites::Kill`].
+    /// What happens to an abandoned write; default [`AbandonedWrites::Kill`].
     #[must_use]
     pub fn abandoned_writes(mut self, way: AbandonedWrites) -> Self {
         self.abandoned_writes = way;
         self
     }
 
-    /// How long a write that was given up may still take effect where its session cannot be ended: the time for which
-    /// the system sends again what was not acknowledged (Linux: about 15 minutes, `net.ipv4.tcp_retries2`), and the
-    /// longest time of a statement at the server, with its waits for locks. A lane with an order waits so long before
-    /// its next write. Default: not known; then the lane goes on at once, and the order of its rows is not promised
-    /// after such a write.
+    /// How long an abandoned write may still take effect if its session cannot be ended: the time for which the
+    /// system retransmits unacknowledged data (Linux: about 15 minutes, `net.ipv4.tcp_retries2`), plus the longest
+    /// time of a statement at the server, including lock waits. An ordered lane waits this long before its next
+    /// write. Default: not known; then the lane continues at once, and the order of its rows is not guaranteed after
+    /// such a write.
     #[must_use]
     pub fn late_write_limit(mut self, limit: Duration) -> Self {
         self.late_write_limit = Some(limit);
         self
     }
 
-    /// Where an insert has its values; default [`ValuesInText::Auto`].
+    /// How an insert sends its values; default [`ValuesInText::Auto`].
     #[must_use]
     pub fn values_in_text(mut self, when: ValuesInText) -> Self {
         self.values_in_text = when;
         self
     }
 
-    /// Asks for the password of new connections, for example a token of a cloud's identity service; the one of the DSN is
-    /// not used then. It is asked for when a connection is opened and the last password is no longer valid, and once more
-    /// when the server refuses it. Open connections stay.
+    /// Sets the provider of the password for new connections, for example a token of a cloud identity service; the
+    /// password of the DSN is then not used. The provider is called when a connection is opened and the last password
+    /// is no longer valid, and once more if the server rejects it. Open connections stay open.
     ///
     /// Tokens of AWS need `enable_cleartext_plugin` of [`MySqlConnectOptions`] and TLS.
     ///
@@ -261,7 +262,7 @@ impl MySqlOptions {
         self
     }
 
-    /// Opens one connection, and closes it, to know that it can be done.
+    /// Opens and closes one connection to verify the settings.
     pub(crate) async fn try_to_connect(&self, learned: &Learned) -> Result<(), OpenError> {
         let mut connect = self.connect.clone();
         if let Some(password) = &self.password {
@@ -270,7 +271,7 @@ impl MySqlOptions {
                 Ok(Ok((text, _))) => connect = connect.password(&text),
                 _ => {
                     return Err(OpenError::new(
-                        "the password provider gave no password; look at the service that it asks",
+                        "the password provider gave no password; check the service that it calls",
                     ));
                 }
             }
@@ -291,7 +292,7 @@ impl MySqlOptions {
         }
     }
 
-    /// The pool, which connects when it is first needed.
+    /// The pool, which connects on first use.
     pub(crate) fn pool(&self, sessions: Arc<Sessions>, learned: Arc<Learned>) -> MySqlPool {
         MySqlPoolOptions::new()
             .max_connections(self.max_connections)
@@ -305,7 +306,7 @@ impl MySqlOptions {
                     Ok(true)
                 })
             })
-            // Off the way of any batch: the pool asks when a connection comes back.
+            // Outside the path of batches: the pool checks when a connection is returned.
             .after_release(move |connection, _| {
                 let sessions = Arc::clone(&sessions);
                 Box::pin(async move {
@@ -342,18 +343,18 @@ impl MySqlOptions {
                     1045 | 1698 => "check user and password",
                     1044 => "grant the user a right on the database",
                     1049 => "create the database or name another one",
-                    1040 | 1203 | 1226 => "wait, or raise the limit of connections",
+                    1040 | 1203 | 1226 => "wait, or raise the connection limit",
                     1129 | 1130 => "allow this host to connect",
                     _ => "check the server and the dsn",
                 };
                 format!("{server} refused the connection: {}; {advice}", crate::words::asked(code, error.message()))
             }
-            // Where the certificate is not trusted.
+            // The certificate is not trusted.
             sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
                 format!("cannot connect to {server}: no TLS connection ({error}); check ssl-mode and ssl-ca")
             }
             sqlx::Error::Io(error) => {
-                format!("cannot connect to {server}: {error}; check that it runs and that host and port are right")
+                format!("cannot connect to {server}: {error}; check that it runs, and check host and port")
             }
             sqlx::Error::Tls(error) => {
                 format!("cannot connect to {server}: no TLS connection ({error}); check ssl-mode and ssl-ca")
@@ -363,7 +364,7 @@ impl MySqlOptions {
                     "cannot connect to {server}: a parameter of the dsn has an unknown value; check charset and collation"
                 )
             }
-            // Its text says what was unexpected about the bytes of the handshake, which hold no password.
+            // Its text describes the unexpected bytes of the handshake, which contain no password.
             _ => format!("cannot connect to {server}: it does not speak the mysql protocol; check host and port"),
         };
         OpenError::new(problem)

@@ -1,4 +1,4 @@
-//! Owns how rows are cut into statements that the server takes.
+//! Owns the split of rows into statements that the server accepts.
 //! Must not know connections or transactions.
 
 use std::ops::Range;
@@ -14,12 +14,12 @@ use crate::plan::MySqlPlan;
 pub(crate) struct Piece {
     pub(crate) rows: Range<usize>,
     pub(crate) bytes: usize,
-    /// Of each of its rows.
+    /// The size of each row in bytes.
     row_bytes: Vec<usize>,
 }
 
 impl Piece {
-    /// Cuts the piece into statements that stay prepared.
+    /// Splits the piece into statements that stay prepared.
     pub(crate) fn split(self, plan: &MySqlPlan) -> impl Iterator<Item = Self> {
         let (len, first) = (self.rows.len(), self.rows.start);
         let mut next = first;
@@ -46,13 +46,13 @@ fn packet_limit(plan: &MySqlPlan) -> usize {
 
 fn size_error(plan: &MySqlPlan, bytes: usize) -> SinkError {
     let text = format!(
-        "a row of {bytes} bytes does not fit into the server's max_allowed_packet = {}; raise it, or split the row",
+        "a row of {bytes} bytes exceeds the server's max_allowed_packet = {}; raise it, or split the row",
         plan.max_allowed_packet
     );
     SinkError::new(ErrorClass::Size, text)
 }
 
-/// Cuts rows into statements that the server takes.
+/// Splits rows into statements that the server accepts.
 pub(crate) fn cut(plan: &MySqlPlan, rows: Rows<'_>) -> Result<Vec<Piece>, Failed> {
     let views = views(rows, &plan.storage);
     let bytes: Vec<usize> = (0..rows.len()).map(|row| row_bytes(&views, row)).collect();
@@ -61,7 +61,7 @@ pub(crate) fn cut(plan: &MySqlPlan, rows: Rows<'_>) -> Result<Vec<Piece>, Failed
         .into_iter()
         .map(|rows| Piece { bytes: sum(&rows), row_bytes: bytes[rows.clone()].to_vec(), rows })
         .collect();
-    // A row larger than the preferred size is a piece of its own; what counts for it is the server's limit.
+    // A row larger than the preferred size is its own piece; only the server's limit applies to it.
     match pieces.iter().find(|piece| piece.bytes > packet_limit(plan)) {
         None => Ok(pieces),
         Some(piece) => Err(Failed::unsent(size_error(plan, piece.bytes))),

@@ -1,4 +1,5 @@
-//! Owns what is decided once per schema: the checked table, the form of each column, the way to write, the statements.
+//! Owns the decisions made once per schema: the checked table, the form of each column, the write strategy, the
+//! statements.
 //! Must not know rows.
 
 use std::fmt;
@@ -28,8 +29,8 @@ use crate::way::{Way, way};
 
 /// Placeholders of one statement: the protocol counts them in two bytes.
 pub(crate) const MAX_BINDS: usize = 65_535;
-/// A statement is at most this large, also where the server takes more: a larger one gains nothing and only makes
-/// the server hold more memory.
+/// Maximum size of a statement, even if the server accepts more: a larger one is not faster and only takes more
+/// server memory.
 const PREFERRED_BYTES: usize = 16 << 20;
 
 /// How batches of one schema are written.
@@ -42,15 +43,15 @@ pub struct MySqlPlan {
     checked_at: Mutex<Instant>,
     pub(crate) storage: Box<[Storage]>,
     pub(crate) way: Way,
-    /// Rows of a statement, at most.
+    /// Maximum rows of a statement.
     pub(crate) max_rows: usize,
-    /// Bytes of the rows of a statement, at most.
+    /// Maximum bytes of the rows of a statement.
     pub(crate) max_bytes: usize,
-    /// The server's own word, for errors.
+    /// The server's own setting, for errors.
     pub(crate) max_allowed_packet: usize,
     /// `None` where keys cannot be looked up.
     pub(crate) keys: Option<KeySearch>,
-    /// Whether the last batch had rows whose key was there, so that the next one asks first.
+    /// Whether the last batch had rows with existing keys, so that the next one queries the keys first.
     expects_duplicates: AtomicBool,
     statements: Statements,
 }
@@ -88,18 +89,18 @@ impl MySqlPlan {
         }
     }
 
-    /// What stands before and after the rows of an insert.
+    /// The text before and after the rows of an insert.
     pub(crate) fn around(&self) -> (String, String) {
         insert_around(&self.schema, self.on_duplicate())
     }
 
-    /// Whether an insert of so many rows stays prepared; asked once for each that is about to be sent.
+    /// Whether an insert of this many rows stays prepared; call it once per insert that is about to be sent.
     pub(crate) fn keeps(&self, rows: usize) -> bool {
         self.statements.keeps(rows)
     }
 
-    /// The sizes of inserts that stay prepared and together hold `rows` rows. A number of rows that comes again is one
-    /// insert; one that comes once is cut, rather than prepared for one use.
+    /// The sizes of inserts that stay prepared and together hold `rows` rows. A row count that repeats is one insert;
+    /// a new one is split, rather than prepared for one use.
     pub(crate) fn split(&self, rows: usize) -> Vec<usize> {
         self.statements.split(rows)
     }
@@ -120,7 +121,7 @@ impl MySqlPlan {
         self.expects_duplicates.store(expects, Ordering::Relaxed);
     }
 
-    /// Whether the last check of the table is this long ago; then the caller checks it.
+    /// Whether the last check of the table is this long ago; if so, the caller checks it.
     pub(crate) fn is_due(&self, after: Duration) -> bool {
         let mut checked_at = self.checked_at.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = checked_at.elapsed() >= after;
@@ -130,7 +131,7 @@ impl MySqlPlan {
         is_due
     }
 
-    /// Reads the table again; an error of the schema when it is not what the plan was made for.
+    /// Reads the table again; returns a schema error if it differs from the table that the plan was made for.
     pub(crate) async fn check_again(&self, connection: &mut MySqlConnection) -> Result<(), Failed> {
         let now = Table::read(connection, &self.database, self.schema.table()).await.map_err(Failed::asked)?;
         let is_the_same = now.as_ref() == Some(&*self.table);
@@ -138,7 +139,7 @@ impl MySqlPlan {
         if is_the_same { Ok(()) } else { Err(outdated("it was changed")) }
     }
 
-    /// As [`check_again`](Self::check_again), unless that was done for another schema of the table in the last `max_age`.
+    /// As [`check_again`](Self::check_again), unless another schema of the table did so in the last `max_age`.
     pub(crate) async fn check_in_time(
         &self,
         connection: &mut MySqlConnection,
@@ -150,8 +151,9 @@ impl MySqlPlan {
         }
     }
 
-    /// Looks at the session and the table, and has the server check statement and rights. No packet is larger than
-    /// `packet`. What was read for another schema of the table counts for `max_age`, unless something is wrong with it.
+    /// Checks the session and the table, and lets the server check statement and rights. No packet is larger than
+    /// `packet`. A definition that was read for another schema of the table is reused for `max_age`, unless a check
+    /// fails.
     pub(crate) async fn make(
         connection: &mut MySqlConnection,
         schema: &Schema,
@@ -171,7 +173,7 @@ impl MySqlPlan {
         check_names(schema).map_err(|text| problem(schema, &text))?;
         let Some(table) = Table::read(connection, &database, schema.table()).await.map_err(Failed::asked)? else {
             check_dots(schema).map_err(|text| problem(schema, &text))?;
-            // The server knows whether there is none or it is not for this user.
+            // The server knows whether the table is missing or not visible to this user.
             try_statement(connection, &insert(schema, 1, OnDuplicate::Fail)).await?;
             return Err(problem(schema, "it does not exist; create it before rows are submitted"));
         };
@@ -204,7 +206,7 @@ impl MySqlPlan {
         packet.fetch_min(session.max_allowed_packet, Ordering::Relaxed);
         let packet = packet.load(Ordering::Relaxed);
         let text_of_rows = |rows| insert(schema, rows, OnDuplicate::Fail).len();
-        // The text of a statement is a packet too: an expression and a comma per value, two bytes per row.
+        // The text of a statement is also a packet: an expression and a comma per value, two bytes per row.
         let text_of_row: usize = storage.iter().map(|storage| storage.form.expression().len() + 1).sum();
         let preparable = (packet.saturating_sub(text_of_rows(1) * 2) / (text_of_row + 2)).clamp(1, PREFERRED_ROWS);
         let max_rows = rows_per_statement(columns, MAX_BINDS, preparable)
@@ -215,7 +217,7 @@ impl MySqlPlan {
             max_rows,
             max_bytes: packet.min(PREFERRED_BYTES).saturating_sub(PACKET_HEADER),
             max_allowed_packet: packet,
-            // A key that is read before it is committed may be undone: then only the insert knows.
+            // An uncommitted key may be rolled back after it is read, so only the insert is reliable.
             keys: KeySearch::new(schema, &table.columns).filter(|_| !session.reads_uncommitted),
             expects_duplicates: AtomicBool::new(false),
             statements: Statements::default(),
@@ -225,7 +227,7 @@ impl MySqlPlan {
             table,
             checked_at: Mutex::new(Instant::now()),
         };
-        // Checks the rights, and what the catalog does not show.
+        // Checks the rights, and properties that the catalog does not show.
         try_statement(connection, &plan.insert(1).sql).await?;
         if let (Way::Ignore(IgnoreWith::Exact), Some(keys)) = (way, &plan.keys) {
             try_statement(connection, &keys.select(1).sql).await?;
@@ -244,13 +246,13 @@ fn database_of(schema: &Schema, session: &Session) -> Result<String, Failed> {
     database.ok_or_else(|| problem(schema, "no database is chosen; name one in the dsn, or qualify the table"))
 }
 
-/// Has the pipeline make another plan.
+/// Makes the pipeline create another plan.
 pub(crate) fn outdated(why: &str) -> Failed {
     Failed::unsent(SinkError::new(ErrorClass::Schema, format!("the table must be read again: {why}")))
 }
 
-/// Has the server parse the statement and check the rights of the user; nothing is executed, and nothing stays prepared:
-/// a statement that this connection has prepared before would not be sent again.
+/// Makes the server parse the statement and check the rights of the user. Nothing is executed, and nothing stays
+/// prepared: a statement that this connection has already prepared would not be sent again.
 async fn try_statement(connection: &mut MySqlConnection, sql: &str) -> Result<(), Failed> {
     connection.describe(sql).await.map(drop).map_err(Failed::asked)
 }

@@ -1,13 +1,13 @@
 //! Owns the names of sessions at the server, and which servers have them.
 //! Must not know rows, plans or batches, nor how a session is ended.
 //!
-//! A connection id names a session only together with its server and the time for which the server has run: ids begin
-//! anew when it restarts, and another server has the same ids. Within one run ids only grow, so none is used twice.
+//! A connection id identifies a session only together with its server and the server's uptime: ids start again after
+//! a restart, and another server has the same ids. Between restarts ids only grow, so none is used twice.
 //!
-//! Example: a write on connection 7 is given up. From another connection: is it the same server, by host, port and
-//! identity? Has it run for longer than session 7 exists? Then `KILL 7`, and again a look at the process list until 7 is
-//! gone. When the server has restarted since, session 7 went with it. What the network delivers later for a session
-//! that is gone finds a closed socket.
+//! Example: a write on connection 7 is abandoned. A second connection checks whether it reaches the same server, by
+//! host, port and identity, and whether the server has run for longer than session 7 exists. Then it sends `KILL 7`
+//! and checks the process list until 7 is gone. If the server has restarted since, session 7 ended with it. Data that
+//! the network delivers later for an ended session reaches a closed socket.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::classify::Failed;
 
-/// How far the times of client and server may be apart: both round, and a server may set its clock.
+/// Tolerance between the clocks of client and server: both round, and a server may adjust its clock.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(3);
 
 /// A session of a server.
@@ -28,15 +28,15 @@ pub(crate) struct SessionName {
     pub(crate) id: u64,
     /// `user@host` as the server sees it.
     pub(crate) user: String,
-    /// Which server it is.
+    /// The identity of the server.
     pub(crate) server: String,
-    /// Seconds for which the server had run when the name was asked for.
+    /// Uptime of the server in seconds when the name was queried.
     pub(crate) uptime: u64,
-    /// Before it was asked for, and after the answer.
+    /// The times before the query and after the answer.
     pub(crate) asked: (Instant, Instant),
 }
 
-/// The name of the session that a connection of the pipeline has now: its driver may replace the connection.
+/// The name of the current session of a pipeline connection: the driver may replace the session.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SharedName(Arc<Shared>);
 
@@ -48,7 +48,7 @@ struct Shared {
 }
 
 impl SharedName {
-    /// Notes the size of the statement that is sent now.
+    /// Records the size of the statement that is being sent.
     pub(crate) fn sends(&self, bytes: usize) {
         self.0.bytes.store(bytes, Ordering::Relaxed);
     }
@@ -70,12 +70,12 @@ impl SharedName {
     }
 }
 
-/// What a server is, as far as sessions go.
+/// The kind of server, for the handling of sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ServerKind {
     MySql,
     MariaDb,
-    /// `KILL` means something else there, or sessions are shared.
+    /// `KILL` has another meaning there, or sessions are shared.
     Other,
 }
 
@@ -93,8 +93,8 @@ impl ServerKind {
         }
     }
 
-    /// One row: connection id, user, server, and seconds since its start. Nothing is set, so that no proxy pins the
-    /// connection to this client.
+    /// Returns one row: connection id, user, server, and seconds since its start. It sets no variable, so that no
+    /// proxy pins the connection to this client.
     fn name_query(self) -> &'static str {
         match self {
             Self::MariaDb => {
@@ -109,7 +109,7 @@ impl ServerKind {
     }
 }
 
-/// What a sink knows about its server's sessions.
+/// State of a sink about its server's sessions.
 #[derive(Default)]
 pub(crate) struct Sessions {
     kind: OnceLock<ServerKind>,
@@ -118,10 +118,10 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
-    /// Asks for the name of a connection's session; `None` when it cannot be ended from another connection.
+    /// Queries the name of a connection's session; `None` if another connection cannot end it.
     ///
     /// # Errors
-    /// The link is lost.
+    /// The connection is lost.
     pub(crate) async fn name(&self, connection: &mut MySqlConnection) -> Result<Option<SessionName>, Failed> {
         match self.ask(connection).await {
             Ok(Some(name)) => Ok(Some(name)),
@@ -131,7 +131,7 @@ impl Sessions {
             }
             Err(error @ sqlx::Error::Database(_)) => {
                 let Failed { error, .. } = Failed::asked(error);
-                self.warn(&format!("the server does not name it: {error}"));
+                self.warn(&format!("its name cannot be read: {error}"));
                 Ok(None)
             }
             Err(error) => Err(Failed::asked(error)),
@@ -142,13 +142,13 @@ impl Sessions {
         if let Some(kind) = self.kind.get() {
             return Ok(*kind);
         }
-        // In these words a proxy answers for itself.
+        // A proxy answers this exact query itself.
         let comment = connection.fetch_one("select @@version_comment limit 1").await?;
         let version = connection.fetch_one("SELECT VERSION()").await?;
         Ok(*self.kind.get_or_init(|| ServerKind::of(&text(&version, 0), &text(&comment, 0))))
     }
 
-    /// Whether a proxy answers that shares sessions; also when it is not known.
+    /// Whether a proxy that shares sessions answers; also true if it is not known.
     pub(crate) async fn is_shared(&self, connection: &mut MySqlConnection) -> bool {
         !matches!(self.kind(connection).await, Ok(ServerKind::MySql | ServerKind::MariaDb))
     }
@@ -169,13 +169,13 @@ impl Sessions {
     pub(crate) fn warn(&self, why: &str) {
         if !self.has_warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                "the session of a write that is given up cannot be ended: {why}; such a write may still overwrite newer \
+                "the session of an abandoned write cannot be ended: {why}; such a write may still overwrite newer \
                  rows, unless late_write_limit says how long that is possible"
             );
         }
     }
 
-    /// Warns once of connections that come from the pool with something open.
+    /// Warns once about connections that the pool returns with an open transaction.
     pub(crate) fn warn_in_use(&self) {
         if !self.has_warned_in_use.swap(true, Ordering::Relaxed) {
             tracing::warn!(
@@ -192,11 +192,11 @@ pub(crate) fn is_shared(host: &str) -> bool {
     host.ends_with(".rds.amazonaws.com") && host.contains(".proxy-")
 }
 
-/// Whether the server was started after the session: it had run for `first` seconds when the session was named, and
-/// has run for `uptime` seconds now, between `age.0` and `age.1` later.
+/// Whether the server was started after the session. Its uptime was `first` seconds when the session was named, and
+/// is `uptime` seconds now, between `age.0` and `age.1` later.
 ///
-/// A server that was started after the session has run for less time than the session exists. So has one that had
-/// just started when the session was named; that one has run on since, which tells them apart.
+/// A server that was started after the session has a shorter uptime than the session's age. So may a server that
+/// had just started when the session was named, but its uptime has grown since.
 pub(crate) fn has_restarted(first: u64, age: (Duration, Duration), uptime: u64) -> bool {
     let uptime = Duration::from_secs(uptime);
     let is_younger = uptime <= age.1 + Duration::from_secs(1);
@@ -207,7 +207,8 @@ pub(crate) fn user_of(user_and_host: &str) -> &str {
     user_and_host.rsplit_once('@').map_or(user_and_host, |(user, _)| user)
 }
 
-/// Whether the process list shows a session of this user; its host has the port of the client behind it.
+/// Whether the entry of the process list belongs to this user; its host is followed by the port of the
+/// client.
 pub(crate) fn is_of(user_and_host: &str, user: &str, host: &str) -> bool {
     let (name, from) = user_and_host.rsplit_once('@').unwrap_or((user_and_host, ""));
     let port = host.strip_prefix(from);
@@ -233,20 +234,20 @@ mod tests {
             let result = has_restarted(first, (age, age + Duration::from_millis(300)), uptime);
             assert_eq!(result, restarted, "{first} s, {age:?} later {uptime} s");
         };
-        // It runs on, with what rounding and clocks do.
+        // No restart, within the tolerance of rounding and clocks.
         check(1_000, 60, 1_060, false);
         check(1_000, 60, 1_058, false);
         check(0, 60, 60, false);
         check(0, 60, 58, false);
         check(0, 0, 0, false);
-        // The server's clock was set back: it has run longer than the session exists, so it is the same.
+        // The server's clock was set back: its uptime exceeds the session's age, so it has not restarted.
         check(1_000, 60, 900, false);
-        // Started while the session existed.
+        // The server was started after the session.
         check(1_000, 60, 10, true);
         check(1_000, 60, 60, true);
         check(1_000, 1, 1, true);
         check(5, 60, 30, true);
-        // Too near to say: then the process list decides.
+        // Too close to decide: the process list decides.
         check(1, 60, 59, false);
     }
 

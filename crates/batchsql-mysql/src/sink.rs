@@ -1,4 +1,4 @@
-//! Owns the sink: what MySQL can take, its settings, and the steps of a write around the rows.
+//! Owns the sink: its capabilities, its settings, and the steps of a write around the rows.
 //! Must not know SQL text.
 
 use std::fmt;
@@ -45,7 +45,7 @@ impl MySqlSink {
     /// Connects by DSN, see [`MySqlOptions`].
     ///
     /// # Errors
-    /// A DSN that makes no sense, or a server that does not take the connection within the connect timeout.
+    /// The DSN is invalid, or the server does not accept the connection within the connect timeout.
     ///
     /// # Cancel safety
     /// A cancelled call leaves nothing open.
@@ -53,10 +53,11 @@ impl MySqlSink {
         Self::with_options(&dsn.parse()?).await
     }
 
-    /// Opens one connection at once, so that a mistake shows here, and others when they are needed.
+    /// Opens one connection at once, so that a configuration error is reported here, and others when they are
+    /// needed.
     ///
     /// # Errors
-    /// The server does not take the connection within the connect timeout.
+    /// The server does not accept the connection within the connect timeout.
     ///
     /// # Cancel safety
     /// A cancelled call leaves nothing open.
@@ -67,12 +68,12 @@ impl MySqlSink {
     }
 
     /// As [`connect`](Self::connect), but nothing is sent to the server before the first row or
-    /// [`prepare`](batchsql_core::BatchSql::prepare): a program can start while its database is down. Rows wait for
-    /// `retry_for` while it cannot be reached, and then expire; where it refuses the login or has no such database, they
-    /// wait for `park_for` and are then rejected.
+    /// [`prepare`](batchsql_core::BatchSql::prepare): a program can start while its database is down. While the
+    /// server cannot be reached, rows wait for `retry_for` and then expire; if it rejects the login or has no such
+    /// database, they wait for `park_for` and are then rejected.
     ///
     /// # Errors
-    /// A DSN that makes no sense.
+    /// The DSN is invalid.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -102,14 +103,14 @@ impl MySqlSink {
     }
 
     /// Writes through a pool of yours. Its sessions must be strict (`STRICT_ALL_TABLES` or `STRICT_TRANS_TABLES` in
-    /// `sql_mode`), in autocommit and in `utf8mb4`, and in UTC where a `timestamptz` goes into a TIMESTAMP column:
-    /// a table is refused when the session that first looks at it is not.
+    /// `sql_mode`), in autocommit and in `utf8mb4`, and in UTC if a `timestamptz` is written to a TIMESTAMP
+    /// column: otherwise the table is rejected when a session first reads its definition.
     ///
     /// `statement_cache_capacity` of the pool's connect options bounds the prepared statements per connection;
-    /// it must not be 0, or every batch is prepared anew, twice.
+    /// it must not be 0, or every batch is prepared twice.
     ///
-    /// A connection that comes from the pool with a transaction that is open (by `START TRANSACTION` as text), or not in
-    /// autocommit, is closed, with a warning: what is written on it would be part of that. Finding it out costs one
+    /// A connection that comes from the pool with an open transaction (by `START TRANSACTION` as text), or not in
+    /// autocommit, is closed, with a warning: a batch on it would be part of that transaction. The check costs one
     /// round trip each time a connection is taken from the pool.
     pub fn new(pool: MySqlPool) -> Self {
         Self {
@@ -146,32 +147,32 @@ impl MySqlSink {
         self
     }
 
-    /// Where a statement has its values; default [`ValuesInText::Auto`], which with a pool of yours is never in its text:
-    /// `sqlx` logs the texts of slow statements, unless the connect options say otherwise.
+    /// How a statement sends its values; default [`ValuesInText::Auto`], which with a pool of yours is never in its
+    /// text: `sqlx` logs the texts of slow statements, unless the connect options disable it.
     #[must_use]
     pub fn values_in_text(mut self, when: ValuesInText) -> Self {
         self.values_in_text = when;
         self
     }
 
-    /// What is done about a write that was given up; default [`AbandonedWrites::Kill`].
+    /// What happens to an abandoned write; default [`AbandonedWrites::Kill`].
     #[must_use]
     pub fn abandoned_writes(mut self, way: AbandonedWrites) -> Self {
         self.abandoned_writes = way;
         self
     }
 
-    /// How long a write that was given up may still take effect where its session cannot be ended; default: not known.
-    /// A lane with an order waits so long before its next write. See [`MySqlOptions::late_write_limit`].
+    /// How long an abandoned write may still take effect if its session cannot be ended; default: not known. An
+    /// ordered lane waits this long before its next write. See [`MySqlOptions::late_write_limit`].
     #[must_use]
     pub fn with_late_write_limit(mut self, limit: Duration) -> Self {
         self.late_write_limit = Some(limit);
         self
     }
 
-    /// Interval after which the definition of a table is read again while every row of it is accepted; default 60 s.
-    /// Within the interval, a change that the server reports no error for may lose digits or insert rows twice: a
-    /// DATETIME(6) that becomes a DATETIME, a unique index that is dropped.
+    /// Interval after which the definition of a table is read again while all its rows are accepted; default 60 s.
+    /// Within the interval, a change for which the server reports no error may lose digits or insert rows twice: a
+    /// DATETIME(6) that becomes a DATETIME, a dropped unique index.
     #[must_use]
     pub fn table_check_interval(mut self, interval: Duration) -> Self {
         self.table_check_interval = interval;
@@ -195,7 +196,7 @@ impl MySqlSink {
             plan.check_in_time(link.connection, self.table_check_interval).await?;
         }
         match write::write_rows(link, plan, rows).await {
-            // It is about to be rejected, perhaps because the table is not what the plan was made for.
+            // The row is about to be rejected, perhaps because the table has changed since the plan was made.
             Err(failed) if failed.is_about_values() && (rows.len() == 1 || link.attempt.is_atomic()) => {
                 match plan.check_again(link.connection).await {
                     Ok(()) => Err(failed),
@@ -207,10 +208,10 @@ impl MySqlSink {
         }
     }
 
-    /// The largest packet that may be sent. A connection that has nothing prepared is a new one, and may take less than
-    /// those before it: a server that gets more hangs up, and nobody knows what it has done.
+    /// The largest packet that may be sent. A connection without prepared statements is new, and its limit may be
+    /// lower than before: a server that receives a larger packet closes the connection, and the outcome is unknown.
     async fn packet_of(&self, connection: &mut MySqlConnection) -> Result<usize, Failed> {
-        // Our own pool has asked when it opened the connection.
+        // Our own pool queried the limit when it opened the connection.
         if !self.source.is_ours && connection.cached_statements_size() == 0 {
             let before = Instant::now();
             connection.ping().await.map_err(Failed::asked)?;
@@ -254,10 +255,10 @@ impl Sink for MySqlSink {
         true
     }
 
-    /// Far from the server, where a batch of any size is one round trip: with 10 ms, inserts came to 138k rows/s against
-    /// 147k with batches of 500, updates to 174k against 128k; with 50 ms to 71k against 46k, and 73k against 35k (MariaDB
-    /// 10.11, `cargo xtask bench distance --db mysql`). The distance is known from the connection that
-    /// [`connect`](MySqlSink::connect) has opened; without one, batches do not grow.
+    /// True with a long round trip, if a batch of any size is one round trip. With 10 ms, inserts reached 138k rows/s
+    /// against 147k with batches of 500, updates to 174k against 128k; with 50 ms to 71k against 46k, and 73k against
+    /// 35k (MariaDB 10.11, `cargo xtask bench distance --db mysql`). The round trip is measured on the connection
+    /// that [`connect`](MySqlSink::connect) opens; without one, batches do not grow.
     fn prefers_large_batches(&self) -> bool {
         let unusual = Unusual::of(self.values_in_text, self.learned.round_trip(), self.source.is_ours);
         matches!(unusual, Unusual::Text | Unusual::AlwaysText) && self.learned.round_trip() >= WORTH_GROWING
@@ -292,8 +293,8 @@ impl Sink for MySqlSink {
         self.source.watcher.end(&self.source.pool, &self.source.sessions, name).await
     }
 
-    /// The process list shows it as working on a command. A packet that is still on its way to the server is not shown:
-    /// while a large one is sent, nothing is said.
+    /// Whether the process list shows the session as executing a command. The list does not show a packet that is
+    /// still in transit, so the answer is not known while a large one is sent.
     async fn is_working(&self, session: &Session) -> Result<Option<bool>, SinkError> {
         let Some(name) = session.name::<SharedName>() else { return Ok(None) };
         self.source.renew_password().await?;
@@ -312,8 +313,8 @@ impl Sink for MySqlSink {
         conn.end(plan)
     }
 
-    /// Dropping the returned future closes the connection; the server undoes an open transaction. A statement that is
-    /// a transaction of its own, or a COMMIT, may still be carried out, which is why the pipeline then calls the rows
+    /// Dropping the returned future closes the connection; the server rolls back an open transaction. A statement
+    /// that is its own transaction, or a COMMIT, may still be executed, so the pipeline then reports the rows as
     /// `Unknown`.
     async fn write(
         &self,
@@ -326,7 +327,7 @@ impl Sink for MySqlSink {
         let session = conn.named.clone();
         conn.begin().await?;
         if !conn.is_autocommit() {
-            // The next look at the table says what to do.
+            // The next check of the table reports what to do.
             return conn.end(Err(outdated("the session is not in autocommit")));
         }
         let connection = conn.begin().await?;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use batchsql_sql::KeptSizes;
 
-/// Rows per statement, also where more would fit.
+/// Maximum rows per statement, even if more would fit.
 pub(crate) const PREFERRED_ROWS: usize = 10_000;
 
 /// The text of a statement, and whether it stays prepared.
@@ -15,7 +15,7 @@ pub(crate) struct Statement {
     pub(crate) keep: bool,
 }
 
-/// Statements by size; those of sizes that come again keep their text.
+/// Statements by size; sizes that repeat keep their text.
 #[derive(Default)]
 pub(crate) struct Statements(Mutex<(KeptSizes, HashMap<usize, Arc<str>>)>);
 
@@ -30,7 +30,7 @@ impl Statements {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).0.keeps(size)
     }
 
-    /// The statement for `size` rows or keys; `text` makes it.
+    /// The statement for `size` rows or keys; `text` creates its text.
     pub(crate) fn get(&self, size: usize, text: impl FnOnce() -> String) -> Statement {
         let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (sizes, texts) = &mut *guard;
@@ -40,7 +40,7 @@ impl Statements {
         }
         let sql: Arc<str> = text().into();
         if keep {
-            // A size that is not kept any more is rarely asked for: its text goes when there are too many.
+            // A size that is no longer kept is rarely used: its text is removed when there are too many.
             if texts.len() >= KeptSizes::bound(PREFERRED_ROWS) {
                 texts.clear();
             }

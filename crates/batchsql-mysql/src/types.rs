@@ -1,4 +1,4 @@
-//! Owns which value goes into which column type, and in which form.
+//! Owns which column types accept which values, and in which form.
 //! Must not know statements or connections.
 //!
 //! Types and their limits: <https://dev.mysql.com/doc/refman/8.0/en/data-types.html> and
@@ -13,20 +13,21 @@ use crate::guard::Guard;
 /// How the values of a column are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// Numbers and bytes as they are; calendar values as ISO text.
+    /// Numbers and bytes unchanged; calendar values as ISO text.
     Plain,
-    /// The usual 36 characters.
+    /// The UUID as text of 36 characters.
     UuidText,
     /// Text of digits 0 and 1 as a number.
     Bits,
-    /// Text that a function of the server makes a geometry of.
+    /// Text that a function of the server converts to a geometry.
     Geometry,
-    /// The same, given twice: MariaDB makes NULL of a text that is none, and then takes the text itself, which it refuses.
+    /// The same, but the value is sent twice: MariaDB converts invalid text to NULL, and then uses the text itself,
+    /// which it rejects.
     GeometryOrText,
 }
 
 impl Form {
-    /// The value in a statement.
+    /// The SQL expression of the value.
     pub(crate) fn expression(self) -> &'static str {
         match self {
             Self::Plain | Self::UuidText | Self::Bits => "?",
@@ -35,7 +36,7 @@ impl Form {
         }
     }
 
-    /// How often the value stands there.
+    /// The number of placeholders in the expression.
     pub(crate) fn placeholders(self) -> usize {
         if self == Self::GeometryOrText { 2 } else { 1 }
     }
@@ -48,7 +49,7 @@ pub(crate) struct Storage {
     pub(crate) guard: Guard,
 }
 
-/// How values of a type are stored in a column, or why the column would change them.
+/// How values of a type are stored in a column, or why the column cannot store them unchanged.
 pub(crate) fn storage(ty: ColumnType, column: &TableColumn, session: &Session) -> Result<Storage, &'static str> {
     let plain = |guard| Ok(Storage { form: Form::Plain, guard });
     let data_type = column.data_type.as_str();

@@ -1,4 +1,4 @@
-//! Owns the connection from which other sessions are looked for and ended.
+//! Owns the connection that finds and ends other sessions.
 //! Must not know rows, plans or batches.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,54 +13,55 @@ use tokio::time::{sleep, timeout};
 use crate::classify::{Failed, number};
 use crate::session::{SessionName, Sessions, SharedName, has_restarted, is_of, text, user_of};
 
-/// Connections that are opened to find the server of a session, where one address leads to several servers.
+/// Connections that are opened to find the server of a session, if one address leads to several servers.
 const MAX_SERVERS: usize = 4;
 
-/// The longest time for opening a connection, so that some is left to use it.
+/// The time limit for opening a connection, so that some time is left to use it.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The longest wait for a connection of the pool, where no other one can be opened.
+/// The longest wait for a connection of the pool, if no other one can be opened.
 const POOL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Pauses between two looks for a session that was killed.
+/// Pauses between checks for a killed session, in milliseconds.
 const LOOKS: [u64; 7] = [5, 20, 50, 100, 200, 400, 400];
 
-/// A statement above this size may be on its way for long while the server shows the session as idle.
+/// A statement above this size, in bytes, may be in transit for a long time while the server shows the
+/// session as idle.
 const MAX_SENT_AT_ONCE: usize = 1 << 20;
 
-/// Looks for sessions, and ends them.
+/// Finds sessions and ends them.
 #[derive(Default)]
 pub(crate) struct Watcher {
-    /// Opened when it is first needed, and taken out while it is used: one that is left in the middle is closed.
+    /// Opened on first use, and taken out during use, so that a cancelled use closes it.
     own: Mutex<Option<MySqlConnection>>,
 }
 
-/// The connection from which a session is looked for.
+/// The connection that searches for a session.
 enum From {
     Own(MySqlConnection),
     /// No further connection could be opened.
     Pooled(Borrowed),
 }
 
-/// A connection of the pool, which is closed when it is dropped in the middle of something.
+/// A connection of the pool that is closed if it is dropped during use.
 struct Borrowed(Option<PoolConnection<MySql>>);
 
-/// What was found at the end of a connection.
+/// The result of a search for a session.
 #[derive(Debug, PartialEq, Eq)]
 enum Found {
     AnotherServer,
     Gone,
-    /// It is there, and works on a command or not.
+    /// The session exists, and executes a command or not.
     There {
         is_working: bool,
     },
-    /// It cannot be known, and why.
+    /// The state cannot be determined, and why.
     Hidden(&'static str),
-    /// The user may not end it.
+    /// The user has no right to end it.
     Refused,
 }
 
-/// What is to be done with a session.
+/// What to do with a session.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Task {
     Look,
@@ -68,10 +69,10 @@ enum Task {
 }
 
 impl Watcher {
-    /// Ends the session of a connection on which a write was given up.
+    /// Ends the session of a connection with an abandoned write.
     ///
     /// # Errors
-    /// The server cannot be asked now.
+    /// The server cannot be queried now.
     ///
     /// # Cancel safety
     /// The connection that it uses is closed.
@@ -85,7 +86,7 @@ impl Watcher {
         let why = match self.find(pool, sessions, &name, Task::End).await? {
             Found::Gone => return Ok(SessionEnd::Ended),
             Found::There { .. } => return Ok(SessionEnd::Pending),
-            Found::AnotherServer => "its server is not found at the address of the pool",
+            Found::AnotherServer => "its server was not found at the address of the pool",
             Found::Hidden(why) => why,
             Found::Refused => "the user may not KILL its own sessions",
         };
@@ -93,10 +94,10 @@ impl Watcher {
         Ok(SessionEnd::Impossible)
     }
 
-    /// Whether the server works on something that the session was sent; `None` where that is not known.
+    /// Whether the server is executing a command of the session; `None` if that is not known.
     ///
     /// # Errors
-    /// The server cannot be asked now.
+    /// The server cannot be queried now.
     ///
     /// # Cancel safety
     /// The connection that it uses is closed.
@@ -136,7 +137,7 @@ impl Watcher {
                     self.keep(from);
                     return Ok(found);
                 }
-                // The server may have closed it meanwhile.
+                // The server may have closed it in the meantime.
                 Err(_) if is_kept => {}
                 Err(error) => return Err(Failed::asked(error).error),
             }
@@ -147,7 +148,7 @@ impl Watcher {
     fn keep(&self, from: From) {
         match from {
             From::Own(own) => *self.own() = Some(own),
-            // It goes back to the pool.
+            // The connection returns to the pool.
             From::Pooled(mut borrowed) => drop(borrowed.0.take()),
         }
     }
@@ -177,7 +178,7 @@ async fn find_from(
     name: &SessionName,
     task: Task,
 ) -> sqlx::Result<Found> {
-    let Some(own) = sessions.ask(connection).await? else { return Ok(Found::Hidden("the server does not name it")) };
+    let Some(own) = sessions.ask(connection).await? else { return Ok(Found::Hidden("its name cannot be read")) };
     if own.server != name.server {
         return Ok(Found::AnotherServer);
     }
@@ -186,13 +187,13 @@ async fn find_from(
         return Ok(Found::Gone);
     }
     if user_of(&own.user) != user_of(&name.user) {
-        return Ok(Found::Hidden("the pool connects as another user now"));
+        return Ok(Found::Hidden("the pool now connects as another user"));
     }
     let mut found = listed(connection, own.id, name).await?;
     if task == Task::Look || !matches!(found, Found::There { .. }) {
         return Ok(found);
     }
-    // The look was on this connection, so that the server is the same.
+    // The check used this connection, so the server is the same.
     match connection.execute(&*format!("KILL {}", name.id)).await {
         Ok(_) => {}
         Err(sqlx::Error::Database(error)) if number(error.as_ref()) == NO_SUCH_SESSION => {}
@@ -209,14 +210,14 @@ async fn find_from(
     Ok(found)
 }
 
-/// What the process list shows of a session.
+/// The state of a session in the process list.
 async fn listed(connection: &mut MySqlConnection, own: u64, name: &SessionName) -> sqlx::Result<Found> {
     let list =
         format!("SELECT ID, USER, HOST, COMMAND FROM information_schema.PROCESSLIST WHERE ID IN ({own}, {})", name.id);
     let list = connection.fetch_all(&*list).await?;
     let find = |id: u64| list.iter().find(|row| text(row, 0) == id.to_string());
     if find(own).is_none() {
-        return Ok(Found::Hidden("the user does not see its sessions in the process list"));
+        return Ok(Found::Hidden("the user cannot see its sessions in the process list"));
     }
     let Some(session) = find(name.id) else { return Ok(Found::Gone) };
     if !is_of(&name.user, &text(session, 1), &text(session, 2)) {
@@ -240,11 +241,11 @@ impl Drop for Borrowed {
     }
 }
 
-/// `ER_NO_SUCH_THREAD`: it has ended meanwhile.
+/// `ER_NO_SUCH_THREAD`: it has already ended.
 const NO_SUCH_SESSION: u16 = 1094;
 
-/// Whether the server does not let this user end a session, whenever it is asked.
+/// Whether the server permanently denies this user the right to end a session.
 fn is_refusal(code: u16) -> bool {
-    // Not the owner, missing rights, not supported, not understood.
+    // Not the owner, missing rights, not supported, syntax error.
     matches!(code, 1044 | 1045 | 1064 | 1095 | 1142 | 1227 | 1235 | 1370 | 1698)
 }

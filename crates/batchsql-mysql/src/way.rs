@@ -1,4 +1,4 @@
-//! Owns which statement a conflict rule becomes.
+//! Owns the choice of the statement for a conflict rule.
 //! Must not know tables or connections.
 
 use batchsql_core::{Conflict, Schema};
@@ -6,12 +6,12 @@ use batchsql_sql::mysql::OnDuplicate;
 
 use crate::options::{IgnoreWith, ReplaceWith};
 
-/// How rows meet those that are there.
+/// How rows with existing keys are handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// One statement says it all: a plain insert, an update, a replace.
+    /// One statement is enough: a plain insert, an update, a replace.
     Direct(OnDuplicate),
-    /// Rows whose key is there are left out; the outcome says which.
+    /// Rows with an existing key are left out; the outcome says which.
     Ignore(IgnoreWith),
 }
 

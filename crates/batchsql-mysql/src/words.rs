@@ -1,16 +1,16 @@
-//! Owns what is said of an error: the server's own message where it cannot hold a value, otherwise our words.
+//! Owns error messages: the server's own message if it cannot contain a value, otherwise our own text.
 //! Must not know classes or stages.
 //!
-//! Where rows were sent, nothing of the server's message is repeated but names that the catalog has too: of a column, an
-//! index or a constraint of the table. A trigger may put a value into its message and give it any code.
+//! If rows were sent, only names from the server's message are used that the catalog also has: a column, an index or
+//! a constraint of the table. A trigger may put a value into its message and use any code.
 
 use crate::catalog::Table;
 
 /// `ER_SIGNAL_EXCEPTION`: a trigger refused the row.
 pub(crate) const RAISED: u16 = 1644;
 
-/// Says what the answer to a question without values means, in the server's words where they name only tables, columns
-/// and users.
+/// The message for an error of a request without values. It uses the server's message if that names only tables,
+/// columns and users.
 pub(crate) fn asked(code: u16, message: &str) -> String {
     match code {
         1146 => format!("{message}; create it before rows are submitted"),
@@ -19,7 +19,7 @@ pub(crate) fn asked(code: u16, message: &str) -> String {
     }
 }
 
-/// Says what the answer to a statement with values means.
+/// The message for an error of a statement with values.
 pub(crate) fn sent(code: u16, message: &str, table: &Table) -> String {
     let words = description(code);
     match named_part(code, message, table) {
@@ -53,7 +53,7 @@ fn named_part(code: u16, message: &str, table: &Table) -> Option<String> {
     }
 }
 
-/// The name at the start of a text, without quotes and what it is a part of: `` `d`.`t`.`c` at row 1`` is `c`.
+/// The name at the start of a text, without quotes and qualifiers: `` `d`.`t`.`c` at row 1`` is `c`.
 fn last_name(text: &str) -> &str {
     let Some(quote) = text.chars().next().filter(|quote| matches!(quote, '\'' | '`')) else { return "" };
     let between = format!("{quote}.{quote}");
@@ -61,7 +61,7 @@ fn last_name(text: &str) -> &str {
     while let Some((name, after)) = rest.split_once(quote) {
         match rest.split_once(&between) {
             Some((first, next)) if first == name => rest = next,
-            // Also `t.c` within one pair of quotes.
+            // This also handles `t.c` within one pair of quotes.
             _ => return name.rsplit('.').next().unwrap_or(name),
         }
         debug_assert!(after.len() < text.len());
@@ -69,7 +69,7 @@ fn last_name(text: &str) -> &str {
     ""
 }
 
-/// Whether the server's message holds names and numbers only, where no row was sent.
+/// Whether the server's message contains only names and numbers, if no row was sent.
 fn is_quotable(code: u16) -> bool {
     matches!(
         code,
@@ -79,51 +79,51 @@ fn is_quotable(code: u16) -> bool {
 
 fn description(code: u16) -> &'static str {
     match code {
-        1022 | 1062 | 1169 | 1586 | 1859 => "a unique index has this row's key already",
-        1048 | 1138 | 1263 => "a column that takes no NULL got one",
+        1022 | 1062 | 1169 | 1586 | 1859 => "a unique index already has this row's key",
+        1048 | 1138 | 1263 => "a NOT NULL column got a NULL value",
         1264 => "a number is out of the range of its column",
         1265 => "a value does not fit its column",
         1292 | 1366 | 1367 | 1411 | 1416 | 1525 | 3037 => "a value is not one that its column can hold",
         1406 => "a value is too long for its column",
-        1216 | 1452 => "a foreign key finds no row in the table that it refers to",
+        1216 | 1452 => "a foreign key refers to a row that does not exist",
         1217 | 1451 => "another table refers to the row by a foreign key",
         3819 | 4025 => "a CHECK constraint refused the row",
         1300 | 1977 | 3854 | 3988 => "a text has a character that its column's character set does not have",
         1526 | 1748 => "the table has no partition for this row",
         RAISED | 1645 => "a trigger refused this row",
-        1172 | 1242 => "an expression or a trigger of the table found more rows than one",
+        1172 | 1242 => "an expression or a trigger of the table found more than one row",
         1329 => "a trigger of the table found no row",
         1339 => "a trigger of the table has no case for this row",
         1365 | 1690 => "a number is out of range in an expression of the table",
         3140 | 3141 | 3144 | 3156 | 4038 => "a text is not a JSON document that the server accepts",
         1118 => "the row is larger than the table's engine allows",
-        1054 => "a column was not found; look at the table and its triggers",
+        1054 => "a column was not found; check the table and its triggers",
         1146 => {
-            "a table was not found: this one, or one that a trigger or a foreign key of it needs; look at the table and \
+            "a table was not found: this one, or one that a trigger or a foreign key of it needs; check the table and \
              its triggers"
         }
         1305 => "a routine was not found that a trigger or an expression of the table needs; create it",
-        1364 => "a column without a default got no value; look at the table and its triggers",
+        1364 => "a column without a default got no value; check the table and its triggers",
         1442 => {
             "a trigger of the table writes to the table itself, which the server does not allow; change the trigger"
         }
         1142 | 1143 | 1227 | 1370 => "the user lacks a right on the table, or on what its triggers use; grant it",
-        1449 => "the user who defined a trigger or a view does not exist; create the user, or the trigger anew",
+        1449 => "the user who defined a trigger or a view does not exist; create the user, or recreate the trigger",
         1044 | 1045 | 1698 => "the server refused the user; check user, password and rights",
-        1040 | 1203 | 1226 => "the server takes no more connections; wait, or raise the limit",
+        1040 | 1203 | 1226 => "the server accepts no more connections; wait, or raise the limit",
         1205 => "another transaction held a lock for too long",
-        1213 => "the server undid the transaction because of a deadlock",
-        1206 => "the server's table of locks is full; write smaller batches",
+        1213 => "the server rolled back the transaction because of a deadlock",
+        1206 => "the server's lock table is full; write smaller batches",
         1114 => "the table is full",
         1021 | 1026 | 1030 => "the server's storage failed or is full",
         1153 => "the packet is larger than the server's max_allowed_packet; raise it, or write smaller batches",
         1461 => "the server has too many prepared statements; raise max_prepared_stmt_count",
-        1290 | 1836 | 1874 | 3100 => "the server takes no writes now: it is read-only, or not the primary",
-        1792 => "the session takes no writes: its transactions are read-only",
-        1471 => "the table takes no inserts",
+        1290 | 1836 | 1874 | 3100 => "the server accepts no writes now: it is read-only, or not the primary",
+        1792 => "the session accepts no writes: its transactions are read-only",
+        1471 => "the table accepts no inserts",
         1906 | 3105 => "a generated column got a value; remove it from the schema",
         1053 | 1317 | 1927 | 3169 => "the server shut down, or ended the session or its statement",
-        2006 | 2013 => "the link to the server was lost",
+        2006 | 2013 => "the connection to the server was lost",
         _ => "the server refused the statement; see its documentation for the code",
     }
 }
@@ -170,7 +170,7 @@ mod tests {
         check(3819, "Check constraint 'no_bad' is violated.", Some("constraint \"no_bad\""));
         let foreign = "Cannot add or update a child row: a foreign key constraint fails (`d`.`t`, CONSTRAINT `t_ibfk_1` FOREIGN KEY (`p`) REFERENCES `p` (`id`))";
         check(1452, foreign, Some("constraint \"t_ibfk_1\""));
-        // What a trigger says in the server's name.
+        // A message of a trigger that imitates the server's.
         check(1452, "bad canary", None);
         check(1452, "CONSTRAINT `canary` fails", None);
         check(1048, "Column 'canary' cannot be null", None);

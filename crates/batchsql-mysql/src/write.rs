@@ -1,8 +1,8 @@
-//! Owns the writing of one batch: values are checked, then the way of the plan is taken.
+//! Owns the writing of one batch: values are checked, then the strategy of the plan is used.
 //! Must not know statements, keys or pools.
 //!
-//! One statement is a transaction of its own. Several are `START TRANSACTION … COMMIT`, and after an error nothing
-//! of them is left. A batch that is given up before its last step, whichever it is, is known not to be written.
+//! One statement is its own transaction. Several run in `START TRANSACTION … COMMIT`, and an error rolls all of
+//! them back. A batch that is abandoned before its last step is known not to be written.
 
 use batchsql_core::{ErrorClass, Rows, SinkError, Written};
 
@@ -14,15 +14,15 @@ use crate::plan::MySqlPlan;
 use crate::way::Way;
 use crate::write_ignore::write_ignore;
 
-/// Writes the rows in one transaction. After an error nothing of them is durable, unless its class says that this
-/// is unknown. Rows that are known to be refused are not sent, and do not keep the others from being written.
+/// Writes the rows in one transaction. After an error none of them is durable, unless its class says that this is
+/// unknown. Rows that are known to be rejected are not sent; the others are still written.
 pub(crate) async fn write_rows(link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows<'_>) -> Result<Written, Failed> {
     let unfit = unfit(plan, rows);
     if let Some((_, error)) = unfit.first() {
         if link.attempt.is_atomic() {
             return Err(Failed::unsent(error.clone()));
         }
-        // Perhaps the table is not what the plan was made for.
+        // The table may have changed since the plan was made.
         plan.check_again(link.connection).await?;
         return write_others(link, plan, rows, unfit).await;
     }
@@ -35,7 +35,7 @@ pub(crate) async fn write_rows(link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows
     }
 }
 
-/// Writes the rows that are not listed, which are refused.
+/// Writes the rows that are not listed; the listed ones are rejected.
 async fn write_others(
     link: &mut Link<'_>,
     plan: &MySqlPlan,
@@ -67,7 +67,7 @@ async fn write_fit(link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows<'_>) -> Res
     }
 }
 
-/// The rows with a value that the server would change without an error, each once.
+/// The rows with a value that the server would silently change, each once.
 fn unfit(plan: &MySqlPlan, rows: Rows<'_>) -> Vec<(u32, SinkError)> {
     let mut unfit = Vec::new();
     for (index, storage) in plan.storage.iter().enumerate() {

@@ -1,18 +1,18 @@
-//! Owns `Conflict::Ignore`: rows whose key is there are left out and reported as ignored.
+//! Owns `Conflict::Ignore`: rows with an existing key are left out and reported as ignored.
 //! Must not know pools or plans of other ways.
 //!
-//! A no-op `ON DUPLICATE KEY UPDATE` does not show it: with the flag CLIENT_FOUND_ROWS, which `sqlx` sets, an old row
-//! counts as much as a new one. So a batch goes this way, and most batches only the first step of it:
+//! A no-op `ON DUPLICATE KEY UPDATE` does not show which rows are new: with the flag CLIENT_FOUND_ROWS, which `sqlx`
+//! sets, an old row counts like a new one. So a batch takes these steps, and most batches only the first:
 //!
 //! 1. A plain insert in one statement. When it succeeds, every row was new.
-//! 2. After error 1062, which undoes the statement, and where the last batch had duplicates: in one transaction, ask for
-//!    the keys that are there, and insert the other rows.
-//! 3. When that meets 1062 too (the server sees more keys as equal than we do, another unique index, another
-//!    writer): in the same transaction, halves of halves, down to single rows.
+//! 2. After error 1062, which rolls back the statement, or if the last batch had duplicates: in one transaction,
+//!    query the existing keys and insert the other rows.
+//! 3. If that also fails with 1062 (the server treats more keys as equal than we do, another unique index,
+//!    another writer): in the same transaction, halve the rows repeatedly, down to single rows.
 //!
-//! The keys are read inside the transaction, because a proxy may have a replica answer reads outside of one: a key that
-//! was deleted a moment ago would be found there, and its row be reported as ignored. It reads without locks: locks
-//! on the gaps of keys that are not there would make writers wait for each other in a circle.
+//! The keys are read inside the transaction, because a proxy may route reads outside of one to a replica: a recently
+//! deleted key would be found there, and its row reported as ignored. The read takes no locks: gap locks for missing
+//! keys would make writers deadlock.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -28,10 +28,10 @@ use crate::options::IgnoreWith;
 use crate::piece::cut;
 use crate::plan::MySqlPlan;
 
-/// Halves of at most so many rows are written row by row.
+/// Halves of at most this many rows are written row by row.
 const MAX_ROWS_ONE_BY_ONE: usize = 8;
 
-/// Writes the rows whose key is not there.
+/// Writes the rows whose key does not exist.
 pub(crate) async fn write_ignore(
     link: &mut Link<'_>,
     plan: &MySqlPlan,
@@ -58,7 +58,7 @@ pub(crate) async fn write_ignore(
     }
 }
 
-/// Inserts the rows whose key is not there, inside the open transaction, and says which were ignored.
+/// Inserts the rows whose key does not exist, inside the open transaction, and reports which were ignored.
 async fn insert_others(
     link: &mut Link<'_>,
     plan: &MySqlPlan,
@@ -75,7 +75,7 @@ async fn insert_others(
     let refused = search_halves(link, plan, gathered(rows, &firsts).rows(), IgnoreWith::Exact).await?;
     let mut written: HashSet<u32> =
         numbers_without(firsts.len(), &refused).iter().map(|n| firsts[*n as usize]).collect();
-    // A row that shares its key with a refused one: that one may have been refused for another reason.
+    // A row that shares its key with a rejected one: that one may have been rejected for another reason.
     let keys: HashSet<&KeyBytes> = refused.iter().map(|number| &own[firsts[*number as usize] as usize]).collect();
     let firsts: HashSet<u32> = firsts.into_iter().collect();
     let others: Vec<u32> = (0_u32..)
@@ -97,11 +97,11 @@ fn listed(ignored: Vec<u32>) -> Written {
     written
 }
 
-/// Whether every row was new; an error that is not about a duplicate is one.
+/// Whether every row was new; an error that is not about a duplicate is returned.
 fn is_new(inserted: Result<(), Failed>) -> Result<bool, Failed> {
     match inserted {
         Ok(()) => Ok(true),
-        // What could not be undone must not be committed by the next transaction.
+        // If the rollback failed, the next transaction must not commit the rest.
         Err(failed) if failed.code == DUPLICATE && failed.usable => Ok(false),
         Err(failed) => Err(failed),
     }
@@ -123,8 +123,8 @@ fn numbers_without(len: usize, listed: &[u32]) -> Vec<u32> {
     (0..len).filter(|number| listed.next_if(|next| *next == number).is_none()).collect()
 }
 
-/// The keys of the rows that are in the table. It is the first read of the transaction, so that what others have
-/// committed is seen whatever the isolation level.
+/// The keys of the rows that are in the table. It is the first read of the transaction, so it sees commits of
+/// other sessions in every isolation level.
 async fn find(
     link: &mut Link<'_>,
     plan: &MySqlPlan,
@@ -152,15 +152,15 @@ async fn find(
     Ok(found)
 }
 
-/// What a statement did with its rows.
+/// The result of a statement for its rows.
 enum Inserted {
     All,
     Nothing,
-    /// Some were new, and the statement was undone.
+    /// Some were new, and the statement was rolled back.
     Some,
 }
 
-/// Writes the rows in one transaction, in their order, and says which were ignored.
+/// Writes the rows in one transaction, in their order, and reports which were ignored.
 async fn search(link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows<'_>, with: IgnoreWith) -> Result<Vec<u32>, Failed> {
     begin(link).await?;
     match search_halves(link, plan, rows, with).await {
@@ -176,7 +176,7 @@ async fn search_halves(
     with: IgnoreWith,
 ) -> Result<Vec<u32>, Failed> {
     let mut ignored = Vec::new();
-    // What is left to do, the next last.
+    // The remaining ranges, the next one last.
     let mut left: Vec<Range<usize>> = cut(plan, rows)?.into_iter().rev().map(|piece| piece.rows).collect();
     while let Some(range) = left.pop() {
         let len = range.len();
@@ -185,7 +185,7 @@ async fn search_halves(
             Inserted::Nothing => ignored.extend(range.map(|row| u32::try_from(row).expect("buffer_size fits u32"))),
             Inserted::Some if len <= MAX_ROWS_ONE_BY_ONE => left.extend(range.rev().map(|row| row..row + 1)),
             Inserted::Some => {
-                // A power of two, because such statements stay prepared.
+                // A power of two, because statements of that size stay prepared.
                 let middle = range.start + (1 << (len - 1).ilog2());
                 left.push(middle..range.end);
                 left.push(range.start..middle);
@@ -195,25 +195,25 @@ async fn search_halves(
     Ok(ignored)
 }
 
-/// Whether a row was refused as a duplicate although its key is not there: a trigger has met one in a table of its own.
-/// Where the table has further unique indexes, or the server does not read with a lock, it is taken for a duplicate in
-/// this table.
+/// Whether a row was rejected as a duplicate although its key does not exist: a trigger found a duplicate in another
+/// table. If the table has further unique indexes, or the server does not support a locking read, it counts as a
+/// duplicate in this table.
 async fn is_of_another_table(link: &mut Link<'_>, plan: &MySqlPlan, row: Rows<'_>) -> Result<bool, Failed> {
     let Some(keys) = plan.keys.as_ref().filter(|_| plan.table().unique_indexes.len() == 1) else { return Ok(false) };
     let arguments = bind_rows(row, plan.schema().key_columns(), &plan.storage, 0).map_err(Failed::unsent)?;
-    // With a lock, so that it is read as it is now, not as it was when the transaction began.
+    // A locking read sees the current state, not the state at the start of the transaction.
     let sql = format!("{} LOCK IN SHARE MODE", keys.select(1).sql);
     let query = sqlx::query_with(&sql, arguments).persistent(false);
     match query.fetch_optional(&mut *link.connection).await {
         Ok(found) => Ok(found.is_none()),
-        // Not every server knows the lock, or lets a user take it who may only insert and read; the transaction goes on.
-        // After every other error it may have been undone, so nothing of it may be committed.
+        // Not every server supports the lock, or allows it to a user who may only insert and read; the transaction
+        // continues. After every other error it may have been rolled back, so it must not be committed.
         Err(sqlx::Error::Database(error)) if is_not_understood(number(error.as_ref())) => Ok(false),
         Err(error) => Err(Failed::sent(error, Stage::Open, link.table)),
     }
 }
 
-/// A syntax error, a statement that is not supported, a right that is missing: nothing was done.
+/// A syntax error, an unsupported statement or a missing right: nothing was executed.
 fn is_not_understood(code: u16) -> bool {
     matches!(code, 1064 | 1142 | 1143 | 1235)
 }
@@ -232,7 +232,7 @@ async fn try_insert(
     match with {
         IgnoreWith::Exact => match insert(link, plan, piece, part, Stage::Open).await {
             Ok(_) => Ok(Inserted::All),
-            // The server undoes the statement, not the transaction.
+            // The server rolls back the statement, not the transaction.
             Err(failed) if failed.code == DUPLICATE && len > 1 => Ok(Inserted::Some),
             Err(failed) if failed.code == DUPLICATE => {
                 if is_of_another_table(link, plan, part).await? {
@@ -261,7 +261,8 @@ mod tests {
 
     #[test]
     fn an_error_that_undoes_the_transaction_is_not_passed_over() {
-        // Deadlock, lock timeout with innodb_rollback_on_timeout, snapshot isolation, killed, out of time.
+        // Deadlock, lock timeout with innodb_rollback_on_timeout, snapshot isolation, killed, time limit
+        // exceeded.
         for code in [1213, 1205, 1020, 1317, 1969, 3024] {
             assert!(!is_not_understood(code), "{code}");
         }

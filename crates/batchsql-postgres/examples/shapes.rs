@@ -1,4 +1,4 @@
-//! Measures rows of many shapes: each leaves out other columns, so each shape has its own statement.
+//! Measures rows of many shapes: each omits different columns, so each shape has its own statement.
 //!
 //! `POSTGRES_DSN=postgres://… cargo run --release -p batchsql-postgres --example shapes -- [shapes] [rows]`
 

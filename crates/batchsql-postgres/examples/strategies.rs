@@ -4,8 +4,8 @@
 //! POSTGRES_DSN=postgres://user:password@host/database cargo run --release -p batchsql-postgres --example strategies
 //! ```
 //!
-//! It makes a table `batchsql_strategies`, writes it with four connections, and drops it. Strategies take turns, and
-//! medians are shown, because a machine is never quite idle. `ROUNDS` (default 5), `SIZES` (for example `100,500`),
+//! It creates a table `batchsql_strategies`, writes it with four connections, and drops it. Strategies alternate and
+//! medians are shown, because a machine is never fully idle. `ROUNDS` (default 5), `SIZES` (for example `100,500`),
 //! `CASE` (`plain`, `ignore` or `update`) and `STRATEGIES` (for example `unnest,copy`) may be set.
 
 use std::error::Error;
@@ -66,7 +66,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                     measured.push(writer.rows_per_second(&batches).await?);
                 }
             }
-            // Of the same round, so that what slows the machine down slows both.
+            // From the same round, so that other load on the machine affects both.
             let ratio =
                 |measured: &[f64], first: &[f64]| median(measured.iter().zip(first).map(|(a, b)| a / b).collect());
             print!("{size:>8}");

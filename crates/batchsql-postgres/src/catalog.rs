@@ -1,5 +1,6 @@
-//! Owns what the server says of a table: its kind, columns with their real types, unique indexes, rights, triggers.
-//! Must not know what is done with it.
+//! Owns the definition of a table as the server reports it: its kind, columns with their real types, unique
+//! indexes, rights, triggers.
+//! Must not know what the definition is used for.
 
 use std::fmt::Write;
 
@@ -11,20 +12,20 @@ use sqlx::{PgConnection, Row};
 use crate::classify::{LinkLost, sink_error};
 use crate::real_type::{RealType, Spelled};
 
-/// A table as the server has it.
+/// A table as the server reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Table {
     /// `pg_class.relkind`.
     pub(crate) kind: char,
-    /// Row security holds for this user: a right that is missing may be that of a row.
+    /// Row security applies to this user: a missing right may concern a single row.
     pub(crate) has_row_security: bool,
     /// A trigger may drop or change rows before they are inserted.
     pub(crate) has_insert_triggers: bool,
-    /// The same before they are updated.
+    /// The same for updated rows.
     pub(crate) has_update_triggers: bool,
-    /// A rule makes INSERT something else, or something more.
+    /// A rule replaces INSERT or adds to it.
     pub(crate) has_insert_rule: bool,
-    /// Temporary tables may be made.
+    /// The user may create temporary tables.
     pub(crate) may_stage: bool,
     pub(crate) columns: Vec<TableColumn>,
     /// The columns of each unique index that a conflict rule can use, by number, ascending.
@@ -38,12 +39,12 @@ impl Table {
     }
 }
 
-/// A column as the server has it.
+/// A column as the server reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TableColumn {
     pub(crate) number: i16,
     pub(crate) name: String,
-    /// As in its declaration, for errors.
+    /// The type as declared, for errors.
     pub(crate) declared: String,
     pub(crate) real: RealType,
     pub(crate) must_be_given: bool,
@@ -54,8 +55,9 @@ pub(crate) struct TableColumn {
     pub(crate) may_select: bool,
 }
 
-/// The relation, found as INSERT finds it. Triggers: BEFORE (2) each ROW (1), on INSERT (4) and UPDATE (16); those of
-/// partitions count, because rows reach them. TimescaleDB has one that fires only where it was not loaded.
+/// The relation, resolved as INSERT resolves it. Triggers: BEFORE (2) each ROW (1), on INSERT (4) and UPDATE (16);
+/// those of partitions count, because rows reach them. One trigger of TimescaleDB is excluded: it fires only if
+/// TimescaleDB is not loaded.
 const RELATION: &str = "\
 WITH triggers AS (
     SELECT COALESCE(pg_catalog.bool_or(t.tgtype & 4 <> 0), false) AS on_insert,
@@ -77,7 +79,7 @@ SELECT c.oid::pg_catalog.int8, c.relkind::pg_catalog.text, pg_catalog.row_securi
        (SELECT on_update FROM triggers)
 FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)";
 
-/// A table whose name was perhaps meant: in another case, in a schema that is not searched, or with a dot in its name.
+/// A table with a similar name: in another case, in a schema outside the search path, or with a dot in its name.
 const SIMILAR: &str = "\
 SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -87,8 +89,8 @@ WHERE c.relkind IN ('r', 'p') AND pg_catalog.lower($2) IN (
     AND ($1 IS NULL OR pg_catalog.lower($1) = pg_catalog.lower(n.nspname::pg_catalog.text))
 ORDER BY pg_catalog.pg_table_is_visible(c.oid) DESC, n.nspname, c.relname LIMIT 1";
 
-/// The columns. A domain is followed to the type that it is based on, an array to its elements (level 1), and these to
-/// what they are based on; the modifier is that of the last declaration.
+/// The columns. A domain is resolved to its base type, an array to its elements (level 1), and these to their base
+/// type; the modifier is that of the last declaration.
 const COLUMNS: &str = "\
 WITH RECURSIVE types AS (
     SELECT a.attnum, 0 AS level, t.oid, t.typtype, t.typcategory, t.typbasetype, t.typelem, t.typtypmod,
@@ -124,8 +126,9 @@ LEFT JOIN pg_catalog.pg_type f ON f.oid = e.oid
 WHERE b.level = 0 AND b.typtype <> 'd'
 ORDER BY a.attnum";
 
-/// The unique indexes that `ON CONFLICT (columns)` can use: valid, checked at once, of all rows, of plain columns. The
-/// columns as text, and how many of them are the key: servers that resemble PostgreSQL know no slices of arrays.
+/// The unique indexes that `ON CONFLICT (columns)` can use: valid, immediate, not partial, without expressions.
+/// Returns the columns as text, and how many of them are the key: servers similar to PostgreSQL do not support array
+/// slices.
 const UNIQUE: &str = "\
 SELECT i.indkey::pg_catalog.text, i.indnkeyatts::pg_catalog.int4
 FROM pg_catalog.pg_index i
@@ -133,24 +136,24 @@ WHERE i.indrelid = $1::pg_catalog.oid AND i.indisunique AND i.indisvalid AND i.i
   AND i.indpred IS NULL AND i.indexprs IS NULL
 ORDER BY i.indexrelid";
 
-/// What the server has under a name.
+/// The result of a lookup by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Lookup {
     Found(Box<Table>),
-    /// No table; perhaps one that was meant.
+    /// No such table; perhaps one with a similar name.
     Missing {
         similar: Option<TableName>,
     },
-    /// The name is too long, and the server would take a part of it.
+    /// The name is too long, and the server would truncate it.
     CutOff,
 }
 
-/// Asks for a table. `named` as in [`crate::settings::Settings`]: without named
-/// statements the caller has begun a transaction.
+/// Looks up a table. `named` as in [`crate::settings::Settings`]: without named statements the caller has
+/// started a transaction.
 pub(crate) async fn read_table(conn: &mut PgConnection, name: &TableName, named: bool) -> Result<Lookup, SinkError> {
     let found = sqlx::query(RELATION).bind(quote_table(name)).persistent(named).fetch_optional(&mut *conn).await;
     let Some(relation) = found.map_err(failed)? else { return similar(conn, name, named).await };
-    // A longer name is cut off without an error.
+    // The server truncates a longer name without an error.
     let (found_name, namespace): (String, String) = (get(&relation, 6)?, get(&relation, 7)?);
     if found_name != name.name() || name.namespace().is_some_and(|name| is_cut(name, &namespace)) {
         return Ok(Lookup::CutOff);
@@ -170,7 +173,7 @@ pub(crate) async fn read_table(conn: &mut PgConnection, name: &TableName, named:
     })))
 }
 
-/// `pg_temp` is another name of a schema of the session.
+/// `pg_temp` is an alias of the session's temporary schema.
 fn is_cut(name: &str, found: &str) -> bool {
     name.len() > found.len() && name.starts_with(found)
 }
@@ -213,7 +216,7 @@ fn key(row: &PgRow) -> Result<Vec<i16>, SinkError> {
     Ok(key_columns(&columns, usize::try_from(len).unwrap_or_default()))
 }
 
-/// `1 3 2` on PostgreSQL, where the columns after the first `len` are only carried along.
+/// `1 3 2` on PostgreSQL, where the columns after the first `len` are INCLUDE columns.
 fn key_columns(columns: &str, len: usize) -> Vec<i16> {
     let numbers = columns.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok());
     let mut key: Vec<i16> = numbers.take(len).collect();
@@ -221,7 +224,8 @@ fn key_columns(columns: &str, len: usize) -> Vec<i16> {
     key
 }
 
-/// How SQL spells a built-in type; its number in the catalogue is fixed, and so is that of their namespace (11).
+/// The SQL spelling of a built-in type; its number in the catalogue is fixed, and so is the number of its
+/// namespace (11).
 fn spelled(row: &PgRow) -> Result<Option<Spelled>, SinkError> {
     let Some(base) = get::<Option<String>>(row, 16)? else { return Ok(None) };
     let array = if get(row, 19)? { "[]" } else { "" };
@@ -235,7 +239,7 @@ where
 {
     row.try_get(index).map_err(|error| {
         let mut text = "the server's catalogue is not as expected".to_owned();
-        // Names and types of the catalogue, no rows.
+        // The error contains names and types of the catalogue, no row values.
         write!(text, ": {error}").expect("writing to a String cannot fail");
         SinkError::new(ErrorClass::Internal, text)
     })

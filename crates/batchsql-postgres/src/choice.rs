@@ -1,4 +1,4 @@
-//! Owns the way of writing: which ones a table allows, and which one a batch takes.
+//! Owns the choice of the write strategy: which ones a table allows, and which one a batch uses.
 //! Must not know how rows are sent.
 
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::field::Field;
 use crate::round_trip::RoundTrip;
 use crate::settings::{Settings, Strategy};
 
-/// One way of writing.
+/// One write strategy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     Values,
@@ -19,28 +19,28 @@ pub(crate) enum Way {
     Staging,
 }
 
-/// Which ways there are.
+/// The possible strategies of a plan.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Choice {
     Always(Way),
-    /// `UNNEST`, and another way for larger batches.
+    /// `UNNEST`, and another strategy for larger batches.
     From(Larger),
 }
 
-/// A way for larger batches.
+/// A strategy for larger batches.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Larger {
     way: Way,
-    /// Fewer rows than these are never worth it.
+    /// The minimum number of rows.
     rows: usize,
-    /// Round trips that it takes more.
+    /// Additional round trips compared with `UNNEST`.
     trips: u32,
-    /// What it saves for each row.
+    /// The time it saves per row.
     saved: Duration,
 }
 
 impl Choice {
-    /// The way of a batch, by its rows and by how far the server is.
+    /// The strategy for a batch, by its row count and the round trip to the server.
     pub(crate) fn way(self, rows: usize, round_trip: &RoundTrip) -> Way {
         match self {
             Self::Always(way) => way,
@@ -54,25 +54,25 @@ impl Choice {
     }
 }
 
-/// The way of writing, or why the one that was asked for cannot be.
+/// The strategies of a table, or why the configured one cannot be used.
 pub(crate) fn choose(schema: &Schema, table: &Table, fields: &[Field], settings: Settings) -> Result<Choice, String> {
     let strategy = settings.strategy;
     let may_drop = table.may_drop_rows(schema);
     let is_plain = *schema.conflict() == Conflict::None;
     let odd = fields.iter().find(|field| !field.form.copies && field.form.parsed.is_none());
     let no_copy = if !is_plain {
-        Some("it knows no conflict rule; use staging or unnest".to_owned())
+        Some("it supports no conflict rule; use staging or unnest".to_owned())
     } else if table.has_row_security {
         Some("the table has row security; use unnest".to_owned())
     } else if may_drop {
-        Some("a trigger of the table may drop rows, and it does not say which; use unnest".to_owned())
+        Some("a trigger may drop rows, and COPY does not report which; use unnest".to_owned())
     } else {
         odd.map(|field| format!("the binary form of column {:?} is not known; use unnest", field.name))
     };
     let no_staging = if !table.may_stage {
-        Some("the user may not make temporary tables; GRANT TEMPORARY on the database, or use unnest")
+        Some("the user may not create temporary tables; GRANT TEMPORARY on the database, or use unnest")
     } else if may_drop {
-        Some("a trigger of the table may drop rows, and it does not say which; use unnest")
+        Some("a trigger may drop rows, and it does not report which; use unnest")
     } else {
         None
     };
@@ -82,7 +82,7 @@ pub(crate) fn choose(schema: &Schema, table: &Table, fields: &[Field], settings:
         Strategy::Unnest => Ok(Choice::Always(Way::Unnest)),
         Strategy::Copy => no_copy.map_or(Ok(Choice::Always(Way::Copy)), |why| refuse(&why)),
         Strategy::Staging => no_staging.map_or(Ok(Choice::Always(Way::Staging)), refuse),
-        // Without named statements COPY takes two round trips, and every other way four or more.
+        // Without named statements COPY takes two round trips, and every other strategy four or more.
         Strategy::Auto if is_plain && no_copy.is_none() && !settings.prepared_statements => {
             Ok(Choice::Always(Way::Copy))
         }
@@ -92,9 +92,10 @@ pub(crate) fn choose(schema: &Schema, table: &Table, fields: &[Field], settings:
     }
 }
 
-// Where `Strategy::Auto` changes its way. Measured with `examples/strategies.rs`: PostgreSQL 15 over TCP on the same
-// machine, two cores, four connections, rows of about 110 bytes in seven columns with three indexes, medians of seven
-// or nine rounds. The server's own work is most of it, so the ways are close, and 5 % are noise.
+// The row counts at which `Strategy::Auto` changes the strategy. Measured with `examples/strategies.rs`: PostgreSQL
+// 15 over TCP on the same machine, two cores, four connections, rows of about 110 bytes in seven columns with three
+// indexes, medians of seven or nine rounds. Most of the time is work of the server, so the strategies are close, and
+// 5 % is noise.
 //
 // | rows per batch            | 1    | 5    | 10   | 20   | 50   | 100  | 500  | 1000 | 5000 | 10000 | 20000 |
 // |---------------------------|------|------|------|------|------|------|------|------|------|-------|-------|
@@ -102,14 +103,14 @@ pub(crate) fn choose(schema: &Schema, table: &Table, fields: &[Field], settings:
 // | staging to UNNEST, ignore |      |      |      |      |      |      |      | 0.79 | 1.01 | 1.05  | 1.11  |
 // | staging to UNNEST, update |      |      |      |      |      |      |      | 0.87 | 1.02 | 1.11  | 1.06  |
 //
-// Multi-row VALUES were at 1.07 for one row, where the commit takes most of the time and both send one statement; that
-// is within a fifth of a millisecond per batch, and they were below 1 from there on.
+// Multi-row VALUES were at 1.07 for one row, where the commit takes most of the time and both send one statement; the
+// difference is below 0.2 ms per batch. For more rows they were below 1.
 
-/// COPY takes a round trip more than UNNEST, and less of the server per row: 2.5 µs to 4.5 µs on one connection
+/// COPY takes one more round trip than UNNEST, and less server time per row: 2.5 µs to 4.5 µs on one connection
 /// (docs/databases.md, "How PostgreSQL is written").
 const COPY: Larger = Larger { way: Way::Copy, rows: 20, trips: 1, saved: Duration::from_nanos(2_500) };
 
-/// A staging table takes five round trips more, and a new entry in the catalogue.
+/// A staging table takes five more round trips and a new catalogue entry.
 const STAGING: Larger = Larger { way: Way::Staging, rows: 10_000, trips: 5, saved: Duration::from_nanos(1_000) };
 
 #[cfg(test)]
@@ -128,7 +129,7 @@ mod tests {
     #[test]
     fn a_round_trip_more_is_worth_it_only_for_batches_that_take_as_long() {
         let (far, plain, merged) = (RoundTrip::default(), Choice::From(COPY), Choice::From(STAGING));
-        // Before it was measured the least number of rows decides.
+        // Before the round trip was measured, the minimum row count decides.
         assert_eq!(plain.way(20, &far), Way::Copy);
         far.observe(Duration::from_millis(10));
         assert_eq!(

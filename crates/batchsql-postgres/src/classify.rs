@@ -1,32 +1,32 @@
-//! Owns the translation of SQLSTATE codes into error classes, and what of a server's error may be shown.
-//! Must not know statements: the code decides, never the message.
+//! Owns the mapping of SQLSTATE codes to error classes, and which parts of a server error may be shown.
+//! Must not know statements: only the code decides, never the message.
 //!
 //! Codes: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
 //!
 //! The server's message is never shown. It may quote values (`invalid input syntax for type integer: "…"`), its
-//! detail does so for most errors, and a trigger may say what it likes under any code. What is shown is our own text
-//! for the code, and the names of constraint and column.
+//! detail does so for most errors, and a trigger may use any text with any code. Only our own text for the code and
+//! the names of constraint and column are shown.
 
 use std::fmt;
 
 use batchsql_core::{ErrorClass, SinkError};
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
-/// What it means that the link is lost, or that the server's answer makes no sense.
+/// The meaning of a lost connection or an invalid answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LinkLost {
     /// Nothing that could commit has been sent: nothing is durable.
     BeforeCommit,
-    /// The statement that commits has been sent: nobody knows.
+    /// The statement that commits has been sent: the outcome is unknown.
     AfterCommit,
 }
 
-/// Who raised an error, and how badly.
+/// Who raised an error, and how severe it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Raised {
-    /// The server itself, which says where in its source. A pooler between us does not.
+    /// The server itself, which reports the position in its source. A pooler does not.
     by_server: bool,
-    /// The connection ends with it.
+    /// The error ends the connection.
     ends_link: bool,
 }
 
@@ -36,12 +36,13 @@ impl Raised {
         Self { by_server: error.routine().is_some(), ends_link }
     }
 
-    /// Whether a statement that is answered by this error is undone. What a pooler says of its own troubles
-    /// (`query_timeout`, a server that it lost) says nothing of what the server did.
+    /// Whether this error means that the statement was rolled back. A pooler's own error (`query_timeout`, a
+    /// lost server) does not show what the server did.
     fn undoes(self, code: &str) -> bool {
         let is_of = |starts: &[&str]| starts.iter().any(|start| code.starts_with(start));
         match self {
-            // Shutdown and timeouts of the session: the server looks for them before a commit, not in it.
+            // Shutdown and timeouts of the session: the server checks for them before a commit, not during
+            // it.
             Self { by_server: true, ends_link: true } => is_of(&["57P0", "25P0"]),
             Self { by_server: true, ends_link: false } => true,
             Self { by_server: false, ends_link: true } => false,
@@ -62,53 +63,57 @@ fn class_of(code: &str, raised: Raised, lost: LinkLost) -> ErrorClass {
 /// The class of a code.
 pub(crate) fn class(code: &str) -> ErrorClass {
     match code {
-        // The server cannot say itself whether the transaction was committed.
+        // The server itself does not know whether the transaction was committed.
         "08007" | "40003" => ErrorClass::Unknown,
-        // Two rows of the statement are the same row; a row alone is refused by a subquery of its table.
+        // Two rows of the statement are the same row. For a single row, a subquery of the table raises it.
         "21000" => ErrorClass::Duplicate,
-        // Our binary values are not of the column's type (any more).
+        // Our binary values do not match the column's type, perhaps because it changed.
         "22P03" => ErrorClass::Schema,
-        // A read-only transaction: a standby, or a server that is being failed over.
+        // A read-only transaction: a standby, or a failover in progress.
         "25006" => ErrorClass::Resource,
         "25P03" | "25P04" => ErrorClass::Transient,
         "42501" => ErrorClass::Permission,
-        // Prepared statements that are not where they were made: on another connection they are made again.
+        // The prepared statement does not exist on this session or already exists: a new connection prepares
+        // it again.
         "26000" | "42P05" => ErrorClass::Transient,
-        // What the server did not foresee: often a passing race, or an extension that cannot read a value. It is
-        // tried once more before anything is concluded from it, see `write`.
+        // An internal error of the server: often a transient race, or an extension that cannot read a value. It
+        // is retried once before it is attributed to a row, see `write`.
         "XX000" => ErrorClass::Row,
-        // Corrupt data or a corrupt index: the rows wait for help.
+        // Corrupt data or a corrupt index: the rows wait until an operator repairs it.
         "XX001" | "XX002" => ErrorClass::Resource,
         // A value that is too long for a column of type name.
         "42622" => ErrorClass::Row,
         // 53300: too many connections.
         "53300" | "53000" => ErrorClass::Transient,
-        // Object in use, lock not available, and a function that sees the server change.
+        // Object in use, lock not available; also from a function that detects a change on the server.
         "55006" | "55P03" => ErrorClass::Transient,
         // 40002 is an integrity constraint; the others are serialization and deadlock.
         "40002" => ErrorClass::Row,
-        // Shutdown, crash of another session, startup, cancel and statement_timeout; a database that was dropped.
+        // Shutdown, crash of another session, startup, cancel and statement_timeout are transient; 57P04: the database
+        // was dropped.
         "57P04" => ErrorClass::Schema,
         _ => match code.get(..2).unwrap_or_default() {
             "08" | "40" | "57" | "72" => ErrorClass::Transient,
             // Triggers and functions of the table (09, 20, 27, 2F, 38, 39, P0), data and integrity.
             "09" | "20" | "22" | "23" | "27" | "2F" | "38" | "39" | "44" | "P0" => ErrorClass::Row,
-            // Not supported: a cached plan that no longer fits, or a rule or partition that cannot take the statement.
+            // Not supported: a cached plan that no longer matches, or a rule or partition that does not support the
+            // statement.
             "0A" | "3D" | "3F" | "42" | "55" => ErrorClass::Schema,
             "28" => ErrorClass::Permission,
             "53" | "58" => ErrorClass::Resource,
-            // Too large for one statement or one index entry: split; a row that is too large alone is rejected.
+            // Too large for one statement or one index entry: the batch is split; a single row that is too
+            // large is rejected.
             "54" => ErrorClass::Size,
             _ => ErrorClass::Internal,
         },
     }
 }
 
-/// What a code means, for people.
+/// The message for a code.
 fn meaning(code: &str) -> &'static str {
     match code {
         "08007" | "40003" => "the server does not know whether the transaction was committed",
-        "0A000" => "the table cannot take this statement",
+        "0A000" => "the table does not support this statement",
         "21000" => "two rows of a statement are the same row of the table",
         "22001" => "a text is too long for its column",
         "22003" => "a number is out of the range of its column",
@@ -117,14 +122,14 @@ fn meaning(code: &str) -> &'static str {
         "22P02" => "a text is not valid for the type of its column",
         "22P03" => "a column has another type than when the table was read",
         "22023" => "a value is not valid for its column",
-        "23502" => "a value is NULL where the column needs one",
+        "23502" => "a value is NULL in a NOT NULL column",
         "23503" => "a foreign key is violated",
         "23505" => "a unique key is violated",
         "23514" => "a check is violated, or there is no partition for the row",
         "23P01" => "an exclusion constraint is violated",
         "25006" => "the server is read-only; wait for the failover, or connect to the primary",
         "26000" | "42P05" => {
-            "a prepared statement is not where it was made; behind a pooler use prepared_statements(false)"
+            "a prepared statement does not exist on this session; behind a pooler use prepared_statements(false)"
         }
         "28000" | "28P01" => "the user may not connect; check user, password and pg_hba.conf",
         "3D000" | "57P04" => "the database does not exist; check its name",
@@ -145,24 +150,24 @@ fn meaning(code: &str) -> &'static str {
         "57014" => "the statement was cancelled, or took longer than the server's statement_timeout",
         "57P01" => "the server ended the connection",
         "57P02" => "the server ended the connection after a crash",
-        "57P03" => "the server does not take connections now",
-        "XX000" => "the server failed in a way that it did not foresee; its log says how",
-        "XX001" | "XX002" => "the server's data or an index is corrupt; its log says where",
+        "57P03" => "the server accepts no connections now",
+        "XX000" => "the server had an internal error; its log has the details",
+        "XX001" | "XX002" => "the server's data or an index is corrupt; its log has the details",
         _ => match class(code) {
-            ErrorClass::Row => "the row is refused, perhaps by a trigger or function of the table",
+            ErrorClass::Row => "the row is rejected, perhaps by a trigger or function of the table",
             ErrorClass::Schema => "the table cannot be written as it is",
-            ErrorClass::Resource => "the server is out of something",
-            ErrorClass::Transient => "the server could not do this now",
+            ErrorClass::Resource => "the server lacks a resource",
+            ErrorClass::Transient => "the server cannot do this now",
             ErrorClass::Size => "the statement is too large or too complex",
-            _ => "the server refused the statement; its log says why",
+            _ => "the server refused the statement; its log has the reason",
         },
     }
 }
 
-/// An error of the server with its code, without its words.
+/// A server error with its code, without its message.
 pub(crate) fn server_error(code: &str, class: ErrorClass, error: Option<&PgDatabaseError>) -> SinkError {
     let mut text = meaning(code).to_owned();
-    // What raises an error itself may name anything.
+    // A trigger or function that raises an error may use any name.
     if let Some(error) = error.filter(|error| error.routine() != Some("exec_stmt_raise")) {
         if let Some(name) = error.constraint() {
             text += &format!(", constraint {name:?}");
@@ -174,7 +179,7 @@ pub(crate) fn server_error(code: &str, class: ErrorClass, error: Option<&PgDatab
     SinkError::with_code(class, code, text)
 }
 
-/// The error of a row that is refused before it is sent, with the code that the server would give.
+/// The error of a row that is rejected before it is sent, with the code that the server would return.
 pub(crate) fn row_error(code: &'static str, column: &str) -> SinkError {
     SinkError::with_code(ErrorClass::Row, code, format!("{}, column {column:?}", meaning(code)))
 }
@@ -192,10 +197,10 @@ pub(crate) fn sink_error(error: sqlx::Error, sent: LinkLost) -> SinkError {
                 let reported = server_error(error.code(), class_of(error.code(), raised, sent), Some(error));
                 if raised.ends_link { reported.caused_by(LinkEnded) } else { reported }
             }
-            None => SinkError::new(ErrorClass::Internal, "the client gave an error of another database"),
+            None => SinkError::new(ErrorClass::Internal, "the client returned an error of another database"),
         },
         // Its text is the operating system's.
-        sqlx::Error::Io(error) => SinkError::new(lost, format!("the link to the server was lost: {error}")),
+        sqlx::Error::Io(error) => SinkError::new(lost, format!("the connection to the server was lost: {error}")),
         sqlx::Error::PoolTimedOut => SinkError::new(
             ErrorClass::Transient,
             "no connection within connect_timeout; the server is down or the pool is too small",
@@ -205,9 +210,9 @@ pub(crate) fn sink_error(error: sqlx::Error, sent: LinkLost) -> SinkError {
             SinkError::new(ErrorClass::Transient, "TLS failed; check the server's certificate and sslmode")
         }
         sqlx::Error::Protocol(_) => {
-            SinkError::new(lost, "the server's answer was not understood; the connection is closed")
+            SinkError::new(lost, "the server's answer could not be parsed; the connection is closed")
         }
-        // What it says may quote a value.
+        // Its text may quote a value.
         _ => SinkError::new(
             if lost == ErrorClass::Unknown { lost } else { ErrorClass::Internal },
             "the postgresql client failed",
@@ -221,18 +226,18 @@ struct LinkEnded;
 
 impl fmt::Display for LinkEnded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the other side ended the connection")
+        f.write_str("the server or a pooler ended the connection")
     }
 }
 
 impl std::error::Error for LinkEnded {}
 
-/// Whether the connection is as useful as before: the server refused something, and said so, or we found something
-/// wrong with the table.
+/// Whether the connection is still usable: the server rejected a statement with an error, or our check of the
+/// table failed.
 ///
-/// One that ended is not, nor is one whose transaction has failed and is still open, nor is one to a server that is read-only: after a failover the name of the server leads to
-/// another one, and only a new connection finds it. One whose prepared statements were taken away makes them again
-/// only when it is new.
+/// It is not usable if it ended, if its transaction failed and is still open, or if the server is read-only: after a
+/// failover the server's name leads to another server, which only a new connection finds. If its prepared statements
+/// were removed, only a new connection prepares them again.
 pub(crate) fn is_refusal(error: &SinkError) -> bool {
     const USELESS: [&str; 8] = ["08", "57P", "25P02", "25P03", "25P04", "25006", "26000", "42P05"];
     let has_ended = std::error::Error::source(error).is_some_and(|source| source.is::<LinkEnded>());
@@ -281,7 +286,7 @@ mod tests {
             assert_eq!(class_of(code, raised, LinkLost::AfterCommit), after, "{code} {raised:?}");
         };
         use ErrorClass::{Resource, Row, Transient, Unknown};
-        // A connection to another database that a trigger lost; PgBouncer's query_timeout.
+        // A trigger lost its connection to another database; PgBouncer's query_timeout.
         check(server, false, "08006", Transient, Transient);
         check(pooler, true, "08P01", Transient, Unknown);
         check(pooler, false, "58000", Resource, Unknown);

@@ -1,16 +1,17 @@
-//! Owns when rows become durable: what is sent before is known to be undone when it is given up or its reply is lost.
+//! Owns the point from which rows may become durable: before it, an abandoned statement or a lost reply means a
+//! rollback.
 //! Must not know statements.
 
 use batchsql_core::{Attempt, ErrorClass, SinkError};
 
 use crate::classify::LinkLost;
 
-/// Where a statement stands.
+/// The position of a statement relative to the commit.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum CommitStage<'a> {
-    /// In a transaction that is open: nothing of it is durable.
+    /// In an open transaction: nothing is durable.
     Within,
-    /// Alone: it commits itself.
+    /// Without a transaction: it commits itself.
     Commits(&'a Attempt),
 }
 
@@ -19,16 +20,16 @@ impl CommitStage<'_> {
         matches!(self, Self::Commits(_))
     }
 
-    /// To be called right before the message is sent with which the statement ends; what it means from here on that
-    /// the link is lost.
+    /// Call it right before the last message of the statement is sent. Returns the meaning of a lost connection
+    /// from here on.
     ///
     /// # Errors
-    /// The pipeline has given the attempt up, and counts on nothing being written.
+    /// The pipeline has abandoned the attempt and assumes that nothing is written.
     pub(crate) fn begin(self) -> Result<LinkLost, SinkError> {
         match self {
             Self::Within => Ok(LinkLost::BeforeCommit),
             Self::Commits(attempt) if attempt.begin() => Ok(LinkLost::AfterCommit),
-            Self::Commits(_) => Err(SinkError::new(ErrorClass::Transient, "the write was given up before its commit")),
+            Self::Commits(_) => Err(SinkError::new(ErrorClass::Transient, "the write was abandoned before its commit")),
         }
     }
 }

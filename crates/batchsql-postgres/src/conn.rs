@@ -1,4 +1,4 @@
-//! Owns a connection that is held for one batch, and how it is given back: clean, or not at all.
+//! Owns a connection that is held for one batch: it returns to the pool clean, or it is closed.
 //! Must not know plans or rows.
 
 use std::fmt;
@@ -11,29 +11,29 @@ use crate::classify::{LinkLost, sink_error};
 use crate::live_session::LiveSession;
 use crate::session::in_transaction;
 
-/// A connection of the pool. One that was left in the middle of something is closed instead of given back: what
-/// still runs on it must not meet the next batch.
+/// A connection of the pool. One that is dropped during a statement is closed instead of returned: the
+/// statement that still runs on it must not affect the next batch.
 pub struct PostgresConn {
     /// `None` only while it is being dropped.
     conn: Option<PoolConnection<Postgres>>,
     busy: bool,
-    /// Others use the pool, and may have left a transaction open.
+    /// Other code uses the pool and may have left a transaction open.
     is_unchecked: bool,
-    /// Its session, where sessions are told apart.
+    /// Its session, if sessions are identified.
     pub(crate) live: Option<LiveSession>,
 }
 
 impl PostgresConn {
-    /// `is_shared`: others use the pool too.
+    /// `is_shared`: other code also uses the pool.
     pub(crate) fn new(conn: PoolConnection<Postgres>, is_shared: bool) -> Self {
         Self { conn: Some(conn), busy: false, is_unchecked: is_shared, live: None }
     }
 
-    /// Looks once whether the connection came with an open transaction: rows would be written in it, and be gone when
-    /// it is rolled back. One round trip, where others use the pool.
+    /// Checks once whether the connection came with an open transaction: rows would be written in it, and be lost if
+    /// it is rolled back. One round trip, if other code uses the pool.
     ///
     /// # Errors
-    /// It did. The connection is closed, which rolls the transaction back.
+    /// A transaction is open. The connection is closed, which rolls the transaction back.
     pub(crate) async fn check_idle(&mut self) -> Result<(), SinkError> {
         if !self.is_unchecked {
             return Ok(());
@@ -44,7 +44,7 @@ impl PostgresConn {
         self.checked_idle(is_open)
     }
 
-    /// Takes what a statement has shown of the transaction.
+    /// Processes the transaction state that a statement returned.
     ///
     /// # Errors
     /// As for [`check_idle`](Self::check_idle).
@@ -66,10 +66,10 @@ impl PostgresConn {
         }
     }
 
-    /// Begins something that ends with [`end`](Self::end).
+    /// Begins an operation that ends with [`end`](Self::end).
     ///
     /// # Errors
-    /// What was begun before did not end, so nothing can be sent.
+    /// A previous operation did not end, so nothing can be sent.
     pub(crate) fn begin(&mut self) -> Result<&mut PgConnection, SinkError> {
         if self.busy {
             return Err(SinkError::new(ErrorClass::Transient, "the connection was lost; another one is needed"));
@@ -78,7 +78,7 @@ impl PostgresConn {
         Ok(self.conn.as_mut().expect("present until dropped"))
     }
 
-    /// What was begun is over, and no transaction is open.
+    /// Marks the operation as complete, with no open transaction.
     pub(crate) fn end(&mut self) {
         self.busy = false;
     }
@@ -86,11 +86,11 @@ impl PostgresConn {
 
 impl Drop for PostgresConn {
     fn drop(&mut self) {
-        // Before another one can get the connection, and with it the session.
+        // Before another user of the pool can get the connection and its session.
         self.live = None;
         if let Some(conn) = self.conn.take().filter(|_| self.busy) {
-            // Closes the socket; the server then undoes what was open. Without waiting: this may be the end of a
-            // timeout, and the link may be dead.
+            // Closes the socket; the server then rolls back the open transaction. It does not wait: this may run
+            // after a timeout, and the connection may be dead.
             drop(conn.detach());
         }
     }

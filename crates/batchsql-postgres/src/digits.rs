@@ -1,4 +1,4 @@
-//! Owns the digits of numbers and times in text: where the first and the last one that counts are.
+//! Owns the digits of numbers and times in text: the positions of the first and the last significant one.
 //! Must not know columns or types.
 
 /// A decimal number in text, with an exponent.
@@ -10,7 +10,7 @@ pub(crate) struct Digits<'a> {
 }
 
 impl<'a> Digits<'a> {
-    /// `None` when it is no decimal number, for example `NaN`.
+    /// `None` if it is no decimal number, for example `NaN`.
     pub(crate) fn of(text: &'a str) -> Option<Self> {
         let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
         let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
@@ -23,7 +23,7 @@ impl<'a> Digits<'a> {
         is_number.then_some(Self { whole, fraction, exponent })
     }
 
-    /// The places of the first and the last digit that is not 0: how many digits the number has before the point
+    /// The positions of the first and the last digit that is not 0: how many digits the number has before the point
     /// (negative: how many zeros follow it), and how many after it (negative: how many zeros are before it). `None`
     /// for 0.
     pub(crate) fn first_and_last(&self) -> Option<(i64, i64)> {
@@ -47,18 +47,18 @@ impl<'a> Digits<'a> {
     }
 }
 
-/// What stands between the brackets, commas and quotes of a JSON array or of an array as PostgreSQL writes it. For
-/// elements without escapes, as numbers are.
+/// The texts between the brackets, commas and quotes of a JSON array or a PostgreSQL array. For elements without
+/// escapes, such as numbers.
 pub(crate) fn tokens(text: &str) -> impl Iterator<Item = &str> {
     text.split(['[', ']', '(', ')', '{', '}', ',', '"', '=']).map(str::trim).filter(|token| !token.is_empty())
 }
 
-/// Whether a time has decimal digits of a second beyond these.
+/// Whether a time has more decimal digits of a second than this.
 pub(crate) fn has_smaller_fraction(micros: i64, digits: u32) -> bool {
     digits < 6 && micros % 10_i64.pow(6 - digits) != 0
 }
 
-/// Whether some number in a text has more than six digits after its point that count.
+/// Whether some number in a text has more than six significant digits after its point.
 pub(crate) fn has_long_fraction(text: &str) -> bool {
     let mut parts = text.split('.');
     parts.next();

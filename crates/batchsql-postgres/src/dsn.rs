@@ -1,5 +1,5 @@
-//! Owns the DSN: its parameters, and what is wrong with one, without a part of the password.
-//! Must not know how a server is connected to.
+//! Owns the DSN: its parameters, and its errors, which never contain a part of the password.
+//! Must not know how to connect to a server.
 
 use std::path::Path;
 use std::str::FromStr;
@@ -14,8 +14,8 @@ use crate::options::PostgresOptions;
 use crate::servers::TargetSession;
 use crate::settings::{LossyValues, Strategy};
 
-/// Parameters of the URL that `sqlx` understands, the spellings of each together; it would only warn of others, and show
-/// their values.
+/// URL parameters that `sqlx` supports, grouped by spelling. For others `sqlx` would only log a warning, with their
+/// values.
 const SQLX_PARAMETERS: [&[&str]; 11] = [
     &["sslmode", "ssl-mode"],
     &["sslrootcert", "ssl-root-cert", "ssl-ca"],
@@ -30,7 +30,7 @@ const SQLX_PARAMETERS: [&[&str]; 11] = [
     &["options"],
 ];
 
-/// Parameters that are ours.
+/// Our own parameters.
 const OWN: [&str; 7] = [
     "max_connections",
     "connect_timeout",
@@ -51,19 +51,19 @@ impl FromStr for PostgresOptions {
             return Err(OpenError::new(format!("the postgresql dsn has no scheme; {FORM}")));
         };
         if !matches!(scheme, "postgres" | "postgresql") {
-            // Only a real scheme is shown: it may be the start of a password.
+            // Only a valid scheme is shown: other text may be the start of a password.
             let shown = scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+');
             let scheme = if shown { format!(" {scheme:?}") } else { String::new() };
             return Err(OpenError::new(format!("a dsn with scheme{scheme} is not for postgresql; {FORM}")));
         }
-        // A raw `/`, `?` or `#` in a password ends the part before the host, and its rest would be taken for
-        // something that may be shown.
+        // A raw `/`, `?` or `#` in a password ends the part before the host, and its rest would be treated as
+        // text that may be shown.
         if rest.find(['/', '?', '#']).is_some_and(|end| rest[end..].contains('@')) || rest.contains('#') {
             let advice = "percent-encode / ? # and @ in user, password and parameters";
             return Err(OpenError::new(format!("the postgresql dsn has a # or a misplaced @; {advice}")));
         }
         let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
-        // A raw `&` in a password makes its rest a parameter of its own.
+        // A raw `&` in a password makes its rest a separate parameter.
         let has_password = query.split('&').any(|pair| pair == "password" || pair.starts_with("password="));
         let mut own: Vec<(&str, &str)> = Vec::new();
         let mut foreign: Vec<(&str, &str)> = Vec::new();
@@ -116,7 +116,7 @@ impl FromStr for PostgresOptions {
         let has = |names: &[&str]| foreign.iter().any(|(name, _)| names.contains(name));
         let has_roots = has(SQLX_PARAMETERS[1]) || std::env::var_os("PGSSLROOTCERT").is_some();
         connect = match connect.get_ssl_mode() {
-            // As libpq, which verifies when it is told how.
+            // As in libpq, which verifies if root certificates are given.
             PgSslMode::Require if has_roots => connect.ssl_mode(PgSslMode::VerifyCa),
             PgSslMode::VerifyFull => connect,
             PgSslMode::Allow => {
@@ -136,7 +136,7 @@ impl FromStr for PostgresOptions {
     }
 }
 
-/// A parameter that is given twice would be taken once, and nobody would know which.
+/// Rejects a parameter that is given twice, because only one of the two values would apply.
 fn check_once(own: &[(&str, &str)], foreign: &[(&str, &str)], address: &Address<'_>) -> Result<(), OpenError> {
     let twice = |name: &str| Err(OpenError::new(format!("{name} is given twice in the postgresql dsn; give it once")));
     if let Some(name) = OWN.iter().find(|name| own.iter().filter(|(given, _)| given == *name).count() > 1) {
@@ -174,7 +174,7 @@ fn check_settings(foreign: &[(&str, &str)]) -> Result<(), OpenError> {
     Err(OpenError::new(format!("client_min_messages in the postgresql dsn cannot be used: {advice}")))
 }
 
-/// Takes `sslrootcert=system` out: these are the authorities that are used without the parameter.
+/// Removes `sslrootcert=system`: these authorities are used without the parameter.
 fn take_system_roots(foreign: &mut Vec<(&str, &str)>) -> bool {
     let before = foreign.len();
     foreign.retain(|(name, value)| !(SQLX_PARAMETERS[1].contains(name) && *value == "system"));
@@ -182,7 +182,7 @@ fn take_system_roots(foreign: &mut Vec<(&str, &str)>) -> bool {
 }
 
 impl PostgresOptions {
-    /// Sets one of the parameters that are ours.
+    /// Sets one of our own parameters.
     fn set(self, name: &str, value: &str) -> Result<Self, OpenError> {
         let wrong = |expected: &str| OpenError::new(format!("{name} in the postgresql dsn is not {expected}"));
         Ok(match name {
@@ -223,7 +223,7 @@ fn seconds(value: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero())
 }
 
-/// What is wrong with a URL. The error itself may quote a value.
+/// The message for an invalid URL. The error itself may quote a value.
 fn unparsable(error: &sqlx::Error) -> String {
     let shown = error.to_string();
     let part = if shown.contains("port") {
@@ -236,12 +236,12 @@ fn unparsable(error: &sqlx::Error) -> String {
     format!("the postgresql dsn cannot be read: {part}; {FORM}, and percent-encode special characters of the password")
 }
 
-/// A certificate file that is not there would only be found while connecting, without its name.
+/// Checks for missing certificate files here: while connecting, the error would not name the file.
 fn check_files(parameters: &[(&str, &str)]) -> Result<(), OpenError> {
     for (name, value) in parameters {
         let is_file =
             matches!(*name, "sslrootcert" | "ssl-root-cert" | "ssl-ca" | "sslcert" | "ssl-cert" | "sslkey" | "ssl-key");
-        // An encoded path is left to the server's library to find.
+        // An encoded path is checked by the client library.
         if is_file && !value.contains('%') && !Path::new(value).is_file() {
             return Err(OpenError::new(format!(
                 "the file of {name} in the postgresql dsn does not exist; name a PEM file"

@@ -1,5 +1,5 @@
-//! Owns the binary form of values: how each is written for each type of the server.
-//! Must not know statements or where the bytes go.
+//! Owns the binary form of values for each type of the server.
+//! Must not know statements or the destination of the bytes.
 //!
 //! The forms are those of the `*_recv` functions of PostgreSQL, which are the same in COPY BINARY, in the elements of
 //! binary arrays and in bound values: <https://www.postgresql.org/docs/current/protocol-message-formats.html>.
@@ -15,12 +15,12 @@ use crate::wire::Wire;
 pub(crate) const EPOCH_DAYS: i32 = 10_957;
 const EPOCH_MICROS: i64 = EPOCH_DAYS as i64 * 86_400_000_000;
 
-/// The digits that `numeric` holds at most before and after the point.
+/// The maximum number of digits of `numeric` before and after the point.
 pub(crate) const MAX_WHOLE: usize = 131_072;
 pub(crate) const MAX_FRACTION: usize = 16_383;
 
-/// The most bytes of one value, and of the values of one statement: a message of the protocol and an allocation of the
-/// server are bounded by 1 GiB.
+/// The maximum size of one value, and of the values of one statement, in bytes: the protocol's messages and the
+/// server's allocations are limited to 1 GiB.
 pub(crate) const MAX_VALUE_BYTES: usize = (1 << 30) - (1 << 16);
 
 /// Why a value cannot be sent.
@@ -28,19 +28,19 @@ pub(crate) const MAX_VALUE_BYTES: usize = (1 << 30) - (1 << 16);
 pub(crate) enum Unfit {
     /// The column's type cannot hold the number.
     OutOfRange,
-    /// It is larger than what the server takes.
+    /// It is larger than the server accepts.
     TooLarge,
-    /// An array whose elements are not JSON has an array or an object as element.
+    /// An element is an array or an object, but the elements of the column are not JSON.
     Nested,
     /// The column keeps fewer digits.
     Rounded,
-    /// The column cuts off spaces at its end.
+    /// The column cuts off trailing spaces.
     SpacesCut,
     /// The text has more characters than the column holds.
     TooLong,
     /// JSON has a NUL character in a text, which `jsonb` cannot hold.
     Nul,
-    /// The column leaves out a zone or a time of day.
+    /// The column drops a zone or a time of day.
     PartLeftOut,
 }
 
@@ -61,7 +61,7 @@ impl fmt::Display for Unfit {
 
 impl std::error::Error for Unfit {}
 
-/// Writes a value with its length before it, as COPY and arrays want it; -1 for `NULL`.
+/// Writes a value with a length prefix, as COPY and arrays require; -1 for `NULL`.
 #[inline]
 pub(crate) fn write_field(out: &mut Vec<u8>, value: ValueRef<'_>, wire: Wire) -> Result<(), Unfit> {
     if value.is_null() {
@@ -102,7 +102,7 @@ pub(crate) fn write_value(out: &mut Vec<u8>, value: ValueRef<'_>, wire: Wire) ->
                 return Err(Unfit::Nested);
             }
             if matches!(wire, Wire::Jsonb | Wire::FlatJsonb) {
-                // The version of the form.
+                // The version of the format.
                 out.push(1);
             }
             out.extend_from_slice(v.as_bytes());
@@ -133,7 +133,7 @@ pub(crate) fn is_nested(json: &str) -> bool {
     depth > 1
 }
 
-/// Whether JSON has the escape of a NUL character. A backslash that is escaped itself begins none.
+/// Whether JSON has the escape of a NUL character. An escaped backslash does not start an escape.
 pub(crate) fn has_nul(json: &str) -> bool {
     let is_escape = |at: usize| json.as_bytes()[..at].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 0;
     json.match_indices("\\u0000").any(|(at, _)| is_escape(at))
@@ -146,7 +146,7 @@ fn write_integer(out: &mut Vec<u8>, number: i64, wire: Wire) -> Result<(), Unfit
         Wire::Int4 => out.extend_from_slice(&i32::try_from(number).map_err(|_| Unfit::OutOfRange)?.to_be_bytes()),
         Wire::Int2 => out.extend_from_slice(&i16::try_from(number).map_err(|_| Unfit::OutOfRange)?.to_be_bytes()),
         Wire::Numeric => write_numeric(out, &number.to_string())?,
-        // Only what these types hold exactly is sent to them: i16 and i32, see `types::form`.
+        // Only types with an exact representation are sent: i16 and i32, see `types::form`.
         Wire::Float8 => out.extend_from_slice(&(number as f64).to_be_bytes()),
         Wire::Float4 => out.extend_from_slice(&(number as f32).to_be_bytes()),
         _ => unreachable!("an integer has no such form, see `types::form`"),
@@ -170,7 +170,7 @@ pub(crate) fn write_numeric(out: &mut Vec<u8>, text: &str) -> Result<(), Unfit> 
     let start = out.len();
     out.extend_from_slice(&[0; 8]);
     // The point is between groups of four: the first group of the whole part may be short, the last of the
-    // fraction is filled with zeros.
+    // fraction is padded with zeros.
     let (short, full) = whole.split_at(whole.len() % 4);
     let groups = [short].into_iter().filter(|group| !group.is_empty()).chain(full.chunks(4)).map(|group| (group, 1));
     let groups = groups.chain(fraction.chunks(4).map(|group| (group, 10_u16.pow(4 - group.len() as u32))));
@@ -188,7 +188,7 @@ pub(crate) fn write_numeric(out: &mut Vec<u8>, text: &str) -> Result<(), Unfit> 
             last = digits;
         }
     }
-    // The form in which the server keeps it, so that what comes back is the same: no zeros at either end.
+    // The server's storage form, so that a returned value is identical: no zeros at either end.
     out.truncate(start + 8 + 2 * last);
     let (weight, sign) = match last {
         0 => (0, 0),

@@ -1,6 +1,6 @@
-//! Owns which values a column stores as they are: range, digits, length. Values that it would round, cut or refuse are
-//! known before they are sent, row by row.
-//! Must not know statements, connections or what becomes of a refused row.
+//! Owns the check whether a column stores a value unchanged: range, digits, length. Values that it would round, cut
+//! or reject are found before they are sent, row by row.
+//! Must not know statements, connections or what happens to a rejected row.
 
 use batchsql_core::exhaustive::Value;
 use batchsql_core::{ColumnView, Rows, SinkError, ValueRef};
@@ -13,7 +13,7 @@ use crate::times::{is_interval_kept, is_kept_whole};
 use crate::value_limit::ValueLimit;
 use crate::wire::Wire;
 
-/// The rows that cannot be stored as they are, each with the first reason, ascending.
+/// The rows that cannot be stored unchanged, each with the first reason, ascending.
 pub(crate) fn unfit_rows(rows: Rows<'_>, fields: &[Field]) -> Vec<(u32, SinkError)> {
     let mut found: Vec<(u32, SinkError)> = Vec::new();
     for (index, field) in fields.iter().enumerate() {
@@ -35,14 +35,14 @@ pub(crate) fn unfit_rows(rows: Rows<'_>, fields: &[Field]) -> Vec<(u32, SinkErro
     found
 }
 
-/// Whether a column has values to look at: those of a limit, and those of any length.
+/// Whether the values of a column need a check: those with a limit, and those of variable length.
 fn is_checked(column: &ColumnView<'_>, limit: ValueLimit, wire: Wire) -> bool {
     use batchsql_core::exhaustive::Values;
     let has_any_length = matches!(column.values().exhaustive(), Values::Text(_) | Values::Json(_) | Values::Bytes(_));
     limit != ValueLimit::None || wire == Wire::FlatJsonb || has_any_length
 }
 
-/// Whether a value is stored as it is. `digits` is only memory to be used again.
+/// Whether a value is stored unchanged. `digits` is a reused buffer.
 fn check(value: ValueRef<'_>, limit: ValueLimit, wire: Wire, digits: &mut String) -> Result<(), Unfit> {
     let mut integer = |number: i128| {
         use std::fmt::Write;
@@ -88,14 +88,14 @@ fn text(text: &str, limit: ValueLimit, wire: Wire) -> Result<(), Unfit> {
         return Err(Unfit::Nul);
     }
     match limit {
-        // A character has a byte at least.
+        // A character has at least one byte.
         ValueLimit::Characters { most } if text.len() > most => {
             let Some((end, _)) = text.char_indices().nth(most) else { return Ok(()) };
             let only_spaces = text[end..].bytes().all(|byte| byte == b' ');
             Err(if only_spaces { Unfit::SpacesCut } else { Unfit::TooLong })
         }
         ValueLimit::NumericElements { precision, scale } => tokens(text).try_for_each(|token| {
-            // What is no number the server refuses by itself.
+            // The server itself rejects text that is not a number.
             Digits::of(token).map_or(Ok(()), |digits| fits(&digits, precision, scale))
         }),
         ValueLimit::TextFraction | ValueLimit::Times(_) if has_long_fraction(text) => Err(Unfit::Rounded),
@@ -105,7 +105,7 @@ fn text(text: &str, limit: ValueLimit, wire: Wire) -> Result<(), Unfit> {
     }
 }
 
-/// Whether `numeric` holds so many digits.
+/// Whether `numeric` can hold this many digits.
 fn any_numeric(text: &str) -> Result<(), Unfit> {
     if text.len() <= MAX_FRACTION {
         return Ok(());

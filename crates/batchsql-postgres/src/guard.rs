@@ -1,29 +1,30 @@
-//! Owns the test by which the server itself refuses a text that its column would change.
+//! Owns the SQL test with which the server itself rejects a text that its column would change.
 //! Must not know columns or rows.
 //!
-//! Where the server reads the text, only it knows what becomes of it: `interval day` drops the hours. So it reads the
+//! If the server parses the text, only the server knows the result: `interval day` drops the hours. So it parses the
 //! text twice, with the precision of the column and without, and compares.
 
 use crate::real_type::RealType;
 
-/// The code of an error that a statement of ours raises; nothing else of a write has a reason to.
+/// The code of an error that our own statements raise; no other part of a write is expected to raise it.
 pub(crate) const RAISED: &str = "2201G";
 
-/// An expression of an integer that raises it. A volatile function, so that the planner does not raise it ahead.
+/// An integer expression that raises it. It uses a volatile function so that the planner does not evaluate it
+/// early.
 pub(crate) const RAISE: &str = "pg_catalog.width_bucket(pg_catalog.random(),0,0,1)";
 
-/// What is compared.
+/// The comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Guard {
     /// The value with the declared precision, and without.
     Precision { narrow: String, wide: String },
-    /// A number, and what `money` makes of it. Another spelling has to be the one that the server writes: what signs and
-    /// brackets mean depends on `lc_monetary`.
+    /// A number, and its value as `money`. Any other spelling must equal the server's output: the meaning of signs
+    /// and brackets depends on `lc_monetary`.
     Money,
 }
 
 impl Guard {
-    /// The test of text for a type, where the server would change some.
+    /// The test of text for a type, if the server would change some values.
     pub(crate) fn of(real: &RealType) -> Option<Self> {
         let spelled = real.spelled.as_ref()?;
         let is_array = real.category == 'A';
@@ -40,7 +41,7 @@ impl Guard {
         }
     }
 
-    /// `converted` where the text `value` keeps its meaning, else an error with the code [`RAISED`].
+    /// `converted` if the text `value` keeps its meaning, otherwise an error with the code [`RAISED`].
     pub(crate) fn expression(&self, value: &str, converted: &str, to: &str) -> String {
         let is_kept = match self {
             Self::Precision { narrow, wide } => {

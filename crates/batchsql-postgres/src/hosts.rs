@@ -1,9 +1,9 @@
 //! Owns the address of a DSN: login, database, and one host or several with their ports.
-//! Must not know the other parameters, or how a server is connected to.
+//! Must not know the other parameters, or how to connect to a server.
 
 use crate::open_error::OpenError;
 
-/// What stands between `://` and `?`.
+/// The part between `://` and `?`.
 pub(crate) struct Address<'a> {
     /// User and password with the `@`.
     pub(crate) login: &'a str,
@@ -22,17 +22,17 @@ impl<'a> Address<'a> {
         Ok(Self { login, hosts, database })
     }
 
-    /// With one host, in place of several.
+    /// The address with one host instead of several.
     pub(crate) fn first(&self) -> String {
         let host = self.hosts.split(',').next().unwrap_or_default();
-        // The client could not take a folder back for the next host; it is set later.
+        // The client cannot unset a folder for the next host, so the folder is set later.
         let host = if host.len() < self.hosts.len() { "localhost" } else { host };
         format!("{}{host}{}", self.login, self.database)
     }
 }
 
-/// The servers, when there are several: in the address, or as `host=a,b&port=1,2`. Of the parameters one host and port
-/// stay. `default_ports`: one, or one for each host.
+/// The servers, if there are several: in the address, or as `host=a,b&port=1,2`. One host and port remain in the
+/// parameters. `default_ports`: one, or one for each host.
 pub(crate) fn servers(
     address: &Address<'_>,
     foreign: &mut [(&str, &str)],

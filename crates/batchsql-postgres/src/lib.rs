@@ -23,7 +23,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A pool that you have works too: [`PostgresSink::new`].
+//! An existing pool can be used too: [`PostgresSink::new`].
 //!
 //! # Types
 //!
@@ -41,99 +41,101 @@
 //! | date, time, timestamp, timestamptz | `date`, `time`, `timestamp`, `timestamptz`; instants are never turned into local times or back |
 //!
 //! COPY sends the plain spellings of `inet`, `cidr`, `macaddr`, `bit`, `varbit`, `timetz`, `interval`, `int4range`,
-//! `int8range`, `numrange` and `daterange` in binary form (`10.0.0.0/8`, `1 day 02:00:00`, `[1,5)`); a batch with another spelling is
-//! sent as text.
+//! `int8range`, `numrange` and `daterange` in binary form (`10.0.0.0/8`, `1 day 02:00:00`, `[1,5)`); a batch with
+//! another spelling is sent as text.
 //!
-//! Text that the server reads is read with the settings of its session: `TimeZone` and `DateStyle` for arrays and ranges
-//! of dates and times and for `timetz`, `IntervalStyle` for `interval`, `lc_monetary` for `money`. So write instants with
-//! their zone (`2026-01-31T12:00:00Z`) and dates with the year first. In arrays and ranges of types that have no place
-//! for a zone, a date or a time of day, only plain spellings are taken (`2026-01-31 12:00:00.5`, `31 Jan 2026`), because
-//! the server leaves out the rest without a word; `money` takes a plain number, or what the server writes itself.
+//! The server parses text with the settings of its session: `TimeZone` and `DateStyle` for arrays and ranges of dates
+//! and times and for `timetz`, `IntervalStyle` for `interval`, `lc_monetary` for `money`. So write instants with
+//! their zone (`2026-01-31T12:00:00Z`) and dates with the year first. In arrays and ranges of types that do not store
+//! a zone, a date or a time of day, only plain spellings are accepted (`2026-01-31 12:00:00.5`, `31 Jan 2026`),
+//! because the server silently drops the rest; `money` accepts a plain number, or the server's own output format.
 //!
-//! A domain is taken as the type it is based on. A column that would change values is refused when its table is first
-//! read; text with a NUL character when the row is submitted. Where it depends on the value (digits beyond
-//! `numeric(p,s)` or `timestamp(p)`, spaces beyond `varchar(n)`), its row is rejected and the rows beside it are
-//! written, unless [`LossyValues::LetDatabaseConvert`] is set.
+//! A domain is treated as its base type. A column that would change values is rejected when its table is first read;
+//! text with a NUL character is rejected when the row is submitted. If it depends on the value (digits beyond
+//! `numeric(p,s)` or `timestamp(p)`, spaces beyond `varchar(n)`), its row is rejected and the other rows are written,
+//! unless [`LossyValues::LetDatabaseConvert`] is set.
 //!
 //! # Outcomes
 //!
 //! One batch is one transaction. Rows that `ON CONFLICT DO NOTHING` leaves out are found by the keys that the insert
-//! returns. Where a key does not come back as it was sent (`char(n)`, `numeric(p,s)`, floating point, text that is
-//! read as another type), and where a `BEFORE` trigger of the table may drop rows, the batch is written by one
-//! statement that takes all rows or none. When rows are ignored, it is written in parts that are inserted whole or not at
-//! all, which takes further statements: a part of 256 rows is halved until each piece is uniform, so where rows are dropped here and there, one row may take
-//! several statements. Keep batches small on such tables, or `statement_timeout` long.
-//! A row that a trigger drops ends as `Ignored`, also when the trigger put it somewhere else.
+//! returns. If a key is not returned as it was sent (`char(n)`, `numeric(p,s)`, floating point, text that is parsed
+//! as another type), or if a `BEFORE` trigger of the table may drop rows, the batch is written by one statement that
+//! inserts all rows or none. If rows are ignored, the batch is written in parts that are inserted whole or not at
+//! all, which takes more statements: a part of 256 rows is halved until each piece is uniform, so if dropped rows are
+//! scattered, one row may take several statements. Use small batches on such tables, or a long `statement_timeout`. A
+//! row that a trigger drops ends as `Ignored`, even if the trigger stored it elsewhere.
 //!
-//! A timeout, or a link that is lost, means `Unknown` only after the message was sent that makes rows durable: a
-//! statement that commits itself, the end of the data of a COPY, a COMMIT. Before that the rows are written again.
+//! A timeout or a lost connection means `Unknown` only after the message that makes rows durable was sent: a
+//! statement that commits itself, the end of the data of a COPY, a COMMIT. Before that the rows are retried.
 //!
-//! An error of a write whose code speaks of the table (`42P01`, `42501`, `55000`) may come from a trigger, or from the
-//! function that reads one value (`ltree` answers `42601`). The table is read again before it is blamed, and the text
-//! says what was found.
+//! An error of a write whose code is about the table (`42P01`, `42501`, `55000`) may come from a trigger, or from the
+//! function that parses one value (`ltree` returns `42601`). The sink reads the table again before it reports a table
+//! error, and the message contains the result.
 //!
 //! # Keys that are equal only to the server
 //!
-//! Rows of one key are written in the order in which they were submitted. What one key is, the pipeline decides by
-//! comparing values. Where the server sees more of them as equal (`citext`, nondeterministic collations, trailing
-//! spaces in `char(n)`, values that floating point, `json`, a `BEFORE` trigger or, with
-//! [`LossyValues::LetDatabaseConvert`], `numeric(p,s)` and `timestamp(p)` make equal), rows of such keys
-//! may be in different batches on their way at the same time, and inside a batch they are sorted by key. So the last
-//! one that was submitted need not be the one that stays. Send such keys in one form (for example in lower case), or use
-//! `Ordering::PerTable`, which keeps the order of submission.
+//! Rows of one key are written in the order in which they were submitted. The pipeline identifies a key by comparing
+//! values. If the server treats more keys as equal (`citext`, nondeterministic collations, trailing spaces in
+//! `char(n)`, values that floating point, `json`, a `BEFORE` trigger or, with [`LossyValues::LetDatabaseConvert`],
+//! `numeric(p,s)` and `timestamp(p)` make equal), rows of such keys may be in different batches at the same time,
+//! and inside a batch they are sorted by key. So the last submitted row is not always the one that remains. Send
+//! such keys in one form (for example in lower case), or use `Ordering::PerTable`, which keeps the order of
+//! submission.
 //!
 //! # The table
 //!
-//! Its definition is read once for the schemas that come within a second, again after 30 seconds of use
-//! ([`table_check_interval`](Settings::table_check_interval)), and after an error or a count of rows that points to a change.
-//! A trigger, rule or policy that comes meanwhile may cost the first batch its outcomes (`Unknown`) where that batch was
-//! a statement that commits itself; after it the table is read again.
+//! Its definition is read once for all schemas that need it within a second, again after 30 seconds of use
+//! ([`table_check_interval`](Settings::table_check_interval)), and after an error or a count of rows that points to a
+//! change. If a trigger, rule or policy is added in the meantime, the rows of the first batch may end as `Unknown` if
+//! that batch was a statement that commits itself; then the table is read again.
 //!
-//! A column that gets another type may change values silently until then, with every strategy: the server converts what
-//! it is sent as an assignment does (`numeric` to `double precision`, `timestamp` to `timestamptz`), and with COPY takes
-//! the binary form of another type of the same width as its own (`bigint` to `timestamptz`). Stop the rows of a table
-//! while the type of one of its columns changes.
+//! Until then, a column that gets another type may silently change values, with every strategy: the server converts
+//! values as in an assignment (`numeric` to `double precision`, `timestamp` to `timestamptz`), and with COPY it
+//! interprets the binary form of another type of the same width as its own (`bigint` to `timestamptz`). Stop writing
+//! to a table while the type of one of its columns changes.
 //!
 //! # Abandoned writes
 //!
-//! A write that is given up (`statement_timeout` of the pipeline, a lost link) after its commit may have been sent is not
-//! over: the server may still wait for a lock, and the system goes on sending what was not acknowledged, also after the
-//! connection was closed. So a lane whose rows keep an order writes again only when the session of that write was seen
-//! to have ended:
+//! A write that is abandoned (`statement_timeout` of the pipeline, a lost connection) after its commit may have been
+//! sent can still take effect: the server may still wait for a lock, and the system keeps sending unacknowledged
+//! data, even after the connection was closed. So an ordered lane writes again only after the session of that write
+//! is known to have ended:
 //!
-//! - Before the first ordered batch of a connection that was taken from the pool, the sink asks for the name of its
+//! - Before the first ordered batch of a connection that was taken from the pool, the sink queries the name of its
 //!   session: process id, start of the process, server and its start. That is one round trip, a simple query of about
-//!   0.2 ms at the server. A busy pipeline keeps a connection for up to a second, so it asks once a second for each.
-//!   `sqlx` does not show the process id that the server sent when connecting.
-//! - With the first one it opens a connection of its own, with the options of the pool, from which sessions are ended.
-//!   It counts against `max_connections` of the server: one more for each sink with ordered rows. When it is lost and no
-//!   other can be opened, a connection of the pool does it.
-//! - A session that is still there is ended by `pg_terminate_backend`, if process id, start and user are those of the
-//!   write. It has ended when its process is gone, its id belongs to another process, or the server was restarted at the
-//!   same address. Of a server at another address nothing is known.
+//!   0.2 ms at the server. A busy pipeline keeps a connection for up to a second, so this is one query per second and
+//!   connection. `sqlx` does not expose the process id that the server sent when connecting.
+//! - With the first one it opens a separate connection, with the options of the pool, to end sessions. This
+//!   connection counts against `max_connections` of the server: one more per sink with ordered rows. If it is lost
+//!   and no other can be opened, a connection of the pool is used.
+//! - A session that still exists is ended by `pg_terminate_backend`, if process id, start and user are those of the
+//!   write. It has ended if its process is gone, its id belongs to another process, or the server was restarted at
+//!   the same address. The state of a server at another address is not known.
 //!
-//! Rights: none beyond what every user has, who may see and end its own sessions. Needed are EXECUTE on
-//! `pg_terminate_backend`, `pg_stat_get_activity` and, for the identifier of the server, where it may be read,
-//! `pg_control_system`. A user that hides itself by `SET ROLE` in `after_connect` has no name for its sessions.
+//! Rights: every user may see and end its own sessions; nothing more is required. This uses EXECUTE on
+//! `pg_terminate_backend`, `pg_stat_get_activity` and, for the identifier of the server if it may be read,
+//! `pg_control_system`. If `after_connect` runs `SET ROLE`, the user may be hidden; its sessions then have no
+//! name.
 //!
-//! Where a session cannot be ended (rights are missing, a pooler, another server), the lane waits for
-//! [`Settings::late_write_limit`]. Without one it goes on at once, with a warning, and the order of rows after such a
-//! write is not promised; a rule of the table that compares versions is the answer there.
+//! If a session cannot be ended (missing rights, a pooler, another server), the lane waits for
+//! [`Settings::late_write_limit`]. Without one it continues at once, with a warning, and the order of rows after such
+//! a write is not guaranteed; use a rule of the table that compares versions.
 //!
 //! `sqlx` 0.8 sets neither TCP keepalive nor a user timeout, and has no option for them. Set `tcp_keepalives_idle`,
 //! `tcp_user_timeout` and `client_connection_check_interval` at the server, and the limits of the system at the client.
 //!
 //! # Poolers
 //!
-//! Behind PgBouncer in transaction mode, and poolers like it, use
-//! [`prepared_statements(false)`](PostgresOptions::prepared_statements), and see [`Settings::prepared_statements`] for
-//! what to set on the server. When the pooler itself gives up a COMMIT or a COPY that was sent (PgBouncer:
-//! `query_timeout`), the outcome is not known, and its rows are `Unknown`.
+//! Behind PgBouncer in transaction mode, and similar poolers, use
+//! [`prepared_statements(false)`](PostgresOptions::prepared_statements), and see [`Settings::prepared_statements`]
+//! for the settings of the server. If the pooler itself abandons a COMMIT or a COPY that was sent (PgBouncer:
+//! `query_timeout`), the outcome is not known, and its rows end as `Unknown`.
 //!
-//! A pooler gives one session of the server to many clients, so with `prepared_statements(false)`, or without a statement
-//! cache, no session is named or ended. A pooler that was not declared is found out when two connections have one session, or
-//! one connection changes it; then none is ended from then on. That is a safety net: where other programs share the
-//! pooler it may come late, and a session that is theirs by then could be ended. Declare it.
+//! A pooler shares one session of the server between many clients, so with `prepared_statements(false)`, or without a
+//! statement cache, no session is named or ended. An undeclared pooler is detected if two connections have the same
+//! session, or if one connection changes its session; from then on no session is ended. Do not rely on this
+//! detection: if other programs share the pooler, it may come too late, and a session that belongs to another program
+//! by then could be ended. Declare the pooler with `prepared_statements(false)`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

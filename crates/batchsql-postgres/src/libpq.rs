@@ -1,7 +1,7 @@
-//! Owns the parameters of libpq that a DSN may have and that this client does not carry out, with what to do instead.
+//! Owns the libpq parameters that this client does not support, with advice on what to use instead.
 //! Must not know options or connections.
 
-/// Parameters that change nothing at one of these values, because it is what happens anyway.
+/// Parameters that have no effect at one of these values, because it is the behaviour of this client anyway.
 const HARMLESS: [(&str, &[&str]); 12] = [
     ("channel_binding", &["disable", "prefer"]),
     ("client_encoding", &["utf8", "UTF8", "utf-8", "UTF-8", "auto"]),
@@ -17,7 +17,7 @@ const HARMLESS: [(&str, &[&str]); 12] = [
     ("min_protocol_version", &["3.0"]),
 ];
 
-/// Why a parameter of libpq is refused, and what to do.
+/// Why a libpq parameter is rejected, and what to use instead.
 const REFUSED: [(&str, &str); 37] = [
     ("channel_binding", "this client has no channel binding; remove it, and use sslmode=verify-full with sslrootcert"),
     ("client_encoding", "rows are sent as UTF-8; remove it"),
@@ -25,7 +25,7 @@ const REFUSED: [(&str, &str); 37] = [
     ("gsslib", "this client has no GSSAPI; remove it"),
     ("gssdelegation", "this client has no GSSAPI; remove it"),
     ("krbsrvname", "this client has no Kerberos; remove it"),
-    ("sslnegotiation", "this client asks for TLS in the usual way; remove it"),
+    ("sslnegotiation", "this client negotiates TLS in the standard way; remove it"),
     ("sslcompression", "TLS is not compressed; remove it"),
     ("sslsni", "the host name is always sent with TLS; remove it"),
     ("sslcertmode", "a certificate is sent when the server asks for one and sslcert is set; remove it"),
@@ -37,8 +37,8 @@ const REFUSED: [(&str, &str); 37] = [
     ("ssl_max_protocol_version", "TLS 1.2 and 1.3 are used; set ssl_max_protocol_version at the server"),
     ("min_protocol_version", "version 3.0 of the protocol is used; remove it"),
     ("max_protocol_version", "version 3.0 of the protocol is used; remove it"),
-    ("requirepeer", "the user of the server is not checked; use TLS with sslmode=verify-full"),
-    ("require_auth", "the server decides how the user is checked; remove it, and set it in pg_hba.conf"),
+    ("requirepeer", "the server's OS user is not checked; use TLS with sslmode=verify-full"),
+    ("require_auth", "the server chooses the authentication method; remove it, and set it in pg_hba.conf"),
     ("scram_client_key", "use a password"),
     ("scram_server_key", "use a password"),
     ("passfile", "set the environment variable PGPASSFILE"),
@@ -48,7 +48,7 @@ const REFUSED: [(&str, &str); 37] = [
     ("keepalives_interval", "set it at the server (tcp_keepalives_interval), or for the system"),
     ("keepalives_count", "set it at the server (tcp_keepalives_count), or for the system"),
     ("tcp_user_timeout", "set it at the server, or tcp_retries2 of the system"),
-    ("replication", "this is no connection for replication; remove it"),
+    ("replication", "this is not a replication connection; remove it"),
     ("load_balance_hosts", "hosts are tried in their order; remove it"),
     ("service", "service files are not read; write host, port and database into the dsn"),
     ("servicefile", "service files are not read; write host, port and database into the dsn"),
@@ -58,16 +58,16 @@ const REFUSED: [(&str, &str); 37] = [
     ("oauth_scope", "this client has no OAuth; use PostgresOptions::password_provider"),
 ];
 
-/// What is known of a parameter.
+/// How a libpq parameter is handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Known {
-    /// It asks for what happens anyway.
+    /// It has no effect.
     Harmless,
-    /// It cannot be carried out, and what to do instead.
+    /// It is not supported; contains the advice.
     Refused(&'static str),
 }
 
-/// What becomes of a parameter of libpq; `None` when it is none, or one that is carried out.
+/// How a libpq parameter is handled; `None` if it is not one, or is supported.
 pub(crate) fn known(name: &str, value: &str) -> Option<Known> {
     if HARMLESS.iter().any(|(known, values)| *known == name && values.contains(&value)) {
         return Some(Known::Harmless);

@@ -1,4 +1,5 @@
-//! Owns which sessions the connections of a sink are on now: two connections on one session show a pooler.
+//! Owns the set of sessions that the connections of a sink use now: two connections on one session indicate a
+//! pooler.
 //! Must not know how a session is named or ended.
 
 use std::collections::HashSet;
@@ -6,11 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::session::SessionId;
 
-/// The sessions on which connections of the sink are now.
+/// The sessions that connections of the sink use now.
 #[derive(Default)]
 pub(crate) struct LiveSessions(Mutex<HashSet<SessionId>>);
 
-/// A session that is in use. Another connection that has the same one shows that sessions are shared.
+/// A session that is in use. If another connection has the same one, sessions are shared.
 pub(crate) struct LiveSession {
     all: Arc<LiveSessions>,
     pub(crate) id: SessionId,
@@ -27,7 +28,7 @@ impl LiveSessions {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `None`: another connection has the same session.
+    /// Returns `None` if another connection has the same session.
     pub(crate) fn add(self: &Arc<Self>, id: SessionId) -> Option<LiveSession> {
         self.lock().insert(id).then(|| LiveSession { all: Arc::clone(self), id })
     }

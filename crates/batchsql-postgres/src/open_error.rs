@@ -1,11 +1,11 @@
-//! Owns the error of options and of connecting, and how it names a server: never by its password.
-//! Must not know how a server is connected to, or how a DSN is spelled.
+//! Owns the error of options and of connecting; it names the server, never the password.
+//! Must not know how to connect to a server, or the DSN syntax.
 
 use std::fmt;
 
 use sqlx::postgres::PgConnectOptions;
 
-/// The server could not be connected to.
+/// The sink could not connect to the server.
 #[derive(Debug)]
 pub struct OpenError {
     pub(crate) problem: String,
@@ -30,7 +30,7 @@ impl std::error::Error for OpenError {
     }
 }
 
-/// An error of connecting to this server.
+/// An error while connecting to this server.
 pub(crate) fn problem(connect: &PgConnectOptions, what: &str) -> OpenError {
     OpenError::new(format!("cannot connect to postgresql at {}: {what}", server(connect)))
 }

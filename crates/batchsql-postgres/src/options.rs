@@ -1,5 +1,5 @@
-//! Owns where the server is and how it is connected to: settings, the pool, and the errors of connecting.
-//! Must not know rows, tables or how a DSN is spelled.
+//! Owns the address of the server and the connection: settings, the pool, and connection errors.
+//! Must not know rows, tables or the DSN syntax.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,38 +15,38 @@ use crate::servers::{NoServer, Servers, TargetSession, at};
 use crate::settings::{LossyValues, Settings, Strategy};
 use crate::source::Source;
 
-/// A connection that was idle for longer is pinged before it is used. A batch that is sent over a
-/// dead link may end as unknown; asking each time would cost a round trip per batch.
+/// A connection that was idle for longer is pinged before it is used. A batch that is sent over a dead
+/// connection may end as `Unknown`; a ping before each batch would cost a round trip.
 const PING_AFTER_IDLE: Duration = Duration::from_millis(500);
 
-/// Makes the server check that the client is still connected while it executes a statement. A write that is given up closes its
-/// connection; without this its statement would go on waiting for a lock, and keep its own. PostgreSQL 12 and 13 do not
-/// have it, and then this sets nothing.
+/// Makes the server check that the client is still connected while it executes a statement. An abandoned write closes
+/// its connection; without this setting its statement would keep waiting for a lock and hold its own locks.
+/// PostgreSQL 12 and 13 do not have the setting; then nothing is set.
 const DETECT_GONE_CLIENTS: &str = "SELECT pg_catalog.set_config(name, '1s', false) FROM pg_catalog.pg_settings \
                                    WHERE name = 'client_connection_check_interval' AND setting = '0'";
 
-/// Where and how to connect.
+/// Connection settings.
 ///
 /// As a DSN: `postgres://user:password@host:port/database` with the parameters of libpq (`sslmode`, `sslrootcert`,
 /// `sslcert`, `sslkey`, `host`, `port`, `dbname`, `user`, `password`, `application_name`, `options`), and
 ///
 /// | parameter | meaning | default |
 /// |---|---|---|
-/// | `max_connections` | connections of the pool, and batches that are written at once | 8 |
+/// | `max_connections` | connections of the pool, and so concurrent batches | 8 |
 /// | `connect_timeout` | seconds for one connection attempt, above 0, decimals allowed (`0.5`) | 5 |
 /// | `strategy` | `auto`, `multi-values`, `unnest`, `copy` or `staging`, see [`Strategy`] | `auto` |
 /// | `lock_timeout` | seconds that a statement may wait for a lock, above 0, decimals allowed | that of the server |
-/// | `target_session_attrs` | `any`, `read-write` or `primary`: which of the hosts is used, see [`TargetSession`] | `read-write` with several hosts; one is not asked |
-/// | `lossy_values` | `refuse` or `convert`: what becomes of values that a column would round or cut, see [`LossyValues`] | `refuse` |
+/// | `target_session_attrs` | `any`, `read-write` or `primary`: which of the hosts is used, see [`TargetSession`] | `read-write` with several hosts; a single host is not checked |
+/// | `lossy_values` | `refuse` or `convert`: the policy for values that a column would round or cut, see [`LossyValues`] | `refuse` |
 /// | `prepared_statements` | `true` or `false`, see [`prepared_statements`](Self::prepared_statements) | `true` |
 ///
 /// Several servers: `postgres://user:password@first:5432,second:5432/database`.
 ///
 /// `sslmode=require` with `sslrootcert` verifies the certificate, as libpq does: it means `verify-ca`. With
-/// `sslrootcert=system` the authorities of the system are used, and `verify-full`. Parameters of libpq that this client
-/// does not carry out are refused with advice, as are parameters that are given twice or that the sink sets itself.
+/// `sslrootcert=system` the authorities of the system are used, and `verify-full`. libpq parameters that this client
+/// does not support are rejected with advice, as are parameters that are given twice or that the sink sets itself.
 ///
-/// What the DSN leaves out comes from `PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD`, `PGDATABASE`, `PGSSLMODE` and the
+/// Missing parts of the DSN come from `PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD`, `PGDATABASE`, `PGSSLMODE` and the
 /// password file, as with libpq.
 ///
 /// ```
@@ -67,7 +67,7 @@ pub struct PostgresOptions {
     settings: Settings,
 }
 
-/// Shows where, never the password.
+/// Shows the address, never the password.
 impl fmt::Debug for PostgresOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresOptions")
@@ -95,9 +95,9 @@ impl PostgresOptions {
     }
 
     /// Several servers of one database, as host (or the folder of a socket) and port, of which one is written to: the
-    /// first in this order that is a `target`. It is chosen when the sink connects, and again when it cannot be
-    /// reached or has become read-only. `connect_timeout` holds for each. One server is asked too; with none the call
-    /// sets only the `target`.
+    /// first in this order that is a `target`. It is chosen when the sink connects, and again if it cannot be reached
+    /// or has become read-only. `connect_timeout` applies to each server. A single server is checked too; with no
+    /// server the call sets only the `target`.
     #[must_use]
     pub fn servers<H: Into<Box<str>>>(
         mut self,
@@ -112,7 +112,7 @@ impl PostgresOptions {
         self
     }
 
-    /// The same without a word about the target.
+    /// The same without a target.
     pub(crate) fn addressed(self, addresses: Vec<(String, u16)>) -> Self {
         let target = self.servers.target;
         let mut options = self.servers(addresses, TargetSession::default());
@@ -130,19 +130,19 @@ impl PostgresOptions {
         self
     }
 
-    /// Asks for the password of new connections, in place of a fixed one: for tokens that end after a while, as cloud
-    /// databases have them. It is asked again when the time of the last password is over, or the server refuses it.
-    /// Open connections stay.
+    /// Sets a provider of the password for new connections, instead of a fixed one: for tokens that expire, such as
+    /// those of cloud databases. It is called again when the last password expires, or if the server rejects it. Open
+    /// connections stay open.
     #[must_use]
     pub fn password_provider(mut self, provider: impl PasswordProvider) -> Self {
         self.password = Some(CachedPassword::new(provider));
         self
     }
 
-    /// How long a statement may wait for a lock before its batch is tried again (`55P03`); in whole milliseconds, at
-    /// least 1; default: that of the server, which is to wait for ever.
+    /// How long a statement may wait for a lock before its batch is retried (`55P03`); in whole milliseconds, at
+    /// least 1; default: the server's setting, which is no limit unless it was changed.
     ///
-    /// It is set when connecting. A pooler gives such a setting to others, so with
+    /// It is set when connecting. A pooler would share this setting with other clients, so with
     /// [`prepared_statements(false)`](Self::prepared_statements) connecting fails with advice.
     #[must_use]
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
@@ -150,16 +150,16 @@ impl PostgresOptions {
         self
     }
 
-    /// How many connections the pool opens at most, which is how many batches are written at once; default 8.
-    /// At least one. A sink with ordered rows opens one more, see [Abandoned writes](crate#abandoned-writes).
+    /// The maximum number of connections of the pool, and so of concurrent batches; default 8, at least 1. A
+    /// sink with ordered rows opens one more, see [Abandoned writes](crate#abandoned-writes).
     #[must_use]
     pub fn max_connections(mut self, connections: u32) -> Self {
         self.max_connections = connections.max(1);
         self
     }
 
-    /// How long connecting may take, and how long a batch waits for a connection before it is tried again later;
-    /// default 5 s.
+    /// How long connecting may take, and how long a batch waits for a connection before it is retried; default 5
+    /// s.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
@@ -174,8 +174,8 @@ impl PostgresOptions {
     }
 
     /// Whether statements are prepared under a name and kept per connection, see
-    /// [`Settings::prepared_statements`]; default true. With false no startup parameter is sent that PgBouncer
-    /// refuses.
+    /// [`Settings::prepared_statements`]; default true. With false no startup parameter that PgBouncer rejects
+    /// is sent.
     #[must_use]
     pub fn prepared_statements(mut self, named: bool) -> Self {
         self.settings = self.settings.prepared_statements(named);
@@ -190,7 +190,7 @@ impl PostgresOptions {
         self
     }
 
-    /// What becomes of values that their column would round or cut, see [`Settings::lossy_values`]; default
+    /// The policy for values that their column would round or cut, see [`Settings::lossy_values`]; default
     /// [`LossyValues::Refuse`].
     #[must_use]
     pub fn lossy_values(mut self, policy: LossyValues) -> Self {
@@ -198,7 +198,7 @@ impl PostgresOptions {
         self
     }
 
-    /// How long a write that was given up may still take effect when its session cannot be ended, see
+    /// How long an abandoned write may still take effect if its session cannot be ended, see
     /// [`Settings::late_write_limit`]; default: not known.
     #[must_use]
     pub fn late_write_limit(mut self, limit: Duration) -> Self {
@@ -210,13 +210,14 @@ impl PostgresOptions {
         self.settings
     }
 
-    /// Connects once, so that a mistake is seen before rows are, and makes the pool.
+    /// Connects once, so that a configuration error is reported before rows are submitted, and creates the
+    /// pool.
     pub(crate) async fn open(&self) -> Result<Source, OpenError> {
         let mut connect = self.connect_options()?;
         let mut given = self.provided().await?;
         connect = given.iter().fold(connect, |connect, text| connect.password(text));
         let mut chosen = self.servers.choose(&connect, self.connect_timeout).await;
-        // The provider may have kept the password of another sink, whose time is over.
+        // The provider may have cached an expired password of another sink.
         if let (Err(NoServer::Failed(_, sqlx::Error::Database(error))), Some(password)) = (&chosen, &self.password)
             && matches!(error.code().as_deref(), Some("28P01" | "28000"))
         {
@@ -244,7 +245,7 @@ impl PostgresOptions {
         Ok(self.pool(connect, given, false))
     }
 
-    /// The password of the provider, when there is one.
+    /// The password of the provider, if there is one.
     async fn provided(&self) -> Result<Option<Arc<str>>, OpenError> {
         let Some(password) = &self.password else { return Ok(None) };
         let (text, _) = password.get().await.map_err(|error| {
@@ -254,7 +255,7 @@ impl PostgresOptions {
         Ok(Some(text))
     }
 
-    /// Makes the pool, and asks no server.
+    /// Creates the pool without connecting.
     pub(crate) fn open_lazy(&self) -> Result<Source, OpenError> {
         Ok(self.pool(self.connect_options()?, None, true))
     }
@@ -272,7 +273,7 @@ impl PostgresOptions {
                     Ok(true)
                 })
             });
-        // A pooler would hand the setting on to others.
+        // A pooler would share the setting with other clients.
         let source = |pool| {
             let (password, servers) = (self.password.clone(), self.servers.clone());
             Source::changing(pool, password, given, servers, self.connect_timeout, is_lazy)
@@ -283,7 +284,7 @@ impl PostgresOptions {
         let pool = pool.after_connect(|conn, _| {
             Box::pin(async move {
                 match conn.execute(DETECT_GONE_CLIENTS).await {
-                    // A platform on which the server cannot do this.
+                    // The platform of the server does not support this.
                     Err(sqlx::Error::Database(_)) => Ok(()),
                     done => done.map(drop),
                 }
@@ -296,17 +297,17 @@ impl PostgresOptions {
         let connect = self.connect.clone().disable_statement_logging();
         if !self.settings.prepared_statements {
             if self.lock_timeout.is_some() {
-                let advice = "a pooler gives lock_timeout to others; set it with ALTER ROLE … SET lock_timeout";
+                let advice = "a pooler shares lock_timeout between clients; set it with ALTER ROLE … SET lock_timeout";
                 return Err(OpenError::new(format!("lock_timeout with prepared_statements = false: {advice}")));
             }
-            // PgBouncer refuses startup parameters that it does not know.
+            // PgBouncer rejects unknown startup parameters.
             return Ok(connect.extra_float_digits(None).statement_cache_capacity(0));
         }
         let connect = match self.lock_timeout {
             Some(timeout) => connect.options([("lock_timeout", format!("{}ms", timeout.as_millis().max(1)))]),
             None => connect,
         };
-        // A trigger may say anything in a notice, also the values of a row, and sqlx logs notices.
+        // A trigger may include row values in a notice, and sqlx logs notices.
         Ok(connect.statement_cache_capacity(CACHED_STATEMENTS).options([("client_min_messages", "error")]))
     }
 
@@ -319,13 +320,13 @@ impl PostgresOptions {
             sqlx::Error::Io(error) => {
                 let what = match error.kind() {
                     std::io::ErrorKind::ConnectionRefused => {
-                        "nothing listens there; check host and port, and that the server runs".to_owned()
+                        "the connection was refused; check host and port, and that the server runs".to_owned()
                     }
                     std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset => {
-                        "the server closed the link while connecting; check that it is postgresql and takes connections"
+                        "the server closed the connection while connecting; check that it is postgresql and is up"
                             .to_owned()
                     }
-                    // What rustls says of certificates comes as invalid data.
+                    // rustls reports certificate errors as invalid data.
                     std::io::ErrorKind::InvalidData => {
                         format!("TLS failed: {error}; check sslmode, sslrootcert and the name of the host")
                     }
@@ -344,7 +345,7 @@ impl PostgresOptions {
                     "57P03" => "wait until the server has started",
                     _ => "see the server's log",
                 };
-                // No row was sent yet: the server's words can only be about user, database and parameters.
+                // No row was sent yet: the server's message can only be about user, database and parameters.
                 self.problem(&format!("{}; {advice} (code {code})", error.message()))
             }
             sqlx::Error::Tls(error) => {

@@ -1,13 +1,14 @@
-//! Owns the ways to know the outcome of each row.
+//! Owns the methods to determine the outcome of each row.
 //! Must not know statements or tables.
 
-/// How the outcome of each row is known.
+/// How the outcome of each row is determined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OutcomeSource {
     /// Every row is written, or the statement fails.
     Total,
-    /// Rows may be ignored; the inserted ones are known by their keys.
+    /// Rows may be ignored; the inserted ones are identified by their keys.
     Keys,
-    /// Rows may be ignored, and are not known by their keys: parts are written that are inserted whole or not at all.
+    /// Rows may be ignored and cannot be identified by their keys: they are written in parts that are inserted whole
+    /// or not at all.
     Parts,
 }

@@ -1,7 +1,7 @@
 //! Owns the values that are bound to a statement: one array per column, or one value per column and row.
 //! Must not know what the statement does.
 //!
-//! Arrays are written straight from the column's slices into the buffer of the message: nothing is transposed, and
+//! Arrays are written directly from the column's slices into the buffer of the message: nothing is transposed, and
 //! nothing is allocated per value.
 
 use batchsql_core::{ColumnView, ErrorClass, Rows, SinkError};
@@ -59,8 +59,8 @@ pub(crate) fn unfit(why: Unfit, column: &str) -> SinkError {
         Unfit::TooLong => row_error("22001", column),
         Unfit::Nul => row_error("22P05", column),
         Unfit::Rounded => changed("22000", "keeps fewer digits than a value has; round it", column),
-        Unfit::PartLeftOut => changed("22000", "would leave out the zone or the time of day of a value", column),
-        Unfit::SpacesCut => changed("22001", "would cut off spaces at the end of a value; trim it", column),
+        Unfit::PartLeftOut => changed("22000", "would drop the zone or the time of day of a value", column),
+        Unfit::SpacesCut => changed("22001", "would cut off trailing spaces of a value; trim it", column),
         Unfit::TooLarge => {
             let text =
                 format!("up to column {column:?}, the values are more than the {MAX_VALUE_BYTES} bytes of a statement");
@@ -76,11 +76,11 @@ fn changed(code: &str, what: &str, column: &str) -> SinkError {
 }
 
 fn refused(error: &BoxDynError, field: &Field) -> SinkError {
-    // The client's own refusal is of an argument above 2 GiB.
+    // The client itself rejects only arguments above 2 GiB.
     unfit(error.downcast_ref::<Unfit>().copied().unwrap_or(Unfit::TooLarge), &field.name)
 }
 
-/// The buffer holds every argument so far. The server ends the connection at a message of 1 GiB.
+/// The buffer contains every argument so far. The server ends the connection at a message of 1 GiB.
 fn fits_message(buffer: &PgArgumentBuffer) -> Result<(), Unfit> {
     if buffer.len() > MAX_VALUE_BYTES { Err(Unfit::TooLarge) } else { Ok(()) }
 }
@@ -99,7 +99,8 @@ struct Array<'a> {
 impl Encode<'_, Postgres> for Array<'_> {
     fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
         let rows = i32::try_from(self.rows).map_err(|_| Unfit::TooLarge)?;
-        // Dimensions, whether there may be NULLs, type; then the length and the first index of the one dimension.
+        // Number of dimensions, NULL flag, element type; then the length and the first index of the one
+        // dimension.
         let has_nulls = self.column.validity().is_some();
         for word in [1, i32::from(has_nulls), self.wire.oid() as i32, rows, 1] {
             buffer.extend_from_slice(&word.to_be_bytes());
@@ -139,7 +140,7 @@ impl Encode<'_, Postgres> for Scalar<'_, '_> {
     }
 }
 
-/// Asked of the client only for values that do not say themselves what they are: these do.
+/// The client calls this only for values without their own type information; these values have it.
 macro_rules! typed_by_value {
     ($($ty:ty),*) => {$(
         impl Type<Postgres> for $ty {

@@ -1,8 +1,9 @@
-//! Owns the binary form of types that are sent as text otherwise: for COPY, which takes no text in its binary form.
+//! Owns the binary form of types that are sent as text otherwise: for COPY, which accepts no text in its binary
+//! form.
 //! Must not know columns or statements.
 //!
-//! Only the plain spelling of a value is read here. Everything else is left to the server: a batch with another one is
-//! sent as text, and the server says whether it is a value.
+//! Only the plain spelling of a value is parsed here. A batch with another spelling is sent as text, and the server
+//! decides whether it is valid.
 
 use std::net::IpAddr;
 
@@ -10,7 +11,7 @@ use batchsql_core::{Date, Decimal};
 
 use crate::encode::{EPOCH_DAYS, write_numeric};
 
-/// A type whose plain spelling is known.
+/// A type whose plain spelling can be parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Parsed {
     Inet,
@@ -40,7 +41,7 @@ impl Parsed {
             "macaddr" => Self::MacAddr,
             // The server checks the length.
             "bit" | "varbit" => Self::Bit,
-            // It would round.
+            // The server would round the value.
             "timetz" | "interval" if has_modifier => return None,
             "timetz" => Self::TimeTz,
             "interval" => Self::Interval,
@@ -58,7 +59,8 @@ impl Parsed {
         self.write(text, memory).is_some()
     }
 
-    /// Writes the binary form of a text; `None`, and perhaps a part of it, when the spelling is not known.
+    /// Writes the binary form of a text. Returns `None`, perhaps after a partial write, if the spelling is
+    /// not known.
     pub(crate) fn write(self, text: &str, out: &mut Vec<u8>) -> Option<()> {
         match self {
             Self::Inet => address(text, false, out),
@@ -155,7 +157,8 @@ fn time_with_zone(text: &str, out: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-/// `1 year 2 mons 3 days 04:05:06.7`, without signs: what these mean depends on the session. Microseconds, days, months.
+/// `1 year 2 mons 3 days 04:05:06.7`, without signs, because their meaning depends on the session. Microseconds,
+/// days, months.
 fn interval(text: &str, out: &mut Vec<u8>) -> Option<()> {
     let (mut months, mut days, mut seen) = (0, 0, 0);
     let mut words = text.split(' ');
@@ -164,7 +167,7 @@ fn interval(text: &str, out: &mut Vec<u8>) -> Option<()> {
         is_empty = false;
         if word.contains(':') {
             let micros = clock(word, 99)?;
-            // The time is the last.
+            // The time comes last.
             return words.next().is_none().then(|| write_interval(micros, days, months, out));
         }
         let count = i32::try_from(number(word, 6)?).ok()?;
@@ -181,7 +184,7 @@ fn interval(text: &str, out: &mut Vec<u8>) -> Option<()> {
             4 => days += 7 * count,
             _ => days += count,
         }
-        // The server takes each unit once.
+        // The server accepts each unit once.
         if seen & unit != 0 {
             return None;
         }
@@ -196,7 +199,7 @@ fn write_interval(micros: i64, days: i32, months: i32, out: &mut Vec<u8>) {
     out.extend_from_slice(&months.to_be_bytes());
 }
 
-/// Flags, then each bound that there is with its length.
+/// Flags, then each existing bound with its length.
 fn range(text: &str, bound: Bound, out: &mut Vec<u8>) -> Option<()> {
     const EMPTY: u8 = 1;
     const LOWER_INCLUSIVE: u8 = 2;

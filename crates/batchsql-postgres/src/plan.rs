@@ -1,4 +1,4 @@
-//! Owns what is decided once per schema: the checked table, the form of each column, the way of writing.
+//! Owns the decisions made once per schema: the checked table, the form of each column, the write strategy.
 //! Must not know rows.
 
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::table_fit::{check_given, check_key, check_kind, check_rights, fields,
 use crate::tables::{Reading, Reason, Tables};
 use crate::types::Echo;
 
-/// Values that one statement can bind, by the protocol.
+/// Protocol limit of bound values per statement.
 const MAX_BINDS: usize = 65_535;
 
 /// Rows per multi-row `VALUES`.
@@ -46,50 +46,51 @@ pub struct PostgresPlan {
     choice: Choice,
     settings: Settings,
     known: Arc<ServerKnowledge>,
-    /// The table as it was read, and when.
+    /// The table as it was read, and the time.
     reading: Reading,
     checked_after_ms: AtomicU64,
-    /// The table is not what it was: another plan is needed.
+    /// The table has changed: a new plan is needed.
     outdated: AtomicBool,
-    /// Batches that are written in parts at once, because rows were dropped lately.
+    /// The number of next batches to write in parts without trying them whole, because rows were dropped
+    /// recently.
     in_parts: AtomicU32,
-    /// Statements that were sent, up to [`OFTEN`].
+    /// Number of statements sent, up to [`OFTEN`].
     sent: AtomicU32,
 }
 
-/// What the plans of a sink know together.
+/// State that the plans of a sink share.
 #[derive(Debug, Default)]
 pub(crate) struct ServerKnowledge {
     pub(crate) tables: Tables,
     pub(crate) round_trip: RoundTrip,
 }
 
-/// Whether a reading of another schema is good enough.
+/// Whether a reading for another schema may be reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Freshness {
-    /// One of the last second is, once for each schema.
+    /// One from the last second may be reused, once per schema.
     Recent,
-    /// One of the last second is that was made for the same reason: values do not fit.
+    /// One from the last second may be reused if it was made for the same reason: values do not fit.
     Values,
-    /// The table is read now.
+    /// The table is always read again.
     Now,
 }
 
-/// Prepared statements kept per connection. The statements of a schema by `UNNEST` are one, those of multi-row
-/// `VALUES` at most ten.
+/// Prepared statements kept per connection. A schema has one statement with `UNNEST`, and at most ten with
+/// multi-row `VALUES`.
 pub(crate) const CACHED_STATEMENTS: usize = 256;
 
-/// Statements of a plan after which it is one that is used often.
+/// After this many statements a plan counts as frequently used.
 const OFTEN: u32 = 16;
 
-/// How many batches are written in parts after one that had to be.
+/// How many batches are written in parts after one that needed it.
 const BATCHES_IN_PARTS: u32 = 16;
 
 /// The state of the table of a plan.
 #[derive(Debug)]
 pub(crate) enum TableState {
     Same,
-    /// It can be written, by another plan.
+    /// It can be written with a new plan.
     Changed,
     /// It cannot be written, and why.
     Unfit(Problem),
@@ -110,55 +111,55 @@ pub(crate) struct Values {
 }
 
 impl PostgresPlan {
-    /// The way of a batch.
+    /// The strategy for a batch.
     pub(crate) fn way(&self, rows: usize) -> Way {
         self.choice.way(rows, &self.known.round_trip)
     }
 
-    /// Whether the next statement is prepared under a name, and kept. Of more plans than a connection keeps statements,
-    /// those that are seldom used would only drive each other out, at a round trip for each. `commits`: it commits
-    /// itself; then only one that may be repeated is sent without a name, because the client sends both messages of
-    /// such a statement in one go.
+    /// Whether the next statement is prepared under a name and kept. If there are more plans than a connection keeps
+    /// statements, rarely used plans would only evict each other, at one round trip each. `commits`: the statement
+    /// commits itself; then it is sent without a name only if it may be repeated, because the client sends both
+    /// messages of such a statement at once.
     pub(crate) fn keeps_statement(&self, commits: bool) -> bool {
         if !self.named || (commits && *self.schema.conflict() == Conflict::None) {
             return self.named;
         }
-        // Each plan has a share in it.
+        // Each plan holds one reference.
         let are_few = Arc::strong_count(&self.known) <= CACHED_STATEMENTS;
         are_few || self.sent.load(Ordering::Relaxed) >= OFTEN || self.sent.fetch_add(1, Ordering::Relaxed) >= OFTEN
     }
 
-    /// Takes in how long something took that is at least one round trip.
+    /// Records the duration of an operation of at least one round trip.
     pub(crate) fn observe_exchange(&self, took: Duration) {
         self.known.round_trip.observe(took);
     }
 
-    /// Whether a batch of which rows may be dropped is tried whole first.
+    /// Whether a batch whose rows may be dropped is first tried as a whole.
     pub(crate) fn tries_whole(&self) -> bool {
         let left = self.in_parts.load(Ordering::Relaxed);
         self.in_parts.store(left.saturating_sub(1), Ordering::Relaxed);
         left == 0
     }
 
-    /// Rows were dropped: the next batches are written in parts at once.
+    /// Records that rows were dropped: the next batches are written in parts without trying them whole.
     pub(crate) fn rows_were_dropped(&self) {
         self.in_parts.store(BATCHES_IN_PARTS, Ordering::Relaxed);
     }
 
-    /// Whether a row's key may be twice in a batch, because the pipeline keeps every version of it.
+    /// Whether a key may occur twice in a batch, because the pipeline keeps every version of a row.
     pub(crate) fn keeps_versions(&self) -> bool {
         let (key, update) = (self.schema.key_columns().len(), self.schema.update_columns().len());
         update > 0 && key + update < self.schema.columns().len()
     }
 
-    /// Reads the table and makes the statements. Of the many schemas of a table, one reads it for the others.
+    /// Reads the table and creates the statements. If a table has many schemas, one reads it for the others.
     pub(crate) async fn make(
         conn: &mut PostgresConn,
         schema: &Schema,
         settings: Settings,
         known: &Arc<ServerKnowledge>,
     ) -> Result<Self, SinkError> {
-        // One that does not fit has perhaps changed.
+        // A table that does not fit may have changed.
         if let Some(reading) = known.tables.get(schema.table(), schema.id())
             && let Ok(plan) = Self::of(schema, reading, settings, known)
         {
@@ -270,13 +271,13 @@ impl PostgresPlan {
         is_due && self.checked_after_ms.compare_exchange(checked, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// Whether the table is known not to be what it was.
+    /// Whether the table is known to have changed.
     pub(crate) fn is_outdated(&self) -> bool {
         self.outdated.load(Ordering::Relaxed)
     }
 
-    /// The server did something else with the rows than this plan expects, as it does when triggers or rules are new.
-    /// What is not committed is written again by another plan; of the rest nobody knows which rows are there.
+    /// The result does not match this plan, for example because of new triggers or rules. Uncommitted rows are
+    /// written again with a new plan; the outcome of the others is unknown.
     pub(crate) fn unexpected_result(&self, stage: CommitStage<'_>, text: String) -> SinkError {
         self.outdated.store(true, Ordering::Relaxed);
         SinkError::new(if stage.commits() { ErrorClass::Unknown } else { ErrorClass::Schema }, text)
@@ -296,7 +297,7 @@ impl Problem {
     }
 }
 
-/// Keeps what was found for other schemas.
+/// Stores the reading for other schemas.
 fn reading(schema: &Schema, lookup: Lookup, known: &ServerKnowledge, reason: Reason) -> Result<Reading, Problem> {
     match lookup {
         Lookup::Found(table) => Ok(known.tables.put(schema.table(), schema.id(), *table, reason)),
@@ -304,7 +305,7 @@ fn reading(schema: &Schema, lookup: Lookup, known: &ServerKnowledge, reason: Rea
     }
 }
 
-/// How long the cheapest exchange takes: the shorter one of two, because either side may have been busy.
+/// Measures the cheapest exchange: the shorter one of two, because either side may have been busy.
 async fn exchange(link: &mut PgConnection) -> Result<Duration, SinkError> {
     let mut shortest = Duration::MAX;
     for _ in 0..2 {
@@ -315,7 +316,8 @@ async fn exchange(link: &mut PgConnection) -> Result<Duration, SinkError> {
     Ok(shortest)
 }
 
-/// Asks for the table. Without named statements in a transaction, so that a pooler keeps the server connection.
+/// Reads the table. Without named statements it uses a transaction, so that a pooler keeps the server
+/// connection.
 async fn read_in_transaction(link: &mut PgConnection, schema: &Schema, named: bool) -> Result<Lookup, SinkError> {
     let failed = |error| sink_error(error, LinkLost::BeforeCommit);
     if named {

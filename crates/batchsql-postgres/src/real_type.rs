@@ -1,7 +1,7 @@
-//! Owns the real type of a column, as the catalogue has it: domains are resolved, lengths and precisions are read.
-//! Must not know values, or how a type is asked for.
+//! Owns the real type of a column from the catalogue: domains are resolved, lengths and precisions are decoded.
+//! Must not know values, or how a type is queried.
 
-/// The real type of a column: a domain is already resolved to what it is based on.
+/// The real type of a column: a domain is already resolved to its base type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RealType {
     pub(crate) namespace: String,
@@ -12,17 +12,17 @@ pub(crate) struct RealType {
     pub(crate) category: char,
     /// The function that reads its binary form (`pg_type.typreceive`).
     pub(crate) receive: String,
-    /// Length, precision or scale, -1 when none is declared. Of an array, those of its elements.
+    /// Length, precision or scale, -1 if none is declared. Of an array, those of its elements.
     pub(crate) modifier: i32,
-    /// The function that writes an element of it as text, where it is an array (`pg_type.typoutput`). A domain has that
-    /// of the type it is based on.
+    /// The function that writes an element of it as text, if it is an array (`pg_type.typoutput`). A domain has that
+    /// of its base type.
     pub(crate) element: String,
-    /// The type, or for an array that of its elements, as SQL spells it with its modifier and without. Built-in types
+    /// The SQL spelling of the type, or of the elements of an array, with its modifier and without. Built-in types
     /// only.
     pub(crate) spelled: Option<Spelled>,
 }
 
-/// How SQL spells a type.
+/// The SQL spelling of a type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Spelled {
     /// `numeric(6,2)[]`, `interval day to second(3)`.
@@ -34,19 +34,19 @@ pub(crate) struct Spelled {
 }
 
 impl RealType {
-    /// Precision and scale of `numeric`, when there are.
+    /// Precision and scale of `numeric`, if declared.
     pub(crate) fn numeric(&self) -> Option<(i32, i32)> {
         // A header of four bytes, then 16 bits and 11 bits with a sign.
         let packed = self.modifier.checked_sub(4).filter(|packed| *packed >= 0)?;
         Some(((packed >> 16) & 0xFFFF, ((packed & 0x7FF) ^ 1024) - 1024))
     }
 
-    /// Characters that a text may have, when there is a limit.
+    /// Maximum length of a text in characters, if there is a limit.
     pub(crate) fn characters(&self) -> Option<usize> {
         usize::try_from(self.modifier).ok().and_then(|modifier| modifier.checked_sub(4))
     }
 
-    /// Decimal digits of a second, when they are declared.
+    /// Decimal digits of a second, if declared.
     pub(crate) fn fraction(&self) -> Option<u32> {
         u32::try_from(self.modifier).ok()
     }
@@ -70,7 +70,7 @@ mod tests {
         };
         assert_eq!(of(-1).numeric(), None);
         assert_eq!(of(393_222).numeric(), Some((6, 2)));
-        // numeric(3,-2), as PostgreSQL 15 has it.
+        // numeric(3,-2), possible since PostgreSQL 15.
         assert_eq!(of(((3 << 16) | (-2 & 0x7FF)) + 4).numeric(), Some((3, -2)));
         assert_eq!((of(14).characters(), of(-1).characters()), (Some(10), None));
         assert_eq!((of(0).fraction(), of(-1).fraction()), (Some(0), None));

@@ -1,4 +1,4 @@
-//! Owns which rows were inserted, found by the keys that the server returns.
+//! Owns the search for the inserted rows by the keys that the server returns.
 //! Must not know statements or transactions.
 
 use std::collections::HashMap;
@@ -10,12 +10,12 @@ use sqlx::postgres::PgRow;
 use crate::encode::write_field;
 use crate::field::Field;
 
-/// The rows that were ignored, by number, ascending. `answer` is how many rows were inserted and, when these are not
-/// all, one array per key column with the keys of those that were.
+/// The rows that were ignored, by number, ascending. `answer` contains how many rows were inserted and, if not all,
+/// one array per key column with the keys of the inserted rows.
 ///
-/// The keys are compared byte by byte with the keys that were sent, so this is only for keys that come back as they
-/// were sent ([`crate::types::Echo`]). Of several rows with one key the first one was inserted: the server takes them
-/// in their order. `None` when the keys are not those that were sent.
+/// The keys are compared byte by byte with the sent keys, so this is only for keys that are returned as they were
+/// sent ([`crate::types::Echo`]). If several rows have one key, the first one was inserted: the server processes them
+/// in order. `None` if the keys are not the sent ones.
 pub(crate) fn ignored_rows(rows: Rows<'_>, fields: &[Field], answer: &PgRow) -> Option<Vec<u32>> {
     let inserted: i64 = answer.try_get(0).ok()?;
     if usize::try_from(inserted) == Ok(rows.len()) {
@@ -44,11 +44,11 @@ pub(crate) fn ignored_rows(rows: Rows<'_>, fields: &[Field], answer: &PgRow) -> 
     }
     let ignored = (0..).zip(is_inserted).filter(|(_, is_inserted)| !is_inserted);
     let ignored: Vec<u32> = ignored.map(|(row, _)| row).collect();
-    // Each returned key must be that of another row.
+    // Each returned key must belong to a different row.
     (ignored.len() + inserted as usize == rows.len()).then_some(ignored)
 }
 
-/// The keys in the form in which they were sent, and where each one ends.
+/// The keys in the form in which they were sent, and the end of each.
 fn sent_keys(rows: Rows<'_>, fields: &[Field]) -> Option<(Vec<u8>, Vec<usize>)> {
     let (mut keys, mut ends) = (Vec::new(), Vec::with_capacity(rows.len()));
     for row in 0..rows.len() {
@@ -67,7 +67,7 @@ fn elements(answer: &PgRow, column: usize) -> Option<&[u8]> {
     answer.try_get_raw(column).ok()?.as_bytes().ok()?.get(HEADER..)
 }
 
-/// Takes one element with its length off the front.
+/// Removes the first element with its length prefix.
 fn next_element<'a>(elements: &mut &'a [u8]) -> Option<&'a [u8]> {
     let len = i32::from_be_bytes(elements.get(..4)?.try_into().ok()?);
     let (element, rest) = elements.split_at_checked(4 + usize::try_from(len).ok()?)?;

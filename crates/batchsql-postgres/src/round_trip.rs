@@ -1,10 +1,10 @@
-//! Owns how long a message to the server and back takes, and what follows for the way of writing.
+//! Owns the round trip time to the server, and its effect on the write strategy.
 //! Must not know connections or plans.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The shortest time that was measured lately. It is of the way, not of the server's work.
+/// The shortest recently measured time. It is the time of the network, not of the server's work.
 #[derive(Debug)]
 pub(crate) struct RoundTrip(AtomicU64);
 
@@ -22,17 +22,17 @@ impl RoundTrip {
         self.0.load(Ordering::Relaxed) == UNKNOWN
     }
 
-    /// Takes a cheap exchange in.
+    /// Records a cheap exchange.
     pub(crate) fn observe(&self, took: Duration) {
         self.0.fetch_min(nanos(took), Ordering::Relaxed);
     }
 
-    /// Begins again with an exchange: the way may be another one, as after a failover.
+    /// Starts again with an exchange: the network path may have changed, for example after a failover.
     pub(crate) fn renew(&self, took: Duration) {
         self.0.store(nanos(took), Ordering::Relaxed);
     }
 
-    /// From how many rows on a way is worth its further round trips, when it saves `saved` for each row.
+    /// The row count from which a strategy is worth its additional round trips, if it saves `saved` per row.
     pub(crate) fn rows_worth(&self, trips: u32, saved: Duration) -> usize {
         match self.0.load(Ordering::Relaxed) {
             UNKNOWN => 0,

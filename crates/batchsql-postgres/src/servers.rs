@@ -1,5 +1,5 @@
-//! Owns the servers of one database: which of several is connected to.
-//! Must not know pools, or how a DSN is spelled.
+//! Owns the servers of one database: which of several the sink connects to.
+//! Must not know pools or the DSN syntax.
 
 use std::time::Duration;
 
@@ -7,11 +7,13 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection, Row};
 use tokio::time::timeout;
 
-/// Which of several servers is used, as `target_session_attrs` of libpq. A sink writes, so there is none for standbys.
+/// Which of several servers is used, as with `target_session_attrs` of libpq. A sink writes, so there is no option
+/// for standbys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum TargetSession {
-    /// The first one that takes connections, also a standby. Where nothing is said, one server is not asked.
+    /// The first one that accepts connections, even a standby. Without a target, a single server is not
+    /// checked.
     Any,
     /// The first one whose sessions may write. The default with several servers.
     #[default]
@@ -21,7 +23,7 @@ pub enum TargetSession {
 }
 
 impl TargetSession {
-    /// A query of one boolean: whether the server is one of these.
+    /// A query that returns one boolean: whether the server matches.
     fn question(self) -> Option<&'static str> {
         match self {
             Self::Any => None,
@@ -35,27 +37,27 @@ impl TargetSession {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Servers {
     pub(crate) addresses: Vec<(Box<str>, u16)>,
-    /// `None`: nothing was said.
+    /// `None`: no target was configured.
     pub(crate) target: Option<TargetSession>,
 }
 
 /// Why no server was found.
 #[derive(Debug)]
 pub(crate) enum NoServer {
-    /// It could not be connected to.
+    /// The connection failed.
     Failed(Box<PgConnectOptions>, sqlx::Error),
     TimedOut(Box<PgConnectOptions>),
-    /// Each one that takes connections is read-only.
+    /// Every server that accepts connections is read-only.
     ReadOnly,
 }
 
 impl Servers {
-    /// Whether there is a choice.
+    /// Whether there are several servers.
     pub(crate) fn are_several(&self) -> bool {
         self.addresses.len() > 1
     }
 
-    /// Whether a server is looked at before it is used: there is a choice, or one has to be of a kind.
+    /// Whether a server is checked before it is used: there are several, or a target is configured.
     pub(crate) fn are_asked(&self) -> bool {
         self.are_several() || self.question().is_some()
     }
@@ -68,8 +70,8 @@ impl Servers {
         }
     }
 
-    /// The options for the first server that fits, after connecting to it once. Without addresses, those that are
-    /// given.
+    /// The options for the first matching server, after one connection to it. Without addresses, uses the given
+    /// options.
     pub(crate) async fn choose(
         &self,
         options: &PgConnectOptions,
@@ -105,8 +107,8 @@ impl Servers {
     }
 }
 
-/// The options for another address. A folder is a host too for `sqlx`; a socket that is set as such could not be taken
-/// back for the next address.
+/// The options for another address. For `sqlx` a folder is also a host; a socket set as such could not be unset for
+/// the next address.
 pub(crate) fn at(options: &PgConnectOptions, host: &str, port: u16) -> PgConnectOptions {
     options.clone().host(host).port(port)
 }
@@ -123,7 +125,7 @@ pub(crate) fn move_to(options: PgConnectOptions, chosen: &PgConnectOptions) -> P
 async fn fits(mut conn: PgConnection, question: Option<&str>) -> Result<bool, sqlx::Error> {
     use sqlx::Executor;
     let fits = match question {
-        // A simple query, as every kind of connection takes it.
+        // A simple query, because every kind of connection supports it.
         Some(question) => conn.fetch_one(question).await?.try_get::<bool, _>(0)?,
         None => true,
     };

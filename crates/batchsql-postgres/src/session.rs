@@ -1,10 +1,10 @@
-//! Owns the name of a server session: how it is asked for, and what another connection sees of it.
-//! Must not know pools, or what follows for a lane.
+//! Owns the name of a server session: how it is queried, and how another connection sees the session.
+//! Must not know pools or lanes.
 //!
-//! A process id alone is not a name: the system gives it to another process later, and another server has its own. So the
-//! name is process id, start of the process, and the server with its own start.
+//! A process id alone is not unique: the system reuses it for a later process, and another server has its own ids. So
+//! the name consists of process id, start of the process, and the server with its own start.
 //!
-//! Simple queries only: they leave no prepared statement behind, on any kind of connection.
+//! Simple queries only: they leave no prepared statement on any kind of connection.
 
 use batchsql_core::{ErrorClass, SinkError};
 use sqlx::postgres::PgRow;
@@ -16,11 +16,11 @@ use crate::classify::{LinkLost, is_refusal, sink_error};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Server {
     pub(crate) place: ServerPlace,
-    /// Of its data directory; `None` where the server does not say it.
+    /// Identifier of its data directory; `None` if the server does not report it.
     pub(crate) system: Option<String>,
 }
 
-/// Where and since when a server runs, as a session sees it.
+/// Address and start of a server, as a session sees them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ServerPlace {
     /// Microseconds since 1970.
@@ -30,7 +30,7 @@ pub(crate) struct ServerPlace {
     pub(crate) port: Option<i32>,
 }
 
-/// What tells the sessions of a server apart.
+/// Identifies a session of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct SessionId {
     pub(crate) pid: i32,
@@ -38,19 +38,19 @@ pub(crate) struct SessionId {
     pub(crate) started: i64,
 }
 
-/// A session as it names itself.
+/// A session as it describes itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Named {
     /// `None`: the user may not see it.
     pub(crate) id: Option<SessionId>,
-    /// The user who connected, by its number.
+    /// The object id of the user who connected.
     pub(crate) user: i64,
     pub(crate) place: ServerPlace,
-    /// A transaction was open before it was asked.
+    /// A transaction was open before the query.
     pub(crate) in_transaction: bool,
 }
 
-/// The name that is given to the pipeline.
+/// The session name that the pipeline gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BackendSession {
     pub(crate) id: SessionId,
@@ -58,10 +58,10 @@ pub(crate) struct BackendSession {
     pub(crate) server: Server,
 }
 
-/// What a look from another session shows.
+/// The result of a check from another session.
 #[derive(Debug, Clone)]
 pub(crate) struct Sight {
-    /// The session that looks.
+    /// The session that runs the check.
     pub(crate) own: Named,
     /// The session that has the process id now.
     pub(crate) found: Option<Found>,
@@ -70,33 +70,35 @@ pub(crate) struct Sight {
 /// The session that has a process id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// Whether it executes something, as far as it is shown. One that waits for data of its client does.
+    /// Whether it executes a command, as far as the server shows it. True also while it waits for data of its
+    /// client.
     pub(crate) is_active: Option<bool>,
     /// `None` for processes without a user.
     pub(crate) user: Option<i64>,
-    /// `None`: hidden from the user who looks.
+    /// `None`: hidden from the checking user.
     pub(crate) started: Option<i64>,
 }
 
-/// What is known of a session.
+/// The known state of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Presence {
     Gone,
     There,
-    /// Its process id is in use by its user, and the start of the process is hidden.
+    /// Its process id is in use by its user, but the start of the process is hidden.
     Hidden,
-    /// This is another server, or one of which it cannot be told.
+    /// This is another server, or its identity cannot be determined.
     Elsewhere,
 }
 
-/// Microseconds since 1970. Exact: they need 51 of the 53 bits of a double.
+/// Microseconds since 1970. Exact, because they need 51 of the 53 bits of a double.
 macro_rules! micros {
     ($time:literal) => {
         concat!("(pg_catalog.date_part('epoch', ", $time, ") * 1000000)::pg_catalog.int8")
     };
 }
 
-/// Whether a transaction is open. It begins with its first statement, so both times are the same outside of one.
+/// Whether a transaction is open. Outside of a transaction, the transaction starts with the statement itself, so
+/// both times are equal.
 macro_rules! in_transaction {
     () => {
         "pg_catalog.now() OPERATOR(pg_catalog.<>) pg_catalog.statement_timestamp()"
@@ -120,22 +122,22 @@ macro_rules! named {
 
 const OWN: &str = concat!(named!(), " FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) s");
 
-/// Whether a session `f` executes something. With `track_activities = off` its state is `disabled`, whatever it does.
+/// Whether a session `f` executes something. With `track_activities = off` its state is always `disabled`.
 const IS_ACTIVE: &str = "CASE WHEN f.state OPERATOR(pg_catalog.<>) 'disabled' \
                          THEN f.state OPERATOR(pg_catalog.=) 'active' END";
 
-/// Asks a connection for the name of its session.
+/// Queries the name of a connection's session.
 ///
 /// # Errors
-/// The server refuses, or the link is lost.
+/// The server rejects the query, or the connection is lost.
 pub(crate) async fn ask_name(link: &mut PgConnection) -> Result<Named, SinkError> {
     named(&one_row(link, OWN).await?)
 }
 
-/// Looks at the session that has a process id.
+/// Checks the session that has a process id.
 ///
 /// # Errors
-/// The server refuses, or the link is lost.
+/// The server rejects the query, or the connection is lost.
 pub(crate) async fn look(link: &mut PgConnection, id: SessionId) -> Result<Sight, SinkError> {
     let SessionId { pid, .. } = id;
     let (columns, of_found) = (named!(), micros!("f.backend_start"));
@@ -150,10 +152,10 @@ pub(crate) async fn look(link: &mut PgConnection, id: SessionId) -> Result<Sight
     Ok(Sight { own: named(&row)?, found: is_found.then_some(found) })
 }
 
-/// Ends a session, if it is still the one that is meant.
+/// Ends a session, if it is still the intended one.
 ///
 /// # Errors
-/// The right is missing (`42501`), or the link is lost.
+/// The right is missing (`42501`), or the connection is lost.
 pub(crate) async fn terminate(link: &mut PgConnection, session: &BackendSession) -> Result<(), SinkError> {
     let (SessionId { pid, started }, user, of_found) = (session.id, session.user, micros!("f.backend_start"));
     let sql = format!(
@@ -163,10 +165,10 @@ pub(crate) async fn terminate(link: &mut PgConnection, session: &BackendSession)
     link.execute(&*sql).await.map(drop).map_err(failed)
 }
 
-/// The identifier of the server's data directory; `None` where it may not be read.
+/// The identifier of the server's data directory; `None` if it may not be read.
 ///
 /// # Errors
-/// The link is lost.
+/// The connection is lost.
 pub(crate) async fn ask_system(link: &mut PgConnection) -> Result<Option<String>, SinkError> {
     let sql = "SELECT system_identifier::pg_catalog.text FROM pg_catalog.pg_control_system()";
     match one_row(link, sql).await {
@@ -177,16 +179,16 @@ pub(crate) async fn ask_system(link: &mut PgConnection) -> Result<Option<String>
 }
 
 impl BackendSession {
-    /// What a look shows of this session; `server` is the one on which the look was taken.
+    /// The state of this session according to a check; `server` is the server that was checked.
     pub(crate) fn presence(&self, server: &Server, found: Option<Found>) -> Presence {
         match self.server.relation(server) {
             Relation::Other => return Presence::Elsewhere,
-            // The sessions of the run before ended with it.
+            // The sessions of the previous run ended with it.
             Relation::Restarted => return Presence::Gone,
             Relation::Same => {}
         }
         match found {
-            // One process at a time has the id: when it is another one, ours has ended.
+            // Only one process has the id at a time: if it is another one, ours has ended.
             None => Presence::Gone,
             Some(found) if found.user != Some(self.user) => Presence::Gone,
             Some(Found { started: None, .. }) => Presence::Hidden,
@@ -196,7 +198,7 @@ impl BackendSession {
     }
 }
 
-/// How a server relates to the one of a session.
+/// How a server relates to the server of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Relation {
     Same,
@@ -214,7 +216,7 @@ impl Server {
             _ => false,
         };
         if then.started == later.started && (has_same_place || has_same_system) {
-            // One server may be reached by several addresses.
+            // One server may have several addresses.
             Relation::Same
         } else if then.started < later.started && has_same_place {
             Relation::Restarted
@@ -226,7 +228,7 @@ impl Server {
 
 async fn one_row(link: &mut PgConnection, sql: &str) -> Result<PgRow, SinkError> {
     let row = link.fetch_optional(sql).await.map_err(failed)?;
-    // With a code, so that it counts as a refusal: the connection is as useful as before.
+    // With a code, so that it counts as a rejection: the connection stays usable.
     row.ok_or_else(|| SinkError::with_code(ErrorClass::Schema, "02000", "the server does not show the session"))
 }
 
@@ -244,9 +246,9 @@ fn get<'r, T>(row: &'r PgRow, index: usize) -> Result<T, SinkError>
 where
     T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
 {
-    // Numbers and an address, no rows.
+    // The text contains numbers and an address, no row values.
     row.try_get(index).map_err(|error| {
-        let text = format!("the server names its sessions in an unexpected way: {error}");
+        let text = format!("the server describes its sessions in an unexpected way: {error}");
         SinkError::with_code(ErrorClass::Schema, "02000", text)
     })
 }
@@ -276,21 +278,21 @@ mod tests {
         check(&of, Some((Some(10), Some(150))), Presence::There);
         check(&of, Some((Some(10), Some(151))), Presence::Gone);
         check(&of, Some((Some(10), None)), Presence::Hidden);
-        // The process id went to another user, or to a process of the server.
+        // The process id now belongs to another user, or to a process of the server.
         check(&of, Some((Some(11), None)), Presence::Gone);
         check(&of, Some((None, None)), Presence::Gone);
-        // It was restarted, and perhaps has a session with that id.
+        // It was restarted, and may have a session with that id.
         check(&server(200, Some("10.0.0.1"), Some("7")), None, Presence::Gone);
         check(&server(200, Some("10.0.0.1"), None), Some((Some(10), Some(250))), Presence::Gone);
-        // The same run, by another address.
+        // The same run, under another address.
         check(&server(100, Some("10.0.0.2"), Some("7")), None, Presence::Gone);
         check(&server(100, None, Some("7")), Some((Some(10), Some(150))), Presence::There);
-        // Others: absence means nothing.
+        // Other servers: absence proves nothing.
         check(&server(100, Some("10.0.0.2"), None), None, Presence::Elsewhere);
         check(&server(200, Some("10.0.0.2"), Some("7")), None, Presence::Elsewhere);
         check(&server(200, Some("10.0.0.1"), Some("8")), None, Presence::Elsewhere);
         check(&server(100, Some("10.0.0.1"), Some("8")), None, Presence::Elsewhere);
-        // The clock was set back, or it is another one.
+        // The clock was set back, or it is another server.
         check(&server(50, Some("10.0.0.1"), Some("7")), None, Presence::Elsewhere);
     }
 

@@ -1,9 +1,9 @@
-//! Owns the ending of sessions on which a write was given up: the connection for it, and whether sessions are shared.
-//! Must not know SQL, or what waits for the end.
+//! Owns the termination of sessions with an abandoned write: the connection for it, and whether sessions are shared.
+//! Must not know SQL, or who waits for the termination.
 //!
-//! Example: a write on session 17 times out while it waits for a lock. The connection is closed, but the server goes on
-//! waiting. From a connection that was opened ahead, session 17 is looked at: it is there, so it is ended, and looked at
-//! until it is gone. Had the look shown that the server was restarted, session 17 would be gone with the earlier run.
+//! Example: a write on session 17 times out while it waits for a lock. The connection is closed, but the server keeps
+//! waiting. A connection that was opened in advance checks session 17: it exists, so it is terminated, and checked
+//! until it is gone. If the check shows that the server was restarted, session 17 ended with the earlier run.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -21,40 +21,40 @@ use crate::session::{
 };
 use crate::source::Source;
 
-/// How long a kept connection may take to answer. It may be dead, and another one can be opened.
+/// How long a kept connection may take to answer. It may be dead; then another one is opened.
 const ANSWER: Duration = Duration::from_secs(1);
 
-/// How long a new connection may take, with the password and the server for it. After that a connection of the pool is
-/// tried.
+/// How long opening a new connection may take, including the password and the choice of the server. After that a
+/// connection of the pool is tried.
 const OPEN: Duration = Duration::from_millis(2500);
 
 /// How long to wait for a connection of the pool.
 const POOLED: Duration = Duration::from_millis(500);
 
-/// How long to look for the end of a session that was told to end. Then others have their turn.
+/// How long to wait for the end of a terminated session before other sessions are checked.
 const ENDS: Duration = Duration::from_millis(300);
 
-/// The same without the right to end it. With `client_connection_check_interval = 1s` the server notices by itself
+/// The same without the right to end it. With `client_connection_check_interval = 1s` the server itself detects
 /// that its client is gone.
 const ENDS_ITSELF: Duration = Duration::from_millis(1500);
 
-/// Delays between looks.
+/// Delays between checks.
 const SHORTEST_LOOK: Duration = Duration::from_millis(5);
 const LONGEST_LOOK: Duration = Duration::from_millis(50);
 
-/// Servers whose identifier is remembered.
+/// Number of servers whose identifier is cached.
 const KNOWN_SERVERS: usize = 8;
 
 /// The sessions of one sink.
 #[derive(Default)]
 pub(crate) struct Sessions {
     live: Arc<LiveSessions>,
-    /// Why sessions have no name, for good.
+    /// Why sessions permanently have no name.
     nameless: OnceLock<Nameless>,
-    /// Whether it was tried to see if sessions are shared.
+    /// Whether the check for shared sessions has been tried.
     probed: AtomicBool,
     warned_of_rights: AtomicBool,
-    /// The connection from which sessions are ended.
+    /// The connection that ends sessions.
     kept: tokio::sync::Mutex<Option<EndingLink>>,
     servers: Mutex<Vec<Server>>,
 }
@@ -66,7 +66,7 @@ enum Nameless {
     Hidden,
 }
 
-/// A connection of our own.
+/// A separate connection of this sink.
 struct EndingLink {
     conn: PgConnection,
     live: LiveSession,
@@ -78,7 +78,7 @@ impl Sessions {
         self.nameless.get().is_some()
     }
 
-    /// The name of a connection's session; `None` when it has none that can be relied on.
+    /// The name of a connection's session; `None` if it has no reliable name.
     ///
     /// # Errors
     /// The connection cannot be used.
@@ -90,7 +90,7 @@ impl Sessions {
             Err(error) if error.code() == Some("25P02") => return Err(open_transaction(conn, Err(error))),
             Ok(Named { id: Some(id), user, place, .. }) => Some((id, user, place)),
             Ok(Named { id: None, .. }) => None,
-            // Something that resembles PostgreSQL.
+            // A server similar to PostgreSQL.
             Err(error) if is_refusal(&error) && !error.is_retryable() => None,
             Err(error) => return Err(error),
         };
@@ -115,8 +115,8 @@ impl Sessions {
         Ok(Some(Session::new(BackendSession { id, user, server })))
     }
 
-    /// Opens the connection from which sessions are ended, and sees whether it shares the session of another one. A
-    /// pooler gives a statement the server connection that was used last, or one after the other.
+    /// Opens the connection that ends sessions, and checks whether it shares the session of another one. A pooler
+    /// gives a statement the most recently used server connection, or assigns them in turn.
     async fn probe(&self, source: &Source, link: &mut PgConnection, id: SessionId) -> Result<(), SinkError> {
         let Ok(mut ending) = self.open(source).await else { return Ok(()) };
         let again = ask_name(link).await?.id;
@@ -130,19 +130,19 @@ impl Sessions {
         Ok(())
     }
 
-    /// Ends a session, and looks whether it has ended.
+    /// Ends a session, and checks whether it has ended.
     ///
     /// # Errors
-    /// The server cannot be asked now.
+    /// The server cannot be queried now.
     pub(crate) async fn end(&self, source: &Source, session: &BackendSession) -> Result<SessionEnd, SinkError> {
         let mut kept = self.kept.lock().await;
-        // Taken out while it is used: what is given up in the middle is closed.
+        // Taken out during use, so that a cancelled use closes it.
         if let Some(mut link) = kept.take()
             && let Ok(Ok(sight)) = timeout(ANSWER, look(&mut link.conn, session.id)).await
         {
             self.check_own(sight.own.id, Some(link.live.id), session);
             let presence = self.presence(&mut link.conn, session, &sight).await?;
-            // Connected before a failover it may be with a server that is not in use any more.
+            // If it was opened before a failover, its server may no longer be in use.
             if presence != Presence::Elsewhere {
                 let end = self.finish(&mut link.conn, session, presence, &sight).await?;
                 *kept = Some(link);
@@ -159,7 +159,7 @@ impl Sessions {
                 Ok(end)
             }
             Err(refused) => {
-                // Sessions that were given up may hold every place of the server.
+                // Abandoned sessions may use every connection slot of the server.
                 let Some(mut conn) = source.take_within(POOLED).await else { return Err(refused) };
                 let link = conn.begin()?;
                 let sight = look(link, session.id).await?;
@@ -176,10 +176,10 @@ impl Sessions {
         }
     }
 
-    /// Whether the server executes something for a session; `None` where this is not known.
+    /// Whether the server executes a command for a session; `None` if this is not known.
     ///
     /// # Errors
-    /// The server cannot be asked now.
+    /// The server cannot be queried now.
     pub(crate) async fn is_working(
         &self,
         source: &Source,
@@ -187,7 +187,7 @@ impl Sessions {
     ) -> Result<Option<bool>, SinkError> {
         let mut kept = self.kept.lock().await;
         let seen = match kept.take() {
-            // It may be dead.
+            // The connection may be dead.
             Some(mut link) => match timeout(ANSWER, look(&mut link.conn, session.id)).await {
                 Ok(Ok(sight)) => Some((link, sight)),
                 _ => None,
@@ -215,7 +215,8 @@ impl Sessions {
         })
     }
 
-    /// Whether the session that looks is one that others have too. `before`: what it was when it was opened.
+    /// Checks whether the checking session is shared with other connections. `before`: its identity when it
+    /// was opened.
     fn check_own(&self, own: Option<SessionId>, before: Option<SessionId>, session: &BackendSession) {
         self.check_distinct(own, before, session);
         // The connection of an abandoned write is closed.
@@ -242,7 +243,7 @@ impl Sessions {
         Ok(session.presence(&server, sight.found))
     }
 
-    /// Ends a session that is there.
+    /// Ends an existing session.
     async fn finish(
         &self,
         link: &mut PgConnection,
@@ -284,8 +285,8 @@ impl Sessions {
         Ok(SessionEnd::Impossible)
     }
 
-    /// Opens a connection to end sessions from. Where it fails, the server is chosen again before the next one: a lane
-    /// that waits for the end of a session takes no connection that would find the new primary.
+    /// Opens a connection to end sessions from. If it fails, the server is chosen again before the next attempt: a
+    /// lane that waits for the end of a session acquires no connection that would find the new primary.
     async fn open(&self, source: &Source) -> Result<EndingLink, SinkError> {
         let mut used = source.given();
         let opening = async {
@@ -307,7 +308,7 @@ impl Sessions {
         let (conn, id) = match opened {
             Ok(opened) => opened,
             Err(error) => {
-                // A provider may be slow.
+                // The password provider may be slow.
                 let _ = timeout(ANSWER, source.failed(used.as_ref(), &error)).await;
                 return Err(error);
             }
@@ -319,7 +320,7 @@ impl Sessions {
         Ok(EndingLink { conn, live })
     }
 
-    /// The server at a place. Its identifier is asked for once.
+    /// The server at an address. Its identifier is queried once.
     async fn server(&self, link: &mut PgConnection, place: ServerPlace) -> Result<Server, SinkError> {
         let known = |servers: &[Server]| servers.iter().find(|server| server.place == place).cloned();
         if let Some(server) = known(&self.lock_servers()) {
@@ -346,12 +347,12 @@ impl Sessions {
         match why {
             Nameless::Shared => tracing::warn!(
                 "connections share sessions of the PostgreSQL server, as behind a pooler in transaction mode: the \
-                 session of a write that is given up cannot be ended; say prepared_statements(false), and state \
+                 session of an abandoned write cannot be ended; set prepared_statements(false), and set \
                  late_write_limit"
             ),
             Nameless::Hidden => tracing::warn!(
-                "the PostgreSQL server does not show this user its own session in pg_stat_activity: the session of a \
-                 write that is given up cannot be ended; state late_write_limit"
+                "the PostgreSQL server does not show this user its own session in pg_stat_activity: the session of an \
+                 abandoned write cannot be ended; set late_write_limit"
             ),
         }
     }
@@ -359,8 +360,8 @@ impl Sessions {
     fn warn_of_rights(&self) {
         if !self.warned_of_rights.swap(true, Ordering::AcqRel) {
             tracing::warn!(
-                "a write was given up, and this user may not end its session on the PostgreSQL server; grant EXECUTE \
-                 on pg_terminate_backend, or state late_write_limit"
+                "a write was abandoned, and this user may not end its session on the PostgreSQL server; grant EXECUTE \
+                 on pg_terminate_backend, or set late_write_limit"
             );
         }
     }

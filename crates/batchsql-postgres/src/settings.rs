@@ -1,5 +1,5 @@
-//! Owns what a user chooses about the way of writing.
-//! Must not know how it is done.
+//! Owns the user's settings for the write strategy.
+//! Must not know how rows are written.
 
 use std::time::Duration;
 
@@ -7,21 +7,21 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Strategy {
-    /// The fastest way for the conflict rule, the column types and the size of each batch.
+    /// The fastest strategy for the conflict rule, the column types and the size of each batch.
     #[default]
     Auto,
     /// `INSERT … VALUES (…), (…)`: one bound value per column and row. For comparison, and for servers that only
-    /// resemble PostgreSQL. Batches with rows that need a closer look (keys that the server changes, triggers that
-    /// drop rows, one row twice) are written by `UNNEST` with this strategy too.
+    /// resemble PostgreSQL. Batches that need a special check (keys that the server changes, triggers that drop
+    /// rows, duplicate rows) are written by `UNNEST` also with this strategy.
     MultiValues,
     /// `INSERT … SELECT … FROM unnest(…)`: one bound array per column. One statement for every size of batch, every
     /// rule and every type.
     Unnest,
-    /// `COPY … FROM STDIN (FORMAT binary)`: the fastest way to insert. It knows no conflict rule, no row security,
-    /// and only columns whose binary form is known: a table with others is refused.
+    /// `COPY … FROM STDIN (FORMAT binary)`: the fastest way to insert. It supports no conflict rule, no row
+    /// security, and only columns whose binary form is known: other tables are rejected.
     Copy,
     /// `COPY` into a temporary table, which is then merged into the table in the same transaction. For large batches
-    /// with a conflict rule. Needs the right to make temporary tables.
+    /// with a conflict rule. Needs the right to create temporary tables.
     Staging,
 }
 
@@ -40,20 +40,20 @@ impl Strategy {
     }
 }
 
-/// What becomes of a value that its column would change: digits that `numeric(p,s)`, `time(p)`, `timestamp(p)` or
+/// The policy for a value that its column would change: digits that `numeric(p,s)`, `time(p)`, `timestamp(p)` or
 /// `interval(p)` rounds, and spaces that `varchar(n)` and `char(n)` cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum LossyValues {
-    /// Its row is rejected (code 22000; 22001 for spaces), and the rows beside it are written.
+    /// Its row is rejected (code 22000; 22001 for spaces), and the other rows are written.
     #[default]
     Refuse,
-    /// The database converts it, as an assignment in SQL does: it rounds, and cuts spaces off. The row is reported as
+    /// The database converts it, as an assignment in SQL does: it rounds, and cuts off spaces. The row is reported as
     /// written.
     LetDatabaseConvert,
 }
 
-/// What holds for every batch of a sink, whoever made its pool.
+/// Settings for every batch of a sink, with the sink's own pool or an existing one.
 ///
 /// ```
 /// use batchsql_postgres::{Settings, Strategy};
@@ -91,13 +91,14 @@ impl Settings {
 
     /// Whether statements are prepared under a name and kept per connection; default true.
     ///
-    /// Say false behind a pooler that gives each transaction another server connection (PgBouncer in transaction
-    /// mode, Supavisor, RDS Proxy). Then no statement is named, and what is not one simple query is sent inside an
-    /// explicit transaction. It costs one round trip per batch of plain inserts (`COPY`), and three with a rule. A pooler also shares what is set on a
-    /// connection, so the sink does not turn notices off (a trigger may say values of rows in one, and `sqlx`
-    /// logs them) or to notice clients that are gone: set `client_min_messages = error` and
-    /// `client_connection_check_interval` for the user, by `ALTER ROLE … SET …`. And no session is ended there when a
-    /// write on it was given up, see [`late_write_limit`](Self::late_write_limit).
+    /// Set it to false behind a pooler that gives each transaction another server connection (PgBouncer in
+    /// transaction mode, Supavisor, RDS Proxy). Then no statement is named, and a batch that is not one simple query
+    /// is sent inside an explicit transaction. It costs one round trip per batch of plain inserts (`COPY`), and
+    /// three with a rule. A pooler also shares the settings of a connection, so the sink does not disable notices (a
+    /// trigger may include row values in one, and `sqlx` logs them) and does not enable the detection of
+    /// disconnected clients: set `client_min_messages = error` and `client_connection_check_interval` for the user,
+    /// by `ALTER ROLE … SET …`. No session is ended there after an abandoned write, see
+    /// [`late_write_limit`](Self::late_write_limit).
     #[must_use]
     pub fn prepared_statements(mut self, named: bool) -> Self {
         self.prepared_statements = named;
@@ -107,31 +108,31 @@ impl Settings {
     /// Interval after which the definition of a table is read again; default 30 s.
     ///
     /// The first batch after the interval reads the table before it is sent (three statements on the catalogue), so
-    /// that the plan knows triggers, policies and column types that have changed. After an error that points to a
-    /// change, the table is read at once.
+    /// that the plan includes changed triggers, policies and column types. After an error that points to a change,
+    /// the table is read at once.
     #[must_use]
     pub fn table_check_interval(mut self, interval: Duration) -> Self {
         self.table_check_interval = interval;
         self
     }
 
-    /// What becomes of values that their column would round or cut; default [`LossyValues::Refuse`].
+    /// The policy for values that their column would round or cut; default [`LossyValues::Refuse`].
     #[must_use]
     pub fn lossy_values(mut self, policy: LossyValues) -> Self {
         self.lossy_values = policy;
         self
     }
 
-    /// How long a write that was given up may still take effect when its session cannot be ended; default: not known.
+    /// How long an abandoned write may still take effect if its session cannot be ended; default: not known.
     ///
-    /// A lane whose rows keep an order waits so long before its next write, counted from when the write was given up.
-    /// By default it goes on at once, with a warning, and the order of rows after such a write is not promised. It is
-    /// used only where a session cannot be ended, see [Abandoned writes](crate#abandoned-writes).
+    /// An ordered lane waits this long before its next write, counted from when the write was abandoned. By default
+    /// it continues at once, with a warning, and the order of rows after such a write is not guaranteed. The limit is
+    /// used only if a session cannot be ended, see [Abandoned writes](crate#abandoned-writes).
     ///
-    /// State the sum of two times: how long the system of the client, or the pooler, goes on sending what was not
-    /// acknowledged (`tcp_retries2` of Linux: about 15 minutes by default), and the `statement_timeout` that is set at
-    /// the server for this user. Without a `statement_timeout` there is no such time: a statement may wait for a lock
-    /// for ever. [`Duration::ZERO`] says that it cannot happen at all, and then no session is ended either.
+    /// Set it to the sum of two times: how long the system of the client, or the pooler, retransmits unacknowledged
+    /// data (`tcp_retries2` of Linux: about 15 minutes by default), and the `statement_timeout` that is set at the
+    /// server for this user. Without a `statement_timeout` there is no such limit: a statement may wait for a lock
+    /// without end. [`Duration::ZERO`] states that a late write is impossible; then no session is ended either.
     #[must_use]
     pub fn late_write_limit(mut self, limit: Duration) -> Self {
         self.late_write_limit = Some(limit);

@@ -1,4 +1,4 @@
-//! Owns the sink: what PostgreSQL can take, and the way of a batch to a connection and back.
+//! Owns the sink: the limits of PostgreSQL, and how a batch acquires and returns a connection.
 //! Must not know SQL text.
 
 use std::fmt;
@@ -21,7 +21,7 @@ use crate::settings::Settings;
 use crate::source::Source;
 use crate::write::write_rows;
 
-/// The columns of a table at most, as PostgreSQL is built (`MaxHeapAttributeNumber`).
+/// The maximum number of columns of a table (`MaxHeapAttributeNumber` of PostgreSQL).
 const MAX_COLUMNS: usize = 1600;
 
 /// Writes batches to one PostgreSQL database through a pool of connections. Clones share the pool.
@@ -29,7 +29,7 @@ const MAX_COLUMNS: usize = 1600;
 pub struct PostgresSink {
     source: Source,
     settings: Settings,
-    /// Whether connections keep prepared statements; asked once.
+    /// Whether connections keep prepared statements; checked once.
     keeps_statements: Arc<OnceLock<bool>>,
     sessions: Arc<Sessions>,
     known: Arc<ServerKnowledge>,
@@ -39,39 +39,40 @@ impl PostgresSink {
     /// Connects by DSN, see [`PostgresOptions`].
     ///
     /// # Errors
-    /// A DSN that makes no sense, or a server that cannot be connected to within `connect_timeout`.
+    /// The DSN is invalid, or no connection to the server succeeds within `connect_timeout`.
     ///
     /// # Cancel safety
-    /// Nothing is left behind when the call is cancelled.
+    /// A cancelled call leaves nothing open.
     pub async fn connect(dsn: &str) -> Result<Self, OpenError> {
         Self::with_options(&dsn.parse()?).await
     }
 
-    /// Connects. One connection is opened at once, so that a mistake is seen before rows are.
+    /// Connects. One connection is opened at once, so that a configuration error is reported before rows are
+    /// submitted.
     ///
     /// # Errors
-    /// The server cannot be connected to within `connect_timeout`.
+    /// No connection to the server succeeds within `connect_timeout`.
     ///
     /// # Cancel safety
-    /// Nothing is left behind when the call is cancelled.
+    /// A cancelled call leaves nothing open.
     pub async fn with_options(options: &PostgresOptions) -> Result<Self, OpenError> {
         Ok(Self::of(options.open().await?, options.settings()))
     }
 
-    /// As [`connect`](Self::connect) without asking a server, so that a program starts while the database is away. What
-    /// would be learned when connecting (a wrong password, database or host) is learned by the first batch, whose rows
-    /// wait as for any server that is away.
+    /// As [`connect`](Self::connect) but without connecting, so that a program can start while the database is
+    /// unavailable. Connection errors (a wrong password, database or host) then occur with the first batch, whose
+    /// rows wait as for any unavailable server.
     ///
     /// # Errors
-    /// A DSN that makes no sense.
+    /// The DSN is invalid.
     pub fn connect_lazy(dsn: &str) -> Result<Self, OpenError> {
         Self::with_options_lazy(&dsn.parse()?)
     }
 
-    /// As [`with_options`](Self::with_options) without asking a server, see [`connect_lazy`](Self::connect_lazy).
+    /// As [`with_options`](Self::with_options) but without connecting, see [`connect_lazy`](Self::connect_lazy).
     ///
     /// # Errors
-    /// Options that exclude each other.
+    /// The options exclude each other.
     pub fn with_options_lazy(options: &PostgresOptions) -> Result<Self, OpenError> {
         Ok(Self::of(options.open_lazy()?, options.settings()))
     }
@@ -80,56 +81,57 @@ impl PostgresSink {
         Self { source, settings, keeps_statements: Arc::default(), sessions: Arc::default(), known: Arc::default() }
     }
 
-    /// Writes through a pool that you have, with the default [`Settings`]. As many batches are written at once as it
-    /// has connections, so leave some to its other users by `max_concurrency` of the pipeline.
+    /// Writes through an existing pool, with the default [`Settings`]. The number of concurrent batches is the
+    /// number of its connections, so limit it with `max_concurrency` of the pipeline to leave some for other users
+    /// of the pool.
     ///
-    /// The sink leaves nothing behind on a connection: no transaction, no temporary table, no setting. So these are
-    /// yours to set, for example in `after_connect` of the pool:
+    /// The sink leaves nothing on a connection: no transaction, no temporary table, no setting. So set these
+    /// yourself, for example in `after_connect` of the pool:
     ///
-    /// - `client_min_messages = error`. A trigger may say anything in a notice, also the values of a row, and `sqlx`
-    ///   logs notices (target `sqlx::postgres::notice`). The sink keeps them away only inside its own transactions,
-    ///   and most batches are one statement.
-    /// - `client_connection_check_interval` (PostgreSQL 14 and later), for example `1s`. A write that is given up
-    ///   closes its connection, but the server notices only when it next sends something: without this setting, a
-    ///   statement that waits for a lock goes on waiting, and keeps its locks and its place among `max_connections`.
-    ///   Where rows keep an order the sink ends such a session itself, see [Abandoned writes](crate#abandoned-writes).
+    /// - `client_min_messages = error`. A trigger may include row values in a notice, and `sqlx` logs notices
+    ///   (target `sqlx::postgres::notice`). The sink disables them only inside its own transactions, and most
+    ///   batches are one statement.
+    /// - `client_connection_check_interval` (PostgreSQL 14 and later), for example `1s`. An abandoned write closes
+    ///   its connection, but the server notices this only when it next sends data: without this setting, a statement
+    ///   that waits for a lock keeps waiting, and keeps its locks and its slot in `max_connections`. For ordered rows
+    ///   the sink ends such a session itself, see [Abandoned writes](crate#abandoned-writes).
     ///
-    /// A transaction that was left open by a raw `BEGIN` would take rows in that nobody commits. So the sink looks before
-    /// the first batch of each connection that it takes from the pool (one round trip, at most once a second under
-    /// load), closes one that has an open transaction, and takes another.
+    /// Rows written inside a transaction that a raw `BEGIN` left open would never be committed. So the sink checks
+    /// each connection that it takes from the pool before the first batch (one round trip, at most once a second
+    /// under load), closes one that has an open transaction, and takes another.
     ///
-    /// To end sessions it opens a connection of its own with the options of the pool, beside the pool and without its
+    /// To end sessions it opens a separate connection with the options of the pool, outside the pool and without its
     /// `after_connect`. It is closed with the last clone of the sink.
     ///
     /// With `statement_cache_capacity(0)` nothing is prepared under a name, as with
-    /// [`Settings::prepared_statements`]`(false)`. `DISCARD ALL` or `DEALLOCATE ALL` in `after_release` take away
-    /// statements that `sqlx` believes to be there; say `prepared_statements(false)` then, or each batch needs a new
+    /// [`Settings::prepared_statements`]`(false)`. `DISCARD ALL` or `DEALLOCATE ALL` in `after_release` remove
+    /// statements that `sqlx` expects to exist; set `prepared_statements(false)` then, or each batch needs a new
     /// connection.
     pub fn new(pool: PgPool) -> Self {
         Self::from_pool(pool, Settings::default())
     }
 
-    /// Writes through a pool that you have, see [`new`](Self::new).
+    /// Writes through an existing pool, see [`new`](Self::new).
     pub fn from_pool(pool: PgPool, settings: Settings) -> Self {
         Self::of(Source::new(pool), settings)
     }
 
-    /// Whether what is prepared under a name is found again. Where the client's cache is off, each use would leave
-    /// another statement on the server.
+    /// Whether named prepared statements are reused. If the client's cache is off, each use would leave another
+    /// statement on the server.
     async fn keeps_statements(&self, conn: &mut PostgresConn) -> Result<bool, SinkError> {
         if let Some(known) = self.keeps_statements.get() {
             return Ok(*known);
         }
         let link = conn.begin()?;
-        // Nothing is executed. Without a cache this statement stays, once.
+        // Nothing is executed. Without a cache this one statement stays on the server.
         link.prepare("SELECT").await.map_err(|error| sink_error(error, LinkLost::BeforeCommit))?;
         let keeps = link.cached_statements_size() > 0;
         conn.end();
         Ok(*self.keeps_statements.get_or_init(|| keeps))
     }
 
-    /// The pool, for example to create tables or to read. End every transaction before its connection goes back: from
-    /// this call on the sink looks for open ones, see [`new`](Self::new).
+    /// The pool, for example to create tables or to read. End every transaction before its connection is returned:
+    /// from this call on the sink checks for open ones, see [`new`](Self::new).
     pub fn pg_pool(&self) -> &PgPool {
         self.source.share()
     }
@@ -137,7 +139,7 @@ impl PostgresSink {
 
 impl fmt::Debug for PostgresSink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The pool's own Debug shows how it connects.
+        // The pool's own Debug shows its connect options.
         f.debug_struct("PostgresSink").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
@@ -150,7 +152,7 @@ impl Sink for PostgresSink {
         "postgres"
     }
 
-    /// Rows with a NUL character in text are refused when they are submitted: PostgreSQL cannot hold it.
+    /// Rows with a NUL character in text are rejected when they are submitted: PostgreSQL cannot store it.
     fn limits(&self, _: &Schema) -> Limits {
         let values = ValueRules { refuse_nul_in_text: true, ..ValueRules::default() };
         Limits::default().with_max_columns(MAX_COLUMNS).with_values(values)
@@ -167,7 +169,7 @@ impl Sink for PostgresSink {
     fn pool(&self) -> Option<PoolState> {
         let (open, idle) = (self.source.pool.size() as usize, self.source.pool.num_idle());
         let max = self.source.pool.options().get_max_connections() as usize;
-        // The two numbers are not read at one moment.
+        // The two numbers are not read atomically.
         Some(PoolState { in_use: open.saturating_sub(idle), idle: idle.min(open), max })
     }
 
@@ -175,9 +177,9 @@ impl Sink for PostgresSink {
         self.settings.late_write_limit
     }
 
-    /// One round trip. The first one of a sink also opens the connection from which sessions are ended.
+    /// One round trip. The first one of a sink also opens the connection that ends sessions.
     async fn session(&self, conn: &mut PostgresConn) -> Result<Option<Session>, SinkError> {
-        // Without a cache of statements a pooler is likely, and nothing may be ended that is perhaps another's.
+        // Without a statement cache a pooler is likely, and no session of another client may be ended.
         let has_names = self.settings.prepared_statements && !self.sessions.are_nameless();
         if !has_names || !self.keeps_statements(conn).await? {
             return Ok(None);
@@ -192,7 +194,7 @@ impl Sink for PostgresSink {
         }
     }
 
-    /// One query from the connection from which sessions are ended.
+    /// One query on the connection that ends sessions.
     async fn is_working(&self, session: &Session) -> Result<Option<bool>, SinkError> {
         match session.name::<BackendSession>() {
             Some(session) => self.sessions.is_working(&self.source, session).await,
@@ -205,7 +207,7 @@ impl Sink for PostgresSink {
     }
 
     async fn prepare(&self, conn: &mut PostgresConn, schema: &Schema) -> Result<PostgresPlan, SinkError> {
-        // An open transaction would be that of others, and its state not the one of the table.
+        // An open transaction would belong to other code, and could show an outdated state of the table.
         conn.check_idle().await?;
         let mut settings = self.settings;
         if settings.prepared_statements && !self.keeps_statements(conn).await? {
@@ -223,7 +225,7 @@ impl Sink for PostgresSink {
     ) -> Result<Written, SinkError> {
         let result = write_rows(conn, plan, rows, attempt).await;
         if result.as_ref().is_err_and(|error| error.code() == Some("25006")) {
-            // It is a standby now.
+            // The server is a standby now.
             self.source.reconsider();
         }
         result

@@ -1,4 +1,4 @@
-//! Owns where connections come from: the pool, its password and its server when these change.
+//! Owns the source of connections: the pool, and changes of its password and its server.
 //! Must not know batches or plans.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,10 +20,10 @@ pub(crate) struct Source {
     pub(crate) pool: PgPool,
     password: Option<CachedPassword>,
     servers: Arc<Choice>,
-    /// The password that this pool has. The provider may serve other pools, and none of them is told of a new password
-    /// that another one has asked for. Locked while the options of the pool are changed.
+    /// The password that this pool uses. The provider may serve other pools, and it does not notify one pool of a new
+    /// password that another one requested. Locked while the options of the pool are changed.
     given: Arc<Mutex<Option<Arc<str>>>>,
-    /// Others use the pool too.
+    /// Other code also uses the pool.
     is_shared: Arc<AtomicBool>,
 }
 
@@ -31,14 +31,14 @@ pub(crate) struct Source {
 struct Choice {
     servers: Servers,
     limit: Duration,
-    /// The server is to be chosen before the next connection.
+    /// The server must be chosen before the next connection.
     is_open: AtomicBool,
-    /// Password and server are renewed by one at a time.
+    /// Only one task at a time renews password and server.
     renewing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Source {
-    /// A pool that is used as it is.
+    /// A pool that is used unchanged.
     pub(crate) fn new(pool: PgPool) -> Self {
         Self {
             pool,
@@ -49,8 +49,7 @@ impl Source {
         }
     }
 
-    /// A pool whose password and server may change. `given`: the password that it has. `is_open`: no server was chosen
-    /// yet.
+    /// A pool whose password and server may change. `given`: its password. `is_open`: no server was chosen yet.
     pub(crate) fn changing(
         pool: PgPool,
         password: Option<CachedPassword>,
@@ -64,7 +63,7 @@ impl Source {
         Self { pool, password, servers, given: Arc::new(Mutex::new(given)), is_shared: Arc::default() }
     }
 
-    /// The pool, for others to use.
+    /// The pool, for use by other code.
     pub(crate) fn share(&self) -> &PgPool {
         self.is_shared.store(true, Ordering::Release);
         &self.pool
@@ -75,13 +74,13 @@ impl Source {
         Ok(PostgresConn::new(conn, self.is_shared.load(Ordering::Acquire)))
     }
 
-    /// A connection that the pool has already, or gets within this time; one that is not in the middle of something.
+    /// A connection that is idle in the pool, or available within this time; without an open transaction.
     pub(crate) async fn take_within(&self, time: Duration) -> Option<PostgresConn> {
         let mut conn = match self.pool.try_acquire() {
             Some(conn) => PostgresConn::new(conn, self.is_shared.load(Ordering::Acquire)),
             None => timeout(time, self.take()).await.ok()?.ok()?,
         };
-        // Inside of a transaction the server shows what it showed before.
+        // Inside a transaction the server returns the same activity snapshot as before.
         timeout(time, conn.check_idle()).await.ok()?.ok()?;
         Some(conn)
     }
@@ -89,7 +88,7 @@ impl Source {
     /// A connection.
     ///
     /// # Errors
-    /// The server cannot be reached, or refuses.
+    /// The server cannot be reached, or rejects the connection.
     pub(crate) async fn acquire(&self) -> Result<PostgresConn, SinkError> {
         self.refresh().await?;
         let used = self.given();
@@ -112,7 +111,8 @@ impl Source {
         self.take().await
     }
 
-    /// Takes in that a connection could not be opened with this password, so that the next one is opened otherwise.
+    /// Records that a connection could not be opened with this password, so that the next one uses another password
+    /// or server.
     pub(crate) async fn failed(&self, used: Option<&Arc<str>>, error: &SinkError) {
         if is_login_refused(error) {
             // Without another password the next one fails in the same way.
@@ -122,8 +122,8 @@ impl Source {
         }
     }
 
-    /// Says that the server refused a password, unless there is another one already. A token may end before the time
-    /// that its provider said.
+    /// Reports that the server rejected a password, unless there is already another one. A token may expire earlier
+    /// than its provider stated.
     async fn refused(&self, used: Option<&Arc<str>>) -> Result<(), SinkError> {
         if let Some(password) = &self.password
             && Some(&password.get().await?.0) == used
@@ -133,8 +133,8 @@ impl Source {
         Ok(())
     }
 
-    /// Makes new connections use the password and the server of now. What was begun goes on when the call is dropped:
-    /// a provider or a list of servers may take longer than its caller has time.
+    /// Makes new connections use the current password and server. The refresh continues if the call is dropped: a
+    /// provider or a list of servers may take longer than its caller can wait.
     ///
     /// # Errors
     /// There is no password, or no server.
@@ -150,12 +150,12 @@ impl Source {
             done
         });
         renewing.await.unwrap_or_else(|_| {
-            let text = "the password provider failed (a panic), or the runtime ends";
+            let text = "the password provider failed (a panic), or the runtime ended";
             Err(SinkError::new(ErrorClass::Transient, text))
         })
     }
 
-    /// The server turned out not to be the right one, as after a failover.
+    /// The server is no longer the right one, for example after a failover.
     pub(crate) fn reconsider(&self) {
         if self.servers.servers.are_asked() {
             self.servers.is_open.store(true, Ordering::Release);
@@ -204,12 +204,12 @@ impl Source {
         Ok(())
     }
 
-    /// The password that the pool has, where it comes from a provider.
+    /// The password of the pool, if it comes from a provider.
     pub(crate) fn given(&self) -> Option<Arc<str>> {
         self.given.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Changes the options of the pool as they are now; with a password, it is the one that is given.
+    /// Changes the current options of the pool; a new password becomes the given one.
     fn change(&self, change: impl FnOnce(PgConnectOptions) -> PgConnectOptions, password: Option<&Arc<str>>) {
         let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
         self.pool.set_connect_options(change((*self.pool.connect_options()).clone()));

@@ -1,5 +1,5 @@
-//! Owns the SQL text of each way of writing.
-//! Must not know rows, connections or which way is chosen.
+//! Owns the SQL text of each write strategy.
+//! Must not know rows, connections or the chosen strategy.
 
 use batchsql_core::Schema;
 use batchsql_sql::{insert_from, quote, quote_table};
@@ -13,11 +13,11 @@ use crate::outcome_source::OutcomeSource;
 pub(crate) struct Insert {
     /// Returns how many rows were written.
     pub(crate) plain: Box<str>,
-    /// Returns which ones, see [`crate::returned_keys`]; only where rows are known by their keys.
+    /// Returns which rows, see [`crate::returned_keys`]; only if rows are identified by their keys.
     pub(crate) with_keys: Option<Box<str>>,
 }
 
-/// The statements of a batch by way of a temporary table, which is gone with the transaction.
+/// The statements for a batch with a temporary table, which is dropped with the transaction.
 #[derive(Debug)]
 pub(crate) struct Staging {
     pub(crate) create: Box<str>,
@@ -32,8 +32,8 @@ pub(crate) fn unnest(schema: &Schema, fields: &[Field], outcome_source: OutcomeS
     insert(schema, fields, &unnested(fields), "pg_catalog.cardinality($1)", outcome_source)
 }
 
-/// The same for rows that may be left out without a word: it returns how many were written when these are all or none,
-/// and otherwise refuses itself. A trigger may say anything in a notice, so notices are turned off before it runs.
+/// The same for rows that may be silently left out: it returns how many were written if these are all or none, and
+/// otherwise raises an error. A trigger may include row values in a notice, so notices are disabled before it runs.
 pub(crate) fn whole(schema: &Schema, fields: &[Field]) -> Box<str> {
     let source = format!(
         "{} WHERE (SELECT pg_catalog.set_config('client_min_messages','error',true)) IS NOT NULL",
@@ -67,7 +67,8 @@ pub(crate) fn values(schema: &Schema, fields: &[Field], rows: usize, outcome_sou
             if column > 0 {
                 source.push(',');
             }
-            // The text says the types: the client finds a statement again by its text, also after a column changed.
+            // The text contains the types: the client caches a statement by its text, also after a column has
+            // changed.
             let value = if row == 0 { format!("${number}::{}", field.form.wire.sql()) } else { format!("${number}") };
             source.push_str(&field.form.expression(&value));
         }
@@ -94,7 +95,7 @@ pub(crate) fn staging(schema: &Schema, fields: &[Field], outcome_source: Outcome
     }
 }
 
-/// The columns of `u`, as their columns of the table take them.
+/// The columns of `u`, converted for the columns of the table.
 fn expressions(fields: &[Field]) -> String {
     let expressions = fields.iter().enumerate().map(|(column, field)| field.form.expression(&format!("u.c{column}")));
     expressions.collect::<Vec<_>>().join(",")
@@ -105,8 +106,8 @@ fn insert(schema: &Schema, fields: &[Field], source: &str, rows: &str, outcome_s
     let plain = insert_from(schema, source);
     let with_keys = (outcome_source == OutcomeSource::Keys).then(|| {
         let key: Vec<String> = schema.key_columns().iter().map(|column| quote(&fields[*column].name)).collect();
-        // The subqueries run only when rows were ignored. Counting alone costs 1 % of a batch of 500 rows that are
-        // all new; gathering the keys in any case would cost 4 % (measured).
+        // The subqueries run only if rows were ignored. Counting alone costs 1 % of a batch of 500 new rows;
+        // always gathering the keys would cost 4 % (measured).
         let arrays = schema.key_columns().iter().zip(&key).map(|(column, name)| {
             let ty = fields[*column].form.wire.sql();
             let keys = format!("SELECT pg_catalog.array_agg({name}::{ty}) FROM i");

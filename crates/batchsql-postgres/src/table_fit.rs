@@ -1,4 +1,4 @@
-//! Owns whether the rows of a schema can be written to a table, and why not.
+//! Owns the check whether the rows of a schema can be written to a table, and the reason if not.
 //! Must not know how a table is read, or how rows are sent.
 
 use batchsql_core::{Column, Schema};
@@ -8,11 +8,11 @@ use crate::field::Field;
 use crate::settings::LossyValues;
 use crate::types::form;
 
-/// Why there is no table to write to.
+/// The message for a missing table.
 pub(crate) fn missing(schema: &Schema, lookup: &Lookup) -> String {
     let advice = match lookup {
         Lookup::CutOff => {
-            return "its name is longer than the server keeps (63 bytes), and would mean another table; shorten it"
+            return "its name is longer than the server's limit (63 bytes), and would mean another table; shorten it"
                 .into();
         }
         Lookup::Missing { similar: Some(similar) } if schema.table().namespace().is_none() => {
@@ -33,7 +33,7 @@ pub(crate) fn missing(schema: &Schema, lookup: &Lookup) -> String {
 }
 
 /// # Errors
-/// It is not a table that INSERT fills.
+/// It is not a table that supports INSERT.
 pub(crate) fn check_kind(table: &Table) -> Result<(), String> {
     let what = match table.kind {
         'r' | 'p' if table.has_insert_rule => {
@@ -55,7 +55,7 @@ pub(crate) fn check_kind(table: &Table) -> Result<(), String> {
 /// The columns of the rows with their forms.
 ///
 /// # Errors
-/// A column is not there, or takes no values of its type.
+/// A column does not exist, or does not accept values of its type.
 pub(crate) fn fields(schema: &Schema, table: &Table, lossy: LossyValues) -> Result<Box<[Field]>, String> {
     schema.columns().iter().map(|column| field(column, table, lossy)).collect()
 }
@@ -96,7 +96,7 @@ fn find<'a>(table: &'a Table, name: &str) -> Option<&'a TableColumn> {
 }
 
 /// # Errors
-/// A column needs a value, and rows have none.
+/// A column needs a value, and the rows have none.
 pub(crate) fn check_given(schema: &Schema, table: &Table) -> Result<(), String> {
     let missing =
         table.columns.iter().find(|column| column.must_be_given && schema.column_index(&column.name).is_none());
@@ -136,7 +136,7 @@ pub(crate) fn check_rights(schema: &Schema, table: &Table) -> Result<(), String>
     };
     lacks(&mut (0..schema.columns().len()), |column| column.may_insert, "INSERT")?;
     lacks(&mut schema.update_columns().iter().copied(), |column| column.may_update, "UPDATE")?;
-    // What a conflict rule compares or reads has to be readable.
+    // Columns that a conflict rule compares or reads must be readable.
     lacks(&mut schema.key_columns().iter().copied(), |column| column.may_select, "SELECT")?;
     lacks(&mut schema.update_columns().iter().copied(), |column| column.may_select, "SELECT")
 }

@@ -1,5 +1,5 @@
-//! Owns the tables that were read lately, so that the many schemas of one table read it once.
-//! Must not know how a table is read, or what a schema wants of it.
+//! Owns the cache of recently read tables, so that the many schemas of one table read it once.
+//! Must not know how a table is read, or what a schema needs from it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::catalog::Table;
 
-/// How long a table that was read is good for other schemas.
+/// How long a reading may be reused for other schemas.
 const GOOD_FOR: Duration = Duration::from_secs(1);
 
 /// A table, and when it was read.
@@ -22,9 +22,9 @@ pub(crate) struct Reading {
 
 /// The readings of a sink.
 ///
-/// Example: rows that leave out different columns come in 1,024 schemas. The first one reads the table, and the others
-/// of the next second are given the same reading. When one of them asks a second time, its rows were refused, so the
-/// table is read again.
+/// Example: rows that omit different columns have 1,024 schemas. The first one reads the table, and the others get
+/// the same reading within the next second. If one of them asks a second time, its rows were rejected, so the table
+/// is read again.
 #[derive(Debug, Default)]
 pub(crate) struct Tables(Mutex<HashMap<TableName, Known>>);
 
@@ -45,22 +45,22 @@ pub(crate) enum Reason {
 }
 
 impl Tables {
-    /// The reading for a schema; once for each reading.
+    /// The reading for a schema; each schema gets a reading once.
     pub(crate) fn get(&self, name: &TableName, schema: SchemaId) -> Option<Reading> {
         let mut tables = self.lock();
         let known = tables.get_mut(name).filter(|known| known.reading.read.elapsed() < GOOD_FOR)?;
         known.given.insert(schema).then(|| known.reading.clone())
     }
 
-    /// The reading of the last second that was made because values did not fit, however often it was given: such values
-    /// may come with every batch.
+    /// The reading of the last second that was made because values did not fit, even if it was returned before: such
+    /// values may come with every batch.
     pub(crate) fn for_values(&self, name: &TableName) -> Option<Reading> {
         let tables = self.lock();
         let known = tables.get(name).filter(|known| known.reading.read.elapsed() < GOOD_FOR)?;
         (known.reason == Reason::Values).then(|| known.reading.clone())
     }
 
-    /// Keeps a reading that was made for a schema.
+    /// Stores a reading that was made for a schema.
     pub(crate) fn put(&self, name: &TableName, schema: SchemaId, table: Table, reason: Reason) -> Reading {
         let reading = Reading { table: Arc::new(table), read: Instant::now() };
         let mut tables = self.lock();

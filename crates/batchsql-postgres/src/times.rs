@@ -1,12 +1,12 @@
-//! Owns the plain spellings of dates, times and intervals in text that the server reads: which of them a column keeps
-//! whole.
-//! Must not know columns, or what becomes of a value that is refused.
+//! Owns the plain spellings of dates, times and intervals in text that the server parses: which of them a column
+//! stores completely.
+//! Must not know columns, or what happens to a rejected value.
 //!
-//! The server takes many spellings, and leaves out without a word what a type has no place for: the zone of a
-//! `timestamp`, the time of day of a `date`. So only spellings are let through in which each word is known. What is no
-//! date at all the server refuses by itself.
+//! The server accepts many spellings, and silently drops parts that a type cannot store: the zone of a `timestamp`,
+//! the time of day of a `date`. So only spellings in which each word is known are accepted. The server itself rejects
+//! text that is no date at all.
 
-/// What a type of dates or times keeps.
+/// The parts that a date or time type stores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keeps {
     /// `date`
@@ -19,13 +19,13 @@ pub(crate) enum Keeps {
     TimeAndZone,
 }
 
-/// Whether each date or time of a value, of an array or of a range has only parts that are kept.
+/// Whether each date or time of a value, of an array or of a range has only parts that are stored.
 pub(crate) fn is_kept_whole(text: &str, keeps: Keeps) -> bool {
     elements(text).is_some_and(|elements| elements.into_iter().all(|element| is_element_kept(element, keeps)))
 }
 
-/// What stands in quotes, or between brackets and commas. `None` for what is not plain: an escape, or a value of which
-/// only a part is in quotes.
+/// The texts in quotes, or between brackets and commas. `None` for other spellings: an escape, or a partly quoted
+/// value.
 fn elements(text: &str) -> Option<Vec<&str>> {
     const BEFORE: [char; 4] = ['[', '(', '{', ','];
     const AFTER: [char; 4] = [']', ')', '}', ','];
@@ -38,7 +38,7 @@ fn elements(text: &str) -> Option<Vec<&str>> {
         return None;
     }
     let parts: Vec<&str> = text.split('"').collect();
-    // Each quote has its end.
+    // Every quote is closed.
     if parts.len().is_multiple_of(2) {
         return None;
     }
@@ -65,7 +65,7 @@ fn elements(text: &str) -> Option<Vec<&str>> {
 enum Word {
     /// Year, month and day.
     Date,
-    /// A date and a time of day in one: `2026-01-31T12:00`.
+    /// A date and a time of day in one word: `2026-01-31T12:00`.
     DateTime,
     /// `12:00`
     Time,
@@ -74,7 +74,7 @@ enum Word {
     /// Digits: a day, a year, `20260131`, `120000`.
     Number(usize),
     Month,
-    /// A day of the week: the server takes no notice of it.
+    /// A day of the week, which the server ignores.
     Weekday,
     /// `AD` or `BC`.
     Era,
@@ -85,12 +85,12 @@ enum Word {
     /// `now`
     Now,
     Null,
-    /// Perhaps a zone.
+    /// Possibly a zone.
     Unknown,
 }
 
 fn is_element_kept(element: &str, keeps: Keeps) -> bool {
-    // A comma in quotes means nothing: `Jan 31, 2026`.
+    // A comma in quotes has no meaning: `Jan 31, 2026`.
     let words: Vec<Word> = element.split([' ', ',']).filter(|text| !text.is_empty()).map(word).collect();
     let is_of = |allowed: fn(Word) -> bool| words.iter().all(|word| *word == Word::Null || allowed(*word));
     match keeps {
@@ -206,7 +206,7 @@ fn is_weekday(lower: &str) -> bool {
     ["tues", "weds", "thur", "thurs"].contains(&lower) || DAYS.iter().any(|day| *day == lower || day[..3] == *lower)
 }
 
-/// Whether an interval is kept to the last digit: whole microseconds, or whole months where years have a fraction.
+/// Whether an interval is stored to the last digit: whole microseconds, or whole months if years have a fraction.
 pub(crate) fn is_interval_kept(text: &str) -> bool {
     let mut rest = text;
     while let Some(point) = rest.find('.') {
@@ -214,7 +214,7 @@ pub(crate) fn is_interval_kept(text: &str) -> bool {
         let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
         let digits = rest[..end].trim_end_matches('0');
         let unit = rest[end..].trim_start();
-        // Of a number of this length and longer nothing is kept; an exponent is no plain spelling.
+        // A number of this length or longer is not stored exactly; an exponent is no plain spelling.
         if digits.len() > 18 || has_exponent(unit) {
             return false;
         }
@@ -231,8 +231,8 @@ fn has_exponent(unit: &str) -> bool {
     after.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
-/// How many of the smallest parts that the server keeps are in the unit with which a text begins: microseconds, and
-/// months of what is longer than a month. Without one: seconds.
+/// The number of the smallest stored parts in the unit at the start of a text: microseconds, or months for units
+/// longer than a month. Without a unit: seconds.
 fn smallest_parts(text: &str) -> i128 {
     const SECOND: i128 = 1_000_000;
     const DAY: i128 = 86_400 * SECOND;
@@ -240,7 +240,7 @@ fn smallest_parts(text: &str) -> i128 {
     match &*text[..end].to_ascii_lowercase() {
         "us" | "usec" | "usecs" | "usecond" | "useconds" | "microsecon" | "microsecond" | "microseconds" => 1,
         "ms" | "msec" | "msecs" | "msecond" | "mseconds" | "millisecon" | "millisecond" | "milliseconds" => 1_000,
-        // In the form of ISO 8601 `M` is a month before the `T`; a minute is the stricter one.
+        // In the form of ISO 8601 `M` is a month before the `T`; a minute is the stricter choice.
         "m" | "min" | "mins" | "minute" | "minutes" => 60 * SECOND,
         "h" | "hr" | "hrs" | "hour" | "hours" => 3_600 * SECOND,
         // `1.5DT2H`

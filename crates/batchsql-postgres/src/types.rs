@@ -1,5 +1,6 @@
-//! Owns which value goes into which column type, and in which form it is sent; columns that would change values are
-//! refused. Must not know rows, bytes or statements.
+//! Owns which column types accept which values, and in which form these are sent; columns that would change values
+//! are rejected.
+//! Must not know rows, bytes or statements.
 
 use batchsql_core::ColumnType;
 use batchsql_core::exhaustive::Type;
@@ -11,15 +12,15 @@ use crate::real_type::RealType;
 use crate::value_limit::{ValueLimit, limit};
 use crate::wire::Wire;
 
-/// What becomes of a value on the server before it is in its column.
+/// The conversion of a value on the server before it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Cast {
-    /// Nothing: it is of the column's type.
+    /// No conversion: it has the column's type.
     No,
-    /// It is text that the type reads. The type carries no length or precision: these are the column's, and checked
-    /// when the value is assigned. A cast would cut off silently what is too long.
+    /// It is text that the type parses. The type has no length or precision: these belong to the column and are
+    /// checked when the value is assigned. A cast would silently cut off a value that is too long.
     Text { to: String, guard: Option<Guard> },
-    /// It is a JSON array whose elements, taken apart by a function, the element type reads.
+    /// It is a JSON array: a function splits it, and the element type parses the elements.
     JsonArray { elements: &'static str, to: String, guard: Option<Guard> },
 }
 
@@ -32,25 +33,25 @@ pub(crate) struct Form {
     pub(crate) copies: bool,
     /// How COPY writes text that is sent as text otherwise.
     pub(crate) parsed: Option<Parsed>,
-    /// Whether the column's values come back as they were sent, so that a row is known by its key.
+    /// Whether the column's values are returned as they were sent, so that a row is identified by its key.
     pub(crate) echo: Echo,
-    /// What the values have to keep to.
+    /// The limits of the values.
     pub(crate) limit: ValueLimit,
 }
 
-/// Whether a value comes back from its column as it was sent.
+/// Whether a value is returned from its column as it was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Echo {
     /// Always, byte for byte.
     Same,
-    /// When it has at most so many characters: `varchar(n)` cuts off spaces beyond its length.
+    /// If it has at most this many characters: `varchar(n)` cuts off spaces beyond its length.
     UpTo(usize),
     /// It may be rounded, padded or written otherwise.
     Changed,
 }
 
 impl Form {
-    /// The expression that a placeholder or the column of a subquery becomes.
+    /// The expression for a placeholder or for the column of a subquery.
     pub(crate) fn expression(&self, value: &str) -> String {
         match &self.cast {
             Cast::No => value.to_owned(),
@@ -68,7 +69,7 @@ impl Form {
         }
     }
 
-    /// The same where the server may round values and cut them off.
+    /// The same form if the server may round and cut off values.
     pub(crate) fn lossy(mut self) -> Self {
         self.limit = self.limit.lossy();
         if let Cast::Text { guard, .. } | Cast::JsonArray { guard, .. } = &mut self.cast {
@@ -77,17 +78,17 @@ impl Form {
         self
     }
 
-    /// Whether the server itself refuses values that it would change, see [`Guard`].
+    /// Whether the server itself rejects values that it would change, see [`Guard`].
     pub(crate) fn is_guarded(&self) -> bool {
         matches!(&self.cast, Cast::Text { guard: Some(_), .. } | Cast::JsonArray { guard: Some(_), .. })
     }
 }
 
-/// The form of a column, or why its values cannot be sent. Values that the column would change are refused.
+/// The form of a column, or why its values cannot be sent. Values that the column would change are rejected.
 pub(crate) fn form(ty: ColumnType, real: &RealType) -> Result<Form, &'static str> {
     let form = wire_form(ty, real)?;
     let limit = limit(ty, real, form.wire);
-    // Only text that the server reads needs its help.
+    // Only text that the server parses needs a guard.
     let guard = if form.copies { None } else { Guard::of(real) };
     let cast = match form.cast {
         Cast::Text { to, .. } => Cast::Text { to, guard },
@@ -105,7 +106,7 @@ fn wire_form(ty: ColumnType, real: &RealType) -> Result<Form, &'static str> {
     let is = |name: &str| is_builtin && real.name == name;
     let plain =
         |wire, echo| Ok(Form { wire, cast: Cast::No, copies: true, echo, parsed: None, limit: ValueLimit::None });
-    // A precision makes the server round.
+    // With a precision the server rounds.
     let unrounded = if real.modifier < 0 { Same } else { Changed };
     match ty.exhaustive() {
         Type::Bool if is("bool") => plain(Wire::Bool, Same),
@@ -139,7 +140,7 @@ fn wire_form(ty: ColumnType, real: &RealType) -> Result<Form, &'static str> {
             Err("would be cut in its elements, to 63 bytes or to one; declare the column text[]")
         }
         Type::Json if real.category == 'A' => {
-            // The elements of an array of JSON are JSON themselves: a text keeps its quotes, a null is not NULL.
+            // The elements of a JSON array column are JSON: a text keeps its quotes, a null is not NULL.
             let (wire, elements) = match &*real.element {
                 "json_out" => (Wire::Json, "json_array_elements"),
                 "jsonb_out" => (Wire::Jsonb, "jsonb_array_elements"),
@@ -155,7 +156,7 @@ fn wire_form(ty: ColumnType, real: &RealType) -> Result<Form, &'static str> {
         Type::Time if is("time") => plain(Wire::Time, unrounded),
         Type::Time => Err("need a column of type time"),
         Type::Timestamp if is("timestamp") => plain(Wire::Timestamp, unrounded),
-        Type::Timestamp if is("timestamptz") => Err("have no zone, and the column wants instants; send timestamptz"),
+        Type::Timestamp if is("timestamptz") => Err("have no zone, and the column stores instants; send timestamptz"),
         Type::Timestamp => Err("need a column of type timestamp"),
         Type::TimestampTz if is("timestamptz") => plain(Wire::TimestampTz, unrounded),
         Type::TimestampTz if is("timestamp") => {
@@ -188,17 +189,17 @@ fn text_form(real: &RealType) -> Option<Form> {
     match (real.kind, &*real.receive) {
         ('e', _) => form(cast(), Echo::Same),
         (_, "textrecv") if real.name == "text" => form(Cast::No, Echo::Same),
-        // citext: it is compared without case, and kept as it is.
+        // citext is compared without case and stored unchanged.
         (_, "textrecv" | "citextrecv") => form(cast(), Echo::Same),
         (_, "varcharrecv") => form(Cast::No, real.characters().map_or(Echo::Same, Echo::UpTo)),
         (_, "bpcharrecv") => form(cast(), Echo::Changed),
-        // A cast to name cuts off silently; its binary form is checked.
+        // A cast to name silently truncates; its binary form is checked.
         (_, "namerecv") => form(Cast::No, Echo::Same).map(|form| Form { wire: Wire::Name, ..form }),
         _ => None,
     }
 }
 
-/// Types for which there is a column type, so that text for them is a mistake, or would depend on settings of the
+/// Types that have their own `ColumnType`, so that text for them is an error, or would depend on settings of the
 /// session (`DateStyle`, `TimeZone`).
 fn has_own_column_type(name: &str) -> bool {
     const NAMES: [&str; 12] = [

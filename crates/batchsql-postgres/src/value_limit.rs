@@ -1,4 +1,4 @@
-//! Owns what a value has to keep to, so that its column stores it as it is.
+//! Owns the limits within which a column stores a value unchanged.
 //! Must not know how a value is checked.
 
 use batchsql_core::ColumnType;
@@ -8,7 +8,7 @@ use crate::real_type::RealType;
 use crate::times::Keeps;
 use crate::wire::Wire;
 
-/// What a value has to keep to, so that its column stores it as it is.
+/// The limit within which a column stores a value unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ValueLimit {
     /// Every value of its type fits.
@@ -19,22 +19,23 @@ pub(crate) enum ValueLimit {
     AnyNumeric,
     /// A number of `numeric(precision, scale)`.
     Numeric { precision: i32, scale: i32 },
-    /// A time with so many decimal digits of a second.
+    /// A time with this many decimal digits of a second.
     Fraction { digits: u32 },
-    /// A text of so many characters.
+    /// A text of this many characters.
     Characters { most: usize },
-    /// Text or JSON from which the server reads numbers of `numeric(precision, scale)`.
+    /// Text or JSON from which the server parses numbers of `numeric(precision, scale)`.
     NumericElements { precision: i32, scale: i32 },
-    /// Text from which the server reads instants: it keeps six digits of a second.
+    /// Text from which the server parses instants; it stores six digits of a second.
     TextFraction,
-    /// Text from which the server reads dates or times that have no place for a part.
+    /// Text from which the server parses dates or times of a type that does not store every part.
     Times(Keeps),
-    /// Text from which the server reads intervals.
+    /// Text from which the server parses intervals.
     Interval,
 }
 
 impl ValueLimit {
-    /// Without what the server would round or cut off; what it refuses stays.
+    /// Without the limits beyond which the server rounds or cuts off; the limits beyond which it rejects
+    /// stay.
     pub(crate) fn lossy(self) -> Self {
         match self {
             Self::None | Self::Integer { .. } | Self::AnyNumeric => self,
@@ -73,7 +74,7 @@ pub(crate) fn limit(ty: ColumnType, real: &RealType, wire: Wire) -> ValueLimit {
     }
 }
 
-/// The limit of text, also of text that the server reads.
+/// The limit of text, also of text that the server parses.
 fn text_limit(real: &RealType) -> ValueLimit {
     if matches!(&*real.receive, "varcharrecv" | "bpcharrecv") {
         return real.characters().map_or(ValueLimit::None, |most| ValueLimit::Characters { most });

@@ -1,8 +1,8 @@
 //! Owns the binary forms in which values are sent.
 //! Must not know columns or values.
 
-/// The binary form in which values are sent. Each is a built-in type, so that neither the client nor the server has
-/// to look anything up.
+/// The binary form in which values are sent. Each is a built-in type, so that neither the client nor the server
+/// needs a lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wire {
     Bool,
@@ -58,7 +58,7 @@ impl Wire {
         self.known().1
     }
 
-    /// The type's name in SQL, whatever the search path.
+    /// The type's name in SQL, independent of the search path.
     pub(crate) fn sql(self) -> String {
         format!("pg_catalog.{}", self.known().2)
     }

@@ -1,5 +1,5 @@
 //! Owns the writing of one batch: in one statement or in one transaction, with the outcome of every row.
-//! Must not know how a statement gets its rows.
+//! Must not know how rows are bound to a statement.
 
 use std::ops::Range;
 
@@ -18,8 +18,8 @@ use crate::plan::{Freshness, PostgresPlan, Problem, TableState};
 use crate::types::Echo;
 use crate::{write_copy, write_insert};
 
-/// Writes the rows in one transaction. After an error nothing of them is durable, unless its class says that this is
-/// unknown. Until `attempt` is begun nothing can be durable, whenever it is given up.
+/// Writes the rows in one transaction. After an error none of them is durable, unless its class says that this is
+/// unknown. Until `attempt` is begun nothing can be durable, even if the write is abandoned.
 pub(crate) async fn write_rows(
     conn: &mut PostgresConn,
     plan: &PostgresPlan,
@@ -32,7 +32,7 @@ pub(crate) async fn write_rows(
     attempt.defer();
     conn.check_idle().await?;
     let refused = unfit_rows(rows, &plan.fields);
-    // A column may have become wider since.
+    // A column may have become wider since then.
     if plan.is_due() || !refused.is_empty() {
         let freshness = if refused.is_empty() { Freshness::Recent } else { Freshness::Values };
         let state = plan.recheck_table(conn.begin()?, freshness).await?;
@@ -58,7 +58,7 @@ pub(crate) async fn write_rows(
     Ok(written)
 }
 
-/// The rows that are not refused. `refused` is ascending.
+/// The rows that are not rejected. `refused` is ascending.
 fn all_but(rows: usize, refused: &[(u32, SinkError)]) -> Vec<u32> {
     let mut next = refused.iter().map(|(row, _)| *row).peekable();
     (0_u32..).take(rows).filter(|row| next.next_if_eq(row).is_none()).collect()
@@ -79,7 +79,7 @@ async fn write_fit(
     }
     if let Err(error) = result {
         if !is_refusal(&error) {
-            // The connection stays busy, and is closed.
+            // The connection stays busy, so it is closed.
             return Err(error);
         }
         attempt.defer();
@@ -99,8 +99,9 @@ fn written(ignored: Vec<u32>) -> Written {
     written
 }
 
-/// What an error means for these rows. It may come of a change of the table: a number that was compared with the type
-/// that its column had, a new column that needs a value, a right or a policy. Reading the table again shows it.
+/// The meaning of an error for these rows. It may result from a change of the table: a number that was checked
+/// against the previous type of its column, a new column that needs a value, a right or a policy. Reading the table
+/// again shows the change.
 async fn explained(
     link: &mut PgConnection,
     plan: &PostgresPlan,
@@ -118,18 +119,18 @@ async fn explained(
         _ => return Ok(error),
     };
     let (class, text) = match plan.recheck_table(link, Freshness::Now).await? {
-        // The right to insert is there.
+        // The user has the right to insert.
         TableState::Same if plan.has_row_security && code == "42501" => {
-            (ErrorClass::Row, "a policy of the table (row security) refuses the row".to_owned())
+            (ErrorClass::Row, "a policy of the table (row security) rejects the row".to_owned())
         }
         TableState::Same if matches!(code, "22003" | "23502") => return Ok(error),
         TableState::Same if code == "42501" => {
             let text = "the user may write the table; a trigger or function of the table lacks a right, or raises this";
             (ErrorClass::Permission, text.to_owned())
         }
-        // A value is perhaps the reason: an input function, or a trigger that depends on the row.
+        // A value may be the reason: an input function, or a trigger that depends on the row.
         TableState::Same => {
-            let text = "the table is there as before; a value, a trigger or a function of the table raises this";
+            let text = "the table is unchanged; a value, a trigger or a function of the table raises this";
             (ErrorClass::Schema, text.to_owned())
         }
         TableState::Unfit(Problem { class: ErrorClass::Permission, text }) => (ErrorClass::Permission, text),
@@ -167,7 +168,7 @@ async fn write(
         transaction(link, plan, rows, Body::Once(way), attempt).await
     };
     match result {
-        // The statement was undone: two of its rows are the same row to the server.
+        // The statement was rolled back: the server treats two of its rows as the same row.
         Err(error) if error.class() == ErrorClass::Duplicate && rows.len() > 1 => {
             transaction(link, plan, rows, Body::Waves(rows.waves()), attempt).await
         }
@@ -175,8 +176,8 @@ async fn write(
     }
 }
 
-/// Writes rows of which some may be ignored without a word. Most batches have none: they are written by one statement
-/// that refuses itself when a row is left out. Otherwise they are written in parts.
+/// Writes rows of which some may be silently ignored. Most batches have none: they are written by one statement that
+/// raises an error if a row is left out. Otherwise they are written in parts.
 async fn write_droppable(
     link: &mut PgConnection,
     plan: &PostgresPlan,
@@ -193,7 +194,7 @@ async fn write_droppable(
     };
     match result {
         Err(error) if error.code() == Some(guard::RAISED) || error.class() == ErrorClass::Duplicate => {
-            // The reason may be another one, for example a value that its column would change.
+            // There may be another reason, for example a value that its column would change.
             let result = transaction(link, plan, rows, Body::Parts, attempt).await;
             if result.as_ref().is_ok_and(|ignored| !ignored.is_empty()) {
                 plan.rows_were_dropped();
@@ -204,7 +205,7 @@ async fn write_droppable(
     }
 }
 
-/// Whether each key comes back as it is sent.
+/// Whether each key is returned as it was sent.
 fn is_known_by_key(plan: &PostgresPlan, rows: Rows<'_>) -> bool {
     plan.schema.key_columns().iter().all(|column| match plan.fields[*column].form.echo {
         Echo::Same => true,
@@ -213,7 +214,7 @@ fn is_known_by_key(plan: &PostgresPlan, rows: Rows<'_>) -> bool {
             Values::Text(texts) | Values::Decimal(texts) | Values::Json(texts) => {
                 (0..rows.len()).map(|row| texts.get(row)).all(|key| key.len() <= limit || key.chars().count() <= limit)
             }
-            // Only text is cut off.
+            // Only text can be cut off.
             Values::Bool(_)
             | Values::I16(_)
             | Values::I32(_)
@@ -234,7 +235,7 @@ fn is_known_by_key(plan: &PostgresPlan, rows: Rows<'_>) -> bool {
 /// Whether the rows can be written without BEGIN and COMMIT.
 fn is_one_statement(plan: &PostgresPlan, way: Way, rows: usize) -> bool {
     match way {
-        // A simple query: no pooler takes it apart.
+        // A simple query: no pooler splits it.
         Way::Copy => true,
         Way::Unnest => plan.named,
         Way::Values => plan.named && plan.values.as_ref().is_some_and(|values| values.shapes.split(rows).count() == 1),
@@ -242,13 +243,13 @@ fn is_one_statement(plan: &PostgresPlan, way: Way, rows: usize) -> bool {
     }
 }
 
-/// What is done inside a transaction.
+/// The work inside a transaction.
 enum Body {
     /// All rows at once.
     Once(Way),
     /// All rows at once, or none.
     Whole,
-    /// Rows with one key after the other, after a savepoint.
+    /// The versions of each key one after the other, after a savepoint.
     Waves(Vec<Vec<u32>>),
     /// Parts that are inserted whole or not at all, after a savepoint.
     Parts,
@@ -261,10 +262,10 @@ async fn transaction(
     body: Body,
     attempt: &Attempt,
 ) -> Result<Vec<u32>, SinkError> {
-    // One statement may have been sent before, and was undone.
+    // One statement may have been sent before and was rolled back.
     attempt.defer();
-    // Several commands in one round trip. A trigger may say anything in a notice, also the values of a row, and the
-    // client logs notices.
+    // Several commands in one round trip. A trigger may include row values in a notice, and the client logs
+    // notices.
     let begin = match body {
         Body::Once(_) | Body::Whole => "BEGIN; SET LOCAL client_min_messages TO error",
         _ => "BEGIN; SET LOCAL client_min_messages TO error; SAVEPOINT batchsql",
@@ -278,7 +279,7 @@ async fn transaction(
     };
     match done {
         Ok(ignored) => {
-            // An error of a deferred constraint comes here, and ends the transaction.
+            // An error of a deferred constraint occurs here and ends the transaction.
             let lost = CommitStage::Commits(attempt).begin()?;
             link.execute("COMMIT").await.map_err(|error| sink_error(error, lost))?;
             Ok(ignored)
@@ -291,7 +292,7 @@ async fn transaction(
     }
 }
 
-/// Writes rows in one way; the ones that were ignored.
+/// Writes rows with one strategy; returns the ignored ones.
 async fn run(
     link: &mut PgConnection,
     plan: &PostgresPlan,
@@ -307,8 +308,8 @@ async fn run(
     }
 }
 
-/// Writes the versions of each key one after the other. Where the server sees more keys as equal than we do, waves
-/// could put an older version over a newer one: then parts, in the order of the rows.
+/// Writes the versions of each key one after the other. If the server treats more keys as equal than we do, waves
+/// could overwrite a newer version with an older one: then the rows are written in parts, in their order.
 async fn write_waves(
     link: &mut PgConnection,
     plan: &PostgresPlan,
@@ -337,16 +338,17 @@ async fn try_waves(
     Ok(Vec::new())
 }
 
-/// Rows of the first part. It doubles with each part that is written at once.
+/// Rows of the first part. It doubles with each part that needs one statement.
 const FIRST_PART: usize = 256;
 
-/// Writes the rows in their order in parts, each of which is written whole or ignored whole. Where a statement wrote
-/// some of its rows, or met one row twice, it is undone and its halves are written. There is a savepoint at the start.
+/// Writes the rows in order in parts, each of which is written whole or ignored whole. If a statement wrote only some
+/// of its rows, or found one row twice, it is rolled back and its halves are written. There is a savepoint at the
+/// start.
 async fn write_parts(link: &mut PgConnection, plan: &PostgresPlan, rows: Rows<'_>) -> Result<Vec<u32>, SinkError> {
     let mut ignored: Vec<u32> = Vec::new();
     // Parts of the rows up to `cut` that are not written, the next one last.
     let mut parts: Vec<Range<usize>> = Vec::new();
-    // Of rows that are dropped here and there, a part of all rows would be undone and written again many times.
+    // If dropped rows are scattered, a part of all rows would be rolled back and written again many times.
     let (mut cut, mut size) = (0, FIRST_PART);
     loop {
         let part = parts.pop().unwrap_or_else(|| cut..rows.len().min(cut.saturating_add(size)));
@@ -369,7 +371,7 @@ async fn write_parts(link: &mut PgConnection, plan: &PostgresPlan, rows: Rows<'_
             continue;
         }
         if part.len() == 1 {
-            let text = "the server counts more rows than were sent; look for rules of the table";
+            let text = "the server counts more rows than were sent; check the rules of the table";
             return Err(SinkError::new(ErrorClass::Internal, text));
         }
         command(link, "ROLLBACK TO batchsql").await?;

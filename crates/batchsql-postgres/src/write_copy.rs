@@ -1,5 +1,5 @@
 //! Owns the writing of rows by COPY BINARY, into the table or into a temporary one.
-//! Must not know transactions: its caller has begun one, or wants none.
+//! Must not know transactions: the caller has started one, or needs none.
 
 use batchsql_core::exhaustive::Value;
 use batchsql_core::{ColumnView, ErrorClass, Rows, SinkError};
@@ -14,7 +14,7 @@ use crate::parsed::Parsed;
 use crate::plan::PostgresPlan;
 use crate::write_insert::{expect_all, insert};
 
-/// Bytes that are sent at once. Smaller pieces cost a system call each; larger ones gain nothing.
+/// Bytes that are sent at once. Smaller pieces cost one system call each; larger ones are not faster.
 const CHUNK: usize = 64 * 1024;
 
 /// Signature, flags and the length of an extension, see
@@ -45,7 +45,7 @@ pub(crate) async fn by_staging(
     insert(link, plan, &plan.staging.merge, rows, Default::default(), &[], CommitStage::Within).await
 }
 
-/// Where COPY writes to.
+/// The target of COPY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Target {
     Table,
@@ -65,7 +65,7 @@ pub(crate) fn can_copy(rows: Rows<'_>, fields: &[Field]) -> bool {
     })
 }
 
-/// A value with its length before it.
+/// Writes a value with a length prefix.
 fn write_parsed(out: &mut Vec<u8>, parsed: Parsed, text: &str) -> Option<()> {
     let start = out.len();
     out.extend_from_slice(&[0; 4]);
@@ -75,9 +75,9 @@ fn write_parsed(out: &mut Vec<u8>, parsed: Parsed, text: &str) -> Option<()> {
     Some(())
 }
 
-/// Sends the rows; how many were stored. Their values are known to fit (`fit`), because a COPY cannot be broken off:
-/// where the server has refused an earlier row meanwhile, the client (`PgCopyIn::abort`) loses count of the replies,
-/// and every later one is taken for that of another statement.
+/// Sends the rows and returns how many were stored. Their values are known to fit (`fit`), because a COPY cannot be
+/// aborted safely: if the server has already rejected an earlier row, the client (`PgCopyIn::abort`) loses track of
+/// the replies and assigns every later one to the wrong statement.
 async fn copy(
     link: &mut PgConnection,
     plan: &PostgresPlan,
@@ -86,7 +86,7 @@ async fn copy(
     rows: Rows<'_>,
     stage: CommitStage<'_>,
 ) -> Result<u64, SinkError> {
-    // Nothing is stored before the end of the data was sent.
+    // Nothing is stored before the end of the data is sent.
     let failed = |error| sink_error(error, LinkLost::BeforeCommit);
     let fields = &plan.fields;
     let columns: Vec<ColumnView<'_>> = (0..fields.len()).map(|index| rows.column(index)).collect();
@@ -106,7 +106,7 @@ async fn copy(
                 _ => write_field(&mut chunk, value, field.form.wire).ok(),
             };
             // Without a code: the connection is closed.
-            done.ok_or_else(|| SinkError::new(ErrorClass::Internal, "a value was found to fit and does not"))?;
+            done.ok_or_else(|| SinkError::new(ErrorClass::Internal, "a value was checked to fit but does not"))?;
         }
         if chunk.len() >= CHUNK {
             stream.send(&*chunk).await.map_err(failed)?;

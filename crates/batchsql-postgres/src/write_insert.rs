@@ -1,5 +1,5 @@
 //! Owns the writing of rows by INSERT statements, from arrays or from values.
-//! Must not know transactions: its caller has begun one, or wants none.
+//! Must not know transactions: the caller has started one, or needs none.
 
 use batchsql_core::{Rows, SinkError};
 use sqlx::postgres::{PgArguments, PgTypeInfo};
@@ -13,7 +13,7 @@ use crate::plan::PostgresPlan;
 use crate::returned_keys::ignored_rows;
 use crate::statements::Insert;
 
-/// One statement with an array per column; the rows that were ignored.
+/// One statement with an array per column; returns the ignored rows.
 pub(crate) async fn by_unnest(
     link: &mut PgConnection,
     plan: &PostgresPlan,
@@ -24,8 +24,8 @@ pub(crate) async fn by_unnest(
     insert(link, plan, &plan.unnest, rows, arguments, &array_types(&plan.fields), stage).await
 }
 
-/// One statement that writes all rows or ignores all of them; the ones that were ignored. Anything between is an error
-/// with the code [`crate::guard::RAISED`], and undone.
+/// One statement that writes all rows or ignores all of them; returns the ignored ones. Any other result is rolled
+/// back, with an error with the code [`crate::guard::RAISED`].
 pub(crate) async fn whole(
     link: &mut PgConnection,
     plan: &PostgresPlan,
@@ -40,12 +40,12 @@ pub(crate) async fn whole(
     match answer.try_get::<i64, _>(0) {
         Ok(0) => Ok((0_u32..).take(rows.len()).collect()),
         Ok(_) => Ok(Vec::new()),
-        Err(_) => Err(plan.unexpected_result(stage, "the server does not say how many rows it wrote".into())),
+        Err(_) => Err(plan.unexpected_result(stage, "the server did not report how many rows it wrote".into())),
     }
 }
 
-/// Prepares a statement that commits apart from its execution: when the link is lost here, nothing was executed. Once
-/// per connection. Whether it has a name.
+/// Prepares a statement that commits separately from its execution: if the connection is lost here, nothing was
+/// executed. Once per connection. Returns whether it has a name.
 async fn prepare(
     link: &mut PgConnection,
     plan: &PostgresPlan,
@@ -61,7 +61,7 @@ async fn prepare(
     Ok(named)
 }
 
-/// Statements with a value per column and row; the rows that were ignored.
+/// Statements with a value per column and row; returns the ignored rows.
 pub(crate) async fn by_values(
     link: &mut PgConnection,
     plan: &PostgresPlan,
@@ -81,13 +81,13 @@ pub(crate) async fn by_values(
     Ok(ignored)
 }
 
-/// One statement with an array per column, inside a transaction; how many rows were written.
+/// One statement with an array per column, inside a transaction; returns how many rows were written.
 pub(crate) async fn count(link: &mut PgConnection, plan: &PostgresPlan, rows: Rows<'_>) -> Result<u64, SinkError> {
     let arguments = arrays(rows, &plan.fields)?;
     total(link, &plan.unnest.plain, arguments, plan.named, CommitStage::Within).await
 }
 
-/// One statement; the rows that were ignored.
+/// One statement; returns the ignored rows.
 pub(crate) async fn insert(
     link: &mut PgConnection,
     plan: &PostgresPlan,
@@ -108,7 +108,7 @@ pub(crate) async fn insert(
         return ignored_rows(rows, &plan.fields, &answer).ok_or_else(|| {
             plan.unexpected_result(
                 stage,
-                "the server returned other keys than were sent; look for triggers of the table".into(),
+                "the server returned other keys than were sent; check the triggers of the table".into(),
             )
         });
     }
@@ -118,7 +118,7 @@ pub(crate) async fn insert(
     expect_all(plan, total, rows.len(), stage)
 }
 
-/// None was ignored, and the server agrees.
+/// No row was ignored, and the server confirms it.
 pub(crate) fn expect_all(
     plan: &PostgresPlan,
     total: u64,
@@ -129,7 +129,7 @@ pub(crate) fn expect_all(
         return Ok(Vec::new());
     }
     let text =
-        format!("the server wrote {total} of {rows} rows without an error; look for triggers and rules of the table");
+        format!("the server wrote {total} of {rows} rows without an error; check the triggers and rules of the table");
     Err(plan.unexpected_result(stage, text))
 }
 

@@ -1,4 +1,4 @@
-//! Owns who may read the metrics: the token or the password that is asked for, compared in constant time.
+//! Owns who may read the metrics: the required token or password, compared in constant time.
 //! Must not know paths, sockets or where secrets come from.
 
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -8,37 +8,37 @@ use subtle::ConstantTimeEq;
 
 use crate::error::{Mistake, PrometheusError};
 
-/// Bytes that credentials may have: half of the head of a request, and more than any key has.
+/// Limit of credentials in bytes: half of the limit for the head of a request.
 const LONGEST: usize = 8 << 10;
 
-/// What a client must show.
+/// What a client must send.
 pub(crate) struct Access(Option<Demand>);
 
 struct Demand {
     scheme: &'static str,
-    /// What must stand after the scheme.
+    /// What must follow the scheme.
     credentials: Vec<u8>,
     challenge: HeaderValue,
-    /// The same for a page that asks for the password itself: of no scheme that a browser has a dialog for.
+    /// The same for the live page, with a scheme for which no browser opens a dialog.
     challenge_of_page: HeaderValue,
 }
 
-/// By it a request is one of a page, and not of a person who opens `/metrics` in the browser.
+/// Set by the live page, and not by a browser that opens `/metrics` directly.
 const OF_PAGE: &str = "x-requested-with";
 
 impl Access {
-    /// Everyone may read.
+    /// Requires nothing.
     pub(crate) fn open() -> Self {
         Self(None)
     }
 
     /// # Errors
-    /// A token that no client could send.
+    /// No client could send the token.
     pub(crate) fn bearer(token: &str) -> Result<Self, PrometheusError> {
         if token.is_empty() {
             return Err(Mistake::EmptyToken.into());
         }
-        // The position helps to find it, and tells nothing about the rest.
+        // The position helps to find the character and does not reveal the rest.
         if let Some(position) = token.bytes().position(|byte| !byte.is_ascii_graphic()) {
             return Err(Mistake::TokenCharacter { position: position + 1 }.into());
         }
@@ -55,7 +55,7 @@ impl Access {
     }
 
     /// # Errors
-    /// A user or a password that no client could send.
+    /// No client could send the user or the password.
     pub(crate) fn basic(user: &str, password: &str) -> Result<Self, PrometheusError> {
         if user.is_empty() {
             return Err(Mistake::EmptyUser.into());
@@ -82,7 +82,7 @@ impl Access {
         self.0.is_none()
     }
 
-    /// Why this request gets no answer: what it must show. The same for what is missing and what is wrong.
+    /// The challenge for a request without valid credentials. It is the same for missing and for wrong ones.
     pub(crate) fn refusal(&self, headers: &HeaderMap) -> Option<&HeaderValue> {
         let demand = self.0.as_ref()?;
         let challenge = if headers.contains_key(OF_PAGE) { &demand.challenge_of_page } else { &demand.challenge };
@@ -93,12 +93,12 @@ impl Access {
 impl Demand {
     fn is_met_by(&self, headers: &HeaderMap) -> bool {
         let mut sent = headers.get_all(header::AUTHORIZATION).iter();
-        // With two of them it would be a matter of taste which one counts.
+        // With two headers it is ambiguous which one counts.
         let (Some(value), None) = (sent.next(), sent.next()) else { return false };
         let value = value.as_bytes();
         let Some((scheme, rest)) = value.split_at_checked(self.scheme.len()) else { return false };
         let Some((b' ', credentials)) = rest.split_first() else { return false };
-        // The time tells the length of the secret, and nothing of what it is.
+        // The time reveals the length of the secret and nothing else.
         scheme.eq_ignore_ascii_case(self.scheme.as_bytes())
             && bool::from(credentials.trim_ascii_start().ct_eq(&self.credentials))
     }
@@ -137,7 +137,7 @@ mod tests {
             assert!(!grants(&access, &[bad]), "{bad}");
         }
         assert!(!grants(&access, &[]));
-        assert!(!grants(&access, &["Bearer s3cret", "Bearer s3cret"]), "which of two counts is no question to answer");
+        assert!(!grants(&access, &["Bearer s3cret", "Bearer s3cret"]), "two headers are ambiguous");
     }
 
     #[test]

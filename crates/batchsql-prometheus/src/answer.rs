@@ -1,5 +1,5 @@
-//! Owns the body of a scrape's answer, which knows when it was taken.
-//! Must not know who scrapes, or what the text says.
+//! Owns the body of a response to a scrape, which records when the client received it.
+//! Must not know who scrapes, or the content of the text.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -10,11 +10,11 @@ use hyper::body::{Body, Frame, SizeHint};
 
 use crate::watchers::Scrape;
 
-/// Bytes that are handed to the connection at once. It takes the next when it is rid of some.
+/// Bytes passed to the connection at a time. It takes the next piece when it has sent some of them.
 const PIECE: usize = 16 << 10;
 
-/// A text in pieces. The scrape it answers counts once the connection has taken the last one; a client that goes away
-/// before has seen nothing.
+/// A text in pieces. The scrape counts when the connection has taken the last piece. If the client disconnects
+/// earlier, the scrape does not count.
 pub(crate) struct Answer {
     rest: Bytes,
     scrape: Option<Scrape>,

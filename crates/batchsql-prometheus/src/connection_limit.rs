@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
-/// A connection without progress for this long may be evicted for one that waits. A slow link needs less for a
+/// A connection without progress for this long may be evicted for a waiting one. A slow link needs less for a
 /// handshake and a request.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 /// Interval between two checks for a stalled connection: no event reports one.
@@ -67,11 +67,11 @@ impl ConnectionLimit {
             if let Some(slot) = self.try_take() {
                 return slot;
             }
-            // The connection that was asked may need long.
+            // The connection that was asked to close may take long.
             if asked.is_none_or(|asked| asked.elapsed() >= STALLED_AFTER) && self.request_close() {
                 asked = Some(Instant::now());
             }
-            // A timeout means to check again.
+            // After a timeout, check again.
             let _ = timeout(POLL_INTERVAL, self.freed.notified()).await;
         }
     }
@@ -128,7 +128,7 @@ impl Drop for ConnectionSlot {
 }
 
 impl Activity {
-    /// The client took a part of a response.
+    /// The client received a part of a response.
     pub(crate) fn progressed(&self) {
         self.change(|state| state.last_progress = Instant::now());
     }
@@ -225,7 +225,7 @@ mod tests {
         }
         busy[2].activity.request_started();
         sleep(STALLED_AFTER).await;
-        assert!(!waiting.is_finished(), "all responses are being made");
+        assert!(!waiting.is_finished(), "all responses are in progress");
         busy[2].activity.close_requested().await;
         let [_, second, _] = busy;
         drop(second);

@@ -1,5 +1,5 @@
 //! Owns connections: how many, how long each part of them may take, and how they end.
-//! Must not know what is answered.
+//! Must not know the content of responses.
 
 use std::net::IpAddr;
 use std::pin::pin;
@@ -27,7 +27,7 @@ use crate::write_timeout::WriteTimeout;
 /// Interval between two warnings that no connection can be accepted.
 const REMINDER: Duration = Duration::from_secs(60);
 
-/// Who asks; every request has it among its extensions.
+/// The address of the client; an extension of every request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Client(pub(crate) IpAddr);
 
@@ -55,7 +55,7 @@ pub(crate) async fn accept(listener: TcpListener, context: ConnectionContext) {
     loop {
         let enter = async {
             let accepted = listener.accept().await;
-            // The next one waits here, those after it in the backlog of the listener.
+            // The next connection waits here, those after it in the backlog of the listener.
             (accepted, context.limit.take().await)
         };
         let (accepted, slot) = tokio::select! {
@@ -70,9 +70,9 @@ pub(crate) async fn accept(listener: TcpListener, context: ConnectionContext) {
                 drop(slot);
                 if warned.is_none_or(|warned| warned.elapsed() >= REMINDER) {
                     warned = Some(Instant::now());
-                    tracing::warn!(%error, "the metrics server cannot accept connections; trying again");
+                    tracing::warn!(%error, "the metrics server cannot accept connections; retrying");
                 }
-                // Without open files to be had, accepting fails at once, again and again.
+                // At the limit of open files, accept fails immediately each time.
                 sleep(Duration::from_millis(50)).await;
             }
         }
@@ -102,7 +102,7 @@ async fn serve_in_slot(stream: TcpStream, client: Client, slot: ConnectionSlot, 
 
 /// Performs the TLS handshake if there is one, and serves the connection. It always ends.
 async fn serve(stream: TcpStream, client: Client, slot: &ConnectionSlot, context: &ConnectionContext) {
-    // An answer is one piece and is not to wait for another. Without it, all works as well.
+    // A response must not wait for more data. If this fails, responses are only slower.
     let _ = stream.set_nodelay(true);
     let Some(tls) = &context.tls else { return serve_http(stream, client, slot, context).await };
     let mut stopping = context.stopping.clone();
@@ -154,12 +154,12 @@ async fn serve_http(
         Some(ended) => ended,
         None => {
             connection.as_mut().graceful_shutdown();
-            // Whoever does not take the answer in time is cut off.
+            // The connection is closed if the client does not read the response in time.
             timeout(limits.grace, connection).await.unwrap_or(Ok(()))
         }
     };
     if let Err(error) = ended {
-        // The client's fault, mostly: it sent no or half a request, or went away.
+        // Usually caused by the client: an incomplete request, or a disconnect.
         tracing::debug!(%error, "a connection to the metrics server ended early");
     }
 }
@@ -197,11 +197,11 @@ mod tests {
         server
     }
 
-    /// Everything that comes until the server closes the connection.
+    /// Everything received until the server closes the connection.
     fn drain(mut stream: StdStream) -> String {
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         let mut answer = Vec::new();
-        // A reset is an end, too.
+        // A reset also ends the connection.
         match stream.read_to_end(&mut answer) {
             Ok(_) => {}
             Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "the connection was not closed"),
@@ -230,7 +230,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_ends_when_it_is_too_old() {
         let server = start_with(Limits { header_time: Duration::from_secs(30), ..TINY }).await;
-        // Before the connection begins: it must not look younger than it is.
+        // Taken before the connection begins, so that its age is not underestimated.
         let begin = Instant::now();
         let mut stream = send(&server, "");
         let died = loop {
@@ -259,20 +259,20 @@ mod tests {
         ready.await.unwrap().unwrap();
         let mut deaf = [send(&server, HERE), send(&server, HERE)];
         let begin = Instant::now();
-        // Both slots are taken until then; one of them is evicted for it.
+        // Both slots are taken; one connection is evicted for this one.
         let answer = drain(send(&server, "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"));
-        assert!(answer.len() > 16 << 20, "those who read get it all");
+        assert!(answer.len() > 16 << 20, "a client that reads gets everything");
         assert!(begin.elapsed() < Duration::from_secs(60), "it waited for {:?}", begin.elapsed());
         for stream in &mut deaf {
-            // Lines between requests mean nothing; after the end of the connection they cannot be sent.
+            // Empty lines between requests are ignored; they cannot be sent after the end of the connection.
             while stream.write_all(b"\r\n").is_ok() {
-                assert!(begin.elapsed() < Duration::from_secs(60), "it is not cut off");
+                assert!(begin.elapsed() < Duration::from_secs(60), "the connection is not closed");
                 thread::sleep(Duration::from_millis(20));
             }
             stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
             let mut taken = Vec::new();
             let _ = stream.read_to_end(&mut taken);
-            assert!(taken.len() < 16 << 20, "the rest was kept for it");
+            assert!(taken.len() < 16 << 20, "the rest was still sent");
         }
         server.stop().await.unwrap();
     }
@@ -286,7 +286,7 @@ mod tests {
         let address = server.addresses()[0];
         server.stop().await.unwrap();
         assert!(begin.elapsed() < Duration::from_secs(60));
-        assert!(StdStream::connect(address).is_err(), "nobody listens any more");
+        assert!(StdStream::connect(address).is_err(), "the port is still open");
     }
 
     #[tokio::test]
@@ -294,7 +294,7 @@ mod tests {
         let server = start().await;
         let long = format!("GET / HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "x".repeat(9 << 10));
         let answer = drain(send(&server, &long));
-        // Empty where the reset, because of the rest that nobody read, overtakes the answer.
+        // Empty if the reset, caused by unread data, arrives before the response.
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer:?}");
         server.stop().await.unwrap();
     }

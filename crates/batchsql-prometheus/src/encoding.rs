@@ -1,5 +1,5 @@
-//! Owns compression: which answers are compressed, and how.
-//! Must not know what is answered.
+//! Owns compression: which responses are compressed, and how.
+//! Must not know the content of responses.
 
 use std::io::Write;
 
@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, header};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-/// Whether the client takes gzip, and not only because it says nothing.
+/// Whether the client accepts gzip explicitly.
 pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
     let fields = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     let mut by_name = None;
@@ -26,7 +26,7 @@ pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
     by_name.or(by_star).unwrap_or(false)
 }
 
-/// The fastest level: names and labels repeat so much that slower ones gain little.
+/// The fastest level: names and labels repeat so often that slower levels gain little.
 pub(crate) fn gzip(text: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 8), Compression::fast());
     encoder.write_all(text).and_then(|()| encoder.finish()).expect("writing to a vector never fails")

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 
 use crate::listener::Process;
 
-/// The exporter cannot do what it was asked to. `Debug` shows the same sentence as `Display`, with what lies behind it:
-/// it is what a `main` that returns the error prints.
+/// An error of the exporter. `Debug` shows the same sentence as `Display`, followed by the source, because a `main`
+/// that returns the error prints `Debug`.
 #[derive(thiserror::Error)]
 #[error(transparent)]
 pub struct PrometheusError(Kind);
@@ -36,8 +36,8 @@ enum Kind {
     #[error("the metrics server panicked, which is a defect; start it again")]
     Panicked,
     #[error(
-        "this process already has a global recorder of the metrics crate; install_global() must come first, \
-         or is not needed: reporter() works without it"
+        "this process already has a global recorder of the metrics crate; call install_global() before others set one, \
+         or omit it: reporter() works without it"
     )]
     AlreadyInstalled,
     #[error(transparent)]
@@ -47,26 +47,26 @@ enum Kind {
 /// What is wrong with the options of a server. None shows a secret.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Mistake {
-    #[error("there is no address to listen on; give bind() at least one, or leave it out for 127.0.0.1")]
+    #[error("there is no address to listen on; pass at least one to bind(), or omit bind() for 127.0.0.1")]
     NoAddress,
-    #[error("{address} is given to bind() twice; once is enough")]
+    #[error("bind() has {address} twice; pass it once")]
     AddressTwice { address: IpAddr },
-    #[error("{address} already stands for every address of this machine; give it alone to bind()")]
+    #[error("{address} already means every address of this machine; pass only it to bind()")]
     EveryAddressAndMore { address: IpAddr },
     #[error("both a bearer token and basic auth are set; choose one of them")]
     TokenAndAccount,
-    #[error("the bearer token is empty; leave bearer_token() out to serve everyone")]
+    #[error("the bearer token is empty; omit bearer_token() to serve without a token")]
     EmptyToken,
     #[error(
-        "the bearer token has a character at byte {position} that a header cannot carry; use printable ASCII without \
-         spaces (a token read from a file often ends with a line break: trim it)"
+        "the bearer token has a character at byte {position} that is not allowed in a header; use printable ASCII \
+         without spaces (a token read from a file often ends with a line break: trim it)"
     )]
     TokenCharacter { position: usize },
-    #[error("the user of basic auth is empty; leave basic_auth() out to serve everyone")]
+    #[error("the user of basic auth is empty; omit basic_auth() to serve without a password")]
     EmptyUser,
-    #[error("the user of basic auth has a colon, which ends the name of a user; choose another one")]
+    #[error("the user of basic auth has a colon, which is not allowed; choose another user")]
     UserWithColon,
-    #[error("the password of basic auth is empty; leave basic_auth() out to serve everyone")]
+    #[error("the password of basic auth is empty; omit basic_auth() to serve without a password")]
     EmptyPassword,
     #[error(
         "the user or the password of basic auth has a control character, which a client cannot send (a password read \
@@ -74,19 +74,19 @@ pub(crate) enum Mistake {
     )]
     ControlCharacter,
     #[error(
-        "the {name} would take more than 8 KiB of the head of a request, which may have 16; a secret of 32 random \
+        "the {name} would take more than 8 KiB of the head of a request, whose limit is 16 KiB; a secret of 32 random \
          bytes is enough"
     )]
     TooLong { name: &'static str },
-    #[error("max_connections is 0, so nobody could connect; it must be at least 1")]
+    #[error("max_connections is 0; it must be at least 1")]
     ZeroConnections,
-    #[error("{name} is zero, so no client could be in time; it must be above zero")]
+    #[error("{name} is zero; it must be above zero")]
     ZeroTime { name: &'static str },
     #[cfg(feature = "tls")]
     #[error("cannot read {}; check the path, and that the user of this process may read the file", .path.display())]
     UnreadableFile { path: PathBuf, source: io::Error },
     #[cfg(feature = "tls")]
-    #[error("{name} is broken PEM; each item begins with -----BEGIN …----- and ends with -----END …-----")]
+    #[error("{name} is not valid PEM; each item begins with -----BEGIN …----- and ends with -----END …-----")]
     BrokenPem { name: String, source: Box<dyn Error + Send + Sync> },
     #[cfg(feature = "tls")]
     #[error("there is no certificate in {name}; it must have a PEM item named CERTIFICATE")]
@@ -105,8 +105,8 @@ pub(crate) enum Mistake {
     CertificateForKey { name: String },
     #[cfg(feature = "tls")]
     #[error(
-        "the private key in {key} does not fit the first certificate in {certificates}; the certificate of the server \
-         comes first, those of its authorities after it"
+        "the private key in {key} does not match the first certificate in {certificates}; the certificate of the \
+         server comes first, those of its authorities follow"
     )]
     KeyOfAnother { certificates: String, key: String },
     #[cfg(feature = "tls")]
@@ -131,7 +131,7 @@ impl fmt::Debug for PrometheusError {
 }
 
 impl PrometheusError {
-    /// Nobody could be asked who is there: `holder` tells it where that is to be known.
+    /// The error of a failed bind; `holder` finds the process that listens there, where the system shows it.
     pub(crate) fn listen(
         address: SocketAddr,
         source: io::Error,
@@ -171,7 +171,7 @@ impl PrometheusError {
         matches!(self.0, Kind::PermissionDenied { .. })
     }
 
-    /// The server of these metrics is already running.
+    /// The server of these metrics already runs.
     pub fn is_already_running(&self) -> bool {
         matches!(self.0, Kind::AlreadyRunning { .. })
     }
@@ -181,13 +181,13 @@ impl PrometheusError {
         matches!(self.0, Kind::AlreadyInstalled)
     }
 
-    /// The [`ServerOptions`](crate::ServerOptions) cannot work, wherever they are used: a token that no client can
-    /// send, a key that does not fit its certificate, a limit of zero, and the like.
+    /// The [`ServerOptions`](crate::ServerOptions) are invalid on any machine: a token that no client can
+    /// send, a key that does not match its certificate, a limit of zero, and similar mistakes.
     pub fn is_invalid_options(&self) -> bool {
         matches!(self.0, Kind::Options(_))
     }
 
-    /// The address that the error is about, when it is about one.
+    /// The address that the error is about, if any.
     pub fn address(&self) -> Option<SocketAddr> {
         match self.0 {
             Kind::PortInUse { address, .. }

@@ -1,4 +1,4 @@
-//! Owns the recorder, its upkeep, and the text that a scrape gets.
+//! Owns the recorder, its upkeep, and the text of a scrape.
 //! Must not know HTTP or pipelines.
 
 use std::sync::Arc;
@@ -12,16 +12,16 @@ use metrics_process::Collector;
 use crate::error::PrometheusError;
 use crate::upkeep::Upkeep;
 
-/// How often observations are moved into their buckets; until then each one takes memory.
+/// Interval at which observations are moved into their buckets; until then each one takes memory.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A recorder that takes its upkeep with it: as long as anyone records, someone cleans up.
+/// A recorder with its upkeep thread: the thread runs as long as the recorder exists.
 pub(crate) struct KeptRecorder {
     recorder: PrometheusRecorder,
     _upkeep: Upkeep,
 }
 
-/// The recorder, and the way to its text.
+/// The recorder, and the rendering of its text.
 pub(crate) struct Exposition {
     recorder: Arc<KeptRecorder>,
     handle: PrometheusHandle,
@@ -34,7 +34,7 @@ impl Exposition {
     pub(crate) fn new() -> Result<Self, PrometheusError> {
         let mut builder = PrometheusBuilder::new();
         for metric in Metric::ALL.iter().filter(|metric| !metric.buckets().is_empty()) {
-            // Without buckets the exporter renders summaries, and every query for a percentile is empty.
+            // Without buckets the exporter renders summaries, and every percentile query is empty.
             let name = Matcher::Full(metric.name().to_owned());
             builder = builder.set_buckets_for_metric(name, metric.buckets()).expect("there is at least one bucket");
         }
@@ -44,7 +44,7 @@ impl Exposition {
         let upkeep = Upkeep::start(UPKEEP_INTERVAL, move || kept.run_upkeep())?;
         let recorder = Arc::new(KeptRecorder { recorder, _upkeep: upkeep });
         let process = Collector::default();
-        // The collector only knows the default recorder of its thread.
+        // The collector uses the default recorder of its thread.
         metrics::with_local_recorder(&recorder, || process.describe());
         Ok(Self { recorder, handle, process })
     }

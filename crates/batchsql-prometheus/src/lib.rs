@@ -9,12 +9,12 @@
 //!
 //! # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
 //! # let sink = NullSink;
-//! // Collect, and show it at http://127.0.0.1:<port>/metrics. Port 0 takes any free one.
+//! // Collect metrics and serve them at http://127.0.0.1:<port>/metrics. Port 0 takes any free port.
 //! let prometheus_metrics = PrometheusMetrics::new()?;
 //! let address = prometheus_metrics.start_server(0).await?;
 //! println!("metrics: http://{address}/metrics");
 //!
-//! // A pipeline that reports. `sink` is the driver of your database.
+//! // A pipeline with this reporter. `sink` is the driver of your database.
 //! let config = PipelineConfig {
 //!     buffer_size: 10_000,
 //!     flush_size: 500,
@@ -26,14 +26,14 @@
 //!     .metrics_reporter(prometheus_metrics.reporter("mysql"))
 //!     .start()?;
 //!
-//! // The `test_case` label of what follows; leave it out in production.
+//! // The `test_case` label of the next batches; omit it in production.
 //! prometheus_metrics.set_current_test_case("my-test-case");
 //!
 //! let users = Schema::builder("users").column("id", ColumnType::I64).build()?;
 //! batch_sql.submit(&users.row().set("id", 1_i64)?.finish()?).await?;
 //! let report = batch_sql.close(Duration::from_secs(10)).await;
 //!
-//! // What the test itself found out.
+//! // The result of the test.
 //! let result = TestResult {
 //!     database: "mysql".to_owned(),
 //!     test_name: "performance-test".to_owned(),
@@ -47,7 +47,7 @@
 //!     ..Default::default()
 //! };
 //! prometheus_metrics.record_test_result("mysql", "performance-test", &result);
-//! // Rows per second and memory in MiB, while a test runs.
+//! // Rows per second and memory in MiB while a test runs.
 //! prometheus_metrics.record_real_time_metrics("mysql", "performance-test", 1_500.0, 256.5);
 //! # let page = prometheus_metrics.render();
 //! # assert!(page.contains("batchsql_test_rps{database=\"mysql\",test_case=\"performance-test\"} 1500"), "{page}");
@@ -60,43 +60,43 @@
 //! ```
 //!
 //! # The endpoint
-//! | path | answer | who may ask |
+//! | path | response | access |
 //! |---|---|---|
-//! | `/metrics` | every metric in the text format 0.0.4, with `process_*` | whoever has the token or the password, when one is asked for |
+//! | `/metrics` | every metric in the text format 0.0.4, with `process_*` | with the token or the password, if one is required |
 //! | `/health` | `200 ok` as long as the server runs | everyone |
 //! | `/ready` | `200 ready`, or `503 not ready` after [`set_ready(false)`](PrometheusMetrics::set_ready) and while the server stops | everyone |
-//! | `/` | the live page: curves since it was opened, for browsers; it holds no data and asks for `/metrics` itself | everyone |
+//! | `/` | the live page: curves since it was opened, for browsers; it holds no data and requests `/metrics` itself | everyone |
 //!
-//! `GET` and `HEAD` work, other methods are refused with 405, other paths with 404. `/metrics` and `/` are compressed
-//! for clients that accept gzip, as Prometheus does. Who lacks the token or the password gets 401, and the same answer
-//! for every way of lacking it. The live page asks for either in a form of its own: a request with `X-Requested-With` is
-//! refused with the scheme `X-Basic`, for which no browser opens a dialog.
+//! `GET` and `HEAD` are allowed; other methods get 405, other paths 404. `/metrics` and `/` are compressed for clients
+//! that accept gzip, as Prometheus does. A request without the token or the password gets 401; the response is the same
+//! for missing and for wrong credentials. The live page has forms for both: for a request with `X-Requested-With`, the
+//! 401 names the scheme `X-Basic`, for which no browser opens a dialog.
 //!
-//! The history of the live page is in the browser and begins when the page is opened: open it before what it shall
-//! show. A page that is open from an earlier run waits until the process is there again.
+//! The history of the live page is in the browser and begins when the page is opened, so open it before the run. A page
+//! that is open from an earlier run waits until the process serves again.
 //!
-//! The endpoint runs on a thread of its own, so that it answers also when the pipeline keeps every worker of your
-//! runtime busy. It can be stopped and started again, and leaves nothing behind.
+//! The endpoint runs on a thread of its own, so it responds even when the pipeline keeps every worker of your runtime
+//! busy. It can be stopped and started again; stopping releases its thread, port and files.
 //!
 //! # Options
-//! [`start_server`](PrometheusMetrics::start_server) serves one port of 127.0.0.1 to whoever can reach it.
+//! [`start_server`](PrometheusMetrics::start_server) serves one port of 127.0.0.1 without authentication.
 //! [`start_server_with`](PrometheusMetrics::start_server_with) takes [`ServerOptions`]:
 //!
 //! | option | default | meaning |
 //! |---|---|---|
-//! | [`port`](ServerOptions::port) | 9090 | 0 takes any free one |
+//! | [`port`](ServerOptions::port) | 9090 | 0 takes any free port |
 //! | [`bind`](ServerOptions::bind) | 127.0.0.1 | the addresses to listen on |
-//! | [`bearer_token`](ServerOptions::bearer_token) | none | asked for by `/metrics` |
-//! | [`basic_auth`](ServerOptions::basic_auth) | none | the same with a user and a password; one of the two |
+//! | [`bearer_token`](ServerOptions::bearer_token) | none | required for `/metrics` |
+//! | [`basic_auth`](ServerOptions::basic_auth) | none | user and password instead of a token |
 //! | `tls_pem`, `tls_pem_files` | none | HTTPS with your certificate (feature `tls`, on by default) |
-//! | [`max_connections`](ServerOptions::max_connections) | 64 | when one more comes, the one that was idle longest ends |
-//! | [`header_time`](ServerOptions::header_time) | 10 s | for a handshake, for the head of a request, and between requests |
-//! | [`answer_time`](ServerOptions::answer_time) | 10 s | for a client to take an answer |
-//! | [`connection_age`](ServerOptions::connection_age) | 5 minutes | after it a connection ends |
-//! | [`live_page`](ServerOptions::live_page) | true | whether `/` is there |
+//! | [`max_connections`](ServerOptions::max_connections) | 64 | for one more, the connection that was idle longest is closed |
+//! | [`header_time`](ServerOptions::header_time) | 10 s | limit for a handshake, for the head of a request, and between requests |
+//! | [`answer_time`](ServerOptions::answer_time) | 10 s | limit for a client to receive a response |
+//! | [`connection_age`](ServerOptions::connection_age) | 5 minutes | age at which a connection is closed |
+//! | [`live_page`](ServerOptions::live_page) | true | whether `/` serves the live page |
 //!
-//! The head of a request may have 16 KiB. A mistake in the options is reported when the server starts, each with a
-//! message of its own; a port that is taken is reported with the process that has it, where the system shows it (Linux).
+//! The limit for the head of a request is 16 KiB. Invalid options are errors when the server starts, each with its own
+//! message. If a port is taken, the error names the process that listens there, where the system shows it (Linux).
 //!
 //! # Prometheus
 //! A job for an endpoint with TLS and a token:
@@ -114,18 +114,18 @@
 //! With [`basic_auth`](ServerOptions::basic_auth) it is `basic_auth: {username: prometheus, password_file: …}` in
 //! place of `authorization`.
 //!
-//! Prometheus 3 refuses a scrape whose `Content-Type` does not name a format that it knows
+//! Prometheus 3 rejects a scrape whose `Content-Type` does not name a known format
 //! ([migration guide, scrape protocols](https://prometheus.io/docs/prometheus/latest/migration/#scrape-protocols)).
 //! This endpoint always sends `text/plain; version=0.0.4; charset=utf-8`, so no `fallback_scrape_protocol` is needed.
 //!
-//! A process that lives for seconds is gone before its last values are scraped:
-//! [`linger`](PrometheusMetrics::linger) at its end waits for a Prometheus that watches, and for nobody else. Record the
-//! results of tests before it. Whoever ends the process must give it more time than `close` + `linger` + 2 s for
+//! A process that runs for seconds ends before its last values are scraped. Call
+//! [`linger`](PrometheusMetrics::linger) at its end: it waits only if a Prometheus scrapes this endpoint. Record the
+//! results of tests before it. The time limit for the process must be above `close` + `linger` + 2 s for
 //! [`stop_server`](PrometheusMetrics::stop_server).
 //!
 //! # Kubernetes
-//! A kubelet asks from outside of the pod: let the server [`bind`](ServerOptions::bind) `0.0.0.0`, and ask for a token.
-//! Call `set_ready(false)` when the application begins to drain, and stop the server last.
+//! A kubelet connects from outside of the pod: let the server [`bind`](ServerOptions::bind) `0.0.0.0`, and require a
+//! token. Call `set_ready(false)` when the application begins to drain, and stop the server last.
 //!
 //! ```yaml
 //! livenessProbe: {httpGet: {path: /health, port: 9090}}
@@ -133,9 +133,9 @@
 //! ```
 //!
 //! # Behind a proxy
-//! Leave the endpoint on 127.0.0.1 and let the proxy do TLS and authentication. The live page asks for `metrics` on
-//! its own origin, and the answers say `Cache-Control: no-store`. A proxy that keeps connections open must expect
-//! them to end after `connection_age`, and when they are idle for `header_time`.
+//! Leave the endpoint on 127.0.0.1 and let the proxy do TLS and authentication. The live page requests `metrics` from
+//! its own origin, and responses have `Cache-Control: no-store`. Connections from the proxy end after `connection_age`,
+//! and after they were idle for `header_time`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

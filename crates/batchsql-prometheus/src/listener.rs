@@ -1,5 +1,5 @@
-//! Owns the answer to "who listens there?", where the system shows it: the name and the number of a process.
-//! Must not know why somebody asks, and never fails: it is help for a message about something else.
+//! Owns the search for the process that listens on an address, where the system shows it: its name and its id.
+//! Must not know why the caller needs it, and never fails: it only adds a detail to another error message.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,8 +11,8 @@ pub(crate) struct Process {
     id: u32,
 }
 
-/// The process that listens on the address, or that keeps it from being bound. None where that is not to be
-/// known: on other systems than Linux, and for processes of other users.
+/// The process that listens on the address, or that prevents binding it. `None` if unknown: on systems other than
+/// Linux, and for processes of other users.
 pub(crate) fn holder(address: SocketAddr) -> Option<Process> {
     #[cfg(target_os = "linux")]
     return linux::holder(address);
@@ -40,9 +40,9 @@ mod linux {
 
     use super::Process;
 
-    /// The state of a socket that listens, in the tables of the kernel.
+    /// The state of a listening socket in the tables of the kernel.
     const LISTEN: &str = "0A";
-    /// Names may have any character; those that would break a line of text have not.
+    /// Limit for a name in a message; control characters are removed from it.
     const MAX_NAME: usize = 64;
 
     pub(super) fn holder(address: SocketAddr) -> Option<Process> {
@@ -52,7 +52,7 @@ mod linux {
         owner(&format!("socket:[{}]", inodes.next()?))
     }
 
-    /// The inode of the socket of a line, when it listens where `wanted` would.
+    /// The inode of the socket of a line, if it listens on `wanted`.
     pub(super) fn inode(line: &str, wanted: SocketAddr) -> Option<u64> {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
@@ -64,7 +64,7 @@ mod linux {
         (*state == LISTEN && same_port && overlaps).then(|| inode.parse().ok())?
     }
 
-    /// Each 32 bits are written as a number of this machine.
+    /// Each 32 bits are written as a number in the byte order of this machine.
     pub(super) fn parse(hex: &str) -> Option<IpAddr> {
         let word = |at: usize| Some(u32::from_str_radix(hex.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
         match hex.len() {
@@ -82,7 +82,7 @@ mod linux {
         let processes = fs::read_dir("/proc").ok()?.flatten();
         let numbered = processes.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())));
         for (id, path) in numbered {
-            // Those of other users are not shown.
+            // Files of other users' processes are not shown.
             let Ok(open) = fs::read_dir(path.join("fd")) else { continue };
             let holds = |file: fs::DirEntry| fs::read_link(file.path()).is_ok_and(|link| link.as_os_str() == socket);
             if open.flatten().any(holds) {

@@ -1,24 +1,24 @@
-//! Owns the live page: one self-contained file that asks for `/metrics` each second and draws its curves.
-//! Must not know what is measured; the page reads the names as a scrape does.
+//! Owns the live page: one self-contained file that requests `/metrics` each second and draws its curves.
+//! Must not know what is measured; the page reads the names from the scrape.
 //!
 //! # The live page
-//! `GET /` shows what the dashboard of Grafana shows, without anything but a browser: rates, percentiles, buffer,
-//! outcomes, memory and tests of the last 15 minutes, from the text that Prometheus gets. Nothing is stored, and
-//! nothing is loaded from elsewhere. The page itself holds no data, so it may be served to anyone; the figures are
-//! asked for with the token, or the user and the password, that a person enters; they stay in the memory of the page.
+//! `GET /` shows the same as the Grafana dashboard and needs only a browser: rates, percentiles, buffer, outcomes,
+//! memory and tests of the last 15 minutes, from the text that Prometheus scrapes. Nothing is stored, and nothing is
+//! loaded from elsewhere. The page itself holds no data, so it is served without authentication. It requests the
+//! figures with the token, or the user and the password, that the user enters; these stay in the memory of the page.
 //!
-//! | room of `assets/live` | owns |
+//! | file in `assets/live` | owns |
 //! |---|---|
-//! | `head.html`, `body.html`, `page.css` | what is where, and its look; colours shared with the suite's report are in `assets/tokens.css` |
+//! | `head.html`, `body.html`, `page.css` | layout and style; colours shared with the suite's report are in `assets/tokens.css` |
 //! | `parse.js` | the text format 0.0.4 |
-//! | `history.js` | the last 15 minutes, and which metrics are kept by which labels |
-//! | `figures.js` | rates, quantiles, how numbers are written |
-//! | `panels.js` | what each panel, tile and table shows |
+//! | `history.js` | the last 15 minutes, and by which labels metrics are kept |
+//! | `figures.js` | rates, quantiles, formatting of numbers |
+//! | `panels.js` | the content of each panel, tile and table |
 //! | `curves.js`, `table.js` | drawing, with [uPlot](https://github.com/leeoniya/uPlot) in `assets/uplot` |
 //! | `poll.js` | requests: one at a time, slower when hidden, tokens and passwords, lost connections |
 //! | `page.js` | controls and states |
 
-/// The page. It has one script and one style, which the policy of its answer names by their hashes.
+/// The page. It has one script and one style; the content security policy names them by their hashes.
 pub(crate) fn page() -> &'static str {
     concat!(
         include_str!("../assets/live/head.html"),
@@ -59,7 +59,7 @@ mod tests {
         for way_out in ["src=", "@import", "url(", "XMLHttpRequest", "WebSocket", "sendBeacon", "rel=\"stylesheet\""] {
             assert!(!page.contains(way_out), "{way_out}");
         }
-        assert_eq!(page.matches("fetch(").count(), 1, "the only request is that for the metrics");
+        assert_eq!(page.matches("fetch(").count(), 1, "the only request is for the metrics");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Owns the face of the exporter: collect, serve, linger, stop.
+//! Owns the public interface of the exporter: collect, serve, linger, stop.
 //! Must not know metric names or HTTP.
 
 use std::fmt;
@@ -21,8 +21,8 @@ use crate::watchers::{Lingered, Watchers};
 /// Collects the metrics of pipelines and tests and serves them to Prometheus. Cheap to clone; clones
 /// share everything.
 ///
-/// It has a recorder of its own and leaves the global one of the `metrics` crate alone, so that several
-/// can live in one process. When the last clone is dropped, the server stops; reporters go on.
+/// It has a recorder of its own and does not set the global one of the `metrics` crate, so one process can
+/// have several. When the last clone is dropped, the server stops; reporters continue.
 #[derive(Clone)]
 pub struct PrometheusMetrics {
     metrics: Metrics,
@@ -33,11 +33,11 @@ pub struct PrometheusMetrics {
 }
 
 impl PrometheusMetrics {
-    /// Collects from now on, with default limits for labels. Nothing is served before
+    /// Starts to collect, with default limits for labels. Nothing is served before
     /// [`start_server`](Self::start_server).
     ///
     /// # Errors
-    /// The process can start no more threads: one keeps the histograms small.
+    /// The upkeep thread, which keeps the histograms small, cannot be started.
     pub fn new() -> Result<Self, PrometheusError> {
         Self::with_options(MetricsOptions::default())
     }
@@ -58,8 +58,8 @@ impl PrometheusMetrics {
         })
     }
 
-    /// Makes the recorder of these metrics the global one of the `metrics` crate, so that they also
-    /// show what your own code records with it. It stays for the life of the process.
+    /// Installs the recorder of these metrics as the global one of the `metrics` crate, so that they
+    /// include what your own code records. It stays until the process ends.
     ///
     /// # Errors
     /// The process already [has one](PrometheusError::is_already_installed).
@@ -67,8 +67,8 @@ impl PrometheusMetrics {
         metrics::set_global_recorder(self.exposition.recorder()).map_err(|_| PrometheusError::already_installed())
     }
 
-    /// Serves the metrics on this port of 127.0.0.1, to everyone who can reach it, and returns the address;
-    /// port 0 takes any free one. [`start_server_with`](Self::start_server_with) has more to choose.
+    /// Serves the metrics on this port of 127.0.0.1 without authentication, and returns the address; port 0
+    /// takes any free port. [`start_server_with`](Self::start_server_with) has more options.
     ///
     /// # Errors
     /// As [`start_server_with`](Self::start_server_with).
@@ -79,13 +79,13 @@ impl PrometheusMetrics {
         self.start_server_with(ServerOptions::new().port(port)).await
     }
 
-    /// Serves the metrics as the options say, and returns the first address, with the port that was bound;
-    /// [`server_addresses`](Self::server_addresses) has the others.
+    /// Serves the metrics with these options, and returns the first address with its port;
+    /// [`server_addresses`](Self::server_addresses) returns all of them.
     ///
     /// # Errors
-    /// The options [cannot work](PrometheusError::is_invalid_options), something else
-    /// [listens there](PrometheusError::is_port_in_use), an address cannot be bound for another reason, or the
-    /// server of these metrics [already runs](PrometheusError::is_already_running). Nothing is served then.
+    /// The options [are invalid](PrometheusError::is_invalid_options), a port
+    /// [is in use](PrometheusError::is_port_in_use), an address cannot be bound for another reason, or the
+    /// server of these metrics [already runs](PrometheusError::is_already_running). After an error nothing is served.
     ///
     /// # Cancel safety
     /// A cancelled call may leave the server running; [`stop_server`](Self::stop_server) then stops it.
@@ -118,55 +118,55 @@ impl PrometheusMetrics {
         for address in addresses.iter().filter(|address| is_open && !address.ip().is_loopback()) {
             tracing::warn!(
                 %address,
-                "everyone who can reach this address can read the metrics; ask for a bearer token or a password"
+                "everyone who can reach this address can read the metrics; require a bearer token or a password"
             );
         }
         Ok(first)
     }
 
-    /// The first address that is served, if one is.
+    /// The first address of the running server.
     pub fn server_address(&self) -> Option<SocketAddr> {
         self.server_addresses().first().copied()
     }
 
-    /// Every address that is served, in the order of [`ServerOptions::bind`].
+    /// Every address of the running server, in the order of [`ServerOptions::bind`].
     pub fn server_addresses(&self) -> Vec<SocketAddr> {
         let slot = self.slot();
         slot.as_ref().filter(|server| server.is_running()).map_or_else(Vec::new, |server| server.addresses().to_vec())
     }
 
-    /// Sets what `/ready` answers: 200, or 503 while the application is not, or no longer, ready for work. It is
-    /// ready until told otherwise. A server that is being stopped is never ready.
+    /// Sets the status of `/ready`: 200 for `true`, which is the default, or 503 for `false`. A server that stops
+    /// is never ready.
     pub fn set_ready(&self, ready: bool) {
         self.is_ready.store(ready, Ordering::Release);
     }
 
-    /// Whether a Prometheus, known by the header `X-Prometheus-Scrape-Timeout-Seconds`, has scraped within this
-    /// time. Requests that were not authorized do not count.
+    /// Whether a Prometheus, identified by the header `X-Prometheus-Scrape-Timeout-Seconds`, has scraped within this
+    /// time. Requests without valid credentials do not count.
     pub fn is_watched(&self, within: Duration) -> bool {
         self.watchers.is_watched(within)
     }
 
-    /// Whether a Prometheus watches, so that [`linger`](Self::linger) would wait for it: it
-    /// [scraped](Self::is_watched) once within the last five minutes, or several times and then stayed away for no
-    /// more than two of its intervals (10 s at least).
+    /// Whether [`linger`](Self::linger) would wait for a Prometheus. It waits for one that
+    /// [scraped](Self::is_watched) once within the last five minutes, or that scraped several times and whose last
+    /// scrape is not older than two of its intervals (at least 10 s).
     pub fn has_watchers(&self) -> bool {
         self.watchers.has_some()
     }
 
-    /// Waits until every Prometheus that [watches](Self::has_watchers) has seen the last values: for two scrapes of
-    /// each that begin from now on, at most for `limit`, which should be above two scrape intervals. To be called at
-    /// the end of a short run, before [`stop_server`](Self::stop_server).
+    /// Waits until every [current](Self::has_watchers) Prometheus has the last values: for two scrapes of each that
+    /// begin after this call, at most for `limit`, which should be above two scrape intervals. Call it at the end of
+    /// a short run, before [`stop_server`](Self::stop_server).
     ///
-    /// When none watches, or nothing is served, this returns at once. One that comes for the first time meanwhile is
-    /// waited for as well. Several are distinguished by their addresses, their user agents and the timeouts of their
-    /// scrapes; those that agree in all of that count as one.
+    /// Returns immediately if there is none, or if nothing is served. It also waits for a Prometheus that scrapes for
+    /// the first time meanwhile. Each Prometheus is identified by its address, its user agent and its scrape timeout;
+    /// two with the same three values count as one.
     ///
     /// # Panics
     /// Outside of a Tokio runtime with time.
     ///
     /// # Cancel safety
-    /// Cancelling stops the wait and nothing else.
+    /// Cancelling only ends the wait.
     pub async fn linger(&self, limit: Duration) -> Lingered {
         if !self.has_watchers() {
             return Lingered::NobodyWatches;
@@ -174,26 +174,26 @@ impl PrometheusMetrics {
         self.await_scrapes(limit).await
     }
 
-    /// As [`linger`](Self::linger), and also when no Prometheus has come yet, because it is known that one will:
-    /// a run may be over before the first scrape.
+    /// As [`linger`](Self::linger), but also waits if no Prometheus has scraped yet, for a run that may be shorter
+    /// than a scrape interval.
     ///
     /// # Panics
     /// Outside of a Tokio runtime with time.
     ///
     /// # Cancel safety
-    /// Cancelling stops the wait and nothing else.
+    /// Cancelling only ends the wait.
     pub async fn await_scrapes(&self, limit: Duration) -> Lingered {
         self.await_each(limit, 2).await
     }
 
-    /// As [`await_scrapes`](Self::await_scrapes), for one scrape instead of two. To be called at the begin of a short
-    /// run, after [`Reporter::announce`], so that Prometheus sees its counters rise from 0.
+    /// As [`await_scrapes`](Self::await_scrapes), for one scrape instead of two. Call it at the start of a short
+    /// run, after [`Reporter::announce`], so that Prometheus scrapes the counters at 0.
     ///
     /// # Panics
     /// Outside of a Tokio runtime with time.
     ///
     /// # Cancel safety
-    /// Cancelling stops the wait and nothing else.
+    /// Cancelling only ends the wait.
     pub async fn await_scrape(&self, limit: Duration) -> Lingered {
         self.await_each(limit, 1).await
     }
@@ -205,15 +205,15 @@ impl PrometheusMetrics {
         self.watchers.wait(limit, scrapes).await
     }
 
-    /// Stops the server: current answers end, within two seconds, then its thread has ended and the
-    /// port is free. Without a server it does nothing. Collecting goes on, and the server can be
+    /// Stops the server: current responses may take two more seconds; then the thread has ended and the
+    /// port is free. Does nothing if no server runs. Collecting continues, and the server can be
     /// started again.
     ///
     /// # Errors
-    /// The server had panicked. It is stopped nevertheless.
+    /// The server panicked. It is stopped nevertheless.
     ///
     /// # Cancel safety
-    /// Cancelling stops the wait, not the stopping.
+    /// Cancelling ends the wait; the server still stops.
     pub async fn stop_server(&self) -> Result<(), PrometheusError> {
         let server = self.slot().take();
         match server {
@@ -222,24 +222,24 @@ impl PrometheusMetrics {
         }
     }
 
-    /// What a scrape would get now: every metric in the text format, version 0.0.4.
+    /// The text of a scrape at this moment: every metric in the text format, version 0.0.4.
     pub fn render(&self) -> String {
         self.exposition.render()
     }
 
-    /// An observer for one pipeline, see [`Metrics::reporter`]. `database` becomes the label of that
-    /// name; pipelines that run at the same time need different ones.
+    /// An observer for one pipeline, see [`Metrics::reporter`]. `database` is the value of that label;
+    /// pipelines that run at the same time need different values.
     pub fn reporter(&self, database: impl Into<String>) -> Reporter {
         self.metrics.reporter(database)
     }
 
-    /// Sets the `test_case` label of every batch that is sealed from now on, see
+    /// Sets the `test_case` label of every batch sealed from now on, see
     /// [`Metrics::set_current_test_case`].
     pub fn set_current_test_case(&self, test_case: &str) {
         self.metrics.set_current_test_case(test_case);
     }
 
-    /// Leaves the `test_case` label out of batches that are sealed from now on.
+    /// Removes the `test_case` label from batches sealed from now on.
     pub fn clear_current_test_case(&self) {
         self.metrics.clear_current_test_case();
     }
@@ -249,7 +249,7 @@ impl PrometheusMetrics {
         self.metrics.record_test_result(database, test_case, result);
     }
 
-    /// Records the rate in rows per second and the memory in MiB of a test that is running.
+    /// Records the rate in rows per second and the memory in MiB of a running test.
     pub fn record_real_time_metrics(&self, database: &str, test_case: &str, rps: f64, memory_mb: f64) {
         self.metrics.record_real_time_metrics(database, test_case, rps, memory_mb);
     }

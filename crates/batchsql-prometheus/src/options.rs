@@ -1,4 +1,4 @@
-//! Owns where the server listens, who may ask, and what a client may take; refuses what cannot work.
+//! Owns the options of the server: addresses, access and limits for clients; rejects invalid ones.
 //! Must not know HTTP or threads.
 
 use std::fmt;
@@ -13,11 +13,11 @@ use crate::tls::Tls;
 
 /// The port of [`ServerOptions::new`].
 const DEFAULT_PORT: u16 = 9090;
-/// Longer than any server lives, and short enough to be added to the current time.
+/// Longer than any server runs, and short enough to be added to the current time.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
 
-/// Where the metrics are served, who may read them, and what clients may take. Nothing is checked before
-/// [`start_server_with`](crate::PrometheusMetrics::start_server_with), which reports each mistake.
+/// Where the metrics are served, who may read them, and the limits for clients. Options are checked only in
+/// [`start_server_with`](crate::PrometheusMetrics::start_server_with).
 ///
 /// ```
 /// use std::net::Ipv4Addr;
@@ -51,24 +51,24 @@ pub struct ServerOptions {
     live_page: bool,
 }
 
-/// What the clients of the server may take.
+/// The limits for clients of the server.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Connections at once; one more takes the place of another.
+    /// Connections at the same time; one more replaces another.
     pub(crate) connections: usize,
-    /// Time for a TLS handshake and for the head of a request, which is also how long a connection may be idle.
+    /// Limit for a TLS handshake, for the head of a request, and for an idle connection.
     pub(crate) header_time: Duration,
-    /// Bytes of the head of a request.
+    /// Limit for the head of a request, in bytes.
     pub(crate) header_bytes: usize,
-    /// Time for a client to take an answer that was begun.
+    /// Limit for a client to receive a response.
     pub(crate) answer_time: Duration,
-    /// Time for a connection from its begin; then it ends after the current answer.
+    /// Age of a connection at which it ends, after the current response.
     pub(crate) connection_age: Duration,
-    /// Time for the last answer of a connection.
+    /// Limit for the last response of a connection.
     pub(crate) grace: Duration,
 }
 
-/// Certificates and the key to them.
+/// Certificates and their private key.
 #[cfg(feature = "tls")]
 #[derive(Clone)]
 enum Pem {
@@ -87,7 +87,7 @@ pub(crate) struct Settings {
 }
 
 impl ServerOptions {
-    /// Port 9090 of 127.0.0.1, open to everyone who can reach it, with the live page.
+    /// Port 9090 of 127.0.0.1 without authentication, with the live page.
     pub fn new() -> Self {
         Self {
             port: DEFAULT_PORT,
@@ -101,43 +101,43 @@ impl ServerOptions {
         }
     }
 
-    /// The port; default 9090. With 0 the first address takes any free port, and the others take the same.
+    /// The port; default 9090. With 0 the first address takes any free port, and the others use the same port.
     pub fn port(mut self, port: u16) -> Self {
         self.port = port;
         self
     }
 
-    /// The addresses to listen on, instead of 127.0.0.1. `0.0.0.0` or `::` stands for all of the machine and
-    /// must be alone. Whoever can reach one of them can read the metrics, unless a token or a password is
-    /// asked for; without that, each address beyond the loopback interface is a warning in the log.
+    /// The addresses to listen on, instead of 127.0.0.1. `0.0.0.0` or `::` means all addresses of the machine and
+    /// must be the only one. Without a token or a password, everyone who can reach an address can read the metrics;
+    /// the log then has a warning for each address beyond the loopback interface.
     pub fn bind(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
         self.bind = addresses.into_iter().collect();
         self
     }
 
-    /// Asks everyone who wants `/metrics` for this token (`Authorization: Bearer …`): printable ASCII without
-    /// spaces. Without TLS it crosses the network as it is. Not together with [`basic_auth`](Self::basic_auth).
+    /// Requires this token for `/metrics` (`Authorization: Bearer …`): printable ASCII without spaces. Without TLS
+    /// it is sent in clear text. Not together with [`basic_auth`](Self::basic_auth).
     pub fn bearer_token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(token.into());
         self
     }
 
-    /// Asks everyone who wants `/metrics` for this user and password. Without TLS they cross the network in
-    /// clear text. Not together with [`bearer_token`](Self::bearer_token).
+    /// Requires this user and password for `/metrics`. Without TLS they are sent in clear text. Not together with
+    /// [`bearer_token`](Self::bearer_token).
     pub fn basic_auth(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         self.account = Some((user.into(), password.into()));
         self
     }
 
     /// Serves HTTPS (TLS 1.2 and 1.3) with these certificates, the server's own first, and this private key
-    /// (PKCS #8, PKCS #1 or SEC 1, not encrypted), both as PEM text. Plain HTTP is then refused.
+    /// (PKCS #8, PKCS #1 or SEC 1, not encrypted), both as PEM text. Plain HTTP then fails.
     #[cfg(feature = "tls")]
     pub fn tls_pem(mut self, certificates: impl Into<String>, key: impl Into<String>) -> Self {
         self.tls = Some(Pem::Text { certificates: certificates.into(), key: key.into() });
         self
     }
 
-    /// As [`tls_pem`](Self::tls_pem), from files, which may be one and the same. They are read when the server
+    /// As [`tls_pem`](Self::tls_pem), from files, which may be the same file. They are read when the server
     /// starts: after a renewal, stop it and start it again.
     ///
     /// ```
@@ -168,40 +168,39 @@ impl ServerOptions {
         self
     }
 
-    /// Connections that are served at once; default 64. When one more comes, the one that was idle longest
-    /// ends, or the next one that has its answer.
+    /// Connections that are served at the same time; default 64. For one more, the connection that was idle
+    /// longest is closed, or the next one that has its response.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.limits.connections = connections;
         self
     }
 
-    /// Time for a TLS handshake, and for the head of each request; default 10 s. It is also how long a
-    /// connection may be idle.
+    /// Limit for a TLS handshake, for the head of each request, and for an idle connection; default 10 s.
     pub fn header_time(mut self, time: Duration) -> Self {
         self.limits.header_time = time;
         self
     }
 
-    /// Time for a client to take an answer, once it lets the server wait; default 10 s. Then the connection is
-    /// cut off.
+    /// Limit for a client to receive a response, from the moment the server waits for it; default 10 s. Then the
+    /// connection is closed.
     pub fn answer_time(mut self, time: Duration) -> Self {
         self.limits.answer_time = time;
         self
     }
 
-    /// Age at which a connection ends, after its current answer; default 5 minutes.
+    /// Age at which a connection ends, after its current response; default 5 minutes.
     pub fn connection_age(mut self, age: Duration) -> Self {
         self.limits.connection_age = age;
         self
     }
 
-    /// Whether `/` is the live page; default true. The page itself holds no data and is open to everyone.
+    /// Whether `/` serves the live page; default true. The page holds no data and needs no authentication.
     pub fn live_page(mut self, live_page: bool) -> Self {
         self.live_page = live_page;
         self
     }
 
-    /// What to serve, and how, once it is known to work.
+    /// Checks the options.
     pub(crate) fn check(self) -> Result<Settings, PrometheusError> {
         let addresses = self.addresses()?;
         let access = match (&self.token, &self.account) {
@@ -252,7 +251,7 @@ impl Default for ServerOptions {
 }
 
 impl fmt::Debug for ServerOptions {
-    /// Without secrets, and without the name of the user, which is half of one.
+    /// Shows no secrets and no user name.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("ServerOptions");
         shown.field("port", &self.port).field("bind", &self.bind);

@@ -1,12 +1,12 @@
-//! Owns what a browser may do with the live page: what is written in it, and ask this server.
+//! Owns what a browser may do with the live page: run its own script and style, and request from this server.
 //! Must not know what the page shows.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
-/// The content security policy of a self-contained page. Scripts and styles are named by their hashes, so that one
-/// that comes in some other way, for example with the value of a label, has no effect.
+/// The content security policy of a self-contained page. It names scripts and styles by their hashes, so an injected
+/// one, for example in the value of a label, has no effect.
 pub(crate) fn of_page(html: &str) -> String {
     let [scripts, styles] = ["script", "style"].map(|tag| hashes(html, tag));
     format!(
@@ -15,7 +15,7 @@ pub(crate) fn of_page(html: &str) -> String {
     )
 }
 
-/// Of what stands between each pair of tags.
+/// The hash of the text between each pair of tags.
 fn hashes(html: &str, tag: &str) -> String {
     let (begin, end) = (format!("<{tag}"), format!("</{tag}>"));
     let contents = html.split(&begin).skip(1).filter_map(|rest| Some(rest.split_once('>')?.1.split_once(&end)?.0));

@@ -1,5 +1,5 @@
-//! Owns when the metrics are made into text, and who shares it.
-//! Must not know who asks, or HTTP.
+//! Owns when the metrics are rendered as text, and which requests share a rendering.
+//! Must not know clients or HTTP.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -15,12 +15,12 @@ use crate::exposition::Exposition;
 /// The longest pause after a rendering that took long.
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
-/// The text for all who ask. Those who ask while it is being made share the next one, so that many cost no more than
-/// one, and nobody gets what was made before they asked. After each rendering there is a pause as long as it took:
-/// whoever asks without end keeps the thread busy for half of the time.
+/// Renders the text for all requests. Requests that arrive during a rendering share the next one, so many cost no more
+/// than one, and none gets a text rendered before it arrived. After each rendering there is a pause of the same
+/// length, so continuous requests keep the thread busy for at most half of the time.
 pub(crate) struct Renderings {
     exposition: Arc<Exposition>,
-    /// Who makes the text holds it, and those who wait for it come next, in their order.
+    /// Locked during a rendering; waiting requests get the lock in order.
     last: Mutex<Option<Rendering>>,
 }
 
@@ -28,7 +28,7 @@ pub(crate) struct Renderings {
 #[derive(Clone)]
 pub(crate) struct Rendering {
     begun: Instant,
-    /// No rendering begins before.
+    /// No rendering begins before this time.
     pause: Instant,
     text: Bytes,
     gzip: Arc<OnceLock<Bytes>>,
@@ -42,7 +42,7 @@ impl Renderings {
     /// The metrics as they are now or a little later.
     ///
     /// # Cancel safety
-    /// Cancelling leaves the work to the next one who waits.
+    /// After a cancellation, the next waiting request renders.
     pub(crate) async fn get(&self) -> Rendering {
         let asked = Instant::now();
         let mut last = self.last.lock().await;
@@ -51,7 +51,7 @@ impl Renderings {
         }
         match last.as_ref() {
             Some(rendering) if rendering.pause > asked => sleep_until(rendering.pause).await,
-            // Whoever else has asked by now gets in line.
+            // Requests that have arrived by now start to wait.
             _ => yield_now().await,
         }
         let begun = Instant::now();
@@ -67,7 +67,7 @@ impl Rendering {
         self.text.clone()
     }
 
-    /// The text, compressed for the first one who wants it so.
+    /// The compressed text; the first request for it compresses.
     pub(crate) fn gzip(&self) -> Bytes {
         self.gzip.get_or_init(|| gzip(&self.text).into()).clone()
     }
@@ -90,7 +90,7 @@ mod tests {
                 asking.spawn(async move { renderings.get().await });
             }
             let answers = asking.join_all().await;
-            assert!(answers.iter().all(|answer| answer.begun > asked), "somebody got an old one");
+            assert!(answers.iter().all(|answer| answer.begun > asked), "a request got an old rendering");
             let mut begun: Vec<_> = answers.iter().map(|answer| answer.begun).collect();
             begun.dedup();
             assert_eq!(begun.len(), 1, "they did not share");
@@ -114,7 +114,7 @@ mod tests {
         let mut first = Box::pin(renderings.get());
         tokio::select! {
             biased;
-            _ = &mut first => panic!("it lets others get in line first"),
+            _ = &mut first => panic!("the first request must let others start to wait"),
             () = std::future::ready(()) => {}
         }
         let second = tokio::spawn({

@@ -1,4 +1,4 @@
-//! Owns the paths of the endpoint and their answers.
+//! Owns the paths of the endpoint and their responses.
 //! Must not know sockets, threads or limits.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,12 +20,12 @@ use crate::stopping::Stopping;
 use crate::watchers::Watchers;
 use crate::{live, policy};
 
-/// Prometheus 3 refuses a scrape that does not name its format.
+/// Prometheus 3 rejects a scrape that does not name its format.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
 
-/// The live page, with what is made of it once.
+/// The live page, compressed and with its policy.
 struct Page {
     gzip: Vec<u8>,
     policy: HeaderValue,
@@ -36,11 +36,11 @@ static PAGE: LazyLock<Page> = LazyLock::new(|| Page {
     policy: HeaderValue::from_str(&policy::of_page(live::page())).expect("it is made of ASCII"),
 });
 
-/// What the answers are made of.
+/// The state that the handlers share.
 pub(crate) struct Endpoint {
     pub(crate) renderings: Renderings,
     pub(crate) watchers: Arc<Watchers>,
-    /// What the application says of itself.
+    /// Set by the application.
     pub(crate) is_ready: Arc<AtomicBool>,
     pub(crate) access: Access,
     pub(crate) live_page: bool,
@@ -57,7 +57,7 @@ pub(crate) fn router(endpoint: Endpoint) -> Router {
     }
     router
         .method_not_allowed_fallback(async || {
-            (StatusCode::METHOD_NOT_ALLOWED, answer(TEXT, "only GET and HEAD work here\n"))
+            (StatusCode::METHOD_NOT_ALLOWED, answer(TEXT, "only GET and HEAD are allowed\n"))
         })
         .fallback(async || (StatusCode::NOT_FOUND, answer(TEXT, "not found; try /metrics, /health or /ready\n")))
         .with_state(Arc::new(endpoint))
@@ -73,7 +73,7 @@ async fn metrics(
         let challenge = [(header::WWW_AUTHENTICATE, challenge.clone())];
         return (StatusCode::UNAUTHORIZED, challenge, answer(TEXT, "not authorized\n")).into_response();
     }
-    // Who only asks for the head has seen nothing.
+    // A HEAD request has not seen the values.
     let scrape = (method == Method::GET).then(|| endpoint.watchers.begin(address, &headers)).flatten();
     let rendering = endpoint.renderings.get().await;
     let body = |text| Body::new(Answer::new(text, scrape));
@@ -102,7 +102,7 @@ async fn page(headers: HeaderMap) -> Response {
     answer
 }
 
-/// Every answer is of the moment, and nothing but what it says it is.
+/// Every response forbids caching and content sniffing.
 fn answer(content_type: &'static str, body: impl Into<Body>) -> Response {
     const HEADERS: [(HeaderName, &str); 3] = [
         (header::CACHE_CONTROL, "no-store"),
@@ -112,13 +112,13 @@ fn answer(content_type: &'static str, body: impl Into<Body>) -> Response {
     ([(header::CONTENT_TYPE, content_type)], HEADERS, body.into()).into_response()
 }
 
-/// What is in the answer is compressed.
+/// Marks a compressed body.
 fn compressed(mut answer: Response) -> Response {
     answer.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     varied(answer)
 }
 
-/// What could have been compressed, and was not.
+/// Marks a body that depends on whether the client accepts compression.
 fn varied(mut answer: Response) -> Response {
     answer.headers_mut().insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     answer

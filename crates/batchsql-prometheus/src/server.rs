@@ -18,13 +18,13 @@ use crate::stopping::Stopping;
 use crate::tls::Tls;
 
 const THREAD: &str = "batchsql-http";
-/// Tries to find a port that is free on several addresses.
+/// Attempts to find a port that is free on several addresses.
 const TRIES: usize = 16;
 
 /// A running server. Dropping it asks it to stop and does not wait.
 ///
-/// It has a thread and a runtime of its own: a pipeline that keeps every worker of the caller's runtime
-/// busy is just what people want to look at.
+/// It has a thread and a runtime of its own, so it responds even when a pipeline keeps every worker of the
+/// caller's runtime busy.
 pub(crate) struct Server {
     addresses: Vec<SocketAddr>,
     /// Closing this channel stops everything.
@@ -40,7 +40,7 @@ impl Server {
     /// Binds the addresses and starts the thread.
     ///
     /// # Errors
-    /// An address cannot be bound, or there is no thread to be had.
+    /// An address cannot be bound, or the thread cannot be started.
     pub(crate) fn start(
         addresses: &[SocketAddr],
         tls: Option<Tls>,
@@ -56,7 +56,7 @@ impl Server {
         let (is_done, done) = oneshot::channel();
         let run = move || {
             run(listeners, context, is_ready);
-            // Nobody may be waiting: then the server was dropped.
+            // Fails if the server was dropped and no caller waits.
             let _ = is_done.send(());
         };
         let thread = Builder::new().name(THREAD.to_owned()).spawn(run);
@@ -69,21 +69,21 @@ impl Server {
         &self.addresses
     }
 
-    /// Whether it still serves; not after a panic.
+    /// Whether it still serves; false after a panic.
     pub(crate) fn is_running(&self) -> bool {
         !self.thread.is_finished()
     }
 
-    /// Lets current answers end, within the grace time, and waits for the thread.
+    /// Lets current responses end, within the grace time, and waits for the thread.
     ///
     /// # Cancel safety
-    /// Cancelling stops the wait, not the stopping.
+    /// Cancelling ends the wait; the server still stops.
     pub(crate) async fn stop(self) -> Result<(), PrometheusError> {
         let Self { stop, done, thread, .. } = self;
         drop(stop);
         // An error means a panic, which `join` reports.
         let _ = done.await;
-        // The thread has said its last word, so this does not block.
+        // The thread is about to end, so this does not block.
         join(thread)
     }
 }
@@ -101,7 +101,7 @@ fn bind(addresses: &[SocketAddr]) -> Result<Vec<Bound>, PrometheusError> {
     loop {
         tries -= 1;
         match bind_once(addresses) {
-            // The port that is free on the first address is not on another.
+            // The port is free on the first address but not on another.
             Err(error) if error.is_port_in_use() && tries > 0 => {}
             bound => return bound,
         }
@@ -123,11 +123,11 @@ fn bind_once(addresses: &[SocketAddr]) -> Result<Vec<Bound>, PrometheusError> {
     Ok(bound)
 }
 
-/// The life of the thread.
+/// The body of the thread.
 fn run(listeners: Vec<Bound>, context: ConnectionContext, ready: oneshot::Sender<io::Result<()>>) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() {
         Ok(runtime) => runtime,
-        // Whoever started the server may have stopped waiting.
+        // The caller may have stopped waiting.
         Err(error) => return drop(ready.send(Err(error))),
     };
     runtime.block_on(async {

@@ -13,12 +13,12 @@ impl Stopping {
         Self(closed)
     }
 
-    /// The sender only ever closes the channel.
+    /// The sender never sends; it only closes the channel.
     pub(crate) fn has_begun(&self) -> bool {
         self.0.has_changed().is_err()
     }
 
-    /// Waits for it.
+    /// Waits until the server begins to stop.
     ///
     /// # Cancel safety
     /// Cancelling loses nothing.

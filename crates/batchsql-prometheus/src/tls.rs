@@ -29,7 +29,7 @@ mod with {
 
     impl Tls {
         /// # Errors
-        /// A file that cannot be read, or what [`from_text`](Self::from_text) refuses, with the name of the file.
+        /// A file cannot be read, or an error of [`from_text`](Self::from_text), with the name of the file.
         pub(crate) fn from_files(certificates: &Path, key: &Path) -> Result<Self, PrometheusError> {
             let read = |path: &Path| {
                 std::fs::read(path).map_err(|source| Mistake::UnreadableFile { path: path.to_owned(), source })
@@ -39,7 +39,7 @@ mod with {
         }
 
         /// # Errors
-        /// Text without a certificate or a key, or a key that belongs to another certificate.
+        /// A certificate or a key is missing, or the key does not match the certificate.
         pub(crate) fn from_text(certificates: &str, key: &str) -> Result<Self, PrometheusError> {
             let names = ["the text of the certificates", "the text of the key"].map(str::to_owned);
             Self::new(certificates.as_bytes(), key.as_bytes(), &names)
@@ -72,7 +72,7 @@ mod with {
                 }
                 Err(error) => return Err(broken(of_key)(error).into()),
             };
-            // The process may have a default for its cryptography, or several to choose from: this needs none.
+            // Explicit, so that it does not depend on a default provider of the process.
             let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
                 .with_safe_default_protocol_versions()
                 .expect("ring has cipher suites for the versions that rustls was built with")
@@ -100,7 +100,7 @@ mod without {
 
     use tokio::net::TcpStream;
 
-    /// There is none without the feature `tls`.
+    /// Replacement without the feature `tls`; it never exists.
     #[derive(Clone)]
     pub(crate) enum Tls {}
 

@@ -1,4 +1,4 @@
-//! Owns the thread that repeats a job until its owner is gone.
+//! Owns the thread that repeats a job until its owner is dropped.
 //! Must not know what the job is.
 
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -9,10 +9,10 @@ use crate::error::PrometheusError;
 
 const THREAD: &str = "batchsql-upkeep";
 
-/// Repeats a job on a thread of its own. Dropping it ends the thread and waits for that.
+/// Repeats a job on a thread of its own. Dropping it ends the thread and waits for its end.
 ///
-/// It is a thread and not a task because metrics are recorded where no runtime is, and a runtime whose
-/// workers are all busy would let histograms pile up.
+/// It is a thread and not a task because metrics can be recorded without a runtime, and because histograms
+/// would grow while all workers of a runtime are busy.
 pub(crate) struct Upkeep {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -38,7 +38,7 @@ impl Drop for Upkeep {
         drop(self.stop.take());
         let panicked = self.thread.take().is_some_and(|thread| thread.join().is_err());
         if panicked {
-            tracing::error!("the upkeep of the metrics panicked, which is a defect; histograms may have piled up");
+            tracing::error!("the upkeep of the metrics panicked, which is a defect; histograms may have grown");
         }
     }
 }

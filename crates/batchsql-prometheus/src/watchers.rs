@@ -1,4 +1,4 @@
-//! Owns who scrapes: how long a run that ends lingers, so that its last values are seen.
+//! Owns the list of scrapers, and how long a run waits at its end until they have its last values.
 //! Must not know what a scrape contains, or who may scrape.
 
 use std::collections::{HashMap, HashSet};
@@ -10,14 +10,14 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// A header of every scrape by Prometheus and by the agents that took over its scraper. Browsers and curl do
-/// not send it.
+/// A header of every scrape by Prometheus and by agents that use its scraper. Browsers and curl do not send
+/// it.
 const OF_PROMETHEUS: &str = "x-prometheus-scrape-timeout-seconds";
 
-/// Prometheus shows a value for five minutes after its scrape, so one that watches comes more often.
+/// Prometheus shows a value for five minutes after its scrape, so scrape intervals are shorter than that.
 const LATELY: Duration = Duration::from_secs(300);
 
-/// However often a Prometheus came, it is not gone before it stayed away for as long as this.
+/// A Prometheus counts as gone only after at least this time without a scrape, however short its interval is.
 const DELAY: Duration = Duration::from_secs(10);
 
 /// Scrapers that are tracked. Beyond that, the one whose last scrape is oldest is dropped.
@@ -25,29 +25,29 @@ const MAX_SCRAPERS: usize = 64;
 
 /// How [`linger`](crate::PrometheusMetrics::linger) ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use = "it says whether the last values were seen"]
+#[must_use = "it tells whether the last values were scraped"]
 #[non_exhaustive]
 pub enum Lingered {
-    /// No Prometheus had scraped lately, so there was nobody to wait for.
+    /// No Prometheus had scraped recently, so there was no wait.
     NobodyWatches,
-    /// Every Prometheus that watches has the last values.
+    /// Every current Prometheus has the last values.
     Scraped,
-    /// Every Prometheus that watches has the last values, but time was up before each had them twice: its interval is
-    /// longer than half of the limit.
+    /// Every current Prometheus has the last values, but the limit passed before each had scraped them twice: its
+    /// interval is longer than half of the limit.
     ScrapedOnce,
-    /// Time was up before every Prometheus that watches had the last values.
+    /// The limit passed before every current Prometheus had the last values.
     TimedOut,
 }
 
 /// The scrapes of every Prometheus.
 pub(crate) struct Watchers(watch::Sender<HashMap<Scraper, Seen>>);
 
-/// The identity of a Prometheus. Two that agree in all of it count as one.
+/// The identity of a Prometheus. Two with the same values count as one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Scraper {
     address: IpAddr,
     agent: Option<HeaderValue>,
-    /// Of the scrape, in seconds. As a setting of the job it distinguishes two jobs.
+    /// Timeout of the scrape, in seconds. It is a setting of the job, so it can distinguish two jobs.
     timeout: HeaderValue,
 }
 
@@ -57,7 +57,7 @@ struct Seen {
     last: Instant,
     /// The longest time between two scrapes. None before the second one.
     interval: Option<Duration>,
-    /// When the two latest began whose answers were taken, the latest first.
+    /// When the two latest completed scrapes began, the latest first.
     taken: [Option<Instant>; 2],
 }
 
@@ -73,7 +73,7 @@ impl Watchers {
         Self(watch::Sender::new(HashMap::new()))
     }
 
-    /// To be called before the metrics are read. None when the request is not that of a Prometheus.
+    /// Call it before the metrics are read. `None` if the request is not from a Prometheus.
     pub(crate) fn begin(self: &Arc<Self>, address: IpAddr, headers: &HeaderMap) -> Option<Scrape> {
         let timeout = headers.get(OF_PROMETHEUS)?.clone();
         let scraper = Scraper { address, agent: headers.get(header::USER_AGENT).cloned(), timeout };
@@ -98,14 +98,14 @@ impl Watchers {
         self.0.borrow().values().any(|seen| seen.last.elapsed() <= within)
     }
 
-    /// Whether a Prometheus is expected to come again.
+    /// Whether a Prometheus is expected to scrape again.
     pub(crate) fn has_some(&self) -> bool {
         let now = Instant::now();
         self.0.borrow().values().any(|seen| seen.watches(now))
     }
 
-    /// Waits for this many scrapes, one or two, that begin from now on, of everyone who watches: who scraped lately,
-    /// and who comes meanwhile.
+    /// Waits for this many scrapes, one or two, that begin after this call, from every Prometheus that scraped
+    /// recently or scrapes meanwhile.
     pub(crate) async fn wait(&self, limit: Duration, scrapes: usize) -> Lingered {
         let mut watch = self.0.subscribe();
         let called = Instant::now();
@@ -117,7 +117,7 @@ impl Watchers {
             let counts = |(scraper, seen): &(&Scraper, &Seen)| seen.last >= called || expected.contains(*scraper);
             scrapers.iter().filter(counts).map(|(_, seen)| seen.taken_since(called)).min().unwrap_or(0)
         };
-        // The sender is `self`, which is still there: only time can be up.
+        // `self` holds the sender, so the only possible error is the timeout.
         let in_time = timeout(limit, watch.wait_for(|scrapers| fewest(scrapers) >= scrapes)).await.is_ok();
         match fewest(&self.0.borrow()) {
             _ if in_time => Lingered::Scraped,
@@ -128,26 +128,26 @@ impl Watchers {
 }
 
 impl Seen {
-    /// Whether it is expected to come again.
+    /// Whether it is expected to scrape again.
     fn watches(&self, now: Instant) -> bool {
         let longest = self.interval.map_or(LATELY, |interval| (interval * 2).clamp(DELAY, LATELY));
         now.saturating_duration_since(self.last) <= longest
     }
 
-    /// Scrapes that began since then and were answered, at most two.
+    /// Completed scrapes that began since then, at most two.
     fn taken_since(&self, then: Instant) -> usize {
         self.taken.iter().flatten().filter(|begun| **begun >= then).count()
     }
 }
 
 impl Scrape {
-    /// The connection has taken the answer.
+    /// The connection has taken the whole response.
     pub(crate) fn taken(self) {
         let Self { watchers, scraper, begun } = self;
         watchers.0.send_modify(|scrapers| {
             let Some(seen) = scrapers.get_mut(&scraper) else { return };
             let [latest, before] = seen.taken;
-            // They may be answered in another order than they began.
+            // Scrapes may complete in another order than they began.
             seen.taken = if Some(begun) > latest { [Some(begun), latest] } else { [latest, before.max(Some(begun))] };
         });
     }
@@ -218,7 +218,7 @@ mod tests {
         (0..=255).for_each(|number| begin(&watchers, number).taken());
         let scrapers = watchers.0.borrow();
         assert_eq!(scrapers.len(), MAX_SCRAPERS);
-        assert!(scrapers.keys().any(|scraper| scraper.address == IpAddr::from([10, 0, 0, 255])), "the latest is known");
+        assert!(scrapers.keys().any(|scraper| scraper.address == IpAddr::from([10, 0, 0, 255])), "the latest is kept");
     }
 
     #[tokio::test(start_paused = true)]
@@ -231,7 +231,7 @@ mod tests {
         settle(&mut waiting, false).await;
         begin(&watchers, 1).taken();
         settle(&mut waiting, false).await;
-        // One that went away before it had its answer.
+        // A scraper that disconnected before it had the response.
         drop(begin(&watchers, 1));
         let last = begin(&watchers, 1);
         settle(&mut waiting, false).await;
@@ -272,7 +272,7 @@ mod tests {
         let mut waiting = begin_to_wait(&watchers);
         settle(&mut waiting, false).await;
         (0..2).for_each(|_| begin(&watchers, 1).taken());
-        assert_eq!(waiting.await.unwrap(), Lingered::TimedOut, "the other one has seen nothing");
+        assert_eq!(waiting.await.unwrap(), Lingered::TimedOut, "the other one has not scraped");
     }
 
     fn begin_to_wait(watchers: &Arc<Watchers>) -> tokio::task::JoinHandle<Lingered> {

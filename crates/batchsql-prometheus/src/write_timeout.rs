@@ -1,4 +1,4 @@
-//! Owns the timeout for a client to take a response.
+//! Owns the timeout for a client to receive a response.
 //! Must not know responses or protocols.
 
 use std::io;
@@ -12,10 +12,10 @@ use tokio::time::{Sleep, sleep};
 
 use crate::connection_limit::Activity;
 
-/// A stream whose writes fail when the peer does not take the bytes in time.
+/// A stream whose writes fail when the peer does not receive the bytes in time.
 ///
-/// The time runs from the first byte that the peer left waiting until nothing is left to be sent: a peer that
-/// reads one byte now and then is cut off as well.
+/// The time runs from the first byte that has to wait until everything is sent, so a peer that reads single bytes
+/// slowly also times out.
 pub(crate) struct WriteTimeout<S> {
     stream: S,
     limit: Duration,
@@ -73,7 +73,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.stream).poll_flush(context);
         if polled.is_ready() {
-            // Hyper flushes once it has written everything.
+            // Hyper flushes after it has written everything.
             self.waiting = None;
         }
         self.within_time(context, polled)
@@ -129,7 +129,7 @@ mod tests {
         let mut near = with_limit(near).await;
         for answer in 0..10 {
             // Six seconds each.
-            near.write_all(&[0; 64]).await.unwrap_or_else(|error| panic!("answer {answer}: {error}"));
+            near.write_all(&[0; 64]).await.unwrap_or_else(|error| panic!("response {answer}: {error}"));
             near.flush().await.unwrap();
         }
     }

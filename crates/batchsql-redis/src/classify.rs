@@ -1,9 +1,9 @@
-//! Owns the translation of Redis errors into error classes and words.
+//! Owns the mapping of Redis errors to error classes and messages.
 //! Must not know commands or rows.
 //!
-//! The first word of the server's error decides. `ERR` is no code, but the word before everything that has none: there
-//! the text decides, see `err.rs`. An error that nobody has listed is not held against the row: a proxy, a module or a
-//! later version may mean something transient. The row is tried again until its time is over.
+//! The first word of the server's error decides. `ERR` is the generic word for errors without a code: there the text
+//! decides, see `err.rs`. An unlisted error does not reject the row: with a proxy, a module or a later version it may
+//! be transient. The row is retried until `retry_for` ends.
 //!
 //! Codes: `src/server.c` (`createSharedObjects`) and <https://redis.io/docs/latest/develop/reference/protocol-spec/>.
 
@@ -13,50 +13,50 @@ use redis::{ErrorKind, RedisError, ServerError};
 
 use crate::err;
 
-/// What a code means for the command that it answers, and what to say. The server's own words are not repeated:
-/// those of `ERR` and `NOPERM` may quote arguments.
+/// The class and the message for a code. The server's own message is not included: the messages of `ERR` and
+/// `NOPERM` may quote arguments.
 fn meaning(code: &str) -> (ErrorClass, &'static str) {
     match code {
         "LOADING" => (Transient, "the server is loading its data"),
         "BUSY" => (Transient, "the server is busy with a script"),
         "TRYAGAIN" => (Transient, "the keys of the command are being moved in the cluster"),
         "CLUSTERDOWN" => (Transient, "the cluster does not serve the key at the moment"),
-        // Dragonfly, KeyDB and Redis Enterprise while a shard starts or moves.
+        // Dragonfly, KeyDB and Redis Enterprise return these while a shard starts or moves.
         "BUSYLOADING" | "UNAVAILABLE" => (Transient, "the server does not serve the key at the moment"),
         "MASTERDOWN" => (Transient, "the replica has lost its master"),
-        "UNBLOCKED" => (Transient, "the server gave the command up"),
+        "UNBLOCKED" => (Transient, "the server cancelled the command"),
         "OOM" => (Resource, "the server has no memory left (maxmemory); raise it or choose an eviction policy"),
-        "READONLY" => (Resource, "the server is a replica, which takes no writes; name the master"),
+        "READONLY" => (Resource, "the server is a replica, which accepts no writes; name the master"),
         "MISCONF" => {
-            (Resource, "the server cannot save its data and takes no writes (stop-writes-on-bgsave-error); see its log")
+            (Resource, "the server cannot save its data and rejects writes (stop-writes-on-bgsave-error); see its log")
         }
-        "NOREPLICAS" => (Resource, "the server has not enough replicas to take writes (min-replicas-to-write)"),
+        "NOREPLICAS" => (Resource, "the server has not enough replicas to accept writes (min-replicas-to-write)"),
         "NOAUTH" => (Permission, "the server asks for a password; give it in the dsn"),
         "WRONGPASS" => (Permission, "the server does not know this user and password"),
         "NOPERM" => (Permission, "the user may not run this command on this key; see ACL SETUSER"),
-        "DENIED" => (Permission, "the server is in protected mode and takes no connections from elsewhere"),
+        "DENIED" => (Permission, "the server is in protected mode and accepts only local connections"),
         "MOVED" | "ASK" => (Schema, "the server is part of a cluster; add cluster=true to the dsn"),
         "WRONGTYPE" => (Row, "the key holds a value of another type"),
         "CROSSSLOT" => (Row, "the keys of the command are in different slots of the cluster"),
-        "EXECABORT" => (Transient, "the server gave the transaction of the row up"),
+        "EXECABORT" => (Transient, "the server cancelled the transaction of the row"),
         "NOSCRIPT" => (Row, "the server does not know the script; load it with SCRIPT LOAD"),
-        "BUSYGROUP" => (Row, "the group of the stream is there already"),
+        "BUSYGROUP" => (Row, "the group of the stream already exists"),
         "NOGROUP" => (Row, "the group of the stream does not exist; create it"),
-        "BUSYKEY" => (Row, "the key is there already"),
+        "BUSYKEY" => (Row, "the key already exists"),
         "NOPROTO" => (Row, "the server does not know this version of the protocol"),
         "INVALIDOBJ" => (Row, "the key holds a damaged value"),
         // RedisTimeSeries.
         "TSDB:" => (Row, "the server refused the command: it does not fit the time series"),
-        // Envoy: it may have passed the command on.
+        // Envoy: it may have forwarded the command.
         "upstream" => (Unknown, "the proxy lost the server, so it is not known whether the command was executed"),
-        "no" => (Transient, "the proxy reaches no server"),
-        "invalid" | "unsupported" => (Row, "the proxy does not take the command"),
-        // The answer to one command: it was refused, and the others were not.
+        "no" => (Transient, "the proxy cannot reach a server"),
+        "invalid" | "unsupported" => (Row, "the proxy does not support the command"),
+        // This answers one command; the others were not rejected.
         _ => (Transient, "the server refused the command with an error that is not known here"),
     }
 }
 
-/// The error of one command. `is_script`: it may have run in part, and its errors are those of its author.
+/// The error of one command. `is_script`: it may have run in part, and its errors come from its author.
 pub(crate) fn reply_error(error: &ServerError, is_script: bool) -> SinkError {
     let code = code_of(error);
     let (class, text) = match code {
@@ -64,18 +64,18 @@ pub(crate) fn reply_error(error: &ServerError, is_script: bool) -> SinkError {
         code => meaning(code),
     };
     let (class, text) = match class {
-        // Out of memory and the like are said before the first write of a script.
+        // Errors such as out of memory are returned before the first write of a script.
         Transient if is_script && (code == "ERR" || !is_listed(code)) => (Row, SCRIPT_FAILED),
         class => (class, text),
     };
-    // Codes are words of the server, not of a row; a strange one is not repeated.
+    // Codes come from the server, not from a row; one with an unusual form is not included.
     let is_word = code.len() <= 32 && code.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
     if is_word { SinkError::with_code(class, code, text) } else { SinkError::new(class, text) }
 }
 
 const SCRIPT_FAILED: &str = "the script or function of the row failed; what it wrote before stays written";
 
-/// The code of an error; of a transaction that was given up the one that follows as its reason, if any.
+/// The code of an error; for a cancelled transaction the code of its reason, if any.
 pub(crate) fn code_of(error: &ServerError) -> &str {
     let reason = (error.code() == "EXECABORT")
         .then(|| error.details()?.strip_prefix("Transaction discarded because of: ")?.split(' ').next())
@@ -83,33 +83,33 @@ pub(crate) fn code_of(error: &ServerError) -> &str {
     reason.unwrap_or(error.code())
 }
 
-/// Whether the code has a meaning of its own that is not that of a command.
+/// Whether the code has a defined meaning.
 fn is_listed(code: &str) -> bool {
     let (class, text) = meaning(code);
     !matches!(class, Row | Unknown) && text != meaning("").1
 }
 
-/// Whether a server with this error is not the one that takes writes any more: behind its name there may be
-/// another one by now, which only a new connection finds.
+/// Whether this error shows that the server no longer accepts writes: its name may now lead to another
+/// server, which only a new connection finds.
 pub(crate) fn is_of_another_role(code: &str) -> bool {
     matches!(code, "READONLY" | "MASTERDOWN" | "NOAUTH")
 }
 
-/// Whether a proxy says that it lost the server, and may have passed the command on.
+/// Whether a proxy reports that it lost the server and may have forwarded the command.
 pub(crate) fn is_of_lost_server(error: &ServerError) -> bool {
     reply_error(error, false).class() == ErrorClass::Unknown
 }
 
-/// Whether the server answered, and refused.
+/// Whether the server answered with an error.
 pub(crate) fn is_refusal(error: &RedisError) -> bool {
     error.code().is_some()
 }
 
-/// An error before a batch was sent: no connection, or a question about a command.
+/// An error before a batch was sent: no connection, or a failed query about a command.
 pub(crate) fn connect_error(error: &RedisError, address: &str) -> SinkError {
     if let Some(code) = error.code() {
         return match meaning(code) {
-            // Neither a row nor a command is at fault yet. The server tells these apart only in words.
+            // Neither a row nor a command is at fault yet. The server distinguishes these cases only by text.
             _ if code == "ERR" || !is_listed(code) => SinkError::with_code(
                 ErrorClass::Transient,
                 if code == "ERR" { code } else { "other" },
@@ -130,7 +130,7 @@ pub(crate) fn connect_error(error: &RedisError, address: &str) -> SinkError {
         ),
         ErrorKind::Io if error.is_timeout() => silent(address),
         ErrorKind::Io if error.is_connection_refusal() => {
-            SinkError::new(ErrorClass::Transient, format!("nothing listens at {address}; check host and port"))
+            SinkError::new(ErrorClass::Transient, format!("no server listens at {address}; check host and port"))
         }
         ErrorKind::Io if error.is_connection_dropped() => SinkError::new(
             ErrorClass::Transient,
@@ -138,10 +138,9 @@ pub(crate) fn connect_error(error: &RedisError, address: &str) -> SinkError {
                 "{address} closed the connection in the handshake; check that it is a redis server, its TLS and its maxclients"
             ),
         ),
-        ErrorKind::Parse => SinkError::new(
-            ErrorClass::Transient,
-            format!("{address} does not answer as redis does; check host and port"),
-        ),
+        ErrorKind::Parse => {
+            SinkError::new(ErrorClass::Transient, format!("{address} does not answer like redis; check host and port"))
+        }
         _ => SinkError::new(
             ErrorClass::Transient,
             format!("cannot connect to redis at {address}; check host, port, certificates and network"),
@@ -149,29 +148,29 @@ pub(crate) fn connect_error(error: &RedisError, address: &str) -> SinkError {
     }
 }
 
-/// Whether a server does not know the command that it answers, which is said only in words.
+/// Whether the error means an unknown command, which the server reports only as text.
 pub(crate) fn is_unknown_command(error: &RedisError) -> bool {
     let begins = |text: &str| text.get(..15).is_some_and(|start| start.eq_ignore_ascii_case("unknown command"));
     error.code() == Some("ERR") && error.detail().is_some_and(begins)
 }
 
-/// The error to report of several servers, of which one would have been enough: one that passes, if there is one.
+/// The error to report if all of several servers failed: a transient one, if there is one.
 pub(crate) fn of_several(mut errors: Vec<SinkError>) -> SinkError {
     let transient = errors.iter().position(SinkError::is_retryable);
     let chosen = transient.unwrap_or_else(|| errors.len().saturating_sub(1));
     if chosen < errors.len() {
         return errors.swap_remove(chosen);
     }
-    SinkError::new(ErrorClass::Transient, "no server was asked")
+    SinkError::new(ErrorClass::Transient, "no server was queried")
 }
 
-/// Nothing came back in time, before a batch was sent.
+/// No answer in time, before a batch was sent.
 pub(crate) fn silent(address: &str) -> SinkError {
     let text = format!("redis at {address} does not answer within the connect timeout; check host, port and firewall");
     SinkError::new(ErrorClass::Transient, text)
 }
 
-/// A node of a cluster has not answered, and the others are not to wait for it.
+/// A node of a cluster has not answered, and the others must not wait for it.
 pub(crate) fn late(address: &str) -> SinkError {
     let text = format!("redis at {address} did not answer within node_timeout, so it is not known what it wrote");
     SinkError::new(ErrorClass::Unknown, text)
@@ -210,7 +209,7 @@ mod tests {
         check("ERR wrong number of arguments for 'set' command", ErrorClass::Row);
         check("INVALIDOBJ Corrupted HLL object detected", ErrorClass::Row);
         check("TSDB: the key does not exist", ErrorClass::Row);
-        // What nobody has listed may pass: a proxy, a module.
+        // Unlisted errors may be transient: a proxy, a module.
         check("SOMEMODULE says no", ErrorClass::Transient);
         check("ERR handle request, backend conn reset", ErrorClass::Unknown);
         check("ERR Connection timed out", ErrorClass::Unknown);

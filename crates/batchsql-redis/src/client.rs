@@ -1,8 +1,8 @@
-//! Owns the names of clients at their servers, and which of them were left in the middle of a batch.
+//! Owns the names of clients at their servers, and which of them were dropped during a batch.
 //! Must not know links, rows or commands of tables.
 //!
-//! Redis names each connection by a client id, which is never used twice while the server runs, and each run of the
-//! server by its `run_id`. Both together name one connection for ever.
+//! Redis identifies each connection by a client id, which is never reused while the server runs, and each run of
+//! the server by its `run_id`. Together they identify one connection permanently.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redis::{ConnectionInfo, Pipeline, Value};
 
-/// No client has this id: it shows whether clients may be killed and listed.
+/// No client has this id: it is used to check the rights to kill and list clients.
 const NO_CLIENT: i64 = i64::MAX;
 
-/// A connection as its server names it.
+/// The identity of a connection at its server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ClientName {
     pub(crate) id: i64,
@@ -23,7 +23,7 @@ pub(crate) struct ClientName {
 impl ClientName {
     pub(crate) const QUESTIONS: usize = 4;
 
-    /// The questions whose replies [`new`](Self::new) reads. They also show whether the user may end clients.
+    /// The queries whose replies [`new`](Self::new) reads. They also show whether the user may kill clients.
     pub(crate) fn questions() -> Pipeline {
         let mut questions = Pipeline::with_capacity(Self::QUESTIONS);
         questions.cmd("CLIENT").arg("ID").cmd("INFO").arg("server");
@@ -32,7 +32,7 @@ impl ClientName {
         questions
     }
 
-    /// `None` where the user may not ask, or the server does not know.
+    /// `None` if the user lacks the right, or the server does not support it.
     pub(crate) fn new(replies: &[Value]) -> Option<Self> {
         let [Value::Int(id), info, killed, listed] = replies else { return None };
         let run_id = text(info).lines().find_map(|line| line.trim().strip_prefix("run_id:").map(str::to_owned))?;
@@ -45,17 +45,17 @@ fn is_refused(reply: &Value) -> bool {
     matches!(reply, Value::ServerError(error) if error.code() == "NOPERM")
 }
 
-/// A connection of the sink, and what it leaves at its server.
+/// A connection of the sink, and the state that it leaves at its server.
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) server: ConnectionInfo,
     pub(crate) name: Option<ClientName>,
     /// Commands were sent on it, and the replies will never be read.
     is_left: AtomicBool,
-    /// Commands were sent on it, and the replies are waited for.
+    /// Commands were sent on it, and the replies are pending.
     is_sending: AtomicBool,
-    /// A proxy lost the server after it may have passed commands on. They have another connection there, which no id
-    /// names.
+    /// A proxy lost the server after it may have forwarded commands. They use another connection there, which has no
+    /// known id.
     is_passed_on: AtomicBool,
 }
 
@@ -73,7 +73,7 @@ impl Client {
         self.name.is_some()
     }
 
-    /// Nothing that was sent on it takes effect any more.
+    /// Marks that nothing sent on it can still take effect.
     pub(crate) fn mark_ended(&self) {
         self.is_left.store(false, Ordering::Release);
     }
@@ -82,7 +82,7 @@ impl Client {
         self.is_left.load(Ordering::Acquire) || self.is_passed_on()
     }
 
-    /// A proxy has passed commands of it on, and cannot say what became of them.
+    /// Marks that a proxy has forwarded commands of it and does not know their outcome.
     pub(crate) fn mark_passed_on(&self) {
         self.is_passed_on.store(true, Ordering::Release);
     }
@@ -92,7 +92,7 @@ impl Client {
     }
 }
 
-/// Notes that a client was left in the middle, unless all replies came.
+/// Records that a client was dropped during a batch, unless all replies were received.
 pub(crate) struct Sending {
     client: Arc<Client>,
     is_answered: bool,
@@ -118,24 +118,24 @@ impl Drop for Sending {
     }
 }
 
-/// The clients that the batches of one lease use: more of them come while it is written.
+/// The clients that the batches of one lease use: more are added while the batch is written.
 #[derive(Debug, Default)]
 pub(crate) struct Clients(Mutex<Vec<Arc<Client>>>);
 
 impl Clients {
     pub(crate) fn add(&self, client: &Arc<Client>) {
         let mut clients = self.lock();
-        // Those whose connection is gone and that owe nothing.
+        // Removes those whose connection is gone and that have nothing pending.
         clients.retain(|client| client.is_left() || Arc::strong_count(client) > 1);
         clients.push(Arc::clone(client));
     }
 
-    /// Those that were left in the middle.
+    /// Those that were dropped during a batch.
     pub(crate) fn left(&self) -> Vec<Arc<Client>> {
         self.lock().iter().filter(|client| client.is_left()).cloned().collect()
     }
 
-    /// Those whose replies are waited for.
+    /// Those whose replies are pending.
     pub(crate) fn sending(&self) -> Vec<Arc<Client>> {
         self.lock().iter().filter(|client| client.is_sending()).cloned().collect()
     }

@@ -1,10 +1,10 @@
-//! Owns the cluster: which node serves which slot, and the way of one batch to several nodes and back.
-//! Must not know how commands are made or what their replies mean.
+//! Owns the cluster: which node serves which slot, and sending one batch to several nodes.
+//! Must not know how commands are encoded or what their replies mean.
 //!
-//! Why not the cluster client of `redis`: it sends a pipeline to one node, and when one command of it is refused
-//! with `MOVED`, `ASK`, `TRYAGAIN`, `LOADING` or `READONLY` it sends all of them again, also those that were executed
-//! (`choose_response` in its `cluster_handling/async_connection/request.rs`). Here only what was refused is sent
-//! again, so that outcomes stay exact.
+//! Why not the cluster client of `redis`: it sends a pipeline to one node, and if one command of it is rejected with
+//! `MOVED`, `ASK`, `TRYAGAIN`, `LOADING` or `READONLY` it sends all of them again, including those that were executed
+//! (`choose_response` in its `cluster_handling/async_connection/request.rs`). Here only the rejected commands are
+//! sent again, so that outcomes stay exact.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,17 +24,17 @@ use crate::replies::RowResults;
 use crate::slot::{SLOTS, slot};
 use crate::write::{ServerBatch, ask_again, given_up, must_wait, not_sent, number, settle};
 
-/// How often a row follows a redirection in one write. More than one happens only while slots are moved.
+/// The most redirections that a row follows in one write. More than one happens only while slots are moved.
 const MAX_REDIRECTIONS: usize = 5;
 
 /// No master serves the slot.
 const NO_MASTER: u16 = u16::MAX;
 
-/// What is known of the cluster.
+/// The known state of the cluster.
 #[derive(Default)]
 pub(crate) struct Cluster {
     topology: Mutex<Option<Arc<Topology>>>,
-    /// A node said, or its silence says, that something has changed.
+    /// An error or a timeout of a node indicates that the topology has changed.
     is_stale: AtomicBool,
 }
 
@@ -44,16 +44,16 @@ struct Topology {
     slots: Box<[u16]>,
 }
 
-/// The state of the write of one batch.
+/// The state while one batch is written.
 struct ClusterWrite {
-    /// The masters, and the nodes that redirections name.
+    /// The masters, and the targets of redirections.
     servers: Vec<ConnectionInfo>,
     results: RowResults,
-    /// Until when nodes may answer, from the first commands on.
+    /// The deadline for answers of nodes, counted from the first commands.
     deadline: Option<Instant>,
 }
 
-/// Rows that another node is to be asked about.
+/// A row that must be sent to another node.
 struct Redirected {
     row: u32,
     server: usize,
@@ -63,11 +63,11 @@ struct Redirected {
 }
 
 impl Cluster {
-    /// Asks the nodes that are known and those of the DSN, one soon after the other, until one answers: within the
-    /// connect timeout, however many of them are silent.
+    /// Queries the known nodes and those of the DSN, with staggered starts, until one answers: within the connect
+    /// timeout, regardless of how many do not answer.
     ///
     /// # Errors
-    /// None of them does; the error is one of theirs.
+    /// None of them answers; returns the error of one of them.
     async fn topology(&self, lease: &mut Lease) -> Result<Arc<Topology>, SinkError> {
         let known = self.known();
         if let Some(topology) = known.as_ref().filter(|_| !self.is_stale.load(Ordering::Acquire)) {
@@ -108,15 +108,15 @@ impl Cluster {
         self.topology.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// How many nodes take writes, as far as is known.
+    /// The known number of nodes that accept writes.
     pub(crate) fn masters(&self) -> usize {
         self.known().map_or(0, |topology| topology.masters.len())
     }
 
-    /// Whether the other nodes say that this one takes writes.
+    /// Whether the other nodes report that this one accepts writes.
     ///
     /// # Errors
-    /// None of them answers; the error is one of theirs.
+    /// None of them answers; returns the error of one of them.
     pub(crate) async fn is_master(&self, pool: &Pool, server: &ConnectionInfo) -> Result<bool, SinkError> {
         let mut others = self.known().map_or_else(Vec::new, |topology| topology.masters.clone());
         others.extend(pool.options().seeds.iter().cloned());
@@ -137,21 +137,21 @@ impl Cluster {
         Ok(topology.masters.iter().any(|master| master.addr() == server.addr()))
     }
 
-    /// Finds out whether there is a cluster.
+    /// Checks whether there is a cluster.
     ///
     /// # Errors
-    /// No node can be reached, or what answers is no cluster.
+    /// No node can be reached, or the answering server is not a cluster.
     pub(crate) async fn check(&self, lease: &mut Lease) -> Result<(), SinkError> {
         self.topology(lease).await.map(drop)
     }
 
-    /// Writes a batch, to all nodes that it concerns at once.
+    /// Writes a batch to all of its nodes concurrently.
     ///
     /// # Errors
-    /// As `write_to_server`; a node that cannot be reached concerns only its rows.
+    /// As `write_to_server`; a node that cannot be reached affects only its rows.
     ///
     /// # Cancel safety
-    /// What was sent may be executed; the links are of no more use, and know it.
+    /// Sent commands may be executed; the links are marked as unusable.
     pub(crate) async fn write(
         &self,
         lease: &mut Lease,
@@ -187,7 +187,7 @@ impl Cluster {
                     .results
                     .undone(&redirected_rows, plan, number(rows.len()), |row| encoder.overwrite_key(row as usize)),
             };
-            // What the large rows overwrite of which it is not known whether they were executed.
+            // The overwrite keys of large rows with an unknown outcome.
             let mut suspects: HashMap<u32, Option<Vec<u8>>> = HashMap::new();
             for Redirected { row, server, asking, after } in redirected {
                 if let Some(suspect) = after {
@@ -198,13 +198,13 @@ impl Cluster {
                         continue;
                     }
                 }
-                // A later row with its key was written meanwhile.
+                // A later row with its key was written in the meantime.
                 if undone.contains(&row) {
                     write.results.failed.push((row, slot_migrating()));
                     continue;
                 }
                 match encoder.row(row as usize) {
-                    // ASKING holds for one command, and MULTI would use it up.
+                    // ASKING applies to one command only, which would be MULTI.
                     Ok(Encoded { second: Some(_), .. }) if asking => write.results.failed.push((row, slot_migrating())),
                     Ok(encoded) => {
                         batches.of(server).add(row, &encoded, asking);
@@ -224,7 +224,8 @@ impl Cluster {
         settle(write.results, plan, rows)
     }
 
-    /// Sends each server its commands and enters the replies; returns the rows that were redirected, in order.
+    /// Sends each server its commands and records the replies; returns the rows that were redirected, in
+    /// order.
     async fn send(
         &self,
         lease: &mut Lease,
@@ -252,7 +253,7 @@ impl Cluster {
             results.failed.extend(by_address.values().flat_map(ServerBatch::rows).map(|row| (row, slot_migrating())));
             by_address.clear();
         }
-        // It has been sent to some nodes when this is not the first time, and then it goes on.
+        // In a later round the batch was already sent to some nodes, so it continues.
         if !attempt.begin() {
             return Err(given_up());
         }
@@ -282,14 +283,14 @@ impl Cluster {
                     None => results.failed.push((row, slot_migrating())),
                 }
             }
-            // A row before them was too large for the node, which has closed the connection.
+            // An earlier row was too large for the node, which closed the connection.
             if let Some(server) = servers.iter().position(|server| server.addr().to_string() == address) {
                 let after = sent.suspect;
                 redirected.extend(sent.unsent.iter().map(|row| Redirected { row: *row, server, asking: false, after }));
             }
             results.failed.extend(sent.failed);
         }
-        // Every address has its connection; if one had not, its rows would not vanish.
+        // Every address has a connection; if one had none, its rows would still get an outcome.
         results.failed.extend(by_address.values().flat_map(ServerBatch::rows).map(|row| (row, slot_migrating())));
         results.failed.iter().for_each(|(_, error)| self.mark_stale_if_transient(error));
         redirected.sort_unstable_by_key(|redirected| redirected.row);
@@ -307,7 +308,7 @@ impl Cluster {
 impl Topology {
     fn master_of(&self, encoded: &Encoded, plan: &RedisPlan) -> Result<usize, SinkError> {
         let master = match plan.key_argument {
-            // Of a command without a key any node says what is missing.
+            // For a command without its key any node returns the error.
             Some(argument) => self.slots[slot(encoded.command.argument(argument))],
             None if self.masters.is_empty() => NO_MASTER,
             None => 0,
@@ -333,7 +334,7 @@ impl BatchesByServer {
     }
 }
 
-/// The number of the server that a redirection names, which is new to the list perhaps.
+/// The number of the redirection's target, which is added to the list if it is new.
 fn target(error: &ServerError, address: &str, servers: &mut Vec<ConnectionInfo>) -> Option<usize> {
     let (host, port) = error.details()?.split_ascii_whitespace().nth(1)?.rsplit_once(':')?;
     let from = servers.iter().find(|server| server.addr().to_string() == address)?;
@@ -357,7 +358,7 @@ fn slot_migrating() -> SinkError {
     SinkError::with_code(ErrorClass::Transient, "TRYAGAIN", text)
 }
 
-/// Asks one node for the slots.
+/// Queries the slots from one node.
 async fn read_topology(pool: &Pool, server: &ConnectionInfo) -> Result<(Topology, Link), SinkError> {
     let address = server.addr().to_string();
     let mut link = pool.open(server).await?;
@@ -376,7 +377,7 @@ async fn read_topology(pool: &Pool, server: &ConnectionInfo) -> Result<(Topology
         let [host, Value::Int(port), ..] = &**master else { continue };
         let host = match host {
             Value::BulkString(host) if !host.is_empty() => String::from_utf8_lossy(host).into_owned(),
-            // A node that does not know its own address is where it was asked.
+            // A node that does not know its own address has the queried address.
             _ => host_of(server).unwrap_or_default(),
         };
         let master = with_host(server, host, u16::try_from(*port).unwrap_or_default());

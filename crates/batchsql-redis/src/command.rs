@@ -1,10 +1,10 @@
-//! Owns what a row can become: the commands, their columns by name, and how keys are made.
+//! Owns the commands that rows can become: their columns by name, and how keys are built.
 //! Must not know schemas, values or the wire.
 
 use std::time::Duration;
 
-/// The command that the rows of a table become. Columns are named; what does not fit the schema is refused
-/// when the table is first used.
+/// The command that the rows of a table become. Columns are given by name; a mismatch with the schema is
+/// rejected when the table is first used.
 ///
 /// ```
 /// use std::time::Duration;
@@ -28,7 +28,7 @@ use std::time::Duration;
 /// | [`Hash`](struct@Hash) | `HSET` | the field is deleted (`HDEL`, in one `MULTI`) | none and replace overwrite the fields of the row; no ignore |
 /// | [`Document`] | `SET` of a JSON object | `null` | as `Set` |
 /// | [`ZAdd`] | `ZADD` | no | none and replace set the score, ignore is `NX` |
-/// | [`SAdd`] | `SADD` | no | none; ignore reports members that were there |
+/// | [`SAdd`] | `SADD` | no | none; ignore reports members that already existed |
 /// | [`XAdd`] | `XADD` | the field is left out; of the id: `*` | none |
 /// | [`Push`] | `LPUSH`, `RPUSH` | no | none |
 /// | [`Publish`] | `PUBLISH` | no | none |
@@ -50,7 +50,7 @@ pub enum Command {
     XAdd(XAdd),
     /// An element of a list.
     Push(Push),
-    /// A message to whoever listens.
+    /// A message to the current subscribers.
     Publish(Publish),
     /// Any command.
     Raw(Raw),
@@ -113,10 +113,10 @@ impl Command {
     }
 }
 
-/// How the key of a row is made.
+/// How the key of a row is built.
 ///
-/// Where a key has more than one part, `:` joins them, and inside a part `%` becomes `%25` and `:` becomes
-/// `%3A`: different values never meet in one key. A key that is one column is the column's value as it is.
+/// If a key has several parts, `:` joins them, and inside a part `%` becomes `%25` and `:` becomes `%3A`, so
+/// that different values never have the same key. A key of one column is the column's value unchanged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key(pub(crate) KeyParts);
 
@@ -129,7 +129,7 @@ pub(crate) enum KeyParts {
 }
 
 impl Key {
-    /// The value of a column, as it is.
+    /// The value of a column, unchanged.
     pub fn column(name: impl Into<String>) -> Self {
         Self(KeyParts::Column(name.into()))
     }
@@ -139,7 +139,7 @@ impl Key {
         Self(KeyParts::Constant(key.into()))
     }
 
-    /// `prefix:value` or `prefix:value:value…`. The prefix is taken as it is.
+    /// `prefix:value` or `prefix:value:value…`. The prefix is not escaped.
     pub fn prefixed<C: Into<String>>(prefix: impl Into<String>, columns: impl IntoIterator<Item = C>) -> Self {
         Self(KeyParts::Prefixed(prefix.into(), columns.into_iter().map(Into::into).collect()))
     }
@@ -158,7 +158,7 @@ impl<T: Into<String>> From<T> for Key {
     }
 }
 
-/// How long what is written lives.
+/// The time to live of the written value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ttl(pub(crate) TtlKind);
 
@@ -171,22 +171,23 @@ pub(crate) enum TtlKind {
 }
 
 impl Ttl {
-    /// For ever, the default. A time to live that the key has is removed, as `SET` does.
+    /// No expiry, the default. An existing time to live of the key is removed, as `SET` does.
     pub fn none() -> Self {
         Self(TtlKind::None)
     }
 
-    /// The same for every row: at least 1 ms, and exact to the millisecond.
+    /// The same for every row: at least 1 ms, with a resolution of 1 ms.
     pub fn after(duration: Duration) -> Self {
         Self(TtlKind::After(duration))
     }
 
-    /// The seconds that an integer column holds; `NULL` is for ever. The server refuses rows with 0 or less.
+    /// The value of an integer column in seconds; `NULL` means no expiry. The server rejects rows with 0 or
+    /// less.
     pub fn column(name: impl Into<String>) -> Self {
         Self(TtlKind::Column(name.into()))
     }
 
-    /// What the key has already (`KEEPTTL`, Redis 6).
+    /// The existing time to live of the key (`KEEPTTL`, Redis 6).
     pub fn keep() -> Self {
         Self(TtlKind::Keep)
     }
@@ -206,7 +207,7 @@ impl From<Duration> for Ttl {
     }
 }
 
-/// A string. The schema has the columns of key, value and time to live, and no other.
+/// A string. The schema has exactly the columns of key, value and time to live.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Set {
     pub(crate) key: Key,
@@ -215,7 +216,7 @@ pub struct Set {
 }
 
 impl Set {
-    /// How long it lives; default for ever.
+    /// Its time to live; default no expiry.
     #[must_use]
     pub fn ttl(mut self, ttl: impl Into<Ttl>) -> Self {
         self.ttl = ttl.into();
@@ -224,7 +225,7 @@ impl Set {
 }
 
 /// A hash: the columns that are not in the key are its fields, by their names. Fields that the row does not
-/// carry stay as they are.
+/// carry stay unchanged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hash {
     pub(crate) key: Key,
@@ -242,9 +243,9 @@ impl Hash {
 /// A JSON object as a string: the columns that are in neither key nor time to live are its members, by their
 /// names.
 ///
-/// Integers, floats and booleans are JSON's; `NaN` and infinity, which JSON has not, are refused at admission.
-/// JSON columns are embedded. Decimals are strings, so that no digit is lost; bytes are strings of hexadecimal
-/// digits; everything else is a string in its text form.
+/// Integers, floats and booleans become JSON values; `NaN` and infinity, which JSON does not have, are
+/// rejected at admission. JSON columns are embedded. Decimals are strings, so that no digit is lost; bytes are
+/// strings of hexadecimal digits; everything else is a string in its text form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
     pub(crate) key: Key,
@@ -259,7 +260,7 @@ impl Document {
         self
     }
 
-    /// How long it lives; default for ever.
+    /// Its time to live; default no expiry.
     #[must_use]
     pub fn ttl(mut self, ttl: impl Into<Ttl>) -> Self {
         self.ttl = ttl.into();
@@ -267,9 +268,10 @@ impl Document {
     }
 }
 
-/// A member of a sorted set. The score is an integer, decimal or float column; the server keeps it as a double.
-/// `NaN`, which is no score, is refused at admission. Integers that a double cannot hold (beyond 2^53, unless they end
-/// in enough binary zeros) are rejected, because the server would round them. Decimals become the nearest double.
+/// A member of a sorted set. The score is an integer, decimal or float column; the server stores it as a double.
+/// `NaN`, which is no valid score, is rejected at admission. Integers that a double cannot hold (beyond 2^53, unless
+/// they end in enough binary zeros) are rejected, because the server would round them. Decimals become the nearest
+/// double.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ZAdd {
     pub(crate) key: Key,
@@ -296,8 +298,8 @@ impl XAdd {
     /// The column with the entry's id, for example `1526919030474-55`; `NULL` and the default let the server
     /// choose (`*`).
     ///
-    /// The server takes only ids above the last one, so rows have to come in this order: `Ordering::PerTable`, one
-    /// process. An entry that was refused for a transient reason (no memory) and is written again after its successors is
+    /// The server accepts only ids above the last one, so rows must come in this order: `Ordering::PerTable`, one
+    /// process. An entry that failed with a transient error (no memory) and is retried after later entries is
     /// rejected.
     #[must_use]
     pub fn id(mut self, column: impl Into<String>) -> Self {
@@ -321,7 +323,7 @@ pub struct Push {
     pub(crate) value: String,
 }
 
-/// A message. Redis keeps none: who does not listen at that moment never sees it.
+/// A message. Redis does not store it: only clients that are subscribed at that moment receive it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publish {
     pub(crate) channel: Key,
@@ -331,15 +333,15 @@ pub struct Publish {
 /// Any command whose arguments are the columns in their order. The reply of the server is not evaluated, unless it is
 /// an error.
 ///
-/// Commands that change the state of their connection (`MULTI`, `SUBSCRIBE`, `SELECT`, …) or that may wait (`BLPOP`,
-/// `WAITAOF`, `XREAD`, …) are refused: for a fixed word also those of which the server says so. What
-/// [`raw_from_row`](Command::raw_from_row) cannot know are commands of modules that wait; a batch that waits ends as
+/// Commands that change the state of their connection (`MULTI`, `SUBSCRIBE`, `SELECT`, …) or that may block (`BLPOP`,
+/// `WAITAOF`, `XREAD`, …) are rejected; for a fixed word also those that the server reports as such.
+/// [`raw_from_row`](Command::raw_from_row) cannot detect blocking commands of modules; a batch that blocks ends as
 /// unknown with the pipeline's `statement_timeout`.
 ///
-/// Where rows refused by a transient error are written again, and in a cluster, the first argument counts as the key,
-/// or the one that the server says (`COMMAND INFO`). Of `EVAL`, `FCALL` and others whose key depends on their
-/// arguments nothing is known: as fixed words they are refused in a cluster, and their rows are written again also
-/// after later ones. In rows of `raw_from_row` they count as having the script as their key.
+/// For retries after a transient error, and in a cluster, the first argument counts as the key, or the one that the
+/// server reports (`COMMAND INFO`). For `EVAL`, `FCALL` and others whose key depends on their arguments, the key is
+/// not known: as fixed words they are rejected in a cluster, and their rows are retried even after later ones. In
+/// rows of `raw_from_row` the script counts as their key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Raw {
     pub(crate) word: Option<String>,

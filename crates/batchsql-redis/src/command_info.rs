@@ -1,13 +1,14 @@
-//! Owns what is known of commands that the user chooses: which ones a pipeline of rows must not send, how many
-//! arguments they take, where their key is. Must not know rows.
+//! Owns the properties of commands that the user chooses: which ones a pipeline of rows must not send, how
+//! many arguments they take, where their key is.
+//! Must not know rows.
 //!
 //! Source: <https://redis.io/docs/latest/commands/command/>.
 
 use batchsql_core::{ErrorClass, SinkError};
 use redis::Value;
 
-/// Commands that change the state of their connection, that wait, or whose reply is not one reply: what comes after
-/// them on the connection would be late, misunderstood, or never come.
+/// Commands that change the state of their connection, that block, or that do not have exactly one reply: later
+/// replies on the connection would be late, misinterpreted or missing.
 const FORBIDDEN: [&str; 39] = [
     "ASKING",
     "AUTH",
@@ -50,31 +51,31 @@ const FORBIDDEN: [&str; 39] = [
     "XREADGROUP",
 ];
 
-/// Whether rows may not become this command. `next` is its first argument.
+/// Whether rows must not become this command. `next` is its first argument.
 pub(crate) fn is_forbidden(word: &[u8], next: &[u8]) -> bool {
     let is = |word: &[u8], other: &str| word.eq_ignore_ascii_case(other.as_bytes());
     FORBIDDEN.iter().any(|forbidden| is(word, forbidden)) || is(word, "SCRIPT") && is(next, "DEBUG")
 }
 
-/// Where the key of a command is.
+/// The position of the key of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeyPosition {
     /// The argument with this number; the word is argument 0.
     Argument(usize),
-    /// There is none.
+    /// The command has no key.
     Nowhere,
     /// It depends on the other arguments.
     Depends,
 }
 
-/// Reads the reply of `COMMAND INFO word`, and checks that the command can be sent with so many arguments (words
-/// included): at least `fewest`, at most `most`.
+/// Reads the reply of `COMMAND INFO word`, and checks that the command can be sent with this number of arguments
+/// (words included): at least `fewest`, at most `most`.
 pub(crate) fn check(reply: &Value, words: &[String], fewest: usize, most: usize) -> Result<KeyPosition, SinkError> {
     let word = words.join(" ");
     let problem = |text: String| Err(SinkError::new(ErrorClass::Schema, format!("the command {word:?} {text}")));
     let next = words.get(1).map_or("", String::as_str);
     if words.first().is_some_and(|word| is_forbidden(word.as_bytes(), next.as_bytes())) {
-        return problem("waits, or changes the connection; use one that reads or writes data".into());
+        return problem("blocks, or changes the connection; use one that reads or writes data".into());
     }
     let Some([_, Value::Int(arity), flags, Value::Int(first_key), ..]) = items(reply).first().map(items) else {
         return problem("is not known to the server; check its name, and the server's version and modules".into());
@@ -87,7 +88,7 @@ pub(crate) fn check(reply: &Value, words: &[String], fewest: usize, most: usize)
         })
     };
     if has_flag("blocking") {
-        return problem("waits until there is something; use one that does not".into());
+        return problem("blocks until there is data; use one that does not block".into());
     }
     let needed = usize::try_from(arity.unsigned_abs()).unwrap_or(usize::MAX);
     let fits = if *arity < 0 { most >= needed } else { (fewest..=most).contains(&needed) };
@@ -143,7 +144,7 @@ mod tests {
         part(check(Value::Array(vec![Value::Nil]), "NOSUCH", 2, 2), "\"NOSUCH\" is not known");
         part(check(info(3, &[], 1), "INCRBY", 4, 4), "takes 2 arguments, but the rows have 3");
         part(check(info(-4, &[], 1), "HSET", 3, 3), "takes at least 3 arguments, but the rows have 2");
-        part(check(info(-3, &["blocking"], 1), "NEWPOP", 3, 3), "waits until");
+        part(check(info(-3, &["blocking"], 1), "NEWPOP", 3, 3), "blocks until");
         part(check(info(-2, &[], 0), "SUBSCRIBE", 2, 2), "changes the connection");
     }
 

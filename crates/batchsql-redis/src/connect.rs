@@ -1,4 +1,4 @@
-//! Owns how a connection is made: the password, the version of the protocol, and what the server is asked first.
+//! Owns how a connection is opened: the password, the protocol version, and the first queries.
 //! Must not know how connections are kept or used.
 
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use crate::options::{AbandonedWrites, RedisOptions};
 use crate::transport;
 use crate::wire::Wire;
 
-/// Makes connections.
+/// Opens connections.
 pub(crate) struct Connector {
     pub(crate) options: RedisOptions,
-    /// Whether the server was found to have only version 2 of the protocol.
+    /// Whether the server supports only version 2 of the protocol.
     is_old: AtomicBool,
 }
 
@@ -33,10 +33,10 @@ impl Connector {
         Self { options, is_old: AtomicBool::new(false) }
     }
 
-    /// Asks the provider, if there is one, for the password: within the connect timeout.
+    /// Gets the password from the provider, if there is one, within the connect timeout.
     ///
     /// # Errors
-    /// It has none, or is late.
+    /// The provider has none, or exceeds the timeout.
     pub(crate) async fn password(&self) -> Result<Option<Arc<str>>, SinkError> {
         let Some(provider) = &self.options.password else { return Ok(None) };
         let limit = self.options.connect_timeout;
@@ -44,18 +44,18 @@ impl Connector {
             Ok(given) => given.map(|(password, _)| Some(password)),
             Err(_) => {
                 let text = format!(
-                    "the password provider gave no password within {limit:?}; look into it, or raise connect_timeout"
+                    "the password provider gave no password within {limit:?}; check it, or raise connect_timeout"
                 );
                 Err(SinkError::new(ErrorClass::Transient, text))
             }
         }
     }
 
-    /// Makes a connection before the deadline, which moves on while the provider is asked. A password that the server
-    /// refuses is asked for again, once.
+    /// Opens a connection before the deadline, which is extended by the time of the provider. If the server rejects a
+    /// password, the provider is called once more.
     ///
     /// # Errors
-    /// The server cannot be reached, or refuses the connection; there is no password.
+    /// The server cannot be reached or rejects the connection, or there is no password.
     pub(crate) async fn connect(&self, server: &ConnectionInfo, deadline: &mut Instant) -> Result<Link, SinkError> {
         let Some(provider) = &self.options.password else {
             let settings = server.redis_settings();
@@ -81,7 +81,7 @@ impl Connector {
                     provider.refused().await;
                     if is_last {
                         let (class, address) = (ErrorClass::Permission, server.addr());
-                        let text = format!("redis at {address} refuses the password of the provider, and the next one");
+                        let text = format!("redis at {address} rejected the password of the provider, twice");
                         return Err(match error.code() {
                             Some(code) => SinkError::with_code(class, code, text),
                             None => SinkError::new(class, text),
@@ -94,12 +94,12 @@ impl Connector {
         unreachable!("the last attempt returns")
     }
 
-    /// Makes a connection and asks for its name and the limits of the server, in one round trip more.
+    /// Opens a connection and queries its name and the limits of the server, in one more round trip.
     async fn connect_as(&self, server: &ConnectionInfo, settings: &RedisConnectionInfo) -> RedisResult<Link> {
         if self.options.abandoned_writes == AbandonedWrites::Wait {
             return self.connect_unnamed(server, settings).await;
         }
-        // A proxy may hang up on commands that it does not know. So may a server that is stopped just now.
+        // A proxy may close the connection at unknown commands. So may a server that is being stopped.
         for _ in 0..2 {
             let mut link = self.connect_unnamed(server, settings).await?;
             let mut questions = ClientName::questions();
@@ -114,7 +114,7 @@ impl Connector {
         self.connect_unnamed(server, settings).await
     }
 
-    /// Makes a connection and asks nothing.
+    /// Opens a connection without queries.
     pub(crate) async fn connect_unnamed(
         &self,
         server: &ConnectionInfo,
@@ -142,11 +142,11 @@ impl Connector {
         version: ProtocolVersion,
     ) -> RedisResult<Link> {
         let is_lost = Arc::new(AtomicBool::new(false));
-        // Without a name for the client, which makes the answer of a server that is full get lost: `redis` waits for
-        // the answer to the name.
+        // Without a client name: otherwise the error of a server with too many clients is not reported, because
+        // `redis` waits for the answer to the name.
         let settings = settings.clone().set_protocol(version).set_skip_set_lib_name();
-        // The pipeline's statement_timeout bounds a write; a reply that is late is not a lost one.
-        // The pool bounds the making of the connection.
+        // The pipeline's statement_timeout limits a write; a late reply is not a lost one. The pool limits
+        // the time to open the connection.
         let mut config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         let reports_loss = version.supports_resp3();
         if reports_loss {
@@ -172,7 +172,7 @@ fn problem(error: &RedisError, server: &ConnectionInfo) -> SinkError {
     connect_error(error, &server.addr().to_string())
 }
 
-/// Whether the server asks for another password.
+/// Whether the server requires another password.
 fn is_of_password(error: &RedisError) -> bool {
     error.kind() == ErrorKind::AuthenticationFailed || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"))
 }

@@ -1,4 +1,4 @@
-//! Owns the DSN: where it says the server is, and its parameters.
+//! Owns the DSN: the address of the server, and the parameters.
 //! Must not know commands or connections.
 
 use std::collections::HashMap;
@@ -58,7 +58,7 @@ impl FromStr for RedisOptions {
             if !name.is_empty() {
                 settings = settings.set_username(decoded(name, "the user")?);
             }
-            // A user without a password has the empty one: `user:@host`.
+            // A user without a password has an empty one: `user:@host`.
             if let Some(password) = password.filter(|password| !name.is_empty() || !password.is_empty()) {
                 settings = settings.set_password(decoded(password, "the password")?);
             }
@@ -67,7 +67,7 @@ impl FromStr for RedisOptions {
         if !path.is_empty() {
             settings = settings.set_db(database(path)?);
         }
-        // Before the parameters: after a password that was not encoded they are no parameters.
+        // This is checked before the parameters: a password that was not encoded may look like parameters.
         let port = if is_sentinel { DEFAULT_SENTINEL_PORT } else { DEFAULT_PORT };
         let hosts = hosts.split(',').map(|host| host_and_port(host, port)).collect::<Result<Vec<_>, _>>()?;
         let mut extra = Extra::default();
@@ -118,7 +118,7 @@ impl FromStr for RedisOptions {
     }
 }
 
-/// What the parameters of a DSN say.
+/// The values of the parameters of a DSN.
 #[derive(Default)]
 struct Extra {
     max_connections: Option<usize>,
@@ -131,7 +131,7 @@ struct Extra {
     ca: Option<String>,
     cert: Option<String>,
     key: Option<String>,
-    /// Parameters that only some DSNs have.
+    /// Parameters that only some kinds of DSN accept.
     special: HashMap<&'static str, String>,
 }
 
@@ -167,7 +167,7 @@ impl Extra {
                 "key" => self.key = Some(decoded(value, "the path of key")?),
                 _ => match special.iter().find(|known| **known == name) {
                     Some(known) => drop(self.special.insert(known, decoded(value, known)?)),
-                    // What is no name may be a part of a password that was not encoded.
+                    // Text that is not a name may be a part of a password that was not encoded.
                     None if name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') => {
                         return Err(wrong(format_args!(
                             "unknown parameter {name:?} (known are cluster, max_connections, connect_timeout, node_timeout, silence_limit, \
@@ -256,10 +256,10 @@ fn unix(path: &str, query: &str) -> Result<RedisOptions, OpenError> {
     extra.options(vec![server(addr, settings)?], false, false)
 }
 
-/// The way to one server.
+/// The connection info of one server.
 fn server(addr: ConnectionAddr, settings: RedisConnectionInfo) -> Result<ConnectionInfo, OpenError> {
-    // It cannot fail for an address; its error is not shown, because it might show one.
-    let plain = addr.into_connection_info().map_err(|_| wrong("an address that makes no sense"))?;
+    // It cannot fail for a valid address; its error is not shown, because it might contain a password.
+    let plain = addr.into_connection_info().map_err(|_| wrong("an address that is not valid"))?;
     Ok(plain.set_redis_settings(settings))
 }
 

@@ -1,4 +1,4 @@
-//! Owns how a row becomes commands: its values as arguments, without an allocation per row.
+//! Owns the encoding of a row as commands: its values as arguments, without an allocation per row.
 //! Must not know replies or connections.
 
 use batchsql_core::exhaustive::Value;
@@ -17,12 +17,12 @@ pub(crate) struct Encoded {
     pub(crate) second: Option<Packed>,
 }
 
-/// Makes the commands of a batch.
+/// Encodes the commands of a batch.
 pub(crate) struct Encoder<'a> {
     plan: &'a RedisPlan,
     columns: Vec<ColumnView<'a>>,
     scratch: Vec<u8>,
-    /// Commands whose memory is used again.
+    /// Commands whose memory is reused.
     spare: Vec<Packed>,
 }
 
@@ -35,7 +35,7 @@ impl<'a> Encoder<'a> {
     /// The commands of one row.
     ///
     /// # Errors
-    /// The row makes no command; the others may.
+    /// This row cannot be encoded; the others may.
     pub(crate) fn row(&mut self, row: usize) -> Result<Encoded, SinkError> {
         let plan = self.plan;
         let command = match &plan.shape {
@@ -60,21 +60,21 @@ impl<'a> Encoder<'a> {
         Ok(only(command))
     }
 
-    /// Takes commands back that were sent, for the memory.
+    /// Takes back sent commands to reuse their memory.
     #[inline]
     pub(crate) fn recycle(&mut self, Encoded { command, second }: Encoded) {
         self.spare.push(command);
         self.spare.extend(second);
     }
 
-    /// What a row overwrites, to be compared with that of other rows.
+    /// The key of what a row overwrites, for comparison with other rows.
     pub(crate) fn overwrite_key(&mut self, row: usize) -> Option<Vec<u8>> {
         let command = self.row(row).ok()?.command;
         let mut overwrite_key = command.argument(self.plan.key_argument?).to_vec();
         if let Shape::Simple { columns, .. } = &self.plan.shape
             && columns.len() > 1
         {
-            // A member of a sorted set. No length can be mistaken for another, because the length of the key is included.
+            // A member of a sorted set. The length of the key is included, so that different pairs cannot be equal.
             let length = overwrite_key.len() as u64;
             overwrite_key.extend_from_slice(&length.to_le_bytes());
             overwrite_key.extend_from_slice(command.argument(command.len() - 1));
@@ -112,7 +112,7 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    /// Names and values, without those that are `NULL`.
+    /// Adds names and values, except those that are `NULL`.
     fn fields(&mut self, command: &mut Packed, fields: &[Field], row: usize) {
         for field in fields {
             match self.columns[field.column].get(row) {
@@ -271,9 +271,10 @@ impl<'a> Encoder<'a> {
     }
 }
 
-/// Whether a double can hold an integer. Fractions are nobody's integers: they are as near as a double comes.
+/// Whether a double can represent an integer exactly. Fractions are not checked: they become the nearest
+/// double.
 fn is_exact(score: ValueRef<'_>) -> bool {
-    // Every number of up to 53 bits, and larger ones that end in as many zeros.
+    // Every number of up to 53 bits, and larger ones that end in enough zero bits.
     let holds = |size: u64| size == 0 || 64 - size.leading_zeros() - size.trailing_zeros() <= f64::MANTISSA_DIGITS;
     match score.exhaustive() {
         Value::I64(v) => holds(v.unsigned_abs()),

@@ -1,12 +1,12 @@
-//! Owns what the texts behind `ERR` mean, which has no code of its own.
-//! Must not know commands or rows; the texts are compared and never repeated, because some quote arguments.
+//! Owns the meaning of the texts after `ERR`, which has no specific code.
+//! Must not know commands or rows; the texts are compared and never included, because some quote arguments.
 //!
-//! Three lists: what a server says of the command itself, so that trying again gives the same; what proxies say when they
-//! lost a server after they may have passed the command on; everything else is tried again.
+//! Two lists: errors about the command itself, for which a retry gives the same result; and errors of proxies that
+//! lost a server after they may have forwarded the command. Everything else is retried.
 
 use batchsql_core::ErrorClass::{self, Row, Transient, Unknown};
 
-/// Texts that quote nothing, with what people read.
+/// Texts that quote nothing, with our messages.
 const OF_VALUES: [(&str, &str); 12] = [
     (
         "value is not an integer or out of range",
@@ -37,7 +37,7 @@ const OF_VALUES: [(&str, &str); 12] = [
     ),
 ];
 
-/// Beginnings of what servers say of a command that will never be taken, in lower case.
+/// Prefixes of errors for a command that will never be accepted, in lower case.
 const OF_COMMANDS: [&str; 42] = [
     "unknown command",
     "unknown subcommand",
@@ -84,7 +84,7 @@ const OF_COMMANDS: [&str; 42] = [
     "tsdb:",
 ];
 
-/// Beginnings of what proxies say when they may have passed the command on (Twemproxy, Codis), in lower case.
+/// Prefixes of errors of proxies that may have forwarded the command (Twemproxy, Codis), in lower case.
 const OF_PROXIES: [&str; 7] = [
     "connection timed out",
     "connection reset by peer",
@@ -95,7 +95,7 @@ const OF_PROXIES: [&str; 7] = [
     "backend conn",
 ];
 
-/// What the text behind `ERR` means, and what people read.
+/// The class and the message for the text after `ERR`.
 pub(crate) fn meaning(text: &str) -> (ErrorClass, &'static str) {
     if let Some((_, shown)) = OF_VALUES.iter().find(|(known, _)| *known == text) {
         return (Row, shown);
@@ -106,7 +106,7 @@ pub(crate) fn meaning(text: &str) -> (ErrorClass, &'static str) {
     } else if OF_PROXIES.iter().any(begins) {
         (Unknown, "the proxy lost the server, so it is not known whether the command was executed")
     } else {
-        (Transient, "the server refused the command with words that are not known here")
+        (Transient, "the server refused the command with a message that is not known here")
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 pub(crate) type Task<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Delay between the starts of two attempts: a server that answers within it is the only one that is asked.
+/// Delay between the starts of two attempts: a server that answers within it is the only one that is queried.
 const STAGGER_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Delay of the attempt number `turn`; at most a quarter of the limit, so that the last attempt has most of the time.
@@ -17,7 +17,7 @@ pub(crate) fn stagger_delay(turn: usize, limit: Duration) -> Duration {
     STAGGER_INTERVAL.saturating_mul(turns).min(limit / 4)
 }
 
-/// The results in the order in which they come.
+/// The results in the order in which they complete.
 pub(crate) async fn join_all<T>(tasks: Vec<Task<'_, T>>) -> Vec<T> {
     let mut results = Vec::with_capacity(tasks.len());
     drive(tasks, |result| {
@@ -28,7 +28,7 @@ pub(crate) async fn join_all<T>(tasks: Vec<Task<'_, T>>) -> Vec<T> {
     results
 }
 
-/// The first success; the others are given up. Or every error, in the order in which they come.
+/// Returns the first success and drops the other tasks, or returns every error, in the order of completion.
 pub(crate) async fn first_ok<T, E>(tasks: Vec<Task<'_, Result<T, E>>>) -> Result<T, Vec<E>> {
     let mut errors = Vec::new();
     let found = drive(tasks, |result| match result {
@@ -41,7 +41,7 @@ pub(crate) async fn first_ok<T, E>(tasks: Vec<Task<'_, Result<T, E>>>) -> Result
     found.await.ok_or(errors)
 }
 
-/// Runs the tasks until `take` has found something in a result, or none is left.
+/// Runs the tasks until `take` returns a value for a result, or none is left.
 async fn drive<T, F>(mut tasks: Vec<Task<'_, T>>, mut take: impl FnMut(T) -> Option<F>) -> Option<F> {
     poll_fn(|context| {
         let mut found = None;

@@ -25,8 +25,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Which command the rows of a table become is said by [`RedisOptions::command`]; see [`Command`] for what each one
-//! writes, and [`Key`] for how keys are made. Rows of a table without a command become hashes when its schema
+//! [`RedisOptions::command`] sets which command the rows of a table become; see [`Command`] for what each one
+//! writes, and [`Key`] for how keys are built. Rows of a table without a command become hashes when its schema
 //! declares a key: `table:key` with a field for each other column.
 //!
 //! # Types
@@ -35,85 +35,84 @@
 //! |---|---|
 //! | bool | `1`, `0` |
 //! | i16, i32, i64, u64 | digits |
-//! | f32, f64 | the shortest digits that give the same number back, `1e300`, `inf`, `-inf`, `nan` |
+//! | f32, f64 | the shortest digits that identify the number, `1e300`, `inf`, `-inf`, `nan` |
 //! | decimal, text, json | as given |
-//! | bytes | as they are |
+//! | bytes | unchanged |
 //! | uuid | hyphenated, lower case |
 //! | date, time, timestamp, timestamptz | ISO 8601 with microseconds, `timestamptz` with `+00:00` |
-//! | `NULL` | Redis has none; see [`Command`] for what each command does with it |
+//! | `NULL` | Redis has no `NULL`; see [`Command`] for the effect in each command |
 //!
-//! # What a batch is
+//! # Batches
 //!
-//! There is no transaction: each row has the outcome of its own command, and the other rows of its batch have theirs.
-//! Rows that the server refuses for a reason that will pass (no memory, loading, a failover) are written again later,
-//! also when other rows of their batch were written meanwhile. A row that a later row of its batch has overwritten is
-//! not written again: it ends as rejected, with the error of the server. Elements of lists, entries of streams and
-//! messages do not overwrite each other, so a row that is written again may come after its successors. An entry of a
-//! stream with an id of its own is then refused by the server, as its id is not above the last one.
+//! There is no transaction: each row has the outcome of its own command. Rows that the server rejects with a
+//! transient error (no memory, loading, a failover) are retried later, even if other rows of their batch were written
+//! in the meantime. A row that a later row of its batch has overwritten is not retried: it ends as rejected, with the
+//! error of the server. Elements of lists, entries of streams and messages do not overwrite each other, so a retried
+//! row may come after later rows. The server then rejects an entry of a stream with its own id, because its id is not
+//! above the last one.
 //!
-//! `Isolation::AtomicBatch` is refused when the pipeline is started, because Redis cannot undo a part of a batch;
-//! with `flush_size` 1 every batch is one row.
+//! `Isolation::AtomicBatch` is rejected when the pipeline starts, because Redis cannot roll back a part of a
+//! batch; with `flush_size` 1 every batch is one row.
 //!
-//! # Order, and what is repeated
+//! # Order and retries
 //!
-//! **Declare the key of what is overwritten** (`Conflict::replace`, `Conflict::ignore`). Then rows of one key keep their
-//! order, and an older row is never written over a newer one, whatever is written again. Without a declared key
-//! batches are independent of each other: two of them may be written in any order, and one that waits for memory
-//! may be overtaken. `Ordering::PerTable` keeps the order then, one batch at a time.
+//! **Declare the key of rows that overwrite each other** (`Conflict::replace`, `Conflict::ignore`). Then rows of one
+//! key keep their order, and an older row never overwrites a newer one, even with retries. Without a declared key
+//! batches are independent of each other: two of them may be written in any order, and a later one may be written
+//! before one that waits for memory. `Ordering::PerTable` then keeps the order, one batch at a time.
 //!
-//! When a connection breaks, rows whose replies came have their outcomes. Of the others, strings, hashes, documents and
-//! members of sorted sets with a declared key, and members of sets in any case, are written again, because that is
-//! harmless. With `Conflict::ignore` a row that the first attempt wrote is then reported as ignored, because the server
-//! says only that its key is there. All other rows end as unknown.
+//! If a connection breaks, rows whose replies were received have their outcomes. Of the others, strings, hashes,
+//! documents and members of sorted sets with a declared key, and members of sets in any case, are retried, because
+//! that is harmless. With `Conflict::ignore` a row that the first attempt wrote is then reported as ignored, because
+//! the server reports only that its key exists. All other rows end as unknown.
 //!
 //! # Errors
 //!
-//! An error that is not known here, as a proxy or a module may send, is tried again for `retry_for`, for its row alone. A
-//! value above the limits of the server (`proto-max-bulk-len`, `client-query-buffer-limit`) rejects its row alone.
+//! An unknown error, for example of a proxy or a module, is retried for `retry_for`, for its row only. A value above
+//! the limits of the server (`proto-max-bulk-len`, `client-query-buffer-limit`) rejects only its row.
 //!
-//! A row of a hash with `NULL` is two commands in a `MULTI`. Where the server refuses transactions, tables with
-//! nullable fields are refused. If it begins to refuse them later, the replies of the two commands decide; a row of
-//! which only one was executed is unknown.
+//! A row of a hash with `NULL` is two commands in a `MULTI`. If the server rejects transactions, tables with
+//! nullable fields are rejected. If it starts to reject them later, the replies of the two commands decide; a row
+//! with only one executed command is unknown.
 //!
 //! # Abandoned writes
 //!
-//! A batch that is given up after `statement_timeout` or [`node_timeout`](RedisOptions::node_timeout), or whose
-//! connection breaks, may still be executed: the server may stall, or the network deliver the commands later. So that it
-//! does not overwrite newer rows, the next batch of that lane (rows with a declared key, or `Ordering::PerTable`) waits
-//! until its connections are gone: the sink ends those that were left in the middle with `CLIENT KILL ID`, from another
-//! connection to the same server, and looks at `CLIENT LIST`. Where the `run_id` of the server is another one, it was
-//! started again or replaced, and its old connections count for nothing.
+//! A batch that is abandoned after `statement_timeout` or [`node_timeout`](RedisOptions::node_timeout), or whose
+//! connection breaks, may still be executed: the server may stall, or the network may deliver the commands later. So
+//! that it does not overwrite newer rows, the next batch of that lane (rows with a declared key, or
+//! `Ordering::PerTable`) waits until its connections are gone: the sink ends the interrupted ones with `CLIENT KILL
+//! ID`, from another connection to the same server, and checks `CLIENT LIST`. If the `run_id` of the server has
+//! changed, it was restarted or replaced, and its old connections no longer matter.
 //!
-//! - It costs one round trip for each connection that is made, none for a batch.
-//! - It needs the rights to `CLIENT ID`, `CLIENT KILL`, `CLIENT LIST` and `INFO`. Without them there is one warning when
-//!   rows with an order are written.
-//! - Where connections cannot be ended, the lane waits for [`RedisOptions::late_write_limit`]; without that, it goes on
-//!   at once, and the order of its rows is not promised after such a batch. Behind a proxy that shares connections
-//!   between clients, set [`AbandonedWrites::Wait`]: nothing is killed then.
-//! - Where a proxy says that it lost the server (`upstream failure`, `Connection timed out`), nothing can be ended either: the
-//!   command may still come from a connection of the proxy.
-//! - Behind sentinels a master that cannot be reached is waited for until most of the sentinels (at least two) name the same
-//!   other server, or one that is named says itself that it is the master.
-//! - In a cluster a node that cannot be reached is waited for until the other nodes say that its slots went elsewhere.
+//! - It costs one round trip for each new connection, none per batch.
+//! - It needs the rights to `CLIENT ID`, `CLIENT KILL`, `CLIENT LIST` and `INFO`. Without them the sink logs one
+//!   warning when ordered rows are written.
+//! - If connections cannot be ended, the lane waits for [`RedisOptions::late_write_limit`]; without that setting it
+//!   continues at once, and the order of its rows is not guaranteed after such a batch. Behind a proxy that shares
+//!   connections between clients, set [`AbandonedWrites::Wait`]: nothing is killed then.
+//! - If a proxy reports that it lost the server (`upstream failure`, `Connection timed out`), nothing can be ended
+//!   either: the command may still arrive from a connection of the proxy.
+//! - Behind sentinels the lane waits for an unreachable master until a majority of the sentinels (at least two) name
+//!   the same other server, or a named server itself reports that it is the master.
+//! - In a cluster the lane waits for an unreachable node until the other nodes report that its slots have moved.
 //! - No connection is ended when this process crashes.
 //!
 //! # Rights
 //!
-//! A user needs the right to the keys and to the commands of its tables: those of [`Command`]'s table, `MULTI` and
-//! `EXEC` for hashes with nullable fields, `SELECT` for a database other than 0, `CLUSTER SLOTS` for a cluster. For the
-//! order after abandoned writes, `CLIENT` and `INFO`, see above. `CONFIG GET` is asked for the limits; without it, large
-//! commands are sent alone. `ROLE` is asked for behind sentinels.
-//! `COMMAND INFO` is asked for about raw commands; without it, or when it is renamed, their first argument
-//! counts as the key.
+//! A user needs rights to the keys and to the commands of its tables: those of [`Command`]'s table, `MULTI` and
+//! `EXEC` for hashes with nullable fields, `SELECT` for a database other than 0, `CLUSTER SLOTS` for a cluster. For
+//! the order after abandoned writes, `CLIENT` and `INFO`, see above. `CONFIG GET` reads the limits; without it, large
+//! commands are sent alone. `ROLE` is used behind sentinels. `COMMAND INFO` is used for raw commands; without it, or
+//! if it is renamed, their first argument counts as the key.
 //!
 //! # Servers
 //!
-//! Made for Redis 6 and later, and tested with 7. Older servers, which know only version 2 of the protocol, cost a
-//! `PING` for each batch, because without version 3 the client does not report when a connection was lost.
+//! For Redis 6 and later, tested with 7. Older servers, which support only version 2 of the protocol, cost a
+//! `PING` per batch, because without version 3 the client does not report a lost connection.
 //!
-//! A server that says that it is a replica (`READONLY`) is connected to anew for the next attempt, so that a failover
-//! behind one name is followed. In a cluster, a node that stalls holds the others up for
-//! [`node_timeout`](RedisOptions::node_timeout) and no longer.
+//! If a server reports that it is a replica (`READONLY`), the next attempt opens a new connection, so that it follows
+//! a failover behind one name. In a cluster, a node that stalls delays the others for at most
+//! [`node_timeout`](RedisOptions::node_timeout).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -1,4 +1,4 @@
-//! Owns what a server takes at most in one command, and what is said of rows beyond it.
+//! Owns the server's limits for one command, and the errors of rows beyond them.
 //! Must not know connections or columns.
 //!
 //! A server answers a value above `proto-max-bulk-len` with an error and closes the connection; above
@@ -11,17 +11,17 @@ use crate::client::text;
 use crate::encode::Encoded;
 use crate::packed::Packed;
 
-/// Smaller commands are below every limit.
+/// Smaller commands are below every possible limit.
 const ALWAYS_TAKEN: usize = 1 << 20;
 
-/// The limits of a server, as it states them; `None` where it does not.
+/// The limits that a server reports; `None` if it does not report one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct ServerLimits {
     bulk: Option<usize>,
     query_buffer: Option<usize>,
 }
 
-/// Bytes of the commands of a row.
+/// Size of the commands of a row, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CommandSize {
     total: usize,
@@ -32,9 +32,9 @@ pub(crate) struct CommandSize {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum SendWay {
     Together,
-    /// After the replies to what was sent before: it may be the end of the connection.
+    /// After the replies to all earlier commands: it may end the connection.
     Alone,
-    /// It was above a limit when the server was asked.
+    /// It was above a limit when the limits were last queried.
     AfterQuestion,
 }
 
@@ -49,17 +49,17 @@ impl CommandSize {
 }
 
 impl ServerLimits {
-    /// How many questions [`ask`](Self::ask) adds.
+    /// The number of queries that [`ask`](Self::ask) adds.
     pub(crate) const QUESTIONS: usize = 2;
 
-    /// Adds the questions whose replies [`new`](Self::new) reads.
+    /// Adds the queries whose replies [`new`](Self::new) reads.
     pub(crate) fn ask(questions: &mut Pipeline) {
         for name in ["proto-max-bulk-len", "client-query-buffer-limit"] {
             questions.cmd("CONFIG").arg("GET").arg(name);
         }
     }
 
-    /// Where `CONFIG` is forbidden or unknown, nothing is known.
+    /// If `CONFIG` is forbidden or unknown, the limits are not known.
     pub(crate) fn new(replies: &[Value]) -> Self {
         let limit = |reply: Option<&Value>| match reply? {
             Value::Array(pair) => text(pair.get(1)?).parse().ok(),
@@ -81,7 +81,7 @@ impl ServerLimits {
         }
     }
 
-    /// The error of a row whose largest argument has so many bytes, if the server would not take it.
+    /// The error of a row whose largest argument has this many bytes, if the server would reject it.
     pub(crate) fn refusal(&self, largest: usize) -> Option<SinkError> {
         let limits = [(self.bulk, "proto-max-bulk-len"), (self.query_buffer, "client-query-buffer-limit")];
         limits.into_iter().find_map(|(limit, name)| {
@@ -94,13 +94,14 @@ impl ServerLimits {
     }
 }
 
-/// Whether this is the last word of a server to a command that is too large: it has executed nothing after it.
+/// Whether this is the final error of a server for a command that is too large: it has executed nothing after
+/// it.
 pub(crate) fn is_end(error: &ServerError) -> bool {
     let texts = ["Protocol error: invalid bulk length", "Protocol error: invalid multibulk length"];
     error.code() == "ERR" && error.details().is_some_and(|details| texts.contains(&details))
 }
 
-/// The error of the row that got this last word.
+/// The error of the row that got this final error.
 pub(crate) fn refused(largest: usize) -> SinkError {
     too_large(&format!(
         "a value of the row has {largest} bytes, more than proto-max-bulk-len at the server; raise it, or split the value"

@@ -1,4 +1,4 @@
-//! Owns one connection to one server: what is sent on it, what comes back, and whether it may still be used.
+//! Owns one connection to one server: sending, receiving, and whether it may still be used.
 //! Must not know rows, commands of tables, or how connections are kept.
 
 use std::sync::Arc;
@@ -17,26 +17,26 @@ use crate::wire::Wire;
 
 /// One connection to one server, used by one batch at a time.
 ///
-/// It may be used again only when every reply was read: a link that was left in the middle is dropped, which
-/// closes it.
+/// It may be reused only after every reply was read: a link that was interrupted during a batch is dropped,
+/// which closes it.
 pub(crate) struct Link {
-    /// How the server names it.
+    /// Its identity at the server.
     pub(crate) client: Arc<Client>,
     pub(crate) limits: ServerLimits,
-    /// For questions. Batches have the wire to themselves.
+    /// For queries. Batches use the wire directly.
     connection: MultiplexedConnection,
     wire: Wire,
     driver: JoinHandle<()>,
-    /// The replies to the last batch, as far as they have come.
+    /// The replies to the last batch received so far.
     replies: Vec<Value>,
     is_lost: Arc<AtomicBool>,
     /// Something was sent, and not all replies were read.
     is_busy: bool,
-    /// The server takes no writes any more: behind its name there may be another one by now.
+    /// The server no longer accepts writes: its name may now lead to another server.
     is_outdated: bool,
-    /// How long the answer to a question may take.
+    /// How long the answer to a query may take.
     answer_timeout: Duration,
-    /// With version 2 of the protocol the client does not say when a connection is lost.
+    /// Whether the client reports a lost connection; with version 2 of the protocol it does not.
     pub(crate) reports_loss: bool,
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct Link {
 pub(crate) struct Parts {
     pub(crate) connection: MultiplexedConnection,
     pub(crate) wire: Wire,
-    /// Carries the bytes.
+    /// The task that transfers the bytes.
     pub(crate) driver: JoinHandle<()>,
     pub(crate) is_lost: Arc<AtomicBool>,
     pub(crate) answer_timeout: Duration,
@@ -69,13 +69,13 @@ impl Link {
         }
     }
 
-    /// Sends commands together; `replies` is how many replies they have.
+    /// Sends commands together; `replies` is their number of replies.
     ///
     /// # Errors
-    /// The connection broke, or the server closes it after its last reply; the error has the replies that came.
+    /// The connection broke, or the server closes it after its last reply; the error has the received replies.
     ///
     /// # Cancel safety
-    /// When it is dropped, the link is of no more use and says so.
+    /// If the future is dropped, the link is marked as unusable.
     pub(crate) async fn send(&mut self, commands: &[u8], replies: usize) -> Result<Vec<Value>, Vec<Value>> {
         self.is_busy = true;
         self.replies = Vec::with_capacity(replies);
@@ -83,7 +83,7 @@ impl Link {
         let is_answered = self.wire.exchange(commands, replies, &mut self.replies).await.is_ok();
         let values = std::mem::take(&mut self.replies);
         self.note(&values);
-        // After its last word the server executes nothing more of what was sent, and closes.
+        // After its final error the server executes no further command and closes the connection.
         let is_over = matches!(values.last(), Some(Value::ServerError(error)) if is_end(error));
         if is_answered || is_over {
             sending.answered();
@@ -95,14 +95,14 @@ impl Link {
         Ok(values)
     }
 
-    /// The replies that have come to a `send` that was dropped.
+    /// The replies received by a `send` that was dropped.
     pub(crate) fn replies_so_far(&mut self) -> Vec<Value> {
         let values = std::mem::take(&mut self.replies);
         self.note(&values);
         values
     }
 
-    /// What the replies say of the server and of what is before it.
+    /// Records what the replies show about the server and a proxy.
     fn note(&mut self, values: &[Value]) {
         self.is_outdated |= has_error(values, |error| is_of_another_role(code_of(error)));
         if has_error(values, is_of_lost_server) {
@@ -110,7 +110,7 @@ impl Link {
         }
     }
 
-    /// Sends one command, whose answer may take as long as a connection.
+    /// Sends one command. Its answer may take up to the connect timeout.
     ///
     /// # Cancel safety
     /// As [`send`](Self::send).
@@ -124,7 +124,7 @@ impl Link {
         answer
     }
 
-    /// Sends several questions; refusals are among the replies.
+    /// Sends several queries; errors are among the replies.
     ///
     /// # Cancel safety
     /// As [`send`](Self::send).
@@ -136,7 +136,7 @@ impl Link {
         result
     }
 
-    /// Asks the server for its limits: they may have been changed since the connection was made.
+    /// Queries the server's limits, which may have changed since the connection was opened.
     pub(crate) async fn ask_limits(&mut self) -> RedisResult<()> {
         let mut questions = Pipeline::with_capacity(ServerLimits::QUESTIONS);
         ServerLimits::ask(&mut questions);
@@ -144,7 +144,7 @@ impl Link {
         Ok(())
     }
 
-    /// Whether the server is there. Who may not ask is answered too.
+    /// Whether the server answers. An error for a missing right is an answer too.
     pub(crate) async fn is_alive(&mut self) -> bool {
         match self.ask(&redis::cmd("PING")).await {
             Ok(_) => true,
@@ -152,17 +152,17 @@ impl Link {
         }
     }
 
-    /// Whether it can be used, as far as this side knows.
+    /// Whether it can be used, as far as the client knows.
     pub(crate) fn is_usable(&self) -> bool {
         !self.is_busy && !self.is_outdated && !self.is_lost.load(Ordering::Acquire)
     }
 
-    /// Whether the server says that it is not the one that takes writes.
+    /// Whether the server reported that it does not accept writes.
     pub(crate) fn is_outdated(&self) -> bool {
         self.is_outdated
     }
 
-    /// Says that it was left in a state that the next batch must not meet.
+    /// Marks that its state must not affect the next batch.
     pub(crate) fn mark_unusable(&mut self) {
         self.is_busy = true;
     }
@@ -170,12 +170,12 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        // Closes the connection also when replies are outstanding.
+        // Closes the connection even if replies are pending.
         self.driver.abort();
     }
 }
 
-/// Whether there is such an error.
+/// Whether there is such an error, also inside a transaction.
 fn has_error(values: &[Value], is_such: impl Fn(&ServerError) -> bool) -> bool {
     let is_error = |value: &Value| matches!(value, Value::ServerError(error) if is_such(error));
     values.iter().any(|value| match value {

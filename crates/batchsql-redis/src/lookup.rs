@@ -1,5 +1,5 @@
-//! Owns how the columns that a command names are found in a schema, and whether the schema fits the command.
-//! Must not know which commands there are.
+//! Owns the lookup of a command's columns in a schema, and the check whether the schema fits the command.
+//! Must not know which commands exist.
 
 use batchsql_core::exhaustive::Type;
 use batchsql_core::{Column, ColumnType, Conflict, Schema};
@@ -8,10 +8,10 @@ use crate::command::{Key, KeyParts, Ttl, TtlKind};
 use crate::shape::{Field, KeyPlan, TtlPlan};
 use crate::types::escape_key;
 
-/// Looks up the columns that a command names, and finds those that nothing uses.
+/// Looks up the columns that a command names, and finds the unused ones.
 pub(crate) struct Columns<'a> {
     pub(crate) schema: &'a Schema,
-    /// Those that something uses, by number.
+    /// The used columns, by number.
     pub(crate) used: Vec<usize>,
 }
 
@@ -50,9 +50,11 @@ impl Columns<'_> {
                 (format!("{prefix}:").into_bytes(), columns, true)
             }
             KeyParts::OfRow if schema.key_columns().is_empty() => {
-                return Err("it declares no key to make redis keys of; declare one with a conflict rule, for example \
+                return Err(
+                    "it declares no key to build redis keys from; declare one with a conflict rule, for example \
                             Conflict::replace([\"id\"]), or choose the key with Key::prefixed"
-                    .into());
+                        .into(),
+                );
             }
             KeyParts::OfRow => {
                 self.used.extend(schema.key_columns());
@@ -85,14 +87,14 @@ impl Columns<'_> {
                 let index = self.find(name, "time to live")?;
                 let ty = self.schema.columns()[index].column_type();
                 if Kind::of(ty) != Kind::Integer {
-                    return Err(format!("its column {name:?} is the time to live, but no integer (seconds)"));
+                    return Err(format!("its column {name:?} is the time to live, but not an integer (seconds)"));
                 }
                 TtlPlan::Column(index)
             }
         })
     }
 
-    /// The columns that nothing else uses.
+    /// The columns that are not used otherwise.
     pub(crate) fn rest(&mut self, name: impl Fn(&str) -> Vec<u8>) -> Box<[Field]> {
         let columns = self.schema.columns().iter().enumerate().filter(|(index, _)| !self.used.contains(index));
         columns.map(|(column, declared)| Field { name: name(declared.name()).into(), column }).collect()
@@ -102,7 +104,7 @@ impl Columns<'_> {
         match self.schema.columns().iter().enumerate().find(|(index, _)| !self.used.contains(index)) {
             None => Ok(()),
             Some((_, column)) => Err(format!(
-                "{word} has no use for its column {:?}; remove the column, or choose another command",
+                "{word} does not use its column {:?}; remove the column, or choose another command",
                 column.name()
             )),
         }
@@ -111,12 +113,12 @@ impl Columns<'_> {
     pub(crate) fn no_rule(&self, word: &str) -> Result<(), String> {
         match self.schema.conflict() {
             Conflict::None => Ok(()),
-            _ => Err(format!("{word} knows no conflicts; declare no conflict rule")),
+            _ => Err(format!("{word} supports no conflict rule; declare no conflict rule")),
         }
     }
 
-    /// Whether the command can do what the conflict rule says. `overwrites` are the columns that say what a row
-    /// overwrites.
+    /// Checks that the command supports the conflict rule. `overwrites` are the columns that determine what a
+    /// row overwrites.
     pub(crate) fn check_rule(&self, word: &str, overwrites: &[usize], can_overwrite: bool) -> Result<(), String> {
         let key = self.schema.key_columns();
         if *self.schema.conflict() == Conflict::None {
@@ -129,7 +131,7 @@ impl Columns<'_> {
                 names.join(", ")
             };
             return Err(format!(
-                "its conflict key is ({}), but for {word} the columns ({}) say what a row overwrites; make them the same",
+                "its conflict key is ({}), but for {word} the columns ({}) decide what a row overwrites; make them the same",
                 names(key),
                 names(overwrites)
             ));
@@ -145,10 +147,10 @@ impl Columns<'_> {
                 Ok(())
             }
             Conflict::Update { .. } => Err(format!(
-                "{word} cannot overwrite some columns of a row that is there and set the others of a new one; use \
+                "{word} cannot overwrite some columns of an existing row and set the others of a new one; use \
                  Conflict::replace, or a schema of the columns to overwrite"
             )),
-            _ => Err(format!("{word} does not know this conflict rule")),
+            _ => Err(format!("{word} does not support this conflict rule")),
         }
     }
 }
@@ -161,7 +163,7 @@ pub(crate) fn is_float(ty: ColumnType) -> bool {
     Kind::of(ty) == Kind::Float
 }
 
-/// What a column is to Redis where it must be a number.
+/// The kind of a column that must be a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Integer,

@@ -1,5 +1,5 @@
-//! Owns the settings: where the server is and how it is reached, the commands of the tables.
-//! Must not know rows or connections, or how a DSN is read.
+//! Owns the settings: the address of the server, the connection options, the commands of the tables.
+//! Must not know rows or connections, or how a DSN is parsed.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,19 +11,20 @@ use redis::{ConnectionInfo, ProtocolVersion};
 use crate::command::Command;
 use crate::transport::TlsClient;
 
-/// What is done about a batch that was given up after it was sent, before the next batch of rows with an order.
+/// What happens to a batch that was abandoned after it was sent, before the next batch of ordered rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum AbandonedWrites {
-    /// Its connection is ended with `CLIENT KILL`, from another one, and the next batch waits until it is gone.
+    /// The sink ends its connection with `CLIENT KILL`, from another one, and the next batch waits until it is
+    /// gone.
     #[default]
     Kill,
     /// Nothing is killed, and `CLIENT` is not used; the next batch waits for [`RedisOptions::late_write_limit`]. For
-    /// proxies that share the connections of the server between their clients.
+    /// proxies that share server connections between clients.
     Wait,
 }
 
-/// Where the server is, and what rows become.
+/// Connection settings, and the commands that rows become.
 ///
 /// As a DSN:
 ///
@@ -33,14 +34,15 @@ pub enum AbandonedWrites {
 /// | `rediss://…` | the same with TLS (feature `tls`) |
 /// | `unix:///path?db=0&user=…&pass=…` | a Unix socket |
 /// | `redis://[user[:password]@]host[:port],host[:port]…?cluster=true` | a cluster, by some of its nodes |
-/// | `redis+sentinel://[user[:password]@]host[:port],host[:port]…/master[/database]` | the master of that name, as these sentinels (default port 26379) name it; `rediss+sentinel://…` with TLS to both |
+/// | `redis+sentinel://[user[:password]@]host[:port],host[:port]…/master[/database]` | the master with that name, as reported by these sentinels (default port 26379); `rediss+sentinel://…` with TLS to both |
 ///
 /// with the parameters `max_connections` (default 4), `abandoned_writes` (`kill` or `wait`, default `kill`),
-/// `late_write_limit` (seconds, decimals allowed; default: not known), `connect_timeout` (seconds for one connection attempt, above 0,
-/// decimals allowed; default 5), `node_timeout` (seconds, decimals allowed; default 10; for clusters), `silence_limit`
-/// (seconds; default 30), `protocol` (`2` or `3`), for sentinels `sentinel_user` and `sentinel_password` and, for TLS,
-/// `ca` (a file of certificates in PEM form, instead of the system's), `cert` and `key` (files of the client's certificate
-/// and its key in PEM form, where the server asks for one). Percent-encode what has a meaning in URLs.
+/// `late_write_limit` (seconds, decimals allowed; default: not known), `connect_timeout` (seconds for one connection
+/// attempt, above 0, decimals allowed; default 5), `node_timeout` (seconds, decimals allowed; default 10; for
+/// clusters), `silence_limit` (seconds; default 30), `protocol` (`2` or `3`), for sentinels `sentinel_user` and
+/// `sentinel_password` and, for TLS, `ca` (a file of certificates in PEM form, instead of the system's), `cert` and
+/// `key` (files of the client's certificate and its key in PEM form, if the server requires one). Percent-encode
+/// characters that are special in URLs.
 ///
 /// ```
 /// use batchsql_redis::RedisOptions;
@@ -53,10 +55,10 @@ pub enum AbandonedWrites {
 pub struct RedisOptions {
     /// One server, or some nodes of a cluster, or the hosts of the sentinels with the user of the master.
     pub(crate) seeds: Vec<ConnectionInfo>,
-    /// They name the server.
+    /// The sentinels, if they name the server.
     pub(crate) sentinels: Option<Sentinels>,
     pub(crate) is_cluster: bool,
-    /// `None`: version 3 where the server has it.
+    /// `None`: version 3 if the server supports it.
     pub(crate) protocol: Option<ProtocolVersion>,
     pub(crate) max_connections: usize,
     pub(crate) connect_timeout: Duration,
@@ -69,7 +71,7 @@ pub struct RedisOptions {
     pub(crate) commands: Commands,
 }
 
-/// The sentinels that know a master.
+/// The sentinels that monitor a master.
 #[derive(Debug, Clone)]
 pub(crate) struct Sentinels {
     pub(crate) hosts: Vec<ConnectionInfo>,
@@ -112,87 +114,87 @@ impl fmt::Display for OpenError {
 impl std::error::Error for OpenError {}
 
 impl RedisOptions {
-    /// How many batches are written at once, each on a connection of its own (in a cluster: one to each node that
-    /// it needs); default 4, at least 1.
+    /// The number of concurrent batches, each on its own connection (in a cluster: one to each node that it
+    /// needs); default 4, at least 1.
     #[must_use]
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections.max(1);
         self
     }
 
-    /// How long the making of one connection may take, with the handshake; default 5 s. A
-    /// [`password_provider`](Self::password_provider) has the same time once more.
+    /// How long opening one connection may take, including the handshake; default 5 s. A
+    /// [`password_provider`](Self::password_provider) may take the same time in addition.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// How long the nodes of a cluster may take to answer one batch; default 10 s. The rows of a node that is late
-    /// end as unknown, or are written again where that is harmless; those of the other nodes have their outcomes.
-    /// Choose it some seconds below the pipeline's `statement_timeout`, which ends the whole batch.
+    /// How long the nodes of a cluster may take to answer one batch; default 10 s. The rows of a late node end as
+    /// unknown, or are retried if that is harmless; those of the other nodes have their outcomes. Set it some
+    /// seconds below the pipeline's `statement_timeout`, which ends the whole batch.
     #[must_use]
     pub fn node_timeout(mut self, timeout: Duration) -> Self {
         self.node_timeout = timeout;
         self
     }
 
-    /// What is done about a batch that was given up; default [`AbandonedWrites::Kill`].
+    /// What happens to an abandoned batch; default [`AbandonedWrites::Kill`].
     #[must_use]
     pub fn abandoned_writes(mut self, way: AbandonedWrites) -> Self {
         self.abandoned_writes = way;
         self
     }
 
-    /// How long a batch that was given up may still take effect where its connection cannot be ended: the time for
-    /// which the system sends again what was not acknowledged (Linux: about 15 minutes, `net.ipv4.tcp_retries2`), and
-    /// the longest stall of the server. A lane with an order waits so long before its next batch. Default: not known;
-    /// then the lane goes on at once, and the order of its rows is not promised after such a batch.
+    /// How long an abandoned batch may still take effect if its connection cannot be ended: the time for which the
+    /// system retransmits unacknowledged data (Linux: about 15 minutes, `net.ipv4.tcp_retries2`), plus the longest
+    /// stall of the server. An ordered lane waits this long before its next batch. Default: not known; then the lane
+    /// continues at once, and the order of its rows is not guaranteed after such a batch.
     #[must_use]
     pub fn late_write_limit(mut self, limit: Duration) -> Self {
         self.late_write_limit = Some(limit);
         self
     }
 
-    /// How long the system at the other end of a TCP connection may answer nothing at all, and (Linux) how long the server
-    /// may take in none of what was sent; default 30 s. After it the connection counts as broken: by keepalive probes, and
-    /// (Linux) by `TCP_USER_TIMEOUT`. Whole seconds from 6 on.
+    /// How long the remote system of a TCP connection may not answer at all, and (Linux) how long the server may
+    /// accept no sent data; default 30 s. After that the connection counts as broken: by keepalive probes, and
+    /// (Linux) by `TCP_USER_TIMEOUT`. Whole seconds, at least 6.
     ///
-    /// Choose it above the longest stall of the server (a long script, a fork, a disk that is slow): while the server reads
-    /// nothing, the buffers between it and this process fill up, and a connection on which more is to be sent is then
-    /// ended, although the system at the other end answers. A connection on which everything was taken in stays.
+    /// Set it above the longest stall of the server (a long script, a fork, a slow disk): while the server reads
+    /// nothing, the buffers between it and this process fill up, and a connection with unsent data is then closed,
+    /// although the remote system answers. A connection without unsent data stays open.
     #[must_use]
     pub fn silence_limit(mut self, limit: Duration) -> Self {
         self.silence_limit = limit;
         self
     }
 
-    /// Where the password comes from, instead of the DSN: for tokens that change. It is asked for when a connection is
-    /// made and the last password is no longer valid or was refused. Open connections stay. A call that takes longer than
-    /// [`connect_timeout`](Self::connect_timeout) is given up, with an error that says so.
+    /// Sets the source of the password, instead of the DSN: for tokens that change. The provider is called when a
+    /// connection is opened and the last password is no longer valid or was rejected. Open connections stay open. A
+    /// call that takes longer than [`connect_timeout`](Self::connect_timeout) fails with an error.
     #[must_use]
     pub fn password_provider(mut self, provider: impl PasswordProvider) -> Self {
         self.password = Some(CachedPassword::new(provider));
         self
     }
 
-    /// What the rows of `table` become (`namespace.table` where the schema has a namespace). Without it, and
+    /// The command for the rows of `table` (`namespace.table` if the schema has a namespace). Without it, and
     /// without a [`default_command`](Self::default_command), rows of schemas that declare a key become hashes
-    /// ([`Command::hash`]), and other schemas are refused.
+    /// ([`Command::hash`]), and other schemas are rejected.
     #[must_use]
     pub fn command(mut self, table: impl Into<String>, command: impl Into<Command>) -> Self {
         self.commands.by_table.insert(table.into(), command.into());
         self
     }
 
-    /// What the rows of every other table become.
+    /// The command for the rows of every other table.
     #[must_use]
     pub fn default_command(mut self, command: impl Into<Command>) -> Self {
         self.commands.default = Some(command.into());
         self
     }
 
-    /// Where the server is, for people.
+    /// The address of the server, for messages.
     pub(crate) fn address(&self) -> String {
         let addresses: Vec<String> = self.seeds.iter().map(|seed| seed.addr().to_string()).collect();
         addresses.join(", ")

@@ -1,9 +1,10 @@
-//! Owns one command in the form in which it is sent.
-//! Must not know rows or which commands there are.
+//! Owns one command in its encoded form.
+//! Must not know rows or which commands exist.
 
 use crate::types::write_digits;
 
-/// No command keeps more memory for the next one: one large row must not make all others large.
+/// The most memory that a command keeps for reuse, in bytes: one large row must not increase the memory of
+/// all others.
 const MOST_KEPT: usize = 4096;
 
 /// A command: `$length`, bytes for each argument. The number of arguments is written before them when it is sent.
@@ -11,7 +12,7 @@ const MOST_KEPT: usize = 4096;
 pub(crate) struct Packed {
     bytes: Vec<u8>,
     arguments: usize,
-    /// Bytes of all arguments and of the largest one, without what the protocol adds.
+    /// Bytes of all arguments and of the largest one, without the protocol overhead.
     total: usize,
     largest: usize,
 }
@@ -51,12 +52,12 @@ impl Packed {
         Arguments(&self.bytes)
     }
 
-    /// The argument of that number; empty when there is none.
+    /// The argument with this number; empty if there is none.
     pub(crate) fn argument(&self, number: usize) -> &[u8] {
         self.arguments().nth(number).unwrap_or_default()
     }
 
-    /// Writes it as it is sent.
+    /// Writes it in the protocol's form.
     #[inline]
     pub(crate) fn append_to(&self, out: &mut Vec<u8>) {
         out.push(b'*');

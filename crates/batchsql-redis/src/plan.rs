@@ -1,5 +1,6 @@
-//! Owns what is decided once per schema: which command its rows become, where each argument comes from, and what
-//! the replies mean. Must not know rows or connections.
+//! Owns the decisions made once per schema: which command its rows become, where each argument comes from, and
+//! what the replies mean.
+//! Must not know rows or connections.
 
 use batchsql_core::{Conflict, ErrorClass, Schema, SinkError};
 
@@ -14,9 +15,9 @@ pub struct RedisPlan {
     /// The argument that decides to which node of a cluster a command goes; the word itself is argument 0.
     /// `None`: any node.
     pub(crate) key_argument: Option<usize>,
-    /// The reply of a command whose row was there already.
+    /// The reply of a command whose row already existed.
     pub(crate) ignored: Option<IgnoredReply>,
-    /// Whether what a row writes is overwritten by a later row with the same key.
+    /// Whether a later row with the same key overwrites a row.
     pub(crate) overwrites: bool,
     /// Whether writing the rows again changes nothing.
     pub(crate) is_repeatable: bool,
@@ -68,7 +69,7 @@ impl RedisPlan {
                 let key = columns.key(&hash.key)?;
                 if nx {
                     return Err(
-                        "HSET cannot leave a whole hash as it is; use Command::document() or another conflict \
+                        "HSET cannot keep an existing hash unchanged; use Command::document() or another conflict \
                                 rule"
                             .into(),
                     );
@@ -87,7 +88,7 @@ impl RedisPlan {
                 let score = columns.value(&zadd.score, "score")?;
                 let member = columns.value(&zadd.member, "member")?;
                 if !is_number(columns.schema.columns()[score].column_type()) {
-                    return Err(format!("its column {:?} is the score, but is no number", zadd.score));
+                    return Err(format!("its column {:?} is the score, but is not a number", zadd.score));
                 }
                 columns.check_rule("ZADD", &[&*key.columns, &[member]].concat(), true)?;
                 columns.all_used("ZADD")?;
@@ -155,11 +156,11 @@ impl RedisPlan {
     }
 }
 
-/// Whether writing the rows of a command twice is as good as once. With `NX` the repeat says `Ignored` of rows that
-/// the first attempt wrote, as every database does: a row with the key is there.
+/// Whether writing the rows of a command twice has the same effect as once. With `NX` the retry reports `Ignored`
+/// for rows that the first attempt wrote, as in every database: a row with the key exists.
 ///
-/// What overwrites is repeated only when the schema declares its key: without one, a later batch may have written
-/// the same key meanwhile, and the repeat would put the older row over the newer one.
+/// Commands that overwrite are retried only if the schema declares its key: without one, a later batch may
+/// already have written the same key, and the retry would overwrite the newer row with the older one.
 pub(crate) fn is_repeatable(schema: &Schema, command: &Command) -> bool {
     match command {
         Command::Set(_) | Command::Hash(_) | Command::Document(_) | Command::ZAdd(_) => {
@@ -170,8 +171,8 @@ pub(crate) fn is_repeatable(schema: &Schema, command: &Command) -> bool {
     }
 }
 
-/// Why no row with these columns can be written, where a row may leave columns out: what makes a schema refused as a
-/// whole is found when its plan is made.
+/// Why no row with these columns can be written, if rows may omit columns. Errors of the whole schema are found when
+/// its plan is made.
 pub(crate) fn refused_at_admission(schema: &Schema, command: Option<&Command>) -> Option<&'static str> {
     let mut columns = Columns { schema, used: Vec::new() };
     let has_column = |name: &str| schema.column_index(name).is_some();
@@ -184,7 +185,7 @@ pub(crate) fn refused_at_admission(schema: &Schema, command: Option<&Command>) -
         _ => return None,
     };
     if ttl.is_some_and(|name| !has_column(name)) {
-        return Some("leaves out the column that is its time to live; give it, NULL for a key that stays");
+        return Some("leaves out the column that is its time to live; give it, NULL for no expiry");
     }
     if id.is_some_and(|name| !has_column(name)) {
         return Some("leaves out the column that is the id of its entry; give it, NULL for an id of the server");
@@ -197,9 +198,9 @@ pub(crate) fn refused_at_admission(schema: &Schema, command: Option<&Command>) -
 }
 
 const HASH_WITHOUT_FIELD: &str =
-    "has no column beside its key, and a redis hash needs a field; give at least one column, NULL to delete its field";
+    "has no column besides its key, and a redis hash needs a field; give at least one column, NULL to delete its field";
 const ENTRY_WITHOUT_FIELD: &str =
-    "has no column beside key and id, and an entry of a stream needs a field; give at least one column a value";
+    "has no column besides key and id, and an entry of a stream needs a field; give at least one column a value";
 
 #[cfg(test)]
 mod tests {
@@ -222,7 +223,7 @@ mod tests {
     fn what_a_command_cannot_do_is_refused_with_advice() {
         let wide = || table().column("more", ColumnType::Text);
         let opt = || Schema::builder("t").column("id", ColumnType::I64).nullable("v", ColumnType::Text);
-        refused(wide(), Command::set("id", "v"), "SET has no use for its column \"more\"");
+        refused(wide(), Command::set("id", "v"), "SET does not use its column \"more\"");
         refused(
             table(),
             Command::set("id", "w"),
@@ -230,7 +231,7 @@ mod tests {
         );
         refused(opt(), Command::set("id", "v"), "\"v\" is the value, but nullable");
         refused(opt(), Command::set("v", "id"), "\"v\" is the key, but nullable");
-        refused(table(), Command::set("id", "v").ttl(Ttl::column("v")), "no integer (seconds)");
+        refused(table(), Command::set("id", "v").ttl(Ttl::column("v")), "not an integer (seconds)");
         refused(table(), Command::set("id", "v").ttl(Duration::from_micros(10)), "below 1 ms");
         refused(table(), Command::hash(), "declares no key");
         refused(table(), Command::hash().key(Key::prefixed("p", Vec::<String>::new())), "use Key::constant");
@@ -238,7 +239,7 @@ mod tests {
         refused(table().on_conflict(Conflict::replace(["id", "v"])), Command::hash(), "needs a column");
         refused(wide().on_conflict(Conflict::update_columns(["id"], ["v"])), Command::hash(), "use Conflict::replace");
         refused(table().on_conflict(Conflict::replace(["v"])), Command::set("id", "v"), "make them the same");
-        refused(table(), Command::zadd("id", "v", "id"), "is no number");
+        refused(table(), Command::zadd("id", "v", "id"), "is not a number");
         refused(table().on_conflict(Conflict::replace(["id"])), Command::lpush("id", "v"), "declare no conflict rule");
         refused(table().on_conflict(Conflict::replace(["id", "v"])), Command::sadd("id", "v"), "nothing to overwrite");
         refused(Schema::builder("t").column("id", ColumnType::I64), Command::xadd("id"), "needs a column");

@@ -1,4 +1,4 @@
-//! Owns the connections that nobody uses, the right to use some, and which server is the one to write to.
+//! Owns the idle connections, the permits to use connections, and the choice of the server to write to.
 //! Must not know rows or commands.
 
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ use crate::link::Link;
 use crate::options::{OpenError, RedisOptions};
 use crate::sentinel;
 
-/// No clock ends before this.
+/// A duration that fits every clock.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
 /// The connections of a sink.
@@ -29,27 +29,27 @@ pub(crate) struct Pool {
     idle: Mutex<HashMap<String, Vec<Link>>>,
     /// Connections of batches that are being written.
     used: AtomicUsize,
-    /// The master that was named last, and the number of the sentinel that named it.
+    /// The last named master, and the number of the sentinel that named it.
     master: Mutex<Option<(ConnectionInfo, usize)>>,
-    /// The number of the sentinel that is asked first.
+    /// The number of the sentinel that is queried first.
     first_sentinel: AtomicUsize,
-    /// Somebody was told that clients cannot be ended.
+    /// The warning that clients cannot be ended was logged.
     has_warned: AtomicBool,
 }
 
-/// What is known of the place of a master that cannot be reached.
+/// The successor of a master that cannot be reached.
 pub(crate) enum Successor {
-    /// Most sentinels name the same other server.
+    /// A majority of sentinels name the same other server.
     Agreed,
-    /// A server that a sentinel names was reached and says that it is the master.
+    /// A server that a sentinel names was reached and reports that it is the master.
     Reached(Box<Link>),
 }
 
-/// The right to use one connection to each server.
+/// The permit to use one connection to each server.
 pub(crate) struct Lease {
     pub(crate) pool: Arc<Pool>,
     links: HashMap<String, Link>,
-    /// The clients of the links that it has, and of those that it had and left in the middle.
+    /// The clients of its links, and of earlier links that were interrupted during a batch.
     pub(crate) clients: Arc<Clients>,
     _permit: OwnedSemaphorePermit,
 }
@@ -65,7 +65,7 @@ impl Pool {
         &self.connector.options
     }
 
-    /// The one server to write to: that of the DSN, or the master as the sentinels name it.
+    /// The server to write to: that of the DSN, or the master that the sentinels name.
     ///
     /// # Errors
     /// No sentinel names one.
@@ -82,12 +82,12 @@ impl Pool {
         Ok(master)
     }
 
-    /// Who has the place of a master that cannot be reached. One sentinel may be behind the others, so its word is not
-    /// enough: most of them must agree, or the server that it names must say itself that it is the master. Whoever is
-    /// silent holds nobody up.
+    /// The successor of a master that cannot be reached. One sentinel may be outdated, so its answer is not enough: a
+    /// majority must agree, or the named server itself must report that it is the master. A sentinel that does not
+    /// answer does not delay the others.
     ///
     /// # Errors
-    /// That is not known.
+    /// The successor is not known.
     pub(crate) async fn successor(&self, server: &ConnectionInfo) -> Result<Successor, SinkError> {
         let not_known = || SinkError::new(ErrorClass::Transient, "the sentinels do not agree on another master");
         let Some(sentinels) = &self.options().sentinels else { return Err(not_known()) };
@@ -119,7 +119,7 @@ impl Pool {
         first_ok(tasks.collect()).await.map_err(of_several)
     }
 
-    /// The server that the sentinel named is no master: another sentinel is asked before it.
+    /// The server that the sentinel named is not a master: another sentinel is queried first.
     fn distrust_sentinel(&self, server: &ConnectionInfo) {
         let master = self.master.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((named, number)) = &*master
@@ -129,7 +129,7 @@ impl Pool {
         }
     }
 
-    /// The sentinels are asked before the next batch.
+    /// Makes the next batch query the sentinels again.
     fn forget_master(&self) {
         *self.master.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -139,25 +139,25 @@ impl Pool {
         PoolState { in_use: self.used.load(Ordering::Relaxed), idle, max: self.options().max_connections }
     }
 
-    /// Waits for a turn. Connections are made when they are asked for.
+    /// Waits for a permit. Connections are opened on demand.
     pub(crate) async fn lease(self: &Arc<Self>) -> Lease {
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         let permit = permit.expect("the semaphore is never closed");
         Lease { pool: Arc::clone(self), links: HashMap::new(), clients: Arc::default(), _permit: permit }
     }
 
-    /// Asks for the password before something that has little time. Connections ask for it themselves.
+    /// Gets the password before an operation with a short timeout. Connections otherwise get it themselves.
     ///
     /// # Errors
-    /// The provider has none, or is late.
+    /// The provider has none, or exceeds the timeout.
     pub(crate) async fn ask_for_password(&self) -> Result<(), SinkError> {
         self.connector.password().await.map(drop)
     }
 
-    /// A connection that nobody uses, or a new one, within the connect timeout and that of the password provider.
+    /// An idle connection, or a new one, within the connect timeout plus that of the password provider.
     ///
     /// # Errors
-    /// The server cannot be reached, or refuses the connection.
+    /// The server cannot be reached, or rejects the connection.
     pub(crate) async fn open(&self, server: &ConnectionInfo) -> Result<Link, SinkError> {
         let opened = self.idle_or_new(server, &server.addr().to_string()).await;
         if opened.is_err() {
@@ -170,7 +170,8 @@ impl Pool {
         let mut deadline = Instant::now() + self.options().connect_timeout.min(LONGEST);
         let idle = timeout_at(deadline, async {
             while let Some(mut link) = self.take_idle(address) {
-                // If it was lost since its last batch, this lets its task find out before anything is sent.
+                // If it was lost since its last batch, this lets its task detect that before anything is
+                // sent.
                 tokio::task::yield_now().await;
                 if link.is_usable() && (link.reports_loss || link.is_alive().await) {
                     return Some(link);
@@ -189,12 +190,12 @@ impl Pool {
         Ok(link)
     }
 
-    /// Says once that a batch that is given up may have a late effect.
+    /// Warns once that an abandoned batch may take effect late.
     pub(crate) fn warn_of_clients(&self) {
         if !self.has_warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 address = self.options().address(),
-                "the connection of a batch that is given up cannot be ended, so such a batch may still overwrite newer \
+                "the connection of an abandoned batch cannot be ended, so such a batch may still overwrite newer \
                  rows; allow the user CLIENT ID, CLIENT KILL, CLIENT LIST and INFO, or say by late_write_limit how long \
                  that is possible"
             );
@@ -205,12 +206,12 @@ impl Pool {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).get_mut(address)?.pop()
     }
 
-    /// Keeps links for the next batch, as many for each server as batches can be written at once.
+    /// Keeps links for the next batch: per server at most as many as there are concurrent batches.
     pub(crate) fn give_back(&self, links: impl Iterator<Item = (String, Link)>) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         for (address, link) in links {
             if link.is_outdated() {
-                // So are the others to this address.
+                // The other links to this address are outdated too.
                 idle.remove(&address);
             }
             if !link.is_usable() {
@@ -224,17 +225,17 @@ impl Pool {
         }
     }
 
-    /// Closes idle connections to servers that are not in the cluster any more.
+    /// Closes idle connections to servers that are no longer in the cluster.
     pub(crate) fn forget_all_but(&self, is_known: impl Fn(&str) -> bool) {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).retain(|address, _| is_known(address));
     }
 }
 
 impl Lease {
-    /// The connection to a server, made if there is none. Nothing was sent on it yet.
+    /// The connection to a server, opened if there is none. Nothing was sent on it yet.
     ///
     /// # Errors
-    /// The server cannot be reached, or refuses the connection.
+    /// The server cannot be reached, or rejects the connection.
     pub(crate) async fn link(&mut self, server: &ConnectionInfo) -> Result<&mut Link, SinkError> {
         let address = server.addr().to_string();
         if !self.has(&address) {
@@ -244,8 +245,8 @@ impl Lease {
         Ok(self.links.get_mut(&address).expect("it was there, or is just made"))
     }
 
-    /// The connections to several servers, made at the same time; afterwards [`links`](Self::links) has those that
-    /// are here without an error.
+    /// Opens connections to several servers concurrently; afterwards [`links`](Self::links) has those without an
+    /// error.
     pub(crate) async fn open_all(&mut self, servers: &[(usize, &ConnectionInfo)]) -> HashMap<usize, SinkError> {
         let mut tasks: Vec<Task<'_, _>> = Vec::new();
         for (number, server) in servers {
@@ -264,7 +265,7 @@ impl Lease {
         errors
     }
 
-    /// A connection that it has already, or one to any of the servers of the DSN.
+    /// An existing connection, or one to any of the servers of the DSN.
     pub(crate) async fn any_link(&mut self) -> Result<(String, &mut Link), SinkError> {
         let here = self.links.iter().find(|(_, link)| link.is_usable()).map(|(address, _)| address.clone());
         if let Some(address) = here {
@@ -294,7 +295,7 @@ impl Lease {
         }
     }
 
-    /// Whether there is a connection to an address that can be used; others are given up.
+    /// Whether there is a usable connection to an address; an unusable one is dropped.
     fn has(&mut self, address: &str) -> bool {
         let Some(link) = self.links.get(address) else { return false };
         if link.is_usable() {
@@ -307,17 +308,17 @@ impl Lease {
         false
     }
 
-    /// Whether the server names every connection that is here.
+    /// Whether every connection of the lease has a name at its server.
     pub(crate) fn has_names(&self) -> bool {
         self.links.values().all(|link| link.client.is_named())
     }
 
-    /// The connections that were asked for, by address, to use several at once.
+    /// The opened connections by address, to use several at once.
     pub(crate) fn links(&mut self) -> impl Iterator<Item = (&str, &mut Link)> {
         self.links.iter_mut().map(|(address, link)| (address.as_str(), link))
     }
 
-    /// Takes a connection for this batch. One that it has already to that address is given back.
+    /// Adds a connection for this batch. An existing one to that address is returned.
     pub(crate) fn keep(&mut self, address: String, link: Link) {
         self.clients.add(&link.client);
         match self.links.insert(address.clone(), link) {
@@ -334,8 +335,8 @@ impl Drop for Lease {
     }
 }
 
-/// Connects for the first time, to find out at once whether a server can be used. It tries all of them until the
-/// deadline, because the first may be silent.
+/// Connects for the first time, to check at once whether a server can be used. It tries all servers until the
+/// deadline, because the first may not answer.
 pub(crate) async fn check(pool: &Pool, deadline: Instant) -> Result<(), OpenError> {
     let limit = pool.options().connect_timeout;
     if !pool.options().is_cluster {
@@ -359,7 +360,7 @@ async fn first_contact(pool: &Pool, seed: &ConnectionInfo, deadline: Instant) ->
     let mut link = opened.map_err(|error| error.to_string())?;
     let result = match timeout_at(deadline, link.ask(&redis::cmd("PING"))).await {
         Ok(Ok(_)) => Ok(()),
-        // It answers, so it is there; whether it takes commands is seen when it gets some.
+        // The server answers; whether it accepts commands is checked when rows are written.
         Ok(Err(error))
             if is_refusal(&error)
                 && (connect_error(&error, &address).class() == ErrorClass::Transient
@@ -370,14 +371,14 @@ async fn first_contact(pool: &Pool, seed: &ConnectionInfo, deadline: Instant) ->
         Ok(Err(error)) => Err(connect_error(&error, &address).to_string()),
         Err(_) => {
             let limit = pool.options().connect_timeout;
-            Err(format!("redis at {address} takes connections but does not answer within {limit:?}"))
+            Err(format!("redis at {address} accepts connections but does not answer within {limit:?}"))
         }
     };
     pool.give_back(std::iter::once((address, link)));
     result
 }
 
-/// The way to another server of the same cluster.
+/// The connection info of another server of the same cluster.
 pub(crate) fn with_host(server: &ConnectionInfo, host: String, port: u16) -> ConnectionInfo {
     let addr = match server.addr() {
         ConnectionAddr::TcpTls { insecure, tls_params, .. } => {

@@ -1,5 +1,5 @@
-//! Owns what the replies of a batch mean for its rows, and how they are reported to the pipeline.
-//! Must not know connections or how commands are made.
+//! Owns the outcomes of rows from the replies of a batch, and their report to the pipeline.
+//! Must not know connections or how commands are encoded.
 
 use std::collections::{HashMap, HashSet};
 
@@ -19,7 +19,7 @@ pub(crate) struct Answer<'v> {
     pub(crate) row: u32,
     /// The row runs a script.
     pub(crate) is_script: bool,
-    /// Those that carry its outcome.
+    /// The replies that contain its outcome.
     pub(crate) replies: &'v [Value],
 }
 
@@ -27,13 +27,13 @@ pub(crate) struct Answer<'v> {
 #[derive(Debug, Default)]
 pub(crate) struct RowResults {
     pub(crate) ignored: Vec<u32>,
-    /// The class says what became of them: `Unknown` may be written, all others are not.
+    /// The class determines the outcome: `Unknown` may be written, all others are not.
     pub(crate) failed: Vec<(u32, SinkError)>,
 }
 
 impl RowResults {
-    /// Enters the replies to one row; returns the error of a row that another node of the cluster is to be asked
-    /// about, which is not entered.
+    /// Records the replies to one row. Returns the error of a row that must be sent to another node of the
+    /// cluster; it is not recorded.
     pub(crate) fn enter<'v>(&mut self, plan: &RedisPlan, answer: Answer<'v>) -> Option<&'v ServerError> {
         let Answer { row, is_script, replies } = answer;
         match row_result(replies) {
@@ -50,10 +50,10 @@ impl RowResults {
         None
     }
 
-    /// The outcomes of a batch of `rows` rows. `overwrite_key` says what a row overwrites.
+    /// The outcomes of a batch of `rows` rows. `overwrite_key` returns what a row overwrites.
     ///
     /// # Errors
-    /// No row was written, and all of them for the same kind of reason that is not theirs.
+    /// No row was written, and all failed with the same kind of error that is not the fault of a row.
     pub(crate) fn settle(
         mut self,
         plan: &RedisPlan,
@@ -68,7 +68,7 @@ impl RowResults {
             && self.failed.len() == rows as usize
             && self.failed.iter().all(|(_, error)| is_same_kind(error, first))
         {
-            // Memory that is short is waited for longer than other things.
+            // The wait for memory is longer than for other errors.
             let slow = self.failed.iter().find(|(_, error)| error.class() == ErrorClass::Resource);
             return Err(slow.map_or(first, |(_, error)| error).clone());
         }
@@ -88,8 +88,8 @@ impl RowResults {
         Ok(written)
     }
 
-    /// Rows that were not written and must not be any more, because a later row overwrote what they would write.
-    /// `redirected`: rows that are not entered, because they are on their way to another node.
+    /// Rows that were not written and must not be retried, because a later row overwrote their data.
+    /// `redirected`: rows that are not recorded, because they are being sent to another node.
     pub(crate) fn undone(
         &self,
         redirected: &[u32],
@@ -114,7 +114,7 @@ impl RowResults {
                         undone.insert(row);
                     }
                 }
-                // It is written again after the rows before it.
+                // It is retried after the earlier rows.
                 Some(ErrorClass::Unknown) if plan.is_repeatable => {}
                 None | Some(ErrorClass::Unknown) => drop(overwritten.insert(key)),
                 Some(_) => {}
@@ -124,13 +124,13 @@ impl RowResults {
     }
 }
 
-/// What became of a row.
+/// The result of a row.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum RowResult<'v> {
     Done,
     /// Nothing of it was executed.
     Refused(&'v ServerError),
-    /// One of its commands was executed, or nobody can say.
+    /// One of its commands was executed, or that is unknown.
     InPart,
 }
 
@@ -138,14 +138,14 @@ fn row_result(replies: &[Value]) -> RowResult<'_> {
     let [multi, first, second, exec] = replies else { return replies.first().map_or(RowResult::InPart, single) };
     let queued = [first, second].into_iter().find_map(error_of);
     match (error_of(multi), exec) {
-        // Without `MULTI`, as for users who may not run it and proxies, each command was executed on its own.
+        // Without `MULTI` (users without the right, or proxies), each command was executed separately.
         (Some(_), _) => both(first, second),
-        // Errors of commands that ran stand inside the reply of EXEC.
+        // Errors of executed commands are inside the reply of EXEC.
         (None, Value::Array(inner)) => match (&**inner, queued) {
             ([first, second], None) => both(first, second),
             _ => RowResult::InPart,
         },
-        // The transaction was not executed; the command that was not queued says why.
+        // The transaction was not executed; the error of the command that was not queued gives the reason.
         (None, Value::ServerError(error)) => RowResult::Refused(queued.unwrap_or(error)),
         _ => RowResult::InPart,
     }
@@ -162,7 +162,7 @@ fn both<'v>(first: &'v Value, second: &'v Value) -> RowResult<'v> {
 fn single(reply: &Value) -> RowResult<'_> {
     match reply {
         Value::ServerError(error) => RowResult::Refused(error),
-        // Of a transaction that was never ended: it is not executed yet.
+        // The reply of a transaction that was not ended: it is not executed yet.
         Value::SimpleString(word) if word == "QUEUED" => RowResult::InPart,
         _ => RowResult::Done,
     }
@@ -176,12 +176,12 @@ fn error_of(reply: &Value) -> Option<&ServerError> {
 }
 
 fn in_part() -> SinkError {
-    let text = "the server executed only a part of the row's commands, or does not say; it needs MULTI, EXEC, HSET \
+    let text = "the server executed only a part of the row's commands, or perhaps none; it needs MULTI, EXEC, HSET \
                 and HDEL for hashes with NULL";
     SinkError::new(ErrorClass::Unknown, text)
 }
 
-/// Whether two errors of a batch ask for the same: trying again, or a look at the server.
+/// Whether two errors of a batch need the same action: a retry, or a check of the server.
 fn is_same_kind(a: &SinkError, b: &SinkError) -> bool {
     let kind = |error: &SinkError| match error.class() {
         ErrorClass::Transient | ErrorClass::Resource => 1,
@@ -194,7 +194,7 @@ fn is_same_kind(a: &SinkError, b: &SinkError) -> bool {
 
 fn too_late(error: &SinkError) -> SinkError {
     let text =
-        format!("a later row with the same key was written, so this one is not tried again; it failed with: {error}");
+        format!("a later row with the same key was written, so this one is not retried; it failed with: {error}");
     match error.code() {
         Some(code) => SinkError::with_code(error.class(), code, text),
         None => SinkError::new(error.class(), text),
@@ -259,7 +259,7 @@ mod tests {
         check(&["NOPERM x", "NOPERM x"], Err(ErrorClass::Permission));
         check(&["NOPERM x", "OOM x"], Ok([vec![], vec![0], vec![1]]));
         check(&["ERR syntax error", "OOM x"], Ok([vec![], vec![0], vec![1]]));
-        // Both are tried again.
+        // Both are retried.
         check(&["ERR nobody knows", "OOM x"], Err(ErrorClass::Resource));
     }
 
@@ -272,10 +272,10 @@ mod tests {
         };
         check(Command::set("k", "v").into(), Conflict::None, [vec![], vec![0], vec![1]]);
         check(Command::raw("APPEND").into(), Conflict::None, [vec![], vec![0], vec![1]]);
-        // Nothing is undone by these.
+        // These overwrite nothing.
         check(Command::set("k", "v").into(), Conflict::ignore(["k"]), [vec![], vec![], vec![0, 1]]);
         check(Command::lpush("k", "v").into(), Conflict::None, [vec![], vec![], vec![0, 1]]);
-        // Both are tried again, in their order.
+        // Both are retried, in their order.
         let set = plan(Command::set("k", "v"), Conflict::None);
         assert_eq!(outcomes(&set, &[oom(), Value::Okay, oom()], "aba"), Ok([vec![], vec![], vec![0, 2]]));
     }
@@ -313,7 +313,7 @@ mod tests {
         check(Value::Int(1), Value::Int(0), None);
         check(error("WRONGTYPE x"), error("WRONGTYPE x"), Some(ErrorClass::Row));
         check(Value::Int(1), error("NOPERM x"), Some(ErrorClass::Unknown));
-        // Left over from a transaction that could not be ended.
+        // The rest of a transaction that could not be ended.
         let queued = || Value::SimpleString("QUEUED".into());
         check(queued(), queued(), Some(ErrorClass::Unknown));
         let mut results = RowResults::default();

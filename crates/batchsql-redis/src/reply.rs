@@ -1,4 +1,5 @@
-//! Owns where a reply ends in the bytes of a server, and the short way to the replies that most commands have.
+//! Owns the parsing of replies: where a reply ends in the bytes of a server, and a fast path for the most
+//! common replies.
 //! Must not know connections or commands.
 
 use std::io;
@@ -9,18 +10,18 @@ use redis::Value;
 /// No reply is nested deeper.
 const MOST_NESTED: usize = 64;
 
-/// What the bytes begin with.
+/// The start of the bytes.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Parsed {
     Incomplete,
-    /// A reply, and how many bytes it has.
+    /// A reply, and its size in bytes.
     Value(Value, usize),
 }
 
 /// Reads the first reply, without its attributes.
 ///
 /// # Errors
-/// These are no replies.
+/// The bytes are no replies.
 pub(crate) fn parse(bytes: &[u8]) -> io::Result<Parsed> {
     if let Some(rest) = bytes.strip_prefix(b"+OK\r\n") {
         return Ok(Parsed::Value(Value::Okay, bytes.len() - rest.len()));
@@ -46,7 +47,7 @@ pub(crate) fn parse(bytes: &[u8]) -> io::Result<Parsed> {
     value.map(|value| Parsed::Value(without_attributes(value), end)).map_err(|_| no_reply())
 }
 
-/// Attributes say something about a reply, which is an error or not as without them.
+/// Attributes are metadata of a reply and do not affect whether it is an error.
 fn without_attributes(value: Value) -> Value {
     match value {
         Value::Attribute { data, .. } => without_attributes(*data),
@@ -63,8 +64,9 @@ fn small_number(bytes: &[u8]) -> Option<(i64, usize)> {
     is_line.then_some((number, digits + 2))
 }
 
-/// Where the reply that begins at `start` ends; `None` when it is not complete. `strange` gets the lines that the client
-/// would not read: errors and states repeat arguments of commands, cut at any byte, so they may be no UTF-8.
+/// Where the reply that begins at `start` ends; `None` if it is not complete. `strange` gets the lines that the
+/// client cannot parse: errors and states repeat arguments of commands, cut at any byte, so they may not be valid
+/// UTF-8.
 fn end(all: &[u8], start: usize, depth: usize, strange: &mut Vec<Range<usize>>) -> io::Result<Option<usize>> {
     let bytes = &all[start..];
     let Some(kind) = bytes.first() else { return Ok(None) };
@@ -84,7 +86,7 @@ fn end(all: &[u8], start: usize, depth: usize, strange: &mut Vec<Range<usize>>) 
         b'$' | b'!' | b'=' | b'*' | b'~' | b'>' | b'%' | b'|' => {
             let text = std::str::from_utf8(&bytes[1..line]).map_err(|_| no_reply())?;
             match text.parse::<i64>().map_err(|_| no_reply())? {
-                // Nothing.
+                // A null reply.
                 -1 => return Ok(Some(after)),
                 size => usize::try_from(size).map_err(|_| no_reply())?,
             }
@@ -111,9 +113,9 @@ fn end(all: &[u8], start: usize, depth: usize, strange: &mut Vec<Range<usize>>) 
     Ok(Some(next))
 }
 
-/// Without the bytes: they may be values.
+/// Without the bytes, which may be values.
 fn no_reply() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "the server does not answer as redis does")
+    io::Error::new(io::ErrorKind::InvalidData, "the server does not answer like redis")
 }
 
 #[cfg(test)]

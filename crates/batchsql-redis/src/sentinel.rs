@@ -1,4 +1,4 @@
-//! Owns how the master is found by its name: the sentinels are asked, and the server itself.
+//! Owns the search for the master by its name, with queries to the sentinels and to the server itself.
 //! Must not know rows, or what is written to the master.
 
 use batchsql_core::{ErrorClass, SinkError};
@@ -12,14 +12,14 @@ use crate::fan_out::{Task, first_ok, stagger_delay};
 use crate::link::Link;
 use crate::options::Sentinels;
 
-/// What a sentinel names: host and port of a master.
+/// The answer of a sentinel: host and port of a master.
 pub(crate) type Named = (String, u16);
 
-/// Asks the sentinels, one soon after the other and the one of the number `first` before the others, until one names the
-/// master: within the connect timeout. With the master the number of that sentinel.
+/// Queries the sentinels, with staggered starts and the one with the number `first` before the others, until one
+/// names the master, within the connect timeout. Returns the master and the number of that sentinel.
 ///
 /// # Errors
-/// None of them does; the error is one of theirs.
+/// None of them names it; returns the error of one of them.
 pub(crate) async fn master(
     connector: &Connector,
     sentinels: &Sentinels,
@@ -36,7 +36,7 @@ pub(crate) async fn master(
     first_ok(tasks.collect()).await.map_err(of_several)
 }
 
-/// What one sentinel names.
+/// The master that one sentinel names.
 ///
 /// # Errors
 /// It does not answer within the connect timeout, or knows no such master.
@@ -71,7 +71,8 @@ pub(crate) async fn ask(connector: &Connector, host: &ConnectionInfo, master: &s
     })
 }
 
-/// Whether the server agrees that it is the master: the sentinels may not know yet that it is one no more.
+/// Checks that the server itself reports that it is the master: the sentinels may not know yet that it no
+/// longer is.
 ///
 /// # Errors
 /// It is a replica, or does not answer.
@@ -82,13 +83,13 @@ pub(crate) async fn check_role(link: &mut Link, address: &str) -> Result<(), Sin
             Err(SinkError::new(ErrorClass::Resource, text))
         }
         Ok(_) => Ok(()),
-        // Who may not ask finds out when rows are written.
+        // Without the right to query, a replica is detected when rows are written.
         Err(error) if matches!(error.code(), Some("NOPERM" | "ERR")) => Ok(()),
         Err(error) => Err(connect_error(&error, address)),
     }
 }
 
-/// Whether the server says itself that it is the master.
+/// Whether the server itself reports that it is the master.
 pub(crate) async fn is_master(link: &mut Link) -> bool {
     let role = link.ask(&redis::cmd("ROLE")).await;
     matches!(role, Ok(Value::Array(role)) if role.first().is_some_and(|role| text(role) == "master"))

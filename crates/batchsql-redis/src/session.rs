@@ -1,11 +1,11 @@
-//! Owns what another connection finds out about a client: whether its server works for it, and how one that was left in
-//! the middle of a batch is ended.
+//! Owns the checks of a client from another connection: whether its server is working for it, and how an interrupted
+//! client is ended.
 //! Must not know rows or commands of tables.
 //!
 //! Example: a batch in a cluster was sent on clients 7 and 9 of two nodes. Node 1 answered, node 2 did not, and the
-//! batch was given up. Only client 9 was left in the middle: from another connection to node 2, of the same `run_id`,
-//! `CLIENT KILL ID 9`, and then a look whether it is still listed. What the network delivers later finds a closed
-//! socket.
+//! batch was abandoned. Only client 9 was interrupted: another connection to node 2, with the same `run_id`, sends
+//! `CLIENT KILL ID 9`, and then checks whether it is still listed. Data that the network delivers later reaches a
+//! closed socket.
 
 use std::time::Duration;
 
@@ -18,16 +18,16 @@ use crate::fan_out::{Task, first_ok, join_all};
 use crate::link::Link;
 use crate::pool::{Pool, Successor};
 
-/// After this others are asked about a server that has not answered.
+/// After this time other servers are queried about one that has not answered.
 const SILENT: Duration = Duration::from_secs(1);
 
-/// Pauses between two looks for a client that was killed.
+/// Pauses between checks for a killed client, in milliseconds.
 const LOOKS: [u64; 6] = [0, 2, 10, 50, 200, 400];
 
-/// Ends every client that was left in the middle.
+/// Ends every client that was interrupted during a batch.
 ///
 /// # Errors
-/// A server cannot be asked now.
+/// A server cannot be queried now.
 pub(crate) async fn end(pool: &Pool, cluster: Option<&Cluster>, clients: &Clients) -> Result<SessionEnd, SinkError> {
     let left = clients.left();
     let tasks = left.iter().map(|client| -> Task<'_, _> { Box::pin(end_client(pool, cluster, client)) }).collect();
@@ -49,14 +49,15 @@ pub(crate) async fn end(pool: &Pool, cluster: Option<&Cluster>, clients: &Client
 
 async fn end_client(pool: &Pool, cluster: Option<&Cluster>, client: &Client) -> Result<SessionEnd, SinkError> {
     if client.is_passed_on() {
-        // Only time helps: `late_write_limit`.
+        // Only waiting helps: `late_write_limit`.
         return Ok(SessionEnd::Impossible);
     }
     let Some(name) = &client.name else {
         pool.warn_of_clients();
         return Ok(SessionEnd::Impossible);
     };
-    // The second while the first is silent: the pipeline does not wait for as long as a connection may take.
+    // The second starts while the first has no answer: the pipeline does not wait for the full connect
+    // timeout.
     let ways: Vec<Task<'_, _>> = vec![
         Box::pin(async { pool.open(&client.server).await.map(Some) }),
         Box::pin(async {
@@ -77,20 +78,20 @@ async fn end_client(pool: &Pool, cluster: Option<&Cluster>, client: &Client) -> 
     ended.map_err(|error| connect_error(&error, &address))
 }
 
-/// A server that is to be asked instead of one that cannot be reached; `None`: that one was replaced, takes part again as
-/// a replica, and loses what it took meanwhile.
+/// A server to query instead of one that cannot be reached. `None`: that one was replaced, rejoins as a replica, and
+/// loses the writes it accepted in the meantime.
 ///
 /// # Errors
-/// Nothing of that is known.
+/// Neither is known.
 async fn replaced(pool: &Pool, cluster: Option<&Cluster>, client: &Client) -> Result<Option<Link>, SinkError> {
     match cluster {
         None => match pool.successor(&client.server).await? {
             Successor::Agreed => Ok(None),
-            // It has another run_id, unless it is the same server by another name.
+            // It has another run_id, unless it is the same server under another name.
             Successor::Reached(link) => Ok(Some(*link)),
         },
         Some(cluster) if cluster.is_master(pool, &client.server).await? => {
-            let text = "the other nodes of the cluster still count on a node that cannot be reached";
+            let text = "the other nodes of the cluster still use a node that cannot be reached";
             Err(SinkError::new(ErrorClass::Transient, text))
         }
         Some(_) => Ok(None),
@@ -103,8 +104,8 @@ async fn end_from(pool: &Pool, link: &mut Link, name: &ClientName) -> Result<Ses
         return Ok(SessionEnd::Impossible);
     };
     if own.run_id != name.run_id {
-        // It was started again, or another server has its place. That one takes writes of its own clients only, not
-        // those that the old one still gets.
+        // It was restarted, or another server replaced it. The new one executes only writes of its own clients, not
+        // those that still arrive at the old one.
         return Ok(SessionEnd::Ended);
     }
     let refused = |error: redis::RedisError| match error.code() {
@@ -120,7 +121,7 @@ async fn end_from(pool: &Pool, link: &mut Link, name: &ClientName) -> Result<Ses
     for pause in LOOKS {
         tokio::time::sleep(Duration::from_millis(pause)).await;
         let list = match link.ask(redis::cmd("CLIENT").arg("LIST").arg("ID").arg(name.id)).await {
-            // Before version 6.2 it lists all clients or none.
+            // Before version 6.2 the command lists all clients only.
             Err(error) if error.code() == Some("ERR") => link.ask(redis::cmd("CLIENT").arg("LIST")).await,
             list => list,
         };
@@ -134,10 +135,10 @@ async fn end_from(pool: &Pool, link: &mut Link, name: &ClientName) -> Result<Ses
     Ok(SessionEnd::Pending)
 }
 
-/// Whether a server has something to do for a client that waits for replies; `None` where that cannot be known.
+/// Whether a server has pending work for a client that waits for replies; `None` if that cannot be known.
 ///
 /// # Errors
-/// A server cannot be asked now.
+/// A server cannot be queried now.
 pub(crate) async fn is_working(pool: &Pool, clients: &Clients) -> Result<Option<bool>, SinkError> {
     let sending = clients.sending();
     if sending.is_empty() || sending.iter().any(|client| !client.is_named()) {
@@ -167,7 +168,7 @@ async fn is_client_working(pool: &Pool, client: &Client) -> Result<Option<bool>,
     };
     pool.give_back(std::iter::once((client.server.addr().to_string(), link)));
     match list {
-        // The server was started again and knows nothing of it.
+        // The server was restarted and does not know the client.
         Ok(None) => Ok(Some(false)),
         Ok(Some(list)) => Ok(Some(text(&list).lines().any(|line| has_work(line, name.id)))),
         Err(error) if matches!(error.code(), Some("NOPERM" | "ERR")) => Ok(None),
@@ -175,8 +176,8 @@ async fn is_client_working(pool: &Pool, client: &Client) -> Result<Option<bool>,
     }
 }
 
-/// Whether a line of `CLIENT LIST` is that of a client with bytes that were not handled, or that was active within the
-/// last second. A server that is busy with a command does not answer at all.
+/// Whether a line of `CLIENT LIST` belongs to the client and shows unprocessed bytes, or activity within the last
+/// second. A server that is busy with a command does not answer at all.
 fn has_work(line: &str, id: i64) -> bool {
     let fields: Vec<(&str, &str)> = line.split(' ').filter_map(|field| field.split_once('=')).collect();
     let of = |name: &str| fields.iter().find(|(field, _)| *field == name).map(|(_, value)| *value);

@@ -1,7 +1,7 @@
 //! Owns the form of a command: its words, where each argument comes from, and which reply means "ignored".
 //! Must not know schemas, rows or connections.
 
-/// The form of a command. Columns are meant by number.
+/// The form of a command. Columns are given by number.
 #[derive(Debug)]
 pub(crate) enum Shape {
     /// `SET`, `SETEX` or `PSETEX`.
@@ -16,7 +16,7 @@ pub(crate) enum Shape {
     Raw { words: Box<[String]>, columns: usize },
 }
 
-/// A column with its name as the command writes it.
+/// A column with its name in the encoded form.
 #[derive(Debug)]
 pub(crate) struct Field {
     pub(crate) name: Box<[u8]>,
@@ -36,22 +36,22 @@ pub(crate) enum TtlPlan {
     None,
     Seconds(String),
     Millis(String),
-    /// Seconds.
+    /// A column with seconds.
     Column(usize),
     Keep,
 }
 
-/// How a key is put together.
+/// How a key is built.
 #[derive(Debug)]
 pub(crate) struct KeyPlan {
-    /// What stands before the columns, with the colon.
+    /// The text before the columns, with the colon.
     pub(crate) prefix: Box<[u8]>,
     pub(crate) columns: Box<[usize]>,
-    /// Whether values are parts of a key, and not all of it.
+    /// Whether values are parts of a key, not the whole key.
     pub(crate) escapes: bool,
 }
 
-/// The reply that says "it was there already".
+/// The reply that means "it already existed".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IgnoredReply {
     Nil,

@@ -1,4 +1,4 @@
-//! Owns the sink: what Redis can take, and which way a batch goes.
+//! Owns the sink: the limits of Redis, and how a batch is sent.
 //! Must not know commands or replies.
 
 use std::fmt;
@@ -34,7 +34,7 @@ struct Inner {
     cluster: Option<Cluster>,
 }
 
-/// The right to write one batch. Connections that are in order when it is dropped are kept for the next one.
+/// The permit to write one batch. Connections that are usable when it is dropped are kept for the next one.
 pub struct RedisConn(Lease);
 
 impl fmt::Debug for RedisConn {
@@ -44,30 +44,31 @@ impl fmt::Debug for RedisConn {
 }
 
 impl RedisSink {
-    /// Connects to a server by DSN, see [`RedisOptions`]. Without options that say which command rows become, rows
-    /// of schemas with a key become hashes.
+    /// Connects to a server by DSN, see [`RedisOptions`]. Without options for the command of rows, rows of schemas
+    /// with a key become hashes.
     ///
     /// # Errors
-    /// A DSN that makes no sense, or a server that cannot be used: it is not there, does not answer within the
-    /// connect timeout, knows no such user, password or database. The error shows no password.
+    /// The DSN is invalid, or the server cannot be used: it is not reachable, does not answer within the
+    /// connect timeout, or has no such user, password or database. The error contains no password.
     ///
     /// # Cancel safety
-    /// Nothing is left behind.
+    /// A cancelled call leaves nothing open.
     pub async fn connect(dsn: &str) -> Result<Self, OpenError> {
         Self::with_options(&dsn.parse()?).await
     }
 
-    /// Connects to a server, at once, to find out whether it can be used.
+    /// Connects to a server at once, to check whether it can be used.
     ///
     /// # Errors
-    /// The server cannot be used, see [`connect`](Self::connect). A server that is still loading its data can.
+    /// The server cannot be used, see [`connect`](Self::connect). A server that is still loading its data can
+    /// be used.
     ///
     /// # Cancel safety
-    /// Nothing is left behind.
+    /// A cancelled call leaves nothing open.
     pub async fn with_options(options: &RedisOptions) -> Result<Self, OpenError> {
         let sink = Self::with_options_lazy(options);
         let Inner { pool, cluster } = &*sink.0;
-        // It has its own time, and that of the server begins afterwards.
+        // It has its own timeout; that of the server starts afterwards.
         pool.ask_for_password().await.map_err(|error| OpenError::new(error.to_string()))?;
         let deadline = Instant::now() + options.connect_timeout;
         pool::check(pool, deadline).await?;
@@ -87,42 +88,42 @@ impl RedisSink {
         Ok(sink)
     }
 
-    /// As [`connect`](Self::connect), but contacts no server: connections are made when rows are written, and rows wait
-    /// while the server is away.
+    /// As [`connect`](Self::connect), but contacts no server: connections are opened when rows are written, and rows
+    /// wait while the server is unavailable.
     ///
     /// # Errors
-    /// A DSN that makes no sense.
+    /// The DSN is invalid.
     pub fn connect_lazy(dsn: &str) -> Result<Self, OpenError> {
         Ok(Self::with_options_lazy(&dsn.parse()?))
     }
 
-    /// As [`with_options`](Self::with_options), but contacts no server: connections are made when rows are written, and
-    /// rows wait while the server is away.
+    /// As [`with_options`](Self::with_options), but contacts no server: connections are opened when rows are written,
+    /// and rows wait while the server is unavailable.
     pub fn with_options_lazy(options: &RedisOptions) -> Self {
         let pool = Arc::new(Pool::new(options.clone()));
         Self(Arc::new(Inner { pool, cluster: options.is_cluster.then(Cluster::default) }))
     }
 
-    /// The command of a table, that of its key included.
+    /// The command of a table, including the default for schemas with a key.
     fn command<'a>(&'a self, schema: &Schema) -> Option<&'a Command> {
         self.0.pool.options().commands.of(schema.table_display())
     }
 
-    /// Asks the server about a command that the user chose.
+    /// Queries the server about a command that the user chose.
     async fn ask_about(&self, lease: &mut Lease, schema: &Schema, words: &[String]) -> Result<KeyPosition, SinkError> {
         let (address, link) = lease.any_link().await?;
         let optional = schema.columns().iter().filter(|column| column.is_nullable()).count();
         let most = words.len() + schema.columns().len();
         match link.ask(redis::cmd("COMMAND").arg("INFO").arg(&words[0])).await {
             Ok(reply) => command_info::check(&reply, words, most - optional, most),
-            // Who may not ask, or cannot because the command is renamed, finds out when rows are written.
+            // Without the right, or if the command is renamed, errors are found when rows are written.
             Err(error) if matches!(error.code(), Some("NOPERM" | "ERR")) => Ok(KeyPosition::Argument(words.len())),
             Err(error) => Err(connect_error(&error, &address)),
         }
     }
 
-    /// Finds out whether the server takes transactions, which rows of hashes with `NULL` are: otherwise their
-    /// commands would be executed one by one.
+    /// Checks whether the server supports transactions, which rows of hashes with `NULL` need: otherwise
+    /// their commands would be executed separately.
     async fn check_transactions(&self, lease: &mut Lease, schema: &Schema) -> Result<(), SinkError> {
         let (address, link) = lease.any_link().await?;
         let answer = match link.ask(&redis::cmd("MULTI")).await {
@@ -130,7 +131,7 @@ impl RedisSink {
             refused => refused,
         };
         let Err(error) = answer else { return Ok(()) };
-        // It may be in the middle of a transaction.
+        // It may be inside a transaction.
         link.mark_unusable();
         let problem = |class, code: &str, what: &str| {
             let text = format!(
@@ -162,8 +163,8 @@ impl Sink for RedisSink {
         "redis"
     }
 
-    /// Scores cannot be `NaN`; JSON documents have neither `NaN` nor infinity. Everything else is text. A row that leaves
-    /// out every field of a hash or of an entry is refused.
+    /// Scores cannot be `NaN`; JSON documents have neither `NaN` nor infinity. Everything else is text. A row that
+    /// leaves out every field of a hash or of an entry is rejected.
     fn limits(&self, schema: &Schema) -> Limits {
         let floats = |name: Option<&str>| {
             schema.columns().iter().any(|c| is_float(c.column_type()) && name.is_none_or(|name| c.name() == name))
@@ -183,13 +184,13 @@ impl Sink for RedisSink {
         Some(self.0.pool.options().max_connections)
     }
 
-    /// Setting the same again changes nothing, where a declared key says that nothing newer was set meanwhile; adding
-    /// to a set never does harm. Adding to lists and streams, publishing, and commands that the sink does not know
-    /// are not repeated.
+    /// Setting the same value again changes nothing, if a declared key ensures that no newer value was set in the
+    /// meantime; adding to a set is always harmless. Adding to lists and streams, publishing, and raw commands are
+    /// not retried.
     fn is_repeatable(&self, schema: &Schema) -> bool {
         match self.command(schema) {
             Some(command) => is_repeatable(schema, command),
-            // A hash, or refused.
+            // A hash, or rejected.
             None => true,
         }
     }
@@ -214,8 +215,8 @@ impl Sink for RedisSink {
         self.0.pool.options().late_write_limit
     }
 
-    /// The connections that the batch has, and those that it gets on its way to further nodes. Their names are known
-    /// since they were made.
+    /// The connections that the batch has, and those that it opens to further nodes. Their names are known since
+    /// they were opened.
     async fn session(&self, conn: &mut RedisConn) -> Result<Option<Session>, SinkError> {
         let pool = &self.0.pool;
         if pool.options().abandoned_writes == AbandonedWrites::Wait {
@@ -274,7 +275,7 @@ impl Sink for RedisSink {
                     return Err(SinkError::new(ErrorClass::Schema, text));
                 }
                 KeyPosition::Depends => {
-                    // The same script is not the same key.
+                    // The same script does not mean the same key.
                     plan.overwrites = false;
                     None
                 }
@@ -291,15 +292,14 @@ impl Sink for RedisSink {
         attempt: &Attempt,
     ) -> Result<Written, SinkError> {
         if attempt.is_atomic() && rows.len() > 1 {
-            let text =
-                "redis cannot undo the rows of a batch when one is refused; use Isolation::Bisect, or flush_size 1";
+            let text = "redis cannot roll back a batch if one row is rejected; use Isolation::Bisect, or flush_size 1";
             return Err(SinkError::new(ErrorClass::Schema, text));
         }
         let mut written = match &self.0.cluster {
             None => write_to_server(&mut conn.0, plan, rows, attempt).await?,
             Some(cluster) => cluster.write(&mut conn.0, plan, rows, attempt).await?,
         };
-        // The only row of an atomic batch is the batch.
+        // An atomic batch has one row, so its error is the error of the batch.
         let alone =
             if attempt.is_atomic() { written.rejected.pop().or_else(|| written.unfinished.pop()) } else { None };
         match alone {

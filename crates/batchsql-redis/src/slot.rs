@@ -4,10 +4,10 @@
 //! Source: <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/>, with the CRC in its
 //! appendix A.
 
-/// How many slots a cluster has.
+/// The number of slots of a cluster.
 pub(crate) const SLOTS: usize = 16_384;
 
-/// The slot of a key: of what stands between the first `{` and the next `}`, if that is something.
+/// The slot of a key: of the text between the first `{` and the next `}`, if that is not empty.
 pub(crate) fn slot(key: &[u8]) -> usize {
     let tag = key.iter().position(|byte| *byte == b'{').and_then(|open| {
         let rest = &key[open + 1..];

@@ -1,4 +1,4 @@
-//! Owns the side of the client in TLS: who is trusted, and the certificate that it shows.
+//! Owns the client side of TLS: the trusted authorities, and the client certificate.
 //! Must not know Redis.
 
 use std::fmt;
@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// Made once, and used for every connection.
+/// Created once and used for every connection.
 #[derive(Clone)]
 pub(crate) struct TlsClient(Arc<ClientConfig>);
 
@@ -24,11 +24,11 @@ impl fmt::Debug for TlsClient {
 }
 
 impl TlsClient {
-    /// `ca`: a file of the authorities to trust, instead of those of the system. `identity`: the files of a certificate
-    /// to show, and of its key.
+    /// `ca`: a file of the authorities to trust, instead of those of the system. `identity`: the files of the client
+    /// certificate and of its key.
     ///
     /// # Errors
-    /// A file that cannot be used, and what to do.
+    /// A file cannot be used; the text contains advice.
     pub(crate) fn new(ca: Option<&str>, identity: Option<(&str, &str)>) -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
         match ca {
@@ -40,18 +40,18 @@ impl TlsClient {
             // Certificates of the system that cannot be read are not trusted; the others are.
             None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
         }
-        // The cryptography of the process, if the application chose one.
+        // The crypto provider of the process, if the application chose one.
         let provider = rustls::crypto::CryptoProvider::get_default().cloned();
         let provider = provider.unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()));
         let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let config = config.map_err(|_| "the cryptography of this process has no TLS 1.2 or 1.3".to_owned())?;
+        let config = config.map_err(|_| "the crypto provider of this process has no TLS 1.2 or 1.3".to_owned())?;
         let config = config.with_root_certificates(roots);
         let config = match identity {
             None => config.with_no_client_auth(),
             Some((cert, key)) => {
                 let chain = certificates(cert)?;
                 config.with_client_auth_cert(chain, private_key(key)?).map_err(|error| {
-                    format!("the key {key} does not belong to the certificate {cert}, or one of them is unfit: {error}")
+                    format!("the key {key} does not belong to certificate {cert}, or one of them is invalid: {error}")
                 })?
             }
         };
@@ -60,7 +60,8 @@ impl TlsClient {
 
     pub(crate) async fn connect(&self, host: &str, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from(host.to_owned());
-        let name = name.map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the host has no name for TLS"))?;
+        let name =
+            name.map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the host has no valid name for TLS"))?;
         TlsConnector::from(Arc::clone(&self.0)).connect(name, stream).await
     }
 }

@@ -1,5 +1,5 @@
-//! Owns the bytes between this process and one server: TCP, TLS or a Unix socket, and how a peer that has vanished is
-//! noticed. Must not know Redis.
+//! Owns the bytes between this process and one server: TCP, TLS or a Unix socket, and how a lost peer is detected.
+//! Must not know Redis.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ pub(crate) use crate::tls::TlsClient;
 /// All addresses of a host are tried within a quarter of this.
 const ADDRESSES_WITHIN: Duration = Duration::from_secs(1);
 
-/// Without the feature `tls` there is none.
+/// Without the feature `tls` there is no client.
 #[cfg(not(feature = "tls"))]
 #[derive(Debug, Clone)]
 pub(crate) enum TlsClient {}
@@ -27,7 +27,7 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// Connects. `silence_limit`: how long the system of the other end may answer nothing at all.
+/// Connects. `silence_limit`: how long the remote system may not answer at all.
 pub(crate) async fn open(
     addr: &ConnectionAddr,
     tls: Option<&TlsClient>,
@@ -47,7 +47,7 @@ pub(crate) async fn open(
 
 async fn tcp(host: &str, port: u16, silence_limit: Duration) -> io::Result<TcpStream> {
     let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
-    // One soon after the other, because the first may be silent: a host with an address of IPv6 that leads nowhere.
+    // With staggered starts, because the first may not answer: for example an IPv6 address that is not reachable.
     let tasks = addresses.into_iter().enumerate().map(|(turn, address)| -> Task<'_, _> {
         Box::pin(async move {
             tokio::time::sleep(stagger_delay(turn, ADDRESSES_WITHIN)).await;
@@ -62,11 +62,12 @@ async fn tcp(host: &str, port: u16, silence_limit: Duration) -> io::Result<TcpSt
     Ok(stream)
 }
 
-/// A peer that is gone without a word is noticed after `limit`: by probes while nothing is sent, and by what it does not
-/// acknowledge. Linux counts a peer that has no space for more as one that does not acknowledge.
+/// A lost peer is detected after `limit`: by keepalive probes while nothing is sent, and by unacknowledged data. For
+/// Linux, a peer with a full receive buffer counts as one that does not acknowledge.
 fn notice_silence(stream: &TcpStream, limit: Duration) -> io::Result<()> {
     let socket = SockRef::from(stream);
-    // Half of the time without a byte, then three probes in the other half. Systems count in seconds.
+    // Half of the time without a byte, then three probes in the other half. The socket options are in
+    // seconds.
     let second = Duration::from_secs(1);
     let probe = (limit / 6).max(second);
     let keepalive = TcpKeepalive::new().with_time((limit / 2).max(second));
@@ -82,7 +83,7 @@ fn notice_silence(stream: &TcpStream, limit: Duration) -> io::Result<()> {
 
 #[cfg(feature = "tls")]
 async fn with_tls(host: &str, stream: TcpStream, tls: Option<&TlsClient>) -> io::Result<Box<dyn Stream>> {
-    let tls = tls.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the options name no TLS"))?;
+    let tls = tls.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the options have no TLS"))?;
     tls.connect(host, stream).await.map(|stream| Box::new(stream) as Box<dyn Stream>)
 }
 

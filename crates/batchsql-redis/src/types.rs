@@ -7,7 +7,7 @@ use std::io::Write;
 use batchsql_core::ValueRef;
 use batchsql_core::exhaustive::Value;
 
-/// Appends the text form of a value; nothing for `NULL`, which callers look for first.
+/// Appends the text form of a value; nothing for `NULL`, which callers check first.
 #[inline]
 pub(crate) fn write_text(out: &mut Vec<u8>, value: ValueRef<'_>) {
     match value.exhaustive() {
@@ -56,7 +56,7 @@ pub(crate) fn write_key_part(out: &mut Vec<u8>, value: ValueRef<'_>) {
     }
 }
 
-/// Appends a value that is a key alone.
+/// Appends a value that is a whole key.
 #[inline]
 pub(crate) fn write_key(out: &mut Vec<u8>, value: ValueRef<'_>) {
     match value {
@@ -78,7 +78,7 @@ pub(crate) fn escape_key(out: &mut Vec<u8>, bytes: &[u8], special: &[u8]) {
     }
 }
 
-/// Appends a value as JSON. Floats are finite: others were refused at admission.
+/// Appends a value as JSON. Floats are finite: others were rejected at admission.
 pub(crate) fn write_json(out: &mut Vec<u8>, value: ValueRef<'_>) {
     match value.exhaustive() {
         Value::Null => out.extend_from_slice(b"null"),
@@ -139,7 +139,7 @@ fn write_integer(out: &mut Vec<u8>, number: i64) {
 /// Several times faster than `write!`, and most rows have such numbers.
 #[inline]
 pub(crate) fn write_digits(out: &mut Vec<u8>, mut number: u64) {
-    // The largest has 20.
+    // The largest number has 20 digits.
     let mut digits = [0; 20];
     let mut start = digits.len();
     loop {
@@ -153,7 +153,7 @@ pub(crate) fn write_digits(out: &mut Vec<u8>, mut number: u64) {
     out.extend_from_slice(&digits[start..]);
 }
 
-/// The shortest digits that give the same number back, with an exponent where there would be many zeros.
+/// Appends the shortest digits that identify the number, with an exponent instead of many zeros.
 fn write_float(out: &mut Vec<u8>, number: impl Display + std::fmt::LowerExp, size: f64) {
     let size = size.abs();
     if size.is_nan() {
@@ -169,7 +169,7 @@ fn write_display(out: &mut Vec<u8>, value: impl Display) {
     write!(out, "{value}").expect("a Vec takes everything");
 }
 
-/// `8-4-4-4-12` lower case digits.
+/// Appends `8-4-4-4-12` lower case hexadecimal digits.
 fn write_uuid(out: &mut Vec<u8>, bytes: [u8; 16]) {
     for (index, byte) in bytes.into_iter().enumerate() {
         if matches!(index, 4 | 6 | 8 | 10) {

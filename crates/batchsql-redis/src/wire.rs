@@ -1,11 +1,11 @@
-//! Owns the bytes of a batch on their way to the server, and the replies on their way back.
+//! Owns the transfer of the bytes of a batch to the server, and of the replies back.
 //! Must not know what commands and replies mean.
 //!
-//! A connection has two users, one after the other: the client of `redis`, which makes the handshake, asks questions and
-//! notices that the connection was closed; and a batch, which borrows the stream for its own bytes. Why a batch does not
-//! go through the client: that gives the replies of a pipeline only together, and none of them when the connection
-//! breaks after the first. Example: rows 1 to 3 are answered, the server refuses row 4 and closes. Here the four replies
-//! are known.
+//! A connection has two users, one after the other: the client of `redis`, which performs the handshake, sends
+//! queries and detects a closed connection; and a batch, which borrows the stream for its own bytes. Why a batch does
+//! not use the client: the client returns the replies of a pipeline only together, and none of them if the connection
+//! breaks after the first. Example: rows 1 to 3 are answered, the server rejects row 4 and closes. Here the four
+//! replies are known.
 
 use std::future::poll_fn;
 use std::io;
@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::reply::{Parsed, parse};
 use crate::transport::Stream;
 
-/// Bytes that are read at once.
+/// Bytes per read.
 const READ_SIZE: usize = 1 << 14;
 
 /// A stream that the client and the batches share. Clones are the same stream.
@@ -28,9 +28,9 @@ pub(crate) struct Wire(Arc<Mutex<Shared>>);
 
 struct Shared {
     stream: Box<dyn Stream>,
-    /// A batch has the stream.
+    /// A batch uses the stream.
     is_lent: bool,
-    /// Who waits for bytes that the server sends without being asked, and for its end.
+    /// The waker of the task that waits for unsolicited bytes of the server, and for the end of the stream.
     reader: Option<Waker>,
 }
 
@@ -45,7 +45,7 @@ impl Wire {
     /// The connection broke, or the server does not speak the protocol.
     ///
     /// # Cancel safety
-    /// When it is dropped, the stream is of no more use; `replies` has what came.
+    /// If the future is dropped, the stream must not be used again; `replies` has the received replies.
     pub(crate) async fn exchange(&self, bytes: &[u8], expected: usize, replies: &mut Vec<Value>) -> io::Result<()> {
         let mut exchange = Exchange { bytes, flushed: false, expected, replies, buffer: Vec::new(), start: 0 };
         self.lock().is_lent = true;
@@ -55,7 +55,7 @@ impl Wire {
             shared.is_lent = false;
             shared.reader.take()
         };
-        // The system wakes only who has asked last.
+        // The system wakes only the last registered task.
         reader.into_iter().for_each(Waker::wake);
         Ok(())
     }
@@ -65,24 +65,24 @@ impl Wire {
     }
 }
 
-/// One batch on its way.
+/// The exchange of one batch.
 struct Exchange<'a> {
-    /// What is not written yet.
+    /// The bytes that are not written yet.
     bytes: &'a [u8],
     flushed: bool,
     expected: usize,
     replies: &'a mut Vec<Value>,
-    /// What was read, of which the bytes before `start` are parsed.
+    /// The bytes that were read; those before `start` are parsed.
     buffer: Vec<u8>,
     start: usize,
 }
 
 impl Exchange<'_> {
     fn poll(&mut self, stream: &mut Box<dyn Stream>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Both at once: a server that cannot send its replies does not read.
+        // Write and read concurrently: a server that cannot send its replies does not read.
         if let Poll::Ready(Err(_)) = self.poll_write(stream, context) {
-            // The connection is broken, and reading ends with what came before; that says so. Until then the caller's
-            // time bounds it, as for a server that does not answer.
+            // The connection is broken: the read returns the earlier replies and then the error. Until then the
+            // caller's timeout applies, as for a server that does not answer.
             self.bytes = &[];
             self.flushed = true;
         }
@@ -127,12 +127,12 @@ impl Exchange<'_> {
         }
     }
 
-    /// Whether every reply is here.
+    /// Whether every reply was received.
     fn parse(&mut self) -> io::Result<bool> {
         loop {
             match parse(&self.buffer[self.start..])? {
                 Parsed::Incomplete => break,
-                // What the server says without being asked.
+                // An unsolicited message of the server.
                 Parsed::Value(Value::Push { .. }, length) => self.start += length,
                 Parsed::Value(value, length) => {
                     self.start += length;
@@ -150,7 +150,7 @@ impl Exchange<'_> {
     }
 }
 
-/// The client's side.
+/// The stream for the client.
 impl AsyncRead for Wire {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut shared = self.lock();
@@ -174,7 +174,7 @@ impl AsyncWrite for Wire {
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut shared = self.lock();
-        // The client flushes whenever it is woken.
+        // The client flushes at every wake-up.
         if shared.is_lent { Poll::Ready(Ok(())) } else { Pin::new(&mut shared.stream).poll_flush(context) }
     }
 
@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(serving.await.unwrap(), [b'x'; 1_000]);
     }
 
-    /// Its server takes no bytes, and what it said before comes late.
+    /// Its server accepts no bytes, and its earlier replies arrive late.
     struct Broken(tokio::io::DuplexStream);
 
     impl AsyncRead for Broken {
@@ -257,7 +257,7 @@ mod tests {
         let serving = async {
             server.read_exact(&mut [0; 1_000]).await.unwrap();
             server.write_all(b"+OK\r\n:7\r\n").await.unwrap();
-            // Most of the row was not read, so that the end is a reset.
+            // Most of the row was not read, so the connection ends with a reset.
             drop(server);
         };
         let (large, mut replies) = (vec![b'x'; 64 << 20], Vec::new());

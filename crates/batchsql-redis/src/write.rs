@@ -1,4 +1,4 @@
-//! Owns the way of one batch to one server and back: one pipeline, every reply read.
+//! Owns sending one batch to one server: one pipeline, every reply read.
 //! Must not know clusters or what the pipeline does with outcomes.
 
 use std::ops::Range;
@@ -15,10 +15,10 @@ use crate::plan::RedisPlan;
 use crate::pool::Lease;
 use crate::replies::{Answer, IN_TRANSACTION, RowResults};
 
-/// Commands for one server, and whose they are.
+/// Commands for one server, and the rows that they belong to.
 #[derive(Default)]
 pub(crate) struct ServerBatch {
-    /// The commands as they are sent.
+    /// The encoded commands.
     bytes: Vec<u8>,
     rows: Vec<SentRow>,
 }
@@ -27,11 +27,11 @@ pub(crate) struct ServerBatch {
 #[derive(Clone, Copy)]
 struct SentRow {
     row: u32,
-    /// Commands whose replies are skipped, and those whose replies carry the outcome.
+    /// The number of commands whose replies are skipped, and of those whose replies contain the outcome.
     skipped: u8,
     replies: u8,
     size: CommandSize,
-    /// It may have run in part when the server answers with an error.
+    /// It may have run in part if the server answers with an error.
     is_script: bool,
     /// Where its commands end in the bytes of the batch.
     end: usize,
@@ -43,24 +43,24 @@ impl SentRow {
     }
 }
 
-/// What became of a batch that was sent.
+/// The result of a batch that was sent.
 #[derive(Default)]
 pub(crate) struct Sent {
     values: Vec<Value>,
-    /// Rows with the place of their replies.
+    /// Rows with the positions of their replies.
     answered: Vec<(SentRow, Range<usize>)>,
-    /// Rows without a reply, and what is known of them.
+    /// Rows without a reply, and their errors.
     pub(crate) failed: Vec<(u32, SinkError)>,
-    /// Rows that were not executed because the server ended the connection at an earlier one. Another connection may
-    /// take them.
+    /// Rows that were not executed because the server closed the connection at an earlier one. They can be sent on
+    /// another connection.
     pub(crate) unsent: Vec<u32>,
-    /// A large row that was sent alone, and at which the connection broke without a word. Rows after it that write the
-    /// same must wait until it is known what becomes of it.
+    /// A large row that was sent alone, and at which the connection broke without an error. Later rows with the same
+    /// overwrite key must wait until its outcome is known.
     pub(crate) suspect: Option<u32>,
 }
 
 impl Sent {
-    /// Each row that was answered, with the replies that carry its outcome.
+    /// Each answered row, with the replies that contain its outcome.
     pub(crate) fn answers(&self) -> impl Iterator<Item = Answer<'_>> {
         self.answered.iter().map(|(sent, replies)| Answer {
             row: sent.row,
@@ -69,7 +69,7 @@ impl Sent {
         })
     }
 
-    /// Enters the replies to some rows; returns the number of rows that have all of theirs.
+    /// Records the replies to some rows; returns the number of rows with all replies.
     fn enter(&mut self, rows: &[SentRow], mut values: Vec<Value>) -> usize {
         let (mut next, end) = (self.values.len(), self.values.len() + values.len());
         self.values.append(&mut values);
@@ -91,7 +91,8 @@ impl ServerBatch {
         Self { bytes: Vec::new(), rows: Vec::with_capacity(rows) }
     }
 
-    /// Adds the commands of a row. `asking`: the node is to take them although the slot is still another's.
+    /// Adds the commands of a row. `asking`: the node must accept them although another node still owns the
+    /// slot.
     pub(crate) fn add(&mut self, row: u32, encoded: &Encoded, asking: bool) {
         let size = CommandSize::of(encoded);
         let (mut skipped, mut replies) = (0, 1);
@@ -124,12 +125,12 @@ impl ServerBatch {
         self.rows.iter().map(|sent| sent.row)
     }
 
-    /// Sends everything and reads every reply, until the deadline if there is one. What may be too large for the server
-    /// goes alone, after the replies to what was sent before, so that these are safe when the server closes the
-    /// connection.
+    /// Sends everything and reads every reply, until the deadline if there is one. A command that may be too large
+    /// for the server is sent alone, after the replies to all earlier commands, so that these replies are not lost if
+    /// the server closes the connection.
     ///
     /// # Cancel safety
-    /// What was sent may be executed; the link is of no more use, and knows it.
+    /// Sent commands may be executed; the link is marked as unusable.
     pub(crate) async fn send(self, link: &mut Link, address: &str, deadline: Option<Instant>) -> Sent {
         let Self { bytes, rows } = self;
         let (mut sent, mut start) = (Sent::default(), 0);
@@ -183,7 +184,8 @@ impl ServerBatch {
 }
 
 impl Sent {
-    /// Whether a transaction could not be ended, unless the server gave it up: it would take in the next batch.
+    /// Whether a transaction is still open because it could not be ended and the server did not cancel it: the
+    /// next batch would become part of it.
     fn leaves_a_transaction(&self) -> bool {
         let is_open = |replies: &[Value]| match replies {
             [_, _, _, Value::ServerError(error)] => error.code() != "EXECABORT",
@@ -192,8 +194,8 @@ impl Sent {
         self.answers().any(|answer| is_open(answer.replies))
     }
 
-    /// Enters the replies that came before the connection broke, or time was over; `error` is that of the other rows.
-    /// `is_alone`: the last command may have been too large.
+    /// Records the replies received before the connection broke or the deadline passed; `error` applies to the other
+    /// rows. `is_alone`: the last command may have been too large.
     fn break_off(
         &mut self,
         (part, later): (&[SentRow], &[SentRow]),
@@ -258,7 +260,7 @@ pub(crate) async fn write_to_server(
     }
     let mut is_first = true;
     while !batch.is_empty() {
-        // Only now: a link that broke meanwhile is replaced before anything is sent.
+        // Only now, so that a broken link is replaced before anything is sent.
         let server = lease.pool.server().await;
         let link = match server {
             Ok(server) => lease.link(&server).await.map(|link| (link, server.addr().to_string())),
@@ -267,7 +269,7 @@ pub(crate) async fn write_to_server(
         let (link, address) = match link {
             Ok(link) => link,
             Err(error) if is_first => return Err(error),
-            // Some rows have their outcomes; these were not sent.
+            // Some rows already have their outcomes; these were not sent.
             Err(error) => {
                 results.failed.extend(batch.rows().map(|row| (row, error.clone())));
                 break;
@@ -283,7 +285,7 @@ pub(crate) async fn write_to_server(
                 results.failed.push((answer.row, reply_error(redirected, answer.is_script)));
             }
         }
-        // Each turn has the outcome of a row, so there is a last one.
+        // Each iteration gives a row its outcome, so the loop ends.
         batch = ServerBatch::with_capacity(sent.unsent.len());
         // It is large, so it is encoded only once.
         let suspect = sent.suspect.map(|suspect| encoder.overwrite_key(suspect as usize));
@@ -305,29 +307,29 @@ pub(crate) async fn write_to_server(
     settle(results, plan, rows)
 }
 
-/// The next connection has another password.
+/// The next connection uses another password.
 pub(crate) fn ask_again(error: &mut SinkError) {
     if error.code() == Some("NOAUTH") {
-        let text = "the server asks for a password again; the provider is asked for the next connection";
+        let text = "the server requires a password again; the provider is called for the next connection";
         *error = SinkError::with_code(ErrorClass::Transient, "NOAUTH", text);
     }
 }
 
-/// Whether a row may write the same as an earlier one of which it is not known whether it was executed. `earlier`: what
-/// that one overwrites.
+/// Whether a row may overwrite the same data as an earlier one with an unknown outcome. `earlier`: what that one
+/// overwrites.
 pub(crate) fn must_wait(encoder: &mut Encoder<'_>, earlier: Option<&[u8]>, row: u32) -> bool {
     let Some(earlier) = earlier else { return true };
     encoder.overwrite_key(row as usize).is_none_or(|own| own == earlier)
 }
 
-/// The connection broke, or time was over, before the row's turn.
+/// The connection broke, or the deadline passed, before the row was sent.
 pub(crate) fn not_sent() -> SinkError {
-    SinkError::new(ErrorClass::Transient, "the connection to the server was given up before the row was sent")
+    SinkError::new(ErrorClass::Transient, "the connection to the server was closed before the row was sent")
 }
 
-/// The pipeline gave the batch up before anything was sent.
+/// The pipeline abandoned the batch before anything was sent.
 pub(crate) fn given_up() -> SinkError {
-    SinkError::new(ErrorClass::Transient, "the batch was given up before it was sent")
+    SinkError::new(ErrorClass::Transient, "the batch was abandoned before it was sent")
 }
 
 /// Reports the outcomes of the rows to the pipeline.

@@ -1,4 +1,4 @@
-//! Owns the quoting of names, so that a hostile name is only ever a name.
+//! Owns the quoting of names, so that no name can inject SQL.
 //! Must not know statements.
 
 use batchsql_core::TableName;

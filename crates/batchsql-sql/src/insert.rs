@@ -15,8 +15,8 @@ pub fn insert(schema: &Schema, rows: usize) -> String {
     insert_from(schema, &format!("VALUES {}", vec![format!("({row})"); rows].join(",")))
 }
 
-/// An insert of what `source` gives, in the order of the schema's columns: `VALUES …` or `SELECT …`. SQLite 3.24 and
-/// PostgreSQL 9.5 spell it the same way.
+/// An insert of the rows that `source` returns, in the order of the schema's columns: `VALUES …` or `SELECT …`.
+/// SQLite 3.24 and PostgreSQL 9.5 use the same syntax.
 pub fn insert_from(schema: &Schema, source: &str) -> String {
     let columns: Vec<String> = schema.columns().iter().map(|column| quote(column.name())).collect();
     let (table, clause) = (quote_table(schema.table()), conflict_clause(schema, &columns));

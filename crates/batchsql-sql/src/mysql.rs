@@ -3,7 +3,7 @@
 
 use batchsql_core::{Schema, TableName};
 
-/// What an insert does with a row whose key is already there.
+/// How an insert handles a row whose key already exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnDuplicate {
@@ -32,7 +32,7 @@ pub fn quote_table(table: &TableName) -> String {
 
 /// An insert of `rows` rows with one placeholder per value, row by row.
 ///
-/// `VALUES(column)` in the update is understood by MySQL and by MariaDB, which does not know MySQL's row alias.
+/// MySQL and MariaDB support `VALUES(column)` in the update; MariaDB does not support MySQL's row alias.
 ///
 /// # Panics
 /// When `rows` is 0, or for an update of a schema without update columns.
@@ -60,7 +60,7 @@ pub fn insert_values(schema: &Schema, rows: usize, on_duplicate: OnDuplicate, va
     sql
 }
 
-/// What stands before and after the rows of an insert.
+/// The text before and after the rows of an insert.
 ///
 /// # Panics
 /// For an update of a schema without update columns.
@@ -84,9 +84,9 @@ pub fn insert_around(schema: &Schema, on_duplicate: OnDuplicate) -> (String, Str
 
 /// A query for `shown` of those rows whose key columns are one of `keys` keys; a placeholder per value, key by key.
 ///
-/// Keys of several columns are spelled out with `AND` and `OR`: MariaDB turns `(a, b) IN (…)` with many keys into a
+/// Keys of several columns are written with `AND` and `OR`: MariaDB turns `(a, b) IN (…)` with many keys into a
 /// join that uses the first column of the index only. It does so with lists of 1,000 values too
-/// (`in_predicate_conversion_threshold`), so ask for fewer keys at once.
+/// (`in_predicate_conversion_threshold`), so query fewer keys at once.
 ///
 /// # Panics
 /// When `keys` is 0, or when the schema has no key.

@@ -1,16 +1,16 @@
-//! Owns which sizes of statements are worth keeping prepared, and how rows are cut by their bytes.
+//! Owns which statement sizes stay prepared, and how rows are split by their bytes.
 //! Must not know SQL text: it counts rows and bytes.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// Sizes up to this one are always kept: they are cheap, and come often where few rows come.
+/// Sizes up to this one are always kept: they are cheap, and frequent if few rows are submitted.
 const SMALL: usize = 16;
-/// Other sizes that are kept because they come again and again, for example `flush_size`.
+/// The number of other sizes that are kept because they repeat, for example `flush_size`.
 const REPEATED: usize = 4;
 
-/// Which numbers of rows have a statement that stays prepared. A bounded set: small sizes, powers of two, and the few
-/// sizes that came at least twice lately.
+/// The row counts whose statements stay prepared. A bounded set: small sizes, powers of two, and the few sizes that
+/// occurred at least twice recently.
 ///
 /// ```
 /// use batchsql_sql::KeptSizes;
@@ -20,9 +20,9 @@ const REPEATED: usize = 4;
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct KeptSizes {
-    /// Sizes that came once, the latest last.
+    /// Sizes that occurred once, the latest last.
     seen: VecDeque<usize>,
-    /// Sizes that came again, the one that was used latest last.
+    /// Sizes that repeated, the most recently used last.
     repeated: VecDeque<usize>,
 }
 
@@ -52,7 +52,8 @@ impl KeptSizes {
         known.is_some()
     }
 
-    /// The sizes of kept statements that together hold `rows` rows: one, where such a number of rows came before.
+    /// The sizes of kept statements that together hold `rows` rows: a single one, if this row count occurred
+    /// before.
     pub fn split(&mut self, rows: usize) -> Vec<usize> {
         if self.keeps(rows) {
             return vec![rows];
@@ -74,8 +75,8 @@ impl KeptSizes {
     }
 }
 
-/// Cuts rows into pieces of at most `max_rows` rows and `max_bytes` bytes, as few as their order allows. A row that
-/// alone has more bytes is a piece of its own.
+/// Splits rows into pieces of at most `max_rows` rows and `max_bytes` bytes, as few as their order allows. A single
+/// row with more bytes is its own piece.
 ///
 /// # Panics
 /// When `max_rows` is 0.
@@ -107,7 +108,7 @@ mod tests {
         assert!(!sizes.keeps(500));
         assert!(!sizes.keeps(37));
         assert!(sizes.keeps(500));
-        // Many sizes that come once do not push it out.
+        // Many sizes that occur once do not evict it.
         assert!((600_usize..700).filter(|size| !size.is_power_of_two()).all(|size| !sizes.keeps(size)));
         assert!(sizes.keeps(500));
         for size in [701, 702, 703, 704] {

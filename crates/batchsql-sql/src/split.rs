@@ -1,4 +1,4 @@
-//! Owns how many rows go into one statement, in a bounded set of shapes.
+//! Owns the number of rows per statement, in a bounded set of shapes.
 //! Must not know SQL text: it counts rows and placeholders.
 
 /// The most rows of `columns` values that fit into `max_binds` placeholders, at most `preferred`.
@@ -8,8 +8,8 @@ pub fn rows_per_statement(columns: usize, max_binds: usize, preferred: usize) ->
     (fit > 0).then(|| fit.min(preferred.max(1)))
 }
 
-/// Splits rows into statements of few different sizes, so that a cache of prepared statements stays
-/// small: as many full statements as there are, the rest in powers of two.
+/// Splits rows into statements of few different sizes, so that a cache of prepared statements stays small: as
+/// many full statements as possible, the rest in powers of two.
 ///
 /// ```
 /// use batchsql_sql::Shapes;
@@ -32,7 +32,7 @@ impl Shapes {
         Self { full }
     }
 
-    /// Every size that [`split`](Self::split) may give, largest first.
+    /// Every size that [`split`](Self::split) may return, largest first.
     pub fn sizes(self) -> impl Iterator<Item = usize> {
         let powers = (0..usize::BITS).map(|bit| 1 << bit).take_while(move |size| *size < self.full);
         std::iter::once(self.full).chain(powers.collect::<Vec<_>>().into_iter().rev())

@@ -1,5 +1,5 @@
-//! Measures what `cache_size`, `wal_autocheckpoint` and `mmap_size` do to the rate of inserts, interleaved:
-//! `cargo run --release -p batchsql-sqlite --example pragmas [ROWS] [ROUNDS]`.
+//! Measures the effect of `cache_size`, `wal_autocheckpoint` and `mmap_size` on the rate of inserts,
+//! interleaved: `cargo run --release -p batchsql-sqlite --example pragmas [ROWS] [ROUNDS]`.
 
 use std::time::{Duration, Instant};
 

@@ -41,7 +41,7 @@ fn bind_value(
         Values::I16(v) => statement.raw_bind_parameter(parameter, v[row]),
         Values::I32(v) => statement.raw_bind_parameter(parameter, v[row]),
         Values::I64(v) => statement.raw_bind_parameter(parameter, v[row]),
-        // Above i64::MAX is refused at admission; should one come here, rusqlite refuses it too.
+        // A value above i64::MAX is rejected at admission; rusqlite would reject it too.
         Values::U64(v) => statement.raw_bind_parameter(parameter, v[row]),
         Values::F32(v) => statement.raw_bind_parameter(parameter, f64::from(v[row])),
         Values::F64(v) => statement.raw_bind_parameter(parameter, v[row]),
@@ -58,14 +58,14 @@ fn bind_value(
     }
 }
 
-/// Formats into a buffer that is used again for the next value.
+/// Formats into a buffer that is reused for the next value.
 fn formatted<'a>(buffer: &'a mut String, value: &dyn Display) -> &'a str {
     buffer.clear();
     write!(buffer, "{value}").expect("writing to a String cannot fail");
     buffer
 }
 
-/// A UUID in its usual text form.
+/// A UUID in hyphenated text form.
 struct Hyphenated<'a>(&'a [u8; 16]);
 
 impl Display for Hyphenated<'_> {

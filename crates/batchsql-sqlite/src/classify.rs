@@ -1,5 +1,5 @@
-//! Owns the translation of SQLite result codes into error classes.
-//! Must not know statements: the code decides, never the message.
+//! Owns the mapping of SQLite result codes to error classes.
+//! Must not know statements: only the code decides, never the message.
 //!
 //! Codes: <https://www.sqlite.org/rescode.html>.
 
@@ -16,10 +16,11 @@ pub(crate) fn class(code: i32) -> ErrorClass {
         | ffi::SQLITE_ABORT
         | ffi::SQLITE_INTERRUPT => ErrorClass::Transient,
         ffi::SQLITE_CONSTRAINT | ffi::SQLITE_MISMATCH => ErrorClass::Row,
-        // "no such table", "no such column": the statement was right when it was prepared.
+        // "no such table", "no such column": the statement was valid when it was prepared.
         ffi::SQLITE_ERROR => ErrorClass::Schema,
-        // Not a resource, as a server's read-only failover is: what is read-only here is the connection, its
-        // file or the folder (DIRECTORY), or the file is another one (DBMOVED). None of it passes by itself.
+        // Not a resource error like the read-only state of a server during failover: the connection, its file
+        // or the folder (DIRECTORY) is read-only, or the file was replaced (DBMOVED). None of these is
+        // transient.
         ffi::SQLITE_PERM | ffi::SQLITE_AUTH | ffi::SQLITE_READONLY => ErrorClass::Permission,
         ffi::SQLITE_TOOBIG => ErrorClass::Size,
         ffi::SQLITE_FULL | ffi::SQLITE_NOMEM | ffi::SQLITE_IOERR | ffi::SQLITE_CANTOPEN => ErrorClass::Resource,
@@ -40,7 +41,7 @@ pub(crate) fn commit_error(error: rusqlite::Error) -> SinkError {
     })
 }
 
-/// A row that makes an expression of its table fail: an index, a CHECK, a trigger or a default.
+/// The error of a row for which an expression of its table fails: an index, a CHECK, a trigger or a default.
 pub(crate) fn row_error() -> SinkError {
     let message = "an expression of the table (CHECK, index or trigger) failed for this row";
     SinkError::with_code(ErrorClass::Row, ffi::SQLITE_ERROR, message)
@@ -74,7 +75,7 @@ fn sink_error(error: rusqlite::Error, class: impl Fn(i32) -> ErrorClass) -> Sink
         rusqlite::Error::SqlInputError { error, msg, .. } => {
             SinkError::with_code(class(error.extended_code), error.extended_code, msg)
         }
-        // Everything else is rusqlite's own: a defect of this driver, described without values.
+        // All other errors come from rusqlite: a defect of this driver, described without values.
         other => SinkError::new(ErrorClass::Internal, "the sqlite client failed").caused_by(other),
     }
 }

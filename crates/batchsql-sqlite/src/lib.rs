@@ -39,12 +39,12 @@
 //! | uuid | hyphenated TEXT in a TEXT column, else BLOB of 16 bytes | any but the row id |
 //! | date, time, timestamp, timestamptz | ISO 8601 TEXT with microseconds, `timestamptz` with `+00:00` | not INTEGER, not REAL |
 //!
-//! STRICT tables need the type that stands under "stored as", or `ANY`; a REAL column there takes integers up to `i32`, too.
-//! Coordinates of an `rtree` are floats of 32 bits and take `f32`, `i16` and `bool`; those of an `rtree_i32` take integers
-//! up to `i32`. `-0.0` loses its sign, except in columns without conversion (BLOB, none, `ANY`).
+//! STRICT tables need the type in the column "stored as", or `ANY`; a REAL column there also accepts integers up to
+//! `i32`. Coordinates of an `rtree` are floats of 32 bits and accept `f32`, `i16` and `bool`; those of an `rtree_i32`
+//! accept integers up to `i32`. `-0.0` loses its sign, except in columns without conversion (BLOB, none, `ANY`).
 //!
-//! A column that would change values, or refuse them all, is refused when its table is first read, and again when any
-//! table of the database has changed.
+//! A column that would change values, or reject them all, is rejected when its table is first read, and again when
+//! any table of the database has changed.
 //!
 //! # One writer
 //!
@@ -52,10 +52,10 @@
 //!
 //! # Abandoned writes
 //!
-//! A batch that is given up, by `statement_timeout` or by the deadline of `close`, before its `COMMIT` is known not to be
-//! written: it is interrupted and rolled back, then tried again, or ends as `Purged`. Only while the commit itself runs is
-//! it unknown. It ends before the writer begins the next one, so it cannot overwrite newer rows of the same pipeline. Two
-//! sinks on one file have no order between them, given up or not.
+//! A batch that is abandoned, by `statement_timeout` or by the deadline of `close`, before its `COMMIT` is known not
+//! to be written: it is interrupted and rolled back, then retried, or ends as `Purged`. Its outcome is unknown only
+//! while the commit itself runs. It ends before the writer starts the next one, so it cannot overwrite newer rows of
+//! the same pipeline. Two sinks on one file have no order between them, with or without abandoned batches.
 //!
 //! # Durability
 //!
@@ -63,8 +63,8 @@
 //! of the machine may lose the last commits but never corrupts the file. With
 //! [`Synchronous::Full`] every commit survives both.
 //!
-//! When the file is moved, deleted or replaced while it is open, rows are not written into nowhere: their table
-//! is parked until the file is back (on Unix; elsewhere an open file stays where it is).
+//! If the file is moved, deleted or replaced while it is open, no rows are written: their table is parked until
+//! the file is back (on Unix; elsewhere an open file cannot be moved).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

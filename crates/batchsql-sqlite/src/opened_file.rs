@@ -1,15 +1,15 @@
-//! Owns the question whether the database's file is still where it was opened.
+//! Owns the check whether the database file is still at the path where it was opened.
 //! Must not know SQL.
 //!
-//! SQLite asks it itself with a rollback journal (`SQLITE_READONLY_DBMOVED`), but not with a write-ahead log:
-//! rows for a file that was deleted or replaced would be committed, and gone.
+//! SQLite itself checks this with a rollback journal (`SQLITE_READONLY_DBMOVED`), but not with a write-ahead
+//! log: rows for a deleted or replaced file would be committed and lost.
 
 use std::path::{Path, PathBuf};
 
 use batchsql_core::{ErrorClass, SinkError};
 use rusqlite::ffi;
 
-/// The file that was opened, and where.
+/// The opened file and its path.
 #[derive(Debug)]
 pub(crate) struct OpenedFile {
     path: PathBuf,
@@ -32,21 +32,22 @@ fn id_of(path: &Path) -> std::io::Result<Option<(u64, u64)>> {
 }
 
 impl OpenedFile {
-    /// The file at `path`, which was opened just now; `None` where files cannot be identified.
+    /// The file at `path`, which was just opened; `None` if files cannot be identified.
     pub(crate) fn new(path: PathBuf) -> Option<Self> {
         let id = id_of(&path).ok()??;
         Some(Self { path, id })
     }
 
-    /// An error when another file, or none, is at its path.
+    /// Returns an error if another file, or none, is at its path.
     pub(crate) fn check(&self) -> Result<(), SinkError> {
         match id_of(&self.path) {
             Ok(Some(id)) if id != self.id => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            // A failed read of the metadata (rights that were given up) says nothing about the file.
+            // A failed read of the metadata (for example after dropping privileges) proves nothing about the
+            // file.
             Ok(_) | Err(_) => return Ok(()),
         }
-        let message = "the database file was moved, deleted or replaced while it was open; put it back, or start anew";
+        let message = "the database file was moved, deleted or replaced while it was open; put it back, or restart";
         Err(SinkError::with_code(ErrorClass::Permission, ffi::SQLITE_READONLY_DBMOVED, message))
     }
 }

@@ -1,4 +1,4 @@
-//! Owns where the database is and how it is opened: DSN, options, pragmas.
+//! Owns the path and the opening of the database: DSN, options, pragmas.
 //! Must not know rows or statements.
 
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use rusqlite::{Connection, DatabaseName, OpenFlags, OptionalExtension};
 
-/// How long a commit takes to be safe; SQLite's `PRAGMA synchronous`.
+/// When a commit is durable; SQLite's `PRAGMA synchronous`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Synchronous {
@@ -18,7 +18,7 @@ pub enum Synchronous {
     Normal,
     /// Every commit survives a crash of the machine; each one waits for the disk.
     Full,
-    /// A crash of the machine may destroy the file. Only for data that can be made again.
+    /// A crash of the machine may destroy the file. Only for data that can be recreated.
     Off,
 }
 
@@ -28,14 +28,14 @@ enum Location {
     File(PathBuf),
 }
 
-/// Where and how to open a database.
+/// Path and options of a database.
 ///
 /// As a DSN: `sqlite::memory:`, `sqlite:relative.db`, `sqlite:///absolute.db`, with the parameters
 /// `mode` (`rwc` creates the file and is the default, `rw` needs it to exist, `memory`), `synchronous`
 /// (`normal`, `full`, `off`), `busy_timeout` (seconds, decimals allowed; default 5), `cache_size` (bytes),
 /// `wal_autocheckpoint` (pages) and `mmap_size` (bytes), see the methods of these names.
 ///
-/// There is no `connect_lazy`: a file that cannot be opened is a mistake that should be seen at once.
+/// There is no `connect_lazy`: a file that cannot be opened is an error that should be reported at once.
 ///
 /// ```
 /// use batchsql_sqlite::SqliteOptions;
@@ -75,7 +75,7 @@ impl OpenError {
     }
 
     pub(crate) fn no_thread(error: std::io::Error) -> Self {
-        Self::new(format!("the system gives no thread for the sqlite writer: {error}"))
+        Self::new(format!("cannot start the thread of the sqlite writer: {error}"))
     }
 
     pub(crate) fn caused_by(problem: impl Into<String>, source: rusqlite::Error) -> Self {
@@ -96,12 +96,12 @@ impl std::error::Error for OpenError {
 }
 
 impl SqliteOptions {
-    /// A database file, created when it does not exist.
+    /// A database file, created if it does not exist.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self::at(Location::File(path.into()))
     }
 
-    /// A database in memory, gone with the sink.
+    /// A database in memory, which ends with the sink.
     pub fn in_memory() -> Self {
         Self::at(Location::Memory)
     }
@@ -125,7 +125,7 @@ impl SqliteOptions {
         self
     }
 
-    /// When a commit counts as safe; default [`Synchronous::Normal`].
+    /// When a commit counts as durable; default [`Synchronous::Normal`].
     #[must_use]
     pub fn synchronous(mut self, synchronous: Synchronous) -> Self {
         self.synchronous = synchronous;
@@ -140,8 +140,8 @@ impl SqliteOptions {
         self
     }
 
-    /// How many bytes of pages the writer may keep in memory (`PRAGMA cache_size`); default 32 MiB (SQLite's own is 2 MB).
-    /// It is used as far as it is needed. Indexes whose keys come in no order need more, see `docs/databases.md`.
+    /// How many bytes of pages the writer may keep in memory (`PRAGMA cache_size`); default 32 MiB (SQLite's own is 2
+    /// MB). Memory is used only as needed. Indexes with keys in random order need more, see `docs/databases.md`.
     #[must_use]
     pub fn cache_size(mut self, bytes: u64) -> Self {
         self.cache_size = bytes;
@@ -149,17 +149,17 @@ impl SqliteOptions {
     }
 
     /// After how many pages of the write-ahead log a commit also writes them into the database
-    /// (`PRAGMA wal_autocheckpoint`); default 4,000 (16 MB; SQLite's own is 1,000). More is faster where keys of indexes come
-    /// in no order, and keeps a larger file beside the database. With [`Synchronous::Normal`] the commits since then may be
-    /// lost when the machine crashes. 0: never, then somebody else has to.
+    /// (`PRAGMA wal_autocheckpoint`); default 4,000 (16 MB; SQLite's own is 1,000). More is faster for indexes with
+    /// keys in random order, and needs a larger file next to the database. With [`Synchronous::Normal`] the commits
+    /// since then may be lost if the machine crashes. 0: never; then another process must checkpoint.
     #[must_use]
     pub fn wal_autocheckpoint(mut self, pages: u32) -> Self {
         self.wal_autocheckpoint = pages;
         self
     }
 
-    /// How many bytes of the file are read through memory mapping (`PRAGMA mmap_size`); default 0. An error of the disk
-    /// there ends the process.
+    /// How many bytes of the file are read through memory mapping (`PRAGMA mmap_size`); default 0. A disk error in a
+    /// mapped page ends the process.
     #[must_use]
     pub fn mmap_size(mut self, bytes: u64) -> Self {
         self.mmap_size = bytes;
@@ -185,10 +185,10 @@ impl SqliteOptions {
             Location::File(path) => Connection::open_with_flags(path, access),
         };
         let conn = result.map_err(|error| self.open_error(error))?;
-        // SQLite opens a file that may not be written for reading, and says nothing.
+        // SQLite silently opens a write-protected file for reading.
         if conn.is_readonly(DatabaseName::Main).map_err(|error| self.open_error(error))? {
             return Err(OpenError::new(format!(
-                "cannot open sqlite database {}: it may only be read; check its permissions",
+                "cannot open sqlite database {}: it is read-only; check its permissions",
                 self.path().unwrap_or(Path::new(":memory:")).display()
             )));
         }
@@ -213,7 +213,7 @@ impl SqliteOptions {
         // Negative: in KiB, and not in pages.
         let kib = i64::try_from(self.cache_size.div_ceil(1024)).unwrap_or(i64::MAX).min(i32::MAX.into());
         conn.pragma_update(None, "cache_size", -kib)?;
-        // These two answer with the value.
+        // These two pragmas return the value.
         let ask = |pragma: String| conn.query_row(&pragma, [], |_| Ok(())).optional().map(drop);
         ask(format!("PRAGMA wal_autocheckpoint={}", i32::try_from(self.wal_autocheckpoint).unwrap_or(i32::MAX)))?;
         ask(format!("PRAGMA mmap_size={}", i64::try_from(self.mmap_size).unwrap_or(i64::MAX)))?;
@@ -256,7 +256,7 @@ impl FromStr for SqliteOptions {
             };
             return Err(OpenError::new(problem));
         };
-        // Looked at as a whole and decoded: a password may hold any character.
+        // Checked as a whole and decoded: a password may contain any character.
         let decoded = percent_decode_str(rest).decode_utf8_lossy();
         if decoded.contains('@') && decoded.contains(':') {
             return Err(OpenError::new(format!("a sqlite dsn has no user, password or host; {FORMS}")));
@@ -282,7 +282,7 @@ impl FromStr for SqliteOptions {
                 ("synchronous", "full") => options.synchronous = Synchronous::Full,
                 ("synchronous", "off") => options.synchronous = Synchronous::Off,
                 ("busy_timeout", value) => {
-                    let problem = "busy_timeout in the sqlite dsn is not a number of seconds up to 2000000, or 0";
+                    let problem = "busy_timeout in the sqlite dsn is not a number of seconds from 0 to 2000000";
                     options.busy_timeout = seconds(value).ok_or_else(|| OpenError::new(problem))?;
                 }
                 ("cache_size", value) => options.cache_size = number(name, value)?,
@@ -316,7 +316,7 @@ impl FromStr for SqliteOptions {
     }
 }
 
-/// A time in seconds, from 0 to what SQLite counts in milliseconds (31 bits); decimals are allowed.
+/// A time in seconds, from 0 to SQLite's limit in milliseconds (31 bits); decimals are allowed.
 fn seconds(value: &str) -> Option<Duration> {
     let seconds = value.parse().ok().filter(|seconds: &f64| *seconds <= 2_000_000.0)?;
     Duration::try_from_secs_f64(seconds).ok()

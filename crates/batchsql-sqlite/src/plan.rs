@@ -1,4 +1,4 @@
-//! Owns what is decided once per schema: the checked table, the form of each column, the statements.
+//! Owns the decisions made once per schema: the checked table, the form of each column, the statements.
 //! Must not know rows.
 
 use batchsql_core::{Column, ErrorClass, Schema, SinkError, TableName};
@@ -10,14 +10,14 @@ use crate::classify::statement_error;
 use crate::table::{Table, TableColumn, TableId, TableKind, Versions};
 use crate::types::{Form, form};
 
-/// Rows per statement; more gain nothing (measured, see the project's performance notes).
+/// Rows per statement; more are not faster (measured, see the project's performance notes).
 const PREFERRED_ROWS: usize = 100;
 
 /// How batches of one schema are written.
 #[derive(Debug)]
 pub(crate) struct SqlitePlan {
     schema: Schema,
-    /// What the plan was made from. It holds as long as these are the same.
+    /// The versions that the plan was made from. The plan is valid while they are unchanged.
     versions: Versions,
     pub(crate) table: TableId,
     pub(crate) forms: Box<[Form]>,
@@ -32,7 +32,7 @@ impl SqlitePlan {
         &known.expect("a plan has a statement for each of its shapes").1
     }
 
-    /// The plan for the table as it is now, if any table of the database was changed since this one was made.
+    /// A plan for the current table, if any table of the database has changed since this one was made.
     pub(crate) fn renewed(&self, conn: &Connection) -> Result<Option<Self>, SinkError> {
         match self.versions.are_current(conn).map_err(statement_error)? {
             true => Ok(None),
@@ -40,7 +40,7 @@ impl SqlitePlan {
         }
     }
 
-    /// Looks at the table and makes the statements.
+    /// Checks the table and creates the statements.
     pub(crate) fn make(conn: &Connection, schema: &Schema) -> Result<Self, SinkError> {
         let problem =
             |text: String| SinkError::new(ErrorClass::Schema, format!("table {}: {text}", schema.table_display()));
@@ -53,7 +53,7 @@ impl SqlitePlan {
         let columns = &table.columns;
         match table.kind {
             TableKind::Table | TableKind::Virtual => {}
-            // Its triggers decide what becomes of a row, and SQLite does not report it.
+            // The triggers of a view decide what happens to a row, and SQLite does not report it.
             TableKind::View => return Err(problem("it is a view; write to the table behind it".into())),
             TableKind::Shadow => {
                 return Err(problem("it is a part of a virtual table; write to the virtual table".into()));
@@ -86,13 +86,13 @@ impl SqlitePlan {
             shapes.sizes().map(|rows| (rows, insert(schema, rows).into())).collect();
         let (schema, versions) = (schema.clone(), table.versions);
         let plan = Self { schema, versions, table: table.id, forms, shapes, statements };
-        // Finds what the look at the columns cannot, for example a key without a unique index.
+        // Finds errors that the check of the columns cannot, for example a key without a unique index.
         conn.prepare(plan.statement(1)).map_err(|error| unpreparable(error, &plan.schema))?;
         Ok(plan)
     }
 }
 
-/// How many values one statement can bind, as this library was built.
+/// The maximum number of bound values per statement in this build of the library.
 pub(crate) fn max_binds(conn: &Connection) -> usize {
     usize::try_from(conn.limit(Limit::SQLITE_LIMIT_VARIABLE_NUMBER)).unwrap_or(999)
 }
@@ -120,13 +120,13 @@ fn column_form(column: &Column, table: &[TableColumn]) -> Result<Form, String> {
     })
 }
 
-/// Why rows never go into a table of this name.
+/// Why rows are never written to a table with this name.
 fn reserved(table: &TableName) -> Option<String> {
     let is_reserved = table.name().get(..7).is_some_and(|start| start.eq_ignore_ascii_case("sqlite_"));
-    is_reserved.then(|| "names that begin with sqlite_ are sqlite's own; rows there would change how it works".into())
+    is_reserved.then(|| "names that begin with sqlite_ are reserved; rows there would change how sqlite works".into())
 }
 
-/// What to do about a table that does not exist.
+/// The advice for a table that does not exist.
 fn not_there(conn: &Connection, table: &TableName) -> rusqlite::Result<String> {
     if let (None, Some((namespace, name))) = (table.namespace(), table.name().split_once('.'))
         && Table::find(conn, &TableName::qualified(namespace, name))?.is_some()
@@ -139,7 +139,7 @@ fn not_there(conn: &Connection, table: &TableName) -> rusqlite::Result<String> {
     Ok("it does not exist; create it before rows are submitted".into())
 }
 
-/// Two columns that SQLite takes for one. It would use the first value and drop the second.
+/// Two columns that SQLite treats as one. It would use the first value and drop the second.
 fn twice(schema: &Schema) -> Option<(&str, &str)> {
     let names: Vec<&str> = schema.columns().iter().map(Column::name).collect();
     names.iter().enumerate().find_map(|(index, second)| {

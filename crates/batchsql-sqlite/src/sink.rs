@@ -1,4 +1,4 @@
-//! Owns the sink: what SQLite can take, and the way of a batch to the writer thread and back.
+//! Owns the sink: the limits of SQLite, and the transfer of a batch to the writer thread and back.
 //! Must not know SQL text.
 
 use std::collections::HashMap;
@@ -30,12 +30,12 @@ struct Inner {
     max_columns: usize,
     path: Option<PathBuf>,
     file: Option<OpenedFile>,
-    /// How the tables were named first.
+    /// The first spelling of each table name.
     spellings: Mutex<HashMap<TableId, Box<str>>>,
 }
 
 impl Inner {
-    /// A table with two names would be two tables to the pipeline, and its rows would have no order.
+    /// The pipeline would treat a table with two names as two tables, and its rows would have no order.
     fn check_spelling(&self, table: &TableId, schema: &Schema) -> Result<(), SinkError> {
         let name = schema.table_display();
         let mut spellings = self.spellings.lock().unwrap_or_else(PoisonError::into_inner);
@@ -51,7 +51,7 @@ impl Inner {
     }
 }
 
-/// The way to the writer connection.
+/// The handle to the writer connection.
 pub struct SqliteConn(Arc<Inner>);
 
 impl fmt::Debug for SqliteConn {
@@ -64,7 +64,7 @@ impl SqliteSink {
     /// Opens a database by DSN, see [`SqliteOptions`].
     ///
     /// # Errors
-    /// A DSN that makes no sense, or a database that cannot be opened.
+    /// The DSN is invalid, or the database cannot be opened.
     pub fn open(dsn: &str) -> Result<Self, OpenError> {
         Self::with_options(&dsn.parse()?)
     }
@@ -80,7 +80,7 @@ impl SqliteSink {
     /// Writes through a connection that you opened, with the pragmas you chose.
     ///
     /// # Errors
-    /// The system gives no thread.
+    /// The writer thread cannot be started.
     pub fn from_connection(connection: Connection) -> Result<Self, OpenError> {
         let path = connection.path().filter(|path| !path.is_empty()).map(Into::into);
         Self::start(connection, path)
@@ -105,13 +105,13 @@ impl SqliteSink {
     /// in-memory database.
     ///
     /// # Errors
-    /// What `work` returns.
+    /// The error that `work` returns.
     ///
     /// # Panics
-    /// When `work` panics.
+    /// If `work` panics.
     ///
     /// # Cancel safety
-    /// `work` runs to its end also when the call is cancelled.
+    /// `work` runs to its end even if the call is cancelled.
     pub async fn call<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -139,7 +139,7 @@ impl SqliteConn {
         match self.0.writer.run(work).await {
             Ok(result) => result,
             Err(Failed::Panicked(_)) => failed("the sqlite driver panicked; the transaction was rolled back"),
-            Err(Failed::Gone) => failed("the sqlite writer thread is gone"),
+            Err(Failed::Gone) => failed("the sqlite writer thread has ended"),
         }
     }
 }
@@ -167,8 +167,8 @@ impl Sink for SqliteSink {
         false
     }
 
-    /// The writer thread ends a write that was given up before it begins the next one, also when the write waits for
-    /// a lock. Other sinks and processes on the same file are writers of their own, and no order spans them.
+    /// The writer thread ends an abandoned write before it starts the next one, even if the write waits for a lock.
+    /// Other sinks and processes on the same file are separate writers without a common order.
     fn late_write_limit(&self) -> Option<Duration> {
         Some(Duration::ZERO)
     }
@@ -196,8 +196,8 @@ impl Sink for SqliteSink {
     ) -> Result<Written, SinkError> {
         let (plan, rows, attempt) = (plan.clone(), rows.to_shared(), attempt.clone());
         let sink = Arc::clone(&self.0);
-        // Until the commit nothing of it is durable. A batch that is given up before is rolled back: then it is known
-        // not to be written.
+        // Until the commit nothing is durable. A batch that is abandoned before it is rolled back and known not to be
+        // written.
         attempt.defer();
         conn.run(move |connection| {
             let begin = Instant::now();
@@ -206,12 +206,12 @@ impl Sink for SqliteSink {
                 match attempt.begin() {
                     true => Ok(()),
                     false => {
-                        Err(SinkError::new(ErrorClass::Transient, "the batch was given up before it was committed"))
+                        Err(SinkError::new(ErrorClass::Transient, "the batch was abandoned before it was committed"))
                     }
                 }
             };
             let mut written = write_rows(connection, &plan, rows.rows(), attempt.is_atomic(), may_commit)?;
-            // Without the time in the queue.
+            // Excludes the time in the queue.
             written.took = Some(begin.elapsed());
             Ok(written)
         })

@@ -1,4 +1,5 @@
-//! Owns what the database says of a table: where it is, its kind, its columns, and whether that is still so.
+//! Owns the definition of a table in the database: its location, its kind, its columns, and whether these are
+//! unchanged.
 //! Must not know schemas, types of values or statements that write.
 
 use batchsql_core::TableName;
@@ -7,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::types::{Affinity, Kind, Takes};
 
-/// Where a table is: the database of the connection, and its name as it was created.
+/// The identity of a table: the database of the connection, and its name as it was created.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct TableId {
     pub(crate) database: String,
@@ -19,11 +20,11 @@ pub(crate) enum TableKind {
     Table,
     View,
     Virtual,
-    /// A table that a virtual table keeps its data in.
+    /// A table in which a virtual table stores its data.
     Shadow,
 }
 
-/// A column as the database has it.
+/// A column as the database reports it.
 #[derive(Debug)]
 pub(crate) struct TableColumn {
     pub(crate) name: String,
@@ -34,17 +35,17 @@ pub(crate) struct TableColumn {
     pub(crate) generated: bool,
 }
 
-/// The databases of the connection, and the schema versions of those in which the table is looked for. SQLite raises
-/// these with every change of a table, by any connection.
+/// The databases of the connection, and the schema versions of those in which the table is searched. SQLite
+/// increments these with every change of a table, by any connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Versions {
-    /// Their names and files, in the order in which SQLite looks, after temp.
+    /// Their names and files, in the order in which SQLite searches them, after temp.
     databases: Vec<(String, Option<String>)>,
-    /// Questions, and their answers.
+    /// Queries and their results.
     versions: Vec<(String, i64)>,
 }
 
-/// A table as it is.
+/// The current definition of a table.
 #[derive(Debug)]
 pub(crate) struct Table {
     pub(crate) id: TableId,
@@ -67,12 +68,13 @@ impl Versions {
                 return Ok(false);
             }
         }
-        // One that was attached under the same name may have the same version.
+        // Another database attached under the same name may have the same version.
         Ok(databases(conn)? == self.databases)
     }
 }
 
-/// The databases of a connection and their files. That of temp comes and goes without a change of tables.
+/// The databases of a connection and their files. The temp database appears and disappears without a change
+/// of tables.
 fn databases(conn: &Connection) -> rusqlite::Result<Vec<(String, Option<String>)>> {
     let mut statement = conn.prepare_cached("PRAGMA database_list")?;
     let rows = statement.query_map([], |row| Ok((row.get("name")?, row.get("file")?)))?;
@@ -84,10 +86,10 @@ fn version(conn: &Connection, question: &str) -> rusqlite::Result<i64> {
 }
 
 impl Table {
-    /// `None`: there is no such table.
+    /// Returns `None` if there is no such table.
     pub(crate) fn find(conn: &Connection, name: &TableName) -> rusqlite::Result<Option<Self>> {
         let Some(database) = database_of(conn, name)? else { return Ok(None) };
-        // A table of the same name may be made in a database that comes first.
+        // A table with the same name may be created in a database that is searched earlier.
         let listed = databases(conn)?;
         let mut watched: Vec<&str> = vec![&database];
         if name.namespace().is_none() {
@@ -98,7 +100,7 @@ impl Table {
             watched.sort_unstable();
             watched.dedup();
         }
-        // Before the rest is read, so that a change in between is seen as one.
+        // Read before the rest, so that a change in between is detected.
         let versions = Versions::read(conn, &watched)?;
         let question = format!("PRAGMA {}.table_list({})", quote(&database), quote(name.name()));
         let described = conn
@@ -130,7 +132,7 @@ impl Table {
     }
 }
 
-/// The database in which SQLite finds the table: temp, main, then the attached ones in their order.
+/// The database in which SQLite finds the table: temp, main, then the attached ones in order.
 fn database_of(conn: &Connection, name: &TableName) -> rusqlite::Result<Option<String>> {
     let known: Vec<String> =
         conn.prepare("PRAGMA database_list")?.query_map([], |row| row.get("name"))?.collect::<Result<_, _>>()?;
@@ -146,7 +148,7 @@ fn database_of(conn: &Connection, name: &TableName) -> rusqlite::Result<Option<S
     Ok(temp.or_else(|| known.into_iter().find(|database| with_it.contains(database))))
 }
 
-/// The columns, each with whether it is in the primary key.
+/// The columns, each with a flag whether it is in the primary key.
 fn columns(
     conn: &Connection,
     database: &str,
@@ -162,7 +164,7 @@ fn columns(
         let hidden: i64 = row.get("hidden")?;
         let takes = match &*declared {
             _ if is_r_tree && number == 0 => Takes::RowId,
-            // Coordinates have one of these types, columns beside them none.
+            // Coordinates have one of these types; auxiliary columns have none.
             "REAL" if is_r_tree => Takes::Float32,
             "INT" if is_r_tree => Takes::Integer32,
             _ if is_strict => Kind::of_strict(&declared).map_or(Takes::Any, Takes::Only),
@@ -181,8 +183,8 @@ fn columns(
     columns.collect()
 }
 
-/// Whether a virtual table is an r-tree. Its statement may be spelled in many ways; the tables that it keeps its data in
-/// have fixed names.
+/// Whether a virtual table is an r-tree. Its CREATE statement has many spellings; the tables in which it stores its
+/// data have fixed names.
 fn is_r_tree(conn: &Connection, database: &str, table: &str) -> rusqlite::Result<bool> {
     let shadows = ["node", "rowid", "parent"].map(|part| format!("{table}_{part}"));
     let question = "SELECT count(*) FROM pragma_table_list WHERE type = 'shadow' AND schema = ?1 COLLATE NOCASE

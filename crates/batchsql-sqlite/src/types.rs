@@ -1,5 +1,6 @@
-//! Owns how values are stored: a column's affinity, the form a value takes in it, and the refusal of
-//! columns that would change values. Must not know statements or connections.
+//! Owns how values are stored: a column's affinity, the form of a value in it, and the rejection of columns
+//! that would change values.
+//! Must not know statements or connections.
 //!
 //! Affinity rules: <https://www.sqlite.org/datatype3.html>, section 3.1; STRICT tables:
 //! <https://www.sqlite.org/stricttables.html>; R*Trees: <https://www.sqlite.org/rtree.html>.
@@ -7,7 +8,7 @@
 use batchsql_core::ColumnType;
 use batchsql_core::exhaustive::Type;
 
-/// What SQLite does to a value that is stored in a column.
+/// How SQLite converts a value that is stored in a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Affinity {
     Integer,
@@ -39,7 +40,7 @@ impl Affinity {
     }
 }
 
-/// What a column takes beside its affinity.
+/// The values that a column accepts, in addition to its affinity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Takes {
     /// Every value, after the conversion of the affinity.
@@ -64,7 +65,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// What a column of a STRICT table takes; `None` for `ANY`.
+    /// The values that a column of a STRICT table accepts; `None` for `ANY`.
     pub(crate) fn of_strict(declared: &str) -> Option<Self> {
         match declared.to_ascii_uppercase().as_str() {
             "INT" | "INTEGER" => Some(Self::Integer),
@@ -92,19 +93,19 @@ impl Kind {
 /// The form in which the values of a column are bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// Integers, floats, text and bytes as they are; calendar values as ISO text.
+    /// Integers, floats, text and bytes unchanged; calendar values as ISO text.
     Plain,
     UuidText,
     UuidBlob,
 }
 
-/// The form of a column, or why SQLite would change its values there, or refuse them.
+/// The form of a column, or why SQLite would change its values there, or reject them.
 pub(crate) fn form(ty: ColumnType, affinity: Affinity, takes: Takes) -> Result<Form, &'static str> {
     let form = converted(ty, affinity)?;
     let kind = Kind::of(ty, form);
     let is_taken = match takes {
         Takes::Any => true,
-        // Integers of any column but i64 and u64, which its affinity refuses, are exact as floats.
+        // Integers except i64 and u64, which the affinity rejects, are exact as floats.
         Takes::Only(Kind::Real) => matches!(kind, Kind::Real | Kind::Integer),
         Takes::Only(only) => kind == only,
         Takes::RowId => kind == Kind::Integer,
@@ -176,7 +177,7 @@ mod tests {
         check("DECIMAL(10,2)", Affinity::Numeric);
         check("DATETIME", Affinity::Numeric);
         check("ANY", Affinity::Numeric);
-        // The documentation's own warning: "INT" wins.
+        // The SQLite documentation warns of this: "INT" takes precedence.
         check("FLOATING POINT", Affinity::Integer);
         assert_eq!(Affinity::of("ANY", true), Affinity::Blob);
     }

@@ -1,9 +1,9 @@
 //! Owns the writing of one batch: one transaction, few statements, an exact outcome for every row.
 //! Must not know threads or pipelines.
 //!
-//! A statement of many rows returns only a total. When that total is not the number of rows, or when a
-//! row is refused, the statement is undone and its rows are written one by one, so that nothing is
-//! guessed. Single rows run at about 0.8 of the speed (measured), so this needs no bisection.
+//! A statement of many rows returns only a total. If that total is not the number of rows, or if a row is
+//! rejected, the statement is rolled back and its rows are written one by one, so that every outcome is
+//! exact. Single rows run at about 0.8 of the speed (measured), so this needs no bisection.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,7 +14,7 @@ use crate::bind::bind_rows;
 use crate::classify::{commit_error, row_error, statement_error};
 use crate::plan::SqlitePlan;
 
-/// The plan of a schema, renewed when a table of the database has changed. Clones are the same plan.
+/// The plan of a schema, recreated after a change of a table of the database. Clones are the same plan.
 #[derive(Debug, Clone)]
 pub struct SharedPlan(Arc<Mutex<Arc<SqlitePlan>>>);
 
@@ -23,10 +23,10 @@ impl SharedPlan {
         Self(Arc::new(Mutex::new(Arc::new(plan))))
     }
 
-    /// The plan for the table as this transaction sees it.
+    /// The plan for the table in this transaction.
     ///
     /// # Errors
-    /// The table has changed so that it cannot take the rows any more.
+    /// The table has changed and no longer accepts the rows.
     fn current(&self, transaction: &Transaction<'_>) -> Result<Arc<SqlitePlan>, SinkError> {
         let mut plan = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(renewed) = plan.renewed(transaction)? {
@@ -36,9 +36,9 @@ impl SharedPlan {
     }
 }
 
-/// Writes the rows in one transaction. After an error nothing of them is durable, unless its class
-/// says that this is unknown. Where the batch is `atomic`, a refused row is such an error. `may_commit` has
-/// the last word.
+/// Writes the rows in one transaction. After an error none of them is durable, unless its class says that
+/// this is unknown. If the batch is `atomic`, a rejected row is such an error. `may_commit` decides right
+/// before the commit.
 pub(crate) fn write_rows(
     conn: &mut Connection,
     plan: &SharedPlan,
@@ -47,12 +47,12 @@ pub(crate) fn write_rows(
     may_commit: impl FnOnce() -> Result<(), SinkError>,
 ) -> Result<Written, SinkError> {
     if !conn.is_autocommit() {
-        // A work of `SqliteSink::call` left it open, or it could not be rolled back.
+        // A call of `SqliteSink::call` left it open, or it could not be rolled back.
         tracing::warn!("a transaction was left open on the connection of the sink; it is rolled back");
         conn.execute_batch("ROLLBACK").map_err(statement_error)?;
     }
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(statement_error)?;
-    // A table that was made anew may change values that the old one kept.
+    // A recreated table may change values that the old one stored unchanged.
     let plan = &plan.current(&transaction)?;
     let mut written = Written::default();
     let mut start = 0;
@@ -60,7 +60,7 @@ pub(crate) fn write_rows(
         write_chunk(&transaction, plan, rows.slice(start..start + size), start, &mut written)?;
         start += size;
         if let Some((_, refusal)) = written.rejected.first().filter(|_| atomic) {
-            // Dropping the transaction undoes it.
+            // Dropping the transaction rolls it back.
             return Err(refusal.clone());
         }
     }
@@ -80,7 +80,7 @@ fn write_chunk(
     if rows.len() == 1 {
         return write_row(transaction, plan, rows, start, written);
     }
-    // The savepoint undoes what is left of a statement, also under `ON CONFLICT FAIL`.
+    // The savepoint rolls back the rest of a statement, also under `ON CONFLICT FAIL`.
     run(transaction, "SAVEPOINT batchsql")?;
     match execute(transaction, plan, rows) {
         Ok(changed) if changed == rows.len() => return run(transaction, "RELEASE batchsql"),
@@ -97,7 +97,7 @@ fn write_chunk(
     (0..rows.len()).try_for_each(|row| write_row(transaction, plan, rows.slice(row..row + 1), start + row, written))
 }
 
-/// Writes row `index` of the batch with a statement of its own.
+/// Writes row `index` of the batch with its own statement.
 fn write_row(
     transaction: &Transaction<'_>,
     plan: &SqlitePlan,
@@ -106,7 +106,7 @@ fn write_row(
     written: &mut Written,
 ) -> Result<(), SinkError> {
     let index = u32::try_from(index).expect("buffer_size fits u32");
-    // Undoes what a trigger with `RAISE(FAIL)` leaves of a refused row.
+    // Rolls back the changes that a trigger with `RAISE(FAIL)` leaves for a rejected row.
     run(transaction, "SAVEPOINT batchsql")?;
     match execute(transaction, plan, row) {
         Ok(0) => written.ignored.push(index),
@@ -121,7 +121,7 @@ fn write_row(
     run(transaction, "RELEASE batchsql")
 }
 
-/// A trigger or a constraint with `ROLLBACK` ends the whole transaction: then the batch failed.
+/// A trigger or a constraint with `ROLLBACK` ends the whole transaction: then the batch has failed.
 fn still_open(transaction: &Transaction<'_>, error: &SinkError) -> Result<(), SinkError> {
     if transaction.is_autocommit() { Err(error.clone()) } else { Ok(()) }
 }

@@ -1,8 +1,8 @@
-//! Owns the thread that has the one writer connection, and the queue of work for it.
+//! Owns the thread with the only writer connection, and the queue of work for it.
 //! Must not know rows or SQL.
 //!
-//! A thread of its own, with the next batch already in its queue, so that the database never waits for
-//! tasks to be woken: with 2 ms per batch, a few thread switches in between cost a tenth of the rate.
+//! It uses a separate thread, with the next batch already in its queue, so that the database never waits for
+//! a task wake-up: with 2 ms per batch, a few thread switches in between reduce the rate by a tenth.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,8 +14,8 @@ use tokio::sync::oneshot;
 
 type Work = Box<dyn FnOnce(&mut Connection) + Send>;
 
-/// How far a piece of work is. It changes under a lock, so that an interrupt meets the work it is meant
-/// for and never the one after it.
+/// The progress of a work item. It changes under a lock, so that an interrupt stops the intended work and
+/// never the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WorkState {
     Queued,
@@ -27,12 +27,12 @@ enum WorkState {
 pub(crate) enum Failed {
     /// The work panicked.
     Panicked(Box<dyn Any + Send>),
-    /// The thread is gone.
+    /// The thread has ended.
     Gone,
 }
 
-/// Runs work on the connection, one after the other. Dropping it waits for the work that was begun and
-/// closes the connection.
+/// Runs work on the connection, one after the other. Dropping it waits for the running work and closes the
+/// connection.
 pub(crate) struct Writer {
     /// `None` only while dropping.
     queue: Option<mpsc::Sender<Work>>,
@@ -40,8 +40,8 @@ pub(crate) struct Writer {
     interrupt: InterruptHandle,
 }
 
-/// Takes work back that nobody waits for any more: what has not begun never does, and the statement that
-/// runs is interrupted, so that the connection is free sooner.
+/// Cancels work whose result is no longer needed: queued work never starts, and the running statement is
+/// interrupted, so that the connection is free sooner.
 struct CancelOnDrop<'a> {
     state: Arc<Mutex<WorkState>>,
     interrupt: &'a InterruptHandle,
@@ -71,7 +71,8 @@ impl Writer {
         Ok(Self { queue: Some(queue), thread: Some(thread), interrupt })
     }
 
-    /// Runs `work` when its turn comes. When the returned future is dropped, the work is abandoned.
+    /// Runs `work` after the work before it in the queue. If the returned future is dropped, the work is
+    /// cancelled.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Connection) -> T + Send + 'static,
@@ -89,13 +90,13 @@ impl Writer {
             }
             let result = catch_unwind(AssertUnwindSafe(|| work(connection)));
             *lock(&state) = WorkState::Over;
-            // Nobody may wait any more: then nobody wants the result.
+            // The receiver may be dropped; then the result is not needed.
             let _ = reply.send(result);
         })
         .await
     }
 
-    /// Runs `work` when its turn comes, to its end, also when the returned future is dropped.
+    /// Runs `work` after the work before it in the queue, to its end, even if the returned future is dropped.
     pub(crate) async fn run_to_end<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Connection) -> T + Send + 'static,
@@ -120,7 +121,7 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         drop(self.queue.take());
-        // Work that owned the last handle drops it on the thread itself, which cannot wait for itself.
+        // If the work owned the last handle, it is dropped on the thread itself, which cannot join itself.
         let elsewhere = |thread: &JoinHandle<()>| thread.thread().id() != std::thread::current().id();
         if let Some(thread) = self.thread.take().filter(elsewhere) {
             // Panics of work are caught; one of the thread itself has been printed by then.

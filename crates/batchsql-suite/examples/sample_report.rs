@@ -1,4 +1,4 @@
-//! Writes a made-up report, to look at the page without a run:
+//! Writes a sample report, to view the page without a run:
 //! `cargo run -p batchsql-suite --example sample_report -- FOLDER [edges]`.
 
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use batchsql_suite::report::{self, sample};
 
 fn main() -> anyhow::Result<()> {
     let mut args = std::env::args_os().skip(1);
-    let dir = PathBuf::from(args.next().ok_or_else(|| anyhow::anyhow!("name the folder to write into"))?);
+    let dir = PathBuf::from(args.next().ok_or_else(|| anyhow::anyhow!("pass the folder to write into"))?);
     let made = match args.next() {
         Some(kind) if kind == "edges" => sample::edges(),
         Some(kind) => anyhow::bail!("unknown kind of sample: {}", kind.display()),

@@ -17,13 +17,13 @@ pub enum CaseName {
     MemoryPressure,
     /// A steady rate over time
     LongDuration,
-    /// Few keys written again and again; the last version wins
+    /// Few keys written repeatedly; the last version wins
     DuplicateKeyUpsert,
-    /// Four tables with different rules at once, one with every column type
+    /// Four tables with different rules at the same time, one with every column type
     MixedTables,
     /// A real data set with NULLs and many scripts, repeated with new keys
     RealDataset,
-    /// Several pipelines write the same keys in opposite orders; no deadlock shows
+    /// Several pipelines write the same keys in opposite orders; no row may fail by a deadlock
     ConcurrentUpserts,
     /// A column is added and another one dropped while rows are written
     SchemaChange,

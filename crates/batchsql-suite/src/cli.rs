@@ -1,4 +1,4 @@
-//! Owns the command line and environment of the suite, and the check of what was asked for.
+//! Owns the command line and environment of the suite, and their check.
 //! Must not know how cases run.
 
 use std::net::IpAddr;
@@ -16,15 +16,15 @@ use crate::database::{DatabaseChoice, DatabaseName};
 #[derive(Debug, Clone, Parser)]
 #[command(name = "batchsql-suite", version, max_term_width = 100)]
 pub struct Options {
-    /// Databases to run against, separated by commas; all stands for every one
+    /// Databases to run against, separated by commas; all means every one
     #[arg(long, value_delimiter = ',', default_value = "sqlite", value_name = "NAME")]
     pub db: Vec<DatabaseChoice>,
 
-    /// Case to run, repeatable; all cases when left out
+    /// Case to run, repeatable; default: all cases
     #[arg(long = "case", value_enum, value_name = "NAME")]
     pub cases: Vec<CaseName>,
 
-    /// Longest time that one case may submit rows, for example 90s or 30m
+    /// Time limit for submitting the rows of one case, for example 90s or 30m
     #[arg(long, env = "TEST_DURATION", default_value = "30m", value_parser = positive_duration)]
     pub duration: Duration,
 
@@ -40,11 +40,11 @@ pub struct Options {
     #[arg(long, env = "BATCH_SIZE", default_value = "500", value_parser = positive)]
     pub batch_size: usize,
 
-    /// Rows that may wait or be on their way at once
+    /// Rows that may wait or be written at the same time
     #[arg(long, env = "BUFFER_SIZE", default_value = "10000", value_parser = positive)]
     pub buffer_size: usize,
 
-    /// Age after which a batch is written although it is not full
+    /// Age at which a batch is written even if it is not full
     #[arg(long, env = "FLUSH_INTERVAL", default_value = "100ms", value_parser = duration)]
     pub flush_interval: Duration,
 
@@ -52,17 +52,17 @@ pub struct Options {
     #[arg(long, env = "PROMETHEUS_PORT", default_value = "9090")]
     pub metrics_port: u16,
 
-    /// Addresses on which /metrics is served, separated by commas; 0.0.0.0 stands for every one
+    /// Addresses on which /metrics is served, separated by commas; 0.0.0.0 means every one
     #[arg(long, env = "METRICS_BIND", default_value = "127.0.0.1", value_delimiter = ',', value_name = "ADDRESS")]
     pub metrics_bind: Vec<IpAddr>,
 
-    /// Longest time to wait at the end for a Prometheus that watches, until it has seen the last values; 0 for not at
-    /// all. Without one there is no wait
+    /// Time limit at the end for a Prometheus to scrape the last values; 0 for no wait. There is also no wait if no
+    /// Prometheus has scraped
     #[arg(long, env = "LINGER", default_value = "30s", value_parser = duration, value_name = "TIME")]
     pub linger: Duration,
 
-    /// A Prometheus is known to watch: wait for its first scrape before the first case, and for its last ones at the
-    /// end although it may not have come yet, each for as long as --linger says at most
+    /// A Prometheus will scrape: wait for its first scrape before the first case, and for its last ones at the end
+    /// even if it has not scraped yet; the limit of each wait is --linger
     #[arg(long)]
     pub watched: bool,
 
@@ -91,10 +91,10 @@ pub struct Options {
 }
 
 impl Options {
-    /// The pipeline settings that these options stand for.
+    /// The pipeline settings of these options.
     ///
     /// # Errors
-    /// Sizes that cannot work together, with what to do about it.
+    /// The sizes contradict each other; the message says what to do.
     pub fn pipeline_config(&self) -> anyhow::Result<PipelineConfig> {
         anyhow::ensure!(
             self.batch_size <= self.buffer_size,
@@ -112,7 +112,7 @@ impl Options {
         Ok(config)
     }
 
-    /// The cases to run: those asked for, each once, or all.
+    /// The cases to run, each once; default: all.
     pub fn selected_cases(&self) -> Vec<CaseName> {
         if self.cases.is_empty() {
             return CaseName::value_variants().to_vec();

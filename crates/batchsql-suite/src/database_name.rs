@@ -1,13 +1,13 @@
-//! Owns the names of the databases: on the command line, in labels, and in the variables that name their servers.
+//! Owns the names of the databases: on the command line, in labels, and in the variables with their DSNs.
 //! Must not know what the other options are.
 
 use anyhow::Context;
 use clap::ValueEnum;
 
-/// What may stand after `--db`.
+/// A value of `--db`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum DatabaseChoice {
-    /// Embedded SQLite; needs nothing
+    /// Embedded SQLite; needs no server
     Sqlite,
     /// PostgreSQL
     Postgres,
@@ -22,7 +22,7 @@ pub enum DatabaseChoice {
 /// A database that the suite can run against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DatabaseName {
-    /// Embedded SQLite; needs nothing.
+    /// Embedded SQLite; needs no server.
     Sqlite,
     /// PostgreSQL.
     Postgres,
@@ -46,7 +46,7 @@ impl DatabaseName {
     /// The DSN of its server.
     ///
     /// # Errors
-    /// There is none; the message says what to do.
+    /// No DSN is set; the message says what to do.
     pub fn needed(self, dsn: &Option<String>) -> anyhow::Result<&str> {
         let variable = match self {
             Self::Sqlite => "SQLITE_DSN",

@@ -8,7 +8,7 @@ use batchsql::exhaustive::{Type, Value};
 use batchsql::{ColumnType, ValueRef};
 use serde_json::value::RawValue;
 
-/// A value in the form in which it is compared: databases have fewer kinds of values than rows.
+/// A value in the form for comparison: databases have fewer types of values than rows.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Canonical<'a> {
     /// SQL `NULL`.
@@ -19,16 +19,16 @@ pub enum Canonical<'a> {
     Float(f64),
     /// Text and, as ISO 8601, calendar values.
     Text(&'a str),
-    /// A decimal number; zeros at the end of the fraction do not count.
+    /// A decimal number; trailing zeros of the fraction are ignored.
     Decimal(&'a str),
-    /// A JSON document; spaces and the order of members do not count.
+    /// A JSON document; spaces and the order of members are ignored.
     Json(&'a str),
     /// Bytes and UUIDs.
     Bytes(&'a [u8]),
 }
 
 impl<'a> Canonical<'a> {
-    /// What a database holds as text for a column of this type.
+    /// The value that a database stores as text for a column of this type.
     pub fn of_text(text: &'a str, ty: ColumnType) -> Self {
         match ty.exhaustive() {
             Type::Decimal => Self::Decimal(text),
@@ -51,13 +51,13 @@ impl<'a> Canonical<'a> {
     }
 }
 
-/// `1.50` and `1.5` are one number.
+/// `1.50` and `1.5` are the same number.
 fn without_zeros(decimal: &str) -> &str {
     if decimal.contains('.') { decimal.trim_end_matches('0').trim_end_matches('.') } else { decimal }
 }
 
-/// The document in one form, with the digits of its numbers as they are; what is no JSON stays as it is, and equals
-/// no document.
+/// The document in a normal form that keeps the digits of numbers. Text that is not JSON stays unchanged and equals no
+/// document.
 fn normal_json(text: &str) -> String {
     fn normal(json: &RawValue) -> serde_json::Result<String> {
         let text = json.get().trim();
@@ -75,7 +75,7 @@ fn normal_json(text: &str) -> String {
                 let elements: Vec<String> = elements.into_iter().map(normal).collect::<serde_json::Result<_>>()?;
                 format!("[{}]", elements.join(","))
             }
-            // Escapes may be spelled in more than one way.
+            // A character can have several escapes.
             Some(b'"') => serde_json::to_string(&serde_json::from_str::<String>(text)?)?,
             _ => text.to_owned(),
         })
@@ -96,7 +96,7 @@ pub struct Digest {
 pub struct RowDigest(DefaultHasher);
 
 impl RowDigest {
-    /// Adds a value as the database holds it.
+    /// Adds a value as the database stores it.
     pub fn add(&mut self, value: Canonical<'_>) {
         match value {
             Canonical::Null => self.0.write_u8(0),
@@ -137,7 +137,7 @@ impl Digest {
     /// Adds a row.
     pub fn add(&mut self, row: &RowDigest) {
         self.rows += 1;
-        // A sum does not care about the order of rows, and unlike XOR sees a row that is there twice.
+        // A sum is independent of the order of rows and, unlike XOR, detects duplicate rows.
         self.sum = self.sum.wrapping_add(row.0.finish());
     }
 
@@ -148,7 +148,7 @@ impl Digest {
         self.add(&row);
     }
 
-    /// Adds a row of values as the database holds them.
+    /// Adds a row of values as the database stores them.
     pub fn add_canonical<'a>(&mut self, values: impl IntoIterator<Item = Canonical<'a>>) {
         let mut row = RowDigest::default();
         values.into_iter().for_each(|value| row.add(value));

@@ -1,7 +1,7 @@
 //! The BatchSQL integration suite: runs cases against real databases, compares every row, serves live
-//! metrics meanwhile, and reports what happened.
+//! metrics meanwhile, and writes a report.
 //!
-//! This crate is not published. [`cases`] say what is written and what must be there afterwards,
+//! This crate is not published. [`cases`] define what is written and what must be in the tables afterwards,
 //! [`run`](mod@run) runs them, [`report`] turns the results into files and a table.
 
 pub mod bench;

@@ -17,17 +17,17 @@ use batchsql_suite::tell::tell;
 use clap::Parser;
 use tokio::sync::{oneshot, watch};
 
-/// Its statistics are the memory figures of the report.
+/// Its statistics are memory figures in the report.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const INTERRUPTED: u8 = 130;
 
-/// A second request to end that comes so soon is the first one, sent twice.
+/// A second termination signal within this time counts as a duplicate of the first.
 const SAME_REQUEST: Duration = Duration::from_secs(1);
 
-/// What is logged unless RUST_LOG says otherwise. A table that waits for its column is what one case is about;
-/// where it waits in vain, its rows fail, and the report says so.
+/// The log filter unless RUST_LOG is set. Parked tables are not logged, because one case parks its table on purpose; if
+/// a table stays parked, its rows fail and the report says so.
 const QUIET: &str = "error,batchsql_core::dispatch=off";
 
 #[tokio::main]
@@ -35,7 +35,7 @@ async fn main() -> ExitCode {
     let options = Options::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
-        // It would tell on stderr that it cannot write to stderr, and panic.
+        // It would print to stderr that it cannot write to stderr, and panic.
         .log_internal_errors(false)
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| QUIET.into()))
         .init();
@@ -51,7 +51,7 @@ async fn main() -> ExitCode {
 }
 
 async fn suite(options: &Options) -> Result<Report> {
-    // Everything that can be known to fail is found before the first row.
+    // Invalid settings are reported before the first row.
     for name in options.selected_cases() {
         Settings::of(options, &*name.case()).with_context(|| format!("case {}", name.name()))?;
     }
@@ -76,9 +76,9 @@ async fn suite(options: &Options) -> Result<Report> {
     let width = console::Term::stdout().size_checked().map(|(_, columns)| columns.into());
     let table = report::table::render(&report, width);
     let page = options.report_dir.join("report.html");
-    // A reader that has gone away does not turn a passed run into a failed one.
+    // A closed stdout must not fail a passed run.
     let _ = writeln!(std::io::stdout(), "{table}\nreport: {}", page.display());
-    // An interrupted run has results as well, unless it had not begun.
+    // An interrupted run has results too, unless it was interrupted before the first case.
     if !report.results.iter().all(|result| result.skipped) {
         linger(options, &metrics, &mut requests).await;
     }
@@ -89,7 +89,7 @@ async fn suite(options: &Options) -> Result<Report> {
     Ok(report)
 }
 
-/// Lets a Prometheus that watches see the last values. Ctrl-C ends the wait, and changes nothing about the run.
+/// Waits until Prometheus has scraped the last values. Ctrl-C ends the wait and does not change the result of the run.
 async fn linger(options: &Options, metrics: &PrometheusMetrics, requests: &mut Requests) {
     let limit = options.linger;
     if limit.is_zero() || !(options.watched || metrics.has_watchers()) {
@@ -103,10 +103,10 @@ async fn linger(options: &Options, metrics: &PrometheusMetrics, requests: &mut R
         lingered = metrics.await_scrapes(limit) => match lingered {
             Lingered::Scraped => tell("Prometheus has the last values"),
             Lingered::ScrapedOnce => tell(format_args!(
-                "Prometheus has the last values, but came only once within {shown}; see --linger"
+                "Prometheus has the last values, but scraped only once within {shown}; see --linger"
             )),
             _ => tell(format_args!(
-                "Prometheus did not come within {shown}: it may lack the last values; see --linger"
+                "Prometheus did not scrape within {shown}: it may lack the last values; see --linger"
             )),
         },
     }
@@ -116,8 +116,8 @@ fn elsewhere(error: anyhow::Error) -> anyhow::Error {
     anyhow::anyhow!("{error:#}; choose another folder with --report-dir")
 }
 
-/// Until the run is over, the first Ctrl-C, or a request to terminate, drains and reports, and the second one ends at
-/// once. The others are for whoever gets the requests back.
+/// During the run, the first Ctrl-C or termination signal drains the pipeline and writes the report, and the second
+/// one ends the process immediately. Later signals are for the caller that gets the requests back.
 async fn listen(
     mut requests: Requests,
     interrupt: watch::Sender<bool>,
@@ -137,8 +137,8 @@ async fn listen(
     }
 }
 
-/// Ctrl-C and, where there are such things, SIGTERM and SIGHUP. None is lost between two of them, and what comes within
-/// [`SAME_REQUEST`] does not count: `timeout` and some supervisors signal the process and then its group.
+/// Ctrl-C and, on Unix, SIGTERM and SIGHUP. No signal between two waits is lost. A second signal within
+/// [`SAME_REQUEST`] is ignored: `timeout` and some supervisors signal the process and then its group.
 struct Requests {
     signals: Signals,
     last: Option<Instant>,

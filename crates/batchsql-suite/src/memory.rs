@@ -10,7 +10,7 @@ pub fn resident() -> Option<u64> {
     memory_stats::memory_stats().map(|stats| stats.physical_mem as u64)
 }
 
-/// Physical memory of the machine, in bytes, where the system tells it.
+/// Physical memory of the machine in bytes, if the system reports it.
 pub fn machine() -> Option<u64> {
     let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
@@ -18,8 +18,8 @@ pub fn machine() -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// What the operating system and the allocator say. The allocator's own figures are there only where
-/// jemalloc is the process's allocator, as in the suite's binary.
+/// Figures of the operating system and the allocator. The allocator's figures exist only if jemalloc
+/// is the process's allocator, as in the suite's binary.
 pub fn usage() -> MemoryUsage {
     let advanced = epoch::advance().is_ok();
     let figure = |value: Result<usize, _>| value.ok().filter(|v| advanced && *v > 0).map(|v| v as u64);
@@ -33,9 +33,9 @@ pub fn usage() -> MemoryUsage {
     }
 }
 
-/// Allocations since the start of the process, where jemalloc is its allocator.
+/// Allocations since the start of the process, if jemalloc is its allocator.
 pub fn allocations() -> Option<u64> {
-    // Counts of live threads' caches reach the statistics when the epoch advances.
+    // Advancing the epoch updates the statistics from the caches of threads.
     epoch::advance().ok()?;
     allocator_totals().map(|totals| totals.allocations)
 }
@@ -43,13 +43,13 @@ pub fn allocations() -> Option<u64> {
 /// Figures since the start of the process.
 struct Totals {
     allocations: u64,
-    /// Bytes handed out, freed or not; a lower bound, see below.
+    /// Bytes allocated, freed or not; a lower bound, see below.
     allocated: u64,
     /// Sweeps that gave unused pages back.
     purges: u64,
 }
 
-// jemalloc tells these figures only through its statistics dump; the parts of it that are read here.
+// jemalloc has these figures only in its statistics dump; these are the parts that are read.
 #[derive(Deserialize)]
 struct Dump {
     jemalloc: Jemalloc,
@@ -86,7 +86,7 @@ struct Merged {
     large: Count,
 }
 
-/// Requests, also those that a thread's cache served.
+/// Requests, including those served by a thread cache.
 #[derive(Deserialize)]
 struct Count {
     nrequests: u64,
@@ -101,7 +101,7 @@ fn allocator_totals() -> Option<Totals> {
     let Jemalloc { arenas, stats } = serde_json::from_slice::<Dump>(&dump).ok()?.jemalloc;
     let merged = stats.merged;
     let small: u64 = arenas.bin.iter().zip(&merged.bins).map(|(size, count)| size.size * count.nrequests).sum();
-    // jemalloc does not tell the sizes of large allocations that are gone: the smallest counts for all.
+    // jemalloc does not report the sizes of freed large allocations, so the smallest size is used for all.
     let large = arenas.lextent.first().map_or(0, |size| size.size) * merged.large.nrequests;
     Some(Totals {
         allocations: merged.bins.iter().map(|count| count.nrequests).sum::<u64>() + merged.large.nrequests,

@@ -1,4 +1,4 @@
-//! Owns the rows that cases write: made from a number, so that both sides can make them again.
+//! Owns the rows that cases write: derived from a number, so that both sides can build them.
 //! Must not know pipelines or databases.
 
 use std::fmt::Write;
@@ -35,7 +35,7 @@ pub struct Event<'a> {
     pub created_at: TimestampTz,
 }
 
-/// The same table where the row that is already there stays.
+/// The same table with the rule that keeps the existing row.
 #[derive(Debug, Clone, Copy, Row)]
 #[row(table = "batchsql_suite_events", key = "id", on_conflict = "ignore")]
 pub struct EventIfNew<'a> {
@@ -62,7 +62,7 @@ impl<'a> From<Event<'a>> for EventIfNew<'a> {
     }
 }
 
-/// The same table where a later row overwrites an earlier one.
+/// The same table with the rule that overwrites the existing row.
 #[derive(Debug, Clone, Copy, Row)]
 #[row(table = "batchsql_suite_events", key = "id", on_conflict = "update")]
 pub struct EventUpdate<'a> {
@@ -99,13 +99,13 @@ pub struct Session<'a> {
     pub payload: &'a str,
 }
 
-/// The same shape where a later row overwrites an earlier one.
+/// A key and a version, with the rule that overwrites the existing row.
 #[derive(Debug, Clone, Copy, Row)]
 #[row(table = "batchsql_suite_accounts", key = "id", on_conflict = "update")]
 pub struct Account<'a> {
     /// The key.
     pub id: i64,
-    /// Which of the rows with this key it is.
+    /// Number of the row among those with this key.
     pub version: i64,
     /// Text that changes with the version.
     pub owner: &'a str,
@@ -113,13 +113,13 @@ pub struct Account<'a> {
     pub note: Option<&'a str>,
 }
 
-/// The same table where the row that is already there stays.
+/// The same table with the rule that keeps the existing row.
 #[derive(Debug, Clone, Copy, Row)]
 #[row(table = "batchsql_suite_accounts", key = "id", on_conflict = "ignore")]
 pub struct AccountIfNew<'a> {
     /// The key.
     pub id: i64,
-    /// Which of the rows with this key it is.
+    /// Number of the row among those with this key.
     pub version: i64,
     /// Text that changes with the version.
     pub owner: &'a str,
@@ -127,7 +127,7 @@ pub struct AccountIfNew<'a> {
     pub note: Option<&'a str>,
 }
 
-/// Rows of which only the first of each key is kept.
+/// Rows with the rule that keeps only the first row of each key.
 #[derive(Debug, Clone, Copy, Row)]
 #[row(table = "batchsql_suite_visits", key("visitor", "page"), on_conflict = "ignore")]
 pub struct Visit<'a> {
@@ -139,7 +139,7 @@ pub struct Visit<'a> {
     pub nth: i32,
 }
 
-/// Text buffers that are used again for every row.
+/// Text buffers that are reused for every row.
 #[derive(Debug, Default)]
 pub struct Texts {
     name: String,
@@ -148,7 +148,7 @@ pub struct Texts {
 }
 
 impl Texts {
-    /// Event number `id`, with `padding` bytes more in its payload.
+    /// Event number `id`, with `padding` additional bytes in its payload.
     pub fn event(&mut self, id: i64, padding: usize) -> Event<'_> {
         let Self { name, email, payload } = self;
         name.clear();
@@ -169,7 +169,7 @@ impl Texts {
         self.again(id)
     }
 
-    /// The event that was made last, if that was number `id`.
+    /// The last built event, if that was number `id`.
     pub fn again(&self, id: i64) -> Event<'_> {
         let created_at = TimestampTz::from_micros_since_epoch(EPOCH + id * 1_000_003 % 31_536_000_000_000);
         Event {
@@ -193,7 +193,7 @@ impl Texts {
         self.account_again(id, version)
     }
 
-    /// The account that was made last, if that was this version of it.
+    /// The last built account, if that was this version of it.
     pub fn account_again(&self, id: i64, version: i64) -> Account<'_> {
         Account { id, version, owner: &self.name, note: (version % 3 != 0).then_some(&self.payload) }
     }
@@ -233,7 +233,7 @@ impl<'a> Account<'a> {
         [ValueRef::I64(self.id), ValueRef::I64(self.version), ValueRef::Text(self.owner), note]
     }
 
-    /// The same row, written only if its key is new.
+    /// The same row, ignored if its key exists.
     pub fn if_new(self) -> AccountIfNew<'a> {
         let Self { id, version, owner, note } = self;
         AccountIfNew { id, version, owner, note }
@@ -269,7 +269,7 @@ pub fn samples_table() -> TableSpec {
     TableSpec::new(SAMPLES.clone(), &["id"])
 }
 
-/// Row `id` of [`SAMPLES`]: some columns `NULL`, in every fourth row some left out.
+/// Row `id` of [`SAMPLES`]: some columns `NULL`, in every fourth row some omitted.
 ///
 /// # Errors
 /// Never for an `id` that is not negative; the types are those of the schema.
@@ -308,7 +308,7 @@ fn sample_value(ty: ColumnType, id: i64) -> Value {
     }
 }
 
-/// The values of a dynamic row in the order of its table; what was left out is `NULL` there.
+/// The values of a dynamic row in the order of its table; omitted columns are `NULL`.
 pub fn all_values<'a>(table: &'a Schema, row: &'a DynRow) -> impl Iterator<Item = ValueRef<'a>> {
     table.columns().iter().map(|column| row.get(column.name()).unwrap_or(ValueRef::Null))
 }

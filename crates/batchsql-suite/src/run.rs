@@ -1,4 +1,4 @@
-//! Owns a run: databases and cases in order, interruption, and the report of it all.
+//! Owns a run: databases and cases in order, interruption, and the report.
 //! Must not know what a case writes.
 
 use std::collections::BTreeMap;
@@ -22,9 +22,9 @@ use crate::report::{CaseResult, Environment, Integrity, Report, RunConfig, Summa
 use crate::tell::tell;
 use crate::watch::{Observer, Watch, Watched};
 
-/// More than any case lasts, and short enough to be added to the current time.
+/// Longer than any case, and short enough to be added to the current time.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
-/// How long a case may drain after its last row was submitted.
+/// Time limit for the drain of a case after its last submit.
 const DRAIN: Duration = Duration::from_secs(120);
 /// Messages of failed rows that a case keeps.
 const MAX_ERRORS: usize = 10;
@@ -33,13 +33,13 @@ const MAX_ERRORS: usize = 10;
 /// drains it, and skips the others.
 ///
 /// # Errors
-/// A database cannot be opened. What goes wrong within a case is a result of that case.
+/// A database cannot be opened. Errors within a case are part of its result.
 pub async fn run(options: &Options, metrics: &PrometheusMetrics, interrupted: watch::Receiver<bool>) -> Result<Report> {
     let begin = Instant::now();
     let cases = options.selected_cases();
     let mut environment = environment();
     let mut results = Vec::new();
-    // A database that cannot be reached is found before the first row of any other.
+    // All databases are opened before the first row, so that an unreachable one is reported early.
     let mut databases = Vec::new();
     for name in options.selected_databases() {
         let database = database::open(name, options).await?;
@@ -79,8 +79,7 @@ pub async fn run(options: &Options, metrics: &PrometheusMetrics, interrupted: wa
     })
 }
 
-/// Makes the counters of every case exist: Prometheus sees nothing of those that are born between two scrapes and are
-/// final at the second.
+/// Creates the counters of every case at 0, so that Prometheus sees their increase; see `Reporter::announce`.
 fn announce(options: &Options, metrics: &PrometheusMetrics) {
     for name in options.selected_databases() {
         for case in options.selected_cases() {
@@ -90,7 +89,7 @@ fn announce(options: &Options, metrics: &PrometheusMetrics) {
     }
 }
 
-/// Waits until Prometheus has seen what was announced, at most as long as it would be waited for at the end.
+/// Waits until Prometheus has scraped the announced counters; the limit is the same as at the end of the run.
 async fn await_watcher(options: &Options, metrics: &PrometheusMetrics, mut interrupted: watch::Receiver<bool>) {
     if options.linger.is_zero() {
         return;
@@ -99,11 +98,11 @@ async fn await_watcher(options: &Options, metrics: &PrometheusMetrics, mut inter
     tokio::select! {
         lingered = metrics.await_scrape(options.linger) => if lingered != Lingered::Scraped {
             tell(format_args!(
-                "Prometheus did not come within {}: it may not see short cases; see --linger",
+                "Prometheus did not scrape within {}: it may not see short cases; see --linger",
                 humantime::format_duration(options.linger)
             ));
         },
-        // An error means that nobody can interrupt any more.
+        // An error means that the sender is dropped, so no interrupt can follow.
         Ok(_) = interrupted.wait_for(|interrupted| *interrupted) => {}
     }
 }
@@ -158,7 +157,7 @@ struct CaseRun<'a> {
     interrupted: watch::Receiver<bool>,
 }
 
-/// What a case came to, before it is judged.
+/// The measurements of a case, before they are checked.
 struct Measured {
     duration: Duration,
     submitted: u64,
@@ -168,7 +167,7 @@ struct Measured {
 }
 
 impl CaseRun<'_> {
-    /// Runs the case; whatever goes wrong is in the result.
+    /// Runs the case; errors are part of the result.
     async fn run(&self) -> CaseResult {
         let case = self.name.case();
         self.metrics.set_current_test_case(self.name.name());
@@ -250,7 +249,7 @@ impl CaseRun<'_> {
         let driven = case.drive(&load, self.database).await;
         let mut closed = db.close(DRAIN).await;
         let duration = begin.elapsed();
-        // The watcher only stops early when it panicked, and then there are no curves.
+        // The watcher ends early only if it panicked; then there are no curves.
         let _ = stop.send(());
         let watched: Watched = watching.await.context("watching the case failed")?;
         bar.finish_and_clear();
@@ -283,7 +282,7 @@ impl CaseRun<'_> {
         Ok(Measured { duration, submitted, expected, closed, found })
     }
 
-    /// Removes the case's tables, however it ended.
+    /// Removes the case's tables in every case.
     async fn clean_up(&self, case: &dyn Case) {
         for table in case.tables() {
             if let Err(error) = self.database.drop_table(&table.schema).await {
@@ -311,8 +310,8 @@ impl CaseRun<'_> {
                     expected.rows,
                     expected.checksum()
                 ));
-                // A checksum does not tell which rows differ: only missing and foreign ones can be
-                // counted, and where the count is right none can be trusted.
+                // A checksum does not tell which rows differ: only missing and additional rows can be
+                // counted. If the count is right and the checksum is not, no row counts as correct.
                 let off = expected.rows.abs_diff(found.rows);
                 intact += if off == 0 { 0 } else { expected.rows.saturating_sub(off) };
             }
@@ -355,7 +354,7 @@ impl CaseRun<'_> {
     }
 }
 
-/// Keeps the reasons of the first failed rows; the others are in the balance.
+/// Keeps the errors of the first failed rows; all failed rows are in the balance.
 fn keep(failures: &Mutex<Vec<String>>, outcome: &Outcome) {
     let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(failed) = outcome.failure().filter(|_| failures.len() < MAX_ERRORS) {
@@ -372,7 +371,7 @@ fn balance(closed: &CloseReport) -> BTreeMap<String, u64> {
 fn progress_bar(database: &str, case: &str, rows: u64) -> ProgressBar {
     let template = "{prefix:<28} {bar:20} {human_pos:>9}/{human_len} rows {rate:>10} {elapsed:>4}";
     let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-        // A bar that cannot be drawn is no reason to stop a run.
+        // An error while drawing the bar must not stop the run.
         let _ = write!(out, "{}/s", HumanCount(state.per_sec() as u64));
     };
     let style = ProgressStyle::with_template(template).expect("the template is valid").with_key("rate", rate);

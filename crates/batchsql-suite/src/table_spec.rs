@@ -1,5 +1,5 @@
 //! Owns the description of a table that a case writes to.
-//! Must not know how a database spells it.
+//! Must not know the SQL of a database.
 
 use batchsql::Schema;
 

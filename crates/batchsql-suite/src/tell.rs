@@ -1,10 +1,10 @@
-//! Owns what the suite says to people while it runs: lines on stderr.
-//! Must not know what they say.
+//! Owns the messages of the suite while it runs: lines on stderr.
+//! Must not know their content.
 
 use std::fmt::Display;
 use std::io::{Write, stderr};
 
-/// Says a line. A reader that has gone away does not turn a passed run into a failed one, as `eprintln!` would.
+/// Prints a line. Unlike `eprintln!` it does not panic if stderr is closed, so a passed run does not fail.
 pub fn tell(line: impl Display) {
     let _ = writeln!(stderr(), "{line}");
 }

@@ -1,4 +1,4 @@
-//! Owns what is seen of a case while it runs: latencies, curves over time, memory, progress.
+//! Owns the observation of a running case: latencies, curves over time, memory, progress.
 //! Must not know what the case does.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,11 +16,11 @@ use indicatif::ProgressBar;
 use crate::memory;
 use crate::report::{Latency, MemorySummary, Sample};
 
-/// Between two looks at memory.
+/// Interval between two memory samples.
 const LOOK: Duration = Duration::from_millis(20);
-/// Between two points of the curves, until the case is so long that they are thinned out.
+/// Interval between two points of the curves; long cases are thinned out.
 const POINT: Duration = Duration::from_millis(200);
-/// Points of a curve at most.
+/// Maximum number of points of a curve.
 const MAX_POINTS: usize = 600;
 
 /// Latencies in microseconds, up to an hour.
@@ -52,7 +52,7 @@ impl Times {
     }
 }
 
-/// Passes every event on to the metrics and keeps what the report needs.
+/// Passes every event to the metrics and keeps the figures for the report.
 #[derive(Clone)]
 pub struct Observer {
     metrics: Arc<Reporter>,
@@ -69,7 +69,7 @@ struct Seen {
 }
 
 impl Observer {
-    /// Observes for the report and for `metrics`.
+    /// An observer for the report and for `metrics`.
     pub fn new(metrics: Reporter) -> Self {
         let seen = Seen {
             batches: 0,
@@ -85,7 +85,7 @@ impl Observer {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Enters the time from submit to outcome of one row.
+    /// Records the time from submit to outcome of one row.
     pub fn row_resolved_after(&self, time: Duration) {
         self.lock().rows.record(time);
     }
@@ -172,9 +172,9 @@ impl MetricsReporter for Observer {
     }
 }
 
-/// Where the watching of a case goes.
+/// The sources and targets of the observation of a case.
 pub struct Watch {
-    /// What the pipeline reports to.
+    /// The observer of the pipeline.
     pub observer: Observer,
     /// The live metrics.
     pub metrics: PrometheusMetrics,
@@ -182,13 +182,13 @@ pub struct Watch {
     pub database: &'static str,
     /// The case's name.
     pub case: &'static str,
-    /// Shown to people.
+    /// The progress bar.
     pub bar: ProgressBar,
-    /// Rows that may wait in the pipeline.
+    /// Capacity of the pipeline's buffer in rows.
     pub buffer_limit: u64,
 }
 
-/// What was seen.
+/// The result of the observation.
 #[derive(Debug, Default)]
 pub struct Watched {
     /// The curves.
@@ -198,7 +198,7 @@ pub struct Watched {
 }
 
 impl Watch {
-    /// Looks at the case until `stop` says so, and once more.
+    /// Samples the case until `stop`, and once more at the end.
     pub async fn run(self, mut stop: tokio::sync::oneshot::Receiver<()>) -> Watched {
         let begin = Instant::now();
         let mut watched = Watched::default();
@@ -211,7 +211,7 @@ impl Watch {
             watched.memory.peak_mb = watched.memory.peak_mb.max(memory_mb);
             watched.memory.end_mb = memory_mb;
             let since = last_at.elapsed();
-            // A point of a few milliseconds at the end would show a rate that never was.
+            // A last point after a few milliseconds would show a wrong rate.
             let last = ended && (watched.series.is_empty() && !since.is_zero() || since >= spacing / 4);
             if since >= spacing || last {
                 let rows = self.observer.rows_done();
@@ -229,13 +229,13 @@ impl Watch {
         }
     }
 
-    /// Takes a point of the curves, and tells metrics and people.
+    /// Takes a point of the curves, and updates metrics and the progress bar.
     fn point(&self, at: Duration, rate: f64, memory_mb: f64) -> Sample {
         let (times, gauges) = {
             let mut seen = self.observer.lock();
             (std::mem::replace(&mut seen.since_point, Times::new()), seen.gauges)
         };
-        // The metric counts in MiB, as the Go original did; the report in MB.
+        // The metric is in MiB, as in the Go original; the report is in MB.
         self.metrics.record_real_time_metrics(self.database, self.case, rate, memory_mb * 1e6 / f64::from(1 << 20));
         self.metrics.record_memory(self.database, self.case, &memory::usage());
         self.bar.set_position(self.observer.rows_done());

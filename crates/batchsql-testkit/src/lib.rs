@@ -4,9 +4,9 @@
 //!   error, refuses single rows, loses the reply after it has applied the rows, panics, hangs until it is
 //!   released; tables can be broken or slow.
 //! - [`Model`] is what a database would have after some rows: compare it with what the sink has.
-//! - [`NullSink`] takes everything and keeps nothing, so that you can measure the pipeline alone.
+//! - [`NullSink`] accepts every row and keeps none, so that you can measure the pipeline alone.
 //!
-//! A row that the database refuses, and what becomes of the others:
+//! A row that the database refuses, and the outcomes of the others:
 //!
 //! ```
 //! use batchsql_core::{BatchSql, ColumnType, OutcomeKind, Schema, ValueRef};
@@ -31,8 +31,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A connection that breaks at the worst moment, after the commit. Rows with a key are safe to repeat;
-//! of plain inserts nobody can tell:
+//! A connection that breaks after the commit. Rows with a key are safe to repeat; the outcome of plain inserts is
+//! unknown:
 //!
 //! ```
 //! use batchsql_core::{BatchSql, ColumnType, Conflict, Outcome, Schema};

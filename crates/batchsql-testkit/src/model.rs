@@ -16,7 +16,7 @@ pub enum Effect {
     Inserted,
     /// It changed the row with its key.
     Updated,
-    /// There was a row with its key, which stayed as it was.
+    /// There was a row with its key, which did not change.
     Ignored,
 }
 
@@ -24,7 +24,7 @@ pub enum Effect {
 ///
 /// | conflict rule | a row with its key is there |
 /// |---|---|
-/// | `None` | it is added all the same: a model knows no unique index |
+/// | `None` | it is added: a model has no unique index |
 /// | `Ignore` | nothing happens |
 /// | `Replace`, `Update` | the columns that it carries and that the rule names are overwritten |
 ///

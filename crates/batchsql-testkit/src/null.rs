@@ -1,9 +1,9 @@
-//! Owns the sink that takes everything and keeps nothing.
+//! Owns the sink that accepts every row and keeps none.
 //! Must not know what it is measured against.
 
 use batchsql_core::{Attempt, Rows, Schema, Sink, SinkError, Written};
 
-/// Takes every batch at once and keeps nothing: what remains is the cost of the pipeline itself.
+/// Accepts every batch at once and keeps nothing, so that only the cost of the pipeline remains.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NullSink;
 

@@ -1,5 +1,5 @@
-//! Owns the sink that does what a test tells it to, and the record of what it applied.
-//! Must not know the pipeline's inside: it sees only what a driver sees.
+//! Owns the sink that a test controls, and the record of what it applied.
+//! Must not know the internals of the pipeline: it sees only what a driver sees.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fmt;
@@ -23,22 +23,21 @@ pub enum Step {
     Delay(Duration),
     /// Applies nothing and fails with this class.
     Fail(ErrorClass),
-    /// Refuses the row with this number (the first is 0) and applies the others, as databases do that tell
-    /// the outcome row by row.
+    /// Refuses the row with this number (the first is 0) and applies the others, like databases that report the outcome
+    /// row by row.
     RejectRow(usize),
-    /// Leaves the row with this number without an outcome, for a reason of this class, and the later ones with its
-    /// key; applies the others, as databases do that have no transactions. In an atomic batch nothing is applied.
+    /// Leaves the row with this number without an outcome, for a reason of this class, and the later ones with its key;
+    /// applies the others, like databases without transactions. In an atomic batch nothing is applied.
     LeaveRow(usize, ErrorClass),
-    /// Applies the rows, but says of the row with this number, and of the later ones with its key, that nobody can
-    /// tell ([`ErrorClass::Unknown`]): their replies were lost. An atomic batch fails so as a whole.
+    /// Applies the rows, but reports the row with this number, and the later ones with its key, as
+    /// [`ErrorClass::Unknown`]: their replies were lost. An atomic batch fails as a whole with this class.
     LoseRow(usize),
-    /// Applies the rows, then fails with [`ErrorClass::Unknown`], as when the link breaks after the
-    /// commit.
+    /// Applies the rows, then fails with [`ErrorClass::Unknown`], as when the connection breaks after the commit.
     LoseReply,
     /// Fails at once with [`ErrorClass::Unknown`], and applies the rows only when [`ScriptedSink::deliver`] is called,
-    /// unless the session was ended before: a write that was given up and reaches the database late.
+    /// unless the session was ended before: an abandoned write that reaches the database late.
     Late,
-    /// The same without an answer: the write hangs until the pipeline gives it up.
+    /// The same without a reply: the write hangs until the pipeline gives it up.
     LateAndSilent,
     /// Applies nothing and panics.
     Panic,
@@ -51,10 +50,9 @@ pub enum Step {
 
 /// A sink for tests. Clones share everything.
 ///
-/// Each write takes the next step of the script; when there is none, it applies the rows. A write that
-/// contains a poisoned row fails as a whole with [`ErrorClass::Row`], as on PostgreSQL, and applies
-/// nothing. What is applied follows the conflict rules ([`Model`]): rows that the rule ignores are told
-/// as ignored.
+/// Each write takes the next step of the script; when there is none, it applies the rows. A write that contains a
+/// poisoned row fails as a whole with [`ErrorClass::Row`], as on PostgreSQL, and applies nothing. What is applied
+/// follows the conflict rules ([`Model`]): rows that the rule ignores are reported as ignored.
 #[derive(Clone)]
 pub struct ScriptedSink(Arc<Shared>);
 
@@ -118,18 +116,18 @@ impl ScriptedSink {
         self.lock().acquire_script.extend(steps);
     }
 
-    /// Appends steps for the next looks at a table. Steps about rows do nothing here.
+    /// Appends steps for the next checks of a table. Steps about rows do nothing here.
     pub fn script_prepare(&self, steps: impl IntoIterator<Item = Step>) {
         self.lock().prepare_script.extend(steps);
     }
 
-    /// Refuses every write that contains a row for which `is_bad` is true. The last call counts, so
-    /// `poison(|_| false)` ends it.
+    /// Refuses every write that contains a row for which `is_bad` is true. The last call applies, so `poison(|_|
+    /// false)` ends it.
     pub fn poison(&self, is_bad: impl Fn(&DynRow) -> bool + Send + Sync + 'static) {
         self.poison_as(ErrorClass::Row, is_bad);
     }
 
-    /// The same with errors of another class, as of a trigger that names a table.
+    /// The same with errors of another class, like those of a trigger that names a table.
     pub fn poison_as(&self, class: ErrorClass, is_bad: impl Fn(&DynRow) -> bool + Send + Sync + 'static) {
         self.lock().poison = Some((class, Box::new(is_bad)));
     }
@@ -146,13 +144,12 @@ impl ScriptedSink {
         self.lock().identity = Some(Box::new(identity));
     }
 
-    /// Fails every write to `table` with `class`, and every look at it, until
-    /// [`mend_table`](Self::mend_table).
+    /// Fails every write to `table` with `class`, and every check of it, until [`mend_table`](Self::mend_table).
     pub fn break_table(&self, table: impl Into<String>, class: ErrorClass) {
         self.lock().broken.insert(table.into(), class);
     }
 
-    /// Fails every write to `table` with `class`, but no look at it, as a trigger does that reads a table which is gone.
+    /// Fails every write to `table` with `class`, but no check of it, like a trigger that reads a missing table.
     pub fn break_writes(&self, table: impl Into<String>, class: ErrorClass) {
         self.lock().broken_writes.insert(table.into(), class);
     }
@@ -174,13 +171,13 @@ impl ScriptedSink {
         self.lock().max_concurrency = Some(batches);
     }
 
-    /// Asks for rows sorted by key, as a sink whose database locks rows does; before the pipeline is started.
+    /// Asks for rows sorted by key, like a sink whose database locks rows. Call it before the pipeline starts.
     pub fn sort_by_key(&self) {
         self.lock().sorts_by_key = true;
     }
 
-    /// Lets batches that wait grow beyond `flush_size` by default, as the PostgreSQL sink does; before the pipeline is
-    /// started. Without it they have at most `flush_size` rows, unless `max_batch_rows` is set.
+    /// Lets batches that wait grow beyond `flush_size` by default, like the PostgreSQL sink. Call it before the
+    /// pipeline starts. Without it they have at most `flush_size` rows, unless `max_batch_rows` is set.
     pub fn grow_batches(&self) {
         self.lock().grows_batches = true;
     }
@@ -190,18 +187,19 @@ impl ScriptedSink {
         self.lock().has_no_sessions = true;
     }
 
-    /// Sets how long a late write may take effect ([`Sink::late_write_limit`]); the default is that nobody knows.
-    /// Set it before the pipeline starts.
+    /// Sets how long a late write may take effect ([`Sink::late_write_limit`]); by default it is not known. Set it
+    /// before the pipeline starts.
     pub fn set_late_write_limit(&self, limit: Duration) {
         self.lock().late_write_limit = Some(limit);
     }
 
-    /// Appends what comes of the next calls that end a session; when there is none, the session has ended.
+    /// Appends the results of the next calls that end a session; when there is none, the session has ended.
     pub fn script_end_session(&self, ends: impl IntoIterator<Item = Result<SessionEnd, ErrorClass>>) {
         self.lock().end_script.extend(ends);
     }
 
-    /// Applies the rows of late writes ([`Step::Late`], [`Step::LateAndSilent`]) whose sessions were not ended; returns how many rows.
+    /// Applies the rows of late writes ([`Step::Late`], [`Step::LateAndSilent`]) whose sessions were not ended; returns
+    /// the number of rows.
     pub fn deliver(&self) -> usize {
         let mut state = self.lock();
         let late = std::mem::take(&mut state.late);
@@ -218,13 +216,13 @@ impl ScriptedSink {
         rows
     }
 
-    /// Sets what the sink says of its sessions while a write takes long ([`Sink::is_working`]); the default is that
-    /// nobody knows.
+    /// Sets what the sink reports of its sessions while a write takes long ([`Sink::is_working`]); by default it is not
+    /// known.
     pub fn set_working(&self, is_working: bool) {
         self.lock().is_working = Some(is_working);
     }
 
-    /// How often that was asked.
+    /// How often it was asked for that.
     pub fn looks(&self) -> usize {
         self.lock().looks
     }
@@ -234,7 +232,7 @@ impl ScriptedSink {
         self.lock().ended.len()
     }
 
-    /// Cannot undo a part of a batch, as Redis; before the pipeline is started.
+    /// Makes the sink unable to undo a part of a batch, like Redis. Call it before the pipeline starts.
     pub fn never_undo(&self) {
         self.lock().is_not_atomic = true;
     }
@@ -244,7 +242,7 @@ impl ScriptedSink {
         self.lock().pool = Some(state);
     }
 
-    /// Lets `calls` hanging calls go on, now or when they come to hang.
+    /// Lets `calls` hanging calls continue, now or when they start to hang.
     pub fn release(&self, calls: usize) {
         self.0.released.add_permits(calls);
     }
@@ -269,7 +267,7 @@ impl ScriptedSink {
         self.lock().writes
     }
 
-    /// How many looks at a table were taken.
+    /// How many times a table was checked.
     pub fn prepares(&self) -> usize {
         self.lock().prepares
     }
@@ -285,7 +283,7 @@ impl ScriptedSink {
         if let Some(identity) = &state.identity {
             let mut seen = HashSet::new();
             if !owned.iter().all(|row| seen.insert(identity(row))) {
-                let text = "the statement has two rows for one row of the table";
+                let text = "the statement has two rows with the same key";
                 return Err(SinkError::with_code(ErrorClass::Duplicate, "duplicate", text));
             }
         }
@@ -336,7 +334,7 @@ impl ScriptedSink {
         Ok(written)
     }
 
-    /// Applies the rows, and tells nothing of one and of the later ones with its key.
+    /// Applies the rows, and reports no outcome of one row and of the later ones with its key.
     fn lose(&self, rows: Rows<'_>, attempt: &Attempt, row: usize) -> Result<Written, SinkError> {
         let mut written = self.apply(rows, attempt, None)?;
         if row >= rows.len() {
@@ -509,7 +507,7 @@ impl Sink for ScriptedSink {
                 if step == Step::LateAndSilent {
                     std::future::pending::<()>().await;
                 }
-                Err(SinkError::new(ErrorClass::Unknown, "the link was lost; the write may still be on its way"))
+                Err(SinkError::new(ErrorClass::Unknown, "the connection was lost; the write may arrive late"))
             }
             Step::HangInQueue => {
                 attempt.defer();

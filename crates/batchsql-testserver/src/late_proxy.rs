@@ -1,6 +1,6 @@
-//! Owns a way to a server that keeps bytes back and delivers them late, also after their client has closed: as a kernel
-//! does that sends again what was not acknowledged, or a proxy that was frozen.
-//! Must not know protocols: a mark in the bytes says which connection is held up.
+//! Owns a proxy that holds back bytes and delivers them late, even after the client has closed: like a kernel that
+//! retransmits unacknowledged data, or a proxy that was frozen.
+//! Must not know protocols: a mark in the bytes selects the connection to hold.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -8,15 +8,15 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// How long a test waits for what must happen.
+/// How long a test waits for an expected event.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A way to a server. Without TLS, so that it sees what it carries.
+/// A proxy before a server. Without TLS, so that it can read the bytes.
 ///
 /// ```text
-/// proxy.hold("old");      // the connection that sends "old" next carries nothing more to the server
-/// …                       // its client gives up and closes; other connections go on
-/// proxy.deliver();        // the server gets what was kept back, and answers, or has closed the connection
+/// proxy.hold("old"); // the connection that sends "old" next sends nothing more to the server … // its
+/// client times out and closes; other connections continue proxy.deliver(); // the server gets the held
+/// bytes, and answers, or has closed the connection
 /// ```
 #[derive(Debug)]
 pub struct LateProxy {
@@ -33,11 +33,11 @@ struct State {
 #[derive(Debug, Default)]
 struct Held {
     mark: Option<Vec<u8>>,
-    /// The connection that is held up.
+    /// The number of the held connection.
     number: Option<usize>,
     connections: usize,
     is_released: bool,
-    /// The server has answered what came late, or closed the connection.
+    /// The server has answered the late bytes, or closed the connection.
     is_over: bool,
 }
 
@@ -62,7 +62,7 @@ impl LateProxy {
     /// Starts a proxy before the server at `host:port`.
     ///
     /// # Panics
-    /// When it cannot listen.
+    /// If it cannot listen.
     pub fn start(server: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it listens");
@@ -83,12 +83,12 @@ impl LateProxy {
         proxy
     }
 
-    /// Where it listens, `host:port`.
+    /// The address it listens on, `host:port`.
     pub fn address(&self) -> String {
         self.address.to_string()
     }
 
-    /// Holds up the next connection whose client sends `mark`, from these bytes on, and no other.
+    /// Holds the next connection whose client sends `mark`, from these bytes on, and no other.
     pub fn hold(&self, mark: &str) {
         self.state.change(|held| {
             let connections = held.connections;
@@ -96,26 +96,26 @@ impl LateProxy {
         });
     }
 
-    /// Waits until a connection is held up.
+    /// Waits until a connection is held.
     ///
     /// # Panics
-    /// When that does not happen.
+    /// If that does not happen.
     pub fn wait_until_held(&self) {
         self.state.wait("the mark", |held| held.number.is_some());
     }
 
-    /// Delivers what was kept back, and waits until the server has answered it or has closed the connection.
+    /// Delivers the held bytes, and waits until the server has answered it or has closed the connection.
     ///
     /// # Panics
-    /// When nothing was kept back, or the server does neither.
+    /// If nothing was held, or the server does neither.
     pub fn deliver(&self) {
-        assert!(self.state.lock().number.is_some(), "no connection was held up");
+        assert!(self.state.lock().number.is_some(), "no connection was held");
         self.state.change(|held| held.is_released = true);
-        self.state.wait("an answer to what came late", |held| held.is_over);
+        self.state.wait("an answer to the late bytes", |held| held.is_over);
     }
 }
 
-/// Carries bytes both ways, each on a thread.
+/// Copies bytes in both directions, each on its own thread.
 fn carry(client: TcpStream, server: TcpStream, number: usize, state: &Arc<State>) {
     let (Ok(mut from_client), Ok(mut to_server)) = (client.try_clone(), server.try_clone()) else { return };
     let (mut to_client, mut from_server) = (client, server);
@@ -167,7 +167,7 @@ fn carry(client: TcpStream, server: TcpStream, number: usize, state: &Arc<State>
                 is_held
             };
             if read == 0 {
-                // Who is held up learns nothing.
+                // The client of a held connection receives nothing.
                 if !is_held {
                     let _ = to_client.shutdown(Shutdown::Both);
                 }
@@ -201,7 +201,7 @@ mod tests {
         proxy.wait_until_held();
         drop(old);
         new.write_all(b"the old one again").unwrap();
-        assert_eq!(read(&mut new_server, 17), "the old one again", "one connection is held up");
+        assert_eq!(read(&mut new_server, 17), "the old one again", "only one connection is held");
         let answering = thread::spawn(move || {
             let late = read(&mut old_server, 12);
             old_server.write_all(b"ok").unwrap();

@@ -1,15 +1,15 @@
-//! Where tests find their database servers: the shared one of the run, or one of their own that they may
-//! stop, restart and configure.
+//! Database servers for tests: the shared one of the run, or a private one that a test may stop, restart and
+//! configure.
 //!
-//! `cargo xtask test` starts the servers and tells the tests by environment variables:
+//! `cargo xtask test` starts the servers and passes these environment variables to the tests:
 //!
 //! | variable | meaning |
 //! |---|---|
-//! | `POSTGRES_DSN`, `MYSQL_DSN`, `REDIS_DSN` | the shared server of the run, with the right to make databases and users |
+//! | `POSTGRES_DSN`, `MYSQL_DSN`, `REDIS_DSN` | the shared server of the run, with the right to create databases and users |
 //! | `BATCHSQL_XTASK` | the `xtask` program, whose verb `server` starts further servers |
 //!
-//! A person may set the DSNs and call `cargo test`; a test never touches any other server. Every test keeps to
-//! a schema, database or key prefix of its own, see [`unique`].
+//! You may also set the DSNs and run `cargo test`; a test never uses any other server. Every test uses its own
+//! schema, database or key prefix, see [`unique`].
 
 mod late_proxy;
 
@@ -26,7 +26,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub enum Kind {
     /// PostgreSQL.
     Postgres,
-    /// PgBouncer in transaction mode, before a PostgreSQL of its own.
+    /// PgBouncer in transaction mode, before its own PostgreSQL.
     PgBouncer,
     /// MySQL or MariaDB.
     MySql,
@@ -66,7 +66,7 @@ impl Kind {
 /// The DSN of the shared server of this run.
 ///
 /// # Panics
-/// When there is none: a test that does not run must not pass.
+/// If there is none: a test that does not run must not pass.
 pub fn dsn(kind: Kind) -> String {
     let variable = kind.variable().expect("there is no shared server of this kind");
     std::env::var(variable).unwrap_or_else(|_| {
@@ -74,7 +74,7 @@ pub fn dsn(kind: Kind) -> String {
     })
 }
 
-/// A name that no other test of this or another run has: lower case letters, digits and `_`, at most 40 long.
+/// A name that is unique across tests and runs: lower case letters, digits and `_`, at most 40 long.
 pub fn unique(prefix: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
@@ -82,8 +82,8 @@ pub fn unique(prefix: &str) -> String {
     format!("{}_{pid:x}_{:x}_{number}", &prefix[..prefix.len().min(12)], nanos & 0xffff_ffff)
 }
 
-/// A server that only one test uses. It is stopped and its files are removed when this is dropped, also when
-/// the test process dies.
+/// A server for a single test. It is stopped and its files are removed when this is dropped, or when the test
+/// process dies.
 #[derive(Debug)]
 pub struct Server {
     process: Child,
@@ -95,10 +95,10 @@ pub struct Server {
 
 impl Server {
     /// Starts a server with arguments for the server program, for example `["-c", "max_connections=5"]` or
-    /// `["--max-connections=5"]`. Waits until it takes connections.
+    /// `["--max-connections=5"]`. Waits until it accepts connections.
     ///
     /// # Panics
-    /// When it cannot be started: a test that does not run must not pass.
+    /// If it cannot be started: a test that does not run must not pass.
     pub fn start(kind: Kind, arguments: &[&str]) -> Self {
         let xtask = std::env::var_os("BATCHSQL_XTASK").unwrap_or_else(|| {
             panic!("this test starts a server of its own: run `cargo xtask test`, which tells the test how")
@@ -122,11 +122,11 @@ impl Server {
         &self.dsn
     }
 
-    /// The certificate authority of the server's certificate, for `localhost` and `127.0.0.1`; SQL servers take
-    /// connections with and without TLS. Redis listens without TLS only.
+    /// The certificate authority of the server's certificate, for `localhost` and `127.0.0.1`; SQL servers
+    /// accept connections with and without TLS. Redis listens without TLS only.
     ///
     /// # Panics
-    /// When the server has none.
+    /// If the server has none.
     pub fn ca(&self) -> &Path {
         self.ca.as_deref().expect("this server has a certificate")
     }
@@ -143,7 +143,7 @@ impl Server {
         self.wait_for("STOPPED");
     }
 
-    /// Starts a stopped server again, on the same port, and waits until it takes connections.
+    /// Starts a stopped server again, on the same port, and waits until it accepts connections.
     pub fn start_again(&mut self) {
         self.send("start");
         self.wait_for("READY");
@@ -180,7 +180,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // The end of its input tells it to stop the server and to clean up.
+        // The end of its input makes it stop the server and clean up.
         drop(self.commands.take());
         let _ = self.process.wait();
     }

@@ -1,5 +1,5 @@
 //! Owns the choice of a driver by the scheme of a URL.
-//! Must not know what stands after the scheme.
+//! Must not know what comes after the scheme.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -39,9 +39,9 @@ const DRIVERS: [Driver; 4] = [
 /// | `sqlite:` | SQLite | `sqlite` |
 /// | `redis://`, `rediss://`, `unix://`, `redis+sentinel://`, `rediss+sentinel://` | Redis: one server, sentinels or a cluster | `redis` |
 ///
-/// What may follow the scheme is told by the driver's options, for example `postgres::PostgresOptions`. A
-/// server is contacted at once, so that mistakes are seen before the first row. The [`DynSink`] costs one box
-/// per batch; to configure a driver in code, open its sink and wrap it with [`DynSink::new`].
+/// The options of each driver document what may follow the scheme, for example `postgres::PostgresOptions`. A server is
+/// contacted at once, so that mistakes are seen before the first row. The [`DynSink`] costs one box per batch; to
+/// configure a driver in code, open its sink and wrap it with [`DynSink::new`].
 ///
 /// ```
 /// # #[cfg(feature = "sqlite")]
@@ -60,7 +60,7 @@ const DRIVERS: [Driver; 4] = [
 /// shows a password.
 ///
 /// # Cancel safety
-/// When it is cancelled, connections that were made are closed.
+/// When it is cancelled, connections that were opened are closed.
 pub async fn connect(url: &str) -> Result<DynSink, ConnectError> {
     let scheme = url.split_once(':').map(|(scheme, _)| scheme);
     let driver = scheme.and_then(|scheme| DRIVERS.iter().find(|driver| driver.schemes.contains(&scheme)));
@@ -70,11 +70,11 @@ pub async fn connect(url: &str) -> Result<DynSink, ConnectError> {
         "mysql" => mysql(url).await,
         "sqlite" => sqlite(url).await,
         "redis" => redis(url).await,
-        other => unreachable!("the table of drivers has {other}, and nothing opens it"),
+        other => unreachable!("no code opens the driver {other}"),
     }
 }
 
-/// One way to open per driver; without its feature it says so.
+/// One function per driver; without the feature it returns an error.
 macro_rules! way {
     ($name:ident, $feature:literal, $url:ident => $open:expr) => {
         #[cfg(feature = $feature)]
@@ -143,7 +143,7 @@ impl fmt::Display for ConnectError {
 }
 
 impl fmt::Debug for ConnectError {
-    /// The same sentence, with what lies behind it: it is what a `main` that returns the error prints.
+    /// The message with its causes: a `main` that returns the error prints this.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")?;
         let mut behind = self.source();
@@ -156,7 +156,7 @@ impl fmt::Debug for ConnectError {
 }
 
 impl StdError for ConnectError {
-    /// What lies behind the driver's message.
+    /// The cause of the driver's error.
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_ref()?.source()
     }
@@ -173,7 +173,7 @@ mod tests {
             let all = format!("{error} {error:?} {:?}", error.source());
             assert!(error.to_string().contains(part), "{url}: {error}");
             assert!(!all.contains("hunter2"), "{all}");
-            // A main that returns the error prints it so.
+            // A `main` that returns the error prints this.
             assert!(format!("{error:?}").starts_with(&error.to_string()), "{error:?}");
             assert_eq!(format!("{error:?}").matches(&error.to_string()).count(), 1, "{error:?}");
         };
@@ -186,7 +186,7 @@ mod tests {
         check("sqlite:/no/such/folder/a.db", "its folder does not exist").await;
         #[cfg(not(feature = "sqlite"))]
         check("sqlite::memory:", "switch on the feature \"sqlite\"").await;
-        // Nobody listens on port 1. Each scheme is understood by the driver that it belongs to.
+        // No server listens on port 1. Each scheme is understood by the driver that it belongs to.
         for driver in &DRIVERS {
             for scheme in driver.schemes.iter().filter(|scheme| !["sqlite", "unix", "redis+unix"].contains(scheme)) {
                 let is_missing = match driver.feature {

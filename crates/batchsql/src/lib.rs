@@ -28,8 +28,8 @@
 //! - [`PipelineConfig`]: sizes, times and limits, with their defaults.
 //! - [`BatchSql`]: `submit`, `try_submit`, `submit_timeout`, `submit_all`, `submit_tracked`, `flush`,
 //!   `close`, and which of them wait for what.
-//! - [`Outcome`]: what can become of a row, and [`DeadLetters`]: consumers of every row that was not
-//!   written. The guide `docs/outcomes.md` of the repository tells it all.
+//! - [`Outcome`]: the possible outcomes of a row, and [`DeadLetters`]: consumers of every row that was not written. The
+//!   guide `docs/outcomes.md` of the repository describes them all.
 //! - [`Schema`] and [`Conflict`]: tables and what happens when a key is already there.
 //! - [`Sink`]: write a driver of your own.
 

@@ -1,4 +1,4 @@
-//! The circles of every crate of this workspace, as text.
+//! The import cycles of every crate of this workspace, as text.
 //! Must not know how a file is read or a path is followed.
 
 use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
@@ -12,22 +12,22 @@ use super::{
 };
 use crate::{cargo, workspace};
 
-/// What was read, and the circles in it.
+/// What was read, and its import cycles.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     pub(crate) crates: usize,
     pub(crate) files: usize,
-    /// One text for each circle: its name in the first line, then a line for each import.
+    /// One text for each cycle: its name in the first line, then a line for each import.
     pub(crate) circles: Vec<String>,
 }
 
-/// How many lines that import are shown for each step of a circle.
+/// Maximum number of import lines shown for each step of a cycle.
 const MOST_LINES: usize = 4;
 
 /// Checks the libraries and programs of every crate of the workspace.
 ///
 /// # Errors
-/// Cargo does not say what is in the workspace, or a root file cannot be read.
+/// `cargo metadata` fails, or a root file cannot be read.
 pub(crate) fn workspace() -> anyhow::Result<Findings> {
     let mut findings = Findings::default();
     for package in workspace::packages()? {
@@ -45,7 +45,7 @@ pub(crate) fn workspace() -> anyhow::Result<Findings> {
     Ok(findings)
 }
 
-/// The circles of one target: first those of its files, then those of the top folders of its source.
+/// The cycles of one target: first between its files, then between the top folders of its source.
 fn check(crate_name: &str, tree: &Tree) -> Vec<String> {
     let edges = edges(tree);
     let root = tree.get(&ModulePath::new()).and_then(|root| root.path.file_stem());
@@ -55,7 +55,7 @@ fn check(crate_name: &str, tree: &Tree) -> Vec<String> {
     let of_rooms = circles(&rooms.graph());
     let mut texts: Vec<_> = of_rooms.iter().map(|circle| rooms.text(crate_name, circle)).collect();
     for circle in circles(&wings.graph()) {
-        // Where every wing is one file, this was said above.
+        // If every top folder is one file, this cycle is already in the list.
         if !of_rooms.contains(&circle) {
             texts.push(wings.text(&format!("{crate_name}, folders"), &circle));
         }
@@ -95,10 +95,10 @@ impl<'a> Named<'a> {
             }
             for ((file, line), written) in lines.iter().take(MOST_LINES) {
                 let written = written.join(", ");
-                write!(text, "\n    {from} -> {to}: {}:{line}: {written}", file.display()).expect("a string takes all");
+                write!(text, "\n    {from} -> {to}: {}:{line}: {written}", file.display()).expect("infallible");
             }
             if let Some(more) = lines.len().checked_sub(MOST_LINES).filter(|more| *more > 0) {
-                write!(text, "\n    {from} -> {to}: {more} more lines").expect("a string takes all");
+                write!(text, "\n    {from} -> {to}: {more} more lines").expect("infallible");
             }
         }
         text

@@ -1,15 +1,15 @@
-//! Circles in a graph of names. Must not know what the names stand for.
+//! Cycles in a graph of names. Must not know the meaning of the names.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Each node and the nodes that it leads to.
+/// Each node and its successors.
 pub(super) type Graph = BTreeMap<String, BTreeSet<String>>;
 
-/// The nodes of a circle in their order; the last one leads to the first one.
+/// The nodes of a cycle in order; the last one leads to the first one.
 pub(super) type Circle = Vec<String>;
 
-/// Circles that together have every edge that is part of a circle. Short circles come first, and each begins with its
-/// first name.
+/// Cycles that together contain every edge that is part of a cycle. Short cycles come first, and each begins with its
+/// alphabetically first name.
 pub(super) fn circles(graph: &Graph) -> Vec<Circle> {
     let edges = || graph.iter().flat_map(|(from, targets)| targets.iter().map(move |to| (from.as_str(), to.as_str())));
     let mut shortest: Vec<_> =
@@ -20,7 +20,7 @@ pub(super) fn circles(graph: &Graph) -> Vec<Circle> {
     for circle in shortest {
         let following = circle.iter().cycle().skip(1);
         let edges: Vec<_> = circle.iter().copied().zip(following.copied()).collect();
-        // A circle was found because of its last edge.
+        // The last edge is the one for which the cycle was searched.
         if edges.last().is_none_or(|edge| covered.contains(edge)) {
             continue;
         }
@@ -31,7 +31,7 @@ pub(super) fn circles(graph: &Graph) -> Vec<Circle> {
     circles
 }
 
-/// The shortest way, with both of its ends.
+/// The shortest path, including both ends.
 fn way<'a>(graph: &'a Graph, from: &'a str, to: &'a str) -> Option<Vec<&'a str>> {
     let mut reached_from = BTreeMap::new();
     let mut waiting = VecDeque::from([from]);
@@ -79,7 +79,7 @@ mod tests {
     fn each_edge_of_a_circle_is_shown() {
         check(&["b c", "c a", "a b", "c d"], &["a b c"]);
         check(&["a b", "b a", "b c", "c b", "x a"], &["a b", "b c"]);
-        // The long circle has an edge that the short one has not.
+        // The long cycle has an edge that is not in the short one.
         check(&["a b", "b a", "b c", "c a"], &["a b", "a b c"]);
     }
 }

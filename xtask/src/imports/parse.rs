@@ -1,11 +1,11 @@
-//! What one file says about other files: imports, paths in its code, the modules it declares, the names it defines.
-//! Must not know where those files are. Code that only tests compile is left out.
+//! The references of one file to other files: imports, paths in its code, declared modules, defined names.
+//! Must not know where those files are. Code that is compiled only for tests is ignored.
 
 use std::collections::BTreeSet;
 
 use super::tokens::{Kind, Token, tokens};
 
-/// One file, as far as imports are concerned. All `inside` fields name the inline modules around an item.
+/// The imports of one file. All `inside` fields name the inline modules around an item.
 #[derive(Debug, Default)]
 pub(super) struct SourceFile {
     pub(super) imports: Vec<Import>,
@@ -163,7 +163,7 @@ impl Parser<'_> {
 
     /// What follows `use`, or a part of it after `prefix`.
     fn use_tree(&mut self, mut prefix: Vec<String>, is_reexport: bool) {
-        // `::name` is another crate; so is `name` when nothing in this crate has it.
+        // `::name` is another crate; so is `name` if this crate does not define it.
         let other_crate = prefix.is_empty() && self.peek(0).is_some_and(|next| next.kind == Kind::PathSeparator);
         if other_crate {
             self.at += 1;
@@ -222,7 +222,7 @@ impl Parser<'_> {
         self.file.imports.push(Import { inside, segments, binds, is_reexport, line });
     }
 
-    /// Attributes in a row; what they belong to is skipped when only tests compile it.
+    /// Consecutive attributes; their item is skipped if it is compiled only for tests.
     fn attributes(&mut self) {
         let mut only_for_tests = false;
         let mut file = None;
@@ -352,7 +352,7 @@ impl Parser<'_> {
     }
 }
 
-/// Whether an attribute says that only tests compile its item: `test`, `tokio::test`, `cfg(test)`, `cfg(all(test, ..))`.
+/// Whether an attribute restricts its item to tests: `test`, `tokio::test`, `cfg(test)`, `cfg(all(test, ..))`.
 fn is_only_for_tests(attribute: &[Token]) -> bool {
     match attribute {
         [name, open, condition @ .., _] if name.word() == Some("cfg") && open.is('(') => implies_test(condition),

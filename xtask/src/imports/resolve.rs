@@ -1,5 +1,5 @@
-//! Which file a path leads to, through re-exports, and so which room imports which.
-//! Must not know circles. It knows names, not types: an associated item or a macro that another macro names is not seen.
+//! Resolves paths to files, through re-exports, and so finds which file imports which.
+//! Must not know cycles. It knows names, not types: it does not see associated items or macros used by other macros.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,12 +11,12 @@ use super::{
     tree::{ModulePath, Tree},
 };
 
-/// A place where one room imports another one.
+/// A place where one file imports another one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     pub(super) file: PathBuf,
     pub(super) line: usize,
-    /// As it is written, with the parts of a nested `use` in one.
+    /// The path as written, with the parts of a nested `use` joined.
     pub(super) written: String,
 }
 
@@ -54,7 +54,7 @@ pub(super) fn edges(tree: &Tree) -> Edges {
         for path in &room.source.paths {
             let scope = within(module, &path.inside);
             let target = names.resolve(&scope, &path.segments);
-            // `use crate::a::B;` is there already: `B::c` says nothing new.
+            // `use crate::a::B;` is already counted: `B::c` adds nothing.
             let imported = names.imported(&scope, &path.segments[0]);
             if imported.is_none() || imported != target {
                 add(target, path.line, path.segments.join("::"));
@@ -68,7 +68,7 @@ fn within(module: &[String], inside: &[String]) -> ModulePath {
     [module, inside].concat()
 }
 
-/// What the names of every module stand for.
+/// The meaning of the names of every module.
 struct Names<'a> {
     tree: &'a Tree,
     /// By module, which may be an inline one, and name.
@@ -80,7 +80,7 @@ struct Names<'a> {
     facades: BTreeSet<&'a ModulePath>,
 }
 
-/// Longer chains of re-exports are circles of their own.
+/// Longer chains of re-exports are cycles.
 const MOST_REEXPORTS: usize = 16;
 
 impl<'a> Names<'a> {
@@ -115,7 +115,7 @@ impl<'a> Names<'a> {
         lengths.map(|length| path[..length].to_vec()).find(|path| self.tree.contains_key(path)).unwrap_or_default()
     }
 
-    /// The module that has what a path in `scope` names. None: another crate has it.
+    /// The module of the item of a path in `scope`. `None`: it is in another crate.
     fn resolve(&self, scope: &[String], segments: &[String]) -> Option<ModulePath> {
         self.resolve_within(scope, segments, MOST_REEXPORTS)
     }
@@ -131,7 +131,7 @@ impl<'a> Names<'a> {
         while let Some((next, after)) = rest.split_first() {
             current = match next.as_str() {
                 "super" => parent(&current)?,
-                // A re-export of a file that is no facade counts as its own item.
+                // A re-export of a file that is not a facade counts as its own item.
                 name if self.is_opaque(&current, name) => return Some(current),
                 name => match self.member(&current, name, reexports) {
                     Some(found) => found,
@@ -148,7 +148,7 @@ impl<'a> Names<'a> {
         !self.facades.contains(&self.file(module)) && !self.tree.contains_key(&within(module, &[name.to_owned()]))
     }
 
-    /// The module that `name` is in `module`, or that has what it is.
+    /// The module that `name` in `module` is, or that defines it.
     fn member(&self, module: &[String], name: &str, reexports: usize) -> Option<ModulePath> {
         let child = within(module, &[name.to_owned()]);
         if self.tree.contains_key(&child) {
@@ -176,13 +176,13 @@ impl<'a> Names<'a> {
         self.defined.contains(&key) || self.imported.contains_key(&key) || self.globs.contains_key(module)
     }
 
-    /// What the `use` lines of a scope say of a name.
+    /// Resolves a name with the `use` lines of a scope.
     fn imported(&self, scope: &[String], name: &str) -> Option<ModulePath> {
         let imports = self.imported.get(&(scope.to_vec(), name))?;
         imports.iter().find_map(|import| self.resolve(scope, &import.segments))
     }
 
-    /// The modules that have those names of `target` that a file says and that it does not import or define by itself.
+    /// The modules with names of `target` that a file uses without importing or defining them itself.
     fn behind_glob(&self, target: &ModulePath, scope: &ModulePath, source: &SourceFile) -> BTreeSet<ModulePath> {
         let own = |name: &str| {
             let key = (scope.clone(), name);
@@ -193,7 +193,7 @@ impl<'a> Names<'a> {
     }
 }
 
-/// The root, a `mod.rs`, and what is one by another name: a file with modules in files of their own.
+/// The root, a `mod.rs`, and any other file whose modules are separate files.
 fn is_facade(tree: &Tree, module: &ModulePath) -> bool {
     let is_mod = tree[module].path.file_name().is_some_and(|name| name == "mod.rs");
     let has_children = || tree.keys().any(|other| other.len() > module.len() && other.starts_with(module));
@@ -250,7 +250,7 @@ mod tests {
             ],
             &["a -> b::d 1", "a -> b::e 2"],
         );
-        // A re-export of a file that is no facade is an import.
+        // A re-export of a file that is not a facade is an import.
         check(
             &[("lib.rs", "mod a; mod b;"), ("a.rs", "pub use crate::b::C;"), ("b.rs", "use crate::a::C;")],
             &["a -> b 1", "b -> a 1"],

@@ -14,7 +14,7 @@ pub(super) enum Kind {
     Word(String),
     /// `::`
     PathSeparator,
-    /// What stands between the quotes of a string literal, as it is written.
+    /// The source text between the quotes of a string literal.
     Text(String),
     /// Any other character.
     Mark(char),
@@ -52,7 +52,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Reads at least one character. None: it is of no interest.
+    /// Reads at least one character. `None`: it is not a token.
     fn token(&mut self, next: char) -> Option<Kind> {
         if self.rest.starts_with("//") {
             self.take(self.rest.find('\n').unwrap_or(self.rest.len()));

@@ -1,5 +1,5 @@
 //! The modules of one target: its root file, and every file that a `mod` line of a file names.
-//! Must not know the disk: a function reads a file. Files that only tests compile are left out.
+//! Must not know the disk: a function reads a file. Files that are compiled only for tests are ignored.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,4 @@
-//! A mark on the curves of Grafana: from when to when a suite ran, and what came of it.
+//! An annotation in Grafana: start, end and result of a run of the suite.
 //! Must not know how the suite was run.
 
 use std::{
@@ -18,7 +18,7 @@ const LOGIN: &str = "Basic YWRtaW46YWRtaW4xMjM=";
 /// Marks a run on every dashboard that shows annotations with the tag `batchsql`.
 ///
 /// # Errors
-/// Grafana cannot be asked, or refuses.
+/// Grafana does not respond, or rejects the annotation.
 pub(crate) fn annotate(
     grafana: &str,
     from: SystemTime,
@@ -28,15 +28,15 @@ pub(crate) fn annotate(
 ) -> anyhow::Result<()> {
     let body = body(from, until, passed, report);
     let answer = http::post(&format!("{grafana}/api/annotations"), &[("Authorization", LOGIN)], &body, PATIENCE)?;
-    anyhow::ensure!(answer.status != 401, "Grafana does not take the login admin / admin123 any more");
-    answer.json().context("Grafana refuses the annotation")?;
+    anyhow::ensure!(answer.status != 401, "Grafana does not accept the login admin / admin123");
+    answer.json().context("Grafana rejects the annotation")?;
     Ok(())
 }
 
-/// The report that a run wrote, unless that is one of an earlier run.
+/// The report of a run, unless it is from an earlier run.
 pub(crate) fn report(folder: &Path, since: SystemTime) -> Option<Value> {
     let file = folder.join("report.json");
-    // File systems may keep whole seconds.
+    // File times may have a resolution of one second.
     let written = file.metadata().ok()?.modified().ok()? + Duration::from_secs(1);
     if written < since {
         return None;

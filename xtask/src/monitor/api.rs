@@ -1,5 +1,5 @@
-//! What Prometheus and Grafana say of themselves, by their HTTP interfaces.
-//! Must not know who reads it.
+//! The state of Prometheus and Grafana, from their HTTP interfaces.
+//! Must not know how it is used.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub(super) struct Target {
     pub(super) trouble: String,
 }
 
-/// The rules that Prometheus has, and those that it cannot evaluate.
+/// The number of rules, and the rules that Prometheus cannot evaluate.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Rules {
     pub(super) recording: usize,
@@ -38,16 +38,16 @@ pub(super) struct Alert {
     pub(super) summary: String,
 }
 
-/// Whether a page answers with 200; otherwise why not.
+/// Whether a page responds with 200; otherwise the reason.
 pub(super) fn is_ready(url: &str) -> Result<(), String> {
     match http::get(url, PATIENCE) {
         Ok(answer) if answer.status == 200 => Ok(()),
-        Ok(answer) => Err(format!("it answers with status {}", answer.status)),
+        Ok(answer) => Err(format!("it responds with status {}", answer.status)),
         Err(error) => Err(format!("{error:#}")),
     }
 }
 
-/// The address of the page of targets. Debian's Prometheus has only pages of the old form.
+/// The address of the targets page. Debian's Prometheus has only the old user interface.
 pub(super) fn targets_page(prometheus: &str) -> String {
     let pages = ["targets", "classic/targets"].map(|page| format!("{prometheus}/{page}"));
     pages.into_iter().find(|page| is_ready(page).is_ok()).unwrap_or_else(|| prometheus.to_owned())
@@ -93,7 +93,7 @@ pub(super) fn alerts(prometheus: &str) -> anyhow::Result<Vec<Alert>> {
 
 fn data(prometheus: &str, what: &str) -> anyhow::Result<Value> {
     let url = format!("{prometheus}/api/v1/{what}");
-    let mut answer = http::get(&url, PATIENCE)?.json().with_context(|| format!("cannot use what {url} answers"))?;
+    let mut answer = http::get(&url, PATIENCE)?.json().with_context(|| format!("cannot use the response of {url}"))?;
     Ok(answer["data"].take())
 }
 

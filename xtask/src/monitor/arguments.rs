@@ -1,5 +1,5 @@
-//! What can be asked of the verb `monitor`.
-//! Must not know how any of it is done.
+//! The arguments of the verb `monitor`.
+//! Must not know how the verbs work.
 
 use clap::Subcommand;
 
@@ -8,9 +8,9 @@ use super::{logs, options::Options};
 #[derive(Debug, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
-    after_help = "Without a verb: up. It stays until Ctrl-C and leaves nothing behind; with --detach it goes on, and \
+    after_help = "Without a verb: up. It runs until Ctrl-C and removes its files; with --detach it keeps running, and \
                   `down` stops it. With Docker: Prometheus and Grafana in containers. Without: the `prometheus` of \
-                  this machine (root: installed by apt-get when it is missing), and `grafana` where it is installed."
+                  this machine (as root, apt-get installs it if missing), and `grafana` if installed."
 )]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -23,17 +23,17 @@ pub(crate) struct Arguments {
 pub(super) enum Verb {
     /// Start Prometheus and Grafana
     Up(Options),
-    /// Stop them, wherever they were started from
+    /// Stop them, however they were started
     Down {
-        /// Drop the history in Docker's volumes as well
+        /// Also remove the history in Docker's volumes
         #[arg(long)]
         volumes: bool,
     },
-    /// Tell what runs: components, targets, rules, alerts; fails unless Prometheus and Grafana are ready
+    /// Show what runs: components, targets, rules, alerts; fails unless Prometheus and Grafana are ready
     Status,
     /// Show the end of their logs
     Logs(logs::Arguments),
-    /// Check all that is needed, without starting anything; when it runs, every panel of the dashboard too
+    /// Check the requirements without starting anything; for a running stack, also every panel of the dashboard
     Check(Options),
 }
 

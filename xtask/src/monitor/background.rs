@@ -1,4 +1,4 @@
-//! A stack of this machine's programs that stays when the terminal goes: this program again, in a session of its own.
+//! A stack of local programs that keeps running when the terminal closes: this program again, in its own session.
 //! Must not know what it starts.
 
 use std::{
@@ -23,22 +23,22 @@ use crate::{cargo, interrupt, say, servers::docker};
 
 const POLL: Duration = Duration::from_millis(50);
 
-/// What the process in the background says.
+/// The log of the background process.
 pub(super) fn log() -> PathBuf {
     state::folder().join("log")
 }
 
-/// The log and the program of one start: two may start at once.
+/// The log and the program of one start, because two may start at the same time.
 fn own(name: &str) -> PathBuf {
     state::folder().join(format!("{name}-{}", std::process::id()))
 }
 
-/// In the process that holds the lock: its log is that of the stack.
+/// In the process that holds the lock: its log becomes the log of the stack.
 pub(super) fn keep_log(own: &Path) -> anyhow::Result<()> {
     fs::rename(own, log()).with_context(|| format!("cannot rename {}", own.display()))
 }
 
-/// Containers stay by themselves; programs need somebody who stays with them.
+/// Containers run without this program; local programs need a background process.
 pub(super) fn is_needed(options: &Options) -> anyhow::Result<Option<Choice>> {
     if state::running()?.is_some() {
         return Ok(None);
@@ -47,38 +47,38 @@ pub(super) fn is_needed(options: &Options) -> anyhow::Result<Option<Choice>> {
     Ok(Some(choice).filter(|choice| choice.way == Way::Local))
 }
 
-/// In the process that was started: no terminal reaches it any more.
+/// In the started process: detaches it from the terminal.
 pub(super) fn leave_the_terminal() -> anyhow::Result<()> {
     rustix::process::setsid().context("cannot leave the terminal")?;
     Ok(())
 }
 
-/// Starts it, shows what it says until it is ready, and leaves it.
+/// Starts it, shows its output until it is ready, and returns.
 pub(super) fn start(options: &Options, choice: &Choice) -> anyhow::Result<ExitCode> {
     interrupt::watch(|_| ()).context("cannot watch for Ctrl-C")?;
-    fs::create_dir_all(state::folder()).context("cannot make the folder for the state of the monitor")?;
+    fs::create_dir_all(state::folder()).context("cannot create the folder for the state of the monitor")?;
     let (said, copy) = (own("log"), own("xtask"));
     let outcome = start_copy(options, choice, &said, &copy)
         .and_then(|(mut child, log)| follow(&mut child, log).inspect_err(|_| ask_to_end(&child)));
-    // The process has the program without the name, and has renamed the log when it holds the lock.
+    // The running process does not need the file; it has renamed the log if it holds the lock.
     let _ = fs::remove_file(copy);
     let _ = fs::remove_file(said);
     match outcome? {
         Outcome::Ready(state) => {
             say!("\n{}\n{}", links::tell(&state), links::next(&state));
-            say!("it stays in the background; its log: {}", log().display());
+            say!("it runs in the background; its log: {}", log().display());
             Ok(ExitCode::SUCCESS)
         }
-        // It has said why.
+        // The process has printed the reason.
         Outcome::Ended(status) => Ok(cargo::exit_code(status)),
     }
 }
 
 fn start_copy(options: &Options, choice: &Choice, said: &Path, copy: &Path) -> anyhow::Result<(Child, fs::File)> {
     let log = fs::File::create(said).with_context(|| format!("cannot write {}", said.display()))?;
-    // Before the process renames it.
+    // Opened before the process renames it.
     let read = fs::File::open(said).context("cannot read the log of the monitor")?;
-    // Cargo replaces the program when it changes.
+    // A copy, because cargo replaces the program when it is rebuilt.
     let this = env::current_exe().context("cannot find this program")?;
     fs::copy(&this, copy).with_context(|| format!("cannot copy {}", this.display()))?;
     let mut again = Command::new(copy);
@@ -122,11 +122,11 @@ fn follow(child: &mut Child, mut log: fs::File) -> anyhow::Result<Outcome> {
 }
 
 fn ask_to_end(child: &Child) {
-    // It may have ended in this moment.
+    // The process may have ended just now.
     let _ = rustix::process::kill_process(rustix::process::Pid::from_child(child), rustix::process::Signal::TERM);
 }
 
-/// Whether the last one ended in another way than by `down` or a signal.
+/// Whether the last one ended neither by `down` nor by a signal.
 pub(super) fn has_failed() -> bool {
     tail(&log(), 1).is_ok_and(|(last, _)| !last.starts_with("stopped; "))
 }

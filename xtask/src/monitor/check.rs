@@ -1,5 +1,5 @@
-//! `monitor check`: whether everything is there to start it; when it runs, whether everything about it is right.
-//! Must not know what a panel asks.
+//! `monitor check`: whether everything needed for a start is present; for a running stack, whether it works.
+//! Must not know the queries of panels.
 
 use std::process::ExitCode;
 
@@ -23,7 +23,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     interrupt::watch(|_| ()).context("cannot watch for Ctrl-C")?;
     let mut findings = Steps::brief();
     match preflight::configuration(&options.monitoring()) {
-        Ok(Some(())) => findings.holds("configuration and rules", "promtool takes them"),
+        Ok(Some(())) => findings.holds("configuration and rules", "promtool accepts them"),
         Ok(None) => findings.skip("configuration and rules", "there is no promtool; install the package `prometheus`"),
         Err(error) => findings.impossible("configuration and rules", format!("{error:#}")),
     }
@@ -50,7 +50,7 @@ fn stopped(findings: &mut Steps, options: &Options) -> anyhow::Result<()> {
             }
             None => {
                 let why = choice.why;
-                let advice = "`cargo xtask monitor` installs it when root calls; otherwise install the package";
+                let advice = "`cargo xtask monitor` installs it if run as root; otherwise install the package";
                 findings.impossible(
                     "way",
                     format!("{why}, and `prometheus` is not on this machine; {advice} `prometheus`"),
@@ -110,8 +110,8 @@ fn panels(findings: &mut Steps, state: &State) {
     let mut panels = cargo::command();
     panels.args(["run", "--quiet", "--package", "batchsql-monitoring", "--", "panels", "--prometheus"]);
     match interrupt::status(panels.arg(&state.prometheus)) {
-        Ok(status) if status.success() => findings.holds("panels", "all of them show something"),
-        Ok(_) => findings.impossible("panels", "some of them show nothing, see above"),
+        Ok(status) if status.success() => findings.holds("panels", "all of them have data"),
+        Ok(_) => findings.impossible("panels", "some of them have no data, see above"),
         Err(error) => findings.impossible("panels", format!("cannot start cargo: {error}")),
     }
 }

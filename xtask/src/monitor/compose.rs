@@ -1,5 +1,5 @@
 //! The stack in containers: `docker/docker-compose.monitoring.yml`, and how containers reach this machine.
-//! Must not know who asked for Docker.
+//! Must not know why Docker was selected.
 
 use std::{
     net::{IpAddr, Ipv4Addr, TcpListener},
@@ -16,25 +16,25 @@ use crate::{
     servers::{self, Account, Keeper, docker, prometheus},
 };
 
-/// From the root of the repository.
+/// Relative to the root of the repository.
 pub(super) const FILE: &str = "docker/docker-compose.monitoring.yml";
-/// The name of the project for Docker: containers and volumes begin with it.
+/// The name of the Docker project: names of containers and volumes begin with it.
 pub(super) const PROJECT: &str = "batchsql-monitoring";
 const SERVICES: [&str; 2] = ["prometheus", "grafana"];
-/// How long the end of the containers may take; each has ten seconds for its own.
+/// Limit for stopping all containers; each has ten seconds.
 const END: Duration = Duration::from_secs(120);
 
 /// How a container reaches programs of this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Reach {
-    /// The engine is in a virtual machine, which leads to the loopback interface of this one.
+    /// The engine is in a virtual machine, which forwards to the loopback interface of this one.
     Loopback,
-    /// By the address of the bridge, on which these programs must listen.
+    /// At the address of the bridge, on which the programs must listen.
     Bridge(IpAddr),
 }
 
 impl Reach {
-    /// Where a suite must listen.
+    /// The addresses on which a suite must listen.
     pub(super) fn bind(&self) -> Vec<IpAddr> {
         let local = IpAddr::from(Ipv4Addr::LOCALHOST);
         match self {
@@ -43,16 +43,16 @@ impl Reach {
         }
     }
 
-    /// Asks the engine; otherwise why there is no way, as a part of a sentence.
+    /// Asks the engine; an error is a part of a sentence.
     pub(super) fn find() -> Result<Self, String> {
         if cfg!(target_os = "macos") || ask(&["info", "--format", "{{.OperatingSystem}}"]) == "Docker Desktop" {
             return Ok(Self::Loopback);
         }
         let told = ask(&["network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"]);
         let Ok(address) = told.parse::<IpAddr>() else {
-            return Err("Docker does not tell the address of its bridge, where containers find this machine".to_owned());
+            return Err("Docker does not report the address of its bridge, which containers need".to_owned());
         };
-        // An engine without rights has its bridge elsewhere.
+        // A rootless engine has its bridge in another network namespace.
         match TcpListener::bind((address, 0)) {
             Ok(_) => Ok(Self::Bridge(address)),
             Err(_) => Err(format!(
@@ -63,18 +63,18 @@ impl Reach {
     }
 }
 
-/// What Docker prints; nothing when it fails or does not answer.
+/// The output of Docker; empty if it fails or does not respond.
 fn ask(arguments: &[&str]) -> String {
     docker::ask(&mut docker::docker(arguments), docker::PATIENCE).ok().flatten().unwrap_or_default()
 }
 
-/// The project of one start.
+/// The Docker project of one start.
 pub(super) struct Project {
     settings: [(&'static str, String); 5],
 }
 
 impl Project {
-    /// Ports are those that are free; `targets` is the folder with the files of [`prometheus::write_targets`].
+    /// The ports must be free; `targets` is the folder with the files of [`prometheus::write_targets`].
     pub(super) fn new(options: &Options, prometheus_port: u16, grafana_port: u16, targets: &Path) -> Self {
         let settings = [
             ("BATCHSQL_PROMETHEUS_PORT", prometheus_port.to_string()),
@@ -86,7 +86,7 @@ impl Project {
         Self { settings }
     }
 
-    /// Starts it under a keeper, which removes the containers however this program ends. Volumes stay.
+    /// Starts it with a keeper, which removes the containers however this program ends. Volumes stay.
     pub(super) fn start_kept(&self) -> anyhow::Result<Keeper> {
         let mut keeper = Keeper::start("monitor", Account::Caller, |folder| {
             let mut shell = docker::keeper(folder, &SERVICES.join(" "), docker::Data::Keep);
@@ -95,14 +95,14 @@ impl Project {
         })?;
         let created = keeper.tell_within("create", docker::DOWNLOAD);
         interrupt::check()?;
-        created.context("docker compose could not make the containers, see above")?;
+        created.context("docker compose could not create the containers, see above")?;
         let ready = keeper.tell("wait");
         interrupt::check()?;
         ready.with_context(|| format!("the containers did not become ready\n{}", last_words()))?;
         Ok(keeper)
     }
 
-    /// Starts it so that it goes on by itself.
+    /// Starts it so that it runs without this program.
     pub(super) fn start_detached(&self) -> anyhow::Result<()> {
         let mut up = compose(&["up", "--detach", "--wait", "--wait-timeout", "240"]);
         up.envs(self.settings.clone()).stdout(std::io::stderr());
@@ -130,7 +130,7 @@ pub(super) fn write_targets(folder: &Path, options: &Options) -> anyhow::Result<
     Ok(folder)
 }
 
-/// Removes the containers, and the volumes when history shall go.
+/// Removes the containers and, if requested, the volumes with the history.
 pub(super) fn down(volumes: bool) -> anyhow::Result<()> {
     let mut down = compose(&["down", "--timeout", "10"]);
     if volumes {
@@ -141,12 +141,12 @@ pub(super) fn down(volumes: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-const FIRST_DOCKER: &str = "see to Docker, then `cargo xtask monitor down` removes the containers";
+const FIRST_DOCKER: &str = "repair Docker, then run `cargo xtask monitor down` to remove the containers";
 
-/// Whether there are containers of the project, also such that have ended. Not where there is no Docker.
+/// Whether there are containers of the project, including stopped ones; false without Docker.
 ///
 /// # Errors
-/// Docker does not answer.
+/// Docker does not respond.
 pub(super) fn has_containers() -> anyhow::Result<bool> {
     if servers::program(&["docker"]).is_none() {
         return Ok(false);
@@ -157,7 +157,7 @@ pub(super) fn has_containers() -> anyhow::Result<bool> {
     Ok(found.is_some_and(|found| !found.is_empty()))
 }
 
-/// The services that do not run any more. None where Docker does not tell.
+/// The services that have stopped; empty if Docker does not respond.
 pub(super) fn ended() -> Vec<&'static str> {
     let mut ps = compose(&["ps", "--services", "--status", "running"]);
     let Ok(Some(running)) = docker::ask(ps.stderr(Stdio::null()), docker::PATIENCE) else { return Vec::new() };
@@ -175,7 +175,7 @@ pub(super) fn logs(follow: bool, lines: usize, services: &[&str]) -> Command {
     logs
 }
 
-/// The end of what the containers said.
+/// The end of the containers' logs.
 pub(super) fn last_words() -> String {
     let mut logs = logs(false, 20, &[]);
     docker::ask_in_any_case(logs.stderr(Stdio::null()), docker::PATIENCE).ok().flatten().unwrap_or_default()
@@ -187,7 +187,7 @@ fn compose(arguments: &[&str]) -> Command {
     docker
 }
 
-/// The words that lead to the project.
+/// Adds the arguments that select the project.
 fn describe(docker: &mut Command) -> &mut Command {
     docker.args(["compose", "-p", PROJECT, "-f"]).arg(cargo::workspace_root().join(FILE))
 }

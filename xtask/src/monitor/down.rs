@@ -1,5 +1,5 @@
-//! `monitor down`: stops the stack wherever it was started from, and waits for its end.
-//! Must not know how it is stopped where it runs.
+//! `monitor down`: stops the stack, however it was started, and waits for its end.
+//! Must not know how the process that runs it stops it.
 
 use std::{
     process::ExitCode,
@@ -19,7 +19,7 @@ const POLL: Duration = Duration::from_millis(50);
 
 pub(super) fn run(volumes: bool) -> anyhow::Result<ExitCode> {
     let state = state::running()?;
-    // Known also when its state is lost, or cannot be read.
+    // The lock has the process id even if the state is missing or cannot be read.
     let process = Lock::holder().or_else(|| state.as_ref().and_then(|state| state.pid));
     match (process, &state) {
         (Some(pid), _) => stop(pid)?,
@@ -29,7 +29,7 @@ pub(super) fn run(volumes: bool) -> anyhow::Result<ExitCode> {
         }
         (None, None) => {}
     }
-    // Volumes may be there without a stack, and a stack without its state, after `cargo clean`.
+    // Volumes may exist without a stack, and after `cargo clean` a stack without its state.
     let by_docker = state.as_ref().is_some_and(|state| state.way == Way::Docker);
     let mut dropped = by_docker && volumes;
     let of_docker = if by_docker { state.as_ref().is_some_and(|state| state.pid.is_some()) && volumes } else { true };
@@ -40,21 +40,21 @@ pub(super) fn run(volumes: bool) -> anyhow::Result<ExitCode> {
     match &state {
         None if process.is_some() => say!("stopped"),
         None => say!("nothing runs"),
-        Some(_) if dropped => say!("stopped; the volumes with the history are dropped"),
+        Some(_) if dropped => say!("stopped; the volumes with the history are removed"),
         Some(state) => say!("stopped; {}", links::what_stays(state)),
     }
     if let (true, Some(data)) = (volumes, state.and_then(|state| state.data)) {
-        say!("{} is yours: remove it when you do not need it", data.display());
+        say!("{} stays; remove it if you no longer need it", data.display());
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Asks the process that runs it to end, and waits until it has put everything in order.
+/// Signals the process that runs it, and waits until it has cleaned up.
 fn stop(pid: u32) -> anyhow::Result<()> {
     use rustix::process::{Pid, Signal, kill_process};
 
     say!("stopping process {pid}");
-    // The lock was held a moment ago, so the number is its holder's.
+    // The lock was held a moment ago, so the process id is current.
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw)
         && let Err(error) = kill_process(pid, Signal::TERM)
         && Lock::is_held()

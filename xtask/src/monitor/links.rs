@@ -1,11 +1,11 @@
-//! What a person is told: where to look, what to do next, what stays at the end.
+//! Messages for the user: addresses, next steps, and what stays at the end.
 //! Must not know how the stack runs.
 
 use std::{fmt::Write, net::IpAddr};
 
 use super::state::{State, Way};
 
-/// Where to look.
+/// The addresses.
 pub(crate) fn tell(state: &State) -> String {
     let State { targets, grafana, metrics_port, app_port, .. } = state;
     let mut text = String::new();
@@ -23,12 +23,12 @@ pub(crate) fn tell(state: &State) -> String {
     let addresses: Vec<_> = state.bind.iter().map(IpAddr::to_string).collect();
     if addresses.len() > 1 {
         let addresses = addresses.join(" and ");
-        line("Reach", &format!("containers reach only what listens on {addresses}; integration-test does so"));
+        line("Reach", &format!("containers reach only {addresses}; integration-test listens there"));
     }
     text
 }
 
-/// What to do next, and how it ends.
+/// The next steps, and how to stop.
 pub(super) fn next(state: &State) -> String {
     let run = if state.metrics_port == 9091 {
         "cargo xtask integration-test"
@@ -39,13 +39,13 @@ pub(super) fn next(state: &State) -> String {
     format!("next:  {run}\n       cargo xtask monitor status\n       {end}\n")
 }
 
-/// What is left when it has stopped.
+/// What stays after the stop.
 pub(super) fn what_stays(state: &State) -> String {
     match (state.way, &state.data) {
         (Way::Docker, _) => {
-            "history stays in Docker's volumes; `cargo xtask monitor down --volumes` drops it".to_owned()
+            "history stays in Docker's volumes; `cargo xtask monitor down --volumes` removes it".to_owned()
         }
         (Way::Local, Some(data)) => format!("history stays in {}", data.display()),
-        (Way::Local, None) => "nothing is left (--data DIR keeps history)".to_owned(),
+        (Way::Local, None) => "nothing stays (--data DIR keeps history)".to_owned(),
     }
 }

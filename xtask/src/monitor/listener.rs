@@ -1,16 +1,16 @@
-//! Who listens on a port of this machine, where that can be known.
-//! Must not know why somebody asks.
+//! The process that listens on a port of this machine, if it can be found.
+//! Must not know why the caller needs it.
 
 use std::process::Command;
 
 use crate::servers::port;
 
-/// The exporter tells it as well; this program must not need the crate to start.
+/// Shared with the exporter; as a file, so that xtask does not depend on that crate.
 #[path = "../../../crates/batchsql-prometheus/src/listener.rs"]
 mod by_kernel;
 
-/// The process that keeps a port of the loopback interface, as `the process name (pid 123)`. None: nobody, or a process
-/// of another user.
+/// The process that listens on a port of the loopback interface, as `the process name (pid 123)`. `None`: no process,
+/// or one of another user.
 pub(super) fn of(port: u16) -> Option<String> {
     let known = by_kernel::holder(port::local(port)).map(|process| process.to_string());
     known.or_else(|| if cfg!(target_os = "linux") { None } else { by_lsof(port) })
@@ -21,7 +21,7 @@ fn by_lsof(port: u16) -> Option<String> {
     name_of(&String::from_utf8_lossy(&output.stdout))
 }
 
-/// The first process that `lsof -Fpc` tells: lines `p123` and `cname`.
+/// The first process in the output of `lsof -Fpc`: lines `p123` and `cname`.
 fn name_of(text: &str) -> Option<String> {
     let field = |letter| text.lines().find_map(|line| line.strip_prefix(letter));
     Some(format!("the process {} (pid {})", field('c')?, field('p')?))

@@ -1,5 +1,5 @@
-//! `monitor logs`: the end of the logs, and what comes.
-//! Must not know who writes them.
+//! `monitor logs`: the end of the logs, and new lines.
+//! Must not know which program writes them.
 
 use std::{
     fs,
@@ -22,12 +22,12 @@ const POLL: Duration = Duration::from_millis(200);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Only of this one
+    /// Only the log of this component
     component: Option<Component>,
-    /// Go on with what comes, until Ctrl-C
+    /// Follow the logs until Ctrl-C
     #[arg(long, short)]
     follow: bool,
-    /// How many lines of the end
+    /// Number of lines from the end
     #[arg(long, default_value_t = 100, value_name = "NUMBER")]
     lines: usize,
 }
@@ -57,7 +57,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
         Some(state) => of_files(&state, arguments),
         None => {
-            // Why one in the background has ended.
+            // The reason why the background process has ended.
             if let Ok((text, _)) = background::tail(&background::log(), arguments.lines) {
                 say!("{text}");
             }
@@ -96,7 +96,7 @@ fn of_files(state: &State, arguments: &Arguments) -> anyhow::Result<ExitCode> {
 }
 
 impl Shown {
-    /// Shows what came, up to the last whole line. Fails when the log is gone.
+    /// Shows new lines, up to the last complete one. Fails if the log was removed.
     fn go_on(&mut self) -> io::Result<()> {
         let mut file = fs::File::open(&self.file)?;
         file.seek(SeekFrom::Start(self.offset))?;
@@ -112,7 +112,7 @@ impl Shown {
 fn print(prefix: &str, text: &str) {
     let mut stdout = io::stdout().lock();
     for line in text.lines() {
-        // Who reads may have gone.
+        // The reader may have closed the pipe.
         let _ = writeln!(stdout, "{prefix}{line}");
     }
     let _ = stdout.flush();

@@ -1,6 +1,6 @@
-//! `cargo xtask monitor`: Prometheus and Grafana beside the suite, by Docker or from programs of this machine.
+//! `cargo xtask monitor`: Prometheus and Grafana for the suite, with Docker or with programs of this machine.
 //!
-//! [`Stack`] is what runs, [`State`] is what others know of it, by a file; each verb has a room.
+//! [`Stack`] is the running stack, [`State`] is its state in a file for other processes; each verb has a file.
 
 mod annotate;
 mod api;

@@ -1,5 +1,5 @@
-//! How the stack is started, by arguments and by the environment.
-//! Must not know how any of it is done.
+//! The options of the stack, from arguments and the environment.
+//! Must not know how the stack is started.
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -7,51 +7,51 @@ use clap::{Parser, builder::FalseyValueParser};
 
 use crate::servers::prometheus;
 
-/// How the stack is started.
+/// The options of the stack.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
-    /// Port of Prometheus; 0: any free one
+    /// Port of Prometheus; 0: any free port
     #[arg(long, env = "BATCHSQL_PROMETHEUS_PORT", default_value_t = 9092, value_name = "PORT")]
     pub(crate) prometheus_port: u16,
-    /// Port of Grafana; 0: any free one
+    /// Port of Grafana; 0: any free port
     #[arg(long, env = "BATCHSQL_GRAFANA_PORT", default_value_t = 3002, value_name = "PORT")]
     pub(crate) grafana_port: u16,
-    /// Port on which the suite tells its metrics
+    /// Port on which the suite serves its metrics
     #[arg(long, env = "PROMETHEUS_PORT", default_value_t = 9091, value_name = "PORT", value_parser = target)]
     pub(crate) metrics_port: u16,
-    /// Port on which an application of yours tells its metrics
+    /// Port on which your application serves its metrics
     #[arg(long, env = "BATCHSQL_APP_PORT", default_value_t = 9090, value_name = "PORT", value_parser = target)]
     pub(crate) app_port: u16,
     /// Use Docker, or fail
     #[arg(long, env = "BATCHSQL_MONITOR_DOCKER", value_parser = FalseyValueParser::new())]
     docker: bool,
-    /// Use the programs of this machine, also where Docker answers
+    /// Use the programs of this machine, even if Docker is available
     #[arg(long, env = "BATCHSQL_MONITOR_LOCAL", value_parser = FalseyValueParser::new())]
     local: bool,
-    /// Leave it running in the background; `cargo xtask monitor down` stops it
+    /// Run it in the background; `cargo xtask monitor down` stops it
     #[arg(long, short)]
     pub(crate) detach: bool,
-    /// Do not install Prometheus when it is missing; BATCHSQL_NO_INSTALL=1 says so for every verb
+    /// Do not install Prometheus if it is missing; BATCHSQL_NO_INSTALL=1 has this effect on every verb
     #[arg(long)]
     pub(crate) no_install: bool,
-    /// Keep the history in this folder (programs of this machine; Docker has volumes); otherwise it goes at the end
+    /// Keep the history in this folder (programs of this machine; Docker has volumes); default: removed at the end
     #[arg(long, env = "BATCHSQL_MONITOR_DATA", value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     /// How long Prometheus keeps history
     #[arg(long, env = "BATCHSQL_RETENTION", default_value = "15d", value_name = "TIME", value_parser = duration)]
     pub(crate) retention: String,
-    /// In place of the folder `monitoring` of this repository
+    /// Folder to use instead of `monitoring` of this repository
     #[arg(long, env = "BATCHSQL_MONITORING", hide = true)]
     monitoring: Option<PathBuf>,
-    /// What --detach starts, and the log that it writes until it holds the lock
+    /// Set for the process that --detach starts: the log that it writes until it holds the lock
     #[arg(long, hide = true, value_name = "LOG")]
     pub(crate) in_background: Option<PathBuf>,
-    /// Why --detach chose this way
+    /// Why --detach selected this way
     #[arg(long, hide = true, value_name = "REASON")]
     pub(crate) because: Option<String>,
 }
 
-/// What a person insists on.
+/// The way that the user requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Forced {
     Docker,
@@ -59,10 +59,10 @@ pub(crate) enum Forced {
 }
 
 impl Options {
-    /// Those of the environment.
+    /// The options of the environment.
     ///
     /// # Errors
-    /// A variable has a value that cannot be.
+    /// A variable has an invalid value.
     pub(crate) fn of_environment() -> anyhow::Result<Self> {
         #[derive(Parser)]
         struct Environment {
@@ -72,17 +72,17 @@ impl Options {
         Ok(Environment::try_parse_from(["monitor"])?.options)
     }
 
-    /// The way that must be taken.
+    /// The required way, if any.
     pub(crate) fn forced(&self) -> anyhow::Result<Option<Forced>> {
         match (self.docker, self.local) {
-            (true, true) => anyhow::bail!("--docker and --local exclude each other; give one of them, or none"),
+            (true, true) => anyhow::bail!("--docker and --local exclude each other; pass one of them, or none"),
             (true, false) => Ok(Some(Forced::Docker)),
             (false, true) => Ok(Some(Forced::Local)),
             (false, false) => Ok(None),
         }
     }
 
-    /// The words that lead to the same options.
+    /// The arguments that result in the same options.
     pub(super) fn arguments(&self) -> Vec<OsString> {
         let mut words: Vec<OsString> = vec!["monitor".into(), "up".into()];
         let ports = [
@@ -102,7 +102,7 @@ impl Options {
         words
     }
 
-    /// The folder with what Prometheus and Grafana read.
+    /// The folder with the configuration of Prometheus and Grafana.
     pub(crate) fn monitoring(&self) -> PathBuf {
         self.monitoring.clone().unwrap_or_else(|| crate::cargo::workspace_root().join("monitoring"))
     }
@@ -112,13 +112,13 @@ fn duration(text: &str) -> Result<String, String> {
     if prometheus::is_duration(text) {
         return Ok(text.to_owned());
     }
-    Err("not a time as Prometheus has it; write 15d, 12h or 1d12h (units: y, w, d, h, m, s, ms)".to_owned())
+    Err("not a Prometheus duration; write 15d, 12h or 1d12h (units: y, w, d, h, m, s, ms)".to_owned())
 }
 
-/// A port that something else listens on.
+/// The port of a scrape target.
 fn target(text: &str) -> Result<u16, String> {
     match text.parse() {
-        Ok(0) => Err("Prometheus must know it, so 0 (any free one) cannot be".to_owned()),
+        Ok(0) => Err("Prometheus must know it, so 0 (any free port) is not allowed".to_owned()),
         Ok(port) => Ok(port),
         Err(_) => Err("not a port; ports are 1 to 65535".to_owned()),
     }

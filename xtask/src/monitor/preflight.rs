@@ -1,4 +1,4 @@
-//! What must hold before anything is started: ports that are free, and a configuration that Prometheus takes.
+//! The checks before a start: free ports, and a valid configuration of Prometheus.
 //! Must not know how anything is started.
 
 use std::{
@@ -16,7 +16,7 @@ use crate::{
     servers::{self, port},
 };
 
-/// A port, and how another one is chosen.
+/// A port, and the option for another one.
 struct Wanted {
     of: &'static str,
     port: u16,
@@ -25,7 +25,7 @@ struct Wanted {
 }
 
 impl Wanted {
-    /// What keeps from listening on it, with what to do about it.
+    /// Why the port cannot be used, and what to do.
     fn trouble(&self) -> Option<String> {
         let error = TcpListener::bind(port::local(self.port)).err().filter(|_| self.port != 0)?;
         Some(self.told(error.kind(), listener::of(self.port)))
@@ -46,7 +46,7 @@ impl Wanted {
     }
 }
 
-/// Every port that is needed must be free, and all must differ: each mistake with what to do about it.
+/// Checks that every needed port is free and that all differ; each error says what to do.
 pub(super) fn ports(options: &Options, with_grafana: bool) -> anyhow::Result<()> {
     let prometheus = Wanted {
         of: "Prometheus",
@@ -82,13 +82,13 @@ fn suite(options: &Options) -> Wanted {
     }
 }
 
-/// Who listens already where the suite will: no mistake, because that may be a suite.
+/// A note about the process that listens on the suite's port. It is not an error, because it may be a suite.
 pub(super) fn suite_port(options: &Options) -> Option<String> {
     let taken = TcpListener::bind(port::local(options.metrics_port)).err()?.kind() == ErrorKind::AddrInUse;
     let who = listener::of(options.metrics_port).unwrap_or_else(|| "another program".to_owned());
     taken.then(|| {
         format!(
-            "{who} listens on port {}, where the suite tells its metrics; unless that is a suite, stop it, or choose \
+            "{who} listens on port {}, the port of the suite's metrics; unless it is a suite, stop it, or choose \
              another port with --metrics-port or PROMETHEUS_PORT",
             options.metrics_port
         )
@@ -108,18 +108,18 @@ fn same(wanted: &[Wanted]) -> Vec<String> {
     equal.map(told).collect()
 }
 
-/// What promtool says of the configuration and the rules; None without a promtool.
+/// Checks the configuration and the rules with promtool; `None` without promtool.
 pub(super) fn configuration(monitoring: &Path) -> anyhow::Result<Option<()>> {
     let file = monitoring.join("prometheus.yml");
     anyhow::ensure!(file.is_file(), "there is no {}", file.display());
-    // A pattern for rule files may match none of them.
+    // promtool accepts a pattern for rule files that matches none.
     files::yaml(&monitoring.join("rules"), "")?;
     let Some(promtool) = servers::program(&["promtool"]) else { return Ok(None) };
     let mut check = Command::new(&promtool);
     let output = check.args(["check", "config"]).arg(&file).stdin(Stdio::null()).output();
     let output = output.with_context(|| format!("cannot start {}", promtool.display()))?;
     let words = String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).trim().to_owned();
-    anyhow::ensure!(output.status.success(), "promtool refuses {}:\n{words}", file.display());
+    anyhow::ensure!(output.status.success(), "promtool rejects {}:\n{words}", file.display());
     Ok(Some(()))
 }
 

@@ -1,5 +1,5 @@
-//! The stack while it runs: started in order, known by its state, stopped without a trace.
-//! Must not know for whom it runs.
+//! The running stack: started in order, recorded in a state file, stopped and cleaned up.
+//! Must not know what uses it.
 
 use std::{
     collections::BTreeMap,
@@ -21,12 +21,12 @@ use super::{
 };
 use crate::servers::{Keeper, Kind, Process, Sources, docker, grafana, port::Port, prometheus};
 
-/// How often a person hears that something still takes its time.
+/// Interval of progress messages.
 const PROGRESS: Duration = Duration::from_secs(5);
-/// How often Docker is asked whether the containers run.
+/// Interval of checks whether the containers run.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// A running stack. It is stopped when this is dropped, and no longer known to run.
+/// A running stack. Dropping it stops the stack and removes its state file.
 #[derive(Debug)]
 pub(crate) struct Stack {
     pub(crate) state: State,
@@ -44,11 +44,11 @@ enum Running {
         _keeper: Keeper,
         looked: Instant,
     },
-    /// It goes on by itself.
+    /// It runs without this process.
     Left,
 }
 
-/// The state file, for as long as it is true. Last in its struct: what it tells of is gone before it.
+/// The state file, removed on drop. It is the last field of its struct, so it is dropped after the stack.
 #[derive(Debug)]
 struct Known {
     lock: Lock,
@@ -57,14 +57,14 @@ struct Known {
 
 impl Drop for Known {
     fn drop(&mut self) {
-        // Without its lock the state there is another one's.
+        // Without the lock, the state file belongs to another process.
         if !self.leave && self.lock.is_ours() {
             State::forget();
         }
     }
 }
 
-/// Somebody else's stack runs already.
+/// The result of a start.
 #[derive(Debug)]
 pub(crate) enum Started {
     Now(Box<Stack>),
@@ -73,10 +73,10 @@ pub(crate) enum Started {
 }
 
 impl Stack {
-    /// Looks at everything that could go wrong, then starts. Says what it does.
+    /// Checks the requirements, then starts the stack. Prints each step.
     ///
     /// # Errors
-    /// With what to do about it; nothing is left running.
+    /// The error says what to do; nothing is left running.
     pub(crate) fn start(options: &Options) -> anyhow::Result<Started> {
         let Some(lock) = Lock::take()? else {
             return Self::other().map(Started::Already);
@@ -97,7 +97,7 @@ impl Stack {
         Ok(Started::Now(Box::new(stack)))
     }
 
-    /// The one that another process runs or starts.
+    /// The stack that another process runs or starts.
     fn other() -> anyhow::Result<State> {
         let start = Instant::now();
         loop {
@@ -115,7 +115,7 @@ impl Stack {
         say!("from programs of this machine ({})", choice.why);
         let grafana = grafana::Programs::find();
         let monitoring = options.monitoring();
-        // Before anything is installed.
+        // Checked before anything is installed.
         check(options, grafana.is_some())?;
         let sources = Sources::new(!options.no_install);
         let refusal = sources.install_programs(&[Kind::Prometheus], &[]).err();
@@ -189,7 +189,7 @@ impl Stack {
         say!("by Docker, {} ({})", compose::FILE, choice.why);
         anyhow::ensure!(
             options.data.is_none(),
-            "with Docker history is in its volumes; leave --data out, or add --local for the programs of this machine"
+            "with Docker, history is in volumes; omit --data, or add --local for the programs of this machine"
         );
         anyhow::ensure!(
             !compose::has_containers()?,
@@ -223,11 +223,11 @@ impl Stack {
         Ok(Self { state, running, known })
     }
 
-    /// Why it must not go on: a part ended although nobody asked it to, with its last words, or nobody can find it.
+    /// Why it must stop: a component ended unexpectedly (with the end of its log), or the state folder was removed.
     pub(crate) fn trouble(&mut self) -> Option<String> {
         if !self.known.lock.is_ours() {
             let folder = state::folder();
-            return Some(format!("{} was removed, and with it what tells that this runs", folder.display()));
+            return Some(format!("{} was removed, and with it the state of this stack", folder.display()));
         }
         match &mut self.running {
             Running::Local { grafana, prometheus } => {
@@ -247,12 +247,12 @@ impl Stack {
         }
     }
 
-    /// Whether it goes on without this process.
+    /// Whether it runs without this process.
     pub(crate) fn is_left(&self) -> bool {
         matches!(self.running, Running::Left)
     }
 
-    /// Stops everything, and says what stays.
+    /// Stops everything, and prints what stays.
     pub(crate) fn stop(self) {
         let Self { state, running, known } = self;
         say!("stopping");
@@ -297,7 +297,7 @@ fn local(port: u16) -> String {
     format!("http://127.0.0.1:{port}")
 }
 
-/// Looks at ports and files, and says what it found.
+/// Checks ports and files, and prints the result.
 fn check(options: &Options, with_grafana: bool) -> anyhow::Result<()> {
     preflight::ports(options, with_grafana)?;
     if let Some(warning) = preflight::suite_port(options) {
@@ -306,12 +306,12 @@ fn check(options: &Options, with_grafana: bool) -> anyhow::Result<()> {
     let checked = preflight::configuration(&options.monitoring())?;
     say!(
         "configuration: {}",
-        if checked.is_some() { "promtool takes it" } else { "not checked, there is no promtool" }
+        if checked.is_some() { "promtool accepts it" } else { "not checked, there is no promtool" }
     );
     Ok(())
 }
 
-/// Does what takes a while, and says so now and then.
+/// Runs a slow step with progress messages.
 fn waiting<T>(what: &str, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     use std::sync::mpsc;
 

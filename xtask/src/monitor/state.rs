@@ -1,5 +1,5 @@
-//! What runs, as a file in `target/monitor`: for the other verbs, and for the suite. A lock says whether it is true: the
-//! system gives it back however its holder ends.
+//! The state of the stack, as a file in `target/monitor`: for the other verbs, and for the suite. A lock tells whether
+//! it is current: the system releases it however its holder ends.
 //! Must not know how anything is started.
 
 use std::{
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::compose;
 use crate::cargo;
 
-/// Where everything about the stack of this checkout is.
+/// The folder with the state of the stack of this checkout.
 pub(super) fn folder() -> PathBuf {
     let given = env::var_os("BATCHSQL_MONITOR_STATE").filter(|folder| !folder.is_empty());
     given.map_or_else(|| cargo::workspace_root().join("target/monitor"), PathBuf::from)
@@ -38,20 +38,20 @@ pub(crate) enum Way {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct State {
     pub(crate) way: Way,
-    /// Who stops it at a signal. None: it goes on by itself, in containers.
+    /// The process that stops it at a signal. `None`: it runs in containers without a process.
     pub(crate) pid: Option<u32>,
-    /// Whether everything answers.
+    /// Whether all components are ready.
     pub(crate) ready: bool,
-    /// Whether it stays when the terminal goes.
+    /// Whether it keeps running when the terminal closes.
     pub(crate) detached: bool,
     /// `http://127.0.0.1:PORT`.
     pub(crate) prometheus: String,
-    /// Its page of targets, which older ones have elsewhere.
+    /// Its targets page, which older versions have elsewhere.
     pub(crate) targets: String,
     pub(crate) grafana: Option<String>,
     pub(crate) metrics_port: u16,
     pub(crate) app_port: u16,
-    /// Where a suite must listen so that Prometheus reaches it.
+    /// The addresses on which a suite must listen so that Prometheus reaches it.
     pub(crate) bind: Vec<IpAddr>,
     /// Log files by component. Containers have none.
     pub(crate) logs: BTreeMap<String, PathBuf>,
@@ -60,13 +60,13 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Makes it known, as a whole or not at all.
+    /// Writes the file atomically.
     pub(super) fn save(&self) -> anyhow::Result<()> {
         let (file, new) = (folder().join("state.json"), folder().join("state.json.new"));
-        let text = serde_json::to_string_pretty(self).context("cannot write down the state")?;
+        let text = serde_json::to_string_pretty(self).context("cannot serialise the state")?;
         fs::write(&new, text + "\n").and_then(|()| fs::rename(&new, &file)).with_context(|| {
             format!(
-                "cannot write {}; is the folder another user's? BATCHSQL_MONITOR_STATE names another",
+                "cannot write {}; if the folder is another user's, set BATCHSQL_MONITOR_STATE to another",
                 file.display()
             )
         })
@@ -77,22 +77,22 @@ impl State {
         serde_json::from_str(&text).ok()
     }
 
-    /// From now on nothing is known to run.
+    /// Removes the file.
     pub(super) fn forget() {
         let _ = fs::remove_file(folder().join("state.json"));
     }
 }
 
-/// Held by the one process that starts, runs and stops the stack.
+/// The lock of the process that starts, runs and stops the stack.
 ///
-/// Its file has the number of the process, which can therefore be stopped when the state is lost.
+/// Its file has the process id, so the process can be stopped even if the state file is missing.
 #[derive(Debug)]
 pub(super) struct Lock {
     file: File,
 }
 
 impl Lock {
-    /// None when another process holds it. One that only looks holds it for a moment.
+    /// `None` if another process holds it. A process that only checks holds it for a moment.
     pub(super) fn take() -> anyhow::Result<Option<Self>> {
         let start = Instant::now();
         let file = lock_file()?;
@@ -124,8 +124,8 @@ impl Lock {
         Self::is_held().then_some(pid)
     }
 
-    /// Whether its file is still where others look for it: `cargo clean` removes the folder under our hands, and then
-    /// another process may hold another lock.
+    /// Whether its file still exists: `cargo clean` may remove the folder while this process runs, and then another
+    /// process may hold another lock.
     pub(super) fn is_ours(&self) -> bool {
         let identity = |data: fs::Metadata| (data.dev(), data.ino());
         match (self.file.metadata(), fs::metadata(path())) {
@@ -141,9 +141,9 @@ fn path() -> PathBuf {
 
 fn lock_file() -> anyhow::Result<File> {
     let folder = folder();
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create the folder {}", folder.display()))?;
     let path = path();
-    // Never removed: two processes could hold the locks of two files with one name.
+    // Never removed, because then two processes could hold locks on two files of the same name.
     let opened = File::options().create(true).truncate(false).write(true).open(&path);
     opened.map_err(|error| match error.kind() {
         ErrorKind::PermissionDenied => anyhow::anyhow!(of_another_user(&path, Lock::is_held())),
@@ -157,18 +157,18 @@ fn of_another_user(path: &Path, held: bool) -> String {
     if held {
         return format!("{path} belongs to another user, who started the monitor; let that user stop it, {another}");
     }
-    format!("{path} belongs to another user, whose monitor does not run any more; remove it or `chown` it, {another}")
+    format!("{path} belongs to another user, whose monitor has stopped; remove it or `chown` it, {another}")
 }
 
-/// The stack that runs or is being started. What a process left that was killed is removed.
+/// The stack that runs or is being started. Removes the state of a killed process.
 ///
 /// # Errors
-/// Containers may run, and Docker does not answer.
+/// Containers may run, but Docker does not respond.
 pub(crate) fn running() -> anyhow::Result<Option<State>> {
     let Some(state) = State::load() else { return Ok(None) };
     let alive = Lock::is_held() || state.pid.is_none() && compose::has_containers()?;
     if !alive {
-        // Unless somebody started another one in this moment.
+        // Unless another process has just started a stack.
         if State::load().as_ref() == Some(&state) && !Lock::is_held() {
             State::forget();
         }
@@ -177,7 +177,7 @@ pub(crate) fn running() -> anyhow::Result<Option<State>> {
     Ok(Some(state))
 }
 
-/// The same for who holds the lock: only containers can run by themselves.
+/// The same for the process that holds the lock: then only containers can run.
 pub(super) fn running_besides() -> anyhow::Result<Option<State>> {
     let Some(state) = State::load() else { return Ok(None) };
     if state.pid.is_none() && compose::has_containers()? {

@@ -1,4 +1,4 @@
-//! `monitor status`: what runs, and what Prometheus says of it.
+//! `monitor status`: what runs, and its state according to Prometheus.
 //! Must not know how anything was started.
 
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use super::{
     state::{self, Lock, State, Way},
 };
 
-/// The job of an application of the user's: it need not run.
+/// The job of the user's application, which need not run.
 const APP: &str = "batchsql-app";
 const SUITE: &str = "batchsql-integration-test";
 
@@ -38,7 +38,7 @@ pub(super) fn run() -> anyhow::Result<ExitCode> {
     Ok(if ready && told { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Whether all of them are ready, with a line for each.
+/// Prints a line for each component; returns whether all are ready.
 fn components(state: &State) -> bool {
     let prometheus = Some(("Prometheus", format!("{}/-/ready", state.prometheus)));
     let grafana = state.grafana.as_ref().map(|grafana| ("Grafana", format!("{grafana}/api/health")));
@@ -51,7 +51,7 @@ fn components(state: &State) -> bool {
     ready
 }
 
-/// Targets, rules and alerts; whether Prometheus told them and can evaluate its rules.
+/// Prints targets, rules and alerts; returns whether Prometheus reported them and can evaluate its rules.
 fn tell_prometheus(state: &State) -> bool {
     let tell = || {
         let (targets, rules) = (api::targets(&state.prometheus)?, api::rules(&state.prometheus)?);
@@ -78,14 +78,14 @@ fn tell_prometheus(state: &State) -> bool {
         anyhow::Ok(rules.broken.is_empty())
     };
     tell().unwrap_or_else(|error| {
-        say!("  Prometheus does not tell its targets: {error:#}");
+        say!("  Prometheus does not report its targets: {error:#}");
         false
     })
 }
 
 fn line(target: &Target) -> String {
     let Target { job, url, health, trouble } = target;
-    // Nobody has started these yet; that is no defect.
+    // These may not be started yet; that is not an error.
     let note = match (health.as_str(), job.as_str()) {
         ("down", SUITE) => format!("  (no suite runs there: {})", end(trouble)),
         ("down", APP) => format!("  (no application runs there: {})", end(trouble)),
@@ -95,12 +95,12 @@ fn line(target: &Target) -> String {
     format!("  {job:<26}{health:<9}{url}{note}")
 }
 
-/// The cause, without the steps that led to it: `Get "http://…": dial tcp …: connect: connection refused`.
+/// The last cause of an error: `Get "http://…": dial tcp …: connect: connection refused`.
 fn end(trouble: &str) -> &str {
     trouble.rsplit(": ").next().unwrap_or(trouble)
 }
 
-/// Whether a suite runs that Prometheus cannot reach: what to do about it.
+/// What to do about a running suite that Prometheus cannot reach.
 pub(super) fn unreachable(state: &State, targets: &[Target]) -> Option<String> {
     let suite = targets.iter().find(|target| target.job == SUITE && target.health == "down")?;
     let here = api::is_ready(&format!("http://127.0.0.1:{}/health", state.metrics_port)).is_ok();

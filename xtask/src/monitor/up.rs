@@ -1,4 +1,4 @@
-//! The verb itself: up, and on to the rooms of the others.
+//! The verb itself: `up`, and the dispatch to the other verbs.
 //! Must not know how anything is started.
 
 use std::{process::ExitCode, thread, time::Duration};
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{interrupt, steps};
 
-/// How soon an interrupt, or the end of a part, is noticed.
+/// Interval of checks for an interrupt or the end of a component.
 const POLL: Duration = Duration::from_millis(100);
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
@@ -44,7 +44,7 @@ fn up(options: &Options) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
     };
-    // Who started it in the background tells it.
+    // The process that started it in the background prints this.
     if options.in_background.is_none() {
         say!("\n{}\n{}", links::tell(&stack.state), links::next(&stack.state));
     }
@@ -54,7 +54,7 @@ fn up(options: &Options) -> anyhow::Result<ExitCode> {
     stay(*stack)
 }
 
-/// Until a signal comes, or a part ends.
+/// Waits until a signal comes or a component ends.
 pub(crate) fn stay(mut stack: Stack) -> anyhow::Result<ExitCode> {
     while !interrupt::caught() {
         if let Some(trouble) = stack.trouble() {

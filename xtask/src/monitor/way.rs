@@ -1,5 +1,5 @@
-//! Which way the stack goes: Docker when its engine answers and its containers can reach this machine, otherwise the
-//! programs of this machine.
+//! How the stack is started: with Docker if its engine responds and its containers can reach this machine, otherwise
+//! with the programs of this machine.
 //! Must not know how either is started.
 
 use super::{compose::Reach, options::Forced, state::Way};
@@ -13,18 +13,18 @@ pub(super) struct Choice {
     pub(super) reach: Option<Reach>,
 }
 
-/// Docker is asked only where it matters: that may take seconds. Both questions are answered with a reason.
+/// Docker is asked only if needed, because that may take seconds. Both checks return a reason.
 pub(super) fn choose(
     forced: Option<Forced>,
     engine: impl FnOnce() -> Result<(), String>,
     reach: impl FnOnce() -> Result<Reach, String>,
 ) -> anyhow::Result<Choice> {
     if forced == Some(Forced::Local) {
-        return Ok(Choice { way: Way::Local, why: "--local asks for it".to_owned(), reach: None });
+        return Ok(Choice { way: Way::Local, why: "--local is set".to_owned(), reach: None });
     }
     match (engine().and_then(|()| reach()), forced) {
         (Ok(reach), forced) => {
-            let why = if forced.is_some() { "--docker asks for it" } else { "its engine answers" };
+            let why = if forced.is_some() { "--docker is set" } else { "its engine answers" };
             Ok(Choice { way: Way::Docker, why: why.to_owned(), reach: Some(reach) })
         }
         (Err(trouble), Some(_)) => {
@@ -55,14 +55,14 @@ mod tests {
         check(None, Ok(()), reach.clone(), Some((Way::Docker, "its engine answers")));
         check(None, no, reach.clone(), Some((Way::Local, "no Docker engine answers")));
         check(None, Ok(()), Err("they cannot"), Some((Way::Local, "they cannot")));
-        check(Some(Forced::Docker), Ok(()), reach.clone(), Some((Way::Docker, "--docker asks for it")));
+        check(Some(Forced::Docker), Ok(()), reach.clone(), Some((Way::Docker, "--docker is set")));
         check(Some(Forced::Docker), no, reach, None);
         check(Some(Forced::Docker), Ok(()), Err("they cannot"), None);
     }
 
     #[test]
     fn an_engine_is_not_asked_when_nobody_wants_it() {
-        let choice = choose(Some(Forced::Local), || panic!("nobody should ask"), || panic!("nobody should ask"));
+        let choice = choose(Some(Forced::Local), || panic!("must not be called"), || panic!("must not be called"));
         assert_eq!(choice.unwrap().way, Way::Local);
     }
 }

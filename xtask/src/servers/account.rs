@@ -1,4 +1,4 @@
-//! As whom a server runs: never as root.
+//! The user of a server: never root.
 //! Must not know any server.
 
 use std::{
@@ -14,14 +14,14 @@ use anyhow::Context;
 /// The user of a server's processes, and the owner of its files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Account {
-    /// Who called.
+    /// The user of this process.
     Caller,
-    /// Root called: another one.
+    /// Another user, because this process runs as root.
     Other { uid: u32, gid: u32 },
 }
 
 impl Account {
-    /// Who called; when that is root, the first of these users that the system has, else `nobody`.
+    /// The user of this process; for root, the first of these users that the system has, else `nobody`.
     pub(crate) fn unprivileged(users: &[&str]) -> anyhow::Result<Self> {
         if !is_root() {
             return Ok(Self::Caller);
@@ -33,8 +33,8 @@ impl Account {
         known.context("servers are not run as root, and this system has no user `nobody`; run this as another user")
     }
 
-    /// A program of this user in a folder of this user. Nothing but the search paths comes from our environment:
-    /// variables as `PGDATA` or `MYSQL_HOME` are about other servers.
+    /// A program that runs as this user in a folder of this user. It inherits only the search paths from the
+    /// environment: variables such as `PGDATA` or `MYSQL_HOME` are for other servers.
     pub(crate) fn command(self, program: impl AsRef<OsStr>, folder: &Path) -> Command {
         use std::os::unix::process::CommandExt;
 
@@ -52,7 +52,7 @@ impl Account {
         command
     }
 
-    /// Makes an open file this user's, whatever has its name by now.
+    /// Changes the owner of an open file, independent of its current name.
     pub(crate) fn own_file(self, file: &File) -> io::Result<()> {
         match self {
             Self::Caller => Ok(()),
@@ -60,28 +60,28 @@ impl Account {
         }
     }
 
-    /// Makes a folder this user's.
+    /// Changes the owner of a folder.
     pub(crate) fn own(self, path: &Path) -> anyhow::Result<()> {
         if let Self::Other { uid, gid } = self {
             std::os::unix::fs::chown(path, Some(uid), Some(gid))
-                .with_context(|| format!("cannot give {} to the server's user", path.display()))?;
+                .with_context(|| format!("cannot change the owner of {} to the server's user", path.display()))?;
         }
         Ok(())
     }
 
-    /// Where this user can make and remove folders.
+    /// A folder in which this user can create and remove folders.
     pub(crate) fn temporary(self) -> PathBuf {
         let own = std::env::temp_dir();
         if self == Self::Caller || open_to_all(&own) { own } else { "/tmp".into() }
     }
 }
 
-/// Whether root called.
+/// Whether this process runs as root.
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Whether everybody can reach a folder and write into it.
+/// Whether every user can reach a folder and write into it.
 fn open_to_all(folder: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
 

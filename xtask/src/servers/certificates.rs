@@ -1,5 +1,5 @@
-//! A certificate for `localhost` and `127.0.0.1`, and the authority that signed it and will never sign again.
-//! Must not know who uses it.
+//! A certificate for `localhost` and `127.0.0.1`, and the authority that signed it, whose key is removed.
+//! Must not know how it is used.
 
 use std::{fs, path::PathBuf};
 
@@ -7,7 +7,7 @@ use anyhow::Context;
 
 use super::{find, keeper::Keeper};
 
-/// Files of a server that speaks TLS.
+/// Files of a server with TLS.
 #[derive(Debug, Clone)]
 pub(crate) struct Certificate {
     pub(crate) authority: PathBuf,
@@ -16,14 +16,14 @@ pub(crate) struct Certificate {
 }
 
 impl Certificate {
-    /// What is in the files: authority, certificate, key.
+    /// The content of the files: authority, certificate, key.
     pub(crate) fn texts(&self) -> anyhow::Result<[String; 3]> {
         let text = |path| fs::read_to_string(path).context("cannot read a certificate");
         Ok([text(&self.authority)?, text(&self.certificate)?, text(&self.key)?])
     }
 }
 
-/// What openssl reads instead of the system's configuration.
+/// The configuration of openssl, instead of the system's.
 const CONFIGURATION: &str = "
 [req]
 distinguished_name = name
@@ -42,10 +42,10 @@ subjectKeyIdentifier = hash
 authorityKeyIdentifier = keyid
 ";
 
-/// What makes certificates.
+/// The program that creates certificates.
 pub(crate) const PROGRAM: &str = "openssl";
 
-/// Makes a certificate in the folder of a server. None where there is no openssl: the server has no TLS then.
+/// Creates a certificate in the folder of a server. `None` without openssl; then the server has no TLS.
 pub(crate) fn make(keeper: &mut Keeper) -> anyhow::Result<Option<Certificate>> {
     let Some(openssl) = find::program(&[PROGRAM]) else { return Ok(None) };
     keeper.write("tls.cnf", CONFIGURATION)?;

@@ -25,37 +25,37 @@ use super::{
 };
 use crate::{cargo, interrupt};
 
-/// The file with the services, from the root of the repository.
+/// The file with the services, relative to the root of the repository.
 pub(crate) const FILE: &str = "docker/docker-compose.integration.yml";
 
-/// How long an engine may take for an answer: one may be configured that nobody can reach, or may have stopped to answer.
+/// Timeout for a response of the engine, which may be unreachable or hang.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
-/// An image may have to be downloaded.
+/// Timeout if an image may have to be downloaded.
 pub(crate) const DOWNLOAD: Duration = Duration::from_secs(30 * 60);
 
-/// Whether an engine answers and the program has `compose`; otherwise why not, as a part of a sentence.
+/// Whether an engine responds and the program has `compose`; an error is a part of a sentence.
 pub(crate) fn engine() -> Result<(), String> {
     ask(&mut docker(&["compose", "version"]), PATIENCE)?.ok_or("Docker has no `docker compose`")?;
     ask(&mut docker(&["version"]), PATIENCE)?.ok_or("no Docker engine answers")?;
     Ok(())
 }
 
-/// The program, which says nothing to a person.
+/// The program, without output to the terminal.
 pub(crate) fn docker(arguments: &[&str]) -> Command {
     let mut docker = Command::new("docker");
     docker.args(arguments).stderr(Stdio::null());
     docker
 }
 
-/// What it prints; None when it fails.
+/// Its output; `None` if it fails.
 ///
 /// # Errors
-/// It is not there, does not answer within the limit, or an interrupt comes first: a part of a sentence.
+/// It is missing, does not respond within the limit, or is interrupted; the error is a part of a sentence.
 pub(crate) fn ask(docker: &mut Command, limit: Duration) -> Result<Option<String>, String> {
     ask_unless(docker, limit, interrupt::caught)
 }
 
-/// The same for what must be done after an interrupt as well.
+/// The same, also after an interrupt.
 pub(crate) fn ask_in_any_case(docker: &mut Command, limit: Duration) -> Result<Option<String>, String> {
     ask_unless(docker, limit, || false)
 }
@@ -64,7 +64,7 @@ fn ask_unless(docker: &mut Command, limit: Duration, given_up: fn() -> bool) -> 
     docker.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = docker.spawn().map_err(|_| "Docker is not installed".to_owned())?;
     let (mut stdout, (send, printed)) = (child.stdout.take().expect("it was piped"), mpsc::channel());
-    // Not waited for when a program that outlives this one holds the other end.
+    // Not joined: a program that outlives this one may hold the pipe open.
     thread::spawn(move || {
         let mut bytes = Vec::new();
         let _ = stdout.read_to_end(&mut bytes);
@@ -82,10 +82,10 @@ fn ask_unless(docker: &mut Command, limit: Duration, given_up: fn() -> bool) -> 
         }
     }
     end(&mut child);
-    Err(if given_up() { "interrupted".to_owned() } else { format!("Docker did not answer for {} s", limit.as_secs()) })
+    Err(if given_up() { "interrupted".to_owned() } else { format!("Docker did not respond for {} s", limit.as_secs()) })
 }
 
-/// Asked first: the program ends those that it started.
+/// With SIGTERM first, so that the program can end its children.
 fn end(child: &mut Child) {
     let _ = rustix::process::kill_process(rustix::process::Pid::from_child(child), rustix::process::Signal::TERM);
     let start = Instant::now();
@@ -96,14 +96,14 @@ fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
-/// What becomes of the data of services when their containers are removed.
+/// What happens to the data of services when their containers are removed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Data {
     Drop,
     Keep,
 }
 
-/// The keeper of services, separated by spaces; the command that leads to their project must follow.
+/// The keeper of services, separated by spaces; the command that selects their project must follow.
 pub(crate) fn keeper(folder: &Path, services: &str, data: Data) -> Command {
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", include_str!("docker-keeper.sh"), "batchsql-keeper"]).arg(folder).arg(services);
@@ -114,14 +114,14 @@ pub(crate) fn keeper(folder: &Path, services: &str, data: Data) -> Command {
     shell
 }
 
-/// A service of the compose file, with all that its kind differs in.
+/// A service of the compose file, with the settings of its kind.
 struct Service {
-    /// In the compose file. SQL servers run as a user of the same name.
+    /// Name in the compose file. SQL servers run as a user of the same name.
     name: &'static str,
     command: &'static [&'static str],
-    /// Further arguments for tests, which need not wait for the disk.
+    /// Further arguments for tests: no waits for the disk.
     relaxed: &'static [&'static str],
-    /// Further arguments for one that speaks TLS.
+    /// Further arguments for TLS.
     tls: Option<&'static [&'static str]>,
     dsn: fn(&str, u16) -> String,
 }
@@ -150,21 +150,21 @@ const MYSQL: Service = Service {
         "--ssl-cert=/run/batchsql-tls/server.pem",
         "--ssl-key=/run/batchsql-tls/server.key",
     ]),
-    // The image gives the right to make users and databases to nobody else.
+    // In this image only root may create users and databases.
     dsn: |password, port| format!("mysql://root:{password}@127.0.0.1:{port}/batchsql"),
 };
 
 const REDIS: Service = Service {
     name: "redis",
-    // Who connects to a container comes from elsewhere: `local` would keep DEBUG from the tests.
+    // Clients of a container are not local, so `local` would disable DEBUG for the tests.
     command: &["redis-server", "--save", "", "--appendonly", "no", "--enable-debug-command", "yes"],
     relaxed: &[],
     tls: None,
     dsn: |_, port| format!("redis://127.0.0.1:{port}"),
 };
 
-/// Puts the certificate where the arguments say it is. It comes by the environment: a mounted file would have the
-/// wrong owner, and on some systems no right to be read.
+/// Writes the certificate to the path in the arguments. It is passed in the environment, because a mounted file would
+/// have the wrong owner and on some systems would not be readable.
 const WRITE_CERTIFICATE: &str = r#"
 (
   umask 077 && mkdir -p /run/batchsql-tls && cd /run/batchsql-tls &&
@@ -187,8 +187,8 @@ pub(crate) fn has(kind: Kind) -> bool {
     service(kind).is_some()
 }
 
-/// Starts a server with further arguments for its program. Should somebody else take its port at the same time,
-/// another one is tried.
+/// Starts a server with further arguments for its program. If another program takes its port meanwhile, another port
+/// is tried.
 pub(crate) fn start(kind: Kind, arguments: &[String], purpose: Purpose) -> anyhow::Result<Server> {
     let service = service(kind).with_context(|| format!("{FILE} has no {}", kind.title()))?;
     let mut tries = 5;
@@ -197,14 +197,14 @@ pub(crate) fn start(kind: Kind, arguments: &[String], purpose: Purpose) -> anyho
         let number = port.number();
         tries -= 1;
         match Project::new(service, number)?.start(port, arguments, purpose) {
-            // Our container has been removed, so somebody else listens.
+            // Our container has been removed, so another program listens.
             Err(_) if tries > 0 && !interrupt::caught() && !port::is_free(number) => {}
             outcome => return outcome,
         }
     }
 }
 
-/// One server, with its own name for Docker.
+/// One server, with its own Docker project.
 struct Project {
     service: &'static Service,
     name: String,
@@ -229,19 +229,19 @@ impl Project {
         let changes = service.changes(arguments, purpose, certificate.as_ref())?;
         keeper.write("override.json", &changes.to_string())?;
 
-        // The keeper does it: were this program killed meanwhile, nobody else would remove what is made.
+        // The keeper creates the container, so that it is removed even if this program is killed meanwhile.
         let created = keeper.tell_within("create", DOWNLOAD);
         interrupt::check()?;
         created
-            .with_context(|| format!("docker compose could not make the container of {}, see above", service.name))?;
+            .with_context(|| format!("docker compose could not create the container of {}, see above", service.name))?;
         let mut process = Process::kept(keeper, port);
         process.wait()?;
         let dsn = (service.dsn)(&self.password, self.port);
         Ok(Server::new(process, dsn, certificate))
     }
 
-    /// The words that lead to this project, and the settings that the compose file asks for. Docker's own variables
-    /// stay: they say where the engine is.
+    /// Adds the arguments that select this project, and the settings that the compose file requires. Docker's own
+    /// variables stay, because they locate the engine.
     fn describe(&self, docker: &mut Command, folder: &Path) {
         docker.args(["compose", "-p", &self.name]);
         docker.arg("-f").arg(cargo::workspace_root().join(FILE)).arg("-f").arg(folder.join("override.json"));
@@ -251,7 +251,7 @@ impl Project {
 }
 
 impl Service {
-    /// What a run changes in the compose file: the command, and the certificate.
+    /// The changes of a run to the compose file: the command, and the certificate.
     fn changes(
         &self,
         arguments: &[String],
@@ -270,14 +270,14 @@ impl Service {
             changes["environment"] =
                 json!({ "BATCHSQL_CA": authority, "BATCHSQL_CERTIFICATE": certificate, "BATCHSQL_KEY": key });
         }
-        // Later arguments win.
+        // Later arguments override earlier ones.
         command.extend(arguments.iter().map(|argument| escaped(argument)));
         changes["command"] = json!(command);
         Ok(json!({ "services": { self.name: changes } }))
     }
 }
 
-/// Compose replaces variables in its files.
+/// Escapes `$`, because compose replaces variables in its files.
 fn escaped(text: &str) -> String {
     text.replace('$', "$$")
 }

@@ -1,5 +1,5 @@
 //! Programs on this machine.
-//! Must not know what they are for.
+//! Must not know their purpose.
 
 use std::{
     env,
@@ -8,10 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Where servers are that a person seldom has in PATH.
+/// Folders with servers that are often not in PATH.
 const PLACES: &[&str] = &["/usr/sbin", "/usr/local/sbin", "/usr/libexec"];
 
-/// Where PostgreSQL keeps its servers, one folder per version: on Debian, on Fedora, by Homebrew.
+/// Folders of PostgreSQL servers, one per version: on Debian, on Fedora, by Homebrew.
 const POSTGRES: &[&str] = &["/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql@*/bin"];
 
 /// The first of these programs that is in PATH or in a usual place.
@@ -28,7 +28,7 @@ pub(crate) fn postgres(names: &[&str]) -> Option<PathBuf> {
     search_path(&path).chain(installed).find(complete)
 }
 
-/// A program that belongs to another one: beside it, else anywhere.
+/// A program that belongs to another one: in the same folder, else anywhere.
 pub(crate) fn beside(program: &Path, names: &[&str]) -> Option<PathBuf> {
     let real = program.canonicalize().ok();
     let folders = [Some(program), real.as_deref()].into_iter().flatten().filter_map(Path::parent).map(PathBuf::from);

@@ -1,5 +1,5 @@
 //! Grafana from the programs of this machine, with the datasource and the dashboards of this repository.
-//! Must not know who looks at it.
+//! Must not know how it is used.
 
 use std::{
     fs,
@@ -12,13 +12,13 @@ use anyhow::Context;
 use super::{account::Account, find, keeper::Keeper, port::Port, process::Process};
 use crate::http;
 
-/// At its first start it makes its tables, one by one, on a busy disk.
+/// The first start creates all tables, which is slow on a busy disk.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// The program, and what it was called before version 9.4.
+/// The program, and its name before version 9.4.
 const NAMES: [&str; 2] = ["grafana", "grafana-server"];
 
-/// Where the pages and defaults are that belong to the program, seen from its folder, or on this machine.
+/// Folders with the pages and defaults of the program, relative to its folder or absolute.
 const HOMES: [&str; 6] = [
     "..",
     "../share/grafana",
@@ -41,7 +41,7 @@ impl Programs {
         let real = server.canonicalize().ok()?;
         let home = HOMES.iter().map(|home| real.parent().unwrap_or(&real).join(home));
         let home = home.into_iter().find(|home| home.join("conf/defaults.ini").is_file())?.canonicalize().ok()?;
-        // Packages put scripts into the search path, which add options of the system's own Grafana.
+        // Packages install scripts in PATH that add options of the system's Grafana, so the program is preferred.
         let beside = NAMES.iter().map(|name| home.join("bin").join(name)).find(|program| program.is_file());
         Some(Self { server: beside.unwrap_or(server), home })
     }
@@ -71,12 +71,12 @@ impl Programs {
         let data = data.map_or_else(|| folder.join("data"), Path::to_owned);
         keeper.write("grafana.ini", &settings(&folder, &data, port.number()))?;
         let words = [
-            // Grafana puts these into its files.
+            // Grafana substitutes these in its files.
             format!("BATCHSQL_PROMETHEUS_URL={prometheus}"),
             format!("BATCHSQL_DASHBOARDS={}", folder.join("grafana/dashboards").display()),
             self.server.display().to_string(),
         ];
-        // The program of the old name has no commands.
+        // The old program has no subcommands.
         let command = self.server.file_name().is_some_and(|name| name == "grafana").then(|| "server".to_owned());
         let options = [
             format!("--homepath={}", self.home.display()),
@@ -124,7 +124,7 @@ preinstall_disabled = true
     )
 }
 
-/// Copies a folder into that of the keeper: its user may have no right to read the repository.
+/// Copies a folder into the keeper's folder, because its user may not be able to read the repository.
 fn copy(keeper: &mut Keeper, from: &Path, to: &str) -> anyhow::Result<()> {
     let entries = fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))?;
     for entry in entries {

@@ -1,6 +1,6 @@
-//! A temporary folder and the process that keeps it: a shell, which stops what runs there and removes the folder
-//! when its input ends. That happens when the [`Keeper`] is dropped, and also when this program is killed.
-//! Must not know which server is kept.
+//! A temporary folder and its keeper process: a shell that stops the server and removes the folder when its input
+//! ends. That happens when the [`Keeper`] is dropped, and also when this program is killed.
+//! Must not know which server it is.
 
 use std::{
     fs::{self, DirBuilder, OpenOptions},
@@ -18,21 +18,21 @@ use anyhow::Context;
 use super::{account::Account, random};
 use crate::interrupt;
 
-/// How many lines of its log are shown when a server does not start.
+/// Number of log lines that are shown if a server does not start.
 const LOG_LINES: usize = 20;
 
-/// How long a keeper may take to do what it is told. The slowest is to make the first tables, on a busy disk.
+/// Timeout for a command of a keeper. The slowest is the creation of the first tables on a busy disk.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// How long it may take to stop what it keeps and to remove the folder.
+/// Timeout for stopping the server and removing the folder.
 const CLEANUP: Duration = Duration::from_secs(60);
-/// How soon an interrupt is noticed.
+/// Interval of checks for an interrupt.
 const POLL: Duration = Duration::from_millis(50);
 
-/// A folder, its keeper, and the server in it, which may be stopped.
+/// A folder, its keeper process, and the server in it, which may be stopped.
 #[derive(Debug)]
 pub(crate) struct Keeper {
     process: Child,
-    /// Open until the folder is given up, or a keeper that does not answer.
+    /// Open until the folder is removed, or until a keeper that does not respond is abandoned.
     commands: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
     folder: PathBuf,
@@ -50,11 +50,11 @@ impl Keeper {
         })
     }
 
-    /// A new folder with a keeper of another kind, which answers the same commands.
+    /// A new folder with another keeper process, which understands the same commands.
     pub(crate) fn start(name: &str, account: Account, shell: impl Fn(&Path) -> Command) -> anyhow::Result<Self> {
         let folder = new_folder(name, account)?;
-        // One at a time: where a pipe cannot be made private in one step (macOS), a keeper that is started meanwhile
-        // would hold the input of this one open.
+        // One at a time: on systems that cannot create a private pipe atomically (macOS), a keeper that is started
+        // meanwhile would hold the input of this one open.
         static ONE: Mutex<()> = Mutex::new(());
         let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let started = shell(&folder)
@@ -70,10 +70,10 @@ impl Keeper {
         Ok(Self { process, commands, answers, folder, account })
     }
 
-    /// Makes a folder outside of this one that belongs to the server's user, unless there is one.
+    /// Creates a folder outside of this one for the server's user, unless it exists.
     pub(crate) fn provide(&mut self, folder: &Path) -> anyhow::Result<()> {
         if !folder.exists() {
-            fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+            fs::create_dir_all(folder).with_context(|| format!("cannot create the folder {}", folder.display()))?;
             self.account.own(folder)?;
         }
         anyhow::ensure!(
@@ -84,18 +84,18 @@ impl Keeper {
         Ok(())
     }
 
-    /// Where the server lives. Only its user can look into it, and this program.
+    /// The folder of the server. Only its user and this program can read it.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// What `launch` starts: a program that stays in the foreground, and its arguments.
+    /// Sets what `launch` starts: a program that stays in the foreground, and its arguments.
     pub(crate) fn set_program(&self, program: &Path, arguments: &[String]) -> anyhow::Result<()> {
         self.write("run", &command_line(program, arguments)?)
     }
 
-    /// Writes a file that only the server's user can read. A new one each time: the folder is that user's, and root
-    /// must not write where a link of another user leads.
+    /// Writes a file that only the server's user can read. It creates a new file each time: the folder belongs to that
+    /// user, and root must not follow another user's link.
     pub(crate) fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
         use std::os::unix::fs::OpenOptionsExt;
 
@@ -113,15 +113,15 @@ impl Keeper {
         write().with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Writes a file that may be in a folder of the folder. The server's user does it, because only the outermost one
-    /// is known to be what it seems.
+    /// Writes a file that may be in a subfolder. It is written as the server's user, because subfolders may be links of
+    /// that user.
     pub(crate) fn write_within(&mut self, name: &str, text: &str) -> anyhow::Result<()> {
         const SCRIPT: &str = r#"umask 077 && mkdir -p "$(dirname "$0")" && cat >"$0""#;
         self.run(Path::new("/bin/sh"), &["-c", SCRIPT, name], text).with_context(|| format!("cannot write {name}"))
     }
 
-    /// Runs a program in the folder, as the server's user, until it ends; what it says goes to the log. The keeper
-    /// does it, so that the folder is not removed under the program's hands.
+    /// Runs a program in the folder, as the server's user, until it ends; its output goes to the log. The keeper starts
+    /// it, so that the folder is not removed while the program runs.
     pub(crate) fn run(&mut self, program: &Path, arguments: &[&str], input: &str) -> anyhow::Result<()> {
         interrupt::check()?;
         self.write("prepare", &command_line(program, arguments)?)?;
@@ -131,20 +131,20 @@ impl Keeper {
         outcome.with_context(|| format!("{} failed", program.display()))
     }
 
-    /// Tells the keeper what to do, for example `launch`, `stop` or `kill`, and waits until it has done so.
+    /// Sends a command to the keeper, for example `launch`, `stop` or `kill`, and waits until it is done.
     pub(crate) fn tell(&mut self, command: &str) -> anyhow::Result<()> {
         self.tell_within(command, PATIENCE)
     }
 
-    /// The same with a limit. One that does not answer in time, or before an interrupt, is given up: it would take
-    /// the next command for the answer to this one.
+    /// The same with a limit. After a timeout or an interrupt the keeper is abandoned, because its late answer would be
+    /// taken for that to the next command.
     pub(crate) fn tell_within(&mut self, command: &str, limit: Duration) -> anyhow::Result<()> {
-        let commands = self.commands.as_mut().context("the keeper of a server was given up")?;
+        let commands = self.commands.as_mut().context("the keeper of a server was abandoned")?;
         writeln!(commands, "{command}").context("the keeper of a server has ended")?;
         let answer = self.answer(limit).inspect_err(|_| self.give_up())?;
         anyhow::ensure!(
             answer.trim() == command,
-            "the server's keeper could not {command} it; the end of its log:\n{}",
+            "the keeper could not {command} the server; the end of its log:\n{}",
             self.log()
         );
         Ok(())
@@ -156,17 +156,17 @@ impl Keeper {
             interrupt::check()?;
             anyhow::ensure!(
                 start.elapsed() < limit,
-                "the keeper of a server did not answer for {} s; the end of its log:\n{}",
+                "the keeper of a server did not respond for {} s; the end of its log:\n{}",
                 limit.as_secs_f32(),
                 self.log()
             );
         }
         let mut answer = String::new();
-        self.answers.read_line(&mut answer).context("the keeper of a server does not answer")?;
+        self.answers.read_line(&mut answer).context("the keeper of a server does not respond")?;
         Ok(answer)
     }
 
-    /// Waits for an answer for a moment. An answer is one short line, which arrives as a whole.
+    /// Waits briefly for an answer. An answer is one short line, which arrives at once.
     fn has_answered(&self) -> anyhow::Result<bool> {
         use rustix::{
             event::{PollFd, PollFlags, Timespec, poll},
@@ -181,20 +181,20 @@ impl Keeper {
         }
     }
 
-    /// Ends what the keeper waits for, and then its input. In this order: the signal must not end what it does to
-    /// clean up.
+    /// Signals the keeper's current command, then closes its input. In this order, so that the signal does not end the
+    /// cleanup.
     fn give_up(&mut self) {
         self.signal(rustix::process::Signal::TERM);
         drop(self.commands.take());
     }
 
-    /// Sends a signal to the keeper, which leads a process group, and to what it runs.
+    /// Sends a signal to the process group of the keeper.
     fn signal(&self, signal: rustix::process::Signal) {
-        // Until it was waited for, its number is not that of another group. It may have ended.
+        // Its group id cannot be reused before it was waited for. It may have ended.
         let _ = rustix::process::kill_process_group(rustix::process::Pid::from_child(&self.process), signal);
     }
 
-    /// Whether the keeper ends by itself within a limit.
+    /// Whether the keeper ends within a limit.
     fn ends_within(&mut self, limit: Duration) -> bool {
         let start = Instant::now();
         while matches!(self.process.try_wait(), Ok(None)) {
@@ -212,17 +212,17 @@ impl Keeper {
         self.run(Path::new("/bin/sh"), &["-c", r#"test -d "$0" && test -w "$0" && test -x "$0""#, folder], "").is_ok()
     }
 
-    /// What the server says goes there.
+    /// The log of the server.
     pub(crate) fn log_file(&self) -> PathBuf {
         self.folder.join("log")
     }
 
-    /// Whether the server has ended by itself.
+    /// Whether the server has ended unexpectedly.
     pub(crate) fn has_ended(&self) -> bool {
         self.folder.join("ended").exists()
     }
 
-    /// The end of what the server said.
+    /// The end of the server's log.
     pub(crate) fn log(&self) -> String {
         let log = fs::read(self.log_file()).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
@@ -239,16 +239,16 @@ impl Drop for Keeper {
             self.signal(rustix::process::Signal::KILL);
             let _ = self.process.wait();
         }
-        // A test of root's may have put something there that the server's user cannot remove.
+        // A test run as root may have created files that the server's user cannot remove.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
 fn new_folder(name: &str, account: Account) -> anyhow::Result<PathBuf> {
     let folder = account.temporary().join(format!("batchsql-{name}-{:08x}", random::number()?));
-    // Fails when it exists, whoever made it.
+    // Fails if it exists.
     let made = DirBuilder::new().mode(0o700).create(&folder);
-    made.with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    made.with_context(|| format!("cannot create the folder {}", folder.display()))?;
     account.own(&folder).inspect_err(|_| drop(fs::remove_dir(&folder)))?;
     Ok(folder)
 }
@@ -320,7 +320,7 @@ mod tests {
             keeper.tell(end).unwrap();
         }
         assert_eq!(keeper.log(), "up\nasked");
-        // One that ended by itself starts again.
+        // A server that has ended starts again.
         keeper.set_program(Path::new("/bin/sh"), &["-c".into(), "echo again".into()]).unwrap();
         for rounds in 1..=2 {
             keeper.tell("launch").unwrap();
@@ -359,11 +359,11 @@ mod tests {
         keeper.write("input", "").unwrap();
         let start = Instant::now();
         let error = keeper.tell_within("prepare", Duration::from_millis(200)).unwrap_err();
-        assert!(error.to_string().contains("did not answer for 0.2 s"), "{error:#}");
-        // Its late answer would be taken for that to another command.
-        assert!(keeper.tell("stop").unwrap_err().to_string().contains("given up"));
+        assert!(error.to_string().contains("did not respond for 0.2 s"), "{error:#}");
+        // Its late answer would be taken for that to the next command.
+        assert!(keeper.tell("stop").unwrap_err().to_string().contains("abandoned"));
         drop(keeper);
-        // It was not ended by force.
+        // It was not killed.
         assert!(start.elapsed() < CLEANUP, "{:?}", start.elapsed());
         assert!(!folder.exists());
     }

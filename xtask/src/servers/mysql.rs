@@ -26,12 +26,12 @@ pub(crate) struct Programs {
     install: Install,
 }
 
-/// How the first tables come into being.
+/// How the system tables are created.
 #[derive(Debug)]
 enum Install {
-    /// MariaDB has a program for it.
+    /// MariaDB: by a program.
     Program(PathBuf),
-    /// MySQL does it itself.
+    /// MySQL: by the server.
     Itself,
 }
 
@@ -47,13 +47,13 @@ impl Programs {
         Some(Self { server, install })
     }
 
-    /// Where the server is.
+    /// The path of the server.
     pub(crate) fn place(&self) -> &Path {
         &self.server
     }
 }
 
-/// A user `batchsql` with every right, the database `batchsql`, TLS where there is openssl.
+/// A user `batchsql` with all privileges, the database `batchsql`, TLS if openssl is available.
 pub(crate) fn start(programs: &Programs, arguments: &[String], purpose: Purpose) -> anyhow::Result<Server> {
     let mut keeper = Keeper::new("mysql", Account::unprivileged(&["mysql"])?, "TERM")?;
     let folder = keeper.folder().display().to_string();
@@ -66,7 +66,7 @@ pub(crate) fn start(programs: &Programs, arguments: &[String], purpose: Purpose)
         Install::Itself => keeper.run(&programs.server, &["--no-defaults", "--initialize-insecure", &data], "")?,
     }
     let password = random::password()?;
-    // At every start, before the first connection. MySQL leaves root without a password.
+    // Run at every start, before the first connection. MySQL creates root without a password.
     let users = format!(
         "ALTER USER IF EXISTS 'root'@'localhost' IDENTIFIED BY '{password}';\n\
          CREATE USER IF NOT EXISTS 'batchsql'@'%' IDENTIFIED BY '{password}';\n\
@@ -87,7 +87,7 @@ pub(crate) fn start(programs: &Programs, arguments: &[String], purpose: Purpose)
         "--skip-name-resolve".to_owned(),
         "--character-set-server=utf8mb4".to_owned(),
         "--max-connections=200".to_owned(),
-        // A second port, which only MySQL has.
+        // The second port, which only MySQL has.
         "--loose-mysqlx=OFF".to_owned(),
     ];
     if let Some(certificate) = &certificate {
@@ -96,11 +96,11 @@ pub(crate) fn start(programs: &Programs, arguments: &[String], purpose: Purpose)
         settings.push(format!("--ssl-key={}", certificate.key.display()));
     }
     if purpose == Purpose::Test {
-        // With 0, rows that were committed would be lost when a test kills the server.
+        // With 0, committed rows would be lost when a test kills the server.
         settings.extend(["--innodb-flush-log-at-trx-commit=2".to_owned(), "--sync-binlog=0".to_owned()]);
     }
     let command = |port: u16| {
-        // Later arguments win.
+        // Later arguments override earlier ones.
         let own = settings.iter().cloned().chain([format!("--port={port}")]);
         own.chain(arguments.iter().cloned()).collect()
     };
@@ -109,7 +109,7 @@ pub(crate) fn start(programs: &Programs, arguments: &[String], purpose: Purpose)
     Ok(Server::new(process, dsn, certificate))
 }
 
-/// The server speaks first, and only when it takes connections.
+/// The server sends a greeting as soon as it accepts connections.
 fn is_ready(_: &Path, port: u16) -> bool {
     let greeted = || {
         let mut stream = TcpStream::connect_timeout(&port::local(port), Duration::from_secs(1))?;

@@ -1,5 +1,5 @@
 //! Packages of Debian and Ubuntu, installed by apt.
-//! Must not know what needs them.
+//! Must not know which program needs them.
 
 use std::{env, process::Command};
 
@@ -10,11 +10,11 @@ use crate::interrupt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     AsRoot,
-    /// Only in CI: on a person's machine nothing asks for more rights than it was given.
+    /// Only in CI: on a developer's machine this program does not use sudo.
     WithSudo,
 }
 
-/// Why it may not, as the end of a sentence.
+/// Why it may not install, as the end of a sentence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
     Forbidden,
@@ -25,16 +25,16 @@ pub(crate) enum Refusal {
 impl Refusal {
     pub(crate) fn reason(self) -> &'static str {
         match self {
-            Self::Forbidden => "--no-install forbids to install it",
-            Self::NoApt => "it cannot be installed from here: this system has no apt-get",
-            Self::NoRights => "it can be installed from here only by root",
+            Self::Forbidden => "--no-install forbids its installation",
+            Self::NoApt => "it cannot be installed automatically: this system has no apt-get",
+            Self::NoRights => "it can be installed automatically only by root",
         }
     }
 }
 
 const SCRIPT: &str = include_str!("install.sh");
 
-/// What package scripts ask whether they may start a service.
+/// The program that package scripts ask whether they may start a service.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// How packages can be installed here.
@@ -52,14 +52,14 @@ fn decide(may_install: bool, has_apt: bool, root: bool, ci: bool) -> Result<Way,
     }
 }
 
-/// In CI nothing that is missing may be passed over.
+/// Whether this is CI, where missing programs are errors.
 pub(crate) fn is_ci() -> bool {
     env::var_os("CI").is_some_and(|value| value == "true")
 }
 
-/// Installs packages, and says so. What could not be installed is still missing afterwards.
+/// Installs packages and prints a note. If the installation fails, the programs are still missing afterwards.
 pub(crate) fn install(way: Way, packages: &[&str]) {
-    eprintln!("==> install what is missing");
+    eprintln!("==> install missing packages");
     eprintln!("installing with apt-get: {}; their services are not started", packages.join(", "));
     eprintln!("(`--no-install` forbids it)");
     let shell: &[&str] = match way {
@@ -68,7 +68,7 @@ pub(crate) fn install(way: Way, packages: &[&str]) {
     };
     let mut command = Command::new(shell[0]);
     command.args(&shell[1..]).args(["-c", SCRIPT, "install", POLICY]).args(packages);
-    // The output of this program may be read by another one.
+    // Another program may read the standard output of this one.
     command.stdout(std::io::stderr());
     if let Err(error) = interrupt::status(&mut command) {
         eprintln!("cannot start {}: {error}", shell[0]);
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
     use crate::servers::{Account, Keeper};
 
-    /// A folder with an `apt-get` of its own, and a policy that nobody asks.
+    /// A folder with a fake `apt-get` and a fake policy.
     struct Place(Keeper);
 
     impl Place {
@@ -143,7 +143,7 @@ mod tests {
             let words = before.trim_end_matches(|digit: char| digit.is_ascii_digit());
             format!("{words}{pid}\nexit 101\n")
         };
-        // An administrator's, and that of a run that goes on.
+        // The policy of an administrator, and that of a run in progress.
         for policy in ["#!/bin/sh\nexit 101\n".to_owned(), text(&std::process::id().to_string())] {
             let place = Place::new(":");
             fs::write(place.policy(), &policy).unwrap();

@@ -1,4 +1,4 @@
-//! PgBouncer in transaction mode, before a PostgreSQL of its own.
+//! PgBouncer in transaction mode, in front of its own PostgreSQL.
 //! Must not know who connects to it.
 
 use std::{
@@ -30,14 +30,14 @@ impl Programs {
         Some(Self { pgbouncer: find::program(&["pgbouncer"])?, postgres: postgres::Programs::find()? })
     }
 
-    /// Where it is.
+    /// The path of the program.
     pub(crate) fn place(&self) -> &Path {
         &self.pgbouncer
     }
 }
 
-/// User and database are those of the server behind it. It has no settings on its command line, so each argument
-/// is a line of its file: `max_client_conn=10`.
+/// User and database are those of the PostgreSQL server. PgBouncer has no settings on its command line, so each
+/// argument is a line of its configuration file: `max_client_conn=10`.
 pub(crate) fn start(programs: &Programs, arguments: &[String], purpose: Purpose) -> anyhow::Result<Server> {
     let password = random::password()?;
     let behind = postgres::start(&programs.postgres, &[], purpose, &password)?;
@@ -51,7 +51,7 @@ pub(crate) fn start(programs: &Programs, arguments: &[String], purpose: Purpose)
         "auth_type = scram-sha-256".to_owned(),
         "auth_file = users".to_owned(),
         "admin_users = batchsql".to_owned(),
-        // What drivers say about themselves when they connect, and what it cannot pass on.
+        // A startup parameter of drivers that PgBouncer cannot pass on.
         "ignore_startup_parameters = extra_float_digits".to_owned(),
         "max_client_conn = 200".to_owned(),
     ];
@@ -72,7 +72,7 @@ pub(crate) fn start(programs: &Programs, arguments: &[String], purpose: Purpose)
     Ok(Server::new(process, dsn, certificate).before(behind))
 }
 
-/// It answers whether it speaks TLS, before it asks who is there.
+/// It responds to the request for TLS before authentication.
 fn is_ready(_: &Path, port: u16) -> bool {
     const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
     let ask = || {

@@ -5,25 +5,25 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 
 use super::random;
 
-/// Below the ports that systems give to outgoing connections: otherwise one of those could take the port of a server
-/// that is stopped for a moment, and a client that tries to reach it could be connected with itself.
+/// Below the range for outgoing connections: otherwise an outgoing connection could take the port of a stopped server,
+/// and a client that reconnects to it could connect to itself.
 const FIRST: u16 = 12_000;
 const COUNT: u16 = 10_000;
 
-/// How far the second port of a Redis node is from its first.
+/// Distance of the second port of a Redis node from its first.
 const BUS: u16 = 10_000;
 
 /// A TCP port that no other run of this program chooses while this exists.
 #[derive(Debug)]
 pub(crate) struct Port {
     number: u16,
-    /// The same number of UDP, which none of our servers uses: the system gives it to one process only, and takes it
-    /// back however that ends. Without it, a server could be taken for another one that was faster.
+    /// The UDP port of the same number, which none of our servers uses: only one process can bind it, and the system
+    /// releases it however that process ends. Without it, two runs could choose the same port.
     _claim: Option<UdpSocket>,
 }
 
 impl Port {
-    /// A port on which nobody listens now, nor on the one that a Redis node needs with it.
+    /// A free port whose second port for a Redis node is also free.
     pub(crate) fn claim() -> anyhow::Result<Self> {
         for _ in 0..1_000 {
             let number = FIRST + u16::try_from(random::number()? % u32::from(COUNT))?;
@@ -35,7 +35,7 @@ impl Port {
         anyhow::bail!("found no free port between {FIRST} and {}", FIRST + COUNT)
     }
 
-    /// The one that a person chose, or any free one for 0. Whether somebody listens on it is seen by who starts there.
+    /// The port that the user chose, or any free one for 0. Whether it is free is found when the server starts.
     pub(crate) fn chosen(number: u16) -> anyhow::Result<Self> {
         if number == 0 { Self::claim() } else { Ok(Self { number, _claim: UdpSocket::bind(local(number)).ok() }) }
     }
@@ -44,7 +44,7 @@ impl Port {
         self.number
     }
 
-    /// Whether nobody listens on it.
+    /// Whether the port is free.
     pub(crate) fn is_free(&self) -> bool {
         is_free(self.number)
     }
@@ -55,7 +55,7 @@ pub(crate) fn local(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-/// Whether nobody listens on a port.
+/// Whether a port is free.
 pub(crate) fn is_free(port: u16) -> bool {
     TcpListener::bind(local(port)).is_ok()
 }

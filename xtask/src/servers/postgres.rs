@@ -28,7 +28,7 @@ impl Programs {
         find::postgres(&["postgres", "initdb"]).map(|folder| Self::of(&folder, true))
     }
 
-    /// Those of a wheel, which are built without TLS.
+    /// The programs of a wheel, which are built without TLS.
     pub(crate) fn of_wheel(folder: &Path) -> Self {
         Self::of(folder, false)
     }
@@ -37,13 +37,13 @@ impl Programs {
         Self { postgres: folder.join("postgres"), initdb: folder.join("initdb"), has_tls }
     }
 
-    /// Where the server is.
+    /// The path of the server.
     pub(crate) fn place(&self) -> &Path {
         &self.postgres
     }
 }
 
-/// A superuser `batchsql`, the database `batchsql`, TLS where there is openssl and the server has it.
+/// A superuser `batchsql`, the database `batchsql`, TLS if openssl is available and the server supports it.
 pub(crate) fn start(
     programs: &Programs,
     arguments: &[String],
@@ -51,12 +51,12 @@ pub(crate) fn start(
     password: &str,
 ) -> anyhow::Result<Server> {
     let Programs { postgres, initdb, has_tls } = programs;
-    // SIGINT is the shutdown that does not wait for clients.
+    // SIGINT is the fast shutdown, which does not wait for clients.
     let mut keeper = Keeper::new("postgres", Account::unprivileged(&["postgres"])?, "INT")?;
     keeper.write("password", password)?;
     let common = ["-D", "data", "-U", "batchsql", "--pwfile=password", "-A", "scram-sha-256", "-E", "UTF8", "-N"];
     let with_locale = |locale| [&common[..], &[locale]].concat();
-    // Not every system has it; C orders in the same way, but knows letters of ASCII only.
+    // Not every system has C.UTF-8; C sorts in the same way, but knows only ASCII letters.
     if keeper.run(initdb, &with_locale("--locale=C.UTF-8"), "").is_err() {
         keeper.run(initdb, &with_locale("--locale=C"), "")?;
     }
@@ -88,7 +88,7 @@ pub(crate) fn start(
     Ok(Server::new(process, dsn, certificate))
 }
 
-/// The DSN of the user and database that [`start`] makes.
+/// The DSN of the user and database that [`start`] creates.
 pub(crate) fn dsn(password: &str, port: u16) -> String {
     format!("postgres://batchsql:{password}@127.0.0.1:{port}/batchsql")
 }
@@ -96,12 +96,12 @@ pub(crate) fn dsn(password: &str, port: u16) -> String {
 /// The server writes its state into a file: `pg_ctl` waits for it in the same way.
 fn is_ready(folder: &Path, _: u16) -> bool {
     let state = fs::read_to_string(folder.join("data/postmaster.pid")).unwrap_or_default();
-    // The file of a server that was killed stays until the next one has started.
+    // The file of a killed server stays until the next start.
     let current = fs::read_to_string(folder.join("pid")).unwrap_or_default();
     says_ready(&state, current.trim())
 }
 
-/// Line 1 is the process, line 8 its state.
+/// Line 1 is the process id, line 8 the state.
 fn says_ready(state: &str, process: &str) -> bool {
     let mut lines = state.lines().map(str::trim);
     lines.next() == Some(process) && matches!(lines.nth(6), Some("ready" | "standby"))

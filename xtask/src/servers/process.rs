@@ -1,4 +1,4 @@
-//! A server program under its keeper: started on a free port, and waited for.
+//! A server program with its keeper: started on a free port until it is ready.
 //! Must not know which program it is.
 
 use std::{
@@ -10,13 +10,13 @@ use std::{
 use super::{keeper::Keeper, port::Port};
 use crate::interrupt;
 
-/// How long a server may take until it takes connections.
+/// Timeout until a server accepts connections.
 const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(25);
-/// How often it must answer, one after the other.
+/// Number of consecutive successful checks.
 const ANSWERS: u32 = 3;
 
-/// Whether the server of a folder takes connections on a port.
+/// Whether the server of a folder accepts connections on a port.
 pub(crate) type Ready = fn(&Path, u16) -> bool;
 
 /// A server that can be stopped and started again, on the same port and with the same data.
@@ -24,13 +24,13 @@ pub(crate) type Ready = fn(&Path, u16) -> bool;
 pub(crate) struct Process {
     keeper: Keeper,
     port: Port,
-    /// Without one, the keeper itself knows how to wait.
+    /// `None` if the keeper itself waits.
     ready: Option<Ready>,
 }
 
 impl Process {
-    /// Starts a program with the arguments for a port, and waits until it takes connections. Should somebody else
-    /// take the port at the same time, another one is tried.
+    /// Starts a program with the arguments for a port, and waits until it accepts connections. If another program takes
+    /// the port meanwhile, another port is tried.
     pub(crate) fn start(
         mut keeper: Keeper,
         program: &Path,
@@ -57,7 +57,7 @@ impl Process {
         }
     }
 
-    /// The same on one port, for programs that take up to `patience` until they take connections.
+    /// The same on one port, for programs that need up to `patience` until they accept connections.
     pub(crate) fn start_on(
         port: Port,
         mut keeper: Keeper,
@@ -73,7 +73,7 @@ impl Process {
         Ok(process)
     }
 
-    /// Whether it has ended by itself.
+    /// Whether it has ended unexpectedly.
     pub(crate) fn has_ended(&self) -> bool {
         self.keeper.has_ended()
     }
@@ -83,17 +83,17 @@ impl Process {
         &self.keeper
     }
 
-    /// A server whose keeper knows how to wait for it (`wait`).
+    /// A server whose keeper waits for it (`wait`).
     pub(crate) fn kept(keeper: Keeper, port: Port) -> Self {
         Self { keeper, port, ready: None }
     }
 
-    /// From now on it is ready only when `ready` says so.
+    /// Sets the check for readiness.
     pub(crate) fn set_ready(&mut self, ready: Ready) {
         self.ready = Some(ready);
     }
 
-    /// Where it listens.
+    /// Its port.
     pub(crate) fn port(&self) -> u16 {
         self.port.number()
     }
@@ -103,22 +103,22 @@ impl Process {
         &mut self.keeper
     }
 
-    /// Stops it as an administrator would.
+    /// Stops it gracefully.
     pub(crate) fn stop(&mut self) -> anyhow::Result<()> {
         self.keeper.tell("stop")
     }
 
-    /// Kills it without a warning.
+    /// Kills it.
     pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
         self.keeper.tell("kill")
     }
 
-    /// Starts it, and does not wait.
+    /// Starts it without waiting.
     pub(crate) fn launch(&mut self) -> anyhow::Result<()> {
         self.keeper.tell("launch")
     }
 
-    /// Waits until it takes connections.
+    /// Waits until it accepts connections.
     pub(crate) fn wait(&mut self) -> anyhow::Result<()> {
         self.wait_within(PATIENCE)
     }
@@ -130,14 +130,14 @@ impl Process {
         loop {
             interrupt::check()?;
             answers = if ready(self.keeper.folder(), self.port()) { answers + 1 } else { 0 };
-            // Asked after `ready`: on a port that somebody else took first, somebody else answers, and this server
-            // ends soon.
+            // Checked after `ready`: if another program took the port first, that program responds and this server ends
+            // soon.
             let trouble = if self.keeper.has_ended() {
                 "it ended".to_owned()
             } else if answers == ANSWERS {
                 return Ok(());
             } else if start.elapsed() > patience {
-                format!("it took no connections for {} s", patience.as_secs())
+                format!("it accepted no connections for {} s", patience.as_secs())
             } else {
                 thread::sleep(POLL);
                 continue;
@@ -172,12 +172,12 @@ mod tests {
     #[test]
     fn the_answer_of_another_server_is_not_taken() {
         const END: &str = "echo the port is taken; exit 1";
-        // The other server answers at once. This one finds its port taken before the first answer is counted ...
+        // The other server responds immediately. This one finds its port taken before the first check is counted ...
         let before_the_first: Ready = |folder, _| {
             end_of(folder);
             true
         };
-        // ... or after all answers but the last one.
+        // ... or after all checks except the last one.
         let before_the_last: Ready = |folder, _| {
             let count = fs::read_to_string(folder.join("answers")).unwrap_or_default().len() + 1;
             fs::write(folder.join("answers"), "x".repeat(count)).unwrap();

@@ -1,5 +1,5 @@
 //! Prometheus from the programs of this machine, with the configuration and the rules of this repository.
-//! Must not know who looks at it.
+//! Must not know how it is used.
 
 use std::{
     ffi::OsStr,
@@ -15,12 +15,12 @@ use serde_json::json;
 use super::{account::Account, find, keeper::Keeper, port::Port, process::Process, server::Server};
 use crate::{cargo, files, http};
 
-/// The jobs of `monitoring/prometheus.yml`, by what they scrape.
+/// The jobs of `monitoring/prometheus.yml`.
 const ITSELF: &str = "prometheus";
 const SUITE: &str = "batchsql-integration-test";
 const APP: &str = "batchsql-app";
 
-/// With much history it reads its log first.
+/// At start it replays its write-ahead log, which may be long.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The programs.
@@ -29,14 +29,14 @@ pub(crate) struct Programs {
     server: PathBuf,
 }
 
-/// What differs from one to the next.
+/// The settings of one server.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Settings {
-    /// Where suites tell their metrics, `HOST:PORT`.
+    /// Addresses of suites, `HOST:PORT`.
     pub(crate) suite: Vec<String>,
-    /// Where applications do.
+    /// Addresses of applications.
     pub(crate) app: Vec<String>,
-    /// In place of every interval of the files, as Prometheus writes it: `500ms`, `1s`.
+    /// Replaces every interval of the files, in the syntax of Prometheus: `500ms`, `1s`.
     pub(crate) interval: Option<String>,
     /// Options for the program.
     pub(crate) further: Vec<String>,
@@ -47,15 +47,15 @@ impl Programs {
         Some(Self { server: find::program(&["prometheus"])? })
     }
 
-    /// Where it is.
+    /// The path of the program.
     pub(crate) fn place(&self) -> &Path {
         &self.server
     }
 }
 
 impl Settings {
-    /// `target=HOST:PORT` and `app=HOST:PORT`, each as often as there are targets, and `interval=1s`. What begins with
-    /// `-` is for the program.
+    /// `target=HOST:PORT` and `app=HOST:PORT`, each once per target, and `interval=1s`. Arguments that begin with `-`
+    /// are passed to the program.
     pub(crate) fn new(arguments: &[String]) -> anyhow::Result<Self> {
         let mut settings = Self::default();
         for argument in arguments {
@@ -73,7 +73,7 @@ impl Settings {
     }
 }
 
-/// On a port that is free; nothing of it stays.
+/// On a free port; all of its files are removed at the end.
 pub(crate) fn start(programs: &Programs, arguments: &[String]) -> anyhow::Result<Server> {
     let settings = Settings::new(arguments)?;
     let mut keeper = keeper()?;
@@ -108,13 +108,13 @@ pub(crate) fn keeper() -> anyhow::Result<Keeper> {
     Keeper::new("prometheus", Account::unprivileged(&["prometheus"])?, "TERM")
 }
 
-/// Writes files with targets, for a Prometheus in a container. It finds itself where it always is.
+/// Writes files with targets, for a Prometheus in a container. Its own address is fixed there.
 pub(crate) fn write_targets(folder: &Path, settings: &Settings) -> anyhow::Result<()> {
-    fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot create the folder {}", folder.display()))?;
     let itself = ["localhost:9090".to_owned()];
     for (job, addresses) in [(ITSELF, &itself[..]), (SUITE, &settings.suite), (APP, &settings.app)] {
         let path = folder.join(format!("{job}.yml"));
-        // Another user reads it there.
+        // In the container another user reads it.
         let readable = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o644));
         let written = fs::write(&path, targets(addresses)).and_then(|()| readable(&path));
         written.with_context(|| format!("cannot write {}", path.display()))?;
@@ -123,7 +123,7 @@ pub(crate) fn write_targets(folder: &Path, settings: &Settings) -> anyhow::Resul
     open.with_context(|| format!("cannot open {} to containers", folder.display()))
 }
 
-/// Prometheus refuses an option that comes twice, so one that was given replaces that of the same name.
+/// Prometheus rejects duplicate options, so a given option replaces the default of the same name.
 fn command(port: u16, data: &str, further: &[String]) -> Vec<String> {
     let own = [
         "--config.file=prometheus.yml".to_owned(),
@@ -136,7 +136,7 @@ fn command(port: u16, data: &str, further: &[String]) -> Vec<String> {
     own.into_iter().filter(|option| !given(option)).chain(further.iter().cloned()).collect()
 }
 
-/// Copies the configuration into the keeper's folder: its user may have no right to read the repository.
+/// Copies the configuration into the keeper's folder, because its user may not be able to read the repository.
 fn configure(keeper: &mut Keeper, monitoring: &Path, settings: &Settings) -> anyhow::Result<()> {
     let mut copy = |name: &str, path: &Path| {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -161,7 +161,7 @@ fn targets(addresses: &[String]) -> String {
     if addresses.is_empty() { "[]\n".to_owned() } else { format!("{}\n", json!([{ "targets": addresses }])) }
 }
 
-/// The same file with one interval for everything. A time limit may not be above it, so that of the interval is used.
+/// The same file with one interval for everything. A timeout may not be above it, so the timeout gets the same value.
 fn with_interval(text: &str, interval: &str) -> String {
     let line = |line: &str| {
         let words = line.trim_start().trim_start_matches("- ");

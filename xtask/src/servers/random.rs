@@ -1,16 +1,16 @@
-//! Passwords and numbers that nobody else has chosen.
-//! Must not know what they are for.
+//! Random passwords and numbers.
+//! Must not know their purpose.
 
 use std::{fs::File, io::Read};
 
 use anyhow::Context;
 
-/// 128 bits in hexadecimal digits: nothing in it must be escaped in a DSN, in SQL or in a file.
+/// 128 bits in hexadecimal digits, which need no escaping in a DSN, in SQL or in a file.
 pub(crate) fn password() -> anyhow::Result<String> {
     Ok(format!("{:032x}", u128::from_ne_bytes(bytes()?)))
 }
 
-/// Any number.
+/// A random number.
 pub(crate) fn number() -> anyhow::Result<u32> {
     Ok(u32::from_ne_bytes(bytes()?))
 }

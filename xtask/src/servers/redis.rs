@@ -13,7 +13,7 @@ use anyhow::Context;
 
 use super::{account::Account, find, keeper::Keeper, port, process::Process, server::Server};
 
-/// A cluster needs as many nodes to elect a master.
+/// The minimum number of nodes of a cluster.
 const NODES: usize = 3;
 
 /// The programs.
@@ -28,13 +28,13 @@ impl Programs {
         Self::of(find::program(&["redis-server", "valkey-server"])?)
     }
 
-    /// A program, when it says its version.
+    /// A program, if it reports its version.
     pub(crate) fn of(server: PathBuf) -> Option<Self> {
         let output = Command::new(&server).arg("--version").output().ok()?;
         Some(Self { version: major_version(&String::from_utf8_lossy(&output.stdout))?, server })
     }
 
-    /// Where the server is.
+    /// The path of the server.
     pub(crate) fn place(&self) -> &Path {
         &self.server
     }
@@ -45,7 +45,7 @@ fn major_version(text: &str) -> Option<u32> {
     text.split_whitespace().find_map(|word| word.strip_prefix("v=")?.split('.').next()?.parse().ok())
 }
 
-/// Without a password and without files: a server that is started again is empty, unless an argument says otherwise
+/// Without a password and without files: after a restart the server is empty, unless an argument changes that
 /// (`--appendonly yes`).
 pub(crate) fn start(programs: &Programs, arguments: &[String]) -> anyhow::Result<Server> {
     let process = node(programs, &[], arguments)?;
@@ -53,10 +53,10 @@ pub(crate) fn start(programs: &Programs, arguments: &[String]) -> anyhow::Result
     Ok(Server::new(process, dsn, None))
 }
 
-/// Every node takes connections when all of them know who has which of the 16384 slots.
+/// The cluster is ready when all nodes know the owner of each of the 16384 slots.
 pub(crate) fn start_cluster(programs: &Programs, arguments: &[String]) -> anyhow::Result<Server> {
     let cli = find::beside(&programs.server, &["redis-cli", "valkey-cli"])
-        .context("a cluster is made by redis-cli, which is missing; install the package `redis-tools`")?;
+        .context("a cluster needs redis-cli, which is missing; install the package `redis-tools`")?;
     let nodes = (0..NODES).map(|_| node(programs, &["--cluster-enabled", "yes"], arguments));
     let mut processes = nodes.collect::<anyhow::Result<Vec<_>>>()?;
     let nodes: Vec<_> = processes.iter().map(|process| format!("127.0.0.1:{}", process.port())).collect();
@@ -77,7 +77,7 @@ fn node(programs: &Programs, settings: &[&str], arguments: &[String]) -> anyhow:
     let keeper = Keeper::new("redis", Account::unprivileged(&["redis"])?, "TERM")?;
     let mut fixed = vec!["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--daemonize", "no"];
     if programs.version >= 7 {
-        // DEBUG makes faults that tests need; before version 7 it was always allowed.
+        // Tests inject faults with DEBUG; before version 7 it was always allowed.
         fixed.extend(["--enable-debug-command", "local"]);
     }
     fixed.extend(settings);
@@ -89,7 +89,7 @@ fn node(programs: &Programs, settings: &[&str], arguments: &[String]) -> anyhow:
 }
 
 fn is_ready(_: &Path, port: u16) -> bool {
-    // A server that loads its data says so instead.
+    // A server that still loads its data responds with LOADING.
     ask(port, "PING").is_ok_and(|answer| answer.starts_with("+PONG") || answer.starts_with("-NOAUTH"))
 }
 
@@ -99,7 +99,7 @@ fn knows_its_cluster(port: u16) -> bool {
             .iter()
             .all(|fact| info.lines().any(|line| line == *fact))
     };
-    // One that asks for a password is not looked into.
+    // A node that requires a password is not checked further.
     ask(port, "CLUSTER INFO").is_ok_and(|info| complete(&info) || info.starts_with("-NOAUTH"))
 }
 

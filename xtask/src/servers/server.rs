@@ -5,13 +5,12 @@ use std::path::PathBuf;
 
 use super::{certificates::Certificate, process::Process};
 
-/// What a server is for, as far as it matters for its settings.
+/// The purpose of a server, which affects its settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// Tests: a commit need not survive a power failure, only the end of the server.
     Test,
-    /// Measurements: the server's own defaults. A server that does not wait for its disk would tell figures that
-    /// no real one reaches.
+    /// Measurements: the server's own defaults. Without waits for the disk the figures would be unrealistic.
     Measure,
 }
 
@@ -20,10 +19,10 @@ pub(crate) enum Purpose {
 pub(crate) struct Server {
     /// One, or the nodes of a cluster.
     processes: Vec<Process>,
-    /// The server to which this one leads: it is stopped afterwards.
+    /// The server behind this one; it is stopped after it.
     _behind: Option<Box<Self>>,
     pub(crate) dsn: String,
-    /// Who signed its certificate, when it speaks TLS.
+    /// The certificate authority, if it supports TLS.
     pub(crate) authority: Option<PathBuf>,
 }
 
@@ -37,32 +36,32 @@ impl Server {
         Self { processes, _behind: None, dsn, authority: None }
     }
 
-    /// Keeps another server for as long as this one is there.
+    /// Keeps another server as long as this one exists.
     pub(crate) fn before(self, behind: Self) -> Self {
         Self { _behind: Some(Box::new(behind)), ..self }
     }
 
-    /// Where it listens; the first node of a cluster.
+    /// Its port; for a cluster, of the first node.
     pub(crate) fn port(&self) -> u16 {
         self.processes[0].port()
     }
 
-    /// Stops it as an administrator would; its data stays. The server behind it goes on.
+    /// Stops it gracefully; its data stays. The server behind it keeps running.
     pub(crate) fn stop(&mut self) -> anyhow::Result<()> {
         self.processes.iter_mut().try_for_each(Process::stop)
     }
 
-    /// Kills it without a warning; its data stays.
+    /// Kills it; its data stays.
     pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
         self.processes.iter_mut().try_for_each(Process::kill)
     }
 
-    /// Starts it again, on the same port, and does not wait.
+    /// Starts it again on the same port, without waiting.
     pub(crate) fn launch(&mut self) -> anyhow::Result<()> {
         self.processes.iter_mut().try_for_each(Process::launch)
     }
 
-    /// Waits until it takes connections.
+    /// Waits until it accepts connections.
     pub(crate) fn wait(&mut self) -> anyhow::Result<()> {
         self.processes.iter_mut().try_for_each(Process::wait)
     }

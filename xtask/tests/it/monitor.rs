@@ -1,4 +1,4 @@
-//! The verb `monitor` from programs of this machine: it starts, tells, stops, and leaves nothing, however it ends.
+//! The verb `monitor` with programs of this machine: it starts, reports, stops and cleans up, however it ends.
 
 use std::{
     fs,
@@ -17,12 +17,12 @@ use crate::{
 
 const MONITORING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../monitoring");
 
-/// A stack of one test: a place for what it runs, one for what is known of it, and ports of its own.
+/// The stack of one test: a folder for its servers, one for its state, and its own ports.
 pub(crate) struct Monitor {
     pub(crate) place: Place,
     pub(crate) known: Place,
     metrics_port: u16,
-    /// A Docker that does not work: stacks of the person who runs the tests are none of their business.
+    /// A Docker that does not work, so that tests do not see stacks of the user.
     no_docker: Place,
 }
 
@@ -37,7 +37,7 @@ impl Monitor {
         Self { place: Place::new(), known: Place::new(), metrics_port, no_docker }
     }
 
-    /// A verb that knows of this stack only.
+    /// A verb with the state of this stack only.
     pub(crate) fn xtask(&self, arguments: &[&str]) -> Command {
         let mut command = self.place.xtask(arguments);
         command.env("BATCHSQL_MONITOR_STATE", &self.known.0).env("BATCHSQL_NO_INSTALL", "1");
@@ -54,7 +54,7 @@ impl Monitor {
         self.xtask(arguments).stdin(Stdio::null()).output().unwrap()
     }
 
-    /// In the foreground, until it has told what to do next.
+    /// Starts in the foreground and waits for the message about the next steps.
     fn up(&self) -> Running {
         let mut running = Running::start(&mut self.xtask(&["monitor", "--local"]));
         running.answer("next:");
@@ -69,17 +69,17 @@ impl Monitor {
         self.state()["prometheus"].as_str().unwrap().to_owned()
     }
 
-    /// Nothing runs, and nobody believes that something does.
+    /// Checks that nothing runs and that no state is left.
     pub(crate) fn assert_gone(&self) {
         assert!(self.place.is_empty(), "{:?}", self.place.entries());
-        // Before somebody asks, who would remove it.
+        // Before `status`, which would remove it.
         assert!(!self.known.0.join("state.json").exists());
         let left = self.known.entries();
         assert!(!left.iter().any(|name| name.starts_with("xtask") || name.starts_with("log-")), "{left:?}");
         self.assert_not_believed();
     }
 
-    /// It is not taken for true what a process left that was killed.
+    /// Checks that the state of a killed process is not used.
     pub(crate) fn assert_not_believed(&self) {
         let status = self.run(&["monitor", "status"]);
         assert!(!status.status.success() && text(&status).contains("nothing runs"), "{}", text(&status));
@@ -122,12 +122,12 @@ fn what_it_scrapes_is_told() {
     let port = monitor.metrics_port;
     let up = format!("up       http://127.0.0.1:{port}/metrics");
     within_seconds("and said to be up", || text(&monitor.run(&["monitor", "status"])).contains(&up));
-    within_seconds("an application that is not there is no defect", || {
+    within_seconds("a missing application is not an error", || {
         text(&monitor.run(&["monitor", "status"])).contains("(no application runs there: ")
     });
     let status = monitor.run(&["monitor", "status"]);
     assert!(status.status.success(), "{}", text(&status));
-    // Wherever this Prometheus has it.
+    // The path depends on the version of Prometheus.
     let page = monitor.state()["targets"].as_str().unwrap().to_owned();
     assert!(page.ends_with("/targets") && text(&status).contains(&page), "{}", text(&status));
     assert!(get(&page).contains("batchsql-integration-test") || get(&page).contains("<div id=\"root\">"), "{page}");
@@ -150,7 +150,7 @@ fn it_stays_in_the_background_until_down() {
     let url = monitor.prometheus();
     assert!(listens(&url));
     let pid = monitor.state()["pid"].as_u64().unwrap();
-    // A session of its own: the end of a terminal does not reach it.
+    // A session of its own, so that the end of a terminal does not end it.
     let session = Command::new("ps").args(["-o", "sess=", "-p", &pid.to_string()]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&session.stdout).trim(), pid.to_string());
     assert!(monitor.run(&["monitor", "status"]).status.success());
@@ -189,12 +189,12 @@ fn nothing_is_left_when_it_is_killed_and_nobody_believes_its_state() {
     let running = monitor.up();
     let url = monitor.prometheus();
     let _: ExitStatus = running.end_by("-KILL");
-    assert!(monitor.known.0.join("state.json").exists(), "it had no time to remove it");
+    assert!(monitor.known.0.join("state.json").exists(), "it was killed before it could remove it");
     within_seconds("Prometheus stops", || !listens(&url));
     within_seconds("its folder is removed", || monitor.place.is_empty());
     monitor.assert_not_believed();
     monitor.assert_gone();
-    // The next one starts as if nothing had been.
+    // The next one starts normally.
     assert_eq!(monitor.up().end_by("-INT").code(), Some(130));
     monitor.assert_gone();
 }
@@ -226,7 +226,7 @@ fn ports_are_looked_at_before_anything_is_installed() {
     let port = listener.local_addr().unwrap().port();
     let run = |port: u16| {
         let mut command = monitor.xtask(&["monitor", "--local", "--prometheus-port", &port.to_string()]);
-        // Where root or sudo would install.
+        // An environment in which root or sudo would install.
         command.env_remove("BATCHSQL_NO_INSTALL").env("PATH", &programs.0).env("CI", "true");
         let output = command.stdin(Stdio::null()).output().unwrap();
         assert!(!output.status.success());
@@ -258,14 +258,14 @@ fn a_broken_rule_is_told_before_anything_starts() {
         let mut command = monitor.xtask(&["monitor", verb, "--local"]);
         let output = command.env("BATCHSQL_MONITORING", &files.0).output().unwrap();
         assert!(!output.status.success());
-        for word in ["promtool refuses", "broken.yml", "could not parse expression"] {
+        for word in ["promtool rejects", "broken.yml", "could not parse expression"] {
             assert!(text(&output).contains(word), "{word}: {}", text(&output));
         }
         monitor.assert_gone();
     }
 }
 
-/// Without promtool, Prometheus itself refuses: its words are shown, and it does not go on.
+/// Without promtool, Prometheus itself rejects the configuration: its message is shown, and the verb ends.
 #[test]
 fn what_prometheus_says_is_shown_when_it_does_not_start() {
     let (monitor, files, programs) = (Monitor::new(), copied_monitoring(), Place::new());
@@ -314,7 +314,7 @@ fn history_stays_where_a_person_wants_it() {
     let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
     let running = up();
     let url = monitor.prometheus();
-    // The samples themselves: what an expression computes has steps of its own.
+    // The samples themselves, because computed values have their own steps.
     let samples = || query(&url, "fake_kept[1h]");
     within_seconds("there is something", || !samples().is_empty());
     let first = samples()[0]["values"][0][0].as_f64();
@@ -329,12 +329,12 @@ fn down_does_not_remove_the_history_of_a_person() {
     let up = monitor.xtask(&["monitor", "--local", "-d", "--data"]).arg(&folder).output().unwrap();
     assert!(up.status.success(), "{}", text(&up));
     let down = monitor.run(&["monitor", "down", "--volumes"]);
-    assert!(text(&down).contains("is yours"), "{}", text(&down));
+    assert!(text(&down).contains("remove it if you no longer need it"), "{}", text(&down));
     assert!(folder.join("prometheus/wal").exists());
     monitor.assert_gone();
 }
 
-/// A program of that name, which only says how it was called; this test answers in its place.
+/// A fake Grafana that only records its arguments; this test responds in its place.
 #[test]
 fn grafana_is_started_where_it_is_installed() {
     let (monitor, home, files) = (Monitor::new(), Place::new(), copied_monitoring());
@@ -396,7 +396,7 @@ fn it_ends_when_the_folder_with_its_state_is_removed() {
     assert!(up.status.success(), "{}", text(&up));
     let url = monitor.prometheus();
     fs::remove_dir_all(&monitor.known.0).unwrap();
-    // Another one that comes meanwhile keeps its state.
+    // The state of another stack that starts meanwhile must stay.
     fs::create_dir(&monitor.known.0).unwrap();
     for name in ["lock", "state.json"] {
         fs::write(monitor.known.0.join(name), "another one's").unwrap();
@@ -405,7 +405,7 @@ fn it_ends_when_the_folder_with_its_state_is_removed() {
     within_seconds("its folder is removed", || monitor.place.is_empty());
     thread::sleep(Duration::from_millis(200));
     assert_eq!(monitor.known.entries().len(), 2, "{:?}", monitor.known.entries());
-    // What cannot be read keeps nobody from starting.
+    // A state file that cannot be read does not prevent a start.
     let again = monitor.run(&["monitor", "--local", "-d"]);
     assert!(again.status.success(), "{}", text(&again));
     assert!(monitor.run(&["monitor", "down"]).status.success());
@@ -427,7 +427,7 @@ fn one_whose_state_cannot_be_read_is_stopped() {
     monitor.assert_gone();
 }
 
-/// Nobody has asked for the programs of this machine.
+/// Without --local.
 #[test]
 fn in_the_background_it_says_why_docker_is_not_used() {
     let monitor = Monitor::new();
@@ -449,7 +449,7 @@ fn one_in_the_background_that_died_is_told() {
     assert!(Command::new("kill").args(["-KILL", pid.trim()]).status().unwrap().success());
     within_seconds("it ends", || monitor.place.is_empty() && !monitor.known.0.join("state.json").exists());
     let died = || text(&monitor.run(&["monitor", "status"])).contains("the last one in the background has failed");
-    within_seconds("that is told", died);
+    within_seconds("status reports it", died);
     assert!(text(&monitor.run(&["monitor", "logs"])).contains("Prometheus has ended"));
     monitor.assert_gone();
 }
@@ -482,7 +482,7 @@ fn ports_of_what_is_scraped_differ() {
     monitor.assert_gone();
 }
 
-/// Two at the same moment: one starts, the other finds it.
+/// Two starts at the same time: one starts, the other finds it.
 #[test]
 fn it_runs_once() {
     let monitor = Monitor::new();

@@ -1,4 +1,4 @@
-//! The verb `monitor` by Docker, up to the engine, and the compose file.
+//! The verb `monitor` with Docker, up to the engine, and the compose file.
 
 use std::{
     fs,
@@ -15,8 +15,8 @@ use crate::{
 
 const COMPOSE_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docker/docker-compose.monitoring.yml");
 
-/// A `docker` that writes down how it is called and what it is told by variables, and answers as if an engine were
-/// there, whose bridge is an address of this machine. Containers are there between `up` and `down`.
+/// A fake `docker` that records its arguments and variables, and responds as if an engine were running whose bridge is
+/// an address of this machine. Containers exist between `up` and `down`.
 const FAKE_DOCKER: &str = r#"#!/bin/sh
 here=$(dirname "$0")
 echo "$*" >>"$here/calls"
@@ -58,7 +58,7 @@ impl Docker {
         self.xtask(arguments).stdin(Stdio::null()).output().unwrap()
     }
 
-    /// What changed something, without the words that lead to the project.
+    /// The calls that changed something, without the arguments that select the project.
     fn calls(&self) -> Vec<String> {
         let calls = fs::read_to_string(self.program.0.join("calls")).unwrap_or_default();
         let verb = |call: &str| {
@@ -79,7 +79,7 @@ fn containers_run_until_a_signal_and_volumes_stay() {
         running.answer("next:");
         let state = docker.monitor.state();
         if cfg!(target_os = "linux") {
-            // Its loopback interface alone would not be reached, and all interfaces would be too many.
+            // Containers cannot reach the loopback interface alone, and all interfaces would be too many.
             assert_eq!(state["bind"], serde_json::json!(["127.0.0.1", "127.0.0.2"]));
         }
         let environment = fs::read_to_string(docker.program.0.join("environment")).unwrap();
@@ -106,7 +106,7 @@ fn containers_stay_until_down() {
     let docker = Docker::new(FAKE_DOCKER);
     let up = docker.run(&["monitor", "-d"]);
     assert!(up.status.success(), "{}", text(&up));
-    assert!(docker.monitor.place.is_empty(), "no keeper waits for their end");
+    assert!(docker.monitor.place.is_empty(), "there is a keeper");
     let again = docker.run(&["monitor"]);
     assert!(again.status.success() && text(&again).contains("it runs already"), "{}", text(&again));
     // The containers are not real.
@@ -126,10 +126,10 @@ fn volumes_go_when_somebody_says_so() {
     let docker = Docker::new(FAKE_DOCKER);
     assert!(docker.run(&["monitor", "-d"]).status.success());
     let down = docker.run(&["monitor", "down", "--volumes"]);
-    assert!(text(&down).contains("the volumes with the history are dropped"), "{}", text(&down));
+    assert!(text(&down).contains("the volumes with the history are removed"), "{}", text(&down));
     assert_eq!(docker.calls().last().unwrap(), "down --timeout 10 --volumes");
 
-    // Of one in the foreground, which keeps them at its own end.
+    // Volumes of a stack in the foreground, which keeps them at its own end.
     let mut running = Running::start(&mut docker.xtask(&["monitor"]));
     running.answer("next:");
     let down = docker.run(&["monitor", "down", "--volumes"]);
@@ -137,7 +137,7 @@ fn volumes_go_when_somebody_says_so() {
     assert_eq!(running.process.wait().unwrap().code(), Some(143));
     let calls = docker.calls();
     assert_eq!(calls[calls.len() - 2..], ["down --timeout 10", "down --timeout 10 --volumes"]);
-    // And of one that stopped long ago.
+    // Volumes of a stack that stopped earlier.
     assert!(docker.run(&["monitor", "down", "--volumes"]).status.success());
     assert_eq!(docker.calls().len(), calls.len() + 1);
 }
@@ -154,7 +154,7 @@ fn a_stack_whose_state_is_lost_is_found_by_its_name() {
     docker.monitor.assert_gone();
 }
 
-/// Nobody removes those that have ended but `down`.
+/// Containers that have ended are removed only by `down`.
 #[test]
 fn containers_that_have_ended_are_told_and_removed() {
     let docker = Docker::new(FAKE_DOCKER);
@@ -169,7 +169,7 @@ fn containers_that_have_ended_are_told_and_removed() {
     docker.monitor.assert_gone();
 }
 
-/// An engine that takes questions and never answers.
+/// An engine that accepts requests and never responds.
 #[test]
 fn an_engine_that_does_not_answer_holds_nobody_up() {
     let docker = Docker::new(FAKE_DOCKER);
@@ -179,7 +179,7 @@ fn an_engine_that_does_not_answer_holds_nobody_up() {
     let start = Instant::now();
     let check = |verb: &Output| {
         assert!(!verb.status.success());
-        assert!(text(verb).contains("Docker did not answer for 15 s"), "{}", text(verb));
+        assert!(text(verb).contains("Docker did not respond for 15 s"), "{}", text(verb));
     };
     let verbs = [&["monitor", "status"][..], &["monitor", "down"], &["integration-test"]].map(|verb| {
         let mut command = docker.xtask(verb);
@@ -189,7 +189,7 @@ fn an_engine_that_does_not_answer_holds_nobody_up() {
     verbs.into_iter().for_each(|verb| check(&verb.wait_with_output().unwrap()));
     check(&docker.run(&["monitor"]));
     assert!(start.elapsed() < Duration::from_secs(300), "{:?}", start.elapsed());
-    // Nobody knows that it has ended.
+    // It is unknown whether it has ended.
     assert!(docker.monitor.known.0.join("state.json").exists());
 }
 
@@ -208,7 +208,7 @@ fn containers_that_do_not_become_ready_are_removed_and_their_log_is_shown() {
     }
 }
 
-/// What keeps from Docker is told, and the programs of this machine are used, unless Docker is what somebody wants.
+/// The reason against Docker is printed and the programs of this machine are used, unless Docker is required.
 #[test]
 fn without_an_engine_it_goes_on_with_programs() {
     let check = |script: &str, bridge: &str, why: &str| {
@@ -232,13 +232,13 @@ fn without_an_engine_it_goes_on_with_programs() {
     };
     check("#!/bin/sh\n[ \"$1\" = compose ] && [ \"$2\" = version ]\n", "", "no Docker engine answers");
     if cfg!(target_os = "linux") {
-        // An address that documents use, and no machine.
+        // An address reserved for documentation.
         check(FAKE_DOCKER, "192.0.2.1", "containers cannot reach this machine");
-        check(FAKE_DOCKER, "nothing", "does not tell the address of its bridge");
+        check(FAKE_DOCKER, "nothing", "does not report the address of its bridge");
     }
 }
 
-/// Read by the real program.
+/// The compose file, read by the real program.
 #[test]
 fn the_compose_file_of_the_monitor_is_valid() {
     let Some(compose) = compose_program() else { return };
@@ -267,6 +267,6 @@ fn the_compose_file_of_the_monitor_is_valid() {
     // Every port is on the loopback interface.
     for text in [&plain, &changed] {
         assert!(!text.contains("0.0.0.0"), "{text}");
-        assert_eq!(text.matches("127.0.0.1").count(), 4, "two ports and two questions about health: {text}");
+        assert_eq!(text.matches("127.0.0.1").count(), 4, "two ports and two health checks: {text}");
     }
 }

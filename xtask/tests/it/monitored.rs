@@ -1,5 +1,5 @@
-//! The verb `integration-test` beside a monitoring stack, and inside of one: with a suite that only tells how it was
-//! called.
+//! The verb `integration-test` with a running monitoring stack, and with one that it starts; the fake suite only prints
+//! its arguments.
 
 use std::{
     fs,
@@ -19,8 +19,8 @@ use crate::{
     place::{Place, Running, text, within_seconds},
 };
 
-/// Asked for a build, it names itself as the suite. As the suite it tells its arguments, writes a report where it is
-/// told to, and ends as it is told to.
+/// For a build, it reports itself as the suite. As the suite it prints its arguments, writes a report and ends as the
+/// variables tell.
 const FAKE_CARGO: &str = r#"#!/bin/sh
 case "$*" in *--bin*)
   echo '{"reason":"compiler-artifact","target":{"name":"batchsql-suite"},"executable":"'"${FAKE_SUITE:-$0}"'"}'
@@ -46,7 +46,7 @@ impl Suite {
         Self { cargo, monitor: Monitor::scraping(4321) }
     }
 
-    /// The user chose nothing.
+    /// Without settings of the user.
     fn test(&self, arguments: &[&str]) -> Command {
         let mut command = self.monitor.xtask(&[&["integration-test"], arguments].concat());
         command.env("CARGO", self.cargo.0.join("cargo")).env_remove("PROMETHEUS_PORT");
@@ -58,7 +58,7 @@ impl Suite {
         self.test(arguments).stdin(Stdio::null()).output().unwrap()
     }
 
-    /// A stack in containers that are not real: `docker` says that they run.
+    /// A simulated stack in containers: `docker` reports that they run.
     fn pretend(&self, state: &Value) -> String {
         fs::write(self.monitor.known.0.join("state.json"), state.to_string()).unwrap();
         self.cargo.program("docker", "#!/bin/sh\ncase \"$*\" in *' ps --all --quiet') echo 1 ;; esac\n");
@@ -98,14 +98,14 @@ fn a_stack_that_runs_is_found() {
     for words in ["http://127.0.0.1:4321/", "listen on 127.0.0.1,127.0.0.2, because containers"] {
         assert!(text(&output).contains(words), "{words}: {}", text(&output));
     }
-    // What the user chose stays, and what that means is told.
+    // The settings of the user are kept, and their effect is printed.
     let output = run(&["--metrics-port=4322", "--metrics-bind", "127.0.0.1"], &[]);
     assert_eq!(call(&output), "--metrics-port=4322 --metrics-bind 127.0.0.1");
-    assert!(text(&output).contains("Prometheus looks at port 4321"), "{}", text(&output));
+    assert!(text(&output).contains("Prometheus scrapes port 4321"), "{}", text(&output));
     let output = run(&[], &[("PROMETHEUS_PORT", "4322"), ("METRICS_BIND", "127.0.0.3")]);
     assert_eq!(call(&output), "");
-    assert!(text(&output).contains("Prometheus looks at port 4321"), "{}", text(&output));
-    assert!(text(&output).contains("only when it listens on 127.0.0.1,127.0.0.2"), "{}", text(&output));
+    assert!(text(&output).contains("Prometheus scrapes port 4321"), "{}", text(&output));
+    assert!(text(&output).contains("only if it listens on 127.0.0.1,127.0.0.2"), "{}", text(&output));
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn the_suite_hears_an_interrupt_and_then_the_stack_stops() {
     }
 }
 
-/// One that only waits for a last scrape has passed when it ends at Ctrl-C.
+/// A suite that only waits for the last scrape has passed when it ends at Ctrl-C.
 #[test]
 fn an_interrupt_does_not_fail_a_suite_that_passed() {
     let suite = Suite::new();
@@ -147,7 +147,7 @@ fn an_interrupt_does_not_fail_a_suite_that_passed() {
     suite.monitor.assert_gone();
 }
 
-/// A person at a terminal, who would look at the curves of a run.
+/// On a terminal the stack would stay after a run.
 #[test]
 fn a_stack_does_not_stay_for_a_suite_that_never_ran() {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -161,11 +161,11 @@ fn a_stack_does_not_stay_for_a_suite_that_never_ran() {
     let mut command = suite.test(&["--monitor"]);
     command.env("FAKE_SUITE", "/there-is-no-such-suite").stdin(terminal()).stdout(terminal()).stderr(terminal());
     let mut running = Running::of(command.spawn().unwrap());
-    // It holds the other end.
+    // The command holds the other end.
     drop(command);
     let told = thread::spawn(move || {
         let (mut told, mut ours) = (Vec::new(), fs::File::from(ours));
-        // Where the last one closes a terminal, reading it fails.
+        // Reading a terminal fails when its last user has closed it.
         let _ = ours.read_to_end(&mut told);
         String::from_utf8_lossy(&told).into_owned()
     });
@@ -208,7 +208,7 @@ fn a_stack_that_does_not_start_ends_the_verb() {
     suite.monitor.assert_gone();
 }
 
-/// A Grafana that notes what it is asked.
+/// A fake Grafana that records its requests.
 fn grafana(status: u16) -> (String, mpsc::Receiver<Request>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -242,7 +242,7 @@ fn a_run_is_marked_in_grafana() {
         let (place, (url, requests)) = (Place::new(), grafana(200));
         let output = annotated(&place.0, &url, status);
         assert_eq!(output.status.code().unwrap().to_string(), status);
-        let request = requests.try_recv().unwrap_or_else(|_| panic!("nothing was asked: {}", text(&output)));
+        let request = requests.try_recv().unwrap_or_else(|_| panic!("there was no request: {}", text(&output)));
         assert!(request.head.starts_with("POST /api/annotations HTTP/1.1\r\n"), "{}", request.head);
         // admin:admin123
         let head = request.head.to_lowercase();
@@ -252,14 +252,14 @@ fn a_run_is_marked_in_grafana() {
         assert!(body["time"].as_u64().unwrap() <= body["timeEnd"].as_u64().unwrap());
         let text = body["text"].as_str().unwrap();
         assert!(text.contains("1 of 2 cases") && text.contains("failed: large_batch on sqlite"), "{text}");
-        // Nobody stops what was there before.
+        // A stack that ran before is not stopped.
         assert!(requests.try_recv().is_err());
     }
 }
 
 #[test]
 fn a_grafana_that_refuses_changes_nothing_about_the_run() {
-    for (answers, word) in [(401, "does not take the login"), (500, "it answered 500")] {
+    for (answers, word) in [(401, "does not accept the login"), (500, "it responded with 500")] {
         let (place, (url, _requests)) = (Place::new(), grafana(answers));
         let output = annotated(&place.0, &url, "0");
         assert!(output.status.success(), "{}", text(&output));

@@ -1,4 +1,4 @@
-//! A place for one test, and the program that runs in it.
+//! A folder for one test, and the program that runs in it.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use std::{
 
 const XTASK: &str = env!("CARGO_BIN_EXE_xtask");
 
-/// A folder in which a server's folder is the only one, so that what is left can be seen.
+/// A folder that contains only the folders of servers, so that a test can see what is left.
 pub(crate) struct Place(pub(crate) PathBuf);
 
 impl Place {
@@ -21,7 +21,7 @@ impl Place {
         Self::within(std::env::temp_dir())
     }
 
-    /// One whose path is short, wherever temporary files are.
+    /// A folder with a short path, independent of TMPDIR.
     pub(crate) fn short() -> Self {
         Self::within("/tmp".into())
     }
@@ -32,7 +32,7 @@ impl Place {
         // Short, because paths of sockets have a limit.
         let folder = parent.join(format!("xtask-{}-{number}", std::process::id()));
         fs::create_dir(&folder).unwrap();
-        // As the system's: servers of another user live in it.
+        // With the permissions of /tmp, because servers of another user use it.
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o1777)).unwrap();
         Self(folder)
     }
@@ -46,8 +46,8 @@ impl Place {
         self.entries().is_empty()
     }
 
-    /// Puts a program into it. A shell writes the file: a process that another test starts meanwhile would hold a file
-    /// of this process open for a moment, and a file that somebody writes cannot be run ("text file busy").
+    /// Writes a program into it. A shell writes the file, because a process that another test starts meanwhile could
+    /// inherit the open file, and a file that is open for writing cannot be run ("text file busy").
     pub(crate) fn program(&self, name: &str, text: &str) {
         let mut shell = Command::new("/bin/sh");
         shell.args(["-c", "cat >\"$0\" && chmod 755 \"$0\""]).arg(self.0.join(name)).stdin(Stdio::piped());
@@ -56,24 +56,24 @@ impl Place {
         assert!(shell.wait().unwrap().success());
     }
 
-    /// Lets a command find the programs of this place before all others.
+    /// Puts the programs of this folder first in the PATH of a command.
     pub(crate) fn put_first<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         command.env("PATH", format!("{}:{}", self.0.display(), std::env::var("PATH").unwrap()))
     }
 
-    /// The verb `server`, with a place of its own.
+    /// The verb `server`, with its own folder.
     pub(crate) fn server(&self, arguments: &[&str]) -> Command {
         let mut command = self.xtask(&["server"]);
         command.args(arguments).env("BATCHSQL_NO_INSTALL", "1");
         command
     }
 
-    /// A verb, with a place of its own.
+    /// A verb, with its own folder.
     pub(crate) fn xtask(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(XTASK);
         command.args(arguments).env("TMPDIR", &self.0).env_remove("CI");
         command.env_remove("BATCHSQL_NO_INSTALL");
-        // A stack of the person who runs the tests is not theirs.
+        // Tests must not see a stack of the user.
         command.env("BATCHSQL_MONITOR_STATE", "/there-is-no-monitor").env_remove("PROMETHEUS_PORT");
         command
     }
@@ -105,7 +105,7 @@ impl Running {
         Self::of(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
     }
 
-    /// One that was started already.
+    /// A verb that was started already.
     pub(crate) fn of(mut process: Child) -> Self {
         let input = process.stdin.take();
         let output = process.stdout.take().map(BufReader::new);
@@ -121,7 +121,7 @@ impl Running {
     pub(crate) fn answer(&mut self, word: &str) -> String {
         loop {
             let mut line = String::new();
-            assert!(self.output.as_mut().unwrap().read_line(&mut line).unwrap() > 0, "it ended before it said {word}");
+            assert!(self.output.as_mut().unwrap().read_line(&mut line).unwrap() > 0, "it ended before it wrote {word}");
             if let Some(rest) = line.strip_prefix(word) {
                 return rest.trim().to_owned();
             }
@@ -133,7 +133,7 @@ impl Running {
         address.split(['/', '?']).next().unwrap().to_owned()
     }
 
-    /// Sends a signal, waits for what it brings about, and says how the verb ended.
+    /// Sends a signal, waits for a line of output, and returns the exit status of the verb.
     pub(crate) fn interrupt(mut self, signal: &str, answer: &str) -> ExitStatus {
         self.signal(signal);
         self.answer(answer);
@@ -147,11 +147,11 @@ impl Running {
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
-    /// Sends a signal, and says how the verb ended.
+    /// Sends a signal, and returns the exit status of the verb.
     pub(crate) fn end_by(mut self, signal: &str) -> ExitStatus {
         self.signal(signal);
         let status = self.process.wait().unwrap();
-        // Its input is open until here: it did not end by that.
+        // Its input is open until here, so that was not the reason for its end.
         drop(self.input.take());
         status
     }
@@ -171,7 +171,7 @@ impl Drop for Running {
 pub(crate) fn within_seconds(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
-        // Long, because programs that prepare a server run to their end, on a busy machine as well.
+        // Long, because programs that prepare a server run to their end, which is slow on a busy machine.
         assert!(start.elapsed() < Duration::from_secs(60), "{what}");
         thread::sleep(Duration::from_millis(20));
     }

@@ -1,4 +1,4 @@
-//! The verb `server prometheus`: it scrapes what it is told, as often as it is told, by the files of this repository.
+//! The verb `server prometheus`: it scrapes its targets at its interval, with the files of this repository.
 
 use std::process::Stdio;
 

@@ -1,4 +1,4 @@
-//! The verb `server`: servers answer, obey, and leave nothing behind, however their keeper ends.
+//! The verb `server`: servers respond, follow commands, and are removed, however their keeper ends.
 
 use std::{
     io::{Read, Write},
@@ -25,7 +25,7 @@ fn a_server_obeys_and_goes_with_the_end_of_its_input() {
     let place = Place::new();
     let mut server = Running::server(&mut place.server(&["redis", "--", "--appendonly", "yes", "--maxmemory", "12mb"]));
     let address = server.address();
-    assert!(redis(&address, "CONFIG GET maxmemory").unwrap().contains("12582912"), "its arguments arrive");
+    assert!(redis(&address, "CONFIG GET maxmemory").unwrap().contains("12582912"), "its arguments are used");
     assert!(redis(&address, "SET key kept").unwrap().starts_with("+OK"));
 
     assert_eq!(server.tell("stop", "STOPPED"), "");
@@ -91,7 +91,7 @@ fn nothing_is_left_when_the_program_is_killed_while_it_prepares_the_server() {
     }
     for (kind, place) in &places {
         within_seconds("its folders are removed", || place.is_empty());
-        // Nothing that it started comes back to them.
+        // No process that it started creates them again.
         thread::sleep(Duration::from_millis(500));
         assert!(place.is_empty(), "{kind}: {:?}", place.entries());
     }
@@ -110,7 +110,7 @@ fn nothing_is_left_after_an_interrupt() {
     }
 }
 
-/// With programs that take too long, in place of those that prepare a server.
+/// With slow programs instead of those that prepare a server.
 #[test]
 fn an_interrupt_is_heard_while_a_server_is_prepared() {
     let (programs, place) = (Place::new(), Place::new());
@@ -150,7 +150,7 @@ fn what_is_missing_is_named() {
     assert!(place.is_empty(), "{:?}", place.entries());
 }
 
-/// Every kind, its certificate, and who its processes run as.
+/// Every kind: its certificate, and the user of its processes.
 #[test]
 fn every_kind_starts_as_a_user_without_rights() {
     for kind in ["postgres", "pgbouncer", "mysql", "redis", "redis-cluster", "prometheus"] {
@@ -160,7 +160,7 @@ fn every_kind_starts_as_a_user_without_rights() {
         for folder in place.entries() {
             let folder = place.0.join(folder);
             assert_eq!(folder.metadata().unwrap().permissions().mode() & 0o077, 0, "{}", folder.display());
-            // In a container the image knows who runs it; its log here is that of Docker.
+            // In a container the image sets the user; the log here is that of Docker.
             let in_container = folder.join("override.json").exists();
             assert!(in_container || owner(&folder.join("log")) != 0, "{} runs as root", folder.display());
         }

@@ -1,11 +1,11 @@
-//! The verbs `test` and `integration-test`, with a cargo that only writes down what it was called with.
+//! The verbs `test` and `integration-test`, with a fake cargo that only records its arguments.
 
 use std::{fs, net::TcpStream, path::PathBuf, process::Stdio};
 
 use crate::place::{Place, Running, text, within_seconds};
 
-/// Asked for a build, it names a suite; otherwise it stands for the tests. Both say which servers they got, and wait
-/// when they are told to.
+/// For a build, it reports a suite; otherwise it acts as the tests. Both print the servers they got, and wait if a
+/// variable tells them to.
 const FAKE_CARGO: &str = r#"#!/bin/sh
 case "$*" in *"--bin "*)
   echo '{"reason":"compiler-artifact","target":{"name":"batchsql-suite"},"executable":"'"$0"'"}'
@@ -75,7 +75,7 @@ fn tests_get_every_server_and_nothing_is_left() {
     assert!(value(&text, "MYSQL_DSN").starts_with("mysql://batchsql:"));
     assert!(value(&text, "REDIS_DSN").starts_with("redis://127.0.0.1:"));
     assert!(text.contains("OWN works"), "{text}");
-    // From a program, or by Docker.
+    // From a program, or with Docker.
     for title in ["PostgreSQL: started ", "MySQL or MariaDB: started ", "Redis: started "] {
         assert!(text.contains(title), "{title}: {text}");
     }
@@ -86,7 +86,7 @@ fn tests_get_every_server_and_nothing_is_left() {
     assert!(place.is_empty(), "{:?}", place.entries());
 }
 
-/// Docker has no cluster, and no server whose socket a test could reach.
+/// Docker has no cluster, and no server whose socket a test can reach.
 #[test]
 fn programs_for_servers_of_single_tests_are_installed_even_where_docker_answers() {
     let (cargo, place, programs) = (FakeCargo::new(), Place::new(), Place::new());
@@ -98,12 +98,12 @@ fn programs_for_servers_of_single_tests_are_installed_even_where_docker_answers(
     for variable in VARIABLES {
         command.env(variable, "named");
     }
-    // Where root or sudo would install.
+    // An environment in which root or sudo would install.
     command.env("PATH", &programs.0).env("CI", "true").env("CARGO", cargo.path());
     let output = command.stdin(Stdio::null()).output().unwrap();
     let (text, installed) = (text(&output), fs::read_to_string(programs.0.join("installed")).unwrap_or_default());
     assert!(installed.contains(" redis-server"), "{installed}{text}");
-    // It is still missing, and each kind says so.
+    // It is still missing, which is reported for each kind.
     assert!(text.contains("FAILED   Redis Cluster: "), "{text}");
     assert!(!text.contains("FAILED   Redis: "), "Docker has it: {text}");
     assert!(!output.status.success());
@@ -119,11 +119,11 @@ fn a_variable_forbids_every_verb_to_install() {
     }
     let mut command = place.xtask(&["integration-test", "--db", "redis"]);
     command.env_remove("REDIS_DSN").env("BATCHSQL_NO_INSTALL", "1");
-    // Where root or sudo would install.
+    // An environment in which root or sudo would install.
     command.env("PATH", &programs.0).env("CI", "true").env("CARGO", cargo.path());
     let output = command.stdin(Stdio::null()).output().unwrap();
     assert!(!output.status.success());
-    assert!(text(&output).contains("forbids to install it"), "{}", text(&output));
+    assert!(text(&output).contains("forbids its installation"), "{}", text(&output));
     assert!(!programs.0.join("installed").exists(), "{}", text(&output));
 }
 
@@ -160,7 +160,7 @@ fn a_server_that_was_named_is_used_and_its_name_is_not_told() {
     assert_eq!(value(&text, "MYSQL_DSN"), "mysql://u:secret@h/d");
     assert!(value(&text, "REDIS_DSN").starts_with("redis://127.0.0.1:"));
     assert_eq!(value(&text, "CALL"), "--metrics-port 9091 --db=postgres,mysql --db redis");
-    assert!(text.contains("PostgreSQL: the one of POSTGRES_DSN"), "{text}");
+    assert!(text.contains("PostgreSQL: from POSTGRES_DSN"), "{text}");
     assert_eq!(text.matches("secret").count(), 2, "only the suite says it here: {text}");
     assert!(place.is_empty(), "{:?}", place.entries());
 }
@@ -206,7 +206,7 @@ fn an_interrupt_reaches_what_runs_and_then_the_servers_stop() {
     }
 }
 
-/// Tests that are killed leave their servers, which take a while to stop, and their temporary files.
+/// Killed tests leave their servers, which take a while to stop, and their temporary files.
 #[test]
 fn what_was_interrupted_is_over_when_the_verb_ends() {
     let (cargo, place) = (FakeCargo::new(), Place::short());

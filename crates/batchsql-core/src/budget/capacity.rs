@@ -1,4 +1,4 @@
-//! Owns the budget: what is free goes to those who wait, in turn, and what is given back is free again.
+//! Owns the budget: it grants free capacity to waiting submitters in turn, and takes released capacity back.
 //! Must not know how a reservation is made or kept.
 
 use std::fmt;
@@ -17,30 +17,30 @@ const CLOSED: usize = 1 << (usize::BITS - 1);
 /// A hard bound over everything that was accepted and has no outcome yet.
 pub(crate) struct Budget {
     pub(super) count: Count,
-    /// How many wait in the lines, and whether the budget is closed. While it is not zero, capacity is only
-    /// taken under the lock of the lines.
+    /// Number of submitters in the lines, and whether the budget is closed. While it is not zero, capacity is taken
+    /// only under the lock of the lines.
     waiting: AtomicUsize,
-    /// How many have left the lines with capacity and have not been woken yet.
+    /// Number of submitters that got capacity and are not awake yet.
     waking: AtomicUsize,
     lines: Mutex<Lines<Call>>,
 }
 
-/// How a waiter is called: its budget, so that what it gets can go back, and the other end of its wait.
+/// How to wake a waiter: the budget, to which an unused grant returns, and the sender of the grant.
 pub(super) struct Call {
     pub(super) budget: Arc<Budget>,
     pub(super) grant: oneshot::Sender<Granted>,
 }
 
-/// What someone waits for.
+/// What a submitter waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wanted {
-    /// Capacity that others have: so many rows and bytes are lacking.
+    /// Capacity that is in use: this many rows and bytes are missing.
     Capacity { rows: usize, bytes: usize },
     /// This table has more than its share.
     Share { table: usize },
 }
 
-/// Capacity that goes back when it is dropped.
+/// Capacity that returns to the budget on drop.
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(super) budget: Arc<Budget>,
@@ -49,7 +49,7 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// Takes over what goes back otherwise.
+    /// Takes the capacity out, so that it does not return on drop.
     pub(crate) fn take(&mut self) -> (u32, u32) {
         (std::mem::take(&mut self.rows), std::mem::take(&mut self.bytes))
     }
@@ -64,13 +64,13 @@ impl Drop for Slot {
     }
 }
 
-/// Capacity on its way to a submitter that waits. If the submitter has gone away, it goes back.
+/// Capacity that is sent to a waiting submitter. If the submitter is gone, it returns to the budget.
 pub(super) struct Granted {
     pub(super) slot: Slot,
     _waking: Waking,
 }
 
-/// Counts a submitter that has got capacity until it is awake, or gone.
+/// Counts a submitter that got capacity until it is awake or gone.
 struct Waking(Arc<Budget>);
 
 impl Drop for Waking {
@@ -103,17 +103,17 @@ impl Budget {
         self.count.used()
     }
 
-    /// Rows and bytes of rows that have their outcome, and whose consumers have not taken them.
+    /// Rows and bytes of rows that have an outcome and wait for a dead-letter consumer.
     pub(crate) fn held(&self) -> (usize, usize) {
         self.count.held()
     }
 
-    /// There are several tables from now on.
+    /// Enables the shares: there are several tables now.
     pub(crate) fn share_fairly(&self) {
         self.count.share_fairly();
     }
 
-    /// What those who wait lack; `None` when nobody waits.
+    /// What the next waiter needs; `None` if no submitter waits.
     pub(crate) fn wanted(&self) -> Option<Wanted> {
         if self.waiting() == 0 || self.is_closed() {
             return None;
@@ -131,28 +131,28 @@ impl Budget {
         })
     }
 
-    /// Whether someone has got capacity and has not been woken yet.
+    /// Whether a submitter got capacity and is not awake yet.
     pub(crate) fn is_waking(&self) -> bool {
         self.waking.load(Ordering::SeqCst) > 0
     }
 
-    /// Gives back the capacity of rows that have their outcome.
+    /// Releases the capacity of rows that have an outcome.
     pub(crate) fn release(&self, rows: usize, bytes: usize) {
         self.give_back(number(rows), number(bytes));
     }
 
-    /// Refuses everyone who waits and everyone who comes.
+    /// Refuses all waiting and all later submitters.
     pub(crate) fn close(&self) {
         let gone = {
             let mut lines = self.lines();
             self.waiting.store(CLOSED, Ordering::SeqCst);
             std::mem::take(&mut *lines)
         };
-        // Dropping the calls wakes those who hold their other ends.
+        // Dropping the calls wakes the waiting submitters.
         drop(gone);
     }
 
-    /// How many wait, also after the budget was closed.
+    /// Number of waiting submitters, also after the budget was closed.
     #[inline]
     pub(super) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::SeqCst) & !CLOSED
@@ -162,13 +162,13 @@ impl Budget {
         self.waiting.load(Ordering::SeqCst) & CLOSED != 0
     }
 
-    /// Whether nobody waits and the budget is open.
+    /// Whether no submitter waits and the budget is open.
     #[inline]
     pub(super) fn is_uncontended(&self) -> bool {
         self.waiting.load(Ordering::SeqCst) == 0
     }
 
-    /// Counts one more who waits, under the lock of the lines; false when the budget is closed.
+    /// Counts one more waiter, under the lock of the lines; false when the budget is closed.
     pub(super) fn count_waiter(&self) -> bool {
         if self.waiting.fetch_add(1, Ordering::SeqCst) & CLOSED != 0 {
             self.waiting.fetch_sub(1, Ordering::SeqCst);
@@ -177,7 +177,7 @@ impl Budget {
         true
     }
 
-    /// Counts one less who waits, under the lock of the lines.
+    /// Counts one waiter less, under the lock of the lines.
     pub(super) fn count_waiter_out(&self) {
         self.waiting.fetch_sub(1, Ordering::SeqCst);
     }
@@ -194,7 +194,7 @@ impl Budget {
         }
     }
 
-    /// Gives capacity to those who wait, for as long as there is some for the one whose turn it is.
+    /// Grants capacity to waiters in turn, until there is not enough for the next one.
     pub(super) fn serve(&self) {
         loop {
             let mut lines = self.lines();
@@ -208,7 +208,7 @@ impl Budget {
             self.waking.fetch_add(1, Ordering::SeqCst);
             drop(lines);
             let slot = Slot { budget: Arc::clone(&budget), rows, bytes };
-            // A submitter that has gone away meanwhile leaves the capacity to the next one, in this loop.
+            // If the submitter is gone, this loop grants the capacity to the next one.
             if let Err(mut unclaimed) = grant.send(Granted { slot, _waking: Waking(budget) }) {
                 let (rows, bytes) = unclaimed.slot.take();
                 self.count.put_back(rows, bytes);
@@ -217,7 +217,7 @@ impl Budget {
     }
 
     pub(super) fn lines(&self) -> MutexGuard<'_, Lines<Call>> {
-        // Nothing panics while it is held.
+        // No code panics while the lock is held.
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,14 +4,14 @@
 use crate::budget::share::Share;
 use crate::budget::sync::{AtomicBool, AtomicU64, Ordering};
 
-/// How many times the free capacity a table may hold in sealed batches.
+/// A table may hold this many times the free capacity in sealed batches.
 const SHARE: usize = 8;
 
-/// Rows and bytes in use, and the most there may be.
+/// Rows and bytes in use, and their limits.
 pub(crate) struct Count {
-    /// Rows in the upper half, bytes in the lower one, so that both are taken at once or not at all.
+    /// Rows in the upper half, bytes in the lower half, so that one operation takes both or none.
     used: AtomicU64,
-    /// Rows and bytes in use by rows that have their outcome already.
+    /// Rows and bytes in use by rows that already have an outcome.
     held: AtomicU64,
     /// Whether there are several tables, so that shares matter.
     shared: AtomicBool,
@@ -44,18 +44,18 @@ impl Count {
         (rows as usize, bytes as usize)
     }
 
-    /// Rows and bytes of rows that have their outcome.
+    /// Rows and bytes of rows that have an outcome.
     pub(crate) fn held(&self) -> (usize, usize) {
         let (rows, bytes) = unpack(self.held.load(Ordering::SeqCst));
         (rows as usize, bytes as usize)
     }
 
-    /// There are several tables from now on.
+    /// Enables the shares: there are several tables now.
     pub(crate) fn share_fairly(&self) {
         self.shared.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a table holds more than its share, so that it must leave the capacity to others.
+    /// Whether a table holds more than its share. Then free capacity is for other tables.
     #[inline]
     pub(crate) fn is_over(&self, share: &Share) -> bool {
         if !self.shared.load(Ordering::Relaxed) {
@@ -67,13 +67,13 @@ impl Count {
             || is_over(share.bytes(), self.bytes_limit().saturating_sub(bytes))
     }
 
-    /// Takes capacity if there is enough of both.
+    /// Takes rows and bytes if there is enough of both.
     #[inline]
     pub(crate) fn take(&self, rows: u32, bytes: u32) -> bool {
         let mut used = self.used.load(Ordering::SeqCst);
         loop {
             let (used_rows, used_bytes) = unpack(used);
-            // Failed rows may hold more bytes than there are, see `take_regardless`.
+            // Failed rows may hold more bytes than the limit, see `take_regardless`.
             let fits = rows <= self.rows_limit.saturating_sub(used_rows)
                 && bytes <= self.bytes_limit.saturating_sub(used_bytes);
             if !fits {
@@ -87,8 +87,8 @@ impl Count {
         }
     }
 
-    /// Counts bytes that are there whether they fit or not; returns how many, which is fewer only where the count
-    /// itself would overflow.
+    /// Counts bytes whether they fit the limit or not. Returns how many it counted: fewer only if the count itself
+    /// would overflow.
     pub(crate) fn take_regardless(&self, bytes: usize) -> u32 {
         let wanted = u32::try_from(bytes).unwrap_or(u32::MAX);
         let mut used = self.used.load(Ordering::SeqCst);
@@ -101,12 +101,12 @@ impl Count {
         }
     }
 
-    /// What was taken is free again.
+    /// Returns what was taken.
     pub(crate) fn put_back(&self, rows: u32, bytes: u32) {
         self.used.fetch_sub(pack(rows, bytes), Ordering::SeqCst);
     }
 
-    /// A row that is in use has its outcome from now on.
+    /// Counts a row that is in use and now has an outcome.
     pub(crate) fn hold(&self, rows: u32, bytes: u32) {
         self.held.fetch_add(pack(rows, bytes), Ordering::SeqCst);
     }

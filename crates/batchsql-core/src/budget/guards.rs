@@ -1,4 +1,4 @@
-//! Owns the guards of capacity: of rows that are about to be accepted, and of rows that failed and wait for a consumer.
+//! Owns the guards of capacity: for rows that are about to be accepted, and for failed rows that wait for a consumer.
 //! Must not know who waits.
 
 use std::fmt;
@@ -7,8 +7,8 @@ use std::sync::Arc;
 use crate::budget::capacity::{Budget, Slot};
 use crate::budget::count::number;
 
-/// Capacity for rows that are about to be accepted. What is not kept goes back when it is dropped, so a
-/// cancelled submit leaks nothing.
+/// Capacity for rows that are about to be accepted. What is not kept returns to the budget on drop, so a cancelled
+/// submit leaks no capacity.
 #[must_use]
 pub(crate) struct Reservation<'a> {
     budget: &'a Budget,
@@ -17,13 +17,13 @@ pub(crate) struct Reservation<'a> {
 }
 
 impl<'a> Reservation<'a> {
-    /// Answers for capacity that was taken.
+    /// Guards capacity that was taken.
     #[inline]
     pub(super) fn of(budget: &'a Budget, rows: u32, bytes: u32) -> Self {
         Self { budget, rows, bytes }
     }
 
-    /// Hands capacity for one row of `bytes` over to the batch that carries it.
+    /// Transfers the capacity of one row of `bytes` to its batch.
     #[inline]
     pub(crate) fn keep_row(&mut self, bytes: usize) {
         let covered = "the reservation covers every row it was made for";
@@ -47,14 +47,14 @@ impl fmt::Debug for Reservation<'_> {
     }
 }
 
-/// The capacity of one row that has its outcome, and waits for a consumer.
+/// The capacity of one row that has an outcome and waits for a consumer.
 #[derive(Debug)]
 pub(crate) struct HeldCapacity(Slot);
 
 impl HeldCapacity {
-    /// Answers for the capacity of one row that is in use and will not be released otherwise: `charged` bytes of it are
-    /// in the count already. A row that was handed back takes `bytes`, usually more than it took in its batch. The
-    /// difference is counted even if that is more than the limit: submitters then wait until it is given back.
+    /// Guards the capacity of one row in use that nothing else releases. `charged` bytes of it are already counted. A
+    /// row that was handed back takes `bytes`, usually more than in its batch. The difference is counted even above the
+    /// limit: submitters then wait until it is released.
     pub(crate) fn of_row(budget: &Arc<Budget>, charged: usize, bytes: usize) -> Self {
         let more = budget.count.take_regardless(bytes.saturating_sub(charged));
         let slot = Slot { budget: Arc::clone(budget), rows: 1, bytes: number(charged) + more };
@@ -67,7 +67,7 @@ impl HeldCapacity {
         std::ptr::eq(&*self.0.budget, budget)
     }
 
-    /// Makes a reservation for one row of `bytes` out of it; back if that needs more capacity than there is.
+    /// Turns it into a reservation for one row of `bytes`. Returns itself if that needs more capacity than is free.
     pub(crate) fn reuse<'a>(mut self, budget: &'a Budget, bytes: usize) -> Result<Reservation<'a>, Self> {
         debug_assert!(self.is_of(budget), "capacity moves within its own budget");
         let more = number(bytes).saturating_sub(self.0.bytes);
@@ -84,7 +84,7 @@ impl Drop for HeldCapacity {
     fn drop(&mut self) {
         let (rows, bytes) = self.0.take();
         if rows > 0 || bytes > 0 {
-            // In this order, so that nobody sees capacity that is neither there nor about to come.
+            // In this order, so that the capacity always counts as held or as free.
             self.0.budget.give_back(rows, bytes);
             self.0.budget.count.hold_no_more(rows, bytes);
         }

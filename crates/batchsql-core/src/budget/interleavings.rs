@@ -1,4 +1,4 @@
-//! Every interleaving of two threads at the budget, by a step of `cargo xtask test`.
+//! Tests of every interleaving of two threads that use the budget. A step of `cargo xtask test` runs them.
 
 use std::sync::Arc;
 
@@ -93,7 +93,7 @@ fn a_table_that_leaves_its_share_is_served() {
             let (budget, share) = (Arc::clone(&budget), Arc::clone(&share));
             move || drop(block_on(budget.reserve(0, &share, 1, 1, || ())).unwrap())
         });
-        // In this order, as the end of a batch does it.
+        // In the same order as the end of a batch.
         batch.release();
         budget.release(1, 1);
         waits.join().unwrap();
@@ -118,7 +118,7 @@ fn capacity_of_a_failed_row_is_used_again_within_the_bound() {
             let (budget, share) = (Arc::clone(&budget), Arc::clone(&share));
             move || budget.try_reserve(1, &share, 1, 5).map(|mut slot| slot.keep_row(5)).is_ok()
         });
-        // Two bytes more than the failed row holds: there are none when the other row has come first.
+        // Two bytes more than the failed row holds: they are not free if the other thread was first.
         let again = held.reuse(&budget, 7).map(|mut reservation| reservation.keep_row(7));
         let is_reused = again.is_ok();
         assert!(takes.join().unwrap() != is_reused, "exactly one finds capacity");
@@ -135,15 +135,15 @@ fn a_failed_row_that_is_mended_wakes_the_one_who_waits_for_its_capacity() {
             let (budget, share) = (Arc::clone(&budget), Arc::clone(&share));
             move || drop(block_on(budget.reserve(1, &share, 2, 2, || ())).unwrap())
         });
-        // The mended row is refused: its reservation is not kept.
+        // The corrected row is refused: its reservation is not kept.
         drop(held.reuse(&budget, 4));
         waits.join().unwrap();
         assert_eq!((budget.used(), budget.held(), budget.waiting()), ((0, 0), (0, 0), 0));
     });
 }
 
-/// The agreement of `pipeline/submit.rs` and `dispatch/pressure.rs`: a waiter counts itself, then looks whether the
-/// pipeline is busy; the dispatcher says that it is idle, then looks for waiters.
+/// The protocol of `pipeline/submit.rs` and `dispatch/pressure.rs`: a waiter counts itself, then checks whether the
+/// pipeline is busy; the dispatcher marks the pipeline idle, then checks for waiters.
 #[test]
 fn a_waiter_sees_the_idle_pipeline_or_the_dispatcher_sees_the_waiter() {
     loom::model(|| {
@@ -160,16 +160,16 @@ fn a_waiter_sees_the_idle_pipeline_or_the_dispatcher_sees_the_waiter() {
                 });
                 let mut context = std::task::Context::from_waker(std::task::Waker::noop());
                 assert!(wait.as_mut().poll(&mut context).is_pending());
-                // It goes on waiting until both have looked.
+                // It keeps waiting until both have checked.
                 (wait, asks.load(Ordering::SeqCst))
             }
         });
         busy.store(false, Ordering::SeqCst);
-        // Loom takes a sequentially consistent access for an acquire or a release: the fence stands for its order.
+        // Loom treats a sequentially consistent access as acquire or release: the fence adds the missing order.
         fence(Ordering::SeqCst);
         let sees = budget.wanted().is_some();
         let (wait, asks) = waits.join().unwrap();
-        assert!(sees || asks, "nobody would seal the open batches");
+        assert!(sees || asks, "the open batches would never be sealed");
         drop(wait);
         assert_eq!(budget.waiting(), 0);
     });

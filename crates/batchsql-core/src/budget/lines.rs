@@ -1,4 +1,4 @@
-//! Owns who waits, one line per table, and whose turn it is.
+//! Owns the waiting submitters, one line per table, and whose turn it is.
 //! Must not know how much capacity there is or how a waiter is woken.
 
 use std::collections::{HashMap, VecDeque};
@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use crate::budget::share::Share;
 
-/// The lines of those who wait; the tables take turns.
+/// The lines of waiting submitters; the tables take turns.
 pub(crate) struct Lines<C> {
     turns: VecDeque<usize>,
     lines: HashMap<usize, VecDeque<Waiter<C>>>,
     next_ticket: u64,
 }
 
-/// Somebody who waits for rows and bytes, and the way to call them.
+/// A submitter that waits for rows and bytes, and how to wake it.
 pub(crate) struct Waiter<C> {
     /// Ascending within a line.
     ticket: u64,
@@ -30,7 +30,7 @@ impl<C> Default for Lines<C> {
 }
 
 impl<C> Lines<C> {
-    /// Goes to the end of the line of `table`; the ticket says where to leave it.
+    /// Appends a waiter to the line of `table`; `leave` takes the returned ticket.
     pub(crate) fn join(&mut self, table: usize, share: Arc<Share>, (rows, bytes): (u32, u32), call: C) -> u64 {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
@@ -42,7 +42,7 @@ impl<C> Lines<C> {
         ticket
     }
 
-    /// Takes a waiter out of the middle of its line; false when it has left already.
+    /// Removes a waiter from its line; false if it already left.
     pub(crate) fn leave(&mut self, table: usize, ticket: u64) -> bool {
         let Some(line) = self.lines.get_mut(&table) else { return false };
         let Ok(position) = line.binary_search_by_key(&ticket, |waiter| waiter.ticket) else { return false };
@@ -54,17 +54,17 @@ impl<C> Lines<C> {
         true
     }
 
-    /// Whether somebody waits in the line of `table`.
+    /// Whether a submitter waits in the line of `table`.
     pub(crate) fn has_line(&self, table: usize) -> bool {
         self.lines.contains_key(&table)
     }
 
-    /// The table that has the first turn of all.
+    /// The table whose turn is first.
     pub(crate) fn first_table(&self) -> Option<usize> {
         self.turns.front().copied()
     }
 
-    /// The turn that is next, among the tables that `may` have capacity.
+    /// The next turn among the tables that `may` have capacity.
     pub(crate) fn next_turn(&self, may: impl Fn(&Share) -> bool) -> Option<usize> {
         self.turns.iter().position(|table| self.lines[table].front().is_some_and(|waiter| may(&waiter.share)))
     }
@@ -74,7 +74,7 @@ impl<C> Lines<C> {
         self.lines[&self.turns[turn]].front().expect("a line is never empty")
     }
 
-    /// Takes that waiter; the next turn of its table is then the last.
+    /// Removes that waiter and moves its table to the last turn.
     pub(crate) fn take_first(&mut self, turn: usize) -> Waiter<C> {
         let table = self.turns.remove(turn).expect("the turn was found just now");
         let line = self.lines.get_mut(&table).expect("a table with a turn has a line");

@@ -18,7 +18,7 @@ pub(crate) enum Refusal {
     Closed,
 }
 
-/// A position in a line, left when the submitter goes away.
+/// A position in a line. Dropping it leaves the line.
 struct Position<'a> {
     budget: &'a Budget,
     table: usize,
@@ -34,13 +34,13 @@ impl Drop for Position<'_> {
             }
             self.budget.count_waiter_out();
         }
-        // Others may have waited for this one to have its turn.
+        // Other submitters may have waited for the turn of this one.
         self.budget.serve();
     }
 }
 
 impl Budget {
-    /// Capacity without waiting.
+    /// Takes capacity without waiting.
     #[inline]
     pub(crate) fn try_reserve(
         &self,
@@ -56,7 +56,7 @@ impl Budget {
         self.try_reserve_slowly(table, share, rows, bytes)
     }
 
-    /// Nobody overtakes the line of its own table, nor anyone who has a right to the capacity that is left.
+    /// A submitter must not overtake the line of its own table, or a waiter that may have the remaining capacity.
     #[cold]
     fn try_reserve_slowly(
         &self,
@@ -76,9 +76,9 @@ impl Budget {
         Ok(Reservation::of(self, rows, bytes))
     }
 
-    /// Waits for capacity in the line of `table`; `on_wait` is called once the submitter stands in it.
+    /// Waits for capacity in the line of `table`; `on_wait` is called once the submitter is in the line.
     ///
-    /// Cancel safe: a submitter that goes away leaves the line, or gives the capacity back.
+    /// Cancel safe: a dropped call leaves the line, or returns the capacity.
     pub(crate) async fn reserve(
         self: &Arc<Self>,
         table: usize,
@@ -97,8 +97,8 @@ impl Budget {
             let ticket = lines.join(table, Arc::clone(share), (number(rows), number(bytes)), call);
             Position { budget: self, table, ticket }
         };
-        // With the fence in `give_back`: either the capacity that is given back is seen here, or the one who gives it
-        // back sees that someone waits.
+        // Pairs with the fence in `give_back`: either this thread sees the returned capacity, or the thread that
+        // returns it sees this waiter.
         fence(Ordering::SeqCst);
         self.serve();
         on_wait();

@@ -29,7 +29,7 @@ impl Share {
     }
 }
 
-/// What one batch holds of its table's share. Release it before its rows and bytes go back to the budget.
+/// What one batch holds of its table's share. Release it before its rows and bytes return to the budget.
 #[derive(Debug)]
 pub(crate) struct ShareHold {
     share: Arc<Share>,
@@ -44,7 +44,7 @@ impl ShareHold {
         self.bytes += std::mem::take(&mut other.bytes);
     }
 
-    /// Gives it back now.
+    /// Releases it now.
     pub(crate) fn release(&mut self) {
         self.share.rows.fetch_sub(std::mem::take(&mut self.rows), Ordering::Relaxed);
         self.share.bytes.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);

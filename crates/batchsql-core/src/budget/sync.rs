@@ -1,4 +1,4 @@
-//! Owns the atomics and locks of the budget. `cargo xtask test` replaces them, in one step, by those of a model
+//! Owns the atomics and locks of the budget. One step of `cargo xtask test` replaces them with those of a model
 //! checker. Must not know what they guard.
 
 #[cfg(all(test, batchsql_loom))]

@@ -1,4 +1,4 @@
-//! The budget, one step after the other.
+//! Tests of the budget on one thread.
 
 use std::sync::Arc;
 
@@ -54,7 +54,7 @@ async fn a_cancelled_wait_leaks_nothing_and_lets_the_next_one_go() {
     until_waiting(&budget, 1).await;
     let small = waiter(&budget, 1, &share(), 1);
     until_waiting(&budget, 2).await;
-    assert_eq!(budget.try_reserve(2, &share(), 1, 1).unwrap_err(), Refusal::Full, "nobody overtakes");
+    assert_eq!(budget.try_reserve(2, &share(), 1, 1).unwrap_err(), Refusal::Full, "no submitter overtakes");
     large.abort();
     assert!(large.await.unwrap_err().is_cancelled());
     assert!(small.await.unwrap());
@@ -136,8 +136,8 @@ async fn a_table_over_its_share_leaves_capacity_to_others() {
     assert_eq!(held.len(), 81, "a row more than eight times the ten that are left");
     let waits = waiter(&budget, 0, &stuck, 1);
     until_waiting(&budget, 1).await;
-    assert_eq!(budget.wanted(), Some(Wanted::Share { table: 0 }), "it waits for itself");
-    // Its waiting submitter is in nobody's way.
+    assert_eq!(budget.wanted(), Some(Wanted::Share { table: 0 }), "the table waits for its own rows");
+    // Its waiting submitter does not block other tables.
     let mut slot = budget.try_reserve(1, &other, 1, 1).unwrap();
     slot.keep_row(1);
     drop(slot);

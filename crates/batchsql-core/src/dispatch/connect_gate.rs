@@ -1,8 +1,8 @@
-//! Owns the way back to a database that cannot be connected to: one attempt at a time, with growing delays, for all
-//! tables together. Must not know lanes or clocks: it is told the time.
+//! Owns the reconnect to a database that cannot be reached: one attempt at a time, with growing delays, for all tables
+//! together. Must not know lanes or clocks: callers pass the time.
 //!
-//! Without it each lane would ask for a connection of its own: hundreds of attempts a second, which keep a server that
-//! is starting from starting.
+//! Without it, each lane would ask for its own connection: hundreds of attempts a second, which can prevent a server
+//! from starting.
 
 use std::time::Duration;
 
@@ -19,16 +19,16 @@ pub(crate) struct WaitLimits {
     pub(crate) park_for: Duration,
 }
 
-/// The delay between attempts while the pipeline drains, at most.
+/// The longest delay between attempts while the pipeline drains.
 const DRAINING_DELAY: Duration = Duration::from_millis(250);
 
-/// No connection can be had.
+/// The state while no connection can be established.
 pub(crate) struct ConnectGate {
     pub(crate) since: Instant,
     pub(crate) error: SinkError,
     delays: RetrySchedule,
     next_try: Instant,
-    /// When the last attempt started that failed.
+    /// When the last failed attempt started.
     tried_at: Instant,
 }
 
@@ -54,7 +54,7 @@ impl ConnectGate {
         }
         self.error = error;
         self.tried_at = started;
-        // The first rows have their last try when their time is over, not after it.
+        // The first rows get their last try as soon as their time is over, not later.
         let last = self.since + self.ending(limits).1;
         if now < last {
             delay = delay.min(last - now);
@@ -72,13 +72,13 @@ impl ConnectGate {
         self.next_try
     }
 
-    /// How rows end that have waited long enough, and how long that is.
+    /// The outcome of rows that have waited long enough, and how long that is.
     pub(crate) fn ending(&self, limits: WaitLimits) -> (FailureKind, Duration) {
         match self.error.class() {
             ErrorClass::Transient | ErrorClass::Resource | ErrorClass::Unknown => {
                 (FailureKind::Expired, limits.retry_for)
             }
-            // A login that is refused, for example.
+            // For example a refused login.
             _ => (FailureKind::Rejected, limits.park_for),
         }
     }

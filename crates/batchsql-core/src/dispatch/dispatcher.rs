@@ -1,8 +1,8 @@
-//! Owns the task that carries messages and results to the schedule: what falls due, flushes, the end.
+//! Owns the task that passes messages and results to the schedule, and handles deadlines, flushes and the end.
 //! Must not know rows or databases; `execute` does the writing.
 //!
-//! The rooms beside it hold its other methods: `start.rs` (connections, pulls, how tasks end), `expire.rs` (rows that
-//! have waited long enough), `pressure.rs` (submitters that wait for capacity).
+//! Its other methods are in `start.rs` (connections, pulls, how tasks end), `expire.rs` (rows that have waited long
+//! enough) and `pressure.rs` (submitters that wait for capacity).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::write::execute::Executor;
 use crate::write::ids::LaneId;
 use crate::write::sink::Sink;
 
-/// How often the state of a busy pipeline is told to the reporter.
+/// How often a busy pipeline reports its state.
 const GAUGE_INTERVAL: Duration = Duration::from_millis(250);
 
 pub(crate) struct Dispatcher<S: Sink> {
@@ -44,22 +44,22 @@ pub(crate) struct Dispatcher<S: Sink> {
     pub(crate) warned: Warned,
 }
 
-/// What was said and is not said again, or not at once.
+/// The state of log messages that are written once or at a limited rate.
 #[derive(Debug, Default)]
 pub(crate) struct Warned {
-    /// Batches are tried again.
+    /// Batches are retried.
     pub(crate) of_retries: LogLimit,
-    /// Rows of the oldest batches were given up.
+    /// The oldest batches were dropped.
     pub(crate) of_dropping: bool,
-    /// Dead letters that nobody takes fill the buffer.
+    /// Dead letters that no consumer receives fill the buffer.
     pub(crate) of_letters: bool,
-    /// Order is not promised after an abandoned write.
+    /// Order is not guaranteed after an abandoned write.
     pub(crate) of_order: bool,
-    /// The sink panicked when it was asked for its pool.
+    /// The sink panicked in `pool`.
     pub(crate) of_pool: bool,
 }
 
-/// How the dispatcher was told to end.
+/// Why the dispatcher ends.
 enum Ending {
     Deadline(Instant),
     /// Every handle was dropped.
@@ -67,20 +67,20 @@ enum Ending {
 }
 
 impl<S: Sink> Dispatcher<S> {
-    /// Runs until the pipeline is closed or every handle is dropped, and everything has an outcome.
+    /// Runs until the pipeline is closed or every handle is dropped, and every row has an outcome.
     pub(crate) async fn run(mut self) {
         let mut state = State::new(Schedule::new(self.concurrency, self.park_for));
         let mut next_report = Instant::now();
         let mut was_busy = false;
         let ending = loop {
-            // Time is looked at every turn, so that a flood of messages cannot hold deadlines up.
+            // The time is checked in every turn, so that many messages cannot delay deadlines.
             let now = Instant::now();
             self.fall_due(&mut state, now);
             self.start_ready(&mut state, now);
             let pressure_wake = self.flush_under_pressure(&mut state, now);
             state.connections.clear();
             let waits = self.has_rows(&state);
-            // The change to idle is told at once: what it leaves behind would look like a stall.
+            // The change to idle is reported at once: otherwise the last values would look like a stall.
             if now >= next_report || was_busy && !waits {
                 self.report(&state);
                 next_report = now + GAUGE_INTERVAL;
@@ -104,7 +104,7 @@ impl<S: Sink> Dispatcher<S> {
     fn take(&self, state: &mut State<S::Conn>, message: Message) {
         match message {
             Message::Lane(lane) => {
-                // A table that is gone had no rows left.
+                // A table that was removed had no rows left.
                 if let Some(table) = self.groups.table(lane.table) {
                     state.schedule.note(&table, lane, table.status(lane), self.flush_interval);
                 }
@@ -115,19 +115,19 @@ impl<S: Sink> Dispatcher<S> {
                 state.flushes.push((self.pipeline.outstanding.next(), done));
                 self.answer_flushes(state);
             }
-            // `flush_under_pressure` looks at every turn; the message only wakes the dispatcher.
+            // `flush_under_pressure` runs in every turn; the message only wakes the dispatcher.
             Message::Pressure | Message::Close { .. } => {}
         }
     }
 
-    /// What is to happen at this time.
+    /// Handles everything that is due at this time.
     fn fall_due(&mut self, state: &mut State<S::Conn>, now: Instant) {
-        // Open batches whose deadline has passed are sealed. What comes until they are written goes with them.
+        // Open batches whose deadline has passed are sealed. Rows that arrive before the pull are written with them.
         while let Some((table, lane)) = state.schedule.due(now) {
             let until = now.checked_sub(self.flush_interval);
             let status = match until {
                 Some(_) => table.seal(lane, until, FlushReason::Interval),
-                // No clock reaches back so far, so nothing is due.
+                // The clock does not reach back that far, so nothing is due.
                 None => table.status(lane),
             };
             state.schedule.note(&table, lane, status, self.flush_interval);
@@ -143,7 +143,7 @@ impl<S: Sink> Dispatcher<S> {
 
     /// Seals every open batch.
     pub(crate) fn seal_all(&self, state: &mut State<S::Conn>, reason: FlushReason) {
-        // Every table there is, also one whose first message has not come, or never will.
+        // All tables, also one whose first message has not arrived or never will.
         for table in self.groups.tables() {
             self.seal_table(state, &table, reason);
         }
@@ -172,7 +172,7 @@ impl<S: Sink> Dispatcher<S> {
         self.note_parked(state);
     }
 
-    /// Makes known which tables are parked.
+    /// Publishes which tables are parked.
     pub(crate) fn note_parked(&self, state: &State<S::Conn>) {
         let since = |park: &Park| SystemTime::now() - park.since.elapsed();
         let parks = state.schedule.parks();
@@ -192,7 +192,7 @@ impl<S: Sink> Dispatcher<S> {
         !self.pipeline.outstanding.is_empty() || state.schedule.oldest_open_row(self.flush_interval).is_some()
     }
 
-    /// When something is to be looked at again.
+    /// When the next check is due.
     fn next_time(&self, state: &State<S::Conn>, now: Instant) -> Option<Instant> {
         let gate =
             state.gate.as_ref().filter(|_| state.connecting.is_empty() && state.schedule.startable(1, now).0 > 0);
@@ -206,7 +206,7 @@ impl<S: Sink> Dispatcher<S> {
         times.into_iter().flatten().min()
     }
 
-    /// Writes what is left. New rows are refused by now.
+    /// Writes the remaining rows. New rows are already refused.
     async fn drain(mut self, mut state: State<S::Conn>, ending: Ending) {
         // After this every message is either received below or refused to its submitter.
         self.messages.close();
@@ -245,7 +245,7 @@ impl<S: Sink> Dispatcher<S> {
                 () = sleep_until(wake.unwrap_or(now)), if wake.is_some() => {}
             }
         }
-        // Past the deadline: dropping what waits purges it, aborting what runs ends it.
+        // Past the deadline: dropping the waiting batches purges their rows, aborting the running tasks ends theirs.
         state.schedule.clear();
         state.tasks.shutdown().await;
         self.drop_lanes();
@@ -284,22 +284,20 @@ impl<S: Sink> Dispatcher<S> {
         self.pipeline.reporter.call(|reporter| reporter.gauges(&gauges));
     }
 
-    /// The state of the sink's pool. A sink that panics here loses its figures, and nothing else.
+    /// The state of the sink's pool. If the sink panics here, only its pool metrics are missing.
     fn pool(&mut self) -> Option<PoolState> {
         let pool = catch_unwind(AssertUnwindSafe(|| self.executor.pool()));
         pool.unwrap_or_else(|_| {
             if !std::mem::replace(&mut self.warned.of_pool, true) {
-                tracing::error!(
-                    "the sink panicked when it was asked for its pool; the pool is left out of the metrics"
-                );
+                tracing::error!("the sink panicked in pool(); its pool is missing in the metrics");
             }
             None
         })
     }
 }
 
-/// If the dispatcher ends, nobody may wait for capacity any more, and no row for its outcome: also when its
-/// runtime was shut down, or by a defect.
+/// When the dispatcher ends, no submitter may keep waiting for capacity, and no row for its outcome: also after a
+/// shutdown of its runtime, or a defect.
 impl<S: Sink> Drop for Dispatcher<S> {
     fn drop(&mut self) {
         self.intake.closed.store(true, Ordering::SeqCst);

@@ -1,8 +1,9 @@
-//! Owns the end of rows that have waited long enough: for a connection, for their table, behind others that failed.
+//! Owns the end of rows that have waited long enough: for a connection, for their table, or behind other rows that
+//! failed.
 //! Must not know rows or databases.
 //!
-//! A row ends only after an attempt that started when its time was over, so that it always has its last try. The
-//! attempt need not be its own: a server that refuses one batch of a lane refuses those behind it.
+//! A row ends only after an attempt that started when its time was over, so that each row gets a last try. It may be
+//! the attempt of another batch: a server that refuses one batch of a lane also refuses the batches behind it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use crate::write::ids::{GroupId, LaneId};
 use crate::write::job::Job;
 use crate::write::sink::Sink;
 
-/// How often rows are looked at that wait for a time.
+/// How often rows that wait for a fixed time are checked.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 
 impl<S: Sink> Dispatcher<S> {
@@ -36,8 +37,8 @@ impl<S: Sink> Dispatcher<S> {
         state.schedule.resume_unused();
     }
 
-    /// Ends the rows of a parked group that have waited long enough: all of them, or where rows may be at fault
-    /// themselves only those of the batch that was tried. The next batch is tried at once then.
+    /// Ends the rows of a parked group that have waited long enough: all of them, or only those of the batch that was
+    /// tried if the rows themselves may be at fault. Then the next batch is tried at once.
     pub(crate) fn expire_parked(&self, state: &mut State<S::Conn>, group: GroupId, tried: u64, now: Instant) {
         let Some((table, since_over, error, is_of_rows)) =
             state.schedule.parks().find(|(parked, _)| *parked == group).map(|(_, park)| {
@@ -52,7 +53,7 @@ impl<S: Sink> Dispatcher<S> {
             is_meant && job.opened_at <= over_before
         };
         let jobs = self.take_waiting(state, None, &is_over);
-        // One row was refused; the others were not looked at alone.
+        // One row was refused; the others were not tried alone.
         let error = match error.class() {
             ErrorClass::Row => error.not_looked_at_alone(),
             _ if is_of_rows => error.of_batch(),
@@ -65,7 +66,7 @@ impl<S: Sink> Dispatcher<S> {
         state.schedule.resume_unused();
     }
 
-    /// Ends the rows of a lane whose time is over like that of the batch before them.
+    /// Ends the rows of a lane whose time is over, like that of the batch before them.
     pub(crate) fn expire_lane(&self, state: &mut State<S::Conn>, lane: LaneId, error: &SinkError, tried_at: Instant) {
         let Some(fails_since) = state.schedule.fails_since(lane) else { return };
         let is_over = |job: &Job| job.lane == lane && fails_since.max(job.opened_at) + self.retry_for <= tried_at;
@@ -73,15 +74,15 @@ impl<S: Sink> Dispatcher<S> {
         end(jobs, FailureKind::Expired, error);
     }
 
-    /// The same for a lane that waits until an abandoned write can have no effect any more.
+    /// The same for a lane that waits until an abandoned write can no longer take effect.
     pub(crate) fn expire_fenced(&self, state: &mut State<S::Conn>, lane: LaneId, tried_at: Instant) {
-        let text = "the session of a write that was given up could not be ended; rows with the same keys must not \
+        let text = "the session of an abandoned write could not be ended; rows with the same keys must not \
                     overtake it";
         let error = SinkError::new(ErrorClass::Transient, text);
         self.expire_lane(state, lane, &error, tried_at);
     }
 
-    /// The same for lanes that wait for a time, which nothing can be tried about.
+    /// The same for lanes that wait for a fixed time, where no attempt is possible.
     pub(crate) fn expire_timed(&self, state: &mut State<S::Conn>, now: Instant) {
         if state.next_expiry.is_some_and(|next| now < next) {
             return;
@@ -94,7 +95,7 @@ impl<S: Sink> Dispatcher<S> {
         }
     }
 
-    /// When rows of such lanes are to be looked at.
+    /// When the rows of such lanes are checked next.
     pub(crate) fn next_timed_expiry(&self, state: &State<S::Conn>, now: Instant) -> Option<Instant> {
         let waits = |lane: &LaneId| state.schedule.has_waiting(*lane);
         let lanes = state.fences.timed_lanes().into_iter().filter(waits);
@@ -104,7 +105,7 @@ impl<S: Sink> Dispatcher<S> {
         Some(first.max(now + EXPIRY_INTERVAL))
     }
 
-    /// Takes batches that wait: those that came back, and those that never left their lane.
+    /// Takes waiting batches: those that were returned, and those that never left their lane.
     fn take_waiting(
         &self,
         state: &mut State<S::Conn>,
@@ -129,7 +130,7 @@ impl<S: Sink> Dispatcher<S> {
 fn end(jobs: Vec<Job>, kind: FailureKind, error: &SinkError) {
     let mut tables: BTreeMap<String, OutcomeCounts> = BTreeMap::new();
     for mut job in jobs {
-        // One of which rows failed before has a line of its own, with their reasons.
+        // A batch of which rows failed before has its own line, with the reasons.
         let has_own_line = job.has_failed_rows();
         job.failed_rest(kind, Some(error));
         if !has_own_line {

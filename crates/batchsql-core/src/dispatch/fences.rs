@@ -1,9 +1,9 @@
-//! Owns the writes that were given up and may still take effect: which session is ended next, which lane waits for it.
+//! Owns the abandoned writes that may still take effect: which session is ended next, which lane waits for it.
 //! Must not know how a session is ended, or look at a clock.
 //!
-//! Example: a write of lane 2 times out. It may still be carried out by the server, or reach it later. Lane 2 writes
-//! nothing until its session was seen to have ended; the other lanes go on. Where the session cannot be ended, the lane
-//! waits for the time after which the sink says that nothing can happen any more.
+//! Example: a write of lane 2 times out. The server may still execute it, or it may reach the server later. Lane 2
+//! writes nothing until its session has ended; the other lanes continue. If the session cannot be ended, the lane waits
+//! for the time after which the sink states that the write can no longer take effect.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -16,13 +16,13 @@ use crate::write::ids::LaneId;
 use crate::write::retry::RetrySchedule;
 use crate::write::session::{Session, SessionEnd};
 
-/// A session is looked at again after this time at most.
+/// The longest delay before a session is checked again.
 const LONGEST_DELAY: Duration = Duration::from_secs(1);
 
 /// The fences of one pipeline.
 pub(crate) struct Fences {
     waiting: VecDeque<Fence>,
-    /// Lanes that wait for a time, because a session cannot be ended.
+    /// Lanes that wait for a fixed time, because a session cannot be ended.
     timed: BTreeSet<(Instant, u64, LaneId)>,
     next_number: u64,
     is_running: bool,
@@ -39,11 +39,11 @@ struct Fence {
 /// What an abandoned write means for its lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It waits until the session has ended, or for a time.
+    /// It waits until the session has ended, or for a fixed time.
     Waits,
     /// The write ends before a later one begins.
     Free,
-    /// Nothing can be done: the lane goes on, and its order is not promised.
+    /// Nothing can be done: the lane continues, and its order is not guaranteed.
     Unordered,
 }
 
@@ -59,7 +59,7 @@ impl Fences {
         }
     }
 
-    /// A write of the lane was given up. `limit` is the time after which it has no effect any more, if that is known.
+    /// Adds an abandoned write of the lane. `limit` is the time after which it can no longer take effect, if known.
     pub(crate) fn add(&mut self, lane: LaneId, write: AbandonedWrite, limit: Option<Duration>) -> Verdict {
         match (write.session, limit) {
             (_, Some(Duration::ZERO)) => Verdict::Free,
@@ -88,8 +88,8 @@ impl Fences {
         Some(session)
     }
 
-    /// What came of ending the session that `next` gave; `None` when the server could not be asked. Returns its lane,
-    /// and what that means for it: `Waits` when it goes on waiting.
+    /// Takes the result of ending the session that `next` returned; `None` if the server could not be asked. Returns
+    /// the lane and its verdict: `Waits` if it keeps waiting.
     pub(crate) fn ended(
         &mut self,
         end: Option<SessionEnd>,
@@ -109,7 +109,7 @@ impl Fences {
             Some(SessionEnd::Pending) | None => {
                 let delay = self.delays.next(ErrorClass::Transient, Duration::ZERO).unwrap_or(LONGEST_DELAY);
                 self.next_try = now + delay.min(LONGEST_DELAY);
-                // Others have their turn, so that one server that is away does not hold up the rest.
+                // Other sessions are next, so that one unreachable server does not delay them.
                 self.waiting.push_back(fence);
                 Some((lane, Verdict::Waits))
             }
@@ -128,7 +128,7 @@ impl Fences {
         self.timed.iter().map(|(_, _, lane)| *lane).collect()
     }
 
-    /// When something is to be done.
+    /// When the next step is due.
     pub(crate) fn next_time(&self) -> Option<Instant> {
         let next_try = (!self.is_running && !self.waiting.is_empty()).then_some(self.next_try);
         let timed = self.timed.first().map(|(until, ..)| *until);

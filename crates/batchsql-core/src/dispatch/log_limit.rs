@@ -1,4 +1,4 @@
-//! Owns how often a kind of message is logged while the same thing goes wrong again and again.
+//! Owns how often a message is logged while the same error repeats.
 //! Must not know what the message says, or look at a clock.
 
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub(crate) struct LogLimit {
 }
 
 impl LogLimit {
-    /// Whether a message may be logged now: then, how many were not since the last one.
+    /// If a message may be logged now: the number of messages that were not logged since the last one.
     pub(crate) fn allow(&mut self, now: Instant) -> Option<u64> {
         if self.logged_at.is_some_and(|at| now < at + INTERVAL) {
             self.suppressed += 1;

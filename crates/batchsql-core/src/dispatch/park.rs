@@ -1,5 +1,6 @@
-//! Owns a group that cannot be written for now: since when, when it is tried again, and which rows have waited enough.
-//! Must not know lanes or clocks: it is told the time.
+//! Owns a group that cannot be written for now: since when, when it is tried again, and which rows have waited long
+//! enough.
+//! Must not know lanes or clocks: callers pass the time.
 //!
 //! Example with `park_for` 60 s: a write fails at 0 s because a column is missing, and is tried again after a delay.
 //! Row a came before 0 s, row b at 20 s. The probe that starts at 60 s fails: a is rejected. The next one, at 64 s,
@@ -19,21 +20,22 @@ pub(crate) struct Park {
     pub(crate) table: Arc<Table>,
     /// When it was parked.
     pub(crate) since: Instant,
-    /// When the time of its rows began: with the park, or since rows of it were written last.
+    /// When the time of its rows began: when it was parked, or when rows of it were last written.
     clock: Instant,
     pub(crate) error: SinkError,
-    /// Whether rows were refused that may be at fault themselves: then one batch says nothing of the others.
+    /// Whether rows were refused that may be at fault themselves: then the result of one batch does not apply to the
+    /// others.
     pub(crate) is_of_rows: bool,
     pub(crate) probe: Probe,
     delays: RetrySchedule,
     next_probe: Instant,
-    /// When the last attempt started that failed.
+    /// When the last failed attempt started.
     tried_at: Instant,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Probe {
-    /// Its time has not come.
+    /// It is not due yet.
     Waits,
     /// The next batch of the group that can start is the probe.
     Due,
@@ -57,7 +59,7 @@ impl Park {
         }
     }
 
-    /// Rows of it were written: the time begins anew for the others.
+    /// Rows of it were written: the time starts again for the others.
     pub(crate) fn written(&mut self, now: Instant) {
         self.clock = now;
     }
@@ -66,7 +68,7 @@ impl Park {
     pub(crate) fn failed(&mut self, error: SinkError, started: Instant, now: Instant, park_for: Duration) {
         let delay = self.delays.next(ErrorClass::Resource, Duration::ZERO).unwrap_or(Duration::ZERO);
         self.next_probe = now + delay;
-        // The first rows have their last try when their time is over, not after it.
+        // The first rows get their last try as soon as their time is over, not later.
         let last = self.clock + park_for;
         if now < last {
             self.next_probe = self.next_probe.min(last);
@@ -76,7 +78,7 @@ impl Park {
         self.tried_at = started;
     }
 
-    /// The probe ended without an answer: the next batch is one, at this time.
+    /// The probe ended without a result: the next batch is a probe, at this time.
     pub(crate) fn postpone(&mut self, until: Instant) {
         self.probe = Probe::Waits;
         self.next_probe = until;

@@ -1,4 +1,4 @@
-//! Owns what is done for submitters that wait for capacity: open batches are written early, the oldest are given up.
+//! Owns what is done for submitters that wait for capacity: open batches are written early, the oldest are dropped.
 //! Must not know rows or databases.
 
 use std::time::Duration;
@@ -17,15 +17,15 @@ use crate::write::sink::Sink;
 const WAKING_UP: Duration = Duration::from_millis(1);
 
 impl<S: Sink> Dispatcher<S> {
-    /// When submitters wait and nothing is on its way that would give capacity, the open batches hold it.
-    /// Returns when to look again.
+    /// If submitters wait and no batch in flight will release capacity, the open batches hold it. Returns when to check
+    /// again.
     pub(crate) fn flush_under_pressure(&mut self, state: &mut State<S::Conn>, now: Instant) -> Option<Instant> {
         if self.when_full == WhenFull::DropOldest {
             self.free_capacity(state);
         }
         self.warn_of_untaken_letters();
-        // Order matters: say "idle" first, then look for waiters. A waiter counts itself first, then
-        // looks whether the pipeline is busy. So one of the two sees the other.
+        // Order matters: mark the pipeline idle first, then check for waiters. A waiter counts itself first, then
+        // checks whether the pipeline is busy. So one of the two sees the other.
         self.activity.set_busy(!state.is_idle());
         let idle = state.is_idle() && self.messages.is_empty();
         let is_wanted = || matches!(self.pipeline.ledger.budget.wanted(), Some(Wanted::Capacity { .. }));
@@ -33,7 +33,7 @@ impl<S: Sink> Dispatcher<S> {
             state.waited_for_since = None;
             return None;
         }
-        // Those who have got capacity and are not awake yet are about to fill a batch.
+        // Submitters that got capacity and are not awake yet are about to fill a batch.
         let since = *state.waited_for_since.get_or_insert(now);
         if self.pipeline.ledger.budget.is_waking() && now < since + WAKING_UP {
             return Some(since + WAKING_UP);
@@ -45,7 +45,7 @@ impl<S: Sink> Dispatcher<S> {
         None
     }
 
-    /// Says once that submitters wait for a consumer of dead letters, and not for the database.
+    /// Logs once that submitters wait for a consumer of dead letters, and not for the database.
     fn warn_of_untaken_letters(&mut self) {
         if self.warned.of_letters {
             return;
@@ -54,15 +54,14 @@ impl<S: Sink> Dispatcher<S> {
         let ((used, _), (held, _)) = (budget.used(), budget.held());
         if held > 0 && held == used && budget.wanted().is_some() {
             self.warned.of_letters = true;
-            tracing::warn!(rows = held, "the buffer is full of failed rows that no dead-letter consumer has taken");
+            tracing::warn!(rows = held, "the buffer is full of failed rows that no dead-letter consumer has received");
         }
     }
 
-    /// Gives up the oldest batches that are not being written, as far as that frees capacity for those who
-    /// wait.
+    /// Drops the oldest batches that are not being written, as far as that frees capacity for waiters.
     fn free_capacity(&mut self, state: &mut State<S::Conn>) {
         while let Some(wanted) = self.pipeline.ledger.budget.wanted() {
-            // Rows whose consumers have not taken them give their capacity by themselves.
+            // Failed rows release their capacity when their consumers have received them.
             let (held_rows, held_bytes) = self.pipeline.ledger.budget.held();
             let (only, rows, bytes) = match wanted {
                 Wanted::Capacity { rows, bytes } => {
@@ -81,7 +80,7 @@ impl<S: Sink> Dispatcher<S> {
         self.answer_flushes(state);
     }
 
-    /// Whether rows that are not being written hold so much capacity.
+    /// Whether rows that are not being written hold this much capacity.
     fn can_drop(&self, state: &State<S::Conn>, rows: usize, bytes: usize) -> bool {
         let (used_rows, used_bytes) = self.pipeline.ledger.budget.used();
         let (held_rows, held_bytes) = self.pipeline.ledger.budget.held();
@@ -90,7 +89,7 @@ impl<S: Sink> Dispatcher<S> {
             && used_bytes.saturating_sub(held_bytes + running_bytes) >= bytes
     }
 
-    /// Gives up one batch; false when all that is left is being written.
+    /// Drops one batch; false when all that is left is being written.
     fn drop_oldest(&mut self, state: &mut State<S::Conn>, only: Option<usize>) -> bool {
         let is_wanted = |table: usize| only.is_none_or(|wanted| wanted == table);
         let lanes = state.schedule.lanes_with_batches(None).into_iter().filter(|(table, _)| is_wanted(table.number()));
@@ -115,9 +114,9 @@ impl<S: Sink> Dispatcher<S> {
         let Some(mut job) = job else { return true };
         if !std::mem::replace(&mut self.warned.of_dropping, true) {
             let table = job.batch.schema().table_display();
-            tracing::warn!(table, "the buffer is full: the oldest batches are given up, as configured");
+            tracing::warn!(table, "the buffer is full: the oldest batches are dropped, as configured");
         }
-        let why = "the buffer was full and its oldest batch had to give up its capacity (WhenFull::DropOldest)";
+        let why = "the buffer was full and its oldest batch was dropped (WhenFull::DropOldest)";
         job.progress.frees_capacity = true;
         job.progress.last_error = Some(SinkError::new(ErrorClass::Transient, why));
         true

@@ -1,19 +1,21 @@
-//! Owns the waiting work of a pipeline: which lane may start, what rests, what is parked, what is due when.
-//! Must not write, wait or look at a clock: it is told the time.
+//! Owns the waiting work of a pipeline: which lane may start, what backs off, what is parked, what is due when.
+//! Must not write, wait or look at a clock: callers pass the time.
 //!
-//! Lanes take turns. A lane with an order has one batch on its way; while it rests, is parked, or may still take effect
-//! after it was given up, the lane waits. Example with two permits, lanes A (ordered) and B (not ordered):
+//! Lanes take turns. A lane with an order has one batch in flight. While that batch backs off, is parked, or may still
+//! take effect after it was abandoned, the lane waits. Example with one permit and a lane with an order: batch 1 has row
+//! 1, and batch 2, which is sealed while batch 1 is written, has rows 2 and 3.
 //!
 //! ```text
-//! A has 2 batches, B has 3       listed: A B
-//! start                          A1 and B1 run, in this order; listed: B (A waits for A1)
-//! A1 ends                        listed: B A; B2 starts, then A2 waits for a permit
-//! B1 fails, rests 5 ms           B3 may start before it: B has no order; A2 starts
-//! 5 ms later                     B1 is held: it starts before what B has not given out yet
+//! batch 1 starts              the lane is busy; batch 2 waits for batch 1
+//! batch 1 fails               batch 1 backs off 5 ms; the permit is free for other lanes, but not for batch 2
+//! 5 ms later                  batch 1 is held: it starts before batch 2
+//! batch 1 is committed        batch 2 starts
 //! ```
 //!
-//! A lane is in one of the lists `ready`, `capped`, `blocked` exactly when it has work and nothing of it on its way
-//! that must come first.
+//! In a lane without an order, batch 2 starts as soon as a permit is free, also while batch 1 backs off.
+//!
+//! A lane is in one of the lists `ready`, `capped`, `blocked` exactly when it has work and no batch in flight that must
+//! come first.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -29,7 +31,7 @@ use crate::intake::table::Table;
 use crate::write::ids::{GroupId, LaneId};
 use crate::write::job::Job;
 
-/// How long a table counts as active after its last batch has started: so long others leave it a permit.
+/// How long a table counts as active after its last batch has started: meanwhile other tables leave it a permit.
 const ACTIVE_FOR: Duration = Duration::from_secs(30);
 
 pub(crate) struct Schedule {
@@ -38,13 +40,13 @@ pub(crate) struct Schedule {
     lanes: HashMap<LaneId, LaneState>,
     /// Lanes that may start work.
     ready: VecDeque<LaneId>,
-    /// Lanes of tables that have as many permits as they may.
+    /// Lanes of tables that have all the permits they may have.
     capped: VecDeque<LaneId>,
     /// Lanes whose next work is of a parked group.
     blocked: Vec<LaneId>,
     /// Lanes by the deadline of their oldest open batch.
     deadlines: BTreeSet<(Instant, LaneId)>,
-    /// Batches that are tried again at a time.
+    /// Batches that back off, by the time of their next try.
     resting: BTreeMap<(Instant, u64), Box<Job>>,
     parks: HashMap<GroupId, Park>,
     resumed: Vec<(Arc<Table>, Duration)>,
@@ -55,23 +57,23 @@ pub(crate) struct Schedule {
 
 struct LaneState {
     table: Arc<Table>,
-    /// Batches that were given out and came back, the oldest first: written before what the lane still has.
+    /// Returned batches, the oldest first. They are written before the batches that are still in the lane.
     held: VecDeque<Box<Job>>,
     /// Sealed batches in the lane.
     ready: usize,
     deadline: Option<Instant>,
-    /// Batches that are running or resting.
+    /// Batches that are running or backing off.
     busy: usize,
-    /// Writes that were given up and may still take effect.
+    /// Abandoned writes that may still take effect.
     fences: usize,
-    /// Since when no batch of the lane was written although they were tried.
+    /// Since when batches of the lane are tried without success.
     fails_since: Option<Instant>,
     /// Whether it is in one of the lists.
     is_listed: bool,
 }
 
 impl LaneState {
-    /// Whether there is work, and nothing on its way that must come first.
+    /// Whether there is work, and no batch in flight that must come first.
     fn may_start(&self) -> bool {
         let has_work = !self.held.is_empty() || self.ready > 0;
         has_work && !(self.table.is_serial() && (self.busy > 0 || self.fences > 0))
@@ -102,7 +104,7 @@ pub(crate) struct Start {
     bytes: usize,
 }
 
-/// How a group was found that cannot be written.
+/// Why a group cannot be written.
 pub(crate) struct Parked {
     pub(crate) error: SinkError,
     /// Whether rows were refused that may be at fault themselves.
@@ -113,9 +115,9 @@ pub(crate) struct Parked {
 
 /// What may start next.
 pub(crate) enum Next {
-    /// A batch that came back.
+    /// A returned batch.
     Held(Box<Job>),
-    /// What the lane has.
+    /// The next batch of the lane.
     Pull(Arc<Table>, LaneId),
 }
 
@@ -137,7 +139,7 @@ impl Schedule {
         }
     }
 
-    /// Notes what a lane has to write. Call it whenever that may have changed.
+    /// Records what a lane has to write. Call it whenever that may have changed.
     pub(crate) fn note(&mut self, table: &Arc<Table>, lane: LaneId, status: LaneStatus, flush_interval: Duration) {
         let state = self.lanes.entry(lane).or_insert_with(|| LaneState {
             table: Arc::clone(table),
@@ -157,7 +159,7 @@ impl Schedule {
             before.map(|before| self.deadlines.remove(&(before, lane)));
             deadline.map(|deadline| self.deadlines.insert((deadline, lane)));
         }
-        // What comes may be of a group that is not parked.
+        // The new batch may be of a group that is not parked.
         if has_changed {
             self.unblock_lane(lane);
         }
@@ -183,7 +185,7 @@ impl Schedule {
     }
 
     /// How many batches could start if there were permits for them; it stops counting at `most`. Also whether a lane
-    /// was passed over because its table has as many permits as it may.
+    /// was skipped because its table has all the permits it may have.
     pub(crate) fn startable(&self, most: usize, now: Instant) -> (usize, bool) {
         let (mut count, mut is_capped) = (0, false);
         // Permits that the lanes of a table may still take.
@@ -247,7 +249,7 @@ impl Schedule {
         None
     }
 
-    /// Batches were taken out of the lane, so that others stand first.
+    /// Batches were taken out of the lane, so other batches are first now.
     pub(crate) fn note_taken(
         &mut self,
         table: &Arc<Table>,
@@ -259,7 +261,7 @@ impl Schedule {
         self.note(table, lane, status, flush_interval);
     }
 
-    /// What the lane has is of parked groups.
+    /// All batches of the lane are of parked groups.
     pub(crate) fn block(&mut self, lane: LaneId) {
         let Some(state) = self.lanes.get_mut(&lane) else { return };
         if !state.may_start() {
@@ -295,8 +297,8 @@ impl Schedule {
         self.running.insert(task, start);
     }
 
-    /// What a task that has ended was started for; `None` when it was no batch. One of `done`, `rest` and `park` must
-    /// follow.
+    /// The start that belongs to a task that has ended; `None` if the task wrote no batch. One of `done`, `wait`,
+    /// `back_off` and `park` must follow.
     pub(crate) fn finished(&mut self, task: Id) -> Option<Start> {
         let start = self.running.remove(&task)?;
         self.ready.extend(self.capped.drain(..));
@@ -309,20 +311,20 @@ impl Schedule {
             self.resume(start.group);
             self.recovered(start.lane, now);
         } else if let Some(park) = self.parks.get_mut(&start.group).filter(|park| park.probe == Probe::Running) {
-            // The probe did not answer the question; the next batch is one.
+            // The probe had no result; the next batch is a probe.
             park.postpone(now);
         }
         self.leave(start.lane);
     }
 
-    /// The lane's batches do not fail any more. One that still waits for the end of a session waits from now on.
+    /// The batches of the lane no longer fail. If the lane still waits for the end of a session, its time starts now.
     pub(crate) fn recovered(&mut self, lane: LaneId, now: Instant) {
         if let Some(state) = self.lanes.get_mut(&lane) {
             state.fails_since = (state.fences > 0).then_some(now);
         }
     }
 
-    /// The batch is to be tried again at a time, and has not failed.
+    /// The batch is tried again at `until`, and has not failed.
     pub(crate) fn wait(&mut self, start: &Start, job: Box<Job>, until: Instant) {
         if let Some(park) = self.parks.get_mut(&start.group) {
             park.postpone(until);
@@ -330,10 +332,10 @@ impl Schedule {
         self.resting.insert((until, job.number), job);
     }
 
-    /// The batch is to be tried again at a time.
+    /// The batch failed and is retried at `until`.
     pub(crate) fn back_off(&mut self, start: &Start, job: Box<Job>, until: Instant, now: Instant) {
         if let Some(park) = self.parks.get_mut(&start.group) {
-            // The probe did not answer the question.
+            // The probe had no result.
             park.postpone(until);
         }
         if let Some(state) = self.lanes.get_mut(&start.lane) {
@@ -353,7 +355,7 @@ impl Schedule {
         }
         park.is_of_rows = is_of_rows;
         park.failed(error, start.at, now, self.park_for);
-        // The database answered: what failed before for another reason has its whole time again.
+        // The database answered: the retry time for other errors starts again.
         job.progress.retries = None;
         self.recovered(start.lane, now);
         self.hold(job);
@@ -361,7 +363,7 @@ impl Schedule {
         is_new
     }
 
-    /// Keeps a batch that is written before what its lane still has.
+    /// Keeps a returned batch. It is written before the batches that are still in its lane.
     fn hold(&mut self, job: Box<Job>) {
         let lane = job.lane;
         if let Some(state) = self.lanes.get_mut(&lane) {
@@ -370,7 +372,7 @@ impl Schedule {
         }
     }
 
-    /// Lets batches whose rest is over, and probes whose time has come, be started.
+    /// Makes batches whose backoff is over, and probes that are due, ready to start.
     pub(crate) fn wake(&mut self, now: Instant) {
         while let Some(entry) = self.resting.first_entry().filter(|entry| entry.key().0 <= now) {
             let job = entry.remove();
@@ -393,7 +395,7 @@ impl Schedule {
         }
     }
 
-    /// A write of the lane was given up and may still take effect.
+    /// A write of the lane was abandoned and may still take effect.
     pub(crate) fn fence(&mut self, lane: LaneId, now: Instant) {
         if let Some(state) = self.lanes.get_mut(&lane) {
             state.fences += 1;
@@ -401,7 +403,7 @@ impl Schedule {
         }
     }
 
-    /// Nothing of that write can happen any more.
+    /// That write can no longer take effect.
     pub(crate) fn unfence(&mut self, lane: LaneId) {
         if let Some(state) = self.lanes.get_mut(&lane) {
             state.fences -= 1;
@@ -410,7 +412,7 @@ impl Schedule {
         self.forget_if_idle(lane);
     }
 
-    /// Whether a lane has batches that came back and can be started.
+    /// Whether a lane has returned batches that can be started.
     pub(crate) fn holds(&self, lane: LaneId) -> bool {
         self.lanes.get(&lane).is_some_and(|state| !state.held.is_empty())
     }
@@ -426,13 +428,13 @@ impl Schedule {
         self.lanes.get(&lane)?.fails_since
     }
 
-    /// Takes the batches that came back and wait, of all lanes or of one, for which `is_wanted` is true.
+    /// Takes the returned batches, of all lanes or of one, for which `is_wanted` is true.
     pub(crate) fn take_held(&mut self, only: Option<LaneId>, is_wanted: &dyn Fn(&Job) -> bool) -> Vec<Job> {
         let mut taken = Vec::new();
         let is_meant = |lane: &LaneId| only.is_none_or(|only| only == *lane);
         let lanes: Vec<LaneId> = self.lanes.keys().copied().filter(is_meant).collect();
         for lane in lanes {
-            let state = self.lanes.get_mut(&lane).expect("it was just there");
+            let state = self.lanes.get_mut(&lane).expect("the lane was just found");
             if state.held.iter().any(|job| is_wanted(job)) {
                 let (wanted, kept): (VecDeque<_>, _) =
                     std::mem::take(&mut state.held).into_iter().partition(|job| is_wanted(job));
@@ -459,7 +461,7 @@ impl Schedule {
         self.lanes.values().find(|state| state.ready > 0 || !state.held.is_empty()).map(|state| &state.table)
     }
 
-    /// The oldest batch that came back or rests, of any table or of one.
+    /// The oldest batch that was returned or backs off, of any table or of one.
     pub(crate) fn oldest(&self, only: Option<usize>) -> Option<u64> {
         let is_wanted = |job: &Job| only.is_none_or(|table| table == job.lane.table);
         let held = self.lanes.values().flat_map(|state| &state.held);
@@ -481,14 +483,14 @@ impl Schedule {
         self.parks.iter().map(|(group, park)| (*group, park))
     }
 
-    /// The next batch of a parked group is a probe at once.
+    /// Makes the next batch of a parked group a probe at once.
     pub(crate) fn probe_now(&mut self, group: GroupId, now: Instant) {
         if let Some(park) = self.parks.get_mut(&group) {
             park.postpone(now);
         }
     }
 
-    /// Nothing is parked of which nothing is left.
+    /// Resumes parked groups that have no rows left.
     pub(crate) fn resume_unused(&mut self) {
         if self.parks.is_empty() {
             return;
@@ -502,12 +504,12 @@ impl Schedule {
         unused.into_iter().for_each(|group| self.resume(group));
     }
 
-    /// Groups that can be written again since the last call, and how long they were parked.
+    /// Groups that were resumed since the last call, and how long they were parked.
     pub(crate) fn take_resumed(&mut self) -> Vec<(Arc<Table>, Duration)> {
         std::mem::take(&mut self.resumed)
     }
 
-    /// The pipeline drains: nothing rests any longer, and what is parked has a last try.
+    /// The pipeline drains: backoffs end, and parked groups get a last try.
     pub(crate) fn expire_delays(&mut self, now: Instant) {
         let resting = std::mem::take(&mut self.resting);
         self.resting = resting.into_iter().map(|((_, number), job)| ((now, number), job)).collect();
@@ -515,7 +517,7 @@ impl Schedule {
         parked.into_iter().for_each(|group| self.resume(group));
     }
 
-    /// Gives everything up that is not running.
+    /// Drops everything that is not running.
     pub(crate) fn clear(&mut self) {
         self.lanes.clear();
         self.resting.clear();
@@ -533,8 +535,8 @@ impl Schedule {
         self.parks.values().map(|park| park.table.number()).collect::<HashSet<_>>().len()
     }
 
-    /// When something is to be looked at again. `is_capped`: a permit is free, and a lane waits because its table has as
-    /// many as it may.
+    /// When the next check is due. `is_capped`: a permit is free, and a lane waits because its table has all the
+    /// permits it may have.
     pub(crate) fn next_time(&self, is_capped: bool, now: Instant) -> Option<Instant> {
         let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
         let rest = self.resting.first_key_value().map(|((until, _), _)| *until);
@@ -552,7 +554,7 @@ impl Schedule {
         cap.saturating_sub(self.running.values().filter(|start| start.lane.table == table).count())
     }
 
-    /// One batch of the lane is no longer running or resting.
+    /// One batch of the lane is no longer running or backing off.
     fn leave(&mut self, lane: LaneId) {
         if let Some(state) = self.lanes.get_mut(&lane) {
             state.busy -= 1;
@@ -567,7 +569,7 @@ impl Schedule {
         }
     }
 
-    /// Puts a lane in line if it may start work.
+    /// Lists a lane as ready if it may start work.
     fn list(&mut self, lane: LaneId) {
         let Some(state) = self.lanes.get_mut(&lane) else { return };
         if state.may_start() && !state.is_listed {

@@ -1,4 +1,4 @@
-//! The schedule without tasks that write: random events, and after each of them what must hold.
+//! Tests of the schedule without tasks that write: random events, and the invariants after each of them.
 //!
 //! A lane is listed at most once, and whatever may start is started without waiting for a timer.
 
@@ -44,7 +44,7 @@ struct Bench {
     next_row: i64,
 }
 
-/// What happens next. Numbers choose among what is there.
+/// The next event. Numbers select among the lanes, batches and groups that exist.
 #[derive(Debug, Clone)]
 enum Event {
     Submit {
@@ -186,7 +186,7 @@ impl Bench {
         let task = tokio::spawn(async {});
         self.schedule.started(task.id(), start);
         self.running.push((task.id(), job));
-        // The id of a task is its own for as long as its handle lives.
+        // The id of a task is unique while its handle exists.
         std::mem::forget(task);
     }
 
@@ -277,7 +277,7 @@ impl Bench {
         }
     }
 
-    /// What must hold when everything that may start has been started.
+    /// The invariants when everything that may start has been started.
     fn check(&self) {
         let schedule = &self.schedule;
         let listed: Vec<LaneId> =
@@ -285,11 +285,11 @@ impl Bench {
         let known: HashSet<LaneId> = listed.iter().copied().collect();
         assert_eq!(listed.len(), known.len(), "a lane is listed twice: {listed:?}");
         for (lane, state) in &schedule.lanes {
-            assert_eq!(state.is_listed, known.contains(lane), "{lane:?} is listed as it says");
+            assert_eq!(state.is_listed, known.contains(lane), "{lane:?}: is_listed is wrong");
             assert!(!state.may_start() || state.is_listed, "{lane:?} may start and is not listed");
-            assert!(!state.table.is_serial() || state.busy <= 1, "{lane:?} has {} batches on their way", state.busy);
+            assert!(!state.table.is_serial() || state.busy <= 1, "{lane:?} has {} batches in flight", state.busy);
             let status = state.table.status(*lane);
-            assert_eq!(state.ready, status.ready, "{lane:?} is known as it is");
+            assert_eq!(state.ready, status.ready, "{lane:?}: ready is wrong");
             assert_eq!(state.deadline.is_some(), status.opened_at.is_some(), "{lane:?} has the deadline of its rows");
         }
         if schedule.running() < self.concurrency {
@@ -311,7 +311,7 @@ impl Bench {
         let waits = schedule.lanes.values().any(|state| state.may_start());
         let is_full = schedule.running() == self.concurrency;
         let will_be_woken = schedule.next_time(true, self.now).is_some() || !self.running.is_empty();
-        assert!(!waits || is_full || will_be_woken, "work waits for nothing");
+        assert!(!waits || is_full || will_be_woken, "work waits and nothing wakes it");
     }
 }
 
@@ -349,7 +349,7 @@ proptest! {
                 }
             }
             assert!(bench.running.is_empty() && bench.intake.pipeline.outstanding.is_empty(), "rows are left");
-            assert!(bench.schedule.parks.is_empty(), "nothing is parked of which nothing is left");
+            assert!(bench.schedule.parks.is_empty(), "a group without rows is still parked");
         });
     }
 }

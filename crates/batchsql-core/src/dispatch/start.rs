@@ -1,8 +1,8 @@
 //! Owns how batches start and end: connections, pulls, and what follows from each result.
 //! Must not know rows or databases.
 //!
-//! A permit stands for one connection: first the connection is there, then a batch is pulled for it. So no batch waits,
-//! sealed, for a connection that does not come, and rows join their batch until it is sent.
+//! A permit means one connection: the connection is acquired first, then a batch is pulled for it. So no pulled batch
+//! waits for a connection, and rows join their batch until it is sent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ use crate::write::sample::SAMPLES;
 use crate::write::session::SessionEnd;
 use crate::write::sink::Sink;
 
-/// While draining, retries come at least this fast.
+/// The longest delay between retries while the pipeline drains.
 const DRAINING_DELAY: Duration = Duration::from_millis(20);
 
 impl<S: Sink> Dispatcher<S> {
@@ -94,8 +94,8 @@ impl<S: Sink> Dispatcher<S> {
         }
     }
 
-    /// Starts a batch that came back. If its own rows do not show whose its error is, it takes over the next ones of its
-    /// lane; not for ever, because its rows have the time of the newest one then.
+    /// Starts a returned batch. If its own rows do not show whether the table or one row causes its error, it takes
+    /// over the next batches of its lane. That ends, because its rows then have the time of the newest batch.
     fn start_held(&self, state: &mut State<S::Conn>, table: &Arc<Table>, job: Box<Job>, now: Instant) {
         let lane = job.lane;
         let is_young = now.duration_since(job.first_opened_at) < self.park_for;
@@ -103,21 +103,21 @@ impl<S: Sink> Dispatcher<S> {
             return self.start(state, table, job, Vec::new(), now);
         }
         let mut limit = self.pull_limit(state, table, lane);
-        // They are tried alone, or in parts as large as the table takes.
+        // Rows are tried alone, or in parts of the size that the table allows.
         limit.rows = limit.rows.max(2 * SAMPLES).max(2 * self.intake.flush_size);
         let (others, status) = table.pull_more(lane, &job, limit);
         self.start(state, table, job, others, now);
         state.schedule.note(table, lane, status, self.flush_interval);
     }
 
-    /// How much one pull may take. A batch that takes all that waits leaves nothing to the permits that are free beside
-    /// it, and one that is larger than the others holds up other tables.
+    /// How much one pull may take. A batch that takes all waiting rows leaves none for the other free permits, and a
+    /// batch that is larger than the others delays other tables.
     fn pull_limit(&self, state: &State<S::Conn>, table: &Table, lane: LaneId) -> PullLimit {
         let most = table.batch_limit().rows().min(self.intake.max_batch_rows);
         let rows = if state.schedule.others_are_ready(table.number()) {
             self.intake.flush_size.min(most)
         } else if table.is_serial() {
-            // No other permit can take what is in this lane.
+            // No other permit can write the batches of this lane.
             most
         } else {
             let free = self.concurrency.saturating_sub(state.schedule.running()).max(1);
@@ -219,7 +219,7 @@ impl<S: Sink> Dispatcher<S> {
         self.expire_unconnected(state, limits);
     }
 
-    /// The failed attempt counts as one of a batch that waits for it.
+    /// Counts the failed attempt as one of a waiting batch.
     fn report_not_connected(&self, state: &State<S::Conn>, error: &SinkError) {
         let reporter = &self.pipeline.reporter;
         let context = reporter.call(|reporter| reporter.context());
@@ -245,15 +245,15 @@ impl<S: Sink> Dispatcher<S> {
                 state.schedule.back_off(start, job, now + delay, now);
             }
             Ended::Waits { job, delay, error } => {
-                tracing::debug!(table = start.table.name(), %error, ?delay, "rows were refused; waiting for others");
+                tracing::debug!(table = start.table.name(), %error, ?delay, "rows refused; waiting for other batches");
                 let delay = if state.is_draining { delay.min(DRAINING_DELAY) } else { delay };
                 state.schedule.wait(start, job, now + delay);
             }
-            // Each search goes on where the last one ended, and comes to an end.
+            // Each search continues where the last one stopped, so it ends.
             Ended::Parked { job, reason: ParkReason::Search, .. } if state.is_draining => {
                 state.schedule.wait(start, job, now + DRAINING_DELAY);
             }
-            // The last chance of a table is the one that it has while the pipeline drains.
+            // The last try of a table is the one while the pipeline drains.
             Ended::Parked { mut job, error, reason, .. } if state.is_draining => {
                 if reason == ParkReason::Rows && job.begin_last_try() {
                     return state.schedule.wait(start, job, now + DRAINING_DELAY);
@@ -277,7 +277,7 @@ impl<S: Sink> Dispatcher<S> {
         }
     }
 
-    /// Holds a lane until writes that were given up can have no effect any more.
+    /// Stops a lane until its abandoned writes can no longer take effect.
     fn fence(&mut self, state: &mut State<S::Conn>, lane: LaneId, writes: Vec<AbandonedWrite>, now: Instant) {
         for write in writes {
             match state.fences.add(lane, write, self.executor.late_write_limit()) {
@@ -303,22 +303,22 @@ impl<S: Sink> Dispatcher<S> {
     fn warn_of_order(&mut self) {
         if !std::mem::replace(&mut self.warned.of_order, true) {
             tracing::warn!(
-                "a write was given up and its session cannot be ended; it may still take effect, so the order of rows \
-                 with equal keys is not promised after it"
+                "a write was abandoned and its session cannot be ended; it may still take effect, so the order of rows \
+                 with equal keys is not guaranteed after it"
             );
         }
     }
 
     fn report_back_off(&mut self, job: &Job, delay: Duration, error: &SinkError, is_draining: bool) {
         let table = job.batch.schema().table_display();
-        // The first time, and when it begins to take long: not with every attempt, and not for each of the batches
-        // that an outage meets.
+        // Logged the first time and when retries take long: not for every attempt, and not for every batch of an
+        // outage.
         let is_news = !is_draining && (job.progress.attempts <= 1 || delay > Duration::from_secs(1));
         let others = if is_news { self.warned.of_retries.allow(Instant::now()) } else { None };
         match others {
             Some(0) => tracing::warn!(table, %error, ?delay, "a batch was not written; trying again"),
             Some(others) => {
-                let text = "a batch was not written, as others of any table since the last such line; trying again";
+                let text = "a batch was not written, like others since the last such line; trying again";
                 tracing::warn!(table, %error, ?delay, others, "{text}");
             }
             None => tracing::debug!(table, %error, ?delay, "a batch was not written; trying again"),

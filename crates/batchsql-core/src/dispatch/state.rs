@@ -1,4 +1,4 @@
-//! Owns what the dispatcher keeps for itself while it runs.
+//! Owns the private state of the running dispatcher.
 //! Must not know what is done with it.
 
 use std::collections::HashMap;
@@ -24,27 +24,27 @@ pub(crate) enum TaskEnd<C> {
     SessionEnded(Result<SessionEnd, SinkError>),
 }
 
-/// What the dispatcher keeps for itself.
+/// The private state of the dispatcher.
 pub(crate) struct State<C> {
     pub(crate) schedule: Schedule,
     pub(crate) fences: Fences,
     pub(crate) tasks: JoinSet<TaskEnd<C>>,
     /// Tasks that get a connection, and since when.
     pub(crate) connecting: HashMap<Id, Instant>,
-    /// What dispatcher and task both know of the ordered batches that are being written.
+    /// The state of ordered batches that are being written, shared by the dispatcher and their tasks.
     pub(crate) flights: HashMap<Id, Arc<Flight>>,
     /// The task that ends a session.
     pub(crate) fencing: Option<Id>,
-    /// Connections for batches that start now: of batches that have just ended, or just got. What is left is given
-    /// back to the pool, which others may use, too.
+    /// Connections for batches that start now: of batches that have just ended, or just acquired. Unused ones return to
+    /// the pool, which others may use too.
     pub(crate) connections: Vec<Connection<C>>,
-    /// Set while no connection can be had.
+    /// Set while no connection can be established.
     pub(crate) gate: Option<ConnectGate>,
-    /// Rows of lanes that wait for a time are not looked at before.
+    /// Rows of lanes that wait for a fixed time are not checked before this time.
     pub(crate) next_expiry: Option<Instant>,
-    /// A permit is free, and a lane waits because its table has as many as it may.
+    /// A permit is free, and a lane waits because its table has all the permits it may have.
     pub(crate) is_capped: bool,
-    /// Since when submitters wait although nothing is on its way.
+    /// Since when submitters wait although no batch is in flight.
     pub(crate) waited_for_since: Option<Instant>,
     /// Flush calls that wait for all batches below a number.
     pub(crate) flushes: Vec<(u64, oneshot::Sender<()>)>,
@@ -70,20 +70,21 @@ impl<C: 'static> State<C> {
         }
     }
 
-    /// Whether nothing is on its way that gives capacity. What rests or is parked gives none by itself.
+    /// Whether no batch in flight will release capacity. Batches that back off or are parked release none by
+    /// themselves.
     pub(crate) fn is_idle(&self) -> bool {
         self.schedule.running() == 0 && self.connecting.is_empty()
     }
 }
 
-/// Tells the submitters whether a batch is on its way, so that they know whether to ask for capacity.
+/// Shows the submitters whether a batch is in flight, so that they know whether to ask for capacity.
 #[derive(Debug, Default)]
 pub(crate) struct Activity {
     busy: AtomicBool,
 }
 
 impl Activity {
-    /// Whether the end of a batch will give capacity without asking.
+    /// Whether the end of a batch will release capacity without a request.
     pub(crate) fn is_busy(&self) -> bool {
         self.busy.load(Ordering::SeqCst)
     }

@@ -1,4 +1,4 @@
-//! Owns the rows of one shape within a pipeline: the schema, and whether anyone still uses it.
+//! Owns the group of rows with one schema within a pipeline, and whether the group is still used.
 //! Must not know lanes or tables.
 
 use std::sync::Arc;
@@ -18,8 +18,7 @@ pub(crate) struct Group {
     pub(crate) commits: Arc<Commits>,
     /// Batches that were sealed since the start.
     sealed: AtomicU64,
-    /// It was idle and is gone: its rows belong to a new group. Changes only under all locks of the
-    /// table's lanes.
+    /// It was idle and was removed: its rows belong to a new group. Changes only under all locks of the table's lanes.
     retired: AtomicBool,
 }
 
@@ -29,7 +28,7 @@ impl Group {
         Self { id, schema, limits, commits, sealed, retired }
     }
 
-    /// Whether its rows belong to a new group. Ask under the lock of a lane.
+    /// Whether its rows belong to a new group. Call it under the lock of a lane.
     pub(crate) fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Relaxed)
     }

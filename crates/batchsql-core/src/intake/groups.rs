@@ -1,5 +1,5 @@
-//! Owns the groups and tables of one pipeline, found by schema without a lock: the first thing every row
-//! does. Must not know what a table does with rows.
+//! Owns the groups and tables of one pipeline, and their lookup by schema without a lock, which every row does first.
+//! Must not know what a table does with rows.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Deref;
@@ -19,7 +19,7 @@ use crate::write::sink::Limits;
 const FIRST_CHUNK: usize = 64;
 /// Enough chunks for any number of schemas that fits into memory.
 const CHUNKS: usize = 40;
-/// Below this many groups nobody looks for idle ones.
+/// Below this many groups, idle ones are not searched.
 const FEW: usize = 256;
 
 type Chunk = Box<[ArcSwapOption<Known>]>;
@@ -30,8 +30,8 @@ pub(crate) struct Known {
     pub(crate) table: Arc<Table>,
 }
 
-/// Groups by the number of their schema, which is small. A group keeps its schema alive, so a number
-/// never comes to mean another schema while the pipeline knows it.
+/// Groups by the number of their schema, which is small. A group keeps its schema alive, so a number never means
+/// another schema while the pipeline knows it.
 pub(crate) struct Groups {
     ordering: Ordering,
     chunks: [OnceLock<Chunk>; CHUNKS],
@@ -41,20 +41,20 @@ pub(crate) struct Groups {
 /// The same groups, and their tables.
 #[derive(Default)]
 struct List {
-    /// With the number of batches that each had sealed when idle ones were last looked for.
+    /// With the number of batches that each had sealed at the last search for idle groups.
     groups: Vec<(Arc<Known>, Option<u64>)>,
     tables: HashMap<TableKey, Arc<Table>>,
     by_number: HashMap<usize, Arc<Table>>,
     next_table: usize,
     next_group: usize,
-    /// The number of groups at which idle ones are looked for.
+    /// The number of groups at which idle ones are searched.
     sweep_at: usize,
-    /// Rows that were accepted by tables that are gone.
+    /// Rows that were accepted by tables that were removed.
     accepted_before: u64,
 }
 
-/// Rows of equal table keys are kept in order among each other. Where all rows of a table are in order, its key columns
-/// play no part: two schemas of it with different keys are one table.
+/// Rows with equal table keys keep their order. If all rows of a table keep their order, its key columns do not matter:
+/// two schemas of it with different keys are one table.
 #[derive(PartialEq, Eq, Hash)]
 struct TableKey {
     name: TableName,
@@ -69,12 +69,12 @@ impl TableKey {
     }
 }
 
-/// A group that was looked up. Keep it for a moment only; for a wait, take [`into_arc`](Self::into_arc).
+/// A group that was looked up. Keep it only briefly; to hold it across a wait, use [`into_arc`](Self::into_arc).
 pub(crate) struct Found(Guard<Option<Arc<Known>>>);
 
 impl Found {
     pub(crate) fn into_arc(self) -> Arc<Known> {
-        Guard::into_inner(self.0).expect("what was found is there")
+        Guard::into_inner(self.0).expect("a group that was found is set")
     }
 }
 
@@ -89,7 +89,7 @@ impl Deref for Found {
 
     #[inline]
     fn deref(&self) -> &Arc<Known> {
-        self.0.as_ref().expect("what was found is there")
+        self.0.as_ref().expect("a group that was found is set")
     }
 }
 
@@ -98,7 +98,7 @@ pub(crate) struct Added {
     pub(crate) known: Arc<Known>,
     /// How many tables there are now.
     pub(crate) tables: usize,
-    /// Schemas whose groups had been idle and freed capacity.
+    /// Schemas whose groups were idle and were removed.
     pub(crate) retired: Vec<SchemaId>,
 }
 
@@ -115,7 +115,7 @@ impl Groups {
         group.is_some().then_some(Found(group))
     }
 
-    /// The group of a schema, made when it is not known, with its table.
+    /// The group of a schema and its table, created if they are not known.
     pub(crate) fn get_or_insert(
         &self,
         schema: &Schema,
@@ -143,7 +143,7 @@ impl Groups {
         Added { known, tables: tables.len(), retired }
     }
 
-    /// A table by its number; `None` when it was idle and is gone.
+    /// A table by its number; `None` when it was idle and was removed.
     pub(crate) fn table(&self, number: usize) -> Option<Arc<Table>> {
         self.lock().by_number.get(&number).cloned()
     }
@@ -164,7 +164,7 @@ impl Groups {
         list.accepted_before + list.tables.values().map(|table| table.accepted()).sum::<u64>()
     }
 
-    /// Forgets groups that have not been used since the last sweep, and tables without a group.
+    /// Removes groups that have not been used since the last sweep, and tables without a group.
     fn sweep(&self, list: &mut List) -> Vec<SchemaId> {
         let mut retired = Vec::new();
         list.groups.retain_mut(|(known, sealed)| {

@@ -1,18 +1,19 @@
 //! Owns one lane of a table: its open batches, and its sealed batches in the order in which they leave.
 //! Must not know how a row finds its lane, or who writes a batch.
 //!
-//! A lane has one open batch per group. Where order matters, the open batches of a lane hold different keys, so it does
-//! not matter which of them is written first. A row whose key is in the open batch of another group seals that one.
+//! A lane has one open batch per group. In a lane with an order, the open batches hold different keys, so they may be
+//! written in any order. A row whose key is in the open batch of another group seals that batch.
 //!
-//! Example of a lane with an order, `flush_size` 3, rows written as key and version:
+//! Example of a lane with an order. Rows are written as key and version; rows of group H carry more columns than rows of
+//! group G:
 //!
 //! ```text
-//! rows a1 b1 c1 of group G        open G: -            sealed: [G: a1 b1 c1]
-//! row  a2 of group G              open G: a2           sealed: [G: a1 b1 c1]
-//! row  a3 of group H (more        open H: a3           sealed: [G: a1 b1 c1] [G: a2]     a3 must come after a2
-//!   columns than G)
-//! a pull                          open H: a3           written: a1 b1 c1 a2, as one batch
-//! the next pull, once a3 is due   open -               written: a3
+//! row a1 of group G                 open G: a1          sealed: -
+//! row b1 of group G                 open G: a1 b1       sealed: -
+//! row a2 of group H                 open H: a2          sealed: [G: a1 b1]    a2 must be written after a1
+//! a pull                            open H: a2          batch 1 is written: a1 b1
+//! flush_interval of a2 is over      open -              sealed: [H: a2]
+//! the next pull                     open -              batch 2 is written: a2
 //! ```
 
 use std::collections::VecDeque;
@@ -30,22 +31,22 @@ use crate::write::job::Job;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
     Nothing,
-    /// Rows with equal keys; they meet in one lane.
+    /// Rows with equal keys; they are in one lane.
     Key,
     /// All rows; there is one lane.
     Table,
 }
 
 impl Order {
-    /// Whether a lane may have only one batch on its way.
+    /// Whether a lane may have only one batch in flight.
     pub(crate) fn is_serial(self) -> bool {
         self != Self::Nothing
     }
 }
 
-/// What waits in a lane.
+/// The batches that wait in one lane.
 ///
-/// Lanes lie side by side: without the alignment, submitters in different lanes would share cache lines.
+/// Lanes are adjacent in memory: without the alignment, submitters in different lanes would share cache lines.
 #[derive(Default)]
 #[repr(align(128))]
 pub(crate) struct Lane {
@@ -69,10 +70,10 @@ pub(crate) struct Pulled {
     pub(crate) others: Vec<Job>,
 }
 
-/// What came of a pull.
+/// The result of a pull.
 pub(crate) enum Pull {
     Batch(Pulled),
-    /// What is there belongs to groups that may not be written now.
+    /// All batches belong to groups that may not be written now.
     Blocked,
     Empty,
 }
@@ -90,7 +91,7 @@ impl Lane {
         LaneStatus { ready: self.sealed.len(), opened_at }
     }
 
-    /// The place of a group's open batch.
+    /// The position of a group's open batch.
     #[inline]
     pub(crate) fn open_batch_of(&mut self, group: &Arc<Group>) -> usize {
         match self.open.iter().position(|open| Arc::ptr_eq(&open.group, group)) {
@@ -130,8 +131,8 @@ impl Lane {
         }
     }
 
-    /// Takes the oldest sealed batch that `may` be written, and as many after it as fit and may be written with it;
-    /// last the open batch of the same group, when nothing stands before it.
+    /// Takes the oldest sealed batch that `may` be written, then the batches after it that fit and can be merged with
+    /// it, and last the open batch of the same group if no sealed batch is before it.
     pub(crate) fn pull(
         &mut self,
         order: Order,
@@ -141,7 +142,7 @@ impl Lane {
     ) -> Pull {
         let may_now = |job: &Job| may(job.group);
         let place = match order.is_serial() {
-            // What comes later may have the same keys.
+            // Later batches may have the same keys.
             true => self.sealed.front().filter(|job| may_now(job)).map(|_| 0),
             false => self.sealed.iter().position(may_now),
         };
@@ -152,8 +153,8 @@ impl Lane {
         Pull::Batch(Pulled { job: Box::new(job), others })
     }
 
-    /// Takes as many batches as fit that may be written together with one that came back, which nothing in the lane
-    /// comes before.
+    /// Takes as many batches as fit and can be merged with a returned batch. No batch in the lane comes before that
+    /// one.
     pub(crate) fn pull_more(&mut self, order: Order, job: &Job, limit: PullLimit, by: &SealedBy<'_>) -> Vec<Job> {
         let place = match order.is_serial() {
             true => 0,

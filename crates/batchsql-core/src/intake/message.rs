@@ -1,12 +1,12 @@
-//! Owns what submitters tell the dispatcher.
-//! Must not know what the dispatcher does about it.
+//! Owns the messages from submitters to the dispatcher.
+//! Must not know what the dispatcher does with them.
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::write::ids::LaneId;
 
-/// What the dispatcher is told.
+/// A message to the dispatcher.
 pub(crate) enum Message {
     /// An open batch of the lane got its first row, or the lane has a batch that is ready.
     Lane(LaneId),

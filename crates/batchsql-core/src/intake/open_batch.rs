@@ -23,10 +23,10 @@ use crate::write::context::PipelineContext;
 use crate::write::ids::LaneId;
 use crate::write::job::{Job, Sealed};
 
-/// Columns start with capacity for this many rows, or for as many as the last batch held while there is headroom for that.
+/// Columns start with capacity for this many rows, or for as many as the last batch held if there is headroom for that.
 const FIRST_CAPACITY: usize = 16;
 
-/// What a sealed batch takes along from its lane.
+/// What a sealed batch takes from its lane.
 pub(crate) struct SealedBy<'a> {
     pub(crate) lane: LaneId,
     pub(crate) is_ordered: bool,
@@ -45,7 +45,7 @@ pub(crate) struct OpenBatch {
     pub(crate) bytes: usize,
     opened_at: Option<Instant>,
     completion: Option<Arc<Completion>>,
-    /// Hashes of the keys of the first `hashed` rows. Nobody asks while the lane has one open batch.
+    /// Hashes of the keys of the first `hashed` rows. Not used while the lane has one open batch.
     keys: HashSet<u64>,
     hashed: usize,
     /// Rows of the last batch and the variable bytes of its columns: the capacity to start the next with,
@@ -56,7 +56,7 @@ pub(crate) struct OpenBatch {
     headroom: usize,
 }
 
-/// Takes a half-written row back unless it was completed, also when the row's code panics.
+/// Removes a partly written row unless it was completed, also when the row's code panics.
 struct Rollback<'a> {
     open: &'a mut OpenBatch,
     completed: bool,
@@ -87,12 +87,12 @@ impl OpenBatch {
         }
     }
 
-    /// When its first row came; `None` while it has none.
+    /// When its first row arrived; `None` while it has none.
     pub(crate) fn opened_at(&self) -> Option<Instant> {
         self.opened_at
     }
 
-    /// Writes the values of a row behind the last row; the row does not count yet.
+    /// Writes the values of a row after the last row; the row does not count yet.
     pub(crate) fn write_row<R: Row + ?Sized>(
         &mut self,
         row: &R,
@@ -125,18 +125,18 @@ impl OpenBatch {
         self.columns = schema.columns().iter().zip(bytes).map(column).collect();
     }
 
-    /// Takes back what was written behind the last row that counts.
+    /// Removes what was written after the last row that counts.
     pub(crate) fn forget_row(&mut self) {
         let len = self.len;
         self.columns.iter_mut().for_each(|column| column.truncate(len));
     }
 
-    /// Says when the first row came.
+    /// Records when the first row arrived.
     pub(crate) fn opened(&mut self, at: Instant) {
         self.opened_at = Some(at);
     }
 
-    /// The first row was taken back.
+    /// The first row was removed.
     pub(crate) fn not_opened(&mut self) {
         self.forget_row();
         self.opened_at = None;
@@ -164,7 +164,7 @@ impl OpenBatch {
         self.keys.contains(&hash)
     }
 
-    /// From the columns, and of the key alone: the hash that finds the lane is shared by neighbours, and users may
+    /// Computed from the key columns alone: the hash that selects the lane is the same for adjacent keys, and users may
     /// write their own.
     fn key_hash(&self, row: usize) -> u64 {
         let mut hasher = DefaultHasher::new();
@@ -179,7 +179,7 @@ impl OpenBatch {
         let (len, bytes) = (std::mem::take(&mut self.len), std::mem::take(&mut self.bytes));
         let headroom = std::mem::take(&mut self.headroom);
         if bytes < headroom / 2 {
-            // It was sealed early, and may wait for long.
+            // It was sealed early, and may wait for a long time.
             columns.iter_mut().for_each(ColumnBuffer::shrink);
         }
         by.headroom.give_back(headroom);

@@ -28,7 +28,7 @@ use crate::write::context::PipelineContext;
 use crate::write::ids::{GroupId, LaneId};
 use crate::write::job::Job;
 
-/// Lanes of a table whose order does not matter, at most.
+/// The most lanes of a table without an order.
 const MAX_SPARE_LANES: usize = 4;
 
 thread_local! {
@@ -36,7 +36,7 @@ thread_local! {
     static SPARE_LANE: Cell<usize> = const { Cell::new(0) };
 }
 
-/// What holds for all tables of a pipeline.
+/// What all tables of a pipeline share.
 pub(crate) struct Intake {
     pub(crate) pipeline: Arc<PipelineContext>,
     /// Set when no more rows are accepted.
@@ -49,10 +49,10 @@ pub(crate) struct Intake {
     pub(crate) headroom: Headroom,
 }
 
-/// The rows of a table whose order among each other is kept: one table name and one key, or one table name where all
-/// of its rows are in order.
+/// Rows that keep their order: those of one table name and one key, or those of one table name if all of its rows are
+/// in order.
 pub(crate) struct Table {
-    /// A number of its own within the pipeline.
+    /// Unique within the pipeline.
     number: usize,
     name: Box<str>,
     lanes: Box<[Mutex<Lane>]>,
@@ -64,7 +64,7 @@ pub(crate) struct Table {
 
 /// Why a row is not in a batch.
 pub(crate) enum NotPushed {
-    /// The group was idle and is gone: ask for it again.
+    /// The group was idle and was removed: look it up again.
     Retired,
     Closed,
     Row(RowError),
@@ -76,9 +76,9 @@ impl From<RowError> for NotPushed {
     }
 }
 
-/// As many lanes as submitters can run at once, within reason. One for a sink that writes one or two batches
-/// at once: it is slower than any lane, and is faster with neighbouring rows in one batch (measured with
-/// SQLite: keys that are about sorted).
+/// As many lanes as submitters can run at once, up to a limit. One lane for a sink that writes one or two batches at
+/// once: it is slower than any lane, and faster with adjacent rows in one batch (measured with SQLite and nearly sorted
+/// keys).
 fn spare_lanes(concurrency: usize) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     if concurrency <= 2 { 1 } else { cores.min(MAX_SPARE_LANES) }
@@ -121,7 +121,7 @@ impl Table {
         &self.name
     }
 
-    /// Whether a lane may have only one batch on its way.
+    /// Whether a lane may have only one batch in flight.
     pub(crate) fn is_serial(&self) -> bool {
         self.order.is_serial()
     }
@@ -141,8 +141,8 @@ impl Table {
         (0..self.lanes.len()).map(|lane| self.lock(lane).accepted).sum()
     }
 
-    /// Encodes a row into its lane's open batch and seals that batch when it is full. The caller has
-    /// reserved `bytes` for it, which the batch takes over. Not accepted means: nothing of it is kept.
+    /// Encodes a row into its lane's open batch and seals that batch when it is full. The caller has reserved `bytes`
+    /// for it, which the batch takes over. If the row is not accepted, nothing of it is kept.
     pub(crate) fn push<R: Row + ?Sized>(
         &self,
         group: &Arc<Group>,
@@ -165,7 +165,7 @@ impl Table {
         let place = lane.open_batch_of(group);
         lane.open[place].write_row(row, bytes, &intake.headroom)?;
         if lane.open.len() > 1 && self.is_serial() && lane.make_way(self.order, place, &self.sealed_by(number)) {
-            // A dispatcher that does not take messages any more looks through the lanes before it ends.
+            // A dispatcher that no longer receives messages checks all lanes before it ends.
             let _ = messages.send(Message::Lane(id));
         }
         let open = &mut lane.open[place];
@@ -208,7 +208,7 @@ impl Table {
         (pull, status)
     }
 
-    /// Takes what comes after a batch that came back, see [`Lane::pull_more`].
+    /// Takes what follows a returned batch, see [`Lane::pull_more`].
     pub(crate) fn pull_more(&self, lane: LaneId, job: &Job, limit: PullLimit) -> (Vec<Job>, LaneStatus) {
         let mut guard = self.lock(lane.lane);
         let others = guard.pull_more(self.order, job, limit, &self.sealed_by(lane.lane));
@@ -251,8 +251,8 @@ impl Table {
         })
     }
 
-    /// Ends a group if it holds nothing and has sealed no batch since `sealed`. Returns the number of
-    /// batches that it has sealed, or `None` when it is gone.
+    /// Removes a group if it holds no rows and has sealed no batch since `sealed`. Returns the number of batches that
+    /// it has sealed, or `None` if it was removed.
     pub(crate) fn retire_if_idle(&self, group: &Arc<Group>, sealed: Option<u64>) -> Option<u64> {
         let mut lanes: Vec<_> = (0..self.lanes.len()).map(|lane| self.lock(lane)).collect();
         let is_of = |open: &&OpenBatch| Arc::ptr_eq(&open.group, group);
@@ -265,8 +265,8 @@ impl Table {
         None
     }
 
-    /// The lane of a row, locked. Where order does not matter that is the first one that nobody holds,
-    /// so that there is only one open batch unless submitters meet.
+    /// The lane of a row, locked. Without an order it is the first lane that is not locked, so that there is only one
+    /// open batch unless submitters run at the same time.
     fn lock_for<R: Row + ?Sized>(&self, row: &R) -> (usize, MutexGuard<'_, Lane>) {
         if self.is_serial() {
             let lane = match self.lanes.len() {
@@ -275,14 +275,14 @@ impl Table {
             };
             return (lane, self.lock(lane));
         }
-        // A thread stays with a lane for a batch, so that threads that met once do not fight for the first
-        // lane with every row.
+        // A thread keeps its lane for a batch, so that threads that contended once do not contend for the first lane
+        // with every row.
         let first = SPARE_LANE.get();
         for number in (first..self.lanes.len()).chain(0..first.min(self.lanes.len())) {
             match self.lanes[number].try_lock() {
                 Ok(guard) => {
-                    // Before it opens another batch it looks at the first lane again: threads that do not meet
-                    // any more fill one batch together, and no row is left behind alone.
+                    // Before it opens another batch it tries the first lane again: threads that no longer contend fill
+                    // one batch together, and no single row stays in another lane.
                     if number > 0
                         && guard.open.iter().all(|open| open.len == 0)
                         && let Ok(first) = self.lanes[0].try_lock()
@@ -312,7 +312,7 @@ impl Table {
     }
 
     fn lock(&self, lane: usize) -> MutexGuard<'_, Lane> {
-        // A panic under the lock is rolled back, so the data behind a poisoned lock is sound.
+        // A panic under the lock is rolled back, so the data behind a poisoned lock is consistent.
         self.lanes[lane].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

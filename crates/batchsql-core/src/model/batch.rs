@@ -10,7 +10,7 @@ use crate::model::schema::Schema;
 use crate::model::value::ValueRef;
 use crate::model::views::ColumnView;
 
-/// The columns of one batch; nothing is ever added to it again.
+/// The columns of one sealed batch.
 pub struct Batch {
     schema: Schema,
     columns: Vec<ColumnBuffer>,
@@ -98,7 +98,7 @@ impl<'a> Rows<'a> {
         self.batch
     }
 
-    /// The place of the first row in the batch.
+    /// The position of the first row in the batch.
     pub(crate) fn start(&self) -> usize {
         self.start
     }

@@ -1,30 +1,30 @@
-//! Owns how the values of one column are kept: of fixed width side by side, text and bytes end to end.
+//! Owns how the values of one column are stored: fixed-width values as a vector, text and bytes end to end.
 //! Must not know column types, NULLs or schemas.
 
 use std::ops::Range;
 
 use crate::model::views::{BytesValues, TextValues};
 
-/// The steps that are the same however values are kept.
+/// The operations that every form of storage has.
 pub(crate) trait Buffer: Sized {
     /// A borrowed view of some values.
     type Values<'a>
     where
         Self: 'a;
 
-    /// An empty buffer with room for `rows` values of together `bytes` variable bytes.
+    /// An empty buffer with capacity for `rows` values with `bytes` variable bytes in total.
     fn with_capacity(rows: usize, bytes: usize) -> Self;
 
-    /// Makes room for `rows` more values of together `bytes` variable bytes.
+    /// Reserves capacity for `rows` more values with `bytes` variable bytes in total.
     fn reserve(&mut self, rows: usize, bytes: usize);
 
-    /// Gives back what is reserved and not needed.
+    /// Releases unused capacity.
     fn shrink(&mut self);
 
     /// Appends the values of another buffer.
     fn append(&mut self, other: &Self);
 
-    /// Forgets every value from row `rows` on.
+    /// Removes every value from row `rows` on.
     fn truncate(&mut self, rows: usize);
 
     /// A copy of some values, in the order given. It takes no more memory than they need.
@@ -73,12 +73,12 @@ impl<T: Copy + 'static> Buffer for Vec<T> {
     }
 }
 
-/// The byte budget is at most `u32::MAX`, and a batch never outgrows the budget.
+/// The byte budget is at most `u32::MAX`, and a batch never exceeds the budget.
 fn end(len: usize) -> u32 {
     u32::try_from(len).expect("the byte budget keeps a batch below 4 GiB")
 }
 
-/// A buffer of values end to end; `ends[i]` is where value `i` stops.
+/// A buffer of values stored end to end; `ends[i]` is where value `i` ends.
 macro_rules! end_to_end {
     ($(#[$doc:meta])* $buffer:ident of $data:ty, $value:ty, $append:ident, $values:ident) => {
         $(#[$doc])*

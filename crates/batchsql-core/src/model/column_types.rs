@@ -1,10 +1,10 @@
-//! Owns the list of column types: what each is called, and how a column keeps its values.
+//! Owns the list of column types: the name of each, and how a column stores its values.
 //! Must not know values, columns or batches: they make what they need from this list.
 
-/// Calls a macro with the list. What stands in the parentheses comes first.
+/// Calls a macro with the list, after the tokens in the parentheses.
 ///
-/// A value of a `fixed` type has a Rust type, and one value that stands where a column is `NULL`. Values of a `text` or
-/// `bytes` type lie end to end.
+/// A `fixed` type has a Rust type, and a placeholder value for `NULL`. Values of a `text` or `bytes` type are stored
+/// end to end.
 macro_rules! for_each_column_type {
     ($call:ident!($($first:tt)*)) => {
         $call! { ($($first)*)

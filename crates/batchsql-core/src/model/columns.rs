@@ -1,4 +1,4 @@
-//! Owns the columns of a batch by type: which buffer keeps the values of which type, and their NULLs.
+//! Owns the columns of a batch by type: which buffer stores the values of which type, and their NULLs.
 //! Must not know schemas, rows or who writes them.
 
 use std::ops::Range;
@@ -15,7 +15,7 @@ macro_rules! buffer_of {
     ([bytes]) => { BytesBuffer };
 }
 
-/// What stands in a buffer where the column is `NULL`.
+/// The placeholder in a buffer where the column is `NULL`.
 macro_rules! placeholder {
     ([fixed $rust:ty = $null:expr]) => {
         $null
@@ -104,7 +104,7 @@ pub(crate) struct ColumnBuffer {
 }
 
 impl ColumnBuffer {
-    /// An empty column with room for `rows` values of together `bytes` variable bytes.
+    /// An empty column with capacity for `rows` values with `bytes` variable bytes in total.
     pub(crate) fn new(ty: ColumnType, nullable: bool, rows: usize, bytes: usize) -> Self {
         let buffer = TypedBuffer::with_capacity(ty, rows, bytes);
         Self { buffer, validity: nullable.then(|| Vec::with_capacity(rows)) }
@@ -129,7 +129,7 @@ impl ColumnBuffer {
         Self { buffer: self.buffer.gather(rows), validity }
     }
 
-    /// Makes room for `rows` more values of together `bytes` variable bytes.
+    /// Reserves capacity for `rows` more values with `bytes` variable bytes in total.
     pub(crate) fn reserve(&mut self, rows: usize, bytes: usize) {
         self.buffer.reserve(rows, bytes);
         if let Some(validity) = &mut self.validity {
@@ -137,7 +137,7 @@ impl ColumnBuffer {
         }
     }
 
-    /// Gives back what is reserved and not needed.
+    /// Releases unused capacity.
     pub(crate) fn shrink(&mut self) {
         self.buffer.shrink();
         if let Some(validity) = &mut self.validity {
@@ -156,7 +156,7 @@ impl ColumnBuffer {
         }
     }
 
-    /// Forgets every value from row `rows` on.
+    /// Removes every value from row `rows` on.
     pub(crate) fn truncate(&mut self, rows: usize) {
         self.buffer.truncate(rows);
         if let Some(validity) = &mut self.validity {

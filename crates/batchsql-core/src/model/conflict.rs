@@ -38,8 +38,8 @@ impl Conflict {
         Self::Replace { key: names(key) }
     }
 
-    /// Overwrite every non-key column; the same as [`Conflict::replace`] except on databases with a
-    /// native "delete and insert" that the driver may be told to use for `replace`.
+    /// Overwrite every non-key column; the same as [`Conflict::replace`] except on databases with a native "delete and
+    /// insert" that the driver can be configured to use for `replace`.
     pub fn update<S: Into<String>>(key: impl IntoIterator<Item = S>) -> Self {
         Self::Update { key: names(key), columns: None }
     }

@@ -1,9 +1,9 @@
 //! Owns the exhaustive forms of the column types and their values: the drivers match on these, so that the compiler
-//! names every place that a new type concerns. Must not know what a driver does with a value.
+//! reports every place that a new type affects. Must not know what a driver does with a value.
 //!
 //! [`ColumnType`], [`ColumnValues`] and [`ValueRef`] are `non_exhaustive`, because a new type must not break the build
-//! of those who use the crate. This module is for the drivers and tools of the workspace, and no part of the public
-//! interface: it grows in any release.
+//! of those who use the crate. This module is for the drivers and tools of the workspace, and not part of the public
+//! interface: any release may extend it.
 
 use crate::model::column_types::{for_each_column_type, value_of, values_of};
 use crate::model::temporal::{Date, Time, Timestamp, TimestampTz};

@@ -1,6 +1,5 @@
-//! Owns which rows of a batch are written, and in which order: one row per key where the last one wins,
-//! sorted by key where that avoids deadlocks. Must not know outcomes or databases: it takes rows and returns
-//! numbers of rows.
+//! Owns which rows of a batch are written, and in which order: one row per key if the last one wins, sorted by key if
+//! that avoids deadlocks. Must not know outcomes or databases: it takes rows and returns numbers of rows.
 
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
@@ -19,7 +18,7 @@ impl Rows<'_> {
     /// the parts. For databases that refuse a statement with the same row twice. One part when every key occurs
     /// once, or when the schema declares no key.
     ///
-    /// Keys are equal here when their values are; a database may see more of them as equal (case, collation).
+    /// Keys are equal here when their values are equal; a database may treat more keys as equal (case, collation).
     pub fn waves(&self) -> Vec<Vec<u32>> {
         waves(*self)
     }
@@ -34,8 +33,8 @@ pub(crate) struct Arranged {
     pub(crate) previous: Box<[Option<u32>]>,
 }
 
-/// Whether a later row makes an earlier one with the same key void: it must overwrite every column that
-/// the earlier one could have set.
+/// Whether a later row replaces an earlier one with the same key: it must overwrite every column that the earlier one
+/// could have set.
 pub(crate) fn is_last_wins(schema: &Schema) -> bool {
     let (key, update) = (schema.key_columns().len(), schema.update_columns().len());
     let overwrites = matches!(schema.conflict(), Conflict::Replace { .. } | Conflict::Update { .. });
@@ -44,9 +43,9 @@ pub(crate) fn is_last_wins(schema: &Schema) -> bool {
 
 /// The rows to write; `None` when they are all rows as they are.
 ///
-/// For the choice of one row per key, keys are equal when their values are as they were given: a database may see
-/// more keys as equal (collations, trailing spaces, `1.5` and `1.50`), but no row may be left out for one that another
-/// database (SQLite, Redis) keeps beside it.
+/// To choose one row per key, keys are equal only if their values were given in the same form. A database may treat
+/// more keys as equal (collations, trailing spaces, `1.5` and `1.50`), but no row may be left out if another database
+/// (SQLite, Redis) stores both rows.
 pub(crate) fn arrange(rows: Rows<'_>, last_wins: bool, sort: bool) -> Option<Arranged> {
     let columns = key_columns(rows);
     if columns.is_empty() {
@@ -67,8 +66,8 @@ pub(crate) fn sort(rows: Rows<'_>, numbers: &mut [u32]) {
     sort_by_key(&key_columns(rows), numbers);
 }
 
-/// The rows of these ranges, those that are the first with their key before those that are the second, and so on; and
-/// how many are the first: all of them where there is no key. Keys are compared as for sorting.
+/// The rows of these ranges: the first row of each key, then the second row of each key, and so on; and the number of
+/// first rows, which is that of all rows if there is no key. Keys are compared as for sorting.
 pub(crate) fn by_turn_of_key(rows: Rows<'_>, ranges: &[Range<usize>]) -> (Vec<usize>, usize) {
     let columns = key_columns(rows);
     let all = ranges.iter().cloned().flatten();
@@ -91,13 +90,13 @@ pub(crate) fn by_turn_of_key(rows: Rows<'_>, ranges: &[Range<usize>]) -> (Vec<us
     (rows.into_iter().map(|(_, row)| row as usize).collect(), firsts)
 }
 
-/// Whether two rows have the same key, compared as for sorting; false where there is none.
+/// Whether two rows have the same key, compared as for sorting; false if there is no key.
 pub(crate) fn have_same_key(rows: Rows<'_>, a: usize, b: usize) -> bool {
     let columns = &key_columns(rows);
     !columns.is_empty() && compare_keys(columns, a, b).is_eq()
 }
 
-/// For each row whether one of the marked rows comes later and has its key.
+/// For each row, whether a later marked row has the same key.
 pub(crate) fn has_later(rows: Rows<'_>, marked: &[bool]) -> Vec<bool> {
     let columns = key_columns(rows);
     let mut later = vec![false; rows.len()];
@@ -167,9 +166,9 @@ fn number(row: usize) -> u32 {
     u32::try_from(row).expect("buffer_size fits u32")
 }
 
-/// An order of keys that is the same in every process; it need not be the database's. Keys that may be one to a
-/// database are equal, so that their rows keep their order, as far as the values tell: what a collation does to text,
-/// and a database to a JSON document, is not known here.
+/// An order of keys that is the same in every process; it may differ from the database's order. Keys that a database
+/// may treat as one key are equal, so that their rows keep their order. This covers only the values: collations of
+/// text, and how a database compares JSON documents, are not known here.
 fn compare_keys(columns: &[ColumnView<'_>], a: usize, b: usize) -> Ordering {
     // Key columns are never NULL.
     let by_column = columns.iter().map(|column| match column.values() {

@@ -40,8 +40,8 @@ impl Column {
 pub struct SchemaId(usize);
 
 impl SchemaId {
-    /// A small number: ids of dead schemas are used again, so ids stay below the largest number of
-    /// schemas that were ever alive at once.
+    /// A small number: ids of dropped schemas are used again, so ids stay below the largest number of schemas that
+    /// existed at once.
     pub(crate) fn index(self) -> usize {
         self.0
     }
@@ -73,12 +73,12 @@ struct Content {
 struct Inner {
     id: SchemaId,
     content: Content,
-    /// `namespace.table`, kept because every metric and log line wants it.
+    /// `namespace.table`, stored because every metric and log line needs it.
     display: Box<str>,
     key: Box<[usize]>,
     update: Box<[usize]>,
     fixed_len: usize,
-    /// Projections handed out for rows that leave columns out, by the set of present columns.
+    /// Projections created for rows that leave columns out, by the set of present columns.
     projections: Mutex<HashMap<Box<[bool]>, Weak<Inner>>>,
 }
 
@@ -197,8 +197,8 @@ impl SchemaBuilder {
         self.push(name.into(), ty, false)
     }
 
-    /// Adds a column that may be `NULL`, and that a dynamic row may leave out: then the database's
-    /// default applies on insert, and an update leaves the column alone.
+    /// Adds a column that may be `NULL`, and that a dynamic row may leave out: then the database's default applies on
+    /// insert, and an update does not change the column.
     pub fn nullable(self, name: impl Into<Box<str>>, ty: ColumnType) -> Self {
         self.push(name.into(), ty, true)
     }
@@ -233,8 +233,8 @@ struct Interner {
     sweep_at: usize,
 }
 
-/// Ids that are free, and the first one that was never used. Apart from the interner, because a
-/// schema may die while the interner is locked.
+/// Ids that are free, and the first one that was never used. Separate from the interner, because a schema may be
+/// dropped while the interner is locked.
 static IDS: Mutex<(Vec<usize>, usize)> = Mutex::new((Vec::new(), 0));
 
 fn next_id() -> SchemaId {

@@ -1,9 +1,9 @@
-//! Owns the error of a schema that was declared wrongly.
+//! Owns the error of an invalid schema declaration.
 //! Must not know what is checked.
 
 use crate::model::table_name::TableName;
 
-/// A schema was declared wrongly.
+/// A schema declaration is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("schema of table {table:?}: {problem}")]
 pub struct SchemaError {

@@ -1,10 +1,10 @@
-//! Owns the name of a table, with the namespace it lives in.
+//! Owns the name of a table, with its namespace.
 //! Must not know how a database quotes it.
 
 use std::fmt;
 
-/// A table name, optionally qualified by the schema (PostgreSQL), database (MySQL) or attached
-/// database (SQLite) it lives in. Names are taken literally: drivers quote them, dots included.
+/// A table name, optionally qualified by the schema (PostgreSQL), database (MySQL) or attached database (SQLite) that
+/// contains it. Names are taken literally: drivers quote them, dots included.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TableName {
     namespace: Option<Box<str>>,
@@ -12,7 +12,7 @@ pub struct TableName {
 }
 
 impl TableName {
-    /// A table found through the connection's default namespace.
+    /// A table in the connection's default namespace.
     pub fn new(name: impl Into<Box<str>>) -> Self {
         Self { namespace: None, name: name.into() }
     }

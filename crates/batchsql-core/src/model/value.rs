@@ -89,7 +89,7 @@ macro_rules! fixed_len {
     ([fixed $rust:ty = $null:expr]) => {
         size_of::<$rust>()
     };
-    // Variable values pay for the place where they end here, and for their bytes as they come.
+    // Variable values count their end offset here, and their bytes when they are written.
     ([text]) => {
         size_of::<u32>()
     };
@@ -241,8 +241,8 @@ impl ValueRef<'_> {
     }
 }
 
-/// What may be one key to a database gives equal hashes, so that rows with one key meet in one lane: floats hash by
-/// their bits, with `-0.0` as `0.0` and one `NaN`, and decimals by their number, so that `1.5` is `1.50`.
+/// Values that a database may treat as one key have equal hashes, so that rows with one key are in one lane: floats
+/// hash by their bits, with `-0.0` as `0.0` and one `NaN`, and decimals by their number, so that `1.5` is `1.50`.
 impl Hash for ValueRef<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         match self {
@@ -267,7 +267,7 @@ impl Hash for ValueRef<'_> {
     }
 }
 
-/// The same float for all floats that a database may see as equal: zero has two signs, `NaN` many forms.
+/// The same float for all floats that a database may treat as equal: zero has two signs, `NaN` many forms.
 pub(crate) fn one_of_equals(float: f64) -> f64 {
     if float.is_nan() { f64::NAN } else { float + 0.0 }
 }

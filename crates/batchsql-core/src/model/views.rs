@@ -1,4 +1,4 @@
-//! Owns the borrowed views of a column's values, which are what drivers read.
+//! Owns the borrowed views of a column's values, which drivers read.
 //! Must not know how the values are kept, schemas or rows.
 
 use std::fmt;
@@ -20,8 +20,7 @@ impl<'a> ColumnView<'a> {
         Self { values, validity }
     }
 
-    /// The typed slices. Where a value is `NULL` they hold a placeholder: ask
-    /// [`is_null`](Self::is_null) first.
+    /// The typed slices. Where a value is `NULL` they hold a placeholder: check [`is_null`](Self::is_null) first.
     pub fn values(&self) -> ColumnValues<'a> {
         self.values
     }
@@ -180,7 +179,7 @@ impl<'a> BytesValues<'a> {
     }
 }
 
-// Row values never reach a log, also not by way of `Debug`: these show kind and size.
+// Row values must not reach a log, also not through `Debug`: these show kind and size.
 
 impl fmt::Debug for ColumnView<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

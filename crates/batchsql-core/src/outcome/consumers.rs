@@ -1,8 +1,8 @@
-//! Owns the ways out for rows that were not written: a callback, a channel, a file.
+//! Owns the consumers of rows that were not written: a callback, a channel, a file.
 //! Must not know why they failed.
 //!
-//! A row that waits for its consumer keeps its capacity in the buffer, so a slow consumer slows the pipeline
-//! down instead of filling the memory.
+//! A row that waits for its consumer keeps its capacity in the buffer, so a slow consumer slows the pipeline down and
+//! memory stays bounded.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -56,13 +56,12 @@ impl DeadLetters {
         Self(Kind::Callback(Arc::new(callback)))
     }
 
-    /// Sends each row through a channel. A row keeps its capacity in the buffer (`buffer_size`,
-    /// `buffer_bytes`) until its [`DeadLetter`] is dropped: that bounds the channel. So the receiver must
-    /// be read, or dropped; then rows are no longer sent.
+    /// Sends each row through a channel. A row keeps its capacity in the buffer (`buffer_size`, `buffer_bytes`) until
+    /// its [`DeadLetter`] is dropped: that bounds the channel. So read the receiver, or drop it: then rows are no
+    /// longer sent.
     ///
-    /// A reader that submits rows again must do so with [`resubmit`](crate::BatchSql::resubmit):
-    /// `submit` would wait for capacity that only this reader can give, when the buffer is full of failed
-    /// rows.
+    /// A reader that submits rows again must use [`resubmit`](crate::BatchSql::resubmit): when the buffer is full of
+    /// failed rows, `submit` would wait for capacity that only this reader can release.
     pub fn channel() -> (Self, FailedRows) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (Self(Kind::Channel(sender)), FailedRows::new(receiver))
@@ -80,9 +79,9 @@ impl DeadLetters {
     ///  "time":"2026-11-23 03:09:28.000000+00:00","types":{"id":"i64","note":"text"}}
     /// ```
     ///
-    /// (One line; broken here.) Integers (also above 2^53, which some readers round) and finite floats are JSON numbers, bytes are `\x` and hex
-    /// digits, everything else is text. Columns that the row left out are absent. The file holds row
-    /// values: protect it like the table. It is created with the process's default permissions.
+    /// (One line, wrapped here.) Integers (also above 2^53, which some readers round) and finite floats are JSON
+    /// numbers, bytes are `\x` and hex digits, everything else is text. Columns that the row left out are absent. The
+    /// file holds row values: protect it like the table. It is created with the process's default permissions.
     ///
     /// # Errors
     /// The file cannot be opened for appending.
@@ -135,7 +134,7 @@ impl Consumers {
         Ok(Self { callbacks, channels: Mutex::new(channels), files: Mutex::new(files), any })
     }
 
-    /// Whether anyone wants to see failed rows.
+    /// Whether there is a consumer of failed rows.
     pub(crate) fn is_any(&self) -> bool {
         self.any
     }
@@ -160,7 +159,7 @@ impl Consumers {
         let bytes = charged(row);
         let capacity = Arc::new(HeldCapacity::of_row(budget, bytes, row.memory()));
         for channel in channels.iter() {
-            // A receiver that is gone wants no rows: then the letter gives its capacity back here.
+            // If the receiver was dropped, the letter releases its capacity here.
             drop(channel.send(DeadLetter::new(outcome.clone(), Arc::clone(&capacity))));
         }
         Some(bytes)

@@ -1,4 +1,4 @@
-//! Owns the books: what was accepted, what became of it, and what is still held by the budget.
+//! Owns the counts: accepted rows, their outcomes, and what the budget still holds.
 //! Must not know how batches are written.
 
 use std::fmt;
@@ -11,7 +11,7 @@ use crate::outcome::consumers::Consumers;
 use crate::outcome::outcomes::{Outcome, OutcomeCounts, OutcomeKind};
 use crate::row::dynamic::DynRow;
 
-/// The books of one pipeline, shared by its handles and tasks.
+/// The counts of one pipeline, shared by its handles and tasks.
 pub(crate) struct Ledger {
     pub(crate) budget: Arc<Budget>,
     dead_letters: Consumers,
@@ -44,7 +44,7 @@ impl Balance {
         self.outcomes.get(OutcomeKind::Ignored)
     }
 
-    /// Rows whose place was taken by a later one.
+    /// Rows that were replaced by a later one.
     pub fn superseded(&self) -> u64 {
         self.outcomes.get(OutcomeKind::Superseded)
     }
@@ -54,7 +54,7 @@ impl Balance {
         self.outcomes.get(OutcomeKind::Rejected)
     }
 
-    /// Rows retried in vain.
+    /// Rows retried without success.
     pub fn expired(&self) -> u64 {
         self.outcomes.get(OutcomeKind::Expired)
     }
@@ -64,7 +64,7 @@ impl Balance {
         self.outcomes.get(OutcomeKind::Purged)
     }
 
-    /// Rows of which it cannot be known whether they were committed.
+    /// Rows that may or may not be committed.
     pub fn unknown(&self) -> u64 {
         self.outcomes.get(OutcomeKind::Unknown)
     }
@@ -132,12 +132,12 @@ impl Ledger {
         std::mem::take(&mut *self.unwritten.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether anyone besides receipts wants to see failed rows.
+    /// Whether failed rows have a consumer besides their receipts.
     pub(crate) fn wants_failed_rows(&self) -> bool {
         self.dead_letters.is_any() || self.closing.load(Ordering::Acquire)
     }
 
-    /// Hands the failed rows of a batch to those who want them, before anything else is told of it. Returns the rows
+    /// Hands the failed rows of a batch to their consumers, before anything else of it is reported. Returns the rows
     /// and bytes of the batch's capacity that they keep. `charged` is what a row was charged when it was accepted.
     pub(crate) fn hand_over<'a>(
         &self,
@@ -167,7 +167,7 @@ impl Ledger {
         }
     }
 
-    /// No row can fail any more: channels end. Files go on until they have what was sent.
+    /// No row can fail any more: channels end. Files continue until they have what was sent.
     pub(crate) fn end_channels(&self) {
         self.dead_letters.end_channels();
     }

@@ -1,8 +1,5 @@
-//! Owns a failed row on its way to a consumer, and the receiving end of a channel of them.
+//! Owns a failed row for a consumer, and the receiving end of a channel of failed rows.
 //! Must not know why rows fail, or who consumes them.
-//!
-//! A row that waits for its consumer keeps its slot in the buffer, so a slow consumer slows the pipeline
-//! down and memory stays bounded.
 
 use std::sync::Arc;
 
@@ -45,7 +42,7 @@ impl FailedRows {
 
 /// A row that was not written. It keeps its capacity in the buffer until it is dropped.
 #[derive(Debug)]
-#[must_use = "take the row out of it; dropping it gives the row up"]
+#[must_use = "take the row out of it; dropping it discards the row"]
 pub struct DeadLetter {
     outcome: Outcome,
     capacity: Option<Arc<HeldCapacity>>,
@@ -56,7 +53,7 @@ impl DeadLetter {
         Self { outcome, capacity: Some(capacity) }
     }
 
-    /// A letter whose capacity is gone.
+    /// A letter that holds no capacity.
     pub(crate) fn without_capacity(outcome: Outcome) -> Self {
         Self { outcome, capacity: None }
     }
@@ -65,7 +62,7 @@ impl DeadLetter {
         Self { outcome, capacity: Some(Arc::new(capacity)) }
     }
 
-    /// What became of the row.
+    /// The outcome of the row.
     pub fn outcome(&self) -> &Outcome {
         &self.outcome
     }
@@ -75,7 +72,7 @@ impl DeadLetter {
         self.outcome.failure().expect("only outcomes that hand the row back become dead letters")
     }
 
-    /// The capacity that the row keeps, unless another consumer has the row, too, or it is of another budget.
+    /// The capacity that the row keeps, unless another consumer also has the row, or it is of another budget.
     pub(crate) fn into_capacity(self, budget: &Budget) -> Result<HeldCapacity, Self> {
         let Self { outcome, capacity } = self;
         let Some(capacity) = capacity else { return Err(Self::without_capacity(outcome)) };

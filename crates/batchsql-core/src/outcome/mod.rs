@@ -1,4 +1,4 @@
-//! What became of rows, and who is told.
+//! The outcomes of rows, and who receives them.
 //! Must not know how batches are written.
 
 pub(crate) mod consumers;

@@ -23,9 +23,9 @@ pub(crate) struct OpenFile(Appending);
 
 /// What is appended to.
 trait Target: Write {
-    /// Puts on disk what was written.
+    /// Syncs what was written to disk.
     fn sync(&mut self) -> io::Result<()>;
-    /// Opens it anew.
+    /// Opens it again.
     fn reopen(&mut self) -> io::Result<()>;
 }
 
@@ -65,7 +65,7 @@ impl Target for Appending {
 pub(crate) struct FileWriter {
     /// `None` while it is waited for.
     finished: Option<mpsc::Receiver<()>>,
-    /// Set when nobody waits for the file any more.
+    /// Set when `close` no longer waits for the file.
     gives_up: Arc<AtomicBool>,
 }
 
@@ -81,7 +81,7 @@ impl OpenFile {
         let give_up = Arc::clone(&gives_up);
         std::thread::Builder::new().name("batchsql-dead-letters".to_owned()).spawn(move || {
             self.write_all(rows, &give_up);
-            // Nobody may wait any more.
+            // `close` may no longer wait.
             let _ = done.send(());
         })?;
         Ok(FileWriter { finished: Some(finished), gives_up })
@@ -90,7 +90,7 @@ impl OpenFile {
     fn write_all(mut self, mut rows: FailedRows, give_up: &AtomicBool) {
         let path = self.0.path.clone();
         while let Some(first) = rows.blocking_recv() {
-            // What is there now is one burst; each row keeps its capacity until the burst is on disk.
+            // The rows that are available now are one burst; each row keeps its capacity until the burst is on disk.
             let mut burst = vec![first];
             let mut lines = line(&burst[0]);
             while burst.len() < 1000
@@ -108,11 +108,11 @@ impl OpenFile {
     }
 }
 
-/// Appends and syncs, for as long as `goes_on` says after an error.
+/// Appends and syncs. After an error it tries again while `goes_on` returns true.
 ///
-/// After a failed sync the system forgets what it could not write, and says of the next sync that it was fine
-/// (<https://wiki.postgresql.org/wiki/Fsync_Errors>). So the lines are written again to a file that is opened anew:
-/// they may be there twice, but not missing.
+/// After a failed sync the operating system drops the data that it could not write, and reports success for the next
+/// sync (<https://wiki.postgresql.org/wiki/Fsync_Errors>). So the file is reopened and the lines are written again: a
+/// line may be there twice, but none is missing.
 fn append(target: &mut impl Target, lines: &[u8], pause: Duration, goes_on: &dyn Fn(&io::Error) -> bool) {
     let mut left = lines;
     loop {
@@ -139,7 +139,7 @@ fn append(target: &mut impl Target, lines: &[u8], pause: Duration, goes_on: &dyn
         }
         std::thread::sleep(pause);
         if left.len() == lines.len() {
-            // Where it cannot be opened, the next write says why.
+            // If it cannot be opened, the next write returns the error.
             let _ = target.reopen();
         }
     }
@@ -150,15 +150,15 @@ impl FileWriter {
     /// up.
     pub(crate) async fn finish(mut self, patience: Duration) {
         let Some(finished) = self.finished.take() else { return };
-        // On a thread, so that the time is real: the clock of the runtime may be a paused one, in tests.
+        // On a thread, so that the time is real: tests may pause the clock of the runtime.
         let waited = tokio::task::spawn_blocking(move || finished.recv_timeout(patience)).await;
         if matches!(waited, Ok(Err(RecvTimeoutError::Timeout))) {
-            tracing::error!("the dead-letter file could not be written; the rows left are lost to it");
+            tracing::error!("the dead-letter file could not be written; the remaining rows are not in it");
         }
     }
 }
 
-/// Nobody waits any more: a file that cannot be written is not tried again.
+/// `close` no longer waits: a file that cannot be written is not tried again.
 impl Drop for FileWriter {
     fn drop(&mut self) {
         self.gives_up.store(true, Ordering::Relaxed);
@@ -227,7 +227,7 @@ fn hex(prefix: &str, bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// Has what was synced; a sync that fails loses what was written since the last one.
+    /// Stores what was synced; a failed sync loses what was written since the last one.
     #[derive(Default)]
     struct Disk {
         cached: Vec<u8>,
@@ -274,10 +274,10 @@ mod tests {
     fn lines_of_a_failed_sync_are_written_again_to_a_file_that_is_opened_anew() {
         let mut disk = Disk { failing_syncs: 2, failing_writes: 1, ..Disk::default() };
         append(&mut disk, b"a row\nanother row\n", Duration::ZERO, &|_| true);
-        assert_eq!(disk.synced, b"a row\nanother row\n", "nothing is believed after a failed sync");
+        assert_eq!(disk.synced, b"a row\nanother row\n", "everything is written again after a failed sync");
         assert_eq!(disk.reopened, 3, "once before anything was written, twice after a failed sync");
         let mut disk = Disk { failing_syncs: usize::MAX, ..Disk::default() };
         append(&mut disk, b"a row\n", Duration::ZERO, &|_| false);
-        assert!(disk.synced.is_empty(), "nobody waits any more");
+        assert!(disk.synced.is_empty(), "no retry after the wait has ended");
     }
 }

@@ -1,5 +1,5 @@
-//! Owns what became of rows: outcomes, their counts, and the rows that were not written.
-//! Must not know how outcomes come about.
+//! Owns the outcomes of rows, their counts, and the rows that were not written.
+//! Must not know how outcomes are decided.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,29 +9,29 @@ use crate::model::table_name::TableName;
 use crate::row::dynamic::DynRow;
 use crate::row::traits::Row;
 
-/// What became of one accepted row. Every accepted row ends in exactly one of these.
+/// The outcome of one accepted row. Every accepted row ends in exactly one of these.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Outcome {
     /// Committed to the database. A later row with the same key may have overwritten it since.
     Written,
-    /// The database kept what was there: its key existed and the conflict rule keeps the old row, or a
-    /// rule of the table itself dropped it. After a lost reply the old row may be this one, written by
-    /// the attempt whose reply was lost.
+    /// The database kept the existing row: the key existed and the conflict rule keeps the old row, or a rule of the
+    /// table itself dropped the new row. After a lost reply the old row may be this one, written by the attempt whose
+    /// reply was lost.
     Ignored,
-    /// A later row with the same key, in the same batch, took its place and was committed, see
+    /// A later row with the same key, in the same batch, replaced it and was committed, see
     /// [`Coalesce`](crate::Coalesce).
     Superseded,
-    /// The database refused it, or its table.
+    /// The database refused the row or its table.
     Rejected(FailedRow),
     /// It was retried for `retry_for` without success.
     Expired(FailedRow),
-    /// It was given up before it was sent: the deadline of `close` passed, it had to free capacity
-    /// ([`WhenFull::DropOldest`](crate::WhenFull::DropOldest)), the sink panicked before the write, or the
-    /// runtime ended.
+    /// It was given up before it was sent: the deadline of `close` passed, its capacity was needed
+    /// ([`WhenFull::DropOldest`](crate::WhenFull::DropOldest)), the sink panicked before the write, or the runtime
+    /// ended.
     Purged(FailedRow),
-    /// It was sent, or a later row that would have superseded it was, and whether that was committed cannot
-    /// be known.
+    /// It was sent, or a later row that would have superseded it was sent, and it is not known whether that was
+    /// committed.
     Unknown(FailedRow),
 }
 
@@ -212,7 +212,7 @@ impl FailedRow {
         Self(Arc::new(FailedRowInner { row, attempts, error }))
     }
 
-    /// The row, to be mended and submitted again.
+    /// The row, to be corrected and submitted again.
     pub fn row(&self) -> &DynRow {
         &self.0.row
     }
@@ -222,8 +222,8 @@ impl FailedRow {
         self.0.row.schema().table()
     }
 
-    /// How many writes it was part of, over retries and the search for bad rows, also those in which the driver refused it
-    /// before it was sent; 0 when a newer row with its key was sent in its place, or when none was tried.
+    /// How many writes contained it, over retries and the search for bad rows, including those in which the driver
+    /// refused it before it was sent; 0 if a newer row with its key was sent instead, or if no write was tried.
     pub fn attempts(&self) -> u32 {
         self.0.attempts
     }
@@ -234,7 +234,7 @@ impl FailedRow {
     }
 
     /// The class of the last error, when there was one. For a row that was refused alone it may be `Schema` or
-    /// `Permission`: a trigger said so.
+    /// `Permission`: a trigger can raise such an error.
     pub fn class(&self) -> Option<ErrorClass> {
         self.error().map(SinkError::class)
     }

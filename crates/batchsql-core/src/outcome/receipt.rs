@@ -1,5 +1,5 @@
 //! Owns the receipts of rows, and the completion that resolves those of one batch.
-//! Must not know how outcomes come about.
+//! Must not know how outcomes are decided.
 
 use std::fmt;
 use std::future::Future;
@@ -16,17 +16,17 @@ use crate::outcome::outcomes::Outcome;
 #[derive(Default)]
 #[repr(align(128))]
 pub(crate) struct Completion {
-    /// Empty while the batch is on its way. One entry per row, or none when every row was written.
+    /// Empty while the batch is in flight. One entry per row, or none when every row was written.
     outcomes: OnceLock<Box<[Outcome]>>,
     waiting: Mutex<Vec<Option<Waker>>>,
 }
 
 impl Completion {
-    /// Tells every receipt. `outcomes` has one entry per row, or none when every row was written.
+    /// Resolves every receipt. `outcomes` has one entry per row, or none when every row was written.
     pub(crate) fn resolve(&self, outcomes: Vec<Outcome>) {
         // A batch is resolved once, when its job is dropped.
         let _ = self.outcomes.set(outcomes.into());
-        // Who comes to wait after this sees the outcomes first.
+        // A receipt that starts to wait after this sees the outcomes first.
         let waiting = std::mem::take(&mut *self.lock());
         waiting.into_iter().flatten().for_each(Waker::wake);
     }
@@ -45,7 +45,7 @@ impl Completion {
 ///
 /// # Cancel safety
 /// It can be polled again after a `select!` or a timeout dropped the wait, and resolves once.
-#[must_use = "a receipt tells the outcome only when it is awaited"]
+#[must_use = "a receipt returns the outcome only when it is awaited"]
 pub struct Receipt {
     completion: Arc<Completion>,
     row: u32,

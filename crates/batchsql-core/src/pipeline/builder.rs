@@ -75,8 +75,8 @@ impl<S: Sink> BatchSqlBuilder<S> {
     /// (`enable_time` or `enable_all`; `#[tokio::main]` has it).
     ///
     /// # Errors
-    /// A setting that cannot work, also with this sink, a call from outside a Tokio runtime, or a runtime without a
-    /// timer.
+    /// A setting that is invalid or that this sink does not support, a call from outside a Tokio runtime, or a runtime
+    /// without a timer.
     pub fn start(self) -> Result<BatchSql, StartError> {
         let Self { sink, config, reporter, dead_letters } = self;
         config.validate()?;
@@ -125,7 +125,7 @@ impl<S: Sink> BatchSqlBuilder<S> {
         };
         let books = Arc::clone(&pipeline);
         runtime.spawn(async move {
-            // Dropped at the end, also by a panic: then `ended` says so.
+            // Dropped at the end, also by a panic: `ended` then shows it.
             let _end = end;
             dispatcher.run().await;
             books.ledger.finish().await;
@@ -148,10 +148,10 @@ impl<S: Sink> BatchSqlBuilder<S> {
     }
 }
 
-/// The part of the byte budget that open batches may take ahead of their rows.
+/// Open batches may reserve one part in this many of the byte budget before their rows arrive.
 const HEADROOM: usize = 8;
 
-/// Tokio has no question for it but to use the timer, which panics where there is none.
+/// Tokio has no function to check for a timer. Using a missing timer panics.
 fn check_timer() -> Result<(), StartError> {
     let timer = catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO)));
     timer.map_err(|_| {

@@ -25,13 +25,13 @@ impl BatchSql {
         I: IntoIterator,
         I::Item: Row,
     {
-        // A chunk never asks for more than a part of the budget, so that others get their turn.
+        // A chunk never asks for more than a part of the budget, so that other submitters get their turn.
         let max_rows = (self.0.config.buffer_size / 4).clamp(1, CHUNK_ROWS);
         let max_bytes = self.0.config.buffer_bytes / 4;
         let mut chunk = Vec::with_capacity(max_rows);
         let (mut bytes, mut accepted) = (0, 0);
         for row in rows {
-            // As in `submit`: the iterator may work for long between two rows.
+            // As in `submit`: the iterator may work for a long time between two rows.
             consume_budget().await;
             let row_bytes = match self.row_bytes(&row).inspect_err(|error| self.report_refused(&row, error)) {
                 Ok(row_bytes) => row_bytes,
@@ -81,7 +81,7 @@ impl BatchSql {
             let is_same = |(row, _): &&(R, usize)| row.schema() == &known.group.schema;
             let same = left.iter().take_while(is_same).count();
             let same_bytes = if same == left.len() { left_bytes } else { left[..same].iter().map(|row| row.1).sum() };
-            // All of them, or else only the first: who waits for much holds up those who want little.
+            // All of them, or else only the first: a wait for much capacity would delay submitters that need little.
             let (mut reservation, rows) = match self.try_reserve(&known.table, same, same_bytes) {
                 Ok(reservation) => (reservation, same),
                 Err(error) if error.is_full() => {

@@ -1,4 +1,4 @@
-//! Owns the end of things as callers see it: flush and close.
+//! Owns the calls that wait for the end of work: flush and close.
 //! Must not know how batches are written.
 
 use std::sync::PoisonError;
@@ -29,16 +29,16 @@ impl BatchSql {
         if self.0.messages.send(Message::Flush(done)).is_ok() && flushed.await.is_ok() {
             return Ok(self.balance());
         }
-        // The pipeline is closing or closed: then everything ends with it.
+        // The pipeline is closing or closed: wait for its end, which is also the end of all batches.
         if self.ended().await { Ok(self.balance()) } else { Err(FlushError(())) }
     }
 
     /// Refuses new rows, writes everything that was accepted, and reports. After `deadline` what was
     /// not yet sent ends as `Purged`, what is being written as `Unknown`; both are in the report.
     ///
-    /// Every call, from any clone, gets the same report; the deadline of the first one holds. When it
-    /// returns, every row counted as written is in the database. A [dead-letter
-    /// file](crate::DeadLetters::file) that cannot be written holds it up by 5 seconds at most.
+    /// Every call, from any clone, gets the same report; the deadline of the first one holds. When it returns, every
+    /// row counted as written is in the database. A [dead-letter file](crate::DeadLetters::file) that cannot be written
+    /// delays it by 5 seconds at most.
     ///
     /// # Cancel safety
     /// Cancelling stops the wait, not the closing.
@@ -63,7 +63,7 @@ impl BatchSql {
             .clone()
     }
 
-    /// True once the dispatcher has ended in order.
+    /// True once the dispatcher has ended normally.
     async fn ended(&self) -> bool {
         self.0.ended.clone().wait_for(|ended| *ended).await.is_ok()
     }

@@ -11,7 +11,7 @@ pub struct SubmitError(SubmitErrorKind);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 enum SubmitErrorKind {
-    #[error("the pipeline is closed, by close() or with its runtime; the row is still yours: submit it to a new one")]
+    #[error("the pipeline is closed, by close() or with its runtime; submit the row to a new pipeline")]
     Closed,
     #[error("the buffer is full; wait for capacity (WhenFull::Wait), or raise buffer_size or buffer_bytes")]
     Full,
@@ -33,7 +33,7 @@ impl SubmitError {
         self.0 == SubmitErrorKind::Closed
     }
 
-    /// There was no capacity and the call does not wait, or not any longer.
+    /// There was no capacity, and the call does not wait or its time limit passed.
     pub fn is_full(&self) -> bool {
         self.0 == SubmitErrorKind::Full
     }
@@ -71,7 +71,7 @@ pub struct SubmitAllError {
 }
 
 impl SubmitAllError {
-    /// How many rows from the start were accepted; the next one is at fault and was not.
+    /// How many rows from the start were accepted. The next row was not accepted.
     pub fn accepted(&self) -> usize {
         self.accepted
     }
@@ -82,7 +82,7 @@ impl SubmitAllError {
     }
 }
 
-/// A row was not accepted in the place of one that failed.
+/// A row was not accepted in place of a failed one.
 #[derive(Debug, thiserror::Error)]
 #[error("{source}")]
 pub struct ResubmitError {
@@ -102,7 +102,7 @@ impl ResubmitError {
     }
 }
 
-/// The dispatcher ended by a defect before everything had an outcome.
+/// The dispatcher ended because of a defect before every row had an outcome.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the pipeline ended before everything was written; the receipts tell which rows")]
+#[error("the pipeline ended before everything was written; the receipts show which rows")]
 pub struct FlushError(pub(crate) ());

@@ -41,7 +41,7 @@ pub(crate) struct Shared {
     pub(crate) activity: Arc<Activity>,
     pub(crate) config: PipelineConfig,
     pub(crate) concurrency: usize,
-    /// Of the pipeline: callers may be outside of it.
+    /// The runtime of the pipeline: callers may be outside of it.
     pub(crate) runtime: Handle,
     /// `true` once the dispatcher has ended and everything has its outcome.
     pub(crate) ended: watch::Receiver<bool>,
@@ -74,14 +74,14 @@ impl BatchSql {
         WeakBatchSql(Arc::downgrade(&self.0))
     }
 
-    /// Checks now that the table of `schema` can be written: it exists and has the columns. Without
-    /// this call the first batch finds out.
+    /// Checks now that the table of `schema` can be written: it exists and has the columns. Without this call, the
+    /// first batch checks it.
     ///
     /// # Errors
     /// What the driver found, for example a missing column.
     pub async fn prepare(&self, schema: &Schema) -> Result<(), SinkError> {
-        // A table that is known gets its share of the buffer before it has a row. If the group cannot be
-        // made, the sink says why.
+        // A known table gets its share of the buffer before it has a row. If the group cannot be created, the sink
+        // returns the reason.
         let _ = self.group(schema);
         self.0.engine.prepare(schema).await
     }
@@ -94,10 +94,10 @@ impl BatchSql {
         self.prepare(R::type_schema()).await
     }
 
-    /// What is known of the database at this moment: whether it can be reached, and which tables cannot be written, since
-    /// when and why. For readiness probes; it asks nobody. An idle pipeline knows what it knew when it last wrote:
-    /// [`check_connection`](Self::check_connection) asks. A receipt may have its outcome a moment before a table is no
-    /// longer parked here; [`flush`](Self::flush) waits for both.
+    /// The known state of the database at this moment: whether it can be reached, and which tables cannot be written,
+    /// since when and why. For readiness probes; it does not contact the database. The state of an idle pipeline is
+    /// that of its last write: [`check_connection`](Self::check_connection) checks it now. A receipt may have its
+    /// outcome shortly before a table is no longer parked here; [`flush`](Self::flush) waits for both.
     ///
     /// ```
     /// # use batchsql_core::BatchSql;
@@ -113,11 +113,11 @@ impl BatchSql {
         self.0.pipeline.health.get()
     }
 
-    /// Gets a connection and gives it back, and so finds out whether the database can be reached now. It takes at most
-    /// `statement_timeout`, and waits where all connections of the pool are in use.
+    /// Gets a connection and returns it, to check whether the database can be reached now. It takes at most
+    /// `statement_timeout`, and waits if all connections of the pool are in use.
     ///
     /// # Errors
-    /// No connection can be had: what the driver says.
+    /// No connection can be established: the error of the driver.
     ///
     /// # Cancel safety
     /// Dropping it is safe.

@@ -6,23 +6,23 @@ use std::time::Duration;
 use crate::outcome::ledger::Balance;
 use crate::outcome::outcomes::Outcome;
 
-/// What `close` found when it was done.
+/// The result of `close`.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct CloseReport {
-    /// Every row since the start and what became of it; nothing is in flight any more.
+    /// The outcomes of all rows since the start; no row is in flight.
     pub balance: Balance,
-    /// The rows that were given up since `close` was called: what became of each, and why. Earlier ones
-    /// went to their receipts and to the [dead letters](crate::DeadLetters).
+    /// The rows that were given up since `close` was called: the outcome of each, and why. Earlier ones went to their
+    /// receipts and to the [dead letters](crate::DeadLetters).
     pub unwritten: Vec<Outcome>,
     /// How long draining took.
     pub took: Duration,
 }
 
 impl CloseReport {
-    /// True when no row since the start of the pipeline failed: each was written, `Ignored` or
-    /// `Superseded`. A row that was rejected and submitted again, mended, still counts as failed; look
-    /// at [`unwritten`](Self::unwritten) for what this call had to give up.
+    /// True when no row since the start of the pipeline failed: each was written, `Ignored` or `Superseded`. A row that
+    /// was rejected, corrected and submitted again still counts as failed; [`unwritten`](Self::unwritten) lists what
+    /// this call had to give up.
     pub fn is_complete(&self) -> bool {
         self.balance.failed() == 0 && self.balance.in_flight() == 0
     }

@@ -22,18 +22,18 @@ use crate::row::traits::Row;
 use crate::write::context::PipelineContext;
 
 impl BatchSql {
-    /// Accepts a row. When the buffer is full it does what [`PipelineConfig::when_full`](crate::PipelineConfig::when_full) says: by default
-    /// it waits for capacity.
+    /// Accepts a row. When the buffer is full, [`PipelineConfig::when_full`](crate::PipelineConfig::when_full) applies:
+    /// by default it waits for capacity.
     ///
-    /// Where a pipeline has several tables, one table gets at most eight times the capacity that is left, so
-    /// that a table that cannot be written does not fill the buffer for all.
+    /// If a pipeline has several tables, one table gets at most eight times the free capacity, so that a table that
+    /// cannot be written does not fill the whole buffer.
     ///
     /// # Errors
-    /// The row does not fit its table or can never fit the buffer, or the pipeline is closed, or there is
-    /// no capacity ([`is_full`](SubmitError::is_full)) where `when_full` does not wait for ever.
+    /// The row does not fit its table or can never fit the buffer, or the pipeline is closed, or there is no capacity
+    /// ([`is_full`](SubmitError::is_full)) and `when_full` does not wait without a limit.
     ///
     /// # Cancel safety
-    /// Cancelled means not accepted: the only wait is the one for capacity.
+    /// If the call is cancelled, the row is not accepted: the call waits only for capacity.
     pub async fn submit<R: Row + ?Sized>(&self, row: &R) -> Result<(), SubmitError> {
         self.accept(row, false, self.0.config.when_full).await.map(drop)
     }
@@ -73,15 +73,15 @@ impl BatchSql {
         self.accept(row, false, WhenFull::WaitAtMost(limit)).await.map(drop)
     }
 
-    /// Accepts a row in the place of one that failed, with the capacity that that one still has in the buffer:
-    /// for consumers of [`DeadLetters::channel`](crate::DeadLetters::channel) that mend rows. It never waits.
+    /// Accepts a row in place of a failed one, with the capacity that the failed row still holds in the buffer: for
+    /// consumers of [`DeadLetters::channel`](crate::DeadLetters::channel) that correct rows. It never waits.
     ///
-    /// Mind that a row that is submitted again comes after rows of its key that were accepted meanwhile.
+    /// A row that is submitted again comes after rows of its key that were accepted meanwhile.
     ///
     /// # Errors
-    /// As [`try_submit`](Self::try_submit), with the letter. It is full when there is no capacity and the new row
-    /// needs more than the old one, or another consumer still has the old one, or that was of another
-    /// pipeline: keep the letter and try again.
+    /// As [`try_submit`](Self::try_submit), with the letter. The error is [`is_full`](SubmitError::is_full) if there is
+    /// no capacity and the new row needs more than the old one, or another consumer still has the old row, or the old
+    /// row was of another pipeline: keep the letter and try again.
     pub fn resubmit<R: Row + ?Sized>(&self, letter: DeadLetter, row: &R) -> Result<(), ResubmitError> {
         let (known, bytes) = match self.admit(row) {
             Ok(admitted) => admitted,
@@ -103,7 +103,7 @@ impl BatchSql {
         match capacity.reuse(budget, bytes) {
             Ok(mut reservation) => self.push(&known, row, bytes, false, &mut reservation).map(drop).map_err(|source| {
                 self.report_refused(row, &source);
-                // The reservation gives the capacity back; the letter goes without.
+                // The reservation returns the capacity; the letter no longer holds any.
                 ResubmitError { letter: Box::new(DeadLetter::without_capacity(outcome)), source }
             }),
             Err(capacity) => {
@@ -120,7 +120,7 @@ impl BatchSql {
         tracked: bool,
         when_full: WhenFull,
     ) -> Result<Option<Receipt>, SubmitError> {
-        // A producer that never waits would keep its thread from the tasks that write.
+        // A producer that never waits would block its thread for the tasks that write.
         consume_budget().await;
         let accepted = async {
             let (known, bytes) = self.admit(row)?;
@@ -157,7 +157,7 @@ impl BatchSql {
         let _reported = ReportedWait { pipeline, table: &known.group.schema, begin: Instant::now() };
         let ask = || {
             if !self.0.activity.is_busy() || self.0.config.when_full == WhenFull::DropOldest {
-                // If the dispatcher is gone, the budget is closed and the wait ends at once.
+                // If the dispatcher has ended, the budget is closed and the wait ends at once.
                 let _ = self.0.messages.send(Message::Pressure);
             }
         };
@@ -166,7 +166,7 @@ impl BatchSql {
         let capacity = match limit {
             None => capacity.await,
             Some(limit) => {
-                // The timer is that of the pipeline's runtime: the caller may be outside of any.
+                // The timer is that of the pipeline's runtime: the caller may be outside of any runtime.
                 let timeout = {
                     let _runtime = self.0.runtime.enter();
                     tokio::time::timeout(limit, capacity)
@@ -193,7 +193,7 @@ impl BatchSql {
         }
     }
 
-    /// The group had been idle and was forgotten just now.
+    /// The group was idle and has just been removed.
     #[cold]
     fn push_again<R: Row + ?Sized>(
         &self,
@@ -203,7 +203,7 @@ impl BatchSql {
         reservation: &mut Reservation<'_>,
     ) -> Result<Option<Receipt>, SubmitError> {
         loop {
-            // Another thread is about to take it out of the list.
+            // Another thread is about to remove it from the list.
             std::thread::yield_now();
             let known = self.group(row.schema())?;
             match known.table.push(&known.group, &self.0.messages, row, bytes, tracked, reservation) {

@@ -11,8 +11,8 @@ use crate::row::key::KeyHasher;
 use crate::row::traits::Row;
 use crate::row::writer::RowWriter;
 
-/// A row built at run time. Columns that were left out take the database's default on insert and
-/// are left alone by an update.
+/// A row built at run time. Columns that were left out take the database's default on insert and are not changed by an
+/// update.
 #[derive(Clone, PartialEq)]
 pub struct DynRow {
     schema: Schema,
@@ -24,8 +24,8 @@ impl DynRow {
         Self { schema, values }
     }
 
-    /// Bytes of memory that the row takes when it is handed back: with a value of its own per column, and what the
-    /// outcome and the letter around it take.
+    /// Bytes of memory that the row takes when it is handed back: an owned value per column, and the outcome and the
+    /// letter around it.
     pub(crate) fn memory(&self) -> usize {
         const AROUND: usize = 160;
         self.values.len() * size_of::<Value>() + self.variable_len() + AROUND
@@ -36,7 +36,7 @@ impl DynRow {
         self.schema.column_index(column).map(|index| self.values[index].as_ref())
     }
 
-    /// Starts a changed copy: to mend a row that was refused and submit it again.
+    /// Starts a changed copy: to correct a refused row and submit it again.
     ///
     /// ```
     /// # use batchsql_core::{ColumnType, Schema, ValueRef};
@@ -56,7 +56,7 @@ impl DynRow {
     }
 }
 
-/// Shows the table and the columns, never a value: rows end up in logs by way of errors.
+/// Shows the table and the columns, never a value: rows can reach logs through errors.
 impl fmt::Debug for DynRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let columns: Vec<&str> = self.schema.columns().iter().map(|c| c.name()).collect();
@@ -135,8 +135,8 @@ impl RowBuilder {
         Self { schema, values }
     }
 
-    /// Sets a column by name; setting it again overwrites. Integers of another width are taken when
-    /// the number fits, `f32` widens to `f64`, integers become decimals; nothing else is converted.
+    /// Sets a column by name; setting it again overwrites. Integers of another width are accepted when the number fits,
+    /// `f32` widens to `f64`, integers become decimals; nothing else is converted.
     ///
     /// # Errors
     /// Unknown column, wrong type, number out of range, or `NULL` where it is not allowed.

@@ -1,5 +1,5 @@
-//! Owns how Rust types fill columns.
-//! Must not know rows beyond the writer they go to.
+//! Owns the mapping of Rust types to columns.
+//! Must not know rows, except for their writer.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::row::error::RowError;
 use crate::row::key::KeyHasher;
 use crate::row::writer::RowWriter;
 
-/// A Rust type that fills one column of a derived row. `Option` of it is a nullable column.
+/// A Rust type that is one column of a derived row. `Option` of it is a nullable column.
 ///
 /// | Rust type | column type |
 /// |---|---|
@@ -28,10 +28,10 @@ use crate::row::writer::RowWriter;
 /// | [`Date`], [`Time`], [`Timestamp`], [`TimestampTz`] | date, time, timestamp, timestamptz |
 /// | `chrono::NaiveDate`, `NaiveTime`, `NaiveDateTime`, `DateTime<Utc>`, `DateTime<FixedOffset>` (feature) | the same |
 ///
-/// References to these work too. Implement it for a type of your own by calling the [`RowWriter`].
+/// References to these work too. To implement it for your own type, call the [`RowWriter`].
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot fill a column",
-    note = "the docs of `Encode` list the types that can; convert the field, skip it with #[row(skip)], or implement `Encode`"
+    message = "`{Self}` cannot be a column of a row",
+    note = "the docs of `Encode` list the supported types; convert the field, skip it with #[row(skip)], or implement `Encode`"
 )]
 pub trait Encode {
     /// The column type it maps to.

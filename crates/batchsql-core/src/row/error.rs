@@ -123,7 +123,7 @@ impl RowError {
     }
 
     pub(crate) fn understated(schema: &Schema, stated: usize, written: usize) -> Self {
-        let problem = format!("variable_len() said {stated} bytes but write() wrote {written}; correct the Row impl");
+        let problem = format!("variable_len() returned {stated} bytes but write() wrote {written}; fix the Row impl");
         Self::new(schema, None, RowErrorKind::Defect, problem)
     }
 
@@ -132,7 +132,7 @@ impl RowError {
         &self.0.table
     }
 
-    /// The column at fault, when it is one.
+    /// The column at fault, if there is one.
     pub fn column(&self) -> Option<&str> {
         self.0.column.as_deref()
     }

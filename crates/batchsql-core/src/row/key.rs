@@ -1,17 +1,17 @@
-//! Owns how the key of a row is hashed, so that equal keys meet in one lane.
+//! Owns how the key of a row is hashed, so that equal keys are in one lane.
 //! Must not know lanes.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::model::value::ValueRef;
 
-/// Hashes the key of a row. Typed and dynamic rows with equal keys give equal hashes. Integers that are near each
-/// other give the same hash, too: rows that are neighbours in the table are then written by one batch.
+/// Hashes the key of a row. Typed and dynamic rows with equal keys give equal hashes. Adjacent integers give the same
+/// hash too, so that adjacent rows of the table are written in one batch.
 #[derive(Debug, Default)]
 pub struct KeyHasher(DefaultHasher);
 
-/// Neighbours are 256 integers: about two pages of a table, so that batches written side by side do not meet on one
-/// page, and few enough that a table with some thousand keys still fills several lanes.
+/// 256 adjacent integers have one hash: about two pages of a table, so that batches written in parallel do not use the
+/// same page, and few enough that a table with a few thousand keys still uses several lanes.
 const NEIGHBOURS: u32 = 8;
 
 impl KeyHasher {

@@ -1,5 +1,5 @@
 //! How a row gets into the columns of a batch.
-//! Must not know batches on their way, or databases.
+//! Must not know batches in flight, or databases.
 
 pub(crate) mod dynamic;
 pub(crate) mod encode;

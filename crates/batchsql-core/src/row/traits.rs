@@ -1,4 +1,4 @@
-//! Owns the `Row` trait: what a row must tell the pipeline.
+//! Owns the `Row` trait: what the pipeline needs from a row.
 //! Must not know batches, the budget or databases.
 
 use crate::model::schema::Schema;
@@ -12,20 +12,20 @@ use crate::row::writer::RowWriter;
 /// The pipeline calls [`write`](Row::write) under the lock of one open batch: it must not block and
 /// must not call the pipeline.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no row",
+    message = "`{Self}` does not implement `Row`",
     note = "add #[derive(Row)] and #[row(table = \"...\")] to the struct"
 )]
 pub trait Row {
     /// The shape of this row.
     fn schema(&self) -> &Schema;
 
-    /// Bytes of text, bytes, JSON and decimal digits in this row; the byte budget reserves room for
-    /// them before the row is written. A row that then writes more is refused.
+    /// Bytes of text, bytes, JSON and decimal digits in this row; the byte budget reserves capacity for them before the
+    /// row is written. A row that then writes more is refused.
     fn variable_len(&self) -> usize;
 
-    /// A hash of the key columns, made with [`KeyHasher`](crate::KeyHasher): rows of different types that go
-    /// to one table keep their order per key only if equal keys give equal hashes. Only asked where the
-    /// order of equal keys matters.
+    /// A hash of the key columns, made with [`KeyHasher`](crate::KeyHasher): rows of different types that go to one
+    /// table keep their order per key only if equal keys give equal hashes. Called only if the order of equal keys
+    /// matters.
     fn key_hash(&self) -> u64;
 
     /// Writes the values in column order.

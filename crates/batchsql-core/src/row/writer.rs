@@ -1,4 +1,4 @@
-//! Owns the checked way of values into the column buffers of a batch.
+//! Owns the checked writing of values into the column buffers of a batch.
 //! Must not know batches, the budget or databases.
 
 use std::fmt;
@@ -24,7 +24,7 @@ pub struct ValueRules {
     /// Refuse `u64` above `i64::MAX` (SQLite, PostgreSQL `bigint`).
     pub refuse_u64_above_i64: bool,
     /// Refuse every row with these columns, because the database cannot store it: for example a row that leaves out all
-    /// columns but its key. The text says why and what to do. Rows that leave out columns are asked about on their own.
+    /// columns but its key. The text says why and what to do. Rows that leave out columns are checked separately.
     pub refuse_rows: Option<&'static str>,
 }
 
@@ -104,13 +104,13 @@ impl<'a> RowWriter<'a> {
         pub(crate) raw_json(&str) => Json, len;
         /// Writes bytes.
         pub bytes(&[u8]) => Bytes, len;
-        /// Writes text without looking at the rules.
+        /// Writes text without checking the rules.
         pub(crate) raw_text(&str) => Text, len;
-        /// Writes a `u64` without looking at the rules.
+        /// Writes a `u64` without checking the rules.
         pub(crate) raw_u64(u64) => U64;
-        /// Writes an `f32` without looking at the rules.
+        /// Writes an `f32` without checking the rules.
         pub(crate) raw_f32(f32) => F32;
-        /// Writes an `f64` without looking at the rules.
+        /// Writes an `f64` without checking the rules.
         pub(crate) raw_f64(f64) => F64;
     }
 

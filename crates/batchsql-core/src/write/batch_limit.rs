@@ -1,7 +1,7 @@
 //! Owns how many rows one write of a table may carry at this time.
-//! Must not know lanes or databases: it is told what came of writes.
+//! Must not know lanes or databases: callers pass the results of writes.
 //!
-//! A batch grows while it waits. That must not make slow writes slower: a write shall take at most a quarter of
+//! A batch grows while it waits. That must not make slow writes slower: a write should take at most a quarter of
 //! `statement_timeout`. Example with `flush_size` 500, `max_batch_rows` 10,000 and a timeout of 30 s:
 //!
 //! - At first a write carries 500 rows. They took 20 ms: 10,000 rows would take 0.4 s, so the limit becomes 10,000.
@@ -16,7 +16,7 @@ use std::time::Duration;
 pub(crate) struct BatchLimit {
     rows: AtomicUsize,
     max: usize,
-    /// What a write may take.
+    /// The time that a write should take at most.
     target: Duration,
 }
 
@@ -35,8 +35,8 @@ impl BatchLimit {
     pub(crate) fn succeeded(&self, rows: usize, took: Duration) {
         let fits = self.target.as_nanos().saturating_mul(rows as u128) / took.as_nanos().max(1);
         let fits = usize::try_from(fits).unwrap_or(usize::MAX).clamp(1, self.max);
-        // A few rows say little about many: most of their time may be the round trip. They can raise the limit, and
-        // lower it only when they were slow themselves.
+        // A few rows do not show the speed of many: most of their time may be the round trip. They can raise the limit,
+        // and lower it only when they were slow themselves.
         let is_slow = took > self.target / 2;
         if is_slow {
             self.rows.fetch_min(fits, Ordering::Relaxed);
@@ -60,11 +60,11 @@ mod tests {
         let limit = BatchLimit::new(500, 10_000, Duration::from_secs(30));
         assert_eq!(limit.rows(), 500, "nothing is known yet");
         limit.succeeded(1, Duration::from_millis(50));
-        assert_eq!(limit.rows(), 500, "one row and a round trip say little");
+        assert_eq!(limit.rows(), 500, "one row and a round trip do not raise it");
         limit.succeeded(500, Duration::from_millis(20));
         assert_eq!(limit.rows(), 10_000);
         limit.succeeded(1, Duration::from_millis(50));
-        assert_eq!(limit.rows(), 10_000, "a small batch takes nothing away");
+        assert_eq!(limit.rows(), 10_000, "a small batch does not lower the limit");
         for expected in [5_000, 2_500, 1_250] {
             limit.timed_out(limit.rows());
             assert_eq!(limit.rows(), expected);
@@ -76,10 +76,10 @@ mod tests {
         // Slower still: 500 rows time out, 250 take 12.5 s.
         limit.timed_out(500);
         limit.succeeded(250, Duration::from_millis(12_500));
-        assert_eq!(limit.rows(), 150, "below flush_size, too");
+        assert_eq!(limit.rows(), 150, "also below flush_size");
         limit.succeeded(150, Duration::from_millis(7_500));
         limit.succeeded(1, Duration::from_millis(60));
-        assert_eq!(limit.rows(), 150, "one row and a round trip raise nothing");
+        assert_eq!(limit.rows(), 150, "one row and a round trip do not raise it");
         limit.timed_out(1);
         assert_eq!(limit.rows(), 1);
         limit.succeeded(1, Duration::from_millis(1));

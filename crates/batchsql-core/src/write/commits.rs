@@ -1,9 +1,9 @@
 //! Owns which writes of a group were committed, over all lanes.
 //! Must not know batches.
 //!
-//! It says whose error an error is: when a row was refused, then another write began and was committed, and then the
-//! row was refused again, the row is at fault and not the table. A write that began before the first refusal says
-//! nothing: the table may have changed in between.
+//! It shows whether a row or the table causes an error: if a row was refused, then another write began and was
+//! committed, and then the row was refused again, the row is at fault and not the table. A write that began before the
+//! first refusal proves nothing: the table may have changed in between.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -14,7 +14,7 @@ pub(crate) struct PipelineContext {
     pub(crate) reporter: GuardedReporter,
     pub(crate) outstanding: Outstanding,
     pub(crate) health: HealthState,
-    /// The dispatcher has ended, in order or not: no batch is sealed any more.
+    /// The dispatcher has ended, normally or not: no batch is sealed any more.
     is_over: AtomicBool,
 }
 
@@ -42,7 +42,7 @@ impl PipelineContext {
     }
 
     /// The last batch after the dispatcher ends the channels of dead letters: also when the runtime was shut down, so
-    /// that no consumer waits for ever. Batches and dispatcher may be dropped in any order then.
+    /// that no consumer waits forever. Then the batches and the dispatcher may be dropped in any order.
     fn end_channels_when_over(&self) {
         if self.is_over.load(Ordering::SeqCst) && self.outstanding.is_empty() {
             self.ledger.end_channels();

@@ -1,4 +1,4 @@
-//! Owns how a batch takes up an error that may be its table's: which rows are tried alone, and what follows.
+//! Owns how a batch handles an error that the table may have caused: which rows are tried alone, and what follows.
 //! Must not know databases or how rows are written; `doubt` has the rules.
 
 use std::ops::Range;
@@ -12,12 +12,12 @@ use crate::write::job::Job;
 use crate::write::sample::{Candidates, SAMPLES};
 use crate::write::sink::Written;
 
-/// Rows that are tried alone before a batch is given up for good.
+/// The most rows that the last try of a batch tries alone.
 const LAST_SAMPLES: usize = 16;
 
 impl Job {
-    /// A range of the round was refused, by an error that may be the table's; `committed` was the last commit before it
-    /// was sent. True: rows of the range are at fault. False: rows are tried alone next.
+    /// A range of the round was refused, with an error that the table may have caused; `committed` was the last commit
+    /// before it was sent. True: rows of the range are at fault. False: rows are tried alone next.
     pub(crate) fn doubt(&mut self, range: Range<usize>, committed: u64, error: &SinkError, in_order: bool) -> bool {
         let begun = self.commits.begun();
         self.progress.refusal = Some(error.clone());
@@ -43,7 +43,7 @@ impl Job {
         range.len() == 1 && self.progress.doubt.as_mut().is_some_and(|doubt| doubt.is_proven(committed))
     }
 
-    /// The batch is taken up again. While nobody knows whose the error is, one row is tried first.
+    /// The batch is resumed. While the cause of the error is not known, one row is tried first.
     pub(crate) fn resume_in_doubt(&mut self, in_order: bool) {
         let committed = self.commits.committed();
         let Some(doubt) = &mut self.progress.doubt else { return };
@@ -57,8 +57,8 @@ impl Job {
         }
     }
 
-    /// Enters what `written` means for such errors, once the rows of the range have their outcomes; `number` is that of
-    /// the write. A row that the database ignored counts as committed: the table took its statement.
+    /// Records what `written` means for such errors, once the rows of the range have their outcomes; `number` is that
+    /// of the write. A row that the database ignored counts as committed: the table accepted its statement.
     pub(crate) fn committed(&mut self, range: &Range<usize>, written: &Written, number: u64, in_order: bool) {
         if range.len() <= written.rejected.len() + written.unfinished.len() {
             return;
@@ -77,7 +77,7 @@ impl Job {
         }
     }
 
-    /// All rows that were tried alone were refused. True when the batch is to wait for others before its table is
+    /// All rows that were tried alone were refused. True when the batch must wait for other batches before its table is
     /// parked.
     pub(crate) fn wait_in_doubt(&mut self) -> bool {
         self.progress.doubt.as_mut().is_some_and(|doubt| {
@@ -86,18 +86,18 @@ impl Job {
         })
     }
 
-    /// The pipeline drains: the next rows that are tried alone decide. False when they did.
+    /// The pipeline drains: the next rows that are tried alone decide. False if that try is over.
     pub(crate) fn begin_last_try(&mut self) -> bool {
         self.progress.doubt.as_mut().is_some_and(|doubt| !std::mem::replace(&mut doubt.is_last_try, true))
     }
 
-    /// Whether it may take over others of its lane, because its own rows do not show whose the error is.
+    /// Whether it may take over other batches of its lane, because its own rows do not show the cause of the error.
     pub(crate) fn may_take_over(&self) -> bool {
         let Some(doubt) = &self.progress.doubt else { return false };
         (self.batch.len() < SAMPLES || doubt.probes > 1)
             && doubt.is_open
             && self.is_untouched()
-            // No sink has a copy of its rows any more.
+            // No sink holds its rows any more.
             && Arc::strong_count(&self.batch) == 1
     }
 
@@ -116,7 +116,7 @@ impl Job {
         in_order: bool,
         choose: impl FnOnce(&Candidates) -> Vec<usize>,
     ) {
-        // Taken out, because the rows and the search are both of this batch.
+        // Taken out, because the rows and the search both borrow this batch.
         let Some(mut search) = self.progress.search.take() else { return };
         let rows = self.rows();
         search.sample(refused, |ranges: &[Range<usize>]| {

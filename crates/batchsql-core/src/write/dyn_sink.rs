@@ -43,7 +43,7 @@ trait ErasedSink: Send + Sync + 'static {
     ) -> Result<Written, SinkError>;
 }
 
-const OWN_TYPE: &str = "a DynSink hands its own connections and plans back to itself";
+const OWN_TYPE: &str = "a DynSink gets only its own connections and plans";
 
 #[async_trait]
 impl<S: Sink> ErasedSink for S {

@@ -1,4 +1,4 @@
-//! Owns the writing of one batch: connection, plan, attempts, and the verdict over each of its rows.
+//! Owns the writing of one batch: connection, plan, attempts, and the verdict on each of its rows.
 //! Must not know how batches are filled, in which order they come, or how long they wait.
 
 use std::ops::Range;
@@ -24,7 +24,7 @@ use crate::write::session::{Session, SessionEnd};
 use crate::write::sink::{Limits, Sink, Written};
 use crate::write::watch::{PATIENCE, watch};
 
-/// What the handle needs of a sink, without its type.
+/// What the handle needs from a sink, without its type.
 #[async_trait]
 pub(crate) trait Engine: Send + Sync + 'static {
     fn limits(&self, schema: &Schema) -> Limits;
@@ -46,7 +46,7 @@ pub(crate) struct Executor<S: Sink> {
     isolation: Isolation,
     /// Whether all rows of a table keep their order.
     in_order: bool,
-    /// How long a batch waits for others before its table is parked for an error that may be of one row.
+    /// How long a batch waits for other batches before its table is parked for an error that one row may have caused.
     doubt_delay: Duration,
     coalesces: bool,
     sorts: bool,
@@ -61,38 +61,38 @@ enum Stop {
     Bad(SinkError),
     /// The rows cannot be written by one statement.
     Inseparable(SinkError),
-    /// They were refused, and some of them may be there already.
+    /// They were refused, and some of them may already be in the database.
     MaybeWritten(SinkError),
-    /// They were refused by an error that may be of the table or of one row; with the last commit before.
+    /// They were refused with an error that the table or one row may have caused; with the last commit before.
     Doubtful(SinkError, u64),
-    /// Every retry that made sense was made.
+    /// No further retry is possible.
     Failed(FailureKind, SinkError),
-    /// The batch has to wait.
+    /// The batch must wait.
     Pause(Pause),
 }
 
-/// What a table is parked for.
+/// Why a table is parked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ParkReason {
-    /// It was looked at: it is not there, or may not be written.
+    /// The check of the table failed: it does not exist, or may not be written.
     Table,
     /// Rows that were tried alone were refused, and none was committed.
     Rows,
-    /// The search for bad rows takes longer than it may at once. The next try goes on with it, and it comes to an end.
+    /// The search for bad rows has used its statements. The next try continues it, so it ends.
     Search,
 }
 
-/// Why a batch has to wait.
+/// Why a batch must wait.
 enum Pause {
-    /// It is to be tried again.
+    /// It is retried.
     BackOff(Duration, SinkError),
-    /// Nobody knows whether the table or its rows are at fault: others may show it meanwhile.
+    /// It is not known whether the table or its rows are at fault: other batches may show it meanwhile.
     Wait(Duration, SinkError),
     /// The table cannot be written.
     Park(ParkReason, SinkError),
 }
 
-/// A connection that goes from one batch to the next one.
+/// A connection that the next batch can use again.
 pub(crate) struct Connection<C> {
     conn: C,
     /// When it was acquired.
@@ -101,13 +101,13 @@ pub(crate) struct Connection<C> {
     session: Option<Option<Session>>,
 }
 
-/// How long a connection goes from batch to batch. Pools check and renew what is given back to them.
+/// How long batches reuse a connection. Pools check and renew the connections that are returned to them.
 const HOLD: Duration = Duration::from_secs(1);
 
-/// How long one call of `end_session` may take. It is made again.
+/// How long one call of `end_session` may take. Then it is called again.
 const END_SESSION: Duration = Duration::from_secs(5);
 
-/// The bounds of the time that a batch waits for others before its table is parked.
+/// The bounds of the time that a batch waits for other batches before its table is parked.
 const MIN_DOUBT_DELAY: Duration = Duration::from_millis(50);
 const MAX_DOUBT_DELAY: Duration = Duration::from_secs(1);
 
@@ -119,12 +119,12 @@ pub(crate) enum Ended<C> {
         has_written: bool,
         /// The error with which rows were given up because `retry_for` was over.
         expired: Option<SinkError>,
-        /// Its connection, when the next batch may go on with it.
+        /// Its connection, if the next batch may use it.
         connection: Option<Connection<C>>,
     },
-    /// It is to be tried again after a while, and has not failed.
+    /// It is tried again after a delay, and has not failed.
     Waits { job: Box<Job>, delay: Duration, error: SinkError },
-    /// It is to be tried again after a while.
+    /// It failed and is retried after a delay.
     BackOff { job: Box<Job>, delay: Duration, error: SinkError },
     /// Its table cannot be written for now.
     Parked { job: Box<Job>, error: SinkError, has_written: bool, reason: ParkReason },
@@ -136,7 +136,7 @@ struct Prepared<P> {
     fresh: bool,
 }
 
-/// A connection; `None` when it has to be asked for.
+/// A connection; `None` if it must be acquired.
 type Conn<S> = Option<Connection<<S as Sink>::Conn>>;
 
 #[async_trait]
@@ -189,7 +189,7 @@ impl<S: Sink> Executor<S> {
         self.sink.pool()
     }
 
-    /// How long a write may take effect whose session cannot be ended.
+    /// How long a write may still take effect if its session cannot be ended.
     pub(crate) fn late_write_limit(&self) -> Option<Duration> {
         self.late_write_limit
     }
@@ -232,7 +232,7 @@ impl<S: Sink> Executor<S> {
         let pause = self.run(&mut job, &mut conn, &flight).await;
         job.release_copy();
         let has_written = job.progress.has_written;
-        // Where rows failed, others may use the connection while their consumers are told.
+        // If rows failed, other batches may use the connection while the consumers receive the rows.
         let may_hold = pause.is_none() && !job.has_failed_rows() && since.elapsed() < HOLD;
         match pause {
             None => {
@@ -260,7 +260,7 @@ impl<S: Sink> Executor<S> {
         }
     }
 
-    /// Tries that the search for bad rows may take: a batch that has grown may take as many for each of its parts.
+    /// The most tries of the search for bad rows: a larger batch may take as many for each `flush_size` rows.
     fn isolation_budget(&self, rows: usize) -> usize {
         match self.isolation {
             Isolation::Bisect { max_statements, .. } => {
@@ -270,13 +270,13 @@ impl<S: Sink> Executor<S> {
         }
     }
 
-    /// Brings every row of the job to its outcome, or says why it has to wait. The rows of a job that is
-    /// dropped on the way have theirs from its `Drop`.
+    /// Gives every row of the job its outcome, or returns why the job must wait. If the job is dropped meanwhile, its
+    /// `Drop` gives the outcomes.
     async fn run(&self, job: &mut Job, conn: &mut Conn<S>, flight: &Flight) -> Option<Pause> {
         loop {
             if job.is_ordered && flight.has_abandoned() && job.has_open_rows() {
-                // Nothing of this lane is sent before the abandoned write has ended for good.
-                let why = || SinkError::new(ErrorClass::Unknown, "a write of this batch was given up");
+                // No batch of this lane is sent before the abandoned write can no longer take effect.
+                let why = || SinkError::new(ErrorClass::Unknown, "a write of this batch was abandoned");
                 let error = job.progress.last_error.clone().unwrap_or_else(why);
                 return Some(Pause::BackOff(Duration::ZERO, error));
             }
@@ -345,14 +345,14 @@ impl<S: Sink> Executor<S> {
         }
     }
 
-    /// A rest before the next round, when the sink left rows without an outcome and there is time for it.
+    /// The backoff before the next round, if the sink left rows without an outcome and there is time for it.
     fn back_off_unfinished(&self, job: &mut Job, written: &Written) -> Option<Pause> {
         if !job.has_unfinished() {
             return None;
         }
         postpone_rest(job);
         let errors = || written.unfinished.iter().map(|(_, error)| error);
-        // Others are reasons of rows that are rejected.
+        // Other errors are those of rejected rows.
         let mut transient = errors().filter(|error| error.is_retryable() || error.class() == ErrorClass::Unknown);
         let error = errors().find(|error| error.class() == ErrorClass::Resource).or(transient.next())?;
         job.progress.last_error = Some(error.clone());
@@ -366,12 +366,12 @@ impl<S: Sink> Executor<S> {
         }
     }
 
-    /// Whether rows may be sent again that may be in the database.
+    /// Whether rows that may be in the database may be sent again.
     fn repeats(&self, job: &Job) -> bool {
         self.repeats_inserts || self.sink.is_repeatable(job.batch.schema())
     }
 
-    /// Looks closer at rows that were refused together.
+    /// Handles rows that were refused together.
     fn refused(&self, job: &mut Job, range: Range<usize>, verdict: Verdict, error: &SinkError) {
         if self.isolation == Isolation::AtomicBatch {
             job.failed(range.clone(), FailureKind::Rejected, Some(error));
@@ -389,7 +389,7 @@ impl<S: Sink> Executor<S> {
         }
     }
 
-    /// Writes a range of rows in one transaction, or says what is to be done about it.
+    /// Writes a range of rows in one transaction, or returns what to do instead.
     async fn write_range(
         &self,
         job: &mut Job,
@@ -399,7 +399,7 @@ impl<S: Sink> Executor<S> {
     ) -> Result<(Written, u64), Stop> {
         let schema = job.batch.schema().clone();
         let committed = job.commits.committed();
-        // Whether rows were sent, so that one of them may be the reason.
+        // Whether rows were sent, so that one of them may be the cause.
         let mut was_sent = false;
         let error = loop {
             let connected = match conn.take() {
@@ -431,7 +431,7 @@ impl<S: Sink> Executor<S> {
                         && !prepared.fresh
                         && (!job.progress.has_looked_again || job.is_rejected_next(&range, committed)) =>
                 {
-                    // The table may have changed since the plan was made: look again, once, and before a row is
+                    // The table may have changed since the plan was made: check it again, once, before a row is
                     // rejected.
                     job.progress.has_looked_again = true;
                     self.forget(&[schema.id()]);
@@ -454,7 +454,7 @@ impl<S: Sink> Executor<S> {
         Err(self.judge(job, range, error, was_sent))
     }
 
-    /// What is to be done after an error.
+    /// What to do after an error.
     fn judge(&self, job: &mut Job, range: Range<usize>, error: SinkError, was_sent: bool) -> Stop {
         let is_maybe_written = job.has_maybe_written(range.clone());
         match error.class() {
@@ -462,7 +462,7 @@ impl<S: Sink> Executor<S> {
             _ if is_maybe_written => return Stop::MaybeWritten(error),
             ErrorClass::Row if was_sent => return Stop::Bad(error),
             ErrorClass::Size | ErrorClass::Duplicate if was_sent => return Stop::Inseparable(error),
-            // A batch that must be atomic is not looked into: a code that nobody knows rejects it.
+            // A batch that must be atomic is not searched: an unknown code rejects it.
             ErrorClass::Internal if was_sent => return Stop::Failed(FailureKind::Rejected, error),
             _ if self.parks => return Stop::Pause(Pause::Park(ParkReason::Table, error)),
             _ => return Stop::Failed(FailureKind::Rejected, error),
@@ -506,7 +506,7 @@ impl<S: Sink> Executor<S> {
             Ok(Some(result)) => (result, false),
             Ok(None) => {
                 is_dead = true;
-                let text = "the server does not work on this write, and its answer has not come: the link is dead";
+                let text = "the server is not executing this write and has not replied: the connection is dead";
                 let class = if attempt.abandon() { ErrorClass::Transient } else { ErrorClass::Unknown };
                 (Err(SinkError::new(class, text)), false)
             }
@@ -524,7 +524,7 @@ impl<S: Sink> Executor<S> {
         }
         let is_part = |written: &Written| !written.rejected.is_empty() || !written.unfinished.is_empty();
         if attempt.is_atomic() && range.len() > 1 && result.as_ref().is_ok_and(is_part) {
-            // Its other rows are in the database, which is what was not to happen.
+            // Its other rows are in the database, which must not happen.
             tracing::error!(sink = self.sink.name(), "the sink wrote a part of a batch that must be atomic");
         }
         let executed = BatchExecuted {
@@ -533,7 +533,7 @@ impl<S: Sink> Executor<S> {
             error: result.as_ref().err().map(SinkError::class),
         };
         if is_timeout && range.len() > 1 {
-            // Slowness must not come back as the same batch: it is written in halves.
+            // A batch that was too slow is not retried as a whole: it is written in halves.
             job.limit.timed_out(range.len());
             if self.isolation != Isolation::AtomicBatch {
                 job.search().limit_rows(range.len() / 2);
@@ -570,7 +570,7 @@ impl<S: Sink> Executor<S> {
         match timeout(self.statement_timeout, self.sink.session(&mut connection.conn)).await {
             Ok(session) => connection.session = Some(session?),
             Err(_) => {
-                let what = "asking for the name of the session";
+                let what = "asking for the session name";
                 return Err(timed_out(what, self.statement_timeout, ErrorClass::Transient));
             }
         }
@@ -584,14 +584,14 @@ impl<S: Sink> Executor<S> {
         let prepared = timeout(self.statement_timeout, self.sink.prepare(conn, schema)).await;
         let plan = match prepared {
             Ok(result) => Arc::new(result?),
-            Err(_) => return Err(timed_out("looking at the table", self.statement_timeout, ErrorClass::Transient)),
+            Err(_) => return Err(timed_out("checking the table", self.statement_timeout, ErrorClass::Transient)),
         };
         self.plans.insert(schema, Arc::clone(&plan));
         Ok(Prepared { plan, fresh: true })
     }
 }
 
-/// Whether an error may be of the table as well as of one row.
+/// Whether either the table or one row may have caused an error.
 fn may_be_of_table(error: &SinkError) -> bool {
     matches!(error.class(), ErrorClass::Schema | ErrorClass::Permission | ErrorClass::Internal)
 }
@@ -602,16 +602,16 @@ fn is_usable_after(error: &SinkError) -> bool {
     matches!(error.class(), Row | Size | Duplicate | Schema | Permission)
 }
 
-/// Leaves the rest of the round to the next one: it may have later rows with the keys of those that are left already.
+/// Leaves the rest of the round to the next one: it may have later rows with the keys of rows that are already left.
 fn postpone_rest(job: &mut Job) {
     for left in job.search().take_rest() {
         job.postpone(left);
     }
 }
 
-/// How long a batch rests before it is tried again; `None` when its time is over.
+/// The delay before a batch is retried; `None` when its time is over.
 fn next_delay(job: &mut Job, class: ErrorClass, retry_for: Duration) -> Option<Duration> {
-    // Rows that waited behind others that failed do not get the whole time once more.
+    // Rows that waited behind failed rows do not get the whole time again.
     let since = job.progress.fails_since.map_or_else(Instant::now, |since| since.max(job.opened_at));
     let retries = job.progress.retries.get_or_insert_with(|| (RetrySchedule::new(retry_for), since));
     retries.0.next(class, retries.1.elapsed())

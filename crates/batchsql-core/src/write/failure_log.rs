@@ -1,4 +1,4 @@
-//! Owns the log line about rows of a batch that were not written: how many, of what outcome, for what reasons.
+//! Owns the log line about rows of a batch that were not written: how many, with which outcomes, for which reasons.
 //! Must not know how rows end.
 
 use std::fmt;
@@ -6,17 +6,17 @@ use std::fmt;
 use crate::error::SinkError;
 use crate::outcome::outcomes::{OutcomeCounts, OutcomeKind};
 
-/// Different reasons that one line tells, at most.
+/// The most different reasons in one line.
 const MAX_REASONS: usize = 3;
 
-/// Further codes that it names, at most.
+/// The most further codes in one line.
 const MAX_CODES: usize = 10;
 
 /// The reasons for which rows of a batch failed.
 #[derive(Debug, Default)]
 pub(crate) struct FailureLog {
     reasons: Vec<SinkError>,
-    /// The codes of others, or their classes.
+    /// The codes of other errors, or their classes.
     others: Vec<String>,
     is_told: bool,
 }
@@ -39,7 +39,7 @@ impl FailureLog {
         }
     }
 
-    /// The rows are told of elsewhere, together with others.
+    /// The rows are logged elsewhere, together with others.
     pub(crate) fn suppress(&mut self) {
         self.is_told = true;
     }

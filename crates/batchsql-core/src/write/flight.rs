@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::write::session::Session;
 
-/// A write that was given up and may still take effect.
+/// An abandoned write that may still take effect.
 #[derive(Debug)]
 pub(crate) struct AbandonedWrite {
     /// `None` when the session has no name.
@@ -32,12 +32,12 @@ impl Flight {
         self.lock().current = Some(session);
     }
 
-    /// The attempt has ended, and nothing of it happens from now on.
+    /// The attempt has ended, and can no longer take effect.
     pub(crate) fn answered(&self) {
         self.lock().current = None;
     }
 
-    /// The attempt was given up, and may take effect late.
+    /// The attempt was abandoned, and may take effect late.
     pub(crate) fn abandoned(&self) {
         let mut state = self.lock();
         if let Some(session) = state.current.take() {
@@ -45,14 +45,14 @@ impl Flight {
         }
     }
 
-    /// Whether an attempt of this task was given up.
+    /// Whether an attempt of this task was abandoned.
     pub(crate) fn has_abandoned(&self) -> bool {
         !self.lock().abandoned.is_empty()
     }
 
     /// What may take effect late, once the task has ended.
     pub(crate) fn take_abandoned(&self) -> Vec<AbandonedWrite> {
-        // A task that ended by a panic answered nothing.
+        // A task that panicked did not answer.
         self.abandoned();
         std::mem::take(&mut self.lock().abandoned)
     }

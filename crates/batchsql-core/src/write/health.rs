@@ -1,5 +1,5 @@
-//! Owns what is known of the database and its tables at one moment: for readiness probes, and for people.
-//! Must not know who finds it out.
+//! Owns what is known of the database and its tables at one moment: for readiness probes and operators.
+//! Must not know how it is found out.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,15 +9,15 @@ use tokio::time::Instant;
 
 use crate::error::SinkError;
 
-/// Whether the database can be reached, as of the last time that a connection was asked for.
+/// Whether the database can be reached, as of the last request for a connection.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum DatabaseState {
-    /// No connection was asked for yet.
+    /// No connection was requested yet.
     NotTried,
-    /// The last connection was got.
+    /// The last request got a connection.
     Reachable,
-    /// No connection can be had.
+    /// No connection can be established.
     Unreachable {
         /// Since the first error.
         since: SystemTime,
@@ -32,7 +32,7 @@ pub enum DatabaseState {
 pub struct ParkedTable {
     /// `namespace.table`.
     pub table: String,
-    /// Since when. Where rows of the table that carry different columns are parked on their own, the earliest.
+    /// Since when. If rows that carry different columns are parked separately, the earliest time.
     pub since: SystemTime,
     /// Why, as of the last attempt.
     pub error: SinkError,
@@ -49,13 +49,13 @@ pub struct Health {
 }
 
 impl Health {
-    /// Whether the database was not found to be unreachable. True also before the first attempt to connect has ended,
-    /// which after a lazy start takes as long as the driver's `connect_timeout`.
+    /// False only if the database was found to be unreachable. True also before the first attempt to connect has ended,
+    /// which can take the driver's `connect_timeout` after a lazy start.
     pub fn is_reachable(&self) -> bool {
         !matches!(self.database, DatabaseState::Unreachable { .. })
     }
 
-    /// Whether rows can be written, as far as is known: the last connection that was asked for was got, and no table is
+    /// Whether rows can be written, as far as is known: the last request for a connection succeeded, and no table is
     /// parked.
     pub fn is_ready(&self) -> bool {
         matches!(self.database, DatabaseState::Reachable) && self.parked.is_empty()
@@ -69,7 +69,7 @@ pub(crate) struct HealthState(Mutex<Known>);
 #[derive(Debug)]
 struct Known {
     health: Health,
-    /// When the last connection was got.
+    /// When the last connection was established.
     connected_at: Option<Instant>,
 }
 
@@ -81,14 +81,14 @@ impl Default for HealthState {
 }
 
 impl HealthState {
-    /// A connection was got.
+    /// A connection was established.
     pub(crate) fn connected(&self) {
         let mut known = self.lock();
         known.health.database = DatabaseState::Reachable;
         known.connected_at = Some(Instant::now());
     }
 
-    /// No connection was got that was asked for at `begin`. If another was got since, that says more.
+    /// A request for a connection that started at `begin` failed. A success since then takes precedence.
     pub(crate) fn not_connected(&self, error: &SinkError, begin: Instant) {
         let mut known = self.lock();
         if known.connected_at.is_some_and(|at| at > begin) {
@@ -121,7 +121,7 @@ impl HealthState {
         self.lock().health.clone()
     }
 
-    /// `None` while nobody knows.
+    /// `None` while it is not known.
     pub(crate) fn is_reachable(&self) -> Option<bool> {
         match self.lock().health.database {
             DatabaseState::NotTried => None,

@@ -1,7 +1,7 @@
-//! Owns the names by which batches, lanes and groups are known within one pipeline.
-//! Must not know what they name.
+//! Owns the ids of lanes and groups within one pipeline.
+//! Must not know what they identify.
 
-/// One lane of one table, by the table's number and the lane's place in it.
+/// One lane of one table, by the table's number and the lane's position in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct LaneId {
     pub(crate) table: usize,

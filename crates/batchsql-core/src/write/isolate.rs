@@ -1,12 +1,24 @@
 //! Owns the search for the bad rows of a refused batch: which rows to try next.
 //! Must not know databases or time: it takes verdicts and returns ranges.
+//!
+//! Example: batch 1 has rows 0 and 1, batch 2 has row 2, and one pull merges them. Row 1 is bad.
+//!
+//! ```text
+//! try 0..3      refused: tries are counted from now on
+//! try 0..1      committed
+//! try 1..3      refused
+//! try 1..2      refused alone: row 1 is rejected
+//! try 2..3      committed
+//! ```
+//!
+//! With a budget of two tries, the search would stop after 1..3, with rows 1 and 2 undecided.
 
 use std::ops::Range;
 
 use crate::error::SinkError;
 use crate::write::sample::Sampling;
 
-/// What came of trying a range of rows in a transaction of its own.
+/// The result of trying a range of rows in its own transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// Committed, or ended in another way: nothing is left to search.
@@ -21,7 +33,7 @@ pub(crate) enum Verdict {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Next {
     Try(Range<usize>),
-    /// The budget is spent and rows are left: it is not a matter of single rows.
+    /// The budget is spent and rows are left: single rows are probably not the cause.
     Undecided,
     /// Rows that were tried alone were refused, and none was committed: the table is at fault, as far as this batch
     /// shows.
@@ -81,7 +93,7 @@ impl Search {
         Next::Try(range)
     }
 
-    /// From now on a try takes at most `rows` rows; others than this one may have set a lower limit.
+    /// From now on a try takes at most `rows` rows; another call may have set a lower limit.
     pub(crate) fn limit_rows(&mut self, rows: usize) {
         self.max_rows = self.max_rows.min(rows.max(1));
     }
@@ -129,8 +141,8 @@ impl Search {
         self.sampling.is_some()
     }
 
-    /// Tries rows alone that `choose` takes from all that is left. `refused` is a range that was refused by an error that
-    /// may be the table's; one of a single row was tried alone already.
+    /// Tries single rows that `choose` selects from all remaining rows. `refused` is a range that was refused with an
+    /// error that the table may have caused; a range of one row was already tried alone.
     pub(crate) fn sample(
         &mut self,
         refused: Option<(Range<usize>, &SinkError)>,
@@ -152,16 +164,16 @@ impl Search {
         self.sampling = Some(sampling);
     }
 
-    /// The row that was tried alone was refused by an error that may be the table's.
+    /// The row that was tried alone was refused with an error that the table may have caused.
     pub(crate) fn sample_refused(&mut self, row: usize, error: SinkError) {
         if let Some(sampling) = &mut self.sampling {
             sampling.refused(row, error);
         }
     }
 
-    /// A row that was tried alone was committed and judged, so the table is not at fault. What is left is tried as
-    /// before. Rows that were refused are at fault: they are tried alone once more, but for those that cannot come after
-    /// the row that was committed. These are returned to be rejected.
+    /// A row that was tried alone was committed and judged, so the table is not at fault. The remaining rows are tried
+    /// as before. Refused rows are at fault: they are tried alone once more, except for those that must not be written
+    /// after the committed row. These are returned, to be rejected.
     pub(crate) fn sample_committed(&mut self, is_overtaken: impl Fn(usize) -> bool) -> Vec<(usize, SinkError)> {
         let Some(mut sampling) = self.sampling.take() else { return Vec::new() };
         let refused = sampling.take_refused();
@@ -173,8 +185,8 @@ impl Search {
         overtaken
     }
 
-    /// Others have shown that the table is not at fault, while `range` was tried alone: it is judged next, and what is
-    /// left is tried as before.
+    /// Other batches have shown that the table is not at fault, while `range` was tried alone: it is judged next, and
+    /// the remaining rows are tried as before.
     pub(crate) fn stop_sampling_but(&mut self, range: &Range<usize>) {
         if let Some(sampling) = &mut self.sampling {
             range.clone().for_each(|row| sampling.ended(row));
@@ -182,7 +194,7 @@ impl Search {
         }
     }
 
-    /// Puts what was being tried alone back among what is left.
+    /// Puts the rows that were being tried alone back to the remaining rows.
     fn stop_sampling(&mut self) {
         if let Some(sampling) = self.sampling.take() {
             self.pending = sampling.rest(&[]);
@@ -195,7 +207,7 @@ impl Search {
         self.isolating
     }
 
-    /// What is left, in order.
+    /// The remaining rows, in order.
     pub(crate) fn take_rest(&mut self) -> impl Iterator<Item = Range<usize>> + use<> {
         self.stop_sampling();
         std::mem::take(&mut self.pending).into_iter().rev()

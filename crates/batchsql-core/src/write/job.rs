@@ -1,9 +1,7 @@
-//! Owns a sealed batch on its way: whatever happens to it, each of its rows ends in one outcome.
+//! Owns a sealed batch until its end: whatever happens to it, each of its rows ends in one outcome.
 //! Must not know who carries it or how it is written.
 //!
-//! A batch is written in rounds. The first round has the last row of each key, or all rows where rows are
-//! not coalesced, sorted by key where the sink asks for it. When a row was rejected, the row before it with the same
-//! key has its turn in the next round; so have rows that the sink could not finish, after a rest.
+//! A batch is written in rounds, see [`round`](crate::write::round).
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -40,8 +38,7 @@ pub(crate) struct Job {
     /// Whether rows of its lane keep their order.
     pub(crate) is_ordered: bool,
     pub(crate) batch: Arc<Batch>,
-    /// When its oldest row was accepted; when it has taken over others after it was tried, when the newest of them was
-    /// opened.
+    /// When its oldest row was accepted; if it took over other batches after a try, when the newest of them was opened.
     pub(crate) opened_at: Instant,
     /// When its oldest row was accepted.
     pub(crate) first_opened_at: Instant,
@@ -50,12 +47,12 @@ pub(crate) struct Job {
     pub(crate) pipeline: Arc<PipelineContext>,
     pub(crate) progress: Progress,
     context: Option<Arc<str>>,
-    /// Who waits for its rows, from the first row to the last.
+    /// The completions of its rows, from the first row to the last.
     parts: Vec<Part>,
     share: ShareHold,
-    /// Of its group, which it keeps from being forgotten.
+    /// Of its group. Keeps the group from being removed.
     pub(crate) commits: Arc<Commits>,
-    /// It has become a part of another batch, and holds nothing.
+    /// It was merged into another batch, and holds nothing.
     is_absorbed: bool,
 }
 
@@ -79,7 +76,7 @@ pub(crate) struct Sealed {
     pub(crate) share: ShareHold,
 }
 
-/// How far a batch has come.
+/// The progress of a batch.
 #[derive(Default)]
 pub(crate) struct Progress {
     /// Times that rows of the batch were sent.
@@ -93,25 +90,25 @@ pub(crate) struct Progress {
     /// The error with which rows of it were given up because `retry_for` was over.
     pub(crate) expired: Option<SinkError>,
     pub(crate) last_error: Option<SinkError>,
-    /// Attempts that were given up because the link was dead.
+    /// Attempts that were abandoned because the connection was dead.
     pub(crate) dead_links: u32,
     /// Times that all of its rows were sent.
     attempts_of_all: u32,
     /// For each row the times that it was sent with only some of the others; empty until then.
     attempts_of_some: Vec<u32>,
     pub(crate) failure_log: FailureLog,
-    /// Whether rows were written since the job was last taken up.
+    /// Whether rows were written since the job was last resumed.
     pub(crate) has_written: bool,
     /// The last error for which bad rows were searched.
     pub(crate) refusal: Option<SinkError>,
-    /// An error that may be the table's or one row's.
+    /// An error that the table or one row may have caused.
     pub(crate) doubt: Option<Doubt>,
-    /// Whether the table was looked at again since the job was last taken up.
+    /// Whether the table was checked again since the job was last resumed.
     pub(crate) has_looked_again: bool,
     is_reported: bool,
-    /// Nothing of it may be written without the rest.
+    /// No part of it may be written without the rest.
     pub(crate) is_atomic: bool,
-    /// It is given up for newer rows, as configured.
+    /// It is dropped for newer rows, as configured.
     pub(crate) frees_capacity: bool,
     /// What is left of the round; `None` before the first.
     pub(crate) search: Option<Search>,
@@ -129,7 +126,7 @@ pub(crate) struct Progress {
 enum End {
     Open,
     Known(Outcome),
-    /// It failed, and nobody asked to see it: it is only counted.
+    /// It failed, and has no receipt or consumer: it is only counted.
     Counted,
 }
 
@@ -176,7 +173,7 @@ impl Job {
         self.progress.counts.total() == 0 && round.is_none_or(|round| !round.has_maybe_written())
     }
 
-    /// Forgets the round, so that it begins once more with rows that are taken over.
+    /// Discards the round, so that a new one begins with the rows that are taken over.
     pub(crate) fn begin_anew(&mut self) {
         let Progress { attempts_of_all, attempts_of_some, .. } = &mut self.progress;
         attempts_of_some.resize(self.batch.len(), 0);
@@ -231,8 +228,8 @@ impl Job {
         self.progress.search = Some(search);
     }
 
-    /// Begins a round with the rows whose successors were rejected and with those that are unfinished; false when
-    /// there is none.
+    /// Begins a round with the rows whose successors were rejected and with those that are unfinished; false if there
+    /// are none.
     pub(crate) fn begin_next_round(&mut self) -> bool {
         let Progress { round, search, .. } = &mut self.progress;
         let Some(rows) = round.as_mut().and_then(|round| round.begin_next(&self.batch)) else { return false };
@@ -248,7 +245,7 @@ impl Job {
         }
     }
 
-    /// Holds its rows only once while it waits.
+    /// Drops the copy of its rows while it waits.
     pub(crate) fn release_copy(&mut self) {
         self.progress.round.iter_mut().for_each(Round::release_copy);
     }
@@ -263,7 +260,7 @@ impl Job {
         self.progress.counts.failed() > 0
     }
 
-    /// Tells the reporter of the batch, once, before anything else is told of it.
+    /// Reports the batch to the reporter, once, before anything else of it is reported.
     pub(crate) fn report_sealed(&mut self) {
         if !std::mem::replace(&mut self.progress.is_reported, true) {
             let sealed = BatchSealed { reason: self.reason };
@@ -281,11 +278,11 @@ impl Job {
         }
     }
 
-    /// Enters a committed write of a range of the round. `repeats` says whether rows may be sent again that may be
-    /// in the database.
+    /// Records a committed write of a range of the round. `repeats` says whether rows may be sent again that may be in
+    /// the database.
     pub(crate) fn written(&mut self, range: Range<usize>, written: &Written, repeats: bool) {
         if !written.is_sound(range.len()) {
-            let error = SinkError::new(ErrorClass::Internal, "the sink told outcomes of rows that it was not given");
+            let error = SinkError::new(ErrorClass::Internal, "the sink reported outcomes of rows that it did not get");
             return self.failed(range, FailureKind::Unknown, Some(&error));
         }
         let plain = written.ignored.is_empty() && written.rejected.is_empty() && written.unfinished.is_empty();
@@ -324,7 +321,7 @@ impl Job {
         }
     }
 
-    /// Rejects one row of the round; the row before it with the same key has its turn next.
+    /// Rejects one row of the round; the row before it with the same key is sent next.
     pub(crate) fn reject_row(&mut self, row: usize, error: &SinkError) {
         self.progress.refusal = Some(error.clone());
         let row = self.row_of_batch(row);
@@ -339,7 +336,7 @@ impl Job {
         self.row_before(row).filter(|before| self.is_open(*before))
     }
 
-    /// Says that a range of the round may be in the database since an attempt that ended with `error`.
+    /// Records that a range of the round may be in the database since an attempt that ended with `error`.
     pub(crate) fn may_have_written(&mut self, range: Range<usize>, error: &SinkError) {
         self.round().may_have_written(range, error);
     }
@@ -349,9 +346,9 @@ impl Job {
         range.any(|row| self.is_maybe_written(self.row_of_batch(row)))
     }
 
-    /// Ends the rows of a range of the round that may be in the database, after the range was refused, and leaves
-    /// the others to the next round. They are not looked at more closely: writing only some of them again could put
-    /// an older version of a key over a newer one. True when rows have the next round.
+    /// Ends the rows of a range of the round that may be in the database, after the range was refused, and leaves the
+    /// others to the next round. They are not tried in parts: writing only some of them again could overwrite a newer
+    /// version of a key with an older one. True if rows are left to the next round.
     pub(crate) fn fail_maybe_written(&mut self, range: Range<usize>, error: &SinkError) -> bool {
         let Some(round) = &mut self.progress.round else { return false };
         let MaybeWritten { rows, overtaken } = round.maybe_written(&self.batch, range.clone());
@@ -394,7 +391,7 @@ impl Job {
 
     /// Ends a row of the batch, and the rows that it would have superseded.
     fn fail_with_predecessors(&mut self, row: usize, kind: FailureKind, error: Option<&SinkError>) {
-        // The reason is the attempt that may have written it, not what came of later ones.
+        // The error is that of the attempt that may have written it, not that of a later one.
         let since = self.progress.round.as_ref().and_then(|round| round.maybe_written_since(row)).cloned();
         let (kind, error) = match &since {
             Some(since) => (FailureKind::Unknown, Some(since)),
@@ -434,8 +431,8 @@ impl Job {
         }
     }
 
-    /// A row of the round was left out by the database. It has superseded nothing: the row before it has its turn, and
-    /// then it is sent again. In a batch that must be atomic, which is sent once, the rows before it end as it does.
+    /// The database ignored a row of the round. The row has superseded nothing: the row before it is sent, and then it
+    /// is sent again. A batch that must be atomic is sent once, so the rows before it end as it does.
     fn ignored(&mut self, row: usize) {
         let row = self.row_of_batch(row);
         let is_sent_again = self.progress.round.as_ref().is_some_and(|round| round.is_sent_again(row));
@@ -477,7 +474,7 @@ impl Job {
         if let (FailureKind::Rejected, Some(error)) = (kind, error) {
             self.progress.rejected[error.class() as usize] += 1;
         }
-        // The row is copied only for someone who will look at it.
+        // The row is copied only if a receipt or a consumer gets it.
         if self.parts.iter().any(|part| part.completion.is_some()) || self.pipeline.ledger.wants_failed_rows() {
             let failed = FailedRow::new(self.batch.row(row), self.attempts_of(row), error.cloned());
             self.decide(row, Outcome::failed(kind, failed));
@@ -561,7 +558,7 @@ impl Job {
             let why = if std::thread::panicking() {
                 SinkError::new(ErrorClass::Internal, format!("the sink panicked {what} this row was sent"))
             } else {
-                let text = format!("given up {what} it was sent: by the deadline of close(), or with its runtime");
+                let text = format!("given up {what} it was sent: the deadline of close() passed, or the runtime ended");
                 SinkError::new(class, text)
             };
             Some(why)
@@ -574,7 +571,7 @@ impl Job {
             self.pipeline.reporter.call(|reporter| reporter.batch_executed(&self.info(), &executed));
             self.failed(rows, FailureKind::Unknown, given_up(ErrorClass::Unknown, "after").as_ref());
         }
-        // What was said of other rows is no reason for these.
+        // Errors of other rows do not apply to these.
         let is_of_all = |error: &SinkError| {
             let of_some = matches!(error.class(), ErrorClass::Row | ErrorClass::Size | ErrorClass::Duplicate);
             !of_some && !std::thread::panicking()
@@ -584,8 +581,8 @@ impl Job {
         self.failed_rest(FailureKind::Purged, error.as_ref());
     }
 
-    /// Enters the end of the batch: failed rows, metrics, counts, receipts, then the capacity it held, but for that of
-    /// rows on their way to a dead-letter consumer.
+    /// Records the end of the batch: failed rows, metrics, counts, receipts, then the capacity it held, except for that
+    /// of rows that wait for a dead-letter consumer.
     fn settle(&mut self) {
         let counts = self.progress.counts;
         let ledger = &self.pipeline.ledger;

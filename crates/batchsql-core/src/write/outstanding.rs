@@ -1,7 +1,7 @@
 //! Owns which sealed batches have not ended, so that a flush knows when everything before it has.
 //! Must not know what a batch holds.
 //!
-//! Batches are numbered when they are sealed. For example: batches 0, 1 and 2 are sealed; a flush comes and is told
+//! Batches are numbered when they are sealed. For example: batches 0, 1 and 2 are sealed; a flush starts and gets
 //! `next() == 3`; batch 3 is sealed. The flush is answered when `oldest()` is at least 3 or there is none: when 0, 1
 //! and 2 have ended, in whichever order.
 
@@ -30,7 +30,7 @@ impl Outstanding {
         number
     }
 
-    /// A batch has ended, or has become a part of an older one.
+    /// A batch has ended, or was merged into an older one.
     pub(crate) fn end(&self, number: u64) {
         self.lock().batches.remove(&number);
     }

@@ -8,7 +8,7 @@ use crate::model::schema::{Schema, SchemaId};
 
 /// Plans by schema.
 pub(crate) struct Plans<P> {
-    /// With the schema, because a schema that is gone gives its id to another one.
+    /// With the schema, because the id of a dropped schema is used again.
     known: RwLock<HashMap<SchemaId, (Schema, Arc<P>)>>,
 }
 

@@ -7,7 +7,7 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
 use crate::error::ErrorClass;
 
-/// No delay is shorter, whatever the dice say.
+/// The shortest delay after jitter.
 const SHORTEST: Duration = Duration::from_millis(1);
 
 /// The delays before the attempts of one batch, or before the probes of a parked table.
@@ -26,7 +26,7 @@ impl RetrySchedule {
         };
         Self {
             delays: schedule(Duration::from_millis(5), Duration::from_secs(2)),
-            // A full disk or a failover does not go away in milliseconds.
+            // A full disk or a failover lasts longer than milliseconds.
             slow_delays: schedule(Duration::from_millis(250), Duration::from_secs(5)),
             budget,
         }
@@ -37,8 +37,8 @@ impl RetrySchedule {
     pub(crate) fn next(&mut self, class: ErrorClass, elapsed: Duration) -> Option<Duration> {
         let left = self.budget.checked_sub(elapsed).filter(|left| !left.is_zero())?;
         let delays = if class == ErrorClass::Resource { &mut self.slow_delays } else { &mut self.delays };
-        // Full jitter: anything up to the delay, so that clients that failed together do not come back
-        // together (<https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>).
+        // Full jitter: anything up to the delay, so that clients that failed at the same time do not retry at the same
+        // time (<https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>).
         delays.next().map(|delay| delay.mul_f64(fastrand::f64()).max(SHORTEST).min(left))
     }
 }

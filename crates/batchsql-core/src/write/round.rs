@@ -1,5 +1,18 @@
-//! Owns the rounds of a batch on its way: which of its rows are written now and which come next, and which may be
-//! in the database already. Must not know how rows end, or who writes them.
+//! Owns the rounds of a batch: which of its rows are written now and which come next, and which may be in the database
+//! already. Must not know how rows end, or who writes them.
+//!
+//! The first round has the last row of each key, or all rows if rows are not coalesced, sorted by key if the sink asks
+//! for it. If a row is rejected, the row before it with the same key is sent in the next round. Rows that the sink could
+//! not finish are also sent in the next round, after a backoff.
+//!
+//! Example: batch 1 has rows a1 and a2 of key a, batch 2 has row b1, and one pull merges them.
+//!
+//! ```text
+//! round 1 sends a2 b1       refused together, then tried alone: a2 is rejected, b1 is committed
+//! round 2 sends a1          committed: a1 ends as written
+//! ```
+//!
+//! If a2 had been committed in round 1, a1 would have ended as superseded, without a second round.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -9,24 +22,24 @@ use crate::error::SinkError;
 use crate::model::batch::{Batch, Rows};
 use crate::model::keys::{self, Arranged};
 
-/// The rows that are being written, when they are not simply all of the batch. Rows of the round are numbered by
-/// their place in it, rows of the batch by theirs there.
+/// The rows that are being written, when they are not simply all of the batch. Rows of the round are numbered by their
+/// position in the round, rows of the batch by their position in the batch.
 pub(crate) struct Round {
     /// The row of the batch for each row of the round.
     rows: Box<[u32]>,
-    /// A copy of these rows; `None` until it is needed, and while the batch rests.
+    /// A copy of these rows; `None` until it is needed, and while the batch backs off.
     copy: Option<Arc<Batch>>,
-    /// For each row of the batch the row before it with the same key; empty when no row takes the place of another.
+    /// For each row of the batch the row before it with the same key; empty if no row replaces another.
     previous: Box<[Option<u32>]>,
     /// Whether every round is sorted by key.
     sorts: bool,
-    /// Rows of the batch that have the next round.
+    /// Rows of the batch that are sent in the next round.
     next: Vec<u32>,
-    /// Rows of the batch that the sink left without an outcome: the next round too, after a rest.
+    /// Rows of the batch that the sink left without an outcome: also sent in the next round, after a backoff.
     unfinished: Vec<u32>,
-    /// By row of the batch, the later row with its key that was left out by the database and is sent again after it.
+    /// By row of the batch, the later row with its key that the database ignored and that is sent again after it.
     again: HashMap<u32, u32>,
-    /// Rows of the batch that are sent again so.
+    /// Rows of the batch that are sent again for this reason.
     sent_again: HashSet<u32>,
     /// Rows of the batch of which an earlier attempt may have reached the database, with the error of that attempt.
     maybe_written: HashMap<u32, SinkError>,
@@ -78,7 +91,7 @@ impl Round {
         Rows::all(self.copy.get_or_insert_with(|| Arc::new(batch.gather(&self.rows))))
     }
 
-    /// Gives the copy of the rows up until they are needed again.
+    /// Drops the copy of the rows until it is needed again.
     pub(crate) fn release_copy(&mut self) {
         self.copy = None;
     }
@@ -93,26 +106,26 @@ impl Round {
         self.previous.get(row)?.map(|row| row as usize)
     }
 
-    /// Gives a row of the batch the next round.
+    /// Puts a row of the batch into the next round.
     pub(crate) fn give_turn(&mut self, row: usize) {
         self.next.push(number(row));
     }
 
-    /// Gives the next round to `before`, and then to `row` again, which the database left out.
+    /// Sends `before` in the next round, and then `row` again, which the database ignored.
     ///
-    /// Example: the table has v2 of a key, and a trigger leaves out updates that change nothing. Of v1 and v2 only v2 is
-    /// sent, and is left out. Then v1 is sent, and v2 again: the table has v2, as if both had been sent in their order.
+    /// Example: the table has v2 of a key, and a trigger ignores updates that change nothing. Of v1 and v2 only v2 is
+    /// sent, and is ignored. Then v1 is sent, and v2 again: the table has v2, as if both had been sent in their order.
     pub(crate) fn send_again_after(&mut self, before: usize, row: usize) {
         self.give_turn(before);
         self.again.insert(number(before), number(row));
     }
 
-    /// Whether a row of the batch is sent for the second time because it was left out.
+    /// Whether a row of the batch is sent for the second time because it was ignored.
     pub(crate) fn is_sent_again(&self, row: usize) -> bool {
         !self.sent_again.is_empty() && self.sent_again.contains(&number(row))
     }
 
-    /// A row of the batch has its outcome: a later one that waits for that has its turn.
+    /// A row of the batch has its outcome: a later row that waits for it is sent next.
     pub(crate) fn ended(&mut self, row: usize) {
         if let Some(later) = self.again.remove(&number(row)) {
             self.sent_again.insert(later);
@@ -140,7 +153,7 @@ impl Round {
         std::mem::take(&mut self.unfinished)
     }
 
-    /// Says that rows of the round may be in the database since an attempt that ended with `error`.
+    /// Records that rows of the round may be in the database since an attempt that ended with `error`.
     pub(crate) fn may_have_written(&mut self, range: Range<usize>, error: &SinkError) {
         for row in &self.rows[range] {
             self.maybe_written.entry(*row).or_insert_with(|| error.clone());

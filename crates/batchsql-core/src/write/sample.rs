@@ -1,21 +1,21 @@
-//! Owns the rows that are tried alone to find out whose error an error is: that of the table, or of one row.
+//! Owns the rows that are tried alone to find out whether the table or one row causes an error.
 //! Must not know databases, time or the rows themselves: it takes numbers of rows.
 //!
-//! Example with rows 0 to 99 of which 40 is bad, with an error that speaks of the table:
+//! Example with rows 0 to 99 of which 40 is bad, with an error about the table:
 //!
 //! ```text
 //! 0..100 is refused        rows 3, 31, 62 and 90 are to be tried alone: one of each quarter
 //! row 3 is committed       the table can be written: 0..3 and 4..100 are tried, and halved as for a row error
 //! ```
 //!
-//! If all four are refused, the table is at fault as far as anyone can tell. If 3 is refused and 31 is committed, row 3
-//! is tried alone once more and then rejected: the table may have been repaired in between.
+//! If all four are refused, the table is assumed to be at fault. If 3 is refused and 31 is committed, row 3 is tried
+//! alone once more and then rejected: the table may have been repaired in between.
 
 use std::ops::Range;
 
 use crate::error::SinkError;
 
-/// Rows that are tried alone, at most, before the table is held to be at fault.
+/// The most rows that are tried alone before the table is assumed to be at fault.
 pub(crate) const SAMPLES: usize = 4;
 
 /// The most rows that one probe of a parked table tries.
@@ -57,7 +57,7 @@ impl Sampling {
         refused
     }
 
-    /// The rows without an outcome, but for `others`, in order.
+    /// The rows without an outcome, except for `others`, in order.
     pub(crate) fn rest(self, others: &[usize]) -> Vec<Range<usize>> {
         let mut holes: Vec<usize> = self.ended.iter().chain(others).copied().collect();
         holes.sort_unstable();
@@ -81,13 +81,13 @@ impl Sampling {
 /// Rows that may be tried alone.
 pub(crate) struct Candidates {
     pub(crate) rows: Vec<usize>,
-    /// Whether each may be tried only after those before it were refused: a later row must not be overtaken by an
-    /// earlier one with its key, or by any where all rows keep their order.
+    /// Whether each may be tried only after those before it were refused: an earlier row must not be written after a
+    /// later one with its key, or after any later row if all rows keep their order.
     pub(crate) in_turn: bool,
 }
 
 impl Candidates {
-    /// At most `most` rows to try. Where they need no turn, one at random from each part of the batch: bad rows often
+    /// At most `most` rows to try. If they need no order, one at random from each part of the batch: bad rows often
     /// come together, or at regular distances.
     pub(crate) fn choose(&self, most: usize) -> Vec<usize> {
         let most = most.min(self.rows.len());
@@ -98,8 +98,8 @@ impl Candidates {
         (0..most).map(|part| self.rows[fastrand::usize(start(part)..start(part + 1))]).collect()
     }
 
-    /// The rows of a probe of a parked table: one at random. Where they need their turn, the first one; every fourth
-    /// time more and more, because those may all be bad.
+    /// The rows of a probe of a parked table: one at random. If they need their order, the first one; every fourth time
+    /// an increasing number, because the first rows may all be bad.
     pub(crate) fn choose_probe(&self, probe: usize) -> Vec<usize> {
         let is_wide = self.in_turn && probe % SAMPLES == SAMPLES - 1;
         let most = if is_wide { (SAMPLES << (probe / SAMPLES).min(8)).min(MAX_PROBE) } else { 1 };

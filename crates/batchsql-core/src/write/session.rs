@@ -1,5 +1,5 @@
-//! Owns the name of a server session, and what came of ending it.
-//! Must not know any driver: what a name holds is the driver's.
+//! Owns the name of a server session, and the result of ending it.
+//! Must not know any driver: the driver defines what a name holds.
 
 use std::any::{Any, type_name};
 use std::fmt;
@@ -31,15 +31,15 @@ impl fmt::Debug for Session {
     }
 }
 
-/// What came of [`end_session`](crate::Sink::end_session).
+/// The result of [`end_session`](crate::Sink::end_session).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SessionEnd {
     /// Nothing that was sent on the session takes effect from now on.
     Ended,
-    /// It was asked to end and was still there. Ask again.
+    /// It was asked to end and still exists. Call again.
     Pending,
-    /// It cannot be ended: rights are missing, others use it too, or it cannot be told whose it is. The lane waits for
+    /// It cannot be ended: permissions are missing, others use it too, or its owner is not known. The lane waits for
     /// [`late_write_limit`](crate::Sink::late_write_limit).
     Impossible,
 }

@@ -12,7 +12,7 @@ use crate::row::writer::ValueRules;
 use crate::write::attempt::Attempt;
 use crate::write::session::{Session, SessionEnd};
 
-/// What a sink can take at once. `usize::MAX` means no limit.
+/// The limits of a sink. `usize::MAX` means no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
@@ -53,16 +53,16 @@ pub struct Written {
     /// Rows that the database refused on their own, with the reason; every row that is not listed is durable.
     /// Ascending by index.
     pub rejected: Vec<(u32, SinkError)>,
-    /// Rows without an outcome, with the reason, for databases without transactions. What becomes of them depends on
-    /// the class: `Transient` and `Resource` say that the row was not written, and it is tried again, in its order
-    /// among the other unfinished rows; `Unknown` says that it may be written, and it is tried again where that is
-    /// harmless. Any other class rejects the row. Ascending by index.
+    /// Rows without an outcome, with the reason, for databases without transactions. The class decides what happens to
+    /// them: `Transient` and `Resource` mean that the row was not written, and it is retried, in its order among the
+    /// other unfinished rows; `Unknown` means that it may be written, and it is retried if a repeat is harmless. Any
+    /// other class rejects the row. Ascending by index.
     ///
-    /// A row must not be listed here with a later row of the same key written: the repeat would put the older one over
-    /// the newer one.
+    /// A row must not be listed here with a later row of the same key written: the repeat would overwrite the newer row
+    /// with the older one.
     pub unfinished: Vec<(u32, SinkError)>,
-    /// The time in the database, where the driver knows it better than its caller, for example because
-    /// the batch waited in a queue of the driver. It is what the metrics show.
+    /// The time in the database, if the driver knows it better than its caller, for example because the batch waited in
+    /// a queue of the driver. It is what the metrics show.
     pub took: Option<Duration>,
 }
 
@@ -84,9 +84,9 @@ impl Written {
 /// then [`write`](Sink::write). It may drop any of these futures (timeout, shutdown): a driver must
 /// then leave no transaction open. A connection is given back by dropping it.
 ///
-/// A write that is given up after it has begun may still be carried out, or may reach the server later. In a table
-/// whose rows keep an order, the next write of that lane waits until [`end_session`](Sink::end_session) says that
-/// nothing of it can happen any more.
+/// A write that is abandoned after it has begun may still be executed, or may reach the server later. In a table whose
+/// rows keep an order, the next write of that lane waits until [`end_session`](Sink::end_session) reports that it can
+/// no longer take effect.
 pub trait Sink: Send + Sync + 'static {
     /// A connection, held for one batch, or for batches that follow each other without a pause (at most a second).
     type Conn: Send;
@@ -108,14 +108,14 @@ pub trait Sink: Send + Sync + 'static {
         None
     }
 
-    /// Whether writing the same rows again is harmless, so that a batch whose commit got lost may be
-    /// repeated. The default: every conflict rule except none.
+    /// Whether writing the same rows again is harmless, so that a batch may be repeated if the reply to its COMMIT is
+    /// lost. The default: every conflict rule except none.
     fn is_repeatable(&self, schema: &Schema) -> bool {
         !schema.key_columns().is_empty()
     }
 
-    /// Whether rows are to be sorted by key inside a batch, so that several writers lock the rows of a table in
-    /// one order and do not wait for each other in a circle. Rows with equal keys keep their order. Default: no.
+    /// Whether rows are to be sorted by key inside a batch, so that several writers lock the rows of a table in one
+    /// order and cannot deadlock. Rows with equal keys keep their order. Default: no.
     fn sorts_by_key(&self) -> bool {
         false
     }
@@ -127,8 +127,8 @@ pub trait Sink: Send + Sync + 'static {
         true
     }
 
-    /// Whether a batch can be undone as a whole, so that [`Isolation::AtomicBatch`](crate::Isolation::AtomicBatch)
-    /// can be kept. A pipeline with this setting does not start otherwise, unless its batches have one row. Default:
+    /// Whether a batch can be undone as a whole, so that [`Isolation::AtomicBatch`](crate::Isolation::AtomicBatch) can
+    /// be guaranteed. A pipeline with this setting does not start otherwise, unless its batches have one row. Default:
     /// yes.
     fn is_atomic(&self) -> bool {
         true
@@ -139,16 +139,16 @@ pub trait Sink: Send + Sync + 'static {
         None
     }
 
-    /// How long a write that was given up may still take effect when its session cannot be ended: the time that the
-    /// system goes on sending what was not acknowledged, and the longest time that the server lets a statement run.
-    /// A lane with an order waits so long before its next write. `Some(Duration::ZERO)`: a write that was given up
-    /// ends before a later one begins. `None` (default): not known; then the lane goes on at once, and the order of
-    /// rows after such a write is not promised.
+    /// How long an abandoned write may still take effect if its session cannot be ended: the time for which the
+    /// operating system resends unacknowledged data, and the longest time that the server lets a statement run. A lane
+    /// with an order waits this long before its next write. `Some(Duration::ZERO)`: an abandoned write ends before a
+    /// later one begins. `None` (default): not known; then the lane continues at once, and the order of rows after such
+    /// a write is not guaranteed.
     fn late_write_limit(&self) -> Option<Duration> {
         None
     }
 
-    /// Names the session of a connection, so that it can be ended from another one. Asked once per
+    /// Names the session of a connection, so that it can be ended from another one. Called once per
     /// [`acquire`](Self::acquire), before the first write, for tables whose rows keep an order. `Ok(None)` (default):
     /// it has no name, or it is shared with others, as behind a transaction pooler.
     ///
@@ -159,12 +159,12 @@ pub trait Sink: Send + Sync + 'static {
         async { Ok(None) }
     }
 
-    /// Ends a session on which a write was given up, from another connection, and looks whether it has ended. It is
+    /// Ends a session on which a write was abandoned, from another connection, and checks whether it has ended. It is
     /// called again while the answer is `Pending` or an error, with growing delays, one session at a time.
     ///
-    /// `Ok(SessionEnd::Ended)` is a promise: nothing that was sent on the session takes effect from now on, also what
-    /// the network delivers later. A session that is not found has not ended thereby: the server must be the same
-    /// one, not restarted as another.
+    /// `Ok(SessionEnd::Ended)` is a guarantee: nothing that was sent on the session takes effect from now on, including
+    /// data that the network delivers later. A session that is not found has not necessarily ended: the server must be
+    /// the same one, and not another that was started in its place.
     ///
     /// # Errors
     /// The server cannot be asked now. It is asked again.
@@ -173,13 +173,13 @@ pub trait Sink: Send + Sync + 'static {
         async { Ok(SessionEnd::Impossible) }
     }
 
-    /// Whether the server works on something that was sent on a session, asked from another connection while a write
-    /// takes long, so that a link that died without a word is noticed before `statement_timeout`. `Ok(Some(false))`:
-    /// the session is idle, or is no longer there. `Ok(None)` (default): not known. A session whose statement waits for
-    /// more data of its client counts as working.
+    /// Whether the server executes something that was sent on a session, asked from another connection while a write
+    /// takes long, so that a silently lost connection is detected before `statement_timeout`. `Ok(Some(false))`: the
+    /// session is idle, or no longer exists. `Ok(None)` (default): not known. A session whose statement waits for more
+    /// data of its client counts as working.
     ///
     /// # Errors
-    /// The server cannot be asked now. The write goes on.
+    /// The server cannot be asked now. The write continues.
     fn is_working(&self, session: &Session) -> impl Future<Output = Result<Option<bool>, SinkError>> + Send {
         let _ = session;
         async { Ok(None) }
@@ -191,8 +191,9 @@ pub trait Sink: Send + Sync + 'static {
     /// Prepares the writing of one schema: checks table and columns, chooses the statement.
     ///
     /// # Errors
-    /// An error here is one of the table, whatever its class; an error of `write` may come from one row, also when its
-    /// code speaks of a table or a right, and is looked into, see [`ErrorClass::Schema`](crate::ErrorClass::Schema).
+    /// An error here is an error of the table, whatever its class. An error of `write` may come from one row, even if
+    /// its code is about a table or a permission, and is examined, see
+    /// [`ErrorClass::Schema`](crate::ErrorClass::Schema).
     fn prepare(
         &self,
         conn: &mut Self::Conn,

@@ -1,9 +1,9 @@
-//! Owns the watch over a write that takes long: whether the server still works on it.
+//! Owns the check of a write that takes long: whether the server still executes it.
 //! Must not know batches.
 //!
-//! A link can die without a word: a router forgets it, a machine loses its power. Then the answer never comes, and only
-//! `statement_timeout` would end the wait. So the server is asked on another connection. Its answer counts when it says
-//! twice that the session works on nothing: the answer to the write may be on its way when it is asked first.
+//! A connection can be lost silently: a router drops it, a machine loses power. Then no reply arrives, and only
+//! `statement_timeout` would end the wait. So the server is asked on another connection. The write is given up if the
+//! server answers twice that the session is idle: at the first answer, the reply to the write may be in flight.
 
 use std::future::Future;
 use std::pin::pin;
@@ -14,17 +14,17 @@ use tokio::time::{sleep, timeout};
 use crate::write::session::Session;
 use crate::write::sink::Sink;
 
-/// The server is asked when a write takes this long, at first. A batch that was given up so waits twice as long next
-/// time: a large batch on a slow link reaches the server late.
+/// The server is asked when a write takes this long, at first. A batch that was given up for this reason waits twice as
+/// long next time: a large batch on a slow connection reaches the server late.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// It is asked once more after this time.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 
-/// How long the server may take to answer. It is asked again.
+/// How long the server may take to answer. Then it is asked again.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Waits for a write; `None` when the server works on nothing of its session.
+/// Waits for a write; `None` if the server reports that its session is idle.
 pub(crate) async fn watch<S: Sink, T>(
     sink: &S,
     session: Option<&Session>,

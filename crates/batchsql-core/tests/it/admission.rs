@@ -1,4 +1,4 @@
-//! Which rows are accepted, who waits, and what is held.
+//! Which rows are accepted, which submitters wait, and which capacity is held.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -69,7 +69,7 @@ async fn a_cancelled_submit_is_not_accepted_and_holds_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn open_batches_that_hold_all_the_room_are_written_when_someone_waits() {
-    // Neither table ever has flush_size rows, and nobody wants to wait an hour.
+    // Neither table ever has flush_size rows, and flush_interval is an hour.
     let (db, sink) = pipeline(PipelineConfig { buffer_size: 10, flush_size: 10, ..config() });
     let (a, b) = (table("a", Conflict::None), table("b", Conflict::None));
     for id in 0..50 {
@@ -133,7 +133,7 @@ fn values_are_checked_when_a_dynamic_row_is_built() {
     assert!(schema.row().set("id", 5_i16).unwrap().finish().is_ok());
 }
 
-/// A hand-written row that misbehaves.
+/// A hand-written row that breaks the contract.
 struct Liar(fn(&mut RowWriter<'_>) -> Result<(), RowError>);
 
 impl Row for Liar {
@@ -164,7 +164,7 @@ async fn a_row_that_breaks_off_leaves_nothing_behind() {
         (Liar(|w| w.text("9")), "expects i64 but got text"),
         (Liar(|w| w.null()), "\"id\" is NULL"),
         (Liar(|w| w.i64(9).and_then(|()| w.text("9")).and_then(|()| w.i64(9))), "more values than the 2"),
-        (Liar(|w| w.i64(9).and_then(|()| w.text("999"))), "said 1 bytes but write() wrote 3"),
+        (Liar(|w| w.i64(9).and_then(|()| w.text("999"))), "returned 1 bytes but write() wrote 3"),
         (Liar(|w| w.i64(9).and_then(|()| w.bytes(b"9"))), "expects text but got bytes"),
     ];
     for (liar, part) in refusals {
@@ -181,7 +181,7 @@ async fn a_row_that_breaks_off_leaves_nothing_behind() {
     let balance = db.flush().await.unwrap();
     assert_eq!((balance.accepted, balance.written()), (2, 2));
     assert_eq!(crate::support::ids(&sink.applied()), [1, 2]);
-    // Room for exactly buffer_size rows is left: nothing leaked.
+    // Capacity for exactly buffer_size rows is left: nothing leaked.
     sink.script([Step::Hang; 10]);
     for id in 0..100 {
         db.try_submit(&row(&plain(), id)).unwrap();
@@ -189,7 +189,7 @@ async fn a_row_that_breaks_off_leaves_nothing_behind() {
     assert!(db.try_submit(&row(&plain(), 0)).unwrap_err().is_full());
 }
 
-/// A sink that refuses values, as databases do.
+/// A sink that refuses values, like databases.
 struct Strict;
 
 impl Sink for Strict {

@@ -22,7 +22,7 @@ fn notes(rows: &[DynRow]) -> Vec<&str> {
     rows.iter().map(note).collect()
 }
 
-/// Submits versions `(id, note)` in one batch, and tells what became of each and what the sink applied.
+/// Submits versions `(id, note)` in one batch, and returns the outcome of each and what the sink applied.
 async fn outcomes(
     config: PipelineConfig,
     conflict: Conflict,
@@ -53,7 +53,7 @@ async fn outcomes(
     (kinds, sink)
 }
 
-/// One lane, so that all rows meet in one batch.
+/// One lane, so that all rows are in one batch.
 fn one_lane() -> PipelineConfig {
     PipelineConfig { max_concurrency: 1, ..config() }
 }
@@ -88,7 +88,7 @@ async fn rules_under_which_an_earlier_version_counts_are_not_coalesced() {
 #[tokio::test(start_paused = true)]
 async fn a_rejected_winner_lets_the_version_before_it_run() {
     let poison = |sink: &ScriptedSink| sink.poison(|row| ["e", "c"].contains(&note(row)));
-    // Found by halving, and told by the sink.
+    // Found by halving, and reported by the sink.
     for tells_rows in [false, true] {
         let (kinds, sink) = outcomes(one_lane(), Conflict::update(["id"]), &VERSIONS, |sink| {
             poison(sink);
@@ -142,7 +142,7 @@ async fn a_lost_reply_repeats_the_winners() {
 
 #[tokio::test(start_paused = true)]
 async fn keys_that_only_the_database_sees_as_equal_are_written_apart_and_in_order() {
-    // The database does not tell 1 from 101 and 201, as a collation does not tell "a" from "A".
+    // The database treats 1, 101 and 201 as equal, as a collation treats "a" and "A" as equal.
     let same = |row: &DynRow| match row.get("id") {
         Some(ValueRef::I64(id)) => (id % 100).to_string(),
         other => panic!("{other:?}"),

@@ -77,7 +77,7 @@ async fn batches_that_wait_go_on_with_the_connection_of_the_one_before() {
     db.flush().await.unwrap();
     assert_eq!(load(&sink.0.acquired), 2);
     assert_eq!(load(&sink.0.most_open), 2);
-    // Nothing waits: nothing is kept from others who use the pool.
+    // No batch waits, so no connection is kept from other users of the pool.
     assert_eq!(load(&sink.0.open), 0);
     db.submit(&row(&plain(), 500)).await.unwrap();
     db.flush().await.unwrap();

@@ -1,4 +1,4 @@
-//! Where rows go that were not written.
+//! The consumers of rows that were not written.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ async fn rows_in_the_channel_keep_their_room_until_they_are_taken() {
         db.submit(&row(&plain(), id)).await.unwrap();
     }
     settle().await;
-    // All of them failed, and nobody took them: the buffer is full of them.
+    // All of them failed, and no consumer received them: the buffer is full of them.
     assert_eq!(db.balance().rejected(), 20);
     assert!(db.submit_timeout(&row(&plain(), 20), Duration::from_secs(1)).await.unwrap_err().is_full());
     let letter = failed.recv().await.unwrap();
@@ -52,7 +52,7 @@ async fn rows_in_the_channel_keep_their_room_until_they_are_taken() {
     let outcome = letter.into_outcome();
     assert_eq!(id(outcome.failure().unwrap().row()), 0);
     db.submit(&row(&plain(), 20)).await.unwrap();
-    // Whoever wants no rows any more drops the receiver.
+    // A consumer that wants no more rows drops the receiver.
     drop(failed);
     for id in 21..100 {
         db.submit_timeout(&row(&plain(), id), Duration::from_secs(1)).await.unwrap();
@@ -111,7 +111,7 @@ async fn rows_that_fail_while_closing_are_in_the_report_and_in_the_channel() {
     assert_eq!(received, 30);
 }
 
-/// A file in a folder of its own, which goes away with it.
+/// A file in its own folder, which is removed with it.
 fn file() -> (tempfile::TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("failed.ndjson");
@@ -227,10 +227,7 @@ async fn a_consumer_that_mends_rows_needs_no_other_room() {
         }
     });
     for id in 0..500 {
-        tokio::time::timeout(HOUR, db.submit(&row(&plain(), id)))
-            .await
-            .expect("submitters wait for each other")
-            .unwrap();
+        tokio::time::timeout(HOUR, db.submit(&row(&plain(), id))).await.expect("the submitters deadlock").unwrap();
     }
     while db.balance().written() < 500 {
         tokio::time::timeout(HOUR, db.flush()).await.unwrap().unwrap();
@@ -318,7 +315,7 @@ async fn a_letter_that_another_consumer_has_too_uses_room_of_its_own() {
 
 #[tokio::test(start_paused = true)]
 async fn failed_rows_count_with_the_memory_that_they_take() {
-    // Ten booleans take ten bytes in a batch, and some hundred as a row of its own.
+    // Ten booleans take ten bytes in a batch, and some hundred bytes as an owned row.
     let mut schema = batchsql_core::Schema::builder("t");
     for column in 0..10 {
         schema = schema.column(format!("c{column}"), batchsql_core::ColumnType::Bool);
@@ -346,7 +343,7 @@ async fn failed_rows_count_with_the_memory_that_they_take() {
         assert!(failed < 1000, "a thousand failed rows take more than 100,000 bytes");
     }
     assert!(failed > 100, "{failed}");
-    // What they held comes back.
+    // The capacity that they held is released.
     while let Some(letter) = letters.try_recv() {
         drop(letter);
     }

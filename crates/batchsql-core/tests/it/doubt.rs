@@ -1,4 +1,5 @@
-//! Whose error is it: an error that speaks of the table, of a right, or that nobody knows may come from one row.
+//! Does the table or one row cause an error: an error about the table or a permission, or an unknown one, may come from
+//! one row.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -105,9 +106,8 @@ async fn a_table_that_is_broken_parks_and_its_rows_survive_its_repair() {
                 assert_eq!((db.balance().failed(), db.balance().in_flight()), (0, 100), "{class} {flush_size}");
                 let probes = sink.writes();
                 tokio::time::sleep(Duration::from_secs(10)).await;
-                // A probe is one row, sent once more after a look at the table; where rows need their turn, now and
-                // then several. Probes
-                // come after a random time of at most 5 s, so their number is not known exactly.
+                // A probe is one row, sent once more after a check of the table; if rows need their order, now and then
+                // several. Probes come after a random time of at most 5 s, so their number is not known exactly.
                 assert!(sink.writes() - probes <= 500, "{}", sink.writes() - probes);
                 sink.mend_table("t");
                 db.flush().await.unwrap();
@@ -126,7 +126,7 @@ async fn a_single_bad_row_waits_for_others_to_tell_whose_the_error_is() {
         let schema = table("t", Conflict::update(["id"]));
         let bad = receipts(&db, &schema, 0..1).await;
         tokio::time::sleep(Duration::from_secs(20)).await;
-        // Nobody can tell: no other row was written.
+        // The cause is not known: no other row was written.
         assert_eq!(db.balance().in_flight(), 1);
         let good = receipts(&db, &schema, 1..20).await;
         db.flush().await.unwrap();
@@ -225,7 +225,7 @@ async fn rows_that_are_there_already_show_that_the_table_takes_rows() {
 
 #[tokio::test(start_paused = true)]
 async fn what_interrupts_the_search_rejects_no_row_twice() {
-    // The second row that is tried alone fails in passing; meanwhile other rows come.
+    // The second row that is tried alone gets a transient error; meanwhile other rows arrive.
     for pass in [Step::Fail(ErrorClass::Transient), Step::LoseReply, Step::LeaveRow(0, ErrorClass::Transient)] {
         for ordering in [Ordering::Auto, Ordering::PerTable] {
             for before in 0..6 {
@@ -300,7 +300,7 @@ async fn closing_tries_several_rows_before_it_gives_a_batch_up() {
     sink.break_writes("t", ErrorClass::Schema);
     drop(receipts(&db, &plain(), 0..100).await);
     tokio::time::sleep(Duration::from_secs(20)).await;
-    // It was repaired, and half of its rows are bad.
+    // The table was repaired, and half of its rows are bad.
     sink.mend_table("t");
     sink.poison_as(ErrorClass::Schema, |row| id(row) % 2 == 0);
     let report = db.close(HOUR).await;

@@ -1,4 +1,4 @@
-//! When rows end that cannot be written: each within its own time, and none without a last try.
+//! When rows that cannot be written end: each within its own time, and none without a last try.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,7 +18,7 @@ async fn retry_for_is_the_time_of_a_row_and_not_of_each_batch_before_it() {
     let (db, sink) = pipeline(PipelineConfig { buffer_size: 2000, retry_for: MINUTE, ..config() });
     sink.break_table("t", ErrorClass::Transient);
     let begin = Instant::now();
-    // Neighbours share a lane: 125 batches, one after the other.
+    // Adjacent keys share a lane: 125 batches, one after the other.
     let all = receipts(&db, &table("t", Conflict::update(["id"])), 0..250).await;
     let mut last = 0;
     for receipt in all {
@@ -47,7 +47,7 @@ async fn a_row_that_came_later_has_its_whole_time() {
     }
 }
 
-/// Cannot be connected to while `down` says why; counts the attempts.
+/// Refuses connections while a class of error is set; counts the attempts.
 #[derive(Clone, Default)]
 struct Down(Arc<Mutex<(Option<ErrorClass>, usize, usize)>>);
 
@@ -203,7 +203,7 @@ async fn the_error_of_an_unknown_row_is_that_of_the_attempt_that_made_it_unknown
     }
 }
 
-/// Works until it dies; then writes on open connections fail, and connecting takes seconds to fail.
+/// Works until it fails; then writes on open connections fail, and connecting takes seconds to fail.
 #[derive(Clone, Default)]
 struct Dies(Arc<std::sync::atomic::AtomicBool>);
 
@@ -234,7 +234,7 @@ impl Sink for Dies {
     async fn write(&self, (): &mut (), (): &(), _: Rows<'_>, _: &Attempt) -> Result<Written, SinkError> {
         tokio::time::sleep(Duration::from_millis(5)).await;
         if self.0.load(std::sync::atomic::Ordering::SeqCst) {
-            return Err(SinkError::new(ErrorClass::Unknown, "the link was lost"));
+            return Err(SinkError::new(ErrorClass::Unknown, "the connection was lost"));
         }
         Ok(Written::default())
     }
@@ -268,6 +268,6 @@ async fn every_row_ends_when_the_server_dies_under_load() {
     for producer in producers {
         tokio::time::timeout(HOUR, producer).await.expect("rows have no outcome").unwrap();
     }
-    // The buffer is full twice: rows that found no room come when the first ones have expired.
+    // The buffer is full twice: rows that found no capacity are accepted when the first ones have expired.
     assert!(begin.elapsed() < 3 * MINUTE, "{:?}", begin.elapsed());
 }

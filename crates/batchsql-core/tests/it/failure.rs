@@ -1,4 +1,4 @@
-//! What becomes of rows when writing fails.
+//! The outcomes of rows when writing fails.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -94,9 +94,9 @@ async fn isolation_beyond_its_budget_rejects_the_rest_together() {
     let balance = db.flush().await.unwrap();
     for receipt in receipts {
         let outcome = receipt.await;
-        // A good row that nobody looked at is not told that it is bad.
+        // The error of a row that was not tried alone does not say that the row is bad.
         if let Some(failed) = outcome.failure().filter(|failed| id(failed.row()) % 2 == 0) {
-            assert!(failed.error().unwrap().to_string().contains("not looked at alone"), "{outcome:?}");
+            assert!(failed.error().unwrap().to_string().contains("not tried alone"), "{outcome:?}");
         }
     }
     assert_eq!(sink.writes(), 4);
@@ -214,7 +214,7 @@ async fn the_failed_row_callback_sees_every_failed_row() {
                     seen.push(id(outcome.failure().unwrap().row()));
                     seen.len()
                 };
-                assert_ne!(count, 1, "the first call panics, which is contained");
+                assert_ne!(count, 1, "the first call panics, and the panic is caught");
             }
         })
         .start()
@@ -255,7 +255,7 @@ async fn errors_and_debug_output_show_no_values() {
     assert!(!shown.contains("hunter2") && !shown.contains("4711"), "{shown}");
 }
 
-/// Counts how often a batch is taken apart, and notes rejected rows.
+/// Counts how often a batch is split, and records rejected rows.
 #[derive(Clone, Default)]
 struct Isolations(Arc<Mutex<usize>>, Arc<Mutex<Vec<(ErrorClass, u64)>>>);
 
@@ -275,7 +275,7 @@ async fn a_batch_that_is_taken_apart_is_told_once() {
     let sink = ScriptedSink::new();
     let builder = BatchSql::builder(sink.clone()).config(config()).metrics_reporter(isolations.clone());
     let db = builder.start().unwrap();
-    // Too large is no matter of single rows.
+    // Size errors are not caused by single rows.
     sink.script([Step::Fail(ErrorClass::Size)]);
     drop(receipts(&db, &plain(), 0..10).await);
     db.flush().await.unwrap();

@@ -1,4 +1,4 @@
-//! Who gets room and permits when they are short, and what becomes of groups that nobody uses.
+//! Who gets capacity and permits when they are short, and what happens to unused groups.
 
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ async fn drop_oldest_gives_up_the_oldest_rows_that_are_not_being_written() {
     assert_eq!((balance.accepted, balance.in_flight()), (200, 0));
     let kept = ids(&sink.applied());
     assert_eq!(kept[..10], (0..10).collect::<Vec<i64>>(), "what is being written is not given up");
-    assert_eq!(kept[10..], (160..200).collect::<Vec<i64>>(), "the newest remain");
+    assert_eq!(kept[10..], (160..200).collect::<Vec<i64>>(), "the newest rows remain");
     assert_eq!(balance.purged(), 150);
     for (wanted, receipt) in (0..200).zip(receipts) {
         let outcome = receipt.await;
@@ -174,7 +174,7 @@ async fn a_slow_table_leaves_a_permit_to_the_others() {
         assert!(begin.elapsed() < Duration::from_millis(20), "row {id} took {:?}", begin.elapsed());
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    assert!(db.balance().in_flight() > 0, "the slow table is still at work");
+    assert!(db.balance().in_flight() > 0, "the slow table still has rows");
     db.close(HOUR).await;
 }
 
@@ -202,7 +202,7 @@ async fn groups_that_nobody_uses_are_forgotten_and_come_back() {
     let schema =
         |tenant: usize| Schema::builder(format!("tenant {tenant}")).column("id", ColumnType::I64).build().unwrap();
     let row = |tenant: usize| schema(tenant).row().set("id", tenant as i64).unwrap().finish().unwrap();
-    // One tenant stays, thousands come and go.
+    // One tenant stays active, thousands are used once.
     let steady = schema(usize::MAX);
     for tenant in 0..5000 {
         db.submit(&row(tenant)).await.unwrap();
@@ -215,12 +215,12 @@ async fn groups_that_nobody_uses_are_forgotten_and_come_back() {
     let known = format!("{db:?}");
     let groups: usize = known.split("groups: ").nth(1).unwrap().split([',', ' ']).next().unwrap().parse().unwrap();
     assert!(groups < 1100, "{groups} groups are kept");
-    // The steady one was prepared once, although thousands were forgotten beside it.
+    // The active tenant was prepared once, although thousands of groups were removed.
     assert_eq!(sink.prepares(), 5001);
     db.submit(&row(0)).await.unwrap();
     let balance = db.flush().await.unwrap();
     assert_eq!((balance.accepted, balance.written()), (10_001, 10_001));
-    assert_eq!(sink.prepares(), 5002, "a forgotten table is looked at again");
+    assert_eq!(sink.prepares(), 5002, "a forgotten table is checked again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -312,7 +312,7 @@ async fn many_rows_at_once_do_not_hold_up_others_beside_a_stuck_table() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let rows: Vec<_> = (0..50).map(|id| row(&fast, id)).collect();
     let all = tokio::time::timeout(Duration::from_secs(60), db.submit_all(&rows)).await;
-    assert_eq!(all.expect("submit_all waits for room that never comes").unwrap(), 50);
+    assert_eq!(all.expect("submit_all waits for capacity that is never free").unwrap(), 50);
     db.submit_timeout(&row(&table("third", Conflict::None), 1), Duration::from_secs(1)).await.unwrap();
 }
 

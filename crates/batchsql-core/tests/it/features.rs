@@ -1,4 +1,4 @@
-//! Values of other crates, behind features: what they become in the database's eyes.
+//! Values of other crates, behind features: the column values that they become.
 #![cfg(all(feature = "chrono", feature = "uuid", feature = "rust_decimal"))]
 
 use std::sync::OnceLock;

@@ -1,4 +1,4 @@
-//! Batches that grow while they wait, and what keeps them from growing.
+//! Batches that grow while they wait, and the limits of their growth.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ fn sizes(sink: &ScriptedSink) -> Vec<usize> {
 #[tokio::test(start_paused = true)]
 async fn a_batch_grows_while_it_waits_for_a_permit() {
     let (db, sink) = growing(PipelineConfig { buffer_size: 1000, max_concurrency: 1, ..config() });
-    // So that the limit of the table is known.
+    // This makes the limit of the table known.
     receipts(&db, &plain(), 0..10).await.pop().unwrap().await;
     sink.script([Step::Hang]);
     let first = receipts(&db, &plain(), 10..20).await;
@@ -31,7 +31,7 @@ async fn a_batch_grows_while_it_waits_for_a_permit() {
     for receipt in first.into_iter().chain(more) {
         assert!(receipt.await.is_written());
     }
-    assert_eq!(sizes(&sink), [10, 10, 55], "what waited is one batch, with the rows that were not ready");
+    assert_eq!(sizes(&sink), [10, 10, 55], "the waiting rows are one batch, with the rows that were not ready");
     assert_eq!(ids(&sink.applied()), (0..75).collect::<Vec<i64>>(), "in the order of submission");
 }
 
@@ -57,9 +57,9 @@ async fn no_batch_is_larger_than_max_batch_rows_or_flush_bytes() {
     check(|c| c.max_batch_rows = Some(10), 10).await;
     // A row takes 14 bytes: 8, a flag, 4 and a letter.
     check(|c| c.flush_bytes = 50 * 14, 50).await;
-    // All batches on their way have half of the bytes at most.
+    // All batches in flight have half of the bytes at most.
     check(|c| (c.buffer_bytes, c.flush_bytes) = (100_000, 100_000), 290).await;
-    // What is being written cannot be given up: a quarter of the buffer.
+    // Batches that are being written cannot be dropped: a quarter of the buffer.
     check(|c| (c.when_full, c.buffer_size) = (WhenFull::DropOldest, 400), 100).await;
     check(|c| c.isolation = Isolation::AtomicBatch, 10).await;
 }
@@ -69,7 +69,7 @@ async fn permits_that_are_free_share_what_waits() {
     let (db, sink) = growing(PipelineConfig { buffer_size: 1000, max_concurrency: 4, ..config() });
     receipts(&db, &plain(), 0..10).await.pop().unwrap().await;
     sink.script([Step::Hang; 4]);
-    // Accepted without a pause: the dispatcher finds all of them at once.
+    // Accepted without a pause: the dispatcher sees all of them at once.
     let all = receipts(&db, &plain(), 10..410).await;
     settle().await;
     sink.release(4);
@@ -77,7 +77,7 @@ async fn permits_that_are_free_share_what_waits() {
         assert!(receipt.await.is_written());
     }
     let grown = sizes(&sink);
-    // Four permits are free when the dispatcher comes to see what is there: each takes its part.
+    // Four permits are free when the dispatcher runs: each takes its part.
     let (least, most) = (grown[1..5].iter().min().unwrap(), grown[1..5].iter().max().unwrap());
     assert!(*least > 10 && most - least <= 10, "{grown:?}");
 }
@@ -185,7 +185,7 @@ async fn a_write_that_took_too_long_comes_back_in_halves() {
         assert!(receipt.await.is_written());
     }
     let sizes = sink.0.lock().unwrap().clone();
-    // The first batch is small, and tells how long a row takes: a quarter of the timeout are 100 rows.
+    // The first batch is small, and shows how long a row takes: a quarter of the timeout are 100 rows.
     assert!(sizes[0] <= 50 && sizes.iter().all(|rows| *rows <= 100), "{sizes:?}");
     // The server becomes slower: what times out is halved, and so is what comes after it.
     *sink.1.lock().unwrap() = Duration::from_millis(100);
@@ -238,7 +238,7 @@ async fn closing_rejects_no_good_row_because_many_are_bad() {
     assert_eq!(report.balance.in_flight(), 0);
 }
 
-/// Takes a time per row, and records the sizes of what it was given.
+/// Takes a fixed time per row, and records the sizes of its writes.
 #[derive(Clone)]
 struct PerRow(std::sync::Arc<std::sync::Mutex<Vec<usize>>>, std::sync::Arc<std::sync::Mutex<Duration>>);
 
@@ -284,7 +284,7 @@ impl batchsql_core::Sink for PerRow {
 
 #[tokio::test(start_paused = true)]
 async fn rows_that_are_ready_count_in_the_fair_share() {
-    // One table fills its lanes with batches that are ready while the database is away.
+    // One table fills its lanes with batches that are ready while the database is unreachable.
     let (db, sink) = growing(PipelineConfig { buffer_size: 1000, retry_for: HOUR, ..config() });
     let (stuck, fast) = (table("stuck", Conflict::update(["id"])), table("fast", Conflict::None));
     db.submit(&row(&fast, 0)).await.unwrap();

@@ -1,4 +1,4 @@
-//! What a pipeline knows of its database, and what it says in the log.
+//! What a pipeline knows of its database, and what it logs.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::support::{FAR, HOUR, config, id, pipeline, plain, receipts, row, sett
 async fn a_database_that_cannot_be_reached_is_known() {
     let (db, sink) = pipeline(config());
     assert!(matches!(db.health().database, DatabaseState::NotTried));
-    assert!(db.health().is_reachable() && !db.health().is_ready(), "nobody knows");
+    assert!(db.health().is_reachable() && !db.health().is_ready(), "not known yet");
     sink.script_acquire([Step::Fail(ErrorClass::Transient)]);
     let error = db.check_connection().await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Transient);
@@ -140,7 +140,7 @@ async fn an_outage_is_logged_once_a_second_at_most() {
     })
     .await;
     let warnings: Vec<&String> = lines.iter().filter(|line| line.contains("WARN")).collect();
-    // Each of the 8 lanes failed in the first moment.
+    // Each of the 8 lanes failed at the start.
     assert!(warnings[1].contains(" others="), "{warnings:?}");
     let most = usize::try_from(begin.elapsed().as_secs()).unwrap() + 1;
     assert!((2..=most).contains(&warnings.len()), "{} {warnings:?}", warnings.len());
@@ -153,7 +153,7 @@ async fn a_row_counts_the_times_that_it_was_sent() {
     let mut tracked = receipts(&db, &table("t", Conflict::update(["id"])), 0..64).await;
     db.flush().await.unwrap();
     let outcome = tracked.pop().unwrap().await;
-    // Together with 64, 32, 16, 8, 4 and 2 rows, and alone; the halves without it are not its own.
+    // Together with 64, 32, 16, 8, 4 and 2 rows, and alone; the halves without it do not count.
     assert_eq!(outcome.failure().unwrap().attempts(), 7);
     assert_eq!(
         outcome.failure().unwrap().to_string(),

@@ -1,4 +1,5 @@
-//! Keys that look different and are one to a database: they keep their order, and none is left out for another.
+//! Keys that look different and that a database may treat as one: they keep their order, and none is left out for
+//! another.
 
 use batchsql_core::{
     BatchSql, ColumnType, Conflict, Decimal, DynRow, Encode, KeyHasher, OutcomeKind, PipelineConfig, Row, Schema,
@@ -43,11 +44,11 @@ fn equal_numbers_have_one_hash() {
     assert_eq!(hash(&|hasher| (-f64::NAN).hash_key(hasher)), hash(&|hasher| f64::NAN.hash_key(hasher)));
 }
 
-/// Writes rows with these keys, and tells the versions in the order of writing. None is left out.
+/// Writes rows with these keys, and returns the versions in the order of writing. None is left out.
 async fn written(ty: ColumnType, keys: &[Value], max_concurrency: usize) -> Vec<i64> {
     let sink = ScriptedSink::new();
     sink.sort_by_key();
-    // Whoever is in another lane overtakes.
+    // A row in another lane overtakes.
     sink.script([Step::Delay(std::time::Duration::from_secs(1))]);
     let config = PipelineConfig { max_concurrency, flush_size: if max_concurrency == 1 { 10 } else { 1 }, ..config() };
     let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();

@@ -1,4 +1,4 @@
-//! Writes that were given up and take effect late: no row that was told to be written is overwritten by an older one.
+//! Abandoned writes that take effect late: no row that was reported as written is overwritten by an older one.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ fn version(sink: &ScriptedSink, id: i64) -> Option<String> {
     }
 }
 
-/// With a sink that states after which time a late write has no effect.
+/// A pipeline whose sink states after which time a late write has no effect.
 fn limited(config: PipelineConfig, limit: Duration) -> (BatchSql, ScriptedSink) {
     let sink = ScriptedSink::new();
     sink.set_late_write_limit(limit);
@@ -48,7 +48,7 @@ async fn a_write_that_arrives_late_overwrites_nothing() {
         assert!(old.await.is_written(), "it was repeated");
         assert!(new.await.is_written());
         assert_eq!(sink.ended_sessions(), 1, "before the repeat");
-        assert_eq!(sink.deliver(), 0, "the old write has no session any more");
+        assert_eq!(sink.deliver(), 0, "the session of the old write has ended");
         assert_eq!(version(&sink, 1).as_deref(), Some("v2"));
     }
 }
@@ -68,7 +68,7 @@ async fn a_lane_waits_until_its_session_has_ended_and_others_go_on() {
         others.push(submit(&db, id * FAR, "v1").await);
     }
     assert!(held.await.is_written());
-    assert!(begin.elapsed() > Duration::from_millis(1), "after two more looks, with delays");
+    assert!(begin.elapsed() > Duration::from_millis(1), "after two more checks, with delays");
     assert!(same_key.await.is_written());
     for other in others {
         assert!(other.await.is_written());
@@ -102,7 +102,7 @@ async fn where_no_session_can_be_ended_the_lane_waits_for_the_time_that_the_sink
         let held = submit(&db, 1, "v1").await;
         tokio::time::sleep(HOUR - Duration::from_secs(1)).await;
         assert!(held.try_outcome().is_none(), "it is not repeated yet");
-        assert_eq!(sink.deliver(), 1, "now nothing of it is left");
+        assert_eq!(sink.deliver(), 1, "later it has no effect");
         let new = submit(&db, 1, "v2").await;
         assert!(held.await.is_written() && new.await.is_written());
         assert!(begin.elapsed() >= HOUR && begin.elapsed() < HOUR + Duration::from_secs(2), "{:?}", begin.elapsed());
@@ -121,7 +121,7 @@ async fn where_nothing_is_known_the_lane_goes_on() {
     let (db, sink) = limited(eager(), Duration::ZERO);
     sink.script([Step::Late]);
     assert!(submit(&db, 1, "v1").await.await.is_written());
-    assert_eq!(sink.ended_sessions(), 0, "nothing comes late");
+    assert_eq!(sink.ended_sessions(), 0, "no late write is possible");
 }
 
 #[tokio::test(start_paused = true)]
@@ -177,7 +177,7 @@ async fn nor_for_the_time_after_which_a_late_write_has_no_effect() {
 
 #[tokio::test(start_paused = true)]
 async fn a_batch_that_was_written_in_part_holds_its_lane_no_longer() {
-    // The last part of a batch is given up, after another part was written; its session cannot be ended.
+    // The last part of a batch is abandoned, after another part was written; its session cannot be ended.
     let ordering = batchsql_core::Ordering::PerTable;
     let (db, sink) = pipeline(PipelineConfig { ordering, retry_for: Duration::from_secs(20), ..config() });
     sink.script([Step::Fail(ErrorClass::Size), Step::Apply, Step::Late]);
@@ -195,7 +195,7 @@ async fn a_batch_that_was_written_in_part_holds_its_lane_no_longer() {
         assert_eq!(receipt.await.kind(), OutcomeKind::Expired);
     }
     assert!(begin.elapsed() < Duration::from_secs(25), "{:?}", begin.elapsed());
-    // The drain of an abandoned pipeline ends, too.
+    // The drain of a dropped pipeline ends too.
     let last = crate::support::receipts(&db, &plain, 20..30).await;
     drop(db);
     for receipt in last {
@@ -214,7 +214,7 @@ async fn a_sink_that_panics_is_fenced_too() {
 
 #[tokio::test(start_paused = true)]
 async fn the_rest_of_a_batch_is_fenced_from_its_abandoned_part() {
-    // A plain insert is not repeated, so the other half of the batch goes on after the abandoned one.
+    // A plain insert is not repeated, so the other half of the batch continues after the abandoned one.
     let config = PipelineConfig { ordering: batchsql_core::Ordering::PerTable, ..config() };
     let (db, sink) = pipeline(config);
     sink.poison(|row| row.get("id") == Some(ValueRef::I64(9)));
@@ -252,8 +252,8 @@ async fn a_link_that_died_is_noticed_before_the_statement_timeout() {
     };
     let (took, looks) = check(Some(false), 1).await;
     assert!((6..8).contains(&took.as_secs()), "{took:?}");
-    assert_eq!(looks, 2, "one answer may be out of date");
-    // A large batch on a slow link has more time with each attempt.
+    assert_eq!(looks, 2, "one reply may be out of date");
+    // A large batch on a slow connection has more time with each attempt.
     let (took, _) = check(Some(false), 3).await;
     assert!((6 + 11 + 21..45).contains(&took.as_secs()), "{took:?}");
     let (took, looks) = check(Some(true), 1).await;

@@ -1,5 +1,5 @@
-//! Random schedules of submits, cancellations, faults, flushes and a close, checked against what the
-//! sink really applied and against a model of the tables.
+//! Random schedules of submits, cancellations, faults, flushes and a close, checked against what the sink applied and
+//! against a model of the tables.
 //!
 //! `PROPTEST_CASES` sets the number of schedules; `cargo xtask fuzz` runs many more.
 
@@ -18,10 +18,10 @@ use crate::support::{FAR, HOUR, Recorder, id};
 /// The tables of a schedule; see [`table`].
 const TABLES: usize = 7;
 
-/// The tables of which every row is tracked, so that their content can be foretold.
+/// The tables of which every row is tracked, so that their content can be predicted.
 const TRACKED: std::ops::Range<usize> = 1..5;
 
-/// Numbers of rows that are submitted in the place of failed ones, and while the pipeline closes.
+/// Numbers of rows that are submitted in place of failed ones, and while the pipeline closes.
 const MENDED: i64 = 1_000_000;
 const RACING: i64 = 2_000_000;
 
@@ -41,11 +41,11 @@ enum Action {
     Wait(u64),
     /// Flushes without waiting for it.
     Flush,
-    /// Flushes, and goes away before the answer.
+    /// Flushes, and cancels the call before its end.
     CancelledFlush,
     /// What the sink does with its next writes.
     Script(Vec<Step>),
-    /// What the sink does with its next connections and looks at tables.
+    /// What the sink does with its next connections and checks of tables.
     ScriptBefore(Vec<Step>),
     /// Breaks a table for a while.
     Break { table: usize, permission: bool, millis: u64 },
@@ -145,7 +145,7 @@ fn config() -> impl Strategy<Value = PipelineConfig> {
             flush_size,
             max_batch_rows: None,
             buffer_size: flush_size + more,
-            // Sometimes bytes are what is short.
+            // Sometimes bytes are the limit.
             buffer_bytes: if tight { 800 } else { 1 << 20 },
             flush_bytes: if tight { 200 } else { 1 << 20 },
             max_concurrency,
@@ -329,7 +329,7 @@ impl Run {
         assert!(in_flight <= self.buffer_size, "{in_flight} rows in a buffer of {}", self.buffer_size);
     }
 
-    /// What hangs is let go after a while, as the statement timeout would do.
+    /// Releases hanging calls after a while, as the statement timeout would do.
     fn release_later(&self, steps: &[Step]) {
         let hangs = steps.iter().filter(|step| matches!(step, Step::Hang | Step::HangInQueue)).count();
         let sink = self.sink.clone();
@@ -382,9 +382,9 @@ struct Nature {
     loses_replies: Option<usize>,
     /// Failed rows are taken from a channel, each after so many milliseconds.
     takes_letters: Option<u64>,
-    /// Some of them are submitted again, mended.
+    /// Some of them are corrected and submitted again.
     resubmits: bool,
-    /// A task goes on submitting while the pipeline closes.
+    /// A task keeps submitting while the pipeline closes.
     races: bool,
 }
 
@@ -478,7 +478,7 @@ async fn check(config: PipelineConfig, actions: Vec<Action>, nature: Nature, dea
             assert!(receipt.try_outcome().is_some(), "what was accepted while closing has an outcome");
         }
     }
-    // What is late now overwrites nothing either.
+    // Writes that are late now overwrite nothing either.
     run.sink.deliver();
 
     // The balance, and the same in the metrics.
@@ -490,7 +490,7 @@ async fn check(config: PipelineConfig, actions: Vec<Action>, nature: Nature, dea
         assert_eq!(recorded.resolved, balance.accepted);
         let gauges = recorded.gauges.unwrap();
         if letters.is_none() {
-            assert_eq!((gauges.buffer_rows, gauges.buffer_bytes), (0, 0), "room was not given back");
+            assert_eq!((gauges.buffer_rows, gauges.buffer_bytes), (0, 0), "capacity was not released");
         }
         assert_eq!(gauges.parked_tables, 0);
     }
@@ -498,7 +498,7 @@ async fn check(config: PipelineConfig, actions: Vec<Action>, nature: Nature, dea
         assert_eq!(letters.await.unwrap(), balance.failed(), "each failed row is one letter");
     }
 
-    // Each receipt tells what the sink saw. The model has every row that had its effect, in the order of
+    // Each receipt agrees with what the sink applied. The model has every row that had its effect, in the order of
     // submission, whatever the order of writing was.
     let applied = run.sink.applied();
     let ids: BTreeSet<i64> = applied.iter().map(id).collect();
@@ -572,7 +572,7 @@ async fn abandon(config: PipelineConfig, actions: Vec<Action>) {
         let outcome = tokio::time::timeout(HOUR, receipt).await;
         assert!(outcome.is_ok(), "row {number} has no outcome");
     }
-    // Untracked rows, too: the gauges of the end are told when everything has ended.
+    // Untracked rows, too: the last gauges are reported when every row has ended.
     tokio::time::sleep(HOUR).await;
     let recorded = recorder.0.lock().unwrap();
     assert_eq!(recorded.received as u64, recorded.resolved);

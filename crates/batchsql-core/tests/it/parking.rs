@@ -48,7 +48,7 @@ async fn a_broken_table_waits_while_others_are_written_and_is_resumed_by_a_probe
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(db.balance().written(), 100);
     assert_eq!(db.balance().in_flight(), 100, "nothing is given up before its time");
-    // A probe every five seconds at most, plus one for each batch that was on its way; not many more.
+    // A probe every five seconds at most, plus one for each batch in flight; not many more.
     let tries = sink.writes() + sink.prepares();
     assert!((110..=1000).contains(&tries), "{tries} tries in ten minutes");
     assert_eq!(parks.0.lock().unwrap().1, 1);
@@ -85,7 +85,7 @@ async fn rows_of_a_table_that_stays_broken_are_rejected_after_park_for() {
             (wanted, Some(ErrorClass::Schema), Some("broken"))
         );
     }
-    // Rows that come later have their own time.
+    // Rows that arrive later have their own time.
     let late = db.submit_tracked(&row(&schema, 99)).await.unwrap();
     let flushed = tokio::spawn({
         let db = db.clone();
@@ -174,7 +174,7 @@ async fn a_batch_of_bad_rows_can_park_its_table_instead_of_being_rejected() {
     tokio::time::sleep(Duration::from_micros(1)).await;
     mended.store(true, std::sync::atomic::Ordering::SeqCst);
     let balance = db.flush().await.unwrap();
-    // The first search convicted whom it could; nobody was rejected for being in the wrong batch.
+    // The first search rejected the bad rows that it found; no row was rejected because of its batch.
     assert!(balance.rejected() <= 3, "{balance}");
     assert_eq!(balance.written() + balance.rejected(), 10);
     assert_eq!(sink.applied().len() as u64, balance.written());
@@ -204,7 +204,7 @@ async fn work_that_wrote_nothing_resumes_no_table() {
     let begin = Instant::now();
     let first = db.submit_tracked(&row(&schema, 0)).await.unwrap();
     tokio::time::sleep(Duration::from_millis(30)).await;
-    // They wait in other lanes, due but open; the flush seals them, and what was due is void.
+    // They wait in other lanes, due but open; the flush seals them.
     for id in 1..90 {
         db.submit(&row(&schema, id)).await.unwrap();
     }

@@ -1,4 +1,5 @@
-//! Batches that take several rounds: rows that the sink could not finish, or of which nobody knows, and elders.
+//! Batches that take several rounds: rows that the sink could not finish, rows with an unknown outcome, and
+//! predecessors.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -37,7 +38,7 @@ async fn a_row_that_stays_unfinished_expires_and_takes_its_elders_with_it() {
     for id in [1, 2, 1] {
         receipts.push(db.submit_tracked(&row(&keyed, id)).await.unwrap());
     }
-    // Row 2 and the later row 1 are sent; the latter never comes through.
+    // Row 2 and the later row 1 are sent; the latter is never written.
     sink.script([Step::LeaveRow(1, ErrorClass::Transient)]);
     sink.script(std::iter::repeat_n(Step::Fail(ErrorClass::Transient), 1_000));
     let begin = Instant::now();
@@ -66,7 +67,7 @@ async fn rows_that_may_be_written_are_repeated_only_where_that_is_harmless() {
     let left = Step::LeaveRow(1, ErrorClass::Unknown);
     check(Conflict::None, &[left], OutcomeKind::Unknown).await;
     check(Conflict::update(["id"]), &[left], OutcomeKind::Written).await;
-    // A repeat that is refused says nothing of the first attempt.
+    // A refused repeat shows nothing about the first attempt.
     check(Conflict::update(["id"]), &[left, Step::RejectRow(0)], OutcomeKind::Unknown).await;
     check(
         Conflict::update(["id"]),
@@ -83,7 +84,7 @@ async fn unfinished_rows_are_accounted_for_when_the_pipeline_closes() {
     let check = async |class, expected: OutcomeKind| {
         let (db, sink) = pipeline(PipelineConfig { ordering: Ordering::PerTable, ..config() });
         sink.script([Step::LeaveRow(1, class)]);
-        // It is tried again until time is over.
+        // It is retried until its time is over.
         sink.script(std::iter::repeat_n(Step::Fail(ErrorClass::Transient), 10_000));
         let mut receipts = receipts(&db, &table("t", Conflict::update(["id"])), 0..3).await;
         let report = db.close(Duration::from_secs(1)).await;
@@ -97,7 +98,7 @@ async fn unfinished_rows_are_accounted_for_when_the_pipeline_closes() {
 #[tokio::test(start_paused = true)]
 async fn an_unfinished_row_never_comes_after_a_later_one_with_its_key() {
     let (db, sink) = pipeline(PipelineConfig { ordering: Ordering::PerTable, ..config() });
-    // Every version is written, because the rule leaves a column alone.
+    // Every version is written, because the rule does not overwrite every column.
     let schema = Schema::builder("t")
         .column("id", ColumnType::I64)
         .column("note", ColumnType::I64)
@@ -163,7 +164,7 @@ async fn what_may_be_there_is_known_of_each_row() {
     };
     let written = OutcomeKind::Written;
     check(&[], [written, written, OutcomeKind::Superseded, written, written]).await;
-    // A row that was never sent before is convicted, and its elder has its turn.
+    // A row that was never sent before is rejected, and its predecessor is sent next.
     check(&[Step::RejectRow(2)], [written, written, written, written, Rejected]).await;
     check(&[Step::RejectRow(0)], [Unknown, written, OutcomeKind::Superseded, written, written]).await;
     check(&[Step::Fail(ErrorClass::Row)], [Unknown, written, OutcomeKind::Superseded, written, written]).await;
@@ -171,7 +172,7 @@ async fn what_may_be_there_is_known_of_each_row() {
     check(&[Step::Fail(ErrorClass::Transient); 1_000], [Unknown, written, Expired, Expired, Expired]).await;
 }
 
-/// Answers as it is told to, and keeps the ids that it was given.
+/// Returns the given results, and keeps the ids of the rows that it got.
 #[derive(Clone, Default)]
 struct Told(Arc<Mutex<Calls>>);
 
@@ -210,7 +211,7 @@ fn unfinished(rows: &[(u32, ErrorClass)]) -> Result<Written, SinkError> {
     Ok(written)
 }
 
-/// What becomes of rows when the sink answers so, and the ids that it was given.
+/// The outcomes of rows when the sink returns these results, and the ids that it got.
 async fn told(
     config: PipelineConfig,
     rows: &[i64],
@@ -268,7 +269,7 @@ async fn every_round_is_sorted_where_the_sink_asks_for_it() {
     assert_eq!(batches, [vec![5], vec![1, 9]]);
 }
 
-/// Keeps the text of errors that are logged.
+/// Keeps the text of logged errors.
 struct Log(Arc<Mutex<Vec<String>>>);
 
 impl tracing::Subscriber for Log {
@@ -314,7 +315,7 @@ async fn one_row_is_no_part_of_an_atomic_batch() {
 
 #[tokio::test(start_paused = true)]
 async fn a_row_that_the_database_leaves_out_supersedes_none() {
-    // A trigger drops the last version: the one before it has its turn, and is in the table in the end.
+    // A trigger drops the last version: the one before it is sent next, and is in the table at the end.
     let ignored = |rows: &[u32]| {
         let mut written = Written::default();
         written.ignored = rows.to_vec();
@@ -331,7 +332,7 @@ async fn a_row_that_the_database_leaves_out_supersedes_none() {
     };
     use OutcomeKind::{Ignored, Superseded, Written as W};
     check(vec![ignored(&[])], &[Superseded, Superseded, W, W], &[&[2, 1]]).await;
-    // The last version is left out: the one before it is sent, then the last one again, as if in their order.
+    // The last version is ignored: the one before it is sent, then the last one again, as if in their order.
     check(vec![ignored(&[1])], &[Superseded, W, W, W], &[&[2, 1], &[1], &[1]]).await;
     check(vec![ignored(&[1]), ignored(&[]), ignored(&[0])], &[Superseded, W, W, Ignored], &[&[2, 1], &[1], &[1]]).await;
     check(vec![ignored(&[1]), ignored(&[0])], &[W, W, W, W], &[&[2, 1], &[1], &[1], &[1], &[1]]).await;
@@ -339,7 +340,7 @@ async fn a_row_that_the_database_leaves_out_supersedes_none() {
     check(always, &[Ignored, Ignored, W, Ignored], &[&[2, 1], &[1], &[1], &[1], &[1]]).await;
 }
 
-/// A table whose trigger leaves out updates that change nothing.
+/// A table whose trigger ignores updates that change nothing.
 #[derive(Clone, Default)]
 struct NoRedundantUpdates(Arc<Mutex<std::collections::HashMap<i64, batchsql_core::Value>>>);
 

@@ -93,7 +93,7 @@ async fn close_cuts_backoff_short() {
     for id in 0..10 {
         db.submit(&row(&plain(), id)).await.unwrap();
     }
-    // By now the delays are seconds long.
+    // Now the delays are seconds long.
     tokio::time::sleep(Duration::from_secs(6)).await;
     let begin = Instant::now();
     let report = db.close(HOUR).await;
@@ -151,10 +151,10 @@ async fn a_due_batch_survives_a_panic_before_it_is_taken() {
     sink.script_acquire([Step::Panic]);
     let receipt = db.submit_tracked(&row(&plain(), 1)).await.unwrap();
     let outcome = tokio::time::timeout(Duration::from_secs(1), receipt).await;
-    assert!(outcome.expect("the batch is stranded").is_written());
+    assert!(outcome.expect("the batch never ends").is_written());
 }
 
-/// A sink that says more than it was asked.
+/// A sink that reports more rows than it got.
 struct Confused;
 
 impl batchsql_core::Sink for Confused {
@@ -230,7 +230,7 @@ async fn start_refuses_atomic_batches_where_the_sink_cannot_undo_them() {
     let sink = ScriptedSink::new();
     let start = |flush_size, isolation, sink: &ScriptedSink| {
         let config = PipelineConfig { flush_size, isolation, ..PipelineConfig::default() };
-        // A sink that is chosen at run time says the same.
+        // A sink that is chosen at run time gives the same error.
         let chosen = BatchSql::builder(DynSink::new(sink.clone())).config(config.clone()).start();
         let started = BatchSql::builder(sink.clone()).config(config).start();
         assert_eq!(started.as_ref().err(), chosen.as_ref().err());

@@ -9,7 +9,7 @@ use batchsql_core::{
 };
 use batchsql_testkit::ScriptedSink;
 
-/// Keys this far from each other may be in different lanes; neighbours never are.
+/// Keys this far from each other may be in different lanes; adjacent keys never are.
 pub(crate) const FAR: i64 = 1_000;
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
@@ -67,7 +67,7 @@ pub(crate) async fn settle() {
     tokio::time::sleep(Duration::from_millis(1)).await;
 }
 
-/// Records what it is told.
+/// Records the events that it gets.
 #[derive(Clone, Default)]
 pub(crate) struct Recorder(pub(crate) Arc<Mutex<Recorded>>);
 
@@ -117,7 +117,7 @@ impl MetricsReporter for Recorder {
 
     fn gauges(&self, gauges: &PipelineGauges) {
         let mut recorded = self.0.lock().unwrap();
-        // Failed rows on their way to a consumer may hold more bytes than the limit.
+        // Failed rows that wait for a consumer may hold more bytes than the limit.
         let bytes_fit = gauges.buffer_bytes <= gauges.buffer_bytes_limit || recorded.has_letters;
         assert!(gauges.buffer_rows <= gauges.buffer_rows_limit && bytes_fit);
         recorded.max_in_flight = recorded.max_in_flight.max(gauges.inflight_batches);

@@ -1,4 +1,4 @@
-//! Rows are written in time also where producers never wait. Real time, real threads: what is waited for is an event.
+//! Rows are written in time even if producers never wait. Real time and real threads: the test waits for an event.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,14 +9,14 @@ use batchsql_testkit::NullSink;
 
 use crate::support::{row, table};
 
-/// A row must be written while producers work on: they end only when it was.
+/// A row must be written while producers keep working: they end only after it was written.
 async fn a_row_is_written_while_producers_work(producers: usize, all: bool) {
     let config = PipelineConfig { buffer_size: 1_000_000, ..PipelineConfig::default() };
     let db = BatchSql::builder(NullSink).config(config).start().unwrap();
     let done = Arc::new(AtomicBool::new(false));
     let of_table = table("t", Conflict::None);
     let work = move |id: i64| {
-        // Parsing, for example: a part of a millisecond on the processor.
+        // For example parsing: a part of a millisecond of CPU time.
         let until = std::time::Instant::now() + Duration::from_micros(200);
         while std::time::Instant::now() < until {
             std::hint::spin_loop();

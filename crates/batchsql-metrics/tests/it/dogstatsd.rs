@@ -1,4 +1,4 @@
-//! Owns the proof that a second exporter of the `metrics` family works: what DogStatsD gets over UDP.
+//! Owns the proof that a second exporter of the `metrics` family works: what DogStatsD receives over UDP.
 //! Must not know the recorder of the other tests.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use metrics_exporter_dogstatsd::DogStatsDBuilder;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What came in, added up as the agent would: counters by their differences, gauges by their last value,
+/// What was received, combined as the agent does it: counters by their differences, gauges by their last value,
 /// histograms by their observations.
 #[derive(Default)]
 struct Agent(BTreeMap<(String, BTreeMap<String, String>), Series>);
@@ -92,10 +92,10 @@ async fn dogstatsd_gets_the_same_numbers_under_the_same_names() {
             && agent.values(Metric::BatchExecutionDuration, &[case, ("status", "success")]).len() >= 10
             && !agent.values(Metric::TestDataIntegrityRate, &[]).is_empty()
     };
-    // Nothing may come twice, so it listens for a while after everything has come.
+    // Nothing may come twice, so the test listens for a while after everything was received.
     let mut complete: Option<Instant> = None;
     while complete.is_none_or(|since| since.elapsed() < Duration::from_millis(500)) {
-        assert!(begin.elapsed() < PATIENCE, "not everything came: {:?}", agent.0);
+        assert!(begin.elapsed() < PATIENCE, "not everything was received: {:?}", agent.0);
         complete = complete.or_else(|| has_all(&agent).then(Instant::now));
         if let Ok(length) = socket.recv(&mut buffer) {
             agent.take(std::str::from_utf8(&buffer[..length]).unwrap());
@@ -120,7 +120,7 @@ async fn dogstatsd_gets_the_same_numbers_under_the_same_names() {
             MetricKind::Counter => &["c"],
             MetricKind::Gauge => &["g"],
             MetricKind::Histogram => &["d", "h"],
-            kind => panic!("{name} is a {kind:?}, which this test does not know"),
+            kind => panic!("{name} is a {kind:?}, which this test does not handle"),
         };
         assert!(kinds.contains(&series.kind.as_str()), "{name}: {series:?}");
     }

@@ -1,4 +1,4 @@
-//! Owns the checks of what a pipeline's events become.
+//! Owns the checks of the metrics that a pipeline's events produce.
 //! Must not know how tests record their results.
 
 use std::time::Duration;
@@ -47,7 +47,7 @@ async fn a_database_that_cannot_be_reached_is_shown() {
     let sink = ScriptedSink::new();
     sink.script_acquire([Step::Fail(ErrorClass::Transient); 30]);
     let db = BatchSql::builder(sink.clone()).metrics_reporter(metrics.reporter("scripted")).start().unwrap();
-    assert!(!Seen::by(&snapshotter).has(Metric::DatabaseUp), "nobody knows yet");
+    assert!(!Seen::by(&snapshotter).has(Metric::DatabaseUp), "not known yet");
     db.submit(&row(&table("events"), 1)).await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(Seen::by(&snapshotter).has(Metric::DatabaseUp));
@@ -121,7 +121,7 @@ async fn a_run_with_every_kind_of_trouble_adds_up() {
 
     assert_eq!(seen.observed(Metric::QueueWait, &[("table", "events")]).len(), 10);
     assert_eq!(seen.observed(Metric::BatchAssemble, &[("table", "events")]).len(), 10);
-    assert!(!seen.observed(Metric::EnqueueWait, &[database]).is_empty(), "20 rows of room make 95 rows wait");
+    assert!(!seen.observed(Metric::EnqueueWait, &[database]).is_empty(), "with a capacity of 20 rows, 95 rows wait");
 
     assert_eq!(seen.sum(Metric::BufferRecords, &[database]), 0.0);
     assert_eq!(seen.sum(Metric::BufferRecordsLimit, &[database]), 20.0);
@@ -221,7 +221,7 @@ async fn labels_from_outside_are_bounded() {
 fn without_an_injected_recorder_the_default_one_is_used() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
-    // The default recorder of this thread stands for the global one, which can be set only once.
+    // The global recorder can be set only once, so the default recorder of this thread takes its place.
     let _guard = metrics::set_default_local_recorder(&recorder);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
@@ -254,7 +254,7 @@ async fn an_announced_table_has_every_series_at_nought_before_its_first_row() {
     metrics.reporter("scripted").test_case("soak").announce("events");
     let after = Seen::by(&snapshotter);
     for metric in of_tables() {
-        assert_eq!(count(&after, metric), count(&announced, metric), "{metric:?} was born later");
+        assert_eq!(count(&after, metric), count(&announced, metric), "{metric:?} was created later");
     }
     assert_eq!(after.sum(Metric::RecordsProcessed, &case), 1.0, "announced again, and still counted");
 }

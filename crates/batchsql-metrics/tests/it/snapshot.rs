@@ -1,4 +1,4 @@
-//! Owns the view of what a recorder saw.
+//! Owns the view of what a recorder recorded.
 //! Must not know pipelines.
 
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use batchsql_metrics::{Metric, Metrics};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 
-/// A facade and what its recorder saw.
+/// A facade and the snapshotter of its recorder.
 pub(crate) fn recorded() -> (Metrics, Snapshotter) {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
@@ -54,7 +54,7 @@ impl Seen {
     pub(crate) fn observed(&self, metric: Metric, labels: &[(&str, &str)]) -> Vec<f64> {
         let values = |value: &DebugValue| match value {
             DebugValue::Histogram(values) => values.iter().map(|value| value.0).collect::<Vec<_>>(),
-            _ => panic!("{metric:?} is no histogram"),
+            _ => panic!("{metric:?} is not a histogram"),
         };
         self.find(metric, labels).flat_map(values).collect()
     }

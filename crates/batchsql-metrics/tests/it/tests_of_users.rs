@@ -52,8 +52,8 @@ fn live_metrics_and_memory() {
     assert_eq!(seen.sum(Metric::MemoryUsageMb, &[LABELS, &[("type", "alloc")]].concat()), 3.0);
     assert_eq!(seen.sum(Metric::MemoryUsageMb, &[LABELS, &[("type", "sys")]].concat()), 0.5);
     assert_eq!(seen.sum(Metric::MemoryUsageBytes, &[LABELS, &[("type", "alloc")]].concat()), f64::from(3 << 20));
-    assert_eq!(seen.count(Metric::MemoryUsageMb, &[("type", "total_alloc")]), 0, "nobody measured it");
-    assert_eq!(seen.count(Metric::GcCount, &[]), 0, "nobody measured it");
+    assert_eq!(seen.count(Metric::MemoryUsageMb, &[("type", "total_alloc")]), 0, "not measured");
+    assert_eq!(seen.count(Metric::GcCount, &[]), 0, "not measured");
 
     metrics.record_memory("mysql", "soak", &MemoryUsage { gc_count: Some(4), ..Default::default() });
     assert_eq!(Seen::by(&snapshotter).sum(Metric::GcCount, LABELS), 4.0);

@@ -1,4 +1,4 @@
-//! Each rule of the lint, with a file that breaks it. (What can be wrong inside a query is tested beside its check.)
+//! Each rule of the lint, with a file that breaks it. (The checks inside a query are tested beside their code.)
 
 use crate::tree::{DASHBOARD, Tree};
 
@@ -7,7 +7,7 @@ const ALERTS: &str = "monitoring/rules/alerts.yml";
 const TESTS: &str = "monitoring/rules/tests/recording.yml";
 const RUNBOOK: &str = "docs/runbooks/BatchSqlStalled.md";
 
-/// One edit of the shipped files, and a part of what must be said about it: file and place are in it.
+/// Edits a shipped file and expects a finding with this text, which includes file and place.
 #[track_caller]
 fn check(file: &str, from: &str, to: &str, expected: &str) {
     let tree = Tree::copy();
@@ -27,34 +27,30 @@ fn names_and_labels_of_a_dashboard_are_checked() {
     check(
         "sum by (job) (rate(batchsql_records_processed_total{",
         "sum by (job) (rate(batchsql_records_procesed_total{",
-        "panel \"Rows Written per Second\": no metric is called",
+        "panel \"Rows Written per Second\": there is no metric",
     );
     check(
         "sum by (job, database, error_type) (rate",
         "sum by (job, database, class) (rate",
-        "panel \"Errors by Type\": what sum adds up has no label class",
+        "panel \"Errors by Type\": the operand of sum has no label class",
     );
-    check("{{database}} {{error_type}}", "{{database}} {{table}}", "the legend names table");
+    check("{{database}} {{error_type}}", "{{database}} {{table}}", "the legend uses table");
     check("status=\\\"success\\\"", "status=\\\"ok\\\"", "has no status=\"ok\"");
     check("deriv(batchsql_memory_usage_bytes", "rate(batchsql_memory_usage_bytes", "use deriv()");
-    check(
-        "(rate(batchsql_errors_total{job=~\\\"$job\\\", ",
-        "(rate(batchsql_errors_total{",
-        "does not follow the choice of job",
-    );
+    check("(rate(batchsql_errors_total{job=~\\\"$job\\\", ", "(rate(batchsql_errors_total{", "does not filter by job");
     check(
         "batchsql_parked_tables{job=~\\\"$job\\\", instance=~\\\"$instance\\\", database",
         "batchsql_parked_tables{job=~\\\"$job\\\", database",
-        "does not follow the choice of instance",
+        "does not filter by instance",
     );
     check(
         ", test_case=~\\\"$test_case\\\"}[$__rate_interval])) / (sum by",
         "}[$__rate_interval])) / (sum by",
-        "does not follow the choice of test_case",
+        "does not filter by test_case",
     );
-    check("job=~\\\"$job\\\"", "job!~\\\"$job\\\"", "does not follow the choice of job");
-    check("job=~\\\"$job\\\"", "job=\\\"$job\\\"", "does not follow the choice of job");
-    check("sum by (job, database, error_type) (rate", "sum by (database, error_type) (rate", "it loses `job`");
+    check("job=~\\\"$job\\\"", "job!~\\\"$job\\\"", "does not filter by job");
+    check("job=~\\\"$job\\\"", "job=\\\"$job\\\"", "does not filter by job");
+    check("sum by (job, database, error_type) (rate", "sum by (database, error_type) (rate", "it drops `job`");
     check("[$__rate_interval]", "[5m:5s]", "needs [$__rate_interval]");
     check("[$__rate_interval]", "[5m]", "needs [$__rate_interval]");
     check("[$__range]", "[15m]", "increase() needs");
@@ -75,7 +71,7 @@ fn names_and_labels_of_a_dashboard_are_checked() {
 #[test]
 fn the_structure_of_a_dashboard_is_checked() {
     let check = |from: &str, to: &str, expected: &str| check(DASHBOARD, from, to, expected);
-    check("{", "", "it is no dashboard");
+    check("{", "", "it is not a dashboard");
     check(
         "\"title\": \"BatchSQL Performance Dashboard\"",
         "\"title\": \"Performance\"",
@@ -83,12 +79,12 @@ fn the_structure_of_a_dashboard_is_checked() {
     );
     check("\"uid\": \"batchsql-performance\"", "\"uid\": \"other\"", "uid: it is \"other\"");
     check("\"schemaVersion\": 39", "\"schemaVersion\": 27", "schemaVersion: 27 is older");
-    check("\"annotations\": {", "\"__inputs\": [], \"annotations\": {", "is not asked for inputs");
+    check("\"annotations\": {", "\"__inputs\": [], \"annotations\": {", "does not ask for inputs");
     check("\"title\": \"Memory Usage\"", "\"title\": \"Memory\"", "Memory Usage: 0 panels have this title");
     check("\"title\": \"Buffer Fill\"", "\"title\": \"Memory Usage\"", "Memory Usage: 2 panels have this title");
     check("\"title\": \"Buffer Fill\"", "\"title\": \"Flush Reasons\"", "another panel has this title");
     check("\"title\": \"Buffer Fill\"", "\"title\": \"\"", "it has no title");
-    check("\"id\": 2,", "\"id\": 3,", "id 3 is there twice");
+    check("\"id\": 2,", "\"id\": 3,", "another panel has id 3");
     check("\"id\": 2,", "", "it has no id");
     check("\"description\": \"Rows committed per second, of", "\"oldDescription\": \"", "it has no description");
     check("\"unit\": \"rowsps\"", "\"unit\": \"\"", "panel \"Rows Written per Second\": it has no unit");
@@ -97,21 +93,21 @@ fn the_structure_of_a_dashboard_is_checked() {
         "\"uid\": \"batchsql-prometheus\"\n      },\n      \"description\"",
         "use the variable",
     );
-    check("\"unit\": \"rowsps\"", "\"unit\": \"rows/s\"", "unit \"rows/s\" is none of");
+    check("\"unit\": \"rowsps\"", "\"unit\": \"rows/s\"", "unit \"rows/s\" is not one of");
     check(
         "\"unit\": \"percent\"",
         "\"unit\": \"percentunit\"",
         "panel \"Data Integrity Rate\": the integrity is from 0 to 100",
     );
-    check("\"type\": \"timeseries\"", "\"type\": \"graph\"", "type \"graph\" is none of");
-    check("\"format\": \"heatmap\"", "\"format\": \"time_series\"", "format \"time_series\" is not for a heatmap");
-    check("\"refId\": \"B\"", "\"refId\": \"A\"", "refId \"A\" is empty or there twice");
+    check("\"type\": \"timeseries\"", "\"type\": \"graph\"", "type \"graph\" is not one of");
+    check("\"format\": \"heatmap\"", "\"format\": \"time_series\"", "format \"time_series\" does not fit a heatmap");
+    check("\"refId\": \"B\"", "\"refId\": \"A\"", "refId \"A\" is empty or not unique");
     check("\"x\": 4,", "\"x\": 3,", "it overlaps panel \"Rows Written per Second\"");
     check("\"x\": 20,", "\"x\": 21,", "do not fit 24 columns");
     check("\"allValue\": \".*\"", "\"allValue\": \".+\"", "variable test_case: allValue is \".+\"");
     check("\"multi\": true", "\"multi\": false", "variable job: it must allow several values");
-    check("\"name\": \"test_case\"", "\"name\": \"case\"", "there is none called test_case");
-    check("\"name\": \"datasource\"", "\"name\": \"source\"", "there is none called datasource");
+    check("\"name\": \"test_case\"", "\"name\": \"case\"", "there is no variable test_case");
+    check("\"name\": \"datasource\"", "\"name\": \"source\"", "there is no variable datasource");
     check(
         "docs/runbooks/BatchSqlRowsLost.md",
         "docs/runbooks/Nothing.md",
@@ -135,9 +131,9 @@ fn rules_are_checked() {
         RECORDING,
         "rate(batchsql_errors_total[5m])",
         "rate(batchsql_error_total[5m])",
-        "rule job_instance_database:batchsql_attempts:rate5m: no metric is called",
+        "rule job_instance_database:batchsql_attempts:rate5m: there is no metric",
     );
-    check(RECORDING, "sum by (le, job, database)", "sum by (le, database)", "it loses `job`");
+    check(RECORDING, "sum by (le, job, database)", "sum by (le, database)", "it drops `job`");
     check(
         RECORDING,
         "- record: job_instance_database:batchsql_attempts:rate5m",
@@ -178,13 +174,13 @@ fn alerts_are_checked() {
         ALERTS,
         "max by (job, instance, database) (batchsql_parked_tables)",
         "max by (job, table) (batchsql_parked_tables)",
-        "alert BatchSqlTableParked: what max adds up has no label table",
+        "alert BatchSqlTableParked: the operand of max has no label table",
     );
     check(
         ALERTS,
         "job_instance_database:batchsql_attempt_failures:ratio_rate5m",
         "job_instance_database:batchsql_attempt_failure:ratio_rate5m",
-        "alert BatchSqlFailureRatioHigh: no metric is called",
+        "alert BatchSqlFailureRatioHigh: there is no metric",
     );
     check(ALERTS, "severity: warning", "severity: page", "severity \"page\" has no route");
     check(ALERTS, "severity: warning", "team: db", "it has no severity");
@@ -215,7 +211,7 @@ fn alerts_are_checked() {
         ALERTS,
         "'{{ $labels.database }}: rows of {{ $labels.instance }}",
         &format!("'{query}"),
-        "summary: no metric is called batchsql_parked_table;",
+        "summary: there is no metric batchsql_parked_table;",
     );
 }
 
@@ -261,7 +257,7 @@ fn an_alert_has_a_runbook_and_a_runbook_an_alert() {
     tree.remove(RUNBOOK);
     says(&tree, "alert BatchSqlStalled: it has no runbook; write docs/runbooks/BatchSqlStalled.md");
     tree.append("docs/runbooks/Forgotten.md", "# Forgotten\n");
-    says(&tree, "docs/runbooks/Forgotten.md: no alert is called like this file");
+    says(&tree, "docs/runbooks/Forgotten.md: there is no alert of this name");
     check(RUNBOOK, "# BatchSqlStalled", "# Stalled", "its first line is not `# BatchSqlStalled`");
     check(RUNBOOK, "## Impact\n", "", "its sections are Meaning, How to check");
     check(RUNBOOK, "batchsql_inflight_batches", "batchsql_inflight_batch", "did you mean batchsql_inflight_batches?");
@@ -274,7 +270,7 @@ fn queries_of_documents_are_checked() {
         tree.append("docs/more.md", text);
         says(&tree, expected);
     };
-    document("```promql\nrate(batchsql_error_total[5m])\n```\n", "docs/more.md: line 2: no metric is called");
+    document("```promql\nrate(batchsql_error_total[5m])\n```\n", "docs/more.md: line 2: there is no metric");
     document(
         "a\n```promql wrong\nrate(batchsql_errors_total[5m])\n```\n",
         "docs/more.md: line 3: it is marked `promql wrong`",

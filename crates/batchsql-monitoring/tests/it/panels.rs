@@ -1,4 +1,4 @@
-//! The questions of a dashboard, to a Prometheus that is played.
+//! The queries of a dashboard, to a simulated Prometheus.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -25,7 +25,7 @@ const ONE: &str =
     r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{"job":"j"},"value":[1,"1"]}]}}"#;
 const NAN: &str = r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":{},"values":[[1,"NaN"]]},{"metric":{},"values":[[1,"NaN"],[2,"3"]]}]}}"#;
 
-/// Answers each request by what `answer` makes of its first line; gives its address and what it was asked.
+/// Responds to each request with `answer` of its first line; returns its address and the requests.
 fn prometheus(answer: impl Fn(&str) -> (u16, String) + Send + 'static) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -79,7 +79,7 @@ fn what_has_no_data_is_missing_except_alerts() {
     assert!(table.contains("MISSING") && table.contains("(no alert fires)"), "{table}");
 }
 
-/// SQLite has no pool, and an application no tests; but what is exported must be shown.
+/// SQLite has no pool, and an application no tests; but exported metrics must be shown.
 #[test]
 fn a_metric_that_nobody_exports_is_excused() {
     let dashboard = DASHBOARD.replace("rate(a[", "sum_over_time(batchsql_pool_connections[");
@@ -87,7 +87,7 @@ fn a_metric_that_nobody_exports_is_excused() {
         let answer =
             move |first: &str| (200, if is_exported && first.contains("__name__") { ONE } else { NONE }.to_owned());
         let panels = panels(&prometheus(answer).0, &dashboard, &Choice::default(), Duration::ZERO).unwrap();
-        let excused = panels.to_string().contains("(no sink here has a pool)");
+        let excused = panels.to_string().contains("(no sink has a pool)");
         let missing = panels.missing().any(|answer| answer.place == "Rate" && answer.reference == "A");
         assert_eq!(excused, !missing, "{panels}");
         missing
@@ -112,11 +112,11 @@ fn a_series_that_is_never_a_number_is_told() {
 #[test]
 fn it_waits_until_the_data_is_there() {
     const HOUR: Duration = Duration::from_secs(3_600);
-    // The dashboard asks three questions at a time.
+    // The dashboard sends three queries at a time.
     let questions = AtomicUsize::new(0);
     let late = move |_: &str| (200, if questions.fetch_add(1, SeqCst) < 6 { NONE } else { ONE }.to_owned());
     let (url, _) = prometheus(late);
-    // It returns when the data is there: the test would not wait for an hour.
+    // It returns when the data is there, not after an hour.
     let panels = panels(&url, DASHBOARD, &Choice::default(), HOUR).unwrap();
     assert_eq!(panels.missing().count(), 0);
 }
@@ -130,9 +130,9 @@ fn refusals_are_told_with_the_panel() {
         let message = format!("{error:#}");
         assert!(message.starts_with("Now: up{job=~\".+\"}: ") && message.contains(expected), "{message}");
     };
-    check(400, r#"{"status":"error","error":"parse error"}"#, true, "refuses the query: parse error");
-    check(200, "<html>Grafana</html>", false, "not as a Prometheus does");
-    check(404, "404 page not found", false, "answers 404");
+    check(400, r#"{"status":"error","error":"parse error"}"#, true, "rejects the query: parse error");
+    check(200, "<html>Grafana</html>", false, "is not a Prometheus");
+    check(404, "404 page not found", false, "responds with 404");
 }
 
 #[test]
@@ -147,13 +147,13 @@ fn an_answer_that_breaks_off_is_not_taken_for_none() {
     });
     let error = panels(&url, DASHBOARD, &Choice::default(), Duration::ZERO).unwrap_err();
     let message = format!("{error:#}");
-    assert!(message.contains(&format!("the answer of {url} cannot be read to its end")), "{message}");
+    assert!(message.contains(&format!("the response of {url} is incomplete")), "{message}");
 }
 
 #[test]
 fn a_file_that_is_no_dashboard_is_refused() {
     let error = panels("http://127.0.0.1:1", "[]", &Choice::default(), Duration::ZERO).unwrap_err();
-    assert!(format!("{error:#}").contains("no dashboard"), "{error:#}");
+    assert!(format!("{error:#}").contains("not a dashboard"), "{error:#}");
     let unknown = DASHBOARD.replace("$database", "$databse");
     let error = panels("http://127.0.0.1:1", &unknown, &Choice::default(), Duration::ZERO).unwrap_err();
     assert!(format!("{error:#}").contains("Rate: there is no variable $databse"), "{error:#}");

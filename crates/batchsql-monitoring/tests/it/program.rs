@@ -1,4 +1,4 @@
-//! The program, as people and xtask call it.
+//! The program, as users and xtask run it.
 
 use std::process::{Command, Output};
 
@@ -20,7 +20,7 @@ fn findings_are_told_and_fail_the_program() {
     assert_eq!(output.status.code(), Some(1));
     let text = text(&output);
     let line = format!(
-        "{DASHBOARD}: panel \"Parked Tables\": no metric is called batchsql_parked_table; did you mean batchsql_parked_tables?"
+        "{DASHBOARD}: panel \"Parked Tables\": there is no metric batchsql_parked_table; did you mean batchsql_parked_tables?"
     );
     assert!(text.contains(&line), "{text}");
     assert!(text.contains(": 1 findings"), "{text}");
@@ -30,13 +30,13 @@ fn findings_are_told_and_fail_the_program() {
 fn the_wrong_folder_is_no_success() {
     let output = run(&["lint", "--root", "/nowhere"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output).contains("/nowhere/monitoring is no folder; name the repository by --root"));
+    assert!(text(&output).contains("/nowhere/monitoring is not a folder; pass the root of the repository with --root"));
 }
 
 #[test]
 fn a_prometheus_that_does_not_answer_is_named() {
     let dashboard = root().join(DASHBOARD);
-    // The port of a listener that is gone.
+    // The port of a closed listener.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = format!("http://127.0.0.1:{port}");
     let output = run(&["panels", "--prometheus", &url, "--dashboard", dashboard.to_str().unwrap()]);
@@ -44,5 +44,5 @@ fn a_prometheus_that_does_not_answer_is_named() {
     let text = text(&output);
     assert!(text.contains(&format!("no Prometheus answers at {url}")) && text.contains("--prometheus"), "{text}");
     let output = run(&["panels", "--dashboard", "/nowhere.json"]);
-    assert!(super::program::text(&output).contains("name it by --dashboard"));
+    assert!(super::program::text(&output).contains("pass its path with --dashboard"));
 }

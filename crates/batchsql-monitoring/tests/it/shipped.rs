@@ -1,4 +1,4 @@
-//! What this repository ships passes, and fits together.
+//! The shipped files pass the checks and match each other.
 
 use batchsql_core::ErrorClass;
 use batchsql_monitoring::lint;
@@ -10,7 +10,7 @@ fn the_shipped_files_have_no_findings() {
     let report = lint(&root()).unwrap();
     let findings: Vec<_> = report.findings.iter().map(ToString::to_string).collect();
     assert_eq!(findings, [""; 0]);
-    // It looked: a renamed folder would be empty, and in order.
+    // Files were found: a renamed folder would be empty and without findings.
     assert!(report.files > 40 && report.rules >= 25 && report.queries > 100, "{report:?}");
 }
 

@@ -1,4 +1,4 @@
-//! Owns copies of what this repository ships, to break them.
+//! Owns copies of the shipped files, for tests that change them.
 //! Must not know any check.
 
 use std::fs;
@@ -30,7 +30,7 @@ impl Tree {
         self.0.path().join(file)
     }
 
-    /// Replaces a text that is there once, or more often.
+    /// Replaces every occurrence of a text; there must be at least one.
     #[track_caller]
     pub(crate) fn edit(&self, file: &str, from: &str, to: &str) {
         let text = fs::read_to_string(self.path(file)).unwrap();
@@ -47,7 +47,7 @@ impl Tree {
         fs::remove_file(self.path(file)).unwrap();
     }
 
-    /// What is wrong with it.
+    /// The findings of the checks.
     pub(crate) fn findings(&self) -> Vec<String> {
         lint(self.0.path()).unwrap().findings.iter().map(ToString::to_string).collect()
     }

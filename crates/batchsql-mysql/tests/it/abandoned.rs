@@ -1,5 +1,5 @@
-//! Writes that are given up and would take effect late: behind a lock, or because the network delivers them late.
-//! Without the end of their sessions, each of the first tests finds an old row over a newer one.
+//! Writes that are abandoned and would take effect late: behind a lock, or because the network delivers them
+//! late. Without ending their sessions, in each of the first tests an old row overwrites a newer one.
 
 use std::time::Duration;
 
@@ -28,17 +28,17 @@ fn pool_options(connections: u32) -> MySqlPoolOptions {
     MySqlPoolOptions::new().max_connections(connections).acquire_timeout(Duration::from_secs(5))
 }
 
-/// A sink with a pool of the test's own.
+/// A sink with the test's own pool.
 fn on_own_pool(dsn: &str, connections: u32) -> MySqlSink {
     let options: MySqlConnectOptions = dsn.parse().unwrap();
     MySqlSink::new(pool_options(connections).connect_lazy_with(options))
 }
 
-/// Repeats a look at the server until it shows what must come.
+/// Repeats a query until it returns the expected result.
 async fn until(db: &Database, sql: &str, expected: &str) {
     let looking = async {
         while db.read(sql).await != [expected] {
-            // The server shows its transactions anew after 100 ms without a look.
+            // The server refreshes its list of transactions after 100 ms without a query.
             tokio::time::sleep(Duration::from_millis(150)).await;
         }
     };
@@ -62,7 +62,7 @@ async fn a_write_that_waits_for_a_lock_is_ended_before_newer_rows_are_written() 
             let old = old.await;
             assert!(matches!(old, Outcome::Unknown(_)), "{old:?}");
         }
-        // A slow machine may need several.
+        // A slow machine may need several attempts.
         while !pipeline.submit_tracked(&row(&schema, 2, "new")).await.unwrap().await.is_written() {}
         locking.rollback().await.unwrap();
         let open = format!(
@@ -84,7 +84,7 @@ fn through(proxy: &LateProxy, dsn: &str) -> String {
     with_parameters(&dsn.replace(host_of(dsn), &proxy.address()), "ssl-mode=DISABLED")
 }
 
-/// The old row is sent and kept back by the network, repeated and overwritten; then the network delivers it.
+/// The old row is sent and held back by the network, retried and overwritten; then the network delivers it.
 async fn deliver_late(db: &Database, proxy: &LateProxy, sink: &MySqlSink) {
     let schema = schema(Conflict::update(["id"]));
     let pipeline = pipeline(sink, Duration::from_secs(60));
@@ -126,7 +126,7 @@ async fn named(sink: &MySqlSink) -> (<MySqlSink as Sink>::Conn, Session) {
     (conn, session)
 }
 
-/// Ends a session as the pipeline does: again while it is asked to.
+/// Ends a session as the pipeline does: again while a retry is requested.
 async fn end(sink: &MySqlSink, session: &Session) -> SessionEnd {
     let ending = async {
         loop {
@@ -139,7 +139,7 @@ async fn end(sink: &MySqlSink, session: &Session) -> SessionEnd {
     tokio::time::timeout(Duration::from_secs(60), ending).await.expect("it ends")
 }
 
-/// A user of the test's own, whose sessions are counted.
+/// The test's own user, whose sessions are counted.
 async fn user_of(db: &Database, more: &str) -> (String, String) {
     let user = db.user("secret", more).await;
     db.run(&format!("GRANT INSERT, UPDATE, SELECT ON {}.t TO '{user}'@'%'", db.name)).await;
@@ -154,10 +154,10 @@ async fn a_session_is_ended_while_every_connection_of_the_pool_is_taken() {
     let sink = on_own_pool(&dsn, 1);
     let (conn, session) = named(&sink).await;
     assert_eq!(end(&sink, &session).await, SessionEnd::Ended);
-    // The connection from which it was ended stays for the next one.
+    // The connection that ended it is kept for the next one.
     assert_eq!(db.read(&sessions).await, ["1"]);
     drop(conn);
-    // Once more: it is gone.
+    // Once more, when it is gone.
     assert_eq!(end(&sink, &session).await, SessionEnd::Ended);
 }
 
@@ -171,7 +171,7 @@ async fn a_session_is_ended_from_the_pool_where_the_server_takes_no_further_conn
     let options: MySqlConnectOptions = dsn.parse().unwrap();
     assert!(options.connect().await.is_err(), "the user has its connections");
     assert_eq!(end(&sink, &session).await, SessionEnd::Ended);
-    // It went back to the pool.
+    // It was returned to the pool.
     assert_eq!(db.read(&sessions).await, ["1"]);
     drop(conn);
 }
@@ -203,7 +203,7 @@ async fn sessions_of_another_user_or_server_are_left_alone() {
     sink.mysql_pool().set_connect_options(options);
     assert_eq!(end(&sink, &session).await, SessionEnd::Impossible);
     assert!(sink.session(&mut conn).await.unwrap().is_some(), "it goes on");
-    // The address leads to another server now.
+    // The address now leads to another server.
     let server = Server::start(Kind::MySql, &[]);
     let sink = on_own_pool(&db.dsn, 2);
     let (mut conn, session) = named(&sink).await;
@@ -226,7 +226,7 @@ async fn nothing_is_killed_where_the_user_says_so() {
 async fn a_session_has_ended_when_its_server_has_restarted_and_its_id_may_be_of_another() {
     let mut server = Server::start(Kind::MySql, &[]);
     let sink = on_own_pool(server.dsn(), 2);
-    // A server that has just started looks like one that has started again.
+    // A server that has just started looks like a restarted one.
     let mut looker = MySqlConnection::connect(server.dsn()).await.unwrap();
     loop {
         let row = looker.fetch_one("SHOW STATUS LIKE 'Uptime'").await.unwrap();

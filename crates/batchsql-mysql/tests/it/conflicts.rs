@@ -24,7 +24,7 @@ async fn a_plain_insert_rejects_duplicates_and_keeps_the_rest() {
 async fn ignore_keeps_the_old_row_and_says_which_were_ignored() {
     let db = Database::new(TABLE).await;
     let schema = schema(Conflict::ignore(["id"]));
-    // One pipeline, so that the second batch knows of the duplicates of the first.
+    // One pipeline, so that the plan remembers the duplicates of the first batch.
     let pipeline = pipeline(&db.sink);
     let names = async |rows: Vec<DynRow>| {
         submitted(&pipeline, rows).await.iter().map(|outcome| outcome.kind().name()).collect::<Vec<_>>()
@@ -119,7 +119,7 @@ async fn what_the_server_sees_as_equal_is_ignored_though_the_bytes_differ() {
     let outcomes = outcomes(&db.sink, codes.into_iter().enumerate().map(row)).await;
     let names: Vec<_> = outcomes.iter().map(|outcome| outcome.kind().name()).collect();
     assert_eq!(names, ["ignored", "ignored", "written", "ignored", "written", "written"]);
-    // Equal to each other only for the server: the first in the order of keys is the one that is written.
+    // Equal only for the server: the first in the order of keys is the one that is written.
     let outcomes = write(&db.sink, ["x", "X", "x "].into_iter().enumerate().map(row)).await;
     assert_eq!(outcomes.iter().filter(|name| **name == "written").count(), 1, "{outcomes:?}");
     assert_eq!(outcomes.iter().filter(|name| **name == "ignored").count(), 2, "{outcomes:?}");
@@ -135,7 +135,7 @@ async fn a_second_unique_index_ignores_too_and_frees_the_key_for_the_next_row() 
     let schema = schema(Conflict::ignore(["id"]));
     let rows = [
         row(&schema, 1, "taken"),
-        // Of the same key as the row before, which is not there.
+        // With the same key as the previous row, which was not written.
         row(&schema, 1, "free"),
         row(&schema, 2, "two"),
         row(&schema, 3, "two"),
@@ -149,7 +149,7 @@ async fn a_second_unique_index_ignores_too_and_frees_the_key_for_the_next_row() 
 async fn keys_of_every_type_are_found() {
     let check = async |declared: &str, ty: ColumnType, values: Vec<Value>| {
         let table = format!("CREATE TABLE t (a INT NOT NULL, k {declared} NOT NULL, PRIMARY KEY (a, k))");
-        // One connection, so that its own counters tell what was done.
+        // One connection, so that its own counters show the statements.
         let db = Database::with(&table, "max_connections=1").await;
         let builder = Schema::builder("t").column("a", ColumnType::I32).column("k", ty);
         let schema = builder.on_conflict(Conflict::ignore(["a", "k"])).build().unwrap();
@@ -162,7 +162,8 @@ async fn keys_of_every_type_are_found() {
             let again = submitted(&pipeline, values.iter().map(row)).await;
             assert!(again.iter().all(|outcome| outcome.kind().name() == "ignored"), "{declared}: {again:?}");
         };
-        // First by error 1062, then by looking first: then nothing is inserted any more, where keys can be compared.
+        // First after error 1062, then with a query of the keys first: then nothing more is inserted, if keys can be
+        // compared.
         again().await;
         let before = inserts().await;
         again().await;

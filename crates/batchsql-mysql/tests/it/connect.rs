@@ -1,4 +1,4 @@
-//! How the server is reached: TLS, and mistakes with a clear error in time that shows no password.
+//! Connecting: TLS, and clear errors in time that contain no password.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 
 use crate::support::{Database, row, schema, with_parameters, with_path, with_user, write};
 
-/// What connecting says, after the connect timeout at the latest, and without the password.
+/// The error of connecting, within the connect timeout and without the password.
 async fn refusal(dsn: &str) -> String {
     let begin = Instant::now();
     let error = MySqlSink::connect(&with_parameters(dsn, "connect_timeout=5")).await.unwrap_err();
@@ -32,9 +32,9 @@ async fn mistakes_have_a_clear_error_in_time() {
     check(&with_user(&server, "nobody", "secret"), "check user and password").await;
     check(&with_path(&server, "no_such_database"), "create the database or name another one").await;
     check(&with_parameters(&server, "collation=nonsense"), "check charset and collation").await;
-    // Nobody listens, nobody answers, somebody hangs up, somebody speaks something else.
+    // No listener, no answer, a closed connection, another protocol.
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-    check(&format!("mysql://u:secret@127.0.0.1:{free}/d"), "check that it runs and that host and port are right").await;
+    check(&format!("mysql://u:secret@127.0.0.1:{free}/d"), "check that it runs, and check host and port").await;
     check("mysql://u:secret@host.invalid/d", "cannot connect to mysql server host.invalid:3306").await;
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = silent.local_addr().unwrap().port();
@@ -90,13 +90,13 @@ async fn rows_travel_over_tls_to_the_server_that_the_certificate_names() {
 #[tokio::test]
 async fn debug_and_display_show_no_password() {
     let db = Database::new("CREATE TABLE t (id BIGINT PRIMARY KEY)").await;
-    // One that is found nowhere else.
+    // A password that occurs nowhere else.
     let user = db.user("hunter2-hunter3", "").await;
     db.run(&format!("GRANT ALL ON {}.* TO '{user}'@'%'", db.name)).await;
     let options: MySqlOptions = with_user(&db.dsn, &user, "hunter2-hunter3").parse().unwrap();
     let sink = MySqlSink::with_options(&options).await.unwrap();
     let conn = Sink::acquire(&sink).await.unwrap();
-    // The server takes the user no more.
+    // The server no longer accepts the user.
     db.run(&format!("ALTER USER '{user}'@'%' IDENTIFIED BY 'another'")).await;
     let refused = MySqlSink::with_options(&options).await.unwrap_err();
     let shown = format!("{options:?} {sink:?} {conn:?} {refused} {refused:?}");

@@ -1,4 +1,4 @@
-//! Each error that a server can be brought to, through the pipeline: its class, its code, and what is said of it.
+//! Each error that can be provoked, through the pipeline: its class, its code and its message.
 
 use std::time::Duration;
 
@@ -105,7 +105,7 @@ async fn error_of(pipeline: &BatchSql, row: DynRow) -> (Option<ErrorClass>, Opti
     (failed.class(), failed.code().map(str::to_owned), text)
 }
 
-/// A sink whose sessions are as ours, and then set up with `sql`.
+/// A sink whose sessions are set up like ours, and then with `sql`.
 async fn sink_with_session(db: &Database, sql: &'static str) -> MySqlSink {
     let pool = MySqlPoolOptions::new().max_connections(2).after_connect(move |connection, _| {
         Box::pin(async move {
@@ -139,7 +139,7 @@ async fn the_victim_of_a_deadlock_is_written_by_a_retry() {
     let fight = async |pipeline: &BatchSql| {
         let mut other = db.connection().await;
         let mut transaction = other.begin().await.unwrap();
-        // With more changes than ours, so that ours is the one that is undone.
+        // With more changes than ours, so that ours is rolled back.
         let many: Vec<String> = (100..300).map(|id| format!("({id}, 'x')")).collect();
         transaction.execute(&*format!("INSERT INTO t VALUES {}", many.join(","))).await.unwrap();
         transaction.execute("UPDATE t SET note = 'theirs' WHERE id = 2").await.unwrap();
@@ -165,7 +165,7 @@ async fn a_table_that_was_changed_is_a_matter_of_the_schema_not_of_the_row() {
     let pipeline = impatient(&db.sink);
     let schema = schema(Conflict::None);
     assert!(submitted(&pipeline, [row(&schema, 1, "a")]).await[0].is_written());
-    // 1364 at the server; the second look says what to do.
+    // 1364 at the server; the second check gives advice.
     db.run("ALTER TABLE t ADD COLUMN must INT NOT NULL").await;
     let (class, _, text) = error_of(&pipeline, row(&schema, 2, "b")).await;
     assert_eq!(class, Some(ErrorClass::Schema));
@@ -186,7 +186,7 @@ async fn a_column_that_was_changed_refuses_no_row_that_fits_and_blames_no_row_th
     let schema = schema(Conflict::None);
     let (class, ..) = error_of(&pipeline, row(&schema, 1, "a ")).await;
     assert_eq!(class, Some(ErrorClass::Row));
-    // What was refused before anything was sent.
+    // A row that was rejected before anything was sent.
     db.run("ALTER TABLE t MODIFY note VARCHAR(50)").await;
     assert!(submitted(&pipeline, [row(&schema, 1, "a ")]).await[0].is_written());
     // 1366 at the server.
@@ -268,7 +268,7 @@ async fn a_user_with_too_many_connections_waits() {
     assert!(outcomes[0].is_written(), "{outcomes:?}");
 }
 
-/// The server counts a connection for a moment after it was closed.
+/// The server counts a connection for a short time after it was closed.
 async fn connect_when_free(dsn: &str) -> MySqlConnection {
     loop {
         match MySqlConnection::connect(dsn).await {
@@ -287,7 +287,7 @@ async fn a_server_that_is_full_or_read_only_is_waited_for() {
     let sink = MySqlSink::connect(&with_parameters(&dsn, "max_connections=2&connect_timeout=1")).await.unwrap();
     let schema = schema(Conflict::None);
 
-    // Another user reads only, as a replica does.
+    // Another user is read-only, as on a replica.
     db.run("SET GLOBAL read_only = 1").await;
     let (class, code, text) = error_of(&impatient(&sink), row(&schema, 1, "a")).await;
     assert_eq!((class, code.as_deref()), (Some(ErrorClass::Resource), Some("1290")), "{text}");
@@ -299,7 +299,7 @@ async fn a_server_that_is_full_or_read_only_is_waited_for() {
     assert!(outcomes[0].is_written(), "{outcomes:?}");
     drop(patient);
 
-    // Every connection is taken.
+    // Every connection is in use.
     sink.mysql_pool().close().await;
     let sink = MySqlSink::connect(&with_parameters(&dsn, "max_connections=2&connect_timeout=1")).await.unwrap();
     let mut held = Vec::new();
@@ -309,7 +309,7 @@ async fn a_server_that_is_full_or_read_only_is_waited_for() {
     let (class, code, text) = error_of(&impatient(&sink), row(&schema, 2, "b")).await;
     assert_eq!((class, code.as_deref()), (Some(ErrorClass::Transient), Some("1040")), "{text}");
     let error = MySqlSink::connect(&dsn).await.unwrap_err().to_string();
-    assert!(error.contains("raise the limit of connections"), "{error}");
+    assert!(error.contains("raise the connection limit"), "{error}");
     drop(held);
     assert!(outcomes_of(&sink, row(&schema, 2, "b")).await);
 }
@@ -346,6 +346,6 @@ async fn a_full_table_is_a_resource_and_room_lets_the_rows_in() {
         assert!(written < 100, "the table does not become full");
     };
     assert_eq!((class, code.as_deref()), (Some(ErrorClass::Resource), Some("1114")));
-    // Nothing of the refused row is left.
+    // Nothing of the rejected row is left.
     assert_eq!(db.read("SELECT COUNT(*) FROM t").await, [written.to_string()]);
 }

@@ -1,4 +1,5 @@
-//! Whose error it is: what one row brings about is an error of that row, and its values are shown nowhere.
+//! Attribution of errors: an error that one row causes is an error of that row, and no message contains its
+//! values.
 
 use std::error::Error as _;
 
@@ -84,7 +85,7 @@ async fn a_table_that_a_trigger_misses_is_not_said_to_be_the_table_of_the_rows()
     let db = Database::new(TRIGGER).await;
     let schema = schema(Conflict::None);
     let rows = |note: &str| [row(&schema, 1, "good"), row(&schema, 2, note)];
-    // The pipeline looks whose error it is; the table itself is well.
+    // The pipeline finds the row that causes the error; the table itself is valid.
     let error = written(&db.sink, rows("missing"), false).await.unwrap_err();
     assert_eq!((error.class(), error.code()), (ErrorClass::Schema, Some("1146")));
     assert!(error.to_string().contains("or one that a trigger"), "{error}");
@@ -114,7 +115,7 @@ async fn rows_that_are_known_to_be_refused_keep_no_other_row_from_being_written(
     let rows = || -> Vec<DynRow> {
         let values = |n: i64| match n {
             0 | 9 => ["a ".into(), price("1")],
-            // Both are wrong, and it is said once.
+            // Both are wrong, and one error is reported.
             5 => ["a ".into(), price("1.234")],
             8 => ["a".into(), price("0.001")],
             _ => ["a".into(), price("1.50")],
@@ -137,7 +138,7 @@ async fn rows_that_are_known_to_be_refused_keep_no_other_row_from_being_written(
     assert_eq!(inserts().await - before, 1);
 }
 
-/// Everything that an error shows, with its sources.
+/// The full text of an error with its sources.
 fn shown(error: &SinkError) -> String {
     let mut shown = format!("{error} {error:?}");
     let mut source = error.source();
@@ -230,7 +231,7 @@ async fn check_errors(parameters: &str) {
             check(&code.to_string(), fault(&format!("{kind}{code}"), &[]).await, "");
         }
     }
-    // Through the pipeline, in what its users see.
+    // Through the pipeline, in its public errors.
     let pipeline = pipeline(&db.sink);
     let bad = schema.row().set("id", 2_i64).unwrap().set("name", CANARY).unwrap().set("fault", "s1452").unwrap();
     let outcome = submitted(&pipeline, [bad.finish().unwrap()]).await.remove(0);

@@ -1,4 +1,4 @@
-//! Links that break and writes that are given up: what is known of their rows, and that nothing of them stays open.
+//! Broken connections and abandoned writes: the outcomes of their rows, and that nothing stays open.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering as Atomic};
@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{Database, HOUR, pipeline, row, schema, submitted, with_parameters, write};
 
-/// Where the link breaks, once.
+/// The point at which the connection breaks, once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Cut {
@@ -26,9 +26,9 @@ enum Cut {
     Executed,
     /// After the server has answered a COMMIT: the answer is lost.
     Committed,
-    /// As `Executed`, and in place of the answer comes the error of a proxy that has lost its server.
+    /// As `Executed`, but the answer is replaced by the error of a proxy that has lost its server.
     ExecutedBehindProxy,
-    /// As `Committed`, and in place of the answer comes the error of a session that is killed.
+    /// As `Committed`, but the answer is replaced by the error of a killed session.
     CommittedAndKilled,
 }
 
@@ -41,7 +41,7 @@ fn error_packet(code: u16, state: &str) -> Vec<u8> {
     packet
 }
 
-/// A way to the server that can be cut. Without TLS, so that it sees what it carries.
+/// A proxy before the server that can cut connections. Without TLS, so that it can read the bytes.
 struct Proxy {
     port: u16,
     cut: Arc<AtomicU8>,
@@ -74,10 +74,11 @@ impl Proxy {
     }
 }
 
-/// Carries bytes both ways until one side closes or the link is cut.
+/// Forwards bytes in both directions until one side closes or the connection is cut.
 async fn carry(mut client: TcpStream, mut server: TcpStream, cut: Arc<AtomicU8>, spared: Arc<AtomicU8>) {
     let (mut request, mut reply) = (vec![0; 1 << 16], vec![0; 1 << 16]);
-    // Bytes of the request's packet that are still to come: commands are looked for only where a packet begins.
+    // Bytes of the request's packet that are still to come: commands are only searched at the start of a
+    // packet.
     let mut rest = 0_usize;
     let (mut loses_reply, mut answer) = (false, None);
     loop {
@@ -138,7 +139,7 @@ async fn through_proxy(db: &Database) -> (Proxy, MySqlSink) {
 
 const TABLE: &str = "CREATE TABLE t (id BIGINT PRIMARY KEY, note LONGTEXT)";
 
-/// What becomes of two rows when the link is cut, and what is in the table then.
+/// The outcomes of two rows after a cut connection, and the content of the table.
 async fn cut(conflict: Conflict, place: Cut) -> (Vec<&'static str>, Vec<String>) {
     let db = Database::new(TABLE).await;
     let (proxy, sink) = through_proxy(&db).await;
@@ -150,7 +151,7 @@ async fn cut(conflict: Conflict, place: Cut) -> (Vec<&'static str>, Vec<String>)
     let outcomes = submitted(&pipeline, [row(&schema, 2, "b"), row(&schema, 3, "c")]).await;
     assert!(proxy.was_cut(), "{place:?}");
     let names = outcomes.iter().map(|outcome| outcome.kind().name()).collect();
-    // The sink goes on with another connection.
+    // The sink continues with another connection.
     assert!(submitted(&pipeline, [row(&schema, 4, "d")]).await[0].is_written());
     pipeline.close(HOUR).await;
     (names, db.read("SELECT id FROM t ORDER BY id").await)
@@ -177,7 +178,7 @@ async fn a_lost_answer_is_unknown_where_a_repeat_could_harm_and_is_repeated_else
     assert_eq!((names, table), (vec!["written"; 2], all()));
     let (names, table) = cut(Conflict::ignore(["id"]), Cut::Executed).await;
     assert_eq!((names, table), (vec!["ignored"; 2], all()), "the repeat finds its own rows");
-    // A proxy tells of a lost server in a packet, as if the server had refused the rows.
+    // A proxy reports a lost server in an error packet, as if the server had rejected the rows.
     let (names, table) = cut(Conflict::None, Cut::ExecutedBehindProxy).await;
     assert_eq!((names, table), (vec!["unknown"; 2], all()));
 }
@@ -234,18 +235,19 @@ async fn a_write_that_is_given_up_closes_its_connection_and_leaves_no_transactio
     };
     let pipeline = BatchSql::builder(db.sink.clone()).config(config).start().unwrap();
     let schema = schema(Conflict::update(["id"]));
-    // The second statement waits for the lock until time is over. No COMMIT was sent, so nothing can be there.
+    // The second statement waits for the lock until the timeout. No COMMIT was sent, so nothing can be
+    // written.
     for outcome in submitted(&pipeline, large(&schema)).await {
         match outcome {
             Outcome::Expired(failed) => assert_eq!(failed.class(), Some(ErrorClass::Transient)),
             other => panic!("{other:?}"),
         }
     }
-    // A statement that is a transaction of its own may be carried out when the lock is free.
+    // A statement that is its own transaction may be executed when the lock is released.
     for outcome in submitted(&pipeline, [row(&schema, 27, "late")]).await {
         assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}");
     }
-    // The only connection was not given back: another one takes its place at once.
+    // The only connection was not returned: another one replaces it at once.
     assert!(write(&db.sink, [row(&schema, 1, "a")]).await == ["written"]);
     transaction.rollback().await.unwrap();
     let open = format!(
@@ -276,7 +278,7 @@ async fn a_server_that_restarts_is_waited_for() {
     assert!(!waiting.is_finished());
     tokio::task::block_in_place(|| server.start_again());
     assert!(waiting.await.unwrap()[0].is_written());
-    // Killed while statements run: whatever is said to be written is there.
+    // Killed while statements run: every row that is reported as written exists.
     let rows =
         Schema::builder("t").column("id", ColumnType::I64).on_conflict(Conflict::ignore(["id"])).build().unwrap();
     let writing = tokio::spawn({
@@ -286,7 +288,7 @@ async fn a_server_that_restarts_is_waited_for() {
             for batch in 1..40_i64 {
                 let rows = (0..50).map(|n| rows.row().set("id", batch * 100 + n).unwrap().finish().unwrap());
                 let outcomes = submitted(&pipeline, rows).await;
-                // A repeat after a lost answer finds its own rows.
+                // A retry after a lost answer finds its own rows.
                 written += outcomes.iter().filter(|o| o.is_written() || o.kind().name() == "ignored").count();
             }
             written

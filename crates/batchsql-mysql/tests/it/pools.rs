@@ -1,5 +1,5 @@
-//! What comes out of a pool: connections with something left open, of a server that is read-only, of one that is down;
-//! passwords that change; and whether a session works.
+//! Connections of a pool: with an open transaction, of a read-only server, of a stopped server; passwords that
+//! change; and whether a session is working.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,7 +43,7 @@ async fn rows_never_join_a_transaction_that_somebody_left_open() {
             }
             drop(connection);
             assert_eq!(write(&sink, [row(&schema, 1, "ours")]).await, ["written"], "{left}");
-            // It is committed: another session sees it, and theirs is undone.
+            // It is committed: another session sees it, and the open transaction is rolled back.
             let mut other = db.connection().await;
             assert_eq!(other.execute("DELETE FROM t WHERE id = 1").await.unwrap().rows_affected(), 1, "{left}");
             assert_eq!(other.execute("DELETE FROM t").await.unwrap().rows_affected(), 0, "{left}");
@@ -78,7 +78,7 @@ async fn a_program_starts_while_its_server_is_down() {
     let sink = MySqlSink::connect_lazy(&with_parameters(&db.dsn, "connect_timeout=1")).unwrap();
     let pipeline = pipeline(&sink);
     let schema = schema(Conflict::update(["id"]));
-    // What the server takes is known only when it is there: the last row is too large for it.
+    // The server's limit is known only when it is available: the last row is too large for it.
     let rows = [row(&schema, 1, "a"), row(&schema, 2, "b".repeat(2_000_000))];
     let (outcomes, ()) = tokio::join!(submitted(&pipeline, rows), async {
         let error = sink.acquire().await.unwrap_err();
@@ -161,7 +161,7 @@ async fn a_session_works_idles_or_is_gone() {
     });
     answer.unwrap();
     assert_eq!(db.sink.is_working(&session).await.unwrap(), Some(false));
-    // While a large statement is on its way, the server knows nothing of it.
+    // While a large statement is in transit, the server does not show it.
     let large = batch_of((1..800).map(|id| row(&schema, id, "x"))).await;
     db.run("ALTER TABLE t MODIFY note LONGTEXT").await;
     let plan = db.sink.prepare(&mut conn, &schema).await.unwrap();
@@ -187,7 +187,7 @@ async fn keys_of_ignored_rows_are_read_where_they_are_written() {
     for expected in [["ignored", "written", "ignored"], ["ignored"; 3]] {
         assert_eq!(write(&db.sink, rows()).await, expected);
     }
-    // A proxy sends to the primary what is inside of a transaction.
+    // A proxy routes statements inside a transaction to the primary.
     let log = "SELECT LEFT(CONVERT(argument USING utf8mb4), 17) FROM mysql.general_log
                WHERE command_type IN ('Query', 'Execute') AND (argument LIKE 'SELECT CAST(`id`%' OR argument LIKE 'START%'
                OR argument LIKE 'COMMIT%' OR argument LIKE 'ROLLBACK AND%')";
@@ -210,7 +210,7 @@ async fn ignore_tells_rows_that_share_a_key_from_rows_that_meet_another_index() 
     )
     .await;
     let schema = schema(Conflict::ignore(["id"]));
-    // 3 meets another index first and is written by its second row; the rest is as ever.
+    // 3 has a duplicate in another index first and is written by its second row; the others behave as usual.
     let rows = [(3, "one"), (3, "three"), (3, "four"), (1, "x"), (5, "five"), (5, "six"), (7, "five"), (8, "eight")];
     for is_first in [true, false] {
         let expected = if is_first {

@@ -1,4 +1,4 @@
-//! How batches become statements: few shapes, no packet that the server refuses, wide tables and large rows.
+//! How batches become statements: few shapes, no packet that the server rejects, wide tables and large rows.
 
 use batchsql_core::{
     BatchSql, ColumnType, Conflict, ErrorClass, Ordering, Outcome, PipelineConfig, Schema, Sink, Value,
@@ -23,7 +23,7 @@ async fn batches_of_every_size_leave_few_statements_prepared() {
     }
     let prepared = db.pool().acquire().await.unwrap().cached_statements_size();
     assert!((5..=40).contains(&prepared), "{prepared} statements are prepared");
-    // The server has as many: what was prepared for one use is closed.
+    // The server has the same number: statements for one use are closed.
     assert_eq!(db.read("SELECT COUNT(*) FROM t").await, [next.to_string()]);
     let open: i64 = own_statements(&db).await;
     assert!(open <= 40, "{open} statements are open at the server");
@@ -55,7 +55,7 @@ async fn a_batch_of_the_usual_size_is_one_statement_and_one_transaction() {
             assert!(submitted(&pipeline, rows).await.iter().all(Outcome::is_written));
         };
         let first = batch as i64 * 10_000;
-        // A size that was not seen before is cut into sizes that are there anyway.
+        // A new size is split into sizes that are already prepared.
         write(first).await;
         let before = (count("Com_stmt_execute").await, count("Com_begin").await);
         for start in [first + 500, first + 1_000, first + 1_500] {
@@ -123,7 +123,7 @@ async fn batches_are_cut_below_max_allowed_packet_and_a_row_above_it_is_rejected
             }
         }
         assert_eq!(db.read("SELECT COUNT(*), SUM(LENGTH(note)) FROM t").await, ["98|10748476"]);
-        // No link was lost on the way.
+        // No connection was lost.
         assert_eq!(aborted().await, before);
     }
 }
@@ -178,7 +178,7 @@ async fn more_rows_than_one_statement_takes_are_one_transaction() {
         ..PipelineConfig::default()
     };
     let pipeline = BatchSql::builder(db.sink.clone()).config(config).start().unwrap();
-    // The very last row is refused, so nothing of the batch may be there.
+    // The last row is rejected, so nothing of the batch may be written.
     let schema = schema(Conflict::None);
     let rows = (0..30_000).map(|id| row(&schema, id, "new"));
     let outcomes = submitted(&pipeline, rows).await;
@@ -241,7 +241,7 @@ async fn values_in_text_are_one_statement_for_any_number_of_rows_and_keep_to_the
         assert!(submitted(&pipeline, rows).await.iter().all(Outcome::is_written));
         assert_eq!((count("Com_insert").await, count("Com_stmt_prepare").await), (before.0 + batches, before.1));
     }
-    // As bytes these are too large for a packet as text; the server takes them bound.
+    // These are too large for a packet when written as bytes in text; bound, the server accepts them.
     let rows = (0..4).map(|id| row(&schema, id, "\\".repeat(300_000)));
     assert!(submitted(&pipeline, rows).await.iter().all(Outcome::is_written));
     assert_eq!(db.read("SELECT SUM(LENGTH(note)) FROM t WHERE id < 4").await, ["1200000"]);
@@ -268,7 +268,7 @@ async fn the_definition_of_a_table_is_read_once_for_rows_that_leave_out_differen
     let reads = "SELECT COUNT(*) FROM mysql.general_log WHERE argument LIKE '%FROM information_schema.COLUMNS%'
                  AND command_type = 'Execute'";
     assert_eq!(db.read(reads).await, ["1"]);
-    // A column that is new, a column that is gone: nobody is refused because of what was read before.
+    // A new column and a dropped column: no schema is rejected because of an earlier reading.
     db.run("ALTER TABLE t ADD COLUMN c7 INT, DROP COLUMN c6").await;
     let changed = Schema::builder("t").column("id", ColumnType::I64).nullable("c7", ColumnType::I32);
     let changed = changed.on_conflict(Conflict::update(["id"])).build().unwrap();
@@ -282,7 +282,7 @@ async fn the_definition_of_a_table_is_read_once_for_rows_that_leave_out_differen
     assert!(outcomes[1].is_written(), "{outcomes:?}");
 }
 
-/// A way to the server that takes at least 3 ms in each direction.
+/// A proxy with a delay of at least 3 ms in each direction.
 async fn far_away(server: &str) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let host = server.split_once('@').unwrap().1.split('/').next().unwrap().to_owned();
@@ -337,7 +337,7 @@ async fn far_from_the_server_an_unusual_number_of_rows_is_not_cut() {
         };
         submit(1).await;
         for rows in [487, 311] {
-            // The counts of these are asked for by statements that are prepared once.
+            // The counters are read by statements that are prepared once.
             let names = ["Com_insert", "Com_begin", "Com_stmt_prepare"];
             for name in names {
                 count(name).await;

@@ -1,4 +1,4 @@
-//! Owns what the tests share: a database per test, and short ways to write and read it.
+//! Owns what the tests share: a database per test, and helpers to write and read it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use batchsql_testserver::{Kind, dsn, unique};
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
-/// A database that only one test uses; it is dropped with this.
+/// A database that only one test uses; it is dropped with this value.
 pub(crate) struct Database {
     pub(crate) name: String,
     /// The DSN of this database.
@@ -23,7 +23,7 @@ pub(crate) struct Database {
     left: Left,
 }
 
-/// What a test leaves at the server; it is dropped with this, also after a failure.
+/// The objects that a test leaves at the server; they are dropped with this value, even after a failure.
 struct Left {
     /// The DSN of the server, as it was given.
     server: String,
@@ -83,7 +83,7 @@ impl Database {
         self.sink.mysql_pool()
     }
 
-    /// A user with a password, and what else `CREATE USER` is to say.
+    /// A user with a password, and further clauses of `CREATE USER`.
     pub(crate) async fn user(&self, password: &str, more: &str) -> String {
         let user = unique("user");
         self.left.users.lock().unwrap().push(user.clone());
@@ -117,12 +117,12 @@ impl Database {
             self.name
         );
         while self.read(&waiting).await == ["0"] {
-            // The server looks again only where nobody has asked for 100 ms.
+            // The server refreshes the list only after 100 ms without a query.
             tokio::time::sleep(Duration::from_millis(150)).await;
         }
     }
 
-    /// A connection of its own.
+    /// A separate connection.
     pub(crate) async fn connection(&self) -> MySqlConnection {
         MySqlConnection::connect(&self.dsn).await.unwrap()
     }
@@ -134,7 +134,7 @@ impl Drop for Left {
         let mut drops: Vec<String> = users.iter().map(|user| format!("DROP USER IF EXISTS '{user}'@'%'")).collect();
         drops.push(format!("DROP DATABASE IF EXISTS {}", self.database));
         let server = self.server.clone();
-        // On a thread, because dropping cannot wait. A server of the test's own may be gone.
+        // On a thread, because dropping cannot wait. The test's own server may be gone.
         let _ = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
@@ -154,7 +154,7 @@ impl Drop for Left {
     }
 }
 
-/// A pipeline whose batches are written in order, so that outcomes do not depend on luck.
+/// A pipeline whose batches are written in order, so that outcomes are deterministic.
 pub(crate) fn pipeline(sink: &MySqlSink) -> BatchSql {
     let config = PipelineConfig { flush_interval: HOUR, ordering: Ordering::PerTable, ..PipelineConfig::default() };
     BatchSql::builder(sink.clone()).config(config).start().unwrap()
@@ -187,7 +187,7 @@ pub(crate) async fn outcomes(sink: &MySqlSink, rows: impl IntoIterator<Item = Dy
     outcomes
 }
 
-/// Submits the rows to a pipeline that goes on, and waits for their outcomes.
+/// Submits the rows to a pipeline that stays open, and waits for their outcomes.
 pub(crate) async fn submitted(db: &BatchSql, rows: impl IntoIterator<Item = DynRow>) -> Vec<Outcome> {
     let mut receipts: Vec<Receipt> = Vec::new();
     for row in rows {
@@ -201,7 +201,7 @@ pub(crate) async fn submitted(db: &BatchSql, rows: impl IntoIterator<Item = DynR
     outcomes
 }
 
-/// A sink that keeps the rows it is given.
+/// A sink that keeps the rows it gets.
 struct Keep(Arc<Mutex<Option<SharedRows>>>);
 
 impl Sink for Keep {
@@ -244,7 +244,7 @@ pub(crate) async fn batch_of(rows: impl IntoIterator<Item = DynRow>) -> SharedRo
     kept.lock().unwrap().take().unwrap()
 }
 
-/// Writes a batch straight through the sink, without a pipeline that searches or retries.
+/// Writes a batch directly through the sink, without a pipeline that searches or retries.
 pub(crate) async fn written(
     sink: &MySqlSink,
     rows: impl IntoIterator<Item = DynRow>,

@@ -1,4 +1,4 @@
-//! Every value type with its extremes and NULL, written and read back by SQL; and values that are refused.
+//! Every value type with its extremes and NULL, written and read back by SQL; and values that are rejected.
 
 use batchsql_core::{ColumnType, Date, ErrorClass, Schema, Time, Timestamp, TimestampTz, Value};
 
@@ -15,7 +15,7 @@ async fn table(declared: &str, way: &str) -> Database {
     Database::with(&format!("CREATE TABLE t (n BIGINT PRIMARY KEY, v {declared} NULL)"), way).await
 }
 
-/// Writes values into a column of the declared type; what `shown` then gives.
+/// Writes values into a column of the declared type; returns the result of `shown`.
 async fn round_trip(declared: &str, ty: ColumnType, values: Vec<Value>, shown: &str) -> Vec<String> {
     let bound = round_trip_by(WAYS[0], declared, ty, values.clone(), shown).await;
     let in_text = round_trip_by(WAYS[1], declared, ty, values, shown).await;
@@ -43,7 +43,8 @@ async fn check(declared: &str, ty: ColumnType, values: Vec<Value>, expected: &[&
     assert_eq!(round_trip(declared, ty, values, "v").await, expected, "{ty} in {declared}");
 }
 
-/// Each value is refused as a row error, alone, with this code where the server gave one; nothing of it is stored.
+/// Each value is rejected as an error of its row only, with this code if the server returned one; nothing of it is
+/// stored.
 async fn refused(declared: &str, ty: ColumnType, values: Vec<Value>, code: Option<&str>) {
     for way in WAYS {
         refused_by(way, declared, ty, values.clone(), code).await;
@@ -107,7 +108,7 @@ async fn floats_keep_every_bit() {
         let row =
             |(n, v): (usize, &f64)| schema.row().set("n", n as i64).unwrap().set("v", *v).unwrap().finish().unwrap();
         assert!(write(&db.sink, values.iter().enumerate().map(row)).await.iter().all(|name| *name == "written"));
-        // By the binary protocol, because the text of a server may have less digits.
+        // By the binary protocol, because the text of a server may have fewer digits.
         let query = batchsql_mysql::sqlx::query_scalar::<_, f64>("SELECT v FROM t ORDER BY n");
         let stored = query.fetch_all(db.pool()).await.unwrap();
         assert_eq!(stored.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), values.map(f64::to_bits));
@@ -134,7 +135,7 @@ async fn decimals_keep_every_digit_or_are_refused() {
     )
     .await;
     check("VARCHAR(90)", ColumnType::Decimal, vec![digits(long)], &[long]).await;
-    // The server would round this, and say so only in a note.
+    // The server would round this, with only a note.
     refused("DECIMAL(10,2)", ColumnType::Decimal, vec![digits("1.005"), digits("0.001")], None).await;
     refused("DECIMAL(10,0)", ColumnType::Decimal, vec![digits("0.5")], None).await;
     refused("DECIMAL(4,2)", ColumnType::Decimal, vec![digits("100")], Some("1264")).await;
@@ -165,7 +166,7 @@ async fn text_and_json() {
     refused("TINYTEXT", ColumnType::Text, vec!["x".repeat(256).into()], Some("1406")).await;
     refused("VARCHAR(9) CHARACTER SET latin1", ColumnType::Text, vec!["日本".into()], Some("1366")).await;
     refused("VARCHAR(9) CHARACTER SET utf8mb3", ColumnType::Text, vec!["🦀".into()], Some("1366")).await;
-    // What the server would change without a word.
+    // Values that the server would silently change.
     refused("CHAR(10)", ColumnType::Text, vec!["a ".into()], None).await;
     refused("VARCHAR(3)", ColumnType::Text, vec!["abc  ".into()], None).await;
     refused("ENUM('small','large')", ColumnType::Text, vec!["huge".into(), "1".into(), "Small".into()], None).await;
@@ -222,7 +223,7 @@ async fn calendar_values() {
     check("TIMESTAMP(6)", ColumnType::TimestampTz, values(), &shown).await;
     let unix = round_trip("TIMESTAMP(6)", ColumnType::TimestampTz, values(), "UNIX_TIMESTAMP(v)").await;
     assert_eq!(unix, ["1.000000", "1700000000.123456"]);
-    // Columns with less digits take what they can hold, and nothing is rounded.
+    // Columns with fewer digits accept the values that they can hold, and nothing is rounded.
     let noon = Time::from_hms_micro(12, 0, 0, 0).unwrap();
     check("TIME", ColumnType::Time, vec![noon.into()], &["12:00:00"]).await;
     check("DATETIME(3)", ColumnType::TimestampTz, vec![instant(1_500_000)], &["1970-01-01 00:00:01.500"]).await;
@@ -297,7 +298,7 @@ async fn geometries_come_from_text() {
         let stored = round_trip(declared, ColumnType::Text, text(&[shape]), "ST_ASTEXT(v)").await;
         assert_eq!(points(&stored[0]), shape);
     }
-    // MariaDB would make NULL of them.
+    // MariaDB would convert them to NULL.
     let code = if is_mariadb().await { "1416" } else { "3037" };
     refused("GEOMETRY", ColumnType::Text, text(&["garbage", "", "POINT(1", "POINT(1 2) x"][..3]), Some(code)).await;
     if is_mariadb().await {

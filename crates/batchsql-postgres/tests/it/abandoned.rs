@@ -1,4 +1,4 @@
-//! Writes that are given up after they have begun: nothing of them comes after what was written later.
+//! Writes that are abandoned after they have started: they must not take effect after later writes.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -17,14 +17,14 @@ use crate::support::{
     HOUR, at_end, batch_of, execute, fresh, fresh_dsn, prepared_dsn, read, row, schema, user_until_end, with_parameter,
 };
 
-/// Far longer than anything here takes.
+/// Much longer than any operation here.
 const HANGS: Duration = Duration::from_secs(60);
 
 async fn in_time<F: Future>(what: &str, future: F) -> F::Output {
     tokio::time::timeout(HANGS, future).await.unwrap_or_else(|_| panic!("{what} did not happen"))
 }
 
-/// Waits until a query gives this.
+/// Waits until a query returns this.
 async fn until(sink: &PostgresSink, sql: &str, expected: &str) {
     in_time(&format!("{sql} is {expected}"), async {
         while read(sink, sql).await != [expected] {
@@ -34,7 +34,7 @@ async fn until(sink: &PostgresSink, sql: &str, expected: &str) {
     .await;
 }
 
-/// A pipeline that gives writes up soon.
+/// A pipeline with a short statement timeout.
 fn impatient(sink: &PostgresSink, retry_for: Duration) -> BatchSql {
     let config = PipelineConfig {
         flush_interval: HOUR,
@@ -46,7 +46,7 @@ fn impatient(sink: &PostgresSink, retry_for: Duration) -> BatchSql {
     BatchSql::builder(sink.clone()).config(config).start().unwrap()
 }
 
-/// Writes that fail are repeated once at most, in halves.
+/// Failed writes are retried once at most, in halves.
 const ONCE: Duration = Duration::from_millis(1);
 
 /// Submits rows as one batch; the kinds of their outcomes.
@@ -70,7 +70,7 @@ async fn locker(options: &PgConnectOptions, sql: &str) -> PgConnection {
     conn
 }
 
-/// A pool as a user has it: without the settings that the sink makes on its own.
+/// A user's pool: without the settings of the sink's own pool.
 async fn users_pool(options: &PgConnectOptions, connections: u32) -> PostgresSink {
     let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(Duration::from_secs(5));
     PostgresSink::from_pool(pool.connect_with(options.clone()).await.unwrap(), Settings::default())
@@ -78,7 +78,7 @@ async fn users_pool(options: &PgConnectOptions, connections: u32) -> PostgresSin
 
 const TABLE: &str = "CREATE TABLE t (id bigint PRIMARY KEY, note text); INSERT INTO t VALUES (1, 'v0'), (2, 'v0')";
 
-/// Sessions with a name that do something.
+/// Active sessions with a name.
 fn active(name: &str) -> String {
     format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}' AND state = 'active'")
 }
@@ -88,8 +88,8 @@ fn waiting(name: &str) -> String {
     format!("{} AND wait_event_type = 'Lock'", active(name))
 }
 
-/// A statement waits for the lock of its first row. Were it still there when the lock is free, it would overwrite what
-/// was written to its second row meanwhile.
+/// A statement waits for the lock of its first row. If it still existed when the lock is released, it would overwrite
+/// the newer value of its second row.
 #[tokio::test]
 async fn a_statement_that_waited_for_a_lock_does_not_overwrite_newer_rows() {
     let schema = schema(Conflict::replace(["id"]));
@@ -98,7 +98,7 @@ async fn a_statement_that_waited_for_a_lock_does_not_overwrite_newer_rows() {
         let dsn = fresh_dsn(TABLE).await;
         let admin = PostgresSink::connect(&dsn).await.unwrap();
         let options = (*admin.pg_pool().connect_options()).clone();
-        // In a pool of the sink the server itself notices after a second that the client is gone.
+        // With the sink's own pool the server itself detects after a second that the client is gone.
         let sink = if round % 2 == 0 {
             users_pool(&options.clone().application_name(&name), 2).await
         } else {
@@ -116,7 +116,7 @@ async fn a_statement_that_waited_for_a_lock_does_not_overwrite_newer_rows() {
     }
 }
 
-/// The rows of a batch that was given up are repeated, and only after it has ended.
+/// The rows of an abandoned batch are retried, and only after its session has ended.
 #[tokio::test]
 async fn what_the_network_delivers_late_does_not_overwrite_newer_rows() {
     let schema = schema(Conflict::replace(["id"]));
@@ -133,7 +133,7 @@ async fn what_the_network_delivers_late_does_not_overwrite_newer_rows() {
             let db = impatient(&sink, HOUR);
             assert_eq!(submit(&db, [row(&schema, 1, "v0")]).await, [OutcomeKind::Written]);
             proxy.arm();
-            // It is held back, given up, and repeated.
+            // The write is held back, abandoned, and retried.
             assert_eq!(submit(&db, [row(&schema, 1, "v1")]).await, [OutcomeKind::Written], "{strategy:?}");
             assert!(proxy.has_cut(), "{strategy:?}");
             assert_eq!(submit(&db, [row(&schema, 1, "v2")]).await, [OutcomeKind::Written], "{strategy:?}");
@@ -144,7 +144,7 @@ async fn what_the_network_delivers_late_does_not_overwrite_newer_rows() {
     }
 }
 
-/// Begins a write, and gives it up when it waits for a lock; its session.
+/// Starts a write and abandons it when it waits for a lock; returns its session.
 async fn give_up(sink: &PostgresSink, admin: &PostgresSink, name: &str) -> Option<Session> {
     let schema = schema(Conflict::replace(["id"]));
     let batch = batch_of(&schema, 1..3).await;
@@ -186,13 +186,13 @@ async fn a_server_that_was_restarted_has_ended_its_sessions() {
         } else {
             server.stop()
         }
-        assert!(sink.end_session(&session).await.is_err(), "nothing is known of a server that is away");
+        assert!(sink.end_session(&session).await.is_err(), "the state of an unavailable server is not known");
         server.start_again();
         assert_eq!(end(&sink, &session).await, SessionEnd::Ended, "{crash}");
-        // The name of a run that is over is not one of the next run.
+        // A session name of an earlier run is not valid in the next run.
         let mut conn = in_time("a connection", async {
             loop {
-                // The pool may give connections that are dead.
+                // The pool may return dead connections.
                 let mut conn = sink.acquire().await.unwrap();
                 match sink.session(&mut conn).await {
                     Ok(_) => return conn,
@@ -213,14 +213,14 @@ async fn a_session_of_another_server_is_not_ended() {
     let sink = fresh("").await;
     let mut conn = sink.acquire().await.unwrap();
     let session = sink.session(&mut conn).await.unwrap().unwrap();
-    // There is no such session there, which says nothing.
+    // There is no such session there, which proves nothing.
     assert_eq!(elsewhere.end_session(&session).await.unwrap(), SessionEnd::Impossible);
     assert!(sink.session(&mut conn).await.unwrap().is_some());
     drop(conn);
     assert_eq!(sink.end_session(&Session::new("not ours")).await.unwrap(), SessionEnd::Impossible);
 }
 
-/// Sessions that were given up hold every connection that the server has.
+/// Abandoned sessions hold every connection of the server.
 #[tokio::test]
 async fn a_server_without_a_free_connection_ends_what_was_given_up() {
     let server = Server::start(Kind::Postgres, &["-c", "max_connections=8", "-c", "superuser_reserved_connections=0"]);
@@ -233,7 +233,7 @@ async fn a_server_without_a_free_connection_ends_what_was_given_up() {
     let t = schema(Conflict::replace(["id"]));
     let u = Schema::builder("u").column("id", ColumnType::I64).nullable("note", ColumnType::Text);
     let u = u.on_conflict(Conflict::replace(["id"])).build().unwrap();
-    // Both connections, and the one from which sessions are ended.
+    // Both connections, and the one that ends sessions.
     let (mut one, two) = (sink.acquire().await.unwrap(), sink.acquire().await.unwrap());
     assert!(sink.session(&mut one).await.unwrap().is_some());
     drop((one, two));
@@ -268,13 +268,13 @@ async fn a_server_without_a_free_connection_ends_what_was_given_up() {
     );
 }
 
-/// No connection can be opened, and the one that was kept is gone: one of the pool does it.
+/// No connection can be opened, and the kept one is gone: one of the pool is used.
 #[tokio::test]
 async fn a_connection_of_the_pool_ends_sessions_when_no_other_can_be_opened() {
     pool_ends_sessions(false).await;
 }
 
-/// Inside of a transaction the server shows its sessions as they were first seen in it.
+/// Inside a transaction the server always returns the first snapshot of its sessions.
 #[tokio::test]
 async fn a_connection_with_an_open_transaction_does_not_look_at_sessions() {
     pool_ends_sessions(true).await;
@@ -289,7 +289,7 @@ async fn pool_ends_sessions(is_in_transaction: bool) {
     let mut locker = locker(&options, "UPDATE t SET note = 'locked' WHERE id = 1").await;
     let mut idle = sink.pg_pool().acquire().await.unwrap();
     if is_in_transaction {
-        // The session that is given up is not there yet.
+        // The session of the abandoned write does not exist yet.
         idle.execute("BEGIN; SELECT count(*) FROM pg_stat_activity").await.unwrap();
     }
     let session = give_up(&sink, &admin, "ours").await.unwrap();
@@ -340,7 +340,7 @@ async fn without_the_right_to_end_sessions_they_are_only_looked_at() {
     let warnings = warnings.0.lock().unwrap().clone();
     assert!(warnings.len() == 1 && warnings[0].contains("grant EXECUTE on pg_terminate_backend"), "{warnings:?}");
     assert_eq!(read(&admin, &waiting(&name)).await, ["1"]);
-    // It ends by itself, and that is seen.
+    // It ends by itself, and this is detected.
     locker.execute("ROLLBACK").await.unwrap();
     until(&admin, &active(&name), "0").await;
     assert_eq!(end(&sink, &session).await, SessionEnd::Ended);
@@ -376,7 +376,7 @@ async fn a_pooler_that_was_not_declared_is_found_out_before_anything_is_ended() 
     for settings in [&["default_pool_size=2"][..], &["default_pool_size=4", "server_round_robin=1"]] {
         let server = Server::start(Kind::PgBouncer, settings);
         let options: PgConnectOptions = server.dsn().parse().unwrap();
-        // The startup parameter that it refuses, and nothing that says what it is.
+        // Without the startup parameter that it rejects, and without a hint that it is a pooler.
         let sink = users_pool(&options.extra_float_digits(None), 2).await;
         let warnings = Warnings::default();
         let _guard = tracing::subscriber::set_default(warnings.clone());
@@ -389,7 +389,7 @@ async fn a_pooler_that_was_not_declared_is_found_out_before_anything_is_ended() 
     }
 }
 
-/// A commit that waits for a lock when row 1 is written: all that can be given up in a transaction and may come late.
+/// A commit that waits for a lock when row 1 is written: the only part of a transaction that can take effect late.
 const SLOW_COMMIT: &str = "CREATE TABLE t (id bigint PRIMARY KEY, note text);
     CREATE FUNCTION waits() RETURNS trigger LANGUAGE plpgsql AS
         'BEGIN IF new.id = 1 THEN PERFORM pg_advisory_xact_lock_shared(tg_relid::bigint); END IF; RETURN new; END';
@@ -414,7 +414,7 @@ async fn behind_a_pooler_nothing_is_ended_and_the_lane_goes_on() {
     db.close(HOUR).await;
 }
 
-/// A lane waits for the time that the user states.
+/// A lane waits for the configured time.
 #[tokio::test]
 async fn where_no_session_can_be_ended_the_lane_waits_for_the_stated_time() {
     let dsn = fresh_dsn(SLOW_COMMIT).await;

@@ -1,4 +1,4 @@
-//! Tables that change under the pipeline: triggers, policies, rules, rights, columns.
+//! Tables that change during writes: triggers, policies, rules, rights, columns.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ async fn a_trigger_that_comes_later_is_noticed_with_the_first_batch() {
     let drops = "CREATE TABLE t (id bigint PRIMARY KEY, note text);
          CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS
          'BEGIN IF new.id % 10 = 0 THEN RETURN NULL; END IF; RETURN new; END'";
-    // Told in an autocommit statement, where nobody knows which rows are there, and in a transaction.
+    // Detected in an autocommit statement, where the outcome is unknown, and in a transaction.
     let cases = [
         (Strategy::Auto, Conflict::None, vec![("unknown", 50)]),
         (Strategy::Unnest, Conflict::None, vec![("unknown", 50)]),
@@ -82,7 +82,7 @@ async fn policies_and_rights_that_change_are_noticed() {
     let policy = "ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON t WITH CHECK (id <> 7)";
     execute(admin.pg_pool(), policy).await;
     assert_eq!(batch(&db, rows(&schema, 0..10)).await, [("rejected", 1), ("written", 9)]);
-    // A right that is gone is not a policy that refuses single rows.
+    // A revoked right is not a policy that rejects single rows.
     execute(admin.pg_pool(), &format!("REVOKE INSERT ON t FROM {user}")).await;
     let receipt = db.submit_tracked(&row(&schema, 20, "a")).await.unwrap();
     db.flush().await.unwrap();

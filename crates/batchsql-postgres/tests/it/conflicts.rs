@@ -1,4 +1,5 @@
-//! Conflict rules: what is in the table afterwards, and the exact outcome of every row, by every strategy.
+//! Conflict rules: the content of the table afterwards, and the exact outcome of every row, by every
+//! strategy.
 
 use batchsql_core::{BatchSql, Coalesce, ColumnType, Conflict, Ordering, PipelineConfig, Schema, Value};
 
@@ -14,7 +15,7 @@ async fn ignored_rows_are_told_one_by_one() {
     for strategy in FOR_EVERY_RULE {
         let sink = with_strategy(&fresh_dsn(TABLE).await, strategy).await;
         let schema = schema(Conflict::ignore(["id"]));
-        // Keys that are there, new ones, and one twice: its first row is written.
+        // Existing keys, new ones, and a duplicate, whose first row is written.
         let ids = [5, 2, 1, 3, 2, 4, 5];
         let rows = ids.iter().zip(0..).map(|(id, n)| row(&schema, *id, format!("new {n}")));
         let expected = ["ignored", "written", "ignored", "written", "ignored", "written", "ignored"];
@@ -76,7 +77,7 @@ async fn keys_of_several_columns_and_every_type_are_known_again() {
             values(&schema, [a.into(), number.into(), uuid, instant.into(), e.into(), date.into(), bytes, n.into()])
         };
         let first = [key("äöüß", "1.50", 1, "ok", 0), key("äöüß", "1.5", 1, "ok", 1), key("", "-0.001", 2, "sad", 2)];
-        // 1.50 and 1.5 are one number: the first is written.
+        // 1.50 and 1.5 are the same number: the first is written.
         assert_eq!(write(&sink, first).await, ["written", "ignored", "written"], "{strategy:?}");
         let second = [key("", "-0.001", 2, "ok", 3), key("", "-0.0010", 2, "sad", 4), key("x   ", "0", 0, "ok", 5)];
         assert_eq!(write(&sink, second).await, ["written", "ignored", "written"], "{strategy:?}");
@@ -89,7 +90,7 @@ async fn keys_that_the_server_changes_are_told_exactly() {
     let check = async |ty: &str, column: ColumnType, keys: &[(Value, &str)]| {
         for strategy in FOR_EVERY_RULE {
             let table = format!("CREATE TABLE t (k {ty} PRIMARY KEY, n bigint)");
-            // By default these keys would be refused.
+            // By default these keys would be rejected.
             let dsn = with_parameter(&fresh_dsn(&table).await, "lossy_values=convert");
             let sink = with_strategy(&dsn, strategy).await;
             let schema = Schema::builder("t").column("k", column).column("n", ColumnType::I64);
@@ -138,7 +139,7 @@ async fn keys_without_case_are_told_exactly() {
         let ignore = rule(Conflict::ignore(["k"]));
         let told = write(&sink, rows(&ignore, &["A", "b", "a", "B", "c", "A"])).await;
         assert_eq!(told, ["written", "written", "ignored", "ignored", "written", "ignored"], "{strategy:?}");
-        // The same rows of one statement to the server, not to us: the last one in order must win.
+        // The server, unlike the pipeline, treats these rows as one: the last one in order must remain.
         let replace = rule(Conflict::replace(["k"]));
         let told = write(&sink, rows(&replace, &["x", "A", "y", "a", "Y", "X", "a"])).await;
         assert_eq!(
@@ -233,7 +234,7 @@ async fn rows_that_a_trigger_drops_are_told_as_ignored() {
     }
 }
 
-/// Two processes, as far as the server can tell, that write the same keys in different orders.
+/// Two writers that look like two processes to the server, with the same keys in different orders.
 #[tokio::test(flavor = "multi_thread")]
 async fn writers_of_the_same_keys_do_not_stop_each_other() {
     let dsn = fresh_dsn("CREATE TABLE t (id bigint PRIMARY KEY, note text)").await;
@@ -245,7 +246,7 @@ async fn writers_of_the_same_keys_do_not_stop_each_other() {
             let config = PipelineConfig { flush_size: 100, ..PipelineConfig::default() };
             let db = BatchSql::builder(sink).config(config).start().unwrap();
             let schema = schema(Conflict::replace(["id"]));
-            // 7 and 11 have no factor in common with 400: every key, in another order for each.
+            // 7 and 11 have no factor in common with 400: every key, in a different order for each writer.
             let rows = (0..4_000).map(|n| row(&schema, n * [7, 11][writer as usize] % 400, format!("{writer}")));
             outcomes_of(&db, rows).await.into_iter().map(|outcome| outcome.kind().name()).collect::<Vec<_>>()
         }));

@@ -1,4 +1,4 @@
-//! Connecting: mistakes are told in time and without the password; TLS is verified; the user's own pool.
+//! Connecting: errors are reported in time and without the password; TLS is verified; the user's own pool.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::support::{
     at_end, execute, fresh, fresh_dsn, prepared_dsn, read, row, schema, user_until_end, with_parameter, write,
 };
 
-/// What connecting says, within its timeout.
+/// The error of connecting, within its timeout.
 async fn refused(options: PostgresOptions) -> String {
     let begin = Instant::now();
     let error = PostgresSink::with_options(&options.connect_timeout(Duration::from_secs(5))).await.unwrap_err();
@@ -29,7 +29,7 @@ async fn refused(options: PostgresOptions) -> String {
     text
 }
 
-/// A server that does one thing with each link.
+/// A server that handles each connection with one function.
 async fn listen<F: Future<Output = ()> + Send + 'static>(answer: fn(tokio::net::TcpStream) -> F) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -49,9 +49,9 @@ async fn mistakes_are_told_in_time_and_without_the_password() {
         let text = refused(PostgresOptions::from_connect_options(options)).await;
         assert!(text.contains(part), "{text:?} does not contain {part:?}");
     };
-    // A port that nobody listens on: it was free a moment ago.
+    // A port without a listener: it was just free.
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-    check(good.clone().host("127.0.0.1").port(free), "nothing listens there").await;
+    check(good.clone().host("127.0.0.1").port(free), "the connection was refused").await;
     check(good.clone().host("host.invalid"), "check host, port and network").await;
     let silent = listen(|link| async move {
         tokio::time::sleep(Duration::from_secs(600)).await;
@@ -59,7 +59,7 @@ async fn mistakes_are_told_in_time_and_without_the_password() {
     });
     check(good.clone().host("127.0.0.1").port(silent.await), "does not answer within connect_timeout = 5s").await;
     let closes = listen(|link| async move { drop(link) });
-    check(good.clone().host("127.0.0.1").port(closes.await), "closed the link while connecting").await;
+    check(good.clone().host("127.0.0.1").port(closes.await), "closed the connection while connecting").await;
     let garbage = listen(|mut link| async move {
         let _ = link.read(&mut [0; 64]).await;
         let _ = link.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
@@ -92,7 +92,7 @@ async fn a_pool_that_finds_no_server_says_so_within_its_timeout() {
     let begin = Instant::now();
     let error = batchsql_core::Sink::acquire(&lost).await.unwrap_err();
     assert_eq!(error.class(), batchsql_core::ErrorClass::Transient, "{error}");
-    // The pool of sqlx would wait for 30 s by itself.
+    // The pool of sqlx itself would wait for 30 s.
     assert!(begin.elapsed() < Duration::from_secs(25), "{:?}", begin.elapsed());
 }
 
@@ -102,7 +102,7 @@ async fn a_sink_shows_no_password_and_hears_no_notices() {
     let shown = format!("{:?} {:?}", *sink, batchsql_core::Sink::acquire(&*sink).await.unwrap());
     let password = dsn(Kind::Postgres).split(['/', ':', '@']).nth(4).unwrap().to_owned();
     assert!(!shown.contains(&password) && shown.contains("Auto"), "{shown}");
-    // What a trigger says of a row would come to the log of the client.
+    // The notice of a trigger about a row would appear in the log of the client.
     assert_eq!(read(&sink, "SHOW client_min_messages").await, ["error"]);
 }
 
@@ -148,7 +148,7 @@ async fn a_pool_without_a_statement_cache_leaves_no_statements_on_the_server() {
             write(&sink, [row(&schema, id, "a")]).await;
         }
     }
-    // One per sink: how it finds out.
+    // One per sink, from the check of the cache.
     let left: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_prepared_statements")
         .persistent(false)
         .fetch_one(&pool)
@@ -186,7 +186,7 @@ async fn rows_go_over_a_verified_link() {
     let schema = schema(Conflict::replace(["id"]));
     assert_eq!(write(&sink, (0..100).map(|id| row(&schema, id, "a"))).await, ["written"; 100]);
     assert_eq!(read(&sink, "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").await, ["t"]);
-    // As libpq, `require` verifies when it is told how.
+    // As in libpq, `require` verifies if root certificates are given.
     let required = with_parameter(&dsn, &format!("sslmode=require&sslrootcert={ca}"));
     assert_eq!(write(&PostgresSink::connect(&required).await.unwrap(), [row(&schema, 1, "b")]).await, ["written"]);
     let other_ca = Server::start(Kind::Postgres, &[]);
@@ -208,7 +208,7 @@ async fn rows_go_over_a_verified_link() {
     }
 }
 
-/// Carries links from another address to the server.
+/// Forwards connections from another address to the server.
 #[cfg(all(feature = "tls", target_os = "linux"))]
 async fn forward(from: &str, server: String) -> u16 {
     let listener = TcpListener::bind(from).await.unwrap();

@@ -1,4 +1,4 @@
-//! COPY that the server refuses while rows are still sent.
+//! COPY that the server rejects while rows are still being sent.
 
 use batchsql_core::{BatchSql, ColumnType, Conflict, Isolation, Ordering, OutcomeKind, PipelineConfig, Schema, Value};
 use batchsql_postgres::sqlx::Executor;
@@ -7,7 +7,7 @@ use batchsql_postgres::{PostgresSink, Settings, Strategy};
 
 use crate::support::{HOUR, fresh, read, row};
 
-/// A row that the server refuses in the first bytes, and one that we refuse far behind it: more than a chunk.
+/// A row that the server rejects in the first bytes, and one that we reject more than a chunk later.
 #[tokio::test]
 async fn a_value_that_does_not_fit_after_a_row_that_was_refused_leaves_the_connection_in_step() {
     for (strategy, conflict) in [
@@ -17,7 +17,7 @@ async fn a_value_that_does_not_fit_after_a_row_that_was_refused_leaves_the_conne
     ] {
         for isolation in [Isolation::default(), Isolation::AtomicBatch] {
             let admin = fresh("CREATE TABLE t (id int UNIQUE, note text NOT NULL CHECK (note <> 'bad'))").await;
-            // One connection: what is left on it meets the next one.
+            // One connection, so that any state left on it affects the next batch.
             let options = (*admin.pg_pool().connect_options()).clone();
             let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
             let sink = PostgresSink::from_pool(pool.clone(), Settings::default().strategy(strategy));
@@ -33,7 +33,7 @@ async fn a_value_that_does_not_fit_after_a_row_that_was_refused_leaves_the_conne
                 receipts.push(db.submit_tracked(&row(&schema, id, note)).await.unwrap());
             }
             db.flush().await.unwrap();
-            // Each reply is that of its own statement.
+            // Each reply belongs to its own statement.
             for (sql, rows) in [("SELECT 1", 1), ("SELECT 1 UNION ALL SELECT 2", 2), ("SELECT WHERE false", 0)] {
                 assert_eq!(pool.fetch_all(sql).await.unwrap().len(), rows, "{sql}, {strategy:?}");
             }

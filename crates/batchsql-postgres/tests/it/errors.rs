@@ -1,4 +1,4 @@
-//! Every error that a server gives, provoked, and what becomes of the rows.
+//! Every error of a server, provoked, and the outcomes of the rows.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ async fn each_kind_of_constraint_rejects_exactly_its_rows_with_its_code() {
                 100 => "secret raise".into(),
                 _ => "good".into(),
             };
-            // A key of this very batch, or the one that was there before it.
+            // A key of the same batch, or the one that existed before.
             let id = if n == 70 {
                 -1
             } else if n == 199 {
@@ -170,7 +170,7 @@ async fn an_index_entry_that_is_too_large_rejects_its_row() {
     assert_eq!(read(&sink, "SELECT count(*) FROM t").await, ["59"]);
 }
 
-/// A connection of its own that holds a lock.
+/// A separate connection that holds a lock.
 async fn other(sink: &PostgresSink, sql: &str) -> PgConnection {
     let options = (*sink.pg_pool().connect_options()).clone();
     let mut conn = PgConnection::connect_with(&options).await.unwrap();
@@ -178,14 +178,14 @@ async fn other(sink: &PostgresSink, sql: &str) -> PgConnection {
     conn
 }
 
-/// Writes straight through the sink, without a pipeline that retries.
+/// Writes directly through the sink, without a pipeline that retries.
 async fn error_of_write(sink: &PostgresSink, schema: &Schema, ids: std::ops::Range<i64>) -> SinkError {
     let batch = batch_of(schema, ids).await;
     let mut conn = sink.acquire().await.unwrap();
     let plan = sink.prepare(&mut conn, schema).await.unwrap();
     let attempt = batchsql_core::Attempt::new(false);
     let error = sink.write(&mut conn, &plan, batch.rows(), &attempt).await.unwrap_err();
-    // The connection goes on: no transaction is open on it.
+    // The connection is still usable: no transaction is open on it.
     drop(conn);
     assert_eq!(read(sink, "SELECT now() = statement_timestamp()").await, ["t"]);
     error
@@ -210,7 +210,7 @@ async fn what_passes_is_transient_and_leaves_no_transaction() {
     assert_eq!(read(&sink, "SELECT * FROM t").await, ["1|old"]);
 }
 
-/// Waits until a session that is known by its name waits for a lock of this type.
+/// Waits until a session with this name waits for a lock of this type.
 async fn until_it_waits(admin: &PostgresSink, name: &str, lock: &str) {
     let waits = format!(
         "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
@@ -221,8 +221,8 @@ async fn until_it_waits(admin: &PostgresSink, name: &str, lock: &str) {
     }
 }
 
-/// The batch holds row 0 and waits at a gate before row 1. It looks for a deadlock once, so the other session must
-/// wait for row 0 before the gate opens.
+/// The batch holds row 0 and waits at a gate before row 1. It checks for a deadlock once, so the other session
+/// must wait for row 0 before the gate opens.
 #[tokio::test]
 async fn a_deadlock_is_transient_and_both_batches_are_written_in_the_end() {
     let (ours, others) = (batchsql_testserver::unique("ours"), batchsql_testserver::unique("others"));
@@ -237,7 +237,7 @@ async fn a_deadlock_is_transient_and_both_batches_are_written_in_the_end() {
     let schema = schema(Conflict::replace(["id"]));
     assert!(outcomes(&sink, (0..2).map(|id| row(&schema, id, "a"))).await.iter().all(Outcome::is_written));
     let mut gate = other(&admin, "BEGIN; SELECT pg_advisory_xact_lock('t'::regclass::bigint)").await;
-    // The other one locks them in the other order, and waits longer before it looks for a deadlock.
+    // The other one locks them in the other order, and waits longer before it checks for a deadlock.
     let begin = format!("SET deadlock_timeout = '1h'; SET application_name = {others}; BEGIN;");
     let mut conn = other(&admin, &format!("{begin} UPDATE t SET note = 'b' WHERE id = 1")).await;
     let write = tokio::spawn({
@@ -311,7 +311,7 @@ async fn tables_and_columns_that_go_are_schema_errors_and_rights_that_go_are_per
             let attempt = batchsql_core::Attempt::new(false);
             let error = sink.write(&mut conn, &plan, batch.rows(), &attempt).await.unwrap_err();
             assert_eq!((error.class(), error.code()), (class, Some(code)), "{change}: {error}, {strategy:?}");
-            // The same connection goes on, and says at least that another plan is needed.
+            // The same connection is still usable, and at least reports that a new plan is needed.
             let error = sink.write(&mut conn, &plan, batch.rows(), &attempt).await.unwrap_err();
             let classes = [class, ErrorClass::Schema];
             assert!(classes.contains(&error.class()), "{change}: {error}, {strategy:?}");
@@ -341,7 +341,7 @@ async fn an_atomic_batch_is_written_whole_or_not_at_all() {
     }
 }
 
-/// XX000: often a race that is over at once, or a value that an extension cannot read.
+/// XX000: often a short race, or a value that an extension cannot read.
 #[tokio::test]
 async fn what_the_server_did_not_foresee_is_tried_again_before_a_row_is_blamed() {
     let table = "CREATE TABLE t (id bigint PRIMARY KEY, note text); CREATE SEQUENCE calls;

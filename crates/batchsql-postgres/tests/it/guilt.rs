@@ -1,4 +1,4 @@
-//! Errors whose code speaks of a table or a right, and whose reason is the value of one row.
+//! Errors whose code is about a table or a right, but whose reason is the value of one row.
 
 use batchsql_core::{Attempt, ColumnType, Conflict, ErrorClass, Schema, Sink};
 use batchsql_postgres::Strategy;
@@ -17,8 +17,8 @@ fn triggered(body: &str) -> String {
     )
 }
 
-/// The table is as the plan knows it, so no error says that it is not there, or has changed. The class is one that the
-/// pipeline looks into, and the same for a row alone.
+/// The table is unchanged, so no error says that it does not exist or has changed. The class is one that the pipeline
+/// investigates, and the same for a single row.
 #[tokio::test]
 async fn a_code_of_the_table_that_a_trigger_raises_does_not_accuse_the_table() {
     let cases = [
@@ -48,7 +48,7 @@ async fn a_code_of_the_table_that_a_trigger_raises_does_not_accuse_the_table() {
                 for wrong in ["does not exist", "has changed", "secret", "grant it", "check its name"] {
                     assert!(!text.contains(wrong), "{body}: {text}, {strategy:?}");
                 }
-                // The connection goes on, and so does the plan.
+                // The connection and the plan are still usable.
                 let good = batch_of_rows([row(&schema, 1_000, "good")]).await;
                 sink.write(&mut conn, &plan, good.rows(), &Attempt::new(false)).await.unwrap();
                 drop(conn);
@@ -59,7 +59,7 @@ async fn a_code_of_the_table_that_a_trigger_raises_does_not_accuse_the_table() {
     }
 }
 
-/// The input function of `ltree` answers 42601 (syntax error).
+/// The input function of `ltree` returns 42601 (syntax error).
 #[tokio::test]
 async fn an_input_function_with_a_code_of_syntax_does_not_accuse_the_table() {
     for strategy in [Strategy::Auto, Strategy::MultiValues, Strategy::Unnest, Strategy::Staging] {

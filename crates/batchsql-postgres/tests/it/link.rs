@@ -1,4 +1,4 @@
-//! Links that break, and writes that are given up: what was sent decides.
+//! Broken connections and abandoned writes: the outcome depends on what was sent.
 
 use std::time::Duration;
 
@@ -98,7 +98,7 @@ async fn connections_that_the_server_ends_are_replaced_and_no_row_is_lost() {
     assert_eq!(read(&admin, "SELECT count(*), count(DISTINCT id) FROM t").await, ["50|50"]);
 }
 
-/// Begins a write, and gives it up when the server waits for a lock in it.
+/// Starts a write, and abandons it when the server waits for a lock in it.
 async fn give_up_at_a_lock(write: impl Future, admin: &PostgresSink, application: &str) {
     let waiting = format!(
         "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{application}' AND wait_event_type = 'Lock'"
@@ -131,12 +131,12 @@ async fn a_write_that_is_given_up_closes_its_connection_and_leaves_no_transactio
         let attempt = Attempt::new(false);
         let write = sink.write(&mut conn, &plan, batch.rows(), &attempt);
         give_up_at_a_lock(write, &admin, &name).await;
-        // The connection is of no use any more, and says so.
+        // The connection is unusable and reports it.
         let error = sink.write(&mut conn, &plan, batch.rows(), &attempt).await.unwrap_err();
         assert_eq!(error.class(), ErrorClass::Transient, "{strategy:?}: {error}");
         drop(conn);
         assert_eq!(Sink::pool(&sink).unwrap().in_use, 0, "{strategy:?}");
-        // What was left behind ends with the lock, and does not meet the next batch.
+        // The abandoned statement ends with the lock, and does not affect the next batch.
         let next = tokio::spawn({
             let (sink, batch) = (sink.clone(), batch.clone());
             async move {
@@ -155,7 +155,7 @@ async fn a_write_that_is_given_up_closes_its_connection_and_leaves_no_transactio
     }
 }
 
-/// Writes that are given up at every moment, and batches that follow on the same pool.
+/// Writes that are abandoned at many points in time, and later batches on the same pool.
 #[tokio::test(flavor = "multi_thread")]
 async fn giving_up_a_write_never_touches_the_batches_after_it() {
     for strategy in [Strategy::Unnest, Strategy::Copy, Strategy::Staging] {
@@ -179,7 +179,7 @@ async fn giving_up_a_write_never_touches_the_batches_after_it() {
             let mut conn = sink.acquire().await.unwrap();
             let attempt = Attempt::new(false);
             let write = sink.write(&mut conn, &other, batch.rows(), &attempt);
-            // Polled a few times, then dropped: before anything came back, and later.
+            // Polled a few times, then dropped: before any reply, and later.
             let (polls, time) = if moment < 20 { (moment, Duration::ZERO) } else { (0, SHORT * (moment - 20)) };
             tokio::select! {
                 biased;
@@ -190,7 +190,7 @@ async fn giving_up_a_write_never_touches_the_batches_after_it() {
             let mut conn = sink.acquire().await.unwrap();
             sink.write(&mut conn, &plan, batch.rows(), &attempt).await.unwrap();
         }
-        // How many is for the machine to decide.
+        // The number depends on the machine.
         assert!(given_up > 0, "none of 40 was given up, {strategy:?}");
         assert_eq!(read(&sink, "SELECT count(*) FROM t").await, ["12000"], "{strategy:?}");
         // Whole batches only.
@@ -201,7 +201,7 @@ async fn giving_up_a_write_never_touches_the_batches_after_it() {
 /// Shorter than the resolution of the timer.
 const SHORT: Duration = Duration::from_micros(200);
 
-/// Waits for so many turns and so long, without the timer, whose ticks are a millisecond long.
+/// Waits for this many polls and this long, without the timer, whose ticks are a millisecond long.
 async fn spin(polls: u32, time: Duration) {
     let begin = std::time::Instant::now();
     let mut polled = 0;
@@ -211,7 +211,7 @@ async fn spin(polls: u32, time: Duration) {
     }
 }
 
-/// Until the COMMIT, or the end of a COPY, nothing can be durable, so the rows are written again.
+/// Until the COMMIT, or the end of a COPY, nothing can be durable, so the rows are retried.
 #[tokio::test]
 async fn a_timeout_before_the_commit_is_not_unknown() {
     for strategy in [Strategy::Staging, Strategy::Copy] {
@@ -221,7 +221,7 @@ async fn a_timeout_before_the_commit_is_not_unknown() {
         let sink = with_strategy(&with_parameter(&dsn, &format!("application_name={name}")), strategy).await;
         let mut locker = PgConnection::connect_with(&admin.pg_pool().connect_options()).await.unwrap();
         let schema = schema(Conflict::None);
-        // Time is skipped: nothing else takes so long.
+        // Time is skipped: nothing else takes this long.
         let statement_timeout = Duration::from_secs(600);
         let config =
             PipelineConfig { flush_interval: HOUR, statement_timeout, retry_for: HOUR, ..PipelineConfig::default() };
@@ -246,7 +246,7 @@ async fn a_timeout_before_the_commit_is_not_unknown() {
         };
         let given_up = waits(&[]).await;
         skip(statement_timeout).await;
-        // It is written again, on another connection.
+        // It is retried on another connection.
         waits(&given_up).await;
         assert_eq!((db.balance().in_flight(), db.balance().failed()), (5, 0), "{strategy:?}");
         locker.execute("ROLLBACK").await.unwrap();

@@ -1,4 +1,4 @@
-//! Values that a column would change: refused row by row, or converted by the database where it may.
+//! Values that a column would change: rejected row by row, or converted by the database if allowed.
 
 use std::time::Duration;
 
@@ -21,11 +21,11 @@ fn json(text: &str) -> Value {
     text.parse::<Json>().unwrap().into()
 }
 
-/// A column, the type of its rows, a value that it keeps, one that it changes, the code of its refusal, and what the
-/// server makes of it.
+/// A column, the type of its rows, a value that it stores unchanged, one that it changes, the error code of that
+/// one, and the server's conversion of it.
 type Lossy = (&'static str, ColumnType, Value, Value, &'static str, &'static str);
 
-/// What a column changes, in which form it is sent, and what the server makes of it where it may.
+/// Values that a column changes, in the form in which they are sent, and the server's conversion of them.
 fn lossy_values() -> Vec<Lossy> {
     let time = |text: &str| -> Value {
         let micros = text.split(['.', ':']).map(|part| part.parse::<i64>().unwrap()).collect::<Vec<_>>();
@@ -176,7 +176,7 @@ async fn the_database_converts_values_where_it_may() {
     }
 }
 
-/// One transaction and one reading of the table, however many rows are refused: nothing is halved.
+/// One transaction and one reading of the table for any number of rejected rows: no batch is halved.
 #[tokio::test]
 async fn refused_values_are_told_by_index_without_halving() {
     let sink = fresh("CREATE TABLE t (id int PRIMARY KEY, v numeric(6,2))").await;
@@ -193,17 +193,17 @@ async fn refused_values_are_told_by_index_without_halving() {
     let expected = |n| (n % 10 == 3).then_some((n, Some("22003"))).or((n % 10 == 7).then_some((n, Some("22000"))));
     assert_eq!(refused, (0..100).filter_map(expected).collect::<Vec<_>>());
     assert_eq!(read(&sink, "SELECT count(*), count(DISTINCT xmin::text) FROM t").await, ["80|1"]);
-    // Where one row refuses all of them.
+    // In an atomic batch, one row rejects all of them.
     let error = sink.write(&mut conn, &plan, batch.rows(), &Attempt::new(true)).await.unwrap_err();
     assert_eq!((error.class(), error.code()), (ErrorClass::Row, Some("22003")));
-    // A column that is wider now takes the rows, once the reading of the table is a second old.
+    // A widened column accepts the rows, once the reading of the table is a second old.
     execute(sink.pg_pool(), "TRUNCATE t; ALTER TABLE t ALTER v TYPE numeric, ALTER id TYPE bigint").await;
     skip(Duration::from_secs(1)).await;
     let error = sink.write(&mut conn, &plan, batch.rows(), &Attempt::new(false)).await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Schema);
 }
 
-/// A cast to these cuts each element off without a word.
+/// A cast to these silently truncates each element.
 #[tokio::test]
 async fn arrays_whose_elements_would_be_cut_are_refused() {
     for ty in ["name[]", "\"char\"[]"] {

@@ -1,4 +1,4 @@
-//! PgBouncer in transaction mode: every statement may meet another server connection.
+//! PgBouncer in transaction mode: every statement may use a different server connection.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ async fn every_strategy_works_behind_a_pooler_in_transaction_mode() {
             assert!(outcomes.iter().all(|o| o.kind() == expected), "{strategy:?} {conflict:?} {:?}", outcomes.first());
         }
         assert_eq!(read(&sink, &format!("SELECT count(*) FROM {table}")).await, ["1000"], "{strategy:?}");
-        // Bad rows leave no transaction behind on a connection that others share.
+        // Bad rows leave no open transaction on a shared connection.
         let schema = batchsql_core::Schema::builder(&*table)
             .column("id", batchsql_core::ColumnType::I64)
             .nullable("note", batchsql_core::ColumnType::Text)
@@ -59,7 +59,7 @@ async fn named_statements_behind_a_pooler_are_told_what_to_do() {
     assert!(error.contains("behind a pooler use prepared_statements(false)"), "{error}");
 }
 
-/// PgBouncer ends the link with an error of its own (08P01), and the server goes on with the COMMIT.
+/// PgBouncer closes the connection with its own error (08P01), and the server continues the COMMIT.
 #[tokio::test]
 async fn a_pooler_that_gives_up_a_commit_does_not_know_whether_it_was_done() {
     let server = Server::start(Kind::PgBouncer, &["query_timeout=1"]);

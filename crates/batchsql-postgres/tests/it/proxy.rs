@@ -1,4 +1,4 @@
-//! Owns a proxy before the server that cuts a link, or holds back what it carries.
+//! Owns a proxy before the server that cuts a connection, or holds back its data.
 //! Must not know pipelines.
 
 use std::io;
@@ -15,15 +15,15 @@ use tokio::sync::Notify;
 
 use crate::support::{TestSink, fresh};
 
-/// What the proxy does to a link: once, at the first message that it is about.
+/// The action of the proxy on a connection: once, at the first matching message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cut {
-    /// Cuts it instead of passing on a message of the client that contains this.
+    /// Cuts it instead of forwarding a message of the client that contains this.
     Before(&'static [u8]),
-    /// Cuts it after passing it on, so that the server does it and nobody hears of it.
+    /// Cuts it after forwarding the message, so that the server executes it and the reply is lost.
     After(&'static [u8]),
-    /// From this message on, passes nothing on until it is released, as a network that is away and comes back: also
-    /// what a client sent that has closed its link meanwhile.
+    /// From this message on, forwards nothing until it is released, like a network that fails and recovers. Data of
+    /// a client that has already closed its connection is also delivered.
     Hold(&'static [u8]),
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct Proxy {
 struct State {
     armed: AtomicBool,
     released: Notify,
-    /// A link that was held, and then released, was ended by the server.
+    /// The server has closed a connection that was held and then released.
     delivered: Notify,
 }
 
@@ -64,21 +64,21 @@ impl Proxy {
         !self.state.armed.load(Ordering::SeqCst)
     }
 
-    /// Delivers what was held, and waits until the server has done it and ended the link.
+    /// Delivers the held data, and waits until the server has executed it and closed the connection.
     pub(crate) async fn deliver(&self) {
         self.state.released.notify_one();
         self.state.delivered.notified().await;
     }
 }
 
-/// Carries one link until it is cut or closed.
+/// Forwards one connection until it is cut or closed.
 async fn carry(client: TcpStream, server: TcpStream, cut: Cut, state: Arc<State>) -> io::Result<()> {
     let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
         (client.into_split(), server.into_split());
     let answers = tokio::spawn(async move {
         let mut buffer = vec![0; 1 << 16];
         while let Ok(len @ 1..) = from_server.read(&mut buffer).await {
-            // The client may be gone; the server is heard to its end.
+            // The client may be gone; the server's data is read to its end.
             let _ = to_client.write_all(&buffer[..len]).await;
         }
     });
@@ -96,7 +96,7 @@ async fn carry(client: TcpStream, server: TcpStream, cut: Cut, state: Arc<State>
                 return Ok(());
             }
             Cut::After(part) if has(part) && state.armed.swap(false, Ordering::SeqCst) => {
-                // No answer may come back, and the server must have got everything.
+                // No answer may be returned, and the server must have received everything.
                 answers.abort();
                 let _ = answers.await;
                 to_server.write_all(sent).await?;
@@ -115,9 +115,9 @@ async fn carry(client: TcpStream, server: TcpStream, cut: Cut, state: Arc<State>
     }
 }
 
-/// Holds what comes until it is released and the client has closed the link, then delivers it.
+/// Holds the data until it is released and the client has closed the connection, then delivers it.
 async fn hold(mut held: Vec<u8>, from_client: &mut OwnedReadHalf, to_server: &mut OwnedWriteHalf, state: &State) {
-    // An error is an end too.
+    // An error also ends the connection.
     let _ = from_client.read_to_end(&mut held).await;
     state.released.notified().await;
     // The server may have closed its side.
@@ -125,7 +125,7 @@ async fn hold(mut held: Vec<u8>, from_client: &mut OwnedReadHalf, to_server: &mu
     let _ = to_server.shutdown().await;
 }
 
-/// A way to a server that can be cut off without a word: what is sent on it is taken, and nothing comes back.
+/// A proxy that can become silent: it accepts data, and returns nothing.
 pub(crate) struct Silenced {
     pub(crate) port: u16,
     is_silent: Arc<AtomicBool>,
@@ -148,7 +148,7 @@ impl Silenced {
         Self { port, is_silent }
     }
 
-    /// From now on, also for new links.
+    /// Becomes silent from now on, also for new connections.
     pub(crate) fn silence(&self) {
         self.is_silent.store(true, Ordering::SeqCst);
     }
@@ -162,12 +162,12 @@ async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, is_silent: Arc<At
         }
     }
     if is_silent.load(Ordering::SeqCst) {
-        // The other side hears of no end.
+        // The other side is not told that the connection ended.
         std::future::pending::<()>().await;
     }
 }
 
-/// A sink that reaches its own tables through a proxy, without TLS so that the proxy sees the messages.
+/// A sink that accesses its own tables through a proxy, without TLS so that the proxy sees the messages.
 pub(crate) async fn through_proxy(cut: Cut, strategy: Strategy) -> (PostgresSink, Proxy, TestSink) {
     let direct = fresh("CREATE TABLE t (id bigint UNIQUE, note text, version int DEFAULT 1)").await;
     let options = (*direct.pg_pool().connect_options()).clone();

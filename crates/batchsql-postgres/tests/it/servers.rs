@@ -1,4 +1,4 @@
-//! Servers that stop, crash, refuse and change their role while rows come.
+//! Servers that stop, crash, refuse connections and change their role while rows are submitted.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ fn config() -> PipelineConfig {
     PipelineConfig { flush_size: 20, flush_interval: Duration::from_millis(2), ..PipelineConfig::default() }
 }
 
-/// Submits rows until told to stop; how many.
+/// Submits rows until it is stopped; returns how many.
 fn feed(db: &BatchSql, conflict: Conflict) -> (tokio::sync::oneshot::Sender<()>, tokio::task::JoinHandle<i64>) {
     let (stop, mut stopped) = tokio::sync::oneshot::channel();
     let (db, schema) = (db.clone(), schema(conflict));
@@ -45,7 +45,7 @@ async fn rows_survive_a_restart_and_a_crash_of_the_server() {
             server.stop()
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
-        // It takes connections only after a while (57P03).
+        // It accepts connections only after a while (57P03).
         server.launch();
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -64,7 +64,7 @@ async fn rows_wait_while_the_server_has_too_many_connections() {
     let options: PostgresOptions = dsn.parse().unwrap();
     let options = options.connect_timeout(Duration::from_millis(300)).max_connections(4);
     let sink = PostgresSink::with_options(&options).await.unwrap();
-    // Someone else has them all.
+    // Another client has all connections.
     let others = PostgresSink::connect(&dsn).await.unwrap();
     let mut taken = Vec::new();
     while let Ok(Ok(conn)) = tokio::time::timeout(Duration::from_secs(1), others.pg_pool().acquire()).await {
@@ -94,7 +94,7 @@ async fn rows_wait_for_a_failover_and_find_the_new_primary() {
     let options = PostgresOptions::from_connect_options(options).max_connections(1);
     let sink = PostgresSink::with_options(&options).await.unwrap();
     execute(sink.pg_pool(), "CREATE TABLE t (id bigint PRIMARY KEY, note text)").await;
-    // As on a primary that has become a standby: its connections are read-only for good, new ones are not.
+    // As on a primary that has become a standby: its connections stay read-only, new ones are not.
     execute(sink.pg_pool(), "SET default_transaction_read_only = on").await;
     let db = BatchSql::builder(sink.clone()).config(config()).start().unwrap();
     execute(admin.pg_pool(), &format!("ALTER DATABASE {name} SET default_transaction_read_only = on")).await;

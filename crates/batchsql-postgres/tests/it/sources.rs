@@ -1,4 +1,4 @@
-//! Where connections come from: several servers, passwords that change, a server that is away, a pool that others use.
+//! The source of connections: several servers, passwords that change, an unavailable server, a shared pool.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -19,7 +19,7 @@ use crate::support::{
 
 const TABLE: &str = "CREATE TABLE t (id bigint PRIMARY KEY, note text)";
 
-/// A port that nobody listens on: it was free a moment ago.
+/// A port without a listener: it was just free.
 async fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
 }
@@ -38,7 +38,7 @@ async fn a_lazy_sink_starts_while_the_server_is_away_and_writes_when_it_comes() 
     assert!(receipt.await.is_written());
     // Through a sink that waits longer for a connection.
     assert_eq!(read(&PostgresSink::connect(&dsn).await.unwrap(), "SELECT * FROM t").await, ["1|a"]);
-    // What makes no sense without a server is an error at once.
+    // Options that are invalid in any case are an error at once.
     assert!(PostgresSink::connect_lazy("postgres://h/d?nonsense=1").is_err());
 }
 
@@ -73,14 +73,14 @@ async fn a_provider_is_asked_again_when_its_password_is_refused() {
     db.flush().await.unwrap();
     assert!(receipt.await.is_written());
     assert_eq!(asked.load(Ordering::SeqCst), 2);
-    // One that has none is an error of connecting, with its reason.
+    // A provider without a password is a connection error, with its reason.
     let none = || async { Err("the service is away".into()) };
     let options = PostgresOptions::from_connect_options((*admin.pg_pool().connect_options()).clone());
     let error = PostgresSink::with_options(&options.password_provider(none)).await.unwrap_err().to_string();
     assert!(error.contains("gave no password: the service is away"), "{error}");
 }
 
-/// The first of three is away, and the second cannot be logged in to.
+/// The first of three is unavailable, and the second rejects the login.
 #[tokio::test]
 async fn of_several_servers_the_first_that_can_be_used_is_written() {
     let (mut second, mut third) = (Server::start(Kind::Postgres, &[]), Server::start(Kind::Postgres, &[]));
@@ -99,10 +99,10 @@ async fn of_several_servers_the_first_that_can_be_used_is_written() {
     third.stop();
     second.stop();
     let error = PostgresSink::connect(&several).await.unwrap_err().to_string();
-    assert!(error.contains(&port(&third)) && error.contains("nothing listens there"), "{error}");
+    assert!(error.contains(&port(&third)) && error.contains("the connection was refused"), "{error}");
 }
 
-/// A session that turns out to be read-only makes the sink look for another server.
+/// A session that becomes read-only makes the sink search for another server.
 #[tokio::test]
 async fn after_a_failover_the_other_server_is_found() {
     let name = unique("failover");
@@ -142,7 +142,7 @@ async fn after_a_failover_the_other_server_is_found() {
     let mut there = PgConnection::connect_with(&of(port)).await.unwrap();
     let ids: Vec<i64> = batchsql_postgres::sqlx::query_scalar("SELECT id FROM t").fetch_all(&mut there).await.unwrap();
     assert_eq!(ids, [2]);
-    // Of the other one is written until it is stopped.
+    // The other one is written to until it is stopped.
     other.stop();
 }
 
@@ -161,7 +161,7 @@ async fn a_transaction_that_was_left_open_takes_no_row_in() {
         let other = PostgresSink::connect(&dsn).await.unwrap();
         assert_eq!(read(&other, "SELECT count(*) FROM t").await, ["30"], "{conflict:?}");
     }
-    // Straight: what is said, and that one that has failed is no better. Then the connection is a new one.
+    // Directly: the error, also after a failed statement. Then the connection is a new one.
     let pool = PgPoolOptions::new().max_connections(1).connect(&dsn).await.unwrap();
     let sink = PostgresSink::new(pool.clone());
     let schema = schema(Conflict::replace(["id"]));
@@ -170,7 +170,7 @@ async fn a_transaction_that_was_left_open_takes_no_row_in() {
         let mut conn = sink.acquire().await.unwrap();
         let plan = sink.prepare(&mut conn, &schema).await.unwrap();
         drop(conn);
-        // It is no fault of the table either.
+        // It is not an error of the table either.
         let _ = pool.acquire().await.unwrap().execute(sql).await;
         let mut conn = sink.acquire().await.unwrap();
         let error = sink.prepare(&mut conn, &schema).await.unwrap_err();
@@ -211,7 +211,7 @@ async fn a_lock_is_waited_for_as_long_as_the_options_say() {
     assert!(error.contains("ALTER ROLE"), "{error}");
 }
 
-/// Without `track_activities` a session that works shows nothing of it.
+/// Without `track_activities` a working session shows no activity.
 #[tokio::test]
 async fn whether_a_session_works_is_not_known_where_the_server_does_not_track_it() {
     let user = unique("user");
@@ -234,7 +234,7 @@ async fn whether_a_session_works_is_seen_from_another_one() {
     let plan = sink.prepare(&mut conn, &schema).await.unwrap();
     let session = sink.session(&mut conn).await.unwrap().unwrap();
     assert_eq!(sink.is_working(&session).await.unwrap(), Some(false));
-    // It waits for a lock, which is work.
+    // It waits for a lock, which counts as working.
     let mut other = PgConnection::connect(&dsn).await.unwrap();
     other.execute("BEGIN; SELECT * FROM t WHERE id = 1 FOR UPDATE").await.unwrap();
     let batch = batch_of(&schema, 0..3).await;
@@ -257,11 +257,11 @@ async fn whether_a_session_works_is_seen_from_another_one() {
     sink.pg_pool().close().await;
     let again = PostgresSink::connect(&dsn).await.unwrap();
     assert_eq!(again.is_working(&session).await.unwrap(), Some(false));
-    // Ending is not disturbed by looking.
+    // The check does not disturb the termination.
     assert_eq!(outcomes(&again, [row(&schema, 7, "b")]).await.len(), 1);
 }
 
-/// The user `app` with the table on a server of the test's own.
+/// The user `app` with the table on the test's own server.
 async fn with_app(server: &Server) -> PgConnectOptions {
     let mut admin = PgConnection::connect(server.dsn()).await.unwrap();
     let make = format!("CREATE USER app PASSWORD 'x' SUPERUSER; {TABLE}");
@@ -269,8 +269,8 @@ async fn with_app(server: &Server) -> PgConnectOptions {
     server.dsn().parse::<PgConnectOptions>().unwrap().username("app").password("x")
 }
 
-/// The first server is cut off without a word. A lane that waits for the end of a session takes no connection, and
-/// finds the other server all the same.
+/// The first server becomes unreachable without an error. A lane that waits for the end of a session acquires no
+/// connection, and still finds the other server.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lane_that_waits_for_the_end_of_a_session_finds_the_new_primary() {
     let (first, second) = (Server::start(Kind::Postgres, &[]), Server::start(Kind::Postgres, &[]));
@@ -306,7 +306,7 @@ async fn a_lane_that_waits_for_the_end_of_a_session_finds_the_new_primary() {
     assert_eq!(ids, [2]);
 }
 
-/// A user whose password is that of the provider, and the options for it.
+/// A user with the password of the provider, and the options for it.
 async fn with_provider(
     admin: &PostgresSink,
     user: &str,
@@ -317,7 +317,7 @@ async fn with_provider(
     PostgresOptions::from_connect_options(options).password_provider(provider)
 }
 
-/// Sinks share a provider, and each has a pool with a password of its own.
+/// Sinks share a provider, and each has a pool with its own password.
 #[tokio::test]
 async fn each_sink_of_a_provider_gets_its_new_password() {
     let user = unique("user");
@@ -344,7 +344,7 @@ async fn each_sink_of_a_provider_gets_its_new_password() {
     let end = format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = '{user}'");
     execute(admin.pg_pool(), &format!("ALTER USER {user} PASSWORD 'token-1'; {end}")).await;
     for sink in &sinks {
-        // The connections that it had are given back, and found to be dead.
+        // Its old connections are returned and found to be dead.
         sink.pg_pool().set_connect_options((*sink.pg_pool().connect_options()).clone());
         let (mut one, mut two) = (None, None);
         while one.is_none() || two.is_none() {
@@ -355,14 +355,14 @@ async fn each_sink_of_a_provider_gets_its_new_password() {
             two = sink.session(&mut second).await.ok();
         }
     }
-    // A sink that comes later is given what the provider kept, which may be over.
+    // A later sink gets the cached password of the provider, which may have expired.
     now.store(2, Ordering::SeqCst);
     execute(admin.pg_pool(), &format!("ALTER USER {user} PASSWORD 'token-2'")).await;
     let later = PostgresSink::with_options(&options).await.unwrap();
     assert_eq!(read(&later, "SELECT current_user").await, [user]);
 }
 
-/// What ends a session needs no password while its connection is there.
+/// Ending a session needs no password while its connection exists.
 #[tokio::test]
 async fn a_provider_that_is_away_does_not_keep_a_session_from_being_ended() {
     let user = unique("user");
@@ -395,11 +395,11 @@ async fn a_provider_that_is_away_does_not_keep_a_session_from_being_ended() {
     assert_eq!(end, SessionEnd::Ended);
 }
 
-/// What is asked of the server is asked of a single one too.
+/// A target is checked for a single server too.
 #[tokio::test]
 async fn one_server_is_asked_for_its_kind_where_that_was_given() {
     let dsn = with_parameter(&fresh_dsn(TABLE).await, "options[default_transaction_read_only]=on");
-    assert!(PostgresSink::connect(&dsn).await.is_ok(), "nothing was said");
+    assert!(PostgresSink::connect(&dsn).await.is_ok(), "no target was set");
     let asked = with_parameter(&dsn, "target_session_attrs=read-write");
     let error = PostgresSink::connect(&asked).await.unwrap_err().to_string();
     assert!(error.contains("is read-only"), "{error}");

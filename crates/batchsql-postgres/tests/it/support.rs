@@ -1,4 +1,4 @@
-//! Owns what the tests share: a schema of its own per test, and short ways to write and read it.
+//! Owns what the tests share: a private schema per test, and helpers to write and read it.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,18 +17,18 @@ pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) const FOR_EVERY_RULE: [Strategy; 4] =
     [Strategy::Auto, Strategy::MultiValues, Strategy::Unnest, Strategy::Staging];
 
-/// Statements that take away what a test has made on a server, also when it fails.
+/// Statements that remove what a test has created on a server, even if it fails.
 pub(crate) struct AtEnd {
     server: String,
     sql: Vec<String>,
 }
 
-/// Statements for the end of a test on the shared server. Declare it before what uses the things that go.
+/// Statements for the end of a test on the shared server. Declare it before the users of the removed objects.
 pub(crate) fn at_end<const N: usize>(sql: [String; N]) -> AtEnd {
     AtEnd { server: dsn(Kind::Postgres), sql: sql.into() }
 }
 
-/// Takes a user and its rights away at the end of a test.
+/// Removes a user and its rights at the end of a test.
 pub(crate) fn user_until_end(user: &str) -> AtEnd {
     at_end([format!("DROP OWNED BY {user}"), format!("DROP USER {user}")])
 }
@@ -36,7 +36,7 @@ pub(crate) fn user_until_end(user: &str) -> AtEnd {
 impl Drop for AtEnd {
     fn drop(&mut self) {
         let (server, sql) = (std::mem::take(&mut self.server), std::mem::take(&mut self.sql));
-        // On a thread, because dropping cannot wait. A server of the test's own may be gone.
+        // On a thread, because dropping cannot wait. The test's own server may be gone.
         let _ = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
@@ -44,7 +44,7 @@ impl Drop for AtEnd {
                     let mut conn = PgConnection::connect(&server).await.ok()?;
                     conn.execute("SET lock_timeout = '3s'; SET client_min_messages = error").await.ok()?;
                     for sql in &sql {
-                        // The others are to be done in any case.
+                        // The others must run in any case.
                         let _ = conn.execute(&**sql).await;
                     }
                     conn.close().await.ok()
@@ -71,7 +71,7 @@ impl std::ops::Deref for Dsn {
     }
 }
 
-/// A sink whose tables are there as long as this.
+/// A sink whose tables exist as long as this value.
 pub(crate) struct TestSink {
     sink: PostgresSink,
     _dsn: Dsn,
@@ -110,7 +110,7 @@ fn joined(dsn: &str, parameter: &str) -> String {
     format!("{dsn}{}{parameter}", if dsn.contains('?') { '&' } else { '?' })
 }
 
-/// A sink with tables of its own.
+/// A sink with its own tables.
 pub(crate) async fn fresh(sql: &str) -> TestSink {
     let dsn = fresh_dsn(sql).await;
     TestSink { sink: PostgresSink::connect(&dsn).await.unwrap(), _dsn: dsn }
@@ -123,7 +123,7 @@ pub(crate) async fn with_strategy(dsn: &Dsn, strategy: Strategy) -> TestSink {
     TestSink { sink, _dsn: dsn.clone() }
 }
 
-/// A pipeline whose batches are written in order, so that outcomes do not depend on luck.
+/// A pipeline whose batches are written in order, so that outcomes are deterministic.
 pub(crate) fn pipeline(sink: &PostgresSink) -> BatchSql {
     let config = PipelineConfig { flush_interval: HOUR, ordering: Ordering::PerTable, ..PipelineConfig::default() };
     BatchSql::builder(sink.clone()).config(config).start().unwrap()
@@ -171,7 +171,7 @@ pub(crate) async fn outcomes_of(db: &BatchSql, rows: impl IntoIterator<Item = Dy
     outcomes
 }
 
-/// Lets time pass at once for everything that waits, in a test on one thread.
+/// Advances the paused clock at once for every waiting task, in a test on one thread.
 pub(crate) async fn skip(time: Duration) {
     tokio::time::pause();
     tokio::time::advance(time).await;
@@ -184,7 +184,7 @@ pub(crate) async fn execute(pool: &PgPool, sql: &str) {
 
 /// Every row of a query as text, its columns joined by `|`.
 pub(crate) async fn read(sink: &PostgresSink, sql: &str) -> Vec<String> {
-    // A simple query: the server gives text.
+    // A simple query: the server returns text.
     let rows = sink.pg_pool().fetch_all(sql).await.unwrap();
     let text = |row: &batchsql_postgres::sqlx::postgres::PgRow, index: usize| {
         let value = row.try_get_raw(index).unwrap();
@@ -193,7 +193,7 @@ pub(crate) async fn read(sink: &PostgresSink, sql: &str) -> Vec<String> {
     rows.iter().map(|row| (0..row.len()).map(|index| text(row, index)).collect::<Vec<_>>().join("|")).collect()
 }
 
-/// A sink that keeps the rows it is given.
+/// A sink that keeps the rows it gets.
 struct Keep(Arc<Mutex<Option<SharedRows>>>);
 
 impl Sink for Keep {

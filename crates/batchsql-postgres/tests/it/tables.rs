@@ -1,4 +1,4 @@
-//! What is asked of a table before the first row, and what happens when it changes.
+//! The checks of a table before the first row, and changes of a table.
 
 use std::time::Duration;
 
@@ -68,13 +68,13 @@ async fn tables_that_cannot_be_written_are_refused_with_advice() {
     check(table("m"), "it is a materialized view").await;
     check(Schema::builder("s").column("last_value", ColumnType::I64), "it is a sequence").await;
     check(table("ruled"), "a rule for INSERT").await;
-    // The order of the key does not matter, nor do columns that an index only carries along.
+    // The order of the key does not matter, nor do INCLUDE columns of an index.
     let db = pipeline(&sink);
     db.prepare(&wide().on_conflict(Conflict::ignore(["part", "id"])).build().unwrap()).await.unwrap();
     db.prepare(&wide().on_conflict(Conflict::ignore(["more"])).build().unwrap()).await.unwrap();
 }
 
-/// The server cuts names off after 63 bytes without an error, and knows only its own spelling of the others.
+/// The server silently truncates names after 63 bytes, and accepts only its own spelling of the others.
 #[tokio::test]
 async fn names_that_mean_another_table_or_none_are_refused_with_advice() {
     let (cut, namespace) = ("x".repeat(63), unique("Names"));
@@ -91,8 +91,8 @@ async fn names_that_mean_another_table_or_none_are_refused_with_advice() {
         assert_eq!(class, ErrorClass::Schema, "{text}");
         assert!(text.contains(part), "{text:?} does not contain {part:?}");
     };
-    check(table(TableName::new(format!("{cut}y"))), "longer than the server keeps (63 bytes)").await;
-    check(table(TableName::new(format!("{cut}{cut}"))), "longer than the server keeps (63 bytes)").await;
+    check(table(TableName::new(format!("{cut}y"))), "longer than the server's limit (63 bytes)").await;
+    check(table(TableName::new(format!("{cut}{cut}"))), "longer than the server's limit (63 bytes)").await;
     check(table(TableName::new(&*cut)).column(format!("{cut}y"), ColumnType::I64), "it has no column").await;
     pipeline(&sink).prepare(&table(TableName::new(&*cut)).build().unwrap()).await.unwrap();
     check(table(TableName::new("LOWER")), "there is a table \"lower\" in schema").await;
@@ -102,18 +102,18 @@ async fn names_that_mean_another_table_or_none_are_refused_with_advice() {
     check(table(TableName::new(dotted.to_lowercase())), "TableName::qualified(").await;
     check(table(TableName::new("T")), "there is a table").await;
     check(table(TableName::qualified(&*namespace, "t")), &format!("there is {namespace}.T")).await;
-    // What exists as it is written is meant.
+    // A table with the exact name takes precedence.
     for name in ["Two", "two", "a.b"] {
         pipeline(&sink).prepare(&table(TableName::new(name)).build().unwrap()).await.unwrap();
     }
     let two = table(TableName::new("Two")).column("ID", ColumnType::I64).build().unwrap();
     assert_eq!(write(&sink, [values(&two, [1_i64.into(), 2_i64.into()])]).await, ["written"]);
     assert_eq!(read(&sink, "SELECT id, \"ID\" FROM \"Two\"").await, ["1|2"]);
-    // Longer names of a schema are cut off too.
+    // Longer schema names are truncated too.
     let long = "y".repeat(63);
     let _long = at_end([format!("DROP SCHEMA IF EXISTS {long} CASCADE")]);
     execute(sink.pg_pool(), &format!("CREATE SCHEMA {long}; CREATE TABLE {long}.t (id bigint)")).await;
-    check(table(TableName::qualified(format!("{long}z"), "t")), "longer than the server keeps").await;
+    check(table(TableName::qualified(format!("{long}z"), "t")), "longer than the server's limit").await;
 }
 
 #[test]
@@ -183,11 +183,11 @@ async fn a_strategy_that_cannot_write_a_table_is_refused() {
         assert!(class == ErrorClass::Schema && text.contains(part), "{text:?} does not contain {part:?}");
     };
     let t = || Schema::builder("t").column("id", ColumnType::I64);
-    check(Strategy::Copy, t().on_conflict(Conflict::ignore(["id"])), "knows no conflict rule").await;
+    check(Strategy::Copy, t().on_conflict(Conflict::ignore(["id"])), "supports no conflict rule").await;
     check(Strategy::Copy, t().column("page", ColumnType::Text), "binary form of column \"page\"").await;
     let triggered = || Schema::builder("triggered").column("id", ColumnType::I64);
-    check(Strategy::Copy, triggered(), "a trigger of the table may drop rows").await;
-    check(Strategy::Staging, triggered(), "a trigger of the table may drop rows").await;
+    check(Strategy::Copy, triggered(), "a trigger may drop rows").await;
+    check(Strategy::Staging, triggered(), "a trigger may drop rows").await;
 }
 
 #[tokio::test]
@@ -211,7 +211,7 @@ async fn partitioned_tables_are_written_and_told_as_any_other() {
     }
 }
 
-/// A trigger of a partition only.
+/// A trigger on a partition only.
 #[tokio::test]
 async fn a_trigger_of_a_partition_is_seen() {
     let table = "CREATE TABLE t (id bigint, note text) PARTITION BY LIST (id);
@@ -250,7 +250,7 @@ async fn row_security_rejects_rows_and_not_the_table() {
 #[tokio::test]
 async fn a_table_that_changes_under_the_pipeline_is_looked_at_again() {
     for strategy in [Strategy::Auto, Strategy::MultiValues, Strategy::Unnest, Strategy::Copy, Strategy::Staging] {
-        // One connection: it has prepared the statements of before.
+        // One connection, which has prepared the earlier statements.
         let dsn = fresh_dsn("CREATE TABLE t (id int, note varchar(9))").await;
         let sink = with_strategy(&crate::support::with_parameter(&dsn, "max_connections=1"), strategy).await;
         let config = PipelineConfig { park_for: Duration::ZERO, ..PipelineConfig::default() };
@@ -263,7 +263,7 @@ async fn a_table_that_changes_under_the_pipeline_is_looked_at_again() {
             db.flush().await.unwrap().written()
         };
         assert_eq!(submit(0..30).await, 30, "{strategy:?}");
-        // Gone, and back with other columns, in another order.
+        // Dropped and recreated with other columns, in another order.
         execute(sink.pg_pool(), "DROP TABLE t").await;
         let gone = db.submit_tracked(&row(&schema, 30, "b")).await.unwrap();
         db.flush().await.unwrap();
@@ -271,7 +271,8 @@ async fn a_table_that_changes_under_the_pipeline_is_looked_at_again() {
         assert!(error.contains("does not exist"), "{error}, {strategy:?}");
         execute(sink.pg_pool(), "CREATE TABLE t (note text, id int, more text DEFAULT 'x')").await;
         assert_eq!(submit(30..60).await, 60, "{strategy:?}");
-        // Another type of the same name: what did not fit before, and what fits otherwise.
+        // Another type under the same name: values that did not fit before, and values that fit in another
+        // form.
         execute(sink.pg_pool(), "ALTER TABLE t ALTER id TYPE bigint, ALTER note TYPE bytea USING note::bytea").await;
         execute(sink.pg_pool(), "ALTER TABLE t ALTER note TYPE text USING encode(note, 'escape')").await;
         assert_eq!(submit(i64::MAX - 30..i64::MAX).await, 90, "{strategy:?}");

@@ -1,4 +1,4 @@
-//! Round trips of a batch, counted on the way to the server.
+//! Round trips of a batch, counted by a proxy.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,11 +12,11 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{TestSink, batch_of, batch_of_rows, execute, fresh, read, row, schema, values};
 
-/// A way to the server that counts how often a client sends something after it was answered.
+/// A proxy that counts how often a client sends data after an answer.
 #[derive(Default)]
 struct Count {
     trips: AtomicUsize,
-    /// How long each answer is kept back, in milliseconds.
+    /// The delay of each answer, in milliseconds.
     delay: AtomicUsize,
 }
 
@@ -111,14 +111,15 @@ async fn a_batch_takes_one_round_trip_or_the_two_of_copy() {
         let schema = schema(conflict.clone());
         let (first, second) = (batch_of(&schema, 0..10).await, batch_of(&schema, 10..20).await);
         assert_eq!(counted.second(&schema, &first, &second).await, 1, "{conflict:?}");
-        // Without named statements: BEGIN, two for the statement, COMMIT. COPY is the shorter way for a single row.
+        // Without named statements: BEGIN, two for the statement, COMMIT. COPY takes fewer round trips for a single
+        // row.
         let mut counted = Counted::start(TABLE, |options| options.prepared_statements(false)).await;
         let expected = if conflict == Conflict::None { 2 } else { 4 };
         assert_eq!(counted.second(&schema, &first, &second).await, expected, "{conflict:?}");
     }
 }
 
-/// COPY takes a round trip more, so it has to save as much.
+/// COPY takes one more round trip, so it must save at least that time.
 #[tokio::test]
 async fn how_far_the_server_is_decides_between_copy_and_unnest() {
     let mut counted = Counted::start(TABLE, |options| options).await;
@@ -141,7 +142,7 @@ async fn a_trigger_that_drops_nothing_costs_no_round_trip() {
         let schema = schema(conflict.clone());
         let (first, second) = (batch_of(&schema, 0..500).await, batch_of(&schema, 500..1_000).await);
         assert_eq!(counted.second(&schema, &first, &second).await, 1, "{conflict:?}");
-        // Nor does one that drops everything, and what is ignored as a whole.
+        // Nor does one that drops everything, or a batch that is ignored as a whole.
         let (plan, _) = counted.prepare(&schema).await;
         let dropped = batch_of_rows((2_000..2_100).map(|id| row(&schema, id, "drop"))).await;
         let (written, trips) = counted.write(&plan, &dropped).await;
@@ -150,7 +151,7 @@ async fn a_trigger_that_drops_nothing_costs_no_round_trip() {
             let (written, trips) = counted.write(&plan, &first).await;
             assert_eq!((written.ignored.len(), trips), (500, 1));
         }
-        // One that drops some is written in parts, the next ones without a try.
+        // A batch with some dropped rows is written in parts, the next ones directly in parts.
         let some = |from: i64| (from..from + 100).map(|id| row(&schema, id, if id % 50 == 7 { "drop" } else { "a" }));
         let schema_rows = [batch_of_rows(some(3_000)).await, batch_of_rows(some(4_000)).await];
         for batch in schema_rows {
@@ -161,7 +162,7 @@ async fn a_trigger_that_drops_nothing_costs_no_round_trip() {
     }
 }
 
-/// A key that comes back otherwise than it was sent.
+/// A key that is not returned as it was sent.
 #[tokio::test]
 async fn new_rows_whose_keys_are_not_known_again_take_one_round_trip() {
     let mut counted = Counted::start("CREATE TABLE t (k char(8) PRIMARY KEY)", |options| options).await;
@@ -183,7 +184,7 @@ async fn triggers_that_cannot_fire_do_not_count() {
         let sink = fresh(&format!("{TABLE}; {function} {sql}")).await;
         let mut conn = sink.acquire().await.unwrap();
         let plan = sink.prepare(&mut conn, &schema(conflict.clone())).await.unwrap();
-        // What a plan shows of itself.
+        // The debug output of a plan.
         let shown = format!("{plan:?}");
         assert!(shown.contains(&format!("outcome_source: {expected}")), "{sql} {conflict:?}: {shown}");
     };
@@ -194,7 +195,7 @@ async fn triggers_that_cannot_fire_do_not_count() {
     check(&on("BEFORE DELETE"), Conflict::replace(["id"]), "Total").await;
     check(&on("AFTER INSERT OR UPDATE"), Conflict::replace(["id"]), "Total").await;
     check(&on("BEFORE INSERT"), Conflict::None, "Parts").await;
-    // As TimescaleDB has it. Another one of this name is one like any other.
+    // As in TimescaleDB. Another trigger with this name is an ordinary one.
     let timescale = "CREATE SCHEMA IF NOT EXISTS _timescaledb_functions;
         CREATE OR REPLACE FUNCTION _timescaledb_functions.insert_blocker() RETURNS trigger LANGUAGE plpgsql
             AS 'BEGIN RETURN new; END';
@@ -204,7 +205,7 @@ async fn triggers_that_cannot_fire_do_not_count() {
     check(&on("BEFORE INSERT").replace(" g ", " ts_insert_blocker "), Conflict::None, "Parts").await;
 }
 
-/// Each shape of rows is a schema of its own, of one table.
+/// Each shape of rows has its own schema of the same table.
 #[tokio::test]
 async fn the_schemas_of_a_table_read_it_once() {
     let columns = "CREATE TABLE t (id bigint PRIMARY KEY, a int, b int, c int, d int)";
@@ -224,10 +225,10 @@ async fn the_schemas_of_a_table_read_it_once() {
         plans.push((plan, batch, trips));
     }
     assert!(plans[0].2 > 0);
-    // A second that is over makes another reading; this is tested where the readings are, with a clock that stands.
+    // After a second the table is read again; a unit test covers this with a paused clock.
     let shared = plans[1..].iter().filter(|(_, _, trips)| *trips == 0).count();
     assert!(shared == 3 || begin.elapsed() >= Duration::from_secs(1), "{shared}");
-    // Asked again, the table is read: it may have changed.
+    // A second request reads the table, which may have changed.
     execute(counted.direct.pg_pool(), "ALTER TABLE t DROP b").await;
     let batch = shape("b").await;
     let error = counted.sink.prepare(&mut counted.conn, batch.rows().schema()).await.unwrap_err();
@@ -246,12 +247,12 @@ async fn a_value_that_does_not_fit_costs_no_reading_of_the_table() {
     for n in 0..3 {
         let (written, trips) = counted.write(&plan, &batch).await;
         assert_eq!(written.rejected.len(), 1);
-        // The first one looks whether the column has become wider.
+        // The first one checks whether the column has become wider.
         assert!(n == 0 || trips == 1 || begin.elapsed() >= Duration::from_secs(1), "{n}: {trips}");
     }
 }
 
-/// A batch that is refused for a value has dropped no row: the next one is tried whole again.
+/// A batch that is rejected for a value has dropped no row: the next one is tried as a whole again.
 #[tokio::test]
 async fn a_refused_value_does_not_send_the_next_batches_in_parts() {
     let sql = "CREATE TABLE t (k char(8) PRIMARY KEY, v interval day)";
@@ -271,7 +272,7 @@ async fn a_refused_value_does_not_send_the_next_batches_in_parts() {
     assert_eq!(counted.write(&plan, &second).await.1, 1);
 }
 
-/// More shapes than statements are kept: those that are seldom used do not drive each other out.
+/// There are more shapes than kept statements: rarely used ones do not evict each other.
 #[tokio::test]
 async fn shapes_that_are_seldom_used_are_not_kept_at_the_server() {
     let columns: Vec<String> = (0..9).map(|n| format!("c{n} int")).collect();
@@ -294,7 +295,7 @@ async fn shapes_that_are_seldom_used_are_not_kept_at_the_server() {
     let (plan, batch) = &plans[200];
     for n in 0..17 {
         let (_, trips) = counted.write(plan, batch).await;
-        // One that is used often gets a name.
+        // A frequently used one gets a name.
         assert_eq!(trips, 2, "statement {n}");
     }
     assert_eq!(counted.write(plan, batch).await.1, 1);
@@ -307,7 +308,7 @@ async fn shapes_that_are_seldom_used_are_not_kept_at_the_server() {
     assert_eq!(read(&counted.direct, "SELECT count(*) FROM t").await, ["300"]);
 }
 
-/// Types that are sent as text are copied in binary form where their spelling is the plain one.
+/// Types that are sent as text are copied in binary form if their spelling is plain.
 #[tokio::test]
 async fn plain_spellings_are_copied_and_others_are_left_to_the_server() {
     let cases = [
@@ -339,13 +340,13 @@ async fn plain_spellings_are_copied_and_others_are_left_to_the_server() {
         let stored = ["1", "2"].map(|id| format!("SELECT v FROM t WHERE id = {id}"));
         assert_eq!(read(&counted.direct, &stored[0]).await, [shown], "{ty}");
         assert_eq!(read(&counted.direct, &stored[1]).await, ["NULL"], "{ty}");
-        // What the server reads in another way is the same.
+        // The server parses the text to the same value.
         let cast = format!("SELECT v::text = '{plain}'::{ty}::text FROM t WHERE id = 1");
         assert_eq!(read(&counted.direct, &cast).await, ["t"], "{ty}");
         for id in [3, 4] {
             let batch = batch_of_rows([value(id, other)]).await;
             let trips = counted.write(&plan, &batch).await.1;
-            // With the statement prepared, one.
+            // One round trip with a prepared statement.
             assert!(id == 3 || trips == 1, "{ty} {other}: {trips}");
         }
         let batch = batch_of_rows([value(5, invalid)]).await;

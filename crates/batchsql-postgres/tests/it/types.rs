@@ -9,7 +9,7 @@ use crate::support::{fresh, fresh_dsn, outcomes, pipeline, read, row, schema, va
 
 const ALL: [Strategy; 5] = [Strategy::Auto, Strategy::MultiValues, Strategy::Unnest, Strategy::Copy, Strategy::Staging];
 
-/// Values of one type in a column, and how the server shows each.
+/// Values of one type in a column, and the server's text for each.
 struct Case {
     column: &'static str,
     ty: ColumnType,
@@ -33,7 +33,7 @@ fn json(text: &str) -> Value {
     text.parse::<Json>().unwrap().into()
 }
 
-/// What COPY can write too.
+/// Types that COPY can also write.
 fn binary_cases() -> Vec<Case> {
     let long = format!("{}.{}", "9".repeat(1_000), "1".repeat(1_000));
     let mut cases = vec![
@@ -93,7 +93,7 @@ fn binary_cases() -> Vec<Case> {
     cases
 }
 
-/// What only the server's own reading of text can write.
+/// Types that only the server can parse from text.
 fn text_cases() -> Vec<Case> {
     vec![
         case("inet", ColumnType::Text, [("10.0.0.1", "10.0.0.1"), ("::1", "::1")]),

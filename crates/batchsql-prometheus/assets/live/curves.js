@@ -1,4 +1,4 @@
-// A panel's curves: canvas, legend and what is under the cursor. Knows uPlot and lines; not where they come from.
+// A panel's curves: canvas, legend and the values under the cursor. Knows uPlot and lines; not where they come from.
 (function (live) {
   "use strict";
   const { measure, compact, clock } = live.figures;
@@ -13,7 +13,7 @@
     return node;
   }
 
-  // --- Colours: of the theme, read once; of a name, the same for as long as the page is open ------------------------
+  // --- Colours: of the theme, read once; of a name, the same while the page is open ------------------------
   const tones = new Map();
   function tone(name) {
     if (!tones.has(name)) tones.set(name, getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim());
@@ -27,7 +27,7 @@
     return value % SLOTS;
   }
 
-  // Gives every line without a tone one that no other line of the panel has.
+  // Gives every line without a tone a tone that is unique in the panel.
   function paint(lines, slots) {
     const taken = new Set(lines.map((line) => line.tone).filter(Boolean));
     const open = lines.filter((line) => !line.tone);
@@ -48,7 +48,7 @@
     }
   }
 
-  // A value between two gaps has no line to be seen by: it needs a point.
+  // A value between two gaps has no line, so it needs a point.
   const alone = (values) => [...values.keys()].filter((i) =>
     values[i] !== null && (values[i - 1] ?? null) === null && (values[i + 1] ?? null) === null);
 
@@ -77,7 +77,7 @@
       this.host.addEventListener("blur", () => this.leave());
     }
 
-    // New values. `times` are milliseconds, `window` the first and the last moment that is shown.
+    // New values. `times` are milliseconds, `window` is the start and the end of the shown range.
     update(lines, times, window, markers) {
       paint(lines, this.slots);
       this.lines = lines;
@@ -138,7 +138,7 @@
       const { panel } = this;
       const font = "12px " + getComputedStyle(document.body).fontFamily;
       const axis = { font, stroke: () => tone("muted"), grid: { stroke: () => tone("grid"), width: 1 }, ticks: { show: false }, gap: 6 };
-      // The lines of this moment, not those of the build.
+      // The current lines, not those at the time of the build.
       const bound = (pick, start) => this.lines.filter((line) => !this.hidden.has(line.name))
         .reduce((found, line) => line.values.reduce((best, value) => (pick(value, best) ? value : best), found), start);
       const highest = () => bound((value, best) => value > best, 0);
@@ -150,7 +150,7 @@
         }
         return [0, Math.max(highest() * 1.12, panel.whole ? 1.15 : 1e-9)];
       };
-      // Half of a label beside the right edge would be outside.
+      // A label at the right edge would be cut off.
       const isCut = (u, tick) => ((this.window[1] - tick) / (this.window[1] - this.window[0])) * (u.width - 60) < 24;
       const line = ({ name, tone: own, fill, wide }, i) => ({
         label: name, show: !this.hidden.has(name), stroke: () => tone(own), width: wide ? 2 : 1.6,
@@ -171,7 +171,7 @@
       }, data, this.host);
     }
 
-    // Ends of test cases, and where the exporter began anew, as dashed lines.
+    // Ends of test cases and restarts of the exporter, as dashed lines.
     mark(u) {
       const { ctx, bbox } = u;
       ctx.save();
@@ -193,7 +193,7 @@
     point(u) {
       this.cursor = u.cursor.left >= 0 ? u.cursor.idx : null;
       this.read();
-      // Only the plot that the pointer is in, or that was moved through by keys, says it beside the cursor.
+      // Only the plot with the pointer or the keyboard focus shows values beside the cursor.
       const isHere = this.cursor !== null && this.cursor !== undefined && (this.byKeys || u.over.matches(":hover"));
       this.tip.hidden = !isHere;
       if (isHere) this.tell(u);

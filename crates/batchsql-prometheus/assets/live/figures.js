@@ -1,8 +1,8 @@
-// From points to figures: sums, rates, quantiles, and how numbers are written. Pure: no page, no clock, no metric.
+// From points to figures: sums, rates, quantiles, and the format of numbers. Pure: no page, no clock, no metric.
 (function (live) {
   "use strict";
 
-  // Cells added up point by point; NaN where none of them has a value.
+  // The sum of cells point by point; NaN if none of them has a value.
   function sum(cells, from, to) {
     const total = new Float64Array(to - from).fill(NaN);
     for (const { points } of cells) {
@@ -28,19 +28,19 @@
     return most(cells.map(({ points }) => ({ points: points.map((value) => -value) })), from, to).map((value) => -value);
   }
 
-  // What came within the last `seconds` before each point. `spans` tells how long each point took to come; where it
-  // does not, the connection was lost, and nothing before it counts.
+  // The increase within the last `seconds` before each point. `spans` is the time between scrapes; where it is
+  // missing, the connection was lost and earlier points are ignored.
   function within(increases, spans, from, seconds) {
     const sums = new Float64Array(increases.length).fill(NaN);
     const times = new Float64Array(increases.length).fill(NaN);
     for (let i = 0; i < increases.length; i++) {
       let sum = NaN, time = 0;
-      // Half a second of grace: timers are late, and a point that just misses must not make the curve shake.
+      // Half a second of tolerance for late timers, so that a point at the edge does not make the curve jump.
       for (let j = i; j >= 0 && increases[i] === increases[i] && time + 0.5 < seconds; j--) {
         const span = spans[from + j];
         if (span !== span) break;
         time += span;
-        // A series that was not there yet has not increased.
+        // A series that did not exist yet has not increased.
         sum = (sum === sum ? sum : 0) + (increases[j] === increases[j] ? increases[j] : 0);
       }
       sums[i] = sum;
@@ -75,7 +75,7 @@
     return floor + (bounds[bucket] - floor) * ((rank - below) / (rising[bucket] - below));
   }
 
-  // The quantiles of what came within the last `seconds` before each point; `buckets` are cells with a label `le`.
+  // The quantiles of observations within the last `seconds` before each point; `buckets` are cells with a label `le`.
   function quantiles(qs, buckets, spans, from, to, seconds) {
     const byBound = new Map();
     for (const cell of buckets) {
@@ -92,7 +92,7 @@
     });
   }
 
-  // --- How numbers are written: at most three digits that matter, whole numbers in full ---------------------------
+  // --- Format of numbers: at most three significant digits, whole numbers in full ---------------------------
   const NONE = "–";
   const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
   const short = new Intl.NumberFormat("en-US", { notation: "compact", maximumFractionDigits: 2 });
@@ -108,7 +108,7 @@
     return size === 0 ? "0" : value.toFixed(3);
   }
 
-  // Cut, not rounded: 100 only where nothing is missing. A hair more, because 81.6 * 100 is a hair less than 8160.
+  // Rounded down: 100 only if nothing is missing. Plus a small value, because 81.6 * 100 is slightly below 8160.
   const percent = (value) => (Number.isFinite(value) ? String(value < 100 ? Math.min(99.99, Math.floor(value * 100 + 1e-6) / 100) : value) : NONE);
 
   // A time in seconds as [number, unit].

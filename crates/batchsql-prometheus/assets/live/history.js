@@ -1,14 +1,14 @@
-// What was scraped in the last 15 minutes, in cells of equal length: a point per scrape, NaN where a series was not
-// there. Knows which metrics the page needs and by which labels it adds them up; not what is shown of them.
+// The scrapes of the last 15 minutes, in cells of equal length: a point per scrape, NaN where a series was missing.
+// Knows which metrics the page needs and by which labels it sums them; not how they are shown.
 (function (live) {
   "use strict";
-  // Points that are kept: 15 minutes of one a second.
+  // Kept points: 15 minutes with one per second.
   const CAPACITY = 900;
-  // Scrapes after which a series that is not there any more is forgotten.
+  // Scrapes after which a missing series is removed.
   const FORGET = 120;
-  // Scrapes after the end of a test case in which its gauges still count.
+  // Scrapes after the end of a test case in which its gauges are still used.
   const LINGER = 2;
-  // Scrapes after which a rate that does not change is one that nobody writes any more, as while a test checks its rows.
+  // Scrapes after which an unchanged rate counts as outdated, as while a test checks its rows.
   const STALE = 10;
 
   // One kind of cell per line. `by` are its labels; beyond `limit` cells names of tables and test cases become "other",
@@ -46,16 +46,16 @@
     { id: "started", name: "process_start_time_seconds", lean: true, by: [] },
   ];
 
-  // A text of its own: a piece of a scrape would keep all of it in memory.
+  // A copy, because a slice of a scrape would keep all of it in memory.
   const own = (text) => (" " + text).slice(1);
 
   class History {
     constructor(capacity = CAPACITY) {
       this.capacity = capacity;
       this.times = new Float64Array(2 * capacity);
-      // Seconds since the scrape before; NaN when there is none to compare with.
+      // Seconds since the previous scrape; NaN if there is none.
       this.spans = new Float64Array(2 * capacity);
-      // The point that is written next, and how many scrapes there were.
+      // The index of the next point, and the number of scrapes.
       this.end = 0;
       this.tick = 0;
       this.last = NaN;
@@ -69,21 +69,21 @@
       }
     }
 
-    // Cells of a kind, for a database and a test case where these are asked for and the kind has them.
+    // Cells of a kind, filtered by database and test case if these are given and the kind has them.
     cells(id, filter = {}) {
       const fits = (cell) => ["database", "test_case"].every((label) =>
         !filter[label] || !cell.labels.has(label) || cell.labels.get(label) === filter[label]);
       return [...this.kinds.get(id).cells.values()].filter(fits);
     }
 
-    // The points whose time is from `since` on, as a range of indices.
+    // The points since `since`, as a range of indices.
     range(since) {
       let from = Math.max(0, this.end - this.capacity);
       while (from < this.end && this.times[from] < since) from += 1;
       return [from, this.end];
     }
 
-    // One scrape, at a time in milliseconds. Tells whether the process is another one than before.
+    // Takes one scrape, at a time in milliseconds. Returns whether the process has restarted.
     take(text, now) {
       const begun = live.parse.number((/^process_start_time_seconds (\S+)/m.exec(text) || [])[1] || "");
       const known = [...this.kinds.get("started").cells.values()][0];
@@ -96,7 +96,7 @@
           entry = this.enter(family, own(raw));
           if (entry === null) return;
         }
-        // A series that appears while we look has begun at 0; of the first scrape nothing is known.
+        // A new series has started at 0; for the first scrape the start is unknown.
         const before = entry.tick === 0 ? (isFirst ? NaN : 0) : entry.value;
         const increase = restarted || value < before ? value : value - before;
         entry.tick = this.tick;
@@ -109,7 +109,7 @@
       return restarted;
     }
 
-    // Breaks every curve, because for a while nothing is known.
+    // Breaks every curve after a lost connection.
     gap(now) {
       if (this.tick === 0) return;
       this.tick += 1;
@@ -147,7 +147,7 @@
         cell.increase = NaN;
       }
       cell.sum = cell.spec.lowest ? Math.min(cell.sum, value) : cell.sum + value;
-      // Those of the first scrape are unknown and do not make the others so.
+      // The unknown increases of the first scrape do not make the sum unknown.
       if (!Number.isNaN(increase)) cell.increase = Number.isNaN(cell.increase) ? increase : cell.increase + increase;
     }
 
@@ -170,7 +170,7 @@
       this.end += 1;
     }
 
-    // The gauges of a test case stay as they were when it ended. That is a result, not a curve.
+    // The gauges of a test case keep their last values after its end. That is a result, not a curve.
     hush() {
       const ends = this.kinds.get("completion").cells;
       for (const id of ["rps", "memory"]) {

@@ -1,25 +1,25 @@
-// The page: what is where, what its controls do, and which state it is in. Every text goes through text nodes, so that
-// the name of a table or a test case is never taken for markup. Nothing is kept but in memory.
+// The page: its layout, controls and states. Every text goes through text nodes, so that
+// the name of a table or a test case is never parsed as markup. Data is kept only in memory.
 (function (live) {
   "use strict";
   const { el, Curve, forgetTones } = live.curves;
   const { count, measure, percent, clock, long } = live.figures;
   const { PANELS } = live.panels;
   const MINUTE = 60000;
-  // Rows of a table that are shown.
+  // Maximum number of shown rows of a table.
   const ROWS = 40;
   const byId = (id) => document.getElementById(id);
 
   const history = new live.History();
   const view = { database: "", test_case: "", window: MINUTE, pausedAt: 0 };
   const state = { kind: "connecting", since: Date.now(), reason: "" };
-  // Milliseconds that the server's clock is ahead; told only when it cannot be the delay of an answer.
+  // Milliseconds that the server's clock is ahead; shown only if it cannot be the delay of a response.
   let ahead = 0;
   let markers = [];
   const curves = PANELS.map((panel) => new Curve(panel));
   const tiles = new Map();
 
-  // --- What is looked at --------------------------------------------------------------------------------------------
+  // --- Selection --------------------------------------------------------------------------------------------
   const databases = () => [...new Set(["bufferRecords", "outcomes", "processed", "rps", "success", "memory"]
     .flatMap((id) => history.cells(id).map((cell) => cell.labels.get("database"))))].sort();
   const testCases = () => [...new Set(["rps", "success", "processed"]
@@ -28,7 +28,7 @@
   function look() {
     const known = databases();
     const until = view.pausedAt || history.last;
-    // A few seconds more than are shown: rates at the left edge need what was before.
+    // A few seconds more than are shown: rates at the left edge need earlier points.
     const [from, end] = history.range(until - view.window - 6000);
     let to = end;
     while (to > from && history.times[to - 1] > until) to -= 1;
@@ -110,7 +110,7 @@
     if (select.dataset.known === known) return;
     select.dataset.known = known;
     const chosen = select.value;
-    // What was chosen stays, also when it is not there for now.
+    // The selection stays, even if the value is currently missing.
     const offered = chosen && !values.includes(chosen) ? [...values, chosen] : values;
     select.replaceChildren(el("option", { value: "" }, all), ...offered.map((value) => el("option", { value }, value)));
     select.value = chosen;
@@ -135,7 +135,7 @@
     if (byId("status-word").textContent !== word) byId("status-word").textContent = word;
     show(byId("empty"), isEmpty);
     show(byId("content"), hasSeen);
-    // Without curves there is nothing to hold or to stretch.
+    // Without curves, pause and time range have no effect.
     show(byId("pause"), hasSeen);
     show(byId("window"), hasSeen);
     for (const id of ["token", "password", "denied", "defect"]) show(byId(id), kind === id);
@@ -157,7 +157,7 @@
     const now = Date.now();
     const skew = serverClock - now;
     ahead = Math.abs(skew) > 2500 ? skew : 0;
-    if (history.take(text, now)) markers.push({ at: now, tone: "muted", text: "The process was started anew" });
+    if (history.take(text, now)) markers.push({ at: now, tone: "muted", text: "The process was restarted" });
     for (const end of history.cells("completion")) {
       if (end.changed !== history.tick) continue;
       const [database, name] = [end.labels.get("database"), end.labels.get("test_case")];
@@ -229,7 +229,7 @@
       width = document.documentElement.clientWidth;
       for (const curve of curves) curve.redraw();
     }).observe(document.documentElement);
-    // A connection that is lost for long is told in words that stay true.
+    // Updates the duration of a lost connection.
     setInterval(() => { if (state.kind === "lost") byId("lost-for").textContent = "(" + long((Date.now() - state.since) / 1000) + ")"; }, 1000);
   }
 

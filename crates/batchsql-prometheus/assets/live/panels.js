@@ -1,16 +1,16 @@
-// What each panel shows: which cells become which lines, in which unit. Knows the history and the figures; not how a
+// The content of panels: which cells become which lines, in which unit. Knows the history and the figures; not how a
 // line is drawn.
 (function (live) {
   "use strict";
   const { sum, most, least, rate, quantiles, count, measure, percent, bytes, compact } = live.figures;
-  // Seconds over which rates and quantiles are taken: calm enough to read, short enough to be now.
+  // Seconds over which rates and quantiles are taken: long enough to be readable, short enough to be current.
   const SPAN = 3;
-  // Lines of a panel, at most; those that matter less become one.
+  // Maximum number of lines of a panel; less important ones are merged.
   const LINES = 8;
-  // Scrapes without a sign of a test case after which it is not believed to run. To check millions of rows takes a while.
+  // Scrapes without a change after which a test case counts as ended. The check of millions of rows takes a while.
   const SILENT = 120;
 
-  // Cells in groups of one name each: the labels that are there, with the database where there are several.
+  // Cells in groups by name: the present labels, with the database if there are several.
   function grouped(view, cells, labels) {
     const groups = new Map();
     for (const cell of cells) {
@@ -27,7 +27,7 @@
   const lowest = (values) => values.reduce((low, value) => (value < low ? value : low), Infinity);
   const isEmpty = (values) => values.every((value) => value !== value);
 
-  // Which lines matter most, and what becomes of the rest: quantities add up, of shares the lowest counts.
+  // Selects the most important lines and merges the rest: quantities are summed, of shares the lowest is taken.
   const BY_SIZE = { order: (a, b) => area(b.values) - area(a.values), join: sum };
   const WORST = { order: (a, b) => lowest(a.values) - lowest(b.values), join: least };
 
@@ -43,7 +43,7 @@
   const rates = (view, cells) => rate(sum(cells, view.from, view.to), view.history.spans, view.from, SPAN);
   const lines = (groups, values) => limited([...groups].map(([name, cells]) => ({ name, values: values(cells) })));
 
-  // Share of a limit in percent; nothing where no limit is known.
+  // Share of a limit in percent; nothing if the limit is unknown.
   function share(view, used, limit) {
     const [have, may] = [used, limit].map((id) => sum(view.cells(id), view.from, view.to));
     return have.map((value, i) => (may[i] > 0 ? (100 * value) / may[i] : NaN));
@@ -55,7 +55,7 @@
     {
       id: "records-per-second", title: "Records Per Second", unit: "rows/s", group: "flow",
       about: "Rows per second as each test case reports them while it runs; without tests, rows written per database.",
-      empty: "No test case is running. What they reached is in the table below.",
+      empty: "No test case is running. Their results are in the table below.",
       lines(view) {
         const cases = view.cells("rps");
         if (cases.length > 0) return lines(grouped(view, cases, ["test_case"]), (cells) => sum(cells, view.from, view.to));
@@ -66,7 +66,7 @@
       id: "records-processing-rate", title: "Records Processing Rate", unit: "rows/s", group: "flow",
       about: "Rows committed per second and table, over the last 3 seconds.",
       empty: "No row has been written while this page was open.",
-      // Not of tables that have been announced and that nothing was written to.
+      // Without tables that were announced and have had no writes.
       lines: (view) => lines(grouped(view, view.cells("processed").filter((cell) => cell.now > 0), ["table"]), (cells) => rates(view, cells)),
     },
     {
@@ -93,8 +93,8 @@
     },
     {
       id: "buffer-fill", title: "Buffer Fill", unit: "% of limit", group: "state", top: 100, figure: (value) => measure(value) + " %",
-      about: "Rows and bytes that wait or are on their way, against their limits. At 100 % submits wait.",
-      empty: "No pipeline has told how full its buffer is.",
+      about: "Rows and bytes in the buffer, in percent of their limits. At 100 % submits wait.",
+      empty: "No pipeline has reported its buffer.",
       lines: (view) => [
         { name: "rows", tone: "s0", fill: true, values: share(view, "bufferRecords", "bufferRecordsLimit") },
         { name: "bytes", tone: "s1", values: share(view, "bufferBytes", "bufferBytesLimit") },
@@ -102,7 +102,7 @@
     },
     {
       id: "outcomes", title: "Outcomes", unit: "rows/s", group: "state",
-      about: "What became of rows, per second. Outcomes that never happened are left out. They are counted for all test cases together.",
+      about: "Outcomes of rows per second, for all test cases together. Outcomes that did not occur are not shown.",
       empty: "No row has had an outcome while this page was open.",
       lines(view) {
         const cells = view.cells("outcomes");
@@ -114,12 +114,12 @@
     },
     {
       id: "memory-usage", title: "Memory Usage", unit: "MiB", group: "state",
-      about: "Memory of the process: resident, and during tests what is allocated and what the allocator took from the system.",
-      empty: "This process does not tell its memory.",
+      about: "Memory of the process: resident, and during tests the allocated memory and the memory that the allocator holds.",
+      empty: "This process does not report its memory.",
       lines(view) {
         const of = (type) => most(view.cells("memory").filter((cell) => cell.labels.get("type") === type), view.from, view.to);
         const resident = sum(view.history.cells("resident"), view.from, view.to).map((value) => value / 2 ** 20);
-        // The process itself tells it at every moment; tests only while they run.
+        // The process always reports it; tests only while they run.
         const first = isEmpty(resident) ? { name: "current", values: of("current") } : { name: "resident", values: resident };
         return [{ ...first, tone: "s0", fill: true }, { name: "alloc", tone: "s2", values: of("alloc") }, { name: "sys", tone: "s3", values: of("sys") }]
           .filter((line) => !isEmpty(line.values));
@@ -127,7 +127,7 @@
     },
     {
       id: "data-integrity-rate", title: "Data Integrity Rate", unit: "%", group: "tests", range: [90, 100], figure: (value) => percent(value) + " %",
-      about: "Share of the expected rows that were found in the database, of every case that has ended: the lowest, and each that is below 100 %.",
+      about: "Share of the expected rows that were found in the database, of all ended cases: the lowest, and each below 100 %.",
       empty: "No test case has ended yet.",
       lines(view) {
         const cells = view.cells("integrity");
@@ -150,11 +150,11 @@
     },
   ];
 
-  // --- Figures of this moment ---------------------------------------------------------------------------------------
+  // --- Current figures ---------------------------------------------------------------------------------------
   const total = (cells, tick) => cells.reduce((all, cell) => (cell.tick === tick ? (all === all ? all : 0) + cell.now : all), NaN);
   const lastOf = (values) => (values.length ? values[values.length - 1] : NaN);
 
-  // What the tiles show: [id, name, figure, unit, note, tone, share of 100 for a bar].
+  // The tiles: [id, name, figure, unit, note, tone, share of 100 for a bar].
   function tiles(view, serverNow) {
     const { history } = view;
     const recent = { ...view, from: Math.max(0, view.to - 8) };
@@ -185,7 +185,7 @@
     ];
   }
 
-  // The rows of the table of test cases, the newest first; those that are still to come last.
+  // The rows of the table of test cases, the newest first; waiting ones last.
   function cases(view) {
     const { history } = view;
     const rows = new Map();
@@ -200,7 +200,7 @@
     };
     for (const id of ["rps", "success", "integrity", "duration", "completion"]) put(id, () => id);
     put("testRecords", (cell) => "records_" + cell.labels.get("type"));
-    // When something of a test was last seen to move. Its counters may exist before it begins, its gauges do not.
+    // The last change of a test. Its counters may exist before it begins, its gauges do not.
     const [moved, begun] = [new Map(), new Set()];
     for (const id of ["processed", "executions", "rps", "memory"]) {
       for (const cell of view.cells(id)) {
@@ -246,7 +246,7 @@
       flows.get(key).push(cell);
     }
     for (const [key, cells] of flows) if (rows.has(key)) rows.get(key).rate = lastOf(rates(recent, cells));
-    // What was announced and has had no row yet tells nothing.
+    // An announced table without rows is not shown.
     return [...rows.values()].filter((row) => row.written + row.rejected + row.other > 0).sort((a, b) => (b.rate || 0) - (a.rate || 0) || b.written - a.written || (a.key < b.key ? -1 : 1));
   }
 

@@ -1,9 +1,9 @@
-// The text format 0.0.4: from text to samples. Knows no metric; who calls says which names it wants.
+// The text format 0.0.4: from text to samples. Knows no metric; the caller passes the names.
 (function (live) {
   "use strict";
   const NEWLINE = 10, HASH = 35, BRACE = 123, SPACE = 32;
 
-  // A number as the format writes it; undefined when it is none.
+  // A number of the format; undefined if it is not a number.
   function number(text) {
     const value = Number(text);
     if (text !== "" && !Number.isNaN(value)) return value;
@@ -15,11 +15,11 @@
     }
   }
 
-  // Calls visit(wanted.get(name), labels as they stand there, value) for each sample with a wanted name. Returns how
-  // many lines were no samples. Labels are not taken apart: who has seen them before need not read them again.
+  // Calls visit(wanted.get(name), text of the labels, value) for each sample with a wanted name. Returns the number of
+  // invalid lines. Labels are not parsed: the caller caches those that it has seen before.
   function scan(text, wanted, visit) {
     let broken = 0;
-    // Samples of a name follow each other, so that most lines need no search by name.
+    // Samples of a name are consecutive, so most lines need no search by name.
     let name = "", found;
     for (let at = 0; at < text.length;) {
       let end = text.indexOf("\n", at);
@@ -38,7 +38,7 @@
       }
       if (found === undefined) continue;
       while (text.charCodeAt(after) === SPACE) after += 1;
-      // Behind the labels there are only numbers, so the last brace is theirs, whatever the labels hold.
+      // After the labels there are only numbers, so the last brace ends the labels, whatever they contain.
       let close = after;
       if (text.charCodeAt(after) === BRACE) {
         close = text.lastIndexOf("}", end - 1) + 1;
@@ -56,7 +56,7 @@
 
   const ESCAPES = { "\\": "\\", '"': '"', n: "\n" };
 
-  // Takes {name="value",...} apart; null when it cannot be.
+  // Parses {name="value",...}; null if it is invalid.
   function labels(raw) {
     const found = new Map();
     if (raw === "") return found;

@@ -1,14 +1,14 @@
-// Asks for the metrics again and again, one request at a time, and says how that goes. Knows HTTP; not what metrics mean.
+// Requests the metrics repeatedly, one request at a time, and reports the state. Knows HTTP; not what metrics mean.
 (function (live) {
   "use strict";
-  // Milliseconds between two requests, also where nobody looks; and for one of them at most.
+  // Milliseconds between two requests, visible and hidden; and the timeout of one request.
   const INTERVAL = 1000, INTERVAL_HIDDEN = 5000, TIMEOUT = 10000;
   // After a failure the next request waits longer, up to this.
   const LONGEST_WAIT = 5000;
-  // The page may take this part of the time of a browser that has other things to do, too.
+  // The part of the browser's time that the page may use.
   const SHARE = 0.25;
 
-  // Relative to the page, which may stand behind a proxy under any path, with or without a slash at its end.
+  // Relative to the page, which may be behind a proxy under any path, with or without a trailing slash.
   function beside(name) {
     const base = new URL(location.href);
     if (!base.pathname.endsWith("/")) base.pathname += "/";
@@ -16,12 +16,12 @@
   }
 
   class Poller {
-    // `take(text, milliseconds of the server's clock)` gets every answer, `tell(state)` every change:
+    // `take(text, milliseconds of the server's clock)` gets every response, `tell(state)` every change:
     // { kind: "live" | "lost" | "token" | "password" | "denied" | "defect", reason }.
     constructor(take, tell) {
       this.take = take;
       this.tell = tell;
-      // What goes with each request as its Authorization.
+      // The Authorization header of each request.
       this.credentials = "";
       this.failures = 0;
       this.stopped = false;
@@ -33,14 +33,14 @@
     async run() {
       for (;;) {
         const begun = performance.now();
-        // Whatever is wrong with this page, it goes on and says so.
+        // After an error in this page, it continues and shows the error.
         await this.ask().catch((error) => this.defect(error)).catch(() => {});
         await this.rest(begun);
       }
     }
 
     tryToken(token) {
-      // No other one fits into a header, and no exporter takes another one. The position tells nothing of the rest.
+      // Other characters are not allowed in a header. The position does not reveal the rest.
       const position = [...token].findIndex((sign) => !/[\x21-\x7e]/.test(sign)) + 1;
       if (position > 0) {
         this.tell({ kind: "token", reason: "This cannot be the token: character " + position + " is no letter, digit or sign of ASCII. Copy it once more." });
@@ -53,7 +53,7 @@
       this.again("Basic " + btoa(String.fromCharCode(...new TextEncoder().encode(user + ":" + password))));
     }
 
-    // With other credentials, or because the person asks for it.
+    // With other credentials, or on request of the user.
     again(credentials = "") {
       this.credentials = credentials;
       this.stopped = false;
@@ -67,7 +67,7 @@
       const left = Math.max(patience - (performance.now() - begun), (this.cost || 0) * (1 / SHARE - 1), 20);
       await new Promise((resolve) => {
         this.wake = resolve;
-        // Someone who was refused is asked first.
+        // After a refusal the user must enter credentials first.
         if (!this.stopped) setTimeout(resolve, left);
       });
     }
@@ -77,19 +77,19 @@
       const timer = setTimeout(() => limit.abort(), TIMEOUT);
       let answer, text;
       try {
-        // By the first header the exporter knows this page, which asks for a password itself.
+        // With the first header the exporter identifies this page, which has its own form for a password.
         const headers = { "X-Requested-With": "BatchSQL" };
         if (this.credentials !== "") headers.Authorization = this.credentials;
         answer = await fetch(beside("metrics"), { headers, cache: "no-store", credentials: "same-origin", signal: limit.signal });
         text = await answer.text();
       } catch (error) {
-        return this.lost(limit.signal.aborted ? "No answer within " + TIMEOUT / 1000 + " seconds." : "The process has ended, or cannot be reached from here.");
+        return this.lost(limit.signal.aborted ? "No response within " + TIMEOUT / 1000 + " seconds." : "The process has ended, or cannot be reached from here.");
       } finally {
         clearTimeout(timer);
       }
       if (answer.status === 401) return this.refused(answer.headers.get("www-authenticate") || "");
-      if (!answer.ok) return this.lost("The exporter answers with status " + answer.status + ".");
-      if (!(answer.headers.get("content-type") || "").startsWith("text/plain")) return this.lost("What answers there is no exporter.");
+      if (!answer.ok) return this.lost("The exporter responds with status " + answer.status + ".");
+      if (!(answer.headers.get("content-type") || "").startsWith("text/plain")) return this.lost("The server is not a BatchSQL exporter.");
       this.failures = 0;
       const begun = performance.now();
       try {

@@ -1,4 +1,4 @@
-// A table whose rows come and go and whose cells change, touched only where something differs. Knows no metric.
+// A table with changing rows and cells; only differences are updated. Knows no metric.
 (function (live) {
   "use strict";
   const { el } = live.curves;
@@ -9,7 +9,7 @@
       this.columns = columns;
       this.rows = new Map();
       this.order = "";
-      // The roles keep it a table for screen readers where a phone shows cards.
+      // With the roles it stays a table for screen readers when a phone shows cards.
       this.body = el("tbody", { role: "rowgroup" });
       this.head = el("tr", { role: "row" }, columns.map(([name, unit, , isNumber]) =>
         el("th", { scope: "col", role: "columnheader", class: isNumber ? "number" : "" }, name, unit ? el("span", { class: "unit" }, " " + unit) : null)));

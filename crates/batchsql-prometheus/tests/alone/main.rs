@@ -1,5 +1,5 @@
-//! Owns the checks that nothing grows: threads, open files, tasks, series and memory, whatever clients do.
-//! Must not share its process with another test, because it counts what the whole process has.
+//! Owns the checks that clients cannot make the process grow: threads, open files, tasks, series and memory.
+//! Must not share its process with another test, because it counts resources of the whole process.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, which clippy does not see")]
@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 use batchsql_prometheus::{PrometheusMetrics, ServerOptions};
 use http::{Connection, connect, free_port, get, get_with, serve_again};
 
-/// What an allocator may keep back. A round that lost a runtime, a stack or a page of metrics would lose more.
+/// Memory that the allocator may keep. A leak of a runtime, a stack or a page of metrics per round would be larger.
 const SLACK: u64 = 2 << 20;
 
-/// What the process has now.
+/// The current resources of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Has {
     threads: u64,
@@ -42,7 +42,7 @@ impl Has {
         }
     }
 
-    /// Waits for threads and connections that are on their way out, and compares.
+    /// Waits for threads and connections that are about to end, then compares.
     async fn expect_no_more_than(self, what: &str) {
         let begin = Instant::now();
         loop {
@@ -52,13 +52,13 @@ impl Has {
                 eprintln!("{what}: resident {} KiB, before {} KiB", now.resident >> 10, self.resident >> 10);
                 return;
             }
-            assert!(begin.elapsed() < Duration::from_secs(60), "{what}: there was {self:?}, and now there is {now:?}");
+            assert!(begin.elapsed() < Duration::from_secs(60), "{what}: before {self:?}, now {now:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 }
 
-/// One test, because what each part has must not be in the way of another part's count.
+/// One test, so that no part changes the counts of another part.
 #[tokio::test]
 async fn nothing_grows() {
     starts_and_stops().await;
@@ -84,7 +84,7 @@ async fn starts_and_stops() {
     before.expect_no_more_than("200 starts and stops").await;
 }
 
-/// Clients are connected, half way through a request, or waiting for an answer when the server stops.
+/// When the server stops, clients are connected, in the middle of a request, or waiting for a response.
 async fn starts_and_stops_under_load() {
     let metrics = PrometheusMetrics::new().unwrap();
     let round = async || {
@@ -95,7 +95,7 @@ async fn starts_and_stops_under_load() {
             client.write_all(&request[..request.len() * (number % 3) / 2]).unwrap();
         }
         metrics.stop_server().await.unwrap();
-        assert!(TcpStream::connect(address).is_err(), "somebody still listens");
+        assert!(TcpStream::connect(address).is_err(), "the port is still open");
     };
     for _ in 0..5 {
         round().await;
@@ -138,7 +138,7 @@ async fn random_paths() {
     ask(500);
     let (before, series_before) = (Has::now(), series(address));
     ask(10_000);
-    assert_eq!(series(address), series_before, "a path has become a series");
+    assert_eq!(series(address), series_before, "a path created a series");
     before.expect_no_more_than("10,000 random paths").await;
     metrics.stop_server().await.unwrap();
 }
@@ -157,7 +157,7 @@ async fn wrong_tokens() {
     let before = Has::now();
     ask(1_000);
     before.expect_no_more_than("1,000 wrong tokens").await;
-    assert_eq!(get_with(address, "/metrics", &[("Authorization", "Bearer right")]).status, 200, "nobody is locked out");
+    assert_eq!(get_with(address, "/metrics", &[("Authorization", "Bearer right")]).status, 200, "nobody is blocked");
     metrics.stop_server().await.unwrap();
 }
 
@@ -173,7 +173,7 @@ async fn heads_that_are_too_long() {
             } else {
                 format!("GET /metrics HTTP/1.1\r\nHost: h\r\nCookie: {long}\r\n\r\n")
             };
-            // It may be refused before it is sent.
+            // The server may reject it before all of it is sent.
             let _ = client.write_all(head.as_bytes());
             let mut answer = Vec::new();
             match std::io::Read::read_to_end(&mut client, &mut answer) {
@@ -181,7 +181,7 @@ async fn heads_that_are_too_long() {
                 Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "the server does not answer"),
             }
             let answer = String::from_utf8_lossy(&answer).into_owned();
-            // Empty where the reset, because of the rest that nobody read, overtakes the answer.
+            // Empty if the reset, caused by unread data, arrives before the response.
             let refused = ["HTTP/1.1 431", "HTTP/1.1 414"].iter().any(|status| answer.starts_with(status));
             assert!(answer.is_empty() || refused, "{answer:?}");
         }

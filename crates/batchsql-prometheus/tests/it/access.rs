@@ -1,4 +1,4 @@
-//! Owns the checks of who may read: tokens, passwords, and what everyone may see.
+//! Owns the checks of access: tokens, passwords, and paths that need neither.
 //! Must not know how secrets are compared.
 
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ async fn started(options: ServerOptions) -> (PrometheusMetrics, SocketAddr) {
     (metrics, address)
 }
 
-/// Without a secret, `/metrics` says the same for every way of not having it, and nothing of the secret.
+/// Without valid credentials, `/metrics` always sends the same response, which reveals nothing about the secret.
 fn refuses(address: SocketAddr, wrong: &[(&str, &str)], challenge: &str) {
     let without = get(address, "/metrics");
     check_refusal(&without, challenge);
@@ -49,7 +49,7 @@ async fn a_bearer_token_opens_the_metrics() {
     assert_eq!(answer.status, 200);
     assert!(answer.body.contains("batchsql_build_info"));
     let head = Connection::open(address).ask("HEAD", "/metrics", &[]);
-    assert_eq!(head.status, 401, "the head tells the size, which is not for everyone");
+    assert_eq!(head.status, 401, "the head reveals the size, so it needs credentials");
     let wrong = [BASIC, ("Authorization", "Bearer wrong"), ("Authorization", "Bearer"), ("X-Token", TOKEN)];
     refuses(address, &wrong, "Bearer realm=\"batchsql\"");
     metrics.stop_server().await.unwrap();
@@ -61,7 +61,7 @@ async fn a_user_and_a_password_open_the_metrics() {
     assert_eq!(get_with(address, "/metrics", &[BASIC]).status, 200);
     let wrong = [BEARER, ("Authorization", "Basic cHJvbWV0aGV1czpodW50ZXIz"), ("Authorization", "Basic ???")];
     refuses(address, &wrong, "Basic realm=\"batchsql\", charset=\"UTF-8\"");
-    // The live page asks for the password itself.
+    // The live page has its own form for the password.
     let of_page = ("X-Requested-With", "BatchSQL");
     for sent in [&[of_page][..], &[of_page, ("Authorization", "Basic ???")]] {
         check_refusal(&get_with(address, "/metrics", sent), "X-Basic realm=\"batchsql\", charset=\"UTF-8\"");
@@ -86,7 +86,7 @@ async fn the_token_lets_nobody_guess_on_a_kept_connection() {
     let (metrics, address) = started(ServerOptions::new().bearer_token(TOKEN)).await;
     let mut connection = Connection::open(address);
     assert_eq!(connection.ask("GET", "/metrics", &[BEARER]).status, 200);
-    assert_eq!(connection.ask("GET", "/metrics", &[]).status, 401, "each request shows it anew");
+    assert_eq!(connection.ask("GET", "/metrics", &[]).status, 401, "each request must send it");
     assert_eq!(connection.ask("GET", "/metrics", &[BEARER, BEARER]).status, 401);
     metrics.stop_server().await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! Owns the checks of answers: their heads, HEAD, compression, readiness, and what a browser may do.
+//! Owns the checks of responses: their heads, HEAD, compression, readiness, and what a browser may do.
 //! Must not know which metrics there are.
 
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ async fn started() -> (PrometheusMetrics, SocketAddr) {
 async fn head_and_get_agree_compressed_or_not() {
     let (metrics, address) = started().await;
     let mut connection = Connection::open(address);
-    // The sizes of /metrics change with the numbers in it.
+    // The size of /metrics changes with the numbers in it.
     let without_size = |headers: Vec<&str>| {
         headers.into_iter().filter(|line| !line.starts_with("content-length")).map(str::to_owned).collect::<Vec<_>>()
     };
@@ -97,16 +97,16 @@ async fn ready_is_what_the_application_says() {
     assert_eq!(asked(), (200, "ready".to_owned()));
     metrics.clone().set_ready(false);
     assert_eq!(asked(), (503, "not ready".to_owned()));
-    assert_eq!(get(address, "/health").status, 200, "it lives, although it is not ready");
+    assert_eq!(get(address, "/health").status, 200, "it is healthy, although it is not ready");
     metrics.stop_server().await.unwrap();
     serve_again(&metrics, address.port()).await;
-    assert_eq!(asked().0, 503, "a restart of the server makes nobody ready");
+    assert_eq!(asked().0, 503, "a restart of the server does not change readiness");
     metrics.set_ready(true);
     assert_eq!(asked().0, 200);
     metrics.stop_server().await.unwrap();
 }
 
-/// Half of a request is there when the stop begins, and the other half comes after it.
+/// Half of a request is sent before the stop begins, and the other half after it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_stops_is_not_ready() {
     use std::io::{Read, Write};
@@ -170,7 +170,7 @@ async fn every_address_that_was_asked_for_is_served() {
         assert_eq!(get(*address, "/health").status, 200, "{address}");
     }
     let third = SocketAddr::new("127.0.0.3".parse().unwrap(), first.port());
-    assert!(std::net::TcpStream::connect(third).is_err(), "nobody asked for {third}");
+    assert!(std::net::TcpStream::connect(third).is_err(), "{third} was not in bind()");
     metrics.stop_server().await.unwrap();
     for address in served {
         assert!(std::net::TcpStream::connect(address).is_err(), "{address}");
@@ -185,7 +185,7 @@ async fn one_place_is_enough_for_two_addresses() {
     let options = ServerOptions::new().port(0).bind(addresses).max_connections(1);
     metrics.start_server_with(options).await.unwrap();
     let served = metrics.server_addresses();
-    // An address that nobody asks must not keep the place.
+    // A connection to an unused address must not keep its slot.
     for address in [served[1], served[1], served[0], served[0], served[1]] {
         assert_eq!(request(address, "GET", "/health").status, 200, "{address}");
     }

@@ -1,5 +1,5 @@
-//! Owns the checks that a scraper is answered soon, however many others keep connections or ask without end.
-//! Must not know what is in an answer.
+//! Owns the checks that a scraper gets its response soon, however many clients keep connections or send requests.
+//! Must not know the content of responses.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,10 +12,10 @@ use batchsql_prometheus::{PrometheusMetrics, ServerOptions};
 
 use crate::http::{connect, get};
 
-/// Far more than there are places.
+/// Far more than there are slots.
 const CROWD: usize = 200;
-/// Without a limit in the options that would end a connection, a scraper without a place would wait for an hour. The
-/// crowd itself waits for places, and the machine may be busy.
+/// The options have no limit that would end a connection, so a scraper without a slot would wait for an hour. The
+/// crowd itself waits for slots, and the machine may be busy.
 const SOON: Duration = Duration::from_secs(120);
 const REQUEST: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: h\r\nAccept-Encoding: gzip\r\n\r\n";
 
@@ -25,7 +25,7 @@ async fn started(options: ServerOptions) -> (PrometheusMetrics, SocketAddr) {
     (metrics, address)
 }
 
-/// Without a limit in the options that would end any of the connections in time.
+/// Options whose limits are too long to end any of the connections in time.
 fn patient() -> ServerOptions {
     let hour = Duration::from_secs(3_600);
     ServerOptions::new().header_time(hour).answer_time(hour).connection_age(hour)
@@ -92,7 +92,7 @@ async fn those_who_ask_without_end() {
 
 type Crowd = (Arc<AtomicBool>, Vec<JoinHandle<()>>);
 
-/// Clients that each do something again and again, and come back when they lose their connection, until it is over.
+/// Clients that each repeat an action until the end, and reconnect when their connection is closed.
 fn crowd(members: usize, address: SocketAddr, act: impl Fn(&mut TcpStream) -> bool + Clone + Send + 'static) -> Crowd {
     let over = Arc::new(AtomicBool::new(false));
     let member = |_| {

@@ -57,12 +57,12 @@ async fn the_server_starts_and_stops_again_and_again_on_one_port() {
         assert_eq!(get(address, "/health").status, 200);
         assert_eq!(metrics.server_address(), Some(address));
         metrics.stop_server().await.unwrap();
-        assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
+        assert!(TcpStream::connect(address).is_err(), "the port is still open");
         assert_eq!(metrics.server_address(), None);
         assert_eq!(serve_again(&metrics, address.port()).await, address);
     }
     metrics.stop_server().await.unwrap();
-    metrics.stop_server().await.expect("stopping twice is no mistake");
+    metrics.stop_server().await.expect("stopping twice is not an error");
 }
 
 #[tokio::test]
@@ -73,7 +73,7 @@ async fn starting_twice_is_a_clear_error() {
     assert_eq!(error.address(), Some(address));
     let message = error.to_string();
     assert!(message.contains(&address.to_string()) && message.contains("stop_server()"), "{message}");
-    assert_eq!(get(address, "/health").status, 200, "the first one goes on");
+    assert_eq!(get(address, "/health").status, 200, "the first one still serves");
     metrics.stop_server().await.unwrap();
 }
 
@@ -90,7 +90,7 @@ async fn a_busy_port_is_a_clear_error() {
     for part in [&address.to_string(), who, "already listens there", "another port"] {
         assert!(message.contains(part), "{message}");
     }
-    assert!(std::error::Error::source(&error).is_some(), "what the system said is there");
+    assert!(std::error::Error::source(&error).is_some(), "the error of the system is the source");
     drop(other);
     assert_eq!(serve_again(&metrics, address.port()).await, address, "once the port is free it works");
     metrics.stop_server().await.unwrap();
@@ -136,7 +136,7 @@ async fn half_open_connections_do_not_block_others() {
         let mut half = TcpStream::connect(address).unwrap();
         half.write_all(b"GET /metrics HTT").unwrap();
         mute.push(half);
-        // Asks and never reads.
+        // Sends a request and never reads.
         let mut deaf = TcpStream::connect(address).unwrap();
         deaf.write_all(b"GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
         mute.push(deaf);
@@ -147,7 +147,7 @@ async fn half_open_connections_do_not_block_others() {
     metrics.stop_server().await.unwrap();
 }
 
-/// The only thread of this test's runtime is busy with asking, and nobody else runs on it.
+/// The requests block the only thread of this test's runtime, so no other task runs on it.
 #[tokio::test(flavor = "current_thread")]
 async fn it_answers_while_the_runtime_of_the_caller_is_stuck() {
     let (metrics, address) = started().await;

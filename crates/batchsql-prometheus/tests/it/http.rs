@@ -1,4 +1,4 @@
-//! Owns a client that speaks just enough HTTP, blocking, so that no test depends on a runtime.
+//! Owns a minimal blocking HTTP client, so that no test depends on a runtime.
 //! Must not know metrics.
 
 use std::io::{Read, Write};
@@ -12,15 +12,15 @@ use flate2::read::GzDecoder;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-/// Longer than any answer takes on a machine that is busy with something else.
+/// Longer than any response takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     head: String,
-    /// As it came.
+    /// As received.
     pub(crate) bytes: Vec<u8>,
     /// As text, decompressed.
     pub(crate) body: String,
@@ -47,7 +47,7 @@ impl<S: Read + Write> Stream for S {}
 pub(crate) struct Connection {
     stream: Box<dyn Stream>,
     address: SocketAddr,
-    /// What came beyond the last answer.
+    /// Bytes received after the last response.
     rest: Vec<u8>,
 }
 
@@ -57,7 +57,7 @@ impl Connection {
         Self { stream: Box::new(stream), address, rest: Vec::new() }
     }
 
-    /// Trusts whom `roots` says to be `localhost`.
+    /// Connects with TLS to `localhost` and trusts `roots`.
     pub(crate) fn open_tls(address: SocketAddr, roots: RootCertStore) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
@@ -67,7 +67,7 @@ impl Connection {
         Self { stream: Box::new(StreamOwned::new(session, connect(address))), address, rest: Vec::new() }
     }
 
-    /// Sends a request without waiting for its answer.
+    /// Sends a request without waiting for its response.
     pub(crate) fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) {
         let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let request = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", self.address);
@@ -75,7 +75,7 @@ impl Connection {
         self.stream.flush().unwrap();
     }
 
-    /// Reads the answer to a request of this method.
+    /// Reads the response to a request of this method.
     pub(crate) fn receive(&mut self, method: &str) -> Answer {
         let end = loop {
             if let Some(end) = self.rest.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -84,12 +84,12 @@ impl Connection {
             assert!(self.more() > 0, "the connection ended: {:?}", String::from_utf8_lossy(&self.rest));
         };
         let head = String::from_utf8(self.rest.drain(..end + 4).collect()).unwrap();
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("an answer has a status");
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a response has a status");
         let mut answer = Answer { status, head, bytes: Vec::new(), body: String::new() };
         let length = answer.header("content-length").and_then(|length| length.parse().ok());
-        let length = if method == "HEAD" { 0 } else { length.expect("the server always knows the length") };
+        let length = if method == "HEAD" { 0 } else { length.expect("the server always sends the length") };
         while self.rest.len() < length {
-            assert!(self.more() > 0, "the answer ended early");
+            assert!(self.more() > 0, "the response ended early");
         }
         answer.bytes = self.rest.drain(..length).collect();
         answer.body = match answer.header("content-encoding") {
@@ -122,7 +122,7 @@ pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// A port that is free, that no other test of this process gets, and no outgoing connection of anyone.
+/// A free port that no other test of this process gets, and outside of the range for outgoing connections.
 pub(crate) fn free_port() -> u16 {
     static GIVEN: AtomicU16 = AtomicU16::new(0);
     let first = 20_000 + (std::process::id() % 10_000) as u16;
@@ -130,8 +130,8 @@ pub(crate) fn free_port() -> u16 {
     ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("one of 2,000 ports is free")
 }
 
-/// Serves on a port that was served until a moment ago. A program that is being started has it for a moment, too:
-/// what another test has open is closed in it a little later.
+/// Serves on a port whose server has just stopped. A child process that another test starts may still hold the port
+/// for a moment, because it inherits open files and closes them a little later.
 pub(crate) async fn serve_again(metrics: &PrometheusMetrics, port: u16) -> SocketAddr {
     let begin = Instant::now();
     loop {

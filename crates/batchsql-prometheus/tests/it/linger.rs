@@ -20,7 +20,7 @@ async fn started(options: ServerOptions) -> (PrometheusMetrics, SocketAddr) {
     (metrics, address)
 }
 
-/// Begins to wait, or looks whether the wait is over.
+/// Starts the wait, or checks whether it is over.
 async fn is_over(waiting: &mut Pin<&mut impl Future<Output = Lingered>>) -> Option<Lingered> {
     tokio::select! {
         biased;
@@ -34,7 +34,7 @@ async fn nobody_is_waited_for_who_does_not_scrape() {
     let (metrics, address) = started(ServerOptions::new().bearer_token("s3cret")).await;
     let begin = Instant::now();
     assert_eq!(metrics.linger(LIMIT).await, Lingered::NobodyWatches);
-    // A browser, a curious one, and a probe.
+    // A browser, a manual request, and a probe.
     assert_eq!(get_with(address, "/metrics", &[("Authorization", "Bearer s3cret")]).status, 200);
     assert_eq!(get_with(address, "/metrics", &[SCRAPER]).status, 401);
     assert_eq!(get_with(address, "/health", &[SCRAPER]).status, 200);
@@ -54,7 +54,7 @@ async fn two_scrapes_that_begin_after_the_call_end_it() {
     get(address, "/metrics");
     Connection::open(address).ask("HEAD", "/metrics", &[SCRAPER]);
     get_with(address, "/metrics", &[SCRAPER]);
-    assert_eq!(is_over(&mut lingering).await, None, "one scrape is no two");
+    assert_eq!(is_over(&mut lingering).await, None, "one scrape is not enough");
     get_with(address, "/metrics", &[SCRAPER]);
     assert_eq!(lingering.await, Lingered::Scraped);
     metrics.stop_server().await.unwrap();
@@ -69,7 +69,7 @@ async fn everyone_who_watches_is_waited_for() {
     let mut lingering = pin!(metrics.linger(LIMIT));
     assert_eq!(is_over(&mut lingering).await, None);
     (0..4).for_each(|_| drop(scrape("Prometheus/2")));
-    assert_eq!(is_over(&mut lingering).await, None, "the other one has seen nothing");
+    assert_eq!(is_over(&mut lingering).await, None, "the other one has not scraped");
     (0..2).for_each(|_| drop(scrape("Prometheus/3")));
     assert_eq!(lingering.await, Lingered::Scraped);
     metrics.stop_server().await.unwrap();
@@ -130,7 +130,7 @@ async fn lingering_can_be_given_up() {
     metrics.stop_server().await.unwrap();
 }
 
-/// It asks for more than the buffers of a connection hold, and does not take it.
+/// It requests more than the buffers of a connection hold, and does not read it.
 #[tokio::test]
 async fn a_scraper_that_goes_away_before_its_answer_has_seen_nothing() {
     let (metrics, address) = started(ServerOptions::new()).await;
@@ -143,11 +143,11 @@ async fn a_scraper_that_goes_away_before_its_answer_has_seen_nothing() {
         let mut client = connect(address);
         let head = format!("GET /metrics HTTP/1.1\r\nHost: h\r\n{}: {}\r\n\r\n", SCRAPER.0, SCRAPER.1);
         client.write_all(head.as_bytes()).unwrap();
-        // The begin of the answer is there.
+        // The start of the response has arrived.
         client.peek(&mut [0]).unwrap();
         client.shutdown(Shutdown::Both).unwrap();
     }
     assert_eq!(waiting.await, Lingered::TimedOut);
-    assert!(metrics.has_watchers(), "it did come");
+    assert!(metrics.has_watchers(), "it did scrape");
     metrics.stop_server().await.unwrap();
 }

@@ -1,5 +1,5 @@
 //! Owns the checks of the exporter from outside: over HTTP, as Prometheus sees it.
-//! Must not know the exporter's inside.
+//! Must not know the exporter's internals.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, which clippy does not see")]
 

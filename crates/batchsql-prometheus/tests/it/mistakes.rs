@@ -1,4 +1,4 @@
-//! Owns the checks of options that cannot work: each mistake has its own message, and none shows a secret.
+//! Owns the checks of invalid options: each mistake has its own message, and none shows a secret.
 //! Must not know certificates; `tls` does.
 
 use std::net::IpAddr;
@@ -21,10 +21,10 @@ fn addresses<const N: usize>(addresses: [&str; N]) -> [IpAddr; N] {
 async fn each_mistake_says_what_is_wrong() {
     let new = ServerOptions::new;
     for (options, part) in [
-        (new().bind([]), "at least one, or leave it out for 127.0.0.1"),
-        (new().bind(addresses(["127.0.0.1", "127.0.0.1"])), "127.0.0.1 is given to bind() twice"),
-        (new().bind(addresses(["127.0.0.1", "0.0.0.0"])), "0.0.0.0 already stands for every address"),
-        (new().bind(addresses(["::", "127.0.0.1"])), ":: already stands for every address"),
+        (new().bind([]), "at least one to bind(), or omit bind() for 127.0.0.1"),
+        (new().bind(addresses(["127.0.0.1", "127.0.0.1"])), "bind() has 127.0.0.1 twice"),
+        (new().bind(addresses(["127.0.0.1", "0.0.0.0"])), "0.0.0.0 already means every address"),
+        (new().bind(addresses(["::", "127.0.0.1"])), ":: already means every address"),
         (new().bearer_token("t0ken").basic_auth("u", "t0ken"), "both a bearer token and basic auth"),
         (new().bearer_token(""), "the bearer token is empty"),
         (new().bearer_token("t0ken\n"), "a character at byte 6"),
@@ -56,7 +56,7 @@ async fn an_address_of_another_machine_keeps_the_others_from_being_served() {
     let error = refused(ServerOptions::new().bind(addresses(["127.0.0.1", "192.0.2.1"]))).await;
     assert_eq!(error.address().unwrap().ip(), addresses(["192.0.2.1"])[0]);
     assert!(error.to_string().contains("this machine has no such address"), "{error}");
-    assert!(!error.is_invalid_options(), "another machine has it");
+    assert!(!error.is_invalid_options(), "it may be valid on another machine");
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! Owns the proof that a real Prometheus scrapes the endpoint: as it is, with a token, with a password, over TLS.
-//! Must not know what the series are about.
+//! Owns the proof that a real Prometheus scrapes the endpoint: plain, with a token, with a password, over TLS.
+//! Must not know the meaning of the series.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
@@ -13,10 +13,10 @@ use tempfile::TempDir;
 use crate::http::Connection;
 use crate::tls::identity;
 
-/// It comes in the same package as promtool, so one variable insists on both.
+/// Prometheus is in the same package as promtool, so one variable requires both.
 const REQUIRED: &str = "BATCHSQL_REQUIRE_PROMTOOL";
 const TOKEN: &str = "t0ken-for-the-test";
-/// Longer than a start takes on a machine that is busy with something else.
+/// Longer than a start takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A Prometheus with a folder of its own. Dropping it ends it.
@@ -27,7 +27,7 @@ struct Running {
 }
 
 impl Running {
-    /// None when there is no such program on this machine.
+    /// `None` if Prometheus is not installed.
     fn start(jobs: &str, files: &[(&str, &str)]) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         for (name, text) in files {
@@ -36,7 +36,7 @@ impl Running {
         let configuration =
             format!("global:\n  scrape_interval: 200ms\n  scrape_timeout: 200ms\nscrape_configs:\n{jobs}");
         std::fs::write(folder.path().join("prometheus.yml"), configuration).unwrap();
-        // Free a moment ago, and nobody else is likely to take it now.
+        // Free a moment ago, and unlikely to be taken now.
         let api = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let child = Command::new("prometheus")
@@ -59,7 +59,7 @@ impl Running {
         }
     }
 
-    /// The value of the first series of a query, when there is one and only one.
+    /// The value of a query with exactly one series.
     fn value(&self, query: &str) -> Option<String> {
         if std::net::TcpStream::connect(self.api).is_err() {
             return None;
@@ -99,7 +99,7 @@ fn job(name: &str, address: SocketAddr, more: &str) -> String {
     )
 }
 
-/// One Prometheus for every way, because it takes a while to start.
+/// One Prometheus for all variants, because its start takes a while.
 #[tokio::test(flavor = "multi_thread")]
 async fn prometheus_scrapes_it_in_every_way_that_is_offered() {
     let identity = identity();
@@ -131,7 +131,7 @@ async fn prometheus_scrapes_it_in_every_way_that_is_offered() {
         let series = format!("batchsql_test_rps%7Bjob=%22{name}%22%7D");
         if *up == "1" {
             prometheus.expect(&series, "1234.5");
-            // A value that is only there at the end is seen, because the end waits for it.
+            // The last value is scraped, because the end waits for it.
             metrics.record_real_time_metrics("mysql", name, 6_789.0, 1.0);
             assert_eq!(metrics.linger(PATIENCE).await, Lingered::Scraped, "{name}");
             metrics.stop_server().await.unwrap();

@@ -1,4 +1,4 @@
-//! Owns the check that a scrape is answered while the writer takes all it can get.
+//! Owns the check that a scrape gets its response while the writer keeps every worker busy.
 //! Must not know how the server does that.
 
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::http::Connection;
 
-/// Shorter than the time for which the runtime is stuck. How long scrapes take is printed; a busy machine is slow.
+/// Shorter than the time for which the runtime is stuck. The test prints how long scrapes take.
 const LIMIT: Duration = Duration::from_secs(30);
 const SCRAPES: usize = 100;
 
@@ -39,7 +39,7 @@ fn a_scrape_is_answered_while_every_worker_is_busy() {
     let before = written(&metrics.render());
     let while_writing = slowest_of(SCRAPES, address);
     let rows = written(&metrics.render()) - before;
-    // Two tasks that never yield keep both workers, and nothing of that runtime runs any more.
+    // Two tasks that never yield block both workers, so no other task of that runtime runs.
     for _ in 0..2 {
         let stopped = stopped.clone();
         runtime.spawn(async move {
@@ -52,7 +52,7 @@ fn a_scrape_is_answered_while_every_worker_is_busy() {
     let while_stuck = slowest_of(SCRAPES, address);
     stop.send_replace(true);
     eprintln!("slowest of {SCRAPES} scrapes: {while_writing:?} with {rows} rows written, {while_stuck:?} while stuck");
-    assert!(rows > 0.0, "the writer was to be busy, and wrote nothing");
+    assert!(rows > 0.0, "the writer should be busy, but wrote nothing");
     assert!(while_writing < LIMIT && while_stuck < LIMIT, "{while_writing:?}, {while_stuck:?}");
     runtime.block_on(async {
         db.close(Duration::from_secs(60)).await;

@@ -1,4 +1,4 @@
-//! Owns the checks of what a scrape shows after a run: names, labels, types, and promtool's opinion.
+//! Owns the checks of a scrape after a run: names, labels, types, and the result of promtool.
 //! Must not know how the server works.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +13,7 @@ use metrics::{Key, Level, Metadata};
 
 use crate::http::get;
 
-/// The table of the requirements document, word for word.
+/// The table of the requirements document, unchanged.
 const REQUIRED: [(&str, &str, &str); 12] = [
     ("batchsql_batch_execution_duration_seconds", "histogram", "database, table, status, test_case"),
     ("batchsql_batch_execution_total", "counter", "database, table, status, test_case"),
@@ -29,7 +29,7 @@ const REQUIRED: [(&str, &str, &str); 12] = [
     ("batchsql_errors_total", "counter", "database, test_case, error_type"),
 ];
 
-/// Set it to 1 where promtool must be there, for example in CI.
+/// Set it to 1 to require promtool, for example in CI.
 const REQUIRE_PROMTOOL: &str = "BATCHSQL_REQUIRE_PROMTOOL";
 
 /// One line of a scrape.
@@ -150,7 +150,7 @@ async fn every_metric_is_described_and_none_is_a_summary() {
     }
 }
 
-/// The global recorder can be set once per process, so this is the only test that does.
+/// The global recorder can be set once per process, so only this test sets it.
 #[test]
 fn the_global_recorder_is_ours_only_when_asked_for() {
     let own_counter = || {
@@ -192,7 +192,7 @@ async fn promtool_objects_to_the_three_known_names_only() {
     let output = promtool.wait_with_output().unwrap();
     let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
     let names: BTreeSet<&str> = said.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    // Required as they are, although they break the rules.
+    // Required names, although they break the rules.
     let known = BTreeSet::from(["batchsql_gc_count", "batchsql_memory_usage_mb", "batchsql_test_records_total"]);
     assert_eq!(names, known, "promtool said:\n{said}");
 }

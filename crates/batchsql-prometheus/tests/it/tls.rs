@@ -1,4 +1,4 @@
-//! Owns the checks of HTTPS: certificates that work, those that do not, and clients that shake no hands.
+//! Owns the checks of HTTPS: valid and invalid certificates, and clients without a complete handshake.
 //! Must not know metrics.
 
 use std::io::{Read, Write};
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::http::{Connection, connect};
 
-/// A certificate of `localhost` that nobody else signed, and its key.
+/// A self-signed certificate of `localhost`, and its key.
 pub(crate) struct Identity {
     pub(crate) certificate: String,
     pub(crate) key: String,
@@ -69,14 +69,14 @@ async fn a_certificate_that_cannot_work_is_told_by_what_is_wrong_with_it() {
     let no_key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
     let certificate_of_nothing = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     for (certificate, key, part) in [
-        (good.certificate.as_str(), other.key.as_str(), "does not fit the first certificate in"),
+        (good.certificate.as_str(), other.key.as_str(), "does not match the first certificate in"),
         ("", &good.key, "there is no certificate in"),
         (&good.key, &good.key, "but a private key; certificate first, key second: are they swapped?"),
         (&good.key, &good.certificate, "but a private key; certificate first"),
         (&good.certificate, "", "there is no private key in"),
         (&good.certificate, &good.certificate, "but a certificate; certificate first, key second: are they swapped?"),
         (&good.certificate, &encrypted, "an encrypted one must be decrypted first"),
-        (&good.certificate, &broken, "is broken PEM"),
+        (&good.certificate, &broken, "is not valid PEM"),
         (&good.certificate, no_key, "cannot be used"),
         (certificate_of_nothing, &good.key, "cannot be used"),
     ] {
@@ -105,7 +105,7 @@ async fn a_file_that_cannot_be_read_is_named() {
         let error = metrics.start_server_with(ServerOptions::new().tls_pem_files(certificate, key)).await.unwrap_err();
         let message = error.to_string();
         assert!(message.contains("cannot read") && message.contains("missing.pem"), "{message}");
-        let io = std::error::Error::source(&error).expect("what the system said is there");
+        let io = std::error::Error::source(&error).expect("the error of the system is the source");
         assert!(io.to_string().contains("No such file"), "{io}");
         assert_eq!(format!("{error:?}"), format!("{message}: {io}"), "as a main that returns the error prints it");
     };
@@ -123,7 +123,7 @@ async fn one_file_may_have_everything() {
     metrics.stop_server().await.unwrap();
 }
 
-/// What a client gets that does not speak TLS. It must be an end, and soon.
+/// What a client without TLS receives. The connection must end soon.
 fn answer_to(address: SocketAddr, sent: &[u8]) -> Vec<u8> {
     let mut stream = connect(address);
     // The server may have closed it after the first bytes.
@@ -148,14 +148,14 @@ async fn what_is_no_tls_is_refused_and_harms_nobody() {
     for round in 0..200 {
         let mut garbage: Vec<u8> = (0..1024).map(|_| noise()).collect();
         if round % 2 == 0 {
-            // The head of a TLS record, and then nonsense.
+            // The head of a TLS record, then random bytes.
             garbage.splice(..5, [22, 3, 1, 2, 0]);
         }
         let answer = answer_to(address, &garbage);
         assert!(answer.len() < 64, "an alert at most: {answer:?}");
     }
     let plain = answer_to(address, b"GET /metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
-    assert!(!String::from_utf8_lossy(&plain).contains("batchsql_"), "it is not to be had without TLS");
+    assert!(!String::from_utf8_lossy(&plain).contains("batchsql_"), "metrics were sent without TLS");
     assert_eq!(Connection::open_tls(address, identity.roots.clone()).ask("GET", "/metrics", &[]).status, 200);
     metrics.stop_server().await.unwrap();
 }
@@ -168,7 +168,7 @@ async fn a_handshake_that_is_never_finished_gives_its_place_back() {
     let (metrics, address) = started(options.max_connections(2).header_time(limit)).await;
     let mut stuck: Vec<_> = (0..4).map(|_| connect(address)).collect();
     for stream in &mut stuck[2..] {
-        // The begin of a record that never ends.
+        // The start of a record that never ends.
         stream.write_all(&[22, 3, 1, 2, 0, 1]).unwrap();
     }
     let begin = Instant::now();
@@ -177,5 +177,5 @@ async fn a_handshake_that_is_never_finished_gives_its_place_back() {
     assert!(begin.elapsed() < Duration::from_secs(60), "it waited for {:?}", begin.elapsed());
     let begin = Instant::now();
     metrics.stop_server().await.unwrap();
-    assert!(begin.elapsed() < Duration::from_secs(60), "stopping waits for no handshake");
+    assert!(begin.elapsed() < Duration::from_secs(60), "stopping waited for a handshake");
 }

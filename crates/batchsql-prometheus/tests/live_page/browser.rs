@@ -1,4 +1,4 @@
-//! Owns a headless Chromium and its driver: started for one test, ended with it however that goes.
+//! Owns a headless Chromium and its driver: started for one test, and ended with it in every case.
 //! Must not know the page.
 
 use std::fmt::Debug;
@@ -15,15 +15,15 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
 
-/// Set it to 1 where the driver must be there, for example in CI.
+/// Set it to 1 to require the driver, for example in CI.
 const REQUIRE: &str = "BATCHSQL_REQUIRE_CHROMEDRIVER";
-/// For everything that is awaited; a busy machine may be slow.
+/// Limit for every wait; a busy machine may be slow.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Browsers at once: each takes a processor while it starts.
+/// Browsers at the same time: each keeps a processor busy while it starts.
 static PLACES: Semaphore = Semaphore::const_new(2);
 
-/// How the browser looks at the page.
+/// Settings of the browser.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Eyes {
     pub(crate) dark: bool,
@@ -56,8 +56,8 @@ impl Browser {
             found => assert!(found.unwrap().success(), "chromedriver does not work"),
         }
         let folder = tempfile::Builder::new().prefix("batchsql-chromium").tempdir().unwrap().keep();
-        // The shell ends the driver when its input ends, so also when the test is killed; the browser ends with the
-        // pipe to its driver, and writes until then. So the folder is removed until it stays away.
+        // The shell ends the driver when its input ends, so also when the test is killed. The browser ends with the
+        // pipe to its driver and writes files until then, so the folder is removed repeatedly.
         let keeper = r#"chromedriver --port=0 </dev/null & driver=$!; cat >/dev/null; kill -9 "$driver"
             for _ in 1 2 3 4 5 6 7 8 9 10; do rm -rf "$TMPDIR"; sleep 0.2; [ -e "$TMPDIR" ] || exit 0; done"#;
         let mut driver = Command::new("sh")
@@ -70,7 +70,7 @@ impl Browser {
             .unwrap();
         let mut lines = BufReader::new(driver.stdout.take().expect("its output is piped")).lines();
         let port: u16 = loop {
-            let line = lines.next_line().await.unwrap().expect("the driver says its port");
+            let line = lines.next_line().await.unwrap().expect("the driver prints its port");
             if let Some((_, port)) = line.split_once("was started successfully on port ") {
                 break port.trim_end_matches('.').parse().unwrap();
             }
@@ -109,7 +109,7 @@ impl Browser {
         self.run(&format!("return ({expression});"), &[]).await
     }
 
-    /// The text of the one element that a selector names, as a person sees it; empty when it is hidden.
+    /// The visible text of the first element of a selector; empty if it is hidden.
     pub(crate) async fn text(&self, selector: &str) -> String {
         let found = self.run("return document.querySelector(arguments[0]).innerText;", &[selector.into()]).await;
         found.as_str().unwrap().to_owned()
@@ -120,7 +120,7 @@ impl Browser {
         self.run(script, &[selector.into()]).await == Value::Bool(true)
     }
 
-    /// Waits until an expression is true, and says what it was instead when it never is.
+    /// Waits until an expression is true; panics with its last value after the limit.
     pub(crate) async fn wait(&self, expression: &str) {
         let begin = Instant::now();
         loop {
@@ -128,7 +128,7 @@ impl Browser {
             if value == Value::Bool(true) {
                 return;
             }
-            assert!(begin.elapsed() < PATIENCE, "{expression} is {value}; the page says:\n{}", self.text("body").await);
+            assert!(begin.elapsed() < PATIENCE, "{expression} is {value}; the page has:\n{}", self.text("body").await);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -141,13 +141,13 @@ impl Browser {
         self.client.find(fantoccini::Locator::Css(selector)).await.unwrap().send_keys(text).await.unwrap();
     }
 
-    /// What the console has said since this was asked the last time.
+    /// The console messages since the last call.
     pub(crate) async fn console(&self) -> Vec<String> {
         let said = self.client.issue_cmd(Log).await.unwrap();
         said.as_array().unwrap().iter().map(|entry| entry["message"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// Whatever the page has asked the network for.
+    /// Every network request of the page.
     pub(crate) async fn requests(&self) -> Vec<String> {
         let names = self.eval("performance.getEntriesByType('resource').map((entry) => entry.name)").await;
         names.as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect()
@@ -160,7 +160,7 @@ impl Browser {
     }
 }
 
-/// The console, which the standard does not have.
+/// The command for the console log, which is not part of the standard.
 #[derive(Debug)]
 struct Log;
 

@@ -1,4 +1,4 @@
-//! Owns what the page looks at: a real exporter with a pipeline, and one that answers whatever a test wants.
+//! Owns the exporters for the page: a real one with a pipeline, and one whose responses a test sets.
 //! Must not know the browser.
 
 use std::net::SocketAddr;
@@ -30,7 +30,7 @@ impl Pipeline {
         Self { sink, db: builder.start().unwrap(), next: 0 }
     }
 
-    /// Submits rows to a table; they are written sooner or later.
+    /// Submits rows to a table, without waiting for their outcome.
     pub(crate) async fn submit(&mut self, table: &str, rows: i64) {
         let schema = Schema::builder(table).column("id", ColumnType::I64).build().unwrap();
         for id in self.next..self.next + rows {
@@ -50,14 +50,14 @@ pub(crate) fn small() -> PipelineConfig {
     PipelineConfig { flush_size: 50, buffer_size: 200, flush_interval: Duration::from_millis(5), ..Default::default() }
 }
 
-/// What an own exporter answers to a request: status, headers, body.
+/// A response of the scripted exporter: status, headers, body.
 pub(crate) type Answer = (u16, Vec<(&'static str, String)>, String);
 
 pub(crate) fn metrics_text(body: impl Into<String>) -> Answer {
     (200, vec![("content-type", "text/plain; version=0.0.4; charset=utf-8".to_owned())], body.into())
 }
 
-/// An exporter that serves the real page, and as metrics what a test says.
+/// An exporter that serves the real page, and metrics that a test sets.
 pub(crate) struct Puppet {
     pub(crate) address: SocketAddr,
     asked: Arc<Mutex<Vec<(Instant, String)>>>,
@@ -98,13 +98,13 @@ impl Puppet {
         format!("http://{}{path}", self.address)
     }
 
-    /// When each request for the metrics came.
+    /// When each request for the metrics arrived.
     pub(crate) fn scrapes(&self) -> Vec<Instant> {
         let asked = self.asked.lock().unwrap();
         asked.iter().filter(|(_, path)| path.ends_with("metrics")).map(|(at, _)| *at).collect()
     }
 
-    /// The paths that were asked for.
+    /// The requested paths.
     pub(crate) fn paths(&self) -> Vec<String> {
         self.asked.lock().unwrap().iter().map(|(_, path)| path.clone()).collect()
     }

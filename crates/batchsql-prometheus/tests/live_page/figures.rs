@@ -1,4 +1,4 @@
-//! Owns the checks of the page's arithmetic: its functions in the browser against the same ones written here.
+//! Owns the checks of the page's arithmetic: its functions in the browser against an implementation here.
 //! Must not know what is shown.
 
 use std::fmt::Write as _;
@@ -27,7 +27,7 @@ fn quantile(q: f64, bounds: &[f64], counts: &[f64]) -> Option<f64> {
     }
     let (low, below) = if bucket == 0 { (0.0, 0.0) } else { (bounds[bucket - 1], counts[bucket - 1]) };
     let found = low + (bounds[bucket] - low) * (rank - below) / (counts[bucket] - below);
-    // The lowest of an empty bucket, as there.
+    // The lower bound of an empty bucket, as in Prometheus.
     (!found.is_nan()).then_some(found)
 }
 
@@ -36,7 +36,7 @@ async fn quantiles_are_those_of_prometheus() {
     with_browser(Eyes::default(), |browser| async move {
         let _puppet = idle(&browser).await;
         let bounds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, f64::INFINITY];
-        // Buckets of many shapes, from a small generator whose numbers stay the same.
+        // Buckets of many shapes, from a small generator with a fixed seed.
         let mut seed = 7_u64;
         for _ in 0..200 {
             let mut counts = Vec::new();
@@ -86,7 +86,7 @@ async fn the_text_format_is_read_as_it_is_written() {
             "unwanted{a=\"1\"} 6",
             "",
             "wanted{a=\"1e\"} 1.5e+3",
-            // Broken ones: no value, no number, labels without an end, a name without a value.
+            // Invalid lines: no value, not a number, labels without an end, a name without a value.
             "wanted{a=\"1\"}",
             "wanted{a=\"1\"} many",
             "wanted{a=\"1 7",
@@ -127,7 +127,7 @@ async fn the_text_format_is_read_as_it_is_written() {
 async fn counters_become_rates_whatever_happens_to_them() {
     with_browser(Eyes::default(), |browser| async move {
         let _puppet = idle(&browser).await;
-        // [milliseconds, the counter or null for a lost connection, begin of the process, another series]
+        // [milliseconds, the counter or null for a lost connection, start of the process, another series]
         let script = "const history = new batchsqlLive.History(16);
             for (const [at, value, begun, late] of arguments[0]) {
                 if (value === null) { history.gap(at); continue; }
@@ -141,14 +141,14 @@ async fn counters_become_rates_whatever_happens_to_them() {
             return [[...all], [...rate]].map((row) => row.map((value) => (Number.isNaN(value) ? null : value)));";
         let scrapes = json!([
             [0, 100, 1], [1_000, 110, 1], [2_000, 130, 1], [3_000, 160, 1],
-            // Down: the counter began anew at 0.
+            // Down: the counter restarted at 0.
             [4_000, 5, 1],
             [5_000, null, 1],
-            // Four seconds since the last answer, and 20 rows.
+            // Four seconds since the last response, and 20 rows.
             [8_000, 25, 1],
-            // A process that began anew may already be above where the old one was.
+            // A restarted process may already be above the value of the old one.
             [9_000, 40, 50],
-            // A series that appears has begun at 0.
+            // A new series started at 0.
             [10_000, 50, 50, 7],
         ]);
         let found = browser.run(script, &[scrapes]).await;
@@ -217,7 +217,7 @@ async fn the_history_is_bounded_also_in_databases() {
             const bounds = new Set(history.cells('durations').map((cell) => cell.labels.get('le')));
             return [...sizes, rows[rows.length - 1], [...bounds]];";
         let found = browser.run(script, &[]).await;
-        assert_eq!(found[0], 2 * 600 + 1, "all that came later are one");
+        assert_eq!(found[0], 2 * 600 + 1, "all later names share one");
         assert!(found[1].as_u64().unwrap() <= 2 * 3_000 + 3, "{found}");
         assert_eq!(found[2], 1_000, "and none of them is lost");
         assert_eq!(found[3], json!(["0.1", "1", "+Inf"]));
@@ -282,7 +282,7 @@ fn large(round: u64) -> String {
             writeln!(text, "batchsql_records_outcome_total{{{labels}}} {round}").unwrap();
         }
     }
-    // The rest is of families that the page does not need.
+    // The rest belongs to families that the page does not read.
     while text.len() < 5 << 20 {
         let line = "batchsql_queue_wait_seconds_bucket{database=\"postgres\",table=\"a_table_of_someone\",le=\"0.25\"} 12345\n";
         text.push_str(line);
@@ -313,7 +313,7 @@ async fn five_megabytes_a_second_leave_the_page_responsive() {
         println!("5 MB: {found}");
         assert_eq!(found["series"], 30_000);
         assert_eq!(found["broken"], 0);
-        // Measured: about 30 ms to parse and 90 ms for everything. A second is what the page has.
+        // Measured: about 30 ms to parse and 90 ms in total. The page has one second.
         assert!(found["parse"].as_f64().unwrap() < 500.0, "{found}");
         assert!(found["cost"].as_f64().unwrap() < 1_000.0, "{found}");
         assert_eq!(browser.text("#tables-note").await, "100 tables, the busiest first; 60 more are not shown");

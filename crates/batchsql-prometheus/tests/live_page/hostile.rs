@@ -1,4 +1,4 @@
-//! Owns the checks that what others wrote stays text: names of tables, databases and test cases.
+//! Owns the checks that names of tables, databases and test cases are shown as text, never as markup.
 //! Must not know figures.
 
 use batchsql_prometheus::{PrometheusMetrics, TestResult};
@@ -54,7 +54,7 @@ async fn labels_are_text_whatever_they_hold() {
         let expected = format!("http://{address}/metrics");
         assert!(!requests.is_empty() && requests.iter().all(|request| *request == expected), "{requests:?}");
 
-        // Even what came in as an element would not run.
+        // Even an injected element would not run.
         let inject = "const script = document.createElement('script'); script.textContent = 'window.injected = true';
             document.body.append(script); return window.injected === true;";
         assert_eq!(browser.run(inject, &[]).await, false);

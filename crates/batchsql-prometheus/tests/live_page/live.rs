@@ -1,4 +1,4 @@
-//! Owns the checks of figures and curves while pipelines write: what the page says is what was written.
+//! Owns the checks of figures and curves while pipelines write: the page shows what was written.
 //! Must not know the states without figures.
 
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::browser::{Browser, Eyes, with_browser};
 use crate::exporter::{Pipeline, Puppet, metrics_text, small};
 
-/// Opens the page of these metrics and waits until it has had an answer.
+/// Opens the page of these metrics and waits until it has had a response.
 async fn look_at(browser: &Browser, metrics: &PrometheusMetrics) {
     let address = metrics.start_server(0).await.unwrap();
     browser.open(&format!("http://{address}/")).await;
@@ -86,11 +86,11 @@ async fn rates_and_percentiles_are_those_of_the_last_seconds() {
         browser.wait("batchsqlLive.page.history.tick >= 6").await;
         let tile = |id: &str| format!("Number(document.getElementById('tile-{id}').dataset.value)");
         let number = |value: Value| value.as_f64().unwrap();
-        // The server counts when it answers and the page when it has read: milliseconds of three seconds. A busy
-        // machine may take more.
+        // The server counts when it responds and the page when it has read: a difference of milliseconds in three
+        // seconds, more on a busy machine.
         let rate = number(browser.eval(&tile("rows-per-second")).await);
         assert!((700.0..1_300.0).contains(&rate), "{rate}");
-        // The rank 0.99 is nine tenths into the bucket from 50 to 100 ms, however long the seconds were.
+        // The rank 0.99 is nine tenths into the bucket from 50 to 100 ms, independent of the exact interval.
         let p99 = number(browser.eval(&tile("p99")).await);
         assert!((p99 - 0.095).abs() < 1e-6, "{p99}");
         assert!(browser.text("#tile-p99").await.starts_with("Batch p99\n95.0 ms"));
@@ -156,7 +156,7 @@ async fn a_run_of_tests_shows_all_curves_and_the_results() {
             let word = if passed { "Passed" } else { "Failed" };
             browser.wait(&format!("document.querySelector('#cases').innerText.includes('{case}\\t{word}')")).await;
         }
-        // The second point of what the last test set: a line and not a dot.
+        // The second point after the last test: a line and not a dot.
         let tick = browser.eval("batchsqlLive.page.history.tick").await.as_u64().unwrap();
         browser.wait(&format!("batchsqlLive.page.history.tick >= {}", tick + 2)).await;
         for (panel, line) in [
@@ -182,7 +182,7 @@ async fn a_run_of_tests_shows_all_curves_and_the_results() {
             .wait("Number.isNaN(batchsqlLive.page.history.cells('rps', { test_case: 'first_case' })[0].points[batchsqlLive.page.history.end - 1])")
             .await;
 
-        // Only one of the two, by the filter.
+        // Filtered to one of the two.
         browser.run("const select = document.getElementById('test-case'); select.value = 'second_case'; select.dispatchEvent(new Event('change'));", &[]).await;
         let names = "batchsqlLive.page.curves.find((curve) => curve.panel.id === 'records-per-second').lines.map((line) => line.name)";
         assert_eq!(browser.eval(names).await, json!(["second_case"]));
@@ -223,7 +223,7 @@ async fn announced_cases_wait_and_silent_ones_do_not_run_for_ever() {
         let lines = "batchsqlLive.page.curves.find((curve) => curve.panel.id === 'records-processing-rate').lines.map((line) => line.name).join()";
         assert_eq!(browser.eval(lines).await, "");
 
-        // Its first rows are written before its first rate is told.
+        // Its first rows are written before its first rate is recorded.
         say(&[counters("one", 0), counters("two", 50)].concat());
         browser.wait(&format!("{results} === 'two Running,one Waiting'")).await;
         browser.wait(&format!("{lines} === 't_two'")).await;
@@ -232,7 +232,7 @@ async fn announced_cases_wait_and_silent_ones_do_not_run_for_ever() {
         browser.wait("document.querySelector('#cases tbody tr').cells[2].innerText === '123'").await;
         assert_eq!(browser.eval(results).await, "two Running,one Waiting");
 
-        // Two minutes in which it says nothing, as fast as they can be had: it has died without a result.
+        // Two minutes without a change, simulated: the case ended without a result.
         let pass = "for (let i = 0; i < 125; i++) batchsqlLive.page.history.take(arguments[0], Date.now());";
         let text = metrics.lock().unwrap().clone();
         browser.run(pass, &[text.into()]).await;
@@ -266,7 +266,7 @@ async fn controls_do_what_they_say() {
         assert_eq!(browser.text("#tile-rows-per-second .note").await, "40 written");
         assert_eq!(browser.eval(lines).await, json!(["events"]));
 
-        // Paused: the curves stand still, the figures go on.
+        // Paused: the curves stop, the figures continue.
         browser.click("#pause").await;
         assert_eq!(browser.text("#status-word").await, "Live, curves paused");
         let last = "batchsqlLive.page.curves[0].times.at(-1)";

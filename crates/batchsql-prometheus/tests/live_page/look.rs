@@ -1,4 +1,4 @@
-//! Owns the checks of the look: themes, contrast, a phone's width, and what screen readers get.
+//! Owns the checks of the appearance: themes, contrast, the width of a phone, and output for screen readers.
 //! Must not know figures.
 
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::browser::{Browser, Eyes, with_browser};
 use crate::exporter::{Pipeline, small};
 
-/// A page with everything on it, with names as long as they come.
+/// A page with every element, and with long names.
 async fn full(browser: &Browser) -> (PrometheusMetrics, Pipeline) {
     let metrics = PrometheusMetrics::new().unwrap();
     let mut pipeline = Pipeline::start(&metrics, "postgres", small());
@@ -31,7 +31,7 @@ async fn full(browser: &Browser) -> (PrometheusMetrics, Pipeline) {
     (metrics, pipeline)
 }
 
-/// The texts and lines whose contrast with what is behind them is too low: below 4.5 for texts, 3 for lines.
+/// The texts and lines whose contrast with their background is too low: below 4.5 for texts, 3 for lines.
 const PALE: &str = "
     const numbers = (color) => { const parts = color.match(/[\\d.]+/g).map(Number); return [...parts.slice(0, 3), parts.length > 3 ? parts[3] : 1]; };
     const light = ([r, g, b]) => [r, g, b].map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
@@ -91,9 +91,9 @@ async fn a_phone_shows_everything_without_scrolling_sideways() {
             && getComputedStyle(node).position !== 'absolute').map((node) => node.outerHTML.slice(0, 120))";
         assert_eq!(browser.eval(outside).await, json!([]));
         let small = "[...document.querySelectorAll('.controls button, .controls select, .segments span')].filter((node) => node.checkVisibility() && node.getBoundingClientRect().height < 38).length";
-        assert_eq!(browser.eval(small).await, 0, "a finger needs room");
+        assert_eq!(browser.eval(small).await, 0, "controls are too small for touch");
         let tiny = "[...document.querySelectorAll('main *')].filter((node) => node.checkVisibility() && node.textContent.trim() && parseFloat(getComputedStyle(node).fontSize) < 12).length";
-        assert_eq!(browser.eval(tiny).await, 0, "small print");
+        assert_eq!(browser.eval(tiny).await, 0, "text is too small");
         // Also with the longer words.
         let rows = "new Set(['window', 'pause', 'theme'].map((id) => Math.round(document.getElementById(id).getBoundingClientRect().top))).size";
         for (pause, theme) in [("Pause", "Light"), ("Resume", "Dark")] {
@@ -126,7 +126,7 @@ async fn screen_readers_get_names_and_figures() {
         let label = browser.eval("document.querySelector('#memory-usage .plot').getAttribute('aria-label')").await;
         let label = label.as_str().unwrap();
         assert!(label.starts_with("Memory Usage, now: ") && label.ends_with(" MiB"), "{label}");
-        // What changes each second is not read out each second.
+        // Values that change each second must not be read out each second.
         assert_eq!(browser.eval("document.querySelectorAll('#content [aria-live], #content [role=status], #content [role=alert]').length").await, 0);
         let unnamed = "[...document.querySelectorAll('[aria-labelledby]')].filter((node) => !document.getElementById(node.getAttribute('aria-labelledby'))).length";
         assert_eq!(browser.eval(unnamed).await, 0);

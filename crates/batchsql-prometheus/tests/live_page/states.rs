@@ -1,5 +1,5 @@
-//! Owns the checks of the states that are no curves: nothing there yet, nobody answers, not let in, begun anew.
-//! Must not know figures, but to see that they come back.
+//! Owns the checks of the states without curves: no data yet, no connection, no access, restart.
+//! Must not know figures, except to check that they are back.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -111,7 +111,7 @@ async fn a_token_is_asked_for_and_kept_in_memory_only() {
         .await;
         browser.open(&puppet.url("/")).await;
         browser.wait("document.documentElement.dataset.state === 'token'").await;
-        assert!(browser.text("#token").await.contains("This exporter asks for a token"));
+        assert!(browser.text("#token").await.contains("This exporter requires a token"));
         let asked = puppet.scrapes().len();
         tokio::time::sleep(Duration::from_millis(2_500)).await;
         assert_eq!(puppet.scrapes().len(), asked, "it waits for the token");
@@ -159,7 +159,7 @@ async fn a_token_that_no_request_can_carry_is_refused_with_the_reason() {
         pipeline.write("events", 10).await;
         browser.open(&format!("http://{address}/")).await;
         browser.wait("document.documentElement.dataset.state === 'token'").await;
-        // As a paste from a text that was set by a printer, and of two words.
+        // As pasted from formatted text, and from two words.
         for (pasted, position) in [("a–token", 2), ("токен", 1), ("two words", 4), ("tab\there", 4)] {
             let paste = "document.getElementById('token-value').value = arguments[0]; document.getElementById('token-form').requestSubmit();";
             browser.run(paste, &[pasted.into()]).await;
@@ -184,9 +184,9 @@ async fn the_password_of_a_real_exporter_opens_its_page() {
         let mut pipeline = Pipeline::start(&metrics, "scripted", small());
         pipeline.write("events", 10).await;
         browser.open(&format!("http://{address}/")).await;
-        // A dialog of the browser would leave the page without an answer.
+        // A dialog of the browser would leave the page without a response.
         browser.wait("document.documentElement.dataset.state === 'password'").await;
-        assert!(browser.text("#password").await.contains("This exporter asks for a user and a password"));
+        assert!(browser.text("#password").await.contains("This exporter requires a user and a password"));
         assert!(!browser.is_visible("#password-reason").await && !browser.is_visible("#lost").await);
         let asked = browser.requests().await.len();
         tokio::time::sleep(Duration::from_millis(2_500)).await;
@@ -202,7 +202,7 @@ async fn the_password_of_a_real_exporter_opens_its_page() {
         let kept = "JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie, document.getElementById('password-value').value])";
         assert_eq!(browser.eval(kept).await, "[{},{},\"\",\"\"]");
 
-        // It stays with the page while that is open, also over a restart.
+        // The page keeps it while it is open, also over a restart.
         metrics.stop_server().await.unwrap();
         browser.wait("document.documentElement.dataset.state === 'lost'").await;
         let options = ServerOptions::new().port(address.port()).basic_auth("prometheus", "pass:wörd €");
@@ -237,13 +237,13 @@ async fn a_defect_of_the_page_is_told_and_does_not_stop_it() {
             assert_eq!(
                 browser.eval("document.documentElement.dataset.state").await,
                 "defect",
-                "and says so as long as it is"
+                "and shows it as long as it lasts"
             );
             browser.run("delete batchsqlLive.page.history.take;", &[]).await;
             browser.wait("document.documentElement.dataset.state === 'live'").await;
             assert!(!browser.is_visible("#defect").await);
         }
-        assert!(browser.console().await.iter().any(|line| line.contains("no such cell")), "for whoever mends it");
+        assert!(browser.console().await.iter().any(|line| line.contains("no such cell")), "details in the console");
         pipeline.write("events", 1).await;
         browser.wait("document.querySelector('#tile-rows-per-second .note').innerText === '11 written'").await;
         browser.close().await;
@@ -276,10 +276,10 @@ async fn whatever_else_answers_is_told() {
         let answer: &'static Mutex<Answer> = Box::leak(Box::new(Mutex::new((503, vec![], "busy".to_owned()))));
         let puppet = Puppet::start(|_, _| answer.lock().unwrap().clone()).await;
         browser.open(&puppet.url("/")).await;
-        browser.wait("document.getElementById('lost-reason').textContent.startsWith('The exporter answers with status 503.')").await;
+        browser.wait("document.getElementById('lost-reason').textContent.startsWith('The exporter responds with status 503.')").await;
         *answer.lock().unwrap() = (200, vec![("content-type", "text/html".to_owned())], "<html>Sign in</html>".to_owned());
-        browser.wait("document.getElementById('lost-reason').textContent.startsWith('What answers there is no exporter.')").await;
-        // Half of it is nonsense, and what is not still counts.
+        browser.wait("document.getElementById('lost-reason').textContent.startsWith('The server is not a BatchSQL exporter.')").await;
+        // Half of the lines are invalid; the valid ones still count.
         *answer.lock().unwrap() = metrics_text("batchsql_buffer_records{database=\"d\"} 5\nbatchsql_buffer_records{{{\n\0\u{1}\nbatchsql_buffer_records{database=\"e\"} x\n");
         browser.wait("document.documentElement.dataset.state === 'live'").await;
         browser.wait("document.getElementById('tile-waiting')?.dataset.value === '5'").await;
@@ -304,7 +304,7 @@ async fn requests_never_overlap_and_go_beside_the_page() {
             metrics_text("batchsql_buffer_records{database=\"d\"} 5\n")
         })
         .await;
-        // As behind a proxy that forwards a path, without a slash at its end.
+        // As behind a proxy that forwards a path without a slash at its end.
         browser.open(&puppet.url("/batch/metrics-of-us")).await;
         browser.wait("batchsqlLive.page.history.tick >= 3").await;
         assert_eq!(most.load(std::sync::atomic::Ordering::SeqCst), 1);

@@ -1,4 +1,4 @@
-//! Batches that are given up and would take effect late. Without the end of their connections an old row comes over a
+//! Batches that are abandoned and would take effect late. Without ending their connections an old row overwrites a
 //! newer one.
 
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use tokio::task::block_in_place;
 
 use crate::support::{HOUR, ask, ask_at, config, row, sink_at, unique};
 
-/// The sink, with a record of what came of ending sessions.
+/// The sink, with a record of the results of ending sessions.
 struct Recorded(RedisSink, Arc<Mutex<Vec<SessionEnd>>>);
 
 impl Sink for Recorded {
@@ -138,7 +138,7 @@ async fn connections_have_ended_when_their_server_has_started_again() {
         server.kill();
         server.start_again();
     });
-    // Its clients begin anew with the same numbers; this one may have that of the old connection.
+    // Its client ids start again with the same numbers; this one may have that of the old connection.
     let mut others = Vec::new();
     for _ in 0..20 {
         others.push(crate::support::looker(server.dsn()).await);
@@ -207,7 +207,7 @@ async fn in_a_cluster_only_the_connection_to_the_node_that_stalls_is_ended() {
     };
     // The slots 12182 and 5061, of the third and the first node.
     let (stalling, other) = ("foo", "bar");
-    // A slow machine may need several.
+    // A slow machine may need several attempts.
     while !write([(stalling, "first"), (other, "first")]).await.iter().all(Outcome::is_written) {}
     ends.lock().unwrap().clear();
     let seed = server.dsn().split('?').next().unwrap();
@@ -237,7 +237,7 @@ async fn in_a_cluster_only_the_connection_to_the_node_that_stalls_is_ended() {
     tokio::time::timeout(Duration::from_secs(60), ending).await.expect("it is ended");
     only(&ends, SessionEnd::Ended);
     ask_at::<()>(&stalling_node, &["CLIENT", "UNPAUSE"]).await;
-    // What had waited in the node would be executed by now.
+    // Commands that had waited in the node would be executed by now.
     assert_eq!(ask_at::<String>(&stalling_node, &["GET", stalling]).await, "first");
     let after = clients().await;
     assert!(before.iter().all(|client| after.contains(client)), "{before:?} {after:?}");

@@ -1,4 +1,4 @@
-//! No error shows a value of a row or a password, whatever the server says of it.
+//! No error contains a value of a row or a password, whatever the server's message is.
 
 use std::error::Error;
 
@@ -11,7 +11,7 @@ use crate::support::{HOUR, ask_at, config, row, sink_at, submit};
 
 const CANARY: &str = "canary-8157";
 
-/// Everything that an error shows.
+/// The full text of an error with its sources.
 fn shown(error: &SinkError) -> String {
     let mut text = format!("{error} {error:?} {error:#?} {:?}", error.code());
     let mut source = error.source();
@@ -22,7 +22,7 @@ fn shown(error: &SinkError) -> String {
     text
 }
 
-/// Writes rows that must fail, and looks at everything that is said of them.
+/// Writes rows that must fail, and checks all of their messages.
 async fn check<const N: usize>(sink: &RedisSink, schema: &Schema, values: [Value; N], what: &str) {
     let db = BatchSql::builder(sink.clone()).config(config()).start().unwrap();
     let receipts = submit(&db, [row(schema, values.clone()), row(schema, values)]).await;
@@ -127,7 +127,7 @@ async fn no_words_of_a_server_are_repeated_when_it_is_connected_to() {
             }
         }
     }
-    // A transaction, and what a schema is refused for.
+    // A transaction, and the rejection of a schema.
     let port =
         node(|words| if words[0] == "EXEC" { "-canary-8157 x\r\n".to_owned() } else { "+OK\r\n".to_owned() }).await;
     let sink =

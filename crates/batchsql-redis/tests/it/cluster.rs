@@ -1,4 +1,4 @@
-//! A cluster of three nodes: keys in all slots, slots that move, nodes that go away.
+//! A cluster of three nodes: keys in all slots, moving slots, unavailable nodes.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ async fn keys_of_all_slots_find_their_nodes_and_have_their_own_outcomes() {
     for (node, ..) in nodes(&server).await {
         assert!(ask_at::<i64>(&node, &["DBSIZE"]).await > 500, "{node} has its share");
     }
-    // Two of three rows are refused, wherever they are, and the order in a list is that of the batch.
+    // Two of three rows are rejected on any node, and the order in a list is that of the batch.
     let set = sink_at(server.dsn(), "t", Command::raw_from_row()).await;
     let words =
         Schema::builder("t").column("w", ColumnType::Text).column("k", ColumnType::Text).column("v", ColumnType::I64);
@@ -107,13 +107,13 @@ async fn rows_follow_a_slot_that_moves() {
         redis::cmd("LRANGE").arg(&[key, "0", "-1"]).query(&mut conn).unwrap()
     };
     let mix = |value: &str| {
-        // The slot that moves among others.
+        // The moving slot between others.
         let keys = ["x", key, "y", other, "z", key];
         keys.map(|k| row(&schema, [k.into(), value.into()]))
     };
     assert!(write(&sink, mix("1")).await.iter().all(|outcome| outcome == "written"));
 
-    // On its way: what is there stays, what is new is asked of the other (ASK).
+    // During the move: existing keys stay, new keys are redirected to the other node (ASK).
     ask_at::<()>(&to, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &id_of(&from)]).await;
     ask_at::<()>(&from, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &id_of(&to)]).await;
     let (host, port) = to.trim_start_matches("redis://").split_once(':').unwrap();
@@ -121,7 +121,7 @@ async fn rows_follow_a_slot_that_moves() {
     assert!(write(&sink, mix("2")).await.iter().all(|outcome| outcome == "written"));
     assert_eq!(values(&from, other).await, ["1", "2"]);
 
-    // Arrived (MOVED).
+    // After the move (MOVED).
     ask_at::<redis::Value>(&from, &["MIGRATE", host, port, other, "0", "5000"]).await;
     for node in [&to, &from] {
         ask_at::<()>(node, &["CLUSTER", "SETSLOT", &slot, "NODE", &id_of(&to)]).await;
@@ -173,7 +173,8 @@ async fn a_node_that_dies_takes_only_its_rows_and_only_until_it_is_back() {
     while tokio::net::TcpStream::connect(victim.trim_start_matches("redis://")).await.is_ok() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    // Whether the client sees the end of an idle connection before it uses it is a matter of time. Afterwards it is known.
+    // Whether the client detects the end of an idle connection before it uses it depends on timing. Afterwards it is
+    // known.
     let _ = outcomes(&sink, rows("dead connections").map(row_of)).await;
     let told = outcomes(&sink, rows("2").map(row_of)).await;
     let (written, failed): (Vec<_>, Vec<_>) = told.iter().partition(|outcome| outcome.is_written());
@@ -246,7 +247,7 @@ async fn hashes_with_null_follow_a_slot_when_it_has_arrived() {
     ask_at::<()>(&to, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &id_of(&from)]).await;
     ask_at::<()>(&from, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &id_of(&to)]).await;
     ask_at::<redis::Value>(&from, &["MIGRATE", host, port, "{tag}:a", "0", "5000"]).await;
-    // ASKING is for one command, not for a transaction: the row waits until the slot has arrived.
+    // ASKING is for one command, not for a transaction: the row waits until the slot has moved.
     let db = BatchSql::builder(sink.clone())
         .config(PipelineConfig { retry_for: Duration::from_secs(30), ..config() })
         .start()
@@ -266,7 +267,7 @@ async fn hashes_with_null_follow_a_slot_when_it_has_arrived() {
     }
     flush.await.unwrap().unwrap();
     assert!(ended(receipts).await.iter().all(Outcome::is_written));
-    // MOVED, for one who still thinks that the slot is where it was.
+    // MOVED, for a client with the old topology.
     assert_eq!(hash(&to, "{tag}:a").await, ["a", "2"]);
     assert_eq!(write(&sink, rows("3")).await, ["written"; 4]);
     assert_eq!(

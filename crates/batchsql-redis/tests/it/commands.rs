@@ -32,7 +32,7 @@ async fn strings_with_every_time_to_live() {
     assert!((90_000..=100_000).contains(&after), "{after}");
     let after = written(set().ttl(Duration::from_millis(90_500)), "millis").await;
     assert!((80_000..=90_500).contains(&after), "{after}");
-    // What the key has already stays, or goes.
+    // An existing time to live is kept, or removed.
     let kept = written(set().ttl(Ttl::keep()), "seconds").await;
     assert!((80_000..=100_000).contains(&kept), "{kept}");
     assert_eq!(written(set(), "seconds").await, -1);
@@ -79,7 +79,7 @@ async fn hashes_take_the_fields_that_rows_carry() {
         .on_conflict(Conflict::replace(["id"]))
         .build()
         .unwrap();
-    // No command is named: the schema has a key.
+    // No command is configured: the schema has a key.
     let sink = RedisSink::connect(&dsn(Kind::Redis)).await.unwrap();
     let hash = async |id: i64| ask::<BTreeMap<String, String>>(&["HGETALL", &format!("{t}:{id}")]).await;
     let fields = |fields: &[(&str, &str)]| -> BTreeMap<String, String> {
@@ -100,7 +100,7 @@ async fn hashes_take_the_fields_that_rows_carry() {
     let partly = schema.row().set("id", 1_i64).unwrap().set("a", "y").unwrap().finish().unwrap();
     assert_eq!(write(&sink, [partly]).await, ["written"]);
     assert_eq!(hash(1).await, fields(&[("a", "y"), ("b", "9")]));
-    // The last of a batch wins.
+    // The last row of a batch remains.
     let rows = ["one", "two"].map(|a| row(&schema, [4_i64.into(), a.into(), Value::Null]));
     assert_eq!(write(&sink, rows).await, ["superseded", "written"]);
     assert_eq!(hash(4).await, fields(&[("a", "two")]));

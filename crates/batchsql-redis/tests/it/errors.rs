@@ -12,7 +12,7 @@ fn pairs(table: &str) -> Schema {
     Schema::builder(table).column("k", ColumnType::Text).column("v", ColumnType::Text).build().unwrap()
 }
 
-/// Writes one row to a server and says what became of it: outcome, class, code.
+/// Writes one row to a server and returns its outcome, class and code.
 async fn fate(sink: &RedisSink) -> (String, Option<ErrorClass>) {
     let schema = pairs("t");
     let outcome = outcomes(sink, [row(&schema, ["key".into(), "secret".into()])]).await.remove(0);
@@ -47,7 +47,7 @@ async fn values_that_do_not_fit_are_rejected_with_words() {
     check("LPOP", del, "an argument does not fit it").await;
 }
 
-/// Errors and states quote arguments as they are, and cut them at any byte.
+/// Errors and states quote arguments unescaped, and cut them at any byte.
 #[tokio::test]
 async fn words_of_the_server_that_are_no_utf_8_concern_only_their_row() {
     let t = unique("bytes");
@@ -62,7 +62,7 @@ async fn words_of_the_server_that_are_no_utf_8_concern_only_their_row() {
         let sink = sink_at(&format!("{}{parameter}", dsn(Kind::Redis)), &t, Command::raw_from_row()).await;
         let push = |value: &str| ["RPUSH".into(), t.as_str().into(), "x".into(), value.as_bytes().to_vec().into()];
         let eval = |script: &str| ["EVAL".into(), script.into(), "0".into(), b"secret\xff\xc3".to_vec().into()];
-        // One of them is cut within a letter.
+        // One of them is cut within a character.
         let unknown = |first: &str| {
             ["NOSUCHCMD".into(), "x".into(), "x".into(), format!("{first}{}", "\u{e9}".repeat(100)).into_bytes().into()]
         };
@@ -153,7 +153,7 @@ async fn a_replica_is_a_resource_until_it_is_the_master() {
 
 #[tokio::test]
 async fn a_server_that_cannot_save_is_a_resource() {
-    // The folder of the log stands in the way of the file.
+    // The folder of the log blocks the path of the file.
     let arguments = ["--appendonly", "yes", "--appenddirname", "same", "--dbfilename", "same", "--save", "3600 1"];
     let server = Server::start(Kind::Redis, &arguments);
     let sink = sink_at(server.dsn(), "t", set()).await;
@@ -179,7 +179,7 @@ async fn a_busy_server_is_waited_for() {
         let mut conn = crate::support::looker(&dsn).await;
         redis::cmd("EVAL").arg("while true do end").arg(0).query_async::<redis::Value>(&mut conn).await
     });
-    // It may answer a few commands before the script runs, and says that it is busy after a while.
+    // It may answer a few commands before the script runs, and reports BUSY after a while.
     let is_busy = async {
         while redis::cmd("PING").query_async::<String>(&mut other).await.is_ok() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -194,7 +194,7 @@ async fn a_busy_server_is_waited_for() {
 
 #[tokio::test]
 async fn a_loading_server_is_waited_for() {
-    // While it loads it answers after so many bytes, and each key takes 0.4 ms.
+    // While it loads it answers after this many bytes, and each key takes 0.4 ms.
     let arguments = ["--key-load-delay", "400", "--loading-process-events-interval-bytes", "1024"];
     let mut server = Server::start(Kind::Redis, &arguments);
     let sink = sink_at(server.dsn(), "t", set()).await;
@@ -251,7 +251,7 @@ async fn a_password_that_is_asked_for_later_is_a_permission() {
     let server = Server::start(Kind::Redis, &[]);
     let sink = sink_at(server.dsn(), "t", set()).await;
     ask_at::<()>(server.dsn(), &["CONFIG", "SET", "requirepass", "new"]).await;
-    // Only new connections are asked.
+    // Only new connections are affected.
     let held = sink.acquire().await.unwrap();
     let error = sink.acquire().await.unwrap_err();
     assert_eq!((error.class(), error.code()), (ErrorClass::Permission, Some("NOAUTH")), "{error}");

@@ -1,4 +1,4 @@
-//! Values that are larger than the server takes: only their rows are refused, whatever the user may ask the server.
+//! Values above the server's limits: only their rows are rejected, whatever the user's rights to query the limits.
 
 use batchsql_core::{ColumnType, Conflict, ErrorClass, Outcome, Schema, Value};
 use batchsql_redis::Command;
@@ -8,7 +8,7 @@ use crate::support::{ask_at, name, outcomes, row, sink_at};
 
 const BIG: usize = (1 << 20) + 1;
 
-/// A user who may not ask for limits.
+/// A user without the right to query the limits.
 async fn without_config(server: &Server) -> String {
     ask_at::<()>(server.dsn(), &["ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all", "-config"]).await;
     server.dsn().replace("redis://", "redis://app:pw@")
@@ -25,7 +25,7 @@ fn rows(schema: &Schema) -> Vec<batchsql_core::DynRow> {
         .collect()
 }
 
-/// Only the big row is refused, by a list that shows every write and every repeat.
+/// Only the big row is rejected; a list shows every write and every retry.
 async fn only_the_big_row_is_refused(server: &Server, dsn: &str, limit: &str) {
     let schema = Schema::builder("t").column("k", ColumnType::Text).column("v", ColumnType::Text).build().unwrap();
     let sink = sink_at(dsn, "t", Command::rpush("k", "v")).await;
@@ -52,7 +52,7 @@ async fn a_value_above_the_bulk_limit_is_refused_alone() {
     let server = Server::start(Kind::Redis, &["--proto-max-bulk-len", "1mb"]);
     only_the_big_row_is_refused(&server, server.dsn(), "proto-max-bulk-len").await;
     only_the_big_row_is_refused(&server, &format!("{}?protocol=2", server.dsn()), "proto-max-bulk-len").await;
-    // Nothing is known of the limit: the answer of the server says it.
+    // The limit is not known: the server's error shows it.
     only_the_big_row_is_refused(&server, &without_config(&server).await, "proto-max-bulk-len").await;
     let waits = format!("{}?abandoned_writes=wait", server.dsn());
     only_the_big_row_is_refused(&server, &waits, "proto-max-bulk-len").await;
@@ -62,7 +62,7 @@ async fn a_value_above_the_bulk_limit_is_refused_alone() {
 async fn a_value_above_the_query_buffer_is_refused_alone() {
     let server = Server::start(Kind::Redis, &["--client-query-buffer-limit", "1mb"]);
     only_the_big_row_is_refused(&server, server.dsn(), "client-query-buffer-limit").await;
-    // The server closes the connection without a word. Only the big row is unknown.
+    // The server closes the connection without an error. Only the big row is unknown.
     let dsn = without_config(&server).await;
     let schema = Schema::builder("t").column("k", ColumnType::Text).column("v", ColumnType::Text).build().unwrap();
     let sink = sink_at(&dsn, "t", Command::rpush("k", "v")).await;
@@ -71,21 +71,21 @@ async fn a_value_above_the_query_buffer_is_refused_alone() {
         match n {
             ..20 => assert!(outcome.is_written(), "row {n}: {outcome:?}"),
             20 => assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}"),
-            // They were not sent; with a `retry_for` they are written again.
+            // They were not sent; with a `retry_for` they are retried.
             _ => assert_eq!(outcome.kind().name(), "expired", "row {n}"),
         }
     }
     assert_eq!(ask_at::<i64>(server.dsn(), &["LLEN", "list"]).await, 20);
 }
 
-/// Its row is written again, because that is harmless, and closes the connection each time. The others do not wait.
+/// Its row is retried, because that is harmless, and closes the connection each time. The others do not wait.
 #[tokio::test]
 async fn a_value_that_closes_the_connection_each_time_holds_up_only_rows_of_its_key() {
     for kind in [Kind::Redis, Kind::RedisCluster] {
         let server = Server::start(kind, &["--client-query-buffer-limit", "1mb"]);
         let schema = Schema::builder("t").column("k", ColumnType::Text).column("v", ColumnType::Text);
         let schema = schema.on_conflict(Conflict::replace(["k"])).build().unwrap();
-        // Nothing is asked of the server, so nothing is known.
+        // The limits are not queried, so they are not known.
         let and = if kind == Kind::RedisCluster { '&' } else { '?' };
         let sink = sink_at(&format!("{}{and}abandoned_writes=wait", server.dsn()), "t", Command::set("k", "v")).await;
         let rows = (0..40).map(|n| {
@@ -109,7 +109,7 @@ async fn a_limit_that_was_raised_is_seen_by_connections_that_are_older() {
     assert_eq!(name(&outcomes(&sink, [big()]).await[0]), "rejected ERR");
     ask_at::<()>(server.dsn(), &["CONFIG", "SET", "proto-max-bulk-len", "2mb"]).await;
     assert_eq!(name(&outcomes(&sink, [big()]).await[0]), "written");
-    // And one that was lowered: the server says it.
+    // And a lowered limit: the server reports it.
     ask_at::<()>(server.dsn(), &["CONFIG", "SET", "proto-max-bulk-len", "1mb"]).await;
     let rows = [("a", "1".to_owned()), ("k", "x".repeat(BIG)), ("b", "2".to_owned())];
     let outcomes = outcomes(&sink, rows.map(|(k, v)| row(&schema, [k.into(), v.into()]))).await;

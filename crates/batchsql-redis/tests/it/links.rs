@@ -1,4 +1,4 @@
-//! Connections that break: before a batch, in the middle of it, and while the pipeline gives it up.
+//! Connections that break: before a batch, during it, and while the pipeline abandons it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,15 +17,15 @@ fn pairs(table: &str) -> Schema {
     Schema::builder(table).column("k", ColumnType::Text).column("v", ColumnType::Text).build().unwrap()
 }
 
-/// What a proxy does with connections; the last word counts.
+/// What a proxy does with connections; the last setting applies.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Mode {
     Pass,
-    /// Passes what the client says on, and cuts the link instead of passing an answer on.
+    /// Forwards the client's data, and cuts the connection instead of forwarding an answer.
     CutAnswers,
-    /// Keeps answers back.
+    /// Holds back answers.
     HoldAnswers,
-    /// Cuts every link at once.
+    /// Cuts every connection at once.
     Cut,
 }
 
@@ -34,9 +34,9 @@ struct Proxy {
     dsn: String,
     mode: watch::Sender<Mode>,
     connections: Arc<AtomicUsize>,
-    /// Those that are over.
+    /// The closed connections.
     over: Arc<AtomicUsize>,
-    /// Answers that were not passed on.
+    /// Answers that were not forwarded.
     cuts: Arc<AtomicUsize>,
 }
 
@@ -71,7 +71,7 @@ impl Proxy {
         eventually(|| self.cuts.load(Ordering::SeqCst) > 0).await;
     }
 
-    /// Waits until every connection is over.
+    /// Waits until every connection is closed.
     async fn is_idle(&self) {
         eventually(|| self.over.load(Ordering::SeqCst) == self.connections.load(Ordering::SeqCst)).await;
     }
@@ -123,13 +123,13 @@ async fn a_link_that_broke_between_batches_is_replaced_and_costs_no_row() {
         let schema = Schema::builder(t.as_str()).column("v", ColumnType::I64).build().unwrap();
         let db = pipeline(&sink);
         for n in 0..5_i64 {
-            // Not repeatable: a row that was sent into a broken link would end as unknown.
+            // Not repeatable: a row that was sent on a broken connection would end as unknown.
             let receipts = submit(&db, [row(&schema, [n.into()])]).await;
             db.flush().await.unwrap();
             assert_eq!(name(&ended(receipts).await[0]), "written", "{protocol}");
             proxy.set(Mode::Cut);
             proxy.is_idle().await;
-            // The driver must have heard of it.
+            // The driver must have been notified.
             tokio::time::sleep(Duration::from_millis(50)).await;
             proxy.set(Mode::Pass);
         }
@@ -144,7 +144,7 @@ async fn a_reply_that_never_comes_is_unknown_or_repeated() {
     let proxy = Proxy::start().await;
     let schema = pairs(&t);
     let rows = || ["a", "b"].map(|k| row(&schema, [format!("{t}:{k}").into(), "v".into()]));
-    // Without a retry every row of either command is unknown, and there.
+    // Without a retry every row of either command is unknown, and stored.
     for (command, key) in [
         (Command::from(Command::rpush("k", "v")), "a"),
         (Command::set(Key::prefixed(t.as_str(), ["k"]), "v").into(), "b"),
@@ -161,7 +161,7 @@ async fn a_reply_that_never_comes_is_unknown_or_repeated() {
         }
         proxy.set(Mode::Pass);
     }
-    // They were executed all the same, which is why nobody can say.
+    // They were executed, although the outcome is unknown.
     assert_eq!(ask::<i64>(&["LLEN", &format!("{t}:a")]).await, 1);
 
     let sink = sink_at(&proxy.dsn, &t, Command::set(Key::prefixed(t.as_str(), ["k"]), "v")).await;
@@ -188,7 +188,7 @@ async fn an_older_row_is_not_repeated_over_a_newer_one() {
         let conflict = if keyed { Conflict::replace(["k"]) } else { Conflict::None };
         let schema = schema.on_conflict(conflict).build().unwrap();
         let sink = sink_at(&proxy.dsn, &t, Command::set("k", "v")).await;
-        // Each row is a batch, and they are written in any order where nothing says otherwise.
+        // Each row is a batch, and they are written in any order unless a key is declared.
         let config = PipelineConfig {
             retry_for: Duration::from_secs(30),
             flush_interval: Duration::from_millis(1),
@@ -202,7 +202,7 @@ async fn an_older_row_is_not_repeated_over_a_newer_one() {
         proxy.set(Mode::Pass);
         let new = submit(&db, [row(&schema, [t.as_str().into(), "new".into()])]).await;
         assert!(ended(new).await[0].is_written());
-        // Where the key is declared, the new one waits for the repeat; elsewhere there is none.
+        // With a declared key, the new row waits for the retry; otherwise there is no retry.
         assert_eq!(name(&ended(old).await[0]), if keyed { "written" } else { "unknown" });
         assert_eq!(ask::<String>(&["GET", &t]).await, "new");
     }
@@ -227,7 +227,7 @@ async fn a_failover_behind_one_name_is_followed() {
     });
     let sink = sink_at(&name_of_both, "t", Command::set("k", "v")).await;
     let schema = pairs("t");
-    // Two connections that will be of the old one.
+    // Two connections to the old server.
     let held = [sink.acquire().await.unwrap(), sink.acquire().await.unwrap()];
     drop(held);
     assert_eq!(sink.pool().unwrap().idle, 2);

@@ -1,4 +1,4 @@
-//! What is said of servers that cannot be used, within the connect timeout and without the password.
+//! The errors for servers that cannot be used, within the connect timeout and without the password.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ async fn refused(dsn: &str, part: &str) {
     assert!(!shown.contains("hunter2"), "{shown}");
 }
 
-/// A server that does one thing with every connection.
+/// A server that handles every connection with one function.
 async fn listen<F: Future<Output = ()> + Send>(act: impl Fn(tokio::net::TcpStream) -> F + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let place = listener.local_addr().unwrap().to_string();
@@ -38,9 +38,9 @@ async fn listen<F: Future<Output = ()> + Send>(act: impl Fn(tokio::net::TcpStrea
 
 #[tokio::test]
 async fn servers_that_are_not_there() {
-    refused("redis://app:hunter2@127.0.0.1:1", "nothing listens at 127.0.0.1:1").await;
+    refused("redis://app:hunter2@127.0.0.1:1", "no server listens at 127.0.0.1:1").await;
     refused("redis://app:hunter2@no-such-host.invalid", "no-such-host.invalid:6379").await;
-    refused("unix:///no/such/socket?pass=hunter2", "nothing listens at /no/such/socket").await;
+    refused("unix:///no/such/socket?pass=hunter2", "no server listens at /no/such/socket").await;
     refused("redis://app:hunter2@127.0.0.1:1,127.0.0.1:2?cluster=true", "127.0.0.1:2").await;
 }
 
@@ -58,11 +58,11 @@ async fn servers_that_do_not_answer_as_redis() {
     let other = listen(|mut stream| async move {
         tokio::spawn(async move {
             let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
-            // It keeps the connection: not its end tells that it is no redis server.
+            // It keeps the connection open, so that the error does not come from its end.
             let _ = stream.read_to_end(&mut Vec::new()).await;
         });
     });
-    refused(&format!("redis://:hunter2@{}", other.await), "does not answer as redis does").await;
+    refused(&format!("redis://:hunter2@{}", other.await), "does not answer like redis").await;
 }
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn a_user_needs_no_other_rights_than_to_the_commands_of_its_tables() {
             }
         }
     }
-    // Not even PING, which the first word to a server is.
+    // Not even PING, which is the first command to a server.
     assert_eq!(ask::<i64>(&["GET", &format!("{t}:k")]).await, 3);
 }
 
@@ -151,7 +151,7 @@ async fn passwords() {
 #[tokio::test]
 async fn sockets_and_databases_are_found() {
     let dir = tempfile::tempdir().unwrap();
-    // The server runs as another user, perhaps.
+    // The server may run as another user.
     std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     let socket = dir.path().join("redis.sock");
     let arguments = ["--unixsocket", socket.to_str().unwrap(), "--unixsocketperm", "777"];

@@ -1,4 +1,4 @@
-//! What is told of the rows of a batch when the server refuses some of them, and what is never told.
+//! The outcomes of the rows of a batch if the server rejects some of them.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -66,7 +66,7 @@ async fn rows_that_found_no_memory_are_written_when_there_is_some() {
     let schema = pairs("t", Conflict::None);
     let config = PipelineConfig { retry_for: Duration::from_secs(30), ..config() };
     let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
-    // Ten of them are more than there is room for.
+    // Ten of them exceed the available memory.
     let rows = (0..10).map(|n| row(&schema, [format!("k{n}").into(), "x".repeat(500_000).into()]));
     let receipts = submit(&db, rows).await;
     let flush = tokio::spawn({
@@ -88,7 +88,7 @@ async fn rows_that_found_no_memory_are_written_when_there_is_some() {
 #[tokio::test]
 async fn a_row_is_not_written_over_a_later_one_with_its_key() {
     let server = Server::start(Kind::Redis, &["--maxmemory-policy", "noeviction"]);
-    // Deleting needs no memory and makes room: what comes after it is written.
+    // Deleting needs no memory and frees some: later rows are written.
     let sink = sink_at(server.dsn(), "t", Command::raw_from_row()).await;
     let schema = Schema::builder("t")
         .column("word", ColumnType::Text)
@@ -167,7 +167,7 @@ async fn atomic_batches_are_refused_before_anything_is_sent() {
     let receipts = submit(&db, [row(&schema, ["a".into(), "v".into()])]).await;
     db.close(HOUR).await;
     assert!(ended(receipts).await.iter().all(batchsql_core::Outcome::is_written));
-    // Also when it is refused: that is an error, and nothing that was written.
+    // Also if it is rejected: that is an error, and nothing was written.
     ask::<i64>(&["DEL", &format!("{t}:a")]).await;
     ask::<i64>(&["RPUSH", &format!("{t}:a"), "list"]).await;
     let alone = Told(sink_at(&dsn(Kind::Redis), &t, Command::raw("APPEND")).await, Arc::default());
@@ -189,7 +189,8 @@ async fn what_may_be_repeated_depends_on_the_command() {
             let sink = sink(&t, command.clone()).await;
             assert_eq!(sink.is_repeatable(&schema), expected, "{command:?}");
         };
-        // What overwrites is repeated only where a key says that nothing newer was written meanwhile.
+        // Overwriting commands are retried only if a declared key ensures that nothing newer was written in
+        // the meantime.
         check(Command::set("k", "v").into(), keyed).await;
         check(Command::hash().key("k").into(), keyed).await;
         check(Command::document().key("k").into(), keyed).await;
@@ -221,7 +222,7 @@ async fn hashes_with_null_need_transactions() {
         let error = pipeline(&sink).prepare(&schema).await.unwrap_err();
         assert_eq!(error.class(), ErrorClass::Permission, "{right}: {error}");
         assert!(error.to_string().contains("may not run MULTI and EXEC"), "{error}");
-        // What the check began is not where the next batch goes on.
+        // The transaction of the check does not continue in the next batch.
         let plain = Schema::builder(t.as_str()).column("k", ColumnType::Text).column("a", ColumnType::Text);
         let plain = plain.on_conflict(Conflict::replace(["k"])).build().unwrap();
         assert_eq!(write(&sink, [row(&plain, ["z".into(), right.into()])]).await, ["written"]);
@@ -235,7 +236,7 @@ async fn hashes_with_null_need_transactions() {
         assert_eq!(sink.pool().unwrap().idle, 0, "it may be in the middle of a transaction");
     }
 
-    // Rights that go after the table was looked at: what was written is not told as rejected …
+    // … and unwritten rows are not blamed.
     ask::<()>(&["ACL", "SETUSER", &t, "reset", "on", ">pw", "~*", "+@all"]).await;
     let sink = sink_at(&dsn, &t, Command::hash()).await;
     let db = pipeline(&sink);
@@ -245,7 +246,7 @@ async fn hashes_with_null_need_transactions() {
     db.flush().await.unwrap();
     assert!(ended(receipts).await.iter().all(batchsql_core::Outcome::is_written));
     assert_eq!(ask::<Vec<String>>(&["HGETALL", &format!("{t}:y")]).await, ["a", "1"]);
-    // … and what was not is no fault of its rows.
+    // … and unwritten rows are not blamed.
     ask::<()>(&["ACL", "SETUSER", &t, "+multi", "-exec"]).await;
     ask::<i64>(&["DEL", &format!("{t}:y")]).await;
     let receipts = submit(&db, rows().into_iter().skip(1)).await;
@@ -357,6 +358,6 @@ async fn a_row_without_its_time_to_live_or_id_is_refused_when_it_is_submitted() 
         let error = db.submit(&row).await.unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
     };
-    check(Command::set("k", "v").ttl(Ttl::column("n")).into(), "NULL for a key that stays").await;
+    check(Command::set("k", "v").ttl(Ttl::column("n")).into(), "NULL for no expiry").await;
     check(Command::xadd("k").id("n").into(), "NULL for an id of the server").await;
 }

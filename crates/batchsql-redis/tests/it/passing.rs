@@ -1,4 +1,4 @@
-//! Errors that nobody has listed: what passes is waited for, what stays costs its own row.
+//! Unlisted errors: a transient one is retried, a permanent one affects only its own row.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use batchsql_redis::{Command, RedisSink};
 use crate::scripted::node;
 use crate::support::{HOUR, config, ended, name, row, sink_at, submit};
 
-/// A server that answers writes of `key` with these errors, one after the other, and takes everything else.
+/// A server that answers writes of `key` with these errors, one after the other, and accepts everything else.
 async fn failing(key: &'static str, errors: &'static [&'static str]) -> (String, Arc<Mutex<HashMap<String, usize>>>) {
     let seen: Arc<Mutex<HashMap<String, usize>>> = Arc::default();
     let counts = Arc::clone(&seen);
@@ -43,7 +43,7 @@ fn schema(conflict: Conflict) -> Schema {
 
 #[tokio::test]
 async fn what_a_proxy_says_in_passing_is_waited_for() {
-    // Envoy, Twemproxy, Codis, and what nobody has heard of.
+    // Envoy, Twemproxy, Codis, and an unknown error.
     const ERRORS: &[&str] = &[
         "upstream failure",
         "no upstream host",
@@ -69,7 +69,7 @@ async fn an_error_that_stays_costs_its_own_row() {
     let outcomes = written(sink, &schema(Conflict::replace(["k"])), Duration::ZERO).await;
     assert_eq!(outcomes, ["written", "expired SOMETHING", "written"]);
     assert_eq!(seen.lock().unwrap()["a"], 1);
-    // What a server says of the command itself is not tried again.
+    // Errors about the command itself are not retried.
     for error in [
         "ERR wrong number of arguments for 'set' command",
         "ERR unknown command 'SET', with args beginning with: 'b'",
@@ -93,7 +93,7 @@ async fn what_may_have_been_executed_is_not_repeated_where_that_does_harm() {
     let sink = sink_at(&dsn, "t", Command::rpush("k", "v")).await;
     assert_eq!(written(sink, &schema(Conflict::None), HOUR).await[1].split(' ').next(), Some("unknown"));
     assert_eq!(seen.lock().unwrap()["b"], 1);
-    // An error that says that it was refused does no harm.
+    // An error that means a rejection is harmless.
     let (dsn, seen) = failing("b", &["no upstream host"]).await;
     let sink = sink_at(&dsn, "t", Command::rpush("k", "v")).await;
     assert_eq!(written(sink, &schema(Conflict::None), HOUR).await, ["written"; 3]);

@@ -1,4 +1,4 @@
-//! Passwords that change, and servers that are not there yet.
+//! Passwords that change, and servers that are not available yet.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,7 +31,7 @@ async fn a_password_that_is_refused_is_asked_for_again() {
         let server = Server::start(kind, &[]);
         let set = async |token: &str| {
             let nodes = if kind == Kind::RedisCluster {
-                // One node after the other: each has its own users.
+                // Each node has its own users.
                 let hosts = server.dsn().trim_start_matches("redis://").split('?').next().unwrap();
                 hosts.split(',').map(|host| format!("redis://{host}")).collect()
             } else {
@@ -40,7 +40,7 @@ async fn a_password_that_is_refused_is_asked_for_again() {
             for node in nodes {
                 let name = if user.is_empty() { "default" } else { user };
                 let admin = node.replace("redis://", "redis://admin:hunter2@");
-                // With the old user as long as it is there.
+                // With the old user while it exists.
                 let words = ["ACL", "SETUSER", name, "on", "resetpass", &format!(">{token}"), "~*", "+@all"];
                 let dsn = if user.is_empty() && token != "token0" { &admin } else { &node };
                 if token == "token0" {
@@ -56,7 +56,7 @@ async fn a_password_that_is_refused_is_asked_for_again() {
         let rows = || (0..20).map(|n| row(&schema(), [format!("k{n}").into(), "v".into()]));
         assert!(write(&sink, rows()).await.iter().all(|outcome| outcome == "written"), "{kind:?} {user}");
         assert_eq!(asked.load(Ordering::SeqCst), 1, "{kind:?} {user}");
-        // The token is another one now; open connections stay, and new ones need it.
+        // The token has changed; open connections stay, and new ones need it.
         set("token1").await;
         let other = RedisSink::with_options(&options).await.unwrap();
         for sink in [&sink, &other] {
@@ -72,7 +72,7 @@ async fn a_provider_without_the_right_password_says_so_without_it() {
     let (options, asked) = tokens(server.dsn().parse().unwrap());
     let error = RedisSink::with_options(&options).await.unwrap_err();
     let shown = format!("{error} {error:?} {options:?}");
-    assert!(shown.contains("refuses the password of the provider") && !shown.contains("token"), "{shown}");
+    assert!(shown.contains("rejected the password of the provider") && !shown.contains("token"), "{shown}");
     assert_eq!(asked.load(Ordering::SeqCst), 2);
     let error = RedisSink::with_options_lazy(&options).acquire().await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Permission);

@@ -1,4 +1,4 @@
-//! What real servers say only for moments, or never: nodes that answer as the test wants.
+//! Replies that real servers send rarely or never: nodes with scripted answers.
 
 use std::sync::{Arc, Mutex};
 
@@ -77,7 +77,7 @@ async fn a_redirected_row_is_not_written_over_a_later_one_with_its_key() {
 
 #[tokio::test]
 async fn a_transaction_that_could_not_be_ended_does_not_take_in_the_next_batch() {
-    // As a proxy may do: it takes MULTI, and EXEC once, when the sink asks whether there are transactions.
+    // Like some proxies: it accepts MULTI, and EXEC once, during the sink's check for transactions.
     let ends = Arc::new(Mutex::new(0));
     let port = node(move |words| {
         let answer = match words[0].as_str() {
@@ -95,7 +95,7 @@ async fn a_transaction_that_could_not_be_ended_does_not_take_in_the_next_batch()
     let schema = Schema::builder("t").column("k", ColumnType::Text).nullable("a", ColumnType::Text);
     let schema = schema.nullable("b", ColumnType::Text).on_conflict(Conflict::replace(["k"])).build().unwrap();
     let rows = [("x", Value::Null), ("y", "2".into())].map(|(k, b)| row(&schema, [k.into(), "1".into(), b]));
-    // Nothing of the first was executed; the second was queued behind it, and nobody says what becomes of it.
+    // Nothing of the first was executed; the second was queued behind it, and its outcome is unknown.
     assert_eq!(write(&sink, rows).await, ["rejected ERR", "unknown"]);
     assert_eq!(sink.pool().unwrap().idle, 0);
 }
@@ -121,14 +121,14 @@ async fn replies_that_came_in_time_count_although_the_node_is_late_with_others()
     assert_eq!(write(&sink, rows).await, ["written", "written", "unknown", "unknown"]);
 }
 
-/// The commands have another connection to the server, which the end of this one does not end.
+/// The commands use another connection to the server, which does not end with this one.
 #[tokio::test]
 async fn what_a_proxy_has_passed_on_cannot_be_ended() {
     let info = "run_id:0f5c2a9b7d0f5c2a9b7d";
     for (error, expected) in [
         ("upstream failure", SessionEnd::Impossible),
         ("ERR Connection timed out", SessionEnd::Impossible),
-        // Nothing was passed on.
+        // Nothing was forwarded.
         ("no upstream host", SessionEnd::Ended),
     ] {
         let port = node(move |words| match words[0].as_str() {

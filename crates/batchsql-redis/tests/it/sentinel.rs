@@ -17,7 +17,7 @@ use crate::scripted::node;
 use crate::silence::Held;
 use crate::support::{HOUR, ask_at, config, ended, name, row, submit, write};
 
-/// `redis-server --sentinel`, gone when it is dropped.
+/// `redis-server --sentinel`, stopped when it is dropped.
 struct Sentinel {
     process: Child,
     port: u16,
@@ -78,7 +78,7 @@ async fn rows_follow_the_master_to_another_server() {
     let mut old = Server::start(Kind::Redis, &[]);
     let new = Server::start(Kind::Redis, &["--replicaof", "127.0.0.1", port_of(old.dsn())]);
     let sentinel = Sentinel::start(old.dsn(), "");
-    // The first sentinel is not there.
+    // The first sentinel does not exist.
     let dsn = format!("redis+sentinel://127.0.0.1:1,127.0.0.1:{}/shop", sentinel.port);
     let options = dsn.parse::<RedisOptions>().unwrap().command("t", Command::set("k", "v"));
     let sink = RedisSink::with_options(&options).await.unwrap();
@@ -146,7 +146,7 @@ async fn a_sentinel_that_takes_no_more_clients_is_waited_for() {
         }
     };
     let only_client = tokio::time::timeout(Duration::from_secs(60), only_client).await.unwrap();
-    // One that is no sentinel at all does not hide that the other may answer later.
+    // A server that is no sentinel does not hide that the other may answer later.
     let (full, none) = (sentinel.port, port_of(server.dsn()));
     for hosts in [
         format!("127.0.0.1:{full}"),
@@ -186,7 +186,7 @@ async fn after_a_sentinel_that_named_a_replica_another_one_is_asked_first() {
     let right = sentinel_that_names(&Arc::new(AtomicU16::new(number_of(master.dsn())))).await;
     let dsn = format!("redis+sentinel://127.0.0.1:{wrong},127.0.0.1:{right}/shop?protocol=2");
     let sink = RedisSink::connect_lazy(&dsn).unwrap();
-    // A machine that is slow may ask the second one already now.
+    // A slow machine may already query the second one.
     if let Err(error) = sink.acquire().await {
         assert_eq!(error.class(), ErrorClass::Resource, "{error}");
         sink.acquire().await.unwrap();
@@ -226,20 +226,20 @@ async fn check_successor(most_agree: bool) {
     });
     closing.await.unwrap();
     assert_eq!(ended(receipts).await.iter().map(name).collect::<Vec<_>>(), ["unknown"]);
-    // The old master may come back and get what was held.
+    // The old master may recover and receive the held data.
     assert!(sink.end_session(&session).await.is_err());
     named[0].store(number_of(new.dsn()), Ordering::SeqCst);
     assert!(sink.end_session(&session).await.is_err(), "one sentinel of three names a replica");
     if most_agree {
         named[1].store(number_of(new.dsn()), Ordering::SeqCst);
     } else {
-        // Their word is not needed where the server itself says that it is the master.
+        // Their agreement is not needed if the server itself reports that it is the master.
         ask_at::<()>(new.dsn(), &["REPLICAOF", "NO", "ONE"]).await;
     }
     assert_eq!(sink.end_session(&session).await.unwrap(), SessionEnd::Ended);
 }
 
-/// A server and a sentinel on one machine that vanished: both take connections, as a firewall may, and say nothing.
+/// A server and a sentinel on one lost machine: both accept connections, as a firewall may, and do not answer.
 #[tokio::test]
 async fn the_silent_do_not_hold_up_what_the_other_sentinels_say() {
     let is_silent = Arc::new(AtomicBool::new(false));

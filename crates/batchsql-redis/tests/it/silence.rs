@@ -1,4 +1,4 @@
-//! A link that carries nothing any more and does not say so.
+//! A connection that silently transfers no more data.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ async fn a_server_that_got_nothing_says_that_it_does_not_work() {
     let mut conn = sink.acquire().await.unwrap();
     let session = sink.session(&mut conn).await.unwrap().unwrap();
     assert_eq!(sink.is_working(&session).await.unwrap(), None, "nothing is sent");
-    // The batch comes from a pipeline: only that makes rows.
+    // The batch comes from a pipeline, because only a pipeline creates rows.
     let db = BatchSql::builder(Held::new(&sink, conn))
         .config(PipelineConfig { retry_for: Duration::ZERO, ..config() })
         .start()

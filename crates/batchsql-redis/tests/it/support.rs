@@ -1,4 +1,4 @@
-//! Owns what the tests share: pipelines over a sink, short ways to write rows and to read what became of them.
+//! Owns what the tests share: pipelines over a sink, helpers to write rows and to read their outcomes.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use redis::aio::MultiplexedConnection;
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
-/// A name that only one test has, and with which its keys and users begin. They go when it is dropped, however the
+/// A unique name of a test, the prefix of its keys and users. They are removed when it is dropped, however the
 /// test ends.
 #[derive(Debug)]
 pub(crate) struct Name(String);
@@ -85,7 +85,7 @@ pub(crate) async fn sink_at(dsn: &str, table: &str, command: impl Into<Command>)
     RedisSink::with_options(&options.command(table, command)).await.unwrap()
 }
 
-/// One batch at a time, in order, and errors that last come out soon.
+/// One batch at a time, in order, and permanent errors are reported soon.
 pub(crate) fn config() -> PipelineConfig {
     PipelineConfig {
         flush_interval: HOUR,
@@ -141,13 +141,13 @@ pub(crate) fn name(outcome: &Outcome) -> String {
     }
 }
 
-/// A connection to look with.
+/// A connection for checks.
 pub(crate) async fn looker(dsn: &str) -> MultiplexedConnection {
     let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(60)));
     redis::Client::open(dsn).unwrap().get_multiplexed_async_connection_with_config(&config).await.unwrap()
 }
 
-/// What the shared server answers.
+/// The answer of the shared server.
 pub(crate) async fn ask<T: FromRedisValue>(words: &[&str]) -> T {
     ask_at(&dsn(Kind::Redis), words).await
 }

@@ -1,4 +1,4 @@
-//! TLS, with a certificate authority that the test makes.
+//! TLS, with a certificate authority that the test creates.
 
 use std::path::Path;
 use std::process::Command as Process;
@@ -24,7 +24,7 @@ fn certificates(dir: &Path) {
         dir,
         "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 2 -extfile names",
     );
-    // The server runs as another user, perhaps.
+    // The server may run as another user.
     #[cfg(unix)]
     for file in ["", "server.key", "server.pem", "ca.pem"] {
         std::fs::set_permissions(dir.join(file), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
@@ -66,11 +66,11 @@ async fn rows_go_through_tls_only_to_who_is_known() {
         let error = RedisSink::connect(&dsn).await.unwrap_err().to_string();
         assert!(error.contains(part) && !error.contains("hunter2"), "{error} does not contain {part:?}");
     };
-    // Nobody vouches for the server: its authority is not one of the system's.
+    // The server is not trusted: its authority is not one of the system's.
     refused(format!("rediss://:hunter2@localhost:{port}"), "certificate").await;
-    // It is not who it was asked for.
+    // The certificate is for another name.
     refused(format!("rediss://:hunter2@127.0.0.1:{port}?ca={}", file("ca.pem")), "certificate").await;
-    // Words in clear to a server that expects TLS.
+    // Plain text to a server that expects TLS.
     refused(format!("redis://:hunter2@localhost:{port}"), "TLS").await;
     refused("rediss://:hunter2@localhost?ca=/no/such/file".into(), "cannot read the certificates").await;
     refused(format!("rediss://:hunter2@localhost?ca={}", file("names")), "no certificates in PEM form").await;

@@ -8,7 +8,7 @@ use crate::support::{ask_at, looker, row, sink_at, write};
 
 #[tokio::test]
 async fn values_are_stored_in_their_text_form() {
-    // One key is the value alone, which no other test must meet.
+    // One key is only the value, which must not collide with other tests.
     let server = Server::start(Kind::Redis, &[]);
     let t = "types";
     let date = Date::from_ymd(2026, 2, 28).unwrap();
@@ -41,7 +41,7 @@ async fn values_are_stored_in_their_text_form() {
         let as_value = sink_at(server.dsn(), &table, Command::set(Key::prefixed(t, ["k"]), "v")).await;
         assert_eq!(write(&as_value, [row(&schema, [number.into(), value.clone()])]).await, ["written"], "{ty}");
         assert_eq!(ask_at::<Vec<u8>>(server.dsn(), &["GET", &format!("{t}:{number}")]).await, expected, "{ty}");
-        // The same value as the key: the set remembers what its own key is called.
+        // The same value as the key: the set contains the name of its own key.
         let as_key = sink_at(server.dsn(), &table, Command::sadd("v", "k")).await;
         assert_eq!(write(&as_key, [row(&schema, [(-1 - number).into(), value])]).await, ["written"], "{ty}");
         let mut exists = redis::cmd("SREM");

@@ -1,4 +1,4 @@
-//! No error shows a value of a row, whatever SQLite says of it.
+//! No error contains a value of a row, whatever SQLite's message is.
 
 use std::error::Error;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::support::{HOUR, memory};
 
 const CANARY: &str = "canary-8157";
 
-/// Everything that an error shows.
+/// The full text of an error with its sources.
 fn shown(error: &SinkError) -> String {
     let mut text = format!("{error} {error:?} {error:#?} {:?}", error.code());
     let mut source = error.source();
@@ -95,7 +95,7 @@ async fn no_error_shows_a_value() {
         }
         let long = Value::from(CANARY.repeat(20_000));
         check(&sink, "uniq", ColumnType::Text, long, isolation).await;
-        // What the error is about is a name of the database, or a code.
+        // The error contains only names of the database, or a code.
         check(&sink, "strictly", ColumnType::I64, Value::I64(8157), isolation).await;
         sink.call(|conn| conn.execute_batch("DELETE FROM uniq; DELETE FROM keyed")).await.unwrap();
     }

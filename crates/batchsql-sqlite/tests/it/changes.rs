@@ -1,4 +1,5 @@
-//! Tables that are made anew while rows are written: what would change values is seen before the next row.
+//! Tables that are recreated while rows are written: a column that would change values is detected before the
+//! next row.
 
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ fn pipeline(sink: &SqliteSink) -> BatchSql {
     BatchSql::builder(sink.clone()).config(config).start().unwrap()
 }
 
-/// Writes a row before and after a change; the error of the second one.
+/// Writes a row before and after a change; returns the error of the second one.
 async fn after(
     sink: &SqliteSink,
     table: impl Into<batchsql_core::TableName>,
@@ -43,13 +44,13 @@ async fn after(
 #[tokio::test]
 async fn a_table_made_anew_that_would_round_decimals_takes_none() {
     let anew = "DROP TABLE t; CREATE TABLE t (id INTEGER, price NUMERIC)";
-    // By the connection of the sink.
+    // Changed by the connection of the sink.
     let sink = memory("CREATE TABLE t (id INTEGER, price TEXT)").await;
     let changed = async { sink.call(move |conn| conn.execute_batch(anew)).await.unwrap() };
     let error = after(&sink, "t", changed).await;
     assert!(error.contains("declared \"NUMERIC\""), "{error}");
     assert_eq!(read(&sink, "SELECT count(*) FROM t").await, ["0"]);
-    // By another one.
+    // Changed by another connection.
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.db");
     let sink = SqliteSink::with_options(&SqliteOptions::file(&path)).unwrap();
@@ -62,7 +63,7 @@ async fn a_table_made_anew_that_would_round_decimals_takes_none() {
     let changed = async { sink.call(move |conn| conn.execute_batch(anew)).await.unwrap() };
     let error = after(&sink, batchsql_core::TableName::qualified("aux", "t"), changed).await;
     assert!(error.contains("declared \"NUMERIC\""), "{error}");
-    // A table in temp that comes before it.
+    // A table in temp that is searched earlier.
     let sink = memory("CREATE TABLE t (id INTEGER, price TEXT)").await;
     let anew = "CREATE TEMP TABLE t (id INTEGER, price NUMERIC)";
     let error = after(&sink, "t", async { sink.call(move |conn| conn.execute_batch(anew)).await.unwrap() }).await;

@@ -92,7 +92,7 @@ async fn a_column_that_is_left_out_is_left_alone_by_an_update() {
         memory("CREATE TABLE t (id INTEGER PRIMARY KEY, note TEXT DEFAULT 'd'); INSERT INTO t VALUES (1, 'old')").await;
     let schema = schema(Conflict::update(["id"]));
     let without = |id: i64| schema.row().set("id", id).unwrap().finish().unwrap();
-    // Nothing to update: the row that is there stays as it is.
+    // Nothing to update: the existing row stays unchanged.
     assert_eq!(write(&sink, [without(1), without(2)]).await, ["ignored", "written"]);
     assert_eq!(read(&sink, "SELECT * FROM t ORDER BY id").await, ["1|old", "2|d"]);
 }

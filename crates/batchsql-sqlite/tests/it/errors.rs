@@ -1,4 +1,4 @@
-//! What goes wrong at the table, and what the message says to do.
+//! Errors of the table, and the advice of their messages.
 
 use std::time::Duration;
 
@@ -135,7 +135,7 @@ async fn each_kind_of_constraint_rejects_exactly_its_rows_with_its_code() {
             Some(ffi::SQLITE_CONSTRAINT_TRIGGER) => "raised".into(),
             _ => "good".into(),
         };
-        // A key of this very batch, or the one that was there before it.
+        // A key of the same batch, or the one that existed before.
         let id = if is(ffi::SQLITE_CONSTRAINT_PRIMARYKEY) { 10 } else { n };
         let u = if is(ffi::SQLITE_CONSTRAINT_UNIQUE) { [-7, 20][(n > 250) as usize] } else { n };
         let parent = if is(ffi::SQLITE_CONSTRAINT_FOREIGNKEY) { 2 } else { 1 };

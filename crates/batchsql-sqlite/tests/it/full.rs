@@ -1,4 +1,4 @@
-//! No room: a page limit, a full file system, a limit on the size of files.
+//! No space: a page limit, a full file system, a limit on the size of files.
 
 use std::path::Path;
 use std::process::Command;
@@ -27,7 +27,7 @@ async fn limit_pages(sink: &SqliteSink, pages: u32) {
     assert_eq!(limit, pages);
 }
 
-/// Submits rows of which some find no room, and waits until no more of them are written.
+/// Submits more rows than there is space for, and waits until no more are written.
 async fn submit_until_full(db: &BatchSql, schema: &Schema, path: &Path) -> Tracked {
     let tracked = submit(db, schema, 0..ROWS).await;
     let (mut fitting, mut unchanged) = (0, 0);
@@ -64,7 +64,7 @@ async fn rows_beyond_the_page_limit_expire_and_later_ones_are_written() {
     assert!(!outcomes.of(OutcomeKind::Written).is_empty() && !outcomes.of(OutcomeKind::Expired).is_empty());
     outcomes.assert_failures(ErrorClass::Resource, ffi::SQLITE_FULL);
     // Retried, but not in a loop: nothing changes within milliseconds.
-    // How often is for chance to decide: full jitter.
+    // The number of retries is random: full jitter.
     assert!((2..=20).contains(&outcomes.fewest_attempts()), "{} attempts", outcomes.fewest_attempts());
     assert_eq!(ids(&path), outcomes.of(OutcomeKind::Written));
     limit_pages(&sink, 10_000).await;
@@ -74,7 +74,7 @@ async fn rows_beyond_the_page_limit_expire_and_later_ones_are_written() {
     outcomes.assert_honest("max_page_count beyond retry_for", &path, db.close(HOUR).await.balance);
 }
 
-/// Writes to a small file system of its own, first with a ballast in it.
+/// Writes to a separate small file system, first with a ballast file in it.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a program, started by other tests"]
 async fn small_file_system() {
@@ -83,7 +83,7 @@ async fn small_file_system() {
     let folder = Path::new(folder);
     let ballast = folder.join("ballast");
     let fill = || {
-        // Whatever is free, save room for about two batches in the WAL.
+        // Fills the free space, except for about two batches in the WAL.
         std::fs::write(&ballast, vec![1; 1 << 20]).unwrap_err();
         let file = std::fs::File::options().write(true).open(&ballast).unwrap();
         file.set_len(file.metadata().unwrap().len() - 96 * 1024).unwrap();
@@ -150,7 +150,7 @@ async fn small_files() {
     if process::arguments().is_none() {
         return;
     }
-    // What a failed commit left behind is not known, and plain rows are not written again on a guess.
+    // The result of a failed commit is not known, so plain rows are not retried.
     let (_dir, path) = file();
     let sink = open(&path);
     let db = pipeline(&sink, HOUR);
@@ -159,7 +159,7 @@ async fn small_files() {
     outcomes.assert_failures(ErrorClass::Unknown, ffi::SQLITE_IOERR_WRITE);
     outcomes.assert_honest("RLIMIT_FSIZE, plain rows", &path, db.close(HOUR).await.balance);
 
-    // Where writing again is harmless, that is what is done.
+    // If a retry is harmless, the rows are retried.
     let (_dir, path) = file();
     Connection::open(&path).unwrap().execute_batch("CREATE UNIQUE INDEX one ON t (id)").unwrap();
     let sink = open(&path);

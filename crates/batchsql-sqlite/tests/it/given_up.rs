@@ -1,4 +1,4 @@
-//! Batches that are given up before their commit: they are known not to be written, and never are.
+//! Batches that are abandoned before their commit: they are known not to be written, and never are.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ fn pipeline(sink: &SqliteSink, statement_timeout: Duration, retry_for: Duration)
     BatchSql::builder(sink.clone()).config(config).start().unwrap()
 }
 
-/// A table whose rows take for ever while there is a row in `slow`.
+/// A table whose inserts do not finish while there is a row in `slow`.
 async fn slow_table() -> SqliteSink {
     memory(
         "CREATE TABLE t (id INTEGER, note TEXT); CREATE TABLE slow (n INTEGER);

@@ -1,4 +1,5 @@
-//! SIGKILL in the middle of a run: what a receipt called written is in the file, whenever the writer dies.
+//! SIGKILL during a run: every row that a receipt reported as written is in the file, whenever the writer is
+//! killed.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -19,7 +20,7 @@ const KILLS: u64 = 30;
 const ROUND: i64 = 1_000_000;
 const PRODUCERS: i64 = 3;
 
-/// Small batches and small checkpoints, so that a kill meets every stage of both.
+/// Small batches and small checkpoints, so that kills occur at every stage of both.
 async fn start(path: &str, flush_size: usize, flush_interval: Duration) -> BatchSql {
     let sink = SqliteSink::with_options(&SqliteOptions::file(path).synchronous(Synchronous::Full)).unwrap();
     sink.call(|conn| conn.query_row("PRAGMA wal_autocheckpoint=60", [], |_| Ok(()))).await.unwrap();
@@ -27,8 +28,8 @@ async fn start(path: &str, flush_size: usize, flush_interval: Duration) -> Batch
     BatchSql::builder(sink).config(config).start().unwrap()
 }
 
-/// Submits rows from `first` on without end, and tells the number of each one whose receipt says that
-/// it is written.
+/// Submits rows from `first` on without end, and prints the number of each one whose receipt reports it as
+/// written.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a program, started by other tests"]
 async fn writer() {
@@ -57,7 +58,7 @@ async fn writer() {
     }
 }
 
-/// Tells numbers as soon as their rows are accepted, which is what must not pass.
+/// Prints numbers as soon as their rows are accepted; the test must detect this.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a program, started by other tests"]
 async fn liar() {
@@ -71,7 +72,7 @@ async fn liar() {
     process::wait_for_go();
 }
 
-/// What is wrong with the file, given the numbers that were told, ascending.
+/// The problems of the file, given the printed numbers, ascending.
 fn complaints(path: &Path, told: &[i64]) -> Vec<String> {
     let conn = Connection::open(path).unwrap();
     let mut complaints = Vec::new();
@@ -113,7 +114,7 @@ fn number(variable: &str) -> Option<u64> {
 #[test]
 fn what_was_told_as_written_survives_a_kill() {
     let kills = number("BATCHSQL_KILLS").unwrap_or(KILLS);
-    // Any seed will do; the one of a failure can be given again.
+    // Any seed works; to repeat a failure, set its seed.
     let seed = number("BATCHSQL_SEED").unwrap_or_else(|| u64::from(std::process::id()));
     println!("BATCHSQL_SEED={seed} BATCHSQL_KILLS={kills}");
     let mut random = Random(seed);
@@ -131,7 +132,8 @@ fn what_was_told_as_written_survives_a_kill() {
         std::thread::sleep(Duration::from_micros(random.below(90_000)));
         lines.extend(writer.kill());
         told.extend(lines.iter().filter(|line| *line != "ready").map(|id| id.parse::<i64>().unwrap()));
-        // Looking at the file recovers it. Not each time: the next writer shall find it as it was left.
+        // Checking the file recovers it. So not every round checks it: the next writer must also find
+        // unrecovered files.
         if random.below(3) == 0 || round + 1 == kills {
             let complaints = complaints(&path, &told);
             assert!(complaints.is_empty(), "seed {seed}, round {round}: {complaints:#?}");
@@ -140,7 +142,7 @@ fn what_was_told_as_written_survives_a_kill() {
     let conn = Connection::open(&path).unwrap();
     let rows: u64 = conn.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
     println!("{kills} kills in {:?}: {} rows told as written, {rows} in the file", begun.elapsed(), told.len());
-    // Else the kills came before there was anything to lose.
+    // Otherwise the kills came before any row was written.
     assert!(told.len() as u64 > 10 * kills, "{} rows were told in {kills} rounds", told.len());
 }
 

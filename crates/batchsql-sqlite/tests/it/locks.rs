@@ -14,8 +14,8 @@ use crate::support::{HOUR, read, row, schema};
 const ROWS: i64 = 6 * BATCH as i64;
 const SHORT: Duration = Duration::from_millis(20);
 
-/// Each kind of lock with each journal. Outside WAL, an exclusive lock keeps readers out too, so that not
-/// even the table can be looked at.
+/// Each kind of lock with each journal. Without WAL, an exclusive lock blocks readers too, so that not even
+/// the table definition can be read.
 const LOCKS: [(&str, &str); 4] = [
     ("WAL", "BEGIN IMMEDIATE"),
     ("WAL", "BEGIN EXCLUSIVE"),
@@ -23,7 +23,7 @@ const LOCKS: [(&str, &str); 4] = [
     ("DELETE", "BEGIN EXCLUSIVE"),
 ];
 
-/// A sink whose attempts are short, with the journal asked for.
+/// A sink whose attempts are short, with the given journal mode.
 fn sink(path: &Path, journal: &str) -> SqliteSink {
     let conn = Connection::open(path).unwrap();
     conn.busy_timeout(SHORT).unwrap();
@@ -68,8 +68,8 @@ async fn rows_expire_when_a_lock_outlasts_their_retries_and_later_rows_are_writt
         assert!(begun.elapsed() >= RETRY_FOR, "{journal}, {begin}: given up after {:?}", begun.elapsed());
         outcomes.assert_all(OutcomeKind::Expired);
         outcomes.assert_failures(ErrorClass::Transient, ffi::SQLITE_BUSY);
-        // Where readers are kept out, the table was never seen and nothing was sent. Elsewhere the first batch was;
-        // the rows behind it expire with it.
+        // If readers are blocked, the table was never read and nothing was sent. Otherwise the first batch was
+        // sent; the rows behind it expire with it.
         assert_eq!(outcomes.most_attempts() > 1, (journal, begin) != ("DELETE", "BEGIN EXCLUSIVE"));
         other.execute_batch("COMMIT").unwrap();
         let later = submit(&db, &plain(), ROWS..ROWS + 70).await.outcomes().await;
@@ -154,7 +154,7 @@ async fn writer() {
     for id in first..first + rows {
         receipts.push((id, db.submit_tracked(&numbered(&schema, id)).await.unwrap()));
         if id % 250 == 0 {
-            // SQLite's lock is not fair: without a pause the first one to have it would keep it.
+            // SQLite's lock is not fair: without a pause the first holder would keep it.
             db.flush().await.unwrap();
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
@@ -173,7 +173,7 @@ async fn writer() {
 fn two_processes_write_to_one_file_at_once() {
     const EACH: i64 = 4_000;
     let (_dir, path) = file();
-    // One waits in SQLite for its turn, the other one comes back by the pipeline's retries.
+    // One waits in SQLite for the lock, the other one uses the pipeline's retries.
     let mut writers = [("0", "5000"), ("4000", "20")].map(|(first, busy_ms)| {
         let arguments = [path.to_str().unwrap(), first, "4000", busy_ms];
         Process::start(&mut command("locks::writer", &arguments)).unwrap()
@@ -217,7 +217,7 @@ fn a_row_that_is_there_twice_is_seen() {
     assert!(ids(&other).is_empty());
 }
 
-/// Without an end before the next write, the older row would come later, when the lock is free.
+/// If it did not end before the next write, the older row would be written later, when the lock is released.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_is_given_up_behind_a_lock_ends_before_a_newer_one_begins() {
     for (journal, begin) in LOCKS {

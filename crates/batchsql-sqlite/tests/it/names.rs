@@ -1,4 +1,4 @@
-//! Names that mean something else to SQLite than they seem to.
+//! Names with a special meaning in SQLite.
 
 use batchsql_core::{ColumnType, ErrorClass, Schema, SchemaBuilder, TableName};
 
@@ -21,8 +21,8 @@ async fn names_that_sqlite_would_take_for_others_are_refused_with_advice() {
     let named = |name: &str| Schema::builder(name).column("id", ColumnType::I64);
     check(named("main.t"), "use TableName::qualified(\"main\", \"t\")").await;
     check(named("main.nowhere"), "it does not exist; create it").await;
-    check(named("sqlite_sequence"), "sqlite's own").await;
-    check(named("SQLite_Sequence"), "sqlite's own").await;
+    check(named("sqlite_sequence"), "are reserved").await;
+    check(named("SQLite_Sequence"), "are reserved").await;
     check(named("boxes_rowid"), "part of a virtual table").await;
     check(named("t").column("a", ColumnType::Text).column("A", ColumnType::Text), "\"a\" and \"A\" are one").await;
     check(named("t").column("ID", ColumnType::I64), "\"id\" and \"ID\" are one").await;
@@ -42,7 +42,7 @@ async fn one_table_has_one_name() {
         let error = db.prepare(&named(other.clone())).await.unwrap_err();
         assert!(error.to_string().contains("same table as t"), "{other}: {error}");
     }
-    // The table of that name in another database is another one.
+    // The table with that name in another database is a different table.
     db.prepare(&named(TableName::qualified("aux", "t"))).await.unwrap();
     db.prepare(&named(TableName::new("t"))).await.unwrap();
 }
@@ -54,7 +54,7 @@ async fn a_row_without_any_value_is_refused_with_advice() {
     let schema = schema.build().unwrap();
     let error = schema.row().finish().unwrap_err().to_string();
     assert!(error.contains("no value") && error.contains("NULL"), "{error}");
-    // What it says to do: the database gives the key.
+    // As advised: the database generates the key.
     let db = pipeline(&sink);
     db.submit(&schema.row().set("note", batchsql_core::Value::Null).unwrap().finish().unwrap()).await.unwrap();
     assert_eq!(db.close(HOUR).await.balance.written(), 1);

@@ -1,5 +1,6 @@
-//! Owns numbered rows: how they are written to a file, and the comparison of the file with what the
-//! pipeline said about each of them. Must not know faults.
+//! Owns numbered rows: how they are written to a file, and the comparison of the file with the outcome that
+//! the pipeline reported for each of them.
+//! Must not know faults.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -18,8 +19,8 @@ use crate::support::{row, schema};
 /// Rows of one batch. Together they take about seven pages of 4 KiB.
 pub(crate) const BATCH: usize = 50;
 
-/// A new file with an empty table. Nothing in it refuses a row that is written twice: otherwise no test
-/// could see one.
+/// A new file with an empty table. Nothing in it rejects a row that is written twice, so that tests can
+/// detect duplicates.
 pub(crate) fn file() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("numbered.db");
@@ -49,7 +50,7 @@ pub(crate) fn plain() -> Schema {
     schema(Conflict::None)
 }
 
-/// About half a kilobyte, by which the row is known again.
+/// About half a kilobyte of text that identifies the row.
 pub(crate) fn note(id: i64) -> String {
     format!("row {id} {}", "x".repeat(500))
 }
@@ -58,7 +59,7 @@ pub(crate) fn numbered(schema: &Schema, id: i64) -> DynRow {
     row(schema, id, note(id))
 }
 
-/// Rows on their way, each with its receipt.
+/// Submitted rows, each with its receipt.
 pub(crate) struct Tracked(Vec<(i64, Receipt)>);
 
 pub(crate) async fn submit(db: &BatchSql, schema: &Schema, ids: Range<i64>) -> Tracked {
@@ -70,7 +71,7 @@ pub(crate) async fn submit(db: &BatchSql, schema: &Schema, ids: Range<i64>) -> T
 }
 
 impl Tracked {
-    /// How many rows have an outcome already.
+    /// How many rows already have an outcome.
     pub(crate) fn resolved(&self) -> usize {
         self.0.iter().filter(|(_, receipt)| receipt.try_outcome().is_some()).count()
     }
@@ -84,7 +85,7 @@ impl Tracked {
     }
 }
 
-/// What the pipeline said about each row.
+/// The reported outcome of each row.
 #[derive(Default)]
 pub(crate) struct Outcomes(BTreeMap<i64, Outcome>);
 
@@ -115,7 +116,7 @@ impl Outcomes {
         }
     }
 
-    /// The fewest attempts after which a row was given up.
+    /// The fewest attempts after which a row failed.
     pub(crate) fn fewest_attempts(&self) -> u32 {
         self.0.values().filter_map(Outcome::failure).map(|failed| failed.attempts()).min().unwrap_or(0)
     }
@@ -125,9 +126,8 @@ impl Outcomes {
         self.0.values().filter_map(Outcome::failure).map(|failed| failed.attempts()).max().unwrap_or(0)
     }
 
-    /// The file holds what was said, row by row: each row that is written exactly once, and no other,
-    /// save those of which the pipeline itself says that it does not know. The balance says the same.
-    /// Says the balance, for people who want figures.
+    /// Checks that the file matches the outcomes: each written row exactly once, and no other row except
+    /// unknown ones. The balance must match too. Prints the balance.
     #[track_caller]
     pub(crate) fn assert_honest(&self, what: &str, path: &Path, balance: Balance) {
         let failed = self.0.values().find_map(Outcome::failure);
@@ -147,14 +147,14 @@ impl Outcomes {
     }
 }
 
-/// The numbers in a file that must be sound, ascending, as often as they are there. Rows of others have
-/// negative numbers and are left out.
+/// The numbers in a file that must be intact, ascending, with duplicates. Rows of other writers have negative
+/// numbers and are left out.
 #[track_caller]
 pub(crate) fn ids(path: &Path) -> Vec<i64> {
     let conn = Connection::open(path).unwrap();
     let sound: String = conn.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(sound, "ok");
-    // Not by the index: the table is what counts.
+    // Reads the table, not the index.
     let mut statement = conn.prepare("SELECT id, note FROM t NOT INDEXED WHERE id >= 0").unwrap();
     let rows = statement.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))).unwrap();
     let mut ids: Vec<i64> = rows

@@ -1,4 +1,4 @@
-//! The policies of the pipeline on real databases: parked tables, atomic batches, writes that are given up.
+//! The policies of the pipeline on real databases: parked tables, atomic batches, abandoned writes.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -58,7 +58,7 @@ async fn an_atomic_batch_is_written_whole_or_not_at_all() {
     let sink = memory("CREATE TABLE t (id INTEGER PRIMARY KEY, note TEXT)").await;
     let db = pipeline(&sink, PipelineConfig { isolation: Isolation::AtomicBatch, flush_interval: HOUR, ..config() });
     let good = submit(&db, 0..10).await;
-    // Row 5 is there already.
+    // Row 5 already exists.
     let bad = submit(&db, 5..6).await;
     let with_it = submit(&db, 20..29).await;
     for receipt in good {
@@ -129,7 +129,7 @@ async fn a_batch_that_waits_for_its_turn_at_the_deadline_is_purged_and_not_writt
 
 #[tokio::test(flavor = "multi_thread")]
 async fn giving_up_a_write_never_interrupts_the_work_after_it() {
-    // Writes that take long, and are given up at every point of their way.
+    // Slow writes that are abandoned at many points in time.
     let sink = memory("CREATE TABLE t (id INTEGER, note TEXT);
                        CREATE TRIGGER slow AFTER INSERT ON t WHEN NEW.id % 10 = 0 BEGIN
                            SELECT count(*) FROM (WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000) SELECT i FROM n);

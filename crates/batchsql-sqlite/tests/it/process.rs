@@ -1,4 +1,4 @@
-//! Owns other processes: this test binary, started again to run one ignored test of it as a program.
+//! Owns child processes: this test binary, started again to run one of its ignored tests as a program.
 //! Must not know what the programs do.
 //!
 //! A program is a test with `#[ignore]` that begins with `let Some(..) = process::arguments() else { return }`:
@@ -12,34 +12,34 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 const ARGUMENTS: &str = "BATCHSQL_TEST_PROGRAM";
-/// Begins the lines of a program; what the test harness prints does not have it.
+/// The prefix of the lines of a program, which the output of the test harness does not have.
 const MARK: &str = "#";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The arguments, when this process was started as a program.
 pub(crate) fn arguments() -> Option<Vec<String>> {
     let arguments = std::env::var(ARGUMENTS).ok()?;
-    // The harness may have begun a line.
+    // The harness may have started a line.
     println!();
     Some(arguments.split('\n').map(str::to_owned).collect())
 }
 
-/// Tells the parent a line. A parent that is gone ends the program.
+/// Prints a line for the parent. If the parent is gone, the program ends.
 pub(crate) fn tell(line: impl std::fmt::Display) {
     println!("{MARK}{line}");
 }
 
-/// Prints a line, by way of the parent when this is a program.
+/// Prints a line, through the parent if this is a program.
 pub(crate) fn say(line: &str) {
     if std::env::var_os(ARGUMENTS).is_some() { tell(line) } else { println!("{line}") }
 }
 
-/// Waits until the parent says [`go`](Process::go), or is gone.
+/// Waits until the parent calls [`go`](Process::go), or is gone.
 pub(crate) fn wait_for_go() {
     let _ = std::io::stdin().read(&mut [0]);
 }
 
-/// Says why a test, or a part of it, cannot run here; seen also when the test passes.
+/// Prints why a test, or a part of it, cannot run here; shown even if the test passes.
 pub(crate) fn skip(reason: &str) {
     let _ = writeln!(std::io::stderr(), "skipped: {reason}");
 }
@@ -78,7 +78,7 @@ impl Process {
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         std::thread::spawn(move || {
             let mut line = String::new();
-            // A line without an end was cut off by a kill: the program has not told it.
+            // A line without an end was cut off by a kill and does not count.
             while stdout.read_line(&mut line).is_ok() && line.ends_with('\n') {
                 if let Some(told) = line.strip_prefix(MARK) {
                     let _ = send.send(told.trim_end().to_owned());
@@ -95,12 +95,12 @@ impl Process {
         self.lines.recv_timeout(PATIENCE).expect("the program says more")
     }
 
-    /// Lets a program go on that waits for it.
+    /// Lets a waiting program continue.
     pub(crate) fn go(&mut self) {
         drop(self.stdin.take());
     }
 
-    /// Lets the program run to its end, which must be a good one; its other lines.
+    /// Lets the program run to its end, which must be successful; returns its remaining lines.
     #[track_caller]
     pub(crate) fn finish(mut self) -> Vec<String> {
         self.go();
@@ -110,7 +110,7 @@ impl Process {
         lines
     }
 
-    /// Lets the program run to its end and prints what it says, the last of which must be "done".
+    /// Lets the program run to its end and prints its lines, the last of which must be "done".
     #[track_caller]
     pub(crate) fn finish_aloud(self) {
         let lines = self.finish();
@@ -118,7 +118,7 @@ impl Process {
         assert_eq!(lines.last().map(String::as_str), Some("done"), "the program ran to its end");
     }
 
-    /// Kills the program with SIGKILL, which it must not have been quicker than; its other lines.
+    /// Kills the program with SIGKILL, before it ends by itself; returns its remaining lines.
     #[track_caller]
     pub(crate) fn kill(mut self) -> Vec<String> {
         self.child.kill().unwrap();

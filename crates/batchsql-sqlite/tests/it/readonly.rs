@@ -14,10 +14,10 @@ use crate::process::{self, Process};
 use crate::support::HOUR;
 
 const ROWS: i64 = 3 * BATCH as i64;
-/// Rows of a class that is retried would end as expired.
+/// Rows with a retried error class would end as expired.
 const RETRY_FOR: Duration = Duration::from_secs(1);
 
-/// Writes rows that must come back at once with this code.
+/// Writes rows that must fail at once with this code.
 async fn refused(sink: &SqliteSink, what: &str, path: &Path, code: i32) -> Outcomes {
     let db = pipeline(sink, RETRY_FOR);
     let outcomes = submit(&db, &plain(), 0..ROWS).await.outcomes().await;
@@ -58,7 +58,7 @@ async fn rows_are_not_written_into_a_file_that_is_gone_with_a_write_ahead_log_ei
     let db = pipeline(&sink, RETRY_FOR);
     submit(&db, &plain(), 2000..2000 + ROWS).await.outcomes().await.assert_all(OutcomeKind::Written);
     db.close(HOUR).await;
-    // Another file took its place.
+    // Another file replaced it.
     std::fs::copy(&path, &moved).unwrap();
     std::fs::rename(&moved, &path).unwrap();
     let db = pipeline(&sink, RETRY_FOR);
@@ -98,7 +98,7 @@ async fn a_file_that_was_moved_is_not_written_until_it_is_back() {
     written(&sink, "file moved back", &path).await;
 }
 
-/// Everything about permissions. It runs as a user whom they bind, so it makes its own files.
+/// Everything about permissions. It runs as an unprivileged user, so it creates its own files.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a program, started by other tests"]
 async fn unprivileged() {
@@ -107,26 +107,26 @@ async fn unprivileged() {
     }
     let mode = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
 
-    // SQLite opens such a file for reading and says nothing.
+    // SQLite silently opens such a file for reading.
     for journal in ["WAL", "DELETE"] {
         let (_dir, path) = file();
         Connection::open(&path).unwrap().query_row(&format!("PRAGMA journal_mode={journal}"), [], |_| Ok(())).unwrap();
         mode(&path, 0o444);
         let error = SqliteSink::with_options(&SqliteOptions::file(&path)).unwrap_err().to_string();
-        assert!(error.contains("it may only be read"), "{journal}: {error}");
-        // A connection that is handed over is taken as it is.
+        assert!(error.contains("it is read-only"), "{journal}: {error}");
+        // An existing connection is used unchanged.
         let sink = SqliteSink::from_connection(Connection::open(&path).unwrap()).unwrap();
         refused(&sink, &format!("file 0444, {journal}"), &path, ffi::SQLITE_READONLY).await;
     }
 
-    // WAL needs files beside the database from the start.
+    // WAL needs files next to the database from the start.
     let (dir, path) = file();
     mode(dir.path(), 0o555);
     let error = SqliteSink::with_options(&SqliteOptions::file(&path)).unwrap_err().to_string();
     assert!(error.contains("check the path and its permissions"), "{error}");
     mode(dir.path(), 0o755);
 
-    // A rollback journal is made for each transaction.
+    // A rollback journal is created for each transaction.
     let (dir, path) = file();
     let sink = SqliteSink::from_connection(rollback_journal(&path)).unwrap();
     mode(dir.path(), 0o555);
@@ -134,7 +134,7 @@ async fn unprivileged() {
     mode(dir.path(), 0o755);
     written(&sink, "directory 0755 again, DELETE", &path).await;
 
-    // Permissions are looked at when a file is opened: who has it open goes on, and truly writes.
+    // Permissions are checked when a file is opened: a process that has it open can still write.
     let (dir, path) = file();
     let sink = SqliteSink::with_options(&SqliteOptions::file(&path)).unwrap();
     sink.call(|conn| conn.execute_batch("INSERT INTO t VALUES (-1, 'opens every file')")).await.unwrap();
@@ -155,7 +155,7 @@ fn missing_permissions_are_told_honestly() {
     let mut command = if std::fs::File::open(&probe).is_err() {
         process::command("readonly::unprivileged", &[])
     } else {
-        // Permissions do not bind this user. Another one may not reach the folder of the build.
+        // Permissions do not restrict this user. Another one may have no access to the build folder.
         let copy = dir.path().join("tests");
         std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();

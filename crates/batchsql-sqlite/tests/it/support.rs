@@ -1,4 +1,4 @@
-//! Owns what the tests share: a fresh database per test, and short ways to write and read it.
+//! Owns what the tests share: a fresh database per test, and helpers to write and read it.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub(crate) async fn memory(sql: &'static str) -> SqliteSink {
     sink
 }
 
-/// A pipeline whose batches are written in order, so that outcomes do not depend on luck.
+/// A pipeline whose batches are written in order, so that outcomes are deterministic.
 pub(crate) fn pipeline(sink: &SqliteSink) -> BatchSql {
     let config = PipelineConfig { flush_interval: HOUR, ordering: Ordering::PerTable, ..PipelineConfig::default() };
     BatchSql::builder(sink.clone()).config(config).start().unwrap()

@@ -4,7 +4,7 @@ use batchsql_core::{ColumnType, Date, Schema, Time, Timestamp, TimestampTz, Valu
 
 use crate::support::{memory, read, write};
 
-/// Writes values into a column of the declared type; what the database then holds.
+/// Writes values into a column of the declared type; returns the stored values.
 async fn round_trip(declared: &'static str, ty: ColumnType, values: Vec<Value>) -> Vec<String> {
     let sink = memory("").await;
     sink.call(move |conn| conn.execute_batch(&format!("CREATE TABLE t (n INTEGER PRIMARY KEY, v {declared})")))
@@ -125,7 +125,7 @@ async fn values_that_sqlite_cannot_hold_are_refused_at_the_caller() {
     assert_eq!(db.balance().accepted, 0);
 }
 
-/// Whether a table with a column takes values of a type, and why not.
+/// Why a table with a column does not accept values of a type; `None` if it does.
 async fn refusal(table: &str, ty: ColumnType) -> Option<String> {
     let sink = memory("").await;
     let sql = format!("CREATE {table}");
@@ -136,7 +136,7 @@ async fn refusal(table: &str, ty: ColumnType) -> Option<String> {
     Some(refused.to_string())
 }
 
-/// The rows of this table are the declared types, its columns what is written there; `x` is refused.
+/// The rows of this table are the declared types, its columns what is written there; `x` is rejected.
 #[tokio::test]
 async fn columns_that_would_change_or_refuse_values_are_refused_when_the_table_is_read() {
     use ColumnType::{Bool, Bytes, Date, Decimal, F32, F64, I16, I32, I64, Json, Text, Time, Timestamp, U64, Uuid};
@@ -198,7 +198,8 @@ async fn columns_that_would_change_or_refuse_values_are_refused_when_the_table_i
 
 #[tokio::test]
 async fn what_is_taken_comes_back_as_the_documentation_says() {
-    // Whole floats become integers of the same value, and zero loses its sign, except where there is no conversion.
+    // Whole floats become integers of the same value, and zero loses its sign, except in columns without
+    // conversion.
     let floats = || [-0.0, 1.0, 1.5, 9_007_199_254_740_992.0, 1e300].map(Value::F64).to_vec();
     let numbers = ["0", "1", "1.5", "9007199254740992", "1e300"];
     assert_eq!(round_trip("INTEGER", ColumnType::F64, floats()).await, numbers);

@@ -1,4 +1,4 @@
-//! Owns the measurement of a producer that works without awaiting: how long its rows wait.
+//! Owns the measurement of a producer that computes without awaiting: how long its rows wait.
 //! Must not know databases.
 
 use std::thread;
@@ -19,19 +19,19 @@ const WORK: Duration = Duration::from_millis(1);
 const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
 const WORKER_THREADS: usize = 2;
 
-/// How long rows waited.
+/// Waiting times of rows.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Busy {
     pub(super) flush_interval_ms: f64,
-    /// How long the producer was busy in each round.
+    /// Busy time of the producer in each round.
     pub(super) busy_ms: f64,
     /// The longest time from submit to outcome in each round.
     pub(super) longest_ms: Vec<f64>,
-    /// The longest of all, in multiples of the interval.
+    /// The longest of all, in multiples of the flush interval.
     pub(super) intervals: f64,
 }
 
-/// Runs a producer that works and submits without a pause, on a runtime of its own with two threads.
+/// Runs a producer that computes and submits without a pause, on a runtime of its own with two threads.
 pub(super) async fn busy_producer(rounds: usize, time: Duration) -> Result<Busy> {
     let mut longest = Vec::new();
     for _ in 0..rounds {
@@ -50,7 +50,7 @@ pub(super) async fn busy_producer(rounds: usize, time: Duration) -> Result<Busy>
 
 fn one_round(time: Duration) -> Result<Duration> {
     let (submitted, receipts) = mpsc::unbounded_channel();
-    // A runtime of its own: a task beside the busy one might be told late of an outcome that was there in time.
+    // A runtime of its own: a task beside the busy one could receive the outcome later than it was reported.
     let observer = thread::Builder::new().name("observer".to_owned()).spawn(move || observe(receipts))?;
     let runtime = Builder::new_multi_thread().worker_threads(WORKER_THREADS).enable_all().build()?;
     runtime.block_on(async {
@@ -69,7 +69,7 @@ fn one_round(time: Duration) -> Result<Duration> {
                         std::hint::spin_loop();
                     }
                     let at = Instant::now();
-                    submitted.send((at, db.submit_tracked(&event).await?)).ok().context("the observer is gone")?;
+                    submitted.send((at, db.submit_tracked(&event).await?)).ok().context("the observer has ended")?;
                     id += 1;
                 }
                 anyhow::Ok(())

@@ -1,10 +1,10 @@
-//! Owns the distance to a server: a TCP proxy on this machine that delays both directions without limiting bandwidth.
+//! Owns the simulated distance to a server: a local TCP proxy that delays both directions without limiting bandwidth.
 //! Must not know protocols or databases.
 //!
 //! Each connection has a reader and a writer thread per direction, with a queue of (due, bytes) between them: reading
-//! goes on while earlier bytes wait. Threads rather than tasks, because tokio's timers have a resolution of 1 ms. They
-//! sleep and do not spin, because a spinning thread would take the processor from the server that is measured. The
-//! handshake of TCP is not delayed; what is sent over the connection is.
+//! continues while earlier bytes wait. Threads rather than tasks, because tokio's timers have a resolution of 1 ms.
+//! They sleep and do not spin, because a spinning thread would take processor time from the measured server. The TCP
+//! handshake is not delayed; data on the connection is.
 //!
 //! Measured on two busy processors, one byte there and back, 200 times: with 2 ms, median 2.35 ms and 90th percentile
 //! 2.41 ms; with 10 ms, 10.4 and 10.7 ms; with 0 ms, 0.06 ms. 512 MiB in one direction took 0.4 to 0.5 s, at 0, 10
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-/// Bytes of one direction that may wait; then reading stops.
+/// Bytes of one direction that may wait; at this limit reading stops.
 const LIMIT: usize = 64 << 20;
 /// Bytes of one read.
 const CHUNK: usize = 64 << 10;
@@ -27,7 +27,7 @@ const CHUNK: usize = 64 << 10;
 const CONNECT: Duration = Duration::from_secs(5);
 const STACK: usize = 256 << 10;
 
-/// A proxy in front of one server. When it is dropped, its connections are closed and its threads have ended.
+/// A proxy in front of one server. Dropping it closes its connections and ends its threads.
 #[derive(Debug)]
 pub struct DelayProxy {
     address: SocketAddr,
@@ -58,7 +58,7 @@ impl DelayProxy {
         Ok(Self { address, sockets, acceptor: Some(acceptor) })
     }
 
-    /// Where clients connect to.
+    /// The address for clients.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -70,11 +70,11 @@ impl Drop for DelayProxy {
             let mut sockets = lock(&self.sockets);
             sockets.stopped = true;
             for socket in sockets.open.drain(..).filter_map(|socket| socket.upgrade()) {
-                // It may have ended by itself.
+                // The connection may have ended already.
                 let _ = socket.shutdown(Shutdown::Both);
             }
         }
-        // The acceptor waits for a connection: this one.
+        // This connection wakes the acceptor.
         if TcpStream::connect(self.address).is_ok()
             && let Some(acceptor) = self.acceptor.take()
         {
@@ -94,7 +94,7 @@ fn accept(listener: &TcpListener, server: SocketAddr, delay: Duration, sockets: 
             break;
         }
         threads.retain(|thread| !thread.is_finished());
-        // A client whose server cannot be reached sees its connection end.
+        // If the server cannot be reached, the client's connection is closed.
         let Ok(upstream) = TcpStream::connect_timeout(&server, CONNECT) else { continue };
         if client.set_nodelay(true).and(upstream.set_nodelay(true)).is_err() {
             continue;
@@ -143,7 +143,7 @@ fn read(mut source: &TcpStream, line: &Line, delay: Duration) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(_) => &[],
         };
-        // No bytes are the end, which takes its time like everything else.
+        // Empty bytes mark the end, which is delayed as well.
         if !line.push(Instant::now() + delay, bytes.into()) || bytes.is_empty() {
             return;
         }
@@ -158,7 +158,7 @@ fn write(source: &TcpStream, mut target: &TcpStream, line: &Line) {
             return;
         }
         if target.write_all(&bytes).is_err() {
-            // Nobody takes the rest: the reader ends too.
+            // The peer accepts no more bytes, so the reader ends too.
             line.close();
             let _ = source.shutdown(Shutdown::Read);
             return;
@@ -166,7 +166,7 @@ fn write(source: &TcpStream, mut target: &TcpStream, line: &Line) {
     }
 }
 
-/// Bytes that are on their way in one direction.
+/// Bytes in transit in one direction.
 #[derive(Debug, Default)]
 struct Line {
     state: Mutex<Waiting>,
@@ -181,7 +181,7 @@ struct Waiting {
 }
 
 impl Line {
-    /// Waits while the line is full; false when nobody takes the bytes any more.
+    /// Waits while the queue is full; false if the writer has ended.
     fn push(&self, due: Instant, bytes: Box<[u8]>) -> bool {
         let mut state = lock(&self.state);
         while state.bytes >= LIMIT && !state.closed {
@@ -204,7 +204,7 @@ impl Line {
                 None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(Duration::ZERO) => break,
                 Some(time) => {
-                    // What is pushed meanwhile is due later: there is nothing to be woken for.
+                    // Bytes pushed meanwhile are due later, so no notification is needed.
                     drop(state);
                     thread::sleep(time);
                     lock(&self.state)
@@ -230,7 +230,7 @@ mod tests {
 
     const ROUND_TRIP: Duration = Duration::from_millis(20);
 
-    /// A server for one client: sends everything back, and a farewell after the client's end.
+    /// A server for one client: sends everything back, and a last message after the client's end.
     fn echo() -> (SocketAddr, JoinHandle<()>) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
@@ -259,7 +259,7 @@ mod tests {
         let (mut writer, all) = (client.try_clone().unwrap(), sent.clone());
         let writer = thread::spawn(move || {
             writer.write_all(&all).unwrap();
-            // Only this direction: the rest still comes back.
+            // Closes only this direction; the rest still comes back.
             writer.shutdown(Shutdown::Write).unwrap();
         });
         let mut received = Vec::new();
@@ -280,7 +280,7 @@ mod tests {
         drop(proxy);
         assert!(matches!(client.read(&mut [0]), Ok(0) | Err(_)));
         assert!(TcpStream::connect(address).is_err());
-        // It saw the end of its client.
+        // It received the end of its client.
         let _ = ended.join();
     }
 }

@@ -1,6 +1,6 @@
-//! Owns the measurement at a distance: the default settings against the best loop by hand, and against fixed batches
-//! in latency, with servers that are 0 to 50 ms away. Must not know the statements of a database, nor how its figures
-//! are shown.
+//! Owns the measurement at a distance: the default settings against the best hand-written loop, and against fixed
+//! batches in latency, with servers that are 0 to 50 ms away. Must not know the statements of a database, nor how its
+//! figures are shown.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,28 +21,28 @@ use crate::database::DatabaseName;
 use crate::rows::Texts;
 use crate::tell::tell;
 
-/// Rows of one batch of a hand-written loop, and its connections.
+/// Batch sizes of hand-written loops, in rows.
 const BATCHES: [usize; 4] = [500, 2_000, 5_000, 20_000];
 const CONNECTIONS: [usize; 2] = [4, 16];
-/// Parts of the load that fixed batches can carry.
+/// Loads, as parts of the maximum throughput of fixed batches.
 const LOADS: [f64; 3] = [0.01, 0.5, 0.9];
-/// Rows that a measurement of latency may need, at most.
+/// Upper limit for the rows of a latency measurement.
 const PACED_ROWS: usize = 400_000;
 
-/// What is measured, and for how long.
+/// The plan of a run.
 #[derive(Debug, Clone)]
 pub struct DistancePlan {
-    /// Interleaved rounds; medians count.
+    /// Interleaved rounds; results are medians.
     pub rounds: usize,
     /// Rows of one measurement of throughput.
     pub rows: usize,
-    /// Round trips that are added to the way to the server.
+    /// Round-trip times added to the connection.
     pub round_trips: Vec<Duration>,
-    /// How long rows come in one measurement of latency.
+    /// Duration of one latency measurement.
     pub paced_for: Duration,
-    /// Latency is measured for updates too, not only for inserts.
+    /// Measure latency also for updates, not only for inserts.
     pub latency_of_updates: bool,
-    /// When nothing new is begun any more.
+    /// After this time no new measurement starts.
     pub until: Option<Instant>,
 }
 
@@ -52,10 +52,10 @@ pub struct Distance {
     pub(super) rounds: usize,
     pub(super) rows: usize,
     pub(super) producers: usize,
-    /// Rows that the pipeline's buffer holds, and a loop by hand at most has in flight.
+    /// Capacity of the pipeline's buffer in rows, which is also the limit in flight for hand-written loops.
     pub(super) buffer_size: usize,
     pub(super) results: Vec<Point>,
-    /// What there was no time for.
+    /// Measurements that were skipped for lack of time.
     pub(super) left_out: Vec<String>,
 }
 
@@ -65,14 +65,14 @@ pub(super) struct Point {
     pub(super) database: &'static str,
     pub(super) workload: &'static str,
     pub(super) rtt_ms: f64,
-    /// Rounds that were measured.
+    /// Measured rounds.
     pub(super) rounds: usize,
     /// The pipeline with its default settings.
     pub(super) rows_per_s: f64,
     pub(super) rows_per_s_range: (f64, f64),
     /// The pipeline with fixed batches.
     pub(super) fixed_rows_per_s: f64,
-    /// The loop by hand with the highest median.
+    /// The hand-written loop with the highest median.
     pub(super) best_hand: f64,
     pub(super) best_hand_loop: String,
     /// The median over the rounds of the pipeline's rate divided by that of this loop.
@@ -81,7 +81,7 @@ pub(super) struct Point {
     pub(super) latency: Vec<Load>,
 }
 
-/// A loop by hand.
+/// A hand-written loop.
 #[derive(Debug, Serialize)]
 pub(super) struct HandLoop {
     pub(super) way: &'static str,
@@ -90,7 +90,7 @@ pub(super) struct HandLoop {
     pub(super) rows_per_s: f64,
 }
 
-/// Latency at a part of the load that fixed batches can carry.
+/// Latency at a part of the maximum throughput of fixed batches.
 #[derive(Debug, Serialize)]
 pub(super) struct Load {
     pub(super) load: f64,
@@ -99,7 +99,7 @@ pub(super) struct Load {
     pub(super) fixed: Latency,
 }
 
-/// The pipeline with batches that do not grow.
+/// The pipeline with a fixed batch size.
 ///
 /// To complete: when `PipelineConfig` has `max_batch_rows`, it is `Some(BATCH)` here.
 fn fixed_batches() -> PipelineConfig {
@@ -109,7 +109,7 @@ fn fixed_batches() -> PipelineConfig {
 /// Measures databases, each by its DSN.
 ///
 /// # Errors
-/// A server fails, or a DSN does not lead over TCP.
+/// A server fails, or a DSN does not use TCP.
 pub async fn distance(plan: &DistancePlan, databases: &[(DatabaseName, &str)]) -> Result<Distance> {
     let mut distance = Distance {
         rounds: plan.rounds,
@@ -119,7 +119,7 @@ pub async fn distance(plan: &DistancePlan, databases: &[(DatabaseName, &str)]) -
         results: Vec::new(),
         left_out: Vec::new(),
     };
-    // Before any of them is measured: a mistake in the second must not cost the figures of the first.
+    // Checked before any measurement, so that a mistake in the second DSN does not lose the figures of the first.
     let targets: Vec<_> =
         databases.iter().map(|(name, dsn)| Ok((*name, Target::new(*name, dsn)?, *dsn))).collect::<Result<_>>()?;
     for (name, target, dsn) in &targets {
@@ -137,14 +137,14 @@ impl DistancePlan {
     }
 }
 
-/// Loops by hand with at most as many rows in flight as the buffer of the pipeline holds.
+/// Hand-written loops with at most as many rows in flight as the buffer of the pipeline holds.
 fn shapes(buffer_size: usize) -> Vec<Shape> {
     let all = BATCHES.iter().flat_map(|batch| CONNECTIONS.map(|connections| Shape { batch: *batch, connections }));
     all.filter(|shape| *shape == Shape::PIPELINE || shape.rows_in_flight() <= buffer_size).collect()
 }
 
 async fn measure<S: Server>(plan: &DistancePlan, target: &Target, dsn: &str, distance: &mut Distance) -> Result<()> {
-    // What is not measured takes the short way.
+    // Statements that are not measured use a direct connection.
     let near = S::connect(dsn, 1).await?;
     for round_trip in &plan.round_trips {
         let proxy = DelayProxy::start(target.server(), *round_trip)?;
@@ -177,7 +177,7 @@ async fn measure<S: Server>(plan: &DistancePlan, target: &Target, dsn: &str, dis
     server::clean_up(&near).await
 }
 
-/// Who writes.
+/// The contender that writes.
 #[derive(Debug, Clone, Copy)]
 enum Contender {
     Default,
@@ -204,7 +204,7 @@ impl<S: Server> Far<'_, S> {
         let contenders: Vec<_> = [Contender::Default, Contender::Fixed].into_iter().chain(by_hand).collect();
         tell(format!("{}: connect and prepare", self.title(name)));
         for contender in &contenders {
-            // Connections, statements and the table's types are there before the clock starts.
+            // Connections, statements and the table's types are prepared before the clock starts.
             server::create(self.near, workload).await?;
             let rows = match contender {
                 Contender::ByHand(shape) => shape.rows_in_flight(),
@@ -220,7 +220,7 @@ impl<S: Server> Far<'_, S> {
             }
             tell(format!("{}: round {} of {}", self.title(name), round + 1, plan.rounds));
             for turn in 0..contenders.len() {
-                // Who comes first differs from round to round.
+                // The order changes from round to round.
                 let place = (turn + round) % contenders.len();
                 server::create(self.near, workload).await?;
                 let measured = self.write(contenders[place], workload, &texts).await?;
@@ -261,7 +261,7 @@ impl<S: Server> Far<'_, S> {
                     plan.rounds
                 ));
                 let mut measured = [(PipelineConfig::default(), &mut default), (fixed_batches(), &mut fixed)];
-                // Who comes first differs from round to round.
+                // The order changes from round to round.
                 measured.rotate_left(round % 2);
                 for (config, latencies) in measured {
                     server::create(self.near, workload).await?;
@@ -275,7 +275,7 @@ impl<S: Server> Far<'_, S> {
     }
 }
 
-/// Summarises rounds: the rates of the default settings, of fixed batches, and of each loop by hand.
+/// Summarises rounds: the rates of the default settings, of fixed batches, and of each hand-written loop.
 fn point<S: Server>(
     round_trip: Duration,
     name: &'static str,
@@ -285,7 +285,7 @@ fn point<S: Server>(
 ) -> Point {
     let (default, by_hand) = (&rates[0], &rates[2..]);
     let medians: Vec<f64> = by_hand.iter().map(|rates| median(rates.clone())).collect();
-    // One loop for all rounds: the best of each round would be the luckiest one.
+    // One loop for all rounds: the best of each round would be biased by noise.
     let best = (0..medians.len()).max_by(|a, b| medians[*a].total_cmp(&medians[*b])).unwrap_or(0);
     let ratios = default.iter().zip(&by_hand[best]).map(|(ours, theirs)| ours / theirs).collect();
     let range = (default.iter().copied().fold(f64::MAX, f64::min), default.iter().copied().fold(0.0, f64::max));
@@ -311,7 +311,7 @@ fn point<S: Server>(
     }
 }
 
-/// Milliseconds as short as they can be written.
+/// Milliseconds without trailing zeros.
 pub(super) fn ms(time: Duration) -> String {
     format!("{}", time.as_secs_f64() * 1e3)
 }
@@ -335,7 +335,7 @@ mod tests {
     #[test]
     fn the_best_loop_is_that_with_the_best_median_and_ratios_are_within_a_round() {
         let shapes = shapes(10_000);
-        // The second loop was lucky once; the machine was slow in the last round, for all.
+        // The second loop had one fast round; the machine was slow in the last round, for all.
         let rates =
             [vec![90.0, 81.0, 9.0], vec![50.0; 3], vec![60.0; 3], vec![200.0, 50.0, 5.0], vec![100.0, 90.0, 10.0]];
         let point = point::<Postgres>(Duration::from_millis(2), "insert", Workload::Insert, &shapes, &rates);

@@ -1,4 +1,4 @@
-//! Owns how figures at a distance are shown: tables and plots.
+//! Owns the presentation of figures at a distance: tables and plots.
 //! Must not know how they were measured.
 
 use super::distance::{Distance, Load, Point};
@@ -6,16 +6,16 @@ use super::paced::Latency;
 use super::page::{Axis, Line, Page, Panel, Section, Sheet, Stroke, eyebrow, medians, rate};
 
 impl Distance {
-    /// The tables for people.
+    /// The tables for the terminal.
     pub fn tables(&self) -> String {
         let points: Vec<&Point> = self.results.iter().collect();
         let mut text = format!("throughput, {}\n{}", medians(self.rounds), throughput(&points));
         let latency = latency(&points);
         if points.iter().any(|point| !point.latency.is_empty()) {
-            text.push_str(&format!("\n\nlatency from the moment when a row was due to its outcome\n{latency}"));
+            text.push_str(&format!("\n\nlatency from the time when a row was due to its outcome\n{latency}"));
         }
         for left_out in &self.left_out {
-            text.push_str(&format!("\nno time for: {left_out}"));
+            text.push_str(&format!("\nskipped for lack of time: {left_out}"));
         }
         text
     }
@@ -24,20 +24,20 @@ impl Distance {
     pub fn page(&self) -> Page {
         let mut lead = vec![
             format!(
-                "The pipeline with its default settings and {} producers, and loops by hand with at most {} rows in \
-                 flight, which is what the buffer holds. All of them go through a proxy that adds the round trip. \
+                "The pipeline with its default settings and {} producers, and hand-written loops with at most {} rows \
+                 in flight, which is the capacity of the buffer. All connections use a proxy that adds the round trip. \
                  {} rows for each contender; {}.",
                 self.producers,
                 self.buffer_size,
                 self.rows,
                 medians(self.rounds)
             ),
-            "Figures in rows per second depend on the machine and on what else it does; only ratios within one run \
-             can be compared."
+            "Figures in rows per second depend on the machine and its other load; only ratios within one run can be \
+             compared."
                 .to_owned(),
         ];
         if !self.left_out.is_empty() {
-            lead.push(format!("There was no time for: {}.", self.left_out.join("; ")));
+            lead.push(format!("Skipped for lack of time: {}.", self.left_out.join("; ")));
         }
         Page { title: "BatchSQL at a distance".to_owned(), eyebrow: eyebrow(), lead, sections: self.sections() }
     }
@@ -70,12 +70,12 @@ fn throughput_section(points: &[&Point]) -> Option<Section> {
         unit: "rows/s",
         lines: vec![
             Line::new("default settings", Stroke::First, of(|point| point.rows_per_s)),
-            Line::new("best loop by hand", Stroke::Second, of(|point| point.best_hand)),
+            Line::new("best hand-written loop", Stroke::Second, of(|point| point.best_hand)),
             Line::new("fixed batches of 500", Stroke::Limit, of(|point| point.fixed_rows_per_s)).dashed(),
         ],
     };
     let ratios = Panel {
-        title: "Default settings to best loop by hand".to_owned(),
+        title: "Default settings to best hand-written loop".to_owned(),
         unit: "ratio",
         lines: vec![
             Line::new("default settings", Stroke::First, of(|point| point.ratio)),
@@ -84,7 +84,7 @@ fn throughput_section(points: &[&Point]) -> Option<Section> {
     };
     Some(Section {
         title: format!("{}, {}", first.database, first.workload),
-        note: format!("By hand: {way}, the best of {}.", loops(first)),
+        note: format!("Hand-written: {way}, the best of {}.", loops(first)),
         x: Some(axis(points)),
         panels: vec![rates, ratios],
         table: Some(throughput(points)),
@@ -114,7 +114,7 @@ fn latency_section(points: &[&Point]) -> Option<Section> {
     };
     Some(Section {
         title: format!("{}, {}, latency", first.database, first.workload),
-        note: "From the moment when a row was due to its outcome; 100 % is what fixed batches of 500 rows carry."
+        note: "From the time when a row was due to its outcome; 100 % is the throughput of fixed batches of 500 rows."
             .to_owned(),
         x: Some(axis(&measured)),
         panels: first.latency.iter().enumerate().map(|(place, load)| panel(place, load)).collect(),
@@ -124,7 +124,7 @@ fn latency_section(points: &[&Point]) -> Option<Section> {
 
 fn throughput(points: &[&Point]) -> Sheet {
     let head =
-        ["database", "workload", "best loop by hand", "RTT ms", "by hand", "fixed 500", "default", "range", "ratio"];
+        ["database", "workload", "best hand loop", "RTT ms", "by hand", "fixed 500", "default", "range", "ratio"];
     let mut sheet = Sheet::new(3, &head);
     for point in points {
         let (low, high) = point.rows_per_s_range;

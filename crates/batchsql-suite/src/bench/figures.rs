@@ -4,7 +4,7 @@
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
-/// How much is measured.
+/// The amount of measurement.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
     /// Interleaved rounds.
@@ -13,19 +13,19 @@ pub struct Plan {
     pub rows: usize,
 }
 
-/// What one contender did in one round.
+/// The result of one contender in one round.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Measurement {
     /// Rows per second.
     pub rate: f64,
-    /// Allocations per row, where they are counted.
+    /// Allocations per row, if counted.
     pub allocations: Option<f64>,
 }
 
 /// The median of one contender, and its ratio to the baseline of its group.
 #[derive(Debug, Clone, Serialize)]
 pub struct Figure {
-    /// What was measured against what.
+    /// The group of contenders.
     pub group: String,
     /// The contender.
     pub name: String,
@@ -33,10 +33,10 @@ pub struct Figure {
     pub rows_per_second: f64,
     /// Slowest and fastest round.
     pub range: (f64, f64),
-    /// Median over the rounds of the rate divided by the baseline's rate in the same round; none for
+    /// Median over the rounds of the rate divided by the baseline's rate in the same round; `None` for
     /// the baseline.
     pub ratio: Option<f64>,
-    /// Median allocations per row, where they are counted.
+    /// Median allocations per row, if counted.
     pub allocations_per_row: Option<f64>,
 }
 
@@ -63,7 +63,7 @@ pub(super) fn median(mut numbers: Vec<f64>) -> f64 {
     numbers.get(numbers.len() / 2).copied().unwrap_or(0.0)
 }
 
-/// The figures for people.
+/// The figures as a table.
 pub fn table(figures: &[Figure]) -> String {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_FULL_CONDENSED);

@@ -1,5 +1,5 @@
-//! Benchmarks: contenders measured in interleaved rounds, so that the noise of the machine meets all
-//! of them alike.
+//! Benchmarks: contenders measured in interleaved rounds, so that noise of the machine affects all of
+//! them equally.
 
 mod busy_producer;
 mod delay_proxy;

@@ -1,5 +1,5 @@
-//! Owns the measurement against MySQL and MariaDB: their tables, and the loop by hand: prepared statements of a whole
-//! batch. Must not know other databases.
+//! Owns the measurement against MySQL and MariaDB: their tables, and the hand-written loop: prepared statements of a
+//! whole batch. Must not know other databases.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -19,7 +19,7 @@ use super::workload::{Workload, Writer};
 use crate::database::DatabaseName;
 use crate::rows::Texts;
 
-/// Rows of one statement at most: a prepared statement takes 65,535 parameters, and a row has seven.
+/// Limit for the rows of one statement: a prepared statement takes 65,535 parameters, and a row has seven.
 const STATEMENT: usize = 5_000;
 
 /// Measures the pipeline against a hand-written loop, from the first row to everything committed.
@@ -37,7 +37,7 @@ pub(super) struct MySql {
     statements: Arc<Statements>,
 }
 
-/// The texts of statements by the number of their rows, so that no loop writes one again for each batch.
+/// The texts of statements by the number of their rows, cached so that no loop builds one for each batch.
 #[derive(Debug, Default)]
 struct Statements(Mutex<HashMap<(Workload, usize), Arc<str>>>);
 
@@ -134,7 +134,7 @@ impl Writer for MySqlWriter {
             let piece = rows.start..rows.end.min(rows.start + STATEMENT);
             rows.start = piece.end;
             let sql = self.statements.get(workload, piece.len());
-            // As the manual says: always be prepared to write again what a deadlock undid.
+            // The manual says: always be prepared to reissue a transaction that failed because of a deadlock.
             while let Err(error) = execute(&mut self.connection, &sql, workload, texts, piece.clone()).await {
                 if !server::is_deadlock(&error) {
                     return Err(error.into());
@@ -156,7 +156,7 @@ async fn execute(
     match workload {
         Workload::Insert | Workload::Ignore | Workload::UpdateEvents => {
             let mut events: Vec<_> = rows.map(|n| workload.event(texts, n)).collect();
-            // Without this the loops deadlock; the rows of inserts are sorted.
+            // Sorted to avoid deadlocks between the loops; the rows of inserts are sorted already.
             events.sort_by_key(|event| event.id);
             for event in events {
                 query = query.bind(event.id).bind(event.name).bind(event.email).bind(event.payload);
@@ -165,7 +165,7 @@ async fn execute(
         }
         Workload::Update => {
             let mut accounts: Vec<_> = rows.map(|n| workload.account(texts, n)).collect();
-            // Without this the loops deadlock.
+            // Sorted to avoid deadlocks between the loops.
             accounts.sort_by_key(|account| account.id);
             for account in accounts {
                 query = query.bind(account.id).bind(account.version).bind(account.owner).bind(account.note);

@@ -16,13 +16,13 @@ use crate::memory;
 use crate::rows::{Event, Texts};
 
 const PRODUCERS: usize = 10;
-/// Rows that each producer made before, and submits again and again.
+/// Rows that each producer builds before the clock starts and submits repeatedly.
 const PREPARED: usize = 1000;
 
-/// Receipts that each producer holds before it awaits the oldest.
+/// Receipts that a producer holds before it awaits the oldest.
 const UNTOLD: usize = 2000;
 
-/// What is submitted, and how.
+/// The kind of rows and the way to submit them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Contender {
     Typed,
@@ -38,14 +38,14 @@ const CONTENDERS: [(Contender, &str); 6] = [
     (Contender::TypedMany, "typed rows, submit_all"),
     (Contender::TypedWithMetrics, "typed rows, submit, metrics on"),
     (Contender::TypedTracked, "typed rows, submit_tracked, all receipts awaited"),
-    (Contender::DynamicPrepared, "dynamic rows made before, submit"),
+    (Contender::DynamicPrepared, "dynamic rows built before, submit"),
     (Contender::DynamicBuilt, "dynamic rows built and submitted"),
 ];
 
 /// Measures the pipeline with a sink that does nothing.
 ///
 /// # Errors
-/// The pipeline refuses a row, which is a defect.
+/// The pipeline rejects a row, which is a defect.
 pub async fn overhead(plan: Plan) -> Result<Vec<Figure>> {
     let mut rounds = Vec::new();
     for round in 0..plan.rounds {
@@ -119,8 +119,8 @@ async fn produce(
             Ok(())
         }
         Contender::TypedTracked => {
-            // The oldest receipts are awaited once there are more than the buffer has room for, so that
-            // nobody waits for a batch that only fills when others go on.
+            // The oldest receipts are awaited when there are more than the capacity of the buffer, so that no
+            // producer waits for a batch that only further rows can fill.
             let mut receipts = VecDeque::with_capacity(UNTOLD);
             for event in events.iter().cycle().take(rows) {
                 if receipts.len() == UNTOLD {

@@ -1,4 +1,4 @@
-//! Owns the measurement of latency under a given load: rows come by a schedule, however fast they are written.
+//! Owns the measurement of latency under a given load: rows are submitted on a schedule, however fast they are written.
 //! Must not know databases.
 
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use super::figures::median;
 use super::workload::{PRODUCERS, Submit, Workload};
 use crate::rows::Texts;
 
-/// Rows per second that are tracked, about; more would measure the tracking.
+/// Approximate number of tracked rows per second; more would measure the tracking.
 const TRACKED: f64 = 5_000.0;
-/// Until the first row is due, so that every producer is there.
+/// Time until the first row is due, so that every producer is ready.
 const LEAD: Duration = Duration::from_millis(20);
 
-/// The time from the moment when a row was due to its outcome.
+/// The latency from the time when a row was due to its outcome.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(super) struct Latency {
     pub(super) p50_ms: f64,
@@ -50,8 +50,8 @@ impl Latency {
 }
 
 /// Submits rows at a rate, for that time or until there are no more. Row `n` is due at `n / rows_per_second`, and its
-/// latency counts from there, also where the producer is late because the buffer is full: a queue outside of the
-/// pipeline is a wait like any other.
+/// latency counts from that time, even if the producer is late because the buffer is full: time in a queue outside of
+/// the pipeline also counts.
 pub(super) async fn paced<S: Sink>(
     config: PipelineConfig,
     sink: S,
@@ -82,7 +82,7 @@ pub(super) async fn paced<S: Sink>(
                 let receipt = workload.submit_tracked(&db, &texts, n).await?;
                 receipts.spawn(async move {
                     let outcome = receipt.await;
-                    // A row that a later one replaced has its outcome too.
+                    // A superseded row has an outcome too.
                     outcome.failure().is_none().then(|| due.elapsed())
                 });
             }

@@ -1,5 +1,5 @@
 //! Owns the page and the tables of a benchmark: sections with plots and figures.
-//! Must not know what was measured, nor how a plot is drawn.
+//! Must not know what was measured, or how a plot is drawn.
 
 use std::fmt;
 use std::path::Path;
@@ -20,25 +20,25 @@ const KIND: Kind = Kind {
 #[derive(Debug, Serialize)]
 pub struct Page {
     pub(super) title: String,
-    /// When and where it was measured.
+    /// Date and machine of the measurement.
     pub(super) eyebrow: String,
-    /// What the figures are.
+    /// Description of the figures.
     pub(super) lead: Vec<String>,
     pub(super) sections: Vec<Section>,
 }
 
-/// Figures that belong together.
+/// A group of figures.
 #[derive(Debug, Serialize)]
 pub(super) struct Section {
     pub(super) title: String,
     pub(super) note: String,
-    /// The axis of all of its plots.
+    /// The x axis of all its plots.
     pub(super) x: Option<Axis>,
     pub(super) panels: Vec<Panel>,
     pub(super) table: Option<Sheet>,
 }
 
-/// Steps that were measured.
+/// The measured steps.
 #[derive(Debug, Serialize)]
 pub(super) struct Axis {
     /// With its unit.
@@ -88,11 +88,11 @@ pub(super) enum Stroke {
     Limit,
 }
 
-/// A table, for the page and for people at a terminal.
+/// A table for the page and for the terminal.
 #[derive(Debug, Default, Clone, Serialize)]
 pub(super) struct Sheet {
     head: Vec<&'static str>,
-    /// So many columns at the left are text, the others are figures.
+    /// Number of text columns at the left; the others are figures.
     text_columns: usize,
     rows: Vec<Vec<String>>,
 }
@@ -119,32 +119,32 @@ impl fmt::Display for Sheet {
 }
 
 impl Page {
-    /// Writes the page, and the folder that it is in.
+    /// Writes the page, and creates its folder.
     ///
     /// # Errors
     /// The file cannot be written; the message names it.
     pub fn write(&self, file: &Path) -> Result<()> {
         if let Some(folder) = file.parent() {
-            std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+            std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         }
         let text = page::to_string(&KIND, self)?;
         std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
     }
 }
 
-/// When and where: the first line of a page.
+/// Date and machine, the first line of a page.
 pub(super) fn eyebrow() -> String {
     let now = chrono::Utc::now().format("%Y-%m-%d %H:%M UTC");
     let cpus = std::thread::available_parallelism().map_or(0, usize::from);
     format!("BatchSQL {} · {now} · {cpus} processors", env!("CARGO_PKG_VERSION"))
 }
 
-/// How many rounds the medians are of.
+/// Number of rounds, as text.
 pub(super) fn medians(rounds: usize) -> String {
     if rounds == 1 { "one round".to_owned() } else { format!("medians of {rounds} interleaved rounds") }
 }
 
-/// A rate as people read it: `1.2M`, `123k`, `9.5k`.
+/// A rate in short form: `1.20M`, `123k`, `9.5k`.
 pub(super) fn rate(rows_per_second: f64) -> String {
     match rows_per_second {
         rate if rate >= 999_500.0 => format!("{:.2}M", rate / 1e6),

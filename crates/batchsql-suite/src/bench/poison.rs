@@ -1,4 +1,4 @@
-//! Owns the measurement of one bad row in a batch: how many statements it costs, and how much time.
+//! Owns the measurement of one bad row in a batch: its cost in statements and time.
 //! Must not know other workloads.
 
 use std::sync::Arc;
@@ -18,21 +18,21 @@ const SIZES: [usize; 2] = [1_000, 10_000];
 /// How the bad row is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// There is none.
+    /// There is no bad row.
     Clean,
-    /// The database tells it, as SQLite does.
+    /// The database reports it, as SQLite does.
     Told,
-    /// The batch is halved, as on databases that refuse a statement as a whole.
+    /// The batch is halved, as on databases that reject a whole statement.
     Halved,
 }
 
 const WAYS: [(Way, &str); 3] = [
     (Way::Clean, "no bad row"),
-    (Way::Told, "one bad row, told by SQLite"),
+    (Way::Told, "one bad row, reported by SQLite"),
     (Way::Halved, "one bad row, found by halving"),
 ];
 
-/// SQLite, with every write counted and, where wanted, refused as a whole.
+/// SQLite with every write counted and, if wanted, rejected as a whole.
 struct Counted {
     inner: SqliteSink,
     whole: bool,
@@ -74,7 +74,7 @@ impl Sink for Counted {
     }
 }
 
-/// Measures one batch with and without a bad row; returns the table for people.
+/// Measures one batch with and without a bad row; returns a table.
 ///
 /// # Errors
 /// The database fails.
@@ -112,7 +112,7 @@ pub async fn poison(rounds: usize) -> Result<String> {
     Ok(table.to_string())
 }
 
-/// Writes one batch; the time from the last submit to the outcome of every row, and the transactions.
+/// Writes one batch; returns the time from the last submit to the last outcome, and the number of transactions.
 async fn measure(way: Way, rows: usize, round: usize) -> Result<(Duration, usize)> {
     let dir = tempfile::Builder::new().prefix("batchsql-bench-").tempdir()?;
     let inner = SqliteSink::with_options(&SqliteOptions::file(dir.path().join("poison.db")))?;

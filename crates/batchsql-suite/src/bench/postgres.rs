@@ -1,5 +1,5 @@
-//! Owns the measurement against PostgreSQL: its tables, and the loops by hand: COPY BINARY for plain inserts, UNNEST
-//! arrays where a key may be there. Must not know other databases.
+//! Owns the measurement against PostgreSQL: its tables, and the hand-written loops: COPY BINARY for plain inserts,
+//! UNNEST arrays where a key may exist. Must not know other databases.
 
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ use super::workload::{Workload, Writer};
 use crate::database::DatabaseName;
 use crate::rows::Texts;
 
-/// Microseconds from 1970 to 2000, where PostgreSQL counts from.
+/// Microseconds from 1970 to 2000, the epoch of PostgreSQL.
 const EPOCH: i64 = 946_684_800_000_000;
 
 /// Measures the pipeline against hand-written loops, from the first row to everything committed.
@@ -138,7 +138,7 @@ async fn unnest_events(
          amount=excluded.amount,active=excluded.active,created_at=excluded.created_at";
     let mut events: Vec<_> = rows.map(|n| workload.event(texts, n)).collect();
     if workload == Workload::UpdateEvents {
-        // Without this the loops deadlock.
+        // Sorted to avoid deadlocks between the loops.
         events.sort_by_key(|event| event.id);
     }
     sqlx::query(if workload == Workload::UpdateEvents { UPSERT } else { IGNORE })
@@ -164,7 +164,7 @@ async fn unnest_accounts(
          SELECT * FROM unnest($1::bigint[],$2::bigint[],$3::text[],$4::text[])
          ON CONFLICT (id) DO UPDATE SET version=excluded.version,owner=excluded.owner,note=excluded.note";
     let mut accounts: Vec<_> = rows.map(|n| workload.account(texts, n)).collect();
-    // Without this the loops deadlock.
+    // Sorted to avoid deadlocks between the loops.
     accounts.sort_by_key(|account| account.id);
     sqlx::query(UPSERT)
         .bind(accounts.iter().map(|account| account.id).collect::<Vec<_>>())

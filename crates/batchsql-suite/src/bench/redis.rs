@@ -14,9 +14,9 @@ use super::figures::{Figure, Plan, summarise};
 use super::workload::{BATCH, IN_FLIGHT, PRODUCERS, Submit, Workload, pipeline, rate};
 use crate::rows::{Session, Texts};
 
-/// Keys that are asked for at once.
+/// Keys per request.
 const PAGE: usize = 1_000;
-/// How long the keys live.
+/// Time to live of the keys.
 const TTL: Duration = Duration::from_secs(3600);
 
 /// Measures the pipeline against `redis-cli --pipe`, from the first row to the last reply.
@@ -68,7 +68,7 @@ fn key(n: usize) -> String {
     format!("batchsql_suite_sessions:{n}")
 }
 
-/// The commands in a file, in the form in which they go over the wire.
+/// The commands in a file, in the wire format.
 fn commands(texts: &[Texts]) -> Result<tempfile::NamedTempFile> {
     let mut file = tempfile::NamedTempFile::new()?;
     let mut data = Vec::new();
@@ -94,7 +94,7 @@ fn pipe(dsn: &str, commands: &std::path::Path) -> Result<Duration> {
     if let Some(user) = settings.username() {
         process.args(["--user", user]);
     }
-    // Not as an argument, where every user of the machine could read it.
+    // Not as an argument, which every user of the machine could read.
     process.envs(settings.password().map(|password| ("REDISCLI_AUTH", password)));
     let begin = Instant::now();
     let output = process

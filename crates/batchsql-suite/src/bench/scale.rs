@@ -1,5 +1,5 @@
-//! Owns the measurement of growth: throughput over the number of producers, tables and rows, with a sink that does
-//! nothing and, where wanted, with a server. Must not know how its figures are shown.
+//! Owns the measurement of scaling: throughput over the number of producers, tables and rows, with a sink that does
+//! nothing and, if wanted, with a server. Must not know how its figures are shown.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,19 +21,19 @@ use crate::database::DatabaseName;
 use crate::rows::{Event, Texts};
 use crate::tell::tell;
 
-/// Rows that may wait per table, where that is more than the default.
+/// Capacity of the buffer per table in rows, if above the default.
 const BUFFER_PER_TABLE: usize = 1_000;
-/// Bytes that may wait per row of the buffer, where that is more than the default.
+/// Byte budget per row of the buffer, if above the default.
 const BYTES_PER_ROW: usize = 512;
-/// Rows that are made before the clock starts and submitted again and again, at least.
+/// Minimum number of rows that are built before the clock starts and submitted repeatedly.
 const PREPARED: usize = 1_000;
-/// Short runs are repeated until so many rows went through, and count as one measurement.
+/// Short runs are repeated up to this number of rows and count as one measurement.
 const ROWS_OF_A_MEASUREMENT: usize = 200_000;
 
-/// What is measured, and how much.
+/// The plan of a run.
 #[derive(Debug, Clone)]
 pub struct ScalePlan {
-    /// Interleaved rounds; medians count.
+    /// Interleaved rounds; results are medians.
     pub rounds: usize,
     /// Rows of one measurement over producers or tables, with the sink that does nothing.
     pub rows: usize,
@@ -41,9 +41,9 @@ pub struct ScalePlan {
     pub server_rows: usize,
     /// Fewer and smaller steps.
     pub quick: bool,
-    /// How long the busy producer is watched.
+    /// Duration of the measurement with the busy producer.
     pub busy_for: Duration,
-    /// When nothing new is begun any more.
+    /// After this time no new measurement starts.
     pub until: Option<Instant>,
 }
 
@@ -59,7 +59,7 @@ pub struct Scale {
     pub(super) rounds: usize,
     pub(super) results: Vec<Curve>,
     pub(super) busy_producer: Busy,
-    /// What there was no time for.
+    /// Measurements that were skipped for lack of time.
     pub(super) left_out: Vec<String>,
 }
 
@@ -77,11 +77,11 @@ pub(super) struct Point {
     pub(super) value: usize,
     pub(super) rows_per_s: f64,
     pub(super) range: (f64, f64),
-    /// To the point of the axis with the highest median.
+    /// Ratio to the point of the axis with the highest median.
     pub(super) ratio: f64,
 }
 
-/// What grows.
+/// The quantity that grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Axis {
@@ -117,11 +117,11 @@ impl Axis {
     }
 }
 
-/// How rows are given.
+/// The kind of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Kind {
-    /// A type of the program.
+    /// A Rust type.
     Typed,
     /// Built at run time, before the clock starts.
     Dynamic,
@@ -136,7 +136,7 @@ impl Kind {
     }
 }
 
-/// Where a run stands on each axis.
+/// The position of a run on each axis.
 #[derive(Debug, Clone, Copy)]
 struct Shape {
     producers: usize,
@@ -163,10 +163,10 @@ impl Shape {
     }
 }
 
-/// Measures the pipeline alone along every axis, then with each of the servers, then with a busy producer.
+/// Measures the pipeline alone along every axis, then with each server, then with a busy producer.
 ///
 /// # Errors
-/// A server fails, or the pipeline refuses a row, which is a defect.
+/// A server fails, or the pipeline rejects a row, which is a defect.
 pub async fn scale(plan: &ScalePlan, databases: &[(DatabaseName, &str)]) -> Result<Scale> {
     let mut scale =
         Scale { rounds: plan.rounds, results: Vec::new(), busy_producer: Busy::default(), left_out: Vec::new() };
@@ -181,7 +181,7 @@ pub async fn scale(plan: &ScalePlan, databases: &[(DatabaseName, &str)]) -> Resu
                 DatabaseName::Postgres => scale.with_server::<Postgres>(plan, axis, dsn).await?,
                 DatabaseName::Mysql => scale.with_server::<MySql>(plan, axis, dsn).await?,
                 DatabaseName::Sqlite | DatabaseName::Redis => {
-                    bail!("growth is not measured with {}; use --db postgres,mysql, or leave --db out", name.name())
+                    bail!("scaling is not measured with {}; use --db postgres,mysql, or omit --db", name.name())
                 }
             }
         }
@@ -211,7 +211,7 @@ impl Scale {
         let mut rates = vec![vec![Vec::new(); steps.len()]; kinds.len()];
         for round in 0..plan.rounds {
             for turn in 0..steps.len() {
-                // Who comes first differs from round to round.
+                // The order changes from round to round.
                 let place = (turn + round) % steps.len();
                 let shape = Shape::at(axis, steps[place], rows);
                 for (kind, rates) in kinds.iter().zip(&mut rates) {
@@ -234,7 +234,7 @@ impl Scale {
     }
 }
 
-/// Summarises the rounds of each step that was measured.
+/// Summarises the rounds of each measured step.
 fn points(steps: &[usize], rates: &[Vec<f64>]) -> Vec<Point> {
     let medians: Vec<f64> = rates.iter().map(|rates| median(rates.clone())).collect();
     let best = medians.iter().copied().fold(0.0, f64::max);
@@ -248,7 +248,7 @@ fn points(steps: &[usize], rates: &[Vec<f64>]) -> Vec<Point> {
     measured.map(point).collect()
 }
 
-/// Where rows go to.
+/// The target of rows.
 trait Target {
     const IS_SERVER: bool;
 
@@ -262,7 +262,7 @@ impl Target for NoServer {
     const IS_SERVER: bool = false;
 
     async fn rate(&mut self, shape: Shape, kind: Kind) -> Result<f64> {
-        // As many of each table.
+        // The same number for each table.
         let prepared = Prepared::new(shape.tables, PREPARED.max(shape.tables), kind, 0)?;
         let repeats = ROWS_OF_A_MEASUREMENT.div_ceil(shape.rows).max(1);
         let mut took = Duration::ZERO;
@@ -273,7 +273,7 @@ impl Target for NoServer {
     }
 }
 
-/// A server whose tables stay from one run to the next: each run has keys of its own.
+/// A server whose tables stay between runs: each run has keys of its own.
 struct Tables<S: Server> {
     server: S,
     sink: S::Sink,
@@ -317,7 +317,7 @@ impl<S: Server> Target for Tables<S> {
     }
 }
 
-/// Rows that were made before the clock starts; one after the other is of the next table.
+/// Rows that are built before the clock starts; they cycle through the tables.
 struct Prepared {
     schemas: Vec<Schema>,
     texts: Vec<Texts>,
@@ -380,10 +380,10 @@ impl Row for EventOf<'_> {
     }
 }
 
-/// From the first submit to the end of close.
+/// Returns the time from the first submit to the end of close.
 async fn run<S: Sink>(sink: S, shape: Shape, kind: Kind, prepared: &Arc<Prepared>) -> Result<Duration> {
     let db = BatchSql::builder(sink).config(shape.config()).start()?;
-    // A table that is new takes a look at the database, which is not what is measured.
+    // For a new table the sink queries the database, which is not part of the measurement.
     for schema in &prepared.schemas {
         db.prepare(schema).await?;
     }

@@ -1,16 +1,16 @@
-//! Owns how figures of growth are shown: tables and plots.
+//! Owns the presentation of scaling figures: tables and plots.
 //! Must not know how they were measured.
 
 use super::page::{Axis as Steps, Line, Page, Panel, Section, Sheet, Stroke, eyebrow, medians, rate};
 use super::scale::{Axis, Curve, Kind, Scale};
 
 impl Scale {
-    /// The tables for people.
+    /// The tables for the terminal.
     pub fn tables(&self) -> String {
         let mut text = format!("growth, {}\n{}", medians(self.rounds), growth(self.results.iter()));
         text.push_str(&format!("\n\na producer that works 1 ms per row and never awaits\n{}", self.busy()));
         for left_out in &self.left_out {
-            text.push_str(&format!("\nno time for: {left_out}"));
+            text.push_str(&format!("\nskipped for lack of time: {left_out}"));
         }
         text
     }
@@ -18,12 +18,12 @@ impl Scale {
     /// The page with the plots.
     pub fn page(&self) -> Page {
         let mut lead = vec![format!(
-            "Throughput while one thing grows and the others stay: 10 producers, one table. With more tables the \
+            "Throughput while one quantity grows and the others stay: 10 producers, one table. With more tables the \
              buffer grows to 1,000 rows each. The ratio is to the best point of its axis; {}.",
             medians(self.rounds)
         )];
         if !self.left_out.is_empty() {
-            lead.push(format!("There was no time for: {}.", self.left_out.join("; ")));
+            lead.push(format!("Skipped for lack of time: {}.", self.left_out.join("; ")));
         }
         let mut sections: Vec<Section> = Vec::new();
         let mut sinks: Vec<&str> = self.results.iter().map(|curve| curve.sink).collect();

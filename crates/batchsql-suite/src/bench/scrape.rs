@@ -1,5 +1,5 @@
-//! Owns the measurement of a scrape: how many series, how large, and how long it takes.
-//! Must not know databases, nor Prometheus.
+//! Owns the measurement of a scrape: series, size and time.
+//! Must not know databases or Prometheus.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,12 +12,12 @@ use batchsql::{BatchSql, ColumnType, Schema};
 use batchsql_testkit::NullSink;
 use comfy_table::{CellAlignment, Table, presets};
 
-/// Tables and test cases; without a case, as in production.
+/// Numbers of tables and test cases; 0 cases as in production.
 const SHAPES: [(usize, usize); 3] = [(10, 0), (100, 0), (100, 20)];
-/// That each case writes to each table; how many does not matter to a scrape.
+/// Rows that each case writes to each table; the number has no effect on a scrape.
 const ROWS: i64 = 10;
 
-/// What one shape came to.
+/// The result of one shape.
 struct Scraped {
     series: usize,
     plain: usize,
@@ -27,8 +27,8 @@ struct Scraped {
     over_http_gzip: Duration,
 }
 
-/// Measures scrapes after runs with several numbers of tables and cases; returns the table for people. Times are
-/// medians of `rounds` scrapes; those over HTTP end when the last byte has come.
+/// Measures scrapes after runs with several numbers of tables and cases; returns a table. Times are medians of
+/// `rounds` scrapes; those over HTTP end with the last byte.
 ///
 /// # Errors
 /// The endpoint does not answer, which is a defect.
@@ -56,7 +56,7 @@ pub async fn scrape(rounds: usize) -> Result<String> {
     Ok(format!("scrape of /metrics, medians of {rounds}\n{table}"))
 }
 
-/// Between two scrapes; longer than the exporter pauses after one.
+/// Interval between two scrapes; longer than the pause of the exporter after one.
 const BETWEEN: Duration = Duration::from_millis(300);
 
 async fn measure(tables: usize, cases: usize, rounds: usize) -> Result<Scraped> {
@@ -82,7 +82,7 @@ async fn measure(tables: usize, cases: usize, rounds: usize) -> Result<Scraped> 
     Ok(Scraped { series, plain, gzip, render, over_http, over_http_gzip })
 }
 
-/// A pipeline that wrote to each table in each case, and told how each case ended.
+/// Runs a pipeline that writes to each table in each case and records the result of each case.
 async fn run(metrics: &PrometheusMetrics, tables: usize, cases: usize) -> Result<()> {
     let db = BatchSql::builder(NullSink).metrics_reporter(metrics.reporter("null")).start()?;
     let schema = |number| Schema::builder(format!("application_table_{number}")).column("id", ColumnType::I64).build();
@@ -113,7 +113,7 @@ async fn run(metrics: &PrometheusMetrics, tables: usize, cases: usize) -> Result
 fn median(rounds: usize, mut once: impl FnMut() -> Result<()>) -> Result<Duration> {
     let mut times = Vec::with_capacity(rounds);
     for _ in 0..rounds {
-        // Scrapes are seconds apart. One that follows at once would wait for the pause of the exporter.
+        // Real scrapes are seconds apart. One that follows immediately would wait for the pause of the exporter.
         std::thread::sleep(BETWEEN);
         let begin = Instant::now();
         once()?;
@@ -123,7 +123,7 @@ fn median(rounds: usize, mut once: impl FnMut() -> Result<()>) -> Result<Duratio
     times.get(rounds / 2).copied().context("--rounds must be at least 1")
 }
 
-/// The bytes of the body.
+/// Returns the size of the body in bytes.
 fn get(address: SocketAddr, headers: &str) -> Result<usize> {
     let mut stream = TcpStream::connect(address)?;
     write!(stream, "GET /metrics HTTP/1.1\r\nHost: {address}\r\n{headers}Connection: close\r\n\r\n")?;

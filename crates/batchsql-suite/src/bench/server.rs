@@ -1,5 +1,5 @@
-//! Owns the measurement against a SQL server: the pipeline, and a loop by hand over the same client, the same table
-//! and the same rows. Must not know which server it is.
+//! Owns the measurement against a SQL server: the pipeline, and a hand-written loop over the same client, the same
+//! table and the same rows. Must not know which server it is.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::rows::Texts;
 pub(super) trait Server: Sized + Send + Sync + 'static {
     /// The database.
     const NAME: DatabaseName;
-    /// What the pipeline writes to.
+    /// The sink of the pipeline.
     type Sink: Sink + Clone;
     /// A connection of the hand-written loop.
     type Writer: Writer;
@@ -24,13 +24,13 @@ pub(super) trait Server: Sized + Send + Sync + 'static {
     /// Opens that many connections.
     async fn connect(dsn: &str, connections: usize) -> Result<Self>;
 
-    /// The product's sink with its default settings.
+    /// The BatchSQL sink with its default settings.
     async fn sink(dsn: &str) -> Result<Self::Sink>;
 
-    /// What the hand-written loop does.
+    /// The statement of the hand-written loop.
     fn by_hand(workload: Workload) -> &'static str;
 
-    /// The statements that make the table of a workload.
+    /// The statements that create the table of a workload.
     fn create(workload: Workload) -> &'static str;
 
     /// Takes a connection out of the pool.
@@ -42,7 +42,7 @@ pub(super) trait Server: Sized + Send + Sync + 'static {
     /// Rows of a table.
     async fn count(&self, table: &str) -> Result<usize>;
 
-    /// Lets the server finish what the last measurement left to write, so that it does not slow the next one down.
+    /// Lets the server finish background writes of the last measurement, so that they do not slow down the next one.
     async fn settle(&self) -> Result<()> {
         Ok(())
     }
@@ -75,7 +75,7 @@ pub(super) async fn measure<S: Server>(plan: Plan, dsn: &str) -> Result<Vec<Figu
     Ok(figures)
 }
 
-/// The hand-written loop; its connections are there before the clock starts.
+/// The hand-written loop; its connections are open before the clock starts.
 pub(super) async fn by_hand<S: Server>(
     server: &S,
     workload: Workload,
@@ -89,14 +89,14 @@ pub(super) async fn by_hand<S: Server>(
     hand_written(workload, texts, shape.batch, connections).await
 }
 
-/// Makes the table of a workload, empty.
+/// Creates the empty table of a workload.
 pub(super) async fn create<S: Server>(server: &S, workload: Workload) -> Result<()> {
     clean_up(server).await?;
     server.execute(S::create(workload)).await.with_context(|| format!("cannot create {}", workload.table()))?;
     server.settle().await
 }
 
-/// Whether the table has the rows that it should have.
+/// Checks the number of rows in the table.
 pub(super) async fn check<S: Server>(server: &S, workload: Workload, rows: usize) -> Result<()> {
     let (table, expected) = (workload.table(), workload.rows_afterwards(rows));
     let found = server.count(table).await?;
@@ -109,7 +109,7 @@ pub(super) async fn clean_up<S: Server>(server: &S) -> Result<()> {
     server.execute("DROP TABLE IF EXISTS batchsql_suite_events, batchsql_suite_accounts").await
 }
 
-/// Whether a statement may be repeated because the server gave it up in favour of another one.
+/// Whether a statement may be retried because the server chose it as a deadlock victim.
 pub(super) fn is_deadlock(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     matches!(code.as_deref(), Some("40001" | "40P01"))

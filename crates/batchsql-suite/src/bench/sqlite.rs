@@ -13,16 +13,16 @@ use super::figures::{Figure, Plan, summarise};
 use super::workload::{BATCH, PRODUCERS, Workload, pipeline, rate};
 use crate::rows::Texts;
 
-/// Rows of one statement of the hand-written loop, which is where more gains nothing.
+/// Rows of one statement of the hand-written loop; more gain nothing.
 const STATEMENT: usize = 100;
 
-/// The parts of a workload that only SQLite knows.
+/// The parts of a workload that are specific to SQLite.
 trait SqliteWorkload: Copy {
     fn create(self) -> &'static str;
     fn insert(self, rows: usize) -> String;
     /// Binds row `n` as the `place`-th row of a statement.
     fn bind(self, statement: &mut Statement<'_>, place: usize, texts: &[Texts], n: usize) -> rusqlite::Result<()>;
-    /// Whether the database holds what it should.
+    /// Checks the content of the database.
     fn check(self, path: &Path, rows: usize) -> Result<()>;
 }
 
@@ -125,8 +125,8 @@ fn folder() -> Result<tempfile::TempDir> {
     Ok(tempfile::Builder::new().prefix("batchsql-bench-").tempdir()?)
 }
 
-/// One thread, cached statements of a hundred rows, a transaction per batch: what a careful engineer
-/// writes by hand, without queue, back-pressure, outcomes or metrics.
+/// One thread, cached statements of a hundred rows, a transaction per batch: careful hand-written code
+/// without queue, backpressure, outcomes or metrics.
 fn loop_by_hand(workload: Workload, texts: &[Texts]) -> Result<Duration> {
     let dir = folder()?;
     let path = dir.path().join("hand.db");

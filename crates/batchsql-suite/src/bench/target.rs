@@ -1,4 +1,4 @@
-//! Owns the address of a server in its DSN: reading it, and putting that of a proxy in its place.
+//! Owns the address of a server in its DSN: reads it, and replaces it by the address of a proxy.
 //! Must not know proxies or connections.
 
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use url::Url;
 
 use crate::database::DatabaseName;
 
-/// A server that is reached over TCP. Its `Debug` form would show the password.
+/// A server over TCP. It has no `Debug`, which would show the password.
 pub(super) struct Target {
     url: Url,
     host: String,
@@ -59,7 +59,7 @@ impl Target {
         Ok(Self { url, host, port })
     }
 
-    /// Where the server is.
+    /// Host and port of the server.
     pub(super) fn server(&self) -> (&str, u16) {
         (&self.host, self.port)
     }

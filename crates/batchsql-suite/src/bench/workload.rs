@@ -1,4 +1,4 @@
-//! Owns what is written to databases in a measurement, and the pipeline's side of it.
+//! Owns the workloads of a measurement, and how the pipeline writes them.
 //! Must not know databases.
 
 use std::ops::Range;
@@ -15,19 +15,19 @@ use crate::rows::{Account, Event, EventIfNew, EventUpdate, Texts};
 
 pub(super) const PRODUCERS: usize = 10;
 pub(super) const BATCH: usize = 500;
-/// Batches on their way at once, where the database takes more than one.
+/// Batches in flight, if the database takes more than one.
 pub(super) const IN_FLIGHT: usize = 4;
 /// Rows per key where rows are updated.
 const VERSIONS: usize = 10;
-/// Keys of updated events, at least: no batch of a hand-written loop has a key twice, which PostgreSQL would refuse.
+/// Minimum number of updated event keys: no batch of a hand-written loop has a key twice, which PostgreSQL rejects.
 const EVENT_KEYS: usize = 20_000;
 
-/// How a hand-written loop writes.
+/// The shape of a hand-written loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Shape {
     /// Rows of one batch.
     pub batch: usize,
-    /// Batches on their way at once, each on a connection of its own.
+    /// Batches in flight, each on its own connection.
     pub connections: usize,
 }
 
@@ -51,7 +51,7 @@ impl std::fmt::Display for Shape {
 pub(super) enum Workload {
     /// New rows into the suite's table with two secondary indexes.
     Insert,
-    /// The same rows under the rule that keeps what is there; nothing is.
+    /// The same rows with the rule that keeps existing rows; there are none.
     Ignore,
     /// Ten rows per key, four columns; the last one wins.
     Update,
@@ -81,12 +81,12 @@ impl Workload {
     pub(super) fn key(self, n: usize, rows: usize) -> i64 {
         match self {
             Self::Insert | Self::Ignore => n as i64,
-            // A prime step visits the keys in an order without neighbours.
+            // A prime step visits the keys in a scattered order.
             Self::Update | Self::UpdateEvents => (n.wrapping_mul(7_919) % self.rows_afterwards(rows)) as i64,
         }
     }
 
-    /// Rows in the table when `rows` rows were written.
+    /// Rows in the table after `rows` rows were written.
     pub(super) fn rows_afterwards(self, rows: usize) -> usize {
         match self {
             Self::Insert | Self::Ignore => rows,
@@ -95,7 +95,7 @@ impl Workload {
         }
     }
 
-    /// Every row, made before the clock starts.
+    /// Every row, built before the clock starts.
     pub(super) fn texts(self, rows: usize) -> Arc<Vec<Texts>> {
         let make = |n| {
             let mut texts = Texts::default();
@@ -120,7 +120,7 @@ impl Workload {
     }
 }
 
-/// How row `n` gets into a pipeline.
+/// How row `n` is submitted to a pipeline.
 pub(super) trait Submit: Copy + Send + 'static {
     fn submit(self, db: &BatchSql, texts: &[Texts], n: usize) -> impl Future<Output = Result<(), SubmitError>> + Send;
 }
@@ -163,13 +163,13 @@ pub(super) fn rate(rows: usize, took: Duration) -> Measurement {
     Measurement { rate: rows as f64 / took.as_secs_f64(), allocations: None }
 }
 
-/// From the first submit of many producers to the end of close, with the batches of [`Shape::PIPELINE`].
+/// Returns the time from the first submit of many producers to the end of close, with [`Shape::PIPELINE`].
 pub(super) async fn pipeline<S: Sink>(sink: S, workload: impl Submit, texts: &Arc<Vec<Texts>>) -> Result<Duration> {
     let config = PipelineConfig { flush_size: BATCH, max_concurrency: IN_FLIGHT, ..PipelineConfig::default() };
     pipeline_with(config, PRODUCERS, sink, workload, texts).await
 }
 
-/// From the first submit of many producers to the end of close.
+/// Returns the time from the first submit of many producers to the end of close.
 pub(super) async fn pipeline_with<S: Sink>(
     config: PipelineConfig,
     producers: usize,
@@ -181,7 +181,7 @@ pub(super) async fn pipeline_with<S: Sink>(
     let db = BatchSql::builder(sink).config(config).start()?;
     let mut tasks = JoinSet::new();
     // Rows come from one sequence, as keys do in most applications, so that they are about as sorted as
-    // in the loop: inserting in random order is slower by itself, for any writer.
+    // in the loop: inserts in random order are slower for any writer.
     let sequence = Arc::new(AtomicUsize::new(0));
     for _ in 0..producers {
         let (db, texts, sequence) = (db.clone(), Arc::clone(texts), Arc::clone(&sequence));
@@ -200,7 +200,7 @@ pub(super) async fn pipeline_with<S: Sink>(
     }
     let report = db.close(Duration::from_secs(60)).await;
     let took = begin.elapsed();
-    // Hardly a key comes twice in a batch, so about as many rows are sent as by the loop.
+    // A key rarely occurs twice in a batch, so about as many rows are sent as by the loop.
     let reached = report.balance.written() + report.balance.superseded();
     anyhow::ensure!(reached == texts.len() as u64, "rows were not written: {}", report.balance);
     Ok(took)
@@ -217,8 +217,8 @@ pub(super) trait Writer: Send + 'static {
     ) -> impl Future<Output = Result<()>> + Send;
 }
 
-/// Writes one batch after the other from as many tasks as there are connections: what a careful engineer writes by
-/// hand, without queue, back-pressure, outcomes or metrics.
+/// Writes one batch after the other from as many tasks as there are connections: careful hand-written code without
+/// queue, backpressure, outcomes or metrics.
 pub(super) async fn hand_written<W: Writer>(
     workload: Workload,
     texts: &Arc<Vec<Texts>>,

@@ -1,7 +1,7 @@
-//! The benchmarks' command: `overhead` measures the pipeline alone, `database` measures it against
-//! hand-written loops, `poison` measures what a bad row costs, `scrape` what a scrape of the metrics costs, `distance`
-//! measures servers that are far away, `scale` measures growth.
-//! Figures are medians of interleaved rounds; only their ratios travel between machines.
+//! The benchmark command: `overhead` measures the pipeline alone, `database` measures it against hand-written loops,
+//! `poison` the cost of a bad row, `scrape` the cost of a scrape of the metrics, `distance` remote servers, `scale`
+//! scaling.
+//! Figures are medians of interleaved rounds; only their ratios can be compared between machines.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -15,22 +15,22 @@ use serde::Serialize;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Scrapes are short, so that more of them can count.
+/// Scrapes are short, so there are more of them than rounds.
 const SCRAPES: usize = 20;
 
-/// With --quick nothing new is begun after this time, so that a run ends within 5 minutes.
+/// With --quick no new measurement starts after this time, so that a run ends within 5 minutes.
 const QUICK: Duration = Duration::from_secs(230);
 
 /// Measures BatchSQL.
 #[derive(Debug, Parser)]
 #[command(name = "batchsql-bench", version)]
 struct Options {
-    /// What to measure; everything but distance and scale when left out
+    /// What to measure; default: everything except distance and scale
     #[arg(value_enum)]
     group: Option<Group>,
 
-    /// Databases to measure, separated by commas; all stands for every one. When left out: sqlite in the database
-    /// group, postgres and mysql in the distance group, none in the scale group
+    /// Databases to measure, separated by commas; all means every one. Default: sqlite in the database group,
+    /// postgres and mysql in the distance group, none in the scale group
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     db: Vec<DatabaseChoice>,
 
@@ -46,22 +46,21 @@ struct Options {
     #[arg(long, env = "REDIS_DSN", hide_env_values = true)]
     redis_dsn: Option<String>,
 
-    /// Interleaved rounds; the median of each contender counts. 5 when left out, 3 in the distance and scale groups,
-    /// 1 with --quick
+    /// Interleaved rounds; results are medians. Default: 5, in the distance and scale groups 3, with --quick 1
     #[arg(long)]
     rounds: Option<usize>,
 
-    /// Rows of one measurement with a database; the pipeline alone takes ten times as many. 200000 when left out,
-    /// 40000 with --quick
+    /// Rows of one measurement with a database; the pipeline alone takes ten times as many. Default: 200000, with
+    /// --quick 40000
     #[arg(long)]
     rows: Option<usize>,
 
-    /// Round trips of the distance group in milliseconds, separated by commas; 0,2,10,50 when left out, 0,10 with
-    /// --quick
+    /// Round trips of the distance group in milliseconds, separated by commas. Default: 0,2,10,50, with --quick
+    /// 0,10
     #[arg(long, value_delimiter = ',', value_name = "MS")]
     rtt: Vec<f64>,
 
-    /// Fewer rows, rounds and points in the distance and scale groups: ends within 5 minutes, for a first look
+    /// Fewer rows, rounds and points in the distance and scale groups; ends within 5 minutes
     #[arg(long)]
     quick: bool,
 
@@ -69,8 +68,8 @@ struct Options {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// The page with plots of the distance and scale groups; target/bench-distance.html or target/bench-scale.html
-    /// when left out
+    /// The page with plots of the distance and scale groups. Default: target/bench-distance.html or
+    /// target/bench-scale.html
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 }
@@ -81,11 +80,11 @@ enum Group {
     Overhead,
     /// The pipeline with a real database, against a hand-written loop
     Database,
-    /// What one bad row costs its batch, in statements and time
+    /// The cost of one bad row in a batch, in statements and time
     Poison,
     /// A scrape of the metrics: series, bytes, time
     Scrape,
-    /// Default settings against the best hand-written loop, and latency, with servers that are far away
+    /// Default settings against the best hand-written loop, and latency, with remote servers
     Distance,
     /// More producers, tables and rows, and a producer that never awaits
     Scale,
@@ -113,7 +112,7 @@ impl Options {
         self.quick.then(|| Instant::now() + QUICK)
     }
 
-    /// The servers that `--db` names, or those of `default`.
+    /// The servers of `--db`, or of `default`.
     fn servers(&self, default: &[DatabaseName]) -> Result<Vec<(DatabaseName, &str)>> {
         let names = if self.db.is_empty() { default.to_vec() } else { DatabaseChoice::names_of(&self.db) };
         let dsn = |name: DatabaseName| match name {

@@ -1,4 +1,4 @@
-//! Owns the way from the name of a case to the case.
+//! Owns the mapping from the name of a case to the case.
 //! Must not know how cases run.
 
 use super::case::Case;

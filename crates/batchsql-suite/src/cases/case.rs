@@ -17,7 +17,7 @@ impl Settings {
     /// The settings with which a case runs.
     ///
     /// # Errors
-    /// The options cannot work, as they are or as the case changes them.
+    /// The options, or the options as changed by the case, are invalid.
     pub fn of(options: &Options, case: &dyn Case) -> Result<Self> {
         let mut settings = Self {
             pipeline: options.pipeline_config()?,
@@ -39,14 +39,14 @@ pub struct Expected {
     pub tables: Vec<(Schema, Digest)>,
     /// Rows that must end as `Ignored`.
     pub ignored: u64,
-    /// What became of rows in other pipelines than the load's.
+    /// The reports of pipelines other than the load's.
     pub elsewhere: Vec<CloseReport>,
 }
 
 /// One case.
 #[async_trait]
 pub trait Case: Send + Sync {
-    /// What it does and what it expects, in a sentence or two.
+    /// What the case does and expects, in one or two sentences.
     fn description(&self) -> &'static str;
 
     /// The tables it writes to.
@@ -57,7 +57,7 @@ pub trait Case: Send + Sync {
         let _ = settings;
     }
 
-    /// Submits rows until all are submitted or the load says stop; what must then be there. The database is for
+    /// Submits rows until all are submitted or the load is over; returns the expected content. The database is for
     /// cases that change their table meanwhile.
     async fn drive(&self, load: &Load, database: &dyn Database) -> Result<Expected>;
 

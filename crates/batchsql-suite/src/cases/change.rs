@@ -1,4 +1,4 @@
-//! Owns the case in which a table changes while it is written.
+//! Owns the case in which a table changes while rows are written.
 //! Must not know databases.
 
 use std::sync::LazyLock;
@@ -18,7 +18,7 @@ use crate::rows::all_values;
 /// How long rows carry the new column before the table has it.
 const AHEAD: Duration = Duration::from_millis(300);
 
-/// How often a worker that waits looks whether the case is over.
+/// Interval at which a waiting worker checks whether the case is over.
 const LOOK: Duration = Duration::from_millis(50);
 
 fn table(columns: &[&str]) -> Schema {
@@ -27,19 +27,19 @@ fn table(columns: &[&str]) -> Schema {
     table.on_conflict(Conflict::update(["id"])).build().expect("three columns and a key")
 }
 
-/// The table as it is at first, with every column that it ever has, and as it is in the end.
+/// The table at the start, with every column that it ever has, and at the end.
 static BEFORE: LazyLock<Schema> = LazyLock::new(|| table(&["kept", "dropped"]));
 static WIDEST: LazyLock<Schema> = LazyLock::new(|| table(&["kept", "dropped", "added"]));
 static AFTER: LazyLock<Schema> = LazyLock::new(|| table(&["kept", "added"]));
 
-/// What the rows of one worker carry; each worker goes through all three.
+/// The columns of a worker's rows; each worker goes through all three phases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// The first columns.
     Old,
-    /// Also the added one, which comes a little later.
+    /// Also the added column, which the table gets a little later.
     Both,
-    /// No longer the one that is dropped.
+    /// Without the column that is dropped.
     New,
 }
 
@@ -68,9 +68,9 @@ pub(super) struct SchemaChange;
 #[async_trait]
 impl Case for SchemaChange {
     fn description(&self) -> &'static str {
-        "While rows are written, they begin to carry a column that the table gets a moment later, and stop to carry one \
-         that is then dropped; the last rows come after that. No row may fail: those that came too early wait. (Redis \
-         has no columns: there the rows change, and nothing else.)"
+        "Rows start to carry a column shortly before the table gets it, and stop carrying another one before it is \
+         dropped; the last rows are submitted after that. No row may fail: rows that came too early wait. (Redis has \
+         no columns: there only the rows change.)"
     }
 
     fn tables(&self) -> Vec<TableSpec> {
@@ -84,7 +84,7 @@ impl Case for SchemaChange {
     async fn drive(&self, load: &Load, database: &dyn Database) -> Result<Expected> {
         let (tell, mut told) = mpsc::unbounded_channel();
         let (say_dropped, dropped) = watch::channel(false);
-        // Whoever listens learns of the end when the last worker is done.
+        // The channel closes when the last worker has ended.
         let workers = load.workers(move |load, worker| {
             let (tell, mut dropped) = (tell.clone(), dropped.clone());
             async move {
@@ -93,7 +93,7 @@ impl Case for SchemaChange {
                 let mut phase = Phase::Old;
                 for n in 0..rows {
                     if n == rows - rows.div_ceil(10) {
-                        // The last rows come after the column is gone.
+                        // The last rows are submitted after the column was dropped.
                         while !*dropped.borrow_and_update() && !load.is_over() {
                             let _ = tokio::time::timeout(LOOK, dropped.changed()).await;
                         }
@@ -103,7 +103,7 @@ impl Case for SchemaChange {
                     }
                     if phase != Phase::of(n, rows) {
                         phase = Phase::of(n, rows);
-                        // Nobody listens any more when the change itself failed.
+                        // The receiver is dropped if the change itself failed.
                         let _ = tell.send(phase);
                     }
                     let row = phase.row(worker * KEYS_PER_WORKER + n as i64)?;
@@ -125,7 +125,7 @@ impl Case for SchemaChange {
             {
                 without += usize::from(phase == Phase::New);
             }
-            // Everything that carries the column must be in the table before the column goes.
+            // All rows with the column must be in the table before the column is dropped.
             load.db.flush().await?;
             database.drop_column(&BEFORE, "dropped").await?;
             say_dropped.send_replace(true);

@@ -1,4 +1,4 @@
-//! Owns the case in which several writers fight for the same rows.
+//! Owns the case in which several writers update the same rows.
 //! Must not know databases.
 
 use std::time::Duration;
@@ -17,8 +17,8 @@ const PIPELINES: usize = 4;
 /// How long the other pipelines may drain.
 const DRAIN: Duration = Duration::from_secs(120);
 
-/// Checks that each key holds one of the versions that were written, and all of it. Which one is for the database
-/// to decide.
+/// Checks that each key holds exactly one of the written versions, unmixed. Which version depends on the
+/// database.
 async fn check_versions(database: &dyn Database, keys: i64, is_over: bool) -> Result<()> {
     let mut found = 0;
     let mut mixed = None;
@@ -33,10 +33,10 @@ async fn check_versions(database: &dyn Database, keys: i64, is_over: bool) -> Re
         let (mut is, mut should) = (Digest::default(), Digest::default());
         is.add_canonical(values.iter().copied());
         should.add_values(texts.account(id, version).values());
-        // Upwards the key is the version, downwards it is counted from the end.
+        // Upwards the key is derived from the version, downwards it is counted from the end.
         let is_of_key = (version - id) % keys == 0 || (version + id + 1) % keys == 0;
         if is != should || version < 0 || !is_of_key {
-            mixed = Some(format!("key {id} holds what no row had at version {version}"));
+            mixed = Some(format!("key {id} holds values that no row had at version {version}"));
         }
     };
     database.read(Account::type_schema(), &mut check).await?;
@@ -47,7 +47,7 @@ async fn check_versions(database: &dyn Database, keys: i64, is_over: bool) -> Re
     Ok(())
 }
 
-/// Keys that everybody writes: few enough that every batch meets the others.
+/// Number of keys that all writers share: few enough that every batch conflicts with the others.
 fn keys(load: &Load) -> i64 {
     (load.settings.pipeline.flush_size as i64 * 2).min(load.settings.rows_per_worker as i64).max(1)
 }
@@ -57,9 +57,9 @@ pub(super) struct ConcurrentUpserts;
 #[async_trait]
 impl Case for ConcurrentUpserts {
     fn description(&self) -> &'static str {
-        "Four pipelines, as four processes would have them, update the same keys at the same time, half of the workers \
-         from the first key to the last, half from the last to the first. No row may fail, also not by a deadlock. A last \
-         pass writes every key once more; exactly that must be in the table."
+        "Four pipelines, as in four processes, update the same keys at the same time, half of the workers from the \
+         first key to the last, half from the last to the first. No row may fail, not even by a deadlock. A last pass \
+         writes every key once more; exactly its rows must be in the table."
     }
 
     fn tables(&self) -> Vec<TableSpec> {
@@ -108,7 +108,7 @@ impl Case for ConcurrentUpserts {
         check_versions(database, keys, load.is_over()).await?;
         let (mut texts, mut digest) = (Texts::default(), Digest::default());
         for key in 0..keys {
-            // Also after an interruption: only this pass makes the content known.
+            // Also after an interruption, because only this pass determines the content.
             let account = texts.account(key, -1);
             load.submit(&account).await?;
             digest.add_values(account.values());

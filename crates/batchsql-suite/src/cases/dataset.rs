@@ -17,7 +17,7 @@ const CITIES: &str = include_str!("../../data/cities.csv");
 /// Added to the keys of each repetition; above every key of the data set.
 const NEXT_REPETITION: i64 = 100_000_000;
 
-/// A place as the file has it. An empty field is `NULL`.
+/// A place of the file. An empty field is `NULL`.
 #[derive(Debug, Clone, Deserialize)]
 struct City {
     geoname_id: i64,
@@ -41,7 +41,7 @@ struct City {
     modified_on: Date,
 }
 
-/// A place as it is written, borrowing everything but its key.
+/// A place as it is written; borrows everything except its key.
 #[derive(Debug, Row)]
 #[row(table = "batchsql_suite_cities", key = "id", on_conflict = "ignore")]
 struct CityRow<'a> {
@@ -132,7 +132,7 @@ pub(super) struct RealDataset;
 impl Case for RealDataset {
     fn description(&self) -> &'static str {
         "4,000 real places from GeoNames (CC BY 4.0) with NULLs, decimals, dates and names in 27 scripts, repeated with \
-         new keys. Every value must come back as it was sent."
+         new keys. Every value must be read back unchanged."
     }
 
     fn tables(&self) -> Vec<TableSpec> {

@@ -24,7 +24,7 @@ pub struct Load {
     pub db: BatchSql,
     /// How the case runs.
     pub settings: Arc<Settings>,
-    /// Where the pipeline writes to.
+    /// The sink of the pipeline.
     pub(crate) sink: DynSink,
     pub(crate) observer: Observer,
     pub(crate) deadline: Instant,
@@ -33,29 +33,29 @@ pub struct Load {
 }
 
 impl Load {
-    /// Whether the case should submit no more: its time is up, or the run was interrupted.
+    /// Whether the case must stop submitting: its time is up, or the run was interrupted.
     pub fn is_over(&self) -> bool {
         *self.interrupted.borrow() || Instant::now() >= self.deadline
     }
 
-    /// Another pipeline to the same database, as another process would have one. The case closes it.
+    /// Another pipeline to the same database, as in another process. The case closes it.
     ///
     /// # Errors
-    /// It cannot be started.
+    /// The pipeline cannot be started.
     pub fn another_pipeline(&self) -> Result<BatchSql> {
         let builder = BatchSql::builder(self.sink.clone()).config(self.settings.pipeline.clone());
         Ok(builder.metrics_reporter(self.observer.clone()).start()?)
     }
 
-    /// Counts rows that were accepted by a way of their own.
+    /// Counts rows that the case submitted without [`submit`](Self::submit).
     pub fn count(&self, rows: u64) -> u64 {
         self.submitted.fetch_add(rows, Ordering::Relaxed)
     }
 
-    /// Submits a row; one in a few hundred is tracked.
+    /// Submits a row; one in `TRACKED` rows is tracked.
     ///
     /// # Errors
-    /// The row was not accepted, which no case expects.
+    /// The row was not accepted.
     pub async fn submit<R: Row + ?Sized + Sync>(&self, row: &R) -> Result<()> {
         if !self.count(1).is_multiple_of(TRACKED) {
             return self.db.submit(row).await.context("a row was not accepted");
@@ -63,7 +63,7 @@ impl Load {
         let begin = Instant::now();
         let receipt = self.db.submit_tracked(row).await.context("a row was not accepted")?;
         let observer = self.observer.clone();
-        // Bounded by the buffer: a receipt lives as long as its row.
+        // The number of tasks is bounded by the buffer: a receipt lives as long as its row.
         tokio::spawn(async move {
             receipt.await;
             observer.row_resolved_after(begin.elapsed());

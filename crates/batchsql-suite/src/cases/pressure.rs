@@ -13,8 +13,8 @@ use crate::rows::Event;
 const PADDING: usize = 4096;
 const BUFFER_BYTES: usize = 8 << 20;
 const FLUSH_BYTES: usize = 1 << 20;
-/// What does not depend on the load: page cache and statements of the database client, stacks, the
-/// allocator's own slack.
+/// Memory that does not depend on the load: page cache and statements of the database client, stacks,
+/// and memory that the allocator keeps.
 const FIXED: u64 = 32 << 20;
 
 pub(super) struct MemoryPressure;
@@ -22,8 +22,8 @@ pub(super) struct MemoryPressure;
 #[async_trait]
 impl Case for MemoryPressure {
     fn description(&self) -> &'static str {
-        "Rows of 4 KiB against a byte budget of 8 MiB, submitted faster than they can be written. The process must not \
-         grow beyond its bound, however many rows there are."
+        "Rows of 4 KiB with a byte budget of 8 MiB, submitted faster than they can be written. The memory of the \
+         process must stay below its bound, however many rows there are."
     }
 
     fn tables(&self) -> Vec<TableSpec> {

@@ -16,7 +16,7 @@ pub struct Settings {
     pub rows_per_worker: usize,
     /// The bound of the process's memory, where the case checks one.
     pub memory_bound: Option<MemoryBound>,
-    /// What the report tells beyond the options.
+    /// Parameters for the report in addition to the options.
     pub parameters: BTreeMap<String, String>,
 }
 
@@ -25,7 +25,7 @@ pub struct Settings {
 pub struct MemoryBound {
     /// Bytes.
     pub bytes: u64,
-    /// How it comes about.
+    /// How the bound is computed.
     pub note: String,
 }
 

@@ -13,7 +13,7 @@ use crate::database::{Database, TableSpec};
 use crate::digest::Digest;
 use crate::rows::{Event, Texts};
 
-/// Room for the rows of one worker; keys of different workers never meet.
+/// Key range of one worker; ranges of different workers do not overlap.
 pub(super) const KEYS_PER_WORKER: i64 = 1_000_000_000;
 
 /// Rows per second of the steady case, over all workers.
@@ -64,8 +64,8 @@ pub(super) struct ConcurrentWorkers;
 #[async_trait]
 impl Case for ConcurrentWorkers {
     fn description(&self) -> &'static str {
-        "Ten times as many workers share one pipeline and use every way to submit: waiting, not waiting, with a limit, \
-         tracked, and many rows at once. Every row must be in the table once."
+        "Ten times as many workers share one pipeline and use every way to submit: waiting, not waiting, with a \
+         timeout, tracked, and many rows at once. Every row must be in the table once."
     }
 
     fn tables(&self) -> Vec<TableSpec> {
@@ -194,7 +194,7 @@ impl Case for LongDuration {
     async fn drive(&self, load: &Load, _: &dyn Database) -> Result<Expected> {
         let digests = load.workers(|load, worker| async move {
             let (mut texts, mut digest) = (Texts::default(), Digest::default());
-            // A hundred turns per second; what does not divide evenly comes in later turns.
+            // A hundred turns per second; the remainder of the division goes into later turns.
             let (turns, workers) = (100, load.settings.workers);
             let mut turn = interval(Duration::from_secs(1) / turns);
             turn.set_missed_tick_behavior(MissedTickBehavior::Burst);

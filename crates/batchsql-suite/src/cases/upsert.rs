@@ -30,7 +30,7 @@ pub(super) struct DuplicateKeyUpsert;
 impl Case for DuplicateKeyUpsert {
     fn description(&self) -> &'static str {
         "Ten rows per key on average, in random order: the last one submitted must be in the table. Then every key once \
-         more with the rule that keeps what is there: all of these must be ignored."
+         more with the rule that keeps existing rows: all of these must be ignored."
     }
 
     fn tables(&self) -> Vec<TableSpec> {
@@ -56,7 +56,7 @@ impl Case for DuplicateKeyUpsert {
             Ok((worker, latest))
         });
         let latest = latest.await?;
-        // The two rules are two statements: only a flush orders one after the other.
+        // The two rules are two statements: only a flush guarantees their order.
         load.db.flush().await?;
         let (mut expected, mut ignored) = (Digest::default(), 0);
         let mut texts = Texts::default();
@@ -79,8 +79,8 @@ pub(super) struct MixedTables;
 #[async_trait]
 impl Case for MixedTables {
     fn description(&self) -> &'static str {
-        "Four tables at once: plain inserts, updates by key, inserts that keep the first row of a key, and rows built at \
-         run time with a column of every type, some NULL and some left out."
+        "Four tables at the same time: plain inserts, updates by key, inserts that keep the first row of a key, and \
+         rows built at run time with a column of every type, some NULL and some omitted."
     }
 
     fn tables(&self) -> Vec<TableSpec> {
@@ -110,7 +110,7 @@ impl Case for MixedTables {
                         latest[key as usize] = Some(n);
                     }
                     2 => {
-                        // Each visit comes three times; only the first one counts.
+                        // Each visit is submitted three times; only the first one is kept.
                         let nth = n / 4 % 3;
                         let visit = texts.visit(worker * KEYS_PER_WORKER + n / 12, nth as i32);
                         load.submit(&visit).await?;

@@ -1,4 +1,4 @@
-//! Owns what a case needs of a database: tables, a sink, and the reading back of every row.
+//! Owns the interface of a database for cases: tables, a sink, and reading back every row.
 //! Must not know any database; each has a file of its own.
 
 use anyhow::{Context, Result};
@@ -9,19 +9,19 @@ use crate::digest::{Canonical, Digest};
 use crate::report::DatabaseInfo;
 use crate::table_spec::TableSpec;
 
-/// Is shown every row of a table, value by value in the order of the schema.
+/// Receives every row of a table, its values in the order of the schema.
 pub type Visitor<'a> = &'a mut (dyn FnMut(&[Canonical<'_>]) + Send);
 
 /// A database under test.
 #[async_trait]
 pub trait Database: Send + Sync {
-    /// What it is, for the report.
+    /// Name, version and location, for the report.
     async fn info(&self) -> Result<DatabaseInfo>;
 
     /// A sink that writes to it.
     fn sink(&self) -> DynSink;
 
-    /// Makes an empty table, in place of an earlier one.
+    /// Creates an empty table and replaces an existing one.
     async fn create(&self, table: &TableSpec) -> Result<()>;
 
     /// Adds a nullable column to a table that is being written.
@@ -30,7 +30,7 @@ pub trait Database: Send + Sync {
     /// Removes a column from a table that is being written.
     async fn drop_column(&self, schema: &Schema, column: &str) -> Result<()>;
 
-    /// Shows every row of a table, in any order.
+    /// Passes every row of a table to the visitor, in any order.
     async fn read(&self, schema: &Schema, visit: Visitor<'_>) -> Result<()>;
 
     /// Removes a table.

@@ -1,4 +1,4 @@
-//! The databases under test: what a case needs of one, and one file for each of them.
+//! The databases under test: their interface, and one file for each of them.
 
 mod interface;
 mod mysql;

@@ -22,7 +22,7 @@ pub struct MySql {
     sink: MySqlSink,
 }
 
-/// `utf8mb4_bin`, so that keys are equal here exactly when they are equal in other databases.
+/// `utf8mb4_bin`, so that keys compare as in the other databases.
 const SPELLING: Spelling =
     Spelling { quote, declared, tail: " ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin" };
 
@@ -82,7 +82,7 @@ fn canonical(row: &MySqlRow, index: usize, ty: ColumnType) -> Result<Canonical<'
         Type::F32 => Canonical::Float(row.try_get::<f32, _>(index)?.into()),
         Type::F64 => Canonical::Float(row.try_get(index)?),
         Type::Bytes | Type::Uuid => Canonical::Bytes(row.try_get(index)?),
-        // Unchecked: sqlx takes text with a binary collation for bytes.
+        // Unchecked, because sqlx treats text with a binary collation as bytes.
         Type::Decimal | Type::Text | Type::Json | Type::Date | Type::Time | Type::Timestamp | Type::TimestampTz => {
             Canonical::of_text(row.try_get_unchecked(index)?, ty)
         }
@@ -93,7 +93,7 @@ impl MySql {
     /// Opens the database of the DSN.
     ///
     /// # Errors
-    /// The DSN makes no sense or the server does not let us in.
+    /// The DSN is invalid, or the connection fails.
     pub async fn open(dsn: &str) -> Result<Self> {
         let sink = MySqlSink::connect(dsn).await.context("MYSQL_DSN or --mysql-dsn")?;
         Ok(Self { sink })
@@ -102,7 +102,7 @@ impl MySql {
     /// Runs a statement of the test itself.
     ///
     /// # Errors
-    /// What the server says.
+    /// The error of the server.
     pub async fn execute(&self, sql: &str) -> Result<()> {
         self.sink.mysql_pool().execute(sql).await?;
         Ok(())

@@ -1,5 +1,5 @@
-//! Owns the way from the options to an open database.
-//! Must not know what is done with it.
+//! Owns opening a database from the options.
+//! Must not know how it is used.
 
 use anyhow::Result;
 
@@ -8,7 +8,7 @@ use super::{MySql, Postgres, Redis, Sqlite};
 use crate::cli::Options;
 use crate::database_name::DatabaseName;
 
-/// Opens a database as the options say.
+/// Opens a database with the options.
 ///
 /// # Errors
 /// It cannot be opened; the message shows no password.

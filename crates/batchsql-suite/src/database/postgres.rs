@@ -93,7 +93,7 @@ impl Postgres {
     /// Opens the database of the DSN.
     ///
     /// # Errors
-    /// The DSN makes no sense or the server does not let us in.
+    /// The DSN is invalid, or the connection fails.
     pub async fn open(dsn: &str) -> Result<Self> {
         let sink = PostgresSink::connect(dsn).await.context("POSTGRES_DSN or --postgres-dsn")?;
         Ok(Self { sink })
@@ -102,7 +102,7 @@ impl Postgres {
     /// Runs a statement of the test itself.
     ///
     /// # Errors
-    /// What the server says.
+    /// The error of the server.
     pub async fn execute(&self, sql: &str) -> Result<()> {
         self.sink.pg_pool().execute(sql).await?;
         Ok(())

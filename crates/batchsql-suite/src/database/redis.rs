@@ -17,7 +17,7 @@ use crate::digest::Canonical;
 use crate::report::DatabaseInfo;
 use crate::rows::{Event, SAMPLES};
 
-/// Keys that are asked for at once.
+/// Keys per request.
 const PAGE: usize = 1_000;
 
 /// A Redis server.
@@ -26,8 +26,8 @@ pub struct Redis {
     connection: MultiplexedConnection,
 }
 
-/// Tables whose rows may leave columns out, or that change: these are hashes. All others are documents, which
-/// also have a rule that keeps what is there.
+/// Whether rows of the table are hashes: its rows may omit columns, or its columns change. All other tables have
+/// documents, which also support the rule that keeps existing rows.
 fn is_hash(table: &str) -> bool {
     table == SAMPLES.table().name() || table == "batchsql_suite_changes"
 }
@@ -36,14 +36,14 @@ impl Redis {
     /// Opens the server of the DSN.
     ///
     /// # Errors
-    /// The DSN makes no sense or the server does not let us in.
+    /// The DSN is invalid, or the connection fails.
     pub async fn open(dsn: &str) -> Result<Self> {
         const WHOSE: &str = "REDIS_DSN or --redis-dsn";
         let events = Event::type_schema().table().name();
         let options: RedisOptions = dsn.parse().context(WHOSE)?;
         let options = options
             .default_command(Command::document())
-            // Its rule is none, so its schema names no key.
+            // It has no conflict rule, so its schema has no key.
             .command(events, Command::document().key(Key::prefixed(events, ["id"])))
             .command(SAMPLES.table().name(), Command::hash())
             .command("batchsql_suite_changes", Command::hash());
@@ -52,7 +52,7 @@ impl Redis {
         Ok(Self { sink, connection })
     }
 
-    /// The keys of a table, a page at a time; `next` is where to go on, 0 at the start and at the end.
+    /// The keys of a table, a page at a time; `next` is the cursor, 0 at the start and at the end.
     async fn keys(&self, table: &str, next: u64) -> Result<(u64, Vec<String>)> {
         let mut scan = redis::cmd("SCAN");
         scan.arg(next).arg("MATCH").arg(format!("{table}:*")).arg("COUNT").arg(PAGE);
@@ -89,22 +89,22 @@ impl Redis {
         let documents: Vec<String> = connection.mget(keys).await?;
         let object = |text: &String| {
             let members: BTreeMap<String, Box<RawValue>> =
-                serde_json::from_str(text).context("a document is no object")?;
+                serde_json::from_str(text).context("a document is not an object")?;
             Ok(members.into_iter().map(|(name, value)| (name, Cell::Member(value))).collect())
         };
         documents.iter().map(object).collect()
     }
 }
 
-/// A value as Redis holds it.
+/// A value as Redis stores it.
 enum Cell {
     /// Part of a key, or field of a hash.
     Raw(Vec<u8>),
-    /// Member of a document, with the digits of its numbers as they are.
+    /// Member of a document; the digits of numbers are kept.
     Member(Box<RawValue>),
 }
 
-/// A value that owns what it was made from.
+/// A value that owns its data.
 enum Owned {
     Null,
     Int(i128),
@@ -182,21 +182,21 @@ impl Database for Redis {
         self.delete(table.schema.table().name()).await
     }
 
-    /// Fields come with the rows.
+    /// Rows bring their own fields.
     async fn add_column(&self, _: &Schema, _: &str, _: ColumnType) -> Result<()> {
         Ok(())
     }
 
-    /// Fields stay where they are; nobody reads them any more.
+    /// Fields stay in the hashes and are no longer read.
     async fn drop_column(&self, _: &Schema, _: &str) -> Result<()> {
         Ok(())
     }
 
     async fn read(&self, schema: &Schema, visit: Visitor<'_>) -> Result<()> {
         let table = schema.table().name();
-        // Rules without a key are for tables whose first column is one.
+        // A schema without a key column uses its first column as the key.
         let key_columns = if schema.key_columns().is_empty() { &[0][..] } else { schema.key_columns() };
-        // A scan may show a key more than once.
+        // A scan may return a key more than once.
         let mut seen = std::collections::HashSet::new();
         let mut next = 0;
         loop {

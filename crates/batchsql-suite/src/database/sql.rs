@@ -1,21 +1,21 @@
-//! Owns the text of the tables that cases write to, for every SQL database.
+//! Owns the SQL of the tables that cases write to, for every SQL database.
 //! Must not know connections.
 
 use batchsql::{ColumnType, Schema};
 
 use super::TableSpec;
 
-/// How one database spells tables.
+/// The SQL dialect of one database for tables.
 pub(super) struct Spelling {
     pub(super) quote: fn(&str) -> String,
     /// The type of a column; the flag says whether it is part of an index.
     pub(super) declared: fn(ColumnType, bool) -> &'static str,
-    /// What follows the list of columns.
+    /// The text after the list of columns.
     pub(super) tail: &'static str,
 }
 
 impl Spelling {
-    /// Statements that make an empty table, in place of an earlier one.
+    /// Statements that create an empty table and replace an existing one.
     pub(super) fn create(&self, table: &TableSpec) -> Vec<String> {
         let (quote, name) = (self.quote, table.schema.table().name());
         let list = |columns: &[&str]| columns.iter().map(|name| quote(name)).collect::<Vec<_>>().join(",");
@@ -26,7 +26,7 @@ impl Spelling {
         let mut parts: Vec<String> = Vec::new();
         for column in table.schema.columns() {
             let declared = (self.declared)(column.column_type(), is_indexed(column.name()));
-            // MySQL would make its first TIMESTAMP column update itself.
+            // Without NULL, MySQL would give the first TIMESTAMP column an automatic update.
             let null = if column.is_nullable() { "NULL" } else { "NOT NULL" };
             parts.push(format!("{} {declared} {null}", quote(column.name())));
         }
@@ -61,7 +61,7 @@ impl Spelling {
         format!("DROP TABLE IF EXISTS {}", quote(schema.table().name()))
     }
 
-    /// A query of every row; `expression` says in which form a column is read.
+    /// A query of every row; `expression` gives the form in which a column is read.
     pub(super) fn select(&self, schema: &Schema, expression: impl Fn(&str, ColumnType) -> String) -> String {
         let quote = self.quote;
         let columns = schema.columns().iter().map(|column| expression(&quote(column.name()), column.column_type()));

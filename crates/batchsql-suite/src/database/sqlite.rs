@@ -27,7 +27,7 @@ impl Sqlite {
     /// Opens the database of the DSN, or a temporary file.
     ///
     /// # Errors
-    /// The DSN makes no sense or the database cannot be opened.
+    /// The DSN is invalid, or the database cannot be opened.
     pub fn open(dsn: Option<&str>) -> Result<Self> {
         if let Some(dsn) = dsn {
             let sink = SqliteSink::open(dsn).context("SQLITE_DSN or --sqlite-dsn")?;
@@ -36,7 +36,7 @@ impl Sqlite {
         let temporary = tempfile::Builder::new()
             .prefix("batchsql-suite-")
             .tempdir()
-            .context("cannot make a temporary folder for the database; set TMPDIR or give --sqlite-dsn")?;
+            .context("cannot create a temporary folder for the database; set TMPDIR or pass --sqlite-dsn")?;
         let sink = SqliteSink::with_options(&SqliteOptions::file(temporary.path().join("suite.db")))?;
         Ok(Self { sink, _temporary: Some(temporary) })
     }
@@ -93,7 +93,7 @@ impl Database for Sqlite {
     async fn read(&self, schema: &Schema, visit: Visitor<'_>) -> Result<()> {
         let types: Vec<ColumnType> = schema.columns().iter().map(|column| column.column_type()).collect();
         let sql = SPELLING.select(schema, |column, _| column.to_owned());
-        // The connection lives on a thread of its own, which the visitor cannot be sent to: pages of rows come back.
+        // The connection is on a thread of its own and the visitor is not `Send` to it, so rows come back in pages.
         let mut last = None;
         loop {
             let page = page(&self.sink, &sql, last, types.len()).await?;
@@ -115,7 +115,7 @@ impl Database for Sqlite {
 /// Rows of one page.
 const PAGE: usize = 5_000;
 
-/// The rows after a row id, with theirs.
+/// The rows after a row id, with their row ids.
 async fn page(sink: &SqliteSink, sql: &str, after: Option<i64>, columns: usize) -> Result<Vec<(i64, Vec<Value>)>> {
     let sql = sql.replacen("SELECT ", "SELECT rowid,", 1);
     let sql = format!("{sql} WHERE rowid > ?1 OR ?1 IS NULL ORDER BY rowid LIMIT {PAGE}");
@@ -137,7 +137,7 @@ fn canonical(value: ValueRef<'_>, ty: ColumnType) -> Canonical<'_> {
         ValueRef::Integer(v) if matches!(ty, ColumnType::F32 | ColumnType::F64) => Canonical::Float(v as f64),
         ValueRef::Integer(v) => Canonical::Int(v.into()),
         ValueRef::Real(v) => Canonical::Float(v),
-        // Bytes that are no text never equal a text: the digests differ, as they should.
+        // Bytes that are not UTF-8 never equal a text: the digests differ, as intended.
         ValueRef::Text(v) => std::str::from_utf8(v).map_or(Canonical::Bytes(v), |text| Canonical::of_text(text, ty)),
         ValueRef::Blob(v) => Canonical::Bytes(v),
     }

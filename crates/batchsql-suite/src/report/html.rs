@@ -23,7 +23,7 @@ mod tests {
     use super::*;
     use crate::report::sample;
 
-    /// What a browser takes for the data: up to the first end of a script element.
+    /// The data as a browser sees it: up to the first end of a script element.
     fn data(page: &str) -> &str {
         let (_, rest) = page.split_once(r#"<script type="application/json" id="report-data">"#).unwrap();
         rest.split_once("</script").unwrap().0

@@ -1,4 +1,4 @@
-//! `report.json`: the data model as it is, pretty printed, and the way back.
+//! `report.json`: the data model, pretty printed, and its parsing.
 //! Must not know the page or the other outputs.
 
 use std::path::Path;
@@ -12,12 +12,12 @@ use super::model::Report;
 /// # Errors
 /// None in practice: every key is a string. A figure that is not finite becomes `null`.
 pub fn to_string(report: &Report) -> anyhow::Result<String> {
-    let mut text = serde_json::to_string_pretty(report).context("cannot turn the report into JSON")?;
+    let mut text = serde_json::to_string_pretty(report).context("cannot write the report as JSON")?;
     text.push('\n');
     Ok(text)
 }
 
-/// Takes back what [`to_string`] wrote; a figure with more than 15 digits may differ in its last one.
+/// Parses the output of [`to_string`]; a figure with more than 15 digits may differ in its last digit.
 ///
 /// # Errors
 /// The text is not JSON or not a report; the message says where.
@@ -42,7 +42,7 @@ mod tests {
     #[test]
     fn a_report_survives_the_round_trip() {
         for report in [sample::report(), sample::edges(), Report::default()] {
-            // Not assert_eq: a report fills screens.
+            // Not assert_eq, because a report is too long to print.
             assert!(from_str(&to_string(&report).unwrap()).unwrap() == report);
         }
     }

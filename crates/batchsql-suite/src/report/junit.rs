@@ -12,7 +12,7 @@ use super::number::{count, measure, percent};
 /// The report as JUnit XML. Databases appear in the order in which they first ran.
 ///
 /// # Errors
-/// None in practice: characters that XML forbids are left out.
+/// None in practice: characters that XML forbids are removed.
 pub fn to_string(report: &Report) -> anyhow::Result<String> {
     let mut junit = quick_junit::Report::new("batchsql-integration");
     junit.set_time(seconds(report.summary.duration_seconds));
@@ -35,7 +35,7 @@ pub fn to_string(report: &Report) -> anyhow::Result<String> {
         suite.add_test_cases(cases.map(test_case));
         junit.add_test_suite(suite);
     }
-    junit.to_string().context("cannot turn the report into JUnit XML")
+    junit.to_string().context("cannot write the report as JUnit XML")
 }
 
 fn databases(report: &Report) -> Vec<&str> {
@@ -108,7 +108,7 @@ fn figures(case: &CaseResult) -> String {
     )
 }
 
-/// A figure that is no duration must not cost the whole file.
+/// Zero for a figure that is not a valid duration, so that the file is still written.
 fn seconds(value: f64) -> Duration {
     Duration::try_from_secs_f64(value).unwrap_or_default()
 }

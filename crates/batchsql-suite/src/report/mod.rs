@@ -6,7 +6,7 @@
 //!
 //! # let scratch = tempfile::tempdir()?;
 //! # let dir = scratch.path().join("report");
-//! report::check_writable(&dir)?; // before the run, so that a long run is not lost at its end
+//! report::check_writable(&dir)?; // before the run, so that no results are lost at its end
 //! let report = sample::report();
 //! report::write_all(&report, &dir)?;
 //! println!("{}", report::table::render(&report, Some(120)));

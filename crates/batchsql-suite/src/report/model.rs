@@ -1,4 +1,4 @@
-//! The data of a report: what was run, where, and what came of it, with units in names or docs.
+//! The data of a report: what was run, where, and the results, with units in names or docs.
 //! Must not know any output format, and never holds a DSN, a password or a row value.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use batchsql::metrics::TestResult;
 pub struct Report {
     /// When the report was made, RFC 3339 in UTC.
     pub generated_at: String,
-    /// What was asked for.
+    /// The settings of the run.
     pub config: RunConfig,
     /// Where it ran.
     pub environment: Environment,
@@ -23,14 +23,14 @@ pub struct Report {
     pub results: Vec<CaseResult>,
 }
 
-/// What was asked for. Never a DSN: it may hold a password.
+/// The settings of the run. Never a DSN, which may hold a password.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunConfig {
     /// Databases by name.
     pub databases: Vec<String>,
     /// Cases by name.
     pub cases: Vec<String>,
-    /// How long a timed case writes, in seconds.
+    /// Time limit for the writes of a case, in seconds.
     pub duration_seconds: f64,
     /// Tasks that submit at the same time.
     pub workers: usize,
@@ -51,7 +51,7 @@ pub struct RunConfig {
 pub struct Environment {
     /// Version of BatchSQL under test.
     pub batchsql_version: String,
-    /// Compiler that built the suite, where known.
+    /// Compiler that built the suite, if known.
     pub rust_version: Option<String>,
     /// Operating system.
     pub os: String,
@@ -59,7 +59,7 @@ pub struct Environment {
     pub arch: String,
     /// Processors that the process may use.
     pub cpus: usize,
-    /// Memory of the machine, in bytes, where known.
+    /// Memory of the machine, in bytes, if known.
     pub memory_total_bytes: Option<u64>,
     /// Databases that were reached.
     pub databases: Vec<DatabaseInfo>,
@@ -70,9 +70,9 @@ pub struct Environment {
 pub struct DatabaseInfo {
     /// Its name as in [`RunConfig::databases`].
     pub name: String,
-    /// Its version as it states it.
+    /// Its version, as the database reports it.
     pub version: String,
-    /// What kind of place it is in ("in memory", "file", "server"); not a path and not a DSN.
+    /// Kind of location ("in memory", "file", "server"); never a path or a DSN.
     pub location: String,
 }
 
@@ -98,8 +98,8 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Counts `results`. A run succeeds when something passed, nothing failed and nobody stopped it:
-    /// a run in which every case was skipped has shown nothing.
+    /// Counts `results`. A run succeeds if at least one case passed, none failed and it was not
+    /// interrupted. A run in which every case was skipped does not succeed.
     pub fn of(results: &[CaseResult], duration_seconds: f64, interrupted: bool) -> Self {
         let with = |status| results.iter().filter(|case| case.status() == status).count();
         let (passed, failed, skipped) = (with(Status::Passed), with(Status::Failed), with(Status::Skipped));
@@ -128,7 +128,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// The word that people read.
+    /// The word for output.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Passed => "passed",
@@ -138,19 +138,19 @@ impl Status {
     }
 }
 
-/// What one case on one database came to, with everything needed to understand it.
+/// The result of one case on one database, with everything needed to understand it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CaseResult {
-    /// The required fields; in JSON they stand beside the others.
+    /// The required fields; in JSON they are on the same level as the others.
     #[serde(flatten)]
     pub result: TestResult,
-    /// What the case does and what it expects, in a sentence or two.
+    /// What the case does and expects, in one or two sentences.
     pub description: String,
-    /// The comparison of what was sent with what was found.
+    /// The comparison of submitted and found rows.
     pub integrity: Integrity,
-    /// Time of one batch write; none when no batch was written.
+    /// Time of one batch write; `None` if no batch was written.
     pub batch_latency: Option<Latency>,
-    /// Time from submit to outcome of a tracked sample of rows; none when no row was tracked.
+    /// Time from submit to outcome of a tracked sample of rows; `None` if no row was tracked.
     pub row_latency: Option<Latency>,
     /// Memory of the process during the case.
     pub memory: MemorySummary,
@@ -162,12 +162,12 @@ pub struct CaseResult {
     pub series: Vec<Sample>,
     /// Whether the case did not run; `errors` then says why.
     pub skipped: bool,
-    /// Settings of this case that differ from [`RunConfig`] or are its own.
+    /// Settings of this case that are not in [`RunConfig`] or differ from it.
     pub parameters: BTreeMap<String, String>,
 }
 
 impl CaseResult {
-    /// How the case ended. A skipped case is skipped whatever `success` says.
+    /// How the case ended. `skipped` takes precedence over `success`.
     pub fn status(&self) -> Status {
         match (self.skipped, self.result.success) {
             (true, _) => Status::Skipped,
@@ -177,7 +177,7 @@ impl CaseResult {
     }
 }
 
-/// The comparison of what was sent with what was found.
+/// The comparison of submitted and found rows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Integrity {
     /// Rows that should be in the database.
@@ -218,9 +218,9 @@ pub struct MemorySummary {
     pub peak_mb: f64,
     /// After the last row, in MB.
     pub end_mb: f64,
-    /// What the peak must not pass, in MB; none when the case does not check it.
+    /// Upper bound of the peak, in MB; `None` if the case does not check it.
     pub bound_mb: Option<f64>,
-    /// How the bound comes about.
+    /// How the bound is computed.
     pub bound_note: Option<String>,
 }
 
@@ -229,10 +229,10 @@ pub struct MemorySummary {
 pub struct Sample {
     /// Time since the case began, in seconds.
     pub at_seconds: f64,
-    /// Rows written per second since the sample before.
+    /// Rows written per second since the previous sample.
     #[serde(deserialize_with = "nan_when_null")]
     pub records_per_second: f64,
-    /// Median batch write since the sample before, in milliseconds; none without a batch.
+    /// Median batch write since the previous sample, in milliseconds; `None` without a batch.
     pub batch_latency_p50_ms: Option<f64>,
     /// 99th percentile of the same, in milliseconds.
     pub batch_latency_p99_ms: Option<f64>,
@@ -240,7 +240,7 @@ pub struct Sample {
     pub memory_mb: f64,
     /// Rows waiting in the pipeline.
     pub buffer_records: u64,
-    /// Rows that may wait at most.
+    /// Capacity of the buffer in rows.
     pub buffer_limit: u64,
 }
 

@@ -1,9 +1,9 @@
-//! Figures as people read them: thousands separators and no more digits than the figure deserves.
+//! Formatted figures: thousands separators and only significant digits.
 //! Must not know which figure it formats. The page does the same in `assets/report.js`.
 
 use serde::{Deserialize, Deserializer};
 
-/// What stands in place of a figure that does not exist.
+/// The text for a figure that does not exist.
 pub(super) const NONE: &str = "-";
 
 /// `1234567` as `1,234,567`.
@@ -25,7 +25,7 @@ pub(super) fn measure(value: f64) -> String {
         return NONE.to_owned();
     }
     match value.abs() {
-        // The cast cannot wrap: it saturates, and no figure here comes near 2^64.
+        // The cast saturates, and no figure here is near 2^64.
         size if size >= 99.95 => format!("{}{}", if value < 0.0 { "-" } else { "" }, count(size.round() as u64)),
         size if size >= 9.995 => format!("{value:.1}"),
         size if size >= 0.9995 => format!("{value:.2}"),
@@ -34,7 +34,7 @@ pub(super) fn measure(value: f64) -> String {
     }
 }
 
-/// A percentage that never rounds a loss away: 100 only where nothing is missing.
+/// A percentage that is rounded down: 100 only if nothing is missing.
 pub(super) fn percent(value: f64) -> String {
     if !value.is_finite() {
         return NONE.to_owned();

@@ -1,5 +1,5 @@
 //! Owns the frame of a page that works from a file, without a network: the drawing library, the colours, the plots and
-//! the data, joined in one file. Must not know what a page shows; that is its script.
+//! the data, joined in one file. Must not know the content of a page, which its script defines.
 //!
 //! The drawing library and the colours are those of the exporter's live page: links to its files, so that a package of this
 //! crate has them.
@@ -9,7 +9,7 @@ use serde::Serialize;
 
 const PAGE: &str = include_str!("assets/page.html");
 
-/// Assets in the order of their marks in the page; the data comes last.
+/// Assets in the order of their placeholders in the page; the data comes last.
 const ASSETS: [(&str, &str); 7] = [
     ("{{UPLOT_CSS}}", include_str!("assets/uPlot.min.css")),
     ("{{TOKENS_CSS}}", include_str!("assets/tokens.css")),
@@ -24,14 +24,14 @@ const ELSEWHERE: &str = "{{ELSEWHERE}}";
 const SCRIPT: &str = "{{PAGE_JS}}";
 const DATA: &str = "{{DATA_JSON}}";
 
-/// What is different between pages. None of it comes from data.
+/// The parts that differ between pages. None of them comes from data.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Kind {
-    /// Until the script sets another one.
+    /// The title until the script sets another one.
     pub(crate) title: &'static str,
-    /// Where the data is for a reader without scripts; markup.
+    /// Markup that tells a reader without scripts where the data is.
     pub(crate) elsewhere: &'static str,
-    /// Makes the content from the data.
+    /// The script that builds the content from the data.
     pub(crate) script: &'static str,
 }
 
@@ -40,18 +40,18 @@ pub(crate) struct Kind {
 /// # Errors
 /// The data cannot be turned into JSON.
 pub(crate) fn to_string(kind: &Kind, data: &impl Serialize) -> anyhow::Result<String> {
-    let data = serde_json::to_string(data).context("cannot turn the data of the page into JSON")?;
+    let data = serde_json::to_string(data).context("cannot write the data of the page as JSON")?;
     let mut page = PAGE.to_owned();
     let own = [(TITLE, kind.title), (ELSEWHERE, kind.elsewhere), (SCRIPT, kind.script)];
     for (mark, asset) in own.into_iter().chain(ASSETS) {
         page = page.replacen(mark, asset.trim_end(), 1);
     }
-    // Last, so that a mark inside the data is left alone.
+    // Last, so that a placeholder inside the data is not replaced.
     Ok(page.replacen(DATA, &inert(&data), 1))
 }
 
-/// JSON that cannot end its script element nor be taken for markup. These characters occur in JSON
-/// only inside strings, where an escape means the same.
+/// JSON that cannot end its script element or be parsed as markup. These characters occur in JSON
+/// only inside strings, where an escape is equivalent.
 fn inert(json: &str) -> String {
     let mut out = String::with_capacity(json.len() + json.len() / 32);
     for c in json.chars() {

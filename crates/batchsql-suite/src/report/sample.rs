@@ -1,5 +1,5 @@
-//! Made-up reports: one like a real run, one with everything that is awkward to show.
-//! For looking at the page without a run, and for tests. Must not know any output format.
+//! Sample reports: one like a real run, one with values that are hard to display.
+//! To view the page without a run, and for tests. Must not know any output format.
 
 use std::collections::BTreeMap;
 use std::f64::consts::PI;
@@ -10,10 +10,10 @@ use super::model::{
 };
 use batchsql::metrics::TestResult;
 
-/// A string that leaves its place wherever it is not escaped.
+/// A string that breaks out of its element if it is not escaped.
 pub const HOSTILE: &str = "</script><img src=x onerror=alert(1)>";
 
-/// The shape of one made-up case.
+/// The shape of one sample case.
 struct Shape {
     name: &'static str,
     description: &'static str,
@@ -303,7 +303,7 @@ fn short(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
 
-/// Looks random, is the same at every call: a linear congruential generator.
+/// Pseudo-random numbers, the same at every call: a linear congruential generator.
 struct Noise(u64);
 
 impl Noise {

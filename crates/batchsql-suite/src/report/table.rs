@@ -1,17 +1,17 @@
-//! The table that a run prints at its end, in as many columns as the terminal has room for.
-//! Must not know the terminal: the caller says how wide it is.
+//! The table that a run prints at its end, with as many columns as fit the terminal.
+//! Must not know the terminal: the caller passes its width.
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 
 use super::model::{CaseResult, Latency, Report};
 use super::number::{NONE, count, measure, percent};
 
-/// A column: its heading, its alignment and what it shows of a case.
+/// A column: its heading, its alignment and its value for a case.
 struct Column {
     heading: &'static str,
     align: CellAlignment,
     show: fn(&CaseResult) -> String,
-    /// The higher, the longer it stays when room gets short.
+    /// Columns with lower weights are removed first if the terminal is too narrow.
     weight: u8,
 }
 
@@ -28,14 +28,14 @@ const COLUMNS: [Column; 10] = [
     column("status", CellAlignment::Left, 9, |case| case.status().as_str().to_owned()),
 ];
 
-/// Weights from here on never leave the table.
+/// Columns with at least this weight are never removed.
 const ESSENTIAL: u8 = 7;
 
-/// The table and a line of verdict, without a newline at the end.
+/// The table and a line with the verdict, without a newline at the end.
 ///
-/// `width` is the width of the terminal in characters, `None` for no limit (a file, a CI log). Where
-/// the table does not fit, the least telling columns go; where even the rest does not fit, each case
-/// becomes a short paragraph.
+/// `width` is the width of the terminal in characters, `None` for no limit (a file, a CI log). If the
+/// table does not fit, the least important columns are removed; if even the rest does not fit, each
+/// case becomes a short paragraph.
 pub fn render(report: &Report, width: Option<usize>) -> String {
     let width = width.unwrap_or(usize::MAX);
     let body = (0..=ESSENTIAL)
@@ -51,7 +51,7 @@ pub fn render(report: &Report, width: Option<usize>) -> String {
     out
 }
 
-/// One line: what came of the run.
+/// One line with the result of the run.
 pub fn verdict(report: &Report) -> String {
     let summary = &report.summary;
     let word = match (summary.success, summary.failed, summary.interrupted) {
@@ -111,7 +111,7 @@ fn ran(case: &CaseResult, text: String) -> String {
     if case.skipped { NONE.to_owned() } else { text }
 }
 
-/// A name must not move the cursor or break the row.
+/// Removes characters that move the cursor or break the row.
 fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }

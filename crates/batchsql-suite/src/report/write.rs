@@ -1,5 +1,5 @@
-//! The files of a report on disk: whole or not at all, in a folder that is checked before the run.
-//! Must not know what the files say.
+//! The files of a report on disk: written atomically, in a folder that is checked before the run.
+//! Must not know the content of the files.
 
 use std::fs;
 use std::path::Path;
@@ -9,27 +9,27 @@ use anyhow::Context as _;
 use super::model::Report;
 use super::{html, json, junit};
 
-/// The files that [`write_all`] makes.
+/// The files that [`write_all`] writes.
 pub const FILES: [&str; 3] = ["report.json", "report.html", "junit.xml"];
 
-/// Writes `report.json`, `report.html` and `junit.xml` into `dir`, which is made when missing.
+/// Writes `report.json`, `report.html` and `junit.xml` into `dir`, which is created if missing.
 ///
-/// Each file gets its name only when it is complete, so a reader never meets half a file.
+/// Each file gets its name only when it is complete, so a reader never sees a partial file.
 ///
 /// # Errors
 /// The folder cannot be written; the message names it.
 pub fn write_all(report: &Report, dir: &Path) -> anyhow::Result<()> {
     make(dir)?;
     let [json_name, html_name, junit_name] = FILES;
-    // The data first: it is what cannot be made again should a later file fail.
+    // The data first: the other files can be made from it if one of them fails.
     write(dir, json_name, &json::to_string(report)?)?;
     write(dir, html_name, &html::to_string(report)?)?;
     write(dir, junit_name, &junit::to_string(report)?)
 }
 
-/// Checks that [`write_all`] will be able to write into `dir`, and makes it when missing.
+/// Checks that [`write_all`] will be able to write into `dir`, and creates it if missing.
 ///
-/// Call it before a run, so that a long run is not lost at its end.
+/// Call it before a run, so that its results are not lost at the end.
 ///
 /// # Errors
 /// The folder cannot be written; the message names it.
@@ -51,13 +51,13 @@ fn write(dir: &Path, name: &str, text: &str) -> anyhow::Result<()> {
     let half = temporary(dir, name);
     let written = fs::write(&half, text).and_then(|()| fs::rename(&half, dir.join(name)));
     if written.is_err() {
-        // The first error is the one to tell; what is left of the file may be there or not.
+        // The first error is reported; whether the partial file could be removed does not matter.
         let _ = fs::remove_file(&half);
     }
     written.with_context(|| format!("{}: `{name}`", refusal(dir)))
 }
 
-/// In the same folder, because a rename across file systems is not one step. With the process id,
+/// In the same folder, because a rename across file systems is not atomic. With the process id,
 /// because two runs may share a folder.
 fn temporary(dir: &Path, name: &str) -> std::path::PathBuf {
     dir.join(format!(".{name}.{}.tmp", std::process::id()))
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_folder_that_cannot_be_written_is_named() {
-        // Below a regular file not even root can make a folder.
+        // Below a regular file not even root can create a folder.
         let file = tempfile::NamedTempFile::new().unwrap();
         let dir = file.path().join("report");
         for error in [check_writable(&dir).unwrap_err(), write_all(&sample::report(), &dir).unwrap_err()] {

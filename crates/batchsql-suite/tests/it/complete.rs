@@ -1,11 +1,11 @@
-//! Owns the checks of runs in which everything passes: exit status, the three files, the table.
+//! Owns the checks of runs in which every case passes: exit status, the three files, the table.
 //! Must not know databases.
 
 use serde_json::Value;
 
 use crate::support::{CASES, SMALL, Suite, line, results};
 
-/// The result of a test as the requirements document names its fields.
+/// The fields of a test result in the requirements document.
 const TEST_RESULT: [&str; 12] = [
     "database",
     "test_name",
@@ -46,7 +46,7 @@ fn every_case_passes_and_is_in_every_output() {
     let verdict = run.stdout.lines().find(|line| line.starts_with("PASSED: ")).expect("there is a verdict");
     assert!(verdict.starts_with("PASSED: 10 of 10 cases passed, 0 failed, 0 skipped; "), "{verdict}");
     assert!(run.stdout.contains("report.html"), "{}", run.stdout);
-    // Nobody reads a progress bar or colours in the log of a build.
+    // The log of a build must have no progress bar and no colours.
     assert!(!run.stdout.contains('\u{1b}') && !run.stderr.contains('\u{1b}'), "{}{}", run.stdout, run.stderr);
     assert_eq!(run.stderr.lines().count(), 2, "only the addresses of the metrics and of the page: {}", run.stderr);
 
@@ -63,7 +63,7 @@ fn every_case_passes_and_is_in_every_output() {
     assert!(left.is_empty(), "temporary files are left: {left:?}");
 }
 
-/// What must be so of every case that passed.
+/// Checks every case that passed.
 fn sound(name: &str, result: &Value) {
     for field in TEST_RESULT {
         assert!(result.get(field).is_some(), "{name} has no {field}");
@@ -74,7 +74,7 @@ fn sound(name: &str, result: &Value) {
     assert!(result["duration"].as_f64().unwrap() > 0.0, "{name}");
     assert!(result["records_per_second"].as_f64().unwrap() > 0.0, "{name}");
     assert!(result["concurrent_workers"].as_u64().unwrap() >= 2, "{name}");
-    // The rate of a case that sets its own says nothing about speed, and the report says so.
+    // The rate of a case with a fixed rate is not a measurement, and the report says so.
     assert_eq!(result["rps_valid"], name != "long_duration", "{name}");
     assert_eq!(result["rps_note"].is_string(), name == "long_duration", "{name}");
 

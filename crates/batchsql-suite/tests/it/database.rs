@@ -1,11 +1,11 @@
-//! Owns the checks of runs on a database that belongs to somebody: what is theirs stays as it is.
-//! Must not know what cases do to the suite's own tables.
+//! Owns the checks of runs on a database with other tables, which must stay unchanged.
+//! Must not know how cases use the suite's own tables.
 
 use batchsql::sqlite::rusqlite::Connection;
 
 use crate::support::{SMALL, Suite, database, objects, results};
 
-/// Tables that look like the suite's and are not, with everything that hangs on a table.
+/// Tables of the user with names similar to the suite's, with indexes, triggers and views.
 const THEIRS: &str = "
     CREATE TABLE events (id INTEGER PRIMARY KEY, note TEXT);
     CREATE INDEX events_note ON events (note);
@@ -34,7 +34,7 @@ fn a_file_keeps_what_is_in_it_and_loses_what_the_suite_made() {
     conn.execute_batch(THEIRS).unwrap();
     let before = (objects(&conn), content(&conn));
     assert_eq!(before.1.len(), 4, "{before:?}");
-    // What a run that was killed left behind.
+    // Tables of a killed run.
     conn.execute_batch("CREATE TABLE batchsql_suite_events (old TEXT); CREATE TABLE batchsql_suite_visits (old TEXT)")
         .unwrap();
 
@@ -46,7 +46,7 @@ fn a_file_keeps_what_is_in_it_and_loses_what_the_suite_made() {
     let report = run.report();
     assert_eq!(report["summary"]["passed"], 10);
     assert_eq!(report["environment"]["databases"][0]["location"], "file");
-    // A DSN may hold a password, and a path may tell more than its owner wants to publish.
+    // A DSN may hold a password, and a path may hold private information.
     let everything = run.everything();
     let name = path.file_name().unwrap().to_str().unwrap();
     assert!(!everything.contains(name) && !everything.contains(&dsn));

@@ -1,11 +1,11 @@
-//! Owns the checks of runs in which a case fails, because somebody else meddles with the database.
+//! Owns the checks of runs in which a case fails, because the test changes the database meanwhile.
 //! Must not know how the suite compares rows.
 
 use batchsql::sqlite::rusqlite::Connection;
 
 use crate::support::{CASES, Finished, SMALL, Suite, database, errors, eventually, line, objects, results, test_case};
 
-/// Checks that exactly `failed` failed, and that every output says so.
+/// Checks that exactly `failed` failed, and that every output shows it.
 #[track_caller]
 fn only(run: &Finished, failed: &[&str]) {
     let (report, junit) = (run.report(), run.junit());
@@ -17,7 +17,7 @@ fn only(run: &Finished, failed: &[&str]) {
         assert!(line(&run.stdout, name).contains(word), "{}", run.stdout);
         assert_eq!(test_case(&junit, name).contains("<failure "), fails, "{name}: {junit}");
         if fails {
-            assert_eq!(result["rps_valid"], false, "the rate of {name} means nothing");
+            assert_eq!(result["rps_valid"], false, "the rate of {name} is not valid");
         }
     }
     assert_eq!(report["summary"]["failed"], failed.len());
@@ -33,7 +33,7 @@ fn only(run: &Finished, failed: &[&str]) {
     assert!(run.stdout.lines().any(|line| line.starts_with(&verdict)), "{}", run.stdout);
 }
 
-/// A view in the place of a table cannot be dropped as one.
+/// A view in place of a table cannot be dropped as a table.
 fn with_a_view_named(name: &str) -> (Finished, Connection) {
     let suite = Suite::new(&SMALL);
     let (_, conn, dsn) = database(suite.dir());
@@ -67,14 +67,14 @@ fn a_case_that_fails_leaves_no_table_behind() {
     assert_eq!(objects(&conn), ["table users", "view batchsql_suite_visits"]);
 }
 
-/// Runs a case of about two seconds, and meddles with its table when rows are in it.
+/// Runs a case of about two seconds, and changes its table after the first rows.
 fn meddled(sql: &str) -> Finished {
     let suite = Suite::new(&["--case", "long_duration", "--workers", "2", "--records-per-worker", "10000"]);
     let (_, conn, dsn) = database(suite.dir());
     let mut running = suite.env("SQLITE_DSN", dsn).start();
     eventually("the first row", || {
-        assert!(running.is_running(), "the run ended before anything could be done");
-        // Until the table is there, this is an error.
+        assert!(running.is_running(), "the run ended before the change");
+        // This fails until the table exists.
         conn.query_row("SELECT id FROM batchsql_suite_events LIMIT 1", [], |row| row.get::<_, i64>(0)).ok()
     });
     conn.execute_batch(sql).unwrap();
@@ -135,6 +135,6 @@ fn rows_that_the_database_refuses_fail_alone_and_are_named_without_their_values(
     let errors = errors(result);
     assert!(errors[0].starts_with("a row of table batchsql_suite_events was rejected: "), "{errors:?}");
     assert!(errors.contains(&&*format!("{rejected} rows were not written")), "{errors:?}");
-    // Each row has an address made of its key.
+    // Each row has an address derived from its key.
     assert!(!run.everything().contains("@example"), "a value of a row is shown");
 }

@@ -1,13 +1,13 @@
-//! Owns the checks of Ctrl-C and SIGTERM: the run ends soon, with a report of what was done until then.
-//! Must not know the other ways in which a run ends.
+//! Owns the checks of Ctrl-C and SIGTERM: the run ends soon, with a report of the work until then.
+//! Must not know other ways to end a run.
 
 use std::time::{Duration, Instant};
 
 use crate::support::{Running, Suite, database, errors, eventually, get, line, results, test_case};
 
-/// Minutes of rows.
+/// A run of several minutes.
 const LONG: [&str; 6] = ["--case", "long_duration", "--workers", "2", "--records-per-worker", "1000000"];
-/// Draining takes less than a second, the rest of the rows minutes, and the machine may be busy.
+/// Draining takes less than a second, the remaining rows would take minutes; the machine may be busy.
 const SOON: Duration = Duration::from_secs(60);
 
 /// Waits until rows are in the database.
@@ -44,7 +44,7 @@ fn an_interruption_ends_the_case_skips_the_others_and_reports() {
     assert_eq!(result["integrity"]["expected_rows"], rows, "every row submitted until then was checked");
     assert_eq!(result["actual_records"], rows);
     assert_eq!(result["balance"]["written"], rows);
-    assert!(errors(result).is_empty(), "what was submitted is sound: {result}");
+    assert!(errors(result).is_empty(), "the submitted rows are correct: {result}");
     assert!(result["rps_note"].as_str().unwrap().contains("interrupted"), "{result}");
     assert_eq!(result["rps_valid"], false);
 
@@ -67,14 +67,14 @@ fn a_request_to_terminate_that_comes_twice_at_once_is_one_request() {
     let (_, conn, dsn) = database(suite.dir());
     let mut running = suite.env("SQLITE_DSN", dsn).start();
     under_way(&running);
-    // Draining cannot be over before the second one comes.
+    // The lock keeps the run draining until the second signal.
     conn.execute_batch("BEGIN IMMEDIATE").unwrap();
-    // As `timeout` does it, to the process and to its group; once the first has been understood.
+    // As `timeout` does: to the process and then to its group, after the first was handled.
     running.terminate();
     running.hear("interrupted: ");
     running.terminate();
     std::thread::sleep(Duration::from_millis(200));
-    assert!(running.is_running(), "the second cut the drain");
+    assert!(running.is_running(), "the second signal ended the drain");
     conn.execute_batch("COMMIT").unwrap();
     let run = running.wait().expect_code(130);
     assert_eq!(results(&run.report())[0].1["integrity"]["matches"], true);
@@ -86,13 +86,13 @@ fn a_second_interruption_does_not_wait_for_a_database_that_hangs() {
     let (_, conn, dsn) = database(suite.dir());
     let mut running = suite.env("SQLITE_DSN", dsn).start();
     under_way(&running);
-    // From here on nothing can be written, and draining would take minutes.
+    // From now on no row can be written, and draining would take minutes.
     conn.execute_batch("BEGIN IMMEDIATE").unwrap();
     running.interrupt();
-    // More than a second, which tells it from the same request that is sent twice.
+    // More than a second, so that it does not count as a duplicate.
     running.hear("interrupted: ");
     std::thread::sleep(Duration::from_millis(1_200));
-    assert!(running.is_running(), "rows that cannot be written are not given up at once");
+    assert!(running.is_running(), "rows that cannot be written are not purged immediately");
     let begin = Instant::now();
     running.interrupt();
     running.wait().expect_code(130);

@@ -1,5 +1,5 @@
-//! Owns the checks of the end of a run: who is waited for, how long, and what is seen until then.
-//! Must not know how the program finds out.
+//! Owns the checks of the end of a run: for which scrapers it waits, how long, and what they scrape until then.
+//! Must not know how the program detects scrapers.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Suite, get, results, scrape};
 
-/// A limit that no test waits for, because each ends before it, or fails.
+/// A limit that no test reaches unless it fails.
 const LONG: &str = "100s";
 const INTERVAL: Duration = Duration::from_millis(100);
 
@@ -17,7 +17,7 @@ fn short(linger: &str, args: &[&str]) -> Suite {
     suite.args(&["--workers", "2", "--records-per-worker", "500"]).args(args)
 }
 
-/// Scrapes like Prometheus until nobody answers; returns every scrape.
+/// Scrapes like Prometheus until the endpoint is closed; returns every scrape.
 fn scraper(address: SocketAddr) -> JoinHandle<Vec<String>> {
     spawn(move || {
         let mut scrapes = Vec::new();
@@ -41,7 +41,7 @@ fn without_a_watcher_there_is_no_wait() {
     let begin = Instant::now();
     let running = short(LONG, &[]).start();
     let address = running.address();
-    // A person who looks is not waited for.
+    // A manual request does not cause a wait.
     assert_eq!(get(address, "/metrics").status, 200);
     let run = running.wait().expect_code(0);
     assert!(begin.elapsed() < Duration::from_secs(90), "it waited");
@@ -94,7 +94,7 @@ fn a_watcher_that_is_announced_sees_every_case_from_its_start_to_its_end() {
             results(&run.report()).iter().find(|(name, _)| *name == case).unwrap().1["balance"]["written"].clone();
         assert_eq!(counted(&scrapes[0], "batchsql_records_processed_total", case), rows.as_f64());
     }
-    // Whatever is born later, Prometheus does not see rise.
+    // Prometheus does not see the increase of counters that are created later.
     let series = |scrape: &str| -> BTreeSet<String> {
         let counters = scrape.lines().filter(|line| line.contains("table=\"") && !line.starts_with('#'));
         counters.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()
@@ -106,7 +106,7 @@ fn a_watcher_that_is_announced_sees_every_case_from_its_start_to_its_end() {
 fn a_watcher_that_never_comes_is_given_up() {
     let run = short("300ms", &["--watched"]).run().expect_code(0);
     for part in ["it may not see short cases", "it may lack the last values"] {
-        assert!(run.stderr.contains(&format!("Prometheus did not come within 300ms: {part}")), "{}", run.stderr);
+        assert!(run.stderr.contains(&format!("Prometheus did not scrape within 300ms: {part}")), "{}", run.stderr);
     }
 }
 
@@ -150,7 +150,7 @@ fn ctrl_c_ends_the_wait_for_the_first_scrape_and_the_run() {
     running.interrupt();
     let run = running.wait().expect_code(130);
     assert!(begin.elapsed() < Duration::from_secs(60), "it took {:?}", begin.elapsed());
-    assert!(!run.stderr.contains("lingering"), "there is nothing to be seen: {}", run.stderr);
+    assert!(!run.stderr.contains("lingering"), "no values to wait for: {}", run.stderr);
     assert!(results(&run.report()).iter().all(|(_, result)| result["skipped"] == true));
 }
 
@@ -174,10 +174,10 @@ fn an_interrupted_run_is_seen_as_well_until_the_second_ctrl_c() {
     let run = running.wait().expect_code(130);
     assert!(run.stderr.contains("Prometheus has the last values"), "{}", run.stderr);
     let ended = |scrape: &&String| counted(scrape, "batchsql_test_duration_seconds", "long_duration").is_some();
-    assert!(scrapes.join().unwrap().iter().filter(ended).count() >= 2, "the result was not there to be seen");
+    assert!(scrapes.join().unwrap().iter().filter(ended).count() >= 2, "the result was not scraped");
 
     let (running, _) = start();
-    // What comes at once is the same request, sent twice.
+    // A second signal at once counts as a duplicate.
     running.interrupt();
     sleep(Duration::from_millis(1_500));
     let begin = Instant::now();

@@ -1,5 +1,5 @@
 //! Owns the checks of what Prometheus sees while the suite runs.
-//! Must not know how metrics come about.
+//! Must not know how metrics are recorded.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Write};
@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::support::{Answer, Suite, eventually, get};
 
-/// The table of the requirements document, word for word.
+/// The table of the requirements document, unchanged.
 const REQUIRED: [(&str, &str, &str); 12] = [
     ("batchsql_batch_execution_duration_seconds", "histogram", "database, table, status, test_case"),
     ("batchsql_batch_execution_total", "counter", "database, table, status, test_case"),
@@ -23,7 +23,7 @@ const REQUIRED: [(&str, &str, &str); 12] = [
     ("batchsql_errors_total", "counter", "database, test_case, error_type"),
 ];
 
-/// Set it to 1 where promtool must be there, for example in CI.
+/// Set it to 1 to require promtool, for example in CI.
 const REQUIRE_PROMTOOL: &str = "BATCHSQL_REQUIRE_PROMTOOL";
 
 /// One line of a scrape.
@@ -34,7 +34,7 @@ struct Sample {
     value: f64,
 }
 
-// No value of a label has a quote or a comma in it here.
+// No label value in these tests has a quote or a comma.
 fn sample(line: &str) -> Sample {
     let (series, value) = line.rsplit_once(' ').unwrap();
     let (name, labels) = series.split_once('{').unwrap_or((series, ""));
@@ -75,7 +75,7 @@ fn a_scrape_during_a_run_has_every_required_metric() {
     assert_eq!(health.status, 200, "{health:?}");
     let answer =
         eventually("a scrape with the result of a case", || Some(get(address, "/metrics")).filter(well_under_way));
-    assert!(running.is_running(), "the scrape was to be during the run");
+    assert!(running.is_running(), "the scrape must happen during the run");
 
     assert_eq!(answer.status, 200);
     assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
@@ -83,13 +83,13 @@ fn a_scrape_during_a_run_has_every_required_metric() {
     has_the_numbers_of_the_run(&samples(&answer.body));
     promtool_objects_to_the_three_known_names_only(&answer.body);
     running.wait().expect_code(0);
-    assert!(std::net::TcpStream::connect(address).is_err(), "the endpoint is still there after the run");
+    assert!(std::net::TcpStream::connect(address).is_err(), "the endpoint is still open after the run");
 }
 
 fn has_every_required_metric(page: &str) {
     let samples = samples(page);
     for (name, kind, labels) in REQUIRED {
-        assert!(page.lines().any(|line| line == format!("# TYPE {name} {kind}")), "{name} is no {kind}");
+        assert!(page.lines().any(|line| line == format!("# TYPE {name} {kind}")), "{name} is not a {kind}");
         assert!(page.lines().any(|line| line.starts_with(&format!("# HELP {name} "))), "{name} has no help");
         let mut expected: BTreeSet<&str> = labels.split(", ").collect();
         let mut exposed = name.to_owned();
@@ -155,7 +155,7 @@ fn promtool_objects_to_the_three_known_names_only(page: &str) {
     let output = promtool.wait_with_output().unwrap();
     let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
     let names: BTreeSet<&str> = said.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    // Required as they are, although they break the rules.
+    // Required names, although they break the rules.
     let known = BTreeSet::from(["batchsql_gc_count", "batchsql_memory_usage_mb", "batchsql_test_records_total"]);
     assert_eq!(names, known, "promtool said:\n{said}");
 }

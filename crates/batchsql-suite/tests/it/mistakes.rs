@@ -5,10 +5,10 @@ use std::net::TcpListener;
 
 use crate::support::{Finished, Suite};
 
-/// What must not appear anywhere.
+/// A text that must not appear in any output.
 const SECRET: &str = "hunter2";
 
-/// Runs, and expects a refusal that has every one of `parts` in it.
+/// Runs, and expects an error that contains all `parts`.
 #[track_caller]
 fn refused(suite: Suite, parts: &[&str]) -> Finished {
     let run = suite.run().expect_code(2);
@@ -69,9 +69,9 @@ fn a_port_that_is_taken() {
 fn a_report_folder_that_cannot_be() {
     let check = |suite: Suite, part: &str| {
         let run = refused(suite, &[part, "--report-dir"]);
-        assert!(!run.stderr.contains("live metrics"), "found before anything else begins: {}", run.stderr);
+        assert!(!run.stderr.contains("live metrics"), "the check comes before the metrics: {}", run.stderr);
     };
-    // `--report-dir report` is what every suite of these tests has.
+    // Every suite of these tests has `--report-dir report`.
     let suite = Suite::new(&[]);
     std::fs::write(suite.dir().join("report"), "not a folder").unwrap();
     check(suite, "`report`");
@@ -110,7 +110,7 @@ fn passwords_stay_hidden_with_every_log_line_on() {
     refused(suite, &["\"postgres\""]);
 }
 
-/// A password may hold every character, also those that mean something in a DSN.
+/// A password may hold any character, including those with a meaning in a DSN.
 #[test]
 fn passwords_with_special_characters_stay_hidden() {
     for dsn in ["sqlite://u:x?hunter2@h/db", "sqlite://u:x&hunter2@h/db", "sqlite://u:x?a&hunter2@h/db"] {

@@ -1,11 +1,11 @@
-//! Owns the checks that options and environment variables do what they say, and which one wins.
-//! Must not know mistakes in them.
+//! Owns the checks of the effects of options and environment variables, and of their precedence.
+//! Must not know invalid values.
 
 use std::net::TcpListener;
 
 use crate::support::{Finished, Suite, VARIABLES, results};
 
-/// A variable, a value of it, its option, another value, and where the report shows both.
+/// A variable, its value, its option, another value, and the place of both in the report.
 type Setting = (&'static str, &'static str, &'static str, &'static str, &'static str, [f64; 2]);
 
 const SETTINGS: [Setting; 6] = [
@@ -22,7 +22,7 @@ fn one_case() -> Suite {
     SETTINGS.iter().fold(suite, |suite, (variable, value, ..)| suite.env(variable, value))
 }
 
-/// The rows, and the batches that they make at least.
+/// The rows, and the minimum number of batches.
 fn check(run: &Finished, which: usize, rows: u64, batches: u64) {
     let report = run.report();
     for (.., key, values) in SETTINGS {
@@ -36,7 +36,7 @@ fn check(run: &Finished, which: usize, rows: u64, batches: u64) {
 
 #[test]
 fn variables_count_and_options_win_over_them() {
-    // A port that is taken shows which of the two is used.
+    // A port in use shows which of the two settings is used.
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
 
@@ -57,7 +57,7 @@ fn variables_count_and_options_win_over_them() {
 
 #[test]
 fn the_duration_ends_a_case_early_and_its_rows_still_count() {
-    // Ten seconds of rows.
+    // A run of ten seconds.
     let args = ["--case", "long_duration", "--workers", "2", "--records-per-worker", "50000", "--duration", "400ms"];
     let run = Suite::new(&args).run().expect_code(0);
     let report = run.report();
@@ -66,7 +66,7 @@ fn the_duration_ends_a_case_early_and_its_rows_still_count() {
     assert!(rows > 0 && rows < 100_000, "{rows}");
     assert_eq!(result["actual_records"], rows);
     assert_eq!(result["integrity"]["matches"], true);
-    assert_eq!(report["summary"]["interrupted"], false, "the end of the time is no interruption");
+    assert_eq!(report["summary"]["interrupted"], false, "the time limit is not an interruption");
 }
 
 #[test]

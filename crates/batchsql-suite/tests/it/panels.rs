@@ -1,5 +1,5 @@
-//! Owns the check that the shipped dashboard shows something: a real Prometheus scrapes a real run.
-//! Must not know what any panel asks.
+//! Owns the check that the shipped dashboard has data: a real Prometheus scrapes a real run.
+//! Must not know the queries of panels.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::support::Suite;
 
 const DASHBOARD: &str = include_str!("../../../../monitoring/grafana/dashboards/batchsql-performance.json");
 
-/// A table that changes for errors and parked tables, a steady load for rates; SQLite has no pool, PostgreSQL has.
+/// A changing table for errors and parked tables, a steady load for rates; SQLite has no pool, PostgreSQL has one.
 const RUN: [&str; 10] = [
     "--db",
     "sqlite,postgres",
@@ -37,15 +37,15 @@ fn every_panel_of_the_dashboard_has_data() {
     let choice = Choice { window, rate_interval: Duration::from_secs(4), ..Choice::default() };
     let panels = panels(prometheus.dsn(), DASHBOARD, &choice, Duration::from_secs(20)).unwrap();
     println!("{panels}");
-    // Nothing is excused here: this run has a pool, tests, and an allocator that tells its sweeps.
+    // No missing data is excused: this run has a pool, tests, and an allocator that reports its sweeps.
     let of_alerts = "annotation Alerts";
     let missing: Vec<_> =
         panels.answers.iter().filter(|answer| answer.series == 0 && answer.place != of_alerts).collect();
     assert!(missing.is_empty(), "{missing:#?}\n{}", finished.stdout);
-    // Not only series: a panel that only has "not a number" is empty, too.
+    // A panel that has only NaN is also empty.
     let empty: Vec<_> = panels.answers.iter().filter(|answer| answer.series > 0 && answer.with_numbers == 0).collect();
     assert!(empty.is_empty(), "{empty:#?}");
-    // A healthy run raises no alarm.
+    // No alert fires in a healthy run.
     let alerts = panels.answers.iter().find(|answer| answer.place == of_alerts).unwrap();
     assert_eq!(alerts.series, 0, "{panels}");
 }

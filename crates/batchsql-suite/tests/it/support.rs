@@ -1,5 +1,5 @@
-//! Owns how tests run the program, and how they read what it says and writes.
-//! Must not know what any test expects.
+//! Owns how tests run the program and read its output and files.
+//! Must not know the expectations of tests.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -44,15 +44,15 @@ pub(crate) const VARIABLES: [&str; 13] = [
     "REDIS_DSN",
 ];
 
-/// Enough rows for every case to do what it is for, and no more.
+/// The fewest rows with which every case is meaningful.
 pub(crate) const SMALL: [&str; 4] = ["--workers", "2", "--records-per-worker", "500"];
 
-/// Longer than any run of these tests takes on a machine that is busy with something else.
+/// Longer than any run of these tests takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Between two looks at something that is waited for.
+/// Interval between two checks of a condition.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// A run to be: a folder of its own, an environment without the suite's variables.
+/// A run before its start: its own folder, an environment without the suite's variables.
 pub(crate) struct Suite {
     command: Command,
     scratch: TempDir,
@@ -64,7 +64,7 @@ impl Suite {
         Self::with_default_port(args).args(&["--metrics-port", "0"])
     }
 
-    /// A run that serves its metrics where `PROMETHEUS_PORT` or the default says.
+    /// A run that serves its metrics on the port of `PROMETHEUS_PORT` or the default.
     pub(crate) fn with_default_port(args: &[&str]) -> Self {
         let scratch = tempfile::tempdir().unwrap();
         let temporary = scratch.path().join("tmp");
@@ -101,7 +101,7 @@ impl Suite {
             let mut said = String::new();
             for line in stderr.lines() {
                 let line = line.unwrap();
-                // Most tests do not listen.
+                // Most tests drop the receiver.
                 let _ = announce.send(line.clone());
                 said += &line;
                 said.push('\n');
@@ -117,7 +117,7 @@ impl Suite {
         Running { child, output: Some((stdout, stderr)), lines, scratch: Some(self.scratch) }
     }
 
-    /// Runs to the end with a stderr that nobody reads any more; returns the exit code.
+    /// Runs to the end with a closed stderr; returns the exit code.
     pub(crate) fn run_unheard(mut self) -> Option<i32> {
         let stdio = self.command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = stdio.spawn().unwrap();
@@ -131,7 +131,7 @@ impl Suite {
     }
 }
 
-/// A run that has begun. Dropping it ends it.
+/// A running program. Dropping it ends it.
 pub(crate) struct Running {
     child: Child,
     output: Option<(JoinHandle<String>, JoinHandle<String>)>,
@@ -140,13 +140,13 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Where the metrics are, once the program has said so.
+    /// The address of the metrics, after the program has printed it.
     pub(crate) fn address(&self) -> SocketAddr {
         let url = self.hear("live metrics: http://");
         url.strip_suffix("/metrics").unwrap().parse().unwrap()
     }
 
-    /// What follows on the next line of stderr that begins like this.
+    /// The rest of the next line of stderr with this prefix.
     pub(crate) fn hear(&self, begin: &str) -> String {
         loop {
             let line = self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{begin:?} is on stderr"));
@@ -160,13 +160,13 @@ impl Running {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Sends what Ctrl-C sends.
+    /// Sends SIGINT, as Ctrl-C does.
     #[cfg(unix)]
     pub(crate) fn interrupt(&self) {
         self.signal("-INT");
     }
 
-    /// Sends what supervisors send.
+    /// Sends SIGTERM, as supervisors do.
     #[cfg(unix)]
     pub(crate) fn terminate(&self) {
         self.signal("-TERM");
@@ -189,13 +189,13 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Has ended already unless a test failed.
+        // It has ended already unless a test failed.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A run that has ended.
+/// A finished run.
 pub(crate) struct Finished {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
@@ -231,7 +231,7 @@ impl Finished {
         self.file("junit.xml")
     }
 
-    /// Everything that people or programs get to read.
+    /// The output and all files of the report.
     pub(crate) fn everything(&self) -> String {
         let files = ["report.json", "report.html", "junit.xml"].map(|name| self.file(name));
         [self.stdout.clone(), self.stderr.clone()].into_iter().chain(files).collect()
@@ -264,7 +264,7 @@ pub(crate) fn test_case<'a>(junit: &'a str, case: &str) -> &'a str {
     rest.split_once("</testcase>").unwrap().0
 }
 
-/// Waits until `look` finds something.
+/// Waits until `look` returns a value.
 pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
     loop {
@@ -276,7 +276,7 @@ pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> 
     }
 }
 
-/// A database file that the program and a test can both write to, the test's connection to it, and the
+/// A database file for the program and a test, the test's connection to it, and the
 /// DSN for the program.
 pub(crate) fn database(dir: &Path) -> (PathBuf, Connection, String) {
     let path = dir.join("own-data.db");
@@ -294,7 +294,7 @@ pub(crate) fn objects(conn: &Connection) -> Vec<String> {
     statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
 }
 
-/// An answer over HTTP.
+/// A response over HTTP.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -313,15 +313,15 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> Answer {
     ask(address, path, "").unwrap()
 }
 
-/// What Prometheus does, as far as it can be told from its requests.
+/// Sends the same request as Prometheus.
 ///
 /// # Errors
-/// Nobody answers any more.
+/// The endpoint does not respond.
 pub(crate) fn scrape(address: SocketAddr) -> io::Result<String> {
     ask(address, "/metrics", "X-Prometheus-Scrape-Timeout-Seconds: 5\r\n").map(|answer| answer.body)
 }
 
-/// Just enough of HTTP/1.1.
+/// A minimal HTTP/1.1 client.
 fn ask(address: SocketAddr, path: &str, headers: &str) -> io::Result<Answer> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -329,6 +329,6 @@ fn ask(address: SocketAddr, path: &str, headers: &str) -> io::Result<Answer> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("an answer has a status");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a response has a status");
     Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
 }

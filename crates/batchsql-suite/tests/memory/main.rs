@@ -1,5 +1,5 @@
-//! What the pipeline takes of the allocator, in bytes: bounded by the byte budget, whatever holds the rows up.
-//! A program of its own, because the allocator is that of the process; one test, so that nothing else allocates.
+//! The memory of the pipeline in bytes of the allocator: bounded by the byte budget, even if rows cannot be written.
+//! A separate binary, because the allocator is global; one test, so that nothing else allocates.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::time::Duration;
@@ -47,7 +47,7 @@ fn config() -> PipelineConfig {
     }
 }
 
-/// Submits until the budget is full; how many rows that were.
+/// Submits until the budget is full; returns the number of rows.
 async fn fill(db: &BatchSql, schema: &Schema, text: &str) -> i64 {
     let mut rows = 0;
     while db.submit(&row(schema, rows * 300, text)).await.is_ok() {
@@ -66,7 +66,7 @@ async fn behind_a_slow_sink() {
         let before = allocated();
         let rows = fill(&db, &schema, text).await;
         let held = allocated() - before;
-        // Twice, because buffers double; half of it once more, for copies while batches are written.
+        // Twice the budget, because buffers double, plus half of it for copies while batches are written.
         assert!(held < 10 * MIB + 2 * MIB, "{rows} rows with texts of {} bytes hold {held} bytes", text.len());
         assert!(rows > 100, "{rows}");
     }
@@ -76,7 +76,7 @@ async fn with_many_tables() {
     let db = BatchSql::builder(NullSink).config(PipelineConfig { flush_size: 25, ..config() }).start().unwrap();
     let text = "x".repeat(60);
     let tables: Vec<Schema> = (0..500).map(|table| schema(&format!("t{table}"), true)).collect();
-    // Each lane has written a batch, so that it knows how much room the next one takes.
+    // Each lane has written a batch, so that it can estimate the capacity of the next one.
     for table in &tables {
         for id in 0..120 {
             db.submit(&row(table, id * 300, &text)).await.unwrap();
@@ -117,7 +117,7 @@ async fn of_failed_rows() {
     drop(letters);
 }
 
-/// Each with a runtime of its own: what one leaves behind is gone before the next one begins.
+/// Runs each scenario on its own runtime, so that its memory is freed before the next one.
 fn run<F: Future<Output = ()>>(scenario: F) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(scenario);

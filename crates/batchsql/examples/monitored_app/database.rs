@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::Result;
 
-/// Tables are yours to create; here is what the service writes to.
+/// The user creates the tables; these are the ones that the service writes to.
 const TABLES: [&str; 2] = [
     "CREATE TABLE IF NOT EXISTS app_orders (id BIGINT PRIMARY KEY, customer VARCHAR(40) NOT NULL, \
      total_cents BIGINT NOT NULL, note VARCHAR(200))",
@@ -21,7 +21,7 @@ const TABLES: [&str; 2] = [
 
 /// Events that stay in a SQLite file; a service that runs for months must not fill the disk.
 const EVENTS_KEPT: u32 = 100_000;
-/// How often there is a look at them.
+/// How often they are checked.
 const TIDY: Duration = Duration::from_secs(2);
 
 /// Cheap to clone; clones share everything.
@@ -53,7 +53,7 @@ impl Database {
         self.sink.clone()
     }
 
-    /// As it is in the label `database`.
+    /// As in the label `database`.
     pub(crate) fn name(&self) -> &'static str {
         self.sink.name()
     }
@@ -63,8 +63,8 @@ impl Database {
         format!("{error}; the service needs these tables:\n{};", TABLES.join(";\n"))
     }
 
-    /// Drops old events from a SQLite file until it is told to stop. What fails is tried again: meanwhile the file grows,
-    /// which is no reason to end.
+    /// Deletes old events from a SQLite file until `stop` is set. A failure is retried: meanwhile the file grows, which
+    /// is no reason to stop the service.
     pub(crate) async fn keep_small(self, mut stop: watch::Receiver<bool>) -> Result<()> {
         let tidy = async {
             let Some(sqlite) = &self.sqlite else { return std::future::pending().await };
@@ -74,13 +74,13 @@ impl Database {
                 let delete = "DELETE FROM app_events WHERE id <= \
                               (SELECT id FROM app_events ORDER BY id DESC LIMIT 1 OFFSET ?1)";
                 if let Err(error) = sqlite.call(move |connection| connection.execute(delete, [EVENTS_KEPT])).await {
-                    tracing::warn!("old events are still there, which is tried again: {error}");
+                    tracing::warn!("old events were not deleted; trying again: {error}");
                 }
             }
         };
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => Ok(()),
-            // It has no end of its own.
+            // It does not end by itself.
             () = tidy => Ok(()),
         }
     }

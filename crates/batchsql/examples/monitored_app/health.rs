@@ -1,4 +1,4 @@
-//! Owns the question of a health check: does the service on this machine answer `/ready` with yes.
+//! Owns the health check: whether the service on this machine is ready, by `/ready`.
 //! Must not know the service itself; it runs in a process of its own.
 
 use std::io::{Read, Write};
@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const REQUEST: &[u8] = b"GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
 /// # Errors
-/// Nobody answers in two seconds, or the answer is no.
+/// The service does not answer within two seconds, or is not ready.
 pub(crate) fn check(settings: &Settings) -> Result<()> {
     let address = SocketAddr::new(reachable(settings.bind[0]), settings.port);
     let stream = TcpStream::connect_timeout(&address, PATIENCE).map_err(|error| format!("{address}: {error}"))?;
@@ -32,7 +32,7 @@ pub(crate) fn check(settings: &Settings) -> Result<()> {
     }
 }
 
-/// Whoever listens on every address is asked on loopback.
+/// A service that listens on every address is asked on loopback.
 fn reachable(bind: IpAddr) -> IpAddr {
     match bind {
         IpAddr::V4(address) if address.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

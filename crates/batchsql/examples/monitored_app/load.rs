@@ -1,4 +1,4 @@
-//! Owns the rows of the service and the pace at which they come.
+//! Owns the rows of the service and the rate of their submission.
 //! Must not know databases or metrics.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -31,7 +31,7 @@ pub(crate) struct Event {
     body: Option<String>,
 }
 
-/// New and changed orders, until it is told to stop.
+/// New and changed orders, until `stop` is set.
 pub(crate) async fn orders(db: BatchSql, rows_per_second: f64, stop: watch::Receiver<bool>) -> Result<()> {
     submit_at(db, rows_per_second, stop, |count| {
         // Spread over all orders without a source of randomness; every eighth is one of a few that change all the time.
@@ -46,7 +46,7 @@ pub(crate) async fn orders(db: BatchSql, rows_per_second: f64, stop: watch::Rece
     .await
 }
 
-/// Events, each with a key of its own; every tenth comes twice, as messages do that are delivered at least once.
+/// Events, each with a key of its own; every tenth comes twice, like messages that are delivered at least once.
 pub(crate) async fn events(db: BatchSql, rows_per_second: f64, stop: watch::Receiver<bool>) -> Result<()> {
     // Keys that an earlier run has not used: microseconds since 1970, and at most a row per microsecond.
     let first = SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros() as i64;
@@ -62,8 +62,8 @@ pub(crate) async fn events(db: BatchSql, rows_per_second: f64, stop: watch::Rece
     .await
 }
 
-/// Submits the row that `make` gives for each number. When the buffer is full, `submit` waits, and what was due
-/// meanwhile is left out: a burst afterwards would only fill it again.
+/// Submits the row that `make` gives for each number. When the buffer is full, `submit` waits, and the rows that were
+/// due meanwhile are skipped: a burst afterwards would only fill it again.
 async fn submit_at<R: Row>(
     db: BatchSql,
     rows_per_second: f64,
@@ -84,7 +84,7 @@ async fn submit_at<R: Row>(
         while due >= 1.0 {
             let row = make(count);
             tokio::select! {
-                // A submit that is given up here was not accepted.
+                // A submit that is cancelled here was not accepted.
                 _ = stop.changed() => return Ok(()),
                 accepted = db.submit(&row) => accepted?,
             }

@@ -1,5 +1,5 @@
-//! A small service as it would run in production: it writes rows all the time, can be watched and probed, and drains
-//! when it is asked to end.
+//! A small service as it would run in production: it writes rows all the time, has metrics and health probes, and
+//! drains when it is asked to stop.
 //!
 //! ```sh
 //! cargo run --release -p batchsql --example monitored_app --features sqlite,postgres,mysql,prometheus
@@ -29,11 +29,11 @@ use crate::settings::Settings;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// What is still waiting has this long to be written when the service ends.
+/// How long the service writes the remaining rows when it stops.
 const DRAIN: Duration = Duration::from_secs(8);
 
-/// Then a Prometheus that watches has this long to fetch the last values. Stay with both below the grace period of
-/// whoever ends the service: 10 s with Docker unless it is told, 30 s with Kubernetes.
+/// How long a Prometheus that scrapes the service then has to fetch the last values. Keep both together below the grace
+/// period of the supervisor: 10 s with Docker by default, 30 s with Kubernetes.
 const LINGER: Duration = Duration::from_secs(10);
 
 #[tokio::main]
@@ -44,7 +44,7 @@ async fn main() -> ExitCode {
         [] => serve().await,
         // For the health check of a container, whose image has neither shell nor curl.
         ["--health-check"] => Settings::from_env().and_then(|settings| health::check(&settings)).map(|()| true),
-        _ => Err("unknown arguments; there is only --health-check, everything else comes by the environment".into()),
+        _ => Err("unknown arguments; only --health-check is known, set everything else in the environment".into()),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -56,10 +56,10 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Runs until somebody asks for the end. `false` when rows failed.
+/// Runs until it is asked to stop. `false` when rows failed.
 async fn serve() -> Result<bool> {
     let settings = Settings::from_env()?;
-    // First of all: a request to end that comes before this would kill the process.
+    // First of all: a stop request before this would kill the process.
     let stop = stop_requested()?;
 
     // The endpoint first, so that probes see a service that is alive and not ready yet.
@@ -85,14 +85,14 @@ async fn serve() -> Result<bool> {
     tasks.spawn(database.clone().keep_small(stop.subscribe()));
     let worked = tasks::join(tasks, &stop).await;
 
-    // However it came to this, rows that were accepted are written. Nobody should send new work here; the metrics stay
-    // until the last row has its outcome and Prometheus knows of it.
+    // Whatever the reason for the end, accepted rows are written. Clients should send no new work here; the metrics
+    // stay until the last row has its outcome and Prometheus has fetched it.
     metrics.set_ready(false);
-    eprintln!("ending: writing what waits, for at most {} s", DRAIN.as_secs());
+    eprintln!("stopping: writing the remaining rows, for at most {} s", DRAIN.as_secs());
     let report = db.close(DRAIN).await;
     println!("{}", report.balance);
     if metrics.linger(LINGER).await == Lingered::TimedOut {
-        eprintln!("Prometheus may lack the last values: it did not come within {} s", LINGER.as_secs());
+        eprintln!("Prometheus may lack the last values: it did not scrape in {} s", LINGER.as_secs());
     }
     let stopped = metrics.stop_server().await;
     worked?;
@@ -111,8 +111,8 @@ fn exporter(settings: &Settings) -> Result<ServerOptions> {
     Ok(options)
 }
 
-/// Becomes true with the first SIGTERM or Ctrl-C. One that comes more than a second later ends the process at once: some
-/// supervisors send a signal twice, to the process and to its group.
+/// Becomes true with the first SIGTERM or Ctrl-C. One that arrives more than a second later ends the process at once:
+/// some supervisors send a signal twice, to the process and to its group.
 fn stop_requested() -> Result<watch::Sender<bool>> {
     let stop = watch::Sender::new(false);
     let sender = stop.clone();
@@ -129,7 +129,7 @@ fn stop_requested() -> Result<watch::Sender<bool>> {
     Ok(stop)
 }
 
-/// Requests to end that come from now on.
+/// Stop requests from now on.
 struct Requests {
     terminate: Signal,
     interrupt: Signal,

@@ -1,4 +1,4 @@
-//! Owns the environment variables of the service, and the check of what they say.
+//! Owns the environment variables of the service, and their validation.
 //! Must not know what is done with them.
 
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use crate::Result;
 
 /// | variable | default | meaning |
 /// |---|---|---|
-/// | `DATABASE_URL` | a SQLite file that is removed at the end | where to; as `batchsql::connect` takes it |
+/// | `DATABASE_URL` | a SQLite file that is removed at the end | the database, as `batchsql::connect` takes it |
 /// | `DATABASE_URL_FILE` | | a file with the same, for example a secret |
 /// | `ROWS_PER_SECOND` | 1000 | rows that are submitted, half of them per table; at most 1,000,000 |
 /// | `PROMETHEUS_PORT` | 9090 | port of `/metrics`; 0 takes any free one |
@@ -66,7 +66,7 @@ impl Settings {
     }
 }
 
-/// An empty variable is one that is not set: compose files cannot leave one out.
+/// An empty variable counts as not set: compose files cannot leave one out.
 fn variable(name: &str) -> Result<Option<String>> {
     match std::env::var(name) {
         Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),

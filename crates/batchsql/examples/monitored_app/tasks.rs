@@ -1,4 +1,4 @@
-//! Owns the common end of the tasks of the service: when one fails, all end.
+//! Owns the common end of the tasks of the service: if one fails, all end.
 //! Must not know what they do.
 
 use std::error::Error;
@@ -8,8 +8,8 @@ use tokio::task::JoinSet;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// Waits until all tasks have ended, which they do when `stop` says so. The first that fails says it to the others, and
-/// its error is told when they have ended: a service that goes on with a part of itself missing looks healthy.
+/// Waits until all tasks have ended; they end when `stop` is set. The first task that fails sets it, and its error is
+/// returned when the others have ended: a service that runs without one of its parts looks healthy.
 pub(crate) async fn join(mut tasks: JoinSet<Result<()>>, stop: &watch::Sender<bool>) -> Result<()> {
     let mut first = Ok(());
     while let Some(ended) = tasks.join_next().await {

@@ -1,4 +1,4 @@
-// Curves over one axis, beside each other. Knows uPlot; must not know what is shown: the script of the page calls
+// Curves over one axis, side by side. Knows uPlot; must not know the content: the script of the page calls
 // batchsqlCurves for each group of panels, and batchsqlDraw once at the end.
 //
 // panel: { title, unit, lines: [{ name, stroke, values, fill, dash, constant }] }
@@ -6,7 +6,7 @@
 (function () {
   "use strict";
   const HEIGHT = 210;
-  // Two curves beside each other on A4, and a case on one page.
+  // Two curves side by side on A4, and a case on one page.
   const PRINT_WIDTH = 325;
   const PRINT_HEIGHT = 160;
   const plots = [];
@@ -15,13 +15,13 @@
   const color = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
   const highest = (values) => values.reduce((most, value) => (value > most ? value : most), 0);
 
-  // A value between two gaps has no line to be seen by: it needs a point.
+  // A value between two gaps has no line, so it needs a point.
   const alone = (values) => [...values.keys()].filter((i) =>
     values[i] !== null && (values[i - 1] ?? null) === null && (values[i + 1] ?? null) === null);
 
   function figure(panel, x, sync, page) {
     const { el, measure } = page;
-    // Beside each name its highest value, or under the cursor the value there.
+    // Beside each name its highest value, or the value under the cursor.
     const keys = panel.lines.map((line) => {
       const text = document.createTextNode("");
       const mark = el("i", line.dash ? { class: "dashed" } : {});
@@ -59,8 +59,8 @@
         { ...axis, label: x.label, size: 26, space: 56,
           ...(x.names ? { splits: () => x.values, values: (_, ticks) => ticks.map((tick) => x.names[tick]) } : {}) },
         { ...axis, label: panel.unit, space: 34, values: (_, ticks) => ticks.map((tick) => compact.format(tick)),
-          // As wide as its longest label needs, so that none is cut off, and mostly the same everywhere,
-          // so that curves above each other share their moments.
+          // As wide as its longest label, so that none is cut off, and mostly the same everywhere, so that
+          // the time axes of curves above each other are aligned.
           size: (u, labels) => (labels || []).reduce((most, text) => Math.max(most, 12 + text.length * 7), 44) },
       ],
       series: [{}, ...panel.lines.map((line) => ({
@@ -72,7 +72,7 @@
   }
 
   function draw() {
-    // All widths first: reading one after a change to the page costs a layout each.
+    // All widths first, because reading one after a change to the page forces a layout.
     const widths = plots.map(({ host }) => (paper ? PRINT_WIDTH : Math.floor(host.clientWidth)));
     plots.forEach((entry, i) => {
       if (entry.plot) entry.plot.destroy();

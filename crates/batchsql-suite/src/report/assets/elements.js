@@ -1,5 +1,5 @@
-// What every page is made of: elements and figures. Every text goes through text nodes, so that no name and no error
-// message is ever taken for markup. Must not know what a page shows.
+// The elements and figures of every page. Every text goes through text nodes, so that no name and no error
+// message is parsed as markup. Must not know the content of a page.
 (function () {
   "use strict";
   function el(tag, attributes, ...children) {

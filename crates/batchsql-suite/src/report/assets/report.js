@@ -11,7 +11,7 @@
       pairs.filter(Boolean).map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]).flat());
   }
 
-  // Cut, not rounded: 100 only where nothing is missing.
+  // Rounded down: 100 only if nothing is missing.
   const percent = (value) => (missing(value) ? NONE : value === 100 ? "100" : String(Math.floor(value * 1e4) / 1e4));
   function seconds(value) {
     if (missing(value)) return NONE;
@@ -29,7 +29,7 @@
   }));
   const manyDatabases = new Set(report.results.map((data) => data.database)).size > 1;
   const label = (data) => (manyDatabases ? data.database + " / " : "") + data.test_name;
-  // A row walks from accepted to one of the others; any further outcome follows.
+  // A row is accepted and then has one of the other outcomes; unknown outcomes follow.
   const WALK = ["submitted", "accepted", "written", "inserted", "updated", "ignored", "rejected", "failed"];
   const place = (name) => (WALK.includes(name) ? WALK.indexOf(name) : WALK.length);
   const balance = (data) => Object.entries(data.balance)
@@ -93,7 +93,7 @@
       ["Integrity", "%", (c) => percent(c.data.data_integrity_rate), 1],
       ["Duration", "s", (c) => measure(c.data.duration), 1],
     ].filter(Boolean);
-    // The roles keep the table a table for screen readers where a phone shows cards.
+    // With the roles it stays a table for screen readers when a phone shows cards.
     const head = el("tr", { role: "row" }, columns.map(([name, unit, , right]) =>
       el("th", { scope: "col", role: "columnheader", class: right ? "number" : "" }, name, unit ? el("span", { class: "unit" }, unit) : null)));
     const rows = cases.map((c) => el("tr", { role: "row" }, columns.map(([name, unit, show, right]) =>
@@ -111,7 +111,7 @@
     const most = Math.max(...shown.map((c) => c.data.records_per_second), 1);
     const bars = shown.map((c) => {
       const fill = el("span", { class: "fill" + (c.data.rps_valid ? "" : " doubtful") });
-      // 72 %, so that the figure beside the longest bar has room on a phone.
+      // 72 %, so that the figure beside the longest bar fits on a phone.
       fill.style.width = Math.max(0, (c.data.records_per_second / most) * 72) + "%";
       return el("div", { class: "bar", role: "listitem" }, el("a", { class: "name", href: "#" + c.id }, label(c.data)),
         el("div", { class: "track" }, fill, el("span", { class: "value" }, rate(c.data))));
@@ -168,7 +168,7 @@
         Object.entries(data.parameters).map(([name, value], i) => [i ? ", " : "", el("code", {}, name + " = " + value)]).flat()) : null);
   }
 
-  // What each figure shows; a series without a value at a moment leaves a gap.
+  // The content of each plot; a missing value leaves a gap.
   function panels(data) {
     const column = (pick) => data.series.map(pick).map((value) => (Number.isFinite(value) ? value : null));
     const memory = column((s) => s.memory_mb);
@@ -180,7 +180,7 @@
         { name: "p50", stroke: "first", values: column((s) => s.batch_latency_p50_ms) },
         { name: "p99", stroke: "second", values: column((s) => s.batch_latency_p99_ms) }),
       panel("Memory", "MB", { name: "", stroke: "first", fill: true, values: memory },
-        // A bound far above the curve would press it flat; the figures name it in any case.
+        // A bound far above the curve would flatten it; the figures always include the bound.
         Number.isFinite(bound) && bound < 3 * window.batchsqlHighest(memory)
           ? { name: "bound", stroke: "limit", dash: [6, 4], constant: true, values: memory.map(() => bound) } : null),
       panel("Buffer", "rows", { name: "waiting", stroke: "first", fill: true, values: column((s) => s.buffer_records) },

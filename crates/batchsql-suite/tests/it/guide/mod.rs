@@ -1,5 +1,6 @@
-//! The monitoring guide is true where a program can tell: its tables are the catalogue and the options of the suite, and
-//! both languages say the same. Its examples are doctests of `batchsql`; `batchsql-monitoring` parses its queries.
+//! The checks of the monitoring guide: its tables match the catalogue and the options of the suite, and both languages
+//! have the same content, as do those of the README. Its examples are doctests of `batchsql`; `batchsql-monitoring`
+//! parses its queries.
 
 mod page;
 
@@ -78,28 +79,44 @@ fn the_table_of_the_example_service_names_what_it_reads() {
 #[test]
 fn both_languages_say_the_same() {
     let [english, chinese] = GUIDES.map(Page::read);
-    assert_eq!(english.levels(), chinese.levels(), "other headings");
+    assert_eq!(english.levels(), chinese.levels(), "different headings");
     let blocks = english.blocks();
     assert!(blocks.len() > 10, "{}", blocks.len());
     for (number, (one, other)) in english.code().iter().zip(chinese.code()).enumerate() {
         assert_eq!(*one, other, "block {number}");
     }
     assert_eq!(blocks.len(), chinese.blocks().len());
-    // Comments are prose: as many, and each in its language.
+    // Comments are prose: the same number, each in its language.
     assert_eq!(english.comments().len(), chinese.comments().len());
     let is_chinese = |text: &String| text.chars().any(|c| ('\u{4e00}'..='\u{9fff}').contains(&c));
     assert!(english.comments().len() > 20, "{:?}", english.comments());
     assert!(!english.comments().iter().any(is_chinese), "{:?}", english.comments());
     let foreign: Vec<_> = chinese.comments().into_iter().filter(|text| !is_chinese(text)).collect();
     assert!(foreign.is_empty(), "not translated: {foreign:#?}");
-    let first_cells = |page: &Page| page.rows().iter().map(Vec::len).collect::<Vec<_>>();
-    assert_eq!(first_cells(&english), first_cells(&chinese), "other tables");
-    assert_eq!(english.items(), chinese.items(), "other lists");
-    // What is code in a sentence, and where sentences lead to, is the same in every language.
+    assert_eq!(english.widths(), chinese.widths(), "different tables");
+    assert_eq!(english.items(), chinese.items(), "different lists");
+    // Inline code and link targets are the same in every language.
     assert_eq!(english.inline_code(), chinese.inline_code());
     let links = |page: &Page| page.links().into_iter().filter(|link| !link.contains("monitoring-guide")).collect();
     let (one, other): (BTreeSet<_>, BTreeSet<_>) = (links(&english), links(&chinese));
     assert_eq!(one, other);
+}
+
+#[test]
+fn both_languages_of_the_readme_say_the_same() {
+    let names = ["README.md", "README.zh-CN.md"];
+    let [english, chinese] = names.map(|name| Page::read(&format!("../{name}")));
+    assert!(english.links().iter().any(|link| link == names[1]), "the English page does not link to the Chinese one");
+    assert!(chinese.links().iter().any(|link| link == names[0]), "the Chinese page does not link to the English one");
+    // A page and its translation count as one.
+    let links = |page: &Page| -> BTreeSet<_> {
+        page.links().iter().map(|link| link.replace(".zh-CN.md", ".md").replace(".zh.md", ".md")).collect()
+    };
+    assert_eq!(links(&english), links(&chinese), "different links");
+    assert_eq!(english.blocks(), chinese.blocks(), "different blocks of code");
+    assert!(english.levels().len() > 5, "{:?}", english.levels());
+    assert_eq!(english.levels(), chinese.levels(), "different headings");
+    assert_eq!(english.widths(), chinese.widths(), "different tables");
 }
 
 #[test]
@@ -109,7 +126,7 @@ fn what_the_pages_link_to_is_there() {
         for link in page.links().iter().filter(|link| !link.starts_with("http")) {
             let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
             let target = if file.is_empty() { name } else { file };
-            assert!(Path::new(DOCS).join(target).exists(), "{name} links to {link}, which is not there");
+            assert!(Path::new(DOCS).join(target).exists(), "{name} links to {link}, which does not exist");
             if !anchor.is_empty() {
                 let anchors = Page::read(target).anchors();
                 assert!(anchors.contains(anchor), "{name} links to {link}; there are {anchors:?}");

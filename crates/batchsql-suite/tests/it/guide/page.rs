@@ -1,5 +1,5 @@
 //! Owns the reading of a page: its headings, tables, blocks and links.
-//! Must not know what they should be.
+//! Must not know the expected content.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -14,7 +14,7 @@ impl Page {
         Self(std::fs::read_to_string(Path::new(DOCS).join(name)).unwrap())
     }
 
-    /// The lines that are in a block of code (with its number) or not.
+    /// The lines with the number of their block of code, if any.
     fn lines(&self) -> impl Iterator<Item = (Option<usize>, &str)> {
         let mut blocks = 0;
         let mut inside = false;
@@ -36,12 +36,12 @@ impl Page {
         self.prose().filter(|line| line.starts_with('#'))
     }
 
-    /// How deep each heading is.
+    /// The level of each heading.
     pub(crate) fn levels(&self) -> Vec<usize> {
         self.headings().map(|line| line.bytes().take_while(|byte| *byte == b'#').count()).collect()
     }
 
-    /// The names under which headings are linked to.
+    /// The anchors of headings.
     pub(crate) fn anchors(&self) -> BTreeSet<String> {
         let anchor = |line: &str| {
             let title = line.trim_start_matches('#').trim().to_lowercase();
@@ -62,8 +62,8 @@ impl Page {
         blocks
     }
 
-    /// The blocks of code, without what is written in the language of the page: comments are `#` or `//` alone, of diagrams
-    /// frames, arrows and numbers are left.
+    /// The blocks of code without text in the language of the page: comments are reduced to `#` or `//`, diagrams to
+    /// frames, arrows and numbers.
     pub(crate) fn code(&self) -> Vec<String> {
         let lines = |block: &String| {
             let is_diagram = block.starts_with("```text");
@@ -77,7 +77,7 @@ impl Page {
         self.blocks().iter().map(lines).collect()
     }
 
-    /// What the comments in blocks of code say.
+    /// The text of comments in blocks of code.
     pub(crate) fn comments(&self) -> Vec<String> {
         let comments = |block: String| {
             let of_line = |line: &str| comment(&block, line).map(|at| line[at..].to_owned());
@@ -95,7 +95,12 @@ impl Page {
         self.prose().filter(|line| line.starts_with('|') && !line.starts_with("|---")).map(cells).collect()
     }
 
-    /// How many items the lists have.
+    /// The number of cells in every row of a table.
+    pub(crate) fn widths(&self) -> Vec<usize> {
+        self.rows().iter().map(Vec::len).collect()
+    }
+
+    /// The number of list items.
     pub(crate) fn items(&self) -> usize {
         let is_item = |line: &&str| {
             let line = line.trim_start();
@@ -105,20 +110,20 @@ impl Page {
         self.prose().filter(is_item).count()
     }
 
-    /// What stands between backticks in prose and tables.
+    /// The text between backticks in prose and tables.
     pub(crate) fn inline_code(&self) -> BTreeSet<String> {
         let text: Vec<_> = self.prose().collect();
         text.join("\n").split('`').skip(1).step_by(2).map(|code| code.replace('\n', " ")).collect()
     }
 
-    /// Where links and images lead to.
+    /// The targets of links and images.
     pub(crate) fn links(&self) -> Vec<String> {
         let text: Vec<_> = self.prose().collect();
         text.join("\n").split("](").skip(1).map(|rest| rest.split(')').next().unwrap().to_owned()).collect()
     }
 }
 
-/// Where the comment of a line of code begins.
+/// The start of the comment of a line of code.
 fn comment(block: &str, line: &str) -> Option<usize> {
     let code = line.trim_start();
     let (indent, is_rust) = (line.len() - code.len(), block.starts_with("```rust"));

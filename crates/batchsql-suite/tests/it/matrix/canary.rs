@@ -1,5 +1,5 @@
-//! No value of a row is in an error, a log line, a metric or a report, whatever the database says: a canary in the rows of
-//! many faulty writes, searched for in everything that comes out.
+//! No value of a row is in an error, a log line, a metric or a report, for any error of the database: rows of many
+//! failed writes contain a canary text, which must not occur in any output.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -18,7 +18,7 @@ use batchsql_testserver::unique;
 
 use super::servers::{on, with};
 
-/// What no output may hold: the digits of numbers and times, and [`word`].
+/// Texts that must not occur in any output: the digits of numbers and times, and [`word`].
 const CANARIES: [&str; 2] = ["918273645", "1987-06-05"];
 
 /// A text for each database, because its tests share the log.
@@ -41,9 +41,9 @@ impl io::Write for Log {
     }
 }
 
-/// A table with something wrong for the row, and the row.
+/// A table that rejects a row, and the row.
 struct Fault {
-    /// What the server runs before; `{t}` is the table, `{c}` the canary.
+    /// Statements that run before; `{t}` is the table, `{c}` the canary.
     setup: &'static [&'static str],
     columns: &'static [(&'static str, ColumnType)],
     conflict: Conflict,
@@ -158,7 +158,7 @@ fn faults(name: DatabaseName) -> Vec<Fault> {
     }
 }
 
-/// A parent table without the row that a foreign key asks for, where a fault names one.
+/// A parent table without the row that the foreign keys of faults require.
 fn parent(name: DatabaseName) -> &'static str {
     match name {
         Mysql => "CREATE TABLE {t}_parent (id bigint PRIMARY KEY) ENGINE=InnoDB",
@@ -166,7 +166,7 @@ fn parent(name: DatabaseName) -> &'static str {
     }
 }
 
-/// Everything that is said of an error, and of what caused it.
+/// Appends every text of an error and of its sources.
 fn say(out: &mut String, error: &(dyn Error + 'static)) {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -175,7 +175,7 @@ fn say(out: &mut String, error: &(dyn Error + 'static)) {
     }
 }
 
-/// Writes the rows of every fault, and returns what was said.
+/// Writes the rows of every fault, and returns all output.
 async fn run(sink: DynSink, folder: &Path, rows: &[(Schema, Vec<Value>)]) -> (usize, String) {
     let mut out = String::new();
     let metrics = PrometheusMetrics::new().unwrap();
@@ -201,14 +201,14 @@ async fn run(sink: DynSink, folder: &Path, rows: &[(Schema, Vec<Value>)]) -> (us
         let balance = db.flush().await.unwrap();
         let outcome: Outcome = receipt.await;
         write!(out, "{outcome}\n{outcome:?}\n{balance:?}\n{:?}\n", db.health()).unwrap();
-        let row = outcome.failure().unwrap_or_else(|| panic!("{schema:?} took the row"));
+        let row = outcome.failure().unwrap_or_else(|| panic!("{schema:?} accepted the row"));
         failed += 1;
         write!(out, "{row}\n{row:?}\n").unwrap();
         say(&mut out, row.error().unwrap());
     }
     let report = db.close(Duration::from_secs(60)).await;
     write!(out, "{report:?}\n{db:?}\n{}", metrics.render()).unwrap();
-    // The rows themselves are what the file is for.
+    // The file contains the rows on purpose.
     for line in std::fs::read_to_string(&letters).unwrap().lines() {
         let mut letter: serde_json::Value = serde_json::from_str(line).unwrap();
         assert!(letter.as_object_mut().unwrap().remove("row").is_some(), "{line}");
@@ -217,7 +217,7 @@ async fn run(sink: DynSink, folder: &Path, rows: &[(Schema, Vec<Value>)]) -> (us
     (failed, out)
 }
 
-/// The lines that hold a canary.
+/// Checks that no line holds a canary.
 fn found(name: DatabaseName, out: &str) {
     let log = LOG.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let log = String::from_utf8_lossy(&log).into_owned();
@@ -231,7 +231,7 @@ fn found(name: DatabaseName, out: &str) {
 
 fn keep_the_log() {
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::TRACE);
-    // The tests of this file share it.
+    // The tests of this file share the subscriber.
     let _ = tracing::subscriber::set_global_default(subscriber.with_writer(|| Log).finish());
 }
 
@@ -300,7 +300,7 @@ async fn no_value_comes_out_of_sqlite() {
     no_value_comes_out(Sqlite, "").await;
 }
 
-/// A score that is no number, a command that the server does not know, and scripts that answer with what they were given.
+/// A score that is not a number, an unknown command, and scripts that return their arguments as errors.
 #[tokio::test]
 async fn no_value_comes_out_of_redis() {
     keep_the_log();

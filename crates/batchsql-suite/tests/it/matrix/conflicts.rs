@@ -1,5 +1,5 @@
 //! The conflict matrix: every rule in every situation on every SQL database, by table content and by the
-//! outcome of every row, against a model. What differs between databases is in `docs/databases.md`.
+//! outcome of every row, against a model. `docs/databases.md` has the differences between databases.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use batchsql_suite::digest::Canonical;
 
 use super::servers::with;
 
-/// A row: every column is a number, so that no database sees keys differently.
+/// A row: every column is a number, so that all databases compare keys in the same way.
 type Cells = Vec<Option<i64>>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,7 @@ enum Rule {
 
 const RULES: [Rule; 5] = [Rule::None, Rule::Ignore, Rule::Replace, Rule::Update, Rule::UpdateSome];
 
-/// A table, what is in it, and what is written.
+/// A table, its content, and the rows to write.
 #[derive(Debug, Clone)]
 struct Situation {
     name: &'static str,
@@ -91,7 +91,7 @@ fn situations() -> Vec<Situation> {
             ..base.clone()
         },
         Situation {
-            // Rows in the table whose key is NULL are in nobody's way.
+            // Rows in the table whose key is NULL conflict with no row.
             name: "NULL in key",
             columns: &["id", "k", "v"],
             nullable: &["v"],
@@ -107,7 +107,7 @@ fn situations() -> Vec<Situation> {
             nullable: &["v"],
             unique: &[&["u"]],
             before: vec![row(&[1, 10, 100]), row(&[2, 20, 200])],
-            // A new row, one that meets row 1 by its key, one that meets row 2 by the other index.
+            // A new row, one that conflicts with row 1 by its key, one that conflicts with row 2 by the other index.
             batch: vec![row(&[3, 30, 300]), row(&[1, 10, 101]), row(&[4, 20, 401])],
             ..base
         },
@@ -154,12 +154,12 @@ impl Situation {
         })
     }
 
-    /// What a row does to the table, and how it ends.
+    /// Applies a row to the table; returns its outcome.
     fn apply(&self, database: DatabaseName, rule: Rule, table: &mut Vec<Cells>, row: &Cells) -> OutcomeKind {
         let of_key = table.iter().position(|old| self.same(self.key, old, row));
         let indexes = || self.unique.iter().copied().chain([self.primary_key]);
         let of_any = table.iter().position(|old| indexes().any(|index| self.same(index, old, row)));
-        // On MySQL a rule is for every unique index; elsewhere for the declared key only.
+        // On MySQL a rule applies to every unique index; elsewhere only to the declared key.
         let found = if database == Mysql { of_any } else { of_key };
         let Some(found) = found.filter(|_| rule != Rule::None) else {
             if of_any.is_some() {
@@ -185,7 +185,7 @@ impl Situation {
         OutcomeKind::Written
     }
 
-    /// The table afterwards, and how each row ends.
+    /// The table afterwards, and the outcome of each row.
     fn expected(&self, database: DatabaseName, rule: Rule) -> (BTreeSet<Cells>, Vec<OutcomeKind>) {
         let mut table = self.before.clone();
         let has_update = self.columns.len() > self.key.len();
@@ -226,7 +226,7 @@ async fn content(database: &dyn Database, schema: &Schema) -> BTreeSet<Cells> {
             Canonical::Int(number) => Some(i64::try_from(*number).unwrap()),
             other => panic!("not a number: {other:?}"),
         };
-        assert!(rows.insert(values.iter().map(cell).collect()), "a row is there twice: {values:?}");
+        assert!(rows.insert(values.iter().map(cell).collect()), "duplicate row: {values:?}");
     };
     database.read(schema, &mut add).await.unwrap();
     rows
@@ -290,7 +290,7 @@ fn a_key_that_may_be_null_is_refused() {
     assert!(schema.unwrap_err().to_string().contains("nullable"));
 }
 
-/// The outcomes of the batch, a letter for each row.
+/// The outcomes of the batch, one letter per row.
 fn letters(outcomes: &[OutcomeKind]) -> String {
     let letter = |kind: &OutcomeKind| match kind {
         OutcomeKind::Written => "W",
@@ -302,7 +302,7 @@ fn letters(outcomes: &[OutcomeKind]) -> String {
     outcomes.iter().map(letter).collect::<Vec<_>>().join(" ")
 }
 
-/// The model is what the tests above hold the databases to; the guide shows it.
+/// The guide shows the model against which the tests above compare the databases.
 #[test]
 fn the_guide_has_this_matrix() {
     let mut table =

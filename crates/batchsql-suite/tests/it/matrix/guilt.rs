@@ -1,5 +1,5 @@
-//! Whose error is it, on real servers: a row that an input function, a trigger or an expression refuses takes no other
-//! row, whatever the code says; a table that is broken keeps its rows until it is repaired.
+//! Errors of rows and errors of tables, on real servers: a row that an input function, a trigger or an expression
+//! rejects fails no other row, for any error code; rows of a broken table wait until it is repaired.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use batchsql_testserver::unique;
 
 use super::servers::{Own, on};
 
-/// The text that is wrong for a table.
+/// The text that a table rejects.
 const BAD: &str = "a..b";
 const GOOD: &str = "a.b";
 
-/// How a table refuses a row whose text is [`BAD`]; `{t}` is the table.
+/// Tables that reject a row whose text is [`BAD`]; `{t}` is the table.
 fn poisons(name: DatabaseName) -> Vec<Vec<String>> {
     let trigger = |body: &str| {
         vec![
@@ -67,7 +67,7 @@ fn poisons(name: DatabaseName) -> Vec<Vec<String>> {
     }
 }
 
-/// A table with a trigger that writes to another table, which is not there; and what makes it.
+/// A table with a trigger that writes to a missing table, and the statement that creates that table.
 fn broken(name: DatabaseName) -> (Vec<&'static str>, &'static str) {
     match name {
         Postgres => (
@@ -136,7 +136,7 @@ async fn with_setup(name: DatabaseName, test: impl AsyncFnOnce(&str, &Setup)) {
     .await;
 }
 
-/// 300 rows with two bad ones: small batches, as of a trickle, and large ones; with a key and without.
+/// 300 rows with two bad ones: small and large batches, with a key and without.
 async fn a_bad_row_takes_no_other(name: DatabaseName) {
     with_setup(name, async |url, setup| {
         for poison in poisons(name) {
@@ -186,7 +186,7 @@ async fn a_broken_table_keeps_its_rows(name: DatabaseName) {
             }
             let schema = Schema::builder(&*table).column("id", ColumnType::I64).column("path", ColumnType::Text);
             let schema = schema.on_conflict(conflict).build().unwrap();
-            // Far longer than the test takes: nothing is rejected because time is over.
+            // Far longer than the test takes, so that no row is rejected by a timeout.
             let park_for = Duration::from_secs(3_600);
             let config = PipelineConfig { flush_size, park_for, ..PipelineConfig::default() };
             let db = BatchSql::builder(batchsql::connect(url).await.unwrap()).config(config).start().unwrap();

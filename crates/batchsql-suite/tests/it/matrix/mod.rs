@@ -1,5 +1,5 @@
-//! What every database does with every rule and every value: the product against models, through the suite's
-//! own view of databases.
+//! The behaviour of every database for every rule and every value: BatchSQL against models, through the suite's
+//! interface of databases.
 
 mod canary;
 mod conflicts;

@@ -1,4 +1,4 @@
-//! The suite's program against servers: every case, and what it says when a server cannot be had.
+//! The suite's program against servers: every case, and the messages if a server is not available.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use super::servers::on;
 
 const VARIABLES: [&str; 3] = ["POSTGRES_DSN", "MYSQL_DSN", "REDIS_DSN"];
 
-/// What a run said and wrote.
+/// The output and the report of a run.
 struct Run {
     code: Option<i32>,
     output: String,
@@ -52,7 +52,7 @@ async fn every_case_passes(name: DatabaseName, dsn: String) {
     let database = &report["environment"]["databases"][0];
     assert_eq!(database["name"], name.name());
     assert!(database["version"].as_str().unwrap().starts_with(|c: char| c.is_ascii_digit()), "{database}");
-    // Neither user nor password nor host.
+    // No user, password or host.
     let everything = format!("{}{report}", run.output);
     let (_, authority) = dsn.split_once("://").unwrap();
     assert!(!everything.contains(authority), "{everything}");
@@ -68,7 +68,7 @@ async fn every_case_passes_on_mysql() {
     on(Mysql, async |own| every_case_passes(Mysql, own.dsn.clone().unwrap()).await).await;
 }
 
-/// On a server of its own: the suite's keys have fixed names.
+/// On its own server, because the suite's keys have fixed names.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_case_passes_on_redis() {
     let server = Server::start(Kind::Redis, &[]);
@@ -88,7 +88,7 @@ fn a_server_that_cannot_be_had_ends_the_run_before_its_first_row() {
         check(name, None, &[&format!("set {}", variable(name)), &format!("--db {}", name.name())]);
         check(name, Some("sqlite://u:hunter2@h/db"), &[variable(name), "\"sqlite\""]);
     }
-    // Nobody listens on port 1.
+    // No server listens on port 1.
     check(Postgres, Some("postgres://u:hunter2@127.0.0.1:1/db"), &["POSTGRES_DSN", "127.0.0.1"]);
     check(Mysql, Some("mysql://u:hunter2@127.0.0.1:1/db"), &["MYSQL_DSN", "127.0.0.1"]);
     check(Redis, Some("redis://u:hunter2@127.0.0.1:1"), &["REDIS_DSN", "127.0.0.1"]);

@@ -1,4 +1,4 @@
-//! Owns the databases that tests write to: a file, or a database of their own on the shared servers.
+//! Owns the databases that tests write to: a file, or a separate database on the shared servers.
 //! Must not know what is written.
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
@@ -24,11 +24,11 @@ fn with_parameters(dsn: String, parameters: &str) -> String {
     }
 }
 
-/// A database that only one test uses; `drop` removes it again.
+/// A database for one test; `drop` removes it.
 pub(crate) struct Own {
     pub(crate) name: DatabaseName,
     pub(crate) database: Box<dyn Database>,
-    /// Where it is, for another program.
+    /// Its DSN, for another program.
     pub(crate) dsn: Option<String>,
     made: Option<String>,
 }
@@ -55,7 +55,7 @@ impl Own {
                 let database = Box::new(MySql::open(&dsn).await.unwrap());
                 Self { name, database, dsn: Some(dsn), made: Some(own) }
             }
-            // Its tables have names of their own instead.
+            // Its tables have unique names instead.
             DatabaseName::Redis => {
                 let dsn = dsn(Kind::Redis);
                 Self { name, database: Box::new(Redis::open(&dsn).await.unwrap()), dsn: Some(dsn), made: None }

@@ -1,6 +1,6 @@
-//! The type matrix: every column type with its extremes and NULL, on every database. A value comes back as it
-//! was, or is refused at admission, or, where only the column of the table decides, its row is rejected.
-//! `docs/databases.md` has the matrix for people.
+//! The type matrix: every column type with its extremes and NULL, on every database. A value is read back
+//! unchanged, or `submit` refuses it, or its row is rejected, if that depends on the column of the table.
+//! `docs/databases.md` shows the matrix.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,15 +17,15 @@ use batchsql_testserver::unique;
 
 use super::servers::on;
 
-/// What becomes of a value.
+/// The result for a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     ComesBack,
-    /// What is there afterwards cannot be told from `NULL`.
+    /// It is stored and cannot be distinguished from `NULL`.
     IsNull,
-    /// By `submit`.
+    /// `submit` refuses it.
     Refused,
-    /// Its row, by the driver or by the database.
+    /// The driver or the database rejects its row.
     Rejected,
 }
 
@@ -125,21 +125,21 @@ fn values(ty: ColumnType) -> Vec<(&'static str, Value)> {
     }
 }
 
-/// What becomes of a value; everything that is not named here comes back.
+/// The result for a value; all values not listed here are read back unchanged.
 fn fate(database: DatabaseName, ty: ColumnType, value: &str) -> Fate {
     use ColumnType as T;
     match (database, ty, value) {
         (Sqlite, T::U64, "above i64 max" | "max") => Fate::Refused,
         (Sqlite, T::F32 | T::F64, "NaN") => Fate::Refused,
         (Mysql, T::F32 | T::F64, "NaN" | "infinity" | "-infinity") => Fate::Refused,
-        // JSON has neither, and the rows are documents there.
+        // JSON has neither, and rows are JSON documents.
         (Redis, T::F32 | T::F64, "NaN" | "infinity" | "-infinity") => Fate::Refused,
         // In a document both are the JSON `null`.
         (Redis, T::Json, "null") => Fate::IsNull,
         (Postgres, T::Text, "NUL") => Fate::Refused,
-        // jsonb has no NUL character, also not in its escaped form.
+        // jsonb has no NUL character, not even escaped.
         (Postgres, T::Json, "NUL") => Fate::Rejected,
-        // The column is DECIMAL(65,30), which is as large as it gets.
+        // The column is DECIMAL(65,30), the maximum.
         (Mysql, T::Decimal, "40 digits" | "31 places") => Fate::Rejected,
         _ => Fate::ComesBack,
     }
@@ -163,7 +163,7 @@ async fn matrix(name: DatabaseName) {
         let config = PipelineConfig { retry_for: Duration::from_secs(5), ..PipelineConfig::default() };
         let db = BatchSql::builder(own.database.sink()).config(config).start().unwrap();
         for ty in ColumnType::ALL {
-            // Where there are no databases, the name keeps tests apart.
+            // Redis has no separate databases here, so the unique name separates tests.
             let schema = Schema::builder(format!("batchsql_suite_{}", unique(ty.name())));
             let schema = schema.column("id", ColumnType::I64).nullable("v", ty);
             let schema = schema.on_conflict(batchsql::Conflict::update(["id"])).build().unwrap();
@@ -223,7 +223,7 @@ async fn redis_keeps_every_value() {
     matrix(Redis).await;
 }
 
-/// What does not come back as it was; the tests above hold the databases to it, the guide shows it.
+/// The guide shows the values that are not read back unchanged; the tests above check them.
 #[test]
 fn the_guide_has_these_exceptions() {
     let mut table = "| database | type | value | |\n|---|---|---|---|\n".to_owned();

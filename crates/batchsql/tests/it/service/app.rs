@@ -76,7 +76,7 @@ impl Service {
         }
         self.log.read_to_string(&mut told).unwrap();
         let status = self.child.wait().unwrap();
-        assert!(TcpStream::connect(self.address).is_err(), "nobody listens any more");
+        assert!(TcpStream::connect(self.address).is_err(), "the port is closed");
         (status.code(), printed + &told)
     }
 }
@@ -157,8 +157,8 @@ fn rows_that_were_accepted_are_written_also_after_the_table_was_away_and_while_a
     let other = Connection::open(&file).unwrap();
     other.busy_timeout(PATIENCE).unwrap();
     other.execute_batch("ALTER TABLE app_events RENAME TO away").unwrap();
-    // Whoever keeps the file small does not find the table either, and that ends nothing.
-    line_with(&mut service.log, "old events are still there");
+    // The task that keeps the file small does not find the table either, and that ends no other task.
+    line_with(&mut service.log, "old events were not deleted");
     other.execute_batch("ALTER TABLE away RENAME TO app_events").unwrap();
     assert!(service.get("/ready", "").starts_with("HTTP/1.1 200"));
 
@@ -177,7 +177,7 @@ fn rows_that_were_accepted_are_written_also_after_the_table_was_away_and_while_a
 #[test]
 fn a_prometheus_that_watches_gets_the_last_values() {
     let mut service = Service::start(&[("ROWS_PER_SECOND", "4000")]);
-    // What Prometheus sends and others do not.
+    // A header that Prometheus sends and other clients do not.
     let scrape = |service: &Service| service.get("/metrics", "X-Prometheus-Scrape-Timeout-Seconds: 5\r\n");
     scrape(&service);
     service.ask_to_end();
@@ -186,7 +186,7 @@ fn a_prometheus_that_watches_gets_the_last_values() {
     let page = scrape(&service);
     assert_eq!(sum(&page, "batchsql_records_outcome_total", ""), count(&balance, "accepted"));
     scrape(&service);
-    // It does not wait for a third one, which it would miss.
+    // It does not wait for a third scrape, which it would miss.
     let (status, said) = service.wait();
     assert_eq!(status, Some(0), "{said}");
     assert!(!said.contains("Prometheus may lack the last values"), "{said}");
@@ -198,7 +198,8 @@ fn the_pace_is_the_one_that_was_asked_for() {
     eventually("the first row", || service.total("received") > 0.0);
     let (begin, before) = (Instant::now(), service.total("received"));
     eventually("rows of two seconds", || service.total("received") >= before + 400.0);
-    // What is received is counted when a batch is sealed, so a part of it is older; a busy machine is slower, never faster.
+    // Received rows are counted when a batch is sealed, so some of them are older; a busy machine is slower, never
+    // faster.
     assert!(begin.elapsed() > Duration::from_millis(1_300), "400 rows took {:?}", begin.elapsed());
     service.end();
 }

@@ -1,5 +1,4 @@
-//! Owns the check of what the compose files of production promise: they are valid with each override, and nothing in them
-//! is loose.
+//! Owns the check of the compose files of production: they are valid with each override, hardened, limited and pinned.
 //! Must not know the programs in the containers.
 
 use std::fs;
@@ -26,7 +25,7 @@ fn compose() -> Option<Command> {
     program(&["docker-compose"], "BATCHSQL_REQUIRE_COMPOSE").map(Command::new)
 }
 
-/// What compose makes of these files, with the settings that are shipped. `None` without compose.
+/// The output of compose for these files, with the shipped settings. `None` without compose.
 fn config(files: &[&str]) -> Option<String> {
     let mut command = compose()?;
     let secrets = secrets();
@@ -48,7 +47,7 @@ fn every_override_fits_the_stack() {
         let own = read(file);
         let mut settings = own.lines().filter_map(|line| line.trim().strip_prefix("GF_")?.split_once(':'));
         assert!(settings.all(|(name, _)| config.contains(&format!("GF_{name}:"))), "{file}");
-        // And the settings below are still there.
+        // The settings below are still in the result.
         assert!(config.contains("GF_SECURITY_ADMIN_PASSWORD__FILE"), "{file}");
     }
 }
@@ -58,7 +57,7 @@ fn what_is_started_is_hardened_limited_and_pinned() {
     let Some(config) = config(&[PRODUCTION]) else { return };
     let services = config.lines().skip_while(|line| *line != "services:").skip(1);
     let services = services.take_while(|line| line.starts_with(' ') || line.is_empty());
-    // A service begins with its name, two spaces in.
+    // A service begins with its name, indented by two spaces.
     let mut blocks: Vec<(&str, String)> = Vec::new();
     for line in services {
         match line.strip_prefix("  ").filter(|rest| !rest.starts_with(' ')).and_then(|rest| rest.strip_suffix(':')) {
@@ -106,7 +105,7 @@ fn the_suite_in_a_container_can_be_published_where_other_containers_reach_it() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let config = String::from_utf8(output.stdout).unwrap();
         let (_, suite) = config.split_once("\n  suite:\n").unwrap();
-        // One program writes an entry with fields, an older one writes the text.
+        // The newer program writes an entry with fields, an older one writes the text.
         let is_so = suite.contains(&format!("host_ip: {expected}\n")) || suite.contains(&format!("{expected}:9091:"));
         assert!(is_so, "{suite}");
     };
@@ -141,7 +140,7 @@ fn alerts_that_silence_others_are_alerts() {
     for name in names {
         assert!(rules.contains(&format!("alert: {name}\n")), "monitoring/alertmanager.yml: no rule is named {name}");
     }
-    // And every severity that a rule has is one that a route knows; `warning` is what is left.
+    // Every severity of a rule has a route; `warning` takes the default route.
     for line in rules.lines().filter_map(|line| line.trim().strip_prefix("severity: ")) {
         let is_known = line == "warning" || routes.contains(&format!("severity=\"{line}\""));
         assert!(is_known, "no route for the severity {line}");

@@ -1,5 +1,5 @@
-//! Owns the check of what can be told of the Dockerfile without building it: its stages, users, sources and arguments.
-//! Must not know compose files, except for the stages that they ask for.
+//! Owns the check of the Dockerfile without building it: its stages, users, sources and arguments.
+//! Must not know compose files, except for the stages that they name.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -50,11 +50,11 @@ fn inherited(stages: &[Stage], name: &str, kind: &str) -> Option<String> {
     own.map(str::to_owned).or_else(|| inherited(stages, &stage.base, kind))
 }
 
-/// Whether a path of the repository gets into a build. The file excludes everything and then names what is let through.
+/// Whether a path of the repository gets into a build. The file excludes everything and then names the exceptions.
 fn is_let_through(path: &Path) -> bool {
     let file = read(".dockerignore");
     let mut patterns = file.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    assert_eq!(patterns.next(), Some("*"), ".dockerignore begins with nothing at all");
+    assert_eq!(patterns.next(), Some("*"), ".dockerignore does not start with `*`");
     patterns.any(|pattern| path.starts_with(pattern.strip_prefix('!').expect("only exceptions follow")))
 }
 
@@ -69,7 +69,7 @@ fn files_below(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Without `..`, as far as that can be told from the text.
+/// Without `..`, as far as the text alone shows it.
 fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for part in path.components() {
@@ -104,7 +104,7 @@ fn every_stage_is_built_on_one_that_exists_and_what_is_started_is_not_root() {
         let entry = inherited(&stages, target, "ENTRYPOINT").unwrap();
         let program = entry.trim_matches(['[', ']', '"']);
         let stage = stages.iter().find(|stage| stage.name == target).unwrap();
-        // The program is there, from the stage that has built it.
+        // The program exists, from the stage that built it.
         let copy =
             stage.instructions.iter().find(|line| line.ends_with(&format!(" /usr/local/bin/{program}"))).unwrap();
         let (from, path) = copy.strip_prefix("COPY --from=").unwrap().split_once(' ').unwrap();
@@ -129,7 +129,7 @@ fn what_a_build_needs_is_let_through_and_nothing_that_is_secret() {
         assert!(!is_let_through(Path::new(name)), "{name}");
     }
 
-    // The workspace can be read with what is let through, and the lock file fits.
+    // The exceptions are enough to read the workspace, and the lock file matches it.
     let context = tempfile::tempdir().unwrap();
     let root = fs::canonicalize(ROOT).unwrap();
     let mut sources = Vec::new();
@@ -152,7 +152,7 @@ fn what_a_build_needs_is_let_through_and_nothing_that_is_secret() {
     assert!(metadata.status.success(), "{}", String::from_utf8_lossy(&metadata.stderr));
     let metadata: serde_json::Value = serde_json::from_slice(&metadata.stdout).unwrap();
 
-    // Every program that is built exists, and what it requires is switched on.
+    // Every program that is built exists, and its required features are enabled.
     for (package, program) in [("batchsql-suite", "batchsql-suite"), ("batchsql", "monitored_app")] {
         let packages = metadata["packages"].as_array().unwrap();
         let package = packages.iter().find(|it| it["name"] == package).unwrap();
@@ -170,7 +170,7 @@ fn what_a_build_needs_is_let_through_and_nothing_that_is_secret() {
         }
     }
 
-    // What is compiled into a program is there.
+    // Files that are compiled into a program are in the context.
     let mut files = Vec::new();
     files_below(&context.path().join("crates"), &mut files);
     for file in files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "rs")) {

@@ -1,4 +1,4 @@
-//! The example service as people run it, alone and in the production stack: programs in, what they say and do out.
+//! The example service as users run it, alone and in the production stack, checked by its output.
 
 mod app;
 mod compose;

@@ -1,5 +1,5 @@
-//! Owns the check of the production stack as its files describe it, with programs of this machine in place of containers:
-//! two Prometheus, two Alertmanagers, TLS and passwords everywhere, and one message for one problem.
+//! Owns the check of the production stack that its files describe, with local programs in place of containers: two
+//! Prometheus, two Alertmanagers, TLS and passwords everywhere, and one message for one problem.
 //! Must not know what the service does.
 
 use std::fs;
@@ -35,7 +35,7 @@ const PROBLEM: &str = "groups:
         labels: {severity: critical, job: batchsql-app}
 ";
 
-/// A program that ends with the test, however that ends.
+/// A program that ends with the test, whatever the result of the test is.
 struct Running(Child);
 
 impl Running {
@@ -48,7 +48,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended by itself, when it did not like its configuration.
+        // It may have ended by itself, if its configuration was invalid.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -105,7 +105,7 @@ impl Stack {
         file
     }
 
-    /// What curl gets, with the password and the authority; `None` when nobody answers.
+    /// What curl gets, with the password and the authority; `None` if there is no answer.
     fn get(&self, port: u16, path: &str) -> Option<String> {
         let account = format!("batchsql:{}", self.secret("monitoring_password"));
         self.ask(port, path, &["--user", &account])
@@ -128,7 +128,7 @@ impl Stack {
     }
 }
 
-/// Ports that were free a moment ago, below those that the system gives to others.
+/// Ports that were just free, below the range that the system assigns to others.
 fn ports<const N: usize>() -> [u16; N] {
     let mut next = 20_000 + (std::process::id() % 8_000) as u16;
     std::array::from_fn(|_| {
@@ -141,7 +141,7 @@ fn ports<const N: usize>() -> [u16; N] {
     })
 }
 
-/// Somebody who is told: every body that is posted.
+/// A receiver of messages: it returns every body that is posted.
 fn receiver() -> (u16, Receiver<Value>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -197,7 +197,7 @@ fn everybody_is_watched_and_one_problem_seen_by_two_prometheus_is_told_once() {
             command.arg(format!("--storage.path={}", stack.path(&format!("alertmanager-{name}")).display()));
             command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
             command.arg(format!("--cluster.listen-address=127.0.0.1:{gossip}"));
-            // The second one waits so long for word of the first: 15 s otherwise.
+            // The second one waits this long for a message of the first: 15 s otherwise.
             command.args(&peers).args(["--cluster.peer-timeout=4s", "--cluster.settle-timeout=20s"]);
             Running::start(&mut command, &stack.path(&format!("alertmanager-{name}.log")))
         });
@@ -209,7 +209,7 @@ fn everybody_is_watched_and_one_problem_seen_by_two_prometheus_is_told_once() {
                 && status["cluster"]["peers"].as_array().is_some_and(|p| p.len() == 2)
         });
     }
-    assert_eq!(stack.ask(alertmanager_a, "/api/v2/status", &[]), None, "without a password nobody gets in");
+    assert_eq!(stack.ask(alertmanager_a, "/api/v2/status", &[]), None, "access needs a password");
     if let Some(amtool) = program(&["amtool"], "BATCHSQL_REQUIRE_AMTOOL") {
         let http = stack.adapt("docker/health-check-http.yml", "http.yml", &[]);
         let mut health_check = Command::new(amtool);
@@ -260,7 +260,7 @@ fn everybody_is_watched_and_one_problem_seen_by_two_prometheus_is_told_once() {
     });
     for (name, port) in [("a", prometheus_a), ("b", prometheus_b)] {
         let log = format!("prometheus-{name}.log");
-        // Both watch all five, by TLS, with the password or the token, and both see the problem.
+        // Both scrape all five, by TLS, with the password or the token, and both see the problem.
         stack.wait_for("a scrape of everybody", &log, || {
             let up = stack.get(port, "/api/v1/query?query=sum(up)");
             up.is_some_and(|answer| answer.contains(",\"5\"]"))
@@ -271,9 +271,9 @@ fn everybody_is_watched_and_one_problem_seen_by_two_prometheus_is_told_once() {
         let config = stack.get(port, "/api/v1/status/config").unwrap();
         assert!(config.contains(&format!("replica: {name}")), "{config}");
     }
-    assert_eq!(stack.ask(prometheus_a, "/api/v1/alerts", &[]), None, "without a password nobody gets in");
+    assert_eq!(stack.ask(prometheus_a, "/api/v1/alerts", &[]), None, "access needs a password");
 
-    let message = messages.recv_timeout(PATIENCE).expect("somebody is told");
+    let message = messages.recv_timeout(PATIENCE).expect("the receiver gets a message");
     assert_eq!(message["receiver"], "critical");
     let alerts = message["alerts"].as_array().unwrap();
     // Two would be the same problem with the names of two Prometheus.
@@ -281,9 +281,9 @@ fn everybody_is_watched_and_one_problem_seen_by_two_prometheus_is_told_once() {
     assert_eq!(alerts[0]["labels"]["alertname"], "SomethingIsWrong");
     assert_eq!(alerts[0]["labels"]["cluster"], "test");
     assert_eq!(alerts[0]["labels"]["replica"], Value::Null);
-    // The second Alertmanager has had time to speak, and has held its tongue.
+    // The second Alertmanager has had time to send, and has sent no message.
     let second = messages.recv_timeout(Duration::from_secs(12));
-    assert!(second.is_err(), "told twice: {second:#?}");
+    assert!(second.is_err(), "sent twice: {second:#?}");
     for port in [alertmanager_a, alertmanager_b] {
         let alerts = stack.get(port, "/api/v2/alerts").unwrap();
         assert!(alerts.contains("SomethingIsWrong"), "both know of it: {alerts}");
@@ -295,6 +295,6 @@ fn is_before_version_3(prometheus: &Path) -> bool {
     let output = Command::new(prometheus).arg("--version").output().unwrap();
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
-    let version = said.split("version ").nth(1).expect("it tells its version");
+    let version = said.split("version ").nth(1).expect("it prints its version");
     version.split('.').next().and_then(|major| major.parse::<u32>().ok()).expect("a number") < 3
 }

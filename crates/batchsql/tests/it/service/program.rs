@@ -8,8 +8,8 @@ use tempfile::TempDir;
 
 pub(crate) const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
-/// The service on any free port, with nothing else from the environment of the test. Cargo does not tell
-/// tests where examples are, and builds them only when no kind of target is asked for by name.
+/// The service on any free port, with nothing else from the environment of the test. Cargo does not show tests the path
+/// of examples, and builds them only when no kind of target is named.
 pub(crate) fn service() -> Command {
     let test = std::env::current_exe().unwrap();
     let examples = test.ancestors().nth(2).expect("tests are in target/…/deps").join("examples");
@@ -34,13 +34,13 @@ pub(crate) fn make_secrets(folder: &Path) {
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
 }
 
-/// The same, however it ends.
+/// The same, whatever its exit status is.
 pub(crate) fn run_make_secrets(folder: &Path) -> Output {
     let script = Path::new(ROOT).join("docker/secrets/make.sh");
     Command::new("sh").arg(script).arg(folder).output().unwrap()
 }
 
-/// The first of these programs that is there, unless `variable` lets the test be skipped without it.
+/// The first of these programs that exists, unless `variable` lets the test be skipped without it.
 pub(crate) fn program(names: &[&str], variable: &str) -> Option<PathBuf> {
     let folders = std::env::var_os("PATH").unwrap_or_default();
     let in_folders =
@@ -48,7 +48,7 @@ pub(crate) fn program(names: &[&str], variable: &str) -> Option<PathBuf> {
     let found = names.iter().find_map(in_folders);
     if found.is_none() {
         let is_required = std::env::var_os(variable).is_some_and(|value| value == "1");
-        assert!(!is_required, "{} is not in PATH, and {variable} insists on it", names[0]);
+        assert!(!is_required, "{} is not in PATH, and {variable} requires it", names[0]);
         eprintln!("skipped: {} is not in PATH", names[0]);
     }
     found

@@ -1,6 +1,6 @@
 //! Owns the checks of the script that makes the secrets of production: what it makes, what it keeps, and that it never
 //! makes a certificate that the stack does not trust.
-//! Must not know who reads the secrets.
+//! Must not know which programs read the secrets.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,7 +27,7 @@ fn changed(before: &BTreeMap<String, Vec<u8>>, folder: &TempDir) -> Vec<String> 
     names.filter(|name| before.get(*name) != after.get(*name)).cloned().collect()
 }
 
-/// Containers run as users without rights, and no container gets the key of the authority.
+/// Containers run as unprivileged users, and no container gets the key of the authority.
 #[track_caller]
 fn has_its_modes(folder: &TempDir) {
     let mode = |name: &str| fs::metadata(folder.path().join(name)).unwrap().permissions().mode() & 0o777;
@@ -43,7 +43,7 @@ fn remove(folder: &TempDir, names: &[&str]) {
     }
 }
 
-/// Whether the script came to its end, and what it said to people.
+/// Whether the script succeeded, and its output.
 fn run(folder: &TempDir) -> (bool, String) {
     let output = run_make_secrets(folder.path());
     (output.status.success(), String::from_utf8(output.stderr).unwrap())
@@ -103,7 +103,7 @@ fn the_authority_is_never_replaced_when_its_key_was_moved_away() {
     let key = fs::read(folder.path().join("ca.key")).unwrap();
     remove(&folder, &["ca.key", "metrics_token"]);
     let before = files(&folder);
-    // Nothing is to be signed, so the key is not missed.
+    // Nothing must be signed, so the key is not needed.
     assert_eq!(run(&folder), (true, String::new()));
     assert_eq!(changed(&before, &folder), ["metrics_token"]);
     has_its_modes(&folder);
@@ -146,7 +146,7 @@ fn a_key_without_its_authority_signs_nothing() {
 
 #[test]
 fn certificates_of_ones_own_are_kept_and_those_that_nobody_trusts_are_found() {
-    // As a company gives them: without the key of its authority, and with nothing for Grafana.
+    // As a company provides them: without the key of its authority, and without a certificate for Grafana.
     let company = secrets();
     let folder = tempfile::tempdir().unwrap();
     let of_company = ["ca.pem", "app.pem", "app.key", "prometheus.pem", "prometheus.key", "alertmanager.pem"];
@@ -161,7 +161,7 @@ fn certificates_of_ones_own_are_kept_and_those_that_nobody_trusts_are_found() {
     let same = files(&folder).into_iter().filter(|(name, content)| theirs[name] == *content);
     assert_eq!(same.filter(|(name, _)| name != "database_url").count(), of_company.len() + 1);
 
-    // A certificate of the authority that was before.
+    // A certificate of an earlier authority.
     let folder = secrets();
     remove(&folder, &["ca.pem", "ca.key"]);
     let (is_made, said) = run(&folder);
@@ -174,7 +174,7 @@ fn a_certificate_that_ends_soon_is_made_anew_and_not_all_end_on_one_day() {
     let end = |server: &str| openssl(&folder, &format!("x509 -enddate -noout -in {server}.pem"));
     let ends: std::collections::BTreeSet<_> = SERVERS.map(end).into_iter().collect();
     assert_eq!(ends.len(), SERVERS.len(), "{ends:?}");
-    // Browsers and others take nothing that is valid for longer than 398 days.
+    // Browsers and other clients reject certificates that are valid for longer than 398 days.
     for server in SERVERS {
         let output = Command::new("openssl")
             .args(["x509", "-noout", "-checkend", &(398 * 86_400).to_string(), "-in"])
@@ -193,7 +193,7 @@ fn a_certificate_that_ends_soon_is_made_anew_and_not_all_end_on_one_day() {
     all_are_trusted(&folder);
     has_its_modes(&folder);
 
-    // Without the key of the authority it can only be told, and only as long as the certificate is good for something.
+    // Without the key of the authority the script can only warn, and only while the certificate is valid.
     sign_for(&folder, "app", 29);
     let key = fs::read(folder.path().join("ca.key")).unwrap();
     remove(&folder, &["ca.key"]);

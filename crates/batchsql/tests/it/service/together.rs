@@ -1,4 +1,4 @@
-//! Owns the checks of how the tasks of the example service end together, which no test from outside can bring about.
+//! Owns the checks of how the tasks of the example service end together, which no test from outside can cause.
 //! Must not know the service.
 
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use super::tasks::join;
 
-/// Ends when it is told to, a while later.
+/// Ends some time after `stop` is set.
 async fn waits(mut stop: watch::Receiver<bool>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     stop.wait_for(|stop| *stop).await?;
     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -20,10 +20,10 @@ async fn they_run_until_they_are_told_to_stop() {
     let stop = watch::Sender::new(false);
     let mut tasks = JoinSet::new();
     tasks.spawn(waits(stop.subscribe()));
-    // One that has nothing to do ends nobody else.
+    // A task that has nothing to do ends no other task.
     tasks.spawn(async { Ok(()) });
     let early = tokio::time::timeout(Duration::from_millis(100), join(tasks, &stop)).await;
-    assert!(early.is_err(), "nobody has told them");
+    assert!(early.is_err(), "they were not told to stop");
 
     let mut tasks = JoinSet::new();
     tasks.spawn(waits(stop.subscribe()));
