@@ -21,6 +21,7 @@ mod lint;
 mod lint_monitoring;
 mod listen;
 mod monitor;
+mod quick;
 mod release;
 mod server;
 mod servers;
