@@ -10,9 +10,10 @@ use std::{
 };
 
 use anyhow::Context;
+use cargo_metadata::Package;
 
 use self::order::Crate;
-use crate::{cargo, steps::Steps};
+use crate::{cargo, steps::Steps, workspace};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -32,11 +33,12 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let crates = order::published()?;
+    let packages = workspace::published()?;
+    let crates = order::of(&packages)?;
     let version = order::version(&crates)?.to_owned();
     let crates = from(crates, arguments.from.as_deref())?;
     let mut steps = Steps::default();
-    check(&mut steps, &version, arguments.execute);
+    check(&mut steps, &packages, &version, arguments.execute);
     if steps.failed() {
         say!("nothing is published");
         return Ok(steps.finish());
@@ -60,8 +62,14 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 }
 
 /// What must hold before anything is published.
-fn check(steps: &mut Steps, version: &str, execute: bool) {
+fn check(steps: &mut Steps, packages: &[Package], version: &str, execute: bool) {
     const CHANGELOG: &str = "CHANGELOG.md";
+    const REPOSITORY: &str = "repository";
+    match without_repository(packages) {
+        None => steps.holds(REPOSITORY, "every package names one"),
+        Some(advice) if execute => steps.impossible(REPOSITORY, advice),
+        Some(advice) => steps.skip(REPOSITORY, advice),
+    }
     match fs::read_to_string(cargo::workspace_root().join(CHANGELOG)) {
         Ok(text) => match changelog::check(&text, version, execute) {
             Ok(found) => steps.holds(CHANGELOG, found),
@@ -74,6 +82,16 @@ fn check(steps: &mut Steps, version: &str, execute: bool) {
         Ok(files) => steps.impossible("clean tree", format!("not committed: {}", files.join(", "))),
         Err(error) => steps.impossible("clean tree", format!("{error:#}")),
     }
+}
+
+/// What is to be set, if a package does not name its repository. `--execute` then refuses, because the page of a
+/// published version cannot be changed.
+fn without_repository(packages: &[Package]) -> Option<String> {
+    let found = packages.iter().filter(|package| package.repository.is_none());
+    let names: Vec<_> = found.map(|package| package.name.as_str()).collect();
+    let advice = "to be set before a release: `repository` in `[workspace.package]` of Cargo.toml, and \
+                  `repository.workspace = true` in";
+    (!names.is_empty()).then(|| format!("{advice} {}", names.join(", ")))
 }
 
 fn uncommitted() -> anyhow::Result<Vec<String>> {
@@ -100,6 +118,16 @@ mod tests {
 
     fn sample(name: &str) -> Crate {
         Crate { name: name.to_owned(), version: "0.1.0".to_owned(), needs: Vec::new() }
+    }
+
+    #[test]
+    fn a_package_without_a_repository_is_named() {
+        let mut packages = workspace::published().unwrap();
+        packages.iter_mut().for_each(|package| package.repository = Some("https://example.com".to_owned()));
+        assert_eq!(without_repository(&packages), None);
+        packages[1].repository = None;
+        let advice = without_repository(&packages).unwrap();
+        assert!(advice.ends_with(&format!(" in {}", packages[1].name)), "{advice}");
     }
 
     #[test]

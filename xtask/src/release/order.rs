@@ -4,8 +4,6 @@
 use anyhow::Context;
 use cargo_metadata::{DependencyKind, Package, semver::VersionReq};
 
-use crate::workspace;
-
 /// A package to publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Crate {
@@ -15,12 +13,12 @@ pub(super) struct Crate {
     pub(super) needs: Vec<String>,
 }
 
-/// The published packages of this workspace in their order.
+/// The packages in their order.
 ///
 /// # Errors
-/// Cargo does not say what is in the workspace, or packages need each other.
-pub(super) fn published() -> anyhow::Result<Vec<Crate>> {
-    order(workspace::published()?.iter().map(read).collect())
+/// Packages need each other, or one that is not among them.
+pub(super) fn of(packages: &[Package]) -> anyhow::Result<Vec<Crate>> {
+    order(packages.iter().map(read).collect())
 }
 
 fn read(package: &Package) -> Crate {
@@ -121,7 +119,7 @@ mod tests {
 
     #[test]
     fn this_workspace_has_an_order() {
-        let crates = published().unwrap();
+        let crates = of(&crate::workspace::published().unwrap()).unwrap();
         let place = |name: &str| crates.iter().position(|found| found.name == name).unwrap();
         assert_eq!(place("batchsql-core"), 0);
         for (before, after) in [
