@@ -12,6 +12,7 @@ impl CurrentTestCase {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    #[cfg(feature = "test-metrics")]
     pub(crate) fn set(&self, test_case: Option<&str>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = test_case.map(Arc::from);
     }

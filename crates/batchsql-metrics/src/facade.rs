@@ -1,9 +1,8 @@
-//! Owns the entry point: the recorder to emit to, the current test case, and what tests record.
+//! Owns the entry point: the recorder, the options and the current test case.
 //! Must not know events of a pipeline; `reporter` does.
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use metrics::{Recorder, SharedString};
 
@@ -11,19 +10,15 @@ use crate::catalogue::Metric;
 use crate::current_test_case::CurrentTestCase;
 use crate::emit::Emitter;
 use crate::options::MetricsOptions;
-use crate::reporter::{Reporter, unix_seconds};
-use crate::test_result::{MemoryUsage, TestResult};
-
-/// Bytes in the unit of `batchsql_memory_usage_mb`.
-const MIB: f64 = 1_048_576.0;
+use crate::reporter::Reporter;
 
 /// Emits the metrics of pipelines and tests to a recorder of the [`metrics`] crate. Cheap to clone;
 /// clones share the current test case.
 #[derive(Clone)]
 pub struct Metrics {
-    emitter: Emitter,
+    pub(crate) emitter: Emitter,
     options: MetricsOptions,
-    current: Arc<CurrentTestCase>,
+    pub(crate) current: Arc<CurrentTestCase>,
 }
 
 impl Metrics {
@@ -58,57 +53,6 @@ impl Metrics {
     pub fn reporter(&self, database: impl Into<String>) -> Reporter {
         Reporter::new(&self.emitter, database.into().into(), self.options, Arc::clone(&self.current))
     }
-
-    /// Sets the `test_case` label of every batch sealed from now on; an empty name clears it.
-    /// Tests that run at the same time use [`Reporter::test_case`] instead.
-    pub fn set_current_test_case(&self, test_case: &str) {
-        self.current.set(Some(test_case).filter(|case| !case.is_empty()));
-    }
-
-    /// Removes the `test_case` label from batches sealed from now on.
-    pub fn clear_current_test_case(&self) {
-        self.current.set(None);
-    }
-
-    /// Records how a test ended. Its rate is recorded only if `rps_valid` is true; otherwise the last
-    /// live rate stays.
-    ///
-    /// Each test case adds series that stay until the process ends, so names must come from a limited
-    /// set.
-    pub fn record_test_result(&self, database: &str, test_case: &str, result: &TestResult) {
-        let set = |metric, value: f64| self.emitter.gauge(metric, labels(database, test_case)).set(value);
-        set(Metric::TestDuration, result.duration.as_secs_f64());
-        if result.rps_valid {
-            set(Metric::TestRps, result.records_per_second);
-        }
-        set(Metric::TestSuccess, f64::from(u8::from(result.success)));
-        set(Metric::TestDataIntegrityRate, result.data_integrity_rate);
-        self.typed(Metric::TestRecords, database, test_case, "submitted", result.total_records as f64);
-        self.typed(Metric::TestRecords, database, test_case, "actual", result.actual_records as f64);
-        set(Metric::TestLastCompletion, unix_seconds(SystemTime::now()));
-    }
-
-    /// Records the rate in rows per second and the memory in MiB of a running test.
-    pub fn record_real_time_metrics(&self, database: &str, test_case: &str, rps: f64, memory_mb: f64) {
-        self.emitter.gauge(Metric::TestRps, labels(database, test_case)).set(rps);
-        self.typed(Metric::MemoryUsageMb, database, test_case, "current", memory_mb);
-    }
-
-    /// Records the memory of the process during a test, in MiB and in bytes. `None` records nothing.
-    pub fn record_memory(&self, database: &str, test_case: &str, usage: &MemoryUsage) {
-        for (kind, bytes) in usage.sizes() {
-            self.typed(Metric::MemoryUsageMb, database, test_case, kind, bytes as f64 / MIB);
-            self.typed(Metric::MemoryUsageBytes, database, test_case, kind, bytes as f64);
-        }
-        if let Some(sweeps) = usage.gc_count {
-            self.emitter.gauge(Metric::GcCount, labels(database, test_case)).set(sweeps as f64);
-        }
-    }
-
-    fn typed(&self, metric: Metric, database: &str, test_case: &str, kind: &'static str, value: f64) {
-        let [database, test_case] = labels(database, test_case);
-        self.emitter.gauge(metric, [database, test_case, Some(SharedString::const_str(kind))]).set(value);
-    }
 }
 
 impl Default for Metrics {
@@ -121,8 +65,4 @@ impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").field("options", &self.options).field("test_case", &self.current.get()).finish()
     }
-}
-
-fn labels(database: &str, test_case: &str) -> [Option<SharedString>; 2] {
-    [database, test_case].map(|value| Some(value.to_owned().into()))
 }

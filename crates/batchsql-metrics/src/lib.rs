@@ -38,6 +38,8 @@
 //! [`MetricsOptions`] limits the number of their values; further ones are counted as `other`. No label
 //! ever holds SQL, an error text or the value of a row.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod catalogue;
 mod current_test_case;
 mod emit;
@@ -45,10 +47,14 @@ mod facade;
 mod options;
 mod reporter;
 mod series;
+#[cfg(feature = "test-metrics")]
+mod test_metrics;
+#[cfg(feature = "test-metrics")]
 mod test_result;
 
 pub use catalogue::{Metric, MetricKind};
 pub use facade::Metrics;
 pub use options::MetricsOptions;
 pub use reporter::Reporter;
+#[cfg(feature = "test-metrics")]
 pub use test_result::{MemoryUsage, TestResult};

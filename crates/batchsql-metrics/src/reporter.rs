@@ -47,6 +47,7 @@ impl Reporter {
 
     /// Sets the test case of this pipeline alone, for tests that run at the same time. It overrides
     /// [`Metrics::set_current_test_case`](crate::Metrics::set_current_test_case).
+    #[cfg(feature = "test-metrics")]
     pub fn test_case(mut self, test_case: impl Into<Arc<str>>) -> Self {
         self.fixed = Some(test_case.into()).filter(|case| !case.is_empty());
         self

@@ -1,9 +1,10 @@
 //! Owns the queries for the properties of the server, of a session and of a table.
 //! Must not know what the results are used for.
 
-use batchsql_core::TableName;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
-use sqlx::{Decode, Executor, MySql, Row};
+use sqlx::{Executor, Row};
+
+use crate::literals;
 
 /// Settings of the session that affect values.
 #[derive(Debug)]
@@ -21,8 +22,6 @@ pub(crate) struct Session {
     /// Whether the isolation level is READ UNCOMMITTED.
     pub(crate) reads_uncommitted: bool,
     pub(crate) is_mariadb: bool,
-    /// The default database, for table names without a database.
-    pub(crate) database: Option<String>,
 }
 
 /// A table as the server reports it.
@@ -79,12 +78,6 @@ pub(crate) struct UniqueIndex {
     pub(crate) columns: Vec<Option<String>>,
 }
 
-/// Decodes without checking the declared type, because servers and versions declare their catalog columns
-/// differently.
-fn get<'r, T: Decode<'r, MySql>>(row: &'r MySqlRow, column: &str) -> sqlx::Result<T> {
-    row.try_get_unchecked(column)
-}
-
 impl Session {
     pub(crate) async fn read(connection: &mut MySqlConnection) -> sqlx::Result<Self> {
         let names = [
@@ -104,7 +97,6 @@ impl Session {
         ];
         let found = variables(connection, &names).await?;
         let value = |name: &str| found.iter().find(|(found, _)| found == name).map_or("", |(_, value)| value.as_str());
-        let row = sqlx::query("SELECT CAST(DATABASE() AS CHAR) AS current_database").persistent(false);
         Ok(Self {
             reads_uncommitted: found.iter().any(|(_, value)| value == "READ-UNCOMMITTED"),
             sql_mode: value("sql_mode").to_owned(),
@@ -120,7 +112,6 @@ impl Session {
             max_allowed_packet: packet(value("max_allowed_packet")),
             explicit_timestamps: value("explicit_defaults_for_timestamp") == "ON",
             is_mariadb: value("version").to_lowercase().contains("mariadb"),
-            database: get(&row.fetch_one(connection).await?, "current_database")?,
         })
     }
 }
@@ -146,101 +137,191 @@ async fn variables(connection: &mut MySqlConnection, names: &[&str]) -> sqlx::Re
     rows.iter().map(variable).collect()
 }
 
+/// What the catalog says about a table name.
+#[derive(Debug)]
+pub(crate) enum Found {
+    Table(Table),
+    /// This user can see no such table.
+    NoTable,
+    /// The name has no database, and the session has no default database.
+    NoDatabase,
+}
+
 impl Table {
-    /// Looks up a table; `None` if this user can see no such table.
+    /// Looks up a table, in the default database of the session if `database` is `None`. One round trip: the parts of
+    /// the definition are the rows of one statement, and the name is in its text, because a prepared statement takes
+    /// two.
     pub(crate) async fn read(
         connection: &mut MySqlConnection,
-        database: &str,
-        table: &TableName,
-    ) -> sqlx::Result<Option<Self>> {
-        let sql = "SELECT CAST(t.TABLE_SCHEMA AS CHAR) AS found_schema, CAST(t.TABLE_NAME AS CHAR) AS found_name, \
-                   CAST(t.TABLE_TYPE AS CHAR) AS kind, CAST(COALESCE(t.ENGINE, '') AS CHAR) AS engine, \
-                   CAST(COALESCE(e.SAVEPOINTS, '') AS CHAR) AS savepoints \
-                   FROM information_schema.TABLES t LEFT JOIN information_schema.ENGINES e ON e.ENGINE = t.ENGINE \
-                   WHERE t.TABLE_SCHEMA = ? AND t.TABLE_NAME = ?";
-        let query = sqlx::query(sql).bind(database).bind(table.name()).persistent(false);
-        let Some(row) = query.fetch_optional(&mut *connection).await? else { return Ok(None) };
-        let columns = columns(connection, database, table).await?;
-        let mut unique_indexes = unique_indexes(connection, database, table).await?;
-        let is_row_end = |name: &str| columns.iter().any(|column| column.row_end && same_name(&column.name, name));
-        for index in &mut unique_indexes {
-            index.columns.retain(|part| !part.as_deref().is_some_and(is_row_end));
-        }
-        Ok(Some(Self {
-            name: FoundName { database: get(&row, "found_schema")?, name: get(&row, "found_name")? },
-            kind: get(&row, "kind")?,
-            engine: get(&row, "engine")?,
-            has_savepoints: get::<String>(&row, "savepoints")?.eq_ignore_ascii_case("YES"),
-            columns,
-            unique_indexes,
-            constraints: constraints(connection, database, table).await?,
-        }))
+        database: Option<&str>,
+        table: &str,
+    ) -> sqlx::Result<Found> {
+        let rows = connection.fetch_all(&*definition_query(database, table)).await?;
+        Definition::read(&rows).map(Definition::into_found)
     }
 }
 
-async fn columns(
-    connection: &mut MySqlConnection,
-    database: &str,
-    table: &TableName,
-) -> sqlx::Result<Vec<TableColumn>> {
-    let sql = "SELECT CAST(COLUMN_NAME AS CHAR) AS name, CAST(DATA_TYPE AS CHAR) AS data_type, \
-               CAST(COLUMN_TYPE AS CHAR) AS full_type, IS_NULLABLE = 'YES' AS nullable, \
-               COLUMN_DEFAULT IS NOT NULL AS has_default, COALESCE(GENERATION_EXPRESSION, '') <> '' AS is_generated, \
-               EXTRA LIKE '%auto_increment%' AS is_auto, \
-               COALESCE(GENERATION_EXPRESSION, '') = 'ROW END' AS is_row_end, \
-               CAST(COALESCE(CHARACTER_MAXIMUM_LENGTH, 0) AS UNSIGNED) AS max_chars, \
-               CAST(COALESCE(CHARACTER_OCTET_LENGTH, 0) AS UNSIGNED) AS max_octets, \
-               CAST(NUMERIC_SCALE AS UNSIGNED) AS scale, \
-               CAST(COALESCE(DATETIME_PRECISION, 0) AS UNSIGNED) AS fraction \
-               FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION";
-    let query = sqlx::query(sql).bind(database).bind(table.name()).persistent(false);
-    let column = |row: &MySqlRow| {
-        Ok(TableColumn {
-            name: get(row, "name")?,
-            data_type: get::<String>(row, "data_type")?.to_ascii_lowercase(),
-            full_type: get(row, "full_type")?,
-            nullable: get::<i64>(row, "nullable")? != 0,
-            has_default: get::<i64>(row, "has_default")? != 0,
-            generated: get::<i64>(row, "is_generated")? != 0,
-            auto_increment: get::<i64>(row, "is_auto")? != 0,
-            row_end: get::<i64>(row, "is_row_end")? != 0,
-            max_chars: get(row, "max_chars")?,
-            max_octets: get(row, "max_octets")?,
-            scale: get(row, "scale")?,
-            fraction: get(row, "fraction")?,
-        })
+/// A query for the parts of a table's definition. Each row starts with the kind of its part and has [`FIELDS`] texts.
+fn definition_query(database: Option<&str>, table: &str) -> String {
+    let database = database.map_or_else(|| "DATABASE()".to_owned(), literals::text);
+    let place = format!("TABLE_SCHEMA = {database} AND TABLE_NAME = {}", literals::text(table));
+    let select = |kind: char, fields: &[&str], from: &str| {
+        let fields = fields.iter().copied().chain(std::iter::repeat("NULL")).take(FIELDS);
+        let fields: Vec<String> = fields.map(|field| format!("CAST({field} AS CHAR)")).collect();
+        format!("SELECT '{kind}' AS part, {} {from}", fields.join(", "))
     };
-    query.fetch_all(connection).await?.iter().map(column).collect()
+    let parts = [
+        select(DATABASE, &[&database], ""),
+        select(
+            TABLE,
+            &["t.TABLE_SCHEMA", "t.TABLE_NAME", "t.TABLE_TYPE", "t.ENGINE", "e.SAVEPOINTS"],
+            &format!(
+                "FROM information_schema.TABLES t LEFT JOIN information_schema.ENGINES e ON e.ENGINE = t.ENGINE \
+                 WHERE t.{}",
+                place.replace("AND ", "AND t.")
+            ),
+        ),
+        select(
+            COLUMN,
+            &[
+                "ORDINAL_POSITION",
+                "COLUMN_NAME",
+                "DATA_TYPE",
+                "COLUMN_TYPE",
+                "IS_NULLABLE",
+                "COLUMN_DEFAULT IS NOT NULL",
+                "COALESCE(GENERATION_EXPRESSION, '') <> ''",
+                "EXTRA LIKE '%auto_increment%'",
+                "COALESCE(GENERATION_EXPRESSION, '') = 'ROW END'",
+                "CHARACTER_MAXIMUM_LENGTH",
+                "CHARACTER_OCTET_LENGTH",
+                "NUMERIC_SCALE",
+                "DATETIME_PRECISION",
+            ],
+            &format!("FROM information_schema.COLUMNS WHERE {place}"),
+        ),
+        select(
+            INDEX,
+            &["INDEX_NAME", "SEQ_IN_INDEX", "COLUMN_NAME", "SUB_PART IS NOT NULL"],
+            &format!("FROM information_schema.STATISTICS WHERE {place} AND NON_UNIQUE = 0"),
+        ),
+        select(CONSTRAINT, &["CONSTRAINT_NAME"], &format!("FROM information_schema.TABLE_CONSTRAINTS WHERE {place}")),
+    ];
+    parts.join(" UNION ALL ")
 }
 
-async fn unique_indexes(
-    connection: &mut MySqlConnection,
-    database: &str,
-    table: &TableName,
-) -> sqlx::Result<Vec<UniqueIndex>> {
-    let sql = "SELECT CAST(INDEX_NAME AS CHAR) AS name, CAST(COLUMN_NAME AS CHAR) AS column_name, \
-               SUB_PART IS NOT NULL AS is_prefix \
-               FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND NON_UNIQUE = 0 \
-               ORDER BY INDEX_NAME, SEQ_IN_INDEX";
-    let query = sqlx::query(sql).bind(database).bind(table.name()).persistent(false);
-    let mut indexes: Vec<UniqueIndex> = Vec::new();
-    for row in &query.fetch_all(connection).await? {
-        let name: String = get(row, "name")?;
-        let column: Option<String> = get(row, "column_name")?;
-        let column = if get::<i64>(row, "is_prefix")? == 0 { column } else { None };
-        match indexes.last_mut() {
-            Some(index) if index.name == name => index.columns.push(column),
-            _ => indexes.push(UniqueIndex { name, columns: vec![column] }),
-        }
+const FIELDS: usize = 13;
+
+// The kinds of parts.
+const DATABASE: char = 'd';
+const TABLE: char = 't';
+const COLUMN: char = 'c';
+const INDEX: char = 'i';
+const CONSTRAINT: char = 'n';
+
+/// One row of the query. Decodes without checking the declared type, because servers declare the columns of a union
+/// differently.
+struct Part<'r>(&'r MySqlRow);
+
+impl Part<'_> {
+    fn field(&self, place: usize) -> sqlx::Result<Option<String>> {
+        self.0.try_get_unchecked(place + 1)
     }
-    Ok(indexes)
+
+    fn text(&self, place: usize) -> sqlx::Result<String> {
+        Ok(self.field(place)?.unwrap_or_default())
+    }
+
+    fn number(&self, place: usize) -> sqlx::Result<Option<u64>> {
+        let parse = |text: String| text.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)));
+        self.field(place)?.map(parse).transpose()
+    }
+
+    fn flag(&self, place: usize) -> sqlx::Result<bool> {
+        Ok(self.field(place)?.as_deref() == Some("1"))
+    }
 }
 
-async fn constraints(connection: &mut MySqlConnection, database: &str, table: &TableName) -> sqlx::Result<Vec<String>> {
-    let sql = "SELECT CAST(CONSTRAINT_NAME AS CHAR) AS name FROM information_schema.TABLE_CONSTRAINTS \
-               WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? ORDER BY name";
-    let query = sqlx::query(sql).bind(database).bind(table.name()).persistent(false);
-    query.fetch_all(connection).await?.iter().map(|row| get(row, "name")).collect()
+/// The parts of a definition, in the order of the server's answer, which is any.
+#[derive(Default)]
+struct Definition {
+    has_database: bool,
+    table: Option<Table>,
+    columns: Vec<(u64, TableColumn)>,
+    /// Name of the index, place of the column, column.
+    index_parts: Vec<(String, u64, Option<String>)>,
+    constraints: Vec<String>,
+}
+
+impl Definition {
+    fn read(rows: &[MySqlRow]) -> sqlx::Result<Self> {
+        let mut definition = Self::default();
+        for row in rows {
+            let kind: String = row.try_get_unchecked(0)?;
+            definition.add(kind.chars().next().unwrap_or_default(), &Part(row))?;
+        }
+        Ok(definition)
+    }
+
+    fn add(&mut self, kind: char, part: &Part<'_>) -> sqlx::Result<()> {
+        match kind {
+            DATABASE => self.has_database = part.field(0)?.is_some(),
+            TABLE => {
+                self.table = Some(Table {
+                    name: FoundName { database: part.text(0)?, name: part.text(1)? },
+                    kind: part.text(2)?,
+                    engine: part.text(3)?,
+                    has_savepoints: part.text(4)?.eq_ignore_ascii_case("YES"),
+                    columns: Vec::new(),
+                    unique_indexes: Vec::new(),
+                    constraints: Vec::new(),
+                });
+            }
+            COLUMN => {
+                let column = TableColumn {
+                    name: part.text(1)?,
+                    data_type: part.text(2)?.to_ascii_lowercase(),
+                    full_type: part.text(3)?,
+                    nullable: part.text(4)?.eq_ignore_ascii_case("YES"),
+                    has_default: part.flag(5)?,
+                    generated: part.flag(6)?,
+                    auto_increment: part.flag(7)?,
+                    row_end: part.flag(8)?,
+                    max_chars: part.number(9)?.unwrap_or_default(),
+                    max_octets: part.number(10)?.unwrap_or_default(),
+                    scale: part.number(11)?,
+                    fraction: part.number(12)?.unwrap_or_default(),
+                };
+                self.columns.push((part.number(0)?.unwrap_or_default(), column));
+            }
+            INDEX => {
+                let column = if part.flag(3)? { None } else { part.field(2)? };
+                self.index_parts.push((part.text(0)?, part.number(1)?.unwrap_or_default(), column));
+            }
+            CONSTRAINT => self.constraints.push(part.text(0)?),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn into_found(mut self) -> Found {
+        let Some(mut table) = self.table else {
+            return if self.has_database { Found::NoTable } else { Found::NoDatabase };
+        };
+        self.columns.sort_by_key(|(place, _)| *place);
+        table.columns = self.columns.into_iter().map(|(_, column)| column).collect();
+        self.index_parts.sort_by_cached_key(|(name, place, _)| (name.to_lowercase(), *place));
+        for parts in self.index_parts.chunk_by(|a, b| a.0 == b.0) {
+            let is_row_end =
+                |name: &str| table.columns.iter().any(|column| column.row_end && same_name(&column.name, name));
+            let columns = parts.iter().map(|(_, _, column)| column.clone());
+            let columns = columns.filter(|column| !column.as_deref().is_some_and(is_row_end)).collect();
+            table.unique_indexes.push(UniqueIndex { name: parts[0].0.clone(), columns });
+        }
+        self.constraints.sort();
+        table.constraints = self.constraints;
+        Found::Table(table)
+    }
 }
 
 /// Compares column names without case.

@@ -135,6 +135,13 @@ fn push_quoted(sql: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     sql.push(b'\'');
 }
 
+/// A text as a literal.
+pub(crate) fn text(text: &str) -> String {
+    let mut sql = Vec::new();
+    push_text(&mut sql, text);
+    String::from_utf8(sql).expect("a text is UTF-8, and what is around it is ASCII")
+}
+
 fn push_text(sql: &mut Vec<u8>, text: &str) {
     if text.contains('\\') {
         sql.extend_from_slice(b"_utf8mb4 ");

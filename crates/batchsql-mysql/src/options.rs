@@ -310,6 +310,10 @@ impl MySqlOptions {
             .after_release(move |connection, _| {
                 let sessions = Arc::clone(&sessions);
                 Box::pin(async move {
+                    // The sink itself closes a connection on which something may be open.
+                    if !sessions.is_pool_lent() {
+                        return Ok(true);
+                    }
                     let has_variables = !sessions.is_shared(connection).await;
                     let is_in_use = left_open(connection, has_variables).await? != Left::Nothing;
                     if is_in_use {

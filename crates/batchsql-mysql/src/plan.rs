@@ -14,7 +14,7 @@ use sqlx::Executor;
 use sqlx::mysql::MySqlConnection;
 
 use crate::bind::PACKET_HEADER;
-use crate::catalog::{Session, Table};
+use crate::catalog::{Found, Session, Table};
 use crate::checks::{
     check_case, check_dots, check_key, check_kind, check_left_out, check_names, check_session, column_storage,
     warn_of_further_indexes,
@@ -36,8 +36,7 @@ const PREFERRED_BYTES: usize = 16 << 20;
 /// How batches of one schema are written.
 pub struct MySqlPlan {
     schema: Schema,
-    /// Where the table was found, its definition, and when that was last checked.
-    database: String,
+    /// The definition of the table, and when that was last checked.
     table: Arc<Table>,
     tables: Arc<Tables>,
     checked_at: Mutex<Instant>,
@@ -133,8 +132,9 @@ impl MySqlPlan {
 
     /// Reads the table again; returns a schema error if it differs from the table that the plan was made for.
     pub(crate) async fn check_again(&self, connection: &mut MySqlConnection) -> Result<(), Failed> {
-        let now = Table::read(connection, &self.database, self.schema.table()).await.map_err(Failed::asked)?;
-        let is_the_same = now.as_ref() == Some(&*self.table);
+        let (database, table) = (&self.table.name.database, self.schema.table());
+        let now = Table::read(connection, Some(database), table.name()).await.map_err(Failed::asked)?;
+        let is_the_same = matches!(now, Found::Table(now) if now == *self.table);
         self.tables.read_again(self.schema.table(), is_the_same);
         if is_the_same { Ok(()) } else { Err(outdated("it was changed")) }
     }
@@ -169,13 +169,19 @@ impl MySqlPlan {
         }
         let session = Session::read(connection).await.map_err(Failed::asked)?;
         check_session(&session).map_err(|text| problem(schema, &text))?;
-        let database = database_of(schema, &session)?;
         check_names(schema).map_err(|text| problem(schema, &text))?;
-        let Some(table) = Table::read(connection, &database, schema.table()).await.map_err(Failed::asked)? else {
-            check_dots(schema).map_err(|text| problem(schema, &text))?;
-            // The server knows whether the table is missing or not visible to this user.
-            try_statement(connection, &insert(schema, 1, OnDuplicate::Fail)).await?;
-            return Err(problem(schema, "it does not exist; create it before rows are submitted"));
+        let name = schema.table();
+        let table = match Table::read(connection, name.namespace(), name.name()).await.map_err(Failed::asked)? {
+            Found::Table(table) => table,
+            Found::NoDatabase => {
+                return Err(problem(schema, "no database is chosen; name one in the dsn, or qualify the table"));
+            }
+            Found::NoTable => {
+                check_dots(schema).map_err(|text| problem(schema, &text))?;
+                // The server knows whether the table is missing or not visible to this user.
+                try_statement(connection, &insert(schema, 1, OnDuplicate::Fail)).await?;
+                return Err(problem(schema, "it does not exist; create it before rows are submitted"));
+            }
         };
         let (session, table) = (Arc::new(session), Arc::new(table));
         tables.keep(schema, &session, &table);
@@ -222,7 +228,6 @@ impl MySqlPlan {
             expects_duplicates: AtomicBool::new(false),
             statements: Statements::default(),
             schema: schema.clone(),
-            database: database_of(schema, &session)?,
             tables: Arc::clone(tables),
             table,
             checked_at: Mutex::new(Instant::now()),
@@ -239,11 +244,6 @@ impl MySqlPlan {
 /// An error of the table.
 fn problem(schema: &Schema, text: &str) -> Failed {
     Failed::unsent(SinkError::new(ErrorClass::Schema, format!("table {}: {text}", schema.table_display())))
-}
-
-fn database_of(schema: &Schema, session: &Session) -> Result<String, Failed> {
-    let database = schema.table().namespace().or(session.database.as_deref()).map(str::to_owned);
-    database.ok_or_else(|| problem(schema, "no database is chosen; name one in the dsn, or qualify the table"))
 }
 
 /// Makes the pipeline create another plan.

@@ -115,6 +115,8 @@ pub(crate) struct Sessions {
     kind: OnceLock<ServerKind>,
     has_warned: AtomicBool,
     has_warned_in_use: AtomicBool,
+    /// Whether the application has our pool, so that connections may come back with a transaction open.
+    is_pool_lent: AtomicBool,
 }
 
 impl Sessions {
@@ -173,6 +175,15 @@ impl Sessions {
                  rows, unless late_write_limit says how long that is possible"
             );
         }
+    }
+
+    /// The application gets our pool.
+    pub(crate) fn lend_pool(&self) {
+        self.is_pool_lent.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_pool_lent(&self) -> bool {
+        self.is_pool_lent.load(Ordering::Relaxed)
     }
 
     /// Warns once about connections that the pool returns with an open transaction.

@@ -179,8 +179,11 @@ impl MySqlSink {
         self
     }
 
-    /// The pool, for your own queries: to create tables, or to read what was written.
+    /// The pool, for your own queries: to create tables, or to read what was written. After the first call of a sink
+    /// with its own pool, each connection that goes back to the pool is checked for an open transaction, in one round
+    /// trip.
     pub fn mysql_pool(&self) -> &MySqlPool {
+        self.source.sessions.lend_pool();
         &self.source.pool
     }
 }

@@ -193,7 +193,6 @@ mod tests {
             explicit_timestamps: true,
             reads_uncommitted: false,
             is_mariadb: true,
-            database: None,
         }
     }
 

@@ -1,7 +1,6 @@
 //! Owns connections: how many, how long each part of them may take, and how they end.
 //! Must not know the content of responses.
 
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 
+use crate::client::Client;
 use crate::connection_limit::{ConnectionLimit, ConnectionSlot};
 use crate::options::Limits;
 use crate::stopping::Stopping;
@@ -26,10 +26,6 @@ use crate::write_timeout::WriteTimeout;
 
 /// Interval between two warnings that no connection can be accepted.
 const REMINDER: Duration = Duration::from_secs(60);
-
-/// The address of the client; an extension of every request.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Client(pub(crate) IpAddr);
 
 /// What every connection of a server shares.
 #[derive(Clone)]

@@ -181,8 +181,9 @@ impl PrometheusError {
         matches!(self.0, Kind::AlreadyInstalled)
     }
 
-    /// The [`ServerOptions`](crate::ServerOptions) are invalid on any machine: a token that no client can
-    /// send, a key that does not match its certificate, a limit of zero, and similar mistakes.
+    /// The [`ServerOptions`](crate::ServerOptions) or [`EndpointOptions`](crate::EndpointOptions) are invalid on any
+    /// machine: a token that no client can send, a key that does not match its certificate, a limit of zero, and
+    /// similar mistakes.
     pub fn is_invalid_options(&self) -> bool {
         matches!(self.0, Kind::Options(_))
     }

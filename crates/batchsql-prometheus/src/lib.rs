@@ -4,7 +4,7 @@
 //! ```
 //! use std::time::Duration;
 //! use batchsql_core::{BatchSql, ColumnType, PipelineConfig, Schema};
-//! use batchsql_prometheus::{PrometheusMetrics, TestResult};
+//! use batchsql_prometheus::PrometheusMetrics;
 //! # use batchsql_testkit::NullSink;
 //!
 //! # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
@@ -26,32 +26,12 @@
 //!     .metrics_reporter(prometheus_metrics.reporter("mysql"))
 //!     .start()?;
 //!
-//! // The `test_case` label of the next batches; omit it in production.
-//! prometheus_metrics.set_current_test_case("my-test-case");
-//!
 //! let users = Schema::builder("users").column("id", ColumnType::I64).build()?;
 //! batch_sql.submit(&users.row().set("id", 1_i64)?.finish()?).await?;
 //! let report = batch_sql.close(Duration::from_secs(10)).await;
-//!
-//! // The result of the test.
-//! let result = TestResult {
-//!     database: "mysql".to_owned(),
-//!     test_name: "performance-test".to_owned(),
-//!     duration: Duration::from_secs(5 * 60),
-//!     total_records: 100_000,
-//!     actual_records: 100_000,
-//!     data_integrity_rate: 100.0,
-//!     records_per_second: 2_000.0,
-//!     rps_valid: true,
-//!     success: report.is_complete(),
-//!     ..Default::default()
-//! };
-//! prometheus_metrics.record_test_result("mysql", "performance-test", &result);
-//! // Rows per second and memory in MiB while a test runs.
-//! prometheus_metrics.record_real_time_metrics("mysql", "performance-test", 1_500.0, 256.5);
+//! # assert!(report.is_complete());
 //! # let page = prometheus_metrics.render();
-//! # assert!(page.contains("batchsql_test_rps{database=\"mysql\",test_case=\"performance-test\"} 1500"), "{page}");
-//! # assert!(page.contains("test_case=\"my-test-case\""), "{page}");
+//! # assert!(page.contains("batchsql_records_processed_total{database=\"mysql\",table=\"users\"} 1"), "{page}");
 //!
 //! prometheus_metrics.stop_server().await?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -77,6 +57,12 @@
 //!
 //! The endpoint runs on a thread of its own, so it responds even when the pipeline keeps every worker of your runtime
 //! busy. It can be stopped and started again; stopping releases its thread, port and files.
+//!
+//! # In the server of the application
+//! [`router`](PrometheusMetrics::router) is the same endpoint as an `axum::Router`, and
+//! [`handler`](PrometheusMetrics::handler) as a function of `http::Request`, for an application that has a server. Both
+//! take [`EndpointOptions`]. [`router`](PrometheusMetrics::router) says what readiness and the end of the process mean
+//! there.
 //!
 //! # Options
 //! [`start_server`](PrometheusMetrics::start_server) serves one port of 127.0.0.1 without authentication.
@@ -136,32 +122,76 @@
 //! Leave the endpoint on 127.0.0.1 and let the proxy do TLS and authentication. The live page requests `metrics` from
 //! its own origin, and responses have `Cache-Control: no-store`. Connections from the proxy end after `connection_age`,
 //! and after they were idle for `header_time`.
+#![cfg_attr(
+    feature = "test-metrics",
+    doc = r##"
+# Metrics of tests
+With the feature `test-metrics`, a test records its result, and the metrics of batches carry its name:
 
+```
+use std::time::Duration;
+use batchsql_prometheus::{PrometheusMetrics, TestResult};
+
+let prometheus_metrics = PrometheusMetrics::new()?;
+// The label `test_case` of the next batches.
+prometheus_metrics.set_current_test_case("performance-test");
+// Rows per second and memory in MiB while the test runs.
+prometheus_metrics.record_real_time_metrics("mysql", "performance-test", 1_500.0, 256.5);
+// At its end.
+let result = TestResult {
+    database: "mysql".to_owned(),
+    test_name: "performance-test".to_owned(),
+    duration: Duration::from_secs(5 * 60),
+    total_records: 100_000,
+    actual_records: 100_000,
+    data_integrity_rate: 100.0,
+    records_per_second: 2_000.0,
+    rps_valid: true,
+    success: true,
+    ..Default::default()
+};
+prometheus_metrics.record_test_result("mysql", "performance-test", &result);
+# let page = prometheus_metrics.render();
+# assert!(page.contains("batchsql_test_rps{database=\"mysql\",test_case=\"performance-test\"} 2000"), "{page}");
+# Ok::<(), batchsql_prometheus::PrometheusError>(())
+```
+"##
+)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod access;
 mod answer;
+mod client;
 mod connection_limit;
 mod connections;
 mod encoding;
+mod endpoint_options;
 mod error;
 mod exposition;
+mod handler;
 mod listener;
 mod live;
 mod metrics;
+mod mounted;
 mod options;
 mod policy;
 mod renderings;
 mod routes;
 mod server;
 mod stopping;
+#[cfg(feature = "test-metrics")]
+mod test_metrics;
 mod tls;
 mod upkeep;
 mod watchers;
 mod write_timeout;
 
-pub use batchsql_metrics::{MemoryUsage, MetricsOptions, Reporter, TestResult};
+#[cfg(feature = "test-metrics")]
+pub use batchsql_metrics::{MemoryUsage, TestResult};
+pub use batchsql_metrics::{MetricsOptions, Reporter};
+pub use endpoint_options::EndpointOptions;
 pub use error::PrometheusError;
+pub use handler::{MetricsBody, MetricsHandler};
 pub use metrics::PrometheusMetrics;
 pub use options::ServerOptions;
 pub use watchers::Lingered;

@@ -7,15 +7,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use batchsql_metrics::{MemoryUsage, Metrics, MetricsOptions, Reporter, TestResult};
+use axum::Router;
+use batchsql_metrics::{Metrics, MetricsOptions, Reporter};
 
+use crate::access::Access;
+use crate::endpoint_options::EndpointOptions;
 use crate::error::PrometheusError;
 use crate::exposition::Exposition;
+use crate::handler::MetricsHandler;
 use crate::listener;
+use crate::mounted::{Mounted, Mounts};
 use crate::options::{ServerOptions, Settings};
 use crate::renderings::Renderings;
 use crate::routes::{self, Endpoint};
 use crate::server::Server;
+use crate::stopping::Stopping;
 use crate::watchers::{Lingered, Watchers};
 
 /// Collects the metrics of pipelines and tests and serves them to Prometheus. Cheap to clone; clones
@@ -25,11 +31,12 @@ use crate::watchers::{Lingered, Watchers};
 /// have several. When the last clone is dropped, the server stops; reporters continue.
 #[derive(Clone)]
 pub struct PrometheusMetrics {
-    metrics: Metrics,
+    pub(crate) metrics: Metrics,
     exposition: Arc<Exposition>,
     server: Arc<Mutex<Option<Server>>>,
     watchers: Arc<Watchers>,
     is_ready: Arc<AtomicBool>,
+    mounts: Mounts,
 }
 
 impl PrometheusMetrics {
@@ -55,6 +62,7 @@ impl PrometheusMetrics {
             server: Arc::default(),
             watchers: Arc::new(Watchers::new()),
             is_ready: Arc::new(AtomicBool::new(true)),
+            mounts: Mounts::default(),
         })
     }
 
@@ -97,15 +105,7 @@ impl PrometheusMetrics {
             if let Some(server) = slot.as_ref().filter(|server| server.is_running()) {
                 return Err(PrometheusError::already_running(server.addresses()[0]));
             }
-            let endpoint = |stopping| Endpoint {
-                renderings: Renderings::new(Arc::clone(&self.exposition)),
-                watchers: Arc::clone(&self.watchers),
-                is_ready: Arc::clone(&self.is_ready),
-                access,
-                live_page,
-                stopping,
-            };
-            let router = |stopping| routes::router(endpoint(stopping));
+            let router = |stopping| routes::router(self.endpoint(access, live_page, Some(stopping), None));
             let (server, ready) = Server::start(&addresses, tls, limits, router)?;
             (slot.insert(server).addresses().to_vec(), ready)
         };
@@ -122,6 +122,73 @@ impl PrometheusMetrics {
             );
         }
         Ok(first)
+    }
+
+    /// The endpoint as a router, for an application that has an axum server: `/`, `/metrics`, `/health` and `/ready`,
+    /// with the same responses as those of [`start_server`](Self::start_server). Each call makes an endpoint of its own.
+    ///
+    /// ```
+    /// use axum::{Router, routing::get};
+    /// use batchsql_prometheus::{EndpointOptions, PrometheusMetrics};
+    ///
+    /// let metrics = PrometheusMetrics::new()?;
+    /// let options = EndpointOptions::new().bearer_token("32-random-bytes-in-hexadecimal");
+    /// // With the trailing slash the live page at /monitoring/ finds /monitoring/metrics.
+    /// let app: Router = Router::new()
+    ///     .route("/orders", get(async || "the application"))
+    ///     .nest("/monitoring/", metrics.router(options)?);
+    /// # drop(app);
+    /// # Ok::<(), batchsql_prometheus::PrometheusError>(())
+    /// ```
+    ///
+    /// `merge` instead of `nest` serves it at the paths themselves; use
+    /// [`live_page(false)`](EndpointOptions::live_page) if the application has a `/` of its own. It has no state and no
+    /// fallback: merge it after `with_state`.
+    ///
+    /// The server belongs to the application:
+    /// - [`stop_server`](Self::stop_server), [`server_address`](Self::server_address) and the limits of
+    ///   [`ServerOptions`] do not concern it. It responds as long as the application serves it.
+    /// - `/ready` is 200 until [`set_ready(false)`](Self::set_ready). Call that before the server drains, and stop the
+    ///   server after [`linger`](Self::linger), which waits for the scrapes of this endpoint too.
+    /// - It responds only if the runtime of the application has a free worker. The server of `start_server` has its own
+    ///   thread.
+    /// - Everyone who can reach the server can read the metrics, unless the options require a token or a password.
+    /// - `axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>())` gives it the addresses of
+    ///   clients. Without them two Prometheus with the same user agent and scrape timeout count as one in `linger`.
+    ///
+    /// # Errors
+    /// The options [are invalid](PrometheusError::is_invalid_options).
+    pub fn router(&self, options: EndpointOptions) -> Result<Router, PrometheusError> {
+        let (access, live_page) = (options.access()?, options.has_live_page());
+        Ok(routes::paths(self.endpoint(access, live_page, None, Some(self.mounts.mount()))))
+    }
+
+    /// The endpoint as a function from `http::Request` to `http::Response`, for an application whose server is not axum.
+    /// What [`router`](Self::router) says of the server holds here too.
+    ///
+    /// # Errors
+    /// The options [are invalid](PrometheusError::is_invalid_options).
+    pub fn handler(&self, options: EndpointOptions) -> Result<MetricsHandler, PrometheusError> {
+        let (access, live_page) = (options.access()?, options.has_live_page());
+        Ok(MetricsHandler::new(routes::router(self.endpoint(access, live_page, None, Some(self.mounts.mount())))))
+    }
+
+    fn endpoint(
+        &self,
+        access: Access,
+        live_page: bool,
+        stopping: Option<Stopping>,
+        mounted: Option<Mounted>,
+    ) -> Endpoint {
+        Endpoint {
+            renderings: Renderings::new(Arc::clone(&self.exposition)),
+            watchers: Arc::clone(&self.watchers),
+            is_ready: Arc::clone(&self.is_ready),
+            access,
+            live_page,
+            stopping,
+            _mounted: mounted,
+        }
     }
 
     /// The first address of the running server.
@@ -199,7 +266,7 @@ impl PrometheusMetrics {
     }
 
     async fn await_each(&self, limit: Duration, scrapes: usize) -> Lingered {
-        if self.server_address().is_none() {
+        if self.server_address().is_none() && !self.mounts.is_any() {
             return Lingered::NobodyWatches;
         }
         self.watchers.wait(limit, scrapes).await
@@ -231,32 +298,6 @@ impl PrometheusMetrics {
     /// pipelines that run at the same time need different values.
     pub fn reporter(&self, database: impl Into<String>) -> Reporter {
         self.metrics.reporter(database)
-    }
-
-    /// Sets the `test_case` label of every batch sealed from now on, see
-    /// [`Metrics::set_current_test_case`].
-    pub fn set_current_test_case(&self, test_case: &str) {
-        self.metrics.set_current_test_case(test_case);
-    }
-
-    /// Removes the `test_case` label from batches sealed from now on.
-    pub fn clear_current_test_case(&self) {
-        self.metrics.clear_current_test_case();
-    }
-
-    /// Records how a test ended, see [`Metrics::record_test_result`].
-    pub fn record_test_result(&self, database: &str, test_case: &str, result: &TestResult) {
-        self.metrics.record_test_result(database, test_case, result);
-    }
-
-    /// Records the rate in rows per second and the memory in MiB of a running test.
-    pub fn record_real_time_metrics(&self, database: &str, test_case: &str, rps: f64, memory_mb: f64) {
-        self.metrics.record_real_time_metrics(database, test_case, rps, memory_mb);
-    }
-
-    /// Records the memory of the process during a test, see [`Metrics::record_memory`].
-    pub fn record_memory(&self, database: &str, test_case: &str, usage: &MemoryUsage) {
-        self.metrics.record_memory(database, test_case, usage);
     }
 
     fn slot(&self) -> MutexGuard<'_, Option<Server>> {

@@ -8,6 +8,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::access::Access;
+use crate::endpoint_options::EndpointOptions;
+#[cfg(feature = "tls")]
+use crate::endpoint_options::Hidden;
 use crate::error::{Mistake, PrometheusError};
 use crate::tls::Tls;
 
@@ -43,12 +46,10 @@ const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
 pub struct ServerOptions {
     port: u16,
     bind: Vec<IpAddr>,
-    token: Option<String>,
-    account: Option<(String, String)>,
+    endpoint: EndpointOptions,
     #[cfg(feature = "tls")]
     tls: Option<Pem>,
     limits: Limits,
-    live_page: bool,
 }
 
 /// The limits for clients of the server.
@@ -92,12 +93,10 @@ impl ServerOptions {
         Self {
             port: DEFAULT_PORT,
             bind: vec![Ipv4Addr::LOCALHOST.into()],
-            token: None,
-            account: None,
+            endpoint: EndpointOptions::new(),
             #[cfg(feature = "tls")]
             tls: None,
             limits: Limits::default(),
-            live_page: true,
         }
     }
 
@@ -118,14 +117,14 @@ impl ServerOptions {
     /// Requires this token for `/metrics` (`Authorization: Bearer …`): printable ASCII without spaces. Without TLS
     /// it is sent in clear text. Not together with [`basic_auth`](Self::basic_auth).
     pub fn bearer_token(mut self, token: impl Into<String>) -> Self {
-        self.token = Some(token.into());
+        self.endpoint = self.endpoint.bearer_token(token);
         self
     }
 
     /// Requires this user and password for `/metrics`. Without TLS they are sent in clear text. Not together with
     /// [`bearer_token`](Self::bearer_token).
     pub fn basic_auth(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
-        self.account = Some((user.into(), password.into()));
+        self.endpoint = self.endpoint.basic_auth(user, password);
         self
     }
 
@@ -196,20 +195,21 @@ impl ServerOptions {
 
     /// Whether `/` serves the live page; default true. The page holds no data and needs no authentication.
     pub fn live_page(mut self, live_page: bool) -> Self {
-        self.live_page = live_page;
+        self.endpoint = self.endpoint.live_page(live_page);
         self
     }
 
     /// Checks the options.
     pub(crate) fn check(self) -> Result<Settings, PrometheusError> {
         let addresses = self.addresses()?;
-        let access = match (&self.token, &self.account) {
-            (None, None) => Access::open(),
-            (Some(token), None) => Access::bearer(token)?,
-            (None, Some((user, password))) => Access::basic(user, password)?,
-            (Some(_), Some(_)) => return Err(Mistake::TokenAndAccount.into()),
-        };
-        Ok(Settings { addresses, access, tls: self.tls()?, limits: self.limits.check()?, live_page: self.live_page })
+        let access = self.endpoint.access()?;
+        Ok(Settings {
+            addresses,
+            access,
+            tls: self.tls()?,
+            limits: self.limits.check()?,
+            live_page: self.endpoint.has_live_page(),
+        })
     }
 
     fn addresses(&self) -> Result<Vec<SocketAddr>, PrometheusError> {
@@ -255,11 +255,10 @@ impl fmt::Debug for ServerOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("ServerOptions");
         shown.field("port", &self.port).field("bind", &self.bind);
-        shown.field("bearer_token", &self.token.as_ref().map(|_| Hidden));
-        shown.field("basic_auth", &self.account.as_ref().map(|_| Hidden));
+        self.endpoint.fields(&mut shown);
         #[cfg(feature = "tls")]
         shown.field("tls", &self.tls);
-        shown.field("limits", &self.limits).field("live_page", &self.live_page).finish()
+        shown.field("limits", &self.limits).finish()
     }
 }
 
@@ -272,14 +271,6 @@ impl fmt::Debug for Pem {
                 f.debug_struct("Files").field("certificates", certificates).field("key", key).finish()
             }
         }
-    }
-}
-
-struct Hidden;
-
-impl fmt::Debug for Hidden {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("hidden")
     }
 }
 

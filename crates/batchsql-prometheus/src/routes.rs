@@ -4,17 +4,18 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 
+use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Extension, Router};
 
 use crate::access::Access;
 use crate::answer::Answer;
-use crate::connections::Client;
+use crate::client::Client;
 use crate::encoding::{accepts_gzip, gzip};
+use crate::mounted::Mounted;
 use crate::renderings::Renderings;
 use crate::stopping::Stopping;
 use crate::watchers::Watchers;
@@ -44,10 +45,14 @@ pub(crate) struct Endpoint {
     pub(crate) is_ready: Arc<AtomicBool>,
     pub(crate) access: Access,
     pub(crate) live_page: bool,
-    pub(crate) stopping: Stopping,
+    /// Of the server of this crate.
+    pub(crate) stopping: Option<Stopping>,
+    /// In a server of the application.
+    pub(crate) _mounted: Option<Mounted>,
 }
 
-pub(crate) fn router(endpoint: Endpoint) -> Router {
+/// The paths alone, for an application that has others.
+pub(crate) fn paths(endpoint: Endpoint) -> Router {
     let mut router = Router::new()
         .route("/metrics", get(metrics))
         .route("/health", get(async || answer(TEXT, "ok")))
@@ -59,13 +64,18 @@ pub(crate) fn router(endpoint: Endpoint) -> Router {
         .method_not_allowed_fallback(async || {
             (StatusCode::METHOD_NOT_ALLOWED, answer(TEXT, "only GET and HEAD are allowed\n"))
         })
-        .fallback(async || (StatusCode::NOT_FOUND, answer(TEXT, "not found; try /metrics, /health or /ready\n")))
         .with_state(Arc::new(endpoint))
+}
+
+/// A whole server: every other path is not found.
+pub(crate) fn router(endpoint: Endpoint) -> Router {
+    let not_found = async || (StatusCode::NOT_FOUND, answer(TEXT, "not found; try /metrics, /health or /ready\n"));
+    paths(endpoint).fallback(not_found)
 }
 
 async fn metrics(
     State(endpoint): State<Arc<Endpoint>>,
-    Extension(Client(address)): Extension<Client>,
+    Client(address): Client,
     method: Method,
     headers: HeaderMap,
 ) -> Response {
@@ -85,7 +95,7 @@ async fn metrics(
 }
 
 async fn ready(State(endpoint): State<Arc<Endpoint>>) -> Response {
-    if endpoint.is_ready.load(Ordering::Acquire) && !endpoint.stopping.has_begun() {
+    if endpoint.is_ready.load(Ordering::Acquire) && !endpoint.stopping.as_ref().is_some_and(Stopping::has_begun) {
         answer(TEXT, "ready")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, answer(TEXT, "not ready")).into_response()

@@ -11,8 +11,10 @@
 //! You may also set the DSNs and run `cargo test`; a test never uses any other server. Every test uses its own
 //! schema, database or key prefix, see [`unique`].
 
+mod counting_proxy;
 mod late_proxy;
 
+pub use counting_proxy::CountingProxy;
 pub use late_proxy::LateProxy;
 
 use std::io::{BufRead, BufReader, Write};

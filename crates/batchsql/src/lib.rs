@@ -15,6 +15,7 @@
 //! | `tls` (default) | TLS for the drivers and the scrape endpoint that are switched on |
 //! | `metrics` | [`metrics`]: a reporter over the `metrics` crate |
 //! | `prometheus` | [`prometheus`]: `PrometheusMetrics` with its own scrape endpoint |
+//! | `test-metrics` | the metrics that a test records about itself: `TestResult`, `set_current_test_case` |
 //! | `chrono`, `uuid`, `rust_decimal` | row fields and values of these crates |
 //!
 #![cfg_attr(
@@ -94,6 +95,10 @@ mod guides {
     #[cfg(feature = "derive")]
     #[doc = include_str!("../../../docs/guides/testing.md")]
     mod testing {}
+
+    #[cfg(feature = "derive")]
+    #[doc = include_str!("../../../docs/guides/tracing.md")]
+    mod tracing {}
 
     #[doc = include_str!("../../../docs/guides/troubleshooting.md")]
     mod troubleshooting {}

@@ -184,6 +184,11 @@ impl Schedule {
         self.running.values().fold((0, 0), |(rows, bytes), start| (rows + start.rows, bytes + start.bytes))
     }
 
+    /// Rows of a table that are being written.
+    pub(crate) fn running_rows(&self, table: usize) -> usize {
+        self.running.values().filter(|start| start.lane.table == table).map(|start| start.rows).sum()
+    }
+
     /// How many batches could start if there were permits for them; it stops counting at `most`. Also whether a lane
     /// was skipped because its table has all the permits it may have.
     pub(crate) fn startable(&self, most: usize, now: Instant) -> (usize, bool) {

@@ -21,6 +21,7 @@ use crate::model::schema::Schema;
 use crate::model::value::ColumnType;
 use crate::outcome::consumers::Consumers;
 use crate::outcome::ledger::Ledger;
+use crate::outcome::tracking::Tracking;
 use crate::reporter::{FlushReason, GuardedReporter, NoopReporter};
 use crate::write::context::PipelineContext;
 use crate::write::sink::Limits;
@@ -139,7 +140,8 @@ impl Bench {
         let bytes = schema.fixed_row_len() + crate::row::traits::Row::variable_len(&row);
         let budget = &self.intake.pipeline.ledger.budget;
         let mut reservation = budget.try_reserve(known.table.number(), &known.table.share, 1, bytes).unwrap();
-        let pushed = known.table.push(&known.group, &self.messages, &row, bytes, false, &mut reservation);
+        let pushed =
+            known.table.push(&known.group, &self.messages, &row, bytes, &Tracking::Untracked, &mut reservation);
         assert!(pushed.is_ok());
         drop(reservation);
         while let Ok(Message::Lane(lane)) = self.received.try_recv() {

@@ -110,8 +110,13 @@ impl<S: Sink> Dispatcher<S> {
         state.schedule.note(table, lane, status, self.flush_interval);
     }
 
-    /// How much one pull may take. A batch that takes all waiting rows leaves none for the other free permits, and a
-    /// batch that is larger than the others delays other tables.
+    /// How much one pull may take: the table's rows are divided among all permits, and rows that are being written
+    /// count. Otherwise writes that end one after another would each find few free permits: the first pull would take
+    /// nearly all waiting rows, and the later ones would find none. A batch that is larger than the others also delays
+    /// other tables.
+    ///
+    /// Example: 8 permits, each writing 500 rows, and 36,000 rows wait. The first write ends, and its permit pulls
+    /// `(36,000 + 7 * 500) / 8 = 4,938` rows. The next one pulls `(31,062 + 4,938 + 6 * 500) / 8 = 4,875`.
     fn pull_limit(&self, state: &State<S::Conn>, table: &Table, lane: LaneId) -> PullLimit {
         let most = table.batch_limit().rows().min(self.intake.max_batch_rows);
         let rows = if state.schedule.others_are_ready(table.number()) {
@@ -120,8 +125,8 @@ impl<S: Sink> Dispatcher<S> {
             // No other permit can write the batches of this lane.
             most
         } else {
-            let free = self.concurrency.saturating_sub(state.schedule.running()).max(1);
-            table.waiting_rows(lane).div_ceil(free).max(self.intake.flush_size).min(most)
+            let rows = table.waiting_rows(lane) + state.schedule.running_rows(table.number());
+            rows.div_ceil(self.concurrency).max(self.intake.flush_size).min(most)
         };
         PullLimit { rows, bytes: self.intake.flush_bytes }
     }

@@ -14,6 +14,7 @@ use crate::model::batch::Batch;
 use crate::model::columns::ColumnBuffer;
 use crate::model::schema::Column;
 use crate::outcome::receipt::{Completion, Receipt};
+use crate::outcome::tracking::{Submitters, Tracking};
 use crate::reporter::FlushReason;
 use crate::row::error::RowError;
 use crate::row::traits::Row;
@@ -45,6 +46,7 @@ pub(crate) struct OpenBatch {
     pub(crate) bytes: usize,
     opened_at: Option<Instant>,
     completion: Option<Arc<Completion>>,
+    submitters: Submitters,
     /// Hashes of the keys of the first `hashed` rows. Not used while the lane has one open batch.
     keys: HashSet<u64>,
     hashed: usize,
@@ -79,6 +81,7 @@ impl OpenBatch {
             bytes: 0,
             opened_at: None,
             completion: None,
+            submitters: Submitters::default(),
             keys: HashSet::new(),
             hashed: 0,
             last_len: 0,
@@ -143,11 +146,13 @@ impl OpenBatch {
     }
 
     /// Counts the row that was written last.
-    pub(crate) fn keep_row(&mut self, bytes: usize, tracked: bool) -> Option<Receipt> {
+    pub(crate) fn keep_row(&mut self, bytes: usize, tracking: &Tracking) -> Option<Receipt> {
         let index = u32::try_from(self.len).expect("buffer_size fits u32");
         self.len += 1;
         self.bytes += bytes;
-        tracked.then(|| Receipt::new(Arc::clone(self.completion.get_or_insert_default()), index))
+        let Tracking::Tracked(span) = tracking else { return None };
+        span.iter().for_each(|span| self.submitters.add(span));
+        Some(Receipt::new(Arc::clone(self.completion.get_or_insert_default()), index))
     }
 
     /// The hash of the key of the row that was written and does not count yet.
@@ -200,6 +205,7 @@ impl OpenBatch {
             reason,
             limit: Arc::clone(by.limit),
             completion: self.completion.take(),
+            submitters: std::mem::take(&mut self.submitters),
             share: by.share.hold(len, bytes),
         };
         Job::new(sealed, Arc::clone(by.pipeline))

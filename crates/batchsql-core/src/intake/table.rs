@@ -20,6 +20,7 @@ use crate::intake::message::Message;
 use crate::intake::open_batch::{OpenBatch, SealedBy};
 use crate::model::schema::Schema;
 use crate::outcome::receipt::Receipt;
+use crate::outcome::tracking::Tracking;
 use crate::reporter::FlushReason;
 use crate::row::error::RowError;
 use crate::row::traits::Row;
@@ -149,7 +150,7 @@ impl Table {
         messages: &mpsc::UnboundedSender<Message>,
         row: &R,
         bytes: usize,
-        tracked: bool,
+        tracking: &Tracking,
         reservation: &mut Reservation<'_>,
     ) -> Result<Option<Receipt>, NotPushed> {
         let intake = &*self.intake;
@@ -180,7 +181,7 @@ impl Table {
             }
         }
         reservation.keep_row(bytes);
-        let receipt = open.keep_row(bytes, tracked);
+        let receipt = open.keep_row(bytes, tracking);
         lane.accepted += 1;
         if full {
             lane.seal(place, &self.sealed_by(number), reason);

@@ -7,3 +7,4 @@ pub(crate) mod letter;
 pub(crate) mod ndjson;
 pub(crate) mod outcomes;
 pub(crate) mod receipt;
+pub(crate) mod tracking;

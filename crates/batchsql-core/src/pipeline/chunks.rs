@@ -3,6 +3,7 @@
 
 use tokio::task::coop::consume_budget;
 
+use crate::outcome::tracking::Tracking;
 use crate::pipeline::error::{SubmitAllError, SubmitError};
 use crate::pipeline::handle::BatchSql;
 use crate::row::traits::Row;
@@ -91,7 +92,7 @@ impl BatchSql {
             };
             let (now, later) = left.split_at(rows);
             for (row, bytes) in now {
-                self.push(&known, row, *bytes, false, &mut reservation)?;
+                self.push(&known, row, *bytes, &Tracking::Untracked, &mut reservation)?;
                 *pushed += 1;
                 left_bytes -= bytes;
             }

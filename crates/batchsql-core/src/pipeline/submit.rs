@@ -16,6 +16,7 @@ use crate::intake::table::{NotPushed, Table};
 use crate::model::schema::Schema;
 use crate::outcome::letter::DeadLetter;
 use crate::outcome::receipt::Receipt;
+use crate::outcome::tracking::Tracking;
 use crate::pipeline::error::{ResubmitError, SubmitError};
 use crate::pipeline::handle::BatchSql;
 use crate::row::traits::Row;
@@ -35,10 +36,13 @@ impl BatchSql {
     /// # Cancel safety
     /// If the call is cancelled, the row is not accepted: the call waits only for capacity.
     pub async fn submit<R: Row + ?Sized>(&self, row: &R) -> Result<(), SubmitError> {
-        self.accept(row, false, self.0.config.when_full).await.map(drop)
+        self.accept(row, Tracking::Untracked, self.0.config.when_full).await.map(drop)
     }
 
     /// Accepts a row and returns a receipt that resolves to its outcome.
+    ///
+    /// If spans of batches are collected (target `batchsql`, level debug), the span of its batch follows from the current
+    /// span, for at most 32 spans per batch.
     ///
     /// # Errors
     /// As [`submit`](Self::submit).
@@ -46,7 +50,7 @@ impl BatchSql {
     /// # Cancel safety
     /// As [`submit`](Self::submit).
     pub async fn submit_tracked<R: Row + ?Sized>(&self, row: &R) -> Result<Receipt, SubmitError> {
-        let receipt = self.accept(row, true, self.0.config.when_full).await?;
+        let receipt = self.accept(row, Tracking::tracked(), self.0.config.when_full).await?;
         Ok(receipt.expect("a tracked row has a receipt"))
     }
 
@@ -57,7 +61,7 @@ impl BatchSql {
     pub fn try_submit<R: Row + ?Sized>(&self, row: &R) -> Result<(), SubmitError> {
         let accepted = self.admit(row).and_then(|(known, bytes)| {
             let mut reservation = self.try_reserve(&known.table, 1, bytes)?;
-            self.push(&known, row, bytes, false, &mut reservation).map(drop)
+            self.push(&known, row, bytes, &Tracking::Untracked, &mut reservation).map(drop)
         });
         accepted.inspect_err(|error| self.report_refused(row, error))
     }
@@ -70,7 +74,7 @@ impl BatchSql {
     /// # Cancel safety
     /// As [`submit`](Self::submit).
     pub async fn submit_timeout<R: Row + ?Sized>(&self, row: &R, limit: Duration) -> Result<(), SubmitError> {
-        self.accept(row, false, WhenFull::WaitAtMost(limit)).await.map(drop)
+        self.accept(row, Tracking::Untracked, WhenFull::WaitAtMost(limit)).await.map(drop)
     }
 
     /// Accepts a row in place of a failed one, with the capacity that the failed row still holds in the buffer: for
@@ -101,11 +105,13 @@ impl BatchSql {
             }
         };
         match capacity.reuse(budget, bytes) {
-            Ok(mut reservation) => self.push(&known, row, bytes, false, &mut reservation).map(drop).map_err(|source| {
-                self.report_refused(row, &source);
-                // The reservation returns the capacity; the letter no longer holds any.
-                ResubmitError { letter: Box::new(DeadLetter::without_capacity(outcome)), source }
-            }),
+            Ok(mut reservation) => {
+                self.push(&known, row, bytes, &Tracking::Untracked, &mut reservation).map(drop).map_err(|source| {
+                    self.report_refused(row, &source);
+                    // The reservation returns the capacity; the letter no longer holds any.
+                    ResubmitError { letter: Box::new(DeadLetter::without_capacity(outcome)), source }
+                })
+            }
             Err(capacity) => {
                 let source = SubmitError::full();
                 self.report_refused(row, &source);
@@ -117,7 +123,7 @@ impl BatchSql {
     async fn accept<R: Row + ?Sized>(
         &self,
         row: &R,
-        tracked: bool,
+        tracking: Tracking,
         when_full: WhenFull,
     ) -> Result<Option<Receipt>, SubmitError> {
         // A producer that never waits would block its thread for the tasks that write.
@@ -125,13 +131,13 @@ impl BatchSql {
         let accepted = async {
             let (known, bytes) = self.admit(row)?;
             match self.try_reserve(&known.table, 1, bytes) {
-                Ok(mut reservation) => return self.push(&known, row, bytes, tracked, &mut reservation),
+                Ok(mut reservation) => return self.push(&known, row, bytes, &tracking, &mut reservation),
                 Err(error) if error.is_full() => {}
                 Err(error) => return Err(error),
             }
             let known = known.into_arc();
             let mut reservation = self.wait_for_capacity(&known, 1, bytes, when_full).await?;
-            self.push(&known, row, bytes, tracked, &mut reservation)
+            self.push(&known, row, bytes, &tracking, &mut reservation)
         };
         accepted.await.inspect_err(|error| self.report_refused(row, error))
     }
@@ -183,12 +189,12 @@ impl BatchSql {
         known: &Known,
         row: &R,
         bytes: usize,
-        tracked: bool,
+        tracking: &Tracking,
         reservation: &mut Reservation<'_>,
     ) -> Result<Option<Receipt>, SubmitError> {
-        match known.table.push(&known.group, &self.0.messages, row, bytes, tracked, reservation) {
+        match known.table.push(&known.group, &self.0.messages, row, bytes, tracking, reservation) {
             Ok(receipt) => Ok(receipt),
-            Err(NotPushed::Retired) => self.push_again(row, bytes, tracked, reservation),
+            Err(NotPushed::Retired) => self.push_again(row, bytes, tracking, reservation),
             Err(other) => Err(not_pushed(other)),
         }
     }
@@ -199,14 +205,14 @@ impl BatchSql {
         &self,
         row: &R,
         bytes: usize,
-        tracked: bool,
+        tracking: &Tracking,
         reservation: &mut Reservation<'_>,
     ) -> Result<Option<Receipt>, SubmitError> {
         loop {
             // Another thread is about to remove it from the list.
             std::thread::yield_now();
             let known = self.group(row.schema())?;
-            match known.table.push(&known.group, &self.0.messages, row, bytes, tracked, reservation) {
+            match known.table.push(&known.group, &self.0.messages, row, bytes, tracking, reservation) {
                 Ok(receipt) => return Ok(receipt),
                 Err(NotPushed::Retired) => {}
                 Err(other) => return Err(not_pushed(other)),

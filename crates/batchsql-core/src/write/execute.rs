@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::{Instant, timeout};
+use tracing::Instrument;
 
 use crate::config::{BeyondBudget, Coalesce, Delivery, FAR, Isolation, Ordering, PipelineConfig};
 use crate::error::{ErrorClass, SinkError};
@@ -22,6 +23,7 @@ use crate::write::plans::Plans;
 use crate::write::retry::RetrySchedule;
 use crate::write::session::{Session, SessionEnd};
 use crate::write::sink::{Limits, Sink, Written};
+use crate::write::spans;
 use crate::write::watch::{PATIENCE, watch};
 
 /// What the handle needs from a sink, without its type.
@@ -229,7 +231,16 @@ impl<S: Sink> Executor<S> {
             self.begin(&mut job, others);
         }
         job.resume_in_doubt(self.in_order);
-        let pause = self.run(&mut job, &mut conn, &flight).await;
+        let span = spans::batch(self.sink.name(), &job);
+        let pause = self.run(&mut job, &mut conn, &flight).instrument(span.clone()).await;
+        let (result, error) = match &pause {
+            None => ("done", job.progress.expired.as_ref()),
+            Some(Pause::BackOff(_, error)) => ("backs_off", Some(error)),
+            Some(Pause::Wait(_, error)) => ("waits", Some(error)),
+            Some(Pause::Park(_, error)) => ("parked", Some(error)),
+        };
+        spans::batch_ended(&span, result, error, &job);
+        drop(span);
         job.release_copy();
         let has_written = job.progress.has_written;
         // If rows failed, other batches may use the connection while the consumers receive the rows.
@@ -489,6 +500,7 @@ impl<S: Sink> Executor<S> {
         flight: &Flight,
     ) -> Result<Written, SinkError> {
         job.count_attempt(&range);
+        let span = spans::attempt(range.len(), job.progress.attempts);
         let begin = Instant::now();
         let attempt = Attempt::new(self.isolation == Isolation::AtomicBatch);
         job.progress.writing = Some((range.clone(), begin, attempt.clone()));
@@ -502,7 +514,7 @@ impl<S: Sink> Executor<S> {
         let write = self.sink.write(conn, plan, rows, &attempt);
         let write = watch(&self.sink, session, patience, write);
         let mut is_dead = false;
-        let (result, is_timeout) = match timeout(self.statement_timeout, write).await {
+        let (result, is_timeout) = match timeout(self.statement_timeout, write).instrument(span.clone()).await {
             Ok(Some(result)) => (result, false),
             Ok(None) => {
                 is_dead = true;
@@ -516,6 +528,7 @@ impl<S: Sink> Executor<S> {
             }
             Err(_) => (Err(timed_out("the write", self.statement_timeout, ErrorClass::Unknown)), true),
         };
+        spans::attempt_ended(&span, &result);
         let may_be_late = |written: &Written| written.unfinished.iter().any(|(_, e)| e.class() == ErrorClass::Unknown);
         match &result {
             Err(error) if error.class() == ErrorClass::Unknown => flight.abandoned(),

@@ -14,6 +14,7 @@ use crate::model::batch::{Batch, Rows};
 use crate::model::keys;
 use crate::outcome::outcomes::{FailedRow, FailureKind, Outcome, OutcomeCounts, OutcomeKind};
 use crate::outcome::receipt::Completion;
+use crate::outcome::tracking::Submitters;
 use crate::reporter::{BatchExecuted, BatchInfo, BatchSealed, FlushReason};
 use crate::row::traits::Row;
 use crate::write::attempt::Attempt;
@@ -49,6 +50,7 @@ pub(crate) struct Job {
     context: Option<Arc<str>>,
     /// The completions of its rows, from the first row to the last.
     parts: Vec<Part>,
+    submitters: Submitters,
     share: ShareHold,
     /// Of its group. Keeps the group from being removed.
     pub(crate) commits: Arc<Commits>,
@@ -73,6 +75,7 @@ pub(crate) struct Sealed {
     pub(crate) reason: FlushReason,
     pub(crate) limit: Arc<BatchLimit>,
     pub(crate) completion: Option<Arc<Completion>>,
+    pub(crate) submitters: Submitters,
     pub(crate) share: ShareHold,
 }
 
@@ -141,7 +144,8 @@ impl End {
 
 impl Job {
     pub(crate) fn new(sealed: Sealed, pipeline: Arc<PipelineContext>) -> Self {
-        let Sealed { lane, group, commits, is_ordered, batch, opened_at, reason, limit, completion, share } = sealed;
+        let Sealed { lane, group, commits, is_ordered, batch, opened_at, reason, limit, completion, submitters, share } =
+            sealed;
         Self {
             number: pipeline.outstanding.begin(opened_at),
             lane,
@@ -156,6 +160,7 @@ impl Job {
             context: pipeline.reporter.call(|reporter| reporter.context()),
             pipeline,
             progress: Progress::default(),
+            submitters,
             share,
             commits,
             is_absorbed: false,
@@ -196,6 +201,7 @@ impl Job {
         let mut batches = Vec::with_capacity(others.len());
         for mut other in others {
             self.parts.append(&mut other.parts);
+            self.submitters.absorb(&other.submitters);
             self.share.absorb(&mut other.share);
             self.first_opened_at = self.first_opened_at.min(other.first_opened_at);
             self.opened_at = match self.progress.attempts {
@@ -253,6 +259,11 @@ impl Job {
     /// Its rows that have an outcome.
     pub(crate) fn counts(&self) -> OutcomeCounts {
         self.progress.counts
+    }
+
+    /// The callers that submitted its tracked rows.
+    pub(crate) fn submitters(&self) -> &Submitters {
+        &self.submitters
     }
 
     /// Whether rows ended without being in the database.

@@ -22,4 +22,5 @@ pub(crate) mod round;
 pub(crate) mod sample;
 pub(crate) mod session;
 pub(crate) mod sink;
+pub(crate) mod spans;
 pub(crate) mod watch;

@@ -83,6 +83,31 @@ async fn permits_that_are_free_share_what_waits() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn writes_that_end_one_after_another_share_what_waits() {
+    let (db, sink) = growing(PipelineConfig { buffer_size: 1000, max_concurrency: 4, ..config() });
+    receipts(&db, &plain(), 0..10).await.pop().unwrap().await;
+    sink.script([Step::Hang; 8]);
+    // Four small batches take the four permits, then rows wait.
+    let mut all = Vec::new();
+    for start in [10, 20, 30, 40] {
+        all.extend(receipts(&db, &plain(), start..start + 10).await);
+        settle().await;
+    }
+    all.extend(receipts(&db, &plain(), 50..450).await);
+    settle().await;
+    for _ in 0..8 {
+        sink.release(1);
+        settle().await;
+    }
+    for receipt in all {
+        assert!(receipt.await.is_written());
+    }
+    // The first of them must not take all: each permit takes about a quarter of 400.
+    let grown = &sizes(&sink)[5..];
+    assert!(grown.len() >= 4 && grown[..4].iter().all(|rows| (80..=120).contains(rows)), "{:?}", sizes(&sink));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_table_that_waits_keeps_the_batches_of_others_small() {
     let (db, sink) = growing(PipelineConfig { buffer_size: 1000, max_concurrency: 1, ..config() });
     let (a, b) = (table("a", Conflict::None), table("b", Conflict::None));

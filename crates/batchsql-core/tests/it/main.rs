@@ -20,5 +20,6 @@ mod order;
 mod parking;
 mod rounds;
 mod shutdown;
+mod spans;
 mod support;
 mod timeliness;

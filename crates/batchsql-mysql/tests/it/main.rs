@@ -11,4 +11,5 @@ mod link;
 mod pools;
 mod statements;
 mod support;
+mod trips;
 mod types;

@@ -266,7 +266,7 @@ async fn the_definition_of_a_table_is_read_once_for_rows_that_leave_out_differen
     assert!(submitted(&pipeline, (1..128).map(row)).await.iter().all(Outcome::is_written));
     assert_eq!(db.read("SELECT COUNT(*), SUM(c0), SUM(c6) FROM t").await, ["127|4096|6112"]);
     let reads = "SELECT COUNT(*) FROM mysql.general_log WHERE argument LIKE '%FROM information_schema.COLUMNS%'
-                 AND command_type = 'Execute'";
+                 AND argument NOT LIKE '%general_log%' AND command_type = 'Query'";
     assert_eq!(db.read(reads).await, ["1"]);
     // A new column and a dropped column: no schema is rejected because of an earlier reading.
     db.run("ALTER TABLE t ADD COLUMN c7 INT, DROP COLUMN c6").await;

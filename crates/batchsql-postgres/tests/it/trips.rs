@@ -1,71 +1,19 @@
 //! Round trips of a batch, counted by a proxy.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use batchsql_core::{Attempt, ColumnType, Conflict, ErrorClass, Schema, SharedRows, Sink, Written};
 use batchsql_postgres::sqlx::postgres::PgSslMode;
 use batchsql_postgres::{PostgresConn, PostgresOptions, PostgresPlan, PostgresSink, Strategy};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use batchsql_testserver::CountingProxy;
 
 use crate::support::{TestSink, batch_of, batch_of_rows, execute, fresh, read, row, schema, values};
-
-/// A proxy that counts how often a client sends data after an answer.
-#[derive(Default)]
-struct Count {
-    trips: AtomicUsize,
-    /// The delay of each answer, in milliseconds.
-    delay: AtomicUsize,
-}
-
-async fn count_trips(server: String, count: Arc<Count>) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            let server = TcpStream::connect(&*server).await.unwrap();
-            server.set_nodelay(true).unwrap();
-            client.set_nodelay(true).unwrap();
-            tokio::spawn(carry(client, server, Arc::clone(&count)));
-        }
-    });
-    port
-}
-
-async fn carry(client: TcpStream, server: TcpStream, count: Arc<Count>) {
-    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
-        (client.into_split(), server.into_split());
-    let is_answered = Arc::new(AtomicBool::new(true));
-    let answers = tokio::spawn({
-        let (is_answered, count) = (Arc::clone(&is_answered), Arc::clone(&count));
-        async move {
-            let mut buffer = vec![0; 1 << 16];
-            while let Ok(len @ 1..) = from_server.read(&mut buffer).await {
-                tokio::time::sleep(Duration::from_millis(count.delay.load(Ordering::SeqCst) as u64)).await;
-                is_answered.store(true, Ordering::SeqCst);
-                if to_client.write_all(&buffer[..len]).await.is_err() {
-                    break;
-                }
-            }
-        }
-    });
-    let mut buffer = vec![0; 1 << 16];
-    while let Ok(len @ 1..) = from_client.read(&mut buffer).await {
-        if is_answered.swap(false, Ordering::SeqCst) {
-            count.trips.fetch_add(1, Ordering::SeqCst);
-        }
-        to_server.write_all(&buffer[..len]).await.unwrap();
-    }
-    answers.abort();
-}
 
 /// A sink whose round trips are counted, with its connection.
 struct Counted {
     sink: PostgresSink,
     conn: PostgresConn,
-    count: Arc<Count>,
+    proxy: CountingProxy,
     direct: TestSink,
 }
 
@@ -73,25 +21,24 @@ impl Counted {
     async fn start(sql: &str, change: impl FnOnce(PostgresOptions) -> PostgresOptions) -> Self {
         let direct = fresh(sql).await;
         let options = (*direct.pg_pool().connect_options()).clone();
-        let count = Arc::new(Count::default());
-        let port = count_trips(format!("{}:{}", options.get_host(), options.get_port()), Arc::clone(&count)).await;
-        let options = options.host("127.0.0.1").port(port).ssl_mode(PgSslMode::Disable);
+        let proxy = CountingProxy::start(&format!("{}:{}", options.get_host(), options.get_port()));
+        let options = options.host("127.0.0.1").port(proxy.port()).ssl_mode(PgSslMode::Disable);
         let options = change(PostgresOptions::from_connect_options(options)).max_connections(1);
         let sink = PostgresSink::with_options(&options).await.unwrap();
         let conn = sink.acquire().await.unwrap();
-        Self { sink, conn, count, direct }
+        Self { sink, conn, proxy, direct }
     }
 
     async fn prepare(&mut self, schema: &Schema) -> (PostgresPlan, usize) {
-        let before = self.count.trips.load(Ordering::SeqCst);
+        let before = self.proxy.trips();
         let plan = self.sink.prepare(&mut self.conn, schema).await.unwrap();
-        (plan, self.count.trips.load(Ordering::SeqCst) - before)
+        (plan, self.proxy.trips() - before)
     }
 
     async fn write(&mut self, plan: &PostgresPlan, batch: &SharedRows) -> (Written, usize) {
-        let before = self.count.trips.load(Ordering::SeqCst);
+        let before = self.proxy.trips();
         let written = self.sink.write(&mut self.conn, plan, batch.rows(), &Attempt::new(false)).await.unwrap();
-        (written, self.count.trips.load(Ordering::SeqCst) - before)
+        (written, self.proxy.trips() - before)
     }
 
     /// Round trips of the second batch, when statements are prepared.
@@ -123,7 +70,7 @@ async fn a_batch_takes_one_round_trip_or_the_two_of_copy() {
 #[tokio::test]
 async fn how_far_the_server_is_decides_between_copy_and_unnest() {
     let mut counted = Counted::start(TABLE, |options| options).await;
-    counted.count.delay.store(50, Ordering::SeqCst);
+    counted.proxy.delay_answers(50);
     let schema = schema(Conflict::None);
     let (first, second) = (batch_of(&schema, 0..500).await, batch_of(&schema, 500..1_000).await);
     assert_eq!(counted.second(&schema, &first, &second).await, 1);

@@ -10,6 +10,7 @@ mod endpoint;
 mod http;
 mod linger;
 mod mistakes;
+mod mounted;
 mod prometheus;
 mod saturated;
 mod scrape;

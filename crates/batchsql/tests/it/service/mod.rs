@@ -4,7 +4,7 @@ mod app;
 mod compose;
 mod image;
 mod production;
-mod program;
+pub(crate) mod program;
 mod secrets;
 #[path = "../../../examples/monitored_app/tasks.rs"]
 mod tasks;

@@ -8,16 +8,23 @@ use tempfile::TempDir;
 
 pub(crate) const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
-/// The service on any free port, with nothing else from the environment of the test. Cargo does not show tests the path
-/// of examples, and builds them only when no kind of target is named.
+/// The service on any free port.
 pub(crate) fn service() -> Command {
+    let mut command = example("monitored_app");
+    command.env("PROMETHEUS_PORT", "0");
+    command
+}
+
+/// An example, with nothing else from the environment of the test. Cargo does not show tests the path of examples, and
+/// builds them only when no kind of target is named.
+pub(crate) fn example(name: &str) -> Command {
     let test = std::env::current_exe().unwrap();
     let examples = test.ancestors().nth(2).expect("tests are in target/…/deps").join("examples");
-    let program = examples.join("monitored_app");
+    let program = examples.join(name);
     let advice = "build it with `cargo build -p batchsql --all-features --examples`";
     assert!(program.exists(), "{} is not there; {advice}", program.display());
     let mut command = Command::new(program);
-    command.env_clear().env("TMPDIR", std::env::temp_dir()).env("PROMETHEUS_PORT", "0");
+    command.env_clear().env("TMPDIR", std::env::temp_dir());
     command
 }
 

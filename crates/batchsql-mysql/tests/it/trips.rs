@@ -1,0 +1,93 @@
+//! Round trips, counted by a proxy.
+
+use batchsql_core::{Attempt, Conflict, Schema, Sink};
+use batchsql_mysql::{MySqlConn, MySqlPlan, MySqlSink};
+use batchsql_testserver::CountingProxy;
+
+use crate::support::{Database, batch_of, row, schema, with_parameters};
+
+const TABLE: &str = "CREATE TABLE t (id BIGINT PRIMARY KEY, note LONGTEXT)";
+
+/// A sink whose round trips are counted.
+struct Counted {
+    sink: MySqlSink,
+    proxy: CountingProxy,
+    db: Database,
+}
+
+impl Counted {
+    async fn start(parameters: &str) -> Self {
+        let db = Database::new(TABLE).await;
+        let (user, rest) = db.dsn.split_once('@').unwrap();
+        let (server, path) = rest.split_once('/').unwrap();
+        let proxy = CountingProxy::start(server);
+        let dsn = format!("{user}@127.0.0.1:{}/{path}", proxy.port());
+        let dsn = with_parameters(&dsn, &format!("ssl-mode=DISABLED&max_connections=1{parameters}"));
+        let sink = MySqlSink::connect(&dsn).await.unwrap();
+        Self { sink, proxy, db }
+    }
+
+    async fn prepare(&self, conn: &mut MySqlConn, schema: &Schema) -> (MySqlPlan, usize) {
+        let before = self.proxy.trips();
+        let plan = self.sink.prepare(conn, schema).await.unwrap();
+        (plan, self.proxy.trips() - before)
+    }
+
+    async fn write(&self, conn: &mut MySqlConn, plan: &MySqlPlan, schema: &Schema, ids: std::ops::Range<i64>) -> usize {
+        let batch = batch_of(ids.map(|id| row(schema, id, "a"))).await;
+        let before = self.proxy.trips();
+        self.sink.write(conn, plan, batch.rows(), &Attempt::new(false)).await.unwrap();
+        self.proxy.trips() - before
+    }
+}
+
+#[tokio::test]
+async fn a_plan_takes_three_round_trips_and_the_next_of_its_table_one() {
+    for (conflict, expected) in [(Conflict::None, 3), (Conflict::replace(["id"]), 3), (Conflict::ignore(["id"]), 4)] {
+        let counted = Counted::start("").await;
+        let mut conn = counted.sink.acquire().await.unwrap();
+        // The variables of the session, the definition of the table, and the check of each statement.
+        let (_plan, trips) = counted.prepare(&mut conn, &schema(conflict.clone())).await;
+        assert_eq!(trips, expected, "{conflict:?}");
+        let other = Schema::builder("t").column("id", batchsql_core::ColumnType::I64).build().unwrap();
+        assert_eq!(counted.prepare(&mut conn, &other).await.1, 1, "{conflict:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_batch_of_any_size_takes_one_round_trip_with_its_values_in_the_text() {
+    let counted = Counted::start("&values_in_text=always").await;
+    let schema = schema(Conflict::None);
+    let mut conn = counted.sink.acquire().await.unwrap();
+    let (plan, _) = counted.prepare(&mut conn, &schema).await;
+    for ids in [0..1, 1..500, 500..3_000] {
+        assert_eq!(counted.write(&mut conn, &plan, &schema, ids.clone()).await, 1, "{ids:?}");
+    }
+    assert_eq!(counted.db.read("SELECT COUNT(*) FROM t").await, ["3000"]);
+}
+
+/// `sqlx` sends a ping when a connection goes back to its pool. The check for an open transaction is a second trip.
+#[tokio::test]
+async fn a_connection_that_only_the_sink_used_is_not_checked_when_it_goes_back() {
+    let counted = Counted::start("").await;
+    let trips = async || {
+        let conn = counted.sink.acquire().await.unwrap();
+        let before = counted.proxy.trips();
+        drop(conn);
+        // The only connection: it can be acquired when it has gone back.
+        drop(counted.sink.acquire().await.unwrap());
+        counted.proxy.trips() - before
+    };
+    // The pool pings a connection that was idle for 100 ms, which a busy machine may take to hand it over.
+    let mut least = usize::MAX;
+    for _ in 0..100 {
+        least = least.min(trips().await);
+        if least == 1 {
+            break;
+        }
+    }
+    assert_eq!(least, 1);
+    counted.sink.mysql_pool();
+    let least = trips().await.min(trips().await);
+    assert!(least >= 2, "{least}");
+}
