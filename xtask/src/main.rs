@@ -116,3 +116,27 @@ fn main() -> ExitCode {
     });
     interrupt::exit_code().unwrap_or(code)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A workflow that names a verb or an option that is gone would fail only on its next run.
+    #[test]
+    fn workflows_call_verbs_that_exist() {
+        let mut calls = 0;
+        for entry in fs::read_dir(cargo::workspace_root().join(".github/workflows")).unwrap() {
+            let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+            for call in text.lines().filter_map(|line| line.trim().strip_prefix("- run: cargo xtask ")) {
+                // An expression of the matrix is one argument.
+                let call = call.replace("${{ matrix.target }}", "target");
+                let parsed = Cli::try_parse_from(["xtask"].into_iter().chain(call.split_whitespace()));
+                assert!(parsed.is_ok(), "{call}: {}", parsed.unwrap_err());
+                calls += 1;
+            }
+        }
+        assert!(calls > 10, "{calls}");
+    }
+}
