@@ -21,8 +21,9 @@ const WITHOUT_SERVERS: [&str; 8] = [
 const ONLY_UNIT_TESTS: [&str; 4] = ["batchsql-postgres", "batchsql-mysql", "batchsql-redis", "batchsql-prometheus"];
 
 /// Integration tests that are left out, as `package`, `name` and why.
-const LEFT_OUT: [(&str, &str, &str); 4] = [
+const LEFT_OUT: [(&str, &str, &str); 5] = [
     ("batchsql", "service::", "runs the example service as a program, which is not built here"),
+    ("batchsql", "examples::", "runs the examples as programs, which are not built here"),
     ("batchsql-monitoring", "broken::", "reads every file of monitoring/ again for each mistake"),
     ("batchsql-core", "order::rows_of_a_key_keep_their_order_with_many_threads", "long: many rows, in real time"),
     ("batchsql-core", "flush::an_interval_without_end_means_by_size_only", "long: every wake-up of a day"),
