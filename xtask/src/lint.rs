@@ -5,6 +5,7 @@ use std::process::{Command, ExitCode};
 
 use crate::{
     cargo,
+    checks::deny,
     imports::{self, Findings},
     steps::Steps,
 };
@@ -17,13 +18,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--all-features"]);
     doc.env("RUSTDOCFLAGS", "-D warnings");
     steps.run("doc", doc);
-    if cargo::has_subcommand("deny") {
-        // Two steps, because only the advisories need a network.
-        steps.run("deny", cargo(&["deny", "check", "bans", "licenses", "sources"]));
-        steps.run("advisories", cargo(&["deny", "check", "advisories"]));
-    } else {
-        steps.skip("deny", "cargo-deny is not installed; install it with `cargo install --locked cargo-deny`");
-    }
+    deny::check_if_installed(&mut steps);
     Ok(steps.finish())
 }
 

@@ -9,6 +9,7 @@ mod say;
 
 mod bench;
 mod cargo;
+mod checks;
 mod databases;
 mod files;
 mod fuzz;
@@ -20,6 +21,8 @@ mod lint;
 mod lint_monitoring;
 mod listen;
 mod monitor;
+mod quick;
+mod release;
 mod server;
 mod servers;
 mod steps;
@@ -27,10 +30,13 @@ mod suite;
 mod test;
 mod timings;
 mod tools;
+mod workspace;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+
+use self::checks::{cross, deny, docs, features, minimal_versions, msrv, package, public_api, semver};
 
 /// The verbs of this repository.
 #[derive(Debug, Parser)]
@@ -57,6 +63,26 @@ enum Verb {
     Lint,
     /// Check queries, rules, dashboards and runbooks, and the files of Prometheus, Alertmanager and Docker
     LintMonitoring(lint_monitoring::Arguments),
+    /// Check each feature of each published package alone (cargo-hack)
+    Features,
+    /// Check that the workspace builds with the oldest Rust that it promises
+    Msrv,
+    /// Check that the published packages build with the oldest dependencies that they allow (nightly)
+    MinimalVersions,
+    /// Build the libraries for another target
+    Cross(cross::Arguments),
+    /// Build the documentation as docs.rs does (nightly)
+    Docs,
+    /// Check licences, sources, forbidden dependencies and security advisories (cargo-deny)
+    Deny,
+    /// Compare the public API with that of the last release (cargo-semver-checks)
+    Semver(semver::Arguments),
+    /// Compare the public API with its text in docs/public-api (cargo-public-api, nightly)
+    PublicApi(public_api::Arguments),
+    /// Check that the published packages are complete, and build them from their own files
+    Package(package::Arguments),
+    /// Publish the packages in the order of their dependencies, or show how
+    Release(release::Arguments),
     /// Build the benchmarks and run them; all arguments are passed to the benchmarks
     #[command(disable_help_flag = true)]
     Bench(suite::Arguments),
@@ -72,6 +98,16 @@ fn main() -> ExitCode {
         Some(Verb::Monitor(arguments)) => monitor::run(*arguments),
         Some(Verb::Lint) => lint::run(),
         Some(Verb::LintMonitoring(arguments)) => lint_monitoring::run(&arguments),
+        Some(Verb::Features) => features::run(),
+        Some(Verb::Msrv) => msrv::run(),
+        Some(Verb::MinimalVersions) => minimal_versions::run(),
+        Some(Verb::Cross(arguments)) => cross::run(arguments),
+        Some(Verb::Docs) => docs::run(),
+        Some(Verb::Deny) => deny::run(),
+        Some(Verb::Semver(arguments)) => semver::run(arguments),
+        Some(Verb::PublicApi(arguments)) => public_api::run(arguments),
+        Some(Verb::Package(arguments)) => package::run(arguments),
+        Some(Verb::Release(arguments)) => release::run(arguments),
         Some(Verb::Bench(arguments)) => bench::run(arguments),
     };
     let code = outcome.unwrap_or_else(|error| {
@@ -79,4 +115,28 @@ fn main() -> ExitCode {
         ExitCode::FAILURE
     });
     interrupt::exit_code().unwrap_or(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A workflow that names a verb or an option that is gone would fail only on its next run.
+    #[test]
+    fn workflows_call_verbs_that_exist() {
+        let mut calls = 0;
+        for entry in fs::read_dir(cargo::workspace_root().join(".github/workflows")).unwrap() {
+            let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+            for call in text.lines().filter_map(|line| line.trim().strip_prefix("- run: cargo xtask ")) {
+                // An expression of the matrix is one argument.
+                let call = call.replace("${{ matrix.target }}", "target");
+                let parsed = Cli::try_parse_from(["xtask"].into_iter().chain(call.split_whitespace()));
+                assert!(parsed.is_ok(), "{call}: {}", parsed.unwrap_err());
+                calls += 1;
+            }
+        }
+        assert!(calls > 10, "{calls}");
+    }
 }

@@ -127,7 +127,7 @@ impl Steps {
         timings::table(steps)
     }
 
-    fn failed(&self) -> bool {
+    pub(crate) fn failed(&self) -> bool {
         self.finished.iter().any(|step| matches!(step.end, End::Failed(_) | End::Impossible(_)))
     }
 

@@ -13,7 +13,7 @@ use std::{
 use anyhow::Context;
 
 use crate::{
-    cargo, fuzz, interrupt,
+    cargo, fuzz, interrupt, quick,
     servers::{Account, Keeper, Kind, Provided, Purpose, Sources},
     steps::{self, Steps},
     tools::{self, Expectation},
@@ -33,7 +33,7 @@ pub(crate) struct Arguments {
     /// Do not install missing servers, promtool and other tools
     #[arg(long)]
     no_install: bool,
-    /// Only the unit tests of libraries and programs: no servers, nothing is installed
+    /// Only tests without servers, in less than a minute when built: the inner loop. Nothing is installed
     #[arg(long)]
     quick: bool,
     /// Arguments for each `cargo test`; arguments for the test programs follow a second `--`
@@ -45,9 +45,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     interrupt::watch(|_| ()).context("cannot watch for Ctrl-C")?;
     let mut steps = Steps::default();
     if arguments.quick {
-        let mut command = cargo::command();
-        command.args(["test", "--no-fail-fast"]).args(QUICK).args(&arguments.cargo_args);
-        steps.run_tests("unit tests", command);
+        quick::run(&mut steps, &arguments.cargo_args);
         return Ok(steps.finish());
     }
     let sources = Sources::new(!arguments.no_install);
@@ -114,7 +112,6 @@ fn profile(args: &[OsString]) -> Vec<OsString> {
     found
 }
 
-const QUICK: [&str; 4] = ["--workspace", "--all-features", "--lib", "--bins"];
 const WORKSPACE: [&str; 6] = ["--workspace", "--all-features", "--lib", "--bins", "--tests", "--examples"];
 
 /// The servers that tests share, by their variable. If one is not available, the verb and the tests that need it fail;

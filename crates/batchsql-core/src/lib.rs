@@ -14,6 +14,8 @@
 //! caller's task straight into the open columnar batch of its table. When a permit and its connection are available,
 //! the dispatcher takes the oldest batch of a lane, with what was sealed after it, and writes it.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod budget;
 mod config;
 mod dispatch;

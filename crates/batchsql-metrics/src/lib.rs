@@ -38,6 +38,8 @@
 //! [`MetricsOptions`] limits the number of their values; further ones are counted as `other`. No label
 //! ever holds SQL, an error text or the value of a row.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod catalogue;
 mod current_test_case;
 mod emit;

@@ -124,6 +124,8 @@
 //!
 //! The user needs INSERT; for ignore also SELECT on the key columns, and for update UPDATE.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod bind;
 mod catalog;
 mod checks;

@@ -137,6 +137,8 @@
 //! detection: if other programs share the pooler, it may come too late, and a session that belongs to another program
 //! by then could be ended. Declare the pooler with `prepared_statements(false)`.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod catalog;
 mod choice;
 mod classify;

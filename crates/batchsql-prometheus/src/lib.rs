@@ -157,6 +157,7 @@ prometheus_metrics.record_test_result("mysql", "performance-test", &result);
 ```
 "##
 )]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod access;
 mod answer;

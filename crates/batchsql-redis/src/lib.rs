@@ -114,6 +114,8 @@
 //! a failover behind one name. In a cluster, a node that stalls delays the others for at most
 //! [`node_timeout`](RedisOptions::node_timeout).
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod classify;
 mod client;
 mod cluster;

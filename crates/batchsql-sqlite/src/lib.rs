@@ -77,6 +77,8 @@
 //! If the file is moved, deleted or replaced while it is open, no rows are written: their table is parked until
 //! the file is back (on Unix; elsewhere an open file cannot be moved).
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod bind;
 mod classify;
 mod linked_version;

@@ -35,6 +35,8 @@
 //! - [`Schema`] and [`Conflict`]: tables and what happens when a key is already there.
 //! - [`Sink`]: write a driver of your own.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 /// The examples of the guides are tested.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

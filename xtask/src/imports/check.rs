@@ -1,22 +1,16 @@
 //! The import cycles of every crate of this workspace, as text.
 //! Must not know how a file is read or a path is followed.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
 
-use anyhow::Context;
-use serde::Deserialize;
+use cargo_metadata::{Target, TargetKind};
 
 use super::{
     graph::{Graph, circles},
     resolve::{Edges, Place, edges},
     tree::{ModulePath, Tree, tree},
 };
-use crate::cargo;
+use crate::{cargo, workspace};
 
 /// What was read, and its import cycles.
 #[derive(Debug, Default)]
@@ -36,11 +30,12 @@ const MOST_LINES: usize = 4;
 /// `cargo metadata` fails, or a root file cannot be read.
 pub(crate) fn workspace() -> anyhow::Result<Findings> {
     let mut findings = Findings::default();
-    for package in packages()? {
+    for package in workspace::packages()? {
         findings.crates += 1;
-        for target in package.targets.iter().filter(|target| target.is_code_of_the_crate()) {
-            anyhow::ensure!(target.src_path.is_file(), "cannot read {}", target.src_path.display());
-            let root = target.src_path.strip_prefix(cargo::workspace_root()).unwrap_or(&target.src_path);
+        for target in package.targets.iter().filter(|target| is_code_of_the_crate(target)) {
+            let root = target.src_path.as_std_path();
+            anyhow::ensure!(root.is_file(), "cannot read {}", root.display());
+            let root = root.strip_prefix(cargo::workspace_root()).unwrap_or(root);
             let read = |path: &Path| fs::read_to_string(cargo::workspace_root().join(path)).ok();
             let tree = tree(root, &read);
             findings.files += tree.len();
@@ -110,37 +105,9 @@ impl<'a> Named<'a> {
     }
 }
 
-#[derive(Debug, Deserialize)]
-struct Metadata {
-    packages: Vec<Package>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Package {
-    name: String,
-    targets: Vec<Target>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Target {
-    kind: Vec<String>,
-    src_path: PathBuf,
-}
-
-impl Target {
-    /// A library or a program, not a test, benchmark, example or build script.
-    fn is_code_of_the_crate(&self) -> bool {
-        self.kind.iter().any(|kind| kind == "bin" || kind == "proc-macro" || kind.ends_with("lib"))
-    }
-}
-
-fn packages() -> anyhow::Result<Vec<Package>> {
-    let mut command = cargo::command();
-    let output =
-        command.args(["metadata", "--no-deps", "--format-version", "1"]).output().context("cannot start cargo")?;
-    anyhow::ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr).trim());
-    let metadata: Metadata = serde_json::from_slice(&output.stdout).context("cannot parse cargo metadata")?;
-    Ok(metadata.packages)
+/// A library or a program, not a test, benchmark, example or build script.
+fn is_code_of_the_crate(target: &Target) -> bool {
+    target.kind.iter().any(|kind| matches!(kind, TargetKind::Bin | TargetKind::Lib | TargetKind::ProcMacro))
 }
 
 #[cfg(test)]

@@ -128,17 +128,21 @@ fn a_variable_forbids_every_verb_to_install() {
 }
 
 #[test]
-fn the_unit_tests_alone_need_no_server_and_the_end_says_what_took_the_time() {
+fn the_quick_tests_need_no_server_and_the_end_says_what_took_the_time() {
     let (cargo, place) = (FakeCargo::new(), Place::new());
     let mut command = place.xtask(&["test", "--quick"]);
+    command.env_remove("POSTGRES_DSN");
     let output = command.env("CARGO", cargo.path()).stdin(Stdio::null()).output().unwrap();
     let text = text(&output);
     assert!(output.status.success(), "{text}");
-    assert_eq!(value(&text, "CALL"), "test --no-fail-fast --workspace --all-features --lib --bins");
+    let calls: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("CALL test --no-fail-fast ")).collect();
+    assert!(calls[0].contains("--tests --package batchsql-core "), "{text}");
+    assert!(calls[1].contains("--lib --package batchsql-postgres ") && !calls[1].contains("--tests"), "{text}");
+    assert_eq!((calls.len(), value(&text, "POSTGRES_DSN")), (2, ""), "{text}");
     assert!(!text.contains("==> servers"), "{text}");
     assert!(text.contains("     Running tests/it/main.rs (target/debug/deps/it-1)\n"), "{text}");
     let table = text.split("==> time").nth(1).unwrap();
-    assert!(table.contains("unit tests ") && table.contains(" s  it-1\n"), "{table}");
+    assert!(table.contains("tests without servers ") && table.contains(" s  it-1\n"), "{table}");
 }
 
 #[test]

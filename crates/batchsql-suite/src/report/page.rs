@@ -1,7 +1,8 @@
 //! Owns the frame of a page that works from a file, without a network: the drawing library, the colours, the plots and
 //! the data, joined in one file. Must not know the content of a page, which its script defines.
 //!
-//! The drawing library and the colours are those of the exporter's live page.
+//! The drawing library and the colours are those of the exporter's live page: links to its files, so that a package of this
+//! crate has them.
 
 use anyhow::Context as _;
 use serde::Serialize;
@@ -10,11 +11,11 @@ const PAGE: &str = include_str!("assets/page.html");
 
 /// Assets in the order of their placeholders in the page; the data comes last.
 const ASSETS: [(&str, &str); 7] = [
-    ("{{UPLOT_CSS}}", include_str!("../../../batchsql-prometheus/assets/uplot/uPlot.min.css")),
-    ("{{TOKENS_CSS}}", include_str!("../../../batchsql-prometheus/assets/tokens.css")),
+    ("{{UPLOT_CSS}}", include_str!("assets/uPlot.min.css")),
+    ("{{TOKENS_CSS}}", include_str!("assets/tokens.css")),
     ("{{PAGE_CSS}}", include_str!("assets/page.css")),
-    ("{{UPLOT_LICENSE}}", include_str!("../../../batchsql-prometheus/assets/uplot/uPlot-LICENSE")),
-    ("{{UPLOT_JS}}", include_str!("../../../batchsql-prometheus/assets/uplot/uPlot.iife.min.js")),
+    ("{{UPLOT_LICENSE}}", include_str!("assets/uPlot-LICENSE")),
+    ("{{UPLOT_JS}}", include_str!("assets/uPlot.iife.min.js")),
     ("{{ELEMENTS_JS}}", include_str!("assets/elements.js")),
     ("{{CURVES_JS}}", include_str!("assets/curves.js")),
 ];

@@ -1,0 +1,45 @@
+//! `cargo xtask minimal-versions`: the published packages build with the oldest versions of their direct dependencies that
+//! the manifests allow. Must not know those versions.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context;
+
+use super::tool;
+use crate::{cargo, interrupt, steps::Steps, workspace};
+
+pub(crate) fn run() -> anyhow::Result<ExitCode> {
+    let packages = workspace::published()?;
+    let (mut update, mut check) = (tool::cargo_of(tool::NIGHTLY)?, tool::cargo_of(tool::NIGHTLY)?);
+    update.args(["update", "--quiet", "-Z", "direct-minimal-versions"]);
+    check.args(["check", "--all-features", "--target-dir", tool::NIGHTLY_TARGET]).args(workspace::arguments(&packages));
+    // A signal must not end this program before Cargo.lock is restored.
+    interrupt::watch(|_| ()).context("cannot watch for Ctrl-C")?;
+    let lock = Kept::new(cargo::workspace_root().join("Cargo.lock")).context("cannot read Cargo.lock")?;
+    let mut steps = Steps::default();
+    steps.run("oldest versions of direct dependencies", update);
+    steps.run("check", check);
+    lock.restore().context("cannot restore Cargo.lock; git has it")?;
+    Ok(steps.finish())
+}
+
+/// A file with the content that it had.
+struct Kept {
+    path: PathBuf,
+    content: Vec<u8>,
+}
+
+impl Kept {
+    fn new(path: impl AsRef<Path>) -> io::Result<Self> {
+        let path = path.as_ref().to_owned();
+        Ok(Self { content: fs::read(&path)?, path })
+    }
+
+    fn restore(self) -> io::Result<()> {
+        fs::write(self.path, self.content)
+    }
+}
