@@ -1,12 +1,13 @@
 //! Owns the DSN: which parameters it accepts, and which are rejected because they would have no effect.
 //! Must not know connections or pools.
 
+use batchsql_core::OpenError;
 use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::mysql::MySqlConnectOptions;
 
-use crate::options::{AbandonedWrites, IgnoreWith, MySqlOptions, OpenError, ReplaceWith, ValuesInText};
+use crate::options::{AbandonedWrites, IgnoreWith, MySqlOptions, ReplaceWith, ValuesInText};
 
 /// The parameters that `sqlx` knows, in their usual spelling. `sqlx` silently ignores others, which hides
 /// mistakes.
@@ -50,7 +51,7 @@ fn check_passed_on(name: &str, value: &str) -> Result<(), OpenError> {
         }
         _ => "statement-cache-capacity in the mysql dsn must not be 0, or every batch is prepared twice; leave it out",
     };
-    Err(OpenError::new(problem))
+    Err(OpenError::invalid_options(problem))
 }
 
 /// Rejects TLS files that would not be used.
@@ -67,7 +68,7 @@ fn check_certificates(connect: &MySqlConnectOptions, given: &[&str]) -> Result<(
         }
         _ => return Ok(()),
     };
-    Err(OpenError::new(problem))
+    Err(OpenError::invalid_options(problem))
 }
 
 /// Whether it is one of our own parameters.
@@ -97,7 +98,7 @@ impl FromStr for MySqlOptions {
                 }
                 _ => format!("the mysql dsn has no scheme; {FORM}"),
             };
-            return Err(OpenError::new(problem));
+            return Err(OpenError::invalid_options(problem));
         };
         let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
         // A password with one of these characters unencoded would be parsed as a host or a parameter, and be
@@ -105,7 +106,7 @@ impl FromStr for MySqlOptions {
         let (host, path) = address.split_once('/').unwrap_or((address, ""));
         if rest.contains('#') || query.contains('@') || path.contains('@') || host.matches('@').count() > 1 {
             let problem = "the mysql dsn has a character in user, password or database that must be percent-encoded: write # as %23, / as %2F, ? as %3F, @ as %40";
-            return Err(OpenError::new(problem));
+            return Err(OpenError::invalid_options(problem));
         }
         let mut own = Vec::new();
         let mut passed_on = Vec::new();
@@ -118,7 +119,10 @@ impl FromStr for MySqlOptions {
             };
             check_passed_on(known.1, value)?;
             if given.contains(&known.1) {
-                return Err(OpenError::new(format!("{} is given twice in the mysql dsn; give it once", known.1)));
+                return Err(OpenError::invalid_options(format!(
+                    "{} is given twice in the mysql dsn; give it once",
+                    known.1
+                )));
             }
             given.push(known.1);
             passed_on.push(pair);
@@ -127,7 +131,7 @@ impl FromStr for MySqlOptions {
         // The reason may quote the value of any part, so it is not shown.
         let connect = url.parse::<MySqlConnectOptions>().map_err(|_| {
             let problem = format!("the mysql dsn is not a URL, or one of its parameters has an invalid value; {FORM}, with special characters percent-encoded");
-            OpenError::new(problem)
+            OpenError::invalid_options(problem)
         })?;
         // With the default of sqlx (100), four tables evict each other's statements.
         let connect = match given.contains(&"statement-cache-capacity") {
@@ -138,14 +142,16 @@ impl FromStr for MySqlOptions {
         check_certificates(&options.connect, &given)?;
         for (place, (name, value)) in own.iter().copied().enumerate() {
             if own[..place].iter().any(|(other, _)| *other == name) && is_own(name) {
-                return Err(OpenError::new(format!("{name} is given twice in the mysql dsn; give it once")));
+                return Err(OpenError::invalid_options(format!(
+                    "{name} is given twice in the mysql dsn; give it once"
+                )));
             }
             if !options.set(name, value)? {
                 // The text before a missing host may be a password, and so may text that is not `name=value`.
                 let is_name = host.contains('@') && query.contains(&format!("{name}="));
                 let shown = if is_name { format!(" {name:?}") } else { String::new() };
                 let known = KNOWN_TO_SQLX.map(|(spelled, _)| spelled).join(", ");
-                return Err(OpenError::new(format!(
+                return Err(OpenError::invalid_options(format!(
                     "unknown parameter{shown} in the mysql dsn; use max_connections, connect_timeout, ignore_with, replace_with, abandoned_writes, late_write_limit, values_in_text, or one of sqlx: {known}"
                 )));
             }
@@ -161,15 +167,15 @@ impl MySqlOptions {
         match name {
             "max_connections" => {
                 let problem = "max_connections in the mysql dsn is not a number of connections from 1 on";
-                self.max_connections = positive().ok_or_else(|| OpenError::new(problem))?;
+                self.max_connections = positive().ok_or_else(|| OpenError::invalid_options(problem))?;
             }
             "connect_timeout" => {
                 let problem = "connect_timeout in the mysql dsn is not a number of seconds above 0";
-                self.connect_timeout = seconds(value).ok_or_else(|| OpenError::new(problem))?;
+                self.connect_timeout = seconds(value).ok_or_else(|| OpenError::invalid_options(problem))?;
             }
             "connect_timeout_ms" => {
                 let advice = "use connect_timeout, in seconds (0.5 is 500 ms)";
-                return Err(OpenError::new(format!(
+                return Err(OpenError::invalid_options(format!(
                     "unknown parameter \"connect_timeout_ms\" in the mysql dsn; {advice}"
                 )));
             }
@@ -178,7 +184,9 @@ impl MySqlOptions {
                     "exact" => IgnoreWith::Exact,
                     "insert_ignore" => IgnoreWith::InsertIgnore,
                     _ => {
-                        return Err(OpenError::new("unknown ignore_with in the mysql dsn; use exact or insert_ignore"));
+                        return Err(OpenError::invalid_options(
+                            "unknown ignore_with in the mysql dsn; use exact or insert_ignore",
+                        ));
                     }
                 };
             }
@@ -187,7 +195,7 @@ impl MySqlOptions {
                     "update" => ReplaceWith::Update,
                     "replace_into" => ReplaceWith::ReplaceInto,
                     _ => {
-                        return Err(OpenError::new(
+                        return Err(OpenError::invalid_options(
                             "unknown replace_with in the mysql dsn; use update or replace_into",
                         ));
                     }
@@ -198,7 +206,9 @@ impl MySqlOptions {
                     "kill" => AbandonedWrites::Kill,
                     "wait" => AbandonedWrites::Wait,
                     _ => {
-                        return Err(OpenError::new("unknown abandoned_writes in the mysql dsn; use kill or wait"));
+                        return Err(OpenError::invalid_options(
+                            "unknown abandoned_writes in the mysql dsn; use kill or wait",
+                        ));
                     }
                 };
             }
@@ -208,7 +218,7 @@ impl MySqlOptions {
                     "never" => ValuesInText::Never,
                     "always" => ValuesInText::Always,
                     _ => {
-                        return Err(OpenError::new(
+                        return Err(OpenError::invalid_options(
                             "unknown values_in_text in the mysql dsn; use auto, never or always",
                         ));
                     }
@@ -216,7 +226,7 @@ impl MySqlOptions {
             }
             "late_write_limit" => {
                 let problem = "late_write_limit in the mysql dsn is not a number of seconds above 0";
-                self.late_write_limit = Some(seconds(value).ok_or_else(|| OpenError::new(problem))?);
+                self.late_write_limit = Some(seconds(value).ok_or_else(|| OpenError::invalid_options(problem))?);
             }
             _ => return Ok(false),
         }

@@ -156,7 +156,8 @@ mod write_ignore;
 /// The client of this sink, for [`MySqlSink::mysql_pool`].
 pub use sqlx;
 
+pub use batchsql_core::OpenError;
 pub use conn::MySqlConn;
-pub use options::{AbandonedWrites, IgnoreWith, MySqlOptions, OpenError, ReplaceWith, ValuesInText};
+pub use options::{AbandonedWrites, IgnoreWith, MySqlOptions, ReplaceWith, ValuesInText};
 pub use plan::MySqlPlan;
 pub use sink::MySqlSink;

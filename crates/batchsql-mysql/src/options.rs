@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use batchsql_core::{CachedPassword, PasswordProvider};
+use batchsql_core::{CachedPassword, OpenError, PasswordProvider};
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPoolOptions};
 use sqlx::{ConnectOptions, Connection, Executor, MySqlPool, Row};
 
@@ -109,26 +109,6 @@ pub struct MySqlOptions {
     pub(crate) password: Option<CachedPassword>,
     pub(crate) values_in_text: ValuesInText,
 }
-
-/// The sink could not be opened. Its text never holds a password.
-#[derive(Debug)]
-pub struct OpenError {
-    problem: String,
-}
-
-impl OpenError {
-    pub(crate) fn new(problem: impl Into<String>) -> Self {
-        Self { problem: problem.into() }
-    }
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.problem)
-    }
-}
-
-impl std::error::Error for OpenError {}
 
 /// Shows the address, never the password.
 impl fmt::Debug for MySqlOptions {
@@ -283,7 +263,7 @@ impl MySqlOptions {
         };
         match tokio::time::timeout(self.connect_timeout, first).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(self.open_error(&error)),
+            Ok(Err(error)) => Err(self.open_error(error)),
             Err(_) => {
                 let (server, timeout) = (self.server(), self.connect_timeout);
                 let problem = format!("{server} did not answer within {timeout:?}; check host, port and firewall");
@@ -338,9 +318,9 @@ impl MySqlOptions {
         }
     }
 
-    fn open_error(&self, error: &sqlx::Error) -> OpenError {
+    fn open_error(&self, error: sqlx::Error) -> OpenError {
         let server = self.server();
-        let problem = match error {
+        let problem = match &error {
             sqlx::Error::Database(error) => {
                 let code = crate::classify::number(error.as_ref());
                 let advice = match code {
@@ -371,7 +351,11 @@ impl MySqlOptions {
             // Its text describes the unexpected bytes of the handshake, which contain no password.
             _ => format!("cannot connect to {server}: it does not speak the mysql protocol; check host and port"),
         };
-        OpenError::new(problem)
+        let opened = OpenError::new(problem);
+        match error {
+            sqlx::Error::Io(error) => opened.caused_by(error),
+            _ => opened,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use batchsql_core::{
-    Attempt, Limits, PoolState, Rows, Schema, Session, SessionEnd, Sink, SinkError, ValueRules, Written,
+    Attempt, Limits, OpenError, PoolState, Rows, Schema, Session, SessionEnd, Sink, SinkError, ValueRules, Written,
 };
 use sqlx::mysql::MySqlConnection;
 use sqlx::{Connection, MySqlPool};
@@ -18,7 +18,7 @@ use crate::classify::Failed;
 use crate::conn::{MySqlConn, Source};
 use crate::learned::Learned;
 use crate::link::{Link, Unusual};
-use crate::options::{AbandonedWrites, IgnoreWith, MySqlOptions, OpenError, ReplaceWith, ValuesInText};
+use crate::options::{AbandonedWrites, IgnoreWith, MySqlOptions, ReplaceWith, ValuesInText};
 use crate::plan::{MAX_BINDS, MySqlPlan, outdated};
 use crate::session::{SharedName, is_shared};
 use crate::tables::Tables;

@@ -1,6 +1,7 @@
 //! Owns the DSN: its parameters, and its errors, which never contain a part of the password.
 //! Must not know how to connect to a server.
 
+use batchsql_core::OpenError;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
@@ -9,7 +10,6 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use crate::hosts::{Address, servers};
 use crate::libpq::{Known, known};
-use crate::open_error::OpenError;
 use crate::options::PostgresOptions;
 use crate::servers::TargetSession;
 use crate::settings::{LossyValues, Strategy};
@@ -48,19 +48,19 @@ impl FromStr for PostgresOptions {
 
     fn from_str(dsn: &str) -> Result<Self, OpenError> {
         let Some((scheme, rest)) = dsn.split_once("://") else {
-            return Err(OpenError::new(format!("the postgresql dsn has no scheme; {FORM}")));
+            return Err(OpenError::invalid_options(format!("the postgresql dsn has no scheme; {FORM}")));
         };
         if !matches!(scheme, "postgres" | "postgresql") {
             // Only a valid scheme is shown: other text may be the start of a password.
             let shown = scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+');
             let scheme = if shown { format!(" {scheme:?}") } else { String::new() };
-            return Err(OpenError::new(format!("a dsn with scheme{scheme} is not for postgresql; {FORM}")));
+            return Err(OpenError::invalid_options(format!("a dsn with scheme{scheme} is not for postgresql; {FORM}")));
         }
         // A raw `/`, `?` or `#` in a password ends the part before the host, and its rest would be treated as
         // text that may be shown.
         if rest.find(['/', '?', '#']).is_some_and(|end| rest[end..].contains('@')) || rest.contains('#') {
             let advice = "percent-encode / ? # and @ in user, password and parameters";
-            return Err(OpenError::new(format!("the postgresql dsn has a # or a misplaced @; {advice}")));
+            return Err(OpenError::invalid_options(format!("the postgresql dsn has a # or a misplaced @; {advice}")));
         }
         let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
         // A raw `&` in a password makes its rest a separate parameter.
@@ -75,7 +75,9 @@ impl FromStr for PostgresOptions {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let refused = |advice: &str| {
                 let name = shown(name, pair);
-                Err(OpenError::new(format!("parameter{name} in the postgresql dsn cannot be used: {advice}")))
+                Err(OpenError::invalid_options(format!(
+                    "parameter{name} in the postgresql dsn cannot be used: {advice}"
+                )))
             };
             if OWN.contains(&name) {
                 own.push((name, value));
@@ -83,7 +85,7 @@ impl FromStr for PostgresOptions {
                 foreign.push((name, value));
             } else if name == "connect_timeout_ms" {
                 let advice = "use connect_timeout, in seconds (0.5 is 500 ms)";
-                return Err(OpenError::new(format!(
+                return Err(OpenError::invalid_options(format!(
                     "unknown parameter \"connect_timeout_ms\" in the postgresql dsn; {advice}"
                 )));
             } else if name == "statement-cache-capacity" {
@@ -93,7 +95,7 @@ impl FromStr for PostgresOptions {
                     Some(Known::Harmless) => {}
                     Some(Known::Refused(advice)) => return refused(advice),
                     None => {
-                        return Err(OpenError::new(format!(
+                        return Err(OpenError::invalid_options(format!(
                             "unknown parameter{} in the postgresql dsn; use those of libpq, or {}",
                             shown(name, pair),
                             OWN.join(", ")
@@ -111,7 +113,7 @@ impl FromStr for PostgresOptions {
         let pairs: Vec<String> = foreign.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let mut connect: PgConnectOptions = format!("{scheme}://{}?{}", address.first(), pairs.join("&"))
             .parse()
-            .map_err(|error| OpenError::new(unparsable(&error)))?;
+            .map_err(|error| OpenError::invalid_options(unparsable(&error)))?;
         check_files(&foreign)?;
         let has = |names: &[&str]| foreign.iter().any(|(name, _)| names.contains(name));
         let has_roots = has(SQLX_PARAMETERS[1]) || std::env::var_os("PGSSLROOTCERT").is_some();
@@ -121,12 +123,12 @@ impl FromStr for PostgresOptions {
             PgSslMode::VerifyFull => connect,
             PgSslMode::Allow => {
                 let advice = "sslmode=allow in the postgresql dsn is not supported; use prefer, or disable";
-                return Err(OpenError::new(advice));
+                return Err(OpenError::invalid_options(advice));
             }
             _ if has_system_roots && !has(SQLX_PARAMETERS[0]) => connect.ssl_mode(PgSslMode::VerifyFull),
             _ if has_system_roots => {
                 let advice = "sslrootcert=system in the postgresql dsn needs sslmode=verify-full, as with libpq";
-                return Err(OpenError::new(advice));
+                return Err(OpenError::invalid_options(advice));
             }
             _ => connect,
         };
@@ -138,7 +140,9 @@ impl FromStr for PostgresOptions {
 
 /// Rejects a parameter that is given twice, because only one of the two values would apply.
 fn check_once(own: &[(&str, &str)], foreign: &[(&str, &str)], address: &Address<'_>) -> Result<(), OpenError> {
-    let twice = |name: &str| Err(OpenError::new(format!("{name} is given twice in the postgresql dsn; give it once")));
+    let twice = |name: &str| {
+        Err(OpenError::invalid_options(format!("{name} is given twice in the postgresql dsn; give it once")))
+    };
     if let Some(name) = OWN.iter().find(|name| own.iter().filter(|(given, _)| given == *name).count() > 1) {
         return twice(name);
     }
@@ -171,7 +175,7 @@ fn check_settings(foreign: &[(&str, &str)]) -> Result<(), OpenError> {
         return Ok(());
     }
     let advice = "the sink sets it to error, because notices of triggers may show the values of rows";
-    Err(OpenError::new(format!("client_min_messages in the postgresql dsn cannot be used: {advice}")))
+    Err(OpenError::invalid_options(format!("client_min_messages in the postgresql dsn cannot be used: {advice}")))
 }
 
 /// Removes `sslrootcert=system`: these authorities are used without the parameter.
@@ -184,7 +188,8 @@ fn take_system_roots(foreign: &mut Vec<(&str, &str)>) -> bool {
 impl PostgresOptions {
     /// Sets one of our own parameters.
     fn set(self, name: &str, value: &str) -> Result<Self, OpenError> {
-        let wrong = |expected: &str| OpenError::new(format!("{name} in the postgresql dsn is not {expected}"));
+        let wrong =
+            |expected: &str| OpenError::invalid_options(format!("{name} in the postgresql dsn is not {expected}"));
         Ok(match name {
             "max_connections" => {
                 let connections = value.parse().ok().filter(|connections| *connections > 0);
@@ -243,7 +248,7 @@ fn check_files(parameters: &[(&str, &str)]) -> Result<(), OpenError> {
             matches!(*name, "sslrootcert" | "ssl-root-cert" | "ssl-ca" | "sslcert" | "ssl-cert" | "sslkey" | "ssl-key");
         // An encoded path is checked by the client library.
         if is_file && !value.contains('%') && !Path::new(value).is_file() {
-            return Err(OpenError::new(format!(
+            return Err(OpenError::invalid_options(format!(
                 "the file of {name} in the postgresql dsn does not exist; name a PEM file"
             )));
         }

@@ -1,7 +1,7 @@
 //! Owns the address of a DSN: login, database, and one host or several with their ports.
 //! Must not know the other parameters, or how to connect to a server.
 
-use crate::open_error::OpenError;
+use batchsql_core::OpenError;
 
 /// The part between `://` and `?`.
 pub(crate) struct Address<'a> {
@@ -17,7 +17,7 @@ impl<'a> Address<'a> {
         let (login, rest) = address.rfind('@').map_or(("", address), |at| address.split_at(at + 1));
         let (hosts, database) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
         if hosts.split(',').any(str::is_empty) && hosts.contains(',') {
-            return Err(OpenError::new("a host in the postgresql dsn is empty; write host:port,host:port"));
+            return Err(OpenError::invalid_options("a host in the postgresql dsn is empty; write host:port,host:port"));
         }
         Ok(Self { login, hosts, database })
     }
@@ -38,8 +38,11 @@ pub(crate) fn servers(
     foreign: &mut [(&str, &str)],
     default_ports: &str,
 ) -> Result<Vec<(String, u16)>, OpenError> {
-    let wrong =
-        || OpenError::new("a port in the postgresql dsn is not a number up to 65535, or there are more than hosts");
+    let wrong = || {
+        OpenError::invalid_options(
+            "a port in the postgresql dsn is not a number up to 65535, or there are more than hosts",
+        )
+    };
     let value = |name: &str| foreign.iter().find(|(found, _)| *found == name).map(|(_, value)| *value);
     let mut ports: Vec<&str> = value("port").unwrap_or(default_ports).split(',').collect();
     let hosts: Vec<(&str, Option<&str>)> = if address.hosts.contains(',') {

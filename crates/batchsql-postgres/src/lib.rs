@@ -182,8 +182,8 @@ mod write_insert;
 /// The PostgreSQL client of this sink, for [`PostgresSink::new`] and [`PostgresSink::pg_pool`].
 pub use sqlx;
 
+pub use batchsql_core::OpenError;
 pub use conn::PostgresConn;
-pub use open_error::OpenError;
 pub use options::PostgresOptions;
 pub use plan::PostgresPlan;
 pub use servers::TargetSession;

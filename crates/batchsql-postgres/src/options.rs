@@ -5,11 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use batchsql_core::{CachedPassword, PasswordProvider};
+use batchsql_core::{CachedPassword, OpenError, PasswordProvider};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
 use sqlx::{ConnectOptions, Connection, Executor};
 
-use crate::open_error::{OpenError, problem, server};
+use crate::open_error::{problem, server};
 use crate::plan::CACHED_STATEMENTS;
 use crate::servers::{NoServer, Servers, TargetSession, at};
 use crate::settings::{LossyValues, Settings, Strategy};
@@ -298,7 +298,9 @@ impl PostgresOptions {
         if !self.settings.prepared_statements {
             if self.lock_timeout.is_some() {
                 let advice = "a pooler shares lock_timeout between clients; set it with ALTER ROLE … SET lock_timeout";
-                return Err(OpenError::new(format!("lock_timeout with prepared_statements = false: {advice}")));
+                return Err(OpenError::invalid_options(format!(
+                    "lock_timeout with prepared_statements = false: {advice}"
+                )));
             }
             // PgBouncer rejects unknown startup parameters.
             return Ok(connect.extra_float_digits(None).statement_cache_capacity(0));
@@ -332,7 +334,7 @@ impl PostgresOptions {
                     }
                     _ => format!("{error}; check host, port and network"),
                 };
-                OpenError { source: Some(error), ..self.problem(&what) }
+                self.problem(&what).caused_by(error)
             }
             sqlx::Error::Database(error) => {
                 let code = error.code().unwrap_or_default().into_owned();

@@ -6,13 +6,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use batchsql_core::{
-    Attempt, Limits, PoolState, Rows, Schema, Session, SessionEnd, Sink, SinkError, ValueRules, Written,
+    Attempt, Limits, OpenError, PoolState, Rows, Schema, Session, SessionEnd, Sink, SinkError, ValueRules, Written,
 };
 use sqlx::{Connection, Executor, PgPool};
 
 use crate::classify::{LinkLost, sink_error};
 use crate::conn::PostgresConn;
-use crate::open_error::OpenError;
 use crate::options::PostgresOptions;
 use crate::plan::{PostgresPlan, ServerKnowledge};
 use crate::session::BackendSession;

@@ -1,6 +1,7 @@
 //! Owns the DSN: the address of the server, and the parameters.
 //! Must not know commands or connections.
 
+use batchsql_core::OpenError;
 use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
 
-use crate::options::{AbandonedWrites, Commands, OpenError, RedisOptions, Sentinels};
+use crate::options::{AbandonedWrites, Commands, RedisOptions, Sentinels};
 use crate::transport::TlsClient;
 
 const DEFAULT_PORT: u16 = 6379;
@@ -21,7 +22,7 @@ const FORMS: &str = "use redis://[user[:password]@]host[:port][/database], redis
 const DEFAULT_NODE_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn wrong(problem: impl fmt::Display) -> OpenError {
-    OpenError::new(format!("{problem} in the redis dsn"))
+    OpenError::invalid_options(format!("{problem} in the redis dsn"))
 }
 
 impl FromStr for RedisOptions {
@@ -29,7 +30,7 @@ impl FromStr for RedisOptions {
 
     fn from_str(dsn: &str) -> Result<Self, OpenError> {
         let Some((scheme, rest)) = dsn.split_once("://") else {
-            return Err(OpenError::new(format!("the redis dsn has no scheme; {FORMS}")));
+            return Err(OpenError::invalid_options(format!("the redis dsn has no scheme; {FORMS}")));
         };
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (is_tls, is_sentinel) = match scheme {
@@ -40,12 +41,14 @@ impl FromStr for RedisOptions {
             "unix" | "redis+unix" => return unix(rest, query),
             // Only the scheme is shown: the rest may hold a password.
             other if other.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+') => {
-                return Err(OpenError::new(format!("a dsn with scheme {other:?} is not for redis; {FORMS}")));
+                return Err(OpenError::invalid_options(format!(
+                    "a dsn with scheme {other:?} is not for redis; {FORMS}"
+                )));
             }
-            _ => return Err(OpenError::new(format!("the redis dsn has no scheme; {FORMS}"))),
+            _ => return Err(OpenError::invalid_options(format!("the redis dsn has no scheme; {FORMS}"))),
         };
         if is_tls && !cfg!(feature = "tls") {
-            return Err(OpenError::new("TLS (rediss) needs the feature \"tls\" of this crate; turn it on"));
+            return Err(OpenError::invalid_options("TLS (rediss) needs the feature \"tls\" of this crate; turn it on"));
         }
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (user, hosts) = match authority.rsplit_once('@') {
@@ -155,7 +158,9 @@ impl Extra {
                 },
                 "connect_timeout_ms" | "node_timeout_ms" => {
                     let advice = format!("use {}, in seconds (0.5 is 500 ms)", name.trim_end_matches("_ms"));
-                    return Err(OpenError::new(format!("unknown parameter {name:?} in the redis dsn; {advice}")));
+                    return Err(OpenError::invalid_options(format!(
+                        "unknown parameter {name:?} in the redis dsn; {advice}"
+                    )));
                 }
                 "protocol" => match value {
                     "2" | "resp2" => self.protocol = Some(ProtocolVersion::RESP2),
@@ -218,17 +223,17 @@ fn tls_client(extra: &Extra) -> Result<Option<TlsClient>, OpenError> {
         (None, None) => None,
         _ => return Err(wrong("cert and key belong together, but only one of them is named")),
     };
-    TlsClient::new(extra.ca.as_deref(), identity).map(Some).map_err(OpenError::new)
+    TlsClient::new(extra.ca.as_deref(), identity).map(Some).map_err(OpenError::invalid_options)
 }
 
 #[cfg(not(feature = "tls"))]
 fn tls_client(_: &Extra) -> Result<Option<TlsClient>, OpenError> {
-    Err(OpenError::new("TLS (rediss) needs the feature \"tls\" of this crate; turn it on"))
+    Err(OpenError::invalid_options("TLS (rediss) needs the feature \"tls\" of this crate; turn it on"))
 }
 
 fn unix(path: &str, query: &str) -> Result<RedisOptions, OpenError> {
     if !cfg!(unix) {
-        return Err(OpenError::new("this system has no unix sockets; use redis://host"));
+        return Err(OpenError::invalid_options("this system has no unix sockets; use redis://host"));
     }
     if !path.starts_with('/') {
         return Err(wrong("the path of the socket is not absolute"));
@@ -299,7 +304,7 @@ fn host_and_port(address: &str, default_port: u16) -> Result<(String, u16), Open
         Some(port) => port.parse().map_err(|_| wrong("the port is not a number up to 65535"))?,
     };
     match host {
-        "" => Err(OpenError::new(format!("the redis dsn names no host; {FORMS}"))),
+        "" => Err(OpenError::invalid_options(format!("the redis dsn names no host; {FORMS}"))),
         host => Ok((decoded(host, "the host")?, port)),
     }
 }

@@ -147,7 +147,8 @@ mod types;
 mod wire;
 mod write;
 
+pub use batchsql_core::OpenError;
 pub use command::{Command, Document, Hash, Key, Publish, Push, Raw, SAdd, Set, Ttl, XAdd, ZAdd};
-pub use options::{AbandonedWrites, OpenError, RedisOptions};
+pub use options::{AbandonedWrites, RedisOptions};
 pub use plan::RedisPlan;
 pub use sink::{RedisConn, RedisSink};

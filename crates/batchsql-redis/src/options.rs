@@ -93,26 +93,6 @@ impl Commands {
     }
 }
 
-/// The server cannot be used.
-#[derive(Debug)]
-pub struct OpenError {
-    problem: String,
-}
-
-impl OpenError {
-    pub(crate) fn new(problem: impl Into<String>) -> Self {
-        Self { problem: problem.into() }
-    }
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.problem)
-    }
-}
-
-impl std::error::Error for OpenError {}
-
 impl RedisOptions {
     /// The number of concurrent batches, each on its own connection (in a cluster: one to each node that it
     /// needs); default 4, at least 1.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use batchsql_core::{ErrorClass, PoolState, SinkError};
+use batchsql_core::{ErrorClass, OpenError, PoolState, SinkError};
 use redis::{ConnectionAddr, ConnectionInfo};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
@@ -16,7 +16,7 @@ use crate::client::Clients;
 use crate::connect::Connector;
 use crate::fan_out::{Task, first_ok, join_all, stagger_delay};
 use crate::link::Link;
-use crate::options::{OpenError, RedisOptions};
+use crate::options::RedisOptions;
 use crate::sentinel;
 
 /// A duration that fits every clock.

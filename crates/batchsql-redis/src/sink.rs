@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use batchsql_core::{
-    Attempt, ErrorClass, Limits, PoolState, Rows, Schema, Session, SessionEnd, Sink, SinkError, ValueRules, Written,
+    Attempt, ErrorClass, Limits, OpenError, PoolState, Rows, Schema, Session, SessionEnd, Sink, SinkError, ValueRules,
+    Written,
 };
 
 use tokio::time::{Instant, timeout_at};
@@ -17,7 +18,7 @@ use crate::cluster::Cluster;
 use crate::command::Command;
 use crate::command_info::{self, KeyPosition};
 use crate::lookup::is_float;
-use crate::options::{AbandonedWrites, OpenError, RedisOptions};
+use crate::options::{AbandonedWrites, RedisOptions};
 use crate::plan::{RedisPlan, is_repeatable, refused_at_admission};
 use crate::pool::{self, Lease, Pool};
 use crate::session;

@@ -94,5 +94,6 @@ mod writer;
 /// The SQLite client of this sink, for [`SqliteSink::call`].
 pub use rusqlite;
 
-pub use options::{OpenError, SqliteOptions, Synchronous};
+pub use batchsql_core::OpenError;
+pub use options::{SqliteOptions, Synchronous};
 pub use sink::{SqliteConn, SqliteSink};

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use batchsql_core::OpenError;
 use percent_encoding::percent_decode_str;
 use rusqlite::{Connection, MAIN_DB, OpenFlags, OptionalExtension};
 
@@ -61,39 +62,6 @@ const DEFAULT_CACHE_SIZE: u64 = 32 << 20;
 /// Four times SQLite's own: pages that several batches change are written into the database once (measured by
 /// `examples/pragmas.rs`).
 const DEFAULT_WAL_AUTOCHECKPOINT: u32 = 4_000;
-
-/// The database could not be opened.
-#[derive(Debug)]
-pub struct OpenError {
-    problem: String,
-    source: Option<rusqlite::Error>,
-}
-
-impl OpenError {
-    fn new(problem: impl Into<String>) -> Self {
-        Self { problem: problem.into(), source: None }
-    }
-
-    pub(crate) fn no_thread(error: std::io::Error) -> Self {
-        Self::new(format!("cannot start the thread of the sqlite writer: {error}"))
-    }
-
-    pub(crate) fn caused_by(problem: impl Into<String>, source: rusqlite::Error) -> Self {
-        Self { problem: problem.into(), source: Some(source) }
-    }
-}
-
-impl std::fmt::Display for OpenError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.problem)
-    }
-}
-
-impl std::error::Error for OpenError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_ref().map(|source| source as _)
-    }
-}
 
 impl SqliteOptions {
     /// A database file, created if it does not exist.
@@ -222,7 +190,7 @@ impl SqliteOptions {
 
     fn open_error(&self, error: rusqlite::Error) -> OpenError {
         let Some(path) = self.path() else {
-            return OpenError::caused_by("cannot open a sqlite database in memory", error);
+            return OpenError::new("cannot open a sqlite database in memory").caused_by(error);
         };
         let shown = path.display();
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -237,7 +205,7 @@ impl SqliteOptions {
         } else {
             format!("cannot open sqlite database {shown}: {error}; check the path and its permissions")
         };
-        OpenError::caused_by(problem, error)
+        OpenError::new(problem).caused_by(error)
     }
 }
 
@@ -254,22 +222,22 @@ impl FromStr for SqliteOptions {
                 }
                 _ => format!("the sqlite dsn has no scheme; {FORMS}"),
             };
-            return Err(OpenError::new(problem));
+            return Err(OpenError::invalid_options(problem));
         };
         // Checked as a whole and decoded: a password may contain any character.
         let decoded = percent_decode_str(rest).decode_utf8_lossy();
         if decoded.contains('@') && decoded.contains(':') {
-            return Err(OpenError::new(format!("a sqlite dsn has no user, password or host; {FORMS}")));
+            return Err(OpenError::invalid_options(format!("a sqlite dsn has no user, password or host; {FORMS}")));
         }
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
         let path = path.strip_prefix("//").unwrap_or(path);
         let mut options = if path == ":memory:" {
             Self::in_memory()
         } else if path.is_empty() {
-            return Err(OpenError::new(format!("the sqlite dsn names no file; {FORMS}")));
+            return Err(OpenError::invalid_options(format!("the sqlite dsn names no file; {FORMS}")));
         } else {
             let path = percent_decode_str(path).decode_utf8();
-            Self::file(&*path.map_err(|_| OpenError::new("the path in the sqlite dsn is not UTF-8"))?)
+            Self::file(&*path.map_err(|_| OpenError::invalid_options("the path in the sqlite dsn is not UTF-8"))?)
         };
         for (name, value) in
             query.split('&').filter(|pair| !pair.is_empty()).map(|p| p.split_once('=').unwrap_or((p, "")))
@@ -283,29 +251,33 @@ impl FromStr for SqliteOptions {
                 ("synchronous", "off") => options.synchronous = Synchronous::Off,
                 ("busy_timeout", value) => {
                     let problem = "busy_timeout in the sqlite dsn is not a number of seconds from 0 to 2000000";
-                    options.busy_timeout = seconds(value).ok_or_else(|| OpenError::new(problem))?;
+                    options.busy_timeout = seconds(value).ok_or_else(|| OpenError::invalid_options(problem))?;
                 }
                 ("cache_size", value) => options.cache_size = number(name, value)?,
                 ("wal_autocheckpoint", value) => options.wal_autocheckpoint = number(name, value)?,
                 ("mmap_size", value) => options.mmap_size = number(name, value)?,
-                ("mode", _) => return Err(OpenError::new("unknown mode in the sqlite dsn; use rwc, rw or memory")),
+                ("mode", _) => {
+                    return Err(OpenError::invalid_options("unknown mode in the sqlite dsn; use rwc, rw or memory"));
+                }
                 ("synchronous", _) => {
-                    return Err(OpenError::new("unknown synchronous in the sqlite dsn; use normal, full or off"));
+                    return Err(OpenError::invalid_options(
+                        "unknown synchronous in the sqlite dsn; use normal, full or off",
+                    ));
                 }
                 ("busy_timeout_ms", _) => {
                     let advice = "use busy_timeout, in seconds (0.5 is 500 ms)";
-                    return Err(OpenError::new(format!(
+                    return Err(OpenError::invalid_options(format!(
                         "unknown parameter \"busy_timeout_ms\" in the sqlite dsn; {advice}"
                     )));
                 }
                 ("connect_timeout" | "connect_timeout_ms", _) => {
-                    return Err(OpenError::new(format!(
+                    return Err(OpenError::invalid_options(format!(
                         "{name} in the sqlite dsn has no meaning, because there is no server; use busy_timeout, the time \
                          to wait for a lock in seconds"
                     )));
                 }
                 (name, _) => {
-                    return Err(OpenError::new(format!(
+                    return Err(OpenError::invalid_options(format!(
                         "unknown parameter {name:?} in the sqlite dsn; use mode, synchronous, busy_timeout, cache_size, \
                          wal_autocheckpoint or mmap_size"
                     )));
@@ -323,7 +295,7 @@ fn seconds(value: &str) -> Option<Duration> {
 }
 
 fn number<N: FromStr>(name: &str, value: &str) -> Result<N, OpenError> {
-    value.parse().map_err(|_| OpenError::new(format!("{name} in the sqlite dsn is not a number from 0 on")))
+    value.parse().map_err(|_| OpenError::invalid_options(format!("{name} in the sqlite dsn is not a number from 0 on")))
 }
 
 #[cfg(test)]

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use batchsql_core::{Attempt, ErrorClass, Limits, Rows, Schema, Sink, SinkError, ValueRules, Written};
+use batchsql_core::{Attempt, ErrorClass, Limits, OpenError, Rows, Schema, Sink, SinkError, ValueRules, Written};
 use rusqlite::Connection;
 
 use crate::linked_version::warn_of_wal_reset;
 use crate::opened_file::OpenedFile;
-use crate::options::{OpenError, SqliteOptions};
+use crate::options::SqliteOptions;
 use crate::plan::{SqlitePlan, max_binds};
 use crate::table::TableId;
 use crate::write::{SharedPlan, write_rows};
@@ -94,7 +94,8 @@ impl SqliteSink {
         // The path as SQLite resolved it: the folder of the process may change.
         let resolved = connection.path().filter(|path| !path.is_empty()).map(PathBuf::from);
         let file = resolved.and_then(OpenedFile::new);
-        let writer = Writer::start(connection).map_err(OpenError::no_thread)?;
+        let writer = Writer::start(connection)
+            .map_err(|error| OpenError::new("cannot start the thread of the sqlite writer").caused_by(error))?;
         Ok(Self(Arc::new(Inner { writer, max_columns, path, file, spellings: Mutex::default() })))
     }
 

@@ -1,12 +1,9 @@
 //! Owns the choice of a driver by the scheme of a URL.
 //! Must not know what comes after the scheme.
 
-use std::error::Error as StdError;
-use std::fmt;
+use batchsql_core::{DynSink, OpenError};
 
-use batchsql_core::DynSink;
-
-type Opened = Result<DynSink, ConnectError>;
+type Opened = Result<DynSink, OpenError>;
 
 /// A driver: its schemes, the feature that brings it, and an example of its URLs.
 struct Driver {
@@ -56,12 +53,12 @@ const DRIVERS: [Driver; 4] = [
 ///
 /// # Errors
 /// A scheme without a driver in this build, a URL that the driver does not understand, or a database that
-/// cannot be opened within the driver's connect timeout (5 s unless the URL says otherwise). The message never
-/// shows a password.
+/// cannot be opened within the driver's connect timeout (5 s unless the URL says otherwise). For the first two,
+/// [`OpenError::is_invalid_options`] is true. The message never shows a password.
 ///
 /// # Cancel safety
 /// When it is cancelled, connections that were opened are closed.
-pub async fn connect(url: &str) -> Result<DynSink, ConnectError> {
+pub async fn connect(url: &str) -> Result<DynSink, OpenError> {
     let scheme = url.split_once(':').map(|(scheme, _)| scheme);
     let driver = scheme.and_then(|scheme| DRIVERS.iter().find(|driver| driver.schemes.contains(&scheme)));
     let Some(driver) = driver else { return Err(unknown(url)) };
@@ -79,7 +76,7 @@ macro_rules! way {
     ($name:ident, $feature:literal in $cfg:literal, $url:ident => $open:expr) => {
         #[cfg(feature = $cfg)]
         async fn $name($url: &str) -> Opened {
-            $open.map(DynSink::new).map_err(ConnectError::of_driver)
+            $open.map(DynSink::new)
         }
 
         #[cfg(not(feature = $cfg))]
@@ -98,16 +95,13 @@ way!(redis, "redis" in "redis", url => batchsql_redis::RedisSink::connect(url).a
     all(feature = "postgres", feature = "mysql", feature = "sqlite-system", feature = "redis"),
     allow(dead_code, reason = "no driver is missing")
 )]
-fn missing(feature: &str) -> ConnectError {
-    ConnectError {
-        problem: format!(
-            "this program was built without the {feature} driver; switch on the feature {feature:?} of batchsql"
-        ),
-        source: None,
-    }
+fn missing(feature: &str) -> OpenError {
+    OpenError::invalid_options(format!(
+        "this program was built without the {feature} driver; switch on the feature {feature:?} of batchsql"
+    ))
 }
 
-fn unknown(url: &str) -> ConnectError {
+fn unknown(url: &str) -> OpenError {
     let examples: Vec<&str> = DRIVERS.iter().map(|driver| driver.example).collect();
     // Without a `://` the text before the colon may be anything, also a password.
     let shown = url.split_once("://").map(|(scheme, _)| scheme);
@@ -117,53 +111,13 @@ fn unknown(url: &str) -> ConnectError {
         Some(scheme) => format!("there is no driver for the scheme {scheme:?}"),
         None => "the database url has no scheme".to_owned(),
     };
-    ConnectError { problem: format!("{what}; write it like {}", examples.join(", ")), source: None }
-}
-
-/// The database could not be opened. The message shows no password.
-pub struct ConnectError {
-    problem: String,
-    source: Option<Box<dyn StdError + Send + Sync>>,
-}
-
-impl ConnectError {
-    #[cfg_attr(
-        not(any(feature = "postgres", feature = "mysql", feature = "sqlite-system", feature = "redis")),
-        allow(dead_code, reason = "there is no driver")
-    )]
-    fn of_driver(error: impl StdError + Send + Sync + 'static) -> Self {
-        Self { problem: error.to_string(), source: Some(Box::new(error)) }
-    }
-}
-
-impl fmt::Display for ConnectError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.problem)
-    }
-}
-
-impl fmt::Debug for ConnectError {
-    /// The message with its causes: a `main` that returns the error prints this.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")?;
-        let mut behind = self.source();
-        while let Some(error) = behind {
-            write!(f, ": {error}")?;
-            behind = error.source();
-        }
-        Ok(())
-    }
-}
-
-impl StdError for ConnectError {
-    /// The cause of the driver's error.
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source.as_ref()?.source()
-    }
+    OpenError::invalid_options(format!("{what}; write it like {}", examples.join(", ")))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error;
+
     use super::*;
 
     #[tokio::test]
@@ -200,6 +154,26 @@ mod tests {
         }
         let part = if cfg!(feature = "redis") { "/no/such/socket" } else { "switch on the feature" };
         check("unix:///no/such/socket?pass=hunter2", part).await;
+    }
+
+    /// Without the driver the URL is invalid, too.
+    #[tokio::test]
+    async fn invalid_options_are_told_from_a_server_that_cannot_be_reached() {
+        for url in [
+            "oracle://h/db",
+            "postgres://h/db?max_connections=0",
+            "mysql://h/db?max_connections=0",
+            "redis://h?max_connections=0",
+            "sqlite:a.db?mode=nope",
+        ] {
+            let error = connect(url).await.unwrap_err();
+            assert!(error.is_invalid_options(), "{url}: {error}");
+        }
+        for driver in DRIVERS.iter().filter(|driver| driver.feature != "sqlite") {
+            let error = connect(&format!("{}://u@127.0.0.1:1/0", driver.schemes[0])).await.unwrap_err();
+            let is_missing = error.to_string().contains("switch on the feature");
+            assert_eq!(error.is_invalid_options(), is_missing, "{}: {error}", driver.feature);
+        }
     }
 
     #[cfg(feature = "sqlite-system")]

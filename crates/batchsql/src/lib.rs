@@ -120,7 +120,7 @@ mod connect;
 pub use batchsql_core::*;
 #[cfg(feature = "derive")]
 pub use batchsql_derive::Row;
-pub use connect::{ConnectError, connect};
+pub use connect::connect;
 
 #[cfg(feature = "metrics")]
 pub use batchsql_metrics as metrics;
