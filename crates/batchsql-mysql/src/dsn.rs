@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use sqlx::mysql::MySqlConnectOptions;
 
-use crate::options::{AbandonedWrites, IgnoreWith, MySqlOptions, ReplaceWith, ValuesInText};
+use crate::options::MySqlOptions;
+use crate::settings::{AbandonedWrites, IgnoreWith, ReplaceWith, ValuesInText};
 
 /// The parameters that `sqlx` knows, in their usual spelling. `sqlx` silently ignores others, which hides
 /// mistakes.
@@ -180,7 +181,7 @@ impl MySqlOptions {
                 )));
             }
             "ignore_with" => {
-                self.ignore_with = match value {
+                self.settings.ignore_with = match value {
                     "exact" => IgnoreWith::Exact,
                     "insert_ignore" => IgnoreWith::InsertIgnore,
                     _ => {
@@ -191,7 +192,7 @@ impl MySqlOptions {
                 };
             }
             "replace_with" => {
-                self.replace_with = match value {
+                self.settings.replace_with = match value {
                     "update" => ReplaceWith::Update,
                     "replace_into" => ReplaceWith::ReplaceInto,
                     _ => {
@@ -202,7 +203,7 @@ impl MySqlOptions {
                 };
             }
             "abandoned_writes" => {
-                self.abandoned_writes = match value {
+                self.settings.abandoned_writes = match value {
                     "kill" => AbandonedWrites::Kill,
                     "wait" => AbandonedWrites::Wait,
                     _ => {
@@ -213,7 +214,7 @@ impl MySqlOptions {
                 };
             }
             "values_in_text" => {
-                self.values_in_text = match value {
+                self.settings.values_in_text = match value {
                     "auto" => ValuesInText::Auto,
                     "never" => ValuesInText::Never,
                     "always" => ValuesInText::Always,
@@ -226,7 +227,8 @@ impl MySqlOptions {
             }
             "late_write_limit" => {
                 let problem = "late_write_limit in the mysql dsn is not a number of seconds above 0";
-                self.late_write_limit = Some(seconds(value).ok_or_else(|| OpenError::invalid_options(problem))?);
+                self.settings.late_write_limit =
+                    Some(seconds(value).ok_or_else(|| OpenError::invalid_options(problem))?);
             }
             _ => return Ok(false),
         }
@@ -250,15 +252,18 @@ mod tests {
             .parse()
             .unwrap();
         assert_eq!((options.max_connections, options.connect_timeout), (3, Duration::from_millis(250)));
-        assert_eq!(options.ignore_with, IgnoreWith::InsertIgnore);
-        assert_eq!(options.replace_with, ReplaceWith::ReplaceInto);
+        assert_eq!(options.settings.ignore_with, IgnoreWith::InsertIgnore);
+        assert_eq!(options.settings.replace_with, ReplaceWith::ReplaceInto);
         assert_eq!(options.server(), "mysql server h:3307, database \"d\"");
         let options: MySqlOptions = "mysql://h?abandoned_writes=wait&late_write_limit=900".parse().unwrap();
-        assert_eq!(options.abandoned_writes, AbandonedWrites::Wait);
-        assert_eq!(options.late_write_limit, Some(Duration::from_secs(900)));
+        assert_eq!(options.settings.abandoned_writes, AbandonedWrites::Wait);
+        assert_eq!(options.settings.late_write_limit, Some(Duration::from_secs(900)));
         let options: MySqlOptions = "mysql://h".parse().unwrap();
         assert_eq!((options.max_connections, options.connect_timeout), (8, Duration::from_secs(5)));
-        assert_eq!((options.ignore_with, options.replace_with), (IgnoreWith::Exact, ReplaceWith::Update));
+        assert_eq!(
+            (options.settings.ignore_with, options.settings.replace_with),
+            (IgnoreWith::Exact, ReplaceWith::Update)
+        );
         let url =
             "mysql://h/d?charset=utf8mb4&time-zone=UTC&ssl-mode=VERIFY_CA&ssl-ca=/ca.pem&statement-cache-capacity=7";
         assert!(url.parse::<MySqlOptions>().is_ok());

@@ -143,6 +143,7 @@ mod options;
 mod piece;
 mod plan;
 mod session;
+mod settings;
 mod sink;
 mod statements;
 mod tables;
@@ -158,6 +159,7 @@ pub use sqlx;
 
 pub use batchsql_core::OpenError;
 pub use conn::MySqlConn;
-pub use options::{AbandonedWrites, IgnoreWith, MySqlOptions, ReplaceWith, ValuesInText};
+pub use options::MySqlOptions;
 pub use plan::MySqlPlan;
+pub use settings::{AbandonedWrites, IgnoreWith, ReplaceWith, Settings, ValuesInText};
 pub use sink::MySqlSink;

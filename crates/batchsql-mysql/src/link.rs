@@ -9,8 +9,8 @@ use sqlx::{Executor, Statement as _};
 
 use crate::catalog::Table;
 use crate::classify::{Failed, Stage};
-use crate::options::ValuesInText;
 use crate::session::SharedName;
+use crate::settings::ValuesInText;
 use crate::statements::Statement;
 
 /// The connection that sends a batch, and the attempt.

@@ -12,65 +12,7 @@ use sqlx::{ConnectOptions, Connection, Executor, MySqlPool, Row};
 use crate::in_use::{Left, left_open};
 use crate::learned::Learned;
 use crate::session::Sessions;
-
-/// How [`Conflict::Ignore`](batchsql_core::Conflict::Ignore) is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum IgnoreWith {
-    /// A plain insert; a row is ignored only if a unique index already has its key. Every other problem of a row
-    /// is still an error of that row.
-    #[default]
-    Exact,
-    /// MySQL's `INSERT IGNORE`. It **also hides** NULL in a NOT NULL column, truncated text, clipped numbers, and
-    /// rows whose foreign key is missing: such a row ends as `Written` or `Ignored`, depending on what the server
-    /// did.
-    InsertIgnore,
-}
-
-/// How [`Conflict::Replace`](batchsql_core::Conflict::Replace) is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum ReplaceWith {
-    /// `INSERT … ON DUPLICATE KEY UPDATE` of every column that the row carries.
-    #[default]
-    Update,
-    /// MySQL's `REPLACE INTO`, which **deletes** the old row and inserts the new one: `ON DELETE CASCADE` deletes
-    /// the rows that reference the old row, delete triggers fire, and columns that the new row does not carry get
-    /// their defaults. A write whose answer is lost is retried and then does all this again, also to rows that were
-    /// added in the meantime.
-    ReplaceInto,
-}
-
-/// How an insert sends the values of its rows: bound to a prepared statement, or in its text.
-///
-/// A statement is prepared for one row count. With a long round trip, preparing a statement for each new row count,
-/// or splitting the rows into prepared sizes, costs extra round trips.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum ValuesInText {
-    /// In the text for a row count that was not used recently, if the round trip to the server is above 0.3 ms.
-    #[default]
-    Auto,
-    /// Never in the text, for example because a proxy logs the texts of statements.
-    Never,
-    /// In the text of every insert that allows it, for proxies with poor support for prepared statements. Catalog
-    /// queries, and inserts of the ignore rule after a duplicate, are still prepared.
-    Always,
-}
-
-/// What happens to a write that was abandoned after it was sent, before the next write of ordered rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum AbandonedWrites {
-    /// The sink ends its session with `KILL`, from a separate connection, and the next write waits until it is
-    /// gone.
-    #[default]
-    Kill,
-    /// Nothing is killed; the next write waits for [`MySqlOptions::late_write_limit`]. For proxies that share the
-    /// sessions of the server between their clients, or route each statement separately: there the connection id
-    /// names a session that other clients also use.
-    Wait,
-}
+use crate::settings::{AbandonedWrites, IgnoreWith, ReplaceWith, Settings, ValuesInText};
 
 /// Connection settings.
 ///
@@ -102,12 +44,8 @@ pub struct MySqlOptions {
     pub(crate) connect: MySqlConnectOptions,
     pub(crate) max_connections: u32,
     pub(crate) connect_timeout: Duration,
-    pub(crate) ignore_with: IgnoreWith,
-    pub(crate) replace_with: ReplaceWith,
-    pub(crate) abandoned_writes: AbandonedWrites,
-    pub(crate) late_write_limit: Option<Duration>,
     pub(crate) password: Option<CachedPassword>,
-    pub(crate) values_in_text: ValuesInText,
+    pub(crate) settings: Settings,
 }
 
 /// Shows the address, never the password.
@@ -119,11 +57,7 @@ impl fmt::Debug for MySqlOptions {
             .field("ssl_mode", &self.connect.get_ssl_mode())
             .field("max_connections", &self.max_connections)
             .field("connect_timeout", &self.connect_timeout)
-            .field("ignore_with", &self.ignore_with)
-            .field("replace_with", &self.replace_with)
-            .field("abandoned_writes", &self.abandoned_writes)
-            .field("late_write_limit", &self.late_write_limit)
-            .field("values_in_text", &self.values_in_text)
+            .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
 }
@@ -159,12 +93,8 @@ impl MySqlOptions {
             connect: connect.disable_statement_logging(),
             max_connections: 8,
             connect_timeout: Duration::from_secs(5),
-            ignore_with: IgnoreWith::default(),
-            replace_with: ReplaceWith::default(),
-            abandoned_writes: AbandonedWrites::default(),
-            late_write_limit: None,
             password: None,
-            values_in_text: ValuesInText::default(),
+            settings: Settings::default(),
         }
     }
 
@@ -182,42 +112,47 @@ impl MySqlOptions {
         self
     }
 
-    /// How `Conflict::Ignore` is written; default [`IgnoreWith::Exact`].
+    /// How `Conflict::Ignore` is written, see [`Settings::ignore_with`]; default [`IgnoreWith::Exact`].
     #[must_use]
     pub fn ignore_with(mut self, way: IgnoreWith) -> Self {
-        self.ignore_with = way;
+        self.settings = self.settings.ignore_with(way);
         self
     }
 
-    /// How `Conflict::Replace` is written; default [`ReplaceWith::Update`].
+    /// How `Conflict::Replace` is written, see [`Settings::replace_with`]; default [`ReplaceWith::Update`].
     #[must_use]
     pub fn replace_with(mut self, way: ReplaceWith) -> Self {
-        self.replace_with = way;
+        self.settings = self.settings.replace_with(way);
         self
     }
 
-    /// What happens to an abandoned write; default [`AbandonedWrites::Kill`].
-    #[must_use]
-    pub fn abandoned_writes(mut self, way: AbandonedWrites) -> Self {
-        self.abandoned_writes = way;
-        self
-    }
-
-    /// How long an abandoned write may still take effect if its session cannot be ended: the time for which the
-    /// system retransmits unacknowledged data (Linux: about 15 minutes, `net.ipv4.tcp_retries2`), plus the longest
-    /// time of a statement at the server, including lock waits. An ordered lane waits this long before its next
-    /// write. Default: not known; then the lane continues at once, and the order of its rows is not guaranteed after
-    /// such a write.
-    #[must_use]
-    pub fn late_write_limit(mut self, limit: Duration) -> Self {
-        self.late_write_limit = Some(limit);
-        self
-    }
-
-    /// How an insert sends its values; default [`ValuesInText::Auto`].
+    /// How an insert sends its values, see [`Settings::values_in_text`]; default [`ValuesInText::Auto`].
     #[must_use]
     pub fn values_in_text(mut self, when: ValuesInText) -> Self {
-        self.values_in_text = when;
+        self.settings = self.settings.values_in_text(when);
+        self
+    }
+
+    /// What happens to an abandoned write, see [`Settings::abandoned_writes`]; default [`AbandonedWrites::Kill`].
+    #[must_use]
+    pub fn abandoned_writes(mut self, way: AbandonedWrites) -> Self {
+        self.settings = self.settings.abandoned_writes(way);
+        self
+    }
+
+    /// How long an abandoned write may still take effect if its session cannot be ended, see
+    /// [`Settings::late_write_limit`]; default: not known.
+    #[must_use]
+    pub fn late_write_limit(mut self, limit: Duration) -> Self {
+        self.settings = self.settings.late_write_limit(limit);
+        self
+    }
+
+    /// Interval after which the definition of a table is read again, see [`Settings::table_check_interval`]; default
+    /// 60 s.
+    #[must_use]
+    pub fn table_check_interval(mut self, interval: Duration) -> Self {
+        self.settings = self.settings.table_check_interval(interval);
         self
     }
 

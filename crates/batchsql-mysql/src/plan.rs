@@ -21,7 +21,7 @@ use crate::checks::{
 };
 use crate::classify::Failed;
 use crate::keys::KeySearch;
-use crate::options::{IgnoreWith, ReplaceWith};
+use crate::settings::{IgnoreWith, ReplaceWith};
 use crate::statements::{PREFERRED_ROWS, Statement, Statements};
 use crate::tables::Tables;
 use crate::types::Storage;

@@ -18,9 +18,10 @@ use crate::classify::Failed;
 use crate::conn::{MySqlConn, Source};
 use crate::learned::Learned;
 use crate::link::{Link, Unusual};
-use crate::options::{AbandonedWrites, IgnoreWith, MySqlOptions, ReplaceWith, ValuesInText};
+use crate::options::MySqlOptions;
 use crate::plan::{MAX_BINDS, MySqlPlan, outdated};
 use crate::session::{SharedName, is_shared};
+use crate::settings::{AbandonedWrites, Settings};
 use crate::tables::Tables;
 use crate::write;
 
@@ -33,12 +34,7 @@ pub struct MySqlSink {
     source: Source,
     learned: Arc<Learned>,
     tables: Arc<Tables>,
-    values_in_text: ValuesInText,
-    table_check_interval: Duration,
-    ignore_with: IgnoreWith,
-    replace_with: ReplaceWith,
-    abandoned_writes: AbandonedWrites,
-    late_write_limit: Option<Duration>,
+    settings: Settings,
 }
 
 impl MySqlSink {
@@ -91,15 +87,13 @@ impl MySqlSink {
 
     fn with_learned(options: &MySqlOptions, learned: Arc<Learned>) -> Self {
         let sessions = Arc::default();
-        let mut sink = Self::new(options.pool(Arc::clone(&sessions), Arc::clone(&learned)));
+        let pool = options.pool(Arc::clone(&sessions), Arc::clone(&learned));
+        let mut sink = Self::from_pool(pool, options.settings);
         sink.source.sessions = sessions;
         sink.learned = learned;
-        sink = sink.ignore_with(options.ignore_with).replace_with(options.replace_with);
-        sink.values_in_text = options.values_in_text;
         sink.source.is_ours = true;
         sink.source.password.clone_from(&options.password);
-        sink.late_write_limit = options.late_write_limit;
-        sink.abandoned_writes(options.abandoned_writes)
+        sink
     }
 
     /// Writes through a pool of yours. Its sessions must be strict (`STRICT_ALL_TABLES` or `STRICT_TRANS_TABLES` in
@@ -113,6 +107,11 @@ impl MySqlSink {
     /// autocommit, is closed, with a warning: a batch on it would be part of that transaction. The check costs one
     /// round trip each time a connection is taken from the pool.
     pub fn new(pool: MySqlPool) -> Self {
+        Self::from_pool(pool, Settings::default())
+    }
+
+    /// Writes through an existing pool, see [`new`](Self::new).
+    pub fn from_pool(pool: MySqlPool, settings: Settings) -> Self {
         Self {
             source: Source {
                 pool,
@@ -124,59 +123,8 @@ impl MySqlSink {
             },
             learned: Arc::default(),
             tables: Arc::default(),
-            values_in_text: ValuesInText::default(),
-            table_check_interval: Duration::from_secs(60),
-            ignore_with: IgnoreWith::default(),
-            replace_with: ReplaceWith::default(),
-            abandoned_writes: AbandonedWrites::default(),
-            late_write_limit: None,
+            settings,
         }
-    }
-
-    /// How `Conflict::Ignore` is written; default [`IgnoreWith::Exact`].
-    #[must_use]
-    pub fn ignore_with(mut self, way: IgnoreWith) -> Self {
-        self.ignore_with = way;
-        self
-    }
-
-    /// How `Conflict::Replace` is written; default [`ReplaceWith::Update`].
-    #[must_use]
-    pub fn replace_with(mut self, way: ReplaceWith) -> Self {
-        self.replace_with = way;
-        self
-    }
-
-    /// How a statement sends its values; default [`ValuesInText::Auto`], which with a pool of yours is never in its
-    /// text: `sqlx` logs the texts of slow statements, unless the connect options disable it.
-    #[must_use]
-    pub fn values_in_text(mut self, when: ValuesInText) -> Self {
-        self.values_in_text = when;
-        self
-    }
-
-    /// What happens to an abandoned write; default [`AbandonedWrites::Kill`].
-    #[must_use]
-    pub fn abandoned_writes(mut self, way: AbandonedWrites) -> Self {
-        self.abandoned_writes = way;
-        self
-    }
-
-    /// How long an abandoned write may still take effect if its session cannot be ended; default: not known. An
-    /// ordered lane waits this long before its next write. See [`MySqlOptions::late_write_limit`].
-    #[must_use]
-    pub fn with_late_write_limit(mut self, limit: Duration) -> Self {
-        self.late_write_limit = Some(limit);
-        self
-    }
-
-    /// Interval after which the definition of a table is read again while all its rows are accepted; default 60 s.
-    /// Within the interval, a change for which the server reports no error may lose digits or insert rows twice: a
-    /// DATETIME(6) that becomes a DATETIME, a dropped unique index.
-    #[must_use]
-    pub fn table_check_interval(mut self, interval: Duration) -> Self {
-        self.table_check_interval = interval;
-        self
     }
 
     /// The pool, for your own queries: to create tables, or to read what was written. After the first call of a sink
@@ -191,12 +139,12 @@ impl MySqlSink {
 impl MySqlSink {
     async fn write_rows(&self, link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows<'_>) -> Result<Written, Failed> {
         let packet = self.packet_of(link.connection).await?;
-        link.unusual = Unusual::of(self.values_in_text, self.learned.round_trip(), self.source.is_ours);
+        link.unusual = Unusual::of(self.settings.values_in_text, self.learned.round_trip(), self.source.is_ours);
         if packet < plan.max_allowed_packet {
             return Err(outdated(&format!("max_allowed_packet is {packet} now")));
         }
-        if plan.is_due(self.table_check_interval) {
-            plan.check_in_time(link.connection, self.table_check_interval).await?;
+        if plan.is_due(self.settings.table_check_interval) {
+            plan.check_in_time(link.connection, self.settings.table_check_interval).await?;
         }
         match write::write_rows(link, plan, rows).await {
             // The row is about to be rejected, perhaps because the table has changed since the plan was made.
@@ -231,8 +179,7 @@ impl fmt::Debug for MySqlSink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MySqlSink")
             .field("connections", &self.source.pool.size())
-            .field("ignore_with", &self.ignore_with)
-            .field("replace_with", &self.replace_with)
+            .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
 }
@@ -268,7 +215,7 @@ impl Sink for MySqlSink {
     /// 35k (MariaDB 10.11, `cargo xtask bench distance --db mysql`). The round trip is measured on the connection
     /// that [`connect`](MySqlSink::connect) opens; without one, batches do not grow.
     fn prefers_large_batches(&self) -> bool {
-        let unusual = Unusual::of(self.values_in_text, self.learned.round_trip(), self.source.is_ours);
+        let unusual = Unusual::of(self.settings.values_in_text, self.learned.round_trip(), self.source.is_ours);
         matches!(unusual, Unusual::Text | Unusual::AlwaysText) && self.learned.round_trip() >= WORTH_GROWING
     }
 
@@ -279,12 +226,14 @@ impl Sink for MySqlSink {
     }
 
     fn late_write_limit(&self) -> Option<Duration> {
-        self.late_write_limit
+        self.settings.late_write_limit
     }
 
     /// One round trip; the first of a sink costs two more.
     async fn session(&self, conn: &mut MySqlConn) -> Result<Option<Session>, SinkError> {
-        if self.abandoned_writes == AbandonedWrites::Wait || is_shared(self.source.pool.connect_options().get_host()) {
+        if self.settings.abandoned_writes == AbandonedWrites::Wait
+            || is_shared(self.source.pool.connect_options().get_host())
+        {
             return Ok(None);
         }
         let name = self.source.sessions.name(conn.begin().await?).await;
@@ -315,8 +264,8 @@ impl Sink for MySqlSink {
 
     async fn prepare(&self, conn: &mut MySqlConn, schema: &Schema) -> Result<MySqlPlan, SinkError> {
         let connection = conn.begin().await?;
-        let ways = (self.ignore_with, self.replace_with);
-        let known = (&self.tables, self.table_check_interval);
+        let ways = (self.settings.ignore_with, self.settings.replace_with);
+        let known = (&self.tables, self.settings.table_check_interval);
         let plan = MySqlPlan::make(connection, schema, ways, &self.learned.packet, known).await;
         conn.end(plan)
     }

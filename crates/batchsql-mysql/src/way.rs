@@ -4,7 +4,7 @@
 use batchsql_core::{Conflict, Schema};
 use batchsql_sql::mysql::OnDuplicate;
 
-use crate::options::{IgnoreWith, ReplaceWith};
+use crate::settings::{IgnoreWith, ReplaceWith};
 
 /// How rows with existing keys are handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -24,9 +24,9 @@ use crate::classify::{DUPLICATE, Failed, Stage, number};
 use crate::insert::{insert, insert_all};
 use crate::keys::{KEYS_PER_STATEMENT, KeyBytes, KeySearch};
 use crate::link::{Link, begin, commit, ready, run, undo};
-use crate::options::IgnoreWith;
 use crate::piece::cut;
 use crate::plan::MySqlPlan;
+use crate::settings::IgnoreWith;
 
 /// Halves of at most this many rows are written row by row.
 const MAX_ROWS_ONE_BY_ONE: usize = 8;

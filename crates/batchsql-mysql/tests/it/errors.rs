@@ -5,7 +5,7 @@ use std::time::Duration;
 use batchsql_core::{
     BatchSql, ColumnType, Conflict, DynRow, ErrorClass, Ordering, Outcome, PipelineConfig, Schema, Value,
 };
-use batchsql_mysql::MySqlSink;
+use batchsql_mysql::{MySqlOptions, MySqlSink};
 use batchsql_mysql::sqlx::mysql::{MySqlConnection, MySqlPoolOptions};
 use batchsql_mysql::sqlx::{Connection, Executor};
 use batchsql_testserver::{Kind, Server};
@@ -208,7 +208,9 @@ async fn a_change_that_the_server_has_no_error_for_is_seen_before_long() {
     let schema = builder.on_conflict(Conflict::update(["id"])).build().unwrap();
     let at = batchsql_core::Timestamp::from_micros_since_epoch(123_456).unwrap();
     let row = |id: i64| schema.row().set("id", id).unwrap().set("at", at).unwrap().finish().unwrap();
-    let pipeline = impatient(&db.sink.clone().table_check_interval(Duration::from_millis(1)));
+    let options: MySqlOptions = db.dsn.parse().unwrap();
+    let sink = MySqlSink::with_options(&options.table_check_interval(Duration::from_millis(1))).await.unwrap();
+    let pipeline = impatient(&sink);
     assert!(submitted(&pipeline, [row(1)]).await[0].is_written());
     db.run("ALTER TABLE t MODIFY at DATETIME").await;
     let (class, _, text) = error_of(&pipeline, row(2)).await;
