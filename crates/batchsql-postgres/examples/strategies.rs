@@ -10,11 +10,11 @@
 
 use std::error::Error;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use batchsql_core::{
-    Attempt, BatchSql, ColumnType, Conflict, Ordering, PipelineConfig, Rows, Schema, SharedRows, Sink, SinkError,
-    TimestampTz, Value, Written,
+    Attempt, ColumnType, Conflict, Schema, SharedRows, Sink, SinkError,
+    TimestampTz, Value,
 };
 use batchsql_postgres::sqlx::Executor;
 use batchsql_postgres::{PostgresOptions, PostgresSink, Strategy};
@@ -105,43 +105,8 @@ fn schema(conflict: Conflict) -> Result<Schema, Box<dyn Error>> {
     Ok(schema.on_conflict(conflict).build()?)
 }
 
-/// A sink that keeps the batches it is given: the strategies are measured without the pipeline.
-#[derive(Clone, Default)]
-struct Keep(Arc<Mutex<Vec<SharedRows>>>);
-
-impl Sink for Keep {
-    type Conn = ();
-    type Plan = ();
-
-    fn name(&self) -> &'static str {
-        "keep"
-    }
-
-    async fn acquire(&self) -> Result<(), SinkError> {
-        Ok(())
-    }
-
-    async fn prepare(&self, (): &mut (), _: &Schema) -> Result<(), SinkError> {
-        Ok(())
-    }
-
-    async fn write(&self, (): &mut (), (): &(), rows: Rows<'_>, _: &Attempt) -> Result<Written, SinkError> {
-        self.0.lock().expect("no holder panics").push(rows.to_shared());
-        Ok(Written::default())
-    }
-}
-
 async fn batches(schema: &Schema, size: usize, rows: usize) -> Result<Vec<SharedRows>, Box<dyn Error>> {
-    let keep = Keep::default();
-    let hour = Duration::from_secs(3600);
-    let config = PipelineConfig {
-        flush_size: size,
-        buffer_size: size.max(10_000),
-        flush_interval: hour,
-        ordering: Ordering::PerTable,
-        ..PipelineConfig::default()
-    };
-    let db = BatchSql::builder(keep.clone()).config(config).start()?;
+    let mut all = Vec::new();
     for id in 0..rows.next_multiple_of(size) as i64 {
         let at = TimestampTz::from_micros_since_epoch(1_704_067_200_000_000 + id * 1_000_003 % 31_536_000_000_000);
         let payload = format!("événement {id} — 事件 {}", id.wrapping_mul(0x9E37_79B9));
@@ -154,10 +119,12 @@ async fn batches(schema: &Schema, size: usize, rows: usize) -> Result<Vec<Shared
             (id % 3 == 0).into(),
             at.ok_or("within the year 2024")?.into(),
         ];
-        db.submit(&schema.row().set_all(row)?.finish()?).await?;
+        all.push(schema.row().set_all(row)?.finish()?);
     }
-    db.close(hour).await;
-    let batches = std::mem::take(&mut *keep.0.lock().expect("no holder panics"));
+    let mut batches = Vec::new();
+    for batch in all.chunks(size) {
+        batches.push(batchsql_testkit::batch_of(batch.iter().cloned()).await);
+    }
     Ok(batches)
 }
 

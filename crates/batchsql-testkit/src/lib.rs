@@ -4,6 +4,7 @@
 //!   error, refuses single rows, loses the reply after it has applied the rows, panics, hangs until it is
 //!   released; tables can be broken or slow.
 //! - [`Model`] is what a database would have after some rows: compare it with what the sink has.
+//! - [`batch_of`], [`receipts_of`] and [`outcomes_of`] are for tests of a driver of your own.
 //! - [`NullSink`] accepts every row and keeps none, so that you can measure the pipeline alone.
 //!
 //! A row that the database refuses, and the outcomes of the others:
@@ -60,10 +61,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod batch;
 mod model;
 mod null;
 mod scripted;
 
+pub use batch::{batch_of, outcomes_of, receipts_of};
 pub use model::{Effect, Model};
 pub use null::NullSink;
 pub use scripted::{ScriptedSink, Step};

@@ -5,9 +5,9 @@ use std::time::Duration;
 use batchsql_core::{
     BatchSql, ColumnType, Conflict, DynRow, ErrorClass, Ordering, Outcome, PipelineConfig, Schema, Value,
 };
-use batchsql_mysql::{MySqlOptions, MySqlSink};
 use batchsql_mysql::sqlx::mysql::{MySqlConnection, MySqlPoolOptions};
 use batchsql_mysql::sqlx::{Connection, Executor};
+use batchsql_mysql::{MySqlOptions, MySqlSink};
 use batchsql_testserver::{Kind, Server};
 
 use crate::support::{Database, HOUR, outcomes, pipeline, row, schema, submitted, with_parameters, with_user};

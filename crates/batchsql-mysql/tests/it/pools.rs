@@ -11,9 +11,8 @@ use batchsql_mysql::sqlx::{Connection, Executor};
 use batchsql_mysql::{MySqlOptions, MySqlSink};
 use batchsql_testserver::{Kind, Server};
 
-use crate::support::{
-    Database, batch_of, pipeline, row, schema, submitted, with_parameters, with_user, write, written,
-};
+use crate::support::{Database, pipeline, row, schema, submitted, with_parameters, with_user, write, written};
+use batchsql_testkit::batch_of;
 
 const TABLE: &str = "CREATE TABLE t (id BIGINT PRIMARY KEY, note VARCHAR(50))";
 

@@ -1,15 +1,16 @@
 //! Owns what the tests share: a database per test, and helpers to write and read it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use batchsql_core::{
-    Attempt, BatchSql, ColumnType, Conflict, DynRow, Ordering, Outcome, PipelineConfig, Receipt, Rows, Schema,
-    SharedRows, Sink, SinkError, Value, Written,
+    Attempt, BatchSql, ColumnType, Conflict, DynRow, Ordering, Outcome, PipelineConfig, Schema, Sink, SinkError, Value,
+    Written,
 };
 use batchsql_mysql::sqlx::mysql::{MySqlConnection, MySqlPool};
 use batchsql_mysql::sqlx::{Connection, Executor, Row, raw_sql};
 use batchsql_mysql::{MySqlOptions, MySqlSink};
+use batchsql_testkit::{batch_of, outcomes_of, receipts_of};
 use batchsql_testserver::{Kind, dsn, unique};
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
@@ -189,59 +190,9 @@ pub(crate) async fn outcomes(sink: &MySqlSink, rows: impl IntoIterator<Item = Dy
 
 /// Submits the rows to a pipeline that stays open, and waits for their outcomes.
 pub(crate) async fn submitted(db: &BatchSql, rows: impl IntoIterator<Item = DynRow>) -> Vec<Outcome> {
-    let mut receipts: Vec<Receipt> = Vec::new();
-    for row in rows {
-        receipts.push(db.submit_tracked(&row).await.unwrap());
-    }
+    let receipts = receipts_of(db, rows).await;
     db.flush().await.unwrap();
-    let mut outcomes = Vec::new();
-    for receipt in receipts {
-        outcomes.push(receipt.await);
-    }
-    outcomes
-}
-
-/// A sink that keeps the rows it gets.
-struct Keep(Arc<Mutex<Option<SharedRows>>>);
-
-impl Sink for Keep {
-    type Conn = ();
-    type Plan = ();
-
-    fn name(&self) -> &'static str {
-        "keep"
-    }
-
-    async fn acquire(&self) -> Result<(), SinkError> {
-        Ok(())
-    }
-
-    async fn prepare(&self, (): &mut (), _: &Schema) -> Result<(), SinkError> {
-        Ok(())
-    }
-
-    async fn write(&self, (): &mut (), (): &(), rows: Rows<'_>, _: &Attempt) -> Result<Written, SinkError> {
-        *self.0.lock().unwrap() = Some(rows.to_shared());
-        Ok(Written::default())
-    }
-}
-
-/// One batch of rows.
-pub(crate) async fn batch_of(rows: impl IntoIterator<Item = DynRow>) -> SharedRows {
-    let kept = Arc::default();
-    let config = PipelineConfig {
-        flush_interval: HOUR,
-        flush_size: 10_000,
-        coalesce: batchsql_core::Coalesce::Off,
-        ordering: Ordering::PerTable,
-        ..PipelineConfig::default()
-    };
-    let db = BatchSql::builder(Keep(Arc::clone(&kept))).config(config).start().unwrap();
-    for row in rows {
-        db.submit(&row).await.unwrap();
-    }
-    db.close(HOUR).await;
-    kept.lock().unwrap().take().unwrap()
+    outcomes_of(receipts).await
 }
 
 /// Writes a batch directly through the sink, without a pipeline that searches or retries.

@@ -4,7 +4,8 @@ use batchsql_core::{Attempt, Conflict, Schema, Sink};
 use batchsql_mysql::{MySqlConn, MySqlPlan, MySqlSink};
 use batchsql_testserver::CountingProxy;
 
-use crate::support::{Database, batch_of, row, schema, with_parameters};
+use crate::support::{Database, row, schema, with_parameters};
+use batchsql_testkit::batch_of;
 
 const TABLE: &str = "CREATE TABLE t (id BIGINT PRIMARY KEY, note LONGTEXT)";
 

@@ -4,7 +4,7 @@
 use batchsql_core::{BatchSql, Coalesce, ColumnType, Conflict, Ordering, PipelineConfig, Schema, Value};
 
 use crate::support::{
-    FOR_EVERY_RULE, HOUR, execute, fresh, fresh_dsn, outcomes_of, read, row, schema, values, with_parameter,
+    FOR_EVERY_RULE, HOUR, execute, fresh, fresh_dsn, outcomes_by, read, row, schema, values, with_parameter,
     with_strategy, write,
 };
 
@@ -198,7 +198,7 @@ async fn without_coalescing_every_row_is_written_and_the_last_one_stays() {
         let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
         let schema = schema(Conflict::replace(["id"]));
         let rows = (0..40).map(|n| row(&schema, n % 3, format!("v{n}")));
-        let told = outcomes_of(&db, rows).await;
+        let told = outcomes_by(&db, rows).await;
         assert!(told.iter().all(batchsql_core::Outcome::is_written), "{strategy:?}: {told:?}");
         let expected = ["0|v39", "1|v37", "2|v38", "5|old"];
         assert_eq!(read(&sink, "SELECT id, note FROM t ORDER BY id").await, expected, "{strategy:?}");
@@ -248,7 +248,7 @@ async fn writers_of_the_same_keys_do_not_stop_each_other() {
             let schema = schema(Conflict::replace(["id"]));
             // 7 and 11 have no factor in common with 400: every key, in a different order for each writer.
             let rows = (0..4_000).map(|n| row(&schema, n * [7, 11][writer as usize] % 400, format!("{writer}")));
-            outcomes_of(&db, rows).await.into_iter().map(|outcome| outcome.kind().name()).collect::<Vec<_>>()
+            outcomes_by(&db, rows).await.into_iter().map(|outcome| outcome.kind().name()).collect::<Vec<_>>()
         }));
     }
     for writer in writers {

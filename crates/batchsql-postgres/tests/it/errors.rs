@@ -9,7 +9,7 @@ use batchsql_postgres::sqlx::{Connection, Executor, PgConnection};
 use batchsql_postgres::{PostgresOptions, PostgresSink, Strategy};
 
 use crate::support::{
-    HOUR, at_end, batch_of, execute, fresh, fresh_dsn, outcomes, outcomes_of, read, row, schema, user_until_end,
+    HOUR, at_end, batch_of, execute, fresh, fresh_dsn, outcomes, outcomes_by, read, row, schema, user_until_end,
     values, with_parameter, with_strategy,
 };
 
@@ -334,7 +334,7 @@ async fn an_atomic_batch_is_written_whole_or_not_at_all() {
         let config = PipelineConfig { isolation: Isolation::AtomicBatch, flush_interval: HOUR, ..Default::default() };
         let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
         let schema = schema(Conflict::None);
-        for outcome in outcomes_of(&db, (0..10).map(|id| row(&schema, id, "new"))).await {
+        for outcome in outcomes_by(&db, (0..10).map(|id| row(&schema, id, "new"))).await {
             assert_eq!(outcome.failure().and_then(|failed| failed.code()), Some("23505"), "{strategy:?}");
         }
         assert_eq!(read(&sink, "SELECT * FROM t").await, ["5|old"], "{strategy:?}");

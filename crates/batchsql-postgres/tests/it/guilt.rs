@@ -3,7 +3,7 @@
 use batchsql_core::{Attempt, ColumnType, Conflict, ErrorClass, Schema, Sink};
 use batchsql_postgres::Strategy;
 
-use crate::support::{batch_of_rows, fresh_dsn, read, row, schema, values, with_strategy};
+use crate::support::{fresh_dsn, read, row, schema, values, with_strategy};
 
 const ALL: [Strategy; 5] = [Strategy::Auto, Strategy::MultiValues, Strategy::Unnest, Strategy::Copy, Strategy::Staging];
 
@@ -39,7 +39,7 @@ async fn a_code_of_the_table_that_a_trigger_raises_does_not_accuse_the_table() {
             let schema = schema(Conflict::None);
             for bad in [5..6, 0..40] {
                 let rows = bad.map(|id| row(&schema, id, if id == 5 { "bad" } else { "good" }));
-                let batch = batch_of_rows(rows).await;
+                let batch = batchsql_testkit::batch_of(rows).await;
                 let mut conn = sink.acquire().await.unwrap();
                 let plan = sink.prepare(&mut conn, &schema).await.unwrap();
                 let error = sink.write(&mut conn, &plan, batch.rows(), &Attempt::new(false)).await.unwrap_err();
@@ -49,7 +49,7 @@ async fn a_code_of_the_table_that_a_trigger_raises_does_not_accuse_the_table() {
                     assert!(!text.contains(wrong), "{body}: {text}, {strategy:?}");
                 }
                 // The connection and the plan are still usable.
-                let good = batch_of_rows([row(&schema, 1_000, "good")]).await;
+                let good = batchsql_testkit::batch_of([row(&schema, 1_000, "good")]).await;
                 sink.write(&mut conn, &plan, good.rows(), &Attempt::new(false)).await.unwrap();
                 drop(conn);
                 assert_eq!(read(&sink, "SELECT id FROM t").await, ["1000"], "{body}, {strategy:?}");
@@ -70,13 +70,13 @@ async fn an_input_function_with_a_code_of_syntax_does_not_accuse_the_table() {
         let schema = schema.build().unwrap();
         let path = |id: i64| values(&schema, [id.into(), if id == 3 { "a..b" } else { "a.b" }.into()]);
         for rows in [3..4, 0..40] {
-            let batch = batch_of_rows(rows.map(path)).await;
+            let batch = batchsql_testkit::batch_of(rows.map(path)).await;
             let mut conn = sink.acquire().await.unwrap();
             let plan = sink.prepare(&mut conn, &schema).await.unwrap();
             let error = sink.write(&mut conn, &plan, batch.rows(), &Attempt::new(false)).await.unwrap_err();
             assert_eq!((error.class(), error.code()), (ErrorClass::Schema, Some("42601")), "{error}, {strategy:?}");
             assert!(error.to_string().contains("a value, a trigger or a function of the table"), "{error}");
-            let good = batch_of_rows((100..140).map(path)).await;
+            let good = batchsql_testkit::batch_of((100..140).map(path)).await;
             sink.write(&mut conn, &plan, good.rows(), &Attempt::new(false)).await.unwrap();
             drop(conn);
             assert_eq!(read(&sink, "SELECT count(*) FROM poison").await, ["40"], "{strategy:?}");

@@ -8,7 +8,7 @@ use batchsql_postgres::{PostgresOptions, PostgresSink, Strategy};
 use batchsql_testserver::unique;
 
 use crate::proxy::{COMMIT, Cut, commits, through_proxy};
-use crate::support::{HOUR, batch_of, fresh_dsn, outcomes_of, read, row, schema, skip, with_parameter, with_strategy};
+use crate::support::{HOUR, batch_of, fresh_dsn, outcomes_by, read, row, schema, skip, with_parameter, with_strategy};
 
 fn start(sink: &PostgresSink) -> BatchSql {
     let config = PipelineConfig { flush_interval: HOUR, ..PipelineConfig::default() };
@@ -25,7 +25,7 @@ async fn a_link_that_breaks_before_the_rows_are_sent_costs_nothing() {
         let schema = schema(Conflict::None);
         db.prepare(&schema).await.unwrap();
         proxy.arm();
-        let outcomes = outcomes_of(&db, (0..50).map(|id| row(&schema, id, "a"))).await;
+        let outcomes = outcomes_by(&db, (0..50).map(|id| row(&schema, id, "a"))).await;
         assert!(
             proxy.has_cut() && outcomes.iter().all(batchsql_core::Outcome::is_written),
             "{strategy:?} {outcomes:?}"
@@ -42,7 +42,7 @@ async fn plain_rows_whose_reply_is_lost_end_as_unknown_and_are_not_repeated() {
         let schema = schema(Conflict::None);
         db.prepare(&schema).await.unwrap();
         proxy.arm();
-        let outcomes = outcomes_of(&db, (0..64).map(|id| row(&schema, id, "a"))).await;
+        let outcomes = outcomes_by(&db, (0..64).map(|id| row(&schema, id, "a"))).await;
         assert!(proxy.has_cut(), "{strategy:?}");
         assert!(outcomes.iter().all(|o| o.kind() == OutcomeKind::Unknown), "{strategy:?} {outcomes:?}");
         assert_eq!(read(&direct, "SELECT count(*), count(DISTINCT id) FROM t").await, ["64|64"], "{strategy:?}");
@@ -57,7 +57,7 @@ async fn rows_with_a_rule_whose_reply_is_lost_are_repeated() {
         let schema = schema(Conflict::replace(["id"]));
         db.prepare(&schema).await.unwrap();
         proxy.arm();
-        let outcomes = outcomes_of(&db, (0..64).map(|id| row(&schema, id, "a"))).await;
+        let outcomes = outcomes_by(&db, (0..64).map(|id| row(&schema, id, "a"))).await;
         assert!(
             proxy.has_cut() && outcomes.iter().all(batchsql_core::Outcome::is_written),
             "{strategy:?} {outcomes:?}"
@@ -73,7 +73,7 @@ async fn a_commit_that_never_arrived_is_unknown_too() {
     let schema = schema(Conflict::None);
     db.prepare(&schema).await.unwrap();
     proxy.arm();
-    let outcomes = outcomes_of(&db, (0..10).map(|id| row(&schema, id, "a"))).await;
+    let outcomes = outcomes_by(&db, (0..10).map(|id| row(&schema, id, "a"))).await;
     assert!(proxy.has_cut() && outcomes.iter().all(|outcome| outcome.kind() == OutcomeKind::Unknown), "{outcomes:?}");
     assert_eq!(read(&direct, "SELECT count(*) FROM t").await, ["0"]);
 }
@@ -232,7 +232,7 @@ async fn a_timeout_before_the_commit_is_not_unknown() {
         locker.execute(lock).await.unwrap();
         let write = tokio::spawn({
             let db = db.clone();
-            async move { outcomes_of(&db, (0..5).map(|id| row(&schema, id, "a"))).await }
+            async move { outcomes_by(&db, (0..5).map(|id| row(&schema, id, "a"))).await }
         });
         let waiting =
             format!("SELECT pid FROM pg_stat_activity WHERE application_name = '{name}' AND wait_event_type = 'Lock'");

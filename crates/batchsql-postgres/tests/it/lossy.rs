@@ -8,7 +8,7 @@ use batchsql_core::{
 use batchsql_postgres::Strategy;
 
 use crate::support::{
-    Dsn, batch_of_rows, execute, fresh, fresh_dsn, outcomes, read, skip, values, with_parameter, with_strategy, write,
+    Dsn, execute, fresh, fresh_dsn, outcomes, read, skip, values, with_parameter, with_strategy, write,
 };
 
 const ALL: [Strategy; 5] = [Strategy::Auto, Strategy::MultiValues, Strategy::Unnest, Strategy::Copy, Strategy::Staging];
@@ -181,7 +181,7 @@ async fn the_database_converts_values_where_it_may() {
 async fn refused_values_are_told_by_index_without_halving() {
     let sink = fresh("CREATE TABLE t (id int PRIMARY KEY, v numeric(6,2))").await;
     let schema = Schema::builder("t").column("id", ColumnType::I64).column("v", ColumnType::Decimal).build().unwrap();
-    let batch = batch_of_rows((0..100_i64).map(|n| {
+    let batch = batchsql_testkit::batch_of((0..100_i64).map(|n| {
         let id = if n % 10 == 3 { i64::MAX } else { n };
         values(&schema, [id.into(), decimal(if n % 10 == 7 { "0.001" } else { "0.01" })])
     }))

@@ -6,7 +6,7 @@ use batchsql_core::{BatchSql, Conflict, OutcomeKind, PipelineConfig};
 use batchsql_postgres::{PostgresOptions, PostgresSink, Strategy};
 use batchsql_testserver::{Kind, Server, unique};
 
-use crate::support::{HOUR, execute, outcomes_of, read, row, schema};
+use crate::support::{HOUR, execute, outcomes_by, read, row, schema};
 
 #[tokio::test]
 async fn every_strategy_works_behind_a_pooler_in_transaction_mode() {
@@ -31,7 +31,7 @@ async fn every_strategy_works_behind_a_pooler_in_transaction_mode() {
             // Many batches at once on few server connections.
             let config = PipelineConfig { flush_size: 50, ..PipelineConfig::default() };
             let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
-            let outcomes = outcomes_of(&db, (0..1_000).map(|id| row(&schema, id, "a"))).await;
+            let outcomes = outcomes_by(&db, (0..1_000).map(|id| row(&schema, id, "a"))).await;
             let expected = if matches!(conflict, Conflict::Ignore { .. }) {
                 batchsql_core::OutcomeKind::Ignored
             } else {
@@ -47,7 +47,7 @@ async fn every_strategy_works_behind_a_pooler_in_transaction_mode() {
             .build()
             .unwrap();
         let db = BatchSql::builder(sink.clone()).start().unwrap();
-        let outcomes = outcomes_of(&db, (990..1_010).map(|id| row(&schema, id, "a"))).await;
+        let outcomes = outcomes_by(&db, (990..1_010).map(|id| row(&schema, id, "a"))).await;
         assert_eq!(outcomes.iter().filter(|outcome| outcome.is_written()).count(), 10, "{strategy:?}");
     }
 }
@@ -77,7 +77,7 @@ async fn a_pooler_that_gives_up_a_commit_does_not_know_whether_it_was_done() {
         let config = PipelineConfig { flush_interval: HOUR, ..PipelineConfig::default() };
         let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
         let schema = schema(Conflict::None);
-        let outcomes = outcomes_of(&db, (0..15).map(|id| row(&schema, id, "a"))).await;
+        let outcomes = outcomes_by(&db, (0..15).map(|id| row(&schema, id, "a"))).await;
         assert!(outcomes.iter().all(|o| o.kind() == OutcomeKind::Unknown), "{strategy:?} {:?}", outcomes[0]);
         tokio::time::sleep(Duration::from_secs(1)).await;
         let there = read(&sink, "SELECT count(*) = count(DISTINCT id) FROM t").await;

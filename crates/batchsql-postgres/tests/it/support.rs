@@ -1,14 +1,14 @@
 //! Owns what the tests share: a private schema per test, and helpers to write and read it.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use batchsql_core::{
-    Attempt, BatchSql, ColumnType, Conflict, DynRow, Ordering, Outcome, PipelineConfig, Receipt, Rows, Schema,
-    SharedRows, Sink, SinkError, Value, Written,
+    BatchSql, ColumnType, Conflict, DynRow, Ordering, Outcome, PipelineConfig, Schema, SharedRows, Value,
 };
 use batchsql_postgres::sqlx::{Connection, Executor, PgConnection, PgPool, Row, ValueRef as _};
 use batchsql_postgres::{PostgresOptions, PostgresSink, Strategy};
+use batchsql_testkit::{outcomes_of, receipts_of};
 use batchsql_testserver::{Kind, dsn, unique};
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
@@ -154,21 +154,14 @@ pub(crate) async fn write(sink: &PostgresSink, rows: impl IntoIterator<Item = Dy
 
 /// Writes the rows in one batch.
 pub(crate) async fn outcomes(sink: &PostgresSink, rows: impl IntoIterator<Item = DynRow>) -> Vec<Outcome> {
-    outcomes_of(&pipeline(sink), rows).await
+    outcomes_by(&pipeline(sink), rows).await
 }
 
 /// Writes the rows through a pipeline, and closes it.
-pub(crate) async fn outcomes_of(db: &BatchSql, rows: impl IntoIterator<Item = DynRow>) -> Vec<Outcome> {
-    let mut receipts: Vec<Receipt> = Vec::new();
-    for row in rows {
-        receipts.push(db.submit_tracked(&row).await.unwrap());
-    }
+pub(crate) async fn outcomes_by(db: &BatchSql, rows: impl IntoIterator<Item = DynRow>) -> Vec<Outcome> {
+    let receipts = receipts_of(db, rows).await;
     db.close(HOUR).await;
-    let mut outcomes = Vec::new();
-    for receipt in receipts {
-        outcomes.push(receipt.await);
-    }
-    outcomes
+    outcomes_of(receipts).await
 }
 
 /// Advances the paused clock at once for every waiting task, in a test on one thread.
@@ -193,44 +186,7 @@ pub(crate) async fn read(sink: &PostgresSink, sql: &str) -> Vec<String> {
     rows.iter().map(|row| (0..row.len()).map(|index| text(row, index)).collect::<Vec<_>>().join("|")).collect()
 }
 
-/// A sink that keeps the rows it gets.
-struct Keep(Arc<Mutex<Option<SharedRows>>>);
-
-impl Sink for Keep {
-    type Conn = ();
-    type Plan = ();
-
-    fn name(&self) -> &'static str {
-        "keep"
-    }
-
-    async fn acquire(&self) -> Result<(), SinkError> {
-        Ok(())
-    }
-
-    async fn prepare(&self, (): &mut (), _: &Schema) -> Result<(), SinkError> {
-        Ok(())
-    }
-
-    async fn write(&self, (): &mut (), (): &(), rows: Rows<'_>, _: &Attempt) -> Result<Written, SinkError> {
-        *self.0.lock().unwrap() = Some(rows.to_shared());
-        Ok(Written::default())
-    }
-}
-
 /// A batch of `id` and `note`, to be written without a pipeline that retries.
 pub(crate) async fn batch_of(schema: &Schema, ids: std::ops::Range<i64>) -> SharedRows {
-    batch_of_rows(ids.map(|id| row(schema, id, "new"))).await
-}
-
-/// Rows in one batch, to be written without a pipeline that retries.
-pub(crate) async fn batch_of_rows(rows: impl IntoIterator<Item = DynRow>) -> SharedRows {
-    let kept = Arc::default();
-    let config = PipelineConfig { flush_interval: HOUR, ordering: Ordering::PerTable, ..PipelineConfig::default() };
-    let db = BatchSql::builder(Keep(Arc::clone(&kept))).config(config).start().unwrap();
-    for row in rows {
-        db.submit(&row).await.unwrap();
-    }
-    db.close(HOUR).await;
-    kept.lock().unwrap().take().unwrap()
+    batchsql_testkit::batch_of(ids.map(|id| row(schema, id, "new"))).await
 }

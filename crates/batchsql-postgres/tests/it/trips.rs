@@ -7,7 +7,7 @@ use batchsql_postgres::sqlx::postgres::PgSslMode;
 use batchsql_postgres::{PostgresConn, PostgresOptions, PostgresPlan, PostgresSink, Strategy};
 use batchsql_testserver::CountingProxy;
 
-use crate::support::{TestSink, batch_of, batch_of_rows, execute, fresh, read, row, schema, values};
+use crate::support::{TestSink, batch_of, execute, fresh, read, row, schema, values};
 
 /// A sink whose round trips are counted, with its connection.
 struct Counted {
@@ -91,7 +91,7 @@ async fn a_trigger_that_drops_nothing_costs_no_round_trip() {
         assert_eq!(counted.second(&schema, &first, &second).await, 1, "{conflict:?}");
         // Nor does one that drops everything, or a batch that is ignored as a whole.
         let (plan, _) = counted.prepare(&schema).await;
-        let dropped = batch_of_rows((2_000..2_100).map(|id| row(&schema, id, "drop"))).await;
+        let dropped = batchsql_testkit::batch_of((2_000..2_100).map(|id| row(&schema, id, "drop"))).await;
         let (written, trips) = counted.write(&plan, &dropped).await;
         assert_eq!((written.ignored.len(), trips), (100, 1), "{conflict:?}");
         if conflict == Conflict::ignore(["id"]) {
@@ -100,7 +100,8 @@ async fn a_trigger_that_drops_nothing_costs_no_round_trip() {
         }
         // A batch with some dropped rows is written in parts, the next ones directly in parts.
         let some = |from: i64| (from..from + 100).map(|id| row(&schema, id, if id % 50 == 7 { "drop" } else { "a" }));
-        let schema_rows = [batch_of_rows(some(3_000)).await, batch_of_rows(some(4_000)).await];
+        let schema_rows =
+            [batchsql_testkit::batch_of(some(3_000)).await, batchsql_testkit::batch_of(some(4_000)).await];
         for batch in schema_rows {
             let (written, _) = counted.write(&plan, &batch).await;
             assert_eq!(written.ignored, [7, 57], "{conflict:?}");
@@ -115,8 +116,9 @@ async fn new_rows_whose_keys_are_not_known_again_take_one_round_trip() {
     let mut counted = Counted::start("CREATE TABLE t (k char(8) PRIMARY KEY)", |options| options).await;
     let schema = Schema::builder("t").column("k", ColumnType::Text).on_conflict(Conflict::ignore(["k"]));
     let schema = schema.build().unwrap();
-    let batch =
-        async |keys: std::ops::Range<u32>| batch_of_rows(keys.map(|k| values(&schema, [format!("k{k}").into()]))).await;
+    let batch = async |keys: std::ops::Range<u32>| {
+        batchsql_testkit::batch_of(keys.map(|k| values(&schema, [format!("k{k}").into()]))).await
+    };
     let (first, second) = (batch(0..500).await, batch(500..1_000).await);
     assert_eq!(counted.second(&schema, &first, &second).await, 1);
     let (plan, _) = counted.prepare(&schema).await;
@@ -162,7 +164,7 @@ async fn the_schemas_of_a_table_read_it_once() {
     let schema = schema.build().unwrap();
     let shape = async |column: &str| {
         let row = schema.row().set("id", 1_i64).unwrap().set(column, 1_i32).unwrap().finish().unwrap();
-        batch_of_rows([row]).await
+        batchsql_testkit::batch_of([row]).await
     };
     let mut plans = Vec::new();
     let begin = tokio::time::Instant::now();
@@ -189,7 +191,7 @@ async fn a_value_that_does_not_fit_costs_no_reading_of_the_table() {
     let mut counted = Counted::start(table, |options| options).await;
     let schema = schema(Conflict::replace(["id"]));
     let (plan, _) = counted.prepare(&schema).await;
-    let batch = batch_of_rows([row(&schema, 1, "abc"), row(&schema, 2, "abcd")]).await;
+    let batch = batchsql_testkit::batch_of([row(&schema, 1, "abc"), row(&schema, 2, "abcd")]).await;
     let begin = tokio::time::Instant::now();
     for n in 0..3 {
         let (written, trips) = counted.write(&plan, &batch).await;
@@ -207,7 +209,7 @@ async fn a_refused_value_does_not_send_the_next_batches_in_parts() {
     let schema = Schema::builder("t").column("k", ColumnType::Text).column("v", ColumnType::Text);
     let schema = schema.on_conflict(Conflict::ignore(["k"])).build().unwrap();
     let batch = async |keys: std::ops::Range<u32>, v: &str| {
-        batch_of_rows(keys.map(|k| values(&schema, [format!("k{k}").into(), v.into()]))).await
+        batchsql_testkit::batch_of(keys.map(|k| values(&schema, [format!("k{k}").into(), v.into()]))).await
     };
     let (first, second) = (batch(0..500, "1 day").await, batch(500..1_000, "1 day").await);
     let refused = batch(2_000..2_001, "1 day 2 hours").await;
@@ -235,7 +237,7 @@ async fn shapes_that_are_seldom_used_are_not_kept_at_the_server() {
     };
     let mut plans = Vec::new();
     for n in 0..300 {
-        let batch = batch_of_rows([shape(n)]).await;
+        let batch = batchsql_testkit::batch_of([shape(n)]).await;
         plans.push((counted.prepare(batch.rows().schema()).await.0, batch));
     }
     let names = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE 'INSERT%'";
@@ -282,7 +284,7 @@ async fn plain_spellings_are_copied_and_others_are_left_to_the_server() {
         let value = |id: i64, text: &str| values(&schema, [id.into(), text.into()]);
         let null = |id: i64| values(&schema, [id.into(), batchsql_core::Value::Null]);
         let (plan, _) = counted.prepare(&schema).await;
-        let batch = batch_of_rows([value(1, plain), null(2)]).await;
+        let batch = batchsql_testkit::batch_of([value(1, plain), null(2)]).await;
         assert_eq!(counted.write(&plan, &batch).await.1, 2, "{ty} {plain}");
         let stored = ["1", "2"].map(|id| format!("SELECT v FROM t WHERE id = {id}"));
         assert_eq!(read(&counted.direct, &stored[0]).await, [shown], "{ty}");
@@ -291,12 +293,12 @@ async fn plain_spellings_are_copied_and_others_are_left_to_the_server() {
         let cast = format!("SELECT v::text = '{plain}'::{ty}::text FROM t WHERE id = 1");
         assert_eq!(read(&counted.direct, &cast).await, ["t"], "{ty}");
         for id in [3, 4] {
-            let batch = batch_of_rows([value(id, other)]).await;
+            let batch = batchsql_testkit::batch_of([value(id, other)]).await;
             let trips = counted.write(&plan, &batch).await.1;
             // One round trip with a prepared statement.
             assert!(id == 3 || trips == 1, "{ty} {other}: {trips}");
         }
-        let batch = batch_of_rows([value(5, invalid)]).await;
+        let batch = batchsql_testkit::batch_of([value(5, invalid)]).await;
         let error = counted.sink.write(&mut counted.conn, &plan, batch.rows(), &Attempt::new(false)).await.unwrap_err();
         assert_eq!(error.class(), ErrorClass::Row, "{ty} {invalid}: {error}");
     }

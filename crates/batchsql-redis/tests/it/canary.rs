@@ -7,7 +7,8 @@ use batchsql_redis::{Command, Key, RedisOptions, RedisSink};
 use batchsql_testserver::{Kind, Server};
 
 use crate::scripted::node;
-use crate::support::{HOUR, ask_at, config, row, sink_at, submit};
+use crate::support::{HOUR, ask_at, config, row, sink_at};
+use batchsql_testkit::receipts_of;
 
 const CANARY: &str = "canary-8157";
 
@@ -25,7 +26,7 @@ fn shown(error: &SinkError) -> String {
 /// Writes rows that must fail, and checks all of their messages.
 async fn check<const N: usize>(sink: &RedisSink, schema: &Schema, values: [Value; N], what: &str) {
     let db = BatchSql::builder(sink.clone()).config(config()).start().unwrap();
-    let receipts = submit(&db, [row(schema, values.clone()), row(schema, values)]).await;
+    let receipts = receipts_of(&db, [row(schema, values.clone()), row(schema, values)]).await;
     let report = db.close(HOUR).await;
     let mut texts = format!("{report:?} {sink:?}");
     let mut failures = 0;

@@ -6,7 +6,8 @@ use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, Outcome, Pipelin
 use batchsql_redis::{Command, Key};
 use batchsql_testserver::{Kind, Server};
 
-use crate::support::{HOUR, ask_at, config, ended, name, outcomes, pipeline, row, sink_at, submit, write};
+use crate::support::{HOUR, ask_at, config, name, outcomes, pipeline, row, sink_at, write};
+use batchsql_testkit::{outcomes_of, receipts_of};
 
 fn pairs() -> Schema {
     Schema::builder("t").column("k", ColumnType::Text).column("v", ColumnType::Text).build().unwrap()
@@ -149,12 +150,12 @@ async fn a_slot_that_nobody_serves_holds_up_only_its_rows() {
 
     let config = PipelineConfig { retry_for: Duration::from_secs(60), ..config() };
     let db = BatchSql::builder(sink).config(config).start().unwrap();
-    let receipts = submit(&db, rows).await;
+    let receipts = receipts_of(&db, rows).await;
     let close = tokio::spawn(async move { db.close(HOUR).await });
     tokio::time::sleep(Duration::from_millis(200)).await;
     ask_at::<()>(&owner, &["CLUSTER", "ADDSLOTS", &slot]).await;
     close.await.unwrap();
-    assert!(ended(receipts).await.iter().all(Outcome::is_written));
+    assert!(outcomes_of(receipts).await.iter().all(Outcome::is_written));
 }
 
 #[tokio::test]
@@ -186,13 +187,13 @@ async fn a_node_that_dies_takes_only_its_rows_and_only_until_it_is_back() {
 
     let config = PipelineConfig { retry_for: Duration::from_secs(60), ..config() };
     let db = BatchSql::builder(sink).config(config).start().unwrap();
-    let receipts = submit(&db, rows("3").map(row_of)).await;
+    let receipts = receipts_of(&db, rows("3").map(row_of)).await;
     let close = tokio::spawn(async move { db.close(HOUR).await });
     tokio::time::sleep(Duration::from_millis(200)).await;
     server.stop();
     server.start_again();
     close.await.unwrap();
-    assert!(ended(receipts).await.iter().all(Outcome::is_written));
+    assert!(outcomes_of(receipts).await.iter().all(Outcome::is_written));
 }
 
 #[tokio::test]
@@ -252,7 +253,7 @@ async fn hashes_with_null_follow_a_slot_when_it_has_arrived() {
         .config(PipelineConfig { retry_for: Duration::from_secs(30), ..config() })
         .start()
         .unwrap();
-    let receipts = submit(&db, rows("2")).await;
+    let receipts = receipts_of(&db, rows("2")).await;
     let flush = tokio::spawn(async move { db.flush().await });
     let hash = async |node: &str, key: &str| ask_at::<Vec<String>>(node, &["HGETALL", key]).await;
     let written = async {
@@ -266,7 +267,7 @@ async fn hashes_with_null_follow_a_slot_when_it_has_arrived() {
         ask_at::<()>(node, &["CLUSTER", "SETSLOT", &slot, "NODE", &id_of(&to)]).await;
     }
     flush.await.unwrap().unwrap();
-    assert!(ended(receipts).await.iter().all(Outcome::is_written));
+    assert!(outcomes_of(receipts).await.iter().all(Outcome::is_written));
     // MOVED, for a client with the old topology.
     assert_eq!(hash(&to, "{tag}:a").await, ["a", "2"]);
     assert_eq!(write(&sink, rows("3")).await, ["written"; 4]);

@@ -11,7 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::support::{HOUR, ask, ask_at, config, ended, name, outcomes, pipeline, row, sink_at, submit, unique, write};
+use crate::support::{HOUR, ask, ask_at, config, name, outcomes, pipeline, row, sink_at, unique, write};
+use batchsql_testkit::{outcomes_of, receipts_of};
 
 fn pairs(table: &str) -> Schema {
     Schema::builder(table).column("k", ColumnType::Text).column("v", ColumnType::Text).build().unwrap()
@@ -124,9 +125,9 @@ async fn a_link_that_broke_between_batches_is_replaced_and_costs_no_row() {
         let db = pipeline(&sink);
         for n in 0..5_i64 {
             // Not repeatable: a row that was sent on a broken connection would end as unknown.
-            let receipts = submit(&db, [row(&schema, [n.into()])]).await;
+            let receipts = receipts_of(&db, [row(&schema, [n.into()])]).await;
             db.flush().await.unwrap();
-            assert_eq!(name(&ended(receipts).await[0]), "written", "{protocol}");
+            assert_eq!(name(&outcomes_of(receipts).await[0]), "written", "{protocol}");
             proxy.set(Mode::Cut);
             proxy.is_idle().await;
             // The driver must have been notified.
@@ -153,9 +154,9 @@ async fn a_reply_that_never_comes_is_unknown_or_repeated() {
         let db = pipeline(&sink);
         db.prepare(&schema).await.unwrap();
         proxy.set(Mode::CutAnswers);
-        let receipts = submit(&db, rows()).await;
+        let receipts = receipts_of(&db, rows()).await;
         db.flush().await.unwrap();
-        for outcome in ended(receipts).await {
+        for outcome in outcomes_of(receipts).await {
             assert!(matches!(outcome, Outcome::Unknown(_)), "{command:?} {key}: {outcome:?}");
             assert_eq!(outcome.failure().unwrap().class(), Some(ErrorClass::Unknown));
         }
@@ -171,12 +172,12 @@ async fn a_reply_that_never_comes_is_unknown_or_repeated() {
     let keyed = keyed.on_conflict(Conflict::replace(["k"])).build().unwrap();
     db.prepare(&keyed).await.unwrap();
     proxy.set(Mode::CutAnswers);
-    let receipts = submit(&db, ["a", "b"].map(|k| row(&keyed, [k.into(), "v".into()]))).await;
+    let receipts = receipts_of(&db, ["a", "b"].map(|k| row(&keyed, [k.into(), "v".into()]))).await;
     let flush = tokio::spawn(async move { db.flush().await });
     proxy.has_cut().await;
     proxy.set(Mode::Pass);
     flush.await.unwrap().unwrap();
-    assert!(ended(receipts).await.iter().all(Outcome::is_written), "strings are set again");
+    assert!(outcomes_of(receipts).await.iter().all(Outcome::is_written), "strings are set again");
 }
 
 #[tokio::test]
@@ -197,13 +198,13 @@ async fn an_older_row_is_not_repeated_over_a_newer_one() {
         let db = BatchSql::builder(sink).config(config).start().unwrap();
         db.prepare(&schema).await.unwrap();
         proxy.set(Mode::CutAnswers);
-        let old = submit(&db, [row(&schema, [t.as_str().into(), "old".into()])]).await;
+        let old = receipts_of(&db, [row(&schema, [t.as_str().into(), "old".into()])]).await;
         proxy.has_cut().await;
         proxy.set(Mode::Pass);
-        let new = submit(&db, [row(&schema, [t.as_str().into(), "new".into()])]).await;
-        assert!(ended(new).await[0].is_written());
+        let new = receipts_of(&db, [row(&schema, [t.as_str().into(), "new".into()])]).await;
+        assert!(outcomes_of(new).await[0].is_written());
         // With a declared key, the new row waits for the retry; otherwise there is no retry.
-        assert_eq!(name(&ended(old).await[0]), if keyed { "written" } else { "unknown" });
+        assert_eq!(name(&outcomes_of(old).await[0]), if keyed { "written" } else { "unknown" });
         assert_eq!(ask::<String>(&["GET", &t]).await, "new");
     }
 }
@@ -250,12 +251,12 @@ async fn a_row_that_the_first_attempt_wrote_is_told_as_ignored() {
     let db = BatchSql::builder(sink).config(config).start().unwrap();
     db.prepare(&schema).await.unwrap();
     proxy.set(Mode::CutAnswers);
-    let receipts = submit(&db, [row(&schema, [t.as_str().into(), "v".into()])]).await;
+    let receipts = receipts_of(&db, [row(&schema, [t.as_str().into(), "v".into()])]).await;
     let flush = tokio::spawn(async move { db.flush().await });
     proxy.has_cut().await;
     proxy.set(Mode::Pass);
     flush.await.unwrap().unwrap();
-    assert_eq!(name(&ended(receipts).await[0]), "ignored");
+    assert_eq!(name(&outcomes_of(receipts).await[0]), "ignored");
     assert_eq!(ask::<String>(&["GET", &t]).await, "v");
 }
 
@@ -270,13 +271,13 @@ async fn a_batch_that_is_given_up_leaves_no_reply_to_the_next() {
     db.prepare(&schema).await.unwrap();
     proxy.set(Mode::HoldAnswers);
     // The late reply of this one is an error.
-    let late = submit(&db, [row(&schema, [format!("{t}:n").into(), "x".into()])]).await;
+    let late = receipts_of(&db, [row(&schema, [format!("{t}:n").into(), "x".into()])]).await;
     db.flush().await.unwrap();
-    assert!(matches!(ended(late).await[0], Outcome::Unknown(_)));
+    assert!(matches!(outcomes_of(late).await[0], Outcome::Unknown(_)));
     proxy.set(Mode::Pass);
-    let next = submit(&db, [row(&schema, [format!("{t}:n").into(), "5".into()])]).await;
+    let next = receipts_of(&db, [row(&schema, [format!("{t}:n").into(), "5".into()])]).await;
     db.flush().await.unwrap();
-    assert!(ended(next).await[0].is_written(), "it has its own reply, on a connection of its own");
+    assert!(outcomes_of(next).await[0].is_written(), "it has its own reply, on a connection of its own");
     assert_eq!(proxy.connections.load(Ordering::SeqCst), 2);
     assert_eq!(sink.pool().unwrap().in_use, 0);
 }
@@ -329,6 +330,6 @@ async fn every_row_is_accounted_for_while_the_server_is_killed() {
     let receipts = producer.await.unwrap();
     let report = db.close(HOUR).await;
     assert_eq!((report.balance.written(), report.balance.failed()), (4_000, 0), "members of sets are added again");
-    assert!(ended(receipts).await.iter().all(Outcome::is_written));
+    assert!(outcomes_of(receipts).await.iter().all(Outcome::is_written));
     assert_eq!(ask_at::<i64>(server.dsn(), &["SCARD", "s"]).await, 4_000);
 }

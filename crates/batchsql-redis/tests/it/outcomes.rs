@@ -10,9 +10,8 @@ use batchsql_core::{
 use batchsql_redis::{Command, Key, RedisConn, RedisOptions, RedisPlan, RedisSink, Ttl};
 use batchsql_testserver::{Kind, Server, dsn};
 
-use crate::support::{
-    HOUR, ask, ask_at, config, ended, name, outcomes, pipeline, row, sink, sink_at, submit, unique, write,
-};
+use crate::support::{HOUR, ask, ask_at, config, name, outcomes, pipeline, row, sink, sink_at, unique, write};
+use batchsql_testkit::{outcomes_of, receipts_of};
 
 fn pairs(table: &str, conflict: Conflict) -> Schema {
     let schema = Schema::builder(table).column("k", ColumnType::Text).column("v", ColumnType::Text);
@@ -68,7 +67,7 @@ async fn rows_that_found_no_memory_are_written_when_there_is_some() {
     let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
     // Ten of them exceed the available memory.
     let rows = (0..10).map(|n| row(&schema, [format!("k{n}").into(), "x".repeat(500_000).into()]));
-    let receipts = submit(&db, rows).await;
+    let receipts = receipts_of(&db, rows).await;
     let flush = tokio::spawn({
         let db = db.clone();
         async move { db.flush().await }
@@ -81,7 +80,7 @@ async fn rows_that_found_no_memory_are_written_when_there_is_some() {
     assert!((1..10).contains(&there), "{there} rows are there: the batch was written in part");
     ask_at::<()>(server.dsn(), &["CONFIG", "SET", "maxmemory", "100mb"]).await;
     flush.await.unwrap().unwrap();
-    assert!(ended(receipts).await.iter().all(batchsql_core::Outcome::is_written));
+    assert!(outcomes_of(receipts).await.iter().all(batchsql_core::Outcome::is_written));
     assert_eq!(ask_at::<i64>(server.dsn(), &["DBSIZE"]).await, 10);
 }
 
@@ -114,9 +113,9 @@ async fn a_row_is_not_written_over_a_later_one_with_its_key() {
     ];
     let config = PipelineConfig { retry_for: Duration::from_secs(30), ..config() };
     let db = BatchSql::builder(sink).config(config).start().unwrap();
-    let receipts = submit(&db, rows).await;
+    let receipts = receipts_of(&db, rows).await;
     db.close(HOUR).await;
-    let names: Vec<String> = ended(receipts).await.iter().map(name).collect();
+    let names: Vec<String> = outcomes_of(receipts).await.iter().map(name).collect();
     assert_eq!(names, ["rejected OOM", "written", "written", "written", "written"]);
     assert_eq!(ask_at::<String>(server.dsn(), &["GET", "k"]).await, "newer");
 }
@@ -164,19 +163,19 @@ async fn atomic_batches_are_refused_before_anything_is_sent() {
     let atomic = PipelineConfig { flush_size: 1, ..atomic };
     let db = BatchSql::builder(sink).config(atomic.clone()).start().unwrap();
     let schema = pairs(&t, Conflict::None);
-    let receipts = submit(&db, [row(&schema, ["a".into(), "v".into()])]).await;
+    let receipts = receipts_of(&db, [row(&schema, ["a".into(), "v".into()])]).await;
     db.close(HOUR).await;
-    assert!(ended(receipts).await.iter().all(batchsql_core::Outcome::is_written));
+    assert!(outcomes_of(receipts).await.iter().all(batchsql_core::Outcome::is_written));
     // Also if it is rejected: that is an error, and nothing was written.
     ask::<i64>(&["DEL", &format!("{t}:a")]).await;
     ask::<i64>(&["RPUSH", &format!("{t}:a"), "list"]).await;
     let alone = Told(sink_at(&dsn(Kind::Redis), &t, Command::raw("APPEND")).await, Arc::default());
     let told = Arc::clone(&alone.1);
     let db = BatchSql::builder(alone).config(atomic).start().unwrap();
-    let receipts = submit(&db, [row(&schema, [format!("{t}:a").into(), "v".into()])]).await;
+    let receipts = receipts_of(&db, [row(&schema, [format!("{t}:a").into(), "v".into()])]).await;
     db.close(HOUR).await;
     assert_eq!(*told.lock().unwrap(), [Some(ErrorClass::Row)]);
-    assert_eq!(name(&ended(receipts).await[0]), "rejected WRONGTYPE");
+    assert_eq!(name(&outcomes_of(receipts).await[0]), "rejected WRONGTYPE");
 }
 
 #[tokio::test]
@@ -242,16 +241,16 @@ async fn hashes_with_null_need_transactions() {
     let db = pipeline(&sink);
     db.prepare(&schema).await.unwrap();
     ask::<()>(&["ACL", "SETUSER", &t, "-multi"]).await;
-    let receipts = submit(&db, rows()).await;
+    let receipts = receipts_of(&db, rows()).await;
     db.flush().await.unwrap();
-    assert!(ended(receipts).await.iter().all(batchsql_core::Outcome::is_written));
+    assert!(outcomes_of(receipts).await.iter().all(batchsql_core::Outcome::is_written));
     assert_eq!(ask::<Vec<String>>(&["HGETALL", &format!("{t}:y")]).await, ["a", "1"]);
     // … and unwritten rows are not blamed.
     ask::<()>(&["ACL", "SETUSER", &t, "+multi", "-exec"]).await;
     ask::<i64>(&["DEL", &format!("{t}:y")]).await;
-    let receipts = submit(&db, rows().into_iter().skip(1)).await;
+    let receipts = receipts_of(&db, rows().into_iter().skip(1)).await;
     db.flush().await.unwrap();
-    let outcome = ended(receipts).await.remove(0);
+    let outcome = outcomes_of(receipts).await.remove(0);
     assert_eq!(
         (name(&outcome).as_str(), outcome.failure().unwrap().class()),
         ("rejected NOPERM", Some(ErrorClass::Permission))
@@ -333,17 +332,17 @@ async fn a_row_without_a_field_is_refused_when_it_is_submitted() {
     let db = pipeline(&server);
     let alone = schema.row().set("k", "a").unwrap().finish().unwrap();
     let full = |k: &str| row(&schema, [k.into(), "v".into()]);
-    let receipts = submit(&db, [full("b")]).await;
+    let receipts = receipts_of(&db, [full("b")]).await;
     let error = db.submit(&alone).await.unwrap_err().to_string();
     assert!(error.contains("needs a field") && error.contains("NULL"), "{error}");
     // Its neighbours do not wait for it.
-    let receipts: Vec<_> = receipts.into_iter().chain(submit(&db, [full("c")]).await).collect();
+    let receipts: Vec<_> = receipts.into_iter().chain(receipts_of(&db, [full("c")]).await).collect();
     db.flush().await.unwrap();
-    assert!(ended(receipts).await.iter().all(batchsql_core::Outcome::is_written));
+    assert!(outcomes_of(receipts).await.iter().all(batchsql_core::Outcome::is_written));
     // With a NULL it is a row that deletes the field.
-    let nulls = submit(&db, [row(&schema, ["b".into(), Value::Null])]).await;
+    let nulls = receipts_of(&db, [row(&schema, ["b".into(), Value::Null])]).await;
     db.close(HOUR).await;
-    assert!(ended(nulls).await[0].is_written());
+    assert!(outcomes_of(nulls).await[0].is_written());
     assert!(!ask::<bool>(&["EXISTS", &format!("{t}:b")]).await);
 }
 

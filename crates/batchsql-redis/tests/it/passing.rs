@@ -8,7 +8,8 @@ use batchsql_core::{BatchSql, ColumnType, Conflict, PipelineConfig, Schema};
 use batchsql_redis::{Command, RedisSink};
 
 use crate::scripted::node;
-use crate::support::{HOUR, config, ended, name, row, sink_at, submit};
+use crate::support::{HOUR, config, name, row, sink_at};
+use batchsql_testkit::{outcomes_of, receipts_of};
 
 /// A server that answers writes of `key` with these errors, one after the other, and accepts everything else.
 async fn failing(key: &'static str, errors: &'static [&'static str]) -> (String, Arc<Mutex<HashMap<String, usize>>>) {
@@ -31,9 +32,9 @@ async fn failing(key: &'static str, errors: &'static [&'static str]) -> (String,
 
 async fn written(sink: RedisSink, schema: &Schema, retry_for: Duration) -> Vec<String> {
     let db = BatchSql::builder(sink).config(PipelineConfig { retry_for, ..config() }).start().unwrap();
-    let receipts = submit(&db, ["a", "b", "c"].map(|k| row(schema, [k.into(), "v".into()]))).await;
+    let receipts = receipts_of(&db, ["a", "b", "c"].map(|k| row(schema, [k.into(), "v".into()]))).await;
     db.close(HOUR).await;
-    ended(receipts).await.iter().map(name).collect()
+    outcomes_of(receipts).await.iter().map(name).collect()
 }
 
 fn schema(conflict: Conflict) -> Schema {
@@ -107,9 +108,9 @@ async fn a_script_that_failed_is_not_run_again() {
     let schema = Schema::builder("t").column("k", ColumnType::Text).column("v", ColumnType::I64).build().unwrap();
     let script = "redis.call('INCR', 'runs'); return redis.error_reply('MYERR of the script')";
     let db = BatchSql::builder(sink).config(PipelineConfig { retry_for: HOUR, ..config() }).start().unwrap();
-    let receipts = submit(&db, [row(&schema, [script.into(), 0_i64.into()])]).await;
+    let receipts = receipts_of(&db, [row(&schema, [script.into(), 0_i64.into()])]).await;
     db.close(HOUR).await;
-    assert_eq!(ended(receipts).await.iter().map(name).collect::<Vec<_>>(), ["rejected MYERR"]);
+    assert_eq!(outcomes_of(receipts).await.iter().map(name).collect::<Vec<_>>(), ["rejected MYERR"]);
     assert_eq!(crate::support::ask_at::<i64>(server.dsn(), &["GET", "runs"]).await, 1);
 }
 
@@ -120,8 +121,8 @@ async fn a_word_of_the_row_says_whether_it_is_a_script() {
         let (dsn, _) = failing("b", &["SOMETHING new"]).await;
         let sink = sink_at(&dsn, "t", Command::raw_from_row()).await;
         let db = BatchSql::builder(sink).config(PipelineConfig { retry_for: HOUR, ..config() }).start().unwrap();
-        let receipts = submit(&db, [row(&schema, [word.into(), "b".into()])]).await;
+        let receipts = receipts_of(&db, [row(&schema, [word.into(), "b".into()])]).await;
         db.close(HOUR).await;
-        assert_eq!(ended(receipts).await.iter().map(name).collect::<Vec<_>>(), [expected], "{word}");
+        assert_eq!(outcomes_of(receipts).await.iter().map(name).collect::<Vec<_>>(), [expected], "{word}");
     }
 }

@@ -7,7 +7,8 @@ use batchsql_core::{ColumnType, Conflict, ErrorClass, Password, PipelineConfig, 
 use batchsql_redis::{Command, RedisOptions, RedisSink};
 use batchsql_testserver::{Kind, Server};
 
-use crate::support::{HOUR, ask_at, config, ended, name, outcomes, row, submit, write};
+use crate::support::{HOUR, ask_at, config, name, outcomes, row, write};
+use batchsql_testkit::{outcomes_of, receipts_of};
 
 fn schema() -> Schema {
     let schema = Schema::builder("t").column("k", ColumnType::Text).column("v", ColumnType::Text);
@@ -109,8 +110,8 @@ async fn a_lazy_sink_writes_when_its_server_is_there() {
     let sink = RedisSink::with_options_lazy(&dsn.parse::<RedisOptions>().unwrap().command("t", Command::set("k", "v")));
     let config = PipelineConfig { retry_for: HOUR, flush_interval: std::time::Duration::from_millis(1), ..config() };
     let db = batchsql_core::BatchSql::builder(sink).config(config).start().unwrap();
-    let receipts = submit(&db, [row(&schema(), ["k".into(), "v".into()])]).await;
+    let receipts = receipts_of(&db, [row(&schema(), ["k".into(), "v".into()])]).await;
     server.start_again();
     db.close(HOUR).await;
-    assert_eq!(ended(receipts).await.iter().map(name).collect::<Vec<_>>(), ["written"]);
+    assert_eq!(outcomes_of(receipts).await.iter().map(name).collect::<Vec<_>>(), ["written"]);
 }

@@ -8,7 +8,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::silence::Held;
-use crate::support::{HOUR, config, ended, name, row, sink_at, submit, write};
+use crate::support::{HOUR, config, name, row, sink_at, write};
+use batchsql_testkit::{outcomes_of, receipts_of};
 
 /// Reads one command; `None` at the end of the connection.
 async fn command(client: &mut BufReader<TcpStream>) -> Option<Vec<String>> {
@@ -144,9 +145,9 @@ async fn what_a_proxy_has_passed_on_cannot_be_ended() {
         let session = sink.session(&mut conn).await.unwrap().unwrap();
         let db = BatchSql::builder(Held::new(&sink, conn)).config(config()).start().unwrap();
         let schema = Schema::builder("t").column("k", ColumnType::Text).column("v", ColumnType::Text).build().unwrap();
-        let receipts = submit(&db, ["a", "lost", "b"].map(|k| row(&schema, [k.into(), "v".into()]))).await;
+        let receipts = receipts_of(&db, ["a", "lost", "b"].map(|k| row(&schema, [k.into(), "v".into()]))).await;
         db.close(HOUR).await;
-        let outcomes = ended(receipts).await;
+        let outcomes = outcomes_of(receipts).await;
         let lost = if expected == SessionEnd::Ended { "expired" } else { "unknown" };
         let kinds: Vec<_> = outcomes.iter().map(|outcome| outcome.kind().name()).collect();
         assert_eq!(kinds, ["written", lost, "written"], "{error}: {:?}", outcomes.iter().map(name).collect::<Vec<_>>());

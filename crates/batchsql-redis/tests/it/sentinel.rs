@@ -15,7 +15,8 @@ use tokio::task::block_in_place;
 
 use crate::scripted::node;
 use crate::silence::Held;
-use crate::support::{HOUR, ask_at, config, ended, name, row, submit, write};
+use crate::support::{HOUR, ask_at, config, name, row, write};
+use batchsql_testkit::{outcomes_of, receipts_of};
 
 /// `redis-server --sentinel`, stopped when it is dropped.
 struct Sentinel {
@@ -95,9 +96,9 @@ async fn rows_follow_the_master_to_another_server() {
     old.kill();
     let config = PipelineConfig { retry_for: HOUR, ..config() };
     let db = BatchSql::builder(sink).config(config).start().unwrap();
-    let receipts = submit(&db, [row(&schema(), ["after".into(), "v".into()])]).await;
+    let receipts = receipts_of(&db, [row(&schema(), ["after".into(), "v".into()])]).await;
     db.close(HOUR).await;
-    assert_eq!(ended(receipts).await.iter().map(name).collect::<Vec<_>>(), ["written"]);
+    assert_eq!(outcomes_of(receipts).await.iter().map(name).collect::<Vec<_>>(), ["written"]);
     assert_eq!(ask_at::<String>(new.dsn(), &["GET", "after"]).await, "v");
     assert_eq!(ask_at::<String>(new.dsn(), &["GET", "before"]).await, "v");
 }
@@ -218,14 +219,14 @@ async fn check_successor(most_agree: bool) {
     let config = PipelineConfig { statement_timeout: Duration::from_secs(2), ..config() };
     let db = BatchSql::builder(Held::new(&sink, conn)).config(config).start().unwrap();
     proxy.hold("swallowed");
-    let receipts = submit(&db, [row(&schema(), ["k".into(), "swallowed".into()])]).await;
+    let receipts = receipts_of(&db, [row(&schema(), ["k".into(), "swallowed".into()])]).await;
     let closing = tokio::spawn(async move { db.close(HOUR).await });
     block_in_place(|| {
         proxy.wait_until_held();
         old.kill();
     });
     closing.await.unwrap();
-    assert_eq!(ended(receipts).await.iter().map(name).collect::<Vec<_>>(), ["unknown"]);
+    assert_eq!(outcomes_of(receipts).await.iter().map(name).collect::<Vec<_>>(), ["unknown"]);
     // The old master may recover and receive the held data.
     assert!(sink.end_session(&session).await.is_err());
     named[0].store(number_of(new.dsn()), Ordering::SeqCst);
@@ -268,9 +269,9 @@ async fn the_silent_do_not_hold_up_what_the_other_sentinels_say() {
     let session = sink.session(&mut conn).await.unwrap().unwrap();
     let config = PipelineConfig { statement_timeout: Duration::from_secs(2), ..config() };
     let db = BatchSql::builder(Held::new(&sink, conn)).config(config).start().unwrap();
-    let receipts = submit(&db, [row(&schema(), ["k".into(), "v".into()])]).await;
+    let receipts = receipts_of(&db, [row(&schema(), ["k".into(), "v".into()])]).await;
     db.close(HOUR).await;
-    assert_eq!(ended(receipts).await.iter().map(name).collect::<Vec<_>>(), ["unknown"]);
+    assert_eq!(outcomes_of(receipts).await.iter().map(name).collect::<Vec<_>>(), ["unknown"]);
     // A port on which nothing listens: that the sentinels agree is enough.
     named.iter().for_each(|port| port.store(1, Ordering::SeqCst));
     let end = tokio::time::timeout(Duration::from_secs(120), sink.end_session(&session)).await;

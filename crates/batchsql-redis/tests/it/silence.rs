@@ -6,7 +6,8 @@ use batchsql_core::{BatchSql, ColumnType, Conflict, PipelineConfig, Schema, Sink
 use batchsql_redis::{Command, RedisOptions, RedisSink};
 use batchsql_testserver::{Kind, LateProxy, Server};
 
-use crate::support::{HOUR, config, row, submit};
+use crate::support::{HOUR, config, row};
+use batchsql_testkit::receipts_of;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_got_nothing_says_that_it_does_not_work() {
@@ -26,7 +27,7 @@ async fn a_server_that_got_nothing_says_that_it_does_not_work() {
         .start()
         .unwrap();
     proxy.hold("swallowed");
-    submit(&db, [row(&schema, ["swallowed".into(), "v".into()])]).await;
+    receipts_of(&db, [row(&schema, ["swallowed".into(), "v".into()])]).await;
     let flush = tokio::spawn(async move { db.close(HOUR).await });
     proxy.wait_until_held();
     // The server is idle for more than a second, although a batch was sent.

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use batchsql_core::{BatchSql, DynRow, Ordering, Outcome, PipelineConfig, Receipt, Row, Schema, Value};
+use batchsql_core::{BatchSql, DynRow, Ordering, Outcome, PipelineConfig, Row, Schema, Value};
 use batchsql_redis::{Command, RedisOptions, RedisSink};
+use batchsql_testkit::{outcomes_of, receipts_of};
 use batchsql_testserver::{Kind, dsn};
 use redis::FromRedisValue;
 use redis::aio::MultiplexedConnection;
@@ -108,25 +109,9 @@ pub(crate) fn row<const N: usize>(schema: &Schema, values: [Value; N]) -> DynRow
 /// Writes the rows in one batch.
 pub(crate) async fn outcomes<R: Row>(sink: &RedisSink, rows: impl IntoIterator<Item = R>) -> Vec<Outcome> {
     let db = pipeline(sink);
-    let receipts = submit(&db, rows).await;
+    let receipts = receipts_of(&db, rows).await;
     db.close(HOUR).await;
-    ended(receipts).await
-}
-
-pub(crate) async fn submit<R: Row>(db: &BatchSql, rows: impl IntoIterator<Item = R>) -> Vec<Receipt> {
-    let mut receipts = Vec::new();
-    for row in rows {
-        receipts.push(db.submit_tracked(&row).await.unwrap());
-    }
-    receipts
-}
-
-pub(crate) async fn ended(receipts: Vec<Receipt>) -> Vec<Outcome> {
-    let mut outcomes = Vec::new();
-    for receipt in receipts {
-        outcomes.push(receipt.await);
-    }
-    outcomes
+    outcomes_of(receipts).await
 }
 
 /// Writes the rows in one batch; their outcomes by name, with the code of the error.

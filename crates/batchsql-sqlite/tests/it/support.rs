@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use batchsql_core::{
-    BatchSql, ColumnType, Conflict, DynRow, Ordering, Outcome, PipelineConfig, Receipt, Schema, Value,
-};
+use batchsql_core::{BatchSql, ColumnType, Conflict, DynRow, Ordering, Outcome, PipelineConfig, Schema, Value};
 use batchsql_sqlite::SqliteSink;
+use batchsql_testkit::{outcomes_of, receipts_of};
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
@@ -44,16 +43,9 @@ pub(crate) async fn write(sink: &SqliteSink, rows: impl IntoIterator<Item = DynR
 /// Writes the rows in one batch.
 pub(crate) async fn outcomes(sink: &SqliteSink, rows: impl IntoIterator<Item = DynRow>) -> Vec<Outcome> {
     let db = pipeline(sink);
-    let mut receipts: Vec<Receipt> = Vec::new();
-    for row in rows {
-        receipts.push(db.submit_tracked(&row).await.unwrap());
-    }
+    let receipts = receipts_of(&db, rows).await;
     db.close(HOUR).await;
-    let mut outcomes = Vec::new();
-    for receipt in receipts {
-        outcomes.push(receipt.await);
-    }
-    outcomes
+    outcomes_of(receipts).await
 }
 
 /// Every row of a query, its columns joined by `|`.
