@@ -12,10 +12,7 @@ use std::error::Error;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use batchsql_core::{
-    Attempt, ColumnType, Conflict, Schema, SharedRows, Sink, SinkError,
-    TimestampTz, Value,
-};
+use batchsql_core::{Attempt, ColumnType, Conflict, Schema, SharedRows, Sink, SinkError, TimestampTz, Value};
 use batchsql_postgres::sqlx::Executor;
 use batchsql_postgres::{PostgresOptions, PostgresSink, Strategy};
 
