@@ -2,12 +2,13 @@
 //! indexes, rights, triggers.
 //! Must not know what the definition is used for.
 
+use std::collections::HashSet;
 use std::fmt::Write;
 
 use batchsql_core::{ErrorClass, Schema, SinkError, TableName};
 use batchsql_sql::quote_table;
 use sqlx::postgres::PgRow;
-use sqlx::{PgConnection, Row};
+use sqlx::{Executor, PgConnection, Row};
 
 use crate::classify::{LinkLost, sink_error};
 use crate::real_type::{RealType, Spelled};
@@ -69,14 +70,14 @@ WITH triggers AS (
       AND NOT (t.tgname = 'ts_insert_blocker' AND EXISTS (
           SELECT FROM pg_catalog.pg_proc f JOIN pg_catalog.pg_namespace n ON n.oid = f.pronamespace
           WHERE f.oid = t.tgfoid AND n.nspname LIKE '\\_timescaledb\\_%')))
-SELECT c.oid::pg_catalog.int8, c.relkind::pg_catalog.text, pg_catalog.row_security_active(c.oid),
+SELECT c.relkind::pg_catalog.text, pg_catalog.row_security_active(c.oid),
        (SELECT on_insert FROM triggers),
        EXISTS (SELECT FROM pg_catalog.pg_rewrite r
                WHERE r.ev_class = c.oid AND r.ev_type = '3' AND r.ev_enabled <> 'D'),
        pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMP'),
        c.relname::pg_catalog.text,
        (SELECT n.nspname::pg_catalog.text FROM pg_catalog.pg_namespace n WHERE n.oid = c.relnamespace),
-       (SELECT on_update FROM triggers)
+       (SELECT on_update FROM triggers), c.oid::pg_catalog.int8 AS of_table, 'relation'::pg_catalog.text AS part
 FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)";
 
 /// A table with a similar name: in another case, in a schema outside the search path, or with a dot in its name.
@@ -96,7 +97,7 @@ WITH RECURSIVE types AS (
     SELECT a.attnum, 0 AS level, t.oid, t.typtype, t.typcategory, t.typbasetype, t.typelem, t.typtypmod,
            a.atttypmod AS modifier, t.typnotnull AS not_null, t.typdefault IS NOT NULL AS has_default
     FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-    WHERE a.attrelid = $1::pg_catalog.oid AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE a.attrelid = pg_catalog.to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped
     UNION ALL
     SELECT d.attnum, CASE d.typtype WHEN 'd' THEN d.level ELSE 1 END, t.oid, t.typtype, t.typcategory, t.typbasetype,
            t.typelem, t.typtypmod, CASE d.typtype WHEN 'd' THEN d.typtypmod ELSE d.modifier END,
@@ -115,9 +116,10 @@ SELECT a.attnum, a.attname::pg_catalog.text, pg_catalog.format_type(a.atttypid, 
        pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'SELECT'),
        CASE WHEN COALESCE(f.typnamespace, t.typnamespace) = 11 THEN COALESCE(f.typname, t.typname)::pg_catalog.text END,
        pg_catalog.format_type(COALESCE(e.oid, b.oid), COALESCE(e.modifier, b.modifier)),
-       pg_catalog.format_type(COALESCE(e.oid, b.oid), -1), e.oid IS NOT NULL
+       pg_catalog.format_type(COALESCE(e.oid, b.oid), -1), e.oid IS NOT NULL,
+       a.attrelid::pg_catalog.int8 AS of_table, 'column'::pg_catalog.text AS part
 FROM types b
-JOIN pg_catalog.pg_attribute a ON a.attrelid = $1::pg_catalog.oid AND a.attnum = b.attnum
+JOIN pg_catalog.pg_attribute a ON a.attrelid = pg_catalog.to_regclass($1) AND a.attnum = b.attnum
 JOIN pg_catalog.pg_type t ON t.oid = b.oid
 JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
 LEFT JOIN pg_catalog.pg_proc p ON p.oid = t.typreceive
@@ -130,9 +132,10 @@ ORDER BY a.attnum";
 /// Returns the columns as text, and how many of them are the key: servers similar to PostgreSQL do not support array
 /// slices.
 const UNIQUE: &str = "\
-SELECT i.indkey::pg_catalog.text, i.indnkeyatts::pg_catalog.int4
+SELECT i.indkey::pg_catalog.text, i.indnkeyatts::pg_catalog.int4,
+       i.indrelid::pg_catalog.int8 AS of_table, 'key'::pg_catalog.text AS part
 FROM pg_catalog.pg_index i
-WHERE i.indrelid = $1::pg_catalog.oid AND i.indisunique AND i.indisvalid AND i.indimmediate
+WHERE i.indrelid = pg_catalog.to_regclass($1) AND i.indisunique AND i.indisvalid AND i.indimmediate
   AND i.indpred IS NULL AND i.indexprs IS NULL
 ORDER BY i.indexrelid";
 
@@ -148,29 +151,46 @@ pub(crate) enum Lookup {
     CutOff,
 }
 
-/// Looks up a table. `named` as in [`crate::settings::Settings`]: without named statements the caller has
-/// started a transaction.
-pub(crate) async fn read_table(conn: &mut PgConnection, name: &TableName, named: bool) -> Result<Lookup, SinkError> {
-    let found = sqlx::query(RELATION).bind(quote_table(name)).persistent(named).fetch_optional(&mut *conn).await;
-    let Some(relation) = found.map_err(failed)? else { return similar(conn, name, named).await };
+/// Looks up a table. One round trip, and another one if there is no such table: simple queries, with the name in their
+/// text, because an extended query takes two, and a pooler may send its parts to different servers.
+pub(crate) async fn read_table(conn: &mut PgConnection, name: &TableName) -> Result<Lookup, SinkError> {
+    let sql = [RELATION, COLUMNS, UNIQUE].join(";").replace("$1", &literal(&quote_table(name)));
+    let rows = conn.fetch_all(&*sql).await.map_err(failed)?;
+    let (mut relation, mut columns, mut unique) = (None, Vec::new(), Vec::new());
+    let mut tables = HashSet::new();
+    for row in &rows {
+        tables.insert(named::<i64>(row, "of_table")?);
+        match &*named::<String>(row, "part")? {
+            "relation" => relation = Some(row),
+            "column" => columns.push(column(row)?),
+            _ => unique.push(key(row)?),
+        }
+    }
+    let Some(relation) = relation else { return similar(conn, name).await };
+    if tables.len() > 1 {
+        // The statements have their own snapshots.
+        return Err(SinkError::new(ErrorClass::Transient, "the table was replaced while its definition was read"));
+    }
     // The server truncates a longer name without an error.
-    let (found_name, namespace): (String, String) = (get(&relation, 6)?, get(&relation, 7)?);
+    let (found_name, namespace): (String, String) = (get(relation, 5)?, get(relation, 6)?);
     if found_name != name.name() || name.namespace().is_some_and(|name| is_cut(name, &namespace)) {
         return Ok(Lookup::CutOff);
     }
-    let oid: i64 = get(&relation, 0)?;
-    let columns = sqlx::query(COLUMNS).bind(oid).persistent(named).fetch_all(&mut *conn).await.map_err(failed)?;
-    let unique = sqlx::query(UNIQUE).bind(oid).persistent(named).fetch_all(&mut *conn).await.map_err(failed)?;
     Ok(Lookup::Found(Box::new(Table {
-        kind: letter(&relation, 1)?,
-        has_row_security: get(&relation, 2)?,
-        has_insert_triggers: get(&relation, 3)?,
-        has_update_triggers: get(&relation, 8)?,
-        has_insert_rule: get(&relation, 4)?,
-        may_stage: get(&relation, 5)?,
-        columns: columns.iter().map(column).collect::<Result<_, _>>()?,
-        unique: unique.iter().map(key).collect::<Result<_, _>>()?,
+        kind: letter(relation, 0)?,
+        has_row_security: get(relation, 1)?,
+        has_insert_triggers: get(relation, 2)?,
+        has_update_triggers: get(relation, 7)?,
+        has_insert_rule: get(relation, 3)?,
+        may_stage: get(relation, 4)?,
+        columns,
+        unique,
     })))
+}
+
+/// A text in SQL, whatever `standard_conforming_strings` is.
+fn literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
 /// `pg_temp` is an alias of the session's temporary schema.
@@ -178,9 +198,12 @@ fn is_cut(name: &str, found: &str) -> bool {
     name.len() > found.len() && name.starts_with(found)
 }
 
-async fn similar(conn: &mut PgConnection, name: &TableName, named: bool) -> Result<Lookup, SinkError> {
-    let query = sqlx::query(SIMILAR).bind(name.namespace()).bind(name.name()).persistent(named);
-    let similar = query.fetch_optional(conn).await.map_err(failed)?;
+async fn similar(conn: &mut PgConnection, name: &TableName) -> Result<Lookup, SinkError> {
+    let namespace = name.namespace().map_or_else(|| "NULL::pg_catalog.text".to_owned(), literal);
+    let table = literal(name.name());
+    // In this order, because a name may contain `$2`.
+    let parts: Vec<String> = SIMILAR.split("$1").map(|part| part.replace("$2", &table)).collect();
+    let similar = conn.fetch_optional(&*parts.join(&namespace)).await.map_err(failed)?;
     let similar =
         similar.map(|row| Ok::<_, SinkError>(TableName::qualified(get::<String>(&row, 0)?, get::<String>(&row, 1)?)));
     Ok(Lookup::Missing { similar: similar.transpose()? })
@@ -237,12 +260,21 @@ fn get<'r, T>(row: &'r PgRow, index: usize) -> Result<T, SinkError>
 where
     T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
 {
-    row.try_get(index).map_err(|error| {
-        let mut text = "the server's catalogue is not as expected".to_owned();
-        // The error contains names and types of the catalogue, no row values.
-        write!(text, ": {error}").expect("writing to a String cannot fail");
-        SinkError::new(ErrorClass::Internal, text)
-    })
+    row.try_get(index).map_err(unexpected)
+}
+
+fn named<'r, T>(row: &'r PgRow, column: &str) -> Result<T, SinkError>
+where
+    T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+{
+    row.try_get(column).map_err(unexpected)
+}
+
+fn unexpected(error: sqlx::Error) -> SinkError {
+    let mut text = "the server's catalogue is not as expected".to_owned();
+    // The error contains names and types of the catalogue, no row values.
+    write!(text, ": {error}").expect("writing to a String cannot fail");
+    SinkError::new(ErrorClass::Internal, text)
 }
 
 fn letter(row: &PgRow, index: usize) -> Result<char, SinkError> {
@@ -262,5 +294,11 @@ mod tests {
         assert_eq!(key_columns("3 1 2", 2), [1, 3]);
         assert_eq!(key_columns("{3,1,2}", 3), [1, 2, 3]);
         assert_eq!(key_columns("7", 1), [7]);
+    }
+
+    #[test]
+    fn names_in_the_text_of_a_query_are_only_names() {
+        assert_eq!(literal("a"), "E'a'");
+        assert_eq!(literal(r"it's \'; DROP TABLE t; --"), r"E'it''s \\''; DROP TABLE t; --'");
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use batchsql_core::{Conflict, ErrorClass, Schema, SinkError};
 use batchsql_sql::{Shapes, rows_per_statement};
-use sqlx::{Connection, Executor, PgConnection};
+use sqlx::{Connection, PgConnection};
 use tokio::time::Instant;
 
 use crate::catalog::{Lookup, read_table};
@@ -169,7 +169,7 @@ impl PostgresPlan {
         if known.round_trip.is_unknown() {
             known.round_trip.observe(exchange(link).await?);
         }
-        let lookup = read_in_transaction(link, schema, settings.prepared_statements).await;
+        let lookup = read_table(link, schema.table()).await;
         if lookup.as_ref().err().is_none_or(is_refusal) {
             conn.end();
         }
@@ -250,7 +250,7 @@ impl PostgresPlan {
             Some(reading) => Ok(reading),
             None => {
                 self.known.round_trip.renew(exchange(link).await?);
-                let lookup = read_in_transaction(link, &self.schema, self.named).await?;
+                let lookup = read_table(link, self.schema.table()).await?;
                 let reason = if freshness == Freshness::Values { Reason::Values } else { Reason::Plan };
                 reading(&self.schema, lookup, &self.known, reason)
             }
@@ -314,17 +314,4 @@ async fn exchange(link: &mut PgConnection) -> Result<Duration, SinkError> {
         shortest = shortest.min(begin.elapsed());
     }
     Ok(shortest)
-}
-
-/// Reads the table. Without named statements it uses a transaction, so that a pooler keeps the server
-/// connection.
-async fn read_in_transaction(link: &mut PgConnection, schema: &Schema, named: bool) -> Result<Lookup, SinkError> {
-    let failed = |error| sink_error(error, LinkLost::BeforeCommit);
-    if named {
-        return read_table(link, schema.table(), true).await;
-    }
-    link.execute("BEGIN READ ONLY").await.map_err(failed)?;
-    let table = read_table(link, schema.table(), false).await;
-    link.execute("ROLLBACK").await.map_err(failed)?;
-    table
 }

@@ -107,8 +107,8 @@ impl Settings {
 
     /// Interval after which the definition of a table is read again; default 30 s.
     ///
-    /// The first batch after the interval reads the table before it is sent (three statements on the catalogue), so
-    /// that the plan includes changed triggers, policies and column types. After an error that points to a change,
+    /// The first batch after the interval reads the table before it is sent (two pings and one query), so that the
+    /// plan includes changed triggers, policies and column types. After an error that points to a change,
     /// the table is read at once.
     #[must_use]
     pub fn table_check_interval(mut self, interval: Duration) -> Self {

@@ -66,6 +66,25 @@ async fn a_batch_takes_one_round_trip_or_the_two_of_copy() {
     }
 }
 
+#[tokio::test]
+async fn a_table_is_read_in_one_round_trip() {
+    for named in [true, false] {
+        let mut counted = Counted::start(TABLE, |options| options.prepared_statements(named)).await;
+        let first = Schema::builder("t").column("id", ColumnType::I64).build().unwrap();
+        counted.prepare(&first).await;
+        // What the sink measures and learns of its server is known now.
+        execute(counted.direct.pg_pool(), "CREATE TABLE other (id bigint)").await;
+        let other = Schema::builder("other").column("id", ColumnType::I64).build().unwrap();
+        let (plan, trips) = counted.prepare(&other).await;
+        // The check that the connection has no open transaction, and the read.
+        assert!(trips <= 2, "{trips} with named statements {named}");
+        drop(plan);
+        let missing = Schema::builder("o'ther \\").column("id", ColumnType::I64).build().unwrap();
+        let error = counted.sink.prepare(&mut counted.conn, &missing).await.unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Schema, "{error}");
+    }
+}
+
 /// COPY takes one more round trip, so it must save at least that time.
 #[tokio::test]
 async fn how_far_the_server_is_decides_between_copy_and_unnest() {
