@@ -7,8 +7,8 @@ use std::fmt;
 type Source = Box<dyn StdError + Send + Sync>;
 
 /// A sink cannot be opened: its options are invalid, or the database cannot be reached or refuses the connection. The
-/// message says what to do, and never shows a password. `Debug` shows the message with its causes, because a `main` that
-/// returns the error prints that.
+/// message says what to do, and never shows a password. `Debug` shows the message with the causes that it does not contain,
+/// because a `main` that returns the error prints that.
 pub struct OpenError {
     problem: String,
     is_invalid_options: bool,
@@ -52,7 +52,10 @@ impl fmt::Debug for OpenError {
         write!(f, "{self}")?;
         let mut cause = self.source();
         while let Some(error) = cause {
-            write!(f, ": {error}")?;
+            let text = error.to_string();
+            if !self.problem.contains(&text) {
+                write!(f, ": {text}")?;
+            }
             cause = error.source();
         }
         Ok(())
@@ -71,10 +74,13 @@ mod tests {
 
     #[test]
     fn debug_is_the_message_with_its_causes() {
-        let cause = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
-        let error = OpenError::new("cannot connect to 127.0.0.1:1").caused_by(cause);
+        let cause = || std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let error = OpenError::new("cannot connect to 127.0.0.1:1").caused_by(cause());
         assert_eq!(error.to_string(), "cannot connect to 127.0.0.1:1");
         assert_eq!(format!("{error:?}"), "cannot connect to 127.0.0.1:1: connection refused");
+        let with_cause =
+            OpenError::new("cannot connect to 127.0.0.1:1: connection refused; start it").caused_by(cause());
+        assert_eq!(format!("{with_cause:?}"), with_cause.to_string());
         assert!(!error.is_invalid_options() && error.source().is_some());
         assert!(OpenError::invalid_options("no host").is_invalid_options());
     }

@@ -37,6 +37,8 @@ pub(crate) struct Table {
     pub(crate) unique_indexes: Vec<UniqueIndex>,
     /// Names of keys, foreign keys and checks.
     pub(crate) constraints: Vec<String>,
+    /// Whether a foreign key of the table names the table.
+    pub(crate) refers_to_itself: bool,
 }
 
 /// A table name in the server's spelling.
@@ -164,7 +166,9 @@ impl Table {
 /// A query for the parts of a table's definition. Each row starts with the kind of its part and has [`FIELDS`] texts.
 fn definition_query(database: Option<&str>, table: &str) -> String {
     let database = database.map_or_else(|| "DATABASE()".to_owned(), literals::text);
-    let place = format!("TABLE_SCHEMA = {database} AND TABLE_NAME = {}", literals::text(table));
+    let name = literals::text(table);
+    let of_table = |prefix: &str| format!("WHERE {prefix}TABLE_SCHEMA = {database} AND {prefix}TABLE_NAME = {name}");
+    let place = of_table("");
     let select = |kind: char, fields: &[&str], from: &str| {
         let fields = fields.iter().copied().chain(std::iter::repeat("NULL")).take(FIELDS);
         let fields: Vec<String> = fields.map(|field| format!("CAST({field} AS CHAR)")).collect();
@@ -176,9 +180,8 @@ fn definition_query(database: Option<&str>, table: &str) -> String {
             TABLE,
             &["t.TABLE_SCHEMA", "t.TABLE_NAME", "t.TABLE_TYPE", "t.ENGINE", "e.SAVEPOINTS"],
             &format!(
-                "FROM information_schema.TABLES t LEFT JOIN information_schema.ENGINES e ON e.ENGINE = t.ENGINE \
-                 WHERE t.{}",
-                place.replace("AND ", "AND t.")
+                "FROM information_schema.TABLES t LEFT JOIN information_schema.ENGINES e ON e.ENGINE = t.ENGINE {}",
+                of_table("t.")
             ),
         ),
         select(
@@ -198,14 +201,14 @@ fn definition_query(database: Option<&str>, table: &str) -> String {
                 "NUMERIC_SCALE",
                 "DATETIME_PRECISION",
             ],
-            &format!("FROM information_schema.COLUMNS WHERE {place}"),
+            &format!("FROM information_schema.COLUMNS {place}"),
         ),
         select(
             INDEX,
             &["INDEX_NAME", "SEQ_IN_INDEX", "COLUMN_NAME", "SUB_PART IS NOT NULL"],
-            &format!("FROM information_schema.STATISTICS WHERE {place} AND NON_UNIQUE = 0"),
+            &format!("FROM information_schema.STATISTICS {place} AND NON_UNIQUE = 0"),
         ),
-        select(CONSTRAINT, &["CONSTRAINT_NAME"], &format!("FROM information_schema.TABLE_CONSTRAINTS WHERE {place}")),
+        select(CONSTRAINT, &["CONSTRAINT_NAME"], &format!("FROM information_schema.TABLE_CONSTRAINTS {place}")),
     ];
     parts.join(" UNION ALL ")
 }
@@ -218,6 +221,7 @@ const TABLE: char = 't';
 const COLUMN: char = 'c';
 const INDEX: char = 'i';
 const CONSTRAINT: char = 'n';
+const SELF_REFERENCE: char = 's';
 
 /// One row of the query. Decodes without checking the declared type, because servers declare the columns of a union
 /// differently.
@@ -251,6 +255,7 @@ struct Definition {
     /// Name of the index, place of the column, column.
     index_parts: Vec<(String, u64, Option<String>)>,
     constraints: Vec<String>,
+    refers_to_itself: bool,
 }
 
 impl Definition {
@@ -275,6 +280,7 @@ impl Definition {
                     columns: Vec::new(),
                     unique_indexes: Vec::new(),
                     constraints: Vec::new(),
+                    refers_to_itself: false,
                 });
             }
             COLUMN => {
@@ -299,6 +305,7 @@ impl Definition {
                 self.index_parts.push((part.text(0)?, part.number(1)?.unwrap_or_default(), column));
             }
             CONSTRAINT => self.constraints.push(part.text(0)?),
+            SELF_REFERENCE => self.refers_to_itself = true,
             _ => {}
         }
         Ok(())
@@ -320,6 +327,7 @@ impl Definition {
         }
         self.constraints.sort();
         table.constraints = self.constraints;
+        table.refers_to_itself = self.refers_to_itself;
         Found::Table(table)
     }
 }

@@ -26,7 +26,8 @@ const MAX_WITHOUT_AUTOCOMMIT: usize = 3;
 #[derive(Clone)]
 pub(crate) struct Source {
     pub(crate) pool: MySqlPool,
-    /// Whether the pool itself checks that returned connections have no open transaction.
+    /// Whether the pool is the sink's own. Once the application has it, the pool checks that returned connections have
+    /// no open transaction.
     pub(crate) is_ours: bool,
     pub(crate) password: Option<CachedPassword>,
     /// The password that the pool uses.

@@ -286,10 +286,10 @@ impl MySqlOptions {
             // Its text describes the unexpected bytes of the handshake, which contain no password.
             _ => format!("cannot connect to {server}: it does not speak the mysql protocol; check host and port"),
         };
-        let opened = OpenError::new(problem);
         match error {
-            sqlx::Error::Io(error) => opened.caused_by(error),
-            _ => opened,
+            sqlx::Error::Configuration(_) => OpenError::invalid_options(problem),
+            sqlx::Error::Io(error) => OpenError::new(problem).caused_by(error),
+            _ => OpenError::new(problem),
         }
     }
 }

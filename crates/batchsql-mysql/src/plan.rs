@@ -244,15 +244,20 @@ impl MySqlPlan {
     }
 }
 
+/// None if the order of rows may be seen: rows refer to rows of the same table, which must exist before them, or the
+/// server numbers a column that is not in the schema.
 fn storage_order(schema: &Schema, table: &Table) -> Vec<usize> {
+    let is_given = |name: &str| schema.columns().iter().any(|column| same_name(column.name(), name));
+    let numbers = table.columns.iter().any(|column| column.auto_increment && !is_given(&column.name));
+    if table.engine != "InnoDB" || table.refers_to_itself || numbers {
+        return Vec::new();
+    }
     let primary = table.unique_indexes.iter().find(|index| index.name == "PRIMARY");
     let place = |name: &Option<String>| {
         let name = name.as_deref()?;
         schema.columns().iter().position(|column| same_name(column.name(), name))
     };
-    primary
-        .filter(|_| table.engine == "InnoDB")
-        .map_or_else(Vec::new, |index| index.columns.iter().map_while(place).collect())
+    primary.map_or_else(Vec::new, |index| index.columns.iter().map_while(place).collect())
 }
 
 /// An error of the table.

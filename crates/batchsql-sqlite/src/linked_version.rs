@@ -33,8 +33,8 @@ pub(crate) fn warn_of_wal_reset(connection: &Connection) {
             tracing::warn!(
                 version = rusqlite::version(),
                 "the linked sqlite has the WAL-reset bug, which may corrupt a database that several connections write or \
-                 checkpoint; link 3.51.3 or later, with rusqlite 0.39 and its feature bundled, or from the system \
-                 (`cargo tree -i libsqlite3-sys` shows what is used, docs/databases.md what keeps an older one)"
+                 checkpoint; link 3.51.3 or later: rusqlite 0.39 with its feature bundled, or the system's. `cargo tree -i libsqlite3-sys` \
+                 shows what keeps an older one; beside sqlx 0.8 see \"Which SQLite\" in BatchSQL's docs/databases.md"
             );
         });
     }

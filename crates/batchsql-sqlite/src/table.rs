@@ -52,7 +52,7 @@ pub(crate) struct Table {
     pub(crate) kind: TableKind,
     pub(crate) columns: Vec<TableColumn>,
     /// The columns in whose order the rows are stored: the primary key that is the row id, or that of a table without
-    /// row ids. Empty if rows do not carry the row id.
+    /// row ids. Empty if there is none, or if rows refer to rows of the same table, which must exist before them.
     pub(crate) storage_order: Vec<String>,
     pub(crate) versions: Versions,
 }
@@ -133,7 +133,7 @@ impl Table {
             key.must_be_given = false;
             key.takes = Takes::RowId;
         }
-        let storage_order = match has_row_id_key || is_without_row_id {
+        let storage_order = match (has_row_id_key || is_without_row_id) && !refers_to_itself(conn, &database, &name)? {
             true => keys.iter().map(|(_, key)| key.name.clone()).collect(),
             false => Vec::new(),
         };
@@ -191,6 +191,18 @@ fn columns(
         Ok((column, Some(key).filter(|place| *place > 0)))
     })?;
     columns.collect()
+}
+
+/// Whether a foreign key of the table names the table.
+fn refers_to_itself(conn: &Connection, database: &str, table: &str) -> rusqlite::Result<bool> {
+    let mut statement = conn.prepare(&format!("PRAGMA {}.foreign_key_list({})", quote(database), quote(table)))?;
+    let parents = statement.query_map([], |row| row.get::<_, String>("table"))?;
+    for parent in parents {
+        if parent?.eq_ignore_ascii_case(table) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether a virtual table is an r-tree. Its CREATE statement has many spellings; the tables in which it stores its

@@ -84,17 +84,28 @@ async fn main() -> Result<()> {
     println!("listening on {}", listener.local_addr()?);
     let app = app(db.clone(), metrics.router(EndpointOptions::new())?);
     let readiness = metrics.clone();
-    axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>())
+    let (stopping, stopped) = tokio::sync::oneshot::channel();
+    let serving = axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>())
         .with_graceful_shutdown(async move {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
             readiness.set_ready(false);
+            let _ = stopping.send(());
         })
-        .await?;
+        .into_future();
+    // Requests that are open when it is stopped get 5 s to end: a slow client must not delay the rows.
+    let limit = async {
+        let _ = stopped.await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    };
+    tokio::select! {
+        served = serving => served?,
+        () = limit => {}
+    }
 
-    // No request is open any more. What was accepted is written, or reported.
+    // What was accepted is written, or reported. Requests that are still open get 503.
     let report = db.close(Duration::from_secs(10)).await;
     println!("{}", report.balance);
     if report.is_complete() { Ok(()) } else { Err("rows were not written".into()) }

@@ -23,11 +23,11 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     let mut steps = Steps::default();
     steps.run("oldest versions of direct dependencies", update);
     steps.run("check", check);
-    lock.restore().context("cannot restore Cargo.lock; git has it")?;
+    drop(lock);
     Ok(steps.finish())
 }
 
-/// A file with the content that it had.
+/// A file with the content that it had, which it gets back when this is dropped.
 struct Kept {
     path: PathBuf,
     content: Vec<u8>,
@@ -38,8 +38,12 @@ impl Kept {
         let path = path.as_ref().to_owned();
         Ok(Self { content: fs::read(&path)?, path })
     }
+}
 
-    fn restore(self) -> io::Result<()> {
-        fs::write(self.path, self.content)
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Err(error) = fs::write(&self.path, &self.content) {
+            say!("cannot restore {}: {error}; git has it", self.path.display());
+        }
     }
 }

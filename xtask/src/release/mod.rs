@@ -43,6 +43,16 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         say!("nothing is published");
         return Ok(steps.finish());
     }
+    if arguments.execute && arguments.from.is_none() {
+        // A version that is published stays, so all of them are built before the first one is.
+        let mut command = cargo::command();
+        command.args(["package", "--locked"]).args(workspace::arguments(&packages));
+        steps.run("build every package", command);
+        if steps.failed() {
+            say!("nothing is published");
+            return Ok(steps.finish());
+        }
+    }
     for Crate { name, .. } in &crates {
         let title = format!("cargo publish --package {name} --locked");
         if !arguments.execute {
@@ -82,6 +92,14 @@ fn check(steps: &mut Steps, packages: &[Package], version: &str, execute: bool) 
         Ok(files) => steps.impossible("clean tree", format!("not committed: {}", files.join(", "))),
         Err(error) => steps.impossible("clean tree", format!("{error:#}")),
     }
+    if git(&["rev-parse", "--quiet", "--verify", &format!("refs/tags/v{version}")]).is_ok() {
+        steps.impossible("tag", format!("v{version} exists: this version was released; raise `version` in Cargo.toml"));
+    }
+    match git(&["branch", "--remotes", "--contains", "HEAD"]) {
+        Ok(branches) if !branches.trim().is_empty() => steps.holds("pushed", "a remote branch has this commit"),
+        _ if execute => steps.impossible("pushed", "no remote branch has this commit; push it first"),
+        _ => steps.skip("pushed", "no remote branch has this commit; push it before a release"),
+    }
 }
 
 /// What is to be set, if a package does not name its repository. `--execute` then refuses, because the page of a
@@ -94,13 +112,21 @@ fn without_repository(packages: &[Package]) -> Option<String> {
     (!names.is_empty()).then(|| format!("{advice} {}", names.join(", ")))
 }
 
-fn uncommitted() -> anyhow::Result<Vec<String>> {
+fn git(arguments: &[&str]) -> anyhow::Result<String> {
     let mut git = Command::new("git");
-    git.args(["status", "--porcelain"]).current_dir(cargo::workspace_root());
+    git.args(arguments).current_dir(cargo::workspace_root());
     let output = git.output().context("cannot start git")?;
-    anyhow::ensure!(output.status.success(), "git status: {}", String::from_utf8_lossy(&output.stderr).trim());
-    let status = String::from_utf8_lossy(&output.stdout);
-    Ok(status.lines().filter_map(|line| line.get(3..)).map(str::to_owned).collect())
+    anyhow::ensure!(
+        output.status.success(),
+        "git {}: {}",
+        arguments[0],
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn uncommitted() -> anyhow::Result<Vec<String>> {
+    Ok(git(&["status", "--porcelain"])?.lines().filter_map(|line| line.get(3..)).map(str::to_owned).collect())
 }
 
 /// The packages from one of them on.

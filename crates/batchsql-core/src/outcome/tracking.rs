@@ -25,7 +25,8 @@ impl Tracking {
     }
 }
 
-/// The spans in which rows of a batch were submitted: the first ones, each once.
+/// The spans in which rows of a batch were submitted: the first ones, each once. Their ids do not keep the spans open: a
+/// subscriber ignores a link to a span that has ended, as the registry of `tracing-subscriber` does.
 #[derive(Default)]
 pub(crate) struct Submitters(Vec<Id>);
 

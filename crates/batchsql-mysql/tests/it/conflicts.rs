@@ -354,6 +354,13 @@ async fn hostile_names_are_names() {
     }
     let table = db.read("SELECT * FROM `odd``;DROP TABLE x;--` ORDER BY 1").await;
     assert_eq!(table, ["1|日本|日本", "2|`\\|`\\"]);
+    // Names with words of the catalogue query, and with a backslash.
+    for name in ["R AND D", "WHERE t.TABLE_NAME", "it's \\", "UNION ALL SELECT 1"] {
+        db.run(&format!("CREATE TABLE `{name}` (id BIGINT PRIMARY KEY)")).await;
+        let schema = Schema::builder(name).column("id", ColumnType::I64).build().unwrap();
+        let row = schema.row().set("id", 1_i64).unwrap().finish().unwrap();
+        assert_eq!(write(&db.sink, [row]).await, ["written"], "{name}");
+    }
 }
 
 #[tokio::test]

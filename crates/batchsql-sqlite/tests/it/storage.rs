@@ -11,6 +11,7 @@ async fn the_row_id_or_the_primary_key_is_the_order_of_a_table() {
          CREATE TABLE other_key (note TEXT, id INT PRIMARY KEY);
          CREATE TABLE no_key (note TEXT, id INTEGER);
          CREATE TABLE clustered (note TEXT, id INTEGER, PRIMARY KEY (note, id)) WITHOUT ROWID;
+         CREATE TABLE tree (note TEXT, id INTEGER PRIMARY KEY, parent INTEGER REFERENCES Tree (id));
          CREATE TABLE longer (note TEXT, id INTEGER, more INTEGER DEFAULT 0, PRIMARY KEY (id, more, note)) WITHOUT ROWID",
     )
     .await;
@@ -24,6 +25,8 @@ async fn the_row_id_or_the_primary_key_is_the_order_of_a_table() {
     check("other_key", &[]).await;
     check("no_key", &[]).await;
     check("clustered", &[1, 0]).await;
+    // A row must not come before the row that it refers to.
+    check("tree", &[]).await;
     // Rows do not carry the second column of the key.
     check("longer", &[0]).await;
 }

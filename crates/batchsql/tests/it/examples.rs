@@ -176,9 +176,12 @@ async fn axum_ingest_says_429_when_the_buffer_is_full() {
     let (mut app, db, sink) = ingest();
     sink.script([Step::Hang]);
     assert_eq!(post(&mut app, "1").await, StatusCode::ACCEPTED);
-    while sink.writes() == 0 {
-        tokio::task::yield_now().await;
-    }
+    let begun = async {
+        while sink.writes() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, begun).await.unwrap();
     assert_eq!(post(&mut app, "2").await, StatusCode::TOO_MANY_REQUESTS);
     sink.release(1);
     db.flush().await.unwrap();
