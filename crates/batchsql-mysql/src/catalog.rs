@@ -4,7 +4,7 @@
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{Executor, Row};
 
-use crate::literals;
+use crate::quoted;
 
 /// Settings of the session that affect values.
 #[derive(Debug)]
@@ -165,8 +165,8 @@ impl Table {
 
 /// A query for the parts of a table's definition. Each row starts with the kind of its part and has [`FIELDS`] texts.
 fn definition_query(database: Option<&str>, table: &str) -> String {
-    let database = database.map_or_else(|| "DATABASE()".to_owned(), literals::text);
-    let name = literals::text(table);
+    let database = database.map_or_else(|| "DATABASE()".to_owned(), quoted::text);
+    let name = quoted::text(table);
     let of_table = |prefix: &str| format!("WHERE {prefix}TABLE_SCHEMA = {database} AND {prefix}TABLE_NAME = {name}");
     let place = of_table("");
     let select = |kind: char, fields: &[&str], from: &str| {
@@ -209,6 +209,14 @@ fn definition_query(database: Option<&str>, table: &str) -> String {
             &format!("FROM information_schema.STATISTICS {place} AND NON_UNIQUE = 0"),
         ),
         select(CONSTRAINT, &["CONSTRAINT_NAME"], &format!("FROM information_schema.TABLE_CONSTRAINTS {place}")),
+        select(
+            SELF_REFERENCE,
+            &["CONSTRAINT_NAME"],
+            &format!(
+                "FROM information_schema.KEY_COLUMN_USAGE {place} AND REFERENCED_TABLE_SCHEMA = TABLE_SCHEMA \
+                 AND REFERENCED_TABLE_NAME = TABLE_NAME"
+            ),
+        ),
     ];
     parts.join(" UNION ALL ")
 }

@@ -117,7 +117,7 @@
 //! # Tables that change
 //!
 //! The definition of a table is read before its first row, after an error that may come from a change, and every 60 s
-//! ([`MySqlSink::table_check_interval`]). Connections notice a smaller `max_allowed_packet` that applies to them;
+//! ([`Settings::table_check_interval`]). Connections notice a smaller `max_allowed_packet` that applies to them;
 //! only the next sink uses a larger one.
 //!
 //! # Rights
@@ -142,6 +142,7 @@ mod literals;
 mod options;
 mod piece;
 mod plan;
+mod quoted;
 mod session;
 mod settings;
 mod sink;

@@ -1,14 +1,12 @@
 //! Owns a statement with the values of its rows in its text, for one round trip with any number of rows.
 //! Must not know connections or transactions.
-//!
-//! The text means the same in every `sql_mode` that a session may have here (see `checks`), in utf8mb4: a text with a
-//! backslash is written as the bytes of its UTF-8, a quote in a text is doubled, and no other character is special.
 
 use batchsql_core::exhaustive::Values;
 use batchsql_core::{ColumnView, Rows};
 
 use crate::bind::{push_calendar, push_uuid, views};
 use crate::plan::MySqlPlan;
+use crate::quoted::{push_bytes, push_quoted, push_text};
 use crate::types::{Form, bits};
 
 /// The insert of all rows; `None` if it would be larger than a statement should be.
@@ -112,44 +110,6 @@ fn push_float(sql: &mut Vec<u8>, number: f64) {
     sql.extend_from_slice(format!("{number:e}").as_bytes());
 }
 
-fn push_quoted(sql: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
-    sql.push(b'\'');
-    write(sql);
-    sql.push(b'\'');
-}
-
-/// A text as a literal.
-pub(crate) fn text(text: &str) -> String {
-    let mut sql = Vec::new();
-    push_text(&mut sql, text);
-    String::from_utf8(sql).expect("a text is UTF-8, and what is around it is ASCII")
-}
-
-fn push_text(sql: &mut Vec<u8>, text: &str) {
-    if text.contains('\\') {
-        sql.extend_from_slice(b"_utf8mb4 ");
-        return push_bytes(sql, text.as_bytes());
-    }
-    push_quoted(sql, |sql| {
-        for (number, part) in text.split('\'').enumerate() {
-            if number > 0 {
-                sql.extend_from_slice(b"''");
-            }
-            sql.extend_from_slice(part.as_bytes());
-        }
-    });
-}
-
-fn push_bytes(sql: &mut Vec<u8>, bytes: &[u8]) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    sql.push(b'X');
-    push_quoted(sql, |sql| {
-        for byte in bytes {
-            sql.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
-        }
-    });
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,16 +118,6 @@ mod tests {
         let mut sql = Vec::new();
         push(&mut sql);
         String::from_utf8(sql).unwrap()
-    }
-
-    #[test]
-    fn texts_end_where_they_should_in_every_mode() {
-        let check = |text: &str, expected: &str| assert_eq!(literal(|sql| push_text(sql, text)), expected);
-        check("", "''");
-        check("a\"b`c;--\n\0日本", "'a\"b`c;--\n\0日本'");
-        check("it's '", "'it''s '''");
-        check("\\", "_utf8mb4 X'5c'");
-        check("\\'", "_utf8mb4 X'5c27'");
     }
 
     #[test]
