@@ -141,7 +141,7 @@ fn manifests(members: &[Member]) -> Vec<String> {
 #[derive(Debug, Default)]
 struct Manifest {
     workspace_lints: bool,
-    /// Section and key of each dependency, and whether it comes from the workspace table.
+    /// Section and key of each dependency, and whether it comes from the workspace table, or from a folder for tests.
     dependencies: BTreeMap<String, bool>,
 }
 
@@ -178,7 +178,10 @@ impl Manifest {
             let inline = value.strip_prefix('{').and_then(|value| value.strip_suffix('}')).unwrap_or_default();
             let from_workspace =
                 (last_key == "workspace" && is_true) || inline.split(',').any(|part| part == "workspace=true");
-            self.dependency(format!("{section}.{name}"), from_workspace);
+            // Without a version cargo leaves it out of the package, which may then be published before the other.
+            let only_path =
+                section.ends_with("dev-dependencies") && inline.starts_with("path=") && !inline.contains(',');
+            self.dependency(format!("{section}.{name}"), from_workspace || only_path);
         } else if section.rsplit_once('.').is_some_and(|(table, _)| is_dependency_table(table)) {
             self.dependency(section.to_owned(), key == "workspace" && is_true);
         }
@@ -281,10 +284,12 @@ fn a_dependency_with_its_own_version_is_refused() {
     check("[dependencies]\na.workspace = true\na.features = [\"b\"]", None);
     check("[target.'cfg(unix)'.dependencies]\na.workspace = true", None);
     check("[features]\na = [\"dep:a\"]", None);
+    check("[dev-dependencies]\na = { path = \"../a\" } # why", None);
 
     check("[dependencies]\na = \"1\"", Some("dependencies.a"));
     check("[dependencies]\na = { version = \"1\", features = [\"b\"] }", Some("dependencies.a"));
-    check("[dev-dependencies]\na = { path = \"../a\" }", Some("dev-dependencies.a"));
+    check("[dependencies]\na = { path = \"../a\" }", Some("dependencies.a"));
+    check("[dev-dependencies]\na = { path = \"../a\", version = \"1\" }", Some("dev-dependencies.a"));
     check("[build-dependencies]\na.version = \"1\"", Some("build-dependencies.a"));
     check("[dependencies.a]\nversion = \"1\"", Some("dependencies.a"));
     check("[target.'cfg(unix)'.dependencies]\na = \"1\"", Some("cfg(unix)"));
