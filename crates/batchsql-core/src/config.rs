@@ -115,8 +115,7 @@ pub enum Ordering {
     Auto,
     /// Rows with equal keys keep their order, whichever columns they carry; other rows may be written in parallel, and
     /// are sorted by key if the sink asks for it ([`Sink::sorts_by_key`](crate::Sink::sorts_by_key)). Rows of plain
-    /// inserts have no key, so they have no order: SQLite and InnoDB get them sorted as the table is stored, and
-    /// triggers see them so.
+    /// inserts have no key, so they have no order.
     ///
     /// Keys are equal when their values are equal: `1.5` and `1.50`, `0.0` and `-0.0`. The pipeline does not know what
     /// else the database treats as equal, and such rows have no order: text by its collation or column (`'A'` and

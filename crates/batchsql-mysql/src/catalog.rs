@@ -37,8 +37,6 @@ pub(crate) struct Table {
     pub(crate) unique_indexes: Vec<UniqueIndex>,
     /// Names of keys, foreign keys and checks.
     pub(crate) constraints: Vec<String>,
-    /// Whether a foreign key of the table names the table.
-    pub(crate) refers_to_itself: bool,
 }
 
 /// A table name in the server's spelling.
@@ -209,14 +207,6 @@ fn definition_query(database: Option<&str>, table: &str) -> String {
             &format!("FROM information_schema.STATISTICS {place} AND NON_UNIQUE = 0"),
         ),
         select(CONSTRAINT, &["CONSTRAINT_NAME"], &format!("FROM information_schema.TABLE_CONSTRAINTS {place}")),
-        select(
-            SELF_REFERENCE,
-            &["CONSTRAINT_NAME"],
-            &format!(
-                "FROM information_schema.KEY_COLUMN_USAGE {place} AND REFERENCED_TABLE_SCHEMA = TABLE_SCHEMA \
-                 AND REFERENCED_TABLE_NAME = TABLE_NAME"
-            ),
-        ),
     ];
     parts.join(" UNION ALL ")
 }
@@ -229,7 +219,6 @@ const TABLE: char = 't';
 const COLUMN: char = 'c';
 const INDEX: char = 'i';
 const CONSTRAINT: char = 'n';
-const SELF_REFERENCE: char = 's';
 
 /// One row of the query. Decodes without checking the declared type, because servers declare the columns of a union
 /// differently.
@@ -263,7 +252,6 @@ struct Definition {
     /// Name of the index, place of the column, column.
     index_parts: Vec<(String, u64, Option<String>)>,
     constraints: Vec<String>,
-    refers_to_itself: bool,
 }
 
 impl Definition {
@@ -288,7 +276,6 @@ impl Definition {
                     columns: Vec::new(),
                     unique_indexes: Vec::new(),
                     constraints: Vec::new(),
-                    refers_to_itself: false,
                 });
             }
             COLUMN => {
@@ -313,7 +300,6 @@ impl Definition {
                 self.index_parts.push((part.text(0)?, part.number(1)?.unwrap_or_default(), column));
             }
             CONSTRAINT => self.constraints.push(part.text(0)?),
-            SELF_REFERENCE => self.refers_to_itself = true,
             _ => {}
         }
         Ok(())
@@ -335,7 +321,6 @@ impl Definition {
         }
         self.constraints.sort();
         table.constraints = self.constraints;
-        table.refers_to_itself = self.refers_to_itself;
         Found::Table(table)
     }
 }

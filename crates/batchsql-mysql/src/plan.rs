@@ -14,7 +14,7 @@ use sqlx::Executor;
 use sqlx::mysql::MySqlConnection;
 
 use crate::bind::PACKET_HEADER;
-use crate::catalog::{Found, Session, Table, same_name};
+use crate::catalog::{Found, Session, Table};
 use crate::checks::{
     check_case, check_dots, check_key, check_kind, check_left_out, check_names, check_session, column_storage,
     warn_of_further_indexes,
@@ -42,8 +42,6 @@ pub struct MySqlPlan {
     checked_at: Mutex<Instant>,
     pub(crate) storage: Box<[Storage]>,
     pub(crate) way: Way,
-    /// The columns of the schema in whose order InnoDB stores the table: its primary key.
-    pub(crate) storage_order: Vec<usize>,
     /// Maximum rows of a statement.
     pub(crate) max_rows: usize,
     /// Maximum bytes of the rows of a statement.
@@ -222,7 +220,6 @@ impl MySqlPlan {
         let plan = Self {
             storage,
             way,
-            storage_order: storage_order(schema, &table),
             max_rows,
             max_bytes: packet.min(PREFERRED_BYTES).saturating_sub(PACKET_HEADER),
             max_allowed_packet: packet,
@@ -242,22 +239,6 @@ impl MySqlPlan {
         }
         Ok(plan)
     }
-}
-
-/// None if the order of rows may be seen: rows refer to rows of the same table, which must exist before them, or the
-/// server numbers a column that is not in the schema.
-fn storage_order(schema: &Schema, table: &Table) -> Vec<usize> {
-    let is_given = |name: &str| schema.columns().iter().any(|column| same_name(column.name(), name));
-    let numbers = table.columns.iter().any(|column| column.auto_increment && !is_given(&column.name));
-    if table.engine != "InnoDB" || table.refers_to_itself || numbers {
-        return Vec::new();
-    }
-    let primary = table.unique_indexes.iter().find(|index| index.name == "PRIMARY");
-    let place = |name: &Option<String>| {
-        let name = name.as_deref()?;
-        schema.columns().iter().position(|column| same_name(column.name(), name))
-    };
-    primary.map_or_else(Vec::new, |index| index.columns.iter().map_while(place).collect())
 }
 
 /// An error of the table.

@@ -205,11 +205,6 @@ impl Sink for MySqlSink {
         true
     }
 
-    /// The primary key, if the engine is InnoDB.
-    fn storage_order(&self, plan: &MySqlPlan) -> Vec<usize> {
-        plan.storage_order.clone()
-    }
-
     /// True with a long round trip, if a batch of any size is one round trip. With 10 ms, inserts reached 138k rows/s
     /// against 147k with batches of 500, updates to 174k against 128k; with 50 ms to 71k against 46k, and 73k against
     /// 35k (MariaDB 10.11, `cargo xtask bench distance --db mysql`). The round trip is measured on the connection

@@ -143,7 +143,6 @@ mod tests {
             columns: vec![column("id"), column("note")],
             unique_indexes: vec![UniqueIndex { name: "PRIMARY".into(), columns: vec![Some("id".into())] }],
             constraints: vec!["PRIMARY".into(), "no_bad".into(), "t_ibfk_1".into()],
-            refers_to_itself: false,
         }
     }
 

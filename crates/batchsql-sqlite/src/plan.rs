@@ -21,8 +21,6 @@ pub(crate) struct SqlitePlan {
     versions: Versions,
     pub(crate) table: TableId,
     pub(crate) forms: Box<[Form]>,
-    /// The columns of the schema in whose order the table is stored.
-    pub(crate) storage_order: Vec<usize>,
     pub(crate) shapes: Shapes,
     /// Statement text by number of rows.
     statements: Vec<(usize, Box<str>)>,
@@ -79,8 +77,6 @@ impl SqlitePlan {
             );
             return Err(problem(text));
         }
-        let place = |name: &String| schema.columns().iter().position(|column| column.name().eq_ignore_ascii_case(name));
-        let storage_order = table.storage_order.iter().map_while(place).collect();
         let binds = max_binds(conn);
         let full = rows_per_statement(schema.columns().len(), binds, PREFERRED_ROWS).ok_or_else(|| {
             problem(format!("{} columns are more than the {binds} values of a statement", schema.columns().len()))
@@ -89,7 +85,7 @@ impl SqlitePlan {
         let statements: Vec<(usize, Box<str>)> =
             shapes.sizes().map(|rows| (rows, insert(schema, rows).into())).collect();
         let (schema, versions) = (schema.clone(), table.versions);
-        let plan = Self { schema, versions, table: table.id, forms, storage_order, shapes, statements };
+        let plan = Self { schema, versions, table: table.id, forms, shapes, statements };
         // Finds errors that the check of the columns cannot, for example a key without a unique index.
         conn.prepare(plan.statement(1)).map_err(|error| unpreparable(error, &plan.schema))?;
         Ok(plan)

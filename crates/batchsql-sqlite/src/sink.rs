@@ -165,11 +165,6 @@ impl Sink for SqliteSink {
         Some(2)
     }
 
-    /// The row id, or the primary key of a table without row ids.
-    fn storage_order(&self, plan: &SharedPlan) -> Vec<usize> {
-        plan.storage_order()
-    }
-
     /// SQLite is part of this process: a larger batch saves no round trips. Not measured yet.
     fn prefers_large_batches(&self) -> bool {
         false

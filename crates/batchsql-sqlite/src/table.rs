@@ -51,9 +51,6 @@ pub(crate) struct Table {
     pub(crate) id: TableId,
     pub(crate) kind: TableKind,
     pub(crate) columns: Vec<TableColumn>,
-    /// The columns in whose order the rows are stored: the primary key that is the row id, or that of a table without
-    /// row ids. Empty if there is none, or if rows refer to rows of the same table, which must exist before them.
-    pub(crate) storage_order: Vec<String>,
     pub(crate) versions: Versions,
 }
 
@@ -121,24 +118,17 @@ impl Table {
         let Some((name, kind, is_strict, is_without_row_id)) = described else { return Ok(None) };
         let is_r_tree = kind == TableKind::Virtual && is_r_tree(conn, &database, &name)?;
         let mut columns = columns(conn, &database, &name, is_strict, is_r_tree)?;
-        let mut keys: Vec<_> = columns.iter_mut().filter_map(|(column, place)| Some((place.take()?, column))).collect();
-        keys.sort_by_key(|(place, _)| *place);
-        let row_id = match &mut *keys {
-            [(_, key)] if key.declared.eq_ignore_ascii_case("INTEGER") && !is_without_row_id => Some(key),
-            _ => None,
-        };
-        let has_row_id_key = row_id.is_some();
-        if let Some(key) = row_id {
+        let mut keys = columns.iter_mut().filter(|(_, is_key)| *is_key).map(|(column, _)| column);
+        if let (Some(key), None) = (keys.next(), keys.next())
+            && key.declared.eq_ignore_ascii_case("INTEGER")
+            && !is_without_row_id
+        {
             // A lone INTEGER PRIMARY KEY is the row id, which SQLite fills in.
             key.must_be_given = false;
             key.takes = Takes::RowId;
         }
-        let storage_order = match (has_row_id_key || is_without_row_id) && !refers_to_itself(conn, &database, &name)? {
-            true => keys.iter().map(|(_, key)| key.name.clone()).collect(),
-            false => Vec::new(),
-        };
         let columns = columns.into_iter().map(|(column, _)| column).collect();
-        Ok(Some(Self { id: TableId { database, name }, kind, columns, storage_order, versions }))
+        Ok(Some(Self { id: TableId { database, name }, kind, columns, versions }))
     }
 }
 
@@ -158,14 +148,14 @@ fn database_of(conn: &Connection, name: &TableName) -> rusqlite::Result<Option<S
     Ok(temp.or_else(|| known.into_iter().find(|database| with_it.contains(database))))
 }
 
-/// The columns, each with its place in the primary key.
+/// The columns, each with a flag whether it is in the primary key.
 fn columns(
     conn: &Connection,
     database: &str,
     table: &str,
     is_strict: bool,
     is_r_tree: bool,
-) -> rusqlite::Result<Vec<(TableColumn, Option<i64>)>> {
+) -> rusqlite::Result<Vec<(TableColumn, bool)>> {
     let mut statement = conn.prepare(&format!("PRAGMA {}.table_xinfo({})", quote(database), quote(table)))?;
     let columns = statement.query_map([], |row| {
         let declared: String = row.get("type")?;
@@ -188,21 +178,9 @@ fn columns(
             generated: hidden == 2 || hidden == 3,
             declared,
         };
-        Ok((column, Some(key).filter(|place| *place > 0)))
+        Ok((column, key > 0))
     })?;
     columns.collect()
-}
-
-/// Whether a foreign key of the table names the table.
-fn refers_to_itself(conn: &Connection, database: &str, table: &str) -> rusqlite::Result<bool> {
-    let mut statement = conn.prepare(&format!("PRAGMA {}.foreign_key_list({})", quote(database), quote(table)))?;
-    let parents = statement.query_map([], |row| row.get::<_, String>("table"))?;
-    for parent in parents {
-        if parent?.eq_ignore_ascii_case(table) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// Whether a virtual table is an r-tree. Its CREATE statement has many spellings; the tables in which it stores its

@@ -23,12 +23,6 @@ impl SharedPlan {
         Self(Arc::new(Mutex::new(Arc::new(plan))))
     }
 
-    /// The columns of the schema in whose order the table is stored; empty while the writer makes a new plan, because
-    /// this is called in a task, which must not wait for it.
-    pub(crate) fn storage_order(&self) -> Vec<usize> {
-        self.0.try_lock().map_or_else(|_| Vec::new(), |plan| plan.storage_order.clone())
-    }
-
     /// The plan for the table in this transaction.
     ///
     /// # Errors

@@ -81,7 +81,6 @@ struct State {
     prepares: usize,
     max_concurrency: Option<usize>,
     sorts_by_key: bool,
-    storage_order: Vec<usize>,
     grows_batches: bool,
     is_not_atomic: bool,
     pool: Option<PoolState>,
@@ -175,12 +174,6 @@ impl ScriptedSink {
     /// Asks for rows sorted by key, like a sink whose database locks rows. Call it before the pipeline starts.
     pub fn sort_by_key(&self) {
         self.lock().sorts_by_key = true;
-    }
-
-    /// Sets the columns in whose order every table is stored, like a database with clustered tables. Call it before the
-    /// pipeline starts.
-    pub fn store_in_order_of(&self, columns: impl IntoIterator<Item = usize>) {
-        self.lock().storage_order = columns.into_iter().collect();
     }
 
     /// Lets batches that wait grow beyond `flush_size` by default, like the PostgreSQL sink. Call it before the
@@ -427,10 +420,6 @@ impl Sink for ScriptedSink {
 
     fn sorts_by_key(&self) -> bool {
         self.lock().sorts_by_key
-    }
-
-    fn storage_order(&self, (): &()) -> Vec<usize> {
-        self.lock().storage_order.clone()
     }
 
     fn is_atomic(&self) -> bool {

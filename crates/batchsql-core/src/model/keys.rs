@@ -10,7 +10,7 @@ use crate::model::batch::Rows;
 use crate::model::conflict::Conflict;
 use crate::model::decimal::Number;
 use crate::model::schema::Schema;
-use crate::model::value::{ColumnType, one_of_equals};
+use crate::model::value::one_of_equals;
 use crate::model::views::{ColumnValues, ColumnView};
 
 impl Rows<'_> {
@@ -22,17 +22,6 @@ impl Rows<'_> {
     pub fn waves(&self) -> Vec<Vec<u32>> {
         waves(*self)
     }
-}
-
-/// How the rows of a batch may be arranged.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Arranging<'a> {
-    /// Only the last row of each key is written, if the rule of the table allows it.
-    pub(crate) last_wins: bool,
-    /// Rows are sorted by key.
-    pub(crate) by_key: bool,
-    /// Rows without a key are sorted by these columns.
-    pub(crate) storage_order: &'a [usize],
 }
 
 /// Which rows of a batch are written first, and what comes after them.
@@ -54,25 +43,12 @@ pub(crate) fn is_last_wins(schema: &Schema) -> bool {
 
 /// The rows to write; `None` when they are all rows as they are.
 ///
-/// Example: a plain insert into a table that is stored in the order of `id`, which three producers took from one
-/// sequence, so that they were submitted as 1, 3, 2. The rows 0, 2, 1 are written, so that each is appended.
-///
 /// To choose one row per key, keys are equal only if their values were given in the same form. A database may treat
 /// more keys as equal (collations, trailing spaces, `1.5` and `1.50`), but no row may be left out if another database
 /// (SQLite, Redis) stores both rows.
-pub(crate) fn arrange(rows: Rows<'_>, arranging: &Arranging<'_>) -> Option<Arranged> {
-    let key = key_columns(rows);
-    let (columns, sort) = if key.is_empty() {
-        let columns = arranging.storage_order.iter().map_while(|column| {
-            let declared = rows.schema().columns().get(*column)?;
-            (!declared.is_nullable() && has_one_order(declared.column_type())).then(|| rows.column(*column))
-        });
-        (columns.collect::<Vec<_>>(), true)
-    } else {
-        (key, arranging.by_key)
-    };
-    let last_wins = arranging.last_wins && is_last_wins(rows.schema());
-    if columns.is_empty() || !(last_wins || sort) {
+pub(crate) fn arrange(rows: Rows<'_>, last_wins: bool, sort: bool) -> Option<Arranged> {
+    let columns = key_columns(rows);
+    if columns.is_empty() {
         return None;
     }
     let chosen = if last_wins { last_of_each_key(&columns, rows.len()) } else { None };
@@ -83,25 +59,6 @@ pub(crate) fn arrange(rows: Rows<'_>, arranging: &Arranging<'_>) -> Option<Arran
     });
     let is_moved = sort && sort_by_key(&columns, &mut arranged.rows);
     if is_whole && !is_moved { None } else { Some(arranged) }
-}
-
-/// Whether databases order values of this type as [`compare_keys`] does, and treat no different values as equal: not
-/// text, whose collation is not known, nor what a database may store as text.
-fn has_one_order(ty: ColumnType) -> bool {
-    match ty {
-        ColumnType::Bool
-        | ColumnType::I16
-        | ColumnType::I32
-        | ColumnType::I64
-        | ColumnType::U64
-        | ColumnType::Bytes
-        | ColumnType::Uuid
-        | ColumnType::Date
-        | ColumnType::Time
-        | ColumnType::Timestamp
-        | ColumnType::TimestampTz => true,
-        ColumnType::F32 | ColumnType::F64 | ColumnType::Decimal | ColumnType::Text | ColumnType::Json => false,
-    }
 }
 
 /// Sorts some of the rows by key. Rows with equal keys keep their order.
@@ -213,7 +170,7 @@ fn number(row: usize) -> u32 {
 /// may treat as one key are equal, so that their rows keep their order. This covers only the values: collations of
 /// text, and how a database compares JSON documents, are not known here.
 fn compare_keys(columns: &[ColumnView<'_>], a: usize, b: usize) -> Ordering {
-    // None of the values is NULL.
+    // Key columns are never NULL.
     let by_column = columns.iter().map(|column| match column.values() {
         ColumnValues::Bool(v) => v[a].cmp(&v[b]),
         ColumnValues::I16(v) => v[a].cmp(&v[b]),
@@ -261,6 +218,7 @@ mod tests {
     use super::*;
     use crate::model::batch::Batch;
     use crate::model::columns::ColumnBuffer;
+    use crate::model::value::ColumnType;
     use crate::row::traits::Row;
     use crate::row::writer::{RowWriter, ValueRules};
 
@@ -279,49 +237,24 @@ mod tests {
         Arc::new(Batch::new(schema.clone(), columns, keys.len(), 0))
     }
 
-    fn last_wins(by_key: bool) -> Arranging<'static> {
-        Arranging { last_wins: true, by_key, storage_order: &[] }
-    }
-
-    #[test]
-    fn plain_inserts_are_sorted_as_they_are_stored() {
-        let schema = schema(Conflict::None);
-        let check = |storage_order: &[usize], keys: &[(i64, &str)], expected: Option<&[u32]>| {
-            let arranging = Arranging { storage_order, ..last_wins(true) };
-            let arranged = arrange(Rows::all(&batch(&schema, keys)), &arranging);
-            assert_eq!(arranged.as_ref().map(|arranged| &*arranged.rows), expected, "{storage_order:?} {keys:?}");
-        };
-        check(&[0], &[(1, "z"), (3, "y"), (2, "x"), (3, "a")], Some(&[0, 2, 1, 3]));
-        // A column of text ends the order, because its collation is not known.
-        check(&[1, 0], &[(2, "b"), (1, "b"), (9, "a")], None);
-        check(&[0, 1], &[(2, "a"), (1, "b"), (1, "a")], Some(&[1, 2, 0]));
-        check(&[7, 0], &[(2, "a"), (1, "a")], None);
-        check(&[0], &[(1, "z"), (1, "a"), (2, "a")], None);
-        check(&[], &[(2, "a"), (1, "a")], None);
-        // Column 2 may be NULL, so what follows it has no order.
-        check(&[2, 0], &[(2, "a"), (1, "a")], None);
-    }
-
     #[test]
     fn the_last_row_of_each_key_wins() {
         let schema = schema(Conflict::replace(["a", "b"]));
         let check = |keys: &[(i64, &str)], winners: &[u32], previous: &[Option<u32>]| {
-            let chosen = arrange(Rows::all(&batch(&schema, keys)), &last_wins(false)).unwrap();
+            let chosen = arrange(Rows::all(&batch(&schema, keys)), true, false).unwrap();
             assert_eq!((&*chosen.rows, &*chosen.previous), (winners, previous), "{keys:?}");
         };
         check(&[(1, "x"), (1, "x")], &[1], &[None, Some(0)]);
         check(&[(1, "x"), (1, "y"), (1, "x"), (2, "x")], &[1, 2, 3], &[None, None, Some(0), None]);
         check(&[(1, "x"); 4], &[3], &[None, Some(0), Some(1), Some(2)]);
-        let different = batch(&schema, &[(1, "x"), (1, "X"), (2, "x")]);
-        assert_eq!(arrange(Rows::all(&different), &last_wins(false)), None);
+        assert_eq!(arrange(Rows::all(&batch(&schema, &[(1, "x"), (1, "X"), (2, "x")])), true, false), None);
     }
 
     #[test]
     fn rows_are_sorted_by_key_where_asked() {
         let schema = schema(Conflict::replace(["b", "a"]));
         let check = |last_wins, keys: &[(i64, &str)], expected: Option<&[u32]>| {
-            let arranging = Arranging { last_wins, by_key: true, storage_order: &[2] };
-            let arranged = arrange(Rows::all(&batch(&schema, keys)), &arranging);
+            let arranged = arrange(Rows::all(&batch(&schema, keys)), last_wins, true);
             assert_eq!(arranged.as_ref().map(|arranged| &*arranged.rows), expected, "{keys:?}");
         };
         check(false, &[(2, "x"), (1, "x"), (1, "a")], Some(&[2, 1, 0]));

@@ -25,7 +25,6 @@ trait ErasedSink: Send + Sync + 'static {
     fn max_concurrency(&self) -> Option<usize>;
     fn is_repeatable(&self, schema: &Schema) -> bool;
     fn sorts_by_key(&self) -> bool;
-    fn storage_order(&self, plan: &BoxPlan) -> Vec<usize>;
     fn prefers_large_batches(&self) -> bool;
     fn is_atomic(&self) -> bool;
     fn pool(&self) -> Option<PoolState>;
@@ -66,10 +65,6 @@ impl<S: Sink> ErasedSink for S {
 
     fn sorts_by_key(&self) -> bool {
         Sink::sorts_by_key(self)
-    }
-
-    fn storage_order(&self, plan: &BoxPlan) -> Vec<usize> {
-        Sink::storage_order(self, plan.downcast_ref::<S::Plan>().expect(OWN_TYPE))
     }
 
     fn prefers_large_batches(&self) -> bool {
@@ -162,10 +157,6 @@ impl Sink for DynSink {
 
     fn sorts_by_key(&self) -> bool {
         self.0.sorts_by_key()
-    }
-
-    fn storage_order(&self, plan: &BoxPlan) -> Vec<usize> {
-        self.0.storage_order(plan)
     }
 
     fn prefers_large_batches(&self) -> bool {

@@ -11,7 +11,6 @@ use tracing::Instrument;
 
 use crate::config::{BeyondBudget, Coalesce, Delivery, FAR, Isolation, Ordering, PipelineConfig};
 use crate::error::{ErrorClass, SinkError};
-use crate::model::keys::Arranging;
 use crate::model::schema::{Schema, SchemaId};
 use crate::outcome::outcomes::FailureKind;
 use crate::reporter::{BatchExecuted, BatchStarted, PoolState};
@@ -265,24 +264,11 @@ impl<S: Sink> Executor<S> {
         job.progress.is_atomic = self.isolation == Isolation::AtomicBatch;
         let max_rows = if self.isolation == Isolation::AtomicBatch { usize::MAX } else { job.limit.rows() };
         let budget = self.isolation_budget(job.batch.len());
-        let arranging = Arranging {
-            last_wins: self.coalesces,
-            by_key: self.sorts,
-            storage_order: &self.storage_order(job.batch.schema()),
-        };
-        job.begin(&arranging, budget, max_rows);
+        job.begin(self.coalesces, self.sorts, budget, max_rows);
         if job.progress.attempts == 0 {
             let started = BatchStarted { queue_wait, assemble: begin.elapsed() };
             self.pipeline.reporter.call(|reporter| reporter.batch_started(&job.info(), &started));
         }
-    }
-
-    /// The columns by which plain inserts of a schema are sorted; none before its plan is made.
-    fn storage_order(&self, schema: &Schema) -> Vec<usize> {
-        if self.in_order || !schema.key_columns().is_empty() {
-            return Vec::new();
-        }
-        self.plans.get(schema).map_or_else(Vec::new, |plan| self.sink.storage_order(&plan))
     }
 
     /// The most tries of the search for bad rows: a larger batch may take as many for each `flush_size` rows.

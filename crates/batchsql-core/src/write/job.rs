@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::budget::share::ShareHold;
 use crate::error::{ErrorClass, SinkError};
 use crate::model::batch::{Batch, Rows};
-use crate::model::keys::{self, Arranging};
+use crate::model::keys;
 use crate::outcome::outcomes::{FailedRow, FailureKind, Outcome, OutcomeCounts, OutcomeKind};
 use crate::outcome::receipt::Completion;
 use crate::outcome::tracking::Submitters;
@@ -221,9 +221,12 @@ impl Job {
     }
 
     /// Begins the first round.
-    pub(crate) fn begin(&mut self, arranging: &Arranging<'_>, budget: usize, max_rows: usize) {
-        if let Some(arranged) = keys::arrange(Rows::all(&self.batch), arranging) {
-            self.progress.round = Some(Round::arranged(arranged, arranging.by_key));
+    pub(crate) fn begin(&mut self, coalesces: bool, sorts: bool, budget: usize, max_rows: usize) {
+        let last_wins = coalesces && keys::is_last_wins(self.batch.schema());
+        if (last_wins || sorts)
+            && let Some(arranged) = keys::arrange(Rows::all(&self.batch), last_wins, sorts)
+        {
+            self.progress.round = Some(Round::arranged(arranged, sorts));
         }
         let rows = self.rows().len();
         let mut search = Search::new(rows, budget);

@@ -120,17 +120,6 @@ pub trait Sink: Send + Sync + 'static {
         false
     }
 
-    /// The columns of the schema in whose order the database stores the rows of this table, the most significant first;
-    /// empty (default): it has no such order, or rows do not carry these columns. Then rows of plain inserts, which have
-    /// no key and no order of their own, are sorted by them inside a batch: many producers submit rows nearly in order,
-    /// and a database appends rows faster than it inserts them between others. The order ends at the first column that
-    /// may be NULL or whose order depends on the database (text, decimals, floats, JSON). Return nothing for a table
-    /// whose rows refer to each other. Not called with [`Ordering::PerTable`](crate::Ordering::PerTable).
-    fn storage_order(&self, plan: &Self::Plan) -> Vec<usize> {
-        let _ = plan;
-        Vec::new()
-    }
-
     /// Whether large batches are written faster per row than those of `flush_size` rows: because the database is
     /// another process, perhaps far away. Then batches that wait for a connection grow, see
     /// [`PipelineConfig::max_batch_rows`](crate::PipelineConfig::max_batch_rows). Default: yes.

@@ -263,37 +263,6 @@ async fn a_batch_is_sorted_by_key_where_the_sink_asks_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn plain_inserts_are_sorted_as_the_table_is_stored_unless_the_table_has_an_order() {
-    let check = async |ordering: Ordering, conflict: Conflict, expected: &[i64]| {
-        let sink = ScriptedSink::new();
-        sink.store_in_order_of([0]);
-        sink.set_max_concurrency(1);
-        sink.poison(|row| id(row) == 3);
-        let db = BatchSql::builder(sink.clone()).config(PipelineConfig { ordering, ..config() }).start().unwrap();
-        let schema = schema(conflict);
-        // The order is that of a plan, which the first batch makes.
-        db.submit(&row(&schema, 0, &[], 0)).await.unwrap();
-        db.flush().await.unwrap();
-        let mut receipts = Vec::new();
-        for key in [8, 3, 5, 1, 9] {
-            receipts.push((key, db.submit_tracked(&row(&schema, key, &[], 0)).await.unwrap()));
-        }
-        db.flush().await.unwrap();
-        assert_eq!(ids(&sink.applied())[1..], *expected, "{ordering:?}");
-        for (key, receipt) in receipts {
-            let outcome = receipt.await;
-            assert_eq!(outcome.is_written(), key != 3, "{key}: {outcome:?}");
-            assert_eq!(outcome.failure().map(|failed| id(failed.row())), (key == 3).then_some(3));
-        }
-    };
-    check(Ordering::Auto, Conflict::None, &[1, 5, 8, 9]).await;
-    check(Ordering::None, Conflict::None, &[1, 5, 8, 9]).await;
-    check(Ordering::PerTable, Conflict::None, &[8, 5, 1, 9]).await;
-    // This sink did not ask for rows sorted by key.
-    check(Ordering::Auto, Conflict::ignore(["id"]), &[8, 5, 1, 9]).await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn bad_rows_of_a_sorted_batch_are_found_under_their_own_numbers() {
     let sink = ScriptedSink::new();
     sink.sort_by_key();

@@ -3,9 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use batchsql_core::{
-    BatchSql, ColumnType, Conflict, ErrorClass, PipelineConfig, Schema, SchemaBuilder, Sink, SinkError,
-};
+use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, PipelineConfig, Schema, SchemaBuilder, SinkError};
 use batchsql_mysql::MySqlSink;
 use batchsql_mysql::sqlx::Executor;
 use batchsql_mysql::sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
@@ -259,31 +257,4 @@ async fn a_table_has_one_spelling_where_the_server_takes_several() {
     let upper = batchsql_core::TableName::qualified(db.name.to_uppercase(), "orders");
     let error = refusal(&db.sink, schema(upper)).await;
     assert!(error.to_string().contains("this server calls its database"), "{error}");
-}
-
-#[tokio::test]
-async fn a_table_is_stored_in_the_order_of_its_primary_key() {
-    let db = Database::new(
-        "CREATE TABLE single (note VARCHAR(20), id BIGINT PRIMARY KEY);
-         CREATE TABLE both_columns (note VARCHAR(20), id BIGINT, PRIMARY KEY (note, id));
-         CREATE TABLE by_prefix (note VARCHAR(20), id BIGINT, PRIMARY KEY (note(5), id));
-         CREATE TABLE no_key (note VARCHAR(20), id BIGINT, UNIQUE (id));
-         CREATE TABLE numbered (note VARCHAR(20), id BIGINT PRIMARY KEY, number BIGINT AUTO_INCREMENT UNIQUE);
-         CREATE TABLE tree (note VARCHAR(20), id BIGINT PRIMARY KEY, parent BIGINT REFERENCES tree (id),
-                            FOREIGN KEY (parent) REFERENCES tree (id))",
-    )
-    .await;
-    let mut conn = db.sink.acquire().await.unwrap();
-    let mut check = async |table: &str, expected: &[usize]| {
-        let schema = Schema::builder(table).column("ID", ColumnType::I64).column("note", ColumnType::Text);
-        let plan = db.sink.prepare(&mut conn, &schema.build().unwrap()).await.unwrap();
-        assert_eq!(db.sink.storage_order(&plan), expected, "{table}");
-    };
-    check("single", &[0]).await;
-    check("both_columns", &[1, 0]).await;
-    check("by_prefix", &[]).await;
-    check("no_key", &[]).await;
-    // The order of rows may be seen.
-    check("numbered", &[]).await;
-    check("tree", &[]).await;
 }

@@ -21,6 +21,5 @@ mod policies;
 mod process;
 #[cfg(unix)]
 mod readonly;
-mod storage;
 mod support;
 mod types;
