@@ -2,11 +2,13 @@
 //! Must not know protocols.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
+
+use crate::listen::listen;
 
 /// A proxy before a server. It counts a round trip each time the server answers data of a client, over all
 /// connections. Data without an answer, such as the message that closes a statement, is no trip.
@@ -29,18 +31,9 @@ impl CountingProxy {
     /// # Panics
     /// If it cannot listen.
     pub fn start(server: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("it listens");
         let state = Arc::new(State::default());
-        let (proxy, server) = (Self { address, state: Arc::clone(&state) }, server.to_owned());
-        // It ends with the test's process.
-        thread::spawn(move || {
-            for client in listener.incoming() {
-                let (Ok(client), Ok(server)) = (client, TcpStream::connect(&server)) else { continue };
-                carry(client, server, &state);
-            }
-        });
-        proxy
+        let shared = Arc::clone(&state);
+        Self { address: listen(server, move |client, server| carry(client, server, &shared)), state }
     }
 
     /// The port it listens on, at 127.0.0.1.
@@ -94,6 +87,8 @@ fn carry(client: TcpStream, server: TcpStream, state: &Arc<State>) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]

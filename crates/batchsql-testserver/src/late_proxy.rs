@@ -3,10 +3,12 @@
 //! Must not know protocols: a mark in the bytes selects the connection to hold.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
+
+use crate::listen::listen;
 
 /// How long a test waits for an expected event.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -64,23 +66,17 @@ impl LateProxy {
     /// # Panics
     /// If it cannot listen.
     pub fn start(server: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("it listens");
         let state = Arc::new(State::default());
-        let (proxy, server) = (Self { address, state: Arc::clone(&state) }, server.to_owned());
-        // It ends with the test's process.
-        thread::spawn(move || {
-            for client in listener.incoming() {
-                let (Ok(client), Ok(server)) = (client, TcpStream::connect(&server)) else { continue };
-                let number = {
-                    let mut held = state.lock();
-                    held.connections += 1;
-                    held.connections
-                };
-                carry(client, server, number, &state);
-            }
+        let shared = Arc::clone(&state);
+        let address = listen(server, move |client, server| {
+            let number = {
+                let mut held = shared.lock();
+                held.connections += 1;
+                held.connections
+            };
+            carry(client, server, number, &shared);
         });
-        proxy
+        Self { address, state }
     }
 
     /// The address it listens on, `host:port`.
@@ -181,6 +177,8 @@ fn carry(client: TcpStream, server: TcpStream, number: usize, state: &Arc<State>
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]

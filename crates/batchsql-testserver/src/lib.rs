@@ -13,6 +13,7 @@
 
 mod counting_proxy;
 mod late_proxy;
+mod listen;
 
 pub use counting_proxy::CountingProxy;
 pub use late_proxy::LateProxy;

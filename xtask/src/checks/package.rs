@@ -1,7 +1,10 @@
 //! `cargo xtask package`: the published packages are complete, and build from nothing but their own files.
 //! Must not know an order: cargo lets packages that are packed together find each other.
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{
+    ffi::OsString,
+    process::{Command, ExitCode},
+};
 
 use anyhow::Context;
 use cargo_metadata::Package;
@@ -34,12 +37,18 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         mistakes.iter().for_each(|mistake| say!("{mistake}"));
         steps.impossible("metadata and files", format!("{} mistakes, see above", mistakes.len()));
     }
-    let mut command = cargo::command();
-    command.args(["package", "--locked"]).args(workspace::arguments(&packages));
+    let mut command = command(&packages);
     command.args(arguments.allow_dirty.then_some("--allow-dirty"));
     command.args(arguments.no_verify.then_some("--no-verify")).args(&arguments.cargo_args);
     steps.run("package", command);
     Ok(steps.finish())
+}
+
+/// Packs all packages and builds them from their own files.
+pub(crate) fn command(packages: &[Package]) -> Command {
+    let mut command = cargo::command();
+    command.args(["package", "--locked"]).args(workspace::arguments(packages));
+    command
 }
 
 /// The paths in a package, from its root.

@@ -13,7 +13,7 @@ use anyhow::Context;
 use cargo_metadata::Package;
 
 use self::order::Crate;
-use crate::{cargo, steps::Steps, workspace};
+use crate::{cargo, checks::package, steps::Steps, workspace};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -45,9 +45,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     if arguments.execute && arguments.from.is_none() {
         // A version that is published stays, so all of them are built before the first one is.
-        let mut command = cargo::command();
-        command.args(["package", "--locked"]).args(workspace::arguments(&packages));
-        steps.run("build every package", command);
+        steps.run("build every package", package::command(&packages));
         if steps.failed() {
             say!("nothing is published");
             return Ok(steps.finish());
