@@ -33,10 +33,12 @@ mod write;
 pub use config::{BeyondBudget, Coalesce, Delivery, Isolation, Ordering, PipelineConfig, StartError, WhenFull};
 pub use error::{ErrorClass, SinkError};
 pub use model::batch::{Batch, RowView, Rows, SharedRows};
-pub use model::conflict::Conflict;
+pub use model::column::Column;
+pub use model::conflict::{Action, Conflict, Target};
 #[doc(hidden)]
 pub use model::exhaustive;
-pub use model::schema::{Column, Schema, SchemaBuilder, SchemaId};
+pub use model::expr::Expr;
+pub use model::schema::{Schema, SchemaBuilder, SchemaId};
 pub use model::schema_error::SchemaError;
 pub use model::table_name::TableName;
 pub use model::temporal::{Date, OutOfCalendar, Time, Timestamp, TimestampTz};

@@ -25,7 +25,7 @@ pub(crate) fn row(input: &DeriveInput) -> Result<TokenStream> {
         None => quote!(#api::TableName::new(#table)),
     };
     let conflict = match container.conflict {
-        ConflictRule::None => quote!(#api::Conflict::None),
+        ConflictRule::None => quote!(#api::Conflict::none()),
         ConflictRule::Ignore => quote!(#api::Conflict::ignore([#(#key),*])),
         ConflictRule::Replace => quote!(#api::Conflict::replace([#(#key),*])),
         ConflictRule::Update => match &container.update {

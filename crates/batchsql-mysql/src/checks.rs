@@ -2,7 +2,7 @@
 //! not met.
 //! Must not know connections or statements.
 
-use batchsql_core::{Column, Schema};
+use batchsql_core::{Action, Column, Schema};
 use batchsql_sql::mysql::OnDuplicate;
 
 use crate::catalog::{Session, Table, TableColumn, same_name};
@@ -153,7 +153,9 @@ pub(crate) fn check_key(schema: &Schema, table: &Table) -> Result<(), String> {
 
 /// MySQL has no conflict target: a row that has a duplicate in any unique index overwrites the existing row.
 pub(crate) fn warn_of_further_indexes(schema: &Schema, table: &Table, way: Way) {
-    if matches!(way, Way::Direct(OnDuplicate::Update | OnDuplicate::Replace)) && table.unique_indexes.len() > 1 {
+    let inserts = !matches!(schema.action(), Action::UpdateOnly | Action::Delete);
+    let updates = matches!(way, Way::Direct(OnDuplicate::Update | OnDuplicate::Replace)) || way == Way::ByKey;
+    if inserts && updates && table.unique_indexes.len() > 1 {
         let indexes: Vec<&str> = table.unique_indexes.iter().map(|index| index.name.as_str()).collect();
         tracing::warn!(
             table = schema.table_display(),

@@ -62,7 +62,7 @@ pub(crate) async fn insert(
     send(link, plan, piece, rows, stage, statement).await
 }
 
-async fn send(
+pub(crate) async fn send(
     link: &mut Link<'_>,
     plan: &MySqlPlan,
     piece: &Piece,

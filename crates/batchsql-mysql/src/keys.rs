@@ -60,6 +60,11 @@ impl KeySearch {
         })
     }
 
+    /// The expressions of the key columns, in the form of [`of_found`](Self::of_found).
+    pub(crate) fn shown(&self) -> &[String] {
+        &self.shown
+    }
+
     pub(crate) fn select(&self, keys: usize) -> Statement {
         self.statements.get(keys, || select_keys(&self.schema, keys, &self.shown))
     }
@@ -118,7 +123,7 @@ fn is_rounded(ty: ColumnType) -> bool {
 }
 
 /// The expression that returns a stored value in the form of [`push_value`].
-fn shown(column: &str, ty: ColumnType, stored: &str) -> String {
+pub(crate) fn shown(column: &str, ty: ColumnType, stored: &str) -> String {
     match ty.exhaustive() {
         Type::Bytes => column.to_owned(),
         Type::Bool
@@ -154,7 +159,8 @@ fn push_part(key: &mut KeyBytes, write: impl FnOnce(&mut Vec<u8>)) {
     key[start..start + 4].copy_from_slice(&len.to_le_bytes());
 }
 
-fn push_value(part: &mut Vec<u8>, value: ValueRef<'_>) {
+/// Writes a value as the server shows it with [`shown`].
+pub(crate) fn push_value(part: &mut Vec<u8>, value: ValueRef<'_>) {
     match value.exhaustive() {
         Value::Bool(v) => part.push(if v { b'1' } else { b'0' }),
         Value::I16(v) => part.extend_from_slice(v.to_string().as_bytes()),

@@ -139,6 +139,7 @@ mod keys;
 mod learned;
 mod link;
 mod literals;
+mod locks;
 mod options;
 mod piece;
 mod plan;
@@ -153,6 +154,7 @@ mod watcher;
 mod way;
 mod words;
 mod write;
+mod write_by_key;
 mod write_ignore;
 
 /// The client of this sink, for [`MySqlSink::mysql_pool`].

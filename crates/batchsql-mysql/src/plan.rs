@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use batchsql_core::{ErrorClass, Schema, SinkError};
-use batchsql_sql::mysql::{OnDuplicate, insert, insert_around, insert_values};
+use batchsql_core::{Action, ErrorClass, Schema, SinkError};
+use batchsql_sql::mysql::{Join, OnDuplicate, delete, insert, insert_around, insert_values, update};
 use batchsql_sql::rows_per_statement;
 use sqlx::Executor;
 use sqlx::mysql::MySqlConnection;
@@ -21,6 +21,7 @@ use crate::checks::{
 };
 use crate::classify::Failed;
 use crate::keys::KeySearch;
+use crate::locks::{Locks, unsupported};
 use crate::settings::{IgnoreWith, ReplaceWith};
 use crate::statements::{PREFERRED_ROWS, Statement, Statements};
 use crate::tables::Tables;
@@ -50,6 +51,8 @@ pub struct MySqlPlan {
     pub(crate) max_allowed_packet: usize,
     /// `None` where keys cannot be looked up.
     pub(crate) keys: Option<KeySearch>,
+    /// For rules that depend on the stored row.
+    pub(crate) locks: Locks,
     /// Whether the last batch had rows with existing keys, so that the next one queries the keys first.
     expects_duplicates: AtomicBool,
     statements: Statements,
@@ -85,6 +88,8 @@ impl MySqlPlan {
             Way::Direct(on_duplicate) => on_duplicate,
             Way::Ignore(IgnoreWith::InsertIgnore) => OnDuplicate::Ignore,
             Way::Ignore(IgnoreWith::Exact) => OnDuplicate::Fail,
+            // Of rows that are known to exist, and to be older.
+            Way::ByKey => OnDuplicate::Update,
         }
     }
 
@@ -205,7 +210,12 @@ impl MySqlPlan {
             .iter()
             .map(|column| column_storage(column, &table.columns, &session).map_err(problem))
             .collect::<Result<Box<[Storage]>, Failed>>()?;
-        check_left_out(schema, &table.columns).map_err(problem)?;
+        if let Some(text) = unsupported(schema, &table.columns) {
+            return Err(problem(text));
+        }
+        if !matches!(schema.action(), Action::UpdateOnly | Action::Delete) {
+            check_left_out(schema, &table.columns).map_err(problem)?;
+        }
         check_key(schema, &table).map_err(problem)?;
         warn_of_further_indexes(schema, &table, way);
         let columns = storage.iter().map(|storage| storage.form.placeholders()).sum();
@@ -218,6 +228,7 @@ impl MySqlPlan {
         let max_rows = rows_per_statement(columns, MAX_BINDS, preparable)
             .ok_or_else(|| problem(format!("{columns} columns are more than the {MAX_BINDS} values of a statement")))?;
         let plan = Self {
+            locks: Locks::new(schema, &table.columns, &storage),
             storage,
             way,
             max_rows,
@@ -233,7 +244,12 @@ impl MySqlPlan {
             checked_at: Mutex::new(Instant::now()),
         };
         // Checks the rights, and properties that the catalog does not show.
-        try_statement(connection, &plan.insert(1).sql).await?;
+        let statement = match schema.action() {
+            Action::Delete => delete(schema, 1),
+            Action::UpdateOnly => update(schema, &plan.locks.values(), Join::One),
+            Action::Insert | Action::Ignore | Action::Replace | Action::Update => plan.insert(1).sql.to_string(),
+        };
+        try_statement(connection, &statement).await?;
         if let (Way::Ignore(IgnoreWith::Exact), Some(keys)) = (way, &plan.keys) {
             try_statement(connection, &keys.select(1).sql).await?;
         }

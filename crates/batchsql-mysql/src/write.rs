@@ -12,6 +12,7 @@ use crate::link::Link;
 use crate::piece::too_large;
 use crate::plan::MySqlPlan;
 use crate::way::Way;
+use crate::write_by_key::write_by_key;
 use crate::write_ignore::write_ignore;
 
 /// Writes the rows in one transaction. After an error none of them is durable, unless its class says that this is
@@ -64,6 +65,7 @@ async fn write_fit(link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows<'_>) -> Res
             Ok(Written::default())
         }
         Way::Ignore(ignore_with) => write_ignore(link, plan, rows, ignore_with).await,
+        Way::ByKey => write_by_key(link, plan, rows).await,
     }
 }
 

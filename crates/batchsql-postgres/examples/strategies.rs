@@ -27,7 +27,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let sizes: Vec<usize> = sizes.split(',').map(str::parse).collect::<Result<_, _>>()?;
     let with_rule = [Strategy::Unnest, Strategy::MultiValues, Strategy::Staging];
     let cases = [
-        ("plain", Conflict::None, vec![Strategy::Unnest, Strategy::MultiValues, Strategy::Copy]),
+        ("plain", Conflict::none(), vec![Strategy::Unnest, Strategy::MultiValues, Strategy::Copy]),
         ("ignore", Conflict::ignore(["id"]), with_rule.to_vec()),
         ("update", Conflict::update(["id"]), with_rule.to_vec()),
     ];

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::fmt::Write;
 
-use batchsql_core::{ErrorClass, Schema, SinkError, TableName};
+use batchsql_core::{Action, ErrorClass, Schema, SinkError, TableName};
 use batchsql_sql::quote_table;
 use sqlx::postgres::PgRow;
 use sqlx::{Executor, PgConnection, Row};
@@ -26,17 +26,39 @@ pub(crate) struct Table {
     pub(crate) has_update_triggers: bool,
     /// A rule replaces INSERT or adds to it.
     pub(crate) has_insert_rule: bool,
+    /// The same for UPDATE.
+    pub(crate) has_update_rule: bool,
+    /// The same for DELETE.
+    pub(crate) has_delete_rule: bool,
+    pub(crate) may_delete: bool,
     /// The user may create temporary tables.
     pub(crate) may_stage: bool,
     pub(crate) columns: Vec<TableColumn>,
-    /// The columns of each unique index that a conflict rule can use, by number, ascending.
-    pub(crate) unique: Vec<Vec<i16>>,
+    /// The unique indexes that a conflict rule can use.
+    pub(crate) unique: Vec<Unique>,
+}
+
+/// A unique index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unique {
+    /// Its key columns by number, ascending.
+    pub(crate) columns: Vec<i16>,
+    /// The constraint that it belongs to.
+    pub(crate) constraint: Option<String>,
+    /// It has a condition.
+    pub(crate) is_partial: bool,
 }
 
 impl Table {
     /// Whether a trigger may drop rows of a schema before they are written.
     pub(crate) fn may_drop_rows(&self, schema: &Schema) -> bool {
-        self.has_insert_triggers || (self.has_update_triggers && !schema.update_columns().is_empty())
+        let updates = self.has_update_triggers && !schema.assignments().is_empty();
+        match schema.action() {
+            Action::Insert | Action::Ignore | Action::Replace | Action::Update => self.has_insert_triggers || updates,
+            Action::UpdateOnly => updates,
+            // The keys of deleted rows are returned, so dropped ones are known.
+            Action::Delete => false,
+        }
     }
 }
 
@@ -77,7 +99,12 @@ SELECT c.relkind::pg_catalog.text, pg_catalog.row_security_active(c.oid),
        pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMP'),
        c.relname::pg_catalog.text,
        (SELECT n.nspname::pg_catalog.text FROM pg_catalog.pg_namespace n WHERE n.oid = c.relnamespace),
-       (SELECT on_update FROM triggers), c.oid::pg_catalog.int8 AS of_table, 'relation'::pg_catalog.text AS part
+       (SELECT on_update FROM triggers),
+       EXISTS (SELECT FROM pg_catalog.pg_rewrite r
+               WHERE r.ev_class = c.oid AND r.ev_type = '2' AND r.ev_enabled <> 'D'),
+       EXISTS (SELECT FROM pg_catalog.pg_rewrite r
+               WHERE r.ev_class = c.oid AND r.ev_type = '4' AND r.ev_enabled <> 'D'),
+       pg_catalog.has_table_privilege(c.oid, 'DELETE'), c.oid::pg_catalog.int8 AS of_table, 'relation'::pg_catalog.text AS part
 FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)";
 
 /// A table with a similar name: in another case, in a schema outside the search path, or with a dot in its name.
@@ -128,15 +155,16 @@ LEFT JOIN pg_catalog.pg_type f ON f.oid = e.oid
 WHERE b.level = 0 AND b.typtype <> 'd'
 ORDER BY a.attnum";
 
-/// The unique indexes that `ON CONFLICT (columns)` can use: valid, immediate, not partial, without expressions.
-/// Returns the columns as text, and how many of them are the key: servers similar to PostgreSQL do not support array
+/// The unique indexes that `ON CONFLICT` can use: valid, immediate, without expressions. Returns the columns as text, and how many of them are the key: servers similar to PostgreSQL do not support array
 /// slices.
 const UNIQUE: &str = "\
-SELECT i.indkey::pg_catalog.text, i.indnkeyatts::pg_catalog.int4,
+SELECT i.indkey::pg_catalog.text, i.indnkeyatts::pg_catalog.int4, i.indpred IS NOT NULL,
+       (SELECT c.conname::pg_catalog.text FROM pg_catalog.pg_constraint c
+        WHERE c.conindid = i.indexrelid AND c.contype IN ('p', 'u') LIMIT 1),
        i.indrelid::pg_catalog.int8 AS of_table, 'key'::pg_catalog.text AS part
 FROM pg_catalog.pg_index i
 WHERE i.indrelid = pg_catalog.to_regclass($1) AND i.indisunique AND i.indisvalid AND i.indimmediate
-  AND i.indpred IS NULL AND i.indexprs IS NULL
+  AND i.indexprs IS NULL
 ORDER BY i.indexrelid";
 
 /// The result of a lookup by name.
@@ -156,14 +184,14 @@ pub(crate) enum Lookup {
 pub(crate) async fn read_table(conn: &mut PgConnection, name: &TableName) -> Result<Lookup, SinkError> {
     let sql = [RELATION, COLUMNS, UNIQUE].join(";").replace("$1", &literal(&quote_table(name)));
     let rows = conn.fetch_all(&*sql).await.map_err(failed)?;
-    let (mut relation, mut columns, mut unique) = (None, Vec::new(), Vec::new());
+    let (mut relation, mut columns, mut indexes) = (None, Vec::new(), Vec::new());
     let mut tables = HashSet::new();
     for row in &rows {
         tables.insert(named::<i64>(row, "of_table")?);
         match &*named::<String>(row, "part")? {
             "relation" => relation = Some(row),
             "column" => columns.push(column(row)?),
-            _ => unique.push(key(row)?),
+            _ => indexes.push(unique(row)?),
         }
     }
     let Some(relation) = relation else { return similar(conn, name).await };
@@ -183,8 +211,11 @@ pub(crate) async fn read_table(conn: &mut PgConnection, name: &TableName) -> Res
         has_update_triggers: get(relation, 7)?,
         has_insert_rule: get(relation, 3)?,
         may_stage: get(relation, 4)?,
+        has_update_rule: get(relation, 8)?,
+        has_delete_rule: get(relation, 9)?,
+        may_delete: get(relation, 10)?,
         columns,
-        unique,
+        unique: indexes,
     })))
 }
 
@@ -233,10 +264,10 @@ fn column(row: &PgRow) -> Result<TableColumn, SinkError> {
     })
 }
 
-/// The columns of a unique index, ascending.
-fn key(row: &PgRow) -> Result<Vec<i16>, SinkError> {
+fn unique(row: &PgRow) -> Result<Unique, SinkError> {
     let (columns, len): (String, i32) = (get(row, 0)?, get(row, 1)?);
-    Ok(key_columns(&columns, usize::try_from(len).unwrap_or_default()))
+    let columns = key_columns(&columns, usize::try_from(len).unwrap_or_default());
+    Ok(Unique { columns, is_partial: get(row, 2)?, constraint: get(row, 3)? })
 }
 
 /// `1 3 2` on PostgreSQL, where the columns after the first `len` are INCLUDE columns.

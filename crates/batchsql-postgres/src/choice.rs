@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use batchsql_core::{Conflict, Schema};
+use batchsql_core::{Action, Schema};
 
 use crate::catalog::Table;
 use crate::field::Field;
@@ -58,7 +58,7 @@ impl Choice {
 pub(crate) fn choose(schema: &Schema, table: &Table, fields: &[Field], settings: Settings) -> Result<Choice, String> {
     let strategy = settings.strategy;
     let may_drop = table.may_drop_rows(schema);
-    let is_plain = *schema.conflict() == Conflict::None;
+    let is_plain = schema.action() == Action::Insert;
     let odd = fields.iter().find(|field| !field.form.copies && field.form.parsed.is_none());
     let no_copy = if !is_plain {
         Some("it supports no conflict rule; use staging or unnest".to_owned())

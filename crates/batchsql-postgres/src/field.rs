@@ -7,5 +7,7 @@ use crate::types::Form;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Field {
     pub(crate) name: Box<str>,
+    /// The type of the column, quoted, without its modifier: submitted keys are compared as this type.
+    pub(crate) ty: Box<str>,
     pub(crate) form: Form,
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use batchsql_core::{Conflict, ErrorClass, Schema, SinkError};
+use batchsql_core::exhaustive::{Assignment, Set};
+use batchsql_core::{Action, ErrorClass, Schema, SinkError, Target};
 use batchsql_sql::{Shapes, rows_per_statement};
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, Executor, PgConnection};
 use tokio::time::Instant;
 
 use crate::catalog::{Lookup, read_table};
@@ -17,6 +18,7 @@ use crate::commit_stage::CommitStage;
 use crate::conn::PostgresConn;
 use crate::field::Field;
 use crate::outcome_source::OutcomeSource;
+use crate::params::array_types;
 use crate::round_trip::RoundTrip;
 use crate::settings::{Settings, Strategy};
 use crate::statements::{self, Insert, Staging};
@@ -121,7 +123,7 @@ impl PostgresPlan {
     /// commits itself; then it is sent without a name only if it may be repeated, because the client sends both
     /// messages of such a statement at once.
     pub(crate) fn keeps_statement(&self, commits: bool) -> bool {
-        if !self.named || (commits && *self.schema.conflict() == Conflict::None) {
+        if !self.named || (commits && !self.schema.is_repeatable()) {
             return self.named;
         }
         // Each plan holds one reference.
@@ -146,10 +148,12 @@ impl PostgresPlan {
         self.in_parts.store(BATCHES_IN_PARTS, Ordering::Relaxed);
     }
 
-    /// Whether a key may occur twice in a batch, because the pipeline keeps every version of a row.
+    /// Whether a key may occur twice in a batch, because the pipeline keeps every version of a row. An insert with such
+    /// a key is refused by the server in any case; an update without insert would use one of its rows.
     pub(crate) fn keeps_versions(&self) -> bool {
         let (key, update) = (self.schema.key_columns().len(), self.schema.update_columns().len());
-        update > 0 && key + update < self.schema.columns().len()
+        let is_partial = update > 0 && key + update < self.schema.columns().len();
+        self.schema.action() == Action::UpdateOnly || is_partial
     }
 
     /// Reads the table and creates the statements. If a table has many schemas, one reads it for the others.
@@ -163,6 +167,7 @@ impl PostgresPlan {
         if let Some(reading) = known.tables.get(schema.table(), schema.id())
             && let Ok(plan) = Self::of(schema, reading, settings, known)
         {
+            plan.check_given_text(conn).await?;
             return Ok(plan);
         }
         let link = conn.begin()?;
@@ -175,7 +180,37 @@ impl PostgresPlan {
         }
         let plan = reading(schema, lookup?, known, Reason::Plan)
             .and_then(|reading| Self::of(schema, reading, settings, known));
-        plan.map_err(|Problem { class, text }| SinkError::new(class, text))
+        let plan = plan.map_err(|Problem { class, text }| SinkError::new(class, text))?;
+        plan.check_given_text(conn).await?;
+        Ok(plan)
+    }
+
+    /// Lets the server check the parts of the statement that the caller wrote: raw expressions, the condition of an
+    /// index, columns that rows do not carry.
+    async fn check_given_text(&self, conn: &mut PostgresConn) -> Result<(), SinkError> {
+        let is_raw = |assignment: &Assignment| assignment.column.is_none() || matches!(assignment.set, Set::Raw(_));
+        let is_given =
+            matches!(self.schema.target(), Target::Partial(_)) || self.schema.assignments().iter().any(is_raw);
+        if !is_given {
+            return Ok(());
+        }
+        let link = conn.begin()?;
+        let checked = link.prepare_with(&*self.unnest.plain, &array_types(&self.fields)).await;
+        let checked = checked.map(drop).map_err(|error| sink_error(error, LinkLost::BeforeCommit));
+        if checked.as_ref().err().is_none_or(is_refusal) {
+            conn.end();
+        }
+        checked.map_err(|error| match error.class() {
+            ErrorClass::Schema | ErrorClass::Row | ErrorClass::Internal => {
+                let text = format!(
+                    "table {}: the server refuses a raw expression, a column that rows do not carry, or the condition of \
+                     the index; check them against the table",
+                    self.schema.table_display()
+                );
+                SinkError::new(ErrorClass::Schema, text).caused_by(error)
+            }
+            _ => error,
+        })
     }
 
     fn of(
@@ -187,15 +222,14 @@ impl PostgresPlan {
         let problem = |class, text| Problem::of(schema, class, text);
         let unfit = |text: String| problem(ErrorClass::Schema, text);
         let table = &*reading.table;
-        check_kind(table).map_err(unfit)?;
+        check_kind(schema, table).map_err(unfit)?;
         let fields = fields(schema, table, settings.lossy_values).map_err(unfit)?;
         check_given(schema, table).map_err(unfit)?;
         check_key(schema, table).map_err(unfit)?;
         check_rights(schema, table).map_err(|text| problem(ErrorClass::Permission, text))?;
 
-        let ignores = *schema.conflict() != Conflict::None && schema.update_columns().is_empty();
         let is_known_by_key = schema.key_columns().iter().all(|column| fields[*column].form.echo != Echo::Changed);
-        let outcome_source = match ignores {
+        let outcome_source = match schema.may_ignore() {
             _ if table.may_drop_rows(schema) => OutcomeSource::Parts,
             false => OutcomeSource::Total,
             true if is_known_by_key => OutcomeSource::Keys,

@@ -1,8 +1,8 @@
 //! Owns the SQL text of each write strategy.
 //! Must not know rows, connections or the chosen strategy.
 
-use batchsql_core::Schema;
-use batchsql_sql::{insert_from, quote, quote_table};
+use batchsql_core::{Action, Schema};
+use batchsql_sql::{OLD, quote, quote_table, statement_from};
 
 use crate::field::Field;
 use crate::guard::RAISE;
@@ -39,7 +39,7 @@ pub(crate) fn whole(schema: &Schema, fields: &[Field]) -> Box<str> {
         "{} WHERE (SELECT pg_catalog.set_config('client_min_messages','error',true)) IS NOT NULL",
         unnested(fields)
     );
-    let plain = insert_from(schema, &source);
+    let plain = statement(schema, fields, &source);
     let n = "pg_catalog.count(*)";
     format!(
         "WITH i AS ({plain} RETURNING 1) SELECT CASE WHEN {n} IN (0, pg_catalog.cardinality($1)) THEN {n} \
@@ -101,11 +101,20 @@ fn expressions(fields: &[Field]) -> String {
     expressions.collect::<Vec<_>>().join(",")
 }
 
-/// An insert from a source of `rows` rows.
+/// What the rule of the schema does with the rows of a source.
+fn statement(schema: &Schema, fields: &[Field], source: &str) -> String {
+    statement_from(schema, source, |column| format!("::{}", fields[column].ty))
+}
+
+/// A statement with the rows of a source of `rows` rows.
 fn insert(schema: &Schema, fields: &[Field], source: &str, rows: &str, outcome_source: OutcomeSource) -> Insert {
-    let plain = insert_from(schema, source);
+    let plain = statement(schema, fields, source);
     let with_keys = (outcome_source == OutcomeSource::Keys).then(|| {
-        let key: Vec<String> = schema.key_columns().iter().map(|column| quote(&fields[*column].name)).collect();
+        let names = schema.key_columns().iter().map(|column| quote(&fields[*column].name));
+        let inserts = !matches!(schema.action(), Action::UpdateOnly | Action::Delete);
+        // The submitted rows have columns too. The target of a plain insert has no alias.
+        let returned = |name: &String| if inserts { name.clone() } else { format!("{OLD}.{name}") };
+        let key: Vec<String> = names.collect();
         // The subqueries run only if rows were ignored. Counting alone costs 1 % of a batch of 500 new rows;
         // always gathering the keys would cost 4 % (measured).
         let arrays = schema.key_columns().iter().zip(&key).map(|(column, name)| {
@@ -114,7 +123,7 @@ fn insert(schema: &Schema, fields: &[Field], source: &str, rows: &str, outcome_s
             format!(",CASE WHEN pg_catalog.count(*) < {rows} THEN ({keys}) END")
         });
         let arrays: String = arrays.collect();
-        let returning = key.join(",");
+        let returning = key.iter().map(returned).collect::<Vec<_>>().join(",");
         format!("WITH i AS ({plain} RETURNING {returning}) SELECT pg_catalog.count(*){arrays} FROM i").into()
     });
     Insert { plain: plain.into(), with_keys }
@@ -140,7 +149,10 @@ mod tests {
             element: String::new(),
             spelled: None,
         };
-        let field = |name: &str, ty, real| Field { name: name.into(), form: form(ty, &real).unwrap() };
+        let field = |name: &str, ty, real: RealType| {
+            let quoted = format!("{}.{}", quote(&real.namespace), quote(&real.name)).into();
+            Field { name: name.into(), ty: quoted, form: form(ty, &real).unwrap() }
+        };
         let schema = Schema::builder(TableName::qualified("s", "t"))
             .column("id", ColumnType::I64)
             .column("a \"b\"", ColumnType::Text)

@@ -1,7 +1,8 @@
 //! Owns the check whether the rows of a schema can be written to a table, and the reason if not.
 //! Must not know how a table is read, or how rows are sent.
 
-use batchsql_core::{Column, Schema};
+use batchsql_core::{Action, Column, Schema, Target};
+use batchsql_sql::quote;
 
 use crate::catalog::{Lookup, Table, TableColumn};
 use crate::field::Field;
@@ -33,13 +34,20 @@ pub(crate) fn missing(schema: &Schema, lookup: &Lookup) -> String {
 }
 
 /// # Errors
-/// It is not a table that supports INSERT.
-pub(crate) fn check_kind(table: &Table) -> Result<(), String> {
+/// It is not a table that supports what the rule does.
+pub(crate) fn check_kind(schema: &Schema, table: &Table) -> Result<(), String> {
+    let (has_rule, verb) = match schema.action() {
+        Action::UpdateOnly => (table.has_update_rule, "UPDATE"),
+        Action::Delete => (table.has_delete_rule, "DELETE"),
+        Action::Insert | Action::Ignore | Action::Replace | Action::Update => (table.has_insert_rule, "INSERT"),
+    };
     let what = match table.kind {
-        'r' | 'p' if table.has_insert_rule => {
-            let text = "it has a rule for INSERT, with which the server's counts are not those of the rows that were \
-                        sent; drop the rule, use a trigger, or write to the table behind it";
-            return Err(text.into());
+        'r' | 'p' if has_rule => {
+            let text = format!(
+                "it has a rule for {verb}, with which the server's counts are not those of the rows that were sent; \
+                 drop the rule, use a trigger, or write to the table behind it"
+            );
+            return Err(text);
         }
         'r' | 'p' => return Ok(()),
         'v' => "a view",
@@ -57,10 +65,26 @@ pub(crate) fn check_kind(table: &Table) -> Result<(), String> {
 /// # Errors
 /// A column does not exist, or does not accept values of its type.
 pub(crate) fn fields(schema: &Schema, table: &Table, lossy: LossyValues) -> Result<Box<[Field]>, String> {
-    schema.columns().iter().map(|column| field(column, table, lossy)).collect()
+    let writes_key = inserts(schema);
+    let field = |(index, column)| {
+        let is_written = writes_key || !schema.key_columns().contains(&index);
+        field(column, table, lossy, is_written, schema.overrides_identity())
+    };
+    schema.columns().iter().enumerate().map(field).collect()
 }
 
-fn field(column: &Column, table: &Table, lossy: LossyValues) -> Result<Field, String> {
+/// Whether rows of the schema may be inserted.
+fn inserts(schema: &Schema) -> bool {
+    !matches!(schema.action(), Action::UpdateOnly | Action::Delete)
+}
+
+fn field(
+    column: &Column,
+    table: &Table,
+    lossy: LossyValues,
+    writes_identity: bool,
+    overrides_identity: bool,
+) -> Result<Field, String> {
     let name = column.name();
     let Some(found) = find(table, name) else {
         let similar = table.columns.iter().find(|found| found.name.to_lowercase() == name.to_lowercase());
@@ -79,16 +103,18 @@ fn field(column: &Column, table: &Table, lossy: LossyValues) -> Result<Field, St
     if found.is_generated {
         return Err(format!("its column {name:?} is generated; remove it from the schema"));
     }
-    if found.is_always_identity {
+    if found.is_always_identity && writes_identity && !overrides_identity {
         return Err(format!(
-            "its column {name:?} is GENERATED ALWAYS AS IDENTITY; remove it from the schema, or make it BY DEFAULT"
+            "its column {name:?} is GENERATED ALWAYS AS IDENTITY; remove it from the schema, make it BY DEFAULT, or \
+             set SchemaBuilder::overriding_system_value"
         ));
     }
     let form = form(column.column_type(), &found.real).map_err(|why| {
         format!("its column {name:?} is declared {:?}: {} values {why}", found.declared, column.column_type())
     })?;
     let form = if lossy == LossyValues::LetDatabaseConvert { form.lossy() } else { form };
-    Ok(Field { name: name.into(), form })
+    let ty = format!("{}.{}", quote(&found.real.namespace), quote(&found.real.name)).into();
+    Ok(Field { name: name.into(), ty, form })
 }
 
 fn find<'a>(table: &'a Table, name: &str) -> Option<&'a TableColumn> {
@@ -98,8 +124,9 @@ fn find<'a>(table: &'a Table, name: &str) -> Option<&'a TableColumn> {
 /// # Errors
 /// A column needs a value, and the rows have none.
 pub(crate) fn check_given(schema: &Schema, table: &Table) -> Result<(), String> {
-    let missing =
-        table.columns.iter().find(|column| column.must_be_given && schema.column_index(&column.name).is_none());
+    let is_missing =
+        |column: &&TableColumn| column.must_be_given && schema.column_index(&column.name).is_none() && inserts(schema);
+    let missing = table.columns.iter().find(is_missing);
     missing.map_or(Ok(()), |column| {
         Err(format!(
             "its column {:?} is NOT NULL without a default, but rows do not carry it; add it to the schema",
@@ -109,19 +136,33 @@ pub(crate) fn check_given(schema: &Schema, table: &Table) -> Result<(), String> 
 }
 
 /// # Errors
-/// There is no unique index over exactly the key.
+/// There is no unique index over exactly the key, or not the one that the rule names.
 pub(crate) fn check_key(schema: &Schema, table: &Table) -> Result<(), String> {
     let names = || schema.key_columns().iter().map(|index| schema.columns()[*index].name());
     let mut key: Vec<i16> = names().filter_map(|name| find(table, name)).map(|column| column.number).collect();
     key.sort_unstable();
-    if key.is_empty() || table.unique.contains(&key) {
+    let of_key = || table.unique.iter().filter(|unique| unique.columns == key);
+    let (is_there, what) = match schema.target() {
+        _ if key.is_empty() => return Ok(()),
+        Target::Key => (
+            of_key().any(|unique| !unique.is_partial),
+            "a PRIMARY KEY or UNIQUE index over exactly these columns must exist, not deferrable, without WHERE and \
+             without expressions"
+                .to_owned(),
+        ),
+        Target::Constraint(name) => (
+            of_key().any(|unique| unique.constraint.as_ref() == Some(name)),
+            format!("there is no constraint {name:?} that is unique over exactly these columns and not deferrable"),
+        ),
+        Target::Partial(_) => (
+            of_key().any(|unique| unique.is_partial),
+            "a UNIQUE index over exactly these columns with the WHERE of the rule must exist".to_owned(),
+        ),
+    };
+    if is_there {
         return Ok(());
     }
-    Err(format!(
-        "rows cannot be inserted with conflict key ({}); a PRIMARY KEY or UNIQUE index over exactly these columns must \
-         exist, not deferrable, without WHERE and without expressions",
-        names().collect::<Vec<_>>().join(", ")
-    ))
+    Err(format!("rows cannot be written with conflict key ({}); {what}", names().collect::<Vec<_>>().join(", ")))
 }
 
 /// # Errors
@@ -134,7 +175,12 @@ pub(crate) fn check_rights(schema: &Schema, table: &Table) -> Result<(), String>
             Err(format!("the user may not {right} column {:?}; GRANT {right} on the table to it", column.name))
         })
     };
-    lacks(&mut (0..schema.columns().len()), |column| column.may_insert, "INSERT")?;
+    if inserts(schema) {
+        lacks(&mut (0..schema.columns().len()), |column| column.may_insert, "INSERT")?;
+    }
+    if schema.action() == Action::Delete && !table.may_delete {
+        return Err("the user may not DELETE from it; GRANT DELETE on the table to it".into());
+    }
     lacks(&mut schema.update_columns().iter().copied(), |column| column.may_update, "UPDATE")?;
     // Columns that a conflict rule compares or reads must be readable.
     lacks(&mut schema.key_columns().iter().copied(), |column| column.may_select, "SELECT")?;

@@ -331,11 +331,14 @@ async fn try_waves(
     rows: Rows<'_>,
     waves: &[Vec<u32>],
 ) -> Result<Vec<u32>, SinkError> {
+    let mut ignored = Vec::new();
     for wave in waves {
-        let wave = rows.gather(wave);
-        write_insert::by_unnest(link, plan, wave.rows(), CommitStage::Within).await?;
+        let shared = rows.gather(wave);
+        let of_wave = write_insert::by_unnest(link, plan, shared.rows(), CommitStage::Within).await?;
+        ignored.extend(of_wave.into_iter().map(|row| wave[row as usize]));
     }
-    Ok(Vec::new())
+    ignored.sort_unstable();
+    Ok(ignored)
 }
 
 /// Rows of the first part. It doubles with each part that needs one statement.

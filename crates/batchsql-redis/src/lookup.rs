@@ -2,7 +2,7 @@
 //! Must not know which commands exist.
 
 use batchsql_core::exhaustive::Type;
-use batchsql_core::{Column, ColumnType, Conflict, Schema};
+use batchsql_core::{Action, Column, ColumnType, Schema, Target};
 
 use crate::command::{Key, KeyParts, Ttl, TtlKind};
 use crate::shape::{Field, KeyPlan, TtlPlan};
@@ -110,9 +110,36 @@ impl Columns<'_> {
         }
     }
 
+    /// Rules that depend on the stored value have no command.
+    pub(crate) fn only_simple_rules(&self) -> Result<(), String> {
+        let refuse = |what: &str, instead: &str| Err(format!("redis cannot {what}; {instead}"));
+        match self.schema.action() {
+            Action::Delete => {
+                return refuse(
+                    "delete by a rule",
+                    "use Command::raw(\"UNLINK\") with the key, or let keys expire (ttl)",
+                );
+            }
+            Action::UpdateOnly => {
+                return refuse("update only existing rows", "use Conflict::replace, which also creates the key");
+            }
+            Action::Insert | Action::Ignore | Action::Replace | Action::Update => {}
+        }
+        if self.schema.version_column().is_some() {
+            return refuse("compare versions", "use a sorted set with GT (Command::raw), or a SQL database");
+        }
+        if *self.schema.target() != Target::Key {
+            return refuse("name an index", "the key of the command decides");
+        }
+        if !self.schema.only_overwrites() {
+            return refuse("compute with stored values by a rule", "use Command::raw with INCRBY, HINCRBY or ZADD GT");
+        }
+        Ok(())
+    }
+
     pub(crate) fn no_rule(&self, word: &str) -> Result<(), String> {
-        match self.schema.conflict() {
-            Conflict::None => Ok(()),
+        match self.schema.action() {
+            Action::Insert => Ok(()),
             _ => Err(format!("{word} supports no conflict rule; declare no conflict rule")),
         }
     }
@@ -121,7 +148,7 @@ impl Columns<'_> {
     /// row overwrites.
     pub(crate) fn check_rule(&self, word: &str, overwrites: &[usize], can_overwrite: bool) -> Result<(), String> {
         let key = self.schema.key_columns();
-        if *self.schema.conflict() == Conflict::None {
+        if self.schema.action() == Action::Insert {
             return Ok(());
         }
         let is_same = key.len() == overwrites.len() && key.iter().all(|column| overwrites.contains(column));
@@ -136,17 +163,17 @@ impl Columns<'_> {
                 names(overwrites)
             ));
         }
-        match self.schema.conflict() {
-            Conflict::Ignore { .. } => Ok(()),
-            Conflict::Replace { .. } | Conflict::Update { .. } if !can_overwrite => {
+        match self.schema.action() {
+            Action::Ignore => Ok(()),
+            Action::Replace | Action::Update if !can_overwrite => {
                 Err(format!("{word} has nothing to overwrite; use Conflict::ignore or no conflict rule"))
             }
-            Conflict::Replace { .. } | Conflict::Update { .. }
+            Action::Replace | Action::Update
                 if key.len() + self.schema.update_columns().len() == self.schema.columns().len() =>
             {
                 Ok(())
             }
-            Conflict::Update { .. } => Err(format!(
+            Action::Update => Err(format!(
                 "{word} cannot overwrite some columns of an existing row and set the others of a new one; use \
                  Conflict::replace, or a schema of the columns to overwrite"
             )),

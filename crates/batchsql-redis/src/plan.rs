@@ -2,7 +2,7 @@
 //! what the replies mean.
 //! Must not know rows or connections.
 
-use batchsql_core::{Conflict, ErrorClass, Schema, SinkError};
+use batchsql_core::{Action, ErrorClass, Schema, SinkError};
 
 use crate::command::{Command, Key};
 use crate::lookup::{Columns, is_number};
@@ -41,7 +41,8 @@ impl RedisPlan {
     }
 
     fn of(mut columns: Columns<'_>, command: &Command) -> Result<Self, String> {
-        let nx = matches!(columns.schema.conflict(), Conflict::Ignore { .. });
+        columns.only_simple_rules()?;
+        let nx = columns.schema.action() == Action::Ignore;
         let no_ignored = None;
         let (shape, ignored) = match command {
             Command::Set(set) => {
@@ -163,9 +164,7 @@ impl RedisPlan {
 /// already have written the same key, and the retry would overwrite the newer row with the older one.
 pub(crate) fn is_repeatable(schema: &Schema, command: &Command) -> bool {
     match command {
-        Command::Set(_) | Command::Hash(_) | Command::Document(_) | Command::ZAdd(_) => {
-            !schema.key_columns().is_empty()
-        }
+        Command::Set(_) | Command::Hash(_) | Command::Document(_) | Command::ZAdd(_) => schema.is_repeatable(),
         Command::SAdd(_) => true,
         _ => false,
     }

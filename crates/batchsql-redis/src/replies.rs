@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn each_reply_is_the_outcome_of_its_row() {
-        let set = plan(Command::set("k", "v"), Conflict::None);
+        let set = plan(Command::set("k", "v"), Conflict::none());
         let nx = plan(Command::set("k", "v"), Conflict::ignore(["k"]));
         let (ok, wrong, oom) = (Value::Okay, error("WRONGTYPE x"), error("OOM x"));
         assert_eq!(outcomes(&set, &[ok.clone(), wrong.clone(), oom.clone()], "abc"), Ok([vec![], vec![1], vec![2]]));
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_batch_that_was_refused_as_a_whole_is_an_error() {
-        let set = plan(Command::set("k", "v"), Conflict::None);
+        let set = plan(Command::set("k", "v"), Conflict::none());
         let check = |lines: &[&str], expected| {
             let replies: Vec<Value> = lines.iter().map(|line| error(line)).collect();
             assert_eq!(outcomes(&set, &replies, "abc"), expected, "{lines:?}");
@@ -270,13 +270,13 @@ mod tests {
             // Rows 0 and 2 have one key, and only row 2 was written.
             assert_eq!(outcomes(&plan(command, conflict), &[oom(), oom(), Value::Int(1)], "aba"), Ok(expected));
         };
-        check(Command::set("k", "v").into(), Conflict::None, [vec![], vec![0], vec![1]]);
-        check(Command::raw("APPEND").into(), Conflict::None, [vec![], vec![0], vec![1]]);
+        check(Command::set("k", "v").into(), Conflict::none(), [vec![], vec![0], vec![1]]);
+        check(Command::raw("APPEND").into(), Conflict::none(), [vec![], vec![0], vec![1]]);
         // These overwrite nothing.
         check(Command::set("k", "v").into(), Conflict::ignore(["k"]), [vec![], vec![], vec![0, 1]]);
-        check(Command::lpush("k", "v").into(), Conflict::None, [vec![], vec![], vec![0, 1]]);
+        check(Command::lpush("k", "v").into(), Conflict::none(), [vec![], vec![], vec![0, 1]]);
         // Both are retried, in their order.
-        let set = plan(Command::set("k", "v"), Conflict::None);
+        let set = plan(Command::set("k", "v"), Conflict::none());
         assert_eq!(outcomes(&set, &[oom(), Value::Okay, oom()], "aba"), Ok([vec![], vec![], vec![0, 2]]));
     }
 
@@ -328,7 +328,7 @@ mod tests {
             let failed = failed.iter().map(|(row, class)| (*row, SinkError::new(*class, ""))).collect();
             let results = RowResults { failed, ignored: Vec::new() };
             let mut undone: Vec<u32> =
-                results.undone(&[0, 1], &plan(command, Conflict::None), 3, keys).into_iter().collect();
+                results.undone(&[0, 1], &plan(command, Conflict::none()), 3, keys).into_iter().collect();
             undone.sort_unstable();
             undone
         };
@@ -340,7 +340,7 @@ mod tests {
 
     #[test]
     fn redirections_are_followed_not_reported() {
-        let set = plan(Command::set("k", "v"), Conflict::None);
+        let set = plan(Command::set("k", "v"), Conflict::none());
         let mut results = RowResults::default();
         let moved = [error("MOVED 1 h:1")];
         assert_eq!(results.enter(&set, answer(0, &moved)).map(ServerError::code), Some("MOVED"));

@@ -17,13 +17,15 @@
 //! # Ok::<(), batchsql_core::SchemaError>(())
 //! ```
 
+mod dialect;
 mod ident;
 mod insert;
 pub mod mysql;
 mod sizes;
 mod split;
 
+pub use dialect::{NEW, OLD};
 pub use ident::{quote, quote_table};
-pub use insert::{insert, insert_from};
+pub use insert::{insert, statement_from};
 pub use sizes::{KeptSizes, pieces};
 pub use split::{Shapes, rows_per_statement};

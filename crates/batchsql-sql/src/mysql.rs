@@ -1,7 +1,10 @@
 //! Owns the text of MySQL and MariaDB statements: quoting with backticks, multi-row inserts, the search for keys.
 //! Must not know connections, values or limits.
 
+use batchsql_core::exhaustive::{Assignment, Set, SetPart};
 use batchsql_core::{Schema, TableName};
+
+use crate::dialect::{Dialect, NEW, Names, OLD, assignments};
 
 /// How an insert handles a row whose key already exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,12 +77,97 @@ pub fn insert_around(schema: &Schema, on_duplicate: OnDuplicate) -> (String, Str
     let head = format!("{verb} INTO {} ({}) VALUES ", quote_table(schema.table()), columns.join(","));
     let mut tail = String::new();
     if on_duplicate == OnDuplicate::Update {
-        let assignments: Vec<String> =
-            schema.update_columns().iter().map(|i| format!("{0}=VALUES({0})", columns[*i])).collect();
+        let ordered = in_order(schema).expect("a plan has checked the order");
+        let new = |_, name: &str| format!("VALUES({name})");
+        let names = Names { dialect: Dialect::MySql, quote, old: &str::to_owned, new: &new, guards_values: true };
+        let assignments = assignments(schema, ordered, &names);
         assert!(!assignments.is_empty(), "an update has columns to update");
         tail = format!(" ON DUPLICATE KEY UPDATE {}", assignments.join(","));
     }
     (head, tail)
+}
+
+/// The assignments of an insert in an order in which no column is changed before its stored value was used: MySQL
+/// evaluates them from left to right. The version comes last.
+///
+/// # Errors
+/// Raw expressions use each other's stored values, and which columns do.
+pub fn in_order(schema: &Schema) -> Result<Vec<&Assignment>, String> {
+    let uses = |of: &Assignment, name: &str| match &of.set {
+        Set::Raw(parts) => parts.iter().any(|part| matches!(part, SetPart::Old(old) if **old == *name)),
+        _ => false,
+    };
+    let is_version = |assignment: &Assignment| schema.version_column().is_some_and(|v| assignment.column == Some(v));
+    let mut left: Vec<&Assignment> = schema.assignments().iter().collect();
+    let mut ordered = Vec::with_capacity(left.len());
+    while !left.is_empty() {
+        let is_free = |candidate: &&Assignment| {
+            let others = || left.iter().filter(|other| other.name != candidate.name);
+            !(is_version(candidate) && left.len() > 1) && !others().any(|other| uses(other, &candidate.name))
+        };
+        let Some(next) = left.iter().position(is_free) else {
+            let names: Vec<&str> = left.iter().map(|assignment| &*assignment.name).collect();
+            return Err(format!(
+                "the raw expressions of its columns {} use each other's stored values, and this database changes one \
+                 column after the other",
+                names.join(", ")
+            ));
+        };
+        ordered.push(left.remove(next));
+    }
+    Ok(ordered)
+}
+
+/// Which rows an update without insert joins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Join {
+    /// This many rows, by their key columns: for keys that compare without a collation.
+    Rows(usize),
+    /// One row; its key columns are bound once more at the end, so that each is compared as its column is.
+    One,
+}
+
+/// An update without insert of rows with one placeholder per value, row by row. `values` has an expression with a
+/// placeholder for each column, for example `CAST(? AS DECIMAL(65,30))`. It updates older and newer rows: the caller
+/// knows which are newer. The order in which MySQL changes the columns is not defined.
+///
+/// # Panics
+/// For no row.
+pub fn update(schema: &Schema, values: &[&str], join: Join) -> String {
+    let rows = match join {
+        Join::Rows(rows) => rows,
+        Join::One => 1,
+    };
+    assert!(rows > 0, "a statement has at least one row");
+    let first: Vec<String> = values.iter().enumerate().map(|(index, value)| format!("{value} AS c{index}")).collect();
+    let (first, other) = (first.join(","), values.join(","));
+    let rows = std::iter::once(first).chain((1..rows).map(|_| other.clone()));
+    let rows: Vec<String> = rows.map(|row| format!("SELECT {row}")).collect();
+    let (old, new) = (|name: &str| format!("{OLD}.{name}"), |index, _: &str| format!("{NEW}.c{index}"));
+    let names = Names { dialect: Dialect::MySql, quote, old: &old, new: &new, guards_values: false };
+    let set = assignments(schema, schema.assignments(), &names);
+    let set: Vec<String> = set.into_iter().map(|set| format!("{OLD}.{set}")).collect();
+    let mut conditions: Vec<String> = Vec::new();
+    for index in schema.key_columns() {
+        let new = if join == Join::One { "?".to_owned() } else { format!("{NEW}.c{index}") };
+        conditions.push(format!("{OLD}.{}={new}", quote(schema.columns()[*index].name())));
+    }
+    format!(
+        "UPDATE {} AS {OLD} JOIN ({}) AS {NEW} SET {} WHERE {}",
+        quote_table(schema.table()),
+        rows.join(" UNION ALL "),
+        set.join(","),
+        conditions.join(" AND ")
+    )
+}
+
+/// A delete of those rows whose key columns are one of `keys` keys; a placeholder per value, key by key, in the order of
+/// [`Schema::key_columns`].
+///
+/// # Panics
+/// As for [`select_keys`].
+pub fn delete(schema: &Schema, keys: usize) -> String {
+    format!("DELETE FROM {} WHERE {}", quote_table(schema.table()), key_condition(schema, keys))
 }
 
 /// A query for `shown` of those rows whose key columns are one of `keys` keys; a placeholder per value, key by key.
@@ -91,10 +179,15 @@ pub fn insert_around(schema: &Schema, on_duplicate: OnDuplicate) -> (String, Str
 /// # Panics
 /// When `keys` is 0, or when the schema has no key.
 pub fn select_keys(schema: &Schema, keys: usize, shown: &[String]) -> String {
+    format!("SELECT {} FROM {} WHERE {}", shown.join(","), quote_table(schema.table()), key_condition(schema, keys))
+}
+
+/// The condition that a row has one of `keys` keys.
+fn key_condition(schema: &Schema, keys: usize) -> String {
     let columns: Vec<String> = schema.key_columns().iter().map(|i| quote(schema.columns()[*i].name())).collect();
     assert!(!columns.is_empty(), "a search for keys needs a key");
-    let mut sql = format!("SELECT {} FROM {} WHERE ", shown.join(","), quote_table(schema.table()));
     assert!(keys > 0, "a search has at least one key");
+    let mut sql = String::new();
     if let [column] = &*columns {
         sql.push_str(column);
         sql.push_str(" IN ");
@@ -122,7 +215,7 @@ fn push_tuple(sql: &mut String, values: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use batchsql_core::{ColumnType, Conflict};
+    use batchsql_core::{ColumnType, Conflict, Expr};
 
     fn schema(conflict: Conflict) -> Schema {
         Schema::builder(TableName::qualified("d`b", "t"))
@@ -145,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_value_may_be_an_expression() {
-        let schema = schema(Conflict::None);
+        let schema = schema(Conflict::none());
         let sql = insert_values(&schema, 2, OnDuplicate::Fail, &["?", "ST_GeomFromText(?)", "?"]);
         insta::assert_snapshot!(sql, @"INSERT INTO `d``b`.`t` (`a`,`b`,`c```) VALUES (?,ST_GeomFromText(?),?),(?,ST_GeomFromText(?),?)");
     }
@@ -157,6 +250,32 @@ mod tests {
         insta::assert_snapshot!(one, @"SELECT `a` FROM `d``b`.`t` WHERE `a` IN (?,?,?)");
         let two = select_keys(&schema(Conflict::ignore(["b", "a"])), 2, &shown);
         insta::assert_snapshot!(two, @"SELECT `a` FROM `d``b`.`t` WHERE (`b`=? AND `a`=?) OR (`b`=? AND `a`=?)");
+    }
+
+    #[test]
+    fn each_rule_has_its_statement() {
+        let sql = |rule| insert(&schema(rule), 1, OnDuplicate::Update);
+        insta::assert_snapshot!(sql(Conflict::update(["a"]).only_if_newer("b")), @"INSERT INTO `d``b`.`t` (`a`,`b`,`c```) VALUES (?,?,?) ON DUPLICATE KEY UPDATE `c```=IF((VALUES(`b`)>`b` OR (`b` IS NULL)),VALUES(`c```),`c```),`b`=IF((VALUES(`b`)>`b` OR (`b` IS NULL)),VALUES(`b`),`b`)");
+        let rule = Conflict::update_columns(["a"], [""; 0]).set("b", Expr::add()).set("t", Expr::now());
+        insta::assert_snapshot!(sql(rule), @"INSERT INTO `d``b`.`t` (`a`,`b`,`c```) VALUES (?,?,?) ON DUPLICATE KEY UPDATE `b`=CASE WHEN `b` IS NULL THEN VALUES(`b`) ELSE `b`+VALUES(`b`) END,`t`=CURRENT_TIMESTAMP(6)");
+        let only = schema(Conflict::update_only(["a"]).only_if_newer("b"));
+        insta::assert_snapshot!(update(&only, &["?", "?", "f(?)"], Join::Rows(2)), @"UPDATE `d``b`.`t` AS batchsql_old JOIN (SELECT ? AS c0,? AS c1,f(?) AS c2 UNION ALL SELECT ?,?,f(?)) AS batchsql_new SET batchsql_old.`c```=IF((batchsql_new.c1>batchsql_old.`b` OR (batchsql_old.`b` IS NULL)),batchsql_new.c2,batchsql_old.`c```),batchsql_old.`b`=IF((batchsql_new.c1>batchsql_old.`b` OR (batchsql_old.`b` IS NULL)),batchsql_new.c1,batchsql_old.`b`) WHERE batchsql_old.`a`=batchsql_new.c0");
+        insta::assert_snapshot!(update(&only, &["?", "?", "?"], Join::One), @"UPDATE `d``b`.`t` AS batchsql_old JOIN (SELECT ? AS c0,? AS c1,? AS c2) AS batchsql_new SET batchsql_old.`c```=IF((batchsql_new.c1>batchsql_old.`b` OR (batchsql_old.`b` IS NULL)),batchsql_new.c2,batchsql_old.`c```),batchsql_old.`b`=IF((batchsql_new.c1>batchsql_old.`b` OR (batchsql_old.`b` IS NULL)),batchsql_new.c1,batchsql_old.`b`) WHERE batchsql_old.`a`=?");
+        insta::assert_snapshot!(delete(&schema(Conflict::ignore(["b", "a"])).deletion().unwrap(), 2), @"DELETE FROM `d``b`.`t` WHERE (`b`=? AND `a`=?) OR (`b`=? AND `a`=?)");
+    }
+
+    #[test]
+    fn a_column_is_changed_after_its_stored_value_was_used() {
+        let order = |rule: Conflict| {
+            let schema = schema(rule);
+            in_order(&schema).map(|ordered| ordered.iter().map(|a| a.name.to_string()).collect::<Vec<_>>())
+        };
+        let rule = || Conflict::update(["a"]);
+        assert_eq!(order(rule().only_if_newer("b")).unwrap(), ["c`", "b"]);
+        assert_eq!(order(rule().set("c`", Expr::raw("{old.b}"))).unwrap(), ["c`", "b"]);
+        assert_eq!(order(rule().set("b", Expr::raw("{old} + 1"))).unwrap(), ["b", "c`"]);
+        let circle = rule().set("b", Expr::raw("{old.c`}")).set("c`", Expr::raw("{old.b}"));
+        assert!(order(circle).unwrap_err().contains("use each other's stored values"));
     }
 
     #[test]

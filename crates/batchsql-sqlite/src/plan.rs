@@ -1,8 +1,9 @@
 //! Owns the decisions made once per schema: the checked table, the form of each column, the statements.
 //! Must not know rows.
 
-use batchsql_core::{Column, ErrorClass, Schema, SinkError, TableName};
-use batchsql_sql::{Shapes, insert, rows_per_statement};
+use batchsql_core::exhaustive::Set;
+use batchsql_core::{Action, Column, ColumnType, ErrorClass, Schema, SinkError, TableName, Target};
+use batchsql_sql::{Shapes, insert, quote, quote_table, rows_per_statement};
 use rusqlite::Connection;
 use rusqlite::limits::Limit;
 
@@ -69,8 +70,13 @@ impl SqlitePlan {
             .iter()
             .map(|column| column_form(column, columns).map_err(problem))
             .collect::<Result<Box<[Form]>, SinkError>>()?;
+        if let Some(text) = unsupported(schema) {
+            return Err(problem(text));
+        }
+        let inserts = !matches!(schema.action(), Action::UpdateOnly | Action::Delete);
         let declared = |name: &str| schema.columns().iter().any(|column| column.name().eq_ignore_ascii_case(name));
-        if let Some(missing) = columns.iter().find(|column| column.must_be_given && !declared(&column.name)) {
+        if let Some(missing) = columns.iter().find(|column| inserts && column.must_be_given && !declared(&column.name))
+        {
             let text = format!(
                 "its column {:?} is NOT NULL without a default, but rows do not carry it; add it to the schema",
                 missing.name
@@ -88,6 +94,9 @@ impl SqlitePlan {
         let plan = Self { schema, versions, table: table.id, forms, shapes, statements };
         // Finds errors that the check of the columns cannot, for example a key without a unique index.
         conn.prepare(plan.statement(1)).map_err(|error| unpreparable(error, &plan.schema))?;
+        if !inserts {
+            conn.prepare(&key_check(&plan.schema)).map_err(|error| unpreparable(error, &plan.schema))?;
+        }
         Ok(plan)
     }
 }
@@ -166,14 +175,46 @@ fn twice(schema: &Schema) -> Option<(&str, &str)> {
     })
 }
 
+/// A part of a rule that SQLite does not have.
+fn unsupported(schema: &Schema) -> Option<String> {
+    if let Target::Constraint(name) = schema.target() {
+        return Some(format!("sqlite does not find the constraint {name:?} by name; name its columns as the key"));
+    }
+    let is_decimal = |column: &usize| schema.columns()[*column].column_type() == ColumnType::Decimal;
+    let computed = schema
+        .assignments()
+        .iter()
+        .filter(|assignment| matches!(assignment.set, Set::Add | Set::Greatest | Set::Least));
+    let computed =
+        computed.filter_map(|assignment| assignment.column).chain(schema.version_column()).find(is_decimal)?;
+    Some(format!(
+        "sqlite stores the decimals of column {:?} as text, which it cannot add up or compare; use an integer, for \
+         example cents",
+        schema.columns()[computed].name()
+    ))
+}
+
+/// A statement that can be prepared only if there is a unique index over the key.
+fn key_check(schema: &Schema) -> String {
+    let key: Vec<String> = schema.key_columns().iter().map(|index| quote(schema.columns()[*index].name())).collect();
+    let (table, values, key) = (quote_table(schema.table()), vec!["NULL"; key.len()].join(","), key.join(","));
+    format!("INSERT INTO {table} ({key}) VALUES ({values}) ON CONFLICT ({key}) DO NOTHING")
+}
+
 fn unpreparable(error: rusqlite::Error, schema: &Schema) -> SinkError {
     let error = statement_error(error);
     if error.class() != ErrorClass::Schema || schema.key_columns().is_empty() {
         return error;
     }
     let key: Vec<&str> = schema.key_columns().iter().map(|i| schema.columns()[*i].name()).collect();
+    let is_raw = schema.assignments().iter().any(|a| a.column.is_none() || matches!(a.set, Set::Raw(_)));
+    let index = match schema.target() {
+        Target::Partial(_) => "a UNIQUE index over exactly these columns with the WHERE of the rule must exist",
+        Target::Key | Target::Constraint(_) => "a PRIMARY KEY or UNIQUE index over exactly these columns must exist",
+    };
+    let raw = if is_raw { ", and the table must accept the raw expressions and columns of the rule" } else { "" };
     let text = format!(
-        "table {}: rows cannot be inserted with conflict key ({}); a PRIMARY KEY or UNIQUE index over exactly these columns must exist",
+        "table {}: rows cannot be written with conflict key ({}); {index}{raw}",
         schema.table_display(),
         key.join(", ")
     );

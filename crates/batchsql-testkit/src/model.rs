@@ -1,10 +1,12 @@
 //! Owns tables in memory that follow the conflict rules: what a database would have after some rows.
 //! Must not know pipelines or sinks.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use batchsql_core::{Conflict, DynRow, Row, Value};
+use batchsql_core::exhaustive::{Set, compare};
+use batchsql_core::{Action, DynRow, Row, Value};
 
 /// One row of a table: the columns that were ever given a value.
 type Columns = BTreeMap<String, Value>;
@@ -16,7 +18,9 @@ pub enum Effect {
     Inserted,
     /// It changed the row with its key.
     Updated,
-    /// There was a row with its key, which did not change.
+    /// It deleted the row with its key.
+    Deleted,
+    /// Nothing changed: there was a row with its key that the rule keeps, or none that it could change.
     Ignored,
 }
 
@@ -24,9 +28,12 @@ pub enum Effect {
 ///
 /// | conflict rule | a row with its key is there |
 /// |---|---|
-/// | `None` | it is added: a model has no unique index |
-/// | `Ignore` | nothing happens |
-/// | `Replace`, `Update` | the columns that it carries and that the rule names are overwritten |
+/// | `none` | it is added: a model has no unique index |
+/// | `ignore` | nothing happens |
+/// | `replace`, `update`, `update_only` | the columns that it carries and that the rule names get their new values |
+/// | `delete` | it is removed |
+///
+/// Without such a row, `update_only` and `delete` do nothing. Expressions are computed, but for `now` and `raw`.
 ///
 /// Columns that a row leaves out have no value after an insert, and keep theirs after an update.
 ///
@@ -60,16 +67,35 @@ impl Model {
             (name.to_owned(), row.get(name).expect("a row has its columns").to_value())
         };
         let key: Vec<(String, Value)> = schema.key_columns().iter().map(value).collect();
-        let is_same = |known: &&mut Columns| key.iter().all(|(name, value)| known.get(name) == Some(value));
-        let known = if *schema.conflict() == Conflict::None { None } else { table.iter_mut().find(is_same) };
-        match known {
-            None => {
+        let is_same = |known: &Columns| key.iter().all(|(name, value)| known.get(name) == Some(value));
+        let known = if schema.action() == Action::Insert { None } else { table.iter().position(is_same) };
+        match (known, schema.action()) {
+            (None, Action::UpdateOnly | Action::Delete) => Effect::Ignored,
+            (None, _) => {
                 table.push((0..schema.columns().len()).map(|index| value(&index)).collect());
                 Effect::Inserted
             }
-            Some(_) if schema.update_columns().is_empty() => Effect::Ignored,
-            Some(known) => {
-                known.extend(schema.update_columns().iter().map(value));
+            (Some(known), Action::Delete) => {
+                table.remove(known);
+                Effect::Deleted
+            }
+            (Some(_), _) if schema.ignores_existing() => Effect::Ignored,
+            (Some(known), _) => {
+                let known = &mut table[known];
+                if let Some(version) = schema.version_column() {
+                    let (name, submitted) = value(&version);
+                    let stored = known.get(&name).cloned().unwrap_or(Value::Null);
+                    if compare(submitted.as_ref(), stored.as_ref()) != Ordering::Greater {
+                        return Effect::Ignored;
+                    }
+                }
+                let before = known.clone();
+                for assignment in schema.assignments() {
+                    let stored = before.get(&*assignment.name).cloned().unwrap_or(Value::Null);
+                    let column = assignment.column.expect("the model has no column that rows do not carry");
+                    let submitted = value(&column).1;
+                    known.insert(assignment.name.to_string(), computed(&assignment.set, stored, submitted));
+                }
                 Effect::Updated
             }
         }
@@ -78,6 +104,29 @@ impl Model {
     /// The rows of a table (`namespace.table`) in the order of their insertion; none if it is unknown.
     pub fn rows(&self, table: &str) -> &[BTreeMap<String, Value>] {
         self.tables.get(table).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// The value of a column after an update.
+///
+/// # Panics
+/// For expressions that only a database can compute, and for a sum that its type cannot hold.
+fn computed(set: &Set, stored: Value, submitted: Value) -> Value {
+    let larger = compare(submitted.as_ref(), stored.as_ref()) == Ordering::Greater;
+    match (set, &stored, &submitted) {
+        (Set::Overwrite, ..) => submitted,
+        (Set::Keep, Value::Null, _) => submitted,
+        (Set::Keep, ..) => stored,
+        (Set::UnlessNull, _, Value::Null) => stored,
+        (Set::UnlessNull, ..) => submitted,
+        (Set::Greatest | Set::Least | Set::Add, Value::Null, _) => submitted,
+        (Set::Greatest | Set::Least | Set::Add, _, Value::Null) => stored,
+        (Set::Greatest, ..) if larger => submitted,
+        (Set::Least, ..) if !larger => submitted,
+        (Set::Greatest | Set::Least, ..) => stored,
+        (Set::Add, Value::I32(a), Value::I32(b)) => Value::I32(a + b),
+        (Set::Add, Value::I64(a), Value::I64(b)) => Value::I64(a + b),
+        (Set::Add | Set::Now | Set::Raw(_), ..) => panic!("the model cannot compute {set:?} of these values"),
     }
 }
 

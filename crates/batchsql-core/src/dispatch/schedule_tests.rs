@@ -125,7 +125,7 @@ impl Bench {
 
     /// The first table has no key, the others do.
     fn schema(table: usize) -> Schema {
-        let conflict = if table == 0 { Conflict::None } else { Conflict::update(["id"]) };
+        let conflict = if table == 0 { Conflict::none() } else { Conflict::update(["id"]) };
         let schema = Schema::builder(format!("t{table}")).column("id", ColumnType::I64);
         schema.nullable("note", ColumnType::Text).on_conflict(conflict).build().unwrap()
     }

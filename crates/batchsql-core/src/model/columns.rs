@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::model::buffer::{Buffer, BytesBuffer, TextBuffer};
 use crate::model::column_types::for_each_column_type;
 use crate::model::temporal::{Date, Time, Timestamp, TimestampTz};
-use crate::model::value::ColumnType;
+use crate::model::value::{ColumnType, ValueRef};
 use crate::model::views::{ColumnValues, ColumnView};
 
 macro_rules! buffer_of {
@@ -45,6 +45,14 @@ macro_rules! typed_buffer {
             fn push_placeholder(&mut self) {
                 match self {
                     $(Self::$variant(buffer) => buffer.push(placeholder!($kind)),)*
+                }
+            }
+
+            /// Appends a value of its own type.
+            fn push(&mut self, value: ValueRef<'_>) {
+                match (self, value) {
+                    $((Self::$variant(buffer), ValueRef::$variant(value)) => buffer.push(value),)*
+                    _ => panic!("a value has the type of its column"),
                 }
             }
 
@@ -118,6 +126,21 @@ impl ColumnBuffer {
         }
     }
 
+    /// Appends a value.
+    ///
+    /// # Panics
+    /// When it has another type than the column, or is `NULL` in a column that is not nullable.
+    pub(crate) fn push(&mut self, value: ValueRef<'_>) {
+        if value == ValueRef::Null {
+            assert!(self.validity.is_some(), "NULL is only in nullable columns");
+            return self.push_null();
+        }
+        self.buffer.push(value);
+        if let Some(validity) = &mut self.validity {
+            validity.push(true);
+        }
+    }
+
     /// Bytes of the variable parts.
     pub(crate) fn variable_len(&self) -> usize {
         self.buffer.variable_len()
@@ -174,7 +197,6 @@ impl ColumnBuffer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::value::ValueRef;
 
     #[test]
     fn columns_are_appended_value_by_value() {

@@ -121,6 +121,38 @@ impl PartialOrd for Number<'_> {
     }
 }
 
+/// The exact sum of the digits of two decimals, with as many digits after the point as the longer one has.
+pub(crate) fn add(a: &str, b: &str) -> String {
+    let parts = |digits: &str| {
+        let unsigned = digits.strip_prefix('-').unwrap_or(digits);
+        let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
+        (unsigned.len() < digits.len(), whole.to_owned(), fraction.to_owned())
+    };
+    let ((a_negative, a_whole, a_fraction), (b_negative, b_whole, b_fraction)) = (parts(a), parts(b));
+    let scale = a_fraction.len().max(b_fraction.len());
+    let width = a_whole.len().max(b_whole.len()) + 1 + scale;
+    // Digits from the first to the last, without the point, all equally long.
+    let aligned = |whole: &str, fraction: &str| -> Vec<u8> {
+        let digits = format!("{whole}{fraction:0<scale$}");
+        format!("{digits:0>width$}").into_bytes().into_iter().map(|digit| digit - b'0').collect()
+    };
+    let (a, b) = (aligned(&a_whole, &a_fraction), aligned(&b_whole, &b_fraction));
+    let is_sum = a_negative == b_negative;
+    let (larger, smaller, is_negative) = if is_sum || a >= b { (a, b, a_negative) } else { (b, a, b_negative) };
+    let mut digits = larger;
+    let mut carry = 0;
+    for (digit, other) in digits.iter_mut().zip(smaller).rev() {
+        let result = if is_sum { *digit + other + carry } else { *digit + 10 - other - carry };
+        carry = if is_sum { result / 10 } else { 1 - result / 10 };
+        *digit = result % 10;
+    }
+    let text: String = digits.iter().map(|digit| char::from(b'0' + digit)).collect();
+    let (whole, fraction) = text.split_at(width - scale);
+    let whole = Some(whole.trim_start_matches('0')).filter(|whole| !whole.is_empty()).unwrap_or("0");
+    let sign = if is_negative && digits.iter().any(|digit| *digit > 0) { "-" } else { "" };
+    if scale == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,5 +196,27 @@ mod tests {
             &["10"],
             &["123456789012345678901234567890.1", "123456789012345678901234567890.10"],
         ]);
+    }
+
+    #[test]
+    fn sums_keep_every_digit() {
+        let check = |a, b, sum| {
+            assert_eq!((add(a, b), add(b, a)), (String::from(sum), String::from(sum)), "{a} + {b}");
+        };
+        check("1", "2", "3");
+        check("999", "1", "1000");
+        check("0.1", "0.20", "0.30");
+        check("-1.5", "0.25", "-1.25");
+        check("-1.5", "1.5", "0.0");
+        check("-0", "-0.0", "0.0");
+        check("12345678901234567890.5", "-0.50", "12345678901234567890.00");
+        check("-99.99", "-0.01", "-100.00");
+        check("007", "3", "10");
+        for a in -50_i32..50 {
+            for b in -50_i32..50 {
+                let text = |n: i32| format!("{}{}.{}", if n < 0 { "-" } else { "" }, n.abs() / 10, n.abs() % 10);
+                assert_eq!(add(&text(a), &text(b)), text(a + b));
+            }
+        }
     }
 }

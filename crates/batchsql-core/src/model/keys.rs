@@ -7,10 +7,13 @@ use std::hash::{Hash, Hasher};
 use std::ops::Range;
 
 use crate::model::batch::Rows;
-use crate::model::conflict::Conflict;
+use crate::model::conflict::Action;
 use crate::model::decimal::Number;
+use crate::model::exhaustive::Set;
+use crate::model::merge;
 use crate::model::schema::Schema;
 use crate::model::value::one_of_equals;
+use crate::model::value_order;
 use crate::model::views::{ColumnValues, ColumnView};
 
 impl Rows<'_> {
@@ -27,18 +30,56 @@ impl Rows<'_> {
 /// Which rows of a batch are written first, and what comes after them.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Arranged {
-    /// The rows to write, in the order to write them in: all, or the last row of each key.
+    /// The rows to write, in the order to write them in: all, or one row of each key.
     pub(crate) rows: Box<[u32]>,
-    /// For each row of the batch the row before it with the same key; empty when all rows are written.
+    /// For each row of the batch the row of the same key that is behind it: the row before it, or the next older one;
+    /// empty when all rows are written.
     pub(crate) previous: Box<[Option<u32>]>,
+    /// How rows of one key become one.
+    pub(crate) coalescing: Coalescing,
 }
 
-/// Whether a later row replaces an earlier one with the same key: it must overwrite every column that the earlier one
-/// could have set.
-pub(crate) fn is_last_wins(schema: &Schema) -> bool {
-    let (key, update) = (schema.key_columns().len(), schema.update_columns().len());
-    let overwrites = matches!(schema.conflict(), Conflict::Replace { .. } | Conflict::Update { .. });
-    overwrites && update > 0 && key + update == schema.columns().len()
+/// How rows of one key in a batch become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Coalescing {
+    /// All are written.
+    Off,
+    /// The last one overwrites every column that an earlier one could have set.
+    Last,
+    /// The one with the highest value of this column; of equal ones the first.
+    Newest(usize),
+    /// One row with their values taken together.
+    Merged,
+}
+
+impl Coalescing {
+    /// The way of a schema.
+    pub(crate) fn of(schema: &Schema) -> Self {
+        match schema.action() {
+            Action::Insert | Action::Ignore => return Self::Off,
+            Action::Delete => return Self::Last,
+            Action::Replace | Action::Update | Action::UpdateOnly if schema.assignments().is_empty() => {
+                return Self::Off;
+            }
+            Action::Replace | Action::Update | Action::UpdateOnly => {}
+        }
+        let (key, update) = (schema.key_columns().len(), schema.update_columns().len());
+        // Columns that are not updated are those of the row that is inserted.
+        let is_whole = key + update == schema.columns().len() || schema.action() == Action::UpdateOnly;
+        match schema.version_column() {
+            Some(version) if is_whole && schema.only_overwrites() => Self::Newest(version),
+            Some(_) => Self::Off,
+            None if schema.only_overwrites() => {
+                if is_whole {
+                    Self::Last
+                } else {
+                    Self::Off
+                }
+            }
+            None if schema.assignments().iter().all(|a| !matches!(a.set, Set::Raw(_))) => Self::Merged,
+            None => Self::Off,
+        }
+    }
 }
 
 /// The rows to write; `None` when they are all rows as they are.
@@ -46,17 +87,20 @@ pub(crate) fn is_last_wins(schema: &Schema) -> bool {
 /// To choose one row per key, keys are equal only if their values were given in the same form. A database may treat
 /// more keys as equal (collations, trailing spaces, `1.5` and `1.50`), but no row may be left out if another database
 /// (SQLite, Redis) stores both rows.
-pub(crate) fn arrange(rows: Rows<'_>, last_wins: bool, sort: bool) -> Option<Arranged> {
+pub(crate) fn arrange(rows: Rows<'_>, coalescing: Coalescing, sort: bool) -> Option<Arranged> {
     let columns = key_columns(rows);
     if columns.is_empty() {
         return None;
     }
-    let chosen = if last_wins { last_of_each_key(&columns, rows.len()) } else { None };
-    let is_whole = chosen.is_none();
-    let mut arranged = chosen.unwrap_or_else(|| {
-        let all = (0..rows.len()).map(number);
-        Arranged { rows: all.collect(), previous: Box::default() }
+    let chosen = if coalescing == Coalescing::Off { None } else { last_of_each_key(&columns, rows.len()) };
+    let chosen = chosen.map(|(winners, previous)| match coalescing {
+        Coalescing::Off | Coalescing::Last => (winners, previous),
+        Coalescing::Newest(version) => newest_first(&rows.column(version), winners, previous),
+        Coalescing::Merged => without_unmergeable(rows, winners, previous),
     });
+    let is_whole = chosen.is_none();
+    let (winners, previous) = chosen.unwrap_or_else(|| ((0..rows.len()).map(number).collect(), Vec::new()));
+    let mut arranged = Arranged { rows: winners.into(), previous: previous.into(), coalescing };
     let is_moved = sort && sort_by_key(&columns, &mut arranged.rows);
     if is_whole && !is_moved { None } else { Some(arranged) }
 }
@@ -122,8 +166,13 @@ fn sort_by_key(columns: &[ColumnView<'_>], numbers: &mut [u32]) -> bool {
     true
 }
 
-/// The last row of each key, in their order; `None` when every key occurs once.
-fn last_of_each_key(columns: &[ColumnView<'_>], rows: usize) -> Option<Arranged> {
+/// The rows of one key, from a row on: that row, the one behind it, and so on.
+pub(crate) fn chain(previous: &[Option<u32>], row: u32) -> impl Iterator<Item = u32> {
+    std::iter::successors(Some(row), |row| previous.get(*row as usize).copied().flatten())
+}
+
+/// The last row of each key, in their order, and the row before each row; `None` when every key occurs once.
+fn last_of_each_key(columns: &[ColumnView<'_>], rows: usize) -> Option<(Vec<u32>, Vec<Option<u32>>)> {
     let mut last: HashMap<Key<'_, '_>, u32> = HashMap::with_capacity(rows);
     let mut previous = Vec::new();
     for row in 0..rows {
@@ -137,7 +186,47 @@ fn last_of_each_key(columns: &[ColumnView<'_>], rows: usize) -> Option<Arranged>
     }
     let mut winners: Vec<u32> = last.into_values().collect();
     winners.sort_unstable();
-    Some(Arranged { rows: winners.into(), previous: previous.into() })
+    previous.resize(rows, None);
+    Some((winners, previous))
+}
+
+/// The newest row of each key instead of the last, and the next older row behind each row.
+fn newest_first(
+    versions: &ColumnView<'_>,
+    mut winners: Vec<u32>,
+    mut previous: Vec<Option<u32>>,
+) -> (Vec<u32>, Vec<Option<u32>>) {
+    for winner in &mut winners {
+        let mut chain: Vec<u32> = chain(&previous, *winner).collect();
+        // Of equal versions the first row wins.
+        let version = |row: &u32| versions.get(*row as usize);
+        chain.sort_by(|a, b| value_order::compare(version(b), version(a)).then(a.cmp(b)));
+        chain.windows(2).for_each(|pair| previous[pair[0] as usize] = Some(pair[1]));
+        chain.last().iter().for_each(|last| previous[**last as usize] = None);
+        *winner = chain[0];
+    }
+    winners.sort_unstable();
+    (winners, previous)
+}
+
+/// Rows of a key that cannot be merged are all written.
+fn without_unmergeable(
+    rows: Rows<'_>,
+    winners: Vec<u32>,
+    mut previous: Vec<Option<u32>>,
+) -> (Vec<u32>, Vec<Option<u32>>) {
+    let mut written = Vec::with_capacity(winners.len());
+    for winner in winners {
+        let chain: Vec<u32> = chain(&previous, winner).collect();
+        if chain.len() == 1 || merge::values(rows, &chain).is_some() {
+            written.push(winner);
+        } else {
+            chain.iter().for_each(|row| previous[*row as usize] = None);
+            written.extend(chain);
+        }
+    }
+    written.sort_unstable();
+    (written, previous)
 }
 
 fn waves(rows: Rows<'_>) -> Vec<Vec<u32>> {
@@ -218,6 +307,8 @@ mod tests {
     use super::*;
     use crate::model::batch::Batch;
     use crate::model::columns::ColumnBuffer;
+    use crate::model::conflict::Conflict;
+    use crate::model::expr::Expr;
     use crate::model::value::ColumnType;
     use crate::row::traits::Row;
     use crate::row::writer::{RowWriter, ValueRules};
@@ -228,7 +319,7 @@ mod tests {
     }
 
     fn batch(schema: &Schema, keys: &[(i64, &str)]) -> Arc<Batch> {
-        let new = |c: &crate::model::schema::Column| ColumnBuffer::new(c.column_type(), c.is_nullable(), 0, 0);
+        let new = |c: &crate::model::column::Column| ColumnBuffer::new(c.column_type(), c.is_nullable(), 0, 0);
         let mut columns: Vec<ColumnBuffer> = schema.columns().iter().map(new).collect();
         for (place, (a, b)) in keys.iter().enumerate() {
             let row = schema.row().set("a", *a).unwrap().set("b", *b).unwrap().set("c", place as f64).unwrap();
@@ -241,28 +332,28 @@ mod tests {
     fn the_last_row_of_each_key_wins() {
         let schema = schema(Conflict::replace(["a", "b"]));
         let check = |keys: &[(i64, &str)], winners: &[u32], previous: &[Option<u32>]| {
-            let chosen = arrange(Rows::all(&batch(&schema, keys)), true, false).unwrap();
+            let chosen = arrange(Rows::all(&batch(&schema, keys)), Coalescing::Last, false).unwrap();
             assert_eq!((&*chosen.rows, &*chosen.previous), (winners, previous), "{keys:?}");
         };
         check(&[(1, "x"), (1, "x")], &[1], &[None, Some(0)]);
         check(&[(1, "x"), (1, "y"), (1, "x"), (2, "x")], &[1, 2, 3], &[None, None, Some(0), None]);
         check(&[(1, "x"); 4], &[3], &[None, Some(0), Some(1), Some(2)]);
-        assert_eq!(arrange(Rows::all(&batch(&schema, &[(1, "x"), (1, "X"), (2, "x")])), true, false), None);
+        assert_eq!(arrange(Rows::all(&batch(&schema, &[(1, "x"), (1, "X"), (2, "x")])), Coalescing::Last, false), None);
     }
 
     #[test]
     fn rows_are_sorted_by_key_where_asked() {
         let schema = schema(Conflict::replace(["b", "a"]));
-        let check = |last_wins, keys: &[(i64, &str)], expected: Option<&[u32]>| {
-            let arranged = arrange(Rows::all(&batch(&schema, keys)), last_wins, true);
+        let check = |coalescing, keys: &[(i64, &str)], expected: Option<&[u32]>| {
+            let arranged = arrange(Rows::all(&batch(&schema, keys)), coalescing, true);
             assert_eq!(arranged.as_ref().map(|arranged| &*arranged.rows), expected, "{keys:?}");
         };
-        check(false, &[(2, "x"), (1, "x"), (1, "a")], Some(&[2, 1, 0]));
+        check(Coalescing::Off, &[(2, "x"), (1, "x"), (1, "a")], Some(&[2, 1, 0]));
         // Equal keys keep their order; what is sorted stays as it is.
-        check(false, &[(1, "x"), (1, "a"), (1, "x"), (1, "a")], Some(&[1, 3, 0, 2]));
-        check(false, &[(1, "a"), (1, "a"), (0, "x")], None);
-        check(true, &[(1, "x"), (1, "a"), (1, "x"), (0, "a")], Some(&[3, 1, 2]));
-        check(true, &[(1, "a"), (1, "a"), (0, "x")], Some(&[1, 2]));
+        check(Coalescing::Off, &[(1, "x"), (1, "a"), (1, "x"), (1, "a")], Some(&[1, 3, 0, 2]));
+        check(Coalescing::Off, &[(1, "a"), (1, "a"), (0, "x")], None);
+        check(Coalescing::Last, &[(1, "x"), (1, "a"), (1, "x"), (0, "a")], Some(&[3, 1, 2]));
+        check(Coalescing::Last, &[(1, "a"), (1, "a"), (0, "x")], Some(&[1, 2]));
     }
 
     #[test]
@@ -272,7 +363,7 @@ mod tests {
         };
         check(Conflict::update(["a"]), &[(1, "x"), (2, "x")], &[&[0, 1]]);
         check(Conflict::update(["a"]), &[(1, "x"), (2, "x"), (1, "y"), (1, "z")], &[&[0, 1], &[2], &[3]]);
-        check(Conflict::None, &[(1, "x"), (1, "x")], &[&[0, 1]]);
+        check(Conflict::none(), &[(1, "x"), (1, "x")], &[&[0, 1]]);
     }
 
     #[test]
@@ -284,10 +375,10 @@ mod tests {
         };
         check(Conflict::ignore(["a"]), std::slice::from_ref(&(0..6)), (&[0, 1, 3, 2, 4, 5], 3));
         check(Conflict::ignore(["a"]), &[1..2, 2..5], (&[1, 2, 3, 4], 3));
-        check(Conflict::None, &[1..2, 3..5], (&[1, 3, 4], 3));
+        check(Conflict::none(), &[1..2, 3..5], (&[1, 3, 4], 3));
         let same = |conflict, a, b| have_same_key(Rows::all(&batch(&schema(conflict), &keys)), a, b);
         assert!(same(Conflict::ignore(["a"]), 0, 2) && !same(Conflict::ignore(["a"]), 0, 1));
-        assert!(!same(Conflict::None, 0, 2));
+        assert!(!same(Conflict::none(), 0, 2));
     }
 
     #[test]
@@ -300,26 +391,72 @@ mod tests {
         check(key(), &keys, &[false, false, true, false], &[true, false, false, false]);
         check(key(), &keys, &[true, true, false, true], &[true, false, true, false]);
         check(Conflict::replace(["a", "b"]), &keys, &[false, false, false, true], &[false; 4]);
-        check(Conflict::None, &keys, &[true; 4], &[false; 4]);
+        check(Conflict::none(), &keys, &[true; 4], &[false; 4]);
     }
 
     #[test]
     fn gathered_rows_are_counted_from_the_start_of_their_view() {
-        let batch = batch(&schema(Conflict::None), &[(10, "a"), (11, "b"), (12, "c"), (13, "d")]);
+        let batch = batch(&schema(Conflict::none()), &[(10, "a"), (11, "b"), (12, "c"), (13, "d")]);
         let gathered = Rows::all(&batch).slice(1..4).gather(&[2, 0]);
         let keys: Vec<_> = gathered.rows().iter().map(|row| row.get(0)).collect();
         assert_eq!(keys, [crate::model::value::ValueRef::I64(13), crate::model::value::ValueRef::I64(11)]);
     }
 
+    /// Rows of a key, a version and a number that is added.
+    fn versions(rule: Conflict, rows: &[(i64, i64, Option<i32>)]) -> Arc<Batch> {
+        let schema = Schema::builder("t").column("a", ColumnType::I64).column("v", ColumnType::I64);
+        let schema = schema.nullable("n", ColumnType::I32).on_conflict(rule).build().unwrap();
+        let new = |c: &crate::model::column::Column| ColumnBuffer::new(c.column_type(), c.is_nullable(), 0, 0);
+        let mut columns: Vec<ColumnBuffer> = schema.columns().iter().map(new).collect();
+        for (a, v, n) in rows {
+            let row = schema.row().set("a", *a).unwrap().set("v", *v).unwrap().set("n", *n).unwrap();
+            row.finish().unwrap().write(&mut RowWriter::new(&schema, &mut columns, ValueRules::default())).unwrap();
+        }
+        Arc::new(Batch::new(schema, columns, rows.len(), 0))
+    }
+
     #[test]
-    fn only_rules_that_overwrite_everything_make_earlier_rows_void() {
-        assert!(is_last_wins(&schema(Conflict::replace(["a"]))));
-        assert!(is_last_wins(&schema(Conflict::update(["a"]))));
-        assert!(is_last_wins(&schema(Conflict::update_columns(["a"], ["c", "b"]))));
-        assert!(!is_last_wins(&schema(Conflict::update_columns(["a"], ["c"]))));
-        assert!(!is_last_wins(&schema(Conflict::ignore(["a"]))));
-        assert!(!is_last_wins(&schema(Conflict::None)));
+    fn the_newest_row_of_each_key_wins_and_of_equal_ones_the_first() {
+        let check = |rows: &[(i64, i64)], winners: &[u32], previous: &[Option<u32>]| {
+            let rows: Vec<_> = rows.iter().map(|(a, v)| (*a, *v, None)).collect();
+            let batch = versions(Conflict::update(["a"]).only_if_newer("v"), &rows);
+            let chosen = arrange(Rows::all(&batch), Coalescing::of(batch.schema()), false).unwrap();
+            assert_eq!((&*chosen.rows, &*chosen.previous), (winners, previous), "{rows:?}");
+        };
+        check(&[(1, 5), (1, 7), (1, 6)], &[1], &[None, Some(2), Some(0)]);
+        check(&[(1, 5), (2, 1), (1, 5)], &[0, 1], &[Some(2), None, None]);
+        check(&[(1, 3), (1, 2), (1, 1)], &[0], &[Some(1), Some(2), None]);
+    }
+
+    #[test]
+    fn rows_are_merged_if_their_sum_is_exact() {
+        let check = |rows: &[(i64, i64, Option<i32>)], written: &[u32], previous: &[Option<u32>]| {
+            let batch = versions(Conflict::update(["a"]).set("n", Expr::add()), rows);
+            let chosen = arrange(Rows::all(&batch), Coalescing::of(batch.schema()), false).unwrap();
+            assert_eq!((&*chosen.rows, &*chosen.previous), (written, previous), "{rows:?}");
+        };
+        check(&[(1, 0, Some(1)), (1, 0, None), (2, 0, Some(1))], &[1, 2], &[None, Some(0), None]);
+        let max = Some(i32::MAX);
+        check(&[(1, 0, max), (2, 0, max), (1, 0, max), (2, 0, None)], &[0, 2, 3], &[None, None, None, Some(1)]);
+    }
+
+    #[test]
+    fn each_rule_has_its_way_of_coalescing() {
+        let check = |conflict, expected| assert_eq!(Coalescing::of(&schema(conflict)), expected);
+        check(Conflict::replace(["a"]), Coalescing::Last);
+        check(Conflict::update(["a"]), Coalescing::Last);
+        check(Conflict::update_columns(["a"], ["c", "b"]), Coalescing::Last);
+        check(Conflict::update_columns(["a"], ["c"]), Coalescing::Off);
+        check(Conflict::update_columns(["a"], ["c"]).set("c", Expr::keep()), Coalescing::Merged);
+        check(Conflict::update_only(["a", "b"]), Coalescing::Last);
+        check(Conflict::update(["a"]).only_if_newer("c"), Coalescing::Newest(2));
+        check(Conflict::update_columns(["a"], ["c"]).only_if_newer("c"), Coalescing::Off);
+        check(Conflict::update(["a"]).only_if_newer("c").set("b", Expr::keep()), Coalescing::Off);
+        check(Conflict::update(["a"]).set("c", Expr::raw("1")), Coalescing::Off);
+        check(Conflict::ignore(["a"]), Coalescing::Off);
+        check(Conflict::none(), Coalescing::Off);
+        assert_eq!(Coalescing::of(&schema(Conflict::ignore(["a"])).deletion().unwrap()), Coalescing::Last);
         let all_key = Schema::builder("t").column("a", ColumnType::I64).on_conflict(Conflict::update(["a"]));
-        assert!(!is_last_wins(&all_key.build().unwrap()));
+        assert_eq!(Coalescing::of(&all_key.build().unwrap()), Coalescing::Off);
     }
 }

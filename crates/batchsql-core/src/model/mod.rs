@@ -3,15 +3,20 @@
 
 pub(crate) mod batch;
 pub(crate) mod buffer;
+pub(crate) mod column;
 pub(crate) mod column_types;
 pub(crate) mod columns;
 pub(crate) mod conflict;
 pub(crate) mod decimal;
 pub mod exhaustive;
+pub(crate) mod expr;
 pub(crate) mod keys;
+pub(crate) mod merge;
+pub(crate) mod rules;
 pub(crate) mod schema;
 pub(crate) mod schema_error;
 pub(crate) mod table_name;
 pub(crate) mod temporal;
 pub(crate) mod value;
+pub(crate) mod value_order;
 pub(crate) mod views;

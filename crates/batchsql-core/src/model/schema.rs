@@ -5,35 +5,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
-use crate::model::conflict::Conflict;
+use crate::model::column::Column;
+use crate::model::conflict::{Action, Conflict, Target};
+use crate::model::expr::{Assignment, Set};
+use crate::model::rules::{self, Resolved};
 use crate::model::schema_error::SchemaError;
 use crate::model::table_name::TableName;
 use crate::model::value::ColumnType;
-
-/// One declared column.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Column {
-    name: Box<str>,
-    ty: ColumnType,
-    nullable: bool,
-}
-
-impl Column {
-    /// The column's name, unquoted.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The declared type.
-    pub fn column_type(&self) -> ColumnType {
-        self.ty
-    }
-
-    /// Whether `NULL` is accepted, and whether a dynamic row may leave the column out.
-    pub fn is_nullable(&self) -> bool {
-        self.nullable
-    }
-}
 
 /// The identity of a schema: equal content gives equal ids while any copy of the schema is alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -68,6 +46,7 @@ struct Content {
     table: TableName,
     columns: Box<[Column]>,
     conflict: Conflict,
+    overrides_identity: bool,
 }
 
 struct Inner {
@@ -75,17 +54,23 @@ struct Inner {
     content: Content,
     /// `namespace.table`, stored because every metric and log line needs it.
     display: Box<str>,
-    key: Box<[usize]>,
-    update: Box<[usize]>,
+    rule: Resolved,
     fixed_len: usize,
     /// Projections created for rows that leave columns out, by the set of present columns.
     projections: Mutex<HashMap<Box<[bool]>, Weak<Inner>>>,
+    /// The schema of deletes of its rows, once it was asked for.
+    deletion: Mutex<Weak<Inner>>,
 }
 
 impl Schema {
     /// Starts a schema for `table`.
     pub fn builder(table: impl Into<TableName>) -> SchemaBuilder {
-        SchemaBuilder { table: table.into(), columns: Vec::new(), conflict: Conflict::None }
+        SchemaBuilder {
+            table: table.into(),
+            columns: Vec::new(),
+            conflict: Conflict::none(),
+            overrides_identity: false,
+        }
     }
 
     /// The identity by content.
@@ -113,15 +98,109 @@ impl Schema {
         &self.0.content.conflict
     }
 
-    /// Indexes of the key columns, empty for [`Conflict::None`].
-    pub fn key_columns(&self) -> &[usize] {
-        &self.0.key
+    /// What the conflict rule does.
+    pub fn action(&self) -> Action {
+        self.0.content.conflict.action
     }
 
-    /// Indexes of the columns that a conflict overwrites; empty for `None`, `Ignore` and tables
-    /// whose columns are all part of the key.
+    /// How the database finds the unique index of the key.
+    pub fn target(&self) -> &Target {
+        &self.0.content.conflict.target
+    }
+
+    /// Indexes of the key columns, empty for [`Conflict::none`].
+    pub fn key_columns(&self) -> &[usize] {
+        &self.0.rule.key
+    }
+
+    /// Indexes of the columns that an update changes, without those that rows do not carry; empty for plain inserts,
+    /// `ignore`, `delete`, and tables whose columns are all part of the key.
     pub fn update_columns(&self) -> &[usize] {
-        &self.0.update
+        &self.0.rule.update
+    }
+
+    /// What an update does with each column that it changes, also with columns that rows do not carry.
+    #[doc(hidden)]
+    pub fn assignments(&self) -> &[Assignment] {
+        &self.0.rule.assignments
+    }
+
+    /// The index of the column of [`Conflict::only_if_newer`].
+    pub fn version_column(&self) -> Option<usize> {
+        self.0.rule.version
+    }
+
+    /// Whether rows are inserted, and an existing row is left as it is: `ignore`, or an update that changes nothing.
+    pub fn ignores_existing(&self) -> bool {
+        match self.action() {
+            Action::Ignore => true,
+            Action::Replace | Action::Update => self.assignments().is_empty(),
+            Action::Insert | Action::UpdateOnly | Action::Delete => false,
+        }
+    }
+
+    /// Whether a row may end as `Ignored` by its rule, triggers aside.
+    pub fn may_ignore(&self) -> bool {
+        self.ignores_existing()
+            || self.version_column().is_some()
+            || matches!(self.action(), Action::UpdateOnly | Action::Delete)
+    }
+
+    /// Whether every assignment overwrites its column.
+    pub fn only_overwrites(&self) -> bool {
+        self.assignments().iter().all(|assignment| assignment.set == Set::Overwrite)
+    }
+
+    /// Whether values may be given for identity columns that the database would fill, see
+    /// [`SchemaBuilder::overriding_system_value`].
+    pub fn overrides_identity(&self) -> bool {
+        self.0.content.overrides_identity
+    }
+
+    /// Whether writing the same rows again changes nothing, triggers aside. Not for plain inserts, and not for
+    /// [`Expr::add`](crate::Expr::add) and [`Expr::raw`](crate::Expr::raw).
+    pub fn is_repeatable(&self) -> bool {
+        self.conflict().is_repeatable()
+    }
+
+    /// Whether each repeat changes a row once more, so that at-least-once delivery does not repeat either.
+    pub(crate) fn counts_repeats(&self) -> bool {
+        self.conflict().counts_repeats()
+    }
+
+    /// The schema of deletes by the key of this one: its key columns, and [`Conflict::delete`]. A row of it deletes the
+    /// row with its key, in order with the rows of this schema that have the same key.
+    ///
+    /// ```
+    /// use batchsql_core::{ColumnType, Conflict, Schema};
+    /// let orders = Schema::builder("orders")
+    ///     .column("id", ColumnType::I64)
+    ///     .column("total", ColumnType::Decimal)
+    ///     .on_conflict(Conflict::update(["id"]))
+    ///     .build()?;
+    /// let gone = orders.deletion()?.row().set("id", 7_i64)?.finish()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The schema has no key: its conflict rule is [`Conflict::none`].
+    pub fn deletion(&self) -> Result<Self, SchemaError> {
+        let mut known = self.0.deletion.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.upgrade() {
+            return Ok(Self(known));
+        }
+        let content = &self.0.content;
+        if self.key_columns().is_empty() {
+            let problem = "rows cannot be deleted by key, because the conflict rule names none; use Conflict::ignore, \
+                           replace or update";
+            return Err(SchemaError::new(&content.table, problem.into()));
+        }
+        let is_key = |index: &usize| self.key_columns().contains(index);
+        let columns = (0..content.columns.len()).filter(is_key).map(|index| content.columns[index].clone()).collect();
+        let conflict = Conflict::delete(content.conflict.key());
+        let schema = intern(Content { table: content.table.clone(), columns, conflict, overrides_identity: false })?;
+        *known = Arc::downgrade(&schema.0);
+        Ok(schema)
     }
 
     /// The index of a column by name.
@@ -147,16 +226,11 @@ impl Schema {
         let content = &self.0.content;
         let columns = content.columns.iter().zip(present).filter(|(_, p)| **p).map(|(c, _)| c.clone());
         let columns: Vec<Column> = columns.collect();
-        let conflict = match &content.conflict {
-            Conflict::Update { key, columns: Some(update) } => Conflict::Update {
-                key: key.clone(),
-                columns: Some(
-                    update.iter().filter(|name| columns.iter().any(|c| *c.name == ***name)).cloned().collect(),
-                ),
-            },
-            other => other.clone(),
-        };
-        let schema = intern(Content { table: content.table.clone(), columns: columns.into(), conflict })?;
+        let conflict = rules::projected(&content.conflict, &content.columns, &columns)
+            .map_err(|problem| SchemaError::new(&content.table, problem))?;
+        let overrides_identity = content.overrides_identity;
+        let table = content.table.clone();
+        let schema = intern(Content { table, columns: columns.into(), conflict, overrides_identity })?;
         projections.retain(|_, known| known.strong_count() > 0);
         projections.insert(present.into(), Arc::downgrade(&schema.0));
         Ok(schema)
@@ -173,7 +247,7 @@ impl Eq for Schema {}
 
 impl fmt::Debug for Schema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Content { table, columns, conflict } = &self.0.content;
+        let Content { table, columns, conflict, .. } = &self.0.content;
         f.debug_struct("Schema")
             .field("table", table)
             .field("columns", columns)
@@ -189,6 +263,7 @@ pub struct SchemaBuilder {
     table: TableName,
     columns: Vec<Column>,
     conflict: Conflict,
+    overrides_identity: bool,
 }
 
 impl SchemaBuilder {
@@ -203,9 +278,16 @@ impl SchemaBuilder {
         self.push(name.into(), ty, true)
     }
 
-    /// Sets the conflict rule; the default is [`Conflict::None`].
+    /// Sets the conflict rule; the default is [`Conflict::none`].
     pub fn on_conflict(mut self, conflict: Conflict) -> Self {
         self.conflict = conflict;
+        self
+    }
+
+    /// Writes the submitted values of identity columns that are `GENERATED ALWAYS` (PostgreSQL: `OVERRIDING SYSTEM
+    /// VALUE`). Other databases always accept values for such columns.
+    pub fn overriding_system_value(mut self) -> Self {
+        self.overrides_identity = true;
         self
     }
 
@@ -213,13 +295,15 @@ impl SchemaBuilder {
     ///
     /// # Errors
     /// No columns, an empty or repeated column name, an empty table name, a name with a NUL
-    /// character, or a conflict rule that names an unknown, repeated or nullable key column.
+    /// character, a conflict rule that names an unknown, repeated or nullable key column, or a refinement of a rule that
+    /// does not fit it: [`Conflict`] says which.
     pub fn build(self) -> Result<Schema, SchemaError> {
-        intern(Content { table: self.table, columns: self.columns.into(), conflict: self.conflict })
+        let Self { table, columns, conflict, overrides_identity } = self;
+        intern(Content { table, columns: columns.into(), conflict, overrides_identity })
     }
 
     fn push(mut self, name: Box<str>, ty: ColumnType, nullable: bool) -> Self {
-        self.columns.push(Column { name, ty, nullable });
+        self.columns.push(Column::new(name, ty, nullable));
         self
     }
 }
@@ -252,7 +336,7 @@ impl Drop for Inner {
 }
 
 fn intern(content: Content) -> Result<Schema, SchemaError> {
-    let (key, update) = check(&content)?;
+    let rule = check(&content)?;
     let mut interner = INTERNER.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = interner.known.get(&content).and_then(Weak::upgrade) {
         return Ok(Schema(known));
@@ -264,19 +348,18 @@ fn intern(content: Content) -> Result<Schema, SchemaError> {
     let inner = Arc::new(Inner {
         id: next_id(),
         display: content.table.to_string().into(),
-        fixed_len: content.columns.iter().map(|c| c.ty.fixed_len() + usize::from(c.nullable)).sum(),
-        key,
-        update,
+        fixed_len: content.columns.iter().map(|c| c.column_type().fixed_len() + usize::from(c.is_nullable())).sum(),
+        rule,
         content: content.clone(),
         projections: Mutex::default(),
+        deletion: Mutex::default(),
     });
     interner.known.insert(content, Arc::downgrade(&inner));
     Ok(Schema(inner))
 }
 
-/// Checks a schema's content and resolves its key and update columns to indexes.
-#[allow(clippy::type_complexity)]
-fn check(content: &Content) -> Result<(Box<[usize]>, Box<[usize]>), SchemaError> {
+/// Checks a schema's content and resolves its rule to indexes.
+fn check(content: &Content) -> Result<Resolved, SchemaError> {
     let table = &content.table;
     let error = |problem: String| Err(SchemaError::new(table, problem));
     if table.name().is_empty() || table.namespace() == Some("") {
@@ -285,56 +368,19 @@ fn check(content: &Content) -> Result<(Box<[usize]>, Box<[usize]>), SchemaError>
     if content.columns.is_empty() {
         return error("it has no columns; add at least one with .column(name, type)".into());
     }
-    let all_names = content.columns.iter().map(|c| &*c.name).chain([table.name()]).chain(table.namespace());
+    let all_names = content.columns.iter().map(Column::name).chain([table.name()]).chain(table.namespace());
     if all_names.clone().any(|name| name.contains('\0')) {
         return error("a name contains a NUL character, which no database accepts".into());
     }
     for (index, column) in content.columns.iter().enumerate() {
-        if column.name.is_empty() {
+        if column.name().is_empty() {
             return error(format!("column {} has an empty name", index + 1));
         }
-        if content.columns[..index].iter().any(|earlier| earlier.name == column.name) {
-            return error(format!("column {:?} is declared twice", column.name));
+        if content.columns[..index].iter().any(|earlier| earlier.name() == column.name()) {
+            return error(format!("column {:?} is declared twice", column.name()));
         }
     }
-    let resolve = |names: &[String], role: &str| -> Result<Box<[usize]>, SchemaError> {
-        let mut indexes = Vec::with_capacity(names.len());
-        for name in names {
-            let index = content.columns.iter().position(|c| *c.name == **name).ok_or_else(|| {
-                SchemaError::new(table, format!("the {role} column {name:?} is not a declared column"))
-            })?;
-            if indexes.contains(&index) {
-                return Err(SchemaError::new(table, format!("the {role} column {name:?} is named twice")));
-            }
-            indexes.push(index);
-        }
-        Ok(indexes.into())
-    };
-    let key = resolve(content.conflict.key(), "key")?;
-    if content.conflict != Conflict::None && key.is_empty() {
-        return error("the conflict rule names no key column; name the columns of a unique index".into());
-    }
-    if let Some(nullable) = key.iter().map(|i| &content.columns[*i]).find(|c| c.nullable) {
-        return error(format!(
-            "the key column {:?} is nullable; NULL keys never conflict, so declare it with .column()",
-            nullable.name
-        ));
-    }
-    let update = match &content.conflict {
-        Conflict::None | Conflict::Ignore { .. } => Box::default(),
-        Conflict::Update { columns: Some(columns), .. } => {
-            let update = resolve(columns, "update")?;
-            if let Some(both) = update.iter().find(|i| key.contains(i)) {
-                let name = &content.columns[*both].name;
-                return error(format!("the column {name:?} is both a key and an update column"));
-            }
-            update
-        }
-        Conflict::Replace { .. } | Conflict::Update { columns: None, .. } => {
-            (0..content.columns.len()).filter(|index| !key.contains(index)).collect()
-        }
-    };
-    Ok((key, update))
+    rules::resolve(&content.conflict, &content.columns).or_else(error)
 }
 
 #[cfg(test)]
@@ -380,6 +426,17 @@ mod tests {
     }
 
     #[test]
+    fn deletes_have_the_key_columns_of_their_schema() {
+        let schema = Schema::builder("t").column("note", ColumnType::Text).column("b", ColumnType::I64);
+        let schema = schema.column("a", ColumnType::I64).on_conflict(Conflict::update(["a", "b"])).build().unwrap();
+        let deletion = schema.deletion().unwrap();
+        let names: Vec<&str> = deletion.columns().iter().map(Column::name).collect();
+        assert_eq!((&*names, deletion.key_columns()), (&["b", "a"][..], &[1, 0][..]));
+        assert_eq!((deletion.action(), deletion.update_columns()), (Action::Delete, &[][..]));
+        assert_eq!(schema.deletion().unwrap(), deletion);
+    }
+
+    #[test]
     fn mistakes_are_named() {
         let check = |builder: SchemaBuilder, part: &str| {
             let message = builder.build().unwrap_err().to_string();
@@ -395,5 +452,7 @@ mod tests {
         check(two_columns().on_conflict(Conflict::ignore(Vec::<String>::new())), "names no key column");
         check(two_columns().on_conflict(Conflict::replace(["note"])), "nullable");
         check(two_columns().on_conflict(Conflict::update_columns(["id"], ["id"])), "both a key and an update");
+        let plain = Schema::builder("t").column("id", ColumnType::I64).build().unwrap();
+        assert!(plain.deletion().unwrap_err().to_string().contains("rows cannot be deleted by key"));
     }
 }

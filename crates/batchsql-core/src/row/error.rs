@@ -4,7 +4,8 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use crate::model::schema::{Column, Schema};
+use crate::model::column::Column;
+use crate::model::schema::Schema;
 use crate::model::schema_error::SchemaError;
 use crate::model::value::ColumnType;
 

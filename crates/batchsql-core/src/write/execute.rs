@@ -379,7 +379,8 @@ impl<S: Sink> Executor<S> {
 
     /// Whether rows that may be in the database may be sent again.
     fn repeats(&self, job: &Job) -> bool {
-        self.repeats_inserts || self.sink.is_repeatable(job.batch.schema())
+        let schema = job.batch.schema();
+        self.sink.is_repeatable(schema) || (self.repeats_inserts && !schema.counts_repeats())
     }
 
     /// Handles rows that were refused together.

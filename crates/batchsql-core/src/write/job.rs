@@ -11,7 +11,8 @@ use tokio::time::Instant;
 use crate::budget::share::ShareHold;
 use crate::error::{ErrorClass, SinkError};
 use crate::model::batch::{Batch, Rows};
-use crate::model::keys;
+use crate::model::conflict::Action;
+use crate::model::keys::{self, Coalescing};
 use crate::outcome::outcomes::{FailedRow, FailureKind, Outcome, OutcomeCounts, OutcomeKind};
 use crate::outcome::receipt::Completion;
 use crate::outcome::tracking::Submitters;
@@ -222,9 +223,9 @@ impl Job {
 
     /// Begins the first round.
     pub(crate) fn begin(&mut self, coalesces: bool, sorts: bool, budget: usize, max_rows: usize) {
-        let last_wins = coalesces && keys::is_last_wins(self.batch.schema());
-        if (last_wins || sorts)
-            && let Some(arranged) = keys::arrange(Rows::all(&self.batch), last_wins, sorts)
+        let coalescing = if coalesces { Coalescing::of(self.batch.schema()) } else { Coalescing::Off };
+        if (coalescing != Coalescing::Off || sorts)
+            && let Some(arranged) = keys::arrange(Rows::all(&self.batch), coalescing, sorts)
         {
             self.progress.round = Some(Round::arranged(arranged, sorts));
         }
@@ -332,10 +333,14 @@ impl Job {
         }
     }
 
-    /// Rejects one row of the round; the row before it with the same key is sent next.
+    /// Rejects one row of the round; the row behind it with the same key is sent next. If rows were merged into it, they
+    /// are sent one by one instead.
     pub(crate) fn reject_row(&mut self, row: usize, error: &SinkError) {
         self.progress.refusal = Some(error.clone());
         let row = self.row_of_batch(row);
+        if self.round().send_apart(row) {
+            return;
+        }
         self.fail(row, FailureKind::Rejected, Some(error));
         if let Some(before) = self.open_row_before(row) {
             self.round().give_turn(before);
@@ -431,24 +436,38 @@ impl Job {
         }
     }
 
-    /// Ends a row of the round that was not refused, and the rows that it supersedes.
+    /// Ends a row of the round that was not refused, and the rows behind it.
     fn succeed(&mut self, row: usize, outcome: Outcome) {
         let row = self.row_of_batch(row);
-        self.decide(row, outcome);
+        let coalescing = self.progress.round.as_ref().map_or(Coalescing::Off, Round::coalescing);
         let mut next = self.row_before(row);
-        while let Some(row) = next.filter(|row| self.is_open(*row)) {
-            self.decide(row, Outcome::Superseded);
-            next = self.row_before(row);
+        while let Some(behind) = next.filter(|row| self.is_open(*row)) {
+            self.decide(
+                behind,
+                match coalescing {
+                    Coalescing::Merged => outcome.clone(),
+                    // An older row that came later.
+                    Coalescing::Newest(_) if behind > row => Outcome::Ignored,
+                    Coalescing::Off | Coalescing::Last | Coalescing::Newest(_) => Outcome::Superseded,
+                },
+            );
+            next = self.row_before(behind);
         }
+        self.decide(row, outcome);
     }
 
     /// The database ignored a row of the round. The row has superseded nothing: the row before it is sent, and then it
-    /// is sent again. A batch that must be atomic is sent once, so the rows before it end as it does.
+    /// is sent again. A batch that must be atomic is sent once, so the rows before it end as it does. So do older
+    /// versions of the row, rows that were merged into it, and rows of a key that is not in the table.
     fn ignored(&mut self, row: usize) {
         let row = self.row_of_batch(row);
         let is_sent_again = self.progress.round.as_ref().is_some_and(|round| round.is_sent_again(row));
+        let is_overwriting = self.progress.round.as_ref().is_some_and(|round| round.coalescing() == Coalescing::Last)
+            && !matches!(self.batch.schema().action(), Action::UpdateOnly | Action::Delete);
         match self.open_row_before(row) {
-            Some(before) if !self.progress.is_atomic && !is_sent_again => self.round().send_again_after(before, row),
+            Some(before) if is_overwriting && !self.progress.is_atomic && !is_sent_again => {
+                self.round().send_again_after(before, row);
+            }
             _ => {
                 let mut next = Some(row);
                 while let Some(row) = next.filter(|row| self.is_open(*row)) {

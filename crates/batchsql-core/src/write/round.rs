@@ -12,7 +12,8 @@
 //! round 2 sends a1          committed: a1 ends as written
 //! ```
 //!
-//! If a2 had been committed in round 1, a1 would have ended as superseded, without a second round.
+//! If a2 had been committed in round 1, a1 would have ended as superseded, without a second round. If the rule adds rows
+//! up, round 1 sends their sum in the place of a2, and round 2 sends a1 and a2 if the sum is refused.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -20,7 +21,8 @@ use std::sync::Arc;
 
 use crate::error::SinkError;
 use crate::model::batch::{Batch, Rows};
-use crate::model::keys::{self, Arranged};
+use crate::model::keys::{self, Arranged, Coalescing};
+use crate::model::merge;
 
 /// The rows that are being written, when they are not simply all of the batch. Rows of the round are numbered by their
 /// position in the round, rows of the batch by their position in the batch.
@@ -29,8 +31,9 @@ pub(crate) struct Round {
     rows: Box<[u32]>,
     /// A copy of these rows; `None` until it is needed, and while the batch backs off.
     copy: Option<Arc<Batch>>,
-    /// For each row of the batch the row before it with the same key; empty if no row replaces another.
+    /// For each row of the batch the row behind it with the same key, see [`Arranged`]; empty if no row replaces another.
     previous: Box<[Option<u32>]>,
+    coalescing: Coalescing,
     /// Whether every round is sorted by key.
     sorts: bool,
     /// Rows of the batch that are sent in the next round.
@@ -47,8 +50,8 @@ pub(crate) struct Round {
 
 impl Round {
     /// The first round of a batch that is not written as it is.
-    pub(crate) fn arranged(Arranged { rows, previous }: Arranged, sorts: bool) -> Self {
-        Self { previous, sorts, ..Self::of(rows) }
+    pub(crate) fn arranged(Arranged { rows, previous, coalescing }: Arranged, sorts: bool) -> Self {
+        Self { previous, coalescing, sorts, ..Self::of(rows) }
     }
 
     /// All rows as they are. Those of later rounds need no sorting: they are in the order of the batch.
@@ -61,6 +64,7 @@ impl Round {
             rows,
             copy: None,
             previous: Box::default(),
+            coalescing: Coalescing::Off,
             sorts: false,
             next: Vec::new(),
             unfinished: Vec::new(),
@@ -88,7 +92,29 @@ impl Round {
         if self.rows.len() == batch.len() && self.rows.is_sorted() {
             return Rows::all(batch);
         }
-        Rows::all(self.copy.get_or_insert_with(|| Arc::new(batch.gather(&self.rows))))
+        let (rows, previous, coalescing) = (&self.rows, &self.previous, self.coalescing);
+        let copy = || match coalescing {
+            Coalescing::Merged => merge::gather(batch, rows, |row| keys::chain(previous, row).collect()),
+            Coalescing::Off | Coalescing::Last | Coalescing::Newest(_) => batch.gather(rows),
+        };
+        Rows::all(self.copy.get_or_insert_with(|| Arc::new(copy())))
+    }
+
+    /// How rows of one key became one.
+    pub(crate) fn coalescing(&self) -> Coalescing {
+        self.coalescing
+    }
+
+    /// Sends the rows that were merged into a row of the batch one by one in the next round. False if it stands for
+    /// itself only.
+    pub(crate) fn send_apart(&mut self, row: usize) -> bool {
+        if self.coalescing != Coalescing::Merged || self.row_before(row).is_none() {
+            return false;
+        }
+        let merged: Vec<u32> = keys::chain(&self.previous, number(row)).collect();
+        merged.iter().for_each(|row| self.previous[*row as usize] = None);
+        self.next.extend(merged);
+        true
     }
 
     /// Drops the copy of the rows until it is needed again.
@@ -101,7 +127,7 @@ impl Round {
         self.rows[row] as usize
     }
 
-    /// The row before a row of the batch, with the same key.
+    /// The row behind a row of the batch, with the same key.
     pub(crate) fn row_before(&self, row: usize) -> Option<usize> {
         self.previous.get(row)?.map(|row| row as usize)
     }

@@ -48,7 +48,7 @@ impl Limits {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Written {
-    /// Rows, by index within the view, whose key was already there (`Conflict::Ignore`). Ascending.
+    /// Rows, by index within the view, that the rule ignored ([`Schema::may_ignore`]), or a trigger. Ascending.
     pub ignored: Vec<u32>,
     /// Rows that the database refused on their own, with the reason; every row that is not listed is durable.
     /// Ascending by index.
@@ -109,9 +109,9 @@ pub trait Sink: Send + Sync + 'static {
     }
 
     /// Whether writing the same rows again is harmless, so that a batch may be repeated if the reply to its COMMIT is
-    /// lost. The default: every conflict rule except none.
+    /// lost. The default: [`Schema::is_repeatable`].
     fn is_repeatable(&self, schema: &Schema) -> bool {
-        !schema.key_columns().is_empty()
+        schema.is_repeatable()
     }
 
     /// Whether rows are to be sorted by key inside a batch, so that several writers lock the rows of a table in one

@@ -71,7 +71,7 @@ async fn a_cancelled_submit_is_not_accepted_and_holds_nothing() {
 async fn open_batches_that_hold_all_the_room_are_written_when_someone_waits() {
     // Neither table ever has flush_size rows, and flush_interval is an hour.
     let (db, sink) = pipeline(PipelineConfig { buffer_size: 10, flush_size: 10, ..config() });
-    let (a, b) = (table("a", Conflict::None), table("b", Conflict::None));
+    let (a, b) = (table("a", Conflict::none()), table("b", Conflict::none()));
     for id in 0..50 {
         db.submit_timeout(&row(if id % 2 == 0 { &a } else { &b }, id), Duration::from_secs(1)).await.unwrap();
     }

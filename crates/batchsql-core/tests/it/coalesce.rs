@@ -75,7 +75,7 @@ async fn the_last_version_of_a_key_is_written_and_the_others_are_superseded() {
 #[tokio::test(start_paused = true)]
 async fn rules_under_which_an_earlier_version_counts_are_not_coalesced() {
     let written = [Written; 6];
-    let (kinds, _) = outcomes(one_lane(), Conflict::None, &VERSIONS, |_| {}).await;
+    let (kinds, _) = outcomes(one_lane(), Conflict::none(), &VERSIONS, |_| {}).await;
     assert_eq!(kinds, written);
     let off = PipelineConfig { coalesce: Coalesce::Off, ..one_lane() };
     let (kinds, sink) = outcomes(off, Conflict::update(["id"]), &VERSIONS, |_| {}).await;

@@ -43,7 +43,7 @@ async fn a_bad_row_takes_no_other_whatever_its_code_says() {
     let bad = BTreeSet::from([57, 177, 297, 417, 537]);
     for class in CLASSES {
         for flush_size in [1, 3, 50, 200] {
-            for conflict in [Conflict::None, Conflict::ignore(["id"]), Conflict::update(["id"])] {
+            for conflict in [Conflict::none(), Conflict::ignore(["id"]), Conflict::update(["id"])] {
                 let large = PipelineConfig { buffer_size: 1_000, flush_size, ..config() };
                 let (found, sink) = rejected(large, conflict.clone(), class).await;
                 assert_eq!(found, bad, "{class} {flush_size} {conflict:?}");
@@ -95,9 +95,9 @@ async fn a_table_that_is_broken_parks_and_its_rows_survive_its_repair() {
     for class in CLASSES {
         for flush_size in [1, 50] {
             for (conflict, ordering) in [
-                (Conflict::None, Ordering::Auto),
+                (Conflict::none(), Ordering::Auto),
                 (Conflict::update(["id"]), Ordering::Auto),
-                (Conflict::None, Ordering::PerTable),
+                (Conflict::none(), Ordering::PerTable),
             ] {
                 let (db, sink) = pipeline(PipelineConfig { buffer_size: 1_000, flush_size, ordering, ..config() });
                 sink.break_writes("t", class);
@@ -251,7 +251,8 @@ async fn what_interrupts_the_search_rejects_no_row_twice() {
 #[tokio::test(start_paused = true)]
 async fn bad_rows_at_the_head_of_a_lane_do_not_hold_up_good_ones_for_ever() {
     for (bad, flush_size) in [(10, 10), (30, 10), (10, 100)] {
-        for (ordering, conflict) in [(Ordering::PerTable, Conflict::update(["id"])), (Ordering::Auto, Conflict::None)] {
+        for (ordering, conflict) in [(Ordering::PerTable, Conflict::update(["id"])), (Ordering::Auto, Conflict::none())]
+        {
             for class in CLASSES {
                 let config =
                     PipelineConfig { buffer_size: 1_000, flush_size, max_concurrency: 1, ordering, ..config() };

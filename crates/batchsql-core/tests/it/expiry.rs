@@ -112,7 +112,7 @@ async fn a_server_that_is_away_is_tried_one_connection_at_a_time() {
 async fn closing_on_a_dead_server_is_no_storm() {
     let (db, sink) = down(PipelineConfig { buffer_size: 2000, retry_for: HOUR, ..config() });
     for id in 0..1000 {
-        db.submit(&row(&table(&format!("t{}", id % 10), Conflict::None), id)).await.unwrap();
+        db.submit(&row(&table(&format!("t{}", id % 10), Conflict::none()), id)).await.unwrap();
     }
     let report = db.close(Duration::from_secs(10)).await;
     assert_eq!(report.balance.purged(), 1000);
@@ -126,7 +126,7 @@ async fn rows_expire_when_no_connection_can_be_had() {
     let schema = table("t", Conflict::update(["id"]));
     let mut all = receipts(&db, &schema, 0..5).await;
     // One of another lane, which never had a connection.
-    all.extend(receipts(&db, &table("u", Conflict::None), 0..25).await);
+    all.extend(receipts(&db, &table("u", Conflict::none()), 0..25).await);
     for receipt in all {
         let outcome = receipt.await;
         assert_eq!(outcome.kind(), OutcomeKind::Expired);

@@ -32,14 +32,14 @@ async fn each_class_of_error_has_its_outcome() {
         assert!(sink.applied().is_empty());
     };
     let key = || Conflict::ignore(["id"]);
-    check(ErrorClass::Transient, Conflict::None, OutcomeKind::Expired).await;
-    check(ErrorClass::Resource, Conflict::None, OutcomeKind::Expired).await;
-    check(ErrorClass::Row, Conflict::None, OutcomeKind::Rejected).await;
-    check(ErrorClass::Size, Conflict::None, OutcomeKind::Rejected).await;
+    check(ErrorClass::Transient, Conflict::none(), OutcomeKind::Expired).await;
+    check(ErrorClass::Resource, Conflict::none(), OutcomeKind::Expired).await;
+    check(ErrorClass::Row, Conflict::none(), OutcomeKind::Rejected).await;
+    check(ErrorClass::Size, Conflict::none(), OutcomeKind::Rejected).await;
     check(ErrorClass::Schema, key(), OutcomeKind::Rejected).await;
     check(ErrorClass::Permission, key(), OutcomeKind::Rejected).await;
     check(ErrorClass::Internal, key(), OutcomeKind::Rejected).await;
-    check(ErrorClass::Unknown, Conflict::None, OutcomeKind::Unknown).await;
+    check(ErrorClass::Unknown, Conflict::none(), OutcomeKind::Unknown).await;
     check(ErrorClass::Unknown, key(), OutcomeKind::Unknown).await;
 }
 

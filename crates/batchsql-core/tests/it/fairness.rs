@@ -100,7 +100,7 @@ async fn drop_oldest_also_takes_open_and_resting_batches() {
 #[tokio::test(start_paused = true)]
 async fn a_table_that_cannot_be_written_leaves_room_to_the_others() {
     let (db, sink) = pipeline(PipelineConfig { buffer_size: 1000, park_for: HOUR, ..config() });
-    let (stuck, fast) = (table("stuck", Conflict::None), table("fast", Conflict::None));
+    let (stuck, fast) = (table("stuck", Conflict::none()), table("fast", Conflict::none()));
     db.submit(&row(&fast, 0)).await.unwrap();
     sink.break_table("stuck", ErrorClass::Schema);
     let flood = tokio::spawn({
@@ -126,14 +126,14 @@ async fn a_table_that_cannot_be_written_leaves_room_to_the_others() {
 async fn three_stuck_tables_still_leave_room() {
     let (db, sink) = pipeline(PipelineConfig { buffer_size: 1000, park_for: HOUR, ..config() });
     let names = ["stuck 1", "stuck 2", "stuck 3"];
-    let fast = table("fast", Conflict::None);
+    let fast = table("fast", Conflict::none());
     db.submit(&row(&fast, 0)).await.unwrap();
     for name in names {
         sink.break_table(name, ErrorClass::Schema);
         let db = db.clone();
         tokio::spawn(async move {
             for id in 0..2000 {
-                let _ = db.submit(&row(&table(name, Conflict::None), id)).await;
+                let _ = db.submit(&row(&table(name, Conflict::none()), id)).await;
             }
         });
     }
@@ -159,7 +159,7 @@ async fn one_table_alone_may_use_the_whole_buffer() {
 async fn a_slow_table_leaves_a_permit_to_the_others() {
     let (db, sink) =
         pipeline(PipelineConfig { buffer_size: 10_000, flush_interval: Duration::from_millis(10), ..config() });
-    let (slow, fast) = (table("slow", Conflict::None), table("fast", Conflict::None));
+    let (slow, fast) = (table("slow", Conflict::none()), table("fast", Conflict::none()));
     sink.slow_table("slow", Duration::from_secs(10));
     for id in 0..800 {
         db.submit(&row(&slow, id)).await.unwrap();
@@ -181,7 +181,7 @@ async fn a_slow_table_leaves_a_permit_to_the_others() {
 #[tokio::test(start_paused = true)]
 async fn retries_hold_no_permit() {
     let (db, sink) = pipeline(PipelineConfig { retry_for: HOUR, max_concurrency: 2, buffer_size: 1000, ..config() });
-    let (locked, sound) = (table("locked", Conflict::None), table("sound", Conflict::None));
+    let (locked, sound) = (table("locked", Conflict::none()), table("sound", Conflict::none()));
     db.submit(&row(&sound, 0)).await.unwrap();
     sink.break_table("locked", ErrorClass::Transient);
     for id in 0..200 {
@@ -300,7 +300,7 @@ async fn drop_oldest_gives_up_nothing_when_that_would_not_make_enough_room() {
 #[tokio::test(start_paused = true)]
 async fn many_rows_at_once_do_not_hold_up_others_beside_a_stuck_table() {
     let (db, sink) = pipeline(PipelineConfig { buffer_size: 200, park_for: HOUR, ..config() });
-    let (stuck, fast) = (table("stuck", Conflict::None), table("fast", Conflict::None));
+    let (stuck, fast) = (table("stuck", Conflict::none()), table("fast", Conflict::none()));
     db.submit(&row(&fast, 0)).await.unwrap();
     sink.break_table("stuck", ErrorClass::Schema);
     let flood = db.clone();
@@ -313,7 +313,7 @@ async fn many_rows_at_once_do_not_hold_up_others_beside_a_stuck_table() {
     let rows: Vec<_> = (0..50).map(|id| row(&fast, id)).collect();
     let all = tokio::time::timeout(Duration::from_secs(60), db.submit_all(&rows)).await;
     assert_eq!(all.expect("submit_all waits for capacity that is never free").unwrap(), 50);
-    db.submit_timeout(&row(&table("third", Conflict::None), 1), Duration::from_secs(1)).await.unwrap();
+    db.submit_timeout(&row(&table("third", Conflict::none()), 1), Duration::from_secs(1)).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -323,7 +323,7 @@ async fn when_all_tables_are_slow_they_use_all_permits() {
         (0..tables).for_each(|table| sink.slow_table(format!("t{table}"), Duration::from_millis(150)));
         let begin = Instant::now();
         for id in 0..2000 {
-            db.submit(&row(&table(&format!("t{}", id as usize % tables), Conflict::None), id)).await.unwrap();
+            db.submit(&row(&table(&format!("t{}", id as usize % tables), Conflict::none()), id)).await.unwrap();
         }
         db.flush().await.unwrap();
         begin.elapsed()
@@ -335,7 +335,7 @@ async fn when_all_tables_are_slow_they_use_all_permits() {
 #[tokio::test(start_paused = true)]
 async fn a_table_alone_has_every_permit_however_fast_it_was_before() {
     let (db, sink) = pipeline(PipelineConfig { buffer_size: 1000, ..config() });
-    let schema = table("t", Conflict::None);
+    let schema = table("t", Conflict::none());
     db.submit(&row(&schema, 0)).await.unwrap();
     db.flush().await.unwrap();
     sink.slow_table("t", Duration::from_millis(150));
@@ -352,7 +352,7 @@ async fn a_table_alone_has_every_permit_however_fast_it_was_before() {
 async fn a_chunk_of_several_tables_takes_room_of_each_tables_own_share() {
     let config = PipelineConfig { buffer_size: 1000, park_for: HOUR, when_full: WhenFull::Reject, ..config() };
     let (db, sink) = pipeline(config);
-    let (stuck, fast) = (table("stuck", Conflict::None), table("fast", Conflict::None));
+    let (stuck, fast) = (table("stuck", Conflict::none()), table("fast", Conflict::none()));
     db.submit(&row(&fast, 0)).await.unwrap();
     sink.break_table("stuck", ErrorClass::Schema);
     let mut held = 0;
@@ -368,7 +368,7 @@ async fn a_chunk_of_several_tables_takes_room_of_each_tables_own_share() {
 #[tokio::test(start_paused = true)]
 async fn a_table_leaves_a_permit_while_another_one_is_active_and_no_longer() {
     let (db, sink) = pipeline(PipelineConfig { buffer_size: 10_000, max_concurrency: 4, ..config() });
-    let (busy, other) = (table("busy", Conflict::None), table("other", Conflict::None));
+    let (busy, other) = (table("busy", Conflict::none()), table("other", Conflict::none()));
     db.submit(&row(&other, 0)).await.unwrap();
     db.flush().await.unwrap();
     sink.slow_table("busy", Duration::from_secs(1));

@@ -99,7 +99,7 @@ async fn tables_have_their_own_batches_and_share_the_concurrency_limit() {
     sink.script([Step::Delay(Duration::from_secs(1)); 20]);
     let config = PipelineConfig { max_concurrency: 3, ..config() };
     let db = BatchSql::builder(sink.clone()).config(config).metrics_reporter(recorder.clone()).start().unwrap();
-    let tables: Vec<_> = (0..5).map(|n| table(&format!("t{n}"), Conflict::None)).collect();
+    let tables: Vec<_> = (0..5).map(|n| table(&format!("t{n}"), Conflict::none())).collect();
     for id in 0..40 {
         for schema in &tables[..2] {
             db.submit(&row(schema, id)).await.unwrap();
@@ -119,7 +119,7 @@ async fn tables_have_their_own_batches_and_share_the_concurrency_limit() {
 async fn one_busy_table_does_not_keep_another_waiting() {
     let (db, sink) = pipeline(PipelineConfig { max_concurrency: 1, ..config() });
     sink.script([Step::Delay(Duration::from_secs(1)); 9]);
-    let (busy, rare) = (table("busy", Conflict::None), table("rare", Conflict::None));
+    let (busy, rare) = (table("busy", Conflict::none()), table("rare", Conflict::none()));
     for id in 0..80 {
         db.submit(&row(&busy, id)).await.unwrap();
     }

@@ -110,7 +110,7 @@ async fn writes_that_end_one_after_another_share_what_waits() {
 #[tokio::test(start_paused = true)]
 async fn a_table_that_waits_keeps_the_batches_of_others_small() {
     let (db, sink) = growing(PipelineConfig { buffer_size: 1000, max_concurrency: 1, ..config() });
-    let (a, b) = (table("a", Conflict::None), table("b", Conflict::None));
+    let (a, b) = (table("a", Conflict::none()), table("b", Conflict::none()));
     receipts(&db, &a, 0..10).await.pop().unwrap().await;
     receipts(&db, &b, 0..10).await.pop().unwrap().await;
     sink.script([Step::Hang]);
@@ -311,7 +311,7 @@ impl batchsql_core::Sink for PerRow {
 async fn rows_that_are_ready_count_in_the_fair_share() {
     // One table fills its lanes with batches that are ready while the database is unreachable.
     let (db, sink) = growing(PipelineConfig { buffer_size: 1000, retry_for: HOUR, ..config() });
-    let (stuck, fast) = (table("stuck", Conflict::update(["id"])), table("fast", Conflict::None));
+    let (stuck, fast) = (table("stuck", Conflict::update(["id"])), table("fast", Conflict::none()));
     db.submit(&row(&fast, 0)).await.unwrap();
     sink.break_table("stuck", ErrorClass::Transient);
     let flood = tokio::spawn({

@@ -35,7 +35,7 @@ async fn parked_tables_are_known_with_their_reason() {
     sink.break_table("b", ErrorClass::Permission);
     sink.break_writes("a", ErrorClass::Schema);
     for name in ["b", "a", "sound"] {
-        drop(receipts(&db, &table(name, Conflict::None), 0..10).await);
+        drop(receipts(&db, &table(name, Conflict::none()), 0..10).await);
     }
     tokio::time::sleep(Duration::from_secs(10)).await;
     let health = db.health();

@@ -81,7 +81,7 @@ async fn a_lane_waits_until_its_session_has_ended_and_others_go_on() {
 async fn rows_without_order_do_not_wait() {
     let (db, sink) = pipeline(eager());
     sink.script([Step::Late]);
-    let plain = table("plain", Conflict::None);
+    let plain = table("plain", Conflict::none());
     let row = |id: i64| plain.row().set("id", id).unwrap().set("note", "n").unwrap().finish().unwrap();
     assert_eq!(db.submit_tracked(&row(1)).await.unwrap().await.kind(), OutcomeKind::Unknown);
     assert!(db.submit_tracked(&row(2)).await.unwrap().await.is_written());
@@ -182,7 +182,7 @@ async fn a_batch_that_was_written_in_part_holds_its_lane_no_longer() {
     let (db, sink) = pipeline(PipelineConfig { ordering, retry_for: Duration::from_secs(20), ..config() });
     sink.script([Step::Fail(ErrorClass::Size), Step::Apply, Step::Late]);
     sink.script_end_session([Err(ErrorClass::Transient); 10_000]);
-    let plain = table("plain", Conflict::None);
+    let plain = table("plain", Conflict::none());
     let begin = Instant::now();
     let parts = crate::support::receipts(&db, &plain, 0..10).await;
     settle().await;
@@ -219,7 +219,7 @@ async fn the_rest_of_a_batch_is_fenced_from_its_abandoned_part() {
     let (db, sink) = pipeline(config);
     sink.poison(|row| row.get("id") == Some(ValueRef::I64(9)));
     sink.script([Step::Apply, Step::Late]);
-    let plain = table("plain", Conflict::None);
+    let plain = table("plain", Conflict::none());
     let mut receipts = Vec::new();
     for id in 0..10_i64 {
         let row = plain.row().set("id", id).unwrap().set("note", "n").unwrap().finish().unwrap();

@@ -169,7 +169,7 @@ fn bisect((max_statements, beyond): (usize, BeyondBudget)) -> Isolation {
 /// Plain inserts, and one table for each kind of conflict rule.
 fn table(number: usize) -> Schema {
     let conflict = match number {
-        0 => Conflict::None,
+        0 => Conflict::none(),
         1 | 5 => Conflict::update(["key"]),
         2 => Conflict::replace(["key"]),
         3 => Conflict::ignore(["key"]),
@@ -404,7 +404,7 @@ async fn check(config: PipelineConfig, actions: Vec<Action>, nature: Nature, dea
         sink.sort_by_key();
     }
     if nature.refuses_equal {
-        let is_plain = |row: &DynRow| *row.schema().conflict() == Conflict::None;
+        let is_plain = |row: &DynRow| *row.schema().conflict() == Conflict::none();
         sink.refuse_equal(move |row| if is_plain(row) { format!("id {}", id(row)) } else { key(row).to_string() });
     }
     let recorder = Recorder::default();

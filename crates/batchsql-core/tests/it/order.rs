@@ -120,7 +120,7 @@ async fn per_table_order_holds_for_all_rows() {
         Step::Delay(Duration::from_secs(9)),
         Step::Fail(ErrorClass::Transient),
     ]);
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     for id in 0..200 {
         db.submit(&row(&schema, id, SHAPES[(id * id % 4) as usize], id)).await.unwrap();
     }
@@ -259,7 +259,7 @@ async fn a_batch_is_sorted_by_key_where_the_sink_asks_for_it() {
     check(Ordering::None, Coalesce::Off, update(), &[sorted]).await;
     check(Ordering::PerKey, Coalesce::LastPerKey, update(), &[&[(1, 4), (3, 2), (5, 0), (9, 3)]]).await;
     check(Ordering::PerTable, Coalesce::Off, update(), &[as_it_came]).await;
-    check(Ordering::Auto, Coalesce::LastPerKey, Conflict::None, &[as_it_came]).await;
+    check(Ordering::Auto, Coalesce::LastPerKey, Conflict::none(), &[as_it_came]).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -39,7 +39,7 @@ fn observed(config: PipelineConfig) -> (BatchSql, ScriptedSink, Parks) {
 async fn a_broken_table_waits_while_others_are_written_and_is_resumed_by_a_probe() {
     let config = PipelineConfig { buffer_size: 1000, park_for: HOUR, ..config() };
     let (db, sink, parks) = observed(config);
-    let (broken, sound) = (table("broken", Conflict::None), table("sound", Conflict::None));
+    let (broken, sound) = (table("broken", Conflict::none()), table("sound", Conflict::none()));
     sink.break_table("broken", ErrorClass::Permission);
     for id in 0..100 {
         db.submit(&row(&broken, id)).await.unwrap();
@@ -142,7 +142,7 @@ async fn closing_gives_a_parked_table_one_last_try() {
         let (db, sink) = pipeline(PipelineConfig { park_for: HOUR, ..config() });
         sink.break_table("t", ErrorClass::Schema);
         for id in 0..35 {
-            db.submit(&row(&table("t", Conflict::None), id)).await.unwrap();
+            db.submit(&row(&table("t", Conflict::none()), id)).await.unwrap();
         }
         tokio::time::sleep(Duration::from_secs(60)).await;
         if mended {
@@ -168,7 +168,7 @@ async fn a_batch_of_bad_rows_can_park_its_table_instead_of_being_rejected() {
     });
     let mut receipts = Vec::new();
     for id in 0..10 {
-        receipts.push(db.submit_tracked(&row(&table("t", Conflict::None), id)).await.unwrap());
+        receipts.push(db.submit_tracked(&row(&table("t", Conflict::none()), id)).await.unwrap());
     }
     // Long enough for the first search, too short for a probe that halves on.
     tokio::time::sleep(Duration::from_micros(1)).await;
@@ -184,7 +184,7 @@ async fn a_batch_of_bad_rows_can_park_its_table_instead_of_being_rejected() {
 async fn flush_waits_for_parked_rows_and_cancelled_flushes_do_no_harm() {
     let (db, sink) = pipeline(PipelineConfig { park_for: HOUR, ..config() });
     sink.break_table("t", ErrorClass::Schema);
-    db.submit(&row(&table("t", Conflict::None), 1)).await.unwrap();
+    db.submit(&row(&table("t", Conflict::none()), 1)).await.unwrap();
     assert!(tokio::time::timeout(Duration::from_secs(60), db.flush()).await.is_err());
     sink.mend_table("t");
     assert_eq!(db.flush().await.unwrap().written(), 1);
@@ -245,7 +245,7 @@ impl Sink for WithoutNote {
 async fn rows_of_a_table_without_order_need_not_wait_for_the_probe_of_others() {
     let config = PipelineConfig { park_for: HOUR, flush_interval: Duration::from_millis(10), ..config() };
     let db = BatchSql::builder(WithoutNote).config(config).start().unwrap();
-    let schema = table("t", Conflict::None);
+    let schema = table("t", Conflict::none());
     let parked = db.submit_tracked(&row(&schema, 1)).await.unwrap();
     tokio::time::sleep(Duration::from_secs(20)).await;
     for id in 0..50 {

@@ -65,7 +65,7 @@ async fn rows_that_may_be_written_are_repeated_only_where_that_is_harmless() {
         }
     };
     let left = Step::LeaveRow(1, ErrorClass::Unknown);
-    check(Conflict::None, &[left], OutcomeKind::Unknown).await;
+    check(Conflict::none(), &[left], OutcomeKind::Unknown).await;
     check(Conflict::update(["id"]), &[left], OutcomeKind::Written).await;
     // A refused repeat shows nothing about the first attempt.
     check(Conflict::update(["id"]), &[left, Step::RejectRow(0)], OutcomeKind::Unknown).await;

@@ -202,7 +202,7 @@ async fn a_row_that_fills_its_batch_is_never_lost_to_a_close() {
         let (db, sink) = pipeline(PipelineConfig { flush_size: 1, ..config() });
         let submitter = tokio::spawn({
             let db = db.clone();
-            let schema = crate::support::table(&format!("t{round}"), batchsql_core::Conflict::None);
+            let schema = crate::support::table(&format!("t{round}"), batchsql_core::Conflict::none());
             async move { db.submit(&row(&schema, 1)).await.is_ok() }
         });
         let report = db.close(HOUR).await;

@@ -25,7 +25,7 @@ pub(crate) fn table(name: &str, conflict: Conflict) -> Schema {
 }
 
 pub(crate) fn plain() -> Schema {
-    table("t", Conflict::None)
+    table("t", Conflict::none())
 }
 
 pub(crate) fn row(schema: &Schema, id: i64) -> DynRow {

@@ -14,7 +14,7 @@ async fn a_row_is_written_while_producers_work(producers: usize, all: bool) {
     let config = PipelineConfig { buffer_size: 1_000_000, ..PipelineConfig::default() };
     let db = BatchSql::builder(NullSink).config(config).start().unwrap();
     let done = Arc::new(AtomicBool::new(false));
-    let of_table = table("t", Conflict::None);
+    let of_table = table("t", Conflict::none());
     let work = move |id: i64| {
         // For example parsing: a part of a millisecond of CPU time.
         let until = std::time::Instant::now() + Duration::from_micros(200);

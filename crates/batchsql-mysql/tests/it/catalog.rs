@@ -129,14 +129,14 @@ async fn rights_that_are_missing_are_found_before_the_first_row() {
             }
         }
     };
-    check(Conflict::None, Some("1142")).await;
+    check(Conflict::none(), Some("1142")).await;
     db.run(&grant("INSERT")).await;
-    check(Conflict::None, None).await;
+    check(Conflict::none(), None).await;
     check(Conflict::ignore(["id"]), None).await;
     check(Conflict::update(["id"]), Some("1142")).await;
     // One column only.
     db.run(&format!("REVOKE INSERT ON {}.t FROM '{user}'@'%'; {}", db.name, grant("INSERT (id)"))).await;
-    check(Conflict::None, Some("1143")).await;
+    check(Conflict::none(), Some("1143")).await;
     // A table that this user cannot see.
     db.run("CREATE TABLE hidden (id BIGINT)").await;
     let hidden = Schema::builder("hidden").column("id", ColumnType::I64).build().unwrap();
@@ -153,7 +153,7 @@ async fn a_table_that_changes_under_the_pipeline_is_looked_at_again() {
     let db = Database::new("CREATE TABLE t (id BIGINT PRIMARY KEY, note TEXT)").await;
     let config = PipelineConfig { park_for: Duration::ZERO, ..PipelineConfig::default() };
     let pipeline = BatchSql::builder(db.sink.clone()).config(config).start().unwrap();
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     assert!(submitted(&pipeline, [row(&schema, 1, "a")]).await[0].is_written());
     db.run("ALTER TABLE t ADD COLUMN more TEXT FIRST, MODIFY note VARCHAR(3)").await;
     assert!(submitted(&pipeline, [row(&schema, 2, "b")]).await[0].is_written());
@@ -211,7 +211,7 @@ async fn further_unique_indexes_are_warned_of_where_they_may_overwrite() {
     let warnings = Warnings::default();
     let guard = tracing::subscriber::set_default(warnings.clone());
     let pipeline = pipeline(&db.sink);
-    for harmless in [Conflict::None, Conflict::ignore(["id"])] {
+    for harmless in [Conflict::none(), Conflict::ignore(["id"])] {
         pipeline.prepare(&schema(harmless)).await.unwrap();
     }
     assert_eq!(warnings.0.lock().unwrap().len(), 0);

@@ -14,7 +14,7 @@ const TABLE: &str =
 #[tokio::test]
 async fn a_plain_insert_rejects_duplicates_and_keeps_the_rest() {
     let db = Database::new(TABLE).await;
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     let rows = [row(&schema, 1, "new"), row(&schema, 2, "new"), row(&schema, 2, "again"), row(&schema, 4, "new")];
     assert_eq!(write(&db.sink, rows).await, ["rejected", "written", "rejected", "written"]);
     assert_eq!(db.read("SELECT * FROM t ORDER BY id").await, ["1|old", "2|new", "3|old", "4|new"]);
@@ -370,6 +370,6 @@ async fn a_table_of_another_database_is_reached_without_a_database_in_the_dsn() 
     let pipeline = BatchSql::builder(sink).start().unwrap();
     let builder = || Schema::builder(TableName::qualified(db.name.as_str(), "t")).column("id", ColumnType::I64);
     pipeline.prepare(&builder().build().unwrap()).await.unwrap();
-    let error = pipeline.prepare(&schema(Conflict::None)).await.unwrap_err().to_string();
+    let error = pipeline.prepare(&schema(Conflict::none())).await.unwrap_err().to_string();
     assert!(error.contains("no database is chosen; name one in the dsn"), "{error}");
 }

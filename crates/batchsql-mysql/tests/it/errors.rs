@@ -163,7 +163,7 @@ async fn the_victim_of_a_deadlock_is_written_by_a_retry() {
 async fn a_table_that_was_changed_is_a_matter_of_the_schema_not_of_the_row() {
     let db = Database::new(TABLE).await;
     let pipeline = impatient(&db.sink);
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     assert!(submitted(&pipeline, [row(&schema, 1, "a")]).await[0].is_written());
     // 1364 at the server; the second check gives advice.
     db.run("ALTER TABLE t ADD COLUMN must INT NOT NULL").await;
@@ -183,7 +183,7 @@ async fn a_table_that_was_changed_is_a_matter_of_the_schema_not_of_the_row() {
 async fn a_column_that_was_changed_refuses_no_row_that_fits_and_blames_no_row_that_does_not() {
     let db = Database::new("CREATE TABLE t (id BIGINT PRIMARY KEY, note CHAR(50))").await;
     let pipeline = impatient(&db.sink);
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     let (class, ..) = error_of(&pipeline, row(&schema, 1, "a ")).await;
     assert_eq!(class, Some(ErrorClass::Row));
     // A row that was rejected before anything was sent.
@@ -226,7 +226,7 @@ async fn a_change_that_the_server_has_no_error_for_is_seen_before_long() {
 async fn a_trigger_that_no_row_can_pass_is_a_matter_of_the_schema() {
     let db = Database::new(TABLE).await;
     let pipeline = impatient(&db.sink);
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     assert!(submitted(&pipeline, [row(&schema, 1, "a")]).await[0].is_written());
     for (action, code) in [("UPDATE t SET note = 'x'", "1442"), ("INSERT INTO missing VALUES (1)", "1146")] {
         db.run(&format!("DROP TRIGGER IF EXISTS tr; CREATE TRIGGER tr BEFORE INSERT ON t FOR EACH ROW {action}")).await;
@@ -244,7 +244,7 @@ async fn a_right_that_is_taken_away_is_a_matter_of_permission() {
     db.run(&format!("GRANT INSERT ON {}.t TO '{user}'@'%'", db.name)).await;
     let sink = MySqlSink::connect(&with_user(&db.dsn, &user, "x")).await.unwrap();
     let pipeline = impatient(&sink);
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     assert!(submitted(&pipeline, [row(&schema, 1, "a")]).await[0].is_written());
     db.run(&format!("REVOKE INSERT ON {}.t FROM '{user}'@'%'", db.name)).await;
     let (class, code, _) = error_of(&pipeline, row(&schema, 2, "b")).await;
@@ -259,7 +259,7 @@ async fn a_user_with_too_many_connections_waits() {
     let dsn = with_user(&db.dsn, &user, "x");
     let sink = MySqlSink::connect(&dsn).await.unwrap();
     let held = connect_when_free(&dsn).await;
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     let (class, code, _) = error_of(&impatient(&sink), row(&schema, 1, "a")).await;
     assert_eq!((class, code.as_deref()), (Some(ErrorClass::Transient), Some("1226")));
     let patient = pipeline(&sink);
@@ -287,7 +287,7 @@ async fn a_server_that_is_full_or_read_only_is_waited_for() {
     db.run(&format!("CREATE USER 'plain'@'%' IDENTIFIED BY 'x'; GRANT ALL ON {}.* TO 'plain'@'%'", db.name)).await;
     let dsn = with_user(&db.dsn, "plain", "x");
     let sink = MySqlSink::connect(&with_parameters(&dsn, "max_connections=2&connect_timeout=1")).await.unwrap();
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
 
     // Another user is read-only, as on a replica.
     db.run("SET GLOBAL read_only = 1").await;
@@ -324,7 +324,7 @@ async fn outcomes_of(sink: &MySqlSink, row: DynRow) -> bool {
 async fn a_session_that_may_only_read_is_a_resource() {
     let db = Database::new(TABLE).await;
     let sink = sink_with_session(&db, "SET SESSION TRANSACTION READ ONLY").await;
-    let (class, code, _) = error_of(&impatient(&sink), row(&schema(Conflict::None), 1, "a")).await;
+    let (class, code, _) = error_of(&impatient(&sink), row(&schema(Conflict::none()), 1, "a")).await;
     assert_eq!((class, code.as_deref()), (Some(ErrorClass::Resource), Some("1792")));
 }
 
@@ -337,7 +337,7 @@ async fn a_full_table_is_a_resource_and_room_lets_the_rows_in() {
     );
     let db = Database::on(server.dsn(), "CREATE TABLE t (id BIGINT PRIMARY KEY, note LONGTEXT)", "").await;
     let pipeline = impatient(&db.sink);
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     let mut written = 0_i64;
     let (class, code) = loop {
         let outcome = submitted(&pipeline, [row(&schema, written, "x".repeat(1_000_000))]).await.remove(0);

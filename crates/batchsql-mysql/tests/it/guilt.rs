@@ -46,7 +46,7 @@ async fn what_a_trigger_makes_of_one_row_is_an_error_of_that_row() {
         (42, "raised duplicate", "1062"),
         (59, "raised lost", "2013"),
     ];
-    for conflict in [Conflict::None, Conflict::update(["id"]), Conflict::ignore(["id"])] {
+    for conflict in [Conflict::none(), Conflict::update(["id"]), Conflict::ignore(["id"])] {
         let schema = schema(conflict);
         let note = |n: i64| bad.iter().find(|bad| bad.0 == n).map_or("good", |bad| bad.1);
         let outcomes = outcomes(&db.sink, (0..60).map(|n| row(&schema, n, note(n)))).await;
@@ -83,7 +83,7 @@ async fn a_duplicate_in_a_table_of_a_trigger_is_no_reason_to_ignore_a_row() {
 #[tokio::test]
 async fn a_table_that_a_trigger_misses_is_not_said_to_be_the_table_of_the_rows() {
     let db = Database::new(TRIGGER).await;
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     let rows = |note: &str| [row(&schema, 1, "good"), row(&schema, 2, note)];
     // The pipeline finds the row that causes the error; the table itself is valid.
     let error = written(&db.sink, rows("missing"), false).await.unwrap_err();

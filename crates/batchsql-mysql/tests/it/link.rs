@@ -159,7 +159,7 @@ async fn cut(conflict: Conflict, place: Cut) -> (Vec<&'static str>, Vec<String>)
 
 #[tokio::test]
 async fn a_link_that_breaks_before_anything_was_sent_loses_nothing() {
-    for conflict in [Conflict::None, Conflict::ignore(["id"]), Conflict::update(["id"])] {
+    for conflict in [Conflict::none(), Conflict::ignore(["id"]), Conflict::update(["id"])] {
         let (names, table) = cut(conflict, Cut::Prepare).await;
         assert_eq!((names, table), (vec!["written"; 2], ["1", "2", "3", "4"].map(String::from).to_vec()));
     }
@@ -168,9 +168,9 @@ async fn a_link_that_breaks_before_anything_was_sent_loses_nothing() {
 #[tokio::test]
 async fn a_lost_answer_is_unknown_where_a_repeat_could_harm_and_is_repeated_elsewhere() {
     let all = || ["1", "2", "3", "4"].map(String::from).to_vec();
-    let (names, table) = cut(Conflict::None, Cut::Executed).await;
+    let (names, table) = cut(Conflict::none(), Cut::Executed).await;
     assert_eq!((names, table), (vec!["unknown"; 2], all()), "the rows are there, and nobody can know");
-    let (names, table) = cut(Conflict::None, Cut::Execute).await;
+    let (names, table) = cut(Conflict::none(), Cut::Execute).await;
     assert_eq!((names, table), (vec!["unknown"; 2], ["1", "4"].map(String::from).to_vec()));
     let (names, table) = cut(Conflict::update(["id"]), Cut::Executed).await;
     assert_eq!((names, table), (vec!["written"; 2], all()));
@@ -179,7 +179,7 @@ async fn a_lost_answer_is_unknown_where_a_repeat_could_harm_and_is_repeated_else
     let (names, table) = cut(Conflict::ignore(["id"]), Cut::Executed).await;
     assert_eq!((names, table), (vec!["ignored"; 2], all()), "the repeat finds its own rows");
     // A proxy reports a lost server in an error packet, as if the server had rejected the rows.
-    let (names, table) = cut(Conflict::None, Cut::ExecutedBehindProxy).await;
+    let (names, table) = cut(Conflict::none(), Cut::ExecutedBehindProxy).await;
     assert_eq!((names, table), (vec!["unknown"; 2], all()));
 }
 
@@ -199,7 +199,7 @@ async fn cut_large(place: Cut, after: u8) -> (Vec<&'static str>, Vec<String>) {
         ..PipelineConfig::default()
     };
     let pipeline = BatchSql::builder(sink).config(config).start().unwrap();
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     pipeline.prepare(&schema).await.unwrap();
     proxy.cut(place, after);
     let outcomes = submitted(&pipeline, large(&schema)).await;
@@ -306,7 +306,7 @@ async fn a_server_that_restarts_is_waited_for() {
 #[tokio::test]
 async fn connections_go_back_to_the_pool_when_no_batch_wants_them() {
     let db = Database::with(TABLE, "max_connections=8").await;
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     let pipeline = pipeline(&db.sink);
     for id in 0..50 {
         assert!(submitted(&pipeline, [row(&schema, id, "a")]).await[0].is_written());
@@ -324,7 +324,7 @@ async fn connections_go_back_to_the_pool_when_no_batch_wants_them() {
 fn a_sink_may_outlive_its_runtime() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let db = runtime.block_on(Database::new(TABLE));
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     assert_eq!(runtime.block_on(write(&db.sink, [row(&schema, 1, "a")])), ["written"]);
     drop(runtime);
     drop(db);

@@ -29,7 +29,7 @@ async fn users_pool(db: &Database) -> MySqlSink {
 async fn rows_never_join_a_transaction_that_somebody_left_open() {
     let db = Database::with(TABLE, "max_connections=1").await;
     for sink in [users_pool(&db).await, db.sink.clone()] {
-        let schema = schema(Conflict::None);
+        let schema = schema(Conflict::none());
         for left in [
             "BEGIN; INSERT INTO t VALUES (-1, 'theirs')",
             "SET autocommit = 0",
@@ -57,7 +57,7 @@ async fn a_connection_to_a_server_that_is_read_only_is_not_used_again() {
     db.run(&format!("CREATE USER 'plain'@'%' IDENTIFIED BY 'x'; GRANT ALL ON {}.* TO 'plain'@'%'", db.name)).await;
     let dsn = with_parameters(&with_user(&db.dsn, "plain", "x"), "max_connections=1");
     let sink = MySqlSink::connect(&dsn).await.unwrap();
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     assert_eq!(write(&sink, [row(&schema, 1, "a")]).await, ["written"]);
     let id = async || -> u64 {
         batchsql_mysql::sqlx::query_scalar("SELECT CONNECTION_ID()").fetch_one(sink.mysql_pool()).await.unwrap()
@@ -104,7 +104,7 @@ async fn a_password_that_changes_is_asked_for() {
         async move { Ok(Password::new(["first", "second"][number.min(1)])) }
     });
     let sink = MySqlSink::with_options(&options).await.unwrap();
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     assert_eq!(write(&sink, [row(&schema, 1, "a")]).await, ["written"]);
     assert_eq!(asked.load(Ordering::Relaxed), 1, "it is asked for once for many connections");
     db.run(&format!("ALTER USER '{user}'@'%' IDENTIFIED BY 'second'")).await;
@@ -136,7 +136,7 @@ async fn a_provider_without_a_password_is_waited_for() {
     let sink = MySqlSink::with_options_lazy(&options);
     let error = sink.acquire().await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Transient, "{error}");
-    assert_eq!(write(&sink, [row(&schema(Conflict::None), 1, "a")]).await, ["written"]);
+    assert_eq!(write(&sink, [row(&schema(Conflict::none()), 1, "a")]).await, ["written"]);
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ async fn a_batch_of_the_usual_size_is_one_statement_and_one_transaction() {
         rows[0].split_once('|').unwrap().1.parse().unwrap()
     };
     for (batch, conflict) in
-        [Conflict::None, Conflict::ignore(["id"]), Conflict::update(["id"])].into_iter().enumerate()
+        [Conflict::none(), Conflict::ignore(["id"]), Conflict::update(["id"])].into_iter().enumerate()
     {
         let schema = schema(conflict);
         let write = async |start: i64| {
@@ -90,7 +90,7 @@ async fn wide_tables_are_split_by_the_bind_limit() {
 #[tokio::test]
 async fn batches_are_cut_below_max_allowed_packet_and_a_row_above_it_is_rejected_alone() {
     let server = Server::start(Kind::MySql, &["--max-allowed-packet=1M"]);
-    for conflict in [Conflict::None, Conflict::ignore(["id"]), Conflict::update(["id"])] {
+    for conflict in [Conflict::none(), Conflict::ignore(["id"]), Conflict::update(["id"])] {
         let table = "CREATE TABLE t (id BIGINT PRIMARY KEY, note LONGTEXT)";
         let db = Database::on(server.dsn(), table, "").await;
         let config = PipelineConfig {
@@ -134,7 +134,7 @@ async fn a_max_allowed_packet_that_becomes_smaller_is_kept_by_the_next_connectio
     let table = "CREATE TABLE t (id BIGINT PRIMARY KEY, note LONGTEXT)";
     let db = Database::on(server.dsn(), table, "max_connections=1").await;
     let pipeline = pipeline(&db.sink);
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     let write = async |start: i64| {
         let rows = (start..start + 40).map(|id| row(&schema, id, "x".repeat(100_000)));
         submitted(&pipeline, rows).await
@@ -154,7 +154,7 @@ async fn rows_larger_than_a_packet_of_the_protocol_are_written() {
     let db = Database::on(server.dsn(), table, "").await;
     let config = PipelineConfig { buffer_bytes: 512 << 20, flush_bytes: 64 << 20, ..PipelineConfig::default() };
     let pipeline = BatchSql::builder(db.sink.clone()).config(config).start().unwrap();
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     // 16 MiB is where the protocol splits a packet.
     let sizes = [(16 << 20) - 64, 16 << 20, (16 << 20) + 64, 40 << 20];
     let rows = sizes.iter().zip(0..).map(|(size, id)| row(&schema, id, "x".repeat(*size)));
@@ -179,7 +179,7 @@ async fn more_rows_than_one_statement_takes_are_one_transaction() {
     };
     let pipeline = BatchSql::builder(db.sink.clone()).config(config).start().unwrap();
     // The last row is rejected, so nothing of the batch may be written.
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     let rows = (0..30_000).map(|id| row(&schema, id, "new"));
     let outcomes = submitted(&pipeline, rows).await;
     assert!(outcomes.iter().all(|outcome| outcome.kind().name() == "rejected"));

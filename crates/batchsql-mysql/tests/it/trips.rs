@@ -44,7 +44,7 @@ impl Counted {
 
 #[tokio::test]
 async fn a_plan_takes_three_round_trips_and_the_next_of_its_table_one() {
-    for (conflict, expected) in [(Conflict::None, 3), (Conflict::replace(["id"]), 3), (Conflict::ignore(["id"]), 4)] {
+    for (conflict, expected) in [(Conflict::none(), 3), (Conflict::replace(["id"]), 3), (Conflict::ignore(["id"]), 4)] {
         let counted = Counted::start("").await;
         let mut conn = counted.sink.acquire().await.unwrap();
         // The variables of the session, the definition of the table, and the check of each statement.
@@ -58,7 +58,7 @@ async fn a_plan_takes_three_round_trips_and_the_next_of_its_table_one() {
 #[tokio::test]
 async fn a_batch_of_any_size_takes_one_round_trip_with_its_values_in_the_text() {
     let counted = Counted::start("&values_in_text=always").await;
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     let mut conn = counted.sink.acquire().await.unwrap();
     let (plan, _) = counted.prepare(&mut conn, &schema).await;
     for ids in [0..1, 1..500, 500..3_000] {

@@ -338,7 +338,7 @@ async fn mariadb_keeps_the_history_of_rows_with_a_key() {
         let db =
             Database::new(&format!("CREATE TABLE t (id BIGINT PRIMARY KEY, note VARCHAR(9) UNIQUE, {versioned}")).await;
         for (conflict, expected) in [
-            (batchsql_core::Conflict::None, "written"),
+            (batchsql_core::Conflict::none(), "written"),
             (batchsql_core::Conflict::update(["id"]), "written"),
             (batchsql_core::Conflict::replace(["id"]), "written"),
             (batchsql_core::Conflict::ignore(["id"]), "ignored"),

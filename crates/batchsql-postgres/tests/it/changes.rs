@@ -41,10 +41,10 @@ async fn a_trigger_that_comes_later_is_noticed_with_the_first_batch() {
          'BEGIN IF new.id % 10 = 0 THEN RETURN NULL; END IF; RETURN new; END'";
     // Detected in an autocommit statement, where the outcome is unknown, and in a transaction.
     let cases = [
-        (Strategy::Auto, Conflict::None, vec![("unknown", 50)]),
-        (Strategy::Unnest, Conflict::None, vec![("unknown", 50)]),
-        (Strategy::MultiValues, Conflict::None, vec![("ignored", 5), ("written", 45)]),
-        (Strategy::Staging, Conflict::None, vec![("rejected", 50)]),
+        (Strategy::Auto, Conflict::none(), vec![("unknown", 50)]),
+        (Strategy::Unnest, Conflict::none(), vec![("unknown", 50)]),
+        (Strategy::MultiValues, Conflict::none(), vec![("ignored", 5), ("written", 45)]),
+        (Strategy::Staging, Conflict::none(), vec![("rejected", 50)]),
         (Strategy::Unnest, Conflict::replace(["id"]), vec![("ignored", 5), ("written", 45)]),
     ];
     for (strategy, conflict, first) in cases {
@@ -77,7 +77,7 @@ async fn policies_and_rights_that_change_are_noticed() {
     let sink = PostgresSink::new(PgPool::connect_lazy_with(options));
     let config = PipelineConfig { flush_interval: HOUR, park_for: Duration::ZERO, ..PipelineConfig::default() };
     let db = BatchSql::builder(sink).config(config).start().unwrap();
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     db.prepare(&schema).await.unwrap();
     let policy = "ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON t WITH CHECK (id <> 7)";
     execute(admin.pg_pool(), policy).await;
@@ -95,7 +95,7 @@ async fn a_column_that_rows_lack_parks_the_table_and_rejects_no_row() {
         let admin = fresh("CREATE TABLE t (id bigint PRIMARY KEY, note text)").await;
         let sink = PostgresSink::from_pool(admin.pg_pool().clone(), Settings::default().strategy(strategy));
         let db = start(&sink);
-        let schema = schema(Conflict::None);
+        let schema = schema(Conflict::none());
         db.prepare(&schema).await.unwrap();
         execute(admin.pg_pool(), "ALTER TABLE t ADD other int NOT NULL").await;
         for row in rows(&schema, 0..50) {

@@ -222,7 +222,7 @@ async fn rows_that_a_trigger_drops_are_told_as_ignored() {
                      IF new.note = 'drop' THEN RETURN NULL; END IF;
                      new.note := upper(new.note); RETURN new; END $$;
                  CREATE TRIGGER drops BEFORE INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION drops()";
-    for rule in [Conflict::None, Conflict::ignore(["id"]), Conflict::replace(["id"])] {
+    for rule in [Conflict::none(), Conflict::ignore(["id"]), Conflict::replace(["id"])] {
         let sink = fresh(table).await;
         let schema = schema(rule.clone());
         let rows = (2..60).map(|id| row(&schema, id, if id % 9 == 0 { "drop" } else { "keep" }));

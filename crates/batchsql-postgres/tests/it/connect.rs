@@ -132,7 +132,7 @@ async fn notices_are_kept_back_inside_transactions_of_a_pool_of_the_user() {
     .await;
     let sink = PostgresSink::new(PgPool::connect(&dsn).await.unwrap());
     // A table with such a trigger is written in a transaction.
-    assert_eq!(write(&sink, [row(&schema(Conflict::None), 1, "a")]).await, ["written"]);
+    assert_eq!(write(&sink, [row(&schema(Conflict::none()), 1, "a")]).await, ["written"]);
     assert_eq!(read(&sink, "SELECT note, current_setting('client_min_messages') FROM t").await, ["error|notice"]);
 }
 
@@ -141,7 +141,7 @@ async fn a_pool_without_a_statement_cache_leaves_no_statements_on_the_server() {
     let sink = fresh("CREATE TABLE t (id bigint PRIMARY KEY, note text)").await;
     let options = (*sink.pg_pool().connect_options()).clone().statement_cache_capacity(0);
     let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
-    for conflict in [Conflict::None, Conflict::ignore(["id"]), Conflict::replace(["id"])] {
+    for conflict in [Conflict::none(), Conflict::ignore(["id"]), Conflict::replace(["id"])] {
         let sink = PostgresSink::new(pool.clone());
         let schema = schema(conflict);
         for id in 0..10 {

@@ -11,8 +11,8 @@ use crate::support::{HOUR, fresh, read, row};
 #[tokio::test]
 async fn a_value_that_does_not_fit_after_a_row_that_was_refused_leaves_the_connection_in_step() {
     for (strategy, conflict) in [
-        (Strategy::Copy, Conflict::None),
-        (Strategy::Staging, Conflict::None),
+        (Strategy::Copy, Conflict::none()),
+        (Strategy::Staging, Conflict::none()),
         (Strategy::Staging, Conflict::ignore(["id"])),
     ] {
         for isolation in [Isolation::default(), Isolation::AtomicBatch] {

@@ -138,7 +138,7 @@ async fn text_that_the_database_cannot_encode_rejects_its_row() {
         let sink = PostgresSink::with_options(&PostgresOptions::from_connect_options(options).strategy(strategy)).await;
         let sink = sink.unwrap();
         execute(sink.pg_pool(), "CREATE TABLE t (id bigint, note text)").await;
-        let schema = schema(Conflict::None);
+        let schema = schema(Conflict::none());
         let rows = (0..30).map(|id| row(&schema, id, if id == 9 { "事件" } else { "é" }));
         for (id, outcome) in outcomes(&sink, rows).await.iter().enumerate() {
             let failed = outcome.failure().map(|failed| (failed.class(), failed.code()));
@@ -153,7 +153,7 @@ async fn text_that_the_database_cannot_encode_rejects_its_row() {
 #[tokio::test]
 async fn an_index_entry_that_is_too_large_rejects_its_row() {
     let sink = fresh("CREATE TABLE t (id bigint, note text); CREATE INDEX ON t (note)").await;
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     // Not compressible to the 2704 bytes that an entry may have.
     let mut seed = 1_u64;
     let noise: String = std::iter::repeat_with(|| {
@@ -280,7 +280,7 @@ async fn a_read_only_server_is_a_resource_that_comes_back() {
     let dsn = fresh_dsn("CREATE TABLE t (id bigint PRIMARY KEY, note text)").await;
     for strategy in ALL {
         let sink = with_strategy(&with_parameter(&dsn, "options[default_transaction_read_only]=on"), strategy).await;
-        let error = error_of_write(&sink, &schema(Conflict::None), 0..30).await;
+        let error = error_of_write(&sink, &schema(Conflict::none()), 0..30).await;
         assert_eq!((error.class(), error.code()), (ErrorClass::Resource, Some("25006")), "{error}, {strategy:?}");
     }
 }
@@ -295,7 +295,7 @@ async fn tables_and_columns_that_go_are_schema_errors_and_rights_that_go_are_per
         &format!("DO $$ BEGIN EXECUTE format('GRANT ALL ON SCHEMA %I TO {user}', current_schema); END $$"),
     )
     .await;
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     for strategy in ALL {
         let options = (*admin.pg_pool().connect_options()).clone().username(&user).password("x");
         let sink = PostgresSink::with_options(&PostgresOptions::from_connect_options(options).strategy(strategy)).await;
@@ -333,7 +333,7 @@ async fn an_atomic_batch_is_written_whole_or_not_at_all() {
         let sink = with_strategy(&fresh_dsn(table).await, strategy).await;
         let config = PipelineConfig { isolation: Isolation::AtomicBatch, flush_interval: HOUR, ..Default::default() };
         let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
-        let schema = schema(Conflict::None);
+        let schema = schema(Conflict::none());
         for outcome in outcomes_by(&db, (0..10).map(|id| row(&schema, id, "new"))).await {
             assert_eq!(outcome.failure().and_then(|failed| failed.code()), Some("23505"), "{strategy:?}");
         }
@@ -352,7 +352,7 @@ async fn what_the_server_did_not_foresee_is_tried_again_before_a_row_is_blamed()
          CREATE TRIGGER f AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()";
     for strategy in ALL {
         let sink = with_strategy(&fresh_dsn(table).await, strategy).await;
-        let schema = schema(Conflict::None);
+        let schema = schema(Conflict::none());
         assert!(outcomes(&sink, [row(&schema, 100, "a")]).await[0].is_written(), "{strategy:?}");
         for (id, outcome) in outcomes(&sink, (0..30).map(|id| row(&schema, id, "a"))).await.iter().enumerate() {
             let code = outcome.failure().and_then(|failed| failed.code());

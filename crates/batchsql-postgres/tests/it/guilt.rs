@@ -36,7 +36,7 @@ async fn a_code_of_the_table_that_a_trigger_raises_does_not_accuse_the_table() {
     for (body, code, class) in cases {
         for strategy in ALL {
             let sink = with_strategy(&fresh_dsn(&triggered(body)).await, strategy).await;
-            let schema = schema(Conflict::None);
+            let schema = schema(Conflict::none());
             for bad in [5..6, 0..40] {
                 let rows = bad.map(|id| row(&schema, id, if id == 5 { "bad" } else { "good" }));
                 let batch = batchsql_testkit::batch_of(rows).await;

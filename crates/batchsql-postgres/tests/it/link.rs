@@ -22,7 +22,7 @@ async fn a_link_that_breaks_before_the_rows_are_sent_costs_nothing() {
     {
         let (sink, proxy, direct) = through_proxy(Cut::Before(part), strategy).await;
         let db = start(&sink);
-        let schema = schema(Conflict::None);
+        let schema = schema(Conflict::none());
         db.prepare(&schema).await.unwrap();
         proxy.arm();
         let outcomes = outcomes_by(&db, (0..50).map(|id| row(&schema, id, "a"))).await;
@@ -39,7 +39,7 @@ async fn plain_rows_whose_reply_is_lost_end_as_unknown_and_are_not_repeated() {
     for strategy in [Strategy::Unnest, Strategy::MultiValues, Strategy::Copy, Strategy::Staging] {
         let (sink, proxy, direct) = through_proxy(Cut::After(commits(strategy)), strategy).await;
         let db = start(&sink);
-        let schema = schema(Conflict::None);
+        let schema = schema(Conflict::none());
         db.prepare(&schema).await.unwrap();
         proxy.arm();
         let outcomes = outcomes_by(&db, (0..64).map(|id| row(&schema, id, "a"))).await;
@@ -70,7 +70,7 @@ async fn rows_with_a_rule_whose_reply_is_lost_are_repeated() {
 async fn a_commit_that_never_arrived_is_unknown_too() {
     let (sink, proxy, direct) = through_proxy(Cut::Before(COMMIT), Strategy::Staging).await;
     let db = start(&sink);
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     db.prepare(&schema).await.unwrap();
     proxy.arm();
     let outcomes = outcomes_by(&db, (0..10).map(|id| row(&schema, id, "a"))).await;
@@ -85,7 +85,7 @@ async fn connections_that_the_server_ends_are_replaced_and_no_row_is_lost() {
     let sink = PostgresSink::connect(&with_parameter(&dsn, &format!("application_name={name}"))).await.unwrap();
     let admin = PostgresSink::connect(&dsn).await.unwrap();
     let db = start(&sink);
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     for round in 0..5_i64 {
         for id in 0..10 {
             db.submit(&row(&schema, round * 10 + id, "a")).await.unwrap();
@@ -163,7 +163,7 @@ async fn giving_up_a_write_never_touches_the_batches_after_it() {
             fresh_dsn("CREATE TABLE t (id bigint, note text); CREATE TABLE given_up (id bigint, note text)").await;
         let options: PostgresOptions = dsn.parse().unwrap();
         let sink = PostgresSink::with_options(&options.strategy(strategy).max_connections(2)).await.unwrap();
-        let schema = schema(Conflict::None);
+        let schema = schema(Conflict::none());
         let batch = batch_of(&schema, 0..300).await;
         let mut conn = sink.acquire().await.unwrap();
         let plan = sink.prepare(&mut conn, &schema).await.unwrap();
@@ -220,7 +220,7 @@ async fn a_timeout_before_the_commit_is_not_unknown() {
         let admin = PostgresSink::connect(&dsn).await.unwrap();
         let sink = with_strategy(&with_parameter(&dsn, &format!("application_name={name}")), strategy).await;
         let mut locker = PgConnection::connect_with(&admin.pg_pool().connect_options()).await.unwrap();
-        let schema = schema(Conflict::None);
+        let schema = schema(Conflict::none());
         // Time is skipped: nothing else takes this long.
         let statement_timeout = Duration::from_secs(600);
         let config =
@@ -266,7 +266,7 @@ async fn the_server_notices_that_a_write_was_given_up() {
         return;
     }
     let sink = PostgresSink::connect(&with_parameter(&dsn, &format!("application_name={name}"))).await.unwrap();
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     let batch = batch_of(&schema, 0..10).await;
     let mut conn = sink.acquire().await.unwrap();
     let plan = sink.prepare(&mut conn, &schema).await.unwrap();

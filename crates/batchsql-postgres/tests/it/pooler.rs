@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batchsql_core::{BatchSql, Conflict, OutcomeKind, PipelineConfig};
+use batchsql_core::{Action, BatchSql, Conflict, OutcomeKind, PipelineConfig};
 use batchsql_postgres::{PostgresOptions, PostgresSink, Strategy};
 use batchsql_testserver::{Kind, Server, unique};
 
@@ -18,8 +18,8 @@ async fn every_strategy_works_behind_a_pooler_in_transaction_mode() {
         let sink = PostgresSink::with_options(&options).await.unwrap();
         let table = format!("{}_{}", namespace, strategy.name().replace('-', "_"));
         execute(sink.pg_pool(), &format!("CREATE TABLE {table} (id bigint PRIMARY KEY, note text, e text)")).await;
-        for conflict in [Conflict::None, Conflict::ignore(["id"]), Conflict::replace(["id"])] {
-            if strategy == Strategy::Copy && conflict != Conflict::None {
+        for conflict in [Conflict::none(), Conflict::ignore(["id"]), Conflict::replace(["id"])] {
+            if strategy == Strategy::Copy && conflict != Conflict::none() {
                 continue;
             }
             let schema = batchsql_core::Schema::builder(&*table)
@@ -32,7 +32,7 @@ async fn every_strategy_works_behind_a_pooler_in_transaction_mode() {
             let config = PipelineConfig { flush_size: 50, ..PipelineConfig::default() };
             let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
             let outcomes = outcomes_by(&db, (0..1_000).map(|id| row(&schema, id, "a"))).await;
-            let expected = if matches!(conflict, Conflict::Ignore { .. }) {
+            let expected = if conflict.action() == Action::Ignore {
                 batchsql_core::OutcomeKind::Ignored
             } else {
                 batchsql_core::OutcomeKind::Written
@@ -76,7 +76,7 @@ async fn a_pooler_that_gives_up_a_commit_does_not_know_whether_it_was_done() {
         execute(sink.pg_pool(), "TRUNCATE t").await;
         let config = PipelineConfig { flush_interval: HOUR, ..PipelineConfig::default() };
         let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
-        let schema = schema(Conflict::None);
+        let schema = schema(Conflict::none());
         let outcomes = outcomes_by(&db, (0..15).map(|id| row(&schema, id, "a"))).await;
         assert!(outcomes.iter().all(|o| o.kind() == OutcomeKind::Unknown), "{strategy:?} {:?}", outcomes[0]);
         tokio::time::sleep(Duration::from_secs(1)).await;

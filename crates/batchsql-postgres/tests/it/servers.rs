@@ -76,7 +76,7 @@ async fn rows_wait_while_the_server_has_too_many_connections() {
     let error = batchsql_core::Sink::acquire(&sink).await.unwrap_err();
     assert_eq!(error.class(), batchsql_core::ErrorClass::Transient, "{error}");
     let db = BatchSql::builder(sink.clone()).config(config()).start().unwrap();
-    let receipt = db.submit_tracked(&row(&schema(Conflict::None), 1, "a")).await.unwrap();
+    let receipt = db.submit_tracked(&row(&schema(Conflict::none()), 1, "a")).await.unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(db.balance().in_flight(), 1);
     drop(taken);
@@ -98,7 +98,7 @@ async fn rows_wait_for_a_failover_and_find_the_new_primary() {
     execute(sink.pg_pool(), "SET default_transaction_read_only = on").await;
     let db = BatchSql::builder(sink.clone()).config(config()).start().unwrap();
     execute(admin.pg_pool(), &format!("ALTER DATABASE {name} SET default_transaction_read_only = on")).await;
-    let receipt = db.submit_tracked(&row(&schema(Conflict::None), 1, "a")).await.unwrap();
+    let receipt = db.submit_tracked(&row(&schema(Conflict::none()), 1, "a")).await.unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!((db.balance().in_flight(), db.balance().written()), (1, 0));
     execute(admin.pg_pool(), &format!("ALTER DATABASE {name} RESET default_transaction_read_only")).await;

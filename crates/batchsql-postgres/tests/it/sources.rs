@@ -150,7 +150,7 @@ async fn after_a_failover_the_other_server_is_found() {
 async fn a_transaction_that_was_left_open_takes_no_row_in() {
     let dsn = fresh_dsn(TABLE).await;
     for (conflict, begin) in
-        [(Conflict::None, "BEGIN"), (Conflict::replace(["id"]), "BEGIN"), (Conflict::None, "BEGIN; SELECT 1")]
+        [(Conflict::none(), "BEGIN"), (Conflict::replace(["id"]), "BEGIN"), (Conflict::none(), "BEGIN; SELECT 1")]
     {
         let pool = PgPoolOptions::new().max_connections(1).connect(&dsn).await.unwrap();
         let sink = PostgresSink::new(pool.clone());

@@ -146,20 +146,21 @@ async fn rights_that_are_missing_are_told_before_the_first_row() {
         assert_eq!(class, ErrorClass::Permission, "{text}");
         assert!(text.contains(part), "{text:?} does not contain {part:?}");
     };
-    check(Conflict::None, "no right to do this").await;
+    check(Conflict::none(), "no right to do this").await;
     grant(format!("GRANT USAGE ON SCHEMA {namespace} TO {user}")).await;
-    check(Conflict::None, "may not INSERT column \"id\"").await;
+    check(Conflict::none(), "may not INSERT column \"id\"").await;
     grant(format!("GRANT INSERT (id) ON {namespace}.t TO {user}")).await;
-    check(Conflict::None, "may not INSERT column \"note\"").await;
+    check(Conflict::none(), "may not INSERT column \"note\"").await;
     grant(format!("GRANT INSERT (note) ON {namespace}.t TO {user}")).await;
-    pipeline(&user_sink).prepare(&table(Conflict::None).build().unwrap()).await.unwrap();
+    pipeline(&user_sink).prepare(&table(Conflict::none()).build().unwrap()).await.unwrap();
     check(Conflict::ignore(["id"]), "may not SELECT column \"id\"").await;
     check(Conflict::update(["id"]), "may not UPDATE column \"note\"").await;
     grant(format!("GRANT SELECT (id), UPDATE (note) ON {namespace}.t TO {user}")).await;
     check(Conflict::update(["id"]), "may not SELECT column \"note\"").await;
     grant(format!("GRANT SELECT (note) ON {namespace}.t TO {user}")).await;
     // These rights are enough, column by column.
-    for (n, conflict) in [Conflict::None, Conflict::ignore(["id"]), Conflict::update(["id"])].into_iter().enumerate() {
+    for (n, conflict) in [Conflict::none(), Conflict::ignore(["id"]), Conflict::update(["id"])].into_iter().enumerate()
+    {
         let schema = table(conflict).build().unwrap();
         let first = 1_000 * n as i64;
         assert_eq!(write(&user_sink, [row(&schema, first, "x")]).await, ["written"]);
@@ -197,7 +198,7 @@ async fn partitioned_tables_are_written_and_told_as_any_other() {
                  CREATE TABLE high PARTITION OF t FOR VALUES FROM (100) TO (200)";
     for strategy in [Strategy::Auto, Strategy::Unnest, Strategy::Copy, Strategy::Staging] {
         let sink = with_strategy(&fresh_dsn(table).await, strategy).await;
-        let plain = schema(Conflict::None);
+        let plain = schema(Conflict::none());
         // The last row has no partition.
         let outcomes = outcomes(&sink, (50..=200).map(|id| row(&plain, id, "a"))).await;
         let failed: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.failure()).collect();
@@ -220,7 +221,7 @@ async fn a_trigger_of_a_partition_is_seen() {
                      'BEGIN IF new.id % 2 = 0 THEN RETURN NULL; END IF; RETURN new; END';
                  CREATE TRIGGER drops BEFORE INSERT ON part FOR EACH ROW EXECUTE FUNCTION drops()";
     let sink = fresh(table).await;
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     let told = write(&sink, (0..50).map(|id| row(&schema, id, "a"))).await;
     for (id, outcome) in told.into_iter().enumerate() {
         assert_eq!(outcome, if id % 2 == 0 { "ignored" } else { "written" }, "row {id}");
@@ -239,7 +240,7 @@ async fn row_security_rejects_rows_and_not_the_table() {
     .await;
     let options = (*sink.pg_pool().connect_options()).clone().username(&user).password("x");
     let user_sink = PostgresSink::new(batchsql_postgres::sqlx::PgPool::connect_lazy_with(options));
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     let outcomes = outcomes(&user_sink, (0..50).map(|id| row(&schema, id, "a"))).await;
     for (id, outcome) in outcomes.iter().enumerate() {
         let failed = outcome.failure().map(|failed| (failed.class(), failed.code()));
@@ -255,7 +256,7 @@ async fn a_table_that_changes_under_the_pipeline_is_looked_at_again() {
         let sink = with_strategy(&crate::support::with_parameter(&dsn, "max_connections=1"), strategy).await;
         let config = PipelineConfig { park_for: Duration::ZERO, ..PipelineConfig::default() };
         let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
-        let schema = schema(Conflict::None);
+        let schema = schema(Conflict::none());
         let submit = async |ids: std::ops::Range<i64>| {
             for id in ids {
                 db.submit(&row(&schema, id, "a")).await.unwrap();

@@ -53,7 +53,7 @@ const TABLE: &str = "CREATE TABLE t (id bigint PRIMARY KEY, note text)";
 
 #[tokio::test]
 async fn a_batch_takes_one_round_trip_or_the_two_of_copy() {
-    for conflict in [Conflict::None, Conflict::ignore(["id"]), Conflict::replace(["id"])] {
+    for conflict in [Conflict::none(), Conflict::ignore(["id"]), Conflict::replace(["id"])] {
         let mut counted = Counted::start(TABLE, |options| options).await;
         let schema = schema(conflict.clone());
         let (first, second) = (batch_of(&schema, 0..10).await, batch_of(&schema, 10..20).await);
@@ -61,7 +61,7 @@ async fn a_batch_takes_one_round_trip_or_the_two_of_copy() {
         // Without named statements: BEGIN, two for the statement, COMMIT. COPY takes fewer round trips for a single
         // row.
         let mut counted = Counted::start(TABLE, |options| options.prepared_statements(false)).await;
-        let expected = if conflict == Conflict::None { 2 } else { 4 };
+        let expected = if conflict == Conflict::none() { 2 } else { 4 };
         assert_eq!(counted.second(&schema, &first, &second).await, expected, "{conflict:?}");
     }
 }
@@ -90,7 +90,7 @@ async fn a_table_is_read_in_one_round_trip() {
 async fn how_far_the_server_is_decides_between_copy_and_unnest() {
     let mut counted = Counted::start(TABLE, |options| options).await;
     counted.proxy.delay_answers(50);
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     let (first, second) = (batch_of(&schema, 0..500).await, batch_of(&schema, 500..1_000).await);
     assert_eq!(counted.second(&schema, &first, &second).await, 1);
     assert_eq!(read(&counted.direct, "SELECT count(*) FROM t").await, ["1000"]);
@@ -103,7 +103,7 @@ const DROPS: &str = "CREATE TABLE t (id bigint PRIMARY KEY, note text);
 
 #[tokio::test]
 async fn a_trigger_that_drops_nothing_costs_no_round_trip() {
-    for conflict in [Conflict::None, Conflict::ignore(["id"]), Conflict::replace(["id"])] {
+    for conflict in [Conflict::none(), Conflict::ignore(["id"]), Conflict::replace(["id"])] {
         let mut counted = Counted::start(DROPS, |options| options).await;
         let schema = schema(conflict.clone());
         let (first, second) = (batch_of(&schema, 0..500).await, batch_of(&schema, 500..1_000).await);
@@ -157,20 +157,20 @@ async fn triggers_that_cannot_fire_do_not_count() {
         assert!(shown.contains(&format!("outcome_source: {expected}")), "{sql} {conflict:?}: {shown}");
     };
     let on = |events: &str| format!("CREATE TRIGGER g {events} ON t FOR EACH ROW EXECUTE FUNCTION f()");
-    check(&on("BEFORE UPDATE OR DELETE"), Conflict::None, "Total").await;
+    check(&on("BEFORE UPDATE OR DELETE"), Conflict::none(), "Total").await;
     check(&on("BEFORE UPDATE OR DELETE"), Conflict::ignore(["id"]), "Keys").await;
     check(&on("BEFORE UPDATE"), Conflict::replace(["id"]), "Parts").await;
     check(&on("BEFORE DELETE"), Conflict::replace(["id"]), "Total").await;
     check(&on("AFTER INSERT OR UPDATE"), Conflict::replace(["id"]), "Total").await;
-    check(&on("BEFORE INSERT"), Conflict::None, "Parts").await;
+    check(&on("BEFORE INSERT"), Conflict::none(), "Parts").await;
     // As in TimescaleDB. Another trigger with this name is an ordinary one.
     let timescale = "CREATE SCHEMA IF NOT EXISTS _timescaledb_functions;
         CREATE OR REPLACE FUNCTION _timescaledb_functions.insert_blocker() RETURNS trigger LANGUAGE plpgsql
             AS 'BEGIN RETURN new; END';
         CREATE TRIGGER ts_insert_blocker BEFORE INSERT ON t FOR EACH ROW
             EXECUTE FUNCTION _timescaledb_functions.insert_blocker()";
-    check(timescale, Conflict::None, "Total").await;
-    check(&on("BEFORE INSERT").replace(" g ", " ts_insert_blocker "), Conflict::None, "Parts").await;
+    check(timescale, Conflict::none(), "Total").await;
+    check(&on("BEFORE INSERT").replace(" g ", " ts_insert_blocker "), Conflict::none(), "Parts").await;
 }
 
 /// Each shape of rows has its own schema of the same table.

@@ -170,7 +170,7 @@ async fn check_round_trips(cases: Vec<Case>, strategies: &[Strategy], conflict: 
 
 #[tokio::test]
 async fn every_type_is_stored_exactly_by_every_strategy() {
-    check_round_trips(binary_cases(), &ALL, Conflict::None).await;
+    check_round_trips(binary_cases(), &ALL, Conflict::none()).await;
     let by_rule = [Strategy::Auto, Strategy::MultiValues, Strategy::Unnest, Strategy::Staging];
     check_round_trips(binary_cases(), &by_rule, Conflict::replace(["id"])).await;
 }
@@ -178,7 +178,7 @@ async fn every_type_is_stored_exactly_by_every_strategy() {
 #[tokio::test]
 async fn text_and_json_become_what_the_column_reads() {
     let strategies = [Strategy::Auto, Strategy::MultiValues, Strategy::Unnest, Strategy::Staging];
-    check_round_trips(text_cases(), &strategies, Conflict::None).await;
+    check_round_trips(text_cases(), &strategies, Conflict::none()).await;
     check_round_trips(text_cases(), &strategies, Conflict::ignore(["id"])).await;
 }
 
@@ -226,9 +226,9 @@ async fn values_that_a_column_cannot_hold_reject_exactly_their_rows() {
 async fn text_with_a_nul_is_refused_at_admission() {
     let sink = fresh("CREATE TABLE t (id bigint, note text)").await;
     let db = pipeline(&sink);
-    let error = db.submit(&row(&schema(Conflict::None), 1, "a\0b")).await.unwrap_err();
+    let error = db.submit(&row(&schema(Conflict::none()), 1, "a\0b")).await.unwrap_err();
     assert!(error.row_error().unwrap().is_out_of_range(), "{error}");
-    db.submit(&row(&schema(Conflict::None), 2, "ab")).await.unwrap();
+    db.submit(&row(&schema(Conflict::none()), 2, "ab")).await.unwrap();
     assert_eq!(db.flush().await.unwrap().written(), 1);
 }
 
@@ -244,7 +244,7 @@ async fn hostile_and_qualified_names_are_only_names() {
              CREATE TABLE {quoted_ns}.{quoted} ({quoted} bigint PRIMARY KEY, \"ID\" {quoted_ns}.\"e\"\"\")"
         );
         let sink = with_strategy(&fresh_dsn(&table).await, strategy).await;
-        let conflict = if strategy == Strategy::Copy { Conflict::None } else { Conflict::ignore([name]) };
+        let conflict = if strategy == Strategy::Copy { Conflict::none() } else { Conflict::ignore([name]) };
         let schema = Schema::builder(TableName::qualified(&*ns, name))
             .column("ID", ColumnType::Text)
             .column(name, ColumnType::I64)

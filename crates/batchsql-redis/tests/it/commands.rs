@@ -181,7 +181,7 @@ async fn sets_tell_members_that_were_there_when_asked() {
     let sink = sink(&t, Command::sadd(Key::constant(t.as_str()), "member")).await;
     let schema =
         |conflict| Schema::builder(t.as_str()).column("member", ColumnType::I64).on_conflict(conflict).build().unwrap();
-    let (plain, ignore) = (schema(Conflict::None), schema(Conflict::ignore(["member"])));
+    let (plain, ignore) = (schema(Conflict::none()), schema(Conflict::ignore(["member"])));
     assert_eq!(write(&sink, [1_i64, 1].map(|m| row(&plain, [m.into()]))).await, ["written", "written"]);
     assert_eq!(write(&sink, [1_i64, 2].map(|m| row(&ignore, [m.into()]))).await, ["ignored", "written"]);
     assert_eq!(ask::<i64>(&["SCARD", &t]).await, 2);

@@ -297,7 +297,7 @@ async fn errors_and_debug_output_show_no_values_and_no_password() {
     let schema = Schema::builder(t.as_str())
         .column("word", ColumnType::Text)
         .column("k", ColumnType::Text)
-        .on_conflict(Conflict::None)
+        .on_conflict(Conflict::none())
         .build()
         .unwrap();
     let outcome = outcomes(&sink, [row(&schema, ["secret".into(), "secret".into()])]).await.remove(0);

@@ -186,7 +186,7 @@ async fn an_older_row_is_not_repeated_over_a_newer_one() {
         let t = unique("norder");
         let proxy = Proxy::start().await;
         let schema = Schema::builder(t.as_str()).column("k", ColumnType::Text).column("v", ColumnType::Text);
-        let conflict = if keyed { Conflict::replace(["k"]) } else { Conflict::None };
+        let conflict = if keyed { Conflict::replace(["k"]) } else { Conflict::none() };
         let schema = schema.on_conflict(conflict).build().unwrap();
         let sink = sink_at(&proxy.dsn, &t, Command::set("k", "v")).await;
         // Each row is a batch, and they are written in any order unless a key is declared.

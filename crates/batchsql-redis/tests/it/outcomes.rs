@@ -22,7 +22,7 @@ fn pairs(table: &str, conflict: Conflict) -> Schema {
 async fn bad_commands_among_good_ones_are_told_one_by_one() {
     let t = unique("mixed");
     let sink = sink(&t, Command::rpush(Key::prefixed(t.as_str(), ["k"]), "v")).await;
-    let schema = pairs(&t, Conflict::None);
+    let schema = pairs(&t, Conflict::none());
     ask::<()>(&["SET", &format!("{t}:bad"), "a string"]).await;
     let bad = [0, 1, 250, 498, 499];
     let rows = (0..500).map(|n| {
@@ -62,7 +62,7 @@ async fn a_hash_row_with_null_is_written_whole_or_not_at_all() {
 async fn rows_that_found_no_memory_are_written_when_there_is_some() {
     let server = Server::start(Kind::Redis, &["--maxmemory", "4mb", "--maxmemory-policy", "noeviction"]);
     let sink = sink_at(server.dsn(), "t", Command::set("k", "v")).await;
-    let schema = pairs("t", Conflict::None);
+    let schema = pairs("t", Conflict::none());
     let config = PipelineConfig { retry_for: Duration::from_secs(30), ..config() };
     let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
     // Ten of them exceed the available memory.
@@ -162,7 +162,7 @@ async fn atomic_batches_are_refused_before_anything_is_sent() {
     // One row is atomic by itself.
     let atomic = PipelineConfig { flush_size: 1, ..atomic };
     let db = BatchSql::builder(sink).config(atomic.clone()).start().unwrap();
-    let schema = pairs(&t, Conflict::None);
+    let schema = pairs(&t, Conflict::none());
     let receipts = receipts_of(&db, [row(&schema, ["a".into(), "v".into()])]).await;
     db.close(HOUR).await;
     assert!(outcomes_of(receipts).await.iter().all(batchsql_core::Outcome::is_written));
@@ -182,7 +182,7 @@ async fn atomic_batches_are_refused_before_anything_is_sent() {
 async fn what_may_be_repeated_depends_on_the_command() {
     let t = unique("repeat");
     for keyed in [false, true] {
-        let conflict = if keyed { Conflict::replace(["k"]) } else { Conflict::None };
+        let conflict = if keyed { Conflict::replace(["k"]) } else { Conflict::none() };
         let schema = pairs(&t, conflict);
         let check = async |command: Command, expected| {
             let sink = sink(&t, command.clone()).await;
@@ -289,7 +289,7 @@ async fn each_table_has_its_command_and_the_others_the_default() {
     let sink = RedisSink::with_options(&options).await.unwrap();
     let db = pipeline(&sink);
     for table in [&a, &b] {
-        db.submit(&row(&pairs(table, Conflict::None), [table.as_str().into(), "v".into()])).await.unwrap();
+        db.submit(&row(&pairs(table, Conflict::none()), [table.as_str().into(), "v".into()])).await.unwrap();
     }
     assert!(db.close(HOUR).await.is_complete());
     assert_eq!(ask::<String>(&["TYPE", &a]).await, "list");

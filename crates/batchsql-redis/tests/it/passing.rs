@@ -92,12 +92,12 @@ async fn an_error_that_stays_costs_its_own_row() {
 async fn what_may_have_been_executed_is_not_repeated_where_that_does_harm() {
     let (dsn, seen) = failing("b", &["ERR Connection timed out"]).await;
     let sink = sink_at(&dsn, "t", Command::rpush("k", "v")).await;
-    assert_eq!(written(sink, &schema(Conflict::None), HOUR).await[1].split(' ').next(), Some("unknown"));
+    assert_eq!(written(sink, &schema(Conflict::none()), HOUR).await[1].split(' ').next(), Some("unknown"));
     assert_eq!(seen.lock().unwrap()["b"], 1);
     // An error that means a rejection is harmless.
     let (dsn, seen) = failing("b", &["no upstream host"]).await;
     let sink = sink_at(&dsn, "t", Command::rpush("k", "v")).await;
-    assert_eq!(written(sink, &schema(Conflict::None), HOUR).await, ["written"; 3]);
+    assert_eq!(written(sink, &schema(Conflict::none()), HOUR).await, ["written"; 3]);
     assert_eq!(seen.lock().unwrap()["b"], 2);
 }
 

@@ -9,7 +9,7 @@ const TABLE: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, note TEXT); INSERT 
 #[tokio::test]
 async fn a_plain_insert_rejects_duplicates_and_keeps_the_rest() {
     let sink = memory(TABLE).await;
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     let rows = [row(&schema, 1, "new"), row(&schema, 2, "new"), row(&schema, 2, "again"), row(&schema, 4, "new")];
     assert_eq!(write(&sink, rows).await, ["rejected", "written", "rejected", "written"]);
     assert_eq!(read(&sink, "SELECT * FROM t ORDER BY id").await, ["1|old", "2|new", "3|old", "4|new"]);
@@ -140,7 +140,7 @@ async fn constraints_that_resolve_conflicts_themselves_do_not_confuse_the_outcom
         })
         .await
         .unwrap();
-        let schema = schema(Conflict::None);
+        let schema = schema(Conflict::none());
         let rows = [row(&schema, 1, "a"), row(&schema, 2, "b"), row(&schema, 1, "c"), row(&schema, 3, "d")];
         assert_eq!(write(&sink, rows).await, expected, "{constraint}");
         assert_eq!(read(&sink, "SELECT * FROM t ORDER BY id").await, content, "{constraint}");

@@ -47,7 +47,7 @@ async fn rows_for_a_missing_table_come_back_and_other_tables_go_on() {
     let db = pipeline(&sink);
     let nowhere = Schema::builder("nowhere").column("id", ColumnType::I64).build().unwrap();
     let lost = db.submit_tracked(&nowhere.row().set("id", 7_i64).unwrap().finish().unwrap()).await.unwrap();
-    db.submit(&row(&schema(Conflict::None), 1, "a")).await.unwrap();
+    db.submit(&row(&schema(Conflict::none()), 1, "a")).await.unwrap();
     let report = db.close(HOUR).await;
     assert_eq!((report.balance.written(), report.balance.failed()), (1, 1));
     match lost.await {
@@ -65,7 +65,7 @@ async fn a_table_that_changes_under_the_pipeline_is_looked_at_again() {
     let sink = memory("CREATE TABLE t (id INTEGER, note TEXT)").await;
     let config = PipelineConfig { park_for: Duration::ZERO, ..PipelineConfig::default() };
     let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     db.submit(&row(&schema, 1, "a")).await.unwrap();
     assert_eq!(db.flush().await.unwrap().written(), 1);
     sink.call(|conn| conn.execute_batch("DROP TABLE t")).await.unwrap();
@@ -81,7 +81,7 @@ async fn a_table_that_changes_under_the_pipeline_is_looked_at_again() {
 #[tokio::test]
 async fn bad_rows_in_a_large_batch_are_found_exactly() {
     let sink = memory("CREATE TABLE t (id INTEGER PRIMARY KEY, note TEXT CHECK (length(note) < 5))").await;
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     let bad = [0_i64, 99, 100, 250, 499];
     let rows = (0..500).map(|id| row(&schema, id, if bad.contains(&id) { "too long" } else { "ok" }));
     for (id, outcome) in (0..500).zip(outcomes(&sink, rows).await) {
@@ -185,7 +185,7 @@ async fn what_a_trigger_says_is_not_repeated() {
          CREATE TRIGGER no BEFORE INSERT ON t WHEN new.note = 'secret' BEGIN SELECT RAISE(ABORT, 'secret'); END",
     )
     .await;
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     let outcomes = outcomes(&sink, [row(&schema, 1, "a"), row(&schema, 2, "secret")]).await;
     let error = outcomes[1].failure().unwrap().error().unwrap().to_string();
     assert!(error.contains("code 1811") && !error.contains("secret"), "{error}");
@@ -200,7 +200,7 @@ async fn a_refused_row_leaves_nothing_behind_whatever_its_trigger_does() {
          CREATE TRIGGER after AFTER INSERT ON t WHEN new.note = 'bad' BEGIN SELECT RAISE(FAIL, 'no'); END",
     )
     .await;
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     for rows in [vec!["a", "bad", "b"], vec!["bad"]] {
         let rows = rows.into_iter().map(|note| row(&schema, 1, note));
         let outcomes = write(&sink, rows).await;
@@ -213,7 +213,7 @@ async fn a_refused_row_leaves_nothing_behind_whatever_its_trigger_does() {
 #[tokio::test]
 async fn a_row_that_makes_an_expression_of_the_table_fail_is_rejected_alone_and_not_quoted() {
     let sink = memory("CREATE TABLE t (id INTEGER, note TEXT); CREATE INDEX i ON t (json_extract('[1]', note))").await;
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     let rows = (0..50).map(|id| row(&schema, id, if id == 20 { "secret path" } else { "$[0]" }));
     let outcomes = outcomes(&sink, rows).await;
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_written()).count(), 49);

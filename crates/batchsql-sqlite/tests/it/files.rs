@@ -26,7 +26,7 @@ async fn when_close_returns_what_it_counted_is_in_the_file() {
     let sink = SqliteSink::with_options(&SqliteOptions::file(&path)).unwrap();
     assert_eq!(sink.path(), Some(path.as_path()));
     let db = BatchSql::builder(sink).start().unwrap();
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     let producers: Vec<_> = (0..10)
         .map(|producer| {
             let (db, schema) = (db.clone(), schema.clone());
@@ -52,7 +52,7 @@ async fn a_database_locked_by_another_writer_is_waited_for() {
     other.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES (1000, 'other')").unwrap();
     let sink = SqliteSink::with_options(&SqliteOptions::file(&path).busy_timeout(Duration::from_millis(20))).unwrap();
     let db = BatchSql::builder(sink).start().unwrap();
-    let receipt = db.submit_tracked(&row(&schema(Conflict::None), 1, "a")).await.unwrap();
+    let receipt = db.submit_tracked(&row(&schema(Conflict::none()), 1, "a")).await.unwrap();
     tokio::time::sleep(Duration::from_millis(400)).await;
     assert!(receipt.try_outcome().is_none());
     other.execute_batch("COMMIT").unwrap();
@@ -72,7 +72,7 @@ async fn a_write_given_up_by_its_timeout_leaves_the_connection_usable() {
         ..PipelineConfig::default()
     };
     let db = BatchSql::builder(sink).config(config).start().unwrap();
-    let schema = schema(Conflict::None);
+    let schema = schema(Conflict::none());
     db.prepare(&schema).await.unwrap();
     let receipt = db.submit_tracked(&row(&schema, 1, "a")).await.unwrap();
     // It was not committed, so it is known not to be written.
@@ -89,7 +89,7 @@ async fn an_existing_connection_can_be_used() {
     let (_dir, path) = database();
     let sink = SqliteSink::from_connection(Connection::open(&path).unwrap()).unwrap();
     let db = BatchSql::builder(sink).start().unwrap();
-    db.submit(&row(&schema(Conflict::None), 1, "a")).await.unwrap();
+    db.submit(&row(&schema(Conflict::none()), 1, "a")).await.unwrap();
     assert!(db.close(HOUR).await.is_complete());
     assert_eq!(count(&path), 1);
 }

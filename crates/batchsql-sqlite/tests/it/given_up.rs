@@ -32,12 +32,12 @@ async fn slow_table() -> SqliteSink {
 async fn a_batch_that_is_given_up_while_it_works_is_not_written() {
     let sink = slow_table().await;
     let db = pipeline(&sink, Duration::from_secs(2), Duration::ZERO);
-    db.prepare(&schema(Conflict::None)).await.unwrap();
-    let receipt = db.submit_tracked(&row(&schema(Conflict::None), 1, "old")).await.unwrap();
+    db.prepare(&schema(Conflict::none())).await.unwrap();
+    let receipt = db.submit_tracked(&row(&schema(Conflict::none()), 1, "old")).await.unwrap();
     // A plain insert that may have been written would be unknown.
     assert_eq!(receipt.await.kind(), OutcomeKind::Expired);
     sink.call(|conn| conn.execute_batch("DELETE FROM slow")).await.unwrap();
-    let receipt = db.submit_tracked(&row(&schema(Conflict::None), 2, "new")).await.unwrap();
+    let receipt = db.submit_tracked(&row(&schema(Conflict::none()), 2, "new")).await.unwrap();
     assert!(receipt.await.is_written());
     db.close(HOUR).await;
     assert_eq!(read(&sink, "SELECT id, note FROM t").await, ["2|new"]);
@@ -47,8 +47,8 @@ async fn a_batch_that_is_given_up_while_it_works_is_not_written() {
 async fn a_batch_that_is_given_up_while_it_works_is_tried_again_once() {
     let sink = slow_table().await;
     let db = pipeline(&sink, Duration::from_secs(1), HOUR);
-    db.prepare(&schema(Conflict::None)).await.unwrap();
-    let receipt = db.submit_tracked(&row(&schema(Conflict::None), 1, "a")).await.unwrap();
+    db.prepare(&schema(Conflict::none())).await.unwrap();
+    let receipt = db.submit_tracked(&row(&schema(Conflict::none()), 1, "a")).await.unwrap();
     // Beyond the first timeout.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     assert!(receipt.try_outcome().is_none());
@@ -62,8 +62,8 @@ async fn a_batch_that_is_given_up_while_it_works_is_tried_again_once() {
 async fn the_deadline_of_close_leaves_nothing_behind() {
     let sink = slow_table().await;
     let db = pipeline(&sink, HOUR, HOUR);
-    db.prepare(&schema(Conflict::None)).await.unwrap();
-    let receipt = db.submit_tracked(&row(&schema(Conflict::None), 1, "a")).await.unwrap();
+    db.prepare(&schema(Conflict::none())).await.unwrap();
+    let receipt = db.submit_tracked(&row(&schema(Conflict::none()), 1, "a")).await.unwrap();
     let report = db.close(Duration::from_millis(300)).await;
     assert_eq!((report.balance.purged(), report.balance.unknown()), (1, 0), "{}", report.balance);
     assert_eq!(receipt.await.kind(), OutcomeKind::Purged);

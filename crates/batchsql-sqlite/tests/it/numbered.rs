@@ -47,7 +47,7 @@ pub(crate) fn pipeline(sink: &SqliteSink, retry_for: Duration) -> BatchSql {
 }
 
 pub(crate) fn plain() -> Schema {
-    schema(Conflict::None)
+    schema(Conflict::none())
 }
 
 /// About half a kilobyte of text that identifies the row.

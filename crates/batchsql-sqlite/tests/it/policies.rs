@@ -20,7 +20,7 @@ fn config() -> PipelineConfig {
 async fn submit(db: &BatchSql, ids: std::ops::Range<i64>) -> Vec<Receipt> {
     let mut receipts = Vec::new();
     for id in ids {
-        receipts.push(db.submit_tracked(&row(&schema(Conflict::None), id, "n")).await.unwrap());
+        receipts.push(db.submit_tracked(&row(&schema(Conflict::none()), id, "n")).await.unwrap());
     }
     receipts
 }
@@ -96,7 +96,7 @@ async fn keep_busy(sink: &SqliteSink) -> (mpsc::Sender<()>, tokio::task::JoinHan
 async fn a_batch_that_only_waited_for_its_turn_is_tried_again() {
     let sink = memory("CREATE TABLE t (id INTEGER, note TEXT)").await;
     let db = pipeline(&sink, PipelineConfig { statement_timeout: Duration::from_secs(1), ..config() });
-    db.prepare(&schema(Conflict::None)).await.unwrap();
+    db.prepare(&schema(Conflict::none())).await.unwrap();
     let (end, busy) = keep_busy(&sink).await;
     let receipts = submit(&db, 0..10).await;
     // Beyond the first timeout.
@@ -114,7 +114,7 @@ async fn a_batch_that_only_waited_for_its_turn_is_tried_again() {
 async fn a_batch_that_waits_for_its_turn_at_the_deadline_is_purged_and_not_written_later() {
     let sink = memory("CREATE TABLE t (id INTEGER, note TEXT)").await;
     let db = pipeline(&sink, config());
-    db.prepare(&schema(Conflict::None)).await.unwrap();
+    db.prepare(&schema(Conflict::none())).await.unwrap();
     let (end, busy) = keep_busy(&sink).await;
     let receipts = submit(&db, 0..30).await;
     let report = db.close(Duration::from_millis(100)).await;

@@ -24,7 +24,7 @@ fn schema(table: &str, key: bool) -> Schema {
     for column in 0..5 {
         schema = schema.column(format!("text{column}"), ColumnType::Text);
     }
-    let conflict = if key { Conflict::update(["id"]) } else { Conflict::None };
+    let conflict = if key { Conflict::update(["id"]) } else { Conflict::none() };
     schema.on_conflict(conflict).build().unwrap()
 }
 

@@ -51,7 +51,7 @@ struct Fault {
 }
 
 fn fault(setup: &'static [&'static str], columns: &'static [(&'static str, ColumnType)], values: Vec<Value>) -> Fault {
-    Fault { setup, columns, conflict: Conflict::None, values }
+    Fault { setup, columns, conflict: Conflict::none(), values }
 }
 
 fn text(name: DatabaseName) -> Value {

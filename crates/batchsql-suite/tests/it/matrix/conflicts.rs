@@ -128,7 +128,7 @@ impl Situation {
         }
         let key = || self.key.iter().copied();
         let conflict = match rule {
-            None | Some(Rule::None) => Conflict::None,
+            None | Some(Rule::None) => Conflict::none(),
             Some(Rule::Ignore) => Conflict::ignore(key()),
             Some(Rule::Replace) => Conflict::replace(key()),
             Some(Rule::Update) => Conflict::update(key()),

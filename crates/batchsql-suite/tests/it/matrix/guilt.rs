@@ -1,16 +1,13 @@
 //! Errors of rows and errors of tables, on real servers: a row that an input function, a trigger or an expression
 //! rejects fails no other row, for any error code; rows of a broken table wait until it is repaired.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use batchsql::sqlite::rusqlite::Connection;
 use batchsql::{BatchSql, ColumnType, Conflict, DynRow, OutcomeKind, PipelineConfig, Schema};
 use batchsql_suite::database::DatabaseName::{self, Mysql, Postgres, Sqlite};
-use batchsql_suite::database::{MySql, Postgres as PostgresDatabase};
 use batchsql_testserver::unique;
 
-use super::servers::{Own, on};
+use super::setup::with_setup;
 
 /// The text that a table rejects.
 const BAD: &str = "a..b";
@@ -96,44 +93,8 @@ fn broken(name: DatabaseName) -> (Vec<&'static str>, &'static str) {
     }
 }
 
-/// Runs statements on the database of a test.
-enum Setup {
-    Postgres(PostgresDatabase),
-    MySql(MySql),
-    Sqlite(PathBuf),
-}
-
-impl Setup {
-    async fn new(name: DatabaseName, url: &str, file: PathBuf) -> Self {
-        match name {
-            Postgres => Self::Postgres(PostgresDatabase::open(url).await.unwrap()),
-            Mysql => Self::MySql(MySql::open(url).await.unwrap()),
-            _ => Self::Sqlite(file),
-        }
-    }
-
-    async fn execute(&self, sql: &str, table: &str) {
-        let sql = sql.replace("{t}", table);
-        match self {
-            Self::Postgres(database) => database.execute(&sql).await.unwrap(),
-            Self::MySql(database) => database.execute(&sql).await.unwrap(),
-            Self::Sqlite(file) => Connection::open(file).unwrap().execute_batch(&sql).unwrap(),
-        }
-    }
-}
-
 fn row(schema: &Schema, id: i64, path: &str) -> DynRow {
     schema.row().set("id", id).unwrap().set("path", path).unwrap().finish().unwrap()
-}
-
-async fn with_setup(name: DatabaseName, test: impl AsyncFnOnce(&str, &Setup)) {
-    on(name, async |own: &Own| {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("guilt.db");
-        let url = own.dsn.clone().unwrap_or_else(|| format!("sqlite://{}", file.display()));
-        test(&url, &Setup::new(name, &url, file).await).await;
-    })
-    .await;
 }
 
 /// 300 rows with two bad ones: small and large batches, with a key and without.
@@ -141,8 +102,8 @@ async fn a_bad_row_takes_no_other(name: DatabaseName) {
     with_setup(name, async |url, setup| {
         for poison in poisons(name) {
             for (flush_size, conflict) in [
-                (1, Conflict::None),
-                (500, Conflict::None),
+                (1, Conflict::none()),
+                (500, Conflict::none()),
                 (1, Conflict::ignore(["id"])),
                 (500, Conflict::update(["id"])),
             ] {
@@ -179,7 +140,7 @@ async fn a_bad_row_takes_no_other(name: DatabaseName) {
 async fn a_broken_table_keeps_its_rows(name: DatabaseName) {
     with_setup(name, async |url, setup| {
         let (statements, repair) = broken(name);
-        for (flush_size, conflict) in [(1, Conflict::None), (500, Conflict::update(["id"]))] {
+        for (flush_size, conflict) in [(1, Conflict::none()), (500, Conflict::update(["id"]))] {
             let table = unique("guilt");
             for sql in &statements {
                 setup.execute(sql, &table).await;

@@ -4,6 +4,8 @@
 mod canary;
 mod conflicts;
 mod guilt;
+mod rules;
 mod runs;
 mod servers;
+mod setup;
 mod types;

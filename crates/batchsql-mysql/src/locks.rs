@@ -1,0 +1,115 @@
+//! Owns the statements with which stored rows are locked, read and changed by key.
+//! Must not know rows or transactions.
+
+use batchsql_core::exhaustive::{Set, SetPart};
+use batchsql_core::{Action, ColumnType, Schema};
+use batchsql_sql::mysql::{in_order, quote};
+
+use crate::catalog::{TableColumn, same_name};
+use crate::keys::shown;
+use crate::statements::Statements;
+use crate::types::Storage;
+
+/// The statements of a schema whose rule depends on the stored row, and what they need to know of its columns.
+pub(crate) struct Locks {
+    /// Reads of many keys: keys and version.
+    pub(crate) together: Statements,
+    /// Reads of one key: the version.
+    pub(crate) alone: Statements,
+    /// Updates and deletes of existing rows.
+    pub(crate) writes: Statements,
+    /// Plain inserts of new rows.
+    pub(crate) inserts: Statements,
+    pub(crate) has_text_key: bool,
+    version: String,
+    values: Vec<String>,
+}
+
+impl Locks {
+    pub(crate) fn new(schema: &Schema, table: &[TableColumn], storage: &[Storage]) -> Self {
+        let version = schema.version_column().map(|index| {
+            let column = &schema.columns()[index];
+            let stored = table.iter().find(|found| same_name(&found.name, column.name()));
+            let stored = stored.map_or("", |found| &found.data_type);
+            shown(&quote(column.name()), column.column_type(), stored)
+        });
+        let value = |(index, storage): (usize, &Storage)| {
+            let value = storage.form.expression();
+            let is_computed = schema.assignments().iter().any(|assignment| match &assignment.set {
+                Set::Overwrite => false,
+                Set::Raw(parts) => parts.iter().any(|part| *part == SetPart::New(index)),
+                _ => assignment.column == Some(index),
+            });
+            match schema.columns()[index].column_type() {
+                // They are sent as text, with which the server would compute as with floats.
+                ColumnType::Decimal if is_computed => format!("CAST({value} AS DECIMAL(65,30))"),
+                ColumnType::Date if is_computed => format!("CAST({value} AS DATE)"),
+                ColumnType::Time if is_computed => format!("CAST({value} AS TIME(6))"),
+                ColumnType::Timestamp | ColumnType::TimestampTz if is_computed => {
+                    format!("CAST({value} AS DATETIME(6))")
+                }
+                _ => value.to_owned(),
+            }
+        };
+        Self {
+            together: Statements::default(),
+            alone: Statements::default(),
+            writes: Statements::default(),
+            inserts: Statements::default(),
+            has_text_key: schema.key_columns().iter().any(|i| schema.columns()[*i].column_type() == ColumnType::Text),
+            version: version.unwrap_or_else(|| "1".to_owned()),
+            values: storage.iter().enumerate().map(value).collect(),
+        }
+    }
+
+    /// The stored version.
+    pub(crate) fn shown_version(&self) -> [String; 1] {
+        [self.version.clone()]
+    }
+
+    /// The expressions of submitted values in an update without insert.
+    pub(crate) fn values(&self) -> Vec<&str> {
+        self.values.iter().map(String::as_str).collect()
+    }
+}
+
+/// Why the rule of a schema cannot be carried out.
+pub(crate) fn unsupported(schema: &Schema, table: &[TableColumn]) -> Option<String> {
+    use batchsql_core::Target;
+    match schema.target() {
+        Target::Key => {}
+        Target::Constraint(name) => {
+            return Some(format!(
+                "the server finds no constraint by name ({name:?}): it applies a rule to every unique index"
+            ));
+        }
+        Target::Partial(_) => return Some("the server has no partial indexes".into()),
+    }
+    if let Some(version) = schema.version_column() {
+        let column = &schema.columns()[version];
+        let stored = table.iter().find(|found| same_name(&found.name, column.name()));
+        if column.column_type() == ColumnType::F32 || stored.is_some_and(|found| found.data_type == "float") {
+            return Some(format!(
+                "its column {:?} is a FLOAT, which the server shows with fewer digits than it has; use DOUBLE or an \
+                 integer as the version",
+                column.name()
+            ));
+        }
+    }
+    if schema.action() == Action::UpdateOnly {
+        let is_changed = |name: &str| schema.assignments().iter().any(|assignment| &*assignment.name == name);
+        let uses = |part: &SetPart, own: &str| matches!(part, SetPart::Old(old) if &**old != own && is_changed(old));
+        let mut raw = schema.assignments().iter().filter_map(|assignment| match &assignment.set {
+            Set::Raw(parts) => Some((&*assignment.name, parts)),
+            _ => None,
+        });
+        if let Some((name, _)) = raw.find(|(name, parts)| parts.iter().any(|part| uses(part, name))) {
+            return Some(format!(
+                "the raw expression of column {name:?} uses the stored value of a column that is changed too, and the \
+                 server changes them in no defined order"
+            ));
+        }
+        return None;
+    }
+    in_order(schema).err()
+}

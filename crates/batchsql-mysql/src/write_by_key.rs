@@ -1,0 +1,327 @@
+//! Owns rules whose outcome depends on the stored row: only if newer, update without insert, delete.
+//! Must not know pools or plans of other ways.
+//!
+//! A total of affected rows does not show which rows were changed: with the flag CLIENT_FOUND_ROWS, which `sqlx` sets, a
+//! row that stays as it is counts like a new one. So the stored rows are locked and read first:
+//!
+//! 1. In a transaction, `SELECT key, version … FOR UPDATE`. Under READ COMMITTED only existing rows are locked. Under
+//!    REPEATABLE READ, gaps would be locked too, and writers that insert neighbouring keys would deadlock.
+//! 2. Rows that lose, or find nothing, are ignored. The others are written: existing rows as the rule says, new ones by a
+//!    plain insert.
+//! 3. If the insert finds a duplicate (error 1062), another writer has inserted the key meanwhile: the transaction is
+//!    rolled back, and begins again.
+//!
+//! Keys that the server treats as equal although their values differ (collations) show in step 1: a row is found whose
+//! key was not sent. Then each row is locked and written on its own, in its turn.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+
+use batchsql_core::exhaustive::{Value, compare};
+use batchsql_core::{Action, ErrorClass, Rows, SinkError, ValueRef, Written};
+use batchsql_sql::mysql::{Join, OnDuplicate, delete, insert_values, select_keys, update};
+use sqlx::Row;
+use sqlx::mysql::MySqlRow;
+
+use crate::bind::bind_rows;
+use crate::classify::{DUPLICATE, Failed, Stage};
+use crate::insert::send;
+use crate::keys::{KEYS_PER_STATEMENT, KeyBytes, KeySearch, push_value};
+use crate::link::{Link, begin, commit, ready, run, undo};
+use crate::piece::cut;
+use crate::plan::MySqlPlan;
+use crate::statements::Statement;
+
+/// How often a transaction begins again because another writer inserted a key, before its rows are locked one by one.
+const RACES: usize = 3;
+
+/// A stored row, locked.
+struct Stored {
+    /// The version as text; `None` is `NULL`, or there is no version.
+    version: Option<Vec<u8>>,
+}
+
+/// Why a transaction begins again.
+enum Again {
+    /// Another writer inserted a key.
+    Race,
+    /// The server treats more keys as equal than we do.
+    UnknownKey,
+}
+
+/// Writes the rows in one transaction, in their order.
+pub(crate) async fn write_by_key(link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows<'_>) -> Result<Written, Failed> {
+    let mut races = 0;
+    let mut one_by_one = plan.keys.is_none();
+    loop {
+        // Of the next transaction only: nothing of the session changes.
+        run(link, "SET TRANSACTION ISOLATION LEVEL READ COMMITTED", Stage::Open).await?;
+        begin(link).await?;
+        let done = if one_by_one { each(link, plan, rows).await } else { together(link, plan, rows).await };
+        match done {
+            Ok(Ok(ignored)) => {
+                commit(link).await?;
+                let mut written = Written::default();
+                written.ignored = ignored;
+                return Ok(written);
+            }
+            Ok(Err(again)) => {
+                run(link, "ROLLBACK AND NO CHAIN", Stage::Open).await?;
+                races += 1;
+                one_by_one |= matches!(again, Again::UnknownKey) || races >= RACES;
+                if races > 2 * RACES {
+                    let text = "other writers keep inserting the same keys; the rows are tried again";
+                    return Err(Failed::unsent(SinkError::new(ErrorClass::Transient, text)));
+                }
+            }
+            Err(failed) => return Err(undo(link, failed).await),
+        }
+    }
+}
+
+/// All rows that have different keys together. Returns the ignored rows.
+async fn together(link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows<'_>) -> Result<Result<Vec<u32>, Again>, Failed> {
+    let keys = plan.keys.as_ref().expect("rows without comparable keys are written one by one");
+    let mut ignored = Vec::new();
+    for wave in rows.waves() {
+        let shared = rows.gather(&wave);
+        let rows = shared.rows();
+        let mut stored = Vec::with_capacity(rows.len());
+        for piece in cut(plan, rows)? {
+            let mut start = piece.rows.start;
+            while start < piece.rows.end {
+                let end = piece.rows.end.min(start + KEYS_PER_STATEMENT);
+                match lock(link, plan, keys, rows.slice(start..end)).await? {
+                    Some(found) => stored.extend(found),
+                    None => return Ok(Err(Again::UnknownKey)),
+                }
+                start = end;
+            }
+        }
+        match change(link, plan, rows, &stored, false).await? {
+            Ok(of_wave) => ignored.extend(of_wave.into_iter().map(|row| wave[row as usize])),
+            Err(again) => return Ok(Err(again)),
+        }
+    }
+    ignored.sort_unstable();
+    Ok(Ok(ignored))
+}
+
+/// The rows one by one: the server compares each key.
+async fn each(link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows<'_>) -> Result<Result<Vec<u32>, Again>, Failed> {
+    let mut ignored = Vec::new();
+    for number in 0..rows.len() {
+        let row = rows.slice(number..number + 1);
+        let found = select(link, plan, row, &plan.locks.shown_version()).await?;
+        let stored = found.first().map(|found| Ok(Stored { version: bytes(found, 0)? })).transpose();
+        let stored = stored.map_err(|error| Failed::sent(error, Stage::Open, link.table))?;
+        match change(link, plan, row, &[stored], true).await? {
+            Ok(of_row) if of_row.is_empty() => {}
+            Ok(_) => ignored.push(u32::try_from(number).expect("buffer_size fits u32")),
+            Err(again) => return Ok(Err(again)),
+        }
+    }
+    Ok(Ok(ignored))
+}
+
+/// Locks the rows with these keys, and returns what is stored for each; `None` if a row was found whose key was not sent.
+async fn lock(
+    link: &mut Link<'_>,
+    plan: &MySqlPlan,
+    keys: &KeySearch,
+    rows: Rows<'_>,
+) -> Result<Option<Vec<Option<Stored>>>, Failed> {
+    let own: Vec<KeyBytes> = rows.iter().map(|row| keys.of_row(row)).collect();
+    let place: HashMap<&KeyBytes, usize> = own.iter().enumerate().map(|(place, key)| (key, place)).collect();
+    let mut stored: Vec<Option<Stored>> = std::iter::repeat_with(|| None).take(rows.len()).collect();
+    let shown: Vec<String> = keys.shown().iter().cloned().chain(plan.locks.shown_version()).collect();
+    let version = keys.shown().len();
+    for found in &select(link, plan, rows, &shown).await? {
+        let open = |error| Failed::sent(error, Stage::Open, link.table);
+        let Some(place) = place.get(&keys.of_found(found).map_err(open)?) else { return Ok(None) };
+        stored[*place] = Some(Stored { version: bytes(found, version).map_err(open)? });
+    }
+    Ok(Some(stored))
+}
+
+fn bytes(found: &MySqlRow, column: usize) -> sqlx::Result<Option<Vec<u8>>> {
+    // There is no such column if there is no version.
+    if column >= found.len() {
+        return Ok(None);
+    }
+    found.try_get_unchecked::<Option<&[u8]>, _>(column).map(|bytes| bytes.map(<[u8]>::to_vec))
+}
+
+/// Reads and locks the rows with these keys.
+async fn select(
+    link: &mut Link<'_>,
+    plan: &MySqlPlan,
+    rows: Rows<'_>,
+    shown: &[String],
+) -> Result<Vec<MySqlRow>, Failed> {
+    let text = || format!("{} FOR UPDATE", select_keys(plan.schema(), rows.len(), shown));
+    // Reads one by one show other columns.
+    let statement = match shown == plan.locks.shown_version() {
+        true => plan.locks.alone.get(rows.len(), text),
+        false => plan.locks.together.get(rows.len(), text),
+    };
+    let arguments = bind_rows(rows, plan.schema().key_columns(), &plan.storage, 0).map_err(Failed::unsent)?;
+    ready(link.connection, &statement).await?;
+    let query = sqlx::query_with(&statement.sql, arguments).persistent(statement.keep);
+    query.fetch_all(&mut *link.connection).await.map_err(|error| Failed::sent(error, Stage::Open, link.table))
+}
+
+/// Writes rows of different keys, of which the stored ones are locked. Returns the ignored ones.
+async fn change(
+    link: &mut Link<'_>,
+    plan: &MySqlPlan,
+    rows: Rows<'_>,
+    stored: &[Option<Stored>],
+    one_by_one: bool,
+) -> Result<Result<Vec<u32>, Again>, Failed> {
+    let version = plan.schema().version_column();
+    let inserts = plan.schema().action() == Action::Update;
+    let (mut existing, mut new, mut ignored) = (Vec::new(), Vec::new(), Vec::new());
+    for (number, stored) in (0_u32..).zip(stored) {
+        let is_newer = |stored: &Stored| {
+            version.is_none_or(|column| is_newer(rows.column(column).get(number as usize), stored.version.as_deref()))
+        };
+        match stored {
+            Some(stored) if is_newer(stored) => existing.push(number),
+            None if inserts => new.push(number),
+            _ => ignored.push(number),
+        }
+    }
+    if !existing.is_empty() {
+        let shared = rows.gather(&existing);
+        change_existing(link, plan, shared.rows(), one_by_one).await?;
+    }
+    if !new.is_empty() {
+        let shared = rows.gather(&new);
+        match insert_new(link, plan, shared.rows()).await {
+            Err(failed) if failed.code == DUPLICATE && failed.usable && !one_by_one => return Ok(Err(Again::Race)),
+            inserted => inserted?,
+        }
+    }
+    Ok(Ok(ignored))
+}
+
+async fn change_existing(
+    link: &mut Link<'_>,
+    plan: &MySqlPlan,
+    rows: Rows<'_>,
+    one_by_one: bool,
+) -> Result<(), Failed> {
+    let schema = plan.schema();
+    let all: Vec<usize> = (0..schema.columns().len()).collect();
+    match schema.action() {
+        Action::Delete => {
+            for start in (0..rows.len()).step_by(KEYS_PER_STATEMENT) {
+                let part = rows.slice(start..rows.len().min(start + KEYS_PER_STATEMENT));
+                let statement = plan.locks.writes.get(part.len(), || delete(schema, part.len()));
+                execute(link, plan, part, schema.key_columns(), statement).await?;
+            }
+            Ok(())
+        }
+        // Texts are compared as their column is only beside the column itself.
+        Action::UpdateOnly if one_by_one || plan.locks.has_text_key => {
+            let columns: Vec<usize> = all.iter().chain(schema.key_columns()).copied().collect();
+            for number in 0..rows.len() {
+                let values = plan.locks.values();
+                let statement = plan.locks.writes.get(1, || update(schema, &values, Join::One));
+                execute(link, plan, rows.slice(number..number + 1), &columns, statement).await?;
+            }
+            Ok(())
+        }
+        Action::UpdateOnly => {
+            for piece in cut(plan, rows)? {
+                let part = rows.slice(piece.rows);
+                let values = plan.locks.values();
+                let statement = plan.locks.writes.get(part.len(), || update(schema, &values, Join::Rows(part.len())));
+                execute(link, plan, part, &all, statement).await?;
+            }
+            Ok(())
+        }
+        Action::Insert | Action::Ignore | Action::Replace | Action::Update => {
+            for piece in cut(plan, rows)? {
+                let statement = plan.insert(piece.rows.len());
+                send(link, plan, &piece, rows, Stage::Open, statement).await?;
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn insert_new(link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows<'_>) -> Result<(), Failed> {
+    for piece in cut(plan, rows)? {
+        let text = || {
+            let values: Vec<&str> = plan.storage.iter().map(|storage| storage.form.expression()).collect();
+            insert_values(plan.schema(), piece.rows.len(), OnDuplicate::Fail, &values)
+        };
+        let statement = plan.locks.inserts.get(piece.rows.len(), text);
+        send(link, plan, &piece, rows, Stage::Open, statement).await?;
+    }
+    Ok(())
+}
+
+async fn execute(
+    link: &mut Link<'_>,
+    plan: &MySqlPlan,
+    rows: Rows<'_>,
+    columns: &[usize],
+    statement: Statement,
+) -> Result<(), Failed> {
+    let arguments = bind_rows(rows, columns, &plan.storage, 0).map_err(Failed::unsent)?;
+    ready(link.connection, &statement).await?;
+    let query = sqlx::query_with(&statement.sql, arguments).persistent(statement.keep);
+    let done = query.execute(&mut *link.connection).await;
+    done.map(drop).map_err(|error| Failed::sent(error, Stage::Open, link.table))
+}
+
+/// Whether a submitted version is newer than the stored one, which is in the form of [`push_value`].
+fn is_newer(submitted: ValueRef<'_>, stored: Option<&[u8]>) -> bool {
+    let Some(stored) = stored else { return submitted != ValueRef::Null };
+    let mut text = Vec::new();
+    let digits = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
+    match submitted.exhaustive() {
+        Value::Null => false,
+        Value::I16(_) | Value::I32(_) | Value::I64(_) | Value::U64(_) => {
+            push_value(&mut text, submitted);
+            compare(ValueRef::Decimal(&digits(&text)), ValueRef::Decimal(&digits(stored))) == Ordering::Greater
+        }
+        Value::Decimal(submitted) => {
+            compare(ValueRef::Decimal(submitted), ValueRef::Decimal(&digits(stored))) == Ordering::Greater
+        }
+        Value::F64(submitted) => digits(stored).parse::<f64>().is_ok_and(|stored| submitted > stored),
+        Value::Date(_) | Value::Time(_) | Value::Timestamp(_) | Value::TimestampTz(_) => {
+            push_value(&mut text, submitted);
+            *text > *stored
+        }
+        // A plan has no such version.
+        Value::Bool(_) | Value::F32(_) | Value::Text(_) | Value::Bytes(_) | Value::Uuid(_) | Value::Json(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_as_values() {
+        let check = |submitted, stored: Option<&str>, expected| {
+            assert_eq!(is_newer(submitted, stored.map(str::as_bytes)), expected, "{submitted:?} {stored:?}");
+        };
+        check(ValueRef::I64(10), Some("9"), true);
+        check(ValueRef::I64(9), Some("9"), false);
+        check(ValueRef::I64(-1), Some("-2"), true);
+        check(ValueRef::I64(0), None, true);
+        check(ValueRef::Null, None, false);
+        check(ValueRef::Null, Some("1"), false);
+        check(ValueRef::Decimal("1.5"), Some("1.50"), false);
+        check(ValueRef::Decimal("1.51"), Some("1.5000"), true);
+        check(ValueRef::F64(1e20), Some("1e19"), true);
+        let time = batchsql_core::Timestamp::from_micros_since_epoch(1_500_000).unwrap();
+        check(ValueRef::Timestamp(time), Some("1970-01-01 00:00:01.400000"), true);
+        check(ValueRef::Timestamp(time), Some("1970-01-01 00:00:01.500000"), false);
+    }
+}
