@@ -59,6 +59,7 @@ pub use reporter::{
     BatchExecuted, BatchInfo, BatchSealed, BatchStarted, FlushReason, MetricsReporter, NoopReporter, PipelineGauges,
     PoolState,
 };
+pub use row::delete::Delete;
 pub use row::dynamic::{DynRow, RowBuilder};
 pub use row::encode::Encode;
 pub use row::error::RowError;

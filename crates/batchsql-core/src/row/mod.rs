@@ -1,6 +1,7 @@
 //! How a row gets into the columns of a batch.
 //! Must not know batches in flight, or databases.
 
+pub(crate) mod delete;
 pub(crate) mod dynamic;
 pub(crate) mod encode;
 pub(crate) mod error;

@@ -67,6 +67,11 @@ impl<'a> RowWriter<'a> {
         Self { schema, columns, rules, next: 0, variable: 0 }
     }
 
+    /// The values that are refused.
+    pub(crate) fn rules(&self) -> ValueRules {
+        self.rules
+    }
+
     /// Whether every column got its value, and no more variable bytes than were reserved.
     pub(crate) fn finish(self, reserved: usize) -> Result<(), RowError> {
         if let Some(why) = self.rules.refuse_rows {
