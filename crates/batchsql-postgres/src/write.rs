@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use batchsql_core::exhaustive::Values;
-use batchsql_core::{Attempt, ErrorClass, Rows, SinkError, Written};
+use batchsql_core::{Attempt, ErrorClass, Rows, SinkError, Target, Written};
 use sqlx::{Executor, PgConnection};
 
 use crate::choice::Way;
@@ -113,6 +113,11 @@ async fn explained(
             let text = "a column keeps less than a value has (digits, spaces, fields of an interval); round it, or let \
                         the database convert values (LossyValues)";
             return Ok(SinkError::with_code(ErrorClass::Row, "22000", text));
+        }
+        // The server looks for the index when it runs the statement, not when it is prepared.
+        Some("42P10") if matches!(plan.schema.target(), Target::Partial(_)) => {
+            let text = "no unique index over the key has the condition of the rule (Conflict::on_partial_index)";
+            return Ok(SinkError::with_code(ErrorClass::Schema, "42P10", text));
         }
         Some(code) if error.class() == ErrorClass::Schema || matches!(code, "22003" | "23502" | "42501") => code,
         Some("21000") if rows.len() == 1 => return Ok(server_error("21000", ErrorClass::Row, None)),

@@ -9,6 +9,7 @@ mod errors;
 mod guilt;
 mod link;
 mod pools;
+mod rules;
 mod statements;
 mod support;
 mod trips;

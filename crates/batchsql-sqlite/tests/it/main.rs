@@ -21,5 +21,6 @@ mod policies;
 mod process;
 #[cfg(unix)]
 mod readonly;
+mod rules;
 mod support;
 mod types;

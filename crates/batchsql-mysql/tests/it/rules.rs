@@ -1,0 +1,149 @@
+//! Rules whose outcome depends on the stored row: keys that the server compares in its own way, other writers, versions
+//! of every type, and rules that the server does not have.
+
+use batchsql_core::{ColumnType, Conflict, Decimal, DynRow, Expr, Schema, Timestamp, Value};
+
+use crate::support::{Database, pipeline, write};
+
+fn keyed(ty: ColumnType, conflict: Conflict) -> Schema {
+    let schema = Schema::builder("t").column("k", ty);
+    let schema = if conflict.action() == batchsql_core::Action::Delete {
+        schema
+    } else {
+        schema.column("n", ColumnType::I64).column("v", ColumnType::I64)
+    };
+    schema.on_conflict(conflict).build().unwrap()
+}
+
+fn row(schema: &Schema, key: impl Into<Value>, n: i64, v: i64) -> DynRow {
+    let row = schema.row().set("k", key).unwrap();
+    let row = if schema.columns().len() > 1 { row.set("n", n).unwrap().set("v", v).unwrap() } else { row };
+    row.finish().unwrap()
+}
+
+#[tokio::test]
+async fn keys_are_compared_as_the_server_does() {
+    let table = "CREATE TABLE t (k VARCHAR(20) COLLATE utf8mb4_general_ci PRIMARY KEY, n BIGINT, v BIGINT);
+                 INSERT INTO t VALUES ('a', 1, 5), ('b', 1, 5)";
+    let db = Database::new(table).await;
+    let newer = keyed(ColumnType::Text, Conflict::update(["k"]).only_if_newer("v"));
+    // 'A' is the stored 'a', and the later of two rows of one key loses if it is older.
+    let rows = [row(&newer, "A", 2, 6), row(&newer, "B", 2, 4), row(&newer, "c", 2, 7), row(&newer, "C", 3, 6)];
+    assert_eq!(write(&db.sink, rows).await, ["written", "ignored", "written", "ignored"]);
+    assert_eq!(db.read("SELECT * FROM t ORDER BY k").await, ["a|2|6", "b|1|5", "c|2|7"]);
+    let only = keyed(ColumnType::Text, Conflict::update_only(["k"]).set("n", Expr::add()));
+    let rows = [row(&only, "A", 10, 0), row(&only, "d", 10, 0), row(&only, "b", 10, 0)];
+    assert_eq!(write(&db.sink, rows).await, ["written", "ignored", "written"]);
+    assert_eq!(db.read("SELECT k, n FROM t ORDER BY k").await, ["a|12", "b|11", "c|2"]);
+    let delete = keyed(ColumnType::Text, Conflict::delete(["k"]));
+    let rows = [row(&delete, "A", 0, 0), row(&delete, "x", 0, 0), row(&delete, "c", 0, 0)];
+    assert_eq!(write(&db.sink, rows).await, ["written", "ignored", "written"]);
+    assert_eq!(db.read("SELECT k FROM t").await, ["b"]);
+}
+
+#[tokio::test]
+async fn keys_without_a_form_to_compare_are_locked_one_by_one() {
+    let db =
+        Database::new("CREATE TABLE t (k DOUBLE PRIMARY KEY, n BIGINT, v BIGINT); INSERT INTO t VALUES (0.1, 1, 5)")
+            .await;
+    let newer = keyed(ColumnType::F64, Conflict::update(["k"]).only_if_newer("v"));
+    let rows = [row(&newer, 0.1, 2, 6), row(&newer, 0.2, 2, 4)];
+    assert_eq!(write(&db.sink, rows).await, ["written", "written"]);
+    let rows = [row(&newer, 0.1, 3, 6), row(&newer, 0.2, 3, 5)];
+    assert_eq!(write(&db.sink, rows).await, ["ignored", "written"]);
+    assert_eq!(db.read("SELECT n, v FROM t ORDER BY k").await, ["2|6", "3|5"]);
+}
+
+#[tokio::test]
+async fn versions_of_every_type_are_compared_as_they_are_stored() {
+    let check = async |ty: &str, column: ColumnType, versions: [Value; 3]| {
+        let db = Database::new(&format!("CREATE TABLE t (k BIGINT PRIMARY KEY, v {ty} NULL)")).await;
+        let schema = Schema::builder("t").column("k", ColumnType::I64).nullable("v", column);
+        let schema = schema.on_conflict(Conflict::update(["k"]).only_if_newer("v")).build().unwrap();
+        let row = |version: &Value| {
+            schema.row().set("k", 1_i64).unwrap().set("v", version.clone()).unwrap().finish().unwrap()
+        };
+        let [older, stored, newer] = versions;
+        for (version, expected) in [
+            (&Value::Null, "written"),
+            (&Value::Null, "ignored"),
+            (&stored, "written"),
+            (&older, "ignored"),
+            (&stored, "ignored"),
+            (&Value::Null, "ignored"),
+            (&newer, "written"),
+            (&stored, "ignored"),
+        ] {
+            assert_eq!(write(&db.sink, [row(version)]).await, [expected], "{ty} {version:?}");
+        }
+    };
+    let decimal = |text: &str| Value::from(text.parse::<Decimal>().unwrap());
+    let time = |micros| Value::from(Timestamp::from_micros_since_epoch(micros).unwrap());
+    check("BIGINT", ColumnType::I64, [Value::from(-10_i64), Value::from(9_i64), Value::from(10_i64)]).await;
+    check("BIGINT UNSIGNED", ColumnType::U64, [Value::from(9_u64), Value::from(10_u64), Value::from(u64::MAX)]).await;
+    check("DECIMAL(20,4)", ColumnType::Decimal, [decimal("-1.5"), decimal("9.5"), decimal("10.4999")]).await;
+    check("DOUBLE", ColumnType::F64, [Value::from(0.1), Value::from(0.2), Value::from(1e300)]).await;
+    check("DATETIME(6)", ColumnType::Timestamp, [time(-1), time(1_000_000), time(1_000_001)]).await;
+    check(
+        "TIMESTAMP(6)",
+        ColumnType::TimestampTz,
+        [1_000_000, 2_000_000, 2_000_001]
+            .map(|micros| Value::from(batchsql_core::TimestampTz::from_micros_since_epoch(micros).unwrap())),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn writers_that_insert_the_same_keys_do_not_lose_a_version() {
+    let db = Database::new("CREATE TABLE t (k BIGINT PRIMARY KEY, n BIGINT, v BIGINT)").await;
+    let newer = keyed(ColumnType::I64, Conflict::update(["k"]).only_if_newer("v"));
+    // Each writer has other versions of the same keys.
+    let writer = |offset: i64| {
+        let (sink, schema) = (db.sink.clone(), newer.clone());
+        async move {
+            let pipeline = pipeline(&sink);
+            for round in 0..10 {
+                let rows = (0..50).map(|key| row(&schema, key, offset, round * 4 + offset));
+                pipeline.submit_all(rows).await.unwrap();
+                pipeline.flush().await.unwrap();
+            }
+            let report = pipeline.close(std::time::Duration::from_secs(60)).await;
+            assert_eq!(report.balance.failed(), 0, "{report:?}");
+        }
+    };
+    tokio::join!(writer(0), writer(1), writer(2), writer(3));
+    assert_eq!(db.read("SELECT COUNT(*), MIN(v), MAX(v), MIN(n) FROM t").await, ["50|39|39|3"]);
+}
+
+#[tokio::test]
+async fn decimals_are_added_exactly_without_an_insert() {
+    let db =
+        Database::new("CREATE TABLE t (k BIGINT PRIMARY KEY, d DECIMAL(30,10)); INSERT INTO t VALUES (1, 0.1)").await;
+    let schema = Schema::builder("t").column("k", ColumnType::I64).column("d", ColumnType::Decimal);
+    let schema = schema.on_conflict(Conflict::update_only(["k"]).set("d", Expr::add())).build().unwrap();
+    let row = |digits: &str| {
+        let decimal: Decimal = digits.parse().unwrap();
+        schema.row().set("k", 1_i64).unwrap().set("d", decimal).unwrap().finish().unwrap()
+    };
+    assert_eq!(write(&db.sink, [row("12345678901234567890.0000000001")]).await, ["written"]);
+    assert_eq!(db.read("SELECT d FROM t").await, ["12345678901234567890.1000000001"]);
+}
+
+#[tokio::test]
+async fn a_rule_that_the_server_does_not_have_is_refused_with_the_reason() {
+    let check = async |rule: Conflict, part: &str| {
+        let db = Database::new("CREATE TABLE t (k BIGINT PRIMARY KEY, n BIGINT, v FLOAT)").await;
+        let schema = Schema::builder("t").column("k", ColumnType::I64).column("n", ColumnType::I64);
+        let schema = schema.column("v", ColumnType::F32).on_conflict(rule).build().unwrap();
+        let error = pipeline(&db.sink).prepare(&schema).await.unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    };
+    let update = || Conflict::update(["k"]);
+    check(update().on_constraint("c"), "no constraint by name").await;
+    check(update().on_partial_index("n > 1"), "no partial indexes").await;
+    check(update().only_if_newer("v"), "FLOAT").await;
+    let circle = update().set("n", Expr::raw("{old.v}")).set("v", Expr::raw("{old.n}"));
+    check(circle, "use each other's stored values").await;
+    check(Conflict::update_only(["k"]).set("n", Expr::raw("{old.v}")), "in no defined order").await;
+    check(update().set("n", Expr::raw("no_function({new})")), "").await;
+}

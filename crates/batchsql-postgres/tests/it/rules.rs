@@ -1,0 +1,140 @@
+//! Rules that only PostgreSQL has a way for: the index by name or by condition, identity columns; and how a rule that
+//! the table does not allow is refused.
+
+use std::time::Duration;
+
+use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, Expr, PipelineConfig, Schema, SchemaBuilder};
+
+use crate::support::{FOR_EVERY_RULE, fresh, fresh_dsn, pipeline, read, values, with_strategy, write};
+
+fn columns(names: &[&str]) -> SchemaBuilder {
+    names.iter().fold(Schema::builder("t"), |schema, name| schema.column(*name, ColumnType::I64))
+}
+
+const TWO_INDEXES: &str = "CREATE TABLE t (id bigint, n bigint, CONSTRAINT \"by id\" UNIQUE (id));
+                           CREATE UNIQUE INDEX ON t (id) WHERE n > 100; INSERT INTO t VALUES (1, 10)";
+
+#[tokio::test]
+async fn the_index_of_a_rule_is_found_by_name() {
+    for strategy in FOR_EVERY_RULE {
+        let sink = with_strategy(&fresh_dsn(TWO_INDEXES).await, strategy).await;
+        let schema =
+            columns(&["id", "n"]).on_conflict(Conflict::update(["id"]).on_constraint("by id")).build().unwrap();
+        let rows = [values(&schema, [1_i64.into(), 11_i64.into()]), values(&schema, [2_i64.into(), 2_i64.into()])];
+        assert_eq!(write(&sink, rows).await, ["written", "written"]);
+        assert_eq!(read(&sink, "SELECT id, n FROM t ORDER BY id").await, ["1|11", "2|2"], "{strategy:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_index_of_a_rule_is_found_by_its_condition() {
+    let table = "CREATE TABLE t (id bigint, n bigint, gone boolean NOT NULL DEFAULT false);
+                 CREATE UNIQUE INDEX ON t (id) WHERE NOT gone; INSERT INTO t VALUES (1, 10, true), (2, 20, false)";
+    for strategy in FOR_EVERY_RULE {
+        let sink = with_strategy(&fresh_dsn(table).await, strategy).await;
+        let rule = Conflict::update(["id"]).set("n", Expr::add()).on_partial_index("NOT gone");
+        let schema = columns(&["id", "n"]).on_conflict(rule).build().unwrap();
+        let rows = [values(&schema, [1_i64.into(), 1_i64.into()]), values(&schema, [2_i64.into(), 2_i64.into()])];
+        assert_eq!(write(&sink, rows).await, ["written", "written"]);
+        let expected = ["1|1|f", "1|10|t", "2|22|f"];
+        assert_eq!(read(&sink, "SELECT id, n, gone FROM t ORDER BY id, n").await, expected, "{strategy:?}");
+    }
+}
+
+#[tokio::test]
+async fn identity_columns_take_given_values_if_asked() {
+    let table = "CREATE TABLE t (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, n bigint)";
+    for conflict in [Conflict::none(), Conflict::update(["id"])] {
+        for rows in [2, 600] {
+            let sink = fresh(table).await;
+            let schema = columns(&["id", "n"]).on_conflict(conflict.clone()).overriding_system_value().build().unwrap();
+            let all = (0..rows).map(|id: i64| values(&schema, [(id + 7).into(), id.into()]));
+            assert!(write(&sink, all).await.iter().all(|outcome| *outcome == "written"));
+            let found = read(&sink, "SELECT count(*), sum(id) - sum(n) FROM t").await;
+            assert_eq!(found, [format!("{rows}|{}", rows * 7)]);
+        }
+    }
+    // An update without insert writes no key.
+    let sink = fresh(table).await;
+    let schema = columns(&["id", "n"]).on_conflict(Conflict::update_only(["id"])).build().unwrap();
+    assert_eq!(write(&sink, [values(&schema, [1_i64.into(), 1_i64.into()])]).await, ["ignored"]);
+}
+
+#[tokio::test]
+async fn a_rule_that_the_table_does_not_allow_is_refused_with_the_reason() {
+    let check = async |rule: Conflict, names: &[&str], part: &str| {
+        let sink = fresh(TWO_INDEXES).await;
+        let schema = columns(names).on_conflict(rule).build().unwrap();
+        let error = pipeline(&sink).prepare(&schema).await.unwrap_err();
+        assert!(error.to_string().contains(part), "{error}");
+        assert_eq!(error.class(), ErrorClass::Schema);
+    };
+    let update = || Conflict::update(["id"]);
+    check(update().on_constraint("no"), &["id", "n"], "no constraint \"no\"").await;
+    check(Conflict::ignore(["n"]).on_partial_index("n > 100"), &["id", "n"], "with the WHERE of the rule").await;
+    check(update().set("n", Expr::raw("no_function({new})")), &["id", "n"], "raw expression").await;
+    check(update().set("at", Expr::now()), &["id", "n"], "column that rows do not carry").await;
+    check(Conflict::update_only(["n"]), &["n", "id"], "UNIQUE index").await;
+    check(Conflict::delete(["n"]), &["n"], "UNIQUE index").await;
+    // There is such an index, with another condition.
+    let sink = fresh("CREATE TABLE t (id bigint, n bigint); CREATE UNIQUE INDEX ON t (id) WHERE n > 100").await;
+    let schema = columns(&["id", "n"]).on_conflict(update().on_partial_index("n > 5")).build().unwrap();
+    let mut config = PipelineConfig::default();
+    config.park_for = Duration::ZERO;
+    let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
+    let outcome = db.submit_tracked(&values(&schema, [1_i64.into(), 1_i64.into()])).await.unwrap().await;
+    let error = outcome.failure().unwrap().error().unwrap().to_string();
+    assert!(error.contains("no unique index over the key has the condition"), "{error}");
+}
+
+#[tokio::test]
+async fn the_clock_and_raw_expressions_of_the_server_are_used() {
+    let sink = fresh(
+        "CREATE TABLE t (id bigint PRIMARY KEY, n bigint, at timestamptz DEFAULT '2000-01-01 UTC');
+         INSERT INTO t VALUES (1, 10)",
+    )
+    .await;
+    let rule = Conflict::update(["id"]).set("n", Expr::raw("{old} * 2 + {new} + {old.id}")).set("at", Expr::now());
+    let schema = columns(&["id", "n"]).on_conflict(rule).build().unwrap();
+    let rows = [(1_i64, 5_i64), (2, 6), (1, 7)].map(|(id, n)| values(&schema, [id.into(), n.into()]));
+    assert_eq!(write(&sink, rows).await, ["written"; 3]);
+    let found = read(&sink, "SELECT id, n, at > now() - interval '1 day' FROM t ORDER BY id").await;
+    assert_eq!(found, ["1|60|t", "2|6|f"]);
+}
+
+#[tokio::test]
+async fn keys_are_compared_as_their_column_does() {
+    let check = async |ty: &str, stored: &str, sent: &str, expected: &str| {
+        for rule in [Conflict::update_only(["k"]), Conflict::delete(["k"])] {
+            let sink =
+                fresh(&format!("CREATE TABLE t (k {ty} PRIMARY KEY, n bigint); INSERT INTO t VALUES ('{stored}', 0)"))
+                    .await;
+            let deletes = rule == Conflict::delete(["k"]);
+            let schema = Schema::builder("t").column("k", ColumnType::Text);
+            let schema = if deletes { schema } else { schema.column("n", ColumnType::I64) };
+            let schema = schema.on_conflict(rule).build().unwrap();
+            let mut cells = vec![sent.into(), 1_i64.into()];
+            cells.truncate(schema.columns().len());
+            let outcomes = write(&sink, [values(&schema, cells)]).await;
+            assert_eq!(outcomes, [expected], "{ty}");
+            let expected = if expected == "ignored" { ["0"] } else { ["1"] };
+            let count = "SELECT CASE WHEN count(*) = 0 OR max(n) = 1 THEN 1 ELSE 0 END FROM t";
+            assert_eq!(read(&sink, count).await, expected, "{ty}");
+        }
+    };
+    check("char(5)", "ab", "ab", "written").await;
+    check("varchar(5)", "ab", "ab", "written").await;
+    check("varchar(5)", "ab", "AB", "ignored").await;
+    check("inet", "10.0.0.1", "10.0.0.1", "written").await;
+}
+
+#[tokio::test]
+async fn rights_are_checked_for_what_a_rule_does() {
+    let sink = fresh("CREATE TABLE t (id bigint PRIMARY KEY, n bigint NOT NULL)").await;
+    // Rows of updates and deletes need not carry what an insert would need.
+    let schema = columns(&["id"]).on_conflict(Conflict::delete(["id"])).build().unwrap();
+    pipeline(&sink).prepare(&schema).await.unwrap();
+    let refused = columns(&["id"]).on_conflict(Conflict::ignore(["id"])).build().unwrap();
+    let error = pipeline(&sink).prepare(&refused).await.unwrap_err().to_string();
+    assert!(error.contains("NOT NULL without a default"), "{error}");
+}
