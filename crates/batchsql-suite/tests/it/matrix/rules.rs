@@ -310,3 +310,26 @@ fn the_testkit_follows_rules_that_depend_on_the_stored_row() {
         }
     }
 }
+
+/// The guide shows the model against which the tests above compare the databases.
+#[test]
+fn the_guide_has_this_matrix() {
+    let mut table = "| the batch has | only if newer | add | update only | update only, if newer | delete |\n\
+                     |---|---|---|---|---|---|\n"
+        .to_owned();
+    for (situation, batch) in situations() {
+        let letters = |rule: Rule| {
+            let letter = |kind: &OutcomeKind| match kind {
+                OutcomeKind::Written => "W",
+                OutcomeKind::Ignored => "I",
+                OutcomeKind::Superseded => "S",
+                other => panic!("no cell of the matrix has {other:?}"),
+            };
+            rule.expected(&before(), &batch).1.iter().map(letter).collect::<Vec<_>>().join(" ")
+        };
+        let cells = [Newer, Add, UpdateOnly, UpdateOnlyNewer, Delete].map(letters);
+        table += &format!("| {situation} | {} |\n", cells.join(" | "));
+    }
+    let guide = include_str!("../../../../../docs/databases.md");
+    assert!(guide.contains(&table), "docs/databases.md should have\n{table}");
+}
