@@ -1,5 +1,5 @@
 //! The benchmark command: `overhead` measures the pipeline alone, `database` measures it against hand-written loops,
-//! `poison` the cost of a bad row, `scrape` the cost of a scrape of the metrics, `distance` remote servers, `scale`
+//! `poison` the cost of a bad row, `rules` that of rules that depend on the stored row, `scrape` the cost of a scrape of the metrics, `distance` remote servers, `scale`
 //! scaling.
 //! Figures are medians of interleaved rounds; only their ratios can be compared between machines.
 
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use batchsql_suite::bench::{self, DistancePlan, Figure, Page, Plan, ScalePlan};
-use batchsql_suite::database::{DatabaseChoice, DatabaseName};
+use batchsql_suite::database::{Database, DatabaseChoice, DatabaseName, MySql, Postgres, Sqlite};
 use clap::{Parser, ValueEnum};
 use serde::Serialize;
 
@@ -25,7 +25,7 @@ const QUICK: Duration = Duration::from_secs(230);
 #[derive(Debug, Parser)]
 #[command(name = "batchsql-bench", version)]
 struct Options {
-    /// What to measure; default: everything except distance and scale
+    /// What to measure; default: everything except distance, scale and rules
     #[arg(value_enum)]
     group: Option<Group>,
 
@@ -82,6 +82,8 @@ enum Group {
     Database,
     /// The cost of one bad row in a batch, in statements and time
     Poison,
+    /// Rules that depend on the stored row, against a plain update; only on request
+    Rules,
     /// A scrape of the metrics: series, bytes, time
     Scrape,
     /// Default settings against the best hand-written loop, and latency, with remote servers
@@ -167,6 +169,23 @@ impl Options {
         self.write(&scale, &scale.page(), "target/bench-scale.html")
     }
 
+    async fn rules(&self) -> Result<()> {
+        let plan = Plan { rounds: self.rounds(3), rows: self.rows() };
+        let names = if self.db.is_empty() { vec![DatabaseName::Sqlite] } else { DatabaseChoice::names_of(&self.db) };
+        let mut figures = Vec::new();
+        for name in names {
+            let database: Box<dyn Database> = match name {
+                DatabaseName::Sqlite => Box::new(Sqlite::open(None)?),
+                DatabaseName::Postgres => Box::new(Postgres::open(name.needed(&self.postgres_dsn)?).await?),
+                DatabaseName::Mysql => Box::new(MySql::open(name.needed(&self.mysql_dsn)?).await?),
+                DatabaseName::Redis => anyhow::bail!("redis has no such rules; use --db postgres,mysql,sqlite"),
+            };
+            figures.extend(bench::rules(plan, name, &*database).await?);
+        }
+        println!("{}", bench::table(&figures));
+        self.write_json(&figures)
+    }
+
     fn write(&self, figures: &impl Serialize, page: &Page, default: &str) -> Result<()> {
         self.write_json(figures)?;
         let file = self.html.as_deref().unwrap_or(Path::new(default));
@@ -190,6 +209,7 @@ async fn main() -> Result<()> {
     match options.group {
         Some(Group::Distance) => return options.distance().await,
         Some(Group::Scale) => return options.scale().await,
+        Some(Group::Rules) => return options.rules().await,
         _ => {}
     }
     let mut figures = Vec::new();
