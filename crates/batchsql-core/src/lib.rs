@@ -19,6 +19,8 @@
 mod budget;
 mod config;
 mod dispatch;
+#[doc(hidden)]
+pub mod dsn;
 mod error;
 mod intake;
 mod model;

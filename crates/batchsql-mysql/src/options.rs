@@ -25,12 +25,14 @@ use crate::settings::{AbandonedWrites, IgnoreWith, ReplaceWith, Settings, Values
 /// | parameter | values | default |
 /// |---|---|---|
 /// | `max_connections` | connections, at least 1 | 8 |
-/// | `connect_timeout` | seconds for one connection attempt, above 0, decimals allowed (`0.5`) | 5 |
+/// | `connect_timeout` | a duration above 0: the time for one connection attempt | `5s` |
 /// | `ignore_with` | `exact`, `insert_ignore` | `exact` |
 /// | `replace_with` | `update`, `replace_into` | `update` |
 /// | `abandoned_writes` | `kill`, `wait` | `kill` |
-/// | `late_write_limit` | seconds, above 0 | not known |
+/// | `late_write_limit` | a duration | not known |
 /// | `values_in_text` | `auto`, `never`, `always` | `auto` |
+///
+/// Durations have a unit: `500ms`, `5s`, `2min`, `1h`; without one they are in seconds.
 ///
 /// ```
 /// use batchsql_mysql::MySqlOptions;

@@ -196,7 +196,7 @@ async fn a_transaction_that_was_left_open_takes_no_row_in() {
 #[tokio::test]
 async fn a_lock_is_waited_for_as_long_as_the_options_say() {
     let dsn = fresh_dsn(&format!("{TABLE}; INSERT INTO t VALUES (1, 'old')")).await;
-    let sink = PostgresSink::connect(&with_parameter(&dsn, "lock_timeout=0.05")).await.unwrap();
+    let sink = PostgresSink::connect(&with_parameter(&dsn, "lock_timeout=50ms")).await.unwrap();
     assert_eq!(read(&sink, "SHOW lock_timeout").await, ["50ms"]);
     let mut other = PgConnection::connect(&dsn).await.unwrap();
     other.execute("BEGIN; SELECT * FROM t WHERE id = 1 FOR UPDATE").await.unwrap();
