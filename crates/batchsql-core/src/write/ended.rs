@@ -20,6 +20,8 @@ pub(crate) enum Stop {
     MaybeWritten(SinkError),
     /// They were refused with an error that the table or one row may have caused; with the last commit before.
     Doubtful(SinkError, u64),
+    /// They were refused until their time was over, with a transient error that one of them may have caused.
+    Repeated(SinkError),
     /// No further retry is possible.
     Failed(FailureKind, SinkError),
     /// The batch must wait.

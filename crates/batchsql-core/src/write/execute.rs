@@ -172,6 +172,11 @@ impl<S: Sink> Executor<S> {
             match job.search().next() {
                 Next::Done if job.begin_next_round() => {}
                 Next::Done => return None,
+                Next::Undecided if job.is_searched_for_repeated() => {
+                    let error = job.progress.last_error.clone().expect("only an error makes tries count");
+                    job.progress.expired = Some(error.clone());
+                    expire_rest(job, &error);
+                }
                 Next::Undecided => {
                     let Progress { refusal, last_error, .. } = &job.progress;
                     let error = refusal.as_ref().or(last_error.as_ref()).expect("only a refusal makes tries count");
@@ -218,12 +223,20 @@ impl<S: Sink> Executor<S> {
                             postpone_rest(job);
                         }
                     }
+                    Err(Stop::Repeated(error)) => self.refused(job, range, Verdict::Bad, &error),
                     Err(Stop::Failed(kind, error)) => {
-                        if kind == FailureKind::Expired {
+                        let is_expired = kind == FailureKind::Expired;
+                        let is_searched = is_expired && job.is_searched_for_repeated();
+                        // Only a row that was refused alone by the server is at fault: the lane can be written.
+                        let is_of_row = is_searched && range.len() == 1 && error.code().is_some();
+                        if is_expired && !is_of_row {
                             job.progress.expired = Some(error.clone());
                         }
                         job.failed(range.clone(), kind, Some(&error));
                         job.search().judge(range, Verdict::Ended);
+                        if is_searched && !is_of_row {
+                            expire_rest(job, &error);
+                        }
                     }
                     Err(Stop::Pause(pause)) => {
                         job.search().put_back(range);
@@ -276,6 +289,13 @@ impl<S: Sink> Executor<S> {
         } else if job.search().is_isolating() && !was_isolating {
             self.pipeline.reporter.call(|reporter| reporter.batch_isolated(&job.info()));
         }
+    }
+}
+
+/// Ends the rest of a round that was searched for the rows of a transient error.
+fn expire_rest(job: &mut Job, error: &SinkError) {
+    for rest in job.search().take_rest() {
+        job.failed(rest, FailureKind::Expired, Some(error));
     }
 }
 

@@ -20,6 +20,7 @@ pub(crate) mod job;
 pub(crate) mod outstanding;
 pub(crate) mod plans;
 pub(crate) mod range;
+pub(crate) mod repeated;
 pub(crate) mod retry;
 pub(crate) mod round;
 pub(crate) mod sample;

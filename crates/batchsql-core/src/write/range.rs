@@ -82,11 +82,12 @@ impl<S: Sink> Executor<S> {
         if is_doubtful && !job.has_maybe_written(range.clone()) {
             return Err(Stop::Doubtful(error, committed));
         }
-        Err(self.judge(job, range, error, was_sent))
+        Err(self.judge(job, range, error, was_sent.then_some(committed)))
     }
 
-    /// What to do after an error.
-    fn judge(&self, job: &mut Job, range: Range<usize>, error: SinkError, was_sent: bool) -> Stop {
+    /// What to do after an error. `sent_after`: the last commit before the rows were sent; `None` if they were not sent.
+    fn judge(&self, job: &mut Job, range: Range<usize>, error: SinkError, sent_after: Option<u64>) -> Stop {
+        let was_sent = sent_after.is_some();
         let is_maybe_written = job.has_maybe_written(range.clone());
         match error.class() {
             ErrorClass::Unknown | ErrorClass::Transient | ErrorClass::Resource => {}
@@ -99,15 +100,27 @@ impl<S: Sink> Executor<S> {
             _ => return Stop::Failed(FailureKind::Rejected, error),
         }
         if error.class() == ErrorClass::Unknown {
-            job.may_have_written(range, &error);
+            job.may_have_written(range.clone(), &error);
             if !self.repeats(job) {
                 return Stop::Failed(FailureKind::Unknown, error);
             }
         }
+        let may_be_of_row = sent_after.is_some_and(|committed| job.note_repeated(&error, committed));
         match next_delay(job, error.class(), self.retry_for) {
+            None if may_be_of_row && !is_maybe_written && self.may_halve(job, &range, sent_after) => {
+                Stop::Repeated(error)
+            }
             Some(delay) => Stop::Pause(Pause::BackOff(delay, error)),
             None => Stop::Failed(FailureKind::Expired, error),
         }
+    }
+
+    /// Whether rows whose time is over are written in halves.
+    fn may_halve(&self, job: &mut Job, range: &Range<usize>, sent_after: Option<u64>) -> bool {
+        let (Some(committed), Some(repeated)) = (sent_after, &mut job.progress.repeated) else { return false };
+        self.isolation != Isolation::AtomicBatch
+            && range.len() > 1
+            && repeated.may_halve(range.len(), committed, Instant::now(), self.retry_for)
     }
 
     /// One attempt, timed and reported.

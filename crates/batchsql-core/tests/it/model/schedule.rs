@@ -156,6 +156,7 @@ pub(super) fn nature() -> impl Strategy<Value = Nature> {
         3 => Just(ErrorClass::Row),
         1 => Just(ErrorClass::Schema),
         1 => Just(ErrorClass::Internal),
+        1 => Just(ErrorClass::Transient),
     ];
     ((3i64..60, class), flags, loses, proptest::option::weighted(0.3, 0u64..20)).prop_map(
         |(
