@@ -3,12 +3,12 @@
 
 use std::str::FromStr;
 
-use batchsql_core::OpenError;
 use batchsql_core::dsn::{Parameter, check_once, parameters, wrong_scheme};
+use batchsql_core::{AbandonedWrites, OpenError};
 use sqlx::mysql::MySqlConnectOptions;
 
 use crate::options::MySqlOptions;
-use crate::settings::{AbandonedWrites, IgnoreWith, ReplaceWith, ValuesInText};
+use crate::settings::{IgnoreWith, ReplaceWith, ValuesInText};
 
 /// The parameters that `sqlx` knows, grouped by spelling, the usual one first. `sqlx` silently ignores others, which hides
 /// mistakes.

@@ -5,14 +5,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use batchsql_core::{CachedPassword, OpenError, PasswordProvider};
+use batchsql_core::{AbandonedWrites, CachedPassword, OpenError, PasswordProvider};
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPoolOptions};
 use sqlx::{ConnectOptions, Connection, Executor, MySqlPool, Row};
 
 use crate::in_use::{Left, left_open};
 use crate::learned::Learned;
 use crate::session::Sessions;
-use crate::settings::{AbandonedWrites, IgnoreWith, ReplaceWith, Settings, ValuesInText};
+use crate::settings::{IgnoreWith, ReplaceWith, Settings, ValuesInText};
 
 /// Connection settings.
 ///

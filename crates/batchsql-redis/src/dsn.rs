@@ -6,11 +6,11 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use batchsql_core::OpenError;
 use batchsql_core::dsn::{self, Parameter, check_once, parameters, wrong_scheme};
+use batchsql_core::{AbandonedWrites, OpenError};
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
 
-use crate::options::{AbandonedWrites, Commands, RedisOptions, Sentinels};
+use crate::options::{Commands, RedisOptions, Sentinels};
 use crate::transport::TlsClient;
 
 const DEFAULT_PORT: u16 = 6379;

@@ -5,24 +5,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-use batchsql_core::{CachedPassword, PasswordProvider};
+use batchsql_core::{AbandonedWrites, CachedPassword, PasswordProvider};
 use redis::{ConnectionInfo, ProtocolVersion};
 
 use crate::command::Command;
 use crate::transport::TlsClient;
-
-/// What happens to a batch that was abandoned after it was sent, before the next batch of ordered rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum AbandonedWrites {
-    /// The sink ends its connection with `CLIENT KILL`, from another one, and the next batch waits until it is
-    /// gone.
-    #[default]
-    Kill,
-    /// Nothing is killed, and `CLIENT` is not used; the next batch waits for [`RedisOptions::late_write_limit`]. For
-    /// proxies that share server connections between clients.
-    Wait,
-}
 
 /// Connection settings, and the commands that rows become.
 ///

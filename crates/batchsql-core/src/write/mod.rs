@@ -1,6 +1,7 @@
 //! How one batch is written, and the contract with a driver.
 //! Must not know how batches are filled, or in which order they are written.
 
+pub(crate) mod abandoned;
 pub(crate) mod attempt;
 pub(crate) mod batch_limit;
 pub(crate) mod commits;

@@ -133,7 +133,7 @@ async fn a_provider_without_a_password_is_waited_for() {
     });
     let error = MySqlSink::with_options(&options).await.unwrap_err().to_string();
     assert!(error.contains("gave no password"), "{error}");
-    let sink = MySqlSink::with_options_lazy(&options);
+    let sink = MySqlSink::with_options_lazy(&options).unwrap();
     let error = sink.acquire().await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Transient, "{error}");
     assert_eq!(write(&sink, [row(&schema(Conflict::None), 1, "a")]).await, ["written"]);
