@@ -36,6 +36,9 @@ impl Guard {
         match &*spelled.base {
             "money" if is_array => precision("pg_catalog.money[]", "pg_catalog.numeric[]"),
             "money" => Some(Self::Money),
+            // As text a float has the fewest digits that name it: every shorter number is kept.
+            "float4" if is_array => precision("pg_catalog.float4[]::pg_catalog.text[]", "pg_catalog.numeric[]"),
+            "float8" if is_array => precision("pg_catalog.float8[]::pg_catalog.text[]", "pg_catalog.numeric[]"),
             "numeric" | "time" | "timetz" | "timestamp" | "timestamptz" | "interval" | "varchar" | "bpchar"
                 if real.modifier >= 0 =>
             {
