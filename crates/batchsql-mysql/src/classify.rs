@@ -90,8 +90,7 @@ impl Failed {
 pub(crate) fn acquire_error(error: sqlx::Error) -> SinkError {
     match error {
         sqlx::Error::PoolTimedOut => {
-            let text =
-                "the pool gave no connection in time; the server is not reachable, or every connection is in use";
+            let text = "the pool gave no connection in time: every connection is in use; raise max_connections, or close what holds them";
             SinkError::new(ErrorClass::Transient, text)
         }
         sqlx::Error::PoolClosed => {

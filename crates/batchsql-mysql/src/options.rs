@@ -248,11 +248,7 @@ impl MySqlOptions {
 
     /// Host, port and database, for errors.
     pub(crate) fn server(&self) -> String {
-        let database = self.connect.get_database().map(|name| format!(", database {name:?}")).unwrap_or_default();
-        match self.connect.get_socket() {
-            Some(socket) => format!("mysql server at socket {}{database}", socket.display()),
-            None => format!("mysql server {}:{}{database}", self.connect.get_host(), self.connect.get_port()),
-        }
+        server(&self.connect)
     }
 
     fn open_error(&self, error: sqlx::Error) -> OpenError {
@@ -293,6 +289,15 @@ impl MySqlOptions {
             sqlx::Error::Io(error) => OpenError::new(problem).caused_by(error),
             _ => OpenError::new(problem),
         }
+    }
+}
+
+/// Host, port and database, for errors.
+pub(crate) fn server(connect: &MySqlConnectOptions) -> String {
+    let database = connect.get_database().map(|name| format!(", database {name:?}")).unwrap_or_default();
+    match connect.get_socket() {
+        Some(socket) => format!("mysql server at socket {}{database}", socket.display()),
+        None => format!("mysql server {}:{}{database}", connect.get_host(), connect.get_port()),
     }
 }
 

@@ -203,7 +203,7 @@ pub(crate) fn sink_error(error: sqlx::Error, sent: LinkLost) -> SinkError {
         sqlx::Error::Io(error) => SinkError::new(lost, format!("the connection to the server was lost: {error}")),
         sqlx::Error::PoolTimedOut => SinkError::new(
             ErrorClass::Transient,
-            "no connection within connect_timeout; the server is down or the pool is too small",
+            "no connection within connect_timeout: every connection of the pool is in use; raise max_connections",
         ),
         sqlx::Error::PoolClosed => SinkError::new(ErrorClass::Transient, "the pool was closed"),
         sqlx::Error::Tls(_) => {

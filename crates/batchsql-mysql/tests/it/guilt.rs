@@ -82,7 +82,7 @@ async fn a_duplicate_in_a_table_of_a_trigger_is_no_reason_to_ignore_a_row() {
         db.run(&format!("TRUNCATE t; INSERT INTO t VALUES (7, 'there'); {further}")).await;
         let has_index = !further.is_empty();
         let sink = MySqlSink::connect(&db.dsn).await.unwrap();
-        for (n, outcome) in (0..).zip(outcomes(&sink, (0..20).map(|n| row(&schema, n, &note(n)))).await) {
+        for (n, outcome) in (0..).zip(outcomes(&sink, (0..20).map(|n| row(&schema, n, note(n)))).await) {
             match (n, outcome) {
                 (5, Outcome::Rejected(failed)) => assert_eq!(failed.code(), Some("1062"), "{failed:?}"),
                 (7, Outcome::Ignored) => {}

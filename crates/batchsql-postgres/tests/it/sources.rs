@@ -31,6 +31,8 @@ async fn a_lazy_sink_starts_while_the_server_is_away_and_writes_when_it_comes() 
     server.stop();
     assert!(PostgresSink::connect(&with_parameter(&dsn, "connect_timeout=1")).await.is_err());
     let sink = PostgresSink::connect_lazy(&with_parameter(&dsn, "connect_timeout=0.2")).unwrap();
+    let error = sink.acquire().await.unwrap_err().to_string();
+    assert!(error.contains("cannot connect to postgresql at 127.0.0.1:") && !error.contains("in use"), "{error}");
     let config = PipelineConfig { flush_interval: Duration::from_millis(1), ..PipelineConfig::default() };
     let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
     let receipt = db.submit_tracked(&row(&schema(Conflict::replace(["id"])), 1, "a")).await.unwrap();
