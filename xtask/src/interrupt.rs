@@ -52,6 +52,29 @@ pub(crate) fn watch(tell: impl Fn(i32) + Send + 'static) -> io::Result<()> {
     Ok(())
 }
 
+/// The process id of a program with whose end this one ends, if it is the parent: `.ci/run` sets it to its own. Without it
+/// a killed `.ci/run` leaves the tests and their servers running. It is not done for every parent, because a shell
+/// that starts this program in the background may end before it.
+const END_WITH: &str = "BATCHSQL_END_WITH";
+
+/// Gets SIGTERM when the parent ends, in whatever way, if the parent asks for it (Linux).
+pub(crate) fn end_with_parent() {
+    let parent = std::env::var(END_WITH).ok().and_then(|parent| parent.parse().ok());
+    if parent.is_some_and(|parent: u32| parent == std::os::unix::process::parent_id()) {
+        #[cfg(target_os = "linux")]
+        {
+            let signal = Some(rustix::process::Signal::TERM);
+            if let Err(error) = rustix::process::set_parent_process_death_signal(signal) {
+                eprintln!("this program may outlive its parent: {error}");
+            }
+            // The parent may have ended before.
+            if parent != Some(std::os::unix::process::parent_id()) {
+                let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM);
+            }
+        }
+    }
+}
+
 /// An error if a termination signal was received.
 pub(crate) fn check() -> anyhow::Result<()> {
     anyhow::ensure!(!caught(), "interrupted");

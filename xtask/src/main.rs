@@ -13,6 +13,7 @@ mod checks;
 mod databases;
 mod files;
 mod fuzz;
+mod git;
 mod http;
 mod imports;
 mod integration_test;
@@ -89,6 +90,7 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
+    interrupt::end_with_parent();
     let outcome = match Cli::parse().verb {
         None => Cli::command().print_help().map(|()| ExitCode::SUCCESS).map_err(anyhow::Error::from),
         Some(Verb::IntegrationTest(arguments)) => integration_test::run(arguments),

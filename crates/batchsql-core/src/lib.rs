@@ -19,6 +19,8 @@
 mod budget;
 mod config;
 mod dispatch;
+#[doc(hidden)]
+pub mod dsn;
 mod error;
 mod intake;
 mod model;
@@ -66,6 +68,7 @@ pub use row::error::RowError;
 pub use row::key::KeyHasher;
 pub use row::traits::{Row, TypedRow};
 pub use row::writer::{RowWriter, ValueRules};
+pub use write::abandoned::AbandonedWrites;
 pub use write::attempt::Attempt;
 pub use write::dyn_sink::DynSink;
 pub use write::health::{DatabaseState, Health, ParkedTable};

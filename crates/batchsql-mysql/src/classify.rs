@@ -9,7 +9,7 @@ use sqlx::error::DatabaseError;
 use sqlx::mysql::MySqlDatabaseError;
 
 use crate::catalog::Table;
-use crate::words::{RAISED, asked, sent};
+use crate::words::{DuplicateIn, RAISED, asked, duplicate_in, sent};
 
 /// A duplicate in a unique index.
 pub(crate) const DUPLICATE: u16 = 1062;
@@ -34,12 +34,14 @@ pub(crate) struct Failed {
     /// The server's code. It is 0 without one, and for an error that a trigger raised with SIGNAL, whatever its
     /// number.
     pub(crate) code: u16,
+    /// Of a duplicate.
+    pub(crate) duplicate_in: DuplicateIn,
 }
 
 impl Failed {
     /// An error that was found before anything was sent.
     pub(crate) fn unsent(error: SinkError) -> Self {
-        Self { error, usable: true, code: 0 }
+        Self { error, usable: true, code: 0, duplicate_in: DuplicateIn::Unknown }
     }
 
     /// Whether nothing was sent and the connection is unchanged.
@@ -60,10 +62,15 @@ impl Failed {
     /// Classifies an error of a statement with row values. The server's message is not included because it may
     /// contain values, even if its code promises that it does not: a trigger can combine any message with any code.
     pub(crate) fn sent(error: sqlx::Error, stage: Stage, table: &Table) -> Self {
-        Self::of(error, stage, |error| {
+        let mut place = DuplicateIn::Unknown;
+        let failed = Self::of(error, stage, |error| {
             let code = if is_raised(state(error)) { RAISED } else { number(error) };
+            if code == DUPLICATE {
+                place = duplicate_in(error.message(), table);
+            }
             sent(code, error.message(), table)
-        })
+        });
+        Self { duplicate_in: place, ..failed }
     }
 
     fn of(error: sqlx::Error, stage: Stage, words: impl FnOnce(&dyn DatabaseError) -> String) -> Self {
@@ -72,9 +79,10 @@ impl Failed {
             let class = class(code, state, stage);
             let error = SinkError::with_code(class, code, words(error.as_ref()));
             let usable = is_raised(state) || (!ends_the_connection(code) && class != ErrorClass::Unknown);
-            return Self { error, usable, code: if is_raised(state) { 0 } else { code } };
+            let code = if is_raised(state) { 0 } else { code };
+            return Self { error, usable, code, duplicate_in: DuplicateIn::Unknown };
         }
-        Self { error: client_error(error, stage), usable: false, code: 0 }
+        Self { error: client_error(error, stage), usable: false, code: 0, duplicate_in: DuplicateIn::Unknown }
     }
 }
 
@@ -82,8 +90,7 @@ impl Failed {
 pub(crate) fn acquire_error(error: sqlx::Error) -> SinkError {
     match error {
         sqlx::Error::PoolTimedOut => {
-            let text =
-                "the pool gave no connection in time; the server is not reachable, or every connection is in use";
+            let text = "the pool gave no connection in time: every connection is in use; raise max_connections, or close what holds them";
             SinkError::new(ErrorClass::Transient, text)
         }
         sqlx::Error::PoolClosed => {

@@ -4,20 +4,26 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use batchsql_core::{CachedPassword, ErrorClass, SinkError};
-use sqlx::MySqlPool;
 use sqlx::mysql::{MySql, MySqlConnection};
 use sqlx::pool::PoolConnection;
+use sqlx::{ConnectOptions, MySqlPool};
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 
 use crate::classify::{Failed, acquire_error};
 use crate::in_use::{Left, left_open};
+use crate::options::server;
 use crate::session::{Sessions, SharedName};
 use crate::watcher::Watcher;
 
 /// The most connections that are closed before an acquire fails because all of them are in use.
 const MAX_FOUND_IN_USE: usize = 64;
+
+/// How long a connection is tried after the pool gave none in time.
+const PROBE: Duration = Duration::from_secs(1);
 
 /// After this many connections without autocommit, the pool is assumed to be configured so.
 const MAX_WITHOUT_AUTOCOMMIT: usize = 3;
@@ -53,6 +59,7 @@ impl Source {
         self.renew_password().await?;
         let refused = match self.pool.acquire().await {
             Ok(live) => return self.check(live).await,
+            Err(sqlx::Error::PoolTimedOut) => return Err(self.timed_out().await),
             Err(error) => acquire_error(error),
         };
         let Some(password) = self.password.as_ref().filter(|_| refused.class() == ErrorClass::Permission) else {
@@ -63,6 +70,24 @@ impl Source {
         self.renew_password().await?;
         let live = self.pool.acquire().await.map_err(acquire_error)?;
         self.check(live).await
+    }
+
+    /// Why the pool gave no connection in time: it tries again while nothing listens, and does not say so.
+    async fn timed_out(&self) -> SinkError {
+        let options = self.pool.connect_options();
+        let text = match timeout(PROBE, options.connect()).await {
+            Ok(Ok(connection)) => {
+                // Its end needs no answer.
+                drop(connection);
+                return acquire_error(sqlx::Error::PoolTimedOut);
+            }
+            Ok(Err(sqlx::Error::Io(error))) => {
+                format!("cannot connect to {}: {error}; check that it runs, and check host and port", server(&options))
+            }
+            Ok(Err(error)) => return acquire_error(error),
+            Err(_) => format!("{} does not answer; check host, port and firewall", server(&options)),
+        };
+        SinkError::new(ErrorClass::Transient, text)
     }
 
     /// Acquires connections until one has no open transaction. If none is in autocommit, returns the last one; the

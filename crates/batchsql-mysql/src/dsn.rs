@@ -1,33 +1,42 @@
 //! Owns the DSN: which parameters it accepts, and which are rejected because they would have no effect.
 //! Must not know connections or pools.
 
-use batchsql_core::OpenError;
 use std::str::FromStr;
-use std::time::Duration;
 
+use batchsql_core::dsn::{Parameter, check_once, parameters, wrong_scheme};
+use batchsql_core::{AbandonedWrites, OpenError};
 use sqlx::mysql::MySqlConnectOptions;
 
 use crate::options::MySqlOptions;
-use crate::settings::{AbandonedWrites, IgnoreWith, ReplaceWith, ValuesInText};
+use crate::settings::{IgnoreWith, ReplaceWith, ValuesInText};
 
-/// The parameters that `sqlx` knows, in their usual spelling. `sqlx` silently ignores others, which hides
+/// The parameters that `sqlx` knows, grouped by spelling, the usual one first. `sqlx` silently ignores others, which hides
 /// mistakes.
-const KNOWN_TO_SQLX: [(&str, &str); 14] = [
-    ("sslmode", "ssl-mode"),
-    ("ssl-mode", "ssl-mode"),
-    ("sslca", "ssl-ca"),
-    ("ssl-ca", "ssl-ca"),
-    ("sslcert", "ssl-cert"),
-    ("ssl-cert", "ssl-cert"),
-    ("sslkey", "ssl-key"),
-    ("ssl-key", "ssl-key"),
-    ("charset", "charset"),
-    ("collation", "collation"),
-    ("statement-cache-capacity", "statement-cache-capacity"),
-    ("socket", "socket"),
-    ("timezone", "timezone"),
-    ("time-zone", "timezone"),
+const KNOWN_TO_SQLX: [&[&str]; 9] = [
+    &["ssl-mode", "sslmode"],
+    &["ssl-ca", "sslca"],
+    &["ssl-cert", "sslcert"],
+    &["ssl-key", "sslkey"],
+    &["charset"],
+    &["collation"],
+    &["statement-cache-capacity"],
+    &["socket"],
+    &["timezone", "time-zone"],
 ];
+
+/// Our own parameters.
+const OWN: [&str; 7] = [
+    "max_connections",
+    "connect_timeout",
+    "ignore_with",
+    "replace_with",
+    "abandoned_writes",
+    "late_write_limit",
+    "values_in_text",
+];
+
+/// The name of the product in the errors of a DSN.
+const PRODUCT: &str = "mysql";
 
 /// Statements that stay prepared per connection: enough for about ten tables, each with several row counts. Each
 /// takes about 500 bytes of server memory per value, so 1.7 MB for 500 rows of seven columns.
@@ -72,18 +81,10 @@ fn check_certificates(connect: &MySqlConnectOptions, given: &[&str]) -> Result<(
     Err(OpenError::invalid_options(problem))
 }
 
-/// Whether it is one of our own parameters.
-fn is_own(name: &str) -> bool {
-    matches!(
-        name,
-        "max_connections"
-            | "connect_timeout"
-            | "ignore_with"
-            | "replace_with"
-            | "abandoned_writes"
-            | "late_write_limit"
-            | "values_in_text"
-    )
+/// The spellings of a parameter; `None` if it is not known.
+fn spellings(name: &str) -> Option<&'static [&'static str]> {
+    let of_sqlx = KNOWN_TO_SQLX.into_iter().find(|names| names.contains(&name));
+    of_sqlx.or_else(|| OWN.chunks(1).find(|own| own[0] == name))
 }
 
 impl FromStr for MySqlOptions {
@@ -92,14 +93,7 @@ impl FromStr for MySqlOptions {
     fn from_str(dsn: &str) -> Result<Self, OpenError> {
         const FORM: &str = "use mysql://user:password@host:3306/database";
         let Some(rest) = dsn.strip_prefix("mysql://").or_else(|| dsn.strip_prefix("mariadb://")) else {
-            // Only the scheme is shown: the rest may hold a password.
-            let problem = match dsn.split_once("://") {
-                Some((scheme, _)) if scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+') => {
-                    format!("a dsn with scheme {scheme:?} is not for mysql; {FORM}")
-                }
-                _ => format!("the mysql dsn has no scheme; {FORM}"),
-            };
-            return Err(OpenError::invalid_options(problem));
+            return Err(wrong_scheme(PRODUCT, dsn.split_once("://").map(|(scheme, _)| scheme), FORM));
         };
         let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
         // A password with one of these characters unencoded would be parsed as a host or a parameter, and be
@@ -109,26 +103,22 @@ impl FromStr for MySqlOptions {
             let problem = "the mysql dsn has a character in user, password or database that must be percent-encoded: write # as %23, / as %2F, ? as %3F, @ as %40";
             return Err(OpenError::invalid_options(problem));
         }
+        // The text before a missing host may be a password.
+        let parameters: Vec<Parameter<'_>> = parameters(PRODUCT, query, host.contains('@')).collect();
+        check_once(&parameters, spellings)?;
         let mut own = Vec::new();
-        let mut passed_on = Vec::new();
         let mut given: Vec<&str> = Vec::new();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let Some(known) = KNOWN_TO_SQLX.iter().find(|(spelled, _)| *spelled == name) else {
-                own.push((name, value));
+        let mut passed_on = String::new();
+        for parameter in parameters {
+            let Some(names) = KNOWN_TO_SQLX.into_iter().find(|names| names.contains(&parameter.name())) else {
+                own.push(parameter);
                 continue;
             };
-            check_passed_on(known.1, value)?;
-            if given.contains(&known.1) {
-                return Err(OpenError::invalid_options(format!(
-                    "{} is given twice in the mysql dsn; give it once",
-                    known.1
-                )));
-            }
-            given.push(known.1);
-            passed_on.push(pair);
+            check_passed_on(names[0], parameter.encoded())?;
+            given.push(names[0]);
+            passed_on.push_str(&format!("{}={}&", parameter.name(), parameter.encoded()));
         }
-        let url = format!("mysql://{address}?{}", passed_on.join("&"));
+        let url = format!("mysql://{address}?{passed_on}");
         // The reason may quote the value of any part, so it is not shown.
         let connect = url.parse::<MySqlConnectOptions>().map_err(|_| {
             let problem = format!("the mysql dsn is not a URL, or one of its parameters has an invalid value; {FORM}, with special characters percent-encoded");
@@ -141,121 +131,65 @@ impl FromStr for MySqlOptions {
         };
         let mut options = Self::from_connect_options(connect);
         check_certificates(&options.connect, &given)?;
-        for (place, (name, value)) in own.iter().copied().enumerate() {
-            if own[..place].iter().any(|(other, _)| *other == name) && is_own(name) {
-                return Err(OpenError::invalid_options(format!(
-                    "{name} is given twice in the mysql dsn; give it once"
-                )));
-            }
-            if !options.set(name, value)? {
-                // The text before a missing host may be a password, and so may text that is not `name=value`.
-                let is_name = host.contains('@') && query.contains(&format!("{name}="));
-                let shown = if is_name { format!(" {name:?}") } else { String::new() };
-                let known = KNOWN_TO_SQLX.map(|(spelled, _)| spelled).join(", ");
-                return Err(OpenError::invalid_options(format!(
-                    "unknown parameter{shown} in the mysql dsn; use max_connections, connect_timeout, ignore_with, replace_with, abandoned_writes, late_write_limit, values_in_text, or one of sqlx: {known}"
-                )));
-            }
+        for parameter in own {
+            options.set(parameter)?;
         }
         Ok(options)
     }
 }
 
 impl MySqlOptions {
-    /// Sets one of our own parameters; returns false if none has this name.
-    fn set(&mut self, name: &str, value: &str) -> Result<bool, OpenError> {
-        let positive = || value.parse::<u32>().ok().filter(|number| *number > 0);
-        match name {
-            "max_connections" => {
-                let problem = "max_connections in the mysql dsn is not a number of connections from 1 on";
-                self.max_connections = positive().ok_or_else(|| OpenError::invalid_options(problem))?;
-            }
-            "connect_timeout" => {
-                let problem = "connect_timeout in the mysql dsn is not a number of seconds above 0";
-                self.connect_timeout = seconds(value).ok_or_else(|| OpenError::invalid_options(problem))?;
-            }
-            "connect_timeout_ms" => {
-                let advice = "use connect_timeout, in seconds (0.5 is 500 ms)";
-                return Err(OpenError::invalid_options(format!(
-                    "unknown parameter \"connect_timeout_ms\" in the mysql dsn; {advice}"
-                )));
+    /// Sets one of our own parameters.
+    fn set(&mut self, parameter: Parameter<'_>) -> Result<(), OpenError> {
+        let settings = &mut self.settings;
+        match parameter.name() {
+            "max_connections" => self.max_connections = parameter.count()?,
+            "connect_timeout" => self.connect_timeout = parameter.duration()?,
+            "late_write_limit" => settings.late_write_limit = Some(parameter.duration_or_zero()?),
+            "abandoned_writes" => {
+                settings.abandoned_writes =
+                    parameter.choice(&[("kill", AbandonedWrites::Kill), ("wait", AbandonedWrites::Wait)])?;
             }
             "ignore_with" => {
-                self.settings.ignore_with = match value {
-                    "exact" => IgnoreWith::Exact,
-                    "insert_ignore" => IgnoreWith::InsertIgnore,
-                    _ => {
-                        return Err(OpenError::invalid_options(
-                            "unknown ignore_with in the mysql dsn; use exact or insert_ignore",
-                        ));
-                    }
-                };
+                settings.ignore_with =
+                    parameter.choice(&[("exact", IgnoreWith::Exact), ("insert_ignore", IgnoreWith::InsertIgnore)])?;
             }
             "replace_with" => {
-                self.settings.replace_with = match value {
-                    "update" => ReplaceWith::Update,
-                    "replace_into" => ReplaceWith::ReplaceInto,
-                    _ => {
-                        return Err(OpenError::invalid_options(
-                            "unknown replace_with in the mysql dsn; use update or replace_into",
-                        ));
-                    }
-                };
-            }
-            "abandoned_writes" => {
-                self.settings.abandoned_writes = match value {
-                    "kill" => AbandonedWrites::Kill,
-                    "wait" => AbandonedWrites::Wait,
-                    _ => {
-                        return Err(OpenError::invalid_options(
-                            "unknown abandoned_writes in the mysql dsn; use kill or wait",
-                        ));
-                    }
-                };
+                settings.replace_with =
+                    parameter.choice(&[("update", ReplaceWith::Update), ("replace_into", ReplaceWith::ReplaceInto)])?;
             }
             "values_in_text" => {
-                self.settings.values_in_text = match value {
-                    "auto" => ValuesInText::Auto,
-                    "never" => ValuesInText::Never,
-                    "always" => ValuesInText::Always,
-                    _ => {
-                        return Err(OpenError::invalid_options(
-                            "unknown values_in_text in the mysql dsn; use auto, never or always",
-                        ));
-                    }
-                };
+                settings.values_in_text = parameter.choice(&[
+                    ("auto", ValuesInText::Auto),
+                    ("never", ValuesInText::Never),
+                    ("always", ValuesInText::Always),
+                ])?;
             }
-            "late_write_limit" => {
-                let problem = "late_write_limit in the mysql dsn is not a number of seconds above 0";
-                self.settings.late_write_limit =
-                    Some(seconds(value).ok_or_else(|| OpenError::invalid_options(problem))?);
+            _ => {
+                let of_sqlx = KNOWN_TO_SQLX.iter().map(|names| names[0]);
+                return Err(parameter.unknown(&OWN.into_iter().chain(of_sqlx).collect::<Vec<_>>()));
             }
-            _ => return Ok(false),
         }
-        Ok(true)
+        Ok(())
     }
-}
-
-/// A time in seconds, above 0 and at most 136 years; decimals are allowed.
-fn seconds(value: &str) -> Option<Duration> {
-    let seconds = value.parse().ok().filter(|seconds: &f64| *seconds <= f64::from(u32::MAX))?;
-    Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn dsns_carry_every_setting() {
-        let options: MySqlOptions = "mariadb://a:b@h:3307/d?max_connections=3&connect_timeout=0.25&ignore_with=insert_ignore&replace_with=replace_into&ssl-mode=DISABLED"
+        let options: MySqlOptions = "mariadb://a:b@h:3307/d?max_connections=3&connect_timeout=250ms&ignore_with=insert_ignore&replace_with=replace_into&ssl-mode=DISABLED"
             .parse()
             .unwrap();
         assert_eq!((options.max_connections, options.connect_timeout), (3, Duration::from_millis(250)));
         assert_eq!(options.settings.ignore_with, IgnoreWith::InsertIgnore);
         assert_eq!(options.settings.replace_with, ReplaceWith::ReplaceInto);
         assert_eq!(options.server(), "mysql server h:3307, database \"d\"");
-        let options: MySqlOptions = "mysql://h?abandoned_writes=wait&late_write_limit=900".parse().unwrap();
+        let options: MySqlOptions = "mysql://h?abandoned_writes=wait&late_write_limit=15min".parse().unwrap();
         assert_eq!(options.settings.abandoned_writes, AbandonedWrites::Wait);
         assert_eq!(options.settings.late_write_limit, Some(Duration::from_secs(900)));
         let options: MySqlOptions = "mysql://h".parse().unwrap();
@@ -293,22 +227,22 @@ mod tests {
         check("mysql://user:secret@host:port/db", "not a URL");
         check("mysql://user:secret@host/db?ssl-mode=secret", "has an invalid value");
         check("mysql://user:secret@host/db?timeout=3", "unknown parameter \"timeout\"");
-        check("mysql://user:secret@host/db?max_connections=0", "from 1 on");
-        check("mysql://user:secret@host/db?connect_timeout=0", "seconds above 0");
-        check("mysql://user:secret@host/db?connect_timeout=inf", "seconds above 0");
-        check("mysql://user:secret@host/db?connect_timeout_ms=5", "use connect_timeout, in seconds");
+        check("mysql://user:secret@host/db?max_connections=0", "a number from 1 on");
+        check("mysql://user:secret@host/db?connect_timeout=0", "a duration above 0");
+        check("mysql://user:secret@host/db?connect_timeout=inf", "a duration above 0");
+        check("mysql://user:secret@host/db?connect_timeout_ms=5", "did you mean connect_timeout?");
         check("mysql://user:secret@host/db?ignore_with=secret", "exact or insert_ignore");
         check("mysql://user:secret@host/db?replace_with=secret", "update or replace_into");
         check("mysql://user:secret@host/db?abandoned_writes=secret", "kill or wait");
         check("mysql://user:secret@host/db?values_in_text=secret", "auto, never or always");
-        check("mysql://user:secret@host/db?late_write_limit=0", "seconds above 0");
+        check("mysql://user:secret@host/db?late_write_limit=soon", "a duration such as");
         // Parameters that sqlx would ignore, or with which no row could be written.
         check("mysql://user:secret@host/db?charset=latin1", "must be utf8mb4");
         check("mysql://user:secret@host/db?timezone=%2B02:00", "must be UTC");
         check("mysql://user:secret@host/db?statement-cache-capacity=0", "must not be 0");
         check("mysql://user:secret@host/db?ssl-ca=/ca.pem", "used only with ssl-mode=VERIFY_CA");
         check("mysql://user:secret@host/db?ssl-mode=DISABLED&ssl-cert=/c.pem", "not used with ssl-mode=DISABLED");
-        check("mysql://user:secret@host/db?ssl-mode=REQUIRED&sslmode=DISABLED", "ssl-mode is given twice");
+        check("mysql://user:secret@host/db?ssl-mode=REQUIRED&sslmode=DISABLED", "ssl-mode or sslmode is given twice");
         check("mysql://user:secret@host/db?max_connections=2&max_connections=3", "max_connections is given twice");
     }
 }

@@ -160,9 +160,9 @@ mod write_ignore;
 /// The client of this sink, for [`MySqlSink::mysql_pool`].
 pub use sqlx;
 
-pub use batchsql_core::OpenError;
+pub use batchsql_core::{AbandonedWrites, OpenError};
 pub use conn::MySqlConn;
 pub use options::MySqlOptions;
 pub use plan::MySqlPlan;
-pub use settings::{AbandonedWrites, IgnoreWith, ReplaceWith, Settings, ValuesInText};
+pub use settings::{IgnoreWith, ReplaceWith, Settings, ValuesInText};
 pub use sink::MySqlSink;

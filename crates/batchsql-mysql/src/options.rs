@@ -5,14 +5,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use batchsql_core::{CachedPassword, OpenError, PasswordProvider};
+use batchsql_core::{AbandonedWrites, CachedPassword, OpenError, PasswordProvider};
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPoolOptions};
 use sqlx::{ConnectOptions, Connection, Executor, MySqlPool, Row};
 
 use crate::in_use::{Left, left_open};
 use crate::learned::Learned;
 use crate::session::Sessions;
-use crate::settings::{AbandonedWrites, IgnoreWith, ReplaceWith, Settings, ValuesInText};
+use crate::settings::{IgnoreWith, ReplaceWith, Settings, ValuesInText};
 
 /// Connection settings.
 ///
@@ -25,12 +25,14 @@ use crate::settings::{AbandonedWrites, IgnoreWith, ReplaceWith, Settings, Values
 /// | parameter | values | default |
 /// |---|---|---|
 /// | `max_connections` | connections, at least 1 | 8 |
-/// | `connect_timeout` | seconds for one connection attempt, above 0, decimals allowed (`0.5`) | 5 |
+/// | `connect_timeout` | a duration above 0: the time for one connection attempt | `5s` |
 /// | `ignore_with` | `exact`, `insert_ignore` | `exact` |
 /// | `replace_with` | `update`, `replace_into` | `update` |
 /// | `abandoned_writes` | `kill`, `wait` | `kill` |
-/// | `late_write_limit` | seconds, above 0 | not known |
+/// | `late_write_limit` | a duration | not known |
 /// | `values_in_text` | `auto`, `never`, `always` | `auto` |
+///
+/// Durations have a unit: `500ms`, `5s`, `2min`, `1h`; without one they are in seconds.
 ///
 /// ```
 /// use batchsql_mysql::MySqlOptions;
@@ -246,11 +248,7 @@ impl MySqlOptions {
 
     /// Host, port and database, for errors.
     pub(crate) fn server(&self) -> String {
-        let database = self.connect.get_database().map(|name| format!(", database {name:?}")).unwrap_or_default();
-        match self.connect.get_socket() {
-            Some(socket) => format!("mysql server at socket {}{database}", socket.display()),
-            None => format!("mysql server {}:{}{database}", self.connect.get_host(), self.connect.get_port()),
-        }
+        server(&self.connect)
     }
 
     fn open_error(&self, error: sqlx::Error) -> OpenError {
@@ -291,6 +289,15 @@ impl MySqlOptions {
             sqlx::Error::Io(error) => OpenError::new(problem).caused_by(error),
             _ => OpenError::new(problem),
         }
+    }
+}
+
+/// Host, port and database, for errors.
+pub(crate) fn server(connect: &MySqlConnectOptions) -> String {
+    let database = connect.get_database().map(|name| format!(", database {name:?}")).unwrap_or_default();
+    match connect.get_socket() {
+        Some(socket) => format!("mysql server at socket {}{database}", socket.display()),
+        None => format!("mysql server {}:{}{database}", connect.get_host(), connect.get_port()),
     }
 }
 

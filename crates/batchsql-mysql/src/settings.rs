@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use batchsql_core::AbandonedWrites;
+
 /// How [`Conflict::Ignore`](batchsql_core::Conflict::Ignore) is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -46,20 +48,6 @@ pub enum ValuesInText {
     /// In the text of every insert that allows it, for proxies with poor support for prepared statements. Catalog
     /// queries, and inserts of the ignore rule after a duplicate, are still prepared.
     Always,
-}
-
-/// What happens to a write that was abandoned after it was sent, before the next write of ordered rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum AbandonedWrites {
-    /// The sink ends its session with `KILL`, from a separate connection, and the next write waits until it is
-    /// gone.
-    #[default]
-    Kill,
-    /// Nothing is killed; the next write waits for [`Settings::late_write_limit`]. For proxies that share the
-    /// sessions of the server between their clients, or route each statement separately: there the connection id
-    /// names a session that other clients also use.
-    Wait,
 }
 
 /// Settings for every batch of a sink, with the sink's own pool or an existing one.

@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use batchsql_core::{
-    Attempt, Limits, OpenError, PoolState, Rows, Schema, Session, SessionEnd, Sink, SinkError, ValueRules, Written,
+    AbandonedWrites, Attempt, Limits, OpenError, PoolState, Rows, Schema, Session, SessionEnd, Sink, SinkError,
+    ValueRules, Written,
 };
 use sqlx::mysql::MySqlConnection;
 use sqlx::{Connection, MySqlPool};
@@ -21,7 +22,7 @@ use crate::link::{Link, Unusual};
 use crate::options::MySqlOptions;
 use crate::plan::{MAX_BINDS, MySqlPlan, outdated};
 use crate::session::{SharedName, is_shared};
-use crate::settings::{AbandonedWrites, Settings};
+use crate::settings::Settings;
 use crate::tables::Tables;
 use crate::write;
 
@@ -74,15 +75,18 @@ impl MySqlSink {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn connect_lazy(dsn: &str) -> Result<Self, OpenError> {
-        Ok(Self::with_options_lazy(&dsn.parse()?))
+        Self::with_options_lazy(&dsn.parse()?)
     }
 
     /// As [`with_options`](Self::with_options), but nothing is sent to the server before the first row.
     ///
+    /// # Errors
+    /// None at present. As on every driver, options that exclude each other would be refused here.
+    ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn with_options_lazy(options: &MySqlOptions) -> Self {
-        Self::with_learned(options, Arc::default())
+    pub fn with_options_lazy(options: &MySqlOptions) -> Result<Self, OpenError> {
+        Ok(Self::with_learned(options, Arc::default()))
     }
 
     fn with_learned(options: &MySqlOptions, learned: Arc<Learned>) -> Self {

@@ -4,7 +4,7 @@
 //! If rows were sent, only names from the server's message are used that the catalog also has: a column, an index or
 //! a constraint of the table. A trigger may put a value into its message and use any code.
 
-use crate::catalog::Table;
+use crate::catalog::{Table, UniqueIndex};
 
 /// `ER_SIGNAL_EXCEPTION`: a trigger refused the row.
 pub(crate) const RAISED: u16 = 1644;
@@ -51,6 +51,30 @@ fn named_part(code: u16, message: &str, table: &Table) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// What the message of a duplicate says of the index that has the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum DuplicateIn {
+    /// It is not known, or may be an index of the table.
+    #[default]
+    Unknown,
+    /// A unique index of the table with this place, or one of another table with its name.
+    Index(usize),
+    /// No index of the table has the name: a trigger wrote to another table.
+    AnotherTable,
+}
+
+/// Which index the message of error 1062 names: `… for key 'PRIMARY'`, or `'t.PRIMARY'` from MySQL 8.0.19 on. The value
+/// before it is not used, and a value that imitates the end of the message is not taken for it.
+pub(crate) fn duplicate_in(message: &str, table: &Table) -> DuplicateIn {
+    let named = message.rsplit_once(" key ").and_then(|(_, name)| name.strip_prefix('\'')?.strip_suffix('\''));
+    let Some(name) = named.filter(|name| !name.is_empty() && !name.contains('\'')) else { return DuplicateIn::Unknown };
+    let is_of = |index: &UniqueIndex| {
+        let qualified = format!("{}.{}", table.name.name, index.name);
+        name.eq_ignore_ascii_case(&index.name) || name.eq_ignore_ascii_case(&qualified)
+    };
+    table.unique_indexes.iter().position(is_of).map_or(DuplicateIn::AnotherTable, DuplicateIn::Index)
 }
 
 /// The name at the start of a text, without quotes and qualifiers: `` `d`.`t`.`c` at row 1`` is `c`.
@@ -131,7 +155,7 @@ fn description(code: u16) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::{FoundName, TableColumn, UniqueIndex};
+    use crate::catalog::{FoundName, TableColumn};
 
     fn table() -> Table {
         let column = |name: &str| TableColumn { name: name.into(), ..TableColumn::default() };
@@ -179,6 +203,27 @@ mod tests {
             for code in [1048, 1062, 4025] {
                 check(code, message, None);
             }
+        }
+    }
+
+    #[test]
+    fn the_index_of_a_duplicate_is_compared_with_those_of_the_table() {
+        let mut table = table();
+        table.unique_indexes.push(UniqueIndex { name: "by note".into(), columns: vec![Some("note".into())] });
+        let check = |message: &str, expected| assert_eq!(duplicate_in(message, &table), expected, "{message}");
+        check("Duplicate entry '7' for key 'PRIMARY'", DuplicateIn::Index(0));
+        check("Duplicate entry '7' for key 't.PRIMARY'", DuplicateIn::Index(0));
+        check("Duplicate entry '7' for key 'By Note'", DuplicateIn::Index(1));
+        check("Duplicate entry '7' for key 'other.PRIMARY'", DuplicateIn::AnotherTable);
+        check("Duplicate entry '7' for key 'elsewhere'", DuplicateIn::AnotherTable);
+        check("Duplicate entry ' for key 'PRIMARY'' for key 'elsewhere'", DuplicateIn::AnotherTable);
+        for unknown in [
+            "",
+            "Duplicate entry '7' for key ''",
+            "Doppelter Eintrag '7' für Schlüssel 'PRIMARY'",
+            "Doppelter Eintrag ' key 'elsewhere'' für Schlüssel 'PRIMARY'",
+        ] {
+            check(unknown, DuplicateIn::Unknown);
         }
     }
 

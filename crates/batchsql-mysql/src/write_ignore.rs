@@ -17,9 +17,10 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use batchsql_core::{Rows, SharedRows, Written};
+use batchsql_core::{Rows, Schema, SharedRows, Written};
 
 use crate::bind::bind_rows;
+use crate::catalog::UniqueIndex;
 use crate::classify::{DUPLICATE, Failed, Stage, number};
 use crate::insert::{insert, insert_all};
 use crate::keys::{KEYS_PER_STATEMENT, KeyBytes, KeySearch};
@@ -27,6 +28,7 @@ use crate::link::{Link, begin, commit, ready, run, undo};
 use crate::piece::cut;
 use crate::plan::MySqlPlan;
 use crate::settings::IgnoreWith;
+use crate::words::DuplicateIn;
 
 /// Halves of at most this many rows are written row by row.
 const MAX_ROWS_ONE_BY_ONE: usize = 8;
@@ -196,10 +198,21 @@ async fn search_halves(
 }
 
 /// Whether a row was rejected as a duplicate although its key does not exist: a trigger found a duplicate in another
-/// table. If the table has further unique indexes, or the server does not support a locking read, it counts as a
-/// duplicate in this table.
-async fn is_of_another_table(link: &mut Link<'_>, plan: &MySqlPlan, row: Rows<'_>) -> Result<bool, Failed> {
-    let Some(keys) = plan.keys.as_ref().filter(|_| plan.table().unique_indexes.len() == 1) else { return Ok(false) };
+/// table. If that may be a duplicate in a further unique index of the table, or the server does not support a locking
+/// read, it counts as a duplicate in this table.
+async fn is_of_another_table(
+    link: &mut Link<'_>,
+    plan: &MySqlPlan,
+    row: Rows<'_>,
+    found_in: DuplicateIn,
+) -> Result<bool, Failed> {
+    let indexes = &plan.table().unique_indexes;
+    let is_possible = match found_in {
+        DuplicateIn::AnotherTable => true,
+        DuplicateIn::Index(place) => is_over_key(&indexes[place], plan.schema()),
+        DuplicateIn::Unknown => indexes.len() == 1,
+    };
+    let Some(keys) = plan.keys.as_ref().filter(|_| is_possible) else { return Ok(false) };
     let arguments = bind_rows(row, plan.schema().key_columns(), &plan.storage, 0).map_err(Failed::unsent)?;
     // A locking read sees the current state, not the state at the start of the transaction.
     let sql = format!("{} LOCK IN SHARE MODE", keys.select(1).sql);
@@ -211,6 +224,13 @@ async fn is_of_another_table(link: &mut Link<'_>, plan: &MySqlPlan, row: Rows<'_
         Err(sqlx::Error::Database(error)) if is_not_understood(number(error.as_ref())) => Ok(false),
         Err(error) => Err(Failed::sent(error, Stage::Open, link.table)),
     }
+}
+
+/// Whether a unique index is over the columns of the key.
+fn is_over_key(index: &UniqueIndex, schema: &Schema) -> bool {
+    let is_in_key = |name: &String| schema.key_columns().iter().any(|column| schema.columns()[*column].name() == name);
+    index.columns.len() == schema.key_columns().len()
+        && index.columns.iter().flatten().filter(|name| is_in_key(name)).count() == index.columns.len()
 }
 
 /// A syntax error, an unsupported statement or a missing right: nothing was executed.
@@ -235,7 +255,7 @@ async fn try_insert(
             // The server rolls back the statement, not the transaction.
             Err(failed) if failed.code == DUPLICATE && len > 1 => Ok(Inserted::Some),
             Err(failed) if failed.code == DUPLICATE => {
-                if is_of_another_table(link, plan, part).await? {
+                if is_of_another_table(link, plan, part, failed.duplicate_in).await? {
                     Err(failed)
                 } else {
                     Ok(Inserted::Nothing)

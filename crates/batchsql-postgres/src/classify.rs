@@ -179,8 +179,8 @@ pub(crate) fn server_error(code: &str, class: ErrorClass, error: Option<&PgDatab
     SinkError::with_code(class, code, text)
 }
 
-/// The error of a row that is rejected before it is sent, with the code that the server would return.
-pub(crate) fn row_error(code: &'static str, column: &str) -> SinkError {
+/// The error of a row with a column whose value is refused, with the code of the server.
+pub(crate) fn row_error(code: &str, column: &str) -> SinkError {
     SinkError::with_code(ErrorClass::Row, code, format!("{}, column {column:?}", meaning(code)))
 }
 
@@ -203,7 +203,7 @@ pub(crate) fn sink_error(error: sqlx::Error, sent: LinkLost) -> SinkError {
         sqlx::Error::Io(error) => SinkError::new(lost, format!("the connection to the server was lost: {error}")),
         sqlx::Error::PoolTimedOut => SinkError::new(
             ErrorClass::Transient,
-            "no connection within connect_timeout; the server is down or the pool is too small",
+            "no connection within connect_timeout: every connection of the pool is in use; raise max_connections",
         ),
         sqlx::Error::PoolClosed => SinkError::new(ErrorClass::Transient, "the pool was closed"),
         sqlx::Error::Tls(_) => {

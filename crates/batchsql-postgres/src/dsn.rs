@@ -1,11 +1,11 @@
 //! Owns the DSN: its parameters, and its errors, which never contain a part of the password.
 //! Must not know how to connect to a server.
 
-use batchsql_core::OpenError;
 use std::path::Path;
 use std::str::FromStr;
-use std::time::Duration;
 
+use batchsql_core::OpenError;
+use batchsql_core::dsn::{Parameter, check_once, parameters, wrong_scheme};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use crate::hosts::{Address, servers};
@@ -31,9 +31,10 @@ const SQLX_PARAMETERS: [&[&str]; 11] = [
 ];
 
 /// Our own parameters.
-const OWN: [&str; 7] = [
+const OWN: [&str; 8] = [
     "max_connections",
     "connect_timeout",
+    "late_write_limit",
     "strategy",
     "prepared_statements",
     "lossy_values",
@@ -41,21 +42,19 @@ const OWN: [&str; 7] = [
     "target_session_attrs",
 ];
 
+/// The name of the product in the errors of a DSN.
+const PRODUCT: &str = "postgresql";
+
 const FORM: &str = "use postgres://user:password@host:port/database?sslmode=verify-full";
 
 impl FromStr for PostgresOptions {
     type Err = OpenError;
 
     fn from_str(dsn: &str) -> Result<Self, OpenError> {
-        let Some((scheme, rest)) = dsn.split_once("://") else {
-            return Err(OpenError::invalid_options(format!("the postgresql dsn has no scheme; {FORM}")));
+        let (scheme, rest) = match dsn.split_once("://") {
+            Some((scheme @ ("postgres" | "postgresql"), rest)) => (scheme, rest),
+            other => return Err(wrong_scheme(PRODUCT, other.map(|(scheme, _)| scheme), FORM)),
         };
-        if !matches!(scheme, "postgres" | "postgresql") {
-            // Only a valid scheme is shown: other text may be the start of a password.
-            let shown = scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+');
-            let scheme = if shown { format!(" {scheme:?}") } else { String::new() };
-            return Err(OpenError::invalid_options(format!("a dsn with scheme{scheme} is not for postgresql; {FORM}")));
-        }
         // A raw `/`, `?` or `#` in a password ends the part before the host, and its rest would be treated as
         // text that may be shown.
         if rest.find(['/', '?', '#']).is_some_and(|end| rest[end..].contains('@')) || rest.contains('#') {
@@ -65,47 +64,31 @@ impl FromStr for PostgresOptions {
         let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
         // A raw `&` in a password makes its rest a separate parameter.
         let has_password = query.split('&').any(|pair| pair == "password" || pair.starts_with("password="));
-        let mut own: Vec<(&str, &str)> = Vec::new();
+        let parameters: Vec<Parameter<'_>> = parameters(PRODUCT, query, !has_password).collect();
+        let mut own: Vec<Parameter<'_>> = Vec::new();
         let mut foreign: Vec<(&str, &str)> = Vec::new();
-        let shown = |name: &str, pair: &str| match pair.contains('=') && !has_password {
-            true => format!(" {name:?}"),
-            false => String::new(),
-        };
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let refused = |advice: &str| {
-                let name = shown(name, pair);
-                Err(OpenError::invalid_options(format!(
-                    "parameter{name} in the postgresql dsn cannot be used: {advice}"
-                )))
-            };
+        for parameter in &parameters {
+            let (name, value) = (parameter.name(), parameter.encoded());
             if OWN.contains(&name) {
-                own.push((name, value));
+                own.push(*parameter);
             } else if SQLX_PARAMETERS.iter().any(|names| names.contains(&name)) || name.starts_with("options[") {
                 foreign.push((name, value));
-            } else if name == "connect_timeout_ms" {
-                let advice = "use connect_timeout, in seconds (0.5 is 500 ms)";
-                return Err(OpenError::invalid_options(format!(
-                    "unknown parameter \"connect_timeout_ms\" in the postgresql dsn; {advice}"
-                )));
             } else if name == "statement-cache-capacity" {
-                return refused("the sink sets it; behind a pooler use prepared_statements=false");
+                return Err(parameter.refused("the sink sets it; behind a pooler use prepared_statements=false"));
             } else {
                 match known(name, value) {
                     Some(Known::Harmless) => {}
-                    Some(Known::Refused(advice)) => return refused(advice),
+                    Some(Known::Refused(advice)) => return Err(parameter.refused(advice)),
                     None => {
-                        return Err(OpenError::invalid_options(format!(
-                            "unknown parameter{} in the postgresql dsn; use those of libpq, or {}",
-                            shown(name, pair),
-                            OWN.join(", ")
-                        )));
+                        let of_sqlx = SQLX_PARAMETERS.iter().map(|names| names[0]);
+                        return Err(parameter.unknown(&OWN.into_iter().chain(of_sqlx).collect::<Vec<_>>()));
                     }
                 }
             }
         }
         let address = Address::of(address)?;
-        check_once(&own, &foreign, &address)?;
+        check_once(&parameters, spellings)?;
+        check_address(&foreign, &address)?;
         let default_ports = std::env::var("PGPORT").ok().filter(|ports| !ports.is_empty());
         let servers = servers(&address, &mut foreign, default_ports.as_deref().unwrap_or("5432"))?;
         let has_system_roots = take_system_roots(&mut foreign);
@@ -134,33 +117,34 @@ impl FromStr for PostgresOptions {
         };
         let options = Self::from_connect_options(connect);
         let options = if servers.is_empty() { options } else { options.addressed(servers) };
-        own.into_iter().try_fold(options, |options, (name, value)| options.set(name, value))
+        own.into_iter().try_fold(options, Self::set)
     }
 }
 
-/// Rejects a parameter that is given twice, because only one of the two values would apply.
-fn check_once(own: &[(&str, &str)], foreign: &[(&str, &str)], address: &Address<'_>) -> Result<(), OpenError> {
-    let twice = |name: &str| {
-        Err(OpenError::invalid_options(format!("{name} is given twice in the postgresql dsn; give it once")))
-    };
-    if let Some(name) = OWN.iter().find(|name| own.iter().filter(|(given, _)| given == *name).count() > 1) {
-        return twice(name);
-    }
+/// The spellings of a parameter that may be given once.
+fn spellings(name: &str) -> Option<&'static [&'static str]> {
+    // Each of the `options` adds a setting.
+    let of_sqlx = SQLX_PARAMETERS.into_iter().find(|names| names.contains(&name) && *names != ["options"]);
+    of_sqlx.or_else(|| OWN.chunks(1).find(|own| own[0] == name))
+}
+
+/// Rejects a parameter that is also in the address, because only one of the two values would apply.
+fn check_address(foreign: &[(&str, &str)], address: &Address<'_>) -> Result<(), OpenError> {
     let (user, password) = address.login.trim_end_matches('@').split_once(':').unwrap_or((address.login, ""));
     let has_port = address.hosts.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
-    for names in SQLX_PARAMETERS {
-        let in_address = match names[0] {
-            "host" => !address.hosts.is_empty(),
+    for (name, _) in foreign {
+        let is_in_address = match *name {
+            "host" | "hostaddr" => !address.hosts.is_empty(),
             "port" => has_port,
             "dbname" => address.database.len() > 1,
             "user" => !user.is_empty(),
             "password" => !password.is_empty(),
-            // Each one adds a setting.
-            "options" => continue,
             _ => false,
         };
-        if foreign.iter().filter(|(given, _)| names.contains(given)).count() + usize::from(in_address) > 1 {
-            return twice(&names.join(" or "));
+        if is_in_address {
+            let text =
+                format!("{name} is given twice in the postgresql dsn, in its address and as a parameter; give it once");
+            return Err(OpenError::invalid_options(text));
         }
     }
     Ok(())
@@ -187,45 +171,27 @@ fn take_system_roots(foreign: &mut Vec<(&str, &str)>) -> bool {
 
 impl PostgresOptions {
     /// Sets one of our own parameters.
-    fn set(self, name: &str, value: &str) -> Result<Self, OpenError> {
-        let wrong =
-            |expected: &str| OpenError::invalid_options(format!("{name} in the postgresql dsn is not {expected}"));
-        Ok(match name {
-            "max_connections" => {
-                let connections = value.parse().ok().filter(|connections| *connections > 0);
-                self.max_connections(connections.ok_or_else(|| wrong("a number of at least 1"))?)
-            }
-            "connect_timeout" => {
-                self.connect_timeout(seconds(value).ok_or_else(|| wrong("a number of seconds above 0"))?)
-            }
-            "strategy" => {
-                let known = Strategy::ALL.into_iter().find(|strategy| strategy.name() == value);
-                self.strategy(known.ok_or_else(|| wrong("auto, multi-values, unnest, copy or staging"))?)
-            }
+    fn set(self, parameter: Parameter<'_>) -> Result<Self, OpenError> {
+        Ok(match parameter.name() {
+            "max_connections" => self.max_connections(parameter.count()?),
+            "connect_timeout" => self.connect_timeout(parameter.duration()?),
+            "late_write_limit" => self.late_write_limit(parameter.duration_or_zero()?),
+            "strategy" => self.strategy(parameter.choice(&Strategy::ALL.map(|strategy| (strategy.name(), strategy)))?),
             "lock_timeout" => {
-                let timeout = seconds(value).filter(|timeout| timeout.as_millis() > 0);
-                self.lock_timeout(timeout.ok_or_else(|| wrong("a number of seconds of at least 0.001"))?)
+                let timeout = Some(parameter.duration()?).filter(|timeout| timeout.as_millis() > 0);
+                self.lock_timeout(timeout.ok_or_else(|| parameter.wrong("a duration of at least 1ms"))?)
             }
-            "target_session_attrs" => self.target_session(match value {
-                "any" => TargetSession::Any,
-                "read-write" => TargetSession::ReadWrite,
-                "primary" => TargetSession::Primary,
-                _ => return Err(wrong("any, read-write or primary: a sink writes")),
-            }),
-            "lossy_values" => self.lossy_values(match value {
-                "refuse" => LossyValues::Refuse,
-                "convert" => LossyValues::LetDatabaseConvert,
-                _ => return Err(wrong("refuse or convert")),
-            }),
-            _ => self.prepared_statements(value.parse().map_err(|_| wrong("true or false"))?),
+            "target_session_attrs" => self.target_session(parameter.choice(&[
+                ("any", TargetSession::Any),
+                ("read-write", TargetSession::ReadWrite),
+                ("primary", TargetSession::Primary),
+            ])?),
+            "lossy_values" => self.lossy_values(
+                parameter.choice(&[("refuse", LossyValues::Refuse), ("convert", LossyValues::LetDatabaseConvert)])?,
+            ),
+            _ => self.prepared_statements(parameter.flag()?),
         })
     }
-}
-
-/// A time in seconds, above 0 and at most 136 years; decimals are allowed.
-fn seconds(value: &str) -> Option<Duration> {
-    let seconds = value.parse().ok().filter(|seconds: &f64| *seconds <= f64::from(u32::MAX))?;
-    Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero())
 }
 
 /// The message for an invalid URL. The error itself may quote a value.
@@ -269,7 +235,7 @@ mod tests {
         };
         check("mysql://user:secret@host/db", "scheme \"mysql\"");
         check("user:secret@host", "no scheme");
-        check("a-secret://host", "is not for postgresql");
+        check("a-secret://host", "no scheme");
         check("postgres://user:sec/ret@host/db", "misplaced @");
         check("postgres://user:1?secret@host/db", "misplaced @");
         check("postgres://user:1#secret@host/db", "misplaced @");
@@ -281,11 +247,11 @@ mod tests {
         check("postgres://user@host/db?password=top&secret", "unknown parameter in");
         check("postgres://user@host/db?password=top&secret=more", "unknown parameter in");
         check("postgres://user:top@host/db?secret", "unknown parameter in");
-        check("postgres://user:secret@host/db?max_connections=0", "at least 1");
-        check("postgres://user:secret@host/db?connect_timeout=-1", "number of seconds");
-        check("postgres://user:secret@host/db?connect_timeout=0", "above 0");
-        check("postgres://user:secret@host/db?connect_timeout=inf", "above 0");
-        check("postgres://user:secret@host/db?connect_timeout_ms=5", "use connect_timeout, in seconds");
+        check("postgres://user:secret@host/db?max_connections=0", "a number from 1 on");
+        check("postgres://user:secret@host/db?connect_timeout=-1", "a duration above 0");
+        check("postgres://user:secret@host/db?connect_timeout=0", "a duration above 0");
+        check("postgres://user:secret@host/db?connect_timeout=inf", "a duration above 0");
+        check("postgres://user:secret@host/db?connect_timeout_ms=5", "did you mean connect_timeout?");
         check("postgres://user:secret@host/db?strategy=secret", "multi-values");
         check("postgres://user:secret@host/db?prepared_statements=secret", "true or false");
         check("postgres://user:secret@host/db?sslrootcert=/no/secret.pem", "sslrootcert");
@@ -308,12 +274,14 @@ mod tests {
         check("options=-c%20client_min_messages=debug1", "the sink sets it to error");
         check("sslmode=allow", "use prefer");
         check("sslmode=require&sslrootcert=system", "verify-full");
-        check("host=other", "host or hostaddr is given twice");
+        check("host=other", "host is given twice");
+        check("port=1&port=2", "port is given twice");
         check("dbname=other", "dbname is given twice");
         check("user=other", "user is given twice");
         check("sslmode=require&ssl-mode=disable", "sslmode or ssl-mode is given twice");
         check("strategy=copy&strategy=unnest", "strategy is given twice");
-        check("lock_timeout=0", "at least 0.001");
+        check("lock_timeout=0.5ms", "at least 1ms");
+        check("late_write_limit=soon", "a duration such as 5s");
         check("target_session_attrs=standby", "any, read-write or primary");
         check("nonsense=1", "unknown parameter \"nonsense\"");
         for harmless in ["channel_binding=prefer", "client_encoding=UTF8", "gssencmode=disable", "keepalives=0"] {

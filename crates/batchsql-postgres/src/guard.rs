@@ -9,6 +9,10 @@ use crate::real_type::RealType;
 /// The code of an error that our own statements raise; no other part of a write is expected to raise it.
 pub(crate) const RAISED: &str = "2201G";
 
+/// What it means for a row.
+pub(crate) const MEANING: &str = "a column keeps less than a value has (digits, spaces, fields of an interval); round it, \
+                                  or let the database convert values (LossyValues)";
+
 /// An integer expression that raises it. It uses a volatile function so that the planner does not evaluate it
 /// early.
 pub(crate) const RAISE: &str = "pg_catalog.width_bucket(pg_catalog.random(),0,0,1)";
@@ -32,6 +36,9 @@ impl Guard {
         match &*spelled.base {
             "money" if is_array => precision("pg_catalog.money[]", "pg_catalog.numeric[]"),
             "money" => Some(Self::Money),
+            // As text a float has the fewest digits that name it: every shorter number is kept.
+            "float4" if is_array => precision("pg_catalog.float4[]::pg_catalog.text[]", "pg_catalog.numeric[]"),
+            "float8" if is_array => precision("pg_catalog.float8[]::pg_catalog.text[]", "pg_catalog.numeric[]"),
             "numeric" | "time" | "timetz" | "timestamp" | "timestamptz" | "interval" | "varchar" | "bpchar"
                 if real.modifier >= 0 =>
             {

@@ -160,6 +160,7 @@ mod params;
 mod parsed;
 mod plan;
 mod real_type;
+mod refused_column;
 mod returned_keys;
 mod round_trip;
 mod servers;

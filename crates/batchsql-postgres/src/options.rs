@@ -33,12 +33,15 @@ const DETECT_GONE_CLIENTS: &str = "SELECT pg_catalog.set_config(name, '1s', fals
 /// | parameter | meaning | default |
 /// |---|---|---|
 /// | `max_connections` | connections of the pool, and so concurrent batches | 8 |
-/// | `connect_timeout` | seconds for one connection attempt, above 0, decimals allowed (`0.5`) | 5 |
+/// | `connect_timeout` | a duration above 0: the time for one connection attempt | `5s` |
+/// | `late_write_limit` | a duration: how long an abandoned write may still take effect, see [`Settings::late_write_limit`] | not known |
 /// | `strategy` | `auto`, `multi-values`, `unnest`, `copy` or `staging`, see [`Strategy`] | `auto` |
-/// | `lock_timeout` | seconds that a statement may wait for a lock, above 0, decimals allowed | that of the server |
+/// | `lock_timeout` | a duration of at least `1ms`: how long a statement may wait for a lock | that of the server |
 /// | `target_session_attrs` | `any`, `read-write` or `primary`: which of the hosts is used, see [`TargetSession`] | `read-write` with several hosts; a single host is not checked |
 /// | `lossy_values` | `refuse` or `convert`: the policy for values that a column would round or cut, see [`LossyValues`] | `refuse` |
 /// | `prepared_statements` | `true` or `false`, see [`prepared_statements`](Self::prepared_statements) | `true` |
+///
+/// Durations have a unit: `500ms`, `5s`, `2min`, `1h`; without one they are in seconds, as with libpq.
 ///
 /// Several servers: `postgres://user:password@first:5432,second:5432/database`.
 ///

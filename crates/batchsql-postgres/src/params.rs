@@ -45,6 +45,14 @@ pub(crate) fn values(rows: Rows<'_>, fields: &[Field]) -> Result<PgArguments, Si
     Ok(arguments)
 }
 
+/// The value of one column of the first row.
+pub(crate) fn value(rows: Rows<'_>, column: usize, field: &Field) -> Result<PgArguments, SinkError> {
+    let mut arguments = PgArguments::default();
+    let value = Scalar { column: &rows.column(column), row: 0, wire: field.form.wire };
+    arguments.add(value).map_err(|error| refused(&error, field))?;
+    Ok(arguments)
+}
+
 /// The types of [`values`].
 pub(crate) fn value_types(rows: usize, fields: &[Field]) -> Vec<PgTypeInfo> {
     let row = fields.iter().map(|field| type_info(field.form.wire.oid()));

@@ -6,13 +6,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use batchsql_core::{CachedPassword, ErrorClass, SinkError};
-use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, PgPool};
 use tokio::time::timeout;
 
 use crate::classify::{LinkLost, sink_error};
 use crate::conn::PostgresConn;
+use crate::open_error::problem;
 use crate::servers::{NoServer, Servers, move_to};
+
+/// How long a connection is tried after the pool gave none in time.
+const PROBE: Duration = Duration::from_secs(1);
 
 /// The connections of a sink. Clones share them.
 #[derive(Clone)]
@@ -70,8 +74,29 @@ impl Source {
     }
 
     async fn take(&self) -> Result<PostgresConn, SinkError> {
-        let conn = self.pool.acquire().await.map_err(|error| sink_error(error, LinkLost::BeforeCommit))?;
+        let conn = match self.pool.acquire().await {
+            Ok(conn) => conn,
+            Err(sqlx::Error::PoolTimedOut) => return Err(self.timed_out().await),
+            Err(error) => return Err(sink_error(error, LinkLost::BeforeCommit)),
+        };
         Ok(PostgresConn::new(conn, self.is_shared.load(Ordering::Acquire)))
+    }
+
+    /// Why the pool gave no connection in time: it tries again while nothing listens, and does not say so.
+    async fn timed_out(&self) -> SinkError {
+        let is_full = || sink_error(sqlx::Error::PoolTimedOut, LinkLost::BeforeCommit);
+        let options = self.pool.connect_options();
+        let what = match timeout(PROBE, options.connect()).await {
+            Ok(Ok(connection)) => {
+                // Its end needs no answer.
+                drop(connection);
+                return is_full();
+            }
+            Ok(Err(sqlx::Error::Io(error))) => format!("{error}; check that it runs, and check host and port"),
+            Ok(Err(error)) => return sink_error(error, LinkLost::BeforeCommit),
+            Err(_) => "it does not answer; check host, port and firewall".to_owned(),
+        };
+        SinkError::new(ErrorClass::Transient, problem(&options, &what).to_string())
     }
 
     /// A connection that is idle in the pool, or available within this time; without an open transaction.

@@ -69,6 +69,11 @@ impl Form {
         }
     }
 
+    /// Whether the server may refuse a value that was accepted here, because its type parses text.
+    pub(crate) fn is_parsed_by_server(&self) -> bool {
+        !matches!(self.cast, Cast::No) || matches!(self.wire, Wire::Text | Wire::Json | Wire::Jsonb | Wire::FlatJsonb)
+    }
+
     /// The same form if the server may round and cut off values.
     pub(crate) fn lossy(mut self) -> Self {
         self.limit = self.limit.lossy();

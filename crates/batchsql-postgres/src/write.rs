@@ -15,6 +15,7 @@ use crate::fit::unfit_rows;
 use crate::guard;
 use crate::outcome_source::OutcomeSource;
 use crate::plan::{Freshness, PostgresPlan, Problem, TableState};
+use crate::refused_column::with_column;
 use crate::types::Echo;
 use crate::{write_copy, write_insert};
 
@@ -83,7 +84,9 @@ async fn write_fit(
             return Err(error);
         }
         attempt.defer();
-        result = Err(explained(link, plan, rows, error).await?);
+        let code = error.code().unwrap_or_default().to_owned();
+        let error = explained(link, plan, rows, error).await?;
+        result = Err(with_column(link, plan, rows, &code, error).await?);
     }
     conn.end();
     result.map(written)
@@ -110,9 +113,7 @@ async fn explained(
 ) -> Result<SinkError, SinkError> {
     let code = match error.code() {
         Some(guard::RAISED) if plan.fields.iter().any(|field| field.form.is_guarded()) => {
-            let text = "a column keeps less than a value has (digits, spaces, fields of an interval); round it, or let \
-                        the database convert values (LossyValues)";
-            return Ok(SinkError::with_code(ErrorClass::Row, "22000", text));
+            return Ok(SinkError::with_code(ErrorClass::Row, "22000", guard::MEANING));
         }
         // The server looks for the index when it runs the statement, not when it is prepared.
         Some("42P10") if matches!(plan.schema.target(), Target::Partial(_)) => {

@@ -7,7 +7,7 @@
 //! sent again, so that outcomes stay exact.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use batchsql_core::{Attempt, ErrorClass, Rows, SinkError, Written};
@@ -113,28 +113,40 @@ impl Cluster {
         self.known().map_or(0, |topology| topology.masters.len())
     }
 
-    /// Whether the other nodes report that this one accepts writes.
+    /// Whether the other nodes report that this one accepts writes. One node may be outdated, or may have lost its
+    /// configuration, so a majority of them must agree. A node that does not answer does not delay the others.
     ///
     /// # Errors
-    /// None of them answers; returns the error of one of them.
+    /// No majority agrees; returns the error of one of them.
     pub(crate) async fn is_master(&self, pool: &Pool, server: &ConnectionInfo) -> Result<bool, SinkError> {
-        let mut others = self.known().map_or_else(Vec::new, |topology| topology.masters.clone());
-        others.extend(pool.options().seeds.iter().cloned());
-        others.retain(|other| other.addr() != server.addr());
+        let mut others: Vec<ConnectionInfo> = Vec::new();
+        let known = self.known().map_or_else(Vec::new, |topology| topology.masters.clone());
+        for other in known.into_iter().chain(pool.options().seeds.iter().cloned()) {
+            if other.addr() != server.addr() && others.iter().all(|known| known.addr() != other.addr()) {
+                others.push(other);
+            }
+        }
         if others.is_empty() {
             return Ok(true);
         }
         let limit = pool.options().connect_timeout;
+        let (votes, most) = ([AtomicUsize::new(0), AtomicUsize::new(0)], others.len() / 2 + 1);
         let tasks = others.iter().enumerate().map(|(turn, other)| -> Task<'_, _> {
+            let votes = &votes;
             Box::pin(async move {
                 tokio::time::sleep(stagger_delay(turn, limit)).await;
-                read_topology(pool, other).await.map(|(topology, link)| (topology, other.addr().to_string(), link))
+                let (topology, link) = read_topology(pool, other).await?;
+                pool.give_back(std::iter::once((other.addr().to_string(), link)));
+                // A node that knows of no master has lost its configuration.
+                if topology.masters.is_empty() {
+                    return Err(no_majority());
+                }
+                let is_master = topology.masters.iter().any(|master| master.addr() == server.addr());
+                let agreeing = votes[usize::from(is_master)].fetch_add(1, Ordering::SeqCst) + 1;
+                if agreeing >= most { Ok(is_master) } else { Err(no_majority()) }
             })
         });
-        let found = first_ok(tasks.collect()).await;
-        let (topology, address, link) = found.map_err(of_several)?;
-        pool.give_back(std::iter::once((address, link)));
-        Ok(topology.masters.iter().any(|master| master.addr() == server.addr()))
+        first_ok(tasks.collect()).await.map_err(of_several)
     }
 
     /// Checks whether there is a cluster.
@@ -356,6 +368,11 @@ fn host_of(server: &ConnectionInfo) -> Option<String> {
 fn slot_migrating() -> SinkError {
     let text = "the slot of the key is being moved from node to node";
     SinkError::with_code(ErrorClass::Transient, "TRYAGAIN", text)
+}
+
+fn no_majority() -> SinkError {
+    let text = "the nodes of the cluster do not agree on whether a node that cannot be reached was replaced";
+    SinkError::new(ErrorClass::Transient, text)
 }
 
 /// Queries the slots from one node.

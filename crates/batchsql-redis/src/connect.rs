@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use batchsql_core::{ErrorClass, SinkError};
+use batchsql_core::{AbandonedWrites, ErrorClass, SinkError};
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, ConnectionInfo, ErrorKind, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo,
@@ -17,7 +17,7 @@ use crate::classify::{connect_error, silent};
 use crate::client::{Client, ClientName};
 use crate::limits::ServerLimits;
 use crate::link::{Link, Parts};
-use crate::options::{AbandonedWrites, RedisOptions};
+use crate::options::RedisOptions;
 use crate::transport;
 use crate::wire::Wire;
 

@@ -1,16 +1,16 @@
 //! Owns the DSN: the address of the server, and the parameters.
 //! Must not know commands or connections.
 
-use batchsql_core::OpenError;
 use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use percent_encoding::percent_decode_str;
+use batchsql_core::dsn::{self, Parameter, check_once, parameters, wrong_scheme};
+use batchsql_core::{AbandonedWrites, OpenError};
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
 
-use crate::options::{AbandonedWrites, Commands, RedisOptions, Sentinels};
+use crate::options::{Commands, RedisOptions, Sentinels};
 use crate::transport::TlsClient;
 
 const DEFAULT_PORT: u16 = 6379;
@@ -18,6 +18,23 @@ const DEFAULT_SENTINEL_PORT: u16 = 26379;
 
 const FORMS: &str = "use redis://[user[:password]@]host[:port][/database], rediss://…, unix:///path, for a cluster \
                      redis://host1,host2?cluster=true or, for sentinels, redis+sentinel://host1,host2/master";
+
+/// The name of the product in the errors of a DSN.
+const PRODUCT: &str = "redis";
+
+/// The parameters of every kind of DSN.
+const KNOWN: [&str; 10] = [
+    "max_connections",
+    "connect_timeout",
+    "node_timeout",
+    "silence_limit",
+    "abandoned_writes",
+    "late_write_limit",
+    "protocol",
+    "ca",
+    "cert",
+    "key",
+];
 
 const DEFAULT_NODE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -29,9 +46,7 @@ impl FromStr for RedisOptions {
     type Err = OpenError;
 
     fn from_str(dsn: &str) -> Result<Self, OpenError> {
-        let Some((scheme, rest)) = dsn.split_once("://") else {
-            return Err(OpenError::invalid_options(format!("the redis dsn has no scheme; {FORMS}")));
-        };
+        let Some((scheme, rest)) = dsn.split_once("://") else { return Err(wrong_scheme(PRODUCT, None, FORMS)) };
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (is_tls, is_sentinel) = match scheme {
             "redis" => (false, false),
@@ -39,13 +54,7 @@ impl FromStr for RedisOptions {
             "redis+sentinel" => (false, true),
             "rediss+sentinel" => (true, true),
             "unix" | "redis+unix" => return unix(rest, query),
-            // Only the scheme is shown: the rest may hold a password.
-            other if other.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+') => {
-                return Err(OpenError::invalid_options(format!(
-                    "a dsn with scheme {other:?} is not for redis; {FORMS}"
-                )));
-            }
-            _ => return Err(OpenError::invalid_options(format!("the redis dsn has no scheme; {FORMS}"))),
+            other => return Err(wrong_scheme(PRODUCT, Some(other), FORMS)),
         };
         if is_tls && !cfg!(feature = "tls") {
             return Err(OpenError::invalid_options("TLS (rediss) needs the feature \"tls\" of this crate; turn it on"));
@@ -139,49 +148,36 @@ struct Extra {
 }
 
 impl Extra {
+    /// Reads the parameters. `special`: those of this kind of DSN.
     fn read(&mut self, query: &str, special: &[&'static str]) -> Result<(), OpenError> {
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            match name {
-                "max_connections" => match value.parse() {
-                    Ok(connections) if connections > 0 => self.max_connections = Some(connections),
-                    _ => return Err(wrong("max_connections is not a number above 0")),
-                },
-                "connect_timeout" => self.connect_timeout = Some(seconds(name, value)?),
-                "node_timeout" => self.node_timeout = Some(seconds(name, value)?),
-                "silence_limit" => self.silence_limit = Some(seconds(name, value)?),
-                "late_write_limit" => self.late_write_limit = Some(seconds(name, value)?),
-                "abandoned_writes" => match value {
-                    "kill" => self.abandoned_writes = AbandonedWrites::Kill,
-                    "wait" => self.abandoned_writes = AbandonedWrites::Wait,
-                    _ => return Err(wrong("abandoned_writes is neither kill nor wait")),
-                },
-                "connect_timeout_ms" | "node_timeout_ms" => {
-                    let advice = format!("use {}, in seconds (0.5 is 500 ms)", name.trim_end_matches("_ms"));
-                    return Err(OpenError::invalid_options(format!(
-                        "unknown parameter {name:?} in the redis dsn; {advice}"
-                    )));
-                }
-                "protocol" => match value {
-                    "2" | "resp2" => self.protocol = Some(ProtocolVersion::RESP2),
-                    "3" | "resp3" => self.protocol = Some(ProtocolVersion::RESP3),
-                    _ => return Err(wrong("protocol is neither 2 nor 3")),
-                },
-                "ca" => self.ca = Some(decoded(value, "the path of ca")?),
-                "cert" => self.cert = Some(decoded(value, "the path of cert")?),
-                "key" => self.key = Some(decoded(value, "the path of key")?),
-                _ => match special.iter().find(|known| **known == name) {
-                    Some(known) => drop(self.special.insert(known, decoded(value, known)?)),
-                    // Text that is not a name may be a part of a password that was not encoded.
-                    None if name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') => {
-                        return Err(wrong(format_args!(
-                            "unknown parameter {name:?} (known are cluster, max_connections, connect_timeout, node_timeout, silence_limit, \
-                             abandoned_writes, late_write_limit, protocol, ca, cert and key)"
-                        )));
-                    }
-                    None => return Err(wrong("a parameter without a proper name; percent-encode special characters")),
-                },
+        let parameters: Vec<Parameter<'_>> = parameters(PRODUCT, query, true).collect();
+        check_once(&parameters, |name| KNOWN.chunks(1).chain(special.chunks(1)).find(|known| known[0] == name))?;
+        parameters.into_iter().try_for_each(|parameter| self.set(parameter, special))
+    }
+
+    fn set(&mut self, parameter: Parameter<'_>, special: &[&'static str]) -> Result<(), OpenError> {
+        match parameter.name() {
+            "max_connections" => self.max_connections = Some(parameter.count::<u32>()? as usize),
+            "connect_timeout" => self.connect_timeout = Some(parameter.duration()?),
+            "node_timeout" => self.node_timeout = Some(parameter.duration()?),
+            "silence_limit" => self.silence_limit = Some(parameter.duration()?),
+            "late_write_limit" => self.late_write_limit = Some(parameter.duration_or_zero()?),
+            "abandoned_writes" => {
+                self.abandoned_writes =
+                    parameter.choice(&[("kill", AbandonedWrites::Kill), ("wait", AbandonedWrites::Wait)])?;
             }
+            "protocol" => {
+                let (two, three) = (ProtocolVersion::RESP2, ProtocolVersion::RESP3);
+                let choices = [("2", two), ("3", three), ("resp2", two), ("resp3", three)];
+                self.protocol = Some(parameter.choice(&choices)?);
+            }
+            "ca" => self.ca = Some(parameter.text()?.into_owned()),
+            "cert" => self.cert = Some(parameter.text()?.into_owned()),
+            "key" => self.key = Some(parameter.text()?.into_owned()),
+            name => match special.iter().find(|known| **known == name) {
+                Some(known) => drop(self.special.insert(known, parameter.text()?.into_owned())),
+                None => return Err(parameter.unknown(&[special, &KNOWN].concat())),
+            },
         }
         Ok(())
     }
@@ -269,15 +265,7 @@ fn server(addr: ConnectionAddr, settings: RedisConnectionInfo) -> Result<Connect
 }
 
 fn decoded(text: &str, what: &str) -> Result<String, OpenError> {
-    let decoded = percent_decode_str(text).decode_utf8();
-    decoded.map(Into::into).map_err(|_| wrong(format_args!("{what} is not UTF-8")))
-}
-
-/// A time in seconds, above 0 and at most 136 years; decimals are allowed.
-fn seconds(name: &str, value: &str) -> Result<Duration, OpenError> {
-    let seconds = value.parse().ok().filter(|seconds: &f64| *seconds <= f64::from(u32::MAX));
-    let time = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).filter(|time| !time.is_zero());
-    time.ok_or_else(|| wrong(format_args!("{name} is not a number of seconds above 0")))
+    dsn::decoded(PRODUCT, text, what).map(Into::into)
 }
 
 fn database(text: &str) -> Result<i64, OpenError> {
@@ -340,7 +328,7 @@ mod tests {
 
     #[test]
     fn parameters_are_settings() {
-        let options = parsed("redis://h?max_connections=9&connect_timeout=0.25&protocol=2");
+        let options = parsed("redis://h?max_connections=9&connect_timeout=250ms&protocol=2");
         assert_eq!((options.max_connections, options.connect_timeout), (9, Duration::from_millis(250)));
         assert_eq!(options.protocol, Some(ProtocolVersion::RESP2));
         let options = parsed("redis://h");
@@ -368,14 +356,15 @@ mod tests {
         check("redis://user:secret@[::1", "closing bracket");
         check("redis://user:%FFsecret@host", "not UTF-8");
         check("redis://host?pass=secret", "unknown parameter \"pass\"");
-        check("redis://host?x@secret", "without a proper name");
-        check("redis://host?max_connections=0", "above 0");
-        check("redis://host?connect_timeout=soon", "seconds above 0");
-        check("redis://host?connect_timeout=inf", "seconds above 0");
-        check("redis://host?node_timeout=0", "node_timeout is not");
-        check("redis://host?connect_timeout_ms=5", "use connect_timeout, in seconds");
-        check("redis://host?node_timeout_ms=5", "use node_timeout, in seconds");
-        check("redis://host?protocol=4", "neither 2 nor 3");
+        check("redis://host?x@secret", "percent-encode special characters");
+        check("redis://host?max_connections=0", "a number from 1 on");
+        check("redis://host?connect_timeout=soon", "a duration above 0");
+        check("redis://host?connect_timeout=inf", "a duration above 0");
+        check("redis://host?node_timeout=0", "node_timeout in the redis dsn is not");
+        check("redis://host?connect_timeout_ms=5", "did you mean connect_timeout?");
+        check("redis://host?node_timeout_ms=5", "did you mean node_timeout?");
+        check("redis://host?protocol=4", "is not 2, 3, resp2 or resp3");
+        check("redis://host?protocol=2&protocol=2", "protocol is given twice");
         check("redis://host?ca=/nowhere", "ca is for rediss://");
         check("redis://user:secret@host/2?cluster=true", "only database 0");
         check("redis://user:secret@a,b", "add cluster=true");

@@ -147,8 +147,8 @@ mod types;
 mod wire;
 mod write;
 
-pub use batchsql_core::OpenError;
+pub use batchsql_core::{AbandonedWrites, OpenError};
 pub use command::{Command, Document, Hash, Key, Publish, Push, Raw, SAdd, Set, Ttl, XAdd, ZAdd};
-pub use options::{AbandonedWrites, RedisOptions};
+pub use options::RedisOptions;
 pub use plan::RedisPlan;
 pub use sink::{RedisConn, RedisSink};

@@ -5,24 +5,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-use batchsql_core::{CachedPassword, PasswordProvider};
+use batchsql_core::{AbandonedWrites, CachedPassword, PasswordProvider};
 use redis::{ConnectionInfo, ProtocolVersion};
 
 use crate::command::Command;
 use crate::transport::TlsClient;
-
-/// What happens to a batch that was abandoned after it was sent, before the next batch of ordered rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum AbandonedWrites {
-    /// The sink ends its connection with `CLIENT KILL`, from another one, and the next batch waits until it is
-    /// gone.
-    #[default]
-    Kill,
-    /// Nothing is killed, and `CLIENT` is not used; the next batch waits for [`RedisOptions::late_write_limit`]. For
-    /// proxies that share server connections between clients.
-    Wait,
-}
 
 /// Connection settings, and the commands that rows become.
 ///
@@ -36,13 +23,23 @@ pub enum AbandonedWrites {
 /// | `redis://[user[:password]@]host[:port],host[:port]…?cluster=true` | a cluster, by some of its nodes |
 /// | `redis+sentinel://[user[:password]@]host[:port],host[:port]…/master[/database]` | the master with that name, as reported by these sentinels (default port 26379); `rediss+sentinel://…` with TLS to both |
 ///
-/// with the parameters `max_connections` (default 4), `abandoned_writes` (`kill` or `wait`, default `kill`),
-/// `late_write_limit` (seconds, decimals allowed; default: not known), `connect_timeout` (seconds for one connection
-/// attempt, above 0, decimals allowed; default 5), `node_timeout` (seconds, decimals allowed; default 10; for
-/// clusters), `silence_limit` (seconds; default 30), `protocol` (`2` or `3`), for sentinels `sentinel_user` and
-/// `sentinel_password` and, for TLS, `ca` (a file of certificates in PEM form, instead of the system's), `cert` and
-/// `key` (files of the client's certificate and its key in PEM form, if the server requires one). Percent-encode
-/// characters that are special in URLs.
+/// with these parameters:
+///
+/// | parameter | values | default |
+/// |---|---|---|
+/// | `max_connections` | connections, at least 1 | 4 |
+/// | `connect_timeout` | a duration above 0: the time for one connection attempt | `5s` |
+/// | `node_timeout` | a duration above 0, for clusters | `10s` |
+/// | `silence_limit` | a duration above 0, not for Unix sockets | `30s` |
+/// | `abandoned_writes` | `kill`, `wait` | `kill` |
+/// | `late_write_limit` | a duration | not known |
+/// | `protocol` | `2`, `3` | 3 if the server supports it |
+/// | `sentinel_user`, `sentinel_password` | the login of the sentinels | none |
+/// | `ca` | with TLS: a file of certificates in PEM form | the system's |
+/// | `cert`, `key` | with TLS: files of the client's certificate and its key in PEM form | none |
+///
+/// Durations have a unit: `500ms`, `5s`, `2min`, `1h`; without one they are in seconds. Percent-encode characters that are
+/// special in URLs.
 ///
 /// ```
 /// use batchsql_redis::RedisOptions;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use batchsql_core::{
-    Attempt, ErrorClass, Limits, OpenError, PoolState, Rows, Schema, Session, SessionEnd, Sink, SinkError, ValueRules,
-    Written,
+    AbandonedWrites, Attempt, ErrorClass, Limits, OpenError, PoolState, Rows, Schema, Session, SessionEnd, Sink,
+    SinkError, ValueRules, Written,
 };
 
 use tokio::time::{Instant, timeout_at};
@@ -18,7 +18,7 @@ use crate::cluster::Cluster;
 use crate::command::Command;
 use crate::command_info::{self, KeyPosition};
 use crate::lookup::is_float;
-use crate::options::{AbandonedWrites, RedisOptions};
+use crate::options::RedisOptions;
 use crate::plan::{RedisPlan, is_repeatable, refused_at_admission};
 use crate::pool::{self, Lease, Pool};
 use crate::session;
@@ -67,7 +67,7 @@ impl RedisSink {
     /// # Cancel safety
     /// A cancelled call leaves nothing open.
     pub async fn with_options(options: &RedisOptions) -> Result<Self, OpenError> {
-        let sink = Self::with_options_lazy(options);
+        let sink = Self::with_options_lazy(options)?;
         let Inner { pool, cluster } = &*sink.0;
         // It has its own timeout; that of the server starts afterwards.
         pool.ask_for_password().await.map_err(|error| OpenError::new(error.to_string()))?;
@@ -95,14 +95,17 @@ impl RedisSink {
     /// # Errors
     /// The DSN is invalid.
     pub fn connect_lazy(dsn: &str) -> Result<Self, OpenError> {
-        Ok(Self::with_options_lazy(&dsn.parse()?))
+        Self::with_options_lazy(&dsn.parse()?)
     }
 
     /// As [`with_options`](Self::with_options), but contacts no server: connections are opened when rows are written,
     /// and rows wait while the server is unavailable.
-    pub fn with_options_lazy(options: &RedisOptions) -> Self {
+    ///
+    /// # Errors
+    /// None at present. As on every driver, options that exclude each other would be refused here.
+    pub fn with_options_lazy(options: &RedisOptions) -> Result<Self, OpenError> {
         let pool = Arc::new(Pool::new(options.clone()));
-        Self(Arc::new(Inner { pool, cluster: options.is_cluster.then(Cluster::default) }))
+        Ok(Self(Arc::new(Inner { pool, cluster: options.is_cluster.then(Cluster::default) })))
     }
 
     /// The command of a table, including the default for schemas with a key.

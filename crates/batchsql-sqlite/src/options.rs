@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use batchsql_core::OpenError;
-use percent_encoding::percent_decode_str;
+use batchsql_core::dsn::{Parameter, check_once, decoded, parameters, wrong_scheme};
 use rusqlite::{Connection, MAIN_DB, OpenFlags, OptionalExtension};
 
 /// When a commit is durable; SQLite's `PRAGMA synchronous`.
@@ -33,8 +33,8 @@ enum Location {
 ///
 /// As a DSN: `sqlite::memory:`, `sqlite:relative.db`, `sqlite:///absolute.db`, with the parameters
 /// `mode` (`rwc` creates the file and is the default, `rw` needs it to exist, `memory`), `synchronous`
-/// (`normal`, `full`, `off`), `busy_timeout` (seconds, decimals allowed; default 5), `cache_size` (bytes),
-/// `wal_autocheckpoint` (pages) and `mmap_size` (bytes), see the methods of these names.
+/// (`normal`, `full`, `off`), `busy_timeout` (a duration such as `500ms` or `5s`, the default; without a unit in seconds),
+/// `cache_size` (bytes), `wal_autocheckpoint` (pages) and `mmap_size` (bytes), see the methods of these names.
 ///
 /// There is no `connect_lazy`: a file that cannot be opened is an error that should be reported at once.
 ///
@@ -62,6 +62,15 @@ const DEFAULT_CACHE_SIZE: u64 = 32 << 20;
 /// Four times SQLite's own: pages that several batches change are written into the database once (measured by
 /// `examples/pragmas.rs`).
 const DEFAULT_WAL_AUTOCHECKPOINT: u32 = 4_000;
+
+/// The name of the product in the errors of a DSN.
+const PRODUCT: &str = "sqlite";
+
+/// The parameters of a DSN.
+const KNOWN: [&str; 6] = ["mode", "synchronous", "busy_timeout", "cache_size", "wal_autocheckpoint", "mmap_size"];
+
+/// SQLite's limit in milliseconds has 31 bits.
+const MAX_BUSY_TIMEOUT: Duration = Duration::from_secs(2_000_000);
 
 impl SqliteOptions {
     /// A database file, created if it does not exist.
@@ -215,18 +224,11 @@ impl FromStr for SqliteOptions {
     fn from_str(dsn: &str) -> Result<Self, OpenError> {
         const FORMS: &str = "use sqlite::memory:, sqlite:relative.db or sqlite:///absolute.db";
         let Some(rest) = dsn.strip_prefix("sqlite:") else {
-            // Only the scheme is shown: the rest may hold a password.
-            let problem = match dsn.split_once(':') {
-                Some((scheme, _)) if scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+') => {
-                    format!("a dsn with scheme {scheme:?} is not for sqlite; {FORMS}")
-                }
-                _ => format!("the sqlite dsn has no scheme; {FORMS}"),
-            };
-            return Err(OpenError::invalid_options(problem));
+            return Err(wrong_scheme(PRODUCT, dsn.split_once(':').map(|(scheme, _)| scheme), FORMS));
         };
         // Checked as a whole and decoded: a password may contain any character.
-        let decoded = percent_decode_str(rest).decode_utf8_lossy();
-        if decoded.contains('@') && decoded.contains(':') {
+        let whole = decoded(PRODUCT, rest, "a part")?;
+        if whole.contains('@') && whole.contains(':') {
             return Err(OpenError::invalid_options(format!("a sqlite dsn has no user, password or host; {FORMS}")));
         }
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -236,66 +238,48 @@ impl FromStr for SqliteOptions {
         } else if path.is_empty() {
             return Err(OpenError::invalid_options(format!("the sqlite dsn names no file; {FORMS}")));
         } else {
-            let path = percent_decode_str(path).decode_utf8();
-            Self::file(&*path.map_err(|_| OpenError::invalid_options("the path in the sqlite dsn is not UTF-8"))?)
+            Self::file(&*decoded(PRODUCT, path, "the path")?)
         };
-        for (name, value) in
-            query.split('&').filter(|pair| !pair.is_empty()).map(|p| p.split_once('=').unwrap_or((p, "")))
-        {
-            match (name, value) {
-                ("mode", "rwc") => options.create = true,
-                ("mode", "rw") => options.create = false,
-                ("mode", "memory") => options.location = Location::Memory,
-                ("synchronous", "normal") => options.synchronous = Synchronous::Normal,
-                ("synchronous", "full") => options.synchronous = Synchronous::Full,
-                ("synchronous", "off") => options.synchronous = Synchronous::Off,
-                ("busy_timeout", value) => {
-                    let problem = "busy_timeout in the sqlite dsn is not a number of seconds from 0 to 2000000";
-                    options.busy_timeout = seconds(value).ok_or_else(|| OpenError::invalid_options(problem))?;
-                }
-                ("cache_size", value) => options.cache_size = number(name, value)?,
-                ("wal_autocheckpoint", value) => options.wal_autocheckpoint = number(name, value)?,
-                ("mmap_size", value) => options.mmap_size = number(name, value)?,
-                ("mode", _) => {
-                    return Err(OpenError::invalid_options("unknown mode in the sqlite dsn; use rwc, rw or memory"));
-                }
-                ("synchronous", _) => {
-                    return Err(OpenError::invalid_options(
-                        "unknown synchronous in the sqlite dsn; use normal, full or off",
-                    ));
-                }
-                ("busy_timeout_ms", _) => {
-                    let advice = "use busy_timeout, in seconds (0.5 is 500 ms)";
-                    return Err(OpenError::invalid_options(format!(
-                        "unknown parameter \"busy_timeout_ms\" in the sqlite dsn; {advice}"
-                    )));
-                }
-                ("connect_timeout" | "connect_timeout_ms", _) => {
-                    return Err(OpenError::invalid_options(format!(
-                        "{name} in the sqlite dsn has no meaning, because there is no server; use busy_timeout, the time \
-                         to wait for a lock in seconds"
-                    )));
-                }
-                (name, _) => {
-                    return Err(OpenError::invalid_options(format!(
-                        "unknown parameter {name:?} in the sqlite dsn; use mode, synchronous, busy_timeout, cache_size, \
-                         wal_autocheckpoint or mmap_size"
-                    )));
-                }
-            }
+        let parameters: Vec<Parameter<'_>> = parameters(PRODUCT, query, true).collect();
+        check_once(&parameters, |name| KNOWN.chunks(1).find(|known| known[0] == name))?;
+        for parameter in parameters {
+            options.set(parameter)?;
         }
         Ok(options)
     }
 }
 
-/// A time in seconds, from 0 to SQLite's limit in milliseconds (31 bits); decimals are allowed.
-fn seconds(value: &str) -> Option<Duration> {
-    let seconds = value.parse().ok().filter(|seconds: &f64| *seconds <= 2_000_000.0)?;
-    Duration::try_from_secs_f64(seconds).ok()
-}
-
-fn number<N: FromStr>(name: &str, value: &str) -> Result<N, OpenError> {
-    value.parse().map_err(|_| OpenError::invalid_options(format!("{name} in the sqlite dsn is not a number from 0 on")))
+impl SqliteOptions {
+    fn set(&mut self, parameter: Parameter<'_>) -> Result<(), OpenError> {
+        match parameter.name() {
+            "mode" => match parameter.choice(&[("rwc", Some(true)), ("rw", Some(false)), ("memory", None)])? {
+                Some(create) => self.create = create,
+                None => self.location = Location::Memory,
+            },
+            "synchronous" => {
+                self.synchronous = parameter.choice(&[
+                    ("normal", Synchronous::Normal),
+                    ("full", Synchronous::Full),
+                    ("off", Synchronous::Off),
+                ])?;
+            }
+            "busy_timeout" => {
+                let timeout = parameter.duration_or_zero()?;
+                if timeout > MAX_BUSY_TIMEOUT {
+                    return Err(parameter.wrong("a duration of at most 2000000s"));
+                }
+                self.busy_timeout = timeout;
+            }
+            "cache_size" => self.cache_size = parameter.number()?,
+            "wal_autocheckpoint" => self.wal_autocheckpoint = parameter.number()?,
+            "mmap_size" => self.mmap_size = parameter.number()?,
+            "connect_timeout" => {
+                return Err(parameter.refused("there is no server; use busy_timeout, the time to wait for a lock"));
+            }
+            _ => return Err(parameter.unknown(&KNOWN)),
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -311,7 +295,7 @@ mod tests {
         check("sqlite://a.db?mode=rw", SqliteOptions::file("a.db").create_if_missing(false));
         check("sqlite:///x/a%20b%3F.db", SqliteOptions::file("/x/a b?.db"));
         check(
-            "sqlite:a.db?synchronous=full&busy_timeout=0.25",
+            "sqlite:a.db?synchronous=full&busy_timeout=250ms",
             SqliteOptions::file("a.db").synchronous(Synchronous::Full).busy_timeout(Duration::from_millis(250)),
         );
     }
@@ -330,11 +314,13 @@ mod tests {
         check("sqlite://user:x?secret@host/db", "no user, password or host");
         check("sqlite://user%3Asecret%40host/db", "no user, password or host");
         check("sqlite:", "names no file");
-        check("sqlite:a.db?mode=secret", "rwc, rw or memory");
+        check("sqlite:a.db?mode=secret", "mode in the sqlite dsn is not rwc, rw or memory");
         check("sqlite:a.db?pass=secret", "unknown parameter \"pass\"");
-        check("sqlite:a.db?busy_timeout=-1", "not a number");
-        check("sqlite:a.db?busy_timeout=inf", "not a number");
-        check("sqlite:a.db?busy_timeout_ms=5", "use busy_timeout, in seconds");
+        check("sqlite:a.db?busy_timeout=-1", "not a duration");
+        check("sqlite:a.db?busy_timeout=inf", "not a duration");
+        check("sqlite:a.db?busy_timeout=2000001s", "at most 2000000s");
+        check("sqlite:a.db?busy_timeout_ms=5", "did you mean busy_timeout?");
+        check("sqlite:a.db?mode=rw&mode=rw", "mode is given twice");
         check("sqlite:a.db?connect_timeout=5", "use busy_timeout");
         check("sqlite:a.db?cache_size=2MB", "cache_size in the sqlite dsn is not a number");
         check("sqlite:a.db?wal_autocheckpoint=-1", "wal_autocheckpoint in the sqlite dsn");

@@ -14,9 +14,11 @@
 mod counting_proxy;
 mod late_proxy;
 mod listen;
+mod scrape;
 
 pub use counting_proxy::CountingProxy;
 pub use late_proxy::LateProxy;
+pub use scrape::{Sample, samples};
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};

@@ -1,10 +1,10 @@
 //! `cargo xtask semver`: the public API against that of the last release, by the rules of semantic versioning.
 //! Must not know those rules: cargo-semver-checks has them.
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use super::tool;
-use crate::{cargo, steps::Steps, workspace};
+use crate::{cargo, git, steps::Steps, workspace};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -30,9 +30,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 }
 
 fn last_release() -> Option<String> {
-    let mut git = Command::new("git");
-    git.args(["describe", "--tags", "--abbrev=0", "--match", "v*"]).current_dir(cargo::workspace_root());
-    let output = git.output().ok().filter(|output| output.status.success())?;
-    let tag = String::from_utf8(output.stdout).ok()?;
+    // An error: no release was tagged, or this is no clone.
+    let tag = git::output(&["describe", "--tags", "--abbrev=0", "--match", "v*"]).ok()?;
     Some(tag.trim().to_owned()).filter(|tag| !tag.is_empty())
 }

@@ -4,16 +4,13 @@
 mod changelog;
 mod order;
 
-use std::{
-    fs,
-    process::{Command, ExitCode},
-};
+use std::{fs, process::ExitCode};
 
 use anyhow::Context;
 use cargo_metadata::Package;
 
 use self::order::Crate;
-use crate::{cargo, checks::package, steps::Steps, workspace};
+use crate::{cargo, checks::package, git, steps::Steps, workspace};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -90,10 +87,10 @@ fn check(steps: &mut Steps, packages: &[Package], version: &str, execute: bool) 
         Ok(files) => steps.impossible("clean tree", format!("not committed: {}", files.join(", "))),
         Err(error) => steps.impossible("clean tree", format!("{error:#}")),
     }
-    if git(&["rev-parse", "--quiet", "--verify", &format!("refs/tags/v{version}")]).is_ok() {
+    if git::output(&["rev-parse", "--quiet", "--verify", &format!("refs/tags/v{version}")]).is_ok() {
         steps.impossible("tag", format!("v{version} exists: this version was released; raise `version` in Cargo.toml"));
     }
-    match git(&["branch", "--remotes", "--contains", "HEAD"]) {
+    match git::output(&["branch", "--remotes", "--contains", "HEAD"]) {
         Ok(branches) if !branches.trim().is_empty() => steps.holds("pushed", "a remote branch has this commit"),
         _ if execute => steps.impossible("pushed", "no remote branch has this commit; push it first"),
         _ => steps.skip("pushed", "no remote branch has this commit; push it before a release"),
@@ -110,21 +107,8 @@ fn without_repository(packages: &[Package]) -> Option<String> {
     (!names.is_empty()).then(|| format!("{advice} {}", names.join(", ")))
 }
 
-fn git(arguments: &[&str]) -> anyhow::Result<String> {
-    let mut git = Command::new("git");
-    git.args(arguments).current_dir(cargo::workspace_root());
-    let output = git.output().context("cannot start git")?;
-    anyhow::ensure!(
-        output.status.success(),
-        "git {}: {}",
-        arguments[0],
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
 fn uncommitted() -> anyhow::Result<Vec<String>> {
-    Ok(git(&["status", "--porcelain"])?.lines().filter_map(|line| line.get(3..)).map(str::to_owned).collect())
+    Ok(git::output(&["status", "--porcelain"])?.lines().filter_map(|line| line.get(3..)).map(str::to_owned).collect())
 }
 
 /// The packages from one of them on.

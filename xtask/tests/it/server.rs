@@ -78,6 +78,27 @@ fn nothing_is_left_when_the_program_is_killed() {
     within_seconds("its folder is removed", || place.is_empty());
 }
 
+/// As `.ci/run` does: the program ends with the script that started it, even if that is killed.
+#[cfg(target_os = "linux")]
+#[test]
+fn nothing_is_left_when_the_script_that_asks_for_it_is_killed() {
+    let place = Place::new();
+    let program = place.server(&["redis"]);
+    let script = "export BATCHSQL_END_WITH=$$; exec 3<&0; \"$@\" <&3 & wait";
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", script, "sh"]).arg(program.get_program()).args(program.get_args());
+    shell.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut server = Running::server(&mut shell);
+    let address = server.address();
+    assert!(redis(&address, "PING").unwrap().contains("PONG"));
+    // Its input stays open: only the end of the script ends it.
+    let input = server.input.take();
+    assert_eq!(server.end_by("-KILL").code(), None);
+    within_seconds("the server stops", || TcpStream::connect(&address).is_err());
+    within_seconds("its folder is removed", || place.is_empty());
+    drop(input);
+}
+
 #[test]
 fn nothing_is_left_when_the_program_is_killed_while_it_prepares_the_server() {
     let places: Vec<_> = ["postgres", "mysql", "pgbouncer"].into_iter().map(|kind| (kind, Place::new())).collect();

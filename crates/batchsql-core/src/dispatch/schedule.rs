@@ -17,81 +17,42 @@
 //! A lane is in one of the lists `ready`, `capped`, `blocked` exactly when it has work and no batch in flight that must
 //! come first.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::Id;
 use tokio::time::Instant;
 
+use crate::dispatch::lane_state::LaneState;
 use crate::dispatch::park::{Park, Probe};
-use crate::error::SinkError;
 use crate::intake::lane::LaneStatus;
 use crate::intake::table::Table;
 use crate::write::ids::{GroupId, LaneId};
 use crate::write::job::Job;
 
 /// How long a table counts as active after its last batch has started: meanwhile other tables leave it a permit.
-const ACTIVE_FOR: Duration = Duration::from_secs(30);
+pub(super) const ACTIVE_FOR: Duration = Duration::from_secs(30);
 
 pub(crate) struct Schedule {
-    concurrency: usize,
-    park_for: Duration,
-    lanes: HashMap<LaneId, LaneState>,
+    pub(super) concurrency: usize,
+    pub(super) park_for: Duration,
+    pub(super) lanes: HashMap<LaneId, LaneState>,
     /// Lanes that may start work.
-    ready: VecDeque<LaneId>,
+    pub(super) ready: VecDeque<LaneId>,
     /// Lanes of tables that have all the permits they may have.
-    capped: VecDeque<LaneId>,
+    pub(super) capped: VecDeque<LaneId>,
     /// Lanes whose next work is of a parked group.
-    blocked: Vec<LaneId>,
+    pub(super) blocked: Vec<LaneId>,
     /// Lanes by the deadline of their oldest open batch.
-    deadlines: BTreeSet<(Instant, LaneId)>,
+    pub(super) deadlines: BTreeSet<(Instant, LaneId)>,
     /// Batches that back off, by the time of their next try.
-    resting: BTreeMap<(Instant, u64), Box<Job>>,
-    parks: HashMap<GroupId, Park>,
-    resumed: Vec<(Arc<Table>, Duration)>,
-    running: HashMap<Id, Start>,
+    pub(super) resting: BTreeMap<(Instant, u64), Box<Job>>,
+    pub(super) parks: HashMap<GroupId, Park>,
+    pub(super) resumed: Vec<(Arc<Table>, Duration)>,
+    pub(super) running: HashMap<Id, Start>,
     /// The two tables whose batches started last, the newest first, and when.
-    active: Vec<(usize, Instant)>,
-}
-
-struct LaneState {
-    table: Arc<Table>,
-    /// Returned batches, the oldest first. They are written before the batches that are still in the lane.
-    held: VecDeque<Box<Job>>,
-    /// Sealed batches in the lane.
-    ready: usize,
-    deadline: Option<Instant>,
-    /// Batches that are running or backing off.
-    busy: usize,
-    /// Abandoned writes that may still take effect.
-    fences: usize,
-    /// Since when batches of the lane are tried without success.
-    fails_since: Option<Instant>,
-    /// Whether it is in one of the lists.
-    is_listed: bool,
-}
-
-impl LaneState {
-    /// Whether there is work, and no batch in flight that must come first.
-    fn may_start(&self) -> bool {
-        let has_work = !self.held.is_empty() || self.ready > 0;
-        has_work && !(self.table.is_serial() && (self.busy > 0 || self.fences > 0))
-    }
-
-    fn is_idle(&self) -> bool {
-        self.busy == 0
-            && self.fences == 0
-            && self.held.is_empty()
-            && self.ready == 0
-            && self.deadline.is_none()
-            && !self.is_listed
-    }
-
-    fn hold(&mut self, job: Box<Job>) {
-        let place = self.held.partition_point(|held| held.number < job.number);
-        self.held.insert(place, job);
-    }
+    pub(super) active: Vec<(usize, Instant)>,
 }
 
 /// A batch that was started.
@@ -99,18 +60,9 @@ pub(crate) struct Start {
     pub(crate) table: Arc<Table>,
     pub(crate) lane: LaneId,
     pub(crate) at: Instant,
-    group: GroupId,
-    rows: usize,
-    bytes: usize,
-}
-
-/// Why a group cannot be written.
-pub(crate) struct Parked {
-    pub(crate) error: SinkError,
-    /// Whether rows were refused that may be at fault themselves.
-    pub(crate) is_of_rows: bool,
-    /// Whether other rows of the batch were written.
-    pub(crate) has_written: bool,
+    pub(super) group: GroupId,
+    pub(super) rows: usize,
+    pub(super) bytes: usize,
 }
 
 /// What may start next.
@@ -172,47 +124,6 @@ impl Schedule {
         let (_, lane) = self.deadlines.first().copied().filter(|(deadline, _)| *deadline <= now)?;
         let state = self.lanes.get(&lane).expect("every deadline has its lane");
         Some((Arc::clone(&state.table), lane))
-    }
-
-    /// Batches that are being written.
-    pub(crate) fn running(&self) -> usize {
-        self.running.len()
-    }
-
-    /// Rows and bytes of the batches that are being written.
-    pub(crate) fn running_capacity(&self) -> (usize, usize) {
-        self.running.values().fold((0, 0), |(rows, bytes), start| (rows + start.rows, bytes + start.bytes))
-    }
-
-    /// Rows of a table that are being written.
-    pub(crate) fn running_rows(&self, table: usize) -> usize {
-        self.running.values().filter(|start| start.lane.table == table).map(|start| start.rows).sum()
-    }
-
-    /// How many batches could start if there were permits for them; it stops counting at `most`. Also whether a lane
-    /// was skipped because its table has all the permits it may have.
-    pub(crate) fn startable(&self, most: usize, now: Instant) -> (usize, bool) {
-        let (mut count, mut is_capped) = (0, false);
-        // Permits that the lanes of a table may still take.
-        let mut left: HashMap<usize, usize> = HashMap::new();
-        for lane in &self.ready {
-            if count >= most {
-                break;
-            }
-            let Some(state) = self.lanes.get(lane).filter(|state| state.may_start()) else { continue };
-            let batches = if state.table.is_serial() { 1 } else { state.held.len() + state.ready };
-            let left = left.entry(lane.table).or_insert_with(|| self.permits_left(lane.table, now));
-            is_capped |= *left == 0;
-            let batches = batches.min(*left);
-            *left -= batches;
-            count += batches;
-        }
-        (count.min(most), is_capped)
-    }
-
-    /// Whether lanes of other tables may start, too.
-    pub(crate) fn others_are_ready(&self, table: usize) -> bool {
-        self.ready.iter().any(|lane| lane.table != table)
     }
 
     /// Whether batches of a group may be written: it is not parked, or its probe is due.
@@ -349,27 +260,8 @@ impl Schedule {
         self.resting.insert((until, job.number), job);
     }
 
-    /// The group of the batch cannot be written; true when that is new.
-    pub(crate) fn park(&mut self, start: &Start, mut job: Box<Job>, parked: Parked, now: Instant) -> bool {
-        let Parked { error, is_of_rows, has_written } = parked;
-        let is_new = !self.parks.contains_key(&start.group);
-        let new = || Park::new(Arc::clone(&start.table), error.clone(), now);
-        let park = self.parks.entry(start.group).or_insert_with(new);
-        if has_written {
-            park.written(now);
-        }
-        park.is_of_rows = is_of_rows;
-        park.failed(error, start.at, now, self.park_for);
-        // The database answered: the retry time for other errors starts again.
-        job.progress.retries = None;
-        self.recovered(start.lane, now);
-        self.hold(job);
-        self.leave(start.lane);
-        is_new
-    }
-
     /// Keeps a returned batch. It is written before the batches that are still in its lane.
-    fn hold(&mut self, job: Box<Job>) {
+    pub(super) fn hold(&mut self, job: Box<Job>) {
         let lane = job.lane;
         if let Some(state) = self.lanes.get_mut(&lane) {
             state.hold(job);
@@ -417,101 +309,9 @@ impl Schedule {
         self.forget_if_idle(lane);
     }
 
-    /// Whether a lane has returned batches that can be started.
-    pub(crate) fn holds(&self, lane: LaneId) -> bool {
-        self.lanes.get(&lane).is_some_and(|state| !state.held.is_empty())
-    }
-
-    /// Whether a lane has batches that wait.
-    pub(crate) fn has_waiting(&self, lane: LaneId) -> bool {
-        let resting = || self.resting.values().any(|job| job.lane == lane);
-        self.lanes.get(&lane).is_some_and(|state| !state.held.is_empty() || state.ready > 0) || resting()
-    }
-
     /// Since when the batches of a lane fail.
     pub(crate) fn fails_since(&self, lane: LaneId) -> Option<Instant> {
         self.lanes.get(&lane)?.fails_since
-    }
-
-    /// Takes the returned batches, of all lanes or of one, for which `is_wanted` is true.
-    pub(crate) fn take_held(&mut self, only: Option<LaneId>, is_wanted: &dyn Fn(&Job) -> bool) -> Vec<Job> {
-        let mut taken = Vec::new();
-        let is_meant = |lane: &LaneId| only.is_none_or(|only| only == *lane);
-        let lanes: Vec<LaneId> = self.lanes.keys().copied().filter(is_meant).collect();
-        for lane in lanes {
-            let state = self.lanes.get_mut(&lane).expect("the lane was just found");
-            if state.held.iter().any(|job| is_wanted(job)) {
-                let (wanted, kept): (VecDeque<_>, _) =
-                    std::mem::take(&mut state.held).into_iter().partition(|job| is_wanted(job));
-                state.held = kept;
-                taken.extend(wanted.into_iter().map(|job| *job));
-            }
-            self.forget_if_idle(lane);
-        }
-        if !taken.is_empty() {
-            self.unblock();
-        }
-        taken
-    }
-
-    /// The lanes that have sealed batches, or one of them, with their tables.
-    pub(crate) fn lanes_with_batches(&self, only: Option<LaneId>) -> Vec<(Arc<Table>, LaneId)> {
-        let is_meant = |lane: &LaneId| only.is_none_or(|only| only == *lane);
-        let lanes = self.lanes.iter().filter(|(lane, state)| state.ready > 0 && is_meant(lane));
-        lanes.map(|(lane, state)| (Arc::clone(&state.table), *lane)).collect()
-    }
-
-    /// A table that has batches that wait.
-    pub(crate) fn waiting_table(&self) -> Option<&Arc<Table>> {
-        self.lanes.values().find(|state| state.ready > 0 || !state.held.is_empty()).map(|state| &state.table)
-    }
-
-    /// The oldest batch that was returned or backs off, of any table or of one.
-    pub(crate) fn oldest(&self, only: Option<usize>) -> Option<u64> {
-        let is_wanted = |job: &Job| only.is_none_or(|table| table == job.lane.table);
-        let held = self.lanes.values().flat_map(|state| &state.held);
-        held.chain(self.resting.values()).filter(|job| is_wanted(job)).map(|job| job.number).min()
-    }
-
-    /// Takes that batch.
-    pub(crate) fn take(&mut self, number: u64) -> Option<Job> {
-        if let Some(key) = self.resting.keys().find(|key| key.1 == number).copied() {
-            let job = self.resting.remove(&key)?;
-            self.leave(job.lane);
-            return Some(*job);
-        }
-        self.take_held(None, &|job| job.number == number).pop()
-    }
-
-    /// Parked groups and their parks.
-    pub(crate) fn parks(&self) -> impl Iterator<Item = (GroupId, &Park)> {
-        self.parks.iter().map(|(group, park)| (*group, park))
-    }
-
-    /// Makes the next batch of a parked group a probe at once.
-    pub(crate) fn probe_now(&mut self, group: GroupId, now: Instant) {
-        if let Some(park) = self.parks.get_mut(&group) {
-            park.postpone(now);
-        }
-    }
-
-    /// Resumes parked groups that have no rows left.
-    pub(crate) fn resume_unused(&mut self) {
-        if self.parks.is_empty() {
-            return;
-        }
-        let held = self.lanes.values().flat_map(|state| &state.held).map(|job| job.group);
-        let running = self.running.values().map(|start| start.group);
-        let resting = self.resting.values().map(|job| job.group);
-        let used: HashSet<GroupId> = held.chain(running).chain(resting).collect();
-        let is_unused = |group: &GroupId, park: &Park| !used.contains(group) && !park.table.has_rows_of(*group);
-        let unused: Vec<GroupId> = self.parks().filter(|(group, park)| is_unused(group, park)).map(|p| p.0).collect();
-        unused.into_iter().for_each(|group| self.resume(group));
-    }
-
-    /// Groups that were resumed since the last call, and how long they were parked.
-    pub(crate) fn take_resumed(&mut self) -> Vec<(Arc<Table>, Duration)> {
-        std::mem::take(&mut self.resumed)
     }
 
     /// The pipeline drains: backoffs end, and parked groups get a last try.
@@ -535,11 +335,6 @@ impl Schedule {
         self.deadlines.first().map(|(deadline, _)| *deadline - flush_interval)
     }
 
-    /// How many tables are parked, with all their rows or with those that carry certain columns.
-    pub(crate) fn parked_tables(&self) -> usize {
-        self.parks.values().map(|park| park.table.number()).collect::<HashSet<_>>().len()
-    }
-
     /// When the next check is due. `is_capped`: a permit is free, and a lane waits because its table has all the
     /// permits it may have.
     pub(crate) fn next_time(&self, is_capped: bool, now: Instant) -> Option<Instant> {
@@ -551,16 +346,8 @@ impl Schedule {
         [deadline, rest, probe, uncapped].into_iter().flatten().min()
     }
 
-    /// Permits that a table may take now: all but one while another table is active.
-    fn permits_left(&self, table: usize, now: Instant) -> usize {
-        let is_other_active = self.active.iter().any(|(other, at)| *other != table && now - *at < ACTIVE_FOR)
-            || self.running.values().any(|start| start.lane.table != table);
-        let cap = if is_other_active { (self.concurrency - 1).max(1) } else { self.concurrency };
-        cap.saturating_sub(self.running.values().filter(|start| start.lane.table == table).count())
-    }
-
     /// One batch of the lane is no longer running or backing off.
-    fn leave(&mut self, lane: LaneId) {
+    pub(super) fn leave(&mut self, lane: LaneId) {
         if let Some(state) = self.lanes.get_mut(&lane) {
             state.busy -= 1;
         }
@@ -568,7 +355,7 @@ impl Schedule {
         self.forget_if_idle(lane);
     }
 
-    fn forget_if_idle(&mut self, lane: LaneId) {
+    pub(super) fn forget_if_idle(&mut self, lane: LaneId) {
         if self.lanes.get(&lane).is_some_and(LaneState::is_idle) {
             self.lanes.remove(&lane);
         }
@@ -597,15 +384,8 @@ impl Schedule {
         }
     }
 
-    fn unblock(&mut self) {
+    pub(super) fn unblock(&mut self) {
         self.ready.extend(self.blocked.drain(..));
-    }
-
-    fn resume(&mut self, group: GroupId) {
-        if let Some(park) = self.parks.remove(&group) {
-            self.resumed.push((park.table, park.since.elapsed()));
-            self.unblock();
-        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::dispatch::connect_gate::ConnectGate;
 use crate::dispatch::fences::Fences;
 use crate::dispatch::schedule::Schedule;
 use crate::error::SinkError;
-use crate::write::execute::{Connection, Ended};
+use crate::write::ended::{Connection, Ended};
 use crate::write::flight::Flight;
 use crate::write::session::SessionEnd;
 

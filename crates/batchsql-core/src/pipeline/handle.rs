@@ -21,7 +21,7 @@ use crate::pipeline::report::CloseReport;
 use crate::row::error::RowError;
 use crate::row::traits::{Row, TypedRow};
 use crate::write::context::PipelineContext;
-use crate::write::execute::Engine;
+use crate::write::engine::Engine;
 use crate::write::health::Health;
 
 /// The batch writer: many tasks submit rows, batches reach the database, every row has an outcome.

@@ -4,11 +4,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use crate::error::SinkError;
 use crate::model::keys;
 use crate::outcome::outcomes::FailureKind;
 use crate::write::doubt::Doubt;
 use crate::write::job::Job;
+use crate::write::repeated::Repeated;
 use crate::write::sample::{Candidates, SAMPLES};
 use crate::write::sink::Written;
 
@@ -36,6 +39,23 @@ impl Job {
             self.sample(Some((range, error)), in_order, |candidates| candidates.choose(SAMPLES));
         }
         false
+    }
+
+    /// Records an error of rows that were sent; `committed` was the last commit before. True if it is a transient error
+    /// that came from the server, so that a row may have caused it.
+    pub(crate) fn note_repeated(&mut self, error: &SinkError, committed: u64) -> bool {
+        let Some(code) = error.code().filter(|_| error.is_retryable()) else { return false };
+        let begun = self.commits.begun();
+        match &mut self.progress.repeated {
+            Some(repeated) => repeated.seen(code, begun, committed, Instant::now()),
+            None => self.progress.repeated = Some(Repeated::new(code, begun)),
+        }
+        true
+    }
+
+    /// Whether its time is over, and it is searched for the rows that cause such an error.
+    pub(crate) fn is_searched_for_repeated(&self) -> bool {
+        self.progress.repeated.as_ref().is_some_and(Repeated::is_searching)
     }
 
     /// Whether this row is rejected when it is refused now.

@@ -26,6 +26,7 @@ use crate::write::doubt::Doubt;
 use crate::write::failure_log::FailureLog;
 use crate::write::ids::{GroupId, LaneId};
 use crate::write::isolate::Search;
+use crate::write::repeated::Repeated;
 use crate::write::retry::RetrySchedule;
 use crate::write::round::{MaybeWritten, Round};
 use crate::write::sink::Written;
@@ -107,6 +108,8 @@ pub(crate) struct Progress {
     pub(crate) refusal: Option<SinkError>,
     /// An error that the table or one row may have caused.
     pub(crate) doubt: Option<Doubt>,
+    /// A transient error that may be one row's.
+    pub(crate) repeated: Option<Repeated>,
     /// Whether the table was checked again since the job was last resumed.
     pub(crate) has_looked_again: bool,
     is_reported: bool,

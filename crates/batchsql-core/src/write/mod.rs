@@ -1,6 +1,7 @@
 //! How one batch is written, and the contract with a driver.
 //! Must not know how batches are filled, or in which order they are written.
 
+pub(crate) mod abandoned;
 pub(crate) mod attempt;
 pub(crate) mod batch_limit;
 pub(crate) mod commits;
@@ -8,6 +9,8 @@ pub(crate) mod context;
 pub(crate) mod doubt;
 pub(crate) mod doubt_search;
 pub(crate) mod dyn_sink;
+pub(crate) mod ended;
+pub(crate) mod engine;
 pub(crate) mod execute;
 pub(crate) mod failure_log;
 pub(crate) mod flight;
@@ -17,6 +20,8 @@ pub(crate) mod isolate;
 pub(crate) mod job;
 pub(crate) mod outstanding;
 pub(crate) mod plans;
+pub(crate) mod range;
+pub(crate) mod repeated;
 pub(crate) mod retry;
 pub(crate) mod round;
 pub(crate) mod sample;

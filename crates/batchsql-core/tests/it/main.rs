@@ -18,6 +18,7 @@ mod late_writes;
 mod model;
 mod order;
 mod parking;
+mod repeated;
 mod rounds;
 mod rules;
 mod shutdown;

@@ -215,7 +215,7 @@ async fn sessions_of_another_user_or_server_are_left_alone() {
 #[tokio::test]
 async fn nothing_is_killed_where_the_user_says_so() {
     let db = Database::new(TABLE).await;
-    let dsn = with_parameters(&db.dsn, "abandoned_writes=wait&late_write_limit=7");
+    let dsn = with_parameters(&db.dsn, "abandoned_writes=wait&late_write_limit=7s");
     let sink = MySqlSink::with_options(&dsn.parse::<MySqlOptions>().unwrap()).await.unwrap();
     let mut conn = sink.acquire().await.unwrap();
     assert!(sink.session(&mut conn).await.unwrap().is_none());

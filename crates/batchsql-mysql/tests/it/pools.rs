@@ -82,6 +82,8 @@ async fn a_program_starts_while_its_server_is_down() {
     let (outcomes, ()) = tokio::join!(submitted(&pipeline, rows), async {
         let error = sink.acquire().await.unwrap_err();
         assert_eq!(error.class(), ErrorClass::Transient, "{error}");
+        let text = error.to_string();
+        assert!(text.contains("cannot connect to mysql server 127.0.0.1:") && !text.contains("in use"), "{text}");
         tokio::task::block_in_place(|| server.start_again());
     });
     assert!(outcomes[0].is_written(), "{outcomes:?}");
@@ -133,7 +135,7 @@ async fn a_provider_without_a_password_is_waited_for() {
     });
     let error = MySqlSink::with_options(&options).await.unwrap_err().to_string();
     assert!(error.contains("gave no password"), "{error}");
-    let sink = MySqlSink::with_options_lazy(&options);
+    let sink = MySqlSink::with_options_lazy(&options).unwrap();
     let error = sink.acquire().await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Transient, "{error}");
     assert_eq!(write(&sink, [row(&schema(Conflict::none()), 1, "a")]).await, ["written"]);

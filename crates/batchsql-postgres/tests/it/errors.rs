@@ -44,7 +44,7 @@ async fn each_kind_of_constraint_rejects_exactly_its_rows_with_its_code() {
         100 => Some(("23505", "a unique key is violated")),
         70 | 199 => Some(("23505", "constraint \"t_pkey\"")),
         71 => Some(("23P01", "constraint \"t_span_excl\"")),
-        72 => Some(("22P02", "not valid for the type")),
+        72 => Some(("22P02", "not valid for the type of its column, column \"span\"")),
         _ => None,
     };
     for strategy in [Strategy::Auto, Strategy::MultiValues, Strategy::Staging] {

@@ -95,6 +95,24 @@ fn lossy_values() -> Vec<Lossy> {
         ("money", text, "-$1.50".into(), "1,000.009".into(), "22000", "$1,000.01"),
         ("money", text, "-1.5".into(), "(1.009)".into(), "22000", "-$1.01"),
         ("money[]", text, "{1.50}".into(), "{1.509}".into(), "22000", "{$1.51}"),
+        ("real[]", ColumnType::Json, json("[0.1, null]"), json("[1, 0.123456789]"), "22000", "{1,0.12345679}"),
+        ("real[]", text, "{1.50,NaN,-Infinity,1e-40}".into(), "{16777217}".into(), "22000", "{1.6777216e+07}"),
+        (
+            "double precision[]",
+            ColumnType::Json,
+            json("[0.1, 5e-324, 0.30000000000000004]"),
+            json("[0.12345678901234567890]"),
+            "22000",
+            "{0.12345678901234568}",
+        ),
+        (
+            "floats",
+            text,
+            "{-0,9007199254740992}".into(),
+            "{9007199254740993}".into(),
+            "22000",
+            "{9.007199254740992e+15}",
+        ),
         ("time[]", text, "{12:00}".into(), "{12:00:00+02}".into(), "22000", "{12:00:00}"),
         ("time[]", text, "{12:00:00.5}".into(), "{12:00 UTC}".into(), "22000", "{12:00:00}"),
         ("time[]", text, "{12:00 PM}".into(), "{2026-01-31 12:00}".into(), "22000", "{12:00:00}"),
@@ -115,7 +133,8 @@ fn lossy_values() -> Vec<Lossy> {
 }
 
 const LOSSY_TYPES: &str = "CREATE DOMAIN price AS numeric(6,2); CREATE DOMAIN prices AS numeric(6,2)[];
-    CREATE DOMAIN instant AS timestamp(0); CREATE DOMAIN moment AS instant;";
+    CREATE DOMAIN instant AS timestamp(0); CREATE DOMAIN moment AS instant;
+    CREATE DOMAIN floats AS double precision[];";
 
 /// Row `n` has a value in column `n` that would be changed; the last row has none.
 #[tokio::test]
@@ -124,7 +143,7 @@ async fn values_that_a_column_would_change_reject_exactly_their_rows() {
         let mut cases = lossy_values();
         if strategy == Strategy::Copy {
             cases.retain(|case| {
-                !case.0.contains("[]") && !matches!(case.0, "prices" | "money" | "timetz(0)" | "tsrange")
+                !case.0.contains("[]") && !matches!(case.0, "prices" | "floats" | "money" | "timetz(0)" | "tsrange")
             });
             cases.retain(|case| !case.0.starts_with("interval"));
         }

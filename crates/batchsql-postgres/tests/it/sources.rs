@@ -31,6 +31,8 @@ async fn a_lazy_sink_starts_while_the_server_is_away_and_writes_when_it_comes() 
     server.stop();
     assert!(PostgresSink::connect(&with_parameter(&dsn, "connect_timeout=1")).await.is_err());
     let sink = PostgresSink::connect_lazy(&with_parameter(&dsn, "connect_timeout=0.2")).unwrap();
+    let error = sink.acquire().await.unwrap_err().to_string();
+    assert!(error.contains("cannot connect to postgresql at 127.0.0.1:") && !error.contains("in use"), "{error}");
     let config = PipelineConfig { flush_interval: Duration::from_millis(1), ..PipelineConfig::default() };
     let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
     let receipt = db.submit_tracked(&row(&schema(Conflict::replace(["id"])), 1, "a")).await.unwrap();
@@ -196,7 +198,7 @@ async fn a_transaction_that_was_left_open_takes_no_row_in() {
 #[tokio::test]
 async fn a_lock_is_waited_for_as_long_as_the_options_say() {
     let dsn = fresh_dsn(&format!("{TABLE}; INSERT INTO t VALUES (1, 'old')")).await;
-    let sink = PostgresSink::connect(&with_parameter(&dsn, "lock_timeout=0.05")).await.unwrap();
+    let sink = PostgresSink::connect(&with_parameter(&dsn, "lock_timeout=50ms")).await.unwrap();
     assert_eq!(read(&sink, "SHOW lock_timeout").await, ["50ms"]);
     let mut other = PgConnection::connect(&dsn).await.unwrap();
     other.execute("BEGIN; SELECT * FROM t WHERE id = 1 FOR UPDATE").await.unwrap();

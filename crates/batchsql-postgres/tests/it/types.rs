@@ -198,7 +198,12 @@ async fn values_that_a_column_cannot_hold_reject_exactly_their_rows() {
                 let failed = outcome.failure();
                 let told = failed.map(|failed| (failed.class(), failed.code()));
                 let expected = (n == 23).then_some((Some(ErrorClass::Row), Some(code)));
-                assert_eq!(told, expected, "row {n} of {column}, {strategy:?}: {:?}", failed.and_then(|f| f.error()));
+                let error = failed.and_then(|failed| failed.error()).map(ToString::to_string);
+                assert_eq!(told, expected, "row {n} of {column}, {strategy:?}: {error:?}");
+                let names_column = error.as_ref().is_none_or(|error| error.contains("column \"v\""));
+                // Too long for the length of the column: a length is not a part of its type.
+                let has_no_name = matches!(code, "22001" | "42622" | "23514") || column.contains('(');
+                assert!(names_column || has_no_name, "{column}, {strategy:?}: {error:?}");
             }
             assert_eq!(read(&sink, "SELECT count(*), count(*) FILTER (WHERE id = 23) FROM t").await, ["39|0"]);
         }

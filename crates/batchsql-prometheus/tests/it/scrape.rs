@@ -9,6 +9,7 @@ use std::time::Duration;
 use batchsql_core::{BatchSql, ColumnType, ErrorClass, PipelineConfig, Schema};
 use batchsql_prometheus::{MemoryUsage, PrometheusMetrics, TestResult};
 use batchsql_testkit::{ScriptedSink, Step};
+use batchsql_testserver::samples;
 use metrics::{Key, Level, Metadata};
 
 use crate::http::get;
@@ -31,14 +32,6 @@ const REQUIRED: [(&str, &str, &str); 12] = [
 
 /// Set it to 1 to require promtool, for example in CI.
 const REQUIRE_PROMTOOL: &str = "BATCHSQL_REQUIRE_PROMTOOL";
-
-/// One line of a scrape.
-#[derive(Debug)]
-struct Sample {
-    name: String,
-    labels: BTreeMap<String, String>,
-    value: f64,
-}
 
 /// A scrape over HTTP after a run with a test case and an error.
 async fn scraped() -> String {
@@ -64,22 +57,6 @@ async fn scraped() -> String {
     let page = get(address, "/metrics").body;
     metrics.stop_server().await.unwrap();
     page
-}
-
-fn samples(page: &str) -> Vec<Sample> {
-    let lines = page.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    lines.map(sample).collect()
-}
-
-fn sample(line: &str) -> Sample {
-    let (series, value) = line.rsplit_once(' ').unwrap();
-    let (name, labels) = series.split_once('{').unwrap_or((series, ""));
-    let labels = labels.strip_suffix("\"}").unwrap_or(labels);
-    let pairs = labels.split("\",").filter(|pair| !pair.is_empty()).map(|pair| {
-        let (label, value) = pair.split_once("=\"").unwrap();
-        (label.to_owned(), value.to_owned())
-    });
-    Sample { name: name.to_owned(), labels: pairs.collect(), value: value.parse().unwrap() }
 }
 
 fn types(page: &str) -> BTreeMap<&str, &str> {

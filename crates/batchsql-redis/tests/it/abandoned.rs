@@ -181,7 +181,7 @@ async fn a_user_who_may_not_end_clients_writes_on_without_an_order() {
 #[tokio::test]
 async fn where_the_user_says_so_nothing_is_killed() {
     let t = unique("waits");
-    let dsn = format!("{}?abandoned_writes=wait&late_write_limit=7", dsn(Kind::Redis));
+    let dsn = format!("{}?abandoned_writes=wait&late_write_limit=7s", dsn(Kind::Redis));
     let sink = sink_at(&dsn, &t, Command::set("k", "v")).await;
     let mut conn = sink.acquire().await.unwrap();
     assert!(sink.session(&mut conn).await.unwrap().is_none());

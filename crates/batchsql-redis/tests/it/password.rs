@@ -75,7 +75,7 @@ async fn a_provider_without_the_right_password_says_so_without_it() {
     let shown = format!("{error} {error:?} {options:?}");
     assert!(shown.contains("rejected the password of the provider") && !shown.contains("token"), "{shown}");
     assert_eq!(asked.load(Ordering::SeqCst), 2);
-    let error = RedisSink::with_options_lazy(&options).acquire().await.unwrap_err();
+    let error = RedisSink::with_options_lazy(&options).unwrap().acquire().await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Permission);
 }
 
@@ -92,7 +92,7 @@ async fn a_provider_that_does_not_answer_is_not_taken_for_a_silent_server() {
             assert!(error.contains("the password provider gave no password within 200ms"), "{kind:?}: {error}");
         };
         check(RedisSink::with_options(&options).await.unwrap_err().to_string());
-        let sink = RedisSink::with_options_lazy(&options);
+        let sink = RedisSink::with_options_lazy(&options).unwrap();
         let outcome = outcomes(&sink, [row(&schema(), ["k".into(), "v".into()])]).await.remove(0);
         let failed = outcome.failure().unwrap();
         assert_eq!(failed.class(), Some(ErrorClass::Transient), "{kind:?}");
@@ -107,7 +107,8 @@ async fn a_lazy_sink_writes_when_its_server_is_there() {
     server.stop();
     assert!(RedisSink::connect(&dsn).await.is_err());
     assert!(RedisSink::connect_lazy("redis://user:hunter2@host:port").is_err());
-    let sink = RedisSink::with_options_lazy(&dsn.parse::<RedisOptions>().unwrap().command("t", Command::set("k", "v")));
+    let sink = RedisSink::with_options_lazy(&dsn.parse::<RedisOptions>().unwrap().command("t", Command::set("k", "v")))
+        .unwrap();
     let config = PipelineConfig { retry_for: HOUR, flush_interval: std::time::Duration::from_millis(1), ..config() };
     let db = batchsql_core::BatchSql::builder(sink).config(config).start().unwrap();
     let receipts = receipts_of(&db, [row(&schema(), ["k".into(), "v".into()])]).await;

@@ -1,5 +1,6 @@
 //! Replies that real servers send rarely or never: nodes with scripted answers.
 
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
 use batchsql_core::{BatchSql, ColumnType, Conflict, Schema, SessionEnd, Sink, Value};
@@ -152,5 +153,74 @@ async fn what_a_proxy_has_passed_on_cannot_be_ended() {
         let kinds: Vec<_> = outcomes.iter().map(|outcome| outcome.kind().name()).collect();
         assert_eq!(kinds, ["written", lost, "written"], "{error}: {:?}", outcomes.iter().map(name).collect::<Vec<_>>());
         assert_eq!(sink.end_session(&session).await.unwrap(), expected, "{error}");
+    }
+}
+
+/// Of three masters one is lost after a batch was sent to it. Whether it was replaced is what most of the others say.
+#[tokio::test]
+async fn one_node_alone_does_not_say_that_a_master_was_replaced() {
+    let info = "run_id:0f5c2a9b7d0f5c2a9b7d";
+    let is_lost = Arc::new(AtomicBool::new(false));
+    // The lost node accepts no command; the others serve no slot of the key.
+    let lost = Arc::clone(&is_lost);
+    let ports: [Arc<AtomicU16>; 3] = std::array::from_fn(|_| Arc::default());
+    // For each of the others: which master it names for the slots of the lost one. 0: it has lost its configuration.
+    let named: [Arc<AtomicU16>; 2] = std::array::from_fn(|_| Arc::default());
+    let slots = |ports: &[Arc<AtomicU16>; 3], first: u16| {
+        let range =
+            |from: u16, to: u16, port: u16| format!("*3\r\n:{from}\r\n:{to}\r\n*2\r\n$9\r\n127.0.0.1\r\n:{port}\r\n");
+        let [_, a, b] = ports.each_ref().map(|port| port.load(Ordering::SeqCst));
+        match first {
+            0 => "*0\r\n".to_owned(),
+            _ => format!("*3\r\n{}{}{}", range(0, 16_000, first), range(16_001, 16_100, a), range(16_101, 16_383, b)),
+        }
+    };
+    let common = move |words: &[String]| match words[0].as_str() {
+        "CLIENT" if words[1] == "ID" => ":7\r\n".to_owned(),
+        "INFO" => format!("${}\r\n{info}\r\n", info.len()),
+        _ => ":1\r\n".to_owned(),
+    };
+    let own = ports.clone();
+    let first = node(move |words| match words[0].as_str() {
+        _ if lost.load(Ordering::SeqCst) => String::new(),
+        "CLUSTER" => slots(&own, own[0].load(Ordering::SeqCst)),
+        "SET" => {
+            lost.store(true, Ordering::SeqCst);
+            String::new()
+        }
+        _ => common(words),
+    })
+    .await;
+    ports[0].store(first, Ordering::SeqCst);
+    for place in 0..2 {
+        let (all, named) = (ports.clone(), Arc::clone(&named[place]));
+        let port = node(move |words| match words[0].as_str() {
+            "CLUSTER" => slots(&all, named.load(Ordering::SeqCst)),
+            _ => common(words),
+        })
+        .await;
+        ports[place + 1].store(port, Ordering::SeqCst);
+    }
+    let name_as = |masters: [u16; 2]| named.iter().zip(masters).for_each(|(at, port)| at.store(port, Ordering::SeqCst));
+    name_as([first, first]);
+    let dsn = format!("redis://127.0.0.1:{first}?cluster=true&protocol=2&node_timeout=1s&connect_timeout=2s");
+    let sink = sink_at(&dsn, "t", Command::set("k", "v")).await;
+    let mut conn = sink.acquire().await.unwrap();
+    let session = sink.session(&mut conn).await.unwrap().unwrap();
+    let db = BatchSql::builder(Held::new(&sink, conn)).config(config()).start().unwrap();
+    let schema = Schema::builder("t").column("k", ColumnType::Text).column("v", ColumnType::Text).build().unwrap();
+    let receipts = receipts_of(&db, [row(&schema, ["k".into(), "v".into()])]).await;
+    db.close(HOUR).await;
+    assert_eq!(outcomes_of(receipts).await.iter().map(name).collect::<Vec<_>>(), ["unknown"]);
+    let new = 1;
+    for (masters, is_ended) in
+        [([first, first], false), ([new, first], false), ([new, 0], false), ([0, 0], false), ([new, new], true)]
+    {
+        name_as(masters);
+        let end = sink.end_session(&session).await;
+        match is_ended {
+            true => assert_eq!(end.unwrap(), SessionEnd::Ended, "{masters:?}"),
+            false => assert!(end.is_err(), "{masters:?}: {end:?}"),
+        }
     }
 }

@@ -1,9 +1,11 @@
 //! Owns the checks of what Prometheus sees while the suite runs.
 //! Must not know how metrics are recorded.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Write};
 use std::process::{Command, Stdio};
+
+use batchsql_testserver::{Sample, samples};
 
 use crate::support::{Answer, Suite, eventually, get};
 
@@ -25,27 +27,6 @@ const REQUIRED: [(&str, &str, &str); 12] = [
 
 /// Set it to 1 to require promtool, for example in CI.
 const REQUIRE_PROMTOOL: &str = "BATCHSQL_REQUIRE_PROMTOOL";
-
-/// One line of a scrape.
-#[derive(Debug)]
-struct Sample {
-    name: String,
-    labels: BTreeMap<String, String>,
-    value: f64,
-}
-
-// No label value in these tests has a quote or a comma.
-fn sample(line: &str) -> Sample {
-    let (series, value) = line.rsplit_once(' ').unwrap();
-    let (name, labels) = series.split_once('{').unwrap_or((series, ""));
-    let pairs = labels.trim_end_matches('}').split(',').filter_map(|pair| pair.split_once('='));
-    let labels = pairs.map(|(label, value)| (label.to_owned(), value.trim_matches('"').to_owned())).collect();
-    Sample { name: name.to_owned(), labels, value: value.parse().unwrap() }
-}
-
-fn samples(page: &str) -> Vec<Sample> {
-    page.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(sample).collect()
-}
 
 fn value(samples: &[Sample], name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     let fits = |sample: &&Sample| {

@@ -1,0 +1,134 @@
+//! Owns what a batch knows of a transient error that it gets again and again while other writes of its group are
+//! committed, and whether the batch is searched for the rows that cause it.
+//! Must not know rows or databases, or look at a clock: callers pass numbers of writes and times.
+//!
+//! A trigger may raise the code of a deadlock or of a full disk for one row, whatever the state of the server. Such a
+//! batch is retried for `retry_for`, as for any transient error. Then it is written in halves, so that only the rows
+//! expire that are refused alone, if
+//!
+//! - its last attempts were refused with the same code of the server,
+//! - and between two of them another write of its group began and was committed, so that the table can be written.
+//!
+//! Each commit allows as many refusals as it takes to find one row, so a server that fails during the search costs a few
+//! attempts, and not one for each row. The search takes at most as long as the retries did.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// A transient error that a batch got more than once.
+#[derive(Debug)]
+pub(crate) struct Repeated {
+    code: Box<str>,
+    /// Writes that had begun when it was last seen.
+    begun: u64,
+    /// When it was last seen although another write had begun and was committed since it was seen before.
+    shown_at: Option<Instant>,
+    search: Option<Limits>,
+}
+
+/// How long the search goes on.
+#[derive(Debug)]
+struct Limits {
+    until: Instant,
+    /// The commit that gave the credit.
+    credited_for: u64,
+    /// Refusals that are left before another commit.
+    credit: usize,
+}
+
+impl Repeated {
+    /// The error is seen for the first time; `begun` writes have begun so far.
+    pub(crate) fn new(code: &str, begun: u64) -> Self {
+        Self { code: code.into(), begun, shown_at: None, search: None }
+    }
+
+    /// The batch was refused with `code`; `committed` was the last commit before it was sent.
+    pub(crate) fn seen(&mut self, code: &str, begun: u64, committed: u64, now: Instant) {
+        if *self.code != *code {
+            self.code = code.into();
+            self.shown_at = None;
+        } else if committed > self.begun {
+            self.shown_at = Some(now);
+        }
+        self.begun = begun;
+    }
+
+    /// Whether `rows` rows that were refused together when their time was over are written in halves.
+    pub(crate) fn may_halve(&mut self, rows: usize, committed: u64, now: Instant, retry_for: Duration) -> bool {
+        if self.shown_at.is_none_or(|at| now.duration_since(at) > retry_for / 4) {
+            return false;
+        }
+        let credit = refusals_of_one_row(rows);
+        let limits =
+            self.search.get_or_insert_with(|| Limits { until: now + retry_for, credited_for: committed, credit });
+        if committed > limits.credited_for {
+            (limits.credited_for, limits.credit) = (committed, limits.credit.max(credit));
+        }
+        let is_allowed = now < limits.until && limits.credit > 0;
+        limits.credit = limits.credit.saturating_sub(1);
+        is_allowed
+    }
+
+    /// Whether the batch is being searched.
+    pub(crate) fn is_searching(&self) -> bool {
+        self.search.is_some()
+    }
+}
+
+/// How often rows are refused while one of them is searched for, if it is always in the half that is tried first.
+fn refusals_of_one_row(rows: usize) -> usize {
+    rows.next_power_of_two().trailing_zeros() as usize + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_batch_is_halved_only_if_another_write_was_committed_between_two_refusals() {
+        let now = Instant::now();
+        let check = |seen: &[(&str, u64, u64)], expected: bool| {
+            let mut repeated = Repeated::new("40001", 5);
+            seen.iter().for_each(|(code, begun, committed)| repeated.seen(code, *begun, *committed, now));
+            assert_eq!(repeated.may_halve(1000, 9, now, MINUTE), expected, "{seen:?}");
+        };
+        check(&[], false);
+        check(&[("40001", 7, 5)], false);
+        check(&[("40001", 7, 6)], true);
+        check(&[("40001", 7, 6), ("40001", 8, 7)], true);
+        check(&[("40P01", 7, 6)], false);
+        check(&[("40001", 7, 6), ("40P01", 9, 8)], false);
+        check(&[("40P01", 7, 6), ("40P01", 9, 8)], true);
+    }
+
+    #[test]
+    fn a_commit_that_was_long_ago_shows_nothing() {
+        let now = Instant::now();
+        let mut repeated = Repeated::new("40001", 5);
+        repeated.seen("40001", 7, 6, now);
+        assert!(!repeated.may_halve(8, 6, now + Duration::from_secs(16), MINUTE));
+        assert!(repeated.may_halve(8, 6, now + Duration::from_secs(15), MINUTE));
+    }
+
+    #[test]
+    fn the_search_ends_without_commits_and_when_its_time_is_over() {
+        let now = Instant::now();
+        let begin = || {
+            let mut repeated = Repeated::new("40001", 5);
+            repeated.seen("40001", 7, 6, now);
+            repeated
+        };
+        let mut repeated = begin();
+        let halved = (0..50).take_while(|_| repeated.may_halve(1000, 6, now, MINUTE)).count();
+        assert_eq!(halved, 11, "enough to find one row of 1,000");
+        assert!(repeated.may_halve(1000, 8, now, MINUTE), "another write was committed");
+        let mut repeated = begin();
+        repeated.seen("40001", 7, 6, now);
+        assert!(repeated.may_halve(1000, 6, now, MINUTE) && repeated.is_searching());
+        repeated.seen("40001", 9, 8, now + MINUTE);
+        assert!(!repeated.may_halve(1000, 8, now + MINUTE, MINUTE));
+    }
+}

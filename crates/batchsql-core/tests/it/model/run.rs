@@ -1,0 +1,153 @@
+//! One run of a schedule.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use batchsql_core::{BatchSql, DynRow, ErrorClass, Receipt, Schema, WhenFull};
+use batchsql_testkit::{ScriptedSink, Step};
+
+use super::schedule::Action;
+use super::tables::{TABLES, name};
+use crate::support::{FAR, HOUR, id};
+
+/// One run of a schedule.
+pub(super) struct Run {
+    pub(super) db: BatchSql,
+    pub(super) sink: ScriptedSink,
+    pub(super) schemas: [Schema; TABLES],
+    pub(super) buffer_size: u64,
+    pub(super) when_full: WhenFull,
+    pub(super) next: i64,
+    /// Rows that were accepted and are tracked, in the order of their submission.
+    pub(super) receipts: BTreeMap<i64, (DynRow, Receipt)>,
+}
+
+impl Run {
+    fn row(&mut self, table: usize) -> DynRow {
+        self.row_with(table, (self.next + 1) * 3 % 5 * FAR)
+    }
+
+    fn row_with(&mut self, table: usize, key: i64) -> DynRow {
+        self.next += 1;
+        let row = self.schemas[table].row().set("id", self.next).unwrap().set("key", key).unwrap();
+        // Rows leave out different columns.
+        let row = if self.next % 3 == 0 { row } else { row.set("a", self.next).unwrap() };
+        let row = if self.next % 4 == 0 { row } else { row.set("b", -self.next).unwrap() };
+        row.finish().unwrap()
+    }
+
+    async fn submit(&mut self, table: usize) {
+        let row = self.row(table);
+        let submitted = tokio::time::timeout(HOUR, self.db.submit_tracked(&row)).await.expect("a submit hangs");
+        match submitted {
+            Ok(receipt) => drop(self.receipts.insert(id(&row), (row, receipt))),
+            Err(error) => {
+                assert!(error.is_full(), "{error}");
+                assert!(!matches!(self.when_full, WhenFull::Wait | WhenFull::DropOldest), "{:?}", self.when_full);
+            }
+        }
+    }
+
+    pub(super) async fn act(&mut self, action: Action) {
+        match action {
+            Action::Submit { rows, table } => {
+                for _ in 0..rows {
+                    self.submit(table).await;
+                }
+            }
+            Action::SubmitAround { rows } => {
+                for row in 0..rows {
+                    self.submit(row % TABLES).await;
+                }
+            }
+            Action::SubmitAll { rows, tables } => {
+                // Untracked, hence only tables of which the content is not compared.
+                let rows: Vec<DynRow> = (0..rows).map(|row| self.row(if row % tables == 0 { 0 } else { 5 })).collect();
+                let submitted = tokio::time::timeout(HOUR, self.db.submit_all(&rows)).await;
+                let _ = submitted.expect("submit_all hangs");
+            }
+            Action::TrySubmit { rows } => {
+                for _ in 0..rows {
+                    let row = self.row(0);
+                    if let Err(error) = self.db.try_submit(&row) {
+                        assert!(error.is_full(), "{error}");
+                    }
+                }
+            }
+            Action::Cancelled { millis, table } => {
+                let row = self.row(table);
+                let submit = self.db.submit_tracked(&row);
+                if let Ok(Ok(receipt)) = tokio::time::timeout(Duration::from_millis(millis), submit).await {
+                    self.receipts.insert(id(&row), (row, receipt));
+                }
+            }
+            Action::Together { tasks, rows } => {
+                let mut submitting = tokio::task::JoinSet::new();
+                for task in 0..tasks {
+                    let key = (10 + task as i64) * FAR;
+                    let rows: Vec<DynRow> = (0..rows).map(|_| self.row_with(1 + task % 2, key)).collect();
+                    let db = self.db.clone();
+                    submitting.spawn(async move {
+                        let mut accepted = Vec::new();
+                        for row in rows {
+                            let submitted = tokio::time::timeout(HOUR, db.submit_tracked(&row)).await;
+                            match submitted.expect("a submit hangs") {
+                                Ok(receipt) => accepted.push((row, receipt)),
+                                Err(error) => assert!(error.is_full(), "{error}"),
+                            }
+                        }
+                        accepted
+                    });
+                }
+                while let Some(accepted) = submitting.join_next().await {
+                    self.receipts
+                        .extend(accepted.unwrap().into_iter().map(|(row, receipt)| (id(&row), (row, receipt))));
+                }
+            }
+            Action::Deliver => drop(self.sink.deliver()),
+            Action::Wait(millis) => tokio::time::sleep(Duration::from_millis(millis)).await,
+            Action::Flush => {
+                let db = self.db.clone();
+                tokio::spawn(async move { db.flush().await });
+            }
+            Action::CancelledFlush => {
+                let _ = tokio::time::timeout(Duration::from_millis(1), self.db.flush()).await;
+            }
+            Action::Script(steps) => {
+                self.release_later(&steps);
+                self.sink.script(steps);
+            }
+            Action::ScriptBefore(steps) => {
+                self.release_later(&steps);
+                let (acquire, prepare) = steps.split_at(steps.len() / 2);
+                self.sink.script_acquire(acquire.to_vec());
+                self.sink.script_prepare(prepare.to_vec());
+            }
+            Action::Break { table, permission, millis } => {
+                let class = if permission { ErrorClass::Permission } else { ErrorClass::Schema };
+                match permission {
+                    true => self.sink.break_writes(name(table), class),
+                    false => self.sink.break_table(name(table), class),
+                }
+                let sink = self.sink.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_millis(millis)).await;
+                    sink.mend_table(name(table));
+                });
+            }
+            Action::Slow { table, millis } => self.sink.slow_table(name(table), Duration::from_millis(millis)),
+        }
+        let in_flight = self.db.balance().in_flight();
+        assert!(in_flight <= self.buffer_size, "{in_flight} rows in a buffer of {}", self.buffer_size);
+    }
+
+    /// Releases hanging calls after a while, as the statement timeout would do.
+    fn release_later(&self, steps: &[Step]) {
+        let hangs = steps.iter().filter(|step| matches!(step, Step::Hang | Step::HangInQueue)).count();
+        let sink = self.sink.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            sink.release(hangs);
+        });
+    }
+}
