@@ -92,7 +92,7 @@ async fn a_batch_of_which_every_row_is_refused_takes_a_few_tries_and_not_one_for
 /// The server fails while the bad row is searched for: what was not tried expires at once.
 #[tokio::test(start_paused = true)]
 async fn the_search_ends_when_the_connection_is_lost() {
-    use batchsql_core::{Attempt, Limits, Rows, Schema, Sink, SinkError, Written};
+    use batchsql_core::{Attempt, Rows, Schema, Sink, SinkError, Written};
     use std::sync::{Arc, Mutex};
 
     /// Refuses the batch with row 3 with a code; loses the connection when a part of it is sent.
@@ -105,10 +105,6 @@ async fn the_search_ends_when_the_connection_is_lost() {
 
         fn name(&self) -> &'static str {
             "failing"
-        }
-
-        fn limits(&self, _: &Schema) -> Limits {
-            Limits::default()
         }
 
         async fn acquire(&self) -> Result<(), SinkError> {

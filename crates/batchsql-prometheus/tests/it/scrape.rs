@@ -9,7 +9,7 @@ use std::time::Duration;
 use batchsql_core::{BatchSql, ColumnType, ErrorClass, PipelineConfig, Schema};
 use batchsql_prometheus::{MemoryUsage, PrometheusMetrics, TestResult};
 use batchsql_testkit::{ScriptedSink, Step};
-use batchsql_testserver::samples;
+use batchsql_testserver::{Sample, samples};
 use metrics::{Key, Level, Metadata};
 
 use crate::http::get;
