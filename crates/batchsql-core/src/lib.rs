@@ -61,6 +61,7 @@ pub use reporter::{
 pub use row::dynamic::{DynRow, RowBuilder};
 pub use row::encode::Encode;
 pub use row::error::RowError;
+pub use row::field_rules::{FieldRules, MissingFields, UnknownFields};
 pub use row::key::KeyHasher;
 pub use row::traits::{Row, TypedRow};
 pub use row::writer::{RowWriter, ValueRules};

@@ -50,7 +50,7 @@ impl fmt::Display for TimestampTz {
 
 /// The text is not a calendar value of the expected form, or not in the years 1 to 9999.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not {what} with at most six fractional digits and in the years 1 to 9999: expected {form}")]
+#[error("not {what}: expected {form}")]
 pub struct InvalidCalendarText {
     what: &'static str,
     form: &'static str,
@@ -72,15 +72,15 @@ macro_rules! from_str {
 
 from_str! {
     /// ISO 8601: `YYYY-MM-DD`.
-    Date: date, "a date", "YYYY-MM-DD";
+    Date: date, "a date of the years 1 to 9999", "YYYY-MM-DD";
     /// ISO 8601: `HH:MM:SS`, with or without a fraction. Digits below a microsecond must be zero, because nothing is
     /// rounded. A leap second (`:60`) is refused.
-    Time: time, "a time", "HH:MM:SS[.fraction]";
+    Time: time, "a time with at most six fractional digits", "HH:MM:SS[.fraction]";
     /// ISO 8601: a date and a time with `T` or a space between them, without a zone.
-    Timestamp: timestamp, "a timestamp without a zone", "YYYY-MM-DDTHH:MM:SS[.fraction]";
+    Timestamp: timestamp, "a timestamp without a zone, of the years 1 to 9999 and with at most six fractional digits", "YYYY-MM-DDTHH:MM:SS[.fraction]";
     /// RFC 3339: a date, `T` or a space, a time, and `Z` or the offset from UTC. A text without a zone is refused, because
     /// it is no instant.
-    TimestampTz: timestamptz, "an instant", "YYYY-MM-DDTHH:MM:SS[.fraction] and Z or an offset such as +01:00 (RFC 3339)";
+    TimestampTz: timestamptz, "an instant of the years 1 to 9999 with at most six fractional digits", "YYYY-MM-DDTHH:MM:SS[.fraction] and Z or an offset such as +01:00 (RFC 3339)";
 }
 
 macro_rules! serde_text {

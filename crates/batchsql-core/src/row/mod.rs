@@ -4,6 +4,10 @@
 pub(crate) mod dynamic;
 pub(crate) mod encode;
 pub(crate) mod error;
+pub(crate) mod exact_number;
+pub(crate) mod field_rules;
+pub(crate) mod from_serde;
 pub(crate) mod key;
+pub(crate) mod serde_field;
 pub(crate) mod traits;
 pub(crate) mod writer;

@@ -236,7 +236,7 @@ impl<'a> RowWriter<'a> {
     #[cold]
     fn mismatch(&self, got: ColumnType) -> RowError {
         match self.schema.columns().get(self.next) {
-            Some(column) => RowError::type_mismatch(self.schema, column, got),
+            Some(column) => RowError::type_mismatch(self.schema, column, got.name()),
             None => RowError::too_many_values(self.schema),
         }
     }
