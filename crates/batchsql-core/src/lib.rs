@@ -58,6 +58,10 @@ pub use reporter::{
     BatchExecuted, BatchInfo, BatchSealed, BatchStarted, FlushReason, MetricsReporter, NoopReporter, PipelineGauges,
     PoolState,
 };
+pub use row::as_json::AsJson;
+pub use row::columns::RowColumns;
+#[doc(hidden)]
+pub use row::columns::{Declarations, Declared, Shapes};
 pub use row::dynamic::{DynRow, RowBuilder};
 pub use row::encode::Encode;
 pub use row::error::RowError;

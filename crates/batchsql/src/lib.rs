@@ -7,7 +7,7 @@
 //!
 //! | feature | gives |
 //! |---|---|
-//! | `derive` (default) | `#[derive(Row)]` |
+//! | `derive` (default) | `#[derive(Row)]`, `#[derive(RowColumns)]` and `#[derive(Encode)]` |
 //! | `sqlite` | [`sqlite`]: `SqliteSink`, with the SQLite that comes with rusqlite |
 //! | `sqlite-system` | [`sqlite`] with the SQLite of the system instead; `sqlite` switches it on as well |
 //! | `postgres` | [`postgres`]: `PostgresSink` |
@@ -119,7 +119,7 @@ mod connect;
 
 pub use batchsql_core::*;
 #[cfg(feature = "derive")]
-pub use batchsql_derive::Row;
+pub use batchsql_derive::{Encode, Row, RowColumns};
 pub use connect::connect;
 
 #[cfg(feature = "metrics")]

@@ -23,15 +23,16 @@ use crate::row::writer::RowWriter;
 /// | `str`, `String`, `Box<str>`, `Arc<str>`, `Cow<str>` | text |
 /// | `[u8]`, `Vec<u8>`, `Box<[u8]>` | bytes |
 /// | [`Decimal`], `rust_decimal::Decimal` (feature) | decimal |
-/// | [`Json`] | json |
+/// | [`Json`], `serde_json::Value`, [`AsJson`](crate::AsJson) of any `serde` value | json |
 /// | `uuid::Uuid` (feature) | uuid |
 /// | [`Date`], [`Time`], [`Timestamp`], [`TimestampTz`] | date, time, timestamp, timestamptz |
 /// | `chrono::NaiveDate`, `NaiveTime`, `NaiveDateTime`, `DateTime<Utc>`, `DateTime<FixedOffset>` (feature) | the same |
 ///
-/// References to these work too. To implement it for your own type, call the [`RowWriter`].
+/// References to these work too. `#[derive(Encode)]` implements it for a struct around one of these types (`struct
+/// UserId(i64)`), and for an enum without fields, as text. To implement it by hand, call the [`RowWriter`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a column of a row",
-    note = "the docs of `Encode` list the supported types; convert the field, skip it with #[row(skip)], or implement `Encode`"
+    note = "the docs of `Encode` list the supported types; convert the field with #[row(with = function)] or #[row(json)], skip it with #[row(skip)], or add #[derive(Encode)] to its type"
 )]
 pub trait Encode {
     /// The column type it maps to.

@@ -247,6 +247,11 @@ impl<'a> RowWriter<'a> {
     }
 
     #[cold]
+    pub(crate) fn not_serializable(&self) -> RowError {
+        RowError::not_serializable(self.schema, self.column_name())
+    }
+
+    #[cold]
     pub(crate) fn out_of_range(&self, what: &str) -> RowError {
         RowError::out_of_range(self.schema, self.column_name(), what)
     }
