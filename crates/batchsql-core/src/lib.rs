@@ -39,6 +39,7 @@ pub use model::exhaustive;
 pub use model::schema::{Column, Schema, SchemaBuilder, SchemaId};
 pub use model::schema_error::SchemaError;
 pub use model::table_name::TableName;
+pub use model::table_schema::TableSchema;
 pub use model::temporal::{Date, OutOfCalendar, Time, Timestamp, TimestampTz};
 pub use model::temporal_text::InvalidCalendarText;
 pub use model::value::{ColumnType, Decimal, InvalidDecimal, InvalidJson, Json, Value, ValueRef};

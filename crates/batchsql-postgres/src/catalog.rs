@@ -29,7 +29,8 @@ pub(crate) struct Table {
     /// The user may create temporary tables.
     pub(crate) may_stage: bool,
     pub(crate) columns: Vec<TableColumn>,
-    /// The columns of each unique index that a conflict rule can use, by number, ascending.
+    /// The columns of each unique index that a conflict rule can use, by number, ascending. That of the primary key is
+    /// the first.
     pub(crate) unique: Vec<Vec<i16>>,
 }
 
@@ -137,7 +138,7 @@ SELECT i.indkey::pg_catalog.text, i.indnkeyatts::pg_catalog.int4,
 FROM pg_catalog.pg_index i
 WHERE i.indrelid = pg_catalog.to_regclass($1) AND i.indisunique AND i.indisvalid AND i.indimmediate
   AND i.indpred IS NULL AND i.indexprs IS NULL
-ORDER BY i.indexrelid";
+ORDER BY i.indisprimary DESC, i.indexrelid";
 
 /// The result of a lookup by name.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -301,7 +301,7 @@ impl Problem {
 fn reading(schema: &Schema, lookup: Lookup, known: &ServerKnowledge, reason: Reason) -> Result<Reading, Problem> {
     match lookup {
         Lookup::Found(table) => Ok(known.tables.put(schema.table(), schema.id(), *table, reason)),
-        lookup => Err(Problem::of(schema, ErrorClass::Schema, missing(schema, &lookup))),
+        lookup => Err(Problem::of(schema, ErrorClass::Schema, missing(schema.table(), &lookup))),
     }
 }
 

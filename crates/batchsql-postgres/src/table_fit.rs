@@ -1,7 +1,7 @@
 //! Owns the check whether the rows of a schema can be written to a table, and the reason if not.
 //! Must not know how a table is read, or how rows are sent.
 
-use batchsql_core::{Column, Schema};
+use batchsql_core::{Column, Schema, TableName};
 
 use crate::catalog::{Lookup, Table, TableColumn};
 use crate::field::Field;
@@ -9,13 +9,13 @@ use crate::settings::LossyValues;
 use crate::types::form;
 
 /// The message for a missing table.
-pub(crate) fn missing(schema: &Schema, lookup: &Lookup) -> String {
+pub(crate) fn missing(name: &TableName, lookup: &Lookup) -> String {
     let advice = match lookup {
         Lookup::CutOff => {
             return "its name is longer than the server's limit (63 bytes), and would mean another table; shorten it"
                 .into();
         }
-        Lookup::Missing { similar: Some(similar) } if schema.table().namespace().is_none() => {
+        Lookup::Missing { similar: Some(similar) } if name.namespace().is_none() => {
             let namespace = similar.namespace().unwrap_or_default();
             format!(
                 "there is a table {:?} in schema {namespace:?}: name it as TableName::qualified({namespace:?}, {:?}); \

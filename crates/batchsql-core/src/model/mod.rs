@@ -15,6 +15,7 @@ pub(crate) mod schema;
 pub(crate) mod schema_error;
 pub(crate) mod serde_forms;
 pub(crate) mod table_name;
+pub(crate) mod table_schema;
 pub(crate) mod temporal;
 pub(crate) mod temporal_text;
 pub(crate) mod value;
