@@ -17,7 +17,7 @@
 //! | `metrics` | [`metrics`]: a reporter over the `metrics` crate |
 //! | `prometheus` | [`prometheus`]: `PrometheusMetrics` with its own scrape endpoint |
 //! | `test-metrics` | the metrics that a test records about itself: `TestResult`, `set_current_test_case` |
-//! | `chrono`, `uuid`, `rust_decimal` | row fields and values of these crates |
+//! | `chrono`, `time`, `jiff`, `uuid`, `rust_decimal`, `bigdecimal`, `bytes`, `ipnetwork` | row fields and values of these crates |
 //!
 #![cfg_attr(
     all(feature = "derive", feature = "sqlite", feature = "prometheus"),

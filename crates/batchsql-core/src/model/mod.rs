@@ -8,6 +8,7 @@ pub(crate) mod columns;
 pub(crate) mod conflict;
 pub(crate) mod decimal;
 pub mod exhaustive;
+mod from_crates;
 pub(crate) mod hex;
 pub(crate) mod json;
 pub(crate) mod keys;

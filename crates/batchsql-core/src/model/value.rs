@@ -370,6 +370,7 @@ value_from! {
     Vec<u8> => Bytes,
     Json => Json,
     &serde_json::Value => Json,
+    serde_json::Value => Json,
     Date => Date,
     Time => Time,
     Timestamp => Timestamp,
@@ -380,6 +381,33 @@ value_from! {
 impl From<uuid::Uuid> for Value {
     fn from(id: uuid::Uuid) -> Self {
         Self::Uuid(id.into_bytes())
+    }
+}
+
+#[cfg(feature = "bigdecimal")]
+impl From<bigdecimal::BigDecimal> for Value {
+    fn from(number: bigdecimal::BigDecimal) -> Self {
+        Self::Decimal(number.into())
+    }
+}
+
+#[cfg(feature = "bytes")]
+impl From<bytes::Bytes> for Value {
+    fn from(bytes: bytes::Bytes) -> Self {
+        Self::Bytes(bytes.into())
+    }
+}
+
+impl From<std::net::IpAddr> for Value {
+    fn from(address: std::net::IpAddr) -> Self {
+        Self::Text(address.to_string())
+    }
+}
+
+#[cfg(feature = "ipnetwork")]
+impl From<ipnetwork::IpNetwork> for Value {
+    fn from(network: ipnetwork::IpNetwork) -> Self {
+        Self::Text(network.to_string())
     }
 }
 

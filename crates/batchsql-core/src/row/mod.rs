@@ -8,6 +8,7 @@ pub(crate) mod encode;
 pub(crate) mod error;
 pub(crate) mod exact_number;
 pub(crate) mod field_rules;
+mod foreign;
 pub(crate) mod from_serde;
 pub(crate) mod key;
 pub(crate) mod serde_field;

@@ -11,6 +11,7 @@ mod failure;
 mod fairness;
 mod features;
 mod flush;
+mod foreign;
 mod growth;
 mod health;
 mod keys;
