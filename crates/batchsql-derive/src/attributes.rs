@@ -3,10 +3,11 @@
 
 use syn::meta::ParseNestedMeta;
 use syn::punctuated::Punctuated;
-use syn::{Attribute, DeriveInput, Error, LitStr, Path, Result, Token, parenthesized};
+use syn::{DeriveInput, Error, LitStr, Path, Result, Token, parenthesized};
 
 use crate::case::Case;
 use crate::field::{Field, FieldKind};
+use crate::meta::{row_attributes, set};
 
 /// The attributes that every struct and enum may have.
 pub(crate) struct Common {
@@ -32,10 +33,6 @@ pub(crate) enum ConflictRule {
     Update,
 }
 
-pub(crate) fn row_attributes(attributes: &[Attribute]) -> impl Iterator<Item = &Attribute> {
-    attributes.iter().filter(|attribute| attribute.path().is_ident("row"))
-}
-
 /// `name = "a"` or `name("a", "b")`.
 fn names(meta: &ParseNestedMeta<'_>) -> Result<Vec<LitStr>> {
     if meta.input.peek(Token![=]) {
@@ -44,14 +41,6 @@ fn names(meta: &ParseNestedMeta<'_>) -> Result<Vec<LitStr>> {
     let content;
     parenthesized!(content in meta.input);
     Ok(Punctuated::<LitStr, Token![,]>::parse_terminated(&content)?.into_iter().collect())
-}
-
-/// Sets an attribute once.
-pub(crate) fn set<T>(slot: &mut Option<T>, value: T, meta: &ParseNestedMeta<'_>) -> Result<()> {
-    match slot.replace(value) {
-        None => Ok(()),
-        Some(_) => Err(meta.error("this attribute is given twice")),
-    }
 }
 
 /// The common attributes while they are parsed.

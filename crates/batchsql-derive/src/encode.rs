@@ -6,8 +6,9 @@ use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Data, DataEnum, DataStruct, DeriveInput, Error, Fields, GenericParam, LitStr, Path, Result, parse_quote};
 
-use crate::attributes::{Common, row_attributes, set};
+use crate::attributes::Common;
 use crate::case::Case;
+use crate::meta::{row_attributes, set};
 
 pub(crate) fn encode(input: &DeriveInput) -> Result<TokenStream> {
     let common = Common::parse(input)?;

@@ -3,8 +3,8 @@
 
 use syn::{Data, DeriveInput, Error, Fields, GenericArgument, Ident, LitStr, Path, PathArguments, Result, Type};
 
-use crate::attributes::{row_attributes, set};
 use crate::case::Case;
+use crate::meta::{row_attributes, set};
 
 /// One field that is a column, or several.
 pub(crate) struct Field<'a> {

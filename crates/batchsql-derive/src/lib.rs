@@ -6,6 +6,7 @@ mod case;
 mod encode;
 mod expand;
 mod field;
+mod meta;
 
 use proc_macro::TokenStream;
 
