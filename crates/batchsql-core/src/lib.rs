@@ -43,7 +43,9 @@ pub use model::expr::Expr;
 pub use model::schema::{Schema, SchemaBuilder, SchemaId};
 pub use model::schema_error::SchemaError;
 pub use model::table_name::TableName;
+pub use model::table_schema::TableSchema;
 pub use model::temporal::{Date, OutOfCalendar, Time, Timestamp, TimestampTz};
+pub use model::temporal_text::InvalidCalendarText;
 pub use model::value::{ColumnType, Decimal, InvalidDecimal, InvalidJson, Json, Value, ValueRef};
 pub use model::views::{BytesValues, ColumnValues, ColumnView, TextValues};
 pub use open_error::OpenError;
@@ -61,10 +63,15 @@ pub use reporter::{
     BatchExecuted, BatchInfo, BatchSealed, BatchStarted, FlushReason, MetricsReporter, NoopReporter, PipelineGauges,
     PoolState,
 };
+pub use row::as_json::AsJson;
+pub use row::columns::RowColumns;
+#[doc(hidden)]
+pub use row::columns::{Declarations, Declared, Shapes};
 pub use row::delete::Delete;
 pub use row::dynamic::{DynRow, RowBuilder};
 pub use row::encode::Encode;
 pub use row::error::RowError;
+pub use row::field_rules::{FieldRules, MissingFields, UnknownFields};
 pub use row::key::KeyHasher;
 pub use row::traits::{Row, TypedRow};
 pub use row::writer::{RowWriter, ValueRules};

@@ -1,18 +1,28 @@
-//! Owns the `#[row(...)]` attributes: their values and the combinations that are valid.
+//! Owns the `#[row(...)]` attributes of structs: their values and the combinations that are valid.
 //! Must not know the code that is generated.
 
 use syn::meta::ParseNestedMeta;
 use syn::punctuated::Punctuated;
-use syn::{Attribute, DeriveInput, Error, Field, Ident, LitStr, Path, Result, Token, parenthesized};
+use syn::{DeriveInput, Error, LitStr, Path, Result, Token, parenthesized};
 
-/// The attributes of the struct.
+use crate::case::Case;
+use crate::field::{Field, FieldKind};
+use crate::meta::{row_attributes, set};
+
+/// The attributes that every struct and enum may have.
+pub(crate) struct Common {
+    pub(crate) rename_all: Option<Case>,
+    pub(crate) api: Path,
+}
+
+/// The attributes of a row.
 pub(crate) struct Container {
     pub(crate) table: LitStr,
     pub(crate) namespace: Option<LitStr>,
     pub(crate) conflict: ConflictRule,
     pub(crate) key: Vec<LitStr>,
     pub(crate) update: Option<Vec<LitStr>>,
-    pub(crate) api: Path,
+    pub(crate) common: Common,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -21,17 +31,6 @@ pub(crate) enum ConflictRule {
     Ignore,
     Replace,
     Update,
-}
-
-/// One field that becomes a column.
-pub(crate) struct Column<'a> {
-    pub(crate) field: &'a Ident,
-    pub(crate) ty: &'a syn::Type,
-    pub(crate) name: LitStr,
-}
-
-fn row_attributes(attributes: &[Attribute]) -> impl Iterator<Item = &Attribute> {
-    attributes.iter().filter(|attribute| attribute.path().is_ident("row"))
 }
 
 /// `name = "a"` or `name("a", "b")`.
@@ -44,17 +43,55 @@ fn names(meta: &ParseNestedMeta<'_>) -> Result<Vec<LitStr>> {
     Ok(Punctuated::<LitStr, Token![,]>::parse_terminated(&content)?.into_iter().collect())
 }
 
-/// Sets an attribute once.
-fn set<T>(slot: &mut Option<T>, value: T, meta: &ParseNestedMeta<'_>) -> Result<()> {
-    match slot.replace(value) {
-        None => Ok(()),
-        Some(_) => Err(meta.error("this attribute is given twice")),
+/// The common attributes while they are parsed.
+#[derive(Default)]
+struct CommonParser {
+    rename_all: Option<Case>,
+    api: Option<Path>,
+}
+
+impl CommonParser {
+    /// Whether the attribute is one of these.
+    fn parse(&mut self, meta: &ParseNestedMeta<'_>) -> Result<bool> {
+        if meta.path.is_ident("rename_all") {
+            let name = meta.value()?.parse::<LitStr>()?;
+            let case = Case::parse(&name.value())
+                .ok_or_else(|| Error::new(name.span(), format!("expected one of {}", Case::names())))?;
+            set(&mut self.rename_all, case, meta)?;
+        } else if meta.path.is_ident("crate") {
+            set(&mut self.api, meta.value()?.parse::<LitStr>()?.parse::<Path>()?, meta)?;
+        } else {
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    fn finish(self) -> Common {
+        Common { rename_all: self.rename_all, api: self.api.unwrap_or_else(|| syn::parse_quote!(::batchsql)) }
+    }
+}
+
+impl Common {
+    /// The attributes of a struct or an enum that is no row of its own.
+    pub(crate) fn parse(input: &DeriveInput) -> Result<Self> {
+        let mut common = CommonParser::default();
+        for attribute in row_attributes(&input.attrs) {
+            attribute.parse_nested_meta(|meta| {
+                if common.parse(&meta)? {
+                    Ok(())
+                } else {
+                    Err(meta.error("unknown attribute; expected rename_all or crate"))
+                }
+            })?;
+        }
+        Ok(common.finish())
     }
 }
 
 impl Container {
     pub(crate) fn parse(input: &DeriveInput) -> Result<Self> {
-        let (mut table, mut namespace, mut rule, mut key, mut update, mut api) = (None, None, None, None, None, None);
+        let (mut table, mut namespace, mut rule, mut key, mut update) = (None, None, None, None, None);
+        let mut common = CommonParser::default();
         for attribute in row_attributes(&input.attrs) {
             attribute.parse_nested_meta(|meta| {
                 let is = |name| meta.path.is_ident(name);
@@ -68,15 +105,19 @@ impl Container {
                     set(&mut key, names(&meta)?, &meta)
                 } else if is("update") {
                     set(&mut update, names(&meta)?, &meta)
-                } else if is("crate") {
-                    set(&mut api, meta.value()?.parse::<LitStr>()?.parse::<Path>()?, &meta)
+                } else if common.parse(&meta)? {
+                    Ok(())
                 } else {
-                    Err(meta.error("unknown attribute; expected table, schema, on_conflict, key, update or crate"))
+                    let message =
+                        "unknown attribute; expected table, schema, on_conflict, key, update, rename_all or crate";
+                    Err(meta.error(message))
                 }
             })?;
         }
         let table: LitStr = table.ok_or_else(|| {
-            Error::new_spanned(&input.ident, "the table is missing; add #[row(table = \"name\")] to the struct")
+            let message = "the table is missing; add #[row(table = \"name\")] to the struct, or derive RowColumns instead if \
+                           it is only a part of rows";
+            Error::new_spanned(&input.ident, message)
         })?;
         if table.value().is_empty() {
             return Err(Error::new(table.span(), "the table name is empty"));
@@ -105,15 +146,17 @@ impl Container {
         if let (Some(first), true) = (update.iter().flatten().next(), conflict != ConflictRule::Update) {
             return Err(Error::new(first.span(), "update columns need on_conflict = \"update\""));
         }
-        let api = api.unwrap_or_else(|| syn::parse_quote!(::batchsql));
-        Ok(Self { table, namespace, conflict, key, update, api })
+        Ok(Self { table, namespace, conflict, key, update, common: common.finish() })
     }
 
-    /// Checks that key and update columns are declared columns.
-    pub(crate) fn check(&self, columns: &[Column<'_>]) -> Result<()> {
+    /// Checks that key and update columns are declared columns, and that a key is always written. Columns of flattened
+    /// fields are not known here: the schema checks them.
+    pub(crate) fn check(&self, fields: &[Field<'_>]) -> Result<()> {
+        let column = |name: &LitStr| fields.iter().find(|field| field.column_name() == Some(name.value()));
+        let has_flattened = fields.iter().any(|field| matches!(field.kind, FieldKind::Flatten));
         for name in self.key.iter().chain(self.update.iter().flatten()) {
-            if !columns.iter().any(|column| column.name.value() == name.value()) {
-                let known: Vec<String> = columns.iter().map(|column| column.name.value()).collect();
+            if column(name).is_none() && !has_flattened {
+                let known: Vec<String> = fields.iter().filter_map(Field::column_name).collect();
                 let message = format!("no such column; the columns are {}", known.join(", "));
                 return Err(Error::new(name.span(), message));
             }
@@ -131,36 +174,22 @@ impl Container {
                 return Err(Error::new(name.span(), "both a key and an update column"));
             }
         }
+        for field in self.key.iter().filter_map(column) {
+            if field.absent.is_some() {
+                return Err(Error::new_spanned(
+                    field.ty,
+                    "a key column cannot be left out: remove default or skip_none",
+                ));
+            }
+            if !matches!(field.kind, FieldKind::With(..)) && field.option().is_some() {
+                let message = "a key column cannot be an Option: NULL keys never conflict";
+                return Err(Error::new_spanned(field.ty, message));
+            }
+        }
+        if fields.iter().all(|field| field.absent.is_some()) {
+            let message = "at least one column must always be written: a row without any value is no row";
+            return Err(Error::new_spanned(fields[0].ty, message));
+        }
         Ok(())
-    }
-}
-
-impl<'a> Column<'a> {
-    /// The column of a field; `None` when the field is skipped.
-    pub(crate) fn parse(field: &'a Field) -> Result<Option<Self>> {
-        let ident = field.ident.as_ref().expect("only structs with named fields get here");
-        let (mut rename, mut skip) = (None, None);
-        for attribute in row_attributes(&field.attrs) {
-            attribute.parse_nested_meta(|meta| {
-                if meta.path.is_ident("rename") {
-                    set(&mut rename, meta.value()?.parse::<LitStr>()?, &meta)
-                } else if meta.path.is_ident("skip") {
-                    set(&mut skip, (), &meta)
-                } else {
-                    Err(meta.error("unknown attribute; expected rename or skip"))
-                }
-            })?;
-        }
-        if skip.is_some() {
-            return Ok(None);
-        }
-        let name = rename.unwrap_or_else(|| {
-            let name = ident.to_string();
-            LitStr::new(name.strip_prefix("r#").unwrap_or(&name), ident.span())
-        });
-        if name.value().is_empty() {
-            return Err(Error::new(name.span(), "the column name is empty"));
-        }
-        Ok(Some(Self { field: ident, ty: &field.ty, name }))
     }
 }

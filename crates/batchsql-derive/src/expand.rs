@@ -1,25 +1,31 @@
-//! Owns the generated code of `#[derive(Row)]`.
+//! Owns the generated code of `#[derive(Row)]` and `#[derive(RowColumns)]`.
 //! Must not know how attributes are written.
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Data, DeriveInput, Error, Fields, GenericParam, Result, Type};
+use syn::{DeriveInput, Path, Result};
 
-use crate::attributes::{Column, ConflictRule, Container};
+use crate::attributes::{Common, ConflictRule, Container};
+use crate::field::{Absent, Field, FieldKind};
 
+/// The columns of a struct that is a part of rows.
+pub(crate) fn row_columns(input: &DeriveInput) -> Result<TokenStream> {
+    let common = Common::parse(input)?;
+    let fields = Field::all(input, common.rename_all)?;
+    Ok(columns_impl(input, &common.api, &fields))
+}
+
+/// A row, and its columns.
 pub(crate) fn row(input: &DeriveInput) -> Result<TokenStream> {
     let container = Container::parse(input)?;
-    let columns = columns(input)?;
-    container.check(&columns)?;
-    if let Some(parameter) = input.generics.params.iter().find(|p| !matches!(p, GenericParam::Lifetime(_))) {
-        let message = "a row type has one schema, so it cannot have type or const parameters; lifetimes are allowed";
-        return Err(Error::new_spanned(parameter, message));
-    }
+    let fields = Field::all(input, container.common.rename_all)?;
+    container.check(&fields)?;
     let Container { table, namespace, key, .. } = &container;
-    let api = &container.api;
+    let api = &container.common.api;
     let name = &input.ident;
     let (impl_generics, type_generics, where_clause) = input.generics.split_for_impl();
+    let columns = columns_impl(input, api, &fields);
     let table_name = match namespace {
         Some(namespace) => quote!(#api::TableName::qualified(#namespace, #table)),
         None => quote!(#api::TableName::new(#table)),
@@ -35,36 +41,44 @@ pub(crate) fn row(input: &DeriveInput) -> Result<TokenStream> {
             }
         },
     };
-    let declare = columns.iter().map(|Column { ty, name, .. }| {
-        quote_spanned! { ty.span() =>
-            let builder = if <#ty as #api::Encode>::NULLABLE {
-                builder.nullable(#name, <#ty as #api::Encode>::TYPE)
-            } else {
-                builder.column(#name, <#ty as #api::Encode>::TYPE)
-            };
+    let hashed = key.iter().map(|key| {
+        match fields.iter().find(|field| field.column_name() == Some(key.value())) {
+            Some(field) => {
+                let value = value(api, field);
+                quote!(#api::Encode::hash_key(&#value, &mut hasher);)
+            }
+            // A column of a flattened field.
+            None => quote!(#api::RowColumns::hash_column(self, #key, &mut hasher);),
         }
     });
-    let lengths = columns.iter().map(|Column { field, .. }| quote!(+ #api::Encode::variable_len(&self.#field)));
-    let writes = columns.iter().map(|Column { field, .. }| quote!(#api::Encode::encode(&self.#field, writer)?;));
-    let hashed = key.iter().map(|key| {
-        let column = columns.iter().find(|column| column.name.value() == key.value());
-        let field = column.expect("check() found every key column").field;
-        quote!(#api::Encode::hash_key(&self.#field, &mut hasher);)
-    });
-    let key_types = key.iter().filter_map(|key| columns.iter().find(|column| column.name.value() == key.value()));
-    if let Some(column) = key_types.into_iter().find(|column| is_option(column.ty)) {
-        return Err(Error::new_spanned(column.ty, "a key column cannot be an Option: NULL keys never conflict"));
-    }
+    // One function, so that all schemas of a type are under one address.
+    let shapes = quote! {
+        static SHAPES: #api::Shapes = #api::Shapes::new();
+        let declare: fn() -> #api::Declared = || {
+            let mut list = <#api::Declarations as ::std::default::Default>::default();
+            <Self as #api::RowColumns>::declare_columns(&mut list);
+            list.build(#table_name, #conflict)
+        };
+    };
     Ok(quote! {
+        #columns
+
+        #[automatically_derived]
+        impl #impl_generics #name #type_generics #where_clause {
+            /// The schema of rows that leave out these optional columns.
+            #[doc(hidden)]
+            #[inline]
+            fn __schema_without(absent: u64) -> &'static #api::Schema {
+                #shapes
+                SHAPES.without(declare, absent)
+            }
+        }
+
         #[automatically_derived]
         impl #impl_generics #api::TypedRow for #name #type_generics #where_clause {
+            #[inline]
             fn type_schema() -> &'static #api::Schema {
-                static SCHEMA: ::std::sync::OnceLock<#api::Schema> = ::std::sync::OnceLock::new();
-                SCHEMA.get_or_init(|| {
-                    let builder = #api::Schema::builder(#table_name);
-                    #(#declare)*
-                    builder.on_conflict(#conflict).build().unwrap_or_else(|error| panic!("{error}"))
-                })
+                Self::__schema_without(0)
             }
         }
 
@@ -72,12 +86,12 @@ pub(crate) fn row(input: &DeriveInput) -> Result<TokenStream> {
         impl #impl_generics #api::Row for #name #type_generics #where_clause {
             #[inline]
             fn schema(&self) -> &#api::Schema {
-                <Self as #api::TypedRow>::type_schema()
+                Self::__schema_without(#api::RowColumns::absent_columns(self))
             }
 
             #[inline]
             fn variable_len(&self) -> usize {
-                0 #(#lengths)*
+                #api::RowColumns::columns_variable_len(self)
             }
 
             fn key_hash(&self) -> u64 {
@@ -89,35 +103,161 @@ pub(crate) fn row(input: &DeriveInput) -> Result<TokenStream> {
 
             #[inline]
             fn write(&self, writer: &mut #api::RowWriter<'_>) -> ::std::result::Result<(), #api::RowError> {
-                #(#writes)*
-                ::std::result::Result::Ok(())
+                #api::RowColumns::write_columns(self, writer)
             }
         }
     })
 }
 
-/// Whether a type is written as an `Option`. An alias of one is found when the schema is built.
-fn is_option(ty: &Type) -> bool {
-    matches!(ty, Type::Path(path) if path.path.segments.last().is_some_and(|last| last.ident == "Option"))
+fn columns_impl(input: &DeriveInput, api: &Path, fields: &[Field<'_>]) -> TokenStream {
+    let name = &input.ident;
+    let (impl_generics, type_generics, where_clause) = input.generics.split_for_impl();
+    let inlined: Vec<_> = fields.iter().filter(|field| field.name().is_none()).collect();
+    let inlined_types: Vec<_> = inlined.iter().map(|field| field.ty).collect();
+    let (own, optional) = (
+        fields.len() - inlined.len(),
+        u32::try_from(fields.iter().filter(|field| field.absent.is_some()).count()).expect("a struct has fewer fields"),
+    );
+    let declare = fields.iter().map(|field| declare(api, field));
+    let absent = fields.iter().filter_map(|field| {
+        let ident = field.ident;
+        match (&field.kind, field.absent) {
+            (FieldKind::Flatten, _) => {
+                let ty = field.ty;
+                Some(quote_spanned! { ty.span() =>
+                    absent |= #api::RowColumns::absent_columns(&self.#ident) << next;
+                    next += <#ty as #api::RowColumns>::OPTIONAL;
+                })
+            }
+            (_, Some(rule)) => {
+                let is_absent = is_absent(field, rule);
+                Some(quote! {
+                    absent |= ::core::primitive::u64::from(#is_absent) << next;
+                    next += 1;
+                })
+            }
+            (_, None) => None,
+        }
+    });
+    let lengths = fields.iter().map(|field| {
+        let value = value(api, field);
+        match (&field.kind, field.absent) {
+            (FieldKind::Flatten, _) => quote!(length += #api::RowColumns::columns_variable_len(&#value);),
+            (_, None) => quote!(length += #api::Encode::variable_len(&#value);),
+            (_, Some(rule)) => {
+                let is_absent = is_absent(field, rule);
+                quote!(if !#is_absent { length += #api::Encode::variable_len(&#value); })
+            }
+        }
+    });
+    let writes = fields.iter().map(|field| {
+        let value = value(api, field);
+        match (&field.kind, field.absent) {
+            (FieldKind::Flatten, _) => quote!(#api::RowColumns::write_columns(&#value, writer)?;),
+            (_, None) => quote!(#api::Encode::encode(&#value, writer)?;),
+            (_, Some(rule)) => {
+                let is_absent = is_absent(field, rule);
+                quote!(if !#is_absent { #api::Encode::encode(&#value, writer)?; })
+            }
+        }
+    });
+    let hashes = fields.iter().filter_map(|field| {
+        let (name, value) = (field.name()?, value(api, field));
+        Some(quote!(#name => #api::Encode::hash_key(&#value, hasher),))
+    });
+    let inlined_hashes = inlined.iter().map(|field| {
+        let ident = field.ident;
+        quote!(|| #api::RowColumns::hash_column(&self.#ident, name, hasher))
+    });
+    quote! {
+        #[automatically_derived]
+        impl #impl_generics #api::RowColumns for #name #type_generics #where_clause {
+            const COLUMNS: usize = #own #(+ <#inlined_types as #api::RowColumns>::COLUMNS)*;
+            const OPTIONAL: u32 = {
+                let optional = #optional #(+ <#inlined_types as #api::RowColumns>::OPTIONAL)*;
+                assert!(optional < 64, "at most 63 columns of a row can be left out");
+                optional
+            };
+
+            fn declare_columns(list: &mut #api::Declarations) {
+                #(#declare)*
+            }
+
+            #[inline]
+            #[allow(unused_mut, unused_variables, unused_assignments)]
+            fn absent_columns(&self) -> u64 {
+                let (mut absent, mut next) = (0_u64, 0_u32);
+                #(#absent)*
+                absent
+            }
+
+            #[inline]
+            fn columns_variable_len(&self) -> usize {
+                let mut length = 0;
+                #(#lengths)*
+                length
+            }
+
+            #[allow(unused_variables, unreachable_code)]
+            fn hash_column(&self, name: &str, hasher: &mut #api::KeyHasher) -> bool {
+                match name {
+                    #(#hashes)*
+                    _ => return false #(#inlined_hashes)*,
+                }
+                true
+            }
+
+            #[inline]
+            fn write_columns(&self, writer: &mut #api::RowWriter<'_>) -> ::std::result::Result<(), #api::RowError> {
+                #(#writes)*
+                ::std::result::Result::Ok(())
+            }
+        }
+    }
 }
 
-fn columns(input: &DeriveInput) -> Result<Vec<Column<'_>>> {
-    let Data::Struct(data) = &input.data else {
-        return Err(Error::new_spanned(&input.ident, "a row must be a struct with named fields"));
-    };
-    let Fields::Named(fields) = &data.fields else {
-        return Err(Error::new_spanned(&input.ident, "a row must be a struct with named fields"));
-    };
-    let mut columns: Vec<Column<'_>> = Vec::new();
-    for field in &fields.named {
-        let Some(column) = Column::parse(field)? else { continue };
-        if columns.iter().any(|earlier| earlier.name.value() == column.name.value()) {
-            return Err(Error::new(column.name.span(), "two fields have this column name"));
+/// Declares the columns of a field.
+fn declare(api: &Path, field: &Field<'_>) -> TokenStream {
+    let ty = field.ty;
+    let declared = match &field.kind {
+        FieldKind::Plain(name) => quote_spanned!(ty.span() => list.column::<#ty>(#name);),
+        FieldKind::With(name, path) => quote_spanned!(path.span() => list.column_with::<#ty, _, _>(#name, #path);),
+        FieldKind::Json(name) => match field.option() {
+            Some(inner) => quote_spanned! { ty.span() =>
+                list.column::<::core::option::Option<#api::AsJson<&#inner>>>(#name);
+            },
+            None => quote_spanned!(ty.span() => list.column::<#api::AsJson<&#ty>>(#name);),
+        },
+        FieldKind::Flatten => {
+            quote_spanned!(ty.span() => <#ty as #api::RowColumns>::declare_columns(list);)
         }
-        columns.push(column);
+    };
+    let optional = field.absent.map(|_| quote!(list.optional();));
+    quote!(#declared #optional)
+}
+
+/// The value of a field: an expression that `&` borrows.
+fn value(api: &Path, field: &Field<'_>) -> TokenStream {
+    let (ident, ty) = (field.ident, field.ty);
+    match &field.kind {
+        FieldKind::Plain(_) | FieldKind::Flatten => quote_spanned!(ty.span() => self.#ident),
+        FieldKind::With(_, path) => quote_spanned!(path.span() => #path(&self.#ident)),
+        FieldKind::Json(_) if field.option().is_some() => {
+            quote_spanned!(ty.span() => self.#ident.as_ref().map(#api::AsJson))
+        }
+        FieldKind::Json(_) => quote_spanned!(ty.span() => #api::AsJson(&self.#ident)),
     }
-    if columns.is_empty() {
-        return Err(Error::new_spanned(&input.ident, "a row needs at least one column"));
+}
+
+/// Whether the column is left out.
+fn is_absent(field: &Field<'_>, rule: Absent) -> TokenStream {
+    let (ident, ty) = (field.ident, field.ty);
+    match rule {
+        Absent::IfNone => quote!(self.#ident.is_none()),
+        Absent::IfDefault => {
+            quote_spanned! { ty.span() =>
+                ::core::cmp::PartialEq::eq(&self.#ident, &<#ty as ::core::default::Default>::default())
+            }
+        }
     }
-    Ok(columns)
 }

@@ -1,8 +1,12 @@
-//! `#[derive(Row)]`: a struct becomes a typed row. Use it through the facade crate `batchsql`, where
-//! its attributes are documented.
+//! `#[derive(Row)]`: a struct becomes a typed row; `#[derive(RowColumns)]` and `#[derive(Encode)]`: its parts. Use them
+//! through the facade crate `batchsql`, where their attributes are documented.
 
 mod attributes;
+mod case;
+mod encode;
 mod expand;
+mod field;
+mod meta;
 
 use proc_macro::TokenStream;
 
@@ -17,16 +21,49 @@ use proc_macro::TokenStream;
 /// | `on_conflict = "update"` | `none`, `ignore`, `replace` or `update` | `none` |
 /// | `key = "id"` or `key("a", "b")` | the columns of a unique index; needed unless `none` | |
 /// | `update("a", "b")` | with `update`: the columns to overwrite | every non-key column |
+/// | `rename_all = "camelCase"` | how field names become column names: the cases of `serde` | as they are |
 /// | `crate = "path"` | where the BatchSQL API is found | `::batchsql` |
 ///
-/// On a field, `#[row(rename = "column")]` names the column, and `#[row(skip)]` leaves the field out.
-/// Key and update columns are named as in the database.
+/// Key and update columns are named as in the database. On a field, `#[row(...)]` takes
 ///
-/// Field types implement `Encode`; an `Option` is a nullable column, and `None` writes NULL: to leave a column out (the
-/// table's default, or untouched by an update), use a dynamic row. Lifetime parameters are possible (rows may borrow
-/// their strings), type parameters are not.
+/// | attribute | meaning |
+/// |---|---|
+/// | `rename = "column"` | the name of the column |
+/// | `skip` | the field is not a column |
+/// | `with = path` | the column is what the function returns: `fn(&Field) -> V`, where `V` implements `Encode`. It is called twice for each row, and must return equal values |
+/// | `json` | a JSON column of any `serde::Serialize` value; an `Option` is a nullable column |
+/// | `flatten` | the columns of a struct that derives `RowColumns` or `Row`, in the place of the field; not of an `Option` |
+/// | `skip_none` | an `Option`: for `None` the column is left out, instead of NULL |
+/// | `default` | the column is left out if the field equals `Default::default()` of its type |
+///
+/// A column that is left out takes the database's default on insert, and is not changed by an update. Rows that leave out
+/// different columns have different statements and different batches, so few combinations should be common. Key columns
+/// and at least one column are always written; at most 63 columns of a struct can be left out.
+///
+/// Field types implement `Encode`; an `Option` is a nullable column, and `None` writes NULL. Structs may have lifetimes
+/// (rows may borrow their strings), and type and const parameters with the bounds that their fields need (`T: Encode`).
+/// Each type has a schema of its own.
 #[proc_macro_derive(Row, attributes(row))]
 pub fn derive_row(input: TokenStream) -> TokenStream {
     let input = syn::parse_macro_input!(input as syn::DeriveInput);
     expand::row(&input).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// Makes a struct a part of rows: `#[row(flatten)]` on a field of a row inlines its columns. On the struct, `#[row(...)]`
+/// takes `rename_all` and `crate`; on a field, the same as `#[derive(Row)]`, `flatten` included.
+#[proc_macro_derive(RowColumns, attributes(row))]
+pub fn derive_row_columns(input: TokenStream) -> TokenStream {
+    let input = syn::parse_macro_input!(input as syn::DeriveInput);
+    expand::row_columns(&input).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// Makes a type a column: a struct around one value (`struct UserId(i64)`), as that value, or an enum without fields, as
+/// the text of its variant.
+///
+/// On the enum, `#[row(rename_all = "snake_case")]` says how the names of variants become text (the cases of `serde`); on
+/// a variant, `#[row(rename = "text")]` is its text. `#[row(crate = "path")]` as for rows.
+#[proc_macro_derive(Encode, attributes(row))]
+pub fn derive_encode(input: TokenStream) -> TokenStream {
+    let input = syn::parse_macro_input!(input as syn::DeriveInput);
+    encode::encode(&input).unwrap_or_else(syn::Error::into_compile_error).into()
 }

@@ -144,6 +144,7 @@ mod options;
 mod piece;
 mod plan;
 mod quoted;
+mod read_schema;
 mod session;
 mod settings;
 mod sink;

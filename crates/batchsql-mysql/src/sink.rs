@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use batchsql_core::{
     AbandonedWrites, Attempt, Limits, OpenError, PoolState, Rows, Schema, Session, SessionEnd, Sink, SinkError,
-    ValueRules, Written,
+    TableName, TableSchema, ValueRules, Written,
 };
 use sqlx::mysql::MySqlConnection;
 use sqlx::{Connection, MySqlPool};
@@ -21,6 +21,7 @@ use crate::learned::Learned;
 use crate::link::{Link, Unusual};
 use crate::options::MySqlOptions;
 use crate::plan::{MAX_BINDS, MySqlPlan, outdated};
+use crate::read_schema::read_schema;
 use crate::session::{SharedName, is_shared};
 use crate::settings::Settings;
 use crate::tables::Tables;
@@ -255,6 +256,12 @@ impl Sink for MySqlSink {
         let Some(name) = session.name::<SharedName>() else { return Ok(None) };
         self.source.renew_password().await?;
         self.source.watcher.is_working(&self.source.pool, &self.source.sessions, name).await
+    }
+
+    async fn read_schema(&self, table: &TableName) -> Result<TableSchema, SinkError> {
+        let mut conn = self.acquire().await?;
+        let schema = read_schema(conn.begin().await?, table).await;
+        conn.end(schema)
     }
 
     async fn acquire(&self) -> Result<MySqlConn, SinkError> {

@@ -34,7 +34,7 @@ pub(crate) struct Table {
     /// The user may create temporary tables.
     pub(crate) may_stage: bool,
     pub(crate) columns: Vec<TableColumn>,
-    /// The unique indexes that a conflict rule can use.
+    /// The unique indexes that a conflict rule can use. That of the primary key is the first.
     pub(crate) unique: Vec<Unique>,
 }
 
@@ -165,7 +165,7 @@ SELECT i.indkey::pg_catalog.text, i.indnkeyatts::pg_catalog.int4, i.indpred IS N
 FROM pg_catalog.pg_index i
 WHERE i.indrelid = pg_catalog.to_regclass($1) AND i.indisunique AND i.indisvalid AND i.indimmediate
   AND i.indexprs IS NULL
-ORDER BY i.indexrelid";
+ORDER BY i.indisprimary DESC, i.indexrelid";
 
 /// The result of a lookup by name.
 #[derive(Debug, Clone, PartialEq, Eq)]

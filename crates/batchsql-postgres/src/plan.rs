@@ -222,7 +222,7 @@ impl PostgresPlan {
         let problem = |class, text| Problem::of(schema, class, text);
         let unfit = |text: String| problem(ErrorClass::Schema, text);
         let table = &*reading.table;
-        check_kind(schema, table).map_err(unfit)?;
+        check_kind(schema.action(), table).map_err(unfit)?;
         let fields = fields(schema, table, settings.lossy_values).map_err(unfit)?;
         check_given(schema, table).map_err(unfit)?;
         check_key(schema, table).map_err(unfit)?;
@@ -335,7 +335,7 @@ impl Problem {
 fn reading(schema: &Schema, lookup: Lookup, known: &ServerKnowledge, reason: Reason) -> Result<Reading, Problem> {
     match lookup {
         Lookup::Found(table) => Ok(known.tables.put(schema.table(), schema.id(), *table, reason)),
-        lookup => Err(Problem::of(schema, ErrorClass::Schema, missing(schema, &lookup))),
+        lookup => Err(Problem::of(schema, ErrorClass::Schema, missing(schema.table(), &lookup))),
     }
 }
 

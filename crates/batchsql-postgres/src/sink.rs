@@ -6,14 +6,17 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use batchsql_core::{
-    Attempt, Limits, OpenError, PoolState, Rows, Schema, Session, SessionEnd, Sink, SinkError, ValueRules, Written,
+    Attempt, Limits, OpenError, PoolState, Rows, Schema, Session, SessionEnd, Sink, SinkError, TableName, TableSchema,
+    ValueRules, Written,
 };
 use sqlx::{Connection, Executor, PgPool};
 
+use crate::catalog::read_table;
 use crate::classify::{LinkLost, sink_error};
 use crate::conn::PostgresConn;
 use crate::options::PostgresOptions;
 use crate::plan::{PostgresPlan, ServerKnowledge};
+use crate::read_schema::schema_of;
 use crate::session::BackendSession;
 use crate::session_end::Sessions;
 use crate::settings::Settings;
@@ -199,6 +202,14 @@ impl Sink for PostgresSink {
             Some(session) => self.sessions.is_working(&self.source, session).await,
             None => Ok(None),
         }
+    }
+
+    async fn read_schema(&self, table: &TableName) -> Result<TableSchema, SinkError> {
+        let mut conn = self.source.acquire().await?;
+        conn.check_idle().await?;
+        let lookup = read_table(conn.begin()?, table).await?;
+        conn.end();
+        schema_of(table, lookup)
     }
 
     async fn acquire(&self) -> Result<PostgresConn, SinkError> {

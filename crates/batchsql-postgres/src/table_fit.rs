@@ -1,7 +1,7 @@
 //! Owns the check whether the rows of a schema can be written to a table, and the reason if not.
 //! Must not know how a table is read, or how rows are sent.
 
-use batchsql_core::{Action, Column, Schema, Target};
+use batchsql_core::{Action, Column, Schema, TableName, Target};
 use batchsql_sql::quote;
 
 use crate::catalog::{Lookup, Table, TableColumn};
@@ -10,13 +10,13 @@ use crate::settings::LossyValues;
 use crate::types::form;
 
 /// The message for a missing table.
-pub(crate) fn missing(schema: &Schema, lookup: &Lookup) -> String {
+pub(crate) fn missing(name: &TableName, lookup: &Lookup) -> String {
     let advice = match lookup {
         Lookup::CutOff => {
             return "its name is longer than the server's limit (63 bytes), and would mean another table; shorten it"
                 .into();
         }
-        Lookup::Missing { similar: Some(similar) } if schema.table().namespace().is_none() => {
+        Lookup::Missing { similar: Some(similar) } if name.namespace().is_none() => {
             let namespace = similar.namespace().unwrap_or_default();
             format!(
                 "there is a table {:?} in schema {namespace:?}: name it as TableName::qualified({namespace:?}, {:?}); \
@@ -35,8 +35,8 @@ pub(crate) fn missing(schema: &Schema, lookup: &Lookup) -> String {
 
 /// # Errors
 /// It is not a table that supports what the rule does.
-pub(crate) fn check_kind(schema: &Schema, table: &Table) -> Result<(), String> {
-    let (has_rule, verb) = match schema.action() {
+pub(crate) fn check_kind(action: Action, table: &Table) -> Result<(), String> {
+    let (has_rule, verb) = match action {
         Action::UpdateOnly => (table.has_update_rule, "UPDATE"),
         Action::Delete => (table.has_delete_rule, "DELETE"),
         Action::Insert | Action::Ignore | Action::Replace | Action::Update => (table.has_insert_rule, "INSERT"),

@@ -205,7 +205,7 @@ const ENTRY_WITHOUT_FIELD: &str =
 mod tests {
     use super::*;
     use crate::command::Ttl;
-    use batchsql_core::{ColumnType, SchemaBuilder, TableName};
+    use batchsql_core::{ColumnType, Conflict, Expr, SchemaBuilder, TableName};
     use std::time::Duration;
 
     fn table() -> SchemaBuilder {
@@ -216,6 +216,18 @@ mod tests {
         let error = RedisPlan::make(&schema.build().unwrap(), Some(&command.into())).unwrap_err();
         assert_eq!(error.class(), ErrorClass::Schema);
         assert!(error.to_string().contains(part), "{error} does not contain {part:?}");
+    }
+
+    #[test]
+    fn rules_that_depend_on_the_stored_value_are_refused_with_advice() {
+        let number = || Schema::builder("t").column("id", ColumnType::I64).column("n", ColumnType::I64);
+        let check = |rule: Conflict, part| refused(number().on_conflict(rule), Command::set("id", "n"), part);
+        check(Conflict::update(["id"]).only_if_newer("n"), "cannot compare versions");
+        check(Conflict::update(["id"]).set("n", Expr::add()), "INCRBY");
+        check(Conflict::update_only(["id"]), "only existing rows");
+        check(Conflict::update(["id"]).on_partial_index("n > 1"), "cannot name an index");
+        let key = Schema::builder("t").column("id", ColumnType::I64).on_conflict(Conflict::delete(["id"]));
+        refused(key, Command::hash(), "UNLINK");
     }
 
     #[test]

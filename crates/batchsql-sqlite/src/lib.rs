@@ -85,6 +85,7 @@ mod linked_version;
 mod opened_file;
 mod options;
 mod plan;
+mod read_schema;
 mod sink;
 mod table;
 mod types;

@@ -148,13 +148,13 @@ fn column_form(column: &Column, table: &[TableColumn]) -> Result<Form, String> {
 }
 
 /// Why rows are never written to a table with this name.
-fn reserved(table: &TableName) -> Option<String> {
+pub(crate) fn reserved(table: &TableName) -> Option<String> {
     let is_reserved = table.name().get(..7).is_some_and(|start| start.eq_ignore_ascii_case("sqlite_"));
     is_reserved.then(|| "names that begin with sqlite_ are reserved; rows there would change how sqlite works".into())
 }
 
 /// The advice for a table that does not exist.
-fn not_there(conn: &Connection, table: &TableName) -> rusqlite::Result<String> {
+pub(crate) fn not_there(conn: &Connection, table: &TableName) -> rusqlite::Result<String> {
     if let (None, Some((namespace, name))) = (table.namespace(), table.name().split_once('.'))
         && Table::find(conn, &TableName::qualified(namespace, name))?.is_some()
     {

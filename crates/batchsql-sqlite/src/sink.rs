@@ -7,13 +7,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use batchsql_core::{Attempt, ErrorClass, Limits, OpenError, Rows, Schema, Sink, SinkError, ValueRules, Written};
+use batchsql_core::{
+    Attempt, ErrorClass, Limits, OpenError, Rows, Schema, Sink, SinkError, TableName, TableSchema, ValueRules, Written,
+};
 use rusqlite::Connection;
 
 use crate::linked_version::warn_of_wal_reset;
 use crate::opened_file::OpenedFile;
 use crate::options::SqliteOptions;
 use crate::plan::{SqlitePlan, max_binds};
+use crate::read_schema::read_schema;
 use crate::table::TableId;
 use crate::write::{SharedPlan, write_rows};
 use crate::writer::{Failed, Writer};
@@ -174,6 +177,11 @@ impl Sink for SqliteSink {
     /// Other sinks and processes on the same file are separate writers without a common order.
     fn late_write_limit(&self) -> Option<Duration> {
         Some(Duration::ZERO)
+    }
+
+    async fn read_schema(&self, table: &TableName) -> Result<TableSchema, SinkError> {
+        let (conn, table) = (self.acquire().await?, table.clone());
+        conn.run(move |connection| read_schema(connection, &table)).await
     }
 
     async fn acquire(&self) -> Result<SqliteConn, SinkError> {

@@ -7,7 +7,7 @@
 //!
 //! | feature | gives |
 //! |---|---|
-//! | `derive` (default) | `#[derive(Row)]` |
+//! | `derive` (default) | `#[derive(Row)]`, `#[derive(RowColumns)]` and `#[derive(Encode)]` |
 //! | `sqlite` | [`sqlite`]: `SqliteSink`, with the SQLite that comes with rusqlite |
 //! | `sqlite-system` | [`sqlite`] with the SQLite of the system instead; `sqlite` switches it on as well |
 //! | `postgres` | [`postgres`]: `PostgresSink` |
@@ -17,7 +17,7 @@
 //! | `metrics` | [`metrics`]: a reporter over the `metrics` crate |
 //! | `prometheus` | [`prometheus`]: `PrometheusMetrics` with its own scrape endpoint |
 //! | `test-metrics` | the metrics that a test records about itself: `TestResult`, `set_current_test_case` |
-//! | `chrono`, `uuid`, `rust_decimal` | row fields and values of these crates |
+//! | `chrono`, `time`, `jiff`, `uuid`, `rust_decimal`, `bigdecimal`, `bytes`, `ipnetwork` | row fields and values of these crates |
 //!
 #![cfg_attr(
     all(feature = "derive", feature = "sqlite", feature = "prometheus"),
@@ -119,7 +119,7 @@ mod connect;
 
 pub use batchsql_core::*;
 #[cfg(feature = "derive")]
-pub use batchsql_derive::Row;
+pub use batchsql_derive::{Encode, Row, RowColumns};
 pub use connect::connect;
 
 #[cfg(feature = "metrics")]

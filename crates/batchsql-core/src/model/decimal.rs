@@ -5,9 +5,14 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
+use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use serde::ser::{Serialize, Serializer};
+
 /// An exact decimal number of any precision, kept as text so that no digit is lost.
 ///
 /// The accepted form is `[-]digits[.digits]`; there is no exponent, no `NaN` and no infinity.
+///
+/// With `serde` it is text. Integers are read too; floats are refused, because they are not exact.
 ///
 /// ```
 /// use batchsql_core::Decimal;
@@ -53,6 +58,48 @@ impl FromStr for Decimal {
 impl fmt::Display for Decimal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl Serialize for Decimal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Decimal {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Digits;
+
+        impl Visitor<'_> for Digits {
+            type Value = Decimal;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a decimal number as text, or an integer")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Decimal, E> {
+                text.parse().map_err(E::custom)
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Decimal, E> {
+                Ok(number.into())
+            }
+
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Decimal, E> {
+                Ok(number.into())
+            }
+
+            fn visit_i128<E: Error>(self, number: i128) -> Result<Decimal, E> {
+                Ok(number.into())
+            }
+        }
+
+        if deserializer.is_human_readable() {
+            deserializer.deserialize_any(Digits)
+        } else {
+            deserializer.deserialize_str(Digits)
+        }
     }
 }
 
@@ -164,6 +211,19 @@ mod tests {
         }
         for bad in ["", "-", ".5", "5.", "1e3", "NaN", "+1", " 1", "1_000", "１"] {
             assert!(bad.parse::<Decimal>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn with_serde_it_is_text_and_never_a_float() {
+        let price: Decimal = "19.90".parse().unwrap();
+        assert_eq!(serde_json::to_string(&price).unwrap(), r#""19.90""#);
+        for (text, digits) in [(r#""19.90""#, "19.90"), ("-7", "-7"), ("18446744073709551615", "18446744073709551615")]
+        {
+            assert_eq!(serde_json::from_str::<Decimal>(text).unwrap().as_str(), digits);
+        }
+        for bad in ["19.9", "true", r#""1e5""#] {
+            assert!(serde_json::from_str::<Decimal>(bad).is_err(), "{bad}");
         }
     }
 

@@ -1,7 +1,6 @@
-//! Owns calendar values: dates, times and timestamps with microsecond resolution, and their ISO text.
-//! Must not know columns, rows or databases.
+//! Owns calendar values: dates, times and timestamps with microsecond resolution.
+//! Must not know their text, columns, rows or databases.
 
-use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
@@ -11,21 +10,31 @@ const MIN_DAYS: i32 = -719_162;
 /// Days from 1970-01-01 to 9999-12-31.
 const MAX_DAYS: i32 = 2_932_896;
 
-/// A calendar date without a time zone, stored as days since 1970-01-01.
+/// A calendar date without a time zone, stored as days since 1970-01-01. Its text is `YYYY-MM-DD`.
 ///
 /// The range is 0001-01-01 to 9999-12-31, which every supported database can hold as ISO text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Date(i32);
 
-/// A time of day without a zone, stored as microseconds since midnight.
+/// A time of day without a zone, stored as microseconds since midnight. Its text is `HH:MM:SS[.fraction]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(i64);
 
-/// A date and time **without** a zone, stored as microseconds since 1970-01-01T00:00:00.
+/// A date and time **without** a zone, stored as microseconds since 1970-01-01T00:00:00. Its text is that of the date and
+/// of the time, with a space or `T` between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
-/// An instant: microseconds since 1970-01-01T00:00:00 **UTC**.
+/// An instant: microseconds since 1970-01-01T00:00:00 **UTC**. Its text is RFC 3339.
+///
+/// ```
+/// use batchsql_core::TimestampTz;
+/// let noon: TimestampTz = "2026-01-31T12:00:00+02:00".parse()?;
+/// // RFC 3339 with a space, which is how it is stored in text columns, or with `T` and `Z`.
+/// assert_eq!(noon.to_string(), "2026-01-31 10:00:00.000000+00:00");
+/// assert_eq!(format!("{noon:#}"), "2026-01-31T10:00:00.000000Z");
+/// # Ok::<(), batchsql_core::InvalidCalendarText>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TimestampTz(i64);
 
@@ -86,7 +95,7 @@ impl Time {
 
 /// What `Timestamp` and `TimestampTz` share; they differ only in what the number means.
 macro_rules! timestamp {
-    ($name:ident, $zone:literal) => {
+    ($name:ident) => {
         impl $name {
             /// 0001-01-01 00:00:00.
             pub const MIN: Self = Self(MIN_DAYS as i64 * MICROS_PER_DAY);
@@ -115,18 +124,11 @@ macro_rules! timestamp {
                 (Date(days), Time(self.0.rem_euclid(MICROS_PER_DAY)))
             }
         }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let (date, time) = self.parts();
-                write!(f, concat!("{} {}", $zone), date, time)
-            }
-        }
     };
 }
 
-timestamp!(Timestamp, "");
-timestamp!(TimestampTz, "+00:00");
+timestamp!(Timestamp);
+timestamp!(TimestampTz);
 
 impl TimestampTz {
     /// The current instant.
@@ -155,23 +157,6 @@ impl TryFrom<SystemTime> for TimestampTz {
 
 fn micros(duration: Duration) -> Option<i64> {
     i64::try_from(duration.as_micros()).ok()
-}
-
-/// ISO 8601, for example `2026-01-31`.
-impl fmt::Display for Date {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (year, month, day) = self.ymd();
-        write!(f, "{year:04}-{month:02}-{day:02}")
-    }
-}
-
-/// ISO 8601 with six fractional digits, for example `23:59:59.000001`.
-impl fmt::Display for Time {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (seconds, micros) = (self.0 / MICROS_PER_SECOND, self.0 % MICROS_PER_SECOND);
-        let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-        write!(f, "{hour:02}:{minute:02}:{second:02}.{micros:06}")
-    }
 }
 
 // The two conversions are the well-known ones by Howard Hinnant ("chrono-compatible low-level date

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
+use crate::model::hex;
 use crate::model::temporal::TimestampTz;
 use crate::model::value::ValueRef;
 use crate::outcome::letter::{DeadLetter, FailedRows};
@@ -202,25 +203,13 @@ fn json_value(value: ValueRef<'_>) -> JsonValue {
         ValueRef::F32(v) => v.into(),
         ValueRef::F64(v) => v.into(),
         ValueRef::Decimal(v) | ValueRef::Text(v) | ValueRef::Json(v) => v.into(),
-        ValueRef::Bytes(v) => hex("\\x", v).into(),
-        ValueRef::Uuid(v) => {
-            let digits = hex("", &v);
-            let groups = [0..8, 8..12, 12..16, 16..20, 20..32].map(|group| &digits[group]);
-            groups.join("-").into()
-        }
+        ValueRef::Bytes(v) => hex::of_bytes(v).into(),
+        ValueRef::Uuid(v) => hex::of_uuid(&v).into(),
         ValueRef::Date(v) => v.to_string().into(),
         ValueRef::Time(v) => v.to_string().into(),
         ValueRef::Timestamp(v) => v.to_string().into(),
         ValueRef::TimestampTz(v) => v.to_string().into(),
     }
-}
-
-fn hex(prefix: &str, bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(prefix.to_owned(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -8,3 +8,4 @@ pub(crate) mod error;
 pub(crate) mod handle;
 pub(crate) mod report;
 mod submit;
+mod submit_serde;

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use crate::model::batch::{Batch, Rows};
+use crate::model::column::Column;
 use crate::model::schema::Schema;
 use crate::model::value::{Value, ValueRef};
 use crate::row::error::RowError;
@@ -184,6 +185,28 @@ impl RowBuilder {
         Ok(DynRow::new(schema, values.into_iter().flatten().collect()))
     }
 
+    /// Sets a column by index; false if it was set before.
+    pub(crate) fn set_new(&mut self, index: usize, value: Value) -> Result<bool, RowError> {
+        let value = self.checked(index, value)?;
+        Ok(self.values[index].replace(value).is_none())
+    }
+
+    /// The nullable columns that were not set become `NULL`.
+    pub(crate) fn fill_with_null(mut self) -> Self {
+        for (column, value) in self.schema.columns().iter().zip(&mut self.values) {
+            if column.is_nullable() {
+                value.get_or_insert(Value::Null);
+            }
+        }
+        self
+    }
+
+    /// A column that was not set.
+    pub(crate) fn first_missing(&self) -> Option<&Column> {
+        let mut columns = self.schema.columns().iter().zip(&self.values);
+        columns.find(|(_, value)| value.is_none()).map(|(column, _)| column)
+    }
+
     fn checked(&self, index: usize, value: Value) -> Result<Value, RowError> {
         let column = &self.schema.columns()[index];
         match value.as_ref().column_type() {
@@ -195,7 +218,7 @@ impl RowBuilder {
                     let what = format!("outside the range of {}", column.column_type());
                     Err(RowError::out_of_range(&self.schema, column.name(), &what))
                 }
-                None => Err(RowError::type_mismatch(&self.schema, column, got)),
+                None => Err(RowError::type_mismatch(&self.schema, column, got.name())),
             },
         }
     }

@@ -21,17 +21,25 @@ use crate::row::writer::RowWriter;
 /// | `u64` | u64 |
 /// | `f32`, `f64` | f32, f64 |
 /// | `str`, `String`, `Box<str>`, `Arc<str>`, `Cow<str>` | text |
-/// | `[u8]`, `Vec<u8>`, `Box<[u8]>` | bytes |
-/// | [`Decimal`], `rust_decimal::Decimal` (feature) | decimal |
-/// | [`Json`] | json |
+/// | `[u8]`, `Vec<u8>`, `Box<[u8]>`, `bytes::Bytes` and `BytesMut` (feature) | bytes |
+/// | [`Decimal`], `rust_decimal::Decimal` and `bigdecimal::BigDecimal` (features) | decimal |
+/// | [`Json`], `serde_json::Value`, [`AsJson`](crate::AsJson) of any `serde` value | json |
 /// | `uuid::Uuid` (feature) | uuid |
 /// | [`Date`], [`Time`], [`Timestamp`], [`TimestampTz`] | date, time, timestamp, timestamptz |
-/// | `chrono::NaiveDate`, `NaiveTime`, `NaiveDateTime`, `DateTime<Utc>`, `DateTime<FixedOffset>` (feature) | the same |
+/// | `chrono::NaiveDate`, `NaiveTime`, `NaiveDateTime`, `DateTime` of any zone (feature) | the same |
+/// | `time::Date`, `Time`, `PrimitiveDateTime`, `OffsetDateTime` or `UtcDateTime` (feature) | the same |
+/// | `jiff::civil::Date`, `Time`, `DateTime`, `jiff::Timestamp` or `ZonedDateTime` (feature) | the same |
+/// | [`IpAddr`](std::net::IpAddr), `Ipv4Addr`, `Ipv6Addr`, `SocketAddr` | text |
+/// | `ipnetwork::IpNetwork`, `Ipv4Network`, `Ipv6Network` (feature) | text |
 ///
-/// References to these work too. To implement it for your own type, call the [`RowWriter`].
+/// Digits below a microsecond are cut off. The text of an address is what PostgreSQL's `inet` and MariaDB's `INET4` and
+/// `INET6` read; a network with a prefix is for `cidr` or `inet` of PostgreSQL.
+///
+/// References to these work too. `#[derive(Encode)]` implements it for a struct around one of these types (`struct
+/// UserId(i64)`), and for an enum without fields, as text. To implement it by hand, call the [`RowWriter`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a column of a row",
-    note = "the docs of `Encode` list the supported types; convert the field, skip it with #[row(skip)], or implement `Encode`"
+    note = "the docs of `Encode` list the supported types; convert the field with #[row(with = function)] or #[row(json)], skip it with #[row(skip)], or add #[derive(Encode)] to its type"
 )]
 pub trait Encode {
     /// The column type it maps to.
@@ -87,19 +95,6 @@ encode_fixed! {
     Time => Time time,
     Timestamp => Timestamp timestamp,
     TimestampTz => TimestampTz timestamptz,
-}
-
-#[cfg(feature = "uuid")]
-impl Encode for uuid::Uuid {
-    const TYPE: ColumnType = ColumnType::Uuid;
-
-    fn hash_key(&self, hasher: &mut KeyHasher) {
-        hasher.add(ValueRef::Uuid(self.into_bytes()));
-    }
-
-    fn encode(&self, writer: &mut RowWriter<'_>) -> Result<(), RowError> {
-        writer.uuid(self.into_bytes())
-    }
 }
 
 macro_rules! encode_variable {
@@ -181,54 +176,5 @@ impl<T: Encode> Encode for Option<T> {
             Some(value) => value.encode(writer),
             None => writer.null(),
         }
-    }
-}
-
-#[cfg(feature = "rust_decimal")]
-impl Encode for rust_decimal::Decimal {
-    const TYPE: ColumnType = ColumnType::Decimal;
-
-    fn variable_len(&self) -> usize {
-        Decimal::from(*self).as_str().len()
-    }
-
-    fn hash_key(&self, hasher: &mut KeyHasher) {
-        hasher.add(ValueRef::Decimal(Decimal::from(*self).as_str()));
-    }
-
-    fn encode(&self, writer: &mut RowWriter<'_>) -> Result<(), RowError> {
-        writer.decimal(&Decimal::from(*self))
-    }
-}
-
-#[cfg(feature = "chrono")]
-mod chrono_fields {
-    use super::*;
-
-    macro_rules! encode_chrono {
-        ($($rust:ty => $variant:ident $method:ident),* $(,)?) => {$(
-            impl Encode for $rust {
-                const TYPE: ColumnType = ColumnType::$variant;
-
-                fn hash_key(&self, hasher: &mut KeyHasher) {
-                    hasher.add($variant::try_from(*self).map_or(ValueRef::Null, ValueRef::$variant));
-                }
-
-                fn encode(&self, writer: &mut RowWriter<'_>) -> Result<(), RowError> {
-                    match $variant::try_from(*self) {
-                        Ok(value) => writer.$method(value),
-                        Err(_) => Err(writer.out_of_range("outside the years 1 to 9999")),
-                    }
-                }
-            }
-        )*};
-    }
-
-    encode_chrono! {
-        chrono::NaiveDate => Date date,
-        chrono::NaiveTime => Time time,
-        chrono::NaiveDateTime => Timestamp timestamp,
-        chrono::DateTime<chrono::Utc> => TimestampTz timestamptz,
-        chrono::DateTime<chrono::FixedOffset> => TimestampTz timestamptz,
     }
 }

@@ -7,7 +7,6 @@ use std::fmt;
 use crate::model::column::Column;
 use crate::model::schema::Schema;
 use crate::model::schema_error::SchemaError;
-use crate::model::value::ColumnType;
 
 /// A row does not fit its schema or the database. The row was not accepted; the caller still has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,10 +40,35 @@ impl RowError {
         }))
     }
 
-    pub(crate) fn type_mismatch(schema: &Schema, column: &Column, got: ColumnType) -> Self {
+    pub(crate) fn type_mismatch(schema: &Schema, column: &Column, got: &str) -> Self {
         let expected = column.column_type();
         let problem = format!("expects {expected} but got {got}; convert the value or change the declared type");
         Self::new(schema, Some(column.name()), RowErrorKind::Type, problem)
+    }
+
+    /// Text that is not a value of the column's type.
+    pub(crate) fn unreadable(schema: &Schema, column: &str, why: &dyn fmt::Display) -> Self {
+        Self::new(schema, Some(column), RowErrorKind::Type, format!("has text that is {why}"))
+    }
+
+    pub(crate) fn not_serializable(schema: &Schema, column: &str) -> Self {
+        let problem = "has a value whose Serialize implementation fails for this column; check that implementation";
+        Self::new(schema, Some(column), RowErrorKind::Type, problem)
+    }
+
+    /// A `serde` value that has no fields.
+    pub(crate) fn not_fields(schema: &Schema, why: &str) -> Self {
+        let problem = format!("the value is not a struct or a map with a field for each column: {why}");
+        Self::new(schema, None, RowErrorKind::Type, problem)
+    }
+
+    pub(crate) fn given_twice(schema: &Schema, column: &str) -> Self {
+        Self::new(schema, Some(column), RowErrorKind::Column, "is given twice; keep one of the fields")
+    }
+
+    pub(crate) fn no_field(schema: &Schema, column: &str) -> Self {
+        let problem = "has no field; add one, or allow it with MissingFields::LeaveOut or Null";
+        Self::new(schema, Some(column), RowErrorKind::Null, problem)
     }
 
     pub(crate) fn null(schema: &Schema, column: &str) -> Self {

@@ -241,7 +241,7 @@ impl<'a> RowWriter<'a> {
     #[cold]
     fn mismatch(&self, got: ColumnType) -> RowError {
         match self.schema.columns().get(self.next) {
-            Some(column) => RowError::type_mismatch(self.schema, column, got),
+            Some(column) => RowError::type_mismatch(self.schema, column, got.name()),
             None => RowError::too_many_values(self.schema),
         }
     }
@@ -249,6 +249,11 @@ impl<'a> RowWriter<'a> {
     #[cold]
     fn refused(&self, what: &str) -> RowError {
         RowError::refused_value(self.schema, self.column_name(), what)
+    }
+
+    #[cold]
+    pub(crate) fn not_serializable(&self) -> RowError {
+        RowError::not_serializable(self.schema, self.column_name())
     }
 
     #[cold]

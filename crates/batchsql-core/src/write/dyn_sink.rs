@@ -9,6 +9,8 @@ use async_trait::async_trait;
 use crate::error::SinkError;
 use crate::model::batch::Rows;
 use crate::model::schema::Schema;
+use crate::model::table_name::TableName;
+use crate::model::table_schema::TableSchema;
 use crate::reporter::PoolState;
 use crate::write::attempt::Attempt;
 use crate::write::session::{Session, SessionEnd};
@@ -32,6 +34,7 @@ trait ErasedSink: Send + Sync + 'static {
     async fn session(&self, conn: &mut BoxConn) -> Result<Option<Session>, SinkError>;
     async fn end_session(&self, session: &Session) -> Result<SessionEnd, SinkError>;
     async fn is_working(&self, session: &Session) -> Result<Option<bool>, SinkError>;
+    async fn read_schema(&self, table: &TableName) -> Result<TableSchema, SinkError>;
     async fn acquire(&self) -> Result<BoxConn, SinkError>;
     async fn prepare(&self, conn: &mut BoxConn, schema: &Schema) -> Result<BoxPlan, SinkError>;
     async fn write(
@@ -94,6 +97,10 @@ impl<S: Sink> ErasedSink for S {
 
     async fn is_working(&self, session: &Session) -> Result<Option<bool>, SinkError> {
         Sink::is_working(self, session).await
+    }
+
+    async fn read_schema(&self, table: &TableName) -> Result<TableSchema, SinkError> {
+        Sink::read_schema(self, table).await
     }
 
     async fn acquire(&self) -> Result<BoxConn, SinkError> {
@@ -185,6 +192,10 @@ impl Sink for DynSink {
 
     async fn is_working(&self, session: &Session) -> Result<Option<bool>, SinkError> {
         self.0.is_working(session).await
+    }
+
+    async fn read_schema(&self, table: &TableName) -> Result<TableSchema, SinkError> {
+        self.0.read_schema(table).await
     }
 
     async fn acquire(&self) -> Result<BoxConn, SinkError> {

@@ -4,9 +4,11 @@
 use std::future::Future;
 use std::time::Duration;
 
-use crate::error::SinkError;
+use crate::error::{ErrorClass, SinkError};
 use crate::model::batch::Rows;
 use crate::model::schema::Schema;
+use crate::model::table_name::TableName;
+use crate::model::table_schema::TableSchema;
 use crate::reporter::PoolState;
 use crate::row::writer::ValueRules;
 use crate::write::attempt::Attempt;
@@ -185,6 +187,17 @@ pub trait Sink: Send + Sync + 'static {
         async { Ok(None) }
     }
 
+    /// Reads the columns, their types and the key of a table from the database, so that a schema need not be declared.
+    /// Default: refused, for databases without a catalogue of tables.
+    ///
+    /// # Errors
+    /// The database cannot be asked, or there is no such table, or it is not one that rows can be inserted into.
+    fn read_schema(&self, table: &TableName) -> impl Future<Output = Result<TableSchema, SinkError>> + Send {
+        let name = self.name();
+        let text = format!("table {table}: {name} has no catalogue of columns; declare them with Schema::builder");
+        async { Err(SinkError::new(ErrorClass::Schema, text)) }
+    }
+
     /// Gets a connection.
     fn acquire(&self) -> impl Future<Output = Result<Self::Conn, SinkError>> + Send;
 
@@ -218,7 +231,6 @@ pub trait Sink: Send + Sync + 'static {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ErrorClass;
 
     #[test]
     fn a_sink_may_list_each_row_of_a_write_once() {

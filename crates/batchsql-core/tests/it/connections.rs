@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use batchsql_core::{Attempt, BatchSql, ErrorClass, PipelineConfig, Rows, Schema, Sink, SinkError, ValueRef, Written};
+use batchsql_core::{
+    Attempt, BatchSql, DynSink, ErrorClass, PipelineConfig, Rows, Schema, Sink, SinkError, ValueRef, Written,
+};
+use batchsql_testkit::ScriptedSink;
 
 use crate::support::{HOUR, config, plain, row};
 
@@ -108,4 +111,11 @@ async fn a_batch_with_failed_rows_gives_its_connection_back() {
     assert_eq!((report.balance.written(), report.balance.rejected()), (29, 1));
     // One for the batch with the bad row, one for the two after it.
     assert_eq!((load(&sink.0.acquired), load(&sink.0.open)), (2, 0));
+}
+
+#[tokio::test]
+async fn a_sink_without_a_catalogue_says_how_to_declare_columns() {
+    let error = DynSink::new(ScriptedSink::new()).read_schema(&"orders".into()).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Schema);
+    assert!(error.to_string().contains("table orders: ") && error.to_string().contains("Schema::builder"), "{error}");
 }

@@ -3,7 +3,7 @@ use batchsql_derive::Row;
 #[derive(Row)]
 #[row(crate = "batchsql_core", table = "t")]
 struct R {
-    id: std::net::IpAddr,
+    id: std::time::Instant,
 }
 
 fn main() {}

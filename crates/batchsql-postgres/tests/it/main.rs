@@ -12,6 +12,7 @@ mod link;
 mod lossy;
 mod pooler;
 mod proxy;
+mod read_schema;
 mod rules;
 mod servers;
 mod sources;

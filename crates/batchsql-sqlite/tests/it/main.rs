@@ -19,6 +19,7 @@ mod numbered;
 mod policies;
 #[cfg(unix)]
 mod process;
+mod read_schema;
 #[cfg(unix)]
 mod readonly;
 mod rules;

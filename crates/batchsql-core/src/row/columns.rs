@@ -1,0 +1,266 @@
+//! Owns what generated code needs: the columns of a struct, and the schemas of a row type, by the columns that a row has.
+//! Must not know attributes, or how rows are submitted.
+//!
+//! [`Declared`], [`Declarations`] and [`Shapes`] are for the macros of `batchsql-derive`, and not part of the public
+//! interface: any release may change them.
+
+use std::sync::OnceLock;
+
+use crate::model::conflict::Conflict;
+use crate::model::schema::Schema;
+use crate::model::table_name::TableName;
+use crate::model::value::ColumnType;
+use crate::row::encode::Encode;
+use crate::row::error::RowError;
+use crate::row::key::KeyHasher;
+use crate::row::writer::RowWriter;
+
+/// The columns of a struct. `#[derive(Row)]` implements it for rows, and `#[derive(RowColumns)]` for structs that are only
+/// a part of rows; `#[row(flatten)]` on a field inlines the columns of its type.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no columns that could be inlined",
+    note = "add #[derive(RowColumns)] to the struct, or remove #[row(flatten)] from the field"
+)]
+pub trait RowColumns {
+    /// How many columns there are.
+    const COLUMNS: usize;
+    /// How many of them a row may leave out: at most 63.
+    const OPTIONAL: u32;
+
+    /// Declares the columns in their order.
+    #[doc(hidden)]
+    fn declare_columns(list: &mut Declarations);
+
+    /// The optional columns that this value leaves out: one bit for each, in their order.
+    #[doc(hidden)]
+    fn absent_columns(&self) -> u64;
+
+    /// Bytes of the variable parts of the columns that are written.
+    #[doc(hidden)]
+    fn columns_variable_len(&self) -> usize;
+
+    /// Feeds a key column to a hash; false if there is no such column.
+    #[doc(hidden)]
+    fn hash_column(&self, name: &str, hasher: &mut KeyHasher) -> bool;
+
+    /// Writes the columns that are not left out.
+    #[doc(hidden)]
+    fn write_columns(&self, writer: &mut RowWriter<'_>) -> Result<(), RowError>;
+}
+
+/// Collects the columns of a row type.
+#[doc(hidden)]
+#[derive(Debug, Default)]
+pub struct Declarations {
+    columns: Vec<(&'static str, ColumnType, bool)>,
+    /// Indexes of the columns that a row may leave out.
+    optional: Vec<usize>,
+}
+
+impl Declarations {
+    /// A field that is a column.
+    pub fn column<T: Encode + ?Sized>(&mut self, name: &'static str) {
+        self.columns.push((name, T::TYPE, T::NULLABLE));
+    }
+
+    /// A field that a function converts to a column.
+    pub fn column_with<'a, T, V, F>(&mut self, name: &'static str, _: F)
+    where
+        T: ?Sized + 'a,
+        V: Encode,
+        F: FnOnce(&'a T) -> V,
+    {
+        self.column::<V>(name);
+    }
+
+    /// The column that was declared last may be left out.
+    pub fn optional(&mut self) {
+        self.optional.push(self.columns.len() - 1);
+    }
+
+    /// The schema of rows with all columns.
+    ///
+    /// # Panics
+    /// When the declaration is invalid: a column is declared twice, the key is no column or may be left out, or all
+    /// columns may be left out.
+    pub fn build(self, table: TableName, conflict: Conflict) -> Declared {
+        let mut builder = Schema::builder(table).on_conflict(conflict);
+        for (name, ty, is_nullable) in self.columns {
+            builder = if is_nullable { builder.nullable(name, ty) } else { builder.column(name, ty) };
+        }
+        let schema = builder.build().unwrap_or_else(|error| panic!("{error}"));
+        let keys = schema.key_columns();
+        if let Some(key) = self.optional.iter().find(|index| keys.contains(index)) {
+            let column = schema.columns()[*key].name();
+            panic!("schema of table {:?}: the key column {column:?} may not be left out", schema.table_display());
+        }
+        let table = schema.table_display();
+        assert!(
+            self.optional.len() < schema.columns().len(),
+            "schema of table {table:?}: at least one column must always be written"
+        );
+        Declared { schema, optional: self.optional.into() }
+    }
+}
+
+/// The schema of a row type, and the columns that its rows may leave out.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Declared {
+    schema: Schema,
+    optional: Box<[usize]>,
+}
+
+/// The schemas of a row type. A static of the generated code.
+///
+/// A static in a generic function is one for all types, so it has a list of them. A type is known by the address of its
+/// declaring function. The compiler may give two functions one address only if they do the same, and then their schemas
+/// are equal; a function with two addresses only makes its schema twice.
+///
+/// A schema that is in the list is found without a lock and without an allocation. The list only grows: a type has one
+/// schema for each set of columns that one of its rows left out.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Shapes {
+    first: OnceLock<Box<TypeShapes>>,
+}
+
+#[derive(Debug)]
+struct TypeShapes {
+    declare: usize,
+    full: Declared,
+    /// Lists by the set of absent columns, so that types with many sets are found quickly too.
+    lists: [OnceLock<Box<Shape>>; Self::LISTS],
+    next: OnceLock<Box<TypeShapes>>,
+}
+
+#[derive(Debug)]
+struct Shape {
+    absent: u64,
+    schema: Schema,
+    next: OnceLock<Box<Shape>>,
+}
+
+impl Default for Shapes {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Shapes {
+    /// Without any schema.
+    pub const fn new() -> Self {
+        Self { first: OnceLock::new() }
+    }
+
+    /// The schema of rows with all columns.
+    #[inline]
+    pub fn full(&self, declare: fn() -> Declared) -> &Schema {
+        &self.of_type(declare).full.schema
+    }
+
+    /// The schema of rows that leave out these optional columns.
+    #[inline]
+    pub fn without(&self, declare: fn() -> Declared, absent: u64) -> &Schema {
+        let shapes = self.of_type(declare);
+        if absent == 0 { &shapes.full.schema } else { shapes.without(absent) }
+    }
+
+    #[inline]
+    fn of_type(&self, declare: fn() -> Declared) -> &TypeShapes {
+        let address = declare as usize;
+        let mut slot = &self.first;
+        loop {
+            let shapes = slot.get_or_init(|| Box::new(TypeShapes::new(address, declare())));
+            if shapes.declare == address {
+                return shapes;
+            }
+            slot = &shapes.next;
+        }
+    }
+}
+
+impl TypeShapes {
+    const LISTS: usize = 16;
+
+    fn new(declare: usize, full: Declared) -> Self {
+        Self { declare, full, lists: Default::default(), next: OnceLock::new() }
+    }
+
+    fn without(&self, absent: u64) -> &Schema {
+        // The high bits of a product depend on all bits of its factor.
+        let list = absent.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 60;
+        let mut slot = &self.lists[list as usize % Self::LISTS];
+        loop {
+            let shape = slot
+                .get_or_init(|| Box::new(Shape { absent, schema: self.full.without(absent), next: OnceLock::new() }));
+            if shape.absent == absent {
+                return &shape.schema;
+            }
+            slot = &shape.next;
+        }
+    }
+}
+
+impl Declared {
+    fn without(&self, absent: u64) -> Schema {
+        let mut present = vec![true; self.schema.columns().len()];
+        for (bit, index) in self.optional.iter().enumerate() {
+            present[*index] = absent >> bit & 1 == 0;
+        }
+        self.schema.project(&present).expect("the key and at least one column are always written")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn declared(table: &'static str) -> Declared {
+        let mut list = Declarations::default();
+        list.column::<i64>("id");
+        list.column::<Option<i64>>("a");
+        list.optional();
+        list.column::<Option<String>>("b");
+        list.optional();
+        list.build(TableName::new(table), Conflict::update(["id"]))
+    }
+
+    fn names(schema: &Schema) -> Vec<&str> {
+        schema.columns().iter().map(|column| column.name()).collect()
+    }
+
+    #[test]
+    fn each_set_of_columns_has_one_schema_and_each_type_its_own() {
+        static SHAPES: Shapes = Shapes::new();
+        let one: fn() -> Declared = || declared("one");
+        let two: fn() -> Declared = || declared("two");
+        for _ in 0..2 {
+            assert_eq!(names(SHAPES.full(one)), ["id", "a", "b"]);
+            assert_eq!(names(SHAPES.without(one, 0b01)), ["id", "b"]);
+            assert_eq!(names(SHAPES.without(one, 0b10)), ["id", "a"]);
+            assert_eq!(names(SHAPES.without(one, 0b11)), ["id"]);
+            assert_eq!(SHAPES.without(two, 0b11).table_display(), "two");
+        }
+        assert_eq!(SHAPES.without(one, 0), SHAPES.full(one));
+        assert!(std::ptr::eq(SHAPES.without(one, 1), SHAPES.without(one, 1)), "it is made once");
+    }
+
+    #[test]
+    #[should_panic(expected = "at least one column must always be written")]
+    fn not_all_columns_are_left_out() {
+        let mut list = Declarations::default();
+        list.column::<i64>("id");
+        list.optional();
+        list.build(TableName::new("t"), Conflict::none());
+    }
+
+    #[test]
+    #[should_panic(expected = "the key column \"id\" may not be left out")]
+    fn a_key_is_never_left_out() {
+        let mut list = Declarations::default();
+        list.column::<i64>("id");
+        list.optional();
+        list.build(TableName::new("t"), Conflict::update(["id"]));
+    }
+}

@@ -1,0 +1,133 @@
+//! Owns which number becomes a value of which column type, so that nothing of it is lost.
+//! Must not know rows or `serde`.
+
+use crate::model::value::{ColumnType, Decimal, Value};
+
+/// Why a number is not a value of the column type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoNumber {
+    /// The column type has no numbers.
+    Type,
+    /// The column type has no such number.
+    Range,
+}
+
+/// A decimal number of at most so many digits is the only one with its `f64`: nothing was lost when the text became a
+/// float.
+const EXACT_DIGITS: usize = 15;
+
+/// The value of an integer.
+pub(crate) fn from_integer(number: i128, ty: ColumnType) -> Result<Value, NoNumber> {
+    let value = match ty {
+        ColumnType::I16 => number.try_into().map(Value::I16).ok(),
+        ColumnType::I32 => number.try_into().map(Value::I32).ok(),
+        ColumnType::I64 => number.try_into().map(Value::I64).ok(),
+        ColumnType::U64 => number.try_into().map(Value::U64).ok(),
+        ColumnType::Decimal => Some(Value::Decimal(number.into())),
+        ColumnType::F32 => is_small(number).then_some(number as f32).filter(|v| *v as i128 == number).map(Value::F32),
+        ColumnType::F64 => is_small(number).then_some(number as f64).filter(|v| *v as i128 == number).map(Value::F64),
+        _ => return Err(NoNumber::Type),
+    };
+    value.ok_or(NoNumber::Range)
+}
+
+/// Conversions from floats saturate beyond `i128`.
+fn is_small(number: i128) -> bool {
+    number.unsigned_abs() < 1 << 100
+}
+
+/// The value of a float.
+pub(crate) fn from_float(number: f64, ty: ColumnType) -> Result<Value, NoNumber> {
+    let value = match ty {
+        ColumnType::F64 => Some(Value::F64(number)),
+        // The same number, or the same text: `0.1` of a JSON document is `0.1_f64`.
+        ColumnType::F32 => {
+            let narrow = number as f32;
+            let is_exact = number.is_nan() || f64::from(narrow) == number || narrow.to_string() == number.to_string();
+            is_exact.then_some(Value::F32(narrow))
+        }
+        ColumnType::Decimal => decimal(number).map(Value::Decimal),
+        ColumnType::I16 | ColumnType::I32 | ColumnType::I64 | ColumnType::U64 => {
+            let is_whole = number.fract() == 0.0 && number.abs() <= (1_u64 << f64::MANTISSA_DIGITS) as f64;
+            return if is_whole { from_integer(number as i128, ty) } else { Err(NoNumber::Range) };
+        }
+        _ => return Err(NoNumber::Type),
+    };
+    value.ok_or(NoNumber::Range)
+}
+
+fn decimal(number: f64) -> Option<Decimal> {
+    if !number.is_finite() {
+        return None;
+    }
+    let scientific = format!("{number:e}");
+    let digits = scientific.split('e').next()?.bytes().filter(u8::is_ascii_digit).count();
+    if digits <= EXACT_DIGITS { number.to_string().parse().ok() } else { None }
+}
+
+/// The value of a number that is given as text, as JSON numbers of any precision are.
+pub(crate) fn from_digits(digits: &str, ty: ColumnType) -> Result<Value, NoNumber> {
+    if let Ok(number) = digits.parse() {
+        return from_integer(number, ty);
+    }
+    match (ty, digits.parse::<Decimal>()) {
+        (ColumnType::Decimal, Ok(number)) => Ok(Value::Decimal(number)),
+        _ => digits.parse().map_err(|_| NoNumber::Range).and_then(|number| from_float(number, ty)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decimal_value(digits: &str) -> Result<Value, NoNumber> {
+        Ok(Value::Decimal(digits.parse().unwrap()))
+    }
+
+    #[test]
+    fn integers_fit_exactly_or_not_at_all() {
+        let check = |number: i128, ty, expected| assert_eq!(from_integer(number, ty), expected, "{number} as {ty}");
+        check(32_767, ColumnType::I16, Ok(Value::I16(32_767)));
+        check(32_768, ColumnType::I16, Err(NoNumber::Range));
+        check(-1, ColumnType::U64, Err(NoNumber::Range));
+        check(u64::MAX.into(), ColumnType::U64, Ok(Value::U64(u64::MAX)));
+        check(i128::MAX, ColumnType::Decimal, decimal_value(&i128::MAX.to_string()));
+        check(1 << 53, ColumnType::F64, Ok(Value::F64(9_007_199_254_740_992.0)));
+        check((1 << 53) + 1, ColumnType::F64, Err(NoNumber::Range));
+        check((1 << 24) + 1, ColumnType::F32, Err(NoNumber::Range));
+        check(i128::MAX, ColumnType::F64, Err(NoNumber::Range));
+        check(1, ColumnType::Text, Err(NoNumber::Type));
+        check(1, ColumnType::Bool, Err(NoNumber::Type));
+    }
+
+    #[test]
+    fn floats_fit_exactly_or_not_at_all() {
+        let check = |number: f64, ty, expected| assert_eq!(from_float(number, ty), expected, "{number} as {ty}");
+        check(0.1, ColumnType::F32, Ok(Value::F32(0.1)));
+        check(f64::from(0.1_f32), ColumnType::F32, Ok(Value::F32(0.1)));
+        check(0.123_456_789, ColumnType::F32, Err(NoNumber::Range));
+        check(1e300, ColumnType::F32, Err(NoNumber::Range));
+        check(3.0, ColumnType::I16, Ok(Value::I16(3)));
+        check(-0.0, ColumnType::I16, Ok(Value::I16(0)));
+        check(3.5, ColumnType::I64, Err(NoNumber::Range));
+        check(1e300, ColumnType::I64, Err(NoNumber::Range));
+        check(f64::NAN, ColumnType::I64, Err(NoNumber::Range));
+        check(19.9, ColumnType::Decimal, decimal_value("19.9"));
+        check(-0.000_001, ColumnType::Decimal, decimal_value("-0.000001"));
+        check(123_456_789_012_345.0, ColumnType::Decimal, decimal_value("123456789012345"));
+        // More digits than a float is known to hold: the text may have had others.
+        check(0.1 + 0.2, ColumnType::Decimal, Err(NoNumber::Range));
+        check(f64::INFINITY, ColumnType::Decimal, Err(NoNumber::Range));
+        check(1.5, ColumnType::Text, Err(NoNumber::Type));
+    }
+
+    #[test]
+    fn digits_keep_their_precision() {
+        let check = |digits, ty, expected| assert_eq!(from_digits(digits, ty), expected, "{digits} as {ty}");
+        check("12345678901234567890.123456789", ColumnType::Decimal, decimal_value("12345678901234567890.123456789"));
+        check("7", ColumnType::I16, Ok(Value::I16(7)));
+        check("1.5e3", ColumnType::I16, Ok(Value::I16(1500)));
+        check("0.5", ColumnType::F64, Ok(Value::F64(0.5)));
+        check("0.5", ColumnType::I64, Err(NoNumber::Range));
+    }
+}

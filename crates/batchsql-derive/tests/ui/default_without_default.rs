@@ -1,0 +1,11 @@
+use batchsql_derive::Row;
+
+#[derive(Row)]
+#[row(crate = "batchsql_core", table = "t")]
+struct R {
+    id: i64,
+    #[row(default)]
+    field: batchsql_core::Date,
+}
+
+fn main() {}
