@@ -14,6 +14,16 @@ const CHUNK_ROWS: usize = 64;
 impl BatchSql {
     /// Accepts many rows in their order, waiting for capacity as needed; returns how many.
     ///
+    /// The returned future is `Send` for every iterator, also one with a closure that borrows from its items: handlers of
+    /// web servers and `tokio::spawn` need that.
+    ///
+    /// ```
+    /// # use batchsql_core::{BatchSql, Row};
+    /// # fn handler<R: Row + Send + Sync + 'static>(db: BatchSql, rows: Vec<(u64, R)>) {
+    /// tokio::spawn(async move { db.submit_all(rows.iter().map(|(_, row)| row)).await });
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// The first row that is not accepted ends the call;
     /// [`accepted`](SubmitAllError::accepted) rows before it were accepted.
@@ -21,11 +31,17 @@ impl BatchSql {
     /// # Cancel safety
     /// Rows that were accepted before the cancellation stay accepted; use
     /// [`submit`](Self::submit) where the caller must know how many.
-    pub async fn submit_all<I>(&self, rows: I) -> Result<usize, SubmitAllError>
+    // Not an `async fn`: whether its future is `Send` would be asked of the hidden state, which holds the iterator, and
+    // the compiler cannot prove that for a closure over borrowed items (rust-lang/rust#102211). `+ Send` is proven here,
+    // once, and callers see only the promise.
+    pub fn submit_all<I>(&self, rows: I) -> impl Future<Output = Result<usize, SubmitAllError>> + Send
     where
-        I: IntoIterator,
-        I::Item: Row,
+        I: IntoIterator<IntoIter: Send, Item: Row + Send>,
     {
+        self.accept_all(rows.into_iter())
+    }
+
+    async fn accept_all<R: Row + Send>(&self, rows: impl Iterator<Item = R> + Send) -> Result<usize, SubmitAllError> {
         // A chunk never asks for more than a part of the budget, so that other submitters get their turn.
         let max_rows = (self.0.config.buffer_size / 4).clamp(1, CHUNK_ROWS);
         let max_bytes = self.0.config.buffer_bytes / 4;
@@ -68,35 +84,40 @@ impl BatchSql {
         result.map_err(|source| SubmitAllError { accepted: *accepted, source })
     }
 
+    // The chunk is borrowed exclusively: a shared borrow across the wait would be `Send` only for rows that are `Sync`.
     async fn push_chunk<R: Row>(
         &self,
-        chunk: &[(R, usize)],
+        chunk: &mut [(R, usize)],
         bytes: usize,
         pushed: &mut usize,
     ) -> Result<(), SubmitError> {
-        let mut left = chunk;
         let mut left_bytes = bytes;
-        while let Some((first, first_bytes)) = left.first() {
-            let known = self.group(first.schema())?.into_arc();
-            // Each table takes capacity of its own share. Most chunks are rows of one schema.
-            let is_same = |(row, _): &&(R, usize)| row.schema() == &known.group.schema;
-            let same = left.iter().take_while(is_same).count();
-            let same_bytes = if same == left.len() { left_bytes } else { left[..same].iter().map(|row| row.1).sum() };
-            // All of them, or else only the first: a wait for much capacity would delay submitters that need little.
-            let (mut reservation, rows) = match self.try_reserve(&known.table, same, same_bytes) {
-                Ok(reservation) => (reservation, same),
-                Err(error) if error.is_full() => {
-                    (self.wait_for_capacity(&known, 1, *first_bytes, self.0.config.when_full).await?, 1)
+        while *pushed < chunk.len() {
+            let (known, rows, capacity) = {
+                let left = &chunk[*pushed..];
+                let (first, first_bytes) = &left[0];
+                let known = self.group(first.schema())?.into_arc();
+                // Each table takes capacity of its own share. Most chunks are rows of one schema.
+                let is_same = |(row, _): &&(R, usize)| row.schema() == &known.group.schema;
+                let same = left.iter().take_while(is_same).count();
+                let same_bytes =
+                    if same == left.len() { left_bytes } else { left[..same].iter().map(|row| row.1).sum() };
+                // All of them, or else only the first: a wait for much capacity would delay submitters that need little.
+                match self.try_reserve(&known.table, same, same_bytes) {
+                    Ok(reservation) => (known, same, Ok(reservation)),
+                    Err(error) if error.is_full() => (known, 1, Err(*first_bytes)),
+                    Err(error) => return Err(error),
                 }
-                Err(error) => return Err(error),
             };
-            let (now, later) = left.split_at(rows);
-            for (row, bytes) in now {
+            let mut reservation = match capacity {
+                Ok(reservation) => reservation,
+                Err(bytes) => self.wait_for_capacity(&known, 1, bytes, self.0.config.when_full).await?,
+            };
+            for (row, bytes) in &chunk[*pushed..*pushed + rows] {
                 self.push(&known, row, *bytes, &Tracking::Untracked, &mut reservation)?;
                 *pushed += 1;
                 left_bytes -= bytes;
             }
-            left = later;
         }
         Ok(())
     }

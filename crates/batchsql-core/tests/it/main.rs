@@ -19,6 +19,7 @@ mod model;
 mod order;
 mod parking;
 mod rounds;
+mod send;
 mod shutdown;
 mod spans;
 mod support;
