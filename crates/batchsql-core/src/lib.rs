@@ -48,9 +48,12 @@ pub use outcome::ledger::Balance;
 pub use outcome::letter::{DeadLetter, FailedRows};
 pub use outcome::outcomes::{FailedRow, Outcome, OutcomeCounts, OutcomeKind};
 pub use outcome::receipt::Receipt;
+pub use outcome::row_outcomes::RowOutcomes;
 pub use password::{CachedPassword, Password, PasswordProvider};
 pub use pipeline::builder::BatchSqlBuilder;
-pub use pipeline::error::{FlushError, ResubmitError, SubmitAllError, SubmitError};
+pub use pipeline::error::{
+    FlushError, ResubmitError, SubmitAllError, SubmitAllTrackedError, SubmitError, TrySubmitAllError,
+};
 pub use pipeline::handle::{BatchSql, WeakBatchSql};
 pub use pipeline::report::CloseReport;
 pub use reporter::{

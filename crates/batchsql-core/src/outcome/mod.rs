@@ -7,4 +7,5 @@ pub(crate) mod letter;
 pub(crate) mod ndjson;
 pub(crate) mod outcomes;
 pub(crate) mod receipt;
+pub(crate) mod row_outcomes;
 pub(crate) mod tracking;

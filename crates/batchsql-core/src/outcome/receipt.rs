@@ -57,6 +57,16 @@ impl Receipt {
         Self { completion, row, slot: None }
     }
 
+    /// Whether this is the row that comes `rows` after another one, in the same batch.
+    pub(crate) fn is_after(&self, first: &Self, rows: u32) -> bool {
+        Arc::ptr_eq(&self.completion, &first.completion) && self.row == first.row + rows
+    }
+
+    /// The outcome of the row that comes `rows` after this one in the same batch, when it is already known.
+    pub(crate) fn outcome_after(&self, rows: u32) -> Option<Outcome> {
+        self.completion.outcome(self.row + rows)
+    }
+
     /// The outcome, when it is already known.
     pub fn try_outcome(&self) -> Option<Outcome> {
         self.completion.outcome(self.row)

@@ -144,6 +144,7 @@ impl<S: Sink> BatchSqlBuilder<S> {
             ended,
             closing_since: OnceLock::new(),
             report: std::sync::Mutex::default(),
+            together: std::sync::RwLock::default(),
         })))
     }
 }

@@ -43,7 +43,11 @@ impl BatchSql {
     /// # Cancel safety
     /// Cancelling stops the wait, not the closing.
     pub async fn close(&self, deadline: Duration) -> CloseReport {
-        self.0.intake.closed.store(true, Atomic::SeqCst);
+        {
+            // A call of `try_submit_all` that has begun accepts all of its rows.
+            let _no_rows_together = self.0.together.write().unwrap_or_else(PoisonError::into_inner);
+            self.0.intake.closed.store(true, Atomic::SeqCst);
+        }
         let begin = *self.0.closing_since.get_or_init(|| {
             let begin = Instant::now();
             self.0.pipeline.ledger.begin_closing();

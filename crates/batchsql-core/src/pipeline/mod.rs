@@ -8,3 +8,5 @@ pub(crate) mod error;
 pub(crate) mod handle;
 pub(crate) mod report;
 mod submit;
+mod together;
+mod validate;

@@ -59,11 +59,16 @@ impl BatchSql {
     /// # Errors
     /// As [`submit`](Self::submit), and [`is_full`](SubmitError::is_full) when there is no capacity.
     pub fn try_submit<R: Row + ?Sized>(&self, row: &R) -> Result<(), SubmitError> {
-        let accepted = self.admit(row).and_then(|(known, bytes)| {
-            let mut reservation = self.try_reserve(&known.table, 1, bytes)?;
-            self.push(&known, row, bytes, &Tracking::Untracked, &mut reservation).map(drop)
-        });
-        accepted.inspect_err(|error| self.report_refused(row, error))
+        self.accept_now(row, &Tracking::Untracked).map(drop)
+    }
+
+    /// Accepts a row only if there is capacity now, and returns a receipt that resolves to its outcome.
+    ///
+    /// # Errors
+    /// As [`try_submit`](Self::try_submit).
+    pub fn try_submit_tracked<R: Row + ?Sized>(&self, row: &R) -> Result<Receipt, SubmitError> {
+        let receipt = self.accept_now(row, &Tracking::tracked())?;
+        Ok(receipt.expect("a tracked row has a receipt"))
     }
 
     /// Accepts a row, waiting for capacity at most `limit`.
@@ -118,6 +123,14 @@ impl BatchSql {
                 Err(ResubmitError { letter: Box::new(DeadLetter::with_capacity(outcome, capacity)), source })
             }
         }
+    }
+
+    fn accept_now<R: Row + ?Sized>(&self, row: &R, tracking: &Tracking) -> Result<Option<Receipt>, SubmitError> {
+        let accepted = self.admit(row).and_then(|(known, bytes)| {
+            let mut reservation = self.try_reserve(&known.table, 1, bytes)?;
+            self.push(&known, row, bytes, tracking, &mut reservation)
+        });
+        accepted.inspect_err(|error| self.report_refused(row, error))
     }
 
     async fn accept<R: Row + ?Sized>(

@@ -24,3 +24,4 @@ mod shutdown;
 mod spans;
 mod support;
 mod timeliness;
+mod together;
