@@ -29,8 +29,8 @@
 //! - [`connect`]: a driver chosen by the scheme of a URL, at run time.
 //! - [`PipelineConfig`]: sizes, times and limits, with their defaults.
 //! - [`BatchSql`]: `submit`, `try_submit`, `submit_timeout`, `submit_all`, `try_submit_all`, and with outcomes
-//!   `submit_tracked`, `try_submit_tracked`, `submit_all_tracked`; `validate`, `flush`, `close`; and which of them wait
-//!   for what.
+//!   `submit_tracked`, `try_submit_tracked`, `submit_all_tracked`; `validate`, `pressure`, `ready`, `flush`,
+//!   `close`; and which of them wait for what.
 //! - [`Outcome`]: the possible outcomes of a row, and [`DeadLetters`]: consumers of every row that was not written. The
 //!   guide `docs/outcomes.md` of the repository describes them all.
 //! - [`Schema`] and [`Conflict`]: tables and what happens when a key is already there.

@@ -6,6 +6,7 @@ mod chunks;
 mod close;
 pub(crate) mod error;
 pub(crate) mod handle;
+mod readiness;
 pub(crate) mod report;
 mod submit;
 mod together;

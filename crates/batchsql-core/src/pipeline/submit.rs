@@ -174,13 +174,8 @@ impl BatchSql {
         };
         let pipeline = &self.0.pipeline;
         let _reported = ReportedWait { pipeline, table: &known.group.schema, begin: Instant::now() };
-        let ask = || {
-            if !self.0.activity.is_busy() || self.0.config.when_full == WhenFull::DropOldest {
-                // If the dispatcher has ended, the budget is closed and the wait ends at once.
-                let _ = self.0.messages.send(Message::Pressure);
-            }
-        };
         let table = &known.table;
+        let ask = || self.ask_for_capacity();
         let capacity = pipeline.ledger.budget.reserve(table.number(), &table.share, rows, bytes, ask);
         let capacity = match limit {
             None => capacity.await,
@@ -194,6 +189,14 @@ impl BatchSql {
             }
         };
         capacity.map_err(submit_error)
+    }
+
+    /// Asks the dispatcher for capacity, unless it comes without a request.
+    pub(crate) fn ask_for_capacity(&self) {
+        if !self.0.activity.is_busy() || self.0.config.when_full == WhenFull::DropOldest {
+            // If the dispatcher has ended, the budget is closed and the wait ends at once.
+            let _ = self.0.messages.send(Message::Pressure);
+        }
     }
 
     #[inline]
@@ -248,7 +251,7 @@ impl Drop for ReportedWait<'_> {
     }
 }
 
-fn submit_error(refusal: Refusal) -> SubmitError {
+pub(crate) fn submit_error(refusal: Refusal) -> SubmitError {
     match refusal {
         Refusal::Full => SubmitError::full(),
         Refusal::Closed => SubmitError::closed(),

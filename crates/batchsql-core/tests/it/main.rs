@@ -18,6 +18,7 @@ mod late_writes;
 mod model;
 mod order;
 mod parking;
+mod readiness;
 mod rounds;
 mod send;
 mod shutdown;
