@@ -19,6 +19,7 @@ mod model;
 mod order;
 mod parking;
 mod readiness;
+mod receipts;
 mod rounds;
 mod send;
 mod shutdown;
