@@ -46,6 +46,8 @@ pub use open_error::OpenError;
 pub use outcome::consumers::DeadLetters;
 pub use outcome::ledger::Balance;
 pub use outcome::letter::{DeadLetter, FailedRows};
+pub use outcome::letter_line::{DeadLetterError, DeadLetterLine};
+pub use outcome::letter_reader::DeadLetterReader;
 pub use outcome::outcomes::{FailedRow, Outcome, OutcomeCounts, OutcomeKind};
 pub use outcome::receipt::Receipt;
 pub use outcome::row_outcomes::RowOutcomes;
@@ -55,6 +57,7 @@ pub use pipeline::error::{
     FlushError, ResubmitError, SubmitAllError, SubmitAllTrackedError, SubmitError, TrySubmitAllError,
 };
 pub use pipeline::handle::{BatchSql, WeakBatchSql};
+pub use pipeline::replay::{NotReplayed, Replay, ReplayError, ReplayFailure, ReplayReport};
 pub use pipeline::report::CloseReport;
 pub use reporter::{
     BatchExecuted, BatchInfo, BatchSealed, BatchStarted, FlushReason, MetricsReporter, NoopReporter, PipelineGauges,

@@ -4,6 +4,9 @@
 pub(crate) mod consumers;
 pub(crate) mod ledger;
 pub(crate) mod letter;
+pub(crate) mod letter_line;
+pub(crate) mod letter_reader;
+mod letter_values;
 pub(crate) mod ndjson;
 pub(crate) mod outcomes;
 pub(crate) mod receipt;

@@ -6,7 +6,7 @@ use tokio::task::coop::consume_budget;
 use crate::outcome::receipt::Receipt;
 use crate::outcome::row_outcomes::{Receipts, RowOutcomes};
 use crate::outcome::tracking::Tracking;
-use crate::pipeline::error::{SubmitAllError, SubmitAllTrackedError, SubmitError};
+use crate::pipeline::error::{FlushError, SubmitAllError, SubmitAllTrackedError, SubmitError};
 use crate::pipeline::handle::BatchSql;
 use crate::row::traits::Row;
 
@@ -107,6 +107,18 @@ impl BatchSql {
                 Err(source) => Err(SubmitAllTrackedError { outcomes, source }),
             }
         }
+    }
+
+    /// Accepts rows, writes them without waiting for `flush_interval`, and returns their outcomes, and why the first row
+    /// after them was not accepted.
+    pub(crate) async fn submit_and_flush<R: Row + Sync>(
+        &self,
+        rows: &[R],
+    ) -> Result<(RowOutcomes, Option<SubmitError>), FlushError> {
+        let mut accepted = Accepted { rows: 0, receipts: Some(Receipts::default()) };
+        let refused = self.accept_all(rows.iter(), &Tracking::tracked(), &mut accepted).await.err();
+        self.flush().await?;
+        Ok((accepted.receipts.unwrap_or_default().ended().await, refused))
     }
 
     async fn accept_all<R: Row + Send>(

@@ -62,6 +62,7 @@ impl BatchSql {
             .get_or_insert_with(|| CloseReport {
                 balance: self.balance(),
                 unwritten: self.0.pipeline.ledger.take_unwritten(),
+                lost_letters: self.0.pipeline.ledger.lost_letters(),
                 took: begin.elapsed(),
             })
             .clone()

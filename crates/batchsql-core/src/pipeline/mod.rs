@@ -7,6 +7,7 @@ mod close;
 pub(crate) mod error;
 pub(crate) mod handle;
 mod readiness;
+pub(crate) mod replay;
 pub(crate) mod report;
 mod submit;
 mod together;

@@ -20,6 +20,7 @@ mod order;
 mod parking;
 mod readiness;
 mod receipts;
+mod replay;
 mod rounds;
 mod send;
 mod shutdown;
