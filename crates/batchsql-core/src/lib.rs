@@ -18,6 +18,8 @@
 
 mod budget;
 mod config;
+mod config_setters;
+mod config_text;
 mod dispatch;
 mod error;
 mod intake;

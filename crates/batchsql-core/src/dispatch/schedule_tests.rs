@@ -96,7 +96,7 @@ fn event() -> impl Strategy<Value = Event> {
 
 impl Bench {
     fn new(concurrency: usize) -> Self {
-        let config = PipelineConfig { flush_size: 2, buffer_size: 10_000, ..PipelineConfig::default() };
+        let config = PipelineConfig::default().flush_size(2).buffer_size(10_000);
         let ledger = Ledger::new(Budget::new(10_000, 1 << 20), Consumers::start(Vec::new()).unwrap());
         let pipeline = PipelineContext::new(ledger, GuardedReporter::new(Arc::new(NoopReporter)));
         let intake = Intake {

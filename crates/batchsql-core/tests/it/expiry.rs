@@ -15,7 +15,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 #[tokio::test(start_paused = true)]
 async fn retry_for_is_the_time_of_a_row_and_not_of_each_batch_before_it() {
-    let (db, sink) = pipeline(PipelineConfig { buffer_size: 2000, retry_for: MINUTE, ..config() });
+    let (db, sink) = pipeline(config().buffer_size(2000).retry_for(MINUTE));
     sink.break_table("t", ErrorClass::Transient);
     let begin = Instant::now();
     // Adjacent keys share a lane: 125 batches, one after the other.
@@ -31,7 +31,7 @@ async fn retry_for_is_the_time_of_a_row_and_not_of_each_batch_before_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_row_that_came_later_has_its_whole_time() {
-    let (db, sink) = pipeline(PipelineConfig { retry_for: MINUTE, ..config() });
+    let (db, sink) = pipeline(config().retry_for(MINUTE));
     let schema = table("t", Conflict::update(["id"]));
     sink.break_table("t", ErrorClass::Transient);
     let old = receipts(&db, &schema, 0..10).await;
@@ -97,7 +97,7 @@ fn down(config: PipelineConfig) -> (BatchSql, Down) {
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_is_away_is_tried_one_connection_at_a_time() {
-    let (db, sink) = down(PipelineConfig { buffer_size: 2000, retry_for: HOUR, ..config() });
+    let (db, sink) = down(config().buffer_size(2000).retry_for(HOUR));
     for id in 0..1000 {
         db.submit(&row(&table(&format!("t{}", id % 10), Conflict::update(["id"])), id * FAR)).await.unwrap();
     }
@@ -110,7 +110,7 @@ async fn a_server_that_is_away_is_tried_one_connection_at_a_time() {
 
 #[tokio::test(start_paused = true)]
 async fn closing_on_a_dead_server_is_no_storm() {
-    let (db, sink) = down(PipelineConfig { buffer_size: 2000, retry_for: HOUR, ..config() });
+    let (db, sink) = down(config().buffer_size(2000).retry_for(HOUR));
     for id in 0..1000 {
         db.submit(&row(&table(&format!("t{}", id % 10), Conflict::None), id)).await.unwrap();
     }
@@ -121,7 +121,7 @@ async fn closing_on_a_dead_server_is_no_storm() {
 
 #[tokio::test(start_paused = true)]
 async fn rows_expire_when_no_connection_can_be_had() {
-    let (db, _) = down(PipelineConfig { retry_for: MINUTE, flush_interval: Duration::from_millis(10), ..config() });
+    let (db, _) = down(config().retry_for(MINUTE).flush_interval(Duration::from_millis(10)));
     let begin = Instant::now();
     let schema = table("t", Conflict::update(["id"]));
     let mut all = receipts(&db, &schema, 0..5).await;
@@ -138,7 +138,7 @@ async fn rows_expire_when_no_connection_can_be_had() {
 
 #[tokio::test(start_paused = true)]
 async fn a_login_that_is_refused_has_one_clock_for_all_tables() {
-    let (db, sink) = down(PipelineConfig { park_for: MINUTE, buffer_size: 1000, ..config() });
+    let (db, sink) = down(config().park_for(MINUTE).buffer_size(1000));
     sink.because(ErrorClass::Permission);
     let begin = Instant::now();
     let mut all = Vec::new();
@@ -158,12 +158,8 @@ async fn a_login_that_is_refused_has_one_clock_for_all_tables() {
 async fn no_row_of_a_parked_table_is_rejected_after_the_table_was_mended() {
     let sink = ScriptedSink::new();
     let rejected = Arc::new(Mutex::new(Vec::new()));
-    let config = PipelineConfig {
-        park_for: Duration::from_secs(5),
-        buffer_size: 10_000,
-        flush_interval: Duration::from_millis(100),
-        ..config()
-    };
+    let config =
+        config().park_for(Duration::from_secs(5)).buffer_size(10_000).flush_interval(Duration::from_millis(100));
     let begin = Instant::now();
     let times = Arc::clone(&rejected);
     let builder = BatchSql::builder(sink.clone()).config(config);
@@ -192,7 +188,7 @@ async fn no_row_of_a_parked_table_is_rejected_after_the_table_was_mended() {
 
 #[tokio::test(start_paused = true)]
 async fn the_error_of_an_unknown_row_is_that_of_the_attempt_that_made_it_unknown() {
-    let (db, sink) = pipeline(PipelineConfig { retry_for: Duration::from_secs(5), ..config() });
+    let (db, sink) = pipeline(config().retry_for(Duration::from_secs(5)));
     sink.script([Step::LoseReply]);
     sink.script(std::iter::repeat_n(Step::Fail(ErrorClass::Transient), 10_000));
     for receipt in receipts(&db, &table("t", Conflict::update(["id"])), 0..10).await {
@@ -243,7 +239,7 @@ impl Sink for Dies {
 #[tokio::test(start_paused = true)]
 async fn every_row_ends_when_the_server_dies_under_load() {
     let sink = Dies::default();
-    let config = PipelineConfig { retry_for: MINUTE, ..PipelineConfig::default() };
+    let config = PipelineConfig::default().retry_for(MINUTE);
     let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
     let producers: Vec<_> = (0..10)
         .map(|producer| {

@@ -141,24 +141,22 @@ fn config() -> impl Strategy<Value = PipelineConfig> {
     );
     (sizes, policies).prop_map(|((flush_size, more, max_concurrency, interval, tight), policies)| {
         let (when_full, coalesce, isolation, ordering, park_for, delivery) = policies;
-        PipelineConfig {
-            flush_size,
-            max_batch_rows: None,
-            buffer_size: flush_size + more,
+        PipelineConfig::default()
+            .flush_size(flush_size)
+            .buffer_size(flush_size + more)
             // Sometimes bytes are the limit.
-            buffer_bytes: if tight { 800 } else { 1 << 20 },
-            flush_bytes: if tight { 200 } else { 1 << 20 },
-            max_concurrency,
-            flush_interval: Duration::from_millis(interval),
-            when_full,
-            coalesce,
-            isolation,
-            ordering,
-            park_for: Duration::from_millis(park_for),
-            delivery,
-            retry_for: Duration::from_secs(2),
-            statement_timeout: Duration::from_secs(3),
-        }
+            .buffer_bytes(if tight { 800 } else { 1 << 20 })
+            .flush_bytes(if tight { 200 } else { 1 << 20 })
+            .max_concurrency(max_concurrency)
+            .flush_interval(Duration::from_millis(interval))
+            .when_full(when_full)
+            .coalesce(coalesce)
+            .isolation(isolation)
+            .ordering(ordering)
+            .park_for(Duration::from_millis(park_for))
+            .delivery(delivery)
+            .retry_for(Duration::from_secs(2))
+            .statement_timeout(Duration::from_secs(3))
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batchsql_core::{Conflict, PipelineConfig, WhenFull};
+use batchsql_core::{Conflict, WhenFull};
 use batchsql_testkit::Step;
 
 use crate::support::{HOUR, config, pipeline, plain, row, settle, table};
@@ -13,7 +13,7 @@ fn percent(db: &batchsql_core::BatchSql) -> u32 {
 
 #[tokio::test(start_paused = true)]
 async fn pressure_is_the_fuller_of_rows_and_bytes() {
-    let (db, sink) = pipeline(PipelineConfig { buffer_size: 20, buffer_bytes: 1000, flush_bytes: 1000, ..config() });
+    let (db, sink) = pipeline(config().buffer_size(20).buffer_bytes(1000).flush_bytes(1000));
     sink.script([Step::Hang, Step::Hang]);
     assert_eq!(percent(&db), 0);
     for id in 0..5 {
@@ -33,7 +33,7 @@ async fn failed_rows_beyond_the_limit_are_full_and_no_more() {
     let (letters, failed) = batchsql_core::DeadLetters::channel();
     let sink = batchsql_testkit::ScriptedSink::new();
     sink.poison(|_| true);
-    let config = PipelineConfig { buffer_bytes: 100, flush_bytes: 100, flush_size: 1, ..config() };
+    let config = config().buffer_bytes(100).flush_bytes(100).flush_size(1);
     let db = batchsql_core::BatchSql::builder(sink).config(config).dead_letters(letters).start().unwrap();
     db.submit(&row(&plain(), 1)).await.unwrap();
     db.flush().await.unwrap();
@@ -44,7 +44,7 @@ async fn failed_rows_beyond_the_limit_are_full_and_no_more() {
 
 #[tokio::test(start_paused = true)]
 async fn ready_returns_when_a_row_fits_and_holds_nothing() {
-    let (db, sink) = pipeline(PipelineConfig { buffer_size: 10, ..config() });
+    let (db, sink) = pipeline(config().buffer_size(10));
     db.ready().await.unwrap();
     sink.script([Step::Hang]);
     for id in 0..10 {
@@ -75,7 +75,7 @@ async fn ready_returns_when_a_row_fits_and_holds_nothing() {
 /// Nothing is in flight and `flush_interval` is an hour: the wait itself makes the open batches leave.
 #[tokio::test(start_paused = true)]
 async fn ready_asks_for_the_capacity_of_open_batches() {
-    let (db, _) = pipeline(PipelineConfig { buffer_size: 10, ..config() });
+    let (db, _) = pipeline(config().buffer_size(10));
     let (a, b) = (table("a", Conflict::None), table("b", Conflict::None));
     for id in 0..10 {
         db.try_submit(&row(if id % 2 == 0 { &a } else { &b }, id)).unwrap();
@@ -85,7 +85,7 @@ async fn ready_asks_for_the_capacity_of_open_batches() {
 
 #[tokio::test(start_paused = true)]
 async fn one_huge_row_does_not_delay_ready() {
-    let (db, sink) = pipeline(PipelineConfig { buffer_bytes: 10_000, flush_bytes: 10_000, flush_size: 1, ..config() });
+    let (db, sink) = pipeline(config().buffer_bytes(10_000).flush_bytes(10_000).flush_size(1));
     sink.script([Step::Hang]);
     let huge = plain().row().set("id", 9_i64).unwrap().set("note", "x".repeat(9_000)).unwrap().finish().unwrap();
     db.try_submit(&huge).unwrap();
@@ -96,7 +96,7 @@ async fn one_huge_row_does_not_delay_ready() {
 #[tokio::test(start_paused = true)]
 async fn ready_ends_with_the_pipeline_and_never_drops_rows() {
     for when_full in [WhenFull::Wait, WhenFull::DropOldest] {
-        let (db, sink) = pipeline(PipelineConfig { buffer_size: 10, when_full, flush_size: 5, ..config() });
+        let (db, sink) = pipeline(config().buffer_size(10).when_full(when_full).flush_size(5));
         sink.script([Step::Hang; 10]);
         for id in 0..10 {
             db.try_submit(&row(&plain(), id)).unwrap();

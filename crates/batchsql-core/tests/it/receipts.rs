@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use batchsql_core::PipelineConfig;
 use batchsql_testkit::Step;
 use tokio::time::Instant;
 
@@ -10,7 +9,7 @@ use crate::support::{config, pipeline, plain, row};
 
 #[tokio::test(start_paused = true)]
 async fn a_receipt_comes_back_when_its_time_is_over_and_still_gets_the_outcome() {
-    let (db, sink) = pipeline(PipelineConfig { flush_size: 1, ..config() });
+    let (db, sink) = pipeline(config().flush_size(1));
     sink.script([Step::Hang]);
     let receipt = db.submit_tracked(&row(&plain(), 1)).await.unwrap();
     let begin = Instant::now();

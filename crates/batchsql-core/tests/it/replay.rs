@@ -237,7 +237,7 @@ async fn a_file_that_was_moved_or_replaced_is_opened_anew() {
     let path = folder.path().join("failed.ndjson");
     let sink = ScriptedSink::new();
     sink.poison(|_| true);
-    let config = batchsql_core::PipelineConfig { flush_size: 1, ..config() };
+    let config = config().flush_size(1);
     let db = BatchSql::builder(sink).config(config).dead_letters(DeadLetters::file(&path).unwrap()).start().unwrap();
     let fail = async |id: i64| {
         db.submit(&row(&plain(), id)).await.unwrap();

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use batchsql_core::{BatchSql, Conflict, DynRow, OutcomeKind, PipelineConfig, Row, RowError, RowWriter, Schema, Value};
+use batchsql_core::{BatchSql, Conflict, DynRow, OutcomeKind, Row, RowError, RowWriter, Schema, Value};
 use batchsql_testkit::{ScriptedSink, Step};
 
 use crate::support::{FAR, HOUR, Recorder, config, id, ids, pipeline, plain, row, settle, table};
@@ -18,7 +18,7 @@ fn of_bytes(schema: &Schema, id: i64, bytes: usize) -> DynRow {
 
 #[tokio::test(start_paused = true)]
 async fn one_future_has_the_outcomes_of_all_rows_with_their_index() {
-    let config = PipelineConfig { flush_interval: Duration::from_millis(100), max_concurrency: 2, ..config() };
+    let config = config().flush_interval(Duration::from_millis(100)).max_concurrency(2);
     let (db, sink) = pipeline(config);
     sink.poison(|row| id(row) % 250 == 7);
     let (a, b) = (table("a", Conflict::ignore(["id"])), plain());
@@ -40,7 +40,7 @@ async fn one_future_has_the_outcomes_of_all_rows_with_their_index() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_row_ends_the_call_after_the_others_have_their_outcomes() {
-    let (db, sink) = pipeline(PipelineConfig { flush_interval: Duration::from_secs(1), ..config() });
+    let (db, sink) = pipeline(config().flush_interval(Duration::from_secs(1)));
     sink.poison(|row| id(row) == 3);
     let mut all = rows(&plain(), 0..100);
     all[77] = of_bytes(&plain(), 77, 64 << 20);
@@ -56,7 +56,7 @@ async fn a_refused_row_ends_the_call_after_the_others_have_their_outcomes() {
 
 #[tokio::test(start_paused = true)]
 async fn a_tracked_row_may_be_tried() {
-    let (db, sink) = pipeline(PipelineConfig { buffer_size: 10, ..config() });
+    let (db, sink) = pipeline(config().buffer_size(10));
     sink.poison(|row| id(row) == 3);
     let receipts: Vec<_> = (0..10).map(|id| db.try_submit_tracked(&row(&plain(), id)).unwrap()).collect();
     assert!(db.try_submit_tracked(&row(&plain(), 10)).unwrap_err().is_full());
@@ -68,7 +68,7 @@ async fn a_tracked_row_may_be_tried() {
 #[tokio::test(start_paused = true)]
 async fn rows_together_are_accepted_all_or_not_at_all() {
     let recorder = Recorder::default();
-    let config = PipelineConfig { buffer_size: 30, buffer_bytes: 3000, flush_bytes: 3000, flush_size: 30, ..config() };
+    let config = config().buffer_size(30).buffer_bytes(3000).flush_bytes(3000).flush_size(30);
     let sink = ScriptedSink::new();
     let db = BatchSql::builder(sink.clone()).config(config).metrics_reporter(recorder.clone()).start().unwrap();
     let (keyed, plain) = (table("k", Conflict::ignore(["id"])), plain());
@@ -115,7 +115,7 @@ async fn rows_together_are_accepted_all_or_not_at_all() {
 
 #[tokio::test(start_paused = true)]
 async fn rows_together_keep_their_order() {
-    let (db, sink) = pipeline(PipelineConfig { flush_size: 3, max_concurrency: 1, ..config() });
+    let (db, sink) = pipeline(config().flush_size(3).max_concurrency(1));
     sink.script([Step::Hang]);
     assert_eq!(db.try_submit_all(rows(&plain(), 0..50)).unwrap(), 50);
     settle().await;
@@ -174,7 +174,7 @@ impl Row for Raw {
 
 #[tokio::test(start_paused = true)]
 async fn a_check_says_what_a_submit_would_say_and_accepts_nothing() {
-    let (db, _) = pipeline(PipelineConfig { buffer_bytes: 1000, flush_bytes: 1000, ..config() });
+    let (db, _) = pipeline(config().buffer_bytes(1000).flush_bytes(1000));
     let raw = |values: &[Value]| Raw(plain(), values.to_vec());
     let text = |text: &str| Value::Text(text.into());
     let rows: Vec<Box<dyn Row>> = vec![
