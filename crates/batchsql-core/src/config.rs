@@ -86,7 +86,9 @@ pub struct PipelineConfig {
     pub coalesce: Coalesce,
     /// How long a row is retried after the first transient error that delayed it; default 60 s. Then it ends as
     /// `Expired`. Rows that wait in order behind a failing batch share its time: the time does not start again for each
-    /// batch. With [`Duration::ZERO`] nothing is retried.
+    /// batch. Waits for a connection and for a permit are part of the time. When it is over, the row has a last try, which
+    /// starts at once if a permit is free and with the next free one otherwise, and may take `statement_timeout` to get
+    /// a connection and again to write. With [`Duration::ZERO`] nothing is retried.
     #[serde(deserialize_with = "duration")]
     pub retry_for: Duration,
     /// How long rows wait when their table cannot be written (it does not exist, or the user may not write it), while

@@ -38,6 +38,8 @@ pub(crate) struct Schedule {
     concurrency: usize,
     park_for: Duration,
     lanes: HashMap<LaneId, LaneState>,
+    /// Returned batches in all lanes.
+    held: usize,
     /// Lanes that may start work.
     ready: VecDeque<LaneId>,
     /// Lanes of tables that have all the permits they may have.
@@ -127,6 +129,7 @@ impl Schedule {
             concurrency,
             park_for,
             lanes: HashMap::new(),
+            held: 0,
             ready: VecDeque::new(),
             capped: VecDeque::new(),
             blocked: Vec::new(),
@@ -223,7 +226,8 @@ impl Schedule {
     /// What may start next. A batch that is taken must be `started`; after a pull the lane must be `note`d, and
     /// `block`ed when it has only batches of parked groups.
     pub(crate) fn next(&mut self, now: Instant) -> Option<Next> {
-        while let Some(lane) = self.ready.pop_front() {
+        let mut overdue = self.take_overdue(now);
+        while let Some(lane) = overdue.take().or_else(|| self.ready.pop_front()) {
             let Some(state) = self.lanes.get(&lane) else { continue };
             if !state.may_start() {
                 self.unlist(lane);
@@ -242,6 +246,7 @@ impl Schedule {
             let state = self.lanes.get_mut(&lane)?;
             if let Some(job) = place.and_then(|place| state.held.remove(place)) {
                 state.is_listed = false;
+                self.held -= 1;
                 return Some(Next::Held(job));
             }
             if is_stuck {
@@ -373,6 +378,7 @@ impl Schedule {
         let lane = job.lane;
         if let Some(state) = self.lanes.get_mut(&lane) {
             state.hold(job);
+            self.held += 1;
             self.unblock_lane(lane);
         }
     }
@@ -444,6 +450,7 @@ impl Schedule {
                 let (wanted, kept): (VecDeque<_>, _) =
                     std::mem::take(&mut state.held).into_iter().partition(|job| is_wanted(job));
                 state.held = kept;
+                self.held -= wanted.len();
                 taken.extend(wanted.into_iter().map(|job| *job));
             }
             self.forget_if_idle(lane);
@@ -525,6 +532,7 @@ impl Schedule {
     /// Drops everything that is not running.
     pub(crate) fn clear(&mut self) {
         self.lanes.clear();
+        self.held = 0;
         self.resting.clear();
         self.deadlines.clear();
         self.resume_unused();
@@ -549,6 +557,39 @@ impl Schedule {
         let ends = self.active.iter().map(|(_, at)| *at + ACTIVE_FOR).filter(|end| *end > now);
         let uncapped = ends.min().filter(|_| is_capped);
         [deadline, rest, probe, uncapped].into_iter().flatten().min()
+    }
+
+    /// When the first of the batches that could start now should have its last try: the end of its `retry_for`. It waits
+    /// for a permit or a connection.
+    pub(crate) fn first_last_try(&self, now: Instant) -> Option<Instant> {
+        if self.held == 0 {
+            return None;
+        }
+        self.ready.iter().filter_map(|lane| self.last_try(*lane, now)).min()
+    }
+
+    /// Takes a lane from those that are ready whose returned batch must have its last try now: it does not wait for the
+    /// turn of its lane.
+    fn take_overdue(&mut self, now: Instant) -> Option<LaneId> {
+        if self.held == 0 {
+            return None;
+        }
+        let is_overdue = |lane: &LaneId| self.last_try(*lane, now).is_some_and(|at| at <= now);
+        let place = self.ready.iter().position(is_overdue)?;
+        self.ready.remove(place)
+    }
+
+    /// When the returned batch of a lane that is next should have its last try, if it can start.
+    fn last_try(&self, lane: LaneId, now: Instant) -> Option<Instant> {
+        let state = self.lanes.get(&lane).filter(|state| state.may_start())?;
+        let only_first = if state.table.is_serial() { 1 } else { usize::MAX };
+        let jobs = state.held.iter().take(only_first).filter(|job| self.may_write(job.group));
+        let last_try = |job: &Box<Job>| {
+            let (retries, since) = job.progress.retries.as_ref()?;
+            since.checked_add(retries.budget())
+        };
+        let first = jobs.filter_map(last_try).min()?;
+        (self.permits_left(lane.table, now) > 0).then_some(first)
     }
 
     /// Permits that a table may take now: all but one while another table is active.

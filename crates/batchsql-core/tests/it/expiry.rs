@@ -267,3 +267,92 @@ async fn every_row_ends_when_the_server_dies_under_load() {
     // The buffer is full twice: rows that found no capacity are accepted when the first ones have expired.
     assert!(begin.elapsed() < 3 * MINUTE, "{:?}", begin.elapsed());
 }
+
+/// Refuses every write, and gives one connection; later requests for one fail with a class, or hang until the time limit.
+#[derive(Clone, Default)]
+struct OneConnection(Arc<Mutex<Vec<Instant>>>, Option<ErrorClass>);
+
+impl Sink for OneConnection {
+    type Conn = ();
+    type Plan = ();
+
+    fn name(&self) -> &'static str {
+        "one connection"
+    }
+
+    async fn acquire(&self) -> Result<(), SinkError> {
+        let is_first = {
+            let mut requests = self.0.lock().unwrap();
+            requests.push(Instant::now());
+            requests.len() == 1
+        };
+        match self.1 {
+            _ if is_first => Ok(()),
+            Some(class) => Err(SinkError::new(class, "refused")),
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn prepare(&self, (): &mut (), _: &Schema) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    async fn write(&self, (): &mut (), (): &(), _: Rows<'_>, _: &Attempt) -> Result<Written, SinkError> {
+        Err(SinkError::new(ErrorClass::Transient, "connection lost"))
+    }
+}
+
+/// The request that began before the time was over does not count as the last try, and does not delay it.
+#[tokio::test(start_paused = true)]
+async fn the_wait_for_a_connection_is_part_of_retry_for() {
+    let config = config().retry_for(Duration::from_secs(3)).statement_timeout(Duration::from_secs(5));
+    for concurrency in [1, 8] {
+        let sink = OneConnection::default();
+        let db = BatchSql::builder(sink.clone()).config(config.clone().max_concurrency(concurrency)).start().unwrap();
+        let begin = Instant::now();
+        for receipt in receipts(&db, &table("t", Conflict::update(["id"])), 0..10).await {
+            assert_eq!(receipt.await.kind(), OutcomeKind::Expired);
+        }
+        let (elapsed, requests) = (begin.elapsed(), sink.0.lock().unwrap().clone());
+        let last_try = requests.last().unwrap().duration_since(begin);
+        assert!(last_try >= Duration::from_secs(3), "no last try: the last request was after {last_try:?}");
+        // The time of the row, and that of its last request.
+        assert!(elapsed < Duration::from_millis(8_100), "with {concurrency} permits after {elapsed:?}");
+        assert!(requests.len() < 10, "{} requests", requests.len());
+    }
+}
+
+/// A refused login ends rows by `park_for`: the end of `retry_for` before it must not start a storm of requests.
+#[tokio::test(start_paused = true)]
+async fn a_login_that_is_refused_after_a_failed_write_is_not_stormed() {
+    let config = config().retry_for(Duration::from_secs(3)).park_for(MINUTE);
+    let sink = OneConnection(Arc::default(), Some(ErrorClass::Permission));
+    let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
+    for receipt in receipts(&db, &table("t", Conflict::update(["id"])), 0..10).await {
+        assert_eq!(receipt.await.kind(), OutcomeKind::Rejected);
+    }
+    let requests = sink.0.lock().unwrap().len();
+    assert!(requests < 200, "{requests} requests");
+}
+
+/// Many batches of other tables are ready before it.
+#[tokio::test(start_paused = true)]
+async fn a_row_whose_time_is_over_gets_the_next_permit() {
+    let (db, sink) = pipeline(config().retry_for(Duration::from_secs(3)).buffer_size(10_000).max_concurrency(1));
+    sink.break_table("t", ErrorClass::Transient);
+    let begin = Instant::now();
+    let failing = receipts(&db, &table("t", Conflict::update(["id"])), 0..10).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for number in 0..20 {
+        let name = format!("other {number}");
+        sink.slow_table(&name, Duration::from_secs(1));
+        receipts(&db, &table(&name, Conflict::None), 0..10).await.into_iter().for_each(drop);
+    }
+    for receipt in failing {
+        assert_eq!(receipt.await.kind(), OutcomeKind::Expired);
+    }
+    let elapsed = begin.elapsed();
+    let bound = Duration::from_millis(4_100);
+    assert!(elapsed >= Duration::from_secs(3) && elapsed < bound, "after {elapsed:?}");
+    assert_eq!(db.flush().await.unwrap().written(), 200);
+}
