@@ -97,7 +97,7 @@ pub struct PipelineConfig {
     /// such batches are rejected at once. A refused login delays all tables, and one time limit applies to all of them.
     #[serde(deserialize_with = "duration")]
     pub park_for: Duration,
-    /// What happens when the reply to a write is lost; default [`Delivery::AtMostOnce`].
+    /// Which rows are written again when the reply to a write is lost; default [`Delivery::AtMostOnce`].
     pub delivery: Delivery,
     /// Time limit of one attempt to write a batch, and separately of getting a connection and of checking the table
     /// before it; default 30 s. The result of a write that took longer is unknown: rows with a conflict rule are
@@ -195,15 +195,23 @@ pub enum Coalesce {
 }
 
 /// What happens when the connection breaks, or the timeout passes, after a batch was sent: the batch may be committed
-/// or not. Batches with a conflict rule are always written again, because a repeat changes nothing.
+/// or not. It is about repeats alone: a batch of which nothing was sent, or which was rolled back, is always retried.
+///
+/// A repeat with a conflict rule leaves the same row in the table, if no other writer changed the row meanwhile. It is still
+/// a second write: triggers run again (an audit table gets a second entry), `updated_at` columns that the database sets
+/// and row versions change, and change data capture sees two changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Delivery {
-    /// Plain inserts are not repeated; their rows end as [`Unknown`](crate::Outcome::Unknown).
+    /// Rows with a conflict rule are written again. Plain inserts are not, and end as
+    /// [`Unknown`](crate::Outcome::Unknown).
     #[default]
     AtMostOnce,
-    /// Plain inserts are repeated too, and may be in the table twice.
+    /// Nothing is written again, also with a conflict rule: the rows end as [`Unknown`](crate::Outcome::Unknown). For tables
+    /// whose triggers must not run twice.
+    NeverRepeat,
+    /// Plain inserts are written again too, and may be in the table twice.
     AtLeastOnce,
 }
 

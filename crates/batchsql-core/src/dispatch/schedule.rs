@@ -584,11 +584,11 @@ impl Schedule {
         let state = self.lanes.get(&lane).filter(|state| state.may_start())?;
         let only_first = if state.table.is_serial() { 1 } else { usize::MAX };
         let jobs = state.held.iter().take(only_first).filter(|job| self.may_write(job.group));
-        let last_try = |job: &Box<Job>| {
+        let last_try = |job: &Job| {
             let (retries, since) = job.progress.retries.as_ref()?;
             since.checked_add(retries.budget())
         };
-        let first = jobs.filter_map(last_try).min()?;
+        let first = jobs.filter_map(|job| last_try(job)).min()?;
         (self.permits_left(lane.table, now) > 0).then_some(first)
     }
 

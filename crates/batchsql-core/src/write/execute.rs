@@ -52,7 +52,7 @@ pub(crate) struct Executor<S: Sink> {
     doubt_delay: Duration,
     coalesces: bool,
     sorts: bool,
-    repeats_inserts: bool,
+    delivery: Delivery,
     parks: bool,
     plans: Plans<S::Plan>,
 }
@@ -175,7 +175,7 @@ impl<S: Sink> Executor<S> {
             in_order: config.ordering == Ordering::PerTable,
             doubt_delay: config.flush_interval.saturating_mul(2).clamp(MIN_DOUBT_DELAY, MAX_DOUBT_DELAY),
             coalesces: config.coalesce == Coalesce::LastPerKey,
-            repeats_inserts: config.delivery == Delivery::AtLeastOnce,
+            delivery: config.delivery,
             parks: !config.park_for.is_zero(),
             plans: Plans::default(),
         }
@@ -379,7 +379,11 @@ impl<S: Sink> Executor<S> {
 
     /// Whether rows that may be in the database may be sent again.
     fn repeats(&self, job: &Job) -> bool {
-        self.repeats_inserts || self.sink.is_repeatable(job.batch.schema())
+        match self.delivery {
+            Delivery::NeverRepeat => false,
+            Delivery::AtMostOnce => self.sink.is_repeatable(job.batch.schema()),
+            Delivery::AtLeastOnce => true,
+        }
     }
 
     /// Handles rows that were refused together.

@@ -108,8 +108,8 @@ pub trait Sink: Send + Sync + 'static {
         None
     }
 
-    /// Whether writing the same rows again is harmless, so that a batch may be repeated if the reply to its COMMIT is
-    /// lost. The default: every conflict rule except none.
+    /// Whether writing the same rows again leaves the same rows, so that a batch may be repeated if the reply to its
+    /// COMMIT is lost. The default: every conflict rule except none.
     fn is_repeatable(&self, schema: &Schema) -> bool {
         !schema.key_columns().is_empty()
     }

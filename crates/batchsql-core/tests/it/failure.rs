@@ -133,6 +133,36 @@ async fn plain_inserts_are_repeated_after_a_lost_reply_where_that_was_asked_for(
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_is_repeated_after_a_lost_reply_where_that_was_asked_for() {
+    let (db, sink) = pipeline(config().delivery(Delivery::NeverRepeat).statement_timeout(Duration::from_secs(2)));
+    let schema = table("t", Conflict::update(["id"]));
+    sink.script([Step::LoseReply]);
+    for receipt in receipts(&db, &schema, 0..10).await {
+        assert_eq!(receipt.await.kind(), OutcomeKind::Unknown);
+    }
+    assert_eq!(sink.writes(), 1);
+    // What was not sent, or was undone, is retried.
+    sink.script([Step::Fail(ErrorClass::Transient)]);
+    for receipt in receipts(&db, &schema, 0..10).await {
+        assert!(receipt.await.is_written());
+    }
+    assert_eq!(sink.writes(), 3);
+    // A reply for each row, of which one is lost: the others are known.
+    sink.tell_rows();
+    sink.script([Step::LoseRow(3)]);
+    for (id, receipt) in (0..10).zip(receipts(&db, &schema, 0..10).await) {
+        let expected = if id == 3 { OutcomeKind::Unknown } else { OutcomeKind::Written };
+        assert_eq!(receipt.await.kind(), expected, "row {id}");
+    }
+    assert_eq!(sink.writes(), 4);
+    sink.script([Step::Hang]);
+    for receipt in receipts(&db, &schema, 0..10).await {
+        assert_eq!(receipt.await.kind(), OutcomeKind::Unknown);
+    }
+    assert_eq!(sink.writes(), 5);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_row_that_the_repeat_refuses_may_have_been_written_before() {
     let (db, sink) = pipeline(config().max_concurrency(1));
     sink.script([Step::LoseReply, Step::RejectRow(3)]);

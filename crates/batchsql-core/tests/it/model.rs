@@ -137,7 +137,11 @@ fn config() -> impl Strategy<Value = PipelineConfig> {
             1 => Just(Ordering::None),
         ],
         prop_oneof![1 => Just(0u64), 3 => 1u64..5000],
-        prop_oneof![3 => Just(Delivery::AtMostOnce), 1 => Just(Delivery::AtLeastOnce)],
+        prop_oneof![
+            3 => Just(Delivery::AtMostOnce),
+            1 => Just(Delivery::AtLeastOnce),
+            1 => Just(Delivery::NeverRepeat),
+        ],
     );
     (sizes, policies).prop_map(|((flush_size, more, max_concurrency, interval, tight), policies)| {
         let (when_full, coalesce, isolation, ordering, park_for, delivery) = policies;
