@@ -21,6 +21,7 @@ mod parking;
 mod readiness;
 mod receipts;
 mod replay;
+mod reporters;
 mod rounds;
 mod send;
 mod shutdown;
