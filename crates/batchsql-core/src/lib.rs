@@ -61,6 +61,8 @@ pub use pipeline::error::{
 pub use pipeline::handle::{BatchSql, WeakBatchSql};
 pub use pipeline::replay::{NotReplayed, Replay, ReplayError, ReplayFailure, ReplayReport};
 pub use pipeline::report::CloseReport;
+#[cfg(feature = "sink")]
+pub use pipeline::row_sink::{RowSink, RowSinkError};
 pub use reporter::{
     BatchExecuted, BatchInfo, BatchSealed, BatchStarted, FlushReason, MetricsReporter, NoopReporter, PipelineGauges,
     PoolState,

@@ -18,6 +18,7 @@
 //! | `prometheus` | [`prometheus`]: `PrometheusMetrics` with its own scrape endpoint |
 //! | `test-metrics` | the metrics that a test records about itself: `TestResult`, `set_current_test_case` |
 //! | `chrono`, `uuid`, `rust_decimal` | row fields and values of these crates |
+//! | `sink` | `RowSink`: the pipeline as a `futures::Sink` of rows |
 //!
 #![cfg_attr(
     all(feature = "derive", feature = "sqlite", feature = "prometheus"),

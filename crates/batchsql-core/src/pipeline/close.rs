@@ -68,6 +68,28 @@ impl BatchSql {
             .clone()
     }
 
+    /// Waits for `signal` and then [closes](Self::close) the pipeline: for a task that waits for a signal of the system or for
+    /// a cancellation. If the pipeline is closed by another call before, it returns at once when that call does.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use batchsql_core::BatchSql;
+    /// # async fn run(db: BatchSql, mut stop: tokio::sync::watch::Receiver<bool>) {
+    /// let report = db.close_on(stop.wait_for(|stop| *stop), Duration::from_secs(10)).await;
+    /// println!("{}", report.balance);
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// Before the signal, dropping it closes nothing. Afterwards as [`close`](Self::close).
+    pub async fn close_on(&self, signal: impl Future, deadline: Duration) -> CloseReport {
+        tokio::select! {
+            _ = signal => {}
+            _ = self.ended() => {}
+        }
+        self.close(deadline).await
+    }
+
     /// True once the dispatcher has ended normally.
     async fn ended(&self) -> bool {
         self.0.ended.clone().wait_for(|ended| *ended).await.is_ok()

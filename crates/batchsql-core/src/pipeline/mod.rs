@@ -9,6 +9,8 @@ pub(crate) mod handle;
 mod readiness;
 pub(crate) mod replay;
 pub(crate) mod report;
+#[cfg(feature = "sink")]
+pub(crate) mod row_sink;
 mod submit;
 mod together;
 mod validate;

@@ -126,11 +126,18 @@ impl BatchSql {
     }
 
     fn accept_now<R: Row + ?Sized>(&self, row: &R, tracking: &Tracking) -> Result<Option<Receipt>, SubmitError> {
-        let accepted = self.admit(row).and_then(|(known, bytes)| {
-            let mut reservation = self.try_reserve(&known.table, 1, bytes)?;
-            self.push(&known, row, bytes, tracking, &mut reservation)
-        });
-        accepted.inspect_err(|error| self.report_refused(row, error))
+        self.try_accept(row, tracking).inspect_err(|error| self.report_refused(row, error))
+    }
+
+    /// Accepts a row if there is capacity now. A refusal is not reported.
+    pub(crate) fn try_accept<R: Row + ?Sized>(
+        &self,
+        row: &R,
+        tracking: &Tracking,
+    ) -> Result<Option<Receipt>, SubmitError> {
+        let (known, bytes) = self.admit(row)?;
+        let mut reservation = self.try_reserve(&known.table, 1, bytes)?;
+        self.push(&known, row, bytes, tracking, &mut reservation)
     }
 
     async fn accept<R: Row + ?Sized>(

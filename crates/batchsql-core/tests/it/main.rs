@@ -23,6 +23,7 @@ mod receipts;
 mod replay;
 mod reporters;
 mod rounds;
+mod row_sink;
 mod send;
 mod shutdown;
 mod spans;

@@ -446,3 +446,25 @@ impl batchsql_core::Sink for NoPool {
         Ok(batchsql_core::Written::default())
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_closes_the_pipeline_and_only_the_signal() {
+    let (db, sink) = pipeline(config());
+    db.submit(&row(&plain(), 1)).await.unwrap();
+    let cancelled = tokio::time::timeout(Duration::from_secs(1), db.close_on(std::future::pending::<()>(), HOUR));
+    assert!(cancelled.await.is_err());
+    db.submit(&row(&plain(), 2)).await.unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let closing = tokio::spawn({
+        let db = db.clone();
+        async move { db.close_on(stopped, HOUR).await }
+    });
+    settle().await;
+    assert!(!closing.is_finished());
+    stop.send(()).unwrap();
+    assert_eq!(closing.await.unwrap().balance.written(), 2);
+    assert_eq!(sink.applied().len(), 2);
+    // It was closed by another call: there is no signal to wait for.
+    let again = db.close_on(std::future::pending::<()>(), HOUR);
+    assert_eq!(tokio::time::timeout(HOUR, again).await.unwrap().balance.written(), 2);
+}
