@@ -3,6 +3,10 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
+
+use crate::config_text::{bytes, duration};
+
 /// Longer than any process runs, and short enough to be added to the current time.
 pub(crate) const FAR: Duration = Duration::from_secs(10 * 365 * 86_400);
 
@@ -18,15 +22,30 @@ const MAX_BATCH_ROWS: usize = 10_000;
 /// ```
 /// use batchsql_core::PipelineConfig;
 /// use std::time::Duration;
-/// let config = PipelineConfig { flush_size: 1_000, flush_interval: Duration::from_millis(50), ..Default::default() };
+/// let config = PipelineConfig::default().flush_size(1_000).flush_interval(Duration::from_millis(50));
 /// # let _ = config;
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// The settings can be read from a configuration file with `serde`: durations are text with a unit, sizes in bytes are
+/// numbers or text with a unit, the names of variants are in snake case, and a key that is not a setting is an error.
+///
+/// ```toml
+/// flush_size = 1000
+/// flush_interval = "50ms"
+/// buffer_bytes = "64MiB"
+/// ordering = "per_table"
+/// when_full = { wait_at_most = "2s" }
+/// isolation = { bisect = { max_statements = 64, beyond = "reject" } }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct PipelineConfig {
     /// Rows that may wait or be in flight at once, over all tables; default 40,000, at most 4,294,967,295. Beyond it,
     /// `submit` waits.
     pub buffer_size: usize,
     /// Bytes that those rows may take, at most 4,294,967,295 (4 GiB less one byte); default 32 MiB.
+    #[serde(deserialize_with = "bytes")]
     pub buffer_bytes: usize,
     /// Rows after which a batch is ready to be written; default 500, at most `buffer_size`. While it waits for a
     /// connection it keeps growing, up to `max_batch_rows`.
@@ -49,9 +68,11 @@ pub struct PipelineConfig {
     /// Bytes after which a batch is ready to be written, and the most bytes that are written as one batch, not counting
     /// its last row; default 4 MiB, at most `buffer_bytes`. It is lowered to `buffer_bytes / 2 / max_concurrency`,
     /// because a batch is copied while it is written: with the default `buffer_bytes` and 16 connections to 1 MiB.
+    #[serde(deserialize_with = "bytes")]
     pub flush_bytes: usize,
     /// Age of its oldest row after which a batch is written; default 100 ms. With
     /// [`Duration::ZERO`] a batch is written as soon as a permit is free (eager flushing).
+    #[serde(deserialize_with = "duration")]
     pub flush_interval: Duration,
     /// Batches that may be written at once, over all tables; default 8. A sink with fewer connections lowers it. At
     /// most 1,024. While several tables are active (a batch started within 30 s), each of them leaves one of these
@@ -65,19 +86,24 @@ pub struct PipelineConfig {
     pub coalesce: Coalesce,
     /// How long a row is retried after the first transient error that delayed it; default 60 s. Then it ends as
     /// `Expired`. Rows that wait in order behind a failing batch share its time: the time does not start again for each
-    /// batch. With [`Duration::ZERO`] nothing is retried.
+    /// batch. Waits for a connection and for a permit are part of the time. When it is over, the row has a last try, which
+    /// starts at once if a permit is free and with the next free one otherwise, and may take `statement_timeout` to get
+    /// a connection and again to write. With [`Duration::ZERO`] nothing is retried.
+    #[serde(deserialize_with = "duration")]
     pub retry_for: Duration,
     /// How long rows wait when their table cannot be written (it does not exist, or the user may not write it), while
     /// other tables are written; default 60 s. A probe tries the table every few seconds, so the table can be repaired
     /// meanwhile. When the time of a row is over, it is rejected after the next failed probe. With [`Duration::ZERO`]
     /// such batches are rejected at once. A refused login delays all tables, and one time limit applies to all of them.
+    #[serde(deserialize_with = "duration")]
     pub park_for: Duration,
-    /// What happens when the reply to a write is lost; default [`Delivery::AtMostOnce`].
+    /// Which rows are written again when the reply to a write is lost; default [`Delivery::AtMostOnce`].
     pub delivery: Delivery,
     /// Time limit of one attempt to write a batch, and separately of getting a connection and of checking the table
     /// before it; default 30 s. The result of a write that took longer is unknown: rows with a conflict rule are
     /// written again, plain inserts end as [`Outcome::Unknown`](crate::Outcome::Unknown). A write that still waited in
     /// a queue of its driver (SQLite) has not begun, and is retried.
+    #[serde(deserialize_with = "duration")]
     pub statement_timeout: Duration,
     /// How the bad rows of a refused batch are found; the default halves the batch, with at most 256 statements.
     pub isolation: Isolation,
@@ -106,7 +132,8 @@ impl Default for PipelineConfig {
 }
 
 /// Which rows of one table are written in the order of their submission.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Ordering {
     /// [`PerKey`](Self::PerKey) for tables with a conflict rule, [`None`](Self::None) for plain
@@ -131,14 +158,15 @@ pub enum Ordering {
 
 /// What [`submit`](crate::BatchSql::submit), `submit_tracked` and `submit_all` do when there is no capacity.
 /// `try_submit` never waits and `submit_timeout` has its own limit, whatever is set here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum WhenFull {
     /// Wait for capacity: the producers slow down to the speed of the database.
     #[default]
     Wait,
     /// Wait this long, then refuse the row.
-    WaitAtMost(Duration),
+    WaitAtMost(#[serde(deserialize_with = "duration")] Duration),
     /// Refuse the row at once; the caller keeps it.
     Reject,
     /// Drop the oldest batch that is not being written, and accept the row: for data where the newest rows matter most.
@@ -153,7 +181,8 @@ pub enum WhenFull {
 /// What happens to rows with equal keys in one batch, if the conflict rule overwrites every column that the rows carry.
 /// (With [`Conflict::update_columns`](crate::Conflict::update_columns) of only some columns the earlier row may have an
 /// effect of its own, so every row is written.)
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Coalesce {
     /// Only the last row of each key is written; the earlier ones end as `Superseded` when it is
@@ -166,20 +195,30 @@ pub enum Coalesce {
 }
 
 /// What happens when the connection breaks, or the timeout passes, after a batch was sent: the batch may be committed
-/// or not. Batches with a conflict rule are always written again, because a repeat changes nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// or not. It is about repeats alone: a batch of which nothing was sent, or which was rolled back, is always retried.
+///
+/// A repeat with a conflict rule leaves the same row in the table, if no other writer changed the row meanwhile. It is still
+/// a second write: triggers run again (an audit table gets a second entry), `updated_at` columns that the database sets
+/// and row versions change, and change data capture sees two changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Delivery {
-    /// Plain inserts are not repeated; their rows end as [`Unknown`](crate::Outcome::Unknown).
+    /// Rows with a conflict rule are written again. Plain inserts are not, and end as
+    /// [`Unknown`](crate::Outcome::Unknown).
     #[default]
     AtMostOnce,
-    /// Plain inserts are repeated too, and may be in the table twice.
+    /// Nothing is written again, also with a conflict rule: the rows end as [`Unknown`](crate::Outcome::Unknown). For tables
+    /// whose triggers must not run twice.
+    NeverRepeat,
+    /// Plain inserts are written again too, and may be in the table twice.
     AtLeastOnce,
 }
 
 /// How bad rows are found when the database refuses a batch because of its rows. Databases that report the outcome row
 /// by row (SQLite, Redis) need no search.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Isolation {
     /// Halve the batch until each bad row was refused alone; the good rows are committed meanwhile, in their own
@@ -187,8 +226,10 @@ pub enum Isolation {
     Bisect {
         /// The most statements for one batch of `flush_size` rows; a larger batch may use as many for each `flush_size`
         /// rows.
+        #[serde(default = "default_statements")]
         max_statements: usize,
         /// What happens to the rows that are undecided then.
+        #[serde(default)]
         beyond: BeyondBudget,
     },
     /// All rows of a batch are written, or none: one bad row rejects its whole batch, and each row has the error of the
@@ -200,13 +241,18 @@ pub enum Isolation {
 
 impl Default for Isolation {
     fn default() -> Self {
-        Self::Bisect { max_statements: 256, beyond: BeyondBudget::Park }
+        Self::Bisect { max_statements: default_statements(), beyond: BeyondBudget::Park }
     }
+}
+
+fn default_statements() -> usize {
+    256
 }
 
 /// What happens to rows that are still undecided when the search for bad rows has used its statements: with so many bad
 /// rows, single rows are rarely the cause.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum BeyondBudget {
     /// Park the table: the rows wait, and each probe continues the search. With `park_for` zero they are rejected.
@@ -330,5 +376,63 @@ mod tests {
         check(|c| c.flush_bytes = 64 << 20, "above buffer_bytes");
         check(|c| c.statement_timeout = Duration::ZERO, "statement_timeout");
         assert_eq!(PipelineConfig::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn settings_are_read_from_toml() {
+        let text = r#"
+            buffer_size = 20000
+            buffer_bytes = "64MiB"
+            flush_size = 1000
+            max_batch_rows = 5000
+            flush_bytes = 1048576
+            flush_interval = "50ms"
+            max_concurrency = 4
+            ordering = "per_table"
+            when_full = { wait_at_most = "1m 30s" }
+            coalesce = "off"
+            retry_for = "0s"
+            park_for = "2h"
+            delivery = "at_least_once"
+            statement_timeout = "5s"
+            isolation = { bisect = { beyond = "reject" } }
+        "#;
+        let expected = PipelineConfig::default()
+            .buffer_size(20_000)
+            .buffer_bytes(64 << 20)
+            .flush_size(1000)
+            .max_batch_rows(5000)
+            .flush_bytes(1 << 20)
+            .flush_interval(Duration::from_millis(50))
+            .max_concurrency(4)
+            .ordering(Ordering::PerTable)
+            .when_full(WhenFull::WaitAtMost(Duration::from_secs(90)))
+            .coalesce(Coalesce::Off)
+            .retry_for(Duration::ZERO)
+            .park_for(Duration::from_secs(7200))
+            .delivery(Delivery::AtLeastOnce)
+            .statement_timeout(Duration::from_secs(5))
+            .isolation(Isolation::Bisect { max_statements: 256, beyond: BeyondBudget::Reject });
+        assert_eq!(toml::from_str::<PipelineConfig>(text).unwrap(), expected);
+        assert_eq!(toml::from_str::<PipelineConfig>("").unwrap(), PipelineConfig::default());
+        let simple = "isolation = \"atomic_batch\"\nwhen_full = \"drop_oldest\"\nordering = \"auto\"";
+        let simple = toml::from_str::<PipelineConfig>(simple).unwrap();
+        assert_eq!((simple.isolation, simple.when_full), (Isolation::AtomicBatch, WhenFull::DropOldest));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        let check = |text: &str, part: &str| {
+            let message = toml::from_str::<PipelineConfig>(text).unwrap_err().to_string();
+            assert!(message.contains(part), "{message:?} does not contain {part:?}");
+        };
+        check("flush_sise = 5", "unknown field `flush_sise`, expected one of `buffer_size`");
+        check("flush_interval = 100", "expected a duration with its unit, such as \"100ms\"");
+        check("flush_interval = \"100 parsecs\"", "write for example \"100ms\"");
+        check("flush_bytes = \"4 apples\"", "write for example \"32MiB\"");
+        check("flush_bytes = true", "expected a number of bytes, or a size such as \"32MiB\"");
+        check("flush_bytes = -1", "flush_bytes");
+        check("ordering = \"PerKey\"", "expected one of `auto`, `per_key`, `per_table`, `none`");
+        check("isolation = { bisect = { max = 1 } }", "max, available keys: max_statements, beyond");
     }
 }

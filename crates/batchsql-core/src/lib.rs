@@ -18,6 +18,8 @@
 
 mod budget;
 mod config;
+mod config_setters;
+mod config_text;
 mod dispatch;
 #[doc(hidden)]
 pub mod dsn;
@@ -52,13 +54,21 @@ pub use open_error::OpenError;
 pub use outcome::consumers::DeadLetters;
 pub use outcome::ledger::Balance;
 pub use outcome::letter::{DeadLetter, FailedRows};
+pub use outcome::letter_line::{DeadLetterError, DeadLetterLine};
+pub use outcome::letter_reader::DeadLetterReader;
 pub use outcome::outcomes::{FailedRow, Outcome, OutcomeCounts, OutcomeKind};
 pub use outcome::receipt::Receipt;
+pub use outcome::row_outcomes::RowOutcomes;
 pub use password::{CachedPassword, Password, PasswordProvider};
 pub use pipeline::builder::BatchSqlBuilder;
-pub use pipeline::error::{FlushError, ResubmitError, SubmitAllError, SubmitError};
+pub use pipeline::error::{
+    FlushError, ResubmitError, SubmitAllError, SubmitAllTrackedError, SubmitError, TrySubmitAllError,
+};
 pub use pipeline::handle::{BatchSql, WeakBatchSql};
+pub use pipeline::replay::{NotReplayed, Replay, ReplayError, ReplayFailure, ReplayReport};
 pub use pipeline::report::CloseReport;
+#[cfg(feature = "sink")]
+pub use pipeline::row_sink::{RowSink, RowSinkError};
 pub use reporter::{
     BatchExecuted, BatchInfo, BatchSealed, BatchStarted, FlushReason, MetricsReporter, NoopReporter, PipelineGauges,
     PoolState,

@@ -15,12 +15,8 @@
 //! println!("metrics: http://{address}/metrics");
 //!
 //! // A pipeline with this reporter. `sink` is the driver of your database.
-//! let config = PipelineConfig {
-//!     buffer_size: 10_000,
-//!     flush_size: 500,
-//!     flush_interval: Duration::from_millis(100),
-//!     ..Default::default()
-//! };
+//! let config =
+//!     PipelineConfig::default().buffer_size(10_000).flush_size(500).flush_interval(Duration::from_millis(100));
 //! let batch_sql = BatchSql::builder(sink)
 //!     .config(config)
 //!     .metrics_reporter(prometheus_metrics.reporter("mysql"))

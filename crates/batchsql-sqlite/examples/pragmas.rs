@@ -68,7 +68,7 @@ async fn measure(
         .column("active", ColumnType::Bool)
         .column("created_at", ColumnType::I64)
         .build()?;
-    let config = PipelineConfig { flush_size: 500, ..PipelineConfig::default() };
+    let config = PipelineConfig::default().flush_size(500);
     let payload = "x".repeat(100);
     let begin = Instant::now();
     let db = BatchSql::builder(sink).config(config).start()?;

@@ -102,12 +102,10 @@ impl Options {
             self.batch_size,
             self.buffer_size
         );
-        let config = PipelineConfig {
-            buffer_size: self.buffer_size,
-            flush_size: self.batch_size,
-            flush_interval: self.flush_interval,
-            ..PipelineConfig::default()
-        };
+        let config = PipelineConfig::default()
+            .buffer_size(self.buffer_size)
+            .flush_size(self.batch_size)
+            .flush_interval(self.flush_interval);
         config.validate()?;
         Ok(config)
     }

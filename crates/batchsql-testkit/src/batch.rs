@@ -33,16 +33,14 @@ const MAX_BYTES: usize = 1 << 30;
 /// If there are no rows, more than a million, more than 1 GiB, or rows of several schemas or with different columns.
 pub async fn batch_of<R: Row>(rows: impl IntoIterator<Item = R>) -> SharedRows {
     let kept = Keep::default();
-    let config = PipelineConfig {
-        buffer_size: MAX_ROWS,
-        buffer_bytes: MAX_BYTES,
-        flush_size: MAX_ROWS,
-        flush_bytes: MAX_BYTES,
-        flush_interval: Duration::from_secs(24 * 3600),
-        coalesce: Coalesce::Off,
-        ordering: Ordering::PerTable,
-        ..PipelineConfig::default()
-    };
+    let config = PipelineConfig::default()
+        .buffer_size(MAX_ROWS)
+        .buffer_bytes(MAX_BYTES)
+        .flush_size(MAX_ROWS)
+        .flush_bytes(MAX_BYTES)
+        .flush_interval(Duration::from_secs(24 * 3600))
+        .coalesce(Coalesce::Off)
+        .ordering(Ordering::PerTable);
     let db = BatchSql::builder(kept.clone()).config(config).start().expect("the settings are valid");
     for row in rows {
         db.submit(&row).await.unwrap_or_else(|error| panic!("a row is not accepted: {error}"));

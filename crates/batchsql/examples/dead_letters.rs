@@ -6,14 +6,11 @@
 //!
 //! Both runs are in this program. `docs/guides/failures-and-dead-letters.md` has the other ways to receive failed rows.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::time::Duration;
 
 use batchsql::sqlite::SqliteSink;
-use batchsql::{Balance, BatchSql, DeadLetters, Row};
-use serde_json::Value;
+use batchsql::{Balance, BatchSql, DeadLetters, Replay, Row, TypedRow, ValueRef};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -34,7 +31,8 @@ async fn main() -> Result<()> {
 
     let balance = ingest(&sink, &letters).await?;
     println!("first run: {balance}");
-    // The file has the values of rows: protect it like the database. Rename it before a replay if a process appends to it.
+    // The file has the values of rows: protect it like the database. Rename it before a replay if a process appends to it:
+    // the process then creates it anew.
     println!("replay: {}", replay(&sink, &letters).await?);
     let rows: i64 =
         sink.call(|connection| connection.query_row("SELECT count(*) FROM readings", [], |row| row.get(0))).await?;
@@ -57,15 +55,19 @@ async fn ingest(sink: &SqliteSink, letters: &Path) -> Result<Balance> {
 async fn replay(sink: &SqliteSink, letters: &Path) -> Result<Balance> {
     let db =
         BatchSql::builder(sink.clone()).on_failed_row(|outcome| eprintln!("still not written: {outcome}")).start()?;
-    for line in BufReader::new(File::open(letters)?).lines() {
-        let letter: Value = serde_json::from_str(&line?)?;
-        println!("{} {}: {}", letter["table"], letter["outcome"], letter["error"]);
-        let row = &letter["row"];
-        let id = row["id"].as_i64().ok_or("a letter without an id")?;
-        let celsius = row["celsius"].as_f64().filter(|celsius| *celsius > -273.15);
-        db.submit(&Reading { id, celsius }).await?;
-    }
-    let report = db.close(Duration::from_secs(10)).await;
-    // Only now may the file be deleted.
-    if report.is_complete() { Ok(report.balance) } else { Err("rows failed again; the file stays".into()) }
+    let report = Replay::new(letters)
+        .run(&db, |letter| {
+            println!("{} {}: {}", letter.table(), letter.outcome(), letter.error().unwrap_or_default());
+            let row = letter.row(Reading::type_schema())?;
+            match row.get("celsius") {
+                Some(ValueRef::F64(celsius)) if celsius < -273.15 => {
+                    Ok(Some(row.edit().set("celsius", None::<f64>)?.finish()?))
+                }
+                _ => Ok(Some(row)),
+            }
+        })
+        .await?;
+    let balance = db.close(Duration::from_secs(10)).await.balance;
+    // Only now may the file and its mark be deleted.
+    if report.is_complete() { Ok(balance) } else { Err("rows failed again; the file stays".into()) }
 }

@@ -75,7 +75,7 @@ mod tests {
     async fn a_long_outage_asks_the_customer_to_come_back() {
         let sink = ScriptedSink::new();
         sink.script([Step::Fail(ErrorClass::Transient)]);
-        let db = start(&sink, PipelineConfig { retry_for: Duration::ZERO, ..Default::default() });
+        let db = start(&sink, PipelineConfig::default().retry_for(Duration::ZERO));
         assert_eq!(place_order(&db, 1, 995).await.unwrap(), Placed::TryLater);
         // The database is back.
         assert_eq!(place_order(&db, 1, 995).await.unwrap(), Placed::Confirmed);
@@ -103,8 +103,7 @@ mod tests {
     async fn a_full_buffer_is_reported_at_once() {
         let sink = ScriptedSink::new();
         sink.script([Step::Hang]);
-        let config =
-            PipelineConfig { buffer_size: 1, flush_size: 1, when_full: WhenFull::Reject, ..Default::default() };
+        let config = PipelineConfig::default().buffer_size(1).flush_size(1).when_full(WhenFull::Reject);
         let db = start(&sink, config);
         let first = tokio::spawn({
             let db = db.clone();

@@ -18,6 +18,7 @@
 //! | `prometheus` | [`prometheus`]: `PrometheusMetrics` with its own scrape endpoint |
 //! | `test-metrics` | the metrics that a test records about itself: `TestResult`, `set_current_test_case` |
 //! | `chrono`, `time`, `jiff`, `uuid`, `rust_decimal`, `bigdecimal`, `bytes`, `ipnetwork` | row fields and values of these crates |
+//! | `sink` | `RowSink`: the pipeline as a `futures::Sink` of rows |
 //!
 #![cfg_attr(
     all(feature = "derive", feature = "sqlite", feature = "prometheus"),
@@ -28,8 +29,9 @@
 //!
 //! - [`connect`]: a driver chosen by the scheme of a URL, at run time.
 //! - [`PipelineConfig`]: sizes, times and limits, with their defaults.
-//! - [`BatchSql`]: `submit`, `try_submit`, `submit_timeout`, `submit_all`, `submit_tracked`, `flush`,
-//!   `close`, and which of them wait for what.
+//! - [`BatchSql`]: `submit`, `try_submit`, `submit_timeout`, `submit_all`, `try_submit_all`, and with outcomes
+//!   `submit_tracked`, `try_submit_tracked`, `submit_all_tracked`; `validate`, `pressure`, `ready`, `flush`,
+//!   `close`; and which of them wait for what.
 //! - [`Outcome`]: the possible outcomes of a row, and [`DeadLetters`]: consumers of every row that was not written. The
 //!   guide `docs/outcomes.md` of the repository describes them all.
 //! - [`Schema`] and [`Conflict`]: tables and what happens when a key is already there.

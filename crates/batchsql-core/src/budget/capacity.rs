@@ -158,7 +158,7 @@ impl Budget {
         self.waiting.load(Ordering::SeqCst) & !CLOSED
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.waiting.load(Ordering::SeqCst) & CLOSED != 0
     }
 

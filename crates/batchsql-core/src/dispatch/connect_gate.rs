@@ -53,9 +53,9 @@ impl ConnectGate {
             delay = delay.min(DRAINING_DELAY);
         }
         self.error = error;
-        self.tried_at = started;
+        self.tried_at = self.tried_at.max(started);
         // The first rows get their last try as soon as their time is over, not later.
-        let last = self.since + self.ending(limits).1;
+        let last = self.first_last_try(limits);
         if now < last {
             delay = delay.min(last - now);
         }
@@ -66,6 +66,21 @@ impl ConnectGate {
     /// The pipeline drains: the next attempt is made at once.
     pub(crate) fn try_now(&mut self, now: Instant) {
         self.next_try = now;
+    }
+
+    /// When the first rows should have their last try.
+    pub(crate) fn first_last_try(&self, limits: WaitLimits) -> Instant {
+        self.since + self.ending(limits).1
+    }
+
+    /// Whether the first rows had it.
+    pub(crate) fn had_last_try(&self, limits: WaitLimits) -> bool {
+        self.first_last_try(limits) <= self.tried_at
+    }
+
+    /// When the last failed attempt started.
+    pub(crate) fn tried_at(&self) -> Instant {
+        self.tried_at
     }
 
     pub(crate) fn next_try(&self) -> Instant {

@@ -197,7 +197,9 @@ impl<S: Sink> Dispatcher<S> {
         let gate =
             state.gate.as_ref().filter(|_| state.connecting.is_empty() && state.schedule.startable(1, now).0 > 0);
         let expiry = self.next_timed_expiry(state, now);
+        let last_try = self.first_last_try(state, now).filter(|at| *at > now);
         let times = [
+            last_try,
             state.schedule.next_time(state.is_capped, now),
             state.fences.next_time(),
             gate.map(|gate| gate.next_try()),

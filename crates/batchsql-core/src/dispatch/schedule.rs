@@ -38,6 +38,8 @@ pub(crate) struct Schedule {
     pub(super) concurrency: usize,
     pub(super) park_for: Duration,
     pub(super) lanes: HashMap<LaneId, LaneState>,
+    /// Returned batches in all lanes.
+    pub(super) held: usize,
     /// Lanes that may start work.
     pub(super) ready: VecDeque<LaneId>,
     /// Lanes of tables that have all the permits they may have.
@@ -79,6 +81,7 @@ impl Schedule {
             concurrency,
             park_for,
             lanes: HashMap::new(),
+            held: 0,
             ready: VecDeque::new(),
             capped: VecDeque::new(),
             blocked: Vec::new(),
@@ -134,7 +137,8 @@ impl Schedule {
     /// What may start next. A batch that is taken must be `started`; after a pull the lane must be `note`d, and
     /// `block`ed when it has only batches of parked groups.
     pub(crate) fn next(&mut self, now: Instant) -> Option<Next> {
-        while let Some(lane) = self.ready.pop_front() {
+        let mut overdue = self.take_overdue(now);
+        while let Some(lane) = overdue.take().or_else(|| self.ready.pop_front()) {
             let Some(state) = self.lanes.get(&lane) else { continue };
             if !state.may_start() {
                 self.unlist(lane);
@@ -153,6 +157,7 @@ impl Schedule {
             let state = self.lanes.get_mut(&lane)?;
             if let Some(job) = place.and_then(|place| state.held.remove(place)) {
                 state.is_listed = false;
+                self.held -= 1;
                 return Some(Next::Held(job));
             }
             if is_stuck {
@@ -265,6 +270,7 @@ impl Schedule {
         let lane = job.lane;
         if let Some(state) = self.lanes.get_mut(&lane) {
             state.hold(job);
+            self.held += 1;
             self.unblock_lane(lane);
         }
     }
@@ -325,6 +331,7 @@ impl Schedule {
     /// Drops everything that is not running.
     pub(crate) fn clear(&mut self) {
         self.lanes.clear();
+        self.held = 0;
         self.resting.clear();
         self.deadlines.clear();
         self.resume_unused();
@@ -344,6 +351,39 @@ impl Schedule {
         let ends = self.active.iter().map(|(_, at)| *at + ACTIVE_FOR).filter(|end| *end > now);
         let uncapped = ends.min().filter(|_| is_capped);
         [deadline, rest, probe, uncapped].into_iter().flatten().min()
+    }
+
+    /// When the first of the batches that could start now should have its last try: the end of its `retry_for`. It waits
+    /// for a permit or a connection.
+    pub(crate) fn first_last_try(&self, now: Instant) -> Option<Instant> {
+        if self.held == 0 {
+            return None;
+        }
+        self.ready.iter().filter_map(|lane| self.last_try(*lane, now)).min()
+    }
+
+    /// Takes a lane from those that are ready whose returned batch must have its last try now: it does not wait for the
+    /// turn of its lane.
+    fn take_overdue(&mut self, now: Instant) -> Option<LaneId> {
+        if self.held == 0 {
+            return None;
+        }
+        let is_overdue = |lane: &LaneId| self.last_try(*lane, now).is_some_and(|at| at <= now);
+        let place = self.ready.iter().position(is_overdue)?;
+        self.ready.remove(place)
+    }
+
+    /// When the returned batch of a lane that is next should have its last try, if it can start.
+    fn last_try(&self, lane: LaneId, now: Instant) -> Option<Instant> {
+        let state = self.lanes.get(&lane).filter(|state| state.may_start())?;
+        let only_first = if state.table.is_serial() { 1 } else { usize::MAX };
+        let jobs = state.held.iter().take(only_first).filter(|job| self.may_write(job.group));
+        let last_try = |job: &Job| {
+            let (retries, since) = job.progress.retries.as_ref()?;
+            since.checked_add(retries.budget())
+        };
+        let first = jobs.filter_map(|job| last_try(job)).min()?;
+        (self.permits_left(lane.table, now) > 0).then_some(first)
     }
 
     /// One batch of the lane is no longer running or backing off.

@@ -23,7 +23,7 @@ use crate::model::value::ColumnType;
 use crate::outcome::consumers::Consumers;
 use crate::outcome::ledger::Ledger;
 use crate::outcome::tracking::Tracking;
-use crate::reporter::{FlushReason, GuardedReporter, NoopReporter};
+use crate::reporter::{FlushReason, GuardedReporter};
 use crate::write::context::PipelineContext;
 use crate::write::sink::Limits;
 
@@ -97,9 +97,9 @@ fn event() -> impl Strategy<Value = Event> {
 
 impl Bench {
     fn new(concurrency: usize) -> Self {
-        let config = PipelineConfig { flush_size: 2, buffer_size: 10_000, ..PipelineConfig::default() };
+        let config = PipelineConfig::default().flush_size(2).buffer_size(10_000);
         let ledger = Ledger::new(Budget::new(10_000, 1 << 20), Consumers::start(Vec::new()).unwrap());
-        let pipeline = PipelineContext::new(ledger, GuardedReporter::new(Arc::new(NoopReporter)));
+        let pipeline = PipelineContext::new(ledger, GuardedReporter::new(Vec::new()));
         let intake = Intake {
             pipeline: Arc::new(pipeline),
             closed: AtomicBool::new(false),

@@ -35,7 +35,8 @@ const DRAINING_DELAY: Duration = Duration::from_millis(20);
 impl<S: Sink> Dispatcher<S> {
     /// Starts batches while there are connections, gets connections while there are permits, and ends sessions.
     pub(crate) fn start_ready(&self, state: &mut State<S::Conn>, now: Instant) {
-        while !state.connections.is_empty() {
+        // A request for a connection may be one more than there are permits.
+        while !state.connections.is_empty() && state.schedule.running() < self.concurrency {
             match state.schedule.next(now) {
                 None => break,
                 Some(Next::Held(job)) => match self.groups.table(job.lane.table) {
@@ -55,6 +56,37 @@ impl<S: Sink> Dispatcher<S> {
 
     /// Gets as many connections as there are permits and batches for them.
     fn connect(&self, state: &mut State<S::Conn>, now: Instant) {
+        self.connect_normally(state, now);
+        // Rows whose time is over end after a request that began later. It must not wait for the end of an earlier
+        // request, which may hang. One is enough for all of them, and one more than the permits allow.
+        let taken = state.schedule.running() + state.connecting.len();
+        let most = if state.gate.is_some() { 2 } else { self.concurrency + 1 };
+        let may = state.schedule.running() < self.concurrency && taken <= self.concurrency;
+        if may
+            && state.connecting.len() < most
+            && let Some(last_try) = self.first_last_try(state, now).filter(|at| *at <= now)
+            && state.connecting.values().all(|started| *started < last_try)
+            && state.gate.as_ref().is_none_or(|gate| gate.tried_at() < last_try)
+        {
+            self.request_connection(state, now);
+        }
+    }
+
+    /// When rows that wait for a connection should have their last try.
+    pub(crate) fn first_last_try(&self, state: &State<S::Conn>, now: Instant) -> Option<Instant> {
+        let limits = WaitLimits { retry_for: self.retry_for, park_for: self.park_for };
+        let gate = state.gate.as_ref().filter(|gate| !gate.had_last_try(limits));
+        let gate = gate.filter(|_| state.schedule.startable(1, now).0 > 0).map(|gate| gate.first_last_try(limits));
+        state.schedule.first_last_try(now).into_iter().chain(gate).min()
+    }
+
+    fn request_connection(&self, state: &mut State<S::Conn>, now: Instant) {
+        let connecting = Arc::clone(&self.executor).acquire();
+        let task = state.tasks.spawn(async move { TaskEnd::Connected(connecting.await) });
+        state.connecting.insert(task.id(), now);
+    }
+
+    fn connect_normally(&self, state: &mut State<S::Conn>, now: Instant) {
         let taken = state.schedule.running() + state.connecting.len() + state.connections.len();
         let free = self.concurrency.saturating_sub(taken);
         state.is_capped = false;
@@ -70,9 +102,7 @@ impl<S: Sink> Dispatcher<S> {
             more = more.min(usize::from(may));
         }
         for _ in 0..more.min(free) {
-            let connecting = Arc::clone(&self.executor).acquire();
-            let task = state.tasks.spawn(async move { TaskEnd::Connected(connecting.await) });
-            state.connecting.insert(task.id(), now);
+            self.request_connection(state, now);
         }
     }
 

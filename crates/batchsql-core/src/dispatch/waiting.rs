@@ -32,6 +32,7 @@ impl Schedule {
                 let (wanted, kept): (VecDeque<_>, _) =
                     std::mem::take(&mut state.held).into_iter().partition(|job| is_wanted(job));
                 state.held = kept;
+                self.held -= wanted.len();
                 taken.extend(wanted.into_iter().map(|job| *job));
             }
             self.forget_if_idle(lane);

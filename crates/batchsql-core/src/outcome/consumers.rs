@@ -7,6 +7,7 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -71,17 +72,23 @@ impl DeadLetters {
     /// burst. A row keeps its capacity in the buffer until its line is written. While the file cannot be
     /// written it is tried again every second; after a sync that failed, the lines of that burst are written again, so
     /// a row may have two lines. [`close`](crate::BatchSql::close) waits for it, beyond its own
-    /// deadline, for 5 seconds at most.
+    /// deadline, for 5 seconds at most; [`CloseReport::lost_letters`](crate::CloseReport::lost_letters) counts the lines
+    /// that are missing then.
+    ///
+    /// A file that was moved is created anew for the next line, so it can be rotated at any time. (Where there are no
+    /// inode numbers, as on Windows, a file that another one has replaced is not noticed.)
     ///
     /// ```text
-    /// {"attempts":1,"class":"row","code":"2067","error":"UNIQUE constraint failed: readings.id (row error, code 2067)",
-    ///  "outcome":"rejected","row":{"id":7,"note":"n"},"table":"readings",
-    ///  "time":"2026-11-23 03:09:28.000000+00:00","types":{"id":"i64","note":"text"}}
+    /// {"version":1,"time":"2026-11-23T03:09:28.000000Z","outcome":"rejected","namespace":null,"table":"readings",
+    ///  "class":"row","code":"2067","error":"UNIQUE constraint failed: readings.id (row error, code 2067)","attempts":1,
+    ///  "row":{"id":7,"note":"n"},"types":{"id":"i64","note":"text"}}
     /// ```
     ///
     /// (One line, wrapped here.) Integers (also above 2^53, which some readers round) and finite floats are JSON
-    /// numbers, bytes are `\x` and hex digits, everything else is text. Columns that the row left out are absent. The
-    /// file holds row values: protect it like the table. It is created with the process's default permissions.
+    /// numbers, JSON is JSON, bytes are `\x` and hex digits, everything else is text, times as in RFC 3339. Columns that the
+    /// row left out are absent. The file holds row values: protect it like the table. It is created with the process's
+    /// default permissions. [`DeadLetterReader`](crate::DeadLetterReader) reads it, [`Replay`](crate::Replay) submits its
+    /// rows again.
     ///
     /// # Errors
     /// The file cannot be opened for appending.
@@ -105,12 +112,19 @@ impl fmt::Debug for DeadLetters {
     }
 }
 
+/// Where failed rows are sent.
+struct Channel {
+    sender: mpsc::UnboundedSender<DeadLetter>,
+    /// Of a file: rows that are not yet in it.
+    pending: Option<Arc<AtomicU64>>,
+}
+
 /// The consumers of one pipeline.
 #[derive(Default)]
 pub(crate) struct Consumers {
     callbacks: Vec<Callback>,
     /// Emptied when the pipeline has ended, so that the receivers see the end.
-    channels: Mutex<Vec<mpsc::UnboundedSender<DeadLetter>>>,
+    channels: Mutex<Vec<Channel>>,
     files: Mutex<Vec<FileWriter>>,
     any: bool,
 }
@@ -123,11 +137,12 @@ impl Consumers {
         for consumer in consumers {
             match consumer.0 {
                 Kind::Callback(callback) => callbacks.push(callback),
-                Kind::Channel(sender) => channels.push(sender),
+                Kind::Channel(sender) => channels.push(Channel { sender, pending: None }),
                 Kind::File(file) => {
                     let (sender, receiver) = mpsc::unbounded_channel();
-                    files.push(file.write_on_thread(FailedRows::new(receiver))?);
-                    channels.push(sender);
+                    let pending = Arc::new(AtomicU64::new(0));
+                    files.push(file.write_on_thread(FailedRows::new(receiver), Arc::clone(&pending))?);
+                    channels.push(Channel { sender, pending: Some(pending) });
                 }
             }
         }
@@ -159,8 +174,11 @@ impl Consumers {
         let bytes = charged(row);
         let capacity = Arc::new(HeldCapacity::of_row(budget, bytes, row.memory()));
         for channel in channels.iter() {
+            if let Some(pending) = &channel.pending {
+                pending.fetch_add(1, Ordering::Relaxed);
+            }
             // If the receiver was dropped, the letter releases its capacity here.
-            drop(channel.send(DeadLetter::new(outcome.clone(), Arc::clone(&capacity))));
+            drop(channel.sender.send(DeadLetter::new(outcome.clone(), Arc::clone(&capacity))));
         }
         Some(bytes)
     }
@@ -170,13 +188,15 @@ impl Consumers {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// Ends the channels, and waits until the files have what was sent.
-    pub(crate) async fn finish(&self) {
+    /// Ends the channels, and waits until the files have what was sent. Returns the lines that no file could take.
+    pub(crate) async fn finish(&self) -> u64 {
         self.end_channels();
         let files = std::mem::take(&mut *self.files.lock().unwrap_or_else(PoisonError::into_inner));
         let begin = std::time::Instant::now();
+        let mut lost = 0;
         for file in files {
-            file.finish(FILE_GRACE.saturating_sub(begin.elapsed())).await;
+            lost += file.finish(FILE_GRACE.saturating_sub(begin.elapsed())).await;
         }
+        lost
     }
 }

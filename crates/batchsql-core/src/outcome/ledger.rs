@@ -21,6 +21,8 @@ pub(crate) struct Ledger {
     /// Rows that ended unwritten since closing began, for the close report.
     unwritten: Mutex<Vec<Outcome>>,
     closing: AtomicBool,
+    /// Lines that no dead-letter file could take.
+    lost_letters: AtomicU64,
 }
 
 /// The balance of a pipeline: every accepted row is in exactly one of these numbers.
@@ -103,6 +105,7 @@ impl Ledger {
             last_success: AtomicU64::new(0),
             unwritten: Mutex::default(),
             closing: AtomicBool::new(false),
+            lost_letters: AtomicU64::new(0),
         }
     }
 
@@ -174,6 +177,11 @@ impl Ledger {
 
     /// No row can fail any more.
     pub(crate) async fn finish(&self) {
-        self.dead_letters.finish().await;
+        self.lost_letters.store(self.dead_letters.finish().await, Ordering::Release);
+    }
+
+    /// Lines that are not in a dead-letter file, after the end.
+    pub(crate) fn lost_letters(&self) -> u64 {
+        self.lost_letters.load(Ordering::Acquire)
     }
 }

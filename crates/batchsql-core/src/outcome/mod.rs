@@ -4,7 +4,11 @@
 pub(crate) mod consumers;
 pub(crate) mod ledger;
 pub(crate) mod letter;
+pub(crate) mod letter_line;
+pub(crate) mod letter_reader;
+mod letter_values;
 pub(crate) mod ndjson;
 pub(crate) mod outcomes;
 pub(crate) mod receipt;
+pub(crate) mod row_outcomes;
 pub(crate) mod tracking;

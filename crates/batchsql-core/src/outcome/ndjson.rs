@@ -5,16 +5,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use crate::model::hex;
-use crate::model::temporal::TimestampTz;
-use crate::model::value::ValueRef;
-use crate::outcome::letter::{DeadLetter, FailedRows};
-use crate::row::traits::Row;
-use serde_json::{Map, Value as JsonValue, json};
+use crate::outcome::letter::FailedRows;
+use crate::outcome::letter_line::DeadLetterLine;
 
 /// How long the thread waits before it tries a file again that could not be written.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
@@ -28,6 +24,8 @@ trait Target: Write {
     fn sync(&mut self) -> io::Result<()>;
     /// Opens it again.
     fn reopen(&mut self) -> io::Result<()>;
+    /// Whether it is still what has its name: it may have been moved, for example to be rotated.
+    fn is_current(&self) -> bool;
 }
 
 struct Appending {
@@ -60,6 +58,23 @@ impl Target for Appending {
         self.file = Self::open(&self.path)?;
         Ok(())
     }
+
+    #[cfg(unix)]
+    fn is_current(&self) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let identity = |file: std::fs::Metadata| (file.dev(), file.ino());
+        match (std::fs::metadata(&self.path), self.file.metadata()) {
+            (Ok(named), Ok(open)) => identity(named) == identity(open),
+            (Err(_), _) => false,
+            (_, Err(_)) => true,
+        }
+    }
+
+    /// A file that was replaced by another one is not noticed here, a file that was moved is.
+    #[cfg(not(unix))]
+    fn is_current(&self) -> bool {
+        std::fs::exists(&self.path).unwrap_or(true)
+    }
 }
 
 /// The thread that writes a file. It ends when the channel ends.
@@ -68,6 +83,8 @@ pub(crate) struct FileWriter {
     finished: Option<mpsc::Receiver<()>>,
     /// Set when `close` no longer waits for the file.
     gives_up: Arc<AtomicBool>,
+    /// Rows that were sent to it and are not in the file.
+    pending: Arc<AtomicU64>,
 }
 
 impl OpenFile {
@@ -76,45 +93,55 @@ impl OpenFile {
     }
 
     /// Writes everything that comes.
-    pub(crate) fn write_on_thread(self, rows: FailedRows) -> io::Result<FileWriter> {
+    /// `pending` has the rows that were sent and are not yet in the file.
+    pub(crate) fn write_on_thread(self, rows: FailedRows, pending: Arc<AtomicU64>) -> io::Result<FileWriter> {
         let (done, finished) = mpsc::channel();
         let gives_up = Arc::new(AtomicBool::new(false));
-        let give_up = Arc::clone(&gives_up);
+        let (give_up, left) = (Arc::clone(&gives_up), Arc::clone(&pending));
         std::thread::Builder::new().name("batchsql-dead-letters".to_owned()).spawn(move || {
-            self.write_all(rows, &give_up);
+            self.write_all(rows, &give_up, &left);
             // `close` may no longer wait.
             let _ = done.send(());
         })?;
-        Ok(FileWriter { finished: Some(finished), gives_up })
+        Ok(FileWriter { finished: Some(finished), gives_up, pending })
     }
 
-    fn write_all(mut self, mut rows: FailedRows, give_up: &AtomicBool) {
+    fn write_all(mut self, mut rows: FailedRows, give_up: &AtomicBool, pending: &AtomicU64) {
         let path = self.0.path.clone();
         while let Some(first) = rows.blocking_recv() {
             // The rows that are available now are one burst; each row keeps its capacity until the burst is on disk.
             let mut burst = vec![first];
-            let mut lines = line(&burst[0]);
+            let mut lines = DeadLetterLine::of(&burst[0]);
             while burst.len() < 1000
                 && let Some(letter) = rows.try_recv()
             {
-                lines.push_str(&line(&letter));
+                lines.push_str(&DeadLetterLine::of(&letter));
                 burst.push(letter);
             }
-            append(&mut self.0, lines.as_bytes(), TRY_AGAIN, &|error| {
+            let is_written = append(&mut self.0, lines.as_bytes(), TRY_AGAIN, &|error| {
                 let path = path.display();
                 tracing::error!(%path, %error, "the dead-letter file cannot be written; trying again");
                 !give_up.load(Ordering::Relaxed)
             });
+            if is_written {
+                pending.fetch_sub(burst.len() as u64, Ordering::Relaxed);
+            }
         }
     }
 }
 
-/// Appends and syncs. After an error it tries again while `goes_on` returns true.
+/// Appends and syncs. After an error it tries again while `goes_on` returns true. Returns whether the lines are there.
+///
+/// A file that was moved is left as it is, and a new one gets the lines: so a file can be rotated while it is written.
 ///
 /// After a failed sync the operating system drops the data that it could not write, and reports success for the next
 /// sync (<https://wiki.postgresql.org/wiki/Fsync_Errors>). So the file is reopened and the lines are written again: a
 /// line may be there twice, but none is missing.
-fn append(target: &mut impl Target, lines: &[u8], pause: Duration, goes_on: &dyn Fn(&io::Error) -> bool) {
+fn append(target: &mut impl Target, lines: &[u8], pause: Duration, goes_on: &dyn Fn(&io::Error) -> bool) -> bool {
+    if !target.is_current() {
+        // If it cannot be opened, for example because its folder was moved too, the old file gets the lines.
+        let _ = target.reopen();
+    }
     let mut left = lines;
     loop {
         let error = match target.write(left) {
@@ -125,7 +152,7 @@ fn append(target: &mut impl Target, lines: &[u8], pause: Duration, goes_on: &dyn
                     continue;
                 }
                 match target.sync() {
-                    Ok(()) => return,
+                    Ok(()) => return true,
                     Err(error) => {
                         left = lines;
                         error
@@ -136,7 +163,7 @@ fn append(target: &mut impl Target, lines: &[u8], pause: Duration, goes_on: &dyn
             Err(error) => error,
         };
         if !goes_on(&error) {
-            return;
+            return false;
         }
         std::thread::sleep(pause);
         if left.len() == lines.len() {
@@ -147,15 +174,17 @@ fn append(target: &mut impl Target, lines: &[u8], pause: Duration, goes_on: &dyn
 }
 
 impl FileWriter {
-    /// Waits until everything is written, after the channel has ended; after `patience` the rest is given
-    /// up.
-    pub(crate) async fn finish(mut self, patience: Duration) {
-        let Some(finished) = self.finished.take() else { return };
+    /// Waits until everything is written, after the channel has ended; after `patience` the rest is given up. Returns
+    /// the rows that are not in the file.
+    pub(crate) async fn finish(mut self, patience: Duration) -> u64 {
+        let Some(finished) = self.finished.take() else { return 0 };
         // On a thread, so that the time is real: tests may pause the clock of the runtime.
         let waited = tokio::task::spawn_blocking(move || finished.recv_timeout(patience)).await;
+        let rows = self.pending.load(Ordering::Relaxed);
         if matches!(waited, Ok(Err(RecvTimeoutError::Timeout))) {
-            tracing::error!("the dead-letter file could not be written; the remaining rows are not in it");
+            tracing::error!(rows, "the dead-letter file could not be written; the remaining rows are not in it");
         }
+        rows
     }
 }
 
@@ -163,52 +192,6 @@ impl FileWriter {
 impl Drop for FileWriter {
     fn drop(&mut self) {
         self.gives_up.store(true, Ordering::Relaxed);
-    }
-}
-
-/// One row as one line.
-fn line(letter: &DeadLetter) -> String {
-    let failed = letter.failed_row();
-    let row = failed.row();
-    let (mut values, mut types) = (Map::new(), Map::new());
-    for (column, (name, value)) in row.schema().columns().iter().zip(row.iter()) {
-        values.insert(name.to_owned(), json_value(value));
-        types.insert(name.to_owned(), column.column_type().name().into());
-    }
-    let line = json!({
-        "time": TimestampTz::now().to_string(),
-        "outcome": letter.outcome().kind().name(),
-        "table": row.schema().table_display(),
-        "class": failed.class().map(crate::ErrorClass::name),
-        "code": failed.code(),
-        "error": failed.error().map(ToString::to_string),
-        "attempts": failed.attempts(),
-        "row": values,
-        "types": types,
-    });
-    format!("{line}\n")
-}
-
-fn json_value(value: ValueRef<'_>) -> JsonValue {
-    match value {
-        ValueRef::Null => JsonValue::Null,
-        ValueRef::Bool(v) => v.into(),
-        ValueRef::I16(v) => v.into(),
-        ValueRef::I32(v) => v.into(),
-        ValueRef::I64(v) => v.into(),
-        ValueRef::U64(v) => v.into(),
-        // `NaN` and infinity have no JSON number.
-        ValueRef::F32(v) if !v.is_finite() => v.to_string().into(),
-        ValueRef::F64(v) if !v.is_finite() => v.to_string().into(),
-        ValueRef::F32(v) => v.into(),
-        ValueRef::F64(v) => v.into(),
-        ValueRef::Decimal(v) | ValueRef::Text(v) | ValueRef::Json(v) => v.into(),
-        ValueRef::Bytes(v) => hex::of_bytes(v).into(),
-        ValueRef::Uuid(v) => hex::of_uuid(&v).into(),
-        ValueRef::Date(v) => v.to_string().into(),
-        ValueRef::Time(v) => v.to_string().into(),
-        ValueRef::Timestamp(v) => v.to_string().into(),
-        ValueRef::TimestampTz(v) => v.to_string().into(),
     }
 }
 
@@ -224,6 +207,7 @@ mod tests {
         failing_syncs: usize,
         failing_writes: usize,
         reopened: usize,
+        was_moved: bool,
     }
 
     impl Write for Disk {
@@ -255,18 +239,26 @@ mod tests {
 
         fn reopen(&mut self) -> io::Result<()> {
             self.reopened += 1;
+            self.was_moved = false;
             Ok(())
+        }
+
+        fn is_current(&self) -> bool {
+            !self.was_moved
         }
     }
 
     #[test]
     fn lines_of_a_failed_sync_are_written_again_to_a_file_that_is_opened_anew() {
         let mut disk = Disk { failing_syncs: 2, failing_writes: 1, ..Disk::default() };
-        append(&mut disk, b"a row\nanother row\n", Duration::ZERO, &|_| true);
+        assert!(append(&mut disk, b"a row\nanother row\n", Duration::ZERO, &|_| true));
         assert_eq!(disk.synced, b"a row\nanother row\n", "everything is written again after a failed sync");
         assert_eq!(disk.reopened, 3, "once before anything was written, twice after a failed sync");
+        disk.was_moved = true;
+        assert!(append(&mut disk, b"the last row\n", Duration::ZERO, &|_| true));
+        assert_eq!(disk.reopened, 4, "once because it was moved");
         let mut disk = Disk { failing_syncs: usize::MAX, ..Disk::default() };
-        append(&mut disk, b"a row\n", Duration::ZERO, &|_| false);
+        assert!(!append(&mut disk, b"a row\n", Duration::ZERO, &|_| false));
         assert!(disk.synced.is_empty(), "no retry after the wait has ended");
     }
 }

@@ -6,7 +6,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
+use tokio::time::timeout;
+
+use crate::config::FAR;
 use crate::outcome::outcomes::Outcome;
 
 /// The outcomes of one batch. A batch that has any tracked row carries one, shared by its receipts.
@@ -55,6 +59,53 @@ pub struct Receipt {
 impl Receipt {
     pub(crate) fn new(completion: Arc<Completion>, row: u32) -> Self {
         Self { completion, row, slot: None }
+    }
+
+    /// Whether this is the row that comes `rows` after another one, in the same batch.
+    pub(crate) fn is_after(&self, first: &Self, rows: u32) -> bool {
+        Arc::ptr_eq(&self.completion, &first.completion) && self.row == first.row + rows
+    }
+
+    /// The outcome of the row that comes `rows` after this one in the same batch, when it is already known.
+    pub(crate) fn outcome_after(&self, rows: u32) -> Option<Outcome> {
+        self.completion.outcome(self.row + rows)
+    }
+
+    /// Waits for the outcome for at most `limit`. If the time is over, it returns the receipt: the row is written as
+    /// before, and its outcome can still be awaited. An outcome that is already known is returned at once.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use batchsql_core::Receipt;
+    /// # async fn respond(receipt: Receipt) -> u16 {
+    /// match receipt.with_timeout(Duration::from_secs(2)).await {
+    ///     Ok(outcome) if outcome.is_written() => 201,
+    ///     Ok(_) => 500,
+    ///     Err(receipt) => {
+    ///         // The row is still on its way: answer now, and log the outcome later.
+    ///         tokio::spawn(async move { println!("{}", receipt.await) });
+    ///         202
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The time is over: the receipt.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime with a timer, when the outcome is not yet known.
+    ///
+    /// # Cancel safety
+    /// Dropping it drops the receipt and does not affect the row. In a `select!`, await `&mut receipt` and a sleep instead.
+    pub async fn with_timeout(mut self, limit: Duration) -> Result<Outcome, Self> {
+        if let Some(outcome) = self.try_outcome() {
+            return Ok(outcome);
+        }
+        match timeout(limit.min(FAR), &mut self).await {
+            Ok(outcome) => Ok(outcome),
+            Err(_) => Err(self),
+        }
     }
 
     /// The outcome, when it is already known.

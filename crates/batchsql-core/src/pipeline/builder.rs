@@ -21,7 +21,7 @@ use crate::outcome::consumers::{Consumers, DeadLetters};
 use crate::outcome::ledger::Ledger;
 use crate::outcome::outcomes::Outcome;
 use crate::pipeline::handle::{BatchSql, Shared};
-use crate::reporter::{GuardedReporter, MetricsReporter, NoopReporter};
+use crate::reporter::{GuardedReporter, MetricsReporter};
 use crate::write::context::PipelineContext;
 use crate::write::execute::Executor;
 use crate::write::sink::Sink;
@@ -31,7 +31,7 @@ use crate::write::sink::Sink;
 pub struct BatchSqlBuilder<S> {
     sink: S,
     config: PipelineConfig,
-    reporter: Arc<dyn MetricsReporter>,
+    reporters: Vec<Arc<dyn MetricsReporter>>,
     dead_letters: Vec<DeadLetters>,
 }
 
@@ -48,9 +48,11 @@ impl<S: Sink> BatchSqlBuilder<S> {
         self
     }
 
-    /// Sets the observer; the default reports nothing.
+    /// Adds an observer. There may be several: each gets every event, in the order in which they were added, and a panic
+    /// in one does not keep the others from it. The [`context`](MetricsReporter::context) of a batch is that of the
+    /// first one that has one. Without an observer nothing is reported.
     pub fn metrics_reporter(mut self, reporter: impl MetricsReporter) -> Self {
-        self.reporter = Arc::new(reporter);
+        self.reporters.push(Arc::new(reporter));
         self
     }
 
@@ -78,7 +80,7 @@ impl<S: Sink> BatchSqlBuilder<S> {
     /// A setting that is invalid or that this sink does not support, a call from outside a Tokio runtime, or a runtime
     /// without a timer.
     pub fn start(self) -> Result<BatchSql, StartError> {
-        let Self { sink, config, reporter, dead_letters } = self;
+        let Self { sink, config, reporters, dead_letters } = self;
         config.validate()?;
         let concurrency = sink.max_concurrency().unwrap_or(usize::MAX).min(config.max_concurrency).max(1);
         let max_batch_rows = config.batch_rows(sink.prefers_large_batches(), concurrency);
@@ -94,7 +96,7 @@ impl<S: Sink> BatchSqlBuilder<S> {
             .map_err(|error| StartError::new(format!("the thread of the dead-letter file cannot start: {error}")))?;
         let budget = Budget::new(config.buffer_size, config.buffer_bytes);
         let ledger = Ledger::new(budget, consumers);
-        let pipeline = Arc::new(PipelineContext::new(ledger, GuardedReporter::new(reporter)));
+        let pipeline = Arc::new(PipelineContext::new(ledger, GuardedReporter::new(reporters)));
         let (messages, received) = mpsc::unbounded_channel();
         let (end, ended) = watch::channel(false);
         let executor = Arc::new(Executor::new(sink, Arc::clone(&pipeline), &config));
@@ -144,6 +146,7 @@ impl<S: Sink> BatchSqlBuilder<S> {
             ended,
             closing_since: OnceLock::new(),
             report: std::sync::Mutex::default(),
+            together: std::sync::RwLock::default(),
         })))
     }
 }
@@ -164,6 +167,6 @@ impl BatchSql {
     /// Starts the configuration of a pipeline that writes to `sink`.
     pub fn builder<S: Sink>(sink: S) -> BatchSqlBuilder<S> {
         let config = PipelineConfig::default();
-        BatchSqlBuilder { sink, config, reporter: Arc::new(NoopReporter), dead_letters: Vec::new() }
+        BatchSqlBuilder { sink, config, reporters: Vec::new(), dead_letters: Vec::new() }
     }
 }

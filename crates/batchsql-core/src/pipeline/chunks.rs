@@ -3,16 +3,45 @@
 
 use tokio::task::coop::consume_budget;
 
+use crate::outcome::receipt::Receipt;
+use crate::outcome::row_outcomes::{Receipts, RowOutcomes};
 use crate::outcome::tracking::Tracking;
-use crate::pipeline::error::{SubmitAllError, SubmitError};
+use crate::pipeline::error::{FlushError, SubmitAllError, SubmitAllTrackedError, SubmitError};
 use crate::pipeline::handle::BatchSql;
 use crate::row::traits::Row;
 
 /// `submit_all` reserves capacity for this many rows at once.
 const CHUNK_ROWS: usize = 64;
 
+/// The rows that one call has accepted.
+#[derive(Default)]
+struct Accepted {
+    rows: usize,
+    /// If their outcomes are wanted.
+    receipts: Option<Receipts>,
+}
+
+impl Accepted {
+    fn add(&mut self, receipt: Option<Receipt>) {
+        self.rows += 1;
+        if let (Some(receipts), Some(receipt)) = (&mut self.receipts, receipt) {
+            receipts.add(receipt);
+        }
+    }
+}
+
 impl BatchSql {
     /// Accepts many rows in their order, waiting for capacity as needed; returns how many.
+    ///
+    /// The returned future is `Send` for every iterator, also one with a closure that borrows from its items: handlers of
+    /// web servers and `tokio::spawn` need that.
+    ///
+    /// ```
+    /// # use batchsql_core::{BatchSql, Row};
+    /// # fn handler<R: Row + Send + Sync + 'static>(db: BatchSql, rows: Vec<(u64, R)>) {
+    /// tokio::spawn(async move { db.submit_all(rows.iter().map(|(_, row)| row)).await });
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// The first row that is not accepted ends the call;
@@ -21,34 +50,107 @@ impl BatchSql {
     /// # Cancel safety
     /// Rows that were accepted before the cancellation stay accepted; use
     /// [`submit`](Self::submit) where the caller must know how many.
-    pub async fn submit_all<I>(&self, rows: I) -> Result<usize, SubmitAllError>
+    // Not an `async fn`: whether its future is `Send` would be asked of the hidden state, which holds the iterator, and
+    // the compiler cannot prove that for a closure over borrowed items (rust-lang/rust#102211). `+ Send` is proven here,
+    // once, and callers see only the promise.
+    pub fn submit_all<I>(&self, rows: I) -> impl Future<Output = Result<usize, SubmitAllError>> + Send
     where
-        I: IntoIterator,
-        I::Item: Row,
+        I: IntoIterator<IntoIter: Send, Item: Row + Send>,
     {
+        let rows = rows.into_iter();
+        async move {
+            let mut accepted = Accepted::default();
+            match self.accept_all(rows, &Tracking::Untracked, &mut accepted).await {
+                Ok(()) => Ok(accepted.rows),
+                Err(source) => Err(SubmitAllError { accepted: accepted.rows, source }),
+            }
+        }
+    }
+
+    /// Accepts many rows in their order, as [`submit_all`](Self::submit_all), and waits until each of them has its
+    /// outcome: how many ended in which, and the rows that were not written, with their index.
+    ///
+    /// Rows are written by the usual rules: the last ones wait for `flush_interval`, or for a
+    /// [`flush`](Self::flush) of another task. Memory does not grow with the number of rows, but with those that fail.
+    ///
+    /// ```
+    /// # use batchsql_core::{BatchSql, Row};
+    /// # async fn import<R: Row + Send + Sync>(db: BatchSql, rows: Vec<R>) -> Result<(), Box<dyn std::error::Error>> {
+    /// let outcomes = db.submit_all_tracked(&rows).await?;
+    /// for (line, outcome) in &outcomes.failed {
+    ///     eprintln!("line {line}: {outcome}");
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// The first row that is not accepted ends the call, after the rows before it have their outcomes; the error has
+    /// these outcomes.
+    ///
+    /// # Cancel safety
+    /// Rows that were accepted before the cancellation stay accepted, and their outcomes go to the
+    /// [dead letters](crate::DeadLetters) only.
+    pub fn submit_all_tracked<I>(
+        &self,
+        rows: I,
+    ) -> impl Future<Output = Result<RowOutcomes, SubmitAllTrackedError>> + Send
+    where
+        I: IntoIterator<IntoIter: Send, Item: Row + Send>,
+    {
+        let rows = rows.into_iter();
+        async move {
+            let mut accepted = Accepted { rows: 0, receipts: Some(Receipts::default()) };
+            let result = self.accept_all(rows, &Tracking::tracked(), &mut accepted).await;
+            let outcomes = accepted.receipts.unwrap_or_default().ended().await;
+            match result {
+                Ok(()) => Ok(outcomes),
+                Err(source) => Err(SubmitAllTrackedError { outcomes, source }),
+            }
+        }
+    }
+
+    /// Accepts rows, writes them without waiting for `flush_interval`, and returns their outcomes, and why the first row
+    /// after them was not accepted.
+    pub(crate) async fn submit_and_flush<R: Row + Sync>(
+        &self,
+        rows: &[R],
+    ) -> Result<(RowOutcomes, Option<SubmitError>), FlushError> {
+        let mut accepted = Accepted { rows: 0, receipts: Some(Receipts::default()) };
+        let refused = self.accept_all(rows.iter(), &Tracking::tracked(), &mut accepted).await.err();
+        self.flush().await?;
+        Ok((accepted.receipts.unwrap_or_default().ended().await, refused))
+    }
+
+    async fn accept_all<R: Row + Send>(
+        &self,
+        rows: impl Iterator<Item = R> + Send,
+        tracking: &Tracking,
+        accepted: &mut Accepted,
+    ) -> Result<(), SubmitError> {
         // A chunk never asks for more than a part of the budget, so that other submitters get their turn.
         let max_rows = (self.0.config.buffer_size / 4).clamp(1, CHUNK_ROWS);
         let max_bytes = self.0.config.buffer_bytes / 4;
         let mut chunk = Vec::with_capacity(max_rows);
-        let (mut bytes, mut accepted) = (0, 0);
+        let mut bytes = 0;
         for row in rows {
             // As in `submit`: the iterator may work for a long time between two rows.
             consume_budget().await;
-            let row_bytes = match self.row_bytes(&row).inspect_err(|error| self.report_refused(&row, error)) {
+            let row_bytes = match self.row_bytes(&row) {
                 Ok(row_bytes) => row_bytes,
-                Err(source) => {
-                    self.accept_chunk(&mut chunk, bytes, &mut accepted).await?;
-                    return Err(SubmitAllError { accepted, source });
+                Err(error) => {
+                    let error = SubmitError::from(error);
+                    self.report_refused(&row, &error);
+                    self.accept_chunk(&mut chunk, bytes, tracking, accepted).await?;
+                    return Err(error);
                 }
             };
             if chunk.len() == max_rows || (!chunk.is_empty() && bytes + row_bytes > max_bytes) {
-                self.accept_chunk(&mut chunk, std::mem::take(&mut bytes), &mut accepted).await?;
+                self.accept_chunk(&mut chunk, std::mem::take(&mut bytes), tracking, accepted).await?;
             }
             bytes += row_bytes;
             chunk.push((row, row_bytes));
         }
-        self.accept_chunk(&mut chunk, bytes, &mut accepted).await?;
-        Ok(accepted)
+        self.accept_chunk(&mut chunk, bytes, tracking, accepted).await
     }
 
     /// Accepts the rows of a chunk, and empties it.
@@ -56,47 +158,55 @@ impl BatchSql {
         &self,
         chunk: &mut Vec<(R, usize)>,
         bytes: usize,
-        accepted: &mut usize,
-    ) -> Result<(), SubmitAllError> {
-        let mut pushed = 0;
-        let result = self.push_chunk(chunk, bytes, &mut pushed).await;
-        *accepted += pushed;
-        if let (Err(error), Some((row, _))) = (&result, chunk.get(pushed)) {
+        tracking: &Tracking,
+        accepted: &mut Accepted,
+    ) -> Result<(), SubmitError> {
+        let before = accepted.rows;
+        let result = self.push_chunk(chunk, bytes, tracking, accepted).await;
+        if let (Err(error), Some((row, _))) = (&result, chunk.get(accepted.rows - before)) {
             self.report_refused(row, error);
         }
         chunk.clear();
-        result.map_err(|source| SubmitAllError { accepted: *accepted, source })
+        accepted.receipts.iter_mut().for_each(Receipts::count_known);
+        result
     }
 
+    // The chunk is borrowed exclusively: a shared borrow across the wait would be `Send` only for rows that are `Sync`.
     async fn push_chunk<R: Row>(
         &self,
-        chunk: &[(R, usize)],
+        chunk: &mut [(R, usize)],
         bytes: usize,
-        pushed: &mut usize,
+        tracking: &Tracking,
+        accepted: &mut Accepted,
     ) -> Result<(), SubmitError> {
-        let mut left = chunk;
-        let mut left_bytes = bytes;
-        while let Some((first, first_bytes)) = left.first() {
-            let known = self.group(first.schema())?.into_arc();
-            // Each table takes capacity of its own share. Most chunks are rows of one schema.
-            let is_same = |(row, _): &&(R, usize)| row.schema() == &known.group.schema;
-            let same = left.iter().take_while(is_same).count();
-            let same_bytes = if same == left.len() { left_bytes } else { left[..same].iter().map(|row| row.1).sum() };
-            // All of them, or else only the first: a wait for much capacity would delay submitters that need little.
-            let (mut reservation, rows) = match self.try_reserve(&known.table, same, same_bytes) {
-                Ok(reservation) => (reservation, same),
-                Err(error) if error.is_full() => {
-                    (self.wait_for_capacity(&known, 1, *first_bytes, self.0.config.when_full).await?, 1)
+        let (mut pushed, mut left_bytes) = (0, bytes);
+        while pushed < chunk.len() {
+            let (known, rows, capacity) = {
+                let left = &chunk[pushed..];
+                let (first, first_bytes) = &left[0];
+                let known = self.group(first.schema())?.into_arc();
+                // Each table takes capacity of its own share. Most chunks are rows of one schema.
+                let is_same = |(row, _): &&(R, usize)| row.schema() == &known.group.schema;
+                let same = left.iter().take_while(is_same).count();
+                let same_bytes =
+                    if same == left.len() { left_bytes } else { left[..same].iter().map(|row| row.1).sum() };
+                // All of them, or else only the first: a wait for much capacity would delay submitters that need little.
+                match self.try_reserve(&known.table, same, same_bytes) {
+                    Ok(reservation) => (known, same, Ok(reservation)),
+                    Err(error) if error.is_full() => (known, 1, Err(*first_bytes)),
+                    Err(error) => return Err(error),
                 }
-                Err(error) => return Err(error),
             };
-            let (now, later) = left.split_at(rows);
-            for (row, bytes) in now {
-                self.push(&known, row, *bytes, &Tracking::Untracked, &mut reservation)?;
-                *pushed += 1;
+            let mut reservation = match capacity {
+                Ok(reservation) => reservation,
+                Err(bytes) => self.wait_for_capacity(&known, 1, bytes, self.0.config.when_full).await?,
+            };
+            for (row, bytes) in &chunk[pushed..pushed + rows] {
+                let receipt = self.push(&known, row, *bytes, tracking, &mut reservation)?;
+                accepted.add(receipt);
                 left_bytes -= bytes;
             }
-            left = later;
+            pushed += rows;
         }
         Ok(())
     }

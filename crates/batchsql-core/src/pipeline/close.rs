@@ -43,7 +43,11 @@ impl BatchSql {
     /// # Cancel safety
     /// Cancelling stops the wait, not the closing.
     pub async fn close(&self, deadline: Duration) -> CloseReport {
-        self.0.intake.closed.store(true, Atomic::SeqCst);
+        {
+            // A call of `try_submit_all` that has begun accepts all of its rows.
+            let _no_rows_together = self.0.together.write().unwrap_or_else(PoisonError::into_inner);
+            self.0.intake.closed.store(true, Atomic::SeqCst);
+        }
         let begin = *self.0.closing_since.get_or_init(|| {
             let begin = Instant::now();
             self.0.pipeline.ledger.begin_closing();
@@ -58,9 +62,32 @@ impl BatchSql {
             .get_or_insert_with(|| CloseReport {
                 balance: self.balance(),
                 unwritten: self.0.pipeline.ledger.take_unwritten(),
+                lost_letters: self.0.pipeline.ledger.lost_letters(),
                 took: begin.elapsed(),
             })
             .clone()
+    }
+
+    /// Waits for `signal` and then [closes](Self::close) the pipeline: for a task that waits for a signal of the system or for
+    /// a cancellation. If the pipeline is closed by another call before, it returns at once when that call does.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use batchsql_core::BatchSql;
+    /// # async fn run(db: BatchSql, mut stop: tokio::sync::watch::Receiver<bool>) {
+    /// let report = db.close_on(stop.wait_for(|stop| *stop), Duration::from_secs(10)).await;
+    /// println!("{}", report.balance);
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// Before the signal, dropping it closes nothing. Afterwards as [`close`](Self::close).
+    pub async fn close_on(&self, signal: impl Future, deadline: Duration) -> CloseReport {
+        tokio::select! {
+            _ = signal => {}
+            _ = self.ended() => {}
+        }
+        self.close(deadline).await
     }
 
     /// True once the dispatcher has ended normally.

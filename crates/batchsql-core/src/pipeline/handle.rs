@@ -23,6 +23,7 @@ use crate::row::traits::{Row, TypedRow};
 use crate::write::context::PipelineContext;
 use crate::write::engine::Engine;
 use crate::write::health::Health;
+use crate::write::sink::Limits;
 
 /// The batch writer: many tasks submit rows, batches reach the database, every row has an outcome.
 ///
@@ -48,6 +49,8 @@ pub(crate) struct Shared {
     /// When `close` was first called.
     pub(crate) closing_since: OnceLock<Instant>,
     pub(crate) report: std::sync::Mutex<Option<CloseReport>>,
+    /// Shared while rows are accepted together, exclusive while the pipeline closes.
+    pub(crate) together: std::sync::RwLock<()>,
 }
 
 /// A handle that does not keep the pipeline open, for tasks that live as long as it, such as consumers of
@@ -145,10 +148,10 @@ impl BatchSql {
 
     /// The bytes that a row needs.
     #[inline]
-    pub(crate) fn row_bytes<R: Row + ?Sized>(&self, row: &R) -> Result<usize, SubmitError> {
+    pub(crate) fn row_bytes<R: Row + ?Sized>(&self, row: &R) -> Result<usize, RowError> {
         let (schema, limit) = (row.schema(), self.0.config.buffer_bytes);
         let bytes = schema.fixed_row_len() + row.variable_len();
-        if bytes > limit { Err(RowError::too_large(schema, bytes, limit).into()) } else { Ok(bytes) }
+        if bytes > limit { Err(RowError::too_large(schema, bytes, limit)) } else { Ok(bytes) }
     }
 
     #[inline]
@@ -161,10 +164,7 @@ impl BatchSql {
 
     #[cold]
     fn new_group(&self, schema: &Schema) -> Result<Found, SubmitError> {
-        let limits = self.0.engine.limits(schema);
-        if schema.columns().len() > limits.max_columns {
-            return Err(RowError::too_wide(schema, limits.max_columns).into());
-        }
+        let limits = self.limits(schema)?;
         let make_table = |number| Table::new(number, schema, &self.0.config, self.0.concurrency, &self.0.intake);
         let added = self.0.groups.get_or_insert(schema, limits, make_table);
         if added.tables > 1 {
@@ -172,6 +172,13 @@ impl BatchSql {
         }
         self.0.engine.forget(&added.retired);
         Ok(Found::from(added.known))
+    }
+
+    /// The limits for rows of a schema that has no group.
+    pub(crate) fn limits(&self, schema: &Schema) -> Result<Limits, RowError> {
+        let limits = self.0.engine.limits(schema);
+        let is_too_wide = schema.columns().len() > limits.max_columns;
+        if is_too_wide { Err(RowError::too_wide(schema, limits.max_columns)) } else { Ok(limits) }
     }
 
     #[cold]

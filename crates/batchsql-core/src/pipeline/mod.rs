@@ -6,6 +6,12 @@ mod chunks;
 mod close;
 pub(crate) mod error;
 pub(crate) mod handle;
+mod readiness;
+pub(crate) mod replay;
 pub(crate) mod report;
+#[cfg(feature = "sink")]
+pub(crate) mod row_sink;
 mod submit;
 mod submit_serde;
+mod together;
+mod validate;

@@ -15,6 +15,9 @@ pub struct CloseReport {
     /// The rows that were given up since `close` was called: the outcome of each, and why. Earlier ones went to their
     /// receipts and to the [dead letters](crate::DeadLetters).
     pub unwritten: Vec<Outcome>,
+    /// Lines that were missing in a [dead-letter file](crate::DeadLetters::file) when `close` stopped waiting for it,
+    /// because it could not be written; over all files. 0 is what you want.
+    pub lost_letters: u64,
     /// How long draining took.
     pub took: Duration,
 }

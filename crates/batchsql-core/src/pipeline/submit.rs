@@ -59,11 +59,16 @@ impl BatchSql {
     /// # Errors
     /// As [`submit`](Self::submit), and [`is_full`](SubmitError::is_full) when there is no capacity.
     pub fn try_submit<R: Row + ?Sized>(&self, row: &R) -> Result<(), SubmitError> {
-        let accepted = self.admit(row).and_then(|(known, bytes)| {
-            let mut reservation = self.try_reserve(&known.table, 1, bytes)?;
-            self.push(&known, row, bytes, &Tracking::Untracked, &mut reservation).map(drop)
-        });
-        accepted.inspect_err(|error| self.report_refused(row, error))
+        self.accept_now(row, &Tracking::Untracked).map(drop)
+    }
+
+    /// Accepts a row only if there is capacity now, and returns a receipt that resolves to its outcome.
+    ///
+    /// # Errors
+    /// As [`try_submit`](Self::try_submit).
+    pub fn try_submit_tracked<R: Row + ?Sized>(&self, row: &R) -> Result<Receipt, SubmitError> {
+        let receipt = self.accept_now(row, &Tracking::tracked())?;
+        Ok(receipt.expect("a tracked row has a receipt"))
     }
 
     /// Accepts a row, waiting for capacity at most `limit`.
@@ -120,6 +125,21 @@ impl BatchSql {
         }
     }
 
+    fn accept_now<R: Row + ?Sized>(&self, row: &R, tracking: &Tracking) -> Result<Option<Receipt>, SubmitError> {
+        self.try_accept(row, tracking).inspect_err(|error| self.report_refused(row, error))
+    }
+
+    /// Accepts a row if there is capacity now. A refusal is not reported.
+    pub(crate) fn try_accept<R: Row + ?Sized>(
+        &self,
+        row: &R,
+        tracking: &Tracking,
+    ) -> Result<Option<Receipt>, SubmitError> {
+        let (known, bytes) = self.admit(row)?;
+        let mut reservation = self.try_reserve(&known.table, 1, bytes)?;
+        self.push(&known, row, bytes, tracking, &mut reservation)
+    }
+
     async fn accept<R: Row + ?Sized>(
         &self,
         row: &R,
@@ -161,13 +181,8 @@ impl BatchSql {
         };
         let pipeline = &self.0.pipeline;
         let _reported = ReportedWait { pipeline, table: &known.group.schema, begin: Instant::now() };
-        let ask = || {
-            if !self.0.activity.is_busy() || self.0.config.when_full == WhenFull::DropOldest {
-                // If the dispatcher has ended, the budget is closed and the wait ends at once.
-                let _ = self.0.messages.send(Message::Pressure);
-            }
-        };
         let table = &known.table;
+        let ask = || self.ask_for_capacity();
         let capacity = pipeline.ledger.budget.reserve(table.number(), &table.share, rows, bytes, ask);
         let capacity = match limit {
             None => capacity.await,
@@ -181,6 +196,14 @@ impl BatchSql {
             }
         };
         capacity.map_err(submit_error)
+    }
+
+    /// Asks the dispatcher for capacity, unless it comes without a request.
+    pub(crate) fn ask_for_capacity(&self) {
+        if !self.0.activity.is_busy() || self.0.config.when_full == WhenFull::DropOldest {
+            // If the dispatcher has ended, the budget is closed and the wait ends at once.
+            let _ = self.0.messages.send(Message::Pressure);
+        }
     }
 
     #[inline]
@@ -235,7 +258,7 @@ impl Drop for ReportedWait<'_> {
     }
 }
 
-fn submit_error(refusal: Refusal) -> SubmitError {
+pub(crate) fn submit_error(refusal: Refusal) -> SubmitError {
     match refusal {
         Refusal::Full => SubmitError::full(),
         Refusal::Closed => SubmitError::closed(),

@@ -37,7 +37,7 @@ pub(crate) struct Executor<S: Sink> {
     doubt_delay: Duration,
     coalesces: bool,
     sorts: bool,
-    repeats_inserts: bool,
+    delivery: Delivery,
     pub(super) parks: bool,
     pub(super) plans: Plans<S::Plan>,
 }
@@ -66,7 +66,7 @@ impl<S: Sink> Executor<S> {
             in_order: config.ordering == Ordering::PerTable,
             doubt_delay: config.flush_interval.saturating_mul(2).clamp(MIN_DOUBT_DELAY, MAX_DOUBT_DELAY),
             coalesces: config.coalesce == Coalesce::LastPerKey,
-            repeats_inserts: config.delivery == Delivery::AtLeastOnce,
+            delivery: config.delivery,
             parks: !config.park_for.is_zero(),
             plans: Plans::default(),
         }
@@ -271,7 +271,11 @@ impl<S: Sink> Executor<S> {
     /// Whether rows that may be in the database may be sent again.
     pub(crate) fn repeats(&self, job: &Job) -> bool {
         let schema = job.batch.schema();
-        self.sink.is_repeatable(schema) || (self.repeats_inserts && !schema.counts_repeats())
+        match self.delivery {
+            Delivery::NeverRepeat => false,
+            Delivery::AtMostOnce => self.sink.is_repeatable(schema),
+            Delivery::AtLeastOnce => self.sink.is_repeatable(schema) || !schema.counts_repeats(),
+        }
     }
 
     /// Handles rows that were refused together.

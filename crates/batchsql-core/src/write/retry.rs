@@ -32,6 +32,11 @@ impl RetrySchedule {
         }
     }
 
+    /// The time from the first error on in which attempts are made.
+    pub(crate) fn budget(&self) -> Duration {
+        self.budget
+    }
+
     /// The delay before the next attempt, or `None` when `elapsed` since the first error leaves no
     /// time for one.
     pub(crate) fn next(&mut self, class: ErrorClass, elapsed: Duration) -> Option<Duration> {

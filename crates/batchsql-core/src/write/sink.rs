@@ -110,8 +110,8 @@ pub trait Sink: Send + Sync + 'static {
         None
     }
 
-    /// Whether writing the same rows again is harmless, so that a batch may be repeated if the reply to its COMMIT is
-    /// lost. The default: [`Schema::is_repeatable`].
+    /// Whether writing the same rows again leaves the same rows, so that a batch may be repeated if the reply to its
+    /// COMMIT is lost. The default: [`Schema::is_repeatable`].
     fn is_repeatable(&self, schema: &Schema) -> bool {
         schema.is_repeatable()
     }

@@ -4,8 +4,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use batchsql_core::{
-    Attempt, BatchSql, ColumnType, Conflict, DynRow, Limits, PipelineConfig, Row, RowError, RowWriter, Rows, Schema,
-    Sink, SinkError, Value, ValueRules, Written,
+    Attempt, BatchSql, ColumnType, Conflict, DynRow, Limits, Row, RowError, RowWriter, Rows, Schema, Sink, SinkError,
+    Value, ValueRules, Written,
 };
 use batchsql_testkit::{ScriptedSink, Step};
 
@@ -13,7 +13,7 @@ use crate::support::{HOUR, Recorder, config, pipeline, plain, row, settle, table
 
 #[tokio::test(start_paused = true)]
 async fn a_full_buffer_makes_submit_wait_until_a_batch_is_written() {
-    let (db, sink) = pipeline(PipelineConfig { buffer_size: 20, ..config() });
+    let (db, sink) = pipeline(config().buffer_size(20));
     sink.script([Step::Hang, Step::Hang]);
     for id in 0..20 {
         db.try_submit(&row(&plain(), id)).unwrap();
@@ -36,7 +36,7 @@ async fn a_full_buffer_makes_submit_wait_until_a_batch_is_written() {
 #[tokio::test(start_paused = true)]
 async fn bytes_are_bounded_like_rows() {
     let big = |id: i64| plain().row().set("id", id).unwrap().set("note", "x".repeat(400)).unwrap().finish().unwrap();
-    let (db, sink) = pipeline(PipelineConfig { buffer_bytes: 1000, flush_bytes: 1000, ..config() });
+    let (db, sink) = pipeline(config().buffer_bytes(1000).flush_bytes(1000));
     sink.script([Step::Hang]);
     db.try_submit(&big(1)).unwrap();
     db.try_submit(&big(2)).unwrap();
@@ -48,7 +48,7 @@ async fn bytes_are_bounded_like_rows() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_submit_is_not_accepted_and_holds_nothing() {
-    let (db, sink) = pipeline(PipelineConfig { buffer_size: 10, ..config() });
+    let (db, sink) = pipeline(config().buffer_size(10));
     sink.script([Step::Hang]);
     for id in 0..10 {
         db.submit(&row(&plain(), id)).await.unwrap();
@@ -70,7 +70,7 @@ async fn a_cancelled_submit_is_not_accepted_and_holds_nothing() {
 #[tokio::test(start_paused = true)]
 async fn open_batches_that_hold_all_the_room_are_written_when_someone_waits() {
     // Neither table ever has flush_size rows, and flush_interval is an hour.
-    let (db, sink) = pipeline(PipelineConfig { buffer_size: 10, flush_size: 10, ..config() });
+    let (db, sink) = pipeline(config().buffer_size(10).flush_size(10));
     let (a, b) = (table("a", Conflict::none()), table("b", Conflict::none()));
     for id in 0..50 {
         db.submit_timeout(&row(if id % 2 == 0 { &a } else { &b }, id), Duration::from_secs(1)).await.unwrap();
@@ -81,7 +81,7 @@ async fn open_batches_that_hold_all_the_room_are_written_when_someone_waits() {
 
 #[tokio::test(start_paused = true)]
 async fn many_rows_in_one_call_are_accepted_in_order() {
-    let (db, sink) = pipeline(PipelineConfig { flush_size: 7, max_concurrency: 1, ..config() });
+    let (db, sink) = pipeline(config().flush_size(7).max_concurrency(1));
     let rows: Vec<DynRow> = (0..1000).map(|id| row(&plain(), id)).collect();
     assert_eq!(db.submit_all(rows.iter()).await.unwrap(), 1000);
     db.flush().await.unwrap();
@@ -103,7 +103,7 @@ async fn submit_all_says_how_many_rows_were_accepted_before_a_bad_one() {
 #[tokio::test(start_paused = true)]
 async fn a_row_that_can_never_fit_is_refused_at_once() {
     let recorder = Recorder::default();
-    let config = PipelineConfig { buffer_bytes: 100, flush_bytes: 100, ..config() };
+    let config = config().buffer_bytes(100).flush_bytes(100);
     let db = BatchSql::builder(ScriptedSink::new()).config(config).metrics_reporter(recorder.clone()).start().unwrap();
     let huge = plain().row().set("id", 1_i64).unwrap().set("note", "x".repeat(101)).unwrap().finish().unwrap();
     let error = db.submit(&huge).await.unwrap_err();
@@ -255,7 +255,7 @@ async fn values_that_the_database_cannot_hold_are_refused_at_the_caller() {
 async fn waits_for_room_are_reported() {
     let recorder = Recorder::default();
     let sink = ScriptedSink::new();
-    let config = PipelineConfig { buffer_size: 10, ..config() };
+    let config = config().buffer_size(10);
     let db = BatchSql::builder(sink.clone()).config(config).metrics_reporter(recorder.clone()).start().unwrap();
     sink.script([Step::Delay(Duration::from_secs(1))]);
     for id in 0..11 {

@@ -55,7 +55,7 @@ async fn outcomes(
 
 /// One lane, so that all rows are in one batch.
 fn one_lane() -> PipelineConfig {
-    PipelineConfig { max_concurrency: 1, ..config() }
+    config().max_concurrency(1)
 }
 
 use OutcomeKind::{Ignored, Rejected, Superseded, Unknown, Written};
@@ -77,7 +77,7 @@ async fn rules_under_which_an_earlier_version_counts_are_not_coalesced() {
     let written = [Written; 6];
     let (kinds, _) = outcomes(one_lane(), Conflict::none(), &VERSIONS, |_| {}).await;
     assert_eq!(kinds, written);
-    let off = PipelineConfig { coalesce: Coalesce::Off, ..one_lane() };
+    let off = one_lane().coalesce(Coalesce::Off);
     let (kinds, sink) = outcomes(off, Conflict::update(["id"]), &VERSIONS, |_| {}).await;
     assert_eq!((kinds.as_slice(), sink.applied().len()), (&written[..], 6));
     let (kinds, sink) = outcomes(one_lane(), Conflict::ignore(["id"]), &VERSIONS, |_| {}).await;
@@ -104,7 +104,7 @@ async fn a_rejected_winner_lets_the_version_before_it_run() {
 
 #[tokio::test(start_paused = true)]
 async fn an_atomic_batch_is_rejected_with_the_versions_it_would_have_superseded() {
-    let atomic = PipelineConfig { isolation: Isolation::AtomicBatch, ..one_lane() };
+    let atomic = one_lane().isolation(Isolation::AtomicBatch);
     for tells_rows in [false, true] {
         let (kinds, sink) = outcomes(atomic.clone(), Conflict::update(["id"]), &VERSIONS, |sink| {
             sink.poison(|row| note(row) == "d");
@@ -120,7 +120,7 @@ async fn an_atomic_batch_is_rejected_with_the_versions_it_would_have_superseded(
 #[tokio::test(start_paused = true)]
 async fn superseded_rows_share_the_fate_of_a_winner_that_was_not_judged() {
     let check = async |steps: &'static [Step], expected| {
-        let config = PipelineConfig { retry_for: Duration::ZERO, park_for: Duration::ZERO, ..one_lane() };
+        let config = one_lane().retry_for(Duration::ZERO).park_for(Duration::ZERO);
         let (kinds, _) =
             outcomes(config, Conflict::update(["id"]), &VERSIONS, |sink| sink.script(steps.iter().copied())).await;
         assert_eq!(kinds, [expected; 6], "{steps:?}");
@@ -158,7 +158,7 @@ async fn keys_that_only_the_database_sees_as_equal_are_written_apart_and_in_orde
 #[tokio::test(start_paused = true)]
 async fn many_equal_keys_are_no_matter_of_the_isolation_budget() {
     let isolation = Isolation::Bisect { max_statements: 1, beyond: batchsql_core::BeyondBudget::Reject };
-    let config = PipelineConfig { isolation, flush_size: 64, ..one_lane() };
+    let config = one_lane().isolation(isolation).flush_size(64);
     let versions: Vec<(i64, &str)> = (0..64).map(|id| (id, "x")).collect();
     let (kinds, _) =
         outcomes(config, Conflict::update(["id"]), &versions, |sink| sink.refuse_equal(|_| "same".to_owned())).await;
@@ -168,7 +168,7 @@ async fn many_equal_keys_are_no_matter_of_the_isolation_budget() {
 #[tokio::test(start_paused = true)]
 async fn the_isolation_budget_is_that_of_the_batch_over_all_versions() {
     let isolation = Isolation::Bisect { max_statements: 4, beyond: batchsql_core::BeyondBudget::Reject };
-    let config = PipelineConfig { isolation, flush_size: 64, ..one_lane() };
+    let config = one_lane().isolation(isolation).flush_size(64);
     let versions: Vec<(i64, &str)> = (0..64).map(|id| (id % 4, "x")).collect();
     let (kinds, sink) = outcomes(config, Conflict::update(["id"]), &versions, |sink| sink.poison(|_| true)).await;
     assert_eq!(kinds, [Rejected; 64]);
@@ -177,7 +177,7 @@ async fn the_isolation_budget_is_that_of_the_batch_over_all_versions() {
 
 #[tokio::test(start_paused = true)]
 async fn each_of_many_refused_versions_has_its_turn_where_the_sink_tells_rows() {
-    let config = PipelineConfig { flush_size: 400, buffer_size: 400, ..one_lane() };
+    let config = one_lane().flush_size(400).buffer_size(400);
     let versions: Vec<(i64, &str)> = (0..400).map(|version| (1, if version == 0 { "good" } else { "bad" })).collect();
     let (kinds, sink) = outcomes(config, Conflict::update(["id"]), &versions, |sink| {
         sink.tell_rows();

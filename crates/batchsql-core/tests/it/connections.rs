@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use batchsql_core::{
-    Attempt, BatchSql, DynSink, ErrorClass, PipelineConfig, Rows, Schema, Sink, SinkError, ValueRef, Written,
-};
+use batchsql_core::{Attempt, BatchSql, DynSink, ErrorClass, Rows, Schema, Sink, SinkError, ValueRef, Written};
 use batchsql_testkit::ScriptedSink;
 
 use crate::support::{HOUR, config, plain, row};
@@ -62,7 +60,7 @@ impl Sink for Counting {
 
 fn start(concurrency: usize) -> (BatchSql, Counting) {
     let sink = Counting::default();
-    let config = PipelineConfig { max_concurrency: concurrency, buffer_size: 100_000, ..config() };
+    let config = config().max_concurrency(concurrency).buffer_size(100_000);
     (BatchSql::builder(sink.clone()).config(config).start().unwrap(), sink)
 }
 

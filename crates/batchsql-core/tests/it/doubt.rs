@@ -44,7 +44,7 @@ async fn a_bad_row_takes_no_other_whatever_its_code_says() {
     for class in CLASSES {
         for flush_size in [1, 3, 50, 200] {
             for conflict in [Conflict::none(), Conflict::ignore(["id"]), Conflict::update(["id"])] {
-                let large = PipelineConfig { buffer_size: 1_000, flush_size, ..config() };
+                let large = config().buffer_size(1_000).flush_size(flush_size);
                 let (found, sink) = rejected(large, conflict.clone(), class).await;
                 assert_eq!(found, bad, "{class} {flush_size} {conflict:?}");
                 assert_eq!(sink.tables().rows("t").len(), 595);
@@ -59,8 +59,12 @@ async fn rows_keep_their_order_while_it_is_found_out_whose_an_error_is() {
     for (ordering, max_concurrency) in [(Ordering::PerTable, 8), (Ordering::PerKey, 1), (Ordering::PerKey, 4)] {
         for class in CLASSES {
             let coalesce = Coalesce::Off;
-            let config =
-                PipelineConfig { buffer_size: 1_000, flush_size: 40, ordering, max_concurrency, coalesce, ..config() };
+            let config = config()
+                .buffer_size(1_000)
+                .flush_size(40)
+                .ordering(ordering)
+                .max_concurrency(max_concurrency)
+                .coalesce(coalesce);
             let (db, sink) = pipeline(config);
             sink.poison_as(class, |row| {
                 matches!(row.get("note"), Some(ValueRef::Text(note)) if note.ends_with('7')) && id(row) % 5 != 2
@@ -99,7 +103,7 @@ async fn a_table_that_is_broken_parks_and_its_rows_survive_its_repair() {
                 (Conflict::update(["id"]), Ordering::Auto),
                 (Conflict::none(), Ordering::PerTable),
             ] {
-                let (db, sink) = pipeline(PipelineConfig { buffer_size: 1_000, flush_size, ordering, ..config() });
+                let (db, sink) = pipeline(config().buffer_size(1_000).flush_size(flush_size).ordering(ordering));
                 sink.break_writes("t", class);
                 let receipts = receipts(&db, &table("t", conflict), 0..100).await;
                 tokio::time::sleep(Duration::from_secs(40)).await;
@@ -121,7 +125,7 @@ async fn a_table_that_is_broken_parks_and_its_rows_survive_its_repair() {
 #[tokio::test(start_paused = true)]
 async fn a_single_bad_row_waits_for_others_to_tell_whose_the_error_is() {
     for ordering in [Ordering::Auto, Ordering::PerTable] {
-        let (db, sink) = pipeline(PipelineConfig { buffer_size: 1_000, ordering, ..config() });
+        let (db, sink) = pipeline(config().buffer_size(1_000).ordering(ordering));
         sink.poison_as(ErrorClass::Schema, |row| id(row) == 0);
         let schema = table("t", Conflict::update(["id"]));
         let bad = receipts(&db, &schema, 0..1).await;
@@ -138,7 +142,7 @@ async fn a_single_bad_row_waits_for_others_to_tell_whose_the_error_is() {
 
 #[tokio::test(start_paused = true)]
 async fn a_table_that_breaks_while_bad_rows_are_searched_costs_few_rows() {
-    let (db, sink) = pipeline(PipelineConfig { buffer_size: 1_000, flush_size: 200, ..config() });
+    let (db, sink) = pipeline(config().buffer_size(1_000).flush_size(200));
     // The first commits prove that the table can be written; then it cannot.
     let left = std::sync::atomic::AtomicUsize::new(70);
     sink.poison_as(ErrorClass::Permission, move |row| {
@@ -159,7 +163,7 @@ async fn an_atomic_batch_is_never_sampled() {
     for (class, expected) in
         [(ErrorClass::Schema, (0, 20)), (ErrorClass::Permission, (0, 20)), (ErrorClass::Internal, (20, 0))]
     {
-        let (db, sink) = pipeline(PipelineConfig { buffer_size: 100, flush_size: 20, isolation, ..config() });
+        let (db, sink) = pipeline(config().buffer_size(100).flush_size(20).isolation(isolation));
         sink.poison_as(class, |row| id(row) == 7);
         for id in 0..20 {
             db.submit(&row(&plain(), id)).await.unwrap();
@@ -173,7 +177,7 @@ async fn an_atomic_batch_is_never_sampled() {
 #[tokio::test(start_paused = true)]
 async fn a_plan_that_cannot_be_made_is_the_tables_fault() {
     for class in CLASSES {
-        let (db, sink) = pipeline(PipelineConfig { buffer_size: 1_000, flush_size: 50, ..config() });
+        let (db, sink) = pipeline(config().buffer_size(1_000).flush_size(50));
         sink.break_table("t", class);
         let receipts = receipts(&db, &plain(), 0..50).await;
         tokio::time::sleep(Duration::from_secs(20)).await;
@@ -188,7 +192,7 @@ async fn a_plan_that_cannot_be_made_is_the_tables_fault() {
 async fn a_later_version_of_the_same_key_tells_whose_the_error_is() {
     for ordering in [Ordering::PerKey, Ordering::PerTable] {
         let coalesce = Coalesce::Off;
-        let (db, sink) = pipeline(PipelineConfig { buffer_size: 1_000, ordering, coalesce, ..config() });
+        let (db, sink) = pipeline(config().buffer_size(1_000).ordering(ordering).coalesce(coalesce));
         let is_bad = |row: &batchsql_core::DynRow| matches!(row.get("note"), Some(ValueRef::Text("3" | "4" | "11")));
         sink.poison_as(ErrorClass::Internal, is_bad);
         let schema = table("t", Conflict::update(["id"]));
@@ -210,7 +214,7 @@ async fn a_later_version_of_the_same_key_tells_whose_the_error_is() {
 #[tokio::test(start_paused = true)]
 async fn rows_that_are_there_already_show_that_the_table_takes_rows() {
     for flush_size in [1, 100] {
-        let (db, sink) = pipeline(PipelineConfig { buffer_size: 1_000, flush_size, ..config() });
+        let (db, sink) = pipeline(config().buffer_size(1_000).flush_size(flush_size));
         let schema = table("t", Conflict::ignore(["id"]));
         drop(receipts(&db, &schema, 0..100).await);
         db.flush().await.unwrap();
@@ -229,7 +233,7 @@ async fn what_interrupts_the_search_rejects_no_row_twice() {
     for pass in [Step::Fail(ErrorClass::Transient), Step::LoseReply, Step::LeaveRow(0, ErrorClass::Transient)] {
         for ordering in [Ordering::Auto, Ordering::PerTable] {
             for before in 0..6 {
-                let (db, sink) = pipeline(PipelineConfig { buffer_size: 100, flush_size: 2, ordering, ..config() });
+                let (db, sink) = pipeline(config().buffer_size(100).flush_size(2).ordering(ordering));
                 sink.poison_as(ErrorClass::Schema, |row| id(row) == 0);
                 sink.script(std::iter::repeat_n(Step::Apply, before).chain([pass]));
                 let schema = table("t", Conflict::update(["id"]));
@@ -254,8 +258,7 @@ async fn bad_rows_at_the_head_of_a_lane_do_not_hold_up_good_ones_for_ever() {
         for (ordering, conflict) in [(Ordering::PerTable, Conflict::update(["id"])), (Ordering::Auto, Conflict::none())]
         {
             for class in CLASSES {
-                let config =
-                    PipelineConfig { buffer_size: 1_000, flush_size, max_concurrency: 1, ordering, ..config() };
+                let config = config().buffer_size(1_000).flush_size(flush_size).max_concurrency(1).ordering(ordering);
                 let (db, sink) = pipeline(config);
                 sink.poison_as(class, move |row| id(row) < bad);
                 let all = receipts(&db, &table("t", conflict.clone()), 0..200).await;
@@ -273,7 +276,7 @@ async fn bad_rows_at_the_head_of_a_lane_do_not_hold_up_good_ones_for_ever() {
 async fn bad_rows_at_regular_distances_are_found() {
     for period in [2, 5, 25] {
         let isolation = Isolation::Bisect { max_statements: 5_000, beyond: batchsql_core::BeyondBudget::Park };
-        let (db, sink) = pipeline(PipelineConfig { buffer_size: 2_000, flush_size: 1_000, isolation, ..config() });
+        let (db, sink) = pipeline(config().buffer_size(2_000).flush_size(1_000).isolation(isolation));
         sink.poison_as(ErrorClass::Schema, move |row| id(row) % period == 0);
         drop(receipts(&db, &plain(), 0..1_000).await);
         let balance = db.flush().await.unwrap();
@@ -284,8 +287,8 @@ async fn bad_rows_at_regular_distances_are_found() {
 
 #[tokio::test(start_paused = true)]
 async fn the_time_of_a_park_is_not_that_of_retries() {
-    let times = PipelineConfig { retry_for: Duration::from_secs(60), park_for: Duration::from_secs(3_600), ..config() };
-    let (db, sink) = pipeline(PipelineConfig { max_concurrency: 1, ..times });
+    let times = config().retry_for(Duration::from_secs(60)).park_for(Duration::from_secs(3_600));
+    let (db, sink) = pipeline(times.max_concurrency(1));
     sink.break_writes("t", ErrorClass::Schema);
     let all = receipts(&db, &table("t", Conflict::update(["id"])), 0..30).await;
     tokio::time::sleep(Duration::from_secs(300)).await;
@@ -297,7 +300,7 @@ async fn the_time_of_a_park_is_not_that_of_retries() {
 
 #[tokio::test(start_paused = true)]
 async fn closing_tries_several_rows_before_it_gives_a_batch_up() {
-    let (db, sink) = pipeline(PipelineConfig { buffer_size: 1_000, flush_size: 100, ..config() });
+    let (db, sink) = pipeline(config().buffer_size(1_000).flush_size(100));
     sink.break_writes("t", ErrorClass::Schema);
     drop(receipts(&db, &plain(), 0..100).await);
     tokio::time::sleep(Duration::from_secs(20)).await;
@@ -307,7 +310,7 @@ async fn closing_tries_several_rows_before_it_gives_a_batch_up() {
     let report = db.close(HOUR).await;
     assert_eq!((report.balance.written(), report.balance.rejected()), (50, 50));
 
-    let (db, sink) = pipeline(PipelineConfig { buffer_size: 1_000, flush_size: 100, ..config() });
+    let (db, sink) = pipeline(config().buffer_size(1_000).flush_size(100));
     sink.break_writes("t", ErrorClass::Schema);
     let mut all = receipts(&db, &plain(), 0..100).await;
     tokio::time::sleep(Duration::from_secs(20)).await;

@@ -15,7 +15,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 #[tokio::test(start_paused = true)]
 async fn retry_for_is_the_time_of_a_row_and_not_of_each_batch_before_it() {
-    let (db, sink) = pipeline(PipelineConfig { buffer_size: 2000, retry_for: MINUTE, ..config() });
+    let (db, sink) = pipeline(config().buffer_size(2000).retry_for(MINUTE));
     sink.break_table("t", ErrorClass::Transient);
     let begin = Instant::now();
     // Adjacent keys share a lane: 125 batches, one after the other.
@@ -31,7 +31,7 @@ async fn retry_for_is_the_time_of_a_row_and_not_of_each_batch_before_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_row_that_came_later_has_its_whole_time() {
-    let (db, sink) = pipeline(PipelineConfig { retry_for: MINUTE, ..config() });
+    let (db, sink) = pipeline(config().retry_for(MINUTE));
     let schema = table("t", Conflict::update(["id"]));
     sink.break_table("t", ErrorClass::Transient);
     let old = receipts(&db, &schema, 0..10).await;
@@ -97,7 +97,7 @@ fn down(config: PipelineConfig) -> (BatchSql, Down) {
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_is_away_is_tried_one_connection_at_a_time() {
-    let (db, sink) = down(PipelineConfig { buffer_size: 2000, retry_for: HOUR, ..config() });
+    let (db, sink) = down(config().buffer_size(2000).retry_for(HOUR));
     for id in 0..1000 {
         db.submit(&row(&table(&format!("t{}", id % 10), Conflict::update(["id"])), id * FAR)).await.unwrap();
     }
@@ -110,7 +110,7 @@ async fn a_server_that_is_away_is_tried_one_connection_at_a_time() {
 
 #[tokio::test(start_paused = true)]
 async fn closing_on_a_dead_server_is_no_storm() {
-    let (db, sink) = down(PipelineConfig { buffer_size: 2000, retry_for: HOUR, ..config() });
+    let (db, sink) = down(config().buffer_size(2000).retry_for(HOUR));
     for id in 0..1000 {
         db.submit(&row(&table(&format!("t{}", id % 10), Conflict::none()), id)).await.unwrap();
     }
@@ -121,7 +121,7 @@ async fn closing_on_a_dead_server_is_no_storm() {
 
 #[tokio::test(start_paused = true)]
 async fn rows_expire_when_no_connection_can_be_had() {
-    let (db, _) = down(PipelineConfig { retry_for: MINUTE, flush_interval: Duration::from_millis(10), ..config() });
+    let (db, _) = down(config().retry_for(MINUTE).flush_interval(Duration::from_millis(10)));
     let begin = Instant::now();
     let schema = table("t", Conflict::update(["id"]));
     let mut all = receipts(&db, &schema, 0..5).await;
@@ -138,7 +138,7 @@ async fn rows_expire_when_no_connection_can_be_had() {
 
 #[tokio::test(start_paused = true)]
 async fn a_login_that_is_refused_has_one_clock_for_all_tables() {
-    let (db, sink) = down(PipelineConfig { park_for: MINUTE, buffer_size: 1000, ..config() });
+    let (db, sink) = down(config().park_for(MINUTE).buffer_size(1000));
     sink.because(ErrorClass::Permission);
     let begin = Instant::now();
     let mut all = Vec::new();
@@ -158,12 +158,8 @@ async fn a_login_that_is_refused_has_one_clock_for_all_tables() {
 async fn no_row_of_a_parked_table_is_rejected_after_the_table_was_mended() {
     let sink = ScriptedSink::new();
     let rejected = Arc::new(Mutex::new(Vec::new()));
-    let config = PipelineConfig {
-        park_for: Duration::from_secs(5),
-        buffer_size: 10_000,
-        flush_interval: Duration::from_millis(100),
-        ..config()
-    };
+    let config =
+        config().park_for(Duration::from_secs(5)).buffer_size(10_000).flush_interval(Duration::from_millis(100));
     let begin = Instant::now();
     let times = Arc::clone(&rejected);
     let builder = BatchSql::builder(sink.clone()).config(config);
@@ -192,7 +188,7 @@ async fn no_row_of_a_parked_table_is_rejected_after_the_table_was_mended() {
 
 #[tokio::test(start_paused = true)]
 async fn the_error_of_an_unknown_row_is_that_of_the_attempt_that_made_it_unknown() {
-    let (db, sink) = pipeline(PipelineConfig { retry_for: Duration::from_secs(5), ..config() });
+    let (db, sink) = pipeline(config().retry_for(Duration::from_secs(5)));
     sink.script([Step::LoseReply]);
     sink.script(std::iter::repeat_n(Step::Fail(ErrorClass::Transient), 10_000));
     for receipt in receipts(&db, &table("t", Conflict::update(["id"])), 0..10).await {
@@ -243,7 +239,7 @@ impl Sink for Dies {
 #[tokio::test(start_paused = true)]
 async fn every_row_ends_when_the_server_dies_under_load() {
     let sink = Dies::default();
-    let config = PipelineConfig { retry_for: MINUTE, ..PipelineConfig::default() };
+    let config = PipelineConfig::default().retry_for(MINUTE);
     let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
     let producers: Vec<_> = (0..10)
         .map(|producer| {
@@ -270,4 +266,93 @@ async fn every_row_ends_when_the_server_dies_under_load() {
     }
     // The buffer is full twice: rows that found no capacity are accepted when the first ones have expired.
     assert!(begin.elapsed() < 3 * MINUTE, "{:?}", begin.elapsed());
+}
+
+/// Refuses every write, and gives one connection; later requests for one fail with a class, or hang until the time limit.
+#[derive(Clone, Default)]
+struct OneConnection(Arc<Mutex<Vec<Instant>>>, Option<ErrorClass>);
+
+impl Sink for OneConnection {
+    type Conn = ();
+    type Plan = ();
+
+    fn name(&self) -> &'static str {
+        "one connection"
+    }
+
+    async fn acquire(&self) -> Result<(), SinkError> {
+        let is_first = {
+            let mut requests = self.0.lock().unwrap();
+            requests.push(Instant::now());
+            requests.len() == 1
+        };
+        match self.1 {
+            _ if is_first => Ok(()),
+            Some(class) => Err(SinkError::new(class, "refused")),
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn prepare(&self, (): &mut (), _: &Schema) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    async fn write(&self, (): &mut (), (): &(), _: Rows<'_>, _: &Attempt) -> Result<Written, SinkError> {
+        Err(SinkError::new(ErrorClass::Transient, "connection lost"))
+    }
+}
+
+/// The request that began before the time was over does not count as the last try, and does not delay it.
+#[tokio::test(start_paused = true)]
+async fn the_wait_for_a_connection_is_part_of_retry_for() {
+    let config = config().retry_for(Duration::from_secs(3)).statement_timeout(Duration::from_secs(5));
+    for concurrency in [1, 8] {
+        let sink = OneConnection::default();
+        let db = BatchSql::builder(sink.clone()).config(config.clone().max_concurrency(concurrency)).start().unwrap();
+        let begin = Instant::now();
+        for receipt in receipts(&db, &table("t", Conflict::update(["id"])), 0..10).await {
+            assert_eq!(receipt.await.kind(), OutcomeKind::Expired);
+        }
+        let (elapsed, requests) = (begin.elapsed(), sink.0.lock().unwrap().clone());
+        let last_try = requests.last().unwrap().duration_since(begin);
+        assert!(last_try >= Duration::from_secs(3), "no last try: the last request was after {last_try:?}");
+        // The time of the row, and that of its last request.
+        assert!(elapsed < Duration::from_millis(8_100), "with {concurrency} permits after {elapsed:?}");
+        assert!(requests.len() < 10, "{} requests", requests.len());
+    }
+}
+
+/// A refused login ends rows by `park_for`: the end of `retry_for` before it must not start a storm of requests.
+#[tokio::test(start_paused = true)]
+async fn a_login_that_is_refused_after_a_failed_write_is_not_stormed() {
+    let config = config().retry_for(Duration::from_secs(3)).park_for(MINUTE);
+    let sink = OneConnection(Arc::default(), Some(ErrorClass::Permission));
+    let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
+    for receipt in receipts(&db, &table("t", Conflict::update(["id"])), 0..10).await {
+        assert_eq!(receipt.await.kind(), OutcomeKind::Rejected);
+    }
+    let requests = sink.0.lock().unwrap().len();
+    assert!(requests < 200, "{requests} requests");
+}
+
+/// Many batches of other tables are ready before it.
+#[tokio::test(start_paused = true)]
+async fn a_row_whose_time_is_over_gets_the_next_permit() {
+    let (db, sink) = pipeline(config().retry_for(Duration::from_secs(3)).buffer_size(10_000).max_concurrency(1));
+    sink.break_table("t", ErrorClass::Transient);
+    let begin = Instant::now();
+    let failing = receipts(&db, &table("t", Conflict::update(["id"])), 0..10).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for number in 0..20 {
+        let name = format!("other {number}");
+        sink.slow_table(&name, Duration::from_secs(1));
+        receipts(&db, &table(&name, Conflict::none()), 0..10).await.into_iter().for_each(drop);
+    }
+    for receipt in failing {
+        assert_eq!(receipt.await.kind(), OutcomeKind::Expired);
+    }
+    let elapsed = begin.elapsed();
+    let bound = Duration::from_millis(4_100);
+    assert!(elapsed >= Duration::from_secs(3) && elapsed < bound, "after {elapsed:?}");
+    assert_eq!(db.flush().await.unwrap().written(), 200);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use batchsql_core::{
     BatchExecuted, BatchInfo, BatchSql, BeyondBudget, Conflict, Delivery, ErrorClass, Isolation, MetricsReporter,
-    Outcome, OutcomeKind, PipelineConfig,
+    Outcome, OutcomeKind,
 };
 use batchsql_testkit::{ScriptedSink, Step};
 use tokio::time::Instant;
@@ -15,7 +15,7 @@ use crate::support::{HOUR, config, id, ids, pipeline, plain, receipts, row, tabl
 #[tokio::test(start_paused = true)]
 async fn each_class_of_error_has_its_outcome() {
     let check = async |class, conflict: Conflict, expected: OutcomeKind| {
-        let config = PipelineConfig { retry_for: Duration::from_secs(5), park_for: Duration::ZERO, ..config() };
+        let config = config().retry_for(Duration::from_secs(5)).park_for(Duration::ZERO);
         let (db, sink) = pipeline(config);
         sink.script(std::iter::repeat_n(Step::Fail(class), 10_000));
         let schema = table("t", conflict);
@@ -56,7 +56,7 @@ async fn passing_errors_are_retried_until_they_pass() {
 
 #[tokio::test(start_paused = true)]
 async fn only_the_bad_rows_of_a_batch_are_rejected() {
-    let (db, sink) = pipeline(PipelineConfig { buffer_size: 1000, flush_size: 100, ..config() });
+    let (db, sink) = pipeline(config().buffer_size(1000).flush_size(100));
     sink.poison(|row| matches!(id(row), 13 | 14 | 77));
     let receipts = receipts(&db, &plain(), 0..100).await;
     for (row, receipt) in (0..100).zip(receipts) {
@@ -88,7 +88,7 @@ async fn a_passing_error_during_isolation_convicts_nobody() {
 #[tokio::test(start_paused = true)]
 async fn isolation_beyond_its_budget_rejects_the_rest_together() {
     let isolation = Isolation::Bisect { max_statements: 3, beyond: BeyondBudget::Reject };
-    let (db, sink) = pipeline(PipelineConfig { isolation, ..config() });
+    let (db, sink) = pipeline(config().isolation(isolation));
     sink.poison(|row| id(row) % 2 == 1);
     let receipts = receipts(&db, &plain(), 0..10).await;
     let balance = db.flush().await.unwrap();
@@ -124,7 +124,7 @@ async fn a_lost_reply_is_repeated_only_where_that_is_harmless() {
 
 #[tokio::test(start_paused = true)]
 async fn plain_inserts_are_repeated_after_a_lost_reply_where_that_was_asked_for() {
-    let (db, sink) = pipeline(PipelineConfig { delivery: Delivery::AtLeastOnce, ..config() });
+    let (db, sink) = pipeline(config().delivery(Delivery::AtLeastOnce));
     sink.script([Step::LoseReply]);
     for receipt in receipts(&db, &plain(), 0..10).await {
         assert!(receipt.await.is_written());
@@ -133,8 +133,38 @@ async fn plain_inserts_are_repeated_after_a_lost_reply_where_that_was_asked_for(
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_is_repeated_after_a_lost_reply_where_that_was_asked_for() {
+    let (db, sink) = pipeline(config().delivery(Delivery::NeverRepeat).statement_timeout(Duration::from_secs(2)));
+    let schema = table("t", Conflict::update(["id"]));
+    sink.script([Step::LoseReply]);
+    for receipt in receipts(&db, &schema, 0..10).await {
+        assert_eq!(receipt.await.kind(), OutcomeKind::Unknown);
+    }
+    assert_eq!(sink.writes(), 1);
+    // What was not sent, or was undone, is retried.
+    sink.script([Step::Fail(ErrorClass::Transient)]);
+    for receipt in receipts(&db, &schema, 0..10).await {
+        assert!(receipt.await.is_written());
+    }
+    assert_eq!(sink.writes(), 3);
+    // A reply for each row, of which one is lost: the others are known.
+    sink.tell_rows();
+    sink.script([Step::LoseRow(3)]);
+    for (id, receipt) in (0..10).zip(receipts(&db, &schema, 0..10).await) {
+        let expected = if id == 3 { OutcomeKind::Unknown } else { OutcomeKind::Written };
+        assert_eq!(receipt.await.kind(), expected, "row {id}");
+    }
+    assert_eq!(sink.writes(), 4);
+    sink.script([Step::Hang]);
+    for receipt in receipts(&db, &schema, 0..10).await {
+        assert_eq!(receipt.await.kind(), OutcomeKind::Unknown);
+    }
+    assert_eq!(sink.writes(), 5);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_row_that_the_repeat_refuses_may_have_been_written_before() {
-    let (db, sink) = pipeline(PipelineConfig { max_concurrency: 1, ..config() });
+    let (db, sink) = pipeline(config().max_concurrency(1));
     sink.script([Step::LoseReply, Step::RejectRow(3)]);
     let schema = table("t", Conflict::update(["id"]));
     for (id, receipt) in (0..10).zip(receipts(&db, &schema, 0..10).await) {
@@ -146,7 +176,7 @@ async fn a_row_that_the_repeat_refuses_may_have_been_written_before() {
 
 #[tokio::test(start_paused = true)]
 async fn a_write_that_takes_too_long_is_given_up() {
-    let (db, sink) = pipeline(PipelineConfig { statement_timeout: Duration::from_secs(2), ..config() });
+    let (db, sink) = pipeline(config().statement_timeout(Duration::from_secs(2)));
     sink.script([Step::Hang]);
     let begin = Instant::now();
     let receipts = receipts(&db, &plain(), 0..10).await;

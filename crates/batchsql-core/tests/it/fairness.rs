@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use batchsql_core::{
-    BatchSql, ColumnType, Conflict, DeadLetters, ErrorClass, OutcomeKind, PipelineConfig, Schema, WhenFull,
-};
+use batchsql_core::{BatchSql, ColumnType, Conflict, DeadLetters, ErrorClass, OutcomeKind, Schema, WhenFull};
 use batchsql_testkit::{ScriptedSink, Step};
 use tokio::time::Instant;
 
@@ -12,7 +10,7 @@ use crate::support::{HOUR, config, id, ids, pipeline, plain, row, settle, table}
 
 #[tokio::test(start_paused = true)]
 async fn reject_refuses_at_once() {
-    let (db, sink) = pipeline(PipelineConfig { buffer_size: 10, when_full: WhenFull::Reject, ..config() });
+    let (db, sink) = pipeline(config().buffer_size(10).when_full(WhenFull::Reject));
     sink.script([Step::Hang]);
     for id in 0..10 {
         db.submit(&row(&plain(), id)).await.unwrap();
@@ -30,7 +28,7 @@ async fn reject_refuses_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_wait_has_its_limit() {
     let when_full = WhenFull::WaitAtMost(Duration::from_secs(3));
-    let (db, sink) = pipeline(PipelineConfig { buffer_size: 10, when_full, ..config() });
+    let (db, sink) = pipeline(config().buffer_size(10).when_full(when_full));
     sink.script([Step::Hang]);
     for id in 0..10 {
         db.submit(&row(&plain(), id)).await.unwrap();
@@ -51,7 +49,7 @@ async fn a_wait_has_its_limit() {
 #[tokio::test(start_paused = true)]
 async fn drop_oldest_gives_up_the_oldest_rows_that_are_not_being_written() {
     let when_full = WhenFull::DropOldest;
-    let config = PipelineConfig { buffer_size: 50, when_full, max_concurrency: 1, ..config() };
+    let config = config().buffer_size(50).when_full(when_full).max_concurrency(1);
     let (db, sink) = pipeline(config);
     sink.script([Step::Hang]);
     let mut receipts = Vec::new();
@@ -83,7 +81,7 @@ async fn drop_oldest_gives_up_the_oldest_rows_that_are_not_being_written() {
 #[tokio::test(start_paused = true)]
 async fn drop_oldest_also_takes_open_and_resting_batches() {
     let when_full = WhenFull::DropOldest;
-    let (db, sink) = pipeline(PipelineConfig { buffer_size: 12, when_full, retry_for: HOUR, ..config() });
+    let (db, sink) = pipeline(config().buffer_size(12).when_full(when_full).retry_for(HOUR));
     sink.script([Step::Fail(ErrorClass::Resource); 4]);
     for id in 0..12 {
         db.submit(&row(&plain(), id)).await.unwrap();
@@ -99,7 +97,7 @@ async fn drop_oldest_also_takes_open_and_resting_batches() {
 
 #[tokio::test(start_paused = true)]
 async fn a_table_that_cannot_be_written_leaves_room_to_the_others() {
-    let (db, sink) = pipeline(PipelineConfig { buffer_size: 1000, park_for: HOUR, ..config() });
+    let (db, sink) = pipeline(config().buffer_size(1000).park_for(HOUR));
     let (stuck, fast) = (table("stuck", Conflict::none()), table("fast", Conflict::none()));
     db.submit(&row(&fast, 0)).await.unwrap();
     sink.break_table("stuck", ErrorClass::Schema);
@@ -124,7 +122,7 @@ async fn a_table_that_cannot_be_written_leaves_room_to_the_others() {
 
 #[tokio::test(start_paused = true)]
 async fn three_stuck_tables_still_leave_room() {
-    let (db, sink) = pipeline(PipelineConfig { buffer_size: 1000, park_for: HOUR, ..config() });
+    let (db, sink) = pipeline(config().buffer_size(1000).park_for(HOUR));
     let names = ["stuck 1", "stuck 2", "stuck 3"];
     let fast = table("fast", Conflict::none());
     db.submit(&row(&fast, 0)).await.unwrap();
@@ -145,7 +143,7 @@ async fn three_stuck_tables_still_leave_room() {
 
 #[tokio::test(start_paused = true)]
 async fn one_table_alone_may_use_the_whole_buffer() {
-    let (db, sink) = pipeline(PipelineConfig { buffer_size: 100, ..config() });
+    let (db, sink) = pipeline(config().buffer_size(100));
     sink.script([Step::Hang; 10]);
     for id in 0..100 {
         db.try_submit(&row(&plain(), id)).unwrap();
@@ -157,8 +155,7 @@ async fn one_table_alone_may_use_the_whole_buffer() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_table_leaves_a_permit_to_the_others() {
-    let (db, sink) =
-        pipeline(PipelineConfig { buffer_size: 10_000, flush_interval: Duration::from_millis(10), ..config() });
+    let (db, sink) = pipeline(config().buffer_size(10_000).flush_interval(Duration::from_millis(10)));
     let (slow, fast) = (table("slow", Conflict::none()), table("fast", Conflict::none()));
     sink.slow_table("slow", Duration::from_secs(10));
     for id in 0..800 {
@@ -180,7 +177,7 @@ async fn a_slow_table_leaves_a_permit_to_the_others() {
 
 #[tokio::test(start_paused = true)]
 async fn retries_hold_no_permit() {
-    let (db, sink) = pipeline(PipelineConfig { retry_for: HOUR, max_concurrency: 2, buffer_size: 1000, ..config() });
+    let (db, sink) = pipeline(config().retry_for(HOUR).max_concurrency(2).buffer_size(1000));
     let (locked, sound) = (table("locked", Conflict::none()), table("sound", Conflict::none()));
     db.submit(&row(&sound, 0)).await.unwrap();
     sink.break_table("locked", ErrorClass::Transient);
@@ -198,7 +195,7 @@ async fn retries_hold_no_permit() {
 
 #[tokio::test(start_paused = true)]
 async fn groups_that_nobody_uses_are_forgotten_and_come_back() {
-    let (db, sink) = pipeline(PipelineConfig { flush_size: 1, ..config() });
+    let (db, sink) = pipeline(config().flush_size(1));
     let schema =
         |tenant: usize| Schema::builder(format!("tenant {tenant}")).column("id", ColumnType::I64).build().unwrap();
     let row = |tenant: usize| schema(tenant).row().set("id", tenant as i64).unwrap().finish().unwrap();
@@ -225,7 +222,7 @@ async fn groups_that_nobody_uses_are_forgotten_and_come_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_row_is_lost_while_groups_are_forgotten() {
-    let (db, sink) = pipeline(PipelineConfig { flush_size: 3, flush_interval: Duration::from_millis(1), ..config() });
+    let (db, sink) = pipeline(config().flush_size(3).flush_interval(Duration::from_millis(1)));
     let tasks: Vec<_> = (0..4)
         .map(|task| {
             let db = db.clone();
@@ -251,7 +248,7 @@ async fn no_row_is_lost_while_groups_are_forgotten() {
 async fn drop_oldest_gives_up_no_more_than_is_needed_when_consumers_are_slow() {
     let (dead_letters, mut failed) = DeadLetters::channel();
     let sink = ScriptedSink::new();
-    let config = PipelineConfig { buffer_size: 100, when_full: WhenFull::DropOldest, max_concurrency: 1, ..config() };
+    let config = config().buffer_size(100).when_full(WhenFull::DropOldest).max_concurrency(1);
     let db = BatchSql::builder(sink.clone()).config(config).dead_letters(dead_letters).start().unwrap();
     tokio::spawn(async move {
         while let Some(letter) = failed.recv().await {
@@ -272,14 +269,12 @@ async fn drop_oldest_gives_up_no_more_than_is_needed_when_consumers_are_slow() {
 
 #[tokio::test(start_paused = true)]
 async fn drop_oldest_gives_up_nothing_when_that_would_not_make_enough_room() {
-    let config = PipelineConfig {
-        buffer_bytes: 10_000,
-        flush_bytes: 10_000,
-        buffer_size: 1000,
-        when_full: WhenFull::DropOldest,
-        max_concurrency: 1,
-        ..config()
-    };
+    let config = config()
+        .buffer_bytes(10_000)
+        .flush_bytes(10_000)
+        .buffer_size(1000)
+        .when_full(WhenFull::DropOldest)
+        .max_concurrency(1);
     let (db, sink) = pipeline(config);
     let large = |bytes: usize| {
         plain().row().set("id", 1_i64).unwrap().set("note", "x".repeat(bytes)).unwrap().finish().unwrap()
@@ -299,7 +294,7 @@ async fn drop_oldest_gives_up_nothing_when_that_would_not_make_enough_room() {
 
 #[tokio::test(start_paused = true)]
 async fn many_rows_at_once_do_not_hold_up_others_beside_a_stuck_table() {
-    let (db, sink) = pipeline(PipelineConfig { buffer_size: 200, park_for: HOUR, ..config() });
+    let (db, sink) = pipeline(config().buffer_size(200).park_for(HOUR));
     let (stuck, fast) = (table("stuck", Conflict::none()), table("fast", Conflict::none()));
     db.submit(&row(&fast, 0)).await.unwrap();
     sink.break_table("stuck", ErrorClass::Schema);
@@ -319,7 +314,7 @@ async fn many_rows_at_once_do_not_hold_up_others_beside_a_stuck_table() {
 #[tokio::test(start_paused = true)]
 async fn when_all_tables_are_slow_they_use_all_permits() {
     let run = async |tables: usize| {
-        let (db, sink) = pipeline(PipelineConfig { max_concurrency: 2, buffer_size: 10_000, ..config() });
+        let (db, sink) = pipeline(config().max_concurrency(2).buffer_size(10_000));
         (0..tables).for_each(|table| sink.slow_table(format!("t{table}"), Duration::from_millis(150)));
         let begin = Instant::now();
         for id in 0..2000 {
@@ -334,7 +329,7 @@ async fn when_all_tables_are_slow_they_use_all_permits() {
 
 #[tokio::test(start_paused = true)]
 async fn a_table_alone_has_every_permit_however_fast_it_was_before() {
-    let (db, sink) = pipeline(PipelineConfig { buffer_size: 1000, ..config() });
+    let (db, sink) = pipeline(config().buffer_size(1000));
     let schema = table("t", Conflict::none());
     db.submit(&row(&schema, 0)).await.unwrap();
     db.flush().await.unwrap();
@@ -350,7 +345,7 @@ async fn a_table_alone_has_every_permit_however_fast_it_was_before() {
 
 #[tokio::test(start_paused = true)]
 async fn a_chunk_of_several_tables_takes_room_of_each_tables_own_share() {
-    let config = PipelineConfig { buffer_size: 1000, park_for: HOUR, when_full: WhenFull::Reject, ..config() };
+    let config = config().buffer_size(1000).park_for(HOUR).when_full(WhenFull::Reject);
     let (db, sink) = pipeline(config);
     let (stuck, fast) = (table("stuck", Conflict::none()), table("fast", Conflict::none()));
     db.submit(&row(&fast, 0)).await.unwrap();
@@ -367,7 +362,7 @@ async fn a_chunk_of_several_tables_takes_room_of_each_tables_own_share() {
 
 #[tokio::test(start_paused = true)]
 async fn a_table_leaves_a_permit_while_another_one_is_active_and_no_longer() {
-    let (db, sink) = pipeline(PipelineConfig { buffer_size: 10_000, max_concurrency: 4, ..config() });
+    let (db, sink) = pipeline(config().buffer_size(10_000).max_concurrency(4));
     let (busy, other) = (table("busy", Conflict::none()), table("other", Conflict::none()));
     db.submit(&row(&other, 0)).await.unwrap();
     db.flush().await.unwrap();

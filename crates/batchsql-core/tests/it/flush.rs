@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batchsql_core::{BatchSql, Coalesce, Conflict, FlushReason, Ordering, PipelineConfig};
+use batchsql_core::{BatchSql, Coalesce, Conflict, FlushReason, Ordering};
 use batchsql_testkit::{ScriptedSink, Step};
 use tokio::time::Instant;
 
@@ -22,7 +22,7 @@ async fn a_batch_is_written_when_it_has_flush_size_rows() {
 #[tokio::test(start_paused = true)]
 async fn a_batch_is_written_when_it_has_flush_bytes() {
     let bytes = plain().fixed_row_len() + 1;
-    let (db, sink) = pipeline(PipelineConfig { flush_bytes: 3 * bytes, ..config() });
+    let (db, sink) = pipeline(config().flush_bytes(3 * bytes));
     for id in 0..7 {
         db.submit(&row(&plain(), id)).await.unwrap();
     }
@@ -32,7 +32,7 @@ async fn a_batch_is_written_when_it_has_flush_bytes() {
 
 #[tokio::test(start_paused = true)]
 async fn a_batch_is_written_when_its_oldest_row_is_flush_interval_old() {
-    let (db, sink) = pipeline(PipelineConfig { flush_interval: Duration::from_millis(100), ..config() });
+    let (db, sink) = pipeline(config().flush_interval(Duration::from_millis(100)));
     let begin = Instant::now();
     let receipt = db.submit_tracked(&row(&plain(), 1)).await.unwrap();
     tokio::time::sleep(Duration::from_millis(60)).await;
@@ -44,7 +44,7 @@ async fn a_batch_is_written_when_its_oldest_row_is_flush_interval_old() {
 
 #[tokio::test(start_paused = true)]
 async fn an_interval_of_zero_writes_as_soon_as_it_can() {
-    let (db, _sink) = pipeline(PipelineConfig { flush_interval: Duration::ZERO, ..config() });
+    let (db, _sink) = pipeline(config().flush_interval(Duration::ZERO));
     let begin = Instant::now();
     assert!(db.submit_tracked(&row(&plain(), 1)).await.unwrap().await.is_written());
     assert_eq!(begin.elapsed(), Duration::ZERO);
@@ -52,7 +52,7 @@ async fn an_interval_of_zero_writes_as_soon_as_it_can() {
 
 #[tokio::test(start_paused = true)]
 async fn an_interval_without_end_means_by_size_only() {
-    let (db, sink) = pipeline(PipelineConfig { flush_interval: Duration::MAX, ..config() });
+    let (db, sink) = pipeline(config().flush_interval(Duration::MAX));
     for id in 0..15 {
         db.submit(&row(&plain(), id)).await.unwrap();
     }
@@ -64,8 +64,7 @@ async fn an_interval_without_end_means_by_size_only() {
 
 #[tokio::test(start_paused = true)]
 async fn a_due_batch_keeps_filling_until_it_can_start() {
-    let (db, sink) =
-        pipeline(PipelineConfig { flush_interval: Duration::from_millis(10), max_concurrency: 1, ..config() });
+    let (db, sink) = pipeline(config().flush_interval(Duration::from_millis(10)).max_concurrency(1));
     sink.script([Step::Hang]);
     for id in 0..10 {
         db.submit(&row(&plain(), id)).await.unwrap();
@@ -97,7 +96,7 @@ async fn tables_have_their_own_batches_and_share_the_concurrency_limit() {
     let recorder = Recorder::default();
     let sink = ScriptedSink::new();
     sink.script([Step::Delay(Duration::from_secs(1)); 20]);
-    let config = PipelineConfig { max_concurrency: 3, ..config() };
+    let config = config().max_concurrency(3);
     let db = BatchSql::builder(sink.clone()).config(config).metrics_reporter(recorder.clone()).start().unwrap();
     let tables: Vec<_> = (0..5).map(|n| table(&format!("t{n}"), Conflict::none())).collect();
     for id in 0..40 {
@@ -117,7 +116,7 @@ async fn tables_have_their_own_batches_and_share_the_concurrency_limit() {
 
 #[tokio::test(start_paused = true)]
 async fn one_busy_table_does_not_keep_another_waiting() {
-    let (db, sink) = pipeline(PipelineConfig { max_concurrency: 1, ..config() });
+    let (db, sink) = pipeline(config().max_concurrency(1));
     sink.script([Step::Delay(Duration::from_secs(1)); 9]);
     let (busy, rare) = (table("busy", Conflict::none()), table("rare", Conflict::none()));
     for id in 0..80 {
@@ -134,7 +133,7 @@ async fn one_busy_table_does_not_keep_another_waiting() {
 #[tokio::test(start_paused = true)]
 async fn rows_with_equal_keys_keep_their_order_through_retries() {
     use batchsql_core::ErrorClass::Transient;
-    let (db, sink) = pipeline(PipelineConfig { flush_size: 4, coalesce: Coalesce::Off, ..config() });
+    let (db, sink) = pipeline(config().flush_size(4).coalesce(Coalesce::Off));
     let schema = table("t", Conflict::update(["id"]));
     sink.script([Step::Fail(Transient), Step::Apply, Step::Fail(Transient), Step::Fail(Transient), Step::Apply]);
     for version in 0..90 {
@@ -156,7 +155,7 @@ async fn rows_with_equal_keys_keep_their_order_through_retries() {
 
 #[tokio::test(start_paused = true)]
 async fn per_table_order_keeps_plain_inserts_in_order() {
-    let (db, sink) = pipeline(PipelineConfig { ordering: Ordering::PerTable, ..config() });
+    let (db, sink) = pipeline(config().ordering(Ordering::PerTable));
     sink.script([Step::Fail(batchsql_core::ErrorClass::Transient), Step::Delay(Duration::from_secs(1))]);
     for id in 0..50 {
         db.submit(&row(&plain(), id)).await.unwrap();
@@ -181,12 +180,8 @@ async fn rows_without_a_column_have_a_statement_of_their_own() {
 #[tokio::test(start_paused = true)]
 async fn the_reason_of_each_flush_is_reported() {
     let recorder = Recorder::default();
-    let config = PipelineConfig {
-        flush_bytes: 5 * (plain().fixed_row_len() + 1),
-        flush_interval: Duration::from_secs(1),
-        ..config()
-    };
-    let (small, sink) = (PipelineConfig { flush_size: 2, ..config.clone() }, ScriptedSink::new());
+    let config = config().flush_bytes(5 * (plain().fixed_row_len() + 1)).flush_interval(Duration::from_secs(1));
+    let (small, sink) = (config.clone().flush_size(2), ScriptedSink::new());
     for config in [config, small] {
         let db = BatchSql::builder(sink.clone()).config(config).metrics_reporter(recorder.clone()).start().unwrap();
         for id in 0..10 {

@@ -19,7 +19,7 @@ fn sizes(sink: &ScriptedSink) -> Vec<usize> {
 
 #[tokio::test(start_paused = true)]
 async fn a_batch_grows_while_it_waits_for_a_permit() {
-    let (db, sink) = growing(PipelineConfig { buffer_size: 1000, max_concurrency: 1, ..config() });
+    let (db, sink) = growing(config().buffer_size(1000).max_concurrency(1));
     // This makes the limit of the table known.
     receipts(&db, &plain(), 0..10).await.pop().unwrap().await;
     sink.script([Step::Hang]);
@@ -38,7 +38,7 @@ async fn a_batch_grows_while_it_waits_for_a_permit() {
 #[tokio::test(start_paused = true)]
 async fn no_batch_is_larger_than_max_batch_rows_or_flush_bytes() {
     let check = async |change: fn(&mut PipelineConfig), most: usize| {
-        let mut config = PipelineConfig { buffer_size: 1000, max_concurrency: 1, ..config() };
+        let mut config = config().buffer_size(1000).max_concurrency(1);
         change(&mut config);
         let (db, sink) = growing(config);
         receipts(&db, &plain(), 0..10).await.pop().unwrap().await;
@@ -66,7 +66,7 @@ async fn no_batch_is_larger_than_max_batch_rows_or_flush_bytes() {
 
 #[tokio::test(start_paused = true)]
 async fn permits_that_are_free_share_what_waits() {
-    let (db, sink) = growing(PipelineConfig { buffer_size: 1000, max_concurrency: 4, ..config() });
+    let (db, sink) = growing(config().buffer_size(1000).max_concurrency(4));
     receipts(&db, &plain(), 0..10).await.pop().unwrap().await;
     sink.script([Step::Hang; 4]);
     // Accepted without a pause: the dispatcher sees all of them at once.
@@ -84,7 +84,7 @@ async fn permits_that_are_free_share_what_waits() {
 
 #[tokio::test(start_paused = true)]
 async fn writes_that_end_one_after_another_share_what_waits() {
-    let (db, sink) = growing(PipelineConfig { buffer_size: 1000, max_concurrency: 4, ..config() });
+    let (db, sink) = growing(config().buffer_size(1000).max_concurrency(4));
     receipts(&db, &plain(), 0..10).await.pop().unwrap().await;
     sink.script([Step::Hang; 8]);
     // Four small batches take the four permits, then rows wait.
@@ -109,7 +109,7 @@ async fn writes_that_end_one_after_another_share_what_waits() {
 
 #[tokio::test(start_paused = true)]
 async fn a_table_that_waits_keeps_the_batches_of_others_small() {
-    let (db, sink) = growing(PipelineConfig { buffer_size: 1000, max_concurrency: 1, ..config() });
+    let (db, sink) = growing(config().buffer_size(1000).max_concurrency(1));
     let (a, b) = (table("a", Conflict::none()), table("b", Conflict::none()));
     receipts(&db, &a, 0..10).await.pop().unwrap().await;
     receipts(&db, &b, 0..10).await.pop().unwrap().await;
@@ -129,7 +129,7 @@ async fn a_table_that_waits_keeps_the_batches_of_others_small() {
 
 #[tokio::test(start_paused = true)]
 async fn merged_batches_tell_every_receipt_its_own_outcome() {
-    let (db, sink) = growing(PipelineConfig { buffer_size: 1000, max_concurrency: 1, ..config() });
+    let (db, sink) = growing(config().buffer_size(1000).max_concurrency(1));
     receipts(&db, &plain(), 0..10).await.pop().unwrap().await;
     sink.script([Step::Hang]);
     receipts(&db, &plain(), 10..20).await;
@@ -161,8 +161,8 @@ async fn merged_batches_tell_every_receipt_its_own_outcome() {
 
 #[tokio::test(start_paused = true)]
 async fn a_large_batch_with_two_percent_bad_rows_rejects_no_good_one() {
-    let config = PipelineConfig { buffer_size: 20_000, flush_size: 500, max_concurrency: 1, ..config() };
-    let (db, sink) = growing(PipelineConfig { retry_for: HOUR, ..config });
+    let config = config().buffer_size(20_000).flush_size(500).max_concurrency(1);
+    let (db, sink) = growing(config.retry_for(HOUR));
     receipts(&db, &plain(), 0..500).await.pop().unwrap().await;
     sink.script([Step::Hang]);
     receipts(&db, &plain(), 500..1000).await;
@@ -180,7 +180,7 @@ async fn a_large_batch_with_two_percent_bad_rows_rejects_no_good_one() {
 #[tokio::test(start_paused = true)]
 async fn beyond_its_budget_a_batch_waits_and_goes_on_later() {
     let isolation = Isolation::Bisect { max_statements: 6, beyond: BeyondBudget::default() };
-    let (db, sink) = growing(PipelineConfig { isolation, park_for: HOUR, ..config() });
+    let (db, sink) = growing(config().isolation(isolation).park_for(HOUR));
     sink.poison(|row| crate::support::id(row) % 3 == 0);
     for (id, receipt) in (0..10).zip(receipts(&db, &plain(), 0..10).await) {
         assert_eq!(receipt.await.is_written(), id % 3 != 0, "row {id}");
@@ -191,14 +191,12 @@ async fn beyond_its_budget_a_batch_waits_and_goes_on_later() {
 async fn a_write_that_took_too_long_comes_back_in_halves() {
     // Each row takes 15 ms, as with a slow trigger: a batch of 1,000 does not end within the timeout.
     let sink = PerRow::default();
-    let config = PipelineConfig {
-        buffer_size: 10_000,
-        flush_size: 50,
-        max_concurrency: 1,
-        statement_timeout: Duration::from_secs(6),
-        retry_for: HOUR,
-        ..config()
-    };
+    let config = config()
+        .buffer_size(10_000)
+        .flush_size(50)
+        .max_concurrency(1)
+        .statement_timeout(Duration::from_secs(6))
+        .retry_for(HOUR);
     let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
     let schema = table("t", Conflict::update(["id"]));
     let mut all = Vec::new();
@@ -231,14 +229,12 @@ async fn a_write_that_took_too_long_comes_back_in_halves() {
 async fn a_table_too_slow_for_flush_size_gets_smaller_batches() {
     // 500 rows take 7.5 s, 333 the whole timeout: a quarter of it are 83.
     let sink = PerRow::default();
-    let config = PipelineConfig {
-        buffer_size: 10_000,
-        flush_size: 500,
-        max_concurrency: 1,
-        statement_timeout: Duration::from_secs(5),
-        retry_for: HOUR,
-        ..config()
-    };
+    let config = config()
+        .buffer_size(10_000)
+        .flush_size(500)
+        .max_concurrency(1)
+        .statement_timeout(Duration::from_secs(5))
+        .retry_for(HOUR);
     let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
     let schema = table("t", Conflict::update(["id"]));
     for id in 0..5000 {
@@ -253,7 +249,7 @@ async fn a_table_too_slow_for_flush_size_gets_smaller_batches() {
 #[tokio::test(start_paused = true)]
 async fn closing_rejects_no_good_row_because_many_are_bad() {
     let isolation = Isolation::Bisect { max_statements: 4, beyond: BeyondBudget::Park };
-    let (db, sink) = growing(PipelineConfig { isolation, flush_size: 40, ..config() });
+    let (db, sink) = growing(config().isolation(isolation).flush_size(40));
     sink.poison(|row| crate::support::id(row) % 3 == 0);
     let all = receipts(&db, &plain(), 0..40).await;
     let report = db.close(HOUR).await;
@@ -310,7 +306,7 @@ impl batchsql_core::Sink for PerRow {
 #[tokio::test(start_paused = true)]
 async fn rows_that_are_ready_count_in_the_fair_share() {
     // One table fills its lanes with batches that are ready while the database is unreachable.
-    let (db, sink) = growing(PipelineConfig { buffer_size: 1000, retry_for: HOUR, ..config() });
+    let (db, sink) = growing(config().buffer_size(1000).retry_for(HOUR));
     let (stuck, fast) = (table("stuck", Conflict::update(["id"])), table("fast", Conflict::none()));
     db.submit(&row(&fast, 0)).await.unwrap();
     sink.break_table("stuck", ErrorClass::Transient);

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use batchsql_core::{BatchSql, Conflict, DatabaseState, ErrorClass, MetricsReporter, PipelineConfig, PipelineGauges};
+use batchsql_core::{BatchSql, Conflict, DatabaseState, ErrorClass, MetricsReporter, PipelineGauges};
 use batchsql_testkit::{ScriptedSink, Step};
 
 use crate::support::{FAR, HOUR, config, id, pipeline, plain, receipts, row, settle, table};
@@ -99,7 +99,7 @@ impl std::io::Write for Lines {
 #[tokio::test(start_paused = true)]
 async fn rows_that_were_not_written_are_logged_once_with_their_reasons() {
     let lines = logged(async {
-        let (db, sink) = pipeline(PipelineConfig { flush_size: 68, ..config() });
+        let (db, sink) = pipeline(config().flush_size(68));
         sink.poison(|row| matches!(id(row), 3 | 10));
         drop(receipts(&db, &plain(), 0..68).await);
         db.flush().await.unwrap();
@@ -114,7 +114,7 @@ async fn rows_that_were_not_written_are_logged_once_with_their_reasons() {
 #[tokio::test(start_paused = true)]
 async fn a_table_that_stays_broken_is_logged_when_it_parks_and_when_its_rows_are_rejected() {
     let lines = logged(async {
-        let (db, sink) = pipeline(PipelineConfig { flush_size: 5, ..config() });
+        let (db, sink) = pipeline(config().flush_size(5));
         sink.break_table("t", ErrorClass::Schema);
         drop(receipts(&db, &table("t", Conflict::update(["id"])), 0..40).await);
         db.flush().await.unwrap();
@@ -130,7 +130,7 @@ async fn a_table_that_stays_broken_is_logged_when_it_parks_and_when_its_rows_are
 async fn an_outage_is_logged_once_a_second_at_most() {
     let begin = tokio::time::Instant::now();
     let lines = logged(async {
-        let (db, sink) = pipeline(PipelineConfig { buffer_size: 1_000, flush_size: 1, ..config() });
+        let (db, sink) = pipeline(config().buffer_size(1_000).flush_size(1));
         sink.script(std::iter::repeat_n(Step::Fail(ErrorClass::Transient), 200));
         for id in 0..200 {
             db.submit(&row(&table("t", Conflict::update(["id"])), id * FAR)).await.unwrap();
@@ -148,7 +148,7 @@ async fn an_outage_is_logged_once_a_second_at_most() {
 
 #[tokio::test(start_paused = true)]
 async fn a_row_counts_the_times_that_it_was_sent() {
-    let (db, sink) = pipeline(PipelineConfig { flush_size: 64, ..config() });
+    let (db, sink) = pipeline(config().flush_size(64));
     sink.poison(|row| id(row) == 63);
     let mut tracked = receipts(&db, &table("t", Conflict::update(["id"])), 0..64).await;
     db.flush().await.unwrap();

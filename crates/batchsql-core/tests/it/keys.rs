@@ -2,8 +2,7 @@
 //! another.
 
 use batchsql_core::{
-    BatchSql, ColumnType, Conflict, Decimal, DynRow, Encode, KeyHasher, OutcomeKind, PipelineConfig, Row, Schema,
-    Value, ValueRef,
+    BatchSql, ColumnType, Conflict, Decimal, DynRow, Encode, KeyHasher, OutcomeKind, Row, Schema, Value, ValueRef,
 };
 use batchsql_testkit::{ScriptedSink, Step};
 
@@ -50,7 +49,7 @@ async fn written(ty: ColumnType, keys: &[Value], max_concurrency: usize) -> Vec<
     sink.sort_by_key();
     // A row in another lane overtakes.
     sink.script([Step::Delay(std::time::Duration::from_secs(1))]);
-    let config = PipelineConfig { max_concurrency, flush_size: if max_concurrency == 1 { 10 } else { 1 }, ..config() };
+    let config = config().max_concurrency(max_concurrency).flush_size(if max_concurrency == 1 { 10 } else { 1 });
     let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
     let schema = keyed(ty);
     let mut receipts = Vec::new();
@@ -82,7 +81,7 @@ async fn decimals_keep_the_order_of_their_numbers_and_each_is_written() {
 
 #[tokio::test(start_paused = true)]
 async fn sorting_leaves_floats_in_order_that_are_equal() {
-    let config = PipelineConfig { coalesce: batchsql_core::Coalesce::Off, max_concurrency: 1, ..config() };
+    let config = config().coalesce(batchsql_core::Coalesce::Off).max_concurrency(1);
     let check = async |ty, keys: [Value; 3]| {
         let sink = ScriptedSink::new();
         sink.sort_by_key();

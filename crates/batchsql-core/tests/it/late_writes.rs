@@ -34,7 +34,7 @@ fn limited(config: PipelineConfig, limit: Duration) -> (BatchSql, ScriptedSink) 
 }
 
 fn eager() -> PipelineConfig {
-    PipelineConfig { flush_interval: Duration::ZERO, retry_for: HOUR, ..config() }
+    config().flush_interval(Duration::ZERO).retry_for(HOUR)
 }
 
 #[tokio::test(start_paused = true)]
@@ -91,7 +91,7 @@ async fn rows_without_order_do_not_wait() {
 #[tokio::test(start_paused = true)]
 async fn where_no_session_can_be_ended_the_lane_waits_for_the_time_that_the_sink_states() {
     for has_sessions in [true, false] {
-        let (db, sink) = limited(PipelineConfig { retry_for: 2 * HOUR, ..eager() }, HOUR);
+        let (db, sink) = limited(eager().retry_for(2 * HOUR), HOUR);
         if has_sessions {
             sink.script_end_session([Ok(SessionEnd::Impossible)]);
         } else {
@@ -140,7 +140,7 @@ async fn what_is_not_fenced_when_close_gives_up_is_unknown() {
 
 #[tokio::test(start_paused = true)]
 async fn rows_do_not_wait_for_a_session_longer_than_they_are_retried() {
-    let (db, sink) = pipeline(PipelineConfig { retry_for: Duration::from_secs(20), ..eager() });
+    let (db, sink) = pipeline(eager().retry_for(Duration::from_secs(20)));
     sink.script([Step::Late]);
     sink.script_end_session([Err(ErrorClass::Transient); 100_000]);
     let begin = Instant::now();
@@ -157,7 +157,7 @@ async fn rows_do_not_wait_for_a_session_longer_than_they_are_retried() {
 
 #[tokio::test(start_paused = true)]
 async fn nor_for_the_time_after_which_a_late_write_has_no_effect() {
-    let (db, sink) = limited(PipelineConfig { retry_for: Duration::from_secs(20), ..eager() }, HOUR);
+    let (db, sink) = limited(eager().retry_for(Duration::from_secs(20)), HOUR);
     sink.hide_sessions();
     sink.script([Step::Late]);
     let begin = Instant::now();
@@ -179,7 +179,7 @@ async fn nor_for_the_time_after_which_a_late_write_has_no_effect() {
 async fn a_batch_that_was_written_in_part_holds_its_lane_no_longer() {
     // The last part of a batch is abandoned, after another part was written; its session cannot be ended.
     let ordering = batchsql_core::Ordering::PerTable;
-    let (db, sink) = pipeline(PipelineConfig { ordering, retry_for: Duration::from_secs(20), ..config() });
+    let (db, sink) = pipeline(config().ordering(ordering).retry_for(Duration::from_secs(20)));
     sink.script([Step::Fail(ErrorClass::Size), Step::Apply, Step::Late]);
     sink.script_end_session([Err(ErrorClass::Transient); 10_000]);
     let plain = table("plain", Conflict::none());
@@ -215,7 +215,7 @@ async fn a_sink_that_panics_is_fenced_too() {
 #[tokio::test(start_paused = true)]
 async fn the_rest_of_a_batch_is_fenced_from_its_abandoned_part() {
     // A plain insert is not repeated, so the other half of the batch continues after the abandoned one.
-    let config = PipelineConfig { ordering: batchsql_core::Ordering::PerTable, ..config() };
+    let config = config().ordering(batchsql_core::Ordering::PerTable);
     let (db, sink) = pipeline(config);
     sink.poison(|row| row.get("id") == Some(ValueRef::I64(9)));
     sink.script([Step::Apply, Step::Late]);
@@ -236,7 +236,7 @@ async fn the_rest_of_a_batch_is_fenced_from_its_abandoned_part() {
 
 #[tokio::test(start_paused = true)]
 async fn a_link_that_died_is_noticed_before_the_statement_timeout() {
-    let config = PipelineConfig { statement_timeout: Duration::from_secs(300), ..eager() };
+    let config = eager().statement_timeout(Duration::from_secs(300));
     let check = async |is_working: Option<bool>, steps: usize| {
         let (db, sink) = pipeline(config.clone());
         is_working.into_iter().for_each(|is_working| sink.set_working(is_working));

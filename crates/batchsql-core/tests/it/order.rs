@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use batchsql_core::{
-    BatchSql, Coalesce, ColumnType, Conflict, DynRow, ErrorClass, Ordering, PipelineConfig, Row, RowError, RowWriter,
-    Schema, ValueRef,
+    BatchSql, Coalesce, ColumnType, Conflict, DynRow, ErrorClass, Ordering, Row, RowError, RowWriter, Schema, ValueRef,
 };
 use batchsql_testkit::{Model, ScriptedSink, Step};
 
@@ -26,7 +25,7 @@ const SHAPES: [&[&str]; 4] = [&["a", "b"], &["a"], &["b"], &[]];
 #[tokio::test(start_paused = true)]
 async fn rows_of_a_key_are_written_in_order_whichever_columns_they_carry() {
     for concurrency in [1, 3] {
-        let config = PipelineConfig { max_concurrency: concurrency, flush_size: 7, buffer_size: 1000, ..config() };
+        let config = config().max_concurrency(concurrency).flush_size(7).buffer_size(1000);
         let (db, sink) = pipeline(config);
         let fails = [Step::Fail(ErrorClass::Transient), Step::Delay(Duration::from_millis(50)), Step::Apply];
         sink.script(fails.into_iter().cycle().take(40));
@@ -44,8 +43,7 @@ async fn rows_of_a_key_are_written_in_order_whichever_columns_they_carry() {
 
 #[tokio::test(start_paused = true)]
 async fn a_due_batch_does_not_overtake_rows_that_its_newer_rows_follow() {
-    let (db, sink) =
-        pipeline(PipelineConfig { flush_interval: Duration::from_millis(10), max_concurrency: 1, ..config() });
+    let (db, sink) = pipeline(config().flush_interval(Duration::from_millis(10)).max_concurrency(1));
     let schema = schema(Conflict::update(["id"]));
     sink.script([Step::Hang]);
     db.submit(&row(&schema, 0, &["a"], 0)).await.unwrap();
@@ -68,7 +66,7 @@ async fn a_due_batch_does_not_overtake_rows_that_its_newer_rows_follow() {
 
 #[tokio::test(start_paused = true)]
 async fn a_due_batch_that_waits_for_its_connection_does_not_overtake_what_is_sealed_meanwhile() {
-    let config = PipelineConfig { flush_interval: Duration::from_millis(10), max_concurrency: 1, ..config() };
+    let config = config().flush_interval(Duration::from_millis(10)).max_concurrency(1);
     let (db, sink) = pipeline(config);
     let schema = schema(Conflict::update(["id"]));
     sink.script_acquire([Step::Hang]);
@@ -89,7 +87,7 @@ async fn a_due_batch_that_waits_for_its_connection_does_not_overtake_what_is_sea
 
 #[tokio::test(start_paused = true)]
 async fn rows_with_different_keys_share_batches_however_their_columns_alternate() {
-    let (db, sink) = pipeline(PipelineConfig { max_concurrency: 1, ..config() });
+    let (db, sink) = pipeline(config().max_concurrency(1));
     let schema = schema(Conflict::update(["id"]));
     for id in 0..40 {
         db.submit(&row(&schema, id, SHAPES[id as usize % 2], id)).await.unwrap();
@@ -114,7 +112,7 @@ async fn a_row_that_must_come_after_an_open_batch_seals_it() {
 
 #[tokio::test(start_paused = true)]
 async fn per_table_order_holds_for_all_rows() {
-    let (db, sink) = pipeline(PipelineConfig { ordering: Ordering::PerTable, buffer_size: 1000, ..config() });
+    let (db, sink) = pipeline(config().ordering(Ordering::PerTable).buffer_size(1000));
     sink.script([
         Step::Fail(ErrorClass::Transient),
         Step::Delay(Duration::from_secs(9)),
@@ -170,7 +168,7 @@ async fn order_does_not_depend_on_how_a_row_hashes_its_key() {
         let schema = Schema::builder("t").column("id", ColumnType::I64).column(column, ColumnType::I64);
         schema.on_conflict(Conflict::update(["id"])).build().unwrap()
     };
-    let (db, sink) = pipeline(PipelineConfig { max_concurrency: 1, ..config() });
+    let (db, sink) = pipeline(config().max_concurrency(1));
     db.submit(&Own(schema("b"), 7, 0)).await.unwrap();
     db.submit(&Own(schema("a"), 1, 1)).await.unwrap();
     db.submit(&Own(schema("b"), 1, 2)).await.unwrap();
@@ -183,14 +181,12 @@ async fn order_does_not_depend_on_how_a_row_hashes_its_key() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn rows_of_a_key_keep_their_order_with_many_threads() {
     for round in 0..30 {
-        let config = PipelineConfig {
-            flush_size: 5,
-            buffer_size: 64,
-            flush_interval: Duration::from_micros(if round % 2 == 0 { 0 } else { 300 }),
-            max_concurrency: 3,
-            coalesce: if round % 3 == 0 { Coalesce::Off } else { Coalesce::LastPerKey },
-            ..config()
-        };
+        let config = config()
+            .flush_size(5)
+            .buffer_size(64)
+            .flush_interval(Duration::from_micros(if round % 2 == 0 { 0 } else { 300 }))
+            .max_concurrency(3)
+            .coalesce(if round % 3 == 0 { Coalesce::Off } else { Coalesce::LastPerKey });
         let (db, sink) = pipeline(config);
         sink.script((0..400).map(|write| match write % 7 {
             0 => Step::Fail(ErrorClass::Transient),
@@ -232,7 +228,7 @@ async fn a_batch_is_sorted_by_key_where_the_sink_asks_for_it() {
         sink.sort_by_key();
         // One lane, so that there is one batch.
         sink.set_max_concurrency(1);
-        let config = PipelineConfig { ordering, coalesce, ..config() };
+        let config = config().ordering(ordering).coalesce(coalesce);
         let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
         let schema = schema(conflict);
         let mut receipts = Vec::new();
@@ -283,8 +279,7 @@ async fn bad_rows_of_a_sorted_batch_are_found_under_their_own_numbers() {
 
 #[tokio::test(start_paused = true)]
 async fn all_rows_of_a_table_keep_their_order_whichever_key_their_schema_declares() {
-    let (db, sink) =
-        pipeline(PipelineConfig { ordering: Ordering::PerTable, flush_interval: Duration::ZERO, ..config() });
+    let (db, sink) = pipeline(config().ordering(Ordering::PerTable).flush_interval(Duration::ZERO));
     let by_id = schema(Conflict::update(["id"]));
     let by_both = Schema::builder("t")
         .column("id", ColumnType::I64)

@@ -37,7 +37,7 @@ fn observed(config: PipelineConfig) -> (BatchSql, ScriptedSink, Parks) {
 
 #[tokio::test(start_paused = true)]
 async fn a_broken_table_waits_while_others_are_written_and_is_resumed_by_a_probe() {
-    let config = PipelineConfig { buffer_size: 1000, park_for: HOUR, ..config() };
+    let config = config().buffer_size(1000).park_for(HOUR);
     let (db, sink, parks) = observed(config);
     let (broken, sound) = (table("broken", Conflict::none()), table("sound", Conflict::none()));
     sink.break_table("broken", ErrorClass::Permission);
@@ -64,7 +64,7 @@ async fn a_broken_table_waits_while_others_are_written_and_is_resumed_by_a_probe
 
 #[tokio::test(start_paused = true)]
 async fn rows_of_a_table_that_stays_broken_are_rejected_after_park_for() {
-    let config = PipelineConfig { park_for: Duration::from_secs(30), ..config() };
+    let config = config().park_for(Duration::from_secs(30));
     let (db, sink, parks) = observed(config);
     let schema = table("t", Conflict::update(["id"]));
     sink.break_table("t", ErrorClass::Schema);
@@ -101,7 +101,7 @@ async fn rows_of_a_table_that_stays_broken_are_rejected_after_park_for() {
 
 #[tokio::test(start_paused = true)]
 async fn parked_rows_keep_the_order_of_their_key() {
-    let (db, sink) = pipeline(PipelineConfig { park_for: HOUR, flush_size: 3, ..config() });
+    let (db, sink) = pipeline(config().park_for(HOUR).flush_size(3));
     let schema = table("t", Conflict::update(["id"]));
     sink.script([
         Step::Fail(ErrorClass::Schema),
@@ -122,7 +122,7 @@ async fn parked_rows_keep_the_order_of_their_key() {
 
 #[tokio::test(start_paused = true)]
 async fn rows_that_carry_a_missing_column_do_not_stop_those_that_do_not() {
-    let (db, sink) = pipeline(PipelineConfig { park_for: HOUR, flush_interval: Duration::ZERO, ..config() });
+    let (db, sink) = pipeline(config().park_for(HOUR).flush_interval(Duration::ZERO));
     let schema = Schema::builder("t").column("id", ColumnType::I64).nullable("missing", ColumnType::I64);
     let schema = schema.build().unwrap();
     let with = |id: i64| schema.row().set("id", id).unwrap().set("missing", 1_i64).unwrap().finish().unwrap();
@@ -139,7 +139,7 @@ async fn rows_that_carry_a_missing_column_do_not_stop_those_that_do_not() {
 #[tokio::test(start_paused = true)]
 async fn closing_gives_a_parked_table_one_last_try() {
     for mended in [true, false] {
-        let (db, sink) = pipeline(PipelineConfig { park_for: HOUR, ..config() });
+        let (db, sink) = pipeline(config().park_for(HOUR));
         sink.break_table("t", ErrorClass::Schema);
         for id in 0..35 {
             db.submit(&row(&table("t", Conflict::none()), id)).await.unwrap();
@@ -160,7 +160,7 @@ async fn closing_gives_a_parked_table_one_last_try() {
 #[tokio::test(start_paused = true)]
 async fn a_batch_of_bad_rows_can_park_its_table_instead_of_being_rejected() {
     let isolation = Isolation::Bisect { max_statements: 4, beyond: BeyondBudget::Park };
-    let (db, sink) = pipeline(PipelineConfig { isolation, park_for: HOUR, ..config() });
+    let (db, sink) = pipeline(config().isolation(isolation).park_for(HOUR));
     let mended = Arc::new(std::sync::atomic::AtomicBool::new(false));
     sink.poison({
         let mended = Arc::clone(&mended);
@@ -182,7 +182,7 @@ async fn a_batch_of_bad_rows_can_park_its_table_instead_of_being_rejected() {
 
 #[tokio::test(start_paused = true)]
 async fn flush_waits_for_parked_rows_and_cancelled_flushes_do_no_harm() {
-    let (db, sink) = pipeline(PipelineConfig { park_for: HOUR, ..config() });
+    let (db, sink) = pipeline(config().park_for(HOUR));
     sink.break_table("t", ErrorClass::Schema);
     db.submit(&row(&table("t", Conflict::none()), 1)).await.unwrap();
     assert!(tokio::time::timeout(Duration::from_secs(60), db.flush()).await.is_err());
@@ -192,12 +192,7 @@ async fn flush_waits_for_parked_rows_and_cancelled_flushes_do_no_harm() {
 
 #[tokio::test(start_paused = true)]
 async fn work_that_wrote_nothing_resumes_no_table() {
-    let config = PipelineConfig {
-        flush_interval: Duration::from_millis(10),
-        flush_size: 50,
-        park_for: Duration::from_secs(30),
-        ..config()
-    };
+    let config = config().flush_interval(Duration::from_millis(10)).flush_size(50).park_for(Duration::from_secs(30));
     let (db, sink, parks) = observed(config);
     let schema = table("t", Conflict::update(["id"]));
     sink.break_table("t", ErrorClass::Schema);
@@ -243,7 +238,7 @@ impl Sink for WithoutNote {
 
 #[tokio::test(start_paused = true)]
 async fn rows_of_a_table_without_order_need_not_wait_for_the_probe_of_others() {
-    let config = PipelineConfig { park_for: HOUR, flush_interval: Duration::from_millis(10), ..config() };
+    let config = config().park_for(HOUR).flush_interval(Duration::from_millis(10));
     let db = BatchSql::builder(WithoutNote).config(config).start().unwrap();
     let schema = table("t", Conflict::none());
     let parked = db.submit_tracked(&row(&schema, 1)).await.unwrap();

@@ -31,7 +31,7 @@ async fn others(db: &BatchSql, conflict: &Conflict) {
 }
 
 fn minutes() -> PipelineConfig {
-    PipelineConfig { buffer_size: 2_000, retry_for: MINUTE, ..config() }
+    config().buffer_size(2_000).retry_for(MINUTE)
 }
 
 #[tokio::test(start_paused = true)]
@@ -66,7 +66,7 @@ async fn a_batch_is_not_halved_where_nothing_shows_that_the_table_can_be_written
 
 #[tokio::test(start_paused = true)]
 async fn an_atomic_batch_expires_as_a_whole() {
-    let (db, sink) = pipeline(PipelineConfig { isolation: Isolation::AtomicBatch, ..minutes() });
+    let (db, sink) = pipeline(minutes().isolation(Isolation::AtomicBatch));
     sink.poison_as(ErrorClass::Transient, |row| id(row) == 3);
     let first = receipts(&db, &table("t", Conflict::none()), 0..10).await;
     others(&db, &Conflict::none()).await;
@@ -78,7 +78,7 @@ async fn an_atomic_batch_expires_as_a_whole() {
 async fn a_batch_of_which_every_row_is_refused_takes_a_few_tries_and_not_one_for_each_row() {
     let recorder = Recorder::default();
     let sink = ScriptedSink::new();
-    let config = PipelineConfig { flush_size: 1_000, flush_interval: Duration::from_millis(10), ..minutes() };
+    let config = minutes().flush_size(1_000).flush_interval(Duration::from_millis(10));
     let db = BatchSql::builder(sink.clone()).config(config).metrics_reporter(recorder.clone()).start().unwrap();
     sink.poison_as(ErrorClass::Transient, |row| id(row) < 1_000);
     let first = receipts(&db, &table("t", Conflict::none()), 0..1_000).await;

@@ -31,8 +31,7 @@ async fn rows_that_the_sink_could_not_finish_are_written_later_and_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn a_row_that_stays_unfinished_expires_and_takes_its_elders_with_it() {
-    let (db, sink) =
-        pipeline(PipelineConfig { retry_for: Duration::from_secs(5), ordering: Ordering::PerTable, ..config() });
+    let (db, sink) = pipeline(config().retry_for(Duration::from_secs(5)).ordering(Ordering::PerTable));
     let keyed = table("t", Conflict::update(["id"]));
     let mut receipts = Vec::new();
     for id in [1, 2, 1] {
@@ -54,7 +53,7 @@ async fn a_row_that_stays_unfinished_expires_and_takes_its_elders_with_it() {
 #[tokio::test(start_paused = true)]
 async fn rows_that_may_be_written_are_repeated_only_where_that_is_harmless() {
     let check = async |conflict: Conflict, steps: &[Step], expected: OutcomeKind| {
-        let (db, sink) = pipeline(PipelineConfig { ordering: Ordering::PerTable, ..config() });
+        let (db, sink) = pipeline(config().ordering(Ordering::PerTable));
         sink.script(steps.iter().copied());
         let mut receipts = receipts(&db, &table("t", conflict), 0..3).await;
         db.flush().await.unwrap();
@@ -82,7 +81,7 @@ async fn rows_that_may_be_written_are_repeated_only_where_that_is_harmless() {
 #[tokio::test(start_paused = true)]
 async fn unfinished_rows_are_accounted_for_when_the_pipeline_closes() {
     let check = async |class, expected: OutcomeKind| {
-        let (db, sink) = pipeline(PipelineConfig { ordering: Ordering::PerTable, ..config() });
+        let (db, sink) = pipeline(config().ordering(Ordering::PerTable));
         sink.script([Step::LeaveRow(1, class)]);
         // It is retried until its time is over.
         sink.script(std::iter::repeat_n(Step::Fail(ErrorClass::Transient), 10_000));
@@ -97,7 +96,7 @@ async fn unfinished_rows_are_accounted_for_when_the_pipeline_closes() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unfinished_row_never_comes_after_a_later_one_with_its_key() {
-    let (db, sink) = pipeline(PipelineConfig { ordering: Ordering::PerTable, ..config() });
+    let (db, sink) = pipeline(config().ordering(Ordering::PerTable));
     // Every version is written, because the rule does not overwrite every column.
     let schema = Schema::builder("t")
         .column("id", ColumnType::I64)
@@ -141,7 +140,7 @@ use OutcomeKind::{Expired, Rejected, Unknown};
 #[tokio::test(start_paused = true)]
 async fn a_row_that_may_be_there_is_not_rejected_when_the_budget_is_spent() {
     let isolation = Isolation::Bisect { max_statements: 1, beyond: BeyondBudget::Reject };
-    let (db, sink) = pipeline(PipelineConfig { ordering: Ordering::PerTable, isolation, ..config() });
+    let (db, sink) = pipeline(config().ordering(Ordering::PerTable).isolation(isolation));
     sink.script([Step::Fail(ErrorClass::Row), Step::LoseRow(0)]);
     let receipts = receipts(&db, &table("t", Conflict::update(["id"])), 0..2).await;
     db.flush().await.unwrap();
@@ -154,7 +153,7 @@ async fn what_may_be_there_is_known_of_each_row() {
     let check = async |steps: &[Step], expected: [OutcomeKind; 5]| {
         let retry_for = Duration::from_secs(5);
         let park_for = Duration::ZERO;
-        let (db, sink) = pipeline(PipelineConfig { ordering: Ordering::PerTable, retry_for, park_for, ..config() });
+        let (db, sink) = pipeline(config().ordering(Ordering::PerTable).retry_for(retry_for).park_for(park_for));
         // The second half of the batch waits for row 0, and has the next round with it.
         sink.script([Step::Fail(ErrorClass::Row), Step::LoseRow(0)]);
         sink.script(steps.iter().copied());
@@ -219,7 +218,7 @@ async fn told(
 ) -> (Vec<(OutcomeKind, Option<ErrorClass>)>, Vec<Vec<i64>>) {
     let sink = Told::default();
     sink.0.lock().unwrap().answers.extend(answers);
-    let config = PipelineConfig { ordering: Ordering::PerTable, coalesce: batchsql_core::Coalesce::Off, ..config };
+    let config = config.ordering(Ordering::PerTable).coalesce(batchsql_core::Coalesce::Off);
     let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
     let rows: Vec<(i64, &str)> = rows.iter().map(|id| (*id, "n")).collect();
     let mut ends = Vec::new();
@@ -246,7 +245,7 @@ async fn a_row_is_not_written_after_a_later_one_with_its_key_that_may_be_there()
 async fn rows_rest_with_the_error_that_made_them_rest() {
     use ErrorClass::{Resource, Row, Transient};
     let check = async |first, second, expected| {
-        let config = PipelineConfig { retry_for: Duration::ZERO, ..config() };
+        let config = config().retry_for(Duration::ZERO);
         let (ends, _) = told(config, &[1, 2], [unfinished(&[(0, first), (1, second)])]).await;
         assert_eq!(ends[1], expected, "{first} {second}");
     };
@@ -300,7 +299,7 @@ impl tracing::Subscriber for Log {
 async fn one_row_is_no_part_of_an_atomic_batch() {
     let log = Arc::new(Mutex::new(Vec::new()));
     let _guard = tracing::subscriber::set_default(Log(Arc::clone(&log)));
-    let config = PipelineConfig { isolation: Isolation::AtomicBatch, ..config() };
+    let config = config().isolation(Isolation::AtomicBatch);
     let check = async |rows: &[i64], expected| {
         let mut written = Written::default();
         written.rejected.push((0, SinkError::new(ErrorClass::Row, "bad")));

@@ -41,7 +41,7 @@ async fn after_close_rows_are_refused_and_the_report_stays_the_same() {
 
 #[tokio::test(start_paused = true)]
 async fn close_wakes_submitters_that_wait_for_room() {
-    let (db, sink) = pipeline(PipelineConfig { buffer_size: 10, ..config() });
+    let (db, sink) = pipeline(config().buffer_size(10));
     sink.script([Step::Delay(Duration::from_secs(1))]);
     for id in 0..10 {
         db.submit(&row(&plain(), id)).await.unwrap();
@@ -58,7 +58,7 @@ async fn close_wakes_submitters_that_wait_for_room() {
 
 #[tokio::test(start_paused = true)]
 async fn past_the_deadline_rows_are_reported_and_never_guessed() {
-    let (db, sink) = pipeline(PipelineConfig { max_concurrency: 1, statement_timeout: HOUR, ..config() });
+    let (db, sink) = pipeline(config().max_concurrency(1).statement_timeout(HOUR));
     sink.script([Step::Apply, Step::Hang]);
     let mut receipts = Vec::new();
     for id in 0..35 {
@@ -88,7 +88,7 @@ async fn past_the_deadline_rows_are_reported_and_never_guessed() {
 
 #[tokio::test(start_paused = true)]
 async fn close_cuts_backoff_short() {
-    let (db, sink) = pipeline(PipelineConfig { retry_for: HOUR, ..config() });
+    let (db, sink) = pipeline(config().retry_for(HOUR));
     sink.script([Step::Fail(ErrorClass::Resource); 12]);
     for id in 0..10 {
         db.submit(&row(&plain(), id)).await.unwrap();
@@ -146,7 +146,7 @@ async fn the_last_gauges_are_those_of_an_empty_pipeline() {
 
 #[tokio::test(start_paused = true)]
 async fn a_due_batch_survives_a_panic_before_it_is_taken() {
-    let config = PipelineConfig { flush_interval: Duration::from_millis(10), ..config() };
+    let config = config().flush_interval(Duration::from_millis(10));
     let (db, sink) = pipeline(config);
     sink.script_acquire([Step::Panic]);
     let receipt = db.submit_tracked(&row(&plain(), 1)).await.unwrap();
@@ -199,7 +199,7 @@ async fn a_sink_that_tells_nonsense_cannot_break_the_books() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_row_that_fills_its_batch_is_never_lost_to_a_close() {
     for round in 0..300 {
-        let (db, sink) = pipeline(PipelineConfig { flush_size: 1, ..config() });
+        let (db, sink) = pipeline(config().flush_size(1));
         let submitter = tokio::spawn({
             let db = db.clone();
             let schema = crate::support::table(&format!("t{round}"), batchsql_core::Conflict::none());
@@ -220,7 +220,7 @@ fn start_outside_a_runtime_is_an_error() {
 
 #[tokio::test]
 async fn start_refuses_a_configuration_that_cannot_work() {
-    let config = PipelineConfig { flush_size: 0, ..PipelineConfig::default() };
+    let config = PipelineConfig::default().flush_size(0);
     let error = BatchSql::builder(NullSink).config(config).start().unwrap_err();
     assert!(error.to_string().contains("flush_size is 0"), "{error}");
 }
@@ -229,7 +229,7 @@ async fn start_refuses_a_configuration_that_cannot_work() {
 async fn start_refuses_atomic_batches_where_the_sink_cannot_undo_them() {
     let sink = ScriptedSink::new();
     let start = |flush_size, isolation, sink: &ScriptedSink| {
-        let config = PipelineConfig { flush_size, isolation, ..PipelineConfig::default() };
+        let config = PipelineConfig::default().flush_size(flush_size).isolation(isolation);
         // A sink that is chosen at run time gives the same error.
         let chosen = BatchSql::builder(DynSink::new(sink.clone())).config(config.clone()).start();
         let started = BatchSql::builder(sink.clone()).config(config).start();
@@ -247,12 +247,7 @@ async fn start_refuses_atomic_batches_where_the_sink_cannot_undo_them() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_is_lost_between_many_producers_and_close() {
     for round in 0..20 {
-        let (db, sink) = pipeline(PipelineConfig {
-            buffer_size: 64,
-            flush_size: 8,
-            flush_interval: Duration::from_millis(1),
-            ..config()
-        });
+        let (db, sink) = pipeline(config().buffer_size(64).flush_size(8).flush_interval(Duration::from_millis(1)));
         let producers: Vec<_> = (0..8)
             .map(|producer| {
                 let db = db.clone();
@@ -332,7 +327,7 @@ async fn a_panic_while_connecting_costs_no_row() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_deadline_of_close_holds_under_instant_failures() {
-    let config = PipelineConfig { flush_size: 1, buffer_size: 20_000, retry_for: HOUR, ..config() };
+    let config = config().flush_size(1).buffer_size(20_000).retry_for(HOUR);
     let (db, sink) = pipeline(config);
     sink.break_table("t", batchsql_core::ErrorClass::Transient);
     for id in 0..20_000 {
@@ -376,7 +371,7 @@ fn a_caller_outside_of_any_runtime_may_wait_for_a_limited_time() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (db, sink) = {
         let _guard = runtime.enter();
-        pipeline(PipelineConfig { buffer_size: 10, ..config() })
+        pipeline(config().buffer_size(10))
     };
     sink.script([Step::Hang]);
     let outside = block_on_this_thread(async {
@@ -450,4 +445,26 @@ impl batchsql_core::Sink for NoPool {
     ) -> Result<batchsql_core::Written, batchsql_core::SinkError> {
         Ok(batchsql_core::Written::default())
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_closes_the_pipeline_and_only_the_signal() {
+    let (db, sink) = pipeline(config());
+    db.submit(&row(&plain(), 1)).await.unwrap();
+    let cancelled = tokio::time::timeout(Duration::from_secs(1), db.close_on(std::future::pending::<()>(), HOUR));
+    assert!(cancelled.await.is_err());
+    db.submit(&row(&plain(), 2)).await.unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let closing = tokio::spawn({
+        let db = db.clone();
+        async move { db.close_on(stopped, HOUR).await }
+    });
+    settle().await;
+    assert!(!closing.is_finished());
+    stop.send(()).unwrap();
+    assert_eq!(closing.await.unwrap().balance.written(), 2);
+    assert_eq!(sink.applied().len(), 2);
+    // It was closed by another call: there is no signal to wait for.
+    let again = db.close_on(std::future::pending::<()>(), HOUR);
+    assert_eq!(tokio::time::timeout(HOUR, again).await.unwrap().balance.written(), 2);
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 
-use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, PipelineConfig, Schema, ValueRef};
+use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, Schema, ValueRef};
 use batchsql_testkit::{ScriptedSink, Step};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -211,7 +211,7 @@ async fn the_links_of_a_batch_are_bounded_also_when_it_grows() {
     let (spans, _guard) = Spans::collect(Level::DEBUG);
     let sink = ScriptedSink::new();
     sink.set_max_concurrency(1);
-    let config = PipelineConfig { max_batch_rows: Some(100), ..config() };
+    let config = config().max_batch_rows(100);
     let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
     // The first batch holds the connection, and the others are merged meanwhile.
     sink.script([Step::Hang]);

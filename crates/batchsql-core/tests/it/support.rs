@@ -45,7 +45,7 @@ pub(crate) fn ids(rows: &[DynRow]) -> Vec<i64> {
 
 /// Batches of 10 rows, no flush by age, no retry limit worth mentioning.
 pub(crate) fn config() -> PipelineConfig {
-    PipelineConfig { buffer_size: 100, flush_size: 10, flush_interval: HOUR, ..PipelineConfig::default() }
+    PipelineConfig::default().buffer_size(100).flush_size(10).flush_interval(HOUR)
 }
 
 pub(crate) fn pipeline(config: PipelineConfig) -> (BatchSql, ScriptedSink) {

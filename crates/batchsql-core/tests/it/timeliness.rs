@@ -11,7 +11,7 @@ use crate::support::{row, table};
 
 /// A row must be written while producers keep working: they end only after it was written.
 async fn a_row_is_written_while_producers_work(producers: usize, all: bool) {
-    let config = PipelineConfig { buffer_size: 1_000_000, ..PipelineConfig::default() };
+    let config = PipelineConfig::default().buffer_size(1_000_000);
     let db = BatchSql::builder(NullSink).config(config).start().unwrap();
     let done = Arc::new(AtomicBool::new(false));
     let of_table = table("t", Conflict::none());

@@ -68,7 +68,7 @@ async fn dogstatsd_gets_the_same_numbers_under_the_same_names() {
     metrics.set_current_test_case("second_exporter");
     let sink = ScriptedSink::new();
     sink.script([Step::Fail(ErrorClass::Transient)]);
-    let config = PipelineConfig { flush_size: 10, buffer_size: 20, ..Default::default() };
+    let config = PipelineConfig::default().flush_size(10).buffer_size(20);
     let db = BatchSql::builder(sink).config(config).metrics_reporter(metrics.reporter("scripted")).start().unwrap();
     let events = Schema::builder("events").column("id", ColumnType::I64).build().unwrap();
     for id in 0..95_i64 {

@@ -81,7 +81,7 @@ async fn a_run_with_every_kind_of_trouble_adds_up() {
     let sink = ScriptedSink::new();
     sink.script([Step::Fail(ErrorClass::Transient)]);
     sink.poison(|row| row.get("id") == Some(ValueRef::I64(7)));
-    let config = PipelineConfig { flush_size: 10, buffer_size: 20, max_concurrency: 1, ..Default::default() };
+    let config = PipelineConfig::default().flush_size(10).buffer_size(20).max_concurrency(1);
     let reporter = metrics.reporter("scripted");
     let db = BatchSql::builder(sink).config(config).metrics_reporter(reporter).start().unwrap();
     let events = table("events");

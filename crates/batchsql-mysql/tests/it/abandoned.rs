@@ -15,12 +15,10 @@ use crate::support::{Database, HOUR, row, schema, with_parameters, with_user};
 const TABLE: &str = "CREATE TABLE t (id BIGINT PRIMARY KEY, note TEXT)";
 
 fn pipeline(sink: &MySqlSink, retry_for: Duration) -> BatchSql {
-    let config = PipelineConfig {
-        flush_interval: Duration::from_millis(20),
-        statement_timeout: Duration::from_millis(700),
-        retry_for,
-        ..PipelineConfig::default()
-    };
+    let config = PipelineConfig::default()
+        .flush_interval(Duration::from_millis(20))
+        .statement_timeout(Duration::from_millis(700))
+        .retry_for(retry_for);
     BatchSql::builder(sink.clone()).config(config).start().unwrap()
 }
 

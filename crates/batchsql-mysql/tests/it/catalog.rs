@@ -151,7 +151,7 @@ async fn rights_that_are_missing_are_found_before_the_first_row() {
 #[tokio::test]
 async fn a_table_that_changes_under_the_pipeline_is_looked_at_again() {
     let db = Database::new("CREATE TABLE t (id BIGINT PRIMARY KEY, note TEXT)").await;
-    let config = PipelineConfig { park_for: Duration::ZERO, ..PipelineConfig::default() };
+    let config = PipelineConfig::default().park_for(Duration::ZERO);
     let pipeline = BatchSql::builder(db.sink.clone()).config(config).start().unwrap();
     let schema = schema(Conflict::none());
     assert!(submitted(&pipeline, [row(&schema, 1, "a")]).await[0].is_written());

@@ -87,13 +87,11 @@ async fn bad_rows_are_rejected_alone_with_the_servers_code_and_without_their_val
 
 /// A pipeline that neither retries nor parks, so that the first error is the outcome.
 fn impatient(sink: &MySqlSink) -> BatchSql {
-    let config = PipelineConfig {
-        retry_for: Duration::ZERO,
-        park_for: Duration::ZERO,
-        flush_interval: HOUR,
-        ordering: Ordering::PerTable,
-        ..PipelineConfig::default()
-    };
+    let config = PipelineConfig::default()
+        .retry_for(Duration::ZERO)
+        .park_for(Duration::ZERO)
+        .flush_interval(HOUR)
+        .ordering(Ordering::PerTable);
     BatchSql::builder(sink.clone()).config(config).start().unwrap()
 }
 

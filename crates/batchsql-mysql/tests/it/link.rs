@@ -191,13 +191,11 @@ fn large(schema: &Schema) -> impl Iterator<Item = batchsql_core::DynRow> {
 async fn cut_large(place: Cut, after: u8) -> (Vec<&'static str>, Vec<String>) {
     let db = Database::new(TABLE).await;
     let (proxy, sink) = through_proxy(&db).await;
-    let config = PipelineConfig {
-        flush_interval: HOUR,
-        flush_bytes: 64 << 20,
-        buffer_bytes: 128 << 20,
-        ordering: Ordering::PerTable,
-        ..PipelineConfig::default()
-    };
+    let config = PipelineConfig::default()
+        .flush_interval(HOUR)
+        .flush_bytes(64 << 20)
+        .buffer_bytes(128 << 20)
+        .ordering(Ordering::PerTable);
     let pipeline = BatchSql::builder(sink).config(config).start().unwrap();
     let schema = schema(Conflict::none());
     pipeline.prepare(&schema).await.unwrap();
@@ -224,15 +222,13 @@ async fn a_write_that_is_given_up_closes_its_connection_and_leaves_no_transactio
     let mut other = db.connection().await;
     let mut transaction = other.begin().await.unwrap();
     transaction.execute("UPDATE t SET note = 'theirs' WHERE id = 27").await.unwrap();
-    let config = PipelineConfig {
-        statement_timeout: Duration::from_millis(1_500),
-        retry_for: Duration::ZERO,
-        flush_interval: HOUR,
-        flush_bytes: 64 << 20,
-        buffer_bytes: 128 << 20,
-        ordering: Ordering::PerTable,
-        ..PipelineConfig::default()
-    };
+    let config = PipelineConfig::default()
+        .statement_timeout(Duration::from_millis(1_500))
+        .retry_for(Duration::ZERO)
+        .flush_interval(HOUR)
+        .flush_bytes(64 << 20)
+        .buffer_bytes(128 << 20)
+        .ordering(Ordering::PerTable);
     let pipeline = BatchSql::builder(db.sink.clone()).config(config).start().unwrap();
     let schema = schema(Conflict::update(["id"]));
     // The second statement waits for the lock until the timeout. No COMMIT was sent, so nothing can be

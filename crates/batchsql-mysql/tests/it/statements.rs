@@ -93,13 +93,11 @@ async fn batches_are_cut_below_max_allowed_packet_and_a_row_above_it_is_rejected
     for conflict in [Conflict::none(), Conflict::ignore(["id"]), Conflict::update(["id"])] {
         let table = "CREATE TABLE t (id BIGINT PRIMARY KEY, note LONGTEXT)";
         let db = Database::on(server.dsn(), table, "").await;
-        let config = PipelineConfig {
-            flush_interval: HOUR,
-            flush_bytes: 64 << 20,
-            buffer_bytes: 128 << 20,
-            ordering: Ordering::PerTable,
-            ..PipelineConfig::default()
-        };
+        let config = PipelineConfig::default()
+            .flush_interval(HOUR)
+            .flush_bytes(64 << 20)
+            .buffer_bytes(128 << 20)
+            .ordering(Ordering::PerTable);
         let pipeline = BatchSql::builder(db.sink.clone()).config(config).start().unwrap();
         let schema = schema(conflict);
         let aborted = async || db.read("SHOW GLOBAL STATUS LIKE 'Aborted_clients'").await;
@@ -152,7 +150,7 @@ async fn rows_larger_than_a_packet_of_the_protocol_are_written() {
     let server = Server::start(Kind::MySql, &["--max-allowed-packet=64M", "--innodb-log-file-size=512M"]);
     let table = "CREATE TABLE t (id BIGINT PRIMARY KEY, note LONGTEXT)";
     let db = Database::on(server.dsn(), table, "").await;
-    let config = PipelineConfig { buffer_bytes: 512 << 20, flush_bytes: 64 << 20, ..PipelineConfig::default() };
+    let config = PipelineConfig::default().buffer_bytes(512 << 20).flush_bytes(64 << 20);
     let pipeline = BatchSql::builder(db.sink.clone()).config(config).start().unwrap();
     let schema = schema(Conflict::none());
     // 16 MiB is where the protocol splits a packet.
@@ -169,14 +167,12 @@ async fn more_rows_than_one_statement_takes_are_one_transaction() {
     let db =
         Database::new("CREATE TABLE t (id BIGINT PRIMARY KEY, note VARCHAR(9)); INSERT INTO t VALUES (29999, 'old')")
             .await;
-    let config = PipelineConfig {
-        buffer_size: 50_000,
-        flush_size: 30_000,
-        flush_interval: HOUR,
-        ordering: Ordering::PerTable,
-        isolation: batchsql_core::Isolation::AtomicBatch,
-        ..PipelineConfig::default()
-    };
+    let config = PipelineConfig::default()
+        .buffer_size(50_000)
+        .flush_size(30_000)
+        .flush_interval(HOUR)
+        .ordering(Ordering::PerTable)
+        .isolation(batchsql_core::Isolation::AtomicBatch);
     let pipeline = BatchSql::builder(db.sink.clone()).config(config).start().unwrap();
     // The last row is rejected, so nothing of the batch may be written.
     let schema = schema(Conflict::none());
@@ -273,8 +269,7 @@ async fn the_definition_of_a_table_is_read_once_for_rows_that_leave_out_differen
     let changed = Schema::builder("t").column("id", ColumnType::I64).nullable("c7", ColumnType::I32);
     let changed = changed.on_conflict(Conflict::update(["id"])).build().unwrap();
     let new = changed.row().set("id", 1_i64).unwrap().set("c7", 7).unwrap().finish().unwrap();
-    let config =
-        PipelineConfig { park_for: std::time::Duration::ZERO, flush_interval: HOUR, ..PipelineConfig::default() };
+    let config = PipelineConfig::default().park_for(std::time::Duration::ZERO).flush_interval(HOUR);
     let hasty = BatchSql::builder(db.sink.clone()).config(config).start().unwrap();
     assert!(submitted(&hasty, [new]).await[0].is_written());
     let outcomes = submitted(&hasty, [row(64), row(1)]).await;

@@ -157,7 +157,7 @@ impl Drop for Left {
 
 /// A pipeline whose batches are written in order, so that outcomes are deterministic.
 pub(crate) fn pipeline(sink: &MySqlSink) -> BatchSql {
-    let config = PipelineConfig { flush_interval: HOUR, ordering: Ordering::PerTable, ..PipelineConfig::default() };
+    let config = PipelineConfig::default().flush_interval(HOUR).ordering(Ordering::PerTable);
     BatchSql::builder(sink.clone()).config(config).start().unwrap()
 }
 

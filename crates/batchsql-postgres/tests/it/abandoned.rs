@@ -36,13 +36,11 @@ async fn until(sink: &PostgresSink, sql: &str, expected: &str) {
 
 /// A pipeline with a short statement timeout.
 fn impatient(sink: &PostgresSink, retry_for: Duration) -> BatchSql {
-    let config = PipelineConfig {
-        flush_interval: HOUR,
-        statement_timeout: Duration::from_millis(400),
-        ordering: Ordering::PerTable,
-        retry_for,
-        ..PipelineConfig::default()
-    };
+    let config = PipelineConfig::default()
+        .flush_interval(HOUR)
+        .statement_timeout(Duration::from_millis(400))
+        .ordering(Ordering::PerTable)
+        .retry_for(retry_for);
     BatchSql::builder(sink.clone()).config(config).start().unwrap()
 }
 

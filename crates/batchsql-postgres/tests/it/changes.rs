@@ -10,7 +10,7 @@ use batchsql_testserver::unique;
 use crate::support::{HOUR, execute, fresh, read, row, schema, user_until_end};
 
 fn start(sink: &PostgresSink) -> BatchSql {
-    let config = PipelineConfig { flush_interval: HOUR, ..PipelineConfig::default() };
+    let config = PipelineConfig::default().flush_interval(HOUR);
     BatchSql::builder(sink.clone()).config(config).start().unwrap()
 }
 
@@ -50,7 +50,7 @@ async fn a_trigger_that_comes_later_is_noticed_with_the_first_batch() {
     for (strategy, conflict, first) in cases {
         let admin = fresh(drops).await;
         let sink = PostgresSink::from_pool(admin.pg_pool().clone(), Settings::default().strategy(strategy));
-        let config = PipelineConfig { flush_interval: HOUR, park_for: Duration::ZERO, ..PipelineConfig::default() };
+        let config = PipelineConfig::default().flush_interval(HOUR).park_for(Duration::ZERO);
         let db = BatchSql::builder(sink).config(config).start().unwrap();
         let schema = schema(conflict.clone());
         db.prepare(&schema).await.unwrap();
@@ -75,7 +75,7 @@ async fn policies_and_rights_that_change_are_noticed() {
     .await;
     let options = (*admin.pg_pool().connect_options()).clone().username(&user).password("x");
     let sink = PostgresSink::new(PgPool::connect_lazy_with(options));
-    let config = PipelineConfig { flush_interval: HOUR, park_for: Duration::ZERO, ..PipelineConfig::default() };
+    let config = PipelineConfig::default().flush_interval(HOUR).park_for(Duration::ZERO);
     let db = BatchSql::builder(sink).config(config).start().unwrap();
     let schema = schema(Conflict::none());
     db.prepare(&schema).await.unwrap();

@@ -189,12 +189,8 @@ async fn every_version_of_a_key_is_written_in_order_where_none_may_be_left_out()
 async fn without_coalescing_every_row_is_written_and_the_last_one_stays() {
     for strategy in FOR_EVERY_RULE {
         let sink = with_strategy(&fresh_dsn(TABLE).await, strategy).await;
-        let config = PipelineConfig {
-            coalesce: Coalesce::Off,
-            flush_interval: HOUR,
-            ordering: Ordering::PerTable,
-            ..PipelineConfig::default()
-        };
+        let config =
+            PipelineConfig::default().coalesce(Coalesce::Off).flush_interval(HOUR).ordering(Ordering::PerTable);
         let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
         let schema = schema(Conflict::replace(["id"]));
         let rows = (0..40).map(|n| row(&schema, n % 3, format!("v{n}")));
@@ -243,7 +239,7 @@ async fn writers_of_the_same_keys_do_not_stop_each_other() {
     for writer in 0..2_i64 {
         let sink = batchsql_postgres::PostgresSink::connect(&dsn).await.unwrap();
         writers.push(tokio::spawn(async move {
-            let config = PipelineConfig { flush_size: 100, ..PipelineConfig::default() };
+            let config = PipelineConfig::default().flush_size(100);
             let db = BatchSql::builder(sink).config(config).start().unwrap();
             let schema = schema(Conflict::replace(["id"]));
             // 7 and 11 have no factor in common with 400: every key, in a different order for each writer.

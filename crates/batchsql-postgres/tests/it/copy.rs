@@ -24,7 +24,7 @@ async fn a_value_that_does_not_fit_after_a_row_that_was_refused_leaves_the_conne
             let schema = Schema::builder("t").column("id", ColumnType::I64).nullable("note", ColumnType::Text);
             let schema = schema.on_conflict(conflict.clone()).build().unwrap();
             let ordering = Ordering::PerTable;
-            let config = PipelineConfig { flush_interval: HOUR, ordering, isolation, ..PipelineConfig::default() };
+            let config = PipelineConfig::default().flush_interval(HOUR).ordering(ordering).isolation(isolation);
             let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
             let mut receipts = Vec::new();
             for id in 0..40_i64 {

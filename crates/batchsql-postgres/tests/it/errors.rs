@@ -331,7 +331,7 @@ async fn an_atomic_batch_is_written_whole_or_not_at_all() {
     for strategy in ALL {
         let table = "CREATE TABLE t (id bigint PRIMARY KEY, note text); INSERT INTO t VALUES (5, 'old')";
         let sink = with_strategy(&fresh_dsn(table).await, strategy).await;
-        let config = PipelineConfig { isolation: Isolation::AtomicBatch, flush_interval: HOUR, ..Default::default() };
+        let config = PipelineConfig::default().isolation(Isolation::AtomicBatch).flush_interval(HOUR);
         let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
         let schema = schema(Conflict::none());
         for outcome in outcomes_by(&db, (0..10).map(|id| row(&schema, id, "new"))).await {

@@ -11,7 +11,7 @@ use crate::proxy::{COMMIT, Cut, commits, through_proxy};
 use crate::support::{HOUR, batch_of, fresh_dsn, outcomes_by, read, row, schema, skip, with_parameter, with_strategy};
 
 fn start(sink: &PostgresSink) -> BatchSql {
-    let config = PipelineConfig { flush_interval: HOUR, ..PipelineConfig::default() };
+    let config = PipelineConfig::default().flush_interval(HOUR);
     BatchSql::builder(sink.clone()).config(config).start().unwrap()
 }
 
@@ -224,7 +224,7 @@ async fn a_timeout_before_the_commit_is_not_unknown() {
         // Time is skipped: nothing else takes this long.
         let statement_timeout = Duration::from_secs(600);
         let config =
-            PipelineConfig { flush_interval: HOUR, statement_timeout, retry_for: HOUR, ..PipelineConfig::default() };
+            PipelineConfig::default().flush_interval(HOUR).statement_timeout(statement_timeout).retry_for(HOUR);
         let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
         db.prepare(&schema).await.unwrap();
         // COPY waits before it asks for data, the merge of the staging table at its first row.

@@ -29,7 +29,7 @@ async fn every_strategy_works_behind_a_pooler_in_transaction_mode() {
                 .build()
                 .unwrap();
             // Many batches at once on few server connections.
-            let config = PipelineConfig { flush_size: 50, ..PipelineConfig::default() };
+            let config = PipelineConfig::default().flush_size(50);
             let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
             let outcomes = outcomes_by(&db, (0..1_000).map(|id| row(&schema, id, "a"))).await;
             let expected = if conflict.action() == Action::Ignore {
@@ -74,7 +74,7 @@ async fn a_pooler_that_gives_up_a_commit_does_not_know_whether_it_was_done() {
         let options = options.clone().prepared_statements(false).strategy(strategy);
         let sink = PostgresSink::with_options(&options).await.unwrap();
         execute(sink.pg_pool(), "TRUNCATE t").await;
-        let config = PipelineConfig { flush_interval: HOUR, ..PipelineConfig::default() };
+        let config = PipelineConfig::default().flush_interval(HOUR);
         let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
         let schema = schema(Conflict::none());
         let outcomes = outcomes_by(&db, (0..15).map(|id| row(&schema, id, "a"))).await;

@@ -9,7 +9,7 @@ use batchsql_testserver::{Kind, Server, unique};
 use crate::support::{HOUR, at_end, execute, fresh, prepared_dsn, read, row, schema};
 
 fn config() -> PipelineConfig {
-    PipelineConfig { flush_size: 20, flush_interval: Duration::from_millis(2), ..PipelineConfig::default() }
+    PipelineConfig::default().flush_size(20).flush_interval(Duration::from_millis(2))
 }
 
 /// Submits rows until it is stopped; returns how many.

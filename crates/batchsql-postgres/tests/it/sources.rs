@@ -31,9 +31,7 @@ async fn a_lazy_sink_starts_while_the_server_is_away_and_writes_when_it_comes() 
     server.stop();
     assert!(PostgresSink::connect(&with_parameter(&dsn, "connect_timeout=1")).await.is_err());
     let sink = PostgresSink::connect_lazy(&with_parameter(&dsn, "connect_timeout=0.2")).unwrap();
-    let error = sink.acquire().await.unwrap_err().to_string();
-    assert!(error.contains("cannot connect to postgresql at 127.0.0.1:") && !error.contains("in use"), "{error}");
-    let config = PipelineConfig { flush_interval: Duration::from_millis(1), ..PipelineConfig::default() };
+    let config = PipelineConfig::default().flush_interval(Duration::from_millis(1));
     let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
     let receipt = db.submit_tracked(&row(&schema(Conflict::replace(["id"])), 1, "a")).await.unwrap();
     server.start_again();
@@ -129,7 +127,7 @@ async fn after_a_failover_the_other_server_is_found() {
     for port in [here.get_port(), port] {
         PgConnection::connect_with(&of(port)).await.unwrap().execute(TABLE).await.unwrap();
     }
-    let config = PipelineConfig { flush_interval: Duration::from_millis(1), ..PipelineConfig::default() };
+    let config = PipelineConfig::default().flush_interval(Duration::from_millis(1));
     let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
     let schema = schema(Conflict::replace(["id"]));
     assert!(db.submit_tracked(&row(&schema, 1, "a")).await.unwrap().await.is_written());
@@ -282,13 +280,11 @@ async fn a_lane_that_waits_for_the_end_of_a_session_finds_the_new_primary() {
     let options = PostgresOptions::from_connect_options(to_first.clone()).servers(addresses, TargetSession::ReadWrite);
     let options = options.connect_timeout(Duration::from_secs(1)).max_connections(2);
     let sink = PostgresSink::with_options(&options).await.unwrap();
-    let config = PipelineConfig {
-        flush_interval: Duration::from_millis(1),
-        statement_timeout: Duration::from_secs(2),
-        ordering: batchsql_core::Ordering::PerTable,
-        retry_for: HOUR,
-        ..PipelineConfig::default()
-    };
+    let config = PipelineConfig::default()
+        .flush_interval(Duration::from_millis(1))
+        .statement_timeout(Duration::from_secs(2))
+        .ordering(batchsql_core::Ordering::PerTable)
+        .retry_for(HOUR);
     let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
     let schema = schema(Conflict::replace(["id"]));
     assert!(db.submit_tracked(&row(&schema, 1, "a")).await.unwrap().await.is_written());

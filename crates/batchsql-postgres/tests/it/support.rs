@@ -125,7 +125,7 @@ pub(crate) async fn with_strategy(dsn: &Dsn, strategy: Strategy) -> TestSink {
 
 /// A pipeline whose batches are written in order, so that outcomes are deterministic.
 pub(crate) fn pipeline(sink: &PostgresSink) -> BatchSql {
-    let config = PipelineConfig { flush_interval: HOUR, ordering: Ordering::PerTable, ..PipelineConfig::default() };
+    let config = PipelineConfig::default().flush_interval(HOUR).ordering(Ordering::PerTable);
     BatchSql::builder(sink.clone()).config(config).start().unwrap()
 }
 

@@ -254,7 +254,7 @@ async fn a_table_that_changes_under_the_pipeline_is_looked_at_again() {
         // One connection, which has prepared the earlier statements.
         let dsn = fresh_dsn("CREATE TABLE t (id int, note varchar(9))").await;
         let sink = with_strategy(&crate::support::with_parameter(&dsn, "max_connections=1"), strategy).await;
-        let config = PipelineConfig { park_for: Duration::ZERO, ..PipelineConfig::default() };
+        let config = PipelineConfig::default().park_for(Duration::ZERO);
         let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
         let schema = schema(Conflict::none());
         let submit = async |ids: std::ops::Range<i64>| {
@@ -289,7 +289,7 @@ async fn a_table_that_changes_under_the_pipeline_is_looked_at_again() {
 #[tokio::test]
 async fn rows_wait_for_a_table_that_does_not_exist_yet() {
     let sink = fresh("").await;
-    let config = PipelineConfig { flush_interval: Duration::from_millis(5), ..PipelineConfig::default() };
+    let config = PipelineConfig::default().flush_interval(Duration::from_millis(5));
     let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
     let schema = schema(Conflict::ignore(["id"]));
     let receipt = db.submit_tracked(&row(&schema, 1, "a")).await.unwrap();

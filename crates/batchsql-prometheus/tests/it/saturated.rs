@@ -21,7 +21,7 @@ fn a_scrape_is_answered_while_every_worker_is_busy() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let address = runtime.block_on(metrics.start_server(0)).unwrap();
     let (stop, stopped) = watch::channel(false);
-    let config = PipelineConfig { flush_size: 100, buffer_size: 1_000, ..Default::default() };
+    let config = PipelineConfig::default().flush_size(100).buffer_size(1_000);
     let builder = BatchSql::builder(NullSink).config(config).metrics_reporter(metrics.reporter("null"));
     let db = runtime.block_on(async { builder.start() }).unwrap();
     for producer in 0..8 {

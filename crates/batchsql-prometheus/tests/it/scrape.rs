@@ -40,7 +40,7 @@ async fn scraped() -> String {
     metrics.set_current_test_case("bulk \"quoted\"");
     let sink = ScriptedSink::new();
     sink.script([Step::Fail(ErrorClass::Transient), Step::Delay(Duration::from_millis(2))]);
-    let config = PipelineConfig { flush_size: 10, buffer_size: 20, ..Default::default() };
+    let config = PipelineConfig::default().flush_size(10).buffer_size(20);
     let db = BatchSql::builder(sink).config(config).metrics_reporter(metrics.reporter("scripted")).start().unwrap();
     let events = Schema::builder("events").column("id", ColumnType::I64).build().unwrap();
     for id in 0..95_i64 {

@@ -47,7 +47,7 @@ impl Pipeline {
 }
 
 pub(crate) fn small() -> PipelineConfig {
-    PipelineConfig { flush_size: 50, buffer_size: 200, flush_interval: Duration::from_millis(5), ..Default::default() }
+    PipelineConfig::default().flush_size(50).buffer_size(200).flush_interval(Duration::from_millis(5))
 }
 
 /// A response of the scripted exporter: status, headers, body.

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use batchsql_core::{
-    Attempt, BatchSql, ColumnType, Conflict, Limits, Outcome, PipelineConfig, Rows, Schema, Session, SessionEnd, Sink,
-    SinkError, Written,
+    Attempt, BatchSql, ColumnType, Conflict, Limits, Outcome, Rows, Schema, Session, SessionEnd, Sink, SinkError,
+    Written,
 };
 use batchsql_redis::{Command, RedisConn, RedisPlan, RedisSink};
 use batchsql_testserver::{Kind, LateProxy, Server, dsn};
@@ -85,7 +85,8 @@ fn start_with(
     retry_for: Duration,
 ) -> (BatchSql, Arc<Mutex<Vec<SessionEnd>>>) {
     let ends = Arc::default();
-    let config = PipelineConfig { flush_interval: Duration::from_millis(20), statement_timeout, retry_for, ..config() };
+    let config =
+        config().flush_interval(Duration::from_millis(20)).statement_timeout(statement_timeout).retry_for(retry_for);
     let db = BatchSql::builder(Recorded(sink.clone(), Arc::clone(&ends))).config(config).start().unwrap();
     (db, ends)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, Outcome, PipelineConfig, Schema, Sink};
+use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, Outcome, Schema, Sink};
 use batchsql_redis::{Command, Key};
 use batchsql_testserver::{Kind, Server};
 
@@ -148,7 +148,7 @@ async fn a_slot_that_nobody_serves_holds_up_only_its_rows() {
     let expected = ["written", "expired CLUSTERDOWN", "written", "written", "written"];
     assert_eq!(write(&sink, rows.clone()).await, expected);
 
-    let config = PipelineConfig { retry_for: Duration::from_secs(60), ..config() };
+    let config = config().retry_for(Duration::from_secs(60));
     let db = BatchSql::builder(sink).config(config).start().unwrap();
     let receipts = receipts_of(&db, rows).await;
     let close = tokio::spawn(async move { db.close(HOUR).await });
@@ -185,7 +185,7 @@ async fn a_node_that_dies_takes_only_its_rows_and_only_until_it_is_back() {
         assert!(matches!(class, Some(ErrorClass::Transient)), "{outcome:?}");
     }
 
-    let config = PipelineConfig { retry_for: Duration::from_secs(60), ..config() };
+    let config = config().retry_for(Duration::from_secs(60));
     let db = BatchSql::builder(sink).config(config).start().unwrap();
     let receipts = receipts_of(&db, rows("3").map(row_of)).await;
     let close = tokio::spawn(async move { db.close(HOUR).await });
@@ -249,10 +249,7 @@ async fn hashes_with_null_follow_a_slot_when_it_has_arrived() {
     ask_at::<()>(&from, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &id_of(&to)]).await;
     ask_at::<redis::Value>(&from, &["MIGRATE", host, port, "{tag}:a", "0", "5000"]).await;
     // ASKING is for one command, not for a transaction: the row waits until the slot has moved.
-    let db = BatchSql::builder(sink.clone())
-        .config(PipelineConfig { retry_for: Duration::from_secs(30), ..config() })
-        .start()
-        .unwrap();
+    let db = BatchSql::builder(sink.clone()).config(config().retry_for(Duration::from_secs(30))).start().unwrap();
     let receipts = receipts_of(&db, rows("2")).await;
     let flush = tokio::spawn(async move { db.flush().await });
     let hash = async |node: &str, key: &str| ask_at::<Vec<String>>(node, &["HGETALL", key]).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, PipelineConfig, Schema, Sink, Value};
+use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, Schema, Sink, Value};
 use batchsql_redis::{Command, Key, RedisSink};
 use batchsql_testserver::{Kind, Server, dsn};
 
@@ -142,7 +142,7 @@ async fn a_replica_is_a_resource_until_it_is_the_master() {
     assert_eq!(fate(&sink).await.0, "written");
     ask_at::<()>(server.dsn(), &["REPLICAOF", "127.0.0.1", "1"]).await;
     assert_eq!(fate(&sink).await, ("expired READONLY".into(), Some(ErrorClass::Resource)));
-    let config = PipelineConfig { retry_for: Duration::from_secs(30), ..config() };
+    let config = config().retry_for(Duration::from_secs(30));
     let db = BatchSql::builder(sink).config(config).start().unwrap();
     db.submit(&row(&pairs("t"), ["k".into(), "v".into()])).await.unwrap();
     let flush = tokio::spawn(async move { db.flush().await });
@@ -215,7 +215,7 @@ async fn a_loading_server_is_waited_for() {
     };
     let fate = tokio::time::timeout(Duration::from_secs(60), loading).await.unwrap();
     assert_eq!(fate.1, Some(ErrorClass::Transient));
-    let config = PipelineConfig { retry_for: Duration::from_secs(60), ..config() };
+    let config = config().retry_for(Duration::from_secs(60));
     let db = BatchSql::builder(sink).config(config).start().unwrap();
     db.submit(&row(&schema, ["late".into(), "v".into()])).await.unwrap();
     assert_eq!(db.close(HOUR).await.balance.written(), 1);

@@ -166,7 +166,7 @@ async fn a_reply_that_never_comes_is_unknown_or_repeated() {
     assert_eq!(ask::<i64>(&["LLEN", &format!("{t}:a")]).await, 1);
 
     let sink = sink_at(&proxy.dsn, &t, Command::set(Key::prefixed(t.as_str(), ["k"]), "v")).await;
-    let config = PipelineConfig { retry_for: Duration::from_secs(30), ..config() };
+    let config = config().retry_for(Duration::from_secs(30));
     let db = BatchSql::builder(sink).config(config).start().unwrap();
     let keyed = Schema::builder(t.as_str()).column("k", ColumnType::Text).column("v", ColumnType::Text);
     let keyed = keyed.on_conflict(Conflict::replace(["k"])).build().unwrap();
@@ -190,11 +190,8 @@ async fn an_older_row_is_not_repeated_over_a_newer_one() {
         let schema = schema.on_conflict(conflict).build().unwrap();
         let sink = sink_at(&proxy.dsn, &t, Command::set("k", "v")).await;
         // Each row is a batch, and they are written in any order unless a key is declared.
-        let config = PipelineConfig {
-            retry_for: Duration::from_secs(30),
-            flush_interval: Duration::from_millis(1),
-            ..PipelineConfig::default()
-        };
+        let config =
+            PipelineConfig::default().retry_for(Duration::from_secs(30)).flush_interval(Duration::from_millis(1));
         let db = BatchSql::builder(sink).config(config).start().unwrap();
         db.prepare(&schema).await.unwrap();
         proxy.set(Mode::CutAnswers);
@@ -247,7 +244,7 @@ async fn a_row_that_the_first_attempt_wrote_is_told_as_ignored() {
     let sink = sink_at(&proxy.dsn, &t, Command::set("k", "v")).await;
     let schema = Schema::builder(t.as_str()).column("k", ColumnType::Text).column("v", ColumnType::Text);
     let schema = schema.on_conflict(Conflict::ignore(["k"])).build().unwrap();
-    let config = PipelineConfig { retry_for: Duration::from_secs(30), ..config() };
+    let config = config().retry_for(Duration::from_secs(30));
     let db = BatchSql::builder(sink).config(config).start().unwrap();
     db.prepare(&schema).await.unwrap();
     proxy.set(Mode::CutAnswers);
@@ -266,7 +263,7 @@ async fn a_batch_that_is_given_up_leaves_no_reply_to_the_next() {
     let proxy = Proxy::start().await;
     let schema = pairs(&t);
     let sink = sink_at(&format!("{}?max_connections=1", proxy.dsn), &t, Command::raw("INCRBY")).await;
-    let config = PipelineConfig { statement_timeout: Duration::from_secs(2), ..config() };
+    let config = config().statement_timeout(Duration::from_secs(2));
     let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
     db.prepare(&schema).await.unwrap();
     proxy.set(Mode::HoldAnswers);
@@ -293,7 +290,7 @@ async fn a_server_that_starts_again_is_found() {
     let outcome = outcomes(&sink, rows()).await.remove(0);
     assert_eq!(outcome.failure().unwrap().class(), Some(ErrorClass::Transient), "nothing was sent");
     assert!(matches!(outcome, Outcome::Expired(_)));
-    let config = PipelineConfig { retry_for: Duration::from_secs(60), ..config() };
+    let config = config().retry_for(Duration::from_secs(60));
     let db = BatchSql::builder(sink).config(config).start().unwrap();
     db.submit(&rows()[0]).await.unwrap();
     let close = tokio::spawn(async move { db.close(HOUR).await });
@@ -307,7 +304,7 @@ async fn every_row_is_accounted_for_while_the_server_is_killed() {
     let mut server = Server::start(Kind::Redis, &["--appendonly", "yes", "--appendfsync", "always"]);
     let sink = sink_at(server.dsn(), "t", Command::sadd(Key::constant("s"), "v")).await;
     let schema = Schema::builder("t").column("v", ColumnType::I64).build().unwrap();
-    let config = PipelineConfig { flush_size: 50, ..PipelineConfig::default() };
+    let config = PipelineConfig::default().flush_size(50);
     let db = BatchSql::builder(sink).config(config).start().unwrap();
     let producer = tokio::spawn({
         let db = db.clone();

@@ -63,7 +63,7 @@ async fn rows_that_found_no_memory_are_written_when_there_is_some() {
     let server = Server::start(Kind::Redis, &["--maxmemory", "4mb", "--maxmemory-policy", "noeviction"]);
     let sink = sink_at(server.dsn(), "t", Command::set("k", "v")).await;
     let schema = pairs("t", Conflict::none());
-    let config = PipelineConfig { retry_for: Duration::from_secs(30), ..config() };
+    let config = config().retry_for(Duration::from_secs(30));
     let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
     // Ten of them exceed the available memory.
     let rows = (0..10).map(|n| row(&schema, [format!("k{n}").into(), "x".repeat(500_000).into()]));
@@ -111,7 +111,7 @@ async fn a_row_is_not_written_over_a_later_one_with_its_key() {
         line("DEL", "fill1", None),
         line("SET", "k", Some("newer".into())),
     ];
-    let config = PipelineConfig { retry_for: Duration::from_secs(30), ..config() };
+    let config = config().retry_for(Duration::from_secs(30));
     let db = BatchSql::builder(sink).config(config).start().unwrap();
     let receipts = receipts_of(&db, rows).await;
     db.close(HOUR).await;
@@ -156,11 +156,11 @@ impl Sink for Told {
 async fn atomic_batches_are_refused_before_anything_is_sent() {
     let t = unique("atomic");
     let sink = sink(&t, Command::set(Key::prefixed(t.as_str(), ["k"]), "v")).await;
-    let atomic = PipelineConfig { isolation: Isolation::AtomicBatch, ..config() };
+    let atomic = config().isolation(Isolation::AtomicBatch);
     let error = BatchSql::builder(sink.clone()).config(atomic.clone()).start().unwrap_err().to_string();
     assert!(error.contains("redis cannot undo"), "{error}");
     // One row is atomic by itself.
-    let atomic = PipelineConfig { flush_size: 1, ..atomic };
+    let atomic = atomic.flush_size(1);
     let db = BatchSql::builder(sink).config(atomic.clone()).start().unwrap();
     let schema = pairs(&t, Conflict::none());
     let receipts = receipts_of(&db, [row(&schema, ["a".into(), "v".into()])]).await;
@@ -301,7 +301,7 @@ async fn many_producers_and_connections_lose_nothing() {
     let t = unique("many");
     let sink = sink(&t, Command::sadd(Key::constant(t.as_str()), "v")).await;
     let schema = Schema::builder(t.as_str()).column("v", ColumnType::I64).build().unwrap();
-    let config = PipelineConfig { flush_size: 100, ..PipelineConfig::default() };
+    let config = PipelineConfig::default().flush_size(100);
     let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
     let producers: Vec<_> = (0..8_i64)
         .map(|producer| {

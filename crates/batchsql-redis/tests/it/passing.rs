@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use batchsql_core::{BatchSql, ColumnType, Conflict, PipelineConfig, Schema};
+use batchsql_core::{BatchSql, ColumnType, Conflict, Schema};
 use batchsql_redis::{Command, RedisSink};
 
 use crate::scripted::node;
@@ -31,7 +31,7 @@ async fn failing(key: &'static str, errors: &'static [&'static str]) -> (String,
 }
 
 async fn written(sink: RedisSink, schema: &Schema, retry_for: Duration) -> Vec<String> {
-    let db = BatchSql::builder(sink).config(PipelineConfig { retry_for, ..config() }).start().unwrap();
+    let db = BatchSql::builder(sink).config(config().retry_for(retry_for)).start().unwrap();
     let receipts = receipts_of(&db, ["a", "b", "c"].map(|k| row(schema, [k.into(), "v".into()]))).await;
     db.close(HOUR).await;
     outcomes_of(receipts).await.iter().map(name).collect()
@@ -107,7 +107,7 @@ async fn a_script_that_failed_is_not_run_again() {
     let sink = sink_at(server.dsn(), "t", Command::raw("EVAL")).await;
     let schema = Schema::builder("t").column("k", ColumnType::Text).column("v", ColumnType::I64).build().unwrap();
     let script = "redis.call('INCR', 'runs'); return redis.error_reply('MYERR of the script')";
-    let db = BatchSql::builder(sink).config(PipelineConfig { retry_for: HOUR, ..config() }).start().unwrap();
+    let db = BatchSql::builder(sink).config(config().retry_for(HOUR)).start().unwrap();
     let receipts = receipts_of(&db, [row(&schema, [script.into(), 0_i64.into()])]).await;
     db.close(HOUR).await;
     assert_eq!(outcomes_of(receipts).await.iter().map(name).collect::<Vec<_>>(), ["rejected MYERR"]);
@@ -120,7 +120,7 @@ async fn a_word_of_the_row_says_whether_it_is_a_script() {
     for (word, expected) in [("eval", "rejected SOMETHING"), ("SET", "written")] {
         let (dsn, _) = failing("b", &["SOMETHING new"]).await;
         let sink = sink_at(&dsn, "t", Command::raw_from_row()).await;
-        let db = BatchSql::builder(sink).config(PipelineConfig { retry_for: HOUR, ..config() }).start().unwrap();
+        let db = BatchSql::builder(sink).config(config().retry_for(HOUR)).start().unwrap();
         let receipts = receipts_of(&db, [row(&schema, [word.into(), "b".into()])]).await;
         db.close(HOUR).await;
         assert_eq!(outcomes_of(receipts).await.iter().map(name).collect::<Vec<_>>(), [expected], "{word}");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use batchsql_core::{ColumnType, Conflict, ErrorClass, Password, PipelineConfig, Schema, Sink};
+use batchsql_core::{ColumnType, Conflict, ErrorClass, Password, Schema, Sink};
 use batchsql_redis::{Command, RedisOptions, RedisSink};
 use batchsql_testserver::{Kind, Server};
 
@@ -107,9 +107,9 @@ async fn a_lazy_sink_writes_when_its_server_is_there() {
     server.stop();
     assert!(RedisSink::connect(&dsn).await.is_err());
     assert!(RedisSink::connect_lazy("redis://user:hunter2@host:port").is_err());
-    let sink = RedisSink::with_options_lazy(&dsn.parse::<RedisOptions>().unwrap().command("t", Command::set("k", "v")))
-        .unwrap();
-    let config = PipelineConfig { retry_for: HOUR, flush_interval: std::time::Duration::from_millis(1), ..config() };
+    let options = dsn.parse::<RedisOptions>().unwrap().command("t", Command::set("k", "v"));
+    let sink = RedisSink::with_options_lazy(&options).unwrap();
+    let config = config().retry_for(HOUR).flush_interval(std::time::Duration::from_millis(1));
     let db = batchsql_core::BatchSql::builder(sink).config(config).start().unwrap();
     let receipts = receipts_of(&db, [row(&schema(), ["k".into(), "v".into()])]).await;
     server.start_again();

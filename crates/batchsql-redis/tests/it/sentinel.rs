@@ -6,7 +6,7 @@ use std::time::Duration;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
-use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, PipelineConfig, Schema, SessionEnd, Sink};
+use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, Schema, SessionEnd, Sink};
 use batchsql_redis::{Command, RedisOptions, RedisSink};
 use batchsql_testserver::{Kind, LateProxy, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -94,7 +94,7 @@ async fn rows_follow_the_master_to_another_server() {
     tokio::time::timeout(Duration::from_secs(60), replicated).await.unwrap();
     sentinel.until("", &["SENTINEL", "REPLICAS", "shop"], |list: &Vec<redis::Value>| list.len() == 1).await;
     old.kill();
-    let config = PipelineConfig { retry_for: HOUR, ..config() };
+    let config = config().retry_for(HOUR);
     let db = BatchSql::builder(sink).config(config).start().unwrap();
     let receipts = receipts_of(&db, [row(&schema(), ["after".into(), "v".into()])]).await;
     db.close(HOUR).await;
@@ -216,7 +216,7 @@ async fn check_successor(most_agree: bool) {
     let sink = RedisSink::with_options(&options).await.unwrap();
     let mut conn = sink.acquire().await.unwrap();
     let session = sink.session(&mut conn).await.unwrap().unwrap();
-    let config = PipelineConfig { statement_timeout: Duration::from_secs(2), ..config() };
+    let config = config().statement_timeout(Duration::from_secs(2));
     let db = BatchSql::builder(Held::new(&sink, conn)).config(config).start().unwrap();
     proxy.hold("swallowed");
     let receipts = receipts_of(&db, [row(&schema(), ["k".into(), "swallowed".into()])]).await;
@@ -267,7 +267,7 @@ async fn the_silent_do_not_hold_up_what_the_other_sentinels_say() {
     let sink = RedisSink::with_options(&options).await.unwrap();
     let mut conn = sink.acquire().await.unwrap();
     let session = sink.session(&mut conn).await.unwrap().unwrap();
-    let config = PipelineConfig { statement_timeout: Duration::from_secs(2), ..config() };
+    let config = config().statement_timeout(Duration::from_secs(2));
     let db = BatchSql::builder(Held::new(&sink, conn)).config(config).start().unwrap();
     let receipts = receipts_of(&db, [row(&schema(), ["k".into(), "v".into()])]).await;
     db.close(HOUR).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batchsql_core::{BatchSql, ColumnType, Conflict, PipelineConfig, Schema, Sink};
+use batchsql_core::{BatchSql, ColumnType, Conflict, Schema, Sink};
 use batchsql_redis::{Command, RedisOptions, RedisSink};
 use batchsql_testserver::{Kind, LateProxy, Server};
 
@@ -22,10 +22,7 @@ async fn a_server_that_got_nothing_says_that_it_does_not_work() {
     let session = sink.session(&mut conn).await.unwrap().unwrap();
     assert_eq!(sink.is_working(&session).await.unwrap(), None, "nothing is sent");
     // The batch comes from a pipeline, because only a pipeline creates rows.
-    let db = BatchSql::builder(Held::new(&sink, conn))
-        .config(PipelineConfig { retry_for: Duration::ZERO, ..config() })
-        .start()
-        .unwrap();
+    let db = BatchSql::builder(Held::new(&sink, conn)).config(config().retry_for(Duration::ZERO)).start().unwrap();
     proxy.hold("swallowed");
     receipts_of(&db, [row(&schema, ["swallowed".into(), "v".into()])]).await;
     let flush = tokio::spawn(async move { db.close(HOUR).await });

@@ -88,14 +88,12 @@ pub(crate) async fn sink_at(dsn: &str, table: &str, command: impl Into<Command>)
 
 /// One batch at a time, in order, and permanent errors are reported soon.
 pub(crate) fn config() -> PipelineConfig {
-    PipelineConfig {
-        flush_interval: HOUR,
-        flush_size: 1_000,
-        ordering: Ordering::PerTable,
-        park_for: Duration::ZERO,
-        retry_for: Duration::ZERO,
-        ..PipelineConfig::default()
-    }
+    PipelineConfig::default()
+        .flush_interval(HOUR)
+        .flush_size(1_000)
+        .ordering(Ordering::PerTable)
+        .park_for(Duration::ZERO)
+        .retry_for(Duration::ZERO)
 }
 
 pub(crate) fn pipeline(sink: &RedisSink) -> BatchSql {

@@ -23,13 +23,11 @@ fn shown(error: &SinkError) -> String {
 
 async fn check(sink: &SqliteSink, table: &str, ty: ColumnType, value: Value, isolation: Isolation) {
     let schema = Schema::builder(table).column("id", ColumnType::I64).column("v", ty).build().unwrap();
-    let config = PipelineConfig {
-        isolation,
-        flush_interval: HOUR,
-        retry_for: Duration::ZERO,
-        park_for: Duration::ZERO,
-        ..PipelineConfig::default()
-    };
+    let config = PipelineConfig::default()
+        .isolation(isolation)
+        .flush_interval(HOUR)
+        .retry_for(Duration::ZERO)
+        .park_for(Duration::ZERO);
     let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
     let mut receipts = Vec::new();
     for id in 0..3_i64 {

@@ -18,7 +18,7 @@ fn row(schema: &Schema, id: i64) -> DynRow {
 }
 
 fn pipeline(sink: &SqliteSink) -> BatchSql {
-    let config = PipelineConfig { park_for: Duration::ZERO, flush_interval: HOUR, ..PipelineConfig::default() };
+    let config = PipelineConfig::default().park_for(Duration::ZERO).flush_interval(HOUR);
     BatchSql::builder(sink.clone()).config(config).start().unwrap()
 }
 

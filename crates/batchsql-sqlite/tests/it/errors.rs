@@ -63,7 +63,7 @@ async fn rows_for_a_missing_table_come_back_and_other_tables_go_on() {
 #[tokio::test]
 async fn a_table_that_changes_under_the_pipeline_is_looked_at_again() {
     let sink = memory("CREATE TABLE t (id INTEGER, note TEXT)").await;
-    let config = PipelineConfig { park_for: Duration::ZERO, ..PipelineConfig::default() };
+    let config = PipelineConfig::default().park_for(Duration::ZERO);
     let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
     let schema = schema(Conflict::none());
     db.submit(&row(&schema, 1, "a")).await.unwrap();

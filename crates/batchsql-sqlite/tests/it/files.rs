@@ -66,11 +66,7 @@ async fn a_write_given_up_by_its_timeout_leaves_the_connection_usable() {
     let other = Connection::open(&path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let sink = SqliteSink::with_options(&SqliteOptions::file(&path).busy_timeout(Duration::from_secs(60))).unwrap();
-    let config = PipelineConfig {
-        statement_timeout: Duration::from_secs(2),
-        retry_for: Duration::ZERO,
-        ..PipelineConfig::default()
-    };
+    let config = PipelineConfig::default().statement_timeout(Duration::from_secs(2)).retry_for(Duration::ZERO);
     let db = BatchSql::builder(sink).config(config).start().unwrap();
     let schema = schema(Conflict::none());
     db.prepare(&schema).await.unwrap();

@@ -8,12 +8,10 @@ use batchsql_sqlite::SqliteSink;
 use crate::support::{HOUR, memory, read, row, schema};
 
 fn pipeline(sink: &SqliteSink, statement_timeout: Duration, retry_for: Duration) -> BatchSql {
-    let config = PipelineConfig {
-        statement_timeout,
-        retry_for,
-        flush_interval: Duration::from_millis(1),
-        ..PipelineConfig::default()
-    };
+    let config = PipelineConfig::default()
+        .statement_timeout(statement_timeout)
+        .retry_for(retry_for)
+        .flush_interval(Duration::from_millis(1));
     BatchSql::builder(sink.clone()).config(config).start().unwrap()
 }
 

@@ -24,7 +24,7 @@ const PRODUCERS: i64 = 3;
 async fn start(path: &str, flush_size: usize, flush_interval: Duration) -> BatchSql {
     let sink = SqliteSink::with_options(&SqliteOptions::file(path).synchronous(Synchronous::Full)).unwrap();
     sink.call(|conn| conn.query_row("PRAGMA wal_autocheckpoint=60", [], |_| Ok(()))).await.unwrap();
-    let config = PipelineConfig { buffer_size: 2_000, flush_size, flush_interval, ..PipelineConfig::default() };
+    let config = PipelineConfig::default().buffer_size(2_000).flush_size(flush_size).flush_interval(flush_interval);
     BatchSql::builder(sink).config(config).start().unwrap()
 }
 

@@ -229,12 +229,10 @@ async fn a_write_that_is_given_up_behind_a_lock_ends_before_a_newer_one_begins()
         conn.execute_batch("CREATE UNIQUE INDEX t_id ON t (id)").unwrap();
         let sink = SqliteSink::from_connection(conn).unwrap();
         assert_eq!(sink.late_write_limit(), Some(Duration::ZERO));
-        let config = PipelineConfig {
-            flush_interval: Duration::from_millis(1),
-            statement_timeout: Duration::from_millis(300),
-            retry_for: Duration::ZERO,
-            ..PipelineConfig::default()
-        };
+        let config = PipelineConfig::default()
+            .flush_interval(Duration::from_millis(1))
+            .statement_timeout(Duration::from_millis(300))
+            .retry_for(Duration::ZERO);
         let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
         let schema = schema(Conflict::update(["id"]));
         db.prepare(&schema).await.unwrap();

@@ -35,14 +35,12 @@ pub(crate) fn create(path: &Path) {
 
 /// Batches of [`BATCH`] rows.
 pub(crate) fn pipeline(sink: &SqliteSink, retry_for: Duration) -> BatchSql {
-    let config = PipelineConfig {
-        flush_size: BATCH,
-        flush_interval: Duration::from_millis(20),
-        retry_for,
+    let config = PipelineConfig::default()
+        .flush_size(BATCH)
+        .flush_interval(Duration::from_millis(20))
+        .retry_for(retry_for)
         // A table that cannot be written rejects its rows at once; `policies` has tests that wait.
-        park_for: Duration::ZERO,
-        ..PipelineConfig::default()
-    };
+        .park_for(Duration::ZERO);
     BatchSql::builder(sink.clone()).config(config).start().unwrap()
 }
 

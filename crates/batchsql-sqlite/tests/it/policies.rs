@@ -14,7 +14,7 @@ fn pipeline(sink: &SqliteSink, config: PipelineConfig) -> BatchSql {
 
 /// Batches of ten rows.
 fn config() -> PipelineConfig {
-    PipelineConfig { flush_size: 10, flush_interval: Duration::from_millis(5), ..PipelineConfig::default() }
+    PipelineConfig::default().flush_size(10).flush_interval(Duration::from_millis(5))
 }
 
 async fn submit(db: &BatchSql, ids: std::ops::Range<i64>) -> Vec<Receipt> {
@@ -56,7 +56,7 @@ async fn rows_wait_for_a_connection_that_may_only_read_for_now() {
 #[tokio::test]
 async fn an_atomic_batch_is_written_whole_or_not_at_all() {
     let sink = memory("CREATE TABLE t (id INTEGER PRIMARY KEY, note TEXT)").await;
-    let db = pipeline(&sink, PipelineConfig { isolation: Isolation::AtomicBatch, flush_interval: HOUR, ..config() });
+    let db = pipeline(&sink, config().isolation(Isolation::AtomicBatch).flush_interval(HOUR));
     let good = submit(&db, 0..10).await;
     // Row 5 already exists.
     let bad = submit(&db, 5..6).await;
@@ -95,7 +95,7 @@ async fn keep_busy(sink: &SqliteSink) -> (mpsc::Sender<()>, tokio::task::JoinHan
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_only_waited_for_its_turn_is_tried_again() {
     let sink = memory("CREATE TABLE t (id INTEGER, note TEXT)").await;
-    let db = pipeline(&sink, PipelineConfig { statement_timeout: Duration::from_secs(1), ..config() });
+    let db = pipeline(&sink, config().statement_timeout(Duration::from_secs(1)));
     db.prepare(&schema(Conflict::none())).await.unwrap();
     let (end, busy) = keep_busy(&sink).await;
     let receipts = submit(&db, 0..10).await;
@@ -148,7 +148,7 @@ async fn giving_up_a_write_never_interrupts_the_work_after_it() {
     while !others.is_finished() {
         rounds += 1;
         let timeout = Duration::from_micros(50 + rounds * 37 % 3000);
-        let config = PipelineConfig { statement_timeout: timeout, retry_for: Duration::ZERO, ..config() };
+        let config = config().statement_timeout(timeout).retry_for(Duration::ZERO);
         let db = pipeline(&sink, config);
         drop(submit(&db, 0..10).await);
         db.close(Duration::from_micros(rounds * 53 % 4000)).await;

@@ -17,7 +17,7 @@ pub(crate) async fn memory(sql: &'static str) -> SqliteSink {
 
 /// A pipeline whose batches are written in order, so that outcomes are deterministic.
 pub(crate) fn pipeline(sink: &SqliteSink) -> BatchSql {
-    let config = PipelineConfig { flush_interval: HOUR, ordering: Ordering::PerTable, ..PipelineConfig::default() };
+    let config = PipelineConfig::default().flush_interval(HOUR).ordering(Ordering::PerTable);
     BatchSql::builder(sink.clone()).config(config).start().unwrap()
 }
 

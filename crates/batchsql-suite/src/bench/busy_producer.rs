@@ -54,7 +54,7 @@ fn one_round(time: Duration) -> Result<Duration> {
     let observer = thread::Builder::new().name("observer".to_owned()).spawn(move || observe(receipts))?;
     let runtime = Builder::new_multi_thread().worker_threads(WORKER_THREADS).enable_all().build()?;
     runtime.block_on(async {
-        let config = PipelineConfig { flush_interval: FLUSH_INTERVAL, ..PipelineConfig::default() };
+        let config = PipelineConfig::default().flush_interval(FLUSH_INTERVAL);
         let db = BatchSql::builder(NullSink).config(config).start()?;
         let producer = {
             let db = db.clone();

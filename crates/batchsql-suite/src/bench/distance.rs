@@ -103,7 +103,7 @@ pub(super) struct Load {
 ///
 /// To complete: when `PipelineConfig` has `max_batch_rows`, it is `Some(BATCH)` here.
 fn fixed_batches() -> PipelineConfig {
-    PipelineConfig { flush_size: BATCH, max_batch_rows: Some(BATCH), ..PipelineConfig::default() }
+    PipelineConfig::default().flush_size(BATCH).max_batch_rows(BATCH)
 }
 
 /// Measures databases, each by its DSN.

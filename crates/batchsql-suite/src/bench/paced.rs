@@ -111,7 +111,7 @@ mod tests {
     #[tokio::test]
     async fn a_row_waits_until_its_batch_is_due() {
         let texts = Workload::Insert.texts(1_000);
-        let config = PipelineConfig { flush_interval: Duration::from_millis(30), ..PipelineConfig::default() };
+        let config = PipelineConfig::default().flush_interval(Duration::from_millis(30));
         let time = Duration::from_millis(200);
         let latency = paced(config, NullSink, Workload::Insert, &texts, 1_000.0, time).await.unwrap();
         assert_eq!(latency.samples, 200);

@@ -128,13 +128,11 @@ async fn measure(way: Way, rows: usize, round: usize) -> Result<(Duration, usize
     let made = (0..rows).map(row).collect::<Result<Vec<DynRow>>>()?;
     let writes = Arc::new(AtomicUsize::new(0));
     let sink = Counted { inner: inner.clone(), whole: way == Way::Halved, writes: Arc::clone(&writes) };
-    let config = PipelineConfig {
-        flush_size: rows,
-        buffer_size: rows,
-        flush_interval: Duration::from_secs(3600),
-        isolation: Isolation::default(),
-        ..PipelineConfig::default()
-    };
+    let config = PipelineConfig::default()
+        .flush_size(rows)
+        .buffer_size(rows)
+        .flush_interval(Duration::from_secs(3600))
+        .isolation(Isolation::default());
     let db = BatchSql::builder(sink).config(config).start()?;
     db.prepare(&schema).await?;
     let (last, others) = made.split_last().expect("a batch has rows");

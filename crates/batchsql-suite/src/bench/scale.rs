@@ -159,7 +159,7 @@ impl Shape {
         let buffer_size = default.buffer_size.max(BUFFER_PER_TABLE * self.tables);
         let buffer_bytes =
             if self.tables == 1 { default.buffer_bytes } else { default.buffer_bytes.max(buffer_size * BYTES_PER_ROW) };
-        PipelineConfig { buffer_size, buffer_bytes, ..default }
+        default.buffer_size(buffer_size).buffer_bytes(buffer_bytes)
     }
 }
 

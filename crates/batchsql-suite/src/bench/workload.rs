@@ -165,7 +165,7 @@ pub(super) fn rate(rows: usize, took: Duration) -> Measurement {
 
 /// Returns the time from the first submit of many producers to the end of close, with [`Shape::PIPELINE`].
 pub(super) async fn pipeline<S: Sink>(sink: S, workload: impl Submit, texts: &Arc<Vec<Texts>>) -> Result<Duration> {
-    let config = PipelineConfig { flush_size: BATCH, max_concurrency: IN_FLIGHT, ..PipelineConfig::default() };
+    let config = PipelineConfig::default().flush_size(BATCH).max_concurrency(IN_FLIGHT);
     pipeline_with(config, PRODUCERS, sink, workload, texts).await
 }
 

@@ -34,17 +34,15 @@ fn row(schema: &Schema, id: i64, text: &str) -> batchsql::DynRow {
 }
 
 fn config() -> PipelineConfig {
-    PipelineConfig {
-        buffer_size: 1_000_000,
-        buffer_bytes: 4 * MIB,
-        flush_bytes: MIB / 2,
-        flush_interval: HOUR,
-        retry_for: HOUR,
-        park_for: HOUR,
-        statement_timeout: HOUR,
-        when_full: WhenFull::Reject,
-        ..PipelineConfig::default()
-    }
+    PipelineConfig::default()
+        .buffer_size(1_000_000)
+        .buffer_bytes(4 * MIB)
+        .flush_bytes(MIB / 2)
+        .flush_interval(HOUR)
+        .retry_for(HOUR)
+        .park_for(HOUR)
+        .statement_timeout(HOUR)
+        .when_full(WhenFull::Reject)
 }
 
 /// Submits until the budget is full; returns the number of rows.
@@ -73,7 +71,7 @@ async fn behind_a_slow_sink() {
 }
 
 async fn with_many_tables() {
-    let db = BatchSql::builder(NullSink).config(PipelineConfig { flush_size: 25, ..config() }).start().unwrap();
+    let db = BatchSql::builder(NullSink).config(config().flush_size(25)).start().unwrap();
     let text = "x".repeat(60);
     let tables: Vec<Schema> = (0..500).map(|table| schema(&format!("t{table}"), true)).collect();
     // Each lane has written a batch, so that it can estimate the capacity of the next one.

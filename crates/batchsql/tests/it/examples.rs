@@ -158,7 +158,7 @@ fn opentelemetry_shows_the_batch_linked_to_both_requests() {
 /// The ingest of the example before a scripted sink that takes one row.
 fn ingest() -> (Router, BatchSql, ScriptedSink) {
     let sink = ScriptedSink::new();
-    let config = PipelineConfig { buffer_size: 1, flush_size: 1, ..Default::default() };
+    let config = PipelineConfig::default().buffer_size(1).flush_size(1);
     let metrics = PrometheusMetrics::new().unwrap();
     let reporter = metrics.reporter("scripted");
     let db = BatchSql::builder(sink.clone()).config(config).metrics_reporter(reporter).start().unwrap();

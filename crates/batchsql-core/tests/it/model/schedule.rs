@@ -120,28 +120,30 @@ pub(super) fn config() -> impl Strategy<Value = PipelineConfig> {
             1 => Just(Ordering::None),
         ],
         prop_oneof![1 => Just(0u64), 3 => 1u64..5000],
-        prop_oneof![3 => Just(Delivery::AtMostOnce), 1 => Just(Delivery::AtLeastOnce)],
+        prop_oneof![
+            3 => Just(Delivery::AtMostOnce),
+            1 => Just(Delivery::AtLeastOnce),
+            1 => Just(Delivery::NeverRepeat),
+        ],
     );
     (sizes, policies).prop_map(|((flush_size, more, max_concurrency, interval, tight), policies)| {
         let (when_full, coalesce, isolation, ordering, park_for, delivery) = policies;
-        PipelineConfig {
-            flush_size,
-            max_batch_rows: None,
-            buffer_size: flush_size + more,
+        PipelineConfig::default()
+            .flush_size(flush_size)
+            .buffer_size(flush_size + more)
             // Sometimes bytes are the limit.
-            buffer_bytes: if tight { 800 } else { 1 << 20 },
-            flush_bytes: if tight { 200 } else { 1 << 20 },
-            max_concurrency,
-            flush_interval: Duration::from_millis(interval),
-            when_full,
-            coalesce,
-            isolation,
-            ordering,
-            park_for: Duration::from_millis(park_for),
-            delivery,
-            retry_for: Duration::from_secs(2),
-            statement_timeout: Duration::from_secs(3),
-        }
+            .buffer_bytes(if tight { 800 } else { 1 << 20 })
+            .flush_bytes(if tight { 200 } else { 1 << 20 })
+            .max_concurrency(max_concurrency)
+            .flush_interval(Duration::from_millis(interval))
+            .when_full(when_full)
+            .coalesce(coalesce)
+            .isolation(isolation)
+            .ordering(ordering)
+            .park_for(Duration::from_millis(park_for))
+            .delivery(delivery)
+            .retry_for(Duration::from_secs(2))
+            .statement_timeout(Duration::from_secs(3))
     })
 }
 

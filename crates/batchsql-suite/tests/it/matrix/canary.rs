@@ -180,7 +180,7 @@ async fn run(sink: DynSink, folder: &Path, rows: &[(Schema, Vec<Value>)]) -> (us
     let mut out = String::new();
     let metrics = PrometheusMetrics::new().unwrap();
     let letters = folder.join("failed.ndjson");
-    let config = PipelineConfig { park_for: Duration::ZERO, ..PipelineConfig::default() };
+    let config = PipelineConfig::default().park_for(Duration::ZERO);
     let db = BatchSql::builder(sink)
         .config(config)
         .metrics_reporter(metrics.reporter("canary"))

@@ -235,12 +235,10 @@ async fn content(database: &dyn Database, schema: &Schema) -> BTreeSet<Cells> {
 async fn matrix(name: DatabaseName, parameters: &str) {
     with(name, parameters, async |own| {
         // One lane, so that the rows are in one batch.
-        let config = PipelineConfig {
-            max_concurrency: 1,
-            flush_interval: Duration::from_secs(600),
-            retry_for: Duration::from_secs(5),
-            ..PipelineConfig::default()
-        };
+        let config = PipelineConfig::default()
+            .max_concurrency(1)
+            .flush_interval(Duration::from_secs(600))
+            .retry_for(Duration::from_secs(5));
         for (number, situation) in situations().into_iter().enumerate() {
             for rule in RULES {
                 if rule == Rule::None && parameters == "strategy=staging" {

@@ -113,7 +113,7 @@ async fn a_bad_row_takes_no_other(name: DatabaseName) {
                 }
                 let schema = Schema::builder(&*table).column("id", ColumnType::I64).column("path", ColumnType::Text);
                 let schema = schema.on_conflict(conflict.clone()).build().unwrap();
-                let config = PipelineConfig { flush_size, ..PipelineConfig::default() };
+                let config = PipelineConfig::default().flush_size(flush_size);
                 let db = BatchSql::builder(batchsql::connect(url).await.unwrap()).config(config).start().unwrap();
                 let mut receipts = Vec::new();
                 for id in 0..300 {
@@ -149,7 +149,7 @@ async fn a_broken_table_keeps_its_rows(name: DatabaseName) {
             let schema = schema.on_conflict(conflict).build().unwrap();
             // Far longer than the test takes, so that no row is rejected by a timeout.
             let park_for = Duration::from_secs(3_600);
-            let config = PipelineConfig { flush_size, park_for, ..PipelineConfig::default() };
+            let config = PipelineConfig::default().flush_size(flush_size).park_for(park_for);
             let db = BatchSql::builder(batchsql::connect(url).await.unwrap()).config(config).start().unwrap();
             for id in 0..100 {
                 db.submit(&row(&schema, id, GOOD)).await.unwrap();

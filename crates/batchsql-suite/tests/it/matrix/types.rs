@@ -160,7 +160,7 @@ async fn content(database: &dyn Database, schema: &Schema) -> BTreeMap<i128, Dig
 
 async fn matrix(name: DatabaseName) {
     on(name, async |own| {
-        let config = PipelineConfig { retry_for: Duration::from_secs(5), ..PipelineConfig::default() };
+        let config = PipelineConfig::default().retry_for(Duration::from_secs(5));
         let db = BatchSql::builder(own.database.sink()).config(config).start().unwrap();
         for ty in ColumnType::ALL {
             // Redis has no separate databases here, so the unique name separates tests.

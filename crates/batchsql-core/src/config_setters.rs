@@ -1,0 +1,46 @@
+//! Owns the setters of the settings, so that they can be chained.
+//! Must not know what the settings mean.
+
+use std::time::Duration;
+
+use crate::config::{Coalesce, Delivery, Isolation, Ordering, PipelineConfig, WhenFull};
+
+macro_rules! setters {
+    ($($name:ident: $ty:ty),* $(,)?) => {
+        /// One setter for each field, to be chained; the fields describe the settings.
+        impl PipelineConfig {
+            $(
+                #[doc = concat!("Sets [`", stringify!($name), "`](Self#structfield.", stringify!($name), ").")]
+                #[must_use = "it returns the changed settings"]
+                pub fn $name(mut self, $name: $ty) -> Self {
+                    self.$name = $name;
+                    self
+                }
+            )*
+
+            /// Sets [`max_batch_rows`](Self#structfield.max_batch_rows). Its default is `None`.
+            #[must_use = "it returns the changed settings"]
+            pub fn max_batch_rows(mut self, max_batch_rows: usize) -> Self {
+                self.max_batch_rows = Some(max_batch_rows);
+                self
+            }
+        }
+    };
+}
+
+setters!(
+    buffer_size: usize,
+    buffer_bytes: usize,
+    flush_size: usize,
+    flush_bytes: usize,
+    flush_interval: Duration,
+    max_concurrency: usize,
+    ordering: Ordering,
+    when_full: WhenFull,
+    coalesce: Coalesce,
+    retry_for: Duration,
+    park_for: Duration,
+    delivery: Delivery,
+    statement_timeout: Duration,
+    isolation: Isolation,
+);

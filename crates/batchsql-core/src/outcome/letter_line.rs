@@ -1,0 +1,275 @@
+//! Owns one line of a dead-letter file: how a failed row becomes a line, and a line becomes a row again.
+//! Must not know files.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::de::{DeserializeOwned, IgnoredAny};
+
+use crate::error::ErrorClass;
+use crate::model::schema::Schema;
+use crate::model::table_name::TableName;
+use crate::model::temporal::TimestampTz;
+use crate::model::value::{ColumnType, Json, Value};
+use crate::outcome::letter::DeadLetter;
+use crate::outcome::letter_values::{from_json, parse_rfc3339, quoted, rfc3339, to_json};
+use crate::outcome::outcomes::OutcomeKind;
+use crate::row::dynamic::DynRow;
+use crate::row::error::RowError;
+use crate::row::traits::Row;
+
+/// The version of the lines. A line of another version is refused, not misread.
+const VERSION: u32 = 1;
+
+/// One line of a [dead-letter file](crate::DeadLetters::file), read again.
+///
+/// ```
+/// use batchsql_core::{ColumnType, DeadLetterLine, Schema, ValueRef};
+///
+/// let line = r#"{"version":1,"time":"2026-11-23T03:09:28.000000Z","outcome":"rejected","namespace":null,
+///     "table":"readings","class":"row","code":"2067","error":"UNIQUE constraint failed","attempts":1,
+///     "row":{"id":7,"note":"n"},"types":{"id":"i64","note":"text"}}"#;
+/// let letter: DeadLetterLine = line.parse()?;
+/// let readings = Schema::builder("readings").column("id", ColumnType::I64).nullable("note", ColumnType::Text).build()?;
+/// let row = letter.row(&readings)?;
+/// assert_eq!(row.get("id"), Some(ValueRef::I64(7)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, PartialEq)]
+pub struct DeadLetterLine {
+    time: TimestampTz,
+    outcome: OutcomeKind,
+    table: TableName,
+    class: Option<ErrorClass>,
+    code: Option<String>,
+    error: Option<String>,
+    attempts: u32,
+    columns: Vec<Column>,
+}
+
+/// One value of the row: its column and type, and its JSON.
+#[derive(Clone, PartialEq)]
+struct Column {
+    name: String,
+    ty: ColumnType,
+    json: Box<str>,
+}
+
+impl DeadLetterLine {
+    /// When the line was written.
+    pub fn time(&self) -> TimestampTz {
+        self.time
+    }
+
+    /// How the row ended: rejected, expired, purged or unknown.
+    pub fn outcome(&self) -> OutcomeKind {
+        self.outcome
+    }
+
+    /// The table it was for.
+    pub fn table(&self) -> &TableName {
+        &self.table
+    }
+
+    /// The class of the last error, when there was one.
+    pub fn class(&self) -> Option<ErrorClass> {
+        self.class
+    }
+
+    /// The server's code, when there is one.
+    pub fn code(&self) -> Option<&str> {
+        self.code.as_deref()
+    }
+
+    /// The last error, when there was one.
+    pub fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
+    /// How many writes contained it, see [`FailedRow::attempts`](crate::FailedRow::attempts).
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// The columns that the row has, with the types that they had.
+    pub fn columns(&self) -> impl ExactSizeIterator<Item = (&str, ColumnType)> {
+        self.columns.iter().map(|column| (&*column.name, column.ty))
+    }
+
+    /// The row, as a row of `schema`: correct it with [`edit`](DynRow::edit), or submit it again. The table may have
+    /// changed since, as far as no value is lost: integers may be wider, and columns may be added if they are nullable.
+    /// A column that the row left out stays left out. The JSON document `null` becomes SQL `NULL` if the column is
+    /// nullable: a line does not tell them apart. The name of the table is not compared.
+    ///
+    /// # Errors
+    /// The schema has no such column, or a value does not fit its type.
+    pub fn row(&self, schema: &Schema) -> Result<DynRow, DeadLetterError> {
+        let mut row = schema.row();
+        for Column { name, ty, json } in &self.columns {
+            let mut value = from_json(json, *ty).ok_or_else(|| DeadLetterError::value(name, *ty))?;
+            let column = schema.column_index(name).map(|index| &schema.columns()[index]);
+            if *ty == ColumnType::Json && value == Value::Null && column.is_some_and(|column| !column.is_nullable()) {
+                // The document `null`, which looks like SQL `NULL`.
+                value = Value::Json(Json::from(&serde_json::Value::Null));
+            }
+            row = row.set(name, value)?;
+        }
+        Ok(row.finish()?)
+    }
+
+    /// The line of a failed row, with its line break.
+    pub(crate) fn of(letter: &DeadLetter) -> String {
+        let failed = letter.failed_row();
+        let schema = failed.row().schema();
+        let object = |members: Vec<(&str, String)>| {
+            let members = members.into_iter().map(|(name, json)| format!("{}:{json}", quoted(&name)));
+            format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+        };
+        let or_null = |text: Option<String>| text.map_or("null".to_owned(), |text| quoted(&text));
+        let types = schema.columns().iter().map(|column| (column.name(), quoted(&column.column_type())));
+        let line = object(vec![
+            ("version", VERSION.to_string()),
+            ("time", quoted(&rfc3339(TimestampTz::now()))),
+            ("outcome", quoted(&letter.outcome().kind())),
+            ("namespace", or_null(failed.table().namespace().map(str::to_owned))),
+            ("table", quoted(&failed.table().name())),
+            ("class", or_null(failed.class().map(|class| class.name().to_owned()))),
+            ("code", or_null(failed.code().map(str::to_owned))),
+            ("error", or_null(failed.error().map(ToString::to_string))),
+            ("attempts", failed.attempts().to_string()),
+            ("row", object(failed.row().iter().map(|(name, value)| (name, to_json(value))).collect())),
+            ("types", object(types.collect())),
+        ]);
+        line + "\n"
+    }
+}
+
+impl FromStr for DeadLetterLine {
+    type Err = DeadLetterError;
+
+    fn from_str(line: &str) -> Result<Self, DeadLetterError> {
+        let members = members(line).ok_or_else(|| DeadLetterError::new("it is not a JSON object"))?;
+        match optional::<u32>(&members, "version")? {
+            Some(VERSION) => {}
+            Some(other) => return Err(DeadLetterError::new(format!("its version is {other}, not {VERSION}"))),
+            None => return Err(DeadLetterError::new(format!("it has no version; this version reads {VERSION}"))),
+        }
+        let outcome = required::<String>(&members, "outcome")?;
+        let outcome = OutcomeKind::ALL.into_iter().find(|kind| kind.name() == outcome);
+        let class = optional::<String>(&members, "class")?;
+        let time = parse_rfc3339(&required::<String>(&members, "time")?);
+        let table = required::<String>(&members, "table")?;
+        let object = |name| find(&members, name).and_then(self::members).ok_or_else(|| DeadLetterError::member(name));
+        let types = object("types")?;
+        let column = |(name, json): (String, &str)| {
+            let ty = optional::<String>(&types, &name)?;
+            let ty = ColumnType::ALL.into_iter().find(|known| Some(known.name()) == ty.as_deref());
+            let ty = ty.ok_or_else(|| DeadLetterError::new(format!("column {name:?} has no known type")))?;
+            Ok(Column { name, ty, json: json.into() })
+        };
+        Ok(Self {
+            time: time.ok_or_else(|| DeadLetterError::member("time"))?,
+            outcome: outcome.ok_or_else(|| DeadLetterError::member("outcome"))?,
+            table: match optional::<String>(&members, "namespace")? {
+                Some(namespace) => TableName::qualified(namespace, table),
+                None => TableName::new(table),
+            },
+            class: class.and_then(|class| ErrorClass::ALL.into_iter().find(|known| known.name() == class)),
+            code: optional(&members, "code")?,
+            error: optional(&members, "error")?,
+            attempts: required(&members, "attempts")?,
+            columns: object("row")?.into_iter().map(column).collect::<Result<_, DeadLetterError>>()?,
+        })
+    }
+}
+
+/// Shows the table and the columns, never a value.
+impl fmt::Debug for DeadLetterLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeadLetterLine")
+            .field("outcome", &self.outcome)
+            .field("table", &self.table)
+            .field("columns", &self.columns().map(|(name, _)| name).collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The members of a JSON object with the text of their values: a value may be a number that no Rust type can hold.
+fn members(object: &str) -> Option<Vec<(String, &str)>> {
+    let mut members = Vec::new();
+    let mut rest = object.trim_start().strip_prefix('{')?.trim_start();
+    if let Some(end) = rest.strip_prefix('}') {
+        return end.trim().is_empty().then_some(members);
+    }
+    loop {
+        let (name, _, after) = first_value::<String>(rest)?;
+        let (_, json, after) = first_value::<IgnoredAny>(after.trim_start().strip_prefix(':')?)?;
+        members.push((name, json));
+        rest = match after.trim_start().strip_prefix(',') {
+            Some(next) => next.trim_start(),
+            None => return after.trim_start().strip_prefix('}')?.trim().is_empty().then_some(members),
+        };
+    }
+}
+
+/// The first JSON value of a text, its own text, and what follows it.
+fn first_value<T: DeserializeOwned>(text: &str) -> Option<(T, &str, &str)> {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<T>();
+    let value = values.next()?.ok()?;
+    let (json, after) = text.split_at(values.byte_offset());
+    Some((value, json.trim(), after))
+}
+
+fn find<'a>(members: &[(String, &'a str)], name: &str) -> Option<&'a str> {
+    members.iter().find(|(member, _)| member == name).map(|(_, json)| *json)
+}
+
+fn optional<T: DeserializeOwned>(members: &[(String, &str)], name: &str) -> Result<Option<T>, DeadLetterError> {
+    let Some(json) = find(members, name) else { return Ok(None) };
+    serde_json::from_str(json).map_err(|_| DeadLetterError::member(name))
+}
+
+fn required<T: DeserializeOwned>(members: &[(String, &str)], name: &str) -> Result<T, DeadLetterError> {
+    optional(members, name)?.ok_or_else(|| DeadLetterError::member(name))
+}
+
+/// A line is not a dead letter, or its row does not fit the schema. No values.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(transparent)]
+pub struct DeadLetterError(Kind);
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum Kind {
+    #[error("the line cannot be read as a dead letter: {0}")]
+    Line(String),
+    #[error("the dead letter does not fit the schema: {0}")]
+    Row(RowError),
+}
+
+impl DeadLetterError {
+    fn new(problem: impl Into<String>) -> Self {
+        Self(Kind::Line(problem.into()))
+    }
+
+    fn member(name: &str) -> Self {
+        Self::new(format!("{name:?} is missing or invalid"))
+    }
+
+    fn value(column: &str, ty: ColumnType) -> Self {
+        Self::new(format!("column {column:?} holds no {ty}"))
+    }
+
+    /// Why the row does not fit the schema, if the line itself is sound.
+    pub fn row_error(&self) -> Option<&RowError> {
+        match &self.0 {
+            Kind::Row(error) => Some(error),
+            Kind::Line(_) => None,
+        }
+    }
+}
+
+impl From<RowError> for DeadLetterError {
+    fn from(error: RowError) -> Self {
+        Self(Kind::Row(error))
+    }
+}
