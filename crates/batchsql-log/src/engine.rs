@@ -22,6 +22,8 @@ use crate::{
 
 /// Segments that are tried for one group, before its rows are given back as undetermined.
 const ATTEMPTS: usize = 3;
+/// Segments that were given up and could not be removed or cut; beyond it no new one is tried.
+const MOST_TAILS: usize = 64;
 /// With `SyncPolicy::Os`: what may be written and not synced.
 const UNSYNCED_BYTES: u64 = 8 << 20;
 const UNSYNCED_FOR: Duration = Duration::from_secs(1);
@@ -224,6 +226,9 @@ impl Engine {
     }
 
     fn create_segment(&mut self) -> Result<(), Failure> {
+        if self.tails.len() > MOST_TAILS {
+            return Err(Failure::Unknown(io::Error::other("segments that were given up cannot be removed")));
+        }
         let key = FileKey::main(self.next_number);
         // Also after a failure: a file of this name may be there.
         self.next_number += 1;

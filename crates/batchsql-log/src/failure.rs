@@ -57,7 +57,10 @@ impl Engine {
                 file.length = active.synced;
             }
         }
-        self.tails.push((key, active.synced));
+        // Nothing of it was ever certain. At once, so that a disk that fails for hours does not collect files.
+        if active.synced > 0 || self.remove_segment(key).is_err() {
+            self.tails.push((key, active.synced));
+        }
         self.update_used();
     }
 

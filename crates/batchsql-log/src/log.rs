@@ -115,21 +115,6 @@ impl Log {
         let Recovered { catalog, start, mut recovery } =
             recover::recover(&options, identity.incarnation, Mode::Repair)?;
         recovery.is_new = is_new;
-        if identity.partitions != options.partitions {
-            let has_rows = catalog.streams.values().any(|view| view.first_unsettled().is_some());
-            if has_rows {
-                let message = format!(
-                    "the log in {} has {} partitions and rows that are not settled; open it with this number, or settle all \
-                     rows before it is changed to {}",
-                    options.folder.display(),
-                    identity.partitions,
-                    options.partitions
-                );
-                return Err(LogError::new(LogErrorKind::Partitions, message));
-            }
-            identity.partitions = options.partitions;
-            folder::write(&options, &identity)?;
-        }
         let shared = Arc::new(Shared::new(options, identity.incarnation, catalog));
         {
             let mut stats = shared.stats();
@@ -139,6 +124,21 @@ impl Log {
         }
         let mut engine = Engine::new(Arc::clone(&shared), lock, start);
         engine.flush(true).map_err(|error| error.at_start(&shared.options.folder))?;
+        if identity.partitions != shared.options.partitions {
+            let has_rows = shared.catalog().streams.values().any(|view| view.first_unsettled().is_some());
+            if has_rows {
+                let message = format!(
+                    "the log in {} has {} partitions and rows that are not settled; open it with this number, or settle all \
+                     rows before it is changed to {}",
+                    shared.options.folder.display(),
+                    identity.partitions,
+                    shared.options.partitions
+                );
+                return Err(LogError::new(LogErrorKind::Partitions, message));
+            }
+            identity.partitions = shared.options.partitions;
+            folder::write(&shared.options, &identity)?;
+        }
         let handle = Mutex::new(Some(writer::spawn(engine, &shared)?));
         let thread = Arc::new(Thread { shared: Arc::clone(&shared), handle });
         Ok((Log { shared, thread }, recovery))

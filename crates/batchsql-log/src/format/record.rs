@@ -204,6 +204,19 @@ mod tests {
         assert_eq!(sample().last(), Some(13));
     }
 
+    /// The bytes of version 1 never change: folders of older programs must stay readable.
+    #[test]
+    fn the_bytes_of_a_record_are_pinned() {
+        let mut bytes = Vec::new();
+        append(&mut bytes, &CONTEXT, 64, &sample(), b"bytes");
+        assert_eq!(
+            crate::format::identity::hex(&bytes),
+            "42524543563f06bf05000000ce4399b10400000001000000020000000300000009000000000000000800000000000000\
+             0a0000000000000004000000000000000068e5cf8b0100006279746573000000"
+        );
+        assert_eq!(crate::format::identity::hex(&close_mark(&CONTEXT, 64)), "400000000000000042454e44743a5b3d");
+    }
+
     #[test]
     fn a_record_of_another_place_is_refused() {
         let mut bytes = Vec::new();

@@ -58,6 +58,12 @@ mod tests {
         let header = SegmentHeader { version: VERSION, incarnation: [5; 16], tag: 6, base: 7 };
         let bytes = header.encode();
         assert_eq!(bytes.len(), HEADER);
+        // The bytes of version 1 never change.
+        assert_eq!(
+            crate::format::identity::hex(&bytes),
+            "4253514c4c4f470a01000000000000000505050505050505050505050505050506000000000000000700000000000000\
+             00000000000000000000000044c2f690"
+        );
         assert_eq!(SegmentHeader::decode(&bytes), Some(header));
         for bit in 0..HEADER * 8 {
             let mut damaged = bytes.clone();

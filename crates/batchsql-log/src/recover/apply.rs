@@ -11,6 +11,7 @@ use crate::{
         record::{Header, Kind},
         snapshot::{CloseState, Moved, Snapshot, decode_settled},
     },
+    fs::File,
     model::{Block, FileKey, SchemaId, Stream, TableId},
     quarantine,
     recovery::{Damage, Gap},
@@ -120,7 +121,13 @@ impl Recoverer<'_> {
         }
     }
 
-    pub(super) fn damaged(&mut self, segment: &Segment, offset: u64, length: u64, header: Option<Header>) {
+    pub(super) fn damaged(
+        &mut self,
+        (segment, file): (&Segment, &dyn File),
+        offset: u64,
+        length: u64,
+        header: Option<Header>,
+    ) {
         let rows = header.filter(|header| header.kind == Kind::Block).and_then(|header| {
             let (first, last) = (header.first, header.last()?);
             Some(Gap { table: TableId(header.table), partition: header.partition, first, last })
@@ -132,9 +139,7 @@ impl Recoverer<'_> {
         }
         let kept = match self.mode {
             Mode::Look => None,
-            Mode::Repair => {
-                quarantine::keep(self.file_system, self.folder, (&segment.name, &*segment.file), offset, length).ok()
-            }
+            Mode::Repair => quarantine::keep(self.file_system, self.folder, (&segment.name, file), offset, length).ok(),
         };
         self.recovery.damages.push(Damage {
             file: segment.name.clone(),

@@ -33,7 +33,6 @@ struct Segment {
     key: FileKey,
     name: String,
     length: u64,
-    file: Box<dyn File>,
     header: Option<SegmentHeader>,
     /// The serial of its first record; `None` if it has neither a header nor a record.
     base: Option<u64>,
@@ -71,6 +70,7 @@ pub(crate) fn recover(options: &Options, incarnation: [u8; 16], mode: Mode) -> R
         tails: Vec::new(),
         next_serial: 1,
         read_bytes: 0,
+        reported_bytes: 0,
         total_bytes: 0,
     };
     let next_number = recoverer.run().map_err(|problem| match problem {
@@ -110,6 +110,7 @@ struct Recoverer<'a> {
     tails: Vec<(FileKey, u64)>,
     next_serial: u64,
     read_bytes: u64,
+    reported_bytes: u64,
     total_bytes: u64,
 }
 
@@ -143,7 +144,7 @@ impl Recoverer<'_> {
                 }
                 continue;
             }
-            segments.push(self.open(key, length)?);
+            segments.push(self.look_at(key, length)?);
         }
         self.drop_unborn(&mut segments)?;
         self.read_segments(&segments)?;
@@ -195,11 +196,16 @@ impl Recoverer<'_> {
         Ok(true)
     }
 
+    /// Files are opened one after the other: there may be thousands.
+    fn open(&self, segment: &Segment) -> io::Result<Box<dyn File>> {
+        self.file_system.open(&self.folder.join(&segment.name), Access::Read)
+    }
+
     fn context(&self, key: FileKey) -> Context {
         Context { incarnation: self.incarnation, tag: key.tag() }
     }
 
-    fn open(&self, key: FileKey, length: u64) -> Result<Segment, Problem> {
+    fn look_at(&self, key: FileKey, length: u64) -> Result<Segment, Problem> {
         let name = names::segment(key);
         let file = self.file_system.open(&self.folder.join(&name), Access::Read)?;
         let mut bytes = [0; segment::HEADER];
@@ -220,7 +226,7 @@ impl Recoverer<'_> {
                 break;
             }
         }
-        Ok(Segment { key, name, length, file, header, base })
+        Ok(Segment { key, name, length, header, base })
     }
 
     fn check(&self, header: &SegmentHeader, key: FileKey, name: &str) -> Result<(), LogError> {

@@ -10,6 +10,9 @@ use crate::{
     scan::{Found, Scanner},
 };
 
+/// How often progress is reported.
+const REPORT_BYTES: u64 = 1 << 20;
+
 impl Recoverer<'_> {
     pub(super) fn read_segments(&mut self, segments: &[Segment]) -> Result<(), Problem> {
         let newest = segments.iter().rposition(|segment| segment.key.side.is_none());
@@ -31,10 +34,11 @@ impl Recoverer<'_> {
     }
 
     fn max_synced(&self, segment: &Segment) -> io::Result<u64> {
+        let file = self.open(segment)?;
         let mut scanner = Scanner::new(self.context(segment.key), segment::HEADER as u64, segment.length);
         let mut synced = segment.header.map_or(0, |header| header.base.saturating_sub(1));
         loop {
-            match scanner.next(&*segment.file, |_| false)? {
+            match scanner.next(&*file, |_| false)? {
                 Found::Record { header, .. } => synced = synced.max(header.synced),
                 Found::Damage { .. } => {}
                 Found::End => return Ok(synced),
@@ -44,6 +48,7 @@ impl Recoverer<'_> {
 
     fn read_segment(&mut self, segment: &Segment, limits: Limits) -> Result<(), Problem> {
         let is_side = segment.key.side.is_some();
+        let file = self.open(segment)?;
         // Without a record it should go on where the segments before it end.
         let mut expected = segment.base.unwrap_or(self.next_serial);
         let mut scanner = Scanner::new(self.context(segment.key), segment::HEADER as u64, segment.length);
@@ -54,7 +59,7 @@ impl Recoverer<'_> {
         if segment.header.is_none() {
             let length = segment.length.min(segment::HEADER as u64);
             match limits.judge(is_side, expected) {
-                Verdict::Loss => self.damaged(segment, 0, length, None),
+                Verdict::Loss => self.damaged((segment, &*file), 0, length, None),
                 // The first group of the segment was never acknowledged, so nothing of it counts.
                 Verdict::Torn | Verdict::Superseded => {
                     self.recovery.torn_bytes += segment.length;
@@ -66,7 +71,7 @@ impl Recoverer<'_> {
         // From here on it is not known what is on disk.
         let mut certain = segment.length;
         loop {
-            let found = scanner.next(&*segment.file, |_| true)?;
+            let found = scanner.next(&*file, |_| true)?;
             self.progress(scanner.offset(), segment);
             match found {
                 Found::End => break,
@@ -88,7 +93,7 @@ impl Recoverer<'_> {
                     if is_known {
                         expected = header.serial + 1;
                     } else {
-                        self.damaged(segment, offset, header.size(), None);
+                        self.damaged((segment, &*file), offset, header.size(), None);
                     }
                 }
                 Found::Damage { offset, length, header } => match limits.judge(is_side, expected) {
@@ -103,7 +108,7 @@ impl Recoverer<'_> {
                     }
                     Verdict::Loss => {
                         let header = header.filter(|header| header.serial >= expected && header.serial < u64::MAX);
-                        self.damaged(segment, offset, length, header);
+                        self.damaged((segment, &*file), offset, length, header);
                         expected = header.map_or(expected, |header| header.serial + 1);
                     }
                 },
@@ -130,9 +135,11 @@ impl Recoverer<'_> {
         }
     }
 
-    fn progress(&self, offset: u64, segment: &Segment) {
-        if let Some(callback) = &self.options.on_progress {
-            let bytes = self.read_bytes + offset.min(segment.length);
+    fn progress(&mut self, offset: u64, segment: &Segment) {
+        let bytes = self.read_bytes + offset.min(segment.length);
+        let is_due = bytes >= self.reported_bytes + REPORT_BYTES || bytes == self.total_bytes;
+        if let (true, Some(callback)) = (is_due, &self.options.on_progress) {
+            self.reported_bytes = bytes;
             callback(Progress { bytes, total_bytes: self.total_bytes });
         }
     }

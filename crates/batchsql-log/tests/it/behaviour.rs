@@ -290,7 +290,7 @@ fn progress_is_reported_after_an_unclean_end_only() {
     };
     drop(open(watched()));
     let (bytes, total) = last.lock().expect("no panic").expect("progress");
-    assert!(calls.load(Ordering::SeqCst) >= 20 && bytes == total && total > 20_000);
+    assert!(calls.load(Ordering::SeqCst) >= 1 && bytes == total && total > 20_000);
     calls.store(0, Ordering::SeqCst);
     drop(open(watched()));
     assert_eq!(calls.load(Ordering::SeqCst), 0);
