@@ -10,7 +10,7 @@ use std::{
 
 use crate::{error::LogError, shared::Shared};
 
-/// Completes when there is space; from [`Log::space`].
+/// Completes when there is space; from [`Log::space`](crate::Log::space).
 ///
 /// # Cancel safety
 ///
