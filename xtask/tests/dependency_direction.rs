@@ -22,6 +22,7 @@ const LIBRARIES: &[&str] = &[
 const ALLOWED: &[(&str, &[&[&str]])] = &[
     ("batchsql-core", &[]),
     ("batchsql-derive", &[]),
+    ("batchsql-log", &[]),
     ("batchsql-sql", &[&["batchsql-core"]]),
     ("batchsql-testkit", &[&["batchsql-core"]]),
     ("batchsql-sqlite", &[&["batchsql-core", "batchsql-sql"]]),

@@ -1,0 +1,176 @@
+//! Owns the segment that is being written, and how entries become its bytes.
+//! Must not know syncs, failures and who waits.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use crate::{
+    catalog::Catalog,
+    completion::Sender,
+    format::{
+        record::{self, Context, Header, Kind},
+        segment::{self, SegmentHeader},
+        snapshot::{Moved, Settled, Snapshot, encode_settled},
+    },
+    fs::File,
+    model::{Appended, Block, FileKey},
+};
+
+/// What is to be written, in the order of its serials.
+#[derive(Debug)]
+pub(crate) enum Entry {
+    Block(PendingBlock),
+    Settled(Settled),
+    Moved(Moved),
+}
+
+#[derive(Debug)]
+pub(crate) struct PendingBlock {
+    pub(crate) block: Block,
+    pub(crate) first: u64,
+    pub(crate) time: u64,
+    /// Who waits; nobody once it was acknowledged.
+    pub(crate) ticket: Option<Sender<Appended>>,
+    /// Where it was written.
+    pub(crate) offset: u64,
+}
+
+impl PendingBlock {
+    pub(crate) fn appended(&self) -> Appended {
+        Appended { first: self.first, last: self.first + u64::from(self.block.count) - 1 }
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        record::size(self.block.bytes.len())
+    }
+}
+
+impl Entry {
+    /// About how many bytes it needs, so that a segment ends in time.
+    pub(crate) fn size(&self) -> u64 {
+        match self {
+            Entry::Block(block) => block.size(),
+            Entry::Settled(_) | Entry::Moved(_) => record::HEADER as u64,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub(crate) key: FileKey,
+    pub(crate) file: Box<dyn File>,
+    /// Bytes that were written as a whole.
+    pub(crate) length: u64,
+    pub(crate) synced: u64,
+    pub(crate) is_folder_synced: bool,
+    pub(crate) has_blocks: bool,
+    known: Known,
+}
+
+/// Tables and schemas that the segment has records of.
+#[derive(Debug, Clone, Default)]
+struct Known {
+    tables: BTreeSet<u32>,
+    schemas: BTreeSet<u32>,
+}
+
+/// Serials and time for a group.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Serials {
+    pub(crate) next: u64,
+    pub(crate) synced: u64,
+    pub(crate) now: u64,
+}
+
+/// A group as bytes. The segment knows its tables and schemas only after `Active::wrote`.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) next_serial: u64,
+    /// Of each entry.
+    pub(crate) offsets: Vec<u64>,
+    known: Known,
+}
+
+impl Active {
+    pub(crate) fn new(key: FileKey, file: Box<dyn File>) -> Self {
+        Active { key, file, length: 0, synced: 0, is_folder_synced: false, has_blocks: false, known: Known::default() }
+    }
+
+    /// The bytes that follow those of the segment. A new segment starts with its header and `snapshot`.
+    pub(crate) fn encode(
+        &self,
+        context: Context,
+        entries: &[Entry],
+        catalog: &Catalog,
+        snapshot: Option<&Snapshot>,
+        serials: Serials,
+    ) -> Encoded {
+        let mut group = Group { context, start: self.length, serials, bytes: Vec::new(), known: self.known.clone() };
+        if let Some(snapshot) = snapshot {
+            let Context { incarnation, tag } = context;
+            let header = SegmentHeader { version: segment::VERSION, incarnation, tag, base: serials.next };
+            group.bytes.extend(header.encode());
+            group.known.tables.extend(snapshot.tables.iter().map(|(id, _)| *id));
+            group.record(Kind::Snapshot, &snapshot.encode(), |_| {});
+        }
+        let offsets = entries.iter().map(|entry| group.entry(entry, catalog)).collect();
+        Encoded { bytes: group.bytes, next_serial: group.serials.next, offsets, known: group.known }
+    }
+
+    pub(crate) fn wrote(&mut self, encoded: Encoded, has_blocks: bool) {
+        self.length += encoded.bytes.len() as u64;
+        self.known = encoded.known;
+        self.has_blocks |= has_blocks;
+    }
+}
+
+struct Group {
+    context: Context,
+    start: u64,
+    serials: Serials,
+    bytes: Vec<u8>,
+    known: Known,
+}
+
+impl Group {
+    fn entry(&mut self, entry: &Entry, catalog: &Catalog) -> u64 {
+        match entry {
+            Entry::Block(PendingBlock { block, first, time, .. }) => {
+                self.table(block.table.0, catalog);
+                let schema = block.schema.0;
+                if let (true, Some(bytes)) = (self.known.schemas.insert(schema), catalog.schemas.get(schema)) {
+                    self.record(Kind::Schema, bytes, |header| header.schema = schema);
+                }
+                self.record(Kind::Block, &block.bytes, |header| {
+                    header.table = block.table.0;
+                    header.partition = block.partition;
+                    header.schema = schema;
+                    header.first = *first;
+                    header.count = block.count;
+                    header.time = *time;
+                })
+            }
+            Entry::Settled(settled) => {
+                settled.keys().for_each(|stream| self.table(stream.table, catalog));
+                self.record(Kind::Settled, &encode_settled(settled), |_| {})
+            }
+            Entry::Moved(moved) => self.record(Kind::Moved, &moved.encode(), |_| {}),
+        }
+    }
+
+    fn table(&mut self, id: u32, catalog: &Catalog) {
+        if let (true, Some(name)) = (self.known.tables.insert(id), catalog.tables.get(id)) {
+            let name = Arc::clone(name);
+            self.record(Kind::Table, name.as_bytes(), |header| header.table = id);
+        }
+    }
+
+    fn record(&mut self, kind: Kind, payload: &[u8], fill: impl FnOnce(&mut Header)) -> u64 {
+        let offset = self.start + self.bytes.len() as u64;
+        let mut header = Header::new(kind, self.serials.next, self.serials.synced, self.serials.now);
+        fill(&mut header);
+        record::append(&mut self.bytes, &self.context, offset, &header, payload);
+        self.serials.next += 1;
+        offset
+    }
+}

@@ -1,0 +1,133 @@
+//! Owns what happens after a failed write or sync: segments that are given up, and blocks that are given back.
+//! Must not know threads and queues.
+
+use std::{io, mem, sync::Arc};
+
+use crate::{
+    active::{Entry, PendingBlock},
+    engine::{Engine, Failure, ignore_missing},
+    error::{LogError, LogErrorKind},
+    fs::Access,
+    model::FileKey,
+    options::SyncPolicy,
+    shared::Full,
+};
+
+impl Engine {
+    /// A write has failed. If the disk is full and its part can be taken back for certain, the group is refused.
+    pub(crate) fn undo_write(&mut self, error: io::Error) -> Failure {
+        let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        let Some(active) = &self.active else { return Failure::Unknown(error) };
+        if !is_full {
+            return Failure::Unknown(error);
+        }
+        if active.length == 0 {
+            let key = active.key;
+            let is_gone = self.remove_segment(key).is_ok()
+                && self.shared.options.file_system.sync_folder(&self.shared.options.folder).is_ok();
+            if is_gone {
+                self.active = None;
+                return Failure::Refused(error);
+            }
+            return Failure::Unknown(error);
+        }
+        // The sync makes the cut certain. It also covers what was written before, which is only better for it.
+        match active.file.set_length(active.length).and_then(|()| active.file.sync_data()) {
+            Ok(()) => Failure::Refused(error),
+            Err(_) => Failure::Unknown(error),
+        }
+    }
+
+    /// After a failed write or sync: the segment counts up to its last sync, and the rest is written again elsewhere.
+    pub(crate) fn give_up_segment(&mut self) {
+        self.shared.stats().failures += 1;
+        self.written = 0;
+        self.next_serial = self.synced_serial + 1;
+        self.unsynced_since = None;
+        let Some(active) = self.active.take() else { return };
+        let key = active.key;
+        if active.synced == 0 {
+            self.shared.catalog().remove_file(key);
+        } else {
+            let mut catalog = self.shared.catalog();
+            if self.shared.options.policy == SyncPolicy::Os {
+                catalog.set_places(key, &self.restore);
+            }
+            if let Some(file) = catalog.files.get_mut(&key) {
+                file.length = active.synced;
+            }
+        }
+        // Nothing of it was ever certain. At once, so that a disk that fails for hours does not collect files.
+        if active.synced > 0 || self.remove_segment(key).is_err() {
+            self.tails.push((key, active.synced));
+        }
+        self.update_used();
+    }
+
+    /// Cuts the ends of segments that were given up. Called when what they had is synced elsewhere. Returns whether
+    /// none is left: until then no segment is removed that says that they do not count.
+    pub(crate) fn cut_tails(&mut self) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let is_done = |&(key, length): &(FileKey, u64)| {
+            if length == 0 {
+                return shared.options.file_system.remove(&shared.path(key)).or_else(ignore_missing).is_ok();
+            }
+            let file = shared.options.file_system.open(&shared.path(key), Access::Write);
+            file.and_then(|file| file.set_length(length).and_then(|()| file.sync_data())).is_ok()
+        };
+        self.is_changed |= !self.tails.is_empty();
+        let lengths = &mut self.lengths;
+        self.tails.retain(|tail| {
+            let is_done = is_done(tail);
+            if is_done {
+                match tail {
+                    (key, 0) => lengths.remove(key),
+                    (key, length) => lengths.insert(*key, *length),
+                };
+            }
+            !is_done
+        });
+        self.update_used();
+        self.tails.is_empty()
+    }
+
+    /// Gives the blocks that nobody was told about back to their callers, and takes no more for a while.
+    pub(crate) fn give_back(&mut self, full: Full, is_certain: bool, cause: io::Error) -> LogError {
+        let error = if is_certain {
+            full.error()
+        } else {
+            let message = "the disk of the log has failed; it is not known whether the rows are stored";
+            LogError::new(LogErrorKind::Undetermined, message)
+        };
+        let error = error.with_source(cause);
+        let mut tickets = Vec::new();
+        for entry in mem::take(&mut self.pending) {
+            match entry {
+                Entry::Block(PendingBlock { block, first, ticket: Some(ticket), .. }) => {
+                    let state = self.streams.entry(block.stream()).or_default();
+                    state.next = state.next.min(first);
+                    tickets.push(ticket);
+                }
+                kept => self.pending.push(kept),
+            }
+        }
+        self.raise_by_settled();
+        // Who hears of the failure finds the log full.
+        self.shared.intake().full = Some(full);
+        self.shared.space.notify();
+        tickets.into_iter().for_each(|ticket| ticket.send(Err(error.clone())));
+        error
+    }
+
+    /// Sequences that were given back never go below what is settled.
+    fn raise_by_settled(&mut self) {
+        for entry in &self.pending {
+            if let Entry::Settled(settled) = entry {
+                for (stream, ranges) in settled {
+                    let state = self.streams.entry(*stream).or_default();
+                    state.next = state.next.max(ranges.last() + 1);
+                }
+            }
+        }
+    }
+}

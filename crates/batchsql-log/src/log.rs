@@ -1,0 +1,395 @@
+//! Owns the handle of a log: opening it, appending, settling and closing.
+//! Must not know how bytes are written and read.
+
+use std::{
+    fmt, mem,
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+    time::{Duration, Instant, UNIX_EPOCH},
+};
+
+use crate::{
+    completion::{self, Completion, Ticket},
+    engine::Engine,
+    error::{LogError, LogErrorKind},
+    folder,
+    format::record,
+    model::{Block, SchemaId, Stream, TableId},
+    options::Options,
+    reader::{From, Reader},
+    recover::{self, Mode, Recovered},
+    recovery::Recovery,
+    shared::{Queued, Shared},
+    space::Space,
+    stats::LogStats,
+    writer,
+};
+
+/// The longest name of a table, in bytes.
+const LONGEST_NAME: usize = 64 << 10;
+
+/// A segment log. Clones are handles of the same log; when the last one is dropped, it is closed.
+#[derive(Clone)]
+pub struct Log {
+    shared: Arc<Shared>,
+    thread: Arc<Thread>,
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log").field("options", &self.shared.options).finish_non_exhaustive()
+    }
+}
+
+/// Stops the writer thread with the last handle. Readers do not keep it alive.
+struct Thread {
+    shared: Arc<Shared>,
+    handle: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        let _ = request_close(&self.shared).wait();
+        let handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(handle) = handle {
+            // A panic of the thread has been printed; there is nobody to report it to.
+            let _ = handle.join();
+        }
+    }
+}
+
+/// A block that was not accepted, and why.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Refused {
+    /// The block, unchanged.
+    pub block: Block,
+    /// Why.
+    pub error: LogError,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for Refused {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&self.error)
+    }
+}
+
+impl Log {
+    /// Opens the log of a folder, and creates it if the folder is missing or empty. After an unclean end it reads all
+    /// segments; see [`Options::on_progress`]. Blocks the thread.
+    ///
+    /// # Errors
+    ///
+    /// If an option cannot be used, another process uses the folder, a newer version wrote it, it has files of something
+    /// else, the partitions differ while rows are not settled, or the file system fails. Nothing was removed.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// use batchsql_log::{Block, From, Log, Next, Options};
+    ///
+    /// let (log, recovery) = Log::open(Options::new(folder.path().join("log")).min_free_bytes(0))?;
+    /// assert!(recovery.damages.is_empty() && recovery.gaps.is_empty());
+    /// let (table, schema) = (log.table("events")?, log.schema(b"id, note")?);
+    /// let ticket = log.append(Block { table, partition: 0, schema, count: 2, bytes: b"two rows".to_vec() })?;
+    /// assert_eq!(ticket.wait()?.last, 2);
+    ///
+    /// let mut reader = log.reader(table, 0, From::Unsettled)?;
+    /// let Next::Block(block) = reader.next()? else { panic!("there is a block") };
+    /// assert_eq!(block.bytes, b"two rows");
+    /// log.settle(table, 0, block.first..=block.last())?;
+    /// log.close().wait()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn open(options: Options) -> Result<(Log, Recovery), LogError> {
+        options.check()?;
+        let lock = folder::lock(&options)?;
+        let (mut identity, is_new) = folder::identity(&options)?;
+        let Recovered { catalog, start, mut recovery } =
+            recover::recover(&options, identity.incarnation, Mode::Repair)?;
+        recovery.is_new = is_new;
+        let shared = Arc::new(Shared::new(options, identity.incarnation, catalog));
+        {
+            let mut stats = shared.stats();
+            stats.recovered_blocks = recovery.blocks;
+            stats.quarantined = recovery.damages.len() as u64;
+            stats.quarantined_bytes = recovery.damages.iter().map(|damage| damage.length).sum();
+        }
+        let mut engine = Engine::new(Arc::clone(&shared), lock, start);
+        engine.flush(true).map_err(|error| error.at_start(&shared.options.folder))?;
+        if identity.partitions != shared.options.partitions {
+            let has_rows = shared.catalog().streams.values().any(|view| view.first_unsettled().is_some());
+            if has_rows {
+                let message = format!(
+                    "the log in {} has {} partitions and rows that are not settled; open it with this number, or settle all \
+                     rows before it is changed to {}",
+                    shared.options.folder.display(),
+                    identity.partitions,
+                    shared.options.partitions
+                );
+                return Err(LogError::new(LogErrorKind::Partitions, message));
+            }
+            identity.partitions = shared.options.partitions;
+            folder::write(&shared.options, &identity)?;
+        }
+        let handle = Mutex::new(Some(writer::spawn(engine, &shared)?));
+        let thread = Arc::new(Thread { shared: Arc::clone(&shared), handle });
+        Ok((Log { shared, thread }, recovery))
+    }
+
+    /// The number of a table. The same name has the same number for the life of the folder.
+    ///
+    /// # Errors
+    ///
+    /// If the name is empty or longer than 64 KiB.
+    pub fn table(&self, name: &str) -> Result<TableId, LogError> {
+        if name.is_empty() || name.len() > LONGEST_NAME {
+            let message = format!("the name of a table has {} bytes; use 1 to {LONGEST_NAME}", name.len());
+            return Err(LogError::new(LogErrorKind::Invalid, message));
+        }
+        Ok(TableId(self.shared.catalog().tables.intern(name)))
+    }
+
+    /// The number of a schema: bytes that the log keeps beside blocks, and does not look into.
+    ///
+    /// # Errors
+    ///
+    /// If it does not fit into a segment.
+    pub fn schema(&self, bytes: &[u8]) -> Result<SchemaId, LogError> {
+        let limit = self.shared.options.segment_bytes / 2;
+        if record::size(bytes.len()) > limit {
+            let message = format!("a schema has {} bytes; half a segment has {limit}", bytes.len());
+            return Err(LogError::new(LogErrorKind::Invalid, message));
+        }
+        Ok(SchemaId(self.shared.catalog().schemas.intern(bytes)))
+    }
+
+    /// Hands a block to the writer thread. Blocks of a partition are stored in the order of the calls.
+    ///
+    /// If the ticket fails with an error that [is undetermined](LogError::is_undetermined), or is dropped, the rows may be
+    /// in the log or not.
+    ///
+    /// # Errors
+    ///
+    /// If there is no space ([`LogError::is_full`]; [`space`](Self::space) waits for it), the log is closed, or the block
+    /// cannot be stored: no rows, an unknown partition, or more bytes than a segment. Nothing was stored.
+    pub fn append(&self, block: Block) -> Result<Ticket, Refused> {
+        let (mut tickets, refused) = self.append_all(vec![block]);
+        match (tickets.pop(), refused) {
+            (Some(ticket), None) => Ok(ticket),
+            (_, Some((mut blocks, error))) => match blocks.pop() {
+                Some(block) => Err(Refused { block, error }),
+                None => unreachable!("a block that has no ticket is given back"),
+            },
+            (None, None) => unreachable!("a block has a ticket or is given back"),
+        }
+    }
+
+    /// Hands blocks to the writer thread together, so that they need not wait for one another. Returns the tickets of those
+    /// that were accepted, and from the first one that was not, the blocks with the error of [`append`](Self::append).
+    pub fn append_all(&self, blocks: Vec<Block>) -> (Vec<Ticket>, Option<(Vec<Block>, LogError)>) {
+        let mut tickets = Vec::with_capacity(blocks.len());
+        let mut refused = None;
+        let mut blocks = blocks.into_iter();
+        let since = Instant::now();
+        let mut intake = self.shared.intake();
+        while let Some(block) = blocks.next() {
+            let bytes = record::size(block.bytes.len());
+            let accepted = self.check(&block).and_then(|()| self.shared.check_space(&intake, bytes));
+            if let Err(error) = accepted {
+                intake.wants_space |= error.is_full();
+                intake.has_refused = error.is_full();
+                refused = Some((std::iter::once(block).chain(blocks).collect(), error));
+                break;
+            }
+            let (sender, ticket) = completion::pair(lost);
+            intake.bytes += bytes;
+            intake.has_refused = false;
+            intake.blocks.push_back(Queued { block, ticket: sender, since });
+            tickets.push(ticket);
+        }
+        drop(intake);
+        self.shared.work.notify_one();
+        (tickets, refused)
+    }
+
+    fn check(&self, block: &Block) -> Result<(), LogError> {
+        let invalid = |message: String| Err(LogError::new(LogErrorKind::Invalid, message));
+        let Options { partitions, segment_bytes, .. } = self.shared.options;
+        if block.count == 0 {
+            return invalid("a block has no rows; give it at least one".to_owned());
+        }
+        if block.partition >= partitions {
+            return invalid(format!("partition {} is not below {partitions}; see partition_of", block.partition));
+        }
+        if record::size(block.bytes.len()) > segment_bytes {
+            let bytes = block.bytes.len();
+            return invalid(format!("a block has {bytes} bytes; split it, a segment has {segment_bytes}"));
+        }
+        Ok(())
+    }
+
+    /// Reads one partition of a table back. Several readers are independent of each other.
+    ///
+    /// # Errors
+    ///
+    /// If the first sequence is 0.
+    pub fn reader(&self, table: TableId, partition: u32, from: From) -> Result<Reader, LogError> {
+        if matches!(from, From::Sequence(0)) {
+            return Err(LogError::new(LogErrorKind::Invalid, "sequences start at 1"));
+        }
+        Ok(Reader::new(Arc::clone(&self.shared), Stream { table: table.0, partition }, from))
+    }
+
+    /// Rows have ended: they need not be read again, and their segments may be removed. It is on disk with the next group,
+    /// after 100 ms, or with [`sync`](Self::sync); rows whose end is not on disk are read again after a crash. To accept a
+    /// [`Gap`](crate::Gap), settle it.
+    ///
+    /// # Errors
+    ///
+    /// If the range is empty, starts at 0, or goes beyond what was stored.
+    pub fn settle(
+        &self,
+        table: TableId,
+        partition: u32,
+        sequences: std::ops::RangeInclusive<u64>,
+    ) -> Result<(), LogError> {
+        let (first, last) = sequences.into_inner();
+        let stream = Stream { table: table.0, partition };
+        let end = self.shared.catalog().streams.get(&stream).map_or(1, |view| view.end);
+        if first == 0 || first > last || last >= end {
+            let message = format!("cannot settle {first} to {last}; rows 1 to {} are stored", end - 1);
+            return Err(LogError::new(LogErrorKind::Invalid, message));
+        }
+        self.add_settled(stream, first, last);
+        Ok(())
+    }
+
+    /// All rows up to `sequence` have ended, also those that this log has never had: for a position that is stored outside
+    /// and is higher than the end of the log. The next row gets a higher sequence. Call it before the first append.
+    ///
+    /// # Errors
+    ///
+    /// If the sequence is the highest possible.
+    pub fn resume_above(&self, table: TableId, partition: u32, sequence: u64) -> Result<(), LogError> {
+        if sequence >= u64::MAX - 1 {
+            return Err(LogError::new(LogErrorKind::Invalid, "no sequence is left above this one"));
+        }
+        if sequence > 0 {
+            self.add_settled(Stream { table: table.0, partition }, 1, sequence);
+        }
+        Ok(())
+    }
+
+    fn add_settled(&self, stream: Stream, first: u64, last: u64) {
+        {
+            let mut catalog = self.shared.catalog();
+            let view = catalog.streams.entry(stream).or_default();
+            view.settled.insert(first, last);
+            view.end = view.end.max(last + 1);
+        }
+        let mut intake = self.shared.intake();
+        intake.settled.entry(stream).or_default().insert(first, last);
+        let is_first = intake.settled_at.is_none();
+        intake.settled_at.get_or_insert_with(Instant::now);
+        drop(intake);
+        if is_first {
+            self.shared.work.notify_one();
+        }
+        self.shared.readable.notify();
+    }
+
+    /// The rows of a partition will not be settled for a long time, for example because their table is parked; or they will
+    /// again. Rows that are set aside are copied out of segments that nothing else keeps, so that those can be removed.
+    pub fn set_aside(&self, table: TableId, partition: u32, is_aside: bool) {
+        let stream = Stream { table: table.0, partition };
+        self.shared.catalog().streams.entry(stream).or_default().is_aside = is_aside;
+        self.shared.intake().wants_upkeep = true;
+        self.shared.work.notify_one();
+    }
+
+    /// Completes when all that was appended and settled before is on disk, and what can be removed is removed.
+    pub fn sync(&self) -> Completion<()> {
+        let (sender, completion) = completion::pair(LogError::closed);
+        let mut intake = self.shared.intake();
+        if intake.is_closed {
+            sender.send(Err(LogError::closed()));
+            return completion;
+        }
+        intake.syncs.push(sender);
+        drop(intake);
+        self.shared.work.notify_one();
+        completion
+    }
+
+    /// Completes when a block of this many bytes would be accepted. Others may take the space first.
+    pub fn space(&self, bytes: usize) -> Space {
+        Space::new(Arc::clone(&self.shared), record::size(bytes))
+    }
+
+    /// Numbers for metrics.
+    pub fn stats(&self) -> LogStats {
+        let mut stats = self.shared.stats().clone();
+        stats.bytes = self.shared.used.load(std::sync::atomic::Ordering::SeqCst);
+        {
+            let catalog = self.shared.catalog();
+            stats.segments = catalog.files.keys().filter(|key| key.side.is_none()).count() as u64;
+            stats.side_segments = catalog.files.len() as u64 - stats.segments;
+            let oldest = catalog.streams.values().filter_map(|view| view.first_unsettled()).map(|place| place.oldest);
+            stats.oldest_unsettled = oldest.min().map(|millis| UNIX_EPOCH + Duration::from_millis(millis));
+            let unsettled = |view: &crate::catalog::StreamView| {
+                let settled: u64 = view.settled.iter().map(|(first, last)| last - first + 1).sum();
+                (view.end - 1).saturating_sub(settled)
+            };
+            stats.unsettled_rows = catalog.streams.values().map(unsettled).sum();
+        }
+        let intake = self.shared.intake();
+        stats.is_full = intake.full.is_some() || intake.has_refused;
+        drop(intake);
+        stats
+    }
+
+    /// The random id of the folder.
+    pub fn incarnation(&self) -> [u8; 16] {
+        self.shared.incarnation
+    }
+
+    /// Writes all that was appended and settled, and a record that spares the next start from reading the segments. Later
+    /// calls on all handles fail. Readers can go on.
+    ///
+    /// # Cancel safety
+    ///
+    /// The log closes also if the completion is dropped.
+    pub fn close(&self) -> Completion<()> {
+        request_close(&self.thread.shared)
+    }
+}
+
+fn request_close(shared: &Shared) -> Completion<()> {
+    let (sender, completion) = completion::pair(LogError::closed);
+    let mut intake = shared.intake();
+    if mem::replace(&mut intake.is_closed, true) && intake.closers.is_empty() {
+        // It has ended, or is about to.
+        drop(intake);
+        sender.send(Ok(()));
+        return completion;
+    }
+    intake.closers.push(sender);
+    drop(intake);
+    shared.work.notify_one();
+    shared.space.notify();
+    completion
+}
+
+/// What a ticket reports whose block was lost on the way.
+fn lost() -> LogError {
+    let message = "the writer thread of the log has ended; it is not known whether the rows are stored";
+    LogError::new(LogErrorKind::Undetermined, message)
+}

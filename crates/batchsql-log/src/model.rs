@@ -1,0 +1,94 @@
+//! Owns the names of tables and streams, and the blocks that go in and come out.
+//! Must not know files and threads.
+
+use std::{sync::Arc, time::SystemTime};
+
+/// A table, as the log numbers it; from [`Log::table`](crate::Log::table).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TableId(pub(crate) u32);
+
+/// A schema, as the log numbers it; from [`Log::schema`](crate::Log::schema).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SchemaId(pub(crate) u32);
+
+/// A partition of a table: what has an order and sequences of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Stream {
+    pub(crate) table: u32,
+    pub(crate) partition: u32,
+}
+
+/// A segment: one of the log itself, or the rows of one stream that were moved out of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct FileKey {
+    pub(crate) number: u64,
+    pub(crate) side: Option<Stream>,
+}
+
+impl FileKey {
+    pub(crate) fn main(number: u64) -> Self {
+        FileKey { number, side: None }
+    }
+
+    /// The number of the segment as it goes into checksums.
+    pub(crate) fn tag(self) -> u64 {
+        const SIDE: u64 = 1 << 63;
+        if self.side.is_some() { self.number | SIDE } else { self.number }
+    }
+}
+
+/// Some rows of one table and partition, as bytes that the log does not look into.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Block {
+    /// The table of the rows.
+    pub table: TableId,
+    /// The partition, below [`Options::partitions`](crate::Options::partitions).
+    pub partition: u32,
+    /// How the bytes are read.
+    pub schema: SchemaId,
+    /// The number of rows, at least 1. Each has a sequence of its own.
+    pub count: u32,
+    /// The rows.
+    pub bytes: Vec<u8>,
+}
+
+impl Block {
+    pub(crate) fn stream(&self) -> Stream {
+        Stream { table: self.table.0, partition: self.partition }
+    }
+}
+
+/// Where the rows of a block are in their partition. Sequences start at 1 and have no holes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Appended {
+    /// The sequence of the first row.
+    pub first: u64,
+    /// The sequence of the last row.
+    pub last: u64,
+}
+
+/// A block that was read back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoredBlock {
+    /// The sequence of the first row.
+    pub first: u64,
+    /// The number of rows.
+    pub count: u32,
+    /// The schema, as the log numbers it.
+    pub schema: SchemaId,
+    /// The bytes that [`Log::schema`](crate::Log::schema) was given; `None` if their record is lost.
+    pub schema_bytes: Option<Arc<[u8]>>,
+    /// When the block was written.
+    pub time: SystemTime,
+    /// The rows.
+    pub bytes: Vec<u8>,
+}
+
+impl StoredBlock {
+    /// The sequence of the last row.
+    pub fn last(&self) -> u64 {
+        self.first + u64::from(self.count) - 1
+    }
+}

@@ -1,0 +1,204 @@
+//! Owns the options of a log and their checks.
+//! Must not know how they are used.
+
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+
+use crate::{
+    error::{LogError, LogErrorKind},
+    fs::{FileSystem, RealFileSystem},
+    recovery::Progress,
+};
+
+/// When an append is complete.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SyncPolicy {
+    /// After `fdatasync`: survives a power loss.
+    #[default]
+    Always,
+    /// After the write to the operating system: survives the end of the process, not a power loss. Synced by the writer
+    /// thread after a second or 8 MiB; writes wait meanwhile.
+    Os,
+}
+
+/// The callback of [`Options::on_progress`].
+type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
+
+/// How a log is opened.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let options = batchsql_log::Options::new("/var/lib/app/log")
+///     .partitions(8)
+///     .disk_bytes(20 << 30)
+///     .keep_for(Duration::from_secs(3_600));
+/// # let _ = options;
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct Options {
+    pub(crate) folder: PathBuf,
+    pub(crate) policy: SyncPolicy,
+    pub(crate) partitions: u32,
+    pub(crate) segment_bytes: u64,
+    pub(crate) disk_bytes: u64,
+    pub(crate) min_free_bytes: u64,
+    pub(crate) queue_bytes: u64,
+    pub(crate) group_bytes: u64,
+    pub(crate) group_delay: Duration,
+    pub(crate) settle_delay: Duration,
+    pub(crate) keep_for: Duration,
+    pub(crate) window_bytes: u64,
+    pub(crate) file_system: Arc<dyn FileSystem>,
+    pub(crate) on_progress: Option<OnProgress>,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("folder", &self.folder)
+            .field("policy", &self.policy)
+            .field("partitions", &self.partitions)
+            .field("segment_bytes", &self.segment_bytes)
+            .field("disk_bytes", &self.disk_bytes)
+            .field("min_free_bytes", &self.min_free_bytes)
+            .field("queue_bytes", &self.queue_bytes)
+            .field("keep_for", &self.keep_for)
+            .finish_non_exhaustive()
+    }
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+impl Options {
+    /// The log in this folder, which is created if it is missing. The folder is the name of the log: the same folder is
+    /// the same log, whatever the other options are.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Options {
+            folder: folder.into(),
+            policy: SyncPolicy::Always,
+            partitions: 8,
+            segment_bytes: 64 * MIB,
+            disk_bytes: 10 << 30,
+            min_free_bytes: 256 * MIB,
+            queue_bytes: 16 * MIB,
+            group_bytes: MIB,
+            group_delay: Duration::from_millis(2),
+            settle_delay: Duration::from_millis(100),
+            keep_for: Duration::ZERO,
+            window_bytes: 4 * MIB,
+            file_system: Arc::new(RealFileSystem),
+            on_progress: None,
+        }
+    }
+
+    /// When an append is complete. Default: [`SyncPolicy::Always`].
+    pub fn sync_policy(mut self, policy: SyncPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// The number of partitions of each table. Default: 8. It changes only while all rows are settled.
+    pub fn partitions(mut self, partitions: u32) -> Self {
+        self.partitions = partitions;
+        self
+    }
+
+    /// The size at which a new segment starts, in bytes. Default: 64 MiB. A block must fit into a segment.
+    pub fn segment_bytes(mut self, bytes: u64) -> Self {
+        self.segment_bytes = bytes;
+        self
+    }
+
+    /// What the files of the log may have together, in bytes. Default: 10 GiB; at least four segments. A sixteenth of it, at
+    /// most 16 MiB, is kept for what the log writes about itself.
+    pub fn disk_bytes(mut self, bytes: u64) -> Self {
+        self.disk_bytes = bytes;
+        self
+    }
+
+    /// The free space of the disk below which no block is accepted, in bytes. Default: 256 MiB; 0 switches it off. It is not
+    /// known on Windows, where only [`disk_bytes`](Self::disk_bytes) counts.
+    pub fn min_free_bytes(mut self, bytes: u64) -> Self {
+        self.min_free_bytes = bytes;
+        self
+    }
+
+    /// Blocks that wait for the writer thread, in bytes. Default: 16 MiB. A larger block is accepted while nothing waits.
+    pub fn queue_bytes(mut self, bytes: u64) -> Self {
+        self.queue_bytes = bytes;
+        self
+    }
+
+    /// How long settled rows can be read again, from the last block of their segment on. Default: zero.
+    pub fn keep_for(mut self, keep_for: Duration) -> Self {
+        self.keep_for = keep_for;
+        self
+    }
+
+    /// Bytes of blocks that a reader returns before some of them must be settled. Default: 4 MiB. One block is always
+    /// returned.
+    pub fn window_bytes(mut self, bytes: u64) -> Self {
+        self.window_bytes = bytes;
+        self
+    }
+
+    /// How long settled ranges may wait for a block to be written with. Default: 100 ms. What was not written before a crash
+    /// is read again.
+    pub fn settle_delay(mut self, delay: Duration) -> Self {
+        self.settle_delay = delay;
+        self
+    }
+
+    /// Is called while [`Log::open`](crate::Log::open) reads the segments after an unclean end, on its thread.
+    pub fn on_progress(mut self, callback: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+        self.on_progress = Some(Arc::new(callback));
+        self
+    }
+
+    /// Another file system, for tests.
+    pub fn file_system(mut self, file_system: Arc<dyn FileSystem>) -> Self {
+        self.file_system = file_system;
+        self
+    }
+
+    /// What only the records of the log itself may use of `disk_bytes`.
+    pub(crate) fn reserve(&self) -> u64 {
+        (self.disk_bytes / 16).min(16 * MIB)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), LogError> {
+        let invalid = |message: String| Err(LogError::new(LogErrorKind::Invalid, message));
+        if self.partitions == 0 {
+            return invalid("partitions is 0; a table has at least one partition".to_owned());
+        }
+        if !(4 * KIB..=1 << 30).contains(&self.segment_bytes) {
+            return invalid(format!("segment_bytes is {}; set it from 4 KiB to 1 GiB", self.segment_bytes));
+        }
+        if self.disk_bytes / 4 < self.segment_bytes {
+            let (disk, segment) = (self.disk_bytes, self.segment_bytes);
+            return invalid(format!("disk_bytes is {disk}; set it to at least four times segment_bytes ({segment})"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_that_cannot_work_are_refused_one_by_one() {
+        let check = |options: Options, word: &str| {
+            let error = options.check().expect_err(word);
+            assert_eq!(error.kind(), LogErrorKind::Invalid);
+            assert!(error.to_string().contains(word), "{error}");
+        };
+        assert!(Options::new("x").check().is_ok());
+        check(Options::new("x").partitions(0), "partitions");
+        check(Options::new("x").segment_bytes(1), "segment_bytes");
+        check(Options::new("x").disk_bytes(64 << 20), "disk_bytes");
+    }
+}

@@ -1,0 +1,296 @@
+//! Owns reading the rows of one partition back, block by block, with a bound for what is not settled.
+//! Must not know writing.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, UNIX_EPOCH},
+};
+
+use crate::{
+    error::LogError,
+    format::{names, record::Header, record::Kind, snapshot::Place},
+    fs::{Access, File},
+    model::{FileKey, SchemaId, StoredBlock, Stream, TableId},
+    quarantine,
+    recovery::Gap,
+    scan::{Found, Scanner},
+    shared::Shared,
+};
+
+/// How many files may disappear during one call.
+const MISSING_FILES: usize = 8;
+
+/// Where a reader starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum From {
+    /// At the first row that is not settled. Settled blocks are left out.
+    Unsettled,
+    /// At this sequence, whether rows are settled or not: for a position that is stored elsewhere. The first block may start
+    /// before it.
+    Sequence(u64),
+}
+
+/// What a reader has found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Next {
+    /// The next block.
+    Block(StoredBlock),
+    /// Rows are missing here. The next call goes on behind them; nothing else reports them again to this reader.
+    Gap(Gap),
+    /// There is nothing more at present; [`Reader::ready`] waits for more.
+    End,
+    /// The blocks that were returned fill the window; [`Reader::ready`] waits until some are settled.
+    WindowFull,
+}
+
+/// Reads one partition of a table, in order; from [`Log::reader`](crate::Log::reader).
+#[derive(Debug)]
+pub struct Reader {
+    shared: Arc<Shared>,
+    stream: Stream,
+    only_unsettled: bool,
+    /// The next row.
+    expected: u64,
+    open: Option<Open>,
+    /// Blocks that were returned and are not settled: first and last row, bytes.
+    window: VecDeque<(u64, u64, u64)>,
+    window_bytes: u64,
+    /// What was known at the last call of `next`.
+    seen: u64,
+}
+
+#[derive(Debug)]
+struct Open {
+    key: FileKey,
+    file: Box<dyn File>,
+    scanner: Scanner,
+}
+
+/// Where the next rows are.
+#[derive(Debug)]
+enum Target {
+    End,
+    Missing(u64),
+    In(FileKey, Place, u64),
+}
+
+impl Reader {
+    pub(crate) fn new(shared: Arc<Shared>, stream: Stream, from: From) -> Self {
+        let (only_unsettled, expected) = match from {
+            From::Unsettled => (true, 1),
+            From::Sequence(first) => (false, first),
+        };
+        Reader {
+            shared,
+            stream,
+            only_unsettled,
+            expected,
+            open: None,
+            window: VecDeque::new(),
+            window_bytes: 0,
+            seen: 0,
+        }
+    }
+
+    /// The next block. It reads from the file on this thread; call it where blocking is allowed.
+    ///
+    /// # Errors
+    ///
+    /// If the file system fails. The call can be repeated. Damaged blocks are no error: they are kept in `quarantine`,
+    /// counted, and reported as [`Next::Gap`].
+    #[expect(clippy::should_implement_trait, reason = "an iterator would end at Next::End, where this goes on")]
+    pub fn next(&mut self) -> Result<Next, LogError> {
+        self.seen = self.shared.readable.version();
+        let mut missing = 0;
+        loop {
+            match self.target() {
+                Err(next) => return Ok(next),
+                Ok(Target::End) => return Ok(Next::End),
+                Ok(Target::Missing(before)) => return Ok(self.gap(before)),
+                Ok(Target::In(key, place, length)) => match self.read(key, &place, length) {
+                    Ok(Some(next)) => return Ok(next),
+                    Ok(None) => {}
+                    // Removed between looking it up and opening it: its rows were settled or moved.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound && missing < MISSING_FILES => {
+                        self.open = None;
+                        missing += 1;
+                    }
+                    Err(error) => {
+                        self.open = None;
+                        return Err(LogError::io("read", &self.shared.path(key), error));
+                    }
+                },
+            }
+        }
+    }
+
+    /// Updates the window, and finds the next rows.
+    fn target(&mut self) -> Result<Target, Next> {
+        let catalog = self.shared.catalog();
+        let Some(view) = catalog.streams.get(&self.stream) else { return Ok(Target::End) };
+        while let Some(&(first, last, bytes)) = self.window.front() {
+            if !view.settled.contains(first, last) {
+                break;
+            }
+            self.window.pop_front();
+            self.window_bytes -= bytes;
+        }
+        if self.window_bytes >= self.shared.options.window_bytes && !self.window.is_empty() {
+            return Err(Next::WindowFull);
+        }
+        if self.only_unsettled {
+            self.expected = view.settled.first_missing(self.expected);
+        }
+        Ok(match view.locate(self.expected) {
+            None if self.expected >= view.end => Target::End,
+            None => Target::Missing(view.end),
+            Some((_, place)) if place.first > self.expected => {
+                let next = if self.only_unsettled {
+                    view.settled.first_present(self.expected).map_or(place.first, |settled| settled.min(place.first))
+                } else {
+                    place.first
+                };
+                Target::Missing(next)
+            }
+            Some((key, place)) => Target::In(key, place, catalog.files.get(&key).map_or(0, |file| file.length)),
+        })
+    }
+
+    /// `None`: look again.
+    fn read(&mut self, key: FileKey, place: &Place, length: u64) -> io::Result<Option<Next>> {
+        let stream = self.stream;
+        let is_ours = |header: &Header| {
+            header.kind == Kind::Block && (header.table, header.partition) == (stream.table, stream.partition)
+        };
+        let mut open = match self.open.take().filter(|open| open.key == key) {
+            Some(open) => open,
+            None => {
+                let file = self.shared.options.file_system.open(&self.shared.path(key), Access::Read)?;
+                Open { key, file, scanner: Scanner::new(self.shared.context(key), place.offset, length) }
+            }
+        };
+        open.scanner.set_end(length);
+        loop {
+            let expected = self.expected;
+            let wanted = |header: &Header| is_ours(header) && header.last().is_some_and(|last| last >= expected);
+            match open.scanner.next(&*open.file, wanted)? {
+                Found::Record { header, .. } if !wanted(&header) => {}
+                Found::Record { header, offset } if header.first > self.expected => {
+                    // Rows before this block are lost. The record is read again by the next call.
+                    open.scanner.go_to(offset);
+                    self.open = Some(open);
+                    return Ok(self.missing_before(header.first));
+                }
+                Found::Record { header, offset } => {
+                    let block = self.block(&header, open.scanner.payload(offset, &header).to_vec());
+                    self.expected = block.last() + 1;
+                    let is_left_out = self.only_unsettled && self.is_settled(block.first, block.last());
+                    if is_left_out {
+                        continue;
+                    }
+                    self.window.push_back((block.first, block.last(), header.size()));
+                    self.window_bytes += header.size();
+                    self.open = Some(open);
+                    return Ok(Some(Next::Block(block)));
+                }
+                Found::Damage { offset, length, .. } => self.damaged(&open, offset, length),
+                Found::End => {
+                    // The file should have had them up to the end of this place.
+                    let is_behind = self.expected <= place.last;
+                    self.open = Some(open);
+                    return Ok(if is_behind { self.missing_before(place.last + 1) } else { None });
+                }
+            }
+        }
+    }
+
+    fn is_settled(&self, first: u64, last: u64) -> bool {
+        self.shared.catalog().streams.get(&self.stream).is_some_and(|view| view.settled.contains(first, last))
+    }
+
+    /// `None` if the next missing row is settled: look again.
+    fn missing_before(&mut self, before: u64) -> Option<Next> {
+        let mut before = before;
+        if self.only_unsettled {
+            let catalog = self.shared.catalog();
+            let view = catalog.streams.get(&self.stream)?;
+            self.expected = view.settled.first_missing(self.expected);
+            if self.expected >= before {
+                return None;
+            }
+            before = view.settled.first_present(self.expected).map_or(before, |settled| settled.min(before));
+            drop(catalog);
+        }
+        Some(self.gap(before))
+    }
+
+    fn gap(&mut self, before: u64) -> Next {
+        let Stream { table, partition } = self.stream;
+        let first = std::mem::replace(&mut self.expected, before);
+        self.shared.catalog().streams.entry(self.stream).or_default().lost.insert(first, before - 1);
+        Next::Gap(Gap { table: TableId(table), partition, first, last: before - 1 })
+    }
+
+    fn block(&self, header: &Header, bytes: Vec<u8>) -> StoredBlock {
+        StoredBlock {
+            first: header.first,
+            count: header.count,
+            schema: SchemaId(header.schema),
+            schema_bytes: self.shared.catalog().schemas.get(header.schema).cloned(),
+            time: UNIX_EPOCH + Duration::from_millis(header.time),
+            bytes,
+        }
+    }
+
+    /// Keeps and counts a damaged part, once for all readers.
+    fn damaged(&self, open: &Open, offset: u64, length: u64) {
+        let options = &self.shared.options;
+        let name = names::segment(open.key);
+        let segment = (name.as_str(), &*open.file);
+        let kept = quarantine::keep(&*options.file_system, &options.folder, segment, offset, length);
+        if !kept.is_ok_and(|kept| kept.was_known) {
+            let mut stats = self.shared.stats();
+            stats.quarantined += 1;
+            stats.quarantined_bytes += length;
+        }
+    }
+
+    /// Completes when [`next`](Self::next) may have something else to say than at its last call.
+    pub fn ready(&self) -> Ready {
+        Ready { shared: Arc::clone(&self.shared), seen: self.seen }
+    }
+}
+
+/// Completes when there may be more to read; from [`Reader::ready`].
+///
+/// # Cancel safety
+///
+/// It can be dropped and made again.
+#[derive(Debug)]
+#[must_use = "it does nothing unless it is waited for"]
+pub struct Ready {
+    shared: Arc<Shared>,
+    seen: u64,
+}
+
+impl Ready {
+    /// Blocks the thread; at most for `limit`. Returns whether there may be more to read.
+    pub fn wait(self, limit: Option<Duration>) -> bool {
+        self.shared.readable.wait_beyond(self.seen, limit)
+    }
+}
+
+impl Future for Ready {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.shared.readable.poll_beyond(self.seen, context) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}

@@ -1,0 +1,304 @@
+//! Damage on disk: found, kept, counted and reported; never a panic, an endless loop, or a loss in silence.
+
+use std::path::{Path, PathBuf};
+
+use batchsql_log::{Block, From, Gap, Log, LogErrorKind, Next, Options, Recovery, TableId, tools};
+use proptest::{prelude::*, test_runner::Config};
+
+use crate::{
+    model::{folder, options, payload},
+    sim::Sim,
+};
+
+const BLOCKS: u64 = 12;
+
+fn segment(number: u64) -> PathBuf {
+    folder().join(format!("{number:020}.seg"))
+}
+
+/// Two rows per block and one block per group, over several segments.
+fn write(sim: &Sim, closes: bool) -> TableId {
+    let (log, _) = Log::open(options(sim)).expect("a new log");
+    let (table, schema) = (log.table("events").expect("a name"), log.schema(b"s").expect("a schema"));
+    for id in 1..=BLOCKS {
+        let block = Block { table, partition: 0, schema, count: 2, bytes: payload(id, 1_500) };
+        let appended = log.append(block).expect("space").wait().expect("stored");
+        assert_eq!(appended.first, id * 2 - 1);
+    }
+    if closes {
+        log.close().wait().expect("closed");
+    }
+    sim.stop();
+    drop(log);
+    sim.kill();
+    table
+}
+
+/// Numbers of the blocks and the gaps, in the order in which a reader has them.
+fn read_all(log: &Log, table: TableId) -> (Vec<u64>, Vec<Gap>) {
+    let mut reader = log.reader(table, 0, From::Unsettled).expect("a reader");
+    let (mut blocks, mut gaps) = (Vec::new(), Vec::new());
+    loop {
+        match reader.next().expect("the disk works") {
+            Next::Block(block) => {
+                let id = u64::from_le_bytes(block.bytes[..8].try_into().expect("a number"));
+                assert_eq!((block.first, &block.bytes), (id * 2 - 1, &payload(id, 1_500)));
+                blocks.push(id);
+            }
+            Next::Gap(gap) => gaps.push(gap),
+            Next::End => return (blocks, gaps),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Where the bytes of a block are.
+fn find(sim: &Sim, id: u64) -> (PathBuf, usize) {
+    let bytes = payload(id, 1_500);
+    let at = |path: &PathBuf| {
+        let content = sim.content(path)?;
+        content.windows(bytes.len()).position(|window| window == bytes).map(|at| (path.clone(), at))
+    };
+    sim.files().iter().find_map(at).expect("the block is in a segment")
+}
+
+fn flip(sim: &Sim, path: &Path, at: usize) {
+    let mut content = sim.content(path).expect("a file");
+    content[at] ^= 0x40;
+    sim.set_content(path, content);
+}
+
+#[test]
+fn damage_below_the_last_sync_is_kept_counted_and_reported() {
+    // In the payload, where the numbers of the rows are still known; and in the header, where they are not.
+    for (into_block, knows_rows) in [(100_i64, true), (-40, false)] {
+        let sim = Sim::new(1);
+        let table = write(&sim, false);
+        let (path, at) = find(&sim, 3);
+        let content = sim.content(&path).expect("a file");
+        flip(&sim, &path, (at as i64 + into_block) as usize);
+        let (log, recovery) = Log::open(options(&sim)).expect("damage is no reason not to start");
+        let [damage] = recovery.damages.as_slice() else { panic!("one damage, not {:?}", recovery.damages) };
+        let gap = recovery.gaps[0];
+        assert_eq!((gap.first, gap.last, recovery.gaps.len()), (5, 6, 1));
+        assert_eq!((damage.rows, damage.was_known), (knows_rows.then_some(gap), false));
+        let kept = sim.content(damage.kept_in.as_ref().expect("it was kept")).expect("the copy");
+        let mut damaged = content[damage.offset as usize..(damage.offset + damage.length) as usize].to_vec();
+        damaged[(at as i64 + into_block) as usize - damage.offset as usize] ^= 0x40;
+        assert_eq!(kept, damaged);
+        let (blocks, gaps) = read_all(&log, table);
+        assert_eq!(gaps, [gap]);
+        assert_eq!(blocks, (1..=BLOCKS).filter(|id| *id != 3).collect::<Vec<_>>());
+        assert!(log.stats().quarantined >= 1 && log.stats().quarantined_bytes > 0);
+
+        // The next start says so again, but knows it; and the log goes on.
+        let schema = log.schema(b"s").expect("a schema");
+        let block = Block { table, partition: 0, schema, count: 2, bytes: payload(BLOCKS + 1, 1_500) };
+        assert_eq!(log.append(block).expect("space").wait().expect("stored").first, BLOCKS * 2 + 1);
+        drop(log);
+        sim.kill();
+        let (log, recovery) = Log::open(options(&sim)).expect("opens again");
+        assert!(recovery.is_clean, "{recovery:?}");
+        assert_eq!(recovery.gaps, [gap], "the gap stays until a person accepts it");
+
+        // Accepting it ends it.
+        log.settle(table, 0, gap.first..=gap.last).expect("the rows are known");
+        assert_eq!(read_all(&log, table).1, []);
+    }
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_not_reported_as_damage() {
+    let sim = Sim::new(1);
+    let table = write(&sim, false);
+    let (path, at) = find(&sim, BLOCKS);
+    let mut content = sim.content(&path).expect("a file");
+    content.truncate(at + 700);
+    sim.set_content(&path, content);
+    let (log, recovery) = Log::open(options(&sim)).expect("opens");
+    assert!(recovery.damages.is_empty() && recovery.gaps.is_empty() && recovery.torn_bytes > 700, "{recovery:?}");
+    assert_eq!(read_all(&log, table), ((1..BLOCKS).collect(), vec![]));
+}
+
+#[test]
+fn damage_after_a_clean_close_is_found_by_the_reader() {
+    let sim = Sim::new(1);
+    let table = write(&sim, true);
+    let (path, at) = find(&sim, 4);
+    flip(&sim, &path, at + 5);
+    let (log, recovery) = Log::open(options(&sim)).expect("opens");
+    assert!(recovery.is_clean && recovery.damages.is_empty(), "a clean close replays nothing");
+    let (blocks, gaps) = read_all(&log, table);
+    assert_eq!((blocks.len(), gaps.len(), gaps[0].first), (BLOCKS as usize - 1, 1, 7));
+    assert_eq!(log.stats().quarantined, 1);
+    assert_eq!(read_all(&log, table).1.len(), 1);
+    assert_eq!(log.stats().quarantined, 1, "the same damage is counted once");
+}
+
+#[test]
+fn after_a_clean_close_the_last_block_is_covered_too() {
+    let sim = Sim::new(1);
+    write(&sim, true);
+    let (path, at) = find(&sim, BLOCKS);
+    flip(&sim, &path, at + 5);
+    let recovery = tools::verify(&options(&sim)).expect("can be read");
+    assert_eq!((recovery.damages.len(), recovery.gaps.len()), (1, 1), "{recovery:?}");
+}
+
+#[test]
+fn a_lost_segment_is_a_gap() {
+    let sim = Sim::new(1);
+    let table = write(&sim, false);
+    sim.delete(&segment(1));
+    let (log, recovery) = Log::open(options(&sim)).expect("opens");
+    let lost = recovery.gaps[0];
+    assert_eq!((lost.first, recovery.gaps.len()), (1, 1));
+    let (blocks, gaps) = read_all(&log, table);
+    assert_eq!((gaps, blocks[0] * 2 - 1), (vec![lost], lost.last + 1));
+}
+
+#[test]
+fn a_segment_that_was_overwritten_is_kept() {
+    let sim = Sim::new(1);
+    let table = write(&sim, false);
+    let length = sim.content(&segment(2)).expect("a file").len();
+    sim.set_content(&segment(2), vec![0xee; length]);
+    let (log, recovery) = Log::open(options(&sim)).expect("opens");
+    assert!(!recovery.damages.is_empty() && recovery.gaps.len() == 1, "{recovery:?}");
+    assert_eq!(read_all(&log, table).1, recovery.gaps);
+}
+
+#[test]
+fn foreign_segments_and_folders_are_refused_and_nothing_is_lost() {
+    let other = Sim::new(2);
+    write(&other, false);
+    let check = |spoil: &dyn Fn(&Sim), kind: LogErrorKind, word: &str| {
+        let sim = Sim::new(1);
+        write(&sim, false);
+        spoil(&sim);
+        let before: Vec<_> = sim.files().iter().map(|path| sim.content(path)).collect();
+        let error = Log::open(options(&sim)).expect_err(word);
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(word), "{error}");
+        assert_eq!(sim.files().iter().map(|path| sim.content(path)).collect::<Vec<_>>(), before, "{word}");
+    };
+    let foreign = other.content(&segment(2)).expect("a segment");
+    check(&|sim| sim.set_content(&segment(2), foreign.clone()), LogErrorKind::Foreign, "belongs to the log");
+    check(
+        &|sim| sim.set_content(&segment(9), sim.content(&segment(1)).expect("a file")),
+        LogErrorKind::Foreign,
+        "renamed",
+    );
+    check(&|sim| sim.delete(&folder().join("IDENTITY")), LogErrorKind::Foreign, "restore it");
+    check(&|sim| flip(sim, &folder().join("IDENTITY"), 20), LogErrorKind::Foreign, "damaged");
+    let newer = |sim: &Sim| {
+        let mut content = sim.content(&segment(3)).expect("a file");
+        content[8] = 2;
+        let checksum = crc32fast::hash(&content[..60]);
+        content[60..64].copy_from_slice(&checksum.to_le_bytes());
+        sim.set_content(&segment(3), content);
+    };
+    check(&newer, LogErrorKind::NewerFormat, "newer program");
+    let newer_identity = |sim: &Sim| {
+        let body = "batchsql-log 7\nanything\n";
+        let text = format!("{body}crc {:08x}\n", crc32fast::hash(body.as_bytes()));
+        sim.set_content(&folder().join("IDENTITY"), text.into_bytes());
+    };
+    check(&newer_identity, LogErrorKind::NewerFormat, "version 7");
+
+    let sim = Sim::new(1);
+    sim.set_content(&folder().join("photo.jpg"), vec![1]);
+    let error = Log::open(options(&sim)).expect_err("a folder of something else");
+    assert!(error.kind() == LogErrorKind::Foreign && error.to_string().contains("photo.jpg"), "{error}");
+}
+
+/// Every damage either is reported or loses nothing.
+///
+/// `is_cut`: the newest segment was cut, perhaps between two records. Nothing in the folder can tell that from a crash before
+/// they were written.
+fn after_damage(sim: &Sim, table: TableId, is_cut: bool) -> Result<(), TestCaseError> {
+    let look: Result<Recovery, _> = tools::verify(&options(sim));
+    let mut exported = 0;
+    let _ = tools::export(&options(sim), |_| {
+        exported += 1;
+        Ok(())
+    });
+    let Ok((log, recovery)) = Log::open(options(sim)) else { return Ok(()) };
+    prop_assert!(look.is_ok(), "a start reads what a look cannot: {:?}", look);
+    let (blocks, gaps) = read_all(&log, table);
+    prop_assert!(blocks.windows(2).all(|pair| pair[0] < pair[1]), "{:?}", blocks);
+    prop_assert!(exported >= blocks.len());
+    let end = blocks.last().copied().unwrap_or(0);
+    let missing: Vec<u64> = (1..=end).filter(|id| !blocks.contains(id)).collect();
+    let in_gap = |id: &u64| gaps.iter().any(|gap| gap.first < id * 2 && gap.last >= id * 2);
+    prop_assert!(missing.iter().all(in_gap), "{:?} missing, gaps {:?}", missing, gaps);
+    if end < BLOCKS && !is_cut {
+        let is_said = recovery.torn_bytes > 0 || !recovery.damages.is_empty() || !gaps.is_empty();
+        prop_assert!(is_said, "the end is missing in silence: {:?}", recovery);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 300, failure_persistence: None, ..Config::default() })]
+
+    #[test]
+    fn random_damage_is_survived(
+        closes in any::<bool>(),
+        spots in prop::collection::vec((1_u64..4, any::<prop::sample::Index>(), any::<u8>(), 1_usize..300), 1..6),
+    ) {
+        let sim = Sim::new(1);
+        let table = write(&sim, closes);
+        for (number, index, byte, length) in spots {
+            let Some(mut content) = sim.content(&segment(number)) else { continue };
+            let at = index.index(content.len());
+            let end = (at + length).min(content.len());
+            content[at..end].fill(byte);
+            sim.set_content(&segment(number), content);
+        }
+        after_damage(&sim, table, false)?;
+    }
+
+    #[test]
+    fn random_lengths_are_survived(closes in any::<bool>(), number in 1_u64..4, index in any::<prop::sample::Index>()) {
+        let sim = Sim::new(1);
+        let table = write(&sim, closes);
+        if let Some(mut content) = sim.content(&segment(number)) {
+            content.truncate(index.index(content.len()));
+            sim.set_content(&segment(number), content);
+        }
+        after_damage(&sim, table, number == 3)?;
+    }
+}
+
+#[test]
+fn a_hostile_length_allocates_nothing() {
+    let sim = Sim::new(1);
+    let table = write(&sim, false);
+    let (path, at) = find(&sim, 2);
+    let mut content = sim.content(&path).expect("a file");
+    // The length of the payload, with a checksum of the header that is right.
+    let record = at - 72;
+    content[record + 8..record + 12].copy_from_slice(&u32::MAX.to_le_bytes());
+    let identity = String::from_utf8(sim.content(&folder().join("IDENTITY")).expect("an identity")).expect("text");
+    let id = identity.lines().find_map(|line| line.strip_prefix("id ")).expect("an id");
+    let id: Vec<u8> = (0..16).map(|byte| u8::from_str_radix(&id[byte * 2..byte * 2 + 2], 16).expect("hex")).collect();
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&id);
+    hasher.update(&1_u64.to_le_bytes());
+    hasher.update(&(record as u64).to_le_bytes());
+    hasher.update(&content[record + 8..record + 72]);
+    content[record + 4..record + 8].copy_from_slice(&hasher.finalize().to_le_bytes());
+    sim.set_content(&path, content);
+    let (log, recovery) = Log::open(options(&sim)).expect("opens");
+    assert_eq!(recovery.damages.len(), 1, "{recovery:?}");
+    let (blocks, gaps) = read_all(&log, table);
+    assert_eq!((blocks[0], gaps[0].first), (1, 3));
+}
+
+#[test]
+fn options_of_the_reader_of_a_folder_without_a_log() {
+    let sim = Sim::new(1);
+    let error = tools::inspect(&Options::new(folder()).file_system(std::sync::Arc::new(sim))).expect_err("no log");
+    assert!(error.to_string().contains("no log"), "{error}");
+}

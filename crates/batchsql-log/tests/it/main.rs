@@ -1,0 +1,8 @@
+//! Tests of the log on a simulated disk that crashes, and on the real one.
+
+mod behaviour;
+mod complaints;
+mod crash;
+mod damage;
+mod model;
+mod sim;
