@@ -57,7 +57,7 @@ pub use outcome::letter::{DeadLetter, FailedRows};
 pub use outcome::letter_line::{DeadLetterError, DeadLetterLine};
 pub use outcome::letter_reader::DeadLetterReader;
 pub use outcome::outcomes::{FailedRow, Outcome, OutcomeCounts, OutcomeKind};
-pub use outcome::receipt::Receipt;
+pub use outcome::receipt::{Receipt, Returned};
 pub use outcome::row_outcomes::RowOutcomes;
 pub use password::{CachedPassword, Password, PasswordProvider};
 pub use pipeline::builder::BatchSqlBuilder;

@@ -157,6 +157,7 @@ mod words;
 mod write;
 mod write_by_key;
 mod write_ignore;
+mod write_returning;
 
 /// The client of this sink, for [`MySqlSink::mysql_pool`].
 pub use sqlx;

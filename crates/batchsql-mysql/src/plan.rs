@@ -27,6 +27,7 @@ use crate::statements::{PREFERRED_ROWS, Statement, Statements};
 use crate::tables::Tables;
 use crate::types::Storage;
 use crate::way::{Way, way};
+use crate::write_returning::{clause, explained};
 
 /// Placeholders of one statement: the protocol counts them in two bytes.
 pub(crate) const MAX_BINDS: usize = 65_535;
@@ -53,6 +54,9 @@ pub struct MySqlPlan {
     pub(crate) keys: Option<KeySearch>,
     /// For rules that depend on the stored row.
     pub(crate) locks: Locks,
+    /// The clause of the returned columns.
+    returning: String,
+    returning_statements: Statements,
     /// Whether the last batch had rows with existing keys, so that the next one queries the keys first.
     expects_duplicates: AtomicBool,
     statements: Statements,
@@ -76,6 +80,11 @@ impl MySqlPlan {
     /// An insert that does not stay prepared.
     pub(crate) fn insert_once(&self, rows: usize) -> Statement {
         Statement { sql: self.text(rows).into(), keep: false }
+    }
+
+    /// An insert that returns values.
+    pub(crate) fn returning_insert(&self, rows: usize) -> Statement {
+        self.returning_statements.get(rows, || self.text(rows) + &self.returning)
     }
 
     fn text(&self, rows: usize) -> String {
@@ -228,6 +237,8 @@ impl MySqlPlan {
         let max_rows = rows_per_statement(columns, MAX_BINDS, preparable)
             .ok_or_else(|| problem(format!("{columns} columns are more than the {MAX_BINDS} values of a statement")))?;
         let plan = Self {
+            returning: clause(schema.returning(), &table.columns, way).map_err(problem)?,
+            returning_statements: Statements::default(),
             locks: Locks::new(schema, &table.columns, &storage),
             storage,
             way,
@@ -247,9 +258,12 @@ impl MySqlPlan {
         let statement = match schema.action() {
             Action::Delete => delete(schema, 1),
             Action::UpdateOnly => update(schema, &plan.locks.values(), Join::One),
-            Action::Insert | Action::Ignore | Action::Replace | Action::Update => plan.insert(1).sql.to_string(),
+            Action::Insert | Action::Ignore | Action::Replace | Action::Update => {
+                plan.returning_insert(1).sql.to_string()
+            }
         };
-        try_statement(connection, &statement).await?;
+        let tried = try_statement(connection, &statement).await;
+        tried.map_err(|failed| explained(failed, schema.returning()))?;
         if let (Way::Ignore(IgnoreWith::Exact), Some(keys)) = (way, &plan.keys) {
             try_statement(connection, &keys.select(1).sql).await?;
         }

@@ -14,6 +14,7 @@ use crate::plan::MySqlPlan;
 use crate::way::Way;
 use crate::write_by_key::write_by_key;
 use crate::write_ignore::write_ignore;
+use crate::write_returning::write_returning;
 
 /// Writes the rows in one transaction. After an error none of them is durable, unless its class says that this is
 /// unknown. Rows that are known to be rejected are not sent; the others are still written.
@@ -52,6 +53,7 @@ async fn write_others(
         written = Box::pin(write_rows(link, plan, shared.rows())).await?;
         written.ignored.iter_mut().for_each(|row| *row = others[*row as usize]);
         written.rejected.iter_mut().for_each(|(row, _)| *row = others[*row as usize]);
+        written.returned.iter_mut().for_each(|(row, _)| *row = others[*row as usize]);
     }
     written.rejected.extend(refused);
     written.rejected.sort_unstable_by_key(|(row, _)| *row);
@@ -60,6 +62,7 @@ async fn write_others(
 
 async fn write_fit(link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows<'_>) -> Result<Written, Failed> {
     match plan.way {
+        Way::Direct(_) if !plan.schema().returning().is_empty() => write_returning(link, plan, rows).await,
         Way::Direct(_) => {
             insert_all(link, plan, rows).await?;
             Ok(Written::default())

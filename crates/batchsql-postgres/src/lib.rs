@@ -180,6 +180,7 @@ mod wire;
 mod write;
 mod write_copy;
 mod write_insert;
+mod write_returning;
 
 /// The PostgreSQL client of this sink, for [`PostgresSink::new`] and [`PostgresSink::pg_pool`].
 pub use sqlx;

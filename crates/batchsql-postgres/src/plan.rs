@@ -42,6 +42,8 @@ pub struct PostgresPlan {
     pub(crate) has_row_security: bool,
     pub(crate) unnest: Insert,
     pub(crate) whole: Box<str>,
+    /// The statement whose rows return values, if any do.
+    pub(crate) returning: Option<Box<str>>,
     pub(crate) copy: Box<str>,
     pub(crate) staging: Staging,
     pub(crate) values: Option<Values>,
@@ -191,11 +193,12 @@ impl PostgresPlan {
         let is_raw = |assignment: &Assignment| assignment.column.is_none() || matches!(assignment.set, Set::Raw(_));
         let is_given =
             matches!(self.schema.target(), Target::Partial(_)) || self.schema.assignments().iter().any(is_raw);
-        if !is_given {
+        if !is_given && self.returning.is_none() {
             return Ok(());
         }
         let link = conn.begin()?;
-        let checked = link.prepare_with(&*self.unnest.plain, &array_types(&self.fields)).await;
+        let checked =
+            link.prepare_with(self.returning.as_ref().unwrap_or(&self.unnest.plain), &array_types(&self.fields)).await;
         let checked = checked.map(drop).map_err(|error| sink_error(error, LinkLost::BeforeCommit));
         if checked.as_ref().err().is_none_or(is_refusal) {
             conn.end();
@@ -203,8 +206,8 @@ impl PostgresPlan {
         checked.map_err(|error| match error.class() {
             ErrorClass::Schema | ErrorClass::Row | ErrorClass::Internal => {
                 let text = format!(
-                    "table {}: the server refuses a raw expression, a column that rows do not carry, or the condition of \
-                     the index; check them against the table",
+                    "table {}: the server refuses a raw expression, a column that rows do not carry, a returned column, or the \
+                     condition of the index; check them against the table",
                     self.schema.table_display()
                 );
                 SinkError::new(ErrorClass::Schema, text).caused_by(error)
@@ -250,6 +253,7 @@ impl PostgresPlan {
         Ok(Self {
             unnest: statements::unnest(schema, &fields, outcome_source),
             whole: statements::whole(schema, &fields),
+            returning: statements::returning(schema, &fields),
             copy: statements::copy(schema).into(),
             staging: statements::staging(schema, &fields, outcome_source),
             schema: schema.clone(),

@@ -1,7 +1,7 @@
 //! Owns the SQL text of each write strategy.
 //! Must not know rows, connections or the chosen strategy.
 
-use batchsql_core::{Action, Schema};
+use batchsql_core::{Action, Column, ColumnType, Schema};
 use batchsql_sql::{OLD, quote, quote_table, statement_from};
 
 use crate::field::Field;
@@ -101,6 +101,26 @@ fn expressions(fields: &[Field]) -> String {
     expressions.collect::<Vec<_>>().join(",")
 }
 
+/// As [`unnest`], with the values of [`Schema::returning`] as text; `None` if there are none.
+pub(crate) fn returning(schema: &Schema, fields: &[Field]) -> Option<Box<str>> {
+    let inserts = !matches!(schema.action(), Action::UpdateOnly | Action::Delete);
+    let shown = |column: &Column| {
+        let name = quote(column.name());
+        let name = if inserts { name } else { format!("{OLD}.{name}") };
+        match column.column_type() {
+            ColumnType::Bytes => format!("E'\\\\x' OPERATOR(pg_catalog.||) pg_catalog.encode({name},'hex')"),
+            // ISO 8601, whatever DateStyle is.
+            ColumnType::Date | ColumnType::Time | ColumnType::Timestamp | ColumnType::TimestampTz => {
+                format!("pg_catalog.to_json({name}) OPERATOR(pg_catalog.#>>) '{{}}'")
+            }
+            _ => format!("{name}::pg_catalog.text"),
+        }
+    };
+    let columns: Vec<String> = schema.returning().iter().map(shown).collect();
+    let statement = statement(schema, fields, &unnested(fields));
+    (!columns.is_empty()).then(|| format!("{statement} RETURNING {}", columns.join(",")).into())
+}
+
 /// What the rule of the schema does with the rows of a source.
 fn statement(schema: &Schema, fields: &[Field], source: &str) -> String {
     statement_from(schema, source, |column| format!("::{}", fields[column].ty))
@@ -131,7 +151,7 @@ fn insert(schema: &Schema, fields: &[Field], source: &str, rows: &str, outcome_s
 
 #[cfg(test)]
 mod tests {
-    use batchsql_core::{ColumnType, Conflict, TableName};
+    use batchsql_core::{Conflict, TableName};
 
     use super::*;
     use crate::real_type::RealType;

@@ -17,6 +17,7 @@ use crate::outcome_source::OutcomeSource;
 use crate::plan::{Freshness, PostgresPlan, Problem, TableState};
 use crate::refused_column::with_column;
 use crate::types::Echo;
+use crate::write_returning::write_returning;
 use crate::{write_copy, write_insert};
 
 /// Writes the rows in one transaction. After an error none of them is durable, unless its class says that this is
@@ -54,6 +55,7 @@ pub(crate) async fn write_rows(
     if !kept.is_empty() {
         written = write_fit(conn, plan, rows.gather(&kept).rows(), attempt).await?;
         written.ignored.iter_mut().for_each(|row| *row = kept[*row as usize]);
+        written.returned.iter_mut().for_each(|(row, _)| *row = kept[*row as usize]);
     }
     written.rejected = refused;
     Ok(written)
@@ -73,10 +75,10 @@ async fn write_fit(
     attempt: &Attempt,
 ) -> Result<Written, SinkError> {
     let link = conn.begin()?;
-    let mut result = write(link, plan, rows, attempt).await;
+    let mut result = write_at_all(link, plan, rows, attempt).await;
     if result.as_ref().is_err_and(|error| error.code() == Some("XX000") && is_refusal(error)) {
         attempt.defer();
-        result = write(link, plan, rows, attempt).await;
+        result = write_at_all(link, plan, rows, attempt).await;
     }
     if let Err(error) = result {
         if !is_refusal(&error) {
@@ -89,7 +91,19 @@ async fn write_fit(
         result = Err(with_column(link, plan, rows, &code, error).await?);
     }
     conn.end();
-    result.map(written)
+    result
+}
+
+async fn write_at_all(
+    link: &mut PgConnection,
+    plan: &PostgresPlan,
+    rows: Rows<'_>,
+    attempt: &Attempt,
+) -> Result<Written, SinkError> {
+    match &plan.returning {
+        Some(sql) => write_returning(link, plan, sql, rows, attempt).await,
+        None => write(link, plan, rows, attempt).await.map(written),
+    }
 }
 
 fn outdated() -> SinkError {

@@ -131,6 +131,9 @@ impl Columns<'_> {
         if *self.schema.target() != Target::Key {
             return refuse("name an index", "the key of the command decides");
         }
+        if !self.schema.returning().is_empty() {
+            return refuse("return values of written rows", "remove SchemaBuilder::returning");
+        }
         if !self.schema.only_overwrites() {
             return refuse("compute with stored values by a rule", "use Command::raw with INCRBY, HINCRBY or ZADD GT");
         }

@@ -226,6 +226,7 @@ mod tests {
         check(Conflict::update(["id"]).set("n", Expr::add()), "INCRBY");
         check(Conflict::update_only(["id"]), "only existing rows");
         check(Conflict::update(["id"]).on_partial_index("n > 1"), "cannot name an index");
+        refused(number().returning("n", ColumnType::I64), Command::set("id", "n"), "cannot return values");
         let key = Schema::builder("t").column("id", ColumnType::I64).on_conflict(Conflict::delete(["id"]));
         refused(key, Command::hash(), "UNLINK");
     }

@@ -16,7 +16,14 @@ pub fn insert(schema: &Schema, rows: usize) -> String {
     assert!(rows > 0, "a statement has at least one row");
     let row = vec!["?"; schema.columns().len()].join(",");
     let rows = format!("VALUES {}", vec![format!("({row})"); rows].join(","));
-    match schema.action() {
+    let returning = match schema.returning() {
+        [] => String::new(),
+        columns => {
+            let columns: Vec<String> = columns.iter().map(|column| quote(column.name())).collect();
+            format!(" RETURNING {}", columns.join(","))
+        }
+    };
+    let statement = match schema.action() {
         Action::Insert | Action::Ignore | Action::Replace | Action::Update => {
             insert_rows(schema, &rows, Dialect::Sqlite)
         }
@@ -30,7 +37,8 @@ pub fn insert(schema: &Schema, rows: usize) -> String {
             let columns = columns.join(",");
             format!("DELETE FROM {} WHERE ({columns}) IN ({rows})", quote_table(schema.table()))
         }
-    }
+    };
+    statement + &returning
 }
 
 /// A statement of the rows that `source` returns, in the order of the schema's columns, for PostgreSQL: what the rule of

@@ -86,6 +86,7 @@ mod opened_file;
 mod options;
 mod plan;
 mod read_schema;
+mod returned;
 mod sink;
 mod table;
 mod types;

@@ -33,6 +33,11 @@ impl SqlitePlan {
         &known.expect("a plan has a statement for each of its shapes").1
     }
 
+    /// The columns whose values are returned.
+    pub(crate) fn returning(&self) -> &[Column] {
+        self.schema.returning()
+    }
+
     /// A plan for the current table, if any table of the database has changed since this one was made.
     pub(crate) fn renewed(&self, conn: &Connection) -> Result<Option<Self>, SinkError> {
         match self.versions.are_current(conn).map_err(statement_error)? {
@@ -87,7 +92,8 @@ impl SqlitePlan {
         let full = rows_per_statement(schema.columns().len(), binds, PREFERRED_ROWS).ok_or_else(|| {
             problem(format!("{} columns are more than the {binds} values of a statement", schema.columns().len()))
         })?;
-        let shapes = Shapes::new(full);
+        // Returned rows have no defined order, so each row has a statement of its own.
+        let shapes = Shapes::new(if schema.returning().is_empty() { full } else { 1 });
         let statements: Vec<(usize, Box<str>)> =
             shapes.sizes().map(|rows| (rows, insert(schema, rows).into())).collect();
         let (schema, versions) = (schema.clone(), table.versions);

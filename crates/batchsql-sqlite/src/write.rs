@@ -7,12 +7,13 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use batchsql_core::{ErrorClass, Rows, SinkError, Written};
+use batchsql_core::{Column, ErrorClass, Rows, SinkError, Value, Written};
 use rusqlite::{Connection, Transaction, TransactionBehavior, ffi};
 
 use crate::bind::bind_rows;
 use crate::classify::{commit_error, row_error, statement_error};
 use crate::plan::SqlitePlan;
+use crate::returned::returned_values;
 
 /// The plan of a schema, recreated after a change of a table of the database. Clones are the same plan.
 #[derive(Debug, Clone)]
@@ -108,7 +109,15 @@ fn write_row(
     let index = u32::try_from(index).expect("buffer_size fits u32");
     // Rolls back the changes that a trigger with `RAISE(FAIL)` leaves for a rejected row.
     run(transaction, "SAVEPOINT batchsql")?;
-    match execute(transaction, plan, row) {
+    let done = match plan.returning() {
+        [] => execute(transaction, plan, row),
+        columns => execute_returning(transaction, plan, row, columns).map(|returned| {
+            let count = usize::from(returned.is_some());
+            written.returned.extend(returned.map(|values| (index, values)));
+            count
+        }),
+    };
+    match done {
         Ok(0) => written.ignored.push(index),
         Ok(_) => {}
         Err(error) if matches!(error.class(), ErrorClass::Row | ErrorClass::Size) => {
@@ -130,13 +139,33 @@ fn execute(transaction: &Transaction<'_>, plan: &SqlitePlan, rows: Rows<'_>) -> 
     let sql = plan.statement(rows.len());
     let mut statement = transaction.prepare_cached(sql).map_err(statement_error)?;
     bind_rows(&mut statement, rows, &plan.forms).map_err(statement_error)?;
-    statement.raw_execute().map_err(|error| {
-        // SQLITE_ERROR while a statement runs is either the table, which has changed since the
-        // statement was prepared, or the row (for example a CHECK with json_extract over bad JSON).
-        // Preparing it again shows which.
-        let is_general = error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_ERROR);
-        if is_general && transaction.prepare(sql).is_ok() { row_error() } else { statement_error(error) }
-    })
+    statement.raw_execute().map_err(|error| executed(transaction, sql, error))
+}
+
+/// As [`execute`] for one row; returns the values of its columns, or `None` if no row was written.
+fn execute_returning(
+    transaction: &Transaction<'_>,
+    plan: &SqlitePlan,
+    row: Rows<'_>,
+    columns: &[Column],
+) -> Result<Option<Vec<Value>>, SinkError> {
+    let sql = plan.statement(1);
+    let mut statement = transaction.prepare_cached(sql).map_err(statement_error)?;
+    bind_rows(&mut statement, row, &plan.forms).map_err(statement_error)?;
+    let mut rows = statement.raw_query();
+    let mut returned = None;
+    while let Some(found) = rows.next().map_err(|error| executed(transaction, sql, error))? {
+        returned = Some(returned_values(found, columns)?);
+    }
+    Ok(returned)
+}
+
+/// The error of a statement that was prepared.
+fn executed(transaction: &Transaction<'_>, sql: &str, error: rusqlite::Error) -> SinkError {
+    // SQLITE_ERROR while a statement runs is either the table, which has changed since the statement was prepared, or
+    // the row (for example a CHECK with json_extract over bad JSON). Preparing it again shows which.
+    let is_general = error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_ERROR);
+    if is_general && transaction.prepare(sql).is_ok() { row_error() } else { statement_error(error) }
 }
 
 fn run(transaction: &Transaction<'_>, sql: &str) -> Result<(), SinkError> {

@@ -7,6 +7,7 @@
 
 pub use crate::model::expr::{Assignment, Set, SetPart};
 pub use crate::model::value_order::compare;
+pub use crate::model::value_text::value_of_text;
 
 use crate::model::column_types::{for_each_column_type, value_of, values_of};
 use crate::model::temporal::{Date, Time, Timestamp, TimestampTz};

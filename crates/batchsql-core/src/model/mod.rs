@@ -25,4 +25,5 @@ pub(crate) mod temporal;
 pub(crate) mod temporal_text;
 pub(crate) mod value;
 pub(crate) mod value_order;
+pub(crate) mod value_text;
 pub(crate) mod views;

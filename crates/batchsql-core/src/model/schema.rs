@@ -47,6 +47,7 @@ struct Content {
     columns: Box<[Column]>,
     conflict: Conflict,
     overrides_identity: bool,
+    returning: Box<[Column]>,
 }
 
 struct Inner {
@@ -70,6 +71,7 @@ impl Schema {
             columns: Vec::new(),
             conflict: Conflict::none(),
             overrides_identity: false,
+            returning: Vec::new(),
         }
     }
 
@@ -157,6 +159,11 @@ impl Schema {
         self.0.content.overrides_identity
     }
 
+    /// The columns whose values the database returns for each written row, see [`SchemaBuilder::returning`].
+    pub fn returning(&self) -> &[Column] {
+        &self.0.content.returning
+    }
+
     /// Whether writing the same rows again changes nothing, triggers aside. Not for plain inserts, and not for
     /// [`Expr::add`](crate::Expr::add) and [`Expr::raw`](crate::Expr::raw).
     pub fn is_repeatable(&self) -> bool {
@@ -198,7 +205,9 @@ impl Schema {
         let is_key = |index: &usize| self.key_columns().contains(index);
         let columns = (0..content.columns.len()).filter(is_key).map(|index| content.columns[index].clone()).collect();
         let conflict = Conflict::delete(content.conflict.key());
-        let schema = intern(Content { table: content.table.clone(), columns, conflict, overrides_identity: false })?;
+        let table = content.table.clone();
+        let content = Content { table, columns, conflict, overrides_identity: false, returning: Box::default() };
+        let schema = intern(content)?;
         *known = Arc::downgrade(&schema.0);
         Ok(schema)
     }
@@ -228,9 +237,8 @@ impl Schema {
         let columns: Vec<Column> = columns.collect();
         let conflict = rules::projected(&content.conflict, &content.columns, &columns)
             .map_err(|problem| SchemaError::new(&content.table, problem))?;
-        let overrides_identity = content.overrides_identity;
-        let table = content.table.clone();
-        let schema = intern(Content { table, columns: columns.into(), conflict, overrides_identity })?;
+        let Content { table, overrides_identity, returning, .. } = content.clone();
+        let schema = intern(Content { table, columns: columns.into(), conflict, overrides_identity, returning })?;
         projections.retain(|_, known| known.strong_count() > 0);
         projections.insert(present.into(), Arc::downgrade(&schema.0));
         Ok(schema)
@@ -264,6 +272,7 @@ pub struct SchemaBuilder {
     columns: Vec<Column>,
     conflict: Conflict,
     overrides_identity: bool,
+    returning: Vec<Column>,
 }
 
 impl SchemaBuilder {
@@ -291,6 +300,15 @@ impl SchemaBuilder {
         self
     }
 
+    /// Lets the database return the value of a column for each written row, for example a generated key or a default. It
+    /// need not be a declared column. Receipts have the values: [`Receipt::with_returned`](crate::Receipt::with_returned).
+    ///
+    /// PostgreSQL, SQLite and MariaDB can. It costs: see `docs/databases.md`, "Returned values".
+    pub fn returning(mut self, name: impl Into<Box<str>>, ty: ColumnType) -> Self {
+        self.returning.push(Column::new(name.into(), ty, true));
+        self
+    }
+
     /// Checks everything and interns the schema.
     ///
     /// # Errors
@@ -298,8 +316,9 @@ impl SchemaBuilder {
     /// character, a conflict rule that names an unknown, repeated or nullable key column, or a refinement of a rule that
     /// does not fit it: [`Conflict`] says which.
     pub fn build(self) -> Result<Schema, SchemaError> {
-        let Self { table, columns, conflict, overrides_identity } = self;
-        intern(Content { table, columns: columns.into(), conflict, overrides_identity })
+        let Self { table, columns, conflict, overrides_identity, returning } = self;
+        let (columns, returning) = (columns.into(), returning.into());
+        intern(Content { table, columns, conflict, overrides_identity, returning })
     }
 
     fn push(mut self, name: Box<str>, ty: ColumnType, nullable: bool) -> Self {
@@ -368,7 +387,9 @@ fn check(content: &Content) -> Result<Resolved, SchemaError> {
     if content.columns.is_empty() {
         return error("it has no columns; add at least one with .column(name, type)".into());
     }
-    let all_names = content.columns.iter().map(Column::name).chain([table.name()]).chain(table.namespace());
+    let returned = content.returning.iter().map(Column::name);
+    let all_names = content.columns.iter().map(Column::name).chain(returned.clone());
+    let all_names = all_names.chain([table.name()]).chain(table.namespace());
     if all_names.clone().any(|name| name.contains('\0')) {
         return error("a name contains a NUL character, which no database accepts".into());
     }
@@ -378,6 +399,14 @@ fn check(content: &Content) -> Result<Resolved, SchemaError> {
         }
         if content.columns[..index].iter().any(|earlier| earlier.name() == column.name()) {
             return error(format!("column {:?} is declared twice", column.name()));
+        }
+    }
+    for (index, column) in content.returning.iter().enumerate() {
+        if column.name().is_empty() {
+            return error("a returned column has an empty name".into());
+        }
+        if returned.clone().take(index).any(|earlier| earlier == column.name()) {
+            return error(format!("column {:?} is returned twice", column.name()));
         }
     }
     rules::resolve(&content.conflict, &content.columns).or_else(error)
@@ -452,6 +481,9 @@ mod tests {
         check(two_columns().on_conflict(Conflict::ignore(Vec::<String>::new())), "names no key column");
         check(two_columns().on_conflict(Conflict::replace(["note"])), "nullable");
         check(two_columns().on_conflict(Conflict::update_columns(["id"], ["id"])), "both a key and an update");
+        let returned = |name: &str| two_columns().returning("id", ColumnType::I64).returning(name, ColumnType::I64);
+        check(returned("id"), "\"id\" is returned twice");
+        check(returned(""), "returned column has an empty name");
         let plain = Schema::builder("t").column("id", ColumnType::I64).build().unwrap();
         assert!(plain.deletion().unwrap_err().to_string().contains("rows cannot be deleted by key"));
     }

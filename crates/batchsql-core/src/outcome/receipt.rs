@@ -1,6 +1,7 @@
 //! Owns the receipts of rows, and the completion that resolves those of one batch.
 //! Must not know how outcomes are decided.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -11,6 +12,8 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::config::FAR;
+use crate::model::schema::Schema;
+use crate::model::value::{Value, ValueRef};
 use crate::outcome::outcomes::Outcome;
 
 /// The outcomes of one batch. A batch that has any tracked row carries one, shared by its receipts.
@@ -22,6 +25,8 @@ use crate::outcome::outcomes::Outcome;
 pub(crate) struct Completion {
     /// Empty while the batch is in flight. One entry per row, or none when every row was written.
     outcomes: OnceLock<Box<[Outcome]>>,
+    /// What the database returned for its rows. Set before the outcomes.
+    returned: OnceLock<HashMap<u32, Returned>>,
     waiting: Mutex<Vec<Option<Waker>>>,
 }
 
@@ -33,6 +38,11 @@ impl Completion {
         // A receipt that starts to wait after this sees the outcomes first.
         let waiting = std::mem::take(&mut *self.lock());
         waiting.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    /// Sets what the database returned, before the receipts are resolved.
+    pub(crate) fn returned(&self, returned: HashMap<u32, Returned>) {
+        let _ = self.returned.set(returned);
     }
 
     fn outcome(&self, row: u32) -> Option<Outcome> {
@@ -108,6 +118,31 @@ impl Receipt {
         }
     }
 
+    /// Waits for the outcome and for the values that the database returned for the row, see
+    /// [`SchemaBuilder::returning`](crate::SchemaBuilder::returning). There are none for a row that was not written, or
+    /// that was `Superseded`, or if the schema returns none. Rows that were added up and sent as one have the same values.
+    ///
+    /// ```
+    /// # use batchsql_core::{Outcome, Receipt, ValueRef};
+    /// # async fn id_of(receipt: Receipt) -> Option<i64> {
+    /// match receipt.with_returned().await {
+    ///     (Outcome::Written, Some(returned)) => match returned.get("id") {
+    ///         Some(ValueRef::I64(id)) => Some(id),
+    ///         _ => None,
+    ///     },
+    ///     _ => None,
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// Dropping it drops the receipt and does not affect the row.
+    pub async fn with_returned(mut self) -> (Outcome, Option<Returned>) {
+        let outcome = (&mut self).await;
+        let returned = self.completion.returned.get().and_then(|returned| returned.get(&self.row)).cloned();
+        (outcome, returned)
+    }
+
     /// The outcome, when it is already known.
     pub fn try_outcome(&self) -> Option<Outcome> {
         self.completion.outcome(self.row)
@@ -146,6 +181,32 @@ impl Drop for Receipt {
         {
             *waiting = None;
         }
+    }
+}
+
+/// The values that the database returned for one written row.
+#[derive(Clone)]
+pub struct Returned {
+    schema: Schema,
+    values: Arc<[Value]>,
+}
+
+impl Returned {
+    pub(crate) fn new(schema: Schema, values: Arc<[Value]>) -> Self {
+        Self { schema, values }
+    }
+
+    /// The value of a column; `None` if the schema does not return it.
+    pub fn get(&self, column: &str) -> Option<ValueRef<'_>> {
+        let index = self.schema.returning().iter().position(|returned| returned.name() == column)?;
+        self.values.get(index).map(Value::as_ref)
+    }
+}
+
+/// Shows the table, never a value.
+impl fmt::Debug for Returned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Returned").field("table", self.schema.table()).finish_non_exhaustive()
     }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! A batch is written in rounds, see [`round`](crate::write::round).
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -13,8 +14,9 @@ use crate::error::{ErrorClass, SinkError};
 use crate::model::batch::{Batch, Rows};
 use crate::model::conflict::Action;
 use crate::model::keys::{self, Coalescing};
+use crate::model::value::Value;
 use crate::outcome::outcomes::{FailedRow, FailureKind, Outcome, OutcomeCounts, OutcomeKind};
-use crate::outcome::receipt::Completion;
+use crate::outcome::receipt::{Completion, Returned};
 use crate::outcome::tracking::Submitters;
 use crate::reporter::{BatchExecuted, BatchInfo, BatchSealed, FlushReason};
 use crate::row::traits::Row;
@@ -126,6 +128,8 @@ pub(crate) struct Progress {
     rejected: [u64; ErrorClass::ALL.len()],
     /// One entry per row; empty while nothing is decided, and for good when every row was written.
     ends: Vec<End>,
+    /// What the database returned for rows of the batch.
+    returned: HashMap<usize, Arc<[Value]>>,
 }
 
 /// How one row ended.
@@ -300,6 +304,7 @@ impl Job {
             let error = SinkError::new(ErrorClass::Internal, "the sink reported outcomes of rows that it did not get");
             return self.failed(range, FailureKind::Unknown, Some(&error));
         }
+        self.keep_returned(&range, written);
         let plain = written.ignored.is_empty() && written.rejected.is_empty() && written.unfinished.is_empty();
         if plain && range == (0..self.batch.len()) {
             // A round of as many rows supersedes none.
@@ -332,6 +337,22 @@ impl Job {
                     self.failed(row..row + 1, FailureKind::Unknown, Some(error));
                 }
                 Some(Some(error)) => self.reject_row(row, error),
+            }
+        }
+    }
+
+    /// Keeps the values that the database returned, for receipts. Rows that were merged into one have its values.
+    fn keep_returned(&mut self, range: &Range<usize>, written: &Written) {
+        if written.returned.is_empty() || self.parts.iter().all(|part| part.completion.is_none()) {
+            return;
+        }
+        let is_merged = self.progress.round.as_ref().is_some_and(|round| round.coalescing() == Coalescing::Merged);
+        for (row, values) in &written.returned {
+            let values: Arc<[Value]> = values.as_slice().into();
+            let mut next = Some(self.row_of_batch(range.start + *row as usize));
+            while let Some(row) = next {
+                self.progress.returned.insert(row, Arc::clone(&values));
+                next = self.row_before(row).filter(|_| is_merged);
             }
         }
     }
@@ -632,6 +653,14 @@ impl Job {
         let mut start = 0;
         for part in &self.parts {
             if let Some(completion) = &part.completion {
+                if !self.progress.returned.is_empty() {
+                    let of_row = |row: usize| {
+                        let values = Arc::clone(self.progress.returned.get(&row)?);
+                        let number = u32::try_from(row - start).expect("buffer_size fits u32");
+                        Some((number, Returned::new(self.batch.schema().clone(), values)))
+                    };
+                    completion.returned((start..start + part.rows).filter_map(of_row).collect());
+                }
                 let rows = if ends.is_empty() { &[] } else { &ends[start..start + part.rows] };
                 completion.resolve(rows.iter().filter_map(End::outcome).cloned().collect());
             }

@@ -9,6 +9,7 @@ use crate::model::batch::Rows;
 use crate::model::schema::Schema;
 use crate::model::table_name::TableName;
 use crate::model::table_schema::TableSchema;
+use crate::model::value::Value;
 use crate::reporter::PoolState;
 use crate::row::writer::ValueRules;
 use crate::write::attempt::Attempt;
@@ -63,6 +64,9 @@ pub struct Written {
     /// A row must not be listed here with a later row of the same key written: the repeat would overwrite the newer row
     /// with the older one.
     pub unfinished: Vec<(u32, SinkError)>,
+    /// The values of [`Schema::returning`] of written rows, by index within the view. Ascending. A row that is not
+    /// listed has none.
+    pub returned: Vec<(u32, Vec<Value>)>,
     /// The time in the database, if the driver knows it better than its caller, for example because the batch waited in
     /// a queue of the driver. It is what the metrics show.
     pub took: Option<Duration>,
@@ -77,6 +81,7 @@ impl Written {
         self.unfinished.is_sorted_by_key(|(row, _)| *row)
             && listed.windows(2).all(|pair| pair[0] != pair[1])
             && listed.last().is_none_or(|last| (*last as usize) < rows)
+            && self.returned.iter().all(|(row, _)| (*row as usize) < rows)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Rules whose outcome depends on the stored row: keys that the server compares in its own way, other writers, versions
 //! of every type, and rules that the server does not have.
 
-use batchsql_core::{ColumnType, Conflict, Decimal, DynRow, Expr, Schema, Timestamp, Value};
+use batchsql_core::{ColumnType, Conflict, Decimal, DynRow, Expr, Schema, Timestamp, Value, ValueRef};
 
 use crate::support::{Database, pipeline, write};
 
@@ -146,4 +146,55 @@ async fn a_rule_that_the_server_does_not_have_is_refused_with_the_reason() {
     check(circle, "use each other's stored values").await;
     check(Conflict::update_only(["k"]).set("n", Expr::raw("{old.v}")), "in no defined order").await;
     check(update().set("n", Expr::raw("no_function({new})")), "").await;
+}
+
+#[tokio::test]
+async fn generated_values_are_returned_to_the_receipts() {
+    let db = Database::new(
+        "CREATE TABLE t (id BIGINT AUTO_INCREMENT PRIMARY KEY, name VARCHAR(20) UNIQUE NOT NULL, n BIGINT,
+                         made TIMESTAMP(6) DEFAULT '2000-01-01 10:00:00.5', raw VARBINARY(9) DEFAULT 'ab',
+                         num DECIMAL(9,2) DEFAULT 1.5); INSERT INTO t (name, n) VALUES ('old', 1)",
+    )
+    .await;
+    let table = |rule| {
+        let schema =
+            Schema::builder("t").column("name", ColumnType::Text).column("n", ColumnType::I64).on_conflict(rule);
+        let schema = schema.returning("id", ColumnType::I64).returning("made", ColumnType::TimestampTz);
+        schema.returning("raw", ColumnType::Bytes).returning("num", ColumnType::Decimal).build().unwrap()
+    };
+    let check = async |rule: Conflict, expected: &[(&str, &str, bool)]| {
+        let (schema, pipeline) = (table(rule), pipeline(&db.sink));
+        let mut receipts = Vec::new();
+        for (name, ..) in expected {
+            let row = schema.row().set("name", *name).unwrap().set("n", 2_i64).unwrap().finish().unwrap();
+            receipts.push(pipeline.submit_tracked(&row).await.unwrap());
+        }
+        pipeline.flush().await.unwrap();
+        for ((name, outcome, has_values), receipt) in expected.iter().zip(receipts) {
+            let (found, returned) = receipt.with_returned().await;
+            assert_eq!((found.kind().name(), returned.is_some()), (*outcome, *has_values), "{name}");
+            let Some(returned) = returned else { continue };
+            let Some(ValueRef::I64(id)) = returned.get("id") else { panic!("no id: {returned:?}") };
+            assert_eq!(db.read(&format!("SELECT id FROM t WHERE name = '{name}'")).await, [id.to_string()], "{name}");
+            assert_eq!(returned.get("made"), Some(ValueRef::TimestampTz("2000-01-01T10:00:00.5Z".parse().unwrap())));
+            assert_eq!(returned.get("raw"), Some(ValueRef::Bytes(b"ab")));
+            assert_eq!(returned.get("num"), Some(ValueRef::Decimal("1.50")));
+        }
+    };
+    let names: Vec<String> = (0..300).map(|n| format!("name {n}")).collect();
+    let many: Vec<(&str, &str, bool)> = names.iter().map(|name| (name.as_str(), "written", true)).collect();
+    check(Conflict::none(), &many).await;
+    check(Conflict::none(), &[("a", "written", true), ("old", "rejected", false), ("b", "written", true)]).await;
+    check(
+        Conflict::update(["name"]),
+        &[("old", "superseded", false), ("old", "written", true), ("d", "written", true)],
+    )
+    .await;
+    let refused = async |schema: Schema, part: &str| {
+        let error = pipeline(&db.sink).prepare(&schema).await.unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    };
+    refused(table(Conflict::ignore(["name"])), "plain inserts, replace and update only").await;
+    let no = Schema::builder("t").column("name", ColumnType::Text).returning("no", ColumnType::I64).build().unwrap();
+    refused(no, "no column \"no\", which is to be returned").await;
 }

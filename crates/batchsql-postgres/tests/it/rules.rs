@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, Expr, PipelineConfig, Schema, SchemaBuilder};
+use batchsql_core::{
+    BatchSql, ColumnType, Conflict, ErrorClass, Expr, PipelineConfig, Schema, SchemaBuilder, ValueRef,
+};
 
 use crate::support::{FOR_EVERY_RULE, fresh, fresh_dsn, pipeline, read, values, with_strategy, write};
 
@@ -137,4 +139,60 @@ async fn rights_are_checked_for_what_a_rule_does() {
     let refused = columns(&["id"]).on_conflict(Conflict::ignore(["id"])).build().unwrap();
     let error = pipeline(&sink).prepare(&refused).await.unwrap_err().to_string();
     assert!(error.contains("NOT NULL without a default"), "{error}");
+}
+
+#[tokio::test]
+async fn generated_values_are_returned_to_the_receipts() {
+    let table = "CREATE TABLE t (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text UNIQUE NOT NULL, n bigint,
+                   made timestamptz DEFAULT '2000-01-01 10:00:00.5+02', day date DEFAULT '1999-12-31', raw bytea DEFAULT '\\x0102',
+                   sure boolean DEFAULT true, doc jsonb DEFAULT '{\"a\": 1}', num numeric DEFAULT 1.50);
+                 INSERT INTO t (name, n) VALUES ('old', 1)";
+    let schema_of = |rule| {
+        let schema =
+            Schema::builder("t").column("name", ColumnType::Text).column("n", ColumnType::I64).on_conflict(rule);
+        let schema = schema.returning("id", ColumnType::I64).returning("made", ColumnType::TimestampTz);
+        let schema = schema.returning("day", ColumnType::Date).returning("raw", ColumnType::Bytes);
+        let schema = schema.returning("sure", ColumnType::Bool).returning("doc", ColumnType::Json);
+        schema.returning("num", ColumnType::Decimal).build().unwrap()
+    };
+    let sink = fresh(table).await;
+    let check = async |rule: Conflict, expected: &[(&str, &str, bool)]| {
+        let schema = schema_of(rule);
+        let db = pipeline(&sink);
+        let mut receipts = Vec::new();
+        for (name, ..) in expected {
+            receipts.push(db.submit_tracked(&values(&schema, [(*name).into(), 2_i64.into()])).await.unwrap());
+        }
+        db.flush().await.unwrap();
+        for ((name, outcome, has_values), receipt) in expected.iter().zip(receipts) {
+            let (found, returned) = receipt.with_returned().await;
+            assert_eq!((found.kind().name(), returned.is_some()), (*outcome, *has_values), "{name}");
+            let Some(returned) = returned else { continue };
+            let Some(ValueRef::I64(id)) = returned.get("id") else { panic!("no id: {returned:?}") };
+            let stored = read(&sink, &format!("SELECT id FROM t WHERE name = '{name}'")).await;
+            assert_eq!(stored, [id.to_string()], "{name}");
+            let made = "2000-01-01T08:00:00.5Z".parse().unwrap();
+            assert_eq!(returned.get("made"), Some(ValueRef::TimestampTz(made)));
+            assert_eq!(returned.get("day"), Some(ValueRef::Date("1999-12-31".parse().unwrap())));
+            assert_eq!(
+                (returned.get("raw"), returned.get("sure")),
+                (Some(ValueRef::Bytes(&[1, 2])), Some(ValueRef::Bool(true)))
+            );
+            assert_eq!(returned.get("num"), Some(ValueRef::Decimal("1.50")));
+        }
+    };
+    let names: Vec<String> = (0..300).map(|n| format!("name {n}")).collect();
+    let many: Vec<(&str, &str, bool)> = names.iter().map(|name| (name.as_str(), "written", true)).collect();
+    check(Conflict::none(), &many).await;
+    check(Conflict::none(), &[("a", "written", true), ("old", "rejected", false), ("b", "written", true)]).await;
+    check(Conflict::ignore(["name"]), &[("a", "ignored", false), ("c", "written", true)]).await;
+    check(
+        Conflict::update(["name"]),
+        &[("old", "superseded", false), ("old", "written", true), ("d", "written", true)],
+    )
+    .await;
+    check(Conflict::update_only(["name"]), &[("x", "ignored", false), ("c", "written", true)]).await;
+    let wrong = Schema::builder("t").column("name", ColumnType::Text).returning("no", ColumnType::I64).build().unwrap();
+    let error = pipeline(&sink).prepare(&wrong).await.unwrap_err().to_string();
+    assert!(error.contains("a returned column"), "{error}");
 }

@@ -85,3 +85,57 @@ async fn a_rule_that_the_database_does_not_have_is_refused_with_the_reason() {
     check(text.clone().on_conflict(update().set("at", Expr::add())).build().unwrap(), "as text").await;
     check(text.on_conflict(update().only_if_newer("at")).build().unwrap(), "as text").await;
 }
+
+#[tokio::test]
+async fn generated_values_are_returned_to_the_receipts() {
+    let sink = memory(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, n INTEGER NOT NULL,
+                         made TEXT DEFAULT '2000-01-01', blob BLOB DEFAULT x'0102'); INSERT INTO t VALUES (7, 'old', 1, NULL, NULL)",
+    )
+    .await;
+    let table = |rule| {
+        let table =
+            Schema::builder("t").column("name", ColumnType::Text).column("n", ColumnType::I64).on_conflict(rule);
+        table.returning("id", ColumnType::I64).returning("made", ColumnType::Date).returning("blob", ColumnType::Bytes)
+    };
+    let row = |schema: &Schema, name: &str, n: i64| {
+        schema.row().set("name", name).unwrap().set("n", n).unwrap().finish().unwrap()
+    };
+    let check = async |rule: Conflict, expected: &[(&str, &str, Option<i64>)]| {
+        let schema = table(rule).build().unwrap();
+        let db = pipeline(&sink);
+        let mut receipts = Vec::new();
+        for (name, ..) in expected {
+            receipts.push(db.submit_tracked(&row(&schema, name, 2)).await.unwrap());
+        }
+        db.flush().await.unwrap();
+        for ((name, outcome, id), receipt) in expected.iter().zip(receipts) {
+            let (found, returned) = receipt.with_returned().await;
+            assert_eq!(found.kind().name(), *outcome, "{name}");
+            let found = returned.as_ref().map(|returned| returned.get("id").unwrap());
+            assert_eq!(found, id.map(batchsql_core::ValueRef::I64), "{name}");
+            if *name == "a" && id.is_some() {
+                let returned = returned.unwrap();
+                let date = batchsql_core::Date::from_ymd(2000, 1, 1).unwrap();
+                assert_eq!(returned.get("made"), Some(batchsql_core::ValueRef::Date(date)));
+                assert_eq!(returned.get("blob"), Some(batchsql_core::ValueRef::Bytes(&[1, 2])));
+                assert_eq!(returned.get("no"), None);
+            }
+        }
+    };
+    check(Conflict::none(), &[("a", "written", Some(8)), ("old", "rejected", None), ("b", "written", Some(9))]).await;
+    check(Conflict::ignore(["name"]), &[("a", "ignored", None), ("c", "written", Some(10))]).await;
+    check(Conflict::update(["name"]), &[("old", "superseded", None), ("old", "written", Some(7))]).await;
+    let add = Conflict::update(["name"]).set("n", Expr::add());
+    check(add, &[("old", "written", Some(7)), ("d", "written", Some(11)), ("old", "written", Some(7))]).await;
+    assert_eq!(read(&sink, "SELECT n FROM t WHERE id = 7").await, ["6"]);
+    // A value that is no number.
+    let wrong = Schema::builder("t").column("name", ColumnType::Text).column("n", ColumnType::I64);
+    let wrong = wrong.returning("name", ColumnType::I64).build().unwrap();
+    let mut config = batchsql_core::PipelineConfig::default();
+    config.park_for = std::time::Duration::ZERO;
+    let db = batchsql_core::BatchSql::builder(sink.clone()).config(config).start().unwrap();
+    let receipt = db.submit_tracked(&row(&wrong, "x", 1)).await.unwrap();
+    let error = receipt.await.failure().unwrap().error().unwrap().to_string();
+    assert!(error.contains("\"name\" is no i64") && !error.contains('x'), "{error}");
+}

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use batchsql::{BatchSql, ColumnType, Conflict, DynRow, Expr, OutcomeKind, PipelineConfig, Schema};
+use batchsql::{BatchSql, ColumnType, Conflict, DynRow, Expr, OutcomeKind, PipelineConfig, Schema, SchemaBuilder};
 
 use super::figures::{Figure, Measurement, Plan, summarise};
 use crate::database::{Database, DatabaseName, TableSpec};
@@ -28,11 +28,12 @@ enum Contender {
     HotAdd,
     UpdateOnly,
     Delete,
+    Returning,
 }
 
-use Contender::{Add, Delete, HotAdd, HotUpdate, NewerLoses, NewerWins, Update, UpdateOnly};
+use Contender::{Add, Delete, HotAdd, HotUpdate, NewerLoses, NewerWins, Returning, Update, UpdateOnly};
 
-const CONTENDERS: [(Contender, &str); 8] = [
+const CONTENDERS: [(Contender, &str); 9] = [
     (Update, "update (baseline)"),
     (NewerWins, "only if newer, all win"),
     (NewerLoses, "only if newer, half lose"),
@@ -41,6 +42,7 @@ const CONTENDERS: [(Contender, &str); 8] = [
     (Delete, "delete"),
     (HotUpdate, "update, 100 keys"),
     (HotAdd, "add, 100 keys"),
+    (Returning, "update, a value returned"),
 ];
 
 impl Contender {
@@ -51,6 +53,7 @@ impl Contender {
             NewerWins | NewerLoses => update().only_if_newer("version"),
             Add | HotAdd => update().set("amount", Expr::add()),
             UpdateOnly => Conflict::update_only(["id"]),
+            Returning => return Ok(builder(update()).returning("version", ColumnType::I64).build()?),
             Delete => return Ok(table(update())?.deletion()?),
         };
         table(conflict)
@@ -81,9 +84,13 @@ impl Contender {
 }
 
 fn table(conflict: Conflict) -> Result<Schema> {
+    Ok(builder(conflict).build()?)
+}
+
+fn builder(conflict: Conflict) -> SchemaBuilder {
     let schema = Schema::builder(TABLE).column("id", ColumnType::I64).column("name", ColumnType::Text);
     let schema = schema.column("amount", ColumnType::I64).column("version", ColumnType::I64);
-    Ok(schema.on_conflict(conflict).build()?)
+    schema.on_conflict(conflict)
 }
 
 /// Measures each rule on a database.

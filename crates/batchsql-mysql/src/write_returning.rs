@@ -1,0 +1,119 @@
+//! Owns the writing of rows whose values the server returns (MariaDB: `INSERT … RETURNING`).
+//! Must not know keys or pools.
+//!
+//! The server returns the rows of an insert in the order in which they were sent, one for each.
+
+use batchsql_core::exhaustive::value_of_text;
+use batchsql_core::{Column, ColumnType, ErrorClass, Rows, SinkError, Value, Written};
+use batchsql_sql::mysql::quote;
+use sqlx::Row;
+use sqlx::mysql::MySqlRow;
+
+use crate::bind::bind_rows;
+use crate::catalog::{TableColumn, same_name};
+use crate::classify::{Failed, Stage};
+use crate::keys::shown;
+use crate::link::{Link, begin, commit, ready, undo};
+use crate::piece::{Piece, cut};
+use crate::plan::MySqlPlan;
+use crate::way::Way;
+
+/// The clause of the returned columns with its leading space; empty if there are none.
+///
+/// # Errors
+/// The table has no such column, or the way of writing returns nothing.
+pub(crate) fn clause(returning: &[Column], table: &[TableColumn], way: Way) -> Result<String, String> {
+    if returning.is_empty() {
+        return Ok(String::new());
+    }
+    if !matches!(way, Way::Direct(_)) {
+        return Err("values are returned for plain inserts, replace and update only".into());
+    }
+    let expression = |column: &Column| {
+        let found = table.iter().find(|found| same_name(&found.name, column.name()));
+        let found = found.ok_or_else(|| format!("it has no column {:?}, which is to be returned", column.name()))?;
+        if column.column_type() == ColumnType::F32 || found.data_type == "float" {
+            let text = "is a FLOAT, which the server shows with fewer digits than it has; do not return it";
+            return Err(format!("its column {:?} {text}", column.name()));
+        }
+        Ok(shown(&quote(column.name()), column.column_type(), &found.data_type))
+    };
+    let expressions = returning.iter().map(expression).collect::<Result<Vec<String>, String>>()?;
+    Ok(format!(" RETURNING {}", expressions.join(",")))
+}
+
+/// Writes every row, or none of them.
+pub(crate) async fn write_returning(link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows<'_>) -> Result<Written, Failed> {
+    let pieces = cut(plan, rows)?;
+    let mut written = Written::default();
+    if let [piece] = &*pieces {
+        send(link, plan, piece, rows, Stage::Statement, &mut written).await?;
+        return Ok(written);
+    }
+    begin(link).await?;
+    for piece in &pieces {
+        if let Err(failed) = send(link, plan, piece, rows, Stage::Open, &mut written).await {
+            return Err(undo(link, failed).await);
+        }
+    }
+    commit(link).await?;
+    Ok(written)
+}
+
+async fn send(
+    link: &mut Link<'_>,
+    plan: &MySqlPlan,
+    piece: &Piece,
+    rows: Rows<'_>,
+    stage: Stage,
+    written: &mut Written,
+) -> Result<(), Failed> {
+    let start = piece.rows.start;
+    let rows = rows.slice(piece.rows.clone());
+    let columns: Vec<usize> = (0..plan.storage.len()).collect();
+    let arguments = bind_rows(rows, &columns, &plan.storage, piece.bytes).map_err(Failed::unsent)?;
+    let statement = plan.returning_insert(rows.len());
+    ready(link.connection, &statement).await?;
+    link.enter(stage)?;
+    link.sends(piece.bytes);
+    let query = sqlx::query_with(&statement.sql, arguments).persistent(statement.keep);
+    let found = query.fetch_all(&mut *link.connection).await;
+    let found = link.leave(stage, found)?;
+    let returning = plan.schema().returning();
+    for (row, found) in (start..).zip(&found) {
+        // The row is written: a value that cannot be read is missing, the row is not.
+        let row = u32::try_from(row).expect("buffer_size fits u32");
+        written.returned.extend(values(found, returning).map(|values| (row, values)));
+    }
+    Ok(())
+}
+
+fn values(found: &MySqlRow, columns: &[Column]) -> Option<Vec<Value>> {
+    columns
+        .iter()
+        .enumerate()
+        .map(|(index, column)| {
+            let bytes: Option<&[u8]> = found.try_get_unchecked(index).ok()?;
+            bytes.map_or(Some(Value::Null), |bytes| value(column.column_type(), bytes))
+        })
+        .collect()
+}
+
+fn value(ty: ColumnType, bytes: &[u8]) -> Option<Value> {
+    match ty {
+        ColumnType::Bytes => Some(Value::Bytes(bytes.to_vec())),
+        ColumnType::Uuid if bytes.len() == 16 => bytes.try_into().ok().map(Value::Uuid),
+        // The session is in UTC.
+        ColumnType::TimestampTz => value_of_text(ty, &format!("{}+00:00", std::str::from_utf8(bytes).ok()?)),
+        _ => value_of_text(ty, std::str::from_utf8(bytes).ok()?),
+    }
+}
+
+/// The error of a server without the clause.
+pub(crate) fn explained(failed: Failed, returning: &[Column]) -> Failed {
+    if returning.is_empty() || failed.code != 1064 {
+        return failed;
+    }
+    let text = "this server does not return the values of inserted rows; MariaDB does, from version 10.5";
+    Failed { error: SinkError::new(ErrorClass::Schema, text), ..failed }
+}

@@ -1,0 +1,120 @@
+//! Owns the writing of rows whose values the server returns.
+//! Must not know other strategies.
+//!
+//! The server returns the rows of an insert in the order in which it has inserted them, which is that of the arrays: it
+//! inserts serially. If rows may be left out, the returned ones cannot be told apart, so each row has a statement of its
+//! own, in one transaction.
+
+use batchsql_core::exhaustive::value_of_text;
+use batchsql_core::{Attempt, ErrorClass, Rows, SinkError, Value, Written};
+use sqlx::postgres::PgRow;
+use sqlx::{Executor, PgConnection, Row};
+
+use crate::classify::{LinkLost, is_refusal, sink_error};
+use crate::commit_stage::CommitStage;
+use crate::outcome_source::OutcomeSource;
+use crate::params::{array_types, arrays};
+use crate::plan::PostgresPlan;
+
+/// Writes the rows in one transaction.
+pub(crate) async fn write_returning(
+    link: &mut PgConnection,
+    plan: &PostgresPlan,
+    sql: &str,
+    rows: Rows<'_>,
+    attempt: &Attempt,
+) -> Result<Written, SinkError> {
+    if plan.outcome_source == OutcomeSource::Total && !plan.keeps_versions() && plan.named {
+        match together(link, plan, sql, rows, attempt).await {
+            // The statement was rolled back: the server treats two of its rows as the same row.
+            Err(error) if error.class() == ErrorClass::Duplicate && rows.len() > 1 => {}
+            written => return written,
+        }
+    }
+    attempt.defer();
+    let command = async |link: &mut PgConnection, sql: &'static str| {
+        link.execute(sql).await.map(drop).map_err(|error| sink_error(error, LinkLost::BeforeCommit))
+    };
+    command(link, "BEGIN; SET LOCAL client_min_messages TO error").await?;
+    match one_by_one(link, plan, sql, rows).await {
+        Ok(written) => {
+            let lost = CommitStage::Commits(attempt).begin()?;
+            link.execute("COMMIT").await.map_err(|error| sink_error(error, lost))?;
+            Ok(written)
+        }
+        Err(error) if is_refusal(&error) => {
+            command(link, "ROLLBACK").await?;
+            Err(error)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// All rows by one statement, which is its own transaction.
+async fn together(
+    link: &mut PgConnection,
+    plan: &PostgresPlan,
+    sql: &str,
+    rows: Rows<'_>,
+    attempt: &Attempt,
+) -> Result<Written, SinkError> {
+    let stage = CommitStage::Commits(attempt);
+    let arguments = arrays(rows, &plan.fields)?;
+    let prepared = link.prepare_with(sql, &array_types(&plan.fields)).await;
+    prepared.map_err(|error| sink_error(error, LinkLost::BeforeCommit))?;
+    let lost = stage.begin()?;
+    let found =
+        sqlx::query_with(sql, arguments).fetch_all(&mut *link).await.map_err(|error| sink_error(error, lost))?;
+    if found.len() != rows.len() {
+        let text =
+            format!("the server returned {} of {} rows; check the triggers of the table", found.len(), rows.len());
+        return Err(plan.unexpected_result(stage, text));
+    }
+    let mut written = Written::default();
+    for (row, found) in (0..).zip(&found) {
+        // The rows are committed: a value that cannot be read is missing, the row is not.
+        written.returned.extend(values(plan, found).ok().map(|values| (row, values)));
+    }
+    Ok(written)
+}
+
+/// Each row by its own statement, inside the open transaction.
+async fn one_by_one(
+    link: &mut PgConnection,
+    plan: &PostgresPlan,
+    sql: &str,
+    rows: Rows<'_>,
+) -> Result<Written, SinkError> {
+    let mut written = Written::default();
+    for row in 0..rows.len() {
+        let arguments = arrays(rows.slice(row..row + 1), &plan.fields)?;
+        let query = sqlx::query_with(sql, arguments).persistent(plan.named);
+        let found = query.fetch_optional(&mut *link).await;
+        let found = found.map_err(|error| sink_error(error, LinkLost::BeforeCommit))?;
+        let row = u32::try_from(row).expect("buffer_size fits u32");
+        match found {
+            Some(found) => written.returned.push((row, values(plan, &found)?)),
+            None => written.ignored.push(row),
+        }
+    }
+    Ok(written)
+}
+
+/// The returned values of one row.
+fn values(plan: &PostgresPlan, found: &PgRow) -> Result<Vec<Value>, SinkError> {
+    let value = |(index, column): (usize, &batchsql_core::Column)| {
+        let text: Option<&str> = found.try_get(index).ok()?;
+        text.map_or(Some(Value::Null), |text| value_of_text(column.column_type(), text))
+    };
+    plan.schema
+        .returning()
+        .iter()
+        .enumerate()
+        .map(|(index, column)| {
+            value((index, column)).ok_or_else(|| {
+                let text = format!("the returned value of column {:?} is no {}", column.name(), column.column_type());
+                SinkError::new(ErrorClass::Schema, text)
+            })
+        })
+        .collect()
+}
