@@ -73,6 +73,7 @@ pub use reporter::{
     BatchExecuted, BatchInfo, BatchSealed, BatchStarted, FlushReason, MetricsReporter, NoopReporter, PipelineGauges,
     PoolState,
 };
+pub use row::array::ArrayElement;
 pub use row::as_json::AsJson;
 pub use row::columns::RowColumns;
 #[doc(hidden)]

@@ -1,6 +1,7 @@
 //! How a row gets into the columns of a batch.
 //! Must not know batches in flight, or databases.
 
+pub(crate) mod array;
 pub(crate) mod as_json;
 pub(crate) mod columns;
 pub(crate) mod delete;

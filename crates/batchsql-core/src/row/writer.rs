@@ -247,7 +247,7 @@ impl<'a> RowWriter<'a> {
     }
 
     #[cold]
-    fn refused(&self, what: &str) -> RowError {
+    pub(crate) fn refused(&self, what: &str) -> RowError {
         RowError::refused_value(self.schema, self.column_name(), what)
     }
 
