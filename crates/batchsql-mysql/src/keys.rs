@@ -5,7 +5,7 @@
 //! itself detects such duplicates.
 
 use batchsql_core::exhaustive::{Type, Value};
-use batchsql_core::{ColumnType, RowView, Schema, ValueRef};
+use batchsql_core::{Column, ColumnType, RowView, Schema, ValueRef};
 use batchsql_sql::mysql::{quote, select_keys};
 use sqlx::Row;
 use sqlx::mysql::MySqlRow;
@@ -23,6 +23,8 @@ pub(crate) struct KeySearch {
     parts: Vec<Part>,
     /// The key columns as text or bytes.
     shown: Vec<String>,
+    /// The placeholder of each column of the schema, compared as its column is.
+    values: Vec<String>,
     statements: Statements,
 }
 
@@ -54,6 +56,7 @@ impl KeySearch {
         });
         Some(Self {
             shown: shown.collect(),
+            values: schema.columns().iter().map(|column| compared(column, "?", table)).collect(),
             parts: key.iter().map(|i| Part { column: *i, is_decimal: stored(*i) == "decimal" }).collect(),
             schema: schema.clone(),
             statements: Statements::default(),
@@ -66,7 +69,9 @@ impl KeySearch {
     }
 
     pub(crate) fn select(&self, keys: usize) -> Statement {
-        self.statements.get(keys, || select_keys(&self.schema, keys, &self.shown))
+        self.statements.get(keys, || {
+            select_keys(&self.schema, keys, &self.values.iter().map(String::as_str).collect::<Vec<_>>(), &self.shown)
+        })
     }
 
     /// The key of a row to write.
@@ -98,6 +103,22 @@ impl KeySearch {
             });
         }
         Ok(key)
+    }
+}
+
+/// The expression of a submitted value that the server compares and computes as it does with the column. Decimals, dates
+/// and times are sent as text: the server would compare a text with a decimal as floats.
+pub(crate) fn compared(column: &Column, value: &str, table: &[TableColumn]) -> String {
+    let stored = table.iter().find(|found| same_name(&found.name, column.name()));
+    // `decimal(30,2) unsigned`
+    let decimal = stored.filter(|found| found.data_type == "decimal");
+    let decimal = decimal.and_then(|found| Some(&found.full_type[..=found.full_type.find(')')?]));
+    match (column.column_type(), decimal) {
+        (ColumnType::Decimal, Some(decimal)) => format!("CAST({value} AS {decimal})"),
+        (ColumnType::Date, _) => format!("CAST({value} AS DATE)"),
+        (ColumnType::Time, _) => format!("CAST({value} AS TIME(6))"),
+        (ColumnType::Timestamp | ColumnType::TimestampTz, _) => format!("CAST({value} AS DATETIME(6))"),
+        _ => value.to_owned(),
     }
 }
 

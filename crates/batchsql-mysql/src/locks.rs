@@ -2,13 +2,13 @@
 //! Must not know rows or transactions.
 
 use batchsql_core::exhaustive::{Set, SetPart};
-use batchsql_core::{Action, ColumnType, Schema};
+use batchsql_core::{Action, ColumnType, Schema, Target};
 use batchsql_sql::mysql::{in_order, quote};
 
-use crate::catalog::{TableColumn, same_name};
-use crate::keys::shown;
+use crate::catalog::{Session, TableColumn, same_name};
+use crate::keys::{compared, shown};
 use crate::statements::Statements;
-use crate::types::Storage;
+use crate::types::{Form, Storage};
 
 /// The statements of a schema whose rule depends on the stored row, and what they need to know of its columns.
 pub(crate) struct Locks {
@@ -35,28 +35,25 @@ impl Locks {
         });
         let value = |(index, storage): (usize, &Storage)| {
             let value = storage.form.expression();
-            let is_computed = schema.assignments().iter().any(|assignment| match &assignment.set {
-                Set::Overwrite => false,
-                Set::Raw(parts) => parts.iter().any(|part| *part == SetPart::New(index)),
-                _ => assignment.column == Some(index),
-            });
-            match schema.columns()[index].column_type() {
-                // They are sent as text, with which the server would compute as with floats.
-                ColumnType::Decimal if is_computed => format!("CAST({value} AS DECIMAL(65,30))"),
-                ColumnType::Date if is_computed => format!("CAST({value} AS DATE)"),
-                ColumnType::Time if is_computed => format!("CAST({value} AS TIME(6))"),
-                ColumnType::Timestamp | ColumnType::TimestampTz if is_computed => {
-                    format!("CAST({value} AS DATETIME(6))")
-                }
-                _ => value.to_owned(),
-            }
+            // A key is compared with its column.
+            let is_key = schema.key_columns().contains(&index);
+            let is_computed = is_key
+                || schema.assignments().iter().any(|assignment| match &assignment.set {
+                    Set::Overwrite => false,
+                    Set::Raw(parts) => parts.iter().any(|part| *part == SetPart::New(index)),
+                    _ => assignment.column == Some(index),
+                });
+            if is_computed { compared(&schema.columns()[index], value, table) } else { value.to_owned() }
         };
         Self {
             together: Statements::default(),
             alone: Statements::default(),
             writes: Statements::default(),
             inserts: Statements::default(),
-            has_text_key: schema.key_columns().iter().any(|i| schema.columns()[*i].column_type() == ColumnType::Text),
+            has_text_key: schema
+                .key_columns()
+                .iter()
+                .any(|i| schema.columns()[*i].column_type() == ColumnType::Text || storage[*i].form == Form::UuidText),
             version: version.unwrap_or_else(|| "1".to_owned()),
             values: storage.iter().enumerate().map(value).collect(),
         }
@@ -74,8 +71,12 @@ impl Locks {
 }
 
 /// Why the rule of a schema cannot be carried out.
-pub(crate) fn unsupported(schema: &Schema, table: &[TableColumn]) -> Option<String> {
-    use batchsql_core::Target;
+pub(crate) fn unsupported(schema: &Schema, table: &[TableColumn], session: &Session) -> Option<String> {
+    if !session.is_utc() && schema.assignments().iter().any(|assignment| assignment.set == Set::Now) {
+        return Some(
+            "Expr::now() needs a session in UTC; set time_zone = '+00:00' on the connections of the pool".into(),
+        );
+    }
     match schema.target() {
         Target::Key => {}
         Target::Constraint(name) => {

@@ -219,7 +219,7 @@ impl MySqlPlan {
             .iter()
             .map(|column| column_storage(column, &table.columns, &session).map_err(problem))
             .collect::<Result<Box<[Storage]>, Failed>>()?;
-        if let Some(text) = unsupported(schema, &table.columns) {
+        if let Some(text) = unsupported(schema, &table.columns, &session) {
             return Err(problem(text));
         }
         if !matches!(schema.action(), Action::UpdateOnly | Action::Delete) {
@@ -256,7 +256,7 @@ impl MySqlPlan {
         };
         // Checks the rights, and properties that the catalog does not show.
         let statement = match schema.action() {
-            Action::Delete => delete(schema, 1),
+            Action::Delete => delete(schema, 1, &plan.locks.values()),
             Action::UpdateOnly => update(schema, &plan.locks.values(), Join::One),
             Action::Insert | Action::Ignore | Action::Replace | Action::Update => {
                 plan.returning_insert(1).sql.to_string()

@@ -132,7 +132,7 @@ pub(crate) fn storage(ty: ColumnType, column: &TableColumn, session: &Session) -
 }
 
 impl Session {
-    fn is_utc(&self) -> bool {
+    pub(crate) fn is_utc(&self) -> bool {
         let zone = if self.time_zone == "SYSTEM" { &self.system_time_zone } else { &self.time_zone };
         matches!(zone.as_str(), "+00:00" | "-00:00" | "UTC" | "Etc/UTC")
     }

@@ -12,7 +12,8 @@
 //!    rolled back, and begins again.
 //!
 //! Keys that the server treats as equal although their values differ (collations) show in step 1: a row is found whose
-//! key was not sent. Then each row is locked and written on its own, in its turn.
+//! key was not sent; or, of two texts that were sent, one is found and the other is not. Then each row is locked and written
+//! on its own, in its turn.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -31,6 +32,8 @@ use crate::link::{Link, begin, commit, ready, run, undo};
 use crate::piece::cut;
 use crate::plan::MySqlPlan;
 use crate::statements::Statement;
+use crate::words::DuplicateIn;
+use crate::write_ignore::is_over_key;
 
 /// How often a transaction begins again because another writer inserted a key, before its rows are locked one by one.
 const RACES: usize = 3;
@@ -98,6 +101,15 @@ async fn together(link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows<'_>) -> Resu
                 start = end;
             }
         }
+        // Two of the sent keys may be one to the server: then only one of them was found.
+        let inserts = plan.schema().action() == Action::Update;
+        if plan.locks.has_text_key
+            && !inserts
+            && stored.iter().any(Option::is_some)
+            && stored.iter().any(Option::is_none)
+        {
+            return Ok(Err(Again::UnknownKey));
+        }
         match change(link, plan, rows, &stored, false).await? {
             Ok(of_wave) => ignored.extend(of_wave.into_iter().map(|row| wave[row as usize])),
             Err(again) => return Ok(Err(again)),
@@ -159,7 +171,7 @@ async fn select(
     rows: Rows<'_>,
     shown: &[String],
 ) -> Result<Vec<MySqlRow>, Failed> {
-    let text = || format!("{} FOR UPDATE", select_keys(plan.schema(), rows.len(), shown));
+    let text = || format!("{} FOR UPDATE", select_keys(plan.schema(), rows.len(), &plan.locks.values(), shown));
     // Reads one by one show other columns.
     let statement = match shown == plan.locks.shown_version() {
         true => plan.locks.alone.get(rows.len(), text),
@@ -199,11 +211,22 @@ async fn change(
     if !new.is_empty() {
         let shared = rows.gather(&new);
         match insert_new(link, plan, shared.rows()).await {
-            Err(failed) if failed.code == DUPLICATE && failed.usable && !one_by_one => return Ok(Err(Again::Race)),
+            Err(failed) if failed.usable && is_race(plan, &failed) => return Ok(Err(Again::Race)),
             inserted => inserted?,
         }
     }
     Ok(Ok(ignored))
+}
+
+/// Whether a row was refused because its key exists by now.
+fn is_race(plan: &MySqlPlan, failed: &Failed) -> bool {
+    let indexes = &plan.table().unique_indexes;
+    failed.code == DUPLICATE
+        && match failed.duplicate_in {
+            DuplicateIn::Index(place) => is_over_key(&indexes[place], plan.schema()),
+            DuplicateIn::Unknown => indexes.len() == 1,
+            DuplicateIn::AnotherTable => false,
+        }
 }
 
 async fn change_existing(
@@ -214,17 +237,19 @@ async fn change_existing(
 ) -> Result<(), Failed> {
     let schema = plan.schema();
     let all: Vec<usize> = (0..schema.columns().len()).collect();
+    // An insert that finds a duplicate in another unique index would update the row that is there.
+    let by_update = schema.action() == Action::UpdateOnly || plan.table().unique_indexes.len() > 1;
     match schema.action() {
         Action::Delete => {
             for start in (0..rows.len()).step_by(KEYS_PER_STATEMENT) {
                 let part = rows.slice(start..rows.len().min(start + KEYS_PER_STATEMENT));
-                let statement = plan.locks.writes.get(part.len(), || delete(schema, part.len()));
+                let statement = plan.locks.writes.get(part.len(), || delete(schema, part.len(), &plan.locks.values()));
                 execute(link, plan, part, schema.key_columns(), statement).await?;
             }
             Ok(())
         }
         // Texts are compared as their column is only beside the column itself.
-        Action::UpdateOnly if one_by_one || plan.locks.has_text_key => {
+        _ if by_update && (one_by_one || plan.locks.has_text_key) => {
             let columns: Vec<usize> = all.iter().chain(schema.key_columns()).copied().collect();
             for number in 0..rows.len() {
                 let values = plan.locks.values();
@@ -233,7 +258,7 @@ async fn change_existing(
             }
             Ok(())
         }
-        Action::UpdateOnly => {
+        _ if by_update => {
             for piece in cut(plan, rows)? {
                 let part = rows.slice(piece.rows);
                 let values = plan.locks.values();
@@ -242,7 +267,7 @@ async fn change_existing(
             }
             Ok(())
         }
-        Action::Insert | Action::Ignore | Action::Replace | Action::Update => {
+        _ => {
             for piece in cut(plan, rows)? {
                 let statement = plan.insert(piece.rows.len());
                 send(link, plan, &piece, rows, Stage::Open, statement).await?;

@@ -227,7 +227,7 @@ async fn is_of_another_table(
 }
 
 /// Whether a unique index is over the columns of the key.
-fn is_over_key(index: &UniqueIndex, schema: &Schema) -> bool {
+pub(crate) fn is_over_key(index: &UniqueIndex, schema: &Schema) -> bool {
     let is_in_key = |name: &String| schema.key_columns().iter().any(|column| schema.columns()[*column].name() == name);
     index.columns.len() == schema.key_columns().len()
         && index.columns.iter().flatten().filter(|name| is_in_key(name)).count() == index.columns.len()

@@ -73,6 +73,8 @@ pub(crate) struct TableColumn {
     pub(crate) must_be_given: bool,
     pub(crate) is_generated: bool,
     pub(crate) is_always_identity: bool,
+    /// Its collation treats texts as equal only if their bytes are equal.
+    pub(crate) is_deterministic: bool,
     pub(crate) may_insert: bool,
     pub(crate) may_update: bool,
     pub(crate) may_select: bool,
@@ -144,6 +146,8 @@ SELECT a.attnum, a.attname::pg_catalog.text, pg_catalog.format_type(a.atttypid, 
        CASE WHEN COALESCE(f.typnamespace, t.typnamespace) = 11 THEN COALESCE(f.typname, t.typname)::pg_catalog.text END,
        pg_catalog.format_type(COALESCE(e.oid, b.oid), COALESCE(e.modifier, b.modifier)),
        pg_catalog.format_type(COALESCE(e.oid, b.oid), -1), e.oid IS NOT NULL,
+       NOT EXISTS (SELECT FROM pg_catalog.pg_collation l WHERE l.oid = a.attcollation
+                   AND pg_catalog.to_jsonb(l) OPERATOR(pg_catalog.->>) 'collisdeterministic' = 'false'),
        a.attrelid::pg_catalog.int8 AS of_table, 'column'::pg_catalog.text AS part
 FROM types b
 JOIN pg_catalog.pg_attribute a ON a.attrelid = pg_catalog.to_regclass($1) AND a.attnum = b.attnum
@@ -258,6 +262,7 @@ fn column(row: &PgRow) -> Result<TableColumn, SinkError> {
         must_be_given: get(row, 10)?,
         is_generated: get(row, 11)?,
         is_always_identity: get(row, 12)?,
+        is_deterministic: get(row, 20)?,
         may_insert: get(row, 13)?,
         may_update: get(row, 14)?,
         may_select: get(row, 15)?,

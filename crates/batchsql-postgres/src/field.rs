@@ -10,4 +10,7 @@ pub(crate) struct Field {
     /// The type of the column, quoted, without its modifier: submitted keys are compared as this type.
     pub(crate) ty: Box<str>,
     pub(crate) form: Form,
+    /// Whether equal values of the column are sent in one form only, so that two forms are two keys. Not for `numeric`
+    /// (1.5 and 1.50), `citext`, or a collation that is not deterministic.
+    pub(crate) has_one_form: bool,
 }

@@ -2,7 +2,7 @@
 //! Must not know rows, connections or the chosen strategy.
 
 use batchsql_core::{Action, Column, ColumnType, Schema};
-use batchsql_sql::{OLD, quote, quote_table, statement_from};
+use batchsql_sql::{NEW, OLD, quote, quote_table, statement_from};
 
 use crate::field::Field;
 use crate::guard::RAISE;
@@ -130,11 +130,11 @@ fn statement(schema: &Schema, fields: &[Field], source: &str) -> String {
 fn insert(schema: &Schema, fields: &[Field], source: &str, rows: &str, outcome_source: OutcomeSource) -> Insert {
     let plain = statement(schema, fields, source);
     let with_keys = (outcome_source == OutcomeSource::Keys).then(|| {
-        let names = schema.key_columns().iter().map(|column| quote(&fields[*column].name));
-        let inserts = !matches!(schema.action(), Action::UpdateOnly | Action::Delete);
-        // The submitted rows have columns too. The target of a plain insert has no alias.
-        let returned = |name: &String| if inserts { name.clone() } else { format!("{OLD}.{name}") };
-        let key: Vec<String> = names.collect();
+        // An existing row may have another form of the key than the one that was sent (1.50 for 1.5).
+        let is_sent = matches!(schema.action(), Action::UpdateOnly | Action::Delete);
+        let name = |column: &usize| if is_sent { format!("c{column}") } else { quote(&fields[*column].name) };
+        let returned = |name: &String| if is_sent { format!("{NEW}.{name}") } else { name.clone() };
+        let key: Vec<String> = schema.key_columns().iter().map(name).collect();
         // The subqueries run only if rows were ignored. Counting alone costs 1 % of a batch of 500 new rows;
         // always gathering the keys would cost 4 % (measured).
         let arrays = schema.key_columns().iter().zip(&key).map(|(column, name)| {
@@ -171,7 +171,7 @@ mod tests {
         };
         let field = |name: &str, ty, real: RealType| {
             let quoted = format!("{}.{}", quote(&real.namespace), quote(&real.name)).into();
-            Field { name: name.into(), ty: quoted, form: form(ty, &real).unwrap() }
+            Field { name: name.into(), ty: quoted, form: form(ty, &real).unwrap(), has_one_form: true }
         };
         let schema = Schema::builder(TableName::qualified("s", "t"))
             .column("id", ColumnType::I64)

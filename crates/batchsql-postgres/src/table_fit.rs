@@ -7,7 +7,8 @@ use batchsql_sql::quote;
 use crate::catalog::{Lookup, Table, TableColumn};
 use crate::field::Field;
 use crate::settings::LossyValues;
-use crate::types::form;
+use crate::types::{Form, form};
+use crate::wire::Wire;
 
 /// The message for a missing table.
 pub(crate) fn missing(name: &TableName, lookup: &Lookup) -> String {
@@ -114,7 +115,20 @@ fn field(
     })?;
     let form = if lossy == LossyValues::LetDatabaseConvert { form.lossy() } else { form };
     let ty = format!("{}.{}", quote(&found.real.namespace), quote(&found.real.name)).into();
-    Ok(Field { name: name.into(), ty, form })
+    let has_one_form = has_one_form(&form, found);
+    Ok(Field { name: name.into(), ty, form, has_one_form })
+}
+
+fn has_one_form(form: &Form, column: &TableColumn) -> bool {
+    match form.wire {
+        Wire::Bool | Wire::Int2 | Wire::Int4 | Wire::Int8 | Wire::Bytea | Wire::Uuid => true,
+        Wire::Date | Wire::Time | Wire::Timestamp | Wire::TimestampTz => true,
+        Wire::Text | Wire::Name => {
+            let is_text = matches!(&*column.real.receive, "textrecv" | "varcharrecv" | "namerecv");
+            column.is_deterministic && (column.real.kind == 'e' || is_text)
+        }
+        _ => false,
+    }
 }
 
 fn find<'a>(table: &'a Table, name: &str) -> Option<&'a TableColumn> {

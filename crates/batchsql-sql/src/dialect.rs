@@ -85,14 +85,14 @@ fn value(schema: &Schema, assignment: &Assignment, quoted: &str, names: &Names<'
         (Set::Least, Dialect::Postgres | Dialect::MySql) => combined(format!("LEAST({},{})", old(), new())),
         (Set::Greatest, Dialect::Sqlite) => combined(format!("max({},{})", old(), new())),
         (Set::Least, Dialect::Sqlite) => combined(format!("min({},{})", old(), new())),
-        (Set::Add, Dialect::Sqlite) => {
+        (Set::Add, Dialect::Sqlite) if column.is_some_and(is_integer) => {
             let (old, sum) = (old(), format!("{}+{}", old(), new()));
             // An integer that is too large would silently become a float.
             combined(format!(
                 "CASE WHEN typeof({old})='integer' AND typeof({sum})<>'integer' THEN {SQLITE_ERROR} ELSE {sum} END"
             ))
         }
-        (Set::Add, Dialect::Postgres | Dialect::MySql) => combined(format!("{}+{}", old(), new())),
+        (Set::Add, _) => combined(format!("{}+{}", old(), new())),
         (Set::Now, Dialect::Postgres) => "pg_catalog.now()".into(),
         (Set::Now, Dialect::MySql) => "CURRENT_TIMESTAMP(6)".into(),
         (Set::Now, Dialect::Sqlite) => sqlite_now(column).into(),
@@ -105,6 +105,10 @@ fn value(schema: &Schema, assignment: &Assignment, quoted: &str, names: &Names<'
             format!("({})", parts.iter().map(part).collect::<String>())
         }
     }
+}
+
+fn is_integer(column: &Column) -> bool {
+    matches!(column.column_type().exhaustive(), Type::I16 | Type::I32 | Type::I64 | Type::U64)
 }
 
 /// The text form in which SQLite stores times of each type.

@@ -161,16 +161,17 @@ pub fn update(schema: &Schema, values: &[&str], join: Join) -> String {
     )
 }
 
-/// A delete of those rows whose key columns are one of `keys` keys; a placeholder per value, key by key, in the order of
-/// [`Schema::key_columns`].
+/// A delete of those rows whose key columns are one of `keys` keys, as in [`select_keys`].
 ///
 /// # Panics
 /// As for [`select_keys`].
-pub fn delete(schema: &Schema, keys: usize) -> String {
-    format!("DELETE FROM {} WHERE {}", quote_table(schema.table()), key_condition(schema, keys))
+pub fn delete(schema: &Schema, keys: usize, values: &[&str]) -> String {
+    format!("DELETE FROM {} WHERE {}", quote_table(schema.table()), key_condition(schema, keys, values))
 }
 
-/// A query for `shown` of those rows whose key columns are one of `keys` keys; a placeholder per value, key by key.
+/// A query for `shown` of those rows whose key columns are one of `keys` keys; a placeholder per value, key by key, in the
+/// order of [`Schema::key_columns`]. `values` has an expression with a placeholder for each column of the schema, for
+/// example `CAST(? AS DECIMAL(30,2))`.
 ///
 /// Keys of several columns are written with `AND` and `OR`: MariaDB turns `(a, b) IN (…)` with many keys into a
 /// join that uses the first column of the index only. It does so with lists of 1,000 values too
@@ -178,12 +179,13 @@ pub fn delete(schema: &Schema, keys: usize) -> String {
 ///
 /// # Panics
 /// When `keys` is 0, or when the schema has no key.
-pub fn select_keys(schema: &Schema, keys: usize, shown: &[String]) -> String {
-    format!("SELECT {} FROM {} WHERE {}", shown.join(","), quote_table(schema.table()), key_condition(schema, keys))
+pub fn select_keys(schema: &Schema, keys: usize, values: &[&str], shown: &[String]) -> String {
+    let (table, condition) = (quote_table(schema.table()), key_condition(schema, keys, values));
+    format!("SELECT {} FROM {table} WHERE {condition}", shown.join(","))
 }
 
 /// The condition that a row has one of `keys` keys.
-fn key_condition(schema: &Schema, keys: usize) -> String {
+fn key_condition(schema: &Schema, keys: usize, values: &[&str]) -> String {
     let columns: Vec<String> = schema.key_columns().iter().map(|i| quote(schema.columns()[*i].name())).collect();
     assert!(!columns.is_empty(), "a search for keys needs a key");
     assert!(keys > 0, "a search has at least one key");
@@ -191,10 +193,11 @@ fn key_condition(schema: &Schema, keys: usize) -> String {
     if let [column] = &*columns {
         sql.push_str(column);
         sql.push_str(" IN ");
-        push_tuple(&mut sql, keys);
+        push_tuple(&mut sql, keys, values[schema.key_columns()[0]]);
         return sql;
     }
-    let key = columns.iter().map(|column| format!("{column}=?")).collect::<Vec<_>>().join(" AND ");
+    let equals = columns.iter().zip(schema.key_columns()).map(|(column, index)| format!("{column}={}", values[*index]));
+    let key = equals.collect::<Vec<_>>().join(" AND ");
     for number in 0..keys {
         sql.push_str(if number == 0 { "(" } else { ") OR (" });
         sql.push_str(&key);
@@ -204,10 +207,13 @@ fn key_condition(schema: &Schema, keys: usize) -> String {
 }
 
 /// `(?,?)`
-fn push_tuple(sql: &mut String, values: usize) {
+fn push_tuple(sql: &mut String, count: usize, value: &str) {
     sql.push('(');
-    for value in 0..values {
-        sql.push_str(if value == 0 { "?" } else { ",?" });
+    for number in 0..count {
+        if number > 0 {
+            sql.push(',');
+        }
+        sql.push_str(value);
     }
     sql.push(')');
 }
@@ -246,10 +252,10 @@ mod tests {
     #[test]
     fn keys_of_one_and_of_more_columns() {
         let shown = ["`a`".to_owned()];
-        let one = select_keys(&schema(Conflict::ignore(["a"])), 3, &shown);
+        let one = select_keys(&schema(Conflict::ignore(["a"])), 3, &["?"; 3], &shown);
         insta::assert_snapshot!(one, @"SELECT `a` FROM `d``b`.`t` WHERE `a` IN (?,?,?)");
-        let two = select_keys(&schema(Conflict::ignore(["b", "a"])), 2, &shown);
-        insta::assert_snapshot!(two, @"SELECT `a` FROM `d``b`.`t` WHERE (`b`=? AND `a`=?) OR (`b`=? AND `a`=?)");
+        let two = select_keys(&schema(Conflict::ignore(["b", "a"])), 2, &["f(?)", "?", "?"], &shown);
+        insta::assert_snapshot!(two, @"SELECT `a` FROM `d``b`.`t` WHERE (`b`=? AND `a`=f(?)) OR (`b`=? AND `a`=f(?))");
     }
 
     #[test]
@@ -259,9 +265,9 @@ mod tests {
         let rule = Conflict::update_columns(["a"], [""; 0]).set("b", Expr::add()).set("t", Expr::now());
         insta::assert_snapshot!(sql(rule), @"INSERT INTO `d``b`.`t` (`a`,`b`,`c```) VALUES (?,?,?) ON DUPLICATE KEY UPDATE `b`=CASE WHEN `b` IS NULL THEN VALUES(`b`) ELSE `b`+VALUES(`b`) END,`t`=CURRENT_TIMESTAMP(6)");
         let only = schema(Conflict::update_only(["a"]).only_if_newer("b"));
-        insta::assert_snapshot!(update(&only, &["?", "?", "f(?)"], Join::Rows(2)), @"UPDATE `d``b`.`t` AS batchsql_old JOIN (SELECT ? AS c0,? AS c1,f(?) AS c2 UNION ALL SELECT ?,?,f(?)) AS batchsql_new SET batchsql_old.`c```=IF((batchsql_new.c1>batchsql_old.`b` OR (batchsql_old.`b` IS NULL)),batchsql_new.c2,batchsql_old.`c```),batchsql_old.`b`=IF((batchsql_new.c1>batchsql_old.`b` OR (batchsql_old.`b` IS NULL)),batchsql_new.c1,batchsql_old.`b`) WHERE batchsql_old.`a`=batchsql_new.c0");
-        insta::assert_snapshot!(update(&only, &["?", "?", "?"], Join::One), @"UPDATE `d``b`.`t` AS batchsql_old JOIN (SELECT ? AS c0,? AS c1,? AS c2) AS batchsql_new SET batchsql_old.`c```=IF((batchsql_new.c1>batchsql_old.`b` OR (batchsql_old.`b` IS NULL)),batchsql_new.c2,batchsql_old.`c```),batchsql_old.`b`=IF((batchsql_new.c1>batchsql_old.`b` OR (batchsql_old.`b` IS NULL)),batchsql_new.c1,batchsql_old.`b`) WHERE batchsql_old.`a`=?");
-        insta::assert_snapshot!(delete(&schema(Conflict::ignore(["b", "a"])).deletion().unwrap(), 2), @"DELETE FROM `d``b`.`t` WHERE (`b`=? AND `a`=?) OR (`b`=? AND `a`=?)");
+        insta::assert_snapshot!(update(&only, &["?", "?", "f(?)"], Join::Rows(2)), @"UPDATE `d``b`.`t` AS batchsql_old JOIN (SELECT ? AS c0,? AS c1,f(?) AS c2 UNION ALL SELECT ?,?,f(?)) AS batchsql_new SET batchsql_old.`b`=batchsql_new.c1,batchsql_old.`c```=batchsql_new.c2 WHERE batchsql_old.`a`=batchsql_new.c0");
+        insta::assert_snapshot!(update(&only, &["?", "?", "?"], Join::One), @"UPDATE `d``b`.`t` AS batchsql_old JOIN (SELECT ? AS c0,? AS c1,? AS c2) AS batchsql_new SET batchsql_old.`b`=batchsql_new.c1,batchsql_old.`c```=batchsql_new.c2 WHERE batchsql_old.`a`=?");
+        insta::assert_snapshot!(delete(&schema(Conflict::ignore(["b", "a"])).deletion().unwrap(), 2, &["?", "?"]), @"DELETE FROM `d``b`.`t` WHERE (`b`=? AND `a`=?) OR (`b`=? AND `a`=?)");
     }
 
     #[test]

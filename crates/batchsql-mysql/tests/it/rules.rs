@@ -198,3 +198,74 @@ async fn generated_values_are_returned_to_the_receipts() {
     let no = Schema::builder("t").column("name", ColumnType::Text).returning("no", ColumnType::I64).build().unwrap();
     refused(no, "no column \"no\", which is to be returned").await;
 }
+
+#[tokio::test]
+async fn keys_in_two_forms_in_one_batch_are_written_in_their_order() {
+    let table = "CREATE TABLE t (k VARCHAR(20) COLLATE utf8mb4_general_ci PRIMARY KEY, n BIGINT, v BIGINT);
+                 INSERT INTO t VALUES ('a', 1, 5), ('b', 1, 5)";
+    let db = Database::new(table).await;
+    let add = keyed(ColumnType::Text, Conflict::update_only(["k"]).set("n", Expr::add()));
+    let rows = [row(&add, "a", 10, 6), row(&add, "A", 100, 7), row(&add, "x", 1, 1), row(&add, "b", 10, 8)];
+    assert_eq!(write(&db.sink, rows).await, ["written", "written", "ignored", "written"]);
+    assert_eq!(db.read("SELECT * FROM t ORDER BY k").await, ["a|111|7", "b|11|8"]);
+    let delete = keyed(ColumnType::Text, Conflict::delete(["k"]));
+    let rows = [row(&delete, "A", 0, 0), row(&delete, "a", 0, 0), row(&delete, "b", 0, 0)];
+    assert_eq!(write(&db.sink, rows).await, ["written", "ignored", "written"]);
+}
+
+#[tokio::test]
+async fn decimal_keys_are_compared_exactly_without_an_insert() {
+    let db = Database::new(
+        "CREATE TABLE t (k DECIMAL(30,0) PRIMARY KEY, n BIGINT, v BIGINT);
+         INSERT INTO t VALUES (12345678901234567890, 0, 0), (12345678901234567891, 0, 0)",
+    )
+    .await;
+    let only = keyed(ColumnType::Decimal, Conflict::update_only(["k"]));
+    let key = |digits: &str| Value::from(digits.parse::<Decimal>().unwrap());
+    let rows = [row(&only, key("12345678901234567890"), 5, 1), row(&only, key("12345678901234567891"), 6, 1)];
+    assert_eq!(write(&db.sink, rows).await, ["written", "written"]);
+    assert_eq!(db.read("SELECT n FROM t ORDER BY k").await, ["5", "6"]);
+    // All 65 digits of a column can be added.
+    let wide =
+        Database::new("CREATE TABLE t (k BIGINT PRIMARY KEY, d DECIMAL(65,0)); INSERT INTO t VALUES (1, 1)").await;
+    let schema = Schema::builder("t").column("k", ColumnType::I64).column("d", ColumnType::Decimal);
+    let schema = schema.on_conflict(Conflict::update_only(["k"]).set("d", Expr::add())).build().unwrap();
+    let digits = "9".repeat(64);
+    let row = schema.row().set("k", 1_i64).unwrap().set("d", key(&digits)).unwrap().finish().unwrap();
+    assert_eq!(write(&wide.sink, [row]).await, ["written"]);
+    assert_eq!(wide.read("SELECT d FROM t").await, [format!("1{}", "0".repeat(64))]);
+}
+
+#[tokio::test]
+async fn only_the_row_of_the_key_is_changed_whatever_other_unique_indexes_there_are() {
+    let db = Database::new(
+        "CREATE TABLE t (k BIGINT UNIQUE NOT NULL, n BIGINT PRIMARY KEY, v BIGINT); INSERT INTO t VALUES (1, 1, 0), (2, 2, 0)",
+    )
+    .await;
+    let newer = keyed(ColumnType::I64, Conflict::update(["k"]).only_if_newer("v"));
+    // n = 1 is that of the other row.
+    assert_eq!(write(&db.sink, [row(&newer, 2_i64, 1, 9)]).await, ["rejected"]);
+    assert_eq!(write(&db.sink, [row(&newer, 2_i64, 3, 9), row(&newer, 1_i64, 1, 8)]).await, ["written", "written"]);
+    assert_eq!(db.read("SELECT * FROM t ORDER BY k").await, ["1|1|8", "2|3|9"]);
+}
+
+#[tokio::test]
+async fn a_race_for_a_key_without_a_form_to_compare_rejects_no_row() {
+    let db = Database::new("CREATE TABLE t (k DOUBLE PRIMARY KEY, n BIGINT, v BIGINT)").await;
+    let newer = keyed(ColumnType::F64, Conflict::update(["k"]).only_if_newer("v"));
+    let writer = |offset: i64| {
+        let (sink, schema) = (db.sink.clone(), newer.clone());
+        async move {
+            let pipeline = pipeline(&sink);
+            for round in 0..5 {
+                let rows = (0..10).map(|key| row(&schema, f64::from(key) + 0.5, offset, round * 3 + offset));
+                pipeline.submit_all(rows).await.unwrap();
+                pipeline.flush().await.unwrap();
+            }
+            let report = pipeline.close(std::time::Duration::from_secs(60)).await;
+            assert_eq!(report.balance.failed(), 0, "{report:?}");
+        }
+    };
+    tokio::join!(writer(0), writer(1), writer(2));
+    assert_eq!(db.read("SELECT COUNT(*), MIN(v), MAX(v) FROM t").await, ["10|14|14"]);
+}

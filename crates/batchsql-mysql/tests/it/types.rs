@@ -177,12 +177,12 @@ async fn bytes_and_uuids() {
     let bytes: Vec<u8> = (0..=255).collect();
     let hex: String = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
     for declared in ["VARBINARY(256)", "BLOB", "LONGBLOB"] {
-        let values = vec![bytes.clone().into(), Vec::new().into(), vec![0_u8, 32, 0].into()];
+        let values = vec![bytes.clone().into(), Vec::<u8>::new().into(), vec![0_u8, 32, 0].into()];
         assert_eq!(round_trip(declared, ColumnType::Bytes, values, "HEX(v)").await, [hex.as_str(), "", "002000"]);
     }
     let exact = round_trip("BINARY(2)", ColumnType::Bytes, vec![vec![0_u8, 0].into()], "HEX(v)").await;
     assert_eq!(exact, ["0000"]);
-    refused("BINARY(2)", ColumnType::Bytes, vec![vec![1_u8].into(), Vec::new().into()], None).await;
+    refused("BINARY(2)", ColumnType::Bytes, vec![vec![1_u8].into(), Vec::<u8>::new().into()], None).await;
     refused("VARBINARY(2)", ColumnType::Bytes, vec![vec![1_u8; 3].into()], Some("1406")).await;
     let id = || vec![Value::Uuid([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 254, 255])];
     let text = ["00010203-0405-0607-0809-0a0b0c0dfeff"];

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use batchsql_core::{
-    BatchSql, ColumnType, Conflict, ErrorClass, Expr, PipelineConfig, Schema, SchemaBuilder, ValueRef,
+    Action, BatchSql, ColumnType, Conflict, Decimal, ErrorClass, Expr, PipelineConfig, Schema, SchemaBuilder, Value,
+    ValueRef,
 };
 
 use crate::support::{FOR_EVERY_RULE, fresh, fresh_dsn, pipeline, read, values, with_strategy, write};
@@ -195,4 +196,54 @@ async fn generated_values_are_returned_to_the_receipts() {
     let wrong = Schema::builder("t").column("name", ColumnType::Text).returning("no", ColumnType::I64).build().unwrap();
     let error = pipeline(&sink).prepare(&wrong).await.unwrap_err().to_string();
     assert!(error.contains("a returned column"), "{error}");
+}
+
+#[tokio::test]
+async fn rows_whose_keys_have_two_forms_have_exact_outcomes() {
+    let decimal = |text: &str| Value::from(text.parse::<Decimal>().unwrap());
+    let text = |text: &str| Value::from(text);
+    type Case<'a> = (&'a str, ColumnType, [Value; 4]);
+    // The stored keys are 1 and 2; the batch has another form of each, and a key that is not there.
+    let cases: [Case<'_>; 3] = [
+        ("numeric", ColumnType::Decimal, [decimal("1.50"), decimal("2"), decimal("1.5"), decimal("2.0")]),
+        ("char(5)", ColumnType::Text, [text("a"), text("b"), text("a  "), text("b ")]),
+        ("bigint", ColumnType::I64, [1_i64.into(), 2_i64.into(), 1_i64.into(), 2_i64.into()]),
+    ];
+    for (ty, column, [one, two, other_one, other_two]) in cases {
+        let check = async |rule: Conflict, rows: Vec<(Value, i64, i64)>, expected: &[&str], stored: &[&str]| {
+            let sink = fresh(&format!("CREATE TABLE t (k {ty} PRIMARY KEY, n bigint, v bigint)")).await;
+            let schema = |rule| {
+                let schema = Schema::builder("t").column("k", column).column("n", ColumnType::I64);
+                schema.column("v", ColumnType::I64).on_conflict(rule).build().unwrap()
+            };
+            let row = |schema: &Schema, (key, n, v): (Value, i64, i64)| values(schema, [key, n.into(), v.into()]);
+            let plain = schema(Conflict::none());
+            let before = [(one.clone(), 0, 1), (two.clone(), 0, 9)];
+            assert_eq!(write(&sink, before.map(|cells| row(&plain, cells))).await, ["written"; 2]);
+            let schema = match rule.action() {
+                Action::Delete => plain_key(column),
+                _ => schema(rule.clone()),
+            };
+            let rows = rows.into_iter().map(|cells| match rule.action() {
+                Action::Delete => values(&schema, [cells.0]),
+                _ => row(&schema, cells),
+            });
+            assert_eq!(write(&sink, rows).await, expected, "{ty} {rule:?}");
+            assert_eq!(read(&sink, "SELECT n, v FROM t ORDER BY k").await, stored, "{ty} {rule:?}");
+        };
+        let newer = || Conflict::update(["k"]).only_if_newer("v");
+        // One wins in another form, the other loses.
+        let rows = vec![(other_one.clone(), 5, 2), (other_two.clone(), 5, 3)];
+        check(newer(), rows, &["written", "ignored"], &["5|2", "0|9"]).await;
+        let add = Conflict::update_only(["k"]).set("n", Expr::add());
+        let rows = vec![(one.clone(), 1, 5), (other_one.clone(), 10, 6), (other_two.clone(), 100, 7)];
+        check(add, rows, &["written"; 3], &["11|6", "100|7"]).await;
+        let rows = vec![(other_one.clone(), 0, 0), (other_two.clone(), 0, 0)];
+        check(Conflict::delete(["k"]), rows, &["written"; 2], &[]).await;
+    }
+}
+
+/// The schema of deletes.
+fn plain_key(ty: ColumnType) -> Schema {
+    Schema::builder("t").column("k", ty).on_conflict(Conflict::delete(["k"])).build().unwrap()
 }

@@ -139,3 +139,17 @@ async fn generated_values_are_returned_to_the_receipts() {
     let error = receipt.await.failure().unwrap().error().unwrap().to_string();
     assert!(error.contains("\"name\" is no i64") && !error.contains('x'), "{error}");
 }
+
+#[tokio::test]
+async fn floats_are_added_in_columns_of_every_number_type() {
+    for ty in ["REAL", "NUMERIC", "DECIMAL(10,2)"] {
+        let sql: &'static str =
+            format!("CREATE TABLE t (id INTEGER PRIMARY KEY, n {ty}); INSERT INTO t VALUES (1, 1)").leak();
+        let sink = memory(sql).await;
+        let schema = Schema::builder("t").column("id", ColumnType::I64).column("n", ColumnType::F64);
+        let schema = schema.on_conflict(Conflict::update(["id"]).set("n", Expr::add())).build().unwrap();
+        let row = schema.row().set("id", 1_i64).unwrap().set("n", 0.5).unwrap().finish().unwrap();
+        assert_eq!(write(&sink, [row]).await, ["written"], "{ty}");
+        assert_eq!(read(&sink, "SELECT n = 1.5 FROM t").await, ["1"], "{ty}");
+    }
+}

@@ -60,7 +60,7 @@ async fn text_bytes_json_and_decimals() {
         assert_eq!(stored, texts, "{declared}");
     }
     let bytes: Vec<u8> = (0..=255).collect();
-    let stored = round_trip("BLOB", ColumnType::Bytes, vec![bytes.clone().into(), Vec::new().into()]).await;
+    let stored = round_trip("BLOB", ColumnType::Bytes, vec![bytes.clone().into(), Vec::<u8>::new().into()]).await;
     assert_eq!(stored, [format!("{bytes:02x?}"), "[]".to_owned()]);
     let digits = "-123456789012345678901234567890.1234567890";
     let stored = round_trip("TEXT", ColumnType::Decimal, vec![Value::Decimal(digits.parse().unwrap())]).await;
