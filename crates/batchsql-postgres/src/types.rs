@@ -320,6 +320,8 @@ mod tests {
         check(ColumnType::Text, "bpchar", true, r#"u.c::"pg_catalog"."bpchar""#);
         check(ColumnType::Text, "varchar", true, "u.c");
         check(ColumnType::Json, "text", true, "u.c");
+        let vector = RealType { namespace: "public".into(), ..real("vector") };
+        assert_eq!(form(ColumnType::Json, &vector).unwrap().expression("u.c"), "u.c::\"public\".\"vector\"");
         let json = form(ColumnType::Json, &real("_int4")).unwrap();
         assert_eq!(json.wire, Wire::FlatJsonb);
         assert!(json.expression("u.c").ends_with(r#"_elements_text(u.c))::"pg_catalog"."_int4" END"#));

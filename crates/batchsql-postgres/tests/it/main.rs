@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod abandoned;
+mod arrays;
 mod changes;
 mod conflicts;
 mod connect;

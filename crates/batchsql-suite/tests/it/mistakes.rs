@@ -97,7 +97,7 @@ fn databases_that_cannot_be_opened() {
     check("hunter2", &[FORMS]);
     check("", &[FORMS]);
     check("sqlite:", &["names no file", FORMS]);
-    check("sqlite:a.db?mode=hunter2", &["use rwc, rw or memory"]);
+    check("sqlite:a.db?mode=hunter2", &["is not rwc, rw or memory"]);
     check("sqlite:missing/a.db", &["missing/a.db", "create the folder first"]);
     check("sqlite:missing.db?mode=rw", &["no such file; create it or use mode=rwc"]);
     check("sqlite:tmp", &["it is a folder; name a file"]);
