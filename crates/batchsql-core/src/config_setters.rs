@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use crate::config::{Coalesce, Delivery, Isolation, Ordering, PipelineConfig, WhenFull};
+use crate::config::PipelineConfig;
+use crate::config_policies::{Coalesce, Delivery, Isolation, Ordering, WhenFull};
 
 macro_rules! setters {
     ($($name:ident: $ty:ty),* $(,)?) => {

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use crate::config::WhenFull;
+use crate::config_policies::WhenFull;
 use crate::dispatch::log_limit::LogLimit;
 use crate::dispatch::park::Park;
 use crate::dispatch::schedule::Schedule;

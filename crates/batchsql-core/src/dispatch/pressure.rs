@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::budget::capacity::Wanted;
-use crate::config::WhenFull;
+use crate::config_policies::WhenFull;
 use crate::dispatch::dispatcher::Dispatcher;
 use crate::dispatch::state::State;
 use crate::error::{ErrorClass, SinkError};

@@ -9,7 +9,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::budget::capacity::Budget;
-use crate::config::{Ordering, PipelineConfig};
+use crate::config::PipelineConfig;
+use crate::config_policies::Ordering;
 use crate::dispatch::parked::Parked;
 use crate::error::{ErrorClass, SinkError};
 use crate::intake::groups::Groups;

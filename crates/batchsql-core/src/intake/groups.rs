@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::{ArcSwapOption, Guard};
 
-use crate::config::Ordering;
+use crate::config_policies::Ordering;
 use crate::intake::group::Group;
 use crate::intake::table::Table;
 use crate::model::schema::{Schema, SchemaId};

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use crate::budget::guards::Reservation;
 use crate::budget::share::Share;
-use crate::config::{Ordering, PipelineConfig};
+use crate::config::PipelineConfig;
+use crate::config_policies::Ordering;
 use crate::intake::group::Group;
 use crate::intake::headroom::Headroom;
 use crate::intake::lane::{Lane, LaneStatus, Order, Pull, PullLimit};

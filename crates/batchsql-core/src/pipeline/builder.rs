@@ -11,7 +11,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use crate::budget::capacity::Budget;
-use crate::config::{FAR, Isolation, PipelineConfig, StartError};
+use crate::config::{FAR, PipelineConfig, StartError};
+use crate::config_policies::Isolation;
 use crate::dispatch::dispatcher::{Dispatcher, Warned};
 use crate::dispatch::state::Activity;
 use crate::intake::groups::Groups;

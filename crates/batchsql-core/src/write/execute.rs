@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::config::{BeyondBudget, Coalesce, Delivery, FAR, Isolation, Ordering, PipelineConfig};
+use crate::config::{FAR, PipelineConfig};
+use crate::config_policies::{BeyondBudget, Coalesce, Delivery, Isolation, Ordering};
 use crate::error::{ErrorClass, SinkError};
 use crate::outcome::outcomes::FailureKind;
 use crate::reporter::{BatchStarted, PoolState};

@@ -6,7 +6,7 @@ use std::ops::Range;
 use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
-use crate::config::Isolation;
+use crate::config_policies::Isolation;
 use crate::error::{ErrorClass, SinkError};
 use crate::outcome::outcomes::FailureKind;
 use crate::reporter::BatchExecuted;
