@@ -1,11 +1,13 @@
 //! Owns the settings of a pipeline and their validation, one message per mistake.
 //! Must not know what the settings are used for.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::config_policies::{Coalesce, Delivery, Isolation, Ordering, WhenFull};
+use crate::config_table::{TableConfig, TableSettings};
 use crate::config_text::{bytes, duration};
 
 /// Longer than any process runs, and short enough to be added to the current time.
@@ -37,6 +39,13 @@ const MAX_BATCH_ROWS: usize = 10_000;
 /// ordering = "per_table"
 /// when_full = { wait_at_most = "2s" }
 /// isolation = { bisect = { max_statements = 64, beyond = "reject" } }
+///
+/// [tables.orders]
+/// flush_size = 50
+/// flush_interval = "5ms"
+///
+/// [tables."audit.events"]
+/// flush_size = 5000
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -108,6 +117,10 @@ pub struct PipelineConfig {
     pub statement_timeout: Duration,
     /// How the bad rows of a refused batch are found; the default halves the batch, with at most 256 statements.
     pub isolation: Isolation,
+    /// Settings of single tables, by `name` or `namespace.name`; default none. They take the place of the settings above
+    /// for that table. A name that is never used is no error. The limits of the buffer and of connections are those of
+    /// the whole pipeline.
+    pub tables: BTreeMap<String, TableConfig>,
 }
 
 impl Default for PipelineConfig {
@@ -128,17 +141,45 @@ impl Default for PipelineConfig {
             delivery: Delivery::AtMostOnce,
             statement_timeout: Duration::from_secs(30),
             isolation: Isolation::default(),
+            tables: BTreeMap::new(),
         }
     }
 }
 
 impl PipelineConfig {
-    /// The most rows of one batch, for a sink that writes `concurrency` batches at once.
-    pub(crate) fn batch_rows(&self, prefers_large_batches: bool, concurrency: usize) -> usize {
+    /// The settings of a table, for a sink that writes `concurrency` batches at once.
+    pub(crate) fn of_table(&self, table: &str, prefers_large_batches: bool, concurrency: usize) -> TableSettings {
+        let own = self.tables.get(table).cloned().unwrap_or_default();
+        let flush_size = own.flush_size.unwrap_or(self.flush_size);
+        TableSettings {
+            flush_size,
+            max_batch_rows: self.batch_rows(flush_size, prefers_large_batches, concurrency),
+            flush_interval: own.flush_interval.unwrap_or(self.flush_interval).min(FAR),
+            ordering: own.ordering.unwrap_or(self.ordering),
+            retry_for: own.retry_for.unwrap_or(self.retry_for).min(FAR),
+            statement_timeout: self.statement_timeout,
+        }
+    }
+
+    /// How long rows are retried, over all tables: each time once, the shortest first.
+    pub(crate) fn retry_times(&self) -> Box<[Duration]> {
+        let own = self.tables.values().filter_map(|table| table.retry_for);
+        let times: BTreeSet<Duration> = own.chain([self.retry_for]).map(|time| time.min(FAR)).collect();
+        times.into_iter().collect()
+    }
+
+    /// The largest batch of any table, and the name of the table if it has its own settings.
+    pub(crate) fn largest_batch(&self, prefers_large_batches: bool, concurrency: usize) -> usize {
+        let sizes = self.tables.values().filter_map(|table| table.flush_size).chain([self.flush_size]);
+        sizes.map(|size| self.batch_rows(size, prefers_large_batches, concurrency)).max().unwrap_or(self.flush_size)
+    }
+
+    /// The most rows of one batch of a table with this `flush_size`.
+    fn batch_rows(&self, flush_size: usize, prefers_large_batches: bool, concurrency: usize) -> usize {
         let is_small = self.isolation == Isolation::AtomicBatch || !prefers_large_batches;
         let rows = match self.max_batch_rows {
             Some(rows) => rows,
-            None if is_small => self.flush_size,
+            None if is_small => flush_size,
             None => MAX_BATCH_ROWS.min(self.buffer_size),
         };
         // A batch that is being written cannot be dropped for newer rows.
@@ -146,7 +187,7 @@ impl PipelineConfig {
             WhenFull::DropOldest => self.buffer_size / 4 / concurrency,
             _ => usize::MAX,
         };
-        rows.min(most).max(self.flush_size)
+        rows.min(most).max(flush_size)
     }
 
     /// The most bytes of one batch, for a sink that writes `concurrency` batches at once.
@@ -195,9 +236,21 @@ impl PipelineConfig {
         } else if self.statement_timeout.is_zero() {
             "statement_timeout is 0, so no write can succeed; set it to some seconds".to_owned()
         } else {
-            return Ok(());
+            return self.validate_tables();
         };
         Err(StartError::new(problem))
+    }
+
+    fn validate_tables(&self) -> Result<(), StartError> {
+        for (name, table) in &self.tables {
+            if name.is_empty() {
+                return Err(StartError::new("settings are given for a table without a name; name the table"));
+            }
+            if let Some(problem) = table.problem(self.buffer_size, self.max_batch_rows) {
+                return Err(StartError::new(format!("table {name}: {problem}")));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -246,6 +299,17 @@ mod tests {
         check(|c| c.flush_size = 40_001, "above buffer_size 40000");
         check(|c| c.flush_bytes = 64 << 20, "above buffer_bytes");
         check(|c| c.statement_timeout = Duration::ZERO, "statement_timeout");
+        let of_table = |table: TableConfig, part: &str| {
+            let mut config = PipelineConfig::default().max_batch_rows(20_000).table("fine", TableConfig::default());
+            config.tables.insert("audit.events".to_owned(), table);
+            let message = config.validate().unwrap_err().to_string();
+            assert!(message.starts_with("table audit.events: "), "{message:?}");
+            assert!(message.contains(part), "{message:?} does not contain {part:?}");
+        };
+        of_table(TableConfig::default().flush_size(0), "flush_size is 0");
+        of_table(TableConfig::default().flush_size(40_001), "above buffer_size 40000");
+        of_table(TableConfig::default().flush_size(20_001), "above max_batch_rows 20000");
+        check(|c| drop(c.tables.insert(String::new(), TableConfig::default())), "without a name");
         assert_eq!(PipelineConfig::default().validate(), Ok(()));
     }
 
@@ -267,6 +331,14 @@ mod tests {
             delivery = "at_least_once"
             statement_timeout = "5s"
             isolation = { bisect = { beyond = "reject" } }
+
+            [tables.orders]
+            flush_size = 50
+            flush_interval = "5ms"
+
+            [tables."audit.events"]
+            ordering = "none"
+            retry_for = "10m"
         "#;
         let expected = PipelineConfig::default()
             .buffer_size(20_000)
@@ -283,7 +355,9 @@ mod tests {
             .park_for(Duration::from_secs(7200))
             .delivery(Delivery::AtLeastOnce)
             .statement_timeout(Duration::from_secs(5))
-            .isolation(Isolation::Bisect { max_statements: 256, beyond: BeyondBudget::Reject });
+            .isolation(Isolation::Bisect { max_statements: 256, beyond: BeyondBudget::Reject })
+            .table("orders", TableConfig::default().flush_size(50).flush_interval(Duration::from_millis(5)))
+            .table("audit.events", TableConfig::default().ordering(Ordering::None).retry_for(Duration::from_secs(600)));
         assert_eq!(toml::from_str::<PipelineConfig>(text).unwrap(), expected);
         assert_eq!(toml::from_str::<PipelineConfig>("").unwrap(), PipelineConfig::default());
         let simple = "isolation = \"atomic_batch\"\nwhen_full = \"drop_oldest\"\nordering = \"auto\"";
@@ -305,5 +379,8 @@ mod tests {
         check("flush_bytes = -1", "flush_bytes");
         check("ordering = \"PerKey\"", "expected one of `auto`, `per_key`, `per_table`, `none`");
         check("isolation = { bisect = { max = 1 } }", "max, available keys: max_statements, beyond");
+        check("[tables.orders]\nbuffer_size = 5", "unknown field `buffer_size`, expected one of `flush_size`");
+        check("[tables.orders]\nflush_interval = 5", "expected a duration with its unit");
+        check("[tables.audit.events]\nflush_size = 5", "unknown field `events`");
     }
 }

@@ -99,7 +99,7 @@ impl<S: Sink> Dispatcher<S> {
         let job = match (in_lane, came_back) {
             (Some((number, table, lane)), came_back) if came_back.is_none_or(|back| number < back) => {
                 let (job, status) = table.take_oldest(lane);
-                state.schedule.note_taken(&table, lane, status, self.flush_interval);
+                state.schedule.note_taken(&table, lane, status);
                 job
             }
             (_, Some(back)) => state.schedule.take(back),

@@ -95,7 +95,7 @@ impl Schedule {
     }
 
     /// Records what a lane has to write. Call it whenever that may have changed.
-    pub(crate) fn note(&mut self, table: &Arc<Table>, lane: LaneId, status: LaneStatus, flush_interval: Duration) {
+    pub(crate) fn note(&mut self, table: &Arc<Table>, lane: LaneId, status: LaneStatus) {
         let state = self.lanes.entry(lane).or_insert_with(|| LaneState {
             table: Arc::clone(table),
             held: VecDeque::new(),
@@ -108,7 +108,7 @@ impl Schedule {
         });
         let has_changed = status.ready != state.ready;
         state.ready = status.ready;
-        let deadline = status.opened_at.map(|at| at + flush_interval);
+        let deadline = status.opened_at.map(|at| at + table.settings().flush_interval);
         let before = std::mem::replace(&mut state.deadline, deadline);
         if before != deadline {
             before.map(|before| self.deadlines.remove(&(before, lane)));
@@ -171,15 +171,9 @@ impl Schedule {
     }
 
     /// Batches were taken out of the lane, so other batches are first now.
-    pub(crate) fn note_taken(
-        &mut self,
-        table: &Arc<Table>,
-        lane: LaneId,
-        status: LaneStatus,
-        flush_interval: Duration,
-    ) {
+    pub(crate) fn note_taken(&mut self, table: &Arc<Table>, lane: LaneId, status: LaneStatus) {
         self.unblock_lane(lane);
-        self.note(table, lane, status, flush_interval);
+        self.note(table, lane, status);
     }
 
     /// All batches of the lane are of parked groups.
@@ -320,6 +314,12 @@ impl Schedule {
         self.lanes.get(&lane)?.fails_since
     }
 
+    /// When the time of the rows is over that waited in the lane when its batches began to fail.
+    pub(crate) fn fails_until(&self, lane: LaneId) -> Option<Instant> {
+        let state = self.lanes.get(&lane)?;
+        Some(state.fails_since? + state.table.settings().retry_for)
+    }
+
     /// The pipeline drains: backoffs end, and parked groups get a last try.
     pub(crate) fn expire_delays(&mut self, now: Instant) {
         let resting = std::mem::take(&mut self.resting);
@@ -337,9 +337,16 @@ impl Schedule {
         self.resume_unused();
     }
 
+    /// Whether an open batch has rows.
+    pub(crate) fn has_open_rows(&self) -> bool {
+        !self.deadlines.is_empty()
+    }
+
     /// When the oldest row in an open batch was accepted.
-    pub(crate) fn oldest_open_row(&self, flush_interval: Duration) -> Option<Instant> {
-        self.deadlines.first().map(|(deadline, _)| *deadline - flush_interval)
+    pub(crate) fn oldest_open_row(&self) -> Option<Instant> {
+        // Tables with a long flush_interval have late deadlines and old rows.
+        let opened = |state: &LaneState| Some(state.deadline? - state.table.settings().flush_interval);
+        self.lanes.values().filter_map(opened).min()
     }
 
     /// When the next check is due. `is_capped`: a permit is free, and a lane waits because its table has all the

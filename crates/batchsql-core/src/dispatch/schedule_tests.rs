@@ -10,7 +10,6 @@ use proptest::prelude::*;
 use super::*;
 use crate::budget::capacity::Budget;
 use crate::config::PipelineConfig;
-use crate::config_policies::Ordering;
 use crate::dispatch::parked::Parked;
 use crate::error::{ErrorClass, SinkError};
 use crate::intake::groups::Groups;
@@ -98,22 +97,24 @@ fn event() -> impl Strategy<Value = Event> {
 
 impl Bench {
     fn new(concurrency: usize) -> Self {
-        let config = PipelineConfig::default().flush_size(2).buffer_size(10_000);
+        let config = PipelineConfig::default()
+            .flush_size(2)
+            .max_batch_rows(4)
+            .buffer_size(10_000)
+            .flush_interval(FLUSH_INTERVAL)
+            .statement_timeout(SECOND);
         let ledger = Ledger::new(Budget::new(10_000, 1 << 20), Consumers::start(Vec::new()).unwrap());
         let pipeline = PipelineContext::new(ledger, GuardedReporter::new(Vec::new()));
         let intake = Intake {
             pipeline: Arc::new(pipeline),
             closed: AtomicBool::new(false),
-            flush_size: 2,
             flush_bytes: 1 << 20,
-            max_batch_rows: 4,
-            statement_timeout: SECOND,
             headroom: Headroom::new(0),
         };
         let (messages, received) = tokio::sync::mpsc::unbounded_channel();
         Self {
             intake: Arc::new(intake),
-            groups: Groups::new(Ordering::Auto),
+            groups: Groups::new(),
             messages,
             received,
             schedule: Schedule::new(concurrency, PARK_FOR),
@@ -137,8 +138,9 @@ impl Bench {
         let row = Self::schema(table).row().set("id", self.next_row * 300 % 4_000).unwrap();
         let row = if wide { row.set("note", "n").unwrap() } else { row }.finish().unwrap();
         let schema = crate::row::traits::Row::schema(&row).clone();
-        let make = |number| Table::new(number, &schema, &self.config, self.concurrency, &self.intake);
-        let known = self.groups.get_or_insert(&schema, Limits::default(), make).known;
+        let settings = self.config.of_table(schema.table_display(), true, self.concurrency);
+        let make = |number| Table::new(number, &schema, settings, self.concurrency, &self.intake);
+        let known = self.groups.get_or_insert(&schema, Limits::default(), settings.is_in_order(), make).known;
         let bytes = schema.fixed_row_len() + crate::row::traits::Row::variable_len(&row);
         let budget = &self.intake.pipeline.ledger.budget;
         let mut reservation = budget.try_reserve(known.table.number(), &known.table.share, 1, bytes).unwrap();
@@ -148,7 +150,7 @@ impl Bench {
         drop(reservation);
         while let Ok(Message::Lane(lane)) = self.received.try_recv() {
             let table = self.groups.table(lane.table).unwrap();
-            self.schedule.note(&table, lane, table.status(lane), FLUSH_INTERVAL);
+            self.schedule.note(&table, lane, table.status(lane));
         }
     }
 
@@ -172,13 +174,13 @@ impl Bench {
                             let mut job = pulled.job;
                             job.absorb(pulled.others);
                             self.started(&table, job);
-                            self.schedule.note(&table, lane, status, FLUSH_INTERVAL);
+                            self.schedule.note(&table, lane, status);
                         }
                         Pull::Blocked => {
-                            self.schedule.note(&table, lane, status, FLUSH_INTERVAL);
+                            self.schedule.note(&table, lane, status);
                             self.schedule.block(lane);
                         }
-                        Pull::Empty => self.schedule.note(&table, lane, status, FLUSH_INTERVAL),
+                        Pull::Empty => self.schedule.note(&table, lane, status),
                     }
                 }
             }
@@ -209,7 +211,7 @@ impl Bench {
                 for table in self.groups.tables().into_iter().filter(|t| t.number() == table) {
                     for lane in table.lanes() {
                         let status = table.seal(lane, None, FlushReason::Explicit);
-                        self.schedule.note(&table, lane, status, FLUSH_INTERVAL);
+                        self.schedule.note(&table, lane, status);
                     }
                 }
             }
@@ -249,7 +251,7 @@ impl Bench {
                 while let Some((table, lane)) = self.schedule.due(self.now) {
                     // Rows are opened at the real time, which is far behind.
                     let status = table.seal(lane, None, FlushReason::Interval);
-                    self.schedule.note(&table, lane, status, FLUSH_INTERVAL);
+                    self.schedule.note(&table, lane, status);
                 }
                 self.schedule.wake(self.now);
             }
@@ -268,7 +270,7 @@ impl Bench {
                         (job.into_iter().collect(), status)
                     };
                     drop(taken);
-                    self.schedule.note_taken(table, *lane, status, FLUSH_INTERVAL);
+                    self.schedule.note_taken(table, *lane, status);
                     self.schedule.resume_unused();
                 }
             }
