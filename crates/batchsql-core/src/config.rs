@@ -157,6 +157,7 @@ impl PipelineConfig {
             flush_interval: own.flush_interval.unwrap_or(self.flush_interval).min(FAR),
             ordering: own.ordering.unwrap_or(self.ordering),
             retry_for: own.retry_for.unwrap_or(self.retry_for).min(FAR),
+            weight: own.weight.unwrap_or(1),
             statement_timeout: self.statement_timeout,
         }
     }
@@ -309,6 +310,8 @@ mod tests {
         of_table(TableConfig::default().flush_size(0), "flush_size is 0");
         of_table(TableConfig::default().flush_size(40_001), "above buffer_size 40000");
         of_table(TableConfig::default().flush_size(20_001), "above max_batch_rows 20000");
+        of_table(TableConfig::default().weight(0), "weight is 0");
+        of_table(TableConfig::default().weight(101), "above 100");
         check(|c| drop(c.tables.insert(String::new(), TableConfig::default())), "without a name");
         assert_eq!(PipelineConfig::default().validate(), Ok(()));
     }
@@ -335,6 +338,7 @@ mod tests {
             [tables.orders]
             flush_size = 50
             flush_interval = "5ms"
+            weight = 3
 
             [tables."audit.events"]
             ordering = "none"
@@ -356,7 +360,7 @@ mod tests {
             .delivery(Delivery::AtLeastOnce)
             .statement_timeout(Duration::from_secs(5))
             .isolation(Isolation::Bisect { max_statements: 256, beyond: BeyondBudget::Reject })
-            .table("orders", TableConfig::default().flush_size(50).flush_interval(Duration::from_millis(5)))
+            .table("orders", TableConfig::default().flush_size(50).flush_interval(Duration::from_millis(5)).weight(3))
             .table("audit.events", TableConfig::default().ordering(Ordering::None).retry_for(Duration::from_secs(600)));
         assert_eq!(toml::from_str::<PipelineConfig>(text).unwrap(), expected);
         assert_eq!(toml::from_str::<PipelineConfig>("").unwrap(), PipelineConfig::default());

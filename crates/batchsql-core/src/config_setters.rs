@@ -59,6 +59,7 @@ table_setters!(
     flush_interval: Duration,
     ordering: Ordering,
     retry_for: Duration,
+    weight: u32,
 );
 
 setters!(

@@ -8,6 +8,9 @@ use serde::Deserialize;
 use crate::config_policies::Ordering;
 use crate::config_text::optional_duration;
 
+/// The most turns of a table for one turn of another one.
+const MAX_WEIGHT: u32 = 100;
+
 /// Settings of one table that take the place of the pipeline's, for
 /// [`BatchSqlBuilder::table`](crate::BatchSqlBuilder::table) and [`PipelineConfig::table`](crate::PipelineConfig::table).
 /// `None`, the default of every field, means that the table uses the pipeline's setting.
@@ -15,7 +18,7 @@ use crate::config_text::optional_duration;
 /// ```
 /// use batchsql_core::{Ordering, TableConfig};
 /// use std::time::Duration;
-/// let urgent = TableConfig::default().flush_size(50).flush_interval(Duration::from_millis(5));
+/// let urgent = TableConfig::default().flush_size(50).flush_interval(Duration::from_millis(5)).weight(4);
 /// let bulk = TableConfig::default().flush_size(5_000).flush_interval(Duration::from_secs(1)).ordering(Ordering::None);
 /// # let _ = (urgent, bulk);
 /// ```
@@ -36,6 +39,13 @@ pub struct TableConfig {
     /// How long a row of the table is retried; see [`PipelineConfig::retry_for`](crate::PipelineConfig::retry_for).
     #[serde(deserialize_with = "optional_duration")]
     pub retry_for: Option<Duration>,
+    /// How many turns the table has while lanes wait for a permit (see
+    /// [`max_concurrency`](crate::PipelineConfig::max_concurrency)); default 1, at most 100. A lane is the part of a table
+    /// whose batches are written one after the other: a lane of a table with weight 4 starts four batches for each batch
+    /// that a lane of a table with weight 1 starts. A batch that waits for no permit is not affected, nor is the size of
+    /// batches. A table does not use more permits because of its weight: while another table is active, each leaves it
+    /// one. Batches whose `retry_for` is over start before all others.
+    pub weight: Option<u32>,
 }
 
 impl TableConfig {
@@ -53,7 +63,13 @@ impl TableConfig {
                     "flush_size {rows} is above max_batch_rows {most_rows}; raise max_batch_rows or lower flush_size"
                 )
             }
-            _ => return None,
+            _ => match self.weight {
+                Some(0) => format!("weight is 0, so its batches would never start; set it to 1 to {MAX_WEIGHT}"),
+                Some(weight) if weight > MAX_WEIGHT => {
+                    format!("weight {weight} is above {MAX_WEIGHT}; lower it")
+                }
+                _ => return None,
+            },
         };
         Some(problem)
     }
@@ -68,6 +84,7 @@ pub(crate) struct TableSettings {
     pub(crate) flush_interval: Duration,
     pub(crate) ordering: Ordering,
     pub(crate) retry_for: Duration,
+    pub(crate) weight: u32,
     pub(crate) statement_timeout: Duration,
 }
 

@@ -1,7 +1,7 @@
 //! Owns the waiting work of a pipeline: which lane may start, what backs off, what is parked, what is due when.
 //! Must not write, wait or look at a clock: callers pass the time.
 //!
-//! Lanes take turns. A lane with an order has one batch in flight. While that batch backs off, is parked, or may still
+//! Lanes take turns, by the weights of their tables (`turns`). A lane with an order has one batch in flight. While that batch backs off, is parked, or may still
 //! take effect after it was abandoned, the lane waits. Example with one permit and a lane with an order: batch 1 has row
 //! 1, and batch 2, which is sealed while batch 1 is written, has rows 2 and 3.
 //!
@@ -26,6 +26,7 @@ use tokio::time::Instant;
 
 use crate::dispatch::lane_state::LaneState;
 use crate::dispatch::park::{Park, Probe};
+use crate::dispatch::turns::{Turn, Turns};
 use crate::intake::lane::LaneStatus;
 use crate::intake::table::Table;
 use crate::write::ids::{GroupId, LaneId};
@@ -41,9 +42,9 @@ pub(crate) struct Schedule {
     /// Returned batches in all lanes.
     pub(super) held: usize,
     /// Lanes that may start work.
-    pub(super) ready: VecDeque<LaneId>,
+    pub(super) ready: Turns,
     /// Lanes of tables that have all the permits they may have.
-    pub(super) capped: VecDeque<LaneId>,
+    pub(super) capped: Vec<LaneId>,
     /// Lanes whose next work is of a parked group.
     pub(super) blocked: Vec<LaneId>,
     /// Lanes by the deadline of their oldest open batch.
@@ -82,8 +83,8 @@ impl Schedule {
             park_for,
             lanes: HashMap::new(),
             held: 0,
-            ready: VecDeque::new(),
-            capped: VecDeque::new(),
+            ready: Turns::default(),
+            capped: Vec::new(),
             blocked: Vec::new(),
             deadlines: BTreeSet::new(),
             resting: BTreeMap::new(),
@@ -138,14 +139,15 @@ impl Schedule {
     /// `block`ed when it has only batches of parked groups.
     pub(crate) fn next(&mut self, now: Instant) -> Option<Next> {
         let mut overdue = self.take_overdue(now);
-        while let Some(lane) = overdue.take().or_else(|| self.ready.pop_front()) {
+        while let Some(turn) = overdue.take().or_else(|| self.ready.next()) {
+            let lane = turn.lane;
             let Some(state) = self.lanes.get(&lane) else { continue };
             if !state.may_start() {
                 self.unlist(lane);
                 continue;
             }
             if self.permits_left(lane.table, now) == 0 {
-                self.capped.push_back(lane);
+                self.capped.push(lane);
                 continue;
             }
             let may = |job: &Job| self.may_write(job.group);
@@ -158,6 +160,7 @@ impl Schedule {
             if let Some(job) = place.and_then(|place| state.held.remove(place)) {
                 state.is_listed = false;
                 self.held -= 1;
+                self.ready.take(turn);
                 return Some(Next::Held(job));
             }
             if is_stuck {
@@ -165,6 +168,7 @@ impl Schedule {
                 continue;
             }
             state.is_listed = false;
+            self.ready.take(turn);
             return Some(Next::Pull(Arc::clone(&state.table), lane));
         }
         None
@@ -183,7 +187,7 @@ impl Schedule {
             return;
         }
         if std::mem::replace(&mut state.is_listed, true) {
-            self.ready.retain(|listed| *listed != lane);
+            self.ready.remove(lane);
         }
         self.blocked.push(lane);
     }
@@ -216,7 +220,7 @@ impl Schedule {
     /// `back_off` and `park` must follow.
     pub(crate) fn finished(&mut self, task: Id) -> Option<Start> {
         let start = self.running.remove(&task)?;
-        self.ready.extend(self.capped.drain(..));
+        self.uncap();
         Some(start)
     }
 
@@ -287,9 +291,7 @@ impl Schedule {
         if is_any_due {
             self.unblock();
         }
-        if !self.capped.is_empty() {
-            self.ready.extend(self.capped.drain(..));
-        }
+        self.uncap();
     }
 
     /// A write of the lane was abandoned and may still take effect.
@@ -366,18 +368,18 @@ impl Schedule {
         if self.held == 0 {
             return None;
         }
-        self.ready.iter().filter_map(|lane| self.last_try(*lane, now)).min()
+        self.ready.lanes().filter_map(|lane| self.last_try(lane, now)).min()
     }
 
     /// Takes a lane from those that are ready whose returned batch must have its last try now: it does not wait for the
     /// turn of its lane.
-    fn take_overdue(&mut self, now: Instant) -> Option<LaneId> {
+    fn take_overdue(&mut self, now: Instant) -> Option<Turn> {
         if self.held == 0 {
             return None;
         }
-        let is_overdue = |lane: &LaneId| self.last_try(*lane, now).is_some_and(|at| at <= now);
-        let place = self.ready.iter().position(is_overdue)?;
-        self.ready.remove(place)
+        let is_overdue = |lane: LaneId| self.last_try(lane, now).is_some_and(|at| at <= now);
+        let lane = self.ready.lanes().find(|lane| is_overdue(*lane))?;
+        self.ready.next_of(lane)
     }
 
     /// When the returned batch of a lane that is next should have its last try, if it can start.
@@ -413,7 +415,8 @@ impl Schedule {
         let Some(state) = self.lanes.get_mut(&lane) else { return };
         if state.may_start() && !state.is_listed {
             state.is_listed = true;
-            self.ready.push_back(lane);
+            let weight = state.table.settings().weight;
+            self.ready.wait(lane, weight);
         }
     }
 
@@ -427,12 +430,26 @@ impl Schedule {
     fn unblock_lane(&mut self, lane: LaneId) {
         if let Some(place) = self.blocked.iter().position(|blocked| *blocked == lane) {
             self.blocked.swap_remove(place);
-            self.ready.push_back(lane);
+            self.wait_for_turn(lane);
         }
     }
 
     pub(super) fn unblock(&mut self) {
-        self.ready.extend(self.blocked.drain(..));
+        for lane in std::mem::take(&mut self.blocked) {
+            self.wait_for_turn(lane);
+        }
+    }
+
+    /// Tables may have more permits now.
+    fn uncap(&mut self) {
+        for lane in std::mem::take(&mut self.capped) {
+            self.wait_for_turn(lane);
+        }
+    }
+
+    fn wait_for_turn(&mut self, lane: LaneId) {
+        let weight = self.lanes.get(&lane).map_or(1, |state| state.table.settings().weight);
+        self.ready.wait(lane, weight);
     }
 }
 

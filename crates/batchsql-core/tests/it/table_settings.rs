@@ -211,3 +211,44 @@ async fn invalid_settings_are_refused_with_the_table_and_the_setting() {
     let error = start(config().isolation(Isolation::AtomicBatch).flush_size(1), TableConfig::default().flush_size(5));
     assert!(error.to_string().contains("set flush_size to 1, also that of each table"), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_table_has_as_many_turns_as_its_weight_says() {
+    for (weight, expected) in [(1, 5), (4, 8), (9, 9)] {
+        let config = config().buffer_size(1000).max_concurrency(1).table("u", TableConfig::default().weight(weight));
+        let (db, sink) = pipeline(config);
+        sink.script(std::iter::repeat_n(Step::Delay(SECOND), 11));
+        // While the first batch is written, both tables get ten batches.
+        let (first, bulk, urgent) =
+            (table("first", Conflict::none()), table("bulk", Conflict::none()), table("u", Conflict::none()));
+        for (schema, rows) in [(&first, 10), (&bulk, 100), (&urgent, 100)] {
+            for id in 0..rows {
+                db.submit(&row(schema, id)).await.unwrap();
+            }
+            settle().await;
+        }
+        db.flush().await.unwrap();
+        let of_urgent = sink.batches()[1..11].iter().filter(|batch| batch[0].schema() == &urgent).count();
+        assert_eq!(of_urgent, expected, "weight {weight}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_with_a_large_weight_leaves_a_permit_to_an_active_table() {
+    let heavy = TableConfig::default().weight(100);
+    let (db, sink) = pipeline(config().buffer_size(2000).max_concurrency(4).table("heavy", heavy));
+    sink.slow_table("heavy", SECOND);
+    for receipt in receipts(&db, &table("light", Conflict::none()), 0..10).await {
+        assert!(receipt.await.is_written());
+    }
+    for id in 0..1000 {
+        db.submit(&row(&table("heavy", Conflict::none()), id)).await.unwrap();
+    }
+    settle().await;
+    let all = receipts(&db, &table("light", Conflict::none()), 10..20).await;
+    let begin = Instant::now();
+    for receipt in all {
+        assert!(receipt.await.is_written());
+    }
+    assert!(begin.elapsed() < SECOND / 100, "{:?}", begin.elapsed());
+}
