@@ -1,10 +1,13 @@
 //! Owns the settings of a pipeline and their validation, one message per mistake.
 //! Must not know what the settings are used for.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::config_policies::{Coalesce, Delivery, Isolation, Ordering, WhenFull};
+use crate::config_table::{TableConfig, TableSettings};
 use crate::config_text::{bytes, duration};
 
 /// Longer than any process runs, and short enough to be added to the current time.
@@ -36,6 +39,13 @@ const MAX_BATCH_ROWS: usize = 10_000;
 /// ordering = "per_table"
 /// when_full = { wait_at_most = "2s" }
 /// isolation = { bisect = { max_statements = 64, beyond = "reject" } }
+///
+/// [tables.orders]
+/// flush_size = 50
+/// flush_interval = "5ms"
+///
+/// [tables."audit.events"]
+/// flush_size = 5000
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -107,6 +117,10 @@ pub struct PipelineConfig {
     pub statement_timeout: Duration,
     /// How the bad rows of a refused batch are found; the default halves the batch, with at most 256 statements.
     pub isolation: Isolation,
+    /// Settings of single tables, by `name` or `namespace.name`; default none. They take the place of the settings above
+    /// for that table. A name that is never used is no error. The limits of the buffer and of connections are those of
+    /// the whole pipeline.
+    pub tables: BTreeMap<String, TableConfig>,
 }
 
 impl Default for PipelineConfig {
@@ -127,148 +141,46 @@ impl Default for PipelineConfig {
             delivery: Delivery::AtMostOnce,
             statement_timeout: Duration::from_secs(30),
             isolation: Isolation::default(),
+            tables: BTreeMap::new(),
         }
     }
 }
 
-/// Which rows of one table are written in the order of their submission.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Ordering {
-    /// [`PerKey`](Self::PerKey) for tables with a conflict rule, [`None`](Self::None) for plain
-    /// inserts.
-    #[default]
-    Auto,
-    /// Rows with equal keys keep their order, whichever columns they carry; other rows may be written in parallel, and
-    /// are sorted by key if the sink asks for it ([`Sink::sorts_by_key`](crate::Sink::sorts_by_key)). Rows of plain
-    /// inserts have no key, so they have no order.
-    ///
-    /// Keys are equal when their values are equal: `1.5` and `1.50`, `0.0` and `-0.0`. The pipeline does not know what
-    /// else the database treats as equal, and such rows have no order: text by its collation or column (`'A'` and
-    /// `'a'`, trailing spaces), numbers and times that a column rounds, JSON documents written in different ways. Use
-    /// [`PerTable`](Self::PerTable) for such keys.
-    PerKey,
-    /// All rows of the table keep their order: one batch at a time. A row that carries other columns than the row
-    /// before it starts a new batch.
-    PerTable,
-    /// No order.
-    None,
-}
-
-/// What [`submit`](crate::BatchSql::submit), `submit_tracked` and `submit_all` do when there is no capacity.
-/// `try_submit` never waits and `submit_timeout` has its own limit, whatever is set here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum WhenFull {
-    /// Wait for capacity: the producers slow down to the speed of the database.
-    #[default]
-    Wait,
-    /// Wait this long, then refuse the row.
-    WaitAtMost(#[serde(deserialize_with = "duration")] Duration),
-    /// Refuse the row at once; the caller keeps it.
-    Reject,
-    /// Drop the oldest batch that is not being written, and accept the row: for data where the newest rows matter most.
-    /// The dropped rows end as `Purged`, also in their receipts.
-    ///
-    /// Whole batches are dropped, and batches that are being written stay: keep `flush_size * max_concurrency` far
-    /// below `buffer_size`, and use [`Ordering::None`] or plain inserts, which have few batches. Failed rows that a
-    /// dead-letter consumer has not received cannot be dropped: a submit waits for that consumer.
-    DropOldest,
-}
-
-/// What happens to rows with equal keys in one batch, if the conflict rule overwrites every column that the rows carry.
-/// (With [`Conflict::update_columns`](crate::Conflict::update_columns) of only some columns the earlier row may have an
-/// effect of its own, so every row is written.)
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Coalesce {
-    /// Only the last row of each key is written; the earlier ones end as `Superseded` when it is
-    /// committed. If it is rejected, the one before it is written. Keys are equal here when they are given
-    /// in the same form: decimals `1.5` and `1.50` are both written, one after the other.
-    #[default]
-    LastPerKey,
-    /// Every row is written, in order: for tables with triggers that must see each version.
-    Off,
-}
-
-/// What happens when the connection breaks, or the timeout passes, after a batch was sent: the batch may be committed
-/// or not. It is about repeats alone: a batch of which nothing was sent, or which was rolled back, is always retried.
-///
-/// A repeat with a conflict rule leaves the same row in the table, if no other writer changed the row meanwhile. It is still
-/// a second write: triggers run again (an audit table gets a second entry), `updated_at` columns that the database sets
-/// and row versions change, and change data capture sees two changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Delivery {
-    /// Rows with a conflict rule are written again. Plain inserts are not, and end as
-    /// [`Unknown`](crate::Outcome::Unknown).
-    #[default]
-    AtMostOnce,
-    /// Nothing is written again, also with a conflict rule: the rows end as [`Unknown`](crate::Outcome::Unknown). For tables
-    /// whose triggers must not run twice.
-    NeverRepeat,
-    /// Plain inserts are written again too, and may be in the table twice.
-    AtLeastOnce,
-}
-
-/// How bad rows are found when the database refuses a batch because of its rows. Databases that report the outcome row
-/// by row (SQLite, Redis) need no search.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-#[non_exhaustive]
-pub enum Isolation {
-    /// Halve the batch until each bad row was refused alone; the good rows are committed meanwhile, in their own
-    /// transactions. One bad row in 1,000 costs about 20 statements.
-    Bisect {
-        /// The most statements for one batch of `flush_size` rows; a larger batch may use as many for each `flush_size`
-        /// rows.
-        #[serde(default = "default_statements")]
-        max_statements: usize,
-        /// What happens to the rows that are undecided then.
-        #[serde(default)]
-        beyond: BeyondBudget,
-    },
-    /// All rows of a batch are written, or none: one bad row rejects its whole batch, and each row has the error of the
-    /// bad one. You cannot choose which rows share a batch: it depends on their keys, on time and on capacity. A sink
-    /// that cannot undo a part of a batch (Redis) needs `flush_size` 1. `max_batch_rows` is `flush_size` unless it is
-    /// set.
-    AtomicBatch,
-}
-
-impl Default for Isolation {
-    fn default() -> Self {
-        Self::Bisect { max_statements: default_statements(), beyond: BeyondBudget::Park }
-    }
-}
-
-fn default_statements() -> usize {
-    256
-}
-
-/// What happens to rows that are still undecided when the search for bad rows has used its statements: with so many bad
-/// rows, single rows are rarely the cause.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum BeyondBudget {
-    /// Park the table: the rows wait, and each probe continues the search. With `park_for` zero they are rejected.
-    #[default]
-    Park,
-    /// Reject them together, good rows too.
-    Reject,
-}
-
 impl PipelineConfig {
-    /// The most rows of one batch, for a sink that writes `concurrency` batches at once.
-    pub(crate) fn batch_rows(&self, prefers_large_batches: bool, concurrency: usize) -> usize {
+    /// The settings of a table, for a sink that writes `concurrency` batches at once.
+    pub(crate) fn of_table(&self, table: &str, prefers_large_batches: bool, concurrency: usize) -> TableSettings {
+        let own = self.tables.get(table).cloned().unwrap_or_default();
+        let flush_size = own.flush_size.unwrap_or(self.flush_size);
+        TableSettings {
+            flush_size,
+            max_batch_rows: self.batch_rows(flush_size, prefers_large_batches, concurrency),
+            flush_interval: own.flush_interval.unwrap_or(self.flush_interval).min(FAR),
+            ordering: own.ordering.unwrap_or(self.ordering),
+            retry_for: own.retry_for.unwrap_or(self.retry_for).min(FAR),
+            weight: own.weight.unwrap_or(1),
+            statement_timeout: self.statement_timeout,
+        }
+    }
+
+    /// How long rows are retried, over all tables: each time once, the shortest first.
+    pub(crate) fn retry_times(&self) -> Box<[Duration]> {
+        let own = self.tables.values().filter_map(|table| table.retry_for);
+        let times: BTreeSet<Duration> = own.chain([self.retry_for]).map(|time| time.min(FAR)).collect();
+        times.into_iter().collect()
+    }
+
+    /// The largest batch of any table, and the name of the table if it has its own settings.
+    pub(crate) fn largest_batch(&self, prefers_large_batches: bool, concurrency: usize) -> usize {
+        let sizes = self.tables.values().filter_map(|table| table.flush_size).chain([self.flush_size]);
+        sizes.map(|size| self.batch_rows(size, prefers_large_batches, concurrency)).max().unwrap_or(self.flush_size)
+    }
+
+    /// The most rows of one batch of a table with this `flush_size`.
+    fn batch_rows(&self, flush_size: usize, prefers_large_batches: bool, concurrency: usize) -> usize {
         let is_small = self.isolation == Isolation::AtomicBatch || !prefers_large_batches;
         let rows = match self.max_batch_rows {
             Some(rows) => rows,
-            None if is_small => self.flush_size,
+            None if is_small => flush_size,
             None => MAX_BATCH_ROWS.min(self.buffer_size),
         };
         // A batch that is being written cannot be dropped for newer rows.
@@ -276,7 +188,7 @@ impl PipelineConfig {
             WhenFull::DropOldest => self.buffer_size / 4 / concurrency,
             _ => usize::MAX,
         };
-        rows.min(most).max(self.flush_size)
+        rows.min(most).max(flush_size)
     }
 
     /// The most bytes of one batch, for a sink that writes `concurrency` batches at once.
@@ -325,9 +237,21 @@ impl PipelineConfig {
         } else if self.statement_timeout.is_zero() {
             "statement_timeout is 0, so no write can succeed; set it to some seconds".to_owned()
         } else {
-            return Ok(());
+            return self.validate_tables();
         };
         Err(StartError::new(problem))
+    }
+
+    fn validate_tables(&self) -> Result<(), StartError> {
+        for (name, table) in &self.tables {
+            if name.is_empty() {
+                return Err(StartError::new("settings are given for a table without a name; name the table"));
+            }
+            if let Some(problem) = table.problem(self.buffer_size, self.max_batch_rows) {
+                return Err(StartError::new(format!("table {name}: {problem}")));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -347,6 +271,7 @@ impl StartError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config_policies::BeyondBudget;
 
     #[test]
     fn each_mistake_has_its_message() {
@@ -375,6 +300,19 @@ mod tests {
         check(|c| c.flush_size = 40_001, "above buffer_size 40000");
         check(|c| c.flush_bytes = 64 << 20, "above buffer_bytes");
         check(|c| c.statement_timeout = Duration::ZERO, "statement_timeout");
+        let of_table = |table: TableConfig, part: &str| {
+            let mut config = PipelineConfig::default().max_batch_rows(20_000).table("fine", TableConfig::default());
+            config.tables.insert("audit.events".to_owned(), table);
+            let message = config.validate().unwrap_err().to_string();
+            assert!(message.starts_with("table audit.events: "), "{message:?}");
+            assert!(message.contains(part), "{message:?} does not contain {part:?}");
+        };
+        of_table(TableConfig::default().flush_size(0), "flush_size is 0");
+        of_table(TableConfig::default().flush_size(40_001), "above buffer_size 40000");
+        of_table(TableConfig::default().flush_size(20_001), "above max_batch_rows 20000");
+        of_table(TableConfig::default().weight(0), "weight is 0");
+        of_table(TableConfig::default().weight(101), "above 100");
+        check(|c| drop(c.tables.insert(String::new(), TableConfig::default())), "without a name");
         assert_eq!(PipelineConfig::default().validate(), Ok(()));
     }
 
@@ -396,6 +334,15 @@ mod tests {
             delivery = "at_least_once"
             statement_timeout = "5s"
             isolation = { bisect = { beyond = "reject" } }
+
+            [tables.orders]
+            flush_size = 50
+            flush_interval = "5ms"
+            weight = 3
+
+            [tables."audit.events"]
+            ordering = "none"
+            retry_for = "10m"
         "#;
         let expected = PipelineConfig::default()
             .buffer_size(20_000)
@@ -412,7 +359,9 @@ mod tests {
             .park_for(Duration::from_secs(7200))
             .delivery(Delivery::AtLeastOnce)
             .statement_timeout(Duration::from_secs(5))
-            .isolation(Isolation::Bisect { max_statements: 256, beyond: BeyondBudget::Reject });
+            .isolation(Isolation::Bisect { max_statements: 256, beyond: BeyondBudget::Reject })
+            .table("orders", TableConfig::default().flush_size(50).flush_interval(Duration::from_millis(5)).weight(3))
+            .table("audit.events", TableConfig::default().ordering(Ordering::None).retry_for(Duration::from_secs(600)));
         assert_eq!(toml::from_str::<PipelineConfig>(text).unwrap(), expected);
         assert_eq!(toml::from_str::<PipelineConfig>("").unwrap(), PipelineConfig::default());
         let simple = "isolation = \"atomic_batch\"\nwhen_full = \"drop_oldest\"\nordering = \"auto\"";
@@ -434,5 +383,8 @@ mod tests {
         check("flush_bytes = -1", "flush_bytes");
         check("ordering = \"PerKey\"", "expected one of `auto`, `per_key`, `per_table`, `none`");
         check("isolation = { bisect = { max = 1 } }", "max, available keys: max_statements, beyond");
+        check("[tables.orders]\nbuffer_size = 5", "unknown field `buffer_size`, expected one of `flush_size`");
+        check("[tables.orders]\nflush_interval = 5", "expected a duration with its unit");
+        check("[tables.audit.events]\nflush_size = 5", "unknown field `events`");
     }
 }

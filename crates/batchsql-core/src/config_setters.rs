@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use crate::config::{Coalesce, Delivery, Isolation, Ordering, PipelineConfig, WhenFull};
+use crate::config::PipelineConfig;
+use crate::config_policies::{Coalesce, Delivery, Isolation, Ordering, WhenFull};
+use crate::config_table::TableConfig;
 
 macro_rules! setters {
     ($($name:ident: $ty:ty),* $(,)?) => {
@@ -24,9 +26,41 @@ macro_rules! setters {
                 self.max_batch_rows = Some(max_batch_rows);
                 self
             }
+
+            /// Sets the settings of one table, by `name` or `namespace.name`, in place of those that it had; see
+            /// [`tables`](Self#structfield.tables).
+            #[must_use = "it returns the changed settings"]
+            pub fn table(mut self, name: impl Into<String>, table: TableConfig) -> Self {
+                self.tables.insert(name.into(), table);
+                self
+            }
         }
     };
 }
+
+macro_rules! table_setters {
+    ($($name:ident: $ty:ty),* $(,)?) => {
+        /// One setter for each field, to be chained; the fields describe the settings.
+        impl TableConfig {
+            $(
+                #[doc = concat!("Sets [`", stringify!($name), "`](Self#structfield.", stringify!($name), ").")]
+                #[must_use = "it returns the changed settings"]
+                pub fn $name(mut self, $name: $ty) -> Self {
+                    self.$name = Some($name);
+                    self
+                }
+            )*
+        }
+    };
+}
+
+table_setters!(
+    flush_size: usize,
+    flush_interval: Duration,
+    ordering: Ordering,
+    retry_for: Duration,
+    weight: u32,
+);
 
 setters!(
     buffer_size: usize,

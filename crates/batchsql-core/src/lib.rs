@@ -18,7 +18,9 @@
 
 mod budget;
 mod config;
+mod config_policies;
 mod config_setters;
+mod config_table;
 mod config_text;
 mod dispatch;
 #[doc(hidden)]
@@ -34,7 +36,9 @@ mod reporter;
 mod row;
 mod write;
 
-pub use config::{BeyondBudget, Coalesce, Delivery, Isolation, Ordering, PipelineConfig, StartError, WhenFull};
+pub use config::{PipelineConfig, StartError};
+pub use config_policies::{BeyondBudget, Coalesce, Delivery, Isolation, Ordering, WhenFull};
+pub use config_table::TableConfig;
 pub use error::{ErrorClass, SinkError};
 pub use model::batch::{Batch, RowView, Rows, SharedRows};
 pub use model::column::Column;

@@ -13,9 +13,10 @@ use crate::outcome::outcomes::FailureKind;
 use crate::write::retry::RetrySchedule;
 
 /// How long rows wait for a connection.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct WaitLimits {
-    pub(crate) retry_for: Duration,
+    /// `retry_for` of all tables: each time once, the shortest first.
+    pub(crate) retry_times: Box<[Duration]>,
     pub(crate) park_for: Duration,
 }
 
@@ -44,7 +45,7 @@ impl ConnectGate {
         error: SinkError,
         started: Instant,
         now: Instant,
-        limits: WaitLimits,
+        limits: &WaitLimits,
         is_draining: bool,
     ) -> Duration {
         let class = if error.is_retryable() { error.class() } else { ErrorClass::Resource };
@@ -55,8 +56,7 @@ impl ConnectGate {
         self.error = error;
         self.tried_at = self.tried_at.max(started);
         // The first rows get their last try as soon as their time is over, not later.
-        let last = self.first_last_try(limits);
-        if now < last {
+        if let Some(last) = self.next_last_try(limits).filter(|last| now < *last) {
             delay = delay.min(last - now);
         }
         self.next_try = now + delay;
@@ -68,14 +68,11 @@ impl ConnectGate {
         self.next_try = now;
     }
 
-    /// When the first rows should have their last try.
-    pub(crate) fn first_last_try(&self, limits: WaitLimits) -> Instant {
-        self.since + self.ending(limits).1
-    }
-
-    /// Whether the first rows had it.
-    pub(crate) fn had_last_try(&self, limits: WaitLimits) -> bool {
-        self.first_last_try(limits) <= self.tried_at
+    /// When the first rows of the next table should have their last try; `None` if those of all tables had it.
+    pub(crate) fn next_last_try(&self, limits: &WaitLimits) -> Option<Instant> {
+        let park_for = std::slice::from_ref(&limits.park_for);
+        let times = if self.is_retried() { &*limits.retry_times } else { park_for };
+        times.iter().map(|time| self.since + *time).find(|last| *last > self.tried_at)
     }
 
     /// When the last failed attempt started.
@@ -87,21 +84,27 @@ impl ConnectGate {
         self.next_try
     }
 
-    /// The outcome of rows that have waited long enough, and how long that is.
-    pub(crate) fn ending(&self, limits: WaitLimits) -> (FailureKind, Duration) {
-        match self.error.class() {
-            ErrorClass::Transient | ErrorClass::Resource | ErrorClass::Unknown => {
-                (FailureKind::Expired, limits.retry_for)
-            }
-            // For example a refused login.
-            _ => (FailureKind::Rejected, limits.park_for),
-        }
+    /// Whether rows wait for `retry_for`. Otherwise, for example after a refused login, they wait for `park_for`.
+    fn is_retried(&self) -> bool {
+        matches!(self.error.class(), ErrorClass::Transient | ErrorClass::Resource | ErrorClass::Unknown)
     }
 
-    /// Whether rows have waited long enough, and were tried after that. `since` is when they began to wait, if that was
-    /// before the gate closed.
-    pub(crate) fn is_over(&self, opened: Instant, since: Option<Instant>, limits: WaitLimits) -> bool {
+    /// The outcome of rows that have waited long enough.
+    pub(crate) fn ending(&self) -> FailureKind {
+        if self.is_retried() { FailureKind::Expired } else { FailureKind::Rejected }
+    }
+
+    /// Whether rows of a table with this `retry_for` have waited long enough, and were tried after that. `since` is when
+    /// they began to wait, if that was before the gate closed.
+    pub(crate) fn is_over(
+        &self,
+        opened: Instant,
+        since: Option<Instant>,
+        retry_for: Duration,
+        limits: &WaitLimits,
+    ) -> bool {
         let since = since.map_or(self.since, |since| since.min(self.since));
-        since.max(opened) + self.ending(limits).1 <= self.tried_at
+        let time = if self.is_retried() { retry_for } else { limits.park_for };
+        since.max(opened) + time <= self.tried_at
     }
 }

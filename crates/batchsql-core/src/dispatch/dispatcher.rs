@@ -12,7 +12,8 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use crate::config::WhenFull;
+use crate::config_policies::WhenFull;
+use crate::dispatch::connect_gate::WaitLimits;
 use crate::dispatch::log_limit::LogLimit;
 use crate::dispatch::park::Park;
 use crate::dispatch::schedule::Schedule;
@@ -37,9 +38,7 @@ pub(crate) struct Dispatcher<S: Sink> {
     pub(crate) activity: Arc<Activity>,
     pub(crate) groups: Arc<Groups>,
     pub(crate) concurrency: usize,
-    pub(crate) flush_interval: Duration,
-    pub(crate) retry_for: Duration,
-    pub(crate) park_for: Duration,
+    pub(crate) limits: WaitLimits,
     pub(crate) when_full: WhenFull,
     pub(crate) warned: Warned,
 }
@@ -69,7 +68,7 @@ enum Ending {
 impl<S: Sink> Dispatcher<S> {
     /// Runs until the pipeline is closed or every handle is dropped, and every row has an outcome.
     pub(crate) async fn run(mut self) {
-        let mut state = State::new(Schedule::new(self.concurrency, self.park_for));
+        let mut state = State::new(Schedule::new(self.concurrency, self.limits.park_for));
         let mut next_report = Instant::now();
         let mut was_busy = false;
         let ending = loop {
@@ -106,7 +105,7 @@ impl<S: Sink> Dispatcher<S> {
             Message::Lane(lane) => {
                 // A table that was removed had no rows left.
                 if let Some(table) = self.groups.table(lane.table) {
-                    state.schedule.note(&table, lane, table.status(lane), self.flush_interval);
+                    state.schedule.note(&table, lane, table.status(lane));
                 }
             }
             Message::Flush(done) => {
@@ -124,13 +123,13 @@ impl<S: Sink> Dispatcher<S> {
     fn fall_due(&mut self, state: &mut State<S::Conn>, now: Instant) {
         // Open batches whose deadline has passed are sealed. Rows that arrive before the pull are written with them.
         while let Some((table, lane)) = state.schedule.due(now) {
-            let until = now.checked_sub(self.flush_interval);
+            let until = now.checked_sub(table.settings().flush_interval);
             let status = match until {
                 Some(_) => table.seal(lane, until, FlushReason::Interval),
                 // The clock does not reach back that far, so nothing is due.
                 None => table.status(lane),
             };
-            state.schedule.note(&table, lane, status, self.flush_interval);
+            state.schedule.note(&table, lane, status);
         }
         state.schedule.wake(now);
         while let Some(lane) = state.fences.pop_timed(now) {
@@ -157,7 +156,7 @@ impl<S: Sink> Dispatcher<S> {
 
     fn seal_lane(&self, state: &mut State<S::Conn>, table: &Arc<Table>, lane: LaneId, reason: FlushReason) {
         let status = table.seal(lane, None, reason);
-        state.schedule.note(table, lane, status, self.flush_interval);
+        state.schedule.note(table, lane, status);
     }
 
     pub(crate) fn report_resumed(&self, state: &mut State<S::Conn>) {
@@ -189,7 +188,7 @@ impl<S: Sink> Dispatcher<S> {
 
     /// Whether any row is open, sealed, or being written.
     fn has_rows(&self, state: &State<S::Conn>) -> bool {
-        !self.pipeline.outstanding.is_empty() || state.schedule.oldest_open_row(self.flush_interval).is_some()
+        !self.pipeline.outstanding.is_empty() || state.schedule.has_open_rows()
     }
 
     /// When the next check is due.
@@ -268,7 +267,7 @@ impl<S: Sink> Dispatcher<S> {
 
     fn report(&mut self, state: &State<S::Conn>) {
         let (buffer_rows, buffer_bytes) = self.pipeline.ledger.budget.used();
-        let open = state.schedule.oldest_open_row(self.flush_interval);
+        let open = state.schedule.oldest_open_row();
         let oldest_row = self.pipeline.outstanding.oldest_row().into_iter().chain(open).min();
         let gauges = PipelineGauges {
             buffer_rows,

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::dispatch::connect_gate::WaitLimits;
 use crate::dispatch::dispatcher::Dispatcher;
 use crate::dispatch::state::State;
 use crate::error::{ErrorClass, SinkError};
@@ -25,14 +24,14 @@ const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 
 impl<S: Sink> Dispatcher<S> {
     /// Ends the rows that have waited long enough for a connection.
-    pub(crate) fn expire_unconnected(&self, state: &mut State<S::Conn>, limits: WaitLimits) {
+    pub(crate) fn expire_unconnected(&self, state: &mut State<S::Conn>) {
         let Some(gate) = state.gate.take() else { return };
         let is_over = |job: &Job| {
             let since = job.progress.retries.as_ref().map(|(_, since)| *since);
-            gate.is_over(job.opened_at, since, limits)
+            gate.is_over(job.opened_at, since, job.settings().retry_for, &self.limits)
         };
         let jobs = self.take_waiting(state, None, &is_over);
-        end(jobs, gate.ending(limits).0, &gate.error);
+        end(jobs, gate.ending(), &gate.error);
         state.gate = Some(gate);
         state.schedule.resume_unused();
     }
@@ -42,7 +41,7 @@ impl<S: Sink> Dispatcher<S> {
     pub(crate) fn expire_parked(&self, state: &mut State<S::Conn>, group: GroupId, tried: u64, now: Instant) {
         let Some((table, since_over, error, is_of_rows)) =
             state.schedule.parks().find(|(parked, _)| *parked == group).map(|(_, park)| {
-                (park.table.number(), park.over_before(self.park_for), park.error.clone(), park.is_of_rows)
+                (park.table.number(), park.over_before(self.limits.park_for), park.error.clone(), park.is_of_rows)
             })
         else {
             return;
@@ -69,7 +68,8 @@ impl<S: Sink> Dispatcher<S> {
     /// Ends the rows of a lane whose time is over, like that of the batch before them.
     pub(crate) fn expire_lane(&self, state: &mut State<S::Conn>, lane: LaneId, error: &SinkError, tried_at: Instant) {
         let Some(fails_since) = state.schedule.fails_since(lane) else { return };
-        let is_over = |job: &Job| job.lane == lane && fails_since.max(job.opened_at) + self.retry_for <= tried_at;
+        let is_over =
+            |job: &Job| job.lane == lane && fails_since.max(job.opened_at) + job.settings().retry_for <= tried_at;
         let jobs = self.take_waiting(state, Some(lane), &is_over);
         end(jobs, FailureKind::Expired, error);
     }
@@ -89,7 +89,7 @@ impl<S: Sink> Dispatcher<S> {
         }
         state.next_expiry = Some(now + EXPIRY_INTERVAL);
         for lane in state.fences.timed_lanes() {
-            if state.schedule.fails_since(lane).is_some_and(|since| since + self.retry_for <= now) {
+            if state.schedule.fails_until(lane).is_some_and(|until| until <= now) {
                 self.expire_fenced(state, lane, now);
             }
         }
@@ -99,8 +99,7 @@ impl<S: Sink> Dispatcher<S> {
     pub(crate) fn next_timed_expiry(&self, state: &State<S::Conn>, now: Instant) -> Option<Instant> {
         let waits = |lane: &LaneId| state.schedule.has_waiting(*lane);
         let lanes = state.fences.timed_lanes().into_iter().filter(waits);
-        let first =
-            lanes.filter_map(|lane| state.schedule.fails_since(lane)).map(|since| since + self.retry_for).min()?;
+        let first = lanes.filter_map(|lane| state.schedule.fails_until(lane)).min()?;
         // Rows that came later have more time.
         Some(first.max(now + EXPIRY_INTERVAL))
     }
@@ -118,7 +117,7 @@ impl<S: Sink> Dispatcher<S> {
             if taken.is_empty() {
                 continue;
             }
-            state.schedule.note_taken(&table, lane, status, self.flush_interval);
+            state.schedule.note_taken(&table, lane, status);
             jobs.extend(taken);
         }
         jobs.sort_unstable_by_key(|job| job.number);

@@ -14,4 +14,5 @@ mod pressure;
 pub(crate) mod schedule;
 mod start;
 pub(crate) mod state;
+mod turns;
 mod waiting;

@@ -29,11 +29,11 @@ impl Schedule {
         let (mut count, mut is_capped) = (0, false);
         // Permits that the lanes of a table may still take.
         let mut left: HashMap<usize, usize> = HashMap::new();
-        for lane in &self.ready {
+        for lane in self.ready.lanes() {
             if count >= most {
                 break;
             }
-            let Some(state) = self.lanes.get(lane).filter(|state| state.may_start()) else { continue };
+            let Some(state) = self.lanes.get(&lane).filter(|state| state.may_start()) else { continue };
             let batches = if state.table.is_serial() { 1 } else { state.held.len() + state.ready };
             let left = left.entry(lane.table).or_insert_with(|| self.permits_left(lane.table, now));
             is_capped |= *left == 0;
@@ -46,7 +46,7 @@ impl Schedule {
 
     /// Whether lanes of other tables may start, too.
     pub(crate) fn others_are_ready(&self, table: usize) -> bool {
-        self.ready.iter().any(|lane| lane.table != table)
+        self.ready.lanes().any(|lane| lane.table != table)
     }
 
     /// Permits that a table may take now: all but one while another table is active.

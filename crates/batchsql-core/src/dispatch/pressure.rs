@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::budget::capacity::Wanted;
-use crate::config::WhenFull;
+use crate::config_policies::WhenFull;
 use crate::dispatch::dispatcher::Dispatcher;
 use crate::dispatch::state::State;
 use crate::error::{ErrorClass, SinkError};
@@ -99,7 +99,7 @@ impl<S: Sink> Dispatcher<S> {
         let job = match (in_lane, came_back) {
             (Some((number, table, lane)), came_back) if came_back.is_none_or(|back| number < back) => {
                 let (job, status) = table.take_oldest(lane);
-                state.schedule.note_taken(&table, lane, status, self.flush_interval);
+                state.schedule.note_taken(&table, lane, status);
                 job
             }
             (_, Some(back)) => state.schedule.take(back),

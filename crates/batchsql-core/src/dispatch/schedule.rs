@@ -1,7 +1,7 @@
 //! Owns the waiting work of a pipeline: which lane may start, what backs off, what is parked, what is due when.
 //! Must not write, wait or look at a clock: callers pass the time.
 //!
-//! Lanes take turns. A lane with an order has one batch in flight. While that batch backs off, is parked, or may still
+//! Lanes take turns, by the weights of their tables (`turns`). A lane with an order has one batch in flight. While that batch backs off, is parked, or may still
 //! take effect after it was abandoned, the lane waits. Example with one permit and a lane with an order: batch 1 has row
 //! 1, and batch 2, which is sealed while batch 1 is written, has rows 2 and 3.
 //!
@@ -26,6 +26,7 @@ use tokio::time::Instant;
 
 use crate::dispatch::lane_state::LaneState;
 use crate::dispatch::park::{Park, Probe};
+use crate::dispatch::turns::{Turn, Turns};
 use crate::intake::lane::LaneStatus;
 use crate::intake::table::Table;
 use crate::write::ids::{GroupId, LaneId};
@@ -41,9 +42,9 @@ pub(crate) struct Schedule {
     /// Returned batches in all lanes.
     pub(super) held: usize,
     /// Lanes that may start work.
-    pub(super) ready: VecDeque<LaneId>,
+    pub(super) ready: Turns,
     /// Lanes of tables that have all the permits they may have.
-    pub(super) capped: VecDeque<LaneId>,
+    pub(super) capped: Vec<LaneId>,
     /// Lanes whose next work is of a parked group.
     pub(super) blocked: Vec<LaneId>,
     /// Lanes by the deadline of their oldest open batch.
@@ -82,8 +83,8 @@ impl Schedule {
             park_for,
             lanes: HashMap::new(),
             held: 0,
-            ready: VecDeque::new(),
-            capped: VecDeque::new(),
+            ready: Turns::default(),
+            capped: Vec::new(),
             blocked: Vec::new(),
             deadlines: BTreeSet::new(),
             resting: BTreeMap::new(),
@@ -95,7 +96,7 @@ impl Schedule {
     }
 
     /// Records what a lane has to write. Call it whenever that may have changed.
-    pub(crate) fn note(&mut self, table: &Arc<Table>, lane: LaneId, status: LaneStatus, flush_interval: Duration) {
+    pub(crate) fn note(&mut self, table: &Arc<Table>, lane: LaneId, status: LaneStatus) {
         let state = self.lanes.entry(lane).or_insert_with(|| LaneState {
             table: Arc::clone(table),
             held: VecDeque::new(),
@@ -108,7 +109,7 @@ impl Schedule {
         });
         let has_changed = status.ready != state.ready;
         state.ready = status.ready;
-        let deadline = status.opened_at.map(|at| at + flush_interval);
+        let deadline = status.opened_at.map(|at| at + table.settings().flush_interval);
         let before = std::mem::replace(&mut state.deadline, deadline);
         if before != deadline {
             before.map(|before| self.deadlines.remove(&(before, lane)));
@@ -138,14 +139,15 @@ impl Schedule {
     /// `block`ed when it has only batches of parked groups.
     pub(crate) fn next(&mut self, now: Instant) -> Option<Next> {
         let mut overdue = self.take_overdue(now);
-        while let Some(lane) = overdue.take().or_else(|| self.ready.pop_front()) {
+        while let Some(turn) = overdue.take().or_else(|| self.ready.next()) {
+            let lane = turn.lane;
             let Some(state) = self.lanes.get(&lane) else { continue };
             if !state.may_start() {
                 self.unlist(lane);
                 continue;
             }
             if self.permits_left(lane.table, now) == 0 {
-                self.capped.push_back(lane);
+                self.capped.push(lane);
                 continue;
             }
             let may = |job: &Job| self.may_write(job.group);
@@ -158,6 +160,7 @@ impl Schedule {
             if let Some(job) = place.and_then(|place| state.held.remove(place)) {
                 state.is_listed = false;
                 self.held -= 1;
+                self.ready.take(turn);
                 return Some(Next::Held(job));
             }
             if is_stuck {
@@ -165,21 +168,16 @@ impl Schedule {
                 continue;
             }
             state.is_listed = false;
+            self.ready.take(turn);
             return Some(Next::Pull(Arc::clone(&state.table), lane));
         }
         None
     }
 
     /// Batches were taken out of the lane, so other batches are first now.
-    pub(crate) fn note_taken(
-        &mut self,
-        table: &Arc<Table>,
-        lane: LaneId,
-        status: LaneStatus,
-        flush_interval: Duration,
-    ) {
+    pub(crate) fn note_taken(&mut self, table: &Arc<Table>, lane: LaneId, status: LaneStatus) {
         self.unblock_lane(lane);
-        self.note(table, lane, status, flush_interval);
+        self.note(table, lane, status);
     }
 
     /// All batches of the lane are of parked groups.
@@ -189,7 +187,7 @@ impl Schedule {
             return;
         }
         if std::mem::replace(&mut state.is_listed, true) {
-            self.ready.retain(|listed| *listed != lane);
+            self.ready.remove(lane);
         }
         self.blocked.push(lane);
     }
@@ -222,7 +220,7 @@ impl Schedule {
     /// `back_off` and `park` must follow.
     pub(crate) fn finished(&mut self, task: Id) -> Option<Start> {
         let start = self.running.remove(&task)?;
-        self.ready.extend(self.capped.drain(..));
+        self.uncap();
         Some(start)
     }
 
@@ -293,9 +291,7 @@ impl Schedule {
         if is_any_due {
             self.unblock();
         }
-        if !self.capped.is_empty() {
-            self.ready.extend(self.capped.drain(..));
-        }
+        self.uncap();
     }
 
     /// A write of the lane was abandoned and may still take effect.
@@ -320,6 +316,12 @@ impl Schedule {
         self.lanes.get(&lane)?.fails_since
     }
 
+    /// When the time of the rows is over that waited in the lane when its batches began to fail.
+    pub(crate) fn fails_until(&self, lane: LaneId) -> Option<Instant> {
+        let state = self.lanes.get(&lane)?;
+        Some(state.fails_since? + state.table.settings().retry_for)
+    }
+
     /// The pipeline drains: backoffs end, and parked groups get a last try.
     pub(crate) fn expire_delays(&mut self, now: Instant) {
         let resting = std::mem::take(&mut self.resting);
@@ -337,9 +339,16 @@ impl Schedule {
         self.resume_unused();
     }
 
+    /// Whether an open batch has rows.
+    pub(crate) fn has_open_rows(&self) -> bool {
+        !self.deadlines.is_empty()
+    }
+
     /// When the oldest row in an open batch was accepted.
-    pub(crate) fn oldest_open_row(&self, flush_interval: Duration) -> Option<Instant> {
-        self.deadlines.first().map(|(deadline, _)| *deadline - flush_interval)
+    pub(crate) fn oldest_open_row(&self) -> Option<Instant> {
+        // Tables with a long flush_interval have late deadlines and old rows.
+        let opened = |state: &LaneState| Some(state.deadline? - state.table.settings().flush_interval);
+        self.lanes.values().filter_map(opened).min()
     }
 
     /// When the next check is due. `is_capped`: a permit is free, and a lane waits because its table has all the
@@ -359,18 +368,18 @@ impl Schedule {
         if self.held == 0 {
             return None;
         }
-        self.ready.iter().filter_map(|lane| self.last_try(*lane, now)).min()
+        self.ready.lanes().filter_map(|lane| self.last_try(lane, now)).min()
     }
 
     /// Takes a lane from those that are ready whose returned batch must have its last try now: it does not wait for the
     /// turn of its lane.
-    fn take_overdue(&mut self, now: Instant) -> Option<LaneId> {
+    fn take_overdue(&mut self, now: Instant) -> Option<Turn> {
         if self.held == 0 {
             return None;
         }
-        let is_overdue = |lane: &LaneId| self.last_try(*lane, now).is_some_and(|at| at <= now);
-        let place = self.ready.iter().position(is_overdue)?;
-        self.ready.remove(place)
+        let is_overdue = |lane: LaneId| self.last_try(lane, now).is_some_and(|at| at <= now);
+        let lane = self.ready.lanes().find(|lane| is_overdue(*lane))?;
+        self.ready.next_of(lane)
     }
 
     /// When the returned batch of a lane that is next should have its last try, if it can start.
@@ -406,7 +415,8 @@ impl Schedule {
         let Some(state) = self.lanes.get_mut(&lane) else { return };
         if state.may_start() && !state.is_listed {
             state.is_listed = true;
-            self.ready.push_back(lane);
+            let weight = state.table.settings().weight;
+            self.ready.wait(lane, weight);
         }
     }
 
@@ -420,12 +430,26 @@ impl Schedule {
     fn unblock_lane(&mut self, lane: LaneId) {
         if let Some(place) = self.blocked.iter().position(|blocked| *blocked == lane) {
             self.blocked.swap_remove(place);
-            self.ready.push_back(lane);
+            self.wait_for_turn(lane);
         }
     }
 
     pub(super) fn unblock(&mut self) {
-        self.ready.extend(self.blocked.drain(..));
+        for lane in std::mem::take(&mut self.blocked) {
+            self.wait_for_turn(lane);
+        }
+    }
+
+    /// Tables may have more permits now.
+    fn uncap(&mut self) {
+        for lane in std::mem::take(&mut self.capped) {
+            self.wait_for_turn(lane);
+        }
+    }
+
+    fn wait_for_turn(&mut self, lane: LaneId) {
+        let weight = self.lanes.get(&lane).map_or(1, |state| state.table.settings().weight);
+        self.ready.wait(lane, weight);
     }
 }
 

@@ -9,7 +9,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::budget::capacity::Budget;
-use crate::config::{Ordering, PipelineConfig};
+use crate::config::PipelineConfig;
+use crate::config_table::TableConfig;
 use crate::dispatch::parked::Parked;
 use crate::error::{ErrorClass, SinkError};
 use crate::intake::groups::Groups;
@@ -97,22 +98,25 @@ fn event() -> impl Strategy<Value = Event> {
 
 impl Bench {
     fn new(concurrency: usize) -> Self {
-        let config = PipelineConfig::default().flush_size(2).buffer_size(10_000);
+        let config = PipelineConfig::default()
+            .flush_size(2)
+            .max_batch_rows(4)
+            .buffer_size(10_000)
+            .flush_interval(FLUSH_INTERVAL)
+            .statement_timeout(SECOND)
+            .table("t1", TableConfig::default().weight(4));
         let ledger = Ledger::new(Budget::new(10_000, 1 << 20), Consumers::start(Vec::new()).unwrap());
         let pipeline = PipelineContext::new(ledger, GuardedReporter::new(Vec::new()));
         let intake = Intake {
             pipeline: Arc::new(pipeline),
             closed: AtomicBool::new(false),
-            flush_size: 2,
             flush_bytes: 1 << 20,
-            max_batch_rows: 4,
-            statement_timeout: SECOND,
             headroom: Headroom::new(0),
         };
         let (messages, received) = tokio::sync::mpsc::unbounded_channel();
         Self {
             intake: Arc::new(intake),
-            groups: Groups::new(Ordering::Auto),
+            groups: Groups::new(),
             messages,
             received,
             schedule: Schedule::new(concurrency, PARK_FOR),
@@ -136,8 +140,9 @@ impl Bench {
         let row = Self::schema(table).row().set("id", self.next_row * 300 % 4_000).unwrap();
         let row = if wide { row.set("note", "n").unwrap() } else { row }.finish().unwrap();
         let schema = crate::row::traits::Row::schema(&row).clone();
-        let make = |number| Table::new(number, &schema, &self.config, self.concurrency, &self.intake);
-        let known = self.groups.get_or_insert(&schema, Limits::default(), make).known;
+        let settings = self.config.of_table(schema.table_display(), true, self.concurrency);
+        let make = |number| Table::new(number, &schema, settings, self.concurrency, &self.intake);
+        let known = self.groups.get_or_insert(&schema, Limits::default(), settings.is_in_order(), make).known;
         let bytes = schema.fixed_row_len() + crate::row::traits::Row::variable_len(&row);
         let budget = &self.intake.pipeline.ledger.budget;
         let mut reservation = budget.try_reserve(known.table.number(), &known.table.share, 1, bytes).unwrap();
@@ -147,7 +152,7 @@ impl Bench {
         drop(reservation);
         while let Ok(Message::Lane(lane)) = self.received.try_recv() {
             let table = self.groups.table(lane.table).unwrap();
-            self.schedule.note(&table, lane, table.status(lane), FLUSH_INTERVAL);
+            self.schedule.note(&table, lane, table.status(lane));
         }
     }
 
@@ -171,13 +176,13 @@ impl Bench {
                             let mut job = pulled.job;
                             job.absorb(pulled.others);
                             self.started(&table, job);
-                            self.schedule.note(&table, lane, status, FLUSH_INTERVAL);
+                            self.schedule.note(&table, lane, status);
                         }
                         Pull::Blocked => {
-                            self.schedule.note(&table, lane, status, FLUSH_INTERVAL);
+                            self.schedule.note(&table, lane, status);
                             self.schedule.block(lane);
                         }
-                        Pull::Empty => self.schedule.note(&table, lane, status, FLUSH_INTERVAL),
+                        Pull::Empty => self.schedule.note(&table, lane, status),
                     }
                 }
             }
@@ -208,7 +213,7 @@ impl Bench {
                 for table in self.groups.tables().into_iter().filter(|t| t.number() == table) {
                     for lane in table.lanes() {
                         let status = table.seal(lane, None, FlushReason::Explicit);
-                        self.schedule.note(&table, lane, status, FLUSH_INTERVAL);
+                        self.schedule.note(&table, lane, status);
                     }
                 }
             }
@@ -248,7 +253,7 @@ impl Bench {
                 while let Some((table, lane)) = self.schedule.due(self.now) {
                     // Rows are opened at the real time, which is far behind.
                     let status = table.seal(lane, None, FlushReason::Interval);
-                    self.schedule.note(&table, lane, status, FLUSH_INTERVAL);
+                    self.schedule.note(&table, lane, status);
                 }
                 self.schedule.wake(self.now);
             }
@@ -267,7 +272,7 @@ impl Bench {
                         (job.into_iter().collect(), status)
                     };
                     drop(taken);
-                    self.schedule.note_taken(table, *lane, status, FLUSH_INTERVAL);
+                    self.schedule.note_taken(table, *lane, status);
                     self.schedule.resume_unused();
                 }
             }
@@ -284,7 +289,7 @@ impl Bench {
     fn check(&self) {
         let schedule = &self.schedule;
         let listed: Vec<LaneId> =
-            schedule.ready.iter().chain(&schedule.capped).chain(&schedule.blocked).copied().collect();
+            schedule.ready.lanes().chain(schedule.capped.clone()).chain(schedule.blocked.clone()).collect();
         let known: HashSet<LaneId> = listed.iter().copied().collect();
         assert_eq!(listed.len(), known.len(), "a lane is listed twice: {listed:?}");
         for (lane, state) in &schedule.lanes {
@@ -296,7 +301,11 @@ impl Bench {
             assert_eq!(state.deadline.is_some(), status.opened_at.is_some(), "{lane:?} has the deadline of its rows");
         }
         if schedule.running() < self.concurrency {
-            assert!(schedule.ready.is_empty(), "a permit is free and lanes may start: {:?}", schedule.ready);
+            assert!(
+                schedule.ready.lanes().next().is_none(),
+                "a permit is free and lanes may start: {:?}",
+                schedule.ready
+            );
         }
         for lane in &schedule.blocked {
             let state = &schedule.lanes[lane];

@@ -10,7 +10,8 @@ use std::time::Duration;
 use tokio::task::{Id, JoinError};
 use tokio::time::Instant;
 
-use crate::dispatch::connect_gate::{ConnectGate, WaitLimits};
+use crate::config_table::TableSettings;
+use crate::dispatch::connect_gate::ConnectGate;
 use crate::dispatch::dispatcher::Dispatcher;
 use crate::dispatch::fences::Verdict;
 use crate::dispatch::parked::Parked;
@@ -74,9 +75,8 @@ impl<S: Sink> Dispatcher<S> {
 
     /// When rows that wait for a connection should have their last try.
     pub(crate) fn first_last_try(&self, state: &State<S::Conn>, now: Instant) -> Option<Instant> {
-        let limits = WaitLimits { retry_for: self.retry_for, park_for: self.park_for };
-        let gate = state.gate.as_ref().filter(|gate| !gate.had_last_try(limits));
-        let gate = gate.filter(|_| state.schedule.startable(1, now).0 > 0).map(|gate| gate.first_last_try(limits));
+        let gate = state.gate.as_ref().and_then(|gate| gate.next_last_try(&self.limits));
+        let gate = gate.filter(|_| state.schedule.startable(1, now).0 > 0);
         state.schedule.first_last_try(now).into_iter().chain(gate).min()
     }
 
@@ -115,13 +115,13 @@ impl<S: Sink> Dispatcher<S> {
         match pull {
             Pull::Batch(pulled) => {
                 self.start(state, table, pulled.job, pulled.others, now);
-                state.schedule.note(table, lane, status, self.flush_interval);
+                state.schedule.note(table, lane, status);
             }
             Pull::Blocked => {
-                state.schedule.note(table, lane, status, self.flush_interval);
+                state.schedule.note(table, lane, status);
                 state.schedule.block(lane);
             }
-            Pull::Empty => state.schedule.note(table, lane, status, self.flush_interval),
+            Pull::Empty => state.schedule.note(table, lane, status),
         }
     }
 
@@ -129,16 +129,16 @@ impl<S: Sink> Dispatcher<S> {
     /// over the next batches of its lane. That ends, because its rows then have the time of the newest batch.
     fn start_held(&self, state: &mut State<S::Conn>, table: &Arc<Table>, job: Box<Job>, now: Instant) {
         let lane = job.lane;
-        let is_young = now.duration_since(job.first_opened_at) < self.park_for;
+        let is_young = now.duration_since(job.first_opened_at) < self.limits.park_for;
         if !job.may_take_over() || !is_young || state.schedule.holds(lane) {
             return self.start(state, table, job, Vec::new(), now);
         }
         let mut limit = self.pull_limit(state, table, lane);
         // Rows are tried alone, or in parts of the size that the table allows.
-        limit.rows = limit.rows.max(2 * SAMPLES).max(2 * self.intake.flush_size);
+        limit.rows = limit.rows.max(2 * SAMPLES).max(2 * table.settings().flush_size);
         let (others, status) = table.pull_more(lane, &job, limit);
         self.start(state, table, job, others, now);
-        state.schedule.note(table, lane, status, self.flush_interval);
+        state.schedule.note(table, lane, status);
     }
 
     /// How much one pull may take: the table's rows are divided among all permits, and rows that are being written
@@ -149,15 +149,16 @@ impl<S: Sink> Dispatcher<S> {
     /// Example: 8 permits, each writing 500 rows, and 36,000 rows wait. The first write ends, and its permit pulls
     /// `(36,000 + 7 * 500) / 8 = 4,938` rows. The next one pulls `(31,062 + 4,938 + 6 * 500) / 8 = 4,875`.
     fn pull_limit(&self, state: &State<S::Conn>, table: &Table, lane: LaneId) -> PullLimit {
-        let most = table.batch_limit().rows().min(self.intake.max_batch_rows);
+        let TableSettings { flush_size, max_batch_rows, .. } = *table.settings();
+        let most = table.batch_limit().rows().min(max_batch_rows);
         let rows = if state.schedule.others_are_ready(table.number()) {
-            self.intake.flush_size.min(most)
+            flush_size.min(most)
         } else if table.is_serial() {
             // No other permit can write the batches of this lane.
             most
         } else {
             let rows = table.waiting_rows(lane) + state.schedule.running_rows(table.number());
-            rows.div_ceil(self.concurrency).max(self.intake.flush_size).min(most)
+            rows.div_ceil(self.concurrency).max(flush_size).min(most)
         };
         PullLimit { rows, bytes: self.intake.flush_bytes }
     }
@@ -241,10 +242,9 @@ impl<S: Sink> Dispatcher<S> {
             }
             Err(error) => error,
         };
-        let limits = WaitLimits { retry_for: self.retry_for, park_for: self.park_for };
         let gate = state.gate.get_or_insert_with(|| ConnectGate::new(error.clone(), now));
         let is_first = gate.since == now;
-        let delay = gate.failed(error.clone(), started, now, limits, state.is_draining);
+        let delay = gate.failed(error.clone(), started, now, &self.limits, state.is_draining);
         let database = self.executor.database();
         if is_first || delay > Duration::from_secs(1) {
             tracing::warn!(database, %error, ?delay, "no connection to the database; trying again");
@@ -252,7 +252,7 @@ impl<S: Sink> Dispatcher<S> {
             tracing::debug!(database, %error, ?delay, "no connection to the database; trying again");
         }
         self.report_not_connected(state, &error);
-        self.expire_unconnected(state, limits);
+        self.expire_unconnected(state);
     }
 
     /// Counts the failed attempt as one of a waiting batch.

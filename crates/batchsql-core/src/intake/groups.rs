@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::{ArcSwapOption, Guard};
 
-use crate::config::Ordering;
 use crate::intake::group::Group;
 use crate::intake::table::Table;
 use crate::model::schema::{Schema, SchemaId};
@@ -33,7 +32,6 @@ pub(crate) struct Known {
 /// Groups by the number of their schema, which is small. A group keeps its schema alive, so a number never means
 /// another schema while the pipeline knows it.
 pub(crate) struct Groups {
-    ordering: Ordering,
     chunks: [OnceLock<Chunk>; CHUNKS],
     list: Mutex<List>,
 }
@@ -62,8 +60,8 @@ struct TableKey {
 }
 
 impl TableKey {
-    fn of(schema: &Schema, ordering: Ordering) -> Self {
-        let key = schema.key_columns().iter().filter(|_| ordering != Ordering::PerTable);
+    fn of(schema: &Schema, is_in_order: bool) -> Self {
+        let key = schema.key_columns().iter().filter(|_| !is_in_order);
         let key = key.map(|index| schema.columns()[*index].name().into());
         Self { name: schema.table().clone(), key: key.collect() }
     }
@@ -103,8 +101,8 @@ pub(crate) struct Added {
 }
 
 impl Groups {
-    pub(crate) fn new(ordering: Ordering) -> Self {
-        Self { ordering, chunks: [const { OnceLock::new() }; CHUNKS], list: Mutex::default() }
+    pub(crate) fn new() -> Self {
+        Self { chunks: [const { OnceLock::new() }; CHUNKS], list: Mutex::default() }
     }
 
     /// The group of a schema, when it is known.
@@ -115,11 +113,13 @@ impl Groups {
         group.is_some().then_some(Found(group))
     }
 
-    /// The group of a schema and its table, created if they are not known.
+    /// The group of a schema and its table, created if they are not known. `is_in_order`: all rows of the table keep their
+    /// order.
     pub(crate) fn get_or_insert(
         &self,
         schema: &Schema,
         limits: Limits,
+        is_in_order: bool,
         make_table: impl FnOnce(usize) -> Table,
     ) -> Added {
         let mut list = self.lock();
@@ -129,7 +129,7 @@ impl Groups {
         }
         let retired = if list.groups.len() >= list.sweep_at.max(FEW) { self.sweep(&mut list) } else { Vec::new() };
         let List { groups, tables, by_number, next_table, next_group, .. } = &mut *list;
-        let table = tables.entry(TableKey::of(schema, self.ordering)).or_insert_with(|| {
+        let table = tables.entry(TableKey::of(schema, is_in_order)).or_insert_with(|| {
             let table = Arc::new(make_table(*next_table));
             by_number.insert(*next_table, Arc::clone(&table));
             *next_table += 1;

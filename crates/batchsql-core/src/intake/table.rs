@@ -5,14 +5,14 @@ use std::cell::Cell;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering as Atomic};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::budget::guards::Reservation;
 use crate::budget::share::Share;
-use crate::config::{Ordering, PipelineConfig};
+use crate::config_policies::Ordering;
+use crate::config_table::TableSettings;
 use crate::intake::group::Group;
 use crate::intake::headroom::Headroom;
 use crate::intake::lane::{Lane, LaneStatus, Order, Pull, PullLimit};
@@ -42,11 +42,7 @@ pub(crate) struct Intake {
     pub(crate) pipeline: Arc<PipelineContext>,
     /// Set when no more rows are accepted.
     pub(crate) closed: AtomicBool,
-    pub(crate) flush_size: usize,
     pub(crate) flush_bytes: usize,
-    /// The most rows of one batch.
-    pub(crate) max_batch_rows: usize,
-    pub(crate) statement_timeout: Duration,
     pub(crate) headroom: Headroom,
 }
 
@@ -58,6 +54,7 @@ pub(crate) struct Table {
     name: Box<str>,
     lanes: Box<[Mutex<Lane>]>,
     order: Order,
+    flush_size: usize,
     pub(crate) share: Arc<Share>,
     limit: Arc<BatchLimit>,
     intake: Arc<Intake>,
@@ -89,26 +86,26 @@ impl Table {
     pub(crate) fn new(
         number: usize,
         schema: &Schema,
-        config: &PipelineConfig,
+        settings: TableSettings,
         concurrency: usize,
         intake: &Arc<Intake>,
     ) -> Self {
         let keyed = !schema.key_columns().is_empty();
-        let (lanes, order) = match config.ordering {
+        let (lanes, order) = match settings.ordering {
             Ordering::Auto | Ordering::PerKey if keyed => (concurrency, Order::Key),
             Ordering::PerTable => (1, Order::Table),
             // Without a key there is no order to keep: further lanes are for submitters that would
             // otherwise wait for each other.
             Ordering::Auto | Ordering::PerKey | Ordering::None => (spare_lanes(concurrency), Order::Nothing),
         };
-        let limit = BatchLimit::new(intake.flush_size, intake.max_batch_rows, intake.statement_timeout);
         Self {
             number,
             name: schema.table_display().into(),
             lanes: (0..lanes).map(|_| Mutex::default()).collect(),
             order,
+            flush_size: settings.flush_size,
             share: Arc::default(),
-            limit: Arc::new(limit),
+            limit: Arc::new(BatchLimit::new(settings)),
             intake: Arc::clone(intake),
         }
     }
@@ -125,6 +122,11 @@ impl Table {
     /// Whether a lane may have only one batch in flight.
     pub(crate) fn is_serial(&self) -> bool {
         self.order.is_serial()
+    }
+
+    /// The settings of the table.
+    pub(crate) fn settings(&self) -> &TableSettings {
+        &self.limit.settings
     }
 
     /// The rows that one write may carry.
@@ -170,7 +172,7 @@ impl Table {
             let _ = messages.send(Message::Lane(id));
         }
         let open = &mut lane.open[place];
-        let fills = open.len + 1 >= intake.flush_size;
+        let fills = open.len + 1 >= self.flush_size;
         let reason = if fills { FlushReason::Rows } else { FlushReason::Bytes };
         let full = fills || open.bytes + bytes >= intake.flush_bytes;
         if open.len == 0 {

@@ -1,6 +1,7 @@
 //! Owns the builder: everything that is decided before the first row.
 //! Must not know what happens to rows.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::catch_unwind;
 use std::sync::atomic::AtomicBool;
@@ -11,7 +12,10 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use crate::budget::capacity::Budget;
-use crate::config::{FAR, Isolation, PipelineConfig, StartError};
+use crate::config::{FAR, PipelineConfig, StartError};
+use crate::config_policies::Isolation;
+use crate::config_table::TableConfig;
+use crate::dispatch::connect_gate::WaitLimits;
 use crate::dispatch::dispatcher::{Dispatcher, Warned};
 use crate::dispatch::state::Activity;
 use crate::intake::groups::Groups;
@@ -31,13 +35,17 @@ use crate::write::sink::Sink;
 pub struct BatchSqlBuilder<S> {
     sink: S,
     config: PipelineConfig,
+    tables: BTreeMap<String, TableConfig>,
     reporters: Vec<Arc<dyn MetricsReporter>>,
     dead_letters: Vec<DeadLetters>,
 }
 
 impl<S> fmt::Debug for BatchSqlBuilder<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BatchSqlBuilder").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("BatchSqlBuilder")
+            .field("config", &self.config)
+            .field("tables", &self.tables)
+            .finish_non_exhaustive()
     }
 }
 
@@ -45,6 +53,25 @@ impl<S: Sink> BatchSqlBuilder<S> {
     /// Sets the sizes, times and limits; the default is [`PipelineConfig::default`].
     pub fn config(mut self, config: PipelineConfig) -> Self {
         self.config = config;
+        self
+    }
+
+    /// Sets the settings of one table, by `name` or `namespace.name`, in place of those that
+    /// [`config`](Self::config) has for it. They take the place of the pipeline's settings for that table. A name that is
+    /// never used is no error.
+    ///
+    /// ```
+    /// # use batchsql_core::{BatchSqlBuilder, Sink};
+    /// use batchsql_core::{Ordering, TableConfig};
+    /// use std::time::Duration;
+    /// # fn example(builder: BatchSqlBuilder<impl Sink>) {
+    /// builder
+    ///     .table("orders", TableConfig::default().flush_size(50).flush_interval(Duration::from_millis(5)))
+    ///     .table("audit.events", TableConfig::default().flush_size(5_000).ordering(Ordering::PerTable));
+    /// # }
+    /// ```
+    pub fn table(mut self, name: impl Into<String>, table: TableConfig) -> Self {
+        self.tables.insert(name.into(), table);
         self
     }
 
@@ -80,13 +107,15 @@ impl<S: Sink> BatchSqlBuilder<S> {
     /// A setting that is invalid or that this sink does not support, a call from outside a Tokio runtime, or a runtime
     /// without a timer.
     pub fn start(self) -> Result<BatchSql, StartError> {
-        let Self { sink, config, reporters, dead_letters } = self;
+        let Self { sink, mut config, tables, reporters, dead_letters } = self;
+        config.tables.extend(tables);
         config.validate()?;
         let concurrency = sink.max_concurrency().unwrap_or(usize::MAX).min(config.max_concurrency).max(1);
-        let max_batch_rows = config.batch_rows(sink.prefers_large_batches(), concurrency);
-        if config.isolation == Isolation::AtomicBatch && max_batch_rows > 1 && !sink.is_atomic() {
+        let prefers_large_batches = sink.prefers_large_batches();
+        let largest = config.largest_batch(prefers_large_batches, concurrency);
+        if config.isolation == Isolation::AtomicBatch && largest > 1 && !sink.is_atomic() {
             let text = "cannot undo a part of a batch, so isolation cannot be AtomicBatch; use Isolation::Bisect, \
-                        or set flush_size to 1";
+                        or set flush_size to 1, also that of each table";
             return Err(StartError::new(format!("{} {text}", sink.name())));
         }
         let runtime = Handle::try_current()
@@ -104,13 +133,10 @@ impl<S: Sink> BatchSqlBuilder<S> {
         let intake = Arc::new(Intake {
             pipeline: Arc::clone(&pipeline),
             closed: AtomicBool::new(false),
-            flush_size: config.flush_size,
             flush_bytes: config.batch_bytes(concurrency),
-            max_batch_rows,
-            statement_timeout: config.statement_timeout,
             headroom: Headroom::new(config.buffer_bytes / HEADROOM),
         });
-        let groups = Arc::new(Groups::new(config.ordering));
+        let groups = Arc::new(Groups::new());
         let dispatcher = Dispatcher {
             executor: Arc::clone(&executor),
             messages: received,
@@ -119,9 +145,7 @@ impl<S: Sink> BatchSqlBuilder<S> {
             activity: Arc::clone(&activity),
             groups: Arc::clone(&groups),
             concurrency,
-            flush_interval: config.flush_interval.min(FAR),
-            retry_for: config.retry_for.min(FAR),
-            park_for: config.park_for.min(FAR),
+            limits: WaitLimits { retry_times: config.retry_times(), park_for: config.park_for.min(FAR) },
             when_full: config.when_full,
             warned: Warned::default(),
         };
@@ -142,6 +166,7 @@ impl<S: Sink> BatchSqlBuilder<S> {
             activity,
             config,
             concurrency,
+            prefers_large_batches,
             runtime,
             ended,
             closing_since: OnceLock::new(),
@@ -167,6 +192,6 @@ impl BatchSql {
     /// Starts the configuration of a pipeline that writes to `sink`.
     pub fn builder<S: Sink>(sink: S) -> BatchSqlBuilder<S> {
         let config = PipelineConfig::default();
-        BatchSqlBuilder { sink, config, reporters: Vec::new(), dead_letters: Vec::new() }
+        BatchSqlBuilder { sink, config, tables: BTreeMap::new(), reporters: Vec::new(), dead_letters: Vec::new() }
     }
 }

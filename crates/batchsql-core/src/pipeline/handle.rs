@@ -42,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) activity: Arc<Activity>,
     pub(crate) config: PipelineConfig,
     pub(crate) concurrency: usize,
+    /// Of the sink.
+    pub(crate) prefers_large_batches: bool,
     /// The runtime of the pipeline: callers may be outside of it.
     pub(crate) runtime: Handle,
     /// `true` once the dispatcher has ended and everything has its outcome.
@@ -165,8 +167,10 @@ impl BatchSql {
     #[cold]
     fn new_group(&self, schema: &Schema) -> Result<Found, SubmitError> {
         let limits = self.limits(schema)?;
-        let make_table = |number| Table::new(number, schema, &self.0.config, self.0.concurrency, &self.0.intake);
-        let added = self.0.groups.get_or_insert(schema, limits, make_table);
+        let Shared { config, concurrency, prefers_large_batches, .. } = &*self.0;
+        let settings = config.of_table(schema.table_display(), *prefers_large_batches, *concurrency);
+        let make_table = |number| Table::new(number, schema, settings, *concurrency, &self.0.intake);
+        let added = self.0.groups.get_or_insert(schema, limits, settings.is_in_order(), make_table);
         if added.tables > 1 {
             self.0.pipeline.ledger.budget.share_fairly();
         }

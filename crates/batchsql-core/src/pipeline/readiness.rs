@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::budget::reserve::Refusal;
 use crate::budget::share::Share;
-use crate::config::WhenFull;
+use crate::config_policies::WhenFull;
 use crate::pipeline::error::SubmitError;
 use crate::pipeline::handle::BatchSql;
 use crate::pipeline::submit::submit_error;

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::budget::guards::Reservation;
 use crate::budget::reserve::Refusal;
-use crate::config::WhenFull;
+use crate::config_policies::WhenFull;
 use crate::intake::groups::Known;
 use crate::intake::message::Message;
 use crate::intake::table::{NotPushed, Table};

@@ -1,4 +1,4 @@
-//! Owns how many rows one write of a table may carry at this time.
+//! Owns the settings of one table for its batches, and how many rows one write of it may carry at this time.
 //! Must not know lanes or databases: callers pass the results of writes.
 //!
 //! A batch grows while it waits. That must not make slow writes slower: a write should take at most a quarter of
@@ -11,19 +11,20 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::config_table::TableSettings;
+
 /// The limit of one table.
 #[derive(Debug)]
 pub(crate) struct BatchLimit {
+    pub(crate) settings: TableSettings,
     rows: AtomicUsize,
-    max: usize,
     /// The time that a write should take at most.
     target: Duration,
 }
 
 impl BatchLimit {
-    pub(crate) fn new(flush_size: usize, max: usize, statement_timeout: Duration) -> Self {
-        let max = max.max(flush_size);
-        Self { rows: AtomicUsize::new(flush_size), max, target: statement_timeout / 4 }
+    pub(crate) fn new(settings: TableSettings) -> Self {
+        Self { settings, rows: AtomicUsize::new(settings.flush_size), target: settings.statement_timeout / 4 }
     }
 
     /// Rows that one write may carry.
@@ -34,7 +35,7 @@ impl BatchLimit {
     /// A write of `rows` rows succeeded.
     pub(crate) fn succeeded(&self, rows: usize, took: Duration) {
         let fits = self.target.as_nanos().saturating_mul(rows as u128) / took.as_nanos().max(1);
-        let fits = usize::try_from(fits).unwrap_or(usize::MAX).clamp(1, self.max);
+        let fits = usize::try_from(fits).unwrap_or(usize::MAX).clamp(1, self.settings.max_batch_rows);
         // A few rows do not show the speed of many: most of their time may be the round trip. They can raise the limit,
         // and lower it only when they were slow themselves.
         let is_slow = took > self.target / 2;
@@ -54,10 +55,11 @@ impl BatchLimit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::PipelineConfig;
 
     #[test]
     fn the_limit_follows_what_writes_take() {
-        let limit = BatchLimit::new(500, 10_000, Duration::from_secs(30));
+        let limit = BatchLimit::new(PipelineConfig::default().of_table("t", true, 8));
         assert_eq!(limit.rows(), 500, "nothing is known yet");
         limit.succeeded(1, Duration::from_millis(50));
         assert_eq!(limit.rows(), 500, "one row and a round trip do not raise it");

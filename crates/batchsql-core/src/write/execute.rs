@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::config::{BeyondBudget, Coalesce, Delivery, FAR, Isolation, Ordering, PipelineConfig};
+use crate::config::{FAR, PipelineConfig};
+use crate::config_policies::{BeyondBudget, Coalesce, Delivery, Isolation};
 use crate::error::{ErrorClass, SinkError};
 use crate::outcome::outcomes::FailureKind;
 use crate::reporter::{BatchStarted, PoolState};
@@ -26,16 +27,11 @@ use crate::write::spans;
 pub(crate) struct Executor<S: Sink> {
     pub(super) sink: S,
     pub(super) pipeline: Arc<PipelineContext>,
-    flush_size: usize,
     late_write_limit: Option<Duration>,
-    pub(super) retry_for: Duration,
     pub(super) statement_timeout: Duration,
     pub(super) isolation: Isolation,
-    /// Whether all rows of a table keep their order.
-    in_order: bool,
-    /// How long a batch waits for other batches before its table is parked for an error that one row may have caused.
-    doubt_delay: Duration,
     coalesces: bool,
+    /// Whether the sink asks for rows that are sorted by key.
     sorts: bool,
     delivery: Delivery,
     pub(super) parks: bool,
@@ -55,16 +51,12 @@ pub(crate) type Conn<S> = Option<Connection<<S as Sink>::Conn>>;
 impl<S: Sink> Executor<S> {
     pub(crate) fn new(sink: S, pipeline: Arc<PipelineContext>, config: &PipelineConfig) -> Self {
         Self {
-            sorts: sink.sorts_by_key() && config.ordering != Ordering::PerTable,
+            sorts: sink.sorts_by_key(),
             late_write_limit: sink.late_write_limit().map(|limit| limit.min(FAR)),
             sink,
             pipeline,
-            flush_size: config.flush_size,
-            retry_for: config.retry_for,
             statement_timeout: config.statement_timeout,
             isolation: config.isolation,
-            in_order: config.ordering == Ordering::PerTable,
-            doubt_delay: config.flush_interval.saturating_mul(2).clamp(MIN_DOUBT_DELAY, MAX_DOUBT_DELAY),
             coalesces: config.coalesce == Coalesce::LastPerKey,
             delivery: config.delivery,
             parks: !config.park_for.is_zero(),
@@ -108,7 +100,8 @@ impl<S: Sink> Executor<S> {
         if job.progress.search.is_none() {
             self.begin(&mut job, others);
         }
-        job.resume_in_doubt(self.in_order);
+        let is_in_order = job.settings().is_in_order();
+        job.resume_in_doubt(is_in_order);
         let span = spans::batch(self.sink.name(), &job);
         let pause = self.run(&mut job, &mut conn, &flight).instrument(span.clone()).await;
         let (result, error) = match &pause {
@@ -141,8 +134,9 @@ impl<S: Sink> Executor<S> {
         job.report_sealed();
         job.progress.is_atomic = self.isolation == Isolation::AtomicBatch;
         let max_rows = if self.isolation == Isolation::AtomicBatch { usize::MAX } else { job.limit.rows() };
-        let budget = self.isolation_budget(job.batch.len());
-        job.begin(self.coalesces, self.sorts, budget, max_rows);
+        let budget = self.isolation_budget(job);
+        let sorts = self.sorts && !job.settings().is_in_order();
+        job.begin(self.coalesces, sorts, budget, max_rows);
         if job.progress.attempts == 0 {
             let started = BatchStarted { queue_wait, assemble: begin.elapsed() };
             self.pipeline.reporter.call(|reporter| reporter.batch_started(&job.info(), &started));
@@ -150,10 +144,11 @@ impl<S: Sink> Executor<S> {
     }
 
     /// The most tries of the search for bad rows: a larger batch may take as many for each `flush_size` rows.
-    fn isolation_budget(&self, rows: usize) -> usize {
+    fn isolation_budget(&self, job: &Job) -> usize {
         match self.isolation {
             Isolation::Bisect { max_statements, .. } => {
-                max_statements.saturating_mul(rows.div_ceil(self.flush_size).max(1))
+                let parts = job.batch.len().div_ceil(job.settings().flush_size);
+                max_statements.saturating_mul(parts.max(1))
             }
             Isolation::AtomicBatch => 0,
         }
@@ -182,7 +177,7 @@ impl<S: Sink> Executor<S> {
                     let error = refusal.as_ref().or(last_error.as_ref()).expect("only a refusal makes tries count");
                     let error = error.clone();
                     if matches!(self.isolation, Isolation::Bisect { beyond: BeyondBudget::Park, .. }) && self.parks {
-                        let budget = self.isolation_budget(job.batch.len());
+                        let budget = self.isolation_budget(job);
                         job.search().renew(budget);
                         return Some(Pause::Park(ParkReason::Search, error));
                     }
@@ -194,7 +189,7 @@ impl<S: Sink> Executor<S> {
                 Next::AllRefused => {
                     let error = job.progress.refusal.clone().expect("the rows were refused");
                     if self.parks && job.wait_in_doubt() {
-                        return Some(Pause::Wait(self.doubt_delay, error));
+                        return Some(Pause::Wait(doubt_delay(job), error));
                     }
                     if self.parks {
                         return Some(Pause::Park(ParkReason::Rows, error));
@@ -205,7 +200,7 @@ impl<S: Sink> Executor<S> {
                     Ok((written, number)) => {
                         job.written(range.clone(), &written, self.repeats(job));
                         job.search().judge(range.clone(), Verdict::Ended);
-                        job.committed(&range, &written, number, self.in_order);
+                        job.committed(&range, &written, number, job.settings().is_in_order());
                         if let Some(pause) = self.back_off_unfinished(job, &written) {
                             return Some(pause);
                         }
@@ -213,7 +208,7 @@ impl<S: Sink> Executor<S> {
                     Err(Stop::Bad(error)) => self.refused(job, range, Verdict::Bad, &error),
                     Err(Stop::Inseparable(error)) => self.refused(job, range, Verdict::Inseparable, &error),
                     Err(Stop::Doubtful(error, committed)) => {
-                        if job.doubt(range.clone(), committed, &error, self.in_order) {
+                        if job.doubt(range.clone(), committed, &error, job.settings().is_in_order()) {
                             self.refused(job, range, Verdict::Bad, &error);
                         }
                     }
@@ -258,7 +253,7 @@ impl<S: Sink> Executor<S> {
         let mut transient = errors().filter(|error| error.is_retryable() || error.class() == ErrorClass::Unknown);
         let error = errors().find(|error| error.class() == ErrorClass::Resource).or(transient.next())?;
         job.progress.last_error = Some(error.clone());
-        match next_delay(job, error.class(), self.retry_for) {
+        match next_delay(job, error.class()) {
             Some(delay) => Some(Pause::BackOff(delay, error.clone())),
             None => {
                 job.progress.expired = Some(error.clone());
@@ -297,6 +292,11 @@ impl<S: Sink> Executor<S> {
     }
 }
 
+/// How long a batch waits for other batches before its table is parked for an error that one row may have caused.
+fn doubt_delay(job: &Job) -> Duration {
+    job.settings().flush_interval.saturating_mul(2).clamp(MIN_DOUBT_DELAY, MAX_DOUBT_DELAY)
+}
+
 /// Ends the rest of a round that was searched for the rows of a transient error.
 fn expire_rest(job: &mut Job, error: &SinkError) {
     for rest in job.search().take_rest() {
@@ -312,7 +312,8 @@ fn postpone_rest(job: &mut Job) {
 }
 
 /// The delay before a batch is retried; `None` when its time is over.
-pub(crate) fn next_delay(job: &mut Job, class: ErrorClass, retry_for: Duration) -> Option<Duration> {
+pub(crate) fn next_delay(job: &mut Job, class: ErrorClass) -> Option<Duration> {
+    let retry_for = job.settings().retry_for;
     // Rows that waited behind failed rows do not get the whole time again.
     let since = job.progress.fails_since.map_or_else(Instant::now, |since| since.max(job.opened_at));
     let retries = job.progress.retries.get_or_insert_with(|| (RetrySchedule::new(retry_for), since));

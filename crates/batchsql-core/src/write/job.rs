@@ -10,6 +10,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::budget::share::ShareHold;
+use crate::config_table::TableSettings;
 use crate::error::{ErrorClass, SinkError};
 use crate::model::batch::{Batch, Rows};
 use crate::model::conflict::Action;
@@ -173,6 +174,11 @@ impl Job {
             commits,
             is_absorbed: false,
         }
+    }
+
+    /// The settings of its table.
+    pub(crate) fn settings(&self) -> &TableSettings {
+        &self.limit.settings
     }
 
     /// Whether another batch has rows of the same group and context.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
-use crate::config::Isolation;
+use crate::config_policies::Isolation;
 use crate::error::{ErrorClass, SinkError};
 use crate::outcome::outcomes::FailureKind;
 use crate::reporter::BatchExecuted;
@@ -106,7 +106,7 @@ impl<S: Sink> Executor<S> {
             }
         }
         let may_be_of_row = sent_after.is_some_and(|committed| job.note_repeated(&error, committed));
-        match next_delay(job, error.class(), self.retry_for) {
+        match next_delay(job, error.class()) {
             None if may_be_of_row && !is_maybe_written && self.may_halve(job, &range, sent_after) => {
                 Stop::Repeated(error)
             }
@@ -117,10 +117,11 @@ impl<S: Sink> Executor<S> {
 
     /// Whether rows whose time is over are written in halves.
     fn may_halve(&self, job: &mut Job, range: &Range<usize>, sent_after: Option<u64>) -> bool {
+        let retry_for = job.settings().retry_for;
         let (Some(committed), Some(repeated)) = (sent_after, &mut job.progress.repeated) else { return false };
         self.isolation != Isolation::AtomicBatch
             && range.len() > 1
-            && repeated.may_halve(range.len(), committed, Instant::now(), self.retry_for)
+            && repeated.may_halve(range.len(), committed, Instant::now(), retry_for)
     }
 
     /// One attempt, timed and reported.

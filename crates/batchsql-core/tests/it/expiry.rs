@@ -49,10 +49,10 @@ async fn a_row_that_came_later_has_its_whole_time() {
 
 /// Refuses connections while a class of error is set; counts the attempts.
 #[derive(Clone, Default)]
-struct Down(Arc<Mutex<(Option<ErrorClass>, usize, usize)>>);
+pub(crate) struct Down(Arc<Mutex<(Option<ErrorClass>, usize, usize)>>);
 
 impl Down {
-    fn because(&self, class: impl Into<Option<ErrorClass>>) {
+    pub(crate) fn because(&self, class: impl Into<Option<ErrorClass>>) {
         self.0.lock().unwrap().0 = class.into();
     }
 
@@ -89,7 +89,7 @@ impl Sink for Down {
     }
 }
 
-fn down(config: PipelineConfig) -> (BatchSql, Down) {
+pub(crate) fn down(config: PipelineConfig) -> (BatchSql, Down) {
     let sink = Down::default();
     sink.because(ErrorClass::Transient);
     (BatchSql::builder(sink.clone()).config(config).start().unwrap(), sink)

@@ -32,5 +32,6 @@ mod serde_rows;
 mod shutdown;
 mod spans;
 mod support;
+mod table_settings;
 mod timeliness;
 mod together;
