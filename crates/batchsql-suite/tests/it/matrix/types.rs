@@ -82,7 +82,7 @@ fn values(ty: ColumnType) -> Vec<(&'static str, Value)> {
             ("NUL", "a\0b".into()),
         ],
         Type::Bytes => vec![
-            ("empty", Vec::new().into()),
+            ("empty", Vec::<u8>::new().into()),
             ("every byte", (0..=255).collect::<Vec<u8>>().into()),
             ("1 MB", vec![0xff; 1 << 20].into()),
         ],
