@@ -1,5 +1,9 @@
 //! Owns compression: which responses are compressed, and how.
 //! Must not know the content of responses.
+//!
+//! The compression layer of tower-http would compress each response anew. A rendering of the metrics is compressed once
+//! for all clients that ask within its time, see `renderings`. Its limits apply to requests; those here apply to
+//! connections.
 
 use std::io::Write;
 
