@@ -30,13 +30,15 @@ const CHUNK: usize = 1000;
 /// pipeline then creates it anew. When [`ReplayReport::is_complete`] is true, the file and its mark may be deleted.
 ///
 /// ```no_run
-/// # use batchsql_core::{BatchSql, OutcomeKind, Replay, Schema};
+/// # use batchsql_core::{Action, BatchSql, OutcomeKind, Replay, Schema};
 /// # async fn run(db: BatchSql, readings: Schema) -> Result<(), Box<dyn std::error::Error>> {
+/// let deletes = readings.deletion()?;
 /// let report = Replay::new("failed.1.ndjson")
 ///     .run(&db, |letter| {
 ///         // Only rows that were not refused; rows of other tables are left out.
 ///         let is_ours = letter.table() == readings.table() && letter.outcome() != OutcomeKind::Rejected;
-///         Ok(if is_ours { Some(letter.row(&readings)?) } else { None })
+///         let schema = if letter.action() == Action::Delete { &deletes } else { &readings };
+///         Ok(if is_ours { Some(letter.row(schema)?) } else { None })
 ///     })
 ///     .await?;
 /// for failure in &report.failed {
