@@ -1,7 +1,9 @@
 //! Owns how rows of one key become one row, if the rule of their table adds them up or chooses among their values.
 //! Must not know which rows are merged, or when.
 //!
-//! The merged row has the effect of its rows one after the other, whether the key is in the table or not:
+//! The merged row has the effect of its rows one after the other, whether the key is in the table or not, except for
+//! `Expr::now`: of several rows of a new key, the second one would be an update and set the time. The merged row is only
+//! inserted, so the column has its default, or the submitted value if it is declared.
 //!
 //! ```text
 //! rule: hits adds, first_seen is kept, note is overwritten
