@@ -45,6 +45,24 @@ pub enum Action {
     Delete,
 }
 
+impl Action {
+    /// Every action.
+    pub const ALL: [Self; 6] =
+        [Self::Insert, Self::Ignore, Self::Replace, Self::Update, Self::UpdateOnly, Self::Delete];
+
+    /// The name in the lines of dead-letter files, for example `update_only`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Ignore => "ignore",
+            Self::Replace => "replace",
+            Self::Update => "update",
+            Self::UpdateOnly => "update_only",
+            Self::Delete => "delete",
+        }
+    }
+}
+
 /// How the database finds the unique index of the key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 #[allow(clippy::exhaustive_enums, reason = "a driver must decide about each of them")]

@@ -79,7 +79,9 @@ impl Expr {
     }
 
     /// The time of the database's clock when the row is updated. The column need not be declared in the schema: then its
-    /// default applies when a row is inserted.
+    /// default applies when a row is inserted. It applies also if several rows of a new key are in one batch, because they
+    /// are inserted as one row. So give the column a default such as `CURRENT_TIMESTAMP`, or use
+    /// [`Coalesce::Off`](crate::Coalesce::Off), which writes each row.
     pub fn now() -> Self {
         Self(Kind::Now)
     }

@@ -1,7 +1,9 @@
 //! Owns how rows of one key become one row, if the rule of their table adds them up or chooses among their values.
 //! Must not know which rows are merged, or when.
 //!
-//! The merged row has the effect of its rows one after the other, whether the key is in the table or not:
+//! The merged row has the effect of its rows one after the other, whether the key is in the table or not, except for
+//! `Expr::now`: of several rows of a new key, the second one would be an update and set the time. The merged row is only
+//! inserted, so the column has its default, or the submitted value if it is declared.
 //!
 //! ```text
 //! rule: hits adds, first_seen is kept, note is overwritten
@@ -45,10 +47,10 @@ pub(crate) fn values(rows: Rows<'_>, chain: &[u32]) -> Option<Vec<Value>> {
         match assignment.map(|assignment| &assignment.set) {
             // Only the row that is inserted sets it.
             None => Some(first.to_value()),
-            Some(Set::Overwrite | Set::Now) => Some(values.last().unwrap_or(first).to_value()),
+            Some(Set::Overwrite | Set::Now) => Some(values.next_back().unwrap_or(first).to_value()),
             Some(Set::Keep) => Some(Some(first).into_iter().chain(values).find(is_present).unwrap_or(first).to_value()),
             Some(Set::UnlessNull) => {
-                Some(Some(first).into_iter().chain(values).filter(is_present).last().unwrap_or(first).to_value())
+                Some(Some(first).into_iter().chain(values).filter(is_present).next_back().unwrap_or(first).to_value())
             }
             Some(Set::Greatest) => Some(fold(&choose(Ordering::Greater), &mut values)),
             Some(Set::Least) => Some(fold(&choose(Ordering::Less), &mut values)),

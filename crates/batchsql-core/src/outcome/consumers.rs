@@ -75,18 +75,20 @@ impl DeadLetters {
     /// deadline, for 5 seconds at most; [`CloseReport::lost_letters`](crate::CloseReport::lost_letters) counts the lines
     /// that are missing then.
     ///
+    /// If a process ended while it wrote a line, the next one begins a new line: only the torn line cannot be read.
+    ///
     /// A file that was moved is created anew for the next line, so it can be rotated at any time. (Where there are no
     /// inode numbers, as on Windows, a file that another one has replaced is not noticed.)
     ///
     /// ```text
     /// {"version":1,"time":"2026-11-23T03:09:28.000000Z","outcome":"rejected","namespace":null,"table":"readings",
-    ///  "class":"row","code":"2067","error":"UNIQUE constraint failed: readings.id (row error, code 2067)","attempts":1,
+    ///  "action":"insert","class":"row","code":"2067","error":"UNIQUE constraint failed: readings.id (row error, code 2067)","attempts":1,
     ///  "row":{"id":7,"note":"n"},"types":{"id":"i64","note":"text"}}
     /// ```
     ///
     /// (One line, wrapped here.) Integers (also above 2^53, which some readers round) and finite floats are JSON
     /// numbers, JSON is JSON, bytes are `\x` and hex digits, everything else is text, times as in RFC 3339. Columns that the
-    /// row left out are absent. The file holds row values: protect it like the table. It is created with the process's
+    /// row left out are absent. The [`action`](crate::Action::name) tells a delete from an insert. The file holds row values: protect it like the table. It is created with the process's
     /// default permissions. [`DeadLetterReader`](crate::DeadLetterReader) reads it, [`Replay`](crate::Replay) submits its
     /// rows again.
     ///

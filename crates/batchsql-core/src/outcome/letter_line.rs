@@ -7,12 +7,13 @@ use std::str::FromStr;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::error::ErrorClass;
+use crate::model::conflict::Action;
 use crate::model::schema::Schema;
 use crate::model::table_name::TableName;
 use crate::model::temporal::TimestampTz;
 use crate::model::value::{ColumnType, Json, Value};
 use crate::outcome::letter::DeadLetter;
-use crate::outcome::letter_values::{from_json, parse_rfc3339, quoted, rfc3339, to_json};
+use crate::outcome::letter_values::{from_json, quoted, to_json};
 use crate::outcome::outcomes::OutcomeKind;
 use crate::row::dynamic::DynRow;
 use crate::row::error::RowError;
@@ -27,7 +28,7 @@ const VERSION: u32 = 1;
 /// use batchsql_core::{ColumnType, DeadLetterLine, Schema, ValueRef};
 ///
 /// let line = r#"{"version":1,"time":"2026-11-23T03:09:28.000000Z","outcome":"rejected","namespace":null,
-///     "table":"readings","class":"row","code":"2067","error":"UNIQUE constraint failed","attempts":1,
+///     "table":"readings","action":"insert","class":"row","code":"2067","error":"UNIQUE constraint failed","attempts":1,
 ///     "row":{"id":7,"note":"n"},"types":{"id":"i64","note":"text"}}"#;
 /// let letter: DeadLetterLine = line.parse()?;
 /// let readings = Schema::builder("readings").column("id", ColumnType::I64).nullable("note", ColumnType::Text).build()?;
@@ -40,6 +41,7 @@ pub struct DeadLetterLine {
     time: TimestampTz,
     outcome: OutcomeKind,
     table: TableName,
+    action: Action,
     class: Option<ErrorClass>,
     code: Option<String>,
     error: Option<String>,
@@ -69,6 +71,11 @@ impl DeadLetterLine {
     /// The table it was for.
     pub fn table(&self) -> &TableName {
         &self.table
+    }
+
+    /// What its rule did with the row: a delete must be submitted again by a schema of deletes, see [`row`](Self::row).
+    pub fn action(&self) -> Action {
+        self.action
     }
 
     /// The class of the last error, when there was one.
@@ -101,9 +108,31 @@ impl DeadLetterLine {
     /// A column that the row left out stays left out. The JSON document `null` becomes SQL `NULL` if the column is
     /// nullable: a line does not tell them apart. The name of the table is not compared.
     ///
+    /// The rule of the schema may be another one of the same kind: it inserts rows, updates only, or deletes.
+    ///
+    /// ```
+    /// # use batchsql_core::{Action, ColumnType, Conflict, DeadLetterError, DeadLetterLine, DynRow, Schema, SchemaError};
+    /// fn row(letter: &DeadLetterLine, orders: &Schema) -> Result<DynRow, Box<dyn std::error::Error + Send + Sync>> {
+    ///     Ok(match letter.action() {
+    ///         Action::Delete => letter.row(&orders.deletion()?)?,
+    ///         _ => letter.row(orders)?,
+    ///     })
+    /// }
+    /// # let line = r#"{"version":1,"time":"2026-11-23T03:09:28.000000Z","outcome":"expired","table":"orders",
+    /// #     "action":"delete","attempts":9,"row":{"id":7},"types":{"id":"i64"}}"#;
+    /// # let orders = Schema::builder("orders").column("id", ColumnType::I64).nullable("note", ColumnType::Text);
+    /// # let orders = orders.on_conflict(Conflict::update(["id"])).build().unwrap();
+    /// # let letter: DeadLetterLine = line.parse().unwrap();
+    /// # assert!(row(&letter, &orders).is_ok() && letter.row(&orders).is_err());
+    /// ```
+    ///
     /// # Errors
-    /// The schema has no such column, or a value does not fit its type.
+    /// The schema has no such column, or a value does not fit its type. Or the rule of the schema is of another kind: a
+    /// delete would become an insert.
     pub fn row(&self, schema: &Schema) -> Result<DynRow, DeadLetterError> {
+        if let Some(problem) = mismatch(self.action, schema.action()) {
+            return Err(DeadLetterError(Kind::Action(problem)));
+        }
         let mut row = schema.row();
         for Column { name, ty, json } in &self.columns {
             let mut value = from_json(json, *ty).ok_or_else(|| DeadLetterError::value(name, *ty))?;
@@ -129,10 +158,11 @@ impl DeadLetterLine {
         let types = schema.columns().iter().map(|column| (column.name(), quoted(&column.column_type())));
         let line = object(vec![
             ("version", VERSION.to_string()),
-            ("time", quoted(&rfc3339(TimestampTz::now()))),
+            ("time", quoted(&format_args!("{:#}", TimestampTz::now()))),
             ("outcome", quoted(&letter.outcome().kind())),
             ("namespace", or_null(failed.table().namespace().map(str::to_owned))),
             ("table", quoted(&failed.table().name())),
+            ("action", quoted(&schema.action().name())),
             ("class", or_null(failed.class().map(|class| class.name().to_owned()))),
             ("code", or_null(failed.code().map(str::to_owned))),
             ("error", or_null(failed.error().map(ToString::to_string))),
@@ -156,8 +186,10 @@ impl FromStr for DeadLetterLine {
         }
         let outcome = required::<String>(&members, "outcome")?;
         let outcome = OutcomeKind::ALL.into_iter().find(|kind| kind.name() == outcome);
+        let action = required::<String>(&members, "action")?;
+        let action = Action::ALL.into_iter().find(|known| known.name() == action);
         let class = optional::<String>(&members, "class")?;
-        let time = parse_rfc3339(&required::<String>(&members, "time")?);
+        let time = required::<String>(&members, "time")?.parse().ok();
         let table = required::<String>(&members, "table")?;
         let object = |name| find(&members, name).and_then(self::members).ok_or_else(|| DeadLetterError::member(name));
         let types = object("types")?;
@@ -174,6 +206,7 @@ impl FromStr for DeadLetterLine {
                 Some(namespace) => TableName::qualified(namespace, table),
                 None => TableName::new(table),
             },
+            action: action.ok_or_else(|| DeadLetterError::member("action"))?,
             class: class.and_then(|class| ErrorClass::ALL.into_iter().find(|known| known.name() == class)),
             code: optional(&members, "code")?,
             error: optional(&members, "error")?,
@@ -189,9 +222,23 @@ impl fmt::Debug for DeadLetterLine {
         f.debug_struct("DeadLetterLine")
             .field("outcome", &self.outcome)
             .field("table", &self.table)
+            .field("action", &self.action)
             .field("columns", &self.columns().map(|(name, _)| name).collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
+}
+
+/// Why a row that was submitted for one action is no row of a schema with another one.
+fn mismatch(letter: Action, schema: Action) -> Option<String> {
+    let advice = match (letter, schema) {
+        (Action::Delete, Action::Delete) | (Action::UpdateOnly, Action::UpdateOnly) => return None,
+        (Action::Delete, _) => "would write a row with this key; use the schema of deletes, schema.deletion()",
+        (_, Action::Delete) => "would delete the row; use the schema that the row was submitted with",
+        (Action::UpdateOnly, _) => "may insert the row; use a schema with Conflict::update_only",
+        (_, Action::UpdateOnly) => "does not insert the row; use a schema with the rule that it was submitted with",
+        _ => return None,
+    };
+    Some(format!("its action is {}, and the rule of the schema, {}, {advice}", letter.name(), schema.name()))
 }
 
 /// The members of a JSON object with the text of their values: a value may be a number that no Rust type can hold.
@@ -243,6 +290,8 @@ enum Kind {
     #[error("the line cannot be read as a dead letter: {0}")]
     Line(String),
     #[error("the dead letter does not fit the schema: {0}")]
+    Action(String),
+    #[error("the dead letter does not fit the schema: {0}")]
     Row(RowError),
 }
 
@@ -259,11 +308,11 @@ impl DeadLetterError {
         Self::new(format!("column {column:?} holds no {ty}"))
     }
 
-    /// Why the row does not fit the schema, if the line itself is sound.
+    /// Why the row does not fit the columns of the schema, if the line itself is sound.
     pub fn row_error(&self) -> Option<&RowError> {
         match &self.0 {
             Kind::Row(error) => Some(error),
-            Kind::Line(_) => None,
+            Kind::Line(_) | Kind::Action(_) => None,
         }
     }
 }

@@ -2,7 +2,7 @@
 //! Must not know the pipeline.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -31,16 +31,36 @@ trait Target: Write {
 struct Appending {
     file: File,
     path: PathBuf,
+    /// The file ends within a line, because a process ended while it wrote. The next line must not continue it.
+    is_torn: bool,
 }
 
 impl Appending {
-    fn open(path: &Path) -> io::Result<File> {
-        OpenOptions::new().append(true).create(true).open(path)
+    fn open(path: PathBuf) -> io::Result<Self> {
+        let file = OpenOptions::new().append(true).create(true).open(&path)?;
+        // What cannot be read, such as a pipe, is taken as it is.
+        let is_torn = file.metadata().is_ok_and(|file| file.is_file()) && ends_within_line(&path).unwrap_or(false);
+        Ok(Self { file, path, is_torn })
     }
+}
+
+fn ends_within_line(path: &Path) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    if file.seek(SeekFrom::End(0))? == 0 {
+        return Ok(false);
+    }
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    Ok(last != *b"\n")
 }
 
 impl Write for Appending {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.is_torn {
+            self.file.write_all(b"\n")?;
+            self.is_torn = false;
+        }
         self.file.write(bytes)
     }
 
@@ -55,7 +75,7 @@ impl Target for Appending {
     }
 
     fn reopen(&mut self) -> io::Result<()> {
-        self.file = Self::open(&self.path)?;
+        *self = Self::open(self.path.clone())?;
         Ok(())
     }
 
@@ -89,7 +109,7 @@ pub(crate) struct FileWriter {
 
 impl OpenFile {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self(Appending { file: Appending::open(path)?, path: path.to_owned() }))
+        Appending::open(path.to_owned()).map(Self)
     }
 
     /// Writes everything that comes.

@@ -36,12 +36,13 @@ impl RowOutcomes {
 
 /// Receipts of rows that were accepted one after the other.
 ///
-/// Rows that are neighbours in one batch share one receipt, and receipts at the front whose outcomes are known are
-/// counted and dropped. So a call with any number of rows holds about one receipt per chunk that is still in flight, and
-/// the rows that failed.
-#[derive(Default)]
+/// Rows that are neighbours in one batch share one receipt, and receipts whose outcomes are known are counted and dropped:
+/// those at the front after each chunk, the others when they are many, because the first rows may wait for long. So a
+/// call with any number of rows holds at most `max_runs` receipts and those of a chunk, and the rows that failed.
 pub(crate) struct Receipts {
     runs: VecDeque<Run>,
+    /// From this number of runs on, known ones are dropped wherever they are.
+    max_runs: usize,
     /// Rows of all runs so far.
     rows: usize,
     outcomes: RowOutcomes,
@@ -57,6 +58,13 @@ struct Run {
 }
 
 impl Receipts {
+    /// `buffer_size`: the most rows that may be without an outcome at a time.
+    pub(crate) fn new(buffer_size: usize) -> Self {
+        // Twice as many, so that each look at all of them drops at least half.
+        let max_runs = buffer_size.saturating_mul(2);
+        Self { runs: VecDeque::new(), max_runs, rows: 0, outcomes: RowOutcomes::default() }
+    }
+
     /// Adds the receipt of the next row.
     pub(crate) fn add(&mut self, receipt: Receipt) {
         match self.runs.back_mut() {
@@ -66,12 +74,22 @@ impl Receipts {
         self.rows += 1;
     }
 
-    /// Counts the rows at the front whose outcomes are known.
+    /// Counts rows whose outcomes are known.
     pub(crate) fn count_known(&mut self) {
         while let Some(run) = self.runs.front()
             && run.receipt.try_outcome().is_some()
         {
             self.runs.pop_front().iter().for_each(|run| self.outcomes.add_run(run));
+        }
+        if self.runs.len() > self.max_runs {
+            let Self { runs, outcomes, .. } = self;
+            runs.retain(|run| {
+                let is_known = run.receipt.try_outcome().is_some();
+                if is_known {
+                    outcomes.add_run(run);
+                }
+                !is_known
+            });
         }
     }
 
@@ -81,6 +99,45 @@ impl Receipts {
             (&mut run.receipt).await;
             self.outcomes.add_run(&run);
         }
+        self.outcomes.failed.sort_unstable_by_key(|(index, _)| *index);
         self.outcomes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::error::{ErrorClass, SinkError};
+    use crate::model::schema::Schema;
+    use crate::model::value::ColumnType;
+    use crate::outcome::outcomes::{FailedRow, FailureKind};
+    use crate::outcome::receipt::Completion;
+
+    #[tokio::test]
+    async fn receipts_of_known_rows_are_dropped_while_the_first_row_waits() {
+        let schema = Schema::builder("t").column("id", ColumnType::I64).build().unwrap();
+        let failed = |index: usize| {
+            let row = schema.row().set("id", index as i64).unwrap().finish().unwrap();
+            let error = SinkError::new(ErrorClass::Row, "bad");
+            Outcome::failed(FailureKind::Rejected, FailedRow::new(row, 1, Some(error)))
+        };
+        let mut receipts = Receipts::new(10);
+        let first = Arc::new(Completion::default());
+        receipts.add(Receipt::new(Arc::clone(&first), 0));
+        let mut most = 0;
+        for index in 1..1_000 {
+            let batch = Arc::new(Completion::default());
+            receipts.add(Receipt::new(Arc::clone(&batch), 0));
+            batch.resolve(if index % 100 == 0 { vec![failed(index)] } else { Vec::new() });
+            receipts.count_known();
+            most = most.max(receipts.runs.len());
+        }
+        assert!(most <= 20, "{most} receipts are kept");
+        first.resolve(vec![failed(0)]);
+        let outcomes = receipts.ended().await;
+        let indexes: Vec<usize> = outcomes.failed.iter().map(|(index, _)| *index).collect();
+        assert_eq!((indexes, outcomes.counts.total()), ((0..1_000).step_by(100).collect(), 1_000));
     }
 }

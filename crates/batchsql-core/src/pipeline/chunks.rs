@@ -30,6 +30,13 @@ impl Accepted {
     }
 }
 
+async fn ended(receipts: Option<Receipts>) -> RowOutcomes {
+    match receipts {
+        Some(receipts) => receipts.ended().await,
+        None => RowOutcomes::default(),
+    }
+}
+
 impl BatchSql {
     /// Accepts many rows in their order, waiting for capacity as needed; returns how many.
     ///
@@ -99,9 +106,9 @@ impl BatchSql {
     {
         let rows = rows.into_iter();
         async move {
-            let mut accepted = Accepted { rows: 0, receipts: Some(Receipts::default()) };
+            let mut accepted = Accepted { rows: 0, receipts: Some(Receipts::new(self.0.config.buffer_size)) };
             let result = self.accept_all(rows, &Tracking::tracked(), &mut accepted).await;
-            let outcomes = accepted.receipts.unwrap_or_default().ended().await;
+            let outcomes = ended(accepted.receipts).await;
             match result {
                 Ok(()) => Ok(outcomes),
                 Err(source) => Err(SubmitAllTrackedError { outcomes, source }),
@@ -115,10 +122,10 @@ impl BatchSql {
         &self,
         rows: &[R],
     ) -> Result<(RowOutcomes, Option<SubmitError>), FlushError> {
-        let mut accepted = Accepted { rows: 0, receipts: Some(Receipts::default()) };
+        let mut accepted = Accepted { rows: 0, receipts: Some(Receipts::new(self.0.config.buffer_size)) };
         let refused = self.accept_all(rows.iter(), &Tracking::tracked(), &mut accepted).await.err();
         self.flush().await?;
-        Ok((accepted.receipts.unwrap_or_default().ended().await, refused))
+        Ok((ended(accepted.receipts).await, refused))
     }
 
     async fn accept_all<R: Row + Send>(

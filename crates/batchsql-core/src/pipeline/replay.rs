@@ -23,20 +23,34 @@ const CHUNK: usize = 1000;
 ///
 /// A mark next to the file (`failed.ndjson.mark`) has the position up to which it was replayed, and the lines before it
 /// that failed again. It is written after each 1,000 lines, when their rows have their outcomes. So a replay that was cut
-/// off continues where it was, at most 1,000 rows are submitted twice (harmless with a conflict rule), and a later replay
-/// starts with the lines that failed.
+/// off continues where it was, at most 1,000 rows are submitted twice, and a later replay starts with the lines that
+/// failed.
+///
+/// Two effects need care:
+///
+/// - **A row that is submitted twice is written twice.** With a conflict rule this leaves the same row, but
+///   [`Expr::add`](crate::Expr::add) and [`Expr::raw`](crate::Expr::raw) count twice, and a plain insert makes a second
+///   row or is rejected.
+/// - **Old rows are written over newer ones.** An upsert or a delete that was accepted after the failure is overwritten by
+///   the older row of the file. If line 1 of a key fails again and line 2 is written, the next run writes line 1 over
+///   it.
+///
+/// [`Conflict::only_if_newer`](crate::Conflict::only_if_newer) avoids both for upserts: a row that is not newer than the
+/// stored one ends as `Ignored`. It cannot tell that a row was deleted meanwhile.
 ///
 /// The pipeline of the replay must not append to the same file. Rename the file first: a running
 /// pipeline then creates it anew. When [`ReplayReport::is_complete`] is true, the file and its mark may be deleted.
 ///
 /// ```no_run
-/// # use batchsql_core::{BatchSql, OutcomeKind, Replay, Schema};
+/// # use batchsql_core::{Action, BatchSql, OutcomeKind, Replay, Schema};
 /// # async fn run(db: BatchSql, readings: Schema) -> Result<(), Box<dyn std::error::Error>> {
+/// let deletes = readings.deletion()?;
 /// let report = Replay::new("failed.1.ndjson")
 ///     .run(&db, |letter| {
 ///         // Only rows that were not refused; rows of other tables are left out.
 ///         let is_ours = letter.table() == readings.table() && letter.outcome() != OutcomeKind::Rejected;
-///         Ok(if is_ours { Some(letter.row(&readings)?) } else { None })
+///         let schema = if letter.action() == Action::Delete { &deletes } else { &readings };
+///         Ok(if is_ours { Some(letter.row(schema)?) } else { None })
 ///     })
 ///     .await?;
 /// for failure in &report.failed {

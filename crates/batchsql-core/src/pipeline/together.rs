@@ -2,7 +2,8 @@
 //! Must not know how batches are written.
 //!
 //! The rows are first written into columns of their own, with every check, so that the copy into the open batches can no
-//! longer fail. Then the capacity of all of them is taken, and only then is the first one accepted.
+//! longer fail. Then the capacity of all of them is taken, and only then is the first one accepted. The copy never exceeds
+//! the buffer: the first row beyond it ends the call.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering as Atomic;
@@ -78,7 +79,8 @@ impl BatchSql {
     /// # Errors
     /// As [`try_submit`](Self::try_submit): one of the rows does not fit its table, whose index
     /// [`row`](TrySubmitAllError::row) returns, or the pipeline is closed, or there is no capacity for all of them now
-    /// ([`is_full`](SubmitError::is_full)), or never ([`is_too_many`](SubmitError::is_too_many)). No row was accepted.
+    /// ([`is_full`](SubmitError::is_full)), or never ([`is_too_many`](SubmitError::is_too_many)): then the rows after the
+    /// first one that exceeds the buffer are not looked at. No row was accepted.
     pub fn try_submit_all<I>(&self, rows: I) -> Result<usize, TrySubmitAllError>
     where
         I: IntoIterator<Item: Row>,
@@ -87,21 +89,34 @@ impl BatchSql {
         for (index, row) in rows.into_iter().enumerate() {
             if let Err(source) = self.stage(&mut staged, &row) {
                 self.report_refused(&row, &source);
+                if source.is_too_many() {
+                    self.report_staged(&staged, &source);
+                    return Err(TrySubmitAllError { row: None, source });
+                }
                 return Err(TrySubmitAllError { row: Some(index), source });
             }
         }
         self.accept_staged(&staged).map_err(|source| {
-            let rows = staged.rows.iter();
-            let rows = rows.map(|position| StagedRow { group: &staged.groups[position.group], position });
-            rows.for_each(|row| self.report_refused(&row, &source));
+            self.report_staged(&staged, &source);
             TrySubmitAllError { row: None, source }
         })?;
         Ok(staged.rows.len())
     }
 
+    /// Reports all staged rows as refused.
+    fn report_staged(&self, staged: &Staged, error: &SubmitError) {
+        for position in &staged.rows {
+            self.report_refused(&StagedRow { group: &staged.groups[position.group], position }, error);
+        }
+    }
+
     fn stage<R: Row>(&self, staged: &mut Staged, row: &R) -> Result<(), SubmitError> {
         let (known, bytes) = self.admit(row)?;
         let Staged { groups, by_schema, rows, bytes: total } = staged;
+        let (rows_in_all, bytes_in_all) = (rows.len() + 1, total.saturating_add(bytes));
+        if rows_in_all > self.0.config.buffer_size || bytes_in_all > self.0.config.buffer_bytes {
+            return Err(SubmitError::too_many(rows_in_all, bytes_in_all));
+        }
         let group = *by_schema.entry(row.schema().id()).or_insert_with(|| {
             let columns = empty_columns(row.schema());
             groups.push(StagedGroup { known: known.into_arc(), columns, rows: 0, bytes: 0 });
@@ -119,10 +134,6 @@ impl BatchSql {
     }
 
     fn accept_staged(&self, staged: &Staged) -> Result<(), SubmitError> {
-        let (rows, bytes) = (staged.rows.len(), staged.bytes);
-        if rows > self.0.config.buffer_size || bytes > self.0.config.buffer_bytes {
-            return Err(SubmitError::too_many(rows, bytes));
-        }
         // Each table takes capacity of its own share. All of it is given back if one of them gets none.
         let reserve = |group: &StagedGroup| self.try_reserve(&group.known.table, group.rows, group.bytes);
         let mut reservations: Vec<Reservation<'_>> = staged.groups.iter().map(reserve).collect::<Result<_, _>>()?;

@@ -1,6 +1,8 @@
 //! Owns which number becomes a value of which column type, so that nothing of it is lost.
 //! Must not know rows or `serde`.
 
+use std::borrow::Cow;
+
 use crate::model::value::{ColumnType, Decimal, Value};
 
 /// Why a number is not a value of the column type.
@@ -48,7 +50,8 @@ pub(crate) fn from_float(number: f64, ty: ColumnType) -> Result<Value, NoNumber>
         }
         ColumnType::Decimal => decimal(number).map(Value::Decimal),
         ColumnType::I16 | ColumnType::I32 | ColumnType::I64 | ColumnType::U64 => {
-            let is_whole = number.fract() == 0.0 && number.abs() <= (1_u64 << f64::MANTISSA_DIGITS) as f64;
+            // From 2^53 on several integers are one float: the text may have had another one.
+            let is_whole = number.fract() == 0.0 && number.abs() < (1_u64 << f64::MANTISSA_DIGITS) as f64;
             return if is_whole { from_integer(number as i128, ty) } else { Err(NoNumber::Range) };
         }
         _ => return Err(NoNumber::Type),
@@ -65,15 +68,51 @@ fn decimal(number: f64) -> Option<Decimal> {
     if digits <= EXACT_DIGITS { number.to_string().parse().ok() } else { None }
 }
 
-/// The value of a number that is given as text, as JSON numbers of any precision are.
+/// The value of a number that is given as text, as JSON numbers of any precision are. Integers and decimals are exact:
+/// their digits are never read as a float.
 pub(crate) fn from_digits(digits: &str, ty: ColumnType) -> Result<Value, NoNumber> {
-    if let Ok(number) = digits.parse() {
-        return from_integer(number, ty);
+    match ty {
+        ColumnType::I16 | ColumnType::I32 | ColumnType::I64 | ColumnType::U64 => {
+            let whole = without_exponent(digits).ok_or(NoNumber::Range)?;
+            let (whole, fraction) = whole.split_once('.').unwrap_or((&whole, ""));
+            if fraction.bytes().any(|digit| digit != b'0') {
+                return Err(NoNumber::Range);
+            }
+            whole.parse().map_err(|_| NoNumber::Range).and_then(|number| from_integer(number, ty))
+        }
+        ColumnType::Decimal => {
+            let number = without_exponent(digits).and_then(|digits| digits.parse().ok());
+            number.map(Value::Decimal).ok_or(NoNumber::Range)
+        }
+        _ => match digits.parse() {
+            Ok(number) => from_integer(number, ty),
+            Err(_) => digits.parse().map_err(|_| NoNumber::Range).and_then(|number| from_float(number, ty)),
+        },
     }
-    match (ty, digits.parse::<Decimal>()) {
-        (ColumnType::Decimal, Ok(number)) => Ok(Value::Decimal(number)),
-        _ => digits.parse().map_err(|_| NoNumber::Range).and_then(|number| from_float(number, ty)),
-    }
+}
+
+/// The largest exponent that is written out, so that a short text does not become a long one. An `f64` needs 308.
+const MAX_EXPONENT: usize = 400;
+
+/// The digits of a JSON number without its exponent: `-1.5e3` is `-1500`.
+fn without_exponent(number: &str) -> Option<Cow<'_, str>> {
+    let Some((digits, exponent)) = number.split_once(['e', 'E']) else { return Some(Cow::Borrowed(number)) };
+    let exponent: isize = exponent.parse().ok()?;
+    let size = Some(exponent.unsigned_abs()).filter(|size| *size <= MAX_EXPONENT)?;
+    let (sign, digits) = digits.strip_prefix('-').map_or(("", digits), |digits| ("-", digits));
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let zeros = "0".repeat(size);
+    let (all, point) = if exponent < 0 {
+        (format!("{zeros}{whole}{fraction}"), whole.len())
+    } else {
+        (format!("{whole}{fraction}{zeros}"), whole.len() + size)
+    };
+    let (whole, fraction) = all.split_at_checked(point)?;
+    // The zeros that were only room for the point, and those that JSON does not allow.
+    let whole = Some(whole.trim_start_matches('0')).filter(|whole| !whole.is_empty()).unwrap_or("0");
+    let fraction = if exponent < 0 { fraction } else { fraction.trim_end_matches('0') };
+    let point = if fraction.is_empty() { "" } else { "." };
+    Some(Cow::Owned(format!("{sign}{whole}{point}{fraction}")))
 }
 
 #[cfg(test)]
@@ -112,6 +151,11 @@ mod tests {
         check(3.5, ColumnType::I64, Err(NoNumber::Range));
         check(1e300, ColumnType::I64, Err(NoNumber::Range));
         check(f64::NAN, ColumnType::I64, Err(NoNumber::Range));
+        // 2^53 is also the float of 2^53 + 1.
+        check(9_007_199_254_740_991.0, ColumnType::I64, Ok(Value::I64((1 << 53) - 1)));
+        check(-9_007_199_254_740_991.0, ColumnType::I64, Ok(Value::I64(1 - (1 << 53))));
+        check(9_007_199_254_740_993.0, ColumnType::I64, Err(NoNumber::Range));
+        check(-9_007_199_254_740_992.0, ColumnType::I64, Err(NoNumber::Range));
         check(19.9, ColumnType::Decimal, decimal_value("19.9"));
         check(-0.000_001, ColumnType::Decimal, decimal_value("-0.000001"));
         check(123_456_789_012_345.0, ColumnType::Decimal, decimal_value("123456789012345"));
@@ -129,5 +173,24 @@ mod tests {
         check("1.5e3", ColumnType::I16, Ok(Value::I16(1500)));
         check("0.5", ColumnType::F64, Ok(Value::F64(0.5)));
         check("0.5", ColumnType::I64, Err(NoNumber::Range));
+        check("0.99999999999999999999", ColumnType::I64, Err(NoNumber::Range));
+        check("1.00000000000000000001", ColumnType::I64, Err(NoNumber::Range));
+        check("9007199254740993.0", ColumnType::I64, Ok(Value::I64((1 << 53) + 1)));
+        check("9007199254740993", ColumnType::F64, Err(NoNumber::Range));
+        check("9223372036854775807e0", ColumnType::I64, Ok(Value::I64(i64::MAX)));
+        check("9223372036854775808", ColumnType::I64, Err(NoNumber::Range));
+        check("-922337203685477580.8E+1", ColumnType::I64, Ok(Value::I64(i64::MIN)));
+        check("120e-1", ColumnType::I16, Ok(Value::I16(12)));
+        check("12e-1", ColumnType::I16, Err(NoNumber::Range));
+        check("-0.0", ColumnType::I16, Ok(Value::I16(0)));
+        check("0e0", ColumnType::U64, Ok(Value::U64(0)));
+        check("1e999999999999999999999", ColumnType::I64, Err(NoNumber::Range));
+        check("1e401", ColumnType::Decimal, Err(NoNumber::Range));
+        check("1e20", ColumnType::Decimal, decimal_value("100000000000000000000"));
+        check("-1.50e-3", ColumnType::Decimal, decimal_value("-0.00150"));
+        check("12345.678e2", ColumnType::Decimal, decimal_value("1234567.8"));
+        check("1234567890.12345678901e1", ColumnType::Decimal, decimal_value("12345678901.2345678901"));
+        check("1", ColumnType::Text, Err(NoNumber::Type));
+        check("1e5", ColumnType::Bool, Err(NoNumber::Type));
     }
 }

@@ -218,11 +218,16 @@ impl<S: Sink> Executor<S> {
                             postpone_rest(job);
                         }
                     }
+                    Err(Stop::Repeated(error)) if range.len() == 1 => {
+                        // The server refused this row alone: the lane can be written.
+                        job.expire_row(range.start, &error);
+                        job.search().judge(range, Verdict::Ended);
+                    }
                     Err(Stop::Repeated(error)) => self.refused(job, range, Verdict::Bad, &error),
                     Err(Stop::Failed(kind, error)) => {
                         let is_expired = kind == FailureKind::Expired;
                         let is_searched = is_expired && job.is_searched_for_repeated();
-                        // Only a row that was refused alone by the server is at fault: the lane can be written.
+                        // As above, but the rows behind it have no turn.
                         let is_of_row = is_searched && range.len() == 1 && error.code().is_some();
                         if is_expired && !is_of_row {
                             job.progress.expired = Some(error.clone());

@@ -367,11 +367,26 @@ impl Job {
     /// are sent one by one instead.
     pub(crate) fn reject_row(&mut self, row: usize, error: &SinkError) {
         self.progress.refusal = Some(error.clone());
+        self.fail_alone(row, FailureKind::Rejected, error);
+    }
+
+    /// Ends one row of the round that was refused alone with a transient error when its time was over. The rows behind it
+    /// were not sent: they have their turn as after a rejected row.
+    pub(crate) fn expire_row(&mut self, row: usize, error: &SinkError) {
+        self.fail_alone(row, FailureKind::Expired, error);
+    }
+
+    /// How many rows of the batch a row of the round stands for.
+    pub(crate) fn rows_behind(&self, row: usize) -> usize {
+        std::iter::successors(Some(self.row_of_batch(row)), |row| self.open_row_before(*row)).count()
+    }
+
+    fn fail_alone(&mut self, row: usize, kind: FailureKind, error: &SinkError) {
         let row = self.row_of_batch(row);
         if self.round().send_apart(row) {
             return;
         }
-        self.fail(row, FailureKind::Rejected, Some(error));
+        self.fail(row, kind, Some(error));
         if let Some(before) = self.open_row_before(row) {
             self.round().give_turn(before);
         }

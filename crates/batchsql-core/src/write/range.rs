@@ -107,7 +107,7 @@ impl<S: Sink> Executor<S> {
         }
         let may_be_of_row = sent_after.is_some_and(|committed| job.note_repeated(&error, committed));
         match next_delay(job, error.class()) {
-            None if may_be_of_row && !is_maybe_written && self.may_halve(job, &range, sent_after) => {
+            None if may_be_of_row && !is_maybe_written && self.may_search(job, &range, sent_after) => {
                 Stop::Repeated(error)
             }
             Some(delay) => Stop::Pause(Pause::BackOff(delay, error)),
@@ -115,13 +115,16 @@ impl<S: Sink> Executor<S> {
         }
     }
 
-    /// Whether rows whose time is over are written in halves.
-    fn may_halve(&self, job: &mut Job, range: &Range<usize>, sent_after: Option<u64>) -> bool {
+    /// Whether rows whose time is over are searched for those that cause the error: several rows are written in halves,
+    /// and a single one ends without the rows behind it.
+    fn may_search(&self, job: &mut Job, range: &Range<usize>, sent_after: Option<u64>) -> bool {
         let retry_for = job.settings().retry_for;
+        let rows = if range.len() == 1 { job.rows_behind(range.start) } else { range.len() };
         let (Some(committed), Some(repeated)) = (sent_after, &mut job.progress.repeated) else { return false };
         self.isolation != Isolation::AtomicBatch
-            && range.len() > 1
-            && repeated.may_halve(range.len(), committed, Instant::now(), retry_for)
+            // Nothing more is sent because of a row that stands for itself only.
+            && (rows > 1 || !repeated.is_searching())
+            && repeated.may_search(rows, committed, Instant::now(), retry_for)
     }
 
     /// One attempt, timed and reported.

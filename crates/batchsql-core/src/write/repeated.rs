@@ -9,6 +9,8 @@
 //! - its last attempts were refused with the same code of the server,
 //! - and between two of them another write of its group began and was committed, so that the table can be written.
 //!
+//! The rows behind such a row, with its key, were not sent: they have their turn, and merged rows are sent one by one.
+//!
 //! Each commit allows as many refusals as it takes to find one row, so a server that fails during the search costs a few
 //! attempts, and not one for each row. The search takes at most as long as the retries did.
 
@@ -54,8 +56,9 @@ impl Repeated {
         self.begun = begun;
     }
 
-    /// Whether `rows` rows that were refused together when their time was over are written in halves.
-    pub(crate) fn may_halve(&mut self, rows: usize, committed: u64, now: Instant, retry_for: Duration) -> bool {
+    /// Whether `rows` rows that were refused together when their time was over are searched. They are rows of the round,
+    /// or those that a single row of the round stands for.
+    pub(crate) fn may_search(&mut self, rows: usize, committed: u64, now: Instant, retry_for: Duration) -> bool {
         if self.shown_at.is_none_or(|at| now.duration_since(at) > retry_for / 4) {
             return false;
         }
@@ -93,7 +96,7 @@ mod tests {
         let check = |seen: &[(&str, u64, u64)], expected: bool| {
             let mut repeated = Repeated::new("40001", 5);
             seen.iter().for_each(|(code, begun, committed)| repeated.seen(code, *begun, *committed, now));
-            assert_eq!(repeated.may_halve(1000, 9, now, MINUTE), expected, "{seen:?}");
+            assert_eq!(repeated.may_search(1000, 9, now, MINUTE), expected, "{seen:?}");
         };
         check(&[], false);
         check(&[("40001", 7, 5)], false);
@@ -109,8 +112,8 @@ mod tests {
         let now = Instant::now();
         let mut repeated = Repeated::new("40001", 5);
         repeated.seen("40001", 7, 6, now);
-        assert!(!repeated.may_halve(8, 6, now + Duration::from_secs(16), MINUTE));
-        assert!(repeated.may_halve(8, 6, now + Duration::from_secs(15), MINUTE));
+        assert!(!repeated.may_search(8, 6, now + Duration::from_secs(16), MINUTE));
+        assert!(repeated.may_search(8, 6, now + Duration::from_secs(15), MINUTE));
     }
 
     #[test]
@@ -122,13 +125,13 @@ mod tests {
             repeated
         };
         let mut repeated = begin();
-        let halved = (0..50).take_while(|_| repeated.may_halve(1000, 6, now, MINUTE)).count();
+        let halved = (0..50).take_while(|_| repeated.may_search(1000, 6, now, MINUTE)).count();
         assert_eq!(halved, 11, "enough to find one row of 1,000");
-        assert!(repeated.may_halve(1000, 8, now, MINUTE), "another write was committed");
+        assert!(repeated.may_search(1000, 8, now, MINUTE), "another write was committed");
         let mut repeated = begin();
         repeated.seen("40001", 7, 6, now);
-        assert!(repeated.may_halve(1000, 6, now, MINUTE) && repeated.is_searching());
+        assert!(repeated.may_search(1000, 6, now, MINUTE) && repeated.is_searching());
         repeated.seen("40001", 9, 8, now + MINUTE);
-        assert!(!repeated.may_halve(1000, 8, now + MINUTE, MINUTE));
+        assert!(!repeated.may_search(1000, 8, now + MINUTE, MINUTE));
     }
 }

@@ -1,8 +1,13 @@
 //! A transient error that one row causes, whatever the state of the server: only that row expires.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use batchsql_core::{BatchSql, Conflict, ErrorClass, Isolation, OutcomeKind, PipelineConfig, Receipt};
+use batchsql_core::{
+    BatchSql, ColumnType, Conflict, DynRow, ErrorClass, Expr, Isolation, OutcomeKind, PipelineConfig, Receipt, Schema,
+    ValueRef,
+};
 use batchsql_testkit::ScriptedSink;
 
 use crate::support::{FAR, Recorder, config, id, pipeline, receipts, table};
@@ -16,6 +21,7 @@ async fn outcomes(receipts: Vec<Receipt>) -> String {
         kinds.push(match receipt.await.kind() {
             OutcomeKind::Written => 'w',
             OutcomeKind::Expired => 'e',
+            OutcomeKind::Superseded => 's',
             kind => panic!("{kind:?}"),
         });
     }
@@ -50,6 +56,64 @@ async fn only_the_rows_that_cause_a_transient_error_expire() {
         check(class, Conflict::update(["id"]), &[3], "wwwewwwwww").await;
         check(class, Conflict::none(), &[0, 4, 9], "ewwwewwwwe").await;
     }
+}
+
+/// Submits a batch of `(id, n)` of which the server refuses those with an `n` of 1,000 and more, and other batches; the
+/// outcomes of the first batch.
+async fn outcomes_of(conflict: &Conflict, rows: &[(i64, i64)]) -> String {
+    let schema = Schema::builder("t").column("id", ColumnType::I64).column("n", ColumnType::I64);
+    let schema = schema.on_conflict(conflict.clone()).build().unwrap();
+    let row = |id: i64, n: i64| schema.row().set("id", id).unwrap().set("n", n).unwrap().finish().unwrap();
+    let (db, sink) = pipeline(minutes().flush_size(rows.len()));
+    sink.poison_as(ErrorClass::Transient, |row: &DynRow| matches!(row.get("n"), Some(ValueRef::I64(1_000..))));
+    let mut first = Vec::new();
+    for (id, n) in rows {
+        first.push(db.submit_tracked(&row(*id, *n)).await.unwrap());
+    }
+    for batch in 1..=65 {
+        db.submit_all((0..10).map(|id| row(batch * FAR + id, 1))).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    outcomes(first).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_rows_behind_a_row_that_expires_have_their_turn() {
+    let check = async |conflict: &Conflict, rows: &[(i64, i64)], expected: &str| {
+        assert_eq!(outcomes_of(conflict, rows).await, expected, "{conflict:?} {rows:?}");
+    };
+    let update = Conflict::update(["id"]);
+    check(&update, &[(1, 1), (2, 1), (1, 1_000), (3, 1)], "wwew").await;
+    check(&update, &[(1, 1), (1, 2), (1, 1_000), (2, 1), (1, 1_000)], "swewe").await;
+    // The batch is one row to the server.
+    check(&update, &[(1, 1), (1, 1_000)], "we").await;
+    check(&Conflict::update(["id"]).only_if_newer("n"), &[(1, 1_000), (1, 1)], "ew").await;
+    let counter = Conflict::update(["id"]).set("n", Expr::add());
+    check(&counter, &[(1, 1), (2, 5), (1, 1_000), (1, 2), (2, 6)], "wweww").await;
+    check(&counter, &[(1, 1), (1, 1_000), (1, 2)], "wew").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_of_which_every_row_is_refused_takes_a_few_tries_and_not_one_for_each_row() {
+    let (db, sink) = pipeline(minutes().flush_size(1_000).flush_interval(Duration::from_millis(10)));
+    let earlier = Arc::new(AtomicUsize::new(0));
+    let tries = Arc::clone(&earlier);
+    sink.poison_as(ErrorClass::Transient, move |row| {
+        let is_earlier = id(row) == 1 && row.get("note") != Some(ValueRef::Text("999"));
+        tries.fetch_add(usize::from(is_earlier), Ordering::Relaxed);
+        id(row) == 1
+    });
+    let update = Conflict::update(["id"]);
+    let schema = table("t", update.clone());
+    let mut first = Vec::new();
+    for version in 0..1_000 {
+        let row = schema.row().set("id", 1_i64).unwrap().set("note", version.to_string()).unwrap().finish().unwrap();
+        first.push(db.submit_tracked(&row).await.unwrap());
+    }
+    others(&db, &update).await;
+    assert_eq!(outcomes(first).await, "e".repeat(1_000));
+    let tries = earlier.load(Ordering::Relaxed);
+    assert!((1..=20).contains(&tries), "{tries} tries of earlier versions");
 }
 
 #[tokio::test(start_paused = true)]
@@ -93,7 +157,7 @@ async fn a_batch_of_which_every_row_is_refused_takes_a_few_tries_and_not_one_for
 #[tokio::test(start_paused = true)]
 async fn the_search_ends_when_the_connection_is_lost() {
     use batchsql_core::{Attempt, Rows, Schema, Sink, SinkError, Written};
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     /// Refuses the batch with row 3 with a code; loses the connection when a part of it is sent.
     #[derive(Clone, Default)]

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use batchsql_core::{
-    BatchSql, ColumnType, DeadLetterLine, DeadLetterReader, DeadLetters, DynRow, ErrorClass, Json, NotReplayed,
-    OutcomeKind, Replay, ReplayError, Row, Schema, TableName, Value, ValueRef,
+    Action, BatchSql, ColumnType, Conflict, DeadLetterLine, DeadLetterReader, DeadLetters, Delete, DynRow, ErrorClass,
+    Json, NotReplayed, OutcomeKind, Replay, ReplayError, Row, Schema, TableName, Value, ValueRef,
 };
 use batchsql_testkit::ScriptedSink;
 use tokio::sync::Notify;
 
-use crate::support::{HOUR, config, id, ids, pipeline, plain, row};
+use crate::support::{HOUR, config, id, ids, pipeline, plain, row, table};
 
 /// A dead-letter file with these rows, which were all refused.
 async fn letters(rows: &[DynRow]) -> (tempfile::TempDir, PathBuf) {
@@ -92,9 +92,74 @@ async fn a_row_is_typed_by_the_schema_of_today() {
     check(&Schema::builder("t").column("id", ColumnType::I64).build().unwrap(), "column \"note\" is not declared");
 }
 
+#[tokio::test]
+async fn a_row_keeps_its_action() {
+    let rule_of = |action| match action {
+        Action::Insert => Conflict::none(),
+        Action::Ignore => Conflict::ignore(["id"]),
+        Action::Replace => Conflict::replace(["id"]),
+        Action::Update => Conflict::update(["id"]),
+        Action::UpdateOnly => Conflict::update_only(["id"]),
+        Action::Delete => Conflict::delete(["id"]),
+    };
+    let schema_of = |action| match action {
+        Action::Delete => table("t", Conflict::ignore(["id"])).deletion().unwrap(),
+        _ => table("t", rule_of(action)),
+    };
+    let row_of = |action| match action {
+        Action::Delete => schema_of(action).row().set("id", 7_i64).unwrap().finish().unwrap(),
+        _ => row(&schema_of(action), 7),
+    };
+    let kind_of = |action| match action {
+        Action::Delete => 0,
+        Action::UpdateOnly => 1,
+        _ => 2,
+    };
+    for action in Action::ALL {
+        let (_folder, path) = letters(&[row_of(action)]).await;
+        let line = read(&path).remove(0);
+        assert_eq!(line.action(), action);
+        for other in Action::ALL {
+            let again = line.row(&schema_of(other));
+            assert_eq!(again.is_ok(), kind_of(action) == kind_of(other), "{action:?} as {other:?}");
+            if let Err(error) = again {
+                let text = error.to_string();
+                let names = text.contains(action.name()) && text.contains(other.name());
+                assert!(names && text.contains("; use ") && error.row_error().is_none(), "{text}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_delete_is_replayed_as_a_delete() {
+    let schema = table("t", Conflict::update(["id"]));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("failed.ndjson");
+    let failing = ScriptedSink::new();
+    failing.poison(|_| true);
+    let builder = BatchSql::builder(failing).config(config());
+    let db = builder.dead_letters(DeadLetters::file(&path).unwrap()).start().unwrap();
+    db.submit(&Delete::of(&row(&schema, 7)).unwrap()).await.unwrap();
+    assert_eq!(db.close(HOUR).await.balance.rejected(), 1);
+
+    let (db, sink) = pipeline(config());
+    db.submit_all((7..9).map(|id| row(&schema, id))).await.unwrap();
+    let wrong = Replay::new(&path).run(&db, |letter| Ok(Some(letter.row(&schema)?))).await.unwrap();
+    assert!(wrong.failed[0].reason.to_string().contains("schema.deletion()"), "{wrong:?}");
+    let deletes = schema.deletion().unwrap();
+    let report = Replay::new(&path)
+        .run(&db, |letter| Ok(Some(letter.row(if letter.action() == Action::Delete { &deletes } else { &schema })?)))
+        .await
+        .unwrap();
+    assert_eq!((report.counts.get(OutcomeKind::Written), report.is_complete()), (1, true));
+    let left: Vec<_> = sink.tables().rows("t").iter().map(|row| row["id"].clone()).collect();
+    assert_eq!(left, [Value::I64(8)]);
+}
+
 #[test]
 fn what_is_no_letter_is_an_error_with_a_reason_and_without_values() {
-    let letter = r#"{"version":1,"time":"2026-11-23T03:09:28.000000Z","outcome":"expired","table":"t","attempts":0,
+    let letter = r#"{"version":1,"time":"2026-11-23T03:09:28.000000Z","outcome":"expired","table":"t","action":"insert","attempts":0,
         "row":{"secret":7},"types":{"secret":"i64"}}"#;
     let sound: DeadLetterLine = letter.parse().unwrap();
     assert_eq!((sound.outcome(), sound.code(), sound.attempts()), (OutcomeKind::Expired, None, 0));
@@ -107,7 +172,9 @@ fn what_is_no_letter_is_an_error_with_a_reason_and_without_values() {
     check("\"version\":1", "\"version\":2", "its version is 2");
     check("\"version\":1,", "", "it has no version");
     check("expired", "eaten", "\"outcome\" is missing or invalid");
-    check("T03:09", " 03:09", "\"time\" is missing or invalid");
+    check("\"insert\"", "\"upsert\"", "\"action\" is missing or invalid");
+    check("\"action\":\"insert\",", "", "\"action\" is missing or invalid");
+    check("03:09:28", "3:09:28", "\"time\" is missing or invalid");
     check("\"attempts\":0", "\"attempts\":-1", "\"attempts\" is missing or invalid");
     check("{\"secret\":7}", "7", "\"row\" is missing or invalid");
     check("\"i64\"", "\"i65\"", "column \"secret\" has no known type");
@@ -136,6 +203,31 @@ async fn a_line_that_is_not_complete_is_the_end_until_it_is() {
     let error = DeadLetterReader::open_at(&path, position + 1).unwrap_err();
     assert!(error.to_string().contains("not the same file"), "{error}");
     assert!(DeadLetterReader::open_at(&path, 1 << 40).is_err());
+}
+
+#[tokio::test]
+async fn a_line_that_a_crash_has_torn_takes_no_other_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("failed.ndjson");
+    let fail = async |id: i64| {
+        let sink = ScriptedSink::new();
+        sink.poison(|_| true);
+        let builder = BatchSql::builder(sink).config(config());
+        let db = builder.dead_letters(DeadLetters::file(&path).unwrap()).start().unwrap();
+        db.submit(&row(&plain(), id)).await.unwrap();
+        assert_eq!(db.close(HOUR).await.lost_letters, 0);
+    };
+    for id in 1..4 {
+        fail(id).await;
+    }
+    let whole = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(whole.lines().count(), 3, "no empty line where none is torn");
+    std::fs::write(&path, &whole[..whole.len() - 10]).unwrap();
+    fail(4).await;
+    let entries: Vec<_> = DeadLetterReader::open(&path).unwrap().map(|entry| entry.unwrap().1).collect();
+    let ids: Vec<_> =
+        entries.iter().map(|line| line.as_ref().map(|line| id(&line.row(&plain()).unwrap())).ok()).collect();
+    assert_eq!(ids, [Some(1), Some(2), None, Some(4)]);
 }
 
 #[tokio::test]

@@ -45,9 +45,9 @@ fn fields_become_values_of_their_column() {
     good(ColumnType::Decimal, &0.1_f32, Value::Decimal("0.1".parse().unwrap()));
     good(ColumnType::Decimal, &u128::MAX, Value::Decimal(u128::MAX.into()));
     good(ColumnType::Text, &'x', "x");
-    good(ColumnType::Bytes, "\\x00ff", vec![0, 255]);
-    good(ColumnType::Bytes, &vec![0_u8, 255], vec![0, 255]);
-    good(ColumnType::Bytes, &[1_u8, 2], vec![1, 2]);
+    good(ColumnType::Bytes, "\\x00ff", vec![0_u8, 255]);
+    good(ColumnType::Bytes, &vec![0_u8, 255], vec![0_u8, 255]);
+    good(ColumnType::Bytes, &[1_u8, 2], vec![1_u8, 2]);
     good(ColumnType::Uuid, "07070707-0707-0707-0707-070707070707", Value::Uuid([7; 16]));
     good(ColumnType::Date, "2026-01-31", Date::from_ymd(2026, 1, 31).unwrap());
     good(ColumnType::Date, &Date::MIN, Date::MIN);

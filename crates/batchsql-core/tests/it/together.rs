@@ -96,6 +96,15 @@ async fn rows_together_are_accepted_all_or_not_at_all() {
     assert!(error.to_string().starts_with("none of the rows was accepted: 31 rows of "), "{error}");
     let (error, _) = refused(&(0..4).map(|id| of_bytes(&plain, id, 900)).collect::<Vec<_>>());
     assert!(error.submit_error().is_too_many(), "too many bytes: {error}");
+    // The rest of a call that is too large is not even looked at.
+    let (mut looked_at, kept) = (0, db.balance().accepted);
+    let endless = std::iter::repeat_with(|| {
+        looked_at += 1;
+        assert!(looked_at <= 31, "{looked_at} rows");
+        row(&plain, 1)
+    });
+    assert!(db.try_submit_all(endless).unwrap_err().submit_error().is_too_many());
+    assert_eq!((looked_at, db.balance().accepted), (31, kept));
 
     let mut with_bad = mixed(2, 2);
     with_bad.push(of_bytes(&plain, 7, 3001));
