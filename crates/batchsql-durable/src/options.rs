@@ -59,8 +59,8 @@ impl DurableOptions {
         const SEGMENT_BYTES: u64 = 64 << 20;
         let folder = folder.into();
         let log = Options::new(folder.join("log")).partitions(PARTITIONS).segment_bytes(SEGMENT_BYTES);
-        // The intake gathers rows by itself.
-        let log = log.group_delay(std::time::Duration::ZERO);
+        // The intake gathers rows by itself. Partitions are many, so the window of each is small.
+        let log = log.group_delay(std::time::Duration::ZERO).window_bytes(1 << 20);
         Self {
             folder,
             log,
@@ -107,7 +107,7 @@ impl DurableOptions {
         self
     }
 
-    /// Bytes in the log that are read ahead of what has been written, for each partition; default 4 MiB. In memory they take
+    /// Bytes in the log that are read ahead of what has been written, for each partition; default 1 MiB. In memory they take
     /// several times as much.
     pub fn window_bytes(mut self, bytes: u64) -> Self {
         self.log = self.log.window_bytes(bytes);

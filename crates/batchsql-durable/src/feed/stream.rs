@@ -21,8 +21,24 @@ const LOOK: Duration = Duration::from_secs(1);
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
+/// Shows a task that has panicked: its rows stay in the log.
+struct Watched {
+    context: Arc<Context>,
+    stream: Arc<Stream>,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.stream.stop(Some("its task has panicked, which is a defect; start the program again".to_owned()));
+            self.context.progress.send_replace(());
+        }
+    }
+}
+
 /// Runs until the pipeline is closed.
 pub(crate) async fn run(context: Arc<Context>, stream: Arc<Stream>) {
+    let _watched = Watched { context: Arc::clone(&context), stream: Arc::clone(&stream) };
     let reader = match context.log.reader(stream.table, stream.partition, From::Unsettled) {
         Ok(reader) => reader,
         Err(error) => return stream.stop(Some(error.to_string())),
@@ -216,6 +232,7 @@ impl Feed {
         match self.next().await {
             Ok(Next::Block(block)) => self.submit_block(block).await,
             Ok(Next::Gap(gap)) => self.gap(gap),
+            Ok(_) if matches!(self.reading, Reading::Stopped) => {}
             // The end, a full window, and what a later version may add.
             Ok(_) => self.reading = Reading::Idle,
             Err(error) => {
@@ -241,6 +258,11 @@ impl Feed {
             Ok((reader, next)) => {
                 self.reader = Some(reader);
                 next
+            }
+            Err(error) if error.is_cancelled() => {
+                // The runtime ends.
+                self.reading = Reading::Stopped;
+                Ok(Next::End)
             }
             Err(error) => {
                 self.stop(format!("the reader of the log has failed ({error}); start the program again"));

@@ -19,8 +19,20 @@ struct Pending {
     stored: watch::Sender<Stored>,
 }
 
+/// However the task ends, nobody waits for it for ever.
+struct ClosedAtEnd(Arc<Gather>);
+
+impl Drop for ClosedAtEnd {
+    fn drop(&mut self) {
+        self.0.close();
+        // What is dropped here reports that it is not known whether its rows are stored.
+        drop(self.0.take());
+    }
+}
+
 /// Runs until the intake is closed and everything has been appended or refused.
 pub(crate) async fn run(gather: Arc<Gather>, log: Log, feeds: Arc<Feeds>) {
+    let _closed = ClosedAtEnd(Arc::clone(&gather));
     loop {
         gather.work.notified().await;
         loop {

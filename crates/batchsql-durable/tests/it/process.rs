@@ -4,9 +4,8 @@
 //! A program is a test with `#[ignore]` that begins with `let Some(..) = process::arguments() else { return }`:
 //! `cargo test` and `cargo nextest` leave it alone, and no other binary has to be built or found.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -29,36 +28,9 @@ pub(crate) fn tell(line: impl std::fmt::Display) {
     println!("{MARK}{line}");
 }
 
-/// Prints a line, through the parent if this is a program.
-pub(crate) fn say(line: &str) {
-    if std::env::var_os(ARGUMENTS).is_some() { tell(line) } else { println!("{line}") }
-}
-
-/// Waits until the parent calls [`go`](Process::go), or is gone.
-pub(crate) fn wait_for_go() {
-    let _ = std::io::stdin().read(&mut [0]);
-}
-
-/// Prints why a test, or a part of it, cannot run here; shown even if the test passes.
-pub(crate) fn skip(reason: &str) {
-    let _ = writeln!(std::io::stderr(), "skipped: {reason}");
-}
-
 /// How to start `program`, a test by its path such as `kill::writer`.
 pub(crate) fn command(program: &str, arguments: &[&str]) -> Command {
-    command_through(&[], &std::env::current_exe().unwrap(), program, arguments)
-}
-
-/// The same through other commands, such as `sh -c`, and from another file.
-pub(crate) fn command_through(wrapper: &[&str], file: &Path, program: &str, arguments: &[&str]) -> Command {
-    let mut command = match wrapper {
-        [] => Command::new(file),
-        [first, rest @ ..] => {
-            let mut command = Command::new(first);
-            command.args(rest).arg(file);
-            command
-        }
-    };
+    let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", program, "--ignored", "--nocapture", "--test-threads=1"]);
     command.env(ARGUMENTS, arguments.join("\n"));
     command
@@ -108,14 +80,6 @@ impl Process {
         let status = self.child.wait().unwrap();
         assert!(status.success(), "the program ended with {status}");
         lines
-    }
-
-    /// Lets the program run to its end and prints its lines, the last of which must be "done".
-    #[track_caller]
-    pub(crate) fn finish_aloud(self) {
-        let lines = self.finish();
-        lines.iter().for_each(|line| println!("{line}"));
-        assert_eq!(lines.last().map(String::as_str), Some("done"), "the program ran to its end");
     }
 
     /// Kills the program with SIGKILL, before it ends by itself; returns its remaining lines.
