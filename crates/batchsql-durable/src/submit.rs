@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::error::{DurableSubmitAllError, DurableSubmitError};
 use crate::handle::{DurableBatchSql, Shared};
-use crate::intake::gather::{Encoded, NotGathered, Stored};
+use crate::intake::gather::{Encoded, NotGathered, NotStored, Stored};
 use crate::key;
 
 /// Rows and bytes of one call that are stored together, at most.
@@ -108,8 +108,12 @@ impl Wait {
 /// What became of the rows of one group.
 enum Attempt {
     Stored,
-    /// The rows with these numbers were not stored, because there is no space.
-    Full(Vec<usize>, DurableSubmitError),
+    /// The rows with these numbers were not stored, because there is no space for a block of so many bytes.
+    Full {
+        rows: Vec<usize>,
+        bytes: usize,
+        error: DurableSubmitError,
+    },
     /// The row with this number was not stored, or it is not known.
     Failed(usize, DurableSubmitError),
 }
@@ -156,18 +160,17 @@ impl Shared {
     async fn store(&self, rows: &[Encoded], wait: Wait) -> Result<(), (usize, DurableSubmitError)> {
         let mut left: Vec<usize> = (0..rows.len()).collect();
         while !left.is_empty() {
-            let (full, space) = match self.attempt(rows, &left).await {
+            let (full, bytes, space) = match self.attempt(rows, &left).await {
                 Ok(Attempt::Stored) => return Ok(()),
                 Ok(Attempt::Failed(row, error)) => return Err((row, error)),
-                Ok(Attempt::Full(refused, error)) => {
-                    left = refused;
-                    (error, None)
+                Ok(Attempt::Full { rows, bytes, error }) => {
+                    left = rows;
+                    (error, bytes, None)
                 }
-                Err(space) => (DurableSubmitError::busy(), Some(space)),
+                Err(space) => (DurableSubmitError::busy(), 0, Some(space)),
             };
             let first = left[0];
             let Wait::Until(until) = wait else { return Err((first, full)) };
-            let bytes = left.iter().map(|row| rows[*row].row.bytes()).max().unwrap_or_default();
             let waited = async {
                 match space {
                     Some(mut space) => {
@@ -205,26 +208,28 @@ impl Shared {
         for block in gathered.blocks {
             results.push(stored(block).await);
         }
-        let failed = |is_full: bool| {
-            let numbers = left.iter().zip(&gathered.of_row);
-            let results = &results;
-            numbers.filter_map(move |(row, block)| match &results[*block] {
-                Err(error) if error.is_full() == is_full => Some((*row, error)),
-                _ => None,
-            })
-        };
-        if let Some((row, error)) = failed(false).next() {
-            return Ok(Attempt::Failed(row, error.clone()));
+        let rows = left.iter().copied().zip(gathered.of_row.iter().map(|block| &results[*block]));
+        let mut full: Option<Attempt> = None;
+        for (row, result) in rows {
+            let Err((error, block_bytes)) = result else { continue };
+            match &mut full {
+                _ if !error.is_full() => return Ok(Attempt::Failed(row, error.clone())),
+                Some(Attempt::Full { rows, bytes, .. }) => {
+                    rows.push(row);
+                    *bytes = (*block_bytes).max(*bytes);
+                }
+                _ => full = Some(Attempt::Full { rows: vec![row], bytes: *block_bytes, error: error.clone() }),
+            }
         }
-        let Some((_, error)) = failed(true).next() else { return Ok(Attempt::Stored) };
-        Ok(Attempt::Full(failed(true).map(|(row, _)| row).collect(), error.clone()))
+        Ok(full.unwrap_or(Attempt::Stored))
     }
 }
 
-/// What the log says about a block.
-async fn stored(mut block: watch::Receiver<Stored>) -> Result<(), DurableSubmitError> {
-    match block.wait_for(Option::is_some).await {
-        Ok(stored) => stored.clone().unwrap_or(Ok(())).map_err(DurableSubmitError::from),
-        Err(_) => Err(DurableSubmitError::lost()),
+/// What the log says about a block. The error has the bytes of the block.
+async fn stored(mut block: watch::Receiver<Stored>) -> Result<(), (DurableSubmitError, usize)> {
+    match block.wait_for(Option::is_some).await.map(|stored| stored.clone()) {
+        Ok(Some(Err(NotStored { error, bytes }))) => Err((error.into(), bytes)),
+        Ok(_) => Ok(()),
+        Err(_) => Err((DurableSubmitError::lost(), 0)),
     }
 }

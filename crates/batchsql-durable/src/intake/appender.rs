@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::block::rows;
 use crate::feed::feeds::Feeds;
-use crate::intake::gather::{Entry, Gather, OpenBlock, Stored};
+use crate::intake::gather::{Entry, Gather, NotStored, OpenBlock, Stored};
 
 /// A block that is being appended.
 struct Pending {
@@ -61,7 +61,7 @@ async fn append(blocks: Vec<OpenBlock>, log: &Log, feeds: &Feeds) {
         tickets.extend(pending.drain(..accepted.len()).zip(accepted));
         encoded = match refused {
             None => Vec::new(),
-            Some((blocks, error)) => refuse(&mut pending, blocks, &error),
+            Some((blocks, error)) => refuse(&mut pending, blocks, error),
         };
     }
     for (Pending { entry, partition, stored }, ticket) in tickets {
@@ -71,7 +71,7 @@ async fn append(blocks: Vec<OpenBlock>, log: &Log, feeds: &Feeds) {
                 feeds.appended(entry.table, partition, appended.last);
                 Ok(())
             }
-            Err(error) => Err(error),
+            Err(error) => Err(NotStored { error, bytes: 0 }),
         };
         // Nobody waits if all calls were cancelled.
         stored.send_replace(Some(result));
@@ -79,11 +79,12 @@ async fn append(blocks: Vec<OpenBlock>, log: &Log, feeds: &Feeds) {
 }
 
 /// Reports why blocks were refused. Returns those to try again: if a block cannot be stored, the others can.
-fn refuse(pending: &mut VecDeque<Pending>, blocks: Vec<Block>, error: &LogError) -> Vec<Block> {
+fn refuse(pending: &mut VecDeque<Pending>, blocks: Vec<Block>, error: LogError) -> Vec<Block> {
     let is_about_the_first = !error.is_full() && error.kind() == batchsql_log::LogErrorKind::Invalid;
     let count = if is_about_the_first { 1 } else { pending.len() };
-    for refused in pending.drain(..count) {
-        refused.stored.send_replace(Some(Err(error.clone())));
+    for (refused, block) in pending.drain(..count).zip(&blocks) {
+        let bytes = block.bytes.len();
+        refused.stored.send_replace(Some(Err(NotStored { error: error.clone(), bytes })));
     }
     blocks.into_iter().skip(count).collect()
 }

@@ -18,7 +18,15 @@ const BLOCK_BYTES: usize = 256 << 10;
 const GROUP_BYTES: usize = 4 << 20;
 
 /// What the log has said about a block.
-pub(crate) type Stored = Option<Result<(), LogError>>;
+pub(crate) type Stored = Option<Result<(), NotStored>>;
+
+/// Why a block is not in the log, or perhaps not.
+#[derive(Debug, Clone)]
+pub(crate) struct NotStored {
+    pub(crate) error: LogError,
+    /// Of the block. Whoever waits for space waits for this much: with less, the next block would be refused again.
+    pub(crate) bytes: usize,
+}
 
 /// A schema, as the log knows it.
 #[derive(Debug)]
