@@ -342,6 +342,8 @@ impl Feed {
             tokio::pin!(accepted);
             loop {
                 tokio::select! {
+                    // Most rows are accepted at once, without a timer.
+                    biased;
                     submitted = &mut accepted => break submitted,
                     // The wait may be long: the table has its share of the buffer already.
                     () = tokio::time::sleep(LOOK) => look(&self.context, &self.stream, &self.table, &mut self.is_aside),

@@ -194,13 +194,23 @@ async fn a_full_log_refuses_or_waits_and_loses_nothing() {
     // A submit waits for space, and can be cancelled.
     let waiting = tokio::time::timeout(Duration::from_millis(20), db.submit(&row(&keyed(), 1, 1_000_000))).await;
     assert!(waiting.is_err());
-    let waiting = {
+    let waiting: Vec<_> = (0..30)
+        .map(|n| {
+            let db = db.clone();
+            tokio::spawn(async move { db.submit(&row(&keyed(), 1_000 + n, n)).await })
+        })
+        .collect();
+    let large = {
         let db = db.clone();
-        tokio::spawn(async move { db.submit(&row(&keyed(), 2, 2_000_000)).await })
+        tokio::spawn(async move { db.submit_all((0..300).map(|_| row(&keyed(), 2, 2_000_000))).await })
     };
     sink.mend_table("keyed");
-    waiting.await.unwrap().unwrap();
+    for waiting in waiting {
+        waiting.await.unwrap().unwrap();
+    }
+    assert_eq!(large.await.unwrap().unwrap(), 300);
     db.flush().await.unwrap();
+    assert_eq!(in_table(&sink, "keyed").iter().filter(|row| row.0 >= 1_000).count(), 30);
     assert!(in_table(&sink, "keyed").contains(&(2, 2_000_000)));
     assert_eq!(db.stats().log.unsettled_rows, 0);
     assert!(stored > 100, "{stored} rows");
