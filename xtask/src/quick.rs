@@ -6,11 +6,12 @@ use std::{ffi::OsString, process::Command};
 use crate::{cargo, steps::Steps};
 
 /// Packages whose tests need no server: unit tests and integration tests.
-const WITHOUT_SERVERS: [&str; 9] = [
+const WITHOUT_SERVERS: [&str; 10] = [
     "batchsql-core",
     "batchsql-sql",
     "batchsql-sqlite",
     "batchsql-derive",
+    "batchsql-durable",
     "batchsql-log",
     "batchsql-metrics",
     "batchsql-monitoring",

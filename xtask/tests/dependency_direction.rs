@@ -8,6 +8,8 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 const LIBRARIES: &[&str] = &[
     "batchsql-core",
     "batchsql-derive",
+    "batchsql-durable",
+    "batchsql-log",
     "batchsql-sql",
     "batchsql-testkit",
     "batchsql-sqlite",
@@ -23,6 +25,7 @@ const ALLOWED: &[(&str, &[&[&str]])] = &[
     ("batchsql-core", &[]),
     ("batchsql-derive", &[]),
     ("batchsql-log", &[]),
+    ("batchsql-durable", &[&["batchsql-core", "batchsql-log"]]),
     ("batchsql-sql", &[&["batchsql-core"]]),
     ("batchsql-testkit", &[&["batchsql-core"]]),
     ("batchsql-sqlite", &[&["batchsql-core", "batchsql-sql"]]),

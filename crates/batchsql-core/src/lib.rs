@@ -88,6 +88,7 @@ pub use row::encode::Encode;
 pub use row::error::RowError;
 pub use row::field_rules::{FieldRules, MissingFields, UnknownFields};
 pub use row::key::KeyHasher;
+pub use row::row_buffer::RowBuffer;
 pub use row::traits::{Row, TypedRow};
 pub use row::writer::{RowWriter, ValueRules};
 pub use write::abandoned::AbandonedWrites;

@@ -145,6 +145,13 @@ impl Options {
         self
     }
 
+    /// How long a block may wait for others to be written with, under load. Default: 2 ms. Zero is for callers that gather
+    /// blocks by themselves, with [`Log::append_all`](crate::Log::append_all).
+    pub fn group_delay(mut self, delay: Duration) -> Self {
+        self.group_delay = delay;
+        self
+    }
+
     /// How long settled ranges may wait for a block to be written with. Default: 100 ms. What was not written before a crash
     /// is read again.
     pub fn settle_delay(mut self, delay: Duration) -> Self {

@@ -14,6 +14,7 @@
 //! | `mysql` | [`mysql`]: `MySqlSink`, also for MariaDB |
 //! | `redis` | [`redis`]: `RedisSink`, also for clusters |
 //! | `tls` (default) | TLS for the drivers and the scrape endpoint that are switched on |
+//! | `durable` | [`durable`]: accepted rows survive the process and a long outage of the database |
 //! | `metrics` | [`metrics`]: a reporter over the `metrics` crate |
 //! | `prometheus` | [`prometheus`]: `PrometheusMetrics` with its own scrape endpoint |
 //! | `test-metrics` | the metrics that a test records about itself: `TestResult`, `set_current_test_case` |
@@ -53,6 +54,10 @@ mod guides {
     #[cfg(all(feature = "derive", feature = "sqlite"))]
     #[doc = include_str!("../../../docs/guides/conflict-rules.md")]
     mod conflict_rules {}
+
+    #[cfg(all(feature = "durable", feature = "sqlite"))]
+    #[doc = include_str!("../../../docs/guides/durability.md")]
+    mod durability {}
 
     #[cfg(all(feature = "derive", feature = "sqlite"))]
     #[doc = include_str!("../../../docs/guides/failures-and-dead-letters.md")]
@@ -124,6 +129,8 @@ pub use batchsql_core::*;
 pub use batchsql_derive::{Encode, Row, RowColumns};
 pub use connect::connect;
 
+#[cfg(feature = "durable")]
+pub use batchsql_durable as durable;
 #[cfg(feature = "metrics")]
 pub use batchsql_metrics as metrics;
 #[cfg(feature = "mysql")]

@@ -178,6 +178,11 @@ pub struct SharedRows {
 }
 
 impl SharedRows {
+    /// Every row of the batch.
+    pub(crate) fn all(batch: Arc<Batch>) -> Self {
+        Self { start: 0, end: batch.len, batch }
+    }
+
     /// The rows as a view.
     pub fn rows(&self) -> Rows<'_> {
         Rows { batch: &self.batch, start: self.start, end: self.end }

@@ -187,6 +187,30 @@ impl Conflict {
         &self.target
     }
 
+    /// The columns to overwrite, if they were named, for what stores a rule.
+    #[doc(hidden)]
+    pub fn named_columns(&self) -> Option<&[String]> {
+        self.columns.as_deref()
+    }
+
+    /// The expressions, for what stores a rule.
+    #[doc(hidden)]
+    pub fn expressions(&self) -> impl ExactSizeIterator<Item = (&str, &Expr)> {
+        self.expressions.iter().map(|(column, expr)| (&**column, expr))
+    }
+
+    /// The column of [`only_if_newer`](Self::only_if_newer), for what stores a rule.
+    #[doc(hidden)]
+    pub fn version(&self) -> Option<&str> {
+        self.newer.as_deref()
+    }
+
+    /// Whether [`may_add_twice`](Self::may_add_twice) is set, for what stores a rule.
+    #[doc(hidden)]
+    pub fn adds_twice(&self) -> bool {
+        self.may_add_twice
+    }
+
     /// Whether a write of the same rows again changes nothing, triggers aside. A plain insert has no key that tells.
     pub(crate) fn is_repeatable(&self) -> bool {
         self.action != Action::Insert && (self.may_add_twice || self.expressions.iter().all(|(_, e)| e.is_repeatable()))

@@ -5,7 +5,7 @@
 //! of those who use the crate. This module is for the drivers and tools of the workspace, and not part of the public
 //! interface: any release may extend it.
 
-pub use crate::model::expr::{Assignment, Set, SetPart};
+pub use crate::model::expr::{Assignment, Kind as ExprKind, Set, SetPart};
 pub use crate::model::value_order::compare;
 pub use crate::model::value_text::value_of_text;
 

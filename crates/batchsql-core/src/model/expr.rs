@@ -27,8 +27,9 @@ use std::fmt;
 pub struct Expr(pub(crate) Kind);
 
 /// What an [`Expr`] computes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Kind {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is the function of Expr with the same name")]
+pub enum Kind {
     Overwrite,
     Add,
     Keep,
@@ -100,6 +101,12 @@ impl Expr {
     /// ```
     pub fn raw(sql: &'static str) -> Self {
         Self(Kind::Raw(sql))
+    }
+
+    /// What it computes, for what stores a rule.
+    #[doc(hidden)]
+    pub fn exhaustive(&self) -> Kind {
+        self.0
     }
 
     /// Whether the expression needs no submitted value, so that the column need not be declared.

@@ -222,6 +222,30 @@ impl Schema {
         self.0.fixed_len
     }
 
+    /// The same table and rule with only these columns, in the order of this schema: the schema of rows that leave out the
+    /// others.
+    ///
+    /// ```
+    /// use batchsql_core::{ColumnType, Schema};
+    /// let notes = Schema::builder("notes").column("id", ColumnType::I64).nullable("text", ColumnType::Text).build()?;
+    /// let row = notes.row().set("id", 1_i64)?.finish()?;
+    /// assert_eq!(batchsql_core::Row::schema(&row), &notes.with_columns(["id"])?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A name is not a column, no column is left, or a column of the key is.
+    pub fn with_columns<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<Self, SchemaError> {
+        let mut present = vec![false; self.columns().len()];
+        for name in names {
+            let index = self.column_index(name).ok_or_else(|| {
+                SchemaError::new(self.table(), format!("{name:?} is not a declared column; check the name"))
+            })?;
+            present[index] = true;
+        }
+        self.project(&present)
+    }
+
     /// The same table with only the columns marked present: the statement shape of rows that leave
     /// columns to the database's default.
     pub(crate) fn project(&self, present: &[bool]) -> Result<Self, SchemaError> {

@@ -14,7 +14,7 @@ use crate::model::temporal::TimestampTz;
 use crate::model::value::{ColumnType, Json, Value};
 use crate::outcome::letter::DeadLetter;
 use crate::outcome::letter_values::{from_json, quoted, to_json};
-use crate::outcome::outcomes::OutcomeKind;
+use crate::outcome::outcomes::{FailedRow, Outcome, OutcomeKind};
 use crate::row::dynamic::DynRow;
 use crate::row::error::RowError;
 use crate::row::traits::Row;
@@ -146,9 +146,18 @@ impl DeadLetterLine {
         Ok(row.finish()?)
     }
 
+    /// The line of a row that was not written, with its line break; `None` for other outcomes. With an `id` the line has a
+    /// member of this name, by which a reader finds lines that are there twice: for what keeps dead letters by itself.
+    pub fn text_of(outcome: &Outcome, id: Option<&str>) -> Option<String> {
+        outcome.failure().map(|failed| Self::text(outcome.kind(), failed, id))
+    }
+
     /// The line of a failed row, with its line break.
     pub(crate) fn of(letter: &DeadLetter) -> String {
-        let failed = letter.failed_row();
+        Self::text(letter.outcome().kind(), letter.failed_row(), None)
+    }
+
+    fn text(kind: OutcomeKind, failed: &FailedRow, id: Option<&str>) -> String {
         let schema = failed.row().schema();
         let object = |members: Vec<(&str, String)>| {
             let members = members.into_iter().map(|(name, json)| format!("{}:{json}", quoted(&name)));
@@ -156,10 +165,10 @@ impl DeadLetterLine {
         };
         let or_null = |text: Option<String>| text.map_or("null".to_owned(), |text| quoted(&text));
         let types = schema.columns().iter().map(|column| (column.name(), quoted(&column.column_type())));
-        let line = object(vec![
+        let mut line = vec![
             ("version", VERSION.to_string()),
             ("time", quoted(&format_args!("{:#}", TimestampTz::now()))),
-            ("outcome", quoted(&letter.outcome().kind())),
+            ("outcome", quoted(&kind)),
             ("namespace", or_null(failed.table().namespace().map(str::to_owned))),
             ("table", quoted(&failed.table().name())),
             ("action", quoted(&schema.action().name())),
@@ -169,8 +178,9 @@ impl DeadLetterLine {
             ("attempts", failed.attempts().to_string()),
             ("row", object(failed.row().iter().map(|(name, value)| (name, to_json(value))).collect())),
             ("types", object(types.collect())),
-        ]);
-        line + "\n"
+        ];
+        line.extend(id.map(|id| ("id", quoted(&id))));
+        object(line) + "\n"
     }
 }
 

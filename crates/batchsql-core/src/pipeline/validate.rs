@@ -5,6 +5,7 @@ use crate::model::columns::ColumnBuffer;
 use crate::model::schema::Schema;
 use crate::pipeline::handle::BatchSql;
 use crate::row::error::RowError;
+use crate::row::row_buffer::RowBuffer;
 use crate::row::traits::Row;
 use crate::row::writer::{RowWriter, ValueRules};
 
@@ -41,5 +42,14 @@ impl BatchSql {
             None => self.limits(schema)?,
         };
         write_checked(row, bytes, &mut empty_columns(schema), limits.values)
+    }
+    /// An empty buffer for rows of `schema` that are encoded and checked as a submit does, without accepting them: for what
+    /// stores or sends rows before they are submitted.
+    ///
+    /// # Errors
+    /// The schema has more columns than the database can take.
+    pub fn row_buffer(&self, schema: &Schema) -> Result<RowBuffer, RowError> {
+        let limits = self.limits(schema)?;
+        Ok(RowBuffer::new(schema, limits.values).with_max_row_bytes(self.0.config.buffer_bytes))
     }
 }

@@ -128,6 +128,15 @@ impl RowError {
         Self::new(schema, None, RowErrorKind::Column, format!("too few columns: {}", error.problem()))
     }
 
+    /// The row is of another schema.
+    pub(crate) fn other_schema(schema: &Schema, other: &Schema) -> Self {
+        let problem = format!(
+            "a row of table {:?} does not belong to these rows; each schema needs rows of its own",
+            other.table_display()
+        );
+        Self::new(schema, None, RowErrorKind::Defect, problem)
+    }
+
     /// Every column is left out.
     pub(crate) fn without_values(schema: &Schema) -> Self {
         let problem = "the row has no value at all; set at least one column, for example to NULL".to_owned();

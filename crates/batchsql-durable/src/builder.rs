@@ -1,0 +1,212 @@
+//! Owns the start of a durable intake: what is refused, the log, and the tasks.
+//! Must not know how rows are stored or written.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use batchsql_core::{Action, BatchSqlBuilder, Delivery, Ordering, Schema, Sink, WhenFull};
+use batchsql_log::{Log, Recovery};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use crate::error::DurableStartError;
+use crate::feed::feeds::{Context, Counts, Feeds};
+use crate::feed::letters::Letters;
+use crate::handle::{DurableBatchSql, Shared};
+use crate::health::Recovered;
+use crate::intake::{appender, gather::Gather};
+use crate::options::{DurableOptions, Sabotage};
+use crate::schemas::Schemas;
+
+/// Makes a pipeline durable: `BatchSql::builder(sink).durable(DurableOptions::new(folder)).start().await`.
+pub trait DurableExt<S> {
+    /// Rows are stored in a folder before they are accepted, and written from there.
+    fn durable(self, options: DurableOptions) -> DurableBuilder<S>;
+}
+
+impl<S: Sink> DurableExt<S> for BatchSqlBuilder<S> {
+    fn durable(self, options: DurableOptions) -> DurableBuilder<S> {
+        DurableBuilder { builder: self, options }
+    }
+}
+
+/// Configures a durable intake. Made by [`DurableExt::durable`].
+#[must_use = "a builder does nothing until start() is called"]
+pub struct DurableBuilder<S> {
+    builder: BatchSqlBuilder<S>,
+    options: DurableOptions,
+}
+
+impl<S> fmt::Debug for DurableBuilder<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DurableBuilder").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl<S: Sink> DurableBuilder<S> {
+    /// Opens the log, and starts the pipeline on the current Tokio runtime. Rows that wait in the log are written at once, in
+    /// order, before later rows of their keys. After an unclean end the log is read first, see
+    /// [`DurableOptions::on_progress`].
+    ///
+    /// Of the settings of the pipeline, `retry_for` and `park_for` do not apply: rows wait in the log for as long as it takes.
+    /// `when_full` applies when the log is full.
+    ///
+    /// # Errors
+    /// The settings cannot work with a durable intake, or the log cannot be opened: another process uses it
+    /// ([`is_locked`](DurableStartError::is_locked)), a newer version wrote it, the disk is full. Nothing in the folder was
+    /// lost.
+    ///
+    /// # Cancel safety
+    /// If it is dropped, the log is closed in the background.
+    pub async fn start(self) -> Result<DurableBatchSql, DurableStartError> {
+        let Self { builder, options } = self;
+        let config = builder.settings().clone();
+        refuse_settings(&config.when_full, config.delivery)?;
+        options.schemas.iter().try_for_each(|schema| {
+            let refused = refuse_schema(schema).map_or(Ok(()), Err);
+            refused.map_err(DurableStartError::refused)
+        })?;
+        let (log, letters, recovery) = open(&options).await?;
+        let when_full = config.when_full;
+        let is_per_table = config.ordering == Ordering::PerTable;
+        let mut inner = config;
+        inner.when_full = WhenFull::Wait;
+        inner.retry_for = Duration::MAX;
+        inner.park_for = Duration::MAX;
+        let pipeline = builder.config(inner).start()?;
+        // The pipeline has started, so there is a runtime.
+        let runtime = Handle::current();
+        let schemas = Arc::new(Schemas::new(options.schemas));
+        let context = Arc::new(Context {
+            log: log.clone(),
+            pipeline: pipeline.clone(),
+            schemas: Arc::clone(&schemas),
+            letters: Arc::new(letters),
+            source: log.incarnation().iter().map(|byte| format!("{byte:02x}")).collect(),
+            is_per_table,
+            accepts_gaps: options.accept_gaps,
+            settles_early: options.sabotage == Some(Sabotage::SettleEarly),
+            counts: Counts::default(),
+            progress: watch::Sender::new(()),
+            is_ending: watch::Sender::new(false),
+        });
+        let feeds = Feeds::new(context, runtime.clone());
+        let gather = Arc::new(Gather::new(options.partitions, options.segment_bytes));
+        let appender = runtime.spawn(appender::run(Arc::clone(&gather), log.clone(), Arc::clone(&feeds)));
+        let recovered = resume(&feeds, &recovery);
+        Ok(DurableBatchSql::new(Shared {
+            pipeline,
+            log,
+            schemas,
+            feeds,
+            gather,
+            entries: Default::default(),
+            recovered,
+            when_full,
+            is_per_table,
+            acknowledges_early: options.sabotage == Some(Sabotage::AcknowledgeEarly),
+            segment_bytes: options.segment_bytes,
+            runtime,
+            appender: std::sync::Mutex::new(Some(appender)),
+            closing: Default::default(),
+        }))
+    }
+}
+
+fn refuse_settings(when_full: &WhenFull, delivery: Delivery) -> Result<(), DurableStartError> {
+    if *when_full == WhenFull::DropOldest {
+        let text = "when_full is DropOldest, but a durable intake drops no row; use WhenFull::Wait or Reject";
+        return Err(DurableStartError::refused(text));
+    }
+    if delivery == Delivery::NeverRepeat {
+        let text = "delivery is NeverRepeat, but a durable intake writes rows again after a crash or a lost reply; use \
+                    AtMostOnce (the default), which applies to the repeats of the pipeline itself";
+        return Err(DurableStartError::refused(text));
+    }
+    Ok(())
+}
+
+/// Why rows of a schema are not accepted, if they are not.
+pub(crate) fn refuse_schema(schema: &Schema) -> Option<String> {
+    let counts_repeats = schema.action() != Action::Insert && !schema.is_repeatable();
+    counts_repeats.then(|| {
+        format!(
+            "table {:?} has a rule with Expr::add or Expr::raw, and a durable intake may write a row more than once; accept \
+             that with Conflict::may_add_twice, or use another rule",
+            schema.table_display()
+        )
+    })
+}
+
+/// Opens the files, where blocking is allowed.
+async fn open(options: &DurableOptions) -> Result<(Log, Letters, Recovery), DurableStartError> {
+    let (log, folder, path) = (options.log.clone(), options.folder.clone(), options.dead_letter_path());
+    let opening = move || {
+        std::fs::create_dir_all(&folder).map_err(|error| {
+            DurableStartError::io(format!("cannot create the folder {}; check its parent", folder.display()), error)
+        })?;
+        let (log, recovery) = Log::open(log)?;
+        let letters = Letters::open(&path).map_err(|error| {
+            DurableStartError::io(
+                format!("cannot open the dead-letter file {}; check its folder", path.display()),
+                error,
+            )
+        })?;
+        Ok((log, letters, recovery))
+    };
+    if Handle::try_current().is_err() {
+        return Err(DurableStartError::refused("there is no Tokio runtime here; call start() from within one"));
+    }
+    tokio::task::spawn_blocking(opening)
+        .await
+        .unwrap_or_else(|error| Err(DurableStartError::refused(format!("the log could not be opened: {error}"))))
+}
+
+/// Starts the feeds of the rows that were there before, and reports what was found.
+fn resume(feeds: &Feeds, recovery: &Recovery) -> Recovered {
+    let mut rows = 0;
+    for state in &recovery.partitions {
+        feeds.name_table(state.table, &state.table_name);
+        let last = state.next - 1;
+        if last > state.settled_up_to {
+            rows += last - state.settled_up_to;
+            feeds.stream(state.table, state.partition, state.settled_up_to);
+            feeds.appended(state.table, state.partition, last);
+        }
+    }
+    let missing = recovery.gaps.iter().map(|gap| gap.last - gap.first + 1).sum();
+    let recovered = Recovered {
+        rows,
+        is_clean: recovery.is_clean || recovery.is_new,
+        torn_bytes: recovery.torn_bytes,
+        damaged_parts: recovery.damages.len() as u64,
+        missing,
+    };
+    if missing > 0 || recovered.damaged_parts > 0 {
+        tracing::error!(missing, damaged_parts = recovered.damaged_parts, "the log of the durable intake is damaged");
+    } else if rows > 0 {
+        tracing::info!(rows, "rows from before the start are written now");
+    }
+    recovered
+}
+
+#[cfg(test)]
+mod tests {
+    use batchsql_core::{ColumnType, Conflict, Expr};
+
+    use super::*;
+
+    #[test]
+    fn rules_that_count_repeats_need_a_decision() {
+        let schema = |rule: Conflict| {
+            let schema = Schema::builder("t").column("id", ColumnType::I64).column("n", ColumnType::I64);
+            schema.on_conflict(rule).build().unwrap()
+        };
+        let add = || Conflict::update(["id"]).set("n", Expr::add());
+        assert!(refuse_schema(&schema(add())).unwrap().contains("may_add_twice"));
+        assert_eq!(refuse_schema(&schema(add().may_add_twice())), None);
+        assert_eq!(refuse_schema(&schema(Conflict::none())), None, "a plain insert may be doubled");
+        assert_eq!(refuse_schema(&schema(Conflict::update(["id"]))), None);
+    }
+}

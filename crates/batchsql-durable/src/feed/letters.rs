@@ -1,0 +1,111 @@
+//! Owns the file of rejected rows, which has a row before the row is settled.
+//! Must not know why rows are rejected.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// A file that is appended to and synced.
+#[derive(Debug)]
+pub(crate) struct Letters {
+    path: PathBuf,
+    /// `None` after an error: what was written is not known then, so it is opened again.
+    file: Mutex<Option<File>>,
+}
+
+impl Letters {
+    /// Opens the file, and makes its name durable.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let file = open(path)?;
+        Ok(Self { path: path.to_owned(), file: Mutex::new(Some(file)) })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Appends lines, and returns when they are on disk. Blocks the thread. After an error the lines may be there in part,
+    /// and are given again: a line may be there twice.
+    pub(crate) fn append(&self, lines: &str) -> io::Result<()> {
+        let mut slot = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        // A file that was moved away, for example to be rotated, is left as it is.
+        let mut file = match slot.take().filter(|file| is_current(file, &self.path)) {
+            Some(file) => file,
+            None => {
+                let mut file = open(&self.path)?;
+                // The last line may have been cut off by an error; without it an empty line, which readers skip.
+                file.write_all(b"\n")?;
+                file
+            }
+        };
+        file.write_all(lines.as_bytes())?;
+        file.sync_data()?;
+        *slot = Some(file);
+        Ok(())
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let is_new = !path.exists();
+    let file = OpenOptions::new().append(true).create(true).open(path)?;
+    if is_new {
+        file.sync_all()?;
+        sync_folder(path)?;
+    }
+    Ok(file)
+}
+
+/// Without it a power loss may remove the name of a new file.
+#[cfg(unix)]
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(unix)]
+fn is_current(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let identity = |file: &std::fs::Metadata| (file.dev(), file.ino());
+    matches!((path.metadata(), file.metadata()), (Ok(named), Ok(open)) if identity(&named) == identity(&open))
+}
+
+#[cfg(not(unix))]
+fn is_current(_: &File, path: &Path) -> bool {
+    path.exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_moved_is_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("letters");
+        let letters = Letters::open(&path).unwrap();
+        letters.append("one\n").unwrap();
+        std::fs::rename(&path, dir.path().join("old")).unwrap();
+        letters.append("two\n").unwrap();
+        assert_eq!(std::fs::read_to_string(dir.path().join("old")).unwrap(), "one\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "\ntwo\n");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_an_error_until_it_can() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("folder");
+        std::fs::create_dir(&folder).unwrap();
+        let letters = Letters::open(&folder.join("letters")).unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(letters.append("one\n").is_err());
+        std::fs::create_dir(&folder).unwrap();
+        letters.append("one\n").unwrap();
+        assert!(std::fs::read_to_string(folder.join("letters")).unwrap().ends_with("one\n"));
+    }
+}

@@ -1,0 +1,104 @@
+//! Owns what the durable intake shows of itself: stopped partitions, counts, what a close leaves.
+//! Must not know how it is found out.
+
+use std::fmt;
+use std::time::Duration;
+
+use batchsql_core::{Balance, CloseReport, Health};
+use batchsql_log::LogStats;
+
+/// A partition of a table that does not go on without a person. Its rows stay in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoppedPartition {
+    /// The table, quoted: `"events"`, `"audit"."events"`.
+    pub table: String,
+    /// The partition.
+    pub partition: u32,
+    /// Why, and what to do.
+    pub reason: String,
+}
+
+impl fmt::Display for StoppedPartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "partition {} of table {} has stopped: {}", self.partition, self.table, self.reason)
+    }
+}
+
+/// What is known at one moment.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct DurableHealth {
+    /// The database and its tables.
+    pub pipeline: Health,
+    /// Partitions that do not go on without a person.
+    pub stopped: Vec<StoppedPartition>,
+    /// The log accepts no rows: its disk budget is used, or the disk is full or fails.
+    pub log_is_full: bool,
+}
+
+impl DurableHealth {
+    /// Whether rows are accepted, whatever the state of the database is. For readiness probes of producers.
+    pub fn accepts_rows(&self) -> bool {
+        !self.log_is_full
+    }
+
+    /// Whether rows are accepted and written, as far as is known.
+    pub fn is_ready(&self) -> bool {
+        self.accepts_rows() && self.stopped.is_empty() && self.pipeline.is_ready()
+    }
+}
+
+/// Counts since the start.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct DurableStats {
+    /// The log: bytes, rows that have not ended, syncs.
+    pub log: LogStats,
+    /// Rows that were read from the log, and their outcomes. A row that is written again counts again.
+    pub balance: Balance,
+    /// Rows that were written again because their outcome was not known, with later rows of their keys.
+    pub written_again: u64,
+    /// Rows that were missing in the log, and were accepted as lost.
+    pub missing: u64,
+    /// Rows in the dead-letter file since the start.
+    pub dead_letters: u64,
+}
+
+/// What a start has found in the folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Recovered {
+    /// Rows from before the start that have not ended. They are written now.
+    pub rows: u64,
+    /// The last process closed the log; otherwise all files were read.
+    pub is_clean: bool,
+    /// Bytes of a record that was being written when the process ended. None of its rows was acknowledged.
+    pub torn_bytes: u64,
+    /// Damaged parts of files, which are kept in `log/quarantine`. With [`SyncPolicy`](batchsql_log::SyncPolicy)
+    /// `Always` none of them may be there.
+    pub damaged_parts: u64,
+    /// Rows that are missing.
+    pub missing: u64,
+}
+
+/// The result of `close`.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct DurableCloseReport {
+    /// The report of the pipeline. Rows in it that were purged or are unknown are still in the log.
+    pub pipeline: CloseReport,
+    /// Rows that are in the log and have not ended: the next start writes them.
+    pub left_in_log: u64,
+    /// Why the log could not be closed cleanly. Nothing is lost: the next start reads all of it.
+    pub log_error: Option<String>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl DurableCloseReport {
+    /// True when no row is left in the log.
+    pub fn is_drained(&self) -> bool {
+        self.left_in_log == 0
+    }
+}

@@ -1,0 +1,96 @@
+//! Owns the task that appends groups of blocks to the log, one after the other, and reports what the log says.
+//! Must not know how rows are gathered.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use batchsql_core::RowBuffer;
+use batchsql_log::{Block, Log, LogError};
+use tokio::sync::watch;
+
+use crate::block::rows;
+use crate::feed::feeds::Feeds;
+use crate::intake::gather::{Entry, Gather, NotStored, OpenBlock, Stored};
+
+/// A block that is being appended.
+struct Pending {
+    entry: Arc<Entry>,
+    partition: u32,
+    stored: watch::Sender<Stored>,
+}
+
+/// However the task ends, nobody waits for it for ever.
+struct ClosedAtEnd(Arc<Gather>);
+
+impl Drop for ClosedAtEnd {
+    fn drop(&mut self) {
+        self.0.close();
+        // What is dropped here reports that it is not known whether its rows are stored.
+        drop(self.0.take());
+    }
+}
+
+/// Runs until the intake is closed and everything has been appended or refused.
+pub(crate) async fn run(gather: Arc<Gather>, log: Log, feeds: Arc<Feeds>) {
+    let _closed = ClosedAtEnd(Arc::clone(&gather));
+    loop {
+        gather.work.notified().await;
+        loop {
+            let group = gather.take();
+            if group.blocks.is_empty() {
+                if group.is_last {
+                    return;
+                }
+                break;
+            }
+            append(group.blocks, &log, &feeds).await;
+        }
+    }
+}
+
+/// Appends a group, and reports each of its blocks.
+async fn append(blocks: Vec<OpenBlock>, log: &Log, feeds: &Feeds) {
+    let (mut pending, mut encoded) = (VecDeque::new(), Vec::new());
+    for OpenBlock { entry, partition, rows, stored } in blocks {
+        encoded.push(block(&entry, partition, rows));
+        pending.push_back(Pending { entry, partition, stored });
+    }
+    let mut tickets = Vec::new();
+    while !encoded.is_empty() {
+        let (accepted, refused) = log.append_all(encoded);
+        tickets.extend(pending.drain(..accepted.len()).zip(accepted));
+        encoded = match refused {
+            None => Vec::new(),
+            Some((blocks, error)) => refuse(&mut pending, blocks, error),
+        };
+    }
+    for (Pending { entry, partition, stored }, ticket) in tickets {
+        let result = match ticket.await {
+            Ok(appended) => {
+                // Before the acknowledgement, so that a flush that follows knows of these rows.
+                feeds.appended(entry.table, partition, appended.last);
+                Ok(())
+            }
+            Err(error) => Err(NotStored { error, bytes: 0 }),
+        };
+        // Nobody waits if all calls were cancelled.
+        stored.send_replace(Some(result));
+    }
+}
+
+/// Reports why blocks were refused. Returns those to try again: if a block cannot be stored, the others can.
+fn refuse(pending: &mut VecDeque<Pending>, blocks: Vec<Block>, error: LogError) -> Vec<Block> {
+    let is_about_the_first = !error.is_full() && error.kind() == batchsql_log::LogErrorKind::Invalid;
+    let count = if is_about_the_first { 1 } else { pending.len() };
+    for (refused, block) in pending.drain(..count).zip(&blocks) {
+        let bytes = block.bytes.len();
+        refused.stored.send_replace(Some(Err(NotStored { error: error.clone(), bytes })));
+    }
+    blocks.into_iter().skip(count).collect()
+}
+
+fn block(entry: &Entry, partition: u32, rows: RowBuffer) -> Block {
+    let count = u32::try_from(rows.len()).expect("a block has at most MAX_ROWS rows");
+    let bytes = rows::encode(rows.into_rows().rows());
+    Block { table: entry.table, partition, schema: entry.schema_id, count, bytes }
+}

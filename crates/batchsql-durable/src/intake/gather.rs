@@ -1,0 +1,193 @@
+//! Owns the rows that wait for the next group: open blocks per partition, and the bound of their bytes.
+//! Must not know the log, or when a group is written.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use batchsql_core::{RowBuffer, Schema};
+use batchsql_log::{LogError, SchemaId, TableId, partition_of};
+use tokio::sync::{Notify, watch};
+
+use crate::block::rows::MAX_ROWS;
+use crate::key::KeyOrder;
+
+/// A block is full with this many bytes: some blocks fit into the window of a reader.
+const BLOCK_BYTES: usize = 256 << 10;
+
+/// Bytes of rows that wait for the next group; as many are being written. The queue of the log takes several groups.
+const GROUP_BYTES: usize = 4 << 20;
+
+/// What the log has said about a block.
+pub(crate) type Stored = Option<Result<(), NotStored>>;
+
+/// Why a block is not in the log, or perhaps not.
+#[derive(Debug, Clone)]
+pub(crate) struct NotStored {
+    pub(crate) error: LogError,
+    /// Of the block. Whoever waits for space waits for this much: with less, the next block would be refused again.
+    pub(crate) bytes: usize,
+}
+
+/// A schema, as the log knows it.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    /// Keeps its id.
+    pub(crate) schema: Schema,
+    pub(crate) table: TableId,
+    pub(crate) schema_id: SchemaId,
+    pub(crate) order: KeyOrder,
+    /// Has no rows.
+    pub(crate) empty: RowBuffer,
+}
+
+/// A row that is ready for the log.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    pub(crate) entry: Arc<Entry>,
+    /// The row alone.
+    pub(crate) row: RowBuffer,
+    pub(crate) key: Option<Vec<u8>>,
+}
+
+/// Rows of one schema and partition.
+#[derive(Debug)]
+pub(crate) struct OpenBlock {
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) partition: u32,
+    pub(crate) rows: RowBuffer,
+    pub(crate) stored: watch::Sender<Stored>,
+}
+
+/// Why rows cannot be gathered now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotGathered {
+    Full,
+    Closed,
+}
+
+/// Where rows of a call are.
+#[derive(Debug)]
+pub(crate) struct Gathered {
+    pub(crate) blocks: Vec<watch::Receiver<Stored>>,
+    /// For each row the number of its block.
+    pub(crate) of_row: Vec<usize>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Gather {
+    partitions: u32,
+    block_bytes: usize,
+    group_bytes: usize,
+    state: Mutex<State>,
+    /// There are rows, or the end.
+    pub(crate) work: Notify,
+    /// Changes when rows were taken.
+    pub(crate) space: watch::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    blocks: Vec<OpenBlock>,
+    /// The last block of each partition: its rows come before all that follow.
+    last: HashMap<(TableId, u32), usize>,
+    bytes: usize,
+    /// Rows without a key of one group are in one partition, of the next group in the next one.
+    group: u32,
+    is_closed: bool,
+}
+
+/// What is written next.
+#[derive(Debug, Default)]
+pub(crate) struct Group {
+    pub(crate) blocks: Vec<OpenBlock>,
+    pub(crate) is_last: bool,
+}
+
+impl Gather {
+    pub(crate) fn new(partitions: u32, segment_bytes: u64) -> Self {
+        let segment = usize::try_from(segment_bytes).unwrap_or(usize::MAX);
+        Self {
+            partitions,
+            block_bytes: BLOCK_BYTES.min(segment / 8),
+            group_bytes: GROUP_BYTES,
+            state: Mutex::default(),
+            work: Notify::new(),
+            space: watch::Sender::new(()),
+        }
+    }
+
+    /// Adds rows in their order, all or none of them. One call may exceed the bound while nothing waits.
+    pub(crate) fn push(&self, rows: &[&Encoded]) -> Result<Gathered, NotGathered> {
+        let bytes: usize = rows.iter().map(|row| row.row.bytes()).sum();
+        let mut state = self.lock();
+        if state.is_closed {
+            return Err(NotGathered::Closed);
+        }
+        if state.bytes > 0 && state.bytes + bytes > self.group_bytes {
+            return Err(NotGathered::Full);
+        }
+        state.bytes += bytes;
+        let blocks: Vec<usize> = rows.iter().map(|row| self.add(&mut state, row)).collect();
+        let mut gathered = Gathered { blocks: Vec::new(), of_row: Vec::with_capacity(rows.len()) };
+        let mut numbers: HashMap<usize, usize> = HashMap::new();
+        for block in blocks {
+            let number = *numbers.entry(block).or_insert_with(|| {
+                gathered.blocks.push(state.blocks[block].stored.subscribe());
+                gathered.blocks.len() - 1
+            });
+            gathered.of_row.push(number);
+        }
+        drop(state);
+        self.work.notify_one();
+        Ok(gathered)
+    }
+
+    /// Returns the number of its block.
+    fn add(&self, state: &mut State, row: &Encoded) -> usize {
+        let partition = match &row.key {
+            Some(key) => partition_of(key, self.partitions),
+            None => state.group % self.partitions,
+        };
+        let place = (row.entry.table, partition);
+        if let Some(&last) = state.last.get(&place) {
+            let block = &mut state.blocks[last];
+            let fits = block.rows.bytes() + row.row.bytes() <= self.block_bytes && block.rows.len() < MAX_ROWS;
+            if fits && block.entry.schema_id == row.entry.schema_id {
+                block.rows.append(&row.row);
+                return last;
+            }
+        }
+        let mut rows = row.entry.empty.another();
+        rows.append(&row.row);
+        let stored = watch::Sender::new(None);
+        state.blocks.push(OpenBlock { entry: Arc::clone(&row.entry), partition, rows, stored });
+        state.last.insert(place, state.blocks.len() - 1);
+        state.blocks.len() - 1
+    }
+
+    /// Takes all that waits.
+    pub(crate) fn take(&self) -> Group {
+        let mut state = self.lock();
+        let blocks = std::mem::take(&mut state.blocks);
+        state.last.clear();
+        state.bytes = 0;
+        state.group = state.group.wrapping_add(1);
+        let is_last = state.is_closed;
+        drop(state);
+        if !blocks.is_empty() {
+            self.space.send_replace(());
+        }
+        Group { blocks, is_last }
+    }
+
+    /// Accepts no more rows.
+    pub(crate) fn close(&self) {
+        self.lock().is_closed = true;
+        self.work.notify_one();
+        self.space.send_replace(());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

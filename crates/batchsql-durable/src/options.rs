@@ -1,0 +1,158 @@
+//! Owns the options of the durable intake.
+//! Must not know how they are used.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use batchsql_core::Schema;
+use batchsql_log::{Options, Progress, SyncPolicy};
+
+/// Where rows are kept until they are written, and how.
+///
+/// ```
+/// use batchsql_durable::DurableOptions;
+/// let options = DurableOptions::new("/var/lib/app/intake").disk_bytes(20 << 30);
+/// # let _ = options;
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct DurableOptions {
+    pub(crate) folder: PathBuf,
+    pub(crate) log: Options,
+    pub(crate) partitions: u32,
+    pub(crate) segment_bytes: u64,
+    pub(crate) schemas: Vec<Schema>,
+    pub(crate) accept_gaps: bool,
+    pub(crate) dead_letters: Option<PathBuf>,
+    pub(crate) sabotage: Option<Sabotage>,
+}
+
+/// A defect on purpose: tests must find it.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums, reason = "only for the tests of this crate")]
+pub enum Sabotage {
+    /// A row is acknowledged before the log has it.
+    AcknowledgeEarly,
+    /// A row is settled before it has its outcome.
+    SettleEarly,
+}
+
+impl fmt::Debug for DurableOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DurableOptions")
+            .field("folder", &self.folder)
+            .field("log", &self.log)
+            .field("schemas", &self.schemas.len())
+            .field("accept_gaps", &self.accept_gaps)
+            .field("dead_letters", &self.dead_letters)
+            .finish_non_exhaustive()
+    }
+}
+
+impl DurableOptions {
+    /// Keeps rows in this folder, which is created if it is missing: the log in `log`, rejected rows in
+    /// `dead-letters.ndjson`. The folder must be on a local disk that survives the machine's restart, and one process at a
+    /// time can use it. The folder is the identity: the same folder is the same log, whatever the other options are.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        const PARTITIONS: u32 = 8;
+        const SEGMENT_BYTES: u64 = 64 << 20;
+        let folder = folder.into();
+        let log = Options::new(folder.join("log")).partitions(PARTITIONS).segment_bytes(SEGMENT_BYTES);
+        // The intake gathers rows by itself. Partitions are many, so the window of each is small.
+        let log = log.group_delay(std::time::Duration::ZERO).window_bytes(1 << 20);
+        Self {
+            folder,
+            log,
+            partitions: PARTITIONS,
+            segment_bytes: SEGMENT_BYTES,
+            schemas: Vec::new(),
+            accept_gaps: false,
+            dead_letters: None,
+            sabotage: None,
+        }
+    }
+
+    /// When a submit returns. Default: [`SyncPolicy::Always`], after `fdatasync`.
+    pub fn sync_policy(mut self, policy: SyncPolicy) -> Self {
+        self.log = self.log.sync_policy(policy);
+        self
+    }
+
+    /// Partitions of each table; default 8. Rows of one key are in one partition, and partitions are read independently of
+    /// each other. It changes only while no rows wait.
+    pub fn partitions(mut self, partitions: u32) -> Self {
+        self.partitions = partitions;
+        self.log = self.log.partitions(partitions);
+        self
+    }
+
+    /// What the log may take on disk, in bytes; default 10 GiB, at least four segments. When it is full,
+    /// [`PipelineConfig::when_full`](batchsql_core::PipelineConfig::when_full) applies.
+    pub fn disk_bytes(mut self, bytes: u64) -> Self {
+        self.log = self.log.disk_bytes(bytes);
+        self
+    }
+
+    /// The free space of the disk below which no row is accepted, in bytes; default 256 MiB, 0 switches it off.
+    pub fn min_free_bytes(mut self, bytes: u64) -> Self {
+        self.log = self.log.min_free_bytes(bytes);
+        self
+    }
+
+    /// The size of the files of the log, in bytes; default 64 MiB. A row must fit into half of one.
+    pub fn segment_bytes(mut self, bytes: u64) -> Self {
+        self.segment_bytes = bytes;
+        self.log = self.log.segment_bytes(bytes);
+        self
+    }
+
+    /// Bytes in the log that are read ahead of what has been written, for each partition; default 1 MiB. In memory they take
+    /// several times as much.
+    pub fn window_bytes(mut self, bytes: u64) -> Self {
+        self.log = self.log.window_bytes(bytes);
+        self
+    }
+
+    /// Declares a schema of this program. Rows that wait in the log are written with the declared schema of their table, in
+    /// place of the rule that they were submitted with: needed when a rule has changed, and for rules with SQL text
+    /// ([`Expr::raw`](batchsql_core::Expr::raw),
+    /// [`on_partial_index`](batchsql_core::Conflict::on_partial_index)), which is never taken from the disk. It is also
+    /// checked at the start. Other rows are written with the rule that they were submitted with.
+    pub fn schema(mut self, schema: &Schema) -> Self {
+        self.schemas.push(schema.clone());
+        self
+    }
+
+    /// Goes on behind rows that are missing in the log (damage, or a file that was removed); default false: their partition
+    /// stops, and [`health`](crate::DurableBatchSql::health) shows it. Set it for one start, after you have looked into
+    /// `log/quarantine`.
+    pub fn accept_gaps(mut self, accept: bool) -> Self {
+        self.accept_gaps = accept;
+        self
+    }
+
+    /// The file of rejected rows; default `dead-letters.ndjson` in the folder. Each line has an `id` that is unique for the
+    /// row; a row may have several lines with one id.
+    pub fn dead_letters(mut self, path: impl Into<PathBuf>) -> Self {
+        self.dead_letters = Some(path.into());
+        self
+    }
+
+    /// Is called while the start reads the log after an unclean end, on a thread of its own.
+    pub fn on_progress(mut self, callback: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+        self.log = self.log.on_progress(callback);
+        self
+    }
+
+    /// A defect on purpose.
+    #[doc(hidden)]
+    pub fn sabotage(mut self, sabotage: Sabotage) -> Self {
+        self.sabotage = Some(sabotage);
+        self
+    }
+
+    pub(crate) fn dead_letter_path(&self) -> PathBuf {
+        self.dead_letters.clone().unwrap_or_else(|| self.folder.join("dead-letters.ndjson"))
+    }
+}

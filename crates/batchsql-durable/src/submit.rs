@@ -1,0 +1,235 @@
+//! Owns how rows are accepted: encoded on the caller's task, handed to the next group, acknowledged by the log.
+//! Must not know how groups are written.
+
+use std::time::Duration;
+
+use batchsql_core::{Row, WhenFull};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use crate::error::{DurableSubmitAllError, DurableSubmitError};
+use crate::handle::{DurableBatchSql, Shared};
+use crate::intake::gather::{Encoded, NotGathered, NotStored, Stored};
+use crate::key;
+
+/// Rows and bytes of one call that are stored together, at most.
+const CHUNK_ROWS: usize = 4096;
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Longer than any process runs.
+const FAR: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+impl DurableBatchSql {
+    /// Stores a row, and returns when it is on disk (or as [`sync_policy`](crate::DurableOptions::sync_policy) says). It is
+    /// written to the database from there, now or after the next start. When the log is full,
+    /// [`PipelineConfig::when_full`](batchsql_core::PipelineConfig::when_full) applies: by default it waits for space.
+    ///
+    /// # Errors
+    /// The row does not fit its table, its rule counts repeats, the intake is closed, or there is no space and `when_full`
+    /// does not wait. The row was not stored then. After an error that
+    /// [is undetermined](DurableSubmitError::is_undetermined) it may be stored.
+    ///
+    /// # Cancel safety
+    /// If the call is cancelled, the row may be stored or not. If it is submitted again, it may be written twice.
+    pub async fn submit<R: Row + ?Sized>(&self, row: &R) -> Result<(), DurableSubmitError> {
+        let shared = self.shared();
+        let row = shared.encode(row)?;
+        shared.store_one(row, Wait::of(shared.when_full)).await
+    }
+
+    /// Stores a row, and does not wait for space. It does wait until the row is on disk.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit), and [`is_full`](DurableSubmitError::is_full) when there is no space now.
+    ///
+    /// # Cancel safety
+    /// As [`submit`](Self::submit).
+    pub async fn try_submit<R: Row + ?Sized>(&self, row: &R) -> Result<(), DurableSubmitError> {
+        let shared = self.shared();
+        let row = shared.encode(row)?;
+        shared.store_one(row, Wait::Never).await
+    }
+
+    /// Stores many rows in their order, up to 4,096 at once with one sync; returns how many.
+    ///
+    /// # Errors
+    /// The first row that is not accepted ends the call; the error says how many rows before it are stored.
+    ///
+    /// # Cancel safety
+    /// As [`submit`](Self::submit); rows before those that were being stored stay stored.
+    pub fn submit_all<I>(&self, rows: I) -> impl Future<Output = Result<usize, DurableSubmitAllError>> + Send
+    where
+        I: IntoIterator<IntoIter: Send, Item: Row + Send>,
+    {
+        let rows = rows.into_iter();
+        async move {
+            let shared = self.shared();
+            let wait = Wait::of(shared.when_full);
+            let (mut chunk, mut bytes, mut accepted) = (Vec::new(), 0, 0);
+            for row in rows {
+                match shared.encode(&row) {
+                    Ok(row) => {
+                        bytes += row.row.bytes();
+                        chunk.push(row);
+                    }
+                    Err(source) => {
+                        shared.store_chunk(&mut chunk, &mut accepted, wait).await?;
+                        return Err(DurableSubmitAllError { accepted, source });
+                    }
+                }
+                if chunk.len() >= CHUNK_ROWS || bytes >= CHUNK_BYTES {
+                    shared.store_chunk(&mut chunk, &mut accepted, wait).await?;
+                    bytes = 0;
+                }
+            }
+            shared.store_chunk(&mut chunk, &mut accepted, wait).await?;
+            Ok(accepted)
+        }
+    }
+}
+
+/// How long a call waits for space.
+#[derive(Debug, Clone, Copy)]
+enum Wait {
+    Never,
+    Until(Instant),
+}
+
+impl Wait {
+    fn of(when_full: WhenFull) -> Self {
+        match when_full {
+            WhenFull::Reject => Self::Never,
+            WhenFull::WaitAtMost(limit) => Self::Until(Instant::now() + limit.min(FAR)),
+            _ => Self::Until(Instant::now() + FAR),
+        }
+    }
+}
+
+/// What became of the rows of one group.
+enum Attempt {
+    Stored,
+    /// The rows with these numbers were not stored, because there is no space for a block of so many bytes.
+    Full {
+        rows: Vec<usize>,
+        bytes: usize,
+        error: DurableSubmitError,
+    },
+    /// The row with this number was not stored, or it is not known.
+    Failed(usize, DurableSubmitError),
+}
+
+impl Shared {
+    /// Checks a row as the pipeline does.
+    fn encode<R: Row + ?Sized>(&self, row: &R) -> Result<Encoded, DurableSubmitError> {
+        let entry = self.entry(row.schema())?;
+        let mut rows = entry.empty.another();
+        rows.push(row)?;
+        // The encoded row is not larger than this, apart from the header of its block.
+        if rows.bytes() as u64 > self.segment_bytes / 2 {
+            return Err(DurableSubmitError::refused(format!(
+                "a row of table {:?} with {} bytes does not fit into half a segment of the log; raise segment_bytes",
+                entry.schema.table_display(),
+                rows.bytes()
+            )));
+        }
+        let key = key::of_row(&rows, 0, &entry.order);
+        Ok(Encoded { entry, row: rows, key })
+    }
+
+    async fn store_one(&self, row: Encoded, wait: Wait) -> Result<(), DurableSubmitError> {
+        self.store(&[row], wait).await.map_err(|(_, error)| error)
+    }
+
+    async fn store_chunk(
+        &self,
+        chunk: &mut Vec<Encoded>,
+        accepted: &mut usize,
+        wait: Wait,
+    ) -> Result<(), DurableSubmitAllError> {
+        let rows = std::mem::take(chunk);
+        match self.store(&rows, wait).await {
+            Ok(()) => {
+                *accepted += rows.len();
+                Ok(())
+            }
+            Err((stored, source)) => Err(DurableSubmitAllError { accepted: *accepted + stored, source }),
+        }
+    }
+
+    /// Stores rows in their order. The error has the number of the first row that is not stored.
+    async fn store(&self, rows: &[Encoded], wait: Wait) -> Result<(), (usize, DurableSubmitError)> {
+        let mut left: Vec<usize> = (0..rows.len()).collect();
+        while !left.is_empty() {
+            let (full, bytes, space) = match self.attempt(rows, &left).await {
+                Ok(Attempt::Stored) => return Ok(()),
+                Ok(Attempt::Failed(row, error)) => return Err((row, error)),
+                Ok(Attempt::Full { rows, bytes, error }) => {
+                    left = rows;
+                    (error, bytes, None)
+                }
+                Err(space) => (DurableSubmitError::busy(), 0, Some(space)),
+            };
+            let first = left[0];
+            let Wait::Until(until) = wait else { return Err((first, full)) };
+            let waited = async {
+                match space {
+                    Some(mut space) => {
+                        // Its sender is here.
+                        let _ = space.changed().await;
+                        Ok(())
+                    }
+                    None => self.log.space(bytes).await.map_err(DurableSubmitError::from),
+                }
+            };
+            match timeout_at(until, waited).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err((first, error)),
+                Err(_) => return Err((first, full)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands rows to the next group, and waits for the log. The error resolves when a group was taken.
+    async fn attempt(&self, rows: &[Encoded], left: &[usize]) -> Result<Attempt, watch::Receiver<()>> {
+        let space = self.gather.space.subscribe();
+        let gathered = {
+            let rows: Vec<&Encoded> = left.iter().map(|row| &rows[*row]).collect();
+            match self.gather.push(&rows) {
+                Ok(gathered) => gathered,
+                Err(NotGathered::Full) => return Err(space),
+                Err(NotGathered::Closed) => return Ok(Attempt::Failed(left[0], DurableSubmitError::closed())),
+            }
+        };
+        if self.acknowledges_early {
+            return Ok(Attempt::Stored);
+        }
+        let mut results = Vec::with_capacity(gathered.blocks.len());
+        for block in gathered.blocks {
+            results.push(stored(block).await);
+        }
+        let rows = left.iter().copied().zip(gathered.of_row.iter().map(|block| &results[*block]));
+        let mut full: Option<Attempt> = None;
+        for (row, result) in rows {
+            let Err((error, block_bytes)) = result else { continue };
+            match &mut full {
+                _ if !error.is_full() => return Ok(Attempt::Failed(row, error.clone())),
+                Some(Attempt::Full { rows, bytes, .. }) => {
+                    rows.push(row);
+                    *bytes = (*block_bytes).max(*bytes);
+                }
+                _ => full = Some(Attempt::Full { rows: vec![row], bytes: *block_bytes, error: error.clone() }),
+            }
+        }
+        Ok(full.unwrap_or(Attempt::Stored))
+    }
+}
+
+/// What the log says about a block. The error has the bytes of the block.
+async fn stored(mut block: watch::Receiver<Stored>) -> Result<(), (DurableSubmitError, usize)> {
+    match block.wait_for(Option::is_some).await.map(|stored| stored.clone()) {
+        Ok(Some(Err(NotStored { error, bytes }))) => Err((error.into(), bytes)),
+        Ok(_) => Ok(()),
+        Err(_) => Err((DurableSubmitError::lost(), 0)),
+    }
+}

@@ -1,0 +1,213 @@
+//! SIGKILL at random times: every row that was acknowledged reaches its table, and the last row of a key is the last one
+//! that was stored. Two defects on purpose must be found.
+//!
+//! A kill leaves what the operating system has in memory, so this does not test syncs: the simulated disk of `batchsql-log`
+//! does.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use batchsql_core::{Conflict, PipelineConfig, Schema};
+use batchsql_durable::{DurableBatchSql, DurableOptions, Sabotage};
+use tokio::sync::mpsc;
+
+use crate::process::{self, Process, command};
+use crate::sqlite::{database, open, pairs};
+use crate::support::{LONG, options, row, table};
+
+/// Kills of a normal run; `BATCHSQL_KILLS` asks for more.
+const KILLS: u64 = 24;
+/// Versions of one round; no writer lives long enough to use them up.
+const ROUND: i64 = 1_000_000;
+/// Each has a key of its own, and submits its versions in their order.
+const PRODUCERS: i64 = 16;
+
+fn keyed() -> Schema {
+    table("keyed", Conflict::update(["id"]))
+}
+
+fn plain() -> Schema {
+    table("plain", Conflict::none())
+}
+
+/// Small segments and windows, so that kills occur at every stage.
+fn small(folder: &Path, sabotage: &str) -> DurableOptions {
+    let options = options(folder).segment_bytes(64 << 10).window_bytes(16 << 10).partitions(4);
+    match sabotage {
+        "early" => options.sabotage(Sabotage::AcknowledgeEarly),
+        "settle" => options.sabotage(Sabotage::SettleEarly),
+        _ => options,
+    }
+}
+
+async fn start(path: &Path, sabotage: &str) -> DurableBatchSql {
+    let config = PipelineConfig::default().flush_size(40).flush_interval(Duration::from_millis(2));
+    open(path, config, small(&path.with_extension("intake"), sabotage)).await
+}
+
+/// Submits versions from `first` on without end, and prints `id version` of each one that was acknowledged.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a program, started by other tests"]
+async fn writer() {
+    let Some(arguments) = process::arguments() else { return };
+    let [path, first, sabotage] = &arguments[..] else { panic!("path, first and sabotage") };
+    let first: i64 = first.parse().unwrap();
+    let db = start(Path::new(path), sabotage).await;
+    process::tell("ready");
+    let (send, mut stored) = mpsc::unbounded_channel();
+    for id in 0..PRODUCERS {
+        let (db, send) = (db.clone(), send.clone());
+        tokio::spawn(async move {
+            let (keyed, plain) = (keyed(), plain());
+            for version in first..first + ROUND {
+                db.submit(&row(&keyed, id, version)).await.unwrap();
+                db.submit_all([row(&plain, id, version), row(&plain, id, -version - 1)]).await.unwrap();
+                send.send((id, version)).unwrap();
+                if sabotaged_writers_must_not_spin(version) {
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+    }
+    drop(send);
+    while let Some((id, version)) = stored.recv().await {
+        process::tell(format!("{id} {version}"));
+    }
+}
+
+/// A row that is acknowledged too early does not wait for anything.
+fn sabotaged_writers_must_not_spin(version: i64) -> bool {
+    version % 8 == 0
+}
+
+/// Writes what is in the log, and prints how many rows there were.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a program, started by other tests"]
+async fn drain() {
+    let Some(arguments) = process::arguments() else { return };
+    let db = start(Path::new(&arguments[0]), "").await;
+    let recovered = db.recovered().clone();
+    assert_eq!((recovered.damaged_parts, recovered.missing), (0, 0), "{recovered:?}");
+    db.flush().await.unwrap();
+    assert_eq!(db.stats().log.unsettled_rows, 0);
+    assert!(db.close(LONG).await.is_drained());
+    process::tell(recovered.rows);
+}
+
+/// The problems of the tables, given the acknowledged versions of each id. The log is empty.
+fn complaints(path: &Path, told: &BTreeMap<i64, Vec<i64>>) -> Vec<String> {
+    let mut complaints = Vec::new();
+    let keyed: BTreeMap<i64, i64> = pairs(path, "SELECT id, version FROM keyed").into_iter().collect();
+    for (id, versions) in told {
+        let last = *versions.last().unwrap();
+        // One more may be stored, whose acknowledgement was not printed.
+        let found = keyed.get(id).copied().unwrap_or(-1);
+        if found < last {
+            complaints.push(format!("key {id} has version {found}, not {last}"));
+        }
+    }
+    let mut history: HashMap<i64, Vec<i64>> = HashMap::new();
+    for (id, version) in pairs(path, "SELECT id, version FROM history ORDER BY number") {
+        history.entry(id).or_default().push(version);
+    }
+    for (id, versions) in &history {
+        // A repeat goes back to an earlier version, and must then come to the last one again.
+        if versions.iter().max() != versions.last() {
+            complaints.push(format!("key {id} ends with version {:?}, which is not its last one", versions.last()));
+        }
+    }
+    let mut plain: HashMap<(i64, i64), u32> = HashMap::new();
+    pairs(path, "SELECT id, version FROM plain").into_iter().for_each(|row| *plain.entry(row).or_default() += 1);
+    for (id, versions) in told {
+        let missing = versions.iter().flat_map(|version| [*version, -version - 1]);
+        let missing = missing.filter(|version| !plain.contains_key(&(*id, *version)));
+        complaints.extend(missing.map(|version| format!("row {id} {version} is not there")));
+    }
+    complaints
+}
+
+/// Random numbers that are the same for the same seed (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    Some(std::env::var(variable).ok()?.parse().expect("a number"))
+}
+
+/// Kills a writer several times; the numbers that it has printed.
+fn run(path: &Path, kills: u64, random: &mut Random, sabotage: &str) -> BTreeMap<i64, Vec<i64>> {
+    let mut told: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+    for round in 0..kills {
+        let arguments = [path.to_str().unwrap(), &(round as i64 * ROUND).to_string(), sabotage];
+        let mut writer = Process::start(&mut command("kill::writer", &arguments)).unwrap();
+        // Most writers are killed while they write, some while they read the log of the one before.
+        let wait_for = [0, 1, 2, 2, 2, 2][random.below(6) as usize];
+        let mut lines: Vec<String> = (0..wait_for).map(|_| writer.line()).collect();
+        std::thread::sleep(Duration::from_micros(random.below(120_000)));
+        lines.extend(writer.kill());
+        for line in lines.iter().filter(|line| *line != "ready") {
+            let (id, version) = line.split_once(' ').unwrap();
+            told.entry(id.parse().unwrap()).or_default().push(version.parse().unwrap());
+        }
+    }
+    told
+}
+
+fn drain_all(path: &Path) -> i64 {
+    let lines = Process::start(&mut command("kill::drain", &[path.to_str().unwrap()])).unwrap().finish();
+    lines.last().unwrap().parse().unwrap()
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_kill() {
+    let kills = number("BATCHSQL_KILLS").unwrap_or(KILLS);
+    let seed = number("BATCHSQL_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    println!("BATCHSQL_SEED={seed} BATCHSQL_KILLS={kills}");
+    let mut random = Random(seed);
+    let (_dir, path) = database();
+    let begun = Instant::now();
+    let told = run(&path, kills, &mut random, "");
+    let left = drain_all(&path);
+    let complaints = complaints(&path, &told);
+    assert!(complaints.is_empty(), "seed {seed}: {complaints:#?}");
+    let rows = pairs(&path, "SELECT count(*), count(DISTINCT id || ' ' || version) FROM plain")[0];
+    let acknowledged: usize = told.values().map(Vec::len).sum();
+    println!(
+        "{kills} kills in {:?}: {} rows acknowledged, {left} left in the log at the end, {} plain rows doubled",
+        begun.elapsed(),
+        acknowledged * 3,
+        rows.0 - rows.1
+    );
+    // Otherwise the kills came before any row was written.
+    assert!(acknowledged as u64 > 10 * kills, "{acknowledged} versions were acknowledged in {kills} rounds");
+}
+
+/// The test must find a writer that loses rows.
+#[track_caller]
+fn is_caught(sabotage: &str) {
+    let (_dir, path) = database();
+    let told = run(&path, 6, &mut Random(7), sabotage);
+    drain_all(&path);
+    let complaints = complaints(&path, &told);
+    println!("{sabotage}: {} complaints, {:?}", complaints.len(), complaints.first());
+    assert!(!complaints.is_empty(), "nobody noticed the defect {sabotage}");
+}
+
+#[test]
+fn acknowledging_before_the_log_has_the_row_is_caught() {
+    is_caught("early");
+}
+
+#[test]
+fn settling_before_the_outcome_is_caught() {
+    is_caught("settle");
+}

@@ -1,0 +1,12 @@
+//! The durable intake with the scripted sink, with SQLite, and with processes that are killed.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod behaviour;
+mod chaos;
+mod gaps;
+#[cfg(unix)]
+mod kill;
+#[cfg(unix)]
+mod process;
+mod sqlite;
+mod support;
