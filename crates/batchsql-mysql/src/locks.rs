@@ -37,7 +37,7 @@ impl Locks {
             let value = storage.form.expression();
             let is_computed = schema.assignments().iter().any(|assignment| match &assignment.set {
                 Set::Overwrite => false,
-                Set::Raw(parts) => parts.iter().any(|part| *part == SetPart::New(index)),
+                Set::Raw(parts) => parts.contains(&SetPart::New(index)),
                 _ => assignment.column == Some(index),
             });
             match schema.columns()[index].column_type() {

@@ -195,7 +195,7 @@ impl PostgresPlan {
             return Ok(());
         }
         let link = conn.begin()?;
-        let checked = link.prepare_with(&*self.unnest.plain, &array_types(&self.fields)).await;
+        let checked = link.prepare_with(&self.unnest.plain, &array_types(&self.fields)).await;
         let checked = checked.map(drop).map_err(|error| sink_error(error, LinkLost::BeforeCommit));
         if checked.as_ref().err().is_none_or(is_refusal) {
             conn.end();
