@@ -5,6 +5,7 @@ use syn::meta::ParseNestedMeta;
 use syn::{DeriveInput, Error, LitStr, Path, Result};
 
 use crate::case::Case;
+use crate::expression::Expression;
 use crate::field::Field;
 use crate::meta::{row_attributes, set};
 use crate::rule::{Rule, RuleParser};
@@ -85,6 +86,8 @@ impl Container {
                     set(&mut overriding, (), &meta)
                 } else if common.parse(&meta)? || rule.parse(&meta)? {
                     Ok(())
+                } else if meta.path.get_ident().is_some_and(|name| Expression::NAMES.iter().any(|of| name == of)) {
+                    Err(meta.error("this is an attribute of the field whose column it changes"))
                 } else {
                     let message = "unknown attribute; expected table, schema, on_conflict, key, update, only_if_newer, now, \
                                    on_constraint, on_partial_index, may_add_twice, overriding_system_value, rename_all or crate";

@@ -113,6 +113,7 @@ fn conflict(api: &Path, rule: &Rule) -> TokenStream {
             quote!(update_columns([#(#key),*], <[&str]>::iter(&[#(#update),*]).copied()))
         }
         (Action::UpdateOnly, _) => quote!(update_only([#(#key),*])),
+        (Action::Delete, _) => quote!(delete([#(#key),*])),
     };
     let newer = rule.newer.iter().map(|name| quote!(.only_if_newer(#name)));
     let constraint = rule.constraint.iter().map(|name| quote!(.on_constraint(#name)));

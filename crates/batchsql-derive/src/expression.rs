@@ -18,6 +18,9 @@ pub(crate) enum Expression {
 }
 
 impl Expression {
+    /// The attributes.
+    pub(crate) const NAMES: [&str; 7] = ["add", "keep", "unless_null", "greatest", "least", "now", "raw"];
+
     /// Whether the attribute is an expression; then it is set, with the place of its name.
     pub(crate) fn parse(slot: &mut Option<(Ident, Self)>, meta: &ParseNestedMeta<'_>) -> Result<bool> {
         let Some(name) = meta.path.get_ident() else { return Ok(false) };

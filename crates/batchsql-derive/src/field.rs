@@ -60,6 +60,8 @@ impl<'a> Field<'a> {
                     set(&mut default, (), &meta)
                 } else if Expression::parse(&mut expression, &meta)? {
                     Ok(())
+                } else if is("key") {
+                    Err(meta.error("key is an attribute of the struct, which names the columns: key = \"id\""))
                 } else {
                     let message = "unknown attribute; expected rename, skip, with, json, flatten, skip_none, default, add, keep, \
                                    unless_null, greatest, least, now or raw";

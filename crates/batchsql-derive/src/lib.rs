@@ -20,7 +20,7 @@ use proc_macro::TokenStream;
 /// |---|---|---|
 /// | `table = "orders"` | the table, taken literally | required |
 /// | `schema = "audit"` | the namespace of the table | none |
-/// | `on_conflict = "update"` | `none`, `ignore`, `replace`, `update` or `update_only` | `none` |
+/// | `on_conflict = "update"` | `none`, `ignore`, `replace`, `update`, `update_only` or `delete` | `none` |
 /// | `key = "id"` or `key("a", "b")` | the columns of a unique index; needed unless `none` | |
 /// | `update("a", "b")` | with `update`: the columns to overwrite | every non-key column |
 /// | `only_if_newer = "version"` | with `update` and `update_only`: a row changes nothing unless its version is newer | |

@@ -29,6 +29,7 @@ pub(crate) enum Action {
     Replace,
     Update,
     UpdateOnly,
+    Delete,
 }
 
 /// The attributes of the rule while they are parsed.
@@ -78,7 +79,8 @@ impl RuleParser {
         };
         match (rule.action, rule.key.first()) {
             (Action::None, Some(key)) => {
-                let message = "a key needs on_conflict = \"ignore\", \"replace\", \"update\" or \"update_only\"";
+                let message =
+                    "a key needs on_conflict = \"ignore\", \"replace\", \"update\", \"update_only\" or \"delete\"";
                 return Err(Error::new(key.span(), message));
             }
             (Action::None, None) | (_, Some(_)) => {}
@@ -126,7 +128,7 @@ impl Rule {
         }
         let target = self.constraint.as_ref().or(self.partial_index.as_ref());
         match target {
-            Some(target) if matches!(self.action, Action::None | Action::UpdateOnly) => {
+            Some(target) if matches!(self.action, Action::None | Action::UpdateOnly | Action::Delete) => {
                 let message =
                     "the index is named for rules that insert: on_conflict = \"ignore\", \"replace\" or \"update\"";
                 Err(Error::new(target.span(), message))
@@ -163,8 +165,13 @@ impl Rule {
         }
     }
 
-    /// A key is always written, and never changed.
+    /// A key is always written, and never changed; a delete has nothing else.
     fn check_key(&self, fields: &[Field<'_>]) -> Result<()> {
+        let is_other = |field: &&Field<'_>| field.name().is_some_and(|name| !self.is_key(name));
+        if let (Action::Delete, Some(other)) = (self.action, fields.iter().find(is_other)) {
+            let message = "a delete has the key columns only: remove this field, or use Delete::of(&row) with a row of another type";
+            return Err(Error::new_spanned(other.ident, message));
+        }
         for field in self.key.iter().filter_map(|key| column(fields, key)) {
             let error = |message| Err(Error::new_spanned(field.ty, message));
             if field.absent.is_some() {
@@ -243,7 +250,8 @@ fn action(on_conflict: Option<&LitStr>) -> Result<Action> {
         "replace" => Action::Replace,
         "update" => Action::Update,
         "update_only" => Action::UpdateOnly,
-        _ => return Err(Error::new(name.span(), "expected none, ignore, replace, update or update_only")),
+        "delete" => Action::Delete,
+        _ => return Err(Error::new(name.span(), "expected none, ignore, replace, update, update_only or delete")),
     })
 }
 

@@ -57,6 +57,13 @@ struct Patch {
 }
 
 #[derive(Row)]
+#[row(crate = "batchsql_core", table = "t", key("id", "version"), on_conflict = "delete")]
+struct Gone {
+    id: i64,
+    version: i64,
+}
+
+#[derive(Row)]
 #[row(crate = "batchsql_core", table = "t", key = "id", on_conflict = "ignore", on_constraint = "t_id_key")]
 #[row(overriding_system_value)]
 struct Constraint {
@@ -122,6 +129,7 @@ fn the_attributes_are_the_functions_of_the_rule() {
     check(UpdateOnly::type_schema(), &["id", "version", "note?"], update_only.clone().only_if_newer("version"));
     check(Patch::type_schema(), &["id", "note?"], update_only.set("changed_at", Expr::now()));
     check(Partial::type_schema(), &["id"], Conflict::replace(["id"]).on_partial_index("NOT gone"));
+    check(Gone::type_schema(), &["id", "version"], Conflict::delete(["id", "version"]));
     let audited = ["id", "created_by", "version"];
     check(Audited::type_schema(), &audited, newest.set("created_by", Expr::keep()));
     check(Logged::type_schema(), &audited, Conflict::ignore(["id"]));
