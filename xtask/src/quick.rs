@@ -26,7 +26,7 @@ const ONLY_UNIT_TESTS: [&str; 4] = ["batchsql-postgres", "batchsql-mysql", "batc
 const EXAMPLE: &str = "runs an example as a program, which is not built here";
 
 /// Integration tests that are left out, as `package`, `name` and why.
-const LEFT_OUT: [(&str, &str, &str); 12] = [
+const LEFT_OUT: [(&str, &str, &str); 13] = [
     ("batchsql", "service::", "runs the example service as a program, which is not built here"),
     ("batchsql", "examples::quick_start_writes_all_rows", EXAMPLE),
     ("batchsql", "examples::csv_loader_loads_what_can_be_read_and_reports_the_rest", EXAMPLE),
@@ -36,6 +36,7 @@ const LEFT_OUT: [(&str, &str, &str); 12] = [
     ("batchsql", "examples::failure_tests_is_a_program_too", EXAMPLE),
     ("batchsql", "examples::opentelemetry_shows_the_batch_linked_to_both_requests", EXAMPLE),
     ("batchsql", "examples::axum_ingest_serves_its_metrics_and_ends_with_every_row_written", EXAMPLE),
+    ("batchsql", "examples::ingest_service_ends_with_every_row_written_and_replays_the_others", EXAMPLE),
     ("batchsql-monitoring", "broken::", "reads every file of monitoring/ again for each mistake"),
     ("batchsql-core", "order::rows_of_a_key_keep_their_order_with_many_threads", "long: many rows, in real time"),
     ("batchsql-core", "flush::an_interval_without_end_means_by_size_only", "long: every wake-up of a day"),

@@ -1,13 +1,14 @@
-//! Owns the `#[row(...)]` attributes of structs: their values and the combinations that are valid.
+//! Owns the `#[row(...)]` attributes of structs, those of the conflict rule aside.
 //! Must not know the code that is generated.
 
 use syn::meta::ParseNestedMeta;
-use syn::punctuated::Punctuated;
-use syn::{DeriveInput, Error, LitStr, Path, Result, Token, parenthesized};
+use syn::{DeriveInput, Error, LitStr, Path, Result};
 
 use crate::case::Case;
-use crate::field::{Field, FieldKind};
+use crate::expression::Expression;
+use crate::field::Field;
 use crate::meta::{row_attributes, set};
+use crate::rule::{Rule, RuleParser};
 
 /// The attributes that every struct and enum may have.
 pub(crate) struct Common {
@@ -19,28 +20,10 @@ pub(crate) struct Common {
 pub(crate) struct Container {
     pub(crate) table: LitStr,
     pub(crate) namespace: Option<LitStr>,
-    pub(crate) conflict: ConflictRule,
-    pub(crate) key: Vec<LitStr>,
-    pub(crate) update: Option<Vec<LitStr>>,
+    pub(crate) rule: Rule,
+    /// Whether values of identity columns are written.
+    pub(crate) overrides_identity: bool,
     pub(crate) common: Common,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ConflictRule {
-    None,
-    Ignore,
-    Replace,
-    Update,
-}
-
-/// `name = "a"` or `name("a", "b")`.
-fn names(meta: &ParseNestedMeta<'_>) -> Result<Vec<LitStr>> {
-    if meta.input.peek(Token![=]) {
-        return Ok(vec![meta.value()?.parse()?]);
-    }
-    let content;
-    parenthesized!(content in meta.input);
-    Ok(Punctuated::<LitStr, Token![,]>::parse_terminated(&content)?.into_iter().collect())
 }
 
 /// The common attributes while they are parsed.
@@ -89,9 +72,9 @@ impl Common {
 }
 
 impl Container {
-    pub(crate) fn parse(input: &DeriveInput) -> Result<Self> {
-        let (mut table, mut namespace, mut rule, mut key, mut update) = (None, None, None, None, None);
-        let mut common = CommonParser::default();
+    pub(crate) fn parse<'a>(input: &'a DeriveInput) -> Result<(Self, Vec<Field<'a>>)> {
+        let (mut table, mut namespace, mut overriding) = (None, None, None);
+        let (mut common, mut rule) = (CommonParser::default(), RuleParser::default());
         for attribute in row_attributes(&input.attrs) {
             attribute.parse_nested_meta(|meta| {
                 let is = |name| meta.path.is_ident(name);
@@ -99,17 +82,15 @@ impl Container {
                     set(&mut table, meta.value()?.parse::<LitStr>()?, &meta)
                 } else if is("schema") {
                     set(&mut namespace, meta.value()?.parse::<LitStr>()?, &meta)
-                } else if is("on_conflict") {
-                    set(&mut rule, meta.value()?.parse::<LitStr>()?, &meta)
-                } else if is("key") {
-                    set(&mut key, names(&meta)?, &meta)
-                } else if is("update") {
-                    set(&mut update, names(&meta)?, &meta)
-                } else if common.parse(&meta)? {
+                } else if is("overriding_system_value") {
+                    set(&mut overriding, (), &meta)
+                } else if common.parse(&meta)? || rule.parse(&meta)? {
                     Ok(())
+                } else if meta.path.get_ident().is_some_and(|name| Expression::NAMES.iter().any(|of| name == of)) {
+                    Err(meta.error("this is an attribute of the field whose column it changes"))
                 } else {
-                    let message =
-                        "unknown attribute; expected table, schema, on_conflict, key, update, rename_all or crate";
+                    let message = "unknown attribute; expected table, schema, on_conflict, key, update, only_if_newer, now, \
+                                   on_constraint, on_partial_index, may_add_twice, overriding_system_value, rename_all or crate";
                     Err(meta.error(message))
                 }
             })?;
@@ -122,74 +103,14 @@ impl Container {
         if table.value().is_empty() {
             return Err(Error::new(table.span(), "the table name is empty"));
         }
-        let conflict = match &rule {
-            None => ConflictRule::None,
-            Some(rule) => match rule.value().as_str() {
-                "none" => ConflictRule::None,
-                "ignore" => ConflictRule::Ignore,
-                "replace" => ConflictRule::Replace,
-                "update" => ConflictRule::Update,
-                _ => return Err(Error::new(rule.span(), "expected none, ignore, replace or update")),
-            },
-        };
-        let key: Vec<LitStr> = key.unwrap_or_default();
-        match (conflict, key.first()) {
-            (ConflictRule::None, Some(key)) => {
-                return Err(Error::new(key.span(), "a key needs on_conflict = \"ignore\", \"replace\" or \"update\""));
-            }
-            (ConflictRule::None, None) | (_, Some(_)) => {}
-            (_, None) => {
-                let span = rule.map_or_else(|| input.ident.span(), |rule| rule.span());
-                return Err(Error::new(span, "a conflict rule needs the key: add key = \"column\""));
-            }
-        }
-        if let (Some(first), true) = (update.iter().flatten().next(), conflict != ConflictRule::Update) {
-            return Err(Error::new(first.span(), "update columns need on_conflict = \"update\""));
-        }
-        Ok(Self { table, namespace, conflict, key, update, common: common.finish() })
-    }
-
-    /// Checks that key and update columns are declared columns, and that a key is always written. Columns of flattened
-    /// fields are not known here: the schema checks them.
-    pub(crate) fn check(&self, fields: &[Field<'_>]) -> Result<()> {
-        let column = |name: &LitStr| fields.iter().find(|field| field.column_name() == Some(name.value()));
-        let has_flattened = fields.iter().any(|field| matches!(field.kind, FieldKind::Flatten));
-        for name in self.key.iter().chain(self.update.iter().flatten()) {
-            if column(name).is_none() && !has_flattened {
-                let known: Vec<String> = fields.iter().filter_map(Field::column_name).collect();
-                let message = format!("no such column; the columns are {}", known.join(", "));
-                return Err(Error::new(name.span(), message));
-            }
-        }
-        for (index, name) in self.key.iter().enumerate() {
-            if self.key[..index].iter().any(|earlier| earlier.value() == name.value()) {
-                return Err(Error::new(name.span(), "this column is named twice"));
-            }
-        }
-        for (index, name) in self.update.iter().flatten().enumerate() {
-            if self.update.iter().flatten().take(index).any(|earlier| earlier.value() == name.value()) {
-                return Err(Error::new(name.span(), "this column is named twice"));
-            }
-            if self.key.iter().any(|key| key.value() == name.value()) {
-                return Err(Error::new(name.span(), "both a key and an update column"));
-            }
-        }
-        for field in self.key.iter().filter_map(column) {
-            if field.absent.is_some() {
-                return Err(Error::new_spanned(
-                    field.ty,
-                    "a key column cannot be left out: remove default or skip_none",
-                ));
-            }
-            if !matches!(field.kind, FieldKind::With(..)) && field.option().is_some() {
-                let message = "a key column cannot be an Option: NULL keys never conflict";
-                return Err(Error::new_spanned(field.ty, message));
-            }
-        }
+        let common = common.finish();
+        let fields = Field::all(input, common.rename_all)?;
+        let rule = rule.finish(&input.ident, &fields)?;
         if fields.iter().all(|field| field.absent.is_some()) {
             let message = "at least one column must always be written: a row without any value is no row";
             return Err(Error::new_spanned(fields[0].ty, message));
         }
-        Ok(())
+        let overrides_identity = overriding.is_some();
+        Ok((Self { table, namespace, rule, overrides_identity, common }, fields))
     }
 }

@@ -6,8 +6,10 @@ use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{DeriveInput, Path, Result};
 
-use crate::attributes::{Common, ConflictRule, Container};
+use crate::attributes::{Common, Container};
+use crate::expression::Expression;
 use crate::field::{Absent, Field, FieldKind};
+use crate::rule::{Action, Rule};
 
 /// The columns of a struct that is a part of rows.
 pub(crate) fn row_columns(input: &DeriveInput) -> Result<TokenStream> {
@@ -18,11 +20,9 @@ pub(crate) fn row_columns(input: &DeriveInput) -> Result<TokenStream> {
 
 /// A row, and its columns.
 pub(crate) fn row(input: &DeriveInput) -> Result<TokenStream> {
-    let container = Container::parse(input)?;
-    let fields = Field::all(input, container.common.rename_all)?;
-    container.check(&fields)?;
-    let Container { table, namespace, key, .. } = &container;
-    let api = &container.common.api;
+    let (container, fields) = Container::parse(input)?;
+    let Container { table, namespace, rule, .. } = &container;
+    let (key, api) = (&rule.key, &container.common.api);
     let name = &input.ident;
     let (impl_generics, type_generics, where_clause) = input.generics.split_for_impl();
     let columns = columns_impl(input, api, &fields);
@@ -30,17 +30,8 @@ pub(crate) fn row(input: &DeriveInput) -> Result<TokenStream> {
         Some(namespace) => quote!(#api::TableName::qualified(#namespace, #table)),
         None => quote!(#api::TableName::new(#table)),
     };
-    let conflict = match container.conflict {
-        ConflictRule::None => quote!(#api::Conflict::none()),
-        ConflictRule::Ignore => quote!(#api::Conflict::ignore([#(#key),*])),
-        ConflictRule::Replace => quote!(#api::Conflict::replace([#(#key),*])),
-        ConflictRule::Update => match &container.update {
-            None => quote!(#api::Conflict::update([#(#key),*])),
-            Some(update) => {
-                quote!(#api::Conflict::update_columns([#(#key),*], <[&str]>::iter(&[#(#update),*]).copied()))
-            }
-        },
-    };
+    let conflict = conflict(api, rule);
+    let overriding = container.overrides_identity.then(|| quote!(list.overriding_system_value();));
     let hashed = key.iter().map(|key| {
         match fields.iter().find(|field| field.column_name() == Some(key.value())) {
             Some(field) => {
@@ -57,6 +48,7 @@ pub(crate) fn row(input: &DeriveInput) -> Result<TokenStream> {
         let declare: fn() -> #api::Declared = || {
             let mut list = <#api::Declarations as ::std::default::Default>::default();
             <Self as #api::RowColumns>::declare_columns(&mut list);
+            #overriding
             list.build(#table_name, #conflict)
         };
     };
@@ -107,6 +99,28 @@ pub(crate) fn row(input: &DeriveInput) -> Result<TokenStream> {
             }
         }
     })
+}
+
+/// The rule, without the expressions of fields.
+fn conflict(api: &Path, rule: &Rule) -> TokenStream {
+    let key = &rule.key;
+    let action = match (rule.action, &rule.update) {
+        (Action::None, _) => quote!(none()),
+        (Action::Ignore, _) => quote!(ignore([#(#key),*])),
+        (Action::Replace, _) => quote!(replace([#(#key),*])),
+        (Action::Update, None) => quote!(update([#(#key),*])),
+        (Action::Update, Some(update)) => {
+            quote!(update_columns([#(#key),*], <[&str]>::iter(&[#(#update),*]).copied()))
+        }
+        (Action::UpdateOnly, _) => quote!(update_only([#(#key),*])),
+        (Action::Delete, _) => quote!(delete([#(#key),*])),
+    };
+    let newer = rule.newer.iter().map(|name| quote!(.only_if_newer(#name)));
+    let constraint = rule.constraint.iter().map(|name| quote!(.on_constraint(#name)));
+    let partial = rule.partial_index.iter().map(|condition| quote!(.on_partial_index(#condition)));
+    let now = rule.now.iter().map(|name| quote!(.set(#name, #api::Expr::now())));
+    let twice = rule.may_add_twice.then(|| quote!(.may_add_twice()));
+    quote!(#api::Conflict::#action #(#newer)* #(#constraint)* #(#partial)* #(#now)* #twice)
 }
 
 fn columns_impl(input: &DeriveInput, api: &Path, fields: &[Field<'_>]) -> TokenStream {
@@ -233,7 +247,19 @@ fn declare(api: &Path, field: &Field<'_>) -> TokenStream {
         }
     };
     let optional = field.absent.map(|_| quote!(list.optional();));
-    quote!(#declared #optional)
+    let expression = field.expression.as_ref().map(|(_, expression)| {
+        let expression = match expression {
+            Expression::Add => quote!(add()),
+            Expression::Keep => quote!(keep()),
+            Expression::UnlessNull => quote!(unless_null()),
+            Expression::Greatest => quote!(greatest()),
+            Expression::Least => quote!(least()),
+            Expression::Now => quote!(now()),
+            Expression::Raw(sql) => quote!(raw(#sql)),
+        };
+        quote!(list.set(#api::Expr::#expression);)
+    });
+    quote!(#declared #optional #expression)
 }
 
 /// The value of a field: an expression that `&` borrows.

@@ -1,9 +1,10 @@
-//! Owns the `#[row(...)]` attributes of fields: which columns a field is, and when it is left out.
+//! Owns the `#[row(...)]` attributes of fields: which columns a field is, when it is left out, and what an update does.
 //! Must not know the code that is generated.
 
 use syn::{Data, DeriveInput, Error, Fields, GenericArgument, Ident, LitStr, Path, PathArguments, Result, Type};
 
 use crate::case::Case;
+use crate::expression::Expression;
 use crate::meta::{row_attributes, set};
 
 /// One field that is a column, or several.
@@ -12,6 +13,8 @@ pub(crate) struct Field<'a> {
     pub(crate) ty: &'a Type,
     pub(crate) kind: FieldKind,
     pub(crate) absent: Option<Absent>,
+    /// What an update does with the column, and where that is written.
+    pub(crate) expression: Option<(Ident, Expression)>,
 }
 
 pub(crate) enum FieldKind {
@@ -37,7 +40,7 @@ impl<'a> Field<'a> {
     fn parse(field: &'a syn::Field, rename_all: Option<Case>) -> Result<Option<Self>> {
         let ident = field.ident.as_ref().expect("only structs with named fields get here");
         let (mut rename, mut skip, mut with, mut json, mut flatten) = (None, None, None, None, None);
-        let (mut skip_none, mut default) = (None, None);
+        let (mut skip_none, mut default, mut expression) = (None, None, None);
         for attribute in row_attributes(&field.attrs) {
             attribute.parse_nested_meta(|meta| {
                 let is = |name| meta.path.is_ident(name);
@@ -55,15 +58,24 @@ impl<'a> Field<'a> {
                     set(&mut skip_none, (), &meta)
                 } else if is("default") {
                     set(&mut default, (), &meta)
+                } else if Expression::parse(&mut expression, &meta)? {
+                    Ok(())
+                } else if is("key") {
+                    Err(meta.error("key is an attribute of the struct, which names the columns: key = \"id\""))
                 } else {
-                    let message = "unknown attribute; expected rename, skip, with, json, flatten, skip_none or default";
+                    let message = "unknown attribute; expected rename, skip, with, json, flatten, skip_none, default, add, keep, \
+                                   unless_null, greatest, least, now or raw";
                     Err(meta.error(message))
                 }
             })?;
         }
         let error = |message: &str| Err(Error::new_spanned(&field.ty, message));
-        let has_others =
-            rename.is_some() || with.is_some() || json.is_some() || skip_none.is_some() || default.is_some();
+        let has_others = rename.is_some()
+            || with.is_some()
+            || json.is_some()
+            || skip_none.is_some()
+            || default.is_some()
+            || expression.is_some();
         if (skip.is_some() && (has_others || flatten.is_some())) || (flatten.is_some() && has_others) {
             return error("skip and flatten go with no other attribute: the field itself is not a column");
         }
@@ -77,7 +89,7 @@ impl<'a> Field<'a> {
                               are Options",
                 );
             }
-            return Ok(Some(Self { ident, ty: &field.ty, kind: FieldKind::Flatten, absent: None }));
+            return Ok(Some(Self { ident, ty: &field.ty, kind: FieldKind::Flatten, absent: None, expression: None }));
         }
         let name = rename.unwrap_or_else(|| {
             let name = ident.to_string();
@@ -102,7 +114,7 @@ impl<'a> Field<'a> {
             (None, Some(())) => FieldKind::Json(name),
             (Some(_), Some(())) => return error("with and json are two ways to convert the field; keep one"),
         };
-        Ok(Some(Self { ident, ty: &field.ty, kind, absent }))
+        Ok(Some(Self { ident, ty: &field.ty, kind, absent, expression }))
     }
 
     /// The fields of a struct that are columns.

@@ -5,8 +5,10 @@ mod attributes;
 mod case;
 mod encode;
 mod expand;
+mod expression;
 mod field;
 mod meta;
+mod rule;
 
 use proc_macro::TokenStream;
 
@@ -18,13 +20,19 @@ use proc_macro::TokenStream;
 /// |---|---|---|
 /// | `table = "orders"` | the table, taken literally | required |
 /// | `schema = "audit"` | the namespace of the table | none |
-/// | `on_conflict = "update"` | `none`, `ignore`, `replace` or `update` | `none` |
+/// | `on_conflict = "update"` | `none`, `ignore`, `replace`, `update`, `update_only` or `delete` | `none` |
 /// | `key = "id"` or `key("a", "b")` | the columns of a unique index; needed unless `none` | |
 /// | `update("a", "b")` | with `update`: the columns to overwrite | every non-key column |
+/// | `only_if_newer = "version"` | with `update` and `update_only`: a row changes nothing unless its version is newer | |
+/// | `now = "changed_at"` or `now("a", "b")` | with `update` and `update_only`: columns that are no field, and get the time of the database | |
+/// | `on_constraint = "name"` | the unique constraint whose columns are the key (PostgreSQL) | |
+/// | `on_partial_index = "NOT gone"` | the condition of the partial unique index whose columns are the key (PostgreSQL, SQLite) | |
+/// | `may_add_twice` | rows with `add` or `raw` may be written again after a lost reply | `Unknown` instead |
+/// | `overriding_system_value` | writes identity columns that are `GENERATED ALWAYS` (PostgreSQL) | |
 /// | `rename_all = "camelCase"` | how field names become column names: the cases of `serde` | as they are |
 /// | `crate = "path"` | where the BatchSQL API is found | `::batchsql` |
 ///
-/// Key and update columns are named as in the database. On a field, `#[row(...)]` takes
+/// These attributes name columns as in the database. On a field, `#[row(...)]` takes
 ///
 /// | attribute | meaning |
 /// |---|---|
@@ -35,6 +43,11 @@ use proc_macro::TokenStream;
 /// | `flatten` | the columns of a struct that derives `RowColumns` or `Row`, in the place of the field; not of an `Option` |
 /// | `skip_none` | an `Option`: for `None` the column is left out, instead of NULL |
 /// | `default` | the column is left out if the field equals `Default::default()` of its type |
+/// | `add`, `keep`, `unless_null`, `greatest`, `least`, `now`, `raw = "{old} * 2"` | what an update does with the column, instead of overwriting it: the functions of `Expr` |
+///
+/// `only_if_newer`, `now`, `add` and so on are refinements of `Conflict`, whose docs say what they do. Whether the column has
+/// a type that can be added up or compared is checked when the schema is built, at the first use of the row type. Fields of
+/// flattened structs may have expressions too; a row whose rule updates nothing (`none`, `ignore`) does not use them.
 ///
 /// A column that is left out takes the database's default on insert, and is not changed by an update. Rows that leave out
 /// different columns have different statements and different batches, so few combinations should be common. Key columns

@@ -40,7 +40,7 @@ impl Locks {
             let is_computed = is_key
                 || schema.assignments().iter().any(|assignment| match &assignment.set {
                     Set::Overwrite => false,
-                    Set::Raw(parts) => parts.iter().any(|part| *part == SetPart::New(index)),
+                    Set::Raw(parts) => parts.contains(&SetPart::New(index)),
                     _ => assignment.column == Some(index),
                 });
             if is_computed { compared(&schema.columns()[index], value, table) } else { value.to_owned() }

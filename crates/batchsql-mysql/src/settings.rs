@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use batchsql_core::AbandonedWrites;
 
-/// How [`Conflict::Ignore`](batchsql_core::Conflict::Ignore) is written.
+/// How [`Conflict::ignore`](batchsql_core::Conflict::ignore) is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum IgnoreWith {
@@ -19,7 +19,7 @@ pub enum IgnoreWith {
     InsertIgnore,
 }
 
-/// How [`Conflict::Replace`](batchsql_core::Conflict::Replace) is written.
+/// How [`Conflict::replace`](batchsql_core::Conflict::replace) is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum ReplaceWith {
@@ -81,14 +81,14 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// How `Conflict::Ignore` is written; default [`IgnoreWith::Exact`].
+    /// How `Conflict::ignore` is written; default [`IgnoreWith::Exact`].
     #[must_use]
     pub fn ignore_with(mut self, way: IgnoreWith) -> Self {
         self.ignore_with = way;
         self
     }
 
-    /// How `Conflict::Replace` is written; default [`ReplaceWith::Update`].
+    /// How `Conflict::replace` is written; default [`ReplaceWith::Update`].
     #[must_use]
     pub fn replace_with(mut self, way: ReplaceWith) -> Self {
         self.replace_with = way;

@@ -197,8 +197,8 @@ impl PostgresPlan {
             return Ok(());
         }
         let link = conn.begin()?;
-        let checked =
-            link.prepare_with(self.returning.as_ref().unwrap_or(&self.unnest.plain), &array_types(&self.fields)).await;
+        let sql = self.returning.as_ref().unwrap_or(&self.unnest.plain);
+        let checked = link.prepare_with(sql, &array_types(&self.fields)).await;
         let checked = checked.map(drop).map_err(|error| sink_error(error, LinkLost::BeforeCommit));
         if checked.as_ref().err().is_none_or(is_refusal) {
             conn.end();

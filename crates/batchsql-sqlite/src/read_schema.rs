@@ -55,7 +55,10 @@ fn column_type(column: &TableColumn) -> Result<ColumnType, String> {
         (_, Affinity::Real) => ColumnType::F64,
         (_, Affinity::Numeric) => {
             let declared = &column.declared;
-            return Err(format!("its type {declared} has several kinds of values; add it with the type that you send"));
+            return Err(format!(
+                "values of its type {declared} may be of several kinds; add it to the builder as I64 or F64, or declare it TEXT for \
+                 decimals and JSON"
+            ));
         }
     };
     form(ty, column.affinity, column.takes).map(|_| ty).map_err(|why| format!("its values {why}"))

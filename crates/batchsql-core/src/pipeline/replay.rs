@@ -39,7 +39,8 @@ const CHUNK: usize = 1000;
 /// stored one ends as `Ignored`. It cannot tell that a row was deleted meanwhile.
 ///
 /// The pipeline of the replay must not append to the same file. Rename the file first: a running
-/// pipeline then creates it anew. When [`ReplayReport::is_complete`] is true, the file and its mark may be deleted.
+/// pipeline then creates it anew. When [`ReplayReport::is_complete`] is true, [`delete`](Self::delete) the file and its
+/// mark.
 ///
 /// ```no_run
 /// # use batchsql_core::{Action, BatchSql, OutcomeKind, Replay, Schema};
@@ -81,6 +82,13 @@ impl ReplayReport {
     /// True when no line of the file is left: each was written, ignored, superseded, or left out by the caller.
     pub fn is_complete(&self) -> bool {
         self.failed.is_empty()
+    }
+
+    /// True when no line is in this file only: those that failed were rows, were submitted again, and reached the
+    /// dead-letter consumers of the pipeline. If one of these is a [file](crate::DeadLetters::file), this file may be
+    /// deleted once the pipeline has [closed](BatchSql::close) without lost letters, so that no row is in two files.
+    pub fn is_handed_on(&self) -> bool {
+        self.failed.iter().all(|failure| matches!(failure.reason, NotReplayed::Failed(_)))
     }
 }
 
@@ -195,6 +203,23 @@ impl Replay {
     pub fn mark(mut self, path: impl Into<PathBuf>) -> Self {
         self.mark = path.into();
         self
+    }
+
+    /// Deletes the mark and the file; one that is not there is no error. The mark goes first, so that a crash between the
+    /// two cannot leave a mark for another file of this name.
+    ///
+    /// # Errors
+    /// One of them cannot be deleted.
+    ///
+    /// # Cancel safety
+    /// Both are deleted nevertheless.
+    pub async fn delete(self) -> io::Result<()> {
+        let Self { path, mark } = self;
+        let delete = |path: &Path| match fs::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+        on_thread(move || delete(&mark).and_then(|()| delete(&path))).await
     }
 
     /// Submits the rows again, in the order of their lines, and waits for their outcomes. `row_of` makes the row of each

@@ -6,8 +6,10 @@
 
 use std::sync::OnceLock;
 
-use crate::model::conflict::Conflict;
+use crate::model::conflict::{Action, Conflict};
+use crate::model::expr::Expr;
 use crate::model::schema::Schema;
+use crate::model::schema_error::SchemaError;
 use crate::model::table_name::TableName;
 use crate::model::value::ColumnType;
 use crate::row::encode::Encode;
@@ -55,6 +57,9 @@ pub struct Declarations {
     columns: Vec<(&'static str, ColumnType, bool)>,
     /// Indexes of the columns that a row may leave out.
     optional: Vec<usize>,
+    /// What an update does with columns, by their names.
+    expressions: Vec<(&'static str, Expr)>,
+    overrides_identity: bool,
 }
 
 impl Declarations {
@@ -78,13 +83,31 @@ impl Declarations {
         self.optional.push(self.columns.len() - 1);
     }
 
+    /// What an update does with the column that was declared last.
+    pub fn set(&mut self, expr: Expr) {
+        let (name, ..) = self.columns.last().expect("an expression follows its column");
+        self.expressions.push((name, expr));
+    }
+
+    /// Values of identity columns are written.
+    pub fn overriding_system_value(&mut self) {
+        self.overrides_identity = true;
+    }
+
     /// The schema of rows with all columns.
     ///
     /// # Panics
-    /// When the declaration is invalid: a column is declared twice, the key is no column or may be left out, or all
-    /// columns may be left out.
-    pub fn build(self, table: TableName, conflict: Conflict) -> Declared {
+    /// When the declaration is invalid: a column is declared twice, the key is no column or may be left out, all columns
+    /// may be left out, the rule does not fit the columns, or it needs a column that may be left out.
+    pub fn build(self, table: TableName, mut conflict: Conflict) -> Declared {
+        // Columns of one struct are used with several rules; a rule that updates nothing has no use for expressions.
+        if !matches!(conflict.action(), Action::Insert | Action::Ignore) {
+            conflict = self.expressions.into_iter().fold(conflict, |rule, (name, expr)| rule.set(name, expr));
+        }
         let mut builder = Schema::builder(table).on_conflict(conflict);
+        if self.overrides_identity {
+            builder = builder.overriding_system_value();
+        }
         for (name, ty, is_nullable) in self.columns {
             builder = if is_nullable { builder.nullable(name, ty) } else { builder.column(name, ty) };
         }
@@ -99,7 +122,12 @@ impl Declarations {
             self.optional.len() < schema.columns().len(),
             "schema of table {table:?}: at least one column must always be written"
         );
-        Declared { schema, optional: self.optional.into() }
+        let declared = Declared { schema, optional: self.optional.into() };
+        // Columns that a rule needs are needed one by one, so the smallest row shows whether one may be left out.
+        if let Err(error) = declared.project(u64::MAX) {
+            panic!("{error}; rows that leave out every column with default or skip_none must be valid too");
+        }
+        declared
     }
 }
 
@@ -204,11 +232,15 @@ impl TypeShapes {
 
 impl Declared {
     fn without(&self, absent: u64) -> Schema {
+        self.project(absent).expect("the smallest row was checked when the schema was declared")
+    }
+
+    fn project(&self, absent: u64) -> Result<Schema, SchemaError> {
         let mut present = vec![true; self.schema.columns().len()];
         for (bit, index) in self.optional.iter().enumerate() {
             present[*index] = absent >> bit & 1 == 0;
         }
-        self.schema.project(&present).expect("the key and at least one column are always written")
+        self.schema.project(&present)
     }
 }
 

@@ -286,6 +286,7 @@ async fn lines_that_fail_again_are_kept_for_the_next_replay() {
     };
     let report = Replay::new(&path).run(&db, first).await.unwrap();
     assert_eq!((report.counts.get(OutcomeKind::Written), report.skipped, report.is_complete()), (16, 1, false));
+    assert!(!report.is_handed_on(), "some lines were never submitted");
     let mut reasons: Vec<_> = report.failed.iter().map(|failure| (failure.position, &failure.reason)).collect();
     reasons.sort_by_key(|(position, _)| *position);
     let [(0, NotReplayed::Unreadable(_)), (_, failed), (_, no_row), (_, refused)] = reasons.as_slice() else {
@@ -301,6 +302,27 @@ async fn lines_that_fail_again_are_kept_for_the_next_replay() {
     let mut written = ids(&sink.applied());
     written.sort_unstable();
     assert_eq!(written, (0..20).filter(|id| *id != 5).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_file_whose_rows_are_in_another_one_is_deleted_with_its_mark() {
+    let all: Vec<DynRow> = (0..20).map(|id| row(&plain(), id)).collect();
+    let (folder, path) = letters(&all).await;
+    let new = folder.path().join("new.ndjson");
+    let sink = ScriptedSink::new();
+    sink.poison(|row| id(row) == 3);
+    let builder = BatchSql::builder(sink).config(config()).dead_letters(DeadLetters::file(&new).unwrap());
+    let db = builder.start().unwrap();
+    let replay = Replay::new(&path);
+    let report = replay.clone().run(&db, any).await.unwrap();
+    assert!(report.is_handed_on() && !report.is_complete());
+    assert_eq!(db.close(HOUR).await.lost_letters, 0);
+    assert_eq!(read(&new).len(), 1);
+    assert!(path.exists() && mark_of(&path).exists());
+    replay.clone().delete().await.unwrap();
+    assert!(!path.exists() && !mark_of(&path).exists());
+    replay.delete().await.expect("both are gone");
+    Replay::new(folder.path()).delete().await.expect_err("a folder is no file");
 }
 
 #[tokio::test]

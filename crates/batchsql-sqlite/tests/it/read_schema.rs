@@ -1,6 +1,6 @@
 //! Schemas that are read from the database.
 
-use batchsql_core::{ColumnType, Conflict, ErrorClass, Schema, Sink, TableName};
+use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, Schema, Sink, TableName};
 
 use crate::support::{memory, read, write};
 
@@ -21,6 +21,15 @@ async fn every_column_has_a_type_and_rows_can_be_written() {
     let left_out: Vec<_> = table.left_out().collect();
     assert_eq!(left_out.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["price", "twice"]);
     assert!(left_out[0].1.contains("DECIMAL(10, 2)") && left_out[1].1.contains("generated"), "{left_out:?}");
+    let db = BatchSql::builder(sink.clone()).start().unwrap();
+    // Its reason says how it can be written.
+    let price = |ty| table.builder(Conflict::update(table.key())).nullable("price", ty).build().unwrap();
+    for ty in [ColumnType::I64, ColumnType::F64] {
+        db.prepare(&price(ty)).await.unwrap();
+        assert!(left_out[0].1.contains(&format!("{ty:?}")), "{left_out:?}");
+    }
+    let error = db.prepare(&price(ColumnType::Decimal)).await.unwrap_err();
+    assert!(left_out[0].1.contains("declare it TEXT") && error.to_string().contains("declare it TEXT"), "{error}");
     let schema = table.builder(Conflict::update(table.key())).build().unwrap();
     let expected = [
         ("id", ColumnType::I64, false),

@@ -71,7 +71,7 @@ impl Contender {
             return Ok(row.finish()?);
         }
         let version = match self {
-            NewerLoses if n % 2 == 0 => 0,
+            NewerLoses if n.is_multiple_of(2) => 0,
             _ => STORED + 1 + n as i64,
         };
         Ok(row.set("name", "a name of usual length")?.set("amount", n as i64)?.set("version", version)?.finish()?)

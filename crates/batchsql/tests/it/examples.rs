@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use axum::Router;
@@ -223,27 +223,69 @@ fn ask(address: SocketAddr, request: &str, body: &str) -> (String, String) {
     (head.lines().next().unwrap().to_owned(), body.to_owned())
 }
 
-#[test]
-fn axum_ingest_serves_its_metrics_and_ends_with_every_row_written() {
-    let mut command = example("axum_ingest");
-    let child =
-        command.env("PORT", "0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut server = Server(child);
+/// A running server, what it prints, and its address.
+fn serve(name: &str, arguments: &[&Path]) -> (Server, BufReader<ChildStdout>, SocketAddr) {
+    let mut command = example(name);
+    command.args(arguments).env("PORT", "0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut server = Server(command.spawn().unwrap());
     let mut printed = BufReader::new(server.0.stdout.take().unwrap());
     let mut line = String::new();
-    printed.read_line(&mut line).unwrap();
-    let address: SocketAddr = line.trim().rsplit(' ').next().unwrap().parse().unwrap();
+    while !line.starts_with("listening on ") {
+        line.clear();
+        assert!(printed.read_line(&mut line).unwrap() > 0, "{name} does not listen");
+    }
+    let address = line["listening on ".len()..].trim().parse().unwrap();
+    (server, printed, address)
+}
+
+/// Ends a server by SIGTERM: whether it succeeded, and what it printed since it started.
+fn end((mut server, mut printed, _): (Server, BufReader<ChildStdout>, SocketAddr)) -> (bool, String) {
+    let kill = Command::new("kill").args(["-TERM", &server.0.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    let mut rest = String::new();
+    printed.read_to_string(&mut rest).unwrap();
+    server.0.stderr.take().unwrap().read_to_string(&mut rest).unwrap();
+    (server.0.wait().unwrap().success(), rest)
+}
+
+#[test]
+fn axum_ingest_serves_its_metrics_and_ends_with_every_row_written() {
+    let server = serve("axum_ingest", &[]);
+    let address = server.2;
     for id in 0..20 {
         assert_eq!(ask(address, &format!("POST /events/{id}"), "a page was opened").0, "HTTP/1.1 202 Accepted");
     }
     assert_eq!(ask(address, "GET /monitoring/ready", "").1, "ready");
     assert!(ask(address, "GET /monitoring/", "").1.starts_with("<!doctype html>"));
     assert!(ask(address, "GET /monitoring/metrics", "").1.contains("batchsql_build_info"));
-    let kill = Command::new("kill").args(["-TERM", &server.0.id().to_string()]).status().unwrap();
-    assert!(kill.success());
-    let mut rest = String::new();
-    printed.read_to_string(&mut rest).unwrap();
-    server.0.stderr.take().unwrap().read_to_string(&mut rest).unwrap();
-    assert!(server.0.wait().unwrap().success(), "{rest}");
-    assert!(rest.contains("20 accepted, 20 written"), "{rest}");
+    let (is_success, printed) = end(server);
+    assert!(is_success && printed.contains("20 accepted, 20 written"), "{printed}");
+}
+
+/// Its load test is in `ingest_service`; here the program and the command of its index.
+#[test]
+fn ingest_service_ends_with_every_row_written_and_replays_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let (database, letters) = (folder.path().join("ingest.db"), folder.path().join("failed.ndjson"));
+    let server = serve("ingest_service", &[&database, &letters]);
+    let shown = include_str!("../../examples/ingest_service.rs").split('\'').nth(1).unwrap();
+    let cold = shown.replace("roof", "lab").replace("20.5", "-300");
+    for body in [shown, shown, &cold] {
+        assert_eq!(ask(server.2, "POST /readings", body).0, "HTTP/1.1 202 Accepted");
+    }
+    assert!(ask(server.2, "GET /monitoring/", "").1.starts_with("<!doctype html>"));
+    let (is_success, printed) = end(server);
+    assert!(!is_success && printed.contains("6 accepted, ") && printed.contains(" 1 rejected"), "{printed}");
+    let sums = "SELECT sum(readings) + (SELECT count(*) FROM readings) FROM sensors";
+    let sum: i64 = Connection::open(&database).unwrap().query_row(sums, [], |row| row.get(0)).unwrap();
+    assert_eq!(sum, 3 + 1);
+
+    Connection::open(&database).unwrap().execute_batch("DROP TABLE readings").unwrap();
+    let sound = std::fs::read_to_string(&letters).unwrap().replace("-300", "-30");
+    std::fs::write(&letters, sound).unwrap();
+    let (is_success, printed) = end(serve("ingest_service", &[&database, &letters]));
+    assert!(is_success && printed.contains("0 accepted"), "{printed}");
+    assert_eq!(std::fs::read_to_string(&letters).unwrap(), "");
+    let (is_success, printed) = run("ingest_service", &[&database]);
+    assert!(!is_success && printed.contains("usage: "), "{printed}");
 }

@@ -4,6 +4,8 @@
 
 #[cfg(all(unix, feature = "derive", feature = "sqlite", feature = "prometheus", feature = "tls"))]
 mod examples;
+#[cfg(all(unix, feature = "derive", feature = "sqlite", feature = "prometheus", feature = "tls"))]
+mod ingest_service;
 mod readme;
 #[cfg(all(unix, feature = "derive", feature = "sqlite", feature = "prometheus", feature = "tls"))]
 mod service;

@@ -1,0 +1,11 @@
+use batchsql_derive::Row;
+
+#[derive(Row)]
+#[row(crate = "batchsql_core", table = "t", key = "id", on_conflict = "ignore")]
+struct R {
+    id: i64,
+    #[row(add)]
+    hits: i64,
+}
+
+fn main() {}
