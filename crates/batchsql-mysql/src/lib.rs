@@ -145,6 +145,7 @@ mod piece;
 mod plan;
 mod quoted;
 mod read_schema;
+mod returning;
 mod session;
 mod settings;
 mod sink;

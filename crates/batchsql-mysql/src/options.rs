@@ -114,14 +114,14 @@ impl MySqlOptions {
         self
     }
 
-    /// How `Conflict::Ignore` is written, see [`Settings::ignore_with`]; default [`IgnoreWith::Exact`].
+    /// How `Conflict::ignore` is written, see [`Settings::ignore_with`]; default [`IgnoreWith::Exact`].
     #[must_use]
     pub fn ignore_with(mut self, way: IgnoreWith) -> Self {
         self.settings = self.settings.ignore_with(way);
         self
     }
 
-    /// How `Conflict::Replace` is written, see [`Settings::replace_with`]; default [`ReplaceWith::Update`].
+    /// How `Conflict::replace` is written, see [`Settings::replace_with`]; default [`ReplaceWith::Update`].
     #[must_use]
     pub fn replace_with(mut self, way: ReplaceWith) -> Self {
         self.settings = self.settings.replace_with(way);

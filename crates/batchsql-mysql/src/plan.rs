@@ -22,12 +22,12 @@ use crate::checks::{
 use crate::classify::Failed;
 use crate::keys::KeySearch;
 use crate::locks::{Locks, unsupported};
+use crate::returning::{clause, explained};
 use crate::settings::{IgnoreWith, ReplaceWith};
 use crate::statements::{PREFERRED_ROWS, Statement, Statements};
 use crate::tables::Tables;
 use crate::types::Storage;
 use crate::way::{Way, way};
-use crate::write_returning::{clause, explained};
 
 /// Placeholders of one statement: the protocol counts them in two bytes.
 pub(crate) const MAX_BINDS: usize = 65_535;

@@ -1,4 +1,4 @@
-//! Owns `Conflict::Ignore`: rows with an existing key are left out and reported as ignored.
+//! Owns `Conflict::ignore`: rows with an existing key are left out and reported as ignored.
 //! Must not know pools or plans of other ways.
 //!
 //! A no-op `ON DUPLICATE KEY UPDATE` does not show which rows are new: with the flag CLIENT_FOUND_ROWS, which `sqlx`

@@ -4,43 +4,15 @@
 //! The server returns the rows of an insert in the order in which they were sent, one for each.
 
 use batchsql_core::exhaustive::value_of_text;
-use batchsql_core::{Column, ColumnType, ErrorClass, Rows, SinkError, Value, Written};
-use batchsql_sql::mysql::quote;
+use batchsql_core::{Column, ColumnType, Rows, Value, Written};
 use sqlx::Row;
 use sqlx::mysql::MySqlRow;
 
 use crate::bind::bind_rows;
-use crate::catalog::{TableColumn, same_name};
 use crate::classify::{Failed, Stage};
-use crate::keys::shown;
 use crate::link::{Link, begin, commit, ready, undo};
 use crate::piece::{Piece, cut};
 use crate::plan::MySqlPlan;
-use crate::way::Way;
-
-/// The clause of the returned columns with its leading space; empty if there are none.
-///
-/// # Errors
-/// The table has no such column, or the way of writing returns nothing.
-pub(crate) fn clause(returning: &[Column], table: &[TableColumn], way: Way) -> Result<String, String> {
-    if returning.is_empty() {
-        return Ok(String::new());
-    }
-    if !matches!(way, Way::Direct(_)) {
-        return Err("values are returned for plain inserts, replace and update only".into());
-    }
-    let expression = |column: &Column| {
-        let found = table.iter().find(|found| same_name(&found.name, column.name()));
-        let found = found.ok_or_else(|| format!("it has no column {:?}, which is to be returned", column.name()))?;
-        if column.column_type() == ColumnType::F32 || found.data_type == "float" {
-            let text = "is a FLOAT, which the server shows with fewer digits than it has; do not return it";
-            return Err(format!("its column {:?} {text}", column.name()));
-        }
-        Ok(shown(&quote(column.name()), column.column_type(), &found.data_type))
-    };
-    let expressions = returning.iter().map(expression).collect::<Result<Vec<String>, String>>()?;
-    Ok(format!(" RETURNING {}", expressions.join(",")))
-}
 
 /// Writes every row, or none of them.
 pub(crate) async fn write_returning(link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows<'_>) -> Result<Written, Failed> {
@@ -107,13 +79,4 @@ fn value(ty: ColumnType, bytes: &[u8]) -> Option<Value> {
         ColumnType::TimestampTz => value_of_text(ty, &format!("{}+00:00", std::str::from_utf8(bytes).ok()?)),
         _ => value_of_text(ty, std::str::from_utf8(bytes).ok()?),
     }
-}
-
-/// The error of a server without the clause.
-pub(crate) fn explained(failed: Failed, returning: &[Column]) -> Failed {
-    if returning.is_empty() || failed.code != 1064 {
-        return failed;
-    }
-    let text = "this server does not return the values of inserted rows; MariaDB does, from version 10.5";
-    Failed { error: SinkError::new(ErrorClass::Schema, text), ..failed }
 }

@@ -1,0 +1,43 @@
+//! Owns the clause with which an insert returns values, and what servers without it say.
+//! Must not know rows or connections.
+
+use batchsql_core::{Column, ColumnType, ErrorClass, SinkError};
+use batchsql_sql::mysql::quote;
+
+use crate::catalog::{TableColumn, same_name};
+use crate::classify::Failed;
+use crate::keys::shown;
+use crate::way::Way;
+
+/// The clause of the returned columns with its leading space; empty if there are none.
+///
+/// # Errors
+/// The table has no such column, or the way of writing returns nothing.
+pub(crate) fn clause(returning: &[Column], table: &[TableColumn], way: Way) -> Result<String, String> {
+    if returning.is_empty() {
+        return Ok(String::new());
+    }
+    if !matches!(way, Way::Direct(_)) {
+        return Err("values are returned for plain inserts, replace and update only".into());
+    }
+    let expression = |column: &Column| {
+        let found = table.iter().find(|found| same_name(&found.name, column.name()));
+        let found = found.ok_or_else(|| format!("it has no column {:?}, which is to be returned", column.name()))?;
+        if column.column_type() == ColumnType::F32 || found.data_type == "float" {
+            let text = "is a FLOAT, which the server shows with fewer digits than it has; do not return it";
+            return Err(format!("its column {:?} {text}", column.name()));
+        }
+        Ok(shown(&quote(column.name()), column.column_type(), &found.data_type))
+    };
+    let expressions = returning.iter().map(expression).collect::<Result<Vec<String>, String>>()?;
+    Ok(format!(" RETURNING {}", expressions.join(",")))
+}
+
+/// The error of a server without the clause.
+pub(crate) fn explained(failed: Failed, returning: &[Column]) -> Failed {
+    if returning.is_empty() || failed.code != 1064 {
+        return failed;
+    }
+    let text = "this server does not return the values of inserted rows; MariaDB does, from version 10.5";
+    Failed { error: SinkError::new(ErrorClass::Schema, text), ..failed }
+}
