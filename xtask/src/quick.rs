@@ -100,7 +100,7 @@ mod tests {
         for test in source.split("\n#[test]\n").skip(1) {
             let test = test.split("\n}\n").next().unwrap();
             let name = test.split(['(', ' ']).nth(1).unwrap();
-            if test.contains("run(\"") || test.contains("example(\"") {
+            if ["run(\"", "serve(\"", "example(\""].iter().any(|call| test.contains(call)) {
                 programs.insert(format!("examples::{name}"));
             }
         }
