@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use batchsql_core::AbandonedWrites;
 
-/// How [`Conflict::Ignore`](batchsql_core::Conflict::Ignore) is written.
+/// How [`Conflict::ignore`](batchsql_core::Conflict::ignore) is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum IgnoreWith {
@@ -19,7 +19,7 @@ pub enum IgnoreWith {
     InsertIgnore,
 }
 
-/// How [`Conflict::Replace`](batchsql_core::Conflict::Replace) is written.
+/// How [`Conflict::replace`](batchsql_core::Conflict::replace) is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum ReplaceWith {
