@@ -5,19 +5,22 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use batchsql_core::{Action, BatchSqlBuilder, Delivery, Ordering, Schema, Sink, WhenFull};
+use batchsql_core::{BatchSqlBuilder, Ordering, Sink, WhenFull};
 use batchsql_log::{Log, Recovery};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::error::DurableStartError;
-use crate::feed::feeds::{Context, Counts, Feeds};
+use crate::feed::context::{Context, Counts};
+use crate::feed::feeds::Feeds;
 use crate::feed::letters::Letters;
-use crate::handle::{DurableBatchSql, Shared};
+use crate::handle::DurableBatchSql;
 use crate::health::Recovered;
 use crate::intake::{appender, gather::Gather};
 use crate::options::{DurableOptions, Sabotage};
+use crate::refusals::{refuse_schema, refuse_settings};
 use crate::schemas::Schemas;
+use crate::shared::Shared;
 
 /// Makes a pipeline durable: `BatchSql::builder(sink).durable(DurableOptions::new(folder)).start().await`.
 pub trait DurableExt<S> {
@@ -114,31 +117,6 @@ impl<S: Sink> DurableBuilder<S> {
     }
 }
 
-fn refuse_settings(when_full: &WhenFull, delivery: Delivery) -> Result<(), DurableStartError> {
-    if *when_full == WhenFull::DropOldest {
-        let text = "when_full is DropOldest, but a durable intake drops no row; use WhenFull::Wait or Reject";
-        return Err(DurableStartError::refused(text));
-    }
-    if delivery == Delivery::NeverRepeat {
-        let text = "delivery is NeverRepeat, but a durable intake writes rows again after a crash or a lost reply; use \
-                    AtMostOnce (the default), which applies to the repeats of the pipeline itself";
-        return Err(DurableStartError::refused(text));
-    }
-    Ok(())
-}
-
-/// Why rows of a schema are not accepted, if they are not.
-pub(crate) fn refuse_schema(schema: &Schema) -> Option<String> {
-    let counts_repeats = schema.action() != Action::Insert && !schema.is_repeatable();
-    counts_repeats.then(|| {
-        format!(
-            "table {:?} has a rule with Expr::add or Expr::raw, and a durable intake may write a row more than once; accept \
-             that with Conflict::may_add_twice, or use another rule",
-            schema.table_display()
-        )
-    })
-}
-
 /// Opens the files, where blocking is allowed.
 async fn open(options: &DurableOptions) -> Result<(Log, Letters, Recovery), DurableStartError> {
     let (log, folder, path) = (options.log.clone(), options.folder.clone(), options.dead_letter_path());
@@ -189,24 +167,4 @@ fn resume(feeds: &Feeds, recovery: &Recovery) -> Recovered {
         tracing::info!(rows, "rows from before the start are written now");
     }
     recovered
-}
-
-#[cfg(test)]
-mod tests {
-    use batchsql_core::{ColumnType, Conflict, Expr};
-
-    use super::*;
-
-    #[test]
-    fn rules_that_count_repeats_need_a_decision() {
-        let schema = |rule: Conflict| {
-            let schema = Schema::builder("t").column("id", ColumnType::I64).column("n", ColumnType::I64);
-            schema.on_conflict(rule).build().unwrap()
-        };
-        let add = || Conflict::update(["id"]).set("n", Expr::add());
-        assert!(refuse_schema(&schema(add())).unwrap().contains("may_add_twice"));
-        assert_eq!(refuse_schema(&schema(add().may_add_twice())), None);
-        assert_eq!(refuse_schema(&schema(Conflict::none())), None, "a plain insert may be doubled");
-        assert_eq!(refuse_schema(&schema(Conflict::update(["id"]))), None);
-    }
 }

@@ -42,13 +42,14 @@
 //! `block` has the bytes of rows and schemas, `key` the canonical bytes of keys, both described in `FORMAT.md`. `intake`
 //! gathers rows into blocks and appends them to the log (`batchsql-log`); `feed` reads the log, submits the rows to the
 //! pipeline, and settles them. `schemas` finds the schema of logged rows. `builder`, `handle`, `submit` and `close` are what
-//! callers hold.
+//! callers hold; `shared` and `ending` are under them.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod block;
 mod builder;
 mod close;
+mod ending;
 mod error;
 mod feed;
 mod handle;
@@ -56,7 +57,9 @@ mod health;
 mod intake;
 mod key;
 mod options;
+mod refusals;
 mod schemas;
+mod shared;
 mod submit;
 
 pub use batchsql_log::{LogError, LogErrorKind, LogStats, Progress, SyncLatency, SyncPolicy};

@@ -8,9 +8,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::{DurableSubmitAllError, DurableSubmitError};
-use crate::handle::{DurableBatchSql, Shared};
+use crate::handle::DurableBatchSql;
 use crate::intake::gather::{Encoded, NotGathered, NotStored, Stored};
 use crate::key;
+use crate::shared::Shared;
 
 /// Rows and bytes of one call that are stored together, at most.
 const CHUNK_ROWS: usize = 4096;

@@ -2,7 +2,7 @@
 //! Must not know why rows are rejected.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -32,12 +32,7 @@ impl Letters {
         // A file that was moved away, for example to be rotated, is left as it is.
         let mut file = match slot.take().filter(|file| is_current(file, &self.path)) {
             Some(file) => file,
-            None => {
-                let mut file = open(&self.path)?;
-                // The last line may have been cut off by an error; without it an empty line, which readers skip.
-                file.write_all(b"\n")?;
-                file
-            }
+            None => open(&self.path)?,
         };
         file.write_all(lines.as_bytes())?;
         file.sync_data()?;
@@ -48,12 +43,27 @@ impl Letters {
 
 fn open(path: &Path) -> io::Result<File> {
     let is_new = !path.exists();
-    let file = OpenOptions::new().append(true).create(true).open(path)?;
+    let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+    if ends_within_a_line(&mut file)? {
+        // Otherwise the next line could not be read either. The row of the torn line was not settled.
+        file.write_all(b"\n")?;
+    }
     if is_new {
         file.sync_all()?;
         sync_folder(path)?;
     }
     Ok(file)
+}
+
+/// Whether the last line was cut off, by an error or by the end of a process.
+fn ends_within_a_line(file: &mut File) -> io::Result<bool> {
+    if file.metadata()?.len() == 0 {
+        return Ok(false);
+    }
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    Ok(last != *b"\n")
 }
 
 /// Without it a power loss may remove the name of a new file.
@@ -93,7 +103,19 @@ mod tests {
         std::fs::rename(&path, dir.path().join("old")).unwrap();
         letters.append("two\n").unwrap();
         assert_eq!(std::fs::read_to_string(dir.path().join("old")).unwrap(), "one\n");
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "\ntwo\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "two\n");
+    }
+
+    #[test]
+    fn a_line_that_was_cut_off_does_not_take_the_next_one_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("letters");
+        Letters::open(&path).unwrap().append("one\n").unwrap();
+        std::fs::write(&path, "one\ntw").unwrap();
+        let letters = Letters::open(&path).unwrap();
+        letters.append("two\n").unwrap();
+        letters.append("three\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntw\ntwo\nthree\n");
     }
 
     #[test]

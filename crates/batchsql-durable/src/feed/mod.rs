@@ -11,6 +11,7 @@
 //! the front. When no row is in flight, rows 1, 2 and 3 are submitted again in this order: row 3 too, because row 1 has its
 //! key and would overwrite it. All three are written, and 1 to 3 are settled.
 
+pub(crate) mod context;
 pub(crate) mod feeds;
 pub(crate) mod letters;
 pub(crate) mod rows;

@@ -10,7 +10,7 @@ use batchsql_core::{DeadLetterLine, DynRow, Outcome, Receipt};
 use batchsql_log::{From, Gap, LogError, Next, Reader, StoredBlock};
 use tokio::sync::watch;
 
-use crate::feed::feeds::{Context, Counts, Stream};
+use crate::feed::context::{Context, Counts, Stream};
 use crate::feed::rows::{LoggedRow, NoRows, rows_of};
 use crate::feed::window::{End, Window};
 

@@ -1,0 +1,78 @@
+//! Owns the end of an intake, and the wait until the rows in the log have ended.
+//! Must not know who asks for it.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use crate::feed::context::Stream;
+use crate::health::DurableCloseReport;
+use crate::shared::Shared;
+
+/// Longer than any process runs.
+const FAR: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// How often open batches are written while a flush waits.
+const NUDGE: Duration = Duration::from_millis(5);
+
+/// Begins to close, once.
+pub(crate) fn begin(shared: &Arc<Shared>, deadline: Duration) -> watch::Receiver<Option<DurableCloseReport>> {
+    let begin = || {
+        let (report, closing) = watch::channel(None);
+        let theirs = Arc::clone(shared);
+        shared.gather.close();
+        shared.runtime.spawn(async move {
+            let closed = run(&theirs, Instant::now() + deadline.min(FAR)).await;
+            report.send_replace(Some(closed));
+        });
+        closing
+    };
+    shared.closing.get_or_init(begin).clone()
+}
+
+async fn run(shared: &Shared, deadline: Instant) -> DurableCloseReport {
+    let begin = Instant::now();
+    let appender = shared.appender.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(appender) = appender {
+        // What was gathered is appended or refused: the log does not wait for space. A panic of it has been printed.
+        let _ = appender.await;
+    }
+    let _ = timeout_at(deadline, drained(shared)).await;
+    let pipeline = shared.pipeline.close(deadline.saturating_duration_since(Instant::now())).await;
+    shared.feeds.end().await;
+    let left_in_log = shared.log.stats().unsettled_rows;
+    let log_error = shared.log.close().await.err().map(|error| error.to_string());
+    shared.feeds.context.progress.send_replace(());
+    DurableCloseReport { pipeline, left_in_log, log_error, took: begin.elapsed() }
+}
+
+/// Waits until the rows that are in the log now have ended. False if they will not: a partition has stopped, or the intake is
+/// closed.
+pub(crate) async fn drained(shared: &Shared) -> bool {
+    let mut progress = shared.feeds.context.progress.subscribe();
+    let mut is_ending = shared.feeds.context.is_ending.subscribe();
+    let mut left: Vec<(Arc<Stream>, u64)> =
+        shared.feeds.all().into_iter().map(|stream| (Arc::clone(&stream), *stream.appended.borrow())).collect();
+    loop {
+        progress.mark_unchanged();
+        left.retain(|(stream, target)| stream.settled() < *target);
+        if left.is_empty() {
+            return true;
+        }
+        let is_over = *is_ending.borrow_and_update();
+        if is_over || left.iter().all(|(stream, _)| stream.stopped().is_some()) {
+            return false;
+        }
+        // The last batches would wait for `flush_interval`. Rows that are read later are in later batches.
+        tokio::select! {
+            _ = async {
+                tokio::time::sleep(NUDGE).await;
+                let _ = shared.pipeline.flush().await;
+            } => {}
+            _ = progress.changed() => {}
+            _ = is_ending.changed() => {}
+        }
+    }
+}
