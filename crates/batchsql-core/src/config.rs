@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::config_policies::{Coalesce, Delivery, Isolation, Ordering, WhenFull};
 use crate::config_table::{TableConfig, TableSettings};
-use crate::config_text::{bytes, duration};
+use crate::config_text::{bytes, duration, optional_duration};
 
 /// Longer than any process runs, and short enough to be added to the current time.
 pub(crate) const FAR: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -101,6 +101,15 @@ pub struct PipelineConfig {
     /// a connection and again to write. With [`Duration::ZERO`] nothing is retried.
     #[serde(deserialize_with = "duration")]
     pub retry_for: Duration,
+    /// Age after which a row is given up: the time from `submit` to its outcome; default `None`, no limit. It must be above
+    /// `flush_interval`. An older row ends as `Expired` when a try of it fails that started after that, for whatever
+    /// reason it was not written before: errors, a parked table, an abandoned write. It is never given up without that
+    /// last try, so a row that only waits for its turn is still written. The clock of a row starts when its batch
+    /// is sealed, at most `flush_interval` after it was accepted; rows that are written as one batch were accepted within
+    /// a quarter of `max_age`, and are given up when the last of them is too old. A row that may be in the database ends
+    /// as `Unknown`.
+    #[serde(deserialize_with = "optional_duration")]
+    pub max_age: Option<Duration>,
     /// How long rows wait when their table cannot be written (it does not exist, or the user may not write it), while
     /// other tables are written; default 60 s. A probe tries the table every few seconds, so the table can be repaired
     /// meanwhile. When the time of a row is over, it is rejected after the next failed probe. With [`Duration::ZERO`]
@@ -137,6 +146,7 @@ impl Default for PipelineConfig {
             when_full: WhenFull::Wait,
             coalesce: Coalesce::LastPerKey,
             retry_for: Duration::from_secs(60),
+            max_age: None,
             park_for: Duration::from_secs(60),
             delivery: Delivery::AtMostOnce,
             statement_timeout: Duration::from_secs(30),
@@ -157,6 +167,7 @@ impl PipelineConfig {
             flush_interval: own.flush_interval.unwrap_or(self.flush_interval).min(FAR),
             ordering: own.ordering.unwrap_or(self.ordering),
             retry_for: own.retry_for.unwrap_or(self.retry_for).min(FAR),
+            max_age: own.max_age.or(self.max_age).filter(|max_age| *max_age < FAR),
             weight: own.weight.unwrap_or(1),
             statement_timeout: self.statement_timeout,
         }
@@ -169,7 +180,12 @@ impl PipelineConfig {
         times.into_iter().collect()
     }
 
-    /// The largest batch of any table, and the name of the table if it has its own settings.
+    /// Whether rows of any table are given up when they are too old.
+    pub(crate) fn has_max_age(&self) -> bool {
+        self.max_age.is_some() || self.tables.values().any(|table| table.max_age.is_some())
+    }
+
+    /// The most rows of one batch, over all tables.
     pub(crate) fn largest_batch(&self, prefers_large_batches: bool, concurrency: usize) -> usize {
         let sizes = self.tables.values().filter_map(|table| table.flush_size).chain([self.flush_size]);
         sizes.map(|size| self.batch_rows(size, prefers_large_batches, concurrency)).max().unwrap_or(self.flush_size)
@@ -234,6 +250,8 @@ impl PipelineConfig {
             "when_full is WaitAtMost(0), which never waits; use WhenFull::Reject".to_owned()
         } else if matches!(self.isolation, Isolation::Bisect { max_statements: 0, .. }) {
             "isolation may spend 0 statements; use Isolation::AtomicBatch to reject refused batches whole".to_owned()
+        } else if let Some(problem) = problem_of_age(self.max_age, self.flush_interval) {
+            problem
         } else if self.statement_timeout.is_zero() {
             "statement_timeout is 0, so no write can succeed; set it to some seconds".to_owned()
         } else {
@@ -247,12 +265,23 @@ impl PipelineConfig {
             if name.is_empty() {
                 return Err(StartError::new("settings are given for a table without a name; name the table"));
             }
-            if let Some(problem) = table.problem(self.buffer_size, self.max_batch_rows) {
+            let max_age = table.max_age.or(self.max_age);
+            let age = || problem_of_age(max_age, table.flush_interval.unwrap_or(self.flush_interval));
+            if let Some(problem) = table.problem(self.buffer_size, self.max_batch_rows).or_else(age) {
                 return Err(StartError::new(format!("table {name}: {problem}")));
             }
         }
         Ok(())
     }
+}
+
+/// A row must have a time in which it can be written.
+fn problem_of_age(max_age: Option<Duration>, flush_interval: Duration) -> Option<String> {
+    let max_age = max_age.filter(|max_age| *max_age <= flush_interval)?;
+    Some(format!(
+        "max_age {max_age:?} is not above flush_interval {flush_interval:?}, so rows would be too old before they are sent; \
+         raise max_age or lower flush_interval"
+    ))
 }
 
 /// The configuration cannot work, or there is no runtime to run on.
@@ -311,8 +340,18 @@ mod tests {
         of_table(TableConfig::default().flush_size(40_001), "above buffer_size 40000");
         of_table(TableConfig::default().flush_size(20_001), "above max_batch_rows 20000");
         of_table(TableConfig::default().weight(0), "weight is 0");
+        of_table(
+            TableConfig::default().max_age(Duration::from_millis(100)),
+            "max_age 100ms is not above flush_interval",
+        );
+        check(|c| c.max_age = Some(Duration::ZERO), "max_age 0ns is not above flush_interval 100ms");
+        let late = TableConfig::default().flush_interval(Duration::from_secs(5));
+        let config = PipelineConfig::default().max_age(Duration::from_secs(5)).table("late", late.clone());
+        assert!(config.validate().unwrap_err().to_string().starts_with("table late: max_age 5s is not above"));
+        let config = config.table("late", late.max_age(Duration::MAX));
+        assert_eq!(config.validate(), Ok(()));
         of_table(TableConfig::default().weight(101), "above 100");
-        check(|c| drop(c.tables.insert(String::new(), TableConfig::default())), "without a name");
+        check(|c| c.tables = [(String::new(), TableConfig::default())].into(), "without a name");
         assert_eq!(PipelineConfig::default().validate(), Ok(()));
     }
 
@@ -330,6 +369,7 @@ mod tests {
             when_full = { wait_at_most = "1m 30s" }
             coalesce = "off"
             retry_for = "0s"
+            max_age = "10m"
             park_for = "2h"
             delivery = "at_least_once"
             statement_timeout = "5s"
@@ -343,6 +383,7 @@ mod tests {
             [tables."audit.events"]
             ordering = "none"
             retry_for = "10m"
+            max_age = "1h"
         "#;
         let expected = PipelineConfig::default()
             .buffer_size(20_000)
@@ -356,12 +397,19 @@ mod tests {
             .when_full(WhenFull::WaitAtMost(Duration::from_secs(90)))
             .coalesce(Coalesce::Off)
             .retry_for(Duration::ZERO)
+            .max_age(Duration::from_secs(600))
             .park_for(Duration::from_secs(7200))
             .delivery(Delivery::AtLeastOnce)
             .statement_timeout(Duration::from_secs(5))
             .isolation(Isolation::Bisect { max_statements: 256, beyond: BeyondBudget::Reject })
             .table("orders", TableConfig::default().flush_size(50).flush_interval(Duration::from_millis(5)).weight(3))
-            .table("audit.events", TableConfig::default().ordering(Ordering::None).retry_for(Duration::from_secs(600)));
+            .table(
+                "audit.events",
+                TableConfig::default()
+                    .ordering(Ordering::None)
+                    .retry_for(Duration::from_secs(600))
+                    .max_age(Duration::from_secs(3600)),
+            );
         assert_eq!(toml::from_str::<PipelineConfig>(text).unwrap(), expected);
         assert_eq!(toml::from_str::<PipelineConfig>("").unwrap(), PipelineConfig::default());
         let simple = "isolation = \"atomic_batch\"\nwhen_full = \"drop_oldest\"\nordering = \"auto\"";

@@ -27,6 +27,13 @@ macro_rules! setters {
                 self
             }
 
+            /// Sets [`max_age`](Self#structfield.max_age). Its default is `None`.
+            #[must_use = "it returns the changed settings"]
+            pub fn max_age(mut self, max_age: Duration) -> Self {
+                self.max_age = Some(max_age);
+                self
+            }
+
             /// Sets the settings of one table, by `name` or `namespace.name`, in place of those that it had; see
             /// [`tables`](Self#structfield.tables).
             #[must_use = "it returns the changed settings"]
@@ -59,6 +66,7 @@ table_setters!(
     flush_interval: Duration,
     ordering: Ordering,
     retry_for: Duration,
+    max_age: Duration,
     weight: u32,
 );
 

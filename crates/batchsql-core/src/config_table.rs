@@ -39,12 +39,16 @@ pub struct TableConfig {
     /// How long a row of the table is retried; see [`PipelineConfig::retry_for`](crate::PipelineConfig::retry_for).
     #[serde(deserialize_with = "optional_duration")]
     pub retry_for: Option<Duration>,
+    /// Age after which a row of the table is given up; see [`PipelineConfig::max_age`](crate::PipelineConfig::max_age).
+    /// [`Duration::MAX`] means no limit where the pipeline has one. It must be above the `flush_interval` of the table.
+    #[serde(deserialize_with = "optional_duration")]
+    pub max_age: Option<Duration>,
     /// How many turns the table has while lanes wait for a permit (see
     /// [`max_concurrency`](crate::PipelineConfig::max_concurrency)); default 1, at most 100. A lane is the part of a table
     /// whose batches are written one after the other: a lane of a table with weight 4 starts four batches for each batch
     /// that a lane of a table with weight 1 starts. A batch that waits for no permit is not affected, nor is the size of
     /// batches. A table does not use more permits because of its weight: while another table is active, each leaves it
-    /// one. Batches whose `retry_for` is over start before all others.
+    /// one. Batches that were refused and whose `retry_for` or `max_age` is over start before all others.
     pub weight: Option<u32>,
 }
 
@@ -84,6 +88,8 @@ pub(crate) struct TableSettings {
     pub(crate) flush_interval: Duration,
     pub(crate) ordering: Ordering,
     pub(crate) retry_for: Duration,
+    /// `None`: no limit.
+    pub(crate) max_age: Option<Duration>,
     pub(crate) weight: u32,
     pub(crate) statement_timeout: Duration,
 }
@@ -92,5 +98,16 @@ impl TableSettings {
     /// Whether all rows of the table keep their order.
     pub(crate) fn is_in_order(&self) -> bool {
         self.ordering == Ordering::PerTable
+    }
+
+    /// How much older the first row of a batch may be than the rows that are merged with it. They are given up together,
+    /// when the last of them is too old.
+    pub(crate) fn max_spread(&self) -> Option<Duration> {
+        self.max_age.map(|max_age| max_age / 4)
+    }
+
+    /// The shorter of the times that a row has after an error.
+    pub(crate) fn retried_at_most(&self) -> Duration {
+        self.max_age.map_or(self.retry_for, |max_age| max_age.min(self.retry_for))
     }
 }

@@ -29,7 +29,7 @@
 //! # Where to go on
 //!
 //! - [`connect`]: a driver chosen by the scheme of a URL, at run time.
-//! - [`PipelineConfig`]: sizes, times and limits, with their defaults.
+//! - [`PipelineConfig`]: sizes, times and limits, with their defaults; [`TableConfig`]: those of one table.
 //! - [`BatchSql`]: `submit`, `try_submit`, `submit_timeout`, `submit_all`, `try_submit_all`, and with outcomes
 //!   `submit_tracked`, `try_submit_tracked`, `submit_all_tracked`; `validate`, `pressure`, `ready`, `flush`,
 //!   `close`; and which of them wait for what.

@@ -17,6 +17,8 @@ use crate::write::retry::RetrySchedule;
 pub(crate) struct WaitLimits {
     /// `retry_for` of all tables: each time once, the shortest first.
     pub(crate) retry_times: Box<[Duration]>,
+    /// Whether any table has one.
+    pub(crate) has_max_age: bool,
     pub(crate) park_for: Duration,
 }
 

@@ -32,6 +32,7 @@ impl<S: Sink> Dispatcher<S> {
         };
         let jobs = self.take_waiting(state, None, &is_over);
         end(jobs, gate.ending(), &gate.error);
+        self.expire_old(state, None, &gate.error, gate.tried_at(), &|_| true);
         state.gate = Some(gate);
         state.schedule.resume_unused();
     }
@@ -39,14 +40,11 @@ impl<S: Sink> Dispatcher<S> {
     /// Ends the rows of a parked group that have waited long enough: all of them, or only those of the batch that was
     /// tried if the rows themselves may be at fault. Then the next batch is tried at once.
     pub(crate) fn expire_parked(&self, state: &mut State<S::Conn>, group: GroupId, tried: u64, now: Instant) {
-        let Some((table, since_over, error, is_of_rows)) =
-            state.schedule.parks().find(|(parked, _)| *parked == group).map(|(_, park)| {
-                (park.table.number(), park.over_before(self.limits.park_for), park.error.clone(), park.is_of_rows)
-            })
-        else {
-            return;
-        };
-        let Some(over_before) = since_over else { return };
+        let Some((_, park)) = state.schedule.parks().find(|(parked, _)| *parked == group) else { return };
+        let (table, error, is_of_rows) = (park.table.number(), park.error.clone(), park.is_of_rows);
+        let (over_before, tried_at) = (park.over_before(self.limits.park_for), park.tried_at());
+        self.expire_parked_old(state, group, tried, tried_at, now);
+        let Some(over_before) = over_before else { return };
         let is_over = |job: &Job| {
             let is_meant = job.lane.table == table && job.group == group && (!is_of_rows || job.number == tried);
             is_meant && job.opened_at <= over_before
@@ -67,11 +65,53 @@ impl<S: Sink> Dispatcher<S> {
 
     /// Ends the rows of a lane whose time is over, like that of the batch before them.
     pub(crate) fn expire_lane(&self, state: &mut State<S::Conn>, lane: LaneId, error: &SinkError, tried_at: Instant) {
-        let Some(fails_since) = state.schedule.fails_since(lane) else { return };
-        let is_over =
-            |job: &Job| job.lane == lane && fails_since.max(job.opened_at) + job.settings().retry_for <= tried_at;
-        let jobs = self.take_waiting(state, Some(lane), &is_over);
+        let has_failed_before = state.schedule.note_expired(lane);
+        if let Some(fails_since) = state.schedule.fails_since(lane) {
+            let is_over =
+                |job: &Job| job.lane == lane && fails_since.max(job.opened_at) + job.settings().retry_for <= tried_at;
+            let jobs = self.take_waiting(state, Some(lane), &is_over);
+            end(jobs, FailureKind::Expired, error);
+        }
+        if has_failed_before {
+            self.expire_old(state, Some(lane), error, tried_at, &|job| job.lane == lane);
+        }
+    }
+
+    /// Ends the rows of a parked group that were too old when a try that has failed started. If the rows that were tried
+    /// may be at fault, only those.
+    fn expire_parked_old(
+        &self,
+        state: &mut State<S::Conn>,
+        group: GroupId,
+        tried: u64,
+        tried_at: Instant,
+        now: Instant,
+    ) {
+        let Some((_, park)) = state.schedule.parks().find(|(parked, _)| *parked == group) else { return };
+        let (error, is_of_batch) = (park.error.clone(), park.is_of_rows || park.error.class() == ErrorClass::Row);
+        let is_meant = |job: &Job| job.group == group && (!is_of_batch || job.number == tried);
+        if self.expire_old(state, None, &error, tried_at, &is_meant) && is_of_batch {
+            state.schedule.probe_now(group, now);
+        }
+        state.schedule.resume_unused();
+    }
+
+    /// Ends waiting rows that were older than `max_age` at `tried_at`; true if there were any.
+    fn expire_old(
+        &self,
+        state: &mut State<S::Conn>,
+        only: Option<LaneId>,
+        error: &SinkError,
+        tried_at: Instant,
+        is_meant: &dyn Fn(&Job) -> bool,
+    ) -> bool {
+        if !self.limits.has_max_age {
+            return false;
+        }
+        let jobs = self.take_waiting(state, only, &|job| job.is_too_old(tried_at) && is_meant(job));
+        let has_any = !jobs.is_empty();
         end(jobs, FailureKind::Expired, error);
+        has_any
     }
 
     /// The same for a lane that waits until an abandoned write can no longer take effect.
@@ -89,7 +129,7 @@ impl<S: Sink> Dispatcher<S> {
         }
         state.next_expiry = Some(now + EXPIRY_INTERVAL);
         for lane in state.fences.timed_lanes() {
-            if state.schedule.fails_until(lane).is_some_and(|until| until <= now) {
+            if self.limits.has_max_age || state.schedule.fails_until(lane).is_some_and(|until| until <= now) {
                 self.expire_fenced(state, lane, now);
             }
         }
@@ -99,7 +139,8 @@ impl<S: Sink> Dispatcher<S> {
     pub(crate) fn next_timed_expiry(&self, state: &State<S::Conn>, now: Instant) -> Option<Instant> {
         let waits = |lane: &LaneId| state.schedule.has_waiting(*lane);
         let lanes = state.fences.timed_lanes().into_iter().filter(waits);
-        let first = lanes.filter_map(|lane| state.schedule.fails_until(lane)).min()?;
+        let until = |lane| if self.limits.has_max_age { Some(now) } else { state.schedule.fails_until(lane) };
+        let first = lanes.filter_map(until).min()?;
         // Rows that came later have more time.
         Some(first.max(now + EXPIRY_INTERVAL))
     }

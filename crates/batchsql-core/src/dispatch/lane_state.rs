@@ -23,6 +23,8 @@ pub(crate) struct LaneState {
     pub(crate) fences: usize,
     /// Since when batches of the lane are tried without success.
     pub(crate) fails_since: Option<Instant>,
+    /// Whether rows were given up since batches of the lane were last written.
+    pub(crate) has_expired: bool,
     /// Whether it is in one of the lists.
     pub(crate) is_listed: bool,
 }

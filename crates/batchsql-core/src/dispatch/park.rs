@@ -89,6 +89,11 @@ impl Park {
         (self.probe == Probe::Waits).then_some(self.next_probe)
     }
 
+    /// When the last failed attempt started.
+    pub(crate) fn tried_at(&self) -> Instant {
+        self.tried_at
+    }
+
     /// Rows that were accepted at this time or before have waited long enough, and were tried after that; `None` when
     /// there are none.
     pub(crate) fn over_before(&self, park_for: Duration) -> Option<Instant> {

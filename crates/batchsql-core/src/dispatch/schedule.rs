@@ -105,6 +105,7 @@ impl Schedule {
             busy: 0,
             fences: 0,
             fails_since: None,
+            has_expired: false,
             is_listed: false,
         });
         let has_changed = status.ready != state.ready;
@@ -240,6 +241,7 @@ impl Schedule {
     pub(crate) fn recovered(&mut self, lane: LaneId, now: Instant) {
         if let Some(state) = self.lanes.get_mut(&lane) {
             state.fails_since = (state.fences > 0).then_some(now);
+            state.has_expired = false;
         }
     }
 
@@ -316,6 +318,13 @@ impl Schedule {
         self.lanes.get(&lane)?.fails_since
     }
 
+    /// Rows of the lane were given up after a try. Returns whether the lane failed before, so that the try was one of the
+    /// lane and not only of these rows.
+    pub(crate) fn note_expired(&mut self, lane: LaneId) -> bool {
+        let Some(state) = self.lanes.get_mut(&lane) else { return false };
+        std::mem::replace(&mut state.has_expired, true) || state.fails_since.is_some()
+    }
+
     /// When the time of the rows is over that waited in the lane when its batches began to fail.
     pub(crate) fn fails_until(&self, lane: LaneId) -> Option<Instant> {
         let state = self.lanes.get(&lane)?;
@@ -362,7 +371,8 @@ impl Schedule {
         [deadline, rest, probe, uncapped].into_iter().flatten().min()
     }
 
-    /// When the first of the batches that could start now should have its last try: the end of its `retry_for`. It waits
+    /// When the first of the batches that could start now should have its last try: the end of its `retry_for` or
+    /// `max_age`. It waits
     /// for a permit or a connection.
     pub(crate) fn first_last_try(&self, now: Instant) -> Option<Instant> {
         if self.held == 0 {
@@ -387,11 +397,7 @@ impl Schedule {
         let state = self.lanes.get(&lane).filter(|state| state.may_start())?;
         let only_first = if state.table.is_serial() { 1 } else { usize::MAX };
         let jobs = state.held.iter().take(only_first).filter(|job| self.may_write(job.group));
-        let last_try = |job: &Job| {
-            let (retries, since) = job.progress.retries.as_ref()?;
-            since.checked_add(retries.budget())
-        };
-        let first = jobs.filter_map(|job| last_try(job)).min()?;
+        let first = jobs.filter_map(|job| job.last_try_at()).min()?;
         (self.permits_left(lane.table, now) > 0).then_some(first)
     }
 

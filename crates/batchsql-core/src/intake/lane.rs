@@ -173,15 +173,21 @@ impl Lane {
             }
             fits
         };
+        // Rows that are written together are given up together.
+        let max_spread = job.settings().max_spread();
+        let is_near =
+            |opened: Instant| max_spread.is_none_or(|spread| opened.duration_since(job.first_opened_at) <= spread);
         let mut others = Vec::new();
         while let Some(next) = self.sealed.get(place)
             && job.is_like(next)
+            && is_near(next.opened_at)
             && fits(next.batch.len(), next.batch.bytes())
         {
             others.extend(self.sealed.remove(place));
         }
         if self.sealed.len() == place
             && let Some(open) = self.open.iter_mut().find(|open| open.group.id == job.group && open.len > 0)
+            && open.opened_at().is_some_and(is_near)
             && fits(open.len, open.bytes)
         {
             let newest = open.seal(by, FlushReason::Rows);

@@ -24,7 +24,7 @@ pub enum Outcome {
     Superseded,
     /// The database refused the row or its table.
     Rejected(FailedRow),
-    /// It was retried for `retry_for` without success.
+    /// It was retried for `retry_for` without success, or it was older than `max_age`.
     Expired(FailedRow),
     /// It was given up before it was sent: the deadline of `close` passed, its capacity was needed
     /// ([`WhenFull::DropOldest`](crate::WhenFull::DropOldest)), the sink panicked before the write, or the runtime

@@ -150,7 +150,11 @@ impl<S: Sink> BatchSqlBuilder<S> {
             activity: Arc::clone(&activity),
             groups: Arc::clone(&groups),
             concurrency,
-            limits: WaitLimits { retry_times: config.retry_times(), park_for: config.park_for.min(FAR) },
+            limits: WaitLimits {
+                retry_times: config.retry_times(),
+                has_max_age: config.has_max_age(),
+                park_for: config.park_for.min(FAR),
+            },
             when_full: config.when_full,
             warned: Warned::default(),
         };

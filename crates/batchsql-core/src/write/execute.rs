@@ -322,5 +322,9 @@ pub(crate) fn next_delay(job: &mut Job, class: ErrorClass) -> Option<Duration> {
     // Rows that waited behind failed rows do not get the whole time again.
     let since = job.progress.fails_since.map_or_else(Instant::now, |since| since.max(job.opened_at));
     let retries = job.progress.retries.get_or_insert_with(|| (RetrySchedule::new(retry_for), since));
-    retries.0.next(class, retries.1.elapsed())
+    let delay = retries.0.next(class, retries.1.elapsed())?;
+    let Some(expires_at) = job.expires_at else { return Some(delay) };
+    // No row is given up without a try that began when it was too old.
+    let had_last_try = job.progress.tried_at.is_some_and(|tried_at| expires_at <= tried_at);
+    (!had_last_try).then(|| delay.min(expires_at.saturating_duration_since(Instant::now())))
 }

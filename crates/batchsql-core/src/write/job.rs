@@ -48,6 +48,8 @@ pub(crate) struct Job {
     pub(crate) opened_at: Instant,
     /// When its oldest row was accepted.
     pub(crate) first_opened_at: Instant,
+    /// When the last of its rows is older than `max_age`.
+    pub(crate) expires_at: Option<Instant>,
     pub(crate) reason: FlushReason,
     pub(crate) limit: Arc<BatchLimit>,
     pub(crate) pipeline: Arc<PipelineContext>,
@@ -91,6 +93,8 @@ pub(crate) struct Progress {
     pub(crate) attempts: u32,
     /// The rows being written at this moment, and since when.
     pub(crate) writing: Option<(Range<usize>, Instant, Attempt)>,
+    /// When the last try of rows of it began.
+    pub(crate) tried_at: Option<Instant>,
     /// The delays of this batch, and since when it is retried.
     pub(crate) retries: Option<(RetrySchedule, Instant)>,
     /// Since when batches before it are retried, in the same lane.
@@ -164,6 +168,8 @@ impl Job {
             batch: Arc::new(batch),
             opened_at,
             first_opened_at: opened_at,
+            // Its last row was accepted at this time at the latest.
+            expires_at: limit.settings.max_age.map(|max_age| Instant::now() + max_age),
             reason,
             limit,
             context: pipeline.reporter.call(|reporter| reporter.context()),
@@ -179,6 +185,17 @@ impl Job {
     /// The settings of its table.
     pub(crate) fn settings(&self) -> &TableSettings {
         &self.limit.settings
+    }
+
+    /// Whether all of its rows were older than `max_age` at a time.
+    pub(crate) fn is_too_old(&self, at: Instant) -> bool {
+        self.expires_at.is_some_and(|expires_at| expires_at <= at)
+    }
+
+    /// When a batch that was tried should have its last try: the end of `retry_for` or of `max_age`.
+    pub(crate) fn last_try_at(&self) -> Option<Instant> {
+        let retried = self.progress.retries.as_ref().and_then(|(retries, since)| since.checked_add(retries.budget()));
+        retried.into_iter().chain(self.expires_at).min()
     }
 
     /// Whether another batch has rows of the same group and context.
@@ -218,6 +235,7 @@ impl Job {
             self.submitters.absorb(&other.submitters);
             self.share.absorb(&mut other.share);
             self.first_opened_at = self.first_opened_at.min(other.first_opened_at);
+            self.expires_at = self.expires_at.max(other.expires_at);
             self.opened_at = match self.progress.attempts {
                 0 => self.opened_at.min(other.opened_at),
                 // The others must have their whole time.

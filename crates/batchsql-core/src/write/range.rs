@@ -33,6 +33,7 @@ impl<S: Sink> Executor<S> {
         // Whether rows were sent, so that one of them may be the cause.
         let mut was_sent = false;
         let error = loop {
+            job.progress.tried_at = Some(Instant::now());
             let connected = match conn.take() {
                 Some(connection) => Ok(connection),
                 None => self.connect().await,
@@ -118,7 +119,7 @@ impl<S: Sink> Executor<S> {
     /// Whether rows whose time is over are searched for those that cause the error: several rows are written in halves,
     /// and a single one ends without the rows behind it.
     fn may_search(&self, job: &mut Job, range: &Range<usize>, sent_after: Option<u64>) -> bool {
-        let retry_for = job.settings().retry_for;
+        let retry_for = job.settings().retried_at_most();
         let rows = if range.len() == 1 { job.rows_behind(range.start) } else { range.len() };
         let (Some(committed), Some(repeated)) = (sent_after, &mut job.progress.repeated) else { return false };
         self.isolation != Isolation::AtomicBatch

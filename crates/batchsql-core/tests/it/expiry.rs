@@ -56,7 +56,7 @@ impl Down {
         self.0.lock().unwrap().0 = class.into();
     }
 
-    fn attempts(&self) -> usize {
+    pub(crate) fn attempts(&self) -> usize {
         self.0.lock().unwrap().1
     }
 

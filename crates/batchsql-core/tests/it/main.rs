@@ -16,6 +16,7 @@ mod growth;
 mod health;
 mod keys;
 mod late_writes;
+mod max_age;
 mod model;
 mod order;
 mod parking;

@@ -188,7 +188,7 @@ async fn each_table_is_retried_for_its_own_time() {
     let (db, sink) = pipeline(with_retry_times());
     for name in ["short", "other", "long"] {
         sink.break_table(name, ErrorClass::Transient);
-        sink.break_table(&format!("{name} plain"), ErrorClass::Transient);
+        sink.break_table(format!("{name} plain"), ErrorClass::Transient);
     }
     expire_each_in_its_time(db).await;
 }

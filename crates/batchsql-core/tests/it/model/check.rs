@@ -1,6 +1,7 @@
 //! What must be true when a schedule has ended.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use batchsql_core::{BatchSql, Conflict, DeadLetters, DynRow, Ordering, OutcomeKind, PipelineConfig, Row};
@@ -9,6 +10,8 @@ use batchsql_testkit::{Model, ScriptedSink, Step};
 use super::run::Run;
 use super::schedule::{Action, Nature};
 use super::tables::{TRACKED, key, name, table};
+use tokio::time::Instant;
+
 use crate::support::{HOUR, Recorder, id};
 
 /// Numbers of rows that are submitted in place of failed ones, and while the pipeline closes.
@@ -36,8 +39,16 @@ pub(super) async fn check(config: PipelineConfig, actions: Vec<Action>, nature: 
     }
     let recorder = Recorder::default();
     let (buffer_size, when_full) = (config.buffer_size as u64, config.when_full);
-    let is_ordered = config.ordering != Ordering::None;
+    let settings = config.clone();
+    let ordering_of =
+        |table: &str| settings.tables.get(table).and_then(|own| own.ordering).unwrap_or(settings.ordering);
+    let ended_at = Arc::new(Mutex::new(BTreeMap::new()));
+    let ends = Arc::clone(&ended_at);
     let mut builder = BatchSql::builder(sink.clone()).config(config).metrics_reporter(recorder.clone());
+    builder = builder.on_failed_row(move |outcome| {
+        let row = outcome.failure().expect("only failed rows are passed").row();
+        ends.lock().unwrap().insert(id(row), Instant::now());
+    });
     let mut letters = None;
     if let Some(millis) = nature.takes_letters {
         recorder.0.lock().unwrap().has_letters = true;
@@ -131,7 +142,7 @@ pub(super) async fn check(config: PipelineConfig, actions: Vec<Action>, nature: 
     let ids: BTreeSet<i64> = applied.iter().map(id).collect();
     let mut unknown = 0;
     let mut expected = Model::default();
-    for (number, (row, receipt)) in run.receipts {
+    for (number, (row, receipt, accepted_at)) in run.receipts {
         let outcome = receipt.try_outcome().expect("after close every receipt is resolved");
         let had_effect = match outcome.kind() {
             OutcomeKind::Written => {
@@ -147,6 +158,18 @@ pub(super) async fn check(config: PipelineConfig, actions: Vec<Action>, nature: 
             OutcomeKind::Unknown => {
                 unknown += 1;
                 ids.contains(&number)
+            }
+            OutcomeKind::Expired => {
+                // A row that would be retried for longer expires only because of its age.
+                let own = settings.tables.get(row.schema().table_display());
+                let max_age = own.and_then(|own| own.max_age).or(settings.max_age);
+                let retry_for = own.and_then(|own| own.retry_for).unwrap_or(settings.retry_for);
+                if retry_for > Duration::from_secs(1000) {
+                    let age = ended_at.lock().unwrap()[&number].duration_since(accepted_at);
+                    assert!(max_age.is_some_and(|max_age| max_age <= age), "row {number} expired after {age:?}");
+                }
+                assert!(!ids.contains(&number), "row {number} is expired but was applied");
+                false
             }
             kind => {
                 assert!(!ids.contains(&number), "row {number} is {kind:?} but was applied");
@@ -165,9 +188,9 @@ pub(super) async fn check(config: PipelineConfig, actions: Vec<Action>, nature: 
     assert!(unknown <= unknown_in_all);
     let most = balance.written() + balance.ignored() + unknown_in_all;
     assert!((balance.written()..=most).contains(&(ids.len() as u64)), "{} applied, {balance:?}", ids.len());
-    if is_ordered {
-        let tables = run.sink.tables();
-        for table in TRACKED.map(name) {
+    let tables = run.sink.tables();
+    for table in TRACKED.map(name) {
+        if ordering_of(table) != Ordering::None {
             let key_of = |row: &BTreeMap<String, batchsql_core::Value>| format!("{:?}", row["key"].as_ref());
             let sorted =
                 |model: &Model| model.rows(table).iter().map(|r| (key_of(r), r.clone())).collect::<BTreeMap<_, _>>();
@@ -195,7 +218,7 @@ pub(super) async fn abandon(config: PipelineConfig, actions: Vec<Action>) {
     }
     let Run { db, receipts, .. } = run;
     drop(db);
-    for (number, (_, receipt)) in receipts {
+    for (number, (_, receipt, _)) in receipts {
         let outcome = tokio::time::timeout(HOUR, receipt).await;
         assert!(outcome.is_ok(), "row {number} has no outcome");
     }

@@ -5,10 +5,14 @@ use std::time::Duration;
 
 use batchsql_core::{BatchSql, DynRow, ErrorClass, Receipt, Schema, WhenFull};
 use batchsql_testkit::{ScriptedSink, Step};
+use tokio::time::Instant;
 
 use super::schedule::Action;
 use super::tables::{TABLES, name};
 use crate::support::{FAR, HOUR, id};
+
+/// A row that is tracked, and when it was accepted.
+pub(super) type Accepted = (DynRow, Receipt, Instant);
 
 /// One run of a schedule.
 pub(super) struct Run {
@@ -19,7 +23,7 @@ pub(super) struct Run {
     pub(super) when_full: WhenFull,
     pub(super) next: i64,
     /// Rows that were accepted and are tracked, in the order of their submission.
-    pub(super) receipts: BTreeMap<i64, (DynRow, Receipt)>,
+    pub(super) receipts: BTreeMap<i64, Accepted>,
 }
 
 impl Run {
@@ -40,7 +44,7 @@ impl Run {
         let row = self.row(table);
         let submitted = tokio::time::timeout(HOUR, self.db.submit_tracked(&row)).await.expect("a submit hangs");
         match submitted {
-            Ok(receipt) => drop(self.receipts.insert(id(&row), (row, receipt))),
+            Ok(receipt) => drop(self.receipts.insert(id(&row), (row, receipt, Instant::now()))),
             Err(error) => {
                 assert!(error.is_full(), "{error}");
                 assert!(!matches!(self.when_full, WhenFull::Wait | WhenFull::DropOldest), "{:?}", self.when_full);
@@ -78,7 +82,7 @@ impl Run {
                 let row = self.row(table);
                 let submit = self.db.submit_tracked(&row);
                 if let Ok(Ok(receipt)) = tokio::time::timeout(Duration::from_millis(millis), submit).await {
-                    self.receipts.insert(id(&row), (row, receipt));
+                    self.receipts.insert(id(&row), (row, receipt, Instant::now()));
                 }
             }
             Action::Together { tasks, rows } => {
@@ -92,7 +96,7 @@ impl Run {
                         for row in rows {
                             let submitted = tokio::time::timeout(HOUR, db.submit_tracked(&row)).await;
                             match submitted.expect("a submit hangs") {
-                                Ok(receipt) => accepted.push((row, receipt)),
+                                Ok(receipt) => accepted.push((row, receipt, Instant::now())),
                                 Err(error) => assert!(error.is_full(), "{error}"),
                             }
                         }
@@ -101,7 +105,7 @@ impl Run {
                 }
                 while let Some(accepted) = submitting.join_next().await {
                     self.receipts
-                        .extend(accepted.unwrap().into_iter().map(|(row, receipt)| (id(&row), (row, receipt))));
+                        .extend(accepted.unwrap().into_iter().map(|accepted: Accepted| (id(&accepted.0), accepted)));
                 }
             }
             Action::Deliver => drop(self.sink.deliver()),

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use batchsql_core::{BeyondBudget, Coalesce, Delivery, ErrorClass, Isolation, Ordering, PipelineConfig, WhenFull};
+use batchsql_core::{
+    BeyondBudget, Coalesce, Delivery, ErrorClass, Isolation, Ordering, PipelineConfig, TableConfig, WhenFull,
+};
 use batchsql_testkit::Step;
 use proptest::prelude::*;
 
-use super::tables::TABLES;
+use super::tables::{TABLES, name};
 
 #[derive(Debug, Clone)]
 pub(super) enum Action {
@@ -126,9 +128,17 @@ pub(super) fn config() -> impl Strategy<Value = PipelineConfig> {
             1 => Just(Delivery::NeverRepeat),
         ],
     );
-    (sizes, policies).prop_map(|((flush_size, more, max_concurrency, interval, tight), policies)| {
+    let tables = proptest::collection::vec(proptest::option::weighted(0.3, table_config()), TABLES);
+    // Without an age limit, rows that are retried for long would take long to end.
+    let ages = prop_oneof![
+        3 => Just((None, 2u64)),
+        1 => (250u64..4000).prop_map(|max_age| (Some(max_age), 2)),
+        1 => (250u64..4000).prop_map(|max_age| (Some(max_age), 3000)),
+    ];
+    (sizes, policies, tables, ages).prop_map(|(sizes, policies, tables, (max_age, retry_for))| {
+        let (flush_size, more, max_concurrency, interval, tight) = sizes;
         let (when_full, coalesce, isolation, ordering, park_for, delivery) = policies;
-        PipelineConfig::default()
+        let mut config = PipelineConfig::default()
             .flush_size(flush_size)
             .buffer_size(flush_size + more)
             // Sometimes bytes are the limit.
@@ -142,8 +152,36 @@ pub(super) fn config() -> impl Strategy<Value = PipelineConfig> {
             .ordering(ordering)
             .park_for(Duration::from_millis(park_for))
             .delivery(delivery)
-            .retry_for(Duration::from_secs(2))
-            .statement_timeout(Duration::from_secs(3))
+            .retry_for(Duration::from_secs(retry_for))
+            .statement_timeout(Duration::from_secs(3));
+        config.max_age = max_age.map(Duration::from_millis);
+        for (number, mut table) in tables.into_iter().enumerate().filter_map(|(number, table)| Some((number, table?))) {
+            table.flush_size = table.flush_size.map(|rows| rows.min(config.buffer_size));
+            config.tables.insert(name(number).to_owned(), table);
+        }
+        config
+    })
+}
+
+/// Settings of one table.
+fn table_config() -> impl Strategy<Value = TableConfig> {
+    let ordering = prop_oneof![
+        1 => Just(Ordering::Auto),
+        1 => Just(Ordering::PerKey),
+        1 => Just(Ordering::PerTable),
+        1 => Just(Ordering::None),
+    ];
+    let of = proptest::option::of::<std::ops::Range<u64>>;
+    let settings = (of(1..20), of(0..240), proptest::option::of(ordering), of(1..6), of(250..3000), of(1..9));
+    settings.prop_map(|(flush_size, flush_interval, ordering, retry_for, max_age, weight)| {
+        let mut table = TableConfig::default();
+        table.flush_size = flush_size.map(|rows| rows as usize);
+        table.flush_interval = flush_interval.map(Duration::from_millis);
+        table.ordering = ordering;
+        table.retry_for = retry_for.map(Duration::from_secs);
+        table.max_age = max_age.map(Duration::from_millis);
+        table.weight = weight.map(|weight| weight as u32);
+        table
     })
 }
 
