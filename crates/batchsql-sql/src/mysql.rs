@@ -103,7 +103,7 @@ pub fn in_order(schema: &Schema) -> Result<Vec<&Assignment>, String> {
     while !left.is_empty() {
         let is_free = |candidate: &&Assignment| {
             let others = || left.iter().filter(|other| other.name != candidate.name);
-            !(is_version(candidate) && left.len() > 1) && !others().any(|other| uses(other, &candidate.name))
+            !(others().any(|other| uses(other, &candidate.name)) || is_version(candidate) && left.len() > 1)
         };
         let Some(next) = left.iter().position(is_free) else {
             let names: Vec<&str> = left.iter().map(|assignment| &*assignment.name).collect();
