@@ -50,7 +50,7 @@ pub(crate) fn values(rows: Rows<'_>, chain: &[u32]) -> Option<Vec<Value>> {
             Some(Set::Overwrite | Set::Now) => Some(values.next_back().unwrap_or(first).to_value()),
             Some(Set::Keep) => Some(Some(first).into_iter().chain(values).find(is_present).unwrap_or(first).to_value()),
             Some(Set::UnlessNull) => {
-                Some(Some(first).into_iter().chain(values).filter(is_present).next_back().unwrap_or(first).to_value())
+                Some(Some(first).into_iter().chain(values).rfind(is_present).unwrap_or(first).to_value())
             }
             Some(Set::Greatest) => Some(fold(&choose(Ordering::Greater), &mut values)),
             Some(Set::Least) => Some(fold(&choose(Ordering::Less), &mut values)),
