@@ -10,7 +10,7 @@ use batchsql_core::{
 };
 use batchsql_testkit::ScriptedSink;
 
-use crate::support::{FAR, Recorder, config, id, pipeline, receipts, table};
+use crate::support::{FAR, Recorder, config, id, pipeline, receipts, settle, table};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -91,6 +91,22 @@ async fn the_rows_behind_a_row_that_expires_have_their_turn() {
     let counter = Conflict::update(["id"]).set("n", Expr::add());
     check(&counter, &[(1, 1), (2, 5), (1, 1_000), (1, 2), (2, 6)], "wweww").await;
     check(&counter, &[(1, 1), (1, 1_000), (1, 2)], "wew").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_of_one_row_that_expires_does_not_take_its_lane_with_it() {
+    let (db, sink) = pipeline(minutes().flush_size(1));
+    sink.poison_as(ErrorClass::Transient, |row| row.get("note") == Some(ValueRef::Text("bad")));
+    let schema = table("t", Conflict::update(["id"]));
+    let mut first = Vec::new();
+    for note in ["bad", "good"] {
+        let row = schema.row().set("id", 1_i64).unwrap().set("note", note).unwrap().finish().unwrap();
+        first.push(db.submit_tracked(&row).await.unwrap());
+        // The second row is in a batch of its own, behind the first one.
+        settle().await;
+    }
+    others(&db, &Conflict::update(["id"])).await;
+    assert_eq!(outcomes(first).await, "ew");
 }
 
 #[tokio::test(start_paused = true)]
