@@ -13,14 +13,12 @@ use crate::budget::share::ShareHold;
 use crate::config_table::TableSettings;
 use crate::error::{ErrorClass, SinkError};
 use crate::model::batch::{Batch, Rows};
-use crate::model::conflict::Action;
 use crate::model::keys::{self, Coalescing};
 use crate::model::value::Value;
-use crate::outcome::outcomes::{FailedRow, FailureKind, Outcome, OutcomeCounts, OutcomeKind};
-use crate::outcome::receipt::{Completion, Returned};
+use crate::outcome::outcomes::{Outcome, OutcomeCounts};
+use crate::outcome::receipt::Completion;
 use crate::outcome::tracking::Submitters;
-use crate::reporter::{BatchExecuted, BatchInfo, BatchSealed, FlushReason};
-use crate::row::traits::Row;
+use crate::reporter::{BatchInfo, BatchSealed, FlushReason};
 use crate::write::attempt::Attempt;
 use crate::write::batch_limit::BatchLimit;
 use crate::write::commits::Commits;
@@ -31,8 +29,7 @@ use crate::write::ids::{GroupId, LaneId};
 use crate::write::isolate::Search;
 use crate::write::repeated::Repeated;
 use crate::write::retry::RetrySchedule;
-use crate::write::round::{MaybeWritten, Round};
-use crate::write::sink::Written;
+use crate::write::round::Round;
 
 /// A batch that must end. Dropping it ends the rows that have no outcome yet: as `Unknown` while they
 /// are being written (a panic, a deadline), as `Purged` otherwise.
@@ -54,21 +51,21 @@ pub(crate) struct Job {
     pub(crate) limit: Arc<BatchLimit>,
     pub(crate) pipeline: Arc<PipelineContext>,
     pub(crate) progress: Progress,
-    context: Option<Arc<str>>,
+    pub(super) context: Option<Arc<str>>,
     /// The completions of its rows, from the first row to the last.
-    parts: Vec<Part>,
-    submitters: Submitters,
-    share: ShareHold,
+    pub(super) parts: Vec<Part>,
+    pub(super) submitters: Submitters,
+    pub(super) share: ShareHold,
     /// Of its group. Keeps the group from being removed.
     pub(crate) commits: Arc<Commits>,
     /// It was merged into another batch, and holds nothing.
-    is_absorbed: bool,
+    pub(super) is_absorbed: bool,
 }
 
 /// Rows of a batch that were sealed together.
-struct Part {
-    rows: usize,
-    completion: Option<Arc<Completion>>,
+pub(super) struct Part {
+    pub(super) rows: usize,
+    pub(super) completion: Option<Arc<Completion>>,
 }
 
 /// What a batch is made of when it is sealed.
@@ -105,9 +102,9 @@ pub(crate) struct Progress {
     /// Attempts that were abandoned because the connection was dead.
     pub(crate) dead_links: u32,
     /// Times that all of its rows were sent.
-    attempts_of_all: u32,
+    pub(super) attempts_of_all: u32,
     /// For each row the times that it was sent with only some of the others; empty until then.
-    attempts_of_some: Vec<u32>,
+    pub(super) attempts_of_some: Vec<u32>,
     pub(crate) failure_log: FailureLog,
     /// Whether rows were written since the job was last resumed.
     pub(crate) has_written: bool,
@@ -119,7 +116,7 @@ pub(crate) struct Progress {
     pub(crate) repeated: Option<Repeated>,
     /// Whether the table was checked again since the job was last resumed.
     pub(crate) has_looked_again: bool,
-    is_reported: bool,
+    pub(super) is_reported: bool,
     /// No part of it may be written without the rest.
     pub(crate) is_atomic: bool,
     /// It is dropped for newer rows, as configured.
@@ -127,19 +124,19 @@ pub(crate) struct Progress {
     /// What is left of the round; `None` before the first.
     pub(crate) search: Option<Search>,
     /// `None` while all rows are written as they are.
-    round: Option<Round>,
-    counts: OutcomeCounts,
+    pub(super) round: Option<Round>,
+    pub(super) counts: OutcomeCounts,
     /// Rejected rows by the class of their error, in the order of [`ErrorClass::ALL`].
-    rejected: [u64; ErrorClass::ALL.len()],
+    pub(super) rejected: [u64; ErrorClass::ALL.len()],
     /// One entry per row; empty while nothing is decided, and for good when every row was written.
-    ends: Vec<End>,
+    pub(super) ends: Vec<End>,
     /// What the database returned for rows of the batch.
-    returned: HashMap<usize, Arc<[Value]>>,
+    pub(super) returned: HashMap<usize, Arc<[Value]>>,
 }
 
 /// How one row ended.
 #[derive(Clone)]
-enum End {
+pub(super) enum End {
     Open,
     Known(Outcome),
     /// It failed, and has no receipt or consumer: it is only counted.
@@ -147,7 +144,7 @@ enum End {
 }
 
 impl End {
-    fn outcome(&self) -> Option<&Outcome> {
+    pub(super) fn outcome(&self) -> Option<&Outcome> {
         match self {
             Self::Known(outcome) => Some(outcome),
             Self::Open | Self::Counted => None,
@@ -319,394 +316,5 @@ impl Job {
             rows: self.batch.len(),
             bytes: self.batch.bytes(),
         }
-    }
-
-    /// Records a committed write of a range of the round. `repeats` says whether rows may be sent again that may be in
-    /// the database.
-    pub(crate) fn written(&mut self, range: Range<usize>, written: &Written, repeats: bool) {
-        if !written.is_sound(range.len()) {
-            let error = SinkError::new(ErrorClass::Internal, "the sink reported outcomes of rows that it did not get");
-            return self.failed(range, FailureKind::Unknown, Some(&error));
-        }
-        self.keep_returned(&range, written);
-        let plain = written.ignored.is_empty() && written.rejected.is_empty() && written.unfinished.is_empty();
-        if plain && range == (0..self.batch.len()) {
-            // A round of as many rows supersedes none.
-            self.progress.counts.add(OutcomeKind::Written, range.len() as u64);
-            return;
-        }
-        let mut special = vec![None; if plain { 0 } else { range.len() }];
-        written.ignored.iter().for_each(|row| special[*row as usize] = Some(None));
-        let failed = written.rejected.iter().chain(&written.unfinished);
-        failed.for_each(|(row, error)| special[*row as usize] = Some(Some(error)));
-        let is_unfinished = |row: usize| {
-            let row = (row - range.start) as u32;
-            written.unfinished.binary_search_by_key(&row, |(row, _)| *row).is_ok()
-        };
-        for row in range.clone() {
-            match special.get(row - range.start).copied().flatten() {
-                None => self.succeed(row, Outcome::Written),
-                Some(None) => self.ignored(row),
-                Some(Some(error)) if is_unfinished(row) && error.is_retryable() => self.round().leave(row),
-                Some(Some(error)) if is_unfinished(row) && error.class() == ErrorClass::Unknown => {
-                    self.may_have_written(row..row + 1, error);
-                    if repeats {
-                        self.round().leave(row);
-                    } else {
-                        self.failed(row..row + 1, FailureKind::Unknown, Some(error));
-                    }
-                }
-                // The attempt whose reply was lost may have written it.
-                Some(Some(error)) if self.is_maybe_written(self.row_of_batch(row)) => {
-                    self.failed(row..row + 1, FailureKind::Unknown, Some(error));
-                }
-                Some(Some(error)) => self.reject_row(row, error),
-            }
-        }
-    }
-
-    /// Keeps the values that the database returned, for receipts. Rows that were merged into one have its values.
-    fn keep_returned(&mut self, range: &Range<usize>, written: &Written) {
-        if written.returned.is_empty() || self.parts.iter().all(|part| part.completion.is_none()) {
-            return;
-        }
-        let is_merged = self.progress.round.as_ref().is_some_and(|round| round.coalescing() == Coalescing::Merged);
-        for (row, values) in &written.returned {
-            let values: Arc<[Value]> = values.as_slice().into();
-            let mut next = Some(self.row_of_batch(range.start + *row as usize));
-            while let Some(row) = next {
-                self.progress.returned.insert(row, Arc::clone(&values));
-                next = self.row_before(row).filter(|_| is_merged);
-            }
-        }
-    }
-
-    /// Rejects one row of the round; the row behind it with the same key is sent next. If rows were merged into it, they
-    /// are sent one by one instead.
-    pub(crate) fn reject_row(&mut self, row: usize, error: &SinkError) {
-        self.progress.refusal = Some(error.clone());
-        self.fail_alone(row, FailureKind::Rejected, error);
-    }
-
-    /// Ends one row of the round that was refused alone with a transient error when its time was over. The rows behind it
-    /// were not sent: they have their turn as after a rejected row.
-    pub(crate) fn expire_row(&mut self, row: usize, error: &SinkError) {
-        self.fail_alone(row, FailureKind::Expired, error);
-    }
-
-    /// How many rows of the batch a row of the round stands for.
-    pub(crate) fn rows_behind(&self, row: usize) -> usize {
-        std::iter::successors(Some(self.row_of_batch(row)), |row| self.open_row_before(*row)).count()
-    }
-
-    fn fail_alone(&mut self, row: usize, kind: FailureKind, error: &SinkError) {
-        let row = self.row_of_batch(row);
-        if self.round().send_apart(row) {
-            return;
-        }
-        self.fail(row, kind, Some(error));
-        if let Some(before) = self.open_row_before(row) {
-            self.round().give_turn(before);
-        }
-    }
-
-    /// The row before a row of the batch, with the same key, when it has no outcome yet.
-    fn open_row_before(&self, row: usize) -> Option<usize> {
-        self.row_before(row).filter(|before| self.is_open(*before))
-    }
-
-    /// Records that a range of the round may be in the database since an attempt that ended with `error`.
-    pub(crate) fn may_have_written(&mut self, range: Range<usize>, error: &SinkError) {
-        self.round().may_have_written(range, error);
-    }
-
-    /// Whether rows of a range of the round may be in the database.
-    pub(crate) fn has_maybe_written(&self, mut range: Range<usize>) -> bool {
-        range.any(|row| self.is_maybe_written(self.row_of_batch(row)))
-    }
-
-    /// Ends the rows of a range of the round that may be in the database, after the range was refused, and leaves the
-    /// others to the next round. They are not tried in parts: writing only some of them again could overwrite a newer
-    /// version of a key with an older one. True if rows are left to the next round.
-    pub(crate) fn fail_maybe_written(&mut self, range: Range<usize>, error: &SinkError) -> bool {
-        let Some(round) = &mut self.progress.round else { return false };
-        let MaybeWritten { rows, overtaken } = round.maybe_written(&self.batch, range.clone());
-        let mut leaves = false;
-        for (place, row) in range.enumerate() {
-            if rows[place] || overtaken[place] {
-                self.failed(row..row + 1, FailureKind::Rejected, Some(error));
-            } else {
-                self.postpone(row..row + 1);
-                leaves = true;
-            }
-        }
-        leaves
-    }
-
-    /// Leaves a range of the round to the next one.
-    pub(crate) fn postpone(&mut self, range: Range<usize>) {
-        self.round().postpone(range);
-    }
-
-    /// Whether rows are left to the next round because the sink could not finish them.
-    pub(crate) fn has_unfinished(&self) -> bool {
-        self.progress.round.as_ref().is_some_and(Round::has_unfinished)
-    }
-
-    /// Ends the rows that the sink could not finish: those that may be in the database as `Unknown`.
-    pub(crate) fn fail_unfinished(&mut self, kind: FailureKind, error: Option<&SinkError>) {
-        for row in self.progress.round.as_mut().map(Round::take_unfinished).unwrap_or_default() {
-            self.fail_with_predecessors(row as usize, kind, error);
-        }
-    }
-
-    /// Ends the rows of a range of the round, and the rows that they would have superseded: those that may be in the
-    /// database as `Unknown`.
-    pub(crate) fn failed(&mut self, range: Range<usize>, kind: FailureKind, error: Option<&SinkError>) {
-        for row in range {
-            self.fail_with_predecessors(self.row_of_batch(row), kind, error);
-        }
-    }
-
-    /// Ends a row of the batch, and the rows that it would have superseded.
-    fn fail_with_predecessors(&mut self, row: usize, kind: FailureKind, error: Option<&SinkError>) {
-        // The error is that of the attempt that may have written it, not that of a later one.
-        let since = self.progress.round.as_ref().and_then(|round| round.maybe_written_since(row)).cloned();
-        let (kind, error) = match &since {
-            Some(since) => (FailureKind::Unknown, Some(since)),
-            None => (kind, error),
-        };
-        let mut next = Some(row);
-        while let Some(row) = next {
-            if self.is_open(row) {
-                self.fail(row, kind, error);
-            }
-            next = self.row_before(row);
-        }
-    }
-
-    /// Ends every row that has no outcome yet.
-    pub(crate) fn failed_rest(&mut self, kind: FailureKind, error: Option<&SinkError>) {
-        for row in 0..self.batch.len() {
-            if self.is_maybe_written(row) && self.is_open(row) {
-                self.fail_with_predecessors(row, kind, error);
-            }
-        }
-        for row in 0..self.batch.len() {
-            if self.is_open(row) {
-                self.fail(row, kind, error);
-            }
-        }
-    }
-
-    /// Ends a row of the round that was not refused, and the rows behind it.
-    fn succeed(&mut self, row: usize, outcome: Outcome) {
-        let row = self.row_of_batch(row);
-        let coalescing = self.progress.round.as_ref().map_or(Coalescing::Off, Round::coalescing);
-        let mut next = self.row_before(row);
-        while let Some(behind) = next.filter(|row| self.is_open(*row)) {
-            self.decide(
-                behind,
-                match coalescing {
-                    Coalescing::Merged => outcome.clone(),
-                    // An older row that came later.
-                    Coalescing::Newest(_) if behind > row => Outcome::Ignored,
-                    Coalescing::Off | Coalescing::Last | Coalescing::Newest(_) => Outcome::Superseded,
-                },
-            );
-            next = self.row_before(behind);
-        }
-        self.decide(row, outcome);
-    }
-
-    /// The database ignored a row of the round. The row has superseded nothing: the row before it is sent, and then it
-    /// is sent again. A batch that must be atomic is sent once, so the rows before it end as it does. So do older
-    /// versions of the row, rows that were merged into it, and rows of a key that is not in the table.
-    fn ignored(&mut self, row: usize) {
-        let row = self.row_of_batch(row);
-        let is_sent_again = self.progress.round.as_ref().is_some_and(|round| round.is_sent_again(row));
-        let is_overwriting = self.progress.round.as_ref().is_some_and(|round| round.coalescing() == Coalescing::Last)
-            && !matches!(self.batch.schema().action(), Action::UpdateOnly | Action::Delete);
-        match self.open_row_before(row) {
-            Some(before) if is_overwriting && !self.progress.is_atomic && !is_sent_again => {
-                self.round().send_again_after(before, row);
-            }
-            _ => {
-                let mut next = Some(row);
-                while let Some(row) = next.filter(|row| self.is_open(*row)) {
-                    self.decide(row, Outcome::Ignored);
-                    next = self.row_before(row);
-                }
-            }
-        }
-    }
-
-    /// The round; all rows as they are, when there was none.
-    fn round(&mut self) -> &mut Round {
-        self.progress.round.get_or_insert_with(|| Round::whole(self.batch.len()))
-    }
-
-    fn row_of_batch(&self, row: usize) -> usize {
-        self.progress.round.as_ref().map_or(row, |round| round.row_of_batch(row))
-    }
-
-    /// The row before a row of the batch, with the same key.
-    fn row_before(&self, row: usize) -> Option<usize> {
-        self.progress.round.as_ref()?.row_before(row)
-    }
-
-    /// Whether a row of the batch may be in the database.
-    fn is_maybe_written(&self, row: usize) -> bool {
-        self.progress.round.as_ref().is_some_and(|round| round.is_maybe_written(row))
-    }
-
-    fn fail(&mut self, row: usize, kind: FailureKind, error: Option<&SinkError>) {
-        if let Some(error) = error {
-            self.progress.failure_log.note(error);
-        }
-        if let (FailureKind::Rejected, Some(error)) = (kind, error) {
-            self.progress.rejected[error.class() as usize] += 1;
-        }
-        // The row is copied only if a receipt or a consumer gets it.
-        if self.parts.iter().any(|part| part.completion.is_some()) || self.pipeline.ledger.wants_failed_rows() {
-            let failed = FailedRow::new(self.batch.row(row), self.attempts_of(row), error.cloned());
-            self.decide(row, Outcome::failed(kind, failed));
-        } else {
-            self.progress.counts.add(kind.outcome(), 1);
-            self.mark(row, End::Counted);
-        }
-    }
-
-    fn decide(&mut self, row: usize, outcome: Outcome) {
-        self.progress.counts.add(outcome.kind(), 1);
-        self.mark(row, End::Known(outcome));
-    }
-
-    fn mark(&mut self, row: usize, end: End) {
-        if self.progress.ends.is_empty() {
-            self.progress.ends.resize(self.batch.len(), End::Open);
-        }
-        debug_assert!(matches!(self.progress.ends[row], End::Open), "no row ends twice");
-        self.progress.ends[row] = end;
-        if let Some(round) = &mut self.progress.round {
-            round.ended(row);
-        }
-    }
-
-    /// Rows of a range of the round are sent once more.
-    pub(crate) fn count_attempt(&mut self, range: &Range<usize>) {
-        self.progress.attempts += 1;
-        if *range == (0..self.batch.len()) {
-            self.progress.attempts_of_all += 1;
-            return;
-        }
-        let mut attempts = std::mem::take(&mut self.progress.attempts_of_some);
-        attempts.resize(self.batch.len(), 0);
-        range.clone().for_each(|row| attempts[self.row_of_batch(row)] += 1);
-        self.progress.attempts_of_some = attempts;
-    }
-
-    /// How often a row of the batch was sent.
-    fn attempts_of(&self, row: usize) -> u32 {
-        self.progress.attempts_of_all + self.progress.attempts_of_some.get(row).copied().unwrap_or(0)
-    }
-
-    /// Whether rows have no outcome yet.
-    pub(crate) fn has_open_rows(&self) -> bool {
-        self.open_rows() > 0
-    }
-
-    fn open_rows(&self) -> u64 {
-        self.batch.len() as u64 - self.progress.counts.total()
-    }
-
-    fn is_open(&self, row: usize) -> bool {
-        self.open_rows() > 0 && self.progress.ends.get(row).is_none_or(|end| matches!(end, End::Open))
-    }
-}
-
-impl Drop for Job {
-    fn drop(&mut self) {
-        if self.is_absorbed {
-            return;
-        }
-        self.report_sealed();
-        if self.open_rows() > 0 {
-            self.give_up();
-        }
-        if !self.progress.frees_capacity {
-            self.progress.failure_log.write(self.batch.schema().table_display(), &self.progress.counts);
-        }
-        for (class, rows) in ErrorClass::ALL.into_iter().zip(self.progress.rejected).filter(|(_, rows)| *rows > 0) {
-            self.pipeline.reporter.call(|reporter| reporter.rows_rejected(&self.info(), class, rows));
-        }
-        self.settle();
-    }
-}
-
-impl Job {
-    /// Ends the rows that are left when the batch is dropped: by a panic, a deadline, or with its runtime.
-    fn give_up(&mut self) {
-        let given_up = |class, what: &str| {
-            let why = if std::thread::panicking() {
-                SinkError::new(ErrorClass::Internal, format!("the sink panicked {what} this row was sent"))
-            } else {
-                let text = format!("given up {what} it was sent: the deadline of close() passed, or the runtime ended");
-                SinkError::new(class, text)
-            };
-            Some(why)
-        };
-        if let Some((rows, since, attempt)) = self.progress.writing.take()
-            && !attempt.abandon()
-        {
-            let executed =
-                BatchExecuted { rows: rows.len(), duration: since.elapsed(), error: Some(ErrorClass::Unknown) };
-            self.pipeline.reporter.call(|reporter| reporter.batch_executed(&self.info(), &executed));
-            self.failed(rows, FailureKind::Unknown, given_up(ErrorClass::Unknown, "after").as_ref());
-        }
-        // Errors of other rows do not apply to these.
-        let is_of_all = |error: &SinkError| {
-            let of_some = matches!(error.class(), ErrorClass::Row | ErrorClass::Size | ErrorClass::Duplicate);
-            !of_some && !std::thread::panicking()
-        };
-        let error = self.progress.last_error.clone().filter(is_of_all);
-        let error = error.or_else(|| given_up(ErrorClass::Transient, "before"));
-        self.failed_rest(FailureKind::Purged, error.as_ref());
-    }
-
-    /// Records the end of the batch: failed rows, metrics, counts, receipts, then the capacity it held, except for that
-    /// of rows that wait for a dead-letter consumer.
-    fn settle(&mut self) {
-        let counts = self.progress.counts;
-        let ledger = &self.pipeline.ledger;
-        debug_assert_eq!(counts.total(), self.batch.len() as u64, "each row has one outcome");
-        let ends = std::mem::take(&mut self.progress.ends);
-        let (mut kept_rows, mut kept_bytes) = (0, 0);
-        if counts.failed() > 0 {
-            let outcomes = ends.iter().filter_map(End::outcome);
-            let fixed = self.batch.schema().fixed_row_len();
-            (kept_rows, kept_bytes) = ledger.hand_over(outcomes, |row| fixed + row.variable_len());
-        }
-        self.pipeline.reporter.call(|reporter| reporter.rows_resolved(&self.info(), &counts));
-        ledger.count(&counts);
-        let mut start = 0;
-        for part in &self.parts {
-            if let Some(completion) = &part.completion {
-                if !self.progress.returned.is_empty() {
-                    let of_row = |row: usize| {
-                        let values = Arc::clone(self.progress.returned.get(&row)?);
-                        let number = u32::try_from(row - start).expect("buffer_size fits u32");
-                        Some((number, Returned::new(self.batch.schema().clone(), values)))
-                    };
-                    completion.returned((start..start + part.rows).filter_map(of_row).collect());
-                }
-                let rows = if ends.is_empty() { &[] } else { &ends[start..start + part.rows] };
-                completion.resolve(rows.iter().filter_map(End::outcome).cloned().collect());
-            }
-            start += part.rows;
-        }
-        self.share.release();
-        ledger.budget.release(self.batch.len() - kept_rows, self.batch.bytes() - kept_bytes);
-        self.pipeline.batch_ended(self.number);
     }
 }

@@ -18,6 +18,8 @@ pub(crate) mod health;
 pub(crate) mod ids;
 pub(crate) mod isolate;
 pub(crate) mod job;
+mod job_end;
+mod job_outcomes;
 pub(crate) mod outstanding;
 pub(crate) mod plans;
 pub(crate) mod range;
