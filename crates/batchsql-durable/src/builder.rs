@@ -2,11 +2,13 @@
 //! Must not know how rows are stored or written.
 
 use std::fmt;
+use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use batchsql_core::{BatchSqlBuilder, Ordering, Sink, WhenFull};
-use batchsql_log::{Log, Recovery};
+use batchsql_log::{FileSystem, Log, RealFileSystem, Recovery};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -70,9 +72,9 @@ impl<S: Sink> DurableBuilder<S> {
             let refused = refuse_schema(schema).map_or(Ok(()), Err);
             refused.map_err(DurableStartError::refused)
         })?;
-        let (log, letters, recovery) = open(&options).await?;
-        let when_full = config.when_full;
         let is_per_table = config.ordering == Ordering::PerTable;
+        let (log, letters, recovery) = open(&options, is_per_table).await?;
+        let when_full = config.when_full;
         let mut inner = config;
         inner.when_full = WhenFull::Wait;
         inner.retry_for = Duration::MAX;
@@ -118,13 +120,14 @@ impl<S: Sink> DurableBuilder<S> {
 }
 
 /// Opens the files, where blocking is allowed.
-async fn open(options: &DurableOptions) -> Result<(Log, Letters, Recovery), DurableStartError> {
+async fn open(options: &DurableOptions, is_per_table: bool) -> Result<(Log, Letters, Recovery), DurableStartError> {
     let (log, folder, path) = (options.log.clone(), options.folder.clone(), options.dead_letter_path());
     let opening = move || {
-        std::fs::create_dir_all(&folder).map_err(|error| {
+        RealFileSystem.create_folder(&folder).map_err(|error| {
             DurableStartError::io(format!("cannot create the folder {}; check its parent", folder.display()), error)
         })?;
         let (log, recovery) = Log::open(log)?;
+        keep_order_mode(&folder, is_per_table, &recovery)?;
         let letters = Letters::open(&path).map_err(|error| {
             DurableStartError::io(
                 format!("cannot open the dead-letter file {}; check its folder", path.display()),
@@ -139,6 +142,43 @@ async fn open(options: &DurableOptions) -> Result<(Log, Letters, Recovery), Dura
     tokio::task::spawn_blocking(opening)
         .await
         .unwrap_or_else(|error| Err(DurableStartError::refused(format!("the log could not be opened: {error}"))))
+}
+
+/// The file that says how rows were assigned to partitions.
+const ORDER_FILE: &str = "ORDER";
+
+/// Rows of one key are in one partition, which depends on the ordering: it may change only when no row waits.
+fn keep_order_mode(folder: &Path, is_per_table: bool, recovery: &Recovery) -> Result<(), DurableStartError> {
+    let path = folder.join(ORDER_FILE);
+    let failed = |error| DurableStartError::io(format!("cannot read or write {}", path.display()), error);
+    let mode = if is_per_table { "per table" } else { "per key" };
+    let known = match std::fs::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        known => Some(known.map_err(failed)?),
+    };
+    let has_rows = recovery.partitions.iter().any(|state| state.next - 1 > state.settled_up_to);
+    match known {
+        Some(known) if known.trim() == mode => return Ok(()),
+        Some(known) if has_rows => {
+            return Err(DurableStartError::refused(format!(
+                "the rows that wait in {} were assigned to partitions {}, and this start would assign rows {mode}, in \
+                 another order; start with the ordering of before until flush() returns, then change it",
+                folder.display(),
+                known.trim()
+            )));
+        }
+        _ => {}
+    }
+    // As a whole, and on disk before rows are: a power loss leaves the old file or the new one.
+    let write = || {
+        let temporary = folder.join(format!("{ORDER_FILE}.tmp"));
+        let mut file = std::fs::File::create(&temporary)?;
+        file.write_all(mode.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, &path)?;
+        RealFileSystem.sync_folder(folder)
+    };
+    write().map_err(failed)
 }
 
 /// Starts the feeds of the rows that were there before, and reports what was found.

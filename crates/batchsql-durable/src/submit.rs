@@ -214,6 +214,10 @@ impl Shared {
         for (row, result) in rows {
             let Err((error, block_bytes)) = result else { continue };
             match &mut full {
+                // Rows before it may have been refused for want of space: they are not stored either.
+                Some(Attempt::Full { rows, .. }) if !error.is_full() => {
+                    return Ok(Attempt::Failed(rows[0], error.clone()));
+                }
                 _ if !error.is_full() => return Ok(Attempt::Failed(row, error.clone())),
                 Some(Attempt::Full { rows, bytes, .. }) => {
                     rows.push(row);

@@ -10,7 +10,7 @@ use crate::{
     fs::Access,
     model::FileKey,
     options::SyncPolicy,
-    shared::Full,
+    shared::{Full, Queued},
 };
 
 impl Engine {
@@ -112,10 +112,16 @@ impl Engine {
             }
         }
         self.raise_by_settled();
-        // Who hears of the failure finds the log full.
-        self.shared.intake().full = Some(full);
+        // Who hears of the failure finds the log full. The blocks that wait go back too: stored now, they would overtake
+        // those that are sent again.
+        let mut intake = self.shared.intake();
+        intake.full = Some(full);
+        let waiting = mem::take(&mut intake.blocks);
+        intake.bytes -= waiting.iter().map(Queued::bytes).sum::<u64>();
+        drop(intake);
         self.shared.space.notify();
         tickets.into_iter().for_each(|ticket| ticket.send(Err(error.clone())));
+        waiting.into_iter().for_each(|queued| queued.ticket.send(Err(full.error())));
         error
     }
 

@@ -205,13 +205,13 @@ impl Log {
             let accepted = self.check(&block).and_then(|()| self.shared.check_space(&intake, bytes));
             if let Err(error) = accepted {
                 intake.wants_space |= error.is_full();
-                intake.has_refused = error.is_full();
+                intake.refused = error.is_full().then_some(bytes);
                 refused = Some((std::iter::once(block).chain(blocks).collect(), error));
                 break;
             }
             let (sender, ticket) = completion::pair(lost);
             intake.bytes += bytes;
-            intake.has_refused = false;
+            intake.refused = None;
             intake.blocks.push_back(Queued { block, ticket: sender, since });
             tickets.push(ticket);
         }
@@ -351,7 +351,9 @@ impl Log {
             stats.unsettled_rows = catalog.streams.values().map(unsettled).sum();
         }
         let intake = self.shared.intake();
-        stats.is_full = intake.full.is_some() || intake.has_refused;
+        // What was refused may have space by now.
+        let is_refused = intake.refused.is_some_and(|bytes| self.shared.check_space(&intake, bytes).is_err());
+        stats.is_full = intake.full.is_some() || is_refused;
         drop(intake);
         stats
     }

@@ -51,8 +51,8 @@ pub(crate) struct Intake {
     pub(crate) closers: Vec<Sender<()>>,
     /// A block was refused, or somebody waits for space.
     pub(crate) wants_space: bool,
-    /// The last block was refused for want of space.
-    pub(crate) has_refused: bool,
+    /// The bytes of the last block, if it was refused for want of space.
+    pub(crate) refused: Option<u64>,
     /// A table was set aside.
     pub(crate) wants_upkeep: bool,
     pub(crate) full: Option<Full>,
@@ -65,6 +65,13 @@ pub(crate) struct Queued {
     pub(crate) block: Block,
     pub(crate) ticket: Sender<Appended>,
     pub(crate) since: Instant,
+}
+
+impl Queued {
+    /// With the header.
+    pub(crate) fn bytes(&self) -> u64 {
+        record::size(self.block.bytes.len())
+    }
 }
 
 /// Why the writer accepts no block.

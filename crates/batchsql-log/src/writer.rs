@@ -11,7 +11,7 @@ use crate::{
     completion::Sender,
     engine::Engine,
     error::LogError,
-    format::{record, snapshot::Settled},
+    format::snapshot::Settled,
     group::{self, Limits, Step, Waiting},
     options::{Options, SyncPolicy},
     shared::{Intake, Queued, Shared},
@@ -106,7 +106,7 @@ fn take(intake: &mut Intake, limit: u64) -> Work {
     intake.settled_at = None;
     work.is_urgent = mem::take(&mut intake.wants_space) | mem::take(&mut intake.wants_upkeep);
     while let Some(next) = intake.blocks.front() {
-        let size = record::size(next.block.bytes.len());
+        let size = next.bytes();
         if work.bytes > 0 && work.bytes + size > limit {
             break;
         }

@@ -42,16 +42,14 @@ impl Letters {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    let is_new = !path.exists();
     let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
     if ends_within_a_line(&mut file)? {
         // Otherwise the next line could not be read either. The row of the torn line was not settled.
         file.write_all(b"\n")?;
     }
-    if is_new {
-        file.sync_all()?;
-        sync_folder(path)?;
-    }
+    // Also a file that exists: who made it may have ended before its name was on disk.
+    file.sync_all()?;
+    sync_folder(path)?;
     Ok(file)
 }
 

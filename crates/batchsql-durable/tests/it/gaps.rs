@@ -4,12 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use batchsql_core::{ColumnType, Conflict, ErrorClass, Schema};
-use batchsql_durable::{DurableOptions, LogErrorKind};
+use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, Ordering, Schema};
+use batchsql_durable::{DurableExt, DurableOptions, LogErrorKind};
 use batchsql_log::{Block, Log};
 use batchsql_testkit::{ScriptedSink, Step};
 
-use crate::support::{LONG, in_table, keyed, options, plain, row, start, table, until};
+use crate::support::{LONG, config, in_table, keyed, options, plain, row, start, table, until};
 
 /// A sink that writes nothing.
 fn away() -> ScriptedSink {
@@ -174,4 +174,23 @@ async fn a_folder_that_cannot_be_used_is_named() {
     let db = start(&ScriptedSink::new(), options(dir.path())).await.unwrap();
     db.flush().await.unwrap();
     assert_eq!(db.recovered().rows, 1);
+}
+
+/// Rows of one key are in another partition with another ordering, and would be written side by side.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ordering_changes_only_when_no_row_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let ordered = |ordering| {
+        let config = config().ordering(ordering);
+        BatchSql::builder(ScriptedSink::new()).config(config).durable(options(dir.path())).start()
+    };
+    leave(options(dir.path()), &keyed(), 0..3).await;
+    let error = ordered(Ordering::PerTable).await.unwrap_err();
+    assert!(error.to_string().contains("start with the ordering of before until flush() returns"), "{error}");
+    let db = ordered(Ordering::PerKey).await.unwrap();
+    assert_eq!(db.recovered().rows, 3);
+    db.flush().await.unwrap();
+    db.close(LONG).await;
+    ordered(Ordering::PerTable).await.unwrap().close(LONG).await;
+    ordered(Ordering::PerKey).await.unwrap();
 }

@@ -26,15 +26,20 @@ impl Lock for RealLock {}
 
 impl FileSystem for RealFileSystem {
     fn create_folder(&self, path: &Path) -> io::Result<()> {
-        if path.is_dir() {
-            return Ok(());
+        // The folders that are missing, the last one first; and the folder itself, which may have been made by a process
+        // that ended before its name was on disk.
+        let mut names: Vec<&Path> = path.ancestors().take_while(|folder| !folder.is_dir()).collect();
+        names.retain(|folder| !folder.as_os_str().is_empty());
+        if names.is_empty() {
+            names.push(path);
         }
         fs::create_dir_all(path)?;
-        // Without it a power loss may take the folder away, and with it the log.
-        match path.parent() {
+        // Without it a power loss may take the folders away, and with them the log.
+        names.into_iter().try_for_each(|folder| match folder.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => self.sync_folder(parent),
-            _ => self.sync_folder(Path::new(".")),
-        }
+            Some(_) => self.sync_folder(Path::new(".")),
+            None => Ok(()),
+        })
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {

@@ -226,6 +226,25 @@ fn a_full_disk_refuses_for_certain_and_goes_on_when_there_is_space() {
 }
 
 #[test]
+fn blocks_that_wait_do_not_overtake_one_that_a_full_disk_refuses() {
+    let sim = Sim::new(1);
+    let opened = open(options(&sim));
+    let stored = opened.append(1, 100);
+    sim.set_capacity(Some(sim.bytes() + 500));
+    // A group has half a segment: the second one, which is small enough, is in the next.
+    let (tickets, refused) = opened.log.append_all(vec![opened.block(2, 5_000), opened.block(3, 10)]);
+    assert!(refused.is_none(), "the budget has space");
+    for ticket in tickets {
+        let error = ticket.wait().expect_err("no space");
+        assert!(error.is_full(), "{error}");
+    }
+    sim.set_capacity(None);
+    opened.log.space(5_000).wait().expect("there is space again, also in the queue");
+    assert_eq!(opened.append(2, 5_000), stored + 1);
+    assert_eq!(opened.append(3, 10), stored + 2);
+}
+
+#[test]
 fn too_little_free_space_refuses_blocks() {
     let sim = Sim::new(1);
     sim.set_free(Some(1_000));
