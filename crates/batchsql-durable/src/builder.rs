@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use batchsql_core::{BatchSqlBuilder, Ordering, Sink, WhenFull};
+use batchsql_core::{BatchSqlBuilder, PipelineConfig, Sink, WhenFull};
 use batchsql_log::{FileSystem, Log, RealFileSystem, Recovery};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -19,6 +19,7 @@ use crate::feed::letters::Letters;
 use crate::handle::DurableBatchSql;
 use crate::health::Recovered;
 use crate::intake::{appender, gather::Gather};
+use crate::key::OrderedTables;
 use crate::options::{DurableOptions, Sabotage};
 use crate::refusals::{refuse_schema, refuse_settings};
 use crate::schemas::Schemas;
@@ -54,7 +55,7 @@ impl<S: Sink> DurableBuilder<S> {
     /// order, before later rows of their keys. After an unclean end the log is read first, see
     /// [`DurableOptions::on_progress`].
     ///
-    /// Of the settings of the pipeline, `retry_for` and `park_for` do not apply: rows wait in the log for as long as it takes.
+    /// Of the settings of the pipeline, `retry_for`, `max_age` and `park_for` do not apply: rows wait in the log for as long as it takes.
     /// `when_full` applies when the log is full.
     ///
     /// # Errors
@@ -66,20 +67,16 @@ impl<S: Sink> DurableBuilder<S> {
     /// If it is dropped, the log is closed in the background.
     pub async fn start(self) -> Result<DurableBatchSql, DurableStartError> {
         let Self { builder, options } = self;
-        let config = builder.settings().clone();
+        let config = builder.settings();
         refuse_settings(&config.when_full, config.delivery)?;
         options.schemas.iter().try_for_each(|schema| {
             let refused = refuse_schema(schema).map_or(Ok(()), Err);
             refused.map_err(DurableStartError::refused)
         })?;
-        let is_per_table = config.ordering == Ordering::PerTable;
-        let (log, letters, recovery) = open(&options, is_per_table).await?;
+        let ordered = OrderedTables::of(&config);
+        let (log, letters, recovery) = open(&options, &ordered).await?;
         let when_full = config.when_full;
-        let mut inner = config;
-        inner.when_full = WhenFull::Wait;
-        inner.retry_for = Duration::MAX;
-        inner.park_for = Duration::MAX;
-        let pipeline = builder.config(inner).start()?;
+        let pipeline = without_ends(builder, config).start()?;
         // The pipeline has started, so there is a runtime.
         let runtime = Handle::current();
         let schemas = Arc::new(Schemas::new(options.schemas));
@@ -89,7 +86,7 @@ impl<S: Sink> DurableBuilder<S> {
             schemas: Arc::clone(&schemas),
             letters: Arc::new(letters),
             source: log.incarnation().iter().map(|byte| format!("{byte:02x}")).collect(),
-            is_per_table,
+            ordered: ordered.clone(),
             accepts_gaps: options.accept_gaps,
             settles_early: options.sabotage == Some(Sabotage::SettleEarly),
             counts: Counts::default(),
@@ -109,7 +106,7 @@ impl<S: Sink> DurableBuilder<S> {
             entries: Default::default(),
             recovered,
             when_full,
-            is_per_table,
+            ordered,
             acknowledges_early: options.sabotage == Some(Sabotage::AcknowledgeEarly),
             segment_bytes: options.segment_bytes,
             runtime,
@@ -119,15 +116,33 @@ impl<S: Sink> DurableBuilder<S> {
     }
 }
 
+/// A pipeline that gives up no row for its age.
+fn without_ends<S: Sink>(builder: BatchSqlBuilder<S>, mut config: PipelineConfig) -> BatchSqlBuilder<S> {
+    config.when_full = WhenFull::Wait;
+    config.retry_for = Duration::MAX;
+    config.max_age = None;
+    config.park_for = Duration::MAX;
+    let tables = std::mem::take(&mut config.tables).into_iter();
+    tables.fold(builder.config(config), |builder, (name, mut table)| {
+        table.retry_for = None;
+        table.max_age = None;
+        builder.table(name, table)
+    })
+}
+
 /// Opens the files, where blocking is allowed.
-async fn open(options: &DurableOptions, is_per_table: bool) -> Result<(Log, Letters, Recovery), DurableStartError> {
+async fn open(
+    options: &DurableOptions,
+    ordered: &OrderedTables,
+) -> Result<(Log, Letters, Recovery), DurableStartError> {
     let (log, folder, path) = (options.log.clone(), options.folder.clone(), options.dead_letter_path());
+    let ordered = ordered.to_string();
     let opening = move || {
         RealFileSystem.create_folder(&folder).map_err(|error| {
             DurableStartError::io(format!("cannot create the folder {}; check its parent", folder.display()), error)
         })?;
         let (log, recovery) = Log::open(log)?;
-        keep_order_mode(&folder, is_per_table, &recovery)?;
+        keep_ordering(&folder, &ordered, &recovery)?;
         let letters = Letters::open(&path).map_err(|error| {
             DurableStartError::io(
                 format!("cannot open the dead-letter file {}; check its folder", path.display()),
@@ -148,20 +163,19 @@ async fn open(options: &DurableOptions, is_per_table: bool) -> Result<(Log, Lett
 const ORDER_FILE: &str = "ORDER";
 
 /// Rows of one key are in one partition, which depends on the ordering: it may change only when no row waits.
-fn keep_order_mode(folder: &Path, is_per_table: bool, recovery: &Recovery) -> Result<(), DurableStartError> {
+fn keep_ordering(folder: &Path, ordering: &str, recovery: &Recovery) -> Result<(), DurableStartError> {
     let path = folder.join(ORDER_FILE);
     let failed = |error| DurableStartError::io(format!("cannot read or write {}", path.display()), error);
-    let mode = if is_per_table { "per table" } else { "per key" };
     let known = match std::fs::read_to_string(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         known => Some(known.map_err(failed)?),
     };
     let has_rows = recovery.partitions.iter().any(|state| state.next - 1 > state.settled_up_to);
     match known {
-        Some(known) if known.trim() == mode => return Ok(()),
+        Some(known) if known.trim() == ordering => return Ok(()),
         Some(known) if has_rows => {
             return Err(DurableStartError::refused(format!(
-                "the rows that wait in {} were assigned to partitions {}, and this start would assign rows {mode}, in \
+                "the rows that wait in {} were assigned to partitions {}, and this start would assign rows {ordering}, in \
                  another order; start with the ordering of before until flush() returns, then change it",
                 folder.display(),
                 known.trim()
@@ -173,7 +187,7 @@ fn keep_order_mode(folder: &Path, is_per_table: bool, recovery: &Recovery) -> Re
     let write = || {
         let temporary = folder.join(format!("{ORDER_FILE}.tmp"));
         let mut file = std::fs::File::create(&temporary)?;
-        file.write_all(mode.as_bytes())?;
+        file.write_all(ordering.as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&temporary, &path)?;
         RealFileSystem.sync_folder(folder)

@@ -5,8 +5,11 @@
 //! floats with one zero and one `NaN`; text by its bytes. The columns are in the order of their names, so that an upsert and
 //! a delete of one table agree.
 
+use std::collections::BTreeSet;
+use std::fmt;
+
 use batchsql_core::exhaustive::Value;
-use batchsql_core::{RowBuffer, Schema, ValueRef};
+use batchsql_core::{Ordering, PipelineConfig, RowBuffer, Schema, TableName, ValueRef};
 
 /// The key of one row of a buffer; `None` if the schema has no key.
 pub(crate) fn of_row(rows: &RowBuffer, row: usize, order: &KeyOrder) -> Option<Vec<u8>> {
@@ -37,9 +40,43 @@ pub(crate) enum KeyOrder {
     Columns(Box<[usize]>),
 }
 
+/// The tables that keep the order of all of their rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OrderedTables {
+    by_default: bool,
+    /// The tables for which it is the other way.
+    others: BTreeSet<String>,
+}
+
+impl OrderedTables {
+    pub(crate) fn of(config: &PipelineConfig) -> Self {
+        let by_default = config.ordering == Ordering::PerTable;
+        let is_other =
+            |ordering: Option<Ordering>| ordering.is_some_and(|own| (own == Ordering::PerTable) != by_default);
+        let others = config.tables.iter().filter(|(_, table)| is_other(table.ordering));
+        Self { by_default, others: others.map(|(name, _)| name.clone()).collect() }
+    }
+
+    fn includes(&self, table: &TableName) -> bool {
+        self.by_default != self.others.contains(&table.to_string())
+    }
+}
+
+/// As it is in the folder of the log.
+impl fmt::Display for OrderedTables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [ours, theirs] = if self.by_default { ["table", "key"] } else { ["key", "table"] };
+        write!(f, "per {ours}")?;
+        if !self.others.is_empty() {
+            write!(f, ", per {theirs} in {:?}", self.others)?;
+        }
+        Ok(())
+    }
+}
+
 impl KeyOrder {
-    pub(crate) fn of(schema: &Schema, is_per_table: bool) -> Self {
-        if is_per_table {
+    pub(crate) fn of(schema: &Schema, ordered: &OrderedTables) -> Self {
+        if ordered.includes(schema.table()) {
             return Self::Table;
         }
         if schema.key_columns().is_empty() {
@@ -171,7 +208,7 @@ mod tests {
         let key = |row: &dyn batchsql_core::Row| {
             let mut rows = RowBuffer::new(row.schema(), ValueRules::default());
             rows.push(row).unwrap();
-            of_row(&rows, 0, &KeyOrder::of(row.schema(), false)).unwrap()
+            of_row(&rows, 0, &KeyOrder::of(row.schema(), &OrderedTables::of(&PipelineConfig::default()))).unwrap()
         };
         assert_eq!(key(&row), key(&gone));
         assert_eq!(hex(&key(&row)), "0201000000000000000000000000000000050100000078", "a before b");

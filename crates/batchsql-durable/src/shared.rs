@@ -15,7 +15,7 @@ use crate::error::DurableSubmitError;
 use crate::feed::feeds::Feeds;
 use crate::health::{DurableCloseReport, Recovered};
 use crate::intake::gather::{Entry, Gather};
-use crate::key::KeyOrder;
+use crate::key::{KeyOrder, OrderedTables};
 use crate::refusals::refuse_schema;
 use crate::schemas::Schemas;
 
@@ -29,7 +29,7 @@ pub(crate) struct Shared {
     pub(crate) entries: RwLock<HashMap<SchemaId, Arc<Entry>>>,
     pub(crate) recovered: Recovered,
     pub(crate) when_full: WhenFull,
-    pub(crate) is_per_table: bool,
+    pub(crate) ordered: OrderedTables,
     /// For tests.
     pub(crate) acknowledges_early: bool,
     pub(crate) segment_bytes: u64,
@@ -58,7 +58,7 @@ impl Shared {
         let (table, schema_id) = self.ids(&name, &bytes)?;
         self.feeds.name_table(table, &name);
         self.schemas.add(schema, &bytes);
-        let order = KeyOrder::of(schema, self.is_per_table);
+        let order = KeyOrder::of(schema, &self.ordered);
         let empty = self.pipeline.row_buffer(schema)?;
         let entry = Arc::new(Entry { schema: schema.clone(), table, schema_id, order, empty });
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);

@@ -75,9 +75,11 @@ impl<S: Sink> BatchSqlBuilder<S> {
         self
     }
 
-    /// The settings that the pipeline will have.
-    pub fn settings(&self) -> &PipelineConfig {
-        &self.config
+    /// The settings that the pipeline will have, with those of each [`table`](Self::table).
+    pub fn settings(&self) -> PipelineConfig {
+        let mut settings = self.config.clone();
+        settings.tables.extend(self.tables.clone());
+        settings
     }
 
     /// Adds an observer. There may be several: each gets every event, in the order in which they were added, and a panic

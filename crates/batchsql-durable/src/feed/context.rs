@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::feed::letters::Letters;
 use crate::health::StoppedPartition;
+use crate::key::OrderedTables;
 use crate::schemas::Schemas;
 
 /// What all feeds use.
@@ -21,7 +22,7 @@ pub(crate) struct Context {
     pub(crate) letters: Arc<Letters>,
     /// The folder of the log, in the ids of dead letters.
     pub(crate) source: String,
-    pub(crate) is_per_table: bool,
+    pub(crate) ordered: OrderedTables,
     pub(crate) accepts_gaps: bool,
     /// For tests.
     pub(crate) settles_early: bool,

@@ -6,7 +6,7 @@ use batchsql_log::StoredBlock;
 
 use crate::block::rows::decode;
 use crate::block::schema_record;
-use crate::key::{self, KeyOrder};
+use crate::key::{self, KeyOrder, OrderedTables};
 use crate::schemas::{Resolved, Schemas, Unresolved};
 
 /// A row of the log.
@@ -31,7 +31,7 @@ pub(crate) fn rows_of(
     block: &StoredBlock,
     schemas: &Schemas,
     settled: u64,
-    is_per_table: bool,
+    ordered: &OrderedTables,
 ) -> Result<Vec<LoggedRow>, NoRows> {
     let bytes = block.schema_bytes.as_deref().ok_or(NoRows::Unresolved(Unresolved::Lost))?;
     let Resolved { schema, places } = schemas.resolve(bytes).map_err(NoRows::Unresolved)?;
@@ -41,7 +41,7 @@ pub(crate) fn rows_of(
     let decoded = decode(&columns, block.count, &block.bytes).map_err(|error| {
         NoRows::Unusable(format!("the block of rows {first} to {} cannot be read: {error}", block.last()))
     })?;
-    let order = KeyOrder::of(&schema, is_per_table);
+    let order = KeyOrder::of(&schema, ordered);
     let mut rows = Vec::with_capacity(decoded.len());
     for (sequence, mut logged) in (first..).zip(decoded) {
         if sequence <= settled {

@@ -307,9 +307,9 @@ impl Feed {
     }
 
     async fn submit_block(&mut self, block: StoredBlock) {
-        let Context { schemas, is_per_table, .. } = &*self.context;
+        let Context { schemas, ordered, .. } = &*self.context;
         self.schemas.mark_unchanged();
-        let rows = match rows_of(&block, schemas, self.stream.settled(), *is_per_table) {
+        let rows = match rows_of(&block, schemas, self.stream.settled(), ordered) {
             Ok(rows) => rows,
             Err(NoRows::Unresolved(error)) => {
                 self.stop(error.to_string());

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use batchsql_core::{
-    BatchSql, Conflict, DatabaseState, Delivery, ErrorClass, Expr, OutcomeKind, Schema, ValueRef, WhenFull,
+    BatchSql, Conflict, DatabaseState, Delivery, ErrorClass, Expr, Ordering, OutcomeKind, Schema, TableConfig,
+    ValueRef, WhenFull,
 };
 use batchsql_durable::{DurableExt, DurableOptions};
 use batchsql_testkit::{ScriptedSink, Step};
@@ -284,13 +285,31 @@ async fn until_async(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn per_table_order_is_kept_over_partitions() {
+    let of_one = TableConfig::default().ordering(Ordering::PerTable);
+    let of_all = config().ordering(Ordering::PerTable);
+    for (config, table) in [(of_all, TableConfig::default()), (config(), of_one)] {
+        let (dir, sink) = (tempfile::tempdir().unwrap(), ScriptedSink::new());
+        let builder = BatchSql::builder(sink.clone()).config(config).table("keyed", table);
+        let db = builder.durable(options(dir.path())).start().await.unwrap();
+        let rows: Vec<_> = (0..500).map(|n| row(&keyed(), n, 0)).collect();
+        db.submit_all(&rows).await.unwrap();
+        db.flush().await.unwrap();
+        assert_eq!(applied(&sink), (0..500).map(|n| (n, 0)).collect::<Vec<_>>());
+    }
+}
+
+/// The ends that a pipeline has for old rows do not apply, also those of a table.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_row_expires() {
     let (dir, sink) = (tempfile::tempdir().unwrap(), ScriptedSink::new());
-    let config = config().ordering(batchsql_core::Ordering::PerTable);
-    let db = BatchSql::builder(sink.clone()).config(config).durable(options(dir.path())).start().await.unwrap();
-    let rows: Vec<_> = (0..500).map(|n| row(&plain(), n, 0)).collect();
-    db.submit_all(&rows).await.unwrap();
-    db.flush().await.unwrap();
-    assert_eq!(applied(&sink), (0..500).map(|n| (n, 0)).collect::<Vec<_>>());
+    sink.script(std::iter::repeat_n(Step::Fail(ErrorClass::Transient), 5));
+    let impatient = TableConfig::default().retry_for(Duration::ZERO).max_age(Duration::from_nanos(1));
+    let builder = BatchSql::builder(sink.clone()).config(config().max_age(Duration::from_nanos(1)));
+    let db = builder.table("keyed", impatient).durable(options(dir.path())).start().await.unwrap();
+    db.submit(&row(&keyed(), 1, 1)).await.unwrap();
+    let balance = db.flush().await.unwrap();
+    assert_eq!((balance.written(), balance.failed()), (1, 0));
+    assert_eq!(db.stats().written_again, 0);
 }
 
 /// An upsert and a delete of one key are of two schemas, and stay in order.
