@@ -165,11 +165,13 @@ impl Catalog {
 pub(crate) struct Names<T: ?Sized> {
     by_id: BTreeMap<u32, Arc<T>>,
     by_name: HashMap<Arc<T>, u32>,
+    /// Above all numbers that records use, also those whose names are lost.
+    next: u32,
 }
 
 impl<T: ?Sized + Hash + Eq> Default for Names<T> {
     fn default() -> Self {
-        Names { by_id: BTreeMap::new(), by_name: HashMap::new() }
+        Names { by_id: BTreeMap::new(), by_name: HashMap::new(), next: 1 }
     }
 }
 
@@ -181,15 +183,21 @@ where
         if let Some(id) = self.by_name.get(name) {
             return *id;
         }
-        let id = self.by_id.last_key_value().map_or(1, |(last, _)| last + 1);
+        let id = self.next;
         self.define(id, Arc::from(name));
         id
     }
 
     /// What a record says. The first record of a number counts.
     pub(crate) fn define(&mut self, id: u32, name: Arc<T>) {
+        self.reserve(id);
         let first = self.by_id.entry(id).or_insert(name);
         self.by_name.entry(Arc::clone(first)).or_insert(id);
+    }
+
+    /// A record uses the number: it is given to no other name, even if the record of its own name is lost.
+    pub(crate) fn reserve(&mut self, id: u32) {
+        self.next = self.next.max(id.saturating_add(1));
     }
 
     pub(crate) fn get(&self, id: u32) -> Option<&Arc<T>> {

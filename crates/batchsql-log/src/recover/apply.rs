@@ -34,6 +34,7 @@ impl Recoverer<'_> {
             Kind::Moved => self.moved.push(Moved::decode(payload)?),
             Kind::Block => {
                 let last = header.last()?;
+                self.catalog.schemas.reserve(header.schema);
                 let stream = Stream { table: header.table, partition: header.partition };
                 let view = self.catalog.streams.entry(stream).or_default();
                 if header.first <= view.last_placed() {
@@ -62,6 +63,7 @@ impl Recoverer<'_> {
             Kind::Close => self.apply_snapshot(CloseState::decode(payload)?.snapshot),
             Kind::Block => {
                 header.last()?;
+                self.catalog.schemas.reserve(header.schema);
                 let block = Block {
                     table: TableId(header.table),
                     partition: header.partition,

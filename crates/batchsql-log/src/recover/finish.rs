@@ -24,6 +24,7 @@ impl Recoverer<'_> {
         let of_records = self.streams.keys().chain(pending_settled.keys());
         let streams: BTreeSet<Stream> = self.catalog.streams.keys().chain(of_records).copied().collect();
         for stream in streams {
+            self.catalog.tables.reserve(stream.table);
             let state = self.streams.entry(stream).or_default();
             let view = self.catalog.streams.entry(stream).or_default();
             let end = view.last_placed().max(state.durable_settled.last()) + 1;

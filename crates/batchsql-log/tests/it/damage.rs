@@ -107,6 +107,35 @@ fn damage_below_the_last_sync_is_kept_counted_and_reported() {
     }
 }
 
+/// Otherwise rows would be read with the columns of another table.
+#[test]
+fn the_number_of_a_lost_schema_is_not_given_again() {
+    let sim = Sim::new(1);
+    let (log, _) = Log::open(options(&sim)).expect("a new log");
+    let (table, schema) = (log.table("events").expect("a name"), log.schema(b"columns of before").expect("a schema"));
+    for id in 1..=BLOCKS {
+        let block = Block { table, partition: 0, schema, count: 1, bytes: payload(id, 1_500) };
+        log.append(block).expect("space").wait().expect("stored");
+    }
+    sim.stop();
+    drop(log);
+    sim.kill();
+    for path in sim.files() {
+        let content = sim.content(&path).expect("a file");
+        let lost = b"columns of before";
+        let at = content.windows(lost.len()).enumerate().filter(|(_, window)| window == lost).map(|(at, _)| at);
+        at.for_each(|at| flip(&sim, &path, at));
+    }
+    let (log, recovery) = Log::open(options(&sim)).expect("damage is no reason not to start");
+    assert!(!recovery.damages.is_empty());
+    assert_ne!(log.schema(b"columns of now").expect("a schema"), schema);
+    let Next::Block(block) = log.reader(table, 0, From::Unsettled).expect("a reader").next().expect("the disk works")
+    else {
+        panic!("the blocks are there");
+    };
+    assert_eq!((block.schema, block.schema_bytes), (schema, None));
+}
+
 #[test]
 fn a_torn_tail_is_cut_and_not_reported_as_damage() {
     let sim = Sim::new(1);
