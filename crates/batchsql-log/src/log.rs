@@ -2,7 +2,7 @@
 //! Must not know how bytes are written and read.
 
 use std::{
-    fmt, mem,
+    fmt,
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
     time::{Duration, Instant, UNIX_EPOCH},
@@ -364,7 +364,7 @@ impl Log {
     }
 
     /// Writes all that was appended and settled, and a record that spares the next start from reading the segments. Later
-    /// calls on all handles fail. Readers can go on.
+    /// calls on all handles fail, but for `close`, which has the outcome of the first. Readers can go on.
     ///
     /// # Cancel safety
     ///
@@ -377,10 +377,10 @@ impl Log {
 fn request_close(shared: &Shared) -> Completion<()> {
     let (sender, completion) = completion::pair(LogError::closed);
     let mut intake = shared.intake();
-    if mem::replace(&mut intake.is_closed, true) && intake.closers.is_empty() {
-        // It has ended, or is about to.
+    intake.is_closed = true;
+    if let Some(outcome) = intake.ended.clone() {
         drop(intake);
-        sender.send(Ok(()));
+        sender.send(outcome);
         return completion;
     }
     intake.closers.push(sender);

@@ -58,6 +58,8 @@ pub(crate) struct Intake {
     pub(crate) full: Option<Full>,
     /// No block is accepted any more.
     pub(crate) is_closed: bool,
+    /// How closing went; the writer has ended.
+    pub(crate) ended: Option<Result<(), LogError>>,
 }
 
 #[derive(Debug)]

@@ -61,7 +61,12 @@ pub(crate) fn run(mut engine: Engine, shared: Arc<Shared>) {
             let outcome = upkeep::close(&mut engine);
             // The lock of the folder is given back before the caller hears of the end.
             drop(engine);
-            closers.into_iter().for_each(|closer| closer.send(outcome.clone()));
+            let mut intake = shared.intake();
+            intake.ended = Some(outcome.clone());
+            // Also of those who have asked meanwhile.
+            let closers = closers.into_iter().chain(mem::take(&mut intake.closers));
+            drop(intake);
+            closers.for_each(|closer| closer.send(outcome.clone()));
             return;
         }
     }
@@ -129,6 +134,7 @@ impl Drop for ClosedAtEnd {
     fn drop(&mut self) {
         let mut intake = self.0.intake();
         intake.is_closed = true;
+        intake.ended.get_or_insert_with(|| Err(LogError::closed()));
         // Their senders report that they were dropped.
         let rest = (mem::take(&mut intake.blocks), mem::take(&mut intake.syncs), mem::take(&mut intake.closers));
         drop(intake);

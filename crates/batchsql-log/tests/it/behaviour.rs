@@ -245,6 +245,17 @@ fn blocks_that_wait_do_not_overtake_one_that_a_full_disk_refuses() {
 }
 
 #[test]
+fn every_close_has_the_outcome_of_the_first() {
+    let sim = Sim::new(1);
+    let opened = open(options(&sim));
+    opened.append(1, 10);
+    sim.stop();
+    let error = opened.log.close().wait().expect_err("the disk fails");
+    let again = opened.log.close().wait().expect_err("it has not been closed well");
+    assert_eq!(again.to_string(), error.to_string());
+}
+
+#[test]
 fn too_little_free_space_refuses_blocks() {
     let sim = Sim::new(1);
     sim.set_free(Some(1_000));
