@@ -184,8 +184,12 @@ impl Engine {
             }
             match result {
                 Ok(()) => return Ok(()),
-                // An attempt before may have left the group in another segment.
-                Err(Failure::Refused(error)) => return Err(self.give_back(Full::NoSpace, cause.is_none(), error)),
+                Err(Failure::Refused(error)) => {
+                    // Otherwise the next try would be due at once, for as long as the disk is full.
+                    self.unsynced_since = self.unsynced_since.map(|_| Instant::now());
+                    // An attempt before may have left the group in another segment.
+                    return Err(self.give_back(Full::NoSpace, cause.is_none(), error));
+                }
                 Err(Failure::Unknown(error)) => {
                     self.give_up_segment();
                     cause = Some(error);
