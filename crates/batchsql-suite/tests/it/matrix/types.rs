@@ -84,7 +84,7 @@ fn values(ty: ColumnType) -> Vec<(&'static str, Value)> {
         Type::Bytes => vec![
             ("empty", Vec::<u8>::new().into()),
             ("every byte", (0..=255).collect::<Vec<u8>>().into()),
-            ("1 MB", vec![0xff; 1 << 20].into()),
+            ("1 MB", vec![0xff_u8; 1 << 20].into()),
         ],
         Type::Uuid => vec![
             ("nil", Value::Uuid([0; 16])),
