@@ -171,8 +171,8 @@ impl Drop for Running {
 pub(crate) fn within_seconds(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
-        // Long, because programs that prepare a server run to their end, which is slow on a busy machine.
-        assert!(start.elapsed() < Duration::from_secs(60), "{what}");
+        // Programs that prepare a server run to their end, which is slow on a busy machine. Only a failing test waits for it.
+        assert!(start.elapsed() < Duration::from_secs(300), "{what}");
         thread::sleep(Duration::from_millis(20));
     }
 }
