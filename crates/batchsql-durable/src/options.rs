@@ -52,8 +52,9 @@ impl fmt::Debug for DurableOptions {
 
 impl DurableOptions {
     /// Keeps rows in this folder, which is created if it is missing: the log in `log`, rejected rows in
-    /// `dead-letters.ndjson`. The folder must be on a local disk that survives the machine's restart, and one process at a
-    /// time can use it. The folder is the identity: the same folder is the same log, whatever the other options are.
+    /// `dead-letters.ndjson`, and in `ORDER` which rows keep their order. The folder must be on a local disk that survives the
+    /// machine's restart, and one process at a time can use it. The folder is the identity: the same folder is the same log,
+    /// whatever the other options are.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         const PARTITIONS: u32 = 8;
         const SEGMENT_BYTES: u64 = 64 << 20;
