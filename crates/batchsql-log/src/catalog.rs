@@ -30,6 +30,8 @@ pub(crate) struct StreamView {
     /// Settled by the caller, perhaps not on disk yet.
     pub(crate) settled: Ranges,
     pub(crate) is_aside: bool,
+    /// Rows from here on were in a segment that was given up, and are not in another one yet: they are not missing.
+    pub(crate) rewritten_from: Option<u64>,
     /// Rows that were found missing, also if they were settled since.
     pub(crate) lost: Ranges,
     /// Where rows are, by the first sequence. Places do not overlap.
@@ -42,6 +44,7 @@ impl Default for StreamView {
             end: 1,
             settled: Ranges::default(),
             is_aside: false,
+            rewritten_from: None,
             lost: Ranges::default(),
             places: BTreeMap::new(),
         }
@@ -99,6 +102,8 @@ impl Catalog {
         file.streams.entry(stream).or_insert(first);
         let view = self.streams.entry(stream).or_default();
         view.end = view.end.max(last + 1);
+        // What is written again is published together.
+        view.rewritten_from = None;
         match view.places.last_entry() {
             Some(mut place) if place.get().0 == key => {
                 let place = &mut place.get_mut().1;

@@ -46,6 +46,7 @@ impl Engine {
         self.unsynced_since = None;
         let Some(active) = self.active.take() else { return };
         let key = active.key;
+        self.hold_readers();
         if active.synced == 0 {
             self.shared.catalog().remove_file(key);
         } else {
@@ -62,6 +63,18 @@ impl Engine {
             self.tails.push((key, active.synced));
         }
         self.update_used();
+    }
+
+    /// Readers wait for rows that were published and are written again.
+    fn hold_readers(&self) {
+        let mut catalog = self.shared.catalog();
+        for entry in &self.pending {
+            if let Entry::Block(PendingBlock { block, first, ticket: None, .. }) = entry
+                && let Some(view) = catalog.streams.get_mut(&block.stream())
+            {
+                view.rewritten_from = Some(view.rewritten_from.map_or(*first, |from| from.min(*first)));
+            }
+        }
     }
 
     /// Cuts the ends of segments that were given up. Called when what they had is synced elsewhere. Returns whether

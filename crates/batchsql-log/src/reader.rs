@@ -148,9 +148,14 @@ impl Reader {
         if self.only_unsettled {
             self.expected = view.settled.first_missing(self.expected);
         }
-        Ok(match view.locate(self.expected) {
+        let located = view.locate(self.expected).filter(|(_, place)| {
+            // Rows behind those that are written again wait for them.
+            place.first <= self.expected || view.rewritten_from.is_none_or(|from| place.first <= from)
+        });
+        Ok(match located {
+            None if view.rewritten_from.is_some_and(|from| self.expected >= from) => Target::End,
             None if self.expected >= view.end => Target::End,
-            None => Target::Missing(view.end),
+            None => Target::Missing(view.rewritten_from.map_or(view.end, |from| from.min(view.end))),
             Some((_, place)) if place.first > self.expected => {
                 let next = if self.only_unsettled {
                     view.settled.first_present(self.expected).map_or(place.first, |settled| settled.min(place.first))

@@ -186,6 +186,29 @@ fn a_failed_sync_is_not_repeated_on_its_file() {
     assert_eq!(opened.log.stats().failures, 1);
 }
 
+/// The operating system has them no longer for certain, but the log has.
+#[test]
+fn rows_that_wait_to_be_written_again_are_not_missing() {
+    let sim = Sim::new(1);
+    let opened = open(options(&sim).sync_policy(SyncPolicy::Os));
+    opened.append_many(1..=2, 100);
+    opened.log.sync().wait().expect("synced");
+    opened.append_many(3..=4, 100);
+    let mut reader = opened.log.reader(opened.table, 0, From::Unsettled).expect("a reader");
+    let mut next = || reader.next().expect("the disk works");
+    for _ in 1..=3 {
+        assert!(matches!(next(), Next::Block(_)));
+    }
+    (0..1_000).for_each(|after| sim.fail_after(after, Fault::Io));
+    opened.log.sync().wait().expect_err("the disk fails");
+    let found = next();
+    assert!(matches!(found, Next::End), "{found:?}");
+    sim.clear_faults();
+    opened.log.space(100).wait().expect("it is tried again");
+    let found = next();
+    assert!(matches!(&found, Next::Block(block) if block.first == 4), "{found:?}");
+}
+
 #[test]
 fn a_disk_that_always_fails_gives_blocks_back_as_undetermined_and_recovers() {
     let sim = Sim::new(1);
