@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use batchsql_core::Balance;
+use tokio::time::Instant;
 
-use crate::ending::{begin, drained};
+use crate::ending::{begin, drained, run};
 use crate::error::DurableFlushError;
 use crate::handle::DurableBatchSql;
 use crate::health::DurableCloseReport;
@@ -37,8 +38,11 @@ impl DurableBatchSql {
     pub async fn close(&self, deadline: Duration) -> DurableCloseReport {
         let mut closing = begin(self.shared(), deadline);
         let report = closing.wait_for(Option::is_some).await.map(|report| report.clone());
-        // The task that closes holds no lock and is not aborted; only a runtime that ends can take it away.
-        report.ok().flatten().expect("the runtime of the intake runs until it is closed")
+        match report.ok().flatten() {
+            Some(report) => report,
+            // The runtime of the intake has ended, and with it the task that closes.
+            None => run(self.shared(), Instant::now()).await,
+        }
     }
 }
 

@@ -32,7 +32,8 @@ pub(crate) fn begin(shared: &Arc<Shared>, deadline: Duration) -> watch::Receiver
     shared.closing.get_or_init(begin).clone()
 }
 
-async fn run(shared: &Shared, deadline: Instant) -> DurableCloseReport {
+/// Closes all parts. It may be called again after a call that was cancelled.
+pub(crate) async fn run(shared: &Shared, deadline: Instant) -> DurableCloseReport {
     let begin = Instant::now();
     let appender = shared.appender.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(appender) = appender {

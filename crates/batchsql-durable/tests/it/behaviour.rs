@@ -298,6 +298,28 @@ async fn per_table_order_is_kept_over_partitions() {
     }
 }
 
+#[test]
+fn an_intake_whose_runtime_has_ended_can_be_closed() {
+    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (dir, sink) = (tempfile::tempdir().unwrap(), ScriptedSink::new());
+    sink.script([Step::Hang]);
+    let (first, second) = (runtime(), runtime());
+    let db = first.block_on(async {
+        let db = start(&sink, options(dir.path())).await.unwrap();
+        db.submit(&row(&keyed(), 1, 1)).await.unwrap();
+        until("it is being written", || sink.writes() == 1).await;
+        db
+    });
+    first.shutdown_background();
+    let report = second.block_on(async { tokio::time::timeout(LONG, db.close(LONG)).await.unwrap() });
+    assert_eq!((report.left_in_log, report.log_error), (1, None));
+    second.block_on(async {
+        let again = ScriptedSink::new();
+        start(&again, options(dir.path())).await.unwrap().flush().await.unwrap();
+        assert_eq!(applied(&again), [(1, 1)]);
+    });
+}
+
 /// The ends that a pipeline has for old rows do not apply, also those of a table.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_row_expires() {
