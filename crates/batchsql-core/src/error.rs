@@ -83,6 +83,8 @@ struct SinkErrorInner {
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
+const FENCED: &str = "fenced";
+
 impl SinkError {
     /// An error with a message for people. The message must not carry row values or passwords.
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
@@ -107,6 +109,18 @@ impl SinkError {
         source: Option<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
         Self(Arc::new(SinkErrorInner { class, code, message: message.into(), source }))
+    }
+
+    /// The error of a write with a [`Step`](crate::Step) whose position is not where the step begins: another one has claimed
+    /// the partition, or an earlier attempt was committed after all. Nothing was written.
+    pub fn fenced() -> Self {
+        let text = "the position of the partition has moved: another process has claimed it";
+        Self::with_code(ErrorClass::Transient, FENCED, text)
+    }
+
+    /// Whether it is [`fenced`](Self::fenced).
+    pub fn is_fenced(&self) -> bool {
+        self.code() == Some(FENCED)
     }
 
     /// What the error means for the rows.

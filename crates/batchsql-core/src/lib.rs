@@ -73,6 +73,7 @@ pub use pipeline::replay::{NotReplayed, Replay, ReplayError, ReplayFailure, Repl
 pub use pipeline::report::CloseReport;
 #[cfg(feature = "sink")]
 pub use pipeline::row_sink::{RowSink, RowSinkError};
+pub use pipeline::steps::StepError;
 pub use reporter::{
     BatchExecuted, BatchInfo, BatchSealed, BatchStarted, FlushReason, MetricsReporter, NoopReporter, PipelineGauges,
     PoolState,
@@ -95,5 +96,6 @@ pub use write::abandoned::AbandonedWrites;
 pub use write::attempt::Attempt;
 pub use write::dyn_sink::DynSink;
 pub use write::health::{DatabaseState, Health, ParkedTable};
+pub use write::position::{Claim, PartitionKey, Position, Step};
 pub use write::session::{Session, SessionEnd};
 pub use write::sink::{Limits, Sink, Written};

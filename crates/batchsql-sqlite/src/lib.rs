@@ -85,6 +85,7 @@ mod linked_version;
 mod opened_file;
 mod options;
 mod plan;
+mod position;
 mod read_schema;
 mod returned;
 mod sink;

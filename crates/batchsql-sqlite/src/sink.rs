@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use batchsql_core::{
-    Attempt, ErrorClass, Limits, OpenError, Rows, Schema, Sink, SinkError, TableName, TableSchema, ValueRules, Written,
+    Attempt, Claim, ErrorClass, Limits, OpenError, PartitionKey, Position, Rows, Schema, Sink, SinkError, Step,
+    TableName, TableSchema, ValueRules, Written,
 };
 use rusqlite::Connection;
 
@@ -16,9 +17,10 @@ use crate::linked_version::warn_of_wal_reset;
 use crate::opened_file::OpenedFile;
 use crate::options::SqliteOptions;
 use crate::plan::{SqlitePlan, max_binds};
+use crate::position;
 use crate::read_schema::read_schema;
 use crate::table::TableId;
-use crate::write::{SharedPlan, write_rows};
+use crate::write::{SharedPlan, end_open_transaction, write_rows};
 use crate::writer::{Failed, Writer};
 
 /// Prepared statements kept per connection: eight shapes for each of many tables.
@@ -39,6 +41,10 @@ struct Inner {
 }
 
 impl Inner {
+    fn check_file(&self) -> Result<(), SinkError> {
+        self.file.as_ref().map_or(Ok(()), OpenedFile::check)
+    }
+
     /// The pipeline would treat a table with two names as two tables, and its rows would have no order.
     fn check_spelling(&self, table: &TableId, schema: &Schema) -> Result<(), SinkError> {
         let name = schema.table_display();
@@ -184,6 +190,36 @@ impl Sink for SqliteSink {
         conn.run(move |connection| read_schema(connection, &table)).await
     }
 
+    fn keeps_positions(&self) -> bool {
+        true
+    }
+
+    /// Sets `PRAGMA synchronous = FULL` if it is lower.
+    async fn claim(
+        &self,
+        conn: &mut SqliteConn,
+        key: &PartitionKey,
+        claim: Claim,
+    ) -> Result<Option<Position>, SinkError> {
+        let (key, sink) = (key.clone(), Arc::clone(&self.0));
+        conn.run(move |connection| {
+            end_open_transaction(connection)?;
+            sink.check_file()?;
+            position::claim(connection, &key, claim)
+        })
+        .await
+    }
+
+    async fn advance(&self, conn: &mut SqliteConn, step: &Step) -> Result<(), SinkError> {
+        let (step, sink) = (*step, Arc::clone(&self.0));
+        conn.run(move |connection| {
+            end_open_transaction(connection)?;
+            sink.check_file()?;
+            position::advance(connection, &step)
+        })
+        .await
+    }
+
     async fn acquire(&self) -> Result<SqliteConn, SinkError> {
         Ok(SqliteConn(Arc::clone(&self.0)))
     }
@@ -213,7 +249,7 @@ impl Sink for SqliteSink {
         conn.run(move |connection| {
             let begin = Instant::now();
             let may_commit = || {
-                sink.file.as_ref().map_or(Ok(()), OpenedFile::check)?;
+                sink.check_file()?;
                 match attempt.begin() {
                     true => Ok(()),
                     false => {
@@ -221,7 +257,7 @@ impl Sink for SqliteSink {
                     }
                 }
             };
-            let mut written = write_rows(connection, &plan, rows.rows(), attempt.is_atomic(), may_commit)?;
+            let mut written = write_rows(connection, &plan, rows.rows(), &attempt, may_commit)?;
             // Excludes the time in the queue.
             written.took = Some(begin.elapsed());
             Ok(written)

@@ -7,12 +7,13 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use batchsql_core::{Column, ErrorClass, Rows, SinkError, Value, Written};
+use batchsql_core::{Attempt, Column, ErrorClass, Rows, SinkError, Value, Written};
 use rusqlite::{Connection, Transaction, TransactionBehavior, ffi};
 
 use crate::bind::bind_rows;
 use crate::classify::{commit_error, row_error, statement_error};
 use crate::plan::SqlitePlan;
+use crate::position::move_position;
 use crate::returned::returned_values;
 
 /// The plan of a schema, recreated after a change of a table of the database. Clones are the same plan.
@@ -38,21 +39,20 @@ impl SharedPlan {
 }
 
 /// Writes the rows in one transaction. After an error none of them is durable, unless its class says that
-/// this is unknown. If the batch is `atomic`, a rejected row is such an error. `may_commit` decides right
+/// this is unknown. If the attempt is atomic, a rejected row is such an error. `may_commit` decides right
 /// before the commit.
 pub(crate) fn write_rows(
     conn: &mut Connection,
     plan: &SharedPlan,
     rows: Rows<'_>,
-    atomic: bool,
+    attempt: &Attempt,
     may_commit: impl FnOnce() -> Result<(), SinkError>,
 ) -> Result<Written, SinkError> {
-    if !conn.is_autocommit() {
-        // A call of `SqliteSink::call` left it open, or it could not be rolled back.
-        tracing::warn!("a transaction was left open on the connection of the sink; it is rolled back");
-        conn.execute_batch("ROLLBACK").map_err(statement_error)?;
-    }
+    end_open_transaction(conn)?;
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(statement_error)?;
+    if let Some(step) = attempt.step() {
+        move_position(&transaction, step)?;
+    }
     // A recreated table may change values that the old one stored unchanged.
     let plan = &plan.current(&transaction)?;
     let mut written = Written::default();
@@ -60,14 +60,27 @@ pub(crate) fn write_rows(
     for size in plan.shapes.split(rows.len()) {
         write_chunk(&transaction, plan, rows.slice(start..start + size), start, &mut written)?;
         start += size;
-        if let Some((_, refusal)) = written.rejected.first().filter(|_| atomic) {
+        if let Some((_, refusal)) = written.rejected.first().filter(|_| attempt.is_atomic()) {
             // Dropping the transaction rolls it back.
             return Err(refusal.clone());
         }
     }
+    if attempt.step().is_some_and(|step| !step.commits) {
+        // Dropping the transaction rolls it back.
+        return Ok(written);
+    }
     may_commit()?;
     transaction.commit().map_err(commit_error)?;
     Ok(written)
+}
+
+/// A call of [`SqliteSink::call`](crate::SqliteSink::call) left it open, or it could not be rolled back.
+pub(crate) fn end_open_transaction(conn: &Connection) -> Result<(), SinkError> {
+    if conn.is_autocommit() {
+        return Ok(());
+    }
+    tracing::warn!("a transaction was left open on the connection of the sink; it is rolled back");
+    conn.execute_batch("ROLLBACK").map_err(statement_error)
 }
 
 /// Writes the rows of one statement, whose first row is row `start` of the batch.

@@ -113,6 +113,15 @@ impl<'a> Rows<'a> {
         self.end - self.start
     }
 
+    /// Bytes that the rows take in the byte budget.
+    pub fn bytes(&self) -> usize {
+        if self.len() == self.batch.len {
+            return self.batch.bytes;
+        }
+        let variable = |column: &ColumnBuffer| column.view(self.start..self.end).variable_len();
+        self.len() * self.schema().fixed_row_len() + self.batch.columns.iter().map(variable).sum::<usize>()
+    }
+
     /// True when there is no row.
     pub fn is_empty(&self) -> bool {
         self.start == self.end

@@ -30,6 +30,16 @@ impl<'a> ColumnView<'a> {
         self.validity
     }
 
+    /// Bytes of its texts and byte strings.
+    pub(crate) fn variable_len(&self) -> usize {
+        let len = |first: u32, ends: &[u32]| ends.last().map_or(0, |end| (end - first) as usize);
+        match self.values {
+            ColumnValues::Decimal(v) | ColumnValues::Text(v) | ColumnValues::Json(v) => len(v.first, v.ends),
+            ColumnValues::Bytes(v) => len(v.first, v.ends),
+            _ => 0,
+        }
+    }
+
     /// Whether row `row` of the view is `NULL`.
     #[inline]
     pub fn is_null(&self, row: usize) -> bool {

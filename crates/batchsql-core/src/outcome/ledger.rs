@@ -16,6 +16,8 @@ pub(crate) struct Ledger {
     pub(crate) budget: Arc<Budget>,
     dead_letters: Consumers,
     outcomes: [AtomicU64; 7],
+    /// Rows that were accepted when they ended: those that are written with their position.
+    accepted_ended: AtomicU64,
     /// Milliseconds since 1970 of the last batch that was written; 0 before the first.
     last_success: AtomicU64,
     /// Rows that ended unwritten since closing began, for the close report.
@@ -102,6 +104,7 @@ impl Ledger {
             budget,
             dead_letters,
             outcomes: Default::default(),
+            accepted_ended: AtomicU64::new(0),
             last_success: AtomicU64::new(0),
             unwritten: Mutex::default(),
             closing: AtomicBool::new(false),
@@ -157,6 +160,16 @@ impl Ledger {
         }
         let kept = failed.into_iter().filter_map(|outcome| self.dead_letters.send(outcome, &self.budget, &charged));
         kept.fold((0, 0), |(rows, bytes), row| (rows + 1, bytes + row))
+    }
+
+    /// Rows are accepted that have ended, and are counted next.
+    pub(crate) fn accept_ended(&self, rows: u64) {
+        self.accepted_ended.fetch_add(rows, Ordering::Release);
+    }
+
+    /// Rows that were accepted when they ended.
+    pub(crate) fn accepted_ended(&self) -> u64 {
+        self.accepted_ended.load(Ordering::Acquire)
     }
 
     /// Counts the outcomes of a batch.

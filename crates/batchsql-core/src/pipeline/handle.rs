@@ -134,7 +134,8 @@ impl BatchSql {
     pub fn balance(&self) -> Balance {
         // Outcomes first: a row that is accepted in between may be missing, but never counts twice.
         let outcomes = self.0.pipeline.ledger.outcomes();
-        Balance { accepted: self.0.groups.accepted(), outcomes }
+        let accepted = self.0.groups.accepted() + self.0.pipeline.ledger.accepted_ended();
+        Balance { accepted, outcomes }
     }
 
     /// The settings as they were given; a sink may lower `max_concurrency`.

@@ -11,6 +11,7 @@ pub(crate) mod replay;
 pub(crate) mod report;
 #[cfg(feature = "sink")]
 pub(crate) mod row_sink;
+pub(crate) mod steps;
 mod submit;
 mod submit_serde;
 mod together;

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use crate::write::position::Step;
+
 /// One attempt to write rows, seen by the pipeline and by the driver. Clones are the same attempt.
 ///
 /// When the pipeline gives an attempt up (a timeout, the deadline of `close`), its rows end as `Unknown`
@@ -18,6 +20,7 @@ pub struct Attempt(Arc<AttemptState>);
 struct AttemptState {
     stage: AtomicU8,
     atomic: bool,
+    step: Option<Step>,
 }
 
 const BEGUN: u8 = 0;
@@ -27,7 +30,18 @@ const ABANDONED: u8 = 2;
 impl Attempt {
     /// An attempt, for tests of drivers and for sinks that wrap another sink.
     pub fn new(atomic: bool) -> Self {
-        Self(Arc::new(AttemptState { stage: AtomicU8::new(BEGUN), atomic }))
+        Self(Arc::new(AttemptState { stage: AtomicU8::new(BEGUN), atomic, step: None }))
+    }
+
+    /// An attempt whose transaction also moves a position. It is atomic.
+    pub fn of_step(step: Step) -> Self {
+        Self(Arc::new(AttemptState { stage: AtomicU8::new(BEGUN), atomic: true, step: Some(step) }))
+    }
+
+    /// The position that the transaction of this attempt moves, if any. Only sinks that
+    /// [keep positions](crate::Sink::keeps_positions) get one.
+    pub fn step(&self) -> Option<&Step> {
+        self.0.step.as_ref()
     }
 
     /// Whether one refused row must refuse all of them ([`Isolation::AtomicBatch`]): then

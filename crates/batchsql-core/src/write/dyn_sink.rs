@@ -13,6 +13,7 @@ use crate::model::table_name::TableName;
 use crate::model::table_schema::TableSchema;
 use crate::reporter::PoolState;
 use crate::write::attempt::Attempt;
+use crate::write::position::{Claim, PartitionKey, Position, Step};
 use crate::write::session::{Session, SessionEnd};
 use crate::write::sink::{Limits, Sink, Written};
 
@@ -35,6 +36,9 @@ trait ErasedSink: Send + Sync + 'static {
     async fn end_session(&self, session: &Session) -> Result<SessionEnd, SinkError>;
     async fn is_working(&self, session: &Session) -> Result<Option<bool>, SinkError>;
     async fn read_schema(&self, table: &TableName) -> Result<TableSchema, SinkError>;
+    fn keeps_positions(&self) -> bool;
+    async fn claim(&self, conn: &mut BoxConn, key: &PartitionKey, claim: Claim) -> Result<Option<Position>, SinkError>;
+    async fn advance(&self, conn: &mut BoxConn, step: &Step) -> Result<(), SinkError>;
     async fn acquire(&self) -> Result<BoxConn, SinkError>;
     async fn prepare(&self, conn: &mut BoxConn, schema: &Schema) -> Result<BoxPlan, SinkError>;
     async fn write(
@@ -101,6 +105,20 @@ impl<S: Sink> ErasedSink for S {
 
     async fn read_schema(&self, table: &TableName) -> Result<TableSchema, SinkError> {
         Sink::read_schema(self, table).await
+    }
+
+    fn keeps_positions(&self) -> bool {
+        Sink::keeps_positions(self)
+    }
+
+    async fn claim(&self, conn: &mut BoxConn, key: &PartitionKey, claim: Claim) -> Result<Option<Position>, SinkError> {
+        let conn = conn.downcast_mut::<S::Conn>().expect(OWN_TYPE);
+        Sink::claim(self, conn, key, claim).await
+    }
+
+    async fn advance(&self, conn: &mut BoxConn, step: &Step) -> Result<(), SinkError> {
+        let conn = conn.downcast_mut::<S::Conn>().expect(OWN_TYPE);
+        Sink::advance(self, conn, step).await
     }
 
     async fn acquire(&self) -> Result<BoxConn, SinkError> {
@@ -196,6 +214,18 @@ impl Sink for DynSink {
 
     async fn read_schema(&self, table: &TableName) -> Result<TableSchema, SinkError> {
         self.0.read_schema(table).await
+    }
+
+    fn keeps_positions(&self) -> bool {
+        self.0.keeps_positions()
+    }
+
+    async fn claim(&self, conn: &mut BoxConn, key: &PartitionKey, claim: Claim) -> Result<Option<Position>, SinkError> {
+        self.0.claim(conn, key, claim).await
+    }
+
+    async fn advance(&self, conn: &mut BoxConn, step: &Step) -> Result<(), SinkError> {
+        self.0.advance(conn, step).await
     }
 
     async fn acquire(&self) -> Result<BoxConn, SinkError> {

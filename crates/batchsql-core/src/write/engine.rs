@@ -8,11 +8,15 @@ use async_trait::async_trait;
 use tokio::time::{Instant, timeout};
 
 use crate::error::{ErrorClass, SinkError};
+use crate::model::batch::Rows;
 use crate::model::schema::{Schema, SchemaId};
+use crate::outcome::outcomes::OutcomeCounts;
 use crate::write::ended::{Connection, timed_out};
 use crate::write::execute::Executor;
+use crate::write::position::{Claim, PartitionKey, Position, Step};
 use crate::write::session::{Session, SessionEnd};
 use crate::write::sink::{Limits, Sink};
+use crate::write::step::NoStep;
 
 /// What the handle needs from a sink, without its type.
 #[async_trait]
@@ -21,6 +25,10 @@ pub(crate) trait Engine: Send + Sync + 'static {
     async fn prepare(&self, schema: &Schema) -> Result<(), SinkError>;
     /// Gets a connection and gives it back.
     async fn check_connection(&self) -> Result<(), SinkError>;
+    fn keeps_positions(&self) -> bool;
+    async fn claim(&self, key: &PartitionKey, claim: Claim) -> Result<Option<Position>, SinkError>;
+    async fn advance(&self, step: &Step) -> Result<(), SinkError>;
+    async fn write_step(&self, rows: Rows<'_>, step: &Step) -> Result<OutcomeCounts, NoStep>;
     /// Forgets what was prepared for schemas that are no longer used.
     fn forget(&self, schemas: &[SchemaId]);
 }
@@ -47,6 +55,22 @@ impl<S: Sink> Engine for Executor<S> {
 
     async fn check_connection(&self) -> Result<(), SinkError> {
         self.connect().await.map(drop)
+    }
+
+    fn keeps_positions(&self) -> bool {
+        self.sink.keeps_positions()
+    }
+
+    async fn claim(&self, key: &PartitionKey, claim: Claim) -> Result<Option<Position>, SinkError> {
+        self.claim_partition(key, claim).await
+    }
+
+    async fn advance(&self, step: &Step) -> Result<(), SinkError> {
+        self.advance_step(step).await
+    }
+
+    async fn write_step(&self, rows: Rows<'_>, step: &Step) -> Result<OutcomeCounts, NoStep> {
+        Executor::write_step(self, rows, step).await
     }
 
     fn forget(&self, schemas: &[SchemaId]) {

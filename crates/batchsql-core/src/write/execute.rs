@@ -22,6 +22,7 @@ use crate::write::plans::Plans;
 use crate::write::retry::RetrySchedule;
 use crate::write::sink::{Sink, Written};
 use crate::write::spans;
+use crate::write::step::Held;
 
 /// Writes batches to one sink.
 pub(crate) struct Executor<S: Sink> {
@@ -30,12 +31,14 @@ pub(crate) struct Executor<S: Sink> {
     late_write_limit: Option<Duration>,
     pub(super) statement_timeout: Duration,
     pub(super) isolation: Isolation,
-    coalesces: bool,
+    pub(super) coalesces: bool,
     /// Whether the sink asks for rows that are sorted by key.
-    sorts: bool,
+    pub(super) sorts: bool,
     delivery: Delivery,
     pub(super) parks: bool,
     pub(super) plans: Plans<S::Plan>,
+    /// Connections between steps of positions.
+    pub(super) steps: Held<S::Conn>,
 }
 
 /// How long batches reuse a connection. Pools check and renew the connections that are returned to them.
@@ -61,6 +64,7 @@ impl<S: Sink> Executor<S> {
             delivery: config.delivery,
             parks: !config.park_for.is_zero(),
             plans: Plans::default(),
+            steps: Held::default(),
         }
     }
 

@@ -13,6 +13,7 @@ use crate::model::value::Value;
 use crate::reporter::PoolState;
 use crate::row::writer::ValueRules;
 use crate::write::attempt::Attempt;
+use crate::write::position::{Claim, PartitionKey, Position, Step};
 use crate::write::session::{Session, SessionEnd};
 
 /// The limits of a sink. `usize::MAX` means no limit.
@@ -200,6 +201,40 @@ pub trait Sink: Send + Sync + 'static {
     fn read_schema(&self, table: &TableName) -> impl Future<Output = Result<TableSchema, SinkError>> + Send {
         let name = self.name();
         let text = format!("table {table}: {name} has no catalogue of columns; declare them with Schema::builder");
+        async { Err(SinkError::new(ErrorClass::Schema, text)) }
+    }
+
+    /// Whether [`write`](Self::write) moves the position of an attempt with a step, so that each row of a source is written
+    /// exactly once. Default: no.
+    fn keeps_positions(&self) -> bool {
+        false
+    }
+
+    /// Claims a partition: raises its epoch and commits that. When it returns, no step of an earlier epoch can be committed
+    /// any more, and those that were committed are in the position. It creates the table of positions if it is missing.
+    /// `Ok(None)`: there is no such position ([`Claim::Existing`]), or another one has claimed it ([`Claim::Held`]).
+    ///
+    /// # Errors
+    /// The table cannot be created or written, or a setting of the database does not keep what was committed; or the
+    /// database cannot be asked now. The position is unchanged, or claimed by a call whose reply was lost: claim it again.
+    fn claim(
+        &self,
+        conn: &mut Self::Conn,
+        key: &PartitionKey,
+        claim: Claim,
+    ) -> impl Future<Output = Result<Option<Position>, SinkError>> + Send {
+        let _ = (conn, key, claim);
+        let text = format!("{} keeps no positions", self.name());
+        async { Err(SinkError::new(ErrorClass::Schema, text)) }
+    }
+
+    /// Moves a position without rows.
+    ///
+    /// # Errors
+    /// As those of a write with this step.
+    fn advance(&self, conn: &mut Self::Conn, step: &Step) -> impl Future<Output = Result<(), SinkError>> + Send {
+        let _ = (conn, step);
+        let text = format!("{} keeps no positions", self.name());
         async { Err(SinkError::new(ErrorClass::Schema, text)) }
     }
 

@@ -1,0 +1,104 @@
+//! Owns what a feed asks of a pipeline: rows that are written with their position, outside of the buffer.
+//! Must not know sources, or how rows are written.
+
+use std::fmt;
+
+use crate::error::SinkError;
+use crate::model::batch::Rows;
+use crate::outcome::outcomes::{FailedRow, Outcome, OutcomeCounts, OutcomeKind};
+use crate::pipeline::handle::BatchSql;
+use crate::reporter::BatchInfo;
+use crate::write::position::{Claim, PartitionKey, Position, Step};
+
+/// Why the rows of a step were not written.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct StepError {
+    /// The reason. If its class is `Unknown`, the step may have been committed: claim the partition again to find it out.
+    pub error: SinkError,
+    /// Whether the rows were sent, so that one of them may be the cause.
+    pub was_sent: bool,
+}
+
+impl fmt::Display for StepError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for StepError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
+}
+
+impl BatchSql {
+    /// Whether the database keeps positions, so that rows of a source can be written exactly once.
+    pub fn keeps_positions(&self) -> bool {
+        self.0.engine.keeps_positions()
+    }
+
+    /// Claims a partition, see [`Sink::claim`](crate::Sink::claim).
+    ///
+    /// # Errors
+    /// The database cannot be asked, or the table of positions cannot be used.
+    ///
+    /// # Cancel safety
+    /// The partition may be claimed or not: claim it again.
+    pub async fn claim(&self, key: &PartitionKey, claim: Claim) -> Result<Option<Position>, SinkError> {
+        self.0.engine.claim(key, claim).await
+    }
+
+    /// Writes rows in one transaction with their position. All rows are written, or none: a refused row refuses them all.
+    /// Rows of one key become one as in a batch. The rows take no part in the buffer, and no retries are made. They are
+    /// accepted when they are written, so the balance of the pipeline counts each row once.
+    ///
+    /// # Errors
+    /// Nothing was written; or, if the class of the error is `Unknown`, perhaps all of it.
+    ///
+    /// # Cancel safety
+    /// The rows may be written or not: claim the partition again.
+    pub async fn write_step(&self, rows: Rows<'_>, step: &Step) -> Result<OutcomeCounts, StepError> {
+        let written = self.0.engine.write_step(rows, step).await;
+        let counts = written.map_err(|no| StepError { error: no.error, was_sent: no.was_sent })?;
+        if step.commits {
+            self.count_step(rows, &counts);
+        }
+        Ok(counts)
+    }
+
+    /// Moves a position without rows.
+    ///
+    /// # Errors
+    /// The position is unchanged; or, if the class of the error is `Unknown`, perhaps moved.
+    ///
+    /// # Cancel safety
+    /// The position may be moved or not: claim the partition again.
+    pub async fn advance(&self, step: &Step) -> Result<(), SinkError> {
+        self.0.engine.advance(step).await
+    }
+
+    /// Counts a row that no step can write, and returns its outcome, for a dead letter. `row` is its number in the view.
+    ///
+    /// # Panics
+    /// When there is no such row.
+    pub fn reject_step(&self, rows: Rows<'_>, row: usize, error: &SinkError) -> Outcome {
+        let rows = rows.slice(row..row + 1);
+        let failed = FailedRow::new(rows.batch().row(rows.start()), 1, Some(error.clone()));
+        self.0.pipeline.reporter.call(|reporter| reporter.rows_rejected(&info(rows), error.class(), 1));
+        let mut counts = OutcomeCounts::default();
+        counts.add(OutcomeKind::Rejected, 1);
+        self.count_step(rows, &counts);
+        Outcome::Rejected(failed)
+    }
+
+    fn count_step(&self, rows: Rows<'_>, counts: &OutcomeCounts) {
+        self.0.pipeline.ledger.accept_ended(counts.total());
+        self.0.pipeline.reporter.call(|reporter| reporter.rows_resolved(&info(rows), counts));
+        self.0.pipeline.ledger.count(counts);
+    }
+}
+
+fn info(rows: Rows<'_>) -> BatchInfo<'_> {
+    BatchInfo { table: rows.schema().table_display(), context: None, rows: rows.len(), bytes: rows.bytes() }
+}

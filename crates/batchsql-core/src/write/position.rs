@@ -1,0 +1,109 @@
+//! Owns positions: how far a partition of a source is, stored in the target database in the transaction of its rows.
+//! Must not know sources or databases.
+//!
+//! A partition is read in order, and each transaction moves its position from the last row of the transaction before to its
+//! own last row. So a row is written once, whatever happens between the commit and the moment when the source hears of it.
+//!
+//! ```text
+//! claim                      epoch 4, sequence 100      whoever held the partition before can commit nothing any more
+//! write rows 101 to 150      UPDATE ... SET sequence = 150 WHERE id = 7 AND epoch = 4 AND sequence = 100; INSERT ...; COMMIT
+//! the reply is lost
+//! claim, if epoch is 4       epoch 5, sequence 150: it was committed (100: it was not, and never will be)
+//! ```
+
+use std::fmt;
+
+/// Names one partition of one source in the table of positions. The names are stored as they are; a row belongs to one
+/// incarnation of the source, so that a source that was made anew under the same name begins anew.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct PartitionKey {
+    /// The source, for people; at most 100 characters.
+    pub source: String,
+    /// The incarnation of the source, for example the random id of a log; at most 64 characters.
+    pub incarnation: String,
+    /// The table that the rows of the partition go to; at most 400 characters.
+    pub table: String,
+    /// The number of the partition.
+    pub partition: u32,
+}
+
+impl PartitionKey {
+    /// A partition of a table.
+    pub fn new(
+        source: impl Into<String>,
+        incarnation: impl Into<String>,
+        table: impl Into<String>,
+        partition: u32,
+    ) -> Self {
+        Self { source: source.into(), incarnation: incarnation.into(), table: table.into(), partition }
+    }
+}
+
+impl fmt::Display for PartitionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "partition {} of table {} (source {}, {})", self.partition, self.table, self.source, self.incarnation)
+    }
+}
+
+/// How a partition is claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Claim {
+    /// Whoever holds it. A partition without a position gets this one.
+    OrBeginAt(i64),
+    /// Whoever holds it, if it has a position.
+    Existing,
+    /// Only if it was not claimed by another one since it was claimed with this epoch: after a lost reply.
+    Held {
+        /// The epoch.
+        epoch: i64,
+    },
+}
+
+/// The position of a claimed partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs, reason = "drivers make it, and these three are all that a step needs")]
+pub struct Position {
+    /// The row of the partition in the table of positions.
+    pub id: i64,
+    /// Raised by each claim. Steps of an earlier epoch change nothing.
+    pub epoch: i64,
+    /// The last row that has ended.
+    pub sequence: i64,
+}
+
+/// One step of a partition: the rows behind `from` up to `to`, in one transaction with the position.
+///
+/// A driver that gets a step with a write ([`Attempt::step`](crate::Attempt::step)) moves the position first, in the same
+/// transaction: `UPDATE batchsql_positions SET sequence = to WHERE id = id AND epoch = epoch AND sequence = from`. If no row
+/// has changed, it writes nothing and returns [`SinkError::fenced`](crate::SinkError::fenced).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Step {
+    /// As of the claim.
+    pub id: i64,
+    /// As of the claim.
+    pub epoch: i64,
+    /// The position before.
+    pub from: i64,
+    /// The position after.
+    pub to: i64,
+    /// Whether the transaction is committed; otherwise it is rolled back when all rows were accepted, to find out whether
+    /// the table accepts rows at all.
+    pub commits: bool,
+}
+
+impl Step {
+    /// The step from a position to a later one.
+    pub fn new(position: Position, to: i64) -> Self {
+        Self { id: position.id, epoch: position.epoch, from: position.sequence, to, commits: true }
+    }
+
+    /// The same step, rolled back at its end.
+    #[must_use]
+    pub fn rolled_back(mut self) -> Self {
+        self.commits = false;
+        self
+    }
+}

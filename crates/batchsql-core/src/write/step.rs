@@ -1,0 +1,253 @@
+//! Owns one try of the rows of a step: which of them are sent, and what became of each.
+//! Must not know where the rows come from, or what follows an error.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use crate::error::{ErrorClass, SinkError};
+use crate::model::batch::{Rows, SharedRows};
+use crate::model::keys::{self, Arranged, Coalescing};
+use crate::model::merge;
+use crate::outcome::outcomes::{OutcomeCounts, OutcomeKind};
+use crate::reporter::{BatchExecuted, BatchInfo};
+use crate::write::attempt::Attempt;
+use crate::write::ended::timed_out;
+use crate::write::execute::Executor;
+use crate::write::position::{Claim, PartitionKey, Position, Step};
+use crate::write::sink::{Sink, Written};
+
+/// Connections between steps, the one that was used last on top.
+pub(crate) struct Held<C>(Mutex<Vec<(Instant, C)>>);
+
+/// How long a connection is kept without use. Pools check and renew the connections that are returned to them.
+const HOLD: Duration = Duration::from_secs(1);
+
+impl<C> Default for Held<C> {
+    fn default() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+}
+
+impl<C> Held<C> {
+    fn take(&self) -> Option<C> {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.retain(|(since, _)| since.elapsed() < HOLD);
+        held.pop().map(|(_, conn)| conn)
+    }
+
+    fn put(&self, conn: C) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now(), conn));
+    }
+}
+
+/// Why a step did not happen.
+#[derive(Debug, Clone)]
+pub(crate) struct NoStep {
+    pub(crate) error: SinkError,
+    /// Whether rows were sent, so that one of them may be the cause.
+    pub(crate) was_sent: bool,
+}
+
+impl<S: Sink> Executor<S> {
+    /// Writes the rows of a step in one transaction with its position.
+    pub(crate) async fn write_step(&self, rows: Rows<'_>, step: &Step) -> Result<OutcomeCounts, NoStep> {
+        let coalescing = if self.coalesces { Coalescing::of(rows.schema()) } else { Coalescing::Off };
+        let arranged = keys::arrange(rows, coalescing, self.sorts);
+        let sent = arranged.as_ref().map(|arranged| chosen(rows, arranged));
+        let sent = sent.as_ref().map_or(rows, SharedRows::rows);
+        let mut is_checked = false;
+        let written = loop {
+            let tried = self.try_step(sent, step, &mut is_checked).await;
+            match tried {
+                Ok(Some(written)) => break written,
+                Ok(None) => {}
+                Err(no) => return Err(no),
+            }
+        };
+        if !written.is_sound(sent.len()) || !written.rejected.is_empty() || !written.unfinished.is_empty() {
+            let text = "the sink reported outcomes that a transaction with a position cannot have";
+            return Err(NoStep { error: SinkError::new(ErrorClass::Unknown, text), was_sent: true });
+        }
+        Ok(outcomes(rows.len(), arranged.as_ref(), &written))
+    }
+
+    /// `Ok(None)`: once more, with the table as it is now.
+    async fn try_step(&self, rows: Rows<'_>, step: &Step, is_checked: &mut bool) -> Result<Option<Written>, NoStep> {
+        let info =
+            BatchInfo { table: rows.schema().table_display(), context: None, rows: rows.len(), bytes: rows.bytes() };
+        let not_sent = |error: SinkError| {
+            self.pipeline.reporter.call(|reporter| reporter.batch_not_sent(&info, error.class()));
+            NoStep { error, was_sent: false }
+        };
+        let mut conn = self.held_or_new().await.map_err(not_sent)?;
+        let prepared = self.plan(&mut conn, rows.schema()).await.map_err(not_sent)?;
+        let attempt = Attempt::of_step(*step);
+        let begin = Instant::now();
+        let result =
+            match timeout(self.statement_timeout, self.sink.write(&mut conn, &prepared.plan, rows, &attempt)).await {
+                Ok(result) => result,
+                Err(_) => {
+                    let class = if attempt.abandon() { ErrorClass::Transient } else { ErrorClass::Unknown };
+                    Err(timed_out("the write", self.statement_timeout, class))
+                }
+            };
+        let executed = BatchExecuted {
+            rows: rows.len(),
+            duration: result.as_ref().ok().and_then(|written| written.took).unwrap_or_else(|| begin.elapsed()),
+            error: result.as_ref().err().map(SinkError::class),
+        };
+        self.pipeline.reporter.call(|reporter| reporter.batch_executed(&info, &executed));
+        match result {
+            Ok(written) => {
+                self.steps.put(conn);
+                Ok(Some(written))
+            }
+            Err(error) => {
+                let may_be_of_table = is_doubtful(error.class());
+                if may_be_of_table
+                    || matches!(error.class(), ErrorClass::Row | ErrorClass::Size | ErrorClass::Duplicate)
+                {
+                    self.steps.put(conn);
+                }
+                if may_be_of_table && !prepared.fresh && !std::mem::replace(is_checked, true) {
+                    self.plans.forget(&[rows.schema().id()]);
+                    return Ok(None);
+                }
+                Err(NoStep { error, was_sent: true })
+            }
+        }
+    }
+
+    /// Moves a position without rows.
+    pub(crate) async fn advance_step(&self, step: &Step) -> Result<(), SinkError> {
+        let mut conn = self.held_or_new().await?;
+        match timeout(self.statement_timeout, self.sink.advance(&mut conn, step)).await {
+            Ok(Ok(())) => {
+                self.steps.put(conn);
+                Ok(())
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(timed_out("moving a position", self.statement_timeout, ErrorClass::Unknown)),
+        }
+    }
+
+    /// Claims a partition.
+    pub(crate) async fn claim_partition(
+        &self,
+        key: &PartitionKey,
+        claim: Claim,
+    ) -> Result<Option<Position>, SinkError> {
+        let mut conn = self.held_or_new().await?;
+        match timeout(self.statement_timeout, self.sink.claim(&mut conn, key, claim)).await {
+            Ok(Ok(position)) => {
+                self.steps.put(conn);
+                Ok(position)
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(timed_out("claiming a partition", self.statement_timeout, ErrorClass::Transient)),
+        }
+    }
+
+    async fn held_or_new(&self) -> Result<S::Conn, SinkError> {
+        match self.steps.take() {
+            Some(conn) => Ok(conn),
+            None => self.connect().await.map(|connection| connection.conn),
+        }
+    }
+}
+
+/// Whether either the table or one row may have caused an error.
+fn is_doubtful(class: ErrorClass) -> bool {
+    matches!(class, ErrorClass::Schema | ErrorClass::Permission | ErrorClass::Internal)
+}
+
+/// The rows that are sent.
+fn chosen(rows: Rows<'_>, arranged: &Arranged) -> SharedRows {
+    if arranged.coalescing != Coalescing::Merged || arranged.previous.is_empty() {
+        return rows.gather(&arranged.rows);
+    }
+    // Merging counts rows from the start of their batch.
+    let all: Vec<u32> = (0_u32..).take(rows.len()).collect();
+    let whole = rows.gather(&all);
+    let merged =
+        merge::gather(whole.rows().batch(), &arranged.rows, |row| keys::chain(&arranged.previous, row).collect());
+    SharedRows::all(std::sync::Arc::new(merged))
+}
+
+/// What became of all rows, if these of the arranged ones were ignored.
+fn outcomes(rows: usize, arranged: Option<&Arranged>, written: &Written) -> OutcomeCounts {
+    let mut counts = OutcomeCounts::default();
+    let Some(arranged) = arranged.filter(|arranged| !arranged.previous.is_empty()) else {
+        counts.add(OutcomeKind::Ignored, written.ignored.len() as u64);
+        counts.add(OutcomeKind::Written, (rows - written.ignored.len()) as u64);
+        return counts;
+    };
+    let mut ignored = written.ignored.iter().peekable();
+    for (place, row) in (0_u32..).zip(&arranged.rows) {
+        let chain = keys::chain(&arranged.previous, *row).count() as u64;
+        let (first, behind) = match ignored.next_if(|ignored| **ignored == place) {
+            Some(_) => (OutcomeKind::Ignored, OutcomeKind::Ignored),
+            None if arranged.coalescing == Coalescing::Merged => (OutcomeKind::Written, OutcomeKind::Written),
+            None => (OutcomeKind::Written, OutcomeKind::Superseded),
+        };
+        counts.add(first, 1);
+        counts.add(behind, chain - 1);
+    }
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::conflict::Conflict;
+    use crate::model::expr::Expr;
+    use crate::model::schema::Schema;
+    use crate::model::value::{ColumnType, ValueRef};
+    use crate::row::row_buffer::RowBuffer;
+    use crate::row::writer::ValueRules;
+
+    fn rows(rule: Conflict, rows: &[(i64, i64)]) -> SharedRows {
+        let schema = Schema::builder("t").column("id", ColumnType::I64).column("n", ColumnType::I64);
+        let schema = schema.on_conflict(rule).build().unwrap();
+        let mut buffer = RowBuffer::new(&schema, ValueRules::default());
+        for (id, n) in rows {
+            buffer.push(&schema.row().set("id", *id).unwrap().set("n", *n).unwrap().finish().unwrap()).unwrap();
+        }
+        buffer.into_rows()
+    }
+
+    /// The values sent, and the outcomes (written, ignored, superseded) if the rows at `ignored` were ignored.
+    fn check(rule: Conflict, given: &[(i64, i64)], ignored: &[u32], sent: &[(i64, i64)], counts: [u64; 3]) {
+        let given = rows(rule, given);
+        // A part of a batch: the first row belongs to the step before.
+        let given = given.rows().slice(1..given.rows().len());
+        let arranged = keys::arrange(given, Coalescing::of(given.schema()), true);
+        let chosen = arranged.as_ref().map(|arranged| chosen(given, arranged));
+        let chosen = chosen.as_ref().map_or(given, SharedRows::rows);
+        let value = |row: usize, column| match chosen.column(column).get(row) {
+            ValueRef::I64(value) => value,
+            other => panic!("{other:?}"),
+        };
+        let values: Vec<(i64, i64)> = (0..chosen.len()).map(|row| (value(row, 0), value(row, 1))).collect();
+        assert_eq!(values, sent);
+        let written = Written { ignored: ignored.to_vec(), ..Written::default() };
+        let counted = outcomes(given.len(), arranged.as_ref(), &written);
+        let kinds = [OutcomeKind::Written, OutcomeKind::Ignored, OutcomeKind::Superseded];
+        assert_eq!(kinds.map(|kind| counted.get(kind)), counts);
+    }
+
+    #[test]
+    fn each_row_of_a_step_has_its_outcome() {
+        let given = [(9, 9), (2, 1), (1, 2), (2, 3)];
+        check(Conflict::update(["id"]), &given, &[], &[(1, 2), (2, 3)], [2, 0, 1]);
+        check(Conflict::ignore(["id"]), &given, &[2], &[(1, 2), (2, 1), (2, 3)], [2, 1, 0]);
+        let add = || Conflict::update(["id"]).set("n", Expr::add());
+        check(add(), &given, &[], &[(1, 2), (2, 4)], [3, 0, 0]);
+        let newer = || Conflict::update(["id"]).only_if_newer("n");
+        check(newer(), &[(9, 9), (2, 3), (2, 1)], &[], &[(2, 3)], [1, 0, 1]);
+        check(newer(), &[(9, 9), (2, 3), (2, 1)], &[0], &[(2, 3)], [0, 2, 0]);
+        check(Conflict::update(["id"]), &[(9, 9), (1, 1), (2, 2)], &[], &[(1, 1), (2, 2)], [2, 0, 0]);
+    }
+}
