@@ -159,6 +159,7 @@ mod outcome_source;
 mod params;
 mod parsed;
 mod plan;
+mod position;
 mod read_schema;
 mod real_type;
 mod refused_column;

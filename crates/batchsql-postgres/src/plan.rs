@@ -115,6 +115,11 @@ pub(crate) struct Values {
 }
 
 impl PostgresPlan {
+    /// Whether a crash of the server empties the table.
+    pub(crate) fn is_unlogged(&self) -> bool {
+        self.reading.table.is_unlogged
+    }
+
     /// The strategy for a batch.
     pub(crate) fn way(&self, rows: usize) -> Way {
         self.choice.way(rows, &self.known.round_trip)

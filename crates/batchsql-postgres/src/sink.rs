@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use batchsql_core::{
-    Attempt, Limits, OpenError, PoolState, Rows, Schema, Session, SessionEnd, Sink, SinkError, TableName, TableSchema,
-    ValueRules, Written,
+    Attempt, Claim, Limits, OpenError, PartitionKey, PoolState, Position, Rows, Schema, Session, SessionEnd, Sink,
+    SinkError, Step, TableName, TableSchema, ValueRules, Written,
 };
 use sqlx::{Connection, Executor, PgPool};
 
@@ -16,6 +16,7 @@ use crate::classify::{LinkLost, sink_error};
 use crate::conn::PostgresConn;
 use crate::options::PostgresOptions;
 use crate::plan::{PostgresPlan, ServerKnowledge};
+use crate::position;
 use crate::read_schema::schema_of;
 use crate::session::BackendSession;
 use crate::session_end::Sessions;
@@ -210,6 +211,24 @@ impl Sink for PostgresSink {
         let lookup = read_table(conn.begin()?, table).await?;
         conn.end();
         schema_of(table, lookup)
+    }
+
+    fn keeps_positions(&self) -> bool {
+        true
+    }
+
+    /// A session that holds the position for 2 s is ended, if the user may.
+    async fn claim(
+        &self,
+        conn: &mut PostgresConn,
+        key: &PartitionKey,
+        claim: Claim,
+    ) -> Result<Option<Position>, SinkError> {
+        position::claim(conn, key, claim).await
+    }
+
+    async fn advance(&self, conn: &mut PostgresConn, step: &Step) -> Result<(), SinkError> {
+        position::advance(conn, step).await
     }
 
     async fn acquire(&self) -> Result<PostgresConn, SinkError> {

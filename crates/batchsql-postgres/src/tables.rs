@@ -89,6 +89,7 @@ mod tests {
     fn table() -> Table {
         Table {
             kind: 'r',
+            is_unlogged: false,
             has_row_security: false,
             has_insert_triggers: false,
             has_update_triggers: false,

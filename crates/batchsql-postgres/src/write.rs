@@ -15,6 +15,7 @@ use crate::fit::unfit_rows;
 use crate::guard;
 use crate::outcome_source::OutcomeSource;
 use crate::plan::{Freshness, PostgresPlan, Problem, TableState};
+use crate::position::move_position;
 use crate::refused_column::with_column;
 use crate::types::Echo;
 use crate::write_returning::write_returning;
@@ -30,6 +31,11 @@ pub(crate) async fn write_rows(
 ) -> Result<Written, SinkError> {
     if plan.is_outdated() {
         return Err(outdated());
+    }
+    if attempt.step().is_some() && plan.is_unlogged() {
+        let text = "the table is UNLOGGED: a crash of the server empties it but not the position; make it LOGGED, or give up \
+                    exactly once";
+        return Err(SinkError::new(ErrorClass::Schema, text));
     }
     attempt.defer();
     conn.check_idle().await?;
@@ -101,8 +107,9 @@ async fn write_at_all(
     attempt: &Attempt,
 ) -> Result<Written, SinkError> {
     match &plan.returning {
-        Some(sql) => write_returning(link, plan, sql, rows, attempt).await,
-        None => write(link, plan, rows, attempt).await.map(written),
+        // Steps have no receipts.
+        Some(sql) if attempt.step().is_none() => write_returning(link, plan, sql, rows, attempt).await,
+        _ => write(link, plan, rows, attempt).await.map(written),
     }
 }
 
@@ -182,7 +189,7 @@ async fn write(
             return transaction(link, plan, rows, Body::Waves(waves), attempt).await;
         }
     }
-    let result = if is_one_statement(plan, way, rows.len()) {
+    let result = if attempt.step().is_none() && is_one_statement(plan, way, rows.len()) {
         run(link, plan, way, rows, CommitStage::Commits(attempt)).await
     } else {
         transaction(link, plan, rows, Body::Once(way), attempt).await
@@ -207,7 +214,7 @@ async fn write_droppable(
     if !plan.tries_whole() {
         return transaction(link, plan, rows, Body::Parts, attempt).await;
     }
-    let result = if plan.named {
+    let result = if plan.named && attempt.step().is_none() {
         write_insert::whole(link, plan, rows, CommitStage::Commits(attempt)).await
     } else {
         transaction(link, plan, rows, Body::Whole, attempt).await
@@ -286,11 +293,31 @@ async fn transaction(
     attempt.defer();
     // Several commands in one round trip. A trigger may include row values in a notice, and the client logs
     // notices.
-    let begin = match body {
-        Body::Once(_) | Body::Whole => "BEGIN; SET LOCAL client_min_messages TO error",
-        _ => "BEGIN; SET LOCAL client_min_messages TO error; SAVEPOINT batchsql",
+    let begin = "BEGIN; SET LOCAL client_min_messages TO error";
+    let savepoint = match body {
+        Body::Once(_) | Body::Whole => "",
+        Body::Waves(_) | Body::Parts => "; SAVEPOINT batchsql",
     };
-    command(link, begin).await?;
+    match attempt.step() {
+        None if savepoint.is_empty() => command(link, begin).await?,
+        None => command(link, &format!("{begin}{savepoint}")).await?,
+        Some(step) => {
+            let sql = format!("{begin}; {}{savepoint}", move_position(step));
+            let begun = link.execute(&*sql).await.map_err(|error| sink_error(error, LinkLost::BeforeCommit));
+            match begun {
+                Ok(moved) if moved.rows_affected() == 1 => {}
+                Ok(_) => {
+                    command(link, "ROLLBACK").await?;
+                    return Err(SinkError::fenced());
+                }
+                Err(error) if is_refusal(&error) => {
+                    command(link, "ROLLBACK").await?;
+                    return Err(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
     let done = match body {
         Body::Once(way) => run(link, plan, way, rows, CommitStage::Within).await,
         Body::Whole => write_insert::whole(link, plan, rows, CommitStage::Within).await,
@@ -298,6 +325,12 @@ async fn transaction(
         Body::Parts => write_parts(link, plan, rows).await,
     };
     match done {
+        Ok(ignored) if attempt.step().is_some_and(|step| !step.commits) => {
+            // Otherwise a deferred constraint would be checked by COMMIT.
+            let checked = command(link, "SET CONSTRAINTS ALL IMMEDIATE").await;
+            command(link, "ROLLBACK").await?;
+            checked.map(|()| ignored)
+        }
         Ok(ignored) => {
             // An error of a deferred constraint occurs here and ends the transaction.
             let lost = CommitStage::Commits(attempt).begin()?;
@@ -406,6 +439,6 @@ async fn write_parts(link: &mut PgConnection, plan: &PostgresPlan, rows: Rows<'_
 }
 
 /// Sends a command of the transaction that commits nothing.
-async fn command(link: &mut PgConnection, sql: &'static str) -> Result<(), SinkError> {
+async fn command(link: &mut PgConnection, sql: &str) -> Result<(), SinkError> {
     link.execute(sql).await.map(drop).map_err(|error| sink_error(error, LinkLost::BeforeCommit))
 }
