@@ -25,6 +25,8 @@ mod config_text;
 mod dispatch;
 #[doc(hidden)]
 pub mod dsn;
+mod durable_events;
+mod durable_reporter;
 mod error;
 mod intake;
 mod model;
@@ -39,6 +41,8 @@ mod write;
 pub use config::{PipelineConfig, StartError};
 pub use config_policies::{BeyondBudget, Coalesce, Delivery, Isolation, Ordering, WhenFull};
 pub use config_table::TableConfig;
+pub use durable_events::{DurableGauges, DurableProgress, DurableTable};
+pub use durable_reporter::DurableReporter;
 pub use error::{ErrorClass, SinkError};
 pub use model::batch::{Batch, RowView, Rows, SharedRows};
 pub use model::column::Column;

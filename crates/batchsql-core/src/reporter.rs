@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::durable_events::{DurableGauges, DurableProgress};
 use crate::error::ErrorClass;
 use crate::outcome::outcomes::OutcomeCounts;
 
@@ -262,6 +263,27 @@ pub trait MetricsReporter: Send + Sync + 'static {
             inner.gauges(gauges);
         }
     }
+
+    /// The state of the durable intake of this pipeline, reported each second and at its end.
+    fn durable_gauges(&self, gauges: &DurableGauges) {
+        if let Some(inner) = self.inner() {
+            inner.durable_gauges(gauges);
+        }
+    }
+
+    /// What the durable intake of this pipeline has done since the last call.
+    fn durable_progress(&self, progress: &DurableProgress) {
+        if let Some(inner) = self.inner() {
+            inner.durable_progress(progress);
+        }
+    }
+
+    /// The log of the durable intake was synced to disk; called from the thread that writes it.
+    fn durable_synced(&self, took: Duration) {
+        if let Some(inner) = self.inner() {
+            inner.durable_synced(took);
+        }
+    }
 }
 
 /// Reports nothing.
@@ -295,6 +317,10 @@ impl<T> Answer for Option<T> {
 impl GuardedReporter {
     pub(crate) fn new(reporters: Vec<Arc<dyn MetricsReporter>>) -> Self {
         Self(reporters.into())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Calls every reporter, up to the first that gives an answer.
@@ -384,6 +410,18 @@ mod tests {
         fn gauges(&self, _: &PipelineGauges) {
             self.note("gauges");
         }
+
+        fn durable_gauges(&self, _: &DurableGauges) {
+            self.note("durable_gauges");
+        }
+
+        fn durable_progress(&self, _: &DurableProgress) {
+            self.note("durable_progress");
+        }
+
+        fn durable_synced(&self, _: Duration) {
+            self.note("durable_synced");
+        }
     }
 
     struct Outer(Called);
@@ -412,6 +450,9 @@ mod tests {
         outer.row_refused("t", "full");
         outer.submit_waited("t", Duration::ZERO);
         outer.gauges(&PipelineGauges::default());
+        outer.durable_gauges(&DurableGauges::default());
+        outer.durable_progress(&DurableProgress::default());
+        outer.durable_synced(Duration::ZERO);
         let called = outer.0.0.lock().unwrap().clone();
         let all = [
             "batch_sealed",
@@ -427,6 +468,9 @@ mod tests {
             "row_refused",
             "submit_waited",
             "gauges",
+            "durable_gauges",
+            "durable_progress",
+            "durable_synced",
         ];
         assert_eq!(called, all);
     }

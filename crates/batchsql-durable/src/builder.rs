@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use batchsql_core::{BatchSqlBuilder, PipelineConfig, Sink, WhenFull};
 use batchsql_log::{FileSystem, Log, RealFileSystem, Recovery};
@@ -20,6 +20,7 @@ use crate::handle::DurableBatchSql;
 use crate::health::Recovered;
 use crate::intake::{appender, gather::Gather};
 use crate::key::OrderedTables;
+use crate::monitor::Monitor;
 use crate::options::{DurableOptions, Sabotage};
 use crate::refusals::{refuse_schema, refuse_settings};
 use crate::schemas::Schemas;
@@ -66,7 +67,13 @@ impl<S: Sink> DurableBuilder<S> {
     /// # Cancel safety
     /// If it is dropped, the log is closed in the background.
     pub async fn start(self) -> Result<DurableBatchSql, DurableStartError> {
-        let Self { builder, options } = self;
+        let Self { builder, mut options } = self;
+        let begun = Instant::now();
+        let reporter = builder.durable_reporter();
+        if reporter.is_observed() {
+            let reporter = reporter.clone();
+            options.log = options.log.on_sync(move |took| reporter.synced(took));
+        }
         let config = builder.settings();
         refuse_settings(&config.when_full, config.delivery)?;
         options.schemas.iter().try_for_each(|schema| {
@@ -75,6 +82,7 @@ impl<S: Sink> DurableBuilder<S> {
         })?;
         let ordered = OrderedTables::of(&config);
         let (log, letters, recovery) = open(&options, &ordered).await?;
+        let opened = begun.elapsed();
         let when_full = config.when_full;
         let pipeline = without_ends(builder, config).start()?;
         // The pipeline has started, so there is a runtime.
@@ -96,7 +104,9 @@ impl<S: Sink> DurableBuilder<S> {
         let feeds = Feeds::new(context, runtime.clone());
         let gather = Arc::new(Gather::new(options.partitions, options.segment_bytes));
         let appender = runtime.spawn(appender::run(Arc::clone(&gather), log.clone(), Arc::clone(&feeds)));
-        let recovered = resume(&feeds, &recovery);
+        let recovered = resume(&feeds, &log, &recovery);
+        let monitor = Arc::new(Monitor::new(reporter, log.clone(), Arc::clone(&feeds), &recovered, opened));
+        let monitoring = runtime.spawn(Arc::clone(&monitor).run());
         Ok(DurableBatchSql::new(Shared {
             pipeline,
             log,
@@ -111,6 +121,8 @@ impl<S: Sink> DurableBuilder<S> {
             segment_bytes: options.segment_bytes,
             runtime,
             appender: std::sync::Mutex::new(Some(appender)),
+            monitor,
+            monitoring: std::sync::Mutex::new(Some(monitoring)),
             closing: Default::default(),
         }))
     }
@@ -196,15 +208,16 @@ fn keep_ordering(folder: &Path, ordering: &str, recovery: &Recovery) -> Result<(
 }
 
 /// Starts the feeds of the rows that were there before, and reports what was found.
-fn resume(feeds: &Feeds, recovery: &Recovery) -> Recovered {
+fn resume(feeds: &Feeds, log: &Log, recovery: &Recovery) -> Recovered {
     let mut rows = 0;
+    // Not later than they were stored; the feeds find out the exact time.
+    let oldest = log.stats().oldest_unsettled.unwrap_or_else(SystemTime::now);
     for state in &recovery.partitions {
         feeds.name_table(state.table, &state.table_name);
         let last = state.next - 1;
         if last > state.settled_up_to {
             rows += last - state.settled_up_to;
-            feeds.stream(state.table, state.partition, state.settled_up_to);
-            feeds.appended(state.table, state.partition, last);
+            feeds.resume(state.table, state.partition, state.settled_up_to, last, oldest);
         }
     }
     let missing = recovery.gaps.iter().map(|gap| gap.last - gap.first + 1).sum();

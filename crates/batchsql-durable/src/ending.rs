@@ -46,6 +46,14 @@ pub(crate) async fn run(shared: &Shared, deadline: Instant) -> DurableCloseRepor
     let left_in_log = shared.log.stats().unsettled_rows;
     let log_error = shared.log.close().await.err().map(|error| error.to_string());
     shared.feeds.context.progress.send_replace(());
+    let monitoring = shared.monitoring.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(monitoring) = monitoring {
+        monitoring.abort();
+        // It was aborted, or has ended because there are no observers.
+        let _ = monitoring.await;
+    }
+    // The last one, when nothing changes any more.
+    shared.monitor.report();
     DurableCloseReport { pipeline, left_in_log, log_error, took: begin.elapsed() }
 }
 

@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering as Atomic;
 use std::time::Duration;
 
 use batchsql_core::BatchSql;
@@ -64,9 +63,11 @@ impl DurableBatchSql {
         DurableStats {
             log: log.stats(),
             balance: pipeline.balance(),
-            written_again: counts.written_again.load(Atomic::Relaxed),
-            missing: counts.missing.load(Atomic::Relaxed),
-            dead_letters: counts.dead_letters.load(Atomic::Relaxed),
+            oldest_unsettled: feeds.oldest_unsettled(),
+            acknowledged: counts.acknowledged.get(),
+            written_again: counts.written_again.get(),
+            missing: counts.missing.get(),
+            dead_letters: counts.dead_letters.get(),
         }
     }
 }

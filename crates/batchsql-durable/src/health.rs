@@ -2,7 +2,7 @@
 //! Must not know how it is found out.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use batchsql_core::{Balance, CloseReport, Health};
 use batchsql_log::LogStats;
@@ -57,6 +57,10 @@ pub struct DurableStats {
     pub log: LogStats,
     /// Rows that were read from the log, and their outcomes. A row that is written again counts again.
     pub balance: Balance,
+    /// When the oldest row that has not ended was stored: the time of its block. `None` if every row has ended.
+    pub oldest_unsettled: Option<SystemTime>,
+    /// Rows that were stored and acknowledged since the start.
+    pub acknowledged: u64,
     /// Rows that were written again because their outcome was not known, with later rows of their keys.
     pub written_again: u64,
     /// Rows that were missing in the log, and were accepted as lost.

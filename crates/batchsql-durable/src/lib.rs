@@ -42,7 +42,8 @@
 //! `block` has the bytes of rows and schemas, `key` the canonical bytes of keys, both described in `FORMAT.md`. `intake`
 //! gathers rows into blocks and appends them to the log (`batchsql-log`); `feed` reads the log, submits the rows to the
 //! pipeline, and settles them. `schemas` finds the schema of logged rows. `builder`, `handle`, `submit` and `close` are what
-//! callers hold; `shared` and `ending` are under them.
+//! callers hold; `shared` and `ending` are under them; `monitor` reports to the observers of the pipeline. [`tools`] looks into
+//! a folder that no program uses.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -56,11 +57,13 @@ mod handle;
 mod health;
 mod intake;
 mod key;
+mod monitor;
 mod options;
 mod refusals;
 mod schemas;
 mod shared;
 mod submit;
+pub mod tools;
 
 pub use batchsql_log::{LogError, LogErrorKind, LogStats, Progress, SyncLatency, SyncPolicy};
 pub use builder::{DurableBuilder, DurableExt};

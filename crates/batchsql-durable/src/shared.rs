@@ -16,6 +16,7 @@ use crate::feed::feeds::Feeds;
 use crate::health::{DurableCloseReport, Recovered};
 use crate::intake::gather::{Entry, Gather};
 use crate::key::{KeyOrder, OrderedTables};
+use crate::monitor::Monitor;
 use crate::refusals::refuse_schema;
 use crate::schemas::Schemas;
 
@@ -35,6 +36,9 @@ pub(crate) struct Shared {
     pub(crate) segment_bytes: u64,
     pub(crate) runtime: Handle,
     pub(crate) appender: Mutex<Option<JoinHandle<()>>>,
+    pub(crate) monitor: Arc<Monitor>,
+    /// The task of the monitor.
+    pub(crate) monitoring: Mutex<Option<JoinHandle<()>>>,
     pub(crate) closing: OnceLock<watch::Receiver<Option<DurableCloseReport>>>,
 }
 
@@ -71,7 +75,7 @@ impl Shared {
 }
 
 /// The name of a table in the log: quoted, so that no two tables have one name.
-fn quoted(table: &TableName) -> String {
+pub(crate) fn quoted(table: &TableName) -> String {
     let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     match table.namespace() {
         Some(namespace) => format!("{}.{}", quote(namespace), quote(table.name())),

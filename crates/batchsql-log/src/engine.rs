@@ -287,7 +287,11 @@ impl Engine {
         }
         let started = Instant::now();
         active.file.sync_data().map_err(Failure::Unknown)?;
-        self.shared.stats().syncs.record(started.elapsed());
+        let took = started.elapsed();
+        self.shared.stats().syncs.record(took);
+        if let Some(on_sync) = &self.shared.options.on_sync {
+            on_sync(took);
+        }
         if !active.is_folder_synced {
             let options = &self.shared.options;
             options.file_system.sync_folder(&options.folder).map_err(Failure::Unknown)?;

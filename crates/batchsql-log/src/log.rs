@@ -338,6 +338,7 @@ impl Log {
     pub fn stats(&self) -> LogStats {
         let mut stats = self.shared.stats().clone();
         stats.bytes = self.shared.used.load(std::sync::atomic::Ordering::SeqCst);
+        stats.bytes_limit = self.shared.options.disk_bytes;
         {
             let catalog = self.shared.catalog();
             stats.segments = catalog.files.keys().filter(|key| key.side.is_none()).count() as u64;

@@ -24,6 +24,9 @@ pub enum SyncPolicy {
 /// The callback of [`Options::on_progress`].
 type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
 
+/// The callback of [`Options::on_sync`].
+type OnSync = Arc<dyn Fn(Duration) + Send + Sync>;
+
 /// How a log is opened.
 ///
 /// ```
@@ -52,6 +55,7 @@ pub struct Options {
     pub(crate) window_bytes: u64,
     pub(crate) file_system: Arc<dyn FileSystem>,
     pub(crate) on_progress: Option<OnProgress>,
+    pub(crate) on_sync: Option<OnSync>,
 }
 
 impl fmt::Debug for Options {
@@ -91,6 +95,7 @@ impl Options {
             window_bytes: 4 * MIB,
             file_system: Arc::new(RealFileSystem),
             on_progress: None,
+            on_sync: None,
         }
     }
 
@@ -162,6 +167,14 @@ impl Options {
     /// Is called while [`Log::open`](crate::Log::open) reads the segments after an unclean end, on its thread.
     pub fn on_progress(mut self, callback: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         self.on_progress = Some(Arc::new(callback));
+        self
+    }
+
+    /// Is called after each sync of a segment that succeeded, with how long it took, for histograms:
+    /// [`LogStats::syncs`](crate::LogStats::syncs) has the same syncs in fixed buckets. It runs on the thread that writes
+    /// the log, so it must not block or panic.
+    pub fn on_sync(mut self, callback: impl Fn(Duration) + Send + Sync + 'static) -> Self {
+        self.on_sync = Some(Arc::new(callback));
         self
     }
 

@@ -9,6 +9,8 @@ use std::time::{Duration, SystemTime};
 pub struct LogStats {
     /// Bytes of all files of the log, with side segments and quarantine.
     pub bytes: u64,
+    /// The limit of `bytes`: [`disk_bytes`](crate::Options::disk_bytes).
+    pub bytes_limit: u64,
     /// Segments of the log itself.
     pub segments: u64,
     /// Segments with the rows of tables that are set aside.

@@ -51,12 +51,16 @@ pub struct FileSummary {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Exported {
+    /// The random id of the folder.
+    pub incarnation: [u8; 16],
     /// The name of the table; empty if its record is lost.
     pub table: String,
     /// The partition.
     pub partition: u32,
     /// Whether all rows of the block are settled.
     pub is_settled: bool,
+    /// All rows of the partition up to this sequence are settled; 0: none. A block may be settled in part.
+    pub settled_up_to: u64,
     /// The block.
     pub block: StoredBlock,
 }
@@ -119,9 +123,11 @@ pub fn export(options: &Options, mut write: impl FnMut(Exported) -> io::Result<(
                 bytes: bytes.to_vec(),
             };
             Exported {
+                incarnation,
                 table: catalog.tables.get(stream.table).map(|name| name.to_string()).unwrap_or_default(),
                 partition: stream.partition,
                 is_settled: view.settled.contains(block.first, block.last()),
+                settled_up_to: view.settled.up_to(),
                 block,
             }
         };

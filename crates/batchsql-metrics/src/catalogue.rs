@@ -7,6 +7,9 @@ use metrics::Unit;
 const SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 /// Upper bounds in seconds for work in memory.
 const SHORT_SECONDS: &[f64] = &[0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.1];
+/// Upper bounds in seconds for syncs of a disk: those of `batchsql_log::SYNC_BUCKETS_MICROS`, and some between them.
+const SYNC_SECONDS: &[f64] =
+    &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 /// Upper bounds in rows.
 const ROWS: &[f64] = &[1.0, 10.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0, 10000.0, 20000.0];
 
@@ -145,6 +148,47 @@ catalogue! {
     LastSuccess: Gauge, Seconds, "batchsql_last_success_timestamp_seconds", ["database"],
         "Unix time of the last committed batch; 0 before the first";
 
+    // A durable intake; no series without one.
+    DurableLogBytes: Gauge, Bytes, "batchsql_durable_log_bytes", ["database"],
+        "Bytes of the log of the durable intake on disk";
+    DurableLogBytesLimit: Gauge, Bytes, "batchsql_durable_log_bytes_limit", ["database"],
+        "The most bytes that the log may have";
+    DurableLogFull: Gauge, Count, "batchsql_durable_log_full", ["database"],
+        "1 while the log accepts no rows: its limit is reached, or the disk is full or fails; otherwise 0";
+    DurableUnsettledRecords: Gauge, Count, "batchsql_durable_unsettled_records", ["database", "table"],
+        "Rows in the log that have not ended";
+    DurableReadRecords: Gauge, Count, "batchsql_durable_read_records", ["database", "table"],
+        "Rows of these that were read from the log: they wait for the database or for earlier rows";
+    DurableOldestUnsettledRecord: Gauge, Seconds, "batchsql_durable_oldest_unsettled_record_timestamp_seconds",
+        ["database"],
+        "Unix time at which the oldest row that has not ended was stored; 0 if every row has ended";
+    DurableStoppedPartitions: Gauge, Count, "batchsql_durable_stopped_partitions", ["database", "table"],
+        "Partitions that do not go on without a person; their rows stay in the log";
+    DurableSync: Histogram, Seconds, "batchsql_durable_sync_seconds", ["database"],
+        "Time of one sync of the log to disk";
+    DurableAcknowledgedRecords: Counter, Count, "batchsql_durable_acknowledged_records_total", ["database"],
+        "Rows that were stored in the log and acknowledged";
+    DurableAcknowledgedBlocks: Counter, Count, "batchsql_durable_acknowledged_blocks_total", ["database"],
+        "Blocks in which these rows were stored";
+    DurableAcknowledgedBytes: Counter, Bytes, "batchsql_durable_acknowledged_bytes_total", ["database"],
+        "Bytes of these blocks, without headers";
+    DurableDiskFailures: Counter, Count, "batchsql_durable_disk_failures_total", ["database"],
+        "Writes and syncs of the log that failed";
+    DurableQuarantinedParts: Counter, Count, "batchsql_durable_quarantined_parts_total", ["database"],
+        "Damaged parts that were found in the log, at the start and later";
+    DurableQuarantinedBytes: Counter, Bytes, "batchsql_durable_quarantined_bytes_total", ["database"],
+        "Bytes of these parts";
+    DurableMissingRecords: Counter, Count, "batchsql_durable_missing_records_total", ["database"],
+        "Rows that were missing in the log and accepted as lost";
+    DurableWrittenAgain: Counter, Count, "batchsql_durable_written_again_records_total", ["database"],
+        "Rows that were written again because their outcome was not known, with later rows of their keys";
+    DurableDeadLetters: Counter, Count, "batchsql_durable_dead_letters_total", ["database"],
+        "Rejected rows that were added to the dead-letter file of the durable intake";
+    DurableRecoveredRecords: Gauge, Count, "batchsql_durable_recovered_records", ["database"],
+        "Rows from before the start that had not ended then";
+    DurableRecovery: Gauge, Seconds, "batchsql_durable_recovery_seconds", ["database"],
+        "How long the start took to open and read the log";
+
     // The process and its tests.
     MemoryUsageBytes: Gauge, Bytes, "batchsql_memory_usage_bytes", ["database", "test_case", "type"],
         "Memory in bytes, by type alloc, total_alloc, sys or current";
@@ -160,6 +204,7 @@ impl Metric {
         match self {
             Self::BatchSize => ROWS,
             Self::BatchAssemble => SHORT_SECONDS,
+            Self::DurableSync => SYNC_SECONDS,
             _ => match self.kind() {
                 MetricKind::Histogram => SECONDS,
                 MetricKind::Counter | MetricKind::Gauge => &[],

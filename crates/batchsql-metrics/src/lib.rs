@@ -40,8 +40,10 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod capped;
 mod catalogue;
 mod current_test_case;
+mod durable_series;
 mod emit;
 mod facade;
 mod options;
@@ -51,6 +53,7 @@ mod series;
 mod test_metrics;
 #[cfg(feature = "test-metrics")]
 mod test_result;
+mod unix_time;
 
 pub use catalogue::{Metric, MetricKind};
 pub use facade::Metrics;

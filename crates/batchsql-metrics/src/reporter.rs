@@ -2,19 +2,21 @@
 //! Must not know metric names, labels or exporters; `series` holds the handles.
 
 use std::fmt;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
 
 use batchsql_core::{
-    BatchExecuted, BatchInfo, BatchSealed, BatchStarted, ErrorClass, MetricsReporter, OutcomeCounts, OutcomeKind,
-    PipelineGauges,
+    BatchExecuted, BatchInfo, BatchSealed, BatchStarted, DurableGauges, DurableProgress, ErrorClass, MetricsReporter,
+    OutcomeCounts, OutcomeKind, PipelineGauges,
 };
 use metrics::SharedString;
 
 use crate::current_test_case::CurrentTestCase;
+use crate::durable_series::DurableSeries;
 use crate::emit::Emitter;
 use crate::options::MetricsOptions;
 use crate::series::{PipelineSeries, Tables};
+use crate::unix_time::unix_seconds;
 
 /// Observes one pipeline. Made by [`Metrics::reporter`](crate::Metrics::reporter).
 ///
@@ -25,10 +27,14 @@ use crate::series::{PipelineSeries, Tables};
 /// - an *execution* is one attempt in the database: a batch that is retried or split has several, and
 ///   each failed one is an *error*. A failure to get a connection or a plan is an error too, but no
 ///   execution.
+///
+/// Of a durable intake in front of the pipeline it records what the intake reports; without one these series do not exist.
 #[must_use = "give the reporter to the builder of a pipeline"]
 pub struct Reporter {
     pipeline: PipelineSeries,
     tables: Tables,
+    /// Absent until a durable intake reports something.
+    durable: OnceLock<DurableSeries>,
     current: Arc<CurrentTestCase>,
     fixed: Option<Arc<str>>,
 }
@@ -42,7 +48,14 @@ impl Reporter {
     ) -> Self {
         let pipeline = PipelineSeries::new(emitter, &database);
         let tables = Tables::new(emitter.clone(), database, options);
-        Self { pipeline, tables, current, fixed: None }
+        Self { pipeline, tables, durable: OnceLock::new(), current, fixed: None }
+    }
+
+    fn durable(&self) -> &DurableSeries {
+        self.durable.get_or_init(|| {
+            let Tables { emitter, database, options, .. } = &self.tables;
+            DurableSeries::new(emitter, database, options.max_tables)
+        })
     }
 
     /// Sets the test case of this pipeline alone, for tests that run at the same time. It overrides
@@ -53,7 +66,7 @@ impl Reporter {
         self
     }
 
-    /// Creates every series of a table with value 0, for the current test case of this reporter, or else of its
+    /// Creates every series of a table that a batch can have with value 0, for the current test case of this reporter, or else of its
     /// facade. Existing values stay.
     ///
     /// Prometheus computes an increase only from an existing value. A counter that is created between two scrapes and
@@ -155,15 +168,22 @@ impl MetricsReporter for Reporter {
             pool.max.set(state.max as f64);
         }
     }
+
+    fn durable_gauges(&self, gauges: &DurableGauges) {
+        self.durable().set(gauges);
+    }
+
+    fn durable_progress(&self, progress: &DurableProgress) {
+        self.durable().add(progress);
+    }
+
+    fn durable_synced(&self, took: Duration) {
+        self.durable().sync.record(took);
+    }
 }
 
 impl fmt::Debug for Reporter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reporter").field("test_case", &self.context()).finish_non_exhaustive()
     }
-}
-
-/// Seconds since 1970, the unit of timestamps in Prometheus; 0 for earlier times.
-pub(crate) fn unix_seconds(time: SystemTime) -> f64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }

@@ -1,19 +1,15 @@
 //! Owns the handles of one pipeline: registered once per label set, starting at 0, bounded in number.
 //! Must not know events; `reporter` translates them.
 
-use std::collections::HashMap;
-use std::hash::Hash;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use batchsql_core::{ErrorClass, FlushReason, OutcomeKind};
 use metrics::{Counter, Gauge, Histogram, SharedString};
 
+use crate::capped::{Capped, OTHER};
 use crate::catalogue::Metric;
 use crate::emit::Emitter;
 use crate::options::MetricsOptions;
-
-/// The label value for all names beyond a limit.
-const OTHER: &str = "other";
 
 /// Why rows are not accepted; every `reason` of the events.
 const REFUSALS: [&str; 3] = ["closed", "full", "invalid"];
@@ -86,9 +82,9 @@ pub(crate) struct AttemptSeries {
 
 /// The tables of one pipeline.
 pub(crate) struct Tables {
-    emitter: Emitter,
-    database: SharedString,
-    options: MetricsOptions,
+    pub(crate) emitter: Emitter,
+    pub(crate) database: SharedString,
+    pub(crate) options: MetricsOptions,
     tables: Capped<Box<str>, TableSeries>,
 }
 
@@ -285,64 +281,4 @@ fn keyed<T: Copy, H>(values: &[T], handle: impl Fn(T) -> H) -> Vec<(T, H)> {
 fn find<T: PartialEq, H>(handles: &[(T, H)], value: T) -> &H {
     let found = handles.iter().find(|(known, _)| *known == value);
     &found.expect("there is a handle for each value of the closed set").1
-}
-
-/// Values by name, at most `limit` of them; all further names share one more value.
-struct Capped<K, V> {
-    limit: usize,
-    known: RwLock<HashMap<K, Arc<V>>>,
-    other: OnceLock<Arc<V>>,
-}
-
-impl<K: Hash + Eq, V> Capped<K, V> {
-    fn new(limit: usize) -> Self {
-        Self { limit, known: RwLock::default(), other: OnceLock::new() }
-    }
-
-    /// The value of `name`, made by `new(true)`, or by `new(false)` for all names beyond the limit.
-    fn get<Q>(&self, name: &Q, key: impl FnOnce() -> K, new: impl FnOnce(bool) -> V) -> Arc<V>
-    where
-        K: std::borrow::Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
-    {
-        let is_full = {
-            let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-            if let Some(value) = known.get(name) {
-                return Arc::clone(value);
-            }
-            known.len() >= self.limit
-        };
-        if is_full {
-            return Arc::clone(self.other.get_or_init(|| Arc::new(new(false))));
-        }
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= self.limit && !known.contains_key(name) {
-            drop(known);
-            return Arc::clone(self.other.get_or_init(|| Arc::new(new(false))));
-        }
-        Arc::clone(known.entry(key()).or_insert_with(|| Arc::new(new(true))))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn beyond_the_limit_names_share_one_value() {
-        let capped: Capped<Box<str>, String> = Capped::new(2);
-        let get = |name: &str| {
-            let value =
-                capped.get(name, || name.into(), |known| if known { name.to_owned() } else { OTHER.to_owned() });
-            value.to_string()
-        };
-        assert_eq!(["a", "b", "c", "d", "a", "b"].map(get), ["a", "b", "other", "other", "a", "b"]);
-        assert_eq!(capped.known.read().unwrap().len(), 2);
-    }
-
-    #[test]
-    fn a_limit_of_zero_switches_the_label_off() {
-        let capped: Capped<Box<str>, bool> = Capped::new(0);
-        assert!(!*capped.get("a", || "a".into(), |known| known));
-    }
 }

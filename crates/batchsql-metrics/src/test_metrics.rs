@@ -7,8 +7,8 @@ use metrics::SharedString;
 
 use crate::catalogue::Metric;
 use crate::facade::Metrics;
-use crate::reporter::unix_seconds;
 use crate::test_result::{MemoryUsage, TestResult};
+use crate::unix_time::unix_seconds;
 
 /// Bytes in the unit of `batchsql_memory_usage_mb`.
 const MIB: f64 = 1_048_576.0;

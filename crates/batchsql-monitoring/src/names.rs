@@ -173,7 +173,7 @@ fn values(metric: Metric, label: &str) -> Option<Vec<&'static str>> {
 mod tests {
     use std::sync::Arc;
 
-    use batchsql_core::{BatchInfo, MetricsReporter, PipelineGauges, PoolState};
+    use batchsql_core::{BatchInfo, DurableGauges, DurableTable, MetricsReporter, PipelineGauges, PoolState};
     use batchsql_metrics::{MemoryUsage, Metrics, TestResult};
     use metrics_util::debugging::DebuggingRecorder;
 
@@ -192,6 +192,9 @@ mod tests {
         gauges.pool = Some(PoolState::default());
         gauges.database_up = Some(true);
         reporter.gauges(&gauges);
+        let mut durable = DurableGauges::default();
+        durable.tables.push(DurableTable::default());
+        reporter.durable_gauges(&durable);
         metrics.record_test_result("d", "t", &TestResult { rps_valid: true, ..Default::default() });
         let one = Some(1);
         let memory = MemoryUsage { alloc: one, total_alloc: one, sys: one, current: one, gc_count: one };

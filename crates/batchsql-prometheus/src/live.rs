@@ -3,7 +3,7 @@
 //!
 //! # The live page
 //! `GET /` shows the same as the Grafana dashboard and needs only a browser: rates, percentiles, buffer, outcomes,
-//! memory and tests of the last 15 minutes, from the text that Prometheus scrapes. Nothing is stored, and nothing is
+//! memory, the log of a durable intake, and tests of the last 15 minutes, from the text that Prometheus scrapes. Nothing is stored, and nothing is
 //! loaded from elsewhere. The page itself holds no data, so it is served without authentication. It requests the
 //! figures with the token, or the user and the password, that the user enters; these stay in the memory of the page.
 //!

@@ -11,7 +11,7 @@ use crate::model::conflict::Action;
 use crate::model::schema::Schema;
 use crate::model::table_name::TableName;
 use crate::model::temporal::TimestampTz;
-use crate::model::value::{ColumnType, Json, Value};
+use crate::model::value::{ColumnType, Json, Value, ValueRef};
 use crate::outcome::letter::DeadLetter;
 use crate::outcome::letter_values::{from_json, quoted, to_json};
 use crate::outcome::outcomes::{FailedRow, Outcome, OutcomeKind};
@@ -157,31 +157,63 @@ impl DeadLetterLine {
         Self::text(letter.outcome().kind(), letter.failed_row(), None)
     }
 
+    /// The line of a row that waits in a store and has no outcome yet, with its line break: its outcome is
+    /// [`Unknown`](OutcomeKind::Unknown), because it may be in the table already. `time` is when it was stored. It has the values
+    /// of its columns, with their types, and a member `id`.
+    pub fn text_of_waiting<'a>(
+        table: &TableName,
+        action: Action,
+        values: impl IntoIterator<Item = (&'a str, ColumnType, ValueRef<'a>)>,
+        time: TimestampTz,
+        id: &str,
+    ) -> String {
+        let (mut row, mut types) = (Vec::new(), Vec::new());
+        for (name, ty, value) in values {
+            row.push((name, to_json(value)));
+            types.push((name, quoted(&ty)));
+        }
+        let mut line = start(time, OutcomeKind::Unknown, table, action);
+        line.push(("attempts", "0".to_owned()));
+        line.extend([("row", object(row)), ("types", object(types)), ("id", quoted(&id))]);
+        object(line) + "\n"
+    }
+
     fn text(kind: OutcomeKind, failed: &FailedRow, id: Option<&str>) -> String {
         let schema = failed.row().schema();
-        let object = |members: Vec<(&str, String)>| {
-            let members = members.into_iter().map(|(name, json)| format!("{}:{json}", quoted(&name)));
-            format!("{{{}}}", members.collect::<Vec<_>>().join(","))
-        };
-        let or_null = |text: Option<String>| text.map_or("null".to_owned(), |text| quoted(&text));
         let types = schema.columns().iter().map(|column| (column.name(), quoted(&column.column_type())));
-        let mut line = vec![
-            ("version", VERSION.to_string()),
-            ("time", quoted(&format_args!("{:#}", TimestampTz::now()))),
-            ("outcome", quoted(&kind)),
-            ("namespace", or_null(failed.table().namespace().map(str::to_owned))),
-            ("table", quoted(&failed.table().name())),
-            ("action", quoted(&schema.action().name())),
-            ("class", or_null(failed.class().map(|class| class.name().to_owned()))),
-            ("code", or_null(failed.code().map(str::to_owned))),
-            ("error", or_null(failed.error().map(ToString::to_string))),
+        let mut line = start(TimestampTz::now(), kind, failed.table(), schema.action());
+        line.extend([
+            ("class", or_null(failed.class().map(ErrorClass::name))),
+            ("code", or_null(failed.code())),
+            ("error", or_null(failed.error().map(ToString::to_string).as_deref())),
             ("attempts", failed.attempts().to_string()),
             ("row", object(failed.row().iter().map(|(name, value)| (name, to_json(value))).collect())),
             ("types", object(types.collect())),
-        ];
+        ]);
         line.extend(id.map(|id| ("id", quoted(&id))));
         object(line) + "\n"
     }
+}
+
+/// The first members of a line.
+fn start(time: TimestampTz, kind: OutcomeKind, table: &TableName, action: Action) -> Vec<(&'static str, String)> {
+    vec![
+        ("version", VERSION.to_string()),
+        ("time", quoted(&format_args!("{time:#}"))),
+        ("outcome", quoted(&kind)),
+        ("namespace", or_null(table.namespace())),
+        ("table", quoted(&table.name())),
+        ("action", quoted(&action.name())),
+    ]
+}
+
+fn or_null(text: Option<&str>) -> String {
+    text.map_or("null".to_owned(), |text| quoted(&text))
+}
+
+fn object(members: Vec<(&str, String)>) -> String {
+    let members = members.into_iter().map(|(name, json)| format!("{}:{json}", quoted(&name)));
+    format!("{{{}}}", members.collect::<Vec<_>>().join(","))
 }
 
 impl FromStr for DeadLetterLine {

@@ -18,6 +18,7 @@ use crate::config_table::TableConfig;
 use crate::dispatch::connect_gate::WaitLimits;
 use crate::dispatch::dispatcher::{Dispatcher, Warned};
 use crate::dispatch::state::Activity;
+use crate::durable_reporter::DurableReporter;
 use crate::intake::groups::Groups;
 use crate::intake::headroom::Headroom;
 use crate::intake::table::Intake;
@@ -88,6 +89,11 @@ impl<S: Sink> BatchSqlBuilder<S> {
     pub fn metrics_reporter(mut self, reporter: impl MetricsReporter) -> Self {
         self.reporters.push(Arc::new(reporter));
         self
+    }
+
+    /// The observers that were added so far, for a durable intake in front of this pipeline, which has events of its own.
+    pub fn durable_reporter(&self) -> DurableReporter {
+        DurableReporter::new(GuardedReporter::new(self.reporters.clone()))
     }
 
     /// Calls back with every row that ends as rejected, expired, purged or unknown, whether it has a

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use batchsql_core::BatchSql;
 use batchsql_log::{Log, TableId};
@@ -36,14 +37,23 @@ pub(crate) struct Context {
 /// Counts since the start.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
-    pub(crate) written_again: AtomicU64,
-    pub(crate) missing: AtomicU64,
-    pub(crate) dead_letters: AtomicU64,
+    pub(crate) acknowledged: Count,
+    pub(crate) written_again: Count,
+    pub(crate) missing: Count,
+    pub(crate) dead_letters: Count,
 }
 
-impl Counts {
-    pub(crate) fn add(count: &AtomicU64, rows: usize) {
-        count.fetch_add(rows as u64, Ordering::Relaxed);
+/// Rows.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    pub(crate) fn add(&self, rows: u64) {
+        self.0.fetch_add(rows, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -57,15 +67,72 @@ pub(crate) struct Stream {
     pub(crate) appended: watch::Sender<u64>,
     /// All rows up to this one have ended.
     pub(crate) settled: AtomicU64,
+    /// The last row that was read from the log.
+    read: AtomicU64,
+    /// Rows up to this one had ended before the start. Only counts use it: whether a row is submitted depends on `settled`.
+    base: AtomicU64,
+    /// When the first row that is not settled was stored, in milliseconds since 1970. Without such a row it says nothing.
+    oldest: AtomicU64,
     /// Why it does not go on.
     stopped: Mutex<Option<String>>,
 }
 
 impl Stream {
-    /// All rows up to `settled` have ended, and no others are known yet.
-    pub(crate) fn new(table: TableId, table_name: String, partition: u32, settled: u64) -> Self {
-        let appended = watch::Sender::new(settled);
-        Self { table, table_name, partition, appended, settled: AtomicU64::new(settled), stopped: Mutex::default() }
+    /// Without rows.
+    pub(crate) fn new(table: TableId, table_name: String, partition: u32) -> Self {
+        let (appended, settled, read) = (watch::Sender::default(), AtomicU64::default(), AtomicU64::default());
+        let (base, oldest, stopped) = (AtomicU64::default(), AtomicU64::default(), Mutex::default());
+        Self { table, table_name, partition, appended, settled, read, base, oldest, stopped }
+    }
+
+    /// Its first row of this process is `first`, and no row before it waits.
+    pub(crate) fn begin_at(&self, first: u64) {
+        self.base.store(first - 1, Ordering::Relaxed);
+    }
+
+    /// With rows from before the start, none of them before `oldest`.
+    pub(crate) fn resume(&self, settled: u64, last: u64, oldest: SystemTime) {
+        self.settled.store(settled, Ordering::Release);
+        self.waits_since(oldest);
+        self.appended.send_replace(last);
+    }
+
+    /// Rows are in the log, up to `last`.
+    pub(crate) fn append(&self, last: u64) {
+        self.appended.send_if_modified(|appended| {
+            let is_later = last > *appended;
+            if is_later && self.settled() >= *appended {
+                // Nothing waited, so these rows are the oldest.
+                self.waits_since(SystemTime::now());
+            }
+            *appended = last.max(*appended);
+            is_later
+        });
+    }
+
+    /// When the first row that is not settled was stored.
+    pub(crate) fn waits_since(&self, time: SystemTime) {
+        let millis = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        self.oldest.store(u64::try_from(millis).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// When the first row that is not settled was stored; `None` if all are settled.
+    pub(crate) fn oldest_unsettled(&self) -> Option<SystemTime> {
+        let waits = self.settled() < *self.appended.borrow();
+        waits.then(|| UNIX_EPOCH + Duration::from_millis(self.oldest.load(Ordering::Relaxed)))
+    }
+
+    /// The row was read from the log.
+    pub(crate) fn has_read(&self, sequence: u64) {
+        self.read.fetch_max(sequence, Ordering::Relaxed);
+    }
+
+    /// Rows that are in the log and not settled, and how many of them were read.
+    pub(crate) fn lag(&self) -> (u64, u64) {
+        // What is settled first: it may grow meanwhile, and is never above the others.
+        let settled = self.settled().max(self.base.load(Ordering::Relaxed));
+        let appended = *self.appended.borrow();
+        (appended.saturating_sub(settled), self.read.load(Ordering::Relaxed).saturating_sub(settled))
     }
 
     pub(crate) fn settled(&self) -> u64 {

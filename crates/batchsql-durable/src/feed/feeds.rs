@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use batchsql_log::TableId;
 use tokio::runtime::Handle;
@@ -32,24 +33,26 @@ impl Feeds {
         lock(&self.names).entry(table).or_insert_with(|| name.to_owned());
     }
 
-    /// Rows of a partition are in the log, up to `last`.
-    pub(crate) fn appended(&self, table: TableId, partition: u32, last: u64) {
-        let stream = self.stream(table, partition, 0);
-        stream.appended.send_if_modified(|appended| {
-            let is_later = last > *appended;
-            *appended = last.max(*appended);
-            is_later
-        });
+    /// Rows of a partition are in the log, from `first` to `last`.
+    pub(crate) fn appended(&self, table: TableId, partition: u32, first: u64, last: u64) {
+        self.stream(table, partition, |stream| stream.begin_at(first)).append(last);
     }
 
-    /// The partition, which gets its task with its first rows. `settled` is for a new one.
-    pub(crate) fn stream(&self, table: TableId, partition: u32, settled: u64) -> Arc<Stream> {
+    /// Rows behind `settled` were in the log before the start, up to `last`, and none of them before `oldest`.
+    pub(crate) fn resume(&self, table: TableId, partition: u32, settled: u64, last: u64, oldest: SystemTime) {
+        self.stream(table, partition, |stream| stream.resume(settled, last, oldest));
+    }
+
+    /// The partition, which gets its task with its first rows. A new one is prepared before its task runs.
+    fn stream(&self, table: TableId, partition: u32, prepare: impl FnOnce(&Stream)) -> Arc<Stream> {
         let mut streams = lock(&self.streams);
         if let Some(stream) = streams.get(&(table, partition)) {
             return Arc::clone(stream);
         }
         let name = lock(&self.names).get(&table).cloned().unwrap_or_default();
-        let stream = Arc::new(Stream::new(table, name, partition, settled));
+        let stream = Stream::new(table, name, partition);
+        prepare(&stream);
+        let stream = Arc::new(stream);
         streams.insert((table, partition), Arc::clone(&stream));
         drop(streams);
         let task = stream::run(Arc::clone(&self.context), Arc::clone(&stream));
@@ -59,6 +62,11 @@ impl Feeds {
 
     pub(crate) fn all(&self) -> Vec<Arc<Stream>> {
         lock(&self.streams).values().cloned().collect()
+    }
+
+    /// When the oldest row that is not settled was stored.
+    pub(crate) fn oldest_unsettled(&self) -> Option<SystemTime> {
+        self.all().iter().filter_map(|stream| stream.oldest_unsettled()).min()
     }
 
     pub(crate) fn stopped(&self) -> Vec<StoppedPartition> {

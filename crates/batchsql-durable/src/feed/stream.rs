@@ -4,13 +4,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use batchsql_core::{DeadLetterLine, DynRow, Outcome, Receipt};
 use batchsql_log::{From, Gap, LogError, Next, Reader, StoredBlock};
 use tokio::sync::watch;
 
-use crate::feed::context::{Context, Counts, Stream};
+use crate::feed::context::{Context, Stream};
 use crate::feed::rows::{LoggedRow, NoRows, rows_of};
 use crate::feed::window::{End, Window};
 
@@ -52,6 +52,7 @@ pub(crate) async fn run(context: Arc<Context>, stream: Arc<Stream>) {
         reader: Some(reader),
         window: Window::default(),
         receipts: VecDeque::new(),
+        times: VecDeque::new(),
         reading: Reading::Ready,
         waits: 0,
         table: None,
@@ -83,6 +84,8 @@ struct Feed {
     window: Window<DynRow>,
     /// Of the rows in flight, in the order in which they were submitted.
     receipts: VecDeque<(u64, Receipt)>,
+    /// When the blocks of the window were stored, each by its last row.
+    times: VecDeque<(u64, SystemTime)>,
     reading: Reading,
     /// Repeats since the last row was settled.
     waits: u32,
@@ -176,6 +179,12 @@ impl Feed {
             tracing::error!(%error, table = self.stream.table_name, partition, "written rows cannot be settled in the log");
         }
         self.stream.settled.fetch_max(last, Ordering::AcqRel);
+        while self.times.front().is_some_and(|(of, _)| *of <= last) {
+            self.times.pop_front();
+        }
+        if let Some((_, time)) = self.times.front() {
+            self.stream.waits_since(*time);
+        }
         self.waits = 0;
         if matches!(self.reading, Reading::Idle) {
             self.reading = Reading::Ready;
@@ -190,7 +199,7 @@ impl Feed {
             let (letters, text) = (Arc::clone(&self.context.letters), Arc::clone(&lines));
             match tokio::task::spawn_blocking(move || letters.append(&text)).await {
                 Ok(Ok(())) => {
-                    Counts::add(&self.context.counts.dead_letters, rows);
+                    self.context.counts.dead_letters.add(rows as u64);
                     return true;
                 }
                 Ok(Err(error)) => {
@@ -222,7 +231,7 @@ impl Feed {
             return;
         }
         let again = self.window.write_again();
-        Counts::add(&self.context.counts.written_again, again.len());
+        self.context.counts.written_again.add(again.len() as u64);
         for sequence in again {
             self.submit(sequence).await;
         }
@@ -230,7 +239,13 @@ impl Feed {
 
     async fn read(&mut self) {
         match self.next().await {
-            Ok(Next::Block(block)) => self.submit_block(block).await,
+            Ok(Next::Block(block)) => {
+                self.times.push_back((block.last(), block.time));
+                if self.times.len() == 1 {
+                    self.stream.waits_since(block.time);
+                }
+                self.submit_block(block).await;
+            }
             Ok(Next::Gap(gap)) => self.gap(gap),
             Ok(_) if matches!(self.reading, Reading::Stopped) => {}
             // The end, a full window, and what a later version may add.
@@ -282,8 +297,9 @@ impl Feed {
                 last = gap.last,
                 "rows are missing in the log; going on"
             );
-            Counts::add(&self.context.counts.missing, usize::try_from(rows).unwrap_or(usize::MAX));
+            self.context.counts.missing.add(rows);
             self.window.push_gap(gap.first, gap.last);
+            self.stream.has_read(gap.last);
             self.settle();
             return;
         }
@@ -321,6 +337,7 @@ impl Feed {
         self.stream.stop(None);
         for LoggedRow { sequence, row, key } in rows {
             self.window.push(sequence, row, key);
+            self.stream.has_read(sequence);
             self.submit(sequence).await;
             if matches!(self.reading, Reading::Stopped) {
                 return;

@@ -68,7 +68,8 @@ async fn append(blocks: Vec<OpenBlock>, log: &Log, feeds: &Feeds) {
         let result = match ticket.await {
             Ok(appended) => {
                 // Before the acknowledgement, so that a flush that follows knows of these rows.
-                feeds.appended(entry.table, partition, appended.last);
+                feeds.appended(entry.table, partition, appended.first, appended.last);
+                feeds.context.counts.acknowledged.add(appended.last - appended.first + 1);
                 Ok(())
             }
             Err(error) => Err(NotStored { error, bytes: 0 }),

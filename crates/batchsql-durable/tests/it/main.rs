@@ -6,7 +6,9 @@ mod chaos;
 mod gaps;
 #[cfg(unix)]
 mod kill;
+mod monitor;
 #[cfg(unix)]
 mod process;
 mod sqlite;
 mod support;
+mod tool;

@@ -430,3 +430,18 @@ fn a_killed_process_loses_nothing_that_was_acknowledged() {
     assert!(found.len() as u64 >= stored, "{} of {stored}", found.len());
     assert_eq!(found, (1..=found.len() as u64).collect::<Vec<_>>());
 }
+
+#[test]
+fn each_sync_is_reported_with_its_time() {
+    let sim = Sim::new(1);
+    let reported = Arc::new(Mutex::new(Vec::new()));
+    let theirs = Arc::clone(&reported);
+    let opened = open(options(&sim).on_sync(move |took| theirs.lock().expect("no panic").push(took)));
+    for row in 1..=3 {
+        opened.log.append(opened.block(row, 10)).expect("space").wait().expect("stored");
+    }
+    opened.log.close().wait().expect("closed");
+    let (syncs, reported) = (opened.log.stats().syncs, reported.lock().expect("no panic").clone());
+    assert!(reported.len() >= 3, "{reported:?}");
+    assert_eq!((syncs.count, syncs.total), (reported.len() as u64, reported.iter().sum()));
+}

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, which clippy does not see")]
 
 mod dogstatsd;
+mod durable;
 mod pipeline;
 mod snapshot;
 mod tests_of_users;

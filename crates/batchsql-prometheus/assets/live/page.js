@@ -46,7 +46,9 @@
   function drawFigures() {
     const sight = { ...look(), from: 0, to: history.end };
     const serverNow = Date.now() + ahead;
-    for (const tile of live.panels.tiles(sight, serverNow)) {
+    const logTiles = live.panels.logTiles(sight, serverNow);
+    show(byId("durable"), logTiles.length > 0);
+    for (const tile of [...live.panels.tiles(sight, serverNow), ...logTiles.map((tile) => ({ ...tile, group: "log-tiles" }))]) {
       const { node, figure, unit, note, bar } = tiles.get(tile.id) || addTile(tile);
       figure.data = tile.figure;
       unit.data = tile.unit ? " " + tile.unit : "";
@@ -77,12 +79,12 @@
   const more = (rows) => (rows.length > ROWS ? "; " + count(rows.length - ROWS) + " more are not shown" : "");
   const show = (node, isShown) => { node.hidden = !isShown; };
 
-  function addTile({ id, name, lead, share }) {
+  function addTile({ id, name, lead, share, group }) {
     const [figure, unit, note] = ["", "", ""].map((text) => document.createTextNode(text));
     const bar = share === undefined ? null : el("span", { class: "bar", "aria-hidden": "true" });
     const node = el("div", { class: "tile", id: "tile-" + id },
       el("dt", {}, name), el("dd", {}, el("b", {}, figure, el("small", {}, unit)), bar, el("span", { class: "note" }, note)));
-    byId(lead ? "lead" : "rest").append(node);
+    byId(group || (lead ? "lead" : "rest")).append(node);
     tiles.set(id, { node, figure, unit, note, bar });
     return tiles.get(id);
   }

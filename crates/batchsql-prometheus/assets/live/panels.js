@@ -43,6 +43,12 @@
   const rates = (view, cells) => rate(sum(cells, view.from, view.to), view.history.spans, view.from, SPAN);
   const lines = (groups, values) => limited([...groups].map(([name, cells]) => ({ name, values: values(cells) })));
 
+  // Cells of the databases that `others` are of.
+  function of(view, id, others) {
+    const databases = new Set(others.map((cell) => cell.labels.get("database")));
+    return view.cells(id).filter((cell) => databases.has(cell.labels.get("database")));
+  }
+
   // Share of a limit in percent; nothing if the limit is unknown.
   function share(view, used, limit) {
     const [have, may] = [used, limit].map((id) => sum(view.cells(id), view.from, view.to));
@@ -126,6 +132,40 @@
       },
     },
     {
+      id: "rows-in-log", title: "Rows in the Log", unit: "rows", group: "log", figure: count,
+      about: "Rows that are stored and have not ended, and of these the rows that were read from the log. While the database is away the first grows.",
+      empty: "No durable intake has reported its rows.",
+      lines: (view) => [
+        { name: "in the log", tone: "s0", fill: true, values: sum(view.cells("unsettled"), view.from, view.to) },
+        { name: "read", tone: "s2", values: sum(view.cells("readAhead"), view.from, view.to) },
+      ].filter((line) => !isEmpty(line.values)),
+    },
+    {
+      id: "log-fill", title: "Log Fill", unit: "% of disk_bytes", group: "log", top: 100, figure: (value) => measure(value) + " %",
+      about: "Bytes of the log in percent of its limit. When it is full no row is accepted.",
+      empty: "No durable intake has reported its log.",
+      lines: (view) => [{ name: "bytes", tone: "s1", fill: true, values: share(view, "logBytes", "logBytesLimit") }].filter((line) => !isEmpty(line.values)),
+    },
+    {
+      id: "rows-stored", title: "Rows Stored and Written", unit: "rows/s", group: "log",
+      about: "Rows that were stored in the log and acknowledged, and rows that were committed in the database, over the last 3 seconds.",
+      empty: "No row has been stored while this page was open.",
+      lines: (view) => [
+        { name: "stored", tone: "s0", values: rates(view, view.cells("stored")) },
+        { name: "written", tone: "s2", values: rates(view, of(view, "processed", view.cells("stored"))) },
+      ].filter((line) => !isEmpty(line.values)),
+    },
+    {
+      id: "sync-duration", title: "Sync Duration", unit: "ms", group: "log",
+      about: "Time of one sync of the log to disk, of the syncs of the last 3 seconds: half and 99 % took no longer. A submit waits for at least one.",
+      empty: "The log has not been synced while this page was open.",
+      lines(view) {
+        const found = quantiles([0.5, 0.99], view.cells("syncs"), view.history.spans, view.from, view.to, SPAN);
+        return ["p50", "p99"].map((name, i) => ({ name, tone: ["s0", "s1"][i], values: found[i].map((value) => value * 1e3) }))
+          .filter((line) => !isEmpty(line.values));
+      },
+    },
+    {
       id: "data-integrity-rate", title: "Data Integrity Rate", unit: "%", group: "tests", range: [90, 100], figure: (value) => percent(value) + " %",
       about: "Share of the expected rows that were found in the database, of all ended cases: the lowest, and each below 100 %.",
       empty: "No test case has ended yet.",
@@ -182,6 +222,36 @@
       { id: "oldest", name: "Oldest waiting row", figure: age[0], unit: age[1], value: oldest.length ? Math.max(...oldest) : 0, note: parked > 0 ? count(parked) + (parked === 1 ? " table is parked" : " tables are parked") : oldest.length ? "since it was submitted" : "nothing waits", tone: parked > 0 ? "warn" : "" },
       { id: "rejected", name: "Rows rejected", figure: count(rejected), value: rejected, note: count(unknown) + " unknown", tone: rejected > 0 || unknown > 0 ? "bad" : "" },
       { id: "failed", name: "Failed attempts", figure: count(failed), value: failed, note: count(now("retries")) + " retries", tone: failed > 0 ? "bad" : "" },
+    ];
+  }
+
+  // The tiles of a durable intake; none without one.
+  function logTiles(view, serverNow) {
+    const { history } = view;
+    const now = (id) => total(view.cells(id), history.tick);
+    const [held, limit, rows] = ["logBytes", "logBytesLimit", "unsettled"].map(now);
+    if (!(held >= 0)) return [];
+    const { time, NONE } = live.figures;
+    const recent = { ...view, from: Math.max(0, view.to - 8) };
+    const [p50, p99] = quantiles([0.5, 0.99], view.cells("syncs"), history.spans, recent.from, recent.to, SPAN).map(lastOf);
+    const fill = limit > 0 ? (100 * held) / limit : NaN;
+    const isFull = now("logFull") > 0;
+    const ages = view.cells("oldestStored").filter((cell) => cell.tick === history.tick && cell.now > 0).map((cell) => Math.max(0, serverNow / 1000 - cell.now));
+    const age = ages.length ? Math.max(...ages) : 0;
+    const stopped = view.cells("stopped").filter((cell) => cell.tick === history.tick && cell.now > 0);
+    const tables = stopped.map((cell) => cell.labels.get("table")).sort();
+    const [damaged, missing, failures] = ["damaged", "missing", "diskFailures"].map(now);
+    const size = (value) => bytes(value).join(" ").trim();
+    const [ageFigure, ageUnit] = ages.length ? time(age) : ["none", ""];
+    const [p99Figure, p99Unit] = time(p99);
+    // Before the first row no table is known, and so no series of rows.
+    return [
+      { id: "in-log", name: "Rows in the log", figure: count(rows >= 0 ? rows : 0), value: rows >= 0 ? rows : 0, note: count(now("readAhead") || 0) + " read from it" },
+      { id: "log-fill", name: "Log", figure: measure(fill), unit: "%", value: fill, share: fill >= 0 ? fill : 0, note: isFull ? "accepts no rows" : size(held) + " of " + size(limit), tone: isFull ? "bad" : fill >= 80 ? "warn" : "" },
+      { id: "oldest-in-log", name: "Oldest row in the log", figure: ageFigure, unit: ageUnit, value: age, note: ages.length ? "since it was stored" : "every row has ended", tone: age > 600 ? "warn" : "" },
+      { id: "sync", name: "Sync p99", figure: p99Figure, unit: p99Unit, value: p99, note: p99 >= 0 ? "p50 " + time(p50).join(" ").trim() : "no sync within " + SPAN + " s" },
+      { id: "stopped", name: "Stopped partitions", figure: count(total(stopped, history.tick) || 0), value: total(stopped, history.tick) || 0, note: tables.length > 2 ? tables.slice(0, 2).join(", ") + ", " + (tables.length - 2) + " more" : tables.join(", ") || NONE, tone: stopped.length ? "bad" : "" },
+      { id: "damage", name: "Damaged parts", figure: count(damaged), value: damaged, note: count(missing) + " rows given up, " + count(failures) + (failures === 1 ? " disk failure" : " disk failures"), tone: damaged > 0 || missing > 0 || failures > 0 ? "bad" : "" },
     ];
   }
 
@@ -250,5 +320,5 @@
     return [...rows.values()].filter((row) => row.written + row.rejected + row.other > 0).sort((a, b) => (b.rate || 0) - (a.rate || 0) || b.written - a.written || (a.key < b.key ? -1 : 1));
   }
 
-  live.panels = { PANELS, SPAN, tiles, cases, tables, compact };
+  live.panels = { PANELS, SPAN, tiles, logTiles, cases, tables, compact };
 })(window.batchsqlLive = window.batchsqlLive || {});

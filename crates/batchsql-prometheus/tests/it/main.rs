@@ -6,6 +6,7 @@
 mod access;
 mod answers;
 mod crowd;
+mod durable;
 mod endpoint;
 mod http;
 mod linger;

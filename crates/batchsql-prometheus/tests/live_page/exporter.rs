@@ -3,13 +3,13 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use batchsql_core::{BatchSql, ColumnType, PipelineConfig, Schema};
+use batchsql_core::{BatchSql, ColumnType, DurableGauges, DurableTable, PipelineConfig, Schema};
 use batchsql_prometheus::PrometheusMetrics;
 use batchsql_testkit::ScriptedSink;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -48,6 +48,22 @@ impl Pipeline {
 
 pub(crate) fn small() -> PipelineConfig {
     PipelineConfig::default().flush_size(50).buffer_size(200).flush_interval(Duration::from_millis(5))
+}
+
+/// The state of a durable intake: megabytes of a gigabyte, rows that wait, and tables with a stopped partition.
+pub(crate) fn log_state(megabytes: u64, rows: u64, stopped: &[&str]) -> DurableGauges {
+    let mut gauges = DurableGauges::default();
+    (gauges.log_bytes, gauges.log_bytes_limit) = (megabytes << 20, 1 << 30);
+    gauges.oldest_unsettled = (rows > 0).then(|| SystemTime::now() - Duration::from_secs(700));
+    let table = |name: &str, rows, stopped| {
+        let mut table = DurableTable::default();
+        (table.table, table.unsettled_rows, table.read_rows) = (name.to_owned(), rows, rows / 4);
+        table.stopped_partitions = stopped;
+        table
+    };
+    gauges.tables.push(table("events", rows, 0));
+    gauges.tables.extend(stopped.iter().map(|name| table(name, 0, 1)));
+    gauges
 }
 
 /// A response of the scripted exporter: status, headers, body.

@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
+use batchsql_core::MetricsReporter;
 use batchsql_prometheus::{MemoryUsage, PrometheusMetrics, TestResult};
 use serde_json::json;
 
 use crate::browser::{Browser, Eyes, with_browser};
-use crate::exporter::{Pipeline, small};
+use crate::exporter::{Pipeline, log_state, small};
 
 /// A page with every element, and with long names.
 async fn full(browser: &Browser) -> (PrometheusMetrics, Pipeline) {
@@ -25,7 +26,11 @@ async fn full(browser: &Browser) -> (PrometheusMetrics, Pipeline) {
         let result = TestResult { duration: Duration::from_secs(3), data_integrity_rate: 99.5, ..Default::default() };
         metrics.record_test_result("postgres", case, &result);
     }
+    let reporter = metrics.reporter("postgres");
+    reporter.durable_gauges(&log_state(900, 800, &[&format!("table_{long}"), "orders"]));
+    reporter.durable_synced(Duration::from_millis(2));
     browser.wait("document.querySelectorAll('#cases tbody tr').length === 2").await;
+    browser.wait("document.getElementById('durable').checkVisibility()").await;
     let tick = browser.eval("batchsqlLive.page.history.tick").await.as_u64().unwrap();
     browser.wait(&format!("batchsqlLive.page.history.tick >= {}", tick + 2)).await;
     (metrics, pipeline)

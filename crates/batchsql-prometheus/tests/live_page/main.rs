@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, which clippy does not see")]
 
 mod browser;
+mod durable;
 mod exporter;
 mod figures;
 mod hostile;

@@ -1,0 +1,114 @@
+//! Looks into the folder of a durable intake: what is in it, whether it is whole, and the rows that wait in it.
+//!
+//! ```sh
+//! cargo run -p batchsql-durable --example durable_log -- inspect /var/lib/app/intake
+//! cargo run -p batchsql-durable --example durable_log -- verify /var/lib/app/intake
+//! cargo run -p batchsql-durable --example durable_log -- export /var/lib/app/intake > rows.ndjson
+//! ```
+//!
+//! `export` prints the rows **with their values**. Stop the program that uses the folder first, or add `--in-use`.
+//! The exit code is 0 if the log is whole, 1 if something is damaged, missing or unreadable, and 2 if it cannot be read at all.
+
+use std::env;
+use std::error::Error;
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::process::ExitCode;
+
+use batchsql_durable::tools::{IntakeFolder, Recovery};
+
+const USAGE: &str = "usage: durable_log inspect|verify|export FOLDER [--in-use]
+
+  inspect   lists the files, and how many rows wait in each partition
+  verify    reads every file with its checksums
+  export    prints the rows that wait as NDJSON, with their values
+  --in-use  looks without the lock, while a program uses the folder: the newest rows may look torn";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let (options, words): (Vec<_>, Vec<_>) =
+        arguments.iter().map(String::as_str).partition(|word| word.starts_with('-'));
+    let (verb, folder) = match (&*words, &*options) {
+        ([verb @ ("inspect" | "verify" | "export"), folder], [] | ["--in-use"]) => (*verb, *folder),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(verb, folder, !options.is_empty()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        // Whoever read the output has seen enough.
+        Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Returns whether the log is whole.
+fn run(verb: &str, folder: &str, is_in_use: bool) -> Result<bool, Box<dyn Error>> {
+    let folder = if is_in_use { IntakeFolder::in_use(folder) } else { IntakeFolder::lock(folder)? };
+    let mut out = BufWriter::new(io::stdout().lock());
+    let (recovery, is_readable) = match verb {
+        "inspect" => (inspect(&folder, &mut out)?, true),
+        "verify" => (folder.verify()?, true),
+        _ => export(&folder, &mut out)?,
+    };
+    out.flush()?;
+    Ok(report(&recovery) && is_readable)
+}
+
+fn inspect(folder: &IntakeFolder, out: &mut impl Write) -> Result<Recovery, Box<dyn Error>> {
+    let inspection = folder.inspect()?;
+    writeln!(out, "{} partitions per table", inspection.partitions)?;
+    for file in &inspection.files {
+        let settled = if file.is_settled { ", all of them settled" } else { "" };
+        writeln!(out, "{}: {} bytes, {} blocks{settled}", file.name, file.bytes, file.blocks)?;
+    }
+    for state in &inspection.recovery.partitions {
+        let (table, partition, settled, next) = (&state.table_name, state.partition, state.settled_up_to, state.next);
+        let waiting = next - 1 - settled;
+        writeln!(out, "{table}, partition {partition}: {waiting} rows wait; settled up to {settled}, next row {next}")?;
+    }
+    Ok(inspection.recovery)
+}
+
+fn export(folder: &IntakeFolder, out: &mut impl Write) -> Result<(Recovery, bool), Box<dyn Error>> {
+    let export = folder.export(out)?;
+    for block in &export.unreadable {
+        let (table, partition, first, last) = (&block.table, block.partition, block.first, block.last);
+        eprintln!("unreadable: rows {first} to {last} of {table}, partition {partition}: {}", block.reason);
+    }
+    eprintln!("{} rows", export.rows);
+    Ok((export.recovery, export.unreadable.is_empty()))
+}
+
+/// To standard error, so that an export stays clean. Returns whether nothing is damaged or missing.
+fn report(recovery: &Recovery) -> bool {
+    for damage in &recovery.damages {
+        eprintln!("damaged: {} from byte {} on, {} bytes", damage.file, damage.offset, damage.length);
+    }
+    for gap in &recovery.gaps {
+        let state =
+            recovery.partitions.iter().find(|state| (state.table, state.partition) == (gap.table, gap.partition));
+        let table = state.map_or("a table whose name is lost", |state| &state.table_name);
+        eprintln!("missing: rows {} to {} of {table}, partition {}", gap.first, gap.last, gap.partition);
+    }
+    let is_whole = recovery.damages.is_empty() && recovery.gaps.is_empty();
+    let result = if is_whole { "nothing is damaged or missing" } else { "the log is damaged" };
+    let (segments, blocks, torn) = (recovery.segments, recovery.blocks, recovery.torn_bytes);
+    eprintln!("{segments} segments, {blocks} blocks, {torn} bytes of an unfinished write; {result}");
+    is_whole
+}
+
+fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}

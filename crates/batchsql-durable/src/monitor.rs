@@ -1,0 +1,153 @@
+//! Owns what the observers of the pipeline are told about the intake: its state and its counts, each second and at its end.
+//! Must not know metrics, or what the tasks of the intake do.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use batchsql_core::{DurableGauges, DurableProgress, DurableReporter, DurableTable};
+use batchsql_log::{Log, LogStats};
+
+use crate::feed::feeds::Feeds;
+use crate::health::Recovered;
+
+/// How often the observers are told. The pipeline reports as often.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Tells the observers of a pipeline about its intake.
+#[derive(Debug)]
+pub(crate) struct Monitor {
+    reporter: DurableReporter,
+    log: Log,
+    feeds: Arc<Feeds>,
+    recovered_rows: u64,
+    recovery: Duration,
+    /// The counts that were told.
+    told: Mutex<DurableProgress>,
+}
+
+impl Monitor {
+    pub(crate) fn new(
+        reporter: DurableReporter,
+        log: Log,
+        feeds: Arc<Feeds>,
+        recovered: &Recovered,
+        recovery: Duration,
+    ) -> Self {
+        let recovered_rows = recovered.rows;
+        Self { reporter, log, feeds, recovered_rows, recovery, told: Mutex::default() }
+    }
+
+    /// Reports until it is aborted. Without observers it ends at once.
+    pub(crate) async fn run(self: Arc<Self>) {
+        while self.reporter.is_observed() {
+            self.report();
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+
+    /// Reports the state at this moment, and what was done since the last report.
+    pub(crate) fn report(&self) {
+        if !self.reporter.is_observed() {
+            return;
+        }
+        let stats = self.log.stats();
+        self.reporter.gauges(&self.gauges(&stats));
+        let done = self.done(&stats);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let progress = since(&done, &told);
+        *told = done;
+        drop(told);
+        self.reporter.progress(&progress);
+    }
+
+    fn gauges(&self, stats: &LogStats) -> DurableGauges {
+        let mut gauges = DurableGauges::default();
+        gauges.log_bytes = stats.bytes;
+        gauges.log_bytes_limit = stats.bytes_limit;
+        gauges.log_is_full = stats.is_full;
+        gauges.oldest_unsettled = self.feeds.oldest_unsettled();
+        gauges.recovered_rows = self.recovered_rows;
+        gauges.recovery = self.recovery;
+        let mut tables: BTreeMap<String, DurableTable> = BTreeMap::new();
+        for stream in self.feeds.all() {
+            let table = tables.entry(unquoted(&stream.table_name)).or_default();
+            let (unsettled, read) = stream.lag();
+            table.unsettled_rows += unsettled;
+            table.read_rows += read;
+            table.stopped_partitions += u64::from(stream.stopped().is_some());
+        }
+        let named = tables.into_iter().map(|(name, mut table)| {
+            table.table = name;
+            table
+        });
+        gauges.tables = named.collect();
+        gauges
+    }
+
+    /// All counts since the start.
+    fn done(&self, stats: &LogStats) -> DurableProgress {
+        let counts = &self.feeds.context.counts;
+        let mut done = DurableProgress::default();
+        done.rows = counts.acknowledged.get();
+        done.blocks = stats.appended_blocks;
+        done.bytes = stats.appended_bytes;
+        done.disk_failures = stats.failures;
+        done.quarantined_parts = stats.quarantined;
+        done.quarantined_bytes = stats.quarantined_bytes;
+        done.missing_rows = counts.missing.get();
+        done.written_again = counts.written_again.get();
+        done.dead_letters = counts.dead_letters.get();
+        done
+    }
+}
+
+/// Counts only grow.
+fn since(now: &DurableProgress, before: &DurableProgress) -> DurableProgress {
+    let mut progress = DurableProgress::default();
+    progress.rows = now.rows - before.rows;
+    progress.blocks = now.blocks - before.blocks;
+    progress.bytes = now.bytes - before.bytes;
+    progress.disk_failures = now.disk_failures - before.disk_failures;
+    progress.quarantined_parts = now.quarantined_parts - before.quarantined_parts;
+    progress.quarantined_bytes = now.quarantined_bytes - before.quarantined_bytes;
+    progress.missing_rows = now.missing_rows - before.missing_rows;
+    progress.written_again = now.written_again - before.written_again;
+    progress.dead_letters = now.dead_letters - before.dead_letters;
+    progress
+}
+
+/// The name of a table as the pipeline reports it, from its name in the log: `"audit"."events"` is `audit.events`.
+fn unquoted(name: &str) -> String {
+    let (mut text, mut is_inside) = (String::with_capacity(name.len()), false);
+    let mut letters = name.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '"' if is_inside && letters.next_if_eq(&'"').is_some() => text.push('"'),
+            '"' => is_inside = !is_inside,
+            _ => text.push(letter),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use batchsql_core::{ColumnType, Schema, TableName};
+
+    use super::*;
+    use crate::shared::quoted;
+
+    #[test]
+    fn tables_have_the_names_that_the_pipeline_reports() {
+        for table in [
+            TableName::new("events"),
+            TableName::qualified("audit", "events"),
+            TableName::new("a.b"),
+            TableName::qualified("a\"b", "\"c\".\"d\""),
+        ] {
+            let schema = Schema::builder(table.clone()).column("id", ColumnType::I64).build().unwrap();
+            assert_eq!(unquoted(&quoted(&table)), schema.table_display(), "{table:?}");
+        }
+    }
+}
