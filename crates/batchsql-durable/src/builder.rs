@@ -5,15 +5,18 @@ use std::fmt;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use batchsql_core::{BatchSqlBuilder, PipelineConfig, Sink, WhenFull};
+use batchsql_core::{BatchSql, BatchSqlBuilder, PipelineConfig, Sink, WhenFull};
 use batchsql_log::{FileSystem, Log, RealFileSystem, Recovery};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::error::DurableStartError;
+use crate::feed::claimed::Claimed;
 use crate::feed::context::{Context, Counts};
+use crate::feed::exactly::ExactlyOnce;
 use crate::feed::feeds::Feeds;
 use crate::feed::letters::Letters;
 use crate::handle::DurableBatchSql;
@@ -22,7 +25,7 @@ use crate::intake::{appender, gather::Gather};
 use crate::key::OrderedTables;
 use crate::monitor::Monitor;
 use crate::options::{DurableOptions, Sabotage};
-use crate::refusals::{refuse_schema, refuse_settings};
+use crate::refusals::{refuse_exactly_once, refuse_schema, refuse_settings};
 use crate::schemas::Schemas;
 use crate::shared::Shared;
 
@@ -76,8 +79,12 @@ impl<S: Sink> DurableBuilder<S> {
         }
         let config = builder.settings();
         refuse_settings(&config.when_full, config.delivery)?;
+        let is_exact = options.exactly_once.is_some();
+        if is_exact {
+            refuse_exactly_once(&builder, &config, &options)?;
+        }
         options.schemas.iter().try_for_each(|schema| {
-            let refused = refuse_schema(schema).map_or(Ok(()), Err);
+            let refused = refuse_schema(schema, is_exact).map_or(Ok(()), Err);
             refused.map_err(DurableStartError::refused)
         })?;
         let ordered = OrderedTables::of(&config);
@@ -87,6 +94,10 @@ impl<S: Sink> DurableBuilder<S> {
         let pipeline = without_ends(builder, config).start()?;
         // The pipeline has started, so there is a runtime.
         let runtime = Handle::current();
+        let exactly_once = match &options.exactly_once {
+            Some(source) => Some(Arc::new(exactly_once(source, &options.folder, &pipeline)?)),
+            None => None,
+        };
         let schemas = Arc::new(Schemas::new(options.schemas));
         let context = Arc::new(Context {
             log: log.clone(),
@@ -96,6 +107,7 @@ impl<S: Sink> DurableBuilder<S> {
             source: log.incarnation().iter().map(|byte| format!("{byte:02x}")).collect(),
             ordered: ordered.clone(),
             accepts_gaps: options.accept_gaps,
+            exactly_once,
             settles_early: options.sabotage == Some(Sabotage::SettleEarly),
             counts: Counts::default(),
             progress: watch::Sender::new(()),
@@ -126,6 +138,19 @@ impl<S: Sink> DurableBuilder<S> {
             closing: Default::default(),
         }))
     }
+}
+
+/// What the partitions share that are written exactly once.
+fn exactly_once(source: &str, folder: &Path, pipeline: &BatchSql) -> Result<ExactlyOnce, DurableStartError> {
+    let claimed = Claimed::open(folder).map_err(|error| {
+        DurableStartError::io(format!("cannot open the file POSITIONS in {}", folder.display()), error)
+    })?;
+    // Another process has another id or another time; another intake of this process, another number.
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let owner = format!("{}-{nanos}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+    let permits = Semaphore::new(pipeline.max_steps().min(Semaphore::MAX_PERMITS));
+    Ok(ExactlyOnce { source: source.to_owned(), owner, claimed, permits })
 }
 
 /// A pipeline that gives up no row for its age.
@@ -215,7 +240,9 @@ fn resume(feeds: &Feeds, log: &Log, recovery: &Recovery) -> Recovered {
     for state in &recovery.partitions {
         feeds.name_table(state.table, &state.table_name);
         let last = state.next - 1;
-        if last > state.settled_up_to {
+        if last == state.settled_up_to {
+            feeds.had_ended(state.table, state.partition, last);
+        } else {
             rows += last - state.settled_up_to;
             feeds.resume(state.table, state.partition, state.settled_up_to, last, oldest);
         }

@@ -24,6 +24,7 @@ pub struct DurableOptions {
     pub(crate) schemas: Vec<Schema>,
     pub(crate) accept_gaps: bool,
     pub(crate) dead_letters: Option<PathBuf>,
+    pub(crate) exactly_once: Option<String>,
     pub(crate) sabotage: Option<Sabotage>,
 }
 
@@ -46,6 +47,7 @@ impl fmt::Debug for DurableOptions {
             .field("schemas", &self.schemas.len())
             .field("accept_gaps", &self.accept_gaps)
             .field("dead_letters", &self.dead_letters)
+            .field("exactly_once", &self.exactly_once)
             .finish_non_exhaustive()
     }
 }
@@ -70,6 +72,7 @@ impl DurableOptions {
             schemas: Vec::new(),
             accept_gaps: false,
             dead_letters: None,
+            exactly_once: None,
             sabotage: None,
         }
     }
@@ -143,6 +146,21 @@ impl DurableOptions {
     /// Is called while the start reads the log after an unclean end, on a thread of its own.
     pub fn on_progress(mut self, callback: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         self.log = self.log.on_progress(callback);
+        self
+    }
+
+    /// Writes every row exactly once, on PostgreSQL, MySQL, MariaDB and SQLite: how far each partition is, is stored in the
+    /// table `batchsql_positions` of the database, in the transaction of the rows. After a crash or a lost reply the database
+    /// says what was written. Default: at least once.
+    ///
+    /// `source` names the intake in that table, for people; at most 100 characters. The table is created if it is missing.
+    /// Each partition writes one transaction at a time, so the number of [`partitions`](Self::partitions) limits how many
+    /// connections a table uses. `Ordering` and `flush_interval` do not apply: each partition keeps its order, and writes what
+    /// is there.
+    ///
+    /// Rules that count repeats ([`Expr::add`](batchsql_core::Expr::add)) are accepted.
+    pub fn exactly_once(mut self, source: impl Into<String>) -> Self {
+        self.exactly_once = Some(source.into());
         self
     }
 

@@ -1,9 +1,10 @@
 //! Owns what a durable intake refuses, and what to do instead.
 //! Must not know when it is asked.
 
-use batchsql_core::{Action, Delivery, Schema, WhenFull};
+use batchsql_core::{Action, BatchSqlBuilder, Delivery, Isolation, PipelineConfig, Schema, Sink, WhenFull};
 
 use crate::error::DurableStartError;
+use crate::options::DurableOptions;
 
 /// Settings that contradict a durable intake.
 pub(crate) fn refuse_settings(when_full: &WhenFull, delivery: Delivery) -> Result<(), DurableStartError> {
@@ -19,13 +20,42 @@ pub(crate) fn refuse_settings(when_full: &WhenFull, delivery: Delivery) -> Resul
     Ok(())
 }
 
+/// The longest name of a source, in characters.
+const LONGEST_SOURCE: usize = 100;
+
+/// Settings that contradict writing exactly once.
+pub(crate) fn refuse_exactly_once<S: Sink>(
+    builder: &BatchSqlBuilder<S>,
+    config: &PipelineConfig,
+    options: &DurableOptions,
+) -> Result<(), DurableStartError> {
+    let refused = |text: String| Err(DurableStartError::refused(text));
+    let sink = builder.sink();
+    if !sink.keeps_positions() {
+        return refused(format!(
+            "{} keeps no positions, so rows cannot be written exactly once; leave out exactly_once, and use a rule with a key",
+            sink.name()
+        ));
+    }
+    if config.isolation == Isolation::AtomicBatch {
+        let text =
+            "isolation is AtomicBatch, but rows that are written exactly once have no batches; use Isolation::Bisect";
+        return refused(text.to_owned());
+    }
+    let source = options.exactly_once.as_deref().unwrap_or_default();
+    if source.is_empty() || source.chars().count() > LONGEST_SOURCE || source.contains('\0') {
+        return refused(format!("the name of the source has 1 to {LONGEST_SOURCE} characters, and no NUL"));
+    }
+    Ok(())
+}
+
 /// Why rows of a schema are not accepted, if they are not.
-pub(crate) fn refuse_schema(schema: &Schema) -> Option<String> {
-    let counts_repeats = schema.action() != Action::Insert && !schema.is_repeatable();
+pub(crate) fn refuse_schema(schema: &Schema, exactly_once: bool) -> Option<String> {
+    let counts_repeats = !exactly_once && schema.action() != Action::Insert && !schema.is_repeatable();
     counts_repeats.then(|| {
         format!(
-            "table {:?} has a rule with Expr::add or Expr::raw, and a durable intake may write a row more than once; accept \
-             that with Conflict::may_add_twice, or use another rule",
+            "table {:?} has a rule with Expr::add or Expr::raw, and a durable intake may write a row more than once; use \
+             DurableOptions::exactly_once, accept it with Conflict::may_add_twice, or use another rule",
             schema.table_display()
         )
     })
@@ -44,9 +74,10 @@ mod tests {
             schema.on_conflict(rule).build().unwrap()
         };
         let add = || Conflict::update(["id"]).set("n", Expr::add());
-        assert!(refuse_schema(&schema(add())).unwrap().contains("may_add_twice"));
-        assert_eq!(refuse_schema(&schema(add().may_add_twice())), None);
-        assert_eq!(refuse_schema(&schema(Conflict::none())), None, "a plain insert may be doubled");
-        assert_eq!(refuse_schema(&schema(Conflict::update(["id"]))), None);
+        assert!(refuse_schema(&schema(add()), false).unwrap().contains("may_add_twice"));
+        assert_eq!(refuse_schema(&schema(add()), true), None);
+        assert_eq!(refuse_schema(&schema(add().may_add_twice()), false), None);
+        assert_eq!(refuse_schema(&schema(Conflict::none()), false), None, "a plain insert may be doubled");
+        assert_eq!(refuse_schema(&schema(Conflict::update(["id"])), false), None);
     }
 }

@@ -54,7 +54,7 @@ impl Shared {
 
     #[cold]
     fn new_entry(&self, schema: &Schema) -> Result<Arc<Entry>, DurableSubmitError> {
-        if let Some(refused) = refuse_schema(schema) {
+        if let Some(refused) = refuse_schema(schema, self.feeds.context.exactly_once.is_some()) {
             return Err(DurableSubmitError::refused(refused));
         }
         let name = quoted(schema.table());

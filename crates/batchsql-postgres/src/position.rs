@@ -18,12 +18,9 @@ const BEGIN_AT: &str = "INSERT INTO batchsql_positions \
     (source, incarnation, table_name, partition_number, epoch, sequence) VALUES ($1, $2, $3, $4, 0, $5) \
     ON CONFLICT (source, incarnation, table_name, partition_number) DO NOTHING";
 
-const CLAIM: &str = "UPDATE batchsql_positions SET epoch = epoch + 1, session = pg_catalog.pg_backend_pid()::text \
+const CLAIM: &str = "UPDATE batchsql_positions SET epoch = epoch + 1, session = $5 \
     WHERE source = $1 AND incarnation = $2 AND table_name = $3 AND partition_number = $4 \
-    AND ($5::bigint IS NULL OR epoch = $5) RETURNING id, epoch, sequence";
-
-const READ: &str = "SELECT epoch FROM batchsql_positions \
-    WHERE source = $1 AND incarnation = $2 AND table_name = $3 AND partition_number = $4";
+    AND (NOT $6 OR session = $5) RETURNING id, epoch, sequence";
 
 /// Ends the session whose open transaction holds the row. A lock that several sessions share has another kind of number, and
 /// is not found.
@@ -43,22 +40,15 @@ const NO_RIGHT: &str = "42501";
 pub(crate) async fn claim(
     conn: &mut PostgresConn,
     key: &PartitionKey,
+    owner: &str,
     claim: Claim,
 ) -> Result<Option<Position>, SinkError> {
     conn.check_idle().await?;
     check_settings(conn).await?;
-    if let Claim::Held { epoch } = claim {
-        // A newer epoch need not be waited for; an older one may be outdated.
-        match ask(conn, key, READ).await {
-            Ok(Some(row)) if row.try_get::<i64, _>(0).is_ok_and(|found| found > epoch) => return Ok(None),
-            Ok(_) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    let mut result = try_claim(conn, key, claim).await;
+    let mut result = try_claim(conn, key, owner, claim).await;
     if has_code(&result, &[NO_TABLE]) {
         create(conn).await?;
-        result = try_claim(conn, key, claim).await;
+        result = try_claim(conn, key, owner, claim).await;
     }
     if has_code(&result, &[LOCK_TIMEOUT]) {
         // A holder that is frozen, or whose client is gone, would hold it for as long as it lasts.
@@ -67,7 +57,7 @@ pub(crate) async fn claim(
             Ok(None) => {}
             Err(error) => tracing::warn!(partition = %key, %error, "cannot end the session that holds the position"),
         }
-        result = try_claim(conn, key, claim).await;
+        result = try_claim(conn, key, owner, claim).await;
     }
     result
 }
@@ -147,9 +137,14 @@ async fn create(conn: &mut PostgresConn) -> Result<(), SinkError> {
     Ok(())
 }
 
-async fn try_claim(conn: &mut PostgresConn, key: &PartitionKey, claim: Claim) -> Result<Option<Position>, SinkError> {
+async fn try_claim(
+    conn: &mut PostgresConn,
+    key: &PartitionKey,
+    owner: &str,
+    claim: Claim,
+) -> Result<Option<Position>, SinkError> {
     let link = conn.begin()?;
-    let result = claim_in_transaction(link, key, claim).await;
+    let result = claim_in_transaction(link, key, owner, claim).await;
     match &result {
         Ok(_) => conn.end(),
         Err(error) if is_refusal(error) => {
@@ -170,6 +165,7 @@ async fn conn_rollback(link: &mut PgConnection) -> Result<(), SinkError> {
 async fn claim_in_transaction(
     link: &mut PgConnection,
     key: &PartitionKey,
+    owner: &str,
     claim: Claim,
 ) -> Result<Option<Position>, SinkError> {
     link.execute("BEGIN; SET LOCAL lock_timeout TO '2s'").await.map_err(before_commit)?;
@@ -179,11 +175,13 @@ async fn claim_in_transaction(
         let begin_at = keyed(BEGIN_AT).bind(sequence).persistent(false);
         begin_at.execute(&mut *link).await.map_err(before_commit)?;
     }
-    let held = match claim {
-        Claim::Held { epoch } => Some(epoch),
-        _ => None,
-    };
-    let claimed = keyed(CLAIM).bind(held).persistent(false).fetch_optional(&mut *link).await.map_err(before_commit)?;
+    let claimed = keyed(CLAIM)
+        .bind(owner)
+        .bind(claim == Claim::Held)
+        .persistent(false)
+        .fetch_optional(&mut *link)
+        .await
+        .map_err(before_commit)?;
     let position = |row: &sqlx::postgres::PgRow| {
         Ok(Position { id: row.try_get(0)?, epoch: row.try_get(1)?, sequence: row.try_get(2)? })
     };

@@ -222,9 +222,10 @@ impl Sink for PostgresSink {
         &self,
         conn: &mut PostgresConn,
         key: &PartitionKey,
+        owner: &str,
         claim: Claim,
     ) -> Result<Option<Position>, SinkError> {
-        position::claim(conn, key, claim).await
+        position::claim(conn, key, owner, claim).await
     }
 
     async fn advance(&self, conn: &mut PostgresConn, step: &Step) -> Result<(), SinkError> {

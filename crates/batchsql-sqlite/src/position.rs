@@ -15,9 +15,9 @@ const BEGIN_AT: &str = "INSERT INTO batchsql_positions
     (source, incarnation, table_name, partition_number, epoch, sequence) VALUES (?1, ?2, ?3, ?4, 0, ?5)
     ON CONFLICT (source, incarnation, table_name, partition_number) DO NOTHING";
 
-const CLAIM: &str = "UPDATE batchsql_positions SET epoch = epoch + 1
+const CLAIM: &str = "UPDATE batchsql_positions SET epoch = epoch + 1, session = ?5
     WHERE source = ?1 AND incarnation = ?2 AND table_name = ?3 AND partition_number = ?4
-    AND (?5 IS NULL OR epoch = ?5) RETURNING id, epoch, sequence";
+    AND (NOT ?6 OR session = ?5) RETURNING id, epoch, sequence";
 
 const MOVE: &str = "UPDATE batchsql_positions SET sequence = ?1 WHERE id = ?2 AND epoch = ?3 AND sequence = ?4";
 
@@ -26,7 +26,12 @@ const FULL: i64 = 2;
 
 /// Claims a partition, and makes commits durable from now on: a position that a power loss takes back would be a gap in its
 /// source.
-pub(crate) fn claim(conn: &mut Connection, key: &PartitionKey, claim: Claim) -> Result<Option<Position>, SinkError> {
+pub(crate) fn claim(
+    conn: &mut Connection,
+    key: &PartitionKey,
+    owner: &str,
+    claim: Claim,
+) -> Result<Option<Position>, SinkError> {
     let level: i64 = conn.query_row("PRAGMA synchronous", [], |row| row.get(0)).map_err(statement_error)?;
     if level < FULL {
         conn.execute_batch("PRAGMA synchronous = FULL").map_err(statement_error)?;
@@ -38,14 +43,10 @@ pub(crate) fn claim(conn: &mut Connection, key: &PartitionKey, claim: Claim) -> 
         let begin_at = params![source, incarnation, table, partition, sequence];
         transaction.execute(BEGIN_AT, begin_at).map_err(statement_error)?;
     }
-    let held = match claim {
-        Claim::Held { epoch } => Some(epoch),
-        _ => None,
-    };
     let position =
         |row: &rusqlite::Row<'_>| Ok(Position { id: row.get(0)?, epoch: row.get(1)?, sequence: row.get(2)? });
     let claimed = transaction
-        .query_row(CLAIM, params![source, incarnation, table, partition, held], position)
+        .query_row(CLAIM, params![source, incarnation, table, partition, owner, claim == Claim::Held], position)
         .optional()
         .map_err(statement_error)?;
     transaction.commit().map_err(commit_error)?;

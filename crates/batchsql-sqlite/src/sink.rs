@@ -199,13 +199,14 @@ impl Sink for SqliteSink {
         &self,
         conn: &mut SqliteConn,
         key: &PartitionKey,
+        owner: &str,
         claim: Claim,
     ) -> Result<Option<Position>, SinkError> {
-        let (key, sink) = (key.clone(), Arc::clone(&self.0));
+        let (key, owner, sink) = (key.clone(), owner.to_owned(), Arc::clone(&self.0));
         conn.run(move |connection| {
             end_open_transaction(connection)?;
             sink.check_file()?;
-            position::claim(connection, &key, claim)
+            position::claim(connection, &key, &owner, claim)
         })
         .await
     }

@@ -83,6 +83,11 @@ impl<S: Sink> BatchSqlBuilder<S> {
         settings
     }
 
+    /// The sink that the pipeline will write to.
+    pub fn sink(&self) -> &S {
+        &self.sink
+    }
+
     /// Adds an observer. There may be several: each gets every event, in the order in which they were added, and a panic
     /// in one does not keep the others from it. The [`context`](MetricsReporter::context) of a batch is that of the
     /// first one that has one. Without an observer nothing is reported.

@@ -5,8 +5,9 @@ use std::fmt;
 
 use crate::error::SinkError;
 use crate::model::batch::Rows;
+use crate::model::schema::Schema;
 use crate::outcome::outcomes::{FailedRow, Outcome, OutcomeCounts, OutcomeKind};
-use crate::pipeline::handle::BatchSql;
+use crate::pipeline::handle::{BatchSql, Shared};
 use crate::reporter::BatchInfo;
 use crate::write::position::{Claim, PartitionKey, Position, Step};
 
@@ -38,6 +39,17 @@ impl BatchSql {
         self.0.engine.keeps_positions()
     }
 
+    /// How many steps can be under way at once: the connections that the pipeline may use.
+    pub fn max_steps(&self) -> usize {
+        self.0.concurrency
+    }
+
+    /// How many rows a step of a table should have at most: what a batch may have.
+    pub fn max_step_rows(&self, schema: &Schema) -> usize {
+        let Shared { config, concurrency, prefers_large_batches, .. } = &*self.0;
+        config.of_table(schema.table_display(), *prefers_large_batches, *concurrency).max_batch_rows
+    }
+
     /// Claims a partition, see [`Sink::claim`](crate::Sink::claim).
     ///
     /// # Errors
@@ -45,8 +57,8 @@ impl BatchSql {
     ///
     /// # Cancel safety
     /// The partition may be claimed or not: claim it again.
-    pub async fn claim(&self, key: &PartitionKey, claim: Claim) -> Result<Option<Position>, SinkError> {
-        self.0.engine.claim(key, claim).await
+    pub async fn claim(&self, key: &PartitionKey, owner: &str, claim: Claim) -> Result<Option<Position>, SinkError> {
+        self.0.engine.claim(key, owner, claim).await
     }
 
     /// Writes rows in one transaction with their position. All rows are written, or none: a refused row refuses them all.
@@ -59,12 +71,22 @@ impl BatchSql {
     /// # Cancel safety
     /// The rows may be written or not: claim the partition again.
     pub async fn write_step(&self, rows: Rows<'_>, step: &Step) -> Result<OutcomeCounts, StepError> {
-        let written = self.0.engine.write_step(rows, step).await;
+        let Shared { config, concurrency, prefers_large_batches, .. } = &*self.0;
+        let settings = config.of_table(rows.schema().table_display(), *prefers_large_batches, *concurrency);
+        let written = self.0.engine.write_step(rows, step, settings.is_in_order()).await;
         let counts = written.map_err(|no| StepError { error: no.error, was_sent: no.was_sent })?;
         if step.commits {
             self.count_step(rows, &counts);
         }
         Ok(counts)
+    }
+
+    /// Counts the rows of a step whose reply was lost, after a claim has shown that it was committed. Rows that the rule
+    /// ignored count as written: that is not known.
+    pub fn step_was_written(&self, rows: Rows<'_>) {
+        let mut counts = OutcomeCounts::default();
+        counts.add(OutcomeKind::Written, rows.len() as u64);
+        self.count_step(rows, &counts);
     }
 
     /// Moves a position without rows.

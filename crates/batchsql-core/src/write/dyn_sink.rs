@@ -37,7 +37,13 @@ trait ErasedSink: Send + Sync + 'static {
     async fn is_working(&self, session: &Session) -> Result<Option<bool>, SinkError>;
     async fn read_schema(&self, table: &TableName) -> Result<TableSchema, SinkError>;
     fn keeps_positions(&self) -> bool;
-    async fn claim(&self, conn: &mut BoxConn, key: &PartitionKey, claim: Claim) -> Result<Option<Position>, SinkError>;
+    async fn claim(
+        &self,
+        conn: &mut BoxConn,
+        key: &PartitionKey,
+        owner: &str,
+        claim: Claim,
+    ) -> Result<Option<Position>, SinkError>;
     async fn advance(&self, conn: &mut BoxConn, step: &Step) -> Result<(), SinkError>;
     async fn acquire(&self) -> Result<BoxConn, SinkError>;
     async fn prepare(&self, conn: &mut BoxConn, schema: &Schema) -> Result<BoxPlan, SinkError>;
@@ -111,9 +117,15 @@ impl<S: Sink> ErasedSink for S {
         Sink::keeps_positions(self)
     }
 
-    async fn claim(&self, conn: &mut BoxConn, key: &PartitionKey, claim: Claim) -> Result<Option<Position>, SinkError> {
+    async fn claim(
+        &self,
+        conn: &mut BoxConn,
+        key: &PartitionKey,
+        owner: &str,
+        claim: Claim,
+    ) -> Result<Option<Position>, SinkError> {
         let conn = conn.downcast_mut::<S::Conn>().expect(OWN_TYPE);
-        Sink::claim(self, conn, key, claim).await
+        Sink::claim(self, conn, key, owner, claim).await
     }
 
     async fn advance(&self, conn: &mut BoxConn, step: &Step) -> Result<(), SinkError> {
@@ -220,8 +232,14 @@ impl Sink for DynSink {
         self.0.keeps_positions()
     }
 
-    async fn claim(&self, conn: &mut BoxConn, key: &PartitionKey, claim: Claim) -> Result<Option<Position>, SinkError> {
-        self.0.claim(conn, key, claim).await
+    async fn claim(
+        &self,
+        conn: &mut BoxConn,
+        key: &PartitionKey,
+        owner: &str,
+        claim: Claim,
+    ) -> Result<Option<Position>, SinkError> {
+        self.0.claim(conn, key, owner, claim).await
     }
 
     async fn advance(&self, conn: &mut BoxConn, step: &Step) -> Result<(), SinkError> {

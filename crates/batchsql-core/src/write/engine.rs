@@ -26,9 +26,9 @@ pub(crate) trait Engine: Send + Sync + 'static {
     /// Gets a connection and gives it back.
     async fn check_connection(&self) -> Result<(), SinkError>;
     fn keeps_positions(&self) -> bool;
-    async fn claim(&self, key: &PartitionKey, claim: Claim) -> Result<Option<Position>, SinkError>;
+    async fn claim(&self, key: &PartitionKey, owner: &str, claim: Claim) -> Result<Option<Position>, SinkError>;
     async fn advance(&self, step: &Step) -> Result<(), SinkError>;
-    async fn write_step(&self, rows: Rows<'_>, step: &Step) -> Result<OutcomeCounts, NoStep>;
+    async fn write_step(&self, rows: Rows<'_>, step: &Step, is_in_order: bool) -> Result<OutcomeCounts, NoStep>;
     /// Forgets what was prepared for schemas that are no longer used.
     fn forget(&self, schemas: &[SchemaId]);
 }
@@ -61,16 +61,16 @@ impl<S: Sink> Engine for Executor<S> {
         self.sink.keeps_positions()
     }
 
-    async fn claim(&self, key: &PartitionKey, claim: Claim) -> Result<Option<Position>, SinkError> {
-        self.claim_partition(key, claim).await
+    async fn claim(&self, key: &PartitionKey, owner: &str, claim: Claim) -> Result<Option<Position>, SinkError> {
+        self.claim_partition(key, owner, claim).await
     }
 
     async fn advance(&self, step: &Step) -> Result<(), SinkError> {
         self.advance_step(step).await
     }
 
-    async fn write_step(&self, rows: Rows<'_>, step: &Step) -> Result<OutcomeCounts, NoStep> {
-        Executor::write_step(self, rows, step).await
+    async fn write_step(&self, rows: Rows<'_>, step: &Step, is_in_order: bool) -> Result<OutcomeCounts, NoStep> {
+        Executor::write_step(self, rows, step, is_in_order).await
     }
 
     fn forget(&self, schemas: &[SchemaId]) {

@@ -8,7 +8,7 @@
 //! claim                      epoch 4, sequence 100      whoever held the partition before can commit nothing any more
 //! write rows 101 to 150      UPDATE ... SET sequence = 150 WHERE id = 7 AND epoch = 4 AND sequence = 100; INSERT ...; COMMIT
 //! the reply is lost
-//! claim, if epoch is 4       epoch 5, sequence 150: it was committed (100: it was not, and never will be)
+//! claim, if it is still ours  epoch 5, sequence 150: it was committed (100: it was not, and never will be)
 //! ```
 
 use std::fmt;
@@ -54,11 +54,8 @@ pub enum Claim {
     OrBeginAt(i64),
     /// Whoever holds it, if it has a position.
     Existing,
-    /// Only if it was not claimed by another one since it was claimed with this epoch: after a lost reply.
-    Held {
-        /// The epoch.
-        epoch: i64,
-    },
+    /// Only if its last claim was by the same owner: after a lost reply.
+    Held,
 }
 
 /// The position of a claimed partition.

@@ -212,7 +212,8 @@ pub trait Sink: Send + Sync + 'static {
 
     /// Claims a partition: raises its epoch and commits that. When it returns, no step of an earlier epoch can be committed
     /// any more, and those that were committed are in the position. It creates the table of positions if it is missing.
-    /// `Ok(None)`: there is no such position ([`Claim::Existing`]), or another one has claimed it ([`Claim::Held`]).
+    /// `owner` names whoever claims, at most 100 characters; it is stored. `Ok(None)`: there is no such position
+    /// ([`Claim::Existing`]), or another owner has claimed it ([`Claim::Held`]).
     ///
     /// # Errors
     /// The table cannot be created or written, or a setting of the database does not keep what was committed; or the
@@ -221,9 +222,10 @@ pub trait Sink: Send + Sync + 'static {
         &self,
         conn: &mut Self::Conn,
         key: &PartitionKey,
+        owner: &str,
         claim: Claim,
     ) -> impl Future<Output = Result<Option<Position>, SinkError>> + Send {
-        let _ = (conn, key, claim);
+        let _ = (conn, key, owner, claim);
         let text = format!("{} keeps no positions", self.name());
         async { Err(SinkError::new(ErrorClass::Schema, text)) }
     }

@@ -51,10 +51,15 @@ pub(crate) struct NoStep {
 }
 
 impl<S: Sink> Executor<S> {
-    /// Writes the rows of a step in one transaction with its position.
-    pub(crate) async fn write_step(&self, rows: Rows<'_>, step: &Step) -> Result<OutcomeCounts, NoStep> {
+    /// Writes the rows of a step in one transaction with its position. `is_in_order`: all rows of the table keep their order.
+    pub(crate) async fn write_step(
+        &self,
+        rows: Rows<'_>,
+        step: &Step,
+        is_in_order: bool,
+    ) -> Result<OutcomeCounts, NoStep> {
         let coalescing = if self.coalesces { Coalescing::of(rows.schema()) } else { Coalescing::Off };
-        let arranged = keys::arrange(rows, coalescing, self.sorts);
+        let arranged = keys::arrange(rows, coalescing, self.sorts && !is_in_order);
         let sent = arranged.as_ref().map(|arranged| chosen(rows, arranged));
         let sent = sent.as_ref().map_or(rows, SharedRows::rows);
         let mut is_checked = false;
@@ -137,10 +142,11 @@ impl<S: Sink> Executor<S> {
     pub(crate) async fn claim_partition(
         &self,
         key: &PartitionKey,
+        owner: &str,
         claim: Claim,
     ) -> Result<Option<Position>, SinkError> {
         let mut conn = self.held_or_new().await?;
-        match timeout(self.statement_timeout, self.sink.claim(&mut conn, key, claim)).await {
+        match timeout(self.statement_timeout, self.sink.claim(&mut conn, key, owner, claim)).await {
             Ok(Ok(position)) => {
                 self.steps.put(conn);
                 Ok(position)

@@ -9,6 +9,7 @@ use batchsql_core::BatchSql;
 use batchsql_log::{Log, TableId};
 use tokio::sync::watch;
 
+use crate::feed::exactly::ExactlyOnce;
 use crate::feed::letters::Letters;
 use crate::health::StoppedPartition;
 use crate::key::OrderedTables;
@@ -25,6 +26,8 @@ pub(crate) struct Context {
     pub(crate) source: String,
     pub(crate) ordered: OrderedTables,
     pub(crate) accepts_gaps: bool,
+    /// `None`: at least once.
+    pub(crate) exactly_once: Option<Arc<ExactlyOnce>>,
     /// For tests.
     pub(crate) settles_early: bool,
     pub(crate) counts: Counts,
@@ -73,26 +76,36 @@ pub(crate) struct Stream {
     base: AtomicU64,
     /// When the first row that is not settled was stored, in milliseconds since 1970. Without such a row it says nothing.
     oldest: AtomicU64,
+    recovered: AtomicU64,
     /// Why it does not go on.
     stopped: Mutex<Option<String>>,
 }
 
 impl Stream {
+    /// The last row that was in the log before the first one of this process.
+    pub(crate) fn recovered(&self) -> u64 {
+        self.recovered.load(Ordering::Acquire)
+    }
+
     /// Without rows.
     pub(crate) fn new(table: TableId, table_name: String, partition: u32) -> Self {
         let (appended, settled, read) = (watch::Sender::default(), AtomicU64::default(), AtomicU64::default());
-        let (base, oldest, stopped) = (AtomicU64::default(), AtomicU64::default(), Mutex::default());
-        Self { table, table_name, partition, appended, settled, read, base, oldest, stopped }
+        let (base, oldest, recovered) = (AtomicU64::default(), AtomicU64::default(), AtomicU64::default());
+        let stopped = Mutex::default();
+        Self { table, table_name, partition, appended, settled, read, base, oldest, recovered, stopped }
     }
 
-    /// Its first row of this process is `first`, and no row before it waits.
-    pub(crate) fn begin_at(&self, first: u64) {
+    /// Its first row of this process is `first`. When the log was opened, it had rows up to `ended`, and none of them waited.
+    pub(crate) fn begin_at(&self, first: u64, ended: u64) {
         self.base.store(first - 1, Ordering::Relaxed);
+        self.recovered.store(ended, Ordering::Release);
+        self.settled.store(ended, Ordering::Release);
     }
 
     /// With rows from before the start, none of them before `oldest`.
     pub(crate) fn resume(&self, settled: u64, last: u64, oldest: SystemTime) {
         self.settled.store(settled, Ordering::Release);
+        self.recovered.store(last, Ordering::Release);
         self.waits_since(oldest);
         self.appended.send_replace(last);
     }

@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use crate::feed::context::{Context, Stream};
-use crate::feed::stream;
+use crate::feed::{exactly, stream};
 use crate::health::StoppedPartition;
 
 /// The partitions that have or had rows.
@@ -20,12 +20,21 @@ pub(crate) struct Feeds {
     runtime: Handle,
     streams: Mutex<HashMap<(TableId, u32), Arc<Stream>>>,
     names: Mutex<HashMap<TableId, String>>,
+    /// Of partitions without rows at the start.
+    ended: Mutex<HashMap<(TableId, u32), u64>>,
     tasks: Mutex<JoinSet<()>>,
 }
 
 impl Feeds {
     pub(crate) fn new(context: Arc<Context>, runtime: Handle) -> Arc<Self> {
-        Arc::new(Self { context, runtime, streams: Mutex::default(), names: Mutex::default(), tasks: Mutex::default() })
+        Arc::new(Self {
+            context,
+            runtime,
+            streams: Mutex::default(),
+            names: Mutex::default(),
+            ended: Mutex::default(),
+            tasks: Mutex::default(),
+        })
     }
 
     /// The name of a table, for reports.
@@ -35,7 +44,13 @@ impl Feeds {
 
     /// Rows of a partition are in the log, from `first` to `last`.
     pub(crate) fn appended(&self, table: TableId, partition: u32, first: u64, last: u64) {
-        self.stream(table, partition, |stream| stream.begin_at(first)).append(last);
+        let ended = || lock(&self.ended).get(&(table, partition)).copied().unwrap_or(0);
+        self.stream(table, partition, |stream| stream.begin_at(first, ended())).append(last);
+    }
+
+    /// All rows of a partition had ended when the log was opened, up to this one.
+    pub(crate) fn had_ended(&self, table: TableId, partition: u32, last: u64) {
+        lock(&self.ended).insert((table, partition), last);
     }
 
     /// Rows behind `settled` were in the log before the start, up to `last`, and none of them before `oldest`.
@@ -55,8 +70,13 @@ impl Feeds {
         let stream = Arc::new(stream);
         streams.insert((table, partition), Arc::clone(&stream));
         drop(streams);
-        let task = stream::run(Arc::clone(&self.context), Arc::clone(&stream));
-        lock(&self.tasks).spawn_on(task, &self.runtime);
+        let (context, of_task) = (Arc::clone(&self.context), Arc::clone(&stream));
+        let mut tasks = lock(&self.tasks);
+        match &self.context.exactly_once {
+            None => tasks.spawn_on(stream::run(context, of_task), &self.runtime),
+            Some(shared) => tasks.spawn_on(exactly::run(context, of_task, Arc::clone(shared)), &self.runtime),
+        };
+        drop(tasks);
         stream
     }
 

@@ -11,9 +11,13 @@
 //! the front. When no row is in flight, rows 1, 2 and 3 are submitted again in this order: row 3 too, because row 1 has its
 //! key and would overwrite it. All three are written, and 1 to 3 are settled.
 
+pub(crate) mod claimed;
 pub(crate) mod context;
+pub(crate) mod exactly;
 pub(crate) mod feeds;
 pub(crate) mod letters;
+pub(crate) mod partition;
 pub(crate) mod rows;
+mod search;
 pub(crate) mod stream;
 pub(crate) mod window;
