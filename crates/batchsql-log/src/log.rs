@@ -273,18 +273,32 @@ impl Log {
     }
 
     /// All rows up to `sequence` have ended, also those that this log has never had: for a position that is stored outside
-    /// and is higher than the end of the log. The next row gets a higher sequence. Call it before the first append.
+    /// and is higher than the end of the log. The next row gets a higher sequence.
     ///
     /// # Errors
     ///
-    /// If the sequence is the highest possible.
+    /// If the sequence is the highest possible, or the log would skip rows of the partition that were appended since it was
+    /// opened: their sequences were used before.
     pub fn resume_above(&self, table: TableId, partition: u32, sequence: u64) -> Result<(), LogError> {
         if sequence >= u64::MAX - 1 {
             return Err(LogError::new(LogErrorKind::Invalid, "no sequence is left above this one"));
         }
-        if sequence > 0 {
-            self.add_settled(Stream { table: table.0, partition }, 1, sequence);
+        if sequence == 0 {
+            return Ok(());
         }
+        let stream = Stream { table: table.0, partition };
+        let end = self.shared.catalog().streams.get(&stream).map_or(1, |view| view.end);
+        {
+            // Blocks that are in the queue get their sequences after what is settled here.
+            let mut intake = self.shared.intake();
+            if sequence >= end && intake.begun.contains(&stream) {
+                let message = format!("rows were appended since the log was opened, with sequences up to {sequence}");
+                return Err(LogError::new(LogErrorKind::Invalid, message));
+            }
+            intake.settled.entry(stream).or_default().insert(1, sequence);
+            intake.settled_at.get_or_insert_with(Instant::now);
+        }
+        self.add_settled(stream, 1, sequence);
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //! Must not know how bytes are written.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     path::PathBuf,
     sync::{
         Condvar, Mutex, MutexGuard, PoisonError,
@@ -16,7 +16,7 @@ use crate::{
     completion::Sender,
     error::{LogError, LogErrorKind},
     format::{names, record, snapshot::Settled},
-    model::{Appended, Block, FileKey},
+    model::{Appended, Block, FileKey, Stream},
     options::Options,
     stats::LogStats,
     watch::Watch,
@@ -45,6 +45,8 @@ pub(crate) struct Intake {
     pub(crate) blocks: VecDeque<Queued>,
     /// Of the blocks that wait or are being written.
     pub(crate) bytes: u64,
+    /// Partitions whose blocks the writer has taken since the log was opened.
+    pub(crate) begun: HashSet<Stream>,
     pub(crate) settled: Settled,
     pub(crate) settled_at: Option<Instant>,
     pub(crate) syncs: Vec<Sender<()>>,

@@ -116,6 +116,8 @@ fn take(intake: &mut Intake, limit: u64) -> Work {
             break;
         }
         work.bytes += size;
+        let stream = next.block.stream();
+        intake.begun.insert(stream);
         work.blocks.extend(intake.blocks.pop_front());
     }
     if intake.blocks.is_empty() {

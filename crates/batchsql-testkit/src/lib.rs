@@ -64,6 +64,7 @@
 mod batch;
 mod model;
 mod null;
+mod positions;
 mod scripted;
 
 pub use batch::{batch_of, outcomes_of, receipts_of};

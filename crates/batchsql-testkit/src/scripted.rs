@@ -7,11 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use batchsql_core::{
-    Attempt, DynRow, ErrorClass, PoolState, Rows, Schema, Session, SessionEnd, Sink, SinkError, Written,
+    Attempt, Claim, DynRow, ErrorClass, PartitionKey, PoolState, Position, Rows, Schema, Session, SessionEnd, Sink,
+    SinkError, Step as PositionStep, Written,
 };
 use tokio::sync::Semaphore;
 
 use crate::model::{Effect, Model};
+use crate::positions::Positions;
 
 /// What the sink does with one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +90,10 @@ struct State {
     has_no_sessions: bool,
     end_script: VecDeque<Result<SessionEnd, ErrorClass>>,
     ended: HashSet<u64>,
-    late: Vec<(u64, Vec<DynRow>)>,
+    late: Vec<(u64, Option<PositionStep>, Vec<DynRow>)>,
+    keeps_positions: bool,
+    positions: Positions,
+    claim_script: VecDeque<Step>,
     late_write_limit: Option<Duration>,
     is_working: Option<bool>,
     looks: usize,
@@ -204,8 +209,9 @@ impl ScriptedSink {
         let mut state = self.lock();
         let late = std::mem::take(&mut state.late);
         let mut rows = 0;
-        for (session, batch) in late {
-            if !state.ended.contains(&session) {
+        for (session, step, batch) in late {
+            let is_fenced = step.is_some_and(|step| state.positions.advance(&step).is_err());
+            if !is_fenced && !state.ended.contains(&session) {
                 rows += batch.len();
                 for row in &batch {
                     state.model.apply(row);
@@ -235,6 +241,27 @@ impl ScriptedSink {
     /// Makes the sink unable to undo a part of a batch, like Redis. Call it before the pipeline starts.
     pub fn never_undo(&self) {
         self.lock().is_not_atomic = true;
+    }
+
+    /// Keeps positions, so that rows can be written exactly once. Call it before the pipeline starts.
+    pub fn keep_positions(&self) {
+        self.lock().keeps_positions = true;
+    }
+
+    /// Appends steps for the next claims of a partition. [`Step::LoseReply`] claims it and fails; other steps about rows do
+    /// nothing here.
+    pub fn script_claim(&self, steps: impl IntoIterator<Item = Step>) {
+        self.lock().claim_script.extend(steps);
+    }
+
+    /// The position of a partition of a table, whatever its source is; `None` if it was never claimed.
+    pub fn position(&self, table: &str, partition: u32) -> Option<i64> {
+        self.lock().positions.of(table, partition).map(|position| position.sequence)
+    }
+
+    /// Sets a position, as a backup that is restored would. `None` removes it.
+    pub fn set_position(&self, table: &str, partition: u32, sequence: Option<i64>) {
+        self.lock().positions.set(table, partition, sequence);
     }
 
     /// Pretends to have a connection pool in this state.
@@ -298,6 +325,12 @@ impl ScriptedSink {
         let refusal = || SinkError::with_code(class, "poison", "a row is poisoned");
         if !bad.is_empty() && (attempt.is_atomic() || rejected.is_none() && !state.tells_rows) {
             return Err(refusal());
+        }
+        if let Some(step) = attempt.step() {
+            if !step.commits {
+                return state.positions.check(step).map(|()| Written::default());
+            }
+            state.positions.advance(step)?;
         }
         let mut written = Written::default();
         let mut applied = Vec::with_capacity(owned.len());
@@ -466,6 +499,30 @@ impl Sink for ScriptedSink {
         Ok(state.sessions)
     }
 
+    fn keeps_positions(&self) -> bool {
+        self.lock().keeps_positions
+    }
+
+    async fn claim(
+        &self,
+        _: &mut u64,
+        key: &PartitionKey,
+        owner: &str,
+        claim: Claim,
+    ) -> Result<Option<Position>, SinkError> {
+        let step = self.lock().claim_script.pop_front();
+        self.go(step).await?;
+        let claimed = self.lock().positions.claim(key, owner, claim);
+        match step {
+            Some(Step::LoseReply) => Err(scripted(ErrorClass::Unknown)),
+            _ => Ok(claimed),
+        }
+    }
+
+    async fn advance(&self, _: &mut u64, step: &PositionStep) -> Result<(), SinkError> {
+        self.lock().positions.advance(step)
+    }
+
     async fn prepare(&self, _: &mut u64, schema: &Schema) -> Result<(), SinkError> {
         let (step, broken) = {
             let mut state = self.lock();
@@ -503,7 +560,7 @@ impl Sink for ScriptedSink {
             }
             Step::Late | Step::LateAndSilent => {
                 let owned = (0..rows.len()).map(|row| rows.to_row(row)).collect();
-                self.lock().late.push((*conn, owned));
+                self.lock().late.push((*conn, attempt.step().copied(), owned));
                 if step == Step::LateAndSilent {
                     std::future::pending::<()>().await;
                 }

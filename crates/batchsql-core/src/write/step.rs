@@ -1,7 +1,11 @@
 //! Owns one try of the rows of a step: which of them are sent, and what became of each.
 //! Must not know where the rows come from, or what follows an error.
 
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
@@ -90,14 +94,15 @@ impl<S: Sink> Executor<S> {
         let prepared = self.plan(&mut conn, rows.schema()).await.map_err(not_sent)?;
         let attempt = Attempt::of_step(*step);
         let begin = Instant::now();
-        let result =
-            match timeout(self.statement_timeout, self.sink.write(&mut conn, &prepared.plan, rows, &attempt)).await {
-                Ok(result) => result,
-                Err(_) => {
-                    let class = if attempt.abandon() { ErrorClass::Transient } else { ErrorClass::Unknown };
-                    Err(timed_out("the write", self.statement_timeout, class))
-                }
-            };
+        let write = without_panic(self.sink.write(&mut conn, &prepared.plan, rows, &attempt));
+        let result = match timeout(self.statement_timeout, write).await {
+            Ok(Some(result)) => result,
+            Ok(None) => Err(SinkError::new(ErrorClass::Unknown, "the sink panicked while it wrote rows")),
+            Err(_) => {
+                let class = if attempt.abandon() { ErrorClass::Transient } else { ErrorClass::Unknown };
+                Err(timed_out("the write", self.statement_timeout, class))
+            }
+        };
         let executed = BatchExecuted {
             rows: rows.len(),
             duration: result.as_ref().ok().and_then(|written| written.took).unwrap_or_else(|| begin.elapsed()),
@@ -162,6 +167,16 @@ impl<S: Sink> Executor<S> {
             None => self.connect().await.map(|connection| connection.conn),
         }
     }
+}
+
+/// `None` if it panics.
+async fn without_panic<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+        Ok(poll) => poll.map(Some),
+        Err(_) => Poll::Ready(None),
+    })
+    .await
 }
 
 /// Whether either the table or one row may have caused an error.

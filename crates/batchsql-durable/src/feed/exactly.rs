@@ -185,8 +185,8 @@ impl Feed {
             self.passed = settled;
         } else if reached > recovered {
             // An older copy of the log: new rows must not get numbers that were used.
-            let begun = self.at.context.log.resume_above(self.at.stream.table, self.at.stream.partition, reached);
-            if begun.is_err() || *self.at.stream.appended.borrow() > recovered {
+            let Stream { table, partition, .. } = *self.at.stream;
+            if self.at.context.log.resume_above(table, partition, reached).is_err() {
                 return self.at.stop(format!(
                     "the position in the database is {reached}, but the log ended at {recovered} when it was opened: it is an \
                      older copy, and rows that were stored since then have numbers that were used before; restore a newer \

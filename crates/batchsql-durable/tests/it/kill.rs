@@ -37,6 +37,7 @@ fn small(folder: &Path, sabotage: &str) -> DurableOptions {
     match sabotage {
         "early" => options.sabotage(Sabotage::AcknowledgeEarly),
         "settle" => options.sabotage(Sabotage::SettleEarly),
+        "exactly" => options.exactly_once("kills"),
         _ => options,
     }
 }
@@ -86,7 +87,7 @@ fn sabotaged_writers_must_not_spin(version: i64) -> bool {
 #[ignore = "a program, started by other tests"]
 async fn drain() {
     let Some(arguments) = process::arguments() else { return };
-    let db = start(Path::new(&arguments[0]), "").await;
+    let db = start(Path::new(&arguments[0]), &arguments[1]).await;
     let recovered = db.recovered().clone();
     assert_eq!((recovered.damaged_parts, recovered.missing), (0, 0), "{recovered:?}");
     db.flush().await.unwrap();
@@ -162,8 +163,8 @@ fn run(path: &Path, kills: u64, random: &mut Random, sabotage: &str) -> BTreeMap
     told
 }
 
-fn drain_all(path: &Path) -> i64 {
-    let lines = Process::start(&mut command("kill::drain", &[path.to_str().unwrap()])).unwrap().finish();
+fn drain_all(path: &Path, mode: &str) -> i64 {
+    let lines = Process::start(&mut command("kill::drain", &[path.to_str().unwrap(), mode])).unwrap().finish();
     lines.last().unwrap().parse().unwrap()
 }
 
@@ -176,7 +177,7 @@ fn what_was_acknowledged_survives_a_kill() {
     let (_dir, path) = database();
     let begun = Instant::now();
     let told = run(&path, kills, &mut random, "");
-    let left = drain_all(&path);
+    let left = drain_all(&path, "");
     let complaints = complaints(&path, &told);
     assert!(complaints.is_empty(), "seed {seed}: {complaints:#?}");
     let rows = pairs(&path, "SELECT count(*), count(DISTINCT id || ' ' || version) FROM plain")[0];
@@ -191,12 +192,37 @@ fn what_was_acknowledged_survives_a_kill() {
     assert!(acknowledged as u64 > 10 * kills, "{acknowledged} versions were acknowledged in {kills} rounds");
 }
 
+/// No row is lost, and none is written twice: also not in a table without a key, and not for a while.
+#[test]
+fn what_was_acknowledged_is_written_exactly_once() {
+    let kills = number("BATCHSQL_KILLS").unwrap_or(KILLS);
+    let seed = number("BATCHSQL_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    println!("BATCHSQL_SEED={seed} BATCHSQL_KILLS={kills}");
+    let (_dir, path) = database();
+    let told = run(&path, kills, &mut Random(seed), "exactly");
+    let left = drain_all(&path, "exactly");
+    let complaints = complaints(&path, &told);
+    assert!(complaints.is_empty(), "seed {seed}: {complaints:#?}");
+    let rows = pairs(&path, "SELECT count(*), count(DISTINCT id || ' ' || version) FROM plain")[0];
+    assert_eq!(rows.0, rows.1, "seed {seed}: rows without a key are doubled");
+    let steps = "SELECT count(*), count(DISTINCT id || ' ' || version) FROM history";
+    let steps = pairs(&path, steps)[0];
+    assert_eq!(steps.0, steps.1, "seed {seed}: a version was written again");
+    let backwards =
+        "SELECT count(*), 0 FROM (SELECT version < lag(version) OVER (PARTITION BY id ORDER BY number) AS back
+        FROM history) WHERE back";
+    assert_eq!(pairs(&path, backwards)[0].0, 0, "seed {seed}: a key went back to an earlier version");
+    let acknowledged: usize = told.values().map(Vec::len).sum();
+    println!("{kills} kills: {} rows acknowledged, {left} left in the log at the end, none doubled", acknowledged * 3);
+    assert!(acknowledged as u64 > 10 * kills, "{acknowledged} versions were acknowledged in {kills} rounds");
+}
+
 /// The test must find a writer that loses rows.
 #[track_caller]
 fn is_caught(sabotage: &str) {
     let (_dir, path) = database();
     let told = run(&path, 6, &mut Random(7), sabotage);
-    drain_all(&path);
+    drain_all(&path, "");
     let complaints = complaints(&path, &told);
     println!("{sabotage}: {} complaints, {:?}", complaints.len(), complaints.first());
     assert!(!complaints.is_empty(), "nobody noticed the defect {sabotage}");

@@ -3,6 +3,7 @@
 
 mod behaviour;
 mod chaos;
+mod exactly;
 mod gaps;
 #[cfg(unix)]
 mod kill;

@@ -313,6 +313,10 @@ fn a_log_goes_on_above_a_position_that_is_higher() {
     let sim = Sim::new(1);
     let opened = open(options(&sim));
     opened.append(1, 10);
+    let refused = opened.log.resume_above(opened.table, 0, 41).expect_err("row 1 would be taken for another one");
+    assert!(refused.to_string().contains("since the log was opened"), "{refused}");
+    drop(opened);
+    let opened = open(options(&sim));
     opened.log.resume_above(opened.table, 0, 41).expect("a position");
     assert_eq!(opened.append(2, 10), 42);
     sim.stop();

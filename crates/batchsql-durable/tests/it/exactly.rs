@@ -1,0 +1,318 @@
+//! Exactly once, with a sink that the test controls: lost replies, late packets, restored folders and databases, bad rows.
+
+use std::path::Path;
+
+use batchsql_core::{BatchSql, BeyondBudget, Conflict, ErrorClass, Expr, Isolation, PipelineConfig, ValueRef};
+use batchsql_durable::{DurableBatchSql, DurableExt, DurableOptions, DurableStartError};
+use batchsql_testkit::{ScriptedSink, Step};
+
+use crate::support::{LONG, applied, config, in_table, keyed, numbers, options, plain, row, start, table, until};
+
+fn exact(folder: &Path) -> DurableOptions {
+    options(folder).partitions(1).exactly_once("test")
+}
+
+fn sink() -> ScriptedSink {
+    let sink = ScriptedSink::new();
+    sink.keep_positions();
+    sink
+}
+
+/// The next connection waits for [`ScriptedSink::release`].
+fn away(sink: &ScriptedSink) {
+    sink.script_acquire([Step::Hang]);
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for file in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(file.file_name());
+        match file.file_type().unwrap().is_dir() {
+            true => copy(&file.path(), &to),
+            false => drop(std::fs::copy(file.path(), to).unwrap()),
+        }
+    }
+}
+
+async fn submit(db: &DurableBatchSql, versions: std::ops::Range<i64>) {
+    let rows: Vec<_> = versions.map(|version| row(&plain(), 1, version)).collect();
+    db.submit_all(&rows).await.unwrap();
+}
+
+fn versions(sink: &ScriptedSink) -> Vec<i64> {
+    in_table(sink, "plain").into_iter().map(|(_, version)| version).collect()
+}
+
+fn letters(folder: &Path) -> Vec<(i64, i64)> {
+    let text = std::fs::read_to_string(folder.join("dead-letters.ndjson")).unwrap();
+    let line = |line: &str| numbers(&line.parse::<batchsql_core::DeadLetterLine>().unwrap().row(&plain()).unwrap());
+    text.lines().map(line).collect()
+}
+
+/// Waits until its only partition has stopped; the reason.
+async fn stopped(db: &DurableBatchSql) -> String {
+    until("the partition has stopped", || !db.health().stopped.is_empty()).await;
+    db.health().stopped[0].reason.clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_reply_doubles_nothing() {
+    for step in [Step::LoseReply, Step::Fail(ErrorClass::Unknown), Step::Panic, Step::Late] {
+        let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
+        sink.script([Step::Apply, step, Step::Apply, step]);
+        let db = start(&sink, exact(dir.path())).await.unwrap();
+        for version in 0..20 {
+            submit(&db, version..version + 1).await;
+        }
+        db.flush().await.unwrap();
+        assert_eq!(sink.deliver(), 0, "{step:?}: what arrives late is fenced");
+        assert_eq!(versions(&sink), (0..20).collect::<Vec<_>>(), "{step:?}");
+        let balance = db.stats().balance;
+        assert_eq!((balance.accepted, balance.written()), (20, 20), "{step:?}");
+        assert_eq!(sink.position("plain", 0), Some(20));
+        assert!(db.close(LONG).await.is_drained());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_reply_to_a_claim_is_claimed_again() {
+    let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
+    // The claims at the start, then those after a lost reply.
+    sink.script_claim([Step::LoseReply, Step::Fail(ErrorClass::Transient), Step::Apply, Step::LoseReply, Step::Apply]);
+    sink.script([Step::LoseReply, Step::Fail(ErrorClass::Unknown)]);
+    let db = start(&sink, exact(dir.path())).await.unwrap();
+    submit(&db, 0..3).await;
+    submit(&db, 3..6).await;
+    db.flush().await.unwrap();
+    assert_eq!(versions(&sink), (0..6).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counters_are_added_once() {
+    let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
+    sink.script([Step::LoseReply, Step::Apply, Step::Late, Step::LoseReply]);
+    let db = start(&sink, exact(dir.path())).await.unwrap();
+    let counter = table("counter", Conflict::update(["id"]).set("version", Expr::add()));
+    for _ in 0..50 {
+        db.submit_all(&[row(&counter, 1, 1), row(&counter, 2, 10)]).await.unwrap();
+    }
+    db.flush().await.unwrap();
+    sink.deliver();
+    assert_eq!(in_table(&sink, "counter"), [(1, 50), (2, 500)]);
+    let refused = start(&sink, options(&dir.path().join("other"))).await.unwrap();
+    let error = refused.submit(&row(&counter, 1, 1)).await.unwrap_err();
+    assert!(error.to_string().contains("DurableOptions::exactly_once"), "{error}");
+}
+
+/// A process that ends between the commit and the settling of its rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_the_process_before_has_written_are_skipped() {
+    let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
+    let (folder, crashed) = (dir.path().join("intake"), dir.path().join("crashed"));
+    away(&sink);
+    let db = start(&sink, exact(&folder)).await.unwrap();
+    submit(&db, 0..10).await;
+    copy(&folder, &crashed);
+    sink.release(1);
+    db.flush().await.unwrap();
+    assert!(db.close(LONG).await.is_drained());
+
+    std::fs::copy(folder.join("POSITIONS"), crashed.join("POSITIONS")).unwrap();
+    let db = start(&sink, exact(&crashed)).await.unwrap();
+    assert_eq!(db.recovered().rows, 10);
+    submit(&db, 10..12).await;
+    db.flush().await.unwrap();
+    assert_eq!(versions(&sink), (0..12).collect::<Vec<_>>());
+    assert_eq!(db.stats().balance.accepted, 2, "those of before are not written again");
+    assert!(db.close(LONG).await.is_drained());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_copy_of_the_log_goes_on_behind_the_position() {
+    let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
+    let (folder, older) = (dir.path().join("intake"), dir.path().join("older"));
+    away(&sink);
+    let db = start(&sink, exact(&folder)).await.unwrap();
+    submit(&db, 0..3).await;
+    copy(&folder, &older);
+    sink.release(1);
+    submit(&db, 3..8).await;
+    db.flush().await.unwrap();
+    db.close(LONG).await;
+
+    let db = start(&sink, exact(&older)).await.unwrap();
+    db.flush().await.unwrap();
+    assert_eq!(versions(&sink), (0..8).collect::<Vec<_>>());
+    submit(&db, 20..22).await;
+    db.flush().await.unwrap();
+    assert_eq!(versions(&sink), (0..8).chain(20..22).collect::<Vec<_>>(), "new rows are not taken for written ones");
+    db.close(LONG).await;
+}
+
+/// The database is not asked before new rows are stored, so they have the numbers of rows that were written.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_copy_with_new_rows_stops() {
+    let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
+    let (folder, older) = (dir.path().join("intake"), dir.path().join("older"));
+    let db = start(&sink, exact(&folder)).await.unwrap();
+    submit(&db, 0..3).await;
+    db.flush().await.unwrap();
+    db.close(LONG).await;
+    drop(db);
+    copy(&folder, &older);
+    let db = start(&sink, exact(&folder)).await.unwrap();
+    submit(&db, 3..8).await;
+    db.flush().await.unwrap();
+    db.close(LONG).await;
+
+    let db = start(&sink, exact(&older)).await.unwrap();
+    submit(&db, 20..22).await;
+    let reason = stopped(&db).await;
+    assert!(reason.contains("older copy") && reason.contains("ended at 3"), "{reason}");
+    assert_eq!(db.close(LONG).await.left_in_log, 2);
+    assert_eq!(versions(&sink), (0..8).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_database_stops_the_partition() {
+    for restored in [Some(4), None] {
+        let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
+        let db = start(&sink, exact(dir.path())).await.unwrap();
+        submit(&db, 0..10).await;
+        db.flush().await.unwrap();
+        db.close(LONG).await;
+        drop(db);
+        sink.set_position("plain", 0, restored);
+
+        let db = start(&sink, exact(dir.path())).await.unwrap();
+        submit(&db, 10..12).await;
+        let reason = stopped(&db).await;
+        assert!(reason.contains("restored") && reason.contains("accept_gaps"), "{reason}");
+        assert_eq!(db.close(LONG).await.left_in_log, 2);
+        drop(db);
+        assert_eq!(versions(&sink).len(), 10);
+
+        let db = start(&sink, exact(dir.path()).accept_gaps(true)).await.unwrap();
+        db.flush().await.unwrap();
+        assert_eq!(versions(&sink).len(), 12);
+        assert_eq!(db.stats().missing, if restored.is_some() { 6 } else { 0 });
+        assert!(db.close(LONG).await.is_drained());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_rows_go_to_the_dead_letters_before_the_position_passes_them() {
+    let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
+    let is_bad = |version: i64| version % 10 == 3 || version == 29;
+    sink.poison(move |row| matches!(row.get("version"), Some(ValueRef::I64(version)) if is_bad(version)));
+    away(&sink);
+    let db = start(&sink, exact(dir.path())).await.unwrap();
+    submit(&db, 0..30).await;
+    sink.release(1);
+    db.flush().await.unwrap();
+    assert_eq!(versions(&sink), (0..30).filter(|version| !is_bad(*version)).collect::<Vec<_>>());
+    assert_eq!(letters(dir.path()), [(1, 3), (1, 13), (1, 23), (1, 29)]);
+    assert_eq!(sink.position("plain", 0), Some(30), "the last row is bad, and is passed too");
+    let stats = db.stats();
+    assert_eq!((stats.balance.accepted, stats.balance.rejected(), stats.dead_letters), (30, 4, 4));
+    assert!(db.close(LONG).await.is_drained());
+}
+
+/// A table that refuses every row is no reason to reject them, whatever code its refusals have.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_table_keeps_its_rows() {
+    for class in [ErrorClass::Schema, ErrorClass::Permission, ErrorClass::Internal, ErrorClass::Row] {
+        let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
+        sink.poison_as(class, |_| true);
+        let isolation = Isolation::Bisect { max_statements: 8, beyond: BeyondBudget::Park };
+        let builder = BatchSql::builder(sink.clone()).config(config().isolation(isolation));
+        away(&sink);
+        let db = builder.durable(exact(dir.path())).start().await.unwrap();
+        submit(&db, 0..20).await;
+        sink.release(1);
+        let reason = stopped(&db).await;
+        assert!(reason.contains("its table cannot be written"), "{class}: {reason}");
+        assert_eq!((versions(&sink).len(), letters(dir.path()).len()), (0, 0), "{class}");
+        sink.poison(|_| false);
+        until("its rows are written", || versions(&sink).len() == 20).await;
+        until("it goes on", || db.health().stopped.is_empty()).await;
+        assert!(db.close(LONG).await.is_drained());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_row_with_the_code_of_a_broken_table_is_rejected() {
+    let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
+    sink.poison_as(ErrorClass::Schema, |row| row.get("version") == Some(ValueRef::I64(0)));
+    away(&sink);
+    let db = start(&sink, exact(dir.path())).await.unwrap();
+    submit(&db, 0..10).await;
+    sink.release(1);
+    db.flush().await.unwrap();
+    assert_eq!((versions(&sink), letters(dir.path())), ((1..10).collect(), vec![(1, 0)]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_on_copies_of_a_log_do_not_both_write() {
+    let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
+    let (folder, other) = (dir.path().join("intake"), dir.path().join("other"));
+    let first = start(&sink, exact(&folder)).await.unwrap();
+    submit(&first, 0..5).await;
+    first.flush().await.unwrap();
+    copy(&folder, &other);
+    let second = start(&sink, exact(&other)).await.unwrap();
+    submit(&second, 5..7).await;
+    second.flush().await.unwrap();
+    submit(&first, 100..102).await;
+    let reason = stopped(&first).await;
+    assert!(reason.contains("another process has claimed it"), "{reason}");
+    assert_eq!(versions(&sink), (0..7).collect::<Vec<_>>());
+    assert_eq!(first.close(LONG).await.left_in_log, 2, "its rows are in its log");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_from_before_exactly_once_was_chosen_are_written_from_where_they_are() {
+    let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
+    let db = start(&sink, options(dir.path()).partitions(1)).await.unwrap();
+    submit(&db, 0..10).await;
+    db.flush().await.unwrap();
+    db.close(LONG).await;
+    drop(db);
+    let db = start(&sink, exact(dir.path())).await.unwrap();
+    submit(&db, 10..12).await;
+    db.flush().await.unwrap();
+    assert_eq!((versions(&sink), sink.position("plain", 0)), ((0..12).collect(), Some(12)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_several_schemas_keep_their_order() {
+    let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
+    away(&sink);
+    let db = start(&sink, exact(dir.path())).await.unwrap();
+    let (one, other) = (keyed(), table("keyed", Conflict::replace(["id"])));
+    for version in 0..10 {
+        db.submit(&row(if version % 3 == 0 { &other } else { &one }, version % 2, version)).await.unwrap();
+    }
+    sink.release(1);
+    db.flush().await.unwrap();
+    assert_eq!(in_table(&sink, "keyed"), [(0, 8), (1, 9)]);
+    let written: Vec<i64> = applied(&sink).into_iter().map(|(_, version)| version).collect();
+    assert!(written.is_sorted(), "{written:?}");
+    let balance = db.stats().balance;
+    assert_eq!(balance.written() + balance.superseded(), 10);
+}
+
+#[tokio::test]
+async fn what_cannot_be_exactly_once_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = |result: Result<DurableBatchSql, DurableStartError>| result.unwrap_err().to_string();
+    let without = refused(start(&ScriptedSink::new(), exact(dir.path())).await);
+    assert!(without.contains("scripted keeps no positions"), "{without}");
+    let atomic = BatchSql::builder(sink()).config(PipelineConfig::default().isolation(Isolation::AtomicBatch));
+    let atomic = refused(atomic.durable(exact(dir.path())).start().await);
+    assert!(atomic.contains("Isolation::Bisect"), "{atomic}");
+    for source in [String::new(), "x".repeat(101), "a\0b".to_owned()] {
+        let named = refused(start(&sink(), options(dir.path()).exactly_once(source)).await);
+        assert!(named.contains("1 to 100 characters"), "{named}");
+    }
+}

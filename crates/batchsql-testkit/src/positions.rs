@@ -1,0 +1,71 @@
+//! Owns positions as a database keeps them, in memory.
+//! Must not know rows.
+
+use batchsql_core::{Claim, PartitionKey, Position, SinkError, Step};
+
+/// The positions of all partitions.
+#[derive(Debug, Default)]
+pub(crate) struct Positions(Vec<Entry>);
+
+#[derive(Debug)]
+struct Entry {
+    key: PartitionKey,
+    owner: String,
+    position: Position,
+}
+
+impl Positions {
+    pub(crate) fn claim(&mut self, key: &PartitionKey, owner: &str, claim: Claim) -> Option<Position> {
+        let known = self.0.iter().position(|entry| entry.key == *key);
+        let index = match (known, claim) {
+            (Some(index), _) => index,
+            (None, Claim::OrBeginAt(sequence)) => {
+                let id = i64::try_from(self.0.len()).expect("a test has fewer partitions");
+                let position = Position { id, epoch: 0, sequence };
+                self.0.push(Entry { key: key.clone(), owner: owner.to_owned(), position });
+                self.0.len() - 1
+            }
+            (None, _) => return None,
+        };
+        let entry = &mut self.0[index];
+        if claim == Claim::Held && entry.owner != owner {
+            return None;
+        }
+        owner.clone_into(&mut entry.owner);
+        entry.position.epoch += 1;
+        Some(entry.position)
+    }
+
+    /// Whether a step can be made now.
+    pub(crate) fn check(&self, step: &Step) -> Result<(), SinkError> {
+        let before = Position { id: step.id, epoch: step.epoch, sequence: step.from };
+        let is_there = self.0.iter().any(|entry| entry.position == before);
+        if is_there { Ok(()) } else { Err(SinkError::fenced()) }
+    }
+
+    pub(crate) fn advance(&mut self, step: &Step) -> Result<(), SinkError> {
+        self.check(step)?;
+        let entry = self.0.iter_mut().find(|entry| entry.position.id == step.id);
+        entry.ok_or_else(SinkError::fenced)?.position.sequence = step.to;
+        Ok(())
+    }
+
+    pub(crate) fn of(&self, table: &str, partition: u32) -> Option<Position> {
+        self.0.iter().find(|entry| is_of(entry, table, partition)).map(|entry| entry.position)
+    }
+
+    pub(crate) fn set(&mut self, table: &str, partition: u32, sequence: Option<i64>) {
+        match sequence {
+            None => self.0.retain(|entry| !is_of(entry, table, partition)),
+            Some(sequence) => {
+                let of_table = self.0.iter_mut().filter(|entry| is_of(entry, table, partition));
+                of_table.for_each(|entry| entry.position.sequence = sequence);
+            }
+        }
+    }
+}
+
+/// Sources quote the names of tables.
+fn is_of(entry: &Entry, table: &str, partition: u32) -> bool {
+    entry.key.table.trim_matches('"') == table && entry.key.partition == partition
+}
