@@ -13,7 +13,8 @@ pub struct DurableGauges {
     pub log_bytes_limit: u64,
     /// No row is accepted: the limit is reached, or the disk is full or fails.
     pub log_is_full: bool,
-    /// When the oldest row that has not ended was stored; `None` when every row has ended.
+    /// When the oldest row that has not ended was stored; `None` when every row has ended. Just after a start, until that row
+    /// is read from the log, it may be too early.
     pub oldest_unsettled: Option<SystemTime>,
     /// Rows from before the start that had not ended then.
     pub recovered_rows: u64,

@@ -11,7 +11,9 @@
 
 use std::env;
 use std::error::Error;
+use std::ffi::OsString;
 use std::io::{self, BufWriter, ErrorKind, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use batchsql_durable::tools::{IntakeFolder, Recovery};
@@ -23,18 +25,33 @@ const USAGE: &str = "usage: durable_log inspect|verify|export FOLDER [--in-use]
   export    prints the rows that wait as NDJSON, with their values
   --in-use  looks without the lock, while a program uses the folder: the newest rows may look torn";
 
+/// What the arguments ask for.
+enum Call {
+    Run { verb: Verb, folder: PathBuf, is_in_use: bool },
+    Help,
+}
+
+#[derive(Clone, Copy)]
+enum Verb {
+    Inspect,
+    Verify,
+    Export,
+}
+
 fn main() -> ExitCode {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    let (options, words): (Vec<_>, Vec<_>) =
-        arguments.iter().map(String::as_str).partition(|word| word.starts_with('-'));
-    let (verb, folder) = match (&*words, &*options) {
-        ([verb @ ("inspect" | "verify" | "export"), folder], [] | ["--in-use"]) => (*verb, *folder),
-        _ => {
+    let arguments: Vec<OsString> = env::args_os().skip(1).collect();
+    let result = match parse(&arguments) {
+        Some(Call::Run { verb, folder, is_in_use }) => run(verb, &folder, is_in_use),
+        Some(Call::Help) => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        None => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
         }
     };
-    match run(verb, folder, !options.is_empty()) {
+    match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         // Whoever read the output has seen enough.
@@ -46,14 +63,34 @@ fn main() -> ExitCode {
     }
 }
 
+/// A path may have any bytes.
+fn parse(arguments: &[OsString]) -> Option<Call> {
+    let is_option = |word: &&OsString| word.as_encoded_bytes().starts_with(b"-");
+    let (options, words): (Vec<_>, Vec<_>) = arguments.iter().partition(is_option);
+    let is_in_use = match options[..] {
+        [] => false,
+        [option] if option == "--in-use" => true,
+        [option] if option == "--help" || option == "-h" => return Some(Call::Help),
+        _ => return None,
+    };
+    let [verb, folder] = words[..] else { return None };
+    let verb = match verb.to_str()? {
+        "inspect" => Verb::Inspect,
+        "verify" => Verb::Verify,
+        "export" => Verb::Export,
+        _ => return None,
+    };
+    Some(Call::Run { verb, folder: folder.into(), is_in_use })
+}
+
 /// Returns whether the log is whole.
-fn run(verb: &str, folder: &str, is_in_use: bool) -> Result<bool, Box<dyn Error>> {
+fn run(verb: Verb, folder: &Path, is_in_use: bool) -> Result<bool, Box<dyn Error>> {
     let folder = if is_in_use { IntakeFolder::in_use(folder) } else { IntakeFolder::lock(folder)? };
     let mut out = BufWriter::new(io::stdout().lock());
     let (recovery, is_readable) = match verb {
-        "inspect" => (inspect(&folder, &mut out)?, true),
-        "verify" => (folder.verify()?, true),
-        _ => export(&folder, &mut out)?,
+        Verb::Inspect => (inspect(&folder, &mut out)?, true),
+        Verb::Verify => (folder.verify()?, true),
+        Verb::Export => export(&folder, &mut out)?,
     };
     out.flush()?;
     Ok(report(&recovery) && is_readable)

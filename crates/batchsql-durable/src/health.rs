@@ -57,7 +57,8 @@ pub struct DurableStats {
     pub log: LogStats,
     /// Rows that were read from the log, and their outcomes. A row that is written again counts again.
     pub balance: Balance,
-    /// When the oldest row that has not ended was stored: the time of its block. `None` if every row has ended.
+    /// When the oldest row that has not ended was stored: the time of its block. `None` if every row has ended. Just after a
+    /// start, until that row is read from the log, it may be too early.
     pub oldest_unsettled: Option<SystemTime>,
     /// Rows that were stored and acknowledged since the start.
     pub acknowledged: u64,

@@ -182,6 +182,9 @@ fn wrong_words_get_the_usage() {
         assert_eq!((code, &*printed), (2, ""), "{words:?}");
         assert!(said.starts_with("usage: durable_log inspect|verify|export FOLDER"), "{said}");
     }
+    let (code, printed, said) = run(&["--help"]);
+    assert_eq!((code, &*said), (0, ""));
+    assert!(printed.starts_with("usage: ") && printed.contains("with their values"), "{printed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
