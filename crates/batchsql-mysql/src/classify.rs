@@ -59,6 +59,11 @@ impl Failed {
         Self::of(error, Stage::Open, |error| asked(number(error), error.message()))
     }
 
+    /// Classifies an error of a statement without row values that may have been executed.
+    pub(crate) fn after(error: sqlx::Error, stage: Stage) -> Self {
+        Self::of(error, stage, |error| asked(number(error), error.message()))
+    }
+
     /// Classifies an error of a statement with row values. The server's message is not included because it may
     /// contain values, even if its code promises that it does not: a trigger can combine any message with any code.
     pub(crate) fn sent(error: sqlx::Error, stage: Stage, table: &Table) -> Self {

@@ -26,7 +26,7 @@ pub(crate) async fn insert_all(link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows
     if !is_usual && link.unusual != Unusual::Once {
         let bytes = whole.iter().map(|piece| piece.bytes).sum();
         if let Some(sql) = literals::insert(plan, rows, bytes) {
-            return execute(link, &sql, Stage::Statement).await;
+            return alone(link, &sql).await;
         }
     }
     let pieces: Vec<Piece> = match link.unusual {
@@ -37,7 +37,9 @@ pub(crate) async fn insert_all(link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows
         if is_usual { plan.insert(piece.rows.len()) } else { plan.insert_once(piece.rows.len()) }
     };
     match &*pieces {
-        [whole] => send(link, plan, whole, rows, Stage::Statement, statement(whole)).await.map(drop),
+        [whole] if link.attempt.step().is_none() => {
+            send(link, plan, whole, rows, Stage::Statement, statement(whole)).await.map(drop)
+        }
         pieces => {
             begin(link).await?;
             for piece in pieces {
@@ -47,6 +49,18 @@ pub(crate) async fn insert_all(link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows
             }
             commit(link).await
         }
+    }
+}
+
+/// A statement that is its own transaction, unless a position moves with it.
+async fn alone(link: &mut Link<'_>, sql: &str) -> Result<(), Failed> {
+    if link.attempt.step().is_none() {
+        return execute(link, sql, Stage::Statement).await;
+    }
+    begin(link).await?;
+    match execute(link, sql, Stage::Open).await {
+        Ok(()) => commit(link).await,
+        Err(failed) => Err(undo(link, failed).await),
     }
 }
 

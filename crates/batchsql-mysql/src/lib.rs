@@ -143,6 +143,7 @@ mod locks;
 mod options;
 mod piece;
 mod plan;
+mod position;
 mod quoted;
 mod read_schema;
 mod returning;

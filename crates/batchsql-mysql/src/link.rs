@@ -9,6 +9,7 @@ use sqlx::{Executor, Statement as _};
 
 use crate::catalog::Table;
 use crate::classify::{Failed, Stage};
+use crate::position::move_position;
 use crate::session::SharedName;
 use crate::settings::ValuesInText;
 use crate::statements::Statement;
@@ -90,13 +91,24 @@ pub(crate) async fn ready(connection: &mut MySqlConnection, statement: &Statemen
     Ok(())
 }
 
+/// Begins a transaction, and moves the position of the attempt in it, in the same round trip.
 pub(crate) async fn begin(link: &mut Link<'_>) -> Result<(), Failed> {
-    run(link, "START TRANSACTION", Stage::Open).await
+    let Some(step) = link.attempt.step() else { return run(link, "START TRANSACTION", Stage::Open).await };
+    let sql = format!("START TRANSACTION; {}", move_position(step));
+    let result = link.connection.execute(&*sql).await;
+    match link.leave(Stage::Open, result) {
+        Ok(moved) if moved.rows_affected() == 1 => Ok(()),
+        Ok(_) => Err(undo(link, Failed::unsent(SinkError::fenced())).await),
+        Err(failed) => Err(undo(link, failed).await),
+    }
 }
 
 /// Spells out the defaults: if `completion_type` is CHAIN, a bare COMMIT would open another transaction, and
 /// the next batch would become part of it.
 pub(crate) async fn commit(link: &mut Link<'_>) -> Result<(), Failed> {
+    if link.attempt.step().is_some_and(|step| !step.commits) {
+        return run(link, "ROLLBACK AND NO CHAIN", Stage::Open).await;
+    }
     let committed = run(link, "COMMIT AND NO CHAIN", Stage::Commit).await;
     // The connection is not reused after a failed commit.
     committed.map_err(|failed| Failed { usable: false, ..failed })

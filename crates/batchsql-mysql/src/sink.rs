@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use batchsql_core::{
-    AbandonedWrites, Attempt, Limits, OpenError, PoolState, Rows, Schema, Session, SessionEnd, Sink, SinkError,
-    TableName, TableSchema, ValueRules, Written,
+    AbandonedWrites, Attempt, Claim, Limits, OpenError, PartitionKey, PoolState, Position, Rows, Schema, Session,
+    SessionEnd, Sink, SinkError, Step, TableName, TableSchema, ValueRules, Written,
 };
 use sqlx::mysql::MySqlConnection;
 use sqlx::{Connection, MySqlPool};
@@ -21,6 +21,7 @@ use crate::learned::Learned;
 use crate::link::{Link, Unusual};
 use crate::options::MySqlOptions;
 use crate::plan::{MAX_BINDS, MySqlPlan, outdated};
+use crate::position;
 use crate::read_schema::read_schema;
 use crate::session::{SharedName, is_shared};
 use crate::settings::Settings;
@@ -262,6 +263,25 @@ impl Sink for MySqlSink {
         let mut conn = self.acquire().await?;
         let schema = read_schema(conn.begin().await?, table).await;
         conn.end(schema)
+    }
+
+    fn keeps_positions(&self) -> bool {
+        true
+    }
+
+    async fn claim(
+        &self,
+        conn: &mut MySqlConn,
+        key: &PartitionKey,
+        owner: &str,
+        claim: Claim,
+    ) -> Result<Option<Position>, SinkError> {
+        position::claim(conn, key, owner, claim).await
+    }
+
+    async fn advance(&self, conn: &mut MySqlConn, step: &Step) -> Result<(), SinkError> {
+        let advanced = position::advance(conn.begin().await?, step).await;
+        conn.end(advanced)
     }
 
     async fn acquire(&self) -> Result<MySqlConn, SinkError> {

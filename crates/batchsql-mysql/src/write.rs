@@ -62,7 +62,10 @@ async fn write_others(
 
 async fn write_fit(link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows<'_>) -> Result<Written, Failed> {
     match plan.way {
-        Way::Direct(_) if !plan.schema().returning().is_empty() => write_returning(link, plan, rows).await,
+        // Steps have no receipts.
+        Way::Direct(_) if !plan.schema().returning().is_empty() && link.attempt.step().is_none() => {
+            write_returning(link, plan, rows).await
+        }
         Way::Direct(_) => {
             insert_all(link, plan, rows).await?;
             Ok(Written::default())
