@@ -38,12 +38,14 @@ pub enum FlushReason {
     Pressure,
     /// A row of the same table that leaves out other columns arrived, and must be written after it.
     Order,
+    /// Rows of a source were written in one transaction with their position. Reported when they are written.
+    Step,
 }
 
 impl FlushReason {
     /// Every reason, in declaration order.
-    pub const ALL: [Self; 7] =
-        [Self::Rows, Self::Bytes, Self::Interval, Self::Explicit, Self::Drain, Self::Pressure, Self::Order];
+    pub const ALL: [Self; 8] =
+        [Self::Rows, Self::Bytes, Self::Interval, Self::Explicit, Self::Drain, Self::Pressure, Self::Order, Self::Step];
 
     /// The name used in metric labels.
     pub fn name(self) -> &'static str {
@@ -55,6 +57,7 @@ impl FlushReason {
             Self::Drain => "drain",
             Self::Pressure => "pressure",
             Self::Order => "order",
+            Self::Step => "step",
         }
     }
 }

@@ -14,9 +14,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 
 use crate::error::DurableStartError;
-use crate::feed::claimed::Claimed;
+use crate::feed::claimed::{Claimed, ExactlyOnce};
 use crate::feed::context::{Context, Counts};
-use crate::feed::exactly::ExactlyOnce;
 use crate::feed::feeds::Feeds;
 use crate::feed::letters::Letters;
 use crate::handle::DurableBatchSql;

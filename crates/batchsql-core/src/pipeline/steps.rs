@@ -8,7 +8,7 @@ use crate::model::batch::Rows;
 use crate::model::schema::Schema;
 use crate::outcome::outcomes::{FailedRow, Outcome, OutcomeCounts, OutcomeKind};
 use crate::pipeline::handle::{BatchSql, Shared};
-use crate::reporter::BatchInfo;
+use crate::reporter::{BatchInfo, BatchSealed, FlushReason};
 use crate::write::position::{Claim, PartitionKey, Position, Step};
 
 /// Why the rows of a step were not written.
@@ -116,6 +116,8 @@ impl BatchSql {
 
     fn count_step(&self, rows: Rows<'_>, counts: &OutcomeCounts) {
         self.0.pipeline.ledger.accept_ended(counts.total());
+        let sealed = BatchSealed { reason: FlushReason::Step };
+        self.0.pipeline.reporter.call(|reporter| reporter.batch_sealed(&info(rows), &sealed));
         self.0.pipeline.reporter.call(|reporter| reporter.rows_resolved(&info(rows), counts));
         self.0.pipeline.ledger.count(counts);
     }

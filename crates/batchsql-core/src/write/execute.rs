@@ -16,13 +16,13 @@ use crate::reporter::{BatchStarted, PoolState};
 use crate::write::context::PipelineContext;
 use crate::write::ended::{Connection, Ended, ParkReason, Pause, Stop};
 use crate::write::flight::Flight;
+use crate::write::held::Held;
 use crate::write::isolate::{Next, Verdict};
 use crate::write::job::{Job, Progress};
 use crate::write::plans::Plans;
 use crate::write::retry::RetrySchedule;
 use crate::write::sink::{Sink, Written};
 use crate::write::spans;
-use crate::write::step::Held;
 
 /// Writes batches to one sink.
 pub(crate) struct Executor<S: Sink> {

@@ -15,6 +15,7 @@ pub(crate) mod execute;
 pub(crate) mod failure_log;
 pub(crate) mod flight;
 pub(crate) mod health;
+pub(crate) mod held;
 pub(crate) mod ids;
 pub(crate) mod isolate;
 pub(crate) mod job;

@@ -4,9 +4,7 @@
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::{Mutex, PoisonError};
 use std::task::Poll;
-use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
@@ -21,30 +19,6 @@ use crate::write::ended::timed_out;
 use crate::write::execute::Executor;
 use crate::write::position::{Claim, PartitionKey, Position, Step};
 use crate::write::sink::{Sink, Written};
-
-/// Connections between steps, the one that was used last on top.
-pub(crate) struct Held<C>(Mutex<Vec<(Instant, C)>>);
-
-/// How long a connection is kept without use. Pools check and renew the connections that are returned to them.
-const HOLD: Duration = Duration::from_secs(1);
-
-impl<C> Default for Held<C> {
-    fn default() -> Self {
-        Self(Mutex::new(Vec::new()))
-    }
-}
-
-impl<C> Held<C> {
-    fn take(&self) -> Option<C> {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        held.retain(|(since, _)| since.elapsed() < HOLD);
-        held.pop().map(|(_, conn)| conn)
-    }
-
-    fn put(&self, conn: C) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now(), conn));
-    }
-}
 
 /// Why a step did not happen.
 #[derive(Debug, Clone)]

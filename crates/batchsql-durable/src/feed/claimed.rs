@@ -1,7 +1,8 @@
-//! Owns the file that says which partitions had a position in the database.
+//! Owns what the partitions share that are written exactly once, with the file that says which of them had a position in the
+//! database.
 //! Must not know databases.
 //!
-//! Without it a database that was made anew, or restored from before exactly once was chosen, would look like one that has
+//! Without the file a database that was made anew, or restored from before exactly once was chosen, would look like one that has
 //! never had a row, and its rows would be missed by nobody.
 
 use std::collections::HashSet;
@@ -9,6 +10,18 @@ use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+
+/// What the partitions of an intake share that is written exactly once.
+#[derive(Debug)]
+pub(crate) struct ExactlyOnce {
+    /// In the table of positions.
+    pub(crate) source: String,
+    /// Of this process.
+    pub(crate) owner: String,
+    pub(crate) claimed: Claimed,
+    /// Steps that are under way at once.
+    pub(crate) permits: tokio::sync::Semaphore,
+}
 
 /// The partitions that were claimed.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use batchsql_core::BatchSql;
 use batchsql_log::{Log, TableId};
 use tokio::sync::watch;
 
-use crate::feed::exactly::ExactlyOnce;
+use crate::feed::claimed::ExactlyOnce;
 use crate::feed::letters::Letters;
 use crate::health::StoppedPartition;
 use crate::key::OrderedTables;

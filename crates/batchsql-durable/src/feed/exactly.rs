@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use batchsql_core::{Claim, DynRow, ErrorClass, Isolation, PartitionKey, Position, Row, SharedRows, SinkError, Step};
 
-use crate::feed::claimed::Claimed;
+use crate::feed::claimed::ExactlyOnce;
 use crate::feed::context::{Context, Stream};
 use crate::feed::partition::{Found, Partition, Watched};
 use crate::feed::rows::LoggedRow;
@@ -28,18 +28,6 @@ use crate::feed::search::Search;
 
 /// How often a table that cannot be written is tried.
 const PROBE: Duration = Duration::from_secs(5);
-
-/// What the partitions of an intake share that is written exactly once.
-#[derive(Debug)]
-pub(crate) struct ExactlyOnce {
-    /// In the table of positions.
-    pub(crate) source: String,
-    /// Of this process.
-    pub(crate) owner: String,
-    pub(crate) claimed: Claimed,
-    /// Steps that are under way at once.
-    pub(crate) permits: tokio::sync::Semaphore,
-}
 
 /// Runs until the pipeline is closed.
 pub(crate) async fn run(context: Arc<Context>, stream: Arc<Stream>, shared: Arc<ExactlyOnce>) {
