@@ -43,10 +43,10 @@ pub(crate) async fn claim(
     let mut claimed = claim_once(conn.begin().await?, key, owner, claim).await;
     if claimed.as_ref().is_err_and(|failed| failed.code == NO_TABLE && failed.usable) {
         let created = create(conn.begin().await?).await;
-        conn.end(created)?;
+        conn.end(created.map_err(with_advice))?;
         claimed = claim_once(conn.begin().await?, key, owner, claim).await;
     }
-    conn.end(claimed)
+    conn.end(claimed.map_err(with_advice))
 }
 
 /// A crash of the server must not take a position back. Servers without these variables have no such choice.
@@ -72,16 +72,18 @@ async fn check_settings(connection: &mut MySqlConnection) -> Result<(), Failed> 
 }
 
 async fn create(connection: &mut MySqlConnection) -> Result<(), Failed> {
-    match connection.execute(CREATE).await {
-        Err(sqlx::Error::Database(error)) if number(error.as_ref()) == NO_RIGHT => {
-            let text = format!(
-                "the table batchsql_positions is missing and the user may not create it; create it, and grant SELECT, INSERT \
-                 and UPDATE: {CREATE}"
-            );
-            Err(Failed::unsent(SinkError::with_code(ErrorClass::Permission, NO_RIGHT, text)))
-        }
-        created => created.map(drop).map_err(Failed::asked),
+    connection.execute(CREATE).await.map(drop).map_err(Failed::asked)
+}
+
+/// A server tells a user without rights whether a table exists only if the user may know it.
+fn with_advice(failed: Failed) -> Failed {
+    if failed.code != NO_RIGHT {
+        return failed;
     }
+    let text = format!(
+        "the user may not create or use the table batchsql_positions; create it, and grant SELECT, INSERT and UPDATE: {CREATE}"
+    );
+    Failed { error: SinkError::with_code(ErrorClass::Permission, NO_RIGHT, text), ..failed }
 }
 
 async fn claim_once(
@@ -127,7 +129,8 @@ async fn claim_once(
 
 fn position(found: &MySqlRow) -> sqlx::Result<(Position, Option<String>)> {
     let position = Position { id: found.try_get(0)?, epoch: found.try_get(1)?, sequence: found.try_get(2)? };
-    Ok((position, found.try_get(3)?))
+    // A binary collation: the client takes the type for bytes.
+    Ok((position, found.try_get_unchecked(3)?))
 }
 
 /// The statement that moves the position. It has numbers only. The server counts the rows that were found, changed or not.

@@ -5,6 +5,7 @@
 //!   released; tables can be broken or slow.
 //! - [`Model`] is what a database would have after some rows: compare it with what the sink has.
 //! - [`batch_of`], [`receipts_of`] and [`outcomes_of`] are for tests of a driver of your own.
+//! - [`check_positions`] checks whether a driver of your own can be written exactly once.
 //! - [`NullSink`] accepts every row and keeps none, so that you can measure the pipeline alone.
 //!
 //! A row that the database refuses, and the outcomes of the others:
@@ -62,12 +63,14 @@
 //! ```
 
 mod batch;
+mod check_positions;
 mod model;
 mod null;
 mod positions;
 mod scripted;
 
 pub use batch::{batch_of, outcomes_of, receipts_of};
+pub use check_positions::check_positions;
 pub use model::{Effect, Model};
 pub use null::NullSink;
 pub use scripted::{ScriptedSink, Step};

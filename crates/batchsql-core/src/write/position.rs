@@ -18,7 +18,7 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct PartitionKey {
-    /// The source, for people; at most 100 characters.
+    /// The source, for people; at most 100 characters, without a space at its end: databases compare such names as equal.
     pub source: String,
     /// The incarnation of the source, for example the random id of a log; at most 64 characters.
     pub incarnation: String,

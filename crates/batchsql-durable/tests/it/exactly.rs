@@ -311,7 +311,7 @@ async fn what_cannot_be_exactly_once_is_refused() {
     let atomic = BatchSql::builder(sink()).config(PipelineConfig::default().isolation(Isolation::AtomicBatch));
     let atomic = refused(atomic.durable(exact(dir.path())).start().await);
     assert!(atomic.contains("Isolation::Bisect"), "{atomic}");
-    for source in [String::new(), "x".repeat(101), "a\0b".to_owned()] {
+    for source in [String::new(), "x".repeat(101), "a\0b".to_owned(), "a ".to_owned()] {
         let named = refused(start(&sink(), options(dir.path()).exactly_once(source)).await);
         assert!(named.contains("1 to 100 characters"), "{named}");
     }

@@ -9,6 +9,7 @@ mod errors;
 mod guilt;
 mod link;
 mod pools;
+mod positions;
 mod read_schema;
 mod rules;
 mod statements;

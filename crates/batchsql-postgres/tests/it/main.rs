@@ -12,6 +12,7 @@ mod guilt;
 mod link;
 mod lossy;
 mod pooler;
+mod positions;
 mod proxy;
 mod read_schema;
 mod rules;

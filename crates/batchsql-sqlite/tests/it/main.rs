@@ -17,6 +17,7 @@ mod names;
 #[cfg(unix)]
 mod numbered;
 mod policies;
+mod positions;
 #[cfg(unix)]
 mod process;
 mod read_schema;

@@ -1,0 +1,163 @@
+//! Positions in the transaction of rows: every way to write, and locks that others hold.
+
+use batchsql_core::{
+    Action, BatchSql, Claim, ColumnType, Conflict, ErrorClass, Expr, OutcomeKind, PartitionKey, Position, RowBuffer,
+    Schema, SharedRows, Step, ValueRules,
+};
+use batchsql_mysql::MySqlOptions;
+use batchsql_mysql::sqlx::{Connection, Executor, MySqlConnection};
+use batchsql_testkit::check_positions;
+use batchsql_testserver::{Kind, Server};
+
+use crate::support::{Database, pipeline};
+
+/// The shared server is faster than durable.
+fn durable_server() -> Server {
+    Server::start(Kind::MySql, &["--innodb-flush-log-at-trx-commit=1"])
+}
+
+async fn numbers(database: &Database, sql: &str) -> Vec<i64> {
+    database.read(sql).await.iter().map(|id| id.parse().unwrap()).collect()
+}
+
+fn one_column(rule: Conflict) -> Schema {
+    Schema::builder("t").column("id", ColumnType::I64).on_conflict(rule).build().unwrap()
+}
+
+fn key() -> PartitionKey {
+    PartitionKey::new("s", "i", "t", 0)
+}
+
+async fn claim(db: &BatchSql) -> Position {
+    db.claim(&key(), "a", Claim::OrBeginAt(0)).await.unwrap().unwrap()
+}
+
+fn rows(schema: &Schema, rows: impl IntoIterator<Item = (i64, i64)>) -> SharedRows {
+    let mut buffer = RowBuffer::new(schema, ValueRules::default());
+    for (id, n) in rows {
+        let row = schema.row().set("id", id).unwrap();
+        let row = if schema.columns().len() > 1 { row.set("n", n).unwrap() } else { row };
+        buffer.push(&row.finish().unwrap()).unwrap();
+    }
+    buffer.into_rows()
+}
+
+#[tokio::test]
+async fn positions_move_with_their_rows_whatever_the_way() {
+    let rules =
+        [(Conflict::none(), ""), (Conflict::ignore(["id"]), "PRIMARY KEY"), (Conflict::update(["id"]), "PRIMARY KEY")];
+    let server = durable_server();
+    for (rule, key) in rules {
+        for parameters in ["", "values_in_text=always"] {
+            for size in [1, 1_500] {
+                let sql = format!("CREATE TABLE t (id BIGINT NOT NULL {key}, CHECK (id >= 0))");
+                let database = Database::on(server.dsn(), &sql, parameters).await;
+                let ids = async || numbers(&database, "SELECT id FROM t ORDER BY id").await;
+                check_positions(&pipeline(&database.sink), &one_column(rule.clone()), "s", size, ids).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_rule_moves_its_position() {
+    let two = |rule| {
+        Schema::builder("t").column("id", ColumnType::I64).column("n", ColumnType::I64).on_conflict(rule).build()
+    };
+    let cases = [
+        (Conflict::replace(["id"]), "1 9|2 4"),
+        (Conflict::ignore(["id"]), "1 3|2 5"),
+        (Conflict::update(["id"]).only_if_newer("n"), "1 9|2 5"),
+        (Conflict::update(["id"]).set("n", Expr::add()), "1 12|2 9"),
+        (Conflict::update_only(["id"]), "2 4"),
+        (Conflict::delete(["id"]), ""),
+    ];
+    let server = durable_server();
+    for (rule, expected) in cases {
+        let sql = "CREATE TABLE t (id BIGINT PRIMARY KEY, n BIGINT); INSERT INTO t VALUES (2, 5)";
+        let database = Database::on(server.dsn(), sql, "").await;
+        let db = pipeline(&database.sink);
+        let position = claim(&db).await;
+        let schema = match rule.action() {
+            Action::Delete => one_column(rule.clone()),
+            _ => two(rule.clone()).unwrap(),
+        };
+        let rows = rows(&schema, [(1, 3), (2, 4), (1, 9)]);
+        let counted = db.write_step(rows.rows(), &Step::new(position, 3)).await.unwrap();
+        assert_eq!(counted.total(), 3, "{rule:?}");
+        let table = async || database.read("SELECT concat(id, ' ', n) FROM t ORDER BY id").await.join("|");
+        assert_eq!(table().await, expected, "{rule:?}");
+        assert_eq!(numbers(&database, "SELECT sequence FROM batchsql_positions").await, [3], "{rule:?}");
+        let again = db.write_step(rows.rows(), &Step::new(position, 3)).await.unwrap_err();
+        assert!(again.error.is_fenced(), "{rule:?}");
+        assert_eq!(table().await, expected, "{rule:?}");
+    }
+}
+
+/// A deadlock or a lock that is not given ends the transaction or leaves it open: no later statement commits without the
+/// position.
+#[tokio::test]
+async fn a_lock_that_is_not_given_leaves_nothing() {
+    let server = durable_server();
+    let database = Database::on(server.dsn(), "CREATE TABLE t (id BIGINT PRIMARY KEY)", "").await;
+    let options: MySqlOptions = database.dsn.parse().unwrap();
+    let sink = batchsql_mysql::MySqlSink::with_options(&options.max_connections(1)).await.unwrap();
+    sink.mysql_pool().execute("SET SESSION innodb_lock_wait_timeout = 1").await.unwrap();
+    let db = pipeline(&sink);
+    let position = claim(&db).await;
+    let mut other = MySqlConnection::connect(&database.dsn).await.unwrap();
+    other.execute("START TRANSACTION").await.unwrap();
+    other.execute("INSERT INTO t VALUES (2)").await.unwrap();
+    let schema = one_column(Conflict::update(["id"]));
+    let given = rows(&schema, [(1, 0), (2, 0)]);
+    let locked = db.write_step(given.rows(), &Step::new(position, 2)).await.unwrap_err();
+    assert_eq!(locked.error.class(), ErrorClass::Transient, "{locked}");
+    other.execute("ROLLBACK").await.unwrap();
+    assert_eq!(numbers(&database, "SELECT sequence FROM batchsql_positions").await, [0]);
+    assert_eq!(numbers(&database, "SELECT id FROM t").await, [] as [i64; 0]);
+    let counted = db.write_step(given.rows(), &Step::new(position, 2)).await.unwrap();
+    assert_eq!(counted.get(OutcomeKind::Written), 2);
+}
+
+/// What commits while a claim waits is in the position that the claim returns.
+#[tokio::test]
+async fn a_claim_waits_for_what_is_being_committed() {
+    let server = durable_server();
+    let database = Database::on(server.dsn(), "CREATE TABLE t (id BIGINT)", "").await;
+    let db = pipeline(&database.sink);
+    let position = claim(&db).await;
+    let mut other = MySqlConnection::connect(&database.dsn).await.unwrap();
+    other.execute("START TRANSACTION").await.unwrap();
+    other.execute(&*format!("UPDATE batchsql_positions SET sequence = 1 WHERE id = {}", position.id)).await.unwrap();
+    let claiming = tokio::spawn({
+        let db = db.clone();
+        async move { db.claim(&key(), "a", Claim::Held).await }
+    });
+    database.wait_for_a_lock_wait().await;
+    other.execute("COMMIT").await.unwrap();
+    assert_eq!(claiming.await.unwrap().unwrap().unwrap().sequence, 1);
+}
+
+#[tokio::test]
+async fn a_user_who_may_not_create_the_table_is_told_what_to_do() {
+    let server = durable_server();
+    let database = Database::on(server.dsn(), "CREATE TABLE t (id BIGINT)", "").await;
+    let user = database.user("p", "").await;
+    database.run(&format!("GRANT SELECT, INSERT ON {}.t TO '{user}'@'%'", database.name)).await;
+    let dsn = crate::support::with_user(&database.dsn, &user, "p");
+    let sink = batchsql_mysql::MySqlSink::connect(&dsn).await.unwrap();
+    let error = pipeline(&sink).claim(&key(), "a", Claim::OrBeginAt(0)).await.unwrap_err();
+    assert!(
+        error.class() == ErrorClass::Permission && error.to_string().contains("CREATE TABLE IF NOT EXISTS"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_may_lose_commits_is_refused() {
+    let server = Server::start(Kind::MySql, &["--innodb-flush-log-at-trx-commit=2"]);
+    let database = Database::on(server.dsn(), "CREATE TABLE t (id BIGINT)", "").await;
+    let error = pipeline(&database.sink).claim(&key(), "a", Claim::OrBeginAt(0)).await.unwrap_err();
+    assert!(error.class() == ErrorClass::Schema, "{error}");
+    assert!(error.to_string().contains("innodb_flush_log_at_trx_commit is 2"), "{error}");
+}

@@ -1,0 +1,215 @@
+//! Positions in the transaction of rows: every way to write, holders that do not go away, settings that lose commits.
+
+use std::time::Duration;
+
+use batchsql_core::{
+    BatchSql, Claim, ColumnType, Conflict, ErrorClass, Expr, OutcomeKind, PartitionKey, Position, RowBuffer, Schema,
+    Step, ValueRules,
+};
+use batchsql_postgres::sqlx::{Connection, Executor, PgConnection, PgPool};
+use batchsql_postgres::{PostgresSink, Strategy};
+use batchsql_testkit::check_positions;
+use batchsql_testserver::unique;
+
+use crate::support::{execute, fresh, fresh_dsn, pipeline, read, user_until_end, with_parameter, with_strategy};
+
+async fn numbers(sink: &PostgresSink, sql: &str) -> Vec<i64> {
+    read(sink, sql).await.iter().map(|id| id.parse().unwrap()).collect()
+}
+
+fn one_column(rule: Conflict) -> Schema {
+    Schema::builder("t").column("id", ColumnType::I64).on_conflict(rule).build().unwrap()
+}
+
+#[tokio::test]
+async fn positions_move_with_their_rows_whatever_the_way() {
+    let strategies = [Strategy::Auto, Strategy::MultiValues, Strategy::Unnest, Strategy::Copy, Strategy::Staging];
+    let rules =
+        [(Conflict::none(), ""), (Conflict::ignore(["id"]), "PRIMARY KEY"), (Conflict::update(["id"]), "PRIMARY KEY")];
+    for (rule, key) in rules {
+        for strategy in strategies {
+            if strategy == Strategy::Copy && rule != Conflict::none() {
+                continue;
+            }
+            for size in [1, 1_500] {
+                let sql = format!("CREATE TABLE t (id bigint NOT NULL {key} CHECK (id >= 0))");
+                let sink = with_strategy(&fresh_dsn(&sql).await, strategy).await;
+                let ids = async || numbers(&sink, "SELECT id FROM t ORDER BY id").await;
+                check_positions(&pipeline(&sink), &one_column(rule.clone()), "s", size, ids).await;
+            }
+        }
+    }
+}
+
+/// Rows that a trigger may drop are written in parts, with savepoints.
+#[tokio::test]
+async fn positions_move_with_rows_that_triggers_drop() {
+    let sql = "CREATE TABLE t (id bigint NOT NULL CHECK (id >= 0));
+        CREATE FUNCTION odd() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN IF new.id % 2 = 1 THEN RETURN NULL; END IF; RETURN new; END';
+        CREATE TRIGGER odd BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION odd()";
+    let sink = fresh(sql).await;
+    let db = pipeline(&sink);
+    let position = claim(&db).await;
+    let rows = rows(&one_column(Conflict::none()), (0..100).map(|id| (id, 0)));
+    let counts = db.write_step(rows.rows(), &Step::new(position, 100)).await.unwrap();
+    assert_eq!((counts.get(OutcomeKind::Written), counts.get(OutcomeKind::Ignored)), (50, 50));
+    assert_eq!((numbers(&sink, "SELECT count(*) FROM t").await, sequence(&sink).await), (vec![50], 100));
+    let counts = db.write_step(rows.rows(), &Step::new(position, 100)).await.unwrap_err();
+    assert!(counts.error.is_fenced());
+    assert_eq!(numbers(&sink, "SELECT count(*) FROM t").await, [50]);
+}
+
+fn key() -> PartitionKey {
+    PartitionKey::new("s", "i", "t", 0)
+}
+
+async fn claim(db: &BatchSql) -> Position {
+    db.claim(&key(), "a", Claim::OrBeginAt(0)).await.unwrap().unwrap()
+}
+
+async fn sequence(sink: &PostgresSink) -> i64 {
+    numbers(sink, "SELECT sequence FROM batchsql_positions").await[0]
+}
+
+fn rows(schema: &Schema, rows: impl IntoIterator<Item = (i64, i64)>) -> batchsql_core::SharedRows {
+    let mut buffer = RowBuffer::new(schema, ValueRules::default());
+    for (id, n) in rows {
+        let row = schema.row().set("id", id).unwrap();
+        let row = if schema.columns().len() > 1 { row.set("n", n).unwrap() } else { row };
+        buffer.push(&row.finish().unwrap()).unwrap();
+    }
+    buffer.into_rows()
+}
+
+/// Versions of one key are written in waves or as one row, and sums are added once.
+#[tokio::test]
+async fn every_rule_moves_its_position() {
+    let sql = "CREATE TABLE t (id bigint PRIMARY KEY, n bigint)";
+    let two = |rule| {
+        Schema::builder("t").column("id", ColumnType::I64).column("n", ColumnType::I64).on_conflict(rule).build()
+    };
+    let cases = [
+        (Conflict::replace(["id"]), "1 9|2 4", [2, 0, 1]),
+        (Conflict::ignore(["id"]), "1 3|2 5", [1, 2, 0]),
+        (Conflict::update(["id"]).only_if_newer("n"), "1 9|2 5", [1, 1, 1]),
+        (Conflict::update(["id"]).set("n", Expr::add()), "1 12|2 9", [3, 0, 0]),
+        (Conflict::update(["id"]).set("n", Expr::raw("{old} + {new}")), "1 12|2 9", [3, 0, 0]),
+        // Of two rows that find nothing, neither replaces the other.
+        (Conflict::update_only(["id"]), "2 4", [1, 2, 0]),
+        (Conflict::delete(["id"]), "", [1, 2, 0]),
+    ];
+    for (rule, expected, counts) in cases {
+        let sink = fresh(sql).await;
+        execute(sink.pg_pool(), "INSERT INTO t VALUES (2, 5)").await;
+        let db = pipeline(&sink);
+        let position = claim(&db).await;
+        let schema = match rule.action() {
+            batchsql_core::Action::Delete => one_column(rule.clone()),
+            _ => two(rule.clone()).unwrap(),
+        };
+        let rows = rows(&schema, [(1, 3), (2, 4), (1, 9)]);
+        let counted = db.write_step(rows.rows(), &Step::new(position, 3)).await.unwrap();
+        let kinds = [OutcomeKind::Written, OutcomeKind::Ignored, OutcomeKind::Superseded];
+        let table = read(&sink, "SELECT concat(id, ' ', n) FROM t ORDER BY id").await.join("|");
+        assert_eq!(kinds.map(|kind| counted.get(kind)), counts, "{rule:?}");
+        assert_eq!((&*table, sequence(&sink).await), (expected, 3), "{rule:?}");
+        let again = db.write_step(rows.rows(), &Step::new(position, 3)).await.unwrap_err();
+        assert!(again.error.is_fenced(), "{rule:?}");
+        assert_eq!(read(&sink, "SELECT concat(id, ' ', n) FROM t ORDER BY id").await.join("|"), expected, "{rule:?}");
+    }
+}
+
+/// The check comes with COMMIT, behind the statements.
+#[tokio::test]
+async fn a_deferred_constraint_refuses_the_step() {
+    let sql = "CREATE TABLE parent (id bigint PRIMARY KEY); INSERT INTO parent VALUES (1);
+        CREATE TABLE t (id bigint REFERENCES parent DEFERRABLE INITIALLY DEFERRED)";
+    let sink = fresh(sql).await;
+    let db = pipeline(&sink);
+    let position = claim(&db).await;
+    let schema = one_column(Conflict::none());
+    for step in [Step::new(position, 2), Step::new(position, 2).rolled_back()] {
+        let refused = db.write_step(rows(&schema, [(1, 0), (2, 0)]).rows(), &step).await.unwrap_err();
+        assert!(refused.was_sent && refused.error.class() == ErrorClass::Row, "{refused}");
+    }
+    assert_eq!((sequence(&sink).await, numbers(&sink, "SELECT count(*) FROM t").await), (0, vec![0]));
+    db.write_step(rows(&schema, [(1, 0)]).rows(), &Step::new(position, 1)).await.unwrap();
+}
+
+/// A worker that is frozen between the position and its commit, or whose connection is lost without a word.
+#[tokio::test]
+async fn a_session_that_holds_the_position_is_ended() {
+    let dsn = fresh_dsn("CREATE TABLE t (id bigint)").await;
+    let sink = PostgresSink::connect(&dsn).await.unwrap();
+    let db = pipeline(&sink);
+    let position = claim(&db).await;
+    let mut frozen = PgConnection::connect(&dsn).await.unwrap();
+    let step = format!(
+        "BEGIN; UPDATE batchsql_positions SET sequence = 1 WHERE id = {}; INSERT INTO t VALUES (1)",
+        position.id
+    );
+    frozen.execute(&*step).await.unwrap();
+    let claimed = db.claim(&key(), "b", Claim::Existing).await.unwrap().unwrap();
+    assert_eq!((claimed.sequence, claimed.epoch), (0, position.epoch + 1));
+    assert!(frozen.execute("COMMIT").await.is_err(), "its session has ended");
+    assert_eq!(numbers(&sink, "SELECT count(*) FROM t").await, [0]);
+}
+
+/// What commits while a claim waits is in the position that the claim returns.
+#[tokio::test]
+async fn a_claim_waits_for_what_is_being_committed() {
+    let dsn = fresh_dsn("CREATE TABLE t (id bigint)").await;
+    let sink = PostgresSink::connect(&dsn).await.unwrap();
+    let db = pipeline(&sink);
+    let position = claim(&db).await;
+    let mut other = PgConnection::connect(&dsn).await.unwrap();
+    let step = format!("BEGIN; UPDATE batchsql_positions SET sequence = 1 WHERE id = {}", position.id);
+    other.execute(&*step).await.unwrap();
+    let claiming = tokio::spawn({
+        let db = db.clone();
+        async move { db.claim(&key(), "a", Claim::Held).await }
+    });
+    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'
+        AND transactionid = (SELECT xmax FROM batchsql_positions)";
+    while numbers(&sink, waits).await == [0] {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    other.execute("COMMIT").await.unwrap();
+    assert_eq!(claiming.await.unwrap().unwrap().unwrap().sequence, 1);
+}
+
+#[tokio::test]
+async fn what_loses_commits_is_refused() {
+    let dsn = fresh_dsn("CREATE UNLOGGED TABLE t (id bigint)").await;
+    let sink = PostgresSink::connect(&dsn).await.unwrap();
+    let db = pipeline(&sink);
+    let position = claim(&db).await;
+    let refused = db.write_step(rows(&one_column(Conflict::none()), [(1, 0)]).rows(), &Step::new(position, 1)).await;
+    let refused = refused.unwrap_err().error;
+    assert!(refused.class() == ErrorClass::Schema && refused.to_string().contains("UNLOGGED"), "{refused}");
+    assert_eq!(sequence(&sink).await, 0);
+    let off = with_parameter(&dsn, "options[synchronous_commit]=off");
+    let error =
+        pipeline(&PostgresSink::connect(&off).await.unwrap()).claim(&key(), "a", Claim::Existing).await.unwrap_err();
+    assert!(error.class() == ErrorClass::Schema && error.to_string().contains("synchronous_commit is off"), "{error}");
+}
+
+#[tokio::test]
+async fn a_user_who_may_not_create_the_table_is_told_what_to_do() {
+    let user = unique("positions");
+    let _end = user_until_end(&user);
+    let dsn = fresh_dsn(&format!(
+        "CREATE TABLE t (id bigint); CREATE USER {user} PASSWORD 'p';
+         DO $$ BEGIN EXECUTE format('GRANT USAGE ON SCHEMA %I TO {user}', current_schema()); END $$"
+    ))
+    .await;
+    let admin = PostgresSink::connect(&dsn).await.unwrap();
+    let options = (*admin.pg_pool().connect_options()).clone().username(&user).password("p");
+    let sink = PostgresSink::new(PgPool::connect_lazy_with(options));
+    let error = pipeline(&sink).claim(&key(), "a", Claim::OrBeginAt(0)).await.unwrap_err();
+    assert!(
+        error.class() == ErrorClass::Permission && error.to_string().contains("CREATE TABLE IF NOT EXISTS"),
+        "{error}"
+    );
+}

@@ -1,0 +1,118 @@
+//! Owns the check whether a sink keeps positions as exactly once needs them.
+//! Must not know any database.
+
+use std::ops::Range;
+
+use batchsql_core::{
+    BatchSql, Claim, DynRow, ErrorClass, OutcomeKind, PartitionKey, Position, RowBuffer, Schema, SharedRows, Step,
+    ValueRules,
+};
+
+/// Checks that a sink moves positions together with rows, for a table with a column `id` (`I64`) that refuses negative ids, for
+/// example by `CHECK (id >= 0)`, and has no rows. `source` names positions that nothing else uses. `ids` reads all ids of the
+/// table, in order. Each step has `size` rows, which a driver may write in different ways.
+///
+/// # Panics
+/// When the sink does something else.
+pub async fn check_positions<F: Future<Output = Vec<i64>>>(
+    db: &BatchSql,
+    schema: &Schema,
+    source: &str,
+    size: i64,
+    ids: impl Fn() -> F,
+) {
+    assert!(db.keeps_positions(), "the sink says that it keeps positions");
+    let key = PartitionKey::new(source, "incarnation", "\"t\"", 3);
+    let claim = async |key: &PartitionKey, owner: &str, claim| db.claim(key, owner, claim).await.unwrap();
+    assert_eq!(claim(&key, "a", Claim::Existing).await, None, "nothing is there");
+    assert_eq!(claim(&key, "a", Claim::Held).await, None);
+    let begun = claim(&key, "a", Claim::OrBeginAt(5)).await.unwrap();
+    assert_eq!(begun.sequence, 5);
+    let now = claim(&key, "a", Claim::OrBeginAt(9)).await.unwrap();
+    assert_eq!((now.id, now.sequence), (begun.id, 5), "the position that is there stays");
+    assert!(now.epoch > begun.epoch, "a claim raises the epoch");
+
+    let rows = |ids: Range<i64>| rows_of(schema, ids);
+    let written = |counts: batchsql_core::OutcomeCounts| counts.get(OutcomeKind::Written);
+    let first = rows(0..size);
+    let counts = db.write_step(first.rows(), &Step::new(now, 5 + size)).await.unwrap();
+    assert_eq!((written(counts), ids().await), (size as u64, (0..size).collect()));
+    let reached = Position { sequence: 5 + size, ..now };
+
+    // What another epoch or another position sends changes nothing.
+    let more = rows(size..2 * size);
+    for stale in [begun, now, Position { sequence: 7 + size, ..now }, Position { epoch: now.epoch + 1, ..reached }] {
+        let error = db.write_step(more.rows(), &Step::new(stale, 99_999)).await.unwrap_err().error;
+        assert!(error.is_fenced(), "{stale:?}: {error}");
+        let error = db.advance(&Step::new(stale, 99_999)).await.unwrap_err();
+        assert!(error.is_fenced(), "{stale:?}: {error}");
+    }
+    // One bad row refuses them all, with the position.
+    let bad = rows(-1..size - 1);
+    let refused = db.write_step(bad.rows(), &Step::new(reached, 99_999)).await.unwrap_err();
+    assert!(refused.was_sent && refused.error.class() == ErrorClass::Row, "{refused}");
+    // A step that is rolled back tells the same, and changes nothing.
+    db.write_step(more.rows(), &Step::new(reached, 99_999).rolled_back()).await.unwrap();
+    let refused = db.write_step(bad.rows(), &Step::new(reached, 99_999).rolled_back()).await.unwrap_err();
+    assert!(refused.was_sent && refused.error.class() == ErrorClass::Row, "{refused}");
+    assert_eq!(ids().await, (0..size).collect::<Vec<_>>());
+    assert_eq!(claim(&key, "a", Claim::Existing).await.unwrap().sequence, 5 + size);
+
+    // The owner that claimed last holds it.
+    let other = claim(&key, "b", Claim::Existing).await.unwrap();
+    assert_eq!(claim(&key, "a", Claim::Held).await, None);
+    let held = claim(&key, "b", Claim::Held).await.unwrap();
+    assert!(held.epoch > other.epoch && held.sequence == 5 + size, "{held:?}");
+    db.advance(&Step::new(held, 7 + size)).await.unwrap();
+    let held = Position { sequence: 7 + size, ..held };
+    db.write_step(more.rows(), &Step::new(held, 7 + 2 * size)).await.unwrap();
+    assert_eq!(ids().await, (0..2 * size).collect::<Vec<_>>());
+
+    // Other partitions, tables, incarnations and sources are others.
+    for other in [
+        PartitionKey::new(source, "incarnation", "\"t\"", 2),
+        PartitionKey::new(source, "incarnation", "\"T\"", 3),
+        PartitionKey::new(source, "Incarnation", "\"t\"", 3),
+        PartitionKey::new(format!("{source}x"), "incarnation", "\"t\"", 3),
+    ] {
+        assert_eq!(claim(&other, "a", Claim::Existing).await, None, "{other}");
+    }
+    assert_eq!(db.balance().accepted, 2 * size as u64);
+    assert_eq!(db.balance().written(), 2 * size as u64);
+}
+
+fn rows_of(schema: &Schema, ids: Range<i64>) -> SharedRows {
+    let mut rows = RowBuffer::new(schema, ValueRules::default());
+    for id in ids {
+        let row: DynRow = schema.row().set("id", id).and_then(|row| row.finish()).expect("a table with one column id");
+        rows.push(&row).expect("a row with an id");
+    }
+    rows.into_rows()
+}
+
+#[cfg(test)]
+mod tests {
+    use batchsql_core::{ColumnType, ValueRef};
+
+    use super::*;
+    use crate::scripted::ScriptedSink;
+
+    #[tokio::test]
+    async fn the_scripted_sink_keeps_positions() {
+        let sink = ScriptedSink::new();
+        sink.keep_positions();
+        sink.poison(|row| row.get("id") == Some(ValueRef::I64(-1)));
+        let db = BatchSql::builder(sink.clone()).start().unwrap();
+        let schema = Schema::builder("t").column("id", ColumnType::I64).build().unwrap();
+        check_positions(&db, &schema, "s", 10, async || {
+            let id = |row: &DynRow| match row.get("id") {
+                Some(ValueRef::I64(id)) => id,
+                other => panic!("{other:?}"),
+            };
+            let mut ids: Vec<i64> = sink.applied().iter().map(id).collect();
+            ids.sort_unstable();
+            ids
+        })
+        .await;
+    }
+}
