@@ -9,6 +9,7 @@ mod say;
 
 mod bench;
 mod cargo;
+mod chaos;
 mod checks;
 mod databases;
 mod files;
@@ -84,6 +85,9 @@ enum Verb {
     Package(package::Arguments),
     /// Publish the packages in the order of their dependencies, or show how
     Release(release::Arguments),
+    /// Cause faults on real servers under load, and check every row; all arguments are passed to the program
+    #[command(disable_help_flag = true)]
+    Chaos(suite::Arguments),
     /// Build the benchmarks and run them; all arguments are passed to the benchmarks
     #[command(disable_help_flag = true)]
     Bench(suite::Arguments),
@@ -111,6 +115,7 @@ fn main() -> ExitCode {
         Some(Verb::Package(arguments)) => package::run(arguments),
         Some(Verb::Release(arguments)) => release::run(arguments),
         Some(Verb::Bench(arguments)) => bench::run(arguments),
+        Some(Verb::Chaos(arguments)) => chaos::run(arguments),
     };
     let code = outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -82,7 +82,7 @@ fn introduce(kind: Kind, server: &Server, person: bool) -> anyhow::Result<()> {
         if let Some(authority) = &server.authority {
             println!("# TLS, with a certificate that this authority signed: {}", authority.display());
         }
-        println!("# Commands: stop, start, launch (start without waiting), kill");
+        println!("# Commands: stop, start, launch (start without waiting), kill, pause, resume");
         println!("# Ctrl-C stops the server and removes its files");
         return Ok(());
     }
@@ -106,6 +106,8 @@ fn obey(server: &mut Server, command: &str) -> anyhow::Result<String> {
     match command {
         "stop" => server.stop().map(|()| "STOPPED".to_owned()),
         "kill" => server.kill().map(|()| "STOPPED".to_owned()),
+        "pause" => server.pause().map(|()| "PAUSED".to_owned()),
+        "resume" => server.resume().map(|()| "RESUMED".to_owned()),
         "launch" => server.launch().map(|()| "LAUNCHED".to_owned()),
         "start" => {
             server.launch()?;
@@ -113,7 +115,7 @@ fn obey(server: &mut Server, command: &str) -> anyhow::Result<String> {
             Ok(format!("READY {}", server.dsn))
         }
         "" => Ok(String::new()),
-        _ => anyhow::bail!("unknown command; use stop, start, launch or kill"),
+        _ => anyhow::bail!("unknown command; use stop, start, launch, kill, pause or resume"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Builds a binary of the suite crate with optimizations and replaces this process by it.
+//! Builds a binary of the suite crate and replaces this process by it, or runs it.
 //! Must not know what the binary does with its arguments.
 
 use std::{
@@ -77,7 +77,8 @@ fn build(binary: &Binary) -> anyhow::Result<Built> {
     // or target triple.
     let name = binary.name;
     let with = binary.features.as_ref().map_or(String::new(), |features| format!(" with {}", features.join(", ")));
-    eprintln!("==> building {name}{with} with optimizations; the first time takes minutes");
+    let how = if binary.profile == "dev" { "for debugging" } else { "with optimizations" };
+    eprintln!("==> building {name}{with} {how}; the first time takes minutes");
     let mut child = cargo::command()
         .args(binary.build_args())
         .arg("--message-format=json-render-diagnostics")

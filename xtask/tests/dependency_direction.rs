@@ -37,7 +37,7 @@ const ALLOWED: &[(&str, &[&[&str]])] = &[
     ("batchsql", &[LIBRARIES]),
     ("batchsql-testserver", &[]),
     ("batchsql-monitoring", &[&["batchsql-core", "batchsql-metrics"]]),
-    ("batchsql-suite", &[LIBRARIES, &["batchsql"]]),
+    ("batchsql-suite", &[LIBRARIES, &["batchsql", "batchsql-testserver"]]),
     ("xtask", &[]),
 ];
 

@@ -3,6 +3,7 @@
 
 use anyhow::Context;
 use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 
 /// A value of `--db`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -20,7 +21,8 @@ pub enum DatabaseChoice {
 }
 
 /// A database that the suite can run against.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum DatabaseName {
     /// Embedded SQLite; needs no server.
     Sqlite,

@@ -8,6 +8,8 @@
 pub mod bench;
 mod case_name;
 pub mod cases;
+#[cfg(feature = "chaos")]
+pub mod chaos;
 pub mod cli;
 pub mod database;
 mod database_name;

@@ -13,11 +13,14 @@
 
 mod counting_proxy;
 mod late_proxy;
+mod line;
 mod listen;
+mod network_proxy;
 mod scrape;
 
 pub use counting_proxy::CountingProxy;
 pub use late_proxy::LateProxy;
+pub use network_proxy::{Conditions, NetworkProxy};
 pub use scrape::{Sample, samples};
 
 use std::io::{BufRead, BufReader, Write};
@@ -105,10 +108,22 @@ impl Server {
     /// # Panics
     /// If it cannot be started: a test that does not run must not pass.
     pub fn start(kind: Kind, arguments: &[&str]) -> Self {
+        Self::start_in(kind, arguments, None)
+    }
+
+    /// The same with its files in a folder, which every user can reach and write into; default: that of temporary files.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn start_in(kind: Kind, arguments: &[&str], folder: Option<&Path>) -> Self {
         let xtask = std::env::var_os("BATCHSQL_XTASK").unwrap_or_else(|| {
             panic!("this test starts a server of its own: run `cargo xtask test`, which tells the test how")
         });
-        let mut process = Command::new(xtask)
+        let mut command = Command::new(xtask);
+        if let Some(folder) = folder {
+            command.env("TMPDIR", folder);
+        }
+        let mut process = command
             .args(["server", kind.name(), "--"])
             .args(arguments)
             .stdin(Stdio::piped())
@@ -148,7 +163,19 @@ impl Server {
         self.wait_for("STOPPED");
     }
 
-    /// Starts a stopped server again, on the same port, and waits until it accepts connections.
+    /// Stops the processes of the server where they are (`SIGSTOP`): its connections stay open, and nothing answers.
+    pub fn pause(&mut self) {
+        self.send("pause");
+        self.wait_for("PAUSED");
+    }
+
+    /// Lets a paused server go on (`SIGCONT`).
+    pub fn resume(&mut self) {
+        self.send("resume");
+        self.wait_for("RESUMED");
+    }
+
+    /// Starts a server that was stopped or has ended again, on the same port, and waits until it accepts connections.
     pub fn start_again(&mut self) {
         self.send("start");
         self.wait_for("READY");

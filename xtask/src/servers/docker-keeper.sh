@@ -24,6 +24,8 @@ while read -r command; do
     wait) "$@" up --detach --wait --wait-timeout 240 $services </dev/null >>log 2>&1 ;;
     stop) "$@" stop $services </dev/null >>log 2>&1 ;;
     kill) "$@" kill $services </dev/null >>log 2>&1 ;;
+    pause) "$@" pause $services </dev/null >>log 2>&1 ;;
+    resume) "$@" unpause $services </dev/null >>log 2>&1 ;;
     *) false ;;
   esac && echo "$command" || echo failed
 done

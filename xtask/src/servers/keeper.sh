@@ -22,9 +22,26 @@ launch() {
   ) </dev/null >/dev/null &
 }
 
+# Sends a signal to every process of a running server. A new process may come while they are signalled, but not from one
+# that is stopped: so twice, the parent first.
+everyone() {
+  [ "$launched" = yes ] || return 1
+  until [ -e pid ] || [ -e ended ]; do sleep 0.05; done
+  [ ! -e ended ] || return 1
+  server=$(cat pid)
+  for _ in 1 2; do
+    children=$(cat "/proc/$server/task/$server/children" 2>/dev/null || pgrep -P "$server" 2>/dev/null)
+    # shellcheck disable=SC2086 # a list of numbers
+    kill "-$1" "$server" $children 2>/dev/null
+  done
+  return 0
+}
+
 # Sends a signal to the server and waits for its end: $2 times 50 ms, then it is killed.
 halt() {
   [ "$launched" = yes ] || return 0
+  # One that was paused could not obey.
+  everyone CONT
   until [ -e pid ] || [ -e ended ]; do sleep 0.05; done
   left=$2
   [ -e ended ] || kill "-$1" "$(cat pid)" 2>/dev/null
@@ -56,6 +73,8 @@ while read -r command; do
     launch) launch ;;
     stop) halt "$signal" 200 ;;
     kill) crash ;;
+    pause) everyone STOP ;;
+    resume) everyone CONT ;;
     *) false ;;
   esac && echo "$command" || echo failed
 done

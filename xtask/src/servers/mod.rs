@@ -23,7 +23,7 @@ mod server;
 mod source;
 mod wheels;
 
-pub(crate) use account::Account;
+pub(crate) use account::{Account, is_root};
 pub(crate) use find::program;
 pub(crate) use keeper::Keeper;
 pub(crate) use kind::Kind;

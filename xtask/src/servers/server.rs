@@ -56,6 +56,16 @@ impl Server {
         self.processes.iter_mut().try_for_each(Process::kill)
     }
 
+    /// Stops its processes where they are; its connections stay open.
+    pub(crate) fn pause(&mut self) -> anyhow::Result<()> {
+        self.processes.iter_mut().try_for_each(|process| process.keeper_mut().tell("pause"))
+    }
+
+    /// Lets its paused processes go on.
+    pub(crate) fn resume(&mut self) -> anyhow::Result<()> {
+        self.processes.iter_mut().try_for_each(|process| process.keeper_mut().tell("resume"))
+    }
+
     /// Starts it again on the same port, without waiting.
     pub(crate) fn launch(&mut self) -> anyhow::Result<()> {
         self.processes.iter_mut().try_for_each(Process::launch)

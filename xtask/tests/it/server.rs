@@ -67,6 +67,30 @@ fn a_command_that_comes_twice_changes_nothing() {
 }
 
 #[test]
+fn a_paused_server_keeps_its_connections_and_answers_later() {
+    let place = Place::new();
+    let mut server = Running::server(&mut place.server(&["redis"]));
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    let mut answer = [0; 7];
+    stream.write_all(b"PING\r\n").unwrap();
+    stream.read_exact(&mut answer).unwrap();
+    server.tell("pause", "PAUSED");
+    stream.write_all(b"PING\r\n").unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    assert!(stream.read(&mut answer).is_err(), "it answers while it is paused");
+    server.tell("resume", "RESUMED");
+    stream.set_read_timeout(None).unwrap();
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"+PONG\r\n");
+
+    // One that is paused is stopped too.
+    server.tell("pause", "PAUSED");
+    drop(server.input.take());
+    assert!(server.process.wait().unwrap().success());
+    assert!(place.is_empty(), "{:?}", place.entries());
+}
+
+#[test]
 fn nothing_is_left_when_the_program_is_killed() {
     let place = Place::new();
     let server = Running::server(&mut place.server(&["redis"]));

@@ -5,11 +5,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use batchsql::PipelineConfig;
+use batchsql_testserver::{Conditions, NetworkProxy};
 use serde::Serialize;
 
-use super::delay_proxy::DelayProxy;
 use super::figures::{Measurement, median};
 use super::mysql::MySql;
 use super::paced::{Latency, paced};
@@ -147,7 +147,8 @@ async fn measure<S: Server>(plan: &DistancePlan, target: &Target, dsn: &str, dis
     // Statements that are not measured use a direct connection.
     let near = S::connect(dsn, 1).await?;
     for round_trip in &plan.round_trips {
-        let proxy = DelayProxy::start(target.server(), *round_trip)?;
+        let proxy = NetworkProxy::start(target.server(), Conditions::default().delay(*round_trip / 2), 0)
+            .context("cannot start the proxy")?;
         let dsn = target.at(proxy.address())?;
         let shapes = shapes(distance.buffer_size);
         let connections = shapes.iter().map(|shape| shape.connections).max().unwrap_or(1);

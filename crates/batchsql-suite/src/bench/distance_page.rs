@@ -3,7 +3,7 @@
 
 use super::distance::{Distance, Load, Point};
 use super::paced::Latency;
-use super::page::{Axis, Line, Page, Panel, Section, Sheet, Stroke, eyebrow, medians, rate};
+use super::page::{Axis, ELSEWHERE, Line, Page, Panel, Section, Sheet, Stroke, eyebrow, medians, rate};
 
 impl Distance {
     /// The tables for the terminal.
@@ -39,7 +39,13 @@ impl Distance {
         if !self.left_out.is_empty() {
             lead.push(format!("Skipped for lack of time: {}.", self.left_out.join("; ")));
         }
-        Page { title: "BatchSQL at a distance".to_owned(), eyebrow: eyebrow(), lead, sections: self.sections() }
+        Page {
+            title: "BatchSQL at a distance".to_owned(),
+            eyebrow: eyebrow(),
+            lead,
+            sections: self.sections(),
+            elsewhere: ELSEWHERE,
+        }
     }
 
     fn sections(&self) -> Vec<Section> {

@@ -2,7 +2,6 @@
 //! them equally.
 
 mod busy_producer;
-mod delay_proxy;
 mod distance;
 mod distance_page;
 mod figures;
@@ -22,12 +21,13 @@ mod sqlite;
 mod target;
 mod workload;
 
-pub use delay_proxy::DelayProxy;
 pub use distance::{Distance, DistancePlan, distance};
 pub use figures::{Figure, Plan, table};
 pub use mysql::mysql;
 pub use overhead::overhead;
 pub use page::Page;
+#[cfg(feature = "chaos")]
+pub(crate) use page::{Axis, Line, Panel, Section, Sheet, Stroke, eyebrow};
 pub use poison::poison;
 pub use postgres::postgres;
 pub use redis::redis;

@@ -10,70 +10,70 @@ use serde::Serialize;
 
 use crate::report::page::{self, Kind};
 
-const KIND: Kind = Kind {
-    title: "BatchSQL benchmarks",
-    elsewhere: "The option <code>--json FILE</code>\nof the benchmark writes the same figures.",
-    script: include_str!("../report/assets/bench.js"),
-};
+/// Where the figures of a benchmark are for a reader without scripts.
+pub(crate) const ELSEWHERE: &str = "The option <code>--json FILE</code>\nof the benchmark writes the same figures.";
 
 /// A page of benchmarks.
 #[derive(Debug, Serialize)]
 pub struct Page {
-    pub(super) title: String,
+    pub(crate) title: String,
     /// Date and machine of the measurement.
-    pub(super) eyebrow: String,
+    pub(crate) eyebrow: String,
     /// Description of the figures.
-    pub(super) lead: Vec<String>,
-    pub(super) sections: Vec<Section>,
+    pub(crate) lead: Vec<String>,
+    pub(crate) sections: Vec<Section>,
+    /// Markup that tells a reader without scripts where the data is.
+    #[serde(skip)]
+    pub(crate) elsewhere: &'static str,
 }
 
 /// A group of figures.
 #[derive(Debug, Serialize)]
-pub(super) struct Section {
-    pub(super) title: String,
-    pub(super) note: String,
+pub(crate) struct Section {
+    pub(crate) title: String,
+    pub(crate) note: String,
     /// The x axis of all its plots.
-    pub(super) x: Option<Axis>,
-    pub(super) panels: Vec<Panel>,
-    pub(super) table: Option<Sheet>,
+    pub(crate) x: Option<Axis>,
+    pub(crate) panels: Vec<Panel>,
+    pub(crate) table: Option<Sheet>,
 }
 
 /// The measured steps.
 #[derive(Debug, Serialize)]
-pub(super) struct Axis {
+pub(crate) struct Axis {
     /// With its unit.
-    pub(super) label: String,
+    pub(crate) label: String,
     /// Without it.
-    pub(super) over: String,
-    pub(super) names: Vec<String>,
+    pub(crate) over: String,
+    pub(crate) names: Vec<String>,
 }
 
 /// A plot.
 #[derive(Debug, Serialize)]
-pub(super) struct Panel {
-    pub(super) title: String,
-    pub(super) unit: &'static str,
-    pub(super) lines: Vec<Line>,
+pub(crate) struct Panel {
+    pub(crate) title: String,
+    pub(crate) unit: &'static str,
+    pub(crate) lines: Vec<Line>,
 }
 
 /// A line of a plot, with a value for each step of the axis.
 #[derive(Debug, Serialize)]
-pub(super) struct Line {
-    pub(super) name: String,
-    pub(super) stroke: Stroke,
+pub(crate) struct Line {
+    pub(crate) name: String,
+    pub(crate) stroke: Stroke,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) dash: Option<[u8; 2]>,
-    pub(super) values: Vec<Option<f64>>,
+    pub(crate) dash: Option<[u8; 2]>,
+    pub(crate) values: Vec<Option<f64>>,
 }
 
 impl Line {
     /// A drawn line.
-    pub(super) fn new(name: impl Into<String>, stroke: Stroke, values: Vec<Option<f64>>) -> Self {
+    pub(crate) fn new(name: impl Into<String>, stroke: Stroke, values: Vec<Option<f64>>) -> Self {
         Self { name: name.into(), stroke, dash: None, values }
     }
 
     /// The same, dashed.
-    pub(super) fn dashed(mut self) -> Self {
+    pub(crate) fn dashed(mut self) -> Self {
         self.dash = Some([6, 4]);
         self
     }
@@ -82,7 +82,7 @@ impl Line {
 /// The colours of the pages.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Stroke {
+pub(crate) enum Stroke {
     First,
     Second,
     Limit,
@@ -90,7 +90,7 @@ pub(super) enum Stroke {
 
 /// A table for the page and for the terminal.
 #[derive(Debug, Default, Clone, Serialize)]
-pub(super) struct Sheet {
+pub(crate) struct Sheet {
     head: Vec<&'static str>,
     /// Number of text columns at the left; the others are figures.
     text_columns: usize,
@@ -99,11 +99,11 @@ pub(super) struct Sheet {
 
 impl Sheet {
     /// A table without rows.
-    pub(super) fn new(text_columns: usize, head: &[&'static str]) -> Self {
+    pub(crate) fn new(text_columns: usize, head: &[&'static str]) -> Self {
         Self { head: head.to_vec(), text_columns, rows: Vec::new() }
     }
 
-    pub(super) fn push(&mut self, row: impl IntoIterator<Item = String>) {
+    pub(crate) fn push(&mut self, row: impl IntoIterator<Item = String>) {
         self.rows.push(row.into_iter().collect());
     }
 }
@@ -127,25 +127,27 @@ impl Page {
         if let Some(folder) = file.parent() {
             std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         }
-        let text = page::to_string(&KIND, self)?;
+        let kind =
+            Kind { title: "BatchSQL", elsewhere: self.elsewhere, script: include_str!("../report/assets/bench.js") };
+        let text = page::to_string(&kind, self)?;
         std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
     }
 }
 
 /// Date and machine, the first line of a page.
-pub(super) fn eyebrow() -> String {
+pub(crate) fn eyebrow() -> String {
     let now = chrono::Utc::now().format("%Y-%m-%d %H:%M UTC");
     let cpus = std::thread::available_parallelism().map_or(0, usize::from);
     format!("BatchSQL {} · {now} · {cpus} processors", env!("CARGO_PKG_VERSION"))
 }
 
 /// Number of rounds, as text.
-pub(super) fn medians(rounds: usize) -> String {
+pub(crate) fn medians(rounds: usize) -> String {
     if rounds == 1 { "one round".to_owned() } else { format!("medians of {rounds} interleaved rounds") }
 }
 
 /// A rate in short form: `1.20M`, `123k`, `9.5k`.
-pub(super) fn rate(rows_per_second: f64) -> String {
+pub(crate) fn rate(rows_per_second: f64) -> String {
     match rows_per_second {
         rate if rate >= 999_500.0 => format!("{:.2}M", rate / 1e6),
         rate if rate >= 9_950.0 => format!("{:.0}k", rate / 1e3),
@@ -183,7 +185,13 @@ mod tests {
             panels: vec![Panel { title: "Rate".to_owned(), unit: "rows/s", lines: vec![line] }],
             table: Some(table),
         };
-        let page = Page { title: "t".to_owned(), eyebrow: eyebrow(), lead: Vec::new(), sections: vec![section] };
+        let page = Page {
+            title: "t".to_owned(),
+            eyebrow: eyebrow(),
+            lead: Vec::new(),
+            sections: vec![section],
+            elsewhere: ELSEWHERE,
+        };
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("deep/page.html");
         page.write(&file).unwrap();

@@ -1,7 +1,7 @@
 //! Owns the presentation of scaling figures: tables and plots.
 //! Must not know how they were measured.
 
-use super::page::{Axis as Steps, Line, Page, Panel, Section, Sheet, Stroke, eyebrow, medians, rate};
+use super::page::{Axis as Steps, ELSEWHERE, Line, Page, Panel, Section, Sheet, Stroke, eyebrow, medians, rate};
 use super::scale::{Axis, Curve, Kind, Scale};
 
 impl Scale {
@@ -40,7 +40,7 @@ impl Scale {
             panels: Vec::new(),
             table: Some(self.busy()),
         });
-        Page { title: "BatchSQL, growth".to_owned(), eyebrow: eyebrow(), lead, sections }
+        Page { title: "BatchSQL, growth".to_owned(), eyebrow: eyebrow(), lead, sections, elsewhere: ELSEWHERE }
     }
 
     fn section(&self, sink: &str, axis: Axis) -> Option<Section> {

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, which clippy does not see")]
 
+mod chaos;
 mod complete;
 mod database;
 mod failing;

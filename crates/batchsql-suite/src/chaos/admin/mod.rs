@@ -1,0 +1,17 @@
+//! The administrators: what creates and reads the tables of a run, and causes the faults inside of a database, with plain
+//! clients and a direct connection.
+//!
+//! [`interface`] says what they do, [`tables`] has the SQL that they share; each database has a file.
+
+mod interface;
+mod mysql;
+mod postgres;
+mod redis;
+mod sqlite;
+mod tables;
+
+pub(super) use interface::{Admin, Held, Scene};
+pub(super) use mysql::MySql;
+pub(super) use postgres::Postgres;
+pub(super) use redis::Redis;
+pub(super) use sqlite::Sqlite;

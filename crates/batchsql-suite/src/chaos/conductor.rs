@@ -1,0 +1,219 @@
+//! Owns one run: a writer under load, its faults at their times, the wait for its recovery, and the comparison of what it noted
+//! with what is in the tables. Must not know which runs there are.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::check::{Checked, Promises, Violation, Wrong, check};
+use super::disk::SmallDisk;
+use super::fault::{Fault, Layer};
+use super::job::{Job, Mode, Names, Pool};
+use super::ledger::Ledger;
+use super::plan::{Plan, Timed};
+use super::process::WriterProcess;
+use super::sample::{Sample, first_written_after, now};
+use super::stage::{Begun, Servant, Stage};
+use super::writer::{HOLD, RELEASE};
+use crate::database::DatabaseName;
+
+/// Tasks that submit rows.
+const PRODUCERS: u32 = 6;
+/// How long a writer may take to write its first rows, and the first ones after a fault.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// How long a writer may take to end, which includes its own limits.
+const END: Duration = Duration::from_secs(150);
+/// Load after the recovery.
+const AFTERWARDS: Duration = Duration::from_secs(1);
+/// Time for what the network still holds when the writer has ended.
+const SETTLE: Duration = Duration::from_millis(300);
+
+/// What a run has found.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Outcome {
+    pub(super) checked: Checked,
+    /// From the end of the last fault to the first row that was written after it.
+    pub(super) recovery: Option<Duration>,
+    /// Samples of each writer.
+    pub(super) samples: Vec<Vec<Sample>>,
+    /// Begin and end of each fault, in milliseconds since 1970.
+    pub(super) faults: Vec<(Fault, u64, u64)>,
+}
+
+/// The writers of a run, one after the other.
+struct Writers<'a> {
+    folder: &'a Path,
+    job: Job,
+    current: WriterProcess,
+    samples: Vec<Vec<Sample>>,
+    ledgers: Vec<PathBuf>,
+}
+
+impl<'a> Writers<'a> {
+    fn start(folder: &'a Path, mut job: Job) -> Result<Self> {
+        let (current, ledger) = Self::process(folder, &mut job)?;
+        Ok(Self { folder, job, current, samples: Vec::new(), ledgers: vec![ledger] })
+    }
+
+    fn process(folder: &Path, job: &mut Job) -> Result<(WriterProcess, PathBuf)> {
+        job.ledger = folder.join(format!("ledger-{}", job.generation));
+        let file = folder.join("job.json");
+        job.write(&file)?;
+        // Read when the writer starts, which the first sample shows; the file is replaced only after that.
+        Ok((WriterProcess::start(&file, &folder.join("writer.log"))?, job.ledger.clone()))
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        self.current.kill()?;
+        self.samples.push(self.current.samples());
+        Ok(())
+    }
+
+    /// Starts the next one, and waits until it has read its job.
+    async fn next(&mut self) -> Result<()> {
+        self.job.generation += 1;
+        let (current, ledger) = Self::process(self.folder, &mut self.job)?;
+        self.current = current;
+        self.ledgers.push(ledger);
+        self.has_begun().await
+    }
+
+    async fn has_begun(&mut self) -> Result<()> {
+        let begun = self.current.wait_for(PATIENCE, |samples| !samples.is_empty()).await?;
+        anyhow::ensure!(begun, "the writer did not start within {} s", PATIENCE.as_secs());
+        Ok(())
+    }
+
+    /// What the writers said on stderr, at most the end of it.
+    fn log(&self) -> String {
+        let text = std::fs::read_to_string(self.folder.join("writer.log")).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+}
+
+/// Carries a run out.
+///
+/// # Errors
+/// It could not be carried out: a fault could not be caused, or a program did not do what it must.
+pub(super) async fn run(
+    plan: &Plan,
+    rows_per_second: u32,
+    servant: Option<Servant>,
+    disk: Option<Arc<SmallDisk>>,
+) -> Result<Outcome> {
+    let folder = TempDir::new().context("cannot create a folder")?;
+    let prefix = format!("chaos_{:x}_{}", now() & 0xffff_ffff, plan.number);
+    let names = Names::new(&prefix);
+    let mut stage = Stage::set(plan.database, servant, disk, folder.path(), names.clone(), plan.seed).await?;
+    let mode = if plan.is_durable { Mode::Durable(folder.path().join("intake")) } else { Mode::Receipts };
+    let job = Job {
+        database: plan.database,
+        dsn: stage.writer_dsn()?,
+        tables: names,
+        pool: plan.pool,
+        mode,
+        at_least_once: plan.at_least_once,
+        sabotage: plan.sabotage,
+        generation: 0,
+        producers: PRODUCERS,
+        rows_per_second,
+        ledger: PathBuf::new(),
+    };
+    let mut writers = Writers::start(folder.path(), job)?;
+    let carried_out = carry_out(plan, &mut stage, &mut writers).await;
+    carried_out.with_context(|| format!("the writer said:\n{}", writers.log()))
+}
+
+async fn carry_out(plan: &Plan, stage: &mut Stage, writers: &mut Writers<'_>) -> Result<Outcome> {
+    let written = writers.current.wait_for(PATIENCE, |samples| samples.last().is_some_and(|last| last.written > 0));
+    anyhow::ensure!(written.await?, "the writer wrote no row within {} s", PATIENCE.as_secs());
+    let faults = cause(plan, stage, writers).await?;
+    let mut stuck = Vec::new();
+    let end = faults.iter().map(|(_, _, end)| *end).max().unwrap_or(0);
+    let recovered = |samples: &[Sample]| first_written_after(samples, end).is_some();
+    if !writers.current.wait_for(PATIENCE, recovered).await? {
+        stuck.push(format!("no row was written within {} s after the fault", PATIENCE.as_secs()));
+    }
+    let recovery = first_written_after(&writers.current.samples(), end).map(|at| Duration::from_millis(at - end));
+    sleep(AFTERWARDS).await;
+    if !writers.current.stop(END).await? {
+        stuck.push(format!("the writer did not end within {} s", END.as_secs()));
+        writers.current.kill()?;
+    }
+    writers.samples.push(writers.current.samples());
+    sleep(SETTLE).await;
+    let found = stage.read().await?;
+    let ledgers = writers.ledgers.iter().map(|path| Ledger::read(path)).collect::<Result<Vec<_>>>()?;
+    let promises = Promises {
+        is_durable: plan.is_durable,
+        at_least_once: plan.at_least_once,
+        refuses_bad_rows: stage.refuses_bad_rows(),
+    };
+    let mut checked = check(&ledgers, &found, promises);
+    checked.count += stuck.len() as u64;
+    checked.violations.extend(stuck.into_iter().map(|detail| Violation { wrong: Wrong::Stuck, detail }));
+    Ok(Outcome { checked, recovery, samples: std::mem::take(&mut writers.samples), faults })
+}
+
+/// Whether the writer itself causes a fault: the program uses up its own pool.
+fn is_inside_writer(fault: Fault, plan: &Plan) -> bool {
+    let has_pool = matches!(plan.database, DatabaseName::Postgres | DatabaseName::Mysql) && plan.pool == Pool::User;
+    fault == Fault::PoolExhausted && has_pool
+}
+
+/// A moment of a run.
+enum Moment {
+    Begin(usize),
+    End(usize),
+}
+
+/// Causes the faults at their times; begin and end of each.
+async fn cause(plan: &Plan, stage: &mut Stage, writers: &mut Writers<'_>) -> Result<Vec<(Fault, u64, u64)>> {
+    let mut moments: Vec<(Duration, Moment)> = Vec::new();
+    for (index, Timed { begin, end, .. }) in plan.timeline.iter().enumerate() {
+        moments.push((*begin, Moment::Begin(index)));
+        moments.push((*end, Moment::End(index)));
+    }
+    moments.sort_by_key(|(at, _)| *at);
+    let start = Instant::now();
+    let mut under_way: Vec<Option<(Option<Begun>, u64)>> = plan.timeline.iter().map(|_| None).collect();
+    let mut faults = Vec::new();
+    for (at, moment) in moments {
+        sleep_until(start + at).await;
+        match moment {
+            Moment::Begin(index) => {
+                let fault = plan.timeline[index].fault;
+                let begun = now();
+                if fault.layer() == Layer::Writer {
+                    writers.kill()?;
+                }
+                if is_inside_writer(fault, plan) {
+                    writers.current.tell(HOLD)?;
+                    under_way[index] = Some((None, begun));
+                    continue;
+                }
+                let held = stage.begin(fault).await.with_context(|| format!("cannot cause {}", fault.name()))?;
+                under_way[index] = Some((Some(held), begun));
+            }
+            Moment::End(index) => {
+                let fault = plan.timeline[index].fault;
+                let (held, begun) = under_way[index].take().context("the fault has not begun")?;
+                match held {
+                    Some(held) => stage.end(held).await.with_context(|| format!("cannot end {}", fault.name()))?,
+                    None => writers.current.tell(RELEASE)?,
+                }
+                let end = now();
+                if fault.layer() == Layer::Writer {
+                    writers.next().await?;
+                }
+                faults.push((fault, begun, end));
+            }
+        }
+    }
+    Ok(faults)
+}

@@ -1,0 +1,114 @@
+//! Owns what a writer is told: where it writes, what, how fast, and where its ledger is. A file of JSON.
+//! Must not know who reads it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::database::DatabaseName;
+
+/// Whose connections a writer uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Pool {
+    /// The pool that the sink makes from its options.
+    Own,
+    /// A pool that the program made, with the settings of its client.
+    User,
+}
+
+/// How a writer accepts rows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Mode {
+    /// In memory; a receipt for each row.
+    Receipts,
+    /// With the durable intake in this folder.
+    Durable(PathBuf),
+}
+
+/// A defect on purpose, which the checker must find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sabotage {
+    /// Rows without a key are written again after a lost reply, and nobody says so.
+    Repeat,
+    /// A durable row is acknowledged before the log has it.
+    AcknowledgeEarly,
+    /// A durable row leaves the log before it has its outcome.
+    SettleEarly,
+}
+
+/// The names of the tables of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Names {
+    /// Without a key.
+    pub(super) plain: String,
+    /// With a key that is updated.
+    pub(super) keyed: String,
+    /// With a key whose first row stays.
+    pub(super) once: String,
+    /// Each version of the keyed table, in the order in which they were written.
+    pub(super) history: String,
+}
+
+impl Names {
+    /// The names with a prefix that other runs do not have.
+    pub(super) fn new(prefix: &str) -> Self {
+        let name = |table: &str| format!("{prefix}_{table}");
+        Self { plain: name("plain"), keyed: name("keyed"), once: name("once"), history: name("history") }
+    }
+
+    /// The tables that the writer writes to.
+    pub(super) fn written(&self) -> [&str; 3] {
+        [&self.plain, &self.keyed, &self.once]
+    }
+}
+
+/// The job of a writer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Job {
+    /// The database.
+    pub(super) database: DatabaseName,
+    /// Its address, through the proxy where it has a server.
+    pub(super) dsn: String,
+    /// The tables.
+    pub(super) tables: Names,
+    /// Whose connections.
+    pub(super) pool: Pool,
+    /// How rows are accepted.
+    pub(super) mode: Mode,
+    /// What is done to a row without a key after a lost reply: it may be written again, and be there twice.
+    pub(super) at_least_once: bool,
+    /// A defect on purpose.
+    pub(super) sabotage: Option<Sabotage>,
+    /// The number of the writer in its run, from 0: after a kill there is another one.
+    pub(super) generation: u32,
+    /// Tasks that submit rows.
+    pub(super) producers: u32,
+    /// Rows per second of all of them; 0 submits none, and only writes what a durable intake has.
+    pub(super) rows_per_second: u32,
+    /// The ledger that it writes.
+    pub(super) ledger: PathBuf,
+}
+
+impl Job {
+    /// Writes it into a file.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(super) fn write(&self, file: &Path) -> Result<()> {
+        let text = serde_json::to_string(self).context("cannot write the job as JSON")?;
+        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+    }
+
+    /// Reads it from a file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is no job.
+    pub(super) fn read(file: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("{} is not a job", file.display()))
+    }
+}

@@ -1,0 +1,91 @@
+//! Owns the sinks of a writer: with a pool of their own, or with one that the program made.
+//! Must not know rows.
+
+use std::any::Any;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use batchsql::DynSink;
+use batchsql::mysql::MySqlSink;
+use batchsql::postgres::PostgresSink;
+use batchsql::redis::{Command, Key, RedisOptions, RedisSink};
+use batchsql::sqlite::SqliteSink;
+use batchsql::sqlite::rusqlite::Connection;
+use sqlx::mysql::{MySqlPool, MySqlPoolOptions};
+use sqlx::postgres::{PgPool, PgPoolOptions};
+
+use super::job::{Job, Pool};
+use crate::database::DatabaseName;
+
+/// Connections of a pool that the program made.
+const CONNECTIONS: u32 = 4;
+/// How long that pool waits for a connection.
+const ACQUIRE: Duration = Duration::from_secs(3);
+
+/// A pool that the program made, and that it also uses itself.
+#[derive(Debug, Clone)]
+pub(super) enum UserPool {
+    Postgres(PgPool),
+    MySql(MySqlPool),
+}
+
+impl UserPool {
+    /// Takes connections until it has all of them, whenever the sink gives one back. They are released when the future is
+    /// dropped.
+    pub(super) async fn hold_all(self) {
+        let mut held: Vec<Box<dyn Any + Send>> = Vec::new();
+        loop {
+            // While the server is away there is none; the next request waits again.
+            match &self {
+                Self::Postgres(pool) => held.extend(pool.acquire().await.ok().map(|link| Box::new(link) as _)),
+                Self::MySql(pool) => held.extend(pool.acquire().await.ok().map(|link| Box::new(link) as _)),
+            }
+        }
+    }
+}
+
+/// The pool that the program makes for its sink, and can also use itself.
+pub(super) fn user_pool(job: &Job) -> Result<Option<UserPool>> {
+    let dsn = job.dsn.as_str();
+    Ok(match (job.database, job.pool) {
+        (DatabaseName::Postgres, Pool::User) => {
+            let options = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(ACQUIRE);
+            Some(UserPool::Postgres(options.connect_lazy(dsn)?))
+        }
+        (DatabaseName::Mysql, Pool::User) => {
+            let options = MySqlPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(ACQUIRE);
+            Some(UserPool::MySql(options.connect_lazy(dsn)?))
+        }
+        _ => None,
+    })
+}
+
+/// The sink of a job, on the pool of the program if there is one. Servers are not reached here: they may be away.
+pub(super) fn open(job: &Job, pool: Option<&UserPool>) -> Result<DynSink> {
+    match pool {
+        Some(UserPool::Postgres(pool)) => return Ok(DynSink::new(PostgresSink::new(pool.clone()))),
+        Some(UserPool::MySql(pool)) => return Ok(DynSink::new(MySqlSink::new(pool.clone()))),
+        None => {}
+    }
+    let dsn = job.dsn.as_str();
+    Ok(match (job.database, job.pool) {
+        (DatabaseName::Postgres, _) => DynSink::new(PostgresSink::connect_lazy(dsn)?),
+        (DatabaseName::Mysql, _) => DynSink::new(MySqlSink::connect_lazy(dsn)?),
+        (DatabaseName::Sqlite, Pool::Own) => DynSink::new(SqliteSink::open(dsn)?),
+        (DatabaseName::Sqlite, Pool::User) => {
+            let path = dsn.strip_prefix("sqlite:").context("a DSN of a file begins with sqlite:")?;
+            let connection = Connection::open(path)?;
+            connection.pragma_update(None, "journal_mode", "wal")?;
+            connection.busy_timeout(Duration::from_secs(1))?;
+            DynSink::new(SqliteSink::from_connection(connection)?)
+        }
+        // Its client has no pool.
+        (DatabaseName::Redis, _) => {
+            let options: RedisOptions = dsn.parse()?;
+            let [plain, keyed, once] = job.tables.written();
+            let options = options.command(plain, Command::xadd(Key::constant(plain)));
+            let options = options.command(keyed, Command::hash()).command(once, Command::document());
+            DynSink::new(RedisSink::with_options_lazy(&options)?)
+        }
+    })
+}

@@ -1,0 +1,205 @@
+//! Owns what a run needs besides its writer: the server, the proxy before it, the disk and the administrator, and how each
+//! fault begins and ends. Must not know when a fault is caused, or what is checked.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use batchsql_testserver::{Conditions, Kind, NetworkProxy, Server};
+use tokio::task::spawn_blocking;
+
+use super::admin::{self, Admin, Held, Scene};
+use super::check::Found;
+use super::disk::SmallDisk;
+use super::fault::{Fault, Layer};
+use super::job::Names;
+use crate::database::DatabaseName;
+
+/// One answer in so many is lost. Opening a connection takes several, and must succeed at times.
+const ONE_ANSWER_IN: u32 = 6;
+const SLOW: u32 = 8 << 10;
+
+/// A server that this program started.
+#[derive(Clone)]
+pub(super) struct Servant {
+    server: Arc<Mutex<Server>>,
+    dsn: String,
+    /// Its files, if they are on a small disk. Unmounted after the server has ended.
+    disk: Option<Arc<SmallDisk>>,
+}
+
+impl Servant {
+    /// Starts a server; `None` for SQLite without a disk.
+    pub(super) async fn start(database: DatabaseName, disk: Option<Arc<SmallDisk>>) -> Result<Option<Self>> {
+        let (kind, arguments) = match database {
+            DatabaseName::Sqlite => return Ok(None),
+            DatabaseName::Postgres => (Kind::Postgres, words(&["-c", "max_wal_size=64MB", "-c", "min_wal_size=32MB"])),
+            DatabaseName::Mysql => (Kind::MySql, Vec::new()),
+            DatabaseName::Redis => (Kind::Redis, admin::Redis::arguments()),
+        };
+        let folder = disk.clone();
+        let start = move || {
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            Server::start_in(kind, &arguments, folder.as_deref().map(SmallDisk::path))
+        };
+        let server = spawn_blocking(start).await.context("the server did not start; the reason is above")?;
+        let dsn = server.dsn().to_owned();
+        Ok(Some(Self { server: Arc::new(Mutex::new(server)), dsn, disk }))
+    }
+
+    /// Does something to it, on a thread where it may take long.
+    async fn make(&self, action: impl FnOnce(&mut Server) + Send + 'static) -> Result<()> {
+        let server = Arc::clone(&self.server);
+        let act = move || action(&mut server.lock().unwrap_or_else(PoisonError::into_inner));
+        spawn_blocking(act).await.context("the server did not obey; the reason is above")
+    }
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// A run without its writer.
+pub(super) struct Stage {
+    servant: Option<Servant>,
+    /// The disk of a database without a server.
+    disk: Option<Arc<SmallDisk>>,
+    proxy: Option<NetworkProxy>,
+    admin: Box<dyn Admin>,
+    scene: Scene,
+}
+
+/// A fault that is under way.
+pub(super) struct Begun {
+    fault: Fault,
+    held: Held,
+}
+
+impl Stage {
+    /// Creates the tables `names` on a server, or in a file of `folder`.
+    pub(super) async fn set(
+        database: DatabaseName,
+        servant: Option<Servant>,
+        disk: Option<Arc<SmallDisk>>,
+        folder: &Path,
+        names: Names,
+        seed: u64,
+    ) -> Result<Self> {
+        let dsn = servant.as_ref().map_or("", |servant| servant.dsn.as_str());
+        let admin: Box<dyn Admin> = match database {
+            DatabaseName::Postgres => Box::new(admin::Postgres::new(dsn)?),
+            DatabaseName::Mysql => Box::new(admin::MySql::new(dsn)?),
+            DatabaseName::Redis => Box::new(admin::Redis::new(dsn)?),
+            DatabaseName::Sqlite => {
+                let folder = disk.as_ref().map_or(folder, |disk| disk.path());
+                Box::new(admin::Sqlite::new(folder.join("chaos.db")))
+            }
+        };
+        let proxy = match admin.server() {
+            Some(server) => {
+                let proxy = NetworkProxy::start(server.as_str(), Conditions::default(), seed);
+                Some(proxy.context("cannot start the proxy")?)
+            }
+            None => None,
+        };
+        let scene = Scene { names, gone: 0 };
+        admin.create(&scene).await.context("cannot create the tables")?;
+        Ok(Self { servant, disk, proxy, admin, scene })
+    }
+
+    /// The DSN for a writer.
+    pub(super) fn writer_dsn(&self) -> Result<String> {
+        self.admin.writer_dsn(self.proxy.as_ref().map(NetworkProxy::address))
+    }
+
+    pub(super) fn refuses_bad_rows(&self) -> bool {
+        self.admin.refuses_bad_rows()
+    }
+
+    /// Reads all tables.
+    pub(super) async fn read(&self) -> Result<Found> {
+        self.admin.read(&self.scene).await.context("cannot read the tables")
+    }
+
+    /// Causes a fault. Those of the writer are not caused here.
+    pub(super) async fn begin(&mut self, fault: Fault) -> Result<Begun> {
+        let mut held = None;
+        match fault.layer() {
+            Layer::Server => {
+                let servant = self.servant.as_ref().context("there is no server")?;
+                match fault {
+                    Fault::ServerKilled => servant.make(Server::kill).await?,
+                    _ => servant.make(Server::pause).await?,
+                }
+            }
+            Layer::Network => self.disturb(fault)?,
+            Layer::Database => held = self.admin.begin(fault, &mut self.scene).await?,
+            Layer::Disk => {
+                let disk = self.small_disk()?;
+                spawn_blocking(move || disk.fill()).await.context("a panic")??;
+            }
+            Layer::Writer => {}
+        }
+        Ok(Begun { fault, held })
+    }
+
+    /// Ends a fault.
+    pub(super) async fn end(&mut self, begun: Begun) -> Result<()> {
+        let Begun { fault, held } = begun;
+        match fault.layer() {
+            Layer::Server => {
+                let servant = self.servant.as_ref().context("there is no server")?;
+                match fault {
+                    Fault::ServerKilled => servant.make(Server::start_again).await?,
+                    _ => servant.make(Server::resume).await?,
+                }
+            }
+            Layer::Network => {
+                let proxy = self.proxy.as_ref().context("there is no network")?;
+                if fault == Fault::ConnectionsReset {
+                    proxy.reset_connections();
+                }
+                proxy.set(Conditions::default());
+            }
+            Layer::Database => self.admin.end(fault, &self.scene, held).await?,
+            Layer::Disk => {
+                self.small_disk()?.free()?;
+                if let Some(servant) = &self.servant {
+                    // Some servers end when they cannot write their log.
+                    servant.make(Server::start_again).await?;
+                }
+            }
+            Layer::Writer => {}
+        }
+        Ok(())
+    }
+
+    fn small_disk(&self) -> Result<Arc<SmallDisk>> {
+        let of_server = self.servant.as_ref().and_then(|servant| servant.disk.clone());
+        of_server.or_else(|| self.disk.clone()).context("there is no small disk")
+    }
+
+    fn disturb(&self, fault: Fault) -> Result<()> {
+        let proxy = self.proxy.as_ref().context("there is no network")?;
+        let conditions = Conditions::default();
+        proxy.set(match fault {
+            Fault::RepliesLost => conditions.one_answer_lost_in(ONE_ANSWER_IN),
+            Fault::Silence5s | Fault::Silence33s => conditions.silent(),
+            Fault::Delay40ms => conditions.delay(Duration::from_millis(40)),
+            Fault::Delay500ms => conditions.delay(Duration::from_millis(500)),
+            Fault::Delay5s => conditions.delay(Duration::from_secs(5)),
+            Fault::Bandwidth => conditions.bytes_per_second(SLOW),
+            Fault::ConnectionsReset => {
+                proxy.reset_connections();
+                conditions
+            }
+            Fault::HalfOpen => {
+                proxy.half_open_connections();
+                conditions
+            }
+            other => anyhow::bail!("{} is not a fault of the network", other.name()),
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,80 @@
+//! Owns the checks of the chaos program: a few faults with a fixed seed pass, and defects on purpose are found.
+//! Must not know how a fault is caused.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Runs it with a fixed seed; its results and its exit status.
+fn chaos(args: &[&str]) -> (Value, Output) {
+    let folder = TempDir::new().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_batchsql-chaos"));
+    command.args(args).args(["--quick", "--seed", "15", "--report-dir"]).arg(folder.path());
+    let output = command.output().unwrap();
+    let json = std::fs::read_to_string(folder.path().join("chaos.json"));
+    let json = json.unwrap_or_else(|error| panic!("no results: {error}: {}", String::from_utf8_lossy(&output.stderr)));
+    let page = std::fs::read_to_string(folder.path().join("chaos.html")).unwrap();
+    assert!(page.contains("BatchSQL chaos"));
+    (serde_json::from_str(&json).unwrap(), output)
+}
+
+#[track_caller]
+fn passes(args: &[&str], expected: &[(&str, &str)]) {
+    let (json, output) = chaos(args);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    let results = json["results"].as_array().unwrap();
+    let found: Vec<_> =
+        results.iter().map(|sum| (sum["database"].as_str().unwrap(), sum["fault"].as_str().unwrap())).collect();
+    assert_eq!(found, expected);
+    for sum in results {
+        assert!(sum["rows"].as_u64().unwrap() > 300, "{sum}");
+        assert_eq!((&sum["violations"], &sum["runs"]), (&0.into(), &1.into()), "{sum}");
+        assert!(sum["recovery_s"].as_f64().unwrap() >= 0.0, "{sum}");
+    }
+    assert!(text.contains("cargo xtask chaos") && text.contains("--seed 15"), "{text}");
+}
+
+#[test]
+fn rows_end_as_reported_while_there_are_faults() {
+    let faults = ["server-killed", "replies-lost", "table-locked", "writer-killed"];
+    let expected = [
+        ("sqlite", "table-locked"),
+        ("sqlite", "writer-killed"),
+        ("postgres", "server-killed"),
+        ("postgres", "replies-lost"),
+        ("postgres", "table-locked"),
+        ("postgres", "writer-killed"),
+    ];
+    passes(&["--db", "sqlite,postgres", "--fault", &faults.join(",")], &expected);
+}
+
+#[test]
+fn a_durable_writer_that_is_killed_loses_nothing() {
+    let expected = [("sqlite", "writer-killed"), ("postgres", "writer-killed")];
+    passes(&["--db", "sqlite,postgres", "--fault", "writer-killed", "--durable"], &expected);
+}
+
+/// The checker must find a defect, and say so.
+#[track_caller]
+fn is_found(args: &[&str], wrong: &str) {
+    let (json, output) = chaos(args);
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
+    let sum = &json["results"][0];
+    assert!(sum["violations"].as_u64().unwrap() > 0 && sum["errors"] == 0, "{sum}");
+    let details = sum["details"].to_string();
+    assert!(details.contains(wrong), "{details}");
+}
+
+#[test]
+fn rows_that_are_acknowledged_before_the_log_has_them_are_missed() {
+    let args = ["--db", "sqlite", "--fault", "writer-killed", "--durable", "--runs", "3"];
+    is_found(&[&args[..], &["--sabotage", "acknowledge-early"]].concat(), "Lost");
+}
+
+#[test]
+fn rows_that_are_written_twice_are_found() {
+    let args = ["--db", "postgres", "--fault", "replies-lost", "--sabotage", "repeat"];
+    is_found(&args, "Doubled");
+}

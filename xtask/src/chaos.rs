@@ -1,0 +1,43 @@
+//! `cargo xtask chaos`: faults on real servers under load. The program starts its servers with the verb `server`.
+//! Must not know faults, or the arguments of the program.
+
+use std::{
+    env,
+    path::Path,
+    process::{Command, ExitCode, Stdio},
+};
+
+use anyhow::Context;
+
+use crate::{
+    cargo, interrupt,
+    servers::is_root,
+    suite::{self, Binary},
+};
+
+/// With debug assertions and checks of overflow: it looks for defects, and measures nothing.
+const PROGRAM: Binary = Binary { name: "batchsql-chaos", profile: "dev", features: None };
+
+pub(crate) fn run(arguments: suite::Arguments) -> anyhow::Result<ExitCode> {
+    let this = env::current_exe().context("cannot find this program")?;
+    suite::build_and_run(&PROGRAM, |program| {
+        interrupt::watch(|_| ()).context("cannot watch for Ctrl-C")?;
+        let mut program = isolated(program.get_program().as_ref());
+        cargo::forget_this_package(&mut program);
+        program.args(&arguments.args).env("BATCHSQL_XTASK", &this);
+        let status = interrupt::status(&mut program).context("cannot start the program")?;
+        Ok(cargo::exit_code(status))
+    })
+}
+
+/// The program; as root in a mount namespace of its own, so that its small disks end with it, in whatever way it ends.
+fn isolated(program: &Path) -> Command {
+    let mut unshare = Command::new("unshare");
+    unshare.arg("--mount").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    if is_root() && unshare.arg("true").status().is_ok_and(|status| status.success()) {
+        let mut command = Command::new("unshare");
+        command.arg("--mount").arg(program);
+        return command;
+    }
+    Command::new(program)
+}
