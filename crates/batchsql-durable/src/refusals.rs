@@ -43,8 +43,11 @@ pub(crate) fn refuse_exactly_once<S: Sink>(
         return refused(text.to_owned());
     }
     let source = options.exactly_once.as_deref().unwrap_or_default();
-    if source.is_empty() || source.chars().count() > LONGEST_SOURCE || source.contains('\0') || source.trim() != source {
-        return refused(format!("the name of the source has 1 to {LONGEST_SOURCE} characters, no space at its ends, and no NUL"));
+    if source.is_empty() || source.chars().count() > LONGEST_SOURCE || source.contains('\0') || source.trim() != source
+    {
+        return refused(format!(
+            "the name of the source has 1 to {LONGEST_SOURCE} characters, no space at its ends, and no NUL"
+        ));
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 mod busy_producer;
 mod distance;
 mod distance_page;
+mod durable;
 mod figures;
 mod mysql;
 mod overhead;
@@ -22,6 +23,7 @@ mod target;
 mod workload;
 
 pub use distance::{Distance, DistancePlan, distance};
+pub use durable::durable;
 pub use figures::{Figure, Plan, table};
 pub use mysql::mysql;
 pub use overhead::overhead;

@@ -1,5 +1,5 @@
 //! The benchmark command: `overhead` measures the pipeline alone, `database` measures it against hand-written loops,
-//! `poison` the cost of a bad row, `rules` that of rules that depend on the stored row, `scrape` the cost of a scrape of the metrics, `distance` remote servers, `scale`
+//! `poison` the cost of a bad row, `rules` that of rules that depend on the stored row, `durable` that of the durable intake, `scrape` the cost of a scrape of the metrics, `distance` remote servers, `scale`
 //! scaling.
 //! Figures are medians of interleaved rounds; only their ratios can be compared between machines.
 
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use batchsql_suite::bench::{self, DistancePlan, Figure, Page, Plan, ScalePlan};
-use batchsql_suite::database::{Database, DatabaseChoice, DatabaseName, MySql, Postgres, Sqlite};
+use batchsql_suite::database::{Database, DatabaseChoice, DatabaseName, MySql, Postgres, Redis, Sqlite};
 use clap::{Parser, ValueEnum};
 use serde::Serialize;
 
@@ -25,7 +25,7 @@ const QUICK: Duration = Duration::from_secs(230);
 #[derive(Debug, Parser)]
 #[command(name = "batchsql-bench", version)]
 struct Options {
-    /// What to measure; default: everything except distance, scale and rules
+    /// What to measure; default: everything except distance, scale, rules and durable
     #[arg(value_enum)]
     group: Option<Group>,
 
@@ -84,6 +84,8 @@ enum Group {
     Poison,
     /// Rules that depend on the stored row, against a plain update; only on request
     Rules,
+    /// The durable intake against rows in memory, and the cost of exactly once; only on request
+    Durable,
     /// A scrape of the metrics: series, bytes, time
     Scrape,
     /// Default settings against the best hand-written loop, and latency, with remote servers
@@ -169,7 +171,8 @@ impl Options {
         self.write(&scale, &scale.page(), "target/bench-scale.html")
     }
 
-    async fn rules(&self) -> Result<()> {
+    /// The groups that are measured on each database that is named.
+    async fn on_request(&self, group: Group) -> Result<()> {
         let plan = Plan { rounds: self.rounds(3), rows: self.rows() };
         let names = if self.db.is_empty() { vec![DatabaseName::Sqlite] } else { DatabaseChoice::names_of(&self.db) };
         let mut figures = Vec::new();
@@ -178,9 +181,15 @@ impl Options {
                 DatabaseName::Sqlite => Box::new(Sqlite::open(None)?),
                 DatabaseName::Postgres => Box::new(Postgres::open(name.needed(&self.postgres_dsn)?).await?),
                 DatabaseName::Mysql => Box::new(MySql::open(name.needed(&self.mysql_dsn)?).await?),
-                DatabaseName::Redis => anyhow::bail!("redis has no such rules; use --db postgres,mysql,sqlite"),
+                DatabaseName::Redis if group == Group::Rules => {
+                    anyhow::bail!("redis has no such rules; use --db postgres,mysql,sqlite")
+                }
+                DatabaseName::Redis => Box::new(Redis::open(name.needed(&self.redis_dsn)?).await?),
             };
-            figures.extend(bench::rules(plan, name, &*database).await?);
+            figures.extend(match group {
+                Group::Durable => bench::durable(plan, name, &*database).await?,
+                _ => bench::rules(plan, name, &*database).await?,
+            });
         }
         println!("{}", bench::table(&figures));
         self.write_json(&figures)
@@ -209,7 +218,7 @@ async fn main() -> Result<()> {
     match options.group {
         Some(Group::Distance) => return options.distance().await,
         Some(Group::Scale) => return options.scale().await,
-        Some(Group::Rules) => return options.rules().await,
+        Some(group @ (Group::Rules | Group::Durable)) => return options.on_request(group).await,
         _ => {}
     }
     let mut figures = Vec::new();
