@@ -78,10 +78,12 @@ impl<S: Sink> Dispatcher<S> {
             self.start_ready(&mut state, now);
             let pressure_wake = self.flush_under_pressure(&mut state, now);
             state.connections.clear();
-            let waits = self.has_rows(&state);
+            // A step is reported within a second, although no row is in the buffer.
+            let waits = self.has_rows(&state) || state.has_stepped;
             // The change to idle is reported at once: otherwise the last values would look like a stall.
             if now >= next_report || was_busy && !waits {
                 self.report(&state);
+                state.has_stepped = false;
                 next_report = now + GAUGE_INTERVAL;
             }
             was_busy = waits;
@@ -114,6 +116,7 @@ impl<S: Sink> Dispatcher<S> {
                 state.flushes.push((self.pipeline.outstanding.next(), done));
                 self.answer_flushes(state);
             }
+            Message::Stepped => state.has_stepped = true,
             // `flush_under_pressure` runs in every turn; the message only wakes the dispatcher.
             Message::Pressure | Message::Close { .. } => {}
         }

@@ -49,6 +49,8 @@ pub(crate) struct State<C> {
     /// Flush calls that wait for all batches below a number.
     pub(crate) flushes: Vec<(u64, oneshot::Sender<()>)>,
     pub(crate) is_draining: bool,
+    /// Rows were written outside of the buffer since the last report.
+    pub(crate) has_stepped: bool,
 }
 
 impl<C: 'static> State<C> {
@@ -67,6 +69,7 @@ impl<C: 'static> State<C> {
             waited_for_since: None,
             flushes: Vec::new(),
             is_draining: false,
+            has_stepped: false,
         }
     }
 

@@ -14,6 +14,8 @@ pub(crate) enum Message {
     Flush(oneshot::Sender<()>),
     /// A submitter waits for capacity.
     Pressure,
+    /// A feed has tried to write rows outside of the buffer, so there is something to report.
+    Stepped,
     /// Drain until the deadline, then end.
     Close { deadline: Instant },
 }

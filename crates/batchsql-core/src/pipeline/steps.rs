@@ -4,6 +4,7 @@
 use std::fmt;
 
 use crate::error::SinkError;
+use crate::intake::message::Message;
 use crate::model::batch::Rows;
 use crate::model::schema::Schema;
 use crate::outcome::outcomes::{FailedRow, Outcome, OutcomeCounts, OutcomeKind};
@@ -58,7 +59,9 @@ impl BatchSql {
     /// # Cancel safety
     /// The partition may be claimed or not: claim it again.
     pub async fn claim(&self, key: &PartitionKey, owner: &str, claim: Claim) -> Result<Option<Position>, SinkError> {
-        self.0.engine.claim(key, owner, claim).await
+        let claimed = self.0.engine.claim(key, owner, claim).await;
+        self.stepped();
+        claimed
     }
 
     /// Writes rows in one transaction with their position. All rows are written, or none: a refused row refuses them all.
@@ -74,6 +77,7 @@ impl BatchSql {
         let Shared { config, concurrency, prefers_large_batches, .. } = &*self.0;
         let settings = config.of_table(rows.schema().table_display(), *prefers_large_batches, *concurrency);
         let written = self.0.engine.write_step(rows, step, settings.is_in_order()).await;
+        self.stepped();
         let counts = written.map_err(|no| StepError { error: no.error, was_sent: no.was_sent })?;
         if step.commits {
             self.count_step(rows, &counts);
@@ -112,6 +116,11 @@ impl BatchSql {
         counts.add(OutcomeKind::Rejected, 1);
         self.count_step(rows, &counts);
         Outcome::Rejected(failed)
+    }
+
+    /// A pipeline without rows in its buffer reports its state only when it is woken.
+    fn stepped(&self) {
+        let _ = self.0.messages.send(Message::Stepped);
     }
 
     fn count_step(&self, rows: Rows<'_>, counts: &OutcomeCounts) {

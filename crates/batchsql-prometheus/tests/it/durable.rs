@@ -28,12 +28,21 @@ fn database(folder: &Path) {
 }
 
 async fn start(folder: &Path, metrics: &PrometheusMetrics, database: &str) -> DurableBatchSql {
+    start_with(folder, metrics, database, |options| options).await
+}
+
+async fn start_with(
+    folder: &Path,
+    metrics: &PrometheusMetrics,
+    database: &str,
+    with: impl FnOnce(DurableOptions) -> DurableOptions,
+) -> DurableBatchSql {
     let sink = SqliteOptions::file(folder.join("app.db")).synchronous(Synchronous::Full);
     let options = DurableOptions::new(folder.join("intake")).min_free_bytes(0).disk_bytes(1 << 29).partitions(2);
     BatchSql::builder(SqliteSink::with_options(&sink).unwrap())
         .config(PipelineConfig::default().flush_size(50).flush_interval(Duration::from_millis(1)))
         .metrics_reporter(metrics.reporter(database))
-        .durable(options)
+        .durable(with(options))
         .start()
         .await
         .unwrap()
@@ -194,5 +203,34 @@ async fn damage_and_stopped_partitions_are_in_the_scrape() {
     assert_eq!(scrape["unsettled_records later"], stats.log.unsettled_rows as f64);
     assert_eq!(scrape["missing_records_total"], 0.0, "nobody has given them up");
     db.close(Duration::ZERO).await;
+    metrics.stop_server().await.unwrap();
+}
+
+/// Rows that are written with their position count like those of the buffer.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_written_exactly_once_are_in_the_scrape() {
+    let folder = tempfile::tempdir().unwrap();
+    database(folder.path());
+    let metrics = PrometheusMetrics::new().unwrap();
+    let address = metrics.start_server(0).await.unwrap();
+    let db = start_with(folder.path(), &metrics, "exact", |options| options.exactly_once("scrape")).await;
+    db.submit_all((0..100).map(|id| row("orders", id))).await.unwrap();
+    db.submit_all((-1..10).map(|id| row("orders", id))).await.unwrap();
+    let balance = db.flush().await.unwrap();
+    assert_eq!((balance.written(), balance.ignored(), balance.rejected()), (100, 10, 1));
+    let sum = |name: &str, label: Option<(&str, &str)>| -> f64 {
+        let is_of = |sample: &Sample| {
+            let has = |(key, value): (&str, &str)| sample.labels.get(key).is_some_and(|of| of == value);
+            sample.name == name && has(("database", "exact")) && label.is_none_or(has)
+        };
+        samples(&get(address, "/metrics").body).into_iter().filter(is_of).map(|sample| sample.value).sum()
+    };
+    let outcome = |outcome| sum("batchsql_records_outcome_total", Some(("outcome", outcome)));
+    assert_eq!((outcome("written"), outcome("ignored"), outcome("rejected")), (100.0, 10.0, 1.0));
+    assert_eq!(sum("batchsql_records_received_total", None), 111.0);
+    assert!(sum("batchsql_flushes_total", Some(("reason", "step"))) > 0.0);
+    let is_up = || sum("batchsql_database_up", None) == 1.0;
+    until("the database is known to be up", is_up, || "database_up".to_owned());
+    db.close(LONG).await;
     metrics.stop_server().await.unwrap();
 }
