@@ -36,6 +36,9 @@ pub(crate) enum Guard {
     NotNegative,
     /// BIT(n) as text: at most this many digits 0 and 1.
     Bits(usize),
+    /// TIME as text: `[-]hhh:mm:ss`, with at most this many fractional digits. The server reads `12:30` as hours and minutes,
+    /// `1230` as minutes and seconds, and rounds.
+    Duration(usize),
 }
 
 impl Guard {
@@ -92,6 +95,7 @@ impl Guard {
             Self::Bits(digits) => {
                 text.is_empty() || text.len() > *digits || text.bytes().any(|b| !matches!(b, b'0' | b'1'))
             }
+            Self::Duration(digits) => !is_duration(text, *digits),
             _ => false,
         }
     }
@@ -116,10 +120,25 @@ impl Guard {
             Self::Year => "is not a year from 1901 to 2155, in four digits, or 0".into(),
             Self::NotNegative => "is negative, which a BIT column would store as other bits; use a signed column".into(),
             Self::Bits(digits) => format!("is not a text of 1 to {digits} digits 0 and 1"),
+            Self::Duration(digits) => {
+                format!("is not a time of the form [-]hhh:mm:ss with at most {digits} fractional digits")
+            }
             Self::Member(_) => "is not the name of a member of the ENUM".into(),
             Self::None => "is refused".into(),
         }
     }
+}
+
+/// `[-]hh:mm:ss[.fraction]` with up to three digits of hours. The server checks the limit, 838:59:59.
+fn is_duration(text: &str, most_digits: usize) -> bool {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let are_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let parts: Vec<&str> = whole.strip_prefix('-').unwrap_or(whole).split(':').collect();
+    let [hours, minutes, seconds] = *parts else { return false };
+    [hours, minutes, seconds, fraction].into_iter().all(are_digits)
+        && matches!(hours.len(), 2 | 3)
+        && [minutes, seconds].into_iter().all(|part| part.len() == 2 && part < "60")
+        && fraction.trim_end_matches('0').len() <= most_digits
 }
 
 /// Whether the declaration of an ENUM or a SET has the member.
@@ -145,6 +164,14 @@ mod tests {
         check(Guard::Scale(0), ValueRef::Decimal("1.0"), false);
         check(Guard::Micros(1_000), ValueRef::Time(batchsql_core::Time::MAX), true);
         check(Guard::Micros(1_000_000), ValueRef::Timestamp(batchsql_core::Timestamp::MIN), false);
+        for text in ["12:00:00", "838:59:59", "-100:00:00.5", "00:00:00.500000000"] {
+            check(Guard::Duration(1), ValueRef::Text(text), false);
+        }
+        let others =
+            ["", "12:00", "1:00:00", "1 02:00:00", "1200:00:00", "12:60:00", "12:00:00.", "12:00:00.25", "--12:00:00"];
+        for text in others.into_iter().chain(["120000", "12:00:00Z", " 12:00:00", "12:00:5", "+12:00:00"]) {
+            check(Guard::Duration(1), ValueRef::Text(text), true);
+        }
         check(Guard::Exactly(3), ValueRef::Bytes(b"abc"), false);
         check(Guard::Exactly(3), ValueRef::Bytes(b"ab"), true);
         check(Guard::NoSpaceAtEnd, ValueRef::Text(" a"), false);

@@ -28,11 +28,57 @@ pub(crate) struct KeySearch {
     statements: Statements,
 }
 
-/// A column of the key.
-struct Part {
+/// A column whose values are compared.
+pub(crate) struct Part {
     column: usize,
+    /// The stored value, in the form of [`push_found`](Self::push_found).
+    shown: String,
     /// Whether the server compares it as a number, so that 1.5 and 1.50 are equal.
     is_decimal: bool,
+    is_uuid: bool,
+}
+
+impl Part {
+    pub(crate) fn new(schema: &Schema, column: usize, table: &[TableColumn]) -> Self {
+        let own = &schema.columns()[column];
+        let stored = table.iter().find(|stored| same_name(&stored.name, own.name()));
+        let data_type = stored.map_or("", |stored| &stored.data_type);
+        Self {
+            column,
+            shown: shown(&quote(own.name()), own.column_type(), data_type),
+            is_decimal: data_type == "decimal",
+            is_uuid: own.column_type() == ColumnType::Uuid,
+        }
+    }
+
+    pub(crate) fn column(&self) -> usize {
+        self.column
+    }
+
+    pub(crate) fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    /// Writes a value to write, which is not `NULL`.
+    pub(crate) fn push_sent(&self, text: &mut Vec<u8>, value: ValueRef<'_>) {
+        match value {
+            ValueRef::Decimal(digits) if !self.is_decimal => text.extend_from_slice(digits.as_bytes()),
+            ValueRef::I16(v) if self.is_decimal => push_decimal(text, &v.to_string()),
+            ValueRef::I32(v) if self.is_decimal => push_decimal(text, &v.to_string()),
+            ValueRef::I64(v) if self.is_decimal => push_decimal(text, &v.to_string()),
+            ValueRef::U64(v) if self.is_decimal => push_decimal(text, &v.to_string()),
+            value => push_value(text, value),
+        }
+    }
+
+    /// Writes a stored value.
+    pub(crate) fn push_found(&self, text: &mut Vec<u8>, found: &[u8]) {
+        match <&[u8; 16]>::try_from(found) {
+            Ok(uuid) if self.is_uuid => push_uuid(text, uuid),
+            _ if self.is_decimal => push_decimal(text, &String::from_utf8_lossy(found)),
+            _ => text.extend_from_slice(found),
+        }
+    }
 }
 
 /// A key in comparable form.
@@ -46,18 +92,11 @@ impl KeySearch {
         if key.is_empty() || !key.iter().all(is_exact) {
             return None;
         }
-        let stored = |i: usize| {
-            let name = schema.columns()[i].name();
-            table.iter().find(|column| same_name(&column.name, name)).map_or("", |column| &column.data_type)
-        };
-        let shown = key.iter().map(|i| {
-            let column = &schema.columns()[*i];
-            shown(&quote(column.name()), column.column_type(), stored(*i))
-        });
+        let parts: Vec<Part> = key.iter().map(|i| Part::new(schema, *i, table)).collect();
         Some(Self {
-            shown: shown.collect(),
+            shown: parts.iter().map(|part| part.shown.clone()).collect(),
             values: schema.columns().iter().map(|column| compared(column, "?", table)).collect(),
-            parts: key.iter().map(|i| Part { column: *i, is_decimal: stored(*i) == "decimal" }).collect(),
+            parts,
             schema: schema.clone(),
             statements: Statements::default(),
         })
@@ -69,23 +108,19 @@ impl KeySearch {
     }
 
     pub(crate) fn select(&self, keys: usize) -> Statement {
-        self.statements.get(keys, || {
-            select_keys(&self.schema, keys, &self.values.iter().map(String::as_str).collect::<Vec<_>>(), &self.shown)
-        })
+        self.statements.get(keys, || self.text(keys, &self.shown))
+    }
+
+    /// The text of a search that shows these expressions.
+    pub(crate) fn text(&self, keys: usize, shown: &[String]) -> String {
+        select_keys(&self.schema, keys, &self.values.iter().map(String::as_str).collect::<Vec<_>>(), shown)
     }
 
     /// The key of a row to write.
     pub(crate) fn of_row(&self, row: RowView<'_>) -> KeyBytes {
         let mut key = KeyBytes::new();
         for part in &self.parts {
-            push_part(&mut key, |text| match row.get(part.column) {
-                ValueRef::Decimal(digits) if !part.is_decimal => text.extend_from_slice(digits.as_bytes()),
-                ValueRef::I16(v) if part.is_decimal => push_decimal(text, &v.to_string()),
-                ValueRef::I32(v) if part.is_decimal => push_decimal(text, &v.to_string()),
-                ValueRef::I64(v) if part.is_decimal => push_decimal(text, &v.to_string()),
-                ValueRef::U64(v) if part.is_decimal => push_decimal(text, &v.to_string()),
-                value => push_value(text, value),
-            });
+            push_part(&mut key, |text| part.push_sent(text, row.get(part.column)));
         }
         key
     }
@@ -95,12 +130,7 @@ impl KeySearch {
         let mut key = KeyBytes::new();
         for (index, part) in self.parts.iter().enumerate() {
             let found: &[u8] = row.try_get_unchecked(index)?;
-            let is_uuid = self.schema.columns()[part.column].column_type() == ColumnType::Uuid;
-            push_part(&mut key, |text| match <&[u8; 16]>::try_from(found) {
-                Ok(uuid) if is_uuid => push_uuid(text, uuid),
-                _ if part.is_decimal => push_decimal(text, &String::from_utf8_lossy(found)),
-                _ => text.extend_from_slice(found),
-            });
+            push_part(&mut key, |text| part.push_found(text, found));
         }
         Ok(key)
     }

@@ -48,7 +48,7 @@
 //! | f32 | FLOAT, DOUBLE |
 //! | f64 | DOUBLE; `NaN` and infinity are refused at admission, and MariaDB stores `-0.0` as `0.0` |
 //! | decimal | DECIMAL, or text; more fraction digits than the column has are an error of their row |
-//! | text | CHAR, VARCHAR, TEXT, ENUM, SET (`a,b`), YEAR (four digits), BIT(n) (`0101`), geometries (`POINT(1 2)`, SRID 0), MariaDB's INET4, INET6, UUID; text that is none of these is an error of its row |
+//! | text | CHAR, VARCHAR, TEXT, ENUM, SET (`a,b`), YEAR (four digits), BIT(n) (`0101`), TIME (`[-]hhh:mm:ss`, to 838:59:59), geometries (`POINT(1 2)`, SRID 0), MariaDB's INET4, INET6, UUID; text that is none of these is an error of its row |
 //! | bytes | VARBINARY, BLOB, BINARY(n) for values of exactly n bytes |
 //! | uuid | BINARY(16), CHAR(36) and other text, MariaDB's UUID |
 //! | json | JSON, or text |
@@ -132,6 +132,7 @@ mod checks;
 mod classify;
 mod conn;
 mod dsn;
+mod find_written;
 mod guard;
 mod in_use;
 mod insert;

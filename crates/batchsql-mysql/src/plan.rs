@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use batchsql_core::{Action, ErrorClass, Schema, SinkError};
-use batchsql_sql::mysql::{Join, OnDuplicate, delete, insert, insert_around, insert_values, update};
+use batchsql_sql::mysql::{Join, OnDuplicate, delete, insert, insert_around, insert_values, quote, update};
 use batchsql_sql::rows_per_statement;
 use sqlx::Executor;
 use sqlx::mysql::MySqlConnection;
@@ -120,6 +120,11 @@ impl MySqlPlan {
 
     pub(crate) fn schema(&self) -> &Schema {
         &self.schema
+    }
+
+    /// The name of a column of the schema, in quotes.
+    pub(crate) fn quoted(&self, column: usize) -> String {
+        quote(self.schema.columns()[column].name())
     }
 
     pub(crate) fn table(&self) -> &Table {

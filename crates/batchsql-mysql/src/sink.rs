@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::catalog::max_allowed_packet;
 use crate::classify::Failed;
 use crate::conn::{MySqlConn, Source};
+use crate::find_written::find_written;
 use crate::learned::Learned;
 use crate::link::{Link, Unusual};
 use crate::options::MySqlOptions;
@@ -318,5 +319,17 @@ impl Sink for MySqlSink {
         let mut link = Link { connection, attempt, table, session, unusual: Unusual::Pieces };
         let written = self.write_rows(&mut link, plan, rows).await;
         conn.end(written)
+    }
+
+    /// One query for 500 rows. Geometries, and texts of bits, are not compared; JSON columns are compared as text, which MySQL
+    /// changes.
+    async fn find_written(
+        &self,
+        conn: &mut MySqlConn,
+        plan: &MySqlPlan,
+        rows: Rows<'_>,
+    ) -> Result<Vec<u32>, SinkError> {
+        let found = find_written(conn.begin().await?, plan, rows).await;
+        conn.end(found)
     }
 }

@@ -82,13 +82,14 @@ pub(crate) fn storage(ty: ColumnType, column: &TableColumn, session: &Session) -
             ("year", _) => plain(Guard::Year),
             ("bit", _) => Ok(Storage { form: Form::Bits, guard: Guard::Bits(column.bits()) }),
             ("inet4" | "inet6" | "uuid", _) => plain(Guard::None),
+            ("time", _) => plain(Guard::Duration(column.fraction.min(6) as usize)),
             (geometry, _) if is_geometry(geometry) => {
                 let form = if session.is_mariadb { Form::GeometryOrText } else { Form::Geometry };
                 Ok(Storage { form, guard: Guard::None })
             }
             (_, Some(guard)) => plain(guard),
             _ => Err(
-                "need a column of type CHAR, VARCHAR, TEXT, ENUM, SET, YEAR, BIT, a geometry, or MariaDB's INET4, INET6 or UUID",
+                "need a column of type CHAR, VARCHAR, TEXT, ENUM, SET, YEAR, BIT, TIME, a geometry, or MariaDB's INET4, INET6 or UUID",
             ),
         },
         Type::Json => match (data_type, text_guard(column)) {

@@ -150,6 +150,7 @@ SELECT a.attnum, a.attname::pg_catalog.text, pg_catalog.format_type(a.atttypid, 
        pg_catalog.format_type(COALESCE(e.oid, b.oid), -1), e.oid IS NOT NULL,
        NOT EXISTS (SELECT FROM pg_catalog.pg_collation l WHERE l.oid = a.attcollation
                    AND pg_catalog.to_jsonb(l) OPERATOR(pg_catalog.->>) 'collisdeterministic' = 'false'),
+       CASE WHEN e.oid = t.typelem THEN e.oid::pg_catalog.int8 END,
        a.attrelid::pg_catalog.int8 AS of_table, 'column'::pg_catalog.text AS part
 FROM types b
 JOIN pg_catalog.pg_attribute a ON a.attrelid = pg_catalog.to_regclass($1) AND a.attnum = b.attnum
@@ -260,6 +261,7 @@ fn column(row: &PgRow) -> Result<TableColumn, SinkError> {
             receive: get::<Option<String>>(row, 7)?.unwrap_or_default(),
             modifier: get(row, 8)?,
             element: get::<Option<String>>(row, 9)?.unwrap_or_default(),
+            element_oid: get::<Option<i64>>(row, 21)?.and_then(|oid| u32::try_from(oid).ok()),
             spelled: spelled(row)?,
         },
         must_be_given: get(row, 10)?,

@@ -45,6 +45,20 @@ impl<'a> Digits<'a> {
             if fraction.is_empty() { count(whole.trim_end_matches(trailing)) - count(whole) } else { count(fraction) };
         Some((first.saturating_add(self.exponent), decimals.saturating_sub(self.exponent)))
     }
+
+    /// Whether both are the same number, without their signs.
+    pub(crate) fn is_same_number(&self, other: &Self) -> bool {
+        let places = self.first_and_last();
+        let count = places.map_or(0, |(first, last)| first.saturating_add(last));
+        let count = usize::try_from(count).unwrap_or_default();
+        places == other.first_and_last() && self.significant().take(count).eq(other.significant().take(count))
+    }
+
+    /// The digits from the first one that is not 0.
+    fn significant(&self) -> impl Iterator<Item = u8> {
+        let digits = self.whole.bytes().chain(self.fraction.bytes()).filter(|byte| *byte != b'_');
+        digits.skip_while(|byte| *byte == b'0')
+    }
 }
 
 /// The texts between the brackets, commas and quotes of a JSON array or a PostgreSQL array. For elements without
@@ -87,6 +101,22 @@ mod tests {
         check("+150E-4", Some((-1, 3)));
         check("1_000.5", Some((4, 1)));
         check("1e99999999999", Some((100_000_000_000, -99_999_999_999)));
+    }
+
+    #[test]
+    fn numbers_are_equal_in_every_spelling() {
+        let check = |left: &str, right: &str, expected| {
+            let (left_digits, right_digits) = (Digits::of(left).unwrap(), Digits::of(right).unwrap());
+            assert_eq!(left_digits.is_same_number(&right_digits), expected, "{left} {right}");
+        };
+        check("1500", "1.5e3", true);
+        check("0.0", "0e0", true);
+        check("0.00150", "1.5e-3", true);
+        check("100", "1e2", true);
+        check("100", "1e3", false);
+        check("16777217", "1.6777216e7", false);
+        check("0.1", "0.11", false);
+        check("0", "1", false);
     }
 
     #[test]

@@ -9,11 +9,8 @@ use std::fmt;
 use batchsql_core::ValueRef;
 use batchsql_core::exhaustive::Value;
 
+use crate::calendar::{Calendar, EPOCH_DAYS, EPOCH_MICROS};
 use crate::wire::Wire;
-
-/// Days from 1970-01-01 to 2000-01-01, where PostgreSQL's calendar starts.
-pub(crate) const EPOCH_DAYS: i32 = 10_957;
-const EPOCH_MICROS: i64 = EPOCH_DAYS as i64 * 86_400_000_000;
 
 /// The maximum number of digits of `numeric` before and after the point.
 pub(crate) const MAX_WHOLE: usize = 131_072;
@@ -42,6 +39,8 @@ pub(crate) enum Unfit {
     Nul,
     /// The column drops a zone or a time of day.
     PartLeftOut,
+    /// The text is no date or timestamp.
+    NoCalendar,
 }
 
 impl fmt::Display for Unfit {
@@ -55,6 +54,7 @@ impl fmt::Display for Unfit {
             Self::TooLong => "too long",
             Self::Nul => "nul",
             Self::PartLeftOut => "part left out",
+            Self::NoCalendar => "no calendar value",
         })
     }
 }
@@ -97,8 +97,9 @@ pub(crate) fn write_value(out: &mut Vec<u8>, value: ValueRef<'_>, wire: Wire) ->
         Value::F32(v) => out.extend_from_slice(&f64::from(v).to_be_bytes()),
         Value::F64(v) => out.extend_from_slice(&v.to_be_bytes()),
         Value::Decimal(v) if wire == Wire::Numeric => write_numeric(out, v)?,
+        Value::Text(v) if wire.is_calendar() => Calendar::read(v, wire).ok_or(Unfit::NoCalendar)?.write(wire, out),
         Value::Text(v) | Value::Json(v) | Value::Decimal(v) => {
-            if wire == Wire::FlatJsonb && is_nested(v) {
+            if wire.is_flat() && is_nested(v) {
                 return Err(Unfit::Nested);
             }
             if matches!(wire, Wire::Jsonb | Wire::FlatJsonb) {

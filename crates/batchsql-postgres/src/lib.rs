@@ -40,9 +40,14 @@
 //! | json | `json`, `jsonb`, `text`; in an array column a JSON array becomes an array of one dimension, whose elements stay JSON in `json[]` and `jsonb[]`, and must not be arrays or objects in others |
 //! | date, time, timestamp, timestamptz | `date`, `time`, `timestamp`, `timestamptz`; instants are never turned into local times or back |
 //!
+//! Text for a `date`, `timestamp` or `timestamptz` column is ISO 8601, with an offset for `timestamptz`
+//! (`2026-01-31T12:00:00Z`), or `infinity` or `-infinity`, which the calendar types do not have. Other text rejects its row
+//! (22007).
+//!
 //! COPY sends the plain spellings of `inet`, `cidr`, `macaddr`, `bit`, `varbit`, `timetz`, `interval`, `int4range`,
 //! `int8range`, `numrange` and `daterange` in binary form (`10.0.0.0/8`, `1 day 02:00:00`, `[1,5)`); a batch with
-//! another spelling is sent as text.
+//! another spelling is sent as text. JSON lists for arrays of these types and of all types in the table are also sent in
+//! binary form; a batch with an element in another spelling (`1e3` for an integer) is sent as JSON.
 //!
 //! The server parses text with the settings of its session: `TimeZone` and `DateStyle` for arrays and ranges of dates
 //! and times and for `timetz`, `IntervalStyle` for `interval`, `lc_monetary` for `money`. So write instants with
@@ -139,19 +144,23 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod calendar;
 mod catalog;
 mod choice;
 mod classify;
 mod commit_stage;
 mod conn;
+mod copy_form;
 mod digits;
 mod dsn;
 mod encode;
 mod field;
+mod find_written;
 mod fit;
 mod guard;
 mod hosts;
 mod libpq;
+mod list;
 mod live_session;
 mod open_error;
 mod options;
@@ -176,6 +185,7 @@ mod table_fit;
 mod tables;
 mod times;
 mod types;
+mod value_fit;
 mod value_limit;
 mod wire;
 mod write;

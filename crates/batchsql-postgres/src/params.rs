@@ -66,6 +66,13 @@ pub(crate) fn unfit(why: Unfit, column: &str) -> SinkError {
         Unfit::Nested => row_error("22P02", column),
         Unfit::TooLong => row_error("22001", column),
         Unfit::Nul => row_error("22P05", column),
+        Unfit::NoCalendar => {
+            let text = format!(
+                "a text for column {column:?} is no date or timestamp: expected ISO 8601 (2026-01-31, 2026-01-31T12:00:00), \
+                 with an offset for timestamptz (2026-01-31T12:00:00Z), or infinity or -infinity"
+            );
+            SinkError::with_code(ErrorClass::Row, "22007", text)
+        }
         Unfit::Rounded => changed("22000", "keeps fewer digits than a value has; round it", column),
         Unfit::PartLeftOut => changed("22000", "would drop the zone or the time of day of a value", column),
         Unfit::SpacesCut => changed("22001", "would cut off trailing spaces of a value; trim it", column),

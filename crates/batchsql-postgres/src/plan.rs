@@ -11,7 +11,7 @@ use batchsql_sql::{Shapes, rows_per_statement};
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::time::Instant;
 
-use crate::catalog::{Lookup, read_table};
+use crate::catalog::{Lookup, TableColumn, read_table};
 use crate::choice::{Choice, Way, choose};
 use crate::classify::{LinkLost, is_refusal, sink_error};
 use crate::commit_stage::CommitStage;
@@ -308,6 +308,11 @@ impl PostgresPlan {
         self.outdated.store(true, Ordering::Relaxed);
         let plan = now.and_then(|now| Self::of(&self.schema, now, self.settings, &self.known));
         Ok(plan.err().map_or(TableState::Changed, TableState::Unfit))
+    }
+
+    /// A column of the table as it was read.
+    pub(crate) fn column(&self, name: &str) -> Option<&TableColumn> {
+        self.reading.table.columns.iter().find(|column| column.name == name)
     }
 
     /// Whether the table must be checked again; true for one caller per interval.

@@ -17,6 +17,8 @@ pub(crate) struct RealType {
     /// The function that writes an element of it as text, if it is an array (`pg_type.typoutput`). A domain has that
     /// of its base type.
     pub(crate) element: String,
+    /// The object id of the type of its elements, if it is an array and they are not of a domain.
+    pub(crate) element_oid: Option<u32>,
     /// The SQL spelling of the type, or of the elements of an array, with its modifier and without. Built-in types
     /// only.
     pub(crate) spelled: Option<Spelled>,
@@ -66,6 +68,7 @@ mod tests {
             receive: String::new(),
             modifier,
             element: String::new(),
+            element_oid: None,
             spelled: None,
         };
         assert_eq!(of(-1).numeric(), None);

@@ -14,6 +14,7 @@ use sqlx::{Connection, Executor, PgPool};
 use crate::catalog::read_table;
 use crate::classify::{LinkLost, sink_error};
 use crate::conn::PostgresConn;
+use crate::find_written::find_written;
 use crate::options::PostgresOptions;
 use crate::plan::{PostgresPlan, ServerKnowledge};
 use crate::position;
@@ -259,5 +260,15 @@ impl Sink for PostgresSink {
             self.source.reconsider();
         }
         result
+    }
+
+    /// One query, which compares the rows in the database.
+    async fn find_written(
+        &self,
+        conn: &mut PostgresConn,
+        plan: &PostgresPlan,
+        rows: Rows<'_>,
+    ) -> Result<Vec<u32>, SinkError> {
+        find_written(conn, plan, rows).await
     }
 }

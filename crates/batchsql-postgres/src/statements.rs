@@ -167,6 +167,7 @@ mod tests {
             receive: String::new(),
             modifier: -1,
             element: String::new(),
+            element_oid: None,
             spelled: None,
         };
         let field = |name: &str, ty, real: RealType| {

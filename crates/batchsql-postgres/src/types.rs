@@ -6,7 +6,9 @@ use batchsql_core::ColumnType;
 use batchsql_core::exhaustive::Type;
 use batchsql_sql::quote;
 
+use crate::copy_form::CopyForm;
 use crate::guard::Guard;
+use crate::list::List;
 use crate::parsed::Parsed;
 use crate::real_type::RealType;
 use crate::value_limit::{ValueLimit, limit};
@@ -31,8 +33,8 @@ pub(crate) struct Form {
     cast: Cast,
     /// Whether the column's type reads the binary form itself, as `COPY` needs. See also `parsed`.
     pub(crate) copies: bool,
-    /// How COPY writes text that is sent as text otherwise.
-    pub(crate) parsed: Option<Parsed>,
+    /// How COPY writes values that are sent as text or JSON otherwise.
+    pub(crate) parsed: Option<CopyForm>,
     /// Whether the column's values are returned as they were sent, so that a row is identified by its key.
     pub(crate) echo: Echo,
     /// The limits of the values.
@@ -71,7 +73,7 @@ impl Form {
 
     /// Whether the server may refuse a value that was accepted here, because its type parses text.
     pub(crate) fn is_parsed_by_server(&self) -> bool {
-        !matches!(self.cast, Cast::No) || matches!(self.wire, Wire::Text | Wire::Json | Wire::Jsonb | Wire::FlatJsonb)
+        !matches!(self.cast, Cast::No) || matches!(self.wire, Wire::Text | Wire::Json | Wire::Jsonb)
     }
 
     /// The same form if the server may round and cut off values.
@@ -101,7 +103,11 @@ pub(crate) fn form(ty: ColumnType, real: &RealType) -> Result<Form, &'static str
         Cast::No => Cast::No,
     };
     let is_text = matches!(cast, Cast::Text { .. }) && !form.copies && real.namespace == "pg_catalog";
-    let parsed = if is_text { Parsed::of(&real.name, real.modifier >= 0) } else { None };
+    let parsed = match &cast {
+        Cast::JsonArray { .. } => List::of(real).map(CopyForm::List),
+        _ if is_text => Parsed::of(&real.name, real.modifier >= 0).map(CopyForm::Text),
+        _ => None,
+    };
     Ok(Form { limit, cast, parsed, ..form })
 }
 
@@ -149,6 +155,7 @@ fn wire_form(ty: ColumnType, real: &RealType) -> Result<Form, &'static str> {
             let (wire, elements) = match &*real.element {
                 "json_out" => (Wire::Json, "json_array_elements"),
                 "jsonb_out" => (Wire::Jsonb, "jsonb_array_elements"),
+                "float4out" | "float8out" => (Wire::FlatJson, "json_array_elements_text"),
                 _ => (Wire::FlatJsonb, "jsonb_array_elements_text"),
             };
             let cast = Cast::JsonArray { elements, to: sql_name(real), guard: None };
@@ -180,6 +187,10 @@ fn wire_form(ty: ColumnType, real: &RealType) -> Result<Form, &'static str> {
 
         Type::Text if is("json") => plain(Wire::Json, Changed),
         Type::Text if is("jsonb") => plain(Wire::Jsonb, Changed),
+        // Only what no calendar value has, or means the same in every session.
+        Type::Text if is("date") => plain(Wire::Date, Changed),
+        Type::Text if is("timestamp") => plain(Wire::Timestamp, Changed),
+        Type::Text if is("timestamptz") => plain(Wire::TimestampTz, Changed),
         Type::Text if is_builtin && has_own_column_type(&real.name) => {
             Err("are not converted; declare them with the type of the column")
         }
@@ -216,20 +227,7 @@ fn text_form(real: &RealType) -> Option<Form> {
 /// Types that have their own `ColumnType`, so that text for them is an error, or would depend on settings of the
 /// session (`DateStyle`, `TimeZone`).
 fn has_own_column_type(name: &str) -> bool {
-    const NAMES: [&str; 12] = [
-        "bool",
-        "int2",
-        "int4",
-        "int8",
-        "float4",
-        "float8",
-        "numeric",
-        "bytea",
-        "date",
-        "time",
-        "timestamp",
-        "timestamptz",
-    ];
+    const NAMES: [&str; 9] = ["bool", "int2", "int4", "int8", "float4", "float8", "numeric", "bytea", "time"];
     NAMES.contains(&name)
 }
 
@@ -240,6 +238,7 @@ fn sql_name(real: &RealType) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::real_type::Spelled;
 
     fn real(name: &str) -> RealType {
         let receive = match name {
@@ -256,6 +255,7 @@ mod tests {
             receive,
             modifier: -1,
             element,
+            element_oid: None,
             spelled: None,
         }
     }
@@ -298,7 +298,7 @@ mod tests {
         check(ColumnType::Decimal, "float8", "numeric");
         check(ColumnType::Timestamp, "timestamptz", "no zone");
         check(ColumnType::TimestampTz, "timestamp", "no zone");
-        check(ColumnType::Text, "timestamptz", "not converted");
+        check(ColumnType::Text, "time", "not converted");
         check(ColumnType::Text, "char", "one byte");
         check(ColumnType::Bytes, "text", "bytea");
         for (name, element) in [("_name", "nameout"), ("_char", "charout")] {
@@ -316,6 +316,7 @@ mod tests {
             assert_eq!((form.copies, &*form.expression("u.c")), (copies, expression), "{ty} in {name}");
         };
         check(ColumnType::Text, "inet", false, r#"u.c::"pg_catalog"."inet""#);
+        check(ColumnType::Text, "timestamptz", true, "u.c");
         check(ColumnType::Text, "_int4", false, r#"u.c::"pg_catalog"."_int4""#);
         check(ColumnType::Text, "bpchar", true, r#"u.c::"pg_catalog"."bpchar""#);
         check(ColumnType::Text, "varchar", true, "u.c");
@@ -325,6 +326,13 @@ mod tests {
         let json = form(ColumnType::Json, &real("_int4")).unwrap();
         assert_eq!(json.wire, Wire::FlatJsonb);
         assert!(json.expression("u.c").ends_with(r#"_elements_text(u.c))::"pg_catalog"."_int4" END"#));
+        assert!(!json.copies && json.parsed.is_none(), "the type of its elements is not known");
+        let spelled = Some(Spelled { narrow: String::new(), wide: String::new(), base: "int4".into() });
+        let known = RealType { element_oid: Some(23), receive: "array_recv".into(), spelled, ..real("_int4") };
+        assert!(form(ColumnType::Json, &known).unwrap().parsed.is_some());
+        let json = form(ColumnType::Json, &RealType { element: "float8out".into(), ..real("_float8") }).unwrap();
+        assert_eq!(json.wire, Wire::FlatJson);
+        assert!(json.expression("u.c").contains("pg_catalog.json_array_elements_text(u.c)"));
         let json = form(ColumnType::Json, &real("_jsonb")).unwrap();
         assert_eq!(json.wire, Wire::Jsonb);
         assert!(json.expression("u.c").contains("pg_catalog.jsonb_array_elements(u.c)"));

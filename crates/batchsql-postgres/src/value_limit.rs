@@ -69,7 +69,7 @@ pub(crate) fn limit(ty: ColumnType, real: &RealType, wire: Wire) -> ValueLimit {
         (_, Wire::Time | Wire::Timestamp | Wire::TimestampTz) => {
             real.fraction().map_or(ValueLimit::None, |digits| ValueLimit::Fraction { digits })
         }
-        (_, Wire::Text | Wire::Json | Wire::Jsonb | Wire::FlatJsonb) => text_limit(real),
+        (_, Wire::Text | Wire::Json | Wire::Jsonb | Wire::FlatJsonb | Wire::FlatJson) => text_limit(real),
         _ => ValueLimit::None,
     }
 }

@@ -20,6 +20,8 @@ pub(crate) enum Wire {
     Jsonb,
     /// An array of JSON without arrays or objects in it.
     FlatJsonb,
+    /// The same, whose numbers keep their spelling: `jsonb` drops the sign of -0.0.
+    FlatJson,
     Date,
     Time,
     Timestamp,
@@ -41,7 +43,7 @@ impl Wire {
             Self::Name => (19, 1003, "name"),
             Self::Bytea => (17, 1001, "bytea"),
             Self::Uuid => (2950, 2951, "uuid"),
-            Self::Json => (114, 199, "json"),
+            Self::Json | Self::FlatJson => (114, 199, "json"),
             Self::Jsonb | Self::FlatJsonb => (3802, 3807, "jsonb"),
             Self::Date => (1082, 1182, "date"),
             Self::Time => (1083, 1183, "time"),
@@ -56,6 +58,16 @@ impl Wire {
 
     pub(crate) const fn array_oid(self) -> u32 {
         self.known().1
+    }
+
+    /// Whether it is an array of JSON without arrays or objects in it.
+    pub(crate) const fn is_flat(self) -> bool {
+        matches!(self, Self::FlatJsonb | Self::FlatJson)
+    }
+
+    /// Whether it is a date or a timestamp, which text may have.
+    pub(crate) const fn is_calendar(self) -> bool {
+        matches!(self, Self::Date | Self::Timestamp | Self::TimestampTz)
     }
 
     /// The type's name in SQL, independent of the search path.

@@ -8,9 +8,9 @@ use tokio::time::Instant;
 
 use crate::classify::{LinkLost, sink_error};
 use crate::commit_stage::CommitStage;
+use crate::copy_form::CopyForm;
 use crate::encode::write_field;
 use crate::field::Field;
-use crate::parsed::Parsed;
 use crate::plan::PostgresPlan;
 use crate::write_insert::{expect_all, insert};
 
@@ -53,20 +53,20 @@ enum Target {
     Stage,
 }
 
-/// Whether COPY into the table can write every value; see [`crate::parsed`].
+/// Whether COPY into the table can write every value; see [`crate::copy_form`].
 pub(crate) fn can_copy(rows: Rows<'_>, fields: &[Field]) -> bool {
     let mut memory = Vec::new();
     fields.iter().enumerate().filter_map(|(index, field)| Some((index, field.form.parsed?))).all(|(index, parsed)| {
         let column = rows.column(index);
         (0..rows.len()).all(|row| match column.get(row).exhaustive() {
-            Value::Text(text) => parsed.reads(text, &mut memory),
+            Value::Text(text) | Value::Json(text) => parsed.reads(text, &mut memory),
             _ => true,
         })
     })
 }
 
 /// Writes a value with a length prefix.
-fn write_parsed(out: &mut Vec<u8>, parsed: Parsed, text: &str) -> Option<()> {
+fn write_parsed(out: &mut Vec<u8>, parsed: CopyForm, text: &str) -> Option<()> {
     let start = out.len();
     out.extend_from_slice(&[0; 4]);
     parsed.write(text, out)?;
@@ -102,7 +102,7 @@ async fn copy(
         for (column, field) in columns.iter().zip(fields.iter()) {
             let value = column.get(row);
             let done = match (field.form.parsed.filter(|_| into == Target::Table), value.exhaustive()) {
-                (Some(parsed), Value::Text(text)) => write_parsed(&mut chunk, parsed, text),
+                (Some(parsed), Value::Text(text) | Value::Json(text)) => write_parsed(&mut chunk, parsed, text),
                 _ => write_field(&mut chunk, value, field.form.wire).ok(),
             };
             // Without a code: the connection is closed.

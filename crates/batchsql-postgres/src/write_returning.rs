@@ -112,7 +112,11 @@ fn values(plan: &PostgresPlan, found: &PgRow) -> Result<Vec<Value>, SinkError> {
         .enumerate()
         .map(|(index, column)| {
             value((index, column)).ok_or_else(|| {
-                let text = format!("the returned value of column {:?} is no {}", column.name(), column.column_type());
+                let text = format!(
+                    "the returned value of column {:?} is no {}; declare the returned column as text",
+                    column.name(),
+                    column.column_type()
+                );
                 SinkError::new(ErrorClass::Schema, text)
             })
         })

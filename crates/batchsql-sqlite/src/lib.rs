@@ -81,6 +81,7 @@
 
 mod bind;
 mod classify;
+mod find_written;
 mod linked_version;
 mod opened_file;
 mod options;

@@ -13,6 +13,7 @@ use batchsql_core::{
 };
 use rusqlite::Connection;
 
+use crate::find_written::find_written;
 use crate::linked_version::warn_of_wal_reset;
 use crate::opened_file::OpenedFile;
 use crate::options::SqliteOptions;
@@ -264,5 +265,16 @@ impl Sink for SqliteSink {
             Ok(written)
         })
         .await
+    }
+
+    /// One query for each row.
+    async fn find_written(
+        &self,
+        conn: &mut SqliteConn,
+        plan: &SharedPlan,
+        rows: Rows<'_>,
+    ) -> Result<Vec<u32>, SinkError> {
+        let (plan, rows) = (plan.clone(), rows.to_shared());
+        conn.run(move |connection| find_written(connection, &plan, rows.rows())).await
     }
 }

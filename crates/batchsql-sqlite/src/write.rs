@@ -29,7 +29,7 @@ impl SharedPlan {
     ///
     /// # Errors
     /// The table has changed and no longer accepts the rows.
-    fn current(&self, transaction: &Transaction<'_>) -> Result<Arc<SqlitePlan>, SinkError> {
+    pub(crate) fn current(&self, transaction: &Transaction<'_>) -> Result<Arc<SqlitePlan>, SinkError> {
         let mut plan = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(renewed) = plan.renewed(transaction)? {
             *plan = Arc::new(renewed);

@@ -101,6 +101,16 @@ impl Model {
         }
     }
 
+    /// Whether the row with its key has its values in all columns that its rule writes.
+    pub(crate) fn has(&self, row: &DynRow) -> bool {
+        let schema = row.schema();
+        let written = schema.key_columns().iter().chain(schema.update_columns());
+        let names: Vec<&str> = written.map(|index| schema.columns()[*index].name()).collect();
+        let value = |name: &str| row.get(name).map(|value| value.to_value());
+        let has_all = |known: &Columns| names.iter().all(|name| known.get(*name).cloned() == value(name));
+        self.rows(schema.table_display()).iter().any(has_all)
+    }
+
     /// The rows of a table (`namespace.table`) in the order of their insertion; none if it is unknown.
     pub fn rows(&self, table: &str) -> &[BTreeMap<String, Value>] {
         self.tables.get(table).map_or(&[], Vec::as_slice)

@@ -580,4 +580,10 @@ impl Sink for ScriptedSink {
             }
         }
     }
+
+    async fn find_written(&self, _: &mut u64, (): &(), rows: Rows<'_>) -> Result<Vec<u32>, SinkError> {
+        let state = self.lock();
+        let is_there = |row: &u32| state.model.has(&rows.to_row(*row as usize));
+        Ok((0..u32::try_from(rows.len()).expect("a batch has fewer rows")).filter(is_there).collect())
+    }
 }

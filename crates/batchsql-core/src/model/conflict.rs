@@ -127,6 +127,9 @@ impl Conflict {
     /// the rows before it end as `Superseded`, those after it as `Ignored`. Versions are compared as they are submitted,
     /// and by the database as its column stores them.
     ///
+    /// After a lost reply, a row whose version is in the table ends as `Written` if every column that the rule writes has its
+    /// value, and otherwise as `Ignored`; without expressions, and where the database can compare the values.
+    ///
     /// With this rule, repeated rows, late rows and rows of several processes do no harm.
     #[must_use]
     pub fn only_if_newer(mut self, version: impl Into<String>) -> Self {

@@ -17,7 +17,9 @@ pub enum Outcome {
     Written,
     /// The database kept the existing row: the key existed and the conflict rule keeps the old row, or a rule of the
     /// table itself dropped the new row. After a lost reply the old row may be this one, written by the attempt whose
-    /// reply was lost.
+    /// reply was lost; under [`Conflict::only_if_newer`](crate::Conflict::only_if_newer) such a row is
+    /// [`Written`](Self::Written) where the database can compare it, see
+    /// [`Sink::find_written`](crate::Sink::find_written).
     Ignored,
     /// A later row with the same key, in the same batch, replaced it and was committed, see
     /// [`Coalesce`](crate::Coalesce).

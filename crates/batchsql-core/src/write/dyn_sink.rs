@@ -54,6 +54,7 @@ trait ErasedSink: Send + Sync + 'static {
         rows: Rows<'_>,
         attempt: &Attempt,
     ) -> Result<Written, SinkError>;
+    async fn find_written(&self, conn: &mut BoxConn, plan: &BoxPlan, rows: Rows<'_>) -> Result<Vec<u32>, SinkError>;
 }
 
 const OWN_TYPE: &str = "a DynSink gets only its own connections and plans";
@@ -152,6 +153,12 @@ impl<S: Sink> ErasedSink for S {
         let conn = conn.downcast_mut::<S::Conn>().expect(OWN_TYPE);
         let plan = plan.downcast_ref::<S::Plan>().expect(OWN_TYPE);
         Sink::write(self, conn, plan, rows, attempt).await
+    }
+
+    async fn find_written(&self, conn: &mut BoxConn, plan: &BoxPlan, rows: Rows<'_>) -> Result<Vec<u32>, SinkError> {
+        let conn = conn.downcast_mut::<S::Conn>().expect(OWN_TYPE);
+        let plan = plan.downcast_ref::<S::Plan>().expect(OWN_TYPE);
+        Sink::find_written(self, conn, plan, rows).await
     }
 }
 
@@ -262,5 +269,9 @@ impl Sink for DynSink {
         attempt: &Attempt,
     ) -> Result<Written, SinkError> {
         self.0.write(conn, plan, rows, attempt).await
+    }
+
+    async fn find_written(&self, conn: &mut BoxConn, plan: &BoxPlan, rows: Rows<'_>) -> Result<Vec<u32>, SinkError> {
+        self.0.find_written(conn, plan, rows).await
     }
 }

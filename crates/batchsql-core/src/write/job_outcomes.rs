@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{ErrorClass, SinkError};
+use crate::model::batch::SharedRows;
 use crate::model::conflict::Action;
 use crate::model::keys::Coalescing;
 use crate::model::value::Value;
@@ -116,6 +117,21 @@ impl Job {
     /// Whether rows of a range of the round may be in the database.
     pub(crate) fn has_maybe_written(&self, mut range: Range<usize>) -> bool {
         range.any(|row| self.is_maybe_written(self.row_of_batch(row)))
+    }
+
+    /// Whether the sink is asked which rows of a range it has as they are: a row whose version is there would be ignored,
+    /// also if the attempt without a reply has written it.
+    pub(crate) fn asks_for_written(&self, range: Range<usize>) -> bool {
+        let schema = self.batch.schema();
+        schema.version_column().is_some() && schema.only_overwrites() && self.has_maybe_written(range)
+    }
+
+    /// The rows of a range of the round that may be in the database: their numbers within the range, and a copy.
+    pub(crate) fn maybe_written_rows(&mut self, range: Range<usize>) -> (Vec<u32>, SharedRows) {
+        let is_maybe = |row: &usize| self.is_maybe_written(self.row_of_batch(range.start + row));
+        let maybe = (0..range.len()).filter(is_maybe).map(|row| row as u32).collect::<Vec<_>>();
+        let copy = self.rows().slice(range).gather(&maybe);
+        (maybe, copy)
     }
 
     /// Ends the rows of a range of the round that may be in the database, after the range was refused, and leaves the

@@ -32,6 +32,7 @@ impl<S: Sink> Executor<S> {
         let committed = job.commits.committed();
         // Whether rows were sent, so that one of them may be the cause.
         let mut was_sent = false;
+        let mut asks = job.asks_for_written(range.clone());
         let error = loop {
             job.progress.tried_at = Some(Instant::now());
             let connected = match conn.take() {
@@ -52,10 +53,26 @@ impl<S: Sink> Executor<S> {
             {
                 break self.not_sent(job, error);
             }
+            let mut found = Vec::new();
+            if asks {
+                match self.find_written(job, range.clone(), &mut connection.conn, &prepared.plan).await {
+                    Ok(written) => found = written,
+                    Err(error) if error.is_retryable() => break self.not_sent(job, error),
+                    Err(error) => {
+                        tracing::debug!(sink = self.sink.name(), %error, "rows after a lost reply cannot be compared");
+                        asks = false;
+                        if is_usable_after(&error) {
+                            *conn = Some(connection);
+                        }
+                        continue;
+                    }
+                }
+            }
             let number = job.commits.begin();
             match self.attempt(job, range.clone(), &mut connection, &prepared.plan, flight).await {
-                Ok(written) => {
+                Ok(mut written) => {
                     *conn = Some(connection);
+                    written.ignored.retain(|row| found.binary_search(row).is_err());
                     return Ok((written, number));
                 }
                 Err(error)
@@ -84,6 +101,26 @@ impl<S: Sink> Executor<S> {
             return Err(Stop::Doubtful(error, committed));
         }
         Err(self.judge(job, range, error, was_sent.then_some(committed)))
+    }
+
+    /// The rows of a range whose reply was lost and that the table has as they are.
+    async fn find_written(
+        &self,
+        job: &mut Job,
+        range: Range<usize>,
+        conn: &mut S::Conn,
+        plan: &S::Plan,
+    ) -> Result<Vec<u32>, SinkError> {
+        let (maybe, rows) = job.maybe_written_rows(range);
+        let find = self.sink.find_written(conn, plan, rows.rows());
+        let Ok(found) = timeout(self.statement_timeout, find).await else {
+            return Err(timed_out(
+                "the comparison with the stored rows",
+                self.statement_timeout,
+                ErrorClass::Transient,
+            ));
+        };
+        Ok(found?.into_iter().filter_map(|row| maybe.get(row as usize).copied()).collect())
     }
 
     /// What to do after an error. `sent_after`: the last commit before the rows were sent; `None` if they were not sent.

@@ -268,6 +268,28 @@ pub trait Sink: Send + Sync + 'static {
         rows: Rows<'_>,
         attempt: &Attempt,
     ) -> impl Future<Output = Result<Written, SinkError>> + Send;
+
+    /// Which rows the table has exactly as this write would leave them: a row has their values in the key and in every
+    /// column that the rule writes. Indexes within the view, ascending. A row must not be listed if its values cannot be
+    /// compared exactly. Default: none.
+    ///
+    /// It is asked only after a lost reply, before the rows are written again, and only under
+    /// [`Conflict::only_if_newer`](crate::Conflict::only_if_newer) without expressions. The write ignores a row whose version
+    /// is in the table; if the row is listed here, it ends as written, because the attempt without a reply has probably
+    /// written it.
+    ///
+    /// # Errors
+    /// The database cannot be asked. If the error is [retryable](SinkError::is_retryable), the rows are tried again later;
+    /// after another error they are written as if none was listed.
+    fn find_written(
+        &self,
+        conn: &mut Self::Conn,
+        plan: &Self::Plan,
+        rows: Rows<'_>,
+    ) -> impl Future<Output = Result<Vec<u32>, SinkError>> + Send {
+        let _ = (conn, plan, rows);
+        async { Ok(Vec::new()) }
+    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! Rules that depend on the stored row: how rows of one key become one, what a lost reply means for them, and the order
 //! of deletes among other rows.
 
+use std::sync::{Arc, Mutex};
+
 use batchsql_core::{
-    ColumnType, Conflict, Delete, Delivery, DynRow, ErrorClass, Expr, OutcomeKind, PipelineConfig, Row, Schema, Value,
-    ValueRef,
+    Attempt, BatchSql, ColumnType, Conflict, Delete, Delivery, DynRow, DynSink, ErrorClass, Expr, OutcomeKind,
+    PipelineConfig, Row, Rows, Schema, Sink, SinkError, Value, ValueRef, Written as Answer,
 };
 use batchsql_testkit::{ScriptedSink, Step};
 
@@ -137,6 +139,97 @@ async fn the_newest_row_of_a_key_is_sent_whatever_the_order() {
     let (kinds, sink) = outcomes(one_lane(), newer(), &rows, |sink| sink.poison(|row| number(row, "n") == 11)).await;
     assert_eq!(kinds, [Superseded, Written, Rejected, Written, Ignored]);
     assert_eq!(stored(&sink), [[2, 20, 9], [1, 12, 6]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_lost_reply_an_equal_version_is_written_only_if_every_column_matches() {
+    let newer = || Conflict::update(["id"]).only_if_newer("v");
+    let greatest = || newer().set("n", Expr::greatest());
+    // The table has [1, 10, 5] and [2, 20, 9]; the reply to the second batch is lost.
+    let check = async |name: &str, conflict: Conflict, step, expected: [OutcomeKind; 4]| {
+        let (db, sink) = pipeline(one_lane());
+        let schema = schema(conflict);
+        for cells in [[1, 10, 5], [2, 20, 9]] {
+            db.submit(&row(&schema, cells)).await.unwrap();
+        }
+        db.flush().await.unwrap();
+        sink.script([step]);
+        let mut receipts = Vec::new();
+        // One is the same, one has another value, one is new, one is older.
+        for cells in [[1, 10, 5], [2, 21, 9], [3, 30, 1], [1, 11, 4]] {
+            receipts.push(db.submit_tracked(&row(&schema, cells)).await.unwrap());
+        }
+        db.flush().await.unwrap();
+        let mut kinds = Vec::new();
+        for receipt in receipts {
+            kinds.push(receipt.await.kind());
+        }
+        assert_eq!((kinds, sink.writes()), (expected.to_vec(), 3), "{name}");
+    };
+    let lost = Step::Fail(ErrorClass::Unknown);
+    check("applied", newer(), Step::LoseReply, [Written, Ignored, Written, Ignored]).await;
+    check("not applied", newer(), lost, [Written, Ignored, Written, Ignored]).await;
+    // Nothing was in doubt.
+    check("refused", newer(), Step::Fail(ErrorClass::Transient), [Ignored, Ignored, Written, Ignored]).await;
+    // What an expression leaves is not what was sent.
+    check("expression", greatest(), Step::LoseReply, [Ignored, Ignored, Ignored, Ignored]).await;
+}
+
+/// A sink that answers the question for stored rows with errors.
+#[derive(Clone)]
+struct Mute {
+    sink: ScriptedSink,
+    errors: Arc<Mutex<Vec<ErrorClass>>>,
+}
+
+impl Sink for Mute {
+    type Conn = u64;
+    type Plan = ();
+
+    fn name(&self) -> &'static str {
+        "mute"
+    }
+
+    async fn acquire(&self) -> Result<u64, SinkError> {
+        self.sink.acquire().await
+    }
+
+    async fn prepare(&self, conn: &mut u64, schema: &Schema) -> Result<(), SinkError> {
+        self.sink.prepare(conn, schema).await
+    }
+
+    async fn write(&self, conn: &mut u64, plan: &(), rows: Rows<'_>, attempt: &Attempt) -> Result<Answer, SinkError> {
+        self.sink.write(conn, plan, rows, attempt).await
+    }
+
+    async fn find_written(&self, conn: &mut u64, plan: &(), rows: Rows<'_>) -> Result<Vec<u32>, SinkError> {
+        let error = self.errors.lock().unwrap().pop();
+        match error {
+            Some(class) => Err(SinkError::new(class, "cannot be asked")),
+            None => self.sink.find_written(conn, plan, rows).await,
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_cannot_compare_rows_is_asked_again_or_its_rows_are_ignored() {
+    let check = async |class, expected| {
+        let sink = Mute { sink: ScriptedSink::new(), errors: Arc::new(Mutex::new(vec![class])) };
+        sink.sink.script([Step::LoseReply]);
+        let db = BatchSql::builder(DynSink::new(sink.clone())).config(one_lane()).start().unwrap();
+        let schema = schema(Conflict::update(["id"]).only_if_newer("v"));
+        let receipt = db.submit_tracked(&row(&schema, [1, 10, 5])).await.unwrap();
+        db.flush().await.unwrap();
+        assert_eq!((receipt.await.kind(), sink.sink.writes()), (expected, 2), "{class:?}");
+        assert!(sink.errors.lock().unwrap().is_empty(), "{class:?}");
+    };
+    check(ErrorClass::Transient, Written).await;
+    check(ErrorClass::Resource, Written).await;
+    for class in
+        [ErrorClass::Permission, ErrorClass::Schema, ErrorClass::Internal, ErrorClass::Row, ErrorClass::Unknown]
+    {
+        check(class, Ignored).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

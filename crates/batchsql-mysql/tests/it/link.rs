@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering as Atomic};
 use std::time::Duration;
 
-use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, Ordering, Outcome, PipelineConfig, Schema};
+use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, Expr, Ordering, Outcome, PipelineConfig, Schema};
 use batchsql_mysql::MySqlSink;
 use batchsql_mysql::sqlx::{Connection, Executor};
 use batchsql_testserver::{Kind, Server};
@@ -99,7 +99,7 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, cut: Arc<AtomicU8>,
                         let wanted = is(Cut::Execute) || is(Cut::Executed) || is(Cut::ExecutedBehindProxy);
                         wanted && spared.fetch_update(Atomic::SeqCst, Atomic::SeqCst, |n| n.checked_sub(1)).is_err()
                     }
-                    0x03 => (is(Cut::Committed) || is(Cut::CommittedAndKilled)) && packet.windows(6).any(|word| word == b"COMMIT"),
+                    0x03 => (is(Cut::Committed) || is(Cut::CommittedAndKilled)) && packet.windows(10).any(|words| words == b"COMMIT AND"),
                     _ => false,
                 };
                 if meets {
@@ -181,6 +181,26 @@ async fn a_lost_answer_is_unknown_where_a_repeat_could_harm_and_is_repeated_else
     // A proxy reports a lost server in an error packet, as if the server had rejected the rows.
     let (names, table) = cut(Conflict::none(), Cut::ExecutedBehindProxy).await;
     assert_eq!((names, table), (vec!["unknown"; 2], all()));
+}
+
+#[tokio::test]
+async fn after_a_lost_reply_an_equal_version_is_written_only_if_every_column_matches() {
+    let db = Database::new("CREATE TABLE t (id BIGINT PRIMARY KEY, note LONGTEXT, v BIGINT)").await;
+    let (proxy, sink) = through_proxy(&db).await;
+    let pipeline = pipeline(&sink);
+    let newer = Conflict::update(["id"]).only_if_newer("v");
+    for (first, rule, expected) in [(0, newer.clone(), "written"), (10, newer.set("note", Expr::keep()), "ignored")] {
+        db.run(&format!("INSERT INTO t VALUES ({first}, 'other', 3), ({}, 'a', 4)", first + 1)).await;
+        let schema = Schema::builder("t").column("id", ColumnType::I64).nullable("note", ColumnType::Text);
+        let schema = schema.column("v", ColumnType::I64).on_conflict(rule).build().unwrap();
+        pipeline.prepare(&schema).await.unwrap();
+        proxy.cut(Cut::Committed, 0);
+        let row = |id: i64| schema.row().set_all([id.into(), "a".into(), 3_i64.into()]).unwrap().finish().unwrap();
+        let outcomes = submitted(&pipeline, (first..first + 4).map(row)).await;
+        assert!(proxy.was_cut());
+        let names: Vec<&str> = outcomes.iter().map(|outcome| outcome.kind().name()).collect();
+        assert_eq!(names, ["ignored", "ignored", expected, expected]);
+    }
 }
 
 /// Rows that together need two statements.

@@ -6,6 +6,7 @@ mod catalog;
 mod conflicts;
 mod connect;
 mod errors;
+mod find_written;
 mod guilt;
 mod link;
 mod pools;

@@ -228,6 +228,14 @@ async fn calendar_values() {
     check("TIME", ColumnType::Time, vec![noon.into()], &["12:00:00"]).await;
     check("DATETIME(3)", ColumnType::TimestampTz, vec![instant(1_500_000)], &["1970-01-01 00:00:01.500"]).await;
     refused("TIME", ColumnType::Time, vec![Time::MAX.into()], None).await;
+    // Times that are no time of a day, as text.
+    let long =
+        || vec!["838:59:59".into(), "-838:59:59".into(), "24:00:00".into(), "-00:00:01.5".into(), "12:00:00".into()];
+    let shown = ["838:59:59.000000", "-838:59:59.000000", "24:00:00.000000", "-00:00:01.500000", "12:00:00.000000"];
+    check("TIME(6)", ColumnType::Text, long(), &shown).await;
+    refused("TIME", ColumnType::Text, vec!["12:00".into(), "1 12:00:00".into(), "12:00:00.5".into(), "".into()], None)
+        .await;
+    refused("TIME", ColumnType::Text, vec!["839:00:00".into()], Some("1292")).await;
     refused("DATETIME", ColumnType::Timestamp, vec![before.into()], None).await;
     refused("TIMESTAMP(3)", ColumnType::TimestampTz, vec![instant(1_700_000_000_123_456)], None).await;
     refused("TIMESTAMP(6)", ColumnType::TimestampTz, vec![instant(-1_000_000)], Some("1292")).await;

@@ -43,6 +43,7 @@ fn lossy_values() -> Vec<Lossy> {
         ("timestamp(3)", ColumnType::Timestamp, stamp(1_001_000), stamp(1_001_600), "22000", "1970-01-01 00:00:01.002"),
         ("moment", ColumnType::Timestamp, stamp(1_000_000), stamp(1_600_000), "22000", "1970-01-01 00:00:02"),
         ("timestamptz(0)", ColumnType::TimestampTz, stamptz(0), stamptz(500_001), "22000", "1970-01-01 00:00:01+00"),
+        ("timestamp(0)", text, "infinity".into(), "2026-01-31T12:00:00.6".into(), "22000", "2026-01-31 12:00:01"),
         ("time(0)", ColumnType::Time, time("23:59:59.0"), time("23:59:59.999999"), "22000", "24:00:00"),
         ("varchar(3)", text, "ab ".into(), "ab  ".into(), "22001", "ab "),
         ("char(3)", text, "ab".into(), "abc ".into(), "22001", "abc"),

@@ -75,9 +75,16 @@ impl Proxy {
 async fn carry(client: TcpStream, server: TcpStream, cut: Cut, state: Arc<State>) -> io::Result<()> {
     let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
         (client.into_split(), server.into_split());
+    // Whether answers are dropped, and that one was.
+    let (is_mute, dropped) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()));
+    let (of_answers, note_dropped) = (Arc::clone(&is_mute), Arc::clone(&dropped));
     let answers = tokio::spawn(async move {
         let mut buffer = vec![0; 1 << 16];
         while let Ok(len @ 1..) = from_server.read(&mut buffer).await {
+            if of_answers.load(Ordering::SeqCst) {
+                note_dropped.notify_one();
+                continue;
+            }
             // The client may be gone; the server's data is read to its end.
             let _ = to_client.write_all(&buffer[..len]).await;
         }
@@ -96,11 +103,11 @@ async fn carry(client: TcpStream, server: TcpStream, cut: Cut, state: Arc<State>
                 return Ok(());
             }
             Cut::After(part) if has(part) && state.armed.swap(false, Ordering::SeqCst) => {
-                // No answer may be returned, and the server must have received everything.
-                answers.abort();
-                let _ = answers.await;
+                // The client must not notice before the server has answered: it ends the session at once.
+                is_mute.store(true, Ordering::SeqCst);
                 to_server.write_all(sent).await?;
-                tokio::time::sleep(Duration::from_millis(200)).await;
+                let _ = tokio::time::timeout(Duration::from_secs(60), dropped.notified()).await;
+                answers.abort();
                 return Ok(());
             }
             Cut::Hold(part) if has(part) && state.armed.swap(false, Ordering::SeqCst) => {

@@ -193,6 +193,18 @@ async fn generated_values_are_returned_to_the_receipts() {
     )
     .await;
     check(Conflict::update_only(["name"]), &[("x", "ignored", false), ("c", "written", true)]).await;
+    // What no calendar value has is returned as text.
+    let endless = "CREATE TABLE t (name text UNIQUE, until timestamptz DEFAULT 'infinity')";
+    for rule in [Conflict::none(), Conflict::ignore(["name"])] {
+        let until = fresh(endless).await;
+        let schema = Schema::builder("t").column("name", ColumnType::Text).on_conflict(rule);
+        let schema = schema.returning("until", ColumnType::Text).build().unwrap();
+        let db = pipeline(&until);
+        let receipt = db.submit_tracked(&values(&schema, ["a".into()])).await.unwrap();
+        db.flush().await.unwrap();
+        let (_, returned) = receipt.with_returned().await;
+        assert_eq!(returned.unwrap().get("until"), Some(ValueRef::Text("infinity")));
+    }
     let wrong = Schema::builder("t").column("name", ColumnType::Text).returning("no", ColumnType::I64).build().unwrap();
     let error = pipeline(&sink).prepare(&wrong).await.unwrap_err().to_string();
     assert!(error.contains("a returned column"), "{error}");

@@ -80,6 +80,26 @@ fn binary_cases() -> Vec<Case> {
             ColumnType::TimestampTz,
             [(TimestampTz::MIN, "0001-01-01 00:00:00+00"), (TimestampTz::MAX, "9999-12-31 23:59:59.999999+00")],
         ),
+        // As text, which has infinity.
+        case(
+            "date",
+            ColumnType::Text,
+            [("infinity", "infinity"), ("-infinity", "-infinity"), ("2026-01-31", "2026-01-31")],
+        ),
+        case(
+            "timestamp",
+            ColumnType::Text,
+            [("-infinity", "-infinity"), ("infinity", "infinity"), ("2026-01-31T12:00:00.5", "2026-01-31 12:00:00.5")],
+        ),
+        case(
+            "timestamptz",
+            ColumnType::Text,
+            [
+                ("infinity", "infinity"),
+                ("-infinity", "-infinity"),
+                ("2026-01-31T12:00:00+02:00", "2026-01-31 10:00:00+00"),
+            ],
+        ),
         case("mood", ColumnType::Text, [("sad", "sad"), ("it's ok", "it's ok")]),
         case("positive", ColumnType::I64, [(1_i64, "1")]),
         case("short", ColumnType::Text, [("ab", "ab")]),
@@ -220,6 +240,10 @@ async fn values_that_a_column_cannot_hold_reject_exactly_their_rows() {
     check("jsonb", ColumnType::Text, "{}".into(), "{".into(), "22P02").await;
     check("jsonb", ColumnType::Json, json("{}"), json("\"\\u0000\""), "22P05").await;
     check("inet", ColumnType::Text, "::1".into(), "nowhere".into(), "22P02").await;
+    // Texts of which the server knows the meaning, but only with settings of the session.
+    check("date", ColumnType::Text, "infinity".into(), "31.01.2026".into(), "22007").await;
+    check("timestamp", ColumnType::Text, "infinity".into(), "2026-01-31T12:00:00Z".into(), "22007").await;
+    check("timestamptz", ColumnType::Text, "-infinity".into(), "2026-01-31T12:00:00".into(), "22007").await;
     check("int[]", ColumnType::Json, json("[1]"), json("{\"a\":1}"), "22023").await;
     check("int[]", ColumnType::Json, json("[1]"), json("[[1]]"), "22P02").await;
     check("text[]", ColumnType::Json, json("[\"[\"]"), json("[\"a\", {}]"), "22P02").await;

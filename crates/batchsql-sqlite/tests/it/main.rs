@@ -7,6 +7,7 @@ mod conflicts;
 mod errors;
 mod files;
 #[cfg(unix)]
+mod find_written;
 mod full;
 mod given_up;
 #[cfg(unix)]
