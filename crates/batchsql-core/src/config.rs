@@ -70,6 +70,9 @@ pub struct PipelineConfig {
     /// | SQLite, Redis, MySQL ([`Sink::prefers_large_batches`](crate::Sink::prefers_large_batches) is false) | `flush_size` |
     /// | [`Isolation::AtomicBatch`] | `flush_size` |
     ///
+    /// Where `flush_size` is the limit and rows with equal keys become one ([`coalesce`](Self::coalesce)), the rows that are
+    /// sent count: a batch takes as many rows as became `flush_size` rows in the batch before it, at most 10,000.
+    ///
     /// With [`WhenFull::DropOldest`] it is lowered to `buffer_size / 4 / max_concurrency`, but not below `flush_size`.
     ///
     /// Slow writes lower it for their table, also below `flush_size`: a write should take at most a quarter of
@@ -161,9 +164,11 @@ impl PipelineConfig {
     pub(crate) fn of_table(&self, table: &str, prefers_large_batches: bool, concurrency: usize) -> TableSettings {
         let own = self.tables.get(table).cloned().unwrap_or_default();
         let flush_size = own.flush_size.unwrap_or(self.flush_size);
+        let coalesces = self.coalesce == Coalesce::LastPerKey;
         TableSettings {
             flush_size,
             max_batch_rows: self.batch_rows(flush_size, prefers_large_batches, concurrency),
+            max_coalesced_rows: self.batch_rows(flush_size, prefers_large_batches || coalesces, concurrency),
             flush_interval: own.flush_interval.unwrap_or(self.flush_interval).min(FAR),
             ordering: own.ordering.unwrap_or(self.ordering),
             retry_for: own.retry_for.unwrap_or(self.retry_for).min(FAR),

@@ -85,6 +85,8 @@ pub(crate) struct TableSettings {
     pub(crate) flush_size: usize,
     /// The most rows of one batch.
     pub(crate) max_batch_rows: usize,
+    /// The most rows of one batch, where rows with equal keys become one before they are sent.
+    pub(crate) max_coalesced_rows: usize,
     pub(crate) flush_interval: Duration,
     pub(crate) ordering: Ordering,
     pub(crate) retry_for: Duration,

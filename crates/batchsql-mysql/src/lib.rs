@@ -126,8 +126,10 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod all_exist;
 mod bind;
 mod catalog;
+mod change;
 mod checks;
 mod classify;
 mod conn;

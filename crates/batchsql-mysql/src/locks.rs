@@ -18,6 +18,8 @@ pub(crate) struct Locks {
     pub(crate) alone: Statements,
     /// Updates and deletes of existing rows.
     pub(crate) writes: Statements,
+    /// Updates of one existing row, whose key is bound twice.
+    pub(crate) single_writes: Statements,
     /// Plain inserts of new rows.
     pub(crate) inserts: Statements,
     pub(crate) has_text_key: bool,
@@ -49,6 +51,7 @@ impl Locks {
             together: Statements::default(),
             alone: Statements::default(),
             writes: Statements::default(),
+            single_writes: Statements::default(),
             inserts: Statements::default(),
             has_text_key: schema
                 .key_columns()

@@ -59,6 +59,8 @@ pub struct MySqlPlan {
     returning_statements: Statements,
     /// Whether the last batch had rows with existing keys, so that the next one queries the keys first.
     expects_duplicates: AtomicBool,
+    /// Whether keys of the last batch did not exist, so that the rows of the next one are locked first.
+    expects_missing: AtomicBool,
     statements: Statements,
 }
 
@@ -137,6 +139,14 @@ impl MySqlPlan {
 
     pub(crate) fn set_expects_duplicates(&self, expects: bool) {
         self.expects_duplicates.store(expects, Ordering::Relaxed);
+    }
+
+    pub(crate) fn expects_missing(&self) -> bool {
+        self.expects_missing.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_expects_missing(&self, expects: bool) {
+        self.expects_missing.store(expects, Ordering::Relaxed);
     }
 
     /// Whether the last check of the table is this long ago; if so, the caller checks it.
@@ -253,6 +263,7 @@ impl MySqlPlan {
             // An uncommitted key may be rolled back after it is read, so only the insert is reliable.
             keys: KeySearch::new(schema, &table.columns).filter(|_| !session.reads_uncommitted),
             expects_duplicates: AtomicBool::new(false),
+            expects_missing: AtomicBool::new(false),
             statements: Statements::default(),
             schema: schema.clone(),
             tables: Arc::clone(tables),

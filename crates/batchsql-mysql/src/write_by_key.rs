@@ -11,6 +11,9 @@
 //! 3. If the insert finds a duplicate (error 1062), another writer has inserted the key meanwhile: the transaction is
 //!    rolled back, and begins again.
 //!
+//! If every key exists, these steps are not needed, see [`all_exist`](crate::all_exist). So the rows of an update only or a
+//! delete are first written as if they did, until keys are missing.
+//!
 //! Keys that the server treats as equal although their values differ (collations) show in step 1: a row is found whose
 //! key was not sent; or, of two texts that were sent, one is found and the other is not. Then each row is locked and written
 //! on its own, in its turn.
@@ -20,18 +23,19 @@ use std::collections::HashMap;
 
 use batchsql_core::exhaustive::{Value, compare};
 use batchsql_core::{Action, ErrorClass, Rows, SinkError, ValueRef, Written};
-use batchsql_sql::mysql::{Join, OnDuplicate, delete, insert_values, select_keys, update};
+use batchsql_sql::mysql::{OnDuplicate, insert_values, select_keys};
 use sqlx::Row;
 use sqlx::mysql::MySqlRow;
 
+use crate::all_exist::{may_all_exist, write_as_existing};
 use crate::bind::bind_rows;
+use crate::change::change_existing;
 use crate::classify::{DUPLICATE, Failed, Stage};
 use crate::insert::send;
 use crate::keys::{KEYS_PER_STATEMENT, KeyBytes, KeySearch, push_value};
 use crate::link::{Link, begin, commit, ready, run, undo};
 use crate::piece::cut;
 use crate::plan::MySqlPlan;
-use crate::statements::Statement;
 use crate::words::DuplicateIn;
 use crate::write_ignore::is_over_key;
 
@@ -54,6 +58,12 @@ enum Again {
 
 /// Writes the rows in one transaction, in their order.
 pub(crate) async fn write_by_key(link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows<'_>) -> Result<Written, Failed> {
+    if may_all_exist(plan, rows) && !plan.expects_missing() {
+        if write_as_existing(link, plan, rows).await? {
+            return Ok(Written::default());
+        }
+        plan.set_expects_missing(true);
+    }
     let mut races = 0;
     let mut one_by_one = plan.keys.is_none();
     loop {
@@ -64,6 +74,7 @@ pub(crate) async fn write_by_key(link: &mut Link<'_>, plan: &MySqlPlan, rows: Ro
         match done {
             Ok(Ok(ignored)) => {
                 commit(link).await?;
+                plan.set_expects_missing(!ignored.is_empty());
                 let mut written = Written::default();
                 written.ignored = ignored;
                 return Ok(written);
@@ -229,54 +240,6 @@ fn is_race(plan: &MySqlPlan, failed: &Failed) -> bool {
         }
 }
 
-async fn change_existing(
-    link: &mut Link<'_>,
-    plan: &MySqlPlan,
-    rows: Rows<'_>,
-    one_by_one: bool,
-) -> Result<(), Failed> {
-    let schema = plan.schema();
-    let all: Vec<usize> = (0..schema.columns().len()).collect();
-    // An insert that finds a duplicate in another unique index would update the row that is there.
-    let by_update = schema.action() == Action::UpdateOnly || plan.table().unique_indexes.len() > 1;
-    match schema.action() {
-        Action::Delete => {
-            for start in (0..rows.len()).step_by(KEYS_PER_STATEMENT) {
-                let part = rows.slice(start..rows.len().min(start + KEYS_PER_STATEMENT));
-                let statement = plan.locks.writes.get(part.len(), || delete(schema, part.len(), &plan.locks.values()));
-                execute(link, plan, part, schema.key_columns(), statement).await?;
-            }
-            Ok(())
-        }
-        // Texts are compared as their column is only beside the column itself.
-        _ if by_update && (one_by_one || plan.locks.has_text_key) => {
-            let columns: Vec<usize> = all.iter().chain(schema.key_columns()).copied().collect();
-            for number in 0..rows.len() {
-                let values = plan.locks.values();
-                let statement = plan.locks.writes.get(1, || update(schema, &values, Join::One));
-                execute(link, plan, rows.slice(number..number + 1), &columns, statement).await?;
-            }
-            Ok(())
-        }
-        _ if by_update => {
-            for piece in cut(plan, rows)? {
-                let part = rows.slice(piece.rows);
-                let values = plan.locks.values();
-                let statement = plan.locks.writes.get(part.len(), || update(schema, &values, Join::Rows(part.len())));
-                execute(link, plan, part, &all, statement).await?;
-            }
-            Ok(())
-        }
-        _ => {
-            for piece in cut(plan, rows)? {
-                let statement = plan.insert(piece.rows.len());
-                send(link, plan, &piece, rows, Stage::Open, statement).await?;
-            }
-            Ok(())
-        }
-    }
-}
-
 async fn insert_new(link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows<'_>) -> Result<(), Failed> {
     for piece in cut(plan, rows)? {
         let text = || {
@@ -287,20 +250,6 @@ async fn insert_new(link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows<'_>) -> Re
         send(link, plan, &piece, rows, Stage::Open, statement).await?;
     }
     Ok(())
-}
-
-async fn execute(
-    link: &mut Link<'_>,
-    plan: &MySqlPlan,
-    rows: Rows<'_>,
-    columns: &[usize],
-    statement: Statement,
-) -> Result<(), Failed> {
-    let arguments = bind_rows(rows, columns, &plan.storage, 0).map_err(Failed::unsent)?;
-    ready(link.connection, &statement).await?;
-    let query = sqlx::query_with(&statement.sql, arguments).persistent(statement.keep);
-    let done = query.execute(&mut *link.connection).await;
-    done.map(drop).map_err(|error| Failed::sent(error, Stage::Open, link.table))
 }
 
 /// Whether a submitted version is newer than the stored one, which is in the form of [`push_value`].

@@ -150,15 +150,16 @@ impl<S: Sink> Dispatcher<S> {
     /// `(36,000 + 7 * 500) / 8 = 4,938` rows. The next one pulls `(31,062 + 4,938 + 6 * 500) / 8 = 4,875`.
     fn pull_limit(&self, state: &State<S::Conn>, table: &Table, lane: LaneId) -> PullLimit {
         let TableSettings { flush_size, max_batch_rows, .. } = *table.settings();
-        let most = table.batch_limit().rows().min(max_batch_rows);
+        let limit = table.batch_limit();
+        let most = limit.rows().min(max_batch_rows);
         let rows = if state.schedule.others_are_ready(table.number()) {
-            flush_size.min(most)
+            limit.rows_for(lane.lane, flush_size.min(most))
         } else if table.is_serial() {
             // No other permit can write the batches of this lane.
-            most
+            limit.rows_for(lane.lane, most)
         } else {
             let rows = table.waiting_rows(lane) + state.schedule.running_rows(table.number());
-            rows.div_ceil(self.concurrency).max(flush_size).min(most)
+            rows.div_ceil(self.concurrency).max(flush_size).min(limit.rows_for(lane.lane, most))
         };
         PullLimit { rows, bytes: self.intake.flush_bytes }
     }

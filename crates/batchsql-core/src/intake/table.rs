@@ -105,7 +105,7 @@ impl Table {
             order,
             flush_size: settings.flush_size,
             share: Arc::default(),
-            limit: Arc::new(BatchLimit::new(settings)),
+            limit: Arc::new(BatchLimit::new(settings, lanes)),
             intake: Arc::clone(intake),
         }
     }

@@ -258,6 +258,7 @@ impl Job {
             self.progress.round = Some(Round::arranged(arranged, sorts));
         }
         let rows = self.rows().len();
+        self.limit.coalesced(self.lane.lane, self.batch.len(), rows);
         let mut search = Search::new(rows, budget);
         search.limit_rows(max_rows);
         self.progress.search = Some(search);

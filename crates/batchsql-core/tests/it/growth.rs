@@ -65,6 +65,48 @@ async fn no_batch_is_larger_than_max_batch_rows_or_flush_bytes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_sink_that_wants_small_batches_gets_few_of_rows_with_equal_keys() {
+    let sink = ScriptedSink::new();
+    let config = config().buffer_size(1000).max_concurrency(1);
+    let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
+    let schema = table("t", Conflict::update(["id"]));
+    let submit = async |rows: i64, keys: i64| {
+        let mut all = Vec::new();
+        for n in 0..rows {
+            all.push(db.submit_tracked(&row(&schema, n % keys)).await.unwrap());
+        }
+        settle().await;
+        all
+    };
+    // Ten rows of two keys are sent as two.
+    let mut all = submit(10, 2).await;
+    sink.script([Step::Hang]);
+    all.extend(submit(10, 2).await);
+    // 50 rows are taken, because they were five times as many as were sent; then the other 70.
+    all.extend(submit(120, 2).await);
+    sink.release(1);
+    let mut kinds = Vec::new();
+    for receipt in all {
+        kinds.push(receipt.await.kind());
+    }
+    assert_eq!(sizes(&sink), [2; 4]);
+    for end in [10, 20, 70, 140] {
+        assert_eq!(kinds[end - 3..end], [OutcomeKind::Superseded, OutcomeKind::Written, OutcomeKind::Written]);
+    }
+    assert_eq!(kinds.iter().filter(|kind| **kind == OutcomeKind::Superseded).count(), 132);
+    // Different keys again: no statement is larger than flush_size.
+    sink.script([Step::Hang]);
+    let mut all = submit(10, 10).await;
+    all.extend(submit(200, 200).await);
+    sink.release(1);
+    for receipt in all {
+        assert!(receipt.await.failure().is_none());
+    }
+    let sizes = &sizes(&sink)[4..];
+    assert!(sizes.iter().all(|rows| *rows <= 10) && sizes.iter().sum::<usize>() >= 200, "{sizes:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn permits_that_are_free_share_what_waits() {
     let (db, sink) = growing(config().buffer_size(1000).max_concurrency(4));
     receipts(&db, &plain(), 0..10).await.pop().unwrap().await;

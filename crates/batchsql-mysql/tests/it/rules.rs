@@ -1,9 +1,9 @@
 //! Rules whose outcome depends on the stored row: keys that the server compares in its own way, other writers, versions
 //! of every type, and rules that the server does not have.
 
-use batchsql_core::{ColumnType, Conflict, Decimal, DynRow, Expr, Schema, Timestamp, Value, ValueRef};
+use batchsql_core::{ColumnType, Conflict, Decimal, DynRow, Expr, OutcomeKind, Schema, Timestamp, Value, ValueRef};
 
-use crate::support::{Database, pipeline, write};
+use crate::support::{Database, pipeline, submitted, write};
 
 fn keyed(ty: ColumnType, conflict: Conflict) -> Schema {
     let schema = Schema::builder("t").column("k", ty);
@@ -268,4 +268,57 @@ async fn a_race_for_a_key_without_a_form_to_compare_rejects_no_row() {
     };
     tokio::join!(writer(0), writer(1), writer(2));
     assert_eq!(db.read("SELECT COUNT(*), MIN(v), MAX(v) FROM t").await, ["10|14|14"]);
+}
+
+#[tokio::test]
+async fn a_row_that_does_not_exist_is_ignored_whatever_its_values_are() {
+    let db =
+        Database::new("CREATE TABLE t (k BIGINT PRIMARY KEY, d DECIMAL(5,2)); INSERT INTO t VALUES (1, 1), (2, 1)")
+            .await;
+    let schema = Schema::builder("t").column("k", ColumnType::I64).nullable("d", ColumnType::Decimal);
+    let only = schema.on_conflict(Conflict::update_only(["k"]).set("d", Expr::add())).build().unwrap();
+    let row = |key: i64, d: &str| {
+        let d: Decimal = d.parse().unwrap();
+        only.row().set("k", key).unwrap().set("d", d).unwrap().finish().unwrap()
+    };
+    // The server cannot even convert the value.
+    let rows = [row(1, "2.5"), row(3, "12345678.25"), row(2, "0.25")];
+    assert_eq!(write(&db.sink, rows).await, ["written", "ignored", "written"]);
+    assert_eq!(write(&db.sink, [row(4, "12345678.25")]).await, ["ignored"]);
+    assert_eq!(write(&db.sink, [row(1, "12345678.25"), row(2, "1")]).await, ["rejected", "written"]);
+    assert_eq!(db.read("SELECT * FROM t ORDER BY k").await, ["1|3.50", "2|2.25"]);
+}
+
+#[tokio::test]
+async fn an_update_keeps_every_value_whatever_the_statement_carried_before() {
+    let keys = 1..=64_i64;
+    let list: Vec<String> = keys.clone().map(|key| format!("({key})")).collect();
+    let table = "CREATE TABLE t (k BIGINT PRIMARY KEY, note TEXT, d DECIMAL(30,10), b VARBINARY(3000))";
+    let db = Database::new(&format!("{table}; INSERT INTO t (k) VALUES {}", list.join(","))).await;
+    let builder = Schema::builder("t").column("k", ColumnType::I64).nullable("note", ColumnType::Text);
+    let builder = builder.nullable("d", ColumnType::Decimal).nullable("b", ColumnType::Bytes);
+    let only = builder.on_conflict(Conflict::update_only(["k"])).build().unwrap();
+    let pipeline = pipeline(&db.sink);
+    // Later rows are longer than the first ones, which have no value at first, and later batches are longer than earlier ones.
+    for round in [0, 1, 20] {
+        let length = |key: i64| (key - 3 + round * 2) * (round + 1);
+        let decimal = |key: i64| format!("{}.{key:010}", "9".repeat(1 + (key * (round + 1) % 20) as usize));
+        let row = |key: i64| {
+            let has = length(key) > 0;
+            let note = if has { Value::from("é".repeat(length(key) as usize)) } else { Value::Null };
+            let d = if has { Value::from(decimal(key).parse::<Decimal>().unwrap()) } else { Value::Null };
+            let b = if has { Value::from(vec![7_u8; length(key) as usize]) } else { Value::Null };
+            only.row().set_all([Value::from(key), note, d, b]).unwrap().finish().unwrap()
+        };
+        let outcomes = submitted(&pipeline, keys.clone().map(row)).await;
+        assert!(outcomes.iter().all(|outcome| outcome.kind() == OutcomeKind::Written), "round {round}");
+        let expected: Vec<String> = keys
+            .clone()
+            .map(|key| match length(key) {
+                length @ 1.. => format!("{key}|{length}|{}|{length}", decimal(key)),
+                _ => format!("{key}|NULL|NULL|NULL"),
+            })
+            .collect();
+        assert_eq!(db.read("SELECT k, CHAR_LENGTH(note), d, LENGTH(b) FROM t ORDER BY k").await, expected);
+    }
 }

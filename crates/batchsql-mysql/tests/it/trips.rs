@@ -1,6 +1,6 @@
 //! Round trips, counted by a proxy.
 
-use batchsql_core::{Attempt, Conflict, Schema, Sink};
+use batchsql_core::{Action, Attempt, Conflict, Schema, Sink};
 use batchsql_mysql::{MySqlConn, MySqlPlan, MySqlSink};
 use batchsql_testserver::CountingProxy;
 
@@ -89,4 +89,49 @@ async fn a_connection_that_only_the_sink_used_is_not_checked_when_it_goes_back()
     }
     // `pools` tests that it is checked once the application has the pool.
     assert_eq!(least, 1);
+}
+
+#[tokio::test]
+async fn an_update_only_and_a_delete_of_keys_that_exist_lock_nothing_first() {
+    for conflict in [Conflict::update_only(["id"]), Conflict::delete(["id"])] {
+        let is_delete = conflict.action() == Action::Delete;
+        let counted = Counted::start("").await;
+        let only = if is_delete {
+            Schema::builder("t").column("id", batchsql_core::ColumnType::I64).on_conflict(conflict).build().unwrap()
+        } else {
+            schema(conflict)
+        };
+        let mut conn = counted.sink.acquire().await.unwrap();
+        let (plan, _) = counted.prepare(&mut conn, &only).await;
+        // Writes four rows, of which the last may be missing.
+        let mut write = async |missing: bool| {
+            counted.db.run("REPLACE INTO t VALUES (1, 'old'), (2, 'old'), (3, 'old'), (4, 'old'), (9, 'old')").await;
+            let ids = [1, 2, 3, if missing { 5 } else { 4 }];
+            let batch = batch_of(ids.map(|id| match is_delete {
+                true => only.row().set("id", id).unwrap().finish().unwrap(),
+                false => row(&only, id, "x".repeat(id as usize * 100)),
+            }))
+            .await;
+            let before = counted.proxy.trips();
+            let written = counted.sink.write(&mut conn, &plan, batch.rows(), &Attempt::new(false)).await.unwrap();
+            assert_eq!(written.ignored, if missing { vec![3] } else { Vec::new() });
+            let trips = counted.proxy.trips() - before;
+            let state = counted.db.read("SELECT id, IF(note = 'old', note, LENGTH(note)) FROM t ORDER BY id").await;
+            let (kept, changed) = (["4|old", "9|old"], ["1|100", "2|200", "3|300", "4|400", "9|old"]);
+            match (is_delete, missing) {
+                (true, true) => assert_eq!(state, kept),
+                (true, false) => assert_eq!(state, kept[1..]),
+                (false, true) => assert_eq!(state, [&changed[..3], &kept].concat()),
+                (false, false) => assert_eq!(state, changed),
+            }
+            trips
+        };
+        // Statements are prepared by the first batches.
+        write(false).await;
+        assert_eq!(write(false).await, 3, "START TRANSACTION, the statement, COMMIT");
+        write(true).await;
+        assert_eq!(write(true).await, 5, "SET TRANSACTION, START TRANSACTION, SELECT, the statement, COMMIT");
+        assert_eq!(write(false).await, 5, "keys were missing in the batch before");
+        assert_eq!(write(false).await, 3);
+    }
 }

@@ -1,0 +1,76 @@
+//! Owns the statements that change rows whose keys exist: updates and deletes.
+//! Must not know which keys exist, or transactions.
+
+use batchsql_core::{Action, Rows};
+use batchsql_sql::mysql::{Join, delete, update};
+
+use crate::bind::bind_rows;
+use crate::classify::{Failed, Stage};
+use crate::insert::send;
+use crate::keys::KEYS_PER_STATEMENT;
+use crate::link::{Link, ready};
+use crate::piece::cut;
+use crate::plan::MySqlPlan;
+use crate::statements::Statement;
+
+/// Changes rows of different keys, as their rule says. Returns the number of stored rows that were found: sqlx sets the flag
+/// CLIENT_FOUND_ROWS.
+pub(crate) async fn change_existing(
+    link: &mut Link<'_>,
+    plan: &MySqlPlan,
+    rows: Rows<'_>,
+    one_by_one: bool,
+) -> Result<u64, Failed> {
+    let schema = plan.schema();
+    let all: Vec<usize> = (0..schema.columns().len()).collect();
+    // An insert that finds a duplicate in another unique index would update the row that is there.
+    let by_update = schema.action() == Action::UpdateOnly || plan.table().unique_indexes.len() > 1;
+    let mut found = 0;
+    match schema.action() {
+        Action::Delete => {
+            for start in (0..rows.len()).step_by(KEYS_PER_STATEMENT) {
+                let part = rows.slice(start..rows.len().min(start + KEYS_PER_STATEMENT));
+                let statement = plan.locks.writes.get(part.len(), || delete(schema, part.len(), &plan.locks.values()));
+                found += execute(link, plan, part, schema.key_columns(), statement).await?;
+            }
+        }
+        // Texts are compared as their column is only beside the column itself.
+        _ if by_update && (one_by_one || plan.locks.has_text_key) => {
+            let columns: Vec<usize> = all.iter().chain(schema.key_columns()).copied().collect();
+            for number in 0..rows.len() {
+                let values = plan.locks.values();
+                let statement = plan.locks.single_writes.get(1, || update(schema, &values, Join::One));
+                found += execute(link, plan, rows.slice(number..number + 1), &columns, statement).await?;
+            }
+        }
+        _ if by_update => {
+            for piece in cut(plan, rows)? {
+                let part = rows.slice(piece.rows);
+                let values = plan.locks.values();
+                let statement = plan.locks.writes.get(part.len(), || update(schema, &values, Join::Rows(part.len())));
+                found += execute(link, plan, part, &all, statement).await?;
+            }
+        }
+        _ => {
+            for piece in cut(plan, rows)? {
+                let statement = plan.insert(piece.rows.len());
+                found += send(link, plan, &piece, rows, Stage::Open, statement).await?;
+            }
+        }
+    }
+    Ok(found)
+}
+
+async fn execute(
+    link: &mut Link<'_>,
+    plan: &MySqlPlan,
+    rows: Rows<'_>,
+    columns: &[usize],
+    statement: Statement,
+) -> Result<u64, Failed> {
+    let arguments = bind_rows(rows, columns, &plan.storage, 0).map_err(Failed::unsent)?;
+    ready(link.connection, &statement).await?;
+    let query = sqlx::query_with(&statement.sql, arguments).persistent(statement.keep);
+    let done = query.execute(&mut *link.connection).await;
+    done.map(|done| done.rows_affected()).map_err(|error| Failed::sent(error, Stage::Open, link.table))
+}
