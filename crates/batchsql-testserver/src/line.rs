@@ -2,16 +2,19 @@
 //! Must not know sockets.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
-
-use crate::network_proxy::lock;
 
 /// Bytes that may wait; at this limit reading stops.
 const LIMIT: usize = 64 << 20;
 /// A wait of this length is a sleep, which is exact. A longer one can be ended.
 const SLEEP: Duration = Duration::from_millis(100);
+
+/// A lock, also after a panic of another thread.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Bytes in transit in one direction.
 #[derive(Debug, Default)]

@@ -13,13 +13,13 @@
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use crate::line::Line;
+use crate::line::{Line, lock};
 
 /// Bytes of one read.
 const CHUNK: usize = 64 << 10;
@@ -103,7 +103,7 @@ struct Link {
     down: Line,
     /// The client has sent something that the server has not answered.
     is_asked: AtomicBool,
-    /// The server is gone, and the client does not know it.
+    /// One side is gone, and the other one does not know it.
     is_half_open: AtomicBool,
 }
 
@@ -158,10 +158,19 @@ impl NetworkProxy {
 
     /// Takes the server away from every open connection. The clients do not learn it: nothing arrives any more, until they
     /// close.
-    pub fn half_open_connections(&self) {
+    pub fn lose_servers(&self) {
         for link in self.links() {
             link.is_half_open.store(true, Ordering::SeqCst);
             let _ = link.server.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Takes the client away from every open connection. The server does not learn it: its session stays until the server
+    /// closes it. Bytes in transit are lost.
+    pub fn lose_clients(&self) {
+        for link in self.links() {
+            link.is_half_open.store(true, Ordering::SeqCst);
+            let _ = link.client.shutdown(Shutdown::Both);
         }
     }
 
@@ -188,10 +197,6 @@ impl Drop for NetworkProxy {
             let _ = acceptor.join();
         }
     }
-}
-
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Network {
@@ -292,16 +297,14 @@ impl Link {
                 Err(_) => &[],
             };
             if self.is_half_open.load(Ordering::SeqCst) {
-                match (direction, bytes.is_empty()) {
-                    // What the client sends goes nowhere.
-                    (Direction::Up, false) => continue,
-                    (Direction::Up, true) => {
-                        self.down.close();
-                        let _ = self.client.shutdown(Shutdown::Both);
-                    }
-                    (Direction::Down, _) => {}
+                // What the side that is left sends goes nowhere. The writers of both directions end without a regular end of
+                // the stream. The sockets stay open until the reader of that side ends.
+                self.up.close();
+                self.down.close();
+                if bytes.is_empty() {
+                    return;
                 }
-                return;
+                continue;
             }
             match direction {
                 Direction::Up => self.is_asked.store(true, Ordering::SeqCst),
@@ -414,8 +417,11 @@ mod tests {
     fn connected() -> (NetworkProxy, TcpStream, TcpStream) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let proxy = NetworkProxy::start(listener.local_addr().unwrap(), Conditions::default(), 0).unwrap();
-        let client = TcpStream::connect(proxy.address()).unwrap();
-        let server = listener.accept().unwrap().0;
+        let mut client = TcpStream::connect(proxy.address()).unwrap();
+        let mut server = listener.accept().unwrap().0;
+        // From here on the proxy carries it.
+        client.write_all(&[0]).unwrap();
+        server.read_exact(&mut [0]).unwrap();
         for stream in [&client, &server] {
             stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         }
@@ -467,14 +473,19 @@ mod tests {
     }
 
     #[test]
-    fn a_half_open_client_hears_nothing_and_later_clients_are_served() {
-        let (proxy, mut client, mut server) = connected();
-        proxy.half_open_connections();
-        assert_eq!(server.read(&mut [0]).unwrap(), 0, "the server sees the end");
-        client.write_all(b"hello").unwrap();
-        client.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-        let error = client.read(&mut [0]).unwrap_err();
-        assert!(matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut), "{error}");
+    fn the_side_that_is_left_hears_nothing() {
+        let check = |lose: fn(&NetworkProxy), is_client: bool| {
+            let (proxy, client, server) = connected();
+            let (mut left, mut lost) = if is_client { (client, server) } else { (server, client) };
+            lose(&proxy);
+            assert_eq!(lost.read(&mut [0]).unwrap(), 0, "the other side sees the end");
+            left.write_all(b"hello").unwrap();
+            left.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+            let error = left.read(&mut [0]).unwrap_err();
+            assert!(matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut), "{error}");
+        };
+        check(NetworkProxy::lose_servers, true);
+        check(NetworkProxy::lose_clients, false);
     }
 
     #[test]

@@ -21,7 +21,13 @@ pub(super) fn page(results: &Results, runs: &[Run]) -> Page {
             .to_owned(),
         format!("Seed {}. To repeat: {}", results.seed, results.command),
     ];
-    let mut sections = vec![section("Results", String::new(), Some(sheet))];
+    let (heads, rows) = results.matrix();
+    let mut matrix = Sheet::new(heads.len(), &heads);
+    rows.into_iter().for_each(|row| matrix.push(row));
+    let note =
+        "The time is the longest from the end of the fault to the first row that was written after it.".to_owned();
+    let mut sections =
+        vec![section("Faults by database", note, Some(matrix)), section("Figures", String::new(), Some(sheet))];
     if !results.passed() {
         sections.push(section("Violations", String::new(), Some(wrong)));
     }

@@ -59,6 +59,8 @@ pub(super) enum Wrong {
     Balance,
     /// The metrics differ from the ledger.
     Metrics,
+    /// A row that failed has not one dead letter, or one that did not fail has one.
+    Letters,
     /// The writer, or a partition, did not go on after the fault.
     Stuck,
 }
@@ -142,6 +144,9 @@ pub(super) fn check(ledgers: &[Ledger], found: &Found, promises: Promises) -> Ch
         fates.extend(ledger.rows.iter().map(|(row, fate)| (*row, fate)));
         one_ledger(ledger, promises, &mut complaints);
     }
+    if let Some(last) = ledgers.last().filter(|_| promises.is_durable) {
+        durable_letters(last, &fates, promises, &mut complaints);
+    }
     for fate in fates.values().filter(|fate| fate.accepted) {
         checked.rows += 1;
         let end = fate.outcomes.first().map_or(if promises.is_durable { "acknowledged" } else { "none" }, |k| k.name());
@@ -186,6 +191,14 @@ fn one_ledger(ledger: &Ledger, promises: Promises, complaints: &mut Complaints) 
     if promises.is_durable {
         return;
     }
+    for ((table, row), fate) in &ledger.rows {
+        let failed = fate.outcomes.iter().filter(|kind| FAILED.contains(kind)).count() as u64;
+        let letters = ledger.letters.get(&(*table, *row)).copied().unwrap_or(0);
+        if letters != failed {
+            let name = name(*table, *row);
+            complaints.add(Wrong::Letters, || format!("{name} ended as {:?} and has {letters} letters", fate.outcomes));
+        }
+    }
     let says = |numbers: &HashMap<String, u64>, name: &str| numbers.get(name).copied().unwrap_or(0);
     let of_balance = says(&ledger.balance, "accepted");
     if of_balance != accepted {
@@ -199,6 +212,30 @@ fn one_ledger(ledger: &Ledger, promises: Promises, complaints: &mut Complaints) 
         }
         if metrics != count {
             complaints.add(Wrong::Metrics, || format!("{count} receipts say {kind}, the metrics have {metrics}"));
+        }
+    }
+}
+
+/// The outcomes of which the row comes back.
+const FAILED: [OutcomeKind; 4] =
+    [OutcomeKind::Rejected, OutcomeKind::Expired, OutcomeKind::Purged, OutcomeKind::Unknown];
+
+/// A durable row that the database refuses is in the file of dead letters, perhaps more than once, and no other row is.
+fn durable_letters(
+    last: &Ledger,
+    fates: &HashMap<(Table, RowId), &Fate>,
+    promises: Promises,
+    complaints: &mut Complaints,
+) {
+    for ((table, row), fate) in fates {
+        let is_refused = promises.refuses_bad_rows && row.is_bad();
+        let has_letter = last.letters.contains_key(&(*table, *row));
+        // A later row of its batch may have taken the place of a row with a key.
+        if is_refused && fate.accepted && !has_letter && *table != Table::Keyed {
+            complaints.add(Wrong::Lost, || format!("{} was refused, and has no letter", name(*table, *row)));
+        }
+        if !is_refused && has_letter {
+            complaints.add(Wrong::Letters, || format!("{} has a letter and breaks no constraint", name(*table, *row)));
         }
     }
 }

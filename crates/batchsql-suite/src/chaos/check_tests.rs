@@ -34,6 +34,8 @@ fn right() -> (Ledger, Found) {
         }
     }
     ledger.rows.insert((Table::Plain, row(20)), Fate { refused: true, ..Fate::default() });
+    let failed = ledger.rows.iter().filter(|(_, fate)| fate.outcomes.iter().any(|kind| FAILED.contains(kind)));
+    ledger.letters = failed.map(|(row, _)| (*row, 1)).collect();
     let accepted = ledger.rows.values().filter(|fate| fate.accepted).count() as u64;
     for kind in OutcomeKind::ALL {
         let count = ledger.rows.values().filter(|fate| fate.outcomes.contains(&kind)).count() as u64;
@@ -168,6 +170,17 @@ fn a_wrong_balance_is_found() {
 }
 
 #[test]
+fn wrong_dead_letters_are_found() {
+    finds(Wrong::Letters, |ledger, _| {
+        ledger.letters.remove(&(Table::Once, row(4)));
+    });
+    finds(Wrong::Letters, |ledger, _| *ledger.letters.get_mut(&(Table::Once, row(4))).unwrap() += 1);
+    finds(Wrong::Letters, |ledger, _| {
+        ledger.letters.insert((Table::Plain, row(0)), 1);
+    });
+}
+
+#[test]
 fn a_killed_writer_has_no_balance_and_rows_without_an_outcome() {
     let (mut ledger, found) = right();
     ledger.is_complete = false;
@@ -183,6 +196,7 @@ fn durable() -> (Ledger, Found) {
         for sequence in [0, 1, 2, 8, 9, 96] {
             ledger.rows.insert((table, row(sequence)), Fate { accepted: true, ..Fate::default() });
         }
+        ledger.letters.insert((table, row(96)), 2);
         // The writer was killed before it noted whether the log has it.
         ledger.rows.insert((table, row(10)), Fate::default());
     }
@@ -213,5 +227,11 @@ fn a_durable_intake_may_write_again_and_never_loses() {
     finds(Wrong::Order, &|_, found| found.history.as_mut().unwrap().push(self::found(Table::Keyed, 2)));
     finds(Wrong::Doubled, &|_, found| table(found, Table::Once).push(self::found(Table::Once, 8)));
     finds(Wrong::Present, &|_, found| table(found, Table::Plain).push(self::found(Table::Plain, 96)));
+    finds(Wrong::Lost, &|ledger, _| {
+        ledger.letters.remove(&(Table::Plain, row(96)));
+    });
+    finds(Wrong::Letters, &|ledger, _| {
+        ledger.letters.insert((Table::Keyed, row(1)), 1);
+    });
     finds(Wrong::Stuck, &|ledger, _| ledger.left = Some(3));
 }

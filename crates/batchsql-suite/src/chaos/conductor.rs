@@ -14,6 +14,7 @@ use super::disk::SmallDisk;
 use super::fault::{Fault, Layer};
 use super::job::{Job, Mode, Names, Pool};
 use super::ledger::Ledger;
+use super::letters;
 use super::plan::{Plan, Timed};
 use super::process::WriterProcess;
 use super::sample::{Sample, first_written_after, now};
@@ -21,6 +22,9 @@ use super::stage::{Begun, Servant, Stage};
 use super::writer::{HOLD, RELEASE};
 use crate::database::DatabaseName;
 
+/// Lines of the log of a writer that are shown, and characters of each.
+const LINES: usize = 10;
+const WIDTH: usize = 240;
 /// Tasks that submit rows.
 const PRODUCERS: u32 = 6;
 /// How long a writer may take to write its first rows, and the first ones after a fault.
@@ -49,26 +53,34 @@ struct Writers<'a> {
     folder: &'a Path,
     job: Job,
     current: WriterProcess,
+    is_alive: bool,
     samples: Vec<Vec<Sample>>,
-    ledgers: Vec<PathBuf>,
+    /// The ledger and the dead letters of each.
+    notes: Vec<(PathBuf, PathBuf)>,
 }
 
 impl<'a> Writers<'a> {
     fn start(folder: &'a Path, mut job: Job) -> Result<Self> {
-        let (current, ledger) = Self::process(folder, &mut job)?;
-        Ok(Self { folder, job, current, samples: Vec::new(), ledgers: vec![ledger] })
+        let current = Self::process(folder, &mut job)?;
+        let notes = vec![(job.ledger.clone(), job.letters.clone())];
+        Ok(Self { folder, job, current, is_alive: true, samples: Vec::new(), notes })
     }
 
-    fn process(folder: &Path, job: &mut Job) -> Result<(WriterProcess, PathBuf)> {
+    fn process(folder: &Path, job: &mut Job) -> Result<WriterProcess> {
         job.ledger = folder.join(format!("ledger-{}", job.generation));
+        job.letters = match &job.mode {
+            Mode::Receipts => folder.join(format!("letters-{}", job.generation)),
+            Mode::Durable(_) => folder.join("letters"),
+        };
         let file = folder.join("job.json");
         job.write(&file)?;
         // Read when the writer starts, which the first sample shows; the file is replaced only after that.
-        Ok((WriterProcess::start(&file, &folder.join("writer.log"))?, job.ledger.clone()))
+        WriterProcess::start(&file, &folder.join("writer.log"))
     }
 
     fn kill(&mut self) -> Result<()> {
         self.current.kill()?;
+        self.is_alive = false;
         self.samples.push(self.current.samples());
         Ok(())
     }
@@ -76,9 +88,9 @@ impl<'a> Writers<'a> {
     /// Starts the next one, and waits until it has read its job.
     async fn next(&mut self) -> Result<()> {
         self.job.generation += 1;
-        let (current, ledger) = Self::process(self.folder, &mut self.job)?;
-        self.current = current;
-        self.ledgers.push(ledger);
+        self.current = Self::process(self.folder, &mut self.job)?;
+        self.is_alive = true;
+        self.notes.push((self.job.ledger.clone(), self.job.letters.clone()));
         self.has_begun().await
     }
 
@@ -88,11 +100,19 @@ impl<'a> Writers<'a> {
         Ok(())
     }
 
+    /// What they noted.
+    fn ledgers(&self) -> Result<Vec<Ledger>> {
+        let read = |(ledger, letters): &(PathBuf, PathBuf)| {
+            Ok(Ledger { letters: letters::read(letters, &self.job.tables)?, ..Ledger::read(ledger)? })
+        };
+        self.notes.iter().map(read).collect()
+    }
+
     /// What the writers said on stderr, at most the end of it.
     fn log(&self) -> String {
         let text = std::fs::read_to_string(self.folder.join("writer.log")).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(20)..].join("\n")
+        let lines: Vec<String> = text.lines().map(|line| line.chars().take(WIDTH).collect()).collect();
+        lines[lines.len().saturating_sub(LINES)..].join("\n")
     }
 }
 
@@ -123,10 +143,11 @@ pub(super) async fn run(
         producers: PRODUCERS,
         rows_per_second,
         ledger: PathBuf::new(),
+        letters: PathBuf::new(),
     };
     let mut writers = Writers::start(folder.path(), job)?;
     let carried_out = carry_out(plan, &mut stage, &mut writers).await;
-    carried_out.with_context(|| format!("the writer said:\n{}", writers.log()))
+    carried_out.map_err(|error| anyhow::anyhow!("{error:#}; the last lines of the writer:\n{}", writers.log()))
 }
 
 async fn carry_out(plan: &Plan, stage: &mut Stage, writers: &mut Writers<'_>) -> Result<Outcome> {
@@ -148,7 +169,7 @@ async fn carry_out(plan: &Plan, stage: &mut Stage, writers: &mut Writers<'_>) ->
     writers.samples.push(writers.current.samples());
     sleep(SETTLE).await;
     let found = stage.read().await?;
-    let ledgers = writers.ledgers.iter().map(|path| Ledger::read(path)).collect::<Result<Vec<_>>>()?;
+    let ledgers = writers.ledgers()?;
     let promises = Promises {
         is_durable: plan.is_durable,
         at_least_once: plan.at_least_once,
@@ -193,7 +214,10 @@ async fn cause(plan: &Plan, stage: &mut Stage, writers: &mut Writers<'_>) -> Res
                     writers.kill()?;
                 }
                 if is_inside_writer(fault, plan) {
-                    writers.current.tell(HOLD)?;
+                    // In a mixed run it may have been killed.
+                    if writers.is_alive {
+                        writers.current.tell(HOLD)?;
+                    }
                     under_way[index] = Some((None, begun));
                     continue;
                 }
@@ -205,7 +229,8 @@ async fn cause(plan: &Plan, stage: &mut Stage, writers: &mut Writers<'_>) -> Res
                 let (held, begun) = under_way[index].take().context("the fault has not begun")?;
                 match held {
                     Some(held) => stage.end(held).await.with_context(|| format!("cannot end {}", fault.name()))?,
-                    None => writers.current.tell(RELEASE)?,
+                    None if writers.is_alive => writers.current.tell(RELEASE)?,
+                    None => {}
                 }
                 let end = now();
                 if fault.layer() == Layer::Writer {

@@ -39,6 +39,13 @@ impl SmallDisk {
         self.folder.path()
     }
 
+    /// Whether a server from programs of this machine has its files here: those of a container are elsewhere. Its keeper
+    /// notes the number of its process.
+    pub(super) fn has_server(&self) -> bool {
+        let folders = std::fs::read_dir(self.path()).into_iter().flatten().flatten();
+        folders.map(|folder| folder.path()).any(|folder| folder.join("pid").exists())
+    }
+
     fn ballast(&self) -> PathBuf {
         self.path().join(BALLAST)
     }

@@ -16,6 +16,7 @@ pub enum Fault {
     ConnectionsReset,
     RepliesLost,
     HalfOpen,
+    SessionsLeft,
     #[value(name = "silence-5s")]
     Silence5s,
     #[value(name = "silence-33s")]
@@ -68,7 +69,7 @@ const NO_USERS: (DatabaseName, &str) = (Sqlite, "SQLite has no users or rights")
 const NO_TABLES: (DatabaseName, &str) = (Redis, "Redis has no tables, columns or locks");
 
 #[rustfmt::skip]
-const TABLE: [Entry; 22] = [
+const TABLE: [Entry; 23] = [
     Entry { fault: Fault::ServerKilled, layer: Layer::Server, lasts: 1_500, not_on: &[NO_SERVER],
             what: "kill -9 of the server and its sessions, then a start on the same data and port" },
     Entry { fault: Fault::ServerPaused, layer: Layer::Server, lasts: 6_000, not_on: &[NO_SERVER],
@@ -79,6 +80,8 @@ const TABLE: [Entry; 22] = [
             what: "one answer in six is lost with its connection, after the server has executed the request" },
     Entry { fault: Fault::HalfOpen, layer: Layer::Network, lasts: 5_000, not_on: &[NO_NETWORK],
             what: "the server loses its connections, and the writer does not learn it" },
+    Entry { fault: Fault::SessionsLeft, layer: Layer::Network, lasts: 3_000, not_on: &[NO_NETWORK],
+            what: "the writer loses its connections, and the server does not learn it: its sessions stay, with their locks" },
     Entry { fault: Fault::Silence5s, layer: Layer::Network, lasts: 5_000, not_on: &[NO_NETWORK],
             what: "nothing is delivered for 5 s, then everything is, also of connections that were given up" },
     Entry { fault: Fault::Silence33s, layer: Layer::Network, lasts: 33_000, not_on: &[NO_NETWORK],

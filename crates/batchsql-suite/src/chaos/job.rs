@@ -91,6 +91,8 @@ pub(super) struct Job {
     pub(super) rows_per_second: u32,
     /// The ledger that it writes.
     pub(super) ledger: PathBuf,
+    /// Its dead letters. A durable intake has them in its folder, over all writers.
+    pub(super) letters: PathBuf,
 }
 
 impl Job {

@@ -10,6 +10,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use batchsql::OutcomeKind;
 
+use super::letters::Letters;
 use super::load::{RowId, Table};
 
 /// Appends lines. A line that was written survives a kill of the process: the system has it.
@@ -109,6 +110,8 @@ pub(super) struct Ledger {
     pub(super) metrics: HashMap<String, u64>,
     /// Rows that a durable intake left in its log.
     pub(super) left: Option<u64>,
+    /// The dead letters of the writer, which are in a file of their own.
+    pub(super) letters: Letters,
     /// The writer ended as it should.
     pub(super) is_complete: bool,
 }

@@ -6,7 +6,7 @@ use super::job::{Job, Mode};
 /// Sequences of one writer. No writer lives long enough to use them up.
 const GENERATION: u64 = 1_000_000;
 /// Keys of each producer in the keyed table.
-const KEYS: u64 = 8;
+const KEYS: u64 = 4;
 /// Every row with this remainder of its sequence is refused by the database.
 const BAD: (u64, u64) = (97, 96);
 /// Every row of this remainder in the table with a key whose first row stays has the key of the row before.

@@ -1,10 +1,10 @@
 //! Faults on real servers under load, and the check of every row.
 //!
-//! [`plan`] decides which runs there are, from the options ([`cli`]) and the seed; [`run`](mod@run) carries them out, those of
-//! different databases at the same time; [`conductor`] carries one out. The conductor owns the server, the proxy before it, the
-//! disk and the administrator ([`stage`], [`admin`], [`disk`]) and a [`process`] of a [`writer`], which submits rows ([`load`])
-//! and notes on disk what it does ([`ledger`]). [`check`] compares that with the tables, and [`results`] and [`chaos_page`]
-//! show it. [`fault`] has the table of faults.
+//! `plan` decides which runs there are, from the options (`cli`) and the seed; `run` carries them out, those of
+//! different databases at the same time; `conductor` carries one out. The conductor owns the server, the proxy before it, the
+//! disk and the administrator (`stage`, `admin`, `disk`) and a `process` of a `writer`, which submits rows (`load`)
+//! and notes on disk what it does (`ledger`). `check` compares that with the tables, and `results` and `chaos_page`
+//! show it. `fault` has the table of faults.
 
 mod admin;
 mod chaos_page;
@@ -15,6 +15,7 @@ mod disk;
 mod fault;
 mod job;
 mod ledger;
+mod letters;
 mod load;
 mod plan;
 mod process;

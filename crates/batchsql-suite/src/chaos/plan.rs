@@ -61,6 +61,8 @@ pub(super) fn runs(database: DatabaseName, faults: &[Fault], wishes: &Wishes) ->
     let each: Vec<Option<Fault>> =
         if wishes.is_mixed { vec![None] } else { faults.iter().copied().map(Some).collect() };
     for fault in each {
+        // The runs of a fault take turns, so that two of them have both.
+        let begins_with_user = fastrand::Rng::with_seed(mixed(wishes.seed, database, fault, u32::MAX)).bool();
         for number in 0..wishes.runs {
             // The same for the same seed, whatever else is selected.
             let mut random = fastrand::Rng::with_seed(mixed(wishes.seed, database, fault, number));
@@ -73,7 +75,7 @@ pub(super) fn runs(database: DatabaseName, faults: &[Fault], wishes: &Wishes) ->
                 name: fault.map_or_else(|| "mixed".to_owned(), Fault::name),
                 number,
                 seed: random.u64(..),
-                pool: wishes.pool.unwrap_or(if random.bool() { Pool::Own } else { Pool::User }),
+                pool: wishes.pool.unwrap_or(if begins_with_user == (number % 2 == 0) { Pool::User } else { Pool::Own }),
                 is_durable: wishes.is_durable,
                 at_least_once: wishes.at_least_once,
                 sabotage: wishes.sabotage,
@@ -155,6 +157,7 @@ mod tests {
         let all = runs(DatabaseName::Mysql, all, &wishes(7, false));
         let one = runs(DatabaseName::Mysql, &[Fault::ReadOnly], &wishes(7, false));
         assert_eq!(one.len(), 2);
+        assert_ne!(one[0].pool, one[1].pool);
         assert!(one.iter().all(|plan| all.contains(plan)));
     }
 

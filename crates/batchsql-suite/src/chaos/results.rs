@@ -150,6 +150,14 @@ pub(super) const HEADS: [&str; 11] =
 pub(super) const TEXT_COLUMNS: usize = 2;
 
 impl Sum {
+    fn verdict(&self) -> String {
+        match (self.violations, self.errors) {
+            (0, 0) => self.recovery_s.map_or_else(|| "ok".to_owned(), |seconds| format!("ok, {seconds:.2} s")),
+            (0, errors) => format!("{errors} NOT CARRIED OUT"),
+            (violations, _) => format!("{violations} WRONG"),
+        }
+    }
+
     /// Its cells.
     pub(super) fn cells(&self) -> [String; 11] {
         let count = |names: &[&str]| -> u64 { names.iter().filter_map(|name| self.outcomes.get(*name)).sum() };
@@ -173,7 +181,33 @@ impl Sum {
     }
 }
 
-/// The table for a terminal.
+impl Results {
+    /// Faults by database: whether all is well, and the recovery. The heads, and the rows.
+    pub(super) fn matrix(&self) -> (Vec<&'static str>, Vec<Vec<String>>) {
+        let mut databases: Vec<DatabaseName> = Vec::new();
+        let mut faults: Vec<&str> = Vec::new();
+        for sum in &self.results {
+            if !databases.contains(&sum.database) {
+                databases.push(sum.database);
+            }
+            if !faults.contains(&sum.fault.as_str()) {
+                faults.push(&sum.fault);
+            }
+        }
+        let cell = |fault: &str, database: DatabaseName| {
+            let sum = self.results.iter().find(|sum| sum.fault == fault && sum.database == database);
+            sum.map_or_else(|| "-".to_owned(), Sum::verdict)
+        };
+        let row = |fault: &&str| {
+            let cells = databases.iter().map(|database| cell(fault, *database));
+            std::iter::once((*fault).to_owned()).chain(cells).collect()
+        };
+        let heads = std::iter::once("fault").chain(databases.iter().map(|database| database.name())).collect();
+        (heads, faults.iter().map(row).collect())
+    }
+}
+
+/// The tables for a terminal.
 impl fmt::Display for Results {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new();
@@ -182,6 +216,10 @@ impl fmt::Display for Results {
         let figures = table.column_iter_mut().skip(TEXT_COLUMNS);
         figures.for_each(|column| column.set_cell_alignment(CellAlignment::Right));
         writeln!(f, "{table}")?;
+        let (heads, rows) = self.matrix();
+        let mut matrix = Table::new();
+        matrix.load_preset(presets::UTF8_FULL_CONDENSED).set_header(heads).add_rows(rows);
+        writeln!(f, "{matrix}")?;
         for LeftOut { database, fault, reason } in &self.left_out {
             writeln!(f, "left out: {fault} on {}: {reason}", database.name())?;
         }
@@ -232,17 +270,25 @@ mod tests {
         assert_eq!((&sum["database"], &sum["fault"], &sum["runs"]), (&"redis".into(), &"half-open".into(), &2.into()));
         assert_eq!((&sum["rows"], &sum["outcomes"]["written"]), (&20.into(), &18.into()));
         assert_eq!((&sum["violations"], &sum["recovery_s"]), (&0.into(), &0.5.into()));
+        let (heads, rows) = results.matrix();
+        assert_eq!(
+            (heads, rows),
+            (vec!["fault", "redis"], vec![vec!["half-open".to_owned(), "ok, 0.50 s".to_owned()]])
+        );
     }
 
     #[test]
     fn a_violation_and_an_error_fail_and_are_told() {
         let violation = Violation { wrong: Wrong::Lost, detail: "row 5".to_owned() };
-        for (outcome, told) in [(Ok(outcome(1, &[violation])), "Lost: row 5"), (Err("no disk".to_owned()), "no disk")] {
+        let wrong = Ok(outcome(1, &[violation]));
+        for (outcome, told, verdict) in
+            [(wrong, "Lost: row 5", "1 WRONG"), (Err("no disk".to_owned()), "no disk", "1 NOT CARRIED OUT")]
+        {
             let results = results(&[run(0, outcome)]);
             assert!(!results.passed());
             let text = results.to_string();
             assert!(text.contains(told) && text.contains("redis half-open run 0 (own pool)"), "{text}");
-            assert!(text.contains("to repeat: again"), "{text}");
+            assert!(text.contains("to repeat: again") && text.contains(verdict), "{text}");
         }
     }
 }

@@ -98,6 +98,11 @@ async fn of_database(database: DatabaseName, plans: Vec<Plan>, rows_per_second: 
                 continue;
             }
         };
+        if servant.is_some() && disk.as_ref().is_some_and(|disk| !disk.has_server()) {
+            let reason = "the server is in a container, and not on the small disk".to_owned();
+            left_out.push(LeftOut { database, fault: first.name.clone(), reason });
+            continue;
+        }
         for plan in plans {
             let begin = Instant::now();
             let outcome = conductor::run(&plan, rows_per_second, servant.clone(), disk.clone()).await;

@@ -195,7 +195,11 @@ impl Stage {
                 conditions
             }
             Fault::HalfOpen => {
-                proxy.half_open_connections();
+                proxy.lose_servers();
+                conditions
+            }
+            Fault::SessionsLeft => {
+                proxy.lose_clients();
                 conditions
             }
             other => anyhow::bail!("{} is not a fault of the network", other.name()),

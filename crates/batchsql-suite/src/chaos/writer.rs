@@ -10,7 +10,8 @@ use anyhow::{Context, Result};
 use batchsql::durable::{self, DurableBatchSql, DurableExt, DurableOptions};
 use batchsql::prometheus::PrometheusMetrics;
 use batchsql::{
-    Balance, BatchSql, ColumnType, Conflict, Delivery, DynRow, OutcomeKind, PipelineConfig, Receipt, Schema,
+    Balance, BatchSql, ColumnType, Conflict, DeadLetters, Delivery, DynRow, OutcomeKind, PipelineConfig, Receipt,
+    Schema,
 };
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -59,10 +60,11 @@ impl Intake {
     async fn start(job: &Job, pool: Option<&UserPool>, metrics: &PrometheusMetrics) -> Result<Self> {
         let builder = BatchSql::builder(sinks::open(job, pool)?).config(config(job));
         let builder = builder.metrics_reporter(metrics.reporter("chaos"));
+        let letters = || DeadLetters::file(&job.letters).context("cannot open the file of dead letters");
         Ok(match &job.mode {
-            Mode::Receipts => Self::Receipts(builder.start()?),
+            Mode::Receipts => Self::Receipts(builder.dead_letters(letters()?).start()?),
             Mode::Durable(folder) => {
-                let options = DurableOptions::new(folder);
+                let options = DurableOptions::new(folder).dead_letters(&job.letters);
                 let options = match job.sabotage {
                     Some(Sabotage::AcknowledgeEarly) => options.sabotage(durable::Sabotage::AcknowledgeEarly),
                     Some(Sabotage::SettleEarly) => options.sabotage(durable::Sabotage::SettleEarly),

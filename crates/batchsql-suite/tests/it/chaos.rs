@@ -68,9 +68,9 @@ fn is_found(args: &[&str], wrong: &str) {
 }
 
 #[test]
-fn rows_that_are_acknowledged_before_the_log_has_them_are_missed() {
+fn rows_that_leave_the_log_before_they_are_written_are_missed() {
     let args = ["--db", "sqlite", "--fault", "writer-killed", "--durable", "--runs", "3"];
-    is_found(&[&args[..], &["--sabotage", "acknowledge-early"]].concat(), "Lost");
+    is_found(&[&args[..], &["--sabotage", "settle-early"]].concat(), "Lost");
 }
 
 #[test]
