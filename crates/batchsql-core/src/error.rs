@@ -118,6 +118,19 @@ impl SinkError {
         Self::with_code(ErrorClass::Transient, FENCED, text)
     }
 
+    /// The error of the statement that moves a position: it says nothing about the rows. What needs a person is found out by
+    /// the claim that follows.
+    #[must_use]
+    pub fn of_position(self) -> Self {
+        match self.class() {
+            ErrorClass::Unknown | ErrorClass::Resource => self,
+            _ => {
+                let message = format!("the position of the partition cannot be moved: {}", self.0.message);
+                Self::build(ErrorClass::Transient, self.0.code.clone(), message, None)
+            }
+        }
+    }
+
     /// Whether it is [`fenced`](Self::fenced).
     pub fn is_fenced(&self) -> bool {
         self.code() == Some(FENCED)

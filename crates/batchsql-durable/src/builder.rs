@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 
 use crate::error::DurableStartError;
-use crate::feed::claimed::{Claimed, ExactlyOnce};
+use crate::feed::claimed::{self, Claimed, ExactlyOnce};
 use crate::feed::context::{Context, Counts};
 use crate::feed::feeds::Feeds;
 use crate::feed::letters::Letters;
@@ -93,10 +93,7 @@ impl<S: Sink> DurableBuilder<S> {
         let pipeline = without_ends(builder, config).start()?;
         // The pipeline has started, so there is a runtime.
         let runtime = Handle::current();
-        let exactly_once = match &options.exactly_once {
-            Some(source) => Some(Arc::new(exactly_once(source, &options.folder, &pipeline)?)),
-            None => None,
-        };
+        let exactly_once = exactly_once(&options, &recovery, &pipeline)?;
         let schemas = Arc::new(Schemas::new(options.schemas));
         let context = Arc::new(Context {
             log: log.clone(),
@@ -139,17 +136,46 @@ impl<S: Sink> DurableBuilder<S> {
     }
 }
 
-/// What the partitions share that are written exactly once.
-fn exactly_once(source: &str, folder: &Path, pipeline: &BatchSql) -> Result<ExactlyOnce, DurableStartError> {
-    let claimed = Claimed::open(folder).map_err(|error| {
-        DurableStartError::io(format!("cannot open the file POSITIONS in {}", folder.display()), error)
-    })?;
+/// What the partitions share that are written exactly once. The choice is one for the life of the folder: rows that were
+/// written without a position would be written again.
+fn exactly_once(
+    options: &DurableOptions,
+    recovery: &Recovery,
+    pipeline: &BatchSql,
+) -> Result<Option<Arc<ExactlyOnce>>, DurableStartError> {
+    let folder = options.folder.display();
+    let Some(source) = &options.exactly_once else {
+        if claimed::is_there(&options.folder) {
+            return Err(DurableStartError::refused(format!(
+                "rows of {folder} are written exactly once, and would be written again without it; keep \
+                 DurableOptions::exactly_once, or begin with an empty folder when this one is drained"
+            )));
+        }
+        return Ok(None);
+    };
+    let has_rows = recovery.partitions.iter().any(|state| state.next - 1 > state.settled_up_to);
+    if has_rows && !claimed::is_there(&options.folder) {
+        return Err(DurableStartError::refused(format!(
+            "rows wait in {folder} that may have been written without exactly_once; start without it until flush() returns"
+        )));
+    }
+    let failed = |error| DurableStartError::io(format!("cannot use the file POSITIONS in {folder}"), error);
+    let claimed = Claimed::open(&options.folder).map_err(failed)?;
+    match claimed.source() {
+        Some(known) if known != source => {
+            return Err(DurableStartError::refused(format!(
+                "the source of {folder} is {known:?}, and its positions have this name; keep it in place of {source:?}"
+            )));
+        }
+        Some(_) => {}
+        None => claimed.set_source(source).map_err(failed)?,
+    }
     // Another process has another id or another time; another intake of this process, another number.
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
     let owner = format!("{}-{nanos}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
     let permits = Semaphore::new(pipeline.max_steps().min(Semaphore::MAX_PERMITS));
-    Ok(ExactlyOnce { source: source.to_owned(), owner, claimed, permits })
+    Ok(Some(Arc::new(ExactlyOnce { source: source.clone(), owner, claimed, permits })))
 }
 
 /// A pipeline that gives up no row for its age.

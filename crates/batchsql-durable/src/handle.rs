@@ -53,7 +53,12 @@ impl DurableBatchSql {
     /// What is known at this moment; it does not contact the database.
     pub fn health(&self) -> DurableHealth {
         let Shared { pipeline, log, feeds, .. } = &**self.shared();
-        DurableHealth { pipeline: pipeline.health(), stopped: feeds.stopped(), log_is_full: log.stats().is_full }
+        DurableHealth {
+            pipeline: pipeline.health(),
+            stopped: feeds.stopped(),
+            waiting: feeds.waiting(),
+            log_is_full: log.stats().is_full,
+        }
     }
 
     /// Counts since the start, for metrics.

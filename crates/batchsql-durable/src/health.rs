@@ -33,6 +33,9 @@ pub struct DurableHealth {
     pub pipeline: Health,
     /// Partitions that do not go on without a person.
     pub stopped: Vec<StoppedPartition>,
+    /// Partitions that are written exactly once and cannot be written now, for example because their table refuses all rows.
+    /// They try again by themselves.
+    pub waiting: Vec<StoppedPartition>,
     /// The log accepts no rows: its disk budget is used, or the disk is full or fails.
     pub log_is_full: bool,
 }
@@ -45,7 +48,7 @@ impl DurableHealth {
 
     /// Whether rows are accepted and written, as far as is known.
     pub fn is_ready(&self) -> bool {
-        self.accepts_rows() && self.stopped.is_empty() && self.pipeline.is_ready()
+        self.accepts_rows() && self.stopped.is_empty() && self.waiting.is_empty() && self.pipeline.is_ready()
     }
 }
 

@@ -19,6 +19,7 @@ use batchsql_log::{Options, Progress, SyncPolicy};
 pub struct DurableOptions {
     pub(crate) folder: PathBuf,
     pub(crate) log: Options,
+    pub(crate) policy: SyncPolicy,
     pub(crate) partitions: u32,
     pub(crate) segment_bytes: u64,
     pub(crate) schemas: Vec<Schema>,
@@ -67,6 +68,7 @@ impl DurableOptions {
         Self {
             folder,
             log,
+            policy: SyncPolicy::Always,
             partitions: PARTITIONS,
             segment_bytes: SEGMENT_BYTES,
             schemas: Vec::new(),
@@ -79,6 +81,7 @@ impl DurableOptions {
 
     /// When a submit returns. Default: [`SyncPolicy::Always`], after `fdatasync`.
     pub fn sync_policy(mut self, policy: SyncPolicy) -> Self {
+        self.policy = policy;
         self.log = self.log.sync_policy(policy);
         self
     }
@@ -153,12 +156,13 @@ impl DurableOptions {
     /// table `batchsql_positions` of the database, in the transaction of the rows. After a crash or a lost reply the database
     /// says what was written. Default: at least once.
     ///
-    /// `source` names the intake in that table, for people; at most 100 characters. The table is created if it is missing.
-    /// Each partition writes one transaction at a time, so the number of [`partitions`](Self::partitions) limits how many
-    /// connections a table uses. `Ordering` and `flush_interval` do not apply: each partition keeps its order, and writes what
-    /// is there.
+    /// `source` names the intake in that table, at most 100 characters. It is a part of the identity of the folder, as its id
+    /// is: it must stay the same. The table is created if it is missing. Each partition writes one transaction at a time, so the
+    /// number of [`partitions`](Self::partitions) limits how many connections a table uses. `Ordering` and `flush_interval` do
+    /// not apply: each partition keeps its order, and writes what is there.
     ///
-    /// Rules that count repeats ([`Expr::add`](batchsql_core::Expr::add)) are accepted.
+    /// It is chosen for the life of the folder: a start with rows that wait from before, and a start without it later, are
+    /// refused. It needs [`SyncPolicy::Always`]. Rules that count repeats ([`Expr::add`](batchsql_core::Expr::add)) are accepted.
     pub fn exactly_once(mut self, source: impl Into<String>) -> Self {
         self.exactly_once = Some(source.into());
         self

@@ -3,6 +3,8 @@
 
 use batchsql_core::{Action, BatchSqlBuilder, Delivery, Isolation, PipelineConfig, Schema, Sink, WhenFull};
 
+use batchsql_log::SyncPolicy;
+
 use crate::error::DurableStartError;
 use crate::options::DurableOptions;
 
@@ -40,6 +42,11 @@ pub(crate) fn refuse_exactly_once<S: Sink>(
     if config.isolation == Isolation::AtomicBatch {
         let text =
             "isolation is AtomicBatch, but rows that are written exactly once have no batches; use Isolation::Bisect";
+        return refused(text.to_owned());
+    }
+    if options.policy != SyncPolicy::Always {
+        let text = "the sync policy is not Always: after a power loss the log would be older than the positions; use \
+                    SyncPolicy::Always";
         return refused(text.to_owned());
     }
     let source = options.exactly_once.as_deref().unwrap_or_default();

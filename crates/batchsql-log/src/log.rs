@@ -3,7 +3,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
     time::{Duration, Instant, UNIX_EPOCH},
 };
@@ -19,7 +19,7 @@ use crate::{
     reader::{From, Reader},
     recover::{self, Mode, Recovered},
     recovery::Recovery,
-    shared::{Queued, Shared},
+    shared::{Intake, Queued, Shared},
     space::Space,
     stats::LogStats,
     writer,
@@ -288,28 +288,32 @@ impl Log {
         }
         let stream = Stream { table: table.0, partition };
         let end = self.shared.catalog().streams.get(&stream).map_or(1, |view| view.end);
-        {
-            // Blocks that are in the queue get their sequences after what is settled here.
-            let mut intake = self.shared.intake();
-            if sequence >= end && intake.begun.contains(&stream) {
-                let message = format!("rows were appended since the log was opened, with sequences up to {sequence}");
-                return Err(LogError::new(LogErrorKind::Invalid, message));
-            }
-            intake.settled.entry(stream).or_default().insert(1, sequence);
-            intake.settled_at.get_or_insert_with(Instant::now);
+        // Blocks that are in the queue get their sequences after what is settled here.
+        let intake = self.shared.intake();
+        if sequence >= end && intake.begun.contains(&stream) {
+            let message = format!("rows were appended since the log was opened, with sequences up to {sequence}");
+            return Err(LogError::new(LogErrorKind::Invalid, message));
         }
-        self.add_settled(stream, 1, sequence);
+        self.queue_settled(intake, stream, 1, sequence);
+        self.note_settled(stream, 1, sequence);
         Ok(())
     }
 
     fn add_settled(&self, stream: Stream, first: u64, last: u64) {
-        {
-            let mut catalog = self.shared.catalog();
-            let view = catalog.streams.entry(stream).or_default();
-            view.settled.insert(first, last);
-            view.end = view.end.max(last + 1);
-        }
-        let mut intake = self.shared.intake();
+        self.note_settled(stream, first, last);
+        self.queue_settled(self.shared.intake(), stream, first, last);
+    }
+
+    fn note_settled(&self, stream: Stream, first: u64, last: u64) {
+        let mut catalog = self.shared.catalog();
+        let view = catalog.streams.entry(stream).or_default();
+        view.settled.insert(first, last);
+        view.end = view.end.max(last + 1);
+        drop(catalog);
+        self.shared.readable.notify();
+    }
+
+    fn queue_settled(&self, mut intake: MutexGuard<'_, Intake>, stream: Stream, first: u64, last: u64) {
         intake.settled.entry(stream).or_default().insert(first, last);
         let is_first = intake.settled_at.is_none();
         intake.settled_at.get_or_insert_with(Instant::now);
@@ -317,7 +321,6 @@ impl Log {
         if is_first {
             self.shared.work.notify_one();
         }
-        self.shared.readable.notify();
     }
 
     /// The rows of a partition will not be settled for a long time, for example because their table is parked; or they will

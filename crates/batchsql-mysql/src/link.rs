@@ -99,7 +99,10 @@ pub(crate) async fn begin(link: &mut Link<'_>) -> Result<(), Failed> {
     match link.leave(Stage::Open, result) {
         Ok(moved) if moved.rows_affected() == 1 => Ok(()),
         Ok(_) => Err(undo(link, Failed::unsent(SinkError::fenced())).await),
-        Err(failed) => Err(undo(link, failed).await),
+        Err(failed) => {
+            let failed = undo(link, failed).await;
+            Err(Failed { error: failed.error.of_position(), ..failed })
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Owns the table of positions: claims, and the statement of a step.
 //! Must not know the rows, or how they are written.
 
-use batchsql_core::{Claim, ErrorClass, PartitionKey, Position, SinkError, Step};
+use batchsql_core::{Claim, Claimed, ErrorClass, PartitionKey, Position, SinkError, Step};
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{Executor, Row};
 
@@ -32,19 +32,14 @@ const NO_RIGHT: u16 = 1142;
 const NO_VARIABLE: u16 = 1193;
 
 /// Claims a partition.
-pub(crate) async fn claim(
-    conn: &mut MySqlConn,
-    key: &PartitionKey,
-    owner: &str,
-    claim: Claim,
-) -> Result<Option<Position>, SinkError> {
+pub(crate) async fn claim(conn: &mut MySqlConn, key: &PartitionKey, claim: &Claim) -> Result<Claimed, SinkError> {
     let checked = check_settings(conn.begin().await?).await;
     conn.end(checked)?;
-    let mut claimed = claim_once(conn.begin().await?, key, owner, claim).await;
+    let mut claimed = claim_once(conn.begin().await?, key, claim).await;
     if claimed.as_ref().is_err_and(|failed| failed.code == NO_TABLE && failed.usable) {
         let created = create(conn.begin().await?).await;
         conn.end(created.map_err(with_advice))?;
-        claimed = claim_once(conn.begin().await?, key, owner, claim).await;
+        claimed = claim_once(conn.begin().await?, key, claim).await;
     }
     conn.end(claimed.map_err(with_advice))
 }
@@ -86,36 +81,32 @@ fn with_advice(failed: Failed) -> Failed {
     Failed { error: SinkError::with_code(ErrorClass::Permission, NO_RIGHT, text), ..failed }
 }
 
-async fn claim_once(
-    connection: &mut MySqlConnection,
-    key: &PartitionKey,
-    owner: &str,
-    claim: Claim,
-) -> Result<Option<Position>, Failed> {
+async fn claim_once(connection: &mut MySqlConnection, key: &PartitionKey, claim: &Claim) -> Result<Claimed, Failed> {
     let PartitionKey { source, incarnation, table, partition, .. } = key;
     let keyed = |sql| sqlx::query(sql).bind(source).bind(incarnation).bind(table).bind(partition);
-    if let Claim::OrBeginAt(sequence) = claim {
+    if let Some(sequence) = claim.begin_at {
         let begin_at = keyed(BEGIN_AT).bind(sequence).persistent(false);
         begin_at.execute(&mut *connection).await.map_err(Failed::asked)?;
     }
     connection.execute("START TRANSACTION").await.map_err(Failed::asked)?;
     let raised = async {
         let Some(found) = keyed(LOCK).persistent(false).fetch_optional(&mut *connection).await? else {
-            return Ok(None);
+            return Ok(Claimed::Missing);
         };
-        let (mut position, session) = position(&found)?;
-        if claim == Claim::Held && session.as_deref() != Some(owner) {
-            return Ok(None);
+        let (mut position, owner) = position(&found)?;
+        if !claim.takes_from(owner.as_deref()) {
+            return Ok(Claimed::Other);
         }
-        sqlx::query(RAISE).bind(owner).bind(position.id).persistent(false).execute(&mut *connection).await?;
+        let raise = sqlx::query(RAISE).bind(&claim.owner).bind(position.id).persistent(false);
+        raise.execute(&mut *connection).await?;
         position.epoch += 1;
-        Ok(Some(position))
+        Ok(Claimed::Position(position))
     };
     match raised.await {
-        Ok(position) => {
+        Ok(claimed) => {
             // If this reply is lost, the epoch is raised or not: the partition is claimed again.
             connection.execute("COMMIT AND NO CHAIN").await.map_err(Failed::asked)?;
-            Ok(position)
+            Ok(claimed)
         }
         Err(error) => {
             let mut failed = Failed::asked(error);

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use batchsql_core::{
-    AbandonedWrites, Attempt, Claim, Limits, OpenError, PartitionKey, PoolState, Position, Rows, Schema, Session,
+    AbandonedWrites, Attempt, Claim, Claimed, Limits, OpenError, PartitionKey, PoolState, Rows, Schema, Session,
     SessionEnd, Sink, SinkError, Step, TableName, TableSchema, ValueRules, Written,
 };
 use sqlx::mysql::MySqlConnection;
@@ -270,14 +270,8 @@ impl Sink for MySqlSink {
         true
     }
 
-    async fn claim(
-        &self,
-        conn: &mut MySqlConn,
-        key: &PartitionKey,
-        owner: &str,
-        claim: Claim,
-    ) -> Result<Option<Position>, SinkError> {
-        position::claim(conn, key, owner, claim).await
+    async fn claim(&self, conn: &mut MySqlConn, key: &PartitionKey, claim: &Claim) -> Result<Claimed, SinkError> {
+        position::claim(conn, key, claim).await
     }
 
     async fn advance(&self, conn: &mut MySqlConn, step: &Step) -> Result<(), SinkError> {

@@ -18,7 +18,7 @@ use crate::real_type::{RealType, Spelled};
 pub(crate) struct Table {
     /// `pg_class.relkind`.
     pub(crate) kind: char,
-    /// A crash of the server empties it.
+    /// A crash of the server empties it, or one of its partitions.
     pub(crate) is_unlogged: bool,
     /// Row security applies to this user: a missing right may concern a single row.
     pub(crate) has_row_security: bool,
@@ -108,7 +108,8 @@ SELECT c.relkind::pg_catalog.text, pg_catalog.row_security_active(c.oid),
                WHERE r.ev_class = c.oid AND r.ev_type = '2' AND r.ev_enabled <> 'D'),
        EXISTS (SELECT FROM pg_catalog.pg_rewrite r
                WHERE r.ev_class = c.oid AND r.ev_type = '4' AND r.ev_enabled <> 'D'),
-       pg_catalog.has_table_privilege(c.oid, 'DELETE'), c.relpersistence = 'u', c.oid::pg_catalog.int8 AS of_table, 'relation'::pg_catalog.text AS part
+       pg_catalog.has_table_privilege(c.oid, 'DELETE'), c.relpersistence = 'u' OR EXISTS (SELECT FROM pg_catalog.pg_partition_tree(c.oid) l
+           JOIN pg_catalog.pg_class p ON p.oid = l.relid WHERE p.relpersistence = 'u'), c.oid::pg_catalog.int8 AS of_table, 'relation'::pg_catalog.text AS part
 FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)";
 
 /// A table with a similar name: in another case, in a schema outside the search path, or with a dot in its name.

@@ -6,6 +6,7 @@ use std::fmt;
 use batchsql_core::{ErrorClass, SinkError};
 use sqlx::pool::PoolConnection;
 use sqlx::{Executor, PgConnection, Postgres, Row};
+use tokio::runtime::Handle;
 
 use crate::classify::{LinkLost, sink_error};
 use crate::live_session::LiveSession;
@@ -88,7 +89,9 @@ impl Drop for PostgresConn {
     fn drop(&mut self) {
         // Before another user of the pool can get the connection and its session.
         self.live = None;
-        if let Some(conn) = self.conn.take().filter(|_| self.busy) {
+        // The pool needs a runtime to take a connection back in a task.
+        let is_lost = self.busy || Handle::try_current().is_err();
+        if let Some(conn) = self.conn.take().filter(|_| is_lost) {
             // Closes the socket; the server then rolls back the open transaction. It does not wait: this may run
             // after a timeout, and the connection may be dead.
             drop(conn.detach());

@@ -1,7 +1,7 @@
 //! Owns the table of positions: claims, and the step inside the transaction of its rows.
 //! Must not know the rows, or how they are written.
 
-use batchsql_core::{Claim, ErrorClass, PartitionKey, Position, SinkError, Step};
+use batchsql_core::{Claim, Claimed, ErrorClass, PartitionKey, Position, SinkError, Step};
 use sqlx::{Executor, PgConnection, Row};
 
 use crate::classify::{LinkLost, is_refusal, sink_error};
@@ -18,9 +18,10 @@ const BEGIN_AT: &str = "INSERT INTO batchsql_positions \
     (source, incarnation, table_name, partition_number, epoch, sequence) VALUES ($1, $2, $3, $4, 0, $5) \
     ON CONFLICT (source, incarnation, table_name, partition_number) DO NOTHING";
 
-const CLAIM: &str = "UPDATE batchsql_positions SET epoch = epoch + 1, session = $5 \
-    WHERE source = $1 AND incarnation = $2 AND table_name = $3 AND partition_number = $4 \
-    AND (NOT $6 OR session = $5) RETURNING id, epoch, sequence";
+const LOCK: &str = "SELECT id, epoch, sequence, session FROM batchsql_positions \
+    WHERE source = $1 AND incarnation = $2 AND table_name = $3 AND partition_number = $4 FOR UPDATE";
+
+const RAISE: &str = "UPDATE batchsql_positions SET epoch = epoch + 1, session = $1 WHERE id = $2";
 
 /// Ends the session whose open transaction holds the row. A lock that several sessions share has another kind of number, and
 /// is not found.
@@ -37,18 +38,13 @@ const CREATED: [&str; 3] = ["23505", "42P07", "42710"];
 const NO_RIGHT: &str = "42501";
 
 /// Claims a partition.
-pub(crate) async fn claim(
-    conn: &mut PostgresConn,
-    key: &PartitionKey,
-    owner: &str,
-    claim: Claim,
-) -> Result<Option<Position>, SinkError> {
+pub(crate) async fn claim(conn: &mut PostgresConn, key: &PartitionKey, claim: &Claim) -> Result<Claimed, SinkError> {
     conn.check_idle().await?;
     check_settings(conn).await?;
-    let mut result = try_claim(conn, key, owner, claim).await;
+    let mut result = try_claim(conn, key, claim).await;
     if has_code(&result, &[NO_TABLE]) {
         create(conn).await?;
-        result = try_claim(conn, key, owner, claim).await;
+        result = try_claim(conn, key, claim).await;
     }
     if has_code(&result, &[LOCK_TIMEOUT]) {
         // A holder that is frozen, or whose client is gone, would hold it for as long as it lasts.
@@ -57,7 +53,7 @@ pub(crate) async fn claim(
             Ok(None) => {}
             Err(error) => tracing::warn!(partition = %key, %error, "cannot end the session that holds the position"),
         }
-        result = try_claim(conn, key, owner, claim).await;
+        result = try_claim(conn, key, claim).await;
     }
     result
 }
@@ -137,18 +133,13 @@ async fn create(conn: &mut PostgresConn) -> Result<(), SinkError> {
     Ok(())
 }
 
-async fn try_claim(
-    conn: &mut PostgresConn,
-    key: &PartitionKey,
-    owner: &str,
-    claim: Claim,
-) -> Result<Option<Position>, SinkError> {
+async fn try_claim(conn: &mut PostgresConn, key: &PartitionKey, claim: &Claim) -> Result<Claimed, SinkError> {
     let link = conn.begin()?;
-    let result = claim_in_transaction(link, key, owner, claim).await;
+    let result = claim_in_transaction(link, key, claim).await;
     match &result {
         Ok(_) => conn.end(),
         Err(error) if is_refusal(error) => {
-            let rolled_back = conn_rollback(link).await;
+            let rolled_back = rollback(link).await;
             if rolled_back.is_ok() {
                 conn.end();
             }
@@ -158,37 +149,40 @@ async fn try_claim(
     result
 }
 
-async fn conn_rollback(link: &mut PgConnection) -> Result<(), SinkError> {
+async fn rollback(link: &mut PgConnection) -> Result<(), SinkError> {
     link.execute("ROLLBACK").await.map(drop).map_err(before_commit)
 }
 
 async fn claim_in_transaction(
     link: &mut PgConnection,
     key: &PartitionKey,
-    owner: &str,
-    claim: Claim,
-) -> Result<Option<Position>, SinkError> {
-    link.execute("BEGIN; SET LOCAL lock_timeout TO '2s'").await.map_err(before_commit)?;
+    claim: &Claim,
+) -> Result<Claimed, SinkError> {
+    link.execute("BEGIN; SET LOCAL lock_timeout TO '1s'").await.map_err(before_commit)?;
     let PartitionKey { source, incarnation, table, partition, .. } = key;
     let keyed = |sql| sqlx::query(sql).bind(source).bind(incarnation).bind(table).bind(number(*partition));
-    if let Claim::OrBeginAt(sequence) = claim {
+    if let Some(sequence) = claim.begin_at {
         let begin_at = keyed(BEGIN_AT).bind(sequence).persistent(false);
         begin_at.execute(&mut *link).await.map_err(before_commit)?;
     }
-    let claimed = keyed(CLAIM)
-        .bind(owner)
-        .bind(claim == Claim::Held)
-        .persistent(false)
-        .fetch_optional(&mut *link)
-        .await
-        .map_err(before_commit)?;
+    let found = keyed(LOCK).persistent(false).fetch_optional(&mut *link).await.map_err(before_commit)?;
     let position = |row: &sqlx::postgres::PgRow| {
-        Ok(Position { id: row.try_get(0)?, epoch: row.try_get(1)?, sequence: row.try_get(2)? })
+        let position = Position { id: row.try_get(0)?, epoch: row.try_get(1)?, sequence: row.try_get(2)? };
+        Ok((position, row.try_get::<Option<String>, _>(3)?))
     };
-    let position = claimed.as_ref().map(position).transpose().map_err(before_commit)?;
+    let claimed = match found.as_ref().map(position).transpose().map_err(before_commit)? {
+        None => Claimed::Missing,
+        Some((_, owner)) if !claim.takes_from(owner.as_deref()) => Claimed::Other,
+        Some((mut position, _)) => {
+            let raise = sqlx::query(RAISE).bind(&claim.owner).bind(position.id).persistent(false);
+            raise.execute(&mut *link).await.map_err(before_commit)?;
+            position.epoch += 1;
+            Claimed::Position(position)
+        }
+    };
     // If this reply is lost, the epoch is raised or not: the partition is claimed again.
     link.execute("COMMIT").await.map_err(before_commit)?;
-    Ok(position)
+    Ok(claimed)
 }
 
 /// The statement that moves the position. It has numbers only.

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use batchsql_core::{
-    Attempt, Claim, Limits, OpenError, PartitionKey, PoolState, Position, Rows, Schema, Session, SessionEnd, Sink,
+    Attempt, Claim, Claimed, Limits, OpenError, PartitionKey, PoolState, Rows, Schema, Session, SessionEnd, Sink,
     SinkError, Step, TableName, TableSchema, ValueRules, Written,
 };
 use sqlx::{Connection, Executor, PgPool};
@@ -218,15 +218,9 @@ impl Sink for PostgresSink {
         true
     }
 
-    /// A session that holds the position for 2 s is ended, if the user may.
-    async fn claim(
-        &self,
-        conn: &mut PostgresConn,
-        key: &PartitionKey,
-        owner: &str,
-        claim: Claim,
-    ) -> Result<Option<Position>, SinkError> {
-        position::claim(conn, key, owner, claim).await
+    /// A session that holds the position for a second is ended, if the user may.
+    async fn claim(&self, conn: &mut PostgresConn, key: &PartitionKey, claim: &Claim) -> Result<Claimed, SinkError> {
+        position::claim(conn, key, claim).await
     }
 
     async fn advance(&self, conn: &mut PostgresConn, step: &Step) -> Result<(), SinkError> {

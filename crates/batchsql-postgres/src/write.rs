@@ -304,6 +304,7 @@ async fn transaction(
         Some(step) => {
             let sql = format!("{begin}; {}{savepoint}", move_position(step));
             let begun = link.execute(&*sql).await.map_err(|error| sink_error(error, LinkLost::BeforeCommit));
+            // The position is moved last but for the savepoint: an error is one of it.
             match begun {
                 Ok(moved) if moved.rows_affected() == 1 => {}
                 Ok(_) => {
@@ -312,7 +313,7 @@ async fn transaction(
                 }
                 Err(error) if is_refusal(&error) => {
                     command(link, "ROLLBACK").await?;
-                    return Err(error);
+                    return Err(error.of_position());
                 }
                 Err(error) => return Err(error),
             }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use batchsql_core::{
-    Attempt, Claim, ErrorClass, Limits, OpenError, PartitionKey, Position, Rows, Schema, Sink, SinkError, Step,
+    Attempt, Claim, Claimed, ErrorClass, Limits, OpenError, PartitionKey, Rows, Schema, Sink, SinkError, Step,
     TableName, TableSchema, ValueRules, Written,
 };
 use rusqlite::Connection;
@@ -196,18 +196,12 @@ impl Sink for SqliteSink {
     }
 
     /// Sets `PRAGMA synchronous = FULL` if it is lower.
-    async fn claim(
-        &self,
-        conn: &mut SqliteConn,
-        key: &PartitionKey,
-        owner: &str,
-        claim: Claim,
-    ) -> Result<Option<Position>, SinkError> {
-        let (key, owner, sink) = (key.clone(), owner.to_owned(), Arc::clone(&self.0));
+    async fn claim(&self, conn: &mut SqliteConn, key: &PartitionKey, claim: &Claim) -> Result<Claimed, SinkError> {
+        let (key, claim, sink) = (key.clone(), claim.clone(), Arc::clone(&self.0));
         conn.run(move |connection| {
             end_open_transaction(connection)?;
             sink.check_file()?;
-            position::claim(connection, &key, &owner, claim)
+            position::claim(connection, &key, &claim)
         })
         .await
     }

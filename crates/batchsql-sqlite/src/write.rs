@@ -13,7 +13,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, ffi};
 use crate::bind::bind_rows;
 use crate::classify::{commit_error, row_error, statement_error};
 use crate::plan::SqlitePlan;
-use crate::position::move_position;
+use crate::position::{check_table, move_position};
 use crate::returned::returned_values;
 
 /// The plan of a schema, recreated after a change of a table of the database. Clones are the same plan.
@@ -51,6 +51,7 @@ pub(crate) fn write_rows(
     end_open_transaction(conn)?;
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(statement_error)?;
     if let Some(step) = attempt.step() {
+        check_table(rows.schema())?;
         move_position(&transaction, step)?;
     }
     // A recreated table may change values that the old one stored unchanged.

@@ -4,8 +4,8 @@
 use std::ops::Range;
 
 use batchsql_core::{
-    BatchSql, Claim, DynRow, ErrorClass, OutcomeKind, PartitionKey, Position, RowBuffer, Schema, SharedRows, Step,
-    ValueRules,
+    BatchSql, Claim, ClaimFrom, Claimed, DynRow, ErrorClass, OutcomeKind, PartitionKey, Position, RowBuffer, Schema,
+    SharedRows, Step, ValueRules,
 };
 
 /// Checks that a sink moves positions together with rows, for a table with a column `id` (`I64`) that refuses negative ids, for
@@ -23,12 +23,14 @@ pub async fn check_positions<F: Future<Output = Vec<i64>>>(
 ) {
     assert!(db.keeps_positions(), "the sink says that it keeps positions");
     let key = PartitionKey::new(source, "incarnation", "\"t\"", 3);
-    let claim = async |key: &PartitionKey, owner: &str, claim| db.claim(key, owner, claim).await.unwrap();
-    assert_eq!(claim(&key, "a", Claim::Existing).await, None, "nothing is there");
-    assert_eq!(claim(&key, "a", Claim::Held).await, None);
-    let begun = claim(&key, "a", Claim::OrBeginAt(5)).await.unwrap();
+    let claim = async |key: &PartitionKey, claim: Claim| db.claim(key, &claim).await.unwrap();
+    let taken = async |key: &PartitionKey, of: Claim| claim(key, of).await.position().expect("it is claimed");
+    let anyone = |owner: &str| Claim::of(owner).from(ClaimFrom::Anyone);
+    assert_eq!(claim(&key, anyone("a")).await, Claimed::Missing);
+    assert_eq!(claim(&key, Claim::of("a")).await, Claimed::Missing);
+    let begun = taken(&key, anyone("a").or_begin_at(5)).await;
     assert_eq!(begun.sequence, 5);
-    let now = claim(&key, "a", Claim::OrBeginAt(9)).await.unwrap();
+    let now = taken(&key, Claim::of("a").or_begin_at(9)).await;
     assert_eq!((now.id, now.sequence), (begun.id, 5), "the position that is there stays");
     assert!(now.epoch > begun.epoch, "a claim raises the epoch");
 
@@ -56,12 +58,13 @@ pub async fn check_positions<F: Future<Output = Vec<i64>>>(
     let refused = db.write_step(bad.rows(), &Step::new(reached, 99_999).rolled_back()).await.unwrap_err();
     assert!(refused.was_sent && refused.error.class() == ErrorClass::Row, "{refused}");
     assert_eq!(ids().await, (0..size).collect::<Vec<_>>());
-    assert_eq!(claim(&key, "a", Claim::Existing).await.unwrap().sequence, 5 + size);
+    assert_eq!(taken(&key, Claim::of("a")).await.sequence, 5 + size);
 
     // The owner that claimed last holds it.
-    let other = claim(&key, "b", Claim::Existing).await.unwrap();
-    assert_eq!(claim(&key, "a", Claim::Held).await, None);
-    let held = claim(&key, "b", Claim::Held).await.unwrap();
+    assert_eq!(claim(&key, Claim::of("b").or_begin_at(0)).await, Claimed::Other);
+    let other = taken(&key, Claim::of("b").from(ClaimFrom::Owners(vec!["x".into(), "a".into()]))).await;
+    assert_eq!(claim(&key, Claim::of("a")).await, Claimed::Other);
+    let held = taken(&key, Claim::of("b")).await;
     assert!(held.epoch > other.epoch && held.sequence == 5 + size, "{held:?}");
     db.advance(&Step::new(held, 7 + size)).await.unwrap();
     let held = Position { sequence: 7 + size, ..held };
@@ -75,7 +78,7 @@ pub async fn check_positions<F: Future<Output = Vec<i64>>>(
         PartitionKey::new(source, "Incarnation", "\"t\"", 3),
         PartitionKey::new(format!("{source}x"), "incarnation", "\"t\"", 3),
     ] {
-        assert_eq!(claim(&other, "a", Claim::Existing).await, None, "{other}");
+        assert_eq!(claim(&other, anyone("a")).await, Claimed::Missing, "{other}");
     }
     assert_eq!(db.balance().accepted, 2 * size as u64);
     assert_eq!(db.balance().written(), 2 * size as u64);

@@ -1,7 +1,7 @@
 //! Owns positions as a database keeps them, in memory.
 //! Must not know rows.
 
-use batchsql_core::{Claim, PartitionKey, Position, SinkError, Step};
+use batchsql_core::{Claim, Claimed, PartitionKey, Position, SinkError, Step};
 
 /// The positions of all partitions.
 #[derive(Debug, Default)]
@@ -10,30 +10,30 @@ pub(crate) struct Positions(Vec<Entry>);
 #[derive(Debug)]
 struct Entry {
     key: PartitionKey,
-    owner: String,
+    owner: Option<String>,
     position: Position,
 }
 
 impl Positions {
-    pub(crate) fn claim(&mut self, key: &PartitionKey, owner: &str, claim: Claim) -> Option<Position> {
+    pub(crate) fn claim(&mut self, key: &PartitionKey, claim: &Claim) -> Claimed {
         let known = self.0.iter().position(|entry| entry.key == *key);
-        let index = match (known, claim) {
+        let index = match (known, claim.begin_at) {
             (Some(index), _) => index,
-            (None, Claim::OrBeginAt(sequence)) => {
+            (None, Some(sequence)) => {
                 let id = i64::try_from(self.0.len()).expect("a test has fewer partitions");
                 let position = Position { id, epoch: 0, sequence };
-                self.0.push(Entry { key: key.clone(), owner: owner.to_owned(), position });
+                self.0.push(Entry { key: key.clone(), owner: None, position });
                 self.0.len() - 1
             }
-            (None, _) => return None,
+            (None, None) => return Claimed::Missing,
         };
         let entry = &mut self.0[index];
-        if claim == Claim::Held && entry.owner != owner {
-            return None;
+        if !claim.takes_from(entry.owner.as_deref()) {
+            return Claimed::Other;
         }
-        owner.clone_into(&mut entry.owner);
+        entry.owner = Some(claim.owner.clone());
         entry.position.epoch += 1;
-        Some(entry.position)
+        Claimed::Position(entry.position)
     }
 
     /// Whether a step can be made now.

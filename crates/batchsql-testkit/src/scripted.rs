@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use batchsql_core::{
-    Attempt, Claim, DynRow, ErrorClass, PartitionKey, PoolState, Position, Rows, Schema, Session, SessionEnd, Sink,
+    Attempt, Claim, Claimed, DynRow, ErrorClass, PartitionKey, PoolState, Rows, Schema, Session, SessionEnd, Sink,
     SinkError, Step as PositionStep, Written,
 };
 use tokio::sync::Semaphore;
@@ -503,16 +503,10 @@ impl Sink for ScriptedSink {
         self.lock().keeps_positions
     }
 
-    async fn claim(
-        &self,
-        _: &mut u64,
-        key: &PartitionKey,
-        owner: &str,
-        claim: Claim,
-    ) -> Result<Option<Position>, SinkError> {
+    async fn claim(&self, _: &mut u64, key: &PartitionKey, claim: &Claim) -> Result<Claimed, SinkError> {
         let step = self.lock().claim_script.pop_front();
         self.go(step).await?;
-        let claimed = self.lock().positions.claim(key, owner, claim);
+        let claimed = self.lock().positions.claim(key, claim);
         match step {
             Some(Step::LoseReply) => Err(scripted(ErrorClass::Unknown)),
             _ => Ok(claimed),

@@ -83,7 +83,8 @@ impl<S: Sink> Dispatcher<S> {
             // The change to idle is reported at once: otherwise the last values would look like a stall.
             if now >= next_report || was_busy && !waits {
                 self.report(&state);
-                state.has_stepped = false;
+                // Connections that are kept between steps are looked at until they are given back.
+                state.has_stepped = self.executor.sweep_steps();
                 next_report = now + GAUGE_INTERVAL;
             }
             was_busy = waits;
@@ -218,6 +219,7 @@ impl<S: Sink> Dispatcher<S> {
             self.take(&mut state, message);
         }
         self.seal_all(&mut state, FlushReason::Drain);
+        self.executor.close_steps();
         state.is_draining = true;
         let now = Instant::now();
         state.schedule.expire_delays(now);

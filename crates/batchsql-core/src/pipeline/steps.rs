@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use crate::config_policies::Isolation;
 use crate::error::SinkError;
 use crate::intake::message::Message;
 use crate::model::batch::Rows;
@@ -10,7 +11,7 @@ use crate::model::schema::Schema;
 use crate::outcome::outcomes::{FailedRow, Outcome, OutcomeCounts, OutcomeKind};
 use crate::pipeline::handle::{BatchSql, Shared};
 use crate::reporter::{BatchInfo, BatchSealed, FlushReason};
-use crate::write::position::{Claim, PartitionKey, Position, Step};
+use crate::write::position::{Claim, Claimed, PartitionKey, Step};
 
 /// Why the rows of a step were not written.
 #[derive(Debug, Clone)]
@@ -51,6 +52,19 @@ impl BatchSql {
         config.of_table(schema.table_display(), *prefers_large_batches, *concurrency).max_batch_rows
     }
 
+    /// How many rows of a step may be refused alone before the table is at fault: `max_statements` of
+    /// [`Isolation::Bisect`](crate::Isolation::Bisect) for each `flush_size` rows.
+    pub fn isolation_budget(&self, rows: Rows<'_>) -> usize {
+        let Shared { config, concurrency, prefers_large_batches, .. } = &*self.0;
+        let settings = config.of_table(rows.schema().table_display(), *prefers_large_batches, *concurrency);
+        match config.isolation {
+            Isolation::Bisect { max_statements, .. } => {
+                max_statements.saturating_mul(rows.len().div_ceil(settings.flush_size).max(1))
+            }
+            Isolation::AtomicBatch => 1,
+        }
+    }
+
     /// Claims a partition, see [`Sink::claim`](crate::Sink::claim).
     ///
     /// # Errors
@@ -58,8 +72,8 @@ impl BatchSql {
     ///
     /// # Cancel safety
     /// The partition may be claimed or not: claim it again.
-    pub async fn claim(&self, key: &PartitionKey, owner: &str, claim: Claim) -> Result<Option<Position>, SinkError> {
-        let claimed = self.0.engine.claim(key, owner, claim).await;
+    pub async fn claim(&self, key: &PartitionKey, claim: &Claim) -> Result<Claimed, SinkError> {
+        let claimed = self.0.engine.claim(key, claim).await;
         self.stepped();
         claimed
     }

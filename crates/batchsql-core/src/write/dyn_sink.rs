@@ -13,7 +13,7 @@ use crate::model::table_name::TableName;
 use crate::model::table_schema::TableSchema;
 use crate::reporter::PoolState;
 use crate::write::attempt::Attempt;
-use crate::write::position::{Claim, PartitionKey, Position, Step};
+use crate::write::position::{Claim, Claimed, PartitionKey, Step};
 use crate::write::session::{Session, SessionEnd};
 use crate::write::sink::{Limits, Sink, Written};
 
@@ -37,13 +37,7 @@ trait ErasedSink: Send + Sync + 'static {
     async fn is_working(&self, session: &Session) -> Result<Option<bool>, SinkError>;
     async fn read_schema(&self, table: &TableName) -> Result<TableSchema, SinkError>;
     fn keeps_positions(&self) -> bool;
-    async fn claim(
-        &self,
-        conn: &mut BoxConn,
-        key: &PartitionKey,
-        owner: &str,
-        claim: Claim,
-    ) -> Result<Option<Position>, SinkError>;
+    async fn claim(&self, conn: &mut BoxConn, key: &PartitionKey, claim: &Claim) -> Result<Claimed, SinkError>;
     async fn advance(&self, conn: &mut BoxConn, step: &Step) -> Result<(), SinkError>;
     async fn acquire(&self) -> Result<BoxConn, SinkError>;
     async fn prepare(&self, conn: &mut BoxConn, schema: &Schema) -> Result<BoxPlan, SinkError>;
@@ -118,15 +112,9 @@ impl<S: Sink> ErasedSink for S {
         Sink::keeps_positions(self)
     }
 
-    async fn claim(
-        &self,
-        conn: &mut BoxConn,
-        key: &PartitionKey,
-        owner: &str,
-        claim: Claim,
-    ) -> Result<Option<Position>, SinkError> {
+    async fn claim(&self, conn: &mut BoxConn, key: &PartitionKey, claim: &Claim) -> Result<Claimed, SinkError> {
         let conn = conn.downcast_mut::<S::Conn>().expect(OWN_TYPE);
-        Sink::claim(self, conn, key, owner, claim).await
+        Sink::claim(self, conn, key, claim).await
     }
 
     async fn advance(&self, conn: &mut BoxConn, step: &Step) -> Result<(), SinkError> {
@@ -239,14 +227,8 @@ impl Sink for DynSink {
         self.0.keeps_positions()
     }
 
-    async fn claim(
-        &self,
-        conn: &mut BoxConn,
-        key: &PartitionKey,
-        owner: &str,
-        claim: Claim,
-    ) -> Result<Option<Position>, SinkError> {
-        self.0.claim(conn, key, owner, claim).await
+    async fn claim(&self, conn: &mut BoxConn, key: &PartitionKey, claim: &Claim) -> Result<Claimed, SinkError> {
+        self.0.claim(conn, key, claim).await
     }
 
     async fn advance(&self, conn: &mut BoxConn, step: &Step) -> Result<(), SinkError> {

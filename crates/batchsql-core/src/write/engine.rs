@@ -13,7 +13,7 @@ use crate::model::schema::{Schema, SchemaId};
 use crate::outcome::outcomes::OutcomeCounts;
 use crate::write::ended::{Connection, timed_out};
 use crate::write::execute::Executor;
-use crate::write::position::{Claim, PartitionKey, Position, Step};
+use crate::write::position::{Claim, Claimed, PartitionKey, Step};
 use crate::write::session::{Session, SessionEnd};
 use crate::write::sink::{Limits, Sink};
 use crate::write::step::NoStep;
@@ -26,7 +26,7 @@ pub(crate) trait Engine: Send + Sync + 'static {
     /// Gets a connection and gives it back.
     async fn check_connection(&self) -> Result<(), SinkError>;
     fn keeps_positions(&self) -> bool;
-    async fn claim(&self, key: &PartitionKey, owner: &str, claim: Claim) -> Result<Option<Position>, SinkError>;
+    async fn claim(&self, key: &PartitionKey, claim: &Claim) -> Result<Claimed, SinkError>;
     async fn advance(&self, step: &Step) -> Result<(), SinkError>;
     async fn write_step(&self, rows: Rows<'_>, step: &Step, is_in_order: bool) -> Result<OutcomeCounts, NoStep>;
     /// Forgets what was prepared for schemas that are no longer used.
@@ -61,8 +61,8 @@ impl<S: Sink> Engine for Executor<S> {
         self.sink.keeps_positions()
     }
 
-    async fn claim(&self, key: &PartitionKey, owner: &str, claim: Claim) -> Result<Option<Position>, SinkError> {
-        self.claim_partition(key, owner, claim).await
+    async fn claim(&self, key: &PartitionKey, claim: &Claim) -> Result<Claimed, SinkError> {
+        self.claim_partition(key, claim).await
     }
 
     async fn advance(&self, step: &Step) -> Result<(), SinkError> {

@@ -46,16 +46,79 @@ impl fmt::Display for PartitionKey {
     }
 }
 
-/// How a partition is claimed.
+/// Who claims a partition, and from whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Claim {
+    /// Whoever claims: a name that no other process has, at most 100 characters. It is stored.
+    pub owner: String,
+    /// From whom.
+    pub from: ClaimFrom,
+    /// A partition without a position gets this one. `None`: it is not claimed.
+    pub begin_at: Option<i64>,
+}
+
+/// The owners that a claim takes a partition from. The owner itself is always one of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ClaimFrom {
+    /// Whoever has it.
+    Anyone,
+    /// These, for example the processes before on the same log; nobody, after a lost reply.
+    Owners(Vec<String>),
+}
+
+impl Claim {
+    /// A claim of what the owner has: after a lost reply.
+    pub fn of(owner: impl Into<String>) -> Self {
+        Self { owner: owner.into(), from: ClaimFrom::Owners(Vec::new()), begin_at: None }
+    }
+
+    /// A claim from these owners too.
+    #[must_use]
+    pub fn from(mut self, from: ClaimFrom) -> Self {
+        self.from = from;
+        self
+    }
+
+    /// A partition without a position gets this one.
+    #[must_use]
+    pub fn or_begin_at(mut self, sequence: i64) -> Self {
+        self.begin_at = Some(sequence);
+        self
+    }
+
+    /// Whether it takes a partition that this one has claimed last.
+    pub fn takes_from(&self, owner: Option<&str>) -> bool {
+        match (&self.from, owner) {
+            (ClaimFrom::Anyone, _) | (_, None) => true,
+            (ClaimFrom::Owners(owners), Some(owner)) => {
+                owner == self.owner || owners.iter().any(|known| known == owner)
+            }
+        }
+    }
+}
+
+/// What a claim has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Claim {
-    /// Whoever holds it. A partition without a position gets this one.
-    OrBeginAt(i64),
-    /// Whoever holds it, if it has a position.
-    Existing,
-    /// Only if its last claim was by the same owner: after a lost reply.
-    Held,
+pub enum Claimed {
+    /// The partition is claimed.
+    Position(Position),
+    /// It has no position.
+    Missing,
+    /// Another owner has claimed it; nothing has changed.
+    Other,
+}
+
+impl Claimed {
+    /// The position of a partition that is claimed.
+    pub fn position(self) -> Option<Position> {
+        match self {
+            Self::Position(position) => Some(position),
+            Self::Missing | Self::Other => None,
+        }
+    }
 }
 
 /// The position of a claimed partition.

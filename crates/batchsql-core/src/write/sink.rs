@@ -13,7 +13,7 @@ use crate::model::value::Value;
 use crate::reporter::PoolState;
 use crate::row::writer::ValueRules;
 use crate::write::attempt::Attempt;
-use crate::write::position::{Claim, PartitionKey, Position, Step};
+use crate::write::position::{Claim, Claimed, PartitionKey, Step};
 use crate::write::session::{Session, SessionEnd};
 
 /// The limits of a sink. `usize::MAX` means no limit.
@@ -211,9 +211,8 @@ pub trait Sink: Send + Sync + 'static {
     }
 
     /// Claims a partition: raises its epoch and commits that. When it returns, no step of an earlier epoch can be committed
-    /// any more, and those that were committed are in the position. It creates the table of positions if it is missing.
-    /// `owner` names whoever claims, at most 100 characters; it is stored. `Ok(None)`: there is no such position
-    /// ([`Claim::Existing`]), or another owner has claimed it ([`Claim::Held`]).
+    /// any more, and those that were committed are in the position. It creates the table of positions if it is missing. Who
+    /// has claimed it last is compared in the same transaction ([`Claim::takes_from`]).
     ///
     /// # Errors
     /// The table cannot be created or written, or a setting of the database does not keep what was committed; or the
@@ -222,10 +221,9 @@ pub trait Sink: Send + Sync + 'static {
         &self,
         conn: &mut Self::Conn,
         key: &PartitionKey,
-        owner: &str,
-        claim: Claim,
-    ) -> impl Future<Output = Result<Option<Position>, SinkError>> + Send {
-        let _ = (conn, key, owner, claim);
+        claim: &Claim,
+    ) -> impl Future<Output = Result<Claimed, SinkError>> + Send {
+        let _ = (conn, key, claim);
         let text = format!("{} keeps no positions", self.name());
         async { Err(SinkError::new(ErrorClass::Schema, text)) }
     }

@@ -17,7 +17,8 @@ use crate::reporter::{BatchExecuted, BatchInfo};
 use crate::write::attempt::Attempt;
 use crate::write::ended::timed_out;
 use crate::write::execute::Executor;
-use crate::write::position::{Claim, PartitionKey, Position, Step};
+use crate::write::held::Taken;
+use crate::write::position::{Claim, Claimed, PartitionKey, Step};
 use crate::write::sink::{Sink, Written};
 
 /// Why a step did not happen.
@@ -41,7 +42,7 @@ impl<S: Sink> Executor<S> {
         let sent = arranged.as_ref().map(|arranged| chosen(rows, arranged));
         let sent = sent.as_ref().map_or(rows, SharedRows::rows);
         let mut is_checked = false;
-        let written = loop {
+        let mut written = loop {
             let tried = self.try_step(sent, step, &mut is_checked).await;
             match tried {
                 Ok(Some(written)) => break written,
@@ -53,6 +54,7 @@ impl<S: Sink> Executor<S> {
             let text = "the sink reported outcomes that a transaction with a position cannot have";
             return Err(NoStep { error: SinkError::new(ErrorClass::Unknown, text), was_sent: true });
         }
+        written.ignored.sort_unstable();
         Ok(outcomes(rows.len(), arranged.as_ref(), &written))
     }
 
@@ -64,11 +66,11 @@ impl<S: Sink> Executor<S> {
             self.pipeline.reporter.call(|reporter| reporter.batch_not_sent(&info, error.class()));
             NoStep { error, was_sent: false }
         };
-        let mut conn = self.held_or_new().await.map_err(not_sent)?;
-        let prepared = self.plan(&mut conn, rows.schema()).await.map_err(not_sent)?;
+        let mut held = self.held_or_new().await.map_err(not_sent)?;
+        let prepared = self.plan(&mut held.conn, rows.schema()).await.map_err(not_sent)?;
         let attempt = Attempt::of_step(*step);
         let begin = Instant::now();
-        let write = without_panic(self.sink.write(&mut conn, &prepared.plan, rows, &attempt));
+        let write = without_panic(self.sink.write(&mut held.conn, &prepared.plan, rows, &attempt));
         let result = match timeout(self.statement_timeout, write).await {
             Ok(Some(result)) => result,
             Ok(None) => Err(SinkError::new(ErrorClass::Unknown, "the sink panicked while it wrote rows")),
@@ -85,7 +87,7 @@ impl<S: Sink> Executor<S> {
         self.pipeline.reporter.call(|reporter| reporter.batch_executed(&info, &executed));
         match result {
             Ok(written) => {
-                self.steps.put(conn);
+                self.steps.put(held);
                 Ok(Some(written))
             }
             Err(error) => {
@@ -93,7 +95,7 @@ impl<S: Sink> Executor<S> {
                 if may_be_of_table
                     || matches!(error.class(), ErrorClass::Row | ErrorClass::Size | ErrorClass::Duplicate)
                 {
-                    self.steps.put(conn);
+                    self.steps.put(held);
                 }
                 if may_be_of_table && !prepared.fresh && !std::mem::replace(is_checked, true) {
                     self.plans.forget(&[rows.schema().id()]);
@@ -106,10 +108,10 @@ impl<S: Sink> Executor<S> {
 
     /// Moves a position without rows.
     pub(crate) async fn advance_step(&self, step: &Step) -> Result<(), SinkError> {
-        let mut conn = self.held_or_new().await?;
-        match timeout(self.statement_timeout, self.sink.advance(&mut conn, step)).await {
+        let mut held = self.held_or_new().await?;
+        match timeout(self.statement_timeout, self.sink.advance(&mut held.conn, step)).await {
             Ok(Ok(())) => {
-                self.steps.put(conn);
+                self.steps.put(held);
                 Ok(())
             }
             Ok(Err(error)) => Err(error),
@@ -118,16 +120,11 @@ impl<S: Sink> Executor<S> {
     }
 
     /// Claims a partition.
-    pub(crate) async fn claim_partition(
-        &self,
-        key: &PartitionKey,
-        owner: &str,
-        claim: Claim,
-    ) -> Result<Option<Position>, SinkError> {
-        let mut conn = self.held_or_new().await?;
-        match timeout(self.statement_timeout, self.sink.claim(&mut conn, key, owner, claim)).await {
+    pub(crate) async fn claim_partition(&self, key: &PartitionKey, claim: &Claim) -> Result<Claimed, SinkError> {
+        let mut held = self.held_or_new().await?;
+        match timeout(self.statement_timeout, self.sink.claim(&mut held.conn, key, claim)).await {
             Ok(Ok(position)) => {
-                self.steps.put(conn);
+                self.steps.put(held);
                 Ok(position)
             }
             Ok(Err(error)) => Err(error),
@@ -135,10 +132,20 @@ impl<S: Sink> Executor<S> {
         }
     }
 
-    async fn held_or_new(&self) -> Result<S::Conn, SinkError> {
+    /// Gives back connections that no step has used for a while. True if some are left.
+    pub(crate) fn sweep_steps(&self) -> bool {
+        self.steps.sweep()
+    }
+
+    /// No connection is kept from now on.
+    pub(crate) fn close_steps(&self) {
+        self.steps.close();
+    }
+
+    async fn held_or_new(&self) -> Result<Taken<S::Conn>, SinkError> {
         match self.steps.take() {
-            Some(conn) => Ok(conn),
-            None => self.connect().await.map(|connection| connection.conn),
+            Some(held) => Ok(held),
+            None => self.connect().await.map(|connection| Taken { acquired: connection.since, conn: connection.conn }),
         }
     }
 }

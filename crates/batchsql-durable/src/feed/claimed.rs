@@ -1,15 +1,15 @@
 //! Owns what the partitions share that are written exactly once, with the file that says which of them had a position in the
-//! database.
+//! database, and which processes have claimed them.
 //! Must not know databases.
 //!
-//! Without the file a database that was made anew, or restored from before exactly once was chosen, would look like one that has
-//! never had a row, and its rows would be missed by nobody.
+//! Without the file a database that was made anew would look like one that has never had a row. The owners say whether the
+//! position is that of this folder: a copy of the folder, or a backup of it, does not know who has claimed the partition since.
 
-use std::collections::HashSet;
-use std::fs::OpenOptions;
+use std::collections::{HashMap, HashSet};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What the partitions of an intake share that is written exactly once.
 #[derive(Debug)]
@@ -23,58 +23,173 @@ pub(crate) struct ExactlyOnce {
     pub(crate) permits: tokio::sync::Semaphore,
 }
 
-/// The partitions that were claimed.
+/// The file of claims, a line for each: `claims`, `has` or `stopped`, the partition, the owner, the table.
 #[derive(Debug)]
 pub(crate) struct Claimed {
-    file: std::path::PathBuf,
-    known: Mutex<HashSet<String>>,
+    path: PathBuf,
+    source: Option<String>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// `None` after an error: what was written is not known then.
+    file: Option<File>,
+    partitions: HashMap<(u32, String), Known>,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Known {
+    /// Those that may be the last owner in the database.
+    owners: HashSet<String>,
+    has_position: bool,
+    is_stopped: bool,
 }
 
 const FILE: &str = "POSITIONS";
+
+/// Whether the folder was ever written exactly once.
+pub(crate) fn is_there(folder: &Path) -> bool {
+    folder.join(FILE).exists()
+}
 
 impl Claimed {
     /// Reads the file of a folder.
     pub(crate) fn open(folder: &Path) -> io::Result<Self> {
         let path = folder.join(FILE);
-        let mut text = String::new();
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(&path)?;
-        file.read_to_string(&mut text)?;
-        if !text.is_empty() && !text.ends_with('\n') {
-            // The line was not complete, so its partition had no position yet.
-            file.write_all(b"\n")?;
-        }
-        file.sync_all()?;
+        let mut file = open(&path)?;
         sync_folder(folder)?;
-        // A partial last line is no name of a partition: it is only one that was never asked for.
-        Ok(Self { file: path, known: Mutex::new(text.lines().map(str::to_owned).collect()) })
-    }
-
-    pub(crate) fn has(&self, table: &str, partition: u32) -> bool {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(&line(table, partition))
-    }
-
-    /// Returns when it is on disk. Blocks the thread.
-    pub(crate) fn add(&self, table: &str, partition: u32) -> io::Result<()> {
-        let line = line(table, partition);
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if !known.contains(&line) {
-            let mut file = OpenOptions::new().append(true).open(&self.file)?;
-            file.write_all(format!("{line}\n").as_bytes())?;
-            file.sync_data()?;
-            known.insert(line);
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        let (mut source, mut partitions) = (None, HashMap::<(u32, String), Known>::new());
+        // A line without an end was never complete.
+        for line in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
+            let words: Vec<&str> = line.splitn(4, ' ').collect();
+            match words[..] {
+                ["source", ..] => source = line.strip_prefix("source ").map(str::to_owned),
+                [what, partition, owner, table] => {
+                    let Ok(partition) = partition.parse() else { continue };
+                    partitions.entry((partition, table.to_owned())).or_default().note(what, owner);
+                }
+                _ => {}
+            }
         }
+        if !text.is_empty() && !text.ends_with('\n') {
+            file.write_all(b"\n")?;
+            file.sync_data()?;
+        }
+        Ok(Self { path, source, state: Mutex::new(State { file: Some(file), partitions }) })
+    }
+
+    /// The name of the source that the folder has; `None` for a new one.
+    pub(crate) fn source(&self) -> Option<&str> {
+        self.source.as_deref()
+    }
+
+    /// Notes the name of the source.
+    pub(crate) fn set_source(&self, source: &str) -> io::Result<()> {
+        self.append(&mut self.lock(), &format!("source {source}\n"))
+    }
+
+    /// Whether the partition had a position.
+    pub(crate) fn has_position(&self, table: &str, partition: u32) -> bool {
+        self.known(table, partition).has_position
+    }
+
+    /// Whether its log and its position did not fit once. That does not mend itself.
+    pub(crate) fn is_stopped(&self, table: &str, partition: u32) -> bool {
+        self.known(table, partition).is_stopped
+    }
+
+    /// The processes on this folder that may have claimed the partition last.
+    pub(crate) fn owners(&self, table: &str, partition: u32) -> Vec<String> {
+        self.known(table, partition).owners.into_iter().collect()
+    }
+
+    /// An owner is about to claim. Returns when that is on disk. Blocks the thread, as the calls below.
+    pub(crate) fn claims(&self, table: &str, partition: u32, owner: &str) -> io::Result<()> {
+        self.add("claims", table, partition, owner)
+    }
+
+    /// It has claimed.
+    pub(crate) fn has(&self, table: &str, partition: u32, owner: &str) -> io::Result<()> {
+        self.add("has", table, partition, owner)
+    }
+
+    /// The log and the position do not fit.
+    pub(crate) fn stop(&self, table: &str, partition: u32, owner: &str) -> io::Result<()> {
+        self.add("stopped", table, partition, owner)
+    }
+
+    fn known(&self, table: &str, partition: u32) -> Known {
+        self.lock().partitions.get(&(partition, escaped(table))).cloned().unwrap_or_default()
+    }
+
+    fn add(&self, what: &str, table: &str, partition: u32, owner: &str) -> io::Result<()> {
+        let table = escaped(table);
+        let mut state = self.lock();
+        let known = state.partitions.entry((partition, table.clone())).or_default();
+        let is_known = match what {
+            "claims" => known.owners.contains(owner),
+            "has" => known.has_position && known.owners.len() == 1 && known.owners.contains(owner),
+            _ => known.is_stopped,
+        };
+        if is_known {
+            return Ok(());
+        }
+        self.append(&mut state, &format!("{what} {partition} {owner} {table}\n"))?;
+        state.partitions.entry((partition, table)).or_default().note(what, owner);
         Ok(())
+    }
+
+    fn append(&self, state: &mut State, line: &str) -> io::Result<()> {
+        let mut file = match state.file.take() {
+            Some(file) => file,
+            None => {
+                let mut file = open(&self.path)?;
+                // A part of a line may be there.
+                file.write_all(b"\n")?;
+                file
+            }
+        };
+        file.write_all(line.as_bytes())?;
+        file.sync_data()?;
+        state.file = Some(file);
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn line(table: &str, partition: u32) -> String {
-    // Names may have any character; escaped ones are on one line.
-    format!("{partition} {}", table.escape_default())
+impl Known {
+    fn note(&mut self, what: &str, owner: &str) {
+        match what {
+            "claims" => drop(self.owners.insert(owner.to_owned())),
+            "has" => {
+                self.owners = [owner.to_owned()].into();
+                self.has_position = true;
+            }
+            "stopped" => self.is_stopped = true,
+            // A later version may have more.
+            _ => {}
+        }
+    }
+}
+
+/// Names may have any character; escaped ones are on one line.
+fn escaped(table: &str) -> String {
+    table.escape_default().to_string()
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).append(true).create(true).open(path)
 }
 
 #[cfg(unix)]
 fn sync_folder(folder: &Path) -> io::Result<()> {
-    std::fs::File::open(folder)?.sync_all()
+    File::open(folder)?.sync_all()
 }
 
 #[cfg(not(unix))]
@@ -89,18 +204,41 @@ mod tests {
     #[test]
     fn what_was_claimed_is_known_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
-        let claimed = Claimed::open(dir.path()).unwrap();
-        claimed.add("\"a\nb\"", 1).unwrap();
-        claimed.add("\"a\nb\"", 1).unwrap();
-        let claimed = Claimed::open(dir.path()).unwrap();
-        assert!(claimed.has("\"a\nb\"", 1) && !claimed.has("\"a\nb\"", 2) && !claimed.has("\"a\"", 1));
-        // A line that was cut off counts for nothing, and does not join the next one.
+        let open = || Claimed::open(dir.path()).unwrap();
+        assert!(!is_there(dir.path()));
+        let claimed = open();
+        assert!(is_there(dir.path()) && claimed.source().is_none());
+        claimed.set_source("my intake").unwrap();
+        let table = "\"a \nb\"";
+        claimed.claims(table, 1, "one").unwrap();
+        assert!(!open().has_position(table, 1));
+        claimed.has(table, 1, "one").unwrap();
+        // Processes that ended before the database had told them.
+        open().claims(table, 1, "two").unwrap();
+        open().claims(table, 1, "three").unwrap();
+        let claimed = open();
+        let mut owners = claimed.owners(table, 1);
+        owners.sort();
+        assert_eq!(
+            (owners.as_slice(), claimed.source()),
+            (["one", "three", "two"].map(str::to_owned).as_slice(), Some("my intake"))
+        );
+        assert!(claimed.has_position(table, 1) && !claimed.has_position(table, 2) && !claimed.is_stopped(table, 1));
+        claimed.has(table, 1, "three").unwrap();
+        claimed.stop(table, 2, "three").unwrap();
+        let claimed = open();
+        assert_eq!(claimed.owners(table, 1), ["three"]);
+        assert!(claimed.is_stopped(table, 2));
+    }
+
+    #[test]
+    fn a_line_that_was_cut_off_counts_for_nothing() {
+        let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE);
-        let text = std::fs::read_to_string(&path).unwrap();
-        std::fs::write(&path, format!("{text}2 \\\"c")).unwrap();
+        std::fs::write(&path, "source s\nhas 1 one a\nhas 2 one a").unwrap();
         let claimed = Claimed::open(dir.path()).unwrap();
-        assert!(!claimed.has("\"c\"", 2));
-        claimed.add("\"c\"", 2).unwrap();
-        assert!(Claimed::open(dir.path()).unwrap().has("\"c\"", 2));
+        assert!(claimed.has_position("a", 1) && !claimed.has_position("a", 2));
+        claimed.has("c", 3, "two").unwrap();
+        assert!(Claimed::open(dir.path()).unwrap().has_position("c", 3));
     }
 }

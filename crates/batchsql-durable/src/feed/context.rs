@@ -77,8 +77,10 @@ pub(crate) struct Stream {
     /// When the first row that is not settled was stored, in milliseconds since 1970. Without such a row it says nothing.
     oldest: AtomicU64,
     recovered: AtomicU64,
-    /// Why it does not go on.
+    /// Why it does not go on without a person.
     stopped: Mutex<Option<String>>,
+    /// Why it does not go on now. It tries again.
+    waits: Mutex<Option<String>>,
 }
 
 impl Stream {
@@ -92,7 +94,19 @@ impl Stream {
         let (appended, settled, read) = (watch::Sender::default(), AtomicU64::default(), AtomicU64::default());
         let (base, oldest, recovered) = (AtomicU64::default(), AtomicU64::default(), AtomicU64::default());
         let stopped = Mutex::default();
-        Self { table, table_name, partition, appended, settled, read, base, oldest, recovered, stopped }
+        Self {
+            table,
+            table_name,
+            partition,
+            appended,
+            settled,
+            read,
+            base,
+            oldest,
+            recovered,
+            stopped,
+            waits: Mutex::default(),
+        }
     }
 
     /// Its first row of this process is `first`. When the log was opened, it had rows up to `ended`, and none of them waited.
@@ -157,7 +171,19 @@ impl Stream {
     }
 
     pub(crate) fn stopped(&self) -> Option<StoppedPartition> {
-        let reason = self.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        self.with_reason(&self.stopped)
+    }
+
+    pub(crate) fn wait(&self, reason: Option<String>) {
+        *self.waits.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    pub(crate) fn waiting(&self) -> Option<StoppedPartition> {
+        self.with_reason(&self.waits)
+    }
+
+    fn with_reason(&self, reason: &Mutex<Option<String>>) -> Option<StoppedPartition> {
+        let reason = reason.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
         Some(StoppedPartition { table: self.table_name.clone(), partition: self.partition, reason })
     }
 }

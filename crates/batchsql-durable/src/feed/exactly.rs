@@ -18,7 +18,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use batchsql_core::{Claim, DynRow, ErrorClass, Isolation, PartitionKey, Position, Row, SharedRows, SinkError, Step};
+use batchsql_core::{
+    Claim, ClaimFrom, Claimed, DynRow, ErrorClass, PartitionKey, Position, Row, Rows, SharedRows, SinkError, Step,
+};
 
 use crate::feed::claimed::ExactlyOnce;
 use crate::feed::context::{Context, Stream};
@@ -34,7 +36,18 @@ pub(crate) async fn run(context: Arc<Context>, stream: Arc<Stream>, shared: Arc<
     let _watched = Watched { context: Arc::clone(&context), stream: Arc::clone(&stream) };
     let key = PartitionKey::new(&*shared.source, &*context.source, &*stream.table_name, stream.partition);
     let Some(at) = Partition::open(context, stream) else { return };
-    Feed { at, shared, key, position: None, waiting: VecDeque::new(), passed: 0 }.run().await;
+    let feed = Feed {
+        at,
+        shared,
+        key,
+        position: None,
+        waiting: VecDeque::new(),
+        passed: 0,
+        is_blocked: false,
+        is_blamed: false,
+        rejected: 0,
+    };
+    feed.run().await;
 }
 
 /// What was read and is behind the position.
@@ -53,6 +66,12 @@ struct Feed {
     waiting: VecDeque<Waiting>,
     /// Rows up to this one need not be written: the next step passes them.
     passed: u64,
+    /// The row at the front cannot be written by this process.
+    is_blocked: bool,
+    /// The table accepted none of the rows that were tried last.
+    is_blamed: bool,
+    /// Rows that were rejected since a row was accepted.
+    rejected: usize,
 }
 
 /// How a try of rows ended.
@@ -62,8 +81,8 @@ enum Tried {
     Refused(SinkError),
     /// The table cannot be written.
     Table(SinkError),
-    /// Nothing was written.
-    Again(SinkError),
+    /// Nothing was written; perhaps because so many rows take too long.
+    Again(SinkError, bool),
     /// The intake ends, or another process writes the partition.
     Over,
 }
@@ -79,7 +98,10 @@ impl Feed {
                 Waiting::Row(_, row) => self.at.context.pipeline.max_step_rows(row.schema()),
                 Waiting::Missing(_) => 1,
             });
-            if self.at.is_ready() && self.waiting.len() < enough {
+            if self.is_blocked {
+                let found = self.at.changed().await;
+                self.take(found);
+            } else if self.at.is_ready() && self.waiting.len() < enough {
                 let found = self.at.read().await;
                 self.take(found);
             } else if self.waiting.is_empty() && self.passed <= self.reached() {
@@ -111,93 +133,123 @@ impl Feed {
 
     /// Claims the partition when the task begins, and compares the position with the log.
     async fn claim(&mut self) {
-        let Stream { table_name, partition, .. } = &*self.at.stream;
-        let settled = self.at.stream.settled();
-        let had_position = self.shared.claimed.has(table_name, *partition);
-        let claim = if had_position { Claim::Existing } else { Claim::OrBeginAt(signed(settled)) };
-        let context = Arc::clone(&self.at.context);
-        let claimed = tokio::select! {
-            claimed = context.pipeline.claim(&self.key, &self.shared.owner, claim) => claimed,
-            _ = self.at.is_ending.wait_for(|is_ending| *is_ending) => return,
-        };
-        let position = match claimed {
-            Ok(Some(position)) => position,
-            Ok(None) if self.at.context.accepts_gaps => return self.claim_anew(settled).await,
-            Ok(None) => {
+        let (shared, stream) = (Arc::clone(&self.shared), Arc::clone(&self.at.stream));
+        let (table, partition) = (&*stream.table_name, stream.partition);
+        if shared.claimed.is_stopped(table, partition) {
+            let text = "its position in the database did not fit the log at an earlier start; write its rows with `durable_log \
+                        export`, and begin with an empty folder";
+            return self.at.stop(text.to_owned());
+        }
+        let settled = stream.settled();
+        let had_position = shared.claimed.has_position(table, partition);
+        let mut claim = Claim::of(&*shared.owner).from(ClaimFrom::Owners(shared.claimed.owners(table, partition)));
+        if !had_position || self.at.context.accepts_gaps {
+            claim = claim.or_begin_at(signed(settled));
+        }
+        // Before the claim: otherwise a process that ends right after it would not know the position as its own.
+        if !self.note(|shared, stream| shared.claimed.claims(&stream.table_name, stream.partition, &shared.owner)).await
+        {
+            return;
+        }
+        match self.ask(&claim).await {
+            None => {}
+            Some(Ok(Claimed::Position(position))) => self.begin_at(position, settled).await,
+            Some(Ok(Claimed::Missing)) => {
                 let text = "the database has no position of this partition, although it had one: it was made anew or restored \
                             from a backup; restore a newer one, or accept that rows written since then may be lost, with \
                             DurableOptions::accept_gaps";
-                return self.at.stop(text.to_owned());
+                self.at.stop(text.to_owned());
             }
-            Err(error) => return self.not_claimed(&error).await,
+            Some(Ok(_)) => self.at.stop(OTHER_OWNER.to_owned()),
+            Some(Err(error)) => {
+                let text = format!("its position cannot be claimed: {error}; trying again");
+                self.at.waits(text);
+                self.at.pause().await;
+            }
+        }
+    }
+
+    /// Asks the database for the partition. `None`: the intake ends.
+    async fn ask(&mut self, claim: &Claim) -> Option<Result<Claimed, SinkError>> {
+        let (context, shared) = (Arc::clone(&self.at.context), Arc::clone(&self.shared));
+        let asked = async {
+            let _permit = shared.permits.acquire().await;
+            context.pipeline.claim(&self.key, claim).await
         };
-        self.begin_at(position, settled).await;
-    }
-
-    async fn claim_anew(&mut self, settled: u64) {
-        let claim = Claim::OrBeginAt(signed(settled));
-        match self.at.context.pipeline.claim(&self.key, &self.shared.owner, claim).await {
-            Ok(Some(position)) => self.begin_at(position, settled).await,
-            Ok(None) => {}
-            Err(error) => self.not_claimed(&error).await,
+        tokio::select! {
+            claimed = asked => Some(claimed),
+            _ = self.at.is_ending.wait_for(|is_ending| *is_ending) => None,
         }
     }
 
-    async fn not_claimed(&mut self, error: &SinkError) {
-        let needs_person = matches!(error.class(), ErrorClass::Schema | ErrorClass::Permission);
-        if needs_person {
-            self.at.shows(format!("its position cannot be claimed: {error}; trying again"));
-        } else {
-            tracing::warn!(%error, partition = %self.key, "a partition cannot be claimed; trying again");
+    /// Writes to the file of claims. False if it cannot be written.
+    async fn note(
+        &mut self,
+        write: impl FnOnce(&ExactlyOnce, &Stream) -> std::io::Result<()> + Send + 'static,
+    ) -> bool {
+        let (shared, stream) = (Arc::clone(&self.shared), Arc::clone(&self.at.stream));
+        match tokio::task::spawn_blocking(move || write(&shared, &stream)).await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                let text =
+                    format!("the file POSITIONS in the folder of the intake cannot be written: {error}; trying again");
+                self.at.waits(text);
+                self.at.pause().await;
+                false
+            }
+            // The runtime ends.
+            Err(_) => false,
         }
-        self.at.pause().await;
     }
 
     /// The partition is claimed. Its position and what the log has settled differ after a crash, a restored database, or a
-    /// restored log.
+    /// log that has lost its end.
     async fn begin_at(&mut self, position: Position, settled: u64) {
         let reached = u64::try_from(position.sequence).unwrap_or(0);
-        let recovered = self.at.stream.recovered();
-        if reached < settled {
+        let Stream { table, partition, .. } = *self.at.stream;
+        if reached < settled && !self.at.context.accepts_gaps {
             let missing = settled - reached;
-            if !self.at.context.accepts_gaps {
-                return self.at.stop(format!(
-                    "the position in the database is {reached}, but the log has rows only from {} on: the database was \
-                     restored from a backup, or rows were written without exactly once; restore a newer backup, or accept \
-                     that {missing} rows may be missing, with DurableOptions::accept_gaps",
-                    settled + 1
-                ));
-            }
-            tracing::error!(partition = %self.key, missing, "rows may be missing in the database; going on");
-            self.at.context.counts.missing.add(missing);
-            self.passed = settled;
-        } else if reached > recovered {
-            // An older copy of the log: new rows must not get numbers that were used.
-            let Stream { table, partition, .. } = *self.at.stream;
-            if self.at.context.log.resume_above(table, partition, reached).is_err() {
-                return self.at.stop(format!(
-                    "the position in the database is {reached}, but the log ended at {recovered} when it was opened: it is an \
-                     older copy, and rows that were stored since then have numbers that were used before; restore a newer \
-                     copy of the log, or write its rows with `durable_log export` and begin with an empty folder"
-                ));
-            }
-            tracing::warn!(partition = %self.key, reached, recovered, "the log is older than the database; going on behind it");
-        }
-        let (claimed, stream) = (Arc::clone(&self.shared), Arc::clone(&self.at.stream));
-        let noted =
-            tokio::task::spawn_blocking(move || claimed.claimed.add(&stream.table_name, stream.partition)).await;
-        if let Ok(Err(error)) = noted {
-            self.at.shows(format!(
-                "the file POSITIONS in the folder of the intake cannot be written: {error}; trying again"
+            return self.at.stop(format!(
+                "the position in the database is {reached}, but the log has rows only from {} on: the database was restored from \
+                 a backup; restore a newer one, or accept that {missing} rows may be missing, with DurableOptions::accept_gaps",
+                settled + 1
             ));
-            self.at.pause().await;
+        }
+        // New rows must not get numbers that were used.
+        let does_not_fit = reached > self.at.stream.recovered()
+            && self.at.context.log.resume_above(table, partition, reached).is_err();
+        if does_not_fit {
+            let stopped = |shared: &ExactlyOnce, stream: &Stream| {
+                shared.claimed.stop(&stream.table_name, stream.partition, &shared.owner)
+            };
+            if !self.note(stopped).await {
+                return;
+            }
+            return self.at.stop(format!(
+                "the position in the database is {reached}, but the log ended at {} when it was opened: it has lost its end, and \
+                 rows that were stored since then have numbers that were used before; write its rows with `durable_log export`, \
+                 and begin with an empty folder",
+                self.at.stream.recovered()
+            ));
+        }
+        let has = |shared: &ExactlyOnce, stream: &Stream| {
+            shared.claimed.has(&stream.table_name, stream.partition, &shared.owner)
+        };
+        if !self.note(has).await {
             return;
         }
-        self.at.stream.stop(None);
+        self.at.goes_on();
         self.position = Some(position);
-        if reached > settled {
+        match reached {
+            _ if reached < settled => {
+                let missing = settled - reached;
+                tracing::error!(partition = %self.key, missing, "rows may be missing in the database; going on");
+                self.at.context.counts.missing.add(missing);
+                self.passed = settled;
+            }
             // Written by the process before, which did not get to settle it.
-            self.at.settle(settled + 1, reached);
+            _ if reached > settled => self.at.settle(settled + 1, reached),
+            _ => {}
         }
     }
 
@@ -211,41 +263,58 @@ impl Feed {
         let (rows, sequences) = match self.front() {
             Ok(Some(front)) => front,
             Ok(None) => return self.advance().await,
-            Err(reason) => return self.at.stop(reason),
+            Err(reason) => {
+                self.is_blocked = true;
+                return self.at.stop(reason);
+            }
         };
-        let mut search = Search::new(sequences.len(), self.budget(&rows));
-        while let Some((range, commits)) = search.next() {
-            let part = rows.rows().slice(range.clone());
-            match self.try_step(part, sequences[range.end - 1], commits).await {
-                Tried::Accepted if !commits => search.accepted(range),
-                Tried::Accepted => search.committed(range),
-                Tried::Refused(error) => search.refused(range, error),
+        let budget = self.at.context.pipeline.isolation_budget(rows.rows()).saturating_sub(self.rejected);
+        let mut search = Search::new(sequences.len(), budget, self.is_blamed);
+        let mut failures = 0;
+        loop {
+            let Some(next) = search.next() else {
+                // A row of another shape may show that the table accepts rows.
+                if search.blames_table() && self.another_is_accepted(rows.rows()).await {
+                    search.another_was_accepted();
+                    continue;
+                }
+                break;
+            };
+            let part = rows.rows().slice(next.rows.clone());
+            match self.try_step(part, sequences[next.rows.end - 1], next.commits).await {
+                Tried::Accepted => {
+                    (self.rejected, failures) = (0, 0);
+                    search.accepted(next);
+                }
+                Tried::Refused(error) => search.refused(next, error),
                 Tried::Table(error) => return self.wait_for_table(&error.to_string()).await,
-                Tried::Again(error) => {
+                Tried::Again(error, may_be_slow) => {
                     tracing::warn!(%error, partition = %self.key, "rows were not written; trying again");
-                    search.put_back(range);
+                    failures += usize::from(may_be_slow);
+                    // Once may be chance.
+                    search.put_back(next.rows, may_be_slow && failures > 1);
                     if !self.at.pause().await {
                         return;
                     }
                 }
                 Tried::Over => return,
             }
-            if self.keep_suspects(&mut search, &rows, &sequences).await.is_err() {
+            if !self.reject_guilty(search.take_guilty(), &rows, &sequences).await {
                 return;
             }
-            if let Some(why) = search.blames_table() {
-                return self.wait_for_table(&why).await;
-            }
         }
+        if search.blames_table() {
+            return self.wait_for_table(&search.why()).await;
+        }
+        self.is_blamed = false;
         self.at.set_aside(false);
-        self.drop_passed();
+        self.at.goes_on();
     }
 
-    /// Moves the rows that the search has found guilty to the dead letters. An error: the intake ends.
-    async fn keep_suspects(&mut self, search: &mut Search, rows: &SharedRows, sequences: &[u64]) -> Result<(), ()> {
-        let guilty = search.take_guilty();
+    /// Moves guilty rows to the dead letters. False: the intake ends.
+    async fn reject_guilty(&mut self, guilty: Vec<(usize, SinkError)>, rows: &SharedRows, sequences: &[u64]) -> bool {
         if guilty.is_empty() {
-            return Ok(());
+            return true;
         }
         let mut lines = String::new();
         for (row, error) in &guilty {
@@ -253,7 +322,22 @@ impl Feed {
             lines.extend(self.at.letter(sequences[*row], &outcome));
             self.passed = sequences[*row];
         }
-        if self.at.keep_letters(lines, guilty.len()).await { Ok(()) } else { Err(()) }
+        self.rejected += guilty.len();
+        self.at.keep_letters(lines, guilty.len()).await
+    }
+
+    /// Whether the first row that waits with another schema than these would be accepted.
+    async fn another_is_accepted(&mut self, rows: Rows<'_>) -> bool {
+        let other = self.waiting.iter().find_map(|waiting| match waiting {
+            Waiting::Row(sequence, row) if row.schema() != rows.schema() => Some((*sequence, row)),
+            _ => None,
+        });
+        let Some((sequence, row)) = other else { return false };
+        let Ok(mut alone) = self.at.context.pipeline.row_buffer(row.schema()) else { return false };
+        if alone.push(row).is_err() {
+            return false;
+        }
+        matches!(self.try_step(alone.into_rows().rows(), sequence, false).await, Tried::Accepted)
     }
 
     /// Removes what is behind the position or passed.
@@ -282,21 +366,18 @@ impl Feed {
             if row.schema() != first.schema() {
                 break;
             }
-            rows.push(row)
-                .map_err(|error| format!("row {sequence} of the log cannot be written: {error}; correct the schema"))?;
-            sequences.push(*sequence);
+            match rows.push(row) {
+                Ok(()) => sequences.push(*sequence),
+                // Those before it are written first.
+                Err(_) if !sequences.is_empty() => break,
+                Err(error) => {
+                    return Err(format!(
+                        "row {sequence} of the log cannot be written: {error}; correct the schema or the limit"
+                    ));
+                }
+            }
         }
         Ok(Some((rows.into_rows(), sequences)))
-    }
-
-    /// Tries that the search for bad rows may take.
-    fn budget(&self, rows: &SharedRows) -> usize {
-        let config = self.at.context.pipeline.config();
-        let each = match config.isolation {
-            Isolation::Bisect { max_statements, .. } => max_statements,
-            _ => 1,
-        };
-        each.saturating_mul(rows.rows().len().div_ceil(config.flush_size).max(1))
     }
 
     /// Moves the position behind rows that are not written.
@@ -317,18 +398,17 @@ impl Feed {
         };
         match advanced {
             Ok(()) => self.has_reached(self.passed),
-            Err(error) if error.class() == ErrorClass::Unknown || error.is_fenced() => {
-                self.resolve(self.passed).await;
-            }
             Err(error) => {
-                tracing::warn!(%error, partition = %self.key, "a position cannot be moved; trying again");
-                self.at.pause().await;
+                tracing::warn!(%error, partition = %self.key, "a position was not moved; trying again");
+                if self.resolve(self.passed).await == Some(false) {
+                    self.at.pause().await;
+                }
             }
         }
     }
 
     /// Writes rows in one transaction with the position, or finds out whether they would be written.
-    async fn try_step(&mut self, rows: batchsql_core::Rows<'_>, to: u64, commits: bool) -> Tried {
+    async fn try_step(&mut self, rows: Rows<'_>, to: u64, commits: bool) -> Tried {
         let Some(position) = self.position else { return Tried::Over };
         let mut step = Step::new(position, signed(to));
         if !commits {
@@ -354,27 +434,26 @@ impl Feed {
         };
         let error = failed.error;
         match error.class() {
-            _ if error.is_fenced() => self.resolved(rows, to, error).await,
-            ErrorClass::Unknown => self.resolved(rows, to, error).await,
-            ErrorClass::Row | ErrorClass::Size | ErrorClass::Duplicate if failed.was_sent => Tried::Refused(error),
-            ErrorClass::Schema | ErrorClass::Permission | ErrorClass::Internal if failed.was_sent => {
-                Tried::Refused(error)
-            }
-            ErrorClass::Transient | ErrorClass::Resource => Tried::Again(error),
+            ErrorClass::Transient if !failed.was_sent => Tried::Again(error, false),
+            ErrorClass::Resource => Tried::Again(error, false),
+            // Without an answer, what was sent may still be under way, and hold locks: the claim ends it.
+            ErrorClass::Unknown | ErrorClass::Transient => self.resolved(rows, to, commits, error).await,
+            _ if failed.was_sent => Tried::Refused(error),
             _ => Tried::Table(error),
         }
     }
 
     /// What became of a step whose reply was lost.
-    async fn resolved(&mut self, rows: batchsql_core::Rows<'_>, to: u64, error: SinkError) -> Tried {
+    async fn resolved(&mut self, rows: Rows<'_>, to: u64, commits: bool, error: SinkError) -> Tried {
         match self.resolve(to).await {
-            Some(true) => {
+            // A step that is rolled back moves nothing.
+            Some(true) if commits => {
                 self.at.context.pipeline.step_was_written(rows);
                 Tried::Accepted
             }
-            Some(false) => {
+            Some(_) => {
                 self.at.context.counts.written_again.add(rows.len() as u64);
-                Tried::Again(error)
+                Tried::Again(error, true)
             }
             None => Tried::Over,
         }
@@ -383,43 +462,41 @@ impl Feed {
     /// Claims the partition again, and returns whether it has reached `to`. `None`: the intake ends, or the partition has
     /// another owner.
     async fn resolve(&mut self, to: u64) -> Option<bool> {
-        let context = Arc::clone(&self.at.context);
+        let claim = Claim::of(&*self.shared.owner);
         loop {
-            let claimed = tokio::select! {
-                claimed = context.pipeline.claim(&self.key, &self.shared.owner, Claim::Held) => claimed,
-                _ = self.at.is_ending.wait_for(|is_ending| *is_ending) => return None,
-            };
-            match claimed {
-                Ok(Some(position)) => {
+            match self.ask(&claim).await? {
+                Ok(Claimed::Position(position)) => {
                     let before = self.reached();
-                    self.position = Some(position);
-                    if self.reached() == to {
-                        self.position = Some(Position { sequence: signed(before), ..position });
+                    let now = u64::try_from(position.sequence).unwrap_or(0);
+                    self.position = Some(Position { sequence: signed(before), ..position });
+                    if now == to && now != before {
                         self.has_reached(to);
                         return Some(true);
                     }
-                    if self.reached() == before {
+                    if now == before {
                         return Some(false);
                     }
                     self.position = None;
                     self.at.stop(format!(
-                        "its position in the database is {}, where {before} or {to} was expected: it was changed from \
-                         outside; start the program again",
-                        position.sequence
+                        "its position in the database is {now}, where {before} or {to} was expected: it was changed from outside; \
+                         start the program again"
                     ));
                     return None;
                 }
-                Ok(None) => {
+                Ok(Claimed::Missing) => {
                     self.position = None;
-                    self.at.stop(
-                        "another process has claimed it: two processes write from copies of one log; end one of them, and \
-                         start the other again"
-                            .to_owned(),
-                    );
+                    let text = "its position in the database is gone: the table batchsql_positions was made anew or restored; \
+                                start the program again";
+                    self.at.stop(text.to_owned());
+                    return None;
+                }
+                Ok(_) => {
+                    self.position = None;
+                    self.at.stop(OTHER_OWNER.to_owned());
                     return None;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, partition = %self.key, "it is not known yet whether rows were written");
+                    self.at.waits(format!("it is not known yet whether its rows were written: {error}; trying again"));
                     if !self.at.pause().await {
                         return None;
                     }
@@ -437,19 +514,25 @@ impl Feed {
             self.at.settle(settled + 1, to);
         }
         self.passed = self.passed.max(to);
-        self.at.stream.stop(None);
+        self.at.goes_on();
     }
 
     /// Shows that the table cannot be written, and waits before the next try.
     async fn wait_for_table(&mut self, why: &str) {
-        self.at.shows(format!("its table cannot be written: {why}; its rows wait, and it is tried every {PROBE:?}"));
+        self.is_blamed = true;
+        self.at.waits(format!("its table cannot be written: {why}; its rows wait, and it is tried every {PROBE:?}"));
         self.at.set_aside(true);
         tokio::select! {
             () = tokio::time::sleep(PROBE) => {}
             _ = self.at.is_ending.wait_for(|is_ending| *is_ending) => {}
         }
+        // A row that came meanwhile may be accepted.
+        self.at.look_for_more();
     }
 }
+
+const OTHER_OWNER: &str = "another process has claimed it: this folder is a copy or an older backup of a log that went on \
+                           elsewhere; keep one of the folders, and write the rows that only this one has with `durable_log export`";
 
 fn signed(sequence: u64) -> i64 {
     i64::try_from(sequence).unwrap_or(i64::MAX)

@@ -90,9 +90,12 @@ impl Feeds {
     }
 
     pub(crate) fn stopped(&self) -> Vec<StoppedPartition> {
-        let mut stopped: Vec<_> = self.all().iter().filter_map(|stream| stream.stopped()).collect();
-        stopped.sort_unstable_by(|a, b| (&a.table, a.partition).cmp(&(&b.table, b.partition)));
-        stopped
+        sorted(self.all().iter().filter_map(|stream| stream.stopped()).collect())
+    }
+
+    /// Partitions that try again by themselves.
+    pub(crate) fn waiting(&self) -> Vec<StoppedPartition> {
+        sorted(self.all().iter().filter_map(|stream| stream.waiting()).collect())
     }
 
     /// Ends all tasks, after the pipeline was closed.
@@ -105,6 +108,11 @@ impl Feeds {
             }
         }
     }
+}
+
+fn sorted(mut partitions: Vec<StoppedPartition>) -> Vec<StoppedPartition> {
+    partitions.sort_unstable_by(|a, b| (&a.table, a.partition).cmp(&(&b.table, b.partition)));
+    partitions
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

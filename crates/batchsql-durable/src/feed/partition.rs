@@ -285,20 +285,30 @@ impl Partition {
 
     /// Goes on only after a person has done something.
     pub(crate) fn stop(&mut self, reason: String) {
-        self.shows(reason);
+        let (table, partition) = (&self.stream.table_name, self.stream.partition);
+        tracing::error!(table, partition, reason, "a partition has stopped");
+        self.stream.stop(Some(reason));
         self.reading = Reading::Stopped;
+        self.context.progress.send_replace(());
     }
 
-    /// Shows why it does not go on.
-    pub(crate) fn shows(&self, reason: String) {
-        tracing::error!(
-            table = self.stream.table_name,
-            partition = self.stream.partition,
-            reason,
-            "a partition has stopped"
-        );
-        self.stream.stop(Some(reason));
-        self.context.progress.send_replace(());
+    /// Shows why it does not go on now.
+    pub(crate) fn waits(&self, reason: String) {
+        let (table, partition) = (&self.stream.table_name, self.stream.partition);
+        tracing::error!(table, partition, reason, "a partition waits");
+        self.stream.wait(Some(reason));
+    }
+
+    /// It does no longer wait.
+    pub(crate) fn goes_on(&self) {
+        self.stream.wait(None);
+    }
+
+    /// The end of the log may no longer be its end.
+    pub(crate) fn look_for_more(&mut self) {
+        if matches!(self.reading, Reading::Idle) {
+            self.reading = Reading::Ready;
+        }
     }
 
     /// The rows of a table that cannot be written leave the segments that they share with other tables.

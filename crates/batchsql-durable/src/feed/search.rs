@@ -3,82 +3,175 @@
 //! Must not know databases or the log.
 //!
 //! Rows are tried together, and halves of what is refused, the first half first. A row that is refused alone is only a
-//! suspect until another row is accepted: the table may be at fault. While there are suspects, the next rows are tried without
-//! a commit, because a commit would pass the suspects.
+//! suspect until another row is accepted after it: the table may be at fault. While there are suspects, rows are tried without
+//! a commit, because a commit would pass the suspects. When one is accepted, the suspects are tried once more, because the
+//! table may have been repaired meanwhile; those that are refused again are guilty. A commit convicts one row only, so a table
+//! that breaks during a search costs one row at most.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 
 use batchsql_core::{ErrorClass, SinkError};
 
+/// Rows that are tried alone before a table is blamed, or while it is.
+const SAMPLES: usize = 4;
+
+/// What is tried next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Try {
+    pub(crate) rows: Range<usize>,
+    /// Otherwise it is rolled back.
+    pub(crate) commits: bool,
+}
+
 /// Which rows of a run are tried next.
 #[derive(Debug)]
 pub(crate) struct Search {
+    rows: usize,
     /// Ranges to try, the next one last.
     left: Vec<Range<usize>>,
+    /// Rows that are tried alone, without a commit, to see whether the table accepts any.
+    samples: Vec<usize>,
+    /// The last try was one of them.
+    is_sample: bool,
+    /// The samples were tried, and none was accepted.
+    has_sampled: bool,
     /// Rows that were refused alone, in order.
     suspects: VecDeque<(usize, SinkError)>,
-    /// A row was accepted after one was refused.
-    has_accepted: bool,
+    /// Suspects that are tried once more, because another row was accepted.
+    again: BTreeSet<usize>,
+    guilty: Vec<(usize, SinkError)>,
+    /// Rows were committed after one was refused, and before the next one that is refused alone.
+    has_committed: bool,
     is_isolating: bool,
     /// Rows that may be refused alone before any is accepted.
     budget: usize,
+    last_error: Option<SinkError>,
 }
 
 impl Search {
-    pub(crate) fn new(rows: usize, budget: usize) -> Self {
+    /// `budget`: how many rows may be refused alone before any is accepted. `is_blamed`: the table accepted none of the rows
+    /// that were tried last, so only a few are tried.
+    pub(crate) fn new(rows: usize, budget: usize, is_blamed: bool) -> Self {
         let left = std::iter::once(0..rows).filter(|rows| !rows.is_empty()).collect();
-        Self { left, suspects: VecDeque::new(), has_accepted: false, is_isolating: false, budget }
+        let samples = if is_blamed { samples(0..rows) } else { Vec::new() };
+        Self {
+            rows,
+            left,
+            samples,
+            is_sample: false,
+            has_sampled: is_blamed,
+            suspects: VecDeque::new(),
+            again: BTreeSet::new(),
+            guilty: Vec::new(),
+            has_committed: false,
+            is_isolating: false,
+            budget,
+            last_error: None,
+        }
     }
 
-    /// The next rows to try, and whether to commit them. Then it must hear how that ended.
-    pub(crate) fn next(&mut self) -> Option<(Range<usize>, bool)> {
-        Some((self.left.pop()?, self.suspects.is_empty()))
+    /// The next rows to try. It must hear how that ended.
+    pub(crate) fn next(&mut self) -> Option<Try> {
+        self.is_sample = false;
+        if let Some(row) = self.samples.pop() {
+            self.is_sample = true;
+            return Some(Try { rows: row..row + 1, commits: false });
+        }
+        if self.blames_table() {
+            return None;
+        }
+        Some(Try { rows: self.left.pop()?, commits: self.suspects.is_empty() })
     }
 
-    pub(crate) fn put_back(&mut self, range: Range<usize>) {
-        self.left.push(range);
+    /// The rows are tried again; `halved`: in two parts, because together they may be too slow.
+    pub(crate) fn put_back(&mut self, rows: Range<usize>, halved: bool) {
+        match (self.is_sample, halved && rows.len() > 1) {
+            (true, _) => self.samples.push(rows.start),
+            (false, true) => self.split(rows),
+            (false, false) => self.left.push(rows),
+        }
     }
 
-    /// The rows were committed.
-    pub(crate) fn committed(&mut self, _: Range<usize>) {
-        self.has_accepted |= self.is_isolating;
+    fn split(&mut self, rows: Range<usize>) {
+        let middle = rows.start + rows.len() / 2;
+        self.left.push(middle..rows.end);
+        self.left.push(rows.start..middle);
     }
 
-    /// The rows would be accepted, and were rolled back: they are tried again when the suspects are out of the way.
-    pub(crate) fn accepted(&mut self, range: Range<usize>) {
-        self.has_accepted = true;
-        self.left.push(range);
-    }
-
-    pub(crate) fn refused(&mut self, range: Range<usize>, error: SinkError) {
-        self.is_isolating = true;
-        if range.len() == 1 {
-            self.suspects.push_back((range.start, error));
+    /// The rows were committed, or would have been: then they are tried again when the suspects are out of the way.
+    pub(crate) fn accepted(&mut self, Try { rows, commits }: Try) {
+        self.has_sampled = false;
+        self.again.retain(|row| !rows.contains(row));
+        if commits {
+            self.has_committed |= self.is_isolating;
             return;
         }
-        let middle = range.start + range.len() / 2;
-        self.left.push(middle..range.end);
-        self.left.push(range.start..middle);
+        if !self.is_sample {
+            self.left.push(rows);
+        }
+        self.samples.clear();
+        self.another_was_accepted();
     }
 
-    /// Suspects that are at fault: another row was accepted; or no row is left to compare them with, and the database has
-    /// blamed the row, not the table.
+    /// A row of the table was accepted, whichever: suspects have their second try.
+    pub(crate) fn another_was_accepted(&mut self) {
+        self.has_sampled = false;
+        for (row, _) in std::mem::take(&mut self.suspects).into_iter().rev() {
+            self.again.insert(row);
+            self.left.push(row..row + 1);
+        }
+    }
+
+    pub(crate) fn refused(&mut self, Try { rows, .. }: Try, error: SinkError) {
+        self.last_error = Some(error.clone());
+        if self.is_sample {
+            return;
+        }
+        self.is_isolating = true;
+        if rows.len() > 1 {
+            return self.split(rows);
+        }
+        let row = rows.start;
+        if self.again.remove(&row) || std::mem::take(&mut self.has_committed) {
+            self.guilty.push((row, error));
+            return;
+        }
+        self.suspects.push_back((row, error));
+        if self.suspects.len() > self.budget && !self.has_sampled {
+            self.has_sampled = true;
+            self.samples = samples(row + 1..self.rows);
+        }
+    }
+
+    /// The rows that are at fault: they were refused, and others were accepted. Also, if no row is left to compare them with,
+    /// those of which the database says that the row is at fault, and not the table.
     pub(crate) fn take_guilty(&mut self) -> Vec<(usize, SinkError)> {
-        let is_last = self.left.is_empty() && self.suspects.iter().all(|(_, error)| is_of_row(error));
-        if self.has_accepted || (is_last && self.suspects.len() <= self.budget) {
+        let is_last = self.left.is_empty() && self.suspects.len() <= self.budget;
+        if is_last && self.guilty.is_empty() && self.suspects.iter().all(|(_, error)| is_of_row(error)) {
             return std::mem::take(&mut self.suspects).into();
         }
-        Vec::new()
+        std::mem::take(&mut self.guilty)
     }
 
-    /// Why the table is at fault, if it is: rows that were tried alone were refused, and none was accepted.
-    pub(crate) fn blames_table(&self) -> Option<String> {
-        let (_, error) = self.suspects.back()?;
-        let rows = self.suspects.len();
-        let is_over = self.left.is_empty() || rows > self.budget;
-        is_over.then(|| format!("{rows} rows were tried alone and refused, and none was accepted: {error}"))
+    /// Whether rows that were tried alone were refused, and none was accepted.
+    pub(crate) fn blames_table(&self) -> bool {
+        let is_over = self.left.is_empty() || self.suspects.len() > self.budget;
+        self.samples.is_empty()
+            && ((!self.suspects.is_empty() && is_over) || (self.has_sampled && !self.left.is_empty()))
     }
+
+    /// Why the table is at fault.
+    pub(crate) fn why(&self) -> String {
+        let error = self.last_error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
+        format!("rows that were tried alone were refused, and none was accepted{error}")
+    }
+}
+
+/// Some rows of a range, from its end to its beginning.
+fn samples(rows: Range<usize>) -> Vec<usize> {
+    let count = SAMPLES.min(rows.len());
+    (0..count).map(|number| rows.start + (rows.len() - 1) * number / (count - 1).max(1)).rev().collect()
 }
 
 /// Whether the database has blamed a row, and not perhaps its table.
@@ -92,62 +185,108 @@ mod tests {
 
     use super::*;
 
-    /// Runs a search over rows, each good or bad. Returns committed and guilty rows in the order in which the position
-    /// passed them, and whether the table was blamed.
-    fn run(bad: &[bool], class: ErrorClass, budget: usize) -> (Vec<(usize, bool)>, bool) {
-        let mut search = Search::new(bad.len(), budget);
+    /// Runs a search over rows. `is_bad(row, tries)` says whether a row is refused after so many tries. Returns committed and
+    /// guilty rows in the order in which the position passed them, and whether the table was blamed.
+    fn run(
+        rows: usize,
+        class: ErrorClass,
+        mut search: Search,
+        is_bad: impl Fn(usize, usize) -> bool,
+    ) -> (Vec<(usize, bool)>, bool) {
         let mut passed: Vec<(usize, bool)> = Vec::new();
         let mut tries = 0;
-        while let Some((range, commits)) = search.next() {
+        while let Some(next) = search.next() {
+            assert!(tries <= 12 * rows + 12, "the search ends");
+            let is_good = !next.rows.clone().any(|row| is_bad(row, tries));
             tries += 1;
-            assert!(tries <= 8 * bad.len() + 1, "the search ends");
-            let is_good = !bad[range.clone()].iter().any(|bad| *bad);
-            match (is_good, commits) {
-                (true, true) => {
-                    passed.extend(range.clone().map(|row| (row, true)));
-                    search.committed(range);
-                }
-                (true, false) => search.accepted(range),
-                (false, _) => search.refused(range, SinkError::new(class, "no")),
+            if is_good {
+                passed.extend(next.rows.clone().filter(|_| next.commits).map(|row| (row, true)));
+                search.accepted(next);
+            } else {
+                search.refused(next, SinkError::new(class, "no"));
             }
             passed.extend(search.take_guilty().into_iter().map(|(row, _)| (row, false)));
-            if search.blames_table().is_some() {
-                return (passed, true);
-            }
         }
-        (passed, false)
+        (passed, search.blames_table())
+    }
+
+    fn bad(bad: &[bool], class: ErrorClass, budget: usize) -> (Vec<(usize, bool)>, bool) {
+        run(bad.len(), class, Search::new(bad.len(), budget, false), |row, _| bad[row])
     }
 
     #[test]
     fn a_row_is_at_fault_only_if_another_one_is_accepted() {
         let schema = ErrorClass::Schema;
-        assert_eq!(run(&[true, false], schema, 9), (vec![(0, false), (1, true)], false));
-        assert_eq!(run(&[false, true], schema, 9), (vec![(0, true), (1, false)], false));
-        assert_eq!(run(&[true, true], schema, 9), (vec![], true));
-        assert_eq!(run(&[true], schema, 9), (vec![], true), "it may be the table");
-        assert_eq!(run(&[true], ErrorClass::Row, 9), (vec![(0, false)], false), "the database says that it is the row");
-        assert_eq!(run(&[true; 3], ErrorClass::Row, 9).0.len(), 3);
-        assert_eq!(run(&[true; 10], ErrorClass::Row, 9), (vec![], true), "so many bad rows are the table's fault");
+        assert_eq!(bad(&[true, false], schema, 9), (vec![(0, false), (1, true)], false));
+        assert_eq!(bad(&[false, true], schema, 9), (vec![(0, true), (1, false)], false));
+        assert_eq!(bad(&[true, true], schema, 9), (vec![], true));
+        assert_eq!(bad(&[true], schema, 9), (vec![], true), "it may be the table");
+        assert_eq!(bad(&[true], ErrorClass::Row, 9), (vec![(0, false)], false), "the database says that it is the row");
+        assert_eq!(bad(&[true; 3], ErrorClass::Row, 9).0.len(), 3);
+        assert_eq!(bad(&[true; 10], ErrorClass::Row, 9), (vec![], true), "so many bad rows are the table's fault");
+        assert_eq!(bad(&[true], ErrorClass::Row, 0), (vec![], true), "rows before it have used the budget");
+    }
+
+    #[test]
+    fn a_good_row_behind_many_bad_ones_is_found() {
+        let mut rows = [true; 100];
+        rows[99] = false;
+        let (passed, blamed) = bad(&rows, ErrorClass::Row, 5);
+        assert_eq!((passed.len(), passed[99], blamed), (100, (99, true), false));
+    }
+
+    /// The table breaks after a row was found guilty: no other row is rejected for it.
+    #[test]
+    fn a_table_that_breaks_during_a_search_costs_nothing() {
+        for breaks_at in 1..30 {
+            let search = Search::new(64, 9, false);
+            let is_bad = |row: usize, tries: usize| row == 20 || tries >= breaks_at;
+            let (passed, blamed) = run(64, ErrorClass::Row, search, is_bad);
+            let guilty: Vec<_> = passed.iter().filter(|(row, was_written)| !was_written && *row != 20).collect();
+            assert!(guilty.len() <= 1, "{breaks_at}: {guilty:?}");
+            assert!(blamed || passed.len() == 64, "{breaks_at}");
+        }
+    }
+
+    #[test]
+    fn a_table_that_is_repaired_during_a_search_costs_nothing() {
+        let (passed, blamed) = run(64, ErrorClass::Row, Search::new(64, 99, false), |_, tries| tries < 20);
+        assert!(passed.iter().all(|(_, was_written)| *was_written) && passed.len() == 64 && !blamed, "{passed:?}");
+    }
+
+    #[test]
+    fn a_blamed_table_is_tried_with_a_few_rows() {
+        let mut search = Search::new(1_000, 9, true);
+        let mut tries = Vec::new();
+        while let Some(next) = search.next() {
+            tries.push(next.rows.start);
+            search.refused(next, SinkError::new(ErrorClass::Schema, "no"));
+        }
+        assert_eq!((tries, search.blames_table()), (vec![0, 333, 666, 999], true));
+        let (passed, blamed) = run(1_000, ErrorClass::Schema, Search::new(1_000, 9, true), |_, _| false);
+        assert_eq!((passed.len(), blamed), (1_000, false));
     }
 
     proptest! {
         /// The position passes the rows in order, each once, and the bad ones only as dead letters.
         #[test]
-        fn rows_are_passed_in_order(bad in prop::collection::vec(any::<bool>(), 1..60), budget in 1_usize..70) {
-            let (passed, blamed) = run(&bad, ErrorClass::Row, budget);
+        fn rows_are_passed_in_order(rows in prop::collection::vec(any::<bool>(), 1..60), budget in 1_usize..70) {
+            let (passed, blamed) = bad(&rows, ErrorClass::Row, budget);
             for (expected, (row, was_written)) in passed.iter().enumerate() {
                 prop_assert_eq!(*row, expected);
-                prop_assert_eq!(*was_written, !bad[*row]);
+                prop_assert_eq!(*was_written, !rows[*row]);
             }
-            prop_assert!(blamed || passed.len() == bad.len());
-            prop_assert!(!blamed || passed.len() < bad.len());
+            prop_assert!(blamed || passed.len() == rows.len());
+            prop_assert!(!blamed || passed.len() < rows.len());
         }
 
-        /// A table that accepts some rows is not blamed while the budget lasts.
+        /// A table that accepts some rows is not blamed while the budget lasts, except for what is behind the last of them.
         #[test]
-        fn a_table_is_blamed_only_if_nothing_is_accepted(bad in prop::collection::vec(any::<bool>(), 1..40)) {
-            let (_, blamed) = run(&bad, ErrorClass::Schema, bad.len());
-            prop_assert_eq!(blamed, bad.iter().all(|bad| *bad));
+        fn a_table_is_blamed_only_if_nothing_is_accepted(rows in prop::collection::vec(any::<bool>(), 1..40)) {
+            let (passed, blamed) = bad(&rows, ErrorClass::Schema, rows.len());
+            let last_good = rows.iter().rposition(|bad| !bad).map_or(0, |row| row + 1);
+            prop_assert!(passed.len() >= last_good);
+            prop_assert!(!blamed || last_good < rows.len());
         }
     }
 }

@@ -55,6 +55,12 @@ async fn stopped(db: &DurableBatchSql) -> String {
     db.health().stopped[0].reason.clone()
 }
 
+/// Waits until its only partition waits; the reason.
+async fn waiting(db: &DurableBatchSql) -> String {
+    until("the partition waits", || !db.health().waiting.is_empty()).await;
+    db.health().waiting[0].reason.clone()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_reply_doubles_nothing() {
     for step in [Step::LoseReply, Step::Fail(ErrorClass::Unknown), Step::Panic, Step::Late] {
@@ -149,9 +155,9 @@ async fn an_older_copy_of_the_log_goes_on_behind_the_position() {
     db.close(LONG).await;
 }
 
-/// The database is not asked before new rows are stored, so they have the numbers of rows that were written.
+/// Rows of a backup have numbers of rows that were written. They are not taken for those, at no start.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_older_copy_with_new_rows_stops() {
+async fn a_backup_of_a_folder_that_went_on_stops() {
     let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
     let (folder, older) = (dir.path().join("intake"), dir.path().join("older"));
     let db = start(&sink, exact(&folder)).await.unwrap();
@@ -164,12 +170,40 @@ async fn an_older_copy_with_new_rows_stops() {
     submit(&db, 3..8).await;
     db.flush().await.unwrap();
     db.close(LONG).await;
+    for left in [3, 6, 9] {
+        let db = start(&sink, exact(&older)).await.unwrap();
+        submit(&db, 20..23).await;
+        let reason = stopped(&db).await;
+        assert!(reason.contains("backup of a log that went on"), "{reason}");
+        assert_eq!(db.close(LONG).await.left_in_log, left);
+    }
+    assert_eq!(versions(&sink), (0..8).collect::<Vec<_>>());
+}
 
-    let db = start(&sink, exact(&older)).await.unwrap();
-    submit(&db, 20..22).await;
-    let reason = stopped(&db).await;
-    assert!(reason.contains("older copy") && reason.contains("ended at 3"), "{reason}");
-    assert_eq!(db.close(LONG).await.left_in_log, 2);
+/// As after a power loss on a disk that lies.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_has_lost_its_end_stops_if_its_numbers_were_used_again() {
+    let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
+    let (folder, lost) = (dir.path().join("intake"), dir.path().join("lost"));
+    let db = start(&sink, exact(&folder)).await.unwrap();
+    submit(&db, 0..3).await;
+    db.flush().await.unwrap();
+    db.close(LONG).await;
+    drop(db);
+    copy(&folder, &lost);
+    let db = start(&sink, exact(&folder)).await.unwrap();
+    submit(&db, 3..8).await;
+    db.flush().await.unwrap();
+    db.close(LONG).await;
+    std::fs::copy(folder.join("POSITIONS"), lost.join("POSITIONS")).unwrap();
+    for (start_number, left) in [2, 4].into_iter().enumerate() {
+        let db = start(&sink, exact(&lost)).await.unwrap();
+        submit(&db, 20..22).await;
+        let reason = stopped(&db).await;
+        let expected = if start_number == 0 { "ended at 3 when it was opened" } else { "at an earlier start" };
+        assert!(reason.contains(expected), "{reason}");
+        assert_eq!(db.close(LONG).await.left_in_log, left);
+    }
     assert_eq!(versions(&sink), (0..8).collect::<Vec<_>>());
 }
 
@@ -230,12 +264,12 @@ async fn a_broken_table_keeps_its_rows() {
         let db = builder.durable(exact(dir.path())).start().await.unwrap();
         submit(&db, 0..20).await;
         sink.release(1);
-        let reason = stopped(&db).await;
+        let reason = waiting(&db).await;
         assert!(reason.contains("its table cannot be written"), "{class}: {reason}");
         assert_eq!((versions(&sink).len(), letters(dir.path()).len()), (0, 0), "{class}");
         sink.poison(|_| false);
         until("its rows are written", || versions(&sink).len() == 20).await;
-        until("it goes on", || db.health().stopped.is_empty()).await;
+        until("it goes on", || db.health().waiting.is_empty()).await;
         assert!(db.close(LONG).await.is_drained());
     }
 }
@@ -268,6 +302,66 @@ async fn two_processes_on_copies_of_a_log_do_not_both_write() {
     assert!(reason.contains("another process has claimed it"), "{reason}");
     assert_eq!(versions(&sink), (0..7).collect::<Vec<_>>());
     assert_eq!(first.close(LONG).await.left_in_log, 2, "its rows are in its log");
+    drop(first);
+    // A start does not take it away from the other one.
+    let first = start(&sink, exact(&folder)).await.unwrap();
+    stopped(&first).await;
+    assert_eq!(first.close(LONG).await.left_in_log, 2);
+    submit(&second, 7..9).await;
+    second.flush().await.unwrap();
+    assert_eq!(versions(&sink), (0..9).collect::<Vec<_>>());
+}
+
+/// A gap behind rows that were written is still shown after they were.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_behind_written_rows_is_not_forgotten() {
+    let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
+    let db = start(&sink, exact(dir.path())).await.unwrap();
+    submit(&db, 0..3).await;
+    db.flush().await.unwrap();
+    db.close(LONG).await;
+    drop(db);
+    away(&sink);
+    let config = config_with(1 << 20);
+    let db = BatchSql::builder(sink.clone()).config(config).durable(exact(dir.path())).start().await.unwrap();
+    let schema =
+        batchsql_core::Schema::builder("texts").column("text", batchsql_core::ColumnType::Text).build().unwrap();
+    let text = |len: usize| schema.row().set("text", "x".repeat(len)).unwrap().finish().unwrap();
+    for len in [1, 2, 100_000, 3] {
+        db.submit(&text(len)).await.unwrap();
+    }
+    db.close(std::time::Duration::ZERO).await;
+    drop(db);
+    sink.release(2);
+    // The limit is lower now, so one of the rows cannot be written.
+    let config = config_with(50_000);
+    let db = BatchSql::builder(sink.clone()).config(config).durable(exact(dir.path())).start().await.unwrap();
+    let reason = stopped(&db).await;
+    assert!(reason.contains("row 3 of the log cannot be written"), "{reason}");
+    until("the rows before it are written", || sink.tables().rows("texts").len() == 2).await;
+    assert!(db.flush().await.is_err() && !db.health().stopped.is_empty());
+    assert_eq!(db.close(LONG).await.left_in_log, 2);
+}
+
+fn config_with(buffer_bytes: usize) -> PipelineConfig {
+    config().buffer_bytes(buffer_bytes).flush_bytes(buffer_bytes)
+}
+
+/// A row that is refused with the code of a broken table is compared with rows of another shape.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_bad_row_between_rows_of_other_schemas_is_rejected() {
+    let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
+    sink.poison_as(ErrorClass::Schema, |row| row.get("version") == Some(ValueRef::I64(5)));
+    away(&sink);
+    let db = start(&sink, exact(dir.path())).await.unwrap();
+    let (one, other) = (keyed(), table("keyed", Conflict::replace(["id"])));
+    for version in [4, 5, 6] {
+        db.submit(&row(if version == 5 { &other } else { &one }, version, version)).await.unwrap();
+    }
+    sink.release(1);
+    db.flush().await.unwrap();
+    assert_eq!(in_table(&sink, "keyed"), [(4, 4), (6, 6)]);
+    assert_eq!(db.stats().dead_letters, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -315,4 +409,33 @@ async fn what_cannot_be_exactly_once_is_refused() {
         let named = refused(start(&sink(), options(dir.path()).exactly_once(source)).await);
         assert!(named.contains("1 to 100 characters"), "{named}");
     }
+    let unsynced = exact(dir.path()).sync_policy(batchsql_durable::SyncPolicy::Os);
+    let unsynced = refused(start(&sink(), unsynced).await);
+    assert!(unsynced.contains("SyncPolicy::Always"), "{unsynced}");
+}
+
+/// Rows that were written without a position would be written again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_keeps_its_guarantee() {
+    let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
+    away(&sink);
+    let db = start(&sink, options(dir.path()).partitions(1)).await.unwrap();
+    submit(&db, 0..2).await;
+    db.close(std::time::Duration::ZERO).await;
+    drop(db);
+    let text = |result: Result<DurableBatchSql, DurableStartError>| result.unwrap_err().to_string();
+    let early = text(start(&sink, exact(dir.path())).await);
+    assert!(early.contains("start without it until flush() returns"), "{early}");
+    sink.release(1);
+    let db = start(&sink, options(dir.path()).partitions(1)).await.unwrap();
+    db.flush().await.unwrap();
+    db.close(LONG).await;
+    drop(db);
+    let db = start(&sink, exact(dir.path())).await.unwrap();
+    db.close(LONG).await;
+    drop(db);
+    let back = text(start(&sink, options(dir.path()).partitions(1)).await);
+    assert!(back.contains("keep DurableOptions::exactly_once"), "{back}");
+    let other = text(start(&sink, options(dir.path()).partitions(1).exactly_once("other")).await);
+    assert!(other.contains("keep it in place of"), "{other}");
 }

@@ -1,8 +1,8 @@
 //! Positions in the transaction of rows: every way to write, and locks that others hold.
 
 use batchsql_core::{
-    Action, BatchSql, Claim, ColumnType, Conflict, ErrorClass, Expr, OutcomeKind, PartitionKey, Position, RowBuffer,
-    Schema, SharedRows, Step, ValueRules,
+    Action, BatchSql, Claim, ClaimFrom, ColumnType, Conflict, ErrorClass, Expr, OutcomeKind, PartitionKey, Position,
+    RowBuffer, Schema, SharedRows, Step, ValueRules,
 };
 use batchsql_mysql::MySqlOptions;
 use batchsql_mysql::sqlx::{Connection, Executor, MySqlConnection};
@@ -28,8 +28,12 @@ fn key() -> PartitionKey {
     PartitionKey::new("s", "i", "t", 0)
 }
 
+fn anyone(owner: &str) -> Claim {
+    Claim::of(owner).from(ClaimFrom::Anyone)
+}
+
 async fn claim(db: &BatchSql) -> Position {
-    db.claim(&key(), "a", Claim::OrBeginAt(0)).await.unwrap().unwrap()
+    db.claim(&key(), &anyone("a").or_begin_at(0)).await.unwrap().position().unwrap()
 }
 
 fn rows(schema: &Schema, rows: impl IntoIterator<Item = (i64, i64)>) -> SharedRows {
@@ -131,11 +135,11 @@ async fn a_claim_waits_for_what_is_being_committed() {
     other.execute(&*format!("UPDATE batchsql_positions SET sequence = 1 WHERE id = {}", position.id)).await.unwrap();
     let claiming = tokio::spawn({
         let db = db.clone();
-        async move { db.claim(&key(), "a", Claim::Held).await }
+        async move { db.claim(&key(), &Claim::of("a")).await }
     });
     database.wait_for_a_lock_wait().await;
     other.execute("COMMIT").await.unwrap();
-    assert_eq!(claiming.await.unwrap().unwrap().unwrap().sequence, 1);
+    assert_eq!(claiming.await.unwrap().unwrap().position().unwrap().sequence, 1);
 }
 
 #[tokio::test]
@@ -146,7 +150,7 @@ async fn a_user_who_may_not_create_the_table_is_told_what_to_do() {
     database.run(&format!("GRANT SELECT, INSERT ON {}.t TO '{user}'@'%'", database.name)).await;
     let dsn = crate::support::with_user(&database.dsn, &user, "p");
     let sink = batchsql_mysql::MySqlSink::connect(&dsn).await.unwrap();
-    let error = pipeline(&sink).claim(&key(), "a", Claim::OrBeginAt(0)).await.unwrap_err();
+    let error = pipeline(&sink).claim(&key(), &anyone("a").or_begin_at(0)).await.unwrap_err();
     assert!(
         error.class() == ErrorClass::Permission && error.to_string().contains("CREATE TABLE IF NOT EXISTS"),
         "{error}"
@@ -157,7 +161,7 @@ async fn a_user_who_may_not_create_the_table_is_told_what_to_do() {
 async fn a_server_that_may_lose_commits_is_refused() {
     let server = Server::start(Kind::MySql, &["--innodb-flush-log-at-trx-commit=2"]);
     let database = Database::on(server.dsn(), "CREATE TABLE t (id BIGINT)", "").await;
-    let error = pipeline(&database.sink).claim(&key(), "a", Claim::OrBeginAt(0)).await.unwrap_err();
+    let error = pipeline(&database.sink).claim(&key(), &anyone("a").or_begin_at(0)).await.unwrap_err();
     assert!(error.class() == ErrorClass::Schema, "{error}");
     assert!(error.to_string().contains("innodb_flush_log_at_trx_commit is 2"), "{error}");
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use batchsql_core::{
-    BatchSql, Claim, ColumnType, Conflict, ErrorClass, Expr, OutcomeKind, PartitionKey, Position, RowBuffer, Schema,
-    Step, ValueRules,
+    BatchSql, Claim, ClaimFrom, ColumnType, Conflict, ErrorClass, Expr, OutcomeKind, PartitionKey, Position, RowBuffer,
+    Schema, Step, ValueRules,
 };
 use batchsql_postgres::sqlx::{Connection, Executor, PgConnection, PgPool};
 use batchsql_postgres::{PostgresSink, Strategy};
@@ -64,8 +64,12 @@ fn key() -> PartitionKey {
     PartitionKey::new("s", "i", "t", 0)
 }
 
+fn anyone(owner: &str) -> Claim {
+    Claim::of(owner).from(ClaimFrom::Anyone)
+}
+
 async fn claim(db: &BatchSql) -> Position {
-    db.claim(&key(), "a", Claim::OrBeginAt(0)).await.unwrap().unwrap()
+    db.claim(&key(), &anyone("a").or_begin_at(0)).await.unwrap().position().unwrap()
 }
 
 async fn sequence(sink: &PostgresSink) -> i64 {
@@ -150,7 +154,7 @@ async fn a_session_that_holds_the_position_is_ended() {
         position.id
     );
     frozen.execute(&*step).await.unwrap();
-    let claimed = db.claim(&key(), "b", Claim::Existing).await.unwrap().unwrap();
+    let claimed = db.claim(&key(), &anyone("b")).await.unwrap().position().unwrap();
     assert_eq!((claimed.sequence, claimed.epoch), (0, position.epoch + 1));
     assert!(frozen.execute("COMMIT").await.is_err(), "its session has ended");
     assert_eq!(numbers(&sink, "SELECT count(*) FROM t").await, [0]);
@@ -168,7 +172,7 @@ async fn a_claim_waits_for_what_is_being_committed() {
     other.execute(&*step).await.unwrap();
     let claiming = tokio::spawn({
         let db = db.clone();
-        async move { db.claim(&key(), "a", Claim::Held).await }
+        async move { db.claim(&key(), &Claim::of("a")).await }
     });
     let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'
         AND transactionid = (SELECT xmax FROM batchsql_positions)";
@@ -176,11 +180,18 @@ async fn a_claim_waits_for_what_is_being_committed() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     other.execute("COMMIT").await.unwrap();
-    assert_eq!(claiming.await.unwrap().unwrap().unwrap().sequence, 1);
+    assert_eq!(claiming.await.unwrap().unwrap().position().unwrap().sequence, 1);
 }
 
 #[tokio::test]
 async fn what_loses_commits_is_refused() {
+    let partitioned = "CREATE TABLE t (id bigint) PARTITION BY RANGE (id);
+        CREATE UNLOGGED TABLE t1 PARTITION OF t FOR VALUES FROM (0) TO (9)";
+    let sink = fresh(partitioned).await;
+    let db = pipeline(&sink);
+    let position = claim(&db).await;
+    let refused = db.write_step(rows(&one_column(Conflict::none()), [(1, 0)]).rows(), &Step::new(position, 1)).await;
+    assert!(refused.unwrap_err().error.to_string().contains("UNLOGGED"));
     let dsn = fresh_dsn("CREATE UNLOGGED TABLE t (id bigint)").await;
     let sink = PostgresSink::connect(&dsn).await.unwrap();
     let db = pipeline(&sink);
@@ -190,8 +201,7 @@ async fn what_loses_commits_is_refused() {
     assert!(refused.class() == ErrorClass::Schema && refused.to_string().contains("UNLOGGED"), "{refused}");
     assert_eq!(sequence(&sink).await, 0);
     let off = with_parameter(&dsn, "options[synchronous_commit]=off");
-    let error =
-        pipeline(&PostgresSink::connect(&off).await.unwrap()).claim(&key(), "a", Claim::Existing).await.unwrap_err();
+    let error = pipeline(&PostgresSink::connect(&off).await.unwrap()).claim(&key(), &anyone("a")).await.unwrap_err();
     assert!(error.class() == ErrorClass::Schema && error.to_string().contains("synchronous_commit is off"), "{error}");
 }
 
@@ -207,9 +217,36 @@ async fn a_user_who_may_not_create_the_table_is_told_what_to_do() {
     let admin = PostgresSink::connect(&dsn).await.unwrap();
     let options = (*admin.pg_pool().connect_options()).clone().username(&user).password("p");
     let sink = PostgresSink::new(PgPool::connect_lazy_with(options));
-    let error = pipeline(&sink).claim(&key(), "a", Claim::OrBeginAt(0)).await.unwrap_err();
+    let error = pipeline(&sink).claim(&key(), &anyone("a").or_begin_at(0)).await.unwrap_err();
     assert!(
         error.class() == ErrorClass::Permission && error.to_string().contains("CREATE TABLE IF NOT EXISTS"),
         "{error}"
     );
+}
+
+/// Nothing about the rows is said by an error of the position.
+#[tokio::test]
+async fn a_positions_table_that_is_gone_is_no_fault_of_the_rows() {
+    let sink = fresh("CREATE TABLE t (id bigint)").await;
+    let db = pipeline(&sink);
+    let position = claim(&db).await;
+    execute(sink.pg_pool(), "DROP TABLE batchsql_positions").await;
+    let failed = db.write_step(rows(&one_column(Conflict::none()), [(1, 0)]).rows(), &Step::new(position, 1)).await;
+    let failed = failed.unwrap_err().error;
+    assert!(failed.class() == ErrorClass::Transient && failed.to_string().contains("position"), "{failed}");
+    assert_eq!(numbers(&sink, "SELECT count(*) FROM t").await, [0]);
+}
+
+/// As in a test that ends its runtime, and drops the handle afterwards.
+#[test]
+fn a_handle_may_be_dropped_outside_of_a_runtime() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let kept = runtime.block_on(async {
+        let sink = fresh("CREATE TABLE t (id bigint)").await;
+        let db = pipeline(&sink);
+        let position = claim(&db).await;
+        db.write_step(rows(&one_column(Conflict::none()), [(1, 0)]).rows(), &Step::new(position, 1)).await.unwrap();
+        (db, sink)
+    });
+    drop(kept);
 }

@@ -34,6 +34,29 @@ async fn a_claim_makes_commits_durable() {
         async || sink.call(|conn| conn.query_row("PRAGMA synchronous", [], |row| row.get::<_, i64>(0))).await.unwrap();
     assert_eq!(level().await, 1);
     let key = batchsql_core::PartitionKey::new("s", "i", "t", 0);
-    pipeline(&sink).claim(&key, "a", batchsql_core::Claim::OrBeginAt(0)).await.unwrap();
+    pipeline(&sink).claim(&key, &batchsql_core::Claim::of("a").or_begin_at(0)).await.unwrap();
     assert_eq!(level().await, 2);
+}
+
+#[tokio::test]
+async fn what_is_not_atomic_with_positions_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = SqliteSink::with_options(&SqliteOptions::file(dir.path().join("d"))).unwrap();
+    let other = dir.path().join("other").display().to_string();
+    let sql = format!("ATTACH '{other}' AS aside; CREATE TABLE aside.t (id INTEGER)");
+    sink.call(move |conn| conn.execute_batch(&sql)).await.unwrap();
+    let db = pipeline(&sink);
+    let key = batchsql_core::PartitionKey::new("s", "i", "t", 0);
+    let position = db.claim(&key, &batchsql_core::Claim::of("a").or_begin_at(0)).await.unwrap().position().unwrap();
+    let schema = Schema::builder(batchsql_core::TableName::qualified("aside", "t"))
+        .column("id", ColumnType::I64)
+        .build()
+        .unwrap();
+    let mut rows = batchsql_core::RowBuffer::new(&schema, batchsql_core::ValueRules::default());
+    rows.push(&schema.row().set("id", 1_i64).unwrap().finish().unwrap()).unwrap();
+    let refused = db.write_step(rows.into_rows().rows(), &batchsql_core::Step::new(position, 1)).await.unwrap_err();
+    assert!(refused.error.to_string().contains("attached database"), "{refused}");
+    sink.call(|conn| conn.query_row("PRAGMA journal_mode = MEMORY", [], |_| Ok(()))).await.unwrap();
+    let refused = db.claim(&key, &batchsql_core::Claim::of("a")).await.unwrap_err();
+    assert!(refused.to_string().contains("journal_mode is memory"), "{refused}");
 }

@@ -80,7 +80,7 @@ pub async fn durable(plan: Plan, name: DatabaseName, database: &dyn Database) ->
 /// Rows per second, from the first submit to the last commit.
 async fn intake(contender: Contender, rows: usize, database: &dyn Database) -> Result<f64> {
     let schema = schema()?;
-    database.create(&TableSpec::new(schema.clone(), &[])).await?;
+    database.create(&TableSpec::new(schema.clone(), &["id"])).await?;
     let builder = BatchSql::builder(database.sink()).config(PipelineConfig::default());
     let parts: Vec<Vec<DynRow>> = (0..PRODUCERS)
         .map(|part| (part..rows).step_by(PRODUCERS).map(|id| row(&schema, id)).collect())
@@ -157,7 +157,7 @@ async fn positions(plan: Plan, name: DatabaseName, database: &dyn Database) -> R
 
 async fn batches(with_position: bool, rows: usize, database: &dyn Database) -> Result<f64> {
     let schema = schema()?;
-    database.create(&TableSpec::new(schema.clone(), &[])).await?;
+    database.create(&TableSpec::new(schema.clone(), &["id"])).await?;
     let (sink, count) = (database.sink(), rows.div_ceil(BATCH * PARTITIONS as usize).max(1));
     let db = BatchSql::builder(sink.clone()).start()?;
     db.prepare(&schema).await?;
