@@ -172,9 +172,10 @@ async fn batches(with_position: bool, rows: usize, database: &dyn Database) -> R
     }
     let run = format!("bench {:?}", std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_nanos());
     let mut claimed = Vec::new();
+    let begin = Claim::of("bench").or_begin_at(0);
     for partition in 0..PARTITIONS {
         let key = PartitionKey::new(&*run, "bench", TABLE, partition);
-        claimed.push(db.claim(&key, "bench", Claim::OrBeginAt(0)).await?.context("a new position is claimed")?);
+        claimed.push(db.claim(&key, &begin).await?.position().context("a new position is claimed")?);
     }
     let sink = Arc::new(sink);
     let mut tasks = JoinSet::new();
