@@ -134,7 +134,7 @@ async fn rows_that_the_process_before_has_written_are_skipped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_older_copy_of_the_log_goes_on_behind_the_position() {
+async fn a_log_that_has_lost_its_end_goes_on_behind_the_position() {
     let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
     let (folder, older) = (dir.path().join("intake"), dir.path().join("older"));
     away(&sink);
@@ -146,6 +146,7 @@ async fn an_older_copy_of_the_log_goes_on_behind_the_position() {
     db.flush().await.unwrap();
     db.close(LONG).await;
 
+    std::fs::copy(folder.join("POSITIONS"), older.join("POSITIONS")).unwrap();
     let db = start(&sink, exact(&older)).await.unwrap();
     db.flush().await.unwrap();
     assert_eq!(versions(&sink), (0..8).collect::<Vec<_>>());
