@@ -1,5 +1,5 @@
 //! `cargo xtask chaos`: faults on real servers under load. The program starts its servers with the verb `server`.
-//! Must not know faults, or the arguments of the program.
+//! Must not know faults, or the arguments of the program except `--db` and `--no-install`.
 
 use std::{
     env,
@@ -10,8 +10,8 @@ use std::{
 use anyhow::Context;
 
 use crate::{
-    cargo, interrupt,
-    servers::is_root,
+    cargo, databases, interrupt,
+    servers::{Sources, is_root},
     suite::{self, Binary},
 };
 
@@ -20,11 +20,17 @@ const PROGRAM: Binary = Binary { name: "batchsql-chaos", profile: "dev", feature
 
 pub(crate) fn run(arguments: suite::Arguments) -> anyhow::Result<ExitCode> {
     let this = env::current_exe().context("cannot find this program")?;
+    let is_help = arguments.args.iter().any(|arg| arg == "--help" || arg == "-h");
+    let (servers, may_install, args) = databases::asked_for(arguments.args);
+    if !is_help {
+        // Here, because the servers of several databases are started at the same time. If that fails, each server says why.
+        let _ = Sources::new(may_install).install_programs(&servers, &[]);
+    }
     suite::build_and_run(&PROGRAM, |program| {
         interrupt::watch(|_| ()).context("cannot watch for Ctrl-C")?;
         let mut program = isolated(program.get_program().as_ref());
         cargo::forget_this_package(&mut program);
-        program.args(&arguments.args).env("BATCHSQL_XTASK", &this);
+        program.args(&args).env("BATCHSQL_XTASK", &this).env("BATCHSQL_NO_INSTALL", "1");
         let status = interrupt::status(&mut program).context("cannot start the program")?;
         Ok(cargo::exit_code(status))
     })

@@ -119,6 +119,16 @@ fn with_servers(program: &mut Command, kinds: &[Kind], may_install: bool) -> any
     Ok(status)
 }
 
+/// The servers that arguments ask for, `all` without `--db`; whether they may be installed; and the arguments for the program.
+pub(crate) fn asked_for(mut args: Vec<OsString>) -> (Vec<Kind>, bool, Vec<OsString>) {
+    let names_some = |arg: &OsString| arg.to_str().is_some_and(|arg| arg == "--db" || arg.starts_with("--db="));
+    if !args.iter().any(names_some) {
+        args.push("--db=all".into());
+    }
+    let Request { servers, may_install, args, .. } = Request::new(args);
+    (servers, may_install, args)
+}
+
 /// The arguments of this verb, and the rest for the program.
 #[derive(Debug, PartialEq, Eq)]
 struct Request {
@@ -243,6 +253,18 @@ mod tests {
         check(&["--db", "postgres18,valkey"], &["postgres", "redis"]);
         check(&["--db", "mysql", "--mysql-dsn", "mysql://h/d"], &["mysql"]);
         check(&["--db", "all"], &["mysql", "postgres", "redis", "sqlite"]);
+    }
+
+    #[test]
+    fn without_a_choice_every_server_is_asked_for() {
+        let check = |args: &[&str], servers: &[&str], install: bool| {
+            let (kinds, may_install, _) = asked_for(args.iter().map(OsString::from).collect());
+            let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
+            assert_eq!((names.as_slice(), may_install), (servers, install), "{args:?}");
+        };
+        check(&["--quick"], &["mysql", "postgres", "redis"], true);
+        check(&["--db", "sqlite,redis", "--no-install"], &["redis"], false);
+        check(&["--db=sqlite"], &[], true);
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub mod dsn;
 mod durable_events;
 mod durable_reporter;
 mod error;
+mod idle_doubt;
 mod intake;
 mod model;
 mod open_error;
@@ -44,6 +45,8 @@ pub use config_table::TableConfig;
 pub use durable_events::{DurableGauges, DurableProgress, DurableTable};
 pub use durable_reporter::DurableReporter;
 pub use error::{ErrorClass, SinkError};
+#[doc(hidden)]
+pub use idle_doubt::{IdleCheck, IdleDoubt};
 pub use model::batch::{Batch, RowView, Rows, SharedRows};
 pub use model::column::Column;
 pub use model::conflict::{Action, Conflict, Target};

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use batchsql_core::{CachedPassword, ErrorClass, SinkError};
+use batchsql_core::{CachedPassword, ErrorClass, IdleDoubt, SinkError};
 use sqlx::mysql::{MySql, MySqlConnection};
 use sqlx::pool::PoolConnection;
 use sqlx::{ConnectOptions, MySqlPool};
@@ -40,6 +40,8 @@ pub(crate) struct Source {
     pub(crate) applied: Arc<Mutex<Option<Arc<str>>>>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) watcher: Arc<Watcher>,
+    /// Set by the pool when an idle connection did not answer.
+    pub(crate) doubt: IdleDoubt,
 }
 
 impl Source {
@@ -55,8 +57,20 @@ impl Source {
         Ok(())
     }
 
+    /// Closes the idle connections if one of them did not answer: they would be checked one after the other, and each may
+    /// take as long.
+    fn close_doubted(&self) {
+        if self.doubt.take() {
+            while let Some(live) = self.pool.try_acquire() {
+                // Without a farewell, which could wait for an answer.
+                drop(live.detach());
+            }
+        }
+    }
+
     async fn acquire(&self) -> Result<(PoolConnection<MySql>, Left), SinkError> {
         self.renew_password().await?;
+        self.close_doubted();
         let refused = match self.pool.acquire().await {
             Ok(live) => return self.check(live).await,
             Err(sqlx::Error::PoolTimedOut) => return Err(self.timed_out().await),

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use batchsql_core::{AbandonedWrites, CachedPassword, OpenError, PasswordProvider};
+use batchsql_core::{AbandonedWrites, CachedPassword, IdleDoubt, OpenError, PasswordProvider};
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPoolOptions};
 use sqlx::{ConnectOptions, Connection, Executor, MySqlPool, Row};
 
@@ -210,15 +210,18 @@ impl MySqlOptions {
     }
 
     /// The pool, which connects on first use.
-    pub(crate) fn pool(&self, sessions: Arc<Sessions>, learned: Arc<Learned>) -> MySqlPool {
+    pub(crate) fn pool(&self, sessions: Arc<Sessions>, learned: Arc<Learned>, doubt: IdleDoubt) -> MySqlPool {
         MySqlPoolOptions::new()
             .max_connections(self.max_connections)
             .acquire_timeout(self.connect_timeout)
             .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
+            .before_acquire(move |connection, meta| {
+                let doubt = doubt.clone();
                 Box::pin(async move {
                     if meta.idle_for > PING_AFTER_IDLE {
+                        let check = doubt.check();
                         connection.ping().await?;
+                        check.passed();
                     }
                     Ok(true)
                 })

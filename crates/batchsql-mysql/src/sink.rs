@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use batchsql_core::{
-    AbandonedWrites, Attempt, Claim, Claimed, Limits, OpenError, PartitionKey, PoolState, Rows, Schema, Session,
-    SessionEnd, Sink, SinkError, Step, TableName, TableSchema, ValueRules, Written,
+    AbandonedWrites, Attempt, Claim, Claimed, IdleDoubt, Limits, OpenError, PartitionKey, PoolState, Rows, Schema,
+    Session, SessionEnd, Sink, SinkError, Step, TableName, TableSchema, ValueRules, Written,
 };
 use sqlx::mysql::MySqlConnection;
 use sqlx::{Connection, MySqlPool};
@@ -94,9 +94,11 @@ impl MySqlSink {
 
     fn with_learned(options: &MySqlOptions, learned: Arc<Learned>) -> Self {
         let sessions = Arc::default();
-        let pool = options.pool(Arc::clone(&sessions), Arc::clone(&learned));
+        let doubt = IdleDoubt::default();
+        let pool = options.pool(Arc::clone(&sessions), Arc::clone(&learned), doubt.clone());
         let mut sink = Self::from_pool(pool, options.settings);
         sink.source.sessions = sessions;
+        sink.source.doubt = doubt;
         sink.learned = learned;
         sink.source.is_ours = true;
         sink.source.password.clone_from(&options.password);
@@ -127,6 +129,7 @@ impl MySqlSink {
                 applied: Arc::default(),
                 sessions: Arc::default(),
                 watcher: Arc::default(),
+                doubt: IdleDoubt::default(),
             },
             learned: Arc::default(),
             tables: Arc::default(),

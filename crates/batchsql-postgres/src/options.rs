@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use batchsql_core::{CachedPassword, OpenError, PasswordProvider};
+use batchsql_core::{CachedPassword, IdleDoubt, OpenError, PasswordProvider};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
 use sqlx::{ConnectOptions, Connection, Executor};
 
@@ -264,14 +264,19 @@ impl PostgresOptions {
     }
 
     fn pool(&self, connect: PgConnectOptions, given: Option<Arc<str>>, is_lazy: bool) -> Source {
+        let doubt = IdleDoubt::default();
+        let in_pool = doubt.clone();
         let pool = PgPoolOptions::new()
             .max_connections(self.max_connections)
             .acquire_timeout(self.connect_timeout)
             .test_before_acquire(false)
-            .before_acquire(|conn, meta| {
+            .before_acquire(move |conn, meta| {
+                let doubt = in_pool.clone();
                 Box::pin(async move {
                     if meta.idle_for > PING_AFTER_IDLE {
+                        let check = doubt.check();
                         conn.ping().await?;
+                        check.passed();
                     }
                     Ok(true)
                 })
@@ -279,7 +284,7 @@ impl PostgresOptions {
         // A pooler would share the setting with other clients.
         let source = |pool| {
             let (password, servers) = (self.password.clone(), self.servers.clone());
-            Source::changing(pool, password, given, servers, self.connect_timeout, is_lazy)
+            Source::changing(pool, password, given, servers, self.connect_timeout, is_lazy).doubting(doubt)
         };
         if !self.settings.prepared_statements {
             return source(pool.connect_lazy_with(connect));

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use batchsql_core::{CachedPassword, ErrorClass, SinkError};
+use batchsql_core::{CachedPassword, ErrorClass, IdleDoubt, SinkError};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, PgPool};
 use tokio::time::timeout;
@@ -29,6 +29,8 @@ pub(crate) struct Source {
     given: Arc<Mutex<Option<Arc<str>>>>,
     /// Other code also uses the pool.
     is_shared: Arc<AtomicBool>,
+    /// Set by the pool when an idle connection did not answer.
+    doubt: IdleDoubt,
 }
 
 #[derive(Default)]
@@ -50,6 +52,7 @@ impl Source {
             servers: Arc::default(),
             given: Arc::default(),
             is_shared: Arc::new(AtomicBool::new(true)),
+            doubt: IdleDoubt::default(),
         }
     }
 
@@ -64,7 +67,13 @@ impl Source {
     ) -> Self {
         let is_open = AtomicBool::new(is_open && servers.are_asked());
         let servers = Arc::new(Choice { servers, limit, is_open, ..Choice::default() });
-        Self { pool, password, servers, given: Arc::new(Mutex::new(given)), is_shared: Arc::default() }
+        let given = Arc::new(Mutex::new(given));
+        Self { pool, password, servers, given, is_shared: Arc::default(), doubt: IdleDoubt::default() }
+    }
+
+    /// With what its pool reports of idle connections.
+    pub(crate) fn doubting(self, doubt: IdleDoubt) -> Self {
+        Self { doubt, ..self }
     }
 
     /// The pool, for use by other code.
@@ -73,7 +82,19 @@ impl Source {
         &self.pool
     }
 
+    /// Closes the idle connections if one of them did not answer: they would be checked one after the other, and each may
+    /// take as long.
+    fn close_doubted(&self) {
+        if self.doubt.take() {
+            while let Some(conn) = self.pool.try_acquire() {
+                // Without a farewell, which could wait for an answer.
+                drop(conn.detach());
+            }
+        }
+    }
+
     async fn take(&self) -> Result<PostgresConn, SinkError> {
+        self.close_doubted();
         let conn = match self.pool.acquire().await {
             Ok(conn) => conn,
             Err(sqlx::Error::PoolTimedOut) => return Err(self.timed_out().await),

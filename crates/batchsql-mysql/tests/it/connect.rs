@@ -3,12 +3,33 @@
 use std::time::{Duration, Instant};
 
 use batchsql_core::{Conflict, Sink};
+use batchsql_mysql::sqlx::mysql::MySqlConnectOptions;
 use batchsql_mysql::{MySqlOptions, MySqlSink};
-use batchsql_testserver::{Kind, Server, dsn};
+use batchsql_testserver::{Conditions, Kind, NetworkProxy, Server, dsn};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
 use crate::support::{Database, row, schema, with_parameters, with_path, with_user, write};
+
+/// Each of them would cost the time limit for a connection, one after the other.
+#[tokio::test]
+async fn idle_connections_that_the_network_has_lost_cost_one_attempt() {
+    let direct: MySqlConnectOptions = dsn(Kind::MySql).parse().unwrap();
+    let server = (direct.get_host().to_owned(), direct.get_port());
+    let proxy = NetworkProxy::start(server, Conditions::default(), 0).unwrap();
+    let address = proxy.address();
+    let options = MySqlOptions::from_connect_options(direct.host(&address.ip().to_string()).port(address.port()));
+    let options = options.connect_timeout(Duration::from_secs(3)).max_connections(4);
+    let sink = MySqlSink::with_options(&options).await.unwrap();
+    let four = tokio::join!(sink.acquire(), sink.acquire(), sink.acquire(), sink.acquire());
+    assert!(four.0.is_ok() && four.1.is_ok() && four.2.is_ok() && four.3.is_ok());
+    drop(four);
+    // From now on each of them is checked before it is used.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    proxy.lose_servers();
+    assert!(sink.acquire().await.is_err(), "a lost connection was used");
+    sink.acquire().await.unwrap();
+}
 
 /// The error of connecting, within the connect timeout and without the password.
 async fn refusal(dsn: &str) -> String {

@@ -2,17 +2,37 @@
 
 use std::time::{Duration, Instant};
 
-use batchsql_core::Conflict;
-use batchsql_postgres::sqlx::postgres::PgPoolOptions;
+use batchsql_core::{Conflict, Sink};
+use batchsql_postgres::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use batchsql_postgres::sqlx::{self, Executor, PgPool};
 use batchsql_postgres::{PostgresOptions, PostgresSink};
-use batchsql_testserver::{Kind, Server, dsn, unique};
+use batchsql_testserver::{Conditions, Kind, NetworkProxy, Server, dsn, unique};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::support::{
     at_end, execute, fresh, fresh_dsn, prepared_dsn, read, row, schema, user_until_end, with_parameter, write,
 };
+
+/// Each of them would cost the time limit for a connection, one after the other.
+#[tokio::test]
+async fn idle_connections_that_the_network_has_lost_cost_one_attempt() {
+    let direct: PgConnectOptions = dsn(Kind::Postgres).parse().unwrap();
+    let server = (direct.get_host().to_owned(), direct.get_port());
+    let proxy = NetworkProxy::start(server, Conditions::default(), 0).unwrap();
+    let address = proxy.address();
+    let options = PostgresOptions::from_connect_options(direct.host(&address.ip().to_string()).port(address.port()));
+    let options = options.connect_timeout(Duration::from_secs(3)).max_connections(4);
+    let sink = PostgresSink::with_options(&options).await.unwrap();
+    let four = tokio::join!(sink.acquire(), sink.acquire(), sink.acquire(), sink.acquire());
+    assert!(four.0.is_ok() && four.1.is_ok() && four.2.is_ok() && four.3.is_ok(), "{four:?}");
+    drop(four);
+    // From now on each of them is checked before it is used.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    proxy.lose_servers();
+    assert!(sink.acquire().await.is_err(), "a lost connection was used");
+    sink.acquire().await.unwrap();
+}
 
 /// The error of connecting, within its timeout.
 async fn refused(options: PostgresOptions) -> String {

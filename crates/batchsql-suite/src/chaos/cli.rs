@@ -36,6 +36,10 @@ pub struct Options {
     #[arg(long, value_name = "N")]
     pub runs: Option<u32>,
 
+    /// Rows per second of each writer. Default: 900, with --quick 450
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate: Option<u32>,
+
     /// Several faults in a run, at random times, in place of one
     #[arg(long)]
     pub mixed: bool,
@@ -77,9 +81,9 @@ impl Options {
         self.runs.unwrap_or(if self.quick { 1 } else { 3 })
     }
 
-    /// Rows per second of a writer. A debug build on a busy machine can do this for four databases at the same time.
+    /// Rows per second of a writer. A debug build on a busy machine can do the default for four databases at the same time.
     pub(super) fn rows_per_second(&self) -> u32 {
-        if self.quick { 450 } else { 900 }
+        self.rate.unwrap_or(if self.quick { 450 } else { 900 })
     }
 
     /// The command that repeats this, with its seed.
@@ -99,9 +103,10 @@ impl Options {
         let flags: String = flags.iter().filter(|(_, is_set)| *is_set).map(|(flag, _)| format!(" {flag}")).collect();
         let pool = self.pool.and_then(|pool| clap::ValueEnum::to_possible_value(&pool));
         let pool = pool.map_or_else(String::new, |value| format!(" --pool {}", value.get_name()));
+        let rate = self.rate.map_or_else(String::new, |rate| format!(" --rate {rate}"));
         let runs = self.runs();
         format!(
-            "cargo xtask chaos{}{}{flags}{pool} --runs {runs} --seed {seed}",
+            "cargo xtask chaos{}{}{flags}{pool}{rate} --runs {runs} --seed {seed}",
             names("--db", databases),
             names("--fault", faults)
         )
@@ -114,12 +119,23 @@ mod tests {
 
     #[test]
     fn the_command_repeats_the_options() {
-        let given = ["--db", "mysql,redis", "--fault", "half-open,delay-5s", "--durable", "--pool", "user", "--quick"];
+        let given = [
+            "--db",
+            "mysql,redis",
+            "--fault",
+            "half-open,delay-5s",
+            "--durable",
+            "--pool",
+            "user",
+            "--quick",
+            "--rate",
+            "90",
+        ];
         let options = Options::try_parse_from(["chaos"].into_iter().chain(given)).unwrap();
         let command = options.command(9);
         let words = command.strip_prefix("cargo xtask chaos ").unwrap().split(' ');
         let again = Options::try_parse_from(["chaos"].into_iter().chain(words)).unwrap();
         assert_eq!((again.seed, again.runs, again.pool), (Some(9), Some(1), Some(Pool::User)));
-        assert_eq!((again.db, again.fault, again.durable), (options.db, options.fault, true));
+        assert_eq!((again.db, again.fault, again.durable, again.rate), (options.db, options.fault, true, Some(90)));
     }
 }

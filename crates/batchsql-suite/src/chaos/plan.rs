@@ -75,7 +75,13 @@ pub(super) fn runs(database: DatabaseName, faults: &[Fault], wishes: &Wishes) ->
                 name: fault.map_or_else(|| "mixed".to_owned(), Fault::name),
                 number,
                 seed: random.u64(..),
-                pool: wishes.pool.unwrap_or(if begins_with_user == (number % 2 == 0) { Pool::User } else { Pool::Own }),
+                pool: match (database, wishes.pool) {
+                    // Its sink takes no pool.
+                    (DatabaseName::Redis, _) => Pool::Own,
+                    (_, Some(pool)) => pool,
+                    (_, None) if begins_with_user == number.is_multiple_of(2) => Pool::User,
+                    (_, None) => Pool::Own,
+                },
                 is_durable: wishes.is_durable,
                 at_least_once: wishes.at_least_once,
                 sabotage: wishes.sabotage,

@@ -79,7 +79,6 @@ pub(super) fn open(job: &Job, pool: Option<&UserPool>) -> Result<DynSink> {
             connection.busy_timeout(Duration::from_secs(1))?;
             DynSink::new(SqliteSink::from_connection(connection)?)
         }
-        // Its client has no pool.
         (DatabaseName::Redis, _) => {
             let options: RedisOptions = dsn.parse()?;
             let [plain, keyed, once] = job.tables.written();
