@@ -37,6 +37,8 @@ pub(super) struct Found {
 pub(super) struct Promises {
     /// Rows were accepted by the durable intake.
     pub(super) is_durable: bool,
+    /// It writes each of them once.
+    pub(super) exactly_once: bool,
     /// Rows without a key may be written again.
     pub(super) at_least_once: bool,
     /// The tables refuse bad rows.
@@ -310,7 +312,7 @@ fn plain(
         if place == Place::Outside && count > 0 {
             complaints.add(Wrong::Present, || format!("{} ended as {:?}", name(*table, *row), fate.outcomes));
         }
-        if count > 1 && (promises.is_durable || promises.at_least_once) {
+        if count > 1 && !promises.exactly_once && (promises.is_durable || promises.at_least_once) {
             doubled += 1;
         } else if count > 1 {
             complaints.add(Wrong::Doubled, || format!("{} is there {count} times", name(*table, *row)));
@@ -398,7 +400,8 @@ fn once(
     }
 }
 
-/// The versions of a key only rise. The durable intake may go back after a kill, and then comes to the last one again.
+/// The versions of a key only rise. At least once, the durable intake may go back after a kill, and then comes to the last one
+/// again.
 fn versions(
     history: &[FoundRow],
     fates: &HashMap<(Table, RowId), &Fate>,
@@ -408,10 +411,13 @@ fn versions(
     let mut of_key: HashMap<i64, (u64, u64)> = HashMap::new();
     let mut seen: HashMap<RowId, ()> = HashMap::new();
     for FoundRow { key, row } in history {
-        seen.insert(*row, ());
+        let is_again = seen.insert(*row, ()).is_some();
         let (last, newest) = of_key.entry(*key).or_insert((row.sequence, row.sequence));
-        if row.sequence < *last && !promises.is_durable {
+        if row.sequence < *last && (!promises.is_durable || promises.exactly_once) {
             complaints.add(Wrong::Order, || format!("{} was written after a newer one", name(Table::Keyed, *row)));
+        }
+        if promises.exactly_once && is_again {
+            complaints.add(Wrong::Doubled, || format!("{} was written twice", name(Table::Keyed, *row)));
         }
         (*last, *newest) = (row.sequence, (*newest).max(row.sequence));
     }

@@ -2,8 +2,10 @@
 
 use super::*;
 
-const RECEIPTS: Promises = Promises { is_durable: false, at_least_once: false, refuses_bad_rows: true };
-const DURABLE: Promises = Promises { is_durable: true, at_least_once: false, refuses_bad_rows: true };
+const RECEIPTS: Promises =
+    Promises { is_durable: false, exactly_once: false, at_least_once: false, refuses_bad_rows: true };
+const DURABLE: Promises =
+    Promises { is_durable: true, exactly_once: false, at_least_once: false, refuses_bad_rows: true };
 
 fn row(sequence: u64) -> RowId {
     RowId { producer: 1, sequence }
@@ -234,4 +236,27 @@ fn a_durable_intake_may_write_again_and_never_loses() {
         ledger.letters.insert((Table::Keyed, row(1)), 1);
     });
     finds(Wrong::Stuck, &|ledger, _| ledger.left = Some(3));
+}
+
+#[test]
+fn exactly_once_writes_nothing_again() {
+    let exactly = Promises { exactly_once: true, ..DURABLE };
+    let once = |numbers: &[u64], table: Table| numbers.iter().map(|number| found(table, *number)).collect::<Vec<_>>();
+    let fitting = || {
+        let (ledger, mut found) = durable();
+        *table(&mut found, Table::Plain) = once(&[0, 1, 2, 8, 9], Table::Plain);
+        found.history = Some(once(&[0, 1, 2, 8, 9, 10], Table::Keyed));
+        (ledger, found)
+    };
+    let (ledger, good) = fitting();
+    assert_eq!(check(std::slice::from_ref(&ledger), &good, exactly).violations, vec![]);
+    let (_, mut doubled) = fitting();
+    table(&mut doubled, Table::Plain).push(found(Table::Plain, 8));
+    assert!(wrongs(&ledger, &doubled, exactly).contains(&Wrong::Doubled));
+    let (_, mut again) = fitting();
+    again.history = Some(once(&[0, 1, 1, 2, 8, 9, 10], Table::Keyed));
+    assert!(wrongs(&ledger, &again, exactly).contains(&Wrong::Doubled));
+    let (_, mut back) = fitting();
+    back.history = Some(once(&[1, 0, 2, 8, 9, 10], Table::Keyed));
+    assert!(wrongs(&ledger, &back, exactly).contains(&Wrong::Order));
 }

@@ -48,6 +48,10 @@ pub struct Options {
     #[arg(long)]
     pub durable: bool,
 
+    /// Rows are accepted by the durable intake, and written exactly once; not on Redis
+    #[arg(long)]
+    pub exactly_once: bool,
+
     /// Rows without a key are written again after a lost reply (`Delivery::AtLeastOnce`), and counted
     #[arg(long)]
     pub at_least_once: bool,
@@ -98,6 +102,7 @@ impl Options {
             ("--quick", self.quick),
             ("--mixed", self.mixed),
             ("--durable", self.durable),
+            ("--exactly-once", self.exactly_once),
             ("--at-least-once", self.at_least_once),
         ];
         let flags: String = flags.iter().filter(|(_, is_set)| *is_set).map(|(flag, _)| format!(" {flag}")).collect();

@@ -138,6 +138,7 @@ pub(super) async fn run(
         pool: plan.pool,
         mode,
         at_least_once: plan.at_least_once,
+        exactly_once: plan.exactly_once,
         sabotage: plan.sabotage,
         generation: 0,
         producers: PRODUCERS,
@@ -172,6 +173,7 @@ async fn carry_out(plan: &Plan, stage: &mut Stage, writers: &mut Writers<'_>) ->
     let ledgers = writers.ledgers()?;
     let promises = Promises {
         is_durable: plan.is_durable,
+        exactly_once: plan.exactly_once,
         at_least_once: plan.at_least_once,
         refuses_bad_rows: stage.refuses_bad_rows(),
     };

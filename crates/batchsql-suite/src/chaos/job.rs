@@ -81,6 +81,8 @@ pub(super) struct Job {
     pub(super) mode: Mode,
     /// What is done to a row without a key after a lost reply: it may be written again, and be there twice.
     pub(super) at_least_once: bool,
+    /// Whether the durable intake writes exactly once.
+    pub(super) exactly_once: bool,
     /// A defect on purpose.
     pub(super) sabotage: Option<Sabotage>,
     /// The number of the writer in its run, from 0: after a kill there is another one.

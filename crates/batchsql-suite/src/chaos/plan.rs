@@ -34,6 +34,7 @@ pub(super) struct Plan {
     pub(super) seed: u64,
     pub(super) pool: Pool,
     pub(super) is_durable: bool,
+    pub(super) exactly_once: bool,
     pub(super) at_least_once: bool,
     pub(super) sabotage: Option<Sabotage>,
     pub(super) timeline: Vec<Timed>,
@@ -46,6 +47,7 @@ pub(super) struct Wishes {
     pub(super) runs: u32,
     pub(super) pool: Option<Pool>,
     pub(super) is_durable: bool,
+    pub(super) exactly_once: bool,
     pub(super) at_least_once: bool,
     pub(super) sabotage: Option<Sabotage>,
     pub(super) is_mixed: bool,
@@ -83,6 +85,7 @@ pub(super) fn runs(database: DatabaseName, faults: &[Fault], wishes: &Wishes) ->
                     (_, None) => Pool::Own,
                 },
                 is_durable: wishes.is_durable,
+                exactly_once: wishes.exactly_once,
                 at_least_once: wishes.at_least_once,
                 sabotage: wishes.sabotage,
                 timeline,
@@ -146,7 +149,16 @@ mod tests {
     use super::*;
 
     fn wishes(seed: u64, is_mixed: bool) -> Wishes {
-        Wishes { seed, runs: 2, pool: None, is_durable: false, at_least_once: false, sabotage: None, is_mixed }
+        Wishes {
+            seed,
+            runs: 2,
+            pool: None,
+            is_durable: false,
+            exactly_once: false,
+            at_least_once: false,
+            sabotage: None,
+            is_mixed,
+        }
     }
 
     #[test]

@@ -243,6 +243,7 @@ mod tests {
             seed: 0,
             pool: Pool::Own,
             is_durable: false,
+            exactly_once: false,
             at_least_once: false,
             sabotage: None,
             timeline: Vec::new(),

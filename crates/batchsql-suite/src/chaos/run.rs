@@ -36,12 +36,17 @@ pub async fn run(options: Options) -> Result<bool> {
         seed,
         runs: options.runs(),
         pool: options.pool,
-        is_durable: options.durable,
+        is_durable: options.durable || options.exactly_once,
+        exactly_once: options.exactly_once,
         at_least_once: options.at_least_once,
         sabotage: options.sabotage,
         is_mixed: options.mixed,
     };
-    let databases = DatabaseChoice::names_of(&options.db);
+    let mut databases = DatabaseChoice::names_of(&options.db);
+    if options.exactly_once {
+        // It keeps no positions.
+        databases.retain(|database| *database != DatabaseName::Redis);
+    }
     let mut left_out = Vec::new();
     let mut all = JoinSet::new();
     for (at, database) in databases.iter().enumerate() {
@@ -65,7 +70,8 @@ pub async fn run(options: Options) -> Result<bool> {
         runs.extend(of_database);
         left_out.extend(without);
     }
-    let results = Results { seed, command, durable: options.durable, results: sums(&runs), left_out };
+    let results =
+        Results { seed, command, durable: options.durable || options.exactly_once, results: sums(&runs), left_out };
     let folder = &options.report_dir;
     std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     results.write(folder)?;
@@ -90,7 +96,7 @@ async fn of_database(database: DatabaseName, plans: Vec<Plan>, rows_per_second: 
                 continue;
             }
         };
-        let servant = match Servant::start(database, disk.clone()).await {
+        let servant = match Servant::start(database, disk.clone(), first.exactly_once).await {
             Ok(servant) => servant,
             Err(error) => {
                 let error = format!("{error:#}");

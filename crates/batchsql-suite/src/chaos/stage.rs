@@ -31,10 +31,16 @@ pub(super) struct Servant {
 
 impl Servant {
     /// Starts a server; `None` for SQLite without a disk.
-    pub(super) async fn start(database: DatabaseName, disk: Option<Arc<SmallDisk>>) -> Result<Option<Self>> {
+    pub(super) async fn start(
+        database: DatabaseName,
+        disk: Option<Arc<SmallDisk>>,
+        keeps_commits: bool,
+    ) -> Result<Option<Self>> {
         let (kind, arguments) = match database {
             DatabaseName::Sqlite => return Ok(None),
             DatabaseName::Postgres => (Kind::Postgres, words(&["-c", "max_wal_size=64MB", "-c", "min_wal_size=32MB"])),
+            // Positions are refused on a server that may lose commits.
+            DatabaseName::Mysql if keeps_commits => (Kind::MySql, words(&["--innodb-flush-log-at-trx-commit=1"])),
             DatabaseName::Mysql => (Kind::MySql, Vec::new()),
             DatabaseName::Redis => (Kind::Redis, admin::Redis::arguments()),
         };

@@ -64,7 +64,11 @@ impl Intake {
         Ok(match &job.mode {
             Mode::Receipts => Self::Receipts(builder.dead_letters(letters()?).start()?),
             Mode::Durable(folder) => {
-                let options = DurableOptions::new(folder).dead_letters(&job.letters);
+                let options = match job.exactly_once {
+                    true => DurableOptions::new(folder).exactly_once("chaos"),
+                    false => DurableOptions::new(folder),
+                };
+                let options = options.dead_letters(&job.letters);
                 let options = match job.sabotage {
                     Some(Sabotage::AcknowledgeEarly) => options.sabotage(durable::Sabotage::AcknowledgeEarly),
                     Some(Sabotage::SettleEarly) => options.sabotage(durable::Sabotage::SettleEarly),
