@@ -19,6 +19,11 @@ use crate::{
 const PROGRAM: Binary = Binary { name: "batchsql-chaos", profile: "dev", features: None };
 
 pub(crate) fn run(arguments: suite::Arguments) -> anyhow::Result<ExitCode> {
+    run_program(&PROGRAM, arguments)
+}
+
+/// Builds a program that starts servers by itself, and runs it.
+pub(crate) fn run_program(program: &Binary, arguments: suite::Arguments) -> anyhow::Result<ExitCode> {
     let this = env::current_exe().context("cannot find this program")?;
     let is_help = arguments.args.iter().any(|arg| arg == "--help" || arg == "-h");
     let (servers, may_install, args) = databases::asked_for(arguments.args);
@@ -26,7 +31,7 @@ pub(crate) fn run(arguments: suite::Arguments) -> anyhow::Result<ExitCode> {
         // Here, because the servers of several databases are started at the same time. If that fails, each server says why.
         let _ = Sources::new(may_install).install_programs(&servers, &[]);
     }
-    suite::build_and_run(&PROGRAM, |program| {
+    suite::build_and_run(program, |program| {
         interrupt::watch(|_| ()).context("cannot watch for Ctrl-C")?;
         let mut program = isolated(program.get_program().as_ref());
         cargo::forget_this_package(&mut program);

@@ -27,6 +27,7 @@ mod quick;
 mod release;
 mod server;
 mod servers;
+mod soak;
 mod steps;
 mod suite;
 mod test;
@@ -55,7 +56,7 @@ enum Verb {
     IntegrationTest(suite::Arguments),
     /// Run every test and doctest of the workspace
     Test(test::Arguments),
-    /// Run the random tests longer than `test` does: schedules, and killed processes
+    /// Run the random tests longer than `test` does: schedules, damaged logs, DSNs, names, values, requests, killed processes
     Fuzz(fuzz::Arguments),
     /// Start a server for tests; it is stopped and its files are removed when the input ends
     Server(server::Arguments),
@@ -88,6 +89,10 @@ enum Verb {
     /// Cause faults on real servers under load, and check every row; all arguments are passed to the program
     #[command(disable_help_flag = true)]
     Chaos(suite::Arguments),
+    /// Write mixed rows for a long time while there are faults, and fail if memory, files, tasks, connections or disk rise; all
+    /// arguments are passed to the program
+    #[command(disable_help_flag = true)]
+    Soak(suite::Arguments),
     /// Build the benchmarks and run them; all arguments are passed to the benchmarks
     #[command(disable_help_flag = true)]
     Bench(suite::Arguments),
@@ -116,6 +121,7 @@ fn main() -> ExitCode {
         Some(Verb::Release(arguments)) => release::run(arguments),
         Some(Verb::Bench(arguments)) => bench::run(arguments),
         Some(Verb::Chaos(arguments)) => chaos::run(arguments),
+        Some(Verb::Soak(arguments)) => soak::run(arguments),
     };
     let code = outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -7,13 +7,13 @@ use std::{
     fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::ExitCode,
+    process::{Command, ExitCode},
 };
 
 use anyhow::Context;
 
 use crate::{
-    cargo, fuzz, interrupt, quick,
+    cargo, interrupt, quick,
     servers::{Account, Keeper, Kind, Provided, Purpose, Sources},
     steps::{self, Steps},
     tools::{self, Expectation},
@@ -86,7 +86,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     steps.run_tests("doctests", cargo_test(&["--workspace", "--all-features", "--doc"]));
     // In a workspace build other crates may enable the core's optional features.
     steps.run_tests("core without optional features", cargo_test(&["--package", "batchsql-core"]));
-    steps.run_tests("interleavings", fuzz::interleavings());
+    steps.run_tests("interleavings", interleavings());
     drop(servers);
     Ok(steps.finish())
 }
@@ -114,9 +114,18 @@ fn profile(args: &[OsString]) -> Vec<OsString> {
 
 const WORKSPACE: [&str; 6] = ["--workspace", "--all-features", "--lib", "--bins", "--tests", "--examples"];
 
+/// Every interleaving of threads in the core's own synchronisation, with the model checker
+/// loom. It has a target folder of its own, because its flag would rebuild everything else.
+fn interleavings() -> Command {
+    let mut command = cargo::command();
+    command.args(["test", "--package", "batchsql-core", "--lib", "--target-dir", "target/loom", "interleavings"]);
+    command.env("RUSTFLAGS", "--cfg batchsql_loom").env("RUST_BACKTRACE", "0");
+    command
+}
+
 /// The servers that tests share, by their variable. If one is not available, the verb and the tests that need it fail;
 /// the other tests run.
-fn servers(sources: &Sources, steps: &mut Steps) -> Vec<(&'static str, Provided)> {
+pub(crate) fn shared_servers(sources: &Sources, steps: &mut Steps) -> Vec<(&'static str, Provided)> {
     steps::heading("servers");
     let mut servers = Vec::new();
     for (kind, provided) in sources.all_shared(&Kind::SHARED, Purpose::Test) {
@@ -129,10 +138,16 @@ fn servers(sources: &Sources, steps: &mut Steps) -> Vec<(&'static str, Provided)
             (Ok(_), None) => {}
         }
     }
+    servers
+}
+
+/// The servers that tests share. Tests also start their own servers of each kind, which must be possible.
+fn servers(sources: &Sources, steps: &mut Steps) -> Vec<(&'static str, Provided)> {
+    let servers = shared_servers(sources, steps);
     let shared_is_missing =
         |kind: Kind| kind.variable().is_some_and(|name| !servers.iter().any(|(has, _)| *has == name));
     for kind in Kind::EVERY_RUN {
-        // Tests also start their own servers of each kind, even if a shared one is set.
+        // Also if a shared one is set.
         if let Err(advice) = sources.check(kind)
             && !shared_is_missing(kind)
         {

@@ -3,14 +3,10 @@
 use std::collections::BTreeSet;
 
 use batchsql_log::SyncPolicy;
-use proptest::{
-    prelude::*,
-    strategy::ValueTree,
-    test_runner::{Config, TestRunner},
-};
+use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 
 use crate::{
-    model::{Action, STREAMS, run},
+    model::{Action, STREAMS, config, run},
     sim::{Call, Fault, Sim},
 };
 
@@ -39,7 +35,7 @@ fn without_power_loss() -> impl Strategy<Value = Action> {
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 300, failure_persistence: None, ..Config::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn acknowledged_blocks_survive(seed in any::<u64>(), actions in prop::collection::vec(action(), 1..60)) {

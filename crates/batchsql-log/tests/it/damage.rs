@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use batchsql_log::{Block, From, Gap, Log, LogErrorKind, Next, Options, Recovery, TableId, tools};
-use proptest::{prelude::*, test_runner::Config};
+use proptest::prelude::*;
 
 use crate::{
-    model::{folder, options, payload},
+    model::{config, folder, options, payload},
     sim::Sim,
 };
 
@@ -269,7 +269,7 @@ fn after_damage(sim: &Sim, table: TableId, is_cut: bool) -> Result<(), TestCaseE
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 300, failure_persistence: None, ..Config::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn random_damage_is_survived(

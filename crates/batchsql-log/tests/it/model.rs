@@ -8,10 +8,17 @@ use std::{
 };
 
 use batchsql_log::{Block, From, Log, Next, Options, Recovery, SchemaId, SyncPolicy, TableId};
+use proptest::test_runner::Config;
 
 use crate::sim::{Fault, Sim};
 
 pub(crate) const STREAMS: usize = 3;
+
+/// `PROPTEST_CASES` sets the number of cases; `cargo xtask fuzz` runs many more.
+pub(crate) fn config() -> Config {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(300);
+    Config { cases, ..Config::default() }
+}
 
 #[derive(Debug, Clone)]
 pub(crate) enum Action {

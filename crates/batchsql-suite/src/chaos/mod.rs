@@ -23,6 +23,7 @@ mod results;
 mod run;
 mod sample;
 mod sinks;
+pub mod soak;
 mod stage;
 mod writer;
 

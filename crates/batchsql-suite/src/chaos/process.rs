@@ -17,6 +17,9 @@ use super::writer::STOP;
 
 /// Interval of checks.
 const LOOK: Duration = Duration::from_millis(20);
+/// A soak counts the bytes that are in use. jemalloc counts those that each thread keeps for reuse as well, unless threads keep
+/// none. Without it nothing reads the variable.
+const ALLOCATOR: (&str, &str) = ("_RJEM_MALLOC_CONF", "tcache:false");
 
 /// A writer that runs. It is killed when this is dropped.
 #[derive(Debug)]
@@ -34,6 +37,7 @@ impl WriterProcess {
         let mut child = Command::new(program)
             .arg("writer")
             .arg(job)
+            .env(ALLOCATOR.0, ALLOCATOR.1)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)

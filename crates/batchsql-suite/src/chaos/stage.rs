@@ -54,6 +54,11 @@ impl Servant {
         Ok(Some(Self { server: Arc::new(Mutex::new(server)), dsn, disk }))
     }
 
+    /// The DSN of a user with every right.
+    pub(super) fn dsn(&self) -> &str {
+        &self.dsn
+    }
+
     /// Does something to it, on a thread where it may take long.
     async fn make(&self, action: impl FnOnce(&mut Server) + Send + 'static) -> Result<()> {
         let server = Arc::clone(&self.server);

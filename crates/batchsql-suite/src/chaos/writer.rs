@@ -178,7 +178,7 @@ async fn sample(intake: Intake) {
 }
 
 /// Does what the input says, until it says `stop`.
-async fn obey(pool: Option<UserPool>) -> Result<()> {
+pub(super) async fn obey(pool: Option<UserPool>) -> Result<()> {
     let mut holding = None;
     loop {
         let command = tokio::task::spawn_blocking(|| std::io::stdin().lines().next()).await.context("a panic")?;

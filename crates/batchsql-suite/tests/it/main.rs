@@ -1,5 +1,5 @@
 //! The program `batchsql-suite` from outside: arguments and environment in; exit status, output and report out. Only
-//! [`guide`] and [`matrix`] may call into the suite's library. One program, because each would take long to link.
+//! [`fuzz`], [`guide`] and [`matrix`] may call into the suite's library. One program, because each would take long to link.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, which clippy does not see")]
 
@@ -7,6 +7,7 @@ mod chaos;
 mod complete;
 mod database;
 mod failing;
+mod fuzz;
 mod guide;
 #[cfg(unix)]
 mod interrupt;
@@ -17,4 +18,5 @@ mod mistakes;
 mod options;
 #[cfg(unix)]
 mod panels;
+mod soak;
 mod support;

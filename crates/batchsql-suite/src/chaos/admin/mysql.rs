@@ -108,6 +108,7 @@ impl Admin for MySql {
         statements.extend(tables::each(scene, |table| {
             format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO '{WRITER}'@'%'")
         }));
+        statements.push(format!("GRANT CREATE, SELECT, INSERT, UPDATE ON batchsql_positions TO '{WRITER}'@'%'"));
         self.run(&statements).await
     }
 

@@ -63,6 +63,8 @@ impl Postgres {
         statements.extend(tables::each(scene, |table| {
             format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {WRITER}")
         }));
+        // For the table of positions.
+        statements.push(format!("GRANT CREATE ON SCHEMA public TO {WRITER}"));
         statements
     }
 }

@@ -6,6 +6,8 @@ mod conflicts;
 mod guilt;
 mod rules;
 mod runs;
-mod servers;
+pub(crate) mod servers;
 mod setup;
 mod types;
+
+pub(crate) use setup::{Setup, with_setup};

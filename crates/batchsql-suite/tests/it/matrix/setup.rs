@@ -10,7 +10,7 @@ use batchsql_suite::database::{MySql, Postgres as PostgresDatabase};
 use super::servers::{Own, on};
 
 /// Runs statements on the database of a test.
-pub(super) enum Setup {
+pub(crate) enum Setup {
     Postgres(PostgresDatabase),
     MySql(MySql),
     Sqlite(PathBuf),
@@ -25,7 +25,7 @@ impl Setup {
         }
     }
 
-    pub(super) async fn execute(&self, sql: &str, table: &str) {
+    pub(crate) async fn execute(&self, sql: &str, table: &str) {
         let sql = sql.replace("{t}", table);
         match self {
             Self::Postgres(database) => database.execute(&sql).await.unwrap(),
@@ -35,7 +35,7 @@ impl Setup {
     }
 }
 
-pub(super) async fn with_setup(name: DatabaseName, test: impl AsyncFnOnce(&str, &Setup)) {
+pub(crate) async fn with_setup(name: DatabaseName, test: impl AsyncFnOnce(&str, &Setup)) {
     on(name, async |own: &Own| {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("test.db");
