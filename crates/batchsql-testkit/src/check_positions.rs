@@ -23,7 +23,8 @@ pub async fn check_positions<F: Future<Output = Vec<i64>>>(
 ) {
     assert!(db.keeps_positions(), "the sink says that it keeps positions");
     let key = PartitionKey::new(source, "incarnation", "\"t\"", 3);
-    let claim = async |key: &PartitionKey, claim: Claim| db.claim(key, &claim).await.unwrap();
+    let claim =
+        async |key: &PartitionKey, claim: Claim| db.claim(key, &claim).await.expect("the database can be asked");
     let taken = async |key: &PartitionKey, of: Claim| claim(key, of).await.position().expect("it is claimed");
     let anyone = |owner: &str| Claim::of(owner).from(ClaimFrom::Anyone);
     assert_eq!(claim(&key, anyone("a")).await, Claimed::Missing);
@@ -37,25 +38,26 @@ pub async fn check_positions<F: Future<Output = Vec<i64>>>(
     let rows = |ids: Range<i64>| rows_of(schema, ids);
     let written = |counts: batchsql_core::OutcomeCounts| counts.get(OutcomeKind::Written);
     let first = rows(0..size);
-    let counts = db.write_step(first.rows(), &Step::new(now, 5 + size)).await.unwrap();
+    let counts = db.write_step(first.rows(), &Step::new(now, 5 + size)).await.expect("a step of the owner");
     assert_eq!((written(counts), ids().await), (size as u64, (0..size).collect()));
     let reached = Position { sequence: 5 + size, ..now };
 
     // What another epoch or another position sends changes nothing.
     let more = rows(size..2 * size);
     for stale in [begun, now, Position { sequence: 7 + size, ..now }, Position { epoch: now.epoch + 1, ..reached }] {
-        let error = db.write_step(more.rows(), &Step::new(stale, 99_999)).await.unwrap_err().error;
+        let error = db.write_step(more.rows(), &Step::new(stale, 99_999)).await.expect_err("a stale step").error;
         assert!(error.is_fenced(), "{stale:?}: {error}");
-        let error = db.advance(&Step::new(stale, 99_999)).await.unwrap_err();
+        let error = db.advance(&Step::new(stale, 99_999)).await.expect_err("it is refused");
         assert!(error.is_fenced(), "{stale:?}: {error}");
     }
     // One bad row refuses them all, with the position.
     let bad = rows(-1..size - 1);
-    let refused = db.write_step(bad.rows(), &Step::new(reached, 99_999)).await.unwrap_err();
+    let refused = db.write_step(bad.rows(), &Step::new(reached, 99_999)).await.expect_err("it is refused");
     assert!(refused.was_sent && refused.error.class() == ErrorClass::Row, "{refused}");
     // A step that is rolled back tells the same, and changes nothing.
-    db.write_step(more.rows(), &Step::new(reached, 99_999).rolled_back()).await.unwrap();
-    let refused = db.write_step(bad.rows(), &Step::new(reached, 99_999).rolled_back()).await.unwrap_err();
+    db.write_step(more.rows(), &Step::new(reached, 99_999).rolled_back()).await.expect("a step of the owner");
+    let refused =
+        db.write_step(bad.rows(), &Step::new(reached, 99_999).rolled_back()).await.expect_err("it is refused");
     assert!(refused.was_sent && refused.error.class() == ErrorClass::Row, "{refused}");
     assert_eq!(ids().await, (0..size).collect::<Vec<_>>());
     assert_eq!(taken(&key, Claim::of("a")).await.sequence, 5 + size);
@@ -66,9 +68,9 @@ pub async fn check_positions<F: Future<Output = Vec<i64>>>(
     assert_eq!(claim(&key, Claim::of("a")).await, Claimed::Other);
     let held = taken(&key, Claim::of("b")).await;
     assert!(held.epoch > other.epoch && held.sequence == 5 + size, "{held:?}");
-    db.advance(&Step::new(held, 7 + size)).await.unwrap();
+    db.advance(&Step::new(held, 7 + size)).await.expect("a step of the owner");
     let held = Position { sequence: 7 + size, ..held };
-    db.write_step(more.rows(), &Step::new(held, 7 + 2 * size)).await.unwrap();
+    db.write_step(more.rows(), &Step::new(held, 7 + 2 * size)).await.expect("a step of the owner");
     assert_eq!(ids().await, (0..2 * size).collect::<Vec<_>>());
 
     // Other partitions, tables, incarnations and sources are others.
