@@ -1,5 +1,5 @@
 //! A durable intake for BatchSQL: a row that was accepted is on disk, and is written to the database now, after an outage
-//! of any length, or after the next start of the program. At least once.
+//! of any length, or after the next start of the program. At least once, or exactly once.
 //!
 //! ```
 //! use batchsql_core::{BatchSql, ColumnType, Conflict, Schema};
@@ -32,7 +32,7 @@
 //!    the disk keeps its bytes. With [`SyncPolicy::Always`] this survives a power loss, with [`SyncPolicy::Os`] the end of
 //!    the process.
 //! 2. It may be written more than once: after a crash, and after a lost reply. With a conflict rule that has a key the table
-//!    is the same; a plain insert may be there twice.
+//!    is the same; a plain insert may be there twice. With [`DurableOptions::exactly_once`] it is written once.
 //! 3. Rows of a key are written in the order in which they were stored, across starts too. After a repeat the last row of a
 //!    key is the last one that is written.
 //! 4. Nothing is skipped silently: missing or unreadable rows stop their partition ([`DurableHealth::stopped`]).
