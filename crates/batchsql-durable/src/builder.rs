@@ -174,8 +174,11 @@ fn exactly_once(
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
     let owner = format!("{}-{nanos}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-    let permits = Semaphore::new(pipeline.max_steps().min(Semaphore::MAX_PERMITS));
-    Ok(Some(Arc::new(ExactlyOnce { source: source.clone(), owner, claimed, permits })))
+    // One connection is left for claims, where there are more than two.
+    let connections = pipeline.max_steps().min(Semaphore::MAX_PERMITS);
+    let steps = Semaphore::new(if connections > 2 { connections - 1 } else { connections });
+    let claims = Semaphore::new(1);
+    Ok(Some(Arc::new(ExactlyOnce { source: source.clone(), owner, claimed, steps, claims })))
 }
 
 /// A pipeline that gives up no row for its age.

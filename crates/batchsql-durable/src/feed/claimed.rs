@@ -11,6 +11,8 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Semaphore;
+
 /// What the partitions of an intake share that is written exactly once.
 #[derive(Debug)]
 pub(crate) struct ExactlyOnce {
@@ -20,7 +22,9 @@ pub(crate) struct ExactlyOnce {
     pub(crate) owner: String,
     pub(crate) claimed: Claimed,
     /// Steps that are under way at once.
-    pub(crate) permits: tokio::sync::Semaphore,
+    pub(crate) steps: Semaphore,
+    /// Claims that are under way at once. They do not wait for steps: a claim may end the session that steps wait for.
+    pub(crate) claims: Semaphore,
 }
 
 /// The file of claims, a line for each: `claims`, `has` or `stopped`, the partition, the owner, the table.

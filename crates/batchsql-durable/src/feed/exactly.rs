@@ -173,7 +173,7 @@ impl Feed {
     async fn ask(&mut self, claim: &Claim) -> Option<Result<Claimed, SinkError>> {
         let (context, shared) = (Arc::clone(&self.at.context), Arc::clone(&self.shared));
         let asked = async {
-            let _permit = shared.permits.acquire().await;
+            let _permit = shared.claims.acquire().await;
             context.pipeline.claim(&self.key, claim).await
         };
         tokio::select! {
@@ -389,7 +389,7 @@ impl Feed {
         let step = Step::new(position, signed(self.passed));
         let (context, shared) = (Arc::clone(&self.at.context), Arc::clone(&self.shared));
         let advance = async {
-            let _permit = shared.permits.acquire().await;
+            let _permit = shared.steps.acquire().await;
             context.pipeline.advance(&step).await
         };
         let advanced = tokio::select! {
@@ -416,7 +416,7 @@ impl Feed {
         }
         let (context, shared) = (Arc::clone(&self.at.context), Arc::clone(&self.shared));
         let write = async {
-            let _permit = shared.permits.acquire().await;
+            let _permit = shared.steps.acquire().await;
             context.pipeline.write_step(rows, &step).await
         };
         let written = tokio::select! {

@@ -160,6 +160,22 @@ async fn a_session_that_holds_the_position_is_ended() {
     assert_eq!(numbers(&sink, "SELECT count(*) FROM t").await, [0]);
 }
 
+/// A process that must not have the partition does not disturb the one that has it.
+#[tokio::test]
+async fn a_session_of_another_owner_is_left_alone() {
+    let dsn = fresh_dsn("CREATE TABLE t (id bigint)").await;
+    let sink = PostgresSink::connect(&dsn).await.unwrap();
+    let db = pipeline(&sink);
+    let position = claim(&db).await;
+    let mut writing = PgConnection::connect(&dsn).await.unwrap();
+    let step = format!("BEGIN; UPDATE batchsql_positions SET sequence = 1 WHERE id = {}", position.id);
+    writing.execute(&*step).await.unwrap();
+    let claimed = db.claim(&key(), &Claim::of("b").from(ClaimFrom::Owners(vec!["c".into()]))).await.unwrap();
+    assert_eq!(claimed, batchsql_core::Claimed::Other);
+    writing.execute("COMMIT").await.unwrap();
+    assert_eq!(sequence(&sink).await, 1);
+}
+
 /// What commits while a claim waits is in the position that the claim returns.
 #[tokio::test]
 async fn a_claim_waits_for_what_is_being_committed() {
