@@ -174,6 +174,15 @@ impl NetworkProxy {
         }
     }
 
+    /// Lets the sides that are left learn that the other one is gone, as a system does that probes its connections.
+    pub fn close_lost_connections(&self) {
+        for link in self.links().iter().filter(|link| link.is_half_open.load(Ordering::SeqCst)) {
+            // One of them is closed already.
+            let _ = link.client.shutdown(Shutdown::Both);
+            let _ = link.server.shutdown(Shutdown::Both);
+        }
+    }
+
     fn links(&self) -> Vec<Arc<Link>> {
         lock(&self.network.state).open.iter().filter_map(Weak::upgrade).collect()
     }
@@ -483,6 +492,9 @@ mod tests {
             left.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
             let error = left.read(&mut [0]).unwrap_err();
             assert!(matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut), "{error}");
+            left.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+            proxy.close_lost_connections();
+            assert_eq!(left.read(&mut [0]).unwrap(), 0, "it learns of it at last");
         };
         check(NetworkProxy::lose_servers, true);
         check(NetworkProxy::lose_clients, false);

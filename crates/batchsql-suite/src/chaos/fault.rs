@@ -81,7 +81,7 @@ const TABLE: [Entry; 23] = [
     Entry { fault: Fault::HalfOpen, layer: Layer::Network, lasts: 5_000, not_on: &[NO_NETWORK],
             what: "the server loses its connections, and the writer does not learn it" },
     Entry { fault: Fault::SessionsLeft, layer: Layer::Network, lasts: 3_000, not_on: &[NO_NETWORK],
-            what: "the writer loses its connections, and the server does not learn it: its sessions stay, with their locks" },
+            what: "the writer loses its connections, and the server does not learn it for 3 s: its sessions stay, with their locks" },
     Entry { fault: Fault::Silence5s, layer: Layer::Network, lasts: 5_000, not_on: &[NO_NETWORK],
             what: "nothing is delivered for 5 s, then everything is, also of connections that were given up" },
     Entry { fault: Fault::Silence33s, layer: Layer::Network, lasts: 33_000, not_on: &[NO_NETWORK],

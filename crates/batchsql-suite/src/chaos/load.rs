@@ -66,10 +66,15 @@ impl RowId {
         let key = match table {
             Table::Plain => 0,
             Table::Keyed => u64::from(producer) * KEYS + sequence % KEYS,
-            Table::Once if sequence % REPEATED.0 == REPEATED.1 => (u64::from(producer) << 32) | (sequence - 1),
+            Table::Once if self.repeats_key() => (u64::from(producer) << 32) | (sequence - 1),
             Table::Once => (u64::from(producer) << 32) | sequence,
         };
         key as i64
+    }
+
+    /// Whether it has the key of the row before, in the table whose first rows stay.
+    pub(super) fn repeats_key(self) -> bool {
+        self.sequence % REPEATED.0 == REPEATED.1
     }
 
     /// Whether the database refuses it, if its tables can.

@@ -168,8 +168,11 @@ impl Stage {
             }
             Layer::Network => {
                 let proxy = self.proxy.as_ref().context("there is no network")?;
-                if fault == Fault::ConnectionsReset {
-                    proxy.reset_connections();
+                match fault {
+                    Fault::ConnectionsReset => proxy.reset_connections(),
+                    // Otherwise their locks would stay for as long as the run.
+                    Fault::SessionsLeft => proxy.close_lost_connections(),
+                    _ => {}
                 }
                 proxy.set(Conditions::default());
             }

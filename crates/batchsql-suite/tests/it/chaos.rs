@@ -56,6 +56,12 @@ fn a_durable_writer_that_is_killed_loses_nothing() {
     passes(&["--db", "sqlite,postgres", "--fault", "writer-killed", "--durable"], &expected);
 }
 
+#[test]
+fn rows_are_written_exactly_once_although_writers_are_killed() {
+    let expected = [("sqlite", "writer-killed"), ("postgres", "writer-killed")];
+    passes(&["--db", "sqlite,postgres", "--fault", "writer-killed", "--exactly-once"], &expected);
+}
+
 /// The checker must find a defect, and say so.
 #[track_caller]
 fn is_found(args: &[&str], wrong: &str) {

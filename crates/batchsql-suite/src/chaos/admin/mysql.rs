@@ -101,6 +101,8 @@ impl Admin for MySql {
     async fn create(&self, scene: &Scene) -> Result<()> {
         let mut statements = vec![
             format!("CREATE USER IF NOT EXISTS '{WRITER}'@'%' IDENTIFIED BY '{PASSWORD}'"),
+            // For the table of positions.
+            format!("GRANT CREATE, SELECT, INSERT, UPDATE ON batchsql_positions TO '{WRITER}'@'%'"),
             tables::create_history(scene, &WORDS),
         ];
         statements.extend(Self::create_tables(scene));
@@ -108,7 +110,6 @@ impl Admin for MySql {
         statements.extend(tables::each(scene, |table| {
             format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO '{WRITER}'@'%'")
         }));
-        statements.push(format!("GRANT CREATE, SELECT, INSERT, UPDATE ON batchsql_positions TO '{WRITER}'@'%'"));
         self.run(&statements).await
     }
 

@@ -63,8 +63,6 @@ impl Postgres {
         statements.extend(tables::each(scene, |table| {
             format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {WRITER}")
         }));
-        // For the table of positions.
-        statements.push(format!("GRANT CREATE ON SCHEMA public TO {WRITER}"));
         statements
     }
 }
@@ -102,6 +100,8 @@ impl Admin for Postgres {
                 "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{WRITER}') THEN CREATE ROLE {WRITER} LOGIN \
                  PASSWORD '{PASSWORD}'; END IF; END $$"
             ),
+            // For the table of positions.
+            format!("GRANT CREATE ON SCHEMA public TO {WRITER}"),
             tables::create_history(scene, &WORDS),
             format!(
                 "CREATE FUNCTION {history}_f() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN INSERT INTO {history} \
