@@ -35,7 +35,7 @@ mod tests {
 
     #[test]
     fn the_documentation_names_what_is_left_out() {
-        let page = include_str!("../../../../../docs/soak.md");
+        let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/soak.md")).unwrap();
         for (fault, reason) in LEFT_OUT {
             assert!(page.contains(&format!("`{}` ({reason})", fault.name())), "{}", fault.name());
         }
