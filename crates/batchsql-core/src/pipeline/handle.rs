@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::config::PipelineConfig;
+use crate::config_table::TableSettings;
 use crate::dispatch::state::Activity;
 use crate::error::SinkError;
 use crate::intake::groups::{Found, Groups};
@@ -168,15 +169,20 @@ impl BatchSql {
     #[cold]
     fn new_group(&self, schema: &Schema) -> Result<Found, SubmitError> {
         let limits = self.limits(schema)?;
-        let Shared { config, concurrency, prefers_large_batches, .. } = &*self.0;
-        let settings = config.of_table(schema.table_display(), *prefers_large_batches, *concurrency);
-        let make_table = |number| Table::new(number, schema, settings, *concurrency, &self.0.intake);
+        let settings = self.settings_of(schema);
+        let make_table = |number| Table::new(number, schema, settings, self.0.concurrency, &self.0.intake);
         let added = self.0.groups.get_or_insert(schema, limits, settings.is_in_order(), make_table);
         if added.tables > 1 {
             self.0.pipeline.ledger.budget.share_fairly();
         }
         self.0.engine.forget(&added.retired);
         Ok(Found::from(added.known))
+    }
+
+    /// The settings of the table of a schema.
+    pub(crate) fn settings_of(&self, schema: &Schema) -> TableSettings {
+        let Shared { config, concurrency, prefers_large_batches, .. } = &*self.0;
+        config.of_table(schema.table_display(), *prefers_large_batches, *concurrency)
     }
 
     /// The limits for rows of a schema that has no group.

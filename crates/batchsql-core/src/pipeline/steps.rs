@@ -9,7 +9,7 @@ use crate::intake::message::Message;
 use crate::model::batch::Rows;
 use crate::model::schema::Schema;
 use crate::outcome::outcomes::{FailedRow, Outcome, OutcomeCounts, OutcomeKind};
-use crate::pipeline::handle::{BatchSql, Shared};
+use crate::pipeline::handle::BatchSql;
 use crate::reporter::{BatchInfo, BatchSealed, FlushReason};
 use crate::write::position::{Claim, Claimed, PartitionKey, Step};
 
@@ -48,18 +48,16 @@ impl BatchSql {
 
     /// How many rows a step of a table should have at most: what a batch may have.
     pub fn max_step_rows(&self, schema: &Schema) -> usize {
-        let Shared { config, concurrency, prefers_large_batches, .. } = &*self.0;
-        config.of_table(schema.table_display(), *prefers_large_batches, *concurrency).max_batch_rows
+        self.settings_of(schema).max_batch_rows
     }
 
     /// How many rows of a step may be refused alone before the table is at fault: `max_statements` of
     /// [`Isolation::Bisect`](crate::Isolation::Bisect) for each `flush_size` rows.
     pub fn isolation_budget(&self, rows: Rows<'_>) -> usize {
-        let Shared { config, concurrency, prefers_large_batches, .. } = &*self.0;
-        let settings = config.of_table(rows.schema().table_display(), *prefers_large_batches, *concurrency);
-        match config.isolation {
+        match self.0.config.isolation {
             Isolation::Bisect { max_statements, .. } => {
-                max_statements.saturating_mul(rows.len().div_ceil(settings.flush_size).max(1))
+                let parts = rows.len().div_ceil(self.settings_of(rows.schema()).flush_size);
+                max_statements.saturating_mul(parts.max(1))
             }
             Isolation::AtomicBatch => 1,
         }
@@ -88,9 +86,8 @@ impl BatchSql {
     /// # Cancel safety
     /// The rows may be written or not: claim the partition again.
     pub async fn write_step(&self, rows: Rows<'_>, step: &Step) -> Result<OutcomeCounts, StepError> {
-        let Shared { config, concurrency, prefers_large_batches, .. } = &*self.0;
-        let settings = config.of_table(rows.schema().table_display(), *prefers_large_batches, *concurrency);
-        let written = self.0.engine.write_step(rows, step, settings.is_in_order()).await;
+        let is_in_order = self.settings_of(rows.schema()).is_in_order();
+        let written = self.0.engine.write_step(rows, step, is_in_order).await;
         self.stepped();
         let counts = written.map_err(|no| StepError { error: no.error, was_sent: no.was_sent })?;
         if step.commits {

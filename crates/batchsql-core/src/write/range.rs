@@ -243,7 +243,7 @@ impl<S: Sink> Executor<S> {
 }
 
 /// Whether either the table or one row may have caused an error.
-fn may_be_of_table(error: &SinkError) -> bool {
+pub(super) fn may_be_of_table(error: &SinkError) -> bool {
     matches!(error.class(), ErrorClass::Schema | ErrorClass::Permission | ErrorClass::Internal)
 }
 

@@ -19,6 +19,7 @@ use crate::write::ended::timed_out;
 use crate::write::execute::Executor;
 use crate::write::held::Taken;
 use crate::write::position::{Claim, Claimed, PartitionKey, Step};
+use crate::write::range::may_be_of_table;
 use crate::write::sink::{Sink, Written};
 
 /// Why a step did not happen.
@@ -91,7 +92,7 @@ impl<S: Sink> Executor<S> {
                 Ok(Some(written))
             }
             Err(error) => {
-                let may_be_of_table = is_doubtful(error.class());
+                let may_be_of_table = may_be_of_table(&error);
                 if may_be_of_table
                     || matches!(error.class(), ErrorClass::Row | ErrorClass::Size | ErrorClass::Duplicate)
                 {
@@ -158,11 +159,6 @@ async fn without_panic<F: Future>(future: F) -> Option<F::Output> {
         Err(_) => Poll::Ready(None),
     })
     .await
-}
-
-/// Whether either the table or one row may have caused an error.
-fn is_doubtful(class: ErrorClass) -> bool {
-    matches!(class, ErrorClass::Schema | ErrorClass::Permission | ErrorClass::Internal)
 }
 
 /// The rows that are sent.

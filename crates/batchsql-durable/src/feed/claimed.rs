@@ -11,6 +11,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use batchsql_log::{FileSystem, RealFileSystem};
 use tokio::sync::Semaphore;
 
 /// What the partitions of an intake share that is written exactly once.
@@ -62,7 +63,7 @@ impl Claimed {
     pub(crate) fn open(folder: &Path) -> io::Result<Self> {
         let path = folder.join(FILE);
         let mut file = open(&path)?;
-        sync_folder(folder)?;
+        RealFileSystem.sync_folder(folder)?;
         let mut text = String::new();
         file.read_to_string(&mut text)?;
         let (mut source, mut partitions) = (None, HashMap::<(u32, String), Known>::new());
@@ -189,16 +190,6 @@ fn escaped(table: &str) -> String {
 
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).append(true).create(true).open(path)
-}
-
-#[cfg(unix)]
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
-}
-
-#[cfg(not(unix))]
-fn sync_folder(_: &Path) -> io::Result<()> {
-    Ok(())
 }
 
 #[cfg(test)]

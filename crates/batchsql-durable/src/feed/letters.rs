@@ -6,6 +6,8 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use batchsql_log::{FileSystem, RealFileSystem};
+
 /// A file that is appended to and synced.
 #[derive(Debug)]
 pub(crate) struct Letters {
@@ -65,15 +67,9 @@ fn ends_within_a_line(file: &mut File) -> io::Result<bool> {
 }
 
 /// Without it a power loss may remove the name of a new file.
-#[cfg(unix)]
 fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
-}
-
-#[cfg(not(unix))]
-fn sync_folder(_: &Path) -> io::Result<()> {
-    Ok(())
+    RealFileSystem.sync_folder(folder)
 }
 
 #[cfg(unix)]

@@ -10,6 +10,7 @@ mod admin;
 mod chaos_page;
 mod check;
 mod cli;
+mod command;
 mod conductor;
 mod disk;
 mod fault;
@@ -28,4 +29,5 @@ mod stage;
 mod writer;
 
 pub use cli::Options;
+pub use command::exit_code;
 pub use run::run;

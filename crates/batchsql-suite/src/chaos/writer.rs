@@ -49,7 +49,7 @@ fn config(job: &Job) -> PipelineConfig {
         .statement_timeout(Duration::from_secs(4))
 }
 
-/// The pipeline of a writer. A mode with positions in the database will be a third one.
+/// The pipeline of a writer.
 #[derive(Clone)]
 enum Intake {
     Receipts(BatchSql),
