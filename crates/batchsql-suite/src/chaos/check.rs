@@ -144,7 +144,7 @@ pub(super) fn check(ledgers: &[Ledger], found: &Found, promises: Promises) -> Ch
     let mut fates: HashMap<(Table, RowId), &Fate> = HashMap::new();
     for ledger in ledgers {
         fates.extend(ledger.rows.iter().map(|(row, fate)| (*row, fate)));
-        one_ledger(ledger, promises, &mut complaints);
+        one_ledger(ledger, ledgers.len() == 1, promises, &mut complaints);
     }
     if let Some(last) = ledgers.last().filter(|_| promises.is_durable) {
         durable_letters(last, &fates, promises, &mut complaints);
@@ -171,7 +171,7 @@ pub(super) fn check(ledgers: &[Ledger], found: &Found, promises: Promises) -> Ch
 }
 
 /// One outcome for each row; at the end of the writer the sums, and the metrics.
-fn one_ledger(ledger: &Ledger, promises: Promises, complaints: &mut Complaints) {
+fn one_ledger(ledger: &Ledger, is_alone: bool, promises: Promises, complaints: &mut Complaints) {
     let mut ended: HashMap<&str, u64> = HashMap::new();
     let mut accepted = 0;
     for ((table, row), fate) in &ledger.rows {
@@ -191,7 +191,7 @@ fn one_ledger(ledger: &Ledger, promises: Promises, complaints: &mut Complaints) 
         complaints.add(Wrong::Stuck, || format!("{left} rows are left in the log"));
     }
     if promises.is_durable {
-        return;
+        return durable_numbers(ledger, is_alone, promises, complaints);
     }
     for ((table, row), fate) in &ledger.rows {
         let failed = fate.outcomes.iter().filter(|kind| FAILED.contains(kind)).count() as u64;
@@ -201,7 +201,6 @@ fn one_ledger(ledger: &Ledger, promises: Promises, complaints: &mut Complaints) 
             complaints.add(Wrong::Letters, || format!("{name} ended as {:?} and has {letters} letters", fate.outcomes));
         }
     }
-    let says = |numbers: &HashMap<String, u64>, name: &str| numbers.get(name).copied().unwrap_or(0);
     let of_balance = says(&ledger.balance, "accepted");
     if of_balance != accepted {
         complaints.add(Wrong::Balance, || format!("{accepted} rows were accepted, the balance has {of_balance}"));
@@ -216,6 +215,37 @@ fn one_ledger(ledger: &Ledger, promises: Promises, complaints: &mut Complaints) 
             complaints.add(Wrong::Metrics, || format!("{count} receipts say {kind}, the metrics have {metrics}"));
         }
     }
+}
+
+/// The outcomes that the pipeline of a durable intake counted are those of the metrics, and none of its rows is without one.
+fn durable_numbers(ledger: &Ledger, is_alone: bool, promises: Promises, complaints: &mut Complaints) {
+    let mut ended = 0;
+    for kind in OutcomeKind::ALL.map(OutcomeKind::name) {
+        let (balance, metrics) = (says(&ledger.balance, kind), says(&ledger.metrics, kind));
+        if balance != metrics {
+            complaints.add(Wrong::Metrics, || format!("the balance has {balance} {kind}, the metrics have {metrics}"));
+        }
+        ended += balance;
+    }
+    let accepted = says(&ledger.balance, "accepted");
+    if ended != accepted {
+        complaints.add(Wrong::Balance, || format!("the pipeline has accepted {accepted} rows, and {ended} have ended"));
+    }
+    // Rows of a writer before, or of one after, count there.
+    if !is_alone || ledger.left != Some(0) {
+        return;
+    }
+    let acknowledged = ledger.rows.values().filter(|fate| fate.accepted).count() as u64;
+    let undetermined = ledger.rows.values().filter(|fate| !fate.accepted && !fate.refused).count() as u64;
+    let most = if promises.exactly_once { acknowledged + undetermined } else { u64::MAX };
+    if !(acknowledged..=most).contains(&ended) {
+        let detail = || format!("{acknowledged} rows were acknowledged, {undetermined} may be, and {ended} have ended");
+        complaints.add(Wrong::Balance, detail);
+    }
+}
+
+fn says(numbers: &HashMap<String, u64>, name: &str) -> u64 {
+    numbers.get(name).copied().unwrap_or(0)
 }
 
 /// The outcomes of which the row comes back.

@@ -202,6 +202,11 @@ fn durable() -> (Ledger, Found) {
         // The writer was killed before it noted whether the log has it.
         ledger.rows.insert((table, row(10)), Fate::default());
     }
+    ledger.balance.insert("accepted".to_owned(), 21);
+    for (kind, rows) in [(OutcomeKind::Written, 18), (OutcomeKind::Rejected, 3)] {
+        ledger.balance.insert(kind.name().to_owned(), rows);
+        ledger.metrics.insert(kind.name().to_owned(), rows);
+    }
     let rows = |table, sequences: &[u64]| sequences.iter().map(|sequence| found(table, *sequence)).collect::<Vec<_>>();
     let tables = HashMap::from([
         (Table::Plain, vec![rows(Table::Plain, &[0, 1, 2, 8, 8, 9])]),
@@ -209,6 +214,14 @@ fn durable() -> (Ledger, Found) {
         (Table::Once, vec![rows(Table::Once, &[0, 1, 2, 8])]),
     ]);
     (ledger, Found { tables, history: Some(rows(Table::Keyed, &[0, 1, 2, 8, 0, 8, 9, 10])) })
+}
+
+/// The pipeline of a durable intake has written so many rows, and no more.
+fn set_ended(ledger: &mut Ledger, rows: u64) {
+    for (name, rows) in [("accepted", rows), ("written", rows), ("rejected", 0)] {
+        ledger.balance.insert(name.to_owned(), rows);
+        ledger.metrics.insert(name.to_owned(), rows);
+    }
 }
 
 #[test]
@@ -239,6 +252,9 @@ fn a_durable_intake_may_write_again_and_never_loses() {
         ledger.letters.insert((Table::Keyed, row(1)), 1);
     });
     finds(Wrong::Stuck, &|ledger, _| ledger.left = Some(3));
+    finds(Wrong::Metrics, &|ledger, _| *ledger.metrics.get_mut("written").unwrap() -= 1);
+    finds(Wrong::Balance, &|ledger, _| *ledger.balance.get_mut("accepted").unwrap() += 1);
+    finds(Wrong::Balance, &|ledger, _| set_ended(ledger, 17));
 }
 
 #[test]
@@ -253,6 +269,11 @@ fn exactly_once_writes_nothing_again() {
     };
     let (ledger, good) = fitting();
     assert_eq!(check(std::slice::from_ref(&ledger), &good, exactly).violations, vec![]);
+    for (ended, is_right) in [(17, false), (18, true), (21, true), (22, false)] {
+        let (mut ledger, good) = fitting();
+        set_ended(&mut ledger, ended);
+        assert_eq!(!wrongs(&ledger, &good, exactly).contains(&Wrong::Balance), is_right, "{ended}");
+    }
     let (_, mut doubled) = fitting();
     table(&mut doubled, Table::Plain).push(found(Table::Plain, 8));
     assert!(wrongs(&ledger, &doubled, exactly).contains(&Wrong::Doubled));

@@ -129,11 +129,7 @@ pub(super) async fn run(file: &Path) -> Result<()> {
     writer.is_ending.send_replace(true);
     let mut lines = Lines::default();
     match &writer.intake {
-        Intake::Receipts(db) => {
-            let report = db.close(END).await;
-            lines.balance("accepted", report.balance.accepted);
-            OutcomeKind::ALL.iter().for_each(|kind| lines.balance(kind.name(), report.balance.outcomes.get(*kind)));
-        }
+        Intake::Receipts(db) => drop(db.close(END).await),
         Intake::Durable(db) => {
             // Rows that are being submitted are refused by `close`, so that those before end first.
             producers.join_all().await;
@@ -148,6 +144,9 @@ pub(super) async fn run(file: &Path) -> Result<()> {
     producers.join_all().await;
     sampling.abort();
     tell(writer.intake.sample());
+    let balance = writer.intake.balance();
+    lines.balance("accepted", balance.accepted);
+    OutcomeKind::ALL.iter().for_each(|kind| lines.balance(kind.name(), balance.outcomes.get(*kind)));
     outcomes(&metrics.render()).for_each(|(outcome, rows)| lines.metric(outcome, rows));
     lines.end();
     writer.ledger.append(&lines)
