@@ -1,6 +1,9 @@
 //! Owns the digits of numbers and times in text: the positions of the first and the last significant one.
 //! Must not know columns or types.
 
+use std::fmt::{LowerExp, Write};
+use std::str::FromStr;
+
 /// A decimal number in text, with an exponent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Digits<'a> {
@@ -59,6 +62,14 @@ impl<'a> Digits<'a> {
         let digits = self.whole.bytes().chain(self.fraction.bytes()).filter(|byte| *byte != b'_');
         digits.skip_while(|byte| *byte == b'0')
     }
+}
+
+/// The float that a decimal number names, if its shortest spelling is the same number. `memory` is a reused buffer.
+pub(crate) fn float_of<T: FromStr + LowerExp>(text: &str, memory: &mut String) -> Option<T> {
+    let number: T = text.parse().ok()?;
+    memory.clear();
+    write!(memory, "{number:e}").expect("writing to a String cannot fail");
+    Digits::of(text)?.is_same_number(&Digits::of(memory)?).then_some(number)
 }
 
 /// The texts between the brackets, commas and quotes of a JSON array or a PostgreSQL array. For elements without

@@ -6,11 +6,10 @@
 //! and the server decides. So both ways have the same result.
 
 use std::borrow::Cow;
-use std::fmt::Write;
 
 use batchsql_core::{ColumnType, Time, ValueRef};
 
-use crate::digits::Digits;
+use crate::digits::float_of;
 use crate::encode::write_field;
 use crate::parsed::Parsed;
 use crate::real_type::RealType;
@@ -199,10 +198,7 @@ where
         // What JSON has no number for.
         return matches!(text, "NaN" | "Infinity" | "-Infinity").then(|| text.parse().ok()).flatten();
     }
-    let number: T = text.parse().ok()?;
-    memory.clear();
-    write!(memory, "{number:e}").expect("writing to a String cannot fail");
-    Digits::of(text)?.is_same_number(&Digits::of(memory)?).then_some(number)
+    float_of(text, memory)
 }
 
 /// Without the lower-case letters of ISO 8601, of which the server knows a part.

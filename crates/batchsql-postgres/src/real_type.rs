@@ -36,6 +36,11 @@ pub(crate) struct Spelled {
 }
 
 impl RealType {
+    /// Whether it is this type of pgvector, whose types may be in any schema.
+    pub(crate) fn is_pgvector(&self, name: &str) -> bool {
+        self.name == name && self.kind == 'b' && self.namespace != "pg_catalog"
+    }
+
     /// Precision and scale of `numeric`, if declared.
     pub(crate) fn numeric(&self) -> Option<(i32, i32)> {
         // A header of four bytes, then 16 bits and 11 bits with a sign.

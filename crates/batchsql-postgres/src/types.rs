@@ -161,8 +161,8 @@ fn wire_form(ty: ColumnType, real: &RealType) -> Result<Form, &'static str> {
             let cast = Cast::JsonArray { elements, to: sql_name(real), guard: None };
             Ok(Form { wire, cast, copies: false, echo: Changed, parsed: None, limit: ValueLimit::None })
         }
-        // pgvector reads a list of numbers from text, and may be in any schema.
-        Type::Json if matches!(&*real.name, "vector" | "halfvec") && real.kind == 'b' && !is_builtin => Ok(Form {
+        // They read a list of numbers from text.
+        Type::Json if real.is_pgvector("vector") || real.is_pgvector("halfvec") => Ok(Form {
             wire: Wire::Text,
             cast: Cast::Text { to: sql_name(real), guard: None },
             copies: false,

@@ -5,7 +5,7 @@ use batchsql_core::ValueRef;
 use batchsql_core::exhaustive::Value;
 
 use crate::calendar::Calendar;
-use crate::digits::{Digits, has_long_fraction, has_smaller_fraction, tokens};
+use crate::digits::{Digits, float_of, has_long_fraction, has_smaller_fraction, tokens};
 use crate::encode::{MAX_FRACTION, MAX_VALUE_BYTES, MAX_WHOLE, Unfit, has_nul, is_nested};
 use crate::times::{is_interval_kept, is_kept_whole};
 use crate::value_limit::ValueLimit;
@@ -72,6 +72,11 @@ fn text(text: &str, limit: ValueLimit, wire: Wire) -> Result<(), Unfit> {
             // The server itself rejects text that is not a number.
             Digits::of(token).map_or(Ok(()), |digits| fits(&digits, precision, scale))
         }),
+        ValueLimit::RealElements => {
+            let mut memory = String::new();
+            let is_kept = |token: &str| Digits::of(token).is_none() || float_of::<f32>(token, &mut memory).is_some();
+            if tokens(text).all(is_kept) { Ok(()) } else { Err(Unfit::Rounded) }
+        }
         ValueLimit::TextFraction | ValueLimit::Times(_) if has_long_fraction(text) => Err(Unfit::Rounded),
         ValueLimit::Times(keeps) if !is_kept_whole(text, keeps) => Err(Unfit::PartLeftOut),
         ValueLimit::Interval if !is_interval_kept(text) => Err(Unfit::Rounded),

@@ -25,6 +25,8 @@ pub(crate) enum ValueLimit {
     Characters { most: usize },
     /// Text or JSON from which the server parses numbers of `numeric(precision, scale)`.
     NumericElements { precision: i32, scale: i32 },
+    /// Text or JSON from which the server parses numbers of `real`.
+    RealElements,
     /// Text from which the server parses instants; it stores six digits of a second.
     TextFraction,
     /// Text from which the server parses dates or times of a type that does not store every part.
@@ -43,6 +45,7 @@ impl ValueLimit {
             Self::Fraction { .. }
             | Self::Characters { .. }
             | Self::NumericElements { .. }
+            | Self::RealElements
             | Self::TextFraction
             | Self::Times(_)
             | Self::Interval => Self::None,
@@ -69,6 +72,7 @@ pub(crate) fn limit(ty: ColumnType, real: &RealType, wire: Wire) -> ValueLimit {
         (_, Wire::Time | Wire::Timestamp | Wire::TimestampTz) => {
             real.fraction().map_or(ValueLimit::None, |digits| ValueLimit::Fraction { digits })
         }
+        (_, Wire::Text) if real.is_pgvector("vector") => ValueLimit::RealElements,
         (_, Wire::Text | Wire::Json | Wire::Jsonb | Wire::FlatJsonb | Wire::FlatJson) => text_limit(real),
         _ => ValueLimit::None,
     }

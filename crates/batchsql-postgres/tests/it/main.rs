@@ -24,3 +24,4 @@ mod support;
 mod tables;
 mod trips;
 mod types;
+mod vectors;

@@ -112,8 +112,11 @@ fn joined(dsn: &str, parameter: &str) -> String {
 
 /// A sink with its own tables.
 pub(crate) async fn fresh(sql: &str) -> TestSink {
-    let dsn = fresh_dsn(sql).await;
-    TestSink { sink: PostgresSink::connect(&dsn).await.unwrap(), _dsn: dsn }
+    sink_of(&fresh_dsn(sql).await).await
+}
+
+pub(crate) async fn sink_of(dsn: &Dsn) -> TestSink {
+    TestSink { sink: PostgresSink::connect(dsn).await.unwrap(), _dsn: dsn.clone() }
 }
 
 /// The same with a strategy.
