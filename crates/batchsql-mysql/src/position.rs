@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use batchsql_core::{Claim, Claimed, ErrorClass, PartitionKey, Position, SinkError, Step, StoredPosition};
-use batchsql_sql::{lease_after, lease_left, lease_micros, move_position, release_position};
+use batchsql_sql::{lease_after, lease_left, lease_micros, move_position, position_of, release_position};
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{Executor, Row};
 
@@ -25,8 +25,6 @@ const BEGIN_AT: &str = "INSERT INTO batchsql_positions \
 
 /// The time is that when the statement begins, also after it has waited for a lock: a lease seems longer then, not shorter.
 const COLUMNS: &str = "id, epoch, sequence, session, TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(6), lease)";
-
-const OF_KEY: &str = "source = ? AND incarnation = ? AND table_name = ? AND partition_number = ?";
 
 /// A second, and back again.
 const WAIT: [&str; 2] = [
@@ -99,7 +97,7 @@ fn with_advice(failed: Failed) -> Failed {
 async fn claim_once(connection: &mut MySqlConnection, key: &PartitionKey, claim: &Claim) -> Result<Claimed, Failed> {
     let PartitionKey { source, incarnation, table, partition, .. } = key;
     let keyed = |sql| sqlx::query(sql).bind(source).bind(incarnation).bind(table).bind(partition);
-    let lock = format!("SELECT {COLUMNS} FROM batchsql_positions WHERE {OF_KEY} FOR UPDATE");
+    let lock = format!("SELECT {COLUMNS} FROM batchsql_positions WHERE {} FOR UPDATE", of_key());
     if let Some(sequence) = claim.begin_at {
         let begin_at = keyed(BEGIN_AT).bind(sequence).persistent(false);
         begin_at.execute(&mut *connection).await.map_err(Failed::asked)?;
@@ -140,7 +138,7 @@ async fn claim_once(connection: &mut MySqlConnection, key: &PartitionKey, claim:
 /// Whether the partition has an owner that the claim does not take it from.
 async fn look(connection: &mut MySqlConnection, key: &PartitionKey, claim: &Claim) -> Result<Option<Claimed>, Failed> {
     let PartitionKey { source, incarnation, table, partition, .. } = key;
-    let sql = format!("SELECT {COLUMNS} FROM batchsql_positions WHERE {OF_KEY}");
+    let sql = format!("SELECT {COLUMNS} FROM batchsql_positions WHERE {}", of_key());
     let query = sqlx::query(&sql).bind(source).bind(incarnation).bind(table).bind(partition).persistent(false);
     let row = match query.fetch_optional(connection).await {
         Err(sqlx::Error::Database(error)) if number(error.as_ref()) == NO_TABLE => return Ok(None),
@@ -148,6 +146,10 @@ async fn look(connection: &mut MySqlConnection, key: &PartitionKey, claim: &Clai
     };
     let found = row.as_ref().map(found).transpose().map_err(Failed::asked)?;
     Ok(found.and_then(|found| claim.refused_by(found.owner.as_deref(), found.lease)))
+}
+
+fn of_key() -> String {
+    position_of(|_| "?".to_owned())
 }
 
 /// The columns of [`COLUMNS`].

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use batchsql_core::{Claim, Claimed, ErrorClass, PartitionKey, Position, SinkError, Step, StoredPosition};
-use batchsql_sql::{lease_after, lease_left, lease_micros, move_position, release_position};
+use batchsql_sql::{lease_after, lease_left, lease_micros, move_position, position_of, release_position};
 use sqlx::postgres::PgRow;
 use sqlx::{Executor, PgConnection, Row};
 
@@ -26,8 +26,6 @@ const BEGIN_AT: &str = "INSERT INTO batchsql_positions \
 const COLUMNS: &str = "id, epoch, sequence, session, \
     CAST(pg_catalog.date_part('epoch', lease - pg_catalog.clock_timestamp()) * 1000000 AS bigint)";
 
-const OF_KEY: &str = "source = $1 AND incarnation = $2 AND table_name = $3 AND partition_number = $4";
-
 const OF_OWNER: &str = "source = $1 AND session = $2 AND lease IS NOT NULL";
 
 /// What is locked for longer is not waited for.
@@ -38,8 +36,7 @@ const BEGIN: &str = "BEGIN; SET LOCAL lock_timeout TO '1s'";
 const END_HOLDER: &str = "SELECT pg_catalog.pg_terminate_backend(l.pid) \
     FROM batchsql_positions p JOIN pg_catalog.pg_locks l \
     ON l.locktype = 'transactionid' AND l.granted AND l.transactionid = p.xmax \
-    WHERE p.source = $1 AND p.incarnation = $2 AND p.table_name = $3 AND p.partition_number = $4 \
-    AND l.pid <> pg_catalog.pg_backend_pid()";
+    WHERE l.pid <> pg_catalog.pg_backend_pid() AND ";
 
 const LOCK_TIMEOUT: &str = "55P03";
 const NO_TABLE: &str = "42P01";
@@ -66,7 +63,7 @@ pub(crate) async fn claim(conn: &mut PostgresConn, key: &PartitionKey, claim: &C
             return Ok(refused);
         }
         // A holder that is frozen, or whose client is gone, would hold it for as long as it lasts.
-        match ask(conn, key, END_HOLDER).await {
+        match ask(conn, key, &format!("{END_HOLDER}{}", of_key())).await {
             Ok(Some(_)) => tracing::warn!(partition = %key, "ended the session that held the position"),
             Ok(None) => {}
             Err(error) => tracing::warn!(partition = %key, %error, "cannot end the session that holds the position"),
@@ -78,9 +75,13 @@ pub(crate) async fn claim(conn: &mut PostgresConn, key: &PartitionKey, claim: &C
 
 /// Whether the partition has an owner that the claim does not take it from.
 async fn look(conn: &mut PostgresConn, key: &PartitionKey, claim: &Claim) -> Result<Option<Claimed>, SinkError> {
-    let sql = format!("SELECT {COLUMNS} FROM batchsql_positions WHERE {OF_KEY}");
+    let sql = format!("SELECT {COLUMNS} FROM batchsql_positions WHERE {}", of_key());
     let found = ask(conn, key, &sql).await?.as_ref().map(found).transpose().map_err(before_commit)?;
     Ok(found.and_then(|found| claim.refused_by(found.owner.as_deref(), found.lease)))
+}
+
+fn of_key() -> String {
+    position_of(|number| format!("${number}"))
 }
 
 /// The columns of [`COLUMNS`].
@@ -198,7 +199,7 @@ async fn claim_in_transaction(
     link.execute(BEGIN).await.map_err(before_commit)?;
     let PartitionKey { source, incarnation, table, partition, .. } = key;
     let keyed = |sql| sqlx::query(sql).bind(source).bind(incarnation).bind(table).bind(number(*partition));
-    let lock = format!("SELECT {COLUMNS} FROM batchsql_positions WHERE {OF_KEY} FOR UPDATE");
+    let lock = format!("SELECT {COLUMNS} FROM batchsql_positions WHERE {} FOR UPDATE", of_key());
     if let Some(sequence) = claim.begin_at {
         let begin_at = keyed(BEGIN_AT).bind(sequence).persistent(false);
         begin_at.execute(&mut *link).await.map_err(before_commit)?;

@@ -8,6 +8,14 @@ use batchsql_core::{Claim, Position, Step};
 /// Leases that are longer end after this time: databases cannot add any time to their own.
 const LONGEST_LEASE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
+/// The condition for one partition. `mark`: the placeholder of a value, counted from 1: source, incarnation, table, partition.
+pub fn position_of(mark: impl Fn(usize) -> String) -> String {
+    let columns = ["source", "incarnation", "table_name", "partition_number"];
+    let equal: Vec<String> =
+        columns.iter().zip(1..).map(|(name, number)| format!("{name} = {}", mark(number))).collect();
+    equal.join(" AND ")
+}
+
 /// The statement that moves a position. If it changes no row, the step is fenced.
 pub fn move_position(step: &Step) -> String {
     let Step { id, epoch, from, to, .. } = step;
@@ -49,6 +57,10 @@ mod tests {
     #[test]
     fn statements_have_the_numbers_of_the_step() {
         let position = Position { id: 7, epoch: 4, sequence: 100 };
+        assert_eq!(
+            position_of(|number| format!("${number}")),
+            "source = $1 AND incarnation = $2 AND table_name = $3 AND partition_number = $4"
+        );
         assert_eq!(
             move_position(&Step::new(position, 150)),
             "UPDATE batchsql_positions SET sequence = 150 WHERE id = 7 AND epoch = 4 AND sequence = 100"

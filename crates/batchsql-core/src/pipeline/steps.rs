@@ -4,7 +4,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::config_policies::Isolation;
 use crate::error::{ErrorClass, SinkError};
 use crate::intake::message::Message;
 use crate::model::batch::Rows;
@@ -54,15 +53,9 @@ impl BatchSql {
     }
 
     /// How many rows of a step may be refused alone before the table is at fault: `max_statements` of
-    /// [`Isolation::Bisect`](crate::Isolation::Bisect) for each `flush_size` rows.
+    /// [`Isolation::Bisect`](crate::Isolation::Bisect) for each `flush_size` rows; 1 without a search.
     pub fn isolation_budget(&self, rows: Rows<'_>) -> usize {
-        match self.0.config.isolation {
-            Isolation::Bisect { max_statements, .. } => {
-                let parts = rows.len().div_ceil(self.settings_of(rows.schema()).flush_size);
-                max_statements.saturating_mul(parts.max(1))
-            }
-            Isolation::AtomicBatch => 1,
-        }
+        self.0.config.isolation.budget(rows.len(), self.settings_of(rows.schema()).flush_size).unwrap_or(1)
     }
 
     /// Claims a partition, see [`Sink::claim`](crate::Sink::claim).

@@ -20,7 +20,7 @@ use crate::write::ended::timed_out;
 use crate::write::execute::Executor;
 use crate::write::held::Taken;
 use crate::write::position::{Claim, Claimed, PartitionKey, Position, Step, StoredPosition};
-use crate::write::range::may_be_of_table;
+use crate::write::range::{is_usable_after, may_be_of_table};
 use crate::write::sink::{Sink, Written};
 
 /// Why a step did not happen.
@@ -93,13 +93,10 @@ impl<S: Sink> Executor<S> {
                 Ok(Some(written))
             }
             Err(error) => {
-                let may_be_of_table = may_be_of_table(&error);
-                if may_be_of_table
-                    || matches!(error.class(), ErrorClass::Row | ErrorClass::Size | ErrorClass::Duplicate)
-                {
+                if is_usable_after(&error) {
                     self.steps.put(held);
                 }
-                if may_be_of_table && !prepared.fresh && !std::mem::replace(is_checked, true) {
+                if may_be_of_table(&error) && !prepared.fresh && !std::mem::replace(is_checked, true) {
                     self.plans.forget(&[rows.schema().id()]);
                     return Ok(None);
                 }
