@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use batchsql_core::{Claim, Claimed, ErrorClass, PartitionKey, Position, Schema, SinkError, Step, StoredPosition};
-use batchsql_sql::{lease_after, lease_left, lease_micros, release_position};
+use batchsql_sql::{lease_after, lease_left, lease_micros, position_of, release_position};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use crate::classify::{commit_error, statement_error};
@@ -38,10 +38,8 @@ pub(crate) fn claim(conn: &mut Connection, key: &PartitionKey, claim: &Claim) ->
         let begin_at = params![source, incarnation, table, partition, sequence];
         transaction.execute(BEGIN_AT, begin_at).map_err(statement_error)?;
     }
-    let find = format!(
-        "SELECT {COLUMNS} FROM batchsql_positions
-         WHERE source = ?1 AND incarnation = ?2 AND table_name = ?3 AND partition_number = ?4"
-    );
+    let of_key = position_of(|number| format!("?{number}"));
+    let find = format!("SELECT {COLUMNS} FROM batchsql_positions WHERE {of_key}");
     let found = transaction.query_row(&find, params![source, incarnation, table, partition], found);
     let claimed = match found.optional().map_err(statement_error)? {
         None => Claimed::Missing,
