@@ -115,6 +115,19 @@ pub enum Isolation {
     AtomicBatch,
 }
 
+impl Isolation {
+    /// The most tries of the search for bad rows among so many rows: a larger batch may take as many for each `flush_size`
+    /// rows. `None`: there is no search.
+    pub(crate) fn budget(self, rows: usize, flush_size: usize) -> Option<usize> {
+        match self {
+            Self::Bisect { max_statements, .. } => {
+                Some(max_statements.saturating_mul(rows.div_ceil(flush_size).max(1)))
+            }
+            Self::AtomicBatch => None,
+        }
+    }
+}
+
 impl Default for Isolation {
     fn default() -> Self {
         Self::Bisect { max_statements: default_statements(), beyond: BeyondBudget::Park }

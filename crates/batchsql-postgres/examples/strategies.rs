@@ -6,13 +6,17 @@
 //!
 //! It creates a table `batchsql_strategies`, writes it with four connections, and drops it. Strategies alternate and
 //! medians are shown, because a machine is never fully idle. `ROUNDS` (default 5), `SIZES` (for example `100,500`),
-//! `CASE` (`plain`, `ignore` or `update`) and `STRATEGIES` (for example `unnest,copy`) may be set.
+//! `CASE` (`plain`, `ignore` or `update`) and `STRATEGIES` (for example `unnest,copy`) may be set. With `POSITIONS=1` each
+//! connection moves a position with its batches.
 
 use std::error::Error;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use batchsql_core::{Attempt, ColumnType, Conflict, Schema, SharedRows, Sink, SinkError, TimestampTz, Value};
+use batchsql_core::{
+    Attempt, Claim, ColumnType, Conflict, PartitionKey, Position, Schema, SharedRows, Sink, SinkError, Step,
+    TimestampTz, Value,
+};
 use batchsql_postgres::sqlx::Executor;
 use batchsql_postgres::{PostgresOptions, PostgresSink, Strategy};
 
@@ -146,7 +150,9 @@ impl Writer {
     async fn rows_per_second(&self, batches: &[SharedRows]) -> Result<f64, Box<dyn Error>> {
         let queue = Arc::new(Mutex::new(batches.to_vec()));
         let begin = Instant::now();
-        let tasks: Vec<_> = (0..CONNECTIONS).map(|_| tokio::spawn(self.clone().drain(Arc::clone(&queue)))).collect();
+        let tasks: Vec<_> = (0..CONNECTIONS as u32)
+            .map(|number| tokio::spawn(self.clone().drain(number, Arc::clone(&queue))))
+            .collect();
         for task in tasks {
             task.await??;
         }
@@ -154,12 +160,31 @@ impl Writer {
         Ok(rows as f64 / begin.elapsed().as_secs_f64())
     }
 
-    async fn drain(self, queue: Arc<Mutex<Vec<SharedRows>>>) -> Result<(), SinkError> {
+    async fn drain(self, number: u32, queue: Arc<Mutex<Vec<SharedRows>>>) -> Result<(), SinkError> {
         let next = || queue.lock().expect("no holder panics").pop();
+        let mut position = match std::env::var_os("POSITIONS") {
+            Some(_) => self.claim(number).await?,
+            None => None,
+        };
         while let Some(batch) = next() {
             let mut conn = self.sink.acquire().await?;
-            self.sink.write(&mut conn, &self.plan, batch.rows(), &Attempt::new(false)).await?;
+            let attempt = match &mut position {
+                None => Attempt::new(false),
+                Some(position) => {
+                    let step = Step::new(*position, position.sequence + 1);
+                    position.sequence = step.to;
+                    Attempt::of_step(step)
+                }
+            };
+            self.sink.write(&mut conn, &self.plan, batch.rows(), &attempt).await?;
         }
         Ok(())
+    }
+
+    async fn claim(&self, number: u32) -> Result<Option<Position>, SinkError> {
+        let key = PartitionKey::new("strategies", "example", TABLE, number);
+        let mut conn = self.sink.acquire().await?;
+        let claimed = self.sink.claim(&mut conn, &key, &Claim::of("example").or_begin_at(0)).await?;
+        Ok(claimed.position())
     }
 }

@@ -4,7 +4,7 @@
 //! Arrays are written directly from the column's slices into the buffer of the message: nothing is transposed, and
 //! nothing is allocated per value.
 
-use batchsql_core::{ColumnView, ErrorClass, Rows, SinkError};
+use batchsql_core::{ColumnView, ErrorClass, Rows, SinkError, Step};
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::types::Oid;
@@ -29,6 +29,21 @@ pub(crate) fn arrays(rows: Rows<'_>, fields: &[Field]) -> Result<PgArguments, Si
 /// The types of [`arrays`].
 pub(crate) fn array_types(fields: &[Field]) -> Vec<PgTypeInfo> {
     fields.iter().map(|field| type_info(field.form.wire.array_oid())).collect()
+}
+
+/// The numbers of a step, behind the arrays.
+pub(crate) fn with_step(mut arguments: PgArguments, step: &Step) -> Result<PgArguments, SinkError> {
+    for number in [step.to, step.id, step.epoch, step.from] {
+        let added = arguments.add(number);
+        added.map_err(|_| SinkError::new(ErrorClass::Internal, "a number of a step cannot be sent"))?;
+    }
+    Ok(arguments)
+}
+
+/// The types of [`with_step`].
+pub(crate) fn step_types(fields: &[Field]) -> Vec<PgTypeInfo> {
+    let number = <i64 as Type<Postgres>>::type_info();
+    array_types(fields).into_iter().chain(std::iter::repeat_n(number, 4)).collect()
 }
 
 /// One value per column and row, row by row.

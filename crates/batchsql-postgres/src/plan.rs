@@ -42,6 +42,8 @@ pub struct PostgresPlan {
     pub(crate) has_row_security: bool,
     pub(crate) unnest: Insert,
     pub(crate) whole: Box<str>,
+    /// The rows and the position of a step.
+    pub(crate) step: Box<str>,
     /// The statement whose rows return values, if any do.
     pub(crate) returning: Option<Box<str>>,
     pub(crate) copy: Box<str>,
@@ -123,6 +125,11 @@ impl PostgresPlan {
     /// The strategy for a batch.
     pub(crate) fn way(&self, rows: usize) -> Way {
         self.choice.way(rows, &self.known.round_trip)
+    }
+
+    /// The strategy for a batch with a position.
+    pub(crate) fn way_of_step(&self, rows: usize) -> Way {
+        self.choice.way_of_step(rows, &self.known.round_trip)
     }
 
     /// Whether the next statement is prepared under a name and kept. If there are more plans than a connection keeps
@@ -262,6 +269,7 @@ impl PostgresPlan {
         Ok(Self {
             unnest: statements::unnest(schema, &fields, outcome_source),
             whole: statements::whole(schema, &fields),
+            step: statements::step(schema, &fields, outcome_source),
             returning: statements::returning(schema, &fields),
             copy: statements::copy(schema).into(),
             staging: statements::staging(schema, &fields, outcome_source),

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use batchsql_core::exhaustive::Values;
 use batchsql_core::{Attempt, ErrorClass, Rows, SinkError, Target, Written};
+use batchsql_sql::move_position;
 use sqlx::{Executor, PgConnection};
 
 use crate::choice::Way;
@@ -15,7 +16,6 @@ use crate::fit::unfit_rows;
 use crate::guard;
 use crate::outcome_source::OutcomeSource;
 use crate::plan::{Freshness, PostgresPlan, Problem, TableState};
-use crate::position::move_position;
 use crate::refused_column::with_column;
 use crate::types::Echo;
 use crate::write_returning::write_returning;
@@ -179,7 +179,11 @@ async fn write(
     {
         return write_droppable(link, plan, rows, attempt).await;
     }
-    let way = match plan.way(rows.len()) {
+    let way = match attempt.step() {
+        None => plan.way(rows.len()),
+        Some(_) => plan.way_of_step(rows.len()),
+    };
+    let way = match way {
         Way::Copy if !write_copy::can_copy(rows, &plan.fields) => Way::Unnest,
         way => way,
     };
@@ -189,10 +193,19 @@ async fn write(
             return transaction(link, plan, rows, Body::Waves(waves), attempt).await;
         }
     }
-    let result = if attempt.step().is_none() && is_one_statement(plan, way, rows.len()) {
-        run(link, plan, way, rows, CommitStage::Commits(attempt)).await
-    } else {
-        transaction(link, plan, rows, Body::Once(way), attempt).await
+    let result = match attempt.step() {
+        None if is_one_statement(plan, way, rows.len()) => {
+            run(link, plan, way, rows, CommitStage::Commits(attempt)).await
+        }
+        Some(step) if step.commits && way == Way::Unnest && is_one_with_position(plan) => {
+            match write_insert::with_position(link, plan, rows, step, attempt).await {
+                Err(error) if is_refusal(&error) && !is_about_rows(&error) => {
+                    transaction(link, plan, rows, Body::Once(way), attempt).await
+                }
+                result => result,
+            }
+        }
+        _ => transaction(link, plan, rows, Body::Once(way), attempt).await,
     };
     match result {
         // The statement was rolled back: the server treats two of its rows as the same row.
@@ -267,6 +280,22 @@ fn is_one_statement(plan: &PostgresPlan, way: Way, rows: usize) -> bool {
         Way::Unnest => plan.named,
         Way::Values => plan.named && plan.values.as_ref().is_some_and(|values| values.shapes.split(rows).count() == 1),
         Way::Staging => false,
+    }
+}
+
+/// Whether the rows and their position can be written by one statement. It returns something of each row, to which row
+/// security applies other policies.
+fn is_one_with_position(plan: &PostgresPlan) -> bool {
+    plan.named && !plan.has_row_security
+}
+
+/// Whether an error of rows and position together is one of the rows, or of neither. Otherwise the steps of a transaction
+/// tell which it is.
+fn is_about_rows(error: &SinkError) -> bool {
+    match error.class() {
+        ErrorClass::Row => error.code() != Some(guard::RAISED),
+        ErrorClass::Size | ErrorClass::Duplicate | ErrorClass::Transient | ErrorClass::Resource => true,
+        _ => false,
     }
 }
 

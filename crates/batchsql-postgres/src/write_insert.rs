@@ -1,14 +1,15 @@
 //! Owns the writing of rows by INSERT statements, from arrays or from values.
 //! Must not know transactions: the caller has started one, or needs none.
 
-use batchsql_core::{Rows, SinkError};
+use batchsql_core::{Attempt, Rows, SinkError, Step};
 use sqlx::postgres::{PgArguments, PgTypeInfo};
 use sqlx::{Executor, PgConnection, Row};
 use tokio::time::Instant;
 
 use crate::classify::{LinkLost, sink_error};
 use crate::commit_stage::CommitStage;
-use crate::params::{array_types, arrays, value_types, values};
+use crate::outcome_source::OutcomeSource;
+use crate::params::{array_types, arrays, step_types, value_types, values, with_step};
 use crate::plan::PostgresPlan;
 use crate::returned_keys::ignored_rows;
 use crate::statements::Insert;
@@ -43,6 +44,33 @@ pub(crate) async fn whole(
         Err(_) => Err(plan.unexpected_result(stage, "the server did not report how many rows it wrote".into())),
     }
 }
+
+/// One statement that moves a position and writes the rows; returns the ignored ones. Any other result is rolled back, with an
+/// error with the code [`crate::guard::RAISED`].
+pub(crate) async fn with_position(
+    link: &mut PgConnection,
+    plan: &PostgresPlan,
+    rows: Rows<'_>,
+    step: &Step,
+    attempt: &Attempt,
+) -> Result<Vec<u32>, SinkError> {
+    let stage = CommitStage::Commits(attempt);
+    let arguments = with_step(arrays(rows, &plan.fields)?, step)?;
+    let named = prepare(link, plan, &plan.step, &step_types(&plan.fields), stage).await?;
+    let lost = stage.begin()?;
+    let query = sqlx::query_with(&plan.step, arguments).persistent(named);
+    let begin = Instant::now();
+    let answer = query.fetch_one(link).await.map_err(|error| sink_error(error, lost))?;
+    plan.observe_exchange(begin.elapsed());
+    // Without keys it is known that all were written.
+    let ignored = match plan.outcome_source {
+        OutcomeSource::Keys => ignored_rows(rows, &plan.fields, &answer),
+        OutcomeSource::Total | OutcomeSource::Parts => Some(Vec::new()),
+    };
+    ignored.ok_or_else(|| plan.unexpected_result(stage, OTHER_KEYS.into()))
+}
+
+const OTHER_KEYS: &str = "the server returned other keys than were sent; check the triggers of the table";
 
 /// Prepares a statement that commits separately from its execution: if the connection is lost here, nothing was
 /// executed. Once per connection. Returns whether it has a name.
@@ -105,12 +133,8 @@ pub(crate) async fn insert(
         let begin = Instant::now();
         let answer = query.fetch_one(link).await.map_err(|error| sink_error(error, lost))?;
         plan.observe_exchange(begin.elapsed());
-        return ignored_rows(rows, &plan.fields, &answer).ok_or_else(|| {
-            plan.unexpected_result(
-                stage,
-                "the server returned other keys than were sent; check the triggers of the table".into(),
-            )
-        });
+        return ignored_rows(rows, &plan.fields, &answer)
+            .ok_or_else(|| plan.unexpected_result(stage, OTHER_KEYS.into()));
     }
     let begin = Instant::now();
     let total = total(link, sql, arguments, named, stage).await?;

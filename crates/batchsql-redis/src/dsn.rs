@@ -60,6 +60,12 @@ impl FromStr for RedisOptions {
             return Err(OpenError::invalid_options("TLS (rediss) needs the feature \"tls\" of this crate; turn it on"));
         }
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        if path.contains('@') {
+            // A password with this character unencoded: its start would be a host, and its end a name that is shown.
+            return Err(wrong(
+                "a / in the user or the password is not encoded, or an @ behind the hosts (write %2F, %40)",
+            ));
+        }
         let (user, hosts) = match authority.rsplit_once('@') {
             Some((user, hosts)) => (Some(user), hosts),
             None => (None, authority),
@@ -234,6 +240,12 @@ fn unix(path: &str, query: &str) -> Result<RedisOptions, OpenError> {
     if !path.starts_with('/') {
         return Err(wrong("the path of the socket is not absolute"));
     }
+    if path.split_once(':').is_some_and(|(_, behind)| behind.contains('@')) {
+        return Err(wrong(
+            "the path of the socket has a : and an @, as a user and a password have; name these as parameters \
+             (unix:///path?user=…&pass=…), and write an @ of the path as %40",
+        ));
+    }
     let mut extra = Extra::default();
     extra.read(query, &["db", "user", "pass"])?;
     let mut settings = RedisConnectionInfo::default();
@@ -322,6 +334,7 @@ mod tests {
         check("redis://u@h", "h:6379", Some("u"), None, 0);
         check("redis+sentinel://u:p@h,i:7000/shop/2", "h:26379, i:7000", Some("u"), Some("p"), 2);
         check("unix:///run/redis.sock?db=2&user=u&pass=p%26w", "/run/redis.sock", Some("u"), Some("p&w"), 2);
+        check("unix:///run/redis@1.sock", "/run/redis@1.sock", None, None, 0);
         check("redis://u:p@a:7000,b?cluster=true", "a:7000, b:6379", Some("u"), Some("p"), 0);
         assert!(parsed("redis://a,b?cluster=true").is_cluster && !parsed("redis://a?cluster=false").is_cluster);
     }
@@ -376,5 +389,10 @@ mod tests {
         check("rediss://a?cert=/nowhere", "belong together");
         check("redis://a?cluster=secret", "neither true nor false");
         check("unix://relative?pass=secret", "not absolute");
+        check("unix://:secret@/run/redis.sock", "not absolute");
+        check("unix:///:secret@/run/redis.sock", "name these as parameters");
+        check("redis+unix:///user:secret@host/run/redis.sock", "name these as parameters");
+        check("redis+sentinel://user:12/secret@host/shop", "is not encoded");
+        check("redis://user:12/secret@host/2", "is not encoded");
     }
 }

@@ -88,6 +88,7 @@ mod options;
 mod plan;
 mod position;
 mod read_schema;
+mod refused_commit;
 mod returned;
 mod sink;
 mod table;

@@ -14,6 +14,7 @@ use crate::bind::bind_rows;
 use crate::classify::{commit_error, row_error, statement_error};
 use crate::plan::SqlitePlan;
 use crate::position::{check_table, move_position};
+use crate::refused_commit::refused_commit;
 use crate::returned::returned_values;
 
 /// The plan of a schema, recreated after a change of a table of the database. Clones are the same plan.
@@ -67,8 +68,7 @@ pub(crate) fn write_rows(
         }
     }
     if attempt.step().is_some_and(|step| !step.commits) {
-        // Dropping the transaction rolls it back.
-        return Ok(written);
+        return refused_commit(&transaction).map(|()| written);
     }
     may_commit()?;
     transaction.commit().map_err(commit_error)?;

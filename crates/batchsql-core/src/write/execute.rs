@@ -147,15 +147,8 @@ impl<S: Sink> Executor<S> {
         }
     }
 
-    /// The most tries of the search for bad rows: a larger batch may take as many for each `flush_size` rows.
     fn isolation_budget(&self, job: &Job) -> usize {
-        match self.isolation {
-            Isolation::Bisect { max_statements, .. } => {
-                let parts = job.batch.len().div_ceil(job.settings().flush_size);
-                max_statements.saturating_mul(parts.max(1))
-            }
-            Isolation::AtomicBatch => 0,
-        }
+        self.isolation.budget(job.batch.len(), job.settings().flush_size).unwrap_or(0)
     }
 
     /// Gives every row of the job its outcome, or returns why the job must wait. If the job is dropped meanwhile, its

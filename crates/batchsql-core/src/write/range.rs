@@ -84,7 +84,9 @@ impl<S: Sink> Executor<S> {
                     // rejected.
                     job.progress.has_looked_again = true;
                     self.plans.forget(&[schema.id()]);
-                    *conn = Some(connection);
+                    if is_usable_after(&error) {
+                        *conn = Some(connection);
+                    }
                 }
                 Err(error) => {
                     if is_usable_after(&error) {
@@ -247,8 +249,9 @@ pub(super) fn may_be_of_table(error: &SinkError) -> bool {
     matches!(error.class(), ErrorClass::Schema | ErrorClass::Permission | ErrorClass::Internal)
 }
 
-/// Whether the connection can take the next write after this error.
-fn is_usable_after(error: &SinkError) -> bool {
+/// Whether the connection can take the next write after this error. A code that the driver does not know, or a defect of it,
+/// may leave anything on the connection: it is given back.
+pub(super) fn is_usable_after(error: &SinkError) -> bool {
     use ErrorClass::{Duplicate, Permission, Row, Schema, Size};
     matches!(error.class(), Row | Size | Duplicate | Schema | Permission)
 }

@@ -4,10 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use batchsql_core::{Attempt, BatchSql, DynSink, ErrorClass, Rows, Schema, Sink, SinkError, ValueRef, Written};
+use batchsql_core::{
+    Attempt, BatchSql, DynSink, ErrorClass, Position, RowBuffer, Rows, Schema, Sink, SinkError, Step, ValueRef,
+    ValueRules, Written,
+};
 use batchsql_testkit::ScriptedSink;
 
 use crate::support::{HOUR, config, plain, row};
+
+/// The id of a row that the sink refuses for a reason that it does not know.
+const BROKEN: i64 = -9;
 
 /// Counts its connections; each write takes 10 ms, and refuses rows with a negative id.
 #[derive(Clone, Default)]
@@ -53,8 +59,12 @@ impl Sink for Counting {
 
     async fn write(&self, _: &mut Conn, (): &(), rows: Rows<'_>, _: &Attempt) -> Result<Written, SinkError> {
         tokio::time::sleep(Duration::from_millis(10)).await;
-        let is_bad = rows.iter().any(|row| matches!(row.get(0), ValueRef::I64(id) if id < 0));
-        if is_bad { Err(SinkError::new(ErrorClass::Row, "negative")) } else { Ok(Written::default()) }
+        let bad = rows.iter().find_map(|row| match row.get(0) {
+            ValueRef::I64(BROKEN) => Some(ErrorClass::Internal),
+            ValueRef::I64(id) if id < 0 => Some(ErrorClass::Row),
+            _ => None,
+        });
+        bad.map_or(Ok(Written::default()), |class| Err(SinkError::new(class, "negative")))
     }
 }
 
@@ -84,6 +94,25 @@ async fn batches_that_wait_go_on_with_the_connection_of_the_one_before() {
     db.flush().await.unwrap();
     assert_eq!((load(&sink.0.acquired), load(&sink.0.open)), (3, 0));
     assert_eq!(db.close(HOUR).await.balance.written(), 501);
+}
+
+/// A code that the driver does not know may leave anything on the connection.
+#[tokio::test(start_paused = true)]
+async fn a_step_that_fails_for_an_unknown_reason_gives_its_connection_back() {
+    // The table is checked again, once, on a connection as well.
+    for (id, class, acquired) in [(-1, ErrorClass::Row, 1), (BROKEN, ErrorClass::Internal, 3)] {
+        let (db, sink) = start(2);
+        let step = async |id: i64| {
+            let mut buffer = RowBuffer::new(&plain(), ValueRules::default());
+            buffer.push(&row(&plain(), id)).unwrap();
+            let position = Position { id: 1, epoch: 1, sequence: 0 };
+            db.write_step(buffer.into_rows().rows(), &Step::new(position, 1)).await
+        };
+        step(1).await.unwrap();
+        assert_eq!(step(id).await.unwrap_err().error.class(), class);
+        step(2).await.unwrap();
+        assert_eq!(load(&sink.0.acquired), acquired, "{class}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

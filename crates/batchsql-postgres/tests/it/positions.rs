@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use batchsql_core::{
-    BatchSql, Claim, ClaimFrom, ColumnType, Conflict, ErrorClass, Expr, OutcomeKind, PartitionKey, Position, RowBuffer,
-    Schema, Step, ValueRules,
+    BatchSql, Claim, ClaimFrom, Claimed, ColumnType, Conflict, ErrorClass, Expr, OutcomeKind, PartitionKey, Position,
+    RowBuffer, Schema, Step, ValueRules,
 };
 use batchsql_postgres::sqlx::{Connection, Executor, PgConnection, PgPool};
 use batchsql_postgres::{PostgresSink, Strategy};
@@ -124,6 +124,63 @@ async fn every_rule_moves_its_position() {
     }
 }
 
+/// What a statement was, and what it did, as its triggers see it.
+#[tokio::test]
+async fn a_step_is_one_statement_that_does_nothing_when_it_is_fenced() {
+    let sql = "CREATE TABLE t (id bigint PRIMARY KEY); CREATE TABLE seen (query text);
+        CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN INSERT INTO seen VALUES (current_query()); RETURN NULL; END';
+        CREATE TRIGGER see AFTER INSERT ON t FOR EACH STATEMENT EXECUTE FUNCTION see()";
+    for rule in [Conflict::none(), Conflict::ignore(["id"]), Conflict::replace(["id"])] {
+        let sink = fresh(sql).await;
+        let db = pipeline(&sink);
+        let position = claim(&db).await;
+        let rows = rows(&one_column(rule.clone()), (0..50).map(|id| (id, 0)));
+        db.write_step(rows.rows(), &Step::new(position, 50)).await.unwrap();
+        let seen = async || read(&sink, "SELECT query FROM seen").await;
+        let query = seen().await.join("|");
+        assert!(query.starts_with("WITH p AS (UPDATE batchsql_positions"), "{rule:?}: {query}");
+        assert!(db.write_step(rows.rows(), &Step::new(position, 50)).await.unwrap_err().error.is_fenced());
+        assert_eq!(seen().await.len(), 1, "{rule:?}: a step that is fenced runs no trigger");
+    }
+}
+
+/// The one statement cannot tell these apart: the position, the table, a trigger or a value is at fault.
+#[tokio::test]
+async fn what_is_at_fault_is_told_as_without_a_position() {
+    let raises = |code: &str| {
+        format!(
+            "CREATE TABLE t (id bigint PRIMARY KEY, n text);
+             CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN IF EXISTS (SELECT FROM t WHERE id = 3) THEN
+                 RAISE EXCEPTION ''no'' USING ERRCODE = ''{code}''; END IF; RETURN NULL; END';
+             CREATE TRIGGER no AFTER INSERT ON t FOR EACH STATEMENT EXECUTE FUNCTION no()"
+        )
+    };
+    let columns = |ty: &str| format!("CREATE TABLE t (id bigint PRIMARY KEY, n {ty})");
+    let cases = [
+        (columns("interval day"), "1 day 3 hours", ErrorClass::Row, Some("22000")),
+        (columns("text CHECK (n <> 'bad')"), "bad", ErrorClass::Row, Some("23514")),
+        (raises("42P01"), "x", ErrorClass::Schema, Some("42P01")),
+        (raises("42501"), "x", ErrorClass::Permission, Some("42501")),
+        (raises("2201G"), "x", ErrorClass::Row, Some("2201G")),
+        (raises("XX999"), "x", ErrorClass::Internal, Some("XX999")),
+    ];
+    for (sql, text, class, code) in cases {
+        let sink = fresh(&sql).await;
+        let db = pipeline(&sink);
+        let position = claim(&db).await;
+        let schema = Schema::builder("t").column("id", ColumnType::I64).column("n", ColumnType::Text).build().unwrap();
+        let mut buffer = RowBuffer::new(&schema, ValueRules::default());
+        buffer.push(&schema.row().set("id", 3).unwrap().set("n", text).unwrap().finish().unwrap()).unwrap();
+        let rows = buffer.into_rows();
+        let refused = db.write_step(rows.rows(), &Step::new(position, 1)).await.unwrap_err();
+        assert_eq!((refused.error.class(), refused.error.code()), (class, code), "{sql}: {refused}");
+        assert!(refused.was_sent);
+        assert_eq!((sequence(&sink).await, numbers(&sink, "SELECT count(*) FROM t").await), (0, vec![0]), "{sql}");
+    }
+}
+
 /// The check comes with COMMIT, behind the statements.
 #[tokio::test]
 async fn a_deferred_constraint_refuses_the_step() {
@@ -171,9 +228,33 @@ async fn a_session_of_another_owner_is_left_alone() {
     let step = format!("BEGIN; UPDATE batchsql_positions SET sequence = 1 WHERE id = {}", position.id);
     writing.execute(&*step).await.unwrap();
     let claimed = db.claim(&key(), &Claim::of("b").from(ClaimFrom::Owners(vec!["c".into()]))).await.unwrap();
-    assert_eq!(claimed, batchsql_core::Claimed::Other);
+    assert_eq!(claimed, Claimed::Other);
     writing.execute("COMMIT").await.unwrap();
     assert_eq!(sequence(&sink).await, 1);
+}
+
+/// Neither a claim of somebody else nor the renewal of the others is held up by a step that takes long.
+#[tokio::test]
+async fn leases_do_not_wait_for_a_step_that_takes_long() {
+    let dsn = fresh_dsn("CREATE TABLE t (id bigint)").await;
+    let sink = PostgresSink::connect(&dsn).await.unwrap();
+    let db = pipeline(&sink);
+    let minute = Duration::from_secs(60);
+    let mine = anyone("a").or_begin_at(0).lease(minute);
+    let position = db.claim(&key(), &mine).await.unwrap().position().unwrap();
+    db.claim(&PartitionKey::new("s", "i", "t", 1), &mine).await.unwrap().position().unwrap();
+    let mut writing = PgConnection::connect(&dsn).await.unwrap();
+    let step = format!("BEGIN; UPDATE batchsql_positions SET sequence = 1 WHERE id = {}", position.id);
+    writing.execute(&*step).await.unwrap();
+    let refused = db.claim(&key(), &anyone("b")).await.unwrap();
+    assert!(matches!(&refused, Claimed::Leased { owner, .. } if owner == "a"), "{refused:?}");
+    let renewed = db.renew("s", "a", 10 * minute).await.unwrap();
+    let is_renewed: Vec<_> = renewed.iter().map(|own| own.lease.unwrap() > minute).collect();
+    assert_eq!(is_renewed, [false, true], "{renewed:?}");
+    writing.execute("COMMIT").await.unwrap();
+    assert_eq!(sequence(&sink).await, 1);
+    let renewed = db.renew("s", "a", 10 * minute).await.unwrap();
+    assert!(renewed.iter().all(|own| own.lease.unwrap() > minute), "{renewed:?}");
 }
 
 /// What commits while a claim waits is in the position that the claim returns.

@@ -206,7 +206,7 @@ impl<S: Server> Far<'_, S> {
         tell(format!("{}: connect and prepare", self.title(name)));
         for contender in &contenders {
             // Connections, statements and the table's types are prepared before the clock starts.
-            server::create(self.near, workload).await?;
+            server::create_filled(self.near, workload).await?;
             let rows = match contender {
                 Contender::ByHand(shape) => shape.rows_in_flight(),
                 Contender::Default | Contender::Fixed => 20 * BATCH,
@@ -223,9 +223,9 @@ impl<S: Server> Far<'_, S> {
             for turn in 0..contenders.len() {
                 // The order changes from round to round.
                 let place = (turn + round) % contenders.len();
-                server::create(self.near, workload).await?;
+                server::create_filled(self.near, workload).await?;
                 let measured = self.write(contenders[place], workload, &texts).await?;
-                server::check(self.near, workload, texts.len()).await?;
+                server::check_filled(self.near, workload, texts.len()).await?;
                 rates[place].push(measured.rate);
             }
         }
@@ -265,7 +265,7 @@ impl<S: Server> Far<'_, S> {
                 // The order changes from round to round.
                 measured.rotate_left(round % 2);
                 for (config, latencies) in measured {
-                    server::create(self.near, workload).await?;
+                    server::create_filled(self.near, workload).await?;
                     let sink = self.sink.clone();
                     latencies.push(paced(config, sink, workload, &texts, rows_per_s, plan.paced_for).await?);
                 }

@@ -88,6 +88,16 @@ impl Server for MySql {
         }
     }
 
+    fn fill() -> &'static str {
+        // At most 1,000 steps of a recursion, by default.
+        "INSERT INTO batchsql_suite_events
+         WITH RECURSIVE hundreds (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM hundreds WHERE n < 499),
+                        ones (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM ones WHERE n < 100),
+                        numbers (n) AS (SELECT hundreds.n * 100 + ones.n FROM hundreds JOIN ones)
+         SELECT -n, CONCAT('user ', n), CONCAT('before', n, '@example.org'), CONCAT('payload of row ', n), n / 8, n % 3 = 0,
+                TIMESTAMP '2024-01-01 00:00:00' + INTERVAL n * 617 SECOND FROM numbers"
+    }
+
     async fn writer(&self) -> Result<MySqlWriter> {
         let connection = self.pool.acquire().await?;
         Ok(MySqlWriter { connection, statements: Arc::clone(&self.statements), datetime: self.datetime.clone() })

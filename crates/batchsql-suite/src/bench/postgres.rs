@@ -69,6 +69,12 @@ impl Server for Postgres {
         }
     }
 
+    fn fill() -> &'static str {
+        "INSERT INTO batchsql_suite_events
+         SELECT -n, concat('user ', n), concat('before', n, '@example.org'), concat('payload of row ', n), n / 8.0, n % 3 = 0,
+                timestamptz '2024-01-01' + n * interval '617 seconds' FROM generate_series(1, 50000) AS n"
+    }
+
     async fn writer(&self) -> Result<PoolConnection<sqlx::Postgres>> {
         Ok(self.0.acquire().await?)
     }

@@ -12,6 +12,9 @@ use super::workload::{PRODUCERS, Shape, Workload, Writer, hand_written, pipeline
 use crate::database::DatabaseName;
 use crate::rows::Texts;
 
+/// Rows of a table that is filled before a measurement.
+pub(super) const FILLED: usize = 50_000;
+
 /// A server with the suite's tables, and a pool of connections to it.
 pub(super) trait Server: Sized + Send + Sync + 'static {
     /// The database.
@@ -32,6 +35,9 @@ pub(super) trait Server: Sized + Send + Sync + 'static {
 
     /// The statements that create the table of a workload.
     fn create(workload: Workload) -> &'static str;
+
+    /// The statement that puts [`FILLED`] rows into the table of events, with keys below those of the workloads.
+    fn fill() -> &'static str;
 
     /// Takes a connection out of the pool.
     async fn writer(&self) -> Result<Self::Writer>;
@@ -96,9 +102,26 @@ pub(super) async fn create<S: Server>(server: &S, workload: Workload) -> Result<
     server.settle().await
 }
 
+/// Creates the table of a workload with events, filled: while a table of InnoDB is nearly empty, its indexes are a few pages,
+/// and many writers wait for each other at every row.
+pub(super) async fn create_filled<S: Server>(server: &S, workload: Workload) -> Result<()> {
+    create(server, workload).await?;
+    server.execute(S::fill()).await.with_context(|| format!("cannot fill {}", workload.table()))?;
+    server.settle().await
+}
+
+/// Checks the number of rows in a table that was filled before.
+pub(super) async fn check_filled<S: Server>(server: &S, workload: Workload, rows: usize) -> Result<()> {
+    check_count(server, workload, FILLED + workload.rows_afterwards(rows)).await
+}
+
 /// Checks the number of rows in the table.
 pub(super) async fn check<S: Server>(server: &S, workload: Workload, rows: usize) -> Result<()> {
-    let (table, expected) = (workload.table(), workload.rows_afterwards(rows));
+    check_count(server, workload, workload.rows_afterwards(rows)).await
+}
+
+async fn check_count<S: Server>(server: &S, workload: Workload, expected: usize) -> Result<()> {
+    let table = workload.table();
     let found = server.count(table).await?;
     anyhow::ensure!(found == expected, "{table} has {found} rows instead of {expected}");
     Ok(())
