@@ -103,6 +103,7 @@ pub use write::abandoned::AbandonedWrites;
 pub use write::attempt::Attempt;
 pub use write::dyn_sink::DynSink;
 pub use write::health::{DatabaseState, Health, ParkedTable};
-pub use write::position::{Claim, ClaimFrom, Claimed, PartitionKey, Position, Step};
+pub use write::position::{Claim, ClaimFrom, Claimed, PartitionKey, Position, Step, StoredPosition};
 pub use write::session::{Session, SessionEnd};
+pub use write::share::{Share, share_out};
 pub use write::sink::{Limits, Sink, Written};

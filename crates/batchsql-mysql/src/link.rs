@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use batchsql_core::{Attempt, ErrorClass, SinkError};
+use batchsql_sql::move_position;
 use sqlx::mysql::MySqlConnection;
 use sqlx::{Executor, Statement as _};
 
 use crate::catalog::Table;
 use crate::classify::{Failed, Stage};
-use crate::position::move_position;
 use crate::session::SharedName;
 use crate::settings::ValuesInText;
 use crate::statements::Statement;

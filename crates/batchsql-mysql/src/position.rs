@@ -1,7 +1,10 @@
-//! Owns the table of positions: claims, and the statement of a step.
+//! Owns the table of positions: claims, leases, and a position that moves without rows.
 //! Must not know the rows, or how they are written.
 
-use batchsql_core::{Claim, Claimed, ErrorClass, PartitionKey, Position, SinkError, Step};
+use std::time::Duration;
+
+use batchsql_core::{Claim, Claimed, ErrorClass, PartitionKey, Position, SinkError, Step, StoredPosition};
+use batchsql_sql::{lease_after, lease_left, lease_micros, move_position, release_position};
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{Executor, Row};
 
@@ -20,21 +23,33 @@ const BEGIN_AT: &str = "INSERT INTO batchsql_positions \
     (source, incarnation, table_name, partition_number, epoch, sequence) VALUES (?, ?, ?, ?, 0, ?) \
     ON DUPLICATE KEY UPDATE id = id";
 
-const LOCK: &str = "SELECT id, epoch, sequence, session FROM batchsql_positions \
-    WHERE source = ? AND incarnation = ? AND table_name = ? AND partition_number = ? FOR UPDATE";
+/// The time is that when the statement begins, also after it has waited for a lock: a lease seems longer then, not shorter.
+const COLUMNS: &str = "id, epoch, sequence, session, TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(6), lease)";
 
-const RAISE: &str = "UPDATE batchsql_positions SET epoch = epoch + 1, session = ? WHERE id = ?";
+const OF_KEY: &str = "source = ? AND incarnation = ? AND table_name = ? AND partition_number = ?";
+
+/// A second, and back again.
+const WAIT: [&str; 2] = [
+    "SET @batchsql_lock_wait = @@innodb_lock_wait_timeout, innodb_lock_wait_timeout = 1",
+    "SET innodb_lock_wait_timeout = @batchsql_lock_wait",
+];
 
 const SETTINGS: &str = "SELECT @@innodb_flush_log_at_trx_commit, @@log_bin, @@sync_binlog";
 
 const NO_TABLE: u16 = 1146;
 const NO_RIGHT: u16 = 1142;
 const NO_VARIABLE: u16 = 1193;
+const LOCK_TIMEOUT: u16 = 1205;
 
 /// Claims a partition.
 pub(crate) async fn claim(conn: &mut MySqlConn, key: &PartitionKey, claim: &Claim) -> Result<Claimed, SinkError> {
     let checked = check_settings(conn.begin().await?).await;
     conn.end(checked)?;
+    // Without a lock: the owner is not disturbed, and a step of it is not waited for.
+    let seen = look(conn.begin().await?, key, claim).await;
+    if let Some(refused) = conn.end(seen.map_err(with_advice))? {
+        return Ok(refused);
+    }
     let mut claimed = claim_once(conn.begin().await?, key, claim).await;
     if claimed.as_ref().is_err_and(|failed| failed.code == NO_TABLE && failed.usable) {
         let created = create(conn.begin().await?).await;
@@ -84,20 +99,24 @@ fn with_advice(failed: Failed) -> Failed {
 async fn claim_once(connection: &mut MySqlConnection, key: &PartitionKey, claim: &Claim) -> Result<Claimed, Failed> {
     let PartitionKey { source, incarnation, table, partition, .. } = key;
     let keyed = |sql| sqlx::query(sql).bind(source).bind(incarnation).bind(table).bind(partition);
+    let lock = format!("SELECT {COLUMNS} FROM batchsql_positions WHERE {OF_KEY} FOR UPDATE");
     if let Some(sequence) = claim.begin_at {
         let begin_at = keyed(BEGIN_AT).bind(sequence).persistent(false);
         begin_at.execute(&mut *connection).await.map_err(Failed::asked)?;
     }
     connection.execute("START TRANSACTION").await.map_err(Failed::asked)?;
     let raised = async {
-        let Some(found) = keyed(LOCK).persistent(false).fetch_optional(&mut *connection).await? else {
+        let Some(locked) = keyed(&lock).persistent(false).fetch_optional(&mut *connection).await? else {
             return Ok(Claimed::Missing);
         };
-        let (mut position, owner) = position(&found)?;
-        if !claim.takes_from(owner.as_deref()) {
-            return Ok(Claimed::Other);
+        let Found { mut position, owner, lease } = found(&locked)?;
+        if let Some(refused) = claim.refused_by(owner.as_deref(), lease) {
+            return Ok(refused);
         }
-        let raise = sqlx::query(RAISE).bind(&claim.owner).bind(position.id).persistent(false);
+        let lease = lease_after(claim, owner.as_deref(), ends_after);
+        let raise =
+            format!("UPDATE batchsql_positions SET epoch = epoch + 1, session = ?, lease = {lease} WHERE id = ?");
+        let raise = sqlx::query(&raise).bind(&claim.owner).bind(position.id).persistent(false);
         raise.execute(&mut *connection).await?;
         position.epoch += 1;
         Ok(Claimed::Position(position))
@@ -118,19 +137,121 @@ async fn claim_once(connection: &mut MySqlConnection, key: &PartitionKey, claim:
     }
 }
 
-fn position(found: &MySqlRow) -> sqlx::Result<(Position, Option<String>)> {
-    let position = Position { id: found.try_get(0)?, epoch: found.try_get(1)?, sequence: found.try_get(2)? };
+/// Whether the partition has an owner that the claim does not take it from.
+async fn look(connection: &mut MySqlConnection, key: &PartitionKey, claim: &Claim) -> Result<Option<Claimed>, Failed> {
+    let PartitionKey { source, incarnation, table, partition, .. } = key;
+    let sql = format!("SELECT {COLUMNS} FROM batchsql_positions WHERE {OF_KEY}");
+    let query = sqlx::query(&sql).bind(source).bind(incarnation).bind(table).bind(partition).persistent(false);
+    let row = match query.fetch_optional(connection).await {
+        Err(sqlx::Error::Database(error)) if number(error.as_ref()) == NO_TABLE => return Ok(None),
+        row => row.map_err(Failed::asked)?,
+    };
+    let found = row.as_ref().map(found).transpose().map_err(Failed::asked)?;
+    Ok(found.and_then(|found| claim.refused_by(found.owner.as_deref(), found.lease)))
+}
+
+/// The columns of [`COLUMNS`].
+struct Found {
+    position: Position,
+    owner: Option<String>,
+    lease: Option<Duration>,
+}
+
+fn found(row: &MySqlRow) -> sqlx::Result<Found> {
+    let position = Position { id: row.try_get(0)?, epoch: row.try_get(1)?, sequence: row.try_get(2)? };
     // A binary collation: the client takes the type for bytes.
-    Ok((position, found.try_get_unchecked(3)?))
+    Ok(Found { position, owner: row.try_get_unchecked(3)?, lease: lease_left(row.try_get(4)?) })
 }
 
-/// The statement that moves the position. It has numbers only. The server counts the rows that were found, changed or not.
-pub(crate) fn move_position(step: &Step) -> String {
-    let Step { id, epoch, from, to, .. } = step;
-    format!("UPDATE batchsql_positions SET sequence = {to} WHERE id = {id} AND epoch = {epoch} AND sequence = {from}")
+fn ends_after(micros: i64) -> String {
+    format!("UTC_TIMESTAMP(6) + INTERVAL {micros} MICROSECOND")
 }
 
-/// Moves the position without rows.
+/// Reads all positions of a source.
+pub(crate) async fn read(connection: &mut MySqlConnection, source: &str) -> Result<Vec<StoredPosition>, Failed> {
+    let sql = format!(
+        "SELECT {COLUMNS}, incarnation, table_name, partition_number FROM batchsql_positions WHERE source = ? \
+         ORDER BY incarnation, table_name, partition_number"
+    );
+    let rows = match sqlx::query(&sql).bind(source).persistent(false).fetch_all(connection).await {
+        Err(sqlx::Error::Database(error)) if number(error.as_ref()) == NO_TABLE => Vec::new(),
+        rows => rows.map_err(Failed::asked)?,
+    };
+    let stored = |row: &MySqlRow| {
+        let Found { position, owner, lease } = found(row)?;
+        let incarnation: String = row.try_get_unchecked(5)?;
+        let table: String = row.try_get_unchecked(6)?;
+        let key = PartitionKey::new(source, incarnation, table, row.try_get(7)?);
+        Ok(StoredPosition::new(key, position).owned(owner, lease))
+    };
+    rows.iter().map(stored).collect::<sqlx::Result<_>>().map_err(Failed::asked)
+}
+
+/// Renews the leases of an owner. An update that searches by the source would lock the rows of all owners.
+pub(crate) async fn renew(
+    connection: &mut MySqlConnection,
+    source: &str,
+    owner: &str,
+    lease: Duration,
+) -> Result<Vec<StoredPosition>, Failed> {
+    let sql = "SELECT id FROM batchsql_positions WHERE source = ? AND session = ? AND lease IS NOT NULL";
+    let rows = match sqlx::query(sql).bind(source).bind(owner).persistent(false).fetch_all(&mut *connection).await {
+        Err(sqlx::Error::Database(error)) if number(error.as_ref()) == NO_TABLE => return Ok(Vec::new()),
+        rows => rows.map_err(Failed::asked)?,
+    };
+    let ids = rows.iter().map(|row| row.try_get(0)).collect::<sqlx::Result<Vec<i64>>>().map_err(Failed::asked)?;
+    if !ids.is_empty() {
+        connection.execute(WAIT[0]).await.map_err(Failed::asked)?;
+        let ends = ends_after(lease_micros(lease));
+        let mut renewed = renew_all(connection, &ids, owner, &ends).await;
+        if renewed.as_ref().is_err_and(|failed| failed.code == LOCK_TIMEOUT && failed.usable) {
+            renewed = renew_free(connection, &ids, owner, &ends).await;
+        }
+        if renewed.as_ref().err().is_none_or(|failed| failed.usable) {
+            connection.execute(WAIT[1]).await.map_err(Failed::asked)?;
+        }
+        renewed?;
+    }
+    let mut stored = read(connection, source).await?;
+    stored.retain(|stored| stored.owner.as_deref() == Some(owner));
+    Ok(stored)
+}
+
+async fn renew_all(connection: &mut MySqlConnection, ids: &[i64], owner: &str, ends: &str) -> Result<(), Failed> {
+    let sql = format!("UPDATE batchsql_positions SET lease = {ends} WHERE id IN ({}) AND session = ?", list(ids));
+    let renewed = sqlx::query(&sql).bind(owner).persistent(false).execute(connection).await;
+    renewed.map(drop).map_err(Failed::asked)
+}
+
+/// Without those that a step holds. Servers before MySQL 8.0 and MariaDB 10.6 cannot do this, and renew none.
+async fn renew_free(connection: &mut MySqlConnection, ids: &[i64], owner: &str, ends: &str) -> Result<(), Failed> {
+    connection.execute("START TRANSACTION").await.map_err(Failed::asked)?;
+    let sql = format!("SELECT id FROM batchsql_positions WHERE id IN ({}) FOR UPDATE SKIP LOCKED", list(ids));
+    let renewed = async {
+        let rows = connection.fetch_all(&*sql).await.map_err(Failed::asked)?;
+        let free = rows.iter().map(|row| row.try_get(0)).collect::<sqlx::Result<Vec<i64>>>().map_err(Failed::asked)?;
+        if !free.is_empty() {
+            renew_all(connection, &free, owner, ends).await?;
+        }
+        Ok(())
+    };
+    let renewed: Result<(), Failed> = renewed.await;
+    let end = if renewed.is_ok() { "COMMIT AND NO CHAIN" } else { "ROLLBACK AND NO CHAIN" };
+    connection.execute(end).await.map_err(Failed::asked)?;
+    renewed
+}
+
+fn list(ids: &[i64]) -> String {
+    ids.iter().map(i64::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// Gives a partition away.
+pub(crate) async fn release(connection: &mut MySqlConnection, position: &Position) -> Result<bool, Failed> {
+    let released = connection.execute(&*release_position(position)).await.map_err(Failed::asked)?;
+    Ok(released.rows_affected() == 1)
+}
+
+/// Moves the position without rows. The server counts the rows that were found, changed or not.
 pub(crate) async fn advance(connection: &mut MySqlConnection, step: &Step) -> Result<(), Failed> {
     match connection.execute(&*move_position(step)).await {
         Ok(moved) if moved.rows_affected() == 1 => Ok(()),

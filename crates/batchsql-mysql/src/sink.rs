@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use batchsql_core::{
-    AbandonedWrites, Attempt, Claim, Claimed, IdleDoubt, Limits, OpenError, PartitionKey, PoolState, Rows, Schema,
-    Session, SessionEnd, Sink, SinkError, Step, TableName, TableSchema, ValueRules, Written,
+    AbandonedWrites, Attempt, Claim, Claimed, IdleDoubt, Limits, OpenError, PartitionKey, PoolState, Position, Rows,
+    Schema, Session, SessionEnd, Sink, SinkError, Step, StoredPosition, TableName, TableSchema, ValueRules, Written,
 };
 use sqlx::mysql::MySqlConnection;
 use sqlx::{Connection, MySqlPool};
@@ -280,6 +280,28 @@ impl Sink for MySqlSink {
     async fn advance(&self, conn: &mut MySqlConn, step: &Step) -> Result<(), SinkError> {
         let advanced = position::advance(conn.begin().await?, step).await;
         conn.end(advanced)
+    }
+
+    async fn positions(&self, conn: &mut MySqlConn, source: &str) -> Result<Vec<StoredPosition>, SinkError> {
+        let read = position::read(conn.begin().await?, source).await;
+        conn.end(read)
+    }
+
+    /// Servers before MySQL 8.0 and MariaDB 10.6 renew none while a step takes longer than a second.
+    async fn renew(
+        &self,
+        conn: &mut MySqlConn,
+        source: &str,
+        owner: &str,
+        lease: Duration,
+    ) -> Result<Vec<StoredPosition>, SinkError> {
+        let renewed = position::renew(conn.begin().await?, source, owner, lease).await;
+        conn.end(renewed)
+    }
+
+    async fn release(&self, conn: &mut MySqlConn, position: &Position) -> Result<bool, SinkError> {
+        let released = position::release(conn.begin().await?, position).await;
+        conn.end(released)
     }
 
     async fn acquire(&self) -> Result<MySqlConn, SinkError> {

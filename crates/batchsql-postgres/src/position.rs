@@ -1,7 +1,11 @@
-//! Owns the table of positions: claims, and the step inside the transaction of its rows.
+//! Owns the table of positions: claims, leases, and a position that moves without rows.
 //! Must not know the rows, or how they are written.
 
-use batchsql_core::{Claim, Claimed, ErrorClass, PartitionKey, Position, SinkError, Step};
+use std::time::Duration;
+
+use batchsql_core::{Claim, Claimed, ErrorClass, PartitionKey, Position, SinkError, Step, StoredPosition};
+use batchsql_sql::{lease_after, lease_left, lease_micros, move_position, release_position};
+use sqlx::postgres::PgRow;
 use sqlx::{Executor, PgConnection, Row};
 
 use crate::classify::{LinkLost, is_refusal, sink_error};
@@ -18,13 +22,16 @@ const BEGIN_AT: &str = "INSERT INTO batchsql_positions \
     (source, incarnation, table_name, partition_number, epoch, sequence) VALUES ($1, $2, $3, $4, 0, $5) \
     ON CONFLICT (source, incarnation, table_name, partition_number) DO NOTHING";
 
-const LOCK: &str = "SELECT id, epoch, sequence, session FROM batchsql_positions \
-    WHERE source = $1 AND incarnation = $2 AND table_name = $3 AND partition_number = $4 FOR UPDATE";
+/// The time of the transaction would be that before a lock was waited for.
+const COLUMNS: &str = "id, epoch, sequence, session, \
+    CAST(pg_catalog.date_part('epoch', lease - pg_catalog.clock_timestamp()) * 1000000 AS bigint)";
 
-const RAISE: &str = "UPDATE batchsql_positions SET epoch = epoch + 1, session = $1 WHERE id = $2";
+const OF_KEY: &str = "source = $1 AND incarnation = $2 AND table_name = $3 AND partition_number = $4";
 
-const OWNER: &str = "SELECT session FROM batchsql_positions \
-    WHERE source = $1 AND incarnation = $2 AND table_name = $3 AND partition_number = $4";
+const OF_OWNER: &str = "source = $1 AND session = $2 AND lease IS NOT NULL";
+
+/// What is locked for longer is not waited for.
+const BEGIN: &str = "BEGIN; SET LOCAL lock_timeout TO '1s'";
 
 /// Ends the session whose open transaction holds the row. A lock that several sessions share has another kind of number, and
 /// is not found.
@@ -44,16 +51,19 @@ const NO_RIGHT: &str = "42501";
 pub(crate) async fn claim(conn: &mut PostgresConn, key: &PartitionKey, claim: &Claim) -> Result<Claimed, SinkError> {
     conn.check_idle().await?;
     check_settings(conn).await?;
+    // Without a lock: the owner is not disturbed, and a step of it is not waited for.
+    if let Some(refused) = look(conn, key, claim).await? {
+        return Ok(refused);
+    }
     let mut result = try_claim(conn, key, claim).await;
     if has_code(&result, &[NO_TABLE]) {
         create(conn).await?;
         result = try_claim(conn, key, claim).await;
     }
     if has_code(&result, &[LOCK_TIMEOUT]) {
-        // Its owner may be another process, which is not disturbed. An outdated answer names an owner before it.
-        let owner = ask(conn, key, OWNER).await?.and_then(|row| row.try_get::<Option<String>, _>(0).ok().flatten());
-        if !claim.takes_from(owner.as_deref()) {
-            return Ok(Claimed::Other);
+        // Its owner may be another process by now, which is not disturbed. An outdated answer names an owner before it.
+        if let Some(refused) = look(conn, key, claim).await? {
+            return Ok(refused);
         }
         // A holder that is frozen, or whose client is gone, would hold it for as long as it lasts.
         match ask(conn, key, END_HOLDER).await {
@@ -66,15 +76,34 @@ pub(crate) async fn claim(conn: &mut PostgresConn, key: &PartitionKey, claim: &C
     result
 }
 
+/// Whether the partition has an owner that the claim does not take it from.
+async fn look(conn: &mut PostgresConn, key: &PartitionKey, claim: &Claim) -> Result<Option<Claimed>, SinkError> {
+    let sql = format!("SELECT {COLUMNS} FROM batchsql_positions WHERE {OF_KEY}");
+    let found = ask(conn, key, &sql).await?.as_ref().map(found).transpose().map_err(before_commit)?;
+    Ok(found.and_then(|found| claim.refused_by(found.owner.as_deref(), found.lease)))
+}
+
+/// The columns of [`COLUMNS`].
+struct Found {
+    position: Position,
+    owner: Option<String>,
+    lease: Option<Duration>,
+}
+
+fn found(row: &PgRow) -> sqlx::Result<Found> {
+    let position = Position { id: row.try_get(0)?, epoch: row.try_get(1)?, sequence: row.try_get(2)? };
+    Ok(Found { position, owner: row.try_get(3)?, lease: lease_left(row.try_get(4)?) })
+}
+
+fn ends_after(micros: i64) -> String {
+    format!("pg_catalog.clock_timestamp() + {micros} * interval '1 microsecond'")
+}
+
 fn has_code<T>(result: &Result<T, SinkError>, codes: &[&str]) -> bool {
     result.as_ref().is_err_and(|error| error.code().is_some_and(|code| codes.contains(&code)))
 }
 
-async fn ask(
-    conn: &mut PostgresConn,
-    key: &PartitionKey,
-    sql: &str,
-) -> Result<Option<sqlx::postgres::PgRow>, SinkError> {
+async fn ask(conn: &mut PostgresConn, key: &PartitionKey, sql: &str) -> Result<Option<PgRow>, SinkError> {
     let link = conn.begin()?;
     let PartitionKey { source, incarnation, table, partition, .. } = key;
     let query = sqlx::query(sql).bind(source).bind(incarnation).bind(table).bind(number(*partition));
@@ -166,37 +195,34 @@ async fn claim_in_transaction(
     key: &PartitionKey,
     claim: &Claim,
 ) -> Result<Claimed, SinkError> {
-    link.execute("BEGIN; SET LOCAL lock_timeout TO '1s'").await.map_err(before_commit)?;
+    link.execute(BEGIN).await.map_err(before_commit)?;
     let PartitionKey { source, incarnation, table, partition, .. } = key;
     let keyed = |sql| sqlx::query(sql).bind(source).bind(incarnation).bind(table).bind(number(*partition));
+    let lock = format!("SELECT {COLUMNS} FROM batchsql_positions WHERE {OF_KEY} FOR UPDATE");
     if let Some(sequence) = claim.begin_at {
         let begin_at = keyed(BEGIN_AT).bind(sequence).persistent(false);
         begin_at.execute(&mut *link).await.map_err(before_commit)?;
     }
-    let found = keyed(LOCK).persistent(false).fetch_optional(&mut *link).await.map_err(before_commit)?;
-    let position = |row: &sqlx::postgres::PgRow| {
-        let position = Position { id: row.try_get(0)?, epoch: row.try_get(1)?, sequence: row.try_get(2)? };
-        Ok((position, row.try_get::<Option<String>, _>(3)?))
-    };
-    let claimed = match found.as_ref().map(position).transpose().map_err(before_commit)? {
+    let locked = keyed(&lock).persistent(false).fetch_optional(&mut *link).await.map_err(before_commit)?;
+    let claimed = match locked.as_ref().map(found).transpose().map_err(before_commit)? {
         None => Claimed::Missing,
-        Some((_, owner)) if !claim.takes_from(owner.as_deref()) => Claimed::Other,
-        Some((mut position, _)) => {
-            let raise = sqlx::query(RAISE).bind(&claim.owner).bind(position.id).persistent(false);
-            raise.execute(&mut *link).await.map_err(before_commit)?;
-            position.epoch += 1;
-            Claimed::Position(position)
-        }
+        Some(Found { mut position, owner, lease }) => match claim.refused_by(owner.as_deref(), lease) {
+            Some(refused) => refused,
+            None => {
+                let lease = lease_after(claim, owner.as_deref(), ends_after);
+                let raise = format!(
+                    "UPDATE batchsql_positions SET epoch = epoch + 1, session = $1, lease = {lease} WHERE id = $2"
+                );
+                let raise = sqlx::query(&raise).bind(&claim.owner).bind(position.id).persistent(false);
+                raise.execute(&mut *link).await.map_err(before_commit)?;
+                position.epoch += 1;
+                Claimed::Position(position)
+            }
+        },
     };
     // If this reply is lost, the epoch is raised or not: the partition is claimed again.
     link.execute("COMMIT").await.map_err(before_commit)?;
     Ok(claimed)
-}
-
-/// The statement that moves the position. It has numbers only.
-pub(crate) fn move_position(step: &Step) -> String {
-    let Step { id, epoch, from, to, .. } = step;
-    format!("UPDATE batchsql_positions SET sequence = {to} WHERE id = {id} AND epoch = {epoch} AND sequence = {from}")
 }
 
 /// Moves the position without rows.
@@ -206,4 +232,85 @@ pub(crate) async fn advance(conn: &mut PostgresConn, step: &Step) -> Result<(), 
     let moved = link.execute(&*move_position(step)).await.map_err(|error| sink_error(error, LinkLost::AfterCommit))?;
     conn.end();
     if moved.rows_affected() == 1 { Ok(()) } else { Err(SinkError::fenced()) }
+}
+
+/// Reads all positions of a source.
+pub(crate) async fn read(conn: &mut PostgresConn, source: &str) -> Result<Vec<StoredPosition>, SinkError> {
+    conn.check_idle().await?;
+    let sql = format!(
+        "SELECT {COLUMNS}, incarnation, table_name, partition_number FROM batchsql_positions WHERE source = $1 \
+         ORDER BY incarnation, table_name, partition_number"
+    );
+    let link = conn.begin()?;
+    let rows = sqlx::query(&sql).bind(source).persistent(false).fetch_all(link).await.map_err(before_commit);
+    let rows = match rows {
+        Err(error) if error.code() == Some(NO_TABLE) => Vec::new(),
+        rows => rows?,
+    };
+    conn.end();
+    let stored = |row: &PgRow| {
+        let Found { position, owner, lease } = found(row)?;
+        let partition: i32 = row.try_get(7)?;
+        let key = PartitionKey::new(
+            source,
+            row.try_get::<String, _>(5)?,
+            row.try_get::<String, _>(6)?,
+            u32::try_from(partition).unwrap_or(0),
+        );
+        Ok(StoredPosition::new(key, position).owned(owner, lease))
+    };
+    rows.iter().map(stored).collect::<sqlx::Result<_>>().map_err(before_commit)
+}
+
+/// Renews the leases of an owner.
+pub(crate) async fn renew(
+    conn: &mut PostgresConn,
+    source: &str,
+    owner: &str,
+    lease: Duration,
+) -> Result<Vec<StoredPosition>, SinkError> {
+    conn.check_idle().await?;
+    let ends = ends_after(lease_micros(lease));
+    let all = format!("UPDATE batchsql_positions SET lease = {ends} WHERE {OF_OWNER}");
+    let mut renewed = renew_with(conn, &all, source, owner).await;
+    if has_code(&renewed, &[LOCK_TIMEOUT]) {
+        let free = format!(
+            "UPDATE batchsql_positions SET lease = {ends} WHERE id IN \
+             (SELECT id FROM batchsql_positions WHERE {OF_OWNER} FOR UPDATE SKIP LOCKED)"
+        );
+        renewed = renew_with(conn, &free, source, owner).await;
+    }
+    match renewed {
+        Err(error) if error.code() == Some(NO_TABLE) => return Ok(Vec::new()),
+        renewed => renewed?,
+    }
+    let mut stored = read(conn, source).await?;
+    stored.retain(|stored| stored.owner.as_deref() == Some(owner));
+    Ok(stored)
+}
+
+async fn renew_with(conn: &mut PostgresConn, sql: &str, source: &str, owner: &str) -> Result<(), SinkError> {
+    let link = conn.begin()?;
+    let renewed = async {
+        link.execute(BEGIN).await?;
+        sqlx::query(sql).bind(source).bind(owner).persistent(false).execute(&mut *link).await?;
+        link.execute("COMMIT").await.map(drop)
+    };
+    let renewed = renewed.await.map_err(before_commit);
+    if let Err(error) = &renewed
+        && (!is_refusal(error) || rollback(link).await.is_err())
+    {
+        return renewed;
+    }
+    conn.end();
+    renewed
+}
+
+/// Gives a partition away.
+pub(crate) async fn release(conn: &mut PostgresConn, position: &Position) -> Result<bool, SinkError> {
+    conn.check_idle().await?;
+    let link = conn.begin()?;
+    let released = link.execute(&*release_position(position)).await.map_err(before_commit)?;
+    conn.end();
+    Ok(released.rows_affected() == 1)
 }

@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use batchsql_core::{
-    Attempt, Claim, Claimed, Limits, OpenError, PartitionKey, PoolState, Rows, Schema, Session, SessionEnd, Sink,
-    SinkError, Step, TableName, TableSchema, ValueRules, Written,
+    Attempt, Claim, Claimed, Limits, OpenError, PartitionKey, PoolState, Position, Rows, Schema, Session, SessionEnd,
+    Sink, SinkError, Step, StoredPosition, TableName, TableSchema, ValueRules, Written,
 };
 use sqlx::{Connection, Executor, PgPool};
 
@@ -225,6 +225,24 @@ impl Sink for PostgresSink {
 
     async fn advance(&self, conn: &mut PostgresConn, step: &Step) -> Result<(), SinkError> {
         position::advance(conn, step).await
+    }
+
+    async fn positions(&self, conn: &mut PostgresConn, source: &str) -> Result<Vec<StoredPosition>, SinkError> {
+        position::read(conn, source).await
+    }
+
+    async fn renew(
+        &self,
+        conn: &mut PostgresConn,
+        source: &str,
+        owner: &str,
+        lease: Duration,
+    ) -> Result<Vec<StoredPosition>, SinkError> {
+        position::renew(conn, source, owner, lease).await
+    }
+
+    async fn release(&self, conn: &mut PostgresConn, position: &Position) -> Result<bool, SinkError> {
+        position::release(conn, position).await
     }
 
     async fn acquire(&self) -> Result<PostgresConn, SinkError> {

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use batchsql_core::exhaustive::Values;
 use batchsql_core::{Attempt, ErrorClass, Rows, SinkError, Target, Written};
+use batchsql_sql::move_position;
 use sqlx::{Executor, PgConnection};
 
 use crate::choice::Way;
@@ -15,7 +16,6 @@ use crate::fit::unfit_rows;
 use crate::guard;
 use crate::outcome_source::OutcomeSource;
 use crate::plan::{Freshness, PostgresPlan, Problem, TableState};
-use crate::position::move_position;
 use crate::refused_column::with_column;
 use crate::types::Echo;
 use crate::write_returning::write_returning;

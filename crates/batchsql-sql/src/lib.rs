@@ -21,11 +21,13 @@ mod dialect;
 mod ident;
 mod insert;
 pub mod mysql;
+mod position;
 mod sizes;
 mod split;
 
 pub use dialect::{NEW, OLD};
 pub use ident::{quote, quote_table};
 pub use insert::{insert, statement_from};
+pub use position::{lease_after, lease_left, lease_micros, move_position, release_position};
 pub use sizes::{KeptSizes, pieces};
 pub use split::{Shapes, rows_per_statement};

@@ -1,8 +1,11 @@
-//! Owns the table of positions: claims, and the step inside the transaction of its rows.
+//! Owns the table of positions: claims, leases, and the step inside the transaction of its rows.
 //! Must not know threads, or the rows.
 
-use batchsql_core::{Claim, Claimed, ErrorClass, PartitionKey, Position, Schema, SinkError, Step};
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use std::time::Duration;
+
+use batchsql_core::{Claim, Claimed, ErrorClass, PartitionKey, Position, Schema, SinkError, Step, StoredPosition};
+use batchsql_sql::{lease_after, lease_left, lease_micros, release_position};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use crate::classify::{commit_error, statement_error};
 
@@ -15,10 +18,9 @@ const BEGIN_AT: &str = "INSERT INTO batchsql_positions
     (source, incarnation, table_name, partition_number, epoch, sequence) VALUES (?1, ?2, ?3, ?4, 0, ?5)
     ON CONFLICT (source, incarnation, table_name, partition_number) DO NOTHING";
 
-const FIND: &str = "SELECT id, epoch, sequence, session FROM batchsql_positions
-    WHERE source = ?1 AND incarnation = ?2 AND table_name = ?3 AND partition_number = ?4";
-
-const RAISE: &str = "UPDATE batchsql_positions SET epoch = epoch + 1, session = ?1 WHERE id = ?2";
+/// The clock of SQLite has milliseconds. A difference of days is not exact, so it is rounded to them.
+const COLUMNS: &str = "id, epoch, sequence, session,
+    CAST(round((julianday(lease) - julianday('now')) * 86400000) AS INTEGER) * 1000";
 
 const MOVE: &str = "UPDATE batchsql_positions SET sequence = ?1 WHERE id = ?2 AND epoch = ?3 AND sequence = ?4";
 
@@ -36,22 +38,93 @@ pub(crate) fn claim(conn: &mut Connection, key: &PartitionKey, claim: &Claim) ->
         let begin_at = params![source, incarnation, table, partition, sequence];
         transaction.execute(BEGIN_AT, begin_at).map_err(statement_error)?;
     }
-    let found = |row: &rusqlite::Row<'_>| {
-        let position = Position { id: row.get(0)?, epoch: row.get(1)?, sequence: row.get(2)? };
-        Ok((position, row.get::<_, Option<String>>(3)?))
-    };
-    let found = transaction.query_row(FIND, params![source, incarnation, table, partition], found);
+    let find = format!(
+        "SELECT {COLUMNS} FROM batchsql_positions
+         WHERE source = ?1 AND incarnation = ?2 AND table_name = ?3 AND partition_number = ?4"
+    );
+    let found = transaction.query_row(&find, params![source, incarnation, table, partition], found);
     let claimed = match found.optional().map_err(statement_error)? {
         None => Claimed::Missing,
-        Some((_, owner)) if !claim.takes_from(owner.as_deref()) => Claimed::Other,
-        Some((mut position, _)) => {
-            transaction.execute(RAISE, params![claim.owner, position.id]).map_err(statement_error)?;
-            position.epoch += 1;
-            Claimed::Position(position)
-        }
+        Some(Found { mut position, owner, lease }) => match claim.refused_by(owner.as_deref(), lease) {
+            Some(refused) => refused,
+            None => {
+                let lease = lease_after(claim, owner.as_deref(), ends_after);
+                let raise = format!(
+                    "UPDATE batchsql_positions SET epoch = epoch + 1, session = ?1, lease = {lease} WHERE id = ?2"
+                );
+                transaction.execute(&raise, params![claim.owner, position.id]).map_err(statement_error)?;
+                position.epoch += 1;
+                Claimed::Position(position)
+            }
+        },
     };
     transaction.commit().map_err(commit_error)?;
     Ok(claimed)
+}
+
+/// The columns of [`COLUMNS`].
+struct Found {
+    position: Position,
+    owner: Option<String>,
+    lease: Option<Duration>,
+}
+
+fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
+    let position = Position { id: row.get(0)?, epoch: row.get(1)?, sequence: row.get(2)? };
+    Ok(Found { position, owner: row.get(3)?, lease: lease_left(row.get(4)?) })
+}
+
+fn ends_after(micros: i64) -> String {
+    format!("strftime('%Y-%m-%d %H:%M:%f', 'now', '+{}.{:06} seconds')", micros / 1_000_000, micros % 1_000_000)
+}
+
+/// Reads all positions of a source.
+pub(crate) fn read(conn: &Connection, source: &str) -> Result<Vec<StoredPosition>, SinkError> {
+    if !conn.table_exists(Some("main"), "batchsql_positions").map_err(statement_error)? {
+        return Ok(Vec::new());
+    }
+    let sql = format!(
+        "SELECT {COLUMNS}, incarnation, table_name, partition_number FROM batchsql_positions WHERE source = ?1
+         ORDER BY incarnation, table_name, partition_number"
+    );
+    let mut statement = conn.prepare(&sql).map_err(statement_error)?;
+    let stored = |row: &Row<'_>| {
+        let Found { position, owner, lease } = found(row)?;
+        let key = PartitionKey::new(source, row.get::<_, String>(5)?, row.get::<_, String>(6)?, row.get(7)?);
+        Ok(StoredPosition::new(key, position).owned(owner, lease))
+    };
+    let rows = statement.query_map([source], stored).map_err(statement_error)?;
+    rows.collect::<rusqlite::Result<_>>().map_err(statement_error)
+}
+
+/// Renews the leases of an owner.
+pub(crate) fn renew(
+    conn: &mut Connection,
+    source: &str,
+    owner: &str,
+    lease: Duration,
+) -> Result<Vec<StoredPosition>, SinkError> {
+    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(statement_error)?;
+    let mut stored = read(&transaction, source)?;
+    if !stored.is_empty() {
+        let sql = format!(
+            "UPDATE batchsql_positions SET lease = {} WHERE source = ?1 AND session = ?2 AND lease IS NOT NULL",
+            ends_after(lease_micros(lease))
+        );
+        transaction.execute(&sql, [source, owner]).map_err(statement_error)?;
+        stored = read(&transaction, source)?;
+        stored.retain(|stored| stored.owner.as_deref() == Some(owner));
+    }
+    transaction.commit().map_err(commit_error)?;
+    Ok(stored)
+}
+
+/// Gives a partition away.
+pub(crate) fn release(conn: &mut Connection, position: &Position) -> Result<bool, SinkError> {
+    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(statement_error)?;
+    let released = transaction.execute(&release_position(position), []).map_err(statement_error)?;
+    transaction.commit().map_err(commit_error)?;
+    Ok(released == 1)
 }
 
 fn make_durable(conn: &Connection) -> Result<(), SinkError> {

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use batchsql_core::{
-    Attempt, Claim, Claimed, ErrorClass, Limits, OpenError, PartitionKey, Rows, Schema, Sink, SinkError, Step,
-    TableName, TableSchema, ValueRules, Written,
+    Attempt, Claim, Claimed, ErrorClass, Limits, OpenError, PartitionKey, Position, Rows, Schema, Sink, SinkError,
+    Step, StoredPosition, TableName, TableSchema, ValueRules, Written,
 };
 use rusqlite::Connection;
 
@@ -212,6 +212,42 @@ impl Sink for SqliteSink {
             end_open_transaction(connection)?;
             sink.check_file()?;
             position::advance(connection, &step)
+        })
+        .await
+    }
+
+    async fn positions(&self, conn: &mut SqliteConn, source: &str) -> Result<Vec<StoredPosition>, SinkError> {
+        let (source, sink) = (source.to_owned(), Arc::clone(&self.0));
+        conn.run(move |connection| {
+            end_open_transaction(connection)?;
+            sink.check_file()?;
+            position::read(connection, &source)
+        })
+        .await
+    }
+
+    async fn renew(
+        &self,
+        conn: &mut SqliteConn,
+        source: &str,
+        owner: &str,
+        lease: Duration,
+    ) -> Result<Vec<StoredPosition>, SinkError> {
+        let (source, owner, sink) = (source.to_owned(), owner.to_owned(), Arc::clone(&self.0));
+        conn.run(move |connection| {
+            end_open_transaction(connection)?;
+            sink.check_file()?;
+            position::renew(connection, &source, &owner, lease)
+        })
+        .await
+    }
+
+    async fn release(&self, conn: &mut SqliteConn, position: &Position) -> Result<bool, SinkError> {
+        let (position, sink) = (*position, Arc::clone(&self.0));
+        conn.run(move |connection| {
+            end_open_transaction(connection)?;
+            sink.check_file()?;
+            position::release(connection, &position)
         })
         .await
     }

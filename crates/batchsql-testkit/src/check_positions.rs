@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use crate::check_leases::check_leases;
 use batchsql_core::{
     BatchSql, Claim, ClaimFrom, Claimed, DynRow, ErrorClass, OutcomeKind, PartitionKey, Position, RowBuffer, Schema,
     SharedRows, Step, ValueRules,
@@ -82,6 +83,7 @@ pub async fn check_positions<F: Future<Output = Vec<i64>>>(
     ] {
         assert_eq!(claim(&other, anyone("a")).await, Claimed::Missing, "{other}");
     }
+    check_leases(db, &format!("{source} shared")).await;
     assert_eq!(db.balance().accepted, 2 * size as u64);
     assert_eq!(db.balance().written(), 2 * size as u64);
 }
@@ -102,7 +104,7 @@ mod tests {
     use super::*;
     use crate::scripted::ScriptedSink;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn the_scripted_sink_keeps_positions() {
         let sink = ScriptedSink::new();
         sink.keep_positions();

@@ -63,6 +63,7 @@
 //! ```
 
 mod batch;
+mod check_leases;
 mod check_positions;
 mod model;
 mod null;

@@ -1,7 +1,10 @@
 //! Owns positions as a database keeps them, in memory.
 //! Must not know rows.
 
-use batchsql_core::{Claim, Claimed, PartitionKey, Position, SinkError, Step};
+use std::time::Duration;
+
+use batchsql_core::{Claim, Claimed, PartitionKey, Position, SinkError, Step, StoredPosition};
+use tokio::time::Instant;
 
 /// The positions of all partitions.
 #[derive(Debug, Default)]
@@ -12,6 +15,18 @@ struct Entry {
     key: PartitionKey,
     owner: Option<String>,
     position: Position,
+    lease_ends: Option<Instant>,
+}
+
+impl Entry {
+    fn lease(&self) -> Option<Duration> {
+        let left = self.lease_ends?.duration_since(Instant::now());
+        (left > Duration::ZERO).then_some(left)
+    }
+
+    fn stored(&self) -> StoredPosition {
+        StoredPosition::new(self.key.clone(), self.position).owned(self.owner.clone(), self.lease())
+    }
 }
 
 impl Positions {
@@ -22,18 +37,42 @@ impl Positions {
             (None, Some(sequence)) => {
                 let id = i64::try_from(self.0.len()).expect("a test has fewer partitions");
                 let position = Position { id, epoch: 0, sequence };
-                self.0.push(Entry { key: key.clone(), owner: None, position });
+                self.0.push(Entry { key: key.clone(), owner: None, position, lease_ends: None });
                 self.0.len() - 1
             }
             (None, None) => return Claimed::Missing,
         };
         let entry = &mut self.0[index];
-        if !claim.takes_from(entry.owner.as_deref()) {
-            return Claimed::Other;
+        if let Some(refused) = claim.refused_by(entry.owner.as_deref(), entry.lease()) {
+            return refused;
         }
+        let is_same = entry.owner.as_deref() == Some(&*claim.owner);
+        entry.lease_ends = match claim.lease {
+            Some(lease) => Some(ends_after(lease)),
+            None => entry.lease_ends.filter(|_| is_same),
+        };
         entry.owner = Some(claim.owner.clone());
         entry.position.epoch += 1;
         Claimed::Position(entry.position)
+    }
+
+    pub(crate) fn read(&self, source: &str) -> Vec<StoredPosition> {
+        self.0.iter().filter(|entry| entry.key.source == source).map(Entry::stored).collect()
+    }
+
+    pub(crate) fn renew(&mut self, source: &str, owner: &str, lease: Duration) -> Vec<StoredPosition> {
+        let is_own = |entry: &Entry| entry.key.source == source && entry.owner.as_deref() == Some(owner);
+        for entry in self.0.iter_mut().filter(|entry| is_own(entry) && entry.lease_ends.is_some()) {
+            entry.lease_ends = Some(ends_after(lease));
+        }
+        self.0.iter().filter(|entry| is_own(entry)).map(Entry::stored).collect()
+    }
+
+    pub(crate) fn release(&mut self, position: &Position) -> bool {
+        let is_same = |entry: &&mut Entry| (entry.position.id, entry.position.epoch) == (position.id, position.epoch);
+        let Some(entry) = self.0.iter_mut().find(is_same) else { return false };
+        (entry.owner, entry.lease_ends) = (None, None);
+        true
     }
 
     /// Whether a step can be made now.
@@ -63,6 +102,10 @@ impl Positions {
             }
         }
     }
+}
+
+fn ends_after(lease: Duration) -> Instant {
+    Instant::now() + lease.min(Duration::from_secs(365 * 24 * 60 * 60))
 }
 
 /// Sources quote the names of tables.

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use batchsql_core::{
-    Attempt, Claim, Claimed, DynRow, ErrorClass, PartitionKey, PoolState, Rows, Schema, Session, SessionEnd, Sink,
-    SinkError, Step as PositionStep, Written,
+    Attempt, Claim, Claimed, DynRow, ErrorClass, PartitionKey, PoolState, Position, Rows, Schema, Session, SessionEnd,
+    Sink, SinkError, Step as PositionStep, StoredPosition, Written,
 };
 use tokio::sync::Semaphore;
 
@@ -515,6 +515,24 @@ impl Sink for ScriptedSink {
 
     async fn advance(&self, _: &mut u64, step: &PositionStep) -> Result<(), SinkError> {
         self.lock().positions.advance(step)
+    }
+
+    async fn positions(&self, _: &mut u64, source: &str) -> Result<Vec<StoredPosition>, SinkError> {
+        Ok(self.lock().positions.read(source))
+    }
+
+    async fn renew(
+        &self,
+        _: &mut u64,
+        source: &str,
+        owner: &str,
+        lease: Duration,
+    ) -> Result<Vec<StoredPosition>, SinkError> {
+        Ok(self.lock().positions.renew(source, owner, lease))
+    }
+
+    async fn release(&self, _: &mut u64, position: &Position) -> Result<bool, SinkError> {
+        Ok(self.lock().positions.release(position))
     }
 
     async fn prepare(&self, _: &mut u64, schema: &Schema) -> Result<(), SinkError> {

@@ -2,16 +2,18 @@
 //! Must not know sources, or how rows are written.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::config_policies::Isolation;
-use crate::error::SinkError;
+use crate::error::{ErrorClass, SinkError};
 use crate::intake::message::Message;
 use crate::model::batch::Rows;
 use crate::model::schema::Schema;
 use crate::outcome::outcomes::{FailedRow, Outcome, OutcomeCounts, OutcomeKind};
 use crate::pipeline::handle::BatchSql;
 use crate::reporter::{BatchInfo, BatchSealed, FlushReason};
-use crate::write::position::{Claim, Claimed, PartitionKey, Step};
+use crate::write::position::{Claim, ClaimFrom, Claimed, PartitionKey, Position, Step, StoredPosition};
+use crate::write::share::seats;
 
 /// Why the rows of a step were not written.
 #[derive(Debug, Clone)]
@@ -74,6 +76,71 @@ impl BatchSql {
         let claimed = self.0.engine.claim(key, claim).await;
         self.stepped();
         claimed
+    }
+
+    /// All positions of a source, of every incarnation, with the seats of its workers: to share partitions out, and to know
+    /// how far each is. What is being committed now is not in it. None if nothing was claimed yet.
+    ///
+    /// # Errors
+    /// The database cannot be asked.
+    ///
+    /// # Cancel safety
+    /// Nothing has changed.
+    pub async fn positions(&self, source: &str) -> Result<Vec<StoredPosition>, SinkError> {
+        let positions = self.0.engine.positions(source).await;
+        self.stepped();
+        positions
+    }
+
+    /// Renews the leases of an owner: all partitions and seats of the source that it has claimed last with a lease, whether it
+    /// is over or not, end this time from now (at most a year). Returns what the owner has now; what another one has claimed is
+    /// not in it. A step need not renew. The lease of a partition whose step takes longer than a second is left as it is.
+    ///
+    /// The clock is that of the database. An owner that counts on its own clock must begin before the call.
+    ///
+    /// # Errors
+    /// The database cannot be asked. The leases are renewed or not.
+    ///
+    /// # Cancel safety
+    /// The leases are renewed or not.
+    pub async fn renew(&self, source: &str, owner: &str, lease: Duration) -> Result<Vec<StoredPosition>, SinkError> {
+        let renewed = self.0.engine.renew(source, owner, lease).await;
+        self.stepped();
+        renewed
+    }
+
+    /// Gives a partition or a seat away: it has no owner and no lease from now on. End its steps before: what is under way may
+    /// still be committed until another one claims it. `false`: another one has claimed it already.
+    ///
+    /// # Errors
+    /// The database cannot be asked. It is given away or not.
+    ///
+    /// # Cancel safety
+    /// It is given away or not.
+    pub async fn release(&self, position: &Position) -> Result<bool, SinkError> {
+        let released = self.0.engine.release(position).await;
+        self.stepped();
+        released
+    }
+
+    /// Takes a seat, so that the other workers of the source see this one before it holds a partition, see
+    /// [`share_out`](crate::share_out). It is renewed and released with the partitions. If the owner has one already, its lease
+    /// is renewed.
+    ///
+    /// # Errors
+    /// The database cannot be asked, or the table of positions cannot be used.
+    ///
+    /// # Cancel safety
+    /// A seat is taken or not: take it again.
+    pub async fn take_seat(&self, source: &str, owner: &str, lease: Duration) -> Result<Position, SinkError> {
+        let stored = self.positions(source).await?;
+        let claim = Claim::of(owner).from(ClaimFrom::Anyone).or_begin_at(0).lease(lease);
+        for seat in seats(source, owner, &stored) {
+            if let Claimed::Position(position) = self.claim(&seat, &claim).await? {
+                return Ok(position);
+            }
+        }
+        Err(SinkError::new(ErrorClass::Internal, "every seat of the source is taken"))
     }
 
     /// Writes rows in one transaction with their position. All rows are written, or none: a refused row refuses them all.

@@ -13,7 +13,7 @@ use crate::model::table_name::TableName;
 use crate::model::table_schema::TableSchema;
 use crate::reporter::PoolState;
 use crate::write::attempt::Attempt;
-use crate::write::position::{Claim, Claimed, PartitionKey, Step};
+use crate::write::position::{Claim, Claimed, PartitionKey, Position, Step, StoredPosition};
 use crate::write::session::{Session, SessionEnd};
 use crate::write::sink::{Limits, Sink, Written};
 
@@ -39,6 +39,15 @@ trait ErasedSink: Send + Sync + 'static {
     fn keeps_positions(&self) -> bool;
     async fn claim(&self, conn: &mut BoxConn, key: &PartitionKey, claim: &Claim) -> Result<Claimed, SinkError>;
     async fn advance(&self, conn: &mut BoxConn, step: &Step) -> Result<(), SinkError>;
+    async fn positions(&self, conn: &mut BoxConn, source: &str) -> Result<Vec<StoredPosition>, SinkError>;
+    async fn renew(
+        &self,
+        conn: &mut BoxConn,
+        source: &str,
+        owner: &str,
+        lease: Duration,
+    ) -> Result<Vec<StoredPosition>, SinkError>;
+    async fn release(&self, conn: &mut BoxConn, position: &Position) -> Result<bool, SinkError>;
     async fn acquire(&self) -> Result<BoxConn, SinkError>;
     async fn prepare(&self, conn: &mut BoxConn, schema: &Schema) -> Result<BoxPlan, SinkError>;
     async fn write(
@@ -120,6 +129,27 @@ impl<S: Sink> ErasedSink for S {
     async fn advance(&self, conn: &mut BoxConn, step: &Step) -> Result<(), SinkError> {
         let conn = conn.downcast_mut::<S::Conn>().expect(OWN_TYPE);
         Sink::advance(self, conn, step).await
+    }
+
+    async fn positions(&self, conn: &mut BoxConn, source: &str) -> Result<Vec<StoredPosition>, SinkError> {
+        let conn = conn.downcast_mut::<S::Conn>().expect(OWN_TYPE);
+        Sink::positions(self, conn, source).await
+    }
+
+    async fn renew(
+        &self,
+        conn: &mut BoxConn,
+        source: &str,
+        owner: &str,
+        lease: Duration,
+    ) -> Result<Vec<StoredPosition>, SinkError> {
+        let conn = conn.downcast_mut::<S::Conn>().expect(OWN_TYPE);
+        Sink::renew(self, conn, source, owner, lease).await
+    }
+
+    async fn release(&self, conn: &mut BoxConn, position: &Position) -> Result<bool, SinkError> {
+        let conn = conn.downcast_mut::<S::Conn>().expect(OWN_TYPE);
+        Sink::release(self, conn, position).await
     }
 
     async fn acquire(&self) -> Result<BoxConn, SinkError> {
@@ -233,6 +263,24 @@ impl Sink for DynSink {
 
     async fn advance(&self, conn: &mut BoxConn, step: &Step) -> Result<(), SinkError> {
         self.0.advance(conn, step).await
+    }
+
+    async fn positions(&self, conn: &mut BoxConn, source: &str) -> Result<Vec<StoredPosition>, SinkError> {
+        self.0.positions(conn, source).await
+    }
+
+    async fn renew(
+        &self,
+        conn: &mut BoxConn,
+        source: &str,
+        owner: &str,
+        lease: Duration,
+    ) -> Result<Vec<StoredPosition>, SinkError> {
+        self.0.renew(conn, source, owner, lease).await
+    }
+
+    async fn release(&self, conn: &mut BoxConn, position: &Position) -> Result<bool, SinkError> {
+        self.0.release(conn, position).await
     }
 
     async fn acquire(&self) -> Result<BoxConn, SinkError> {

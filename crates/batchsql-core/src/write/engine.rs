@@ -13,7 +13,7 @@ use crate::model::schema::{Schema, SchemaId};
 use crate::outcome::outcomes::OutcomeCounts;
 use crate::write::ended::{Connection, timed_out};
 use crate::write::execute::Executor;
-use crate::write::position::{Claim, Claimed, PartitionKey, Step};
+use crate::write::position::{Claim, Claimed, PartitionKey, Position, Step, StoredPosition};
 use crate::write::session::{Session, SessionEnd};
 use crate::write::sink::{Limits, Sink};
 use crate::write::step::NoStep;
@@ -28,6 +28,9 @@ pub(crate) trait Engine: Send + Sync + 'static {
     fn keeps_positions(&self) -> bool;
     async fn claim(&self, key: &PartitionKey, claim: &Claim) -> Result<Claimed, SinkError>;
     async fn advance(&self, step: &Step) -> Result<(), SinkError>;
+    async fn positions(&self, source: &str) -> Result<Vec<StoredPosition>, SinkError>;
+    async fn renew(&self, source: &str, owner: &str, lease: Duration) -> Result<Vec<StoredPosition>, SinkError>;
+    async fn release(&self, position: &Position) -> Result<bool, SinkError>;
     async fn write_step(&self, rows: Rows<'_>, step: &Step, is_in_order: bool) -> Result<OutcomeCounts, NoStep>;
     /// Forgets what was prepared for schemas that are no longer used.
     fn forget(&self, schemas: &[SchemaId]);
@@ -67,6 +70,18 @@ impl<S: Sink> Engine for Executor<S> {
 
     async fn advance(&self, step: &Step) -> Result<(), SinkError> {
         self.advance_step(step).await
+    }
+
+    async fn positions(&self, source: &str) -> Result<Vec<StoredPosition>, SinkError> {
+        self.read_positions(source).await
+    }
+
+    async fn renew(&self, source: &str, owner: &str, lease: Duration) -> Result<Vec<StoredPosition>, SinkError> {
+        self.renew_leases(source, owner, lease).await
+    }
+
+    async fn release(&self, position: &Position) -> Result<bool, SinkError> {
+        self.release_lease(position).await
     }
 
     async fn write_step(&self, rows: Rows<'_>, step: &Step, is_in_order: bool) -> Result<OutcomeCounts, NoStep> {

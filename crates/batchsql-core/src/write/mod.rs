@@ -30,6 +30,7 @@ pub(crate) mod retry;
 pub(crate) mod round;
 pub(crate) mod sample;
 pub(crate) mod session;
+pub(crate) mod share;
 pub(crate) mod sink;
 pub(crate) mod spans;
 pub(crate) mod step;

@@ -12,6 +12,7 @@
 //! ```
 
 use std::fmt;
+use std::time::Duration;
 
 /// Names one partition of one source in the table of positions. The names are stored as they are; a row belongs to one
 /// incarnation of the source, so that a source that was made anew under the same name begins anew.
@@ -56,22 +57,26 @@ pub struct Claim {
     pub from: ClaimFrom,
     /// A partition without a position gets this one. `None`: it is not claimed.
     pub begin_at: Option<i64>,
+    /// How long nobody else may claim it, from now on by the clock of the database. `None`: the claim makes no lease; the
+    /// one that the owner has stays.
+    pub lease: Option<Duration>,
 }
 
 /// The owners that a claim takes a partition from. The owner itself is always one of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClaimFrom {
-    /// Whoever has it.
+    /// Whoever has it, once the lease is over.
     Anyone,
-    /// These, for example the processes before on the same log; nobody, after a lost reply.
+    /// These, for example the processes before on the same log; nobody, after a lost reply. They are known to have ended, so
+    /// their leases do not count.
     Owners(Vec<String>),
 }
 
 impl Claim {
     /// A claim of what the owner has: after a lost reply.
     pub fn of(owner: impl Into<String>) -> Self {
-        Self { owner: owner.into(), from: ClaimFrom::Owners(Vec::new()), begin_at: None }
+        Self { owner: owner.into(), from: ClaimFrom::Owners(Vec::new()), begin_at: None, lease: None }
     }
 
     /// A claim from these owners too.
@@ -88,19 +93,30 @@ impl Claim {
         self
     }
 
-    /// Whether it takes a partition that this one has claimed last.
-    pub fn takes_from(&self, owner: Option<&str>) -> bool {
-        match (&self.from, owner) {
-            (ClaimFrom::Anyone, _) | (_, None) => true,
-            (ClaimFrom::Owners(owners), Some(owner)) => {
-                owner == self.owner || owners.iter().any(|known| known == owner)
-            }
+    /// Nobody else may claim the partition for this time, at most a year. Renew it with
+    /// [`BatchSql::renew`](crate::BatchSql::renew) when a third of it has passed.
+    ///
+    /// A lease shares partitions out among workers; it does not keep rows from being written twice. That is what the epoch
+    /// does, also when a lease has ended too early.
+    #[must_use]
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = Some(lease);
+        self
+    }
+
+    /// The answer to a claim of a partition that it does not take: this one has claimed it last, and has a lease for this
+    /// time. `None`: it takes the partition.
+    pub fn refused_by(&self, owner: Option<&str>, lease: Option<Duration>) -> Option<Claimed> {
+        let owner = owner.filter(|owner| *owner != self.owner)?;
+        match &self.from {
+            ClaimFrom::Anyone => lease.map(|left| Claimed::Leased { owner: owner.to_owned(), left }),
+            ClaimFrom::Owners(owners) => (!owners.iter().any(|known| known == owner)).then_some(Claimed::Other),
         }
     }
 }
 
 /// What a claim has found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Claimed {
     /// The partition is claimed.
@@ -109,6 +125,13 @@ pub enum Claimed {
     Missing,
     /// Another owner has claimed it; nothing has changed.
     Other,
+    /// Another owner has a lease; nothing has changed.
+    Leased {
+        /// Who has it.
+        owner: String,
+        /// The lease is over after this time, unless it is renewed.
+        left: Duration,
+    },
 }
 
 impl Claimed {
@@ -116,7 +139,7 @@ impl Claimed {
     pub fn position(self) -> Option<Position> {
         match self {
             Self::Position(position) => Some(position),
-            Self::Missing | Self::Other => None,
+            Self::Missing | Self::Other | Self::Leased { .. } => None,
         }
     }
 }
@@ -131,6 +154,40 @@ pub struct Position {
     pub epoch: i64,
     /// The last row that has ended.
     pub sequence: i64,
+}
+
+/// A partition as the table of positions has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoredPosition {
+    /// Which partition.
+    pub key: PartitionKey,
+    /// How far it is, in the epoch of the last claim.
+    pub position: Position,
+    /// Who has claimed it last. `None`: nobody, or it was released.
+    pub owner: Option<String>,
+    /// How long nobody else may claim it. `None`: there is no lease, or it is over.
+    pub lease: Option<Duration>,
+}
+
+impl StoredPosition {
+    /// A partition that nobody has.
+    pub fn new(key: PartitionKey, position: Position) -> Self {
+        Self { key, position, owner: None, lease: None }
+    }
+
+    /// The same, claimed last by this one, with a lease for this time.
+    #[must_use]
+    pub fn owned(mut self, owner: Option<String>, lease: Option<Duration>) -> Self {
+        self.owner = owner;
+        self.lease = lease;
+        self
+    }
+
+    /// Who has a lease.
+    pub fn holder(&self) -> Option<&str> {
+        self.owner.as_deref().filter(|_| self.lease.is_some())
+    }
 }
 
 /// One step of a partition: the rows behind `from` up to `to`, in one transaction with the position.
@@ -165,5 +222,33 @@ impl Step {
     pub fn rolled_back(mut self) -> Self {
         self.commits = false;
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_takes_from_its_owners_and_from_leases_that_are_over() {
+        let left = Duration::from_secs(5);
+        let leased = Some(Claimed::Leased { owner: "b".into(), left });
+        let anyone = Claim::of("a").from(ClaimFrom::Anyone);
+        let from_b = Claim::of("a").from(ClaimFrom::Owners(vec!["c".into(), "b".into()]));
+        let cases = [
+            (anyone.clone(), None, None, None),
+            (anyone.clone(), Some("a"), Some(left), None),
+            (anyone.clone(), Some("b"), None, None),
+            (anyone, Some("b"), Some(left), leased),
+            (Claim::of("a"), None, None, None),
+            (Claim::of("a"), Some("a"), Some(left), None),
+            (Claim::of("a"), Some("b"), None, Some(Claimed::Other)),
+            (Claim::of("a"), Some("b"), Some(left), Some(Claimed::Other)),
+            (from_b.clone(), Some("b"), Some(left), None),
+            (from_b, Some("d"), None, Some(Claimed::Other)),
+        ];
+        for (claim, owner, lease, expected) in cases {
+            assert_eq!(claim.refused_by(owner, lease), expected, "{claim:?} {owner:?} {lease:?}");
+        }
     }
 }

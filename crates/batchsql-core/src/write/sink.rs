@@ -13,7 +13,7 @@ use crate::model::value::Value;
 use crate::reporter::PoolState;
 use crate::row::writer::ValueRules;
 use crate::write::attempt::Attempt;
-use crate::write::position::{Claim, Claimed, PartitionKey, Step};
+use crate::write::position::{Claim, Claimed, PartitionKey, Position, Step, StoredPosition};
 use crate::write::session::{Session, SessionEnd};
 
 /// The limits of a sink. `usize::MAX` means no limit.
@@ -212,7 +212,7 @@ pub trait Sink: Send + Sync + 'static {
 
     /// Claims a partition: raises its epoch and commits that. When it returns, no step of an earlier epoch can be committed
     /// any more, and those that were committed are in the position. It creates the table of positions if it is missing. Who
-    /// has claimed it last is compared in the same transaction ([`Claim::takes_from`]).
+    /// has claimed it last, and whether the lease is over, is compared in the same transaction ([`Claim::refused_by`]).
     ///
     /// # Errors
     /// The table cannot be created or written, or a setting of the database does not keep what was committed; or the
@@ -235,6 +235,53 @@ pub trait Sink: Send + Sync + 'static {
     fn advance(&self, conn: &mut Self::Conn, step: &Step) -> impl Future<Output = Result<(), SinkError>> + Send {
         let _ = (conn, step);
         let text = format!("{} keeps no positions", self.name());
+        async { Err(SinkError::new(ErrorClass::Schema, text)) }
+    }
+
+    /// All positions of a source, of every incarnation, with the seats of its workers. None if there is no table of
+    /// positions.
+    ///
+    /// # Errors
+    /// The database cannot be asked.
+    fn positions(
+        &self,
+        conn: &mut Self::Conn,
+        source: &str,
+    ) -> impl Future<Output = Result<Vec<StoredPosition>, SinkError>> + Send {
+        let _ = (conn, source);
+        let text = format!("{} keeps no leases of positions", self.name());
+        async { Err(SinkError::new(ErrorClass::Schema, text)) }
+    }
+
+    /// Renews the leases of an owner: all partitions of the source that it has claimed last with a lease, whether it is over
+    /// or not. They end this time from now, by the clock of the database. Returns what the owner has now. A partition whose
+    /// step is under way is waited for, a second at most; then the other leases are renewed without it.
+    ///
+    /// # Errors
+    /// The database cannot be asked. The leases are renewed or not.
+    fn renew(
+        &self,
+        conn: &mut Self::Conn,
+        source: &str,
+        owner: &str,
+        lease: Duration,
+    ) -> impl Future<Output = Result<Vec<StoredPosition>, SinkError>> + Send {
+        let _ = (conn, source, owner, lease);
+        let text = format!("{} keeps no leases of positions", self.name());
+        async { Err(SinkError::new(ErrorClass::Schema, text)) }
+    }
+
+    /// Gives a partition away: it has no owner and no lease from now on. `false`: another one has claimed it.
+    ///
+    /// # Errors
+    /// The database cannot be asked. It is given away or not.
+    fn release(
+        &self,
+        conn: &mut Self::Conn,
+        position: &Position,
+    ) -> impl Future<Output = Result<bool, SinkError>> + Send {
+        let _ = (conn, position);
+        let text = format!("{} keeps no leases of positions", self.name());
         async { Err(SinkError::new(ErrorClass::Schema, text)) }
     }
 

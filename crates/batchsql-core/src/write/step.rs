@@ -5,6 +5,7 @@ use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
@@ -18,7 +19,7 @@ use crate::write::attempt::Attempt;
 use crate::write::ended::timed_out;
 use crate::write::execute::Executor;
 use crate::write::held::Taken;
-use crate::write::position::{Claim, Claimed, PartitionKey, Step};
+use crate::write::position::{Claim, Claimed, PartitionKey, Position, Step, StoredPosition};
 use crate::write::range::may_be_of_table;
 use crate::write::sink::{Sink, Written};
 
@@ -110,26 +111,69 @@ impl<S: Sink> Executor<S> {
     /// Moves a position without rows.
     pub(crate) async fn advance_step(&self, step: &Step) -> Result<(), SinkError> {
         let mut held = self.held_or_new().await?;
-        match timeout(self.statement_timeout, self.sink.advance(&mut held.conn, step)).await {
-            Ok(Ok(())) => {
-                self.steps.put(held);
-                Ok(())
-            }
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(timed_out("moving a position", self.statement_timeout, ErrorClass::Unknown)),
-        }
+        let moved =
+            self.in_time("moving a position", ErrorClass::Unknown, self.sink.advance(&mut held.conn, step)).await;
+        self.put_if(&moved, held);
+        moved
     }
 
     /// Claims a partition.
     pub(crate) async fn claim_partition(&self, key: &PartitionKey, claim: &Claim) -> Result<Claimed, SinkError> {
         let mut held = self.held_or_new().await?;
-        match timeout(self.statement_timeout, self.sink.claim(&mut held.conn, key, claim)).await {
-            Ok(Ok(position)) => {
-                self.steps.put(held);
-                Ok(position)
-            }
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(timed_out("claiming a partition", self.statement_timeout, ErrorClass::Transient)),
+        let claim = self.sink.claim(&mut held.conn, key, claim);
+        let claimed = self.in_time("claiming a partition", ErrorClass::Transient, claim).await;
+        self.put_if(&claimed, held);
+        claimed
+    }
+
+    /// Reads all positions of a source.
+    pub(crate) async fn read_positions(&self, source: &str) -> Result<Vec<StoredPosition>, SinkError> {
+        let mut held = self.held_or_new().await?;
+        let read = self.sink.positions(&mut held.conn, source);
+        let positions = self.in_time("reading positions", ErrorClass::Transient, read).await;
+        self.put_if(&positions, held);
+        positions
+    }
+
+    /// Renews the leases of an owner.
+    pub(crate) async fn renew_leases(
+        &self,
+        source: &str,
+        owner: &str,
+        lease: Duration,
+    ) -> Result<Vec<StoredPosition>, SinkError> {
+        let mut held = self.held_or_new().await?;
+        let renew = self.sink.renew(&mut held.conn, source, owner, lease);
+        let renewed = self.in_time("renewing leases", ErrorClass::Transient, renew).await;
+        self.put_if(&renewed, held);
+        renewed
+    }
+
+    /// Gives a partition away.
+    pub(crate) async fn release_lease(&self, position: &Position) -> Result<bool, SinkError> {
+        let mut held = self.held_or_new().await?;
+        let release = self.sink.release(&mut held.conn, position);
+        let released = self.in_time("releasing a partition", ErrorClass::Transient, release).await;
+        self.put_if(&released, held);
+        released
+    }
+
+    /// `late`: what it means if the database does not answer in time.
+    async fn in_time<T>(
+        &self,
+        what: &str,
+        late: ErrorClass,
+        asked: impl Future<Output = Result<T, SinkError>>,
+    ) -> Result<T, SinkError> {
+        match timeout(self.statement_timeout, asked).await {
+            Ok(answer) => answer,
+            Err(_) => Err(timed_out(what, self.statement_timeout, late)),
+        }
+    }
+
+    fn put_if<T>(&self, answer: &Result<T, SinkError>, held: Taken<S::Conn>) {
+        if answer.is_ok() {
+            self.steps.put(held);
         }
     }
 

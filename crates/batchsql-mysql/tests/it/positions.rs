@@ -1,8 +1,10 @@
 //! Positions in the transaction of rows: every way to write, and locks that others hold.
 
+use std::time::Duration;
+
 use batchsql_core::{
-    Action, BatchSql, Claim, ClaimFrom, ColumnType, Conflict, ErrorClass, Expr, OutcomeKind, PartitionKey, Position,
-    RowBuffer, Schema, SharedRows, Step, ValueRules,
+    Action, BatchSql, Claim, ClaimFrom, Claimed, ColumnType, Conflict, ErrorClass, Expr, OutcomeKind, PartitionKey,
+    Position, RowBuffer, Schema, SharedRows, Step, ValueRules,
 };
 use batchsql_mysql::MySqlOptions;
 use batchsql_mysql::sqlx::{Connection, Executor, MySqlConnection};
@@ -121,6 +123,42 @@ async fn a_lock_that_is_not_given_leaves_nothing() {
     assert_eq!(numbers(&database, "SELECT id FROM t").await, [] as [i64; 0]);
     let counted = db.write_step(given.rows(), &Step::new(position, 2)).await.unwrap();
     assert_eq!(counted.get(OutcomeKind::Written), 2);
+}
+
+/// Neither a claim of somebody else nor the renewal of the others is held up by a step that takes long, and a renewal does not
+/// wait for the steps of others.
+#[tokio::test]
+async fn leases_do_not_wait_for_a_step_that_takes_long() {
+    let server = durable_server();
+    let database = Database::on(server.dsn(), "CREATE TABLE t (id BIGINT)", "").await;
+    let options: MySqlOptions = database.dsn.parse().unwrap();
+    let sink = batchsql_mysql::MySqlSink::with_options(&options.max_connections(1)).await.unwrap();
+    sink.mysql_pool().execute("SET SESSION innodb_lock_wait_timeout = 9").await.unwrap();
+    let db = pipeline(&sink);
+    let minute = Duration::from_secs(60);
+    let mine = anyone("a").or_begin_at(0).lease(minute);
+    let position = db.claim(&key(), &mine).await.unwrap().position().unwrap();
+    db.claim(&PartitionKey::new("s", "i", "t", 1), &mine).await.unwrap().position().unwrap();
+    let other = anyone("b").or_begin_at(0).lease(minute);
+    db.claim(&PartitionKey::new("s", "i", "t", 2), &other).await.unwrap().position().unwrap();
+    let mut writing = MySqlConnection::connect(&database.dsn).await.unwrap();
+    writing.execute("START TRANSACTION").await.unwrap();
+    writing.execute(&*format!("UPDATE batchsql_positions SET sequence = 1 WHERE id = {}", position.id)).await.unwrap();
+    let refused = db.claim(&key(), &anyone("b")).await.unwrap();
+    assert!(matches!(&refused, Claimed::Leased { owner, .. } if owner == "a"), "{refused:?}");
+    let renewed = db.renew("s", "b", 10 * minute).await.unwrap();
+    assert!(renewed.len() == 1 && renewed[0].lease.unwrap() > minute, "{renewed:?}");
+    let renewed = db.renew("s", "a", 10 * minute).await.unwrap();
+    let is_renewed: Vec<_> = renewed.iter().map(|own| own.lease.unwrap() > minute).collect();
+    assert_eq!(is_renewed, [false, true], "{renewed:?}");
+    drop(db);
+    let wait: u64 = batchsql_mysql::sqlx::query_scalar("SELECT @@innodb_lock_wait_timeout")
+        .fetch_one(sink.mysql_pool())
+        .await
+        .unwrap();
+    assert_eq!(wait, 9, "the setting of the session is as before");
+    writing.execute("COMMIT").await.unwrap();
+    assert_eq!(numbers(&database, "SELECT sequence FROM batchsql_positions ORDER BY id").await, [1, 0, 0]);
 }
 
 /// What commits while a claim waits is in the position that the claim returns.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use batchsql_core::{
-    BatchSql, Claim, ClaimFrom, ColumnType, Conflict, ErrorClass, Expr, OutcomeKind, PartitionKey, Position, RowBuffer,
-    Schema, Step, ValueRules,
+    BatchSql, Claim, ClaimFrom, Claimed, ColumnType, Conflict, ErrorClass, Expr, OutcomeKind, PartitionKey, Position,
+    RowBuffer, Schema, Step, ValueRules,
 };
 use batchsql_postgres::sqlx::{Connection, Executor, PgConnection, PgPool};
 use batchsql_postgres::{PostgresSink, Strategy};
@@ -171,9 +171,33 @@ async fn a_session_of_another_owner_is_left_alone() {
     let step = format!("BEGIN; UPDATE batchsql_positions SET sequence = 1 WHERE id = {}", position.id);
     writing.execute(&*step).await.unwrap();
     let claimed = db.claim(&key(), &Claim::of("b").from(ClaimFrom::Owners(vec!["c".into()]))).await.unwrap();
-    assert_eq!(claimed, batchsql_core::Claimed::Other);
+    assert_eq!(claimed, Claimed::Other);
     writing.execute("COMMIT").await.unwrap();
     assert_eq!(sequence(&sink).await, 1);
+}
+
+/// Neither a claim of somebody else nor the renewal of the others is held up by a step that takes long.
+#[tokio::test]
+async fn leases_do_not_wait_for_a_step_that_takes_long() {
+    let dsn = fresh_dsn("CREATE TABLE t (id bigint)").await;
+    let sink = PostgresSink::connect(&dsn).await.unwrap();
+    let db = pipeline(&sink);
+    let minute = Duration::from_secs(60);
+    let mine = anyone("a").or_begin_at(0).lease(minute);
+    let position = db.claim(&key(), &mine).await.unwrap().position().unwrap();
+    db.claim(&PartitionKey::new("s", "i", "t", 1), &mine).await.unwrap().position().unwrap();
+    let mut writing = PgConnection::connect(&dsn).await.unwrap();
+    let step = format!("BEGIN; UPDATE batchsql_positions SET sequence = 1 WHERE id = {}", position.id);
+    writing.execute(&*step).await.unwrap();
+    let refused = db.claim(&key(), &anyone("b")).await.unwrap();
+    assert!(matches!(&refused, Claimed::Leased { owner, .. } if owner == "a"), "{refused:?}");
+    let renewed = db.renew("s", "a", 10 * minute).await.unwrap();
+    let is_renewed: Vec<_> = renewed.iter().map(|own| own.lease.unwrap() > minute).collect();
+    assert_eq!(is_renewed, [false, true], "{renewed:?}");
+    writing.execute("COMMIT").await.unwrap();
+    assert_eq!(sequence(&sink).await, 1);
+    let renewed = db.renew("s", "a", 10 * minute).await.unwrap();
+    assert!(renewed.iter().all(|own| own.lease.unwrap() > minute), "{renewed:?}");
 }
 
 /// What commits while a claim waits is in the position that the claim returns.
